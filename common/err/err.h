@@ -1,0 +1,62 @@
+/*
+ * err - one integer for every failure. 0 is good, > 0 is errno, < 0 is one of ours. Codes of foreign
+ * libraries are translated where the library is called.
+ */
+#ifndef SALT_ERR_H
+#define SALT_ERR_H
+
+enum err_code {
+	ERR_NOT_FOUND = -1000,		/* no such key, file entry, tensor, message */
+	ERR_EXISTS,			/* is there already */
+	ERR_CORRUPT,			/* a checksum or an invariant of stored data does not hold */
+	ERR_FORMAT,			/* input does not follow its format */
+	ERR_RANGE,			/* a value lies outside what is allowed */
+	ERR_VERSION,			/* a format or protocol version we do not speak */
+	ERR_MISMATCH,			/* two identities that must agree differ */
+	ERR_CONFIG,			/* fleet.yaml or a command line option */
+	ERR_USAGE,			/* command line used wrongly */
+	ERR_UNSUPPORTED,		/* valid, but not something this build does */
+	ERR_FULL,			/* a queue, map or disk has no room */
+	ERR_AGAIN,			/* not now; the same call may succeed later */
+	ERR_TIMEOUT,			/* did not happen in time */
+	ERR_CLOSED,			/* the other side or the object is gone */
+	ERR_REFUSED,			/* the other side said no */
+	ERR_NONFINITE,			/* NaN or infinity where a number is needed */
+	ERR_BUSY,			/* somebody else holds it */
+	ERR_STOPPED,			/* asked to stop (signal) before it was done */
+	ERR_LIBRARY,			/* a library failed without a better code */
+	ERR_INTERNAL,			/* our own invariant is broken */
+	ERR_END				/* one past the last; not a code */
+};
+
+/* What a user needs to mend bad input; filled by parsers and loaders, printed by who handles the error. */
+struct err_note {
+	char name[192];			/* the thing: a file, a key, a tensor */
+	char place[320];		/* where in it: line, byte offset */
+	char expected[320];
+	char found[320];
+};
+
+/* err_str - text for any code, never NULL; static storage (errno texts: per thread). */
+const char *err_str(int rc);
+
+/* err_exit_code - the sysexits.h code for rc: 0 for 0; 64 usage, 65 data, 66 no input, 69 unavailable, 70 internal,
+ * 73 cannot create, 74 I/O, 75 try again, 77 permission, 78 configuration. */
+int err_exit_code(int rc);
+
+/*
+ * err_note_set - start a note: forgets what it held, names the thing, gives rc back (so `return err_note_set(...)` works).
+ * err_note_place/expected/found - add a part. All take note == NULL and then do nothing. Overlong text is cut.
+ */
+int err_note_set(struct err_note *note, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void err_note_place(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void err_note_expected(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void err_note_found(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * err_note_str - "NAME: PLACE: expected EXPECTED, found FOUND (err_str)", leaving out what is empty.
+ * @note may be NULL or empty: then only err_str(rc). Writes at most size bytes into buf, always ended by NUL; returns buf.
+ */
+const char *err_note_str(const struct err_note *note, int rc, char *buf, unsigned long size);
+
+#endif

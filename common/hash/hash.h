@@ -1,0 +1,74 @@
+/*
+ * hash - fingerprints, chance and order. Everything here is a pure function with golden values in tests/unit/test_hash.c:
+ * caches and runs on disk depend on each bit of it.
+ */
+#ifndef SALT_HASH_H
+#define SALT_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "err/err.h"
+
+/* A fingerprint: xxh3-128, seed 0. Printed as 32 hex digits, high half first. Not against forgery, against mistakes. */
+struct hash128 {
+	uint64_t hi, lo;
+};
+
+#define HASH_HEX_BYTES 33
+
+struct hash128 hash_bytes(const void *p, size_t n);
+uint64_t hash_bytes64(const void *p, size_t n);			/* xxh3-64: checksums of records */
+int hash_equal(struct hash128 a, struct hash128 b);
+const char *hash_hex(struct hash128 h, char buf[HASH_HEX_BYTES]);
+int hash_from_hex(struct hash128 *out, const char *hex);	/* 0 or ERR_FORMAT */
+
+/* hash_tokens - of n token ids as little-endian int32, whatever the corpus stores them in: the check between labels and tokens. */
+struct hash128 hash_tokens(const int32_t *ids, size_t n);
+
+/*
+ * Streaming. hash_new: NULL without memory. The text fields of an identity are fed with hash_field, which adds name, length
+ * and bytes, so that neighbouring fields cannot run into each other.
+ */
+struct hash_state;
+struct hash_state *hash_new(void);
+void hash_destroy(struct hash_state **h);
+void hash_update(struct hash_state *h, const void *p, size_t n);
+void hash_field(struct hash_state *h, const char *name, const void *p, size_t n);
+void hash_field_u64(struct hash_state *h, const char *name, uint64_t v);
+void hash_field_str(struct hash_state *h, const char *name, const char *s);
+struct hash128 hash_digest(const struct hash_state *h);
+
+/*
+ * hash_file - root over the xxh3-128 of each 64 MiB piece, in order, and the length.
+ * With use_sidecar, PATH.salthash keeps the root beside (size, mtime in ns, inode) and is believed while these hold; it is
+ * (re)written where the directory permits, silently skipped where not. Returns 0 or errno, note filled.
+ */
+int hash_file(const char *path, int use_sidecar, struct hash128 *root, struct err_note *note);
+
+/* Chance: Philox4x32-10 (Salmon et al., 2011). key = (seed, purpose); counter = (seq low, seq high, position, draw). */
+enum hash_purpose {
+	HASH_PURPOSE_ORDER = 1,		/* Feistel rounds of hash_order */
+	HASH_PURPOSE_INIT = 2,		/* initial weights: seq = tensor number, position/draw = element */
+	HASH_PURPOSE_LABEL = 3,		/* label sampling: seq, position, draw */
+	HASH_PURPOSE_GENERATE = 4	/* saltctl generate */
+};
+
+void hash_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
+void hash_chance(uint32_t seed, enum hash_purpose purpose, uint64_t seq, uint32_t position, uint32_t draw, uint32_t out[4]);
+
+/* hash_uniform - 24 high bits of u as a float in [0, 1). hash_uniform53 - 53 bits of two words as a double in [0, 1). */
+float hash_uniform(uint32_t u);
+double hash_uniform53(uint32_t hi, uint32_t lo);
+
+/* hash_normal - two standard normal floats from two words (Box-Muller in double). */
+void hash_normal(uint32_t a, uint32_t b, float out[2]);
+
+/*
+ * hash_order - seq at stream position p: epoch = p div n, then a bijection of 0..n-1 applied to p mod n.
+ * Keyed 4-round balanced Feistel network over 2h bits (4^h >= n, smallest), cycle walking. n > 0. docs/formats.md gives the rounds.
+ * hash_order_inverse - position within the epoch of seq, so hash_order(seed, n, epoch*n + it) == seq.
+ */
+uint64_t hash_order(uint32_t seed, uint64_t n, uint64_t p);
+uint64_t hash_order_inverse(uint32_t seed, uint64_t n, uint64_t epoch, uint64_t seq);
+
+#endif

@@ -1,0 +1,57 @@
+#include "hash/hash.h"
+
+#include <math.h>
+
+void
+hash_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4])
+{
+	uint32_t k0 = key[0], k1 = key[1];
+	uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+
+	for (int round = 0; round < 10; round++) {
+		uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
+
+		c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
+		c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+		c1 = (uint32_t)b;
+		c3 = (uint32_t)a;
+		k0 += 0x9E3779B9u;
+		k1 += 0xBB67AE85u;
+	}
+	out[0] = c0;
+	out[1] = c1;
+	out[2] = c2;
+	out[3] = c3;
+}
+
+void
+hash_chance(uint32_t seed, enum hash_purpose purpose, uint64_t seq, uint32_t position, uint32_t draw, uint32_t out[4])
+{
+	const uint32_t key[2] = {seed, (uint32_t)purpose};
+	const uint32_t counter[4] = {(uint32_t)seq, (uint32_t)(seq >> 32), position, draw};
+
+	hash_philox(key, counter, out);
+}
+
+float
+hash_uniform(uint32_t u)
+{
+	return (float)(u >> 8) * 0x1p-24f;
+}
+
+double
+hash_uniform53(uint32_t hi, uint32_t lo)
+{
+	return (double)(((uint64_t)hi << 32 | lo) >> 11) * 0x1p-53;
+}
+
+void
+hash_normal(uint32_t a, uint32_t b, float out[2])
+{
+	double u = ((double)a + 0.5) * 0x1p-32;		/* never 0 */
+	double angle = 6.283185307179586476925 * ((double)b * 0x1p-32);
+	double r = sqrt(-2.0 * log(u));
+
+	out[0] = (float)(r * cos(angle));
+	out[1] = (float)(r * sin(angle));
+}

@@ -1,0 +1,321 @@
+#include "json/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static json_t *
+in(const struct json *j)
+{
+	return (json_t *)(uintptr_t)j;
+}
+
+static struct json *
+out(json_t *j)
+{
+	return (struct json *)j;
+}
+
+int
+json_parse(const char *text, size_t len, const char *name, struct json **root, struct err_note *note)
+{
+	json_error_t e;
+	json_t *j = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+
+	*root = out(j);
+	if (j != NULL)
+		return 0;
+	if (json_error_code(&e) == json_error_out_of_memory)
+		return err_note_set(note, ENOMEM, "%s", name);
+	err_note_set(note, ERR_FORMAT, "%s", name);
+	err_note_place(note, "line %d column %d (byte %d)", e.line, e.column, e.position);
+	err_note_expected(note, "JSON");
+	err_note_found(note, "%s", e.text);
+	return ERR_FORMAT;
+}
+
+int
+json_parse_file(const char *path, size_t max_bytes, struct json **root, struct err_note *note)
+{
+	struct stat st;
+	char *text = NULL;
+	size_t at = 0;
+	int fd, rc = 0;
+
+	*root = NULL;
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return err_note_set(note, errno, "%s", path);
+	if (fstat(fd, &st) != 0) {
+		rc = err_note_set(note, errno, "%s", path);
+		goto done;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		rc = err_note_set(note, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, "%s", path);
+		goto done;
+	}
+	if (max_bytes != 0 && (uint64_t)st.st_size > max_bytes) {
+		rc = err_note_set(note, ERR_RANGE, "%s", path);
+		err_note_expected(note, "at most %zu bytes", max_bytes);
+		err_note_found(note, "%" PRId64, (int64_t)st.st_size);
+		goto done;
+	}
+	if ((text = malloc((size_t)st.st_size + 1)) == NULL) {
+		rc = err_note_set(note, ENOMEM, "%s", path);
+		goto done;
+	}
+	while (at < (size_t)st.st_size) {
+		ssize_t n = read(fd, text + at, (size_t)st.st_size - at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			rc = err_note_set(note, errno, "%s", path);
+			goto done;
+		}
+		if (n == 0)
+			break;
+		at += (size_t)n;
+	}
+	rc = json_parse(text, at, path, root, note);
+done:
+	free(text);
+	close(fd);
+	return rc;
+}
+
+void
+json_close(struct json **root)
+{
+	if (*root == NULL)
+		return;
+	json_decref(in(*root));
+	*root = NULL;
+}
+
+enum json_kind
+json_kind(const struct json *j)
+{
+	if (j == NULL)
+		return JSON_KIND_NULL;
+	switch (json_typeof(in(j))) {
+	case JSON_OBJECT:
+		return JSON_KIND_OBJECT;
+	case JSON_ARRAY:
+		return JSON_KIND_ARRAY;
+	case JSON_STRING:
+		return JSON_KIND_TEXT;
+	case JSON_INTEGER:
+		return JSON_KIND_INT;
+	case JSON_REAL:
+		return JSON_KIND_FLOAT;
+	case JSON_TRUE:
+	case JSON_FALSE:
+		return JSON_KIND_FLAG;
+	default:
+		return JSON_KIND_NULL;
+	}
+}
+
+const char *
+json_kind_name(enum json_kind kind)
+{
+	static const char *const names[] = {"null", "boolean", "integer", "number", "string", "array", "object"};
+
+	return names[kind];
+}
+
+size_t
+json_count(const struct json *j)
+{
+	return json_kind(j) == JSON_KIND_ARRAY ? json_array_size(in(j)) : json_object_size(in(j));
+}
+
+struct json *
+json_get(const struct json *object, const char *key)
+{
+	return out(json_object_get(in(object), key));
+}
+
+struct json *
+json_item(const struct json *array, size_t i)
+{
+	return out(json_array_get(in(array), i));
+}
+
+bool
+json_text(const struct json *j, const char **text)
+{
+	size_t len;
+
+	return json_text_n(j, text, &len);
+}
+
+bool
+json_text_n(const struct json *j, const char **text, size_t *len)
+{
+	if (json_kind(j) != JSON_KIND_TEXT)
+		return false;
+	*text = json_string_value(in(j));
+	*len = json_string_length(in(j));
+	return true;
+}
+
+bool
+json_int(const struct json *j, int64_t *v)
+{
+	if (json_kind(j) != JSON_KIND_INT)
+		return false;
+	*v = json_integer_value(in(j));
+	return true;
+}
+
+bool
+json_num(const struct json *j, double *v)
+{
+	if (j == NULL || !json_is_number(in(j)))
+		return false;
+	*v = json_number_value(in(j));
+	return true;
+}
+
+bool
+json_flag(const struct json *j, bool *v)
+{
+	if (json_kind(j) != JSON_KIND_FLAG)
+		return false;
+	*v = json_is_true(in(j));
+	return true;
+}
+
+void *
+json_first(const struct json *object)
+{
+	return json_kind(object) == JSON_KIND_OBJECT ? json_object_iter(in(object)) : NULL;
+}
+
+void *
+json_next(const struct json *object, void *it)
+{
+	return json_object_iter_next(in(object), it);
+}
+
+const char *
+json_key(void *it)
+{
+	return json_object_iter_key(it);
+}
+
+struct json *
+json_value(void *it)
+{
+	return out(json_object_iter_value(it));
+}
+
+struct json *
+json_new_object(void)
+{
+	return out(json_object());
+}
+
+struct json *
+json_new_array(void)
+{
+	return out(json_array());
+}
+
+/* The length of the UTF-8 sequence at s, 0 if it is not one (overlong, surrogate, past U+10FFFF, cut). */
+static size_t
+utf8_len(const unsigned char *s)
+{
+	if (s[0] < 0x80)
+		return 1;
+	if (s[0] >= 0xc2 && s[0] <= 0xdf && (s[1] & 0xc0) == 0x80)
+		return 2;
+	if ((s[0] & 0xf0) == 0xe0 && (s[1] & 0xc0) == 0x80 && (s[2] & 0xc0) == 0x80 && !(s[0] == 0xe0 && s[1] < 0xa0) &&
+	    !(s[0] == 0xed && s[1] >= 0xa0))
+		return 3;
+	if (s[0] >= 0xf0 && s[0] <= 0xf4 && (s[1] & 0xc0) == 0x80 && (s[2] & 0xc0) == 0x80 && (s[3] & 0xc0) == 0x80 &&
+	    !(s[0] == 0xf0 && s[1] < 0x90) && !(s[0] == 0xf4 && s[1] >= 0x90))
+		return 4;
+	return 0;
+}
+
+struct json *
+json_new_text(const char *s)
+{
+	json_t *j = json_string(s);
+	char *clean;
+	size_t n = 0;
+
+	if (j != NULL || (clean = malloc(3 * strlen(s) + 1)) == NULL)
+		return out(j);
+	while (*s != '\0') {
+		size_t len = utf8_len((const unsigned char *)s);
+
+		memcpy(clean + n, len > 0 ? s : "\xef\xbf\xbd", len > 0 ? len : 3);
+		n += len > 0 ? len : 3;
+		s += len > 0 ? len : 1;
+	}
+	j = json_stringn(clean, n);
+	free(clean);
+	return out(j);
+}
+
+struct json *
+json_new_int(int64_t v)
+{
+	return out(json_integer(v));
+}
+
+struct json *
+json_new_num(double v)
+{
+	return out(isfinite(v) ? json_real(v) : json_null());
+}
+
+struct json *
+json_new_flag(bool v)
+{
+	return out(json_boolean(v));
+}
+
+struct json *
+json_new_null(void)
+{
+	return out(json_null());
+}
+
+int
+json_put(struct json *object, const char *key, struct json *child)
+{
+	return child != NULL && json_object_set_new(in(object), key, in(child)) == 0 ? 0 : ENOMEM;
+}
+
+int
+json_push(struct json *array, struct json *child)
+{
+	return child != NULL && json_array_append_new(in(array), in(child)) == 0 ? 0 : ENOMEM;
+}
+
+char *
+json_print(const struct json *j, bool pretty)
+{
+	char *text = json_dumps(in(j), (pretty ? JSON_INDENT(2) : JSON_COMPACT) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)), *more;
+	size_t n;
+
+	if (text == NULL || !pretty)
+		return text;
+	n = strlen(text);
+	if ((more = realloc(text, n + 2)) == NULL) {
+		free(text);
+		return NULL;
+	}
+	memcpy(more + n, "\n", 2);
+	return more;
+}

@@ -1,0 +1,60 @@
+/*
+ * json - the one door to the JSON library (Jansson). A struct json * is a node; nodes of a parsed text live as long as its root.
+ * Parsing refuses: duplicate keys, NUL in strings, lone surrogates, more than max_bytes. Numbers: 64-bit integers, doubles.
+ */
+#ifndef SALT_JSON_H
+#define SALT_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "err/err.h"
+
+struct json;				/* never defined: a Jansson value in disguise */
+
+enum json_kind { JSON_KIND_NULL, JSON_KIND_FLAG, JSON_KIND_INT, JSON_KIND_FLOAT, JSON_KIND_TEXT, JSON_KIND_ARRAY, JSON_KIND_OBJECT };
+
+/*
+ * json_parse, json_parse_file - @name stands in notes ("line 3 column 9"). max_bytes 0: no limit.
+ * Return 0 and *root (json_close it), ERR_FORMAT, ERR_RANGE (too large), ENOMEM or errno; *root is NULL then.
+ */
+int json_parse(const char *text, size_t len, const char *name, struct json **root, struct err_note *note);
+int json_parse_file(const char *path, size_t max_bytes, struct json **root, struct err_note *note);
+void json_close(struct json **root);	/* takes NULL; only for roots: parsed, or made by json_new_* and not yet put anywhere */
+
+/* Looking. All take NULL nodes: kind is NULL, count 0, get/item NULL, so chains need one check at their end. */
+enum json_kind json_kind(const struct json *j);
+const char *json_kind_name(enum json_kind kind);
+size_t json_count(const struct json *j);				/* items of an array, members of an object */
+struct json *json_get(const struct json *object, const char *key);	/* NULL if absent or not an object */
+struct json *json_item(const struct json *array, size_t i);		/* NULL past the end */
+bool json_text(const struct json *j, const char **out);			/* UTF-8; as long as the root */
+bool json_text_n(const struct json *j, const char **out, size_t *len);
+bool json_int(const struct json *j, int64_t *out);			/* integers only */
+bool json_num(const struct json *j, double *out);			/* integers and floats */
+bool json_flag(const struct json *j, bool *out);
+
+/* Members in the order of the text: for (it = json_first(o); it != NULL; it = json_next(o, it)) json_key(it), json_value(it) */
+void *json_first(const struct json *object);
+void *json_next(const struct json *object, void *it);
+const char *json_key(void *it);
+struct json *json_value(void *it);
+
+/*
+ * Making. json_put / json_push take ownership of child, also when they fail; child may be NULL (then ENOMEM), so
+ * json_put(o, "n", json_new_int(3)) is checked once. key must be UTF-8. Non-finite floats become null.
+ */
+struct json *json_new_object(void);
+struct json *json_new_array(void);
+struct json *json_new_text(const char *s);		/* invalid UTF-8 bytes become U+FFFD */
+struct json *json_new_int(int64_t v);
+struct json *json_new_num(double v);
+struct json *json_new_flag(bool v);
+struct json *json_new_null(void);
+int json_put(struct json *object, const char *key, struct json *child);
+int json_push(struct json *array, struct json *child);
+
+/* json_print - text in malloc'ed memory (free() it), NULL without memory. pretty: indented by 2 and ended by a newline; else one line without. */
+char *json_print(const struct json *j, bool pretty);
+
+#endif

@@ -1,0 +1,124 @@
+#include "log/log.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 4096
+
+static char log_prog[32] = "salt";
+static atomic_int log_min = LOG_LEVEL_INFO;
+static atomic_int log_rank_no = -1;
+static pthread_mutex_t last_lock = PTHREAD_MUTEX_INITIALIZER;
+static char last_error[512];
+
+void
+log_init(const char *prog, enum log_level level)
+{
+	snprintf(log_prog, sizeof(log_prog), "%s", prog);
+	log_min = (int)level;
+}
+
+void
+log_rank(int rank)
+{
+	log_rank_no = rank;
+}
+
+static void
+log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
+{
+	static const char *const names[] = {"debug", "info", "warn", "error"};
+	static const char cut[] = " cut=1";
+	char line[LINE_MAX_BYTES], rank[24] = "";
+	struct timespec now;
+	struct tm tm;
+	int head, n;
+
+	if ((int)level < log_min)
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
+	if (log_rank_no >= 0)
+		snprintf(rank, sizeof(rank), " rank=%d", log_rank_no);
+	head = snprintf(line, sizeof(line), "ts=%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ level=%s prog=%s pid=%d%s ",
+	    tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec / 1000000,
+	    names[level], log_prog, (int)getpid(), rank);
+	n = head + snprintf(line + head, sizeof(line) - (size_t)head, "event=%.128s%s", event, fmt[0] ? " " : "");
+	n += vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
+	if (n > LINE_MAX_BYTES - 2) {
+		n = LINE_MAX_BYTES - 1;
+		memcpy(line + n - (int)(sizeof(cut) - 1), cut, sizeof(cut) - 1);
+	}
+	line[n++] = '\n';
+	if (level >= LOG_LEVEL_WARN) {
+		pthread_mutex_lock(&last_lock);
+		snprintf(last_error, sizeof(last_error), "%.*s", n - head - 1, line + head);
+		pthread_mutex_unlock(&last_lock);
+	}
+	if (write(STDERR_FILENO, line, (size_t)n) < 0)
+		return;			/* nowhere left to say so */
+}
+
+void
+log_event(enum log_level level, const char *event, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_vevent(level, event, fmt, ap);
+	va_end(ap);
+}
+
+void
+log_fatal(const char *event, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_vevent(LOG_LEVEL_ERROR, event, fmt, ap);
+	va_end(ap);
+	exit(EX_SOFTWARE);
+}
+
+const char *
+log_quote(const char *text, char *buf, unsigned long size)
+{
+	unsigned long n = 0;
+
+	if (size < 3) {
+		if (size > 0)
+			buf[0] = '\0';
+		return buf;
+	}
+	buf[n++] = '"';
+	for (; *text != '\0' && n + 6 < size; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '"' || c == '\\') {
+			buf[n++] = '\\';
+			buf[n++] = (char)c;
+		} else if (c < 0x20 || c == 0x7f) {
+			n += (unsigned long)snprintf(buf + n, size - n, "\\x%02x", c);
+		} else {
+			buf[n++] = (char)c;
+		}
+	}
+	buf[n++] = '"';
+	buf[n] = '\0';
+	return buf;
+}
+
+void
+log_last_error(char *buf, unsigned long size)
+{
+	pthread_mutex_lock(&last_lock);
+	snprintf(buf, size, "%s", last_error);
+	pthread_mutex_unlock(&last_lock);
+}

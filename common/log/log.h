@@ -1,0 +1,37 @@
+/*
+ * log - logfmt lines on stderr, one per event:
+ *   ts=2026-01-31T12:00:00.123Z level=info prog=teacherd pid=4711 event=lease.done seqs=8 ms=93
+ * Thread-safe; a line is one write(2). A line is never longer than 4 KiB (cut, with cut=1 at its end).
+ */
+#ifndef SALT_LOG_H
+#define SALT_LOG_H
+
+enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
+
+/* log_init - name of the program for prog=; lines below level are dropped. Keeps a copy of prog. */
+void log_init(const char *prog, enum log_level level);
+
+/* log_rank - adds rank=N to every line (trainerd); -1 takes it away. */
+void log_rank(int rank);
+
+/*
+ * log_event - @event in dotted form (lease.expired); @fmt makes "key=value key=value"; values with spaces go through log_quote.
+ * fmt may be "" for none.
+ */
+void log_event(enum log_level level, const char *event, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+#define log_debug(...) log_event(LOG_LEVEL_DEBUG, __VA_ARGS__)
+#define log_info(...) log_event(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_warn(...) log_event(LOG_LEVEL_WARN, __VA_ARGS__)
+#define log_error(...) log_event(LOG_LEVEL_ERROR, __VA_ARGS__)
+
+/* log_fatal - an invariant of ours is broken: logs and ends the process with exit code 70. The only exit in common/. */
+void log_fatal(const char *event, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
+
+/* log_quote - "text" with quotes, backslashes and control bytes escaped; into buf, cut to size; returns buf. */
+const char *log_quote(const char *text, char *buf, unsigned long size);
+
+/* log_last_error - copies the newest warn or error line's event and fields, "" if none; for status. */
+void log_last_error(char *buf, unsigned long size);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * check - CHECK works in every build. A test program: TEST functions called from main, `return check_done();` at the end.
+ * Table rows carry a `what`, shown by CHECK_ROW when a row fails.
+ */
+#ifndef SALT_CHECK_H
+#define SALT_CHECK_H
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int check_count, check_failures;
+
+#define CHECK_ROW(what, cond)								\
+	do {										\
+		check_count++;								\
+		if (!(cond)) {								\
+			check_failures++;						\
+			fprintf(stderr, "%s:%d: %s: CHECK failed: %s\n", __FILE__, __LINE__, (what), #cond);	\
+		}									\
+	} while (0)
+
+#define CHECK(cond) CHECK_ROW(__func__, cond)
+
+/* For what the rest of the test cannot go on without. */
+#define REQUIRE(cond)									\
+	do {										\
+		CHECK(cond);								\
+		if (!(cond))								\
+			exit(1);							\
+	} while (0)
+
+#define CHECK_STR(a, b)									\
+	do {										\
+		const char *check_a = (a), *check_b = (b);				\
+		CHECK(strcmp(check_a, check_b) == 0);					\
+		if (strcmp(check_a, check_b) != 0)					\
+			fprintf(stderr, "  got  '%s'\n  want '%s'\n", check_a, check_b);	\
+	} while (0)
+
+/* |a - b| <= tol; NaN fails. */
+#define CHECK_NEAR(a, b, tol)								\
+	do {										\
+		double check_a = (a), check_b = (b), check_t = (tol);			\
+		CHECK(fabs(check_a - check_b) <= check_t);				\
+		if (!(fabs(check_a - check_b) <= check_t))				\
+			fprintf(stderr, "  got %.9g want %.9g, tolerance %.3g\n", check_a, check_b, check_t);	\
+	} while (0)
+
+/* A test that checked nothing is a failure. */
+static inline int
+check_done(void)
+{
+	fprintf(stderr, "%d checks, %d failures\n", check_count, check_failures);
+	return check_count == 0 || check_failures > 0;
+}
+
+#endif

@@ -1,0 +1,129 @@
+#include "hash/hash.h"
+
+#include <unistd.h>
+#include "check.h"
+
+/* Known answers of Philox4x32-10 from its authors' Random123 distribution. */
+static void
+philox_known_answers(void)
+{
+	static const struct {
+		const char *what;
+		uint32_t key[2], counter[4], want[4];
+	} rows[] = {
+		{"zeros", {0, 0}, {0, 0, 0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+		{"ones", {~0u, ~0u}, {~0u, ~0u, ~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+		{"pi", {0xa4093822, 0x299f31d0}, {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+		    {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint32_t out[4];
+
+		hash_philox(rows[i].key, rows[i].counter, out);
+		CHECK_ROW(rows[i].what, memcmp(out, rows[i].want, sizeof(out)) == 0);
+	}
+}
+
+/* An order is a bijection of every epoch, inverts, and differs between seeds and epochs. */
+static void
+order_is_a_bijection(void)
+{
+	static const uint64_t sizes[] = {1, 2, 3, 5, 16, 17, 1000, 4097};
+
+	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+		uint64_t n = sizes[s], moved = 0;
+
+		for (uint64_t epoch = 0; epoch < 2; epoch++) {
+			unsigned char *seen = calloc(n, 1);
+
+			for (uint64_t p = 0; p < n; p++) {
+				uint64_t seq = hash_order(17, n, epoch * n + p);
+
+				REQUIRE(seq < n);
+				CHECK(seen[seq]++ == 0);
+				CHECK(hash_order_inverse(17, n, epoch, seq) == p);
+				moved += seq != hash_order(18, n, p);
+			}
+			free(seen);
+		}
+		CHECK(n < 16 || moved > n);
+	}
+	CHECK(hash_order(1, UINT64_MAX, UINT64_MAX - 1) < UINT64_MAX);
+}
+
+/* tests/golden/hash_order.py computes these from the text of docs/formats.md, in Python, with its own Philox. */
+static void
+order_golden(void)
+{
+	static const uint64_t want[8] = {253, 84, 708, 848, 979, 122, 378, 210};
+
+	for (uint64_t p = 0; p < 8; p++)
+		CHECK(hash_order(1234, 1000, 995 + p) == want[p]);
+}
+
+static void
+hex_round_trip(void)
+{
+	struct hash128 h = hash_bytes("salt", 4), back;
+	char hex[HASH_HEX_BYTES];
+
+	CHECK(hash_from_hex(&back, hash_hex(h, hex)) == 0 && hash_equal(h, back));
+	hex[5] = 'g';
+	CHECK(hash_from_hex(&back, hex) == ERR_FORMAT);
+	CHECK(hash_from_hex(&back, "12") == ERR_FORMAT);
+}
+
+static void
+file_and_sidecar(void)
+{
+	char path[] = "/tmp/salt_hash_XXXXXX", side[64];
+	struct hash128 a, b, c;
+	struct err_note note;
+	int fd = mkstemp(path);
+
+	REQUIRE(fd >= 0 && write(fd, "abc", 3) == 3);
+	snprintf(side, sizeof(side), "%s.salthash", path);
+	CHECK(hash_file(path, 1, &a, &note) == 0);
+	CHECK(access(side, R_OK) == 0);
+	CHECK(hash_file(path, 1, &b, &note) == 0 && hash_equal(a, b));
+	CHECK(write(fd, "d", 1) == 1);
+	CHECK(hash_file(path, 1, &c, &note) == 0 && !hash_equal(a, c));
+	close(fd);
+	unlink(path);
+	unlink(side);
+	CHECK(hash_file(path, 1, &c, &note) == 2);
+	CHECK(strstr(note.name, path) != NULL);
+}
+
+static void
+chance_is_fair(void)
+{
+	double sum = 0, square = 0;
+	uint32_t u[4];
+
+	for (uint32_t i = 0; i < 20000; i++) {
+		float z[2];
+
+		hash_chance(7, HASH_PURPOSE_INIT, 3, i, 0, u);
+		CHECK(hash_uniform(u[2]) >= 0 && hash_uniform(u[2]) < 1);
+		CHECK(hash_uniform53(u[2], u[3]) < 1);
+		hash_normal(u[0], u[1], z);
+		sum += z[0] + z[1];
+		square += z[0] * z[0] + z[1] * z[1];
+	}
+	CHECK_NEAR(sum / 40000, 0, 0.02);
+	CHECK_NEAR(square / 40000, 1, 0.03);
+}
+
+int
+main(void)
+{
+	philox_known_answers();
+	order_is_a_bijection();
+	order_golden();
+	hex_round_trip();
+	file_and_sidecar();
+	chance_is_fair();
+	return check_done();
+}

@@ -1,0 +1,34 @@
+#include "mem/mem.h"
+
+#include <errno.h>
+#include "check.h"
+
+int
+main(void)
+{
+	size_t out = 7, cap = 0;
+	struct mem_arena *a = mem_arena_new(1000);
+	void *items = NULL;
+	char *s;
+
+	CHECK(!mem_mul(SIZE_MAX / 2, 3, &out) && out == 7);
+	CHECK(mem_mul(6, 7, &out) && out == 42);
+	CHECK(!mem_add(SIZE_MAX, 1, &out) && out == 42);
+	CHECK(mem_alloc(SIZE_MAX / 2, 4) == NULL);
+	s = mem_alloc(3, 5);
+	CHECK(s != NULL && (uintptr_t)s % 64 == 0 && s[14] == 0);
+	free(s);
+	CHECK(mem_grow(&items, &cap, 100, 8) == 0 && cap >= 100);
+	CHECK(mem_grow(&items, &cap, SIZE_MAX / 4, 8) == ENOMEM && cap < 1000);
+	free(items);
+	REQUIRE(a != NULL);
+	s = mem_arena_strndup(a, "hello", 4);
+	CHECK_STR(s, "hell");
+	CHECK(mem_arena_alloc(a, 2000) == NULL);
+	CHECK(mem_arena_alloc(a, SIZE_MAX) == NULL);
+	CHECK(mem_arena_alloc(a, 500) != NULL);
+	mem_arena_destroy(&a);
+	CHECK(a == NULL);
+	mem_arena_destroy(&a);
+	return check_done();
+}
