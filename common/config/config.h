@@ -1,0 +1,243 @@
+/*
+ * config - fleet.yaml as structs. One table (table.c) says for every option: key, type, default, range or choices, class, help;
+ * parsing, --set, printing, docs/config.md and the comparison of identities all read it. Pure: no log, no exit, no environment.
+ *
+ * The story of a start: config_load(file, --set list) parses, applies, fills in what follows from other options (derived) and
+ * checks options against each other; config_require() asks for what this daemon cannot do without; a run that exists already is
+ * loaded too (run.dir/fleet.yaml) and config_identity_diff() compares; config_write_resolved() stores what the run really uses.
+ */
+#ifndef SALT_CONFIG_H
+#define SALT_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "err/err.h"
+
+/* Choices. The words in fleet.yaml are the last part of each name in small letters; config_word() gives them back. */
+enum config_serve { CONFIG_SERVE_SCORE = 1, CONFIG_SERVE_LABEL = 2, CONFIG_SERVE_BOTH = 3 };	/* bits: SCORE | LABEL = BOTH */
+enum config_label_kind { CONFIG_LABEL_SAMPLED, CONFIG_LABEL_TOPK, CONFIG_LABEL_DENSE };
+enum config_mode { CONFIG_MODE_NONE, CONFIG_MODE_SALT_DS };
+enum config_schedule { CONFIG_SCHEDULE_COSINE, CONFIG_SCHEDULE_LINEAR, CONFIG_SCHEDULE_WSD, CONFIG_SCHEDULE_CONSTANT };
+enum config_dtype { CONFIG_DTYPE_AUTO, CONFIG_DTYPE_FP32, CONFIG_DTYPE_BF16 };
+enum config_switch { CONFIG_SWITCH_AUTO, CONFIG_SWITCH_ON, CONFIG_SWITCH_OFF };
+enum config_residual { CONFIG_RESIDUAL_TRUE_TOKEN, CONFIG_RESIDUAL_GHOST, CONFIG_RESIDUAL_RENORMALISE };
+enum config_handover { CONFIG_HANDOVER_STEP, CONFIG_HANDOVER_LINEAR, CONFIG_HANDOVER_RATIO };
+enum config_late { CONFIG_LATE_WAIT, CONFIG_LATE_HARD };
+enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_OPENBLAS, CONFIG_BACKEND_ONEDNN };
+
+#define CONFIG_ALL UINT64_MAX		/* selector.label_ahead_steps: all */
+
+struct config_texts {
+	size_t n;
+	char **item;
+};
+
+struct config_numbers {
+	size_t n;
+	uint64_t *item;
+};
+
+/* Field names are the yaml keys. Texts are never NULL ("" = not given). Paths are absolute or "". Units: docs/config.md. */
+struct config_run {
+	char *dir;
+	uint32_t seed;
+};
+
+struct config_corpus {
+	char *train, *heldout;		/* prefixes of PREFIX.bin, PREFIX.idx */
+	uint32_t context;		/* L, tokens */
+};
+
+struct config_cache {
+	char *dir;
+	bool keep_unselected;
+	uint64_t map_size;		/* bytes of address space for LMDB */
+};
+
+struct config_teacher {
+	char *model, *scorer;		/* scorer: derived from model when not given */
+	enum config_serve serve;
+	uint32_t threads;		/* 0: all cores */
+};
+
+struct config_labels {
+	enum config_label_kind kind;
+	uint32_t samples;		/* N of sampled */
+	uint32_t k;			/* of topk */
+	double tau;
+	uint32_t seed;
+};
+
+struct config_selector {
+	enum config_mode mode;
+	uint32_t k;
+	uint64_t window;		/* W, sequences; see config_block() */
+	double keep;			/* (0, 1] */
+	uint64_t pool;			/* sequences; 0: blocks of window */
+	struct config_texts endpoints;	/* one for each shard, in shard order */
+	uint64_t label_ahead_steps;	/* or CONFIG_ALL */
+	double lease_s;
+	uint32_t lease_rows;		/* sequences a lease */
+	uint32_t commit_ms;
+	double teacher_idle_s;		/* 0: never released for idleness */
+};
+
+struct config_trainer {
+	char *model;			/* directory or config.json: the student's shape */
+	char *init;			/* directory with weights; "": random by run.seed */
+	uint64_t steps;
+	uint32_t batch;			/* sequences a step, over all ranks */
+	uint32_t micro_batch;		/* sequences; derived: batch / lanes */
+	uint32_t lanes;
+	double lr;
+	double min_lr_ratio;		/* lr at the end / lr */
+	uint64_t warmup;		/* steps */
+	enum config_schedule schedule;
+	uint64_t decay_steps;		/* of wsd; derived: steps / 10 */
+	double weight_decay;
+	double betas[2];
+	double eps;
+	double clip;			/* 0: off */
+	enum config_dtype dtype;	/* auto: compute.dtype */
+	enum config_switch deterministic;
+	uint32_t threads;		/* a rank; 0: cores / ranks of this host */
+	uint32_t ranks;			/* for deploy only */
+	uint64_t checkpoint_every;	/* steps; 0: at the switch, at a stop and at the end only */
+	uint32_t keep;			/* newest complete checkpoints kept */
+	struct config_numbers keep_steps;
+	uint64_t eval_every;		/* steps; 0: at the switch and at the end only */
+	uint64_t eval_windows;		/* 0: all */
+	double wait_max_s;		/* 0: for ever */
+};
+
+struct config_phase_one {
+	uint64_t steps;			/* 0: none, unless until_margin */
+	double until_margin;		/* nats; NaN: not given. Ask config_until_margin() */
+	double weight;			/* w */
+	enum config_residual residual;
+	enum config_handover handover;
+	uint64_t handover_steps;
+	enum config_late late;
+};
+
+struct config_checkpoint {
+	bool gather;
+};
+
+struct config_compute {
+	enum config_backend backend;
+	enum config_dtype dtype;
+};
+
+struct config_bus {
+	uint64_t max_message;		/* bytes */
+};
+
+struct config_security {
+	char *curve_dir;
+	bool allow_plain_remote;
+};
+
+struct config_status {
+	char *bind;
+};
+
+struct config_deploy {
+	uint32_t teachers;
+};
+
+struct config_own;			/* memory and where each value came from */
+
+struct config {
+	struct config_run run;
+	struct config_corpus corpus;
+	struct config_cache cache;
+	struct config_teacher teacher;
+	struct config_labels labels;
+	struct config_selector selector;
+	struct config_trainer trainer;
+	struct config_phase_one phase_one;
+	struct config_checkpoint checkpoint;
+	struct config_compute compute;
+	struct config_bus bus;
+	struct config_security security;
+	struct config_status status;
+	struct config_deploy deploy;
+	struct config_own *own;
+};
+
+/*
+ * config_load - the whole road from a file to checked settings.
+ * @path       fleet.yaml (at most 1 MiB), or NULL: defaults and overrides only, relative paths from the working directory
+ * @overrides  n texts "section.key=value", as --set takes them; the last one of a key wins. A value is written as in the file
+ *             (lists: [a, b] or a,b); its relative paths start where the file's do: at the directory of the file
+ * Returns 0 and *cfg (config_destroy it), ERR_CONFIG with note "FILE: line N: KEY: expected .., found ..", ENOMEM or errno.
+ * *cfg is NULL on failure. Does not ask for required keys: config_require.
+ */
+int config_load(const char *path, const char *const *overrides, size_t n, struct config **cfg, struct err_note *note);
+int config_load_text(const char *text, size_t len, const char *name, const char *base_dir,
+    const char *const *overrides, size_t n, struct config **cfg, struct err_note *note);
+void config_destroy(struct config **cfg);	/* takes NULL */
+
+/* config_defaults - *cfg with every option at its default. 0 or ENOMEM. */
+int config_defaults(struct config **cfg, struct err_note *note);
+
+/* config_set - one "section.key=value" more, then derived values and config_validate again. On failure the value is as it was. */
+int config_set(struct config *cfg, const char *assignment, struct err_note *note);
+
+/* config_validate - options against each other (also done by config_load). 0 or ERR_CONFIG, note names both options. */
+int config_validate(const struct config *cfg, struct err_note *note);
+
+/* config_require - keys that must be given for what a program is about to do; or the NEEDs. 0 or ERR_CONFIG naming the first missing. */
+enum config_need {
+	CONFIG_NEED_RUN = 1,		/* run.dir */
+	CONFIG_NEED_CORPUS = 2,		/* corpus.train, corpus.context */
+	CONFIG_NEED_HELDOUT = 4,	/* corpus.heldout */
+	CONFIG_NEED_CACHE = 8,		/* cache.dir */
+	CONFIG_NEED_TEACHER = 16,	/* teacher.model */
+	CONFIG_NEED_TRAINER = 32,	/* trainer.model, trainer.steps, trainer.batch */
+	CONFIG_NEED_BATCH = 64		/* trainer.batch alone: it belongs to a plan */
+};
+int config_require(const struct config *cfg, unsigned needs, struct err_note *note);
+
+/* What the settings amount to: "baseline", "rkd" (phase one is the whole run), "salt" or "salt_ds". */
+const char *config_mode_name(const struct config *cfg);
+bool config_phase_one(const struct config *cfg);		/* is there a phase one at all */
+bool config_until_margin(const struct config *cfg, double *margin_nats);	/* false: not given, *margin untouched */
+
+/*
+ * config_block - block size W and rows kept K of selection. pool > 0: W = pool; mode none: K = W; else K = floor(keep * W) with
+ * keep taken as the decimal that was written (0.29 of 100 is 29, though 0.29 * 100 < 29 in binary).
+ */
+void config_block(const struct config *cfg, uint64_t *block, uint64_t *kept);
+
+/* config_word - the word of a choice, as in config_word("labels.kind", cfg->labels.kind); "?" for a value that is none. */
+const char *config_word(const char *key, int value);
+
+/* config_get_text - value of "section.key" as yaml would print it, at most size bytes with NUL (cut). 0 or ERR_NOT_FOUND. */
+int config_get_text(const struct config *cfg, const char *key, char *buf, size_t size);
+
+/* config_origin - where a value came from: "default", "derived", "line 12", "--set"; "?" for an unknown key. buf is returned. */
+const char *config_origin(const struct config *cfg, const char *key, char *buf, size_t size);
+
+/* config_print - all options as yaml that config_load reads back to the same values. with_origin: as comments. 0 or errno. */
+int config_print(const struct config *cfg, FILE *out, bool with_origin);
+
+/* config_write_resolved - config_print to PATH: temporary file, fsync, rename, fsync of the directory. 0 or errno, note names the step. */
+int config_write_resolved(const struct config *cfg, const char *path, struct err_note *note);
+
+/*
+ * config_identity_diff - the first identity option (table order) that differs.
+ * Returns 0 or ERR_CONFIG, the note giving the key, old value (expected) and new value (found).
+ * config_tunable_diff - calls each() for every tunable option that differs, old and new as text; returns how many.
+ */
+int config_identity_diff(const struct config *old, const struct config *now, struct err_note *note);
+size_t config_tunable_diff(const struct config *old, const struct config *now,
+    void (*each)(void *arg, const char *key, const char *was, const char *is), void *arg);
+
+/* config_docs - docs/config.md from the table; a test holds the two equal. 0 or errno. */
+int config_docs(FILE *out);
+
+#endif
