@@ -1,0 +1,138 @@
+/*
+ * checkpoint - a directory that is either whole or not there.
+ *
+ *   ROOT/step_00000100/          a Hugging Face model directory: config.json, model.safetensors (fp32 masters), tokenizer.json
+ *       optim_00000_of_00002.safetensors ...   ranges [begin, end) of the optimiser's arrays in flat canonical order
+ *       state.json               what the trainer wants to find again; opaque here
+ *       MANIFEST.json            every file with size and xxh3-128; written last
+ *   ROOT/step_00000101.tmp/      being written, or left by a crash: never read, removed by the next begin or by checkpoint_clean
+ *
+ * One save, told in order (MPI trainers run the middle part on all ranks):
+ *   rank 0    checkpoint_begin            makes the temporary directory; its path goes to all ranks
+ *   each      checkpoint_write_optim      its own range; the entry goes to rank 0
+ *   rank 0    checkpoint_write_model, checkpoint_write_state
+ *   rank 0    checkpoint_finish           with the entries of all: manifest, fsync directory, rename, fsync parent
+ *   any failure: rank 0 calls checkpoint_abort; the checkpoint before is untouched.
+ * A failed write or fsync is never retried: the files are removed and the step that failed is in the note's place.
+ *
+ * Crash points (err/crash.h), in order: checkpoint.begin, checkpoint.optim, checkpoint.model, checkpoint.state,
+ * checkpoint.manifest, checkpoint.sync, checkpoint.rename, checkpoint.parent; checkpoint.prune, checkpoint.pruned.
+ */
+#ifndef SALT_CHECKPOINT_H
+#define SALT_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "err/err.h"
+#include "weights/weights.h"
+
+#define CHECKPOINT_PATH_BYTES 4096
+#define CHECKPOINT_MAX_STEP UINT64_C(9999999999)
+
+/* The files of a save as they become known. {0} is empty; free(list.files) at the end. Entries are plain old data. */
+struct checkpoint_files {
+	struct weights_file *files;
+	size_t n, cap;
+};
+
+int checkpoint_files_add(struct checkpoint_files *list, const struct weights_file *file);	/* 0 or ENOMEM */
+
+/*
+ * checkpoint_begin - makes ROOT if needed and ROOT/step_XXXXXXXX.tmp (what a crash left of it is removed first) and writes its
+ * path to dir. Returns 0, ERR_EXISTS (that step is complete already), ERR_RANGE, errno.
+ */
+int checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES], struct err_note *note);
+
+/* One array of the optimiser: this rank's part of it. "m", "v", and whatever else is to be kept, in any order. */
+struct checkpoint_array {
+	const char *name;
+	const float *x;				/* elements begin..end of the flat order: x[0] is element begin */
+};
+
+/*
+ * checkpoint_write_optim - one rank's range [begin, end) of n_total elements, end >= begin, the same arrays on all ranks.
+ * Writes optim_RRRRR_of_NNNNN.safetensors, synced, and fills entry (to be sent to rank 0).
+ */
+int checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_t begin, uint64_t end, uint64_t n_total,
+    const struct checkpoint_array *arrays, size_t n_arrays, struct weights_file *entry, struct err_note *note);
+
+/*
+ * checkpoint_write_model - config.json, model.safetensors as float32 (sharded past max_shard_bytes, 0: never) from source, and a
+ * copy of tokenizer (path of a tokenizer.json; NULL: none). Adds its files to list.
+ */
+int checkpoint_write_model(const char *dir, const struct model_config *cfg, const struct weights_config_extra *extra,
+    const char *tokenizer, weights_source *source, void *arg, uint64_t max_shard_bytes, struct checkpoint_files *list,
+    struct err_note *note);
+
+/* checkpoint_write_state - state.json. @state any JSON object. */
+int checkpoint_write_state(const char *dir, const struct json *state, struct checkpoint_files *list, struct err_note *note);
+
+/*
+ * checkpoint_finish - the files of all writers are compared with what is in the temporary directory (names and sizes, none missing,
+ * none over, the optimiser's ranges without gap), then MANIFEST.json, fsync, rename to ROOT/step_XXXXXXXX, fsync of ROOT.
+ * Returns 0: the checkpoint is durable. Anything else: it is not there, call checkpoint_abort. The one exception is a failed
+ * fsync of ROOT after the rename: the note says so, and the whole checkpoint may or may not survive a power cut; the one before does.
+ */
+int checkpoint_finish(const char *root, uint64_t step, const struct checkpoint_files *list, struct err_note *note);
+
+/* checkpoint_abort - removes the temporary directory of step; 0, also when there is none, or errno. */
+int checkpoint_abort(const char *root, uint64_t step, struct err_note *note);
+
+/* checkpoint_clean - removes every temporary directory in ROOT; n_removed may be NULL. Only while nobody is saving. */
+int checkpoint_clean(const char *root, size_t *n_removed, struct err_note *note);
+
+/* ---- finding ---- */
+
+struct checkpoint_info {
+	uint64_t step;
+	char path[CHECKPOINT_PATH_BYTES];
+};
+
+/* checkpoint_list - directories of ROOT that hold a manifest, by step, in malloc'ed memory to free(). None or no ROOT: 0 and *n = 0. */
+int checkpoint_list(const char *root, struct checkpoint_info **list, size_t *n, struct err_note *note);
+
+enum checkpoint_check {
+	CHECKPOINT_SIZES,			/* manifest well-formed, every file there with its size */
+	CHECKPOINT_HASHES			/* and its hash: reads everything */
+};
+
+/* checkpoint_verify - 0; ERR_CORRUPT, ERR_FORMAT, ERR_NOT_FOUND or errno with the file named. */
+int checkpoint_verify(const char *path, enum checkpoint_check check, struct err_note *note);
+
+/*
+ * checkpoint_find_latest - the newest one that passes the check. One that does not is logged (event checkpoint.skipped) and passed
+ * over. Returns 0, ERR_NOT_FOUND (none at all, note empty but for ROOT), ERR_CORRUPT (there are some, none passes; the note is
+ * that of the newest), errno.
+ */
+int checkpoint_find_latest(const char *root, enum checkpoint_check check, struct checkpoint_info *out, struct err_note *note);
+
+/*
+ * checkpoint_prune - remove all but the n_keep newest and the steps in keep_steps. Nothing is removed unless the newest one passes
+ * CHECKPOINT_HASHES, and n_keep 0 counts as 1. n_removed may be NULL.
+ */
+int checkpoint_prune(const char *root, unsigned n_keep, const uint64_t *keep_steps, size_t n_keep_steps, size_t *n_removed,
+    struct err_note *note);
+
+/* ---- reading ---- */
+
+struct checkpoint;
+
+/*
+ * checkpoint_open - verify, read state.json, map the optimiser's shards. path: a checkpoint directory.
+ * The model is read by weights_config_load and weights_model_open from the same path.
+ */
+int checkpoint_open(struct checkpoint **c, const char *path, enum checkpoint_check check, struct err_note *note);
+void checkpoint_close(struct checkpoint **c);		/* takes NULL */
+uint64_t checkpoint_step(const struct checkpoint *c);
+const struct json *checkpoint_state(const struct checkpoint *c);	/* good until checkpoint_close */
+uint64_t checkpoint_optim_total(const struct checkpoint *c);		/* elements of each array; 0: it has no optimiser state */
+
+/*
+ * checkpoint_read_optim - elements [begin, begin + count) of an array, from whatever shards hold them: any number of ranks may load
+ * what any number wrote. Refuses NaN and infinity. 0, ERR_NOT_FOUND (no such array), ERR_RANGE, ERR_NONFINITE.
+ */
+int checkpoint_read_optim(const struct checkpoint *c, const char *array, uint64_t begin, uint64_t count, float *out,
+    struct err_note *note);
+
+#endif
