@@ -1,0 +1,260 @@
+/*
+ * kernels - all arithmetic on tensor data, behind one context. Letters as in tensor/tensor.h.
+ *
+ * Rules that hold for every kernel:
+ *  - Takes the context first. Only kernels/ dereferences tensor data; on a GPU backend data are device addresses and a call may
+ *    return before the work is done (kernels_sync, kernels_download wait). Arguments called "host" are host memory.
+ *  - Shapes are checked by the caller's construction; a wrong shape is our bug and ends the process (log_fatal).
+ *  - Deterministic: the same inputs, shapes and number of threads give the same bits, always. Reductions over rows go in fixed blocks
+ *    that depend on the shape only, never on the number of threads or on timing; no atomics on floats.
+ *    Kernels other than matrix products give the same bits for any number of threads. With threads = 1 matrix products give the
+ *    same bits wherever they run. (OpenBLAS is called through one helper that fixes its thread count for the call.)
+ *  - x86 variants are chosen inside by function multi-versioning; each fast kernel has NAME_ref beside it in kernels_ref.h:
+ *    scalar, obvious, tested against PyTorch; fast against _ref at odd sizes.
+ *  - d_x kernels that say "adds" accumulate; the others overwrite.
+ *  - dtype: activations and parameters are in the context's compute dtype (fp32 now; bf16 later), statistics (mean, rstd, lse, losses)
+ *    and parameter gradients always fp32.
+ */
+#ifndef SALT_KERNELS_H
+#define SALT_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err/err.h"
+#include "tensor/tensor.h"
+
+/* ---- context ---- */
+
+enum kernels_backend { KERNELS_BACKEND_AUTO, KERNELS_BACKEND_OPENBLAS, KERNELS_BACKEND_ONEDNN };
+enum kernels_dtype { KERNELS_DTYPE_AUTO, KERNELS_DTYPE_FP32, KERNELS_DTYPE_BF16 };
+
+struct kernels_options {
+	enum kernels_backend backend;
+	enum kernels_dtype dtype;
+	int threads;			/* >= 1: OpenMP threads of this context; 0: all the processors this process may run on */
+};
+
+struct kernels;
+
+/*
+ * kernels_new - a context. One host thread uses it at a time; several contexts may run side by side, each with threads = 1 (tiles).
+ * Returns 0, ERR_UNSUPPORTED (note: what the processor or build lacks), ERR_LIBRARY (OpenBLAS is not the OpenMP build:
+ * openblas_get_parallel() != 2), ENOMEM.
+ */
+int kernels_new(struct kernels **k, const struct kernels_options *options, struct err_note *note);
+void kernels_destroy(struct kernels **k);
+
+enum dtype kernels_dtype(const struct kernels *k);
+int kernels_threads(const struct kernels *k);
+const char *kernels_compute_class(const struct kernels *k);	/* "fp32/openblas": part of label and score identities */
+const char *kernels_describe(const struct kernels *k);		/* "OpenBLAS 0.3.21 Haswell fp32, 2 threads": for logs and status */
+
+/* kernels_resolve - what auto means on this machine, without making a context. Writes the compute class into buf. */
+int kernels_resolve(const struct kernels_options *options, char *buf, size_t size, struct err_note *note);
+
+/* Memory of the backend, aligned to 64, zeroed. NULL without memory. */
+void *kernels_alloc(struct kernels *k, size_t bytes);
+void kernels_free(struct kernels *k, void *p);
+void kernels_zero(struct kernels *k, void *p, size_t bytes);
+void kernels_copy(struct kernels *k, void *to, const void *from, size_t bytes);		/* device to device */
+void kernels_upload(struct kernels *k, void *to, const void *host, size_t bytes);
+void kernels_download(struct kernels *k, void *host, const void *from, size_t bytes);
+void kernels_sync(struct kernels *k);
+
+/* ---- linear layers ---- */
+
+enum kernels_layout {
+	KERNELS_OUT_IN,			/* w: [N, K], y = x w^T: torch Linear, embeddings as output layer */
+	KERNELS_IN_OUT			/* w: [K, N], y = x w: GPT-2's Conv1D */
+};
+
+/* y = x w^T + b or x w + b. x: [M, K], w by layout, b: [N] or absent, y: [M, N]. y not x. add: y += instead. */
+void kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *w, const struct tensor *b,
+    enum kernels_layout layout, bool add);
+/* d_x = d_y w (by layout); add: d_x +=. */
+void kernels_linear_bwd_x(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *w,
+    enum kernels_layout layout, bool add);
+/* Adds d_y^T x (by layout) to d_w and the column sums of d_y to d_b (absent: not). d_w, d_b fp32. */
+void kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, const struct tensor *d_y, const struct tensor *x,
+    enum kernels_layout layout);
+
+/* ---- embeddings ---- */
+
+/* y[m, :] = wte[tokens[m], :] + wpe[m mod T, :]. tokens: host [B*T], in range. wpe absent: not added. y: [B*T, C]. */
+void kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
+    int64_t b, int64_t t);
+/* Adds to d_wte (rows in order of m: fixed bits) and d_wpe (absent: not). */
+void kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
+    int64_t b, int64_t t);
+
+/* ---- norms ---- x, y, d_*: [M, C]; g, b: [C]; mean, rstd: fp32 [M], written forward, read backward */
+
+/* y = (x - mean(x)) * rstd * g + b, rstd = 1/sqrt(var(x) + eps), biased variance. y may be x. */
+void kernels_layernorm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x, const struct tensor *g,
+    const struct tensor *b, float eps);
+/* add: d_x +=. Adds to d_g, d_b. d_x may be d_y. */
+void kernels_layernorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
+    const struct tensor *x, const struct tensor *g, const float *mean, const float *rstd, bool add);
+/* y = x / rms(x) * g, rstd = 1/sqrt(mean(x^2) + eps). y may be x. */
+void kernels_rmsnorm(struct kernels *k, struct tensor *y, float *rstd, const struct tensor *x, const struct tensor *g, float eps);
+void kernels_rmsnorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, const struct tensor *d_y, const struct tensor *x,
+    const struct tensor *g, const float *rstd, bool add);
+
+/* ---- pointwise ---- */
+
+/* y = x + r. Any may be the same. */
+void kernels_add(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *r);
+/* gelu_new: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). bwd: d_x = d_y * gelu'(x); d_x may be d_y. */
+void kernels_gelu(struct kernels *k, struct tensor *y, const struct tensor *x);
+void kernels_gelu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x);
+/* SwiGLU: y = silu(gate) * up. bwd writes both; d_gate, d_up may be any of d_y, gate, up. */
+void kernels_swiglu(struct kernels *k, struct tensor *y, const struct tensor *gate, const struct tensor *up);
+void kernels_swiglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor *d_up, const struct tensor *d_y,
+    const struct tensor *gate, const struct tensor *up);
+
+/* ---- attention ---- */
+
+/*
+ * A set of heads inside a wider row: element (b, t, h, d) is data[(b*T + t) * stride + h*D + d]; so q, k, v of a fused [M, 3C] projection
+ * are three of these with stride 3C and different data.
+ */
+struct kernels_heads {
+	void *data;
+	enum dtype dtype;
+	int64_t stride;
+	int64_t n_heads;
+	int64_t head_dim;
+};
+
+/*
+ * Rotary embedding in place, Hugging Face's half-split convention: for j < D/2
+ *   x'[j] = x[j] cos(t f_j) - x[j + D/2] sin(t f_j);  x'[j + D/2] = x[j + D/2] cos(t f_j) + x[j] sin(t f_j)
+ * freq: host [D/2] (theta and scaling are the model's business); cos and sin of float products as PyTorch makes them: (float)t * freq in fp32.
+ * inverse: the transpose rotation, which is the backward.
+ */
+void kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse);
+
+/*
+ * Causal attention, scale 1/sqrt(D): o = softmax(q k^T * scale, causal) v per head; head h uses key/value head h / (H/K).
+ * lse: fp32 [B, H, T], the log-sum-exp of each row's scaled scores, for backward. No [T, T] outlives a tile. o: [B*T, H*D].
+ */
+void kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
+    const struct kernels_heads *value, int64_t b, int64_t t);
+/* Overwrites d_q, d_key, d_value (of grouped heads: the sum over their queries, in head order). */
+void kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
+    const struct tensor *d_o, const struct tensor *o, const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
+    const struct kernels_heads *value, int64_t b, int64_t t);
+
+/* ---- output layer fused with the mixed-target loss ---- */
+
+enum kernels_residual { KERNELS_RESIDUAL_TRUE_TOKEN, KERNELS_RESIDUAL_GHOST, KERNELS_RESIDUAL_RENORMALISE };
+
+/*
+ * What each of M rows is trained towards. Student logits z = h w_out^T, p = softmax(z), next token y, soft label t with kept ids K,
+ * weight w (0: plain LM; soft label not looked at):
+ *   q = (1-w) onehot(y) + w t;  loss = logsumexp(z) - sum_v q_v z_v;  dloss/dz = p - q
+ * Sparse t: ids offsets[m] .. offsets[m+1] with probabilities values (fp32, >= 0, sum <= 1 up to rounding); tail = 1 - sum, by residual:
+ *   true_token   tail is added at y
+ *   renormalise  t is divided by its sum
+ *   ghost        one more class: loss_soft = -sum_K t_v log p_v - t_tail log P_tail, P_tail = sum of p outside K, from its own
+ *                log-sum-exp; gradient outside K: p_v (1 - w t_tail / P_tail), inside p_v - w t_v; both minus (1-w) at y
+ * Sampled labels (sum 1) are the same under all three. Dense t: [M, V] fp32 probabilities.
+ */
+struct kernels_targets {
+	int64_t n_rows;			/* M of the session's last forward */
+	const int32_t *next;		/* host [M]: y */
+	const float *weight;		/* host [M]: w of each row, 0..1; NULL: all 0 */
+	const int64_t *offsets;		/* host [M + 1]; NULL: no sparse labels */
+	const int32_t *ids;		/* host, in 0..V-1, ascending within a row, no duplicates */
+	const float *values;		/* host */
+	const float *dense;		/* host [M, V]; NULL: sparse */
+	enum kernels_residual residual;
+	float *row_loss;		/* host [M] or NULL: the mixed loss of each row, nats */
+	float *row_hard;		/* host [M] or NULL: -log p_y */
+};
+
+/* Sums over the rows in row order, fp64. Divide by rows, or kd_rows, for means. */
+struct kernels_loss_sums {
+	double loss;			/* mixed */
+	double hard;			/* LM: -log p_y, every row */
+	double soft;			/* KD cross-entropy to t under the residual rule, rows with w > 0 */
+	double entropy;			/* -sum t log t (its tail as one class), rows with w > 0; KL(t || p) = soft - entropy */
+	int64_t correct;		/* argmax z == y (lowest id wins ties), every row */
+	int64_t rows, kd_rows;
+	bool finite;			/* every row's loss was a finite number */
+};
+
+/*
+ * h: [M, C] final hidden states; w_out: [V, C]. In chunks of rows: logits exist for one chunk only.
+ * d_h, d_w absent (data NULL): evaluation only. Else d_h = grad_scale * (p - q) w_out overwritten, d_w (fp32) += grad_scale * (p - q)^T h.
+ * *sums is overwritten.
+ */
+void kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
+    float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);
+
+/* ---- what a teacher says: scores and labels, without ever holding [M, V] ---- */
+
+enum kernels_label_kind { KERNELS_LABEL_NONE, KERNELS_LABEL_SAMPLED, KERNELS_LABEL_TOPK, KERNELS_LABEL_DENSE };
+
+struct kernels_label_spec {
+	bool score;			/* fill loss_nats and rank */
+	enum kernels_label_kind kind;
+	int n;				/* N draws, or k; at most V' */
+	float tau;			/* t = softmax(u / tau) for labels; scores always use u itself */
+	uint32_t seed;			/* labels.seed */
+	int64_t n_valid;		/* V': ids >= V' (beyond the tokenizer) are masked in labels and scores; 0: V */
+};
+
+/*
+ * Rows m = b*T + t; position of a row within its sequence is t, its sequence seqs[b].
+ * score:    loss_nats = logsumexp(u) - u_y; rank = number of v with u_v > u_y or (u_v == u_y and v < y).
+ * sampled:  N draws from t. Draw d (from 0) uses words of hash_chance(seed, HASH_PURPOSE_LABEL, seq, t, d / 2): out[0..1] for even d,
+ *           out[2..3] for odd, u = hash_uniform53: the id is the smallest v whose cumulative probability exceeds u * total, in id order.
+ *           counts: unique ids ascending with counts.
+ * topk:     k highest, descending; ties: lower id first. values = log t.
+ * dense:    values[m, v] = log t_v, masked ids -inf.
+ * A row's bits depend on u's row alone.
+ */
+struct kernels_labels {
+	float *loss_nats;		/* [M] if score */
+	int32_t *rank;			/* [M] if score */
+	int32_t *n_unique;		/* [M]      sampled */
+	int32_t *ids;			/* [M, n]   sampled (first n_unique of a row), topk */
+	int32_t *counts;		/* [M, n]   sampled */
+	float *values;			/* [M, n]   topk; [M, V] dense */
+};
+
+/* h: [B*T, C]; next: host [B*T] or NULL without score; seqs: host [B]. All of out is host memory. */
+void kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
+    const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out);
+
+/* ---- the optimiser's arithmetic, on flat fp32 ranges ---- */
+
+/* y += x; the tree of gradient sums is made of these. n elements. */
+void kernels_accumulate(struct kernels *k, float *y, const float *x, int64_t n);
+
+#define KERNELS_NORM_BLOCK (64 * 1024)
+
+/*
+ * Sums of squares, fp64, of each block of KERNELS_NORM_BLOCK elements (the last may be short) into host out[ceil(n / block)].
+ * begin of the range must be a multiple of the block in the flat array, so that blocks are the same for any sharding.
+ * NaN and infinity show in the sum.
+ */
+void kernels_norm_blocks(struct kernels *k, const float *x, int64_t n, double *out);
+
+/*
+ * AdamW (Loshchilov & Hutter, 2019; PyTorch's order of operations), one range:
+ *   g = grad * grad_scale;  w -= lr * decay * w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
+ *   w -= lr * (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)
+ * step counts from 1. copy: NULL or where the compute-dtype copy of w goes (bf16 later).
+ */
+struct kernels_adamw {
+	float lr, beta1, beta2, eps, decay, grad_scale;
+	int64_t step;
+};
+void kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
+    const struct kernels_adamw *a);
+
+#endif

@@ -1,0 +1,153 @@
+/*
+ * model - GPT-2 and Llama families: what tensors there are, forward, fused loss, backward, labels.
+ *
+ *   struct model          what everybody may share: configuration, tensor table, a pointer to the parameters. No activations.
+ *   struct model_session  one stream of work: B x T activations and a kernels context. Many sessions on one model, a thread each.
+ *
+ * Parameters are one flat array in canonical order: the tensor table gives name, shape and offset. Names, shapes and layouts are
+ * those of Hugging Face (GPT-2's Conv1D weights stay [in, out]), so loading and saving are straight copies, and the optimiser,
+ * the checkpoint, the sharding and the tests all walk the same table.
+ */
+#ifndef SALT_MODEL_H
+#define SALT_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err/err.h"
+#include "kernels/kernels.h"
+#include "tensor/tensor.h"
+
+enum model_family { MODEL_FAMILY_GPT2, MODEL_FAMILY_LLAMA };
+
+/* All that changes outputs; weights/ fills it from config.json and fingerprints it. */
+struct model_config {
+	enum model_family family;
+	int64_t vocab_size;		/* V; the softmax is over all V */
+	int64_t context;		/* longest T: n_positions, max_position_embeddings */
+	int64_t d_model;		/* C */
+	int64_t n_layers;
+	int64_t n_heads;		/* H */
+	int64_t n_kv_heads;		/* K; H for GPT-2; H % K == 0 */
+	int64_t head_dim;		/* D; C / H unless the file says otherwise (Llama) */
+	int64_t d_ff;			/* F */
+	float norm_eps;
+	bool tied;			/* output layer = token embedding */
+	bool attention_bias;		/* Llama: q, k, v, o have biases (GPT-2 always has) */
+	bool mlp_bias;			/* Llama: gate, up, down have biases */
+	double rope_theta;		/* Llama */
+	struct {
+		bool llama3;		/* rope_type "llama3"; false: default */
+		double factor, low_freq_factor, high_freq_factor;
+		int64_t original_context;
+	} rope_scaling;
+	float initializer_range;	/* standard deviation of initial weights; changes no output of a trained model */
+	int64_t bos_id, eos_id;		/* -1: none; written to config.json, not used here */
+};
+
+/* model_config_check - shapes that fit together and into memory arithmetic. Returns 0, ERR_RANGE or ERR_UNSUPPORTED with note. */
+int model_config_check(const struct model_config *cfg, struct err_note *note);
+
+struct model_tensor {
+	char name[96];			/* as in Hugging Face files: "transformer.h.0.attn.c_attn.weight" */
+	int n_dims;
+	int64_t dims[TENSOR_MAX_DIMS];
+	int64_t offset;			/* in elements, into the flat array; tensors follow each other without gaps */
+	int64_t n_elements;
+	int layer;			/* -1: before the first layer (embeddings), n_layers: after the last (final norm, output) */
+	bool decay;			/* weight decay applies: two-dimensional weights, embeddings among them */
+	float init_std;			/* normal(0, init_std); residual projections scaled by 1/sqrt(2 n_layers) */
+	float init_value;		/* where init_std == 0: constant (norm weights 1, biases 0) */
+};
+
+struct model {
+	struct model_config config;
+	struct model_tensor *tensors;	/* canonical order */
+	int n_tensors;
+	int64_t n_params;		/* elements of the flat array; a tied output layer is not counted twice */
+	void *params;			/* flat array in dtype; owned by the caller; set with model_bind */
+	enum dtype dtype;
+};
+
+/* model_new - table only; no parameters yet. Returns 0, or as model_config_check, or ENOMEM. */
+int model_new(struct model **model, const struct model_config *cfg, struct err_note *note);
+void model_destroy(struct model **model);		/* takes NULL; leaves params to their owner */
+
+/* model_bind - use this flat array (n_params elements, from kernels_alloc). May be called again; sessions see it at the next forward. */
+void model_bind(struct model *model, void *params, enum dtype dtype);
+
+/* model_find - the tensor of that name, NULL if there is none. "lm_head.weight" of a tied model is not in the table. */
+const struct model_tensor *model_find(const struct model *model, const char *name);
+
+/*
+ * model_init - initial fp32 values of elements [begin, end) of the flat array into out[end - begin] (host memory).
+ * Element e of tensor number i: hash_chance(seed, HASH_PURPOSE_INIT, i, e >> 2 ...) through hash_normal: a pure function of
+ * (seed, i, e), so that any rank can make any range, and the same seed gives the same model whatever R is.
+ */
+void model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end, float *out);
+
+/* model_flops_per_token - forward + backward FLOPs (6 per used matmul parameter, attention at context T added), for reports. */
+double model_flops_per_token(const struct model_config *cfg, int64_t t);
+
+/* ---- sessions ---- */
+
+/*
+ * Hooks per layer, for overlapping communication (and ZeRO-3 later). layer as in model_tensor.layer. Both may be NULL.
+ * need(layer): called before the parameters of a layer are read, forward and backward.
+ * done(layer): called in backward when every gradient of that layer has its last contribution of this micro-batch.
+ * (layer -1 comes last; a tied embedding's gradient is complete only then.)
+ */
+struct model_hooks {
+	void *arg;
+	void (*need)(void *arg, int layer);
+	void (*done)(void *arg, int layer);
+};
+
+struct model_session_options {
+	int64_t max_batch;		/* B */
+	int64_t max_tokens;		/* T; at most config.context */
+	bool training;			/* keep activations for backward */
+	bool recompute;			/* keep layer inputs only and run each layer again in backward; the same bits */
+};
+
+struct model_session;
+
+/* model_session_new - allocates everything the session will ever need. kernels: not owned, one thread at a time. Returns 0,
+ * ERR_RANGE (T past the context: note), ENOMEM. */
+int model_session_new(struct model_session **s, const struct model *model, struct kernels *kernels,
+    const struct model_session_options *options, struct err_note *note);
+void model_session_destroy(struct model_session **s);
+void model_session_hooks(struct model_session *s, const struct model_hooks *hooks);
+size_t model_session_bytes(const struct model_session *s);
+
+/*
+ * model_forward - tokens [B, T] int32 host memory, each in 0..V-1 (checked: ERR_RANGE, nothing computed).
+ * Leaves the final normed hidden states [B*T, C] in the session. Rows of a sequence depend on that sequence only; bits of a row may
+ * depend on (B, T, threads) but on nothing else. Returns 0 or ERR_RANGE.
+ */
+int model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
+
+/* model_logits - logits of rows [begin, begin + n) of the last forward, [n, V] fp32, host memory. For generate, tests; not for loss. */
+void model_logits(struct model_session *s, int64_t begin, int64_t n, float *out);
+
+/*
+ * model_loss - mixed-target loss of the last forward's rows, see kernels_output_loss for formula and fields. With d_params != NULL
+ * (flat fp32, n_params, accumulated into) it also starts backward: gradient of the output layer, and of the hidden states times
+ * grad_scale; model_backward must follow. With d_params == NULL it only evaluates.
+ */
+void model_loss(struct model_session *s, const struct kernels_targets *targets, float grad_scale, float *d_params,
+    struct kernels_loss_sums *sums);
+
+/* model_backward - the rest of the gradients of the last model_loss, accumulated into d_params. */
+void model_backward(struct model_session *s, float *d_params);
+
+/*
+ * model_labels - scores and/or labels of all rows of the last forward, see kernels_output_label. Never holds [M, V] as a whole.
+ * targets: [B*T] next tokens (needed with spec->score, else NULL). seqs: [B], the sequence id of each row block (sampling's counter).
+ * out: caller's arrays, sized as kernels_output_label says for M = B*T rows.
+ */
+void model_labels(struct model_session *s, const struct kernels_label_spec *spec, const int32_t *targets, const uint64_t *seqs,
+    struct kernels_labels *out);
+
+#endif
