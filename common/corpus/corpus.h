@@ -1,0 +1,154 @@
+/*
+ * corpus - token files as one stream, mmap'ed, cut into windows.
+ *
+ * Kinds, told apart by what lies at PREFIX (docs/formats.md has the byte offsets):
+ *   Megatron  PREFIX.bin + PREFIX.idx (MMIDIDX version 1), tokens uint16 or int32; PREFIX may also name either file
+ *   llm.c     a shard (PREFIX, PREFIX.bin) or several (PREFIX holds * ? [: in name order); uint16 (magic 20240520, version 1) or
+ *             uint32 (20240801, version 7)
+ *   raw       a file of uint16, only if PREFIX is its full name (or a pattern)
+ * PREFIX.json beside it (a trailing .bin or .idx and everything of a pattern from its first * ? [ on is left off) says what the
+ * tokens do not: vocabulary, tokenizer, bytes of text. Ours always has one; for foreign corpora it may be missing.
+ *
+ * Documents end with one end-of-document token, which is trained on. Windows ignore documents: window i of context L is tokens
+ * [i*L, i*L + L] of the stream, L inputs and L targets; neighbours share one token. A seq names a window and its corpus.
+ *
+ * A struct corpus is read-only after open and the two setters: windows may be read from any thread. The files must not be
+ * changed while they are open (a file cut short then raises SIGBUS).
+ */
+#ifndef SALT_CORPUS_H
+#define SALT_CORPUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "err/err.h"
+#include "hash/hash.h"
+
+/* seq: corpus number in the top 16 bits, window index below. By convention 0 is the training corpus, 1 the held-out one. */
+#define CORPUS_TRAIN 0u
+#define CORPUS_HELDOUT 1u
+#define CORPUS_SEQ_MAKE(corpus_no, index) ((uint64_t)(corpus_no) << 48 | (uint64_t)(index))
+#define CORPUS_SEQ_NO(seq) ((uint32_t)((uint64_t)(seq) >> 48))
+#define CORPUS_SEQ_INDEX(seq) ((uint64_t)(seq) & UINT64_C(0xffffffffffff))
+
+enum corpus_kind { CORPUS_KIND_MEGATRON, CORPUS_KIND_LLMC, CORPUS_KIND_RAW };
+
+/* What a token is stored as; windows are int32 whatever this is. The numbers of the first two are Megatron's codes. */
+enum corpus_dtype { CORPUS_DTYPE_INT32 = 4, CORPUS_DTYPE_UINT16 = 8, CORPUS_DTYPE_UINT32 = 100 };
+
+struct corpus_info {
+	enum corpus_kind kind;
+	enum corpus_dtype dtype;
+	uint64_t n_tokens;		/* end-of-document tokens included */
+	uint64_t n_documents;		/* 0: not known (llm.c, raw without PREFIX.json) */
+	uint64_t n_bytes;		/* of text, for bits per byte; 0: not known */
+	uint32_t vocab;			/* 0: not known */
+	int32_t eod;			/* end-of-document id; -1: not known */
+	bool has_tokenizer, has_source, has_counts;
+	struct hash128 tokenizer;	/* tokenizer's fingerprint, if has_tokenizer */
+	struct hash128 source;		/* of the text it was built from, if has_source */
+};
+
+struct corpus;
+
+/*
+ * corpus_open - map a corpus. The index is checked whole (12 bytes a document are read), the tokens are not (corpus_check_vocab).
+ * Returns 0 and *c, or with *c NULL and the note naming file, byte offset, expected and found: ENOENT, ERR_FORMAT (not a corpus:
+ * magic, cut short, counts or pointers that do not fit, no token), ERR_UNSUPPORTED (other token types, by name), ERR_VERSION,
+ * ERR_CORRUPT (half-written: PREFIX.json without PREFIX.idx; PREFIX.json says other counts), ENOMEM, errno.
+ */
+int corpus_open(struct corpus **c, const char *prefix, struct err_note *note);
+void corpus_destroy(struct corpus **c);		/* takes NULL */
+
+const struct corpus_info *corpus_info(const struct corpus *c);	/* as long as c */
+const char *corpus_kind_name(enum corpus_kind kind);
+const char *corpus_dtype_name(enum corpus_dtype dtype);
+
+uint64_t corpus_n_tokens(const struct corpus *c);
+
+/* corpus_n_windows - (n_tokens - 1) / L; 0 if the corpus has not L+1 tokens or L is 0. */
+uint64_t corpus_n_windows(const struct corpus *c, uint32_t L);
+
+/* corpus_set_number - the corpus number that seq must carry; CORPUS_TRAIN after open. */
+void corpus_set_number(struct corpus *c, uint32_t corpus_no);
+
+/*
+ * corpus_limit_vocab - windows are refused when they hold an id >= vocab (the model's). Without it the limit is PREFIX.json's
+ * vocabulary, or none. Returns ERR_MISMATCH if PREFIX.json states a larger vocabulary than the model has; smaller is fine (padding).
+ */
+int corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note);
+
+/*
+ * corpus_window - the L+1 tokens of a window.
+ * @seq  CORPUS_SEQ_MAKE(corpus number, index < corpus_n_windows)
+ * @out  int32[L+1]; inputs out[0..L), targets out[1..L]
+ * Returns 0, ERR_RANGE (no such window, another corpus number, L = 0) or ERR_CORRUPT (an id is negative or not below the vocabulary:
+ * note names window, position and id). Any thread.
+ */
+int corpus_window(const struct corpus *c, uint64_t seq, uint32_t L, int32_t *out, struct err_note *note);
+
+/* corpus_check_vocab - reads every token; ERR_CORRUPT with the first id that is negative or >= vocab and its position. */
+int corpus_check_vocab(const struct corpus *c, uint32_t vocab, struct err_note *note);
+
+/*
+ * corpus_counts - smoothed token counts, each id's occurrences + 1: from PREFIX.counts.bin if PREFIX.json names one (its hash is
+ * checked: ERR_CORRUPT), else by reading every token.
+ * @out  uint64[vocab]; vocab must be info's where that is known (ERR_MISMATCH)
+ */
+int corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_note *note);
+
+/*
+ * corpus_fingerprint - what the corpus is for score sets, label sets, plans: a hash over kind, dtype and every byte of the token and
+ * index files; names, times and PREFIX.json are not part of it. Reads everything once; later calls and later processes believe the
+ * sidecars FILE.salthash (see hash_file) and are cheap. Returns 0, errno, or ERR_MISMATCH if PREFIX.json records another one.
+ */
+int corpus_fingerprint(const struct corpus *c, struct hash128 *out, struct err_note *note);
+
+/*
+ * Writing, always Megatron: uint16 up to a vocabulary of 65,536, else int32. Everything is written under temporary names
+ * (PREFIX.bin.tmp ...) and renamed by finish, PREFIX.idx last: what is killed half-way is never opened as a corpus.
+ * Memory: 4 bytes a document. One thread.
+ */
+struct corpus_writer_options {
+	uint32_t vocab;			/* ids must be below it; 1 .. INT32_MAX */
+	int32_t eod;			/* appended to every document */
+	struct hash128 tokenizer;	/* fingerprint */
+	bool replace;			/* an existing PREFIX.idx is replaced; else ERR_EXISTS */
+};
+
+struct corpus_writer;
+
+/* corpus_writer_new - ERR_RANGE (vocab, eod), ERR_EXISTS, ERR_BUSY (another writer on PREFIX), ENOMEM or errno; *w NULL then. */
+int corpus_writer_new(struct corpus_writer **w, const char *prefix, const struct corpus_writer_options *options, struct err_note *note);
+
+/*
+ * corpus_writer_document - ids[0..n) and the end-of-document token. A document without tokens is left out.
+ * @n_bytes  of the text it came from
+ * Returns 0, ERR_RANGE (an id outside the vocabulary: document and position named; or over INT32_MAX - 1 tokens), ENOSPC, EIO, errno.
+ * After an error the writer is only good for corpus_writer_destroy.
+ */
+int corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n, uint64_t n_bytes, struct err_note *note);
+
+/*
+ * corpus_writer_finish - counts, PREFIX.json and index, fsync, rename; the corpus exists when this returned 0.
+ * @source  hash of the text, for PREFIX.json; may be NULL
+ * Returns 0, ERR_FORMAT (no documents), errno; after an error nothing of an older corpus at PREFIX is lost unless the error came
+ * from a rename (the note says so). Destroy the writer in any case.
+ */
+int corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, struct err_note *note);
+
+/* corpus_writer_destroy - takes NULL; without finish, removes the temporary files. */
+void corpus_writer_destroy(struct corpus_writer **w);
+
+/* so far: tokens (ends included), documents */
+uint64_t corpus_writer_n_tokens(const struct corpus_writer *w);
+uint64_t corpus_writer_n_documents(const struct corpus_writer *w);
+
+/*
+ * corpus_split_heldout - does this document belong to the held-out part? True for about one document in `one_in`, by xxh3-64 of its
+ * text alone: the same whatever the order and the number of files, and copies of a document fall on the same side. one_in 0: never.
+ * Pure; any thread.
+ */
+bool corpus_split_heldout(const void *text, size_t n_bytes, uint32_t one_in);
+
+#endif

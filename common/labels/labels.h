@@ -1,0 +1,188 @@
+/*
+ * labels - the soft-label codec: rows <-> bytes, pure. No file, no socket, no tensor, no clock. The score codec and the identities of
+ * label sets and score sets are here too.
+ *
+ * A record is the labels of one sequence: L rows, row t the teacher's tempered distribution softmax(u / tau) after tokens 0..t,
+ * the soft target of token t+1. Exactly L rows, never L+1 or L-1.
+ *
+ * RECORD, VERSION 1, little-endian (docs/formats.md tells the same):
+ *
+ *   offset  bytes  what
+ *   0       2      'S' 'L'
+ *   2       1      version, 1
+ *   3       1      kind: 1 sampled, 2 topk, 3 dense
+ *   4       4      L, rows
+ *   8       4      N of sampled, k of topk, 0 for dense
+ *   12      4      vocabulary V
+ *   16      8      hash of the sequence's L+1 tokens (xxh3-128 over little-endian int32), high half
+ *   24      8      low half
+ *   32      4      P, bytes of payload
+ *   36      4      flags, 0
+ *   40      P      payload
+ *   40+P    8      xxh3-64 of bytes [0, 40+P)
+ *
+ *   Valid: length exactly 48 + P; checksum, L, N or k, V and token hash as expected; payload obeys its kind's rules and ends with the
+ *   last row. An unknown version is refused before anything else is looked at.
+ *
+ *   varint: LEB128, 7 bits a byte, low first, high bit = more follows; at most 5 bytes, value < 2^32, shortest form only.
+ *
+ *   sampled payload, per row: varint n_unique (1..N); then n_unique times { varint gap, varint count - 1 }. ids ascend strictly:
+ *     the first id is its gap, each later one is the id before it + 1 + gap. id < V. The counts sum to N. One form for one row.
+ *   topk payload, per row: k ids, then k u16 codes. An id takes 2 bytes for V <= 65536, 3 for V <= 2^24, else 4. Code c says
+ *     t = exp(-c / 2048), 65535 says t = 0. Ordered by (code, id) ascending, that is by probability descending, ties the lower id
+ *     first; ids distinct and < V. The sum of t is <= 1.001.
+ *   dense payload, per row: V u16 codes as above, in id order. The sum of t within 0.001 of 1.
+ *
+ *   Error of a code: -ln t rounded to 1/2048 nat, so t is off by at most a factor exp(1/4096) = 1.00025 down to t = 1.3e-14 (half
+ *   precision would be off by 1.0005 and end at 6e-8).
+ *
+ * SAMPLING (the kernel label_sample does it; this is the contract that makes a label a pure function of teacher, seed and sequence):
+ *   draw d = 0..N-1 of row `position` of sequence seq takes hash_chance(labels.seed, HASH_PURPOSE_LABEL, seq, position, d / 2, out)
+ *   and u = hash_uniform53(out[0], out[1]) for even d, hash_uniform53(out[2], out[3]) for odd d.
+ *   id = smallest v whose cumulative tempered probability (v ascending) exceeds u * total.
+ */
+#ifndef SALT_LABELS_H
+#define SALT_LABELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "err/err.h"
+#include "hash/hash.h"
+
+#define LABELS_VERSION 1u
+#define LABELS_HEADER_BYTES 40u
+#define LABELS_OVERHEAD_BYTES 48u	/* header and checksum */
+#define LABELS_CONTEXT_MAX (1u << 24)	/* caps for what comes from files and peers */
+#define LABELS_PARAM_MAX (1u << 20)	/* N and k */
+
+enum labels_kind { LABELS_KIND_SAMPLED = 1, LABELS_KIND_TOPK = 2, LABELS_KIND_DENSE = 3 };
+
+/* What the records of a label set have in common. Fields a kind does not use are ignored (and hashed as 0). */
+struct labels_spec {
+	enum labels_kind kind;
+	uint32_t version;		/* LABELS_VERSION */
+	uint32_t context;		/* L */
+	uint32_t vocab;			/* V */
+	uint32_t n_samples;		/* N, sampled */
+	uint32_t k;			/* topk; at most vocab */
+	uint32_t seed;			/* labels.seed, sampled */
+	double tau;			/* temperature, > 0 */
+};
+
+/* labels_spec_check - 0; ERR_RANGE with the field named; ERR_VERSION. Encoders and decoders begin with it. */
+int labels_spec_check(const struct labels_spec *spec, struct err_note *note);
+struct hash128 labels_spec_hash(const struct labels_spec *spec);
+const char *labels_kind_name(enum labels_kind kind);			/* "sampled", "topk", "dense"; "?" */
+int labels_kind_from_name(const char *name, enum labels_kind *kind);	/* 0 or ERR_NOT_FOUND */
+
+/* Bytes of one record, growing as needed. Start with {0}; free with labels_buf_free. */
+struct labels_buf {
+	uint8_t *bytes;
+	size_t len, cap;
+};
+
+void labels_buf_free(struct labels_buf *buf);
+
+/*
+ * Encoders: one record into buf (its former content is overwritten, its memory kept).
+ * @tokens  hash_tokens() of the sequence's L+1 ids
+ * Return 0, ERR_RANGE or ERR_NONFINITE (the note names row, entry and value: our own kernel broke a rule), ENOMEM; buf->len 0 then.
+ *
+ * labels_encode_draws    draws: int32[L, N], ids as drawn, any order; each row is sorted and counted here
+ * labels_encode_sampled  row_offsets: size_t[L+1], row_offsets[0] = 0; ids strictly ascending in a row; counts >= 1, a row's sum N
+ * labels_encode_topk     ids: int32[L, k]; log_p: float[L, k], natural logarithm of the tempered probability (<= 0, rounding up to
+ *                        1e-3 above is taken as 0; -INFINITY is probability 0); best first, as label_topk gives them
+ * labels_encode_dense    log_p: float[L, V], likewise
+ */
+int labels_encode_draws(const struct labels_spec *spec, struct hash128 tokens, const int32_t *draws, struct labels_buf *buf,
+    struct err_note *note);
+int labels_encode_sampled(const struct labels_spec *spec, struct hash128 tokens, const size_t *row_offsets, const int32_t *ids,
+    const uint32_t *counts, struct labels_buf *buf, struct err_note *note);
+int labels_encode_topk(const struct labels_spec *spec, struct hash128 tokens, const int32_t *ids, const float *log_p,
+    struct labels_buf *buf, struct err_note *note);
+int labels_encode_dense(const struct labels_spec *spec, struct hash128 tokens, const float *log_p, struct labels_buf *buf,
+    struct err_note *note);
+
+/*
+ * Decoded rows, what the loss takes. Start with {0}. Sparse kinds are CSR: row r has entries [row_offsets[r], row_offsets[r+1]), ids
+ * strictly ascending whatever the kind, weights t_v >= 0 (counts / N, or probabilities), their sum <= 1 up to rounding. tail[r] = 1 -
+ * sum, never negative: 0 for sampled, the mass outside the k for topk. Dense: dense[r*vocab + v], rows scaled to sum 1.
+ * The arrays are the batch's; good until the next labels_* call on it.
+ */
+struct labels_batch {
+	enum labels_kind kind;		/* 0 while empty; one kind and vocabulary a batch */
+	uint32_t vocab;
+	size_t n_rows;
+	size_t *row_offsets;		/* [n_rows+1]; sparse kinds */
+	int32_t *ids;			/* [row_offsets[n_rows]] */
+	float *weights;			/* [row_offsets[n_rows]] */
+	float *tail;			/* [n_rows]; sparse kinds */
+	float *dense;			/* [n_rows*vocab]; dense */
+	size_t cap_offsets, cap_ids, cap_weights, cap_tail, cap_dense;
+};
+
+void labels_batch_clear(struct labels_batch *batch);	/* no rows; keeps the memory */
+void labels_batch_free(struct labels_batch *batch);	/* gives the memory back; {0} again */
+
+/*
+ * labels_decode - append the L rows of one record to batch.
+ * @spec    what the record must be: kind, version, L, N or k, V
+ * @tokens  hash_tokens() of the L+1 ids the caller is about to train on
+ * Returns 0; ERR_VERSION; ERR_CORRUPT (damaged: length, checksum, a rule of the payload); ERR_MISMATCH (a whole record, but of another
+ * spec or other tokens); ENOMEM. The note names byte offset and row. After an error batch has the rows it had before.
+ * Pure; any thread, one thread a batch. A later version is one more row in the table of versions in decode.c; callers stay as they are.
+ */
+int labels_decode(const struct labels_spec *spec, struct hash128 tokens, const void *bytes, size_t len, struct labels_batch *batch,
+    struct err_note *note);
+
+/* labels_check - all of labels_decode's checks, no rows made. For who stores records. tokens NULL: any (then only its presence). */
+int labels_check(const struct labels_spec *spec, const struct hash128 *tokens, const void *bytes, size_t len, struct err_note *note);
+
+/* labels_peek - the header of a record, checksum verified, payload not looked at. For listings. */
+struct labels_header {
+	uint32_t version, context, param, vocab, payload_bytes;
+	enum labels_kind kind;
+	struct hash128 tokens;
+};
+
+int labels_peek(const void *bytes, size_t len, struct labels_header *out, struct err_note *note);
+
+/*
+ * Scores: per target token the scorer's loss and the rank of the true token, 3 bytes: offset 3*t u16 loss in 1/2048 nat (rounded to
+ * nearest, 65535 = 31.9995 nat and more), offset 3*t + 2 u8 min(rank, 255). L tokens, no header: the cache's value carries checksum
+ * and set. S(x) is selectord/select.c's.
+ *
+ * labels_scores_encode - loss_nats: float[L], rank: uint32[L], out: uint8[3*L]. ERR_NONFINITE or ERR_RANGE (below -1e-3), row named.
+ * labels_scores_decode - into loss_nats float[L], rank uint8[L], either may be NULL. ERR_CORRUPT unless len = 3*L.
+ */
+#define LABELS_SCORES_VERSION 1u
+#define LABELS_SCORE_BYTES 3u
+
+int labels_scores_encode(const float *loss_nats, const uint32_t *rank, uint32_t L, uint8_t *out, struct err_note *note);
+int labels_scores_decode(const void *bytes, size_t len, uint32_t L, float *loss_nats, uint8_t *rank, struct err_note *note);
+
+/*
+ * Identities. Two processes that print the same hash hold interchangeable labels (scores). compute_class is "dtype/backend", such as
+ * "fp32/openblas". The context is spec.context. labels_set_text fills buf with one line of key=value for people; returns buf.
+ */
+#define LABELS_CLASS_BYTES 48
+#define LABELS_TEXT_BYTES 512
+
+struct labels_set {
+	struct hash128 corpus, teacher;
+	char compute_class[LABELS_CLASS_BYTES];
+	struct labels_spec spec;
+};
+
+struct labels_scores_set {
+	struct hash128 corpus, scorer;
+	char compute_class[LABELS_CLASS_BYTES];
+	uint32_t context, version;	/* version: LABELS_SCORES_VERSION */
+};
+
+struct hash128 labels_set_hash(const struct labels_set *set);
+const char *labels_set_text(const struct labels_set *set, char *buf, size_t size);
+struct hash128 labels_scores_set_hash(const struct labels_scores_set *set);
+const char *labels_scores_set_text(const struct labels_scores_set *set, char *buf, size_t size);
+
+#endif
