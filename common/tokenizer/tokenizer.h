@@ -1,0 +1,117 @@
+/*
+ * tokenizer - bytes <-> token ids, as a Hugging Face tokenizer.json with byte-level BPE says.
+ *
+ * One struct tokenizer is loaded once, never changes and is shared by all threads. Each thread that encodes has its own
+ * struct tokenizer_encoder: the regular expressions' scratch memory and a cache of words already cut into ids. The ids never
+ * depend on the encoder's past.
+ *
+ * A text's road: cut out what is not UTF-8 -> added tokens -> normaliser -> split into words -> byte-level BPE per word.
+ *
+ *   Invalid bytes      The text is cut at every maximal run of bytes that belong to no well-formed UTF-8 sequence. A run is
+ *                      a word of its own, given to BPE as it is; each stretch between is encoded as if it stood alone.
+ *   Added tokens       Those marked special are looked for only with TOKENIZER_SPECIALS: a corpus is plain text, and
+ *                      "<|endoftext|>" in it is thirteen characters. The others are always looked for (Hugging Face:
+ *                      encode_special_tokens = True does the same; its default is TOKENIZER_SPECIALS).
+ *   post_processor     (BOS and the like), truncation and padding are not applied.
+ *
+ * Where tokenizer_is_lossless() holds, decode(encode(x)) = x for any bytes x.
+ */
+#ifndef SALT_TOKENIZER_H
+#define SALT_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "err/err.h"
+#include "hash/hash.h"
+
+#define TOKENIZER_MAX_FILE_BYTES (256u << 20)
+#define TOKENIZER_MAX_VOCAB (1u << 22)		/* ids, added tokens included */
+#define TOKENIZER_MAX_MERGES (1u << 22)
+
+struct tokenizer;
+struct tokenizer_encoder;
+
+/* Growing arrays, zeroed by the caller ({0}); the calls append. free(x.ids), free(x.bytes) when done; set n to 0 to use again. */
+struct tokenizer_ids {
+	int32_t *ids;
+	size_t n, cap;
+};
+
+struct tokenizer_bytes {
+	unsigned char *bytes;
+	size_t n, cap;
+};
+
+enum tokenizer_flags {
+	TOKENIZER_SPECIALS = 1,		/* encode: recognise special tokens in the text */
+	TOKENIZER_DROP_UNKNOWN = 2,	/* encode: leave out bytes the vocabulary has no token for, as Hugging Face does, and count them */
+	TOKENIZER_SKIP_SPECIALS = 4	/* decode: leave special tokens out */
+};
+
+/*
+ * tokenizer_load, tokenizer_parse - from a file, from its text (@name stands in notes).
+ * Return 0 and *tok (tokenizer_destroy it); on failure *tok is NULL, the note says where in the JSON and what was expected:
+ * ERR_FORMAT (not JSON, wrong types, an id twice, a hole in the ids, a merge of unknown tokens), ERR_RANGE (over a cap above),
+ * ERR_UNSUPPORTED (valid, but not byte-level BPE as described in README.md), ENOMEM, or errno.
+ */
+int tokenizer_load(struct tokenizer **tok, const char *path, struct err_note *note);
+int tokenizer_parse(struct tokenizer **tok, const char *text, size_t len, const char *name, struct err_note *note);
+void tokenizer_destroy(struct tokenizer **tok);		/* takes NULL; no encoder of it may be in use any more */
+
+/* tokenizer_vocab_size - n: ids are 0..n-1, each has a token. A model's vocab_size may be larger, never smaller. */
+int32_t tokenizer_vocab_size(const struct tokenizer *tok);
+
+/* tokenizer_fingerprint - over all that changes ids or bytes (vocabulary, merges, normaliser, split, added tokens), not the
+ * file's formatting, its order of keys, or the parts not applied. */
+struct hash128 tokenizer_fingerprint(const struct tokenizer *tok);
+
+/* tokenizer_is_lossless - no normaliser, no prefix space, and a token for each of the 256 bytes. */
+bool tokenizer_is_lossless(const struct tokenizer *tok);
+
+/* tokenizer_describe - the split and normaliser in one line for `tokenizer info`; as long as the tokenizer. */
+const char *tokenizer_describe(const struct tokenizer *tok);
+
+/*
+ * tokenizer_token - the bytes of one id (not NUL-terminated, maybe not UTF-8), as long as the tokenizer.
+ * Returns 0 or ERR_RANGE with everything untouched. @special may be NULL.
+ */
+int tokenizer_token(const struct tokenizer *tok, int32_t id, const unsigned char **bytes, size_t *len, bool *special);
+
+/* tokenizer_find - the id of the added token with this content, else of the token with these bytes. Returns 0 or ERR_NOT_FOUND. */
+int tokenizer_find(const struct tokenizer *tok, const void *bytes, size_t len, int32_t *id);
+
+/*
+ * tokenizer_end_of_document - the id that ends a document.
+ * @name  content of an added token, or NULL: the first there is of <|endoftext|>, <|end_of_text|>, </s>, <eos>, <|eos|>,
+ *        <|end_of_document|>, <|end▁of▁sentence|> with full-width bars.
+ * Returns 0, or ERR_NOT_FOUND with the note saying what was looked for.
+ */
+int tokenizer_end_of_document(const struct tokenizer *tok, const char *name, int32_t *id, struct err_note *note);
+
+/* tokenizer_encoder_new - about 5 MB of scratch for one thread; tok must outlive it. Returns 0 or ENOMEM. */
+int tokenizer_encoder_new(struct tokenizer_encoder **enc, const struct tokenizer *tok);
+void tokenizer_encoder_destroy(struct tokenizer_encoder **enc);		/* takes NULL */
+
+/*
+ * tokenizer_encode - append the ids of a text.
+ * @text   any bytes, NUL among them; need not end in NUL. len 0 appends nothing.
+ * @flags  TOKENIZER_SPECIALS, TOKENIZER_DROP_UNKNOWN
+ * Returns 0; ERR_UNSUPPORTED: a byte without a token (note: which, where), ERR_RANGE: a limit of the regular expressions,
+ * ENOMEM. out->n is as before the call then. Near-linear in len whatever the text.
+ */
+int tokenizer_encode(struct tokenizer_encoder *enc, const void *text, size_t len, unsigned flags, struct tokenizer_ids *out,
+    struct err_note *note);
+
+/* tokenizer_encoder_dropped - bytes left out so far under TOKENIZER_DROP_UNKNOWN. */
+uint64_t tokenizer_encoder_dropped(const struct tokenizer_encoder *enc);
+
+/*
+ * tokenizer_decode - append the bytes of n ids. @flags TOKENIZER_SKIP_SPECIALS. Any thread.
+ * Returns 0, ERR_RANGE (note: which id, at which place; out->n as before) or ENOMEM. A cut within a character gives a part of
+ * its bytes: whoever prints decides what to do with it.
+ */
+int tokenizer_decode(const struct tokenizer *tok, const int32_t *ids, size_t n, unsigned flags, struct tokenizer_bytes *out,
+    struct err_note *note);
+
+#endif
