@@ -100,9 +100,10 @@ int corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct 
 /*
  * corpus_fingerprint - what the corpus is for score sets, label sets, plans: a hash over kind, dtype and every byte of the token and
  * index files; names, times and PREFIX.json are not part of it. Reads everything once; later calls and later processes believe the
- * sidecars FILE.salthash (see hash_file) and are cheap. Returns 0, errno, or ERR_MISMATCH if PREFIX.json records another one.
+ * sidecars FILE.salthash (see hash_file) and are cheap. Returns 0, errno, or ERR_CORRUPT if PREFIX.json records another one.
+ * Kept in c: not while another thread uses c the first time.
  */
-int corpus_fingerprint(const struct corpus *c, struct hash128 *out, struct err_note *note);
+int corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note);
 
 /*
  * Writing, always Megatron: uint16 up to a vocabulary of 65,536, else int32. Everything is written under temporary names

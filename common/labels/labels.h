@@ -89,15 +89,16 @@ void labels_buf_free(struct labels_buf *buf);
  * Return 0, ERR_RANGE or ERR_NONFINITE (the note names row, entry and value: our own kernel broke a rule), ENOMEM; buf->len 0 then.
  *
  * labels_encode_draws    draws: int32[L, N], ids as drawn, any order; each row is sorted and counted here
- * labels_encode_sampled  row_offsets: size_t[L+1], row_offsets[0] = 0; ids strictly ascending in a row; counts >= 1, a row's sum N
+ * labels_encode_sampled  as label_sample gives them: n_unique: int32[L]; ids, counts: int32[L, N], the first n_unique of a row count:
+ *                        ids strictly ascending, counts >= 1 with sum N
  * labels_encode_topk     ids: int32[L, k]; log_p: float[L, k], natural logarithm of the tempered probability (<= 0, rounding up to
  *                        1e-3 above is taken as 0; -INFINITY is probability 0); best first, as label_topk gives them
  * labels_encode_dense    log_p: float[L, V], likewise
  */
 int labels_encode_draws(const struct labels_spec *spec, struct hash128 tokens, const int32_t *draws, struct labels_buf *buf,
     struct err_note *note);
-int labels_encode_sampled(const struct labels_spec *spec, struct hash128 tokens, const size_t *row_offsets, const int32_t *ids,
-    const uint32_t *counts, struct labels_buf *buf, struct err_note *note);
+int labels_encode_sampled(const struct labels_spec *spec, struct hash128 tokens, const int32_t *n_unique, const int32_t *ids,
+    const int32_t *counts, struct labels_buf *buf, struct err_note *note);
 int labels_encode_topk(const struct labels_spec *spec, struct hash128 tokens, const int32_t *ids, const float *log_p,
     struct labels_buf *buf, struct err_note *note);
 int labels_encode_dense(const struct labels_spec *spec, struct hash128 tokens, const float *log_p, struct labels_buf *buf,
@@ -113,7 +114,7 @@ struct labels_batch {
 	enum labels_kind kind;		/* 0 while empty; one kind and vocabulary a batch */
 	uint32_t vocab;
 	size_t n_rows;
-	size_t *row_offsets;		/* [n_rows+1]; sparse kinds */
+	int64_t *row_offsets;		/* [n_rows+1]; sparse kinds */
 	int32_t *ids;			/* [row_offsets[n_rows]] */
 	float *weights;			/* [row_offsets[n_rows]] */
 	float *tail;			/* [n_rows]; sparse kinds */
@@ -152,13 +153,13 @@ int labels_peek(const void *bytes, size_t len, struct labels_header *out, struct
  * nearest, 65535 = 31.9995 nat and more), offset 3*t + 2 u8 min(rank, 255). L tokens, no header: the cache's value carries checksum
  * and set. S(x) is selectord/select.c's.
  *
- * labels_scores_encode - loss_nats: float[L], rank: uint32[L], out: uint8[3*L]. ERR_NONFINITE or ERR_RANGE (below -1e-3), row named.
+ * labels_scores_encode - loss_nats: float[L], rank: int32[L], out: uint8[3*L]. ERR_NONFINITE, ERR_RANGE (loss < -1e-3, rank < 0), row named.
  * labels_scores_decode - into loss_nats float[L], rank uint8[L], either may be NULL. ERR_CORRUPT unless len = 3*L.
  */
 #define LABELS_SCORES_VERSION 1u
 #define LABELS_SCORE_BYTES 3u
 
-int labels_scores_encode(const float *loss_nats, const uint32_t *rank, uint32_t L, uint8_t *out, struct err_note *note);
+int labels_scores_encode(const float *loss_nats, const int32_t *rank, uint32_t L, uint8_t *out, struct err_note *note);
 int labels_scores_decode(const void *bytes, size_t len, uint32_t L, float *loss_nats, uint8_t *rank, struct err_note *note);
 
 /*
