@@ -1,0 +1,48 @@
+/*
+ * Shared by the files of this room only: the parser of one safetensors header and the file being written.
+ */
+#ifndef SALT_WEIGHTS_OWN_H
+#define SALT_WEIGHTS_OWN_H
+
+#include "json/json.h"
+#include "mem/mem.h"
+#include "weights/weights.h"
+
+/* One parsed header. tensors are in file order; their strings live in root. */
+struct weights__table {
+	struct json *root;
+	struct weights_tensor *tensors;		/* malloc'ed */
+	size_t n_tensors;
+};
+
+/*
+ * weights__parse - check and list the header of the size bytes at p. path stands in notes and in the tensors (it must live as long).
+ * Layout: u64 header length n, n bytes of JSON, data. On failure *t is empty. weights__table_free takes empty ones.
+ */
+int weights__parse(const unsigned char *p, uint64_t size, const char *path, struct weights__table *t, struct err_note *note);
+void weights__table_free(struct weights__table *t);
+
+/* weights__file_name - may be appended to a directory: not empty, no '/', not "." or "..", fits WEIGHTS_NAME_BYTES. */
+bool weights__file_name(const char *name);
+
+/* weights__dtype - name to dtype; false if not one of ours. */
+bool weights__dtype(const char *name, enum weights_dtype *out);
+
+/* A file being written, its hash growing with it. {.fd = -1} is closed. */
+struct weights__out {
+	int fd;
+	char path[4096];
+	struct weights_file file;
+	struct hash_state *hash;
+	unsigned char *buf;			/* WEIGHTS__OUT_BYTES */
+	size_t n_buf;
+};
+
+#define WEIGHTS__OUT_BYTES ((size_t)1 << 20)
+
+int weights__out_open(struct weights__out *o, const char *dir, const char *name, struct err_note *note);
+int weights__out_put(struct weights__out *o, const void *p, size_t n, struct err_note *note);
+int weights__out_close(struct weights__out *o, struct err_note *note);	/* flush, fsync, close; o->file is then complete */
+void weights__out_drop(struct weights__out *o);	/* close and remove; takes closed ones */
+
+#endif
