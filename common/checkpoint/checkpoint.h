@@ -61,9 +61,8 @@ int checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uin
  * checkpoint_write_model - config.json, model.safetensors as float32 (sharded past max_shard_bytes, 0: never) from source, and a
  * copy of tokenizer (path of a tokenizer.json; NULL: none). Adds its files to list.
  */
-int checkpoint_write_model(const char *dir, const struct model_config *cfg, const struct weights_config_extra *extra,
-    const char *tokenizer, weights_source *source, void *arg, uint64_t max_shard_bytes, struct checkpoint_files *list,
-    struct err_note *note);
+int checkpoint_write_model(const char *dir, const struct model *model, const char *tokenizer, weights_source *source, void *arg,
+    uint64_t max_shard_bytes, struct checkpoint_files *list, struct err_note *note);
 
 /* checkpoint_write_state - state.json. @state any JSON object. */
 int checkpoint_write_state(const char *dir, const struct json *state, struct checkpoint_files *list, struct err_note *note);

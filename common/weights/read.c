@@ -1,9 +1,11 @@
-/* Bytes of a tensor to float, and the conversions of one value. */
+/* Bytes of a tensor to float. */
 #include "weights/weights.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+
+#include "tensor/tensor.h"
 
 static uint32_t
 float_bits(float x)
@@ -12,57 +14,6 @@ float_bits(float x)
 
 	memcpy(&u, &x, sizeof(u));
 	return u;
-}
-
-static float
-bits_float(uint32_t u)
-{
-	float x;
-
-	memcpy(&x, &u, sizeof(x));
-	return x;
-}
-
-float
-weights_bf16_to_f32(uint16_t h)
-{
-	return bits_float((uint32_t)h << 16);
-}
-
-uint16_t
-weights_f32_to_bf16(float x)
-{
-	uint32_t u = float_bits(x);
-
-	if ((u & 0x7fffffff) > 0x7f800000)
-		return (uint16_t)(u >> 16 | 0x40);	/* quiet: a payload in the low half must not become infinity */
-	return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-float
-weights_f16_to_f32(uint16_t h)
-{
-	uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff;
-
-	if (exponent == 31)
-		return bits_float(sign | 0x7f800000 | fraction << 13);
-	if (exponent != 0)
-		return bits_float(sign | (exponent + 112) << 23 | fraction << 13);
-	return bits_float(sign | float_bits((float)fraction * 0x1p-24f));	/* subnormal: exact */
-}
-
-uint16_t
-weights_f32_to_f16(float x)
-{
-	uint32_t u = float_bits(x), sign = u >> 16 & 0x8000, magnitude = u & 0x7fffffff;
-
-	if (magnitude > 0x7f800000)
-		return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
-	if (magnitude >= 0x477ff000)			/* 65520 and more round to infinity */
-		return (uint16_t)(sign | 0x7c00);
-	if (magnitude < 0x38800000)			/* below 2^-14: in units of 2^-24, rounded by the FPU's own rule */
-		return (uint16_t)(sign | (uint32_t)rintf(bits_float(magnitude) * 0x1p24f));
-	return (uint16_t)(sign | ((magnitude + 0xfff + (magnitude >> 13 & 1)) - 0x38000000) >> 13);
 }
 
 static bool
@@ -104,13 +55,16 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 			memcpy(to, from, n * width);
 		} else if (t->dtype == WEIGHTS_BF16) {
 			for (size_t i = 0; i < n; i++) {
+				uint32_t u;
+
 				memcpy(&h, from + 2 * i, 2);
-				to[i] = weights_bf16_to_f32(h);
+				u = (uint32_t)h << 16;
+				memcpy(&to[i], &u, 4);
 			}
 		} else {
 			for (size_t i = 0; i < n; i++) {
 				memcpy(&h, from + 2 * i, 2);
-				to[i] = weights_f16_to_f32(h);
+				to[i] = tensor_f16_to_f32(h);
 			}
 		}
 		if ((flags & WEIGHTS_FINITE) != 0 && !all_finite(to, n)) {

@@ -2,7 +2,7 @@
  * weights - model directories of the Hugging Face kind: config.json beside model.safetensors, or beside
  * model.safetensors.index.json and its shards. Read, write, fingerprint.
  *
- * Reading a model:     weights_config_load -> model_config -> weights_model_open (names and shapes checked against the
+ * Reading a model:     weights_config_load -> model_new -> weights_model_open (names and shapes checked against the
  *                      model's tensor table) -> weights_model_read, by tensor or by range of the flat canonical order.
  * Writing one:         weights_config_save, weights_model_save (the caller hands over one range at a time; a model never has to
  *                      be in memory twice).
@@ -19,7 +19,8 @@
 #include "err/err.h"
 #include "hash/hash.h"
 
-struct model_config;			/* model/model.h */
+struct model;				/* model/model.h */
+struct model_config;
 struct json;				/* json/json.h */
 
 #define WEIGHTS_MAX_DIMS 8
@@ -81,12 +82,6 @@ enum weights_flags {
  * Returns 0, ERR_RANGE (range outside the tensor), ERR_UNSUPPORTED (dtype), ERR_NONFINITE.
  */
 int weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count, float *out, unsigned flags, struct err_note *note);
-
-/* Conversions of one value, exact where that is possible, else round to nearest even; NaN stays NaN. */
-float weights_f16_to_f32(uint16_t h);
-uint16_t weights_f32_to_f16(float x);
-float weights_bf16_to_f32(uint16_t h);
-uint16_t weights_f32_to_bf16(float x);
 
 /* ---- writing ---- */
 
@@ -156,24 +151,19 @@ int weights_file_copy(const char *dir, const char *name, const char *from, struc
  */
 int weights_config_load(const char *path, struct model_config *out, struct err_note *note);
 
-/* Ids that transformers wants to find in config.json; -1: none. */
-struct weights_config_extra {
-	int64_t bos_id, eos_id, pad_id;
-};
-
-/* weights_config_save - DIR/config.json that transformers and weights_config_load read; synced. @extra may be NULL. */
-int weights_config_save(const char *dir, const struct model_config *cfg, const struct weights_config_extra *extra,
-    enum weights_dtype dtype, struct weights_file *out, struct err_note *note);
+/* weights_config_save - DIR/config.json that transformers and weights_config_load read; synced; *out filled if not NULL. */
+int weights_config_save(const char *dir, const struct model_config *cfg, enum weights_dtype dtype, struct weights_file *out,
+    struct err_note *note);
 
 /*
  * weights_model_open - open the tensors of DIR and bind them to the model's table: every tensor of the table must be there in its
  * shape (with or without the family's prefix), nothing else may be, but for known buffers and an lm_head equal to the tied embedding.
  * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape, extra, tied head that differs), and all of weights_open.
+ * Keeps model: it must outlive *m. Any number of threads may read.
  */
 struct weights_model;
-int weights_model_open(struct weights_model **m, const char *dir, const struct model_config *cfg, struct err_note *note);
+int weights_model_open(struct weights_model **m, const char *dir, const struct model *model, struct err_note *note);
 void weights_model_close(struct weights_model **m);	/* takes NULL */
-uint64_t weights_model_n_params(const struct weights_model *m);
 
 /*
  * weights_model_read - elements [begin, begin + count) of the flat canonical order (the tensors of the table one after the other)
@@ -192,7 +182,7 @@ typedef int weights_source(void *arg, uint64_t begin, uint64_t count, float *out
  * weights_model_save - DIR/model.safetensors (sharded past max_shard_bytes, 0: never) in the table's names and dtype, synced.
  * @files @n_files receive a malloc'ed list to free(); may both be NULL. Nothing is left behind on failure.
  */
-int weights_model_save(const char *dir, const struct model_config *cfg, weights_source *source, void *arg, enum weights_dtype dtype,
+int weights_model_save(const char *dir, const struct model *model, weights_source *source, void *arg, enum weights_dtype dtype,
     uint64_t max_shard_bytes, struct weights_file **files, size_t *n_files, struct err_note *note);
 
 /* weights_source_array - a weights_source for arg = const float * of all parameters in the canonical order. */

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tensor/tensor.h"
+
 struct item {				/* one tensor to come */
 	char *name;
 	enum weights_dtype dtype;
@@ -346,6 +348,12 @@ weights_writer_f32(struct weights_writer *w, const float *x, uint64_t n, struct 
 			err_note_found(note, "%s", weights_dtype_name(t->dtype));
 			return ERR_UNSUPPORTED;
 		}
+		if (w->at_bytes % width != 0) {
+			writer_note(w, note, ERR_RANGE, t->name);
+			err_note_expected(note, "floats to begin at a whole element");
+			err_note_found(note, "byte %" PRIu64, w->at_bytes);
+			return ERR_RANGE;
+		}
 		room = (t->len_bytes - w->at_bytes) / width;
 		k = n < room ? (size_t)n : (size_t)room;
 		if (t->dtype == WEIGHTS_F32) {
@@ -353,7 +361,7 @@ weights_writer_f32(struct weights_writer *w, const float *x, uint64_t n, struct 
 		} else {
 			k = k < sizeof(half) / sizeof(half[0]) ? k : sizeof(half) / sizeof(half[0]);
 			for (size_t i = 0; i < k; i++)
-				half[i] = t->dtype == WEIGHTS_F16 ? weights_f32_to_f16(x[i]) : weights_f32_to_bf16(x[i]);
+				half[i] = t->dtype == WEIGHTS_F16 ? tensor_f32_to_f16(x[i]) : tensor_f32_to_bf16(x[i]);
 			rc = weights_writer_bytes(w, half, k * width, note);
 		}
 		if (rc != 0)
