@@ -46,7 +46,11 @@ struct model_config {
 	int64_t bos_id, eos_id;		/* -1: none; written to config.json, not used here */
 };
 
-/* model_config_check - shapes that fit together and into memory arithmetic. Returns 0, ERR_RANGE or ERR_UNSUPPORTED with note. */
+#define MODEL_MAX_DIM INT32_MAX		/* of every dimension of a matrix: BLAS counts in int */
+#define MODEL_MAX_LAYERS 10000
+
+/* model_config_check - shapes that fit together and into memory arithmetic. Returns 0, ERR_RANGE or ERR_UNSUPPORTED; the note has
+ * the field's name (as here), what was expected and what was found. */
 int model_config_check(const struct model_config *cfg, struct err_note *note);
 
 struct model_tensor {
@@ -59,6 +63,7 @@ struct model_tensor {
 	bool decay;			/* weight decay applies: two-dimensional weights, embeddings among them */
 	float init_std;			/* normal(0, init_std); residual projections scaled by 1/sqrt(2 n_layers) */
 	float init_value;		/* where init_std == 0: constant (norm weights 1, biases 0) */
+	int role;			/* the room's own: what forward and backward know the tensor as */
 };
 
 struct model {
@@ -68,6 +73,7 @@ struct model {
 	int64_t n_params;		/* elements of the flat array; a tied output layer is not counted twice */
 	void *params;			/* flat array in dtype; owned by the caller; set with model_bind */
 	enum dtype dtype;
+	int *role_tensor;		/* the room's own: (layer, role) -> index into tensors */
 };
 
 /* model_new - table only; no parameters yet. Returns 0, or as model_config_check, or ENOMEM. */
@@ -87,7 +93,12 @@ const struct model_tensor *model_find(const struct model *model, const char *nam
  */
 void model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end, float *out);
 
-/* model_flops_per_token - forward + backward FLOPs (6 per used matmul parameter, attention at context T added), for reports. */
+/*
+ * model_flops_per_token - FLOPs of forward and backward per token at context t, for reports: 6 per parameter that takes part in a
+ * matrix product (the output layer once, tied or not; no look-ups, norms, biases) + 12 n_layers H D t for attention. That counts
+ * the masked half of attention and no recomputation, as PaLM (Chowdhery et al., 2022, appendix B) and llm.c do: figures compare.
+ * Forward alone is a third. NaN-free for any checked config.
+ */
 double model_flops_per_token(const struct model_config *cfg, int64_t t);
 
 /* ---- sessions ---- */

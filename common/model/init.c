@@ -1,0 +1,45 @@
+/*
+ * init - first values of the parameters.
+ */
+#include "hash/hash.h"
+#include "model/model.h"
+
+/* The four values of elements 4g .. 4g+3 of a tensor. */
+static void
+normal_group(uint32_t seed, int tensor, uint64_t group, float out[4])
+{
+	uint32_t words[4];
+
+	hash_chance(seed, HASH_PURPOSE_INIT, (uint64_t)tensor, (uint32_t)group, (uint32_t)(group >> 32), words);
+	hash_normal(words[0], words[1], &out[0]);
+	hash_normal(words[2], words[3], &out[2]);
+}
+
+static void
+init_tensor(uint32_t seed, int number, const struct model_tensor *t, int64_t begin, int64_t end, float *out)
+{
+	float group[4];
+
+	for (int64_t e = begin; e < end; e++) {
+		if (t->init_std == 0) {
+			*out++ = t->init_value;
+			continue;
+		}
+		if (e == begin || (e & 3) == 0)
+			normal_group(seed, number, (uint64_t)e >> 2, group);
+		*out++ = t->init_std * group[e & 3];
+	}
+}
+
+void
+model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end, float *out)
+{
+	for (int i = 0; i < model->n_tensors; i++) {
+		const struct model_tensor *t = &model->tensors[i];
+		int64_t from = begin > t->offset ? begin : t->offset;
+		int64_t to = end < t->offset + t->n_elements ? end : t->offset + t->n_elements;
+
+		if (from < to)
+			init_tensor(seed, i, t, from - t->offset, to - t->offset, out + (from - begin));
+	}
+}

@@ -1,0 +1,51 @@
+/*
+ * internal - what table.c tells the other files of the room: which tensors a layer is made of, whatever their names.
+ */
+#ifndef SALT_MODEL_INTERNAL_H
+#define SALT_MODEL_INTERNAL_H
+
+#include "model/model.h"
+
+/*
+ * A tensor's place in the computation. Families differ in names, layouts and in which roles exist. Where a family stores q, k and
+ * v apart, they lie side by side in the flat array (weights, then biases), so ROLE_QKV_* is one matrix [(H+2K) D, C] to everybody
+ * but the file; ROLE_KEY_* and ROLE_VALUE_* only hold the place.
+ */
+enum role {
+	ROLE_TOKEN_EMBED, ROLE_POSITION_EMBED,
+	ROLE_NORM1_G, ROLE_NORM1_B, ROLE_QKV_W, ROLE_KEY_W, ROLE_VALUE_W, ROLE_QKV_B, ROLE_KEY_B, ROLE_VALUE_B,
+	ROLE_PROJ_W, ROLE_PROJ_B, ROLE_NORM2_G, ROLE_NORM2_B,
+	ROLE_GATE_W, ROLE_GATE_B, ROLE_UP_W, ROLE_UP_B, ROLE_DOWN_W, ROLE_DOWN_B,
+	ROLE_FINAL_G, ROLE_FINAL_B, ROLE_OUTPUT_W,
+	ROLE_COUNT
+};
+
+/* How a family computes. */
+struct model__traits {
+	bool rms;			/* RMSNorm; else LayerNorm */
+	bool rope;			/* else learned positions */
+	bool gated;			/* SwiGLU; else gelu_new */
+	enum kernels_layout layout;	/* of the layers' matrices; the output layer is always KERNELS_OUT_IN */
+};
+
+struct model__traits model__traits(const struct model_config *cfg);
+
+/* Views of one layer, and of what stands before and after the layers; absent where the family has none. */
+struct model__layer {
+	struct tensor norm1_g, norm1_b, qkv_w, qkv_b, proj_w, proj_b, norm2_g, norm2_b;
+	struct tensor gate_w, gate_b, up_w, up_b, down_w, down_b;
+};
+
+struct model__ends {
+	struct tensor token_embed, position_embed, final_g, final_b;
+	struct tensor output_w;		/* token_embed where tied */
+};
+
+/* base: a flat array in dtype of the whole model: the parameters, or their gradients. */
+void model__layer_views(const struct model *m, void *base, enum dtype dtype, int layer, struct model__layer *out);
+void model__ends_views(const struct model *m, void *base, enum dtype dtype, struct model__ends *out);
+
+/* model__rope_freq - inverse frequencies into out[D/2]: default and llama3 scaling, in fp32 steps as transformers takes them. */
+void model__rope_freq(const struct model_config *cfg, float *out);
+
+#endif

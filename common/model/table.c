@@ -1,0 +1,376 @@
+/*
+ * table - what a configuration amounts to: checks, the table of tensors in canonical order, views by role.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem/mem.h"
+#include "model/internal.h"
+
+/* ---- the families, a row per tensor ---- */
+
+enum dim { DIM_NONE, DIM_V, DIM_CONTEXT, DIM_C, DIM_F, DIM_Q, DIM_KV, DIM_QKV, DIM_COUNT };
+enum where { BEFORE, LAYER, AFTER };
+enum when { ALWAYS, IF_UNTIED, IF_ATTENTION_BIAS, IF_MLP_BIAS };
+enum start { NORMAL, RESIDUAL, ONES, ZEROS };
+
+struct row {
+	const char *name;		/* %d: the layer */
+	enum role role;
+	enum where where;
+	enum dim dims[2];
+	enum start start;
+	enum when when;
+};
+
+static const struct row gpt2_rows[] = {
+	{"transformer.wte.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
+	{"transformer.wpe.weight", ROLE_POSITION_EMBED, BEFORE, {DIM_CONTEXT, DIM_C}, NORMAL, ALWAYS},
+	{"transformer.h.%d.ln_1.weight", ROLE_NORM1_G, LAYER, {DIM_C}, ONES, ALWAYS},
+	{"transformer.h.%d.ln_1.bias", ROLE_NORM1_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
+	{"transformer.h.%d.attn.c_attn.weight", ROLE_QKV_W, LAYER, {DIM_C, DIM_QKV}, NORMAL, ALWAYS},
+	{"transformer.h.%d.attn.c_attn.bias", ROLE_QKV_B, LAYER, {DIM_QKV}, ZEROS, ALWAYS},
+	{"transformer.h.%d.attn.c_proj.weight", ROLE_PROJ_W, LAYER, {DIM_Q, DIM_C}, RESIDUAL, ALWAYS},
+	{"transformer.h.%d.attn.c_proj.bias", ROLE_PROJ_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
+	{"transformer.h.%d.ln_2.weight", ROLE_NORM2_G, LAYER, {DIM_C}, ONES, ALWAYS},
+	{"transformer.h.%d.ln_2.bias", ROLE_NORM2_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
+	{"transformer.h.%d.mlp.c_fc.weight", ROLE_UP_W, LAYER, {DIM_C, DIM_F}, NORMAL, ALWAYS},
+	{"transformer.h.%d.mlp.c_fc.bias", ROLE_UP_B, LAYER, {DIM_F}, ZEROS, ALWAYS},
+	{"transformer.h.%d.mlp.c_proj.weight", ROLE_DOWN_W, LAYER, {DIM_F, DIM_C}, RESIDUAL, ALWAYS},
+	{"transformer.h.%d.mlp.c_proj.bias", ROLE_DOWN_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
+	{"transformer.ln_f.weight", ROLE_FINAL_G, AFTER, {DIM_C}, ONES, ALWAYS},
+	{"transformer.ln_f.bias", ROLE_FINAL_B, AFTER, {DIM_C}, ZEROS, ALWAYS},
+	{"lm_head.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
+};
+
+/* q, k, v stand side by side: see enum role. */
+static const struct row llama_rows[] = {
+	{"model.embed_tokens.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
+	{"model.layers.%d.input_layernorm.weight", ROLE_NORM1_G, LAYER, {DIM_C}, ONES, ALWAYS},
+	{"model.layers.%d.self_attn.q_proj.weight", ROLE_QKV_W, LAYER, {DIM_Q, DIM_C}, NORMAL, ALWAYS},
+	{"model.layers.%d.self_attn.k_proj.weight", ROLE_KEY_W, LAYER, {DIM_KV, DIM_C}, NORMAL, ALWAYS},
+	{"model.layers.%d.self_attn.v_proj.weight", ROLE_VALUE_W, LAYER, {DIM_KV, DIM_C}, NORMAL, ALWAYS},
+	{"model.layers.%d.self_attn.q_proj.bias", ROLE_QKV_B, LAYER, {DIM_Q}, ZEROS, IF_ATTENTION_BIAS},
+	{"model.layers.%d.self_attn.k_proj.bias", ROLE_KEY_B, LAYER, {DIM_KV}, ZEROS, IF_ATTENTION_BIAS},
+	{"model.layers.%d.self_attn.v_proj.bias", ROLE_VALUE_B, LAYER, {DIM_KV}, ZEROS, IF_ATTENTION_BIAS},
+	{"model.layers.%d.self_attn.o_proj.weight", ROLE_PROJ_W, LAYER, {DIM_C, DIM_Q}, RESIDUAL, ALWAYS},
+	{"model.layers.%d.self_attn.o_proj.bias", ROLE_PROJ_B, LAYER, {DIM_C}, ZEROS, IF_ATTENTION_BIAS},
+	{"model.layers.%d.post_attention_layernorm.weight", ROLE_NORM2_G, LAYER, {DIM_C}, ONES, ALWAYS},
+	{"model.layers.%d.mlp.gate_proj.weight", ROLE_GATE_W, LAYER, {DIM_F, DIM_C}, NORMAL, ALWAYS},
+	{"model.layers.%d.mlp.gate_proj.bias", ROLE_GATE_B, LAYER, {DIM_F}, ZEROS, IF_MLP_BIAS},
+	{"model.layers.%d.mlp.up_proj.weight", ROLE_UP_W, LAYER, {DIM_F, DIM_C}, NORMAL, ALWAYS},
+	{"model.layers.%d.mlp.up_proj.bias", ROLE_UP_B, LAYER, {DIM_F}, ZEROS, IF_MLP_BIAS},
+	{"model.layers.%d.mlp.down_proj.weight", ROLE_DOWN_W, LAYER, {DIM_C, DIM_F}, RESIDUAL, ALWAYS},
+	{"model.layers.%d.mlp.down_proj.bias", ROLE_DOWN_B, LAYER, {DIM_C}, ZEROS, IF_MLP_BIAS},
+	{"model.norm.weight", ROLE_FINAL_G, AFTER, {DIM_C}, ONES, ALWAYS},
+	{"lm_head.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
+};
+
+static const struct family {
+	const struct row *rows;
+	size_t n_rows;
+	struct model__traits traits;
+} families[] = {
+	[MODEL_FAMILY_GPT2] = {gpt2_rows, sizeof(gpt2_rows) / sizeof(gpt2_rows[0]), {.layout = KERNELS_IN_OUT}},
+	[MODEL_FAMILY_LLAMA] = {llama_rows, sizeof(llama_rows) / sizeof(llama_rows[0]),
+	    {.rms = true, .rope = true, .gated = true, .layout = KERNELS_OUT_IN}},
+};
+
+#define N_FAMILIES (sizeof(families) / sizeof(families[0]))
+
+struct model__traits
+model__traits(const struct model_config *cfg)
+{
+	return families[cfg->family].traits;
+}
+
+static void
+dims_of(const struct model_config *cfg, int64_t dims[DIM_COUNT])
+{
+	dims[DIM_NONE] = 1;
+	dims[DIM_V] = cfg->vocab_size;
+	dims[DIM_CONTEXT] = cfg->context;
+	dims[DIM_C] = cfg->d_model;
+	dims[DIM_F] = cfg->d_ff;
+	dims[DIM_Q] = cfg->n_heads * cfg->head_dim;
+	dims[DIM_KV] = cfg->n_kv_heads * cfg->head_dim;
+	dims[DIM_QKV] = dims[DIM_Q] + 2 * dims[DIM_KV];
+}
+
+static bool
+row_present(const struct model_config *cfg, const struct row *row)
+{
+	switch (row->when) {
+	case IF_UNTIED:
+		return !cfg->tied;
+	case IF_ATTENTION_BIAS:
+		return cfg->attention_bias;
+	case IF_MLP_BIAS:
+		return cfg->mlp_bias;
+	default:
+		return true;
+	}
+}
+
+/* Elements of the flat array and number of tensors; false if they do not fit in memory arithmetic, gradients in fp32 included. */
+static bool
+measure(const struct model_config *cfg, int64_t *n_params, int *n_tensors)
+{
+	const struct family *family = &families[cfg->family];
+	int64_t dims[DIM_COUNT];
+	size_t total = 0, bytes;
+
+	dims_of(cfg, dims);
+	*n_tensors = 0;
+	for (size_t i = 0; i < family->n_rows; i++) {
+		const struct row *row = &family->rows[i];
+		size_t times = row->where == LAYER ? (size_t)cfg->n_layers : 1, n;
+
+		if (!row_present(cfg, row))
+			continue;
+		if (!mem_mul((size_t)dims[row->dims[0]], (size_t)dims[row->dims[1]], &n) || !mem_mul(n, times, &n) ||
+		    !mem_add(total, n, &total))
+			return false;
+		*n_tensors += (int)times;
+	}
+	if (!mem_mul(total, 2 * sizeof(float), &bytes) || bytes > PTRDIFF_MAX)
+		return false;
+	*n_params = (int64_t)total;
+	return true;
+}
+
+/* ---- checks ---- */
+
+static int
+refuse(struct err_note *note, int rc, const char *field, const char *expected, double found)
+{
+	err_note_set(note, rc, "%s", field);
+	err_note_expected(note, "%s", expected);
+	err_note_found(note, "%.15g", found);
+	return rc;
+}
+
+static int
+check_rope(const struct model_config *cfg, struct err_note *note)
+{
+	if (cfg->head_dim % 2 != 0)
+		return refuse(note, ERR_RANGE, "head_dim", "an even number (rotary embedding)", (double)cfg->head_dim);
+	if (!(cfg->rope_theta > 0 && cfg->rope_theta < 1e30))
+		return refuse(note, ERR_RANGE, "rope_theta", "a positive number", cfg->rope_theta);
+	if (!cfg->rope_scaling.llama3)
+		return 0;
+	if (!(cfg->rope_scaling.factor >= 1 && cfg->rope_scaling.factor < 1e9))
+		return refuse(note, ERR_RANGE, "rope_scaling.factor", "a number of at least 1", cfg->rope_scaling.factor);
+	if (!(cfg->rope_scaling.low_freq_factor > 0 && cfg->rope_scaling.low_freq_factor < 1e9))
+		return refuse(note, ERR_RANGE, "rope_scaling.low_freq_factor", "a positive number",
+		    cfg->rope_scaling.low_freq_factor);
+	if (!(cfg->rope_scaling.high_freq_factor > cfg->rope_scaling.low_freq_factor && cfg->rope_scaling.high_freq_factor < 1e9))
+		return refuse(note, ERR_RANGE, "rope_scaling.high_freq_factor", "a number over low_freq_factor",
+		    cfg->rope_scaling.high_freq_factor);
+	if (cfg->rope_scaling.original_context < 1 || cfg->rope_scaling.original_context > MODEL_MAX_DIM)
+		return refuse(note, ERR_RANGE, "rope_scaling.original_context", "1 to 2147483647",
+		    (double)cfg->rope_scaling.original_context);
+	return 0;
+}
+
+int
+model_config_check(const struct model_config *cfg, struct err_note *note)
+{
+	const struct {
+		const char *name;
+		int64_t value;
+	} sizes[] = {
+		{"vocab_size", cfg->vocab_size}, {"context", cfg->context}, {"d_model", cfg->d_model}, {"n_heads", cfg->n_heads},
+		{"n_kv_heads", cfg->n_kv_heads}, {"head_dim", cfg->head_dim}, {"d_ff", cfg->d_ff},
+	};
+	int64_t n_params;
+	int n_tensors, rc;
+
+	if ((unsigned)cfg->family >= N_FAMILIES)
+		return refuse(note, ERR_UNSUPPORTED, "family", "GPT-2 or Llama", (double)cfg->family);
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		if (sizes[i].value < 1 || sizes[i].value > MODEL_MAX_DIM)
+			return refuse(note, ERR_RANGE, sizes[i].name, "1 to 2147483647", (double)sizes[i].value);
+	if (cfg->n_layers < 1 || cfg->n_layers > MODEL_MAX_LAYERS)
+		return refuse(note, ERR_RANGE, "n_layers", "1 to 10000", (double)cfg->n_layers);
+	if (cfg->n_kv_heads > cfg->n_heads || cfg->n_heads % cfg->n_kv_heads != 0)
+		return refuse(note, ERR_RANGE, "n_kv_heads", "a divisor of n_heads", (double)cfg->n_kv_heads);
+	if (cfg->n_heads > MODEL_MAX_DIM / 3 / cfg->head_dim)	/* the fused q, k, v is one matrix */
+		return refuse(note, ERR_RANGE, "head_dim", "3 n_heads head_dim up to 2147483647", (double)cfg->head_dim);
+	if (!(cfg->norm_eps > 0 && cfg->norm_eps < 1))
+		return refuse(note, ERR_RANGE, "norm_eps", "a number over 0 and under 1", cfg->norm_eps);
+	if (!(cfg->initializer_range >= 0 && cfg->initializer_range <= 1e3f))
+		return refuse(note, ERR_RANGE, "initializer_range", "0 to 1000", cfg->initializer_range);
+	if (cfg->family == MODEL_FAMILY_GPT2) {
+		if (cfg->n_kv_heads != cfg->n_heads)
+			return refuse(note, ERR_UNSUPPORTED, "n_kv_heads", "n_heads (GPT-2)", (double)cfg->n_kv_heads);
+		if (cfg->n_heads * cfg->head_dim != cfg->d_model)
+			return refuse(note, ERR_RANGE, "head_dim", "d_model / n_heads (GPT-2)", (double)cfg->head_dim);
+	}
+	if (families[cfg->family].traits.rope && (rc = check_rope(cfg, note)) != 0)
+		return rc;
+	if (!measure(cfg, &n_params, &n_tensors))
+		return refuse(note, ERR_RANGE, "parameters", "as many as memory arithmetic holds", INFINITY);
+	return 0;
+}
+
+/* ---- the table ---- */
+
+static int
+layer_slot(int layer, enum role role)
+{
+	return (layer + 1) * ROLE_COUNT + role;
+}
+
+static void
+add_tensor(struct model *m, const struct row *row, int layer, const int64_t dims[DIM_COUNT])
+{
+	const struct model_config *cfg = &m->config;
+	struct model_tensor *t = &m->tensors[m->n_tensors];
+
+	/* A row's name holds at most one %d, and needs no more room than the table's longest. */
+	if (row->where == LAYER) {
+		const char *mark = strstr(row->name, "%d");
+
+		snprintf(t->name, sizeof(t->name), "%.*s%d%s", (int)(mark - row->name), row->name, layer, mark + 2);
+	} else {
+		snprintf(t->name, sizeof(t->name), "%s", row->name);
+	}
+	t->n_dims = row->dims[1] == DIM_NONE ? 1 : 2;
+	t->n_elements = 1;
+	for (int i = 0; i < t->n_dims; i++) {
+		t->dims[i] = dims[row->dims[i]];
+		t->n_elements *= t->dims[i];
+	}
+	t->offset = m->n_params;
+	t->layer = layer;
+	t->decay = t->n_dims == 2;
+	t->role = row->role;
+	if (row->start == NORMAL)
+		t->init_std = cfg->initializer_range;
+	else if (row->start == RESIDUAL)
+		t->init_std = (float)(cfg->initializer_range / sqrt(2.0 * (double)cfg->n_layers));
+	t->init_value = row->start == ONES ? 1.0f : 0.0f;
+	m->role_tensor[layer_slot(layer, row->role)] = m->n_tensors;
+	m->n_params += t->n_elements;
+	m->n_tensors++;
+}
+
+int
+model_new(struct model **model, const struct model_config *cfg, struct err_note *note)
+{
+	struct model *m = NULL;
+	const struct family *family;
+	int64_t dims[DIM_COUNT], n_params;
+	size_t n_slots;
+	int n_tensors, rc;
+
+	*model = NULL;
+	if ((rc = model_config_check(cfg, note)) != 0)
+		return rc;
+	family = &families[cfg->family];
+	measure(cfg, &n_params, &n_tensors);
+	n_slots = (size_t)(cfg->n_layers + 2) * ROLE_COUNT;
+	if ((m = mem_alloc(1, sizeof(*m))) == NULL || (m->tensors = mem_alloc((size_t)n_tensors, sizeof(m->tensors[0]))) == NULL ||
+	    (m->role_tensor = mem_alloc(n_slots, sizeof(m->role_tensor[0]))) == NULL) {
+		model_destroy(&m);
+		return err_note_set(note, ENOMEM, "table of %d tensors", n_tensors);
+	}
+	m->config = *cfg;
+	for (size_t i = 0; i < n_slots; i++)
+		m->role_tensor[i] = -1;
+	dims_of(cfg, dims);
+	for (int layer = -1; layer <= cfg->n_layers; layer++) {
+		enum where where = layer < 0 ? BEFORE : layer < cfg->n_layers ? LAYER : AFTER;
+
+		for (size_t i = 0; i < family->n_rows; i++)
+			if (family->rows[i].where == where && row_present(cfg, &family->rows[i]))
+				add_tensor(m, &family->rows[i], layer, dims);
+	}
+	*model = m;
+	return 0;
+}
+
+void
+model_destroy(struct model **model)
+{
+	if (*model == NULL)
+		return;
+	free((*model)->tensors);
+	free((*model)->role_tensor);
+	free(*model);
+	*model = NULL;
+}
+
+void
+model_bind(struct model *model, void *params, enum dtype dtype)
+{
+	model->params = params;
+	model->dtype = dtype;
+}
+
+const struct model_tensor *
+model_find(const struct model *model, const char *name)
+{
+	for (int i = 0; i < model->n_tensors; i++)
+		if (strcmp(model->tensors[i].name, name) == 0)
+			return &model->tensors[i];
+	return NULL;
+}
+
+/* ---- views ---- */
+
+static struct tensor
+view(const struct model *m, void *base, enum dtype dtype, int layer, enum role role)
+{
+	int i = m->role_tensor[layer_slot(layer, role)];
+	struct tensor v = {.dtype = dtype};
+
+	if (i < 0)
+		return v;
+	v.data = (char *)base + (size_t)m->tensors[i].offset * dtype_size(dtype);
+	v.n_dims = m->tensors[i].n_dims;
+	memcpy(v.dims, m->tensors[i].dims, sizeof(v.dims));
+	return v;
+}
+
+void
+model__layer_views(const struct model *m, void *base, enum dtype dtype, int layer, struct model__layer *out)
+{
+	const struct model_config *cfg = &m->config;
+	int64_t qkv = (cfg->n_heads + 2 * cfg->n_kv_heads) * cfg->head_dim;
+	const struct {
+		struct tensor *to;
+		enum role role;
+	} map[] = {
+		{&out->norm1_g, ROLE_NORM1_G}, {&out->norm1_b, ROLE_NORM1_B}, {&out->qkv_w, ROLE_QKV_W}, {&out->qkv_b, ROLE_QKV_B},
+		{&out->proj_w, ROLE_PROJ_W}, {&out->proj_b, ROLE_PROJ_B}, {&out->norm2_g, ROLE_NORM2_G}, {&out->norm2_b, ROLE_NORM2_B},
+		{&out->gate_w, ROLE_GATE_W}, {&out->gate_b, ROLE_GATE_B}, {&out->up_w, ROLE_UP_W}, {&out->up_b, ROLE_UP_B},
+		{&out->down_w, ROLE_DOWN_W}, {&out->down_b, ROLE_DOWN_B},
+	};
+
+	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
+		*map[i].to = view(m, base, dtype, layer, map[i].role);
+	/* Stored apart, used as one. */
+	if (families[cfg->family].traits.layout == KERNELS_OUT_IN)
+		out->qkv_w.dims[0] = qkv;
+	else
+		out->qkv_w.dims[1] = qkv;
+	out->qkv_b.dims[0] = qkv;
+}
+
+void
+model__ends_views(const struct model *m, void *base, enum dtype dtype, struct model__ends *out)
+{
+	int after = (int)m->config.n_layers;
+
+	out->token_embed = view(m, base, dtype, -1, ROLE_TOKEN_EMBED);
+	out->position_embed = view(m, base, dtype, -1, ROLE_POSITION_EMBED);
+	out->final_g = view(m, base, dtype, after, ROLE_FINAL_G);
+	out->final_b = view(m, base, dtype, after, ROLE_FINAL_B);
+	out->output_w = m->config.tied ? out->token_embed : view(m, base, dtype, after, ROLE_OUTPUT_W);
+}
