@@ -173,7 +173,7 @@ struct config {
  * @path       fleet.yaml (at most 1 MiB), or NULL: defaults and overrides only, relative paths from the working directory
  * @overrides  n texts "section.key=value", as --set takes them; the last one of a key wins. A value is written as in the file
  *             (lists: [a, b] or a,b); its relative paths start where the file's do: at the directory of the file
- * Returns 0 and *cfg (config_destroy it), ERR_CONFIG with note "FILE: line N: KEY: expected .., found ..", ENOMEM or errno.
+ * Returns 0 and *cfg (config_destroy it), ERR_CONFIG with note "FILE:LINE: KEY: expected .., found ..", ENOMEM or errno.
  * *cfg is NULL on failure. Does not ask for required keys: config_require.
  */
 int config_load(const char *path, const char *const *overrides, size_t n, struct config **cfg, struct err_note *note);

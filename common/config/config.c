@@ -1,0 +1,473 @@
+/* config - loading, setting, what follows from what, and what does not go together. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "config/internal.h"
+
+static size_t
+row_of(const struct config__option *o)
+{
+	return (size_t)(o - config__table);
+}
+
+static struct config__origin *
+origin_of(const struct config *cfg, const char *key)
+{
+	const struct config__option *o = config__find(key);
+
+	return o != NULL ? &cfg->own->origin[row_of(o)] : NULL;
+}
+
+bool
+config__given(const struct config *cfg, const struct config__option *o)
+{
+	return o->def != NULL || cfg->own->origin[row_of(o)].source != CONFIG__DEFAULT;
+}
+
+static int
+new_config(const char *file, const char *base_dir, struct config **out, struct err_note *note)
+{
+	struct config *cfg = calloc(1, sizeof(*cfg));
+	int rc = ENOMEM;
+
+	*out = NULL;
+	if (cfg == NULL || (cfg->own = calloc(1, sizeof(*cfg->own))) == NULL ||
+	    (cfg->own->origin = calloc(config__n_options, sizeof(*cfg->own->origin))) == NULL ||
+	    (cfg->own->arena = mem_arena_new(16 << 20)) == NULL ||
+	    (cfg->own->file = mem_arena_strndup(cfg->own->arena, file, strlen(file))) == NULL ||
+	    (cfg->own->base_dir = mem_arena_strndup(cfg->own->arena, base_dir, strlen(base_dir))) == NULL)
+		goto out;
+	for (size_t i = 0; i < config__n_options; i++) {
+		const struct config__option *o = &config__table[i];
+
+		if (o->def != NULL) {
+			if ((rc = config__assign_text(cfg, o, o->def, note)) != 0)
+				goto out;
+		} else if (o->type == CONFIG__PATH) {
+			char *empty = mem_arena_strndup(cfg->own->arena, "", 0);
+
+			rc = ENOMEM;
+			if (empty == NULL)
+				goto out;
+			memcpy((char *)cfg + o->offset, &empty, sizeof(empty));
+		}
+	}
+	*out = cfg;
+	return 0;
+out:
+	config_destroy(&cfg);
+	return rc;
+}
+
+void
+config_destroy(struct config **cfg)
+{
+	if (cfg == NULL || *cfg == NULL)
+		return;
+	if ((*cfg)->own != NULL) {
+		mem_arena_destroy(&(*cfg)->own->arena);
+		free((*cfg)->own->origin);
+		free((*cfg)->own);
+	}
+	free(*cfg);
+	*cfg = NULL;
+}
+
+/* What was not given and follows from the rest. Asked again after every change. */
+static void
+derive(struct config *cfg)
+{
+	struct config__origin *o = origin_of(cfg, "teacher.scorer");
+
+	if (cfg->teacher.scorer[0] == '\0' || o->source == CONFIG__DERIVED) {
+		cfg->teacher.scorer = cfg->teacher.model;
+		o->source = CONFIG__DERIVED;
+	}
+	o = origin_of(cfg, "trainer.micro_batch");
+	if (cfg->trainer.micro_batch == 0 || o->source == CONFIG__DERIVED) {
+		cfg->trainer.micro_batch = cfg->trainer.batch / cfg->trainer.lanes;
+		o->source = CONFIG__DERIVED;
+	}
+	o = origin_of(cfg, "trainer.decay_steps");
+	if (cfg->trainer.decay_steps == 0 || o->source == CONFIG__DERIVED) {
+		cfg->trainer.decay_steps = cfg->trainer.steps / 10;
+		o->source = CONFIG__DERIVED;
+	}
+}
+
+/* One --set: "section.key=value". */
+static int
+assign_override(struct config *cfg, const char *text, struct err_note *note)
+{
+	const struct config__option *o;
+	const char *eq = strchr(text, '='), *near;
+	char key[128];
+	int rc;
+
+	err_note_set(note, ERR_CONFIG, "--set %s", text);
+	if (eq == NULL || eq == text || (size_t)(eq - text) >= sizeof(key)) {
+		err_note_expected(note, "section.key=value");
+		return ERR_CONFIG;
+	}
+	snprintf(key, sizeof(key), "%.*s", (int)(eq - text), text);
+	if ((o = config__find(key)) == NULL) {
+		near = config__nearest(key);
+		if (near != NULL)
+			err_note_expected(note, "an option of docs/config.md (did you mean %s?)", near);
+		else
+			err_note_expected(note, "an option of docs/config.md");
+		err_note_found(note, "an unknown key");
+		return ERR_CONFIG;
+	}
+	if ((rc = config__assign_text(cfg, o, eq + 1, note)) == 0)
+		cfg->own->origin[row_of(o)] = (struct config__origin){ CONFIG__SET, 0 };
+	return rc;
+}
+
+int
+config_load_text(const char *text, size_t len, const char *name, const char *base_dir,
+    const char *const *overrides, size_t n, struct config **cfg, struct err_note *note)
+{
+	struct config *c = NULL;
+	int rc;
+
+	*cfg = NULL;
+	if ((rc = new_config(name, base_dir, &c, note)) != 0)
+		goto out;
+	if ((rc = config__yaml(c, text, len, note)) != 0)
+		goto out;
+	for (size_t i = 0; i < n; i++)
+		if ((rc = assign_override(c, overrides[i], note)) != 0)
+			goto out;
+	derive(c);
+	if ((rc = config_validate(c, note)) != 0)
+		goto out;
+	err_note_set(note, 0, "%s", "");
+	*cfg = c;
+	c = NULL;
+out:
+	config_destroy(&c);
+	return rc;
+}
+
+/* The whole file, one byte more than allowed at most. */
+static int
+read_whole(const char *path, char **text, size_t *len, struct err_note *note)
+{
+	char *buf = NULL;
+	size_t have = 0;
+	ssize_t got;
+	int fd = -1, rc = 0;
+
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return err_note_set(note, errno, "%s", path);
+	if ((buf = malloc(CONFIG__FILE_BYTES_MAX + 1)) == NULL) {
+		rc = ENOMEM;
+		goto out;
+	}
+	while (have < CONFIG__FILE_BYTES_MAX + 1) {
+		got = read(fd, buf + have, CONFIG__FILE_BYTES_MAX + 1 - have);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0) {
+			rc = err_note_set(note, errno, "%s", path);
+			goto out;
+		}
+		if (got == 0)
+			break;
+		have += (size_t)got;
+	}
+	*text = buf;
+	*len = have;
+	buf = NULL;
+out:
+	free(buf);
+	close(fd);
+	return rc;
+}
+
+int
+config_load(const char *path, const char *const *overrides, size_t n, struct config **cfg, struct err_note *note)
+{
+	char *text = NULL, *full = NULL, *dir = NULL, *slash;
+	size_t len = 0;
+	int rc = 0;
+
+	*cfg = NULL;
+	if (path == NULL) {
+		if ((dir = getcwd(NULL, 0)) == NULL)
+			return err_note_set(note, errno, "working directory");
+		rc = config_load_text("", 0, "", dir, overrides, n, cfg, note);
+		goto out;
+	}
+	if ((rc = read_whole(path, &text, &len, note)) != 0)
+		goto out;
+	if (len > CONFIG__FILE_BYTES_MAX) {
+		rc = err_note_set(note, ERR_CONFIG, "%s", path);
+		err_note_expected(note, "at most %d bytes", CONFIG__FILE_BYTES_MAX);
+		err_note_found(note, "more");
+		goto out;
+	}
+	/* The directory is that of the name given, not of what a link leads to; "." and ".." before it are cleaned. */
+	if ((full = strdup(path)) == NULL) {
+		rc = ENOMEM;
+		goto out;
+	}
+	if ((slash = strrchr(full, '/')) != NULL)
+		slash[slash == full ? 1 : 0] = '\0';
+	dir = realpath(slash != NULL ? full : ".", NULL);
+	if (dir == NULL) {
+		rc = err_note_set(note, errno, "directory of %s", path);
+		goto out;
+	}
+	rc = config_load_text(text, len, path, dir, overrides, n, cfg, note);
+out:
+	free(text);
+	free(full);
+	free(dir);
+	return rc;
+}
+
+int
+config_defaults(struct config **cfg, struct err_note *note)
+{
+	return config_load(NULL, NULL, 0, cfg, note);
+}
+
+int
+config_set(struct config *cfg, const char *assignment, struct err_note *note)
+{
+	struct config before = *cfg;
+	struct config__origin *origin = calloc(config__n_options, sizeof(*origin));
+	int rc;
+
+	if (origin == NULL)
+		return ENOMEM;
+	memcpy(origin, cfg->own->origin, config__n_options * sizeof(*origin));
+	if ((rc = assign_override(cfg, assignment, note)) == 0) {
+		derive(cfg);
+		rc = config_validate(cfg, note);
+	}
+	if (rc != 0) {
+		*cfg = before;
+		memcpy(cfg->own->origin, origin, config__n_options * sizeof(*origin));
+	}
+	free(origin);
+	return rc;
+}
+
+const char *
+config_origin(const struct config *cfg, const char *key, char *buf, size_t size)
+{
+	const struct config__origin *o = origin_of(cfg, key);
+
+	if (o == NULL)
+		snprintf(buf, size, "?");
+	else if (o->source == CONFIG__FILE)
+		snprintf(buf, size, "line %u", o->line);
+	else
+		snprintf(buf, size, "%s", o->source == CONFIG__DEFAULT ? "default" : o->source == CONFIG__SET ? "--set" : "derived");
+	return buf;
+}
+
+/* Two options that do not go together: named with their values and where these came from. */
+static int __attribute__((format(printf, 5, 6)))
+clash(const struct config *cfg, struct err_note *note, const char *a, const char *b, const char *fmt, ...)
+{
+	const char *key[2] = { a, b };
+	char value[2][120], origin[2][32], expected[256];
+	unsigned line = 0;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(expected, sizeof(expected), fmt, ap);
+	va_end(ap);
+	for (int i = 0; i < 2 && key[i] != NULL; i++) {
+		const struct config__origin *o = origin_of(cfg, key[i]);
+
+		config_get_text(cfg, key[i], value[i], sizeof(value[i]));
+		config_origin(cfg, key[i], origin[i], sizeof(origin[i]));
+		if (line == 0 && o != NULL && o->source == CONFIG__FILE)
+			line = o->line;
+	}
+	if (line > 0)
+		err_note_set(note, ERR_CONFIG, "%s:%u", cfg->own->file, line);
+	else
+		err_note_set(note, ERR_CONFIG, "%s", cfg->own->file[0] != '\0' ? cfg->own->file : "options");
+	err_note_place(note, "%s", a);
+	err_note_expected(note, "%s", expected);
+	if (b != NULL)
+		err_note_found(note, "%s %s (%s) with %s %s (%s)", a, value[0], origin[0], b, value[1], origin[1]);
+	else
+		err_note_found(note, "%s (%s)", value[0], origin[0]);
+	return ERR_CONFIG;
+}
+
+static int
+validate_remote(const struct config *cfg, struct err_note *note)
+{
+	if (cfg->security.curve_dir[0] != '\0' || cfg->security.allow_plain_remote)
+		return 0;
+	for (size_t i = 0; i < cfg->selector.endpoints.n; i++)
+		if (!config__loopback(cfg->selector.endpoints.item[i]))
+			return clash(cfg, note, "selector.endpoints", NULL,
+			    "loopback endpoints only, security.curve_dir, or security.allow_plain_remote: true");
+	if (!config__loopback(cfg->status.bind))
+		return clash(cfg, note, "status.bind", NULL,
+		    "a loopback endpoint, security.curve_dir, or security.allow_plain_remote: true");
+	return 0;
+}
+
+static int
+validate_trainer(const struct config *cfg, struct err_note *note)
+{
+	const struct config_trainer *t = &cfg->trainer;
+	uint32_t lane = t->batch / t->lanes;
+
+	if ((t->lanes & (t->lanes - 1)) != 0)
+		return clash(cfg, note, "trainer.lanes", NULL, "a power of two");
+	if (t->lanes % t->ranks != 0)
+		return clash(cfg, note, "trainer.ranks", "trainer.lanes", "ranks that divide the lanes");
+	if (t->batch > 0 && t->batch % t->lanes != 0)
+		return clash(cfg, note, "trainer.batch", "trainer.lanes", "a multiple of the lanes");
+	if (t->batch > 0 && (t->micro_batch > lane || lane % t->micro_batch != 0))
+		return clash(cfg, note, "trainer.micro_batch", "trainer.batch", "a divisor of batch / lanes, which is %" PRIu32, lane);
+	if (t->steps == 0)
+		return 0;			/* not given: config_require asks */
+	if (t->warmup > t->steps)
+		return clash(cfg, note, "trainer.warmup", "trainer.steps", "at most the steps");
+	if (t->schedule == CONFIG_SCHEDULE_WSD && t->decay_steps > t->steps - t->warmup)
+		return clash(cfg, note, "trainer.decay_steps", "trainer.steps", "at most the steps after the warm-up, %" PRIu64,
+		    t->steps - t->warmup);
+	if (cfg->phase_one.steps > t->steps)
+		return clash(cfg, note, "phase_one.steps", "trainer.steps", "at most the steps of the run");
+	for (size_t i = 0; i < t->keep_steps.n; i++)
+		if (t->keep_steps.item[i] > t->steps)
+			return clash(cfg, note, "trainer.keep_steps", "trainer.steps", "steps of the run");
+	return 0;
+}
+
+int
+config_validate(const struct config *cfg, struct err_note *note)
+{
+	const struct config_phase_one *p = &cfg->phase_one;
+	uint64_t block, kept;
+	int rc;
+
+	if ((rc = validate_trainer(cfg, note)) != 0)
+		return rc;
+	if (p->steps > 0 && config_until_margin(cfg, NULL))
+		return clash(cfg, note, "phase_one.until_margin", "phase_one.steps", "steps or until_margin, not both");
+	if (config_until_margin(cfg, NULL) && cfg->corpus.heldout[0] == '\0')
+		return clash(cfg, note, "phase_one.until_margin", "corpus.heldout", "a held-out corpus to measure the margin on");
+	if (p->handover != CONFIG_HANDOVER_STEP && config_phase_one(cfg)) {
+		if (p->handover_steps == 0)
+			return clash(cfg, note, "phase_one.handover_steps", "phase_one.handover", "at least one step");
+		if (p->steps > 0 && p->handover_steps > p->steps)
+			return clash(cfg, note, "phase_one.handover_steps", "phase_one.steps", "at most the steps of phase one");
+	}
+	config_block(cfg, &block, &kept);
+	if (kept < 1)
+		return clash(cfg, note, "selector.keep", cfg->selector.pool > 0 ? "selector.pool" : "selector.window",
+		    "at least one sequence kept of a block");
+	return validate_remote(cfg, note);
+}
+
+int
+config_require(const struct config *cfg, unsigned needs, struct err_note *note)
+{
+	static const struct { unsigned need; const char *key; } keys[] = {
+		{ CONFIG_NEED_RUN, "run.dir" }, { CONFIG_NEED_CORPUS, "corpus.train" }, { CONFIG_NEED_CORPUS, "corpus.context" },
+		{ CONFIG_NEED_HELDOUT, "corpus.heldout" }, { CONFIG_NEED_CACHE, "cache.dir" }, { CONFIG_NEED_TEACHER, "teacher.model" },
+		{ CONFIG_NEED_TRAINER, "trainer.model" }, { CONFIG_NEED_TRAINER, "trainer.steps" },
+		{ CONFIG_NEED_TRAINER | CONFIG_NEED_BATCH, "trainer.batch" },
+	};
+	char buf[256], value[16];
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		const struct config__option *o = config__find(keys[i].key);
+
+		config_get_text(cfg, o->key, value, sizeof(value));
+		if ((needs & keys[i].need) == 0 || (config__given(cfg, o) && value[0] != '\0'))
+			continue;
+		err_note_set(note, ERR_CONFIG, "%s", cfg->own->file[0] != '\0' ? cfg->own->file : "options");
+		err_note_place(note, "%s", o->key);
+		err_note_expected(note, "%s: %s", config__expected(o, buf, sizeof(buf)), o->help);
+		err_note_found(note, "nothing");
+		return ERR_CONFIG;
+	}
+	return 0;
+}
+
+bool
+config_until_margin(const struct config *cfg, double *margin_nats)
+{
+	if (isnan(cfg->phase_one.until_margin))
+		return false;
+	if (margin_nats != NULL)
+		*margin_nats = cfg->phase_one.until_margin;
+	return true;
+}
+
+bool
+config_phase_one(const struct config *cfg)
+{
+	return cfg->phase_one.steps > 0 || config_until_margin(cfg, NULL);
+}
+
+const char *
+config_mode_name(const struct config *cfg)
+{
+	if (!config_phase_one(cfg))
+		return "baseline";
+	if (cfg->selector.mode == CONFIG_MODE_SALT_DS)
+		return "salt_ds";
+	return cfg->phase_one.steps > 0 && cfg->phase_one.steps == cfg->trainer.steps ? "rkd" : "salt";
+}
+
+void
+config_block(const struct config *cfg, uint64_t *block, uint64_t *kept)
+{
+	const struct config_selector *s = &cfg->selector;
+	double exact;
+
+	*block = s->pool > 0 ? s->pool : s->window;
+	*kept = *block;
+	if (s->mode == CONFIG_MODE_NONE)
+		return;
+	exact = s->keep * (double)*block;
+	/* Half a unit in the last place of keep, and another of the product, is what writing 0.29 in binary can have lost. */
+	*kept = (uint64_t)floor(exact + exact * 4 * 2.220446049250313e-16);
+	if (*kept > *block)
+		*kept = *block;
+}
+
+const char *
+config_word(const char *key, int value)
+{
+	const struct config__option *o = config__find(key);
+
+	if (o != NULL && o->choices != NULL)
+		for (const struct config__word *w = o->choices; w->word != NULL; w++)
+			if (w->value == value)
+				return w->word;
+	return "?";
+}
+
+int
+config_get_text(const struct config *cfg, const char *key, char *buf, size_t size)
+{
+	const struct config__option *o = config__find(key);
+
+	if (o == NULL)
+		return ERR_NOT_FOUND;
+	config__value(cfg, o, false, buf, size);
+	return 0;
+}

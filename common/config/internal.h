@@ -1,0 +1,99 @@
+/* internal - what table.c, value.c, yaml.c, config.c and print.c share. Nobody else includes it. */
+#ifndef SALT_CONFIG_INTERNAL_H
+#define SALT_CONFIG_INTERNAL_H
+
+#include "config/config.h"
+#include "mem/mem.h"
+
+enum {
+	CONFIG__FILE_BYTES_MAX = 1 << 20,
+	CONFIG__ITEMS_MAX = 256,		/* of a list */
+	CONFIG__TEXT_BYTES_MAX = 4096,
+	CONFIG__VALUE_BYTES = 65536		/* a buffer for any value's text: 256 endpoints of 200 bytes, quoted */
+};
+
+enum config__type {
+	CONFIG__PATH,
+	CONFIG__ENDPOINT,
+	CONFIG__ENDPOINTS,		/* list, at least one, no duplicates */
+	CONFIG__NUMBERS,		/* list of u64 */
+	CONFIG__U32,
+	CONFIG__U64,
+	CONFIG__BYTES,			/* u64 with KiB MiB GiB TiB */
+	CONFIG__FLOAT,
+	CONFIG__PAIR,			/* two doubles */
+	CONFIG__FLAG,
+	CONFIG__CHOICE
+};
+
+enum config__class { CONFIG__IDENTITY, CONFIG__TUNABLE, CONFIG__HOST };
+
+struct config__word {
+	const char *word;		/* NULL ends the list */
+	int value;
+};
+
+struct config__option {
+	const char *section, *name, *key;	/* "trainer", "lr", "trainer.lr" */
+	enum config__type type;
+	enum config__class class;
+	size_t offset;			/* in struct config; its type is checked where the row is made */
+	const char *def;		/* default, read by the same parser; NULL: has none, config_require may ask for it */
+	uint64_t lo, hi;		/* of whole numbers */
+	double flo, fhi;		/* of floats */
+	bool open;			/* flo itself is outside */
+	const struct config__word *choices;
+	const char *word;		/* a word besides numbers: all -> UINT64_MAX, none -> NaN */
+	const char *unit, *help;
+};
+
+extern const struct config__option config__table[];
+extern const size_t config__n_options;
+
+const struct config__option *config__find(const char *key);	/* NULL if there is none */
+
+/* config__nearest - the key (or section, when key has no dot) that was probably meant; NULL if nothing is near. */
+const char *config__nearest(const char *key);
+
+enum config__source { CONFIG__DEFAULT, CONFIG__DERIVED, CONFIG__FILE, CONFIG__SET };
+
+struct config__origin {
+	enum config__source source;
+	unsigned line;
+};
+
+struct config_own {
+	struct mem_arena *arena;	/* all texts and lists */
+	const char *file;		/* for notes; "" without one */
+	const char *base_dir;		/* where relative paths start */
+	struct config__origin *origin;	/* one for each row of the table */
+};
+
+/* A value as written. quoted[i]: was in quotes, so it is text and no number. */
+struct config__raw {
+	bool is_list;
+	size_t n;
+	const char **item;
+	bool *quoted;
+};
+
+/* config__assign - raw to the option's field: type, range, words. On failure the field is untouched and note has expected and found. */
+int config__assign(struct config *cfg, const struct config__option *o, const struct config__raw *raw, struct err_note *note);
+
+/* config__assign_text - the same from one text as --set has it. */
+int config__assign_text(struct config *cfg, const struct config__option *o, const char *text, struct err_note *note);
+
+/* config__expected - "a number in (0, 10]"; into buf, returned. config__value - the value as text; quoted: as yaml wants it. */
+const char *config__expected(const struct config__option *o, char *buf, size_t size);
+const char *config__value(const struct config *cfg, const struct config__option *o, bool quoted, char *buf, size_t size);
+const char *config__float(double v, char *buf, size_t size);	/* shortest text that reads back the same */
+
+bool config__given(const struct config *cfg, const struct config__option *o);	/* has a default, or was set */
+
+/* config__yaml - file text to assignments. */
+int config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *note);
+
+/* config__loopback - does the endpoint stay on this machine (ipc, 127.x, localhost, ::1)? */
+bool config__loopback(const char *endpoint);
+
+#endif

@@ -1,0 +1,221 @@
+/* print - the settings and the table as text, and two settings against each other. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "config/internal.h"
+
+int
+config_print(const struct config *cfg, FILE *out, bool with_origin)
+{
+	char *value = malloc(CONFIG__VALUE_BYTES), origin[32];
+	const char *section = "";
+
+	if (value == NULL)
+		return ENOMEM;
+	for (size_t i = 0; i < config__n_options; i++) {
+		const struct config__option *o = &config__table[i];
+
+		if (strcmp(section, o->section) != 0)
+			fprintf(out, "%s:\n", o->section);
+		section = o->section;
+		if (!config__given(cfg, o)) {
+			fprintf(out, "  # %s: not given\n", o->name);
+			continue;
+		}
+		fprintf(out, "  %s: %s", o->name, config__value(cfg, o, true, value, CONFIG__VALUE_BYTES));
+		if (with_origin)
+			fprintf(out, "  # %s", config_origin(cfg, o->key, origin, sizeof(origin)));
+		fputc('\n', out);
+	}
+	free(value);
+	return ferror(out) ? EIO : 0;
+}
+
+int
+config_write_resolved(const struct config *cfg, const char *path, struct err_note *note)
+{
+	char temp[PATH_MAX], dir[PATH_MAX], *slash;
+	const char *step = "create";
+	FILE *out = NULL;
+	int closed, fd = -1, rc;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (slash != NULL)
+		slash[slash == dir ? 1 : 0] = '\0';
+	if (snprintf(temp, sizeof(temp), "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof(temp))
+		return err_note_set(note, ENAMETOOLONG, "%s", path);
+	if ((out = fopen(temp, "we")) == NULL)
+		goto fail;
+	step = "write";
+	if (config_print(cfg, out, false) != 0 || fflush(out) != 0)
+		goto fail;
+	step = "fsync";
+	if (fsync(fileno(out)) != 0)
+		goto fail;
+	step = "close";
+	closed = fclose(out);
+	out = NULL;
+	if (closed != 0)
+		goto fail;
+	step = "rename";
+	if (rename(temp, path) != 0)
+		goto fail;
+	step = "fsync of the directory";
+	if ((fd = open(slash != NULL ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+		goto fail;
+	if (fsync(fd) != 0)
+		goto fail;
+	close(fd);
+	return 0;
+fail:
+	rc = errno != 0 ? errno : EIO;
+	if (out != NULL)
+		fclose(out);
+	if (fd >= 0)
+		close(fd);
+	unlink(temp);
+	err_note_set(note, rc, "%s", path);
+	err_note_place(note, "%s", step);
+	return rc;
+}
+
+/* Options that mean nothing under the others; both sides must agree on that for a difference not to count. */
+static bool
+in_use(const struct config *cfg, const struct config__option *o)
+{
+	bool sampled = cfg->labels.kind == CONFIG_LABEL_SAMPLED, chosen = cfg->selector.mode == CONFIG_MODE_SALT_DS;
+
+	if (strcmp(o->key, "labels.samples") == 0 || strcmp(o->key, "labels.seed") == 0)
+		return sampled;
+	if (strcmp(o->key, "labels.k") == 0)
+		return cfg->labels.kind == CONFIG_LABEL_TOPK;
+	if (strcmp(o->key, "selector.k") == 0 || strcmp(o->key, "selector.keep") == 0)
+		return chosen;
+	if (strcmp(o->key, "selector.window") == 0)
+		return cfg->selector.pool == 0;
+	return true;
+}
+
+/* Rows of a class that differ, from row *i on; false at the end. was and is: CONFIG__VALUE_BYTES each. */
+static bool
+next_difference(const struct config *old, const struct config *now, enum config__class class, size_t *i, char *was, char *is)
+{
+	for (; *i < config__n_options; (*i)++) {
+		const struct config__option *o = &config__table[*i];
+
+		if (o->class != class || (!in_use(old, o) && !in_use(now, o)))
+			continue;
+		config__value(old, o, false, was, CONFIG__VALUE_BYTES);
+		config__value(now, o, false, is, CONFIG__VALUE_BYTES);
+		if (strcmp(was, is) != 0)
+			return true;
+	}
+	return false;
+}
+
+int
+config_identity_diff(const struct config *old, const struct config *now, struct err_note *note)
+{
+	char *was = malloc(CONFIG__VALUE_BYTES), *is = malloc(CONFIG__VALUE_BYTES), origin[32];
+	size_t i = 0;
+	int rc = 0;
+
+	if (was == NULL || is == NULL) {
+		rc = ENOMEM;
+	} else if (next_difference(old, now, CONFIG__IDENTITY, &i, was, is)) {
+		rc = err_note_set(note, ERR_CONFIG, "%s", config__table[i].key);
+		err_note_place(note, "part of the identity of what exists already");
+		err_note_expected(note, "%s", was);
+		err_note_found(note, "%s (%s)", is, config_origin(now, config__table[i].key, origin, sizeof(origin)));
+	}
+	free(was);
+	free(is);
+	return rc;
+}
+
+size_t
+config_tunable_diff(const struct config *old, const struct config *now,
+    void (*each)(void *arg, const char *key, const char *was, const char *is), void *arg)
+{
+	char *was = malloc(CONFIG__VALUE_BYTES), *is = malloc(CONFIG__VALUE_BYTES);
+	size_t n = 0;
+
+	if (was != NULL && is != NULL)
+		for (size_t i = 0; next_difference(old, now, CONFIG__TUNABLE, &i, was, is); i++, n++)
+			if (each != NULL)
+				each(arg, config__table[i].key, was, is);
+	free(was);
+	free(is);
+	return n;
+}
+
+static const char docs_head[] =
+	"# fleet.yaml\n"
+	"\n"
+	"<!-- Made from the table of options (common/config/table.c) by `cmake --build --preset dev --target docs`; a test holds the two equal. -->\n"
+	"\n"
+	"One file for every daemon of a fleet. It has sections, sections have options, an option has one value or a flat list. Everything\n"
+	"has a default but what is marked *required*, and that is asked for by the programs that use it only: a baseline run needs no\n"
+	"cache and no teacher.\n"
+	"\n"
+	"* `--set section.key=value` (any number of times) goes over the file: `--set trainer.lr=1e-3 --set trainer.keep_steps=50,100`.\n"
+	"* Relative paths start at the directory of the file they stand in, those of `--set` too. `~` and `$NAME` are not expanded.\n"
+	"* `saltctl config check -c fleet.yaml` prints the file as resolved. A run keeps its own in `run.dir/fleet.yaml`.\n"
+	"* An unknown or repeated key, a wrong type or a value out of range ends with exit code 78 and `file:line`, what was expected and what\n"
+	"  was found. Anchors, aliases, tags, more than one document and files over 1 MiB are refused.\n"
+	"* Classes. **identity**: rows, labels and sums depend on it; changing it on a live run or cache is refused (78). **tunable**: may change\n"
+	"  from one start to the next; the change is logged. **host**: paths, sizes and processes, which differ from machine to machine.\n"
+	"  A model or corpus is known by its fingerprint, so its path is of class host.\n"
+	"* Text with `:` `#` `*` or spaces is best put in double quotes. Whole numbers have no point and no exponent; bytes may end in KiB, MiB,\n"
+	"  GiB or TiB.\n"
+	"\n"
+	"What the settings amount to is printed at the start of each daemon: `baseline` (no phase one), `salt` (phase one, then without the\n"
+	"teacher), `salt_ds` (the same on chosen sequences), `rkd` (phase one is the whole run, sequences as they come).\n"
+	"\n"
+	"Options that are checked against each other: `trainer.lanes` is a power of two, `trainer.ranks` divides it, it divides\n"
+	"`trainer.batch`, and `trainer.micro_batch` divides batch / lanes. `trainer.warmup` is at most `trainer.steps`, with wsd together with\n"
+	"`trainer.decay_steps`. `phase_one.steps` is at most `trainer.steps` and not given together with `phase_one.until_margin`, which needs\n"
+	"`corpus.heldout`. With `linear` and `ratio`, `phase_one.handover_steps` is from 1 to `phase_one.steps`. `selector.keep` of a block is\n"
+	"at least one sequence. Endpoints that leave the machine need `security.curve_dir` or `security.allow_plain_remote: true`.\n";
+
+static void
+cell(FILE *out, const char *s)
+{
+	for (; *s != '\0'; s++)
+		fprintf(out, *s == '|' || *s == '*' ? "\\%c" : "%c", *s);
+}
+
+int
+config_docs(FILE *out)
+{
+	static const char *const classes[] = { "identity", "tunable", "host" };
+	const char *section = "";
+	char buf[256];
+
+	fputs(docs_head, out);
+	for (size_t i = 0; i < config__n_options; i++) {
+		const struct config__option *o = &config__table[i];
+
+		if (strcmp(section, o->section) != 0)
+			fprintf(out, "\n## %s\n\n| option | value | default | class | meaning |\n|---|---|---|---|---|\n", o->section);
+		section = o->section;
+		fprintf(out, "| `%s` | ", o->key);
+		cell(out, config__expected(o, buf, sizeof(buf)));
+		if (o->unit[0] != '\0')
+			fprintf(out, ", %s", o->unit);
+		if (o->def == NULL)
+			fputs(" | *required*", out);
+		else if (o->def[0] == '\0')
+			fputs(" | empty", out);
+		else
+			fprintf(out, " | `%s`", o->def);
+		fprintf(out, " | %s | ", classes[o->class]);
+		cell(out, o->help);
+		fputs(" |\n", out);
+	}
+	return ferror(out) ? EIO : 0;
+}

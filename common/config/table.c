@@ -1,0 +1,214 @@
+/* table - every option there is. Order: as in docs/config.md, config_print and config_identity_diff. */
+#include <math.h>
+#include <string.h>
+#include "config/internal.h"
+
+static const struct config__word serve_words[] = {
+	{ "score", CONFIG_SERVE_SCORE }, { "label", CONFIG_SERVE_LABEL }, { "both", CONFIG_SERVE_BOTH }, { NULL, 0 } };
+static const struct config__word kind_words[] = {
+	{ "sampled", CONFIG_LABEL_SAMPLED }, { "topk", CONFIG_LABEL_TOPK }, { "dense", CONFIG_LABEL_DENSE }, { NULL, 0 } };
+static const struct config__word mode_words[] = {
+	{ "none", CONFIG_MODE_NONE }, { "salt_ds", CONFIG_MODE_SALT_DS }, { NULL, 0 } };
+static const struct config__word schedule_words[] = {
+	{ "cosine", CONFIG_SCHEDULE_COSINE }, { "linear", CONFIG_SCHEDULE_LINEAR }, { "wsd", CONFIG_SCHEDULE_WSD },
+	{ "constant", CONFIG_SCHEDULE_CONSTANT }, { NULL, 0 } };
+static const struct config__word dtype_words[] = {
+	{ "auto", CONFIG_DTYPE_AUTO }, { "fp32", CONFIG_DTYPE_FP32 }, { "bf16", CONFIG_DTYPE_BF16 }, { NULL, 0 } };
+static const struct config__word switch_words[] = {
+	{ "auto", CONFIG_SWITCH_AUTO }, { "on", CONFIG_SWITCH_ON }, { "off", CONFIG_SWITCH_OFF }, { NULL, 0 } };
+static const struct config__word residual_words[] = {
+	{ "true_token", CONFIG_RESIDUAL_TRUE_TOKEN }, { "ghost", CONFIG_RESIDUAL_GHOST },
+	{ "renormalise", CONFIG_RESIDUAL_RENORMALISE }, { NULL, 0 } };
+static const struct config__word handover_words[] = {
+	{ "step", CONFIG_HANDOVER_STEP }, { "linear", CONFIG_HANDOVER_LINEAR }, { "ratio", CONFIG_HANDOVER_RATIO }, { NULL, 0 } };
+static const struct config__word late_words[] = {
+	{ "wait", CONFIG_LATE_WAIT }, { "hard", CONFIG_LATE_HARD }, { NULL, 0 } };
+static const struct config__word backend_words[] = {
+	{ "auto", CONFIG_BACKEND_AUTO }, { "openblas", CONFIG_BACKEND_OPENBLAS }, { "onednn", CONFIG_BACKEND_ONEDNN }, { NULL, 0 } };
+
+/* The field's offset; a row whose type is not the field's does not compile. */
+#define AT(s, f, ctype) (offsetof(struct config, s.f) + 0 * sizeof((ctype *)0 == &((struct config *)0)->s.f))
+#define AT_ENUM(s, f) (offsetof(struct config, s.f) + 0 * sizeof(char[sizeof(((struct config *)0)->s.f) == sizeof(int) ? 1 : -1]))
+
+#define KEY(s, f) .section = #s, .name = #f, .key = #s "." #f
+#define OPT_PATH(s, f, c, d, h) { KEY(s, f), .type = CONFIG__PATH, .class = CONFIG__##c, .offset = AT(s, f, char *), .def = d, \
+	.unit = "", .help = h }
+#define OPT_ENDPOINT(s, f, c, d, h) { KEY(s, f), .type = CONFIG__ENDPOINT, .class = CONFIG__##c, .offset = AT(s, f, char *), \
+	.def = d, .unit = "", .help = h }
+#define OPT_ENDPOINTS(s, f, c, d, h) { KEY(s, f), .type = CONFIG__ENDPOINTS, .class = CONFIG__##c, \
+	.offset = AT(s, f, struct config_texts), .def = d, .unit = "", .help = h }
+#define OPT_NUMBERS(s, f, c, d, l, u, un, h) { KEY(s, f), .type = CONFIG__NUMBERS, .class = CONFIG__##c, \
+	.offset = AT(s, f, struct config_numbers), .def = d, .lo = l, .hi = u, .unit = un, .help = h }
+#define OPT_U32(s, f, c, d, l, u, un, h) { KEY(s, f), .type = CONFIG__U32, .class = CONFIG__##c, .offset = AT(s, f, uint32_t), \
+	.def = d, .lo = l, .hi = u, .unit = un, .help = h }
+#define OPT_U64(s, f, c, d, l, u, w, un, h) { KEY(s, f), .type = CONFIG__U64, .class = CONFIG__##c, .offset = AT(s, f, uint64_t), \
+	.def = d, .lo = l, .hi = u, .word = w, .unit = un, .help = h }
+#define OPT_BYTES(s, f, c, d, l, u, h) { KEY(s, f), .type = CONFIG__BYTES, .class = CONFIG__##c, .offset = AT(s, f, uint64_t), \
+	.def = d, .lo = l, .hi = u, .unit = "bytes", .help = h }
+#define OPT_FLOAT(s, f, c, d, o, l, u, w, un, h) { KEY(s, f), .type = CONFIG__FLOAT, .class = CONFIG__##c, \
+	.offset = AT(s, f, double), .def = d, .open = o, .flo = l, .fhi = u, .word = w, .unit = un, .help = h }
+#define OPT_PAIR(s, f, c, d, l, u, h) { KEY(s, f), .type = CONFIG__PAIR, .class = CONFIG__##c, .offset = AT(s, f[0], double), \
+	.def = d, .flo = l, .fhi = u, .unit = "", .help = h }
+#define OPT_FLAG(s, f, c, d, h) { KEY(s, f), .type = CONFIG__FLAG, .class = CONFIG__##c, .offset = AT(s, f, bool), .def = d, \
+	.unit = "", .help = h }
+#define OPT_CHOICE(s, f, c, d, w, h) { KEY(s, f), .type = CONFIG__CHOICE, .class = CONFIG__##c, .offset = AT_ENUM(s, f), .def = d, \
+	.choices = w, .unit = "", .help = h }
+
+#define U53 (1ULL << 53)
+#define YEAR_S 31536000.0
+
+const struct config__option config__table[] = {
+	OPT_PATH(run, dir, HOST, NULL, "directory of this run: checkpoints, logs, metrics, announcements"),
+	OPT_U32(run, seed, IDENTITY, "1", 0, UINT32_MAX, "", "initial weights and the order of the corpus"),
+
+	OPT_PATH(corpus, train, HOST, NULL, "prefix of the training corpus: PREFIX.bin, PREFIX.idx, PREFIX.json"),
+	OPT_PATH(corpus, heldout, HOST, "", "prefix of the held-out corpus; empty: no evaluation"),
+	OPT_U32(corpus, context, IDENTITY, NULL, 1, 1U << 24, "tokens", "length L of a sequence: L inputs, L targets"),
+
+	OPT_PATH(cache, dir, HOST, NULL, "directory of scores, labels and rows; a local file system; may serve many runs"),
+	OPT_FLAG(cache, keep_unselected, TUNABLE, "false", "keep the labels of sequences that selection did not choose"),
+	OPT_BYTES(cache, map_size, HOST, "1TiB", 1 << 20, 1ULL << 46,
+	    "address space for the cache's file, which is sparse; a warning at 80 %, no new leases at 95 %"),
+
+	OPT_PATH(teacher, model, HOST, NULL, "model directory of the small model that labels"),
+	OPT_PATH(teacher, scorer, HOST, "", "model directory of the small model that scores (an early checkpoint); empty: teacher.model"),
+	OPT_CHOICE(teacher, serve, HOST, "both", serve_words, "what a teacherd started with this file offers"),
+	OPT_U32(teacher, threads, HOST, "0", 0, 4096, "threads", "of one teacherd; 0: all cores"),
+
+	OPT_CHOICE(labels, kind, IDENTITY, "sampled", kind_words,
+	    "soft labels: N draws from the teacher, its k most likely ids, or all of them"),
+	OPT_U32(labels, samples, IDENTITY, "50", 1, 65535, "draws", "N of sampled, with replacement; a count fits 16 bits"),
+	OPT_U32(labels, k, IDENTITY, "64", 1, 1U << 20, "ids", "k of topk; at most the vocabulary"),
+	OPT_FLOAT(labels, tau, IDENTITY, "1", false, 0.01, 100, NULL, "", "temperature of the teacher; the student stays at 1"),
+	OPT_U32(labels, seed, IDENTITY, "1", 0, UINT32_MAX, "", "of the draws, and of nothing else"),
+
+	OPT_CHOICE(selector, mode, IDENTITY, "none", mode_words, "phase-one rows: as they come, or chosen by the scorer"),
+	OPT_U32(selector, k, IDENTITY, "10", 1, 255, "ids", "a token counts in a score when it is among the scorer's k most likely; ranks are kept in 8 bits"),
+	OPT_U64(selector, window, IDENTITY, "512", 1, 1ULL << 32, NULL, "sequences", "W: block that is chosen from at a time"),
+	OPT_FLOAT(selector, keep, IDENTITY, "0.5", true, 0, 1, NULL, "", "part of a block that is kept: floor(keep * W), highest score first"),
+	OPT_U64(selector, pool, IDENTITY, "0", 0, 1ULL << 40, NULL, "sequences", "one block over so many sequences in place of windows; 0: windows"),
+	OPT_ENDPOINTS(selector, endpoints, HOST, "[tcp://127.0.0.1:5750]", "data sockets of the selector shards, in shard order"),
+	OPT_U64(selector, label_ahead_steps, TUNABLE, "32", 1, U53, "all", "steps", "how far labelling runs ahead of the trainer"),
+	OPT_FLOAT(selector, lease_s, TUNABLE, "60", false, 0.1, 86400, NULL, "seconds", "a lease that is not renewed for so long goes to another teacher"),
+	OPT_U32(selector, lease_rows, TUNABLE, "8", 1, 65536, "sequences", "in one lease"),
+	OPT_U32(selector, commit_ms, TUNABLE, "50", 0, 60000, "milliseconds", "records are gathered so long for one commit; 0: no gathering"),
+	OPT_FLOAT(selector, teacher_idle_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds", "teachers without work for so long are released; 0: never"),
+
+	OPT_PATH(trainer, model, HOST, NULL, "the student: a model directory or a config.json that describes it"),
+	OPT_PATH(trainer, init, HOST, "", "model directory with the weights to start from; empty: random, by run.seed"),
+	OPT_U64(trainer, steps, TUNABLE, NULL, 1, U53, NULL, "steps", "length of the run"),
+	OPT_U32(trainer, batch, IDENTITY, NULL, 1, 1U << 24, "sequences", "in one optimiser step, over all ranks"),
+	OPT_U32(trainer, micro_batch, IDENTITY, "0", 0, 1U << 24, "sequences", "in one forward and backward pass; 0: batch / lanes"),
+	OPT_U32(trainer, lanes, IDENTITY, "8", 1, 1024, "lanes", "sums of a batch that are added in a fixed tree; a power of two; the ranks divide it"),
+	OPT_FLOAT(trainer, lr, TUNABLE, "0.0003", true, 0, 10, NULL, "", "highest learning rate"),
+	OPT_FLOAT(trainer, min_lr_ratio, TUNABLE, "0.1", false, 0, 1, NULL, "", "learning rate at the end, as a part of lr"),
+	OPT_U64(trainer, warmup, TUNABLE, "0", 0, U53, NULL, "steps", "linear rise of the learning rate; 1 to 10 % of the steps is usual"),
+	OPT_CHOICE(trainer, schedule, TUNABLE, "cosine", schedule_words, "learning rate after the warm-up"),
+	OPT_U64(trainer, decay_steps, TUNABLE, "0", 0, U53, NULL, "steps", "fall at the end of wsd; 0: a tenth of the steps"),
+	OPT_FLOAT(trainer, weight_decay, TUNABLE, "0.1", false, 0, 10, NULL, "", "AdamW's, on matrices only"),
+	OPT_PAIR(trainer, betas, TUNABLE, "[0.9, 0.95]", 0, 0.9999999, "AdamW's b1 and b2"),
+	OPT_FLOAT(trainer, eps, TUNABLE, "1e-08", true, 0, 1, NULL, "", "AdamW's"),
+	OPT_FLOAT(trainer, clip, TUNABLE, "1", false, 0, 1e6, NULL, "", "largest norm of the gradient; 0: off"),
+	OPT_CHOICE(trainer, dtype, TUNABLE, "auto", dtype_words, "of the trainer's arithmetic; masters are fp32; auto: compute.dtype"),
+	OPT_CHOICE(trainer, deterministic, TUNABLE, "auto", switch_words, "same bits for any number of ranks; auto: on for CPUs"),
+	OPT_U32(trainer, threads, TUNABLE, "0", 0, 4096, "threads", "of one rank; 0: cores / ranks of the host"),
+	OPT_U32(trainer, ranks, HOST, "1", 1, 1024, "ranks", "for deploy, which starts mpirun; MPI's size is the truth"),
+	OPT_U64(trainer, checkpoint_every, TUNABLE, "100", 0, U53, NULL, "steps", "0: at the switch, at a stop and at the end only"),
+	OPT_U32(trainer, keep, TUNABLE, "2", 1, 1U << 20, "checkpoints", "newest complete checkpoints that stay"),
+	OPT_NUMBERS(trainer, keep_steps, TUNABLE, "[]", 1, U53, "steps", "checkpoints that are written and stay for good"),
+	OPT_U64(trainer, eval_every, TUNABLE, "100", 0, U53, NULL, "steps", "0: at the switch and at the end only"),
+	OPT_U64(trainer, eval_windows, TUNABLE, "0", 0, U53, NULL, "sequences", "held-out windows in an evaluation, from the first on; 0: all"),
+	OPT_FLOAT(trainer, wait_max_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds", "wait for rows, then checkpoint and exit 75; 0: for ever"),
+
+	OPT_U64(phase_one, steps, TUNABLE, "0", 0, U53, NULL, "steps", "with the teacher's labels; 0: none, unless until_margin is given"),
+	OPT_FLOAT(phase_one, until_margin, TUNABLE, "none", false, -100, 100, "none", "nats",
+	    "phase one ends when the student's held-out loss is at most the teacher's plus this"),
+	OPT_FLOAT(phase_one, weight, TUNABLE, "0.667", false, 0, 1, NULL, "", "w: of the soft labels in the loss; the next token has 1 - w"),
+	OPT_CHOICE(phase_one, residual, TUNABLE, "true_token", residual_words, "what topk labels leave over: goes to the next token, to one bucket of its own, or is scaled away"),
+	OPT_CHOICE(phase_one, handover, TUNABLE, "step", handover_words, "end of phase one: at once, w falls in a line, or w / (1 - w) does"),
+	OPT_U64(phase_one, handover_steps, TUNABLE, "0", 0, U53, NULL, "steps", "last steps of phase one over which linear and ratio fall"),
+	OPT_CHOICE(phase_one, late, TUNABLE, "wait", late_words, "rows whose labels are late: wait, or train them without the teacher (then a repeat may not give the same bits)"),
+
+	OPT_FLAG(checkpoint, gather, HOST, "false", "rank 0 gathers and writes everything: for ranks without a shared file system"),
+
+	OPT_CHOICE(compute, backend, HOST, "auto", backend_words, "library of the matrix products"),
+	OPT_CHOICE(compute, dtype, HOST, "auto", dtype_words, "of the arithmetic; with the backend it is the compute class that scores and labels are stored under"),
+
+	OPT_BYTES(bus, max_message, HOST, "16MiB", 64 << 10, 1 << 30, "largest message that is sent or taken; a larger one ends the peer"),
+
+	OPT_PATH(security, curve_dir, HOST, "", "directory of CURVE keys; empty: no encryption, loopback only"),
+	OPT_FLAG(security, allow_plain_remote, HOST, "false", "let endpoints leave this machine without keys"),
+
+	OPT_ENDPOINT(status, bind, HOST, "tcp://127.0.0.1:*", "status socket of each daemon; *: any free port, announced in run.dir/daemons"),
+
+	OPT_U32(deploy, teachers, HOST, "1", 0, 4096, "processes", "teacherd processes that deploy starts"),
+};
+
+const size_t config__n_options = sizeof(config__table) / sizeof(config__table[0]);
+
+const struct config__option *
+config__find(const char *key)
+{
+	for (size_t i = 0; i < config__n_options; i++)
+		if (strcmp(config__table[i].key, key) == 0)
+			return &config__table[i];
+	return NULL;
+}
+
+enum { WORD_MAX = 48 };			/* longer than any key; what is longer was no typing error */
+
+/* Edits (insert, delete, change, swap of neighbours) from a to b; WORD_MAX if either is too long. */
+static unsigned
+edits(const char *a, const char *b)
+{
+	unsigned d[WORD_MAX + 1][WORD_MAX + 1];
+	size_t n = strlen(a), m = strlen(b);
+
+	if (n > WORD_MAX || m > WORD_MAX)
+		return WORD_MAX;
+	for (size_t i = 0; i <= n; i++)
+		d[i][0] = (unsigned)i;
+	for (size_t j = 0; j <= m; j++)
+		d[0][j] = (unsigned)j;
+	for (size_t i = 1; i <= n; i++)
+		for (size_t j = 1; j <= m; j++) {
+			unsigned best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+
+			if (d[i - 1][j] + 1 < best)
+				best = d[i - 1][j] + 1;
+			if (d[i][j - 1] + 1 < best)
+				best = d[i][j - 1] + 1;
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
+				best = d[i - 2][j - 2] + 1;
+			d[i][j] = best;
+		}
+	return d[n][m];
+}
+
+const char *
+config__nearest(const char *key)
+{
+	const char *dot = strchr(key, '.'), *found = NULL;
+	unsigned best = WORD_MAX, allowed;
+
+	allowed = (unsigned)(strlen(dot != NULL ? dot + 1 : key) / 3);
+	allowed = allowed < 2 ? 2 : allowed;
+	for (size_t i = 0; i < config__n_options; i++) {
+		const struct config__option *o = &config__table[i];
+		unsigned d = edits(key, dot != NULL ? o->key : o->section);
+
+		if (d < best) {
+			best = d;
+			found = dot != NULL ? o->key : o->section;
+		}
+	}
+	if (best <= allowed)
+		return found;
+	for (size_t i = 0; dot != NULL && i < config__n_options; i++)	/* the right name in the wrong section */
+		if (strcmp(dot + 1, config__table[i].name) == 0)
+			return config__table[i].key;
+	for (size_t i = 0; dot == NULL && i < config__n_options; i++)	/* an option without its section */
+		if (strcmp(key, config__table[i].name) == 0)
+			return config__table[i].key;
+	return NULL;
+}

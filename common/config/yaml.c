@@ -1,0 +1,325 @@
+/* yaml - fleet.yaml's text to assignments, by libyaml's events: a mapping of sections, a mapping of options, a value or a flat list. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+#include "config/internal.h"
+
+struct reader {
+	struct config *cfg;
+	yaml_parser_t parser;
+	yaml_event_t event;
+	bool has_event;
+	struct err_note *note;
+	unsigned *section_line;		/* by first row of the section; 0: not seen yet */
+};
+
+static unsigned
+line_of(const struct reader *r)
+{
+	return (unsigned)r->event.start_mark.line + 1;
+}
+
+static int
+refuse(struct reader *r, unsigned line, const char *place)
+{
+	err_note_set(r->note, ERR_CONFIG, "%s:%u", r->cfg->own->file, line);
+	if (place[0] != '\0')
+		err_note_place(r->note, "%s", place);
+	return ERR_CONFIG;
+}
+
+static const char *
+event_name(const yaml_event_t *e)
+{
+	switch (e->type) {
+	case YAML_SCALAR_EVENT:
+		return "a single value";
+	case YAML_SEQUENCE_START_EVENT:
+		return "a list";
+	case YAML_MAPPING_START_EVENT:
+		return "a mapping";
+	case YAML_ALIAS_EVENT:
+		return "an alias (*name)";
+	case YAML_DOCUMENT_START_EVENT:
+		return "a second document";
+	default:
+		return "the end";
+	}
+}
+
+/* The next event; what no fleet.yaml may have anywhere is refused here. */
+static int
+next(struct reader *r)
+{
+	const unsigned char *anchor = NULL, *tag = NULL;
+
+	if (r->has_event)
+		yaml_event_delete(&r->event);
+	r->has_event = false;
+	if (!yaml_parser_parse(&r->parser, &r->event)) {
+		unsigned line = (unsigned)(r->parser.problem_mark.line + 1);
+
+		if (r->parser.error == YAML_MEMORY_ERROR)
+			return ENOMEM;
+		refuse(r, line, "");
+		err_note_expected(r->note, "YAML");
+		if (r->parser.error == YAML_READER_ERROR)
+			err_note_found(r->note, "%s at byte %zu", r->parser.problem, r->parser.problem_offset);
+		else
+			err_note_found(r->note, "%s in column %zu", r->parser.problem, r->parser.problem_mark.column + 1);
+		return ERR_CONFIG;
+	}
+	r->has_event = true;
+	switch (r->event.type) {
+	case YAML_SCALAR_EVENT:
+		anchor = r->event.data.scalar.anchor;
+		tag = r->event.data.scalar.tag;
+		break;
+	case YAML_SEQUENCE_START_EVENT:
+		anchor = r->event.data.sequence_start.anchor;
+		tag = r->event.data.sequence_start.tag;
+		break;
+	case YAML_MAPPING_START_EVENT:
+		anchor = r->event.data.mapping_start.anchor;
+		tag = r->event.data.mapping_start.tag;
+		break;
+	case YAML_ALIAS_EVENT:
+		anchor = r->event.data.alias.anchor;
+		break;
+	default:
+		break;
+	}
+	if (anchor != NULL || tag != NULL) {
+		refuse(r, line_of(r), "");
+		err_note_expected(r->note, "plain values without anchors, aliases and tags");
+		if (r->event.type == YAML_ALIAS_EVENT)
+			err_note_found(r->note, "*%s", (const char *)anchor);
+		else
+			err_note_found(r->note, anchor != NULL ? "&%s" : "%s", (const char *)(anchor != NULL ? anchor : tag));
+		return ERR_CONFIG;
+	}
+	return 0;
+}
+
+static int
+add_item(struct reader *r, struct config__raw *raw, size_t *cap, size_t *cap_quoted)
+{
+	const char *s = (const char *)r->event.data.scalar.value;
+	size_t n = r->event.data.scalar.length;
+	char *copy;
+
+	if (memchr(s, '\0', n) != NULL) {
+		err_note_found(r->note, "a NUL byte");
+		return ERR_CONFIG;
+	}
+	if (mem_grow((void **)&raw->item, cap, raw->n + 1, sizeof(*raw->item)) != 0 ||
+	    mem_grow((void **)&raw->quoted, cap_quoted, raw->n + 1, sizeof(*raw->quoted)) != 0 ||
+	    (copy = mem_arena_strndup(r->cfg->own->arena, s, n)) == NULL)
+		return ENOMEM;
+	raw->item[raw->n] = copy;
+	raw->quoted[raw->n++] = r->event.data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
+	return 0;
+}
+
+/* The value of option o; the event at hand is its first. */
+static int
+read_value(struct reader *r, const struct config__option *o, unsigned line)
+{
+	struct config__raw raw = { 0 };
+	size_t cap = 0, cap_quoted = 0;
+	char buf[256];
+	int rc = 0;
+
+	refuse(r, line, o->key);		/* where we are, should anything below fail */
+	if (r->event.type == YAML_SCALAR_EVENT) {
+		rc = add_item(r, &raw, &cap, &cap_quoted);
+	} else if (r->event.type == YAML_SEQUENCE_START_EVENT) {
+		raw.is_list = true;
+		while ((rc = next(r)) == 0 && r->event.type == YAML_SCALAR_EVENT && raw.n <= CONFIG__ITEMS_MAX)
+			if ((rc = add_item(r, &raw, &cap, &cap_quoted)) != 0)
+				break;
+		if (rc == 0 && r->event.type != YAML_SEQUENCE_END_EVENT) {
+			refuse(r, line, o->key);
+			err_note_expected(r->note, "%s", config__expected(o, buf, sizeof(buf)));
+			err_note_found(r->note, "%s inside the list", r->event.type == YAML_SCALAR_EVENT ?
+			    "more than 256 items" : event_name(&r->event));
+			rc = ERR_CONFIG;
+		}
+	} else {
+		err_note_expected(r->note, "%s", config__expected(o, buf, sizeof(buf)));
+		err_note_found(r->note, "%s", event_name(&r->event));
+		rc = ERR_CONFIG;
+	}
+	if (rc == 0)
+		rc = config__assign(r->cfg, o, &raw, r->note);
+	if (rc == 0)
+		r->cfg->own->origin[o - config__table] = (struct config__origin){ CONFIG__FILE, line };
+	free(raw.item);
+	free(raw.quoted);
+	return rc;
+}
+
+/* A key of the mapping at hand, copied; 0 and "" at the mapping's end. */
+static int
+read_key(struct reader *r, const char *what, char *key, size_t size)
+{
+	int rc;
+
+	key[0] = '\0';
+	if ((rc = next(r)) != 0 || r->event.type == YAML_MAPPING_END_EVENT)
+		return rc;
+	if (r->event.type != YAML_SCALAR_EVENT || r->event.data.scalar.length == 0) {
+		refuse(r, line_of(r), "");
+		err_note_expected(r->note, "%s", what);
+		err_note_found(r->note, "%s", r->event.type == YAML_SCALAR_EVENT ? "an empty key" : event_name(&r->event));
+		return ERR_CONFIG;
+	}
+	snprintf(key, size, "%s", (const char *)r->event.data.scalar.value);
+	return 0;
+}
+
+static int
+unknown(struct reader *r, unsigned line, const char *key, const char *what)
+{
+	const char *near = config__nearest(key);
+
+	refuse(r, line, key);
+	if (near != NULL)
+		err_note_expected(r->note, "%s (did you mean %s?)", what, near);
+	else
+		err_note_expected(r->note, "%s", what);
+	err_note_found(r->note, "an unknown key");
+	return ERR_CONFIG;
+}
+
+static int
+twice(struct reader *r, unsigned line, const char *key, unsigned before)
+{
+	refuse(r, line, key);
+	err_note_expected(r->note, "every key once");
+	err_note_found(r->note, "the same key as in line %u", before);
+	return ERR_CONFIG;
+}
+
+static int
+read_section(struct reader *r, const char *section)
+{
+	char name[128], key[260];
+	int rc;
+
+	for (;;) {
+		const struct config__option *o;
+		unsigned line;
+
+		if ((rc = read_key(r, "the name of an option", name, sizeof(name))) != 0 || name[0] == '\0')
+			return rc;
+		line = line_of(r);
+		snprintf(key, sizeof(key), "%s.%s", section, name);
+		if ((o = config__find(key)) == NULL)
+			return unknown(r, line, key, "an option of docs/config.md");
+		if (r->cfg->own->origin[o - config__table].source == CONFIG__FILE)
+			return twice(r, line, key, r->cfg->own->origin[o - config__table].line);
+		if ((rc = next(r)) != 0 || (rc = read_value(r, o, line)) != 0)
+			return rc;
+	}
+}
+
+/* First row of a section, n_options if there is none of that name. */
+static size_t
+section_index(const char *section)
+{
+	size_t i = 0;
+
+	while (i < config__n_options && strcmp(config__table[i].section, section) != 0)
+		i++;
+	return i;
+}
+
+static int
+read_file(struct reader *r)
+{
+	char section[128];
+	int rc;
+
+	if ((rc = next(r)) != 0 || (rc = next(r)) != 0)		/* stream start; document start, or the end of an empty file */
+		return rc;
+	if (r->event.type == YAML_STREAM_END_EVENT)
+		return 0;
+	if ((rc = next(r)) != 0)
+		return rc;
+	if (r->event.type != YAML_MAPPING_START_EVENT) {
+		refuse(r, line_of(r), "");
+		err_note_expected(r->note, "sections like \"trainer:\"");
+		err_note_found(r->note, "%s", event_name(&r->event));
+		return ERR_CONFIG;
+	}
+	for (;;) {
+		unsigned line;
+		size_t at;
+
+		if ((rc = read_key(r, "the name of a section", section, sizeof(section))) != 0)
+			return rc;
+		if (section[0] == '\0')
+			break;
+		line = line_of(r);
+		if ((at = section_index(section)) == config__n_options)
+			return unknown(r, line, section, "a section of docs/config.md");
+		if (r->section_line[at] != 0)
+			return twice(r, line, section, r->section_line[at]);
+		r->section_line[at] = line;
+		if ((rc = next(r)) != 0)
+			return rc;
+		if (r->event.type == YAML_SCALAR_EVENT && r->event.data.scalar.length == 0 &&
+		    r->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
+			continue;				/* "trainer:" with nothing below it */
+		if (r->event.type != YAML_MAPPING_START_EVENT) {
+			refuse(r, line, section);
+			err_note_expected(r->note, "options like \"%s: ...\" below it", config__table[at].name);
+			err_note_found(r->note, "%s", event_name(&r->event));
+			return ERR_CONFIG;
+		}
+		if ((rc = read_section(r, section)) != 0)
+			return rc;
+	}
+	if ((rc = next(r)) != 0 || (rc = next(r)) != 0)		/* document end; stream end */
+		return rc;
+	if (r->event.type != YAML_STREAM_END_EVENT) {
+		refuse(r, line_of(r), "");
+		err_note_expected(r->note, "one document");
+		err_note_found(r->note, "%s", event_name(&r->event));
+		return ERR_CONFIG;
+	}
+	return 0;
+}
+
+int
+config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *note)
+{
+	struct reader r = { .cfg = cfg, .note = note };
+	struct err_note own_note;
+	int rc;
+
+	if (r.note == NULL)			/* so that below nobody has to ask */
+		r.note = &own_note;
+	if (len > CONFIG__FILE_BYTES_MAX) {
+		err_note_set(note, ERR_CONFIG, "%s", cfg->own->file);
+		err_note_expected(note, "at most %d bytes", CONFIG__FILE_BYTES_MAX);
+		err_note_found(note, "%zu", len);
+		return ERR_CONFIG;
+	}
+	if ((r.section_line = calloc(config__n_options, sizeof(*r.section_line))) == NULL)
+		return ENOMEM;
+	if (!yaml_parser_initialize(&r.parser)) {
+		free(r.section_line);
+		return ENOMEM;
+	}
+	yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
+	yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
+	rc = read_file(&r);
+	if (r.has_event)
+		yaml_event_delete(&r.event);
+	yaml_parser_delete(&r.parser);
+	free(r.section_line);
+	return rc;
+}
