@@ -105,9 +105,9 @@ double model_flops_per_token(const struct model_config *cfg, int64_t t);
 
 /*
  * Hooks per layer, for overlapping communication (and ZeRO-3 later). layer as in model_tensor.layer. Both may be NULL.
- * need(layer): called before the parameters of a layer are read, forward and backward.
- * done(layer): called in backward when every gradient of that layer has its last contribution of this micro-batch.
- * (layer -1 comes last; a tied embedding's gradient is complete only then.)
+ * need(layer): called before the parameters of a layer are read: forward, loss (n_layers, or -1 where tied), logits, labels, backward.
+ * done(layer): called in backward when every gradient of that layer has its last contribution of this micro-batch: n_layers, then
+ * downwards, -1 last (a tied embedding's gradient is complete only then). Both run in the session's thread.
  */
 struct model_hooks {
 	void *arg;
@@ -124,8 +124,8 @@ struct model_session_options {
 
 struct model_session;
 
-/* model_session_new - allocates everything the session will ever need. kernels: not owned, one thread at a time. Returns 0,
- * ERR_RANGE (T past the context: note), ENOMEM. */
+/* model_session_new - allocates everything the session will ever need (the kernels' own workspace aside). kernels: not owned, one
+ * thread at a time. Model and kernels must outlive the session. Returns 0, ERR_RANGE (T past the context: note), ENOMEM. */
 int model_session_new(struct model_session **s, const struct model *model, struct kernels *kernels,
     const struct model_session_options *options, struct err_note *note);
 void model_session_destroy(struct model_session **s);
@@ -133,32 +133,52 @@ void model_session_hooks(struct model_session *s, const struct model_hooks *hook
 size_t model_session_bytes(const struct model_session *s);
 
 /*
+ * model_session_plan - bytes of the session that model_session_new would make with these kernels' dtype, without making it: for
+ * plans and for choosing a micro-batch. Returns 0, ERR_RANGE.
+ */
+int model_session_plan(const struct model_config *cfg, enum dtype compute_dtype, const struct model_session_options *options,
+    size_t *bytes, struct err_note *note);
+
+/*
  * model_forward - tokens [B, T] int32 host memory, each in 0..V-1 (checked: ERR_RANGE, nothing computed).
  * Leaves the final normed hidden states [B*T, C] in the session. Rows of a sequence depend on that sequence only; bits of a row may
- * depend on (B, T, threads) but on nothing else. Returns 0 or ERR_RANGE.
+ * depend on (B, T, threads) but on nothing else. The tokens are copied. Any B and T up to the session's. Returns 0 or ERR_RANGE.
+ * The model must be bound, in the kernels' compute dtype (our bug otherwise: log_fatal).
  */
 int model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
 
-/* model_logits - logits of rows [begin, begin + n) of the last forward, [n, V] fp32, host memory. For generate, tests; not for loss. */
+/* model_logits - logits of rows [begin, begin + n) of the last forward, [n, V] fp32, host memory. For generate, tests; not for loss.
+ * Runs in chunks of MODEL_LOGITS_ROWS rows. */
+#define MODEL_LOGITS_ROWS 16
 void model_logits(struct model_session *s, int64_t begin, int64_t n, float *out);
+
+/*
+ * model_targets_check - what model_loss refuses, with a note of row, id and value: an id outside 0..V-1, or sparse ids of a row not
+ * ascending; a weight outside 0..1; of a row with weight > 0: no soft label, a probability that is negative or not a number, a sum
+ * over 1 (dense: not 1) by more than 1e-3, nothing to renormalise. n_rows: B*T as it must be. Returns 0 or ERR_RANGE.
+ */
+int model_targets_check(const struct model_config *cfg, const struct kernels_targets *targets, int64_t n_rows, struct err_note *note);
 
 /*
  * model_loss - mixed-target loss of the last forward's rows, see kernels_output_loss for formula and fields. With d_params != NULL
  * (flat fp32, n_params, accumulated into) it also starts backward: gradient of the output layer, and of the hidden states times
  * grad_scale; model_backward must follow. With d_params == NULL it only evaluates.
+ * Targets are looked at first (model_targets_check). Returns 0, or ERR_RANGE with nothing computed.
  */
-void model_loss(struct model_session *s, const struct kernels_targets *targets, float grad_scale, float *d_params,
+int model_loss(struct model_session *s, const struct kernels_targets *targets, float grad_scale, float *d_params,
     struct kernels_loss_sums *sums);
 
-/* model_backward - the rest of the gradients of the last model_loss, accumulated into d_params. */
+/* model_backward - the rest of the gradients of the last model_loss, accumulated into d_params. Activations stay: another
+ * model_loss and model_backward may follow without a new forward. */
 void model_backward(struct model_session *s, float *d_params);
 
 /*
  * model_labels - scores and/or labels of all rows of the last forward, see kernels_output_label. Never holds [M, V] as a whole.
  * targets: [B*T] next tokens (needed with spec->score, else NULL). seqs: [B], the sequence id of each row block (sampling's counter).
  * out: caller's arrays, sized as kernels_output_label says for M = B*T rows.
+ * Returns 0, or ERR_RANGE with nothing computed: a target outside the valid ids, n or n_valid over V, tau not over 0.
  */
-void model_labels(struct model_session *s, const struct kernels_label_spec *spec, const int32_t *targets, const uint64_t *seqs,
+int model_labels(struct model_session *s, const struct kernels_label_spec *spec, const int32_t *targets, const uint64_t *seqs,
     struct kernels_labels *out);
 
 #endif

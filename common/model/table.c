@@ -355,11 +355,7 @@ model__layer_views(const struct model *m, void *base, enum dtype dtype, int laye
 
 	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		*map[i].to = view(m, base, dtype, layer, map[i].role);
-	/* Stored apart, used as one. */
-	if (families[cfg->family].traits.layout == KERNELS_OUT_IN)
-		out->qkv_w.dims[0] = qkv;
-	else
-		out->qkv_w.dims[1] = qkv;
+	out->qkv_w.dims[families[cfg->family].traits.layout == KERNELS_OUT_IN ? 0 : 1] = qkv;	/* stored apart, used as one */
 	out->qkv_b.dims[0] = qkv;
 }
 

@@ -1,0 +1,246 @@
+/*
+ * session - memory of one stream of work.
+ */
+#include "model/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log/log.h"
+#include "mem/mem.h"
+
+enum many { ONE, PER_LAYER, PER_LAYER_AND_END };
+enum use { ANY, IF_TRAINING, IF_LAYER_NORM, IF_GATED, IF_GATED_TRAINING };
+
+/* Widths and copies of all buffers. The order is the order in memory. */
+static void
+lay_out(const struct model_config *cfg, const struct model_session_options *o, enum dtype compute,
+    struct model__place places[BUFFER_COUNT])
+{
+	const int64_t c = cfg->d_model, f = cfg->d_ff, q = cfg->n_heads * cfg->head_dim;
+	const int64_t qkv = q + 2 * cfg->n_kv_heads * cfg->head_dim;
+	const struct {
+		enum buffer buffer;
+		int64_t width;
+		enum dtype dtype;
+		enum many many;
+		enum use use;
+	} rows[] = {
+		{BUFFER_X, c, compute, PER_LAYER_AND_END, ANY},
+		{BUFFER_NORM1, c, compute, PER_LAYER, ANY},
+		{BUFFER_NORM1_MEAN, 1, DTYPE_F32, PER_LAYER, IF_LAYER_NORM},
+		{BUFFER_NORM1_RSTD, 1, DTYPE_F32, PER_LAYER, ANY},
+		{BUFFER_QKV, qkv, compute, PER_LAYER, ANY},
+		{BUFFER_LSE, cfg->n_heads, DTYPE_F32, PER_LAYER, ANY},
+		{BUFFER_ATT, q, compute, PER_LAYER, ANY},
+		{BUFFER_MID, c, compute, PER_LAYER, IF_TRAINING},
+		{BUFFER_NORM2, c, compute, PER_LAYER, ANY},
+		{BUFFER_NORM2_MEAN, 1, DTYPE_F32, PER_LAYER, IF_LAYER_NORM},
+		{BUFFER_NORM2_RSTD, 1, DTYPE_F32, PER_LAYER, ANY},
+		{BUFFER_GATE, f, compute, PER_LAYER, IF_GATED},
+		{BUFFER_UP, f, compute, PER_LAYER, ANY},
+		{BUFFER_ACT, f, compute, PER_LAYER, ANY},
+		{BUFFER_FINAL, c, compute, ONE, ANY},
+		{BUFFER_FINAL_MEAN, 1, DTYPE_F32, ONE, IF_LAYER_NORM},
+		{BUFFER_FINAL_RSTD, 1, DTYPE_F32, ONE, ANY},
+		{BUFFER_LOGITS, cfg->vocab_size, compute, ONE, ANY},
+		{BUFFER_D_X, c, compute, ONE, IF_TRAINING},
+		{BUFFER_D_NORM, c, compute, ONE, IF_TRAINING},
+		{BUFFER_D_QKV, qkv, compute, ONE, IF_TRAINING},
+		{BUFFER_D_ATT, q, compute, ONE, IF_TRAINING},
+		{BUFFER_D_GATE, f, compute, ONE, IF_GATED_TRAINING},
+		{BUFFER_D_UP, f, compute, ONE, IF_TRAINING},
+	};
+	const struct model__traits traits = model__traits(cfg);
+
+	memset(places, 0, BUFFER_COUNT * sizeof(places[0]));
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct model__place *p = &places[rows[i].buffer];
+		int layers = (int)cfg->n_layers;
+
+		if ((rows[i].use == IF_LAYER_NORM && traits.rms) || (rows[i].use == IF_GATED && !traits.gated) ||
+		    (rows[i].use == IF_TRAINING && !o->training) ||
+		    (rows[i].use == IF_GATED_TRAINING && (!traits.gated || !o->training)))
+			continue;
+		p->width = rows[i].width;
+		p->dtype = rows[i].dtype;
+		p->copies = 1;
+		if (o->training && rows[i].many == PER_LAYER_AND_END)
+			p->copies = layers + 1;
+		else if (o->training && !o->recompute && rows[i].many == PER_LAYER)
+			p->copies = layers;
+	}
+}
+
+/* Offsets; *bytes of all. False if they do not fit. */
+static bool
+carve(struct model__place places[BUFFER_COUNT], int64_t n_rows, size_t *bytes)
+{
+	size_t at = 0, size;
+
+	for (int i = 0; i < BUFFER_COUNT; i++) {
+		struct model__place *p = &places[i];
+		int64_t rows = i == BUFFER_LOGITS && n_rows > MODEL_LOGITS_ROWS ? MODEL_LOGITS_ROWS : n_rows;
+
+		if (!mem_mul((size_t)rows, (size_t)p->width, &size) || !mem_mul(size, dtype_size(p->dtype), &size) ||
+		    !mem_add(size, 63, &size))
+			return false;
+		p->offset = at;
+		p->copy_bytes = size & ~(size_t)63;
+		if (!mem_mul(p->copy_bytes, (size_t)p->copies, &size) || !mem_add(at, size, &at))
+			return false;
+	}
+	*bytes = at;
+	return at <= PTRDIFF_MAX;
+}
+
+static int
+plan(const struct model_config *cfg, enum dtype compute, const struct model_session_options *o,
+    struct model__place places[BUFFER_COUNT], size_t *bytes, struct err_note *note)
+{
+	if (o->max_tokens < 1 || o->max_tokens > cfg->context) {
+		err_note_set(note, ERR_RANGE, "max_tokens");
+		err_note_expected(note, "1 to the model's context, %" PRId64, cfg->context);
+		err_note_found(note, "%" PRId64, o->max_tokens);
+		return ERR_RANGE;
+	}
+	if (o->max_batch < 1 || o->max_batch > MODEL_MAX_DIM / o->max_tokens) {
+		err_note_set(note, ERR_RANGE, "max_batch");
+		err_note_expected(note, "at least 1, and at most %" PRId64 " with %" PRId64 " tokens", MODEL_MAX_DIM / o->max_tokens,
+		    o->max_tokens);
+		err_note_found(note, "%" PRId64, o->max_batch);
+		return ERR_RANGE;
+	}
+	lay_out(cfg, o, compute, places);
+	if (!carve(places, o->max_batch * o->max_tokens, bytes)) {
+		err_note_set(note, ERR_RANGE, "activations");
+		err_note_expected(note, "bytes that memory arithmetic holds");
+		err_note_found(note, "%" PRId64 " sequences of %" PRId64 " tokens", o->max_batch, o->max_tokens);
+		return ERR_RANGE;
+	}
+	return 0;
+}
+
+int
+model_session_plan(const struct model_config *cfg, enum dtype compute_dtype, const struct model_session_options *options,
+    size_t *bytes, struct err_note *note)
+{
+	struct model__place places[BUFFER_COUNT];
+
+	return plan(cfg, compute_dtype, options, places, bytes, note);
+}
+
+int
+model_session_new(struct model_session **session, const struct model *model, struct kernels *kernels,
+    const struct model_session_options *options, struct err_note *note)
+{
+	struct model_session *s = NULL;
+	const struct model_config *cfg = &model->config;
+	int rc;
+
+	*session = NULL;
+	if ((s = mem_alloc(1, sizeof(*s))) == NULL)
+		return err_note_set(note, ENOMEM, "session");
+	s->model = model;
+	s->kernels = kernels;
+	s->options = *options;
+	s->traits = model__traits(cfg);
+	s->slots_layer = -1;
+	if ((rc = plan(cfg, kernels_dtype(kernels), options, s->places, &s->bytes, note)) != 0)
+		goto out;
+	if (s->traits.rope) {
+		if ((s->rope_freq = mem_alloc((size_t)(cfg->head_dim / 2), sizeof(s->rope_freq[0]))) == NULL) {
+			rc = err_note_set(note, ENOMEM, "rotary frequencies");
+			goto out;
+		}
+		model__rope_freq(cfg, s->rope_freq);
+	}
+	if ((s->tokens = mem_alloc((size_t)(options->max_batch * options->max_tokens), sizeof(s->tokens[0]))) == NULL ||
+	    (s->data = kernels_alloc(kernels, s->bytes)) == NULL) {
+		rc = err_note_set(note, ENOMEM, "activations, %zu bytes", s->bytes);
+		goto out;
+	}
+	*session = s;
+	s = NULL;
+out:
+	model_session_destroy(&s);
+	return rc;
+}
+
+void
+model_session_destroy(struct model_session **session)
+{
+	struct model_session *s = *session;
+
+	if (s == NULL)
+		return;
+	if (s->data != NULL)
+		kernels_free(s->kernels, s->data);
+	free(s->tokens);
+	free(s->rope_freq);
+	free(s);
+	*session = NULL;
+}
+
+void
+model_session_hooks(struct model_session *s, const struct model_hooks *hooks)
+{
+	s->hooks = *hooks;
+}
+
+size_t
+model_session_bytes(const struct model_session *s)
+{
+	return s->bytes;
+}
+
+struct tensor
+model__buffer(const struct model_session *s, enum buffer buffer, int layer)
+{
+	const struct model__place *p = &s->places[buffer == BUFFER_MID && !s->options.training ? BUFFER_X : buffer];
+	char *data = s->data + p->offset + (p->copies > 1 ? p->copy_bytes * (size_t)layer : 0);
+
+	if (p->copies == 0)
+		log_fatal("model.buffer", "buffer=%d msg=\"not in this session\"", buffer);
+	if (p->width == 1)
+		return tensor_1d(data, p->dtype, s->b * s->t);
+	return tensor_2d(data, p->dtype, s->b * s->t, p->width);
+}
+
+float *
+model__floats(const struct model_session *s, enum buffer buffer, int layer)
+{
+	return model__buffer(s, buffer, layer).data;
+}
+
+struct model__heads
+model__heads(const struct model_session *s, enum buffer buffer, int layer)
+{
+	const struct model_config *cfg = &s->model->config;
+	struct tensor rows = model__buffer(s, buffer, layer);
+	size_t head_bytes = (size_t)cfg->head_dim * dtype_size(rows.dtype);
+	struct kernels_heads h = {.data = rows.data, .dtype = rows.dtype, .stride = rows.dims[1], .head_dim = cfg->head_dim};
+	struct model__heads out = {h, h, h};
+
+	out.q.n_heads = cfg->n_heads;
+	out.k.n_heads = out.v.n_heads = cfg->n_kv_heads;
+	out.k.data = (char *)rows.data + head_bytes * (size_t)cfg->n_heads;
+	out.v.data = (char *)rows.data + head_bytes * (size_t)(cfg->n_heads + cfg->n_kv_heads);
+	return out;
+}
+
+void
+model__need(const struct model_session *s, int layer)
+{
+	if (s->hooks.need != NULL)
+		s->hooks.need(s->hooks.arg, layer);
+}
+
+void
+model__done(const struct model_session *s, int layer)
+{
+	if (s->hooks.done != NULL)
+		s->hooks.done(s->hooks.arg, layer);
+}

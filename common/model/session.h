@@ -1,0 +1,67 @@
+/*
+ * session - the inside of a model_session, for forward.c, backward.c and loss.c.
+ */
+#ifndef SALT_MODEL_SESSION_H
+#define SALT_MODEL_SESSION_H
+
+#include "model/internal.h"
+
+/* Activations. One table (session.c) gives each its width, rows, copies and dtype, and so the carve of the allocation. */
+enum buffer {
+	BUFFER_X,			/* input of each layer, then of the final norm */
+	BUFFER_NORM1, BUFFER_NORM1_MEAN, BUFFER_NORM1_RSTD,
+	BUFFER_QKV, BUFFER_LSE, BUFFER_ATT,
+	BUFFER_MID,			/* after attention's residual; inference adds in place: the same memory as X */
+	BUFFER_NORM2, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD,
+	BUFFER_GATE, BUFFER_UP, BUFFER_ACT,
+	BUFFER_FINAL, BUFFER_FINAL_MEAN, BUFFER_FINAL_RSTD,
+	BUFFER_LOGITS,
+	/* backward's, one copy each */
+	BUFFER_D_X, BUFFER_D_NORM, BUFFER_D_QKV, BUFFER_D_ATT, BUFFER_D_GATE, BUFFER_D_UP,
+	BUFFER_COUNT
+};
+
+struct model__place {
+	size_t offset;			/* bytes from the start of the allocation */
+	size_t copy_bytes;
+	int copies;			/* 0: this session has none */
+	int64_t width;			/* elements of a row */
+	enum dtype dtype;
+};
+
+enum session_state { STATE_EMPTY, STATE_FORWARD, STATE_LOSS };
+
+struct model_session {
+	const struct model *model;
+	struct kernels *kernels;
+	struct model_session_options options;
+	struct model_hooks hooks;
+	struct model__traits traits;
+	struct model__place places[BUFFER_COUNT];
+	char *data;			/* from kernels_alloc */
+	size_t bytes;
+	float *rope_freq;		/* host [D/2]; NULL without rope */
+	int32_t *tokens;		/* host, of the last forward */
+	enum session_state state;
+	int64_t b, t;			/* of the last forward */
+	int slots_layer;		/* layer whose activations single copies hold; -1: none */
+};
+
+/* The view [B*T, width] (width 1: [B*T]) of a buffer; layer picks the copy where there are several, and is ignored where there is one. */
+struct tensor model__buffer(const struct model_session *s, enum buffer buffer, int layer);
+/* The same as fp32 numbers: means, rstds, lse. */
+float *model__floats(const struct model_session *s, enum buffer buffer, int layer);
+
+/* q, k, v inside a fused row: of BUFFER_QKV or BUFFER_D_QKV. */
+struct model__heads {
+	struct kernels_heads q, k, v;
+};
+struct model__heads model__heads(const struct model_session *s, enum buffer buffer, int layer);
+
+void model__need(const struct model_session *s, int layer);
+void model__done(const struct model_session *s, int layer);
+
+/* model__layer_forward - X of the layer to X of the next. output false: stops when all that backward wants is there. */
+void model__layer_forward(struct model_session *s, int layer, bool output);
+
+#endif
