@@ -26,8 +26,9 @@ static int check_count, check_failures;
 /* For what the rest of the test cannot go on without. */
 #define REQUIRE(cond)									\
 	do {										\
+		int check_failed = check_failures;	/* cond is evaluated once: it may do things */	\
 		CHECK(cond);								\
-		if (!(cond))								\
+		if (check_failures != check_failed)					\
 			exit(1);							\
 	} while (0)
 
