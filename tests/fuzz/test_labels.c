@@ -1,0 +1,115 @@
+/*
+ * Any bytes into labels_decode, half of them with length and checksum made right, so that the payload's rules are reached. What is
+ * accepted obeys the promises of struct labels_batch, and a sampled record is the only encoding of its rows.
+ */
+#include "labels/labels.h"
+
+#include "fuzz.h"
+
+static void
+check_rows(const struct labels_spec *spec, const struct labels_batch *b, const uint8_t *bytes, size_t len, struct hash128 tokens)
+{
+	int32_t *n_unique, *ids, *counts;
+	struct labels_buf buf = {0};
+	struct err_note note;
+
+	CHECK(b->n_rows == spec->context);
+	if (spec->kind == LABELS_KIND_DENSE)
+		return;
+	for (size_t r = 0; r < b->n_rows; r++) {
+		double sum = (double)b->tail[r];
+
+		CHECK(b->tail[r] >= 0 && b->row_offsets[r] < b->row_offsets[r + 1]);
+		for (int64_t e = b->row_offsets[r]; e < b->row_offsets[r + 1]; e++) {
+			CHECK(b->ids[e] >= 0 && (uint32_t)b->ids[e] < spec->vocab && b->weights[e] >= 0);
+			CHECK(e == b->row_offsets[r] || b->ids[e] > b->ids[e - 1]);
+			sum += (double)b->weights[e];
+		}
+		CHECK_NEAR(sum, 1, 1e-5);
+	}
+	if (spec->kind != LABELS_KIND_SAMPLED)
+		return;
+	n_unique = calloc(spec->context, sizeof(*n_unique));
+	ids = calloc((size_t)spec->context * spec->n_samples, sizeof(*ids));
+	counts = calloc((size_t)spec->context * spec->n_samples, sizeof(*counts));
+	for (size_t r = 0; r < b->n_rows; r++)
+		for (int64_t e = b->row_offsets[r]; e < b->row_offsets[r + 1]; e++) {
+			size_t at = r * spec->n_samples + (size_t)n_unique[r]++;
+
+			ids[at] = b->ids[e];
+			counts[at] = (int32_t)lrint((double)b->weights[e] * spec->n_samples);
+		}
+	CHECK(labels_encode_sampled(spec, tokens, n_unique, ids, counts, &buf, &note) == 0);
+	CHECK(buf.len == len && memcmp(buf.bytes, bytes, len) == 0);
+	labels_buf_free(&buf);
+	free(n_unique);
+	free(ids);
+	free(counts);
+}
+
+int
+main(void)
+{
+	static const char *const names[3] = {"sampled", "topk", "dense"};
+	static const int32_t tokens[3][4] = {{11, 69999, 0, 7}, {11, 69999, 0, 7}, {4, 0, 1, 2}};
+	static const struct labels_spec specs[3] = {
+		{.kind = LABELS_KIND_SAMPLED, .version = 1, .context = 3, .vocab = 70000, .n_samples = 300, .tau = 1},
+		{.kind = LABELS_KIND_TOPK, .version = 1, .context = 3, .vocab = 65537, .k = 3, .tau = 1},
+		{.kind = LABELS_KIND_DENSE, .version = 1, .context = 3, .vocab = 5, .tau = 1},
+	};
+	struct labels_batch batch = {0};
+	uint8_t seed[3][256], bytes[512];
+	size_t seed_len[3], accepted = 0;
+
+	for (int i = 0; i < 3; i++) {
+		char path[128];
+		FILE *f;
+
+		snprintf(path, sizeof(path), "tests/golden/labels/%s.bin", names[i]);
+		f = fopen(path, "rb");
+		REQUIRE(f != NULL);
+		seed_len[i] = fread(seed[i], 1, sizeof(seed[i]), f);
+		fclose(f);
+	}
+	fuzz_seed(20260131);
+	for (int round = 0; round < 60000; round++) {
+		int which = round % 3;
+		struct labels_spec spec = specs[which];
+		struct hash128 want = hash_tokens(tokens[which], 4);
+		struct labels_header h;
+		struct err_note note;
+		uint8_t *exact;
+		size_t n;
+
+		memcpy(bytes, seed[which], seed_len[which]);
+		if (round & 1) {
+			uint32_t payload;
+			uint64_t sum;
+
+			/* only the payload, the last 8 bytes kept for the checksum */
+			n = 40 + fuzz_mutate(bytes + 40, seed_len[which] - 48, sizeof(bytes) - 48) + 8;
+			payload = (uint32_t)(n - 48);
+			memcpy(bytes + 32, &payload, 4);
+			sum = hash_bytes64(bytes, n - 8);
+			memcpy(bytes + n - 8, &sum, 8);
+		} else {
+			n = fuzz_mutate(bytes, seed_len[which], sizeof(bytes));
+		}
+		exact = malloc(n > 0 ? n : 1);
+		memcpy(exact, bytes, n);
+		labels_batch_clear(&batch);
+		if (labels_decode(&spec, want, exact, n, &batch, &note) == 0) {
+			accepted++;
+			check_rows(&spec, &batch, exact, n, want);
+		} else {
+			CHECK(batch.n_rows == 0 && note.name[0] != '\0');
+		}
+		if (labels_peek(exact, n, &h, &note) == 0)
+			labels_check(&spec, NULL, exact, n, &note);
+		free(exact);
+	}
+	fprintf(stderr, "%zu accepted\n", accepted);
+	CHECK(accepted > 100);
+	labels_batch_free(&batch);
+	return check_done();
+}
