@@ -1,0 +1,375 @@
+/* status - metrics, state and phase, and snapshots of them. */
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "json/json.h"
+#include "status/status.h"
+
+#define RATE_TIME_S 10.0		/* weight of the past falls to 1/e over this */
+#define RATE_STEP_MS 500		/* snapshots closer than this leave rates alone */
+
+struct status_metric {
+	enum status_kind kind;
+	char name[STATUS_TEXT_MAX], unit[STATUS_TEXT_MAX / 2];
+	char *help;
+	_Atomic uint64_t bits;		/* a count, or a double's bits */
+	uint64_t rated_at_count;	/* under the lock of struct status */
+	double rate_per_s;
+};
+
+struct status {
+	pthread_mutex_t lock;		/* everything but the metrics' bits */
+	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX], host[STATUS_TEXT_MAX], version[STATUS_TEXT_MAX];
+	char phase[STATUS_TEXT_MAX], last_error[STATUS_ERROR_MAX];
+	int64_t start_ms, state_since_ms, rated_ms;
+	bool rated;
+	uint64_t step, steps_total;
+	size_t n_states, state;
+	struct { char name[STATUS_TEXT_MAX]; int64_t spent_ms; } states[STATUS_STATES_MAX];
+	size_t n_metrics;
+	struct status_metric metrics[STATUS_METRICS_MAX];
+};
+
+/* Copies and cuts, never inside a UTF-8 character. */
+static void
+put_text(char *out, size_t size, const char *s)
+{
+	size_t n = strlen(s);
+
+	if (n >= size) {
+		n = size - 1;
+		while (n > 0 && ((unsigned char)s[n] & 0xC0) == 0x80)
+			n--;
+	}
+	memmove(out, s, n);
+	out[n] = '\0';
+}
+
+struct status *
+status_new(const char *role, const char *name, const char *version, int64_t now_ms)
+{
+	struct status *st = calloc(1, sizeof(*st));
+	char host[256] = "";
+
+	if (st == NULL)
+		return NULL;
+	if (pthread_mutex_init(&st->lock, NULL) != 0) {
+		free(st);
+		return NULL;
+	}
+	gethostname(host, sizeof(host) - 1);
+	put_text(st->role, sizeof(st->role), role);
+	put_text(st->name, sizeof(st->name), name);
+	put_text(st->host, sizeof(st->host), host);
+	put_text(st->version, sizeof(st->version), version);
+	st->start_ms = st->state_since_ms = st->rated_ms = now_ms;
+	status_state(st, "starting", now_ms);
+	return st;
+}
+
+void
+status_destroy(struct status **st)
+{
+	if (st == NULL || *st == NULL)
+		return;
+	for (size_t i = 0; i < (*st)->n_metrics; i++)
+		free((*st)->metrics[i].help);
+	pthread_mutex_destroy(&(*st)->lock);
+	free(*st);
+	*st = NULL;
+}
+
+struct status_metric *
+status_register(struct status *st, enum status_kind kind, const char *name, const char *unit, const char *help)
+{
+	struct status_metric *m = NULL;
+	size_t n = strlen(name);
+
+	if (n == 0 || n >= sizeof(m->name) || name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_")] != '\0' ||
+	    (name[0] >= '0' && name[0] <= '9'))
+		return NULL;
+	pthread_mutex_lock(&st->lock);
+	for (size_t i = 0; i < st->n_metrics; i++)
+		if (strcmp(st->metrics[i].name, name) == 0)
+			goto out;
+	if (st->n_metrics == STATUS_METRICS_MAX)
+		goto out;
+	m = &st->metrics[st->n_metrics];
+	if ((m->help = strdup(help)) == NULL) {
+		m = NULL;
+		goto out;
+	}
+	m->kind = kind;
+	put_text(m->name, sizeof(m->name), name);
+	put_text(m->unit, sizeof(m->unit), unit);
+	atomic_init(&m->bits, 0);		/* all bits zero is 0.0 too */
+	st->n_metrics++;
+out:
+	pthread_mutex_unlock(&st->lock);
+	return m;
+}
+
+static double
+from_bits(uint64_t bits)
+{
+	double v;
+
+	memcpy(&v, &bits, sizeof(v));
+	return v;
+}
+
+static uint64_t
+to_bits(double v)
+{
+	uint64_t bits;
+
+	memcpy(&bits, &v, sizeof(bits));
+	return bits;
+}
+
+static bool
+is_count(const struct status_metric *m)
+{
+	return m->kind == STATUS_COUNTER || m->kind == STATUS_RATED || m->kind == STATUS_TIMER;
+}
+
+void
+status_add(struct status_metric *m, uint64_t n)
+{
+	if (m != NULL && is_count(m))
+		atomic_fetch_add_explicit(&m->bits, n, memory_order_relaxed);
+}
+
+void
+status_set(struct status_metric *m, double value)
+{
+	if (m != NULL && !is_count(m))
+		atomic_store_explicit(&m->bits, to_bits(value), memory_order_relaxed);
+}
+
+void
+status_max(struct status_metric *m, double value)
+{
+	uint64_t before;
+
+	if (m == NULL || is_count(m))
+		return;
+	before = atomic_load_explicit(&m->bits, memory_order_relaxed);
+	while (value > from_bits(before) && !atomic_compare_exchange_weak_explicit(&m->bits, &before, to_bits(value),
+	    memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+double
+status_get(const struct status_metric *m)
+{
+	uint64_t bits;
+
+	if (m == NULL)
+		return 0;
+	bits = atomic_load_explicit(&((struct status_metric *)(uintptr_t)m)->bits, memory_order_relaxed);
+	if (m->kind == STATUS_TIMER)
+		return (double)bits / 1e9;
+	return is_count(m) ? (double)bits : from_bits(bits);
+}
+
+void
+status_state(struct status *st, const char *state, int64_t now_ms)
+{
+	char name[STATUS_TEXT_MAX];
+	size_t i;
+
+	put_text(name, sizeof(name), state);
+	pthread_mutex_lock(&st->lock);
+	if (st->n_states > 0 && now_ms > st->state_since_ms)
+		st->states[st->state].spent_ms += now_ms - st->state_since_ms;
+	st->state_since_ms = now_ms;
+	for (i = 0; i < st->n_states && strcmp(st->states[i].name, name) != 0; i++)
+		;
+	if (i == STATUS_STATES_MAX)
+		i--;				/* too many names: they share the last one's time */
+	if (i >= st->n_states)
+		st->n_states = i + 1;
+	put_text(st->states[i].name, sizeof(st->states[i].name), name);
+	st->state = i;
+	pthread_mutex_unlock(&st->lock);
+}
+
+void
+status_phase(struct status *st, const char *phase)
+{
+	pthread_mutex_lock(&st->lock);
+	put_text(st->phase, sizeof(st->phase), phase);
+	pthread_mutex_unlock(&st->lock);
+}
+
+void
+status_step(struct status *st, uint64_t step, uint64_t steps_total)
+{
+	pthread_mutex_lock(&st->lock);
+	st->step = step;
+	st->steps_total = steps_total;
+	pthread_mutex_unlock(&st->lock);
+}
+
+void
+status_error(struct status *st, const char *text)
+{
+	pthread_mutex_lock(&st->lock);
+	put_text(st->last_error, sizeof(st->last_error), text);
+	pthread_mutex_unlock(&st->lock);
+}
+
+/* Under the lock. */
+static void
+move_rates(struct status *st, int64_t now_ms)
+{
+	int64_t dt_ms = now_ms - st->rated_ms;
+	double dt_s = (double)dt_ms / 1000, fresh = -expm1(-dt_s / RATE_TIME_S);
+
+	if (dt_ms < RATE_STEP_MS)
+		return;
+	for (size_t i = 0; i < st->n_metrics; i++) {
+		struct status_metric *m = &st->metrics[i];
+		uint64_t count;
+		double rate;
+
+		if (m->kind != STATUS_RATED)
+			continue;
+		count = atomic_load_explicit(&m->bits, memory_order_relaxed);
+		rate = (double)(count - m->rated_at_count) / dt_s;
+		m->rate_per_s = st->rated ? m->rate_per_s + fresh * (rate - m->rate_per_s) : rate;
+		m->rated_at_count = count;
+	}
+	st->rated = true;
+	st->rated_ms = now_ms;
+}
+
+void
+status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *out)
+{
+	memset(out, 0, sizeof(*out));
+	pthread_mutex_lock(&st->lock);
+	move_rates(st, now_ms);
+	put_text(out->role, sizeof(out->role), st->role);
+	put_text(out->name, sizeof(out->name), st->name);
+	put_text(out->host, sizeof(out->host), st->host);
+	put_text(out->version, sizeof(out->version), st->version);
+	put_text(out->state, sizeof(out->state), st->states[st->state].name);
+	put_text(out->phase, sizeof(out->phase), st->phase);
+	put_text(out->last_error, sizeof(out->last_error), st->last_error);
+	out->pid = getpid();
+	out->step = st->step;
+	out->steps_total = st->steps_total;
+	out->uptime_s = (double)(now_ms - st->start_ms) / 1000;
+	out->n_states = st->n_states;
+	for (size_t i = 0; i < st->n_states; i++) {
+		int64_t ms = st->states[i].spent_ms;
+
+		if (i == st->state && now_ms > st->state_since_ms)
+			ms += now_ms - st->state_since_ms;
+		put_text(out->states[i].name, sizeof(out->states[i].name), st->states[i].name);
+		out->states[i].seconds = (double)ms / 1000;
+	}
+	out->n_metrics = st->n_metrics;
+	for (size_t i = 0; i < st->n_metrics; i++) {
+		struct status_metric *m = &st->metrics[i];
+		struct status_value *v = &out->metrics[i];
+
+		v->kind = m->kind;
+		put_text(v->name, sizeof(v->name), m->name);
+		put_text(v->unit, sizeof(v->unit), m->unit);
+		v->help = m->help;
+		v->value = status_get(m);
+		v->rate_per_s = m->kind == STATUS_RATED ? m->rate_per_s : 0;
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
+/* Counts and depths as whole numbers while a double holds them exactly. */
+static struct json *
+number(double v)
+{
+	return fabs(v) < 9007199254740992.0 && v == floor(v) ? json_new_int((int64_t)v) : json_new_num(v);
+}
+
+/* The metrics of one or two kinds as an object; rates: their rates instead. */
+static struct json *
+group(const struct status_snapshot *snap, enum status_kind a, enum status_kind b, bool rates)
+{
+	struct json *o = json_new_object();
+	int rc = o == NULL;
+
+	for (size_t i = 0; i < snap->n_metrics && rc == 0; i++) {
+		const struct status_value *v = &snap->metrics[i];
+		char name[STATUS_TEXT_MAX + 8];
+		size_t n = strlen(v->name);
+
+		if (v->kind != a && v->kind != b)
+			continue;
+		if (rates && n > 6 && strcmp(v->name + n - 6, "_total") == 0)
+			n -= 6;
+		snprintf(name, sizeof(name), "%.*s%s", (int)n, v->name, rates ? "_per_s" : "");
+		rc = json_put(o, name, rates ? json_new_num(v->rate_per_s) : number(v->value));
+	}
+	if (rc != 0)
+		json_close(&o);
+	return o;
+}
+
+static struct json *
+state_seconds(const struct status_snapshot *snap)
+{
+	struct json *o = json_new_object();
+	int rc = o == NULL;
+
+	for (size_t i = 0; i < snap->n_states && rc == 0; i++)
+		rc = json_put(o, snap->states[i].name, json_new_num(snap->states[i].seconds));
+	if (rc != 0)
+		json_close(&o);
+	return o;
+}
+
+char *
+status_json(const struct status_snapshot *snap)
+{
+	struct json *o = json_new_object();
+	char *text = NULL;
+
+	if (o == NULL)
+		return NULL;
+	if (json_put(o, "role", json_new_text(snap->role)) == 0 && json_put(o, "name", json_new_text(snap->name)) == 0 &&
+	    json_put(o, "pid", json_new_int(snap->pid)) == 0 && json_put(o, "host", json_new_text(snap->host)) == 0 &&
+	    json_put(o, "version", json_new_text(snap->version)) == 0 && json_put(o, "state", json_new_text(snap->state)) == 0 &&
+	    json_put(o, "phase", json_new_text(snap->phase)) == 0 && json_put(o, "step", json_new_int((int64_t)snap->step)) == 0 &&
+	    json_put(o, "steps_total", json_new_int((int64_t)snap->steps_total)) == 0 &&
+	    json_put(o, "uptime_s", json_new_num(snap->uptime_s)) == 0 &&
+	    json_put(o, "rates", group(snap, STATUS_RATED, STATUS_RATED, true)) == 0 &&
+	    json_put(o, "queues", group(snap, STATUS_QUEUE, STATUS_QUEUE, false)) == 0 &&
+	    json_put(o, "counters", group(snap, STATUS_COUNTER, STATUS_RATED, false)) == 0 &&
+	    json_put(o, "gauges", group(snap, STATUS_GAUGE, STATUS_GAUGE, false)) == 0 &&
+	    json_put(o, "timers", group(snap, STATUS_TIMER, STATUS_TIMER, false)) == 0 &&
+	    json_put(o, "state_seconds", state_seconds(snap)) == 0 &&
+	    json_put(o, "last_error", snap->last_error[0] != '\0' ? json_new_text(snap->last_error) : json_new_null()) == 0)
+		text = json_print(o, false);
+	json_close(&o);
+	return text;
+}
+
+char *
+status_snapshot_json(struct status *st, int64_t now_ms)
+{
+	struct status_snapshot *snap = malloc(sizeof(*snap));	/* about 20 KiB: not for a small thread stack */
+	char *text = NULL;
+
+	if (snap != NULL) {
+		status_snapshot(st, now_ms, snap);
+		text = status_json(snap);
+	}
+	free(snap);
+	return text;
+}
