@@ -7,10 +7,10 @@
  *  - Shapes are checked by the caller's construction; a wrong shape is our bug and ends the process (log_fatal).
  *  - Deterministic: the same inputs, shapes and number of threads give the same bits, always. Reductions over rows go in fixed blocks
  *    that depend on the shape only, never on the number of threads or on timing; no atomics on floats.
- *    Kernels other than matrix products give the same bits for any number of threads. With threads = 1 matrix products give the
- *    same bits wherever they run. (OpenBLAS is called through one helper that fixes its thread count for the call.)
- *  - x86 variants are chosen inside by function multi-versioning; each fast kernel has NAME_ref beside it in kernels_ref.h:
- *    scalar, obvious, tested against PyTorch; fast against _ref at odd sizes.
+ *    All kernels give the same bits for any number of threads, matrix products too: OpenBLAS runs on one thread, the parts of a
+ *    product are cut by its shape. Bits do depend on the processor (OpenBLAS's own kernels, fused multiply-add).
+ *  - x86 variants are chosen inside, when a context is made; each fast kernel has NAME_ref beside it in kernels_ref.h:
+ *    scalar, obvious; fast against _ref at odd sizes.
  *  - d_x kernels that say "adds" accumulate; the others overwrite.
  *  - dtype: activations and parameters are in the context's compute dtype (fp32 now; bf16 later), statistics (mean, rstd, lse, losses)
  *    and parameter gradients always fp32.

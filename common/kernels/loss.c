@@ -1,0 +1,247 @@
+#include "kernels/internal.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "log/log.h"
+
+/* Logits that exist at a time, in floats; rows are at least MIN_ROWS so that the products stay products of matrices. */
+#define LOGITS (2 << 20)
+#define MIN_ROWS 64
+#define MAX_ROWS 1024
+
+int64_t
+kernels__logit_rows(int64_t v)
+{
+	int64_t rows = LOGITS / v / 16 * 16;
+
+	return rows < MIN_ROWS ? MIN_ROWS : rows > MAX_ROWS ? MAX_ROWS : rows;
+}
+
+struct row {
+	double loss, hard, soft, entropy;
+	bool correct, soft_known;
+};
+
+/* The soft label of one row, as the residual rule makes it. */
+struct soft {
+	int64_t n;
+	const int32_t *ids;
+	const float *values;
+	const float *dense;
+	double scale;			/* values are multiplied by it: 1 / sum for renormalise, else 1 */
+	double at_next;			/* mass added at y: true_token's tail */
+	double tail;			/* mass of the ghost class */
+};
+
+static double
+xlogx(double x)
+{
+	return x > 0 ? x * log(x) : 0;
+}
+
+static struct soft
+soft_of(const struct kernels_targets *t, int64_t m, int64_t v)
+{
+	struct soft s = {.scale = 1};
+	double sum = 0, tail;
+
+	if (t->dense != NULL) {
+		s.dense = t->dense + m * v;
+		return s;
+	}
+	if (t->offsets == NULL)
+		log_fatal("kernels.targets", "row=%lld weight=%g labels=none", (long long)m, (double)t->weight[m]);
+	s.n = t->offsets[m + 1] - t->offsets[m];
+	s.ids = t->ids + t->offsets[m];
+	s.values = t->values + t->offsets[m];
+	for (int64_t i = 0; i < s.n; i++) {
+		if (s.ids[i] < 0 || s.ids[i] >= v || (i > 0 && s.ids[i] <= s.ids[i - 1]))
+			log_fatal("kernels.targets", "row=%lld id=%d vocab=%lld", (long long)m, (int)s.ids[i], (long long)v);
+		sum += (double)s.values[i];
+	}
+	tail = sum < 1 ? 1 - sum : 0;
+	if (t->residual == KERNELS_RESIDUAL_TRUE_TOKEN)
+		s.at_next = tail;
+	else if (t->residual == KERNELS_RESIDUAL_GHOST)
+		s.tail = s.n < v ? tail : 0;
+	else if (sum > 0)
+		s.scale = 1 / sum;
+	else
+		s.at_next = 1;			/* nothing to renormalise: the label says nothing beyond y */
+	return s;
+}
+
+/* Log-sum-exp of z over the ids that s does not keep: its own maximum, so that a small rest does not cancel away. */
+static double
+lse_outside(const struct vec *vec, const float *z, int64_t v, const struct soft *s, float *work)
+{
+	double sum = 0;
+	float top = -INFINITY;
+
+	for (int64_t i = 0, at = 0; i <= s->n; i++) {
+		int64_t end = i < s->n ? s->ids[i] : v;
+		float here = vec->max(z + at, end - at);
+
+		top = here > top ? here : top;
+		at = end + 1;
+	}
+	for (int64_t i = 0, at = 0; i <= s->n; i++) {
+		int64_t end = i < s->n ? s->ids[i] : v;
+
+		if (end > at) {
+			vec->exp(work, z + at, 1, top, end - at);
+			sum += (double)vec->sum(work, end - at);
+		}
+		at = end + 1;
+	}
+	return (double)top + log(sum);
+}
+
+/* Cross-entropy to the soft label and the label's entropy; z are logits still. */
+static void
+soft_loss(struct row *r, const float *z, int64_t v, int32_t y, const struct soft *s, double lse, double lse_tail)
+{
+	double soft = 0, entropy = 0, at_next = s->at_next;
+
+	if (s->dense != NULL) {
+		for (int64_t i = 0; i < v; i++) {
+			double q = (double)s->dense[i];
+
+			if (q != 0) {
+				soft += q * (lse - (double)z[i]);
+				entropy -= xlogx(q);
+			}
+		}
+	}
+	for (int64_t i = 0; i < s->n; i++) {
+		double q = (double)s->values[i] * s->scale;
+
+		if (s->ids[i] == y) {		/* one class: the kept mass and the tail put there */
+			q += at_next;
+			at_next = 0;
+		}
+		if (q != 0) {
+			soft += q * (lse - (double)z[s->ids[i]]);
+			entropy -= xlogx(q);
+		}
+	}
+	if (at_next > 0) {
+		soft += at_next * (lse - (double)z[y]);
+		entropy -= xlogx(at_next);
+	}
+	if (s->tail > 0) {
+		soft += s->tail * (lse - lse_tail);
+		entropy -= xlogx(s->tail);
+	}
+	r->soft = soft;
+	r->entropy = entropy;
+}
+
+/*
+ * One row: losses, and with grad the logits z become grad_scale * dloss/dz. work: [V].
+ * First grad_scale * p (for ghost: less w * tail * p / P_tail outside), then what q holds is taken away at its ids.
+ */
+static void
+row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_targets *t, int64_t m, bool grad, float grad_scale,
+    float *work, struct row *r)
+{
+	int32_t y = t->next[m];
+	double w = t->weight != NULL ? (double)t->weight[m] : 0, sum, lse, lse_tail = 0, g = (double)grad_scale;
+	struct soft s = {.scale = 1};
+	float top = vec->max(z, v);
+
+	if (y < 0 || y >= v)
+		log_fatal("kernels.targets", "row=%lld next=%d vocab=%lld", (long long)m, (int)y, (long long)v);
+	r->correct = z[y] == top && vec->count_from(z, y, top) == 0;
+	r->soft_known = w > 0;
+	if (r->soft_known)
+		s = soft_of(t, m, v);
+	if (s.tail > 0)
+		lse_tail = lse_outside(vec, z, v, &s, work);
+	vec->exp(work, z, 1, top, v);
+	sum = (double)vec->sum(work, v);
+	lse = (double)top + log(sum);
+	r->hard = r->loss = lse - (double)z[y];
+	if (r->soft_known) {
+		soft_loss(r, z, v, y, &s, lse, lse_tail);
+		r->loss = (1 - w) * r->hard + w * r->soft;
+	}
+	if (!grad)
+		return;
+
+	vec->scale(work, (float)(g / sum), v);
+	if (s.tail > 0) {
+		for (int64_t i = 0, at = 0; i <= s.n; i++) {
+			int64_t end = i < s.n ? s.ids[i] : v;
+
+			vec->exp(z + at, z + at, 1, (float)lse_tail, end - at);
+			vec->scale(z + at, (float)(-w * s.tail * g), end - at);
+			vec->add(z + at, z + at, work + at, end - at);
+			if (i < s.n)
+				z[end] = work[end];
+			at = end + 1;
+		}
+	} else {
+		memcpy(z, work, (size_t)v * sizeof(float));
+	}
+	if (s.dense != NULL)
+		vec->axpy(z, (float)(-w * g), s.dense, v);
+	for (int64_t i = 0; i < s.n; i++)
+		z[s.ids[i]] -= (float)(w * g * ((double)s.values[i] * s.scale));
+	z[y] -= (float)(g * ((1 - w) + w * s.at_next));
+}
+
+static void
+add_row(struct kernels_loss_sums *sums, const struct row *r)
+{
+	sums->loss += r->loss;
+	sums->hard += r->hard;
+	sums->correct += r->correct;
+	sums->rows++;
+	if (r->soft_known) {
+		sums->soft += r->soft;
+		sums->entropy += r->entropy;
+		sums->kd_rows++;
+	}
+	if (!isfinite(r->loss))
+		sums->finite = false;
+}
+
+void
+kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
+    float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
+{
+	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = kernels__logit_rows(v);
+	bool grad = d_h != NULL && d_h->data != NULL;
+	struct row rows[MAX_ROWS];
+	float *logits, *work;
+
+	kernels__shape(w_out->n_dims == 2 && w_out->dims[1] == c && targets->n_rows == m && v > 0 &&
+	    (!grad || (tensor_count(d_h) == m * c && d_w != NULL && d_w->data != NULL && tensor_count(d_w) == v * c)), "output_loss");
+	chunk = chunk < m ? chunk : m;
+	logits = kernels__scratch(k, ((size_t)chunk + (size_t)k->threads) * (size_t)v);
+	work = logits + chunk * v;
+	*sums = (struct kernels_loss_sums){.finite = true};
+	for (int64_t begin = 0; begin < m; begin += chunk) {
+		int64_t n = m - begin < chunk ? m - begin : chunk;
+		const float *h_rows = kernels__f32(h) + begin * c;
+
+		kernels__sgemm_parts(k, false, true, n, v, c, 1, h_rows, c, kernels__f32(w_out), c, 0, logits, v, NULL);
+#pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > KERNELS_SMALL)
+		for (int64_t i = 0; i < n; i++)
+			row_loss(k->vec, logits + i * v, v, targets, begin + i, grad, grad_scale, work + omp_get_thread_num() * v, &rows[i]);
+		for (int64_t i = 0; i < n; i++) {
+			add_row(sums, &rows[i]);
+			if (targets->row_loss != NULL)
+				targets->row_loss[begin + i] = (float)rows[i].loss;
+			if (targets->row_hard != NULL)
+				targets->row_hard[begin + i] = (float)rows[i].hard;
+		}
+		if (!grad)
+			continue;
+		kernels__sgemm_parts(k, false, false, n, c, v, 1, logits, v, kernels__f32(w_out), c, 0, kernels__f32(d_h) + begin * c, c, NULL);
+		kernels__sgemm_parts(k, true, false, v, c, n, 1, logits, v, h_rows, c, 1, kernels__f32(d_w), c, NULL);
+	}
+}

@@ -1,0 +1,158 @@
+#include "kernels/vec.h"
+
+#include "kernels/vec_math.h"
+#include "kernels/vec_rows.h"
+
+#define GELU_A 0.7978845608028654f	/* sqrt(2 / pi) */
+#define GELU_B 0.044715f
+
+static void
+add(float *y, const float *a, const float *b, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = a[i] + b[i];
+}
+
+static void
+scale(float *y, float a, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] *= a;
+}
+
+static void
+axpy(float *y, float a, const float *x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = VEC_FMA(a, x[i], y[i]);
+}
+
+/* 0.5 (1 + tanh(u)) = sigmoid(2 u): no cancellation where tanh is near -1. */
+static void
+gelu(float *y, const float *x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float u = GELU_A * x[i] * (1.0f + GELU_B * x[i] * x[i]);
+
+		y[i] = x[i] * vec_sigmoidf(2.0f * u);
+	}
+}
+
+static void
+gelu_bwd(float *d_x, const float *d_y, const float *x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float square = x[i] * x[i], u = GELU_A * x[i] * (1.0f + GELU_B * square);
+		float slope = GELU_A * (1.0f + 3.0f * GELU_B * square), s = vec_sigmoidf(2.0f * u), t = 1.0f - s;
+
+		/* far out s or 1 - s is 0 and the slope may be infinite: their product is 0, not NaN */
+		slope = slope > 1e30f ? 1e30f : slope;
+		d_x[i] = d_y[i] * (s + 2.0f * (x[i] * (s * t)) * slope);
+	}
+}
+
+static void
+swiglu(float *y, const float *gate, const float *up, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = gate[i] * vec_sigmoidf(gate[i]) * up[i];
+}
+
+static void
+swiglu_bwd(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float d = d_y[i], x = gate[i], u = up[i], s = vec_sigmoidf(x), silu = x * s;
+
+		d_gate[i] = d * u * (s + silu * (1.0f - s));
+		d_up[i] = d * silu;
+	}
+}
+
+static void
+exp_scaled(float *y, const float *x, float a, float shift, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = vec_expf(x[i] * a - shift);
+}
+
+static void
+affine(float *y, const float *x, float a, float shift, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = x[i] * a - shift;
+}
+
+/* PyTorch's order: decay, moments, then w -= step_size * m / (sqrt(v) / sqrt(1 - b2^step) + eps). */
+static void
+adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict grad, int64_t n, const struct vec_adamw *a)
+{
+	struct vec_adamw c = *a;
+
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float g = grad[i] * c.grad_scale;
+		float m_new = VEC_FMA(c.beta1, m[i], c.one_minus_beta1 * g);
+		float v_new = VEC_FMA(c.beta2, v[i], c.one_minus_beta2 * g * g);
+
+		m[i] = m_new;
+		v[i] = v_new;
+		w[i] = w[i] * c.shrink - c.step_size * m_new / (sqrtf(v_new) * c.inv_sqrt_bias2 + c.eps);
+	}
+}
+
+static void
+grain(float *y, const float *x, int64_t n)
+{
+	const double magic = 1.5 * 0x1p52 * VEC_GRAIN;
+
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = (float)(((double)x[i] + magic) - magic);
+}
+
+static double
+sum_exact(const float *x, int64_t n)
+{
+	double lanes[VEC_LANES] = {0}, s = 0;
+	int64_t i = 0;
+
+	for (; i + VEC_LANES <= n; i += VEC_LANES)
+		for (int l = 0; l < VEC_LANES; l++)
+			lanes[l] += (double)x[i + l];
+	for (; i < n; i++)
+		s += (double)x[i];
+	for (int l = 0; l < VEC_LANES; l++)
+		s += lanes[l];
+	return s;
+}
+
+#define VEC_STRING_(a) #a
+#define VEC_STRING(a) VEC_STRING_(a)
+
+const struct vec VEC_PASTE(vec_, SALT_VEC_ISA) = {
+	.name = VEC_STRING(SALT_VEC_ISA),
+	.add = add,
+	.scale = scale,
+	.axpy = axpy,
+	.gelu = gelu,
+	.gelu_bwd = gelu_bwd,
+	.swiglu = swiglu,
+	.swiglu_bwd = swiglu_bwd,
+	.exp = exp_scaled,
+	.affine = affine,
+	.adamw = adamw,
+	.sum = VEC_ROW(sum),
+	.dot = VEC_ROW(dot),
+	.sum_squares = VEC_ROW(sum_squares),
+	.max = VEC_ROW(max),
+	.count_above = VEC_ROW(count_above),
+	.count_from = VEC_ROW(count_from),
+	.layernorm = VEC_ROW(layernorm),
+	.layernorm_bwd = VEC_ROW(layernorm_bwd),
+	.rmsnorm = VEC_ROW(rmsnorm),
+	.rmsnorm_bwd = VEC_ROW(rmsnorm_bwd),
+	.rope = VEC_ROW(rope),
+	.softmax = VEC_ROW(softmax),
+	.softmax_bwd = VEC_ROW(softmax_bwd),
+	.grain = grain,
+	.sum_exact = sum_exact,
+};

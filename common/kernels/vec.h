@@ -1,0 +1,64 @@
+/*
+ * vec - the inner loops of kernels/, single-threaded, on plain float arrays. vec.c and vec_rows.c are compiled once for each
+ * instruction set; context.c picks one table. Aliasing is as in kernels.h: element-wise loops read an element before writing it.
+ *
+ * Bits: element-wise results depend on the element alone (products are fused only where vec_math.h says so). Sums run over
+ * VEC_LANES * 4 interleaved partial sums whatever the instruction set is, so their order is fixed by n.
+ */
+#ifndef SALT_KERNELS_VEC_H
+#define SALT_KERNELS_VEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct vec_adamw {
+	float grad_scale, shrink, beta1, beta2, one_minus_beta1, one_minus_beta2, step_size, inv_sqrt_bias2, eps;
+};
+
+struct vec {
+	const char *name;
+
+	/* element-wise, n elements */
+	void (*add)(float *y, const float *a, const float *b, int64_t n);	/* y = a + b */
+	void (*scale)(float *y, float a, int64_t n);				/* y *= a */
+	void (*axpy)(float *y, float a, const float *x, int64_t n);		/* y += a * x */
+	void (*gelu)(float *y, const float *x, int64_t n);
+	void (*gelu_bwd)(float *d_x, const float *d_y, const float *x, int64_t n);
+	void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);
+	void (*swiglu_bwd)(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n);
+	void (*exp)(float *y, const float *x, float scale, float shift, int64_t n);	/* y = exp(x * scale - shift) */
+	void (*affine)(float *y, const float *x, float scale, float shift, int64_t n);	/* y = x * scale - shift */
+	void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const struct vec_adamw *a);
+
+	/* sums and searches of one row */
+	float (*sum)(const float *x, int64_t n);
+	float (*dot)(const float *a, const float *b, int64_t n);
+	double (*sum_squares)(const float *x, int64_t n);			/* in fp64 */
+	float (*max)(const float *x, int64_t n);				/* -inf of nothing; NaN is passed over */
+	int64_t (*count_above)(const float *x, int64_t n, float bound);		/* x > bound */
+	int64_t (*count_from)(const float *x, int64_t n, float bound);		/* x >= bound */
+
+	/* whole rows */
+	void (*layernorm)(float *y, float *mean, float *rstd, const float *x, const float *g, const float *b, float eps, int64_t n);
+	void (*layernorm_bwd)(float *d_x, float *d_g, float *d_b, const float *d_y, const float *x, const float *g, float mean,
+	    float rstd, bool add, int64_t n);
+	void (*rmsnorm)(float *y, float *rstd, const float *x, const float *g, float eps, int64_t n);
+	void (*rmsnorm_bwd)(float *d_x, float *d_g, const float *d_y, const float *x, const float *g, float rstd, bool add, int64_t n);
+	void (*rope)(float *x, const float *cosine, const float *sine, int64_t half, bool inverse);
+
+	/* attention: s[n] scores -> probabilities with 0 from n to n_padded; returns the log-sum-exp of s * scale */
+	float (*softmax)(float *s, int64_t n, int64_t n_padded, float scale);
+	/* p[n] scores -> probabilities by lse; d_p -> p * (d_p - delta) * scale; both 0 from n to n_padded */
+	void (*softmax_bwd)(float *p, float *d_p, int64_t n, int64_t n_padded, float scale, float lse, float delta);
+
+	/* labels: x in (0, 1] rounded to a multiple of VEC_GRAIN, so that fp64 sums of them are exact in any order */
+	void (*grain)(float *y, const float *x, int64_t n);
+	double (*sum_exact)(const float *x, int64_t n);
+};
+
+#define VEC_LANES 8
+#define VEC_GRAIN 0x1p-33		/* 2^20 values of at most 1: sums below 2^53 grains */
+
+extern const struct vec vec_base, vec_haswell, vec_avx512;
+
+#endif

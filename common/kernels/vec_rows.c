@@ -1,0 +1,254 @@
+#include "kernels/vec_rows.h"
+
+#include <math.h>
+#include "kernels/vec.h"
+
+/* Four vectors of partial sums hide the latency of addition; the compiler splits them where vectors are narrower. */
+typedef float lanes_f __attribute__((vector_size(4 * VEC_LANES), aligned(4)));
+typedef int32_t lanes_i __attribute__((vector_size(4 * VEC_LANES)));
+typedef double lanes_d __attribute__((vector_size(8 * VEC_LANES)));
+
+static inline lanes_f
+load(const float *p)
+{
+	return *(const lanes_f *)p;
+}
+
+static inline float
+fold(lanes_f a, lanes_f b, lanes_f c, lanes_f d)
+{
+	lanes_f s = (a + b) + (c + d);
+
+	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+/* Sum over i of EXPR, a lanes_f or float made of `at(pointer)`; the tail is added one by one to lane order's end. */
+#define ROW_SUM(result, n, VECTOR, SCALAR)					\
+	do {									\
+		lanes_f s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};			\
+		int64_t i = 0;							\
+		float tail = 0;							\
+		for (; i + 4 * VEC_LANES <= (n); i += 4 * VEC_LANES) {		\
+			s0 += VECTOR(i);					\
+			s1 += VECTOR(i + VEC_LANES);				\
+			s2 += VECTOR(i + 2 * VEC_LANES);			\
+			s3 += VECTOR(i + 3 * VEC_LANES);			\
+		}								\
+		for (; i + VEC_LANES <= (n); i += VEC_LANES)			\
+			s0 += VECTOR(i);					\
+		for (; i < (n); i++)						\
+			tail += SCALAR(i);					\
+		(result) = fold(s0, s1, s2, s3) + tail;				\
+	} while (0)
+
+float
+VEC_ROW(sum)(const float *x, int64_t n)
+{
+	float s;
+
+#define V(i) load(x + (i))
+#define S(i) x[i]
+	ROW_SUM(s, n, V, S);
+#undef V
+#undef S
+	return s;
+}
+
+float
+VEC_ROW(dot)(const float *a, const float *b, int64_t n)
+{
+	float s;
+
+#define V(i) (load(a + (i)) * load(b + (i)))
+#define S(i) (a[i] * b[i])
+	ROW_SUM(s, n, V, S);
+#undef V
+#undef S
+	return s;
+}
+
+double
+VEC_ROW(sum_squares)(const float *x, int64_t n)
+{
+	double lanes[4 * VEC_LANES] = {0}, s = 0;
+	int64_t i = 0;
+
+	for (; i + 4 * VEC_LANES <= n; i += 4 * VEC_LANES)
+		for (int l = 0; l < 4 * VEC_LANES; l++)
+			lanes[l] += (double)x[i + l] * (double)x[i + l];
+	for (int l = 0; l < 4 * VEC_LANES; l++)
+		s += lanes[l];
+	for (; i < n; i++)
+		s += (double)x[i] * (double)x[i];
+	return s;
+}
+
+float
+VEC_ROW(max)(const float *x, int64_t n)
+{
+	float lanes[4 * VEC_LANES], m = -INFINITY;
+	int64_t i = 0;
+
+	for (int l = 0; l < 4 * VEC_LANES; l++)
+		lanes[l] = -INFINITY;
+	for (; i + 4 * VEC_LANES <= n; i += 4 * VEC_LANES)
+		for (int l = 0; l < 4 * VEC_LANES; l++)
+			lanes[l] = x[i + l] > lanes[l] ? x[i + l] : lanes[l];
+	for (int l = 0; l < 4 * VEC_LANES; l++)
+		m = lanes[l] > m ? lanes[l] : m;
+	for (; i < n; i++)
+		m = x[i] > m ? x[i] : m;
+	return m;
+}
+
+int64_t
+VEC_ROW(count_above)(const float *x, int64_t n, float bound)
+{
+	int64_t total = 0;
+
+	for (int64_t begin = 0; begin < n; begin += 1 << 20) {		/* 32-bit counters inside: twice the lanes */
+		int64_t end = n - begin < 1 << 20 ? n : begin + (1 << 20);
+		int32_t c = 0;
+
+		for (int64_t i = begin; i < end; i++)
+			c += x[i] > bound;
+		total += c;
+	}
+	return total;
+}
+
+int64_t
+VEC_ROW(count_from)(const float *x, int64_t n, float bound)
+{
+	int64_t total = 0;
+
+	for (int64_t begin = 0; begin < n; begin += 1 << 20) {
+		int64_t end = n - begin < 1 << 20 ? n : begin + (1 << 20);
+		int32_t c = 0;
+
+		for (int64_t i = begin; i < end; i++)
+			c += x[i] >= bound;
+		total += c;
+	}
+	return total;
+}
+
+void
+VEC_ROW(layernorm)(float *y, float *mean, float *rstd, const float *x, const float *g, const float *b, float eps, int64_t n)
+{
+	float m = VEC_ROW(sum)(x, n) / (float)n, s, r;
+
+#define V(i) ((load(x + (i)) - m) * (load(x + (i)) - m))
+#define S(i) ((x[i] - m) * (x[i] - m))
+	ROW_SUM(s, n, V, S);
+#undef V
+#undef S
+	r = 1.0f / sqrtf(s / (float)n + eps);
+	*mean = m;
+	*rstd = r;
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = VEC_FMA((x[i] - m) * r, g[i], b[i]);
+}
+
+/* d_x = rstd * (d_y g - mean(d_y g) - xhat mean(d_y g xhat)) */
+void
+VEC_ROW(layernorm_bwd)(float *d_x, float *d_g, float *d_b, const float *d_y, const float *x, const float *g, float mean,
+    float rstd, bool add, int64_t n)
+{
+	float a, b;
+
+#define V(i) (load(d_y + (i)) * load(g + (i)))
+#define S(i) (d_y[i] * g[i])
+	ROW_SUM(a, n, V, S);
+#undef V
+#undef S
+#define V(i) (load(d_y + (i)) * load(g + (i)) * ((load(x + (i)) - mean) * rstd))
+#define S(i) (d_y[i] * g[i] * ((x[i] - mean) * rstd))
+	ROW_SUM(b, n, V, S);
+#undef V
+#undef S
+	a /= (float)n;
+	b /= (float)n;
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		d_g[i] = VEC_FMA(d_y[i], (x[i] - mean) * rstd, d_g[i]);
+		d_b[i] += d_y[i];
+	}
+	if (add)
+		VEC_LOOP (int64_t i = 0; i < n; i++)
+			d_x[i] += rstd * (d_y[i] * g[i] - a - (x[i] - mean) * rstd * b);
+	else
+		VEC_LOOP (int64_t i = 0; i < n; i++)
+			d_x[i] = rstd * (d_y[i] * g[i] - a - (x[i] - mean) * rstd * b);
+}
+
+void
+VEC_ROW(rmsnorm)(float *y, float *rstd, const float *x, const float *g, float eps, int64_t n)
+{
+	float r = 1.0f / sqrtf(VEC_ROW(dot)(x, x, n) / (float)n + eps);
+
+	*rstd = r;
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = x[i] * r * g[i];
+}
+
+/* d_x = rstd * (d_y g - xhat mean(d_y g xhat)) */
+void
+VEC_ROW(rmsnorm_bwd)(float *d_x, float *d_g, const float *d_y, const float *x, const float *g, float rstd, bool add, int64_t n)
+{
+	float b;
+
+#define V(i) (load(d_y + (i)) * load(g + (i)) * (load(x + (i)) * rstd))
+#define S(i) (d_y[i] * g[i] * (x[i] * rstd))
+	ROW_SUM(b, n, V, S);
+#undef V
+#undef S
+	b /= (float)n;
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		d_g[i] = VEC_FMA(d_y[i], x[i] * rstd, d_g[i]);
+	if (add)
+		VEC_LOOP (int64_t i = 0; i < n; i++)
+			d_x[i] += rstd * (d_y[i] * g[i] - x[i] * rstd * b);
+	else
+		VEC_LOOP (int64_t i = 0; i < n; i++)
+			d_x[i] = rstd * (d_y[i] * g[i] - x[i] * rstd * b);
+}
+
+void
+VEC_ROW(rope)(float *restrict x, const float *restrict cosine, const float *restrict sine, int64_t half, bool inverse)
+{
+	float sign = inverse ? -1.0f : 1.0f;
+
+	VEC_LOOP (int64_t j = 0; j < half; j++) {
+		float a = x[j], b = x[j + half], s = sign * sine[j];
+
+		x[j] = a * cosine[j] - b * s;
+		x[j + half] = b * cosine[j] + a * s;
+	}
+}
+
+float
+VEC_ROW(softmax)(float *s, int64_t n, int64_t n_padded, float scale)
+{
+	float m = VEC_ROW(max)(s, n), sum, inv;
+
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		s[i] = vec_expf((s[i] - m) * scale);
+	sum = VEC_ROW(sum)(s, n);
+	inv = 1.0f / sum;
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		s[i] *= inv;
+	VEC_LOOP (int64_t i = n; i < n_padded; i++)
+		s[i] = 0;
+	return m * scale + logf(sum);
+}
+
+void
+VEC_ROW(softmax_bwd)(float *restrict p, float *restrict d_p, int64_t n, int64_t n_padded, float scale, float lse, float delta)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		p[i] = vec_expf(p[i] * scale - lse);
+		d_p[i] = p[i] * (d_p[i] - delta) * scale;
+	}
+	VEC_LOOP (int64_t i = n; i < n_padded; i++)
+		p[i] = d_p[i] = 0;
+}

@@ -1,0 +1,183 @@
+/* The worked numbers of the method, V = 5: w_out is the identity, so that h are the logits. To six digits, as they are given. */
+#include "kernels/kernels.h"
+
+#include "check.h"
+
+#define V 5
+#define TOL 1.5e-6
+
+static struct kernels *k;
+static const float z[V] = {1.0f, 0.5f, -0.5f, 2.0f, -1.0f}, u[V] = {2.0f, 1.0f, 0.0f, 1.5f, -2.0f};
+static const int32_t y = 1;
+
+struct result {
+	struct kernels_loss_sums sums;
+	float grad[V];
+};
+
+static struct result
+run(const float *logits, struct kernels_targets targets)
+{
+	struct result r;
+	float h[V], w[V * V] = {0}, w_grad[V * V] = {0};
+	struct tensor th = tensor_2d(h, DTYPE_F32, 1, V), tw = tensor_2d(w, DTYPE_F32, V, V);
+	struct tensor d_h = tensor_2d(r.grad, DTYPE_F32, 1, V), d_w = tensor_2d(w_grad, DTYPE_F32, V, V);
+
+	memcpy(h, logits, sizeof(h));
+	for (int i = 0; i < V; i++)
+		w[i * V + i] = 1;
+	targets.n_rows = 1;
+	targets.next = &y;
+	kernels_output_loss(k, &th, &tw, &targets, 1, &d_h, &d_w, &r.sums);
+	return r;
+}
+
+static void
+check_grad(const char *what, const struct result *r, const float *want)
+{
+	for (int v = 0; v < V; v++)
+		CHECK_ROW(what, fabs((double)r->grad[v] - (double)want[v]) <= TOL);
+}
+
+static void
+teacher(const float *logits, double tau, float *t)
+{
+	double e[V], sum = 0;
+
+	for (int i = 0; i < V; i++)
+		sum += e[i] = exp((double)logits[i] / tau);
+	for (int i = 0; i < V; i++)
+		t[i] = (float)(e[i] / sum);
+}
+
+static void
+plain_lm(void)
+{
+	static const float want[V] = {0.213526f, 0.129510f - 1, 0.047644f, 0.580423f, 0.028898f};
+	struct result r = run(z, (struct kernels_targets){0});
+
+	CHECK_NEAR(r.sums.loss, 2.043998, TOL);
+	CHECK_NEAR(r.sums.hard, 2.043998, TOL);
+	CHECK(r.sums.rows == 1 && r.sums.kd_rows == 0 && r.sums.correct == 0 && r.sums.finite);
+	check_grad("p - onehot", &r, want);
+}
+
+static void
+dense(void)
+{
+	static const struct {
+		const char *what;
+		double tau, w, soft, loss;
+		float grad[V];
+	} rows[] = {
+		{"tau 0.25", 0.25, 2.0 / 3, 1.435094, 1.638062, {-0.364182f, -0.214405f, 0.047450f, 0.502239f, 0.028897f}},
+		{"tau 1", 1, 2.0 / 3, 1.458025, 1.653349, {-0.099749f, -0.319071f, 0.005247f, 0.390412f, 0.023160f}},
+		{"tau 1, soft alone", 1, 1, 1.458025, 1.458025, {-0.256386f, -0.043361f, -0.015952f, 0.295407f, 0.020291f}},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		float t[V], w = (float)rows[i].w;
+		struct result r;
+
+		teacher(u, rows[i].tau, t);
+		r = run(z, (struct kernels_targets){.weight = &w, .dense = t});
+		CHECK_NEAR(r.sums.soft, rows[i].soft, TOL);
+		CHECK_NEAR(r.sums.loss, rows[i].loss, TOL);
+		CHECK_NEAR(r.sums.hard, 2.043998, TOL);
+		CHECK(r.sums.kd_rows == 1);
+		check_grad(rows[i].what, &r, rows[i].grad);
+	}
+}
+
+static void
+sparse(void)
+{
+	static const struct {
+		const char *what;
+		enum kernels_residual residual;
+		double loss;
+		float grad[V];
+	} rows[] = {
+		{"true_token", KERNELS_RESIDUAL_TRUE_TOKEN, 1.602346, {-.099749f, -.367205f, .047644f, .390412f, .028898f}},
+		{"renormalise", KERNELS_RESIDUAL_RENORMALISE, 1.458971, {-.201447f, -.203823f, .047644f, .328729f, .028898f}},
+		{"ghost", KERNELS_RESIDUAL_GHOST, 1.526476, {-.099749f, -.306514f, .009866f, .390412f, .005984f}},
+	};
+	static const int32_t ids[2] = {0, 3};
+	static const int64_t offsets[2] = {0, 2};
+	float t[V], kept[2], w = (float)(2.0 / 3);
+
+	teacher(u, 1, t);
+	kept[0] = t[0];
+	kept[1] = t[3];
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct result r = run(z, (struct kernels_targets){.weight = &w, .offsets = offsets, .ids = ids, .values = kept,
+		    .residual = rows[i].residual});
+
+		CHECK_NEAR(r.sums.loss, rows[i].loss, TOL);
+		check_grad(rows[i].what, &r, rows[i].grad);
+	}
+}
+
+static void
+sampled(void)
+{
+	static const float grad[V] = {-.093141f, -.323823f, .007644f, .380423f, .028898f};
+	static const float values[4] = {23.0f / 50, 9.0f / 50, 3.0f / 50, 15.0f / 50};
+	static const int32_t ids[4] = {0, 1, 2, 3};
+	static const int64_t offsets[2] = {0, 4};
+	float w = (float)(2.0 / 3);
+
+	for (int residual = KERNELS_RESIDUAL_TRUE_TOKEN; residual <= KERNELS_RESIDUAL_RENORMALISE; residual++) {
+		struct result r = run(z, (struct kernels_targets){.weight = &w, .offsets = offsets, .ids = ids, .values = values,
+		    .residual = (enum kernels_residual)residual});
+
+		CHECK_NEAR(r.sums.loss, 1.630665, TOL);
+		check_grad("sampled", &r, grad);
+	}
+}
+
+/* The same model on both sides: the loss is the label's entropy and nothing is to be learnt. */
+static void
+teacher_is_student(void)
+{
+	static const int32_t all[V] = {0, 1, 2, 3, 4};
+	static const int64_t offsets[2] = {0, V};
+	float t[V], w = 1;
+	double entropy = 0;
+
+	teacher(z, 1, t);
+	for (int v = 0; v < V; v++)
+		entropy -= (double)t[v] * log((double)t[v]);
+	for (int form = 0; form < 4; form++) {
+		struct kernels_targets targets = {.weight = &w};
+		struct result r;
+
+		if (form == 0)
+			targets.dense = t;
+		else
+			targets = (struct kernels_targets){.weight = &w, .offsets = offsets, .ids = all, .values = t,
+			    .residual = (enum kernels_residual)(form - 1)};
+		r = run(z, targets);
+		CHECK_NEAR(r.sums.loss, entropy, TOL);
+		CHECK_NEAR(r.sums.entropy, entropy, TOL);
+		CHECK_NEAR(r.sums.soft - r.sums.entropy, 0, TOL);
+		for (int v = 0; v < V; v++)
+			CHECK_NEAR(r.grad[v], 0, 2e-7);
+	}
+}
+
+int
+main(void)
+{
+	struct err_note note;
+
+	REQUIRE(kernels_new(&k, &(struct kernels_options){.threads = 1}, &note) == 0);
+	fprintf(stderr, "%s\n", kernels_describe(k));
+	plain_lm();
+	dense();
+	sparse();
+	sampled();
+	teacher_is_student();
+	kernels_destroy(&k);
+	return check_done();
+}
