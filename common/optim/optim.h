@@ -1,0 +1,62 @@
+/*
+ * optim - learning rate schedules, clipping, and AdamW over a range of the flat parameters. Pure: no state, any thread.
+ */
+#ifndef SALT_OPTIM_H
+#define SALT_OPTIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+
+/* In the order of config's choices. */
+enum optim_schedule { OPTIM_SCHEDULE_COSINE, OPTIM_SCHEDULE_LINEAR, OPTIM_SCHEDULE_WSD, OPTIM_SCHEDULE_CONSTANT };
+
+/* As in fleet.yaml's trainer section. */
+struct optim_config {
+	double lr;			/* peak */
+	double min_lr_ratio;		/* lr at the end / peak, 0..1; constant: not used */
+	int64_t steps;			/* of the whole run */
+	int64_t warmup;			/* steps, 0..steps */
+	int64_t decay_steps;		/* wsd only; warmup + decay_steps <= steps */
+	enum optim_schedule schedule;
+	double beta1, beta2, eps;
+	double weight_decay;
+	double clip;			/* largest norm; 0: off */
+};
+
+/*
+ * optim_lr - learning rate of @step, counted from 0. With min = lr * min_lr_ratio:
+ *   step < warmup      lr * (step + 1) / warmup
+ *   constant           lr
+ *   cosine             min + (lr - min) * (1 + cos(pi x)) / 2,  x = (step - warmup) / (steps - warmup)
+ *   linear             lr - (lr - min) * x
+ *   wsd                lr until step = steps - decay_steps, then min + (lr - min) * (1 - sqrt(x)), x = (step - (steps - decay_steps)) / decay_steps
+ *                      (Haegele et al., 2024: falls faster at first than a line, and ends better)
+ * x is 1 only at step = steps, one past the last; from there on min (constant: lr).
+ */
+double optim_lr(const struct optim_config *cfg, int64_t step);
+
+/* optim_norm - sqrt of the sum in order of all n blocks of kernels_norm_blocks, NaN or infinite if any is: test with isfinite. */
+double optim_norm(const double *blocks, int64_t n);
+
+/* optim_clip_scale - what gradients are multiplied by: min(1, clip / (norm + 1e-6)), as PyTorch clips; 1 if clip is 0. norm finite. */
+float optim_clip_scale(double norm, double clip);
+
+/* Parameters [begin, begin of the next span) are decayed or not; begin ascends, the first is 0. */
+struct optim_span {
+	int64_t begin;
+	bool decay;
+};
+
+/*
+ * optim_adamw - one AdamW update of elements [begin, end) of the flat order. w, m, v, grad (and copy) point at element begin.
+ * @step       counted from 0
+ * @lr         of this step: optim_lr()
+ * @grad_scale gradients are multiplied by it: optim_clip_scale() times whatever the caller's sums lack
+ */
+void optim_adamw(struct kernels *k, const struct optim_config *cfg, int64_t step, double lr, float grad_scale,
+    const struct optim_span *spans, int64_t n_spans, int64_t begin, int64_t end, float *w, float *m, float *v, const float *grad,
+    void *copy, enum dtype copy_dtype);
+
+#endif
