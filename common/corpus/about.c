@@ -1,0 +1,225 @@
+/* PREFIX.json: what the tokens do not say themselves. */
+#include "corpus/corpus_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "json/json.h"
+
+static const struct {
+	enum corpus_kind kind;
+	const char *name;
+} kinds[] = {{CORPUS_KIND_MEGATRON, "megatron"}, {CORPUS_KIND_LLMC, "llmc"}, {CORPUS_KIND_RAW, "raw"}};
+
+static const struct {
+	enum corpus_dtype dtype;
+	const char *name;
+	unsigned bytes;
+} dtypes[] = {{CORPUS_DTYPE_UINT16, "uint16", 2}, {CORPUS_DTYPE_INT32, "int32", 4}, {CORPUS_DTYPE_UINT32, "uint32", 4}};
+
+const char *
+corpus_kind_name(enum corpus_kind kind)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (kinds[i].kind == kind)
+			return kinds[i].name;
+	return "?";
+}
+
+const char *
+corpus_dtype_name(enum corpus_dtype dtype)
+{
+	for (size_t i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]); i++)
+		if (dtypes[i].dtype == dtype)
+			return dtypes[i].name;
+	return "?";
+}
+
+unsigned
+corpus__token_bytes(enum corpus_dtype dtype)
+{
+	return dtype == CORPUS_DTYPE_UINT16 ? 2 : 4;
+}
+
+static int
+wrong(struct err_note *note, const char *path, const char *member, const char *expected, const struct json *found)
+{
+	err_note_set(note, ERR_FORMAT, "%s", path);
+	err_note_place(note, "%s", member);
+	err_note_expected(note, "%s", expected);
+	err_note_found(note, "%s", found == NULL ? "nothing" : json_kind_name(json_kind(found)));
+	return ERR_FORMAT;
+}
+
+/* An integer lo..hi; absent leaves *out alone. */
+static int
+get_int(const struct json *root, const char *path, const char *member, int64_t lo, int64_t hi, int64_t *out, struct err_note *note)
+{
+	struct json *j = json_get(root, member);
+	int64_t v;
+
+	if (j == NULL)
+		return 0;
+	if (!json_int(j, &v))
+		return wrong(note, path, member, "an integer", j);
+	if (v < lo || v > hi) {
+		wrong(note, path, member, "", j);
+		err_note_expected(note, "%" PRId64 "..%" PRId64, lo, hi);
+		err_note_found(note, "%" PRId64, v);
+		return ERR_FORMAT;
+	}
+	*out = v;
+	return 0;
+}
+
+static int
+get_hash(const struct json *root, const char *path, const char *member, bool *has, struct hash128 *out, struct err_note *note)
+{
+	struct json *j = json_get(root, member);
+	const char *hex;
+
+	*has = false;
+	if (j == NULL)
+		return 0;
+	if (!json_text(j, &hex) || strlen(hex) != HASH_HEX_BYTES - 1 || hash_from_hex(out, hex) != 0)
+		return wrong(note, path, member, "32 hex digits", j);
+	*has = true;
+	return 0;
+}
+
+/* Ours says so near its beginning, whole or damaged. Somebody else's JSON (the text a corpus was made from, say) does not. */
+static int
+is_ours(const char *path, bool *ours, struct err_note *note)
+{
+	static const char mark[] = "\"" CORPUS__FORMAT "\"";
+	char head[512];
+	ssize_t n;
+	int fd;
+
+	*ours = false;
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : err_note_set(note, errno, "%s", path);
+	n = pread(fd, head, sizeof(head), 0);
+	close(fd);
+	*ours = n > 0 && memmem(head, (size_t)n, mark, sizeof(mark) - 1) != NULL;
+	return 0;
+}
+
+int
+corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info *about, struct err_note *note)
+{
+	int64_t version = 0, n_tokens = 0, n_documents = 0, n_bytes = 0, vocab = 0, eod = -1;
+	char path[CORPUS__PATH_MAX + 8];
+	struct json *root = NULL;
+	const char *text;
+	size_t i;
+	int rc;
+
+	memset(about, 0, sizeof(*about));
+	about->eod = -1;
+	snprintf(path, sizeof(path), "%s.json", c->stem);
+	if ((rc = is_ours(path, &c->has_about, note)) != 0 || !c->has_about)
+		return rc;
+	if ((rc = json_parse_file(path, CORPUS__ABOUT_MAX, &root, note)) != 0)
+		return rc;
+	if ((rc = get_int(root, path, "version", 1, INT32_MAX, &version, note)) != 0)
+		goto out;
+	if (version != 1) {
+		rc = ERR_VERSION;
+		wrong(note, path, "version", "1", NULL);
+		err_note_found(note, "%" PRId64, version);
+		goto out;
+	}
+	if (!json_text(json_get(root, "kind"), &text))
+		text = "";
+	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && strcmp(kinds[i].name, text) != 0;)
+		i++;
+	if (i == sizeof(kinds) / sizeof(kinds[0])) {
+		rc = wrong(note, path, "kind", "megatron, llmc or raw", json_get(root, "kind"));
+		goto out;
+	}
+	*kind = kinds[i].kind;
+	if (!json_text(json_get(root, "dtype"), &text))
+		text = "";
+	for (i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]) && strcmp(dtypes[i].name, text) != 0;)
+		i++;
+	if (i == sizeof(dtypes) / sizeof(dtypes[0])) {
+		rc = wrong(note, path, "dtype", "uint16, int32 or uint32", json_get(root, "dtype"));
+		goto out;
+	}
+	about->kind = *kind;
+	about->dtype = dtypes[i].dtype;
+	if ((rc = get_int(root, path, "n_tokens", 1, INT64_MAX, &n_tokens, note)) != 0 ||
+	    (rc = get_int(root, path, "n_documents", 0, INT64_MAX, &n_documents, note)) != 0 ||
+	    (rc = get_int(root, path, "n_bytes", 0, INT64_MAX, &n_bytes, note)) != 0 ||
+	    (rc = get_int(root, path, "vocab", 1, INT32_MAX, &vocab, note)) != 0 ||
+	    (rc = get_int(root, path, "eod", 0, INT32_MAX, &eod, note)) != 0 ||
+	    (rc = get_hash(root, path, "tokenizer", &about->has_tokenizer, &about->tokenizer, note)) != 0 ||
+	    (rc = get_hash(root, path, "source", &about->has_source, &about->source, note)) != 0 ||
+	    (rc = get_hash(root, path, "counts", &about->has_counts, &c->counts, note)) != 0 ||
+	    (rc = get_hash(root, path, "fingerprint", &c->has_recorded, &c->recorded, note)) != 0)
+		goto out;
+	if (n_tokens == 0) {
+		rc = wrong(note, path, "n_tokens", "an integer", NULL);
+		goto out;
+	}
+	if (vocab != 0 && eod >= vocab) {
+		rc = wrong(note, path, "eod", "an id below the vocabulary", NULL);
+		err_note_found(note, "%" PRId64, eod);
+		goto out;
+	}
+	about->n_tokens = (uint64_t)n_tokens;
+	about->n_documents = (uint64_t)n_documents;
+	about->n_bytes = (uint64_t)n_bytes;
+	about->vocab = (uint32_t)vocab;
+	about->eod = (int32_t)eod;
+out:
+	json_close(&root);
+	return rc;
+}
+
+static int
+put_hash(struct json *o, const char *member, const struct hash128 *h)
+{
+	char hex[HASH_HEX_BYTES];
+
+	return h == NULL ? 0 : json_put(o, member, json_new_text(hash_hex(*h, hex)));
+}
+
+int
+corpus__about_write(const char *path, const struct corpus_info *info, const struct hash128 *fingerprint,
+    const struct hash128 *counts, struct err_note *note)
+{
+	struct json *o = json_new_object();
+	char *text = NULL;
+	FILE *f = NULL;
+	int rc = ENOMEM;
+
+	if (o == NULL || json_put(o, "format", json_new_text(CORPUS__FORMAT)) != 0 || json_put(o, "version", json_new_int(1)) != 0 ||
+	    json_put(o, "kind", json_new_text(corpus_kind_name(info->kind))) != 0 ||
+	    json_put(o, "dtype", json_new_text(corpus_dtype_name(info->dtype))) != 0 ||
+	    json_put(o, "n_tokens", json_new_int((int64_t)info->n_tokens)) != 0 ||
+	    json_put(o, "n_documents", json_new_int((int64_t)info->n_documents)) != 0 ||
+	    json_put(o, "n_bytes", json_new_int((int64_t)info->n_bytes)) != 0 ||
+	    json_put(o, "vocab", json_new_int(info->vocab)) != 0 || json_put(o, "eod", json_new_int(info->eod)) != 0 ||
+	    put_hash(o, "tokenizer", info->has_tokenizer ? &info->tokenizer : NULL) != 0 ||
+	    put_hash(o, "source", info->has_source ? &info->source : NULL) != 0 || put_hash(o, "fingerprint", fingerprint) != 0 ||
+	    put_hash(o, "counts", counts) != 0 || (text = json_print(o, true)) == NULL) {
+		err_note_set(note, rc, "%s", path);
+		goto out;
+	}
+	rc = 0;
+	if ((f = fopen(path, "we")) == NULL || fputs(text, f) < 0 || fflush(f) != 0 || fsync(fileno(f)) != 0)
+		rc = err_note_set(note, errno, "%s", path);
+	if (f != NULL && fclose(f) != 0 && rc == 0)
+		rc = err_note_set(note, errno, "%s", path);
+out:
+	free(text);
+	json_close(&o);
+	return rc;
+}

@@ -1,0 +1,358 @@
+/*
+ * Writing a Megatron corpus. Until finish everything lies in PREFIX.*.tmp. Then, each file synced before: the old index goes,
+ * PREFIX.json, tokens and counts are renamed, the new index last, the directory is synced. A crash in between leaves PREFIX.json
+ * without PREFIX.idx, which corpus_open refuses by name.
+ */
+#include "corpus/corpus_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "err/crash.h"
+#include "mem/mem.h"
+
+#define CHUNK_TOKENS 4096u
+
+/* In the order of renaming. */
+enum { FILE_JSON, FILE_BIN, FILE_COUNTS, FILE_IDX, N_FILES };
+
+static const char *const suffixes[N_FILES] = {".json", ".bin", ".counts.bin", ".idx"};
+
+struct corpus_writer {
+	struct corpus_info info;
+	char *paths[N_FILES], *temps[N_FILES], *dir;
+	int lock;			/* fd of the locked PREFIX.bin.tmp, dup of bin's */
+	FILE *bin;
+	int32_t *sizes;			/* tokens of each document */
+	size_t cap_sizes;
+	uint64_t *counts;		/* [vocab] */
+	bool replace, failed, finished;
+};
+
+static int
+failed(struct err_note *note, int rc, const char *step, const char *path)
+{
+	err_note_set(note, rc, "%s", path);
+	err_note_place(note, "%s", step);
+	return rc;
+}
+
+static int
+make_paths(struct corpus_writer *w, const char *prefix)
+{
+	const char *slash = strrchr(prefix, '/');
+
+	for (int i = 0; i < N_FILES; i++) {
+		if (asprintf(&w->paths[i], "%s%s", prefix, suffixes[i]) < 0) {
+			w->paths[i] = NULL;
+			return ENOMEM;
+		}
+		if (asprintf(&w->temps[i], "%s.tmp", w->paths[i]) < 0) {
+			w->temps[i] = NULL;
+			return ENOMEM;
+		}
+	}
+	w->dir = slash == NULL ? strdup(".") : slash == prefix ? strdup("/") : strndup(prefix, (size_t)(slash - prefix));
+	return w->dir != NULL ? 0 : ENOMEM;
+}
+
+static int
+check_options(const struct corpus_writer_options *o, const char *prefix, struct err_note *note)
+{
+	if (o->vocab >= 1 && o->vocab <= INT32_MAX && o->eod >= 0 && (uint32_t)o->eod < o->vocab)
+		return 0;
+	err_note_set(note, ERR_RANGE, "%s", prefix);
+	err_note_expected(note, "a vocabulary of 1..%" PRId32 " and an end-of-document id below it", INT32_MAX);
+	err_note_found(note, "%" PRIu32 " and %" PRId32, o->vocab, o->eod);
+	return ERR_RANGE;
+}
+
+int
+corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct corpus_writer_options *options, struct err_note *note)
+{
+	struct corpus_writer *w;
+	int fd, rc;
+
+	*out = NULL;
+	if ((rc = check_options(options, prefix, note)) != 0)
+		return rc;
+	if ((w = mem_alloc(1, sizeof(*w))) == NULL)
+		return err_note_set(note, ENOMEM, "%s", prefix);
+	w->lock = -1;
+	w->replace = options->replace;
+	w->info = (struct corpus_info){.kind = CORPUS_KIND_MEGATRON, .vocab = options->vocab, .eod = options->eod, .has_tokenizer = true,
+	    .tokenizer = options->tokenizer, .dtype = options->vocab <= 65536 ? CORPUS_DTYPE_UINT16 : CORPUS_DTYPE_INT32};
+	if ((rc = make_paths(w, prefix)) != 0 || (w->counts = mem_alloc(options->vocab, sizeof(w->counts[0]))) == NULL) {
+		rc = err_note_set(note, ENOMEM, "%s", prefix);
+		goto out;
+	}
+	if (!w->replace && access(w->paths[FILE_IDX], F_OK) == 0) {
+		rc = err_note_set(note, ERR_EXISTS, "%s", w->paths[FILE_IDX]);
+		goto out;
+	}
+	if ((fd = open(w->temps[FILE_BIN], O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0) {
+		rc = failed(note, errno, "create", w->temps[FILE_BIN]);
+		goto out;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		rc = failed(note, errno == EWOULDBLOCK ? ERR_BUSY : errno, "lock", w->temps[FILE_BIN]);
+		close(fd);
+		goto out;
+	}
+	w->lock = fd;			/* from here on the temporary files are ours */
+	if (ftruncate(fd, 0) != 0 || (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0 || (w->bin = fdopen(fd, "w")) == NULL)
+		rc = failed(note, errno, "create", w->temps[FILE_BIN]);
+out:
+	if (rc != 0)
+		corpus_writer_destroy(&w);
+	*out = w;
+	return rc;
+}
+
+void
+corpus_writer_destroy(struct corpus_writer **out)
+{
+	struct corpus_writer *w = *out;
+
+	if (w == NULL)
+		return;
+	if (w->bin != NULL)
+		fclose(w->bin);
+	if (w->lock >= 0) {
+		for (int i = 0; i < N_FILES && !w->finished; i++)
+			unlink(w->temps[i]);
+		close(w->lock);
+	}
+	for (int i = 0; i < N_FILES; i++) {
+		free(w->paths[i]);
+		free(w->temps[i]);
+	}
+	free(w->dir);
+	free(w->sizes);
+	free(w->counts);
+	free(w);
+	*out = NULL;
+}
+
+uint64_t
+corpus_writer_n_tokens(const struct corpus_writer *w)
+{
+	return w->info.n_tokens;
+}
+
+uint64_t
+corpus_writer_n_documents(const struct corpus_writer *w)
+{
+	return w->info.n_documents;
+}
+
+/* fwrite fails without setting errno only where it could not be: call it EIO then. */
+static int
+put(FILE *f, const void *p, size_t bytes)
+{
+	errno = 0;
+	return fwrite(p, 1, bytes, f) == bytes ? 0 : errno != 0 ? errno : EIO;
+}
+
+static int
+put_tokens(struct corpus_writer *w, const int32_t *ids, size_t n)
+{
+	uint16_t narrow[CHUNK_TOKENS];
+	int rc = 0;
+
+	if (w->info.dtype == CORPUS_DTYPE_INT32)
+		return put(w->bin, ids, 4 * n);
+	while (n > 0 && rc == 0) {
+		size_t take = n < CHUNK_TOKENS ? n : CHUNK_TOKENS;
+
+		for (size_t i = 0; i < take; i++)
+			narrow[i] = (uint16_t)ids[i];
+		rc = put(w->bin, narrow, 2 * take);
+		ids += take;
+		n -= take;
+	}
+	return rc;
+}
+
+int
+corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n, uint64_t n_bytes, struct err_note *note)
+{
+	int rc;
+
+	if (w->failed || w->finished)
+		return err_note_set(note, ERR_CLOSED, "%s", w->paths[FILE_BIN]);
+	if (n == 0)
+		return 0;
+	w->failed = true;		/* until all of it is in */
+	if (n > INT32_MAX - 1) {
+		err_note_set(note, ERR_RANGE, "%s", w->paths[FILE_BIN]);
+		err_note_place(note, "document %" PRIu64, w->info.n_documents);
+		err_note_expected(note, "at most %d tokens", INT32_MAX - 1);
+		err_note_found(note, "%zu", n);
+		return ERR_RANGE;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (ids[i] < 0 || (uint32_t)ids[i] >= w->info.vocab) {
+			err_note_set(note, ERR_RANGE, "%s", w->paths[FILE_BIN]);
+			err_note_place(note, "document %" PRIu64 ", position %zu", w->info.n_documents, i);
+			err_note_expected(note, "an id below the vocabulary of %" PRIu32, w->info.vocab);
+			err_note_found(note, "%" PRId32, ids[i]);
+			return ERR_RANGE;
+		}
+	if ((rc = mem_grow((void **)&w->sizes, &w->cap_sizes, w->info.n_documents + 1, sizeof(w->sizes[0]))) != 0)
+		return err_note_set(note, rc, "%s", w->paths[FILE_BIN]);
+	if ((rc = put_tokens(w, ids, n)) != 0 || (rc = put_tokens(w, &w->info.eod, 1)) != 0)
+		return failed(note, rc, "write", w->temps[FILE_BIN]);
+	for (size_t i = 0; i < n; i++)
+		w->counts[ids[i]]++;
+	w->counts[w->info.eod]++;
+	w->sizes[w->info.n_documents++] = (int32_t)(n + 1);
+	w->info.n_tokens += n + 1;
+	w->info.n_bytes += n_bytes;
+	w->failed = false;
+	return 0;
+}
+
+static int
+sync_and_close(FILE *f)
+{
+	int rc = fflush(f) != 0 || fsync(fileno(f)) != 0 ? errno : 0;
+
+	return fclose(f) != 0 && rc == 0 ? errno : rc;
+}
+
+static int
+write_counts(const struct corpus_writer *w, struct hash128 *hash, struct err_note *note)
+{
+	size_t bytes = CORPUS__COUNTS_HEADER + 8 * (size_t)w->info.vocab;
+	uint8_t *p = mem_alloc(bytes, 1);
+	FILE *f = NULL;
+	int rc;
+
+	if (p == NULL)
+		return err_note_set(note, ENOMEM, "%s", w->temps[FILE_COUNTS]);
+	memcpy(p, "SALTCNT1", 8);
+	memcpy(p + 8, &w->info.vocab, 4);
+	for (uint32_t v = 0; v < w->info.vocab; v++) {
+		uint64_t smoothed = w->counts[v] + 1;
+
+		memcpy(p + CORPUS__COUNTS_HEADER + 8 * (size_t)v, &smoothed, 8);
+	}
+	*hash = hash_bytes(p, bytes);
+	if ((f = fopen(w->temps[FILE_COUNTS], "we")) == NULL) {
+		rc = failed(note, errno, "create", w->temps[FILE_COUNTS]);
+		goto out;
+	}
+	if ((rc = put(f, p, bytes)) != 0)
+		fclose(f);
+	else
+		rc = sync_and_close(f);
+	if (rc != 0)
+		failed(note, rc, "write", w->temps[FILE_COUNTS]);
+out:
+	free(p);
+	return rc;
+}
+
+static int
+write_idx(const struct corpus_writer *w, struct err_note *note)
+{
+	uint64_t n = w->info.n_documents, m = n + 1, version = 1, token_bytes = corpus__token_bytes(w->info.dtype);
+	uint8_t header[CORPUS__IDX_HEADER], dtype = (uint8_t)w->info.dtype;
+	FILE *f = fopen(w->temps[FILE_IDX], "we");
+	uint64_t at = 0;
+	int rc;
+
+	if (f == NULL)
+		return failed(note, errno, "create", w->temps[FILE_IDX]);
+	memcpy(header, CORPUS__IDX_MAGIC, CORPUS__IDX_MAGIC_BYTES);
+	memcpy(header + 9, &version, 8);
+	header[17] = dtype;
+	memcpy(header + 18, &n, 8);
+	memcpy(header + 26, &m, 8);
+	rc = put(f, header, sizeof(header));
+	if (rc == 0)
+		rc = put(f, w->sizes, 4 * n);
+	for (uint64_t i = 0; i < n && rc == 0; at += (uint64_t)w->sizes[i++] * token_bytes)
+		rc = put(f, &at, 8);
+	for (uint64_t i = 0; i < m && rc == 0; i++)
+		rc = put(f, &i, 8);
+	if (rc != 0)
+		fclose(f);
+	else
+		rc = sync_and_close(f);
+	return rc == 0 ? 0 : failed(note, rc, "write", w->temps[FILE_IDX]);
+}
+
+static int
+sync_dir(const char *dir, struct err_note *note)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0)
+		return failed(note, errno, "open directory", dir);
+	if (fsync(fd) != 0)
+		rc = failed(note, errno, "sync directory", dir);
+	close(fd);
+	return rc;
+}
+
+int
+corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, struct err_note *note)
+{
+	static const char *const points[N_FILES] = {"corpus.renamed_json", "corpus.renamed_bin", "corpus.renamed_counts", "corpus.renamed_idx"};
+	const char *bins[1] = {w->temps[FILE_BIN]};
+	struct hash128 fingerprint, counts;
+	int rc;
+
+	if (w->failed || w->finished)
+		return err_note_set(note, ERR_CLOSED, "%s", w->paths[FILE_BIN]);
+	w->failed = true;
+	if (w->info.n_documents == 0) {
+		err_note_set(note, ERR_FORMAT, "%s", w->paths[FILE_BIN]);
+		err_note_expected(note, "at least one document with a token");
+		err_note_found(note, "none");
+		return ERR_FORMAT;
+	}
+	if (source != NULL) {
+		w->info.has_source = true;
+		w->info.source = *source;
+	}
+	rc = sync_and_close(w->bin);
+	w->bin = NULL;
+	if (rc != 0)
+		return failed(note, rc, "write", w->temps[FILE_BIN]);
+	if ((rc = write_counts(w, &counts, note)) != 0 || (rc = write_idx(w, note)) != 0)
+		return rc;
+	if ((rc = corpus__identity(CORPUS_KIND_MEGATRON, w->info.dtype, w->temps[FILE_IDX], bins, 1, false, &fingerprint, note)) != 0)
+		return rc;
+	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, &fingerprint, &counts, note)) != 0)
+		return rc;
+	crash_point("corpus.written");
+	/* An old index must not meet new tokens. */
+	if (w->replace && unlink(w->paths[FILE_IDX]) == 0) {
+		if ((rc = sync_dir(w->dir, note)) != 0)
+			return rc;
+	} else if (w->replace && errno != ENOENT) {
+		return failed(note, errno, "remove", w->paths[FILE_IDX]);
+	}
+	crash_point("corpus.unlinked_idx");
+	for (int i = 0; i < N_FILES; i++) {
+		if (i == FILE_IDX && (rc = sync_dir(w->dir, note)) != 0)
+			return rc;
+		if (rename(w->temps[i], w->paths[i]) != 0)
+			return failed(note, errno, "rename", w->temps[i]);
+		crash_point(points[i]);
+	}
+	if ((rc = sync_dir(w->dir, note)) != 0)
+		return rc;
+	w->failed = false;
+	w->finished = true;
+	return 0;
+}

@@ -1,0 +1,535 @@
+#include "corpus/corpus.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "check.h"
+
+#define GOLDEN "tests/golden/corpus/"
+
+static struct err_note note;
+static char dir[64], where[4][160];
+
+/* dir/name; four at a time */
+static const char *
+in_dir(const char *name)
+{
+	static int turn;
+	char *out = where[turn++ % 4];
+
+	snprintf(out, sizeof(where[0]), "%s/%s", dir, name);
+	return out;
+}
+
+static size_t
+slurp(const char *path, uint8_t *out, size_t cap)
+{
+	FILE *f = fopen(path, "rb");
+	size_t n;
+
+	REQUIRE(f != NULL);
+	n = fread(out, 1, cap, f);
+	fclose(f);
+	REQUIRE(n < cap);
+	return n;
+}
+
+static void
+spill(const char *path, const void *p, size_t n)
+{
+	FILE *f = fopen(path, "wb");
+
+	REQUIRE(f != NULL && fwrite(p, 1, n, f) == n);
+	fclose(f);
+}
+
+static void
+copy_golden(const char *from, const char *to)
+{
+	uint8_t buf[2048];
+	char path[160];
+
+	snprintf(path, sizeof(path), GOLDEN "%s", from);
+	spill(in_dir(to), buf, slurp(path, buf, sizeof(buf)));
+}
+
+static int
+remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+	(void)st;
+	(void)flag;
+	(void)ftw;
+	return remove(path);
+}
+
+/* The whole stream of a corpus, by windows of one target. */
+static void
+check_stream(const char *what, const char *prefix, const int32_t *want, size_t n, enum corpus_kind kind, enum corpus_dtype dtype)
+{
+	struct corpus *c = NULL;
+	int32_t out[64];
+
+	CHECK_ROW(what, corpus_open(&c, prefix, &note) == 0);
+	if (c == NULL)
+		return;
+	CHECK_ROW(what, corpus_n_tokens(c) == n && corpus_info(c)->kind == kind && corpus_info(c)->dtype == dtype);
+	for (uint32_t L = 1; L < n; L++) {
+		CHECK_ROW(what, corpus_n_windows(c, L) == (n - 1) / L);
+		for (uint64_t i = 0; i < (n - 1) / L; i++) {
+			memset(out, 0xee, sizeof(out));
+			CHECK_ROW(what, corpus_window(c, i, L, out, &note) == 0);
+			CHECK_ROW(what, memcmp(out, want + i * L, (L + 1) * 4) == 0 && out[L + 1] == (int32_t)0xeeeeeeee);
+		}
+		CHECK_ROW(what, corpus_window(c, (n - 1) / L, L, out, &note) == ERR_RANGE);
+	}
+	CHECK_ROW(what, corpus_n_windows(c, 0) == 0 && corpus_window(c, 0, 0, out, &note) == ERR_RANGE);
+	CHECK_ROW(what, corpus_n_windows(c, (uint32_t)n) == 0);
+	corpus_destroy(&c);
+	CHECK(c == NULL);
+}
+
+/* Files that make_megatron.py wrote from the layouts. */
+static void
+foreign(void)
+{
+	static const int32_t small[] = {1, 2, 3, 0, 40000, 65535, 7, 0, 9, 8, 7, 6, 5, 0};
+	static const int32_t wide[] = {70000, 1, 2147483646, 0, 5, 0};
+	static const int32_t shards[] = {50256, 11, 12, 13, 14, 15, 16, 50256, 17};
+	static const int32_t llama[] = {128000, 1, 2, 3};
+	static const int32_t raw[] = {3, 1, 4, 1, 5, 9, 65535};
+	struct corpus *c;
+
+	check_stream("prefix", GOLDEN "small", small, 14, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_UINT16);
+	check_stream(".bin", GOLDEN "small.bin", small, 14, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_UINT16);
+	check_stream(".idx", GOLDEN "small.idx", small, 14, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_UINT16);
+	check_stream("int32", GOLDEN "wide", wide, 6, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_INT32);
+	check_stream("llm.c", GOLDEN "gpt2_000.bin", shards, 5, CORPUS_KIND_LLMC, CORPUS_DTYPE_UINT16);
+	check_stream("llm.c prefix", GOLDEN "gpt2_000", shards, 5, CORPUS_KIND_LLMC, CORPUS_DTYPE_UINT16);
+	check_stream("llm.c shards", GOLDEN "gpt2_*.bin", shards, 9, CORPUS_KIND_LLMC, CORPUS_DTYPE_UINT16);
+	check_stream("llm.c uint32", GOLDEN "llama3", llama, 4, CORPUS_KIND_LLMC, CORPUS_DTYPE_UINT32);
+	check_stream("raw", GOLDEN "raw.u16", raw, 7, CORPUS_KIND_RAW, CORPUS_DTYPE_UINT16);
+
+	REQUIRE(corpus_open(&c, GOLDEN "small", &note) == 0);
+	CHECK(corpus_info(c)->n_documents == 3 && corpus_info(c)->vocab == 0 && corpus_info(c)->eod == -1 && corpus_info(c)->n_bytes == 0);
+	corpus_destroy(&c);
+	corpus_destroy(&c);
+	CHECK(corpus_open(&c, GOLDEN "gpt2_*.nothing", &note) == ENOENT && c == NULL);
+	CHECK(corpus_open(&c, GOLDEN "absent", &note) == ENOENT && strstr(note.expected, "absent.idx") != NULL);
+	CHECK(corpus_open(&c, GOLDEN, &note) == EISDIR);
+	CHECK(corpus_open(&c, GOLDEN "*[0-6].*", &note) == ERR_FORMAT);	/* a raw file among shards */
+	CHECK(corpus_open(&c, "", &note) == ENOENT);
+}
+
+static struct corpus_writer *
+start(const char *prefix, uint32_t vocab, bool replace)
+{
+	struct corpus_writer_options o = {.vocab = vocab, .eod = 2, .tokenizer = {0xabc, 0xdef}, .replace = replace};
+	struct corpus_writer *w = NULL;
+
+	REQUIRE(corpus_writer_new(&w, prefix, &o, &note) == 0);
+	return w;
+}
+
+/* n documents of lengths 1, 2, 3 ...; ids run through the vocabulary. */
+static int
+write_some(const char *prefix, uint32_t vocab, int n, bool replace)
+{
+	struct corpus_writer *w = start(prefix, vocab, replace);
+	struct hash128 source = {5, 6};
+	int32_t ids[256];
+	int rc = 0, next = 0;
+
+	for (int d = 1; d <= n && rc == 0; d++) {
+		for (int i = 0; i < d; i++)
+			ids[i] = (int32_t)((uint32_t)(next++) * 977u % vocab);
+		rc = corpus_writer_document(w, ids, (size_t)d, 4 * (uint64_t)d, &note);
+	}
+	if (rc == 0)
+		rc = corpus_writer_finish(w, &source, &note);
+	corpus_writer_destroy(&w);
+	return rc;
+}
+
+static void
+round_trip(uint32_t vocab, enum corpus_dtype dtype)
+{
+	static int32_t want[300];
+	static uint64_t counts[70000], seen[70000];
+	const struct corpus_info *info;
+	struct corpus *c, *again;
+	struct hash128 a, b;
+	size_t n = 0;
+	int next = 0;
+
+	for (int d = 1; d <= 20; d++) {
+		for (int i = 0; i < d; i++)
+			want[n++] = (int32_t)((uint32_t)(next++) * 977u % vocab);
+		want[n++] = 2;
+	}
+	REQUIRE(write_some(in_dir("own"), vocab, 20, true) == 0);
+	REQUIRE(corpus_open(&c, in_dir("own"), &note) == 0);
+	info = corpus_info(c);
+	CHECK(info->kind == CORPUS_KIND_MEGATRON && info->dtype == dtype && info->n_tokens == n && info->n_documents == 20);
+	CHECK(info->vocab == vocab && info->eod == 2 && info->n_bytes == 840 && info->has_counts && info->has_tokenizer && info->has_source);
+	CHECK(info->tokenizer.hi == 0xabc && info->source.lo == 6);
+	for (uint64_t i = 0; i < corpus_n_windows(c, 7); i++) {
+		int32_t out[8];
+
+		CHECK(corpus_window(c, i, 7, out, &note) == 0 && memcmp(out, want + 7 * i, sizeof(out)) == 0);
+	}
+	for (uint32_t v = 0; v < vocab; v++)
+		seen[v] = 1;
+	for (size_t i = 0; i < n; i++)
+		seen[want[i]]++;
+	CHECK(corpus_counts(c, vocab, counts, &note) == 0 && memcmp(counts, seen, vocab * sizeof(counts[0])) == 0);
+	CHECK(corpus_counts(c, vocab - 1, counts, &note) == ERR_MISMATCH);
+
+	CHECK(corpus_fingerprint(c, &a, &note) == 0 && corpus_fingerprint(c, &b, &note) == 0 && hash_equal(a, b));
+	CHECK(access(in_dir("own.bin.salthash"), F_OK) == 0 && access(in_dir("own.bin.tmp"), F_OK) != 0);
+	REQUIRE(corpus_open(&again, in_dir("own.bin"), &note) == 0);
+	CHECK(corpus_fingerprint(again, &b, &note) == 0 && hash_equal(a, b));
+	corpus_destroy(&again);
+	corpus_destroy(&c);
+
+	/* the same tokens under another name: the same corpus; other tokens: another */
+	REQUIRE(write_some(in_dir("copy"), vocab, 20, true) == 0 && corpus_open(&c, in_dir("copy"), &note) == 0);
+	CHECK(corpus_fingerprint(c, &b, &note) == 0 && hash_equal(a, b));
+	corpus_destroy(&c);
+	REQUIRE(write_some(in_dir("copy"), vocab, 19, true) == 0 && corpus_open(&c, in_dir("copy"), &note) == 0);
+	CHECK(corpus_fingerprint(c, &b, &note) == 0 && !hash_equal(a, b));
+	corpus_destroy(&c);
+}
+
+/* A corpus of ours one of whose files was changed afterwards. */
+static void
+changed_afterwards(void)
+{
+	static uint8_t buf[16384];
+	uint64_t counts[1000];
+	struct corpus *c;
+	struct hash128 h;
+	size_t n;
+	char *at;
+
+	REQUIRE(write_some(in_dir("c"), 1000, 5, true) == 0);
+	n = slurp(in_dir("c.bin"), buf, sizeof(buf));
+	buf[0] ^= 1;
+	spill(in_dir("c.bin"), buf, n);
+	REQUIRE(corpus_open(&c, in_dir("c"), &note) == 0);
+	CHECK(corpus_fingerprint(c, &h, &note) == ERR_CORRUPT && strlen(note.found) == 32);
+	corpus_destroy(&c);
+
+	REQUIRE(write_some(in_dir("c"), 1000, 5, true) == 0);
+	n = slurp(in_dir("c.counts.bin"), buf, sizeof(buf));
+	CHECK(n == 16 + 8 * 1000);
+	buf[500] ^= 4;
+	spill(in_dir("c.counts.bin"), buf, n);
+	REQUIRE(corpus_open(&c, in_dir("c"), &note) == 0);
+	CHECK(corpus_counts(c, 1000, counts, &note) == ERR_CORRUPT);
+	spill(in_dir("c.counts.bin"), buf, n - 1);
+	CHECK(corpus_counts(c, 1000, counts, &note) == ERR_CORRUPT);
+	corpus_destroy(&c);
+
+	/* PREFIX.json that says other counts, or is cut short; without it the corpus is a foreign one */
+	n = slurp(in_dir("c.json"), buf, sizeof(buf));
+	buf[n] = '\0';
+	REQUIRE((at = strstr((char *)buf, "\"n_tokens\": 20")) != NULL);
+	at[13] = '9';
+	spill(in_dir("c.json"), buf, n);
+	CHECK(corpus_open(&c, in_dir("c"), &note) == ERR_CORRUPT && strcmp(note.place, "n_tokens") == 0 && c == NULL);
+	at[13] = '0';
+	REQUIRE((at = strstr((char *)buf, "\"eod\": 2")) != NULL);
+	at[7] = '-';
+	spill(in_dir("c.json"), buf, n);
+	CHECK(corpus_open(&c, in_dir("c"), &note) == ERR_FORMAT);
+	spill(in_dir("c.json"), buf, n / 2);
+	CHECK(corpus_open(&c, in_dir("c"), &note) == ERR_FORMAT);
+	spill(in_dir("c.json"), "{\"text\": \"jsonl of\"}\n{\"text\": \"somebody else\"}\n", 48);
+	REQUIRE(corpus_open(&c, in_dir("c"), &note) == 0);
+	CHECK(corpus_info(c)->vocab == 0 && corpus_info(c)->n_documents == 5);
+	CHECK(corpus_counts(c, 1000, counts, &note) == 0 && counts[2] == 6 && counts[977] == 2 && counts[3] == 1);
+	corpus_destroy(&c);
+}
+
+/* small.idx: 34 + 4 sizes of 4 (34) + 4 pointers of 8 (50) + 4 marks of 8 (82) = 114 bytes; small.bin 28 bytes */
+static void
+damaged(void)
+{
+	static const struct {
+		const char *what, *file;
+		size_t at;		/* bytes put here, */
+		const char *bytes;
+		size_t n;
+		size_t len;		/* or another length: cut, or zeros added */
+		int want;
+		const char *place;
+	} rows[] = {
+		{"magic", "small.idx", 0, "X", 1, 0, ERR_FORMAT, "byte 0"},
+		{"older magic", "small.idx", 0, "TNTIDX\0\0", 8, 0, ERR_UNSUPPORTED, "byte 0"},
+		{"version", "small.idx", 9, "\2", 1, 0, ERR_VERSION, "byte 9"},
+		{"uint8", "small.idx", 17, "\1", 1, 0, ERR_UNSUPPORTED, "byte 17"},
+		{"float32", "small.idx", 17, "\7", 1, 0, ERR_UNSUPPORTED, "byte 17"},
+		{"type 9", "small.idx", 17, "\11", 1, 0, ERR_FORMAT, "byte 17"},
+		{"int32 tokens", "small.idx", 17, "\4", 1, 0, ERR_FORMAT, "byte 58"},
+		{"one sequence more", "small.idx", 18, "\5", 1, 0, ERR_FORMAT, "byte 114"},
+		{"one sequence fewer", "small.idx", 18, "\3", 1, 0, ERR_FORMAT, "byte 102"},
+		{"2^63 sequences", "small.idx", 25, "\x80", 1, 0, ERR_FORMAT, "byte 18"},
+		{"2^62 documents", "small.idx", 33, "\x40", 1, 0, ERR_FORMAT, "byte 26"},
+		{"one byte", "small.idx", 0, "", 0, 1, ERR_FORMAT, "byte 1"},
+		{"header cut", "small.idx", 0, "", 0, 33, ERR_FORMAT, "byte 33"},
+		{"cut", "small.idx", 0, "", 0, 113, ERR_FORMAT, "byte 113"},
+		{"one byte more", "small.idx", 0, "", 0, 115, ERR_FORMAT, "byte 114"},
+		{"modes", "small.idx", 0, "", 0, 118, ERR_FORMAT, "byte 114"},
+		{"negative size", "small.idx", 37, "\xff", 1, 0, ERR_FORMAT, "byte 34"},
+		{"size too large", "small.idx", 46, "\7", 1, 0, ERR_FORMAT, "byte 46"},
+		{"size too small", "small.idx", 46, "\5", 1, 0, ERR_FORMAT, "byte 26"},
+		{"first pointer", "small.idx", 50, "\2", 1, 0, ERR_FORMAT, "byte 50"},
+		{"pointer out of the file", "small.idx", 74, "\xff\xff\xff", 3, 0, ERR_FORMAT, "byte 74"},
+		{"negative pointer", "small.idx", 81, "\x80", 1, 0, ERR_FORMAT, "byte 74"},
+		{"first mark", "small.idx", 82, "\1", 1, 0, ERR_FORMAT, "byte 82"},
+		{"marks fall", "small.idx", 98, "\0", 1, 0, ERR_FORMAT, "byte 98"},
+		{"last mark", "small.idx", 106, "\5", 1, 0, ERR_FORMAT, "byte 106"},
+		{"tokens cut", "small.bin", 0, "", 0, 26, ERR_FORMAT, "byte 46"},
+		{"half a token", "small.bin", 0, "", 0, 27, ERR_FORMAT, "byte 46"},
+		{"tokens too many", "small.bin", 0, "", 0, 30, ERR_FORMAT, "byte 28"},
+		{"llm.c version", "gpt2_000.bin", 4, "\2", 1, 0, ERR_VERSION, "byte 4"},
+		{"llm.c count", "gpt2_000.bin", 8, "\6", 1, 0, ERR_FORMAT, "byte 1034"},
+		{"llm.c negative count", "gpt2_000.bin", 11, "\x80", 1, 0, ERR_FORMAT, "byte 8"},
+		{"llm.c cut", "gpt2_000.bin", 0, "", 0, 1033, ERR_FORMAT, "byte 1033"},
+		{"llm.c too long", "gpt2_000.bin", 0, "", 0, 1036, ERR_FORMAT, "byte 1034"},
+		{"llm.c magic", "gpt2_000.bin", 0, "\0", 1, 0, ERR_FORMAT, "byte 0"},
+		{"raw odd", "raw.u16", 0, "", 0, 13, ERR_FORMAT, "byte 12"},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint8_t buf[2048] = {0};
+		struct corpus *c;
+		char prefix[32];
+		size_t n;
+
+		copy_golden("small.idx", "small.idx");
+		copy_golden("small.bin", "small.bin");
+		copy_golden("gpt2_000.bin", "gpt2_000.bin");
+		copy_golden("raw.u16", "raw.u16");
+		n = slurp(in_dir(rows[i].file), buf, 1500);
+		memcpy(buf + rows[i].at, rows[i].bytes, rows[i].n);
+		spill(in_dir(rows[i].file), buf, rows[i].len > 0 ? rows[i].len : n);
+		snprintf(prefix, sizeof(prefix), "%s", rows[i].file);
+		if (strcmp(prefix, "raw.u16") != 0)	/* which is only known by its full name */
+			*strchr(prefix, '.') = '\0';
+		CHECK_ROW(rows[i].what, corpus_open(&c, in_dir(prefix), &note) == rows[i].want);
+		CHECK_ROW(rows[i].what, c == NULL);
+		CHECK_ROW(rows[i].what, strncmp(note.place, rows[i].place, strlen(rows[i].place)) == 0 && note.expected[0] != '\0' &&
+		    note.found[0] != '\0');
+		if (strncmp(note.place, rows[i].place, strlen(rows[i].place)) != 0)
+			fprintf(stderr, "  %s: %s: expected %s, found %s\n", note.name, note.place, note.expected, note.found);
+		corpus_destroy(&c);
+	}
+	spill(in_dir("none.u16"), "", 0);
+	CHECK(corpus_open(&(struct corpus *){NULL}, in_dir("none.u16"), &note) == ERR_FORMAT && strcmp(note.found, "an empty corpus") == 0);
+}
+
+static void
+vocabulary(void)
+{
+	int32_t out[8];
+	struct corpus *c;
+
+	/* small: position 5 holds 65535, position 4 40000 */
+	REQUIRE(corpus_open(&c, GOLDEN "small", &note) == 0);
+	CHECK(corpus_check_vocab(c, 65536, &note) == 0 && corpus_check_vocab(c, UINT32_MAX, &note) == 0);
+	CHECK(corpus_check_vocab(c, 65535, &note) == ERR_CORRUPT);
+	CHECK_STR(note.place, "token 5");
+	CHECK_STR(note.found, "65535");
+	CHECK(corpus_window(c, 1, 4, out, &note) == 0 && out[1] == 65535);
+	CHECK(corpus_limit_vocab(c, 65535, &note) == 0);
+	CHECK(corpus_window(c, 0, 4, out, &note) == 0);
+	CHECK(corpus_window(c, 1, 4, out, &note) == ERR_CORRUPT);
+	CHECK_STR(note.place, "token 5 (window 1 of context 4, position 1)");
+	CHECK(corpus_limit_vocab(c, 40000, &note) == 0);
+	CHECK(corpus_window(c, 0, 4, out, &note) == ERR_CORRUPT);	/* the last target counts */
+	CHECK(corpus_window(c, 2, 4, out, &note) == 0);
+
+	/* a seq carries its corpus */
+	CHECK(corpus_window(c, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, 2), 4, out, &note) == ERR_RANGE);
+	corpus_set_number(c, CORPUS_HELDOUT);
+	CHECK(corpus_window(c, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, 2), 4, out, &note) == 0 && out[4] == 5);
+	CHECK(corpus_window(c, 2, 4, out, &note) == ERR_RANGE);
+	CHECK(CORPUS_SEQ_NO(CORPUS_SEQ_MAKE(65535, 7)) == 65535 && CORPUS_SEQ_INDEX(CORPUS_SEQ_MAKE(65535, 7)) == 7);
+	CHECK(corpus_window(c, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, UINT64_C(0xffffffffffff)), 4, out, &note) == ERR_RANGE);
+	corpus_destroy(&c);
+
+	/* negative int32, uint32 over INT32_MAX: refused also where no vocabulary is known */
+	copy_golden("wide.idx", "wide.idx");
+	spill(in_dir("wide.bin"), "\1\0\0\0\xff\xff\xff\xff\3\0\0\0\4\0\0\0\5\0\0\0\6\0\0\0", 24);
+	REQUIRE(corpus_open(&c, in_dir("wide"), &note) == 0);
+	CHECK(corpus_window(c, 0, 5, out, &note) == ERR_CORRUPT && strcmp(note.found, "-1") == 0);
+	CHECK(corpus_check_vocab(c, INT32_MAX, &note) == ERR_CORRUPT && strcmp(note.place, "token 1") == 0);
+	corpus_destroy(&c);
+
+	/* the vocabulary of PREFIX.json is a limit of its own; a smaller model is refused, a padded one fine */
+	REQUIRE(write_some(in_dir("v"), 1000, 3, true) == 0 && corpus_open(&c, in_dir("v"), &note) == 0);
+	CHECK(corpus_limit_vocab(c, 999, &note) == ERR_MISMATCH && strcmp(note.found, "1000") == 0);
+	CHECK(corpus_limit_vocab(c, 1024, &note) == 0);
+	corpus_destroy(&c);
+	spill(in_dir("v.bin"), "\x20\4\1\0\1\0\1\0\1\0\1\0\1\0\1\0\1\0", 18);	/* 1056 */
+	REQUIRE(corpus_open(&c, in_dir("v"), &note) == 0 && corpus_limit_vocab(c, 2000, &note) == 0);
+	CHECK(corpus_window(c, 0, 2, out, &note) == ERR_CORRUPT && strstr(note.expected, "1000") != NULL);
+	corpus_destroy(&c);
+}
+
+static void
+writer_refuses(void)
+{
+	struct corpus_writer_options o = {.vocab = 10, .eod = 2};
+	struct corpus_writer *w, *other;
+	int32_t ids[3] = {1, 2, 3};
+	struct corpus *c;
+
+	o.eod = 10;
+	CHECK(corpus_writer_new(&w, in_dir("w"), &o, &note) == ERR_RANGE && w == NULL);
+	o = (struct corpus_writer_options){.vocab = 0};
+	CHECK(corpus_writer_new(&w, in_dir("w"), &o, &note) == ERR_RANGE);
+	o = (struct corpus_writer_options){.vocab = 10, .eod = 2};
+	CHECK(corpus_writer_new(&w, in_dir("no/such/dir/w"), &o, &note) == ENOENT && w == NULL);
+
+	w = start(in_dir("w"), 10, false);
+	CHECK(corpus_writer_new(&other, in_dir("w"), &o, &note) == ERR_BUSY && other == NULL);
+	CHECK(corpus_writer_document(w, ids, 0, 0, &note) == 0 && corpus_writer_n_documents(w) == 0);
+	CHECK(corpus_writer_finish(w, NULL, &note) == ERR_FORMAT && strstr(note.expected, "one document") != NULL);
+	corpus_writer_destroy(&w);
+	CHECK(access(in_dir("w.bin.tmp"), F_OK) != 0 && access(in_dir("w.bin"), F_OK) != 0);
+
+	w = start(in_dir("w"), 10, false);
+	CHECK(corpus_writer_document(w, ids, 3, 3, &note) == 0 && corpus_writer_n_tokens(w) == 4);
+	ids[1] = 10;
+	CHECK(corpus_writer_document(w, ids, 3, 3, &note) == ERR_RANGE);
+	CHECK_STR(note.place, "document 1, position 1");
+	CHECK(corpus_writer_finish(w, NULL, &note) == ERR_CLOSED);
+	corpus_writer_destroy(&w);
+	ids[1] = -1;
+	w = start(in_dir("w"), 10, false);
+	CHECK(corpus_writer_document(w, ids, 3, 3, &note) == ERR_RANGE);
+	corpus_writer_destroy(&w);
+	CHECK(corpus_open(&c, in_dir("w"), &note) == ENOENT);
+
+	REQUIRE(write_some(in_dir("w"), 10, 2, false) == 0);
+	CHECK(corpus_writer_new(&w, in_dir("w"), &o, &note) == ERR_EXISTS);
+}
+
+/* Killed at each step of finish: what was there before, or an error that says so, or the new corpus; never a mixture. */
+static void
+killed(void)
+{
+	static const struct {
+		const char *point;
+		int fresh, replacing;	/* rc of corpus_open afterwards */
+		uint64_t n_documents;
+	} rows[] = {
+		{"corpus.written", ENOENT, 0, 3}, {"corpus.unlinked_idx", ENOENT, ERR_CORRUPT, 0}, {"corpus.renamed_json", ERR_CORRUPT, ERR_CORRUPT, 0},
+		{"corpus.renamed_bin", ERR_CORRUPT, ERR_CORRUPT, 0}, {"corpus.renamed_counts", ERR_CORRUPT, ERR_CORRUPT, 0},
+		{"corpus.renamed_idx", 0, 0, 6},
+	};
+
+	for (size_t i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
+		const char *point = rows[i / 2].point;
+		int replacing = i % 2, status, rc;
+		struct corpus *c;
+		char name[16];
+		pid_t pid;
+
+		snprintf(name, sizeof(name), "k%zu", i);
+		if (replacing)
+			REQUIRE(write_some(in_dir(name), 50, 3, true) == 0);
+		if ((pid = fork()) == 0) {
+			setenv("SALT_CRASH_AT", point, 1);
+			_exit(write_some(in_dir(name), 50, 6, replacing) == 0 ? 0 : 1);
+		}
+		REQUIRE(waitpid(pid, &status, 0) == pid);
+		CHECK_ROW(point, WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+		rc = corpus_open(&c, in_dir(name), &note);
+		CHECK_ROW(point, rc == (replacing ? rows[i / 2].replacing : rows[i / 2].fresh));
+		CHECK_ROW(point, rc != 0 || corpus_info(c)->n_documents == rows[i / 2].n_documents);
+		corpus_destroy(&c);
+		snprintf(name + strlen(name), sizeof(name) - strlen(name), ".bin");
+		if (rc == ERR_CORRUPT)
+			CHECK_ROW(point, corpus_open(&c, in_dir(name), &note) == ERR_CORRUPT);
+		snprintf(name, sizeof(name), "k%zu", i);
+		REQUIRE(write_some(in_dir(name), 50, 6, true) == 0);	/* building again mends it */
+		REQUIRE(corpus_open(&c, in_dir(name), &note) == 0);
+		CHECK_ROW(point, corpus_info(c)->n_documents == 6);
+		corpus_destroy(&c);
+	}
+}
+
+/* A disk that takes no more (here: a file size limit): the step is named, the corpus before is whole, nothing is left over. */
+static void
+disk_full(void)
+{
+	static const rlim_t limits[] = {100, 300, 3000};	/* tokens, PREFIX.json or counts, ... do not fit */
+	struct corpus *c;
+	struct hash128 h;
+
+	REQUIRE(write_some(in_dir("full"), 500, 3, true) == 0);
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		pid_t pid = fork();
+		int status;
+
+		if (pid == 0) {
+			struct rlimit limit = {limits[i], limits[i]};
+			int rc;
+
+			signal(SIGXFSZ, SIG_IGN);
+			setrlimit(RLIMIT_FSIZE, &limit);
+			rc = write_some(in_dir("full"), 500, 40, true);
+			_exit(rc == EFBIG && strcmp(note.place, "write") == 0 && strstr(note.name, "full") != NULL ? 0 : 1);
+		}
+		REQUIRE(waitpid(pid, &status, 0) == pid);
+		CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+		CHECK(access(in_dir("full.bin.tmp"), F_OK) != 0 && access(in_dir("full.counts.bin.tmp"), F_OK) != 0);
+		REQUIRE(corpus_open(&c, in_dir("full"), &note) == 0);
+		CHECK(corpus_info(c)->n_documents == 3 && corpus_fingerprint(c, &h, &note) == 0);
+		corpus_destroy(&c);
+	}
+}
+
+static void
+split(void)
+{
+	char text[32];
+	int held = 0;
+
+	for (int i = 0; i < 20000; i++) {
+		int n = snprintf(text, sizeof(text), "document %d", i);
+
+		held += corpus_split_heldout(text, (size_t)n, 20);
+		CHECK(corpus_split_heldout(text, (size_t)n, 20) == corpus_split_heldout(text, (size_t)n, 20));
+		CHECK(!corpus_split_heldout(text, (size_t)n, 0) && corpus_split_heldout(text, (size_t)n, 1));
+	}
+	CHECK(held > 1000 - 5 * 31 && held < 1000 + 5 * 31);	/* five standard deviations */
+}
+
+int
+main(void)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	snprintf(dir, sizeof(dir), "%.40s/corpus.XXXXXX", tmp != NULL ? tmp : "/tmp");
+	REQUIRE(mkdtemp(dir) != NULL);
+	foreign();
+	round_trip(1000, CORPUS_DTYPE_UINT16);
+	round_trip(65536, CORPUS_DTYPE_UINT16);
+	round_trip(65537, CORPUS_DTYPE_INT32);
+	changed_afterwards();
+	damaged();
+	vocabulary();
+	writer_refuses();
+	killed();
+	disk_full();
+	split();
+	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	return check_done();
+}
