@@ -1,0 +1,307 @@
+/*
+ * Whole models against PyTorch and transformers: table, logits, losses, every gradient, ten AdamW steps. Fixtures and the script
+ * that made them are in model/.
+ */
+#include <string.h>
+
+#include "check.h"
+#include "golden/fixture.h"
+#include "model/internal.h"
+
+#define LOGITS_TOLERANCE 1e-4
+#define LOSS_TOLERANCE 1e-4
+#define GRAD_TOLERANCE 1e-3		/* largest error of a tensor, of its largest gradient */
+
+/* Largest differences met, printed at the end: room to the tolerances. */
+static double worst_logit, worst_loss, worst_grad, worst_adamw;
+
+struct bench {
+	struct fixture fixture;
+	struct model *model;
+	struct kernels *kernels;
+	struct model_session *session;
+	float *params, *d_params;	/* from kernels_alloc */
+	float *host;			/* [n_params] */
+	const int32_t *tokens;		/* [B, T+1] */
+	int32_t *inputs, *next;		/* [B, T] */
+};
+
+static void
+split_tokens(struct bench *e, const int32_t *tokens)
+{
+	for (int64_t b = 0; b < e->fixture.b; b++)
+		for (int64_t t = 0; t < e->fixture.t; t++) {
+			e->inputs[b * e->fixture.t + t] = tokens[b * (e->fixture.t + 1) + t];
+			e->next[b * e->fixture.t + t] = tokens[b * (e->fixture.t + 1) + t + 1];
+		}
+}
+
+/* Parameters by name, shapes compared; every tensor of the file is wanted, every tensor of the table is in the file. */
+static void
+load_params(struct bench *e)
+{
+	const struct model *m = e->model;
+	char name[128];
+
+	CHECK(m->n_tensors == fixture_count(&e->fixture, "param/"));
+	for (int i = 0; i < m->n_tensors; i++) {
+		const struct model_tensor *t = &m->tensors[i];
+		const float *data;
+		int64_t dims[4], n;
+		int n_dims;
+
+		snprintf(name, sizeof(name), "param/%s", t->name);
+		n_dims = fixture_shape(&e->fixture, name, dims);
+		CHECK_ROW(name, n_dims == t->n_dims);
+		for (int d = 0; d < n_dims; d++)
+			CHECK_ROW(name, dims[d] == t->dims[d]);
+		data = fixture_array(&e->fixture, name, "f32", &n);
+		REQUIRE(data != NULL && n == t->n_elements);
+		memcpy(e->host + t->offset, data, (size_t)n * sizeof(float));
+	}
+	kernels_upload(e->kernels, e->params, e->host, (size_t)m->n_params * sizeof(float));
+}
+
+static void
+bench_open(struct bench *e, const char *name, bool recompute)
+{
+	const struct kernels_options options = {.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = 1};
+	struct err_note note = {0};
+	struct model_session_options session = {.training = true, .recompute = recompute};
+	size_t rows, bytes;
+
+	memset(e, 0, sizeof(*e));
+	fixture_open(&e->fixture, name);
+	REQUIRE(model_new(&e->model, &e->fixture.config, &note) == 0);
+	REQUIRE(kernels_new(&e->kernels, &options, &note) == 0);
+	rows = (size_t)(e->fixture.b * e->fixture.t);
+	bytes = (size_t)e->model->n_params * sizeof(float);
+	session.max_batch = e->fixture.b;
+	session.max_tokens = e->fixture.t;
+	e->params = kernels_alloc(e->kernels, bytes);
+	e->d_params = kernels_alloc(e->kernels, bytes);
+	e->host = malloc(bytes);
+	e->inputs = malloc(rows * sizeof(int32_t));
+	e->next = malloc(rows * sizeof(int32_t));
+	REQUIRE(e->params != NULL && e->d_params != NULL && e->host != NULL && e->inputs != NULL && e->next != NULL);
+	model_bind(e->model, e->params, DTYPE_F32);
+	REQUIRE(model_session_new(&e->session, e->model, e->kernels, &session, &note) == 0);
+	load_params(e);
+	e->tokens = fixture_array(&e->fixture, "tokens", "i32", NULL);
+	REQUIRE(e->tokens != NULL);
+	split_tokens(e, e->tokens);
+}
+
+static void
+bench_close(struct bench *e)
+{
+	model_session_destroy(&e->session);
+	model_destroy(&e->model);
+	kernels_free(e->kernels, e->params);
+	kernels_free(e->kernels, e->d_params);
+	kernels_destroy(&e->kernels);
+	free(e->host);
+	free(e->inputs);
+	free(e->next);
+	fixture_close(&e->fixture);
+}
+
+static void
+track(double *worst, double found)
+{
+	if (!(found <= *worst))
+		*worst = found;
+}
+
+static void
+check_logits(struct bench *e, const char *what)
+{
+	int64_t n, rows = e->fixture.b * e->fixture.t;
+	const float *want = fixture_array(&e->fixture, "logits", "f32", &n);
+	float *got = malloc((size_t)n * sizeof(float));
+	double worst = 0;
+
+	REQUIRE(got != NULL && want != NULL && n == rows * e->fixture.config.vocab_size);
+	REQUIRE(model_forward(e->session, e->inputs, e->fixture.b, e->fixture.t) == 0);
+	model_logits(e->session, 0, rows, got);
+	for (int64_t i = 0; i < n; i++)
+		track(&worst, fabs((double)got[i] - want[i]));
+	CHECK_ROW(what, worst <= LOGITS_TOLERANCE);
+	track(&worst_logit, worst);
+	free(got);
+}
+
+static void
+check_grads(struct bench *e, const char *what, const char *loss_case)
+{
+	char name[160];
+
+	kernels_download(e->kernels, e->host, e->d_params, (size_t)e->model->n_params * sizeof(float));
+	for (int i = 0; i < e->model->n_tensors; i++) {
+		const struct model_tensor *t = &e->model->tensors[i];
+		const float *want, *got = e->host + t->offset;
+		double error = 0, largest = 0;
+		int64_t n;
+
+		snprintf(name, sizeof(name), "%s/grad/%s", loss_case, t->name);
+		want = fixture_array(&e->fixture, name, "f32", &n);
+		REQUIRE(want != NULL && n == t->n_elements);
+		for (int64_t j = 0; j < n; j++) {
+			track(&error, fabs((double)got[j] - want[j]));
+			track(&largest, fabs((double)want[j]));
+		}
+		CHECK_ROW(name, error <= GRAD_TOLERANCE * largest);
+		if (!(error <= GRAD_TOLERANCE * largest))
+			fprintf(stderr, "  %s: error %.3g, largest gradient %.3g\n", what, error, largest);
+		track(&worst_grad, error / largest);
+	}
+}
+
+static void
+check_case(struct bench *e, const char *model_name, const struct json *json)
+{
+	const char *name, *residual;
+	char what[128], array[96];
+	int64_t rows = e->fixture.b * e->fixture.t;
+	struct kernels_targets targets = {.n_rows = rows, .next = e->next};
+	struct kernels_loss_sums sums;
+	struct err_note note = {0};
+
+	REQUIRE(json_text(json_get(json, "name"), &name) && json_text(json_get(json, "residual"), &residual));
+	snprintf(what, sizeof(what), "%s, %s", model_name, name);
+	targets.residual = strcmp(residual, "ghost") == 0 ? KERNELS_RESIDUAL_GHOST :
+	    strcmp(residual, "renormalise") == 0 ? KERNELS_RESIDUAL_RENORMALISE : KERNELS_RESIDUAL_TRUE_TOKEN;
+	snprintf(array, sizeof(array), "%s/weight", name);
+	targets.weight = fixture_array(&e->fixture, array, "f32", NULL);
+	if (fixture_flag(json, "sparse")) {
+		snprintf(array, sizeof(array), "%s/offsets", name);
+		targets.offsets = fixture_array(&e->fixture, array, "i64", NULL);
+		snprintf(array, sizeof(array), "%s/ids", name);
+		targets.ids = fixture_array(&e->fixture, array, "i32", NULL);
+		snprintf(array, sizeof(array), "%s/values", name);
+		targets.values = fixture_array(&e->fixture, array, "f32", NULL);
+		REQUIRE(targets.weight != NULL && targets.offsets != NULL && targets.ids != NULL && targets.values != NULL);
+	}
+	if (fixture_flag(json, "dense"))
+		REQUIRE((targets.dense = fixture_array(&e->fixture, "dense/dense", "f32", NULL)) != NULL);
+
+	CHECK_ROW(what, model_targets_check(&e->fixture.config, &targets, rows, &note) == 0);
+	kernels_zero(e->kernels, e->d_params, (size_t)e->model->n_params * sizeof(float));
+	REQUIRE(model_loss(e->session, &targets, 1.0f / (float)rows, e->d_params, &sums) == 0);
+	model_backward(e->session, e->d_params);
+	CHECK_ROW(what, sums.finite && sums.rows == rows);
+	CHECK_ROW(what, fabs(sums.loss / (double)rows - fixture_num(json, "loss")) <= LOSS_TOLERANCE);
+	CHECK_ROW(what, fabs(sums.hard / (double)rows - fixture_num(json, "hard")) <= LOSS_TOLERANCE);
+	CHECK_ROW(what, sums.correct == fixture_int(json, "correct"));
+	track(&worst_loss, fabs(sums.loss / (double)rows - fixture_num(json, "loss")));
+	if (targets.weight != NULL) {
+		CHECK_ROW(what, sums.kd_rows == rows - 1);	/* the fixture sets one weight to 0 */
+		CHECK_ROW(what, fabs(sums.soft / (double)sums.kd_rows - fixture_num(json, "soft")) <= LOSS_TOLERANCE);
+		track(&worst_loss, fabs(sums.soft / (double)sums.kd_rows - fixture_num(json, "soft")));
+	}
+	check_grads(e, what, name);
+}
+
+static void
+check_adamw(struct bench *e, const char *what)
+{
+	const struct json *json = json_get(e->fixture.json, "adamw"), *losses = json_get(json, "losses");
+	const int32_t *tokens = fixture_array(&e->fixture, "adamw/tokens", "i32", NULL);
+	size_t bytes = (size_t)e->model->n_params * sizeof(float);
+	int64_t rows = e->fixture.b * e->fixture.t;
+	float *m = kernels_alloc(e->kernels, bytes), *v = kernels_alloc(e->kernels, bytes);
+	struct kernels_adamw adamw = {.lr = (float)fixture_num(json, "lr"), .beta1 = (float)fixture_num(json, "beta1"),
+	    .beta2 = (float)fixture_num(json, "beta2"), .eps = (float)fixture_num(json, "eps"), .grad_scale = 1};
+	const struct kernels_targets targets = {.n_rows = rows, .next = e->next};
+
+	REQUIRE(m != NULL && v != NULL && tokens != NULL && json_count(losses) == 10);
+	load_params(e);
+	for (size_t step = 0; step < json_count(losses); step++) {
+		struct kernels_loss_sums sums;
+		double want;
+
+		split_tokens(e, tokens + (int64_t)(step % 2) * e->fixture.b * (e->fixture.t + 1));
+		kernels_zero(e->kernels, e->d_params, bytes);
+		REQUIRE(model_forward(e->session, e->inputs, e->fixture.b, e->fixture.t) == 0);
+		REQUIRE(model_loss(e->session, &targets, 1.0f / (float)rows, e->d_params, &sums) == 0);
+		model_backward(e->session, e->d_params);
+		adamw.step = (int64_t)step + 1;
+		for (int i = 0; i < e->model->n_tensors; i++) {
+			const struct model_tensor *t = &e->model->tensors[i];
+
+			adamw.decay = t->decay ? (float)fixture_num(json, "decay") : 0;
+			kernels_adamw(e->kernels, e->params + t->offset, m + t->offset, v + t->offset, e->d_params + t->offset, NULL,
+			    DTYPE_F32, t->n_elements, &adamw);
+		}
+		REQUIRE(json_num(json_item(losses, step), &want));
+		CHECK_ROW(what, fabs(sums.loss / (double)rows - want) <= LOSS_TOLERANCE);
+		track(&worst_adamw, fabs(sums.loss / (double)rows - want));
+	}
+	kernels_free(e->kernels, m);
+	kernels_free(e->kernels, v);
+}
+
+static void
+test_fixture(const char *name, bool recompute)
+{
+	struct bench e;
+	const struct json *cases;
+
+	bench_open(&e, name, recompute);
+	check_logits(&e, name);
+	cases = json_get(e.fixture.json, "cases");
+	CHECK(json_count(cases) > 0);
+	for (size_t i = 0; i < json_count(cases); i++)
+		check_case(&e, name, json_item(cases, i));
+	check_adamw(&e, name);
+	bench_close(&e);
+}
+
+/* Frequencies of real configurations; an ulp or two is what pow() implementations differ by. */
+static void
+test_rope(void)
+{
+	struct json *rows = NULL;
+	struct err_note note = {0};
+
+	REQUIRE(json_parse_file("tests/golden/model/rope.json", 0, &rows, &note) == 0);
+	REQUIRE(json_count(rows) > 0);
+	for (size_t i = 0; i < json_count(rows); i++) {
+		const struct json *row = json_item(rows, i), *scaling = json_get(row, "scaling"), *freq = json_get(row, "inv_freq");
+		struct model_config cfg = {.family = MODEL_FAMILY_LLAMA, .head_dim = fixture_int(row, "head_dim"),
+		    .rope_theta = fixture_num(row, "rope_theta")};
+		const char *what;
+		float got[256];
+
+		REQUIRE(json_text(json_get(row, "what"), &what) && cfg.head_dim <= 512 && (int64_t)json_count(freq) == cfg.head_dim / 2);
+		if (json_kind(scaling) == JSON_KIND_ARRAY) {
+			cfg.rope_scaling.llama3 = true;
+			REQUIRE(json_num(json_item(scaling, 0), &cfg.rope_scaling.factor));
+			REQUIRE(json_num(json_item(scaling, 1), &cfg.rope_scaling.low_freq_factor));
+			REQUIRE(json_num(json_item(scaling, 2), &cfg.rope_scaling.high_freq_factor));
+			REQUIRE(json_int(json_item(scaling, 3), &cfg.rope_scaling.original_context));
+		}
+		model__rope_freq(&cfg, got);
+		for (int64_t j = 0; j < cfg.head_dim / 2; j++) {
+			double want;
+
+			REQUIRE(json_num(json_item(freq, (size_t)j), &want));
+			CHECK_ROW(what, fabs(got[j] - want) <= 5e-7 * want);
+		}
+	}
+	json_close(&rows);
+}
+
+int
+main(void)
+{
+	static const char *const names[] = {"gpt2_tied", "gpt2_untied", "llama_grouped", "llama_biases", "llama_scaled"};
+
+	test_rope();
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		test_fixture(names[i], false);
+	test_fixture("llama_grouped", true);
+	fprintf(stderr, "largest differences: logits %.2g, loss %.2g, gradient %.2g of the tensor's largest, AdamW losses %.2g\n", worst_logit,
+	    worst_loss, worst_grad, worst_adamw);
+	return check_done();
+}

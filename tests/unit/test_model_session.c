@@ -1,0 +1,481 @@
+/* Sessions: what forward, loss and backward promise apart from the numbers, which are golden/model's. */
+#include <string.h>
+
+#include "check.h"
+#include "model/model.h"
+
+#define V 37
+#define B 3
+#define T 7
+#define ROWS (B * T)
+
+static const struct model_config configs[] = {
+	{.family = MODEL_FAMILY_GPT2, .vocab_size = V, .context = 11, .d_model = 12, .n_layers = 3, .n_heads = 3, .n_kv_heads = 3,
+	    .head_dim = 4, .d_ff = 21, .norm_eps = 1e-5f, .tied = true, .attention_bias = true, .mlp_bias = true, .initializer_range = 0.3f},
+	{.family = MODEL_FAMILY_LLAMA, .vocab_size = V, .context = 11, .d_model = 10, .n_layers = 3, .n_heads = 4, .n_kv_heads = 2,
+	    .head_dim = 6, .d_ff = 19, .norm_eps = 1e-5f, .tied = false, .attention_bias = true, .mlp_bias = true, .rope_theta = 100,
+	    .initializer_range = 0.3f},
+};
+
+#define N_CONFIGS (sizeof(configs) / sizeof(configs[0]))
+
+struct bench {
+	struct model *model;
+	struct kernels *kernels;
+	float *params, *host;		/* host: what params hold */
+	size_t bytes;
+};
+
+static uint32_t chance = 1;
+
+static uint32_t
+next_chance(void)
+{
+	chance = chance * 1664525u + 1013904223u;
+	return chance >> 8;
+}
+
+static void
+tokens_fill(int32_t *tokens, int64_t n)
+{
+	for (int64_t i = 0; i < n; i++)
+		tokens[i] = (int32_t)(next_chance() % V);
+}
+
+static void
+bench_open(struct bench *e, const struct model_config *cfg, int threads)
+{
+	const struct kernels_options options = {.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = threads};
+
+	REQUIRE(model_new(&e->model, cfg, NULL) == 0);
+	REQUIRE(kernels_new(&e->kernels, &options, NULL) == 0);
+	e->bytes = (size_t)e->model->n_params * sizeof(float);
+	e->params = kernels_alloc(e->kernels, e->bytes);
+	e->host = malloc(e->bytes);
+	REQUIRE(e->params != NULL && e->host != NULL);
+	model_init(e->model, 7, 0, e->model->n_params, e->host);
+	for (int i = 0; i < e->model->n_tensors; i++)	/* norms and biases off their constants */
+		if (e->model->tensors[i].init_std == 0)
+			for (int64_t j = 0; j < e->model->tensors[i].n_elements; j++)
+				e->host[e->model->tensors[i].offset + j] += 0.2f * ((float)(next_chance() % 2001) / 1000 - 1);
+	kernels_upload(e->kernels, e->params, e->host, e->bytes);
+	model_bind(e->model, e->params, DTYPE_F32);
+}
+
+static void
+bench_close(struct bench *e)
+{
+	kernels_free(e->kernels, e->params);
+	free(e->host);
+	kernels_destroy(&e->kernels);
+	model_destroy(&e->model);
+}
+
+static struct model_session *
+session_open(struct bench *e, int64_t b, int64_t t, bool training, bool recompute)
+{
+	const struct model_session_options o = {.max_batch = b, .max_tokens = t, .training = training, .recompute = recompute};
+	struct model_session *s = NULL;
+	struct err_note note;
+	size_t planned = 0;
+
+	REQUIRE(model_session_new(&s, e->model, e->kernels, &o, &note) == 0);
+	CHECK(model_session_plan(&e->model->config, DTYPE_F32, &o, &planned, &note) == 0);
+	CHECK(planned == model_session_bytes(s));
+	return s;
+}
+
+static void
+logits_of(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t, float *out)
+{
+	REQUIRE(model_forward(s, tokens, b, t) == 0);
+	model_logits(s, 0, b * t, out);
+}
+
+/* Soft labels on most rows: two ids and a tail. */
+struct labels {
+	int64_t offsets[ROWS + 1];
+	int32_t ids[2 * ROWS], next[ROWS];
+	float values[2 * ROWS], weight[ROWS];
+};
+
+static struct kernels_targets
+targets_make(struct labels *l)
+{
+	for (int i = 0; i < ROWS; i++) {
+		l->next[i] = (int32_t)(next_chance() % V);
+		l->offsets[i + 1] = 2 * (i + 1);
+		l->ids[2 * i] = (int32_t)(next_chance() % (V - 1));
+		l->ids[2 * i + 1] = l->ids[2 * i] + 1;
+		l->values[2 * i] = 0.5f;
+		l->values[2 * i + 1] = 0.25f;
+		l->weight[i] = i % 5 == 0 ? 0 : 2.0f / 3;
+	}
+	l->offsets[0] = 0;
+	return (struct kernels_targets){.n_rows = ROWS, .next = l->next, .weight = l->weight, .offsets = l->offsets, .ids = l->ids,
+	    .values = l->values, .residual = KERNELS_RESIDUAL_GHOST};
+}
+
+/* Gradient of one micro-batch into host memory; the loss is returned. */
+static double
+grads_of(struct bench *e, struct model_session *s, const int32_t *tokens, const struct kernels_targets *targets, int times, float *out)
+{
+	float *d = kernels_alloc(e->kernels, e->bytes);
+	struct kernels_loss_sums sums = {0};
+
+	REQUIRE(d != NULL);
+	for (int i = 0; i < times; i++) {
+		REQUIRE(model_forward(s, tokens, B, T) == 0);
+		REQUIRE(model_loss(s, targets, 1.0f / ROWS, d, &sums) == 0);
+		model_backward(s, d);
+	}
+	kernels_download(e->kernels, out, d, e->bytes);
+	kernels_free(e->kernels, d);
+	return sums.loss / ROWS;
+}
+
+/* One set of logits, however large the session, in whatever batch, with or without activations kept. */
+static void
+test_rows_alone(const struct model_config *cfg)
+{
+	struct bench e;
+	struct model_session *exact, *large, *inference;
+	int32_t tokens[ROWS], other[ROWS];
+	float want[ROWS * V], got[ROWS * V];
+
+	bench_open(&e, cfg, 1);
+	exact = session_open(&e, B, T, true, false);
+	large = session_open(&e, 5, 11, true, true);
+	inference = session_open(&e, B, T, false, false);
+	CHECK(model_session_bytes(inference) < model_session_bytes(exact));
+	tokens_fill(tokens, ROWS);
+	logits_of(exact, tokens, B, T, want);
+	logits_of(large, tokens, B, T, got);
+	CHECK(memcmp(want, got, sizeof(want)) == 0);
+	logits_of(inference, tokens, B, T, got);
+	CHECK(memcmp(want, got, sizeof(want)) == 0);
+	model_logits(inference, 4, 1, got);
+	for (int i = 0; i < V; i++)
+		CHECK_NEAR(got[i], want[4 * V + i], 1e-5);
+
+	/* Other neighbours, same shape: the same bits. Alone: to rounding. */
+	memcpy(other, tokens, sizeof(other));
+	tokens_fill(other, T);
+	tokens_fill(other + 2 * T, T);
+	logits_of(exact, other, B, T, got);
+	CHECK(memcmp(want, got, T * V * sizeof(float)) != 0);
+	CHECK(memcmp(want + T * V, got + T * V, T * V * sizeof(float)) == 0);
+	logits_of(exact, tokens + T, 1, T, got);
+	for (int i = 0; i < T * V; i++)
+		CHECK_NEAR(got[i], want[T * V + i], 1e-5);
+
+	/* Causal: what follows changes nothing before. */
+	memcpy(other, tokens, sizeof(other));
+	other[4] = (other[4] + 1) % V;
+	logits_of(exact, other, B, T, got);
+	CHECK(memcmp(want, got, 4 * V * sizeof(float)) == 0);
+	CHECK(memcmp(want + 4 * V, got + 4 * V, V * sizeof(float)) != 0);
+	/* A shorter context: the same first positions. */
+	logits_of(exact, tokens, 1, 3, got);
+	for (int i = 0; i < 3 * V; i++)
+		CHECK_NEAR(got[i], want[i], 1e-5);
+	model_session_destroy(&exact);
+	model_session_destroy(&large);
+	model_session_destroy(&inference);
+	CHECK(exact == NULL);
+	bench_close(&e);
+}
+
+static void
+test_recompute(const struct model_config *cfg)
+{
+	struct bench e;
+	struct model_session *kept, *again;
+	struct labels labels;
+	struct kernels_targets targets = targets_make(&labels);
+	int32_t tokens[ROWS];
+	float *want, *got;
+	double loss;
+
+	bench_open(&e, cfg, 1);
+	kept = session_open(&e, B, T, true, false);
+	again = session_open(&e, B, T, true, true);
+	CHECK(model_session_bytes(again) < model_session_bytes(kept));
+	want = malloc(e.bytes);
+	got = malloc(e.bytes);
+	REQUIRE(want != NULL && got != NULL);
+	tokens_fill(tokens, ROWS);
+	loss = grads_of(&e, kept, tokens, &targets, 1, want);
+	CHECK(grads_of(&e, again, tokens, &targets, 1, got) == loss);
+	CHECK(memcmp(want, got, e.bytes) == 0);
+	CHECK(grads_of(&e, kept, tokens, &targets, 1, got) == loss);	/* and twice the same */
+	CHECK(memcmp(want, got, e.bytes) == 0);
+	/* Two micro-batches add. */
+	grads_of(&e, again, tokens, &targets, 2, got);
+	for (int64_t i = 0; i < e.model->n_params; i++)
+		CHECK_NEAR(got[i], 2.0 * want[i], 1e-5 + 1e-4 * fabs(want[i]));
+	free(want);
+	free(got);
+	model_session_destroy(&kept);
+	model_session_destroy(&again);
+	bench_close(&e);
+}
+
+static double
+loss_at(struct bench *e, struct model_session *s, const int32_t *tokens, const struct kernels_targets *targets, const float *host)
+{
+	struct kernels_loss_sums sums;
+
+	kernels_upload(e->kernels, e->params, host, e->bytes);
+	REQUIRE(model_forward(s, tokens, B, T) == 0);
+	REQUIRE(model_loss(s, targets, 1, NULL, &sums) == 0);
+	return sums.loss / ROWS;
+}
+
+/*
+ * Along a random direction in one tensor at a time, (L(p + h d) - L(p - h d)) / 2h = <gradient, d>. Losses carry about 1e-7 of
+ * rounding, so h = 1e-2 leaves 1e-5, and the third derivative's share is under that of the tolerance.
+ */
+static void
+test_finite_differences(const struct model_config *cfg)
+{
+	struct bench e;
+	struct model_session *s;
+	struct labels labels;
+	struct kernels_targets targets = targets_make(&labels);
+	int32_t tokens[ROWS];
+	float *grads, *moved;
+
+	bench_open(&e, cfg, 1);
+	s = session_open(&e, B, T, true, false);
+	grads = malloc(e.bytes);
+	moved = malloc(e.bytes);
+	REQUIRE(grads != NULL && moved != NULL);
+	tokens_fill(tokens, ROWS);
+	grads_of(&e, s, tokens, &targets, 1, grads);
+	for (int i = 0; i < e.model->n_tensors; i++) {
+		const struct model_tensor *t = &e.model->tensors[i];
+		double slope = 0, length = 0, h, up, down, found;
+		uint32_t start = chance;
+
+		for (int64_t j = 0; j < t->n_elements; j++) {
+			double d = next_chance() % 2 == 0 ? 1 : -1;
+
+			slope += d * grads[t->offset + j];
+			length += 1;
+		}
+		h = 1e-2 / sqrt(length);
+		for (int side = 1; side >= -1; side -= 2) {
+			memcpy(moved, e.host, e.bytes);
+			chance = start;
+			for (int64_t j = 0; j < t->n_elements; j++)
+				moved[t->offset + j] += (float)((next_chance() % 2 == 0 ? h : -h) * side);
+			if (side > 0)
+				up = loss_at(&e, s, tokens, &targets, moved);
+			else
+				down = loss_at(&e, s, tokens, &targets, moved);
+		}
+		found = (up - down) / (2 * h) / sqrt(length);
+		slope /= sqrt(length);
+		CHECK_ROW(t->name, fabs(found - slope) <= 1e-4 + 1e-2 * fabs(slope));
+		if (!(fabs(found - slope) <= 1e-4 + 1e-2 * fabs(slope)))
+			fprintf(stderr, "  difference quotient %.6g, gradient %.6g\n", found, slope);
+	}
+	free(grads);
+	free(moved);
+	model_session_destroy(&s);
+	bench_close(&e);
+}
+
+struct story {
+	char text[512];
+};
+
+static void
+tell(void *arg, char what, int layer)
+{
+	struct story *story = arg;
+	size_t n = strlen(story->text);
+
+	snprintf(story->text + n, sizeof(story->text) - n, "%c%d ", what, layer);
+}
+
+static void
+need(void *arg, int layer)
+{
+	tell(arg, 'n', layer);
+}
+
+static void
+done(void *arg, int layer)
+{
+	tell(arg, 'd', layer);
+}
+
+static void
+test_hooks(const struct model_config *cfg)
+{
+	struct bench e;
+	struct model_session *s;
+	struct story story = {""};
+	const struct model_hooks hooks = {.arg = &story, .need = need, .done = done};
+	struct labels labels;
+	struct kernels_targets targets = targets_make(&labels);
+	struct kernels_loss_sums sums;
+	int32_t tokens[ROWS];
+	float *d;
+
+	bench_open(&e, cfg, 1);
+	s = session_open(&e, B, T, true, false);
+	model_session_hooks(s, &hooks);
+	tokens_fill(tokens, ROWS);
+	REQUIRE((d = kernels_alloc(e.kernels, e.bytes)) != NULL);
+	REQUIRE(model_forward(s, tokens, B, T) == 0);
+	CHECK_STR(story.text, "n-1 n0 n1 n2 n3 ");
+	story.text[0] = '\0';
+	REQUIRE(model_loss(s, &targets, 1, d, &sums) == 0);
+	model_backward(s, d);
+	CHECK_STR(story.text, cfg->tied ? "n-1 n3 d3 n2 d2 n1 d1 n0 d0 d-1 " : "n3 n3 d3 n2 d2 n1 d1 n0 d0 d-1 ");
+	kernels_free(e.kernels, d);
+	model_session_destroy(&s);
+	bench_close(&e);
+}
+
+static void
+test_refused(const struct model_config *cfg)
+{
+	struct bench e;
+	struct model_session *s = NULL;
+	int32_t tokens[ROWS + 1];
+	struct err_note note = {0};
+	const struct {
+		const char *what;
+		struct model_session_options o;
+	} rows[] = {
+		{"T past the context", {.max_batch = 1, .max_tokens = 12}},
+		{"no T", {.max_batch = 1}},
+		{"no B", {.max_tokens = 1}},
+		{"B*T past int", {.max_batch = INT64_C(1) << 40, .max_tokens = 11}},
+	};
+
+	bench_open(&e, cfg, 1);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		CHECK_ROW(rows[i].what, model_session_new(&s, e.model, e.kernels, &rows[i].o, &note) == ERR_RANGE);
+		CHECK_ROW(rows[i].what, s == NULL && note.expected[0] != '\0' && note.found[0] != '\0');
+	}
+	s = session_open(&e, B, T, false, false);
+	tokens_fill(tokens, ROWS + 1);
+	CHECK(model_forward(s, tokens, B + 1, 1) == ERR_RANGE);
+	CHECK(model_forward(s, tokens, 1, T + 1) == ERR_RANGE);
+	CHECK(model_forward(s, tokens, 0, T) == ERR_RANGE);
+	tokens[ROWS - 1] = V;
+	CHECK(model_forward(s, tokens, B, T) == ERR_RANGE);
+	tokens[ROWS - 1] = -1;
+	CHECK(model_forward(s, tokens, B, T) == ERR_RANGE);
+	tokens[ROWS - 1] = V - 1;
+	CHECK(model_forward(s, tokens, B, T) == 0);
+	model_session_destroy(&s);
+	bench_close(&e);
+}
+
+static void
+test_targets_refused(void)
+{
+	const struct model_config *cfg = &configs[0];
+	struct labels l;
+	struct kernels_targets t;
+	struct err_note note;
+	static float dense[ROWS * V];
+
+	t = targets_make(&l);
+	CHECK(model_targets_check(cfg, &t, ROWS, NULL) == 0);
+
+#define REFUSED(change)							\
+	do {								\
+		t = targets_make(&l);					\
+		change;							\
+		note = (struct err_note){0};				\
+		CHECK_ROW(#change, model_targets_check(cfg, &t, ROWS, &note) == ERR_RANGE);	\
+		CHECK_ROW(#change, note.name[0] != '\0' && note.expected[0] != '\0' && note.found[0] != '\0');	\
+	} while (0)
+
+	REFUSED(t.n_rows--);
+	REFUSED(l.next[3] = V);
+	REFUSED(l.next[3] = -1);
+	REFUSED(l.weight[3] = 1.5f);
+	REFUSED(l.weight[3] = NAN);
+	REFUSED(t.offsets = NULL);
+	REFUSED(l.ids[6] = V);
+	REFUSED(l.ids[7] = l.ids[6]);
+	REFUSED(l.values[6] = NAN);
+	REFUSED(l.values[6] = -0.1f);
+	REFUSED(l.values[6] = 0.9f);
+	REFUSED(l.offsets[3] = l.offsets[4] + 1);
+	REFUSED(l.values[6] = l.values[7] = 0; t.residual = KERNELS_RESIDUAL_RENORMALISE);
+	REFUSED(t.offsets = NULL; t.dense = dense);
+#undef REFUSED
+	/* A row without weight may carry anything finite or not: nobody looks. */
+	t = targets_make(&l);
+	l.values[0] = NAN;
+	CHECK(model_targets_check(cfg, &t, ROWS, NULL) == 0);
+}
+
+/* Scores of the teacher's pass are the losses of the trainer's. */
+static void
+test_labels(const struct model_config *cfg)
+{
+	struct bench e;
+	struct model_session *s;
+	struct kernels_label_spec spec = {.score = true, .kind = KERNELS_LABEL_TOPK, .n = V, .tau = 1};
+	int32_t tokens[ROWS], next[ROWS], rank[ROWS], ids[ROWS * V];
+	float hard[ROWS], nats[ROWS], values[ROWS * V];
+	const uint64_t seqs[B] = {5, UINT64_C(1) << 40, 7};
+	struct kernels_labels out = {.loss_nats = nats, .rank = rank, .ids = ids, .values = values};
+	struct kernels_targets targets = {.n_rows = ROWS, .next = next, .row_hard = hard};
+	struct kernels_loss_sums sums;
+
+	bench_open(&e, cfg, 1);
+	s = session_open(&e, B, T, false, false);
+	tokens_fill(tokens, ROWS);
+	tokens_fill(next, ROWS);
+	REQUIRE(model_forward(s, tokens, B, T) == 0);
+	REQUIRE(model_loss(s, &targets, 1, NULL, &sums) == 0);
+	REQUIRE(model_labels(s, &spec, next, seqs, &out) == 0);
+	for (int i = 0; i < ROWS; i++) {
+		double sum = 0;
+
+		CHECK_NEAR(nats[i], hard[i], 1e-5);
+		REQUIRE(rank[i] >= 0 && rank[i] < V);
+		CHECK(ids[i * V + rank[i]] == next[i]);
+		CHECK_NEAR(values[i * V + rank[i]], -hard[i], 1e-5);
+		for (int j = 0; j < V; j++)
+			sum += exp(values[i * V + j]);
+		CHECK_NEAR(sum, 1, 1e-5);
+	}
+	CHECK(model_labels(s, &spec, NULL, seqs, &out) == ERR_RANGE);
+	spec.n = V + 1;
+	CHECK(model_labels(s, &spec, next, seqs, &out) == ERR_RANGE);
+	spec.n = V;
+	spec.tau = 0;
+	CHECK(model_labels(s, &spec, next, seqs, &out) == ERR_RANGE);
+	spec.tau = 1;
+	next[2] = V;
+	CHECK(model_labels(s, &spec, next, seqs, &out) == ERR_RANGE);
+	model_session_destroy(&s);
+	bench_close(&e);
+}
+
+int
+main(void)
+{
+	for (size_t i = 0; i < N_CONFIGS; i++) {
+		test_rows_alone(&configs[i]);
+		test_recompute(&configs[i]);
+		test_finite_differences(&configs[i]);
+		test_hooks(&configs[i]);
+		test_refused(&configs[i]);
+		test_labels(&configs[i]);
+	}
+	test_targets_refused();
+	return check_done();
+}
