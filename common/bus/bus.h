@@ -98,9 +98,9 @@ void bus_event_free(struct bus_event *event);	/* takes freed and zeroed ones */
 struct bus_server;
 
 /*
- * bus_server_new - bind. @endpoint "tcp://host:port", "tcp://*:port", port 0 or * for any free one, or "ipc://path".
+ * bus_server_new - bind. @endpoint "tcp://host:port", host may be "*", port 0 or "*" for any free one, or "ipc://path".
  * Returns 0; EADDRINUSE, EADDRNOTAVAIL, ERR_CONFIG (not an endpoint; plain off loopback) or errno; note names the endpoint.
- * bus_server_endpoint - where others reach it: the actual port; for tcp://* this host's name.
+ * bus_server_endpoint - where others reach it: the actual port; for host "*" this host's name.
  * One part is a frame; a peer that sends more parts is cut off and counted (bus_server_bad).
  */
 int bus_server_new(struct bus_server **out, struct bus *bus, const char *endpoint, struct err_note *note);
