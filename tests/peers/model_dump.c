@@ -1,0 +1,197 @@
+/*
+ * model_dump - what our engine makes of a model directory, as raw files for tests/peers/model_torch.py.
+ *
+ *   model_dump DIR TOKENS B T OUT [--init SEED] [--save DIR2] [--threads N] [--recompute]
+ *
+ * DIR      config.json and, without --init, its tensors; --init: first values of ours instead
+ * TOKENS   int32 [B, T+1]
+ * OUT      a folder that is there: OUT/logits.f32 [B*T, V], OUT/grads.f32 in the flat canonical order, of the mean LM loss
+ * --save   writes the parameters as a model directory as well
+ * Prints one line of JSON: the loss, and name and offset of each tensor.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "model/model.h"
+#include "weights/weights.h"
+
+struct dump {
+	const char *dir, *tokens_path, *out, *save;
+	long long b, t, seed;
+	int threads;
+	bool recompute;
+
+	struct model_config config;
+	struct model *model;
+	struct kernels *kernels;
+	struct model_session *session;
+	float *host, *params, *d_params, *logits;
+	int32_t *tokens, *inputs, *next;
+};
+
+static int
+usage(void)
+{
+	fprintf(stderr, "usage: model_dump DIR TOKENS B T OUT [--init SEED] [--save DIR2] [--threads N] [--recompute]\n");
+	return ERR_USAGE;
+}
+
+static int
+parse(struct dump *d, int argc, char **argv)
+{
+	if (argc < 6)
+		return usage();
+	*d = (struct dump){.dir = argv[1], .tokens_path = argv[2], .b = atoll(argv[3]), .t = atoll(argv[4]), .out = argv[5], .seed = -1,
+	    .threads = 1};
+	for (int i = 6; i < argc; i++) {
+		if (strcmp(argv[i], "--recompute") == 0)
+			d->recompute = true;
+		else if (i + 1 == argc)
+			return usage();
+		else if (strcmp(argv[i], "--init") == 0)
+			d->seed = atoll(argv[++i]);
+		else if (strcmp(argv[i], "--save") == 0)
+			d->save = argv[++i];
+		else if (strcmp(argv[i], "--threads") == 0)
+			d->threads = atoi(argv[++i]);
+		else
+			return usage();
+	}
+	return d->b < 1 || d->t < 1 || d->b > 4096 || d->t > 1 << 20 ? usage() : 0;
+}
+
+static int
+read_tokens(struct dump *d, struct err_note *note)
+{
+	size_t n = (size_t)(d->b * (d->t + 1)), rows = (size_t)(d->b * d->t);
+	FILE *f = fopen(d->tokens_path, "rb");
+	int rc = 0;
+
+	if (f == NULL)
+		return err_note_set(note, errno, "%s", d->tokens_path);
+	if ((d->tokens = malloc(n * sizeof(int32_t))) == NULL || (d->inputs = malloc(rows * sizeof(int32_t))) == NULL ||
+	    (d->next = malloc(rows * sizeof(int32_t))) == NULL)
+		rc = ENOMEM;
+	else if (fread(d->tokens, sizeof(int32_t), n, f) != n)
+		rc = err_note_set(note, ERR_FORMAT, "%s", d->tokens_path);
+	for (size_t i = 0; rc == 0 && i < rows; i++) {
+		size_t at = i / (size_t)d->t * (size_t)(d->t + 1) + i % (size_t)d->t;
+
+		d->inputs[i] = d->tokens[at];
+		d->next[i] = d->tokens[at + 1];
+	}
+	fclose(f);
+	return rc;
+}
+
+static int
+load(struct dump *d, struct err_note *note)
+{
+	struct weights_model *w = NULL;
+	const struct kernels_options options = {.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = d->threads};
+	const struct model_session_options session = {.max_batch = d->b, .max_tokens = d->t, .training = true, .recompute = d->recompute};
+	size_t bytes;
+	int rc;
+
+	if ((rc = weights_config_load(d->dir, &d->config, note)) != 0 || (rc = model_new(&d->model, &d->config, note)) != 0 ||
+	    (rc = kernels_new(&d->kernels, &options, note)) != 0)
+		return rc;
+	bytes = (size_t)d->model->n_params * sizeof(float);
+	d->host = malloc(bytes);
+	d->params = kernels_alloc(d->kernels, bytes);
+	d->d_params = kernels_alloc(d->kernels, bytes);
+	if (d->host == NULL || d->params == NULL || d->d_params == NULL)
+		return ENOMEM;
+	if (d->seed >= 0) {
+		model_init(d->model, (uint32_t)d->seed, 0, d->model->n_params, d->host);
+	} else {
+		if ((rc = weights_model_open(&w, d->dir, &d->config, note)) == 0)
+			rc = weights_model_read(w, 0, (uint64_t)d->model->n_params, d->host, note);
+		weights_model_close(&w);
+		if (rc != 0)
+			return rc;
+	}
+	kernels_upload(d->kernels, d->params, d->host, bytes);
+	model_bind(d->model, d->params, DTYPE_F32);
+	if (d->save != NULL) {
+		if ((rc = weights_config_save(d->save, &d->config, NULL, WEIGHTS_F32, NULL, note)) != 0 ||
+		    (rc = weights_model_save(d->save, &d->config, weights_source_array, d->host, WEIGHTS_F32, 0, NULL, NULL, note)) != 0)
+			return rc;
+	}
+	return model_session_new(&d->session, d->model, d->kernels, &session, note);
+}
+
+static int
+write_floats(const struct dump *d, const char *name, const float *x, size_t n, struct err_note *note)
+{
+	char path[4096];
+	FILE *f;
+	int rc = 0;
+
+	snprintf(path, sizeof(path), "%s/%s", d->out, name);
+	if ((f = fopen(path, "wb")) == NULL)
+		return err_note_set(note, errno, "%s", path);
+	if (fwrite(x, sizeof(float), n, f) != n)
+		rc = err_note_set(note, errno, "%s", path);
+	if (fclose(f) != 0 && rc == 0)
+		rc = err_note_set(note, errno, "%s", path);
+	return rc;
+}
+
+static int
+compute(struct dump *d, struct err_note *note)
+{
+	int64_t rows = d->b * d->t;
+	struct kernels_targets targets = {.n_rows = rows, .next = d->next};
+	struct kernels_loss_sums sums;
+	size_t n_logits = (size_t)rows * (size_t)d->config.vocab_size;
+	int rc;
+
+	if ((d->logits = malloc(n_logits * sizeof(float))) == NULL)
+		return ENOMEM;
+	if ((rc = model_forward(d->session, d->inputs, d->b, d->t)) != 0)
+		return rc;
+	model_logits(d->session, 0, rows, d->logits);
+	if ((rc = model_loss(d->session, &targets, 1.0f / (float)rows, d->d_params, &sums)) != 0)
+		return rc;
+	model_backward(d->session, d->d_params);
+	kernels_download(d->kernels, d->host, d->d_params, (size_t)d->model->n_params * sizeof(float));
+	if ((rc = write_floats(d, "logits.f32", d->logits, n_logits, note)) != 0 ||
+	    (rc = write_floats(d, "grads.f32", d->host, (size_t)d->model->n_params, note)) != 0)
+		return rc;
+	printf("{\"loss\": %.9g, \"tensors\": {", sums.loss / (double)rows);
+	for (int i = 0; i < d->model->n_tensors; i++)
+		printf("%s\"%s\": %lld", i > 0 ? ", " : "", d->model->tensors[i].name, (long long)d->model->tensors[i].offset);
+	printf("}}\n");
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct dump d = {0};
+	struct err_note note = {0};
+	char text[1024];
+	int rc;
+
+	if ((rc = parse(&d, argc, argv)) == 0 && (rc = read_tokens(&d, &note)) == 0 && (rc = load(&d, &note)) == 0)
+		rc = compute(&d, &note);
+	if (rc != 0)
+		fprintf(stderr, "model_dump: %s\n", err_note_str(&note, rc, text, sizeof(text)));
+	model_session_destroy(&d.session);
+	if (d.kernels != NULL) {
+		kernels_free(d.kernels, d.params);
+		kernels_free(d.kernels, d.d_params);
+	}
+	kernels_destroy(&d.kernels);
+	model_destroy(&d.model);
+	free(d.host);
+	free(d.logits);
+	free(d.tokens);
+	free(d.inputs);
+	free(d.next);
+	return err_exit_code(rc);
+}
