@@ -113,7 +113,7 @@ int corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *n
 struct corpus_writer_options {
 	uint32_t vocab;			/* ids must be below it; 1 .. INT32_MAX */
 	int32_t eod;			/* appended to every document */
-	struct hash128 tokenizer;	/* fingerprint */
+	struct hash128 tokenizer;	/* fingerprint; zeros: not known */
 	bool replace;			/* an existing PREFIX.idx is replaced; else ERR_EXISTS */
 };
 

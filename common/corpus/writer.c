@@ -86,8 +86,8 @@ corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct c
 		return err_note_set(note, ENOMEM, "%s", prefix);
 	w->lock = -1;
 	w->replace = options->replace;
-	w->info = (struct corpus_info){.kind = CORPUS_KIND_MEGATRON, .vocab = options->vocab, .eod = options->eod, .has_tokenizer = true,
-	    .tokenizer = options->tokenizer, .dtype = options->vocab <= 65536 ? CORPUS_DTYPE_UINT16 : CORPUS_DTYPE_INT32};
+	w->info = (struct corpus_info){.kind = CORPUS_KIND_MEGATRON, .vocab = options->vocab, .eod = options->eod,
+	    .has_tokenizer = options->tokenizer.hi != 0 || options->tokenizer.lo != 0, .tokenizer = options->tokenizer, .dtype = options->vocab <= 65536 ? CORPUS_DTYPE_UINT16 : CORPUS_DTYPE_INT32};
 	if ((rc = make_paths(w, prefix)) != 0 || (w->counts = mem_alloc(options->vocab, sizeof(w->counts[0]))) == NULL) {
 		rc = err_note_set(note, ENOMEM, "%s", prefix);
 		goto out;

@@ -100,7 +100,9 @@ foreign(void)
 	static const int32_t shards[] = {50256, 11, 12, 13, 14, 15, 16, 50256, 17};
 	static const int32_t llama[] = {128000, 1, 2, 3};
 	static const int32_t raw[] = {3, 1, 4, 1, 5, 9, 65535};
+	uint8_t shard[2048];
 	struct corpus *c;
+	size_t n;
 
 	check_stream("prefix", GOLDEN "small", small, 14, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_UINT16);
 	check_stream(".bin", GOLDEN "small.bin", small, 14, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_UINT16);
@@ -121,6 +123,14 @@ foreign(void)
 	CHECK(corpus_open(&c, GOLDEN, &note) == EISDIR);
 	CHECK(corpus_open(&c, GOLDEN "*[0-6].*", &note) == ERR_FORMAT);	/* a raw file among shards */
 	CHECK(corpus_open(&c, "", &note) == ENOENT);
+
+	/* an empty shard among others */
+	n = slurp(GOLDEN "gpt2_000.bin", shard, sizeof(shard));
+	spill(in_dir("s_0.bin"), shard, n);
+	memset(shard + 8, 0, 4);
+	spill(in_dir("s_1.bin"), shard, 1024);
+	copy_golden("gpt2_001.bin", "s_2.bin");
+	check_stream("empty shard", in_dir("s_?.bin"), shards, 9, CORPUS_KIND_LLMC, CORPUS_DTYPE_UINT16);
 }
 
 static struct corpus_writer *

@@ -238,6 +238,47 @@ rules(void)
 	}
 }
 
+/* Payloads of one row, N 2, V 10: what is refused, and why. */
+static void
+sampled_payloads(void)
+{
+	static const struct labels_spec spec = {.kind = LABELS_KIND_SAMPLED, .version = 1, .context = 1, .vocab = 10, .n_samples = 2, .tau = 1};
+	static const struct {
+		const char *what;
+		uint8_t payload[9];
+		size_t n;
+		const char *why;	/* in note.expected; NULL: fine */
+	} rows[] = {
+		{"one id", {1, 3, 1}, 3, NULL}, {"two ids", {2, 3, 0, 5, 0}, 5, NULL},
+		{"bytes left", {1, 3, 1, 0}, 4, "end of the payload"},
+		{"n_unique not shortest", {0x81, 0, 3, 1}, 4, "shortest"}, {"gap not shortest", {1, 0x83, 0, 1}, 4, "shortest"},
+		{"count not shortest", {1, 3, 0x81, 0x80, 0}, 5, "shortest"},
+		{"gap 2^32 - 1", {1, 0xff, 0xff, 0xff, 0xff, 0x0f, 1}, 7, "below the vocabulary"},
+		{"gap 2^32", {1, 0x80, 0x80, 0x80, 0x80, 0x10, 1}, 7, "below 2^32"},
+		{"six bytes", {1, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 1}, 8, "shortest"},
+		{"ids wrap around", {2, 3, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0}, 9, "below the vocabulary"},
+		{"id = V", {2, 3, 0, 6, 0}, 5, "below the vocabulary"}, {"too short", {1, 3}, 2, "at least 3 bytes"},
+		{"ends in a row", {2, 3, 0}, 3, "whole varint"}, {"count 2^32", {1, 3, 0xff, 0xff, 0xff, 0xff, 0x0f}, 7, "sum N"},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct labels_batch batch = {0};
+		uint8_t record[64] = {'S', 'L', 1, 1, 1, 0, 0, 0, 2, 0, 0, 0, 10};
+		size_t n = 40 + rows[i].n;
+		uint64_t sum;
+		int rc;
+
+		record[32] = (uint8_t)rows[i].n;
+		memcpy(record + 40, rows[i].payload, rows[i].n);
+		sum = hash_bytes64(record, n);
+		memcpy(record + n, &sum, 8);
+		rc = labels_decode(&spec, (struct hash128){0, 0}, record, n + 8, &batch, &note);
+		CHECK_ROW(rows[i].what, rc == (rows[i].why == NULL ? 0 : ERR_CORRUPT));
+		CHECK_ROW(rows[i].what, rows[i].why == NULL ? batch.n_rows == 1 : batch.n_rows == 0 && strstr(note.expected, rows[i].why) != NULL);
+		labels_batch_free(&batch);
+	}
+}
+
 /* The same tokens moved by one are other tokens: labels off by one do not decode. */
 static void
 shifted(void)
@@ -253,7 +294,9 @@ shifted(void)
 	CHECK(strstr(note.place, "tokens") != NULL && strlen(note.expected) == 32 && strlen(note.found) == 32);
 	CHECK(batch.n_rows == 3);
 	/* a batch holds one kind and one vocabulary */
+	n = golden("topk", file, sizeof(file));
 	CHECK(labels_decode(&golden_spec[1], hash_tokens(stream, 4), file, n, &batch, &note) == ERR_MISMATCH);
+	CHECK(strcmp(note.place, "kind of the batch") == 0 && batch.n_rows == 3);
 	labels_batch_free(&batch);
 }
 
@@ -520,6 +563,7 @@ main(void)
 	golden_dense();
 	damage();
 	rules();
+	sampled_payloads();
 	shifted();
 	encoder_refuses();
 	round_trip();
