@@ -188,27 +188,29 @@ edits(const char *a, const char *b)
 const char *
 config__nearest(const char *key)
 {
-	const char *dot = strchr(key, '.'), *found = NULL;
-	unsigned best = WORD_MAX, allowed;
+	const char *dot = strchr(key, '.'), *name = dot != NULL ? dot + 1 : key, *found = NULL;
+	unsigned best = WORD_MAX + 1, allowed = (unsigned)(strlen(name) / 3);
 
-	allowed = (unsigned)(strlen(dot != NULL ? dot + 1 : key) / 3);
-	allowed = allowed < 2 ? 2 : allowed;
+	/* The right name in the wrong section, or without one: of several the one whose section is written most alike. */
 	for (size_t i = 0; i < config__n_options; i++) {
 		const struct config__option *o = &config__table[i];
-		unsigned d = edits(key, dot != NULL ? o->key : o->section);
+		unsigned d = edits(key, o->key);
+
+		if (strcmp(name, o->name) == 0 && d < best) {
+			best = d;
+			found = o->key;
+		}
+	}
+	if (found != NULL)
+		return found;
+	for (size_t i = 0; i < config__n_options; i++) {
+		const char *there = dot != NULL ? config__table[i].key : config__table[i].section;
+		unsigned d = edits(key, there);
 
 		if (d < best) {
 			best = d;
-			found = dot != NULL ? o->key : o->section;
+			found = there;
 		}
 	}
-	if (best <= allowed)
-		return found;
-	for (size_t i = 0; dot != NULL && i < config__n_options; i++)	/* the right name in the wrong section */
-		if (strcmp(dot + 1, config__table[i].name) == 0)
-			return config__table[i].key;
-	for (size_t i = 0; dot == NULL && i < config__n_options; i++)	/* an option without its section */
-		if (strcmp(key, config__table[i].name) == 0)
-			return config__table[i].key;
-	return NULL;
+	return best <= (allowed < 2 ? 2 : allowed) ? found : NULL;
 }

@@ -7,6 +7,8 @@
 
 struct reader {
 	struct config *cfg;
+	const char *text;
+	size_t len;
 	yaml_parser_t parser;
 	yaml_event_t event;
 	bool has_event;
@@ -18,6 +20,16 @@ static unsigned
 line_of(const struct reader *r)
 {
 	return (unsigned)r->event.start_mark.line + 1;
+}
+
+static unsigned
+line_at(const char *text, size_t offset)
+{
+	unsigned line = 1;
+
+	for (size_t i = 0; i < offset; i++)
+		line += text[i] == '\n';
+	return line;
 }
 
 static int
@@ -62,6 +74,8 @@ next(struct reader *r)
 
 		if (r->parser.error == YAML_MEMORY_ERROR)
 			return ENOMEM;
+		if (r->parser.error == YAML_READER_ERROR)	/* knows the byte, not the line */
+			line = line_at(r->text, r->parser.problem_offset < r->len ? r->parser.problem_offset : r->len);
 		refuse(r, line, "");
 		err_note_expected(r->note, "YAML");
 		if (r->parser.error == YAML_READER_ERROR)
@@ -296,7 +310,7 @@ read_file(struct reader *r)
 int
 config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *note)
 {
-	struct reader r = { .cfg = cfg, .note = note };
+	struct reader r = { .cfg = cfg, .text = text, .len = len, .note = note };
 	struct err_note own_note;
 	int rc;
 

@@ -234,7 +234,7 @@ test_announce(void)
 	CHECK(status_announce_write(dir, &a, &note) == 0);
 	snprintf(path, sizeof(path), "%s/daemons/half.json", dir);
 	write_file(path, "{\"role\": \"tea");
-	snprintf(path, sizeof(path), "%s/daemons/.teacherd-9.77", dir);	/* a writer killed before its rename */
+	snprintf(path, sizeof(path), "%s/daemons/.teacherd-9.json", dir);	/* a writer killed before its rename */
 	write_file(path, "{");
 	snprintf(path, sizeof(path), "%s/daemons/elsewhere.json", dir);
 	write_file(path, "{\"role\":\"trainerd\",\"name\":\"elsewhere\",\"pid\":1,\"host\":\"another-host\",\"status\":\"\",\"data\":\"\"}");
@@ -268,7 +268,7 @@ test_announce(void)
 	unlink(path);
 	snprintf(path, sizeof(path), "%s/daemons/half.json", dir);
 	unlink(path);
-	snprintf(path, sizeof(path), "%s/daemons/.teacherd-9.77", dir);
+	snprintf(path, sizeof(path), "%s/daemons/.teacherd-9.json", dir);
 	unlink(path);
 	snprintf(path, sizeof(path), "%s/daemons", dir);
 	CHECK(rmdir(path) == 0);		/* nothing else was left behind */
