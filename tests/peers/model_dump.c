@@ -108,7 +108,7 @@ load(struct dump *d, struct err_note *note)
 	if (d->seed >= 0) {
 		model_init(d->model, (uint32_t)d->seed, 0, d->model->n_params, d->host);
 	} else {
-		if ((rc = weights_model_open(&w, d->dir, &d->config, note)) == 0)
+		if ((rc = weights_model_open(&w, d->dir, d->model, note)) == 0)
 			rc = weights_model_read(w, 0, (uint64_t)d->model->n_params, d->host, note);
 		weights_model_close(&w);
 		if (rc != 0)
@@ -117,8 +117,8 @@ load(struct dump *d, struct err_note *note)
 	kernels_upload(d->kernels, d->params, d->host, bytes);
 	model_bind(d->model, d->params, DTYPE_F32);
 	if (d->save != NULL) {
-		if ((rc = weights_config_save(d->save, &d->config, NULL, WEIGHTS_F32, NULL, note)) != 0 ||
-		    (rc = weights_model_save(d->save, &d->config, weights_source_array, d->host, WEIGHTS_F32, 0, NULL, NULL, note)) != 0)
+		if ((rc = weights_config_save(d->save, &d->config, WEIGHTS_F32, NULL, note)) != 0 ||
+		    (rc = weights_model_save(d->save, d->model, weights_source_array, d->host, WEIGHTS_F32, 0, NULL, NULL, note)) != 0)
 			return rc;
 	}
 	return model_session_new(&d->session, d->model, d->kernels, &session, note);

@@ -17,6 +17,7 @@ import time
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers.utils import logging
 
 LOGITS, GRADS, LOSS = 1e-4, 1e-3, 1e-4
 
@@ -127,6 +128,7 @@ def main():
     parser.add_argument("--only", choices=MODELS)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    logging.disable_progress_bar()
     good = True
     for name in [args.only] if args.only else MODELS:
         with tempfile.TemporaryDirectory() as folder:

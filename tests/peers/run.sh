@@ -6,7 +6,7 @@ venv=$(cd "$here/../.." && pwd)/build/peers/bin/python
 
 for python in ${SALT_PEERS_PYTHON:-"$venv" python3}; do
 	if "$python" -c 'import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in ("numpy", "safetensors", "tokenizers", "torch", "transformers")))' 2>/dev/null; then
-		export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
+		export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 		exec "$python" "$@"
 	fi
 done
