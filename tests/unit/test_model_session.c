@@ -465,6 +465,165 @@ test_labels(const struct model_config *cfg)
 	bench_close(&e);
 }
 
+/* The teacher's sampled counts as targets: N draws a row, counts / N. */
+struct sampled {
+	int32_t n_unique[ROWS], ids[ROWS * V], counts[ROWS * V], flat_ids[ROWS * V];
+	float values[ROWS * V];
+	int64_t offsets[ROWS + 1];
+};
+
+static void
+sample(struct model_session *s, uint32_t seed, int n, struct sampled *d, struct kernels_targets *targets)
+{
+	const struct kernels_label_spec spec = {.kind = KERNELS_LABEL_SAMPLED, .n = n, .tau = 1, .seed = seed};
+	const uint64_t seqs[B] = {11, 12, 13};
+	struct kernels_labels out = {.n_unique = d->n_unique, .ids = d->ids, .counts = d->counts};
+	int64_t at = 0;
+
+	REQUIRE(model_labels(s, &spec, NULL, seqs, &out) == 0);
+	for (int i = 0; i < ROWS; i++) {
+		d->offsets[i] = at;
+		for (int j = 0; j < d->n_unique[i]; j++, at++) {
+			d->flat_ids[at] = d->ids[i * n + j];
+			d->values[at] = (float)d->counts[i * n + j] / (float)n;
+		}
+	}
+	d->offsets[ROWS] = at;
+	targets->offsets = d->offsets;
+	targets->ids = d->flat_ids;
+	targets->values = d->values;
+}
+
+/* A model taught by itself: the loss is the entropy of its labels and there is no gradient; taught by its neighbour rows, there is. */
+static void
+test_own_teacher(const struct model_config *cfg)
+{
+	struct bench e;
+	struct model_session *s;
+	const struct kernels_label_spec spec = {.kind = KERNELS_LABEL_DENSE, .tau = 1};
+	const uint64_t seqs[B] = {0, 1, 2};
+	int32_t tokens[ROWS], next[ROWS];
+	float logs[ROWS * V], dense[ROWS * V], weight[ROWS], *d, *grads;
+	struct kernels_labels out = {.values = logs};
+	struct kernels_targets targets = {.n_rows = ROWS, .next = next, .weight = weight, .dense = dense};
+	struct kernels_loss_sums sums;
+	double entropy = 0, largest = 0;
+
+	bench_open(&e, cfg, 1);
+	s = session_open(&e, B, T, true, false);
+	tokens_fill(tokens, ROWS);
+	tokens_fill(next, ROWS);
+	grads = malloc(e.bytes);
+	REQUIRE((d = kernels_alloc(e.kernels, e.bytes)) != NULL && grads != NULL);
+	REQUIRE(model_forward(s, tokens, B, T) == 0);
+	REQUIRE(model_labels(s, &spec, NULL, seqs, &out) == 0);
+	for (int i = 0; i < ROWS * V; i++) {
+		dense[i] = expf(logs[i]);
+		entropy -= dense[i] * logs[i];
+	}
+	for (int i = 0; i < ROWS; i++)
+		weight[i] = 1;
+	REQUIRE(model_loss(s, &targets, 1.0f / ROWS, d, &sums) == 0);
+	model_backward(s, d);
+	kernels_download(e.kernels, grads, d, e.bytes);
+	for (int64_t i = 0; i < e.model->n_params; i++)
+		if (!(fabs(grads[i]) <= largest))
+			largest = fabs(grads[i]);
+	CHECK_NEAR(sums.loss / ROWS, entropy / ROWS, 1e-5);
+	CHECK_NEAR(sums.soft - sums.entropy, 0, 1e-4);
+	CHECK(largest <= 2e-6);
+
+	/* Labels one row late. */
+	memmove(dense + V, dense, sizeof(dense) - V * sizeof(float));
+	kernels_zero(e.kernels, d, e.bytes);
+	REQUIRE(model_loss(s, &targets, 1.0f / ROWS, d, &sums) == 0);
+	model_backward(s, d);
+	kernels_download(e.kernels, grads, d, e.bytes);
+	largest = 0;
+	for (int64_t i = 0; i < e.model->n_params; i++)
+		if (fabs(grads[i]) > largest)
+			largest = fabs(grads[i]);
+	CHECK(sums.loss / ROWS > entropy / ROWS + 0.05);
+	CHECK(largest > 1e-2);
+	kernels_free(e.kernels, d);
+	free(grads);
+	model_session_destroy(&s);
+	bench_close(&e);
+}
+
+/*
+ * Sampled labels are unbiased: over many label seeds the mean gradient meets the dense labels' within its standard error. Student
+ * and teacher differ: the teacher has the first values of another seed.
+ */
+static void
+test_sampled_mean(const struct model_config *cfg)
+{
+	enum { SEEDS = 400, DRAWS = 8 };
+	struct bench student, teacher;
+	struct model_session *s, *u;
+	const struct kernels_label_spec spec = {.kind = KERNELS_LABEL_DENSE, .tau = 1};
+	const uint64_t seqs[B] = {11, 12, 13};
+	static struct sampled drawn;
+	int32_t tokens[ROWS], next[ROWS];
+	float logs[ROWS * V], dense[ROWS * V], weight[ROWS], *want, *got;
+	double *sum, *squares, worst = 0;
+	struct kernels_labels out = {.values = logs};
+	struct kernels_targets targets = {.n_rows = ROWS, .next = next, .weight = weight};
+	int64_t beyond = 0, moving = 0;
+
+	bench_open(&student, cfg, 1);
+	bench_open(&teacher, cfg, 1);
+	model_init(teacher.model, 99, 0, teacher.model->n_params, teacher.host);
+	kernels_upload(teacher.kernels, teacher.params, teacher.host, teacher.bytes);
+	s = session_open(&student, B, T, true, false);
+	u = session_open(&teacher, B, T, false, false);
+	want = malloc(student.bytes);
+	got = malloc(student.bytes);
+	sum = calloc((size_t)student.model->n_params, sizeof(*sum));
+	squares = calloc((size_t)student.model->n_params, sizeof(*squares));
+	REQUIRE(want != NULL && got != NULL && sum != NULL && squares != NULL);
+	tokens_fill(tokens, ROWS);
+	tokens_fill(next, ROWS);
+	for (int i = 0; i < ROWS; i++)
+		weight[i] = 2.0f / 3;
+	REQUIRE(model_forward(u, tokens, B, T) == 0);
+	REQUIRE(model_labels(u, &spec, NULL, seqs, &out) == 0);
+	for (int i = 0; i < ROWS * V; i++)
+		dense[i] = expf(logs[i]);
+	targets.dense = dense;
+	grads_of(&student, s, tokens, &targets, 1, want);
+	targets.dense = NULL;
+	for (uint32_t seed = 0; seed < SEEDS; seed++) {
+		sample(u, seed, DRAWS, &drawn, &targets);
+		grads_of(&student, s, tokens, &targets, 1, got);
+		for (int64_t i = 0; i < student.model->n_params; i++) {
+			sum[i] += got[i];
+			squares[i] += (double)got[i] * got[i];
+		}
+	}
+	for (int64_t i = 0; i < student.model->n_params; i++) {
+		double mean = sum[i] / SEEDS, error = sqrt(fmax(squares[i] / SEEDS - mean * mean, 0) / (SEEDS - 1));
+		double z = fabs(mean - want[i]) / (error + 1e-7);
+
+		moving += error > 1e-6;
+		beyond += z > 3;
+		if (!(z <= worst))
+			worst = z;
+	}
+	/* Of normal deviations 0.27% lie beyond 3, none of a few thousand beyond 6; elements of one tensor go together, hence 2%. */
+	CHECK(moving > student.model->n_params / 2);
+	CHECK((double)beyond <= 0.02 * (double)student.model->n_params);
+	CHECK(worst <= 6);
+	free(want);
+	free(got);
+	free(sum);
+	free(squares);
+	model_session_destroy(&s);
+	model_session_destroy(&u);
+	bench_close(&student);
+	bench_close(&teacher);
+}
+
 int
 main(void)
 {
@@ -475,6 +634,8 @@ main(void)
 		test_hooks(&configs[i]);
 		test_refused(&configs[i]);
 		test_labels(&configs[i]);
+		test_own_teacher(&configs[i]);
+		test_sampled_mean(&configs[i]);
 	}
 	test_targets_refused();
 	return check_done();
