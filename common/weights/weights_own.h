@@ -28,6 +28,18 @@ bool weights__file_name(const char *name);
 /* weights__dtype - name to dtype; false if not one of ours. */
 bool weights__dtype(const char *name, enum weights_dtype *out);
 
+/* What a tensor of a file is to a model of the family. */
+enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
+
+#define WEIGHTS__HEAD_NAME "lm_head.weight"
+
+/*
+ * weights__role - HEAD: the output layer (a copy of the embedding where the model is tied); BUFFER: known, never read (causal masks,
+ * inverse frequencies); else PARAMETER. *bare is the name without the family's prefix ("transformer." or "model.").
+ */
+enum weights__role weights__role(const struct model_config *cfg, const char *name, const char **bare);
+const char *weights__prefix(const struct model_config *cfg);
+
 /* A file being written, its hash growing with it. {.fd = -1} is closed. */
 struct weights__out {
 	int fd;

@@ -1,0 +1,420 @@
+/*
+ * config.json of the families we run. A key that changes outputs is understood or refused by its name. A key that stands in
+ * neither list is one that the family's implementation in transformers does not read either, so it changes nothing there.
+ */
+#include "weights/weights_own.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "model/model.h"
+
+#define MAX_CONFIG_BYTES ((size_t)4 << 20)
+#define MAX_SIZE (INT64_C(1) << 31)		/* of any one dimension; what fits together is model_config_check's */
+
+/* A file being read: the first failure stays in rc, what comes after is skipped. */
+struct reader {
+	const char *path;
+	const struct json *root;
+	const char *parent;			/* object that root is in the file: "rope_scaling", or "" */
+	struct err_note *note;
+	int rc;
+};
+
+static void
+fail(struct reader *r, int rc, const char *key, const char *expected, const char *found)
+{
+	r->rc = rc;
+	err_note_set(r->note, rc, "%s", r->path);
+	err_note_place(r->note, "%s%s%s", r->parent, r->parent[0] ? "." : "", key);
+	err_note_expected(r->note, "%s", expected);
+	err_note_found(r->note, "%s", found);
+}
+
+/* One line of text for whatever stands there. */
+static const char *
+show(const struct json *j, char *buf, size_t size)
+{
+	char *text = j != NULL ? json_print(j, false) : NULL;
+
+	snprintf(buf, size, "%s", j == NULL ? "nothing" : text != NULL ? text : json_kind_name(json_kind(j)));
+	free(text);
+	return buf;
+}
+
+static void
+fail_value(struct reader *r, int rc, const char *key, const char *expected)
+{
+	char buf[200];
+
+	fail(r, rc, key, expected, show(json_get(r->root, key), buf, sizeof(buf)));
+}
+
+/* absent: no such key, or null. */
+static bool
+absent(const struct reader *r, const char *key)
+{
+	return json_kind(json_get(r->root, key)) == JSON_KIND_NULL;
+}
+
+static int64_t
+size_key(struct reader *r, const char *key)
+{
+	int64_t v = 1;
+
+	if (r->rc != 0)
+		return 1;
+	if (!json_int(json_get(r->root, key), &v))
+		fail_value(r, ERR_FORMAT, key, "an integer");
+	else if (v < 1 || v > MAX_SIZE)
+		fail_value(r, ERR_RANGE, key, "1 to 2^31");
+	return r->rc == 0 ? v : 1;
+}
+
+static int64_t
+size_key_or(struct reader *r, const char *key, int64_t otherwise)
+{
+	return absent(r, key) ? otherwise : size_key(r, key);
+}
+
+/* A finite number above 0. */
+static double
+positive_key(struct reader *r, const char *key)
+{
+	double v = 1;
+
+	if (r->rc != 0)
+		return 1;
+	if (!json_num(json_get(r->root, key), &v))
+		fail_value(r, ERR_FORMAT, key, "a number");
+	else if (!(v > 0) || !isfinite(v))
+		fail_value(r, ERR_RANGE, key, "a number above 0");
+	return r->rc == 0 ? v : 1;
+}
+
+static double
+positive_key_or(struct reader *r, const char *key, double otherwise)
+{
+	return absent(r, key) ? otherwise : positive_key(r, key);
+}
+
+static bool
+flag_key(struct reader *r, const char *key, bool otherwise)
+{
+	bool v = otherwise;
+
+	if (r->rc == 0 && !absent(r, key) && !json_flag(json_get(r->root, key), &v))
+		fail_value(r, ERR_FORMAT, key, "true or false");
+	return v;
+}
+
+/* Refuses the key unless it is absent or has this value. */
+static void
+only_flag(struct reader *r, const char *key, bool supported)
+{
+	if (r->rc == 0 && flag_key(r, key, supported) != supported && r->rc == 0)
+		fail_value(r, ERR_UNSUPPORTED, key, supported ? "true" : "false");
+}
+
+static void
+only_absent(struct reader *r, const char *key, const char *expected)
+{
+	if (r->rc == 0 && !absent(r, key))
+		fail_value(r, ERR_UNSUPPORTED, key, expected);
+}
+
+static void
+only_one(struct reader *r, const char *key)
+{
+	if (positive_key_or(r, key, 1.0) != 1.0 && r->rc == 0)
+		fail_value(r, ERR_UNSUPPORTED, key, "1");
+}
+
+static void
+only_text(struct reader *r, const char *key, const char *a, const char *b)
+{
+	char expected[64];
+	const char *s;
+
+	if (r->rc != 0 || absent(r, key))
+		return;
+	snprintf(expected, sizeof(expected), "%s%s%s", a, b != NULL ? " or " : "", b != NULL ? b : "");
+	if (!json_text(json_get(r->root, key), &s))
+		fail_value(r, ERR_FORMAT, key, expected);
+	else if (strcmp(s, a) != 0 && (b == NULL || strcmp(s, b) != 0))
+		fail_value(r, ERR_UNSUPPORTED, key, expected);
+}
+
+/* bos and eos: an id, null, or (Llama 3) a list, of which the first one counts. */
+static int64_t
+id_key(struct reader *r, const char *key)
+{
+	const struct json *j = json_get(r->root, key);
+	int64_t v = -1;
+
+	if (r->rc != 0 || absent(r, key))
+		return -1;
+	if (json_kind(j) == JSON_KIND_ARRAY)
+		j = json_item(j, 0);
+	if (!json_int(j, &v))
+		fail_value(r, ERR_FORMAT, key, "a token id, a list of them, or null");
+	return v >= 0 ? v : -1;
+}
+
+static void
+load_gpt2(struct reader *r, struct model_config *c)
+{
+	c->family = MODEL_FAMILY_GPT2;
+	c->context = size_key(r, "n_positions");
+	c->d_model = size_key(r, "n_embd");
+	c->n_layers = size_key(r, "n_layer");
+	c->n_heads = c->n_kv_heads = size_key(r, "n_head");
+	c->d_ff = size_key_or(r, "n_inner", 4 * c->d_model);
+	c->norm_eps = (float)positive_key_or(r, "layer_norm_epsilon", 1e-5);
+	c->tied = flag_key(r, "tie_word_embeddings", true);
+	c->attention_bias = c->mlp_bias = true;
+	if (r->rc == 0 && c->d_model % c->n_heads != 0)
+		fail_value(r, ERR_RANGE, "n_head", "a divisor of n_embd");
+	c->head_dim = c->d_model / c->n_heads;
+	only_text(r, "activation_function", "gelu_new", "gelu_pytorch_tanh");	/* two names of one formula */
+	only_flag(r, "scale_attn_weights", true);
+	only_flag(r, "scale_attn_by_inverse_layer_idx", false);
+	only_flag(r, "add_cross_attention", false);
+}
+
+/* original_max_position_embeddings at the top wins, as in transformers. */
+static void
+load_llama3_scaling(struct reader *r, struct reader *top, struct model_config *c)
+{
+	c->rope_scaling.llama3 = true;
+	c->rope_scaling.factor = positive_key(r, "factor");
+	c->rope_scaling.low_freq_factor = positive_key(r, "low_freq_factor");
+	c->rope_scaling.high_freq_factor = positive_key(r, "high_freq_factor");
+	c->rope_scaling.original_context = size_key_or(absent(top, "original_max_position_embeddings") ? r : top,
+	    "original_max_position_embeddings", c->context);
+	if (r->rc == 0 && !(c->rope_scaling.high_freq_factor > c->rope_scaling.low_freq_factor))
+		fail_value(r, ERR_RANGE, "high_freq_factor", "more than low_freq_factor");
+}
+
+/* rope_theta and rope_scaling (type or rope_type), or both in rope_parameters as transformers 5 writes them. */
+static void
+load_rope(struct reader *top, struct model_config *c)
+{
+	const char *parent = absent(top, "rope_parameters") ? "rope_scaling" : "rope_parameters";
+	struct reader r = *top;
+	const char *key, *type;
+
+	c->rope_theta = positive_key_or(top, "rope_theta", 10000.0);
+	only_flag(top, "rope_interleaved", false);
+	only_one(top, "partial_rotary_factor");
+	if (!absent(top, "rope_parameters"))
+		only_absent(top, "rope_scaling", "none beside rope_parameters");
+	only_text(top, "hidden_act", "silu", "swish");
+	if (top->rc != 0 || absent(top, parent))
+		return;
+	if (json_kind(json_get(top->root, parent)) != JSON_KIND_OBJECT) {
+		fail_value(top, ERR_FORMAT, parent, "an object");
+		return;
+	}
+	r.root = json_get(top->root, parent);
+	r.parent = parent;
+	c->rope_theta = positive_key_or(&r, "rope_theta", c->rope_theta);
+	only_one(&r, "partial_rotary_factor");
+	for (void *it = json_first(r.root); it != NULL && r.rc == 0; it = json_next(r.root, it))
+		if (json_kind(json_value(it)) == JSON_KIND_OBJECT)
+			fail_value(&r, ERR_UNSUPPORTED, json_key(it), "one rule for all layers");
+	key = absent(&r, "rope_type") ? "type" : "rope_type";
+	if (r.rc == 0 && !absent(&r, key)) {
+		if (!json_text(json_get(r.root, key), &type))
+			fail_value(&r, ERR_FORMAT, key, "default or llama3");
+		else if (strcmp(type, "llama3") == 0)
+			load_llama3_scaling(&r, top, c);
+		else if (strcmp(type, "default") != 0)
+			fail_value(&r, ERR_UNSUPPORTED, key, "default or llama3");
+	} else if (r.rc == 0 && !absent(&r, "factor")) {
+		fail(&r, ERR_FORMAT, "rope_type", "default or llama3", "nothing, yet a factor");
+	}
+	if (top->rc == 0)
+		top->rc = r.rc;
+}
+
+static void
+load_llama(struct reader *r, struct model_config *c)
+{
+	c->family = MODEL_FAMILY_LLAMA;
+	c->context = size_key(r, "max_position_embeddings");
+	c->d_model = size_key(r, "hidden_size");
+	c->n_layers = size_key(r, "num_hidden_layers");
+	c->n_heads = size_key(r, "num_attention_heads");
+	c->n_kv_heads = size_key_or(r, "num_key_value_heads", c->n_heads);
+	c->d_ff = size_key(r, "intermediate_size");
+	c->norm_eps = (float)positive_key_or(r, "rms_norm_eps", 1e-6);
+	c->tied = flag_key(r, "tie_word_embeddings", false);
+	c->attention_bias = flag_key(r, "attention_bias", false);
+	c->mlp_bias = flag_key(r, "mlp_bias", false);
+	if (r->rc == 0 && absent(r, "head_dim") && c->d_model % c->n_heads != 0)
+		fail_value(r, ERR_RANGE, "num_attention_heads", "a divisor of hidden_size");
+	c->head_dim = size_key_or(r, "head_dim", c->d_model / c->n_heads);
+	if (r->rc == 0 && c->n_heads % c->n_kv_heads != 0)
+		fail_value(r, ERR_RANGE, "num_key_value_heads", "a divisor of num_attention_heads");
+	if (r->rc == 0 && c->head_dim % 2 != 0)
+		fail(r, ERR_RANGE, "head_dim", "an even number (rotary halves)", "an odd one");
+	load_rope(r, c);
+}
+
+int
+weights_config_load(const char *path, struct model_config *out, struct err_note *note)
+{
+	struct reader r = {.path = path, .parent = "", .note = note};
+	struct model_config c = {0};
+	struct json *root = NULL;
+	const char *type = NULL;
+	char file[4096];
+	struct stat st;
+
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+		if ((size_t)snprintf(file, sizeof(file), "%s/config.json", path) >= sizeof(file))
+			return err_note_set(note, ENAMETOOLONG, "%s", path);
+		r.path = file;
+	}
+	if ((r.rc = json_parse_file(r.path, MAX_CONFIG_BYTES, &root, note)) != 0)
+		return r.rc;
+	r.root = root;
+	if (json_kind(root) != JSON_KIND_OBJECT)
+		fail(&r, ERR_FORMAT, "", "an object", json_kind_name(json_kind(root)));
+	else if (!json_text(json_get(root, "model_type"), &type))
+		fail_value(&r, ERR_FORMAT, "model_type", "gpt2 or llama");
+	else if (strcmp(type, "gpt2") != 0 && strcmp(type, "llama") != 0)
+		fail_value(&r, ERR_UNSUPPORTED, "model_type", "gpt2 or llama");
+	only_absent(&r, "quantization_config", "none: weights in F32, F16 or BF16");
+	c.vocab_size = size_key(&r, "vocab_size");
+	c.initializer_range = (float)positive_key_or(&r, "initializer_range", 0.02);
+	c.bos_id = id_key(&r, "bos_token_id");
+	c.eos_id = id_key(&r, "eos_token_id");
+	if (r.rc == 0 && strcmp(type, "gpt2") == 0)
+		load_gpt2(&r, &c);
+	else if (r.rc == 0)
+		load_llama(&r, &c);
+	if (r.rc == 0)
+		*out = c;
+	json_close(&root);
+	return r.rc;
+}
+
+/* The double with the fewest digits that is this float: 1e-5, not 9.99999974737875e-06. */
+static double
+plain(float x)
+{
+	char buf[32];
+
+	for (int digits = 6; digits <= 9; digits++) {
+		snprintf(buf, sizeof(buf), "%.*g", digits, (double)x);
+		if (strtof(buf, NULL) == x)
+			break;
+	}
+	return strtod(buf, NULL);
+}
+
+static struct json *
+id_value(int64_t id)
+{
+	return id >= 0 ? json_new_int(id) : json_new_null();
+}
+
+static int
+save_gpt2(struct json *o, const struct model_config *c)
+{
+	int rc = json_put(o, "n_positions", json_new_int(c->context));
+
+	rc |= json_put(o, "n_embd", json_new_int(c->d_model));
+	rc |= json_put(o, "n_layer", json_new_int(c->n_layers));
+	rc |= json_put(o, "n_head", json_new_int(c->n_heads));
+	rc |= json_put(o, "n_inner", json_new_int(c->d_ff));
+	rc |= json_put(o, "activation_function", json_new_text("gelu_new"));
+	rc |= json_put(o, "layer_norm_epsilon", json_new_num(plain(c->norm_eps)));
+	rc |= json_put(o, "scale_attn_weights", json_new_flag(true));
+	rc |= json_put(o, "scale_attn_by_inverse_layer_idx", json_new_flag(false));
+	rc |= json_put(o, "attn_pdrop", json_new_num(0));
+	rc |= json_put(o, "embd_pdrop", json_new_num(0));
+	rc |= json_put(o, "resid_pdrop", json_new_num(0));
+	return rc;
+}
+
+static struct json *
+rope_scaling(const struct model_config *c)
+{
+	struct json *o;
+	int rc;
+
+	if (!c->rope_scaling.llama3)
+		return json_new_null();
+	if ((o = json_new_object()) == NULL)
+		return NULL;
+	rc = json_put(o, "rope_type", json_new_text("llama3"));
+	rc |= json_put(o, "factor", json_new_num(c->rope_scaling.factor));
+	rc |= json_put(o, "low_freq_factor", json_new_num(c->rope_scaling.low_freq_factor));
+	rc |= json_put(o, "high_freq_factor", json_new_num(c->rope_scaling.high_freq_factor));
+	rc |= json_put(o, "original_max_position_embeddings", json_new_int(c->rope_scaling.original_context));
+	if (rc != 0)
+		json_close(&o);
+	return o;
+}
+
+static int
+save_llama(struct json *o, const struct model_config *c)
+{
+	int rc = json_put(o, "max_position_embeddings", json_new_int(c->context));
+
+	rc |= json_put(o, "hidden_size", json_new_int(c->d_model));
+	rc |= json_put(o, "intermediate_size", json_new_int(c->d_ff));
+	rc |= json_put(o, "num_hidden_layers", json_new_int(c->n_layers));
+	rc |= json_put(o, "num_attention_heads", json_new_int(c->n_heads));
+	rc |= json_put(o, "num_key_value_heads", json_new_int(c->n_kv_heads));
+	rc |= json_put(o, "head_dim", json_new_int(c->head_dim));
+	rc |= json_put(o, "hidden_act", json_new_text("silu"));
+	rc |= json_put(o, "rms_norm_eps", json_new_num(plain(c->norm_eps)));
+	rc |= json_put(o, "rope_theta", json_new_num(c->rope_theta));
+	rc |= json_put(o, "rope_scaling", rope_scaling(c));
+	rc |= json_put(o, "attention_bias", json_new_flag(c->attention_bias));
+	rc |= json_put(o, "mlp_bias", json_new_flag(c->mlp_bias));
+	rc |= json_put(o, "attention_dropout", json_new_num(0));
+	return rc;
+}
+
+int
+weights_config_save(const char *dir, const struct model_config *c, enum weights_dtype dtype, struct weights_file *out,
+    struct err_note *note)
+{
+	bool gpt2 = c->family == MODEL_FAMILY_GPT2;
+	struct json *o = json_new_object(), *list = json_new_array();
+	const char *dtype_text = dtype == WEIGHTS_F16 ? "float16" : dtype == WEIGHTS_BF16 ? "bfloat16" : "float32";
+	char *text = NULL;
+	int rc = ENOMEM;
+
+	if (o == NULL || list == NULL)
+		goto out;
+	rc = json_push(list, json_new_text(gpt2 ? "GPT2LMHeadModel" : "LlamaForCausalLM"));
+	rc |= json_put(o, "architectures", list);
+	list = NULL;
+	rc |= json_put(o, "model_type", json_new_text(gpt2 ? "gpt2" : "llama"));
+	rc |= json_put(o, "vocab_size", json_new_int(c->vocab_size));
+	rc |= gpt2 ? save_gpt2(o, c) : save_llama(o, c);
+	rc |= json_put(o, "tie_word_embeddings", json_new_flag(c->tied));
+	rc |= json_put(o, "initializer_range", json_new_num(plain(c->initializer_range)));
+	rc |= json_put(o, "bos_token_id", id_value(c->bos_id));
+	rc |= json_put(o, "eos_token_id", id_value(c->eos_id));
+	rc |= json_put(o, "torch_dtype", json_new_text(dtype_text));	/* understood by transformers 4 and 5 */
+	if (rc != 0 || (text = json_print(o, true)) == NULL)
+		rc = ENOMEM;
+out:
+	rc = rc != 0 ? err_note_set(note, rc, "%s/config.json", dir) : weights_file_write(dir, "config.json", text, strlen(text), out, note);
+	free(text);
+	json_close(&list);
+	json_close(&o);
+	return rc;
+}

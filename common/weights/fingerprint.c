@@ -1,0 +1,260 @@
+/*
+ * Identity of a model directory, and the sidecar that spares the next start from reading it all:
+ *   salt_fingerprint1 <32 hex digits> <number of files>
+ *   <size> <mtime seconds>.<nanoseconds> <inode> <name>          a line for each file that was read
+ */
+#include "weights/weights_own.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "model/model.h"
+
+#define SIDECAR ".salt_fingerprint"
+
+struct named {
+	const char *bare;
+	const struct weights_tensor *t;
+};
+
+static void
+field_num(struct hash_state *h, const char *name, double v)
+{
+	uint64_t u;
+
+	memcpy(&u, &v, sizeof(u));
+	hash_field_u64(h, name, u);
+}
+
+/* What changes outputs, and nothing else: no context length, ids of special tokens or initial spread. */
+static void
+hash_config(struct hash_state *h, const struct model_config *c)
+{
+	bool llama = c->family == MODEL_FAMILY_LLAMA;
+
+	hash_field_str(h, "family", llama ? "llama" : "gpt2");
+	hash_field_u64(h, "vocab_size", (uint64_t)c->vocab_size);
+	hash_field_u64(h, "d_model", (uint64_t)c->d_model);
+	hash_field_u64(h, "n_layers", (uint64_t)c->n_layers);
+	hash_field_u64(h, "n_heads", (uint64_t)c->n_heads);
+	hash_field_u64(h, "n_kv_heads", (uint64_t)c->n_kv_heads);
+	hash_field_u64(h, "head_dim", (uint64_t)c->head_dim);
+	hash_field_u64(h, "d_ff", (uint64_t)c->d_ff);
+	field_num(h, "norm_eps", c->norm_eps);
+	hash_field_u64(h, "tied", c->tied);
+	hash_field_str(h, "activation", llama ? "silu" : "gelu_new");
+	if (!llama)
+		return;
+	hash_field_u64(h, "attention_bias", c->attention_bias);
+	hash_field_u64(h, "mlp_bias", c->mlp_bias);
+	field_num(h, "rope_theta", c->rope_theta);
+	hash_field_str(h, "rope_type", c->rope_scaling.llama3 ? "llama3" : "default");
+	if (c->rope_scaling.llama3) {
+		field_num(h, "rope_factor", c->rope_scaling.factor);
+		field_num(h, "rope_low_freq_factor", c->rope_scaling.low_freq_factor);
+		field_num(h, "rope_high_freq_factor", c->rope_scaling.high_freq_factor);
+		hash_field_u64(h, "rope_original_context", (uint64_t)c->rope_scaling.original_context);
+	}
+}
+
+static int
+by_bare(const void *a, const void *b)
+{
+	return strcmp(((const struct named *)a)->bare, ((const struct named *)b)->bare);
+}
+
+static int
+hash_tensors(struct hash_state *h, const struct weights *set, const struct model_config *c, const char *dir, struct err_note *note)
+{
+	struct named *list = mem_alloc(weights_count(set), sizeof(*list));
+	size_t n = 0;
+
+	if (list == NULL)
+		return err_note_set(note, ENOMEM, "%s", dir);
+	for (size_t i = 0; i < weights_count(set); i++) {
+		enum weights__role role;
+
+		list[n].t = weights_at(set, i);
+		role = weights__role(c, list[n].t->name, &list[n].bare);
+		if (role == WEIGHTS__PARAMETER || (role == WEIGHTS__HEAD && !c->tied))
+			n++;
+	}
+	qsort(list, n, sizeof(*list), by_bare);
+	for (size_t i = 0; i < n; i++) {
+		const struct weights_tensor *t = list[i].t;
+
+		hash_field_str(h, "tensor", list[i].bare);
+		hash_field_str(h, "dtype", weights_dtype_name(t->dtype));
+		hash_field(h, "shape", t->shape, t->n_dims * sizeof(t->shape[0]));
+		hash_field(h, "bytes", t->data, (size_t)t->len_bytes);
+	}
+	free(list);
+	return 0;
+}
+
+static bool
+stat_line(const char *dir, const char *name, char *buf, size_t size)
+{
+	char path[4096 + WEIGHTS_NAME_BYTES];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	if (stat(path, &st) != 0)
+		return false;
+	snprintf(buf, size, "%" PRIu64 " %" PRId64 ".%09ld %" PRIu64 " %s\n", (uint64_t)st.st_size, (int64_t)st.st_mtim.tv_sec,
+	    st.st_mtim.tv_nsec, (uint64_t)st.st_ino, name);
+	return true;
+}
+
+/* The sidecar's text for a set of files as they are now; NULL without memory or when one is gone. Free it. */
+static char *
+sidecar_lines(const char *dir, const char *const *names, size_t n)
+{
+	char *text = NULL, line[WEIGHTS_NAME_BYTES + 128];
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	bool good = f != NULL;
+
+	for (size_t i = 0; i < n && good; i++)
+		good = stat_line(dir, names[i], line, sizeof(line)) && fputs(line, f) >= 0;
+	if (f != NULL && fclose(f) != 0)
+		good = false;
+	if (!good) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+static bool
+sidecar_read(const char *dir, struct hash128 *out)
+{
+	char path[4096 + 64], line[WEIGHTS_NAME_BYTES + 128], now[WEIGHTS_NAME_BYTES + 128], hex[HASH_HEX_BYTES];
+	bool good = false, config = false, single = false;
+	size_t n, i;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/" SIDECAR, dir);
+	if ((f = fopen(path, "re")) == NULL)
+		return false;
+	if (fgets(line, sizeof(line), f) == NULL || sscanf(line, "salt_fingerprint1 %32s %zu\n", hex, &n) != 2)
+		goto out;
+	for (i = 0; i < n; i++) {
+		char *name;
+
+		if (fgets(line, sizeof(line), f) == NULL || (name = strrchr(line, ' ')) == NULL || strlen(name) < 2)
+			goto out;
+		name[strlen(name) - 1] = '\0';		/* the newline, put back below by stat_line */
+		if (!weights__file_name(name + 1) || !stat_line(dir, name + 1, now, sizeof(now)))
+			goto out;
+		if (strncmp(now, line, strlen(line)) != 0 || strcmp(now + strlen(line), "\n") != 0)
+			goto out;
+		config |= strcmp(name + 1, "config.json") == 0;
+		single |= strcmp(name + 1, "model.safetensors") == 0;
+	}
+	snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+	good = config && n >= 2 && (single || access(path, F_OK) != 0) && hash_from_hex(out, hex) == 0;
+out:
+	fclose(f);
+	return good;
+}
+
+/* Best effort: a read-only directory only costs the next start a full read. */
+static void
+sidecar_write(const char *dir, const char *lines, size_t n, struct hash128 h)
+{
+	char path[4096 + 64], temp[4096 + 96], hex[HASH_HEX_BYTES];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/" SIDECAR, dir);
+	snprintf(temp, sizeof(temp), "%s.%d.tmp", path, (int)getpid());
+	if ((f = fopen(temp, "wxe")) == NULL)
+		return;
+	fprintf(f, "salt_fingerprint1 %s %zu\n%s", hash_hex(h, hex), n, lines);
+	if (fclose(f) != 0 || rename(temp, path) != 0)
+		unlink(temp);
+}
+
+/* Names of all files that the set and the configuration come from. names: room for weights_count + 2. */
+static size_t
+file_names(const struct weights *set, const char **names)
+{
+	bool sharded = false;
+	size_t n = 0;
+
+	names[n++] = "config.json";
+	for (size_t i = 0; i < weights_count(set); i++) {
+		const char *name = strrchr(weights_at(set, i)->file, '/') + 1;
+		bool known = false;
+
+		for (size_t k = n; k-- > 0 && !known; )		/* the newest first: tensors of a shard mostly stand together */
+			known = strcmp(names[k], name) == 0;
+		if (!known)
+			names[n++] = name;
+		sharded |= strcmp(name, "model.safetensors") != 0;
+	}
+	if (sharded)
+		names[n++] = "model.safetensors.index.json";
+	return n;
+}
+
+static int
+fingerprint(const char *dir, bool believe, struct hash128 *out, struct err_note *note)
+{
+	char *before = NULL, *after = NULL;
+	struct hash_state *h = NULL;
+	struct weights *first = NULL, *set = NULL;
+	const char **names = NULL;
+	struct model_config cfg;
+	size_t n_names;
+	int rc;
+
+	if (strlen(dir) >= 4096 - WEIGHTS_NAME_BYTES)
+		return err_note_set(note, ENAMETOOLONG, "%s", dir);
+	if (believe && sidecar_read(dir, out))
+		return 0;
+	/* Opened twice: once for the names of the files, and, when their state is noted, again to read them. */
+	if ((rc = weights_open(&first, dir, note)) != 0)
+		goto out;
+	if ((names = mem_alloc(weights_count(first) + 2, sizeof(*names))) == NULL || (h = hash_new()) == NULL) {
+		rc = err_note_set(note, ENOMEM, "%s", dir);
+		goto out;
+	}
+	n_names = file_names(first, names);
+	before = sidecar_lines(dir, names, n_names);
+	if ((rc = weights_config_load(dir, &cfg, note)) != 0 || (rc = weights_open(&set, dir, note)) != 0)
+		goto out;
+	hash_field_str(h, "salt_model", "1");
+	hash_config(h, &cfg);
+	if ((rc = hash_tensors(h, set, &cfg, dir, note)) != 0)
+		goto out;
+	*out = hash_digest(h);
+	after = sidecar_lines(dir, names, n_names);
+	if (before != NULL && after != NULL && strcmp(before, after) == 0)
+		sidecar_write(dir, after, n_names, *out);
+out:
+	free(before);
+	free(after);
+	free(names);
+	hash_destroy(&h);
+	weights_close(&set);
+	weights_close(&first);
+	return rc;
+}
+
+int
+weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note)
+{
+	return fingerprint(dir, true, out, note);
+}
+
+int
+weights_fingerprint_fresh(const char *dir, struct hash128 *out, struct err_note *note)
+{
+	return fingerprint(dir, false, out, note);
+}
