@@ -1,0 +1,405 @@
+/*
+ * Model directories as transformers wrote them (weights/make.py): the same logits, ranges of the flat order, saving and reading back,
+ * shards, fingerprints, names with and without prefix, and what must be refused.
+ */
+#include "weights/weights.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "check.h"
+#include "json/json.h"
+#include "model/model.h"
+
+#define GOLDEN "tests/golden/weights/"
+
+static const char *const names[] = {"gpt2", "gpt2_bare", "llama", "llama_sharded", "llama_bf16"};
+static char tmp[128];
+
+/* What the tests do to copies of fixtures. The commands are made of this file's own names. */
+static void
+shell(const char *fmt, const char *a, const char *b)
+{
+	char command[1200];
+
+	snprintf(command, sizeof(command), fmt, tmp, a, b);
+	REQUIRE(system(command) == 0);
+}
+
+static const char *
+made(const char *name)
+{
+	static char paths[4][256];
+	static unsigned next;
+	char *p = paths[next++ % 4];
+
+	snprintf(p, sizeof(paths[0]), "%s/%s", tmp, name);
+	return p;
+}
+
+/* A copy of the fixture: a sidecar is going to be put there. */
+static const char *
+fixture(const char *name)
+{
+	return made(name);
+}
+
+/* A file in which one piece of text is replaced by one of the same length or, for JSON, any length. */
+static void
+replace(const char *path, const char *from, const char *to)
+{
+	static char text[65536], out[65536];
+	FILE *f = fopen(path, "rb");
+	size_t n, m = strlen(from), at;
+
+	REQUIRE(f != NULL);
+	n = fread(text, 1, sizeof(text), f);
+	fclose(f);
+	for (at = 0; at + m <= n && memcmp(text + at, from, m) != 0; at++)
+		;
+	REQUIRE(at + m <= n);
+	memcpy(out, text, at);
+	memcpy(out + at, to, strlen(to));
+	memcpy(out + at + strlen(to), text + at + m, n - at - m);
+	REQUIRE((f = fopen(path, "wb")) != NULL);
+	REQUIRE(fwrite(out, 1, n - m + strlen(to), f) == n - m + strlen(to) && fclose(f) == 0);
+}
+
+static float *
+load(const char *dir, struct model **model)
+{
+	struct weights_model *w;
+	struct model_config cfg;
+	struct err_note note = {0};
+	char buf[1200];
+	float *p;
+	int rc;
+
+	*model = NULL;
+	if ((rc = weights_config_load(dir, &cfg, &note)) != 0 || (rc = model_new(model, &cfg, &note)) != 0 ||
+	    (rc = weights_model_open(&w, dir, *model, &note)) != 0) {
+		fprintf(stderr, "%s\n", err_note_str(&note, rc, buf, sizeof(buf)));
+		REQUIRE(rc == 0);
+	}
+	REQUIRE((p = calloc((size_t)(*model)->n_params, sizeof(*p))) != NULL);
+	REQUIRE(weights_model_read(w, 0, (uint64_t)(*model)->n_params, p, &note) == 0);
+	weights_model_close(&w);
+	return p;
+}
+
+static void
+logits(const char *name, const struct json *golden)
+{
+	struct kernels_options options = {.backend = KERNELS_BACKEND_AUTO, .dtype = KERNELS_DTYPE_FP32, .threads = 1};
+	const struct json *ids = json_get(golden, "ids"), *rows = json_get(golden, "logits");
+	struct model_session_options so = {.max_batch = 1, .max_tokens = 8};
+	struct model_session *s;
+	struct err_note note;
+	struct kernels *k;
+	struct model *m;
+	float *p = load(fixture(name), &m), *params, *out;
+	int32_t tokens[8];
+	double worst = 0;
+
+	REQUIRE(json_count(ids) == 8 && json_count(rows) == 8);
+	for (size_t i = 0; i < 8; i++) {
+		int64_t v;
+
+		REQUIRE(json_int(json_item(ids, i), &v));
+		tokens[i] = (int32_t)v;
+	}
+	REQUIRE(kernels_new(&k, &options, &note) == 0);
+	REQUIRE((params = kernels_alloc(k, (size_t)m->n_params * sizeof(*params))) != NULL);
+	memcpy(params, p, (size_t)m->n_params * sizeof(*params));
+	model_bind(m, params, DTYPE_F32);
+	REQUIRE(model_session_new(&s, m, k, &so, &note) == 0);
+	REQUIRE(model_forward(s, tokens, 1, 8) == 0);
+	REQUIRE((out = calloc((size_t)(8 * m->config.vocab_size), sizeof(*out))) != NULL);
+	model_logits(s, 0, 8, out);
+	for (int i = 0; i < 8; i++) {
+		for (int64_t v = 0; v < m->config.vocab_size; v++) {
+			double want = NAN, diff;
+
+			json_num(json_item(json_item(rows, (size_t)i), (size_t)v), &want);
+			diff = fabs(want - out[i * m->config.vocab_size + v]);
+			if (!(diff <= worst))
+				worst = diff;
+		}
+	}
+	fprintf(stderr, "%s: largest difference of logits %.3g\n", name, worst);
+	CHECK_ROW(name, worst <= 1e-4);
+	model_session_destroy(&s);
+	kernels_free(k, params);
+	kernels_destroy(&k);
+	model_destroy(&m);
+	free(out);
+	free(p);
+}
+
+/* Sum, first and last of each tensor as numpy saw them, and reads by range equal to the whole. */
+static void
+values(const char *name, const struct json *expect)
+{
+	struct weights_model *w;
+	struct err_note note;
+	struct model *m;
+	float *p = load(fixture(name), &m), part[257];
+
+	for (int i = 0; i < m->n_tensors; i++) {
+		const struct model_tensor *t = &m->tensors[i];
+		const struct json *e = json_get(expect, t->name);
+		double sum = 0, want[3] = {NAN, NAN, NAN};
+
+		if (e == NULL)
+			e = json_get(expect, t->name + strlen("transformer."));
+		for (size_t k = 0; k < 3; k++)
+			json_num(json_item(e, k), &want[k]);
+		for (int64_t k = 0; k < t->n_elements; k++)
+			sum += p[t->offset + k];
+		CHECK_NEAR(sum, want[0], 1e-9);
+		CHECK(p[t->offset] == (float)want[1] && p[t->offset + t->n_elements - 1] == (float)want[2]);
+	}
+	REQUIRE(weights_model_open(&w, fixture(name), m, &note) == 0);
+	for (uint64_t at = 0; at < (uint64_t)m->n_params; at += 257) {
+		uint64_t n = (uint64_t)m->n_params - at < 257 ? (uint64_t)m->n_params - at : 257;
+
+		CHECK(weights_model_read(w, at, n, part, &note) == 0 && memcmp(part, p + at, n * sizeof(*part)) == 0);
+	}
+	CHECK(weights_model_read(w, (uint64_t)m->n_params, 0, part, &note) == 0);
+	CHECK(weights_model_read(w, (uint64_t)m->n_params, 1, part, &note) == ERR_RANGE);
+	weights_model_close(&w);
+	model_destroy(&m);
+	free(p);
+}
+
+static void
+save_and_load(const char *name, uint64_t max_shard_bytes)
+{
+	struct hash128 a, b;
+	struct weights_file *files;
+	struct err_note note;
+	struct model *m, *again;
+	float *p = load(fixture(name), &m), *q;
+	size_t n_files;
+
+	shell("rm -rf %s/saved && mkdir %1$s/saved", "", "");
+	REQUIRE(weights_config_save(made("saved"), &m->config, WEIGHTS_F32, NULL, &note) == 0);
+	REQUIRE(weights_model_save(made("saved"), m, weights_source_array, p, WEIGHTS_F32, max_shard_bytes, &files, &n_files, &note) == 0);
+	CHECK_ROW(name, max_shard_bytes == 0 ? n_files == 1 : n_files > 2);
+	free(files);
+	q = load(made("saved"), &again);
+	CHECK_ROW(name, memcmp(&m->config, &again->config, sizeof(m->config)) == 0);
+	CHECK_ROW(name, m->n_params == again->n_params && memcmp(p, q, (size_t)m->n_params * sizeof(*p)) == 0);
+	CHECK(weights_fingerprint(fixture(name), &a, &note) == 0 && weights_fingerprint(made("saved"), &b, &note) == 0);
+	CHECK_ROW(name, hash_equal(a, b) == (strcmp(name, "llama_bf16") != 0));		/* stored dtype counts */
+	model_destroy(&m);
+	model_destroy(&again);
+	free(p);
+	free(q);
+}
+
+static struct hash128
+print_of(const char *dir)
+{
+	struct hash128 h = {0};
+	struct err_note note;
+
+	CHECK(weights_fingerprint(dir, &h, &note) == 0);
+	return h;
+}
+
+static void
+fingerprints(void)
+{
+	static const struct {
+		const char *what, *from, *to;
+		bool changes;
+	} edits[] = {
+		{"rope theta", "\"rope_theta\": 5000.0", "\"rope_theta\": 5001.0", true},
+		{"eps", "\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 1e-06", true},
+		{"rope factor", "\"factor\": 4.0", "\"factor\": 8.0", true},
+		{"rope low", "\"low_freq_factor\": 1.0", "\"low_freq_factor\": 2.0", true},
+		{"rope high", "\"high_freq_factor\": 4.0", "\"high_freq_factor\": 5.0", true},
+		{"rope original", "\"original_max_position_embeddings\": 16", "\"original_max_position_embeddings\": 32", true},
+		{"rope type", "\"rope_type\": \"llama3\"", "\"rope_type\": \"default\"", true},
+		{"tying", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", true},
+		{"kv heads", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1", true},
+		{"biases", "\"attention_bias\": false", "\"attention_bias\": true", true},
+		{"formatting", "{\n  \"arch", "{\"arch", false},
+		{"version", "\"transformers_version\": \"5.23.0\"", "\"transformers_version\": \"4.0\"", false},
+		{"eos", "\"eos_token_id\": 2", "\"eos_token_id\": 3", false},
+	};
+	struct hash128 one = print_of(fixture("llama")), h;
+	struct err_note note;
+
+	CHECK(hash_equal(one, print_of(fixture("llama_sharded"))));
+	CHECK(hash_equal(print_of(fixture("gpt2")), print_of(fixture("gpt2_bare"))));
+	CHECK(!hash_equal(one, print_of(fixture("gpt2"))));
+	for (size_t i = 0; i < sizeof(edits) / sizeof(edits[0]); i++) {
+		shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
+		replace(made("fp/config.json"), edits[i].from, edits[i].to);
+		CHECK_ROW(edits[i].what, hash_equal(one, print_of(made("fp"))) == !edits[i].changes);
+	}
+	/* One bit of one weight. The sidecar of before is there and must not be believed. */
+	shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp", "", "");
+	CHECK(access(made("fp/.salt_fingerprint"), F_OK) != 0);
+	CHECK(hash_equal(one, print_of(made("fp"))) && access(made("fp/.salt_fingerprint"), F_OK) == 0);
+	shell("printf x | dd of=%s/fp/model.safetensors bs=1 seek=20000 conv=notrunc status=none", "", "");
+	h = print_of(made("fp"));
+	CHECK(!hash_equal(one, h));
+	/* Now the sidecar is: a wrong value in it comes back, but for _fresh. */
+	shell("sed -i 's/salt_fingerprint1 ......../salt_fingerprint1 00000000/' %s/fp/.salt_fingerprint", "", "");
+	CHECK(print_of(made("fp")).hi >> 32 == 0 && print_of(made("fp")).lo == h.lo);
+	CHECK(weights_fingerprint_fresh(made("fp"), &one, &note) == 0 && hash_equal(one, h));
+	/* A damaged sidecar, and one that names only what is not there any more. */
+	shell("head -c 60 %s/fp/.salt_fingerprint >%1$s/cut && cp %1$s/cut %1$s/fp/.salt_fingerprint", "", "");
+	CHECK(hash_equal(h, print_of(made("fp"))));
+	shell("rm -rf %s/fs && cp -r " GOLDEN "llama_sharded %1$s/fs && rm -f %1$s/fs/.salt_fingerprint", "", "");
+	one = print_of(made("fs"));
+	shell("cp %s/fp/model.safetensors %1$s/fs/", "", "");		/* from now on this file is the model */
+	CHECK(!hash_equal(one, print_of(made("fs"))) && hash_equal(h, print_of(made("fs"))));
+}
+
+/* The n-th byte of the data of a tensor, from the end of the file. */
+static void
+refusals(void)
+{
+	struct weights_model *w;
+	struct model_config cfg;
+	struct err_note note;
+	struct model *m;
+	float *p;
+
+	p = load(fixture("llama"), &m);
+	free(p);
+	CHECK(weights_model_open(&w, fixture("gpt2"), m, &note) == ERR_NOT_FOUND && w == NULL);
+	CHECK(strstr(note.place, "model.embed_tokens.weight") != NULL);
+	shell("rm -rf %s/bad && cp -r " GOLDEN "llama %1$s/bad", "", "");
+	replace(made("bad/model.safetensors"), "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_prox.weight");
+	CHECK(weights_model_open(&w, made("bad"), m, &note) == ERR_NOT_FOUND && strstr(note.place, "model.layers.1.mlp.up_proj.weight") != NULL);
+	shell("rm -rf %s/bad && cp -r " GOLDEN "llama %1$s/bad", "", "");
+	replace(made("bad/model.safetensors"), "\"shape\":[37,16]", "\"shape\":[16,37]");
+	CHECK(weights_model_open(&w, made("bad"), m, &note) == ERR_MISMATCH && strstr(note.place, "model.embed_tokens.weight") != NULL);
+	CHECK_STR(note.expected, "shape [37, 16]");
+	CHECK_STR(note.found, "shape [16, 37]" + 6);
+	model_destroy(&m);
+
+	/* Extra: the old GPT-2 file read as an untied model takes its lm_head; as one layer it has too many tensors. */
+	REQUIRE(weights_config_load(fixture("gpt2_bare"), &cfg, &note) == 0);
+	cfg.n_layers = 1;
+	REQUIRE(model_new(&m, &cfg, &note) == 0);
+	CHECK(weights_model_open(&w, fixture("gpt2_bare"), m, &note) == ERR_MISMATCH && strstr(note.place, "tensor h.1.") != NULL);
+	model_destroy(&m);
+	cfg.n_layers = 2;
+	cfg.tied = false;
+	REQUIRE(model_new(&m, &cfg, &note) == 0);
+	CHECK(weights_model_open(&w, fixture("gpt2_bare"), m, &note) == 0);
+	weights_model_close(&w);
+	CHECK(weights_model_open(&w, fixture("gpt2"), m, &note) == ERR_NOT_FOUND && strstr(note.place, "lm_head.weight") != NULL);
+	model_destroy(&m);
+}
+
+/* lm_head.weight beside a tied embedding, with one value changed; and a NaN. Written by our own writer from the fixture's tensors. */
+static void
+tied_head_and_nan(void)
+{
+	struct weights_spec specs[64];
+	struct weights_model *wm;
+	struct weights_writer *w;
+	struct err_note note;
+	struct weights *set;
+	struct model *m;
+	float *p = load(fixture("gpt2"), &m), *all;
+
+	for (int round = 0; round < 3; round++) {	/* 0: good copy; 1: head differs in one value; 2: NaN in a bias */
+		size_t n = 0;
+
+		REQUIRE(weights_open(&set, fixture("gpt2_bare"), &note) == 0);
+		shell("rm -rf %s/tied && mkdir %1$s/tied && cp " GOLDEN "gpt2/config.json %1$s/tied", "", "");
+		for (size_t i = 0; i < weights_count(set); i++) {
+			const struct weights_tensor *t = weights_at(set, i);
+
+			REQUIRE(n < 64);
+			specs[n] = (struct weights_spec){.name = t->name, .dtype = t->dtype, .n_dims = t->n_dims};
+			memcpy(specs[n++].shape, t->shape, sizeof(t->shape));
+		}
+		REQUIRE(weights_writer_new(&w, made("tied"), "model", specs, n, NULL, 0, 0, &note) == 0);
+		for (size_t i = 0; i < n; i++) {
+			const struct weights_tensor *t = weights_at(set, i);
+
+			REQUIRE((all = malloc(t->len_bytes + 4)) != NULL);
+			memcpy(all, t->data, t->len_bytes);
+			if (round == 1 && strcmp(t->name, "lm_head.weight") == 0)
+				all[100] += 1e-3f;
+			if (round == 2 && strcmp(t->name, "h.1.mlp.c_fc.bias") == 0)
+				all[5] = NAN;
+			REQUIRE(weights_writer_bytes(w, all, t->len_bytes, &note) == 0);
+			free(all);
+		}
+		REQUIRE(weights_writer_finish(w, &note) == 0);
+		weights_writer_destroy(&w);
+		weights_close(&set);
+		if (round == 1) {
+			CHECK(weights_model_open(&wm, made("tied"), m, &note) == ERR_MISMATCH);
+			CHECK(strstr(note.place, "lm_head.weight, element 100") != NULL && strstr(note.expected, "wte.weight") != NULL);
+			continue;
+		}
+		REQUIRE(weights_model_open(&wm, made("tied"), m, &note) == 0);
+		CHECK(weights_model_read(wm, 0, (uint64_t)m->n_params, p, &note) == (round == 2 ? ERR_NONFINITE : 0));
+		if (round == 2)
+			CHECK(strstr(note.place, "tensor h.1.mlp.c_fc.bias, element 5 ") != NULL);
+		weights_model_close(&wm);
+	}
+	model_destroy(&m);
+	free(p);
+}
+
+static int
+failing_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	(void)arg;
+	memset(out, 0, count * sizeof(*out));
+	return begin > 1000 ? err_note_set(note, EIO, "source") : 0;
+}
+
+static void
+failed_save(void)
+{
+	struct err_note note;
+	struct model *m;
+	float *p = load(fixture("llama"), &m);
+
+	shell("rm -rf %s/half && mkdir %1$s/half", "", "");
+	CHECK(weights_model_save(made("half"), m, failing_source, NULL, WEIGHTS_F32, 4096, NULL, NULL, &note) == EIO);
+	CHECK_STR(note.name, "source");
+	CHECK(rmdir(made("half")) == 0);		/* empty: nothing was left */
+	model_destroy(&m);
+	free(p);
+}
+
+int
+main(void)
+{
+	const char *base = getenv("TMPDIR");
+	struct json *want, *expect;
+
+	snprintf(tmp, sizeof(tmp), "%.90s/weights.XXXXXX", base != NULL ? base : "/tmp");
+	REQUIRE(mkdtemp(tmp) != NULL);
+	REQUIRE(json_parse_file(GOLDEN "logits.json", 0, &want, NULL) == 0);
+	REQUIRE(json_parse_file(GOLDEN "expect.json", 0, &expect, NULL) == 0);
+	shell("cp -r " GOLDEN "* %s/", "", "");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		logits(names[i], json_get(want, names[i]));
+		values(names[i], json_get(expect, names[i]));
+		save_and_load(names[i], 0);
+		save_and_load(names[i], 3000);
+	}
+	fingerprints();
+	refusals();
+	tied_head_and_nan();
+	failed_save();
+	json_close(&want);
+	json_close(&expect);
+	shell("rm -rf %s", "", "");
+	return check_done();
+}
