@@ -272,7 +272,7 @@ int wire_encode(const struct wire_message *msg, size_t max_bytes, uint8_t **fram
 /*
  * wire_decode - one message from one frame.
  * The message owns all it points to (bulk bytes are copied once), so the frame may go right after. Memory is at most 4 x len +
- * 256 KiB, whatever the frame claims (the constant covers WIRE_ROWS_MAX rows without a label).
+ * 1 MiB, whatever the frame claims (the constant covers WIRE_ROWS_MAX rows without a label).
  * Returns 0; ERR_VERSION (both versions in the note); ERR_FORMAT; ERR_RANGE; ENOMEM. *msg is NULL then.
  * Pure; any thread.
  */

@@ -1,0 +1,222 @@
+#include "wire/wire.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log/log.h"
+
+static const char *const type_names[WIRE_TYPES] = {
+	[WIRE_HELLO] = "HELLO", [WIRE_WELCOME] = "WELCOME", [WIRE_REFUSE] = "REFUSE", [WIRE_LEASE_REQUEST] = "LEASE_REQUEST",
+	[WIRE_LEASE] = "LEASE", [WIRE_LEASE_RENEW] = "LEASE_RENEW", [WIRE_LEASE_RETURN] = "LEASE_RETURN", [WIRE_RESULT] = "RESULT",
+	[WIRE_DONE] = "DONE", [WIRE_RELEASE_TEACHER] = "RELEASE_TEACHER", [WIRE_ROWS_REQUEST] = "ROWS_REQUEST", [WIRE_ROWS] = "ROWS",
+	[WIRE_CHECKPOINTED] = "CHECKPOINTED", [WIRE_RELEASE] = "RELEASE", [WIRE_ACK] = "ACK", [WIRE_PING] = "PING",
+	[WIRE_PONG] = "PONG", [WIRE_BYE] = "BYE",
+};
+
+const char *
+wire_type_name(enum wire_type type)
+{
+	return (unsigned)type < WIRE_TYPES && type_names[type] != NULL ? type_names[type] : "?";
+}
+
+const char *
+wire_role_name(enum wire_role role)
+{
+	static const char *const names[] = {"none", "teacher", "trainer", "client"};
+
+	return (unsigned)role < 4 ? names[role] : "?";
+}
+
+struct hash128
+wire_plan_hash(const struct wire_corpus *corpus, const struct wire_plan *plan, const struct hash128 *score_set)
+{
+	struct hash_state *h = hash_new();
+	struct hash128 out;
+	uint64_t keep_bits;
+
+	if (h == NULL)
+		log_fatal("wire.plan_hash", "error=\"out of memory\"");
+	memcpy(&keep_bits, &plan->keep, sizeof(keep_bits));
+	hash_field_str(h, "kind", "plan 1");
+	hash_field_u64(h, "corpus_hi", corpus->fingerprint.known ? corpus->fingerprint.hash.hi : 0);
+	hash_field_u64(h, "corpus_lo", corpus->fingerprint.known ? corpus->fingerprint.hash.lo : 0);
+	hash_field_u64(h, "context", corpus->context);
+	hash_field_u64(h, "seed", plan->seed);
+	hash_field_u64(h, "batch", plan->batch);
+	hash_field_u64(h, "mode", (uint64_t)plan->mode);
+	hash_field_u64(h, "window", plan->pool != 0 ? 0 : plan->window);
+	hash_field_u64(h, "pool", plan->pool);
+	if (plan->mode == WIRE_MODE_SALT_DS) {
+		hash_field_u64(h, "k", plan->k);
+		hash_field_u64(h, "keep", keep_bits);
+		hash_field_u64(h, "scores_hi", score_set != NULL ? score_set->hi : 0);
+		hash_field_u64(h, "scores_lo", score_set != NULL ? score_set->lo : 0);
+	}
+	out = hash_digest(h);
+	hash_destroy(&h);
+	return out;
+}
+
+/* The note of a difference: PREFIX.FIELD, ours, theirs. */
+static int
+differ(struct err_note *note, const char *prefix, const char *field, const char *ours, const char *theirs)
+{
+	err_note_set(note, ERR_MISMATCH, "%s.%s", prefix, field);
+	err_note_expected(note, "%s", ours);
+	err_note_found(note, "%s", theirs);
+	return ERR_MISMATCH;
+}
+
+static int
+diff_u64(struct err_note *note, const char *prefix, const char *field, uint64_t ours, uint64_t theirs)
+{
+	char a[24], b[24];
+
+	if (ours == theirs)
+		return 0;
+	snprintf(a, sizeof(a), "%" PRIu64, ours);
+	snprintf(b, sizeof(b), "%" PRIu64, theirs);
+	return differ(note, prefix, field, a, b);
+}
+
+static int
+diff_number(struct err_note *note, const char *prefix, const char *field, double ours, double theirs)
+{
+	char a[32], b[32];
+
+	if (ours == theirs)
+		return 0;
+	snprintf(a, sizeof(a), "%.9g", ours);
+	snprintf(b, sizeof(b), "%.9g", theirs);
+	return differ(note, prefix, field, a, b);
+}
+
+static int
+diff_id(struct err_note *note, const char *prefix, const char *field, const struct wire_id *ours, const struct wire_id *theirs)
+{
+	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
+
+	if (!ours->known || !theirs->known || hash_equal(ours->hash, theirs->hash))
+		return 0;
+	return differ(note, prefix, field, hash_hex(ours->hash, a), hash_hex(theirs->hash, b));
+}
+
+static int
+diff_class(struct err_note *note, const char *prefix, const char *ours, const char *theirs)
+{
+	if (ours[0] == 0 || theirs[0] == 0 || strcmp(ours, theirs) == 0)
+		return 0;
+	return differ(note, prefix, "compute_class", ours, theirs);
+}
+
+int
+wire_corpus_diff(const char *prefix, const struct wire_corpus *ours, const struct wire_corpus *theirs, struct err_note *note)
+{
+	int rc;
+
+	if (!ours->present || !theirs->present)
+		return 0;
+	if ((rc = diff_u64(note, prefix, "context", ours->context, theirs->context)) != 0
+	    || (rc = diff_u64(note, prefix, "vocab_size", ours->vocab_size, theirs->vocab_size)) != 0
+	    || (rc = diff_id(note, prefix, "tokenizer", &ours->tokenizer, &theirs->tokenizer)) != 0
+	    || (rc = diff_u64(note, prefix, "n_windows", ours->n_windows, theirs->n_windows)) != 0)
+		return rc;
+	return diff_id(note, prefix, "fingerprint", &ours->fingerprint, &theirs->fingerprint);
+}
+
+static const char *
+kind_name(enum wire_label_kind kind)
+{
+	static const char *const names[] = {"none", "sampled", "topk", "dense"};
+
+	return (unsigned)kind < 4 ? names[kind] : "?";
+}
+
+int
+wire_label_set_diff(const char *prefix, const struct wire_label_set *ours, const struct wire_label_set *theirs, struct err_note *note)
+{
+	int rc;
+
+	if (!ours->present || !theirs->present)
+		return 0;
+	if (ours->kind != WIRE_LABEL_NONE && theirs->kind != WIRE_LABEL_NONE) {
+		if (ours->kind != theirs->kind)
+			return differ(note, prefix, "kind", kind_name(ours->kind), kind_name(theirs->kind));
+		if ((rc = diff_u64(note, prefix, ours->kind == WIRE_LABEL_TOPK ? "k" : "samples", ours->n, theirs->n)) != 0)
+			return rc;
+		/* only drawing takes chance */
+		if (ours->kind == WIRE_LABEL_SAMPLED && (rc = diff_u64(note, prefix, "seed", ours->seed, theirs->seed)) != 0)
+			return rc;
+	}
+	if (ours->tau != 0 && theirs->tau != 0 && (rc = diff_number(note, prefix, "tau", (double)ours->tau, (double)theirs->tau)) != 0)
+		return rc;
+	if (ours->version != 0 && theirs->version != 0 && (rc = diff_u64(note, prefix, "version", ours->version, theirs->version)) != 0)
+		return rc;
+	if ((rc = diff_id(note, prefix, "teacher", &ours->teacher, &theirs->teacher)) != 0
+	    || (rc = diff_class(note, prefix, ours->compute_class, theirs->compute_class)) != 0)
+		return rc;
+	return diff_id(note, prefix, "hash", &ours->hash, &theirs->hash);
+}
+
+int
+wire_score_set_diff(const char *prefix, const struct wire_score_set *ours, const struct wire_score_set *theirs, struct err_note *note)
+{
+	int rc;
+
+	if (!ours->present || !theirs->present)
+		return 0;
+	if ((rc = diff_id(note, prefix, "scorer", &ours->scorer, &theirs->scorer)) != 0
+	    || (rc = diff_class(note, prefix, ours->compute_class, theirs->compute_class)) != 0)
+		return rc;
+	if (ours->version != 0 && theirs->version != 0 && (rc = diff_u64(note, prefix, "version", ours->version, theirs->version)) != 0)
+		return rc;
+	return diff_id(note, prefix, "hash", &ours->hash, &theirs->hash);
+}
+
+int
+wire_plan_diff(const char *prefix, const struct wire_plan *ours, const struct wire_plan *theirs, struct err_note *note)
+{
+	int rc;
+
+	if (!ours->present || !theirs->present)
+		return 0;
+	if ((rc = diff_u64(note, prefix, "seed", ours->seed, theirs->seed)) != 0
+	    || (rc = diff_u64(note, prefix, "batch", ours->batch, theirs->batch)) != 0)
+		return rc;
+	if (ours->mode != theirs->mode)
+		return differ(note, prefix, "mode", ours->mode == WIRE_MODE_NONE ? "none" : "salt_ds", theirs->mode == WIRE_MODE_NONE ? "none" : "salt_ds");
+	if ((rc = diff_u64(note, prefix, "pool", ours->pool, theirs->pool)) != 0
+	    || (ours->pool == 0 && (rc = diff_u64(note, prefix, "window", ours->window, theirs->window)) != 0))
+		return rc;
+	if (ours->mode == WIRE_MODE_SALT_DS
+	    && ((rc = diff_u64(note, prefix, "k", ours->k, theirs->k)) != 0
+	    || (rc = diff_number(note, prefix, "keep", ours->keep, theirs->keep)) != 0))
+		return rc;
+	return diff_id(note, prefix, "hash", &ours->hash, &theirs->hash);
+}
+
+void
+wire_refuse_fill(struct wire_refuse *refuse, int rc, const struct err_note *note, uint32_t retry_ms)
+{
+	*refuse = (struct wire_refuse){.code = err_exit_code(rc), .retry_ms = retry_ms};
+	if (refuse->code < 64 || refuse->code > 78)
+		refuse->code = 70;
+	snprintf(refuse->text, sizeof(refuse->text), "%s", err_str(rc));
+	if (note == NULL)
+		return;
+	snprintf(refuse->field, sizeof(refuse->field), "%.*s", WIRE_NAME_MAX - 1, note->name);
+	if (note->place[0] != 0)
+		snprintf(refuse->text, sizeof(refuse->text), "%s: %s", note->place, err_str(rc));
+	snprintf(refuse->expected, sizeof(refuse->expected), "%s", note->expected);
+	snprintf(refuse->found, sizeof(refuse->found), "%s", note->found);
+}
+
+const char *
+wire_refuse_str(const struct wire_refuse *r, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s%s%s%s%s%s%s%s%s%s", r->field, r->field[0] ? ": " : "", r->expected[0] ? "expected " : "", r->expected,
+	    r->expected[0] && r->found[0] ? ", " : "", r->found[0] ? "found " : "", r->found,
+	    r->expected[0] || r->found[0] ? " (" : "", r->text, r->expected[0] || r->found[0] ? ")" : "");
+	return buf;
+}
