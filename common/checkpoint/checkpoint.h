@@ -5,7 +5,8 @@
  *       optim_00000_of_00002.safetensors ...   ranges [begin, end) of the optimiser's arrays in flat canonical order
  *       state.json               what the trainer wants to find again; opaque here
  *       MANIFEST.json            every file with size and xxh3-128; written last
- *   ROOT/step_00000101.tmp/      being written, or left by a crash: never read, removed by the next begin or by checkpoint_clean
+ *   ROOT/step_00000101.tmp/      being written, or left by a crash: never read, removed by the next begin of that step and by
+ *                                checkpoint_clean
  *
  * One save, told in order (MPI trainers run the middle part on all ranks):
  *   rank 0    checkpoint_begin            makes the temporary directory; its path goes to all ranks

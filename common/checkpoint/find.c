@@ -1,0 +1,335 @@
+/* Manifests; which checkpoints there are, which are good, which may go. */
+#include "checkpoint/checkpoint_own.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "err/crash.h"
+#include "hash/hash.h"
+#include "json/json.h"
+#include "log/log.h"
+#include "mem/mem.h"
+
+#define MAX_MANIFEST_BYTES ((size_t)64 << 20)
+#define READ_BYTES ((size_t)1 << 20)
+
+static int
+manifest_note(struct err_note *note, int rc, const char *file, const char *place, const char *expected)
+{
+	err_note_set(note, rc, "%s", file);
+	err_note_place(note, "%s", place);
+	err_note_expected(note, "%s", expected);
+	return rc;
+}
+
+static int
+manifest_files(const char *file, const struct json *files, struct checkpoint_files *list, struct err_note *note)
+{
+	for (void *it = json_first(files); it != NULL; it = json_next(files, it)) {
+		const char *name = json_key(it), *hex;
+		struct weights_file f = {0};
+		int64_t size;
+
+		if (strlen(name) >= sizeof(f.name) || name[0] == '\0' || strchr(name, '/') != NULL || strcmp(name, "..") == 0)
+			return manifest_note(note, ERR_FORMAT, file, name, "a file name");
+		snprintf(f.name, sizeof(f.name), "%s", name);
+		if (!json_int(json_get(json_value(it), "size_bytes"), &size) || size < 0)
+			return manifest_note(note, ERR_FORMAT, file, name, "size_bytes of at least 0");
+		if (!json_text(json_get(json_value(it), "xxh3_128"), &hex) || hash_from_hex(&f.hash, hex) != 0)
+			return manifest_note(note, ERR_FORMAT, file, name, "xxh3_128 of 32 hex digits");
+		f.size_bytes = (uint64_t)size;
+		if (checkpoint_files_add(list, &f) != 0)
+			return manifest_note(note, ENOMEM, file, name, "memory");
+	}
+	return list->n > 0 ? 0 : manifest_note(note, ERR_FORMAT, file, "files", "an object that is not empty");
+}
+
+int
+checkpoint__manifest(const char *path, struct checkpoint_files *list, uint64_t *step, struct err_note *note)
+{
+	char file[CHECKPOINT_PATH_BYTES + 32];
+	struct json *root = NULL;
+	const char *format;
+	int64_t v = 0;
+	int rc;
+
+	*list = (struct checkpoint_files){0};
+	snprintf(file, sizeof(file), "%s/" CHECKPOINT__MANIFEST, path);
+	if ((rc = json_parse_file(file, MAX_MANIFEST_BYTES, &root, note)) != 0)
+		return rc;
+	if (!json_text(json_get(root, "format"), &format) || strcmp(format, "saltfleet-checkpoint") != 0)
+		rc = manifest_note(note, ERR_FORMAT, file, "format", "saltfleet-checkpoint");
+	else if (!json_int(json_get(root, "version"), &v) || v != 1)
+		rc = manifest_note(note, ERR_VERSION, file, "version", "1");
+	else if (!json_int(json_get(root, "step"), &v) || v < 0)
+		rc = manifest_note(note, ERR_FORMAT, file, "step", "an integer of at least 0");
+	else
+		rc = manifest_files(file, json_get(root, "files"), list, note);
+	*step = (uint64_t)v;
+	json_close(&root);
+	if (rc != 0) {
+		free(list->files);
+		*list = (struct checkpoint_files){0};
+	}
+	return rc;
+}
+
+static int
+hash_plain(const char *path, uint64_t size, struct hash128 *out, struct err_note *note)
+{
+	struct hash_state *h = hash_new();
+	unsigned char *buf = malloc(READ_BYTES);
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+	uint64_t n_read = 0;
+
+	if (h == NULL || buf == NULL)
+		rc = ENOMEM;
+	else if (fd < 0)
+		rc = errno;
+	while (rc == 0) {
+		ssize_t n = read(fd, buf, READ_BYTES);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			rc = errno;
+		if (n <= 0)
+			break;
+		hash_update(h, buf, (size_t)n);
+		n_read += (uint64_t)n;
+	}
+	if (rc == 0 && n_read != size)
+		rc = ERR_CORRUPT;
+	if (rc != 0)
+		err_note_set(note, rc, "%s", path);
+	else
+		*out = hash_digest(h);
+	if (fd >= 0)
+		close(fd);
+	free(buf);
+	hash_destroy(&h);
+	return rc;
+}
+
+static int
+verify_file(const char *path, const struct weights_file *f, enum checkpoint_check check, struct err_note *note)
+{
+	char file[CHECKPOINT_PATH_BYTES + WEIGHTS_NAME_BYTES], want[HASH_HEX_BYTES], found[HASH_HEX_BYTES];
+	struct hash128 h;
+	struct stat st;
+	int rc;
+
+	snprintf(file, sizeof(file), "%s/%s", path, f->name);
+	if (stat(file, &st) != 0)
+		return err_note_set(note, errno == ENOENT ? ERR_NOT_FOUND : errno, "%s", file);
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != f->size_bytes) {
+		err_note_set(note, ERR_CORRUPT, "%s", file);
+		err_note_expected(note, "%" PRIu64 " bytes", f->size_bytes);
+		err_note_found(note, "%" PRId64, (int64_t)st.st_size);
+		return ERR_CORRUPT;
+	}
+	if (check == CHECKPOINT_SIZES)
+		return 0;
+	if ((rc = hash_plain(file, f->size_bytes, &h, note)) != 0)
+		return rc;
+	if (!hash_equal(h, f->hash)) {
+		err_note_set(note, ERR_CORRUPT, "%s", file);
+		err_note_expected(note, "xxh3-128 %s", hash_hex(f->hash, want));
+		err_note_found(note, "%s", hash_hex(h, found));
+		return ERR_CORRUPT;
+	}
+	return 0;
+}
+
+int
+checkpoint_verify(const char *path, enum checkpoint_check check, struct err_note *note)
+{
+	struct checkpoint_files list;
+	uint64_t step, named;
+	const char *slash;
+	int rc;
+
+	if (strlen(path) >= CHECKPOINT_PATH_BYTES)
+		return err_note_set(note, ENAMETOOLONG, "%s", path);
+	if ((rc = checkpoint__manifest(path, &list, &step, note)) != 0)
+		return rc;
+	slash = strrchr(path, '/');
+	if (checkpoint__name(slash != NULL ? slash + 1 : path, false, &named) && named != step) {
+		rc = err_note_set(note, ERR_MISMATCH, "%s", path);
+		err_note_expected(note, "step %" PRIu64 " as its name says", named);
+		err_note_found(note, "%" PRIu64 " in the manifest", step);
+	}
+	for (size_t i = 0; i < list.n && rc == 0; i++)
+		rc = verify_file(path, &list.files[i], check, note);
+	free(list.files);
+	return rc;
+}
+
+static int
+by_step(const void *a, const void *b)
+{
+	const struct checkpoint_info *x = a, *y = b;
+
+	return x->step < y->step ? -1 : x->step > y->step;
+}
+
+int
+checkpoint_list(const char *root, struct checkpoint_info **out, size_t *n_out, struct err_note *note)
+{
+	char file[CHECKPOINT_PATH_BYTES + 32];
+	struct checkpoint_info info;
+	size_t n = 0, cap = 0;
+	void *list = NULL;
+	struct dirent *e;
+	DIR *d = opendir(root);
+	int rc = 0;
+
+	*out = NULL;
+	*n_out = 0;
+	if (d == NULL)
+		return errno == ENOENT ? 0 : err_note_set(note, errno, "%s", root);
+	while ((e = readdir(d)) != NULL && rc == 0) {
+		if (!checkpoint__name(e->d_name, false, &info.step))
+			continue;
+		if (strlen(root) + strlen(e->d_name) + 1 >= CHECKPOINT_PATH_BYTES - WEIGHTS_NAME_BYTES) {
+			rc = err_note_set(note, ENAMETOOLONG, "%s", root);
+			break;
+		}
+		snprintf(info.path, sizeof(info.path), "%s/%s", root, e->d_name);
+		snprintf(file, sizeof(file), "%s/" CHECKPOINT__MANIFEST, info.path);
+		if (access(file, F_OK) != 0)
+			continue;
+		if ((rc = mem_grow(&list, &cap, n + 1, sizeof(info))) != 0)
+			err_note_set(note, rc, "%s", root);
+		else
+			((struct checkpoint_info *)list)[n++] = info;
+	}
+	closedir(d);
+	if (rc != 0) {
+		free(list);
+		return rc;
+	}
+	if (n > 0)
+		qsort(list, n, sizeof(info), by_step);
+	*out = list;
+	*n_out = n;
+	return 0;
+}
+
+int
+checkpoint_find_latest(const char *root, enum checkpoint_check check, struct checkpoint_info *out, struct err_note *note)
+{
+	struct checkpoint_info *list;
+	struct err_note first = {0}, one;
+	int rc, first_rc = ERR_NOT_FOUND;
+	char text[1200], quoted[1400];
+	size_t n;
+
+	if ((rc = checkpoint_list(root, &list, &n, note)) != 0)
+		return rc;
+	while (n-- > 0) {
+		memset(&one, 0, sizeof(one));
+		if ((rc = checkpoint_verify(list[n].path, check, &one)) == 0) {
+			*out = list[n];
+			free(list);
+			return 0;
+		}
+		log_warn("checkpoint.skipped", "step=%" PRIu64 " reason=%s", list[n].step,
+		    log_quote(err_note_str(&one, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+		if (first_rc == ERR_NOT_FOUND) {
+			first_rc = ERR_CORRUPT;
+			first = one;
+		}
+	}
+	free(list);
+	if (first_rc == ERR_NOT_FOUND)
+		return err_note_set(note, ERR_NOT_FOUND, "%s", root);
+	if (note != NULL)
+		*note = first;
+	return first_rc;
+}
+
+int
+checkpoint_clean(const char *root, size_t *n_removed, struct err_note *note)
+{
+	char path[CHECKPOINT_PATH_BYTES];
+	DIR *d = opendir(root);
+	struct dirent *e;
+	size_t n = 0;
+	uint64_t step;
+	int rc = 0;
+
+	if (d == NULL)
+		rc = errno == ENOENT ? 0 : err_note_set(note, errno, "%s", root);
+	while (d != NULL && rc == 0 && (e = readdir(d)) != NULL) {
+		if (!checkpoint__name(e->d_name, true, &step) || (rc = checkpoint__path(root, step, true, path, note)) != 0)
+			continue;
+		if ((rc = checkpoint__remove(path, note)) == 0)
+			n++;
+	}
+	if (d != NULL)
+		closedir(d);
+	if (n_removed != NULL)
+		*n_removed = n;
+	return rc;
+}
+
+/* First it stops being a checkpoint (rename), then it goes: whatever happens in between leaves no half one under the name of a whole. */
+static int
+remove_one(const char *root, const struct checkpoint_info *info, struct err_note *note)
+{
+	char temp[CHECKPOINT_PATH_BYTES];
+	int rc;
+
+	if ((rc = checkpoint__path(root, info->step, true, temp, note)) != 0 || (rc = checkpoint__remove(temp, note)) != 0)
+		return rc;
+	if (rename(info->path, temp) != 0) {
+		rc = err_note_set(note, errno, "%s", info->path);
+		err_note_place(note, "rename");
+		return rc;
+	}
+	if ((rc = checkpoint__sync_dir(root, note)) != 0)
+		return rc;
+	crash_point("checkpoint.prune");
+	if ((rc = checkpoint__remove(temp, note)) != 0)
+		return rc;
+	crash_point("checkpoint.pruned");
+	return 0;
+}
+
+int
+checkpoint_prune(const char *root, unsigned n_keep, const uint64_t *keep_steps, size_t n_keep_steps, size_t *n_removed,
+    struct err_note *note)
+{
+	struct checkpoint_info *list;
+	size_t n, gone = 0;
+	int rc;
+
+	if (n_removed != NULL)
+		*n_removed = 0;
+	if (n_keep == 0)
+		n_keep = 1;
+	if ((rc = checkpoint_list(root, &list, &n, note)) != 0)
+		return rc;
+	if (n > n_keep)
+		rc = checkpoint_verify(list[n - 1].path, CHECKPOINT_HASHES, note);
+	for (size_t i = 0; rc == 0 && i + n_keep < n; i++) {
+		bool keep = false;
+
+		for (size_t k = 0; k < n_keep_steps && !keep; k++)
+			keep = keep_steps[k] == list[i].step;
+		if (!keep && (rc = remove_one(root, &list[i], note)) == 0)
+			gone++;
+	}
+	if (n_removed != NULL)
+		*n_removed = gone;
+	free(list);
+	return rc;
+}

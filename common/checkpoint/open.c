@@ -1,0 +1,225 @@
+/* Reading: the optimiser's arrays by range, from however many shards there are. */
+#include "checkpoint/checkpoint_own.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json/json.h"
+#include "mem/mem.h"
+
+#define MAX_STATE_BYTES ((size_t)64 << 20)
+
+struct shard {
+	struct weights *file;
+	uint64_t begin, end;
+	char name[WEIGHTS_NAME_BYTES];
+};
+
+struct checkpoint {
+	uint64_t step;
+	struct json *state;
+	struct shard *shards;			/* by begin, joining, all of [0, total) */
+	size_t n_shards;
+	uint64_t total;
+};
+
+bool
+checkpoint__optim_name(const char *name, unsigned *rank, unsigned *n_ranks)
+{
+	int n = 0;
+
+	return sscanf(name, "optim_%5u_of_%5u.safetensors%n", rank, n_ranks, &n) == 2 && n == 32 && name[32] == '\0' && *rank < *n_ranks;
+}
+
+static bool
+meta_u64(const struct weights *w, const char *key, uint64_t *out)
+{
+	const char *s = weights_meta(w, key);
+	char *end;
+
+	if (s == NULL || s[0] < '0' || s[0] > '9')
+		return false;
+	errno = 0;
+	*out = strtoull(s, &end, 10);
+	return errno == 0 && *end == '\0';
+}
+
+static int
+shard_note(struct err_note *note, int rc, const char *path, const char *name, const char *expected)
+{
+	err_note_set(note, rc, "%s", path);
+	err_note_place(note, "%s", name);
+	err_note_expected(note, "%s", expected);
+	return rc;
+}
+
+static int
+open_shard(struct checkpoint *c, const char *path, const char *name, struct err_note *note)
+{
+	struct shard *s = &c->shards[c->n_shards];
+	char file[CHECKPOINT_PATH_BYTES + WEIGHTS_NAME_BYTES];
+	uint64_t total;
+	int rc;
+
+	snprintf(file, sizeof(file), "%s/%s", path, name);
+	snprintf(s->name, sizeof(s->name), "%s", name);
+	if ((rc = weights_open(&s->file, file, note)) != 0)
+		return rc;
+	c->n_shards++;
+	if (!meta_u64(s->file, "begin", &s->begin) || !meta_u64(s->file, "end", &s->end) || !meta_u64(s->file, "total", &total) ||
+	    s->begin > s->end || s->end > total)
+		return shard_note(note, ERR_FORMAT, path, name, "__metadata__ with begin <= end <= total");
+	if (c->n_shards > 1 && total != c->total)
+		return shard_note(note, ERR_MISMATCH, path, name, "the total of the other shards");
+	c->total = total;
+	for (size_t i = 0; i < weights_count(s->file); i++) {
+		const struct weights_tensor *t = weights_at(s->file, i);
+
+		if (t->dtype != WEIGHTS_F32 || t->n_dims != 1 || t->n_elements != s->end - s->begin)
+			return shard_note(note, ERR_FORMAT, path, name, "F32 arrays of end - begin elements");
+		if (c->n_shards > 1 && weights_find(c->shards[0].file, t->name) == NULL)
+			return shard_note(note, ERR_MISMATCH, path, name, "the arrays of the other shards");
+	}
+	if (weights_count(s->file) != weights_count(c->shards[0].file))
+		return shard_note(note, ERR_MISMATCH, path, name, "the arrays of the other shards");
+	return 0;
+}
+
+static int
+by_begin(const void *a, const void *b)
+{
+	const struct shard *x = a, *y = b;
+
+	if (x->begin != y->begin)
+		return x->begin < y->begin ? -1 : 1;
+	return x->end < y->end ? -1 : x->end > y->end;
+}
+
+static int
+open_shards(struct checkpoint *c, const char *path, const struct checkpoint_files *list, struct err_note *note)
+{
+	unsigned rank, n_ranks;
+	uint64_t at = 0;
+	int rc;
+
+	if ((c->shards = mem_alloc(list->n, sizeof(*c->shards))) == NULL)
+		return err_note_set(note, ENOMEM, "%s", path);
+	for (size_t i = 0; i < list->n; i++)
+		if (checkpoint__optim_name(list->files[i].name, &rank, &n_ranks) &&
+		    (rc = open_shard(c, path, list->files[i].name, note)) != 0)
+			return rc;
+	qsort(c->shards, c->n_shards, sizeof(*c->shards), by_begin);
+	for (size_t i = 0; i < c->n_shards; i++) {
+		if (c->shards[i].begin != at) {
+			shard_note(note, ERR_FORMAT, path, c->shards[i].name, "ranges that join");
+			err_note_found(note, "[%" PRIu64 ", %" PRIu64 ") where %" PRIu64 " is next", c->shards[i].begin, c->shards[i].end, at);
+			return ERR_FORMAT;
+		}
+		at = c->shards[i].end;
+	}
+	if (at != c->total) {
+		shard_note(note, ERR_FORMAT, path, "optimiser", "ranges up to the total");
+		err_note_found(note, "%" PRIu64 " of %" PRIu64, at, c->total);
+		return ERR_FORMAT;
+	}
+	return 0;
+}
+
+int
+checkpoint__check_optim(const char *path, const struct checkpoint_files *list, struct err_note *note)
+{
+	struct checkpoint *c = calloc(1, sizeof(*c));
+	int rc = c != NULL ? open_shards(c, path, list, note) : err_note_set(note, ENOMEM, "%s", path);
+
+	checkpoint_close(&c);
+	return rc;
+}
+
+int
+checkpoint_open(struct checkpoint **out, const char *path, enum checkpoint_check check, struct err_note *note)
+{
+	struct checkpoint *c = calloc(1, sizeof(*c));
+	char file[CHECKPOINT_PATH_BYTES + 32];
+	struct checkpoint_files list = {0};
+	int rc;
+
+	*out = NULL;
+	if (c == NULL)
+		return err_note_set(note, ENOMEM, "%s", path);
+	if ((rc = checkpoint_verify(path, check, note)) != 0 || (rc = checkpoint__manifest(path, &list, &c->step, note)) != 0)
+		goto out;
+	snprintf(file, sizeof(file), "%s/state.json", path);
+	if ((rc = json_parse_file(file, MAX_STATE_BYTES, &c->state, note)) != 0)
+		goto out;
+	rc = open_shards(c, path, &list, note);
+out:
+	free(list.files);
+	if (rc != 0)
+		checkpoint_close(&c);
+	*out = c;
+	return rc;
+}
+
+void
+checkpoint_close(struct checkpoint **c)
+{
+	if (*c == NULL)
+		return;
+	for (size_t i = 0; i < (*c)->n_shards; i++)
+		weights_close(&(*c)->shards[i].file);
+	free((*c)->shards);
+	json_close(&(*c)->state);
+	free(*c);
+	*c = NULL;
+}
+
+uint64_t
+checkpoint_step(const struct checkpoint *c)
+{
+	return c->step;
+}
+
+const struct json *
+checkpoint_state(const struct checkpoint *c)
+{
+	return c->state;
+}
+
+uint64_t
+checkpoint_optim_total(const struct checkpoint *c)
+{
+	return c->total;
+}
+
+int
+checkpoint_read_optim(const struct checkpoint *c, const char *array, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	uint64_t end;
+	int rc;
+
+	if (begin > c->total || count > c->total - begin) {
+		err_note_set(note, ERR_RANGE, "optimiser array %s", array);
+		err_note_expected(note, "elements within 0..%" PRIu64, c->total);
+		err_note_found(note, "%" PRIu64 " from %" PRIu64, count, begin);
+		return ERR_RANGE;
+	}
+	end = begin + count;
+	for (size_t i = 0; i < c->n_shards; i++) {
+		const struct shard *s = &c->shards[i];
+		const struct weights_tensor *t = weights_find(s->file, array);
+		uint64_t from = s->begin > begin ? s->begin : begin, to = s->end < end ? s->end : end;
+
+		if (t == NULL)
+			break;
+		if (from < to && (rc = weights_read_f32(t, from - s->begin, to - from, out + (from - begin), WEIGHTS_FINITE, note)) != 0)
+			return rc;
+	}
+	if (c->n_shards == 0 || weights_find(c->shards[0].file, array) == NULL) {
+		err_note_set(note, ERR_NOT_FOUND, "optimiser array %s", array);
+		return ERR_NOT_FOUND;
+	}
+	return 0;
+}

@@ -1,0 +1,407 @@
+/* Saving: the steps of checkpoint.h, in its order. */
+#include "checkpoint/checkpoint_own.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "err/crash.h"
+#include "json/json.h"
+#include "mem/mem.h"
+#include "model/model.h"
+
+static int
+step_note(struct err_note *note, int rc, const char *path, const char *step)
+{
+	err_note_set(note, rc, "%s", path);
+	err_note_place(note, "%s", step);
+	return rc;
+}
+
+int
+checkpoint__path(const char *root, uint64_t step, bool temp, char out[CHECKPOINT_PATH_BYTES], struct err_note *note)
+{
+	int n = snprintf(out, CHECKPOINT_PATH_BYTES, "%s/step_%08" PRIu64 "%s", root, step, temp ? CHECKPOINT__TEMP : "");
+
+	/* Room is kept for the names of the files inside. */
+	if (n < 0 || n >= CHECKPOINT_PATH_BYTES - WEIGHTS_NAME_BYTES)
+		return step_note(note, ENAMETOOLONG, root, "path");
+	return 0;
+}
+
+bool
+checkpoint__name(const char *name, bool temp, uint64_t *step)
+{
+	uint64_t v = 0;
+	size_t n = 0;
+
+	if (strncmp(name, "step_", 5) != 0)
+		return false;
+	for (name += 5; *name >= '0' && *name <= '9' && n < 10; name++, n++)
+		v = v * 10 + (uint64_t)(*name - '0');
+	if (n < 8 || strcmp(name, temp ? CHECKPOINT__TEMP : "") != 0)
+		return false;
+	*step = v;
+	return true;
+}
+
+int
+checkpoint__sync_dir(const char *path, struct err_note *note)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0)
+		return step_note(note, errno, path, "open directory");
+	if (fsync(fd) != 0)
+		rc = step_note(note, errno, path, "fsync directory");
+	close(fd);
+	return rc;
+}
+
+int
+checkpoint__remove(const char *path, struct err_note *note)
+{
+	DIR *d = opendir(path);
+	struct dirent *e;
+	int rc = 0;
+
+	if (d == NULL)
+		return errno == ENOENT ? 0 : step_note(note, errno, path, "remove");
+	while ((e = readdir(d)) != NULL)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && unlinkat(dirfd(d), e->d_name, 0) != 0 && errno != ENOENT)
+			rc = step_note(note, errno, path, "remove");
+	closedir(d);
+	if (rc == 0 && rmdir(path) != 0 && errno != ENOENT)
+		rc = step_note(note, errno, path, "remove");
+	return rc;
+}
+
+int
+checkpoint_files_add(struct checkpoint_files *list, const struct weights_file *file)
+{
+	void *p = list->files;
+	int rc = mem_grow(&p, &list->cap, list->n + 1, sizeof(*list->files));
+
+	list->files = p;
+	if (rc == 0)
+		list->files[list->n++] = *file;
+	return rc;
+}
+
+/* mkdir -p; a directory it makes is synced into its parent. */
+static int
+make_root(const char *root, struct err_note *note)
+{
+	char path[CHECKPOINT_PATH_BYTES], parent[CHECKPOINT_PATH_BYTES];
+	size_t n = strlen(root);
+	int rc;
+
+	if (n == 0 || n >= sizeof(path))
+		return step_note(note, ENAMETOOLONG, root, "make directory");
+	memcpy(path, root, n + 1);
+	for (size_t i = 1; i <= n; i++) {
+		char *slash;
+
+		if (root[i] != '/' && root[i] != '\0')
+			continue;
+		path[i] = '\0';
+		if (mkdir(path, 0777) == 0) {
+			memcpy(parent, path, i + 1);
+			slash = strrchr(parent, '/');
+			if (slash == parent)
+				slash[1] = '\0';
+			else if (slash != NULL)
+				*slash = '\0';
+			if ((rc = checkpoint__sync_dir(slash != NULL ? parent : ".", note)) != 0)
+				return rc;
+		} else if (errno != EEXIST) {
+			return step_note(note, errno, path, "make directory");
+		}
+		path[i] = root[i];
+	}
+	return 0;
+}
+
+int
+checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES], struct err_note *note)
+{
+	char whole[CHECKPOINT_PATH_BYTES];
+	struct stat st;
+	int rc;
+
+	if (step > CHECKPOINT_MAX_STEP) {
+		rc = step_note(note, ERR_RANGE, root, "step");
+		err_note_expected(note, "at most %" PRIu64, CHECKPOINT_MAX_STEP);
+		err_note_found(note, "%" PRIu64, step);
+		return rc;
+	}
+	if ((rc = checkpoint__path(root, step, false, whole, note)) != 0 || (rc = checkpoint__path(root, step, true, dir, note)) != 0 ||
+	    (rc = make_root(root, note)) != 0)
+		return rc;
+	if (lstat(whole, &st) == 0)
+		return step_note(note, ERR_EXISTS, whole, "begin");
+	if (errno != ENOENT)
+		return step_note(note, errno, whole, "begin");
+	if ((rc = checkpoint__remove(dir, note)) != 0)
+		return rc;
+	if (mkdir(dir, 0777) != 0)
+		return step_note(note, errno, dir, "make directory");
+	crash_point("checkpoint.begin");
+	return 0;
+}
+
+int
+checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_t begin, uint64_t end, uint64_t n_total,
+    const struct checkpoint_array *arrays, size_t n_arrays, struct weights_file *entry, struct err_note *note)
+{
+	char stem[64], range[3][24];
+	struct weights_meta_pair meta[] = {{"begin", range[0]}, {"end", range[1]}, {"total", range[2]}};
+	struct weights_spec *specs = mem_alloc(n_arrays, sizeof(*specs));
+	struct weights_writer *w = NULL;
+	int rc;
+
+	if (specs == NULL)
+		return step_note(note, ENOMEM, dir, "optimiser");
+	if (rank >= n_ranks || n_ranks > 99999 || end < begin || end > n_total || n_arrays == 0) {
+		rc = step_note(note, ERR_RANGE, dir, "optimiser");
+		err_note_found(note, "rank %u of %u, range [%" PRIu64 ", %" PRIu64 ") of %" PRIu64, rank, n_ranks, begin, end, n_total);
+		goto out;
+	}
+	snprintf(stem, sizeof(stem), "optim_%05u_of_%05u", rank, n_ranks);
+	snprintf(range[0], sizeof(range[0]), "%" PRIu64, begin);
+	snprintf(range[1], sizeof(range[1]), "%" PRIu64, end);
+	snprintf(range[2], sizeof(range[2]), "%" PRIu64, n_total);
+	for (size_t i = 0; i < n_arrays; i++)
+		specs[i] = (struct weights_spec){.name = arrays[i].name, .dtype = WEIGHTS_F32, .n_dims = 1, .shape = {end - begin}};
+	if ((rc = weights_writer_new(&w, dir, stem, specs, n_arrays, meta, 3, 0, note)) != 0)
+		goto out;
+	for (size_t i = 0; i < n_arrays; i++) {
+		if ((rc = weights_writer_f32(w, arrays[i].x, end - begin, note)) != 0)
+			goto out;
+		if (i == 0)
+			crash_point("checkpoint.optim");
+	}
+	if ((rc = weights_writer_finish(w, note)) == 0)
+		*entry = *weights_writer_file(w, 0);
+out:
+	weights_writer_destroy(&w);
+	free(specs);
+	return rc;
+}
+
+static int
+add(struct checkpoint_files *list, const struct weights_file *file, const char *dir, struct err_note *note)
+{
+	int rc = checkpoint_files_add(list, file);
+
+	return rc != 0 ? step_note(note, rc, dir, "list of files") : 0;
+}
+
+int
+checkpoint_write_model(const char *dir, const struct model *model, const char *tokenizer, weights_source *source, void *arg,
+    uint64_t max_shard_bytes, struct checkpoint_files *list, struct err_note *note)
+{
+	struct weights_file file, *files = NULL;
+	size_t n_files = 0;
+	int rc;
+
+	if ((rc = weights_config_save(dir, &model->config, WEIGHTS_F32, &file, note)) != 0 || (rc = add(list, &file, dir, note)) != 0)
+		return rc;
+	if (tokenizer != NULL && ((rc = weights_file_copy(dir, "tokenizer.json", tokenizer, &file, note)) != 0 ||
+	    (rc = add(list, &file, dir, note)) != 0))
+		return rc;
+	crash_point("checkpoint.model");
+	if ((rc = weights_model_save(dir, model, source, arg, WEIGHTS_F32, max_shard_bytes, &files, &n_files, note)) != 0)
+		return rc;
+	for (size_t i = 0; i < n_files && rc == 0; i++)
+		rc = add(list, &files[i], dir, note);
+	free(files);
+	return rc;
+}
+
+int
+checkpoint_write_state(const char *dir, const struct json *state, struct checkpoint_files *list, struct err_note *note)
+{
+	struct weights_file file;
+	char *text;
+	int rc;
+
+	if (json_kind(state) != JSON_KIND_OBJECT)
+		return step_note(note, ERR_FORMAT, dir, "state.json");
+	if ((text = json_print(state, true)) == NULL)
+		return step_note(note, ENOMEM, dir, "state.json");
+	crash_point("checkpoint.state");
+	if ((rc = weights_file_write(dir, "state.json", text, strlen(text), &file, note)) == 0)
+		rc = add(list, &file, dir, note);
+	free(text);
+	return rc;
+}
+
+static int
+by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct weights_file *)a)->name, ((const struct weights_file *)b)->name);
+}
+
+static int
+file_note(struct err_note *note, int rc, const char *dir, const char *name, const char *expected)
+{
+	err_note_set(note, rc, "%s", dir);
+	err_note_place(note, "%s", name);
+	err_note_expected(note, "%s", expected);
+	return rc;
+}
+
+/* Every listed file is there with its size, and nothing is there that is not listed. */
+static int
+compare(const char *dir, const struct checkpoint_files *list, struct err_note *note)
+{
+	char path[CHECKPOINT_PATH_BYTES + WEIGHTS_NAME_BYTES];
+	struct weights_file key;
+	struct dirent *e;
+	struct stat st;
+	DIR *d;
+	int rc = 0;
+
+	for (size_t i = 0; i < list->n; i++) {
+		const struct weights_file *f = &list->files[i];
+
+		if (i > 0 && strcmp(f->name, list->files[i - 1].name) == 0)
+			return file_note(note, ERR_MISMATCH, dir, f->name, "one writer for a file");
+		snprintf(path, sizeof(path), "%s/%s", dir, f->name);
+		if (stat(path, &st) != 0)
+			return file_note(note, errno, dir, f->name, "a file that its writer reported");
+		if ((uint64_t)st.st_size != f->size_bytes) {
+			rc = file_note(note, ERR_MISMATCH, dir, f->name, "the size that its writer reported");
+			err_note_found(note, "%" PRId64 " bytes, not %" PRIu64, (int64_t)st.st_size, f->size_bytes);
+			return rc;
+		}
+	}
+	if ((d = opendir(dir)) == NULL)
+		return step_note(note, errno, dir, "open directory");
+	while ((e = readdir(d)) != NULL && rc == 0) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		snprintf(key.name, sizeof(key.name), "%s", e->d_name);
+		if (list->n == 0 || bsearch(&key, list->files, list->n, sizeof(key), by_name) == NULL)
+			rc = file_note(note, ERR_MISMATCH, dir, e->d_name, "only files that a writer reported");
+	}
+	closedir(d);
+	return rc;
+}
+
+/* What must be there for a checkpoint to be read again. */
+static int
+required(const char *dir, const struct checkpoint_files *list, struct err_note *note)
+{
+	unsigned rank, n_ranks, n_optim = 0, n_want = 0;
+	bool config = false, state = false;
+
+	for (size_t i = 0; i < list->n; i++) {
+		config |= strcmp(list->files[i].name, "config.json") == 0;
+		state |= strcmp(list->files[i].name, "state.json") == 0;
+		if (checkpoint__optim_name(list->files[i].name, &rank, &n_ranks)) {
+			if (n_optim > 0 && n_ranks != n_want)
+				return file_note(note, ERR_MISMATCH, dir, list->files[i].name, "shards of one number of ranks");
+			n_want = n_ranks;
+			n_optim++;
+		}
+	}
+	if (!config)
+		return file_note(note, ERR_NOT_FOUND, dir, "config.json", "a model");
+	if (!state)
+		return file_note(note, ERR_NOT_FOUND, dir, "state.json", "the trainer's state");
+	if (n_optim != n_want) {
+		file_note(note, ERR_NOT_FOUND, dir, "optimiser", "a shard of every rank");
+		err_note_found(note, "%u of %u", n_optim, n_want);
+		return ERR_NOT_FOUND;
+	}
+	return checkpoint__check_optim(dir, list, note);
+}
+
+static char *
+manifest_text(uint64_t step, const struct checkpoint_files *list)
+{
+	struct json *root = json_new_object(), *files = json_new_object();
+	char hex[HASH_HEX_BYTES], *text = NULL;
+	int rc = 0;
+
+	if (root == NULL || files == NULL)
+		goto out;
+	for (size_t i = 0; i < list->n && rc == 0; i++) {
+		struct json *one = json_new_object();
+
+		if (one != NULL) {
+			rc |= json_put(one, "size_bytes", json_new_int((int64_t)list->files[i].size_bytes));
+			rc |= json_put(one, "xxh3_128", json_new_text(hash_hex(list->files[i].hash, hex)));
+		}
+		rc |= json_put(files, list->files[i].name, one);
+	}
+	rc |= json_put(root, "format", json_new_text("saltfleet-checkpoint"));
+	rc |= json_put(root, "version", json_new_int(1));
+	rc |= json_put(root, "step", json_new_int((int64_t)step));
+	rc |= json_put(root, "files", files);
+	files = NULL;
+	if (rc == 0)
+		text = json_print(root, true);
+out:
+	json_close(&files);
+	json_close(&root);
+	return text;
+}
+
+int
+checkpoint_finish(const char *root, uint64_t step, const struct checkpoint_files *list, struct err_note *note)
+{
+	char dir[CHECKPOINT_PATH_BYTES], whole[CHECKPOINT_PATH_BYTES], *text = NULL;
+	struct checkpoint_files sorted = {.n = list->n};
+	int rc;
+
+	if ((rc = checkpoint__path(root, step, true, dir, note)) != 0 || (rc = checkpoint__path(root, step, false, whole, note)) != 0)
+		return rc;
+	if ((sorted.files = mem_alloc(list->n, sizeof(*sorted.files))) == NULL)
+		return step_note(note, ENOMEM, dir, "manifest");
+	if (list->n > 0)
+		memcpy(sorted.files, list->files, list->n * sizeof(*sorted.files));
+	qsort(sorted.files, sorted.n, sizeof(*sorted.files), by_name);
+	if ((rc = compare(dir, &sorted, note)) != 0 || (rc = required(dir, &sorted, note)) != 0)
+		goto out;
+	if ((text = manifest_text(step, &sorted)) == NULL) {
+		rc = step_note(note, ENOMEM, dir, "manifest");
+		goto out;
+	}
+	crash_point("checkpoint.manifest");
+	if ((rc = weights_file_write(dir, CHECKPOINT__MANIFEST, text, strlen(text), NULL, note)) != 0)
+		goto out;
+	crash_point("checkpoint.sync");
+	if ((rc = checkpoint__sync_dir(dir, note)) != 0)
+		goto out;
+	crash_point("checkpoint.rename");
+	if (rename(dir, whole) != 0) {
+		rc = step_note(note, errno, dir, "rename");
+		goto out;
+	}
+	crash_point("checkpoint.parent");
+	rc = checkpoint__sync_dir(root, note);
+out:
+	free(text);
+	free(sorted.files);
+	return rc;
+}
+
+int
+checkpoint_abort(const char *root, uint64_t step, struct err_note *note)
+{
+	char dir[CHECKPOINT_PATH_BYTES];
+	int rc;
+
+	if ((rc = checkpoint__path(root, step, true, dir, note)) != 0)
+		return rc;
+	return checkpoint__remove(dir, note);
+}
