@@ -157,7 +157,7 @@ enum kernels_residual { KERNELS_RESIDUAL_TRUE_TOKEN, KERNELS_RESIDUAL_GHOST, KER
  *   q = (1-w) onehot(y) + w t;  loss = logsumexp(z) - sum_v q_v z_v;  dloss/dz = p - q
  * Sparse t: ids offsets[m] .. offsets[m+1] with probabilities values (fp32, >= 0, sum <= 1 up to rounding); tail = 1 - sum, by residual:
  *   true_token   tail is added at y
- *   renormalise  t is divided by its sum
+ *   renormalise  t is divided by its sum (an empty t: all of it at y)
  *   ghost        one more class: loss_soft = -sum_K t_v log p_v - t_tail log P_tail, P_tail = sum of p outside K, from its own
  *                log-sum-exp; gradient outside K: p_v (1 - w t_tail / P_tail), inside p_v - w t_v; both minus (1-w) at y
  * Sampled labels (sum 1) are the same under all three. Dense t: [M, V] fp32 probabilities.
@@ -180,7 +180,7 @@ struct kernels_loss_sums {
 	double loss;			/* mixed */
 	double hard;			/* LM: -log p_y, every row */
 	double soft;			/* KD cross-entropy to t under the residual rule, rows with w > 0 */
-	double entropy;			/* -sum t log t (its tail as one class), rows with w > 0; KL(t || p) = soft - entropy */
+	double entropy;			/* -sum t log t after the residual rule (a ghost is one class), rows with w > 0; KL(t || p) = soft - entropy */
 	int64_t correct;		/* argmax z == y (lowest id wins ties), every row */
 	int64_t rows, kd_rows;
 	bool finite;			/* every row's loss was a finite number */
@@ -215,7 +215,10 @@ struct kernels_label_spec {
  *           counts: unique ids ascending with counts.
  * topk:     k highest, descending; ties: lower id first. values = log t.
  * dense:    values[m, v] = log t_v, masked ids -inf.
- * A row's bits depend on u's row alone.
+ * A row's bits depend on u's row alone. (u's bits may depend on how many rows the product has: a fixed tile gives fixed labels.)
+ * Weights exp((u - max) / tau) are rounded to multiples of 2^-33, so sums of up to 2^20 of them are exact in fp64 and a draw has one
+ * answer whatever the order of summation; ids less probable than 2^-34 of the best are never drawn.
+ * A row that is not finite gets ids in range all the same; its loss is not finite either.
  */
 struct kernels_labels {
 	float *loss_nats;		/* [M] if score */

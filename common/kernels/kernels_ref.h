@@ -1,0 +1,50 @@
+/*
+ * kernels_ref - each kernel once more: scalar, one loop per sum, fp64 inside, plain arrays in host memory, no context. For tests.
+ * Shapes, aliasing, "adds" and "overwrites" as in kernels.h; b, d_b, wpe, d_wpe may be NULL.
+ */
+#ifndef SALT_KERNELS_REF_H
+#define SALT_KERNELS_REF_H
+
+#include "kernels/kernels.h"
+
+void kernels_linear_ref(float *y, const float *x, const float *w, const float *b, int64_t m, int64_t k, int64_t n,
+    enum kernels_layout layout, bool add);
+void kernels_linear_bwd_x_ref(float *d_x, const float *d_y, const float *w, int64_t m, int64_t k, int64_t n,
+    enum kernels_layout layout, bool add);
+void kernels_linear_bwd_w_ref(float *d_w, float *d_b, const float *d_y, const float *x, int64_t m, int64_t k, int64_t n,
+    enum kernels_layout layout);
+
+void kernels_embed_ref(float *y, const int32_t *tokens, const float *wte, const float *wpe, int64_t b, int64_t t, int64_t c);
+void kernels_embed_bwd_ref(float *d_wte, float *d_wpe, const float *d_y, const int32_t *tokens, int64_t b, int64_t t, int64_t c);
+
+void kernels_layernorm_ref(float *y, float *mean, float *rstd, const float *x, const float *g, const float *b, float eps, int64_t m,
+    int64_t c);
+void kernels_layernorm_bwd_ref(float *d_x, float *d_g, float *d_b, const float *d_y, const float *x, const float *g,
+    const float *mean, const float *rstd, bool add, int64_t m, int64_t c);
+void kernels_rmsnorm_ref(float *y, float *rstd, const float *x, const float *g, float eps, int64_t m, int64_t c);
+void kernels_rmsnorm_bwd_ref(float *d_x, float *d_g, const float *d_y, const float *x, const float *g, const float *rstd, bool add,
+    int64_t m, int64_t c);
+
+void kernels_add_ref(float *y, const float *x, const float *r, int64_t n);
+void kernels_gelu_ref(float *y, const float *x, int64_t n);
+void kernels_gelu_bwd_ref(float *d_x, const float *d_y, const float *x, int64_t n);
+void kernels_swiglu_ref(float *y, const float *gate, const float *up, int64_t n);
+void kernels_swiglu_bwd_ref(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n);
+void kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse);
+
+void kernels_attention_ref(float *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
+    const struct kernels_heads *value, int64_t b, int64_t t);
+void kernels_attention_bwd_ref(struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
+    const float *d_o, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value, int64_t b,
+    int64_t t);
+
+/* d_h NULL: evaluation. sums->correct and finite as the kernel does. */
+void kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels_targets *targets, float grad_scale, float *d_h,
+    float *d_w, struct kernels_loss_sums *sums, int64_t c, int64_t v);
+void kernels_output_label_ref(const float *h, const float *w_out, const struct kernels_label_spec *spec, const int32_t *next,
+    const uint64_t *seqs, int64_t b, int64_t t, int64_t c, int64_t v, struct kernels_labels *out);
+
+void kernels_norm_blocks_ref(const float *x, int64_t n, double *out);
+void kernels_adamw_ref(float *w, float *m, float *v, const float *grad, int64_t n, const struct kernels_adamw *a);
+
+#endif

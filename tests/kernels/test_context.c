@@ -1,0 +1,218 @@
+/* What a context refuses and says; exp over its range; and many contexts side by side give the bits of one alone. */
+#include <omp.h>
+#include <pthread.h>
+
+#include "fixture.h"
+#include "kernels/vec.h"
+
+#define REPEATS 30
+#define TILES 4
+
+static void
+refusals(void)
+{
+	static const struct {
+		const char *what;
+		struct kernels_options options;
+		int rc;
+		const char *word;
+	} rows[] = {
+		{"auto", {.threads = 1}, 0, NULL},
+		{"openblas fp32", {KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_FP32, 1}, 0, NULL},
+		{"onednn", {.backend = KERNELS_BACKEND_ONEDNN, .threads = 1}, ERR_UNSUPPORTED, "onednn"},
+		{"bf16", {.dtype = KERNELS_DTYPE_BF16, .threads = 1}, ERR_UNSUPPORTED, "bf16"},
+		{"threads", {.threads = -1}, ERR_RANGE, "-1"},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct kernels *k;
+		struct err_note note = {0};
+		char class[32] = "";
+
+		CHECK_ROW(rows[i].what, kernels_resolve(&rows[i].options, class, sizeof(class), &note) == rows[i].rc);
+		CHECK_ROW(rows[i].what, kernels_new(&k, &rows[i].options, &note) == rows[i].rc);
+		CHECK_ROW(rows[i].what, (k != NULL) == (rows[i].rc == 0));
+		if (k == NULL) {
+			CHECK_ROW(rows[i].what, strstr(note.found, rows[i].word) != NULL);
+			continue;
+		}
+		CHECK_STR(class, "fp32/openblas");
+		CHECK_STR(kernels_compute_class(k), class);
+		CHECK(kernels_dtype(k) == DTYPE_F32 && kernels_threads(k) == 1);
+		CHECK(strstr(kernels_describe(k), "OpenBLAS 0.") == kernels_describe(k));
+		kernels_destroy(&k);
+		CHECK(k == NULL);
+	}
+}
+
+/* The promise of vec_math.h, over the whole range; every table there is for this processor. */
+static void
+exp_is_exact_enough(const struct vec *vec)
+{
+	enum { N = 4096 };
+	float x[N], y[N];
+	double worst = 0, worst_small = 0;
+
+	for (int block = 0; block < 400; block++) {
+		for (int i = 0; i < N; i++)
+			x[i] = -104.5f + 194.0f * ((float)(block * N + i) / (400.0f * N));
+		vec->exp(y, x, 1, 0, N);
+		for (int i = 0; i < N; i++) {
+			double want = exp((double)x[i]);
+
+			if (x[i] > 88.72f)
+				continue;
+			if (want >= 0x1p-126)
+				worst = fmax(worst, fabs((double)y[i] - want) / (ldexp(1, ilogb(want)) * 0x1p-23));
+			else
+				worst_small = fmax(worst_small, fabs((double)y[i] - want) / 0x1p-149);
+		}
+	}
+	fprintf(stderr, "%s: exp within %.3f ulp, subnormal results within %.3f of the smallest number\n", vec->name, worst, worst_small);
+	CHECK(worst < 2);
+	CHECK(worst_small < 2);
+	x[0] = NAN;
+	x[1] = -INFINITY;
+	x[2] = INFINITY;
+	x[3] = 0;
+	x[4] = 88.8f;
+	x[5] = -200;
+	vec->exp(y, x, 1, 0, 6);
+	CHECK(isnan(y[0]) && y[1] == 0 && y[2] == INFINITY && y[3] == 1 && y[4] == INFINITY && y[5] == 0);
+}
+
+/* A little of everything that calls OpenBLAS, as a teacher's tile or a trainer's micro-batch does; out: what must be equal. */
+#define M 192
+#define C 96
+#define N 160
+#define V 515
+#define OUT (M * N + M * C + N * C + M * C + 3 * M * C + V * C)
+
+struct work {
+	struct kernels *k;
+	float *x, *w, *w_out, *d_y, *out;
+	const int32_t *next;
+	int wrong;
+	const float *want;
+	int repeats;
+};
+
+static void
+compute(struct work *j)
+{
+	float *at = j->out, *lse = malloc(M * 4 * sizeof(float)), *qkv = malloc(3 * M * C * sizeof(float));
+	struct tensor x = t2(j->x, M, C), w = t2(j->w, N, C), w_out = t2(j->w_out, V, C), d_y = t2(j->d_y, M, N), absent = t1(NULL, 0);
+	struct tensor y = t2(at, M, N), d_x = t2(at + M * N, M, C), d_w = t2(at + M * N + M * C, N, C);
+	struct tensor o, d_h, d_w_out;
+	struct kernels_heads q = {j->x, DTYPE_F32, C, 4, C / 4}, d_q, d_k, d_v;
+	struct kernels_targets targets = {.n_rows = M, .next = j->next};
+	struct kernels_loss_sums sums;
+
+	memset(j->out, 0, OUT * sizeof(float));
+	at += M * N + M * C + N * C;
+	o = t2(at, M, C);
+	at += M * C;
+	d_q = q;
+	d_k = q;
+	d_v = q;
+	d_q.data = at;
+	d_k.data = at + M * C;
+	d_v.data = at + 2 * M * C;
+	at += 3 * M * C;
+	d_w_out = t2(at, V, C);
+	d_h = t2(qkv, M, C);
+	kernels_linear(j->k, &y, &x, &w, &absent, KERNELS_OUT_IN, false);
+	kernels_linear_bwd_x(j->k, &d_x, &d_y, &w, KERNELS_OUT_IN, false);
+	kernels_linear_bwd_w(j->k, &d_w, NULL, &d_y, &x, KERNELS_OUT_IN);
+	kernels_attention(j->k, &o, lse, &q, &q, &q, 2, M / 2);
+	kernels_attention_bwd(j->k, &d_q, &d_k, &d_v, &x, &o, lse, &q, &q, &q, 2, M / 2);
+	kernels_output_loss(j->k, &x, &w_out, &targets, 1, &d_h, &d_w_out, &sums);
+	free(lse);
+	free(qkv);
+}
+
+static void *
+repeat(void *arg)
+{
+	struct work *j = arg;
+
+	for (int i = 0; i < j->repeats; i++) {
+		compute(j);
+		j->wrong += memcmp(j->out, j->want, OUT * sizeof(float)) != 0;
+	}
+	return NULL;
+}
+
+/*
+ * One context alone; four with one thread each from pthreads; the same from an OpenMP team; beside a context with two threads,
+ * whose parts run in a team of their own. All bits as alone.
+ */
+static void
+side_by_side(void)
+{
+	float *x = noise(M * C, 1), *w = noise(N * C, 1), *w_out = noise(V * C, 0.3f), *d_y = noise(M * N, 1), *want = room(OUT);
+	static int32_t next[M];
+	struct work jobs[TILES + 1];
+	pthread_t threads[TILES + 1];
+
+	for (int i = 0; i < M; i++)
+		next[i] = below(V);
+	for (int i = 0; i <= TILES; i++)
+		jobs[i] = (struct work){.k = fixture_kernels(i == TILES ? 2 : 1), .x = x, .w = w, .w_out = w_out, .d_y = d_y,
+		    .out = room(OUT), .next = next, .want = want, .repeats = REPEATS};
+	compute(&jobs[0]);
+	memcpy(want, jobs[0].out, OUT * sizeof(float));
+	compute(&jobs[TILES]);
+	CHECK_ROW("one thread and two", memcmp(jobs[TILES].out, want, OUT * sizeof(float)) == 0);
+
+	for (int i = 0; i <= TILES; i++)
+		REQUIRE(pthread_create(&threads[i], NULL, repeat, &jobs[i]) == 0);
+	for (int i = 0; i <= TILES; i++)
+		REQUIRE(pthread_join(threads[i], NULL) == 0);
+	for (int i = 0; i <= TILES; i++)
+		CHECK_ROW("from pthreads", jobs[i].wrong == 0);
+#pragma omp parallel for num_threads(TILES) schedule(static, 1)
+	for (int i = 0; i < TILES; i++)
+		repeat(&jobs[i]);
+	for (int i = 0; i < TILES; i++)
+		CHECK_ROW("from an OpenMP team", jobs[i].wrong == 0);
+	repeat(&jobs[TILES]);
+	CHECK_ROW("alone again", jobs[TILES].wrong == 0);
+	for (int i = 0; i <= TILES; i++)
+		kernels_destroy(&jobs[i].k);
+	fixture_close("side_by_side");
+}
+
+/* A context changes no OpenMP setting of the thread that uses it. */
+static void
+openmp_left_alone(void)
+{
+	struct kernels *k;
+	float *a = noise(64 * 64, 1), *b = room(64 * 64);
+	struct tensor ta = t2(a, 64, 64), tb = t2(b, 64, 64);
+
+	omp_set_num_threads(3);
+	k = fixture_kernels(1);
+	kernels_linear(k, &tb, &ta, &ta, NULL, KERNELS_OUT_IN, false);
+	CHECK(omp_get_max_threads() == 3);
+	kernels_destroy(&k);
+	fixture_close("openmp_left_alone");
+}
+
+int
+main(void)
+{
+	fixture_start();
+	openmp_left_alone();
+	refusals();
+	exp_is_exact_enough(&vec_base);
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+		exp_is_exact_enough(&vec_haswell);
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+	    __builtin_cpu_supports("avx512bw"))
+		exp_is_exact_enough(&vec_avx512);
+#endif
+	side_by_side();
+	return check_done();
+}

@@ -1,0 +1,343 @@
+/* The fused output layer against its reference, and what must hold of any loss: finite differences, shifts, means of samples. */
+#include "fixture.h"
+#include "kernels/kernels_ref.h"
+
+#define MAX_THREADS 3
+
+static struct kernels *contexts[MAX_THREADS];
+
+/* A problem of m rows: teacher probabilities t [m, v] and of them sparse labels with up to k ids a row. */
+struct problem {
+	int64_t m, c, v;
+	float *h, *w_out, *weight, *dense, *values, *row_loss, *row_hard;
+	int32_t *next, *ids;
+	int64_t *offsets;
+};
+
+static void
+softmax(float *t, const float *u, int64_t v)
+{
+	double sum = 0;
+
+	for (int64_t i = 0; i < v; i++)
+		sum += exp((double)u[i]);
+	for (int64_t i = 0; i < v; i++)
+		t[i] = (float)(exp((double)u[i]) / sum);
+}
+
+static struct problem
+make(int64_t m, int64_t c, int64_t v, int64_t k)
+{
+	struct problem p = {.m = m, .c = c, .v = v};
+	int64_t n = 0;
+
+	p.h = noise(m * c, 1);
+	p.w_out = noise(v * c, 2 / sqrtf((float)c));
+	p.weight = room(m);
+	p.dense = noise(m * v, 1.5f);
+	p.values = room(m * k);
+	p.row_loss = room(m);
+	p.row_hard = room(m);
+	p.next = malloc((size_t)m * sizeof(*p.next));
+	p.ids = malloc((size_t)(m * k) * sizeof(*p.ids));
+	p.offsets = malloc((size_t)(m + 1) * sizeof(*p.offsets));
+	REQUIRE(p.next != NULL && p.ids != NULL && p.offsets != NULL);
+	p.offsets[0] = 0;
+	for (int64_t i = 0; i < m; i++) {
+		float *t = p.dense + i * v;
+		int64_t want = k > v ? v : 1 + below((int32_t)k), have = 0;
+
+		softmax(t, t, v);
+		p.next[i] = i == 0 ? (int32_t)v - 1 : below((int32_t)v);
+		p.weight[i] = i % 3 == 0 ? 0 : i % 3 == 1 ? 1 : 0.667f;
+		for (int64_t id = 0; id < v && have < want; id++) {	/* the first ids of larger mass, so gaps vary */
+			if (t[id] * (float)v < 0.5f && v - id > want - have)
+				continue;
+			p.ids[n] = (int32_t)id;
+			p.values[n++] = t[id];
+			have++;
+		}
+		p.offsets[i + 1] = n;
+	}
+	return p;
+}
+
+static void
+unmake(struct problem *p, const char *what)
+{
+	free(p->next);
+	free(p->ids);
+	free(p->offsets);
+	fixture_close(what);
+}
+
+enum form { FORM_LM, FORM_DENSE, FORM_TRUE_TOKEN, FORM_GHOST, FORM_RENORMALISE, FORM_COUNT };
+static const char *const form_names[FORM_COUNT] = {"lm", "dense", "true_token", "ghost", "renormalise"};
+
+static struct kernels_targets
+targets_of(const struct problem *p, enum form form)
+{
+	struct kernels_targets t = {.n_rows = p->m, .next = p->next, .row_loss = p->row_loss, .row_hard = p->row_hard};
+
+	if (form == FORM_LM)
+		return t;
+	t.weight = p->weight;
+	if (form == FORM_DENSE) {
+		t.dense = p->dense;
+		return t;
+	}
+	t.offsets = p->offsets;
+	t.ids = p->ids;
+	t.values = p->values;
+	t.residual = form == FORM_TRUE_TOKEN ? KERNELS_RESIDUAL_TRUE_TOKEN :
+	    form == FORM_GHOST ? KERNELS_RESIDUAL_GHOST : KERNELS_RESIDUAL_RENORMALISE;
+	return t;
+}
+
+static struct kernels_loss_sums
+run(struct kernels *k, const struct problem *p, const struct kernels_targets *t, float scale, float *d_h, float *d_w)
+{
+	struct tensor h = t2(p->h, p->m, p->c), w = t2(p->w_out, p->v, p->c), th = t2(d_h, p->m, p->c), tw = t2(d_w, p->v, p->c);
+	struct kernels_loss_sums sums;
+
+	kernels_output_loss(k, &h, &w, t, scale, &th, &tw, &sums);
+	return sums;
+}
+
+static void
+check_sums(const char *what, const struct kernels_loss_sums *a, const struct kernels_loss_sums *b, double tol)
+{
+	CHECK_ROW(what, a->rows == b->rows && a->kd_rows == b->kd_rows && a->correct == b->correct && a->finite == b->finite);
+	CHECK_ROW(what, fabs(a->loss - b->loss) <= tol * (b->loss + (double)b->rows));
+	CHECK_ROW(what, fabs(a->hard - b->hard) <= tol * (b->hard + (double)b->rows));
+	CHECK_ROW(what, fabs(a->soft - b->soft) <= tol * (b->soft + (double)b->rows));
+	CHECK_ROW(what, fabs(a->entropy - b->entropy) <= tol * (b->entropy + 1e-6));
+}
+
+static void
+against_reference(int64_t m, int64_t c, int64_t v, int64_t k)
+{
+	for (int form = 0; form < FORM_COUNT; form++) {
+		struct problem p = make(m, c, v, k);
+		struct kernels_targets t = targets_of(&p, (enum form)form);
+		float *d_h = room(m * c), *d_w = room(v * c), *start = noise(v * c, 0.01f), *want_h = room(m * c), *want_w = copy_of(start, v * c);
+		float *want_loss = room(m), *want_hard = room(m), *first_h = NULL, *first_w = NULL;
+		struct kernels_loss_sums want, got, evaluated;
+		struct kernels_targets tr = t;
+
+		tr.row_loss = want_loss;
+		tr.row_hard = want_hard;
+		kernels_output_loss_ref(p.h, p.w_out, &tr, 0.25f, want_h, want_w, &want, c, v);
+		for (int threads = 1; threads <= MAX_THREADS; threads++) {
+			memcpy(d_w, start, (size_t)(v * c) * sizeof(float));
+			got = run(contexts[threads - 1], &p, &t, 0.25f, d_h, d_w);
+			check_sums(form_names[form], &got, &want, 1e-6);
+			if (first_h == NULL) {
+				first_h = copy_of(d_h, m * c);
+				first_w = copy_of(d_w, v * c);
+			}
+			check_same(form_names[form], d_h, first_h, m * c);
+			check_same(form_names[form], d_w, first_w, v * c);
+			evaluated = run(contexts[threads - 1], &p, &t, 1, NULL, NULL);
+			CHECK_ROW("evaluation alone", evaluated.loss == got.loss && evaluated.soft == got.soft && evaluated.correct == got.correct);
+		}
+		check_close(form_names[form], d_h, want_h, m * c, 3e-6);
+		check_close(form_names[form], d_w, want_w, v * c, 3e-6);
+		check_close(form_names[form], p.row_loss, want_loss, m, 1e-6);
+		check_close(form_names[form], p.row_hard, want_hard, m, 1e-6);
+		unmake(&p, form_names[form]);
+	}
+}
+
+/* d loss / d h along random directions, by differences of the fp64 loss. */
+static void
+finite_differences(void)
+{
+	for (int form = 0; form < FORM_COUNT; form++) {
+		struct problem p = make(9, 11, 23, 6);
+		struct kernels_targets t = targets_of(&p, (enum form)form);
+		float *d_h = room(p.m * p.c), *d_w = room(p.v * p.c), *h0 = copy_of(p.h, p.m * p.c), *w0 = copy_of(p.w_out, p.v * p.c);
+
+		run(contexts[0], &p, &t, 1, d_h, d_w);
+		for (int direction = 0; direction < 8; direction++) {
+			bool of_h = direction & 1;
+			int64_t n = of_h ? p.m * p.c : p.v * p.c;
+			float *x = of_h ? p.h : p.w_out, *x0 = of_h ? h0 : w0, *d = of_h ? d_h : d_w, *v = noise(n, 1);
+			double step = 1e-3, loss[2], slope = 0, size = 0;
+
+			for (int side = 0; side < 2; side++) {
+				for (int64_t i = 0; i < n; i++)
+					x[i] = x0[i] + (side == 0 ? -1 : 1) * (float)step * v[i];
+				loss[side] = run(contexts[0], &p, &t, 1, NULL, NULL).loss;
+			}
+			memcpy(x, x0, (size_t)n * sizeof(float));
+			for (int64_t i = 0; i < n; i++) {
+				slope += (double)d[i] * (double)v[i];
+				size += (double)d[i] * (double)d[i];
+			}
+			CHECK_ROW(form_names[form], fabs((loss[1] - loss[0]) / (2 * step) - slope) <= 2e-3 * sqrt(size));
+			if (!(fabs((loss[1] - loss[0]) / (2 * step) - slope) <= 2e-3 * sqrt(size)))
+				fprintf(stderr, "  difference %g slope %g\n", (loss[1] - loss[0]) / (2 * step), slope);
+		}
+		unmake(&p, form_names[form]);
+	}
+}
+
+/* Teacher and student the same: KL is 0, gradient 0, in every form. Labels moved by one row: not. */
+static void
+teacher_is_student(void)
+{
+	struct problem p = make(40, 16, 33, 40);
+	float *logits = noise(p.v, 1), *d_h = room(p.m * p.c), *d_w = room(p.v * p.c), *moved = room(p.m * p.v);
+
+	for (int64_t i = 0; i < p.m; i++) {
+		for (int64_t v = 0; v < p.v; v++) {
+			double z = 0;
+
+			for (int64_t j = 0; j < p.c; j++)
+				z += (double)p.h[i * p.c + j] * (double)p.w_out[v * p.c + j];
+			logits[v] = (float)z;
+		}
+		softmax(p.dense + i * p.v, logits, p.v);
+		p.weight[i] = 1;
+	}
+	for (int64_t i = 0; i < p.m; i++) {		/* every id is listed: k > v */
+		REQUIRE(p.offsets[i + 1] - p.offsets[i] == p.v);
+		memcpy(p.values + i * p.v, p.dense + i * p.v, (size_t)p.v * sizeof(float));
+		memcpy(moved + i * p.v, p.dense + (i + 1) % p.m * p.v, (size_t)p.v * sizeof(float));
+	}
+	for (int form = FORM_DENSE; form < FORM_COUNT; form++) {
+		struct kernels_targets t = targets_of(&p, (enum form)form);
+		struct kernels_loss_sums sums = run(contexts[0], &p, &t, 1, d_h, d_w);
+		double largest = 0;
+
+		CHECK_ROW(form_names[form], fabs(sums.soft - sums.entropy) <= 1e-6 * sums.soft);
+		CHECK_ROW(form_names[form], fabs(sums.loss - sums.entropy) <= 1e-6 * sums.soft);
+		for (int64_t i = 0; i < p.m * p.c; i++)
+			largest = fmax(largest, fabs((double)d_h[i]));
+		CHECK_ROW(form_names[form], largest < 2e-6);
+		if (form == FORM_DENSE)
+			t.dense = moved;
+		else
+			t.values = moved;
+		sums = run(contexts[0], &p, &t, 1, d_h, d_w);
+		CHECK_ROW("labels moved by one", sums.soft - sums.entropy > 0.1 * (double)p.m);
+	}
+	unmake(&p, "teacher_is_student");
+}
+
+/* Labels drawn by kernels_output_label: their mean gradient is the dense one within four standard errors, tau included. */
+static void
+samples_are_unbiased(void)
+{
+	enum { M = 2000, V = 13, N = 10 };
+	float *h = room(M * V), *w = room(V * V), *dense = room(M * V), *values = room(M * N), *d_h = room(M * V), *d_w = room(V * V), *weight = room(M);
+	float *u = noise(V, 1.5f), *z = noise(V, 1), *want = room(V);
+	static int32_t ids[M * N], counts[M * N], n_unique[M], packed[M * N], next[M];
+	static int64_t offsets[M + 1];
+	struct tensor th = t2(h, M, V), tw = t2(w, V, V), tdh = t2(d_h, M, V), tdw = t2(d_w, V, V);
+	struct kernels_label_spec spec = {.kind = KERNELS_LABEL_SAMPLED, .n = N, .tau = 0.7f, .seed = fixture_seed};
+	struct kernels_labels labels = {.ids = ids, .counts = counts, .n_unique = n_unique};
+	struct kernels_targets t = {.n_rows = M, .next = next, .weight = weight, .dense = dense};
+	struct kernels_loss_sums sums;
+	const uint64_t seq = 5;
+
+	for (int i = 0; i < V; i++)
+		w[i * V + i] = 1;
+	for (int m = 0; m < M; m++) {
+		memcpy(h + m * V, u, V * sizeof(float));
+		weight[m] = 2.0f / 3;
+		next[m] = 1;
+	}
+	kernels_output_label(contexts[1], &th, &tw, &spec, NULL, &seq, 1, M, &labels);
+	for (int m = 0; m < M; m++) {
+		int total = 0;
+
+		offsets[m + 1] = offsets[m] + n_unique[m];
+		for (int i = 0; i < n_unique[m]; i++) {
+			packed[offsets[m] + i] = ids[m * N + i];
+			values[offsets[m] + i] = (float)counts[m * N + i] / N;
+			total += counts[m * N + i];
+		}
+		CHECK(total == N);
+		for (int v = 0; v < V; v++)
+			dense[m * V + v] = u[v] / spec.tau;
+		softmax(dense + m * V, dense + m * V, V);
+		memcpy(h + m * V, z, V * sizeof(float));
+	}
+	kernels_output_loss(contexts[1], &th, &tw, &t, 1, &tdh, &tdw, &sums);
+	memcpy(want, d_h, V * sizeof(float));
+	t.dense = NULL;
+	t.offsets = offsets;
+	t.ids = packed;
+	t.values = values;
+	kernels_output_loss(contexts[1], &th, &tw, &t, 1, &tdh, &tdw, &sums);
+	for (int v = 0; v < V; v++) {
+		double mean = 0, square = 0, error;
+
+		for (int m = 0; m < M; m++) {
+			mean += (double)d_h[m * V + v] / M;
+			square += (double)d_h[m * V + v] * (double)d_h[m * V + v] / M;
+		}
+		error = sqrt((square - mean * mean) / M);
+		CHECK(error > 0 && error < 0.01);
+		CHECK_NEAR(mean, want[v], 4 * error + 1e-6);
+	}
+	fixture_close("samples_are_unbiased");
+}
+
+/* A tail so small that 1 - sum would cancel: P_tail near e^-80; and no tail at all. */
+static void
+ghost_far_out(void)
+{
+	float h[3] = {0, -80, -81}, w[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1}, d_h[3], d_w[9] = {0}, weight = 1, value = 0.75f;
+	struct tensor th = t2(h, 1, 3), tw = t2(w, 3, 3), tdh = t2(d_h, 1, 3), tdw = t2(d_w, 3, 3);
+	const int32_t id = 0, next = 0;
+	const int64_t offsets[2] = {0, 1};
+	struct kernels_targets t = {.n_rows = 1, .next = &next, .weight = &weight, .offsets = offsets, .ids = &id, .values = &value,
+	    .residual = KERNELS_RESIDUAL_GHOST};
+	struct kernels_loss_sums sums;
+	double p1 = 1 / (1 + exp(-1));
+
+	kernels_output_loss(contexts[0], &th, &tw, &t, 1, &tdh, &tdw, &sums);
+	CHECK_NEAR(sums.soft, 0.25 * (80 - log(1 + exp(-1))), 1e-4);
+	CHECK_NEAR(d_h[0], 0.25, 1e-6);
+	CHECK_NEAR(d_h[1], -0.25 * p1, 1e-6);
+	CHECK_NEAR(d_h[2], -0.25 * (1 - p1), 1e-6);
+}
+
+/* One bad number is seen, and named by its row. */
+static void
+not_finite(void)
+{
+	struct problem p = make(5, 4, 7, 3);
+	struct kernels_targets t = targets_of(&p, FORM_LM);
+	struct kernels_loss_sums sums;
+
+	p.h[2 * p.c + 1] = NAN;
+	sums = run(contexts[0], &p, &t, 1, NULL, NULL);
+	CHECK(!sums.finite && !isfinite(sums.loss));
+	for (int64_t i = 0; i < p.m; i++)
+		CHECK(isfinite(p.row_loss[i]) == (i != 2));
+	unmake(&p, "not_finite");
+}
+
+int
+main(void)
+{
+	fixture_start();
+	for (int i = 0; i < MAX_THREADS; i++)
+		contexts[i] = fixture_kernels(i + 1);
+	against_reference(2, 3, 3, 1);
+	against_reference(7, 3, 5, 4);
+	against_reference(70, 33, 129, 12);
+	against_reference(67, 9, 32771, 5);		/* more rows than one chunk */
+	finite_differences();
+	teacher_is_student();
+	samples_are_unbiased();
+	ghost_far_out();
+	not_finite();
+	for (int i = 0; i < MAX_THREADS; i++)
+		kernels_destroy(&contexts[i]);
+	return check_done();
+}
