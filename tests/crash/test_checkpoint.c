@@ -41,15 +41,26 @@ write(int fd, const void *p, size_t n)
 	return fails() ? -1 : syscall(SYS_write, fd, p, n);
 }
 
+static char synced[64][600];	/* what was synced, in order; "rename" where that came */
+static unsigned n_synced;
+
 int
 fsync(int fd)
 {
+	char link[64];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	if (armed && n_synced < 64 && (n = readlink(link, synced[n_synced], sizeof(synced[0]) - 1)) > 0)
+		synced[n_synced++][n] = '\0';
 	return fails() ? -1 : (int)syscall(SYS_fsync, fd);
 }
 
 int
 rename(const char *from, const char *to)
 {
+	if (armed && n_synced < 64)
+		strcpy(synced[n_synced++], "rename");
 	return fails() ? -1 : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
@@ -205,6 +216,46 @@ every_call_fails(int error)
 	CHECK(through && n_failed > 20 && good(2));
 }
 
+/* A kill does not show a missing fsync, the page cache survives it; so the calls themselves: each file, manifest, directory, rename, ROOT. */
+static void
+order_of_syncs(void)
+{
+	char path[600], real[4096];
+	struct dirent *e;
+	unsigned n_files = 0;
+	DIR *d;
+
+	fresh();
+	REQUIRE(realpath(root, real) != NULL);
+	n_synced = 0;
+	fail_at = 0;
+	armed = 1;
+	CHECK(save_all(root, 2, 2, NULL) == 0);
+	armed = 0;
+	REQUIRE(n_synced >= 4);
+	CHECK_STR(synced[n_synced - 1], real);
+	CHECK_STR(synced[n_synced - 2], "rename");
+	snprintf(path, sizeof(path), "%.500s/step_00000002.tmp", real);
+	CHECK_STR(synced[n_synced - 3], path);
+	snprintf(path, sizeof(path), "%.500s/step_00000002.tmp/MANIFEST.json", real);
+	CHECK_STR(synced[n_synced - 4], path);
+	snprintf(path, sizeof(path), "%.500s/step_00000002", real);
+	REQUIRE((d = opendir(path)) != NULL);
+	while ((e = readdir(d)) != NULL) {
+		bool found = false;
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "%.300s/step_00000002.tmp/%s", real, e->d_name);
+		for (unsigned i = 0; i < n_synced && !found; i++)
+			found = strcmp(synced[i], path) == 0;
+		CHECK_ROW(e->d_name, found);
+		n_files++;
+	}
+	closedir(d);
+	CHECK(n_files >= 7 && n_synced == n_files + 3);
+}
+
 /* In a process of its own: a small tmpfs where a mount namespace is permitted, else a limit on the size of files. */
 static int
 full_disk(const char *mount_point)
@@ -251,6 +302,7 @@ main(void)
 	REQUIRE(mkdir(root, 0777) == 0);
 	killed();
 	killed_while_pruning();
+	order_of_syncs();
 	every_call_fails(EIO);
 	every_call_fails(ENOSPC);
 	snprintf(command, sizeof(command), "%s/full", base);

@@ -260,7 +260,6 @@ fingerprints(void)
 	CHECK(!hash_equal(one, print_of(made("fs"))) && hash_equal(h, print_of(made("fs"))));
 }
 
-/* The n-th byte of the data of a tensor, from the end of the file. */
 static void
 refusals(void)
 {
@@ -354,6 +353,42 @@ tied_head_and_nan(void)
 	free(p);
 }
 
+/* An untied model without the prefix: lm_head.weight sorts elsewhere among the names, the identity is the same. */
+static void
+bare_names(void)
+{
+	struct weights_spec specs[32];
+	struct weights_writer *w;
+	struct err_note note;
+	struct weights *set;
+	struct model *m;
+	float *p, *q;
+
+	shell("rm -rf %s/bare && mkdir %1$s/bare && cp " GOLDEN "llama_bf16/config.json %1$s/bare", "", "");
+	REQUIRE(weights_open(&set, fixture("llama_bf16"), &note) == 0 && weights_count(set) <= 32);
+	for (size_t i = 0; i < weights_count(set); i++) {
+		const struct weights_tensor *t = weights_at(set, i);
+
+		specs[i] = (struct weights_spec){.dtype = t->dtype, .n_dims = t->n_dims};
+		specs[i].name = strncmp(t->name, "model.", 6) == 0 ? t->name + 6 : t->name;
+		memcpy(specs[i].shape, t->shape, sizeof(t->shape));
+	}
+	REQUIRE(weights_writer_new(&w, made("bare"), "model", specs, weights_count(set), NULL, 0, 0, &note) == 0);
+	for (size_t i = 0; i < weights_count(set); i++)
+		REQUIRE(weights_writer_bytes(w, weights_at(set, i)->data, weights_at(set, i)->len_bytes, &note) == 0);
+	REQUIRE(weights_writer_finish(w, &note) == 0);
+	weights_writer_destroy(&w);
+	weights_close(&set);
+	CHECK(hash_equal(print_of(made("bare")), print_of(fixture("llama_bf16"))));
+	p = load(fixture("llama_bf16"), &m);
+	model_destroy(&m);
+	q = load(made("bare"), &m);
+	CHECK(memcmp(p, q, (size_t)m->n_params * sizeof(*p)) == 0);
+	model_destroy(&m);
+	free(p);
+	free(q);
+}
+
 static int
 failing_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
 {
@@ -397,6 +432,7 @@ main(void)
 	fingerprints();
 	refusals();
 	tied_head_and_nan();
+	bare_names();
 	failed_save();
 	json_close(&want);
 	json_close(&expect);
