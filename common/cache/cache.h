@@ -38,6 +38,7 @@ enum cache_mode {
  * Dead readers' slots are cleared. One cache of a directory per process.
  */
 int cache_open(struct cache **c, const char *dir, enum cache_mode mode, uint64_t map_bytes, struct err_note *note);
+int cache_make_dir(const char *dir, struct err_note *note);	/* a directory above caches: made and its parent synced; 0 also if there */
 void cache_destroy(struct cache **c);		/* takes NULL; every transaction must have ended */
 
 /*

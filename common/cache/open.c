@@ -1,0 +1,453 @@
+/* Opening, the lock, the file system, and the small helpers that every other file here uses. */
+#include "cache/tables.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "mem/mem.h"
+
+static const char *const table_names[CACHE_TABLES] = {"meta", "scores", "labels", "rows", "plans", "attempts", "quarantine"};
+
+const char *
+cache_table_name(enum cache_table table)
+{
+	return (unsigned)table < CACHE_TABLES ? table_names[table] : "?";
+}
+
+int
+cache__rc(int rc)
+{
+	switch (rc) {
+	case MDB_NOTFOUND:
+		return ERR_NOT_FOUND;
+	case MDB_KEYEXIST:
+		return ERR_EXISTS;
+	case MDB_MAP_FULL:
+		return ERR_FULL;
+	case MDB_VERSION_MISMATCH:
+		return ERR_VERSION;
+	case MDB_INVALID:
+	case MDB_CORRUPTED:
+	case MDB_PAGE_NOTFOUND:
+		return ERR_CORRUPT;
+	case MDB_PANIC:			/* an earlier write of the meta page failed: the disk's word is gone */
+		return EIO;
+	case MDB_READERS_FULL:
+		return ERR_AGAIN;
+	default:
+		return rc > 0 || rc == 0 ? rc : ERR_LIBRARY;
+	}
+}
+
+void
+cache__put_u32(uint8_t *p, uint32_t v)
+{
+	for (int i = 0; i < 4; i++)
+		p[i] = (uint8_t)(v >> 8 * i);
+}
+
+void
+cache__put_u64(uint8_t *p, uint64_t v)
+{
+	for (int i = 0; i < 8; i++)
+		p[i] = (uint8_t)(v >> 8 * i);
+}
+
+uint32_t
+cache__get_u32(const uint8_t *p)
+{
+	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+uint64_t
+cache__get_u64(const uint8_t *p)
+{
+	return (uint64_t)cache__get_u32(p) | (uint64_t)cache__get_u32(p + 4) << 32;
+}
+
+void
+cache__key_u8(struct cache__key *key, uint8_t v)
+{
+	key->bytes[key->len++] = v;
+}
+
+void
+cache__key_u32(struct cache__key *key, uint32_t v)
+{
+	for (int i = 3; i >= 0; i--)
+		cache__key_u8(key, (uint8_t)(v >> 8 * i));
+}
+
+void
+cache__key_u64(struct cache__key *key, uint64_t v)
+{
+	cache__key_u32(key, (uint32_t)(v >> 32));
+	cache__key_u32(key, (uint32_t)v);
+}
+
+void
+cache__key_hash(struct cache__key *key, struct hash128 h)
+{
+	cache__key_u64(key, h.hi);
+	cache__key_u64(key, h.lo);
+}
+
+struct cache__key
+cache__key_labels(uint64_t seq)
+{
+	struct cache__key key = {.len = 0};
+
+	cache__key_u8(&key, 0);		/* a cache holds one label set; the byte leaves room for more */
+	cache__key_u64(&key, seq);
+	return key;
+}
+
+struct cache__key
+cache__key_scores(enum cache_scores set, uint64_t seq)
+{
+	struct cache__key key = {.len = 0};
+
+	cache__key_u8(&key, (uint8_t)set);
+	cache__key_u64(&key, seq);
+	return key;
+}
+
+struct cache__key
+cache__key_rows(struct hash128 plan, uint64_t block, uint32_t chunk)
+{
+	struct cache__key key = {.len = 0};
+
+	cache__key_hash(&key, plan);
+	cache__key_u64(&key, block);
+	cache__key_u32(&key, chunk);
+	return key;
+}
+
+static uint64_t
+checksum(const void *key, size_t key_len, const void *bytes, size_t len)
+{
+	return hash_bytes64(bytes, len) ^ hash_bytes64(key, key_len);
+}
+
+int
+cache__verify(struct cache *c, const MDB_val *key, const MDB_val *value, struct cache_bytes *out)
+{
+	size_t len;
+
+	if (value->mv_size < CACHE__CHECKSUM_BYTES || value->mv_size > (size_t)CACHE_VALUE_MAX + CACHE__CHECKSUM_BYTES)
+		goto damaged;
+	len = value->mv_size - CACHE__CHECKSUM_BYTES;
+	if (checksum(key->mv_data, key->mv_size, value->mv_data, len) != cache__get_u64((const uint8_t *)value->mv_data + len))
+		goto damaged;
+	out->bytes = value->mv_data;
+	out->len = len;
+	return 0;
+damaged:
+	atomic_fetch_add(&c->n_corrupt, 1);
+	return ERR_CORRUPT;
+}
+
+int
+cache__get(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, struct cache_bytes *out)
+{
+	MDB_val k = {key_len, (void *)(uintptr_t)key}, v;
+	int rc;
+
+	if ((rc = mdb_get(txn, c->dbi[table], &k, &v)) != 0)
+		return cache__rc(rc);
+	return cache__verify(c, &k, &v, out);
+}
+
+int
+cache__put(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, const void *bytes, size_t len)
+{
+	MDB_val k = {key_len, (void *)(uintptr_t)key}, v = {len + CACHE__CHECKSUM_BYTES, NULL};
+	int rc;
+
+	if (len > CACHE_VALUE_MAX)
+		return ERR_RANGE;
+	if ((rc = mdb_put(txn, c->dbi[table], &k, &v, MDB_RESERVE)) != 0)
+		return cache__rc(rc);
+	if (len > 0)
+		memcpy(v.mv_data, bytes, len);
+	cache__put_u64((uint8_t *)v.mv_data + len, checksum(key, key_len, v.mv_data, len));
+	return 0;
+}
+
+int
+cache__drop(struct cache *c, enum cache_table table, const void *key, size_t key_len)
+{
+	MDB_val k = {key_len, (void *)(uintptr_t)key};
+	int rc;
+
+	if (c->write == NULL)
+		return ERR_INTERNAL;
+	rc = mdb_del(c->write, c->dbi[table], &k, NULL);
+	return rc == MDB_NOTFOUND ? 0 : cache__rc(rc);
+}
+
+/* Memory maps and locks of these are not those of one host. */
+static int
+check_file_system(const char *dir, struct err_note *note)
+{
+	static const struct {
+		uint32_t magic;
+		const char *name;
+	} bad[] = {
+		{0x6969, "NFS"}, {0x517b, "SMB"}, {0xfe534d42, "SMB2"}, {0xff534d42, "CIFS"}, {0x65735546, "FUSE"}, {0x01021997, "9p"},
+		{0x00c36400, "Ceph"}, {0x5346414f, "AFS"}, {0x6b414653, "AFS"}, {0x73757245, "Coda"}, {0x564c, "NCP"}, {0x01161970, "GFS2"},
+		{0x7461636f, "OCFS2"}, {0x0bd00bd0, "Lustre"}, {0x47504653, "GPFS"}, {0x19830326, "BeeGFS"}, {0x20030528, "PVFS2"},
+		{0x786f4256, "vboxsf"}, {0xbacbacbc, "vmhgfs"}, {0xaad7aaea, "PanFS"},
+	};
+	struct statfs fs;
+
+	if (statfs(dir, &fs) != 0)
+		return err_note_set(note, errno, "%s", dir);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		if ((uint32_t)fs.f_type != bad[i].magic)
+			continue;
+		err_note_set(note, ERR_UNSUPPORTED, "cache.dir %s", dir);
+		err_note_expected(note, "a local file system (ext4, xfs, btrfs, tmpfs, ...)");
+		err_note_found(note, "%s (magic 0x%" PRIx32 ")", bad[i].name, bad[i].magic);
+		return ERR_UNSUPPORTED;
+	}
+	return 0;
+}
+
+static int
+sync_dir(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0)
+		return errno;
+	if (fsync(fd) != 0)
+		rc = errno;
+	close(fd);
+	return rc;
+}
+
+int
+cache_make_dir(const char *dir, struct err_note *note)
+{
+	char *parent, *slash;
+	int rc = 0;
+
+	if (mkdir(dir, 0777) != 0)
+		return errno == EEXIST ? 0 : err_note_set(note, errno, "cache.dir %s", dir);
+	if ((parent = strdup(dir)) == NULL)
+		return ENOMEM;
+	for (slash = parent + strlen(parent); slash > parent && slash[-1] == '/'; slash--)
+		slash[-1] = '\0';
+	if ((slash = strrchr(parent, '/')) != NULL) {
+		slash[slash == parent] = '\0';
+		rc = sync_dir(parent);
+	} else {
+		rc = sync_dir(".");
+	}
+	free(parent);
+	return rc == 0 ? 0 : err_note_set(note, rc, "parent of cache.dir %s", dir);
+}
+
+/* selectord.lock holds "pid N on HOST\n" of who has it; the lock itself is flock's and ends with the process. */
+static int
+take_lock(struct cache *c, struct err_note *note)
+{
+	char path[4096], host[128] = "?", line[256] = "";
+	ssize_t n;
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/selectord.lock", c->dir);
+	if ((c->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
+		return err_note_set(note, errno, "%s", path);
+	if (flock(c->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+		rc = errno == EWOULDBLOCK ? ERR_BUSY : errno;
+		err_note_set(note, rc, "cache.dir %s", c->dir);
+		if (rc != ERR_BUSY)
+			return rc;
+		if ((n = pread(c->lock_fd, line, sizeof(line) - 1, 0)) > 0)
+			line[strcspn(line, "\n")] = '\0';
+		err_note_expected(note, "no other selectord on it");
+		err_note_found(note, "%s", line[0] != '\0' ? line : "one that did not say who it is");
+		return rc;
+	}
+	if (gethostname(host, sizeof(host) - 1) != 0)
+		snprintf(host, sizeof(host), "?");
+	n = snprintf(line, sizeof(line), "pid %ld on %s\n", (long)getpid(), host);
+	if (ftruncate(c->lock_fd, 0) != 0 || pwrite(c->lock_fd, line, (size_t)n, 0) != n)
+		return err_note_set(note, errno != 0 ? errno : EIO, "%s", path);
+	return 0;
+}
+
+static int
+open_tables(struct cache *c, struct err_note *note)
+{
+	unsigned flags = c->mode == CACHE_WRITE ? MDB_CREATE : 0;
+	struct cache_bytes v;
+	char text[32];
+	MDB_txn *txn = NULL;
+	MDB_stat st;
+	int rc;
+
+	err_note_set(note, 0, "cache.dir %s", c->dir);
+	if ((rc = cache__rc(mdb_txn_begin(c->env, NULL, c->mode == CACHE_WRITE ? 0 : MDB_RDONLY, &txn))) != 0)
+		return rc;
+	for (int t = 0; t < CACHE_TABLES; t++) {
+		if ((rc = mdb_dbi_open(txn, table_names[t], flags, &c->dbi[t])) != 0) {
+			rc = rc == MDB_NOTFOUND ? ERR_NOT_FOUND : rc == MDB_INCOMPATIBLE ? ERR_CORRUPT : cache__rc(rc);
+			err_note_expected(note, "table %s", table_names[t]);
+			goto out;
+		}
+	}
+	rc = cache__get(c, txn, CACHE_TABLE_META, "format", 6, &v);
+	if (rc == ERR_NOT_FOUND && c->mode == CACHE_WRITE) {
+		if ((rc = cache__rc(mdb_stat(txn, c->dbi[CACHE_TABLE_LABELS], &st))) != 0)
+			goto out;
+		if (st.ms_entries > 0) {		/* somebody took the version away: do not guess */
+			rc = ERR_CORRUPT;
+			err_note_expected(note, "the format version in table meta");
+			goto out;
+		}
+		snprintf(text, sizeof(text), "%u", CACHE_FORMAT_VERSION);
+		rc = cache__put(c, txn, CACHE_TABLE_META, "format", 6, text, strlen(text));
+	} else if (rc == 0) {
+		snprintf(text, sizeof(text), "%.*s", v.len < 20 ? (int)v.len : 20, (const char *)v.bytes);
+		if (strtoul(text, NULL, 10) != CACHE_FORMAT_VERSION) {
+			rc = ERR_VERSION;
+			err_note_expected(note, "cache format %u", CACHE_FORMAT_VERSION);
+			err_note_found(note, "%s", text);
+		}
+	}
+	if (rc == 0) {
+		/* Committed in read mode too: that keeps the table handles. */
+		rc = cache__rc(mdb_txn_commit(txn));
+		txn = NULL;
+	}
+out:
+	mdb_txn_abort(txn);			/* takes NULL */
+	return rc;
+}
+
+int
+cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t map_bytes, struct err_note *note)
+{
+	struct cache *c;
+	struct stat st;
+	char path[4096];
+	bool is_new;
+	int rc, n_dead;
+
+	*out = NULL;
+	if (strlen(dir) + 32 > sizeof(path))
+		return err_note_set(note, ENAMETOOLONG, "cache.dir %s", dir);
+	if ((c = calloc(1, sizeof(*c))) == NULL)
+		return err_note_set(note, ENOMEM, "cache.dir %s", dir);
+	c->lock_fd = -1;
+	c->mode = mode;
+	if ((c->dir = strdup(dir)) == NULL) {
+		rc = ENOMEM;
+		goto out;
+	}
+	if (mode == CACHE_WRITE && (rc = cache_make_dir(dir, note)) != 0)
+		goto out;
+	snprintf(path, sizeof(path), "%s/data.mdb", dir);
+	is_new = stat(path, &st) != 0;
+	if (is_new && mode == CACHE_READ) {
+		rc = err_note_set(note, ERR_NOT_FOUND, "cache.dir %s", dir);
+		err_note_expected(note, "a cache made by selectord");
+		goto out;
+	}
+	if ((rc = check_file_system(dir, note)) != 0)
+		goto out;
+	if (mode == CACHE_WRITE && (rc = take_lock(c, note)) != 0)
+		goto out;
+	if ((rc = mdb_env_create(&c->env)) != 0) {
+		rc = err_note_set(note, cache__rc(rc), "cache.dir %s", dir);
+		goto out;
+	}
+	if (map_bytes == 0)
+		map_bytes = CACHE_MAP_BYTES_DEFAULT;
+	if ((rc = mdb_env_set_maxdbs(c->env, CACHE_TABLES)) != 0 || (rc = mdb_env_set_maxreaders(c->env, 126)) != 0 ||
+	    (mode == CACHE_WRITE && (rc = mdb_env_set_mapsize(c->env, (size_t)map_bytes)) != 0) ||
+	    (rc = mdb_env_open(c->env, dir, MDB_NOTLS | (mode == CACHE_READ ? MDB_RDONLY : 0), 0666)) != 0) {
+		rc = err_note_set(note, cache__rc(rc), "cache.dir %s", dir);
+		if (rc == ENOMEM)
+			err_note_place(note, "mapping %" PRIu64 " bytes of address space (cache.map_size)", map_bytes);
+		goto out;
+	}
+	mdb_reader_check(c->env, &n_dead);
+	if ((rc = open_tables(c, note)) != 0)
+		goto out;
+	if (is_new && (rc = sync_dir(dir)) != 0) {
+		err_note_set(note, rc, "cache.dir %s", dir);
+		goto out;
+	}
+	*out = c;
+	return 0;
+out:
+	cache_destroy(&c);
+	return rc;
+}
+
+void
+cache_destroy(struct cache **c)
+{
+	if (*c == NULL)
+		return;
+	cache_write_abort(*c);
+	if ((*c)->env != NULL)
+		mdb_env_close((*c)->env);
+	if ((*c)->lock_fd >= 0)
+		close((*c)->lock_fd);		/* the lock goes with it; the file stays: unlinking it would let two in */
+	free((*c)->dir);
+	free(*c);
+	*c = NULL;
+}
+
+uint64_t
+cache_n_corrupt(const struct cache *c)
+{
+	return atomic_load(&c->n_corrupt);
+}
+
+int
+cache_room(struct cache *c, double *map_ratio)
+{
+	struct statvfs fs;
+	MDB_envinfo info;
+	MDB_stat st;
+	uint64_t reserve, all;
+	double ratio;
+
+	if (mdb_env_info(c->env, &info) != 0 || mdb_env_stat(c->env, &st) != 0)
+		return ERR_LIBRARY;
+	ratio = (double)(info.me_last_pgno + 1) * (double)st.ms_psize / (double)info.me_mapsize;
+	if (map_ratio != NULL)
+		*map_ratio = ratio;
+	if (statvfs(c->dir, &fs) != 0)
+		return errno;
+	all = (uint64_t)fs.f_blocks * fs.f_frsize;
+	reserve = all / 50 < UINT64_C(64) << 20 ? all / 50 : UINT64_C(64) << 20;
+	if ((uint64_t)fs.f_bavail * fs.f_frsize < reserve)
+		return ENOSPC;
+	return ratio <= 0.95 ? 0 : ERR_FULL;
+}
+
+int
+cache_reader_check(struct cache *c, int *n_dead)
+{
+	int n = 0, rc = mdb_reader_check(c->env, &n);
+
+	if (n_dead != NULL)
+		*n_dead = n;
+	return cache__rc(rc);
+}

@@ -1,0 +1,374 @@
+/* The tables: what is written comes back, also after a reopen; what must not mix is refused; what is damaged is said to be. */
+#include "check.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cache/cache.h"
+
+static char dir[64];
+
+static void
+fresh(void)
+{
+	char made[] = "/tmp/salt-cache-XXXXXX";
+
+	REQUIRE(mkdtemp(made) != NULL);
+	snprintf(dir, sizeof(dir), "%s/c", made);
+}
+
+static void
+gone(void)
+{
+	char cmd[128];
+
+	dir[strlen(dir) - 2] = '\0';
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);
+	CHECK(system(cmd) == 0);
+}
+
+static struct cache *
+opened(enum cache_mode mode)
+{
+	struct cache *c;
+	struct err_note note;
+	char text[1200];
+	int rc = cache_open(&c, dir, mode, 64 << 20, &note);
+
+	if (rc != 0)
+		fprintf(stderr, "%s\n", err_note_str(&note, rc, text, sizeof(text)));
+	REQUIRE(rc == 0);
+	return c;
+}
+
+static const struct hash128 plan_a = {1, 2}, plan_b = {1, 3};
+
+static void
+test_records(void)
+{
+	static const uint8_t one[] = "label one", two[] = "label two", score[] = {1, 2, 3, 4, 5, 6};
+	struct cache_row rows[3] = {{10, 110, 1.5f, 0}, {12, 112, 0.25f, CACHE_ROW_QUARANTINED}, {13, 113, NAN, 0}}, back[3];
+	struct cache_plan plan = {.hash = plan_a, .seed = 7, .batch = 8, .mode = 1, .k = 10, .window = 64, .kept = 32, .n_rows = 999, .keep = 0.5,
+	    .oldest_step = 3, .released_step = 11, .released = true}, plan_back;
+	struct cache_txn *txn;
+	struct cache_bytes b;
+	struct cache *c;
+	bool differs;
+	uint64_t n;
+
+	fresh();
+	c = opened(CACHE_WRITE);
+	CHECK(cache_write_labels(c, 5, one, 9, NULL) == ERR_INTERNAL);	/* no transaction */
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_labels(c, 5, one, 9, &differs) == 0);
+	CHECK(cache_write_labels(c, 5, one, 9, &differs) == ERR_EXISTS && !differs);
+	CHECK(cache_write_labels(c, 5, two, 9, &differs) == ERR_EXISTS && differs);
+	CHECK(cache_write_scores(c, CACHE_SCORES_SCORER, 5, score, 6, NULL) == 0);
+	CHECK(cache_write_rows(c, plan_a, 4, rows, 3, NULL) == 0);
+	rows[0].seq++;
+	CHECK(cache_write_rows(c, plan_a, 4, rows, 3, &differs) == ERR_EXISTS && differs);
+	rows[0].seq--;
+	CHECK(cache_write_plan(c, &plan) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_labels(c, 6, two, 9, NULL) == 0);
+	cache_write_abort(c);
+	cache_destroy(&c);
+
+	c = opened(CACHE_WRITE);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	CHECK(cache_labels_get(txn, 5, &b) == 0 && b.len == 9 && memcmp(b.bytes, one, 9) == 0);
+	CHECK(cache_labels_get(txn, 6, &b) == ERR_NOT_FOUND);			/* aborted */
+	CHECK(cache_scores_get(txn, CACHE_SCORES_SCORER, 5, &b) == 0 && b.len == 6 && memcmp(b.bytes, score, 6) == 0);
+	CHECK(cache_scores_get(txn, CACHE_SCORES_TEACHER, 5, &b) == ERR_NOT_FOUND);	/* another set */
+	CHECK(cache_rows_count(txn, plan_a, 4, &n) == 0 && n == 3);
+	CHECK(cache_rows_count(txn, plan_b, 4, &n) == ERR_NOT_FOUND);
+	CHECK(cache_rows_count(txn, plan_a, 5, &n) == ERR_NOT_FOUND);
+	CHECK(cache_rows_get(txn, plan_a, 4, 1, 2, back) == 0 && back[0].seq == 112 && back[0].position == 12 && back[0].score == 0.25f &&
+	    back[0].flags == CACHE_ROW_QUARANTINED && back[1].seq == 113 && isnan(back[1].score));
+	CHECK(cache_rows_get(txn, plan_a, 4, 2, 2, back) == ERR_RANGE);
+	CHECK(cache_plan_get(txn, plan_a, &plan_back) == 0 && plan_back.seed == 7 && plan_back.batch == 8 && plan_back.mode == 1 &&
+	    plan_back.k == 10 && plan_back.window == 64 && plan_back.kept == 32 && plan_back.n_rows == 999 && plan_back.keep == 0.5 &&
+	    plan_back.oldest_step == 3 && plan_back.released_step == 11 && plan_back.released);
+	cache_txn_end(&txn);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_drop_labels(c, 5) == 0 && cache_drop_labels(c, 5) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	CHECK(cache_labels_get(txn, 5, &b) == ERR_NOT_FOUND);
+	cache_txn_end(&txn);
+	cache_destroy(&c);
+	gone();
+}
+
+static int
+seen_attempts(void *arg, const struct cache_attempts *a)
+{
+	*(struct cache_attempts *)arg = *a;
+	return 0;
+}
+
+static int
+seen_quarantine(void *arg, const struct cache_quarantine *q)
+{
+	*(struct cache_quarantine *)arg = *q;
+	return 0;
+}
+
+static void
+test_troubles(void)
+{
+	struct cache_attempts a = {77, 2, 1, {{1, 2}, {3, 4}, {0, 0}}}, got = {0};
+	struct cache_quarantine q = {78, 1234, "three teachers"}, qgot = {0};
+	struct cache *c;
+	struct cache_txn *txn;
+
+	fresh();
+	c = opened(CACHE_WRITE);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_attempts(c, &a) == 0 && cache_write_quarantine(c, &q) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	CHECK(cache_attempts_each(txn, seen_attempts, &got) == 0 && got.seq == 77 && got.n_dead == 2 && got.n_errors == 1 && got.boot[1].lo == 4);
+	CHECK(cache_quarantine_each(txn, seen_quarantine, &qgot) == 0 && qgot.seq == 78 && qgot.since_s == 1234);
+	CHECK_STR(qgot.reason, "three teachers");
+	cache_txn_end(&txn);
+	cache_destroy(&c);
+	gone();
+}
+
+/* More rows than one record holds. */
+static void
+test_long_block(void)
+{
+	enum { N = 10000 };
+	struct cache_row *rows = calloc(N, sizeof(*rows)), *back = calloc(N, sizeof(*back));
+	struct cache *c;
+	struct cache_txn *txn;
+	uint64_t n;
+
+	fresh();
+	c = opened(CACHE_WRITE);
+	for (uint64_t i = 0; i < N; i++)
+		rows[i] = (struct cache_row){2 * i, 3 * i, (float)i, 0};
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_rows(c, plan_a, 0, rows, N, NULL) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	CHECK(cache_rows_count(txn, plan_a, 0, &n) == 0 && n == N);
+	CHECK(cache_rows_get(txn, plan_a, 0, 0, N, back) == 0 && memcmp(rows, back, N * sizeof(*rows)) == 0);
+	CHECK(cache_rows_get(txn, plan_a, 0, 4090, 10, back) == 0 && memcmp(rows + 4090, back, 10 * sizeof(*rows)) == 0);
+	CHECK(cache_rows_get(txn, plan_a, 0, N, 0, back) == 0);
+	CHECK(cache_rows_get(txn, plan_a, 0, N, 1, back) == ERR_RANGE);
+	CHECK(cache_rows_get(txn, plan_a, 0, UINT64_MAX, 2, back) == ERR_RANGE);
+	cache_txn_end(&txn);
+	cache_destroy(&c);
+	gone();
+	free(rows);
+	free(back);
+}
+
+static void
+test_identity(void)
+{
+	static const struct cache_identity first[] = {{"corpus", "aa"}, {"context", "128"}}, more[] = {{"context", "128"}, {"score_set", "s1"}},
+	    other[] = {{"corpus", "aa"}, {"context", "256"}, {"new", "x"}};
+	struct err_note note;
+	struct cache *c;
+	char v[32];
+
+	fresh();
+	c = opened(CACHE_WRITE);
+	CHECK(cache_identity_bind(c, first, 2, &note) == 0);
+	CHECK(cache_identity_bind(c, first, 2, &note) == 0);
+	CHECK(cache_identity_bind(c, more, 2, &note) == 0);
+	CHECK(cache_identity_bind(c, other, 3, &note) == ERR_MISMATCH);
+	CHECK_STR(note.place, "context");
+	CHECK(strncmp(note.expected, "128", 3) == 0);
+	CHECK_STR(note.found, "256");
+	CHECK(cache_identity_get(c, "new", v, sizeof(v)) == ERR_NOT_FOUND);	/* nothing of a mismatch is written */
+	cache_destroy(&c);
+	c = opened(CACHE_READ);
+	CHECK(cache_identity_get(c, "score_set", v, sizeof(v)) == 0);
+	CHECK_STR(v, "s1");
+	CHECK(cache_write_begin(c) != 0);
+	cache_destroy(&c);
+	gone();
+}
+
+static void
+test_second_opener(void)
+{
+	struct err_note note;
+	struct cache *c, *d;
+	char want[32];
+	int status;
+	pid_t pid;
+
+	fresh();
+	c = opened(CACHE_WRITE);
+	snprintf(want, sizeof(want), "pid %ld on ", (long)getpid());
+	if ((pid = fork()) == 0) {
+		int rc = cache_open(&d, dir, CACHE_WRITE, 0, &note);
+
+		_exit(rc == ERR_BUSY && d == NULL && strncmp(note.found, want, strlen(want)) == 0 ? 0 : 1);
+	}
+	REQUIRE(waitpid(pid, &status, 0) == pid);
+	CHECK(status == 0);
+	if ((pid = fork()) == 0)			/* reading beside the writer is fine */
+		_exit(cache_open(&d, dir, CACHE_READ, 0, &note) == 0 ? 0 : 1);
+	REQUIRE(waitpid(pid, &status, 0) == pid);
+	CHECK(status == 0);
+	cache_destroy(&c);
+	c = opened(CACHE_WRITE);			/* and the lock ends with its holder */
+	cache_destroy(&c);
+	gone();
+	snprintf(dir, sizeof(dir), "/tmp/salt-no-such-cache");
+	CHECK(cache_open(&c, dir, CACHE_READ, 0, &note) == ERR_NOT_FOUND && c == NULL);
+}
+
+/* Flip one byte of a stored value in the file: that record is damaged, its neighbour is not. */
+static void
+test_damage(void)
+{
+	static const char mark[] = "the quick brown fox jumps over the lazy dog 0123456789";
+	struct cache *c;
+	struct cache_txn *txn;
+	struct cache_bytes b;
+	uint64_t n, n_bad;
+	char path[96], *file;
+	off_t size, at;
+	int fd;
+
+	fresh();
+	c = opened(CACHE_WRITE);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_labels(c, 1, mark, sizeof(mark), NULL) == 0);
+	CHECK(cache_write_labels(c, 2, "other", 5, NULL) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	CHECK(cache_check(c, &n, &n_bad, NULL, NULL) == 0 && n == 3 && n_bad == 0);	/* two labels and the format */
+	cache_destroy(&c);
+	snprintf(path, sizeof(path), "%s/data.mdb", dir);
+	fd = open(path, O_RDWR);
+	size = lseek(fd, 0, SEEK_END);
+	REQUIRE((file = malloc((size_t)size)) != NULL && pread(fd, file, (size_t)size, 0) == size);
+	for (at = 0; at + (off_t)sizeof(mark) <= size; at++)
+		if (memcmp(file + at, mark, sizeof(mark)) == 0) {
+			char flipped = (char)(file[at + 20] ^ 4);
+
+			CHECK(pwrite(fd, &flipped, 1, at + 20) == 1);
+		}
+	close(fd);
+	free(file);
+	c = opened(CACHE_WRITE);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	CHECK(cache_labels_get(txn, 1, &b) == ERR_CORRUPT);
+	CHECK(cache_n_corrupt(c) == 1);
+	CHECK(cache_labels_get(txn, 2, &b) == 0 && b.len == 5);
+	cache_txn_end(&txn);
+	CHECK(cache_check(c, &n, &n_bad, NULL, NULL) == ERR_CORRUPT && n == 3 && n_bad == 1);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_labels(c, 1, mark, sizeof(mark), NULL) == 0);		/* a damaged one may be written again */
+	REQUIRE(cache_write_commit(c) == 0);
+	CHECK(cache_check(c, &n, &n_bad, NULL, NULL) == 0 && n_bad == 0);
+	cache_destroy(&c);
+	fd = open(path, O_RDWR);
+	CHECK(pwrite(fd, "not a cache, whatever it is, not a cache at all, no", 50, 0) == 50 && pwrite(fd, "not a cache, whatever it is, not a cache at all, no", 50, 4096) == 50);
+	close(fd);
+	CHECK(cache_open(&c, dir, CACHE_WRITE, 0, NULL) == ERR_CORRUPT);
+	gone();
+}
+
+/* Files may not grow past a limit: the commit fails, what was committed before stays, and it works again when there is room. */
+static void
+test_full(void)
+{
+	static uint8_t big[100000];
+	struct rlimit old, small;
+	struct cache *c;
+	struct cache_txn *txn;
+	struct cache_bytes b;
+	int rc = 0;
+
+	fresh();
+	signal(SIGXFSZ, SIG_IGN);
+	REQUIRE(getrlimit(RLIMIT_FSIZE, &old) == 0);
+	c = opened(CACHE_WRITE);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_labels(c, 1, "kept", 4, NULL) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	small = old;
+	small.rlim_cur = 256 << 10;
+	REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+	REQUIRE(cache_write_begin(c) == 0);
+	for (uint64_t i = 10; i < 20 && rc == 0; i++)
+		rc = cache_write_labels(c, i, big, sizeof(big), NULL);
+	CHECK(rc == 0);
+	rc = cache_write_commit(c);
+	CHECK(rc == EFBIG || rc == EIO || rc == ENOSPC);
+	REQUIRE(setrlimit(RLIMIT_FSIZE, &old) == 0);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	CHECK(cache_labels_get(txn, 1, &b) == 0 && cache_labels_get(txn, 10, &b) == ERR_NOT_FOUND);
+	cache_txn_end(&txn);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_labels(c, 10, big, sizeof(big), NULL) == 0);
+	CHECK(cache_write_commit(c) == 0);
+	cache_destroy(&c);
+	gone();
+
+	/* the map itself: 1 MiB */
+	fresh();
+	REQUIRE(cache_open(&c, dir, CACHE_WRITE, 1 << 20, NULL) == 0);
+	REQUIRE(cache_write_begin(c) == 0);
+	rc = 0;
+	for (uint64_t i = 0; i < 20 && rc == 0; i++)
+		rc = cache_write_labels(c, i, big, sizeof(big), NULL);
+	CHECK(rc == ERR_FULL);
+	cache_write_abort(c);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_write_labels(c, 1, big, sizeof(big), NULL) == 0);
+	CHECK(cache_write_commit(c) == 0);
+	cache_destroy(&c);
+	gone();
+}
+
+static void
+test_stat(void)
+{
+	struct cache *c;
+	struct cache_stat st;
+	double ratio = -1;
+
+	fresh();
+	c = opened(CACHE_WRITE);
+	REQUIRE(cache_write_begin(c) == 0);
+	for (uint64_t i = 0; i < 100; i++)
+		CHECK(cache_write_labels(c, i, "0123456789", 10, NULL) == 0);
+	CHECK(cache_write_scores(c, CACHE_SCORES_TEACHER, 1, "abc", 3, NULL) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	CHECK(cache_stat(c, &st) == 0);
+	CHECK(st.table[CACHE_TABLE_LABELS].n_records == 100 && st.table[CACHE_TABLE_SCORES].n_records == 1);
+	CHECK(st.table[CACHE_TABLE_LABELS].n_bytes >= 1800 && st.map_bytes == 64 << 20 && st.used_bytes <= st.file_bytes);
+	CHECK(cache_room(c, &ratio) == 0 && ratio > 0 && ratio < 0.1);
+	CHECK_STR(cache_table_name(CACHE_TABLE_QUARANTINE), "quarantine");
+	cache_destroy(&c);
+	gone();
+}
+
+int
+main(void)
+{
+	test_records();
+	test_troubles();
+	test_long_block();
+	test_identity();
+	test_second_opener();
+	test_damage();
+	test_full();
+	test_stat();
+	return check_done();
+}
