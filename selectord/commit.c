@@ -1,0 +1,308 @@
+#include "selectord/commit.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "err/crash.h"
+#include "log/log.h"
+
+#define RETRY_MS 500
+
+struct item {
+	struct core_op *op;
+	struct item *next;
+};
+
+struct commit {
+	struct cache *cache;
+	uint32_t commit_ms;
+	size_t max_records;
+	void (*wake)(void *arg);
+	void *wake_arg;
+	pthread_t thread;
+	bool started;
+	pthread_mutex_t lock;
+	pthread_cond_t work;			/* CLOCK_MONOTONIC */
+	struct item *first, **last;		/* under lock */
+	size_t n;
+	bool stop;
+	atomic_uint_fast64_t durable, n_differed, n_commits;
+	atomic_int waiting, failed;
+};
+
+static int
+write_op(struct commit *c, const struct core_op *op)
+{
+	bool differs = false;
+	uint64_t n_differs = 0;
+	int rc = 0;
+
+	switch (op->kind) {
+	case CORE_OP_RESULT:
+		if (op->scores != NULL)
+			rc = cache_write_scores(c->cache, op->set, op->seq, op->scores, op->scores_len, &differs);
+		n_differs += rc == ERR_EXISTS && differs;
+		if ((rc == 0 || rc == ERR_EXISTS) && op->label != NULL) {
+			rc = cache_write_labels(c->cache, op->seq, op->label, op->label_len, &differs);
+			n_differs += rc == ERR_EXISTS && differs;
+		}
+		break;
+	case CORE_OP_ROWS:
+		rc = cache_write_rows(c->cache, op->plan_hash, op->block, op->rows, op->n_rows, &differs);
+		if (rc == ERR_EXISTS && differs) {
+			log_error("rows.differ", "block=%" PRIu64 " kept=\"what was stored first\"", op->block);
+			n_differs++;
+		}
+		for (size_t i = 0; i < op->n_drops && (rc == 0 || rc == ERR_EXISTS); i++)
+			rc = cache_drop_labels(c->cache, op->drops[i]);
+		break;
+	case CORE_OP_DROP_LABEL:
+		rc = cache_drop_labels(c->cache, op->seq);
+		break;
+	case CORE_OP_DROP_SCORES:
+		rc = cache_drop_scores(c->cache, op->set, op->seq);
+		break;
+	case CORE_OP_PLAN:
+		rc = cache_write_plan(c->cache, &op->plan);
+		break;
+	case CORE_OP_ATTEMPTS:
+		rc = cache_write_attempts(c->cache, &op->attempts);
+		break;
+	case CORE_OP_DROP_ATTEMPTS:
+		rc = cache_drop_attempts(c->cache, op->seq);
+		break;
+	case CORE_OP_QUARANTINE: {
+		struct cache_quarantine q = op->quarantine;
+
+		q.since_s = (int64_t)time(NULL);
+		if ((rc = cache_write_quarantine(c->cache, &q)) == 0)
+			rc = cache_drop_attempts(c->cache, op->seq);
+		break;
+	}
+	}
+	if (rc != 0 && rc != ERR_EXISTS)
+		return rc;
+	atomic_fetch_add(&c->n_differed, n_differs);
+	return 0;
+}
+
+static int
+write_group(struct commit *c, const struct item *group)
+{
+	int rc;
+
+	crash_point("commit.begin");
+	if ((rc = cache_write_begin(c->cache)) != 0)
+		return rc;
+	for (const struct item *i = group; i != NULL && rc == 0; i = i->next)
+		rc = write_op(c, i->op);
+	if (rc != 0) {
+		cache_write_abort(c->cache);
+		return rc;
+	}
+	crash_point("commit.written");
+	rc = cache_write_commit(c->cache);
+	crash_point("commit.synced");
+	return rc;
+}
+
+static void
+after_ms(struct timespec *at, int64_t ms)
+{
+	clock_gettime(CLOCK_MONOTONIC, at);
+	at->tv_sec += ms / 1000;
+	at->tv_nsec += ms % 1000 * 1000000;
+	if (at->tv_nsec >= 1000000000) {
+		at->tv_sec++;
+		at->tv_nsec -= 1000000000;
+	}
+}
+
+static void *
+run(void *arg)
+{
+	struct commit *c = arg;
+	struct timespec until;
+
+	for (;;) {
+		struct item *group, *end, *next;
+		uint64_t no = 0;
+		size_t n;
+		int rc;
+
+		pthread_mutex_lock(&c->lock);
+		while (c->first == NULL && !c->stop)
+			pthread_cond_wait(&c->work, &c->lock);
+		if (c->first == NULL) {
+			pthread_mutex_unlock(&c->lock);
+			return NULL;
+		}
+		after_ms(&until, c->commit_ms);
+		while (c->n < c->max_records && !c->stop)
+			if (pthread_cond_timedwait(&c->work, &c->lock, &until) == ETIMEDOUT)
+				break;
+		group = end = c->first;
+		for (n = 1; end->next != NULL && n < c->max_records; n++)
+			end = end->next;
+		c->first = end->next;
+		if (c->first == NULL)
+			c->last = &c->first;
+		end->next = NULL;
+		no = end->op->no;
+		c->n -= n;
+		pthread_mutex_unlock(&c->lock);
+
+		while ((rc = write_group(c, group)) == ENOSPC || rc == EDQUOT || rc == ERR_FULL) {
+			bool stop;
+
+			if (atomic_exchange(&c->waiting, rc) == 0)
+				log_error("commit.no_room", "records=%zu error=\"%s\" next=\"kept in hand, tried again\"", n, err_str(rc));
+			c->wake(c->wake_arg);
+			pthread_mutex_lock(&c->lock);
+			after_ms(&until, RETRY_MS);
+			while (!c->stop && pthread_cond_timedwait(&c->work, &c->lock, &until) != ETIMEDOUT)
+				;
+			stop = c->stop;
+			pthread_mutex_unlock(&c->lock);
+			if (stop)
+				break;
+		}
+		if (rc == 0) {
+			if (atomic_exchange(&c->waiting, 0) != 0)
+				log_info("commit.room", "records=%zu", n);
+			atomic_fetch_add(&c->n_commits, 1);
+			atomic_store(&c->durable, no);
+		} else {
+			log_error("commit.failed", "records=%zu error=\"%s\"", n, err_str(rc));
+			atomic_store(&c->failed, rc);
+		}
+		for (; group != NULL; group = next) {
+			next = group->next;
+			core_op_free(&group->op);
+			free(group);
+		}
+		c->wake(c->wake_arg);
+		if (rc != 0)
+			return NULL;
+	}
+}
+
+int
+commit_new(struct commit **out, struct cache *cache, uint32_t commit_ms, size_t max_records, void (*wake)(void *arg), void *wake_arg)
+{
+	struct commit *c = calloc(1, sizeof(*c));
+	pthread_condattr_t attr;
+	int rc;
+
+	*out = NULL;
+	if (c == NULL)
+		return ENOMEM;
+	c->cache = cache;
+	c->commit_ms = commit_ms;
+	c->max_records = max_records;
+	c->wake = wake;
+	c->wake_arg = wake_arg;
+	c->last = &c->first;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->work, &attr);
+	pthread_condattr_destroy(&attr);
+	if ((rc = pthread_create(&c->thread, NULL, run, c)) != 0) {
+		commit_destroy(&c);
+		return rc;
+	}
+	c->started = true;
+	*out = c;
+	return 0;
+}
+
+void
+commit_destroy(struct commit **commit)
+{
+	struct commit *c = *commit;
+
+	if (c == NULL)
+		return;
+	if (c->started) {
+		pthread_mutex_lock(&c->lock);
+		c->stop = true;
+		pthread_cond_signal(&c->work);
+		pthread_mutex_unlock(&c->lock);
+		pthread_join(c->thread, NULL);
+	}
+	for (struct item *i; (i = c->first) != NULL; free(i)) {
+		c->first = i->next;
+		core_op_free(&i->op);
+	}
+	pthread_cond_destroy(&c->work);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+	*commit = NULL;
+}
+
+void
+commit_submit(struct commit *c, struct core_op *op)
+{
+	struct item *i = calloc(1, sizeof(*i));
+
+	if (i == NULL) {
+		atomic_store(&c->failed, ENOMEM);
+		core_op_free(&op);
+		return;
+	}
+	i->op = op;
+	pthread_mutex_lock(&c->lock);
+	*c->last = i;
+	c->last = &i->next;
+	c->n++;
+	if (c->n == 1 || c->n >= c->max_records)
+		pthread_cond_signal(&c->work);
+	pthread_mutex_unlock(&c->lock);
+}
+
+uint64_t
+commit_durable(const struct commit *c)
+{
+	return atomic_load(&c->durable);
+}
+
+int
+commit_waiting(const struct commit *c)
+{
+	return atomic_load(&c->waiting);
+}
+
+int
+commit_failed(const struct commit *c)
+{
+	return atomic_load(&c->failed);
+}
+
+uint64_t
+commit_n_differed(const struct commit *c)
+{
+	return atomic_load(&c->n_differed);
+}
+
+uint64_t
+commit_n_commits(const struct commit *c)
+{
+	return atomic_load(&c->n_commits);
+}
+
+size_t
+commit_n_queued(struct commit *c)
+{
+	size_t n;
+
+	pthread_mutex_lock(&c->lock);
+	n = c->n;
+	pthread_mutex_unlock(&c->lock);
+	return n;
+}

@@ -1,0 +1,945 @@
+/* Peers, plans, HELLO, records on their way to the disk. Blocks are in work.c, leases in leases.c, row requests in rows.c. */
+#include "selectord/core_own.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "labels/labels.h"
+#include "mem/mem.h"
+#include "selectord/select.h"
+
+#define PENDING_BYTES_MAX (UINT64_C(256) << 20)		/* more than this waiting for the disk: no new leases */
+
+/* ---- output ---- */
+
+void
+core__event(struct core *c, enum log_level level, const char *name, const char *fmt, ...)
+{
+	struct core_event *e;
+	va_list ap;
+
+	if (mem_grow((void **)&c->out.events, &c->events_cap, c->out.n_events + 1, sizeof(*e)) != 0)
+		return;				/* a line less in the log */
+	e = &c->out.events[c->out.n_events++];
+	e->level = level;
+	snprintf(e->name, sizeof(e->name), "%s", name);
+	va_start(ap, fmt);
+	vsnprintf(e->text, sizeof(e->text), fmt, ap);
+	va_end(ap);
+}
+
+struct core_message *
+core__send(struct core *c, uint64_t peer, enum wire_type type)
+{
+	static _Thread_local struct core_message spare;
+	struct core_message *m = &spare;
+
+	if (mem_grow((void **)&c->out.messages, &c->messages_cap, c->out.n_messages + 1, sizeof(*m)) == 0)
+		m = &c->out.messages[c->out.n_messages++];
+	else
+		c->failed = true;
+	memset(m, 0, sizeof(*m));
+	m->peer = peer;
+	m->msg.type = type;
+	return m;
+}
+
+void
+core__refuse(struct core *c, uint64_t peer, int code, const char *field, const char *expected, const char *found, const char *text,
+    uint32_t retry_ms)
+{
+	struct core_message *m = core__send(c, peer, WIRE_REFUSE);
+	struct wire_refuse *r = &m->msg.refuse;
+
+	r->code = code;
+	snprintf(r->field, sizeof(r->field), "%s", field);
+	snprintf(r->expected, sizeof(r->expected), "%s", expected);
+	snprintf(r->found, sizeof(r->found), "%s", found);
+	snprintf(r->text, sizeof(r->text), "%s", text);
+	r->retry_ms = retry_ms;
+	m->end = retry_ms == 0;
+	if (retry_ms == 0) {
+		c->stats.n_refused++;
+		core__event(c, LOG_LEVEL_WARN, "peer.refused", "peer=%" PRIu64 " code=%d field=%s expected=\"%s\" found=\"%s\" text=\"%s\"", peer,
+		    code, field, expected, found, text);
+	}
+}
+
+struct core_op *
+core__op(struct core *c, enum core_op_kind kind)
+{
+	struct core_op *op = calloc(1, sizeof(*op));
+
+	if (op == NULL || mem_grow((void **)&c->out.ops, &c->ops_cap, c->out.n_ops + 1, sizeof(op)) != 0) {
+		free(op);
+		c->failed = true;
+		return NULL;
+	}
+	op->kind = kind;
+	return op;
+}
+
+void
+core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes)
+{
+	struct core_pending *p;
+
+	op->no = ++c->next_op;
+	c->out.ops[c->out.n_ops++] = op;	/* room was made by core__op, and one op is made at a time */
+	if (c->n_pending == c->pending_cap) {
+		size_t cap = c->pending_cap > 0 ? 2 * c->pending_cap : 256;
+		struct core_pending *ring = calloc(cap, sizeof(*ring));
+
+		if (ring == NULL) {
+			c->failed = true;
+			return;
+		}
+		for (size_t i = 0; i < c->n_pending; i++)
+			ring[i] = c->pending[(c->pending_at + i) % c->pending_cap];
+		free(c->pending);
+		c->pending = ring;
+		c->pending_cap = cap;
+		c->pending_at = 0;
+	}
+	p = &c->pending[(c->pending_at + c->n_pending++) % c->pending_cap];
+	*p = (struct core_pending){op->no, op->kind, op->seq, wants, op->set, bytes, op->plan_hash, op->block};
+	c->stats.pending_bytes += bytes;
+}
+
+void
+core_op_free(struct core_op **op)
+{
+	if (*op == NULL)
+		return;
+	free((*op)->scores);
+	free((*op)->label);
+	free((*op)->rows);
+	free((*op)->drops);
+	free(*op);
+	*op = NULL;
+}
+
+const struct core_out *
+core_out(struct core *c)
+{
+	return &c->out;
+}
+
+void
+core_clear(struct core *c)
+{
+	for (size_t i = 0; i < c->out.n_messages; i++) {
+		free(c->out.messages[i].memory[0]);
+		free(c->out.messages[i].memory[1]);
+	}
+	for (size_t i = 0; i < c->out.n_ops; i++)
+		core_op_free(&c->out.ops[i]);
+	c->out.n_messages = c->out.n_ops = c->out.n_events = 0;
+}
+
+/* ---- sequences ---- */
+
+static size_t
+seq_slot(const struct core *c, uint64_t seq)
+{
+	return (size_t)((seq * UINT64_C(0x9e3779b97f4a7c15)) >> 20) & (c->seqs_cap - 1);
+}
+
+struct core_seq *
+core__seq(struct core *c, uint64_t seq, bool make)
+{
+	struct core_seq *s;
+
+	for (s = c->seqs[seq_slot(c, seq)]; s != NULL; s = s->next)
+		if (s->seq == seq)
+			return s;
+	if (!make)
+		return NULL;
+	if (c->n_seqs >= c->seqs_cap) {
+		size_t old_cap = c->seqs_cap;
+		struct core_seq **table = calloc(2 * old_cap, sizeof(*table)), **old = c->seqs;
+
+		if (table != NULL) {		/* without memory the chains just get longer */
+			c->seqs = table;
+			c->seqs_cap = 2 * old_cap;
+			for (size_t i = 0; i < old_cap; i++)
+				for (struct core_seq *next; (s = old[i]) != NULL;) {
+					size_t slot = seq_slot(c, s->seq);
+
+					next = s->next;
+					s->next = table[slot];
+					table[slot] = s;
+					old[i] = next;
+				}
+			free(old);
+		}
+	}
+	if ((s = calloc(1, sizeof(*s))) == NULL) {
+		c->failed = true;
+		return NULL;
+	}
+	s->seq = seq;
+	s->next = c->seqs[seq_slot(c, seq)];
+	c->seqs[seq_slot(c, seq)] = s;
+	c->n_seqs++;
+	return s;
+}
+
+void
+core__seq_forget(struct core *c, uint64_t seq)
+{
+	for (struct core_seq **at = &c->seqs[seq_slot(c, seq)], *s; (s = *at) != NULL; at = &s->next) {
+		if (s->seq != seq)
+			continue;
+		if (s->flight == 0 && s->op == 0 && !s->single && !s->quarantined && s->n_dead == 0 && s->n_errors == 0) {
+			*at = s->next;
+			free(s);
+			c->n_seqs--;
+		}
+		return;
+	}
+}
+
+bool
+core__quarantined(struct core *c, uint64_t seq)
+{
+	const struct core_seq *s = core__seq(c, seq, false);
+
+	return s != NULL && s->quarantined;
+}
+
+int
+core__score_of(struct core *c, uint64_t seq, unsigned k, float *out)
+{
+	uint32_t L = c->cfg.corpus.context;
+	struct cache_bytes v;
+	struct core_op *op;
+	int rc = c->store->scores(c->store->arg, CACHE_SCORES_SCORER, seq, &v);
+
+	if (rc == 0 && (rc = labels_scores_decode(v.bytes, v.len, L, c->loss, c->rank, NULL)) == 0) {
+		*out = (float)select_score(c->loss, c->rank, L, k, c->scratch);
+		return 0;
+	}
+	if (rc == ERR_NOT_FOUND)
+		return rc;
+	core__event(c, LOG_LEVEL_WARN, "scores.damaged", "seq=%" PRIu64 " rc=%d next=\"scored again\"", seq, rc);
+	c->stats.n_corrupt++;
+	if ((op = core__op(c, CORE_OP_DROP_SCORES)) != NULL) {
+		op->seq = seq;
+		op->set = CACHE_SCORES_SCORER;
+		core__op_done(c, op, 0, 0);
+	}
+	return ERR_NOT_FOUND;
+}
+
+bool
+core__has_label(struct core *c, uint64_t seq)
+{
+	struct cache_bytes v;
+	struct core_op *op;
+	int rc = c->store->label(c->store->arg, seq, &v);
+
+	if (rc == 0 || rc == ERR_NOT_FOUND)
+		return rc == 0;
+	core__event(c, LOG_LEVEL_WARN, "label.damaged", "seq=%" PRIu64 " rc=%d next=\"labelled again\"", seq, rc);
+	c->stats.n_corrupt++;
+	if ((op = core__op(c, CORE_OP_DROP_LABEL)) != NULL) {
+		op->seq = seq;
+		core__op_done(c, op, 0, 0);
+	}
+	return false;
+}
+
+/* ---- life ---- */
+
+int
+core_new(struct core **out, const struct core_config *cfg, const struct core_store *store, struct err_note *note)
+{
+	struct core *c = calloc(1, sizeof(*c));
+	size_t L = cfg->corpus.context, row = (L + 1) * 4 + 10;
+
+	*out = NULL;
+	if (c == NULL)
+		return ENOMEM;
+	c->cfg = *cfg;
+	c->store = store;
+	c->seqs_cap = 1024;
+	c->room = true;
+	c->heldout_loss = NAN;
+	c->same_model = hash_equal(cfg->label_set.teacher.hash, cfg->score_set.scorer.hash);
+	c->loss = mem_alloc(L, sizeof(*c->loss));
+	c->scratch = mem_alloc(L, sizeof(*c->scratch));
+	c->rank = mem_alloc(L, 1);
+	c->tokens = mem_alloc(L + 1, sizeof(*c->tokens));
+	c->seqs = calloc(c->seqs_cap, sizeof(*c->seqs));
+	c->held = calloc(cfg->n_heldout + 1, 1);
+	c->held_loss = calloc(cfg->n_heldout + 1, sizeof(*c->held_loss));
+	if (c->loss == NULL || c->scratch == NULL || c->rank == NULL || c->tokens == NULL || c->seqs == NULL || c->held == NULL ||
+	    c->held_loss == NULL) {
+		core_destroy(&c);
+		return ENOMEM;
+	}
+	c->lease_rows = cfg->lease_rows < WIRE_SEQS_MAX ? cfg->lease_rows : WIRE_SEQS_MAX;
+	if (cfg->record_max + 3 * L + 1024 > cfg->max_message || row + 1024 > cfg->max_message) {
+		err_note_set(note, ERR_CONFIG, "bus.max_message");
+		err_note_expected(note, "room for one sequence: a label record of up to %" PRIu64 " bytes, %zu bytes of scores, %zu of tokens",
+		    cfg->record_max, 3 * L, row);
+		err_note_found(note, "%" PRIu32, cfg->max_message);
+		core_destroy(&c);
+		return ERR_CONFIG;
+	}
+	core__heldout_scan(c);
+	*out = c;
+	return 0;
+}
+
+void
+core_destroy(struct core **core)
+{
+	struct core *c = *core;
+
+	if (c == NULL)
+		return;
+	core_clear(c);
+	for (struct core_peer *p; (p = c->peers) != NULL; free(p))
+		c->peers = p->next;
+	for (struct core_lease *l; (l = c->leases) != NULL; free(l)) {
+		c->leases = l->next;
+		free(l->seqs);
+		free(l->open);
+	}
+	for (struct core_wait *w; (w = c->waits) != NULL; free(w))
+		c->waits = w->next;
+	for (struct core_plan *p; (p = c->plans) != NULL; free(p)) {
+		c->plans = p->next;
+		core__blocks_close(c, p);
+		free(p->done);
+	}
+	for (size_t i = 0; c->seqs != NULL && i < c->seqs_cap; i++)
+		for (struct core_seq *s; (s = c->seqs[i]) != NULL; free(s))
+			c->seqs[i] = s->next;
+	free(c->seqs);
+	free(c->pending);
+	free(c->out.messages);
+	free(c->out.ops);
+	free(c->out.events);
+	free(c->held);
+	free(c->held_loss);
+	free(c->loss);
+	free(c->scratch);
+	free(c->rank);
+	free(c->tokens);
+	free(c);
+	*core = NULL;
+}
+
+int
+core_load_attempts(struct core *c, const struct cache_attempts *a)
+{
+	struct core_seq *s = core__seq(c, a->seq, true);
+
+	if (s == NULL)
+		return ENOMEM;
+	s->single = true;
+	s->n_dead = a->n_dead <= CACHE_ATTEMPTS_MAX ? a->n_dead : CACHE_ATTEMPTS_MAX;
+	s->n_errors = a->n_errors;
+	memcpy(s->boot, a->boot, sizeof(s->boot));
+	return 0;
+}
+
+int
+core_load_quarantine(struct core *c, const struct cache_quarantine *q)
+{
+	struct core_seq *s = core__seq(c, q->seq, true);
+
+	if (s == NULL)
+		return ENOMEM;
+	if (!s->quarantined)
+		c->stats.n_quarantined++;
+	s->quarantined = true;
+	return 0;
+}
+
+/* ---- peers ---- */
+
+struct core_peer *
+core__peer(struct core *c, uint64_t id)
+{
+	struct core_peer *p;
+
+	for (p = c->peers; p != NULL && p->id != id; p = p->next)
+		;
+	return p;
+}
+
+struct core_peer *
+core__boot(struct core *c, struct hash128 boot)
+{
+	struct core_peer *p;
+
+	for (p = c->peers; p != NULL && !hash_equal(p->boot, boot); p = p->next)
+		;
+	return p;
+}
+
+struct core_plan *
+core__plan(struct core *c, struct hash128 hash)
+{
+	struct core_plan *p;
+
+	for (p = c->plans; p != NULL && !hash_equal(p->hash, hash); p = p->next)
+		;
+	return p;
+}
+
+static void
+peer_drop(struct core *c, uint64_t id)
+{
+	for (struct core_peer **at = &c->peers, *p; (p = *at) != NULL; at = &p->next)
+		if (p->id == id) {
+			*at = p->next;
+			free(p);
+			break;
+		}
+	core__waits_drop_peer(c, id);
+}
+
+void
+core__save_plan(struct core *c, const struct core_plan *plan)
+{
+	struct core_op *op = core__op(c, CORE_OP_PLAN);
+
+	if (op == NULL)
+		return;
+	op->plan = (struct cache_plan){
+		.hash = plan->hash, .seed = plan->wire.seed, .batch = plan->wire.batch, .mode = (uint32_t)plan->wire.mode, .k = plan->wire.k,
+		.window = plan->window, .kept = plan->kept, .n_rows = plan->wire.n_rows, .keep = plan->wire.keep,
+		.oldest_step = plan->oldest_step, .released_step = plan->released_step, .released = plan->released,
+	};
+	core__op_done(c, op, 0, 0);
+}
+
+/* ---- HELLO ---- */
+
+static void
+refuse_note(struct core *c, uint64_t peer, const struct err_note *note, const char *text)
+{
+	core__refuse(c, peer, EX_CONFIG, note->name, note->expected, note->found, text, 0);
+}
+
+/* What a teacher offers against what is wanted. true: something can be used. */
+static bool
+teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
+{
+	char expected[2 * HASH_HEX_BYTES + 40], found[WIRE_MODELS_MAX * HASH_HEX_BYTES + 8] = "", a[HASH_HEX_BYTES], b[HASH_HEX_BYTES], text[96];
+	const char *field = NULL;
+	char want[96] = "", got[96] = "";
+
+	for (size_t i = 0; i < h->n_models; i++) {
+		const struct wire_model *m = &h->models[i];
+		bool teacher = hash_equal(m->fingerprint, c->cfg.label_set.teacher.hash);
+		bool scorer = hash_equal(m->fingerprint, c->cfg.score_set.scorer.hash);
+		size_t at = strlen(found);
+
+		snprintf(found + at, sizeof(found) - at, "%s%s", at > 0 ? " " : "", hash_hex(m->fingerprint, a));
+		if (!teacher && !scorer)
+			continue;
+		if (strcmp(m->compute_class, c->cfg.label_set.compute_class) != 0) {
+			field = "models.compute_class";
+			snprintf(want, sizeof(want), "%s", c->cfg.label_set.compute_class);
+			snprintf(got, sizeof(got), "%s", m->compute_class);
+		} else if (m->vocab_size < c->cfg.n_valid) {
+			field = "models.vocab_size";
+			snprintf(want, sizeof(want), "at least %" PRIu32 ", the corpus's vocabulary", c->cfg.n_valid);
+			snprintf(got, sizeof(got), "%" PRIu32, m->vocab_size);
+		} else if (m->max_context < c->cfg.corpus.context) {
+			field = "models.max_context";
+			snprintf(want, sizeof(want), "at least %" PRIu32 " tokens (corpus.context)", c->cfg.corpus.context);
+			snprintf(got, sizeof(got), "%" PRIu32, m->max_context);
+		} else if (m->tokenizer.known && c->cfg.corpus.tokenizer.known && !hash_equal(m->tokenizer.hash, c->cfg.corpus.tokenizer.hash)) {
+			field = "models.tokenizer";
+			snprintf(want, sizeof(want), "%s, the corpus's", hash_hex(c->cfg.corpus.tokenizer.hash, a));
+			snprintf(got, sizeof(got), "%s", hash_hex(m->tokenizer.hash, a));
+		} else {
+			p->can_score |= scorer && m->serves_score;
+			p->can_label |= teacher && m->serves_label;
+			p->can_heldout |= teacher && m->serves_score;
+		}
+	}
+	if (field != NULL) {
+		core__refuse(c, p->id, EX_CONFIG, field, want, got, "this teacher's output would not be what the cache holds", 0);
+		return false;
+	}
+	if (p->can_score || p->can_label || p->can_heldout)
+		return true;
+	snprintf(expected, sizeof(expected), "teacher %s or scorer %s", hash_hex(c->cfg.label_set.teacher.hash, a),
+	    hash_hex(c->cfg.score_set.scorer.hash, b));
+	snprintf(text, sizeof(text), "no model that this cache needs, or not served for what it is needed for");
+	core__refuse(c, p->id, EX_CONFIG, "models.fingerprint", expected, found, text, 0);
+	return false;
+}
+
+/* The plan of a HELLO: found or opened. NULL: refused. */
+static struct core_plan *
+plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_t now_ms)
+{
+	struct hash128 hash = wire_plan_hash(&c->cfg.corpus, w, w->mode == WIRE_MODE_SALT_DS ? &c->cfg.score_set.hash.hash : NULL);
+	char want[HASH_HEX_BYTES], got[HASH_HEX_BYTES], text[160];
+	struct core_plan *plan = core__plan(c, hash);
+	struct cache_plan stored;
+	size_t n = 0;
+
+	(void)now_ms;
+	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
+		core__refuse(c, p->id, EX_CONFIG, "plan.hash", hash_hex(hash, want), hash_hex(w->hash.hash, got),
+		    w->mode == WIRE_MODE_SALT_DS ? "same settings give another plan here: corpus or score set differ" : "corpus differs", 0);
+		return NULL;
+	}
+	if (w->mode == WIRE_MODE_SALT_DS && (w->k < 1 || w->k > 255)) {
+		snprintf(text, sizeof(text), "%" PRIu32, w->k);
+		core__refuse(c, p->id, EX_CONFIG, "plan.k", "1 .. 255 (ranks are stored up to 255)", text, "", 0);
+		return NULL;
+	}
+	for (const struct core_plan *q = c->plans; q != NULL; q = q->next)
+		n++;
+	if (plan == NULL) {
+		uint64_t window = w->pool > 0 ? w->pool : w->window;
+		uint64_t kept = w->mode == WIRE_MODE_SALT_DS ? select_kept(w->keep, window) : window;
+
+		if (kept < 1 || window > UINT64_C(1) << 32) {
+			snprintf(text, sizeof(text), "%.9g of %" PRIu64, w->keep, window);
+			core__refuse(c, p->id, EX_CONFIG, "plan.keep", "at least one sequence kept of a block of at most 2^32", text, "", 0);
+			return NULL;
+		}
+		if (n >= CORE_PLANS_MAX) {
+			core__refuse(c, p->id, EX_UNAVAILABLE, "plan", "at most 64 plans at once", "one more", "", 5000);
+			return NULL;
+		}
+		if ((plan = calloc(1, sizeof(*plan))) == NULL) {
+			c->failed = true;
+			return NULL;
+		}
+		plan->hash = hash;
+		plan->wire = *w;
+		plan->window = window;
+		plan->kept = kept;
+		plan->frontier = plan->ready = c->cfg.shard;
+		plan->next = c->plans;
+		c->plans = plan;
+		if (c->store->plan(c->store->arg, hash, &stored) == 0) {
+			uint64_t S = c->cfg.n_shards, rows, block;
+
+			plan->oldest_step = stored.oldest_step;
+			plan->released = stored.released;
+			plan->released_step = stored.released_step;
+			/* no row below the oldest kept checkpoint will be asked for: begin at the first block of ours that has later ones */
+			rows = stored.oldest_step < w->n_rows / w->batch ? stored.oldest_step * w->batch : w->n_rows;
+			block = rows / kept;
+			if (block > c->cfg.shard)
+				plan->frontier += (block - c->cfg.shard + S - 1) / S * S;
+			plan->ready = plan->frontier;
+			plan->asked = rows;
+		}
+		core__event(c, LOG_LEVEL_INFO, "plan.opened", "plan=%s mode=%s seed=%" PRIu32 " batch=%" PRIu32 " window=%" PRIu64 " kept=%" PRIu64
+		    " rows=%" PRIu64 " released=%d", hash_hex(hash, want), w->mode == WIRE_MODE_SALT_DS ? "salt_ds" : "none", w->seed, w->batch,
+		    window, kept, w->n_rows, plan->released);
+		core__save_plan(c, plan);
+	}
+	if (w->n_rows > plan->wire.n_rows)
+		plan->wire.n_rows = w->n_rows;
+	if (w->label_ahead_rows > plan->ahead)
+		plan->ahead = w->label_ahead_rows;
+	plan->n_blocks = (plan->wire.n_rows - 1) / plan->kept + 1;
+	return plan;
+}
+
+static void
+hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now_ms)
+{
+	struct core_peer *p, *old;
+	struct core_plan *plan = NULL;
+	struct core_message *m;
+	struct wire_welcome *w;
+	struct err_note note = {0};
+	char text[96], found[32];
+	size_t n = 0;
+
+	peer_drop(c, id);			/* the same connection says HELLO again: it starts anew */
+	if (h->protocol_version != WIRE_VERSION) {
+		snprintf(found, sizeof(found), "%" PRIu32, h->protocol_version);
+		core__refuse(c, id, EX_PROTOCOL, "protocol_version", "1", found, "", 0);
+		return;
+	}
+	for (p = c->peers; p != NULL; p = p->next)
+		n++;
+	if (n >= CORE_PEERS_MAX) {
+		core__refuse(c, id, EX_UNAVAILABLE, "hello", "at most 4096 peers", "one more", "", 5000);
+		return;
+	}
+	/* The same process on a new connection: the newest wins, its leases stay its own. */
+	if ((old = core__boot(c, h->boot_id)) != NULL)
+		peer_drop(c, old->id);
+	if ((p = calloc(1, sizeof(*p))) == NULL) {
+		c->failed = true;
+		return;
+	}
+	p->id = id;
+	p->boot = h->boot_id;
+	p->role = h->role;
+	snprintf(p->name, sizeof(p->name), "%s", h->name);
+	snprintf(p->host, sizeof(p->host), "%s", h->host);
+	snprintf(p->status_endpoint, sizeof(p->status_endpoint), "%s", h->status_endpoint);
+	p->pid = h->pid;
+	p->max_message = h->max_message;
+	p->heard_ms = p->busy_ms = p->hello_ms = now_ms;
+	p->next = c->peers;
+	c->peers = p;
+	if (h->role == WIRE_ROLE_TEACHER) {
+		uint64_t need = 4 * ((uint64_t)c->cfg.corpus.context + 1) + 1024;
+
+		if (p->max_message < need) {
+			snprintf(text, sizeof(text), "at least %" PRIu64 ": a lease of one sequence", need);
+			snprintf(found, sizeof(found), "%" PRIu32, p->max_message);
+			core__refuse(c, id, EX_CONFIG, "max_message", text, found, "", 0);
+			goto drop;
+		}
+		if (!teacher_check(c, p, h))
+			goto drop;
+	} else {
+		uint64_t need = c->cfg.record_max + 1024;
+
+		if (h->role == WIRE_ROLE_TRAINER && p->max_message < need) {
+			snprintf(text, sizeof(text), "at least %" PRIu64 ": a row of one label record", need);
+			snprintf(found, sizeof(found), "%" PRIu32, p->max_message);
+			core__refuse(c, id, EX_CONFIG, "max_message", text, found, "", 0);
+			goto drop;
+		}
+		if (wire_corpus_diff("corpus", &c->cfg.corpus, &h->corpus, &note) != 0 ||
+		    wire_corpus_diff("heldout", &c->cfg.heldout, &h->heldout, &note) != 0) {
+			refuse_note(c, id, &note, "not the corpus of this cache");
+			goto drop;
+		}
+		if (wire_label_set_diff("label_set", &c->cfg.label_set, &h->label_set, &note) != 0) {
+			refuse_note(c, id, &note, "not the labels of this cache");
+			goto drop;
+		}
+		if (h->plan.present && (plan = plan_open(c, p, &h->plan, now_ms)) == NULL)
+			goto drop;
+	}
+	m = core__send(c, id, WIRE_WELCOME);
+	w = &m->msg.welcome;
+	w->protocol_version = WIRE_VERSION;
+	w->boot_id = c->cfg.boot_id;
+	w->shard = c->cfg.shard;
+	w->n_shards = c->cfg.n_shards;
+	w->max_message = c->cfg.max_message;
+	w->lease_ms = c->cfg.lease_ms;
+	w->corpus = c->cfg.corpus;
+	w->heldout = c->cfg.heldout;
+	w->label_set = c->cfg.label_set;
+	w->heldout_loss_nats = c->heldout_loss;
+	if (plan == NULL || plan->wire.mode == WIRE_MODE_SALT_DS)
+		w->score_set = c->cfg.score_set;
+	if (plan != NULL) {
+		w->plan_hash = (struct wire_id){true, plan->hash};
+		w->rows_ready = core__rows_ready(c, plan);
+		w->released = plan->released;
+	}
+	core__event(c, LOG_LEVEL_INFO, "peer.welcome", "peer=%" PRIu64 " role=%s name=%s host=%s pid=%" PRIu32, id, wire_role_name(p->role), p->name,
+	    p->host, p->pid);
+	return;
+drop:
+	peer_drop(c, id);
+}
+
+/* ---- messages ---- */
+
+static void
+plan_message(struct core *c, const struct core_peer *peer, bool release, struct hash128 hash, uint64_t step, uint64_t request_id, int64_t now_ms)
+{
+	struct core_plan *plan = core__plan(c, hash);
+	struct core_message *m;
+	char hex[HASH_HEX_BYTES];
+
+	if (plan == NULL) {
+		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(hash, hex), "say HELLO again", 100);
+		return;
+	}
+	if (release && !plan->released) {
+		plan->released = true;
+		plan->released_step = step;
+		plan->released_ms = now_ms;
+		core__blocks_close(c, plan);
+		core__waits_drop_plan(c, plan);
+		core__event(c, LOG_LEVEL_INFO, "plan.released", "plan=%s step=%" PRIu64, hash_hex(hash, hex), step);
+		core__save_plan(c, plan);
+	} else if (!release && step > plan->oldest_step) {
+		plan->oldest_step = step;
+		core__save_plan(c, plan);
+	}
+	m = core__send(c, peer->id, WIRE_ACK);
+	m->msg.ack.request_id = request_id;
+	m->after = c->next_op;			/* also when asked twice: the first may still be on its way */
+}
+
+static void
+release_teachers(struct core *c, int64_t now_ms)
+{
+	bool all = c->plans != NULL;
+
+	for (const struct core_plan *p = c->plans; p != NULL; p = p->next)
+		all &= p->released;
+	for (struct core_peer *p = c->peers; p != NULL; p = p->next) {
+		const char *why = NULL;
+		bool holds = false;
+
+		if (p->role != WIRE_ROLE_TEACHER || p->released)
+			continue;
+		for (const struct core_lease *l = c->leases; l != NULL && !holds; l = l->next)
+			holds = !l->expired && hash_equal(l->boot, p->boot);
+		if (all)
+			why = "plans released";
+		else if (holds)
+			p->busy_ms = now_ms;
+		else if (c->cfg.teacher_idle_ms > 0 && now_ms - p->busy_ms >= c->cfg.teacher_idle_ms)
+			why = "idle";
+		if (why == NULL)
+			continue;
+		p->released = true;
+		snprintf(core__send(c, p->id, WIRE_RELEASE_TEACHER)->msg.release_teacher.reason, WIRE_TEXT_MAX, "%s", why);
+		core__event(c, LOG_LEVEL_INFO, "teacher.released", "name=%s reason=\"%s\"", p->name, why);
+	}
+}
+
+static int
+settle(struct core *c, int64_t now_ms)
+{
+	core__scan(c);
+	if (c->room && !c->draining && c->stats.pending_bytes < PENDING_BYTES_MAX)
+		core__grant(c, now_ms);
+	core__waits_check(c);
+	return c->failed ? ENOMEM : 0;
+}
+
+int
+core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_t now_ms)
+{
+	struct core_peer *p = core__peer(c, id);
+
+	if (msg->type == WIRE_HELLO) {
+		hello(c, id, &msg->hello, now_ms);
+		return settle(c, now_ms);
+	}
+	if (p == NULL) {			/* we were started again, or it was forgotten */
+		core__refuse(c, id, EX_TEMPFAIL, "hello", "HELLO first", wire_type_name(msg->type), "not known here: say HELLO again", 100);
+		return c->failed ? ENOMEM : 0;
+	}
+	p->heard_ms = now_ms;
+	switch (msg->type) {
+	case WIRE_PING:
+		core__send(c, id, WIRE_PONG)->msg.ping.nonce = msg->ping.nonce;
+		return c->failed ? ENOMEM : 0;
+	case WIRE_BYE:
+		core__event(c, LOG_LEVEL_INFO, "peer.bye", "name=%s reason=\"%.100s\"", p->name, msg->bye.reason);
+		core__leases_back(c, p->boot, now_ms);
+		peer_drop(c, id);
+		break;
+	case WIRE_LEASE_REQUEST:
+	case WIRE_LEASE_RENEW:
+	case WIRE_LEASE_RETURN:
+	case WIRE_RESULT:
+		if (p->role != WIRE_ROLE_TEACHER) {
+			c->stats.n_bad_messages++;
+			break;
+		}
+		if (msg->type == WIRE_LEASE_REQUEST) {
+			p->credit = msg->lease_request.credit < 64 ? msg->lease_request.credit : 64;
+		} else if (msg->type == WIRE_LEASE_RENEW) {
+			core__lease_renew(c, p, &msg->lease_renew, now_ms);
+		} else if (msg->type == WIRE_LEASE_RETURN) {
+			core__lease_return(c, p, msg->lease_return.lease_id, now_ms);
+		} else {
+			p->busy_ms = now_ms;
+			core__result(c, p, &msg->result, now_ms);
+			if (p->n_bad >= CORE_BAD_MAX) {
+				core__refuse(c, id, EX_DATAERR, "result", "valid scores and labels", "three bad results", "see the log of selectord", 0);
+				core__leases_back(c, p->boot, now_ms);
+				peer_drop(c, id);
+			}
+		}
+		break;
+	case WIRE_ROWS_REQUEST:
+	case WIRE_CHECKPOINTED:
+	case WIRE_RELEASE:
+		if (p->role == WIRE_ROLE_TEACHER)
+			c->stats.n_bad_messages++;
+		else if (msg->type == WIRE_ROWS_REQUEST)
+			core__rows_request(c, p, &msg->rows_request, now_ms);
+		else if (msg->type == WIRE_CHECKPOINTED)
+			plan_message(c, p, false, msg->checkpointed.plan_hash, msg->checkpointed.step, msg->checkpointed.request_id, now_ms);
+		else
+			plan_message(c, p, true, msg->release.plan_hash, msg->release.step, msg->release.request_id, now_ms);
+		break;
+	default:
+		c->stats.n_bad_messages++;
+		break;
+	}
+	return settle(c, now_ms);
+}
+
+int
+core_gone(struct core *c, uint64_t peer, int64_t now_ms)
+{
+	(void)now_ms;
+	peer_drop(c, peer);
+	return c->failed ? ENOMEM : 0;
+}
+
+int
+core_durable(struct core *c, uint64_t no, int64_t now_ms)
+{
+	while (c->n_pending > 0 && c->pending[c->pending_at].no <= no) {
+		struct core_pending p = c->pending[c->pending_at];
+
+		c->pending_at = (c->pending_at + 1) % c->pending_cap;
+		c->n_pending--;
+		c->durable = p.no;
+		c->stats.pending_bytes -= p.bytes;
+		if (p.kind == CORE_OP_RESULT) {
+			struct core_seq *s = core__seq(c, p.seq, false);
+
+			if (s != NULL) {
+				s->flight &= (uint8_t)~p.wants;
+				s->pending &= (uint8_t)~p.wants;
+				if (s->op == p.no)
+					s->op = 0;
+				core__seq_forget(c, p.seq);
+			}
+			if (p.set == CACHE_SCORES_TEACHER)
+				core__heldout_stored(c, p.seq);
+			else
+				core__seq_stored(c, p.seq, p.wants);
+		} else if (p.kind == CORE_OP_ROWS) {
+			core__rows_written(c, p.plan, p.block);
+		}
+	}
+	return settle(c, now_ms);
+}
+
+int
+core_room(struct core *c, bool room, int64_t now_ms)
+{
+	if (c->room != room)
+		core__event(c, LOG_LEVEL_WARN, room ? "disk.room" : "disk.full", "leases=%s rows=served", room ? "granted" : "stopped");
+	c->room = room;
+	return settle(c, now_ms);
+}
+
+int
+core_drain(struct core *c, int64_t now_ms)
+{
+	c->draining = true;
+	return settle(c, now_ms);
+}
+
+int
+core_tick(struct core *c, int64_t now_ms)
+{
+	for (struct core_peer *p = c->peers, *next; p != NULL; p = next) {
+		next = p->next;
+		if (now_ms - p->heard_ms > CORE_SILENT_MS) {
+			core__event(c, LOG_LEVEL_INFO, "peer.silent", "name=%s role=%s", p->name, wire_role_name(p->role));
+			peer_drop(c, p->id);
+		}
+	}
+	core__leases_tick(c, now_ms);
+	release_teachers(c, now_ms);
+	return settle(c, now_ms);
+}
+
+void
+core_differed(struct core *c, uint64_t n)
+{
+	c->stats.n_differed += n;
+}
+
+/* ---- numbers ---- */
+
+void
+core_stats(const struct core *c, struct core_stats *out)
+{
+	bool need_score = false, score = false, label = false;
+	char hex[HASH_HEX_BYTES];
+
+	*out = c->stats;
+	for (const struct core_peer *p = c->peers; p != NULL; p = p->next) {
+		out->n_peers++;
+		out->n_teachers += p->role == WIRE_ROLE_TEACHER;
+		out->n_trainers += p->role == WIRE_ROLE_TRAINER;
+		score |= p->can_score;
+		label |= p->can_label;
+	}
+	for (const struct core_lease *l = c->leases; l != NULL; l = l->next)
+		if (!l->expired) {
+			out->n_leases++;
+			out->n_seqs_leased += l->n_open;
+		}
+	for (const struct core_wait *w = c->waits; w != NULL; w = w->next)
+		out->n_waiting++;
+	for (const struct core_plan *p = c->plans; p != NULL; p = p->next) {
+		if (out->n_plans++ == 0) {
+			out->rows_ready = core__rows_ready(c, p);
+			out->rows_asked = p->asked;
+			out->rows_total = p->wire.n_rows;
+		}
+		out->n_plans_released += p->released;
+		out->n_blocks_active += p->n_active;
+		for (const struct core_block *b = p->blocks; b != NULL; b = b->next)
+			need_score |= b->state == BLOCK_SCORE;
+	}
+	out->n_ops_pending = c->n_pending;
+	out->heldout_loss_nats = c->heldout_loss;
+	out->n_heldout_scored = c->n_held;
+	out->draining = c->draining;
+	out->no_room = !c->room;
+	out->starved[0] = '\0';
+	if (out->n_blocks_active > 0 && need_score && !score)
+		snprintf(out->starved, sizeof(out->starved), "no teacher that scores with model %s", hash_hex(c->cfg.score_set.scorer.hash, hex));
+	else if (out->n_blocks_active > 0 && !label)
+		snprintf(out->starved, sizeof(out->starved), "no teacher that labels with model %s", hash_hex(c->cfg.label_set.teacher.hash, hex));
+}
+
+size_t
+core_plan_stats(const struct core *c, struct core_plan_stats *out, size_t max)
+{
+	size_t n = 0;
+
+	for (const struct core_plan *p = c->plans; p != NULL; p = p->next, n++)
+		if (n < max)
+			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(c, p), p->asked, p->n_active, p->released};
+	return n;
+}
+
+size_t
+core_peer_stats(const struct core *c, struct core_peer_stats *out, size_t max)
+{
+	size_t n = 0;
+
+	for (const struct core_peer *p = c->peers; p != NULL; p = p->next, n++) {
+		if (n >= max)
+			continue;
+		memcpy(out[n].name, p->name, sizeof(out[n].name));
+		memcpy(out[n].host, p->host, sizeof(out[n].host));
+		memcpy(out[n].status_endpoint, p->status_endpoint, sizeof(out[n].status_endpoint));
+		out[n].role = p->role;
+		out[n].pid = p->pid;
+		out[n].heard_ms = p->heard_ms;
+	}
+	return n;
+}

@@ -1,0 +1,185 @@
+/*
+ * core - what selectord decides. No socket, no clock, no file, no log: state, now_ms and a message go in; messages to send, records to
+ * write and lines to log come out. What is stored is asked of a struct core_store, so that tests replay it from memory.
+ *
+ * The story of a row: a HELLO opens a plan. Stream positions p = 0, 1, ... are cut into blocks of W; block b belongs to the shard b mod S.
+ * A block is scanned (what of it is stored?), then its sequences are leased to teachers for SCORE; with all W scores there, select.c
+ * chooses K and the block's rows are written, once; then the kept ones are leased for LABEL. Where one model scores and labels, a lease
+ * wants both. Mode none keeps all W without a score. A ROWS_REQUEST is answered when the rows and labels it asks for are stored.
+ *
+ * What must be on the disk before somebody hears of it: every record to write has a number (core_op.no, growing by one); a message
+ * with after > 0 may be sent when the record of that number is committed. core_durable() tells the core how far that is.
+ */
+#ifndef SALT_SELECTORD_CORE_H
+#define SALT_SELECTORD_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "cache/cache.h"
+#include "err/err.h"
+#include "hash/hash.h"
+#include "log/log.h"
+#include "wire/wire.h"
+
+struct core;
+
+/*
+ * What is stored and what is in the corpus. Bytes are borrowed until the caller of the core ends its read transaction, which it must
+ * not do before it has encoded the messages of that call. All return 0, ERR_NOT_FOUND, ERR_CORRUPT or errno.
+ */
+struct core_store {
+	void *arg;
+	int (*label)(void *arg, uint64_t seq, struct cache_bytes *out);
+	int (*scores)(void *arg, enum cache_scores set, uint64_t seq, struct cache_bytes *out);
+	int (*rows_count)(void *arg, struct hash128 plan, uint64_t block, uint64_t *n);
+	int (*rows)(void *arg, struct hash128 plan, uint64_t block, uint64_t first, size_t n, struct cache_row *out);
+	int (*plan)(void *arg, struct hash128 plan, struct cache_plan *out);
+	int (*tokens)(void *arg, uint64_t seq, int32_t *out);		/* the window's L + 1 ids */
+	/* Is this a label record of the label set for that sequence? 0 or why not. */
+	int (*check_label)(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note);
+};
+
+struct core_config {
+	struct hash128 boot_id;
+	uint32_t shard, n_shards;
+	uint32_t max_message;			/* ours, bytes */
+	uint32_t lease_rows, lease_ms;
+	int64_t teacher_idle_ms;		/* 0: never */
+	uint64_t n_heldout;			/* held-out windows to score, 0: none */
+	uint32_t n_valid;			/* ids of the tokenizer */
+	uint64_t record_max;			/* bytes a label record can have */
+	struct wire_corpus corpus, heldout;	/* complete; heldout may be absent */
+	struct wire_label_set label_set;	/* complete */
+	struct wire_score_set score_set;	/* complete */
+	bool keep_unselected;
+	bool rows_wait_heldout;			/* until_margin: rows go out only when heldout_loss_nats is known */
+};
+
+/* Limits. */
+enum {
+	CORE_PLANS_MAX = 64,
+	CORE_PEERS_MAX = 4096,
+	CORE_WAITS_MAX = 64,			/* row requests waiting, of one peer; the oldest goes first */
+	CORE_BAD_MAX = 3,			/* wrong results of one teacher until it is refused */
+	CORE_DEAD_MAX = 3,			/* different teachers lost on one sequence until quarantine */
+	CORE_ERRORS_MAX = 3,			/* errors reported for one sequence until quarantine; two from different teachers suffice */
+	CORE_LEASE_STALLED = 4,			/* a lease without progress ends after so many lease_ms, renewed or not */
+	CORE_LEASE_LONGEST = 40,		/* and any lease after so many */
+	CORE_SILENT_MS = 120000			/* a peer that says nothing for so long is forgotten */
+};
+
+/* A record to write. The receiver owns it: core_op_free. */
+enum core_op_kind {
+	CORE_OP_RESULT,				/* scores and/or label of seq */
+	CORE_OP_ROWS,				/* rows of plan and block, and labels to take away in the same commit */
+	CORE_OP_DROP_LABEL, CORE_OP_DROP_SCORES,	/* damaged records */
+	CORE_OP_PLAN, CORE_OP_ATTEMPTS, CORE_OP_DROP_ATTEMPTS, CORE_OP_QUARANTINE
+};
+
+struct core_op {
+	uint64_t no;
+	enum core_op_kind kind;
+	uint64_t seq;
+	enum cache_scores set;
+	uint8_t *scores, *label;		/* RESULT: NULL where there is none */
+	size_t scores_len, label_len;
+	struct hash128 plan_hash;		/* ROWS */
+	uint64_t block;
+	struct cache_row *rows;
+	size_t n_rows;
+	uint64_t *drops;
+	size_t n_drops;
+	struct cache_plan plan;
+	struct cache_attempts attempts;
+	struct cache_quarantine quarantine;
+};
+
+void core_op_free(struct core_op **op);		/* takes NULL */
+
+struct core_message {
+	uint64_t peer;
+	uint64_t after;				/* 0: now; else when this record is committed */
+	bool end;				/* cut the peer off after this (a final REFUSE) */
+	struct wire_message msg;
+	void *memory[2];			/* the core's */
+};
+
+struct core_event {
+	enum log_level level;
+	char name[40];
+	char text[400];
+};
+
+/* What one call produced; good until core_clear. The ops are the caller's to take (set the pointer to NULL) or are freed by core_clear. */
+struct core_out {
+	struct core_message *messages;
+	size_t n_messages;
+	struct core_op **ops;
+	size_t n_ops;
+	struct core_event *events;
+	size_t n_events;
+};
+
+/* core_new - 0 and *core, ERR_RANGE (note), ENOMEM. The store must outlive it. */
+int core_new(struct core **core, const struct core_config *cfg, const struct core_store *store, struct err_note *note);
+void core_destroy(struct core **core);			/* takes NULL */
+
+/* At the start, before anything else: what is on the disk about sequences that went wrong. 0 or ENOMEM. */
+int core_load_attempts(struct core *core, const struct cache_attempts *a);
+int core_load_quarantine(struct core *core, const struct cache_quarantine *q);
+
+/*
+ * core_message - a decoded message of a peer (number of its connection). Answers and refuses by itself; returns 0, or ENOMEM when the
+ * daemon must end. Messages that make no sense are counted.
+ * core_gone - the connection ended; leases stay with the boot id, waiting requests go.
+ * core_durable - records up to no are committed. core_room - is there room to write (no: no new leases)?
+ * core_tick - time passes; call it every 100 ms or so. core_drain - no new leases from now on; core_idle - nothing is in flight.
+ */
+int core_message(struct core *core, uint64_t peer, const struct wire_message *msg, int64_t now_ms);
+int core_gone(struct core *core, uint64_t peer, int64_t now_ms);
+int core_durable(struct core *core, uint64_t no, int64_t now_ms);
+int core_room(struct core *core, bool room, int64_t now_ms);
+int core_tick(struct core *core, int64_t now_ms);
+int core_drain(struct core *core, int64_t now_ms);
+/* core_differed - the writer found another value stored already for a record. */
+void core_differed(struct core *core, uint64_t n);
+
+const struct core_out *core_out(struct core *core);
+void core_clear(struct core *core);
+
+/* For status; all numbers are of now or since the start. */
+struct core_stats {
+	uint64_t n_leases_granted, n_leases_expired, n_leases_returned, n_results, n_scores, n_labels, n_label_bytes, n_duplicates, n_differed;
+	uint64_t n_bad_results, n_bad_messages, n_refused, n_rows_sent, n_row_requests, n_quarantined, n_dead, n_errors, n_blocks_written, n_corrupt;
+	size_t n_peers, n_teachers, n_trainers, n_leases, n_seqs_leased, n_waiting, n_ops_pending, n_plans, n_plans_released, n_blocks_active;
+	uint64_t pending_bytes;
+	uint64_t rows_ready;			/* of the newest plan, from row 0 without a gap */
+	uint64_t rows_asked;			/* of the newest plan: one past the furthest */
+	uint64_t rows_total;			/* of the newest plan: n_rows */
+	double heldout_loss_nats;		/* NaN: not known */
+	uint64_t n_heldout_scored;
+	bool draining, no_room;
+	char starved[160];			/* "no teacher for model ...", "" if none is missing */
+};
+
+void core_stats(const struct core *core, struct core_stats *out);
+
+struct core_plan_stats {
+	struct hash128 hash;
+	uint64_t n_rows, rows_ready, rows_asked, n_blocks_active;
+	bool released;
+};
+
+size_t core_plan_stats(const struct core *core, struct core_plan_stats *out, size_t max);	/* how many there are */
+
+struct core_peer_stats {
+	char name[WIRE_NAME_MAX], host[WIRE_NAME_MAX], status_endpoint[WIRE_ENDPOINT_MAX];
+	enum wire_role role;
+	uint32_t pid;
+	int64_t heard_ms;
+};
+
+size_t core_peer_stats(const struct core *core, struct core_peer_stats *out, size_t max);
+
+#endif

@@ -1,0 +1,174 @@
+/* Row requests: answered when ready, in any order, as many rows as fit; asking again is harmless. */
+#include "selectord/core_own.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#define ROW_OVERHEAD 32u		/* bytes of a row in a frame beside its label, generously */
+
+static void
+wait_drop(struct core_wait **at)
+{
+	struct core_wait *w = *at;
+
+	*at = w->next;
+	free(w);
+}
+
+void
+core__waits_drop_peer(struct core *c, uint64_t peer)
+{
+	for (struct core_wait **at = &c->waits; *at != NULL;)
+		if ((*at)->peer == peer)
+			wait_drop(at);
+		else
+			at = &(*at)->next;
+}
+
+void
+core__waits_drop_plan(struct core *c, const struct core_plan *plan)
+{
+	for (struct core_wait **at = &c->waits; *at != NULL;)
+		if ((*at)->plan == plan)
+			wait_drop(at);
+		else
+			at = &(*at)->next;
+}
+
+/*
+ * Rows [first, first + count) as far as they lie in blocks of this shard and fit a frame. true: sent. The first block's part must be
+ * whole (or fill the frame); later blocks add what they have.
+ */
+static bool
+answer(struct core *c, const struct core_wait *w)
+{
+	struct core_plan *plan = w->plan;
+	const struct core_peer *peer = core__peer(c, w->peer);
+	uint64_t K = plan->kept, frame;
+	size_t max = w->count < WIRE_ROWS_MAX ? w->count : WIRE_ROWS_MAX, n = 0, need, bytes = 256;
+	struct wire_row *rows;
+	struct core_message *m;
+	bool full = false;
+
+	if (peer == NULL || (c->cfg.rows_wait_heldout && c->cfg.n_heldout > 0 && c->n_held < c->cfg.n_heldout))
+		return false;
+	frame = peer->max_message < c->cfg.max_message ? peer->max_message : c->cfg.max_message;
+	need = K - w->first % K < max ? (size_t)(K - w->first % K) : max;
+	if ((rows = calloc(max, sizeof(*rows))) == NULL) {
+		c->failed = true;
+		return false;
+	}
+	while (n < max && !full) {
+		uint64_t g = w->first + n, block = g / K;
+		struct cache_bytes label = {NULL, 0};
+		struct cache_row row;
+		bool quarantined;
+
+		if (block % c->cfg.n_shards != c->cfg.shard)
+			break;
+		if (c->store->rows(c->store->arg, plan->hash, block, g % K, 1, &row) != 0) {
+			if (n == 0 && !plan->released)
+				core__block_open(c, plan, block);
+			break;
+		}
+		quarantined = (row.flags & CACHE_ROW_QUARANTINED) != 0;
+		if (!quarantined && c->store->label(c->store->arg, row.seq, &label) != 0) {
+			if (!core__quarantined(c, row.seq)) {
+				if (n < need && !plan->released)	/* being labelled; or its label was lost since: then the block opens again */
+					core__block_open(c, plan, block);
+				break;
+			}
+			quarantined = true;
+		}
+		if (bytes + label.len + ROW_OVERHEAD > frame) {
+			full = true;
+			break;
+		}
+		bytes += label.len + ROW_OVERHEAD;
+		rows[n++] = (struct wire_row){row.seq, quarantined, {label.bytes, label.len}};
+	}
+	if (n == 0 || (n < need && !full)) {
+		free(rows);
+		return false;
+	}
+	m = core__send(c, w->peer, WIRE_ROWS);
+	m->memory[0] = rows;
+	m->msg.rows.request_id = w->request_id;
+	m->msg.rows.plan_hash = plan->hash;
+	m->msg.rows.first_row = w->first;
+	m->msg.rows.rows = rows;
+	m->msg.rows.n_rows = n;
+	m->msg.rows.heldout_loss_nats = c->heldout_loss;
+	c->stats.n_rows_sent += n;
+	return true;
+}
+
+void
+core__rows_request(struct core *c, struct core_peer *peer, const struct wire_rows_request *m, int64_t now_ms)
+{
+	struct core_plan *plan = core__plan(c, m->plan_hash);
+	struct core_wait *w, **at, **oldest = NULL;
+	char want[64], got[64], hex[HASH_HEX_BYTES];
+	size_t n = 0;
+
+	(void)now_ms;
+	c->stats.n_row_requests++;
+	if (plan == NULL) {
+		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(m->plan_hash, hex), "say HELLO again", 100);
+		return;
+	}
+	if (m->first_row / plan->kept % c->cfg.n_shards != c->cfg.shard) {
+		snprintf(want, sizeof(want), "a row of shard %" PRIu32 " of %" PRIu32, c->cfg.shard, c->cfg.n_shards);
+		snprintf(got, sizeof(got), "row %" PRIu64 ", block %" PRIu64, m->first_row, m->first_row / plan->kept);
+		core__refuse(c, peer->id, EX_CONFIG, "rows_request.first_row", want, got, "selector.endpoints differ?", 0);
+		return;
+	}
+	if (m->first_row >= plan->wire.n_rows) {
+		snprintf(want, sizeof(want), "less than %" PRIu64 ", the plan's n_rows", plan->wire.n_rows);
+		snprintf(got, sizeof(got), "%" PRIu64, m->first_row);
+		core__refuse(c, peer->id, EX_CONFIG, "rows_request.first_row", want, got, "", 0);
+		return;
+	}
+	/* Asked by a process that came after the release: it trains phase one again and needs what may be missing. */
+	if (plan->released && peer->hello_ms > plan->released_ms) {
+		plan->released = false;
+		core__event(c, LOG_LEVEL_WARN, "plan.reopened", "plan=%s row=%" PRIu64 " by=%s", hash_hex(plan->hash, hex), m->first_row, peer->name);
+		core__save_plan(c, plan);
+	}
+	if (m->first_row + m->count > plan->asked)
+		plan->asked = m->first_row + m->count < plan->wire.n_rows ? m->first_row + m->count : plan->wire.n_rows;
+	for (at = &c->waits; *at != NULL;) {		/* new ones stand at the end, so the first of a peer is its oldest */
+		if ((*at)->peer == peer->id && ((*at)->request_id == m->request_id || ((*at)->plan == plan && (*at)->first == m->first_row))) {
+			wait_drop(at);			/* asked again */
+			continue;
+		}
+		if ((*at)->peer == peer->id && n++ == 0)
+			oldest = at;
+		at = &(*at)->next;
+	}
+	if ((w = calloc(1, sizeof(*w))) == NULL) {
+		c->failed = true;
+		return;
+	}
+	w->peer = peer->id;
+	w->request_id = m->request_id;
+	w->first = m->first_row;
+	w->plan = plan;
+	w->count = (uint64_t)m->count < plan->wire.n_rows - m->first_row ? m->count : (uint32_t)(plan->wire.n_rows - m->first_row);
+	*at = w;
+	if (n >= CORE_WAITS_MAX)
+		wait_drop(oldest);
+}
+
+void
+core__waits_check(struct core *c)
+{
+	for (struct core_wait **at = &c->waits; *at != NULL && !c->failed;)
+		if (answer(c, *at))
+			wait_drop(at);
+		else
+			at = &(*at)->next;
+}

@@ -1,0 +1,108 @@
+#include "selectord/select.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* Wirth's selection: afterwards x[i < k] <= x[k] <= x[i > k]. Returns x[k], the k-th smallest from 0. No NaN. */
+static float
+nth(float *x, ptrdiff_t n, ptrdiff_t k)
+{
+	ptrdiff_t lo = 0, hi = n - 1;
+
+	while (lo < hi) {
+		float pivot = x[k];
+		ptrdiff_t i = lo, j = hi;
+
+		do {
+			while (x[i] < pivot)
+				i++;
+			while (pivot < x[j])
+				j--;
+			if (i <= j) {
+				float t = x[i];
+
+				x[i++] = x[j];
+				x[j--] = t;
+			}
+		} while (i <= j);
+		if (j < k)
+			lo = i;
+		if (k < i)
+			hi = j;
+	}
+	return x[k];
+}
+
+double
+select_score(const float *loss_nats, const uint8_t *rank, size_t n, unsigned k, float *scratch)
+{
+	float high, low;
+
+	if (n == 0)
+		return NAN;
+	for (size_t t = 0; t < n; t++) {
+		if (isnan(loss_nats[t]))
+			return NAN;
+		scratch[t] = rank[t] < k ? loss_nats[t] : 0.0f;
+	}
+	high = nth(scratch, (ptrdiff_t)n, (ptrdiff_t)(n / 2));
+	if (n % 2 == 1)
+		return high;
+	low = scratch[0];			/* the largest of the lower half, which nth() has put before the middle */
+	for (size_t t = 1; t < n / 2; t++)
+		if (scratch[t] > low)
+			low = scratch[t];
+	return ((double)low + (double)high) / 2;
+}
+
+uint64_t
+select_kept(double keep, uint64_t window)
+{
+	double exact = keep * (double)window;
+	uint64_t kept;
+
+	if (!(exact > 0))
+		return 0;
+	/* Half a unit in the last place of keep, and another of the product, is what writing 0.29 in binary can have lost. */
+	exact = floor(exact + exact * 4 * 2.220446049250313e-16);
+	if (!(exact < 18446744073709549568.0))
+		return window;
+	kept = (uint64_t)exact;
+	return kept < window ? kept : window;
+}
+
+static int
+by_score(const void *a, const void *b, void *arg)
+{
+	const float *score = arg;
+	uint64_t i = *(const uint64_t *)a, j = *(const uint64_t *)b;
+
+	if (score[i] != score[j])
+		return score[i] > score[j] ? -1 : 1;
+	return i < j ? -1 : i > j;
+}
+
+static int
+by_offset(const void *a, const void *b)
+{
+	uint64_t i = *(const uint64_t *)a, j = *(const uint64_t *)b;
+
+	return i < j ? -1 : i > j;
+}
+
+uint64_t
+select_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t *kept, uint64_t *order)
+{
+	uint64_t n_eligible = 0;
+
+	for (uint64_t i = 0; i < n; i++)
+		if (!isnan(score[i]))
+			order[n_eligible++] = i;
+	qsort_r(order, n_eligible, sizeof(*order), by_score, (void *)(uintptr_t)score);
+	if (n_keep > n_eligible)
+		n_keep = n_eligible;
+	for (uint64_t i = 0; i < n_keep; i++)
+		kept[i] = order[i];
+	qsort(kept, n_keep, sizeof(*kept), by_offset);
+	return n_keep;
+}

@@ -1,0 +1,683 @@
+/* Blocks: what is stored of them, what is needed, which rows are chosen; and held-out windows. Who gets the next lease is decided here. */
+#include "selectord/core_own.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "corpus/corpus.h"
+#include "labels/labels.h"
+#include "mem/mem.h"
+#include "selectord/select.h"
+
+#define SCAN_STEP 16384u		/* positions looked up per call of the core, so that no call takes long */
+#define SAME_TEACHER_MS 5000
+
+uint64_t
+core__order(const struct core *c, const struct core_plan *plan, uint64_t p)
+{
+	return CORPUS_SEQ_MAKE(CORPUS_TRAIN, hash_order(plan->wire.seed, c->cfg.corpus.n_windows, p));
+}
+
+/* ---- held-out windows ---- */
+
+static uint64_t
+heldout_seq(uint64_t i)
+{
+	return CORPUS_SEQ_MAKE(CORPUS_HELDOUT, i);
+}
+
+static void
+heldout_mean(struct core *c)
+{
+	double sum = 0;
+	uint64_t n = 0;
+
+	if (c->n_held < c->cfg.n_heldout || c->cfg.n_heldout == 0)
+		return;
+	for (uint64_t i = 0; i < c->cfg.n_heldout; i++)		/* in window order: the same sum whoever came first */
+		if ((c->held[i] & POS_QUARANTINED) == 0) {
+			sum += c->held_loss[i];
+			n++;
+		}
+	c->heldout_loss = n > 0 ? sum / (double)n : NAN;
+	core__event(c, LOG_LEVEL_INFO, "heldout.scored", "windows=%" PRIu64 " loss_nats=%.6f", n, c->heldout_loss);
+}
+
+static void
+heldout_read(struct core *c, uint64_t i)
+{
+	uint32_t L = c->cfg.corpus.context;
+	struct cache_bytes v;
+	double sum = 0;
+	int rc = c->store->scores(c->store->arg, CACHE_SCORES_TEACHER, heldout_seq(i), &v);
+
+	if (rc == 0 && (rc = labels_scores_decode(v.bytes, v.len, L, c->loss, NULL, NULL)) == 0) {
+		for (uint32_t t = 0; t < L; t++)
+			sum += c->loss[t];
+		c->held_loss[i] = (float)(sum / L);
+		c->held[i] |= POS_SCORED;
+		c->n_held++;
+	} else if (core__quarantined(c, heldout_seq(i))) {
+		c->held[i] |= POS_SCORED | POS_QUARANTINED;
+		c->n_held++;
+	}
+}
+
+void
+core__heldout_scan(struct core *c)
+{
+	for (uint64_t i = 0; i < c->cfg.n_heldout; i++)
+		if ((c->held[i] & POS_SCORED) == 0)
+			heldout_read(c, i);
+	heldout_mean(c);
+}
+
+void
+core__heldout_stored(struct core *c, uint64_t seq)
+{
+	uint64_t i = CORPUS_SEQ_INDEX(seq);
+
+	if (i >= c->cfg.n_heldout || (c->held[i] & POS_SCORED) != 0)
+		return;
+	heldout_read(c, i);
+	heldout_mean(c);
+}
+
+/* ---- blocks ---- */
+
+static bool
+done_bit(const struct core *c, const struct core_plan *plan, uint64_t no)
+{
+	uint64_t j = no / c->cfg.n_shards;
+
+	return j / 8 < plan->done_cap && (plan->done[j / 8] >> j % 8 & 1) != 0;
+}
+
+bool
+core__block_done(const struct core *c, const struct core_plan *plan, uint64_t no)
+{
+	return done_bit(c, plan, no);
+}
+
+static void
+set_done(struct core *c, struct core_plan *plan, uint64_t no)
+{
+	uint64_t j = no / c->cfg.n_shards;
+	size_t old = plan->done_cap;
+
+	if (mem_grow((void **)&plan->done, &plan->done_cap, j / 8 + 1, 1) != 0) {
+		c->failed = true;
+		return;
+	}
+	if (plan->done_cap > old)
+		memset(plan->done + old, 0, plan->done_cap - old);
+	plan->done[j / 8] |= (uint8_t)(1u << j % 8);
+	while (plan->ready < plan->n_blocks && done_bit(c, plan, plan->ready))
+		plan->ready += c->cfg.n_shards;
+}
+
+uint64_t
+core__rows_ready(const struct core *c, const struct core_plan *plan)
+{
+	(void)c;
+	return plan->ready >= plan->n_blocks || plan->ready * plan->kept > plan->wire.n_rows ? plan->wire.n_rows : plan->ready * plan->kept;
+}
+
+static struct core_block *
+block_find(struct core_plan *plan, uint64_t no)
+{
+	struct core_block *b;
+
+	for (b = plan->blocks; b != NULL && b->no != no; b = b->next)
+		;
+	return b;
+}
+
+static void
+block_close(struct core_plan *plan, struct core_block *b)
+{
+	for (struct core_block **at = &plan->blocks; *at != NULL; at = &(*at)->next)
+		if (*at == b) {
+			*at = b->next;
+			plan->n_active--;
+			break;
+		}
+	free(b->flags);
+	free(b->score);
+	free(b);
+}
+
+void
+core__blocks_close(struct core *c, struct core_plan *plan)
+{
+	(void)c;
+	while (plan->blocks != NULL)
+		block_close(plan, plan->blocks);
+}
+
+void
+core__block_open(struct core *c, struct core_plan *plan, uint64_t no)
+{
+	struct core_block *b, **at;
+
+	if (block_find(plan, no) != NULL)
+		return;
+	if ((b = calloc(1, sizeof(*b))) == NULL || (b->flags = calloc(plan->window, 1)) == NULL ||
+	    (plan->wire.mode == WIRE_MODE_SALT_DS && (b->score = calloc(plan->window, sizeof(*b->score))) == NULL)) {
+		if (b != NULL)
+			free(b->flags);
+		free(b);
+		c->failed = true;
+		return;
+	}
+	b->no = no;
+	b->first = no * plan->window;
+	b->state = BLOCK_SCAN;
+	for (at = &plan->blocks; *at != NULL && (*at)->no < no; at = &(*at)->next)
+		;
+	b->next = *at;
+	*at = b;
+	plan->n_active++;
+}
+
+static void
+block_label(struct core *c, struct core_plan *plan, struct core_block *b)
+{
+	b->state = BLOCK_LABEL;
+	b->cursor = b->n_labelled = b->n_kept = 0;
+	for (uint64_t i = 0; i < plan->window; i++)
+		if ((b->flags[i] & POS_KEPT) != 0) {
+			/* Asked again: another block may have had the label taken away before this one kept it. */
+			b->flags[i] &= (uint8_t)~POS_LABELLED;
+			if (core__has_label(c, core__order(c, plan, b->first + i)))
+				b->flags[i] |= POS_LABELLED;
+			b->n_kept++;
+			b->n_labelled += (b->flags[i] & (POS_LABELLED | POS_QUARANTINED)) != 0;
+		}
+	if (b->n_labelled == b->n_kept) {
+		set_done(c, plan, b->no);
+		block_close(plan, b);
+	}
+}
+
+/* Is the label of seq wanted by a written block other than this one? Rows are in the order of positions: a binary search. */
+static bool
+needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, const struct core_block *block)
+{
+	uint64_t n = c->cfg.corpus.n_windows;
+
+	for (struct core_plan *q = c->plans; q != NULL; q = q->next) {
+		uint64_t end = q->n_blocks * q->window;
+
+		for (uint64_t epoch = 0; !q->released && epoch * n < end; epoch++) {
+			uint64_t p = epoch * n + hash_order_inverse(q->wire.seed, n, epoch, CORPUS_SEQ_INDEX(seq)), no = p / q->window;
+			uint64_t lo = 0, hi = q->kept;
+			const struct core_block *b;
+			struct cache_row row;
+
+			if (p >= end || no % c->cfg.n_shards != c->cfg.shard)
+				continue;
+			if (q == own && no == block->no) {
+				if ((block->flags[p - block->first] & POS_KEPT) != 0)
+					return true;
+				continue;
+			}
+			if ((b = block_find(q, no)) != NULL) {
+				if (b->state != BLOCK_SCAN && (b->flags[p - b->first] & POS_KEPT) != 0)
+					return true;
+				if (b->state != BLOCK_SCAN)
+					continue;
+			}
+			while (lo < hi) {
+				uint64_t mid = lo + (hi - lo) / 2;
+
+				if (c->store->rows(c->store->arg, q->hash, no, mid, 1, &row) != 0)
+					break;
+				if (row.position == p)
+					return true;
+				if (row.position < p)
+					lo = mid + 1;
+				else
+					hi = mid;
+			}
+		}
+	}
+	return false;
+}
+
+/* All scores are there (or none is needed): choose, and have the rows written. */
+static void
+block_choose(struct core *c, struct core_plan *plan, struct core_block *b)
+{
+	uint64_t W = plan->window, K = plan->kept, n = 0, *kept = NULL, *order = NULL;
+	bool drop = plan->wire.mode == WIRE_MODE_SALT_DS && c->same_model && !c->cfg.keep_unselected;
+	struct core_op *op = NULL;
+
+	if (plan->wire.mode == WIRE_MODE_SALT_DS) {
+		kept = malloc(K * sizeof(*kept));
+		order = malloc(W * sizeof(*order));
+		if (kept == NULL || order == NULL)
+			goto nomem;
+		n = select_block(b->score, W, K, kept, order);
+		for (uint64_t i = 0; i < n; i++)
+			b->flags[kept[i]] |= POS_KEPT;
+		/* Fewer than K are eligible: the arithmetic of rows needs K, so the lowest of the others come in, with weight 0. */
+		for (uint64_t i = 0; i < W && n < K; i++)
+			if ((b->flags[i] & POS_KEPT) == 0) {
+				b->flags[i] |= POS_KEPT;
+				n++;
+			}
+	} else {
+		for (uint64_t i = 0; i < W; i++)
+			b->flags[i] |= POS_KEPT;
+	}
+	if ((op = core__op(c, CORE_OP_ROWS)) == NULL || (op->rows = malloc(K * sizeof(*op->rows))) == NULL ||
+	    (drop && (op->drops = malloc((W - K + 1) * sizeof(*op->drops))) == NULL))
+		goto nomem;
+	op->plan_hash = plan->hash;
+	op->block = b->no;
+	for (uint64_t i = 0; i < W; i++) {
+		uint64_t seq = core__order(c, plan, b->first + i);
+
+		if ((b->flags[i] & POS_KEPT) != 0)
+			op->rows[op->n_rows++] = (struct cache_row){b->first + i, seq, b->score != NULL ? b->score[i] : NAN,
+			    (b->flags[i] & POS_QUARANTINED) != 0 && (b->flags[i] & POS_LABELLED) == 0 ? CACHE_ROW_QUARANTINED : 0};
+		else if (drop && (b->flags[i] & POS_LABELLED) != 0 && !needed_elsewhere(c, seq, plan, b))
+			op->drops[op->n_drops++] = seq;
+	}
+	core__op_done(c, op, 0, op->n_rows * sizeof(*op->rows));
+	b->op = c->next_op;
+	b->state = BLOCK_CHOSEN;
+	c->stats.n_blocks_written++;
+	free(kept);
+	free(order);
+	return;
+nomem:
+	core_op_free(&op);
+	free(kept);
+	free(order);
+	c->failed = true;
+}
+
+void
+core__rows_written(struct core *c, struct hash128 hash, uint64_t no)
+{
+	struct core_plan *plan = core__plan(c, hash);
+	struct core_block *b = plan != NULL ? block_find(plan, no) : NULL;
+
+	if (b != NULL && b->state == BLOCK_CHOSEN)
+		block_label(c, plan, b);
+}
+
+/* ---- scanning: what is stored of a block ---- */
+
+static void
+scan_position(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i)
+{
+	uint64_t seq = core__order(c, plan, b->first + i);
+
+	if (plan->wire.mode == WIRE_MODE_NONE || c->same_model)
+		if (core__has_label(c, seq))
+			b->flags[i] |= POS_LABELLED;
+	if (core__quarantined(c, seq) && (b->flags[i] & POS_LABELLED) == 0)
+		b->flags[i] |= POS_QUARANTINED;
+	if (b->score == NULL)
+		return;
+	if ((b->flags[i] & POS_QUARANTINED) != 0)
+		b->score[i] = NAN;
+	else if (core__score_of(c, seq, plan->wire.k, &b->score[i]) != 0)
+		return;
+	b->flags[i] |= POS_SCORED;
+	b->n_scored++;
+}
+
+/* One row of a block that was written before: it counts, whatever the scores say now. */
+static int
+scan_row(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i)
+{
+	struct cache_row row;
+	uint64_t at;
+	int rc;
+
+	if ((rc = c->store->rows(c->store->arg, plan->hash, b->no, i, 1, &row)) != 0)
+		return rc;
+	if (row.position < b->first || (at = row.position - b->first) >= plan->window || row.seq != core__order(c, plan, row.position))
+		return ERR_CORRUPT;
+	b->flags[at] |= POS_KEPT;
+	if (core__has_label(c, row.seq))
+		b->flags[at] |= POS_LABELLED;
+	if ((row.flags & CACHE_ROW_QUARANTINED) != 0 || core__quarantined(c, row.seq))
+		b->flags[at] |= POS_QUARANTINED;
+	return 0;
+}
+
+static void
+scan_block(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t *budget)
+{
+	char hex[HASH_HEX_BYTES];
+	uint64_t n;
+
+	if (b->scan_at == 0)
+		b->rows_stored = c->store->rows_count(c->store->arg, plan->hash, b->no, &n) == 0 && n == plan->kept;
+	while (b->rows_stored && b->scan_at < plan->kept && *budget > 0) {
+		(*budget)--;
+		if (scan_row(c, plan, b, b->scan_at) == 0) {
+			b->scan_at++;
+			continue;
+		}
+		/* Choosing is a pure function of what is stored: the same rows come again and replace the damaged record. */
+		core__event(c, LOG_LEVEL_ERROR, "rows.damaged", "plan=%s block=%" PRIu64 " next=\"chosen again\"", hash_hex(plan->hash, hex), b->no);
+		c->stats.n_corrupt++;
+		memset(b->flags, 0, plan->window);
+		b->rows_stored = false;
+		b->scan_at = 0;
+	}
+	if (b->rows_stored && b->scan_at == plan->kept) {
+		block_label(c, plan, b);
+		return;
+	}
+	while (!b->rows_stored && b->scan_at < plan->window && *budget > 0) {
+		(*budget)--;
+		scan_position(c, plan, b, b->scan_at++);
+	}
+	if (b->rows_stored || b->scan_at < plan->window)
+		return;
+	b->state = BLOCK_SCORE;
+	if (plan->wire.mode == WIRE_MODE_NONE || b->n_scored == plan->window)
+		block_choose(c, plan, b);
+}
+
+void
+core__scan(struct core *c)
+{
+	uint64_t budget = SCAN_STEP, slots = 1;
+
+	for (const struct core_lease *l = c->leases; l != NULL; l = l->next)
+		slots += !l->expired;
+	for (const struct core_peer *p = c->peers; p != NULL; p = p->next)
+		slots += p->credit;
+	for (struct core_plan *plan = c->plans; plan != NULL; plan = plan->next) {
+		uint64_t target = plan->asked, n_blocks;
+
+		for (struct core_block *b = plan->blocks, *next; b != NULL && budget > 0; b = next) {
+			next = b->next;
+			if (b->state == BLOCK_SCAN)
+				scan_block(c, plan, b, &budget);
+		}
+		if (plan->released)
+			continue;
+		target = plan->ahead < plan->wire.n_rows - (target < plan->wire.n_rows ? target : plan->wire.n_rows) ? target + plan->ahead :
+		    plan->wire.n_rows;
+		n_blocks = target == 0 ? 0 : (target - 1) / plan->kept + 1;
+		/* As many open as the teachers at hand can work on, and as many again: not a whole plan in memory. */
+		while (budget > 0 && plan->frontier < n_blocks && !c->failed &&
+		    (plan->n_active == 0 || plan->n_active * plan->window < 2 * slots * c->lease_rows)) {
+			uint64_t no = plan->frontier;
+
+			plan->frontier += c->cfg.n_shards;
+			if (done_bit(c, plan, no) || block_find(plan, no) != NULL)
+				continue;
+			core__block_open(c, plan, no);
+			if (!c->failed)
+				scan_block(c, plan, block_find(plan, no), &budget);
+		}
+	}
+}
+
+/* ---- what happens to a sequence concerns every block it stands in ---- */
+
+static void
+each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i, uint8_t wants),
+    uint8_t wants)
+{
+	uint64_t n = c->cfg.corpus.n_windows, index = CORPUS_SEQ_INDEX(seq);
+
+	if (CORPUS_SEQ_NO(seq) != CORPUS_TRAIN || index >= n)
+		return;
+	for (struct core_plan *plan = c->plans; plan != NULL; plan = plan->next) {
+		uint64_t last_epoch = UINT64_MAX, at = 0;
+
+		for (struct core_block *b = plan->blocks, *next; b != NULL; b = next) {
+			uint64_t no = b->no, first = b->first, end = first + plan->window;
+
+			next = b->next;
+			for (uint64_t epoch = first / n; epoch * n < end; epoch++) {
+
+				if (epoch != last_epoch)
+					at = epoch * n + hash_order_inverse(plan->wire.seed, n, epoch, index);
+				last_epoch = epoch;
+				if (at >= first && at < end)
+					each(c, plan, b, at - first, wants);
+				if (block_find(plan, no) != b)
+					break;		/* that was its last change: closed */
+			}
+		}
+	}
+}
+
+static bool
+scanned(const struct core_block *b, uint64_t i)
+{
+	return b->state != BLOCK_SCAN || (!b->rows_stored && i < b->scan_at);
+}
+
+static void
+position_stored(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i, uint8_t wants)
+{
+	if (b->state == BLOCK_SCAN && b->rows_stored && (wants & WANT_LABEL) != 0 && (b->flags[i] & POS_KEPT) != 0) {
+		b->flags[i] |= POS_LABELLED;
+		return;
+	}
+	if (!scanned(b, i))
+		return;				/* the scan will see it */
+	if ((wants & WANT_LABEL) != 0 && (b->flags[i] & POS_LABELLED) == 0) {
+		if (b->state == BLOCK_LABEL && (b->flags[i] & POS_KEPT) != 0 && (b->flags[i] & POS_QUARANTINED) == 0)
+			b->n_labelled++;
+		b->flags[i] |= POS_LABELLED;
+	}
+	if ((wants & WANT_SCORE) != 0 && b->score != NULL && (b->flags[i] & POS_SCORED) == 0 &&
+	    core__score_of(c, core__order(c, plan, b->first + i), plan->wire.k, &b->score[i]) == 0) {
+		b->flags[i] |= POS_SCORED;
+		b->n_scored++;
+	}
+	if (b->state == BLOCK_SCORE && b->n_scored == plan->window) {
+		block_choose(c, plan, b);
+	} else if (b->state == BLOCK_LABEL && b->n_labelled == b->n_kept) {
+		set_done(c, plan, b->no);
+		block_close(plan, b);
+	}
+}
+
+void
+core__seq_stored(struct core *c, uint64_t seq, uint8_t wants)
+{
+	each_position(c, seq, position_stored, wants);
+}
+
+static void
+position_quarantined(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i, uint8_t wants)
+{
+	(void)wants;
+	if (!scanned(b, i) || (b->flags[i] & (POS_LABELLED | POS_QUARANTINED)) != 0)
+		return;
+	b->flags[i] |= POS_QUARANTINED;
+	if (b->state == BLOCK_LABEL && (b->flags[i] & POS_KEPT) != 0) {
+		b->n_labelled++;
+	} else if (b->score != NULL && b->state != BLOCK_CHOSEN) {
+		b->score[i] = NAN;
+		if ((b->flags[i] & POS_SCORED) == 0)
+			b->n_scored++;
+		b->flags[i] |= POS_SCORED;
+	}
+	if (b->state == BLOCK_SCORE && b->n_scored == plan->window) {
+		block_choose(c, plan, b);
+	} else if (b->state == BLOCK_LABEL && b->n_labelled == b->n_kept) {
+		set_done(c, plan, b->no);
+		block_close(plan, b);
+	}
+}
+
+void
+core__seq_quarantined(struct core *c, uint64_t seq)
+{
+	if (CORPUS_SEQ_NO(seq) == CORPUS_HELDOUT)
+		core__heldout_stored(c, seq);
+	each_position(c, seq, position_quarantined, 0);
+}
+
+static void
+position_free(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i, uint8_t wants)
+{
+	(void)c;
+	(void)plan;
+	(void)wants;
+	if (i < b->cursor)
+		b->cursor = i;
+}
+
+void
+core__seq_free(struct core *c, uint64_t seq)
+{
+	if (CORPUS_SEQ_NO(seq) == CORPUS_HELDOUT && CORPUS_SEQ_INDEX(seq) < c->held_cursor)
+		c->held_cursor = CORPUS_SEQ_INDEX(seq);
+	each_position(c, seq, position_free, 0);
+}
+
+/* ---- who gets what ---- */
+
+struct pick {
+	uint64_t seqs[WIRE_SEQS_MAX];
+	size_t n, max;
+	uint8_t wants;			/* all of a lease want the same */
+	bool single;
+	struct hash128 boot;		/* who it is for */
+	int64_t now_ms;
+};
+
+enum pick_answer { PICKED, PASSED, LATER };	/* PASSED: nothing to do there; LATER: there is, but not in this lease */
+
+static enum pick_answer
+pick_seq(struct core *c, struct pick *pick, uint64_t seq, uint8_t wants)
+{
+	const struct core_seq *s = core__seq(c, seq, false);
+
+	if (s != NULL) {
+		if (s->quarantined || (wants & (s->flight | s->pending) & WANT_SCORE) != 0)
+			return PASSED;		/* never label what a score under way may rule out */
+		wants &= (uint8_t)~(s->flight | s->pending);
+		if (wants == 0)
+			return PASSED;
+		if (s->not_before_ms > pick->now_ms)
+			return LATER;
+		/* Whoever reported an error gets it again only if nobody else takes it for a while. */
+		if (s->n_errors > 0 && hash_equal(s->error_boot, pick->boot) && pick->now_ms < s->not_before_ms + SAME_TEACHER_MS)
+			return LATER;
+	}
+	for (size_t i = 0; i < pick->n; i++)
+		if (pick->seqs[i] == seq)
+			return PASSED;		/* twice in a block that runs over the end of an epoch */
+	if (pick->n == pick->max || pick->single || (pick->n > 0 && wants != pick->wants))
+		return LATER;
+	if (s != NULL && s->single) {
+		if (pick->n > 0)
+			return LATER;
+		pick->single = true;
+	}
+	pick->wants = wants;
+	pick->seqs[pick->n++] = seq;
+	return PICKED;
+}
+
+static void
+pick_heldout(struct core *c, struct pick *pick)
+{
+	uint64_t keep = UINT64_MAX, i;
+
+	for (i = c->held_cursor; i < c->cfg.n_heldout && pick->n < pick->max && !pick->single; i++)
+		if ((c->held[i] & POS_SCORED) == 0 && pick_seq(c, pick, heldout_seq(i), WANT_SCORE) == LATER && keep == UINT64_MAX)
+			keep = i;
+	c->held_cursor = keep < i ? keep : i;
+}
+
+static void
+pick_block(struct core *c, const struct core_peer *peer, struct core_plan *plan, struct core_block *b, struct pick *pick)
+{
+	uint64_t keep = UINT64_MAX, i;
+
+	if (b->state == BLOCK_SCAN || b->state == BLOCK_CHOSEN || (b->state == BLOCK_SCORE && !peer->can_score) ||
+	    (b->state == BLOCK_LABEL && !peer->can_label))
+		return;
+	for (i = b->cursor; i < plan->window && pick->n < pick->max && !pick->single; i++) {
+		uint8_t wants = 0;
+
+		if (b->state == BLOCK_LABEL) {
+			if ((b->flags[i] & (POS_KEPT | POS_LABELLED | POS_QUARANTINED)) == POS_KEPT)
+				wants = WANT_LABEL;
+		} else if ((b->flags[i] & POS_SCORED) == 0) {
+			wants = WANT_SCORE;
+			if (c->same_model && peer->can_label && (b->flags[i] & POS_LABELLED) == 0)
+				wants |= WANT_LABEL;
+		}
+		if (wants != 0 && pick_seq(c, pick, core__order(c, plan, b->first + i), wants) == LATER && keep == UINT64_MAX)
+			keep = i;
+	}
+	b->cursor = keep < i ? keep : i;
+}
+
+static bool
+grant_one(struct core *c, struct core_peer *peer, int64_t now_ms)
+{
+	uint64_t frame = peer->max_message < c->cfg.max_message ? peer->max_message : c->cfg.max_message;
+	uint64_t fit = (frame - 1024) / (4 * ((uint64_t)c->cfg.corpus.context + 1) + 10);
+	struct pick *pick = calloc(1, sizeof(*pick));
+	struct core_plan *plan;
+	size_t n_plans = 0;
+	bool any = false;
+
+	if (pick == NULL) {
+		c->failed = true;
+		return false;
+	}
+	pick->max = c->lease_rows < fit ? c->lease_rows : fit;
+	pick->now_ms = now_ms;
+	pick->boot = peer->boot;
+	if (core__holds_single(c, peer->boot))	/* what else it held would come under suspicion too */
+		goto out;
+	if (peer->can_heldout) {
+		pick_heldout(c, pick);
+		if (pick->n > 0) {
+			core__lease_new(c, peer, WANT_SCORE, CACHE_SCORES_TEACHER, pick->seqs, pick->n, pick->single, now_ms);
+			any = true;
+			goto out;
+		}
+	}
+	for (plan = c->plans; plan != NULL; plan = plan->next)
+		n_plans++;
+	plan = c->turn != NULL ? c->turn : c->plans;
+	for (size_t i = 0; i < n_plans && pick->n == 0; i++) {
+		for (struct core_block *b = plan->blocks; b != NULL && pick->n < pick->max && !pick->single; b = b->next)
+			pick_block(c, peer, plan, b, pick);
+		plan = plan->next != NULL ? plan->next : c->plans;
+	}
+	if (pick->n > 0) {
+		c->turn = plan;
+		core__lease_new(c, peer, pick->wants, CACHE_SCORES_SCORER, pick->seqs, pick->n, pick->single, now_ms);
+		any = true;
+	}
+out:
+	free(pick);
+	return any;
+}
+
+void
+core__grant(struct core *c, int64_t now_ms)
+{
+	for (struct core_peer *p = c->peers; p != NULL; p = p->next)
+		while (p->role == WIRE_ROLE_TEACHER && p->credit > 0 && !p->released && !c->failed && grant_one(c, p, now_ms)) {
+			p->credit--;
+			p->busy_ms = now_ms;
+		}
+}

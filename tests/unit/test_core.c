@@ -1,0 +1,1163 @@
+/*
+ * The core replayed over a store in memory: teachers are functions, time is a number, a commit happens when the test says so.
+ * What rows must come out is worked out here the plain way: all scores, a sort, no leases.
+ */
+#include "check.h"
+
+#include "corpus/corpus.h"
+#include "labels/labels.h"
+#include "selectord/core.h"
+#include "selectord/select.h"
+
+enum { L = 5, WINDOWS = 50, HELD = 3, INBOX = 4096, LABEL_BYTES = 40 };
+
+struct held_op {
+	struct core_op *op;
+	struct held_op *next;
+};
+
+struct sim {
+	struct core *core;
+	struct core_config cfg;
+	struct core_store ask;
+	/* the disk */
+	bool has_score[2][WINDOWS + HELD], has_label[WINDOWS];
+	uint8_t score[2][WINDOWS + HELD][3 * L], label[WINDOWS][LABEL_BYTES];
+	struct {
+		struct hash128 plan;
+		uint64_t block;
+		size_t n;
+		struct cache_row *rows;
+	} blocks[256];
+	size_t n_blocks;
+	struct cache_plan plans[8];
+	size_t n_plans;
+	struct cache_attempts attempts[WINDOWS];
+	struct cache_quarantine quarantine[WINDOWS];
+	size_t n_quarantine;
+	/* on the way to it */
+	struct held_op *first, **last;
+	uint64_t durable;
+	bool hold_commits;
+	/* what came out, and has not been looked at */
+	struct core_message inbox[INBOX];
+	size_t n_inbox;
+	int64_t now;
+	size_t n_leased[WINDOWS], n_labels_asked, n_scores_asked, n_early;
+	char last_refusal[256];
+};
+
+static size_t
+slot(uint64_t seq)
+{
+	return (size_t)CORPUS_SEQ_INDEX(seq) + (CORPUS_SEQ_NO(seq) == CORPUS_HELDOUT ? WINDOWS : 0);
+}
+
+/* What a teacher says: pure functions of the sequence. */
+static void
+make_score(uint64_t seq, uint8_t out[3 * L])
+{
+	float loss[L];
+	int32_t rank[L];
+	uint32_t w[4];
+
+	for (uint32_t t = 0; t < L; t++) {
+		hash_chance(99, HASH_PURPOSE_GENERATE, seq, t, 0, w);
+		loss[t] = (float)(w[0] % 5000) / 1000;
+		rank[t] = (int32_t)(w[1] % 14);
+	}
+	REQUIRE(labels_scores_encode(loss, rank, L, out, NULL) == 0);
+}
+
+static void
+make_label(uint64_t seq, uint8_t out[LABEL_BYTES])
+{
+	memset(out, 0, LABEL_BYTES);
+	snprintf((char *)out, LABEL_BYTES, "label of %llu", (unsigned long long)seq);
+}
+
+static int
+ask_label(void *arg, uint64_t seq, struct cache_bytes *out)
+{
+	struct sim *s = arg;
+
+	if (!s->has_label[slot(seq)])
+		return ERR_NOT_FOUND;
+	*out = (struct cache_bytes){s->label[slot(seq)], LABEL_BYTES};
+	return 0;
+}
+
+static int
+ask_scores(void *arg, enum cache_scores set, uint64_t seq, struct cache_bytes *out)
+{
+	struct sim *s = arg;
+
+	if (!s->has_score[set][slot(seq)])
+		return ERR_NOT_FOUND;
+	*out = (struct cache_bytes){s->score[set][slot(seq)], 3 * L};
+	return 0;
+}
+
+static int
+ask_rows(void *arg, struct hash128 plan, uint64_t block, uint64_t first, size_t n, struct cache_row *out)
+{
+	struct sim *s = arg;
+
+	for (size_t i = 0; i < s->n_blocks; i++)
+		if (hash_equal(s->blocks[i].plan, plan) && s->blocks[i].block == block) {
+			if (first + n > s->blocks[i].n)
+				return ERR_RANGE;
+			memcpy(out, s->blocks[i].rows + first, n * sizeof(*out));
+			return 0;
+		}
+	return ERR_NOT_FOUND;
+}
+
+static int
+ask_rows_count(void *arg, struct hash128 plan, uint64_t block, uint64_t *n)
+{
+	struct sim *s = arg;
+
+	for (size_t i = 0; i < s->n_blocks; i++)
+		if (hash_equal(s->blocks[i].plan, plan) && s->blocks[i].block == block) {
+			*n = s->blocks[i].n;
+			return 0;
+		}
+	return ERR_NOT_FOUND;
+}
+
+static int
+ask_plan(void *arg, struct hash128 plan, struct cache_plan *out)
+{
+	struct sim *s = arg;
+
+	for (size_t i = 0; i < s->n_plans; i++)
+		if (hash_equal(s->plans[i].hash, plan)) {
+			*out = s->plans[i];
+			return 0;
+		}
+	return ERR_NOT_FOUND;
+}
+
+static int
+ask_tokens(void *arg, uint64_t seq, int32_t *out)
+{
+	(void)arg;
+	for (int i = 0; i <= L; i++)
+		out[i] = (int32_t)(CORPUS_SEQ_INDEX(seq) % 90) + i;
+	return 0;
+}
+
+static int
+ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)
+{
+	uint8_t want[LABEL_BYTES];
+
+	(void)arg;
+	make_label(seq, want);
+	return len == LABEL_BYTES && memcmp(bytes, want, 12) == 0 ? 0 : err_note_set(note, ERR_MISMATCH, "label");
+}
+
+static void
+apply(struct sim *s, const struct core_op *op)
+{
+	size_t at = slot(op->seq);
+
+	switch (op->kind) {
+	case CORE_OP_RESULT:
+		if (op->scores != NULL) {
+			CHECK(!s->has_score[op->set][at]);
+			memcpy(s->score[op->set][at], op->scores, 3 * L);
+			s->has_score[op->set][at] = true;
+		}
+		if (op->label != NULL) {
+			memcpy(s->label[at], op->label, LABEL_BYTES);
+			s->has_label[at] = true;
+		}
+		break;
+	case CORE_OP_ROWS:
+		for (size_t i = 0; i < s->n_blocks; i++)	/* written once */
+			CHECK(s->blocks[i].block != op->block || !hash_equal(s->blocks[i].plan, op->plan_hash));
+		REQUIRE(s->n_blocks < 256);
+		s->blocks[s->n_blocks].plan = op->plan_hash;
+		s->blocks[s->n_blocks].block = op->block;
+		s->blocks[s->n_blocks].n = op->n_rows;
+		s->blocks[s->n_blocks].rows = malloc(op->n_rows * sizeof(*op->rows));
+		memcpy(s->blocks[s->n_blocks++].rows, op->rows, op->n_rows * sizeof(*op->rows));
+		for (size_t i = 0; i < op->n_drops; i++) {
+			s->has_label[slot(op->drops[i])] = false;
+		}
+		break;
+	case CORE_OP_DROP_LABEL:
+		s->has_label[at] = false;
+		break;
+	case CORE_OP_DROP_SCORES:
+		s->has_score[op->set][at] = false;
+		break;
+	case CORE_OP_PLAN: {
+		size_t i = 0;
+
+		while (i < s->n_plans && !hash_equal(s->plans[i].hash, op->plan.hash))
+			i++;
+		s->plans[i] = op->plan;
+		s->n_plans += i == s->n_plans;
+		break;
+	}
+	case CORE_OP_ATTEMPTS:
+		s->attempts[at] = op->attempts;
+		break;
+	case CORE_OP_DROP_ATTEMPTS:
+		memset(&s->attempts[at], 0, sizeof(s->attempts[at]));
+		break;
+	case CORE_OP_QUARANTINE:
+		s->quarantine[s->n_quarantine++] = op->quarantine;
+		break;
+	}
+}
+
+/* Messages are kept (with their arrays) until the test looks; records are committed at once unless held back. */
+static void
+pump(struct sim *s)
+{
+	for (bool more = true; more;) {
+		struct core_out *out = (struct core_out *)(uintptr_t)core_out(s->core);
+
+		more = false;
+		for (size_t i = 0; i < out->n_messages; i++) {
+			struct core_message *m = &out->messages[i];
+
+			REQUIRE(s->n_inbox < INBOX);
+			if (m->msg.type == WIRE_ROWS) {		/* its labels are borrowed: look now */
+				for (size_t r = 0; r < m->msg.rows.n_rows; r++) {
+					uint8_t want[LABEL_BYTES];
+
+					make_label(m->msg.rows.rows[r].seq, want);
+					CHECK(m->msg.rows.rows[r].quarantined ? m->msg.rows.rows[r].label.len == 0 :
+					    m->msg.rows.rows[r].label.len == LABEL_BYTES && memcmp(m->msg.rows.rows[r].label.bytes, want, 12) == 0);
+				}
+			}
+			if (m->msg.type == WIRE_REFUSE)
+				snprintf(s->last_refusal, sizeof(s->last_refusal), "%s", m->msg.refuse.field);
+			s->inbox[s->n_inbox++] = *m;
+			m->memory[0] = m->memory[1] = NULL;	/* the test's now; leaked on purpose is nothing: freed in take() */
+		}
+		for (size_t i = 0; i < out->n_ops; i++) {
+			struct held_op *h = calloc(1, sizeof(*h));
+
+			h->op = out->ops[i];
+			out->ops[i] = NULL;
+			*s->last = h;
+			s->last = &h->next;
+		}
+		core_clear(s->core);
+		if (!s->hold_commits && s->first != NULL) {
+			for (struct held_op *h; (h = s->first) != NULL; free(h)) {
+				CHECK(h->op->no == s->durable + 1);
+				s->durable = h->op->no;
+				apply(s, h->op);
+				core_op_free(&h->op);
+				s->first = h->next;
+			}
+			s->last = &s->first;
+			CHECK(core_durable(s->core, s->durable, s->now) == 0);
+			more = true;
+		}
+	}
+}
+
+/* The next message for a peer that may be sent by now; type WIRE_NONE if there is none. The arrays live until sim_end. */
+static struct core_message
+take(struct sim *s, uint64_t peer, enum wire_type type)
+{
+	for (size_t i = 0; i < s->n_inbox; i++)
+		if (s->inbox[i].peer == peer && s->inbox[i].after <= s->durable && (type == WIRE_NONE || s->inbox[i].msg.type == type)) {
+			struct core_message m = s->inbox[i];
+
+			memmove(&s->inbox[i], &s->inbox[i + 1], (--s->n_inbox - i) * sizeof(m));
+			return m;
+		}
+	return (struct core_message){.msg.type = WIRE_NONE};
+}
+
+static void
+done_with(struct core_message *m)
+{
+	free(m->memory[0]);
+	free(m->memory[1]);
+}
+
+static const struct hash128 teacher = {10, 10}, early = {11, 11};
+
+static void
+sim_config(struct sim *s, uint32_t shard, uint32_t n_shards, bool two_models)
+{
+	memset(s, 0, sizeof(*s));
+	s->last = &s->first;
+	s->now = 1000;
+	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_tokens, ask_check_label};
+	s->cfg = (struct core_config){
+		.boot_id = {9, 9}, .shard = shard, .n_shards = n_shards, .max_message = 1 << 16, .lease_rows = 4, .lease_ms = 1000, .n_valid = 100,
+		.record_max = 200,
+		.corpus = {true, {true, {1, 1}}, L, WINDOWS, {true, {2, 2}}, 100},
+		.label_set = {true, {true, {3, 3}}, {true, teacher}, "fp32/x", WIRE_LABEL_SAMPLED, 8, 1.0f, 7, 1},
+		.score_set = {true, {true, {4, 4}}, {true, two_models ? early : teacher}, "fp32/x", 1},
+	};
+}
+
+static void
+sim_start(struct sim *s)
+{
+	struct err_note note;
+
+	REQUIRE(core_new(&s->core, &s->cfg, &s->ask, &note) == 0);
+	s->durable = 0;
+	for (size_t i = 0; i < WINDOWS; i++)
+		if (s->attempts[i].n_dead > 0 || s->attempts[i].n_errors > 0)
+			CHECK(core_load_attempts(s->core, &s->attempts[i]) == 0);
+	for (size_t i = 0; i < s->n_quarantine; i++)
+		CHECK(core_load_quarantine(s->core, &s->quarantine[i]) == 0);
+}
+
+/* The process is gone; what was not committed too. */
+static void
+sim_stop(struct sim *s)
+{
+	for (size_t i = 0; i < s->n_inbox; i++)
+		done_with(&s->inbox[i]);
+	s->n_inbox = 0;
+	for (struct held_op *h; (h = s->first) != NULL; free(h)) {
+		s->first = h->next;
+		core_op_free(&h->op);
+	}
+	s->last = &s->first;
+	core_destroy(&s->core);
+}
+
+static void
+sim_end(struct sim *s)
+{
+	sim_stop(s);
+	for (size_t i = 0; i < s->n_blocks; i++)
+		free(s->blocks[i].rows);
+	free(s);
+}
+
+static struct sim *
+sim_new(void)
+{
+	struct sim *s = calloc(1, sizeof(*s));
+
+	REQUIRE(s != NULL);
+	sim_config(s, 0, 1, false);
+	return s;
+}
+
+static void
+say(struct sim *s, uint64_t peer, const struct wire_message *m)
+{
+	CHECK(core_message(s->core, peer, m, s->now) == 0);
+	pump(s);
+}
+
+static void
+pass(struct sim *s, int64_t ms)
+{
+	s->now += ms;
+	CHECK(core_tick(s->core, s->now) == 0);
+	pump(s);
+}
+
+static void
+hello_teacher(struct sim *s, uint64_t peer, uint64_t boot)
+{
+	struct wire_message m = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TEACHER, .boot_id = {boot, 0}, .name = "t",
+	    .max_message = 1 << 16, .n_models = 2}};
+
+	m.hello.models[0] = (struct wire_model){teacher, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
+	m.hello.models[1] = (struct wire_model){early, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
+	say(s, peer, &m);
+}
+
+static void
+credit(struct sim *s, uint64_t peer, uint32_t n)
+{
+	say(s, peer, &(struct wire_message){.type = WIRE_LEASE_REQUEST, .lease_request = {n}});
+}
+
+static struct wire_plan
+plan_of(uint32_t seed, enum wire_mode mode, uint64_t n_rows)
+{
+	return (struct wire_plan){.present = true, .seed = seed, .batch = 4, .mode = mode, .k = 10, .window = 8, .keep = 0.5, .n_rows = n_rows,
+	    .label_ahead_rows = UINT64_MAX};
+}
+
+static struct hash128
+hello_trainer(struct sim *s, uint64_t peer, const struct wire_plan *plan)
+{
+	struct wire_message m = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = {peer, 77}, .name = "r",
+	    .max_message = 1 << 16, .corpus = s->cfg.corpus, .plan = *plan}};
+	struct core_message w;
+
+	say(s, peer, &m);
+	w = take(s, peer, WIRE_WELCOME);
+	REQUIRE(w.msg.type == WIRE_WELCOME);
+	CHECK(w.msg.welcome.plan_hash.known);
+	return w.msg.welcome.plan_hash.hash;
+}
+
+/* One lease worked on: results for its sequences but those of `not` (UINT64_MAX: for all). */
+static void
+work(struct sim *s, uint64_t peer, const struct core_message *lease, uint64_t not)
+{
+	const struct wire_lease *l = &lease->msg.lease;
+	struct wire_result_row rows[64] = {0};
+	uint8_t scores[64][3 * L], label[64][LABEL_BYTES];
+	struct wire_message m = {.type = WIRE_RESULT, .result = {l->lease_id, rows, 0}};
+
+	for (size_t i = 0; i < l->n_seqs; i++) {
+		size_t n = m.result.n_rows;
+
+		if (l->seqs[i] == not)
+			continue;
+		rows[n].seq = l->seqs[i];
+		if (l->want_score) {
+			make_score(l->seqs[i], scores[n]);
+			rows[n].scores = (struct wire_bytes){scores[n], 3 * L};
+		}
+		if (l->want_label) {
+			make_label(l->seqs[i], label[n]);
+			rows[n].label = (struct wire_bytes){label[n], LABEL_BYTES};
+		}
+		m.result.n_rows++;
+	}
+	if (m.result.n_rows > 0)
+		say(s, peer, &m);
+}
+
+static void
+count_lease(struct sim *s, const struct wire_lease *l)
+{
+	s->n_scores_asked += l->want_score ? l->n_seqs : 0;
+	s->n_labels_asked += l->want_label ? l->n_seqs : 0;
+}
+
+/* Teachers peers[0..n) work until nothing is leased any more; every DONE must be durable, which take() makes sure of. */
+static void
+work_all(struct sim *s, const uint64_t *peers, size_t n)
+{
+	for (bool any = true; any;) {
+		any = false;
+		for (size_t i = 0; i < n; i++) {
+			struct core_message m;
+
+			credit(s, peers[i], 2);
+			while ((m = take(s, peers[i], WIRE_LEASE)).msg.type == WIRE_LEASE) {
+				count_lease(s, &m.msg.lease);
+				work(s, peers[i], &m, UINT64_MAX);
+				done_with(&m);
+				any = true;
+			}
+			while ((m = take(s, peers[i], WIRE_DONE)).msg.type == WIRE_DONE)
+				done_with(&m);
+		}
+		pass(s, 10);
+	}
+}
+
+/* Rows [first, first + count) asked for and looked at; rows come in as many answers as the core likes. Returns how many came. */
+static size_t
+fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_t count, uint64_t *seqs, bool *quarantined)
+{
+	size_t n = 0;
+
+	while (n < count) {
+		struct core_message m;
+
+		say(s, peer, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {5, plan, first + n, (uint32_t)(count - n), 0}});
+		if ((m = take(s, peer, WIRE_ROWS)).msg.type != WIRE_ROWS)
+			break;
+		CHECK(m.msg.rows.first_row == first + n && m.msg.rows.n_rows >= 1 && m.msg.rows.n_rows <= count - n);
+		for (size_t i = 0; i < m.msg.rows.n_rows && n < count; i++, n++) {
+			seqs[n] = m.msg.rows.rows[i].seq;
+			if (quarantined != NULL)
+				quarantined[n] = m.msg.rows.rows[i].quarantined;
+		}
+		done_with(&m);
+	}
+	return n;
+}
+
+/* The rows as the method says, without a core: row g = the (g mod K)-th kept of block g div K. bad: never eligible. */
+static void
+reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out)
+{
+	uint64_t W = plan->window, K = plan->mode == WIRE_MODE_NONE ? W : W / 2;
+
+	for (uint64_t g = 0; g < n_rows; g++) {
+		uint64_t block = g / K, kept = 0;
+		double S[64];
+
+		for (uint64_t i = 0; i < W; i++) {
+			uint64_t seq = hash_order(plan->seed, WINDOWS, block * W + i);
+			float loss[L], masked[L];
+			uint8_t bytes[3 * L], rank[L];
+
+			make_score(seq, bytes);
+			labels_scores_decode(bytes, sizeof(bytes), L, loss, rank, NULL);
+			for (int t = 0; t < L; t++)
+				masked[t] = rank[t] < plan->k ? loss[t] : 0;
+			for (int a = 0; a < L; a++)
+				for (int b = a + 1; b < L; b++)
+					if (masked[b] < masked[a]) {
+						float x = masked[a];
+
+						masked[a] = masked[b];
+						masked[b] = x;
+					}
+			S[i] = seq == bad ? -1 : masked[L / 2];
+		}
+		for (uint64_t i = 0; i < W; i++) {
+			uint64_t better = 0;
+
+			for (uint64_t j = 0; j < W; j++)
+				better += S[j] > S[i] || (S[j] == S[i] && j < i);
+			if ((plan->mode == WIRE_MODE_NONE || better < K) && kept++ == g % K)
+				out[g] = hash_order(plan->seed, WINDOWS, block * W + i);
+		}
+	}
+}
+
+static const uint64_t both[] = {1, 2};
+
+/* Rows are what the method says: two modes, one model or two, one shard or two, over the end of an epoch. */
+static void
+test_rows(void)
+{
+	static const struct {
+		const char *what;
+		enum wire_mode mode;
+		bool two_models;
+		uint32_t n_shards;
+	} cases[] = {
+		{"salt_ds", WIRE_MODE_SALT_DS, false, 1}, {"none", WIRE_MODE_NONE, false, 1}, {"salt_ds, two models", WIRE_MODE_SALT_DS, true, 1},
+		{"salt_ds, two shards", WIRE_MODE_SALT_DS, false, 2}, {"none, three shards", WIRE_MODE_NONE, true, 3},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct wire_plan plan = plan_of(3, cases[i].mode, 70);
+		uint64_t K = cases[i].mode == WIRE_MODE_NONE ? 8 : 4, want[70], got[70];
+		struct sim *shard[3];
+		struct hash128 hash = {0};
+
+		reference(&plan, 70, UINT64_MAX, want);
+		for (uint32_t n = 0; n < cases[i].n_shards; n++) {
+			shard[n] = calloc(1, sizeof(struct sim));
+			sim_config(shard[n], n, cases[i].n_shards, cases[i].two_models);
+			sim_start(shard[n]);
+			hello_teacher(shard[n], 1, 1);
+			hello_teacher(shard[n], 2, 2);
+			hash = hello_trainer(shard[n], 50, &plan);
+			work_all(shard[n], both, 2);
+		}
+		for (uint64_t g = 0; g < 70;) {
+			struct sim *s = shard[g / K % cases[i].n_shards];
+			uint32_t count = (uint32_t)(70 - g < 6 ? 70 - g : 6);
+			size_t n;
+
+			if (cases[i].n_shards > 1 && count > K - g % K)
+				count = (uint32_t)(K - g % K);
+			n = fetch(s, 50, hash, g, count, got + g, NULL);
+			CHECK_ROW(cases[i].what, n == count);
+			if (n == 0)
+				break;
+			g += n;
+		}
+		CHECK_ROW(cases[i].what, memcmp(want, got, sizeof(want)) == 0);
+		for (uint32_t n = 0; n < cases[i].n_shards; n++) {
+			struct core_stats st;
+
+			core_stats(shard[n]->core, &st);
+			CHECK_ROW(cases[i].what, st.n_leases == 0);
+			CHECK_ROW(cases[i].what, st.n_waiting == 0);
+			CHECK_ROW(cases[i].what, st.n_bad_results == 0);
+			CHECK_ROW(cases[i].what, st.n_leases_expired == 0);
+			sim_end(shard[n]);
+		}
+	}
+}
+
+/* Labels nobody keeps are dropped with the block's rows; kept ones of two models are the only ones asked for. */
+static void
+test_labels_kept(void)
+{
+	struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 24);	/* six blocks of 8: 48 of 50 windows */
+
+	for (int two = 0; two < 2; two++) {
+		struct sim *s = sim_new();
+		size_t n = 0;
+
+		sim_config(s, 0, 1, two);
+		sim_start(s);
+		hello_teacher(s, 1, 1);
+		hello_trainer(s, 50, &plan);
+		work_all(s, both, 1);
+		for (size_t i = 0; i < WINDOWS; i++)
+			n += s->has_label[i];
+		CHECK(n == 24);
+		CHECK(s->n_scores_asked == 48);
+		CHECK(s->n_labels_asked == (two ? 24u : 48u));	/* one model: both in one pass */
+		sim_end(s);
+	}
+}
+
+/* A DONE waits for the commit; so does the answer to a row request. */
+static void
+test_acknowledged_after_commit(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 8);
+	struct hash128 hash;
+	struct core_message m;
+	uint64_t seqs[8];
+
+	sim_start(s);
+	hello_teacher(s, 1, 1);
+	hash = hello_trainer(s, 50, &plan);
+	s->hold_commits = true;
+	credit(s, 1, 2);
+	for (int i = 0; i < 2; i++) {
+		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+		work(s, 1, &m, UINT64_MAX);
+		work(s, 1, &m, UINT64_MAX);		/* and again: still one record */
+		done_with(&m);
+	}
+	CHECK(take(s, 1, WIRE_DONE).msg.type == WIRE_NONE);
+	CHECK(fetch(s, 50, hash, 0, 8, seqs, NULL) == 0);
+	credit(s, 1, 2);
+	CHECK(take(s, 1, WIRE_LEASE).msg.type == WIRE_NONE);	/* in hand: not leased again */
+	s->hold_commits = false;
+	pump(s);
+	CHECK((m = take(s, 1, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 4);
+	done_with(&m);
+	CHECK((m = take(s, 50, WIRE_ROWS)).msg.type == WIRE_ROWS && m.msg.rows.n_rows == 8);	/* the waiting request */
+	done_with(&m);
+	sim_end(s);
+}
+
+/* The process dies with records not committed: they were not acknowledged, and come again. */
+static void
+test_restart(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 70);
+	uint64_t want[70], got[70];
+	struct hash128 hash;
+
+	reference(&plan, 70, UINT64_MAX, want);
+	for (int round = 0; round < 40; round++) {
+		struct core_message m;
+
+		sim_start(s);
+		s->hold_commits = false;
+		hello_teacher(s, 1, 1);
+		hash = hello_trainer(s, 50, &plan);
+		credit(s, 1, 3);
+		for (int i = 0; i < 3 && (m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE; i++) {
+			s->hold_commits = i == 2;
+			work(s, 1, &m, UINT64_MAX);
+			done_with(&m);
+		}
+		fetch(s, 50, hash, 0, 70, got, NULL);
+		sim_stop(s);
+	}
+	sim_start(s);
+	s->hold_commits = false;
+	hello_teacher(s, 1, 1);
+	hash = hello_trainer(s, 50, &plan);
+	work_all(s, both, 1);
+	CHECK(fetch(s, 50, hash, 0, 70, got, NULL) == 70 && memcmp(want, got, sizeof(got)) == 0);
+	sim_end(s);
+}
+
+/* A poison sequence: whoever gets it vanishes. Its lease comes back as singles; three teachers later it is in quarantine, alone. */
+static void
+test_poison(void)
+{
+	for (int mode = 0; mode < 2; mode++) {
+		struct sim *s = sim_new();
+		struct wire_plan plan = plan_of(3, mode == 0 ? WIRE_MODE_NONE : WIRE_MODE_SALT_DS, 24);
+		uint64_t poison = hash_order(3, WINDOWS, 5), want[24], got[24], boot = 1, n_bad = 0;
+		bool quarantined[24];
+		struct hash128 hash;
+
+		sim_start(s);
+		hello_trainer(s, 50, &plan);
+		for (int round = 0; round < 300; round++) {
+			struct core_message m;
+			bool died = false;
+
+			hello_teacher(s, boot, boot);
+			credit(s, boot, 2);
+			while (!died && (m = take(s, boot, WIRE_LEASE)).msg.type == WIRE_LEASE) {
+				for (size_t i = 0; i < m.msg.lease.n_seqs; i++)
+					died |= m.msg.lease.seqs[i] == poison;
+				if (!died)
+					work(s, boot, &m, UINT64_MAX);
+				done_with(&m);
+				if (!died)
+					credit(s, boot, 2);
+			}
+			if (died) {
+				if (round % 2 == 0) {		/* selectord is started again in between: attempts are on the disk */
+					pass(s, 1500);
+					sim_stop(s);
+					sim_start(s);
+					hello_trainer(s, 50, &plan);
+				}
+				boot++;
+			}
+			pass(s, 1500);			/* its lease ends */
+		}
+		CHECK(s->n_quarantine == 1 && s->quarantine[0].seq == poison);
+		CHECK(boot >= 4 && boot <= 6);		/* the first lease, three singles; a restart may cost one more */
+		hash = hello_trainer(s, 50, &plan);	/* silent for so long, it was forgotten */
+		CHECK(fetch(s, 50, hash, 0, 24, got, quarantined) == 24);
+		reference(&plan, 24, mode == 0 ? UINT64_MAX : poison, want);
+		CHECK(memcmp(want, got, sizeof(want)) == 0);
+		for (int i = 0; i < 24; i++) {
+			n_bad += quarantined[i];
+			CHECK(!quarantined[i] || got[i] == poison);
+		}
+		CHECK(n_bad == (mode == 0 ? 1 : 0));	/* kept with weight 0 in none, not eligible in salt_ds */
+		sim_end(s);
+	}
+}
+
+/* Handing back, leaving, a slow holder with a late result: none of it counts against a sequence. */
+static void
+test_leases_end(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 8);
+	struct core_stats st;
+	struct core_message m, again;
+
+	sim_start(s);
+	hello_trainer(s, 50, &plan);
+	for (uint64_t t = 1; t <= 8; t++) {
+		hello_teacher(s, t, t);
+		credit(s, t, 1);
+		REQUIRE((m = take(s, t, WIRE_LEASE)).msg.type == WIRE_LEASE);
+		CHECK(m.msg.lease.n_seqs == 4);		/* never singles */
+		if (t % 2 == 0)
+			say(s, t, &(struct wire_message){.type = WIRE_LEASE_RETURN, .lease_return = {m.msg.lease.lease_id}});
+		say(s, t, &(struct wire_message){.type = WIRE_BYE, .bye = {"done"}});
+		done_with(&m);
+	}
+	/* renewed with progress: it lives; without: it ends, renewed or not */
+	hello_teacher(s, 20, 20);
+	credit(s, 20, 1);
+	REQUIRE((m = take(s, 20, WIRE_LEASE)).msg.type == WIRE_LEASE);
+	for (uint64_t i = 1; i <= 20; i++) {
+		pass(s, 500);
+		say(s, 20, &(struct wire_message){.type = WIRE_LEASE_RENEW, .lease_renew = {m.msg.lease.lease_id, i}});
+	}
+	core_stats(s->core, &st);
+	CHECK(st.n_leases == 1 && st.n_leases_expired == 0);
+	for (int i = 0; i < 20; i++) {
+		pass(s, 500);
+		say(s, 20, &(struct wire_message){.type = WIRE_LEASE_RENEW, .lease_renew = {m.msg.lease.lease_id, 20}});
+	}
+	core_stats(s->core, &st);
+	CHECK(st.n_leases == 0 && st.n_leases_expired == 1);
+	/* now it is leased to another as singles; the late result is taken all the same */
+	hello_teacher(s, 21, 21);
+	credit(s, 21, 1);
+	REQUIRE((again = take(s, 21, WIRE_LEASE)).msg.type == WIRE_LEASE);
+	CHECK(again.msg.lease.n_seqs == 1);
+	work(s, 20, &m, UINT64_MAX);
+	done_with(&m);
+	CHECK((m = take(s, 20, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 4);
+	done_with(&m);
+	work(s, 21, &again, UINT64_MAX);			/* a second one of the same */
+	CHECK((m = take(s, 21, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 1);
+	done_with(&m);
+	core_stats(s->core, &st);
+	CHECK(st.n_duplicates == 1 && st.n_differed == 0 && st.n_dead == 0 && st.n_labels == 4);
+	done_with(&again);
+	sim_end(s);
+}
+
+static void
+test_bad_results(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 16);
+	struct wire_result_row row = {0};
+	struct core_stats st;
+	struct core_message m, other;
+	uint8_t label[LABEL_BYTES];
+
+	sim_start(s);
+	hello_trainer(s, 50, &plan);
+	hello_teacher(s, 1, 1);
+	hello_teacher(s, 2, 2);
+	credit(s, 1, 1);
+	credit(s, 2, 1);
+	REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+	REQUIRE((other = take(s, 2, WIRE_LEASE)).msg.type == WIRE_LEASE);
+	/* a label of another sequence; one of a lease that another holds; no label at all */
+	row.seq = m.msg.lease.seqs[0];
+	make_label(m.msg.lease.seqs[1], label);
+	row.label = (struct wire_bytes){label, LABEL_BYTES};
+	say(s, 1, &(struct wire_message){.type = WIRE_RESULT, .result = {m.msg.lease.lease_id, &row, 1}});
+	row.seq = other.msg.lease.seqs[0];
+	say(s, 1, &(struct wire_message){.type = WIRE_RESULT, .result = {m.msg.lease.lease_id, &row, 1}});
+	core_stats(s->core, &st);
+	CHECK(st.n_bad_results == 2 && st.n_labels == 0 && st.n_refused == 0);
+	row.seq = m.msg.lease.seqs[0];
+	row.label.len = 0;
+	say(s, 1, &(struct wire_message){.type = WIRE_RESULT, .result = {m.msg.lease.lease_id, &row, 1}});
+	core_stats(s->core, &st);
+	CHECK(st.n_refused == 1 && st.n_teachers == 1);
+	done_with(&m);
+	CHECK((m = take(s, 1, WIRE_REFUSE)).msg.type == WIRE_REFUSE && m.end);
+	/* what it held goes to the other at once */
+	credit(s, 2, 4);
+	for (int i = 0; i < 3; i++) {
+		CHECK((m = take(s, 2, WIRE_LEASE)).msg.type == WIRE_LEASE);
+		done_with(&m);
+	}
+	done_with(&other);
+	/* from one who never said HELLO */
+	credit(s, 99, 1);
+	CHECK((m = take(s, 99, WIRE_REFUSE)).msg.type == WIRE_REFUSE && m.msg.refuse.retry_ms > 0 && !m.end);
+	sim_end(s);
+}
+
+/* Two teachers report the same sequence: quarantine. One alone gets three tries. */
+static void
+test_errors(void)
+{
+	for (uint64_t n_teachers = 1; n_teachers <= 2; n_teachers++) {
+		struct sim *s = sim_new();
+		struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 8);
+		uint64_t bad = hash_order(3, WINDOWS, 2);
+		int n_errors = 0;
+
+		sim_start(s);
+		hello_trainer(s, 50, &plan);
+		for (int round = 0; round < 40; round++)
+			for (uint64_t t = 1; t <= n_teachers; t++) {
+				struct core_message m;
+
+				if (round == 0)
+					hello_teacher(s, t, t);
+				credit(s, t, 1);
+				if ((m = take(s, t, WIRE_LEASE)).msg.type == WIRE_LEASE) {
+					for (size_t i = 0; i < m.msg.lease.n_seqs; i++)
+						if (m.msg.lease.seqs[i] == bad) {
+							struct wire_result_row row = {.seq = bad, .error = "logits are not finite"};
+
+							say(s, t, &(struct wire_message){.type = WIRE_RESULT, .result = {m.msg.lease.lease_id, &row, 1}});
+							n_errors++;
+						}
+					work(s, t, &m, bad);
+					done_with(&m);
+				}
+				pass(s, 500);
+			}
+		CHECK(s->n_quarantine == 1 && s->quarantine[0].seq == bad);
+		CHECK(n_errors == (n_teachers == 1 ? 3 : 2));
+		sim_end(s);
+	}
+}
+
+static void
+test_refusals(void)
+{
+	struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 16);
+	struct sim *s = sim_new();
+	struct core_message m;
+	struct wire_message good = {.type = WIRE_HELLO}, h;
+
+	sim_start(s);
+	good.hello = (struct wire_hello){.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = {5, 5}, .name = "r", .max_message = 1 << 16,
+	    .corpus = s->cfg.corpus, .plan = plan};
+	for (int i = 0; i < 12; i++) {
+		const char *field = "";
+
+		h = good;
+		switch (i) {
+		case 0: h.hello.corpus.fingerprint.hash.lo++; field = "corpus.fingerprint"; break;
+		case 1: h.hello.corpus.context++; field = "corpus.context"; break;
+		case 2: h.hello.corpus.tokenizer.hash.hi++; field = "corpus.tokenizer"; break;
+		case 3: h.hello.corpus.vocab_size++; field = "corpus.vocab_size"; break;
+		case 4: h.hello.label_set = s->cfg.label_set; h.hello.label_set.hash.known = false; h.hello.label_set.tau = 0.5f; field = "label_set.tau"; break;
+		case 5: h.hello.plan.hash = (struct wire_id){true, {6, 6}}; field = "plan.hash"; break;
+		case 6: h.hello.plan.k = 256; field = "plan.k"; break;
+		case 7: h.hello.plan.keep = 0.1; field = "plan.keep"; break;
+		case 8: h.hello.max_message = 1100; field = "max_message"; break;
+		case 9: h.hello.protocol_version = 2; field = "protocol_version"; break;
+		default:
+			h.hello.role = WIRE_ROLE_TEACHER;
+			h.hello.corpus.present = h.hello.plan.present = false;
+			h.hello.n_models = 1;
+			h.hello.models[0] = (struct wire_model){teacher, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
+			if (i == 10) {
+				h.hello.models[0].fingerprint.lo++;
+				field = "models.fingerprint";
+			} else {
+				h.hello.models[0].compute_class[0] = 'b';
+				field = "models.compute_class";
+			}
+		}
+		say(s, 60, &h);
+		m = take(s, 60, WIRE_NONE);
+		CHECK_ROW(field, m.msg.type == WIRE_REFUSE && m.end && m.msg.refuse.retry_ms == 0);
+		CHECK_STR(m.msg.refuse.field, field);
+		CHECK_ROW(field, m.msg.refuse.expected[0] != '\0' && m.msg.refuse.found[0] != '\0' && strcmp(m.msg.refuse.expected, m.msg.refuse.found) != 0);
+	}
+	say(s, 60, &good);
+	CHECK(take(s, 60, WIRE_NONE).msg.type == WIRE_WELCOME);
+	/* a record set that no frame could carry is refused at the start */
+	sim_stop(s);
+	s->cfg.record_max = 1 << 16;
+	CHECK(core_new(&s->core, &s->cfg, &s->ask, NULL) == ERR_CONFIG && s->core == NULL);
+	sim_end(s);
+}
+
+static void
+test_release(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 24), second = plan_of(4, WIRE_MODE_NONE, 24);
+	struct hash128 hash, hash2;
+	struct core_message m;
+	uint64_t seqs[24];
+
+	sim_start(s);
+	hello_teacher(s, 1, 1);
+	hash = hello_trainer(s, 50, &plan);
+	hash2 = hello_trainer(s, 51, &second);
+	CHECK(!hash_equal(hash, hash2));
+	work_all(s, both, 1);
+	for (int i = 0; i < 2; i++) {
+		say(s, 50, &(struct wire_message){.type = WIRE_RELEASE, .release = {8 + (uint64_t)i, hash, 6}});
+		CHECK((m = take(s, 50, WIRE_ACK)).msg.type == WIRE_ACK && m.msg.ack.request_id == 8 + (uint64_t)i);
+	}
+	pass(s, 100);
+	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);		/* the other plan goes on */
+	say(s, 51, &(struct wire_message){.type = WIRE_CHECKPOINTED, .checkpointed = {1, hash2, 2}});
+	CHECK(take(s, 51, WIRE_ACK).msg.type == WIRE_ACK);
+	say(s, 51, &(struct wire_message){.type = WIRE_RELEASE, .release = {2, hash2, 6}});
+	CHECK(take(s, 51, WIRE_ACK).msg.type == WIRE_ACK);
+	pass(s, 100);
+	CHECK((m = take(s, 1, WIRE_RELEASE_TEACHER)).msg.type == WIRE_RELEASE_TEACHER);
+	CHECK_STR(m.msg.release_teacher.reason, "plans released");
+	CHECK(fetch(s, 50, hash, 0, 24, seqs, NULL) == 24);			/* rows stay served */
+	sim_stop(s);
+	sim_start(s);
+	hello_teacher(s, 1, 1);
+	m = (struct core_message){0};
+	say(s, 50, &(struct wire_message){.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = {50, 78},
+	    .name = "r", .max_message = 1 << 16, .corpus = s->cfg.corpus, .plan = plan}});
+	m = take(s, 50, WIRE_WELCOME);
+	CHECK(m.msg.type == WIRE_WELCOME && m.msg.welcome.released);
+	sim_end(s);
+}
+
+/* Several plans on one cache: what one had labelled is not labelled again for the other. */
+static void
+test_plans_share(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan a = plan_of(3, WIRE_MODE_NONE, 48), b = plan_of(4, WIRE_MODE_NONE, 48), c = plan_of(5, WIRE_MODE_SALT_DS, 24);
+	uint64_t want[48], got[48];
+	struct hash128 ha, hb, hc;
+
+	sim_start(s);
+	ha = hello_trainer(s, 50, &a);
+	hb = hello_trainer(s, 51, &b);
+	hello_teacher(s, 1, 1);
+	hello_teacher(s, 2, 2);
+	work_all(s, both, 2);
+	CHECK(s->n_labels_asked <= WINDOWS);
+	reference(&a, 48, UINT64_MAX, want);
+	CHECK(fetch(s, 50, ha, 0, 48, got, NULL) == 48 && memcmp(want, got, sizeof(got)) == 0);
+	reference(&b, 48, UINT64_MAX, want);
+	CHECK(fetch(s, 51, hb, 0, 48, got, NULL) == 48 && memcmp(want, got, sizeof(got)) == 0);
+	/* a third plan selects: it must not take away what the others serve */
+	hc = hello_trainer(s, 52, &c);
+	work_all(s, both, 2);
+	reference(&c, 24, UINT64_MAX, want);
+	CHECK(fetch(s, 52, hc, 0, 24, got, NULL) == 24 && memcmp(want, got, 24 * sizeof(*got)) == 0);
+	reference(&b, 48, UINT64_MAX, want);
+	CHECK(fetch(s, 51, hb, 0, 48, got, NULL) == 48 && memcmp(want, got, sizeof(got)) == 0);
+	CHECK(s->n_labels_asked <= WINDOWS);
+	sim_end(s);
+}
+
+static void
+test_heldout_first(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 8);
+	struct core_message m;
+	struct hash128 hash;
+	uint64_t seqs[8];
+	double sum = 0;
+
+	s->cfg.heldout = s->cfg.corpus;
+	s->cfg.heldout.n_windows = s->cfg.n_heldout = HELD;
+	s->cfg.rows_wait_heldout = true;
+	sim_start(s);
+	hash = hello_trainer(s, 50, &plan);
+	hello_teacher(s, 1, 1);
+	credit(s, 1, 1);
+	REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+	CHECK(m.msg.lease.n_seqs == HELD && CORPUS_SEQ_NO(m.msg.lease.seqs[0]) == CORPUS_HELDOUT && m.msg.lease.want_score &&
+	    !m.msg.lease.want_label && hash_equal(m.msg.lease.model, teacher));
+	work_all(s, both, 1);					/* everything but the held-out lease */
+	CHECK(fetch(s, 50, hash, 0, 4, seqs, NULL) == 0);	/* rows wait for the teacher's loss */
+	work(s, 1, &m, UINT64_MAX);
+	done_with(&m);
+	for (uint64_t i = 0; i < HELD; i++) {
+		float loss[L];
+		uint8_t bytes[3 * L];
+
+		make_score(CORPUS_SEQ_MAKE(CORPUS_HELDOUT, i), bytes);
+		labels_scores_decode(bytes, sizeof(bytes), L, loss, NULL, NULL);
+		for (int t = 0; t < L; t++)
+			sum += loss[t];
+	}
+	CHECK((m = take(s, 50, WIRE_ROWS)).msg.type == WIRE_ROWS);
+	CHECK_NEAR(m.msg.rows.heldout_loss_nats, sum / (HELD * L), 1e-6);
+	done_with(&m);
+	sim_end(s);
+}
+
+static void
+test_limits(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 48);
+	struct wire_message h = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = {50, 77}, .name = "r",
+	    .max_message = 1300, .corpus = s->cfg.corpus, .plan = plan}};
+	struct core_message m;
+	struct core_stats st;
+	struct hash128 hash;
+	uint64_t want[48], got[48];
+
+	/* no room: no leases; rows go on. Room again: leases go on. */
+	sim_start(s);
+	hello_teacher(s, 1, 1);
+	CHECK(core_room(s->core, false, s->now) == 0);
+	hash = hello_trainer(s, 50, &plan);
+	credit(s, 1, 2);
+	CHECK(take(s, 1, WIRE_LEASE).msg.type == WIRE_NONE);
+	CHECK(core_room(s->core, true, s->now) == 0);
+	pump(s);
+	CHECK((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+	work(s, 1, &m, UINT64_MAX);
+	done_with(&m);
+	work_all(s, both, 1);
+	/* as many rows as the asker's frames take */
+	say(s, 50, &h);
+	say(s, 50, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {5, hash, 0, 48, 0}});
+	CHECK((m = take(s, 50, WIRE_ROWS)).msg.type == WIRE_ROWS && m.msg.rows.n_rows > 4 && m.msg.rows.n_rows < 20);
+	done_with(&m);
+	reference(&plan, 48, UINT64_MAX, want);
+	CHECK(fetch(s, 50, hash, 0, 48, got, NULL) == 48 && memcmp(want, got, sizeof(got)) == 0);
+	/* out of order, past the end, of a plan nobody opened */
+	CHECK(fetch(s, 50, hash, 40, 3, got, NULL) == 3 && memcmp(want + 40, got, 3 * sizeof(*got)) == 0);
+	CHECK(fetch(s, 50, hash, 46, 10, got, NULL) == 2 && memcmp(want + 46, got, 2 * sizeof(*got)) == 0);
+	CHECK_STR(s->last_refusal, "rows_request.first_row");
+	sim_end(s);
+
+	/* waiting requests of one peer are bounded; the same one asked again is one */
+	s = sim_new();
+	sim_start(s);
+	hash = hello_trainer(s, 50, &plan);
+	for (uint64_t i = 0; i < 200; i++)
+		say(s, 50, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {1000 + i, hash, i % 48, 1, 0}});
+	core_stats(s->core, &st);
+	CHECK(st.n_waiting == 48);
+	for (uint64_t i = 0; i < 200; i++)
+		say(s, 50, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {7, hash, 3, 1, 0}});
+	core_stats(s->core, &st);
+	CHECK(st.n_waiting == 48);
+	CHECK(core_gone(s->core, 50, s->now) == 0);
+	core_stats(s->core, &st);
+	CHECK(st.n_waiting == 0 && st.n_peers == 0);
+	CHECK(strncmp(st.starved, "no teacher that labels", 22) == 0);
+	sim_end(s);
+}
+
+/* Work goes as far as asked plus ahead, in blocks, and no further. */
+static void
+test_ahead(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 48);
+	struct hash128 hash;
+	uint64_t seqs[8];
+
+	plan.label_ahead_rows = 9;				/* two blocks of 8 */
+	sim_start(s);
+	hello_teacher(s, 1, 1);
+	hash = hello_trainer(s, 50, &plan);
+	work_all(s, both, 1);
+	CHECK(s->n_labels_asked == 16);
+	CHECK(fetch(s, 50, hash, 0, 8, seqs, NULL) == 8);	/* asked 8: 17 rows, three blocks */
+	work_all(s, both, 1);
+	CHECK(s->n_labels_asked == 24);
+	sim_end(s);
+}
+
+/* The same process on a new connection keeps its leases; another one with the same name does not get them. */
+static void
+test_reconnect(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 8);
+	struct core_stats st;
+	struct core_message m;
+
+	sim_start(s);
+	hello_trainer(s, 50, &plan);
+	hello_teacher(s, 1, 1);
+	credit(s, 1, 1);
+	REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+	CHECK(core_gone(s->core, 1, s->now) == 0);
+	hello_teacher(s, 2, 1);
+	work(s, 2, &m, UINT64_MAX);
+	done_with(&m);
+	CHECK((m = take(s, 2, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 4);
+	done_with(&m);
+	hello_teacher(s, 3, 1);					/* without a word of the end of 2 */
+	core_stats(s->core, &st);
+	CHECK(st.n_teachers == 1 && st.n_leases_expired == 0);
+	sim_end(s);
+}
+
+int
+main(void)
+{
+	test_rows();
+	test_labels_kept();
+	test_acknowledged_after_commit();
+	test_restart();
+	test_poison();
+	test_leases_end();
+	test_bad_results();
+	test_errors();
+	test_refusals();
+	test_release();
+	test_plans_share();
+	test_heldout_first();
+	test_limits();
+	test_ahead();
+	test_reconnect();
+	return check_done();
+}

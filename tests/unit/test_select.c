@@ -1,0 +1,119 @@
+/* Choosing: golden values of the method, ties, NaN, even and odd counts, and a plain reference by sorting. */
+#include "check.h"
+#include "hash/hash.h"
+#include "selectord/select.h"
+
+static void
+test_golden(void)
+{
+	/* losses, ranks, k = 10 of the method: masked (0.10 2.30 0.70 0 1.20 0.05 0 1.90), S = 0.40 */
+	static const float loss[] = {0.10f, 2.30f, 0.70f, 5.00f, 1.20f, 0.05f, 3.10f, 1.90f};
+	static const uint8_t rank[] = {0, 3, 1, 40, 2, 0, 11, 6};
+	float scratch[8];
+
+	CHECK_NEAR(select_score(loss, rank, 8, 10, scratch), 0.40, 1e-7);
+	/* all in the top k: 0.05 0.10 0.70 1.20 1.90 2.30 3.10 5.00 -> (1.20 + 1.90) / 2 */
+	CHECK_NEAR(select_score(loss, rank, 8, 41, scratch), 1.55, 1e-6);
+	/* rank < k, not <= k: k = 11 still masks rank 11, k = 12 does not: 0 .05 .10 .70 1.20 1.90 2.30 3.10 -> 0.95 */
+	CHECK_NEAR(select_score(loss, rank, 8, 11, scratch), 0.40, 1e-7);
+	CHECK_NEAR(select_score(loss, rank, 8, 12, scratch), 0.95, 1e-6);
+	/* odd: without the last: 0 0 .05 .10 .70 1.20 2.30 -> .10 */
+	CHECK_NEAR(select_score(loss, rank, 7, 10, scratch), 0.10, 1e-7);
+	CHECK_NEAR(select_score(loss, rank, 1, 10, scratch), 0.10, 1e-7);
+	CHECK(isnan(select_score(loss, rank, 0, 10, scratch)));
+}
+
+static void
+test_nan(void)
+{
+	static const float loss[] = {1, NAN, 2};
+	static const uint8_t rank[] = {0, 200, 0};		/* masked or not: a NaN is never a score */
+	float scratch[3];
+
+	CHECK(isnan(select_score(loss, rank, 3, 10, scratch)));
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	float x = *(const float *)a, y = *(const float *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void
+test_median_against_sort(void)
+{
+	float loss[300], scratch[300], sorted[300];
+	uint8_t rank[300];
+	uint32_t w[4];
+
+	for (uint32_t round = 0; round < 400; round++) {
+		uint32_t n;
+		double want;
+
+		hash_chance(7, HASH_PURPOSE_GENERATE, round, 0, 0, w);
+		n = 1 + w[0] % 300;
+		for (uint32_t i = 0; i < n; i++) {
+			hash_chance(7, HASH_PURPOSE_GENERATE, round, 1, i, w);
+			loss[i] = (float)(w[0] % (round % 2 == 0 ? 7 : 65536)) / 2048;	/* many ties in every second round */
+			rank[i] = (uint8_t)(w[1] % 30);
+			sorted[i] = rank[i] < 10 ? loss[i] : 0;
+		}
+		qsort(sorted, n, sizeof(float), by_value);
+		want = n % 2 == 1 ? sorted[n / 2] : ((double)sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+		CHECK(select_score(loss, rank, n, 10, scratch) == want);
+	}
+}
+
+static void
+test_kept(void)
+{
+	static const struct {
+		double keep;
+		uint64_t window, want;
+		const char *what;
+	} rows[] = {
+		{0.5, 64, 32, "half"}, {0.29, 100, 29, "0.29 * 100 is 28.999999999999996 in binary"}, {0.57, 100, 57, "0.57 * 100 likewise"},
+		{1, 512, 512, "all"}, {0.333, 100, 33, "floor"}, {0.999, 10, 9, "never rounded up"}, {0.1, 9, 0, "none"}, {0.7, 10, 7, "7"},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		CHECK_ROW(rows[i].what, select_kept(rows[i].keep, rows[i].window) == rows[i].want);
+}
+
+static void
+test_block(void)
+{
+	static const struct {
+		const char *what;
+		float score[6];
+		uint64_t n_keep, n_want, want[6];
+	} rows[] = {
+		{"highest, in the order of positions", {1, 5, 2, 4, 3, 0}, 3, 3, {1, 3, 4}},
+		{"ties go to the lower position", {2, 2, 2, 2, 2, 2}, 2, 2, {0, 1}},
+		{"a tie at the edge", {0, 3, 1, 1, 3, 1}, 3, 3, {1, 2, 4}},
+		{"NaN never, even if too few are left", {NAN, 1, NAN, 0, NAN, NAN}, 3, 2, {1, 3}},
+		{"zero scores are eligible", {0, 0, NAN, 0, 0, 0}, 5, 5, {0, 1, 3, 4, 5}},
+		{"all NaN", {NAN, NAN, NAN, NAN, NAN, NAN}, 2, 0, {0}},
+	};
+	uint64_t kept[6], order[6];
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint64_t n = select_block(rows[i].score, 6, rows[i].n_keep, kept, order);
+
+		CHECK_ROW(rows[i].what, n == rows[i].n_want);
+		CHECK_ROW(rows[i].what, n == rows[i].n_want && memcmp(kept, rows[i].want, n * sizeof(*kept)) == 0);
+	}
+}
+
+int
+main(void)
+{
+	test_golden();
+	test_nan();
+	test_median_against_sort();
+	test_kept();
+	test_block();
+	return check_done();
+}
