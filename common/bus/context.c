@@ -1,0 +1,275 @@
+#include "bus/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log/log.h"
+
+enum {
+	DEFAULT_MAX_MESSAGE = 16 << 20,
+	HANDSHAKE_MS = 3000,		/* a connection that has not finished its handshake by then is closed */
+	HEARTBEAT_MS = 3000, HEARTBEAT_TIMEOUT_MS = 9000,
+	RECONNECT_MS = 100, RECONNECT_MAX_MS = 5000,
+	CONNECT_TIMEOUT_MS = 5000,
+	BACKLOG = 512,
+	SOCKETS_MAX = 8192
+};
+
+const char *
+bus_role_name(enum bus_role role)
+{
+	static const char *const names[] = {"none", "selector", "teacher", "trainer", "client"};
+
+	return (unsigned)role < 5 ? names[role] : "?";
+}
+
+enum bus_role
+bus__role_from_name(const char *name)
+{
+	for (int r = BUS_ROLE_SELECTOR; r <= BUS_ROLE_CLIENT; r++)
+		if (strcmp(name, bus_role_name((enum bus_role)r)) == 0)
+			return (enum bus_role)r;
+	return BUS_ROLE_NONE;
+}
+
+int
+bus_new(struct bus **out, const struct bus_options *options, struct err_note *note)
+{
+	struct bus *bus;
+	int rc = 0;
+
+	*out = NULL;
+	if ((bus = calloc(1, sizeof(*bus))) == NULL)
+		return err_note_set(note, ENOMEM, "bus");
+	bus->max_message = options->max_message != 0 ? options->max_message : DEFAULT_MAX_MESSAGE;
+	bus->allow_plain_remote = options->allow_plain_remote;
+	if (bus->max_message > INT32_MAX) {
+		rc = err_note_set(note, ERR_CONFIG, "bus.max_message");
+		err_note_expected(note, "at most %d bytes", INT32_MAX);
+		goto out;
+	}
+	if ((bus->ctx = zmq_ctx_new()) == NULL || zmq_ctx_set(bus->ctx, ZMQ_MAX_SOCKETS, SOCKETS_MAX) != 0) {
+		rc = err_note_set(note, errno, "zmq context");
+		goto out;
+	}
+	if (options->curve_dir == NULL || options->curve_dir[0] == 0)
+		goto out;
+	if (!zmq_has("curve")) {
+		rc = err_note_set(note, ERR_UNSUPPORTED, "security.curve_dir: libzmq without CURVE");
+		goto out;
+	}
+	if ((bus->curve_dir = strdup(options->curve_dir)) == NULL) {
+		rc = err_note_set(note, ENOMEM, "bus");
+		goto out;
+	}
+	if ((rc = bus__key_load(bus->curve_dir, options->key_name != NULL ? options->key_name : bus_role_name(options->role), true,
+	    &bus->key, note)) != 0)
+		goto out;
+	if (options->role != BUS_ROLE_NONE && bus->key.role != options->role) {
+		rc = err_note_set(note, ERR_CONFIG, "%s/%s.key", bus->curve_dir, bus->key.name);
+		err_note_place(note, "role");
+		err_note_expected(note, "%s", bus_role_name(options->role));
+		err_note_found(note, "%s", bus_role_name(bus->key.role));
+		goto out;
+	}
+	if ((rc = bus__zap_start(bus, note)) == 0)
+		rc = bus__zap_prove(bus, note);
+out:
+	if (rc != 0)
+		bus_destroy(&bus);
+	*out = bus;
+	return rc;
+}
+
+void
+bus_destroy(struct bus **bus)
+{
+	struct bus *b = *bus;
+
+	if (b == NULL)
+		return;
+	*bus = NULL;
+	bus__zap_stop(b);
+	if (atomic_load(&b->n_sockets) != 0) {
+		/* closing would wait for them for ever; the process ends anyway */
+		log_error("bus.destroy", "sockets_open=%d", atomic_load(&b->n_sockets));
+		return;
+	}
+	if (b->ctx != NULL)
+		while (zmq_ctx_term(b->ctx) != 0 && errno == EINTR)
+			;
+	free(b->curve_dir);
+	explicit_bzero(&b->key, sizeof(b->key));
+	free(b);
+}
+
+static int
+set_int(void *socket, int option, int v)
+{
+	return zmq_setsockopt(socket, option, &v, sizeof(v));
+}
+
+void *
+bus__socket_new(struct bus *bus, const struct bus__socket_options *o)
+{
+	void *s = zmq_socket(bus->ctx, o->type);
+	int saved;
+
+	if (s == NULL)
+		return NULL;
+	atomic_fetch_add(&bus->n_sockets, 1);
+	if (zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &o->max_message, sizeof(o->max_message)) != 0
+	    || set_int(s, ZMQ_SNDHWM, o->hwm) != 0 || set_int(s, ZMQ_RCVHWM, o->hwm) != 0
+	    || set_int(s, ZMQ_LINGER, o->linger_ms) != 0
+	    || set_int(s, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) != 0
+	    || set_int(s, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS) != 0
+	    || set_int(s, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS) != 0
+	    || set_int(s, ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS) != 0
+	    || set_int(s, ZMQ_RECONNECT_IVL, RECONNECT_MS) != 0 || set_int(s, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) != 0
+	    || set_int(s, ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS) != 0
+	    || set_int(s, ZMQ_BACKLOG, BACKLOG) != 0
+	    || (o->type == ZMQ_ROUTER && (set_int(s, ZMQ_ROUTER_MANDATORY, 1) != 0 || set_int(s, ZMQ_ROUTER_HANDOVER, 0) != 0))) {
+		saved = errno;
+		bus__socket_close(bus, &s);
+		errno = saved;
+	}
+	return s;
+}
+
+void
+bus__socket_close(struct bus *bus, void **socket)
+{
+	if (*socket == NULL)
+		return;
+	zmq_close(*socket);
+	*socket = NULL;
+	atomic_fetch_sub(&bus->n_sockets, 1);
+}
+
+void *
+bus__monitor_new(struct bus *bus, void *socket, int events)
+{
+	static atomic_uint number;
+	char name[48];
+	void *m;
+
+	snprintf(name, sizeof(name), "inproc://salt-monitor-%u", atomic_fetch_add(&number, 1));
+	if (zmq_socket_monitor(socket, name, events) != 0)
+		return NULL;
+	if ((m = zmq_socket(bus->ctx, ZMQ_PAIR)) == NULL)
+		return NULL;
+	atomic_fetch_add(&bus->n_sockets, 1);
+	if (set_int(m, ZMQ_LINGER, 0) != 0 || set_int(m, ZMQ_RCVHWM, 0) != 0 || zmq_connect(m, name) != 0)
+		bus__socket_close(bus, &m);
+	return m;
+}
+
+bool
+bus__monitor_next(void *monitor, int *event, int *value)
+{
+	zmq_msg_t msg;
+	bool got = false;
+	int more;
+
+	zmq_msg_init(&msg);
+	if (zmq_msg_recv(&msg, monitor, ZMQ_DONTWAIT) >= 6) {
+		const uint8_t *p = zmq_msg_data(&msg);
+		uint16_t e;
+		uint32_t v;
+
+		memcpy(&e, p, sizeof(e));
+		memcpy(&v, p + 2, sizeof(v));
+		*event = e;
+		*value = (int)v;
+		got = true;
+		for (more = zmq_msg_more(&msg); more; more = zmq_msg_more(&msg))	/* the address */
+			if (zmq_msg_recv(&msg, monitor, 0) < 0)
+				break;
+	}
+	zmq_msg_close(&msg);
+	return got;
+}
+
+/* The mechanism as the socket itself says, not as we meant it. */
+static bool
+is_curve_server(void *socket)
+{
+	int mechanism = -1, server = 0, enforce = 0;
+	size_t n = sizeof(int);
+	char domain[16] = "";
+	size_t domain_n = sizeof(domain);
+
+	return zmq_getsockopt(socket, ZMQ_MECHANISM, &mechanism, &n) == 0 && mechanism == ZMQ_CURVE
+	    && zmq_getsockopt(socket, ZMQ_CURVE_SERVER, &server, &n) == 0 && server == 1
+	    && zmq_getsockopt(socket, ZMQ_ZAP_DOMAIN, domain, &domain_n) == 0 && strcmp(domain, BUS_ZAP_DOMAIN) == 0
+	    && zmq_getsockopt(socket, 93, &enforce, &n) == 0 && enforce == 1;
+}
+
+int
+bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDPOINT_MAX], struct err_note *note)
+{
+	struct bus__endpoint e;
+	char actual[BUS_ENDPOINT_MAX];
+	const char *port;
+	size_t n = sizeof(actual);
+	int rc;
+
+	if ((rc = bus__endpoint_parse(endpoint, &e, note)) != 0)
+		return rc;
+	if (bus->curve_dir != NULL) {
+		if ((rc = bus__curve_server(bus, socket)) != 0 || !is_curve_server(socket))
+			return err_note_set(note, rc != 0 ? rc : ERR_INTERNAL, "%s: keys of the socket", endpoint);
+	} else if (!e.loopback && !bus->allow_plain_remote) {
+		rc = err_note_set(note, ERR_CONFIG, "%s", endpoint);
+		err_note_place(note, "security.curve_dir");
+		err_note_expected(note, "keys, or a loopback address, or security.allow_plain_remote: true");
+		err_note_found(note, "an address that others reach, without keys");
+		return rc;
+	}
+	if (zmq_bind(socket, e.bindable) != 0) {
+		rc = err_note_set(note, errno, "%s", endpoint);
+		if (rc == EADDRINUSE) {
+			err_note_expected(note, "a free port");
+			err_note_found(note, "one that another process listens on");
+		} else if (rc == ENODEV || rc == EADDRNOTAVAIL) {
+			rc = err_note_set(note, EADDRNOTAVAIL, "%s", endpoint);
+			err_note_expected(note, "an address of this host");
+		}
+		return rc;
+	}
+	if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, actual, &n) != 0)
+		return err_note_set(note, errno, "%s", endpoint);
+	if (e.any && (port = strrchr(actual, ':')) != NULL)
+		snprintf(out, BUS_ENDPOINT_MAX, "tcp://%s%s", bus_host(), port);
+	else
+		snprintf(out, BUS_ENDPOINT_MAX, "%s", actual);
+	return 0;
+}
+
+int
+bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *server_key, struct err_note *note)
+{
+	struct bus__endpoint e;
+	struct bus_key server;
+	int rc;
+
+	if ((rc = bus__endpoint_parse(endpoint, &e, note)) != 0)
+		return rc;
+	if (!e.ipc && (e.any || strcmp(e.port, "0") == 0)) {
+		rc = err_note_set(note, ERR_CONFIG, "%s", endpoint);
+		err_note_expected(note, "a host and a port to connect to");
+		err_note_found(note, "a wildcard");
+		return rc;
+	}
+	if (bus->curve_dir != NULL) {
+		if ((rc = bus__key_load(bus->curve_dir, server_key != NULL ? server_key : "selector", false, &server, note)) != 0)
+			return rc;
+		if ((rc = bus__curve_client(bus, socket, &bus->key, server.public_key)) != 0)
+			return err_note_set(note, rc, "%s: keys of the socket", endpoint);
+	}
+	/* as it was written: a name is asked for again at each reconnect */
+	if (zmq_connect(socket, endpoint) != 0)
+		return err_note_set(note, errno, "%s", endpoint);
+	return 0;
+}

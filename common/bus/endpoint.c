@@ -1,0 +1,75 @@
+#include "bus/internal.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static int
+bad(const char *text, const char *found, struct err_note *note)
+{
+	err_note_set(note, ERR_CONFIG, "%s", text);
+	err_note_expected(note, "tcp://HOST:PORT or ipc://PATH");
+	err_note_found(note, "%s", found);
+	return ERR_CONFIG;
+}
+
+/* ZeroMQ binds to numbers and interface names only. What does not resolve is left as it is: it may be an interface. */
+static void
+resolve(struct bus__endpoint *e, char number[INET6_ADDRSTRLEN])
+{
+	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
+
+	number[0] = 0;
+	if (getaddrinfo(e->host, NULL, &hints, &found) == 0 && found != NULL) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)found->ai_addr;
+
+		inet_ntop(AF_INET, &in->sin_addr, number, INET6_ADDRSTRLEN);
+		e->loopback = ntohl(in->sin_addr.s_addr) >> 24 == 127;
+	}
+	if (found != NULL)
+		freeaddrinfo(found);
+}
+
+int
+bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note *note)
+{
+	const char *colon, *host = text + 6;
+	char number[INET6_ADDRSTRLEN], *end;
+	struct in_addr in;
+	long port;
+
+	*out = (struct bus__endpoint){0};
+	if (text == NULL || strlen(text) >= BUS_ENDPOINT_MAX)
+		return bad(text == NULL ? "endpoint" : text, text == NULL ? "nothing" : "a longer text", note);
+	if (strncmp(text, "ipc://", 6) == 0 && text[6] != 0) {
+		out->ipc = out->loopback = true;
+		snprintf(out->bindable, sizeof(out->bindable), "%s", text);
+		return 0;
+	}
+	if (strncmp(text, "tcp://", 6) != 0 || (colon = strrchr(host, ':')) == NULL || colon == host)
+		return bad(text, "something else", note);
+	if ((size_t)(colon - host) >= sizeof(out->host) || strlen(colon + 1) >= sizeof(out->port))
+		return bad(text, "a host or port too long", note);
+	memcpy(out->host, host, (size_t)(colon - host));
+	strcpy(out->port, colon + 1);
+	if (strcmp(out->port, "*") == 0)
+		strcpy(out->port, "0");
+	port = strtol(out->port, &end, 10);
+	if (!isdigit((unsigned char)out->port[0]) || *end != 0 || port > 65535)
+		return bad(text, "a port that is no number from 0 to 65535", note);
+	out->any = strcmp(out->host, "*") == 0 || strcmp(out->host, "0.0.0.0") == 0 || strcmp(out->host, "[::]") == 0;
+	snprintf(number, sizeof(number), "%s", "");
+	if (strcmp(out->host, "[::1]") == 0)
+		out->loopback = true;
+	else if (inet_pton(AF_INET, out->host, &in) == 1)
+		out->loopback = ntohl(in.s_addr) >> 24 == 127;
+	else if (!out->any && out->host[0] != '[')
+		resolve(out, number);
+	snprintf(out->bindable, sizeof(out->bindable), "tcp://%s:%s", number[0] != 0 ? number : out->host, port == 0 ? "*" : out->port);
+	return 0;
+}

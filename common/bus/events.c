@@ -1,0 +1,114 @@
+#include "bus/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HWM_EVENTS = 1000, EVENT_MAX = 64 << 10 };
+
+/* Two parts: topic, text. */
+struct bus_events {
+	struct bus *bus;
+	void *socket;
+	char endpoint[BUS_ENDPOINT_MAX];
+};
+
+static int
+make(struct bus_events **out, struct bus *bus, int type, struct err_note *note)
+{
+	struct bus__socket_options options = {type, EVENT_MAX, HWM_EVENTS, 0};
+
+	if ((*out = calloc(1, sizeof(**out))) == NULL)
+		return err_note_set(note, ENOMEM, "events");
+	(*out)->bus = bus;
+	if (((*out)->socket = bus__socket_new(bus, &options)) == NULL)
+		return err_note_set(note, errno, "events");
+	return 0;
+}
+
+int
+bus_events_publish(struct bus_events **out, struct bus *bus, const char *endpoint, struct err_note *note)
+{
+	int rc;
+
+	if ((rc = make(out, bus, ZMQ_PUB, note)) == 0)
+		rc = bus__bind(bus, (*out)->socket, endpoint, (*out)->endpoint, note);
+	if (rc != 0)
+		bus_events_destroy(out);
+	return rc;
+}
+
+int
+bus_events_subscribe(struct bus_events **out, struct bus *bus, const char *endpoint, const char *server_key, const char *topic,
+    struct err_note *note)
+{
+	int rc;
+
+	if ((rc = make(out, bus, ZMQ_SUB, note)) == 0
+	    && (rc = bus__connect(bus, (*out)->socket, endpoint, server_key, note)) == 0
+	    && zmq_setsockopt((*out)->socket, ZMQ_SUBSCRIBE, topic, strlen(topic)) != 0)
+		rc = err_note_set(note, errno, "%s", endpoint);
+	if (rc != 0)
+		bus_events_destroy(out);
+	else
+		snprintf((*out)->endpoint, sizeof((*out)->endpoint), "%s", endpoint);
+	return rc;
+}
+
+void
+bus_events_destroy(struct bus_events **events)
+{
+	if (*events == NULL)
+		return;
+	bus__socket_close((*events)->bus, &(*events)->socket);
+	free(*events);
+	*events = NULL;
+}
+
+const char *
+bus_events_endpoint(const struct bus_events *events)
+{
+	return events->endpoint;
+}
+
+void
+bus_events_send(struct bus_events *events, const char *topic, const char *text)
+{
+	if (events != NULL && zmq_send(events->socket, topic, strlen(topic), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
+		zmq_send(events->socket, text, strlen(text), ZMQ_DONTWAIT);
+}
+
+static bool
+copy_part(zmq_msg_t *msg, char *out, size_t size)
+{
+	size_t n = zmq_msg_size(msg);
+
+	if (n >= size)
+		n = size - 1;
+	memcpy(out, zmq_msg_data(msg), n);
+	out[n] = 0;
+	return zmq_msg_more(msg);
+}
+
+int
+bus_events_recv(struct bus_events *e, char *topic, size_t topic_size, char *text, size_t text_size, int64_t timeout_ms)
+{
+	zmq_pollitem_t item = {e->socket, 0, ZMQ_POLLIN, 0};
+	zmq_msg_t msg;
+	bool more;
+	int n;
+
+	topic[0] = text[0] = 0;
+	if (zmq_poll(&item, 1, (long)timeout_ms) <= 0)
+		return ERR_TIMEOUT;
+	zmq_msg_init(&msg);
+	n = zmq_msg_recv(&msg, e->socket, ZMQ_DONTWAIT);
+	more = n >= 0 && copy_part(&msg, topic, topic_size);
+	if (more && zmq_msg_recv(&msg, e->socket, 0) >= 0)
+		more = copy_part(&msg, text, text_size);
+	while (more && zmq_msg_recv(&msg, e->socket, 0) >= 0)
+		more = zmq_msg_more(&msg);
+	zmq_msg_close(&msg);
+	return n >= 0 ? 0 : ERR_TIMEOUT;
+}

@@ -1,0 +1,179 @@
+#include "bus/internal.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/*
+ * A key file is text: lines "role=teacher", "public=" and 40 characters of Z85, and in NAME.key "secret=" likewise; '#' begins a
+ * comment line. Valid: role known, both keys 40 characters.
+ */
+enum { KEY_FILE_MAX = 1024, KEYS_MAX = 4096 };
+
+static bool
+name_ok(const char *name)
+{
+	size_t n = strlen(name);
+
+	if (n == 0 || n >= BUS_KEY_NAME_MAX || name[0] == '.')
+		return false;
+	for (; *name != 0; name++)
+		if (!isalnum((unsigned char)*name) && strchr("._-", *name) == NULL)
+			return false;
+	return true;
+}
+
+static void
+key_line(char *line, struct bus_key *key)
+{
+	char *value = strchr(line, '=');
+
+	if (line[0] == '#' || value == NULL)
+		return;
+	*value++ = 0;
+	if (strcmp(line, "role") == 0)
+		key->role = bus__role_from_name(value);
+	else if (strcmp(line, "public") == 0 && strlen(value) == BUS_KEY_BYTES - 1)
+		strcpy(key->public_key, value);
+	else if (strcmp(line, "secret") == 0 && strlen(value) == BUS_KEY_BYTES - 1)
+		strcpy(key->secret_key, value);
+}
+
+static bool
+z85_ok(const char *text)
+{
+	uint8_t raw[32];
+
+	return strlen(text) == BUS_KEY_BYTES - 1 && zmq_z85_decode(raw, text) != NULL;
+}
+
+static int
+key_read(const char *path, bool secret, struct bus_key *out, struct err_note *note)
+{
+	char text[KEY_FILE_MAX + 1], *line, *rest = NULL;
+	struct stat st;
+	ssize_t n;
+	int fd, rc = 0;
+
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0)
+		return err_note_set(note, errno == ENOENT ? ERR_NOT_FOUND : errno, "%s", path);
+	if (fstat(fd, &st) != 0 || (n = read(fd, text, KEY_FILE_MAX)) < 0) {
+		rc = err_note_set(note, errno, "%s", path);
+		goto out;
+	}
+	if (secret && (st.st_mode & 077) != 0) {
+		rc = err_note_set(note, EACCES, "%s", path);
+		err_note_expected(note, "mode 0600");
+		err_note_found(note, "%04o", (unsigned)st.st_mode & 07777u);
+		goto out;
+	}
+	text[n] = 0;
+	for (line = strtok_r(text, "\r\n", &rest); line != NULL; line = strtok_r(NULL, "\r\n", &rest))
+		key_line(line, out);
+	if (out->role == BUS_ROLE_NONE || !z85_ok(out->public_key) || (secret && !z85_ok(out->secret_key))) {
+		rc = err_note_set(note, ERR_FORMAT, "%s", path);
+		err_note_expected(note, "role=, public=%s with keys of 40 characters (saltctl keygen)", secret ? ", secret=" : "");
+		err_note_found(note, "%zd bytes of something else", n);
+	}
+out:
+	explicit_bzero(text, sizeof(text));
+	close(fd);
+	return rc;
+}
+
+int
+bus__key_load(const char *dir, const char *name, bool secret, struct bus_key *out, struct err_note *note)
+{
+	char path[PATH_MAX];
+
+	*out = (struct bus_key){0};
+	if (!name_ok(name)) {
+		err_note_set(note, ERR_FORMAT, "key name");
+		err_note_expected(note, "[A-Za-z0-9._-], at most %d, no leading dot", BUS_KEY_NAME_MAX - 1);
+		err_note_found(note, "%s", name);
+		return ERR_FORMAT;
+	}
+	snprintf(out->name, sizeof(out->name), "%s", name);
+	if ((size_t)snprintf(path, sizeof(path), "%s/%s.%s", dir, name, secret ? "key" : "pub") >= sizeof(path))
+		return err_note_set(note, ENAMETOOLONG, "%s", dir);
+	return key_read(path, secret, out, note);
+}
+
+bool
+bus__key_allowed(const char *dir, const char *public_key, struct bus_key *out)
+{
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+	bool found = false;
+
+	for (int i = 0; d != NULL && !found && i < KEYS_MAX && (entry = readdir(d)) != NULL; i++) {
+		size_t n = strlen(entry->d_name);
+		char name[BUS_KEY_NAME_MAX];
+
+		if (n <= 4 || n - 4 >= sizeof(name) || strcmp(entry->d_name + n - 4, ".pub") != 0)
+			continue;
+		memcpy(name, entry->d_name, n - 4);
+		name[n - 4] = 0;
+		found = bus__key_load(dir, name, false, out, NULL) == 0 && strcmp(out->public_key, public_key) == 0;
+	}
+	if (d != NULL)
+		closedir(d);
+	return found;
+}
+
+static int
+key_write(const char *path, mode_t mode, const struct bus_key *key, bool secret, struct err_note *note)
+{
+	char text[KEY_FILE_MAX];
+	int fd, rc = 0, n;
+
+	n = snprintf(text, sizeof(text), "%s\nrole=%s\npublic=%s\n%s%s%s",
+	    secret ? "# secret key of one process or one kind of them: keep it there" : "# public key: whoever has its other half is let in",
+	    bus_role_name(key->role), key->public_key, secret ? "secret=" : "", secret ? key->secret_key : "", secret ? "\n" : "");
+	if ((fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)) < 0)
+		return err_note_set(note, errno, "%s", path);
+	if (write(fd, text, (size_t)n) != n || fsync(fd) != 0)
+		rc = err_note_set(note, errno != 0 ? errno : EIO, "%s", path);
+	if (close(fd) != 0 && rc == 0)
+		rc = err_note_set(note, errno, "%s", path);
+	if (rc != 0)
+		unlink(path);
+	explicit_bzero(text, sizeof(text));
+	return rc;
+}
+
+int
+bus_keys_generate(const char *dir, const char *name, enum bus_role role, struct err_note *note)
+{
+	struct bus_key key = {.role = role};
+	char secret_path[PATH_MAX], public_path[PATH_MAX];
+	int rc;
+
+	if (!name_ok(name) || role <= BUS_ROLE_NONE || role > BUS_ROLE_CLIENT) {
+		err_note_set(note, ERR_FORMAT, "key name or role");
+		err_note_expected(note, "[A-Za-z0-9._-], at most %d, no leading dot; selector, teacher, trainer, client", BUS_KEY_NAME_MAX - 1);
+		err_note_found(note, "%s, %s", name, bus_role_name(role));
+		return ERR_FORMAT;
+	}
+	if ((size_t)snprintf(secret_path, sizeof(secret_path), "%s/%s.key", dir, name) >= sizeof(secret_path))
+		return err_note_set(note, ENAMETOOLONG, "%s", dir);
+	snprintf(public_path, sizeof(public_path), "%s/%s.pub", dir, name);
+	if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+		return err_note_set(note, errno, "%s", dir);
+	if (access(public_path, F_OK) == 0)
+		return err_note_set(note, EEXIST, "%s", public_path);
+	if (zmq_curve_keypair(key.public_key, key.secret_key) != 0)
+		return err_note_set(note, errno, "a new key pair");
+	if ((rc = key_write(secret_path, 0600, &key, true, note)) == 0
+	    && (rc = key_write(public_path, 0644, &key, false, note)) != 0)
+		unlink(secret_path);
+	explicit_bzero(&key, sizeof(key));
+	return rc;
+}

@@ -1,0 +1,66 @@
+#include "bus/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void
+release(void *bytes, void *hint)
+{
+	(void)hint;
+	free(bytes);
+}
+
+int
+bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len)
+{
+	if (zmq_msg_init_data(msg, bytes, len, release, NULL) == 0)
+		return 0;
+	free(bytes);
+	return ENOMEM;
+}
+
+int
+bus__outbox_put(struct bus__outbox *box, zmq_msg_t *msg, size_t max_bytes)
+{
+	size_t len = zmq_msg_size(msg);
+	struct bus__frame *f;
+	int rc = 0;
+
+	/* one frame always fits, or a small bound could never send a large one */
+	if (box->first != NULL && (len > max_bytes || box->bytes > max_bytes - len))
+		rc = ERR_AGAIN;
+	else if ((f = malloc(sizeof(*f))) == NULL)
+		rc = ENOMEM;
+	if (rc != 0) {
+		zmq_msg_close(msg);
+		return rc;
+	}
+	f->next = NULL;
+	zmq_msg_init(&f->msg);
+	zmq_msg_move(&f->msg, msg);
+	if (box->first == NULL)
+		box->first = f;
+	else
+		box->last->next = f;
+	box->last = f;
+	box->bytes += len;
+	return 0;
+}
+
+void
+bus__outbox_drop_first(struct bus__outbox *box)
+{
+	struct bus__frame *f = box->first;
+
+	box->first = f->next;
+	zmq_msg_close(&f->msg);
+	free(f);
+}
+
+void
+bus__outbox_clear(struct bus__outbox *box)
+{
+	while (box->first != NULL)
+		bus__outbox_drop_first(box);
+	*box = (struct bus__outbox){0};
+}

@@ -1,0 +1,144 @@
+#include "bus/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "mem/mem.h"
+
+enum { RETRY_MS = 10 };			/* of frames that ZeroMQ did not take: it does not say when it would */
+
+enum kind { KIND_SERVER, KIND_CLIENT, KIND_WAKER };
+
+struct entry {
+	enum kind kind;
+	void *thing;
+};
+
+struct bus_poll {
+	bool stop_seen;
+	struct entry *entries;
+	size_t n, cap;
+	zmq_pollitem_t *items;		/* 2 an entry at the most, and the stop fd */
+	size_t items_cap;
+};
+
+struct bus_poll *
+bus_poll_new(struct bus *bus)
+{
+	(void)bus;
+	return calloc(1, sizeof(struct bus_poll));
+}
+
+void
+bus_poll_destroy(struct bus_poll **poll)
+{
+	if (*poll == NULL)
+		return;
+	free((*poll)->entries);
+	free((*poll)->items);
+	free(*poll);
+	*poll = NULL;
+}
+
+static int
+add(struct bus_poll *p, enum kind kind, void *thing)
+{
+	int rc;
+
+	if ((rc = mem_grow((void **)&p->entries, &p->cap, p->n + 1, sizeof(*p->entries))) != 0
+	    || (rc = mem_grow((void **)&p->items, &p->items_cap, 2 * p->n + 3, sizeof(*p->items))) != 0)
+		return rc;
+	p->entries[p->n++] = (struct entry){kind, thing};
+	return 0;
+}
+
+int
+bus_poll_add_server(struct bus_poll *poll, struct bus_server *server)
+{
+	return add(poll, KIND_SERVER, server);
+}
+
+int
+bus_poll_add_client(struct bus_poll *poll, struct bus_client *client)
+{
+	return add(poll, KIND_CLIENT, client);
+}
+
+int
+bus_poll_add_waker(struct bus_poll *poll, struct bus_waker *waker)
+{
+	return add(poll, KIND_WAKER, waker);
+}
+
+void
+bus_poll_remove(struct bus_poll *poll, const void *thing)
+{
+	for (size_t i = 0; i < poll->n; i++)
+		if (poll->entries[i].thing == thing) {
+			memmove(poll->entries + i, poll->entries + i + 1, (poll->n - i - 1) * sizeof(*poll->entries));
+			poll->n--;
+			return;
+		}
+}
+
+static void
+put(struct bus_poll *p, size_t *n, void *socket, int fd)
+{
+	p->items[(*n)++] = (zmq_pollitem_t){.socket = socket, .fd = fd, .events = ZMQ_POLLIN};
+}
+
+int
+bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
+{
+	int64_t until = timeout_ms < 0 ? INT64_MAX : bus_now_ms() + timeout_ms;
+	int stop = p->stop_seen ? -1 : bus__stop_fd(), rc;
+	size_t n = 0;
+
+	if ((rc = mem_grow((void **)&p->items, &p->items_cap, 2 * p->n + 1, sizeof(*p->items))) != 0)
+		return rc;
+	if (stop >= 0)
+		put(p, &n, NULL, stop);
+	for (size_t i = 0; i < p->n; i++) {
+		struct entry *e = &p->entries[i];
+
+		if (e->kind == KIND_SERVER) {
+			put(p, &n, bus__server_socket(e->thing), 0);
+			put(p, &n, bus__server_monitor(e->thing), 0);
+		} else if (e->kind == KIND_CLIENT) {
+			put(p, &n, bus__client_socket(e->thing), 0);
+			put(p, &n, bus__client_monitor(e->thing), 0);
+		} else
+			put(p, &n, NULL, bus__waker_fd(e->thing));
+	}
+	for (;;) {
+		int64_t now, wake = until;
+		size_t queued = 0;
+		int ready;
+
+		for (size_t i = 0; i < p->n; i++) {
+			struct entry *e = &p->entries[i];
+
+			if (e->kind == KIND_SERVER) {
+				queued += bus__server_flush(e->thing);
+				if (bus__server_due_ms(e->thing) < wake)
+					wake = bus__server_due_ms(e->thing);
+			} else if (e->kind == KIND_CLIENT)
+				queued += bus__client_flush(e->thing);
+		}
+		now = bus_now_ms();
+		if (queued > 0 && wake > now + RETRY_MS)
+			wake = now + RETRY_MS;
+		ready = zmq_poll(p->items, (int)n, wake == INT64_MAX ? -1 : wake > now ? (long)(wake - now) : 0);
+		if (ready < 0 && errno != EINTR)
+			return errno;
+		/* a signal without our handler, or a retry, is nothing the caller waits for */
+		if (ready > 0 || bus_now_ms() >= until || (stop >= 0 && bus_stop_requested()))
+			break;
+	}
+	if (stop >= 0 && bus_stop_requested())
+		p->stop_seen = true;
+	for (size_t i = 0; i < p->n; i++)
+		if (p->entries[i].kind == KIND_WAKER)
+			bus__waker_clear(p->entries[i].thing);
+	return 0;
+}

@@ -1,0 +1,546 @@
+/* Over loopback, both ends in this process. Every wait is bounded; none is a measurement. */
+#include "bus/bus.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zmq.h>
+#include "check.h"
+
+enum { PATIENCE_MS = 10000 };
+
+static struct bus *
+plain_bus(uint64_t max_message)
+{
+	struct bus_options options = {.max_message = max_message};
+	struct bus *bus;
+
+	REQUIRE(bus_new(&bus, &options, NULL) == 0);
+	return bus;
+}
+
+/* The next event of one kind at a server or client; others are let go by. */
+static bool
+await_server(struct bus_poll *poll, struct bus_server *server, enum bus_event_kind kind, struct bus_event *event)
+{
+	int64_t end = bus_now_ms() + PATIENCE_MS;
+
+	while (bus_now_ms() < end) {
+		while (bus_server_recv(server, event) == 0) {
+			if (event->kind == kind)
+				return true;
+			bus_event_free(event);
+		}
+		bus_poll_wait(poll, 50);
+	}
+	return false;
+}
+
+static bool
+await_client(struct bus_poll *poll, struct bus_client *client, enum bus_event_kind kind, struct bus_event *event)
+{
+	int64_t end = bus_now_ms() + PATIENCE_MS;
+
+	while (bus_now_ms() < end) {
+		while (bus_client_recv(client, event) == 0) {
+			if (event->kind == kind)
+				return true;
+			bus_event_free(event);
+		}
+		bus_poll_wait(poll, 50);
+	}
+	return false;
+}
+
+static uint8_t *
+bytes(const char *text)
+{
+	return (uint8_t *)strdup(text);
+}
+
+static bool
+frame_is(const struct bus_event *event, const char *text)
+{
+	return event->len == strlen(text) && memcmp(event->frame, text, event->len) == 0;
+}
+
+static void
+test_there_and_back(void)
+{
+	struct bus *bus = plain_bus(1 << 20);
+	struct bus_poll *poll = bus_poll_new(bus);
+	struct bus_server *server = NULL;
+	struct bus_client *client = NULL;
+	struct bus_event event;
+	struct err_note note = {0};
+	uint64_t peer;
+	char port[BUS_ENDPOINT_MAX];
+
+	REQUIRE(bus_server_new(&server, bus, "tcp://127.0.0.1:0", &note) == 0);
+	snprintf(port, sizeof(port), "%s", bus_server_endpoint(server));
+	REQUIRE(bus_client_new(&client, bus, port, NULL, &note) == 0);
+	bus_poll_add_server(poll, server);
+	bus_poll_add_client(poll, client);
+	REQUIRE(await_client(poll, client, BUS_EVENT_CONNECTED, &event));
+	CHECK(bus_client_connected(client));
+	CHECK(bus_client_send(client, bytes("hello"), 5) == 0);
+	CHECK(bus_client_send(client, malloc(1), 0) == 0);
+	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
+	CHECK(frame_is(&event, "hello"));
+	CHECK(event.key_role == BUS_ROLE_NONE && event.user[0] == 0);
+	peer = event.peer;
+	bus_event_free(&event);
+	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
+	CHECK(event.len == 0 && event.peer == peer);
+	bus_event_free(&event);
+	CHECK(bus_server_send(server, peer, bytes("welcome"), 7) == 0);
+	REQUIRE(await_client(poll, client, BUS_EVENT_FRAME, &event));
+	CHECK(frame_is(&event, "welcome"));
+	bus_event_free(&event);
+	CHECK(bus_server_send(server, peer + 1, bytes("nobody"), 6) == ERR_CLOSED);
+
+	/* port taken: named, and both know why */
+	struct bus_server *second = NULL;
+
+	CHECK(bus_server_new(&second, bus, port, &note) == EADDRINUSE && second == NULL);
+	CHECK_STR(note.name, port);
+
+	/* the peer vanishes: told, and sending there says so */
+	bus_poll_remove(poll, client);
+	bus_client_destroy(&client);
+	REQUIRE(await_server(poll, server, BUS_EVENT_GONE, &event));
+	CHECK(event.peer == peer);
+	CHECK(bus_server_send(server, peer, bytes("late"), 4) == ERR_CLOSED);
+	CHECK(bus_server_queued(server) == 0);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+}
+
+static void
+test_server_restarts(void)
+{
+	struct bus *bus = plain_bus(0);
+	struct bus_poll *poll = bus_poll_new(bus);
+	struct bus_server *server = NULL;
+	struct bus_client *client = NULL;
+	struct bus_event event;
+	struct err_note note;
+	char endpoint[BUS_ENDPOINT_MAX];
+	int64_t end;
+
+	REQUIRE(bus_server_new(&server, bus, "tcp://127.0.0.1:*", &note) == 0);
+	snprintf(endpoint, sizeof(endpoint), "%s", bus_server_endpoint(server));
+	REQUIRE(bus_client_new(&client, bus, endpoint, NULL, &note) == 0);
+	bus_poll_add_client(poll, client);
+	REQUIRE(await_client(poll, client, BUS_EVENT_CONNECTED, &event));
+	bus_server_destroy(&server);
+	REQUIRE(await_client(poll, client, BUS_EVENT_DISCONNECTED, &event));
+	CHECK(!bus_client_connected(client));
+	CHECK(bus_client_send(client, bytes("x"), 1) == ERR_CLOSED);
+	/* the library closes sockets in the background: the port may be taken for a moment */
+	for (end = bus_now_ms() + PATIENCE_MS; server == NULL && bus_now_ms() < end; bus_sleep_ms(20))
+		if (bus_server_new(&server, bus, endpoint, &note) != 0)
+			CHECK(server == NULL);
+	REQUIRE(server != NULL);
+	bus_poll_add_server(poll, server);
+	REQUIRE(await_client(poll, client, BUS_EVENT_CONNECTED, &event));
+	CHECK(bus_client_send(client, bytes("again"), 5) == 0);
+	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
+	CHECK(frame_is(&event, "again"));
+	bus_event_free(&event);
+	bus_client_destroy(&client);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+}
+
+/* A peer that reads nothing: the server's memory for it stays bounded, and once it reads, all that was taken arrives in order. */
+static void
+test_queue_full(void)
+{
+	enum { MAX = 64 << 10, FRAMES = 20000 };
+	struct bus *bus = plain_bus(MAX);
+	struct bus_poll *poll = bus_poll_new(bus);
+	struct bus_server *server = NULL;
+	struct bus_client *client = NULL;
+	struct bus_event event;
+	uint64_t peer;
+	uint32_t taken = 0, arrived = 0;
+	int rc = 0;
+
+	REQUIRE(bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	REQUIRE(bus_client_new(&client, bus, bus_server_endpoint(server), NULL, NULL) == 0);
+	bus_poll_add_client(poll, client);
+	REQUIRE(await_client(poll, client, BUS_EVENT_CONNECTED, &event));
+	CHECK(bus_client_send(client, bytes("x"), 1) == 0);
+	bus_poll_add_server(poll, server);
+	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
+	peer = event.peer;
+	bus_event_free(&event);
+	for (uint32_t i = 0; i < FRAMES && rc == 0; i++) {
+		uint8_t *frame = calloc(1, 4000);
+
+		memcpy(frame, &i, sizeof(i));
+		if ((rc = bus_server_send(server, peer, frame, 4000)) == 0)
+			taken++;
+	}
+	CHECK(rc == ERR_AGAIN);
+	CHECK(taken < FRAMES);
+	CHECK(bus_server_queued(server) > 0 && bus_server_queued(server) <= 4 * MAX);
+	while (arrived < taken && await_client(poll, client, BUS_EVENT_FRAME, &event)) {
+		uint32_t i = UINT32_MAX;
+
+		if (event.len == 4000)
+			memcpy(&i, event.frame, sizeof(i));
+		CHECK(i == arrived);
+		arrived++;
+		bus_event_free(&event);
+	}
+	CHECK(arrived == taken);
+	CHECK(bus_server_queued(server) == 0);
+	bus_client_destroy(&client);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+}
+
+/* A peer of a foreign make, which does what ours never do. */
+static void *
+foreign(void *ctx, int type, const char *endpoint)
+{
+	void *s = zmq_socket(ctx, type);
+	int linger = 0, timeout = PATIENCE_MS;
+
+	REQUIRE(s != NULL);
+	zmq_setsockopt(s, ZMQ_LINGER, &linger, sizeof(linger));
+	zmq_setsockopt(s, ZMQ_RCVTIMEO, &timeout, sizeof(timeout));
+	REQUIRE(zmq_connect(s, endpoint) == 0);
+	return s;
+}
+
+static void
+test_bad_peers(void)
+{
+	struct bus *bus = plain_bus(100000);
+	struct bus_poll *poll = bus_poll_new(bus);
+	struct bus_server *server = NULL;
+	struct bus_client *good = NULL;
+	struct bus_event event;
+	void *ctx = zmq_ctx_new(), *two, *big, *named;
+	char *large = calloc(1, 100001);
+	uint64_t first;
+	int n_frames = 0;
+
+	REQUIRE(bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	bus_poll_add_server(poll, server);
+	two = foreign(ctx, ZMQ_DEALER, bus_server_endpoint(server));
+	zmq_send(two, "one", 3, 0);
+	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
+	first = event.peer;
+	bus_event_free(&event);
+	CHECK(bus_server_bad(server) == 0);
+	zmq_send(two, "a", 1, ZMQ_SNDMORE);
+	zmq_send(two, "b", 1, 0);
+	zmq_send(two, "c", 1, 0);		/* not taken any more from this connection */
+	REQUIRE(await_server(poll, server, BUS_EVENT_GONE, &event));
+	CHECK(event.peer == first);
+	CHECK(bus_server_bad(server) == 1);
+	zmq_close(two);
+
+	/* one byte too long ends the connection before it is in memory; the limit itself passes */
+	big = foreign(ctx, ZMQ_DEALER, bus_server_endpoint(server));
+	zmq_send(big, large, 100000, 0);
+	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
+	CHECK(event.len == 100000);
+	first = event.peer;
+	bus_event_free(&event);
+	zmq_send(big, large, 100001, 0);
+	REQUIRE(await_server(poll, server, BUS_EVENT_GONE, &event));
+	CHECK(event.peer == first);
+	zmq_close(big);
+
+	/* an id of its own choosing is nobody */
+	named = zmq_socket(ctx, ZMQ_DEALER);
+	zmq_setsockopt(named, ZMQ_ROUTING_ID, "teacher", 7);
+	REQUIRE(zmq_connect(named, bus_server_endpoint(server)) == 0);
+	zmq_send(named, "x", 1, 0);
+	for (int i = 0; i < 200 && bus_server_bad(server) < 2; i++) {
+		bus_poll_wait(poll, 50);
+		while (bus_server_recv(server, &event) == 0) {
+			n_frames += event.kind == BUS_EVENT_FRAME;
+			bus_event_free(&event);
+		}
+	}
+	CHECK(bus_server_bad(server) == 2 && n_frames == 0);
+	zmq_close(named);
+
+	/* and others were not disturbed */
+	REQUIRE(bus_client_new(&good, bus, bus_server_endpoint(server), NULL, NULL) == 0);
+	bus_poll_add_client(poll, good);
+	REQUIRE(await_client(poll, good, BUS_EVENT_CONNECTED, &event));
+	CHECK(bus_client_send(good, bytes("fine"), 4) == 0);
+	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
+	CHECK(frame_is(&event, "fine"));
+	/* ended with a last word: it arrives, then the connection goes */
+	first = event.peer;
+	bus_event_free(&event);
+	CHECK(bus_server_send(server, first, bytes("refused"), 7) == 0);
+	bus_server_end(server, first);
+	CHECK(bus_server_send(server, first, bytes("more"), 4) == ERR_CLOSED);
+	REQUIRE(await_client(poll, good, BUS_EVENT_FRAME, &event));
+	CHECK(frame_is(&event, "refused"));
+	bus_event_free(&event);
+	CHECK(await_client(poll, good, BUS_EVENT_DISCONNECTED, &event));
+	free(large);
+	bus_client_destroy(&good);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+	zmq_ctx_term(ctx);
+}
+
+static void
+say_status(void *arg, const uint8_t *body, size_t len, uint8_t **answer, size_t *answer_len)
+{
+	(void)arg;
+	if (len == 6 && memcmp(body, "silent", 6) == 0)
+		return;
+	*answer = malloc(len + 3);
+	memcpy(*answer, "ok:", 3);
+	memcpy(*answer + 3, body, len);
+	*answer_len = len + 3;
+}
+
+static void
+test_status(void)
+{
+	struct bus *bus = plain_bus(0);
+	struct bus_status *status = NULL, *more[20] = {0};
+	struct bus_ask asks[22] = {0};
+	void *ctx = zmq_ctx_new(), *s;
+	char buf[64] = "", *large = calloc(1, 5000);
+	struct err_note note;
+
+	REQUIRE(bus_status_new(&status, bus, "tcp://127.0.0.1:0", say_status, NULL, &note) == 0);
+	/* as a plain REQ asks */
+	s = foreign(ctx, ZMQ_REQ, bus_status_endpoint(status));
+	zmq_send(s, "", 0, 0);
+	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 3 && memcmp(buf, "ok:", 3) == 0);
+	zmq_send(s, "json", 4, 0);
+	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 7 && memcmp(buf, "ok:json", 7) == 0);
+	zmq_close(s);
+	/* as a DEALER asks, with a delimiter and without; each gets its own shape back */
+	s = foreign(ctx, ZMQ_DEALER, bus_status_endpoint(status));
+	zmq_send(s, "", 0, ZMQ_SNDMORE);
+	zmq_send(s, "a", 1, 0);
+	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 0);
+	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 4 && memcmp(buf, "ok:a", 4) == 0);
+	zmq_send(s, "silent", 6, 0);
+	zmq_send(s, "x", 1, ZMQ_SNDMORE);		/* not a delimiter, and too many: no answer */
+	zmq_send(s, "y", 1, 0);
+	zmq_send(s, "", 0, ZMQ_SNDMORE);
+	zmq_send(s, "x", 1, ZMQ_SNDMORE);
+	zmq_send(s, "y", 1, 0);
+	zmq_send(s, "b", 1, 0);
+	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 4 && memcmp(buf, "ok:b", 4) == 0);
+	zmq_close(s);
+	/* longer than any request: cut off, and the next one is served */
+	s = foreign(ctx, ZMQ_DEALER, bus_status_endpoint(status));
+	zmq_send(s, large, 5000, 0);
+	zmq_close(s);
+	/* all at once: 20 that answer, one that says nothing, one that is not there */
+	for (int i = 0; i < 20; i++) {
+		REQUIRE(bus_status_new(&more[i], bus, "tcp://127.0.0.1:0", say_status, NULL, &note) == 0);
+		asks[i].endpoint = bus_status_endpoint(more[i]);
+	}
+	asks[20].endpoint = "tcp://127.0.0.1:1";
+	asks[21].endpoint = "not an endpoint";
+	CHECK(bus_status_ask(bus, asks, 22, "json", 4, 2000) == 0);
+	for (int i = 0; i < 20; i++) {
+		CHECK(asks[i].rc == 0 && asks[i].len == 7 && memcmp(asks[i].answer, "ok:json", 7) == 0);
+		free(asks[i].answer);
+		bus_status_destroy(&more[i]);
+	}
+	CHECK(asks[20].rc == ERR_TIMEOUT && asks[20].answer == NULL);
+	CHECK(asks[21].rc == ERR_CONFIG && asks[21].answer == NULL);
+	free(large);
+	bus_status_destroy(&status);
+	bus_destroy(&bus);
+	zmq_ctx_term(ctx);
+}
+
+static void
+test_events(void)
+{
+	struct bus *bus = plain_bus(0);
+	struct bus_events *pub = NULL, *sub = NULL;
+	char topic[32], text[32];
+	int rc = ERR_TIMEOUT;
+
+	REQUIRE(bus_events_publish(&pub, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	REQUIRE(bus_events_subscribe(&sub, bus, bus_events_endpoint(pub), NULL, "lease", NULL) == 0);
+	/* a subscription takes a moment, and what is said before is lost: that is PUB */
+	for (int i = 0; i < 100 && rc != 0; i++) {
+		bus_events_send(pub, "rows", "not asked for");
+		bus_events_send(pub, "lease", "seqs=8");
+		rc = bus_events_recv(sub, topic, sizeof(topic), text, sizeof(text), 50);
+	}
+	CHECK(rc == 0);
+	CHECK_STR(topic, "lease");
+	CHECK_STR(text, "seqs=8");
+	bus_events_destroy(&sub);
+	bus_events_destroy(&pub);
+	bus_destroy(&bus);
+}
+
+static void *
+push_later(void *arg)
+{
+	bus_sleep_ms(30);
+	CHECK(bus_queue_push(arg, arg) == 0);
+	return NULL;
+}
+
+static void
+test_queue(void)
+{
+	struct bus *bus = plain_bus(0);
+	struct bus_waker *waker = bus_waker_new();
+	struct bus_queue *q = bus_queue_new(2, waker);
+	struct bus_poll *poll = bus_poll_new(bus);
+	pthread_t thread;
+	void *item = NULL;
+	int a, b;
+
+	CHECK(bus_queue_pop(q, &item) == ERR_AGAIN);
+	CHECK(bus_queue_wait(q, &item, 1) == ERR_TIMEOUT);
+	CHECK(bus_queue_push(q, &a) == 0 && bus_queue_push(q, &b) == 0);
+	CHECK(bus_queue_push(q, &a) == ERR_FULL && bus_queue_count(q) == 2);
+	CHECK(bus_queue_pop(q, &item) == 0 && item == &a);
+	CHECK(bus_queue_wait(q, &item, -1) == 0 && item == &b);
+	/* a push of another thread ends the poll, however long it would wait */
+	bus_poll_add_waker(poll, waker);
+	bus_poll_wait(poll, 0);			/* takes back the pushes above */
+	pthread_create(&thread, NULL, push_later, q);
+	for (int i = 0; i < 3 && bus_queue_count(q) == 0; i++)
+		bus_poll_wait(poll, PATIENCE_MS);
+	CHECK(bus_queue_pop(q, &item) == 0 && item == q);
+	pthread_join(thread, NULL);
+	bus_queue_push(q, &a);
+	bus_queue_close(q);
+	CHECK(bus_queue_push(q, &b) == ERR_CLOSED);
+	CHECK(bus_queue_wait(q, &item, -1) == 0 && item == &a);
+	CHECK(bus_queue_wait(q, &item, -1) == ERR_CLOSED);
+	bus_queue_destroy(&q);
+	bus_poll_destroy(&poll);
+	bus_waker_destroy(&waker);
+	bus_destroy(&bus);
+}
+
+static void
+test_endpoints(void)
+{
+	static const struct { const char *what, *endpoint; int rc; } rows[] = {
+		{"no scheme", "127.0.0.1:5555", ERR_CONFIG},
+		{"no port", "tcp://127.0.0.1", ERR_CONFIG},
+		{"port too large", "tcp://127.0.0.1:65536", ERR_CONFIG},
+		{"port not a number", "tcp://127.0.0.1:x", ERR_CONFIG},
+		{"no host", "tcp://:5555", ERR_CONFIG},
+		{"another scheme", "udp://127.0.0.1:5555", ERR_CONFIG},
+		{"all interfaces, no keys", "tcp://*:0", ERR_CONFIG},
+		{"all interfaces by number, no keys", "tcp://0.0.0.0:0", ERR_CONFIG},
+		{"an address that is not ours", "tcp://192.0.2.1:0", ERR_CONFIG},
+		{"loopback", "tcp://127.0.0.1:0", 0},
+		{"loopback by name", "tcp://localhost:*", 0},
+		{"another loopback", "tcp://127.0.0.2:0", 0},
+	};
+	struct bus_options open = {.allow_plain_remote = true};
+	struct bus *bus = plain_bus(0), *bus_open;
+	struct bus_server *s = NULL;
+	struct bus_client *c = NULL;
+	struct err_note note = {0};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		CHECK_ROW(rows[i].what, bus_server_new(&s, bus, rows[i].endpoint, &note) == rows[i].rc);
+		CHECK_ROW(rows[i].what, (s != NULL) == (rows[i].rc == 0));
+		bus_server_destroy(&s);
+	}
+	CHECK(bus_client_new(&c, bus, "tcp://127.0.0.1:0", NULL, &note) == ERR_CONFIG && c == NULL);
+	bus_destroy(&bus);
+	REQUIRE(bus_new(&bus_open, &open, &note) == 0);
+	CHECK(bus_server_new(&s, bus_open, "tcp://*:0", &note) == 0);
+	CHECK(s != NULL && strstr(bus_server_endpoint(s), bus_host()) != NULL && strstr(bus_server_endpoint(s), ":0") == NULL);
+	bus_server_destroy(&s);
+	CHECK(bus_server_new(&s, bus_open, "tcp://192.0.2.1:0", &note) == EADDRNOTAVAIL);
+	bus_destroy(&bus_open);
+}
+
+/* A child waits in its poll for very long; signals must end that, and the same signal twice must end the child. */
+static int
+stopped_child(int signals, int sig, int *status)
+{
+	int ready[2];
+	char byte;
+	pid_t pid = -1;
+
+	REQUIRE(pipe(ready) == 0 && (pid = fork()) >= 0);
+	if (pid == 0) {
+		struct bus *bus = plain_bus(0);
+		struct bus_poll *poll = bus_poll_new(bus);
+
+		if (bus_stop_install() != 0 || write(ready[1], "r", 1) != 1)
+			_exit(1);
+		while (!bus_stop_requested())
+			bus_poll_wait(poll, -1);
+		if (bus_stop_signal() != sig || write(ready[1], "s", 1) != 1)
+			_exit(2);
+		if (signals == 2)
+			for (;;)
+				bus_poll_wait(poll, -1);	/* told once: waits again, and only the second signal ends it */
+		bus_poll_destroy(&poll);
+		bus_destroy(&bus);
+		_exit(33);
+	}
+	REQUIRE(read(ready[0], &byte, 1) == 1);
+	kill(pid, sig);
+	REQUIRE(read(ready[0], &byte, 1) == 1);
+	if (signals == 2)
+		kill(pid, sig);
+	REQUIRE(waitpid(pid, status, 0) == pid);
+	close(ready[0]);
+	close(ready[1]);
+	return byte;
+}
+
+static void
+test_stop(void)
+{
+	int status;
+
+	CHECK(stopped_child(1, SIGTERM, &status) == 's' && WIFEXITED(status) && WEXITSTATUS(status) == 33);
+	CHECK(stopped_child(1, SIGINT, &status) == 's' && WIFEXITED(status) && WEXITSTATUS(status) == 33);
+	CHECK(stopped_child(1, SIGUSR1, &status) == 's' && WIFEXITED(status) && WEXITSTATUS(status) == 33);
+	CHECK(stopped_child(2, SIGTERM, &status) == 's' && WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+}
+
+int
+main(void)
+{
+	test_stop();		/* first: it forks, and there are no threads yet */
+	test_there_and_back();
+	test_server_restarts();
+	test_queue_full();
+	test_bad_peers();
+	test_status();
+	test_events();
+	test_queue();
+	test_endpoints();
+	return check_done();
+}
