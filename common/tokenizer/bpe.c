@@ -1,0 +1,296 @@
+#include "tokenizer/inside.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem/mem.h"
+
+/*
+ * Byte-level BPE: a word begins as one token per byte; of all neighbours that can be merged the pair of the lowest rank is,
+ * the leftmost of several, until none can (Sennrich et al., 2016; the order is that of Hugging Face's BPE).
+ *
+ * Words up to SHORT_WORD bytes scan their pairs for the lowest rank, which is quadratic in theory and fastest in practice;
+ * longer ones keep a heap of (rank, place) over a linked list: n log n.
+ */
+#define SHORT_WORD 32
+#define CACHE_BITS 16
+#define CACHE_KEY_BYTES 22
+#define CACHE_IDS 8
+#define NO_RANK UINT32_MAX
+
+/* One cache line. len 0: free. A word that needs a taken slot takes it over. */
+struct cache_entry {
+	uint64_t hash;
+	uint8_t len, n;
+	unsigned char key[CACHE_KEY_BYTES];
+	int32_t ids[CACHE_IDS];
+};
+
+struct candidate {
+	uint32_t rank, place;
+};
+
+/* Of words longer than SHORT_WORD: symbol i is ids[i], its neighbours prev[i], next[i]; UINT32_MAX is none; ids[i] < 0 is merged away. */
+struct merge_scratch {
+	int32_t *ids;
+	uint32_t *prev, *next;
+	struct candidate *heap;
+	size_t ids_cap, prev_cap, next_cap, heap_cap, n_heap;
+};
+
+struct merge_scratch *
+tokenizer__merge_scratch_new(void)
+{
+	return calloc(1, sizeof(struct merge_scratch));
+}
+
+void
+tokenizer__merge_scratch_destroy(struct merge_scratch **m)
+{
+	if (*m == NULL)
+		return;
+	free((*m)->ids);
+	free((*m)->prev);
+	free((*m)->next);
+	free((*m)->heap);
+	free(*m);
+	*m = NULL;
+}
+
+struct cache_entry *
+tokenizer__cache_new(void)
+{
+	return mem_alloc((size_t)1 << CACHE_BITS, sizeof(struct cache_entry));
+}
+
+static int
+no_token(struct tokenizer_encoder *enc, unsigned char byte)
+{
+	const unsigned char *p = memchr(enc->text, byte, enc->text_len);
+
+	err_note_set(enc->note, ERR_UNSUPPORTED, "text");
+	if (p != NULL)
+		err_note_place(enc->note, "byte offset %zu", (size_t)(p - enc->text));
+	err_note_expected(enc->note, "bytes the vocabulary has a token for");
+	err_note_found(enc->note, "byte 0x%02x", byte);
+	return ERR_UNSUPPORTED;
+}
+
+/* The first tokens of a word, one per byte, into ids (room for n). Returns 0 or ERR_UNSUPPORTED. */
+static int
+first_tokens(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t *ids, size_t *n_ids)
+{
+	size_t i, at = 0;
+
+	for (i = 0; i < n; i++) {
+		int32_t id = enc->tok->byte_id[p[i]];
+
+		if (id >= 0)
+			ids[at++] = id;
+		else if ((enc->flags & TOKENIZER_DROP_UNKNOWN) != 0)
+			enc->dropped++;
+		else
+			return no_token(enc, p[i]);
+	}
+	*n_ids = at;
+	return 0;
+}
+
+static uint32_t
+pair_rank(const struct tokenizer *tok, int32_t left, int32_t right)
+{
+	const struct pair_slot *s = tokenizer__pair_find(tok, (uint32_t)left, (uint32_t)right);
+
+	return s == NULL ? NO_RANK : s->rank;
+}
+
+/* Merges ids[0..n) in place; n <= SHORT_WORD. Returns the number left. */
+static size_t
+merge_short(const struct tokenizer *tok, int32_t *ids, size_t n)
+{
+	uint32_t rank[SHORT_WORD];		/* rank[i]: of ids[i] with ids[i + 1] */
+	size_t i, best;
+
+	for (i = 0; i + 1 < n; i++)
+		rank[i] = pair_rank(tok, ids[i], ids[i + 1]);
+	while (n > 1) {
+		for (best = 0, i = 1; i + 1 < n; i++) {
+			if (rank[i] < rank[best])
+				best = i;
+		}
+		if (rank[best] == NO_RANK)
+			break;
+		ids[best] = tokenizer__pair_find(tok, (uint32_t)ids[best], (uint32_t)ids[best + 1])->id;
+		n--;
+		for (i = best + 1; i < n; i++) {
+			ids[i] = ids[i + 1];
+			rank[i - 1] = rank[i];
+		}
+		if (best > 0)
+			rank[best - 1] = pair_rank(tok, ids[best - 1], ids[best]);
+		if (best + 1 < n)
+			rank[best] = pair_rank(tok, ids[best], ids[best + 1]);
+	}
+	return n;
+}
+
+static bool
+before(struct candidate a, struct candidate b)
+{
+	return a.rank != b.rank ? a.rank < b.rank : a.place < b.place;
+}
+
+static void
+sift_down(struct candidate *heap, size_t n, size_t i)
+{
+	struct candidate c = heap[i];
+
+	for (;;) {
+		size_t k = 2 * i + 1;
+
+		if (k >= n)
+			break;
+		if (k + 1 < n && before(heap[k + 1], heap[k]))
+			k++;
+		if (!before(heap[k], c))
+			break;
+		heap[i] = heap[k];
+		i = k;
+	}
+	heap[i] = c;
+}
+
+static void
+heap_push(struct merge_scratch *m, struct candidate c)
+{
+	size_t i = m->n_heap++;
+
+	while (i > 0 && before(c, m->heap[(i - 1) / 2])) {
+		m->heap[i] = m->heap[(i - 1) / 2];
+		i = (i - 1) / 2;
+	}
+	m->heap[i] = c;
+}
+
+static void
+consider(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place)
+{
+	uint32_t rank;
+
+	if (m->next[place] == UINT32_MAX)
+		return;
+	if ((rank = pair_rank(tok, m->ids[place], m->ids[m->next[place]])) != NO_RANK)
+		heap_push(m, (struct candidate){rank, place});
+}
+
+/*
+ * A candidate whose symbols have changed since is stale: then the pair at its place has another rank, or the symbol is gone.
+ * Each merge takes one symbol away and adds at most two candidates, so the heap never holds more than 3n.
+ */
+static int
+merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+{
+	const struct tokenizer *tok = enc->tok;
+	struct merge_scratch *m = enc->merge;
+	struct tokenizer_ids *out = enc->out;
+	size_t i, n_ids;
+	uint32_t at;
+	int rc;
+
+	if ((rc = mem_grow((void **)&m->ids, &m->ids_cap, n, sizeof m->ids[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->prev, &m->prev_cap, n, sizeof m->prev[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->next, &m->next_cap, n, sizeof m->next[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->heap, &m->heap_cap, 3 * n, sizeof m->heap[0])) != 0)
+		return err_note_set(enc->note, rc, "a word of %zu bytes", n);
+	if ((rc = first_tokens(enc, p, n, m->ids, &n_ids)) != 0)
+		return rc;
+	if (n_ids == 0)
+		return 0;
+	for (i = 0; i < n_ids; i++) {
+		m->prev[i] = (uint32_t)i - 1;		/* of the first: UINT32_MAX */
+		m->next[i] = i + 1 < n_ids ? (uint32_t)i + 1 : UINT32_MAX;
+	}
+	m->n_heap = 0;
+	for (i = 0; i + 1 < n_ids; i++) {
+		uint32_t rank = pair_rank(tok, m->ids[i], m->ids[i + 1]);
+
+		if (rank != NO_RANK)
+			m->heap[m->n_heap++] = (struct candidate){rank, (uint32_t)i};
+	}
+	for (i = m->n_heap / 2; i-- > 0;)
+		sift_down(m->heap, m->n_heap, i);
+	while (m->n_heap > 0) {
+		struct candidate c = m->heap[0];
+		const struct pair_slot *s;
+		uint32_t right;
+
+		m->heap[0] = m->heap[--m->n_heap];
+		if (m->n_heap > 0)
+			sift_down(m->heap, m->n_heap, 0);
+		if (m->ids[c.place] < 0 || (right = m->next[c.place]) == UINT32_MAX)
+			continue;
+		s = tokenizer__pair_find(tok, (uint32_t)m->ids[c.place], (uint32_t)m->ids[right]);
+		if (s == NULL || s->rank != c.rank)
+			continue;
+		m->ids[c.place] = s->id;
+		m->ids[right] = -1;
+		m->next[c.place] = m->next[right];
+		if (m->next[right] != UINT32_MAX)
+			m->prev[m->next[right]] = c.place;
+		if (m->prev[c.place] != UINT32_MAX)
+			consider(tok, m, m->prev[c.place]);
+		consider(tok, m, c.place);
+	}
+	if ((rc = tokenizer__ids_reserve(out, n_ids)) != 0)
+		return err_note_set(enc->note, rc, "token ids");
+	for (at = 0; at != UINT32_MAX; at = m->next[at])
+		out->ids[out->n++] = m->ids[at];
+	return 0;
+}
+
+int
+tokenizer__word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+{
+	const struct tokenizer *tok = enc->tok;
+	struct tokenizer_ids *out = enc->out;
+	struct cache_entry *e = NULL;
+	uint64_t hash = 0, dropped = enc->dropped;
+	int32_t ids[SHORT_WORD], whole;
+	size_t n_ids;
+	int rc;
+
+	if (n == 0)
+		return 0;
+	if ((rc = tokenizer__ids_reserve(out, SHORT_WORD)) != 0)
+		return err_note_set(enc->note, rc, "token ids");
+	if (n <= CACHE_KEY_BYTES) {
+		hash = hash_bytes64(p, n);
+		e = &enc->cache[hash >> (64 - CACHE_BITS)];
+		if (e->hash == hash && e->len == n && memcmp(e->key, p, n) == 0) {
+			memcpy(out->ids + out->n, e->ids, sizeof e->ids);
+			out->n += e->n;
+			return 0;
+		}
+	}
+	if (tok->ignore_merges && (whole = tokenizer__word_find(tok, p, n)) >= 0) {
+		ids[0] = whole;
+		n_ids = 1;
+	} else if (n <= SHORT_WORD) {
+		if ((rc = first_tokens(enc, p, n, ids, &n_ids)) != 0)
+			return rc;
+		n_ids = merge_short(tok, ids, n_ids);
+	} else {
+		return merge_long(enc, p, n);
+	}
+	memcpy(out->ids + out->n, ids, n_ids * sizeof ids[0]);
+	out->n += n_ids;
+	if (e != NULL && n_ids <= CACHE_IDS && enc->dropped == dropped) {
+		e->hash = hash;
+		e->len = (uint8_t)n;
+		e->n = (uint8_t)n_ids;
+		memcpy(e->key, p, n);
+		memcpy(e->ids, ids, n_ids * sizeof ids[0]);
+	}
+	return 0;
+}

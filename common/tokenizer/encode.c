@@ -1,0 +1,192 @@
+#include "tokenizer/inside.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem/mem.h"
+
+/* The table of well-formed sequences, Unicode Standard table 3-7: the second byte's range depends on the first. */
+size_t
+tokenizer__utf8_len(const unsigned char *p, size_t n)
+{
+	unsigned lo = 0x80, hi = 0xbf;
+	size_t len, i;
+
+	if (p[0] < 0x80)
+		return 1;
+	if (p[0] < 0xc2 || p[0] > 0xf4)
+		return 0;
+	len = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+	if (p[0] == 0xe0)
+		lo = 0xa0;
+	else if (p[0] == 0xed)
+		hi = 0x9f;
+	else if (p[0] == 0xf0)
+		lo = 0x90;
+	else if (p[0] == 0xf4)
+		hi = 0x8f;
+	if (n < len || p[1] < lo || p[1] > hi)
+		return 0;
+	for (i = 2; i < len; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	return len;
+}
+
+/* Length of the well-formed UTF-8 that p begins with. */
+static size_t
+valid_prefix(const unsigned char *p, size_t n)
+{
+	size_t i = 0, len;
+	uint64_t eight;
+
+	while (i < n) {
+		if (i + 8 <= n && (memcpy(&eight, p + i, 8), (eight & UINT64_C(0x8080808080808080)) == 0)) {
+			i += 8;
+			continue;
+		}
+		if ((len = tokenizer__utf8_len(p + i, n - i)) == 0)
+			break;
+		i += len;
+	}
+	return i;
+}
+
+int
+tokenizer__bytes_reserve(struct tokenizer_bytes *b, size_t more)
+{
+	size_t need;
+
+	if (!mem_add(b->n, more, &need))
+		return ENOMEM;
+	return need <= b->cap ? 0 : mem_grow((void **)&b->bytes, &b->cap, need, 1);
+}
+
+int
+tokenizer__ids_reserve(struct tokenizer_ids *ids, size_t more)
+{
+	size_t need;
+
+	if (!mem_add(ids->n, more, &need))
+		return ENOMEM;
+	return need <= ids->cap ? 0 : mem_grow((void **)&ids->ids, &ids->cap, need, sizeof ids->ids[0]);
+}
+
+/*
+ * Cuts at the added tokens of trie t, gives each part between to `part`. First for the raw text, then, within each part that
+ * leaves and after the normaliser, for the tokens that are looked for in normalised text.
+ */
+static int
+cut_added(struct tokenizer_encoder *enc, const struct trie *t, const unsigned char *p, size_t n,
+    int (*part)(struct tokenizer_encoder *, const unsigned char *, size_t))
+{
+	const struct added_token *a;
+	size_t done = 0, at = 0, from, to;
+	int rc;
+
+	while ((a = tokenizer__added_next(enc->tok, t, enc->flags, p, n, done, &at, &from, &to)) != NULL) {
+		if (from > done && (rc = part(enc, p + done, from - done)) != 0)
+			return rc;
+		if ((rc = tokenizer__ids_reserve(enc->out, 1)) != 0)
+			return err_note_set(enc->note, rc, "token ids");
+		enc->out->ids[enc->out->n++] = a->id;
+		done = to;
+	}
+	return done < n ? part(enc, p + done, n - done) : 0;
+}
+
+static int
+split_part(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+{
+	return tokenizer__split(enc, 0, p, n);
+}
+
+static int
+normal_part(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+{
+	int rc;
+
+	if (enc->tok->nfc && (rc = tokenizer__nfc(enc, p, n, &p, &n)) != 0)
+		return rc;
+	return cut_added(enc, &enc->tok->normalized, p, n, split_part);
+}
+
+int
+tokenizer_encoder_new(struct tokenizer_encoder **enc, const struct tokenizer *tok)
+{
+	struct tokenizer_encoder *e;
+
+	if ((*enc = e = calloc(1, sizeof *e)) == NULL)
+		return ENOMEM;
+	e->tok = tok;
+	if ((e->cache = tokenizer__cache_new()) == NULL || (e->merge = tokenizer__merge_scratch_new()) == NULL ||
+	    (e->split = tokenizer__split_scratch_new()) == NULL) {
+		tokenizer_encoder_destroy(enc);
+		return ENOMEM;
+	}
+	return 0;
+}
+
+void
+tokenizer_encoder_destroy(struct tokenizer_encoder **enc)
+{
+	struct tokenizer_encoder *e = *enc;
+	size_t i;
+
+	if (e == NULL)
+		return;
+	free(e->cache);
+	tokenizer__merge_scratch_destroy(&e->merge);
+	tokenizer__split_scratch_destroy(&e->split);
+	for (i = 0; i < MAX_STAGES; i++)
+		free(e->prefixed[i].bytes);
+	free(e->normal.bytes);
+	free(e->code_points);
+	free(e);
+	*enc = NULL;
+}
+
+int
+tokenizer_encode(struct tokenizer_encoder *enc, const void *text, size_t len, unsigned flags, struct tokenizer_ids *out,
+    struct err_note *note)
+{
+	const unsigned char *p = text;
+	size_t at = 0, before = out->n;
+	int rc = 0;
+
+	if (len > MAX_TEXT_BYTES) {
+		err_note_set(note, ERR_RANGE, "text");
+		err_note_expected(note, "at most %u bytes at a time", MAX_TEXT_BYTES);
+		err_note_found(note, "%zu", len);
+		return ERR_RANGE;
+	}
+	enc->flags = flags;
+	enc->out = out;
+	enc->note = note;
+	enc->text = p;
+	enc->text_len = len;
+	while (at < len && rc == 0) {
+		size_t n = valid_prefix(p + at, len - at), bad;
+
+		if (n > 0 && (rc = cut_added(enc, &enc->tok->raw, p + at, n, normal_part)) != 0)
+			break;
+		for (at += n, bad = at; bad < len && tokenizer__utf8_len(p + bad, len - bad) == 0; bad++)
+			;
+		rc = tokenizer__word(enc, p + at, bad - at);
+		at = bad;
+	}
+	enc->out = NULL;
+	enc->note = NULL;
+	enc->text = NULL;
+	if (rc != 0)
+		out->n = before;
+	return rc;
+}
+
+uint64_t
+tokenizer_encoder_dropped(const struct tokenizer_encoder *enc)
+{
+	return enc->dropped;
+}

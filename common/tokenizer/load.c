@@ -1,0 +1,506 @@
+#include "tokenizer/load.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem/mem.h"
+
+int
+tokenizer__bad(struct loading *l, int rc, const char *place, const char *expected, const char *fmt, ...)
+{
+	char found[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(found, sizeof found, fmt, ap);
+	va_end(ap);
+	err_note_set(l->note, rc, "%s", l->name);
+	err_note_place(l->note, "%s", place);
+	err_note_expected(l->note, "%s", expected);
+	err_note_found(l->note, "%s", found);
+	return rc;
+}
+
+int
+tokenizer__no_memory(struct loading *l)
+{
+	return err_note_set(l->note, ENOMEM, "%s", l->name);
+}
+
+const char *
+tokenizer__kind_of(const struct json *j)
+{
+	return j == NULL ? "nothing" : json_kind_name(json_kind(j));
+}
+
+int
+tokenizer__flag(struct loading *l, const struct json *object, const char *place, const char *key, bool otherwise, bool *out)
+{
+	const struct json *j = json_get(object, key);
+	char where[PLACE_BYTES];
+
+	*out = otherwise;
+	if (json_kind(j) == JSON_KIND_NULL || json_flag(j, out))
+		return 0;
+	snprintf(where, sizeof where, "%.200s.%s", place, key);
+	return tokenizer__bad(l, ERR_FORMAT, where, "true or false", "%s", tokenizer__kind_of(j));
+}
+
+int
+tokenizer__flag_not(struct loading *l, const struct json *object, const char *place, const char *key, bool refused)
+{
+	char where[PLACE_BYTES];
+	bool value;
+	int rc;
+
+	if ((rc = tokenizer__flag(l, object, place, key, !refused, &value)) != 0 || value != refused)
+		return rc;
+	snprintf(where, sizeof where, "%.200s.%s", place, key);
+	return tokenizer__bad(l, ERR_UNSUPPORTED, where, refused ? "false" : "true", "%s", refused ? "true" : "false");
+}
+
+int
+tokenizer__text(struct loading *l, const struct json *object, const char *place, const char *key, const char **out)
+{
+	const struct json *j = json_get(object, key);
+	char where[PLACE_BYTES];
+
+	if (json_text(j, out))
+		return 0;
+	snprintf(where, sizeof where, "%.200s.%s", place, key);
+	return tokenizer__bad(l, ERR_FORMAT, where, "a string", "%s", tokenizer__kind_of(j));
+}
+
+/* One id, checked to lie within the caps. */
+static int
+token_id(struct loading *l, const struct json *j, const char *place, int64_t *id)
+{
+	if (!json_int(j, id))
+		return tokenizer__bad(l, ERR_FORMAT, place, "a token id", "%s", tokenizer__kind_of(j));
+	if (*id < 0 || *id >= (int64_t)TOKENIZER_MAX_VOCAB) {
+		tokenizer__bad(l, ERR_RANGE, place, "", "%" PRId64, *id);
+		err_note_expected(l->note, "a token id, 0..%u", TOKENIZER_MAX_VOCAB - 1);
+		return ERR_RANGE;
+	}
+	return 0;
+}
+
+static void
+vocab_place(char *place, const char *key)
+{
+	snprintf(place, PLACE_BYTES, "model.vocab['%.60s']", key);
+}
+
+/* tok->n_tokens and the arrays of that length. */
+static int
+size_vocab(struct loading *l, const struct json *added)
+{
+	struct tokenizer *tok = l->tok;
+	size_t model = json_count(l->vocab), most = model + json_count(added), n;
+	char place[PLACE_BYTES];
+	int64_t id, top = -1;
+	void *it;
+	int rc;
+
+	if (most > TOKENIZER_MAX_VOCAB) {
+		tokenizer__bad(l, ERR_RANGE, "model.vocab", "", "%zu with added_tokens", most);
+		err_note_expected(l->note, "at most %u tokens", TOKENIZER_MAX_VOCAB);
+		return ERR_RANGE;
+	}
+	for (it = json_first(l->vocab); it != NULL; it = json_next(l->vocab, it)) {
+		vocab_place(place, json_key(it));
+		if ((rc = token_id(l, json_value(it), place, &id)) != 0)
+			return rc;
+		if (id > top)
+			top = id;
+	}
+	if (model == 0)
+		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "at least one token", "none");
+	if ((size_t)top >= most)
+		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "ids without holes, from 0 on", "%zu tokens, the largest id is %" PRId64, model, top);
+	/* Added tokens may fill up; how many are new shows later. */
+	n = most;
+	tok->bytes = mem_alloc(n, sizeof tok->bytes[0]);
+	tok->len = mem_alloc(n, sizeof tok->len[0]);
+	tok->mark = mem_alloc(n, sizeof tok->mark[0]);
+	tok->added = mem_alloc(json_count(added), sizeof tok->added[0]);
+	if (tok->bytes == NULL || tok->len == NULL || tok->mark == NULL || tok->added == NULL)
+		return tokenizer__no_memory(l);
+	tok->n_tokens = (int32_t)n;
+	return 0;
+}
+
+static int
+load_vocab(struct loading *l)
+{
+	struct tokenizer *tok = l->tok;
+	char place[PLACE_BYTES];
+	void *it;
+
+	for (it = json_first(l->vocab); it != NULL; it = json_next(l->vocab, it)) {
+		const char *key = json_key(it);
+		size_t len = strlen(key), n;
+		unsigned char *copy;
+		int64_t id;
+
+		json_int(json_value(it), &id);			/* checked by size_vocab */
+		vocab_place(place, key);
+		if (len > MAX_TOKEN_BYTES)
+			return tokenizer__bad(l, ERR_RANGE, place, "at most 65536 bytes", "%zu", len);
+		if (tok->mark[id] != 0)
+			return tokenizer__bad(l, ERR_FORMAT, place, "an id no other token has", "%" PRId64 ", twice", id);
+		if ((copy = (unsigned char *)mem_arena_strndup(tok->arena, key, len)) == NULL)
+			return tokenizer__no_memory(l);
+		tok->mark[id] = TOKEN_MODEL;
+		n = len;
+		if (tokenizer__unmap(key, len, copy, &n) && n > 0)
+			tok->mark[id] |= TOKEN_BYTE_LEVEL;
+		else
+			memcpy(copy, key, n = len);		/* not in the alphabet: its text as it is, as the decoder does */
+		tok->bytes[id] = copy;
+		tok->len[id] = (uint32_t)n;
+	}
+	return 0;
+}
+
+static int
+load_added_token(struct loading *l, const struct json *j, size_t i, int32_t *next)
+{
+	struct tokenizer *tok = l->tok;
+	struct added_token *a = &tok->added[i];
+	const struct json *in_vocab;
+	char place[PLACE_BYTES], where[PLACE_BYTES + 16];
+	const char *content;
+	int64_t id, model_id = -1;
+	size_t k;
+	int rc;
+
+	snprintf(place, sizeof place, "added_tokens[%zu]", i);
+	if (json_kind(j) != JSON_KIND_OBJECT)
+		return tokenizer__bad(l, ERR_FORMAT, place, "an object", "%s", tokenizer__kind_of(j));
+	if ((rc = tokenizer__text(l, j, place, "content", &content)) != 0 || (rc = tokenizer__flag_not(l, j, place, "single_word", true)) != 0 ||
+	    (rc = tokenizer__flag(l, j, place, "special", false, &a->special)) != 0 ||
+	    (rc = tokenizer__flag(l, j, place, "lstrip", false, &a->lstrip)) != 0 ||
+	    (rc = tokenizer__flag(l, j, place, "rstrip", false, &a->rstrip)) != 0 ||
+	    (rc = tokenizer__flag(l, j, place, "normalized", !a->special, &a->normalized)) != 0)
+		return rc;
+	a->len = strlen(content);
+	snprintf(where, sizeof where, "%.200s.content", place);
+	if (a->len == 0 || a->len > MAX_ADDED_BYTES)
+		return tokenizer__bad(l, ERR_RANGE, where, "1 to 4096 bytes", "%zu", a->len);
+	for (k = 0; a->normalized && tok->nfc && k < a->len; k++) {
+		if ((unsigned char)content[k] >= 0xcc)
+			return tokenizer__bad(l, ERR_UNSUPPORTED, where, "\"normalized\": false, or characters below U+0300", "'%.100s'", content);
+	}
+	snprintf(where, sizeof where, "%.200s.id", place);
+	if ((rc = token_id(l, json_get(j, "id"), where, &id)) != 0)
+		return rc;
+	if ((a->content = mem_arena_strndup(tok->arena, content, a->len)) == NULL)
+		return tokenizer__no_memory(l);
+	a->id = (int32_t)id;
+	if ((in_vocab = json_get(l->vocab, content)) != NULL) {
+		json_int(in_vocab, &model_id);
+		if (model_id != id) {
+			tokenizer__bad(l, ERR_FORMAT, where, "", "%" PRId64, id);
+			err_note_expected(l->note, "%" PRId64 ", which model.vocab gives to '%.60s'", model_id, content);
+			return ERR_FORMAT;
+		}
+		if (tok->len[id] != a->len || memcmp(tok->bytes[id], content, a->len) != 0)
+			return tokenizer__bad(l, ERR_UNSUPPORTED, where, "an added token that is not a byte-level token too", "'%.60s'", content);
+	} else {
+		if (id <= *next && tok->mark[id] != 0)
+			return tokenizer__bad(l, ERR_FORMAT, where, "an id no other token has", "%" PRId64 ", twice", id);
+		if (id != *next) {
+			tokenizer__bad(l, ERR_FORMAT, where, "", "%" PRId64, id);
+			err_note_expected(l->note, "%d, the next free id: there are no holes, and new tokens stand in order", *next);
+			return ERR_FORMAT;
+		}
+		++*next;
+		tok->bytes[id] = (const unsigned char *)a->content;
+		tok->len[id] = (uint32_t)a->len;
+	}
+	if ((tok->mark[id] & TOKEN_ADDED) != 0)
+		return tokenizer__bad(l, ERR_FORMAT, place, "each added token once", "'%.60s', twice", content);
+	tok->mark[id] |= (uint8_t)(TOKEN_ADDED | (a->special ? TOKEN_SPECIAL : 0));
+	if (!a->special && (a->lstrip || a->rstrip))
+		l->loses_space = true;
+	tok->n_added = i + 1;
+	return 0;
+}
+
+static int
+load_added(struct loading *l, const struct json *added)
+{
+	struct tokenizer *tok = l->tok;
+	int32_t next = (int32_t)json_count(l->vocab), id;
+	size_t i;
+	int rc;
+
+	for (i = 0; i < json_count(added); i++) {
+		if ((rc = load_added_token(l, json_item(added, i), i, &next)) != 0)
+			return rc;
+	}
+	tok->n_tokens = next;
+	for (id = 0; id < next; id++) {
+		if (tok->mark[id] == 0)
+			return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "ids without holes, from 0 on", "no token with id %d", id);
+	}
+	if ((rc = tokenizer__trie_build(tok, &tok->raw, false)) == 0)
+		rc = tokenizer__trie_build(tok, &tok->normalized, true);
+	if (rc == ENOMEM)
+		return tokenizer__no_memory(l);
+	return rc == 0 ? 0 : tokenizer__bad(l, rc, "added_tokens", "at most 16 MiB of them", "more");
+}
+
+/* The two sides of a merge as NUL-terminated text in buf: "left right" or ["left", "right"]. */
+static int
+merge_sides(struct loading *l, const struct json *j, const char *place, char *buf, const char **left, const char **right)
+{
+	const char *a, *b, *space;
+	size_t n, m;
+
+	if (json_kind(j) == JSON_KIND_ARRAY) {
+		if (json_count(j) != 2 || !json_text(json_item(j, 0), &a) || !json_text(json_item(j, 1), &b))
+			return tokenizer__bad(l, ERR_FORMAT, place, "two strings", "an array of %zu items", json_count(j));
+		n = strlen(a);
+		m = strlen(b);
+	} else {
+		if (!json_text(j, &a))
+			return tokenizer__bad(l, ERR_FORMAT, place, "\"left right\" or [\"left\", \"right\"]", "%s", tokenizer__kind_of(j));
+		if ((space = strchr(a, ' ')) == NULL || strchr(space + 1, ' ') != NULL)
+			return tokenizer__bad(l, ERR_FORMAT, place, "two tokens with one space between", "'%.100s'", a);
+		n = (size_t)(space - a);
+		b = space + 1;
+		m = strlen(b);
+	}
+	if (n > MAX_TOKEN_BYTES || m > MAX_TOKEN_BYTES)
+		return tokenizer__bad(l, ERR_RANGE, place, "at most 65536 bytes", "%zu", n + m);
+	memcpy(buf, a, n);
+	buf[n] = '\0';
+	memcpy(buf + n + 1, b, m + 1);
+	*left = buf;
+	*right = buf + n + 1;
+	return 0;
+}
+
+static int
+vocab_id(struct loading *l, const char *place, const char *what, const char *token, int64_t *id)
+{
+	char expected[64];
+
+	if (json_int(json_get(l->vocab, token), id))
+		return 0;
+	snprintf(expected, sizeof expected, "the %s in model.vocab", what);
+	return tokenizer__bad(l, ERR_FORMAT, place, expected, "no '%.100s'", token);
+}
+
+static int
+load_merges(struct loading *l, const struct json *merges)
+{
+	char *buf = NULL, place[PLACE_BYTES];
+	const char *left = NULL, *right = NULL;
+	size_t i, n = json_count(merges), n_left;
+	int64_t a, b, c;
+	int rc;
+
+	if (json_kind(merges) != JSON_KIND_ARRAY)
+		return tokenizer__bad(l, ERR_FORMAT, "model.merges", "an array", "%s", tokenizer__kind_of(merges));
+	if (n > TOKENIZER_MAX_MERGES) {
+		tokenizer__bad(l, ERR_RANGE, "model.merges", "", "%zu", n);
+		err_note_expected(l->note, "at most %u merges", TOKENIZER_MAX_MERGES);
+		return ERR_RANGE;
+	}
+	if ((buf = malloc(4 * (MAX_TOKEN_BYTES + 2))) == NULL || tokenizer__pairs_alloc(l->tok, n) != 0) {
+		rc = tokenizer__no_memory(l);
+		goto out;
+	}
+	l->tok->n_merges = (uint32_t)n;
+	for (i = 0; i < n; i++) {
+		char *joined = buf + 2 * (MAX_TOKEN_BYTES + 2);
+
+		snprintf(place, sizeof place, "model.merges[%zu]", i);
+		if ((rc = merge_sides(l, json_item(merges, i), place, buf, &left, &right)) != 0)
+			goto out;
+		n_left = strlen(left);
+		memcpy(joined, left, n_left);
+		memcpy(joined + n_left, right, strlen(right) + 1);
+		if ((rc = vocab_id(l, place, "left side", left, &a)) != 0 || (rc = vocab_id(l, place, "right side", right, &b)) != 0 ||
+		    (rc = vocab_id(l, place, "joined token", joined, &c)) != 0)
+			goto out;
+		tokenizer__pair_put(l->tok, (uint32_t)a, (uint32_t)b, (uint32_t)i, (int32_t)c);
+	}
+	rc = 0;
+out:
+	free(buf);
+	return rc;
+}
+
+/* Fields of the model that would change the ids in ways this room does not do. */
+static int
+check_model(struct loading *l, const struct json *model)
+{
+	static const char *const empty[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+	const struct json *j;
+	const char *s;
+	char place[PLACE_BYTES];
+	double dropout;
+	size_t i;
+	int rc;
+
+	if (json_kind(model) != JSON_KIND_OBJECT)
+		return tokenizer__bad(l, ERR_FORMAT, "model", "an object", "%s", tokenizer__kind_of(model));
+	if ((j = json_get(model, "type")) != NULL && (!json_text(j, &s) || strcmp(s, "BPE") != 0))
+		return tokenizer__bad(l, ERR_UNSUPPORTED, "model.type", "BPE", "%s", json_text(j, &s) ? s : tokenizer__kind_of(j));
+	j = json_get(model, "dropout");
+	if (json_kind(j) != JSON_KIND_NULL && !(json_num(j, &dropout) && dropout == 0))
+		return tokenizer__bad(l, ERR_UNSUPPORTED, "model.dropout", "null", "%s", tokenizer__kind_of(j));
+	for (i = 0; i < sizeof empty / sizeof empty[0]; i++) {
+		j = json_get(model, empty[i]);
+		if (json_kind(j) == JSON_KIND_NULL || (json_text(j, &s) && s[0] == '\0'))
+			continue;
+		snprintf(place, sizeof place, "model.%s", empty[i]);
+		return tokenizer__bad(l, ERR_UNSUPPORTED, place, "null or \"\"", "%s", json_text(j, &s) ? s : tokenizer__kind_of(j));
+	}
+	if ((rc = tokenizer__flag_not(l, model, "model", "byte_fallback", true)) != 0 ||
+	    (rc = tokenizer__flag(l, model, "model", "ignore_merges", false, &l->tok->ignore_merges)) != 0)
+		return rc;
+	l->vocab = json_get(model, "vocab");
+	if (json_kind(l->vocab) != JSON_KIND_OBJECT)
+		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "an object", "%s", tokenizer__kind_of(l->vocab));
+	return 0;
+}
+
+/* Bytes without a token: an unk_token stands in for each, where the file has one. */
+static int
+load_unknown(struct loading *l, const struct json *model)
+{
+	struct tokenizer *tok = l->tok;
+	const struct json *j = json_get(model, "unk_token");
+	int64_t unk = -1;
+	const char *s;
+	bool all = true, fuse;
+	size_t b;
+	int rc;
+
+	if (json_kind(j) != JSON_KIND_NULL && !json_text(j, &s))
+		return tokenizer__bad(l, ERR_FORMAT, "model.unk_token", "a string or null", "%s", tokenizer__kind_of(j));
+	if (json_kind(j) == JSON_KIND_TEXT && (rc = vocab_id(l, "model.unk_token", "token", s, &unk)) != 0)
+		return rc;
+	if ((rc = tokenizer__flag(l, model, "model", "fuse_unk", false, &fuse)) != 0)
+		return rc;
+	for (b = 0; b < 256; b++) {
+		if (tok->byte_id[b] >= 0)
+			continue;
+		all = false;
+		if (unk >= 0 && fuse)
+			return tokenizer__bad(l, ERR_UNSUPPORTED, "model.fuse_unk", "false, or a token for each byte", "true, none for 0x%02x", (unsigned)b);
+		tok->byte_id[b] = (int32_t)unk;
+	}
+	tok->lossless = all && !tok->nfc && !l->prefix_space && !l->loses_space;
+	return 0;
+}
+
+static int
+build(struct loading *l, const struct json *root)
+{
+	const struct json *model = json_get(root, "model"), *added = json_get(root, "added_tokens"), *j;
+	const char *s;
+	int rc;
+
+	if (json_kind(root) != JSON_KIND_OBJECT)
+		return tokenizer__bad(l, ERR_FORMAT, "the whole", "an object", "%s", tokenizer__kind_of(root));
+	if ((j = json_get(root, "version")) != NULL && !(json_text(j, &s) && strcmp(s, "1.0") == 0))
+		return tokenizer__bad(l, ERR_VERSION, "version", "\"1.0\"", "%s", json_text(j, &s) ? s : tokenizer__kind_of(j));
+	if (json_kind(added) != JSON_KIND_ARRAY && json_kind(added) != JSON_KIND_NULL)
+		return tokenizer__bad(l, ERR_FORMAT, "added_tokens", "an array", "%s", tokenizer__kind_of(added));
+	j = json_get(root, "decoder");
+	if (json_kind(j) != JSON_KIND_NULL) {
+		if ((rc = tokenizer__text(l, j, "decoder", "type", &s)) != 0)
+			return rc;
+		if (strcmp(s, "ByteLevel") != 0)
+			return tokenizer__bad(l, ERR_UNSUPPORTED, "decoder.type", "ByteLevel", "%s", s);
+	}
+	if ((rc = check_model(l, model)) != 0 || 
+	    (rc = tokenizer__load_steps(l, json_get(root, "normalizer"), json_get(root, "pre_tokenizer"))) != 0)
+		return rc;
+	if ((rc = size_vocab(l, added)) != 0 || (rc = load_vocab(l)) != 0 || (rc = load_added(l, added)) != 0 ||
+	    (rc = load_merges(l, json_get(model, "merges"))) != 0)
+		return rc;
+	if (tokenizer__words_build(l->tok) != 0)
+		return tokenizer__no_memory(l);
+	if ((rc = load_unknown(l, model)) != 0)
+		return rc;
+	return tokenizer__fingerprint(l->tok) == 0 ? 0 : tokenizer__no_memory(l);
+}
+
+static int
+from_json(struct tokenizer **tok, const struct json *root, const char *name, struct err_note *note)
+{
+	struct loading l = {.name = name, .note = note};
+	int rc;
+
+	if ((*tok = l.tok = calloc(1, sizeof **tok)) == NULL || (l.tok->arena = mem_arena_new(0)) == NULL)
+		rc = tokenizer__no_memory(&l);
+	else
+		rc = build(&l, root);
+	if (rc != 0)
+		tokenizer_destroy(tok);
+	else
+		err_note_set(note, 0, "%s", "");
+	return rc;
+}
+
+int
+tokenizer_load(struct tokenizer **tok, const char *path, struct err_note *note)
+{
+	struct json *root;
+	int rc;
+
+	*tok = NULL;
+	if ((rc = json_parse_file(path, TOKENIZER_MAX_FILE_BYTES, &root, note)) != 0)
+		return rc;
+	rc = from_json(tok, root, path, note);
+	json_close(&root);
+	return rc;
+}
+
+int
+tokenizer_parse(struct tokenizer **tok, const char *source, size_t len, const char *name, struct err_note *note)
+{
+	struct json *root;
+	int rc;
+
+	*tok = NULL;
+	if ((rc = json_parse(source, len, name, &root, note)) != 0)
+		return rc;
+	rc = from_json(tok, root, name, note);
+	json_close(&root);
+	return rc;
+}
+
+void
+tokenizer_destroy(struct tokenizer **tok)
+{
+	struct tokenizer *t = *tok;
+	size_t i;
+
+	if (t == NULL)
+		return;
+	for (i = 0; i < t->n_stages; i++)
+		tokenizer__stage_free(&t->stage[i]);
+	tokenizer__trie_free(&t->raw);
+	tokenizer__trie_free(&t->normalized);
+	mem_arena_destroy(&t->arena);
+	free(t->bytes);
+	free(t->len);
+	free(t->mark);
+	free(t->pair);
+	free(t->word);
+	free(t->added);
+	free(t);
+	*tok = NULL;
+}

@@ -1,0 +1,34 @@
+/*
+ * tokenizer/load - what the two files that read tokenizer.json share.
+ */
+#ifndef SALT_TOKENIZER_LOAD_H
+#define SALT_TOKENIZER_LOAD_H
+
+#include "json/json.h"
+#include "tokenizer/inside.h"
+
+#define PLACE_BYTES 256
+
+struct loading {
+	struct tokenizer *tok;
+	const char *name;
+	struct err_note *note;
+	struct json *vocab;
+	bool prefix_space, byte_level, loses_space;
+};
+
+/* One note: where in the JSON, what was expected, what was found. Returns rc. */
+int tokenizer__bad(struct loading *l, int rc, const char *place, const char *expected, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+int tokenizer__no_memory(struct loading *l);
+const char *tokenizer__kind_of(const struct json *j);
+
+/* Members of an object at `place`: a flag that may be absent or null (then `otherwise`), one that must not be `refused`, a string. */
+int tokenizer__flag(struct loading *l, const struct json *object, const char *place, const char *key, bool otherwise, bool *out);
+int tokenizer__flag_not(struct loading *l, const struct json *object, const char *place, const char *key, bool refused);
+int tokenizer__text(struct loading *l, const struct json *object, const char *place, const char *key, const char **out);
+
+/* load_steps.c: normalizer and pre_tokenizer into tok->nfc and tok->stage. */
+int tokenizer__load_steps(struct loading *l, const struct json *normalizer, const struct json *pre_tokenizer);
+
+#endif
