@@ -13,7 +13,21 @@
  * can be said otherwise is (white space: PCRE2's \s holds U+180E, which is none), and the rest is refused with its place.
  */
 #define WHITE "\\p{Z}\\x09-\\x0d\\x{85}"
+
+/*
+ * Letters and numbers of Unicode 15 and 16, which the PCRE2 of Debian 12 (Unicode 14) does not know and Hugging Face's
+ * Oniguruma does. A newer PCRE2 knows them by itself; then these say it twice.
+ */
+#define NEW_L "\\x{1c89}\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d65}" \
+	"\\x{10d6f}-\\x{10d85}\\x{10ec2}-\\x{10ec4}\\x{1123f}-\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}" \
+	"\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}" \
+	"\\x{11f12}-\\x{11f33}\\x{1342f}\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}" \
+	"\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}\\x{1e030}-\\x{1e06d}" \
+	"\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"
+#define NEW_N "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}\\x{16130}-\\x{16139}" \
+	"\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}\\x{1e5f1}-\\x{1e5fa}"
 #define MAX_PATTERN_BYTES 16384u
+#define MAX_GROWTH 256u			/* the longest that one byte of a pattern becomes; \p{L} is five bytes */
 #define JIT_STACK_MIN (32u << 10)
 #define JIT_STACK_MAX (8u << 20)
 #define MATCH_LIMIT 200000000u
@@ -47,7 +61,7 @@ emit_text(struct translation *t, const char *s)
 
 /* \p{..} and \P{..}: general categories, one letter or two. t->at is at the p. */
 static bool
-property(struct translation *t)
+property(struct translation *t, bool in_class)
 {
 	static const char *const known = "L M N P S Z C Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So "
 	    "Zs Zl Zp Cc Cf Cs Co Cn";
@@ -60,9 +74,19 @@ property(struct translation *t)
 	n = (size_t)(end - name);
 	for (k = known; k != NULL; k = (k = strchr(k, ' ')) == NULL ? NULL : k + 1) {
 		if ((n == 1 || n == 2) && strncmp(k, name, n) == 0 && (k[n] == ' ' || k[n] == '\0')) {
+			const char *more = n == 2 || (name[0] != 'L' && name[0] != 'N') ? NULL : name[0] == 'L' ? NEW_L : NEW_N;
+			bool negated = (p[0] == 'P') != (p[2] == '^');
+
 			t->at += (size_t)(end + 1 - p);
-			emit_text(t, "\\");
-			emit(t, t->in + from, t->at - from);
+			if (more != NULL && in_class && negated)
+				return false;
+			if (more != NULL && !in_class)
+				emit_text(t, negated ? "[^" : "[");
+			emit_text(t, more != NULL ? "\\p{" : "\\");
+			emit(t, more != NULL ? name : t->in + from, more != NULL ? n + 1 : t->at - from);
+			emit_text(t, more != NULL ? more : "");
+			if (more != NULL && !in_class)
+				emit_text(t, "]");
 			return true;
 		}
 	}
@@ -111,7 +135,7 @@ escape(struct translation *t, bool in_class)
 		emit_text(t, "\\p{Nd}");
 		return true;
 	case 'p': case 'P':
-		return property(t);
+		return property(t, in_class);
 	case 'u':
 		t->at++;
 		return code_point(t, 4, 4);
@@ -285,7 +309,7 @@ tokenizer__stage_split(struct stage *s, const char *pattern, const char *place, 
 		err_note_found(note, "one of %zu bytes", t.len);
 		return ERR_UNSUPPORTED;
 	}
-	if ((t.out = malloc(t.len * (sizeof WHITE + 4))) == NULL)
+	if ((t.out = malloc(t.len * MAX_GROWTH)) == NULL)
 		return ENOMEM;
 	s->kind = STAGE_SPLIT;
 	s->pattern = pattern;
