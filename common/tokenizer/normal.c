@@ -131,7 +131,7 @@ tokenizer__nfc(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, 
 				from--;
 			} while ((p[from] & 0xc0) == 0x80);
 		}
-		if ((rc = tokenizer__bytes_reserve(&enc->normal, from - done)) != 0)
+		if ((rc = tokenizer__bytes_reserve(&enc->normal, from - done + 1)) != 0)
 			goto fail;
 		memcpy(enc->normal.bytes + enc->normal.n, p + done, from - done);
 		enc->normal.n += from - done;
@@ -148,7 +148,7 @@ tokenizer__nfc(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, 
 	}
 	if (done == 0)
 		return 0;
-	if ((rc = tokenizer__bytes_reserve(&enc->normal, n - done)) != 0)
+	if ((rc = tokenizer__bytes_reserve(&enc->normal, n - done + 1)) != 0)
 		goto fail;
 	memcpy(enc->normal.bytes + enc->normal.n, p + done, n - done);
 	enc->normal.n += n - done;

@@ -293,7 +293,7 @@ tokenizer_decode(const struct tokenizer *tok, const int32_t *ids, size_t n, unsi
 		}
 		if ((flags & TOKENIZER_SKIP_SPECIALS) != 0 && (tok->mark[id] & TOKEN_SPECIAL) != 0)
 			continue;
-		if ((rc = tokenizer__bytes_reserve(out, tok->len[id])) != 0) {
+		if ((rc = tokenizer__bytes_reserve(out, (size_t)tok->len[id] + 1)) != 0) {
 			err_note_set(note, rc, "decoded text");
 			goto fail;
 		}
