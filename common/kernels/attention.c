@@ -42,7 +42,7 @@ kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct 
 	kernels__shape(kernels__rows(o) == b * t && kernels__cols(o) == heads * d, "attention");
 	group = heads / key->n_heads;
 	scratch = kernels__scratch(k, (size_t)k->threads * (size_t)tile_rows * (size_t)t);
-#pragma omp parallel for num_threads(k->threads) schedule(dynamic) if (k->threads > 1 && b * heads * t * d > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(dynamic) if (k->threads > 1 && b * heads * t * t > k->small)
 	for (int64_t task = 0; task < b * heads * tiles; task++) {
 		int64_t tile = task % tiles, h = task / tiles % heads, row0 = task / tiles / heads * t;
 		int64_t t0 = tile * QUERIES, n = min64(QUERIES, t - t0), keys = t0 + n;
@@ -96,7 +96,7 @@ kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kerne
 	    "attention_bwd");
 	group = heads / key->n_heads;
 	scratch = kernels__scratch(k, (size_t)k->threads * (size_t)tile_rows * (size_t)t * 2);
-#pragma omp parallel for num_threads(k->threads) schedule(dynamic) if (k->threads > 1 && b * heads * t * d > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(dynamic) if (k->threads > 1 && b * heads * t * t > k->small)
 	for (int64_t task = 0; task < b * key->n_heads; task++) {
 		int64_t kh = task % key->n_heads, seq = task / key->n_heads, row0 = seq * t;
 		float *p = scratch + omp_get_thread_num() * tile_rows * t * 2, *d_p = p + tile_rows * t;

@@ -85,6 +85,7 @@ kernels_new(struct kernels **out, const struct kernels_options *options, struct 
 	}
 	pthread_once(&openblas_once, openblas_start);
 	k->dtype = DTYPE_F32;
+	k->small = KERNELS_SMALL;
 	k->threads = options->threads > 0 ? options->threads : omp_get_num_procs();
 	k->vec = pick_vec();
 	sscanf(openblas_get_config(), "OpenBLAS %23s", version);

@@ -25,7 +25,7 @@ kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const 
 	kernels__shape(kernels__rows(y) == m && kernels__cols(y) == c && (pe == NULL || (kernels__cols(wpe) == c && wpe->dims[0] >= t)),
 	    "embed");
 	check_tokens(tokens, m, wte->dims[0]);
-#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
 	for (int64_t i = 0; i < m; i++) {
 		if (pe != NULL)
 			k->vec->add(out + i * c, te + tokens[i] * c, pe + i % t * c, c);
@@ -46,7 +46,7 @@ kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe,
 	kernels__shape(kernels__rows(d_y) == m && kernels__cols(d_wte) == c &&
 	    (pe == NULL || (kernels__cols(d_wpe) == c && d_wpe->dims[0] >= t)), "embed_bwd");
 	check_tokens(tokens, m, d_wte->dims[0]);
-#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
 	for (int64_t block = 0; block < blocks; block++) {
 		int64_t at = block * COLUMN_BLOCK, n = c - at < COLUMN_BLOCK ? c - at : COLUMN_BLOCK;
 

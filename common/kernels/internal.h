@@ -7,6 +7,7 @@
 
 struct kernels {
 	int threads;
+	int64_t small;			/* KERNELS_SMALL; tests lower it */
 	enum dtype dtype;
 	const struct vec *vec;
 	char compute_class[32];
@@ -18,8 +19,11 @@ struct kernels {
 	int64_t rope_t, rope_half;
 };
 
-/* Loops below this many elements run on one thread: waking the others costs more. Bits do not depend on it. */
-#define KERNELS_SMALL 8192
+/*
+ * Loops over fewer elements run on one thread (some 0.1 ms): a team costs little where its processors are idle, but a time slice where
+ * one of them is busy with something else. Bits do not depend on it.
+ */
+#define KERNELS_SMALL (1 << 18)
 
 /* Row blocks of reductions over rows: the shape alone decides. */
 #define KERNELS_ROW_BLOCK 64

@@ -161,8 +161,10 @@ row_labels(const struct task *task, const float *u, int64_t m, float *work, doub
 	}
 	if (spec->kind == KERNELS_LABEL_NONE)
 		return;
-	vec->affine(work, u, 1, top, n_valid);			/* u - max first: exact where it matters, then over tau */
-	vec->exp(work, work, inv_tau, 0, n_valid);
+	if (!spec->score || spec->tau != 1) {			/* else the score's are at hand: the same arithmetic */
+		vec->affine(work, u, 1, top, n_valid);		/* u - max before the division: large logits keep their bits */
+		vec->exp(work, work, inv_tau, 0, n_valid);
+	}
 	if (spec->kind == KERNELS_LABEL_SAMPLED) {
 		uint32_t words[4];
 
@@ -214,7 +216,7 @@ kernels_output_label(struct kernels *k, const struct tensor *h, const struct ten
 		int64_t n = m - begin < chunk ? m - begin : chunk;
 
 		kernels__sgemm_parts(k, false, true, n, v, c, 1, kernels__f32(h) + begin * c, c, kernels__f32(w_out), c, 0, logits, v, NULL);
-#pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++) {
 			float *mine = work + omp_get_thread_num() * stride;
 			double *uniforms = (double *)(void *)(mine + stride - 4 * draws);

@@ -124,7 +124,7 @@ add_column_sums(struct kernels *k, float *sums, const float *x, int64_t m, int64
 	int64_t blocks = (m + KERNELS_ROW_BLOCK - 1) / KERNELS_ROW_BLOCK;
 	float *partial = kernels__scratch(k, (size_t)blocks * (size_t)n);
 
-#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * n > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * n > k->small)
 	for (int64_t block = 0; block < blocks; block++) {
 		int64_t begin = block * KERNELS_ROW_BLOCK, end = begin + KERNELS_ROW_BLOCK < m ? begin + KERNELS_ROW_BLOCK : m;
 		float *p = partial + block * n;

@@ -7,7 +7,7 @@
 #include "log/log.h"
 
 /* Logits that exist at a time, in floats; rows are at least MIN_ROWS so that the products stay products of matrices. */
-#define LOGITS (2 << 20)
+#define LOGITS (1 << 20)
 #define MIN_ROWS 64
 #define MAX_ROWS 1024
 
@@ -229,7 +229,7 @@ kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tens
 		const float *h_rows = kernels__f32(h) + begin * c;
 
 		kernels__sgemm_parts(k, false, true, n, v, c, 1, h_rows, c, kernels__f32(w_out), c, 0, logits, v, NULL);
-#pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++)
 			row_loss(k->vec, logits + i * v, v, targets, begin + i, grad, grad_scale, work + omp_get_thread_num() * v, &rows[i]);
 		for (int64_t i = 0; i < n; i++) {

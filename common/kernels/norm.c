@@ -9,7 +9,7 @@ kernels_layernorm(struct kernels *k, struct tensor *y, float *mean, float *rstd,
 	int64_t m = kernels__rows(x), c = kernels__cols(x);
 
 	kernels__shape(kernels__rows(y) == m && kernels__cols(y) == c && kernels__cols(g) == c && kernels__cols(b) == c, "layernorm");
-#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
 	for (int64_t i = 0; i < m; i++)
 		k->vec->layernorm(kernels__f32(y) + i * c, mean + i, rstd + i, kernels__f32(x) + i * c, kernels__f32(g), kernels__f32(b),
 		    eps, c);
@@ -21,7 +21,7 @@ kernels_rmsnorm(struct kernels *k, struct tensor *y, float *rstd, const struct t
 	int64_t m = kernels__rows(x), c = kernels__cols(x);
 
 	kernels__shape(kernels__rows(y) == m && kernels__cols(y) == c && kernels__cols(g) == c, "rmsnorm");
-#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
 	for (int64_t i = 0; i < m; i++)
 		k->vec->rmsnorm(kernels__f32(y) + i * c, rstd + i, kernels__f32(x) + i * c, kernels__f32(g), eps, c);
 }
@@ -35,7 +35,7 @@ norm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tenso
 	int64_t width = d_b != NULL ? 2 * c : c;
 	float *partial = kernels__scratch(k, (size_t)blocks * (size_t)width);
 
-#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
 	for (int64_t block = 0; block < blocks; block++) {
 		int64_t begin = block * KERNELS_ROW_BLOCK, end = begin + KERNELS_ROW_BLOCK < m ? begin + KERNELS_ROW_BLOCK : m;
 		float *p = partial + block * width;

@@ -13,7 +13,7 @@
 #define PIECES(k, n, call)										\
 	do {												\
 		int64_t n_ = (n);									\
-		_Pragma("omp parallel for num_threads((k)->threads) schedule(static) if ((k)->threads > 1 && n_ > KERNELS_SMALL)") \
+		_Pragma("omp parallel for num_threads((k)->threads) schedule(static) if ((k)->threads > 1 && n_ > (k)->small)") \
 		for (int64_t at = 0; at < n_; at += PIECE) {						\
 			int64_t len = n_ - at < PIECE ? n_ - at : PIECE;				\
 			call;										\
@@ -111,7 +111,7 @@ kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int6
 
 	kernels__shape(x->head_dim % 2 == 0 && x->stride >= x->n_heads * x->head_dim, "rope");
 	rope_prepare(k, freq, t, half);
-#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && b * t * x->n_heads * half > KERNELS_SMALL)
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && b * t * x->n_heads * half > k->small)
 	for (int64_t m = 0; m < b * t; m++) {
 		const float *cosine = k->rope_table + m % t * half, *sine = k->rope_table + (k->rope_t + m % t) * half;
 

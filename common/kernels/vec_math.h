@@ -19,7 +19,7 @@
 #endif
 
 static inline float
-vec_bits(int32_t i)
+vec_bits(uint32_t i)
 {
 	float f;
 
@@ -31,19 +31,19 @@ vec_bits(int32_t i)
 #define VEC_LOOP _Pragma("GCC ivdep") for
 
 /*
- * exp(x) within 2 ulp where the result is a normal number (tests/kernels measures it over all of them); 0 below -103.97,
- * infinity above 88.7229; exp(NaN) is NaN, exp(-inf) is 0.
- * x = n ln 2 + r, |r| <= ln(2)/2; ln 2 in two parts (Cody and Waite); Taylor's polynomial of degree 7 for e^r (what it leaves is r^8/8!, 5e-9).
- * 2^n goes in as two factors, so that n = 128 and subnormal results come out right.
+ * exp(x) within 2 ulp (tests/kernels measures it over the whole range); 0 where the result would be below 2^-125.5
+ * (x < -86.98), infinity above 88.7229; exp(NaN) is NaN, exp(-inf) is 0.
+ * x = n ln 2 + r, |r| <= ln(2)/2; ln 2 in two parts (Cody and Waite); Taylor's polynomial of degree 7 for e^r (what it leaves is
+ * r^8/8!, 5e-9). n stands in the low bits of shifted; 2^n goes in as 2^(n-1) * 2, for n may be 128.
  */
 static inline float
 vec_expf(float x)
 {
-	float c = x < -104.0f ? -104.0f : x, n, r, p;
-	int32_t i, half;
+	float c = x > 89.0f ? 89.0f : x, shifted, n, r, p;
+	uint32_t bits;
 
-	c = c > 89.0f ? 89.0f : c;
-	n = VEC_FMA(c, 1.44269504f, 12582912.0f) - 12582912.0f;		/* to nearest by 1.5 * 2^23 */
+	shifted = VEC_FMA(c, 1.44269504f, 12582912.0f);			/* to nearest by 1.5 * 2^23 */
+	n = shifted - 12582912.0f;
 	r = VEC_FMA(n, -0.693145752f, c);
 	r = VEC_FMA(n, -1.42860677e-6f, r);
 	p = 1.98412698e-4f;
@@ -53,9 +53,9 @@ vec_expf(float x)
 	p = VEC_FMA(p, r, 1.66666667e-1f);
 	p = VEC_FMA(p, r, 0.5f);
 	p = VEC_FMA(p * r, r, r) + 1.0f;
-	i = (int32_t)(n == n ? n : 0.0f);
-	half = i >> 1;
-	return p * vec_bits((half + 127) << 23) * vec_bits((i - half + 127) << 23);
+	memcpy(&bits, &shifted, sizeof(bits));
+	p = p * vec_bits((bits << 23) + (126u << 23)) * 2.0f;
+	return x < -86.98f ? 0.0f : p;
 }
 
 /* 1 / (1 + exp(-x)) */
