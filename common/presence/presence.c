@@ -1,0 +1,91 @@
+#include "presence/presence.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "config/cli.h"
+#include "log/log.h"
+#include "mem/mem.h"
+
+static void
+answer(void *arg, const uint8_t *body, size_t len, uint8_t **out, size_t *out_len)
+{
+	struct presence *p = arg;
+	struct status_snapshot *snap = mem_alloc(1, sizeof(*snap));
+	struct wire_peer *peers = NULL;
+	char error[STATUS_ERROR_MAX];
+	size_t n = 0;
+
+	if (snap == NULL)
+		return;
+	if (p->roster != NULL && (peers = mem_alloc(WIRE_PEERS_MAX, sizeof(*peers))) != NULL)
+		n = p->roster(p->roster_arg, peers, WIRE_PEERS_MAX);
+	log_last_error(error, sizeof(error));
+	status_error(p->status, error);
+	status_snapshot(p->status, bus_now_ms(), snap);
+	wire_status_answer(body, len, snap, peers, n, out, out_len);
+	free(peers);
+	free(snap);
+}
+
+int
+presence_make_directory(const char *path, struct err_note *note)
+{
+	char part[4200];
+
+	snprintf(part, sizeof(part), "%s", path);
+	for (char *p = part + 1; *p != '\0'; p++)
+		if (*p == '/') {
+			*p = '\0';
+			if (mkdir(part, 0777) != 0 && errno != EEXIST)
+				return err_note_set(note, errno, "%s", part);
+			*p = '/';
+		}
+	return mkdir(part, 0777) == 0 || errno == EEXIST ? 0 : err_note_set(note, errno, "%s", part);
+}
+
+int
+presence_open(struct presence *p, const struct config *cfg, const char *role, const char *name, enum bus_role key, struct err_note *note)
+{
+	struct bus_options bo = {.max_message = cfg->bus.max_message, .curve_dir = cfg->security.curve_dir,
+	    .allow_plain_remote = cfg->security.allow_plain_remote, .role = key};
+	int rc;
+
+	snprintf(p->role, sizeof(p->role), "%s", role);
+	snprintf(p->name, sizeof(p->name), "%s", name);
+	snprintf(p->run_dir, sizeof(p->run_dir), "%s", cfg->run.dir);
+	if ((p->status = status_new(role, name, SALT_VERSION, bus_now_ms())) == NULL)
+		return ENOMEM;
+	if ((rc = bus_new(&p->bus, &bo, note)) != 0)
+		return rc;
+	return bus_status_new(&p->socket, p->bus, cfg->status.bind, answer, p, note);
+}
+
+void
+presence_announce(struct presence *p, const char *data_endpoint)
+{
+	struct status_announce a;
+	struct err_note note = {.name = ""};
+	char text[1200], quoted[1400];
+	int rc;
+
+	if (p->run_dir[0] == '\0')
+		return;
+	status_announce_fill(&a, p->role, p->name, bus_status_endpoint(p->socket), data_endpoint);
+	if ((rc = presence_make_directory(p->run_dir, &note)) != 0 ||
+	    (rc = status_announce_write(p->run_dir, &a, &note)) != 0)
+		log_warn("announce", "why=%s", log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+}
+
+void
+presence_close(struct presence *p)
+{
+	if (p->run_dir[0] != '\0' && p->name[0] != '\0')
+		status_announce_remove(p->run_dir, p->name);
+	bus_status_destroy(&p->socket);
+	bus_destroy(&p->bus);
+	status_destroy(&p->status);
+}

@@ -1,0 +1,38 @@
+/*
+ * presence - how a daemon shows itself: the bus context with its key, the status socket, the announcement in run.dir/daemons.
+ * What teacherd and trainerd do alike; selectord adds its roster through a callback.
+ */
+#ifndef SALT_PRESENCE_H
+#define SALT_PRESENCE_H
+
+#include "bus/bus.h"
+#include "config/config.h"
+#include "err/err.h"
+#include "status/status.h"
+#include "wire/status_answer.h"
+
+struct presence {
+	struct bus *bus;
+	struct bus_status *socket;
+	struct status *status;
+	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX];
+	char run_dir[4096];
+	size_t (*roster)(void *arg, struct wire_peer *peers, size_t max);	/* NULL: none; called on the socket's thread */
+	void *roster_arg;
+};
+
+/*
+ * presence_open - bus, status and socket, from the configuration. p: zeroed, roster set if there is one. Returns 0, ENOMEM, or why the
+ * socket cannot be bound or the key not be read (note).
+ */
+int presence_open(struct presence *p, const struct config *cfg, const char *role, const char *name, enum bus_role key, struct err_note *note);
+
+/* presence_announce - write the announcement; data_endpoint may be NULL. A failure is logged, not returned: it is telemetry. */
+void presence_announce(struct presence *p, const char *data_endpoint);
+
+/* presence_make_directory - PATH and what is missing above it. 0, or errno with the directory that failed in the note. */
+int presence_make_directory(const char *path, struct err_note *note);
+
+void presence_close(struct presence *p);	/* what is open; zeroed p too */
+
+#endif
