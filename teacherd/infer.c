@@ -1,0 +1,515 @@
+#include "teacherd/infer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log/log.h"
+#include "mem/mem.h"
+#include "model/model.h"
+#include "tokenizer/tokenizer.h"
+#include "weights/weights.h"
+
+struct infer_loaded {
+	struct infer_model info;
+	struct model *model;
+	float *params;
+};
+
+struct infer_worker {
+	struct infer *in;
+	pthread_t thread;
+	bool started;
+	struct kernels *kernels;
+	struct model_session *session[INFER_MODELS_MAX];	/* made when first needed, for session_context */
+	uint32_t session_context[INFER_MODELS_MAX];
+	/* Buffers of one sequence, grown as needed. */
+	float *loss_nats, *values;
+	int32_t *rank, *n_unique, *ids, *counts;
+	size_t cap_loss, cap_values, cap_rank, cap_unique, cap_ids, cap_counts;
+};
+
+struct infer {
+	struct kernels_options kernels;
+	struct bus_waker *waker;
+	struct infer_loaded models[INFER_MODELS_MAX];
+	size_t n_models;
+	struct infer_worker *workers;
+	int n_workers;
+	atomic_ullong progress;
+	pthread_mutex_t lock;			/* the lists and their jobs' next, left, abandoned */
+	pthread_cond_t work;
+	bool stop;
+	struct infer_job *first, *last;		/* with sequences not begun */
+	struct infer_job *finished, *finished_last;
+	size_t n_jobs;
+};
+
+struct infer_job *
+infer_job_new(size_t n, uint32_t context)
+{
+	struct infer_job *job = calloc(1, sizeof(*job));
+	size_t tokens;
+
+	if (job == NULL)
+		return NULL;
+	job->n = job->left = n;
+	job->context = context;
+	if (!mem_mul(n, (size_t)context + 1, &tokens) || (job->rows = mem_alloc(n, sizeof(*job->rows))) == NULL ||
+	    (job->tokens = mem_alloc(tokens, sizeof(int32_t))) == NULL)
+		infer_job_free(&job);
+	return job;
+}
+
+void
+infer_job_free(struct infer_job **job)
+{
+	struct infer_job *j = *job;
+
+	if (j == NULL)
+		return;
+	for (size_t i = 0; j->rows != NULL && i < j->n; i++) {
+		free(j->rows[i].scores);
+		labels_buf_free(&j->rows[i].label);
+	}
+	free(j->rows);
+	free(j->tokens);
+	free(j);
+	*job = NULL;
+}
+
+int
+infer_check(const struct infer *in, const struct infer_job *job, struct err_note *note)
+{
+	const struct model_config *cfg = &in->models[job->model].model->config;
+
+	if (job->context < 1 || job->context > cfg->context) {
+		err_note_set(note, ERR_RANGE, "context of the lease");
+		err_note_expected(note, "1 .. %lld", (long long)cfg->context);
+		err_note_found(note, "%u", job->context);
+		return ERR_RANGE;
+	}
+	if (job->n_valid < 1 || job->n_valid > cfg->vocab_size) {
+		err_note_set(note, ERR_RANGE, "vocabulary of the lease");
+		err_note_expected(note, "1 .. %lld", (long long)cfg->vocab_size);
+		err_note_found(note, "%u", job->n_valid);
+		return ERR_RANGE;
+	}
+	for (size_t i = 0; i < job->n * ((size_t)job->context + 1); i++)
+		if (job->tokens[i] < 0 || (uint32_t)job->tokens[i] >= job->n_valid) {
+			err_note_set(note, ERR_RANGE, "sequence %llu", (unsigned long long)job->rows[i / (job->context + 1)].seq);
+			err_note_expected(note, "token ids 0 .. %u", job->n_valid - 1);
+			err_note_found(note, "%d", job->tokens[i]);
+			return ERR_RANGE;
+		}
+	if (job->want_label)
+		return labels_spec_check(&job->spec, note);
+	return 0;
+}
+
+/* Session of this worker for a model at this context. */
+static int
+worker_session(struct infer_worker *w, size_t model, uint32_t context, struct err_note *note)
+{
+	struct model_session_options o = {.max_batch = 1, .max_tokens = context};
+	int rc;
+
+	if (w->session[model] != NULL && w->session_context[model] == context)
+		return 0;
+	model_session_destroy(&w->session[model]);
+	if ((rc = model_session_new(&w->session[model], w->in->models[model].model, w->kernels, &o, note)) == 0)
+		w->session_context[model] = context;
+	return rc;
+}
+
+static int
+worker_buffers(struct infer_worker *w, const struct infer_job *job)
+{
+	size_t len = job->context, n = 0, values = 0;
+
+	if (job->want_label) {
+		n = job->spec.kind == LABELS_KIND_SAMPLED ? job->spec.n_samples : job->spec.kind == LABELS_KIND_TOPK ? job->spec.k : 0;
+		values = job->spec.kind == LABELS_KIND_TOPK ? len * n :
+		    job->spec.kind == LABELS_KIND_DENSE ? len * (size_t)w->in->models[job->model].model->config.vocab_size : 0;
+	}
+	return mem_grow((void **)&w->loss_nats, &w->cap_loss, len, sizeof(float)) != 0 ||
+	    mem_grow((void **)&w->rank, &w->cap_rank, len, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->n_unique, &w->cap_unique, len, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->ids, &w->cap_ids, len * n + 1, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->counts, &w->cap_counts, len * n + 1, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->values, &w->cap_values, values + 1, sizeof(float)) != 0 ? ENOMEM : 0;
+}
+
+static int
+encode_label(struct infer_worker *w, const struct infer_job *job, struct hash128 tokens, struct labels_buf *buf, struct err_note *note)
+{
+	const struct labels_spec *spec = &job->spec;
+	size_t wide = (size_t)w->in->models[job->model].model->config.vocab_size;
+
+	switch (spec->kind) {
+	case LABELS_KIND_SAMPLED:
+		return labels_encode_sampled(spec, tokens, w->n_unique, w->ids, w->counts, buf, note);
+	case LABELS_KIND_TOPK:
+		return labels_encode_topk(spec, tokens, w->ids, w->values, buf, note);
+	default:
+		/* The record covers the tokenizer's ids; the model's vocabulary may be padded beyond them. */
+		for (size_t t = 1; wide != spec->vocab && t < job->context; t++)
+			memmove(w->values + t * spec->vocab, w->values + t * wide, spec->vocab * sizeof(float));
+		return labels_encode_dense(spec, tokens, w->values, buf, note);
+	}
+}
+
+/* One sequence: forward, then scores and label in one pass over the output layer, then the records. */
+static int
+worker_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct infer_row *row, struct err_note *note)
+{
+	static const enum kernels_label_kind kinds[] = {[0] = KERNELS_LABEL_NONE, [LABELS_KIND_SAMPLED] = KERNELS_LABEL_SAMPLED,
+	    [LABELS_KIND_TOPK] = KERNELS_LABEL_TOPK, [LABELS_KIND_DENSE] = KERNELS_LABEL_DENSE};
+	const int32_t *tokens = job->tokens + i * ((size_t)job->context + 1);
+	struct kernels_label_spec spec = {.score = job->want_score, .n_valid = job->n_valid, .tau = 1.0f};
+	struct kernels_labels out;
+	int rc;
+
+	if ((rc = worker_session(w, job->model, job->context, note)) != 0 || (rc = worker_buffers(w, job)) != 0)
+		return rc;
+	if (job->want_label) {
+		spec.kind = kinds[job->spec.kind];
+		spec.n = job->spec.kind == LABELS_KIND_SAMPLED ? (int)job->spec.n_samples : (int)job->spec.k;
+		spec.tau = (float)job->spec.tau;
+		spec.seed = job->spec.seed;
+	}
+	out = (struct kernels_labels){.loss_nats = w->loss_nats, .rank = w->rank, .n_unique = w->n_unique, .ids = w->ids, .counts = w->counts,
+	    .values = w->values};
+	if ((rc = model_forward(w->session[job->model], tokens, 1, job->context)) != 0)
+		return err_note_set(note, rc, "tokens of sequence %llu", (unsigned long long)row->seq);
+	if ((rc = model_labels(w->session[job->model], &spec, tokens + 1, &row->seq, &out)) != 0)
+		return err_note_set(note, rc, "labels of sequence %llu", (unsigned long long)row->seq);
+	if (job->want_score) {
+		if ((row->scores = malloc((size_t)job->context * LABELS_SCORE_BYTES)) == NULL)
+			return ENOMEM;
+		if ((rc = labels_scores_encode(w->loss_nats, w->rank, job->context, row->scores, note)) != 0)
+			return rc;
+	}
+	if (job->want_label)
+		return encode_label(w, job, hash_tokens(tokens, (size_t)job->context + 1), &row->label, note);
+	return 0;
+}
+
+static void
+row_failed(struct infer_row *row, int rc, const struct err_note *note)
+{
+	char text[1200];
+
+	free(row->scores);
+	row->scores = NULL;
+	labels_buf_free(&row->label);
+	snprintf(row->error, sizeof(row->error), "%.120s", err_note_str(note, rc, text, sizeof(text)));
+	log_warn("sequence.failed", "seq=%llu why=\"%s\"", (unsigned long long)row->seq, row->error);
+}
+
+/* Next sequence to compute; NULL when told to stop. Lock held. */
+static struct infer_job *
+next_row(struct infer *in, size_t *i)
+{
+	for (;;) {
+		struct infer_job *job = in->first;
+
+		if (in->stop)
+			return NULL;
+		if (job == NULL) {
+			pthread_cond_wait(&in->work, &in->lock);
+			continue;
+		}
+		*i = job->next++;
+		if (job->next == job->n) {
+			in->first = job->after;
+			if (in->first == NULL)
+				in->last = NULL;
+		}
+		return job;
+	}
+}
+
+static void
+finish_row(struct infer *in, struct infer_job *job)
+{
+	if (--job->left > 0)
+		return;
+	job->after = NULL;
+	if (in->finished_last != NULL)
+		in->finished_last->after = job;
+	else
+		in->finished = job;
+	in->finished_last = job;
+	in->n_jobs--;
+	bus_waker_wake(in->waker);
+}
+
+static void *
+worker_main(void *arg)
+{
+	struct infer_worker *w = arg;
+	struct infer *in = w->in;
+	struct infer_job *job;
+	size_t i;
+
+	pthread_mutex_lock(&in->lock);
+	while ((job = next_row(in, &i)) != NULL) {
+		bool skip = job->abandoned;
+		struct err_note note = {.name = ""};
+		int rc;
+
+		pthread_mutex_unlock(&in->lock);
+		if (!skip && (rc = worker_row(w, job, i, &job->rows[i], &note)) != 0)
+			row_failed(&job->rows[i], rc, &note);
+		atomic_fetch_add(&in->progress, 1);
+		pthread_mutex_lock(&in->lock);
+		finish_row(in, job);
+	}
+	pthread_mutex_unlock(&in->lock);
+	return NULL;
+}
+
+int
+infer_new(struct infer **out, const struct infer_options *o, struct err_note *note)
+{
+	struct infer *in = calloc(1, sizeof(*in));
+	cpu_set_t set;
+	int rc = ENOMEM;
+
+	*out = NULL;
+	if (in == NULL)
+		return ENOMEM;
+	in->kernels = o->kernels;
+	in->kernels.threads = 1;
+	in->waker = o->waker;
+	pthread_mutex_init(&in->lock, NULL);
+	pthread_cond_init(&in->work, NULL);
+	in->n_workers = o->threads > 0 ? o->threads :
+	    sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+	if ((in->workers = mem_alloc((size_t)in->n_workers, sizeof(*in->workers))) == NULL)
+		goto fail;
+	for (int i = 0; i < in->n_workers; i++) {
+		struct infer_worker *w = &in->workers[i];
+
+		w->in = in;
+		if ((rc = kernels_new(&w->kernels, &in->kernels, note)) != 0)
+			goto fail;
+		if ((rc = pthread_create(&w->thread, NULL, worker_main, w)) != 0)
+			goto fail;
+		w->started = true;
+	}
+	*out = in;
+	return 0;
+fail:
+	infer_destroy(&in);
+	return rc;
+}
+
+static void
+free_jobs(struct infer_job *job)
+{
+	for (struct infer_job *next; job != NULL; job = next) {
+		next = job->after;
+		infer_job_free(&job);
+	}
+}
+
+void
+infer_destroy(struct infer **infer)
+{
+	struct infer *in = *infer;
+
+	if (in == NULL)
+		return;
+	pthread_mutex_lock(&in->lock);
+	in->stop = true;
+	pthread_cond_broadcast(&in->work);
+	pthread_mutex_unlock(&in->lock);
+	for (int i = 0; in->workers != NULL && i < in->n_workers; i++) {
+		struct infer_worker *w = &in->workers[i];
+
+		if (w->started)
+			pthread_join(w->thread, NULL);
+		for (int m = 0; m < INFER_MODELS_MAX; m++)
+			model_session_destroy(&w->session[m]);
+		kernels_destroy(&w->kernels);
+		free(w->loss_nats);
+		free(w->values);
+		free(w->rank);
+		free(w->n_unique);
+		free(w->ids);
+		free(w->counts);
+	}
+	/* All workers have ended: every job is in one of the lists, or was cut off half-way and is in `first`. */
+	free_jobs(in->first);
+	free_jobs(in->finished);
+	for (size_t i = 0; i < in->n_models; i++) {
+		model_destroy(&in->models[i].model);
+		free(in->models[i].params);
+	}
+	free(in->workers);
+	pthread_cond_destroy(&in->work);
+	pthread_mutex_destroy(&in->lock);
+	free(in);
+	*infer = NULL;
+}
+
+static int
+load_tokenizer(struct infer_model *info, struct err_note *note)
+{
+	struct tokenizer *tok = NULL;
+	char path[4200];
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/tokenizer.json", info->dir);
+	if (access(path, F_OK) != 0)
+		return 0;
+	if ((rc = tokenizer_load(&tok, path, note)) != 0)
+		return rc;
+	info->tokenizer = tokenizer_fingerprint(tok);
+	info->has_tokenizer = true;
+	tokenizer_destroy(&tok);
+	return 0;
+}
+
+int
+infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serves_label, struct err_note *note)
+{
+	struct infer_loaded *l = &in->models[in->n_models];
+	struct weights_model *w = NULL;
+	struct model_config cfg;
+	struct hash128 fingerprint;
+	int rc;
+
+	if ((rc = weights_fingerprint(dir, &fingerprint, note)) != 0)
+		return rc;
+	for (size_t i = 0; i < in->n_models; i++)
+		if (hash_equal(in->models[i].info.fingerprint, fingerprint)) {
+			in->models[i].info.serves_score |= serves_score;
+			in->models[i].info.serves_label |= serves_label;
+			return 0;
+		}
+	if (in->n_models == INFER_MODELS_MAX)
+		return err_note_set(note, ERR_FULL, "%s", dir);
+	memset(l, 0, sizeof(*l));
+	snprintf(l->info.dir, sizeof(l->info.dir), "%s", dir);
+	if ((rc = load_tokenizer(&l->info, note)) != 0 ||
+	    (rc = weights_config_load(dir, &cfg, note)) != 0 ||
+	    (rc = model_new(&l->model, &cfg, note)) != 0 ||
+	    (rc = weights_model_open(&w, dir, l->model, note)) != 0)
+		goto out;
+	if ((l->params = mem_alloc((size_t)l->model->n_params, sizeof(float))) == NULL) {
+		rc = err_note_set(note, ENOMEM, "%s", dir);
+		goto out;
+	}
+	if ((rc = weights_model_read(w, 0, (uint64_t)l->model->n_params, l->params, note)) != 0)
+		goto out;
+	model_bind(l->model, l->params, DTYPE_F32);
+	l->info.fingerprint = fingerprint;
+	l->info.vocab_size = (uint32_t)cfg.vocab_size;
+	l->info.max_context = (uint32_t)cfg.context;
+	l->info.n_params = l->model->n_params;
+	l->info.serves_score = serves_score;
+	l->info.serves_label = serves_label;
+	in->n_models++;
+out:
+	weights_model_close(&w);
+	if (rc != 0) {
+		model_destroy(&l->model);
+		free(l->params);
+		memset(l, 0, sizeof(*l));
+	}
+	return rc;
+}
+
+size_t
+infer_n_models(const struct infer *in)
+{
+	return in->n_models;
+}
+
+const struct infer_model *
+infer_model(const struct infer *in, size_t i)
+{
+	return &in->models[i].info;
+}
+
+const char *
+infer_compute_class(const struct infer *in)
+{
+	return kernels_compute_class(in->workers[0].kernels);
+}
+
+const char *
+infer_describe(const struct infer *in)
+{
+	return kernels_describe(in->workers[0].kernels);
+}
+
+int
+infer_threads(const struct infer *in)
+{
+	return in->n_workers;
+}
+
+void
+infer_submit(struct infer *in, struct infer_job *job)
+{
+	pthread_mutex_lock(&in->lock);
+	job->next = 0;
+	job->left = job->n;
+	job->after = NULL;
+	if (in->last != NULL)
+		in->last->after = job;
+	else
+		in->first = job;
+	in->last = job;
+	in->n_jobs++;
+	pthread_cond_broadcast(&in->work);
+	pthread_mutex_unlock(&in->lock);
+}
+
+struct infer_job *
+infer_finished(struct infer *in)
+{
+	struct infer_job *job;
+
+	pthread_mutex_lock(&in->lock);
+	if ((job = in->finished) != NULL && (in->finished = job->after) == NULL)
+		in->finished_last = NULL;
+	pthread_mutex_unlock(&in->lock);
+	return job;
+}
+
+void
+infer_abandon(struct infer *in, size_t link, uint64_t lease_id)
+{
+	pthread_mutex_lock(&in->lock);
+	for (struct infer_job *job = in->first; job != NULL; job = job->after)
+		if (job->link == link && job->lease_id == lease_id)
+			job->abandoned = true;
+	pthread_mutex_unlock(&in->lock);
+}
+
+uint64_t
+infer_progress(const struct infer *in)
+{
+	return atomic_load(&in->progress);
+}
+
+size_t
+infer_jobs(struct infer *in)
+{
+	size_t n;
+
+	pthread_mutex_lock(&in->lock);
+	n = in->n_jobs;
+	pthread_mutex_unlock(&in->lock);
+	return n;
+}
