@@ -1,0 +1,127 @@
+/*
+ * mpi_step - some optimiser steps of a small model on made token streams, soft labels included; prints one line per step and a hash
+ * of all parameters and moments at the end. The lines must be the same whatever R is (ranks_same_bits.sh compares them).
+ * usage: mpirun -n R mpi_step [deterministic=1]
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hash/hash.h"
+#include "trainerd/step.h"
+
+#define CONTEXT 24
+#define BATCH 16
+#define VOCAB 211
+
+/* Sequence `seq`: a noisy cycle, so that there is something to learn. */
+static void
+make_tokens(uint64_t seq, int32_t *out)
+{
+	uint32_t u[4];
+
+	for (uint32_t t = 0; t <= CONTEXT; t++) {
+		hash_chance(5, HASH_PURPOSE_GENERATE, seq, t, 0, u);
+		out[t] = u[0] % 8 == 0 ? (int32_t)(u[1] % VOCAB) : (int32_t)((seq + 3 * t) % VOCAB);
+	}
+}
+
+static int
+heldout(void *arg, uint64_t i, int32_t *out)
+{
+	(void)arg;
+	make_tokens(1000000 + i, out);
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct kernels_options ko = {.threads = 1};
+	struct model_config cfg = {.family = MODEL_FAMILY_LLAMA, .vocab_size = VOCAB, .context = CONTEXT, .d_model = 120, .n_layers = 3,
+	    .n_heads = 6, .n_kv_heads = 2, .head_dim = 20, .d_ff = 352, .norm_eps = 1e-5f, .tied = true, .rope_theta = 10000,
+	    .initializer_range = 0.02f, .bos_id = -1, .eos_id = -1};
+	struct step_options so = {.context = CONTEXT, .batch = BATCH, .micro_batch = 1, .lanes = 8, .deterministic = true,
+	    .optim = {.lr = 3e-3, .steps = 12, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0}};
+	struct kernels *kernels = NULL;
+	struct comm *comm = NULL;
+	struct step *step = NULL;
+	struct err_note note = {.name = ""};
+	char text[1024];
+	int32_t *tokens, *ids;
+	float *weight, *values;
+	int64_t *offsets, rows;
+	double sums[2] = {0, 0};
+	int rc;
+
+	if ((rc = comm_init(&comm, &argc, &argv)) != 0)
+		return 1;
+	so.deterministic = argc < 2 || strcmp(argv[1], "0") != 0;
+	if ((rc = kernels_new(&kernels, &ko, &note)) != 0 || (rc = step_new(&step, &cfg, kernels, comm, &so, &note)) != 0) {
+		fprintf(stderr, "%s\n", err_note_str(&note, rc, text, sizeof(text)));
+		comm_abort(comm, err_exit_code(rc));
+	}
+	rows = BATCH / comm_size(comm);
+	tokens = calloc((size_t)(rows * (CONTEXT + 1)), sizeof(*tokens));
+	weight = calloc((size_t)rows, sizeof(*weight));
+	offsets = calloc((size_t)(rows * CONTEXT + 1), sizeof(*offsets));
+	ids = calloc((size_t)(rows * CONTEXT * 2), sizeof(*ids));
+	values = calloc((size_t)(rows * CONTEXT * 2), sizeof(*values));
+	model_init(step_model(step), 3, 0, step_model(step)->n_params, step_params(step));
+	for (int s = 0; s < 12; s++) {
+		struct step_rows in = {.n_rows = rows, .tokens = tokens};
+		struct step_result out;
+
+		for (int64_t r = 0; r < rows; r++) {
+			make_tokens((uint64_t)(s * BATCH + comm_rank(comm) * rows + r), tokens + r * (CONTEXT + 1));
+			weight[r] = 0.5f;
+			for (int64_t t = 0; t < CONTEXT; t++) {
+				int64_t at = (r * CONTEXT + t) * 2;
+				int32_t y = tokens[r * (CONTEXT + 1) + t + 1];
+
+				ids[at] = y < VOCAB - 1 ? y : 0;
+				ids[at + 1] = y < VOCAB - 1 ? y + 1 : y;
+				values[at] = y < VOCAB - 1 ? 0.75f : 0.25f;
+				values[at + 1] = y < VOCAB - 1 ? 0.25f : 0.75f;
+				offsets[r * CONTEXT + t + 1] = at + 2;
+			}
+		}
+		if (s < 6) {
+			in.weight = weight;
+			in.offsets = offsets;
+			in.ids = ids;
+			in.values = values;
+		}
+		step_run(step, &in, 3e-3f, s + 1, &out);
+		if (comm_rank(comm) == 0)
+			printf("step %d loss %.17g hard %.17g soft %.17g norm %.17g accuracy %.17g\n", s + 1, out.loss, out.hard, out.soft,
+			    out.grad_norm, out.accuracy);
+	}
+	struct step_eval e;
+
+	if ((rc = step_evaluate(step, 37, heldout, NULL, &e)) != 0)
+		comm_abort(comm, 70);
+	/* Moments live on their owners: a sum over all of per-rank xor-free checks would hide order, so add exact block sums. */
+	for (int64_t i = 0; i < step_shard(step)->end - step_shard(step)->begin; i++) {
+		union { float f; uint32_t u; } m = {.f = step_m(step)[i]}, v = {.f = step_v(step)[i]};
+
+		sums[0] += m.u;			/* whole numbers below 2^53: exact in any order */
+		sums[1] += v.u;
+	}
+	comm_sum(comm, sums, 2);
+	if (comm_rank(comm) == 0) {
+		char hex[HASH_HEX_BYTES];
+
+		printf("eval %.17g %.17g\nparams %s moments %.17g %.17g\n", e.loss, e.accuracy,
+		    hash_hex(hash_bytes(step_params(step), (size_t)step_model(step)->n_params * sizeof(float)), hex), sums[0], sums[1]);
+	}
+	free(values);
+	free(ids);
+	free(offsets);
+	free(weight);
+	free(tokens);
+	step_destroy(&step);
+	kernels_destroy(&kernels);
+	comm_finalize(&comm);
+	return 0;
+}

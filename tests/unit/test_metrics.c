@@ -1,0 +1,59 @@
+#include "trainerd/metrics.h"
+
+#include <stdint.h>
+#include <unistd.h>
+#include "check.h"
+#include "json/json.h"
+
+static void
+write_text(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	REQUIRE(f != NULL);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void
+read_text(const char *path, char *buf, size_t size)
+{
+	FILE *f = fopen(path, "r");
+	size_t n;
+
+	REQUIRE(f != NULL);
+	n = fread(buf, 1, size - 1, f);
+	buf[n] = '\0';
+	fclose(f);
+}
+
+int
+main(void)
+{
+	char path[] = "/tmp/salt_metrics_XXXXXX", text[4096];
+	struct metrics *m = NULL;
+	struct err_note note;
+	struct json *line;
+	int fd = mkstemp(path);
+
+	REQUIRE(fd >= 0);
+	close(fd);
+	write_text(path, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"eval\",\"step\":2}\n{\"kind\":\"event\",\"step\":2}\n"
+	    "{\"kind\":\"step\",\"step\":3}\nnot json\n{\"kind\":\"step\",\"step\":2}\n{\"kind\":\"step\",\"step\":1");
+	REQUIRE(metrics_open(&m, path, 2, &note) == 0);
+	line = json_new_object();
+	json_put(line, "kind", json_new_text("step"));
+	json_put(line, "step", json_new_int(3));
+	CHECK(metrics_write(m, line) == 0 && metrics_sync(m) == 0);
+	metrics_close(&m);
+	read_text(path, text, sizeof(text));
+	CHECK_STR(text, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"eval\",\"step\":2}\n{\"kind\":\"step\",\"step\":2}\n"
+	    "{\"kind\":\"step\",\"step\":3}\n");
+	REQUIRE(metrics_open(&m, path, 0, &note) == 0);	/* a new run */
+	metrics_close(&m);
+	read_text(path, text, sizeof(text));
+	CHECK_STR(text, "");
+	unlink(path);
+	CHECK(metrics_open(&m, "/nonexistent/metrics.jsonl", 0, &note) != 0 && m == NULL);
+	return check_done();
+}

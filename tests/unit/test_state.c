@@ -1,0 +1,75 @@
+#include "trainerd/state.h"
+
+#include "check.h"
+#include "json/json.h"
+#include "trainerd/phase.h"
+
+static struct state
+example(void)
+{
+	struct state s = {.identity = {.seed = 4294967295u, .batch = 64, .micro_batch = 8, .lanes = 8, .context = 128, .corpus = {1, 2},
+	    .heldout = {3, 4}, .tokenizer = {5, 6}, .compute_class = "fp32/openblas", .mode = "salt_ds"}, .step = 60, .updates = 59,
+	    .tokens = 1u << 20, .switch_step = 60, .evaluated_step = 50, .skipped = 1, .late_rows = 2, .train_s = 0.1, .wait_s = 1e-9,
+	    .teacher_nats = 3.25, .has_sets = true, .plan = {7, 8}, .label_set = {9, 10}, .teacher = {11, 12}, .scorer = {13, 14},
+	    .released = true};
+
+	return s;
+}
+
+static void
+round_trip(void)
+{
+	struct state a = example(), b;
+	struct err_note note;
+	struct json *j = state_to_json(&a);
+
+	REQUIRE(j != NULL);
+	CHECK(state_from_json(j, &b, &note) == 0);
+	CHECK(b.step == 60 && b.updates == 59 && b.tokens == a.tokens && b.switch_step == 60 && b.evaluated_step == 50);
+	CHECK(b.train_s == 0.1 && b.wait_s == 1e-9 && b.teacher_nats == 3.25 && b.released && b.has_sets);
+	CHECK(hash_equal(a.label_set, b.label_set) && hash_equal(a.scorer, b.scorer) && hash_equal(a.plan, b.plan));
+	CHECK(state_identity_check(&a.identity, &b.identity, &note) == 0);
+	json_close(&j);
+	a.switch_step = PHASE_UNKNOWN;
+	a.evaluated_step = UINT64_MAX;
+	a.teacher_nats = NAN;
+	a.has_sets = false;
+	j = state_to_json(&a);
+	CHECK(state_from_json(j, &b, &note) == 0);
+	CHECK(b.switch_step == PHASE_UNKNOWN && b.evaluated_step == UINT64_MAX && isnan(b.teacher_nats) && !b.has_sets);
+	json_close(&j);
+}
+
+static void
+refusals(void)
+{
+	static const char *const texts[] = {"{}", "{\"version\": 99}", "{\"version\": 1, \"identity\": {\"seed\": -1}}",
+	    "{\"version\": 1, \"identity\": {\"seed\": \"x\"}}", "[]"};
+	struct state a = example(), b;
+	struct err_note note;
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		struct json *j;
+
+		REQUIRE(json_parse(texts[i], strlen(texts[i]), "t", &j, NULL) == 0);
+		CHECK_ROW(texts[i], state_from_json(j, &b, &note) == (i == 1 ? ERR_VERSION : ERR_FORMAT));
+		json_close(&j);
+	}
+	b = a;
+	b.identity.lanes = 4;
+	CHECK(state_identity_check(&a.identity, &b.identity, &note) == ERR_MISMATCH);
+	CHECK_STR(note.name, "trainer.lanes");
+	CHECK(strstr(note.expected, "8") != NULL && strcmp(note.found, "4") == 0);
+	b = a;
+	b.identity.corpus.lo++;
+	CHECK(state_identity_check(&a.identity, &b.identity, &note) == ERR_MISMATCH);
+	CHECK(strstr(note.name, "corpus.train") != NULL);
+}
+
+int
+main(void)
+{
+	round_trip();
+	refusals();
+	return check_done();
+}

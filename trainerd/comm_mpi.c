@@ -1,0 +1,157 @@
+/* Open MPI behind comm.h. The only file that includes mpi.h. */
+#include "trainerd/comm.h"
+
+#include <errno.h>
+#include <mpi.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "err/err.h"
+
+#define PIECE (INT64_C(1) << 24)	/* elements of a message: 64 MiB of floats */
+
+struct comm {
+	MPI_Comm group;
+	int rank, size, host_ranks;
+};
+
+int
+comm_init(struct comm **out, int *argc, char ***argv)
+{
+	struct comm *c = calloc(1, sizeof(*c));
+	MPI_Comm host;
+	int provided;
+
+	*out = NULL;
+	if (c == NULL)
+		return ENOMEM;
+	if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS || provided < MPI_THREAD_FUNNELED) {
+		free(c);
+		return ERR_LIBRARY;
+	}
+	MPI_Comm_dup(MPI_COMM_WORLD, &c->group);
+	MPI_Comm_rank(c->group, &c->rank);
+	MPI_Comm_size(c->group, &c->size);
+	MPI_Comm_split_type(c->group, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
+	MPI_Comm_size(host, &c->host_ranks);
+	MPI_Comm_free(&host);
+	*out = c;
+	return 0;
+}
+
+void
+comm_finalize(struct comm **c)
+{
+	if (*c == NULL)
+		return;
+	MPI_Comm_free(&(*c)->group);
+	MPI_Finalize();
+	free(*c);
+	*c = NULL;
+}
+
+int
+comm_rank(const struct comm *c)
+{
+	return c->rank;
+}
+
+int
+comm_size(const struct comm *c)
+{
+	return c->size;
+}
+
+int
+comm_host_ranks(const struct comm *c)
+{
+	return c->host_ranks;
+}
+
+void
+comm_abort(struct comm *c, int exit_code)
+{
+	MPI_Abort(c->group, exit_code);
+	_Exit(exit_code);
+}
+
+static int
+piece(int64_t n, int64_t at)
+{
+	int64_t left = n - at;
+
+	return left <= 0 ? 0 : (int)(left < PIECE ? left : PIECE);
+}
+
+void
+comm_exchange(struct comm *c, int partner, const float *send, int64_t n_send, float *recv, int64_t n_recv)
+{
+	for (int64_t at = 0; at < n_send || at < n_recv; at += PIECE) {
+		int ns = piece(n_send, at), nr = piece(n_recv, at);
+
+		MPI_Sendrecv(ns > 0 ? send + at : send, ns, MPI_FLOAT, partner, 1, nr > 0 ? recv + at : recv, nr, MPI_FLOAT, partner, 1,
+		    c->group, MPI_STATUS_IGNORE);
+	}
+}
+
+void
+comm_sum(struct comm *c, double *x, size_t n)
+{
+	for (size_t at = 0; at < n; at += (size_t)PIECE)
+		MPI_Allreduce(MPI_IN_PLACE, x + at, piece((int64_t)n, (int64_t)at), MPI_DOUBLE, MPI_SUM, c->group);
+}
+
+void
+comm_sum_any(struct comm *c, float *x, int64_t n)
+{
+	for (int64_t at = 0; at < n; at += PIECE)
+		MPI_Allreduce(MPI_IN_PLACE, x + at, piece(n, at), MPI_FLOAT, MPI_SUM, c->group);
+}
+
+void
+comm_max(struct comm *c, int64_t *x, size_t n)
+{
+	const struct timespec nap = {.tv_nsec = 200000};
+	MPI_Request request;
+	int done = 0;
+
+	MPI_Iallreduce(MPI_IN_PLACE, x, (int)n, MPI_INT64_T, MPI_MAX, c->group, &request);
+	for (int tries = 0; !done; tries++) {
+		MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+		if (!done && tries > 50)
+			nanosleep(&nap, NULL);
+	}
+}
+
+void
+comm_bcast(struct comm *c, int root, void *p, size_t n)
+{
+	for (size_t at = 0; at < n; at += (size_t)PIECE)
+		MPI_Bcast((char *)p + at, piece((int64_t)n, (int64_t)at), MPI_BYTE, root, c->group);
+}
+
+void
+comm_gather(struct comm *c, int root, const void *p, size_t n, void *all)
+{
+	MPI_Gather(p, (int)n, MPI_BYTE, all, (int)n, MPI_BYTE, root, c->group);
+}
+
+void
+comm_send(struct comm *c, int to, const float *x, int64_t n)
+{
+	for (int64_t at = 0; at < n; at += PIECE)
+		MPI_Send(x + at, piece(n, at), MPI_FLOAT, to, 2, c->group);
+}
+
+void
+comm_recv(struct comm *c, int from, float *x, int64_t n)
+{
+	for (int64_t at = 0; at < n; at += PIECE)
+		MPI_Recv(x + at, piece(n, at), MPI_FLOAT, from, 2, c->group, MPI_STATUS_IGNORE);
+}
+
+void
+comm_barrier(struct comm *c)
+{
+	MPI_Barrier(c->group);
+}

@@ -1,0 +1,131 @@
+/* One rank, no MPI: the same symbols as comm_mpi.c. */
+#include "trainerd/comm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log/log.h"
+
+struct comm {
+	int rank;
+};
+
+int
+comm_init(struct comm **c, int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	*c = calloc(1, sizeof(**c));
+	return *c != NULL ? 0 : ENOMEM;
+}
+
+void
+comm_finalize(struct comm **c)
+{
+	free(*c);
+	*c = NULL;
+}
+
+int
+comm_rank(const struct comm *c)
+{
+	return c->rank;
+}
+
+int
+comm_size(const struct comm *c)
+{
+	(void)c;
+	return 1;
+}
+
+int
+comm_host_ranks(const struct comm *c)
+{
+	(void)c;
+	return 1;
+}
+
+void
+comm_abort(struct comm *c, int exit_code)
+{
+	(void)c;
+	_Exit(exit_code);
+}
+
+void
+comm_exchange(struct comm *c, int partner, const float *send, int64_t n_send, float *recv, int64_t n_recv)
+{
+	(void)c;
+	(void)send;
+	(void)n_send;
+	(void)recv;
+	(void)n_recv;
+	log_fatal("comm.exchange", "partner=%d ranks=1", partner);
+}
+
+void
+comm_sum(struct comm *c, double *x, size_t n)
+{
+	(void)c;
+	(void)x;
+	(void)n;
+}
+
+void
+comm_sum_any(struct comm *c, float *x, int64_t n)
+{
+	(void)c;
+	(void)x;
+	(void)n;
+}
+
+void
+comm_max(struct comm *c, int64_t *x, size_t n)
+{
+	(void)c;
+	(void)x;
+	(void)n;
+}
+
+void
+comm_bcast(struct comm *c, int root, void *p, size_t n)
+{
+	(void)c;
+	(void)root;
+	(void)p;
+	(void)n;
+}
+
+void
+comm_gather(struct comm *c, int root, const void *p, size_t n, void *all)
+{
+	(void)c;
+	(void)root;
+	memcpy(all, p, n);
+}
+
+void
+comm_send(struct comm *c, int to, const float *x, int64_t n)
+{
+	(void)c;
+	(void)x;
+	(void)n;
+	log_fatal("comm.send", "to=%d ranks=1", to);
+}
+
+void
+comm_recv(struct comm *c, int from, float *x, int64_t n)
+{
+	(void)c;
+	(void)x;
+	(void)n;
+	log_fatal("comm.recv", "from=%d ranks=1", from);
+}
+
+void
+comm_barrier(struct comm *c)
+{
+	(void)c;
+}

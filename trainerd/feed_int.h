@@ -1,0 +1,97 @@
+/* Inside the feed: slots of steps to come (feed.c) and the connections to selectord's shards (link.c). */
+#ifndef SALT_FEED_INT_H
+#define SALT_FEED_INT_H
+
+#include <pthread.h>
+
+#include "bus/bus.h"
+#include "labels/labels.h"
+#include "trainerd/feed.h"
+#include "wire/wire.h"
+
+#define FEED_SLOTS 6			/* steps fetched ahead */
+
+enum feed_row_state { FEED_ROW_MISSING, FEED_ROW_ASKED, FEED_ROW_HAVE };
+
+struct feed_row {
+	enum feed_row_state state;
+	int64_t asked_ms;
+	bool labelled;			/* false: quarantined, late, or no phase one */
+	struct labels_batch labels;	/* L rows if labelled */
+};
+
+struct feed_slot {
+	uint64_t step;
+	bool used, complete;
+	bool phase_one;
+	struct feed_row *rows;		/* [n_rows] */
+	int32_t *tokens;		/* [n_rows, L + 1] */
+	float *weight;			/* [n_rows] */
+	int64_t *offsets;		/* [n_rows * L + 1] */
+	int32_t *ids;
+	float *values;
+	size_t cap_ids, cap_values;
+	float *dense;			/* [n_rows * L, V'] once needed */
+	uint64_t label_bytes;
+	int64_t late, quarantined;
+};
+
+/* One shard of selectord. Used by the feed's thread alone. */
+struct feed_link {
+	struct feed *feed;
+	uint32_t shard;
+	struct bus_client *client;
+	bool welcomed;
+	uint32_t max_message;		/* what the other side takes */
+	int64_t hello_ms;		/* not before: after a REFUSE with retry */
+	int64_t said_ms;		/* HELLO sent and not yet answered: since */
+	uint64_t acked_step;		/* CHECKPOINTED confirmed up to */
+	int64_t checkpointed_ms, release_ms;
+	bool released;			/* RELEASE confirmed */
+	int refused;			/* a retried refusal was logged */
+};
+
+struct feed {
+	struct feed_options o;
+	uint32_t context;
+	uint64_t batch, n_rows, n_windows;	/* n_rows: of this rank a step */
+	uint64_t block, kept;			/* W, K */
+	struct labels_spec spec;
+	struct wire_plan plan;
+
+	pthread_t thread;
+	bool started;
+	struct bus_waker *waker;
+	struct bus_poll *poll;			/* the thread's */
+	struct feed_link *links;
+	size_t n_links;
+	uint64_t next_request;
+
+	pthread_mutex_t lock;			/* everything below */
+	pthread_cond_t changed;
+	bool stop;
+	struct phase phase;
+	struct feed_slot slots[FEED_SLOTS];
+	uint64_t next_step;			/* first step that is not done */
+	int rc;					/* final failure */
+	struct err_note note;
+	double teacher_nats;
+	bool has_sets;
+	struct hash128 plan_hash, label_set, teacher, scorer;
+	uint64_t checkpointed, release_step;
+	bool release_wanted, released;
+	struct status_metric *rows_ahead, *label_bytes, *bad_rows;
+};
+
+/* feed__fail - the feed ends with this failure; the first one stays. Lock held. */
+void feed__fail(struct feed *f, int rc, const struct err_note *note);
+
+/* feed__accept - one row as selectord sent it. Lock held. */
+void feed__accept(struct feed *f, uint64_t row, const struct wire_row *wr);
+
+/* link.c, all in the feed's thread. feed__link_turn: receive, say HELLO, ask for rows, confirm checkpoints, release. Lock not held. */
+int feed__links_new(struct feed *f, struct err_note *note);
+void feed__links_destroy(struct feed *f);
+void feed__link_turn(struct feed_link *link, int64_t now_ms);
+
+#endif

@@ -1,0 +1,389 @@
+#include "trainerd/loop.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bus/bus.h"
+#include "checkpoint/checkpoint.h"
+#include "config/config.h"
+#include "corpus/corpus.h"
+#include "hash/hash.h"
+#include "json/json.h"
+#include "kernels/kernels.h"
+#include "log/log.h"
+#include "optim/optim.h"
+#include "status/status.h"
+#include "trainerd/agree.h"
+#include "trainerd/feed.h"
+#include "trainerd/metrics.h"
+#include "trainerd/run.h"
+#include "trainerd/save.h"
+#include "trainerd/watchdog.h"
+
+#define SKIPPED_MAX 10			/* updates skipped in a row before the run ends */
+#define VOTE_MS 5			/* between two votes while rows are missing */
+#define SAY_EVERY_MS 2000		/* a line in the log about the step, at most so often */
+
+/* Held-out loss, to metrics and to the margin. Collective. */
+static int
+loop_evaluate(struct run *r, struct err_note *note)
+{
+	const struct corpus_info *info;
+	struct json *line;
+	int64_t start = bus_now_ms();
+	struct step_eval e;
+	int rc;
+
+	if (r->heldout == NULL || r->n_eval == 0)
+		return 0;
+	watchdog_progress(r->watchdog, "evaluation");
+	status_state(r->status, "evaluating", start);
+	if ((rc = step_evaluate(r->step, r->n_eval, run_heldout_window, r, &e)) != 0)
+		return err_note_set(note, rc, "%s", r->config->corpus.heldout);
+	r->evaluated_step = r->state.step;
+	r->last_eval = e;
+	info = corpus_info(r->heldout);
+	status_set(r->m_heldout, e.loss);
+	if (r->rank == 0) {
+		line = json_new_object();
+		if (line == NULL || json_put(line, "kind", json_new_text("eval")) != 0 ||
+		    json_put(line, "step", json_new_int((int64_t)r->state.step)) != 0 ||
+		    json_put(line, "loss", json_new_num(e.loss)) != 0 || json_put(line, "accuracy", json_new_num(e.accuracy)) != 0 ||
+		    json_put(line, "bits_per_byte", info->n_bytes > 0 ?
+		    json_new_num(e.loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes) : json_new_null()) != 0 ||
+		    json_put(line, "tokens", json_new_int(e.tokens)) != 0 ||
+		    json_put(line, "teacher_loss", json_new_num(feed_teacher_nats(r->feed))) != 0 ||
+		    json_put(line, "seconds", json_new_num((double)(bus_now_ms() - start) * 1e-3)) != 0)
+			json_close(&line);
+		if ((rc = metrics_write(r->metrics, line)) != 0)
+			return err_note_set(note, rc, "metrics.jsonl");
+		log_info("eval", "step=%" PRIu64 " log_perplexity=%.4f accuracy=%.4f ms=%" PRId64, r->state.step, e.loss, e.accuracy,
+		    bus_now_ms() - start);
+	}
+	return 0;
+}
+
+/* Checkpoint of the steps done so far. Collective. */
+static int
+loop_save(struct run *r, struct err_note *note)
+{
+	int64_t start = bus_now_ms();
+	int rc;
+
+	watchdog_progress(r->watchdog, "checkpoint");
+	status_state(r->status, "saving", start);
+	r->state.has_sets = feed_sets(r->feed, &r->state.plan, &r->state.label_set, &r->state.teacher, &r->state.scorer) || r->state.has_sets;
+	r->state.teacher_nats = feed_teacher_nats(r->feed);
+	r->state.released = feed_released(r->feed);
+	r->state.switch_step = r->phase.switch_step;
+	r->state.evaluated_step = r->evaluated_step;
+	if (r->rank == 0 && r->metrics != NULL && metrics_sync(r->metrics) != 0)
+		log_warn("metrics.sync", "errno=%d", errno);
+	if ((rc = save_write(r->step, r->comm, &r->save, &r->state, note)) != 0)
+		return rc;
+	r->saved_step = r->state.step;
+	if (r->rank == 0)
+		log_info("checkpoint", "step=%" PRIu64 " ms=%" PRId64, r->state.step, bus_now_ms() - start);
+	feed_checkpointed(r->feed, run_oldest_checkpoint(r));
+	return 0;
+}
+
+/* Rows of phase one that phase two will train again: those whose place in the order phase two reaches. */
+static uint64_t
+loop_seen_again(const struct run *r, bool *known)
+{
+	uint64_t batch = r->config->trainer.batch, first = r->phase.switch_step * batch, last = r->config->trainer.steps * batch;
+	uint64_t block, kept, blocks;
+
+	config_block(r->config, &block, &kept);
+	blocks = (first + kept - 1) / kept;
+	*known = r->config->selector.mode == CONFIG_MODE_NONE;
+	if (*known)			/* the same rows as BASELINE: again only in a later epoch */
+		return last > r->n_windows ? (last - r->n_windows < first ? last - r->n_windows : first) : 0;
+	/* Chosen rows come from positions 0 .. blocks * W; phase two begins at `first`: the kept ones beyond it are seen again. */
+	return blocks * block > first ? (uint64_t)((double)(blocks * block - first) / (double)block * (double)kept) : 0;
+}
+
+static int
+loop_switch(struct run *r, struct err_note *note)
+{
+	struct json *line;
+	bool exact;
+	uint64_t again = loop_seen_again(r, &exact);
+	int rc;
+
+	status_phase(r->status, "two");
+	if (r->rank == 0) {
+		log_info("switch", "step=%" PRIu64 " rows_seen_again=%s%" PRIu64 " switched_by=%s", r->phase.switch_step, exact ? "" : "about_",
+		    again, isnan(r->phase.margin_nats) ? "steps" : "margin");
+		line = json_new_object();
+		if (line == NULL || json_put(line, "kind", json_new_text("event")) != 0 ||
+		    json_put(line, "step", json_new_int((int64_t)r->state.step)) != 0 ||
+		    json_put(line, "event", json_new_text("switch")) != 0 ||
+		    json_put(line, "rows_seen_again", json_new_int((int64_t)again)) != 0)
+			json_close(&line);
+		if ((rc = metrics_write(r->metrics, line)) != 0)
+			return err_note_set(note, rc, "metrics.jsonl");
+	}
+	feed_release(r->feed, r->phase.switch_step);
+	return 0;
+}
+
+static bool
+due(uint64_t step, uint64_t every)
+{
+	return every > 0 && step > 0 && step % every == 0;
+}
+
+static bool
+loop_keep_step(const struct run *r, uint64_t step)
+{
+	const struct config_numbers *keep = &r->config->trainer.keep_steps;
+
+	for (size_t i = 0; i < keep->n; i++)
+		if (keep->item[i] == step)
+			return true;
+	return false;
+}
+
+/* What has to happen between two steps: evaluation, the margin, checkpoints, the switch. Collective. */
+static int
+loop_between(struct run *r, struct err_note *note)
+{
+	uint64_t step = r->state.step, steps = r->config->trainer.steps;
+	bool ends = step == steps, margin = r->phase.switch_step == PHASE_UNKNOWN, switches;
+	int rc;
+
+	if (r->evaluated_step != step &&
+	    (due(step, r->config->trainer.eval_every) || (step > 0 && step == r->phase.switch_step) || ends) &&
+	    (rc = loop_evaluate(r, note)) != 0)
+		return rc;
+	if (margin && r->evaluated_step == step) {
+		double teacher = feed_teacher_nats(r->feed);
+
+		comm_bcast(r->comm, 0, &teacher, sizeof(teacher));
+		if (phase_margin(&r->phase, step, r->last_eval.loss, teacher)) {
+			feed_switch(r->feed, r->phase.switch_step);
+			if (r->rank == 0)
+				log_info("margin.met", "step=%" PRIu64 " student=%.4f teacher=%.4f switch_step=%" PRIu64, step, r->last_eval.loss,
+				    teacher, r->phase.switch_step);
+		}
+	}
+	if (margin && ends && r->phase.switch_step == PHASE_UNKNOWN && r->rank == 0)
+		log_warn("margin.not_met", "steps=%" PRIu64, steps);
+	switches = step > 0 && step == r->phase.switch_step;
+	if (r->saved_step != step &&
+	    (due(step, r->config->trainer.checkpoint_every) || switches || ends || loop_keep_step(r, step)) &&
+	    (rc = loop_save(r, note)) != 0)
+		return rc;
+	if (switches && !r->switched) {
+		r->switched = true;
+		if ((rc = loop_switch(r, note)) != 0)
+			return rc;
+	}
+	return 0;
+}
+
+enum loop_go { LOOP_GO, LOOP_STOP, LOOP_FAIL };
+
+/*
+ * Wait until every rank holds its rows of the step: a vote, again and again, sleeping in between. Stop flags and failures ride on it, so
+ * all ranks leave at the same step.
+ */
+static enum loop_go
+loop_wait(struct run *r, int *rc, struct err_note *note)
+{
+	int64_t start = bus_now_ms(), limit = (int64_t)(r->config->trainer.wait_max_s * 1000);
+	bool waiting = false, margin = r->phase.switch_step == PHASE_UNKNOWN;
+	enum { MISSING, STOP, TOO_LONG, FAILED, VOTES };
+
+	for (;;) {
+		struct err_note mine = {.name = ""};
+		int polled = feed_poll(r->feed, r->state.step, &mine);
+		int64_t vote[VOTES] = {0};
+
+		/* With until_margin the teacher's loss must be known first, or the switch would depend on timing. */
+		vote[MISSING] = (polled == ERR_AGAIN && !feed_late(r->feed, r->state.step)) ||
+		    (margin && !isfinite(feed_teacher_nats(r->feed)));
+		vote[STOP] = bus_stop_requested();
+		vote[TOO_LONG] = limit > 0 && bus_now_ms() - start > limit;
+		vote[FAILED] = polled != 0 && polled != ERR_AGAIN;
+		comm_max(r->comm, vote, VOTES);
+		if (vote[FAILED]) {
+			*rc = agree(r->comm, polled == ERR_AGAIN ? 0 : polled, &mine);
+			*note = mine;
+			return LOOP_FAIL;
+		}
+		if (vote[STOP]) {
+			*rc = err_note_set(note, ERR_STOPPED, "step %" PRIu64, r->state.step);
+			return LOOP_STOP;
+		}
+		if (!vote[MISSING])
+			break;
+		if (vote[TOO_LONG]) {
+			*rc = err_note_set(note, ERR_STOPPED, "step %" PRIu64, r->state.step);
+			err_note_place(note, "waiting for rows");
+			err_note_expected(note, "rows within trainer.wait_max_s = %g", r->config->trainer.wait_max_s);
+			return LOOP_STOP;
+		}
+		if (!waiting) {
+			waiting = true;
+			watchdog_pause(r->watchdog, true);
+			status_state(r->status, "waiting for rows", bus_now_ms());
+			log_info("rows.waiting", "step=%" PRIu64, r->state.step);
+		}
+		feed_wait(r->feed, VOTE_MS);
+	}
+	if (waiting) {
+		watchdog_pause(r->watchdog, false);
+		log_info("rows.there", "step=%" PRIu64 " ms=%" PRId64, r->state.step, bus_now_ms() - start);
+	}
+	r->waited_s = (double)(bus_now_ms() - start) * 1e-3;
+	r->state.wait_s += r->waited_s;
+	status_add(r->m_wait, (uint64_t)(r->waited_s * 1e9));
+	return LOOP_GO;
+}
+
+static int
+loop_record(struct run *r, const struct step_result *e, const struct feed_rows *rows, double seconds, float lr, float weight,
+    struct err_note *note)
+{
+	bool kd = e->kd_tokens > 0;
+	double label_bytes = (double)rows->label_bytes, counts[2] = {(double)rows->late_rows, (double)rows->quarantined_rows};
+	struct json *line;
+	int rc;
+
+	comm_sum(r->comm, &label_bytes, 1);
+	comm_sum(r->comm, counts, 2);
+	r->state.late_rows += (uint64_t)counts[0];
+	if (r->rank != 0)
+		return 0;
+	line = json_new_object();
+	if (line == NULL || json_put(line, "kind", json_new_text("step")) != 0 ||
+	    json_put(line, "step", json_new_int((int64_t)r->state.step)) != 0 ||
+	    json_put(line, "phase", json_new_int(kd || weight > 0 ? 1 : 2)) != 0 ||
+	    json_put(line, "loss", json_new_num(e->loss)) != 0 || json_put(line, "hard", json_new_num(e->hard)) != 0 ||
+	    json_put(line, "soft", kd ? json_new_num(e->soft) : json_new_null()) != 0 ||
+	    json_put(line, "teacher_entropy", kd ? json_new_num(e->entropy) : json_new_null()) != 0 ||
+	    json_put(line, "kl", kd ? json_new_num(e->soft - e->entropy) : json_new_null()) != 0 ||
+	    json_put(line, "accuracy", json_new_num(e->accuracy)) != 0 ||
+	    json_put(line, "grad_norm", json_new_num(e->grad_norm)) != 0 || json_put(line, "lr", json_new_num(lr)) != 0 ||
+	    json_put(line, "weight", json_new_num(weight)) != 0 || json_put(line, "kd_tokens", json_new_int(e->kd_tokens)) != 0 ||
+	    json_put(line, "label_bytes", json_new_int((int64_t)label_bytes)) != 0 ||
+	    json_put(line, "late_rows", json_new_int((int64_t)counts[0])) != 0 ||
+	    json_put(line, "quarantined_rows", json_new_int((int64_t)counts[1])) != 0 ||
+	    json_put(line, "skipped", json_new_flag(e->skipped)) != 0 ||
+	    json_put(line, "tokens", json_new_int((int64_t)r->state.tokens)) != 0 ||
+	    json_put(line, "seconds", json_new_num(r->state.train_s)) != 0 ||
+	    json_put(line, "step_seconds", json_new_num(seconds)) != 0 ||
+	    json_put(line, "compute_seconds", json_new_num(e->compute_s)) != 0 ||
+	    json_put(line, "reduce_seconds", json_new_num(e->reduce_s)) != 0 ||
+	    json_put(line, "update_seconds", json_new_num(e->update_s)) != 0 ||
+	    json_put(line, "wait_seconds", json_new_num(r->waited_s)) != 0 ||
+	    json_put(line, "rows_ahead", json_new_int((int64_t)feed_ahead(r->feed))) != 0)
+		json_close(&line);
+	if ((rc = metrics_write(r->metrics, line)) != 0)
+		return err_note_set(note, rc, "metrics.jsonl");
+	if (bus_now_ms() - r->said_ms > SAY_EVERY_MS || r->state.step == r->config->trainer.steps) {
+		r->said_ms = bus_now_ms();
+		log_info("step", "step=%" PRIu64 " of=%" PRIu64 " phase=%s loss=%.4f hard=%.4f accuracy=%.4f lr=%.3g tokens_per_s=%.0f "
+		    "eta_s=%.0f", r->state.step, r->config->trainer.steps, kd ? "one" : "two", e->loss, e->hard, e->accuracy, (double)lr,
+		    (double)(r->config->trainer.batch * r->config->corpus.context) / seconds,
+		    (double)(r->config->trainer.steps - r->state.step) * seconds);
+	}
+	return 0;
+}
+
+static int
+loop_step(struct run *r, struct err_note *note)
+{
+	uint64_t step = r->state.step;
+	struct step_result e;
+	struct feed_rows rows;
+	double start, seconds;
+	float lr, weight = phase_weight(&r->phase, step);
+	int rc;
+
+	status_state(r->status, "training", bus_now_ms());
+	watchdog_progress(r->watchdog, "step");
+	start = run_seconds();
+	if ((rc = agree(r->comm, feed_take(r->feed, step, &rows), NULL)) != 0)
+		return err_note_set(note, rc, "rows of step %" PRIu64, step);
+	lr = (float)optim_lr(&r->optim, (int64_t)step);
+	step_run(r->step, &rows.rows, lr, (int64_t)r->state.updates + 1, &e);
+	seconds = run_seconds() - start;
+	watchdog_step(r->watchdog, seconds);
+	r->state.step++;
+	r->state.tokens += (uint64_t)r->config->trainer.batch * r->config->corpus.context;
+	r->state.train_s += seconds;
+	r->skipped_in_row = e.skipped ? r->skipped_in_row + 1 : 0;
+	if (e.skipped) {
+		r->state.skipped++;
+		log_warn("update.skipped", "step=%" PRIu64 " loss=%g grad_norm=%g in_row=%u", r->state.step, e.loss, e.grad_norm, r->skipped_in_row);
+	} else {
+		r->state.updates++;
+	}
+	status_step(r->status, r->state.step, r->config->trainer.steps);
+	status_add(r->m_tokens, (uint64_t)r->config->trainer.batch * r->config->corpus.context);
+	status_set(r->m_loss, e.loss);
+	status_set(r->m_norm, e.grad_norm);
+	status_set(r->m_lr, lr);
+	status_set(r->m_weight, weight);
+	rc = agree(r->comm, loop_record(r, &e, &rows, seconds, lr, weight, note), note);
+	feed_done(r->feed, step);
+	if (rc == 0 && r->skipped_in_row >= SKIPPED_MAX) {
+		rc = err_note_set(note, ERR_NONFINITE, "step %" PRIu64, r->state.step);
+		err_note_expected(note, "a finite loss and gradient");
+		err_note_found(note, "%d updates skipped in a row; the last good checkpoint is kept", SKIPPED_MAX);
+	}
+	return rc;
+}
+
+static int
+loop_steps(struct run *r, struct err_note *note)
+{
+	struct err_note second;
+	enum loop_go go = LOOP_GO;
+	int rc = 0;
+
+	while (go == LOOP_GO) {
+		if ((rc = loop_between(r, note)) != 0 || r->state.step == r->config->trainer.steps)
+			return rc;
+		if ((go = loop_wait(r, &rc, note)) == LOOP_GO && (rc = loop_step(r, note)) != 0)
+			return rc;
+	}
+	if (r->saved_step != r->state.step && r->state.step > 0 && loop_save(r, go == LOOP_STOP ? &second : note) != 0 && go == LOOP_STOP)
+		*note = second;
+	return rc;
+}
+
+int
+loop_run(const struct loop_options *o, struct err_note *note)
+{
+	struct run *r = NULL;
+	int rc;
+
+	if ((rc = run_new(&r, o, note)) != 0)
+		return rc;
+	log_info("run.start", "mode=%s step=%" PRIu64 " of=%" PRIu64 " ranks=%d threads=%d params=%" PRId64 " compute=\"%s\"",
+	    config_mode_name(r->config), r->state.step, r->config->trainer.steps, comm_size(r->comm), kernels_threads(r->kernels),
+	    step_model(r->step)->n_params, kernels_describe(r->kernels));
+	status_phase(r->status, phase_is_one(&r->phase, r->state.step) ? "one" : "two");
+	status_step(r->status, r->state.step, r->config->trainer.steps);
+	rc = loop_steps(r, note);
+	if (rc == 0) {
+		status_state(r->status, "done", bus_now_ms());
+		if (r->rank == 0)
+			log_info("run.done", "steps=%" PRIu64 " tokens=%" PRIu64 " train_s=%.1f wait_s=%.1f skipped=%" PRIu64, r->state.step,
+			    r->state.tokens, r->state.train_s, r->state.wait_s, r->state.skipped);
+	}
+	run_destroy(&r);
+	return rc;
+}

@@ -1,0 +1,60 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "bus/bus.h"
+#include "config/cli.h"
+#include "config/config.h"
+#include "log/log.h"
+#include "presence/presence.h"
+#include "trainerd/comm.h"
+#include "trainerd/loop.h"
+
+int
+main(int argc, char **argv)
+{
+	struct config_cli cli = {.program = "trainerd", .purpose = "trains a model: mpirun -n R trainerd -c fleet.yaml",
+	    .needs = CONFIG_NEED_RUN | CONFIG_NEED_CORPUS | CONFIG_NEED_TRAINER};
+	struct config *config = NULL;
+	struct presence presence = {.bus = NULL};
+	struct comm *comm = NULL;
+	char name[64];
+	struct err_note note = {.name = ""};
+	char text[1400], quoted[1600];
+	int rc, exit_code = 0;
+
+	log_init("trainerd", LOG_LEVEL_INFO);
+	if ((rc = bus_stop_install()) != 0)
+		return err_exit_code(rc);
+	if (config_cli_start(&cli, argc, argv, &config, &exit_code) != 0 || cli.check) {
+		config_cli_free(&cli);
+		config_destroy(&config);
+		return exit_code;
+	}
+	log_init("trainerd", cli.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+	config_cli_free(&cli);
+	if ((rc = comm_init(&comm, &argc, &argv)) != 0) {
+		log_error("mpi.start", "rc=%d", rc);
+		return err_exit_code(rc);
+	}
+	log_rank(comm_rank(comm));
+	snprintf(name, sizeof(name), "trainerd-%d", comm_rank(comm));
+	if ((rc = presence_open(&presence, config, "trainerd", name, BUS_ROLE_TRAINER, &note)) == 0) {
+		struct loop_options lo = {.config = config, .comm = comm, .bus = presence.bus, .status = presence.status, .name = name,
+		    .status_endpoint = bus_status_endpoint(presence.socket)};
+
+		presence_announce(&presence, NULL);
+		rc = loop_run(&lo, &note);
+	}
+	if (rc != 0) {
+		log_error(rc == ERR_STOPPED ? "run.stopped" : "run.failed", "why=%s",
+		    log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+		exit_code = err_exit_code(rc);
+	}
+	presence_close(&presence);
+	config_destroy(&config);
+	comm_finalize(&comm);
+	return exit_code;
+}

@@ -1,0 +1,369 @@
+#include "trainerd/run.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bus/bus.h"
+#include "checkpoint/checkpoint.h"
+#include "config/config.h"
+#include "corpus/corpus.h"
+#include "kernels/kernels.h"
+#include "log/log.h"
+#include "presence/presence.h"
+#include "status/status.h"
+#include "tokenizer/tokenizer.h"
+#include "trainerd/agree.h"
+#include "weights/weights.h"
+
+#define WATCHDOG_MIN_S 60.0
+
+double
+run_seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int
+run_heldout_window(void *arg, uint64_t i, int32_t *out)
+{
+	struct run *r = arg;
+	struct err_note note;
+	char text[1024];
+	int rc = corpus_window(r->heldout, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, i), r->config->corpus.context, out, &note);
+
+	if (rc != 0)
+		log_error("heldout.window", "why=\"%s\"", err_note_str(&note, rc, text, sizeof(text)));
+	return rc;
+}
+
+uint64_t
+run_oldest_checkpoint(const struct run *r)
+{
+	struct checkpoint_info *list = NULL;
+	uint64_t step = 0;
+	size_t n;
+
+	if (r->rank == 0 && checkpoint_list(r->save.root, &list, &n, NULL) == 0 && n > 0)
+		step = list[0].step;
+	free(list);
+	return step;
+}
+
+/* Threads of this rank: as configured, or this host's processors shared by its ranks; never more than mpirun lets this process use. */
+static int
+run_threads(const struct config *cfg, const struct comm *comm)
+{
+	int online = (int)sysconf(_SC_NPROCESSORS_ONLN), share, allowed;
+	cpu_set_t set;
+
+	if (cfg->trainer.threads > 0)
+		return (int)cfg->trainer.threads;
+	share = online / comm_host_ranks(comm) > 0 ? online / comm_host_ranks(comm) : 1;
+	allowed = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : online;
+	if (allowed < share) {
+		log_warn("threads.bound", "may_use=%d could_use=%d hint=\"mpirun --bind-to none\"", allowed, share);
+		return allowed;
+	}
+	return share;
+}
+
+static void
+say_tunable(void *arg, const char *key, const char *was, const char *is)
+{
+	(void)arg;
+	log_info("option.changed", "key=%s was=\"%s\" is=\"%s\"", key, was, is);
+}
+
+/* run.dir and its fleet.yaml. Identity options of a run that exists must stay. Rank 0. */
+static int
+run_directory(const struct config *cfg, struct err_note *note)
+{
+	struct config *old = NULL;
+	char path[4200];
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/checkpoints", cfg->run.dir);
+	if ((rc = presence_make_directory(path, note)) != 0)
+		return rc;
+	snprintf(path, sizeof(path), "%s/fleet.yaml", cfg->run.dir);
+	if (access(path, F_OK) == 0) {
+		if ((rc = config_load(path, NULL, 0, &old, note)) != 0)
+			return rc;
+		if ((rc = config_identity_diff(old, cfg, note)) == 0)
+			config_tunable_diff(old, cfg, say_tunable, NULL);
+		else
+			err_note_place(note, "run.dir %.200s holds a run with another value: use another run.dir, or the old value", cfg->run.dir);
+		config_destroy(&old);
+		if (rc != 0)
+			return rc;
+	}
+	return config_write_resolved(cfg, path, note);
+}
+
+static int
+open_corpus(struct corpus **c, const char *prefix, uint32_t number, const struct model_config *model, struct err_note *note)
+{
+	int rc = corpus_open(c, prefix, note);
+
+	if (rc != 0)
+		return rc;
+	corpus_set_number(*c, number);
+	return corpus_limit_vocab(*c, (uint32_t)model->vocab_size, note);
+}
+
+/* tokenizer.json beside the model, if there is one: it must be the corpus's. Its path goes to the checkpoints. */
+static int
+run_tokenizer(struct run *r, struct err_note *note)
+{
+	const struct corpus_info *info = corpus_info(r->train);
+	char hex[2][HASH_HEX_BYTES];
+	struct tokenizer *tok = NULL;
+	struct hash128 fingerprint;
+	const char *slash;
+	struct stat st;
+	int rc;
+
+	if (stat(r->config->trainer.model, &st) == 0 && S_ISDIR(st.st_mode))
+		snprintf(r->tokenizer, sizeof(r->tokenizer), "%s/tokenizer.json", r->config->trainer.model);
+	else if ((slash = strrchr(r->config->trainer.model, '/')) != NULL)
+		snprintf(r->tokenizer, sizeof(r->tokenizer), "%.*s/tokenizer.json", (int)(slash - r->config->trainer.model), r->config->trainer.model);
+	if (r->tokenizer[0] == '\0' || access(r->tokenizer, R_OK) != 0) {
+		log_warn("tokenizer.none", "model=%s hint=\"checkpoints will hold no tokenizer.json\"", r->config->trainer.model);
+		return 0;
+	}
+	if ((rc = tokenizer_load(&tok, r->tokenizer, note)) != 0)
+		return rc;
+	fingerprint = tokenizer_fingerprint(tok);
+	tokenizer_destroy(&tok);
+	r->save.tokenizer = r->tokenizer;
+	if (info->has_tokenizer && !hash_equal(info->tokenizer, fingerprint)) {
+		rc = err_note_set(note, ERR_MISMATCH, "%s", r->tokenizer);
+		err_note_expected(note, "the tokenizer of corpus %.120s, %s", r->config->corpus.train, hash_hex(info->tokenizer, hex[0]));
+		err_note_found(note, "%s", hash_hex(fingerprint, hex[1]));
+	}
+	return rc;
+}
+
+static void
+run_identity(struct run *r, struct hash128 train, struct hash128 heldout)
+{
+	const struct config *cfg = r->config;
+	struct state_identity *id = &r->state.identity;
+
+	memset(id, 0, sizeof(*id));
+	id->seed = cfg->run.seed;
+	id->batch = cfg->trainer.batch;
+	id->micro_batch = cfg->trainer.micro_batch;
+	id->lanes = cfg->trainer.lanes;
+	id->context = cfg->corpus.context;
+	id->corpus = train;
+	id->heldout = heldout;
+	if (corpus_info(r->train)->has_tokenizer)
+		id->tokenizer = corpus_info(r->train)->tokenizer;
+	snprintf(id->compute_class, sizeof(id->compute_class), "%s", kernels_compute_class(r->kernels));
+	snprintf(id->mode, sizeof(id->mode), "%s", config_mode_name(cfg));
+}
+
+/* First weights: trainer.init, or random by run.seed. */
+static int
+run_weights(struct run *r, struct err_note *note)
+{
+	const struct model *m = step_model(r->step);
+	struct weights_model *w = NULL;
+	int rc;
+
+	if (r->config->trainer.init[0] == '\0') {
+		model_init(m, r->config->run.seed, 0, m->n_params, step_params(r->step));
+		return 0;
+	}
+	if ((rc = weights_model_open(&w, r->config->trainer.init, m, note)) == 0)
+		rc = weights_model_read(w, 0, (uint64_t)m->n_params, step_params(r->step), note);
+	weights_model_close(&w);
+	return rc;
+}
+
+static void
+run_plan(struct run *r)
+{
+	static const enum phase_handover handovers[] = {[CONFIG_HANDOVER_STEP] = PHASE_HANDOVER_STEP,
+	    [CONFIG_HANDOVER_LINEAR] = PHASE_HANDOVER_LINEAR, [CONFIG_HANDOVER_RATIO] = PHASE_HANDOVER_RATIO};
+	const struct config *cfg = r->config;
+	double margin = NAN;
+	bool by_margin = config_until_margin(cfg, &margin);
+
+	r->phase = (struct phase){.total_steps = cfg->trainer.steps, .switch_step = by_margin ? PHASE_UNKNOWN : cfg->phase_one.steps,
+	    .margin_nats = margin, .weight = (float)cfg->phase_one.weight, .handover = handovers[cfg->phase_one.handover],
+	    .handover_steps = cfg->phase_one.handover_steps};
+	r->optim = (struct optim_config){.lr = cfg->trainer.lr, .min_lr_ratio = cfg->trainer.min_lr_ratio, .steps = (int64_t)cfg->trainer.steps,
+	    .warmup = (int64_t)cfg->trainer.warmup, .decay_steps = (int64_t)cfg->trainer.decay_steps,
+	    .schedule = (enum optim_schedule)cfg->trainer.schedule, .beta1 = cfg->trainer.betas[0], .beta2 = cfg->trainer.betas[1],
+	    .eps = cfg->trainer.eps, .weight_decay = cfg->trainer.weight_decay, .clip = cfg->trainer.clip};
+	r->save.root = r->checkpoints;
+	r->save.gather = cfg->checkpoint.gather;
+	r->save.keep = cfg->trainer.keep;
+	r->save.keep_steps = cfg->trainer.keep_steps.item;
+	r->save.n_keep_steps = cfg->trainer.keep_steps.n;
+	snprintf(r->checkpoints, sizeof(r->checkpoints), "%s/checkpoints", cfg->run.dir);
+}
+
+static void
+run_metrics(struct run *r)
+{
+	struct status *st = r->status;
+
+	r->m_tokens = status_register(st, STATUS_RATED, "tokens_total", "tokens", "tokens trained on by all ranks since this start");
+	r->m_wait = status_register(st, STATUS_TIMER, "wait_rows_seconds_total", "seconds", "waiting for rows");
+	r->m_loss = status_register(st, STATUS_GAUGE, "loss", "nats", "mixed loss of the last step");
+	r->m_norm = status_register(st, STATUS_GAUGE, "grad_norm", "", "gradient norm of the last step, before clipping");
+	r->m_lr = status_register(st, STATUS_GAUGE, "learning_rate", "", "of the last step");
+	r->m_weight = status_register(st, STATUS_GAUGE, "kd_weight", "", "weight of the soft labels in the last step");
+	r->m_heldout = status_register(st, STATUS_GAUGE, "heldout_loss", "nats", "log-perplexity of the last evaluation");
+}
+
+/* Files, kernels and model of this rank; nothing collective but step_new's checks. */
+static int
+run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct err_note *note)
+{
+	const struct config *cfg = r->config;
+	struct kernels_options ko = {.backend = (enum kernels_backend)cfg->compute.backend, .dtype = (enum kernels_dtype)cfg->compute.dtype,
+	    .threads = run_threads(cfg, r->comm)};
+	struct step_options so = {.context = cfg->corpus.context, .batch = cfg->trainer.batch, .micro_batch = cfg->trainer.micro_batch,
+	    .lanes = cfg->trainer.lanes, .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF, .optim = r->optim,
+	    .residual = (enum kernels_residual)cfg->phase_one.residual};
+	struct model_config model;
+	int rc;
+
+	if (cfg->trainer.dtype != CONFIG_DTYPE_AUTO)
+		ko.dtype = (enum kernels_dtype)cfg->trainer.dtype;
+	if ((rc = kernels_new(&r->kernels, &ko, note)) != 0 ||
+	    (rc = weights_config_load(cfg->trainer.model, &model, note)) != 0 ||
+	    (rc = open_corpus(&r->train, cfg->corpus.train, CORPUS_TRAIN, &model, note)) != 0)
+		return rc;
+	r->n_windows = corpus_n_windows(r->train, cfg->corpus.context);
+	if (model.eos_id < 0)
+		model.eos_id = corpus_info(r->train)->eod;	/* for who generates from the checkpoints */
+	*heldout = (struct hash128){0, 0};
+	if ((rc = corpus_fingerprint(r->train, train, note)) != 0)
+		return rc;
+	if (cfg->corpus.heldout[0] != '\0') {
+		if ((rc = open_corpus(&r->heldout, cfg->corpus.heldout, CORPUS_HELDOUT, &model, note)) != 0 ||
+		    (rc = corpus_fingerprint(r->heldout, heldout, note)) != 0)
+			return rc;
+		r->n_eval = corpus_n_windows(r->heldout, cfg->corpus.context);
+		if (cfg->trainer.eval_windows > 0 && cfg->trainer.eval_windows < r->n_eval)
+			r->n_eval = cfg->trainer.eval_windows;
+	}
+	if ((rc = run_tokenizer(r, note)) != 0)
+		return rc;
+	return step_new(&r->step, &model, r->kernels, r->comm, &so, note);
+}
+
+/* Weights and optimiser: the newest checkpoint, or a fresh start. */
+static int
+run_restore(struct run *r, bool *found, struct err_note *note)
+{
+	struct state stored;
+	int rc;
+
+	if ((rc = save_same_file_system(r->comm, &r->save, note)) != 0 ||
+	    (rc = save_load(r->step, r->comm, &r->save, &stored, found, note)) != 0)
+		return rc;
+	if (!*found) {
+		r->state.switch_step = r->phase.switch_step;
+		return agree(r->comm, run_weights(r, note), note);
+	}
+	if ((rc = state_identity_check(&stored.identity, &r->state.identity, note)) != 0)
+		return rc;
+	if (r->phase.switch_step == PHASE_UNKNOWN)
+		r->phase.switch_step = stored.switch_step;
+	r->state = stored;
+	r->saved_step = stored.step;
+	r->evaluated_step = stored.evaluated_step;
+	r->switched = stored.step > r->phase.switch_step;
+	log_info("resume", "step=%" PRIu64, stored.step);
+	return 0;
+}
+
+static int
+run_feed(struct run *r, const struct loop_options *o, bool resumed, struct err_note *note)
+{
+	struct feed_options fo = {.bus = o->bus, .config = r->config, .corpus = r->train, .heldout = r->heldout,
+	    .corpus_fingerprint = r->state.identity.corpus, .heldout_fingerprint = r->state.identity.heldout,
+	    .vocab_size = (uint32_t)step_model(r->step)->config.vocab_size, .rank = r->rank, .n_ranks = comm_size(r->comm), .phase = r->phase,
+	    .first_step = r->state.step, .resumed = resumed ? &r->state : NULL, .status = r->status, .name = o->name,
+	    .status_endpoint = o->status_endpoint};
+
+	return feed_new(&r->feed, &fo, note);
+}
+
+int
+run_new(struct run **out, const struct loop_options *o, struct err_note *note)
+{
+	struct run *r = calloc(1, sizeof(*r));
+	struct hash128 train, heldout;
+	char path[4200];
+	bool found;
+	int rc;
+
+	*out = NULL;
+	if (r == NULL)
+		return ENOMEM;
+	r->config = o->config;
+	r->comm = o->comm;
+	r->status = o->status;
+	r->rank = comm_rank(o->comm);
+	r->saved_step = r->evaluated_step = UINT64_MAX;
+	r->state.teacher_nats = NAN;
+	run_plan(r);
+	run_metrics(r);
+	if ((rc = agree(r->comm, run_open(r, &train, &heldout, note), note)) != 0 ||
+	    (rc = agree(r->comm, r->rank == 0 ? run_directory(r->config, note) : 0, note)) != 0)
+		goto fail;
+	run_identity(r, train, heldout);
+	if ((rc = run_restore(r, &found, note)) != 0)
+		goto fail;
+	snprintf(path, sizeof(path), "%s/metrics.jsonl", r->config->run.dir);
+	rc = r->rank == 0 ? metrics_open(&r->metrics, path, r->state.step, note) : 0;
+	if (rc == 0)
+		rc = run_feed(r, o, found, note);
+	if ((rc = agree(r->comm, rc, note)) != 0)
+		goto fail;
+	if ((r->watchdog = watchdog_new(r->comm, WATCHDOG_MIN_S)) == NULL) {
+		rc = ENOMEM;
+		goto fail;
+	}
+	*out = r;
+	return 0;
+fail:
+	run_destroy(&r);
+	return rc;
+}
+
+void
+run_destroy(struct run **run)
+{
+	struct run *r = *run;
+
+	if (r == NULL)
+		return;
+	watchdog_destroy(&r->watchdog);
+	feed_destroy(&r->feed);
+	metrics_close(&r->metrics);
+	step_destroy(&r->step);
+	corpus_destroy(&r->heldout);
+	corpus_destroy(&r->train);
+	kernels_destroy(&r->kernels);
+	free(r);
+	*run = NULL;
+}

@@ -1,0 +1,61 @@
+/*
+ * run - everything a training run holds on one rank, and how it comes to be: files opened and checked against each other, model
+ * made, checkpoint found, feed started.
+ */
+#ifndef SALT_RUN_H
+#define SALT_RUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "optim/optim.h"
+#include "trainerd/feed.h"
+#include "trainerd/loop.h"
+#include "trainerd/metrics.h"
+#include "trainerd/phase.h"
+#include "trainerd/save.h"
+#include "trainerd/state.h"
+#include "trainerd/step.h"
+#include "trainerd/watchdog.h"
+
+struct status_metric;
+
+struct run {
+	const struct config *config;
+	struct comm *comm;
+	struct status *status;
+	int rank;
+	struct kernels *kernels;
+	struct corpus *train, *heldout;		/* heldout: NULL without one */
+	uint64_t n_windows, n_eval;
+	struct step *step;
+	struct feed *feed;
+	struct metrics *metrics;		/* rank 0 */
+	struct watchdog *watchdog;
+	struct save_options save;
+	char checkpoints[4200], tokenizer[4200];
+	struct optim_config optim;
+	struct phase phase;
+	struct state state;
+	uint64_t saved_step, evaluated_step;	/* UINT64_MAX: none */
+	bool switched;				/* RELEASE was asked for */
+	unsigned skipped_in_row;
+	struct step_eval last_eval;
+	double waited_s;			/* for the rows of this step */
+	int64_t said_ms;
+	struct status_metric *m_tokens, *m_loss, *m_norm, *m_lr, *m_weight, *m_wait, *m_heldout;
+};
+
+/* run_new - collective; all of it, or nothing and the note. run_destroy takes NULL. */
+int run_new(struct run **run, const struct loop_options *o, struct err_note *note);
+void run_destroy(struct run **run);
+
+double run_seconds(void);			/* monotonic */
+
+/* run_heldout_window - step_evaluate's get; arg is the run. */
+int run_heldout_window(void *arg, uint64_t i, int32_t *out);
+
+/* run_oldest_checkpoint - step of the oldest complete checkpoint that is kept; 0 if that cannot be told (not rank 0). */
+uint64_t run_oldest_checkpoint(const struct run *r);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * state - what a checkpoint's state.json says beside the weights, and the run's identity that a resume must meet.
+ */
+#ifndef SALT_STATE_H
+#define SALT_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "err/err.h"
+#include "hash/hash.h"
+
+struct json;
+
+#define STATE_VERSION 1
+
+/* What must be the same after a resume; a difference is refused with both values. */
+struct state_identity {
+	uint32_t seed, batch, micro_batch, lanes, context;
+	struct hash128 corpus, heldout, tokenizer;	/* heldout: zero without one */
+	char compute_class[48];
+	char mode[16];				/* baseline, rkd, salt, salt_ds */
+};
+
+struct state {
+	struct state_identity identity;
+	uint64_t step;				/* steps done = number of the next one */
+	uint64_t updates;			/* of the optimiser: steps minus skipped */
+	uint64_t tokens;
+	uint64_t switch_step;			/* PHASE_UNKNOWN: not decided */
+	uint64_t evaluated_step;		/* UINT64_MAX: none; an evaluation is not made twice */
+	uint64_t skipped, late_rows;
+	double train_s, wait_s;			/* seconds of steps; of waiting for rows */
+	double teacher_nats;			/* teacher's held-out loss; NaN: not known */
+	bool has_sets;				/* the four below, as WELCOME gave them */
+	struct hash128 plan, label_set, teacher, scorer;
+	bool released;				/* selectord has confirmed RELEASE */
+};
+
+/* state_to_json - NULL without memory. state_from_json - 0, ERR_FORMAT, ERR_VERSION; the note names the key. */
+struct json *state_to_json(const struct state *s);
+int state_from_json(const struct json *j, struct state *s, struct err_note *note);
+
+/* state_identity_check - 0 or ERR_MISMATCH: name, the checkpoint's value (expected), ours (found). */
+int state_identity_check(const struct state_identity *stored, const struct state_identity *now, struct err_note *note);
+
+#endif

@@ -1,0 +1,149 @@
+#include "trainerd/watchdog.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <time.h>
+
+#include "log/log.h"
+
+#define RECENT 32
+
+struct watchdog {
+	struct comm *comm;
+	double min_s;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool stop, paused;
+	double last;			/* monotonic seconds */
+	const char *doing;
+	double recent[RECENT];
+	int n_recent, next;
+};
+
+static double
+now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double
+limit_s(const struct watchdog *w)
+{
+	double sorted[RECENT], median;
+
+	if (w->n_recent == 0)
+		return w->min_s * 10;	/* the first step warms everything up */
+	memcpy(sorted, w->recent, (size_t)w->n_recent * sizeof(double));
+	qsort(sorted, (size_t)w->n_recent, sizeof(double), by_value);
+	median = sorted[w->n_recent / 2];
+	return 10 * median > w->min_s ? 10 * median : w->min_s;
+}
+
+static void *
+watchdog_main(void *arg)
+{
+	struct watchdog *w = arg;
+
+	pthread_mutex_lock(&w->lock);
+	while (!w->stop) {
+		struct timespec t;
+		double silent;
+
+		clock_gettime(CLOCK_MONOTONIC, &t);
+		t.tv_sec += 1;
+		pthread_cond_timedwait(&w->changed, &w->lock, &t);
+		silent = now_s() - w->last;
+		if (!w->stop && !w->paused && silent > limit_s(w)) {
+			log_error("watchdog.stalled", "rank=%d seconds=%.0f limit=%.0f doing=\"%s\" hint=\"a rank that hangs shows as "
+			    "another's waiting; mpirun ends all, start again to resume\"", comm_rank(w->comm), silent, limit_s(w), w->doing);
+			comm_abort(w->comm, EX_TEMPFAIL);
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+struct watchdog *
+watchdog_new(struct comm *comm, double min_s)
+{
+	struct watchdog *w = calloc(1, sizeof(*w));
+	pthread_condattr_t attr;
+
+	if (w == NULL)
+		return NULL;
+	w->comm = comm;
+	w->min_s = min_s;
+	w->last = now_s();
+	w->doing = "start";
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	if (pthread_create(&w->thread, NULL, watchdog_main, w) != 0) {
+		free(w);
+		return NULL;
+	}
+	return w;
+}
+
+void
+watchdog_destroy(struct watchdog **watchdog)
+{
+	struct watchdog *w = *watchdog;
+
+	if (w == NULL)
+		return;
+	pthread_mutex_lock(&w->lock);
+	w->stop = true;
+	pthread_cond_signal(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+	pthread_join(w->thread, NULL);
+	pthread_cond_destroy(&w->changed);
+	pthread_mutex_destroy(&w->lock);
+	free(w);
+	*watchdog = NULL;
+}
+
+void
+watchdog_progress(struct watchdog *w, const char *doing)
+{
+	pthread_mutex_lock(&w->lock);
+	w->last = now_s();
+	w->doing = doing;
+	pthread_mutex_unlock(&w->lock);
+}
+
+void
+watchdog_step(struct watchdog *w, double seconds)
+{
+	pthread_mutex_lock(&w->lock);
+	w->recent[w->next] = seconds;
+	w->next = (w->next + 1) % RECENT;
+	if (w->n_recent < RECENT)
+		w->n_recent++;
+	pthread_mutex_unlock(&w->lock);
+}
+
+void
+watchdog_pause(struct watchdog *w, bool paused)
+{
+	pthread_mutex_lock(&w->lock);
+	w->paused = paused;
+	w->last = now_s();
+	pthread_mutex_unlock(&w->lock);
+}

@@ -1,0 +1,22 @@
+/*
+ * watchdog - a thread that ends the run (all ranks, exit 75) when a rank makes no progress: nothing for max(60 s, 10 x the median of
+ * the last steps), waiting for rows not counted. One per process.
+ */
+#ifndef SALT_WATCHDOG_H
+#define SALT_WATCHDOG_H
+
+#include <stdbool.h>
+
+#include "trainerd/comm.h"
+
+struct watchdog;
+
+/* watchdog_new - NULL without memory or threads. min_s: at least so long, 60 outside tests. */
+struct watchdog *watchdog_new(struct comm *comm, double min_s);
+void watchdog_destroy(struct watchdog **w);	/* takes NULL */
+
+void watchdog_progress(struct watchdog *w, const char *doing);	/* something went forward; doing: static text, named if it stops here */
+void watchdog_step(struct watchdog *w, double seconds);		/* a step took so long */
+void watchdog_pause(struct watchdog *w, bool paused);		/* while waiting for rows */
+
+#endif
