@@ -173,6 +173,25 @@ int model_loss(struct model_session *s, const struct kernels_targets *targets, f
 void model_backward(struct model_session *s, float *d_params);
 
 /*
+ * Evaluation on windows of L+1 tokens: they go in groups, group j to lane j mod lanes. The caller adds the lanes' sums in lane order:
+ * then neither the number of ranks that share the lanes nor threads change a bit. A trainer's groups are its micro-batches.
+ */
+struct model_evaluation {
+	uint64_t n_windows;
+	int64_t context;		/* L */
+	int64_t group;			/* windows of one forward; at most the session's batch */
+	int64_t lanes;
+	int (*get)(void *arg, uint64_t window, int32_t *out);	/* the L+1 tokens; not 0 ends the evaluation */
+	void *arg;
+};
+
+/*
+ * model_evaluate_lane - one lane's groups, in order. *sums: loss, hard, correct, rows, finite; the rest is 0.
+ * Returns 0, ENOMEM, what get gave, or as model_forward and model_loss.
+ */
+int model_evaluate_lane(struct model_session *s, const struct model_evaluation *e, int64_t lane, struct kernels_loss_sums *sums);
+
+/*
  * model_labels - scores and/or labels of all rows of the last forward, see kernels_output_label. Never holds [M, V] as a whole.
  * targets: [B*T] next tokens (needed with spec->score, else NULL). seqs: [B], the sequence id of each row block (sampling's counter).
  * out: caller's arrays, sized as kernels_output_label says for M = B*T rows.

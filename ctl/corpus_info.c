@@ -1,0 +1,130 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <sysexits.h>
+
+#include "corpus/corpus.h"
+#include "ctl/ctl.h"
+#include "ctl/output.h"
+#include "json/json.h"
+#include "tokenizer/tokenizer.h"
+
+static const struct ctl_option options[] = {
+	{"context", "L", "count the windows of this many tokens", false},
+	{"tokenizer", "PATH", "say whether the corpus was made with this tokenizer", false},
+	{"check", NULL, "read every token: ids must be below the vocabulary", false},
+	CTL_JSON, CTL_END
+};
+
+struct facts {
+	const struct corpus_info *info;
+	const char *prefix;
+	char fingerprint[HASH_HEX_BYTES], tokenizer[HASH_HEX_BYTES];
+	uint64_t context, n_windows;
+	const char *checked, *same_tokenizer;	/* NULL: not asked for */
+};
+
+static int
+print_facts(const struct facts *f, bool as_json)
+{
+	const struct corpus_info *i = f->info;
+	double per_token = i->n_bytes > 0 ? (double)i->n_bytes / (double)i->n_tokens : 0;
+	struct json *o;
+
+	if (as_json) {
+		o = ctl_object();
+		ctl_put_text(o, "prefix", f->prefix);
+		ctl_put_text(o, "kind", corpus_kind_name(i->kind));
+		ctl_put_text(o, "dtype", corpus_dtype_name(i->dtype));
+		ctl_put_int(o, "tokens", (int64_t)i->n_tokens);
+		ctl_put(o, "documents", i->n_documents > 0 ? json_new_int((int64_t)i->n_documents) : json_new_null());
+		ctl_put(o, "text_bytes", i->n_bytes > 0 ? json_new_int((int64_t)i->n_bytes) : json_new_null());
+		ctl_put(o, "bytes_per_token", i->n_bytes > 0 ? json_new_num(per_token) : json_new_null());
+		ctl_put(o, "vocabulary", i->vocab > 0 ? json_new_int(i->vocab) : json_new_null());
+		ctl_put(o, "end_of_document", i->eod >= 0 ? json_new_int(i->eod) : json_new_null());
+		ctl_put_text(o, "tokenizer", i->has_tokenizer ? f->tokenizer : NULL);
+		ctl_put_text(o, "fingerprint", f->fingerprint);
+		if (f->context > 0) {
+			ctl_put_int(o, "context", (int64_t)f->context);
+			ctl_put_int(o, "windows", (int64_t)f->n_windows);
+		}
+		if (f->checked != NULL)
+			ctl_put_text(o, "checked", f->checked);
+		if (f->same_tokenizer != NULL)
+			ctl_put_text(o, "tokenizer_is", f->same_tokenizer);
+		return ctl_print_json(o);
+	}
+	ctl_line("corpus", "%s", f->prefix);
+	ctl_line("kind", "%s, %s", corpus_kind_name(i->kind), corpus_dtype_name(i->dtype));
+	ctl_line("tokens", "%" PRIu64, i->n_tokens);
+	if (i->n_documents > 0)
+		ctl_line("documents", "%" PRIu64, i->n_documents);
+	if (i->n_bytes > 0)
+		ctl_line("text", "%" PRIu64 " bytes, %.3f a token", i->n_bytes, per_token);
+	if (i->vocab > 0)
+		ctl_line("vocabulary", "%u ids, end of document %d", i->vocab, i->eod);
+	else
+		ctl_line("vocabulary", "not known");
+	ctl_line("tokenizer", "%s%s%s", i->has_tokenizer ? f->tokenizer : "not known", f->same_tokenizer != NULL ? ", the one given: " : "",
+	    f->same_tokenizer != NULL ? f->same_tokenizer : "");
+	ctl_line("fingerprint", "%s", f->fingerprint);
+	if (f->context > 0)
+		ctl_line("windows", "%" PRIu64 " of %" PRIu64 " tokens", f->n_windows, f->context);
+	if (f->checked != NULL)
+		ctl_line("check", "%s", f->checked);
+	return 0;
+}
+
+static int
+corpus_info_verb(struct ctl_args *args)
+{
+	struct facts f = {.prefix = args->operands[0]};
+	struct corpus *corpus = NULL;
+	struct tokenizer *tok = NULL;
+	struct err_note note = {.name = ""};
+	struct hash128 fingerprint;
+	int exit_code, rc;
+
+	if ((exit_code = ctl_get_u64(args, "context", 1, UINT32_MAX - 1, &f.context)) != 0 ||
+	    (exit_code = ctl_open_corpus(args, f.prefix, CORPUS_TRAIN, &corpus)) != 0)
+		return exit_code;
+	f.info = corpus_info(corpus);
+	if ((rc = corpus_fingerprint(corpus, &fingerprint, &note)) != 0) {
+		exit_code = ctl_fail(args, rc, &note);
+		goto out;
+	}
+	hash_hex(fingerprint, f.fingerprint);
+	if (f.info->has_tokenizer)
+		hash_hex(f.info->tokenizer, f.tokenizer);
+	f.n_windows = corpus_n_windows(corpus, (uint32_t)f.context);
+	if (ctl_has(args, "tokenizer")) {
+		if ((exit_code = ctl_open_tokenizer(args, ctl_get(args, "tokenizer"), &tok)) != 0)
+			goto out;
+		f.same_tokenizer = !f.info->has_tokenizer ? "cannot be told" :
+		    hash_equal(tokenizer_fingerprint(tok), f.info->tokenizer) ? "the same" : "another";
+	}
+	if (ctl_has(args, "check")) {
+		uint32_t vocab = f.info->vocab > 0 ? f.info->vocab : tok != NULL ? (uint32_t)tokenizer_vocab_size(tok) : 0;
+
+		if (vocab == 0) {
+			exit_code = ctl_usage(args, "--check: the vocabulary of %s is not known; give --tokenizer PATH", f.prefix);
+			goto out;
+		}
+		if ((rc = corpus_check_vocab(corpus, vocab, &note)) != 0) {
+			exit_code = ctl_fail(args, rc, &note);
+			goto out;
+		}
+		f.checked = "every id is in the vocabulary";
+	}
+	exit_code = print_facts(&f, ctl_has(args, "json"));
+out:
+	tokenizer_destroy(&tok);
+	corpus_destroy(&corpus);
+	return exit_code;
+}
+
+const struct ctl_verb ctl_corpus_info = {
+	.name = "corpus info", .operands = "PREFIX", .summary = "what a corpus holds, and its fingerprint",
+	.about = "PREFIX of a Megatron indexed dataset, an llm.c shard or a file of raw uint16.",
+	.example = "saltctl corpus info data/train --context 128",
+	.options = options, .min_operands = 1, .max_operands = 1, .run = corpus_info_verb,
+};

@@ -1,0 +1,100 @@
+/*
+ * ctl - saltctl: one program, a verb for each thing a user does by hand. main.c finds the verb in its table and parses the options
+ * that the verb declares; the verb's function does the work and returns a sysexits code. Nothing here is linked into a daemon.
+ */
+#ifndef SALT_CTL_H
+#define SALT_CTL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err/err.h"
+
+struct config;
+struct corpus;
+struct tokenizer;
+
+/* ---- verbs ---- */
+
+/* "--name ARG"; arg NULL: a flag. many: may be given several times. */
+struct ctl_option {
+	const char *name, *arg, *help;
+	bool many;
+};
+
+struct ctl_args;
+
+struct ctl_verb {
+	const char *name;			/* "corpus build" */
+	const char *operands;			/* "TEXT ..."; "" for none */
+	const char *summary;			/* one line */
+	const char *about;			/* the rest of the help; may be "" */
+	const char *example;			/* one command line */
+	const struct ctl_option *options;	/* ends with a NULL name */
+	size_t min_operands, max_operands;
+	int (*run)(struct ctl_args *args);	/* returns the exit code */
+};
+
+#define CTL_ANY SIZE_MAX
+#define CTL_JSON {"json", NULL, "print JSON instead of text", false}
+#define CTL_CONFIG {"config", "FILE", "fleet.yaml; also -c FILE", false}, \
+	{"set", "KEY=VALUE", "override one option of fleet.yaml; may be repeated", true}
+#define CTL_END {NULL, NULL, NULL, false}
+
+extern const struct ctl_verb ctl_corpus_build, ctl_corpus_info, ctl_tokenizer_encode, ctl_tokenizer_decode, ctl_tokenizer_info,
+    ctl_model_info, ctl_model_new, ctl_config_check, ctl_label, ctl_eval, ctl_generate, ctl_status, ctl_cache_stat, ctl_report,
+    ctl_ledger, ctl_keygen;
+
+/* ---- arguments (args.c) ---- */
+
+struct ctl_value {
+	const struct ctl_option *option;
+	const char *text;
+};
+
+struct ctl_args {
+	const struct ctl_verb *verb;
+	struct ctl_value *values;		/* in the order given */
+	size_t n_values;
+	const char **operands;
+	size_t n_operands;
+};
+
+/* ctl_args_parse - 0, or an exit code after the message was printed. argv must stay. ctl_args_free at the end in any case. */
+int ctl_args_parse(struct ctl_args *args, const struct ctl_verb *verb, int argc, char **argv);
+void ctl_args_free(struct ctl_args *args);
+
+/* ctl_get - the last value given, "" for a flag; NULL: not given. ctl_get_nth - the i-th of a repeated option, NULL past the end. */
+const char *ctl_get(const struct ctl_args *args, const char *name);
+const char *ctl_get_nth(const struct ctl_args *args, const char *name, size_t i);
+bool ctl_has(const struct ctl_args *args, const char *name);
+
+/* Checked values; *out untouched when not given. Return 0 or EX_USAGE after printing what was expected. */
+int ctl_get_u64(const struct ctl_args *args, const char *name, uint64_t min, uint64_t max, uint64_t *out);
+int ctl_get_num(const struct ctl_args *args, const char *name, double min, double max, double *out);
+
+/* ctl_need - the value of an option that must be given; NULL after printing what to type. */
+const char *ctl_need(const struct ctl_args *args, const char *name);
+
+/* ctl_usage - wrong use of this verb: prints "saltctl VERB: MESSAGE" and what to type; returns EX_USAGE. */
+int ctl_usage(const struct ctl_args *args, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ctl_fail - prints "saltctl VERB: NOTE"; returns err_exit_code(rc). note may be NULL. */
+int ctl_fail(const struct ctl_args *args, int rc, const struct err_note *note);
+
+/* ctl_nearest - the candidate most like word, NULL if none is near. get(arg, i) gives candidate i, NULL after the last. */
+const char *ctl_nearest(const char *word, const char *(*get)(const void *arg, size_t i), const void *arg);
+
+/* ---- what several verbs open (open.c); 0 or an exit code after the message was printed ---- */
+
+int ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg);
+int ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokenizer **tok);	/* a tokenizer.json or a folder with one */
+int ctl_open_corpus(const struct ctl_args *args, const char *prefix, uint32_t number, struct corpus **corpus);
+
+/* ctl_read_all - a file, or standard input for "-", into *bytes (free() it). */
+int ctl_read_all(const struct ctl_args *args, const char *path, unsigned char **bytes, size_t *n);
+
+double ctl_seconds(void);		/* monotonic */
+
+#endif

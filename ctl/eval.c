@@ -1,0 +1,200 @@
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sysexits.h>
+
+#include "config/config.h"
+#include "corpus/corpus.h"
+#include "ctl/ctl.h"
+#include "ctl/lm.h"
+#include "ctl/output.h"
+#include "json/json.h"
+
+static const struct ctl_option options[] = {
+	{"model", "FOLDER", "a model of the Hugging Face kind, or a trainer's checkpoint (required)", false},
+	{"corpus", "PREFIX", "the text to evaluate on; corpus.heldout of -c unless told", false},
+	{"context", "L", "tokens of a window; corpus.context of -c, else the model's longest, unless told", false},
+	{"windows", "N", "only the first N windows; all unless told", false},
+	{"group", "N", "windows side by side; trainer.micro_batch of -c, else 8, unless told", false},
+	{"lanes", "N", "sums kept apart; trainer.lanes of -c, else 8, unless told", false},
+	{"threads", "N", "all processors unless told. The result is the same", false},
+	CTL_CONFIG, CTL_JSON, CTL_END
+};
+
+struct evaluation {
+	const struct ctl_args *args;
+	struct lm lm;
+	struct corpus *corpus;
+	struct kernels_options kernels;
+	uint64_t context, windows, group, lanes, done;
+	struct ctl_meter meter;
+	struct err_note note;
+};
+
+static int
+get_window(void *arg, uint64_t i, int32_t *out)
+{
+	struct evaluation *e = arg;
+
+	ctl_meter_update(&e->meter, (double)e->done++ * (double)e->context);
+	return corpus_window(e->corpus, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, i), (uint32_t)e->context, out, &e->note);
+}
+
+static int
+settings(struct evaluation *e, const char **corpus)
+{
+	const struct ctl_args *args = e->args;
+	struct config *cfg = NULL;
+	uint64_t threads = 0;
+	static char prefix[4200];
+	int exit_code;
+
+	e->group = e->lanes = 8;
+	if (ctl_has(args, "config")) {
+		if ((exit_code = ctl_open_config(args, 0, &cfg)) != 0)
+			return exit_code;
+		snprintf(prefix, sizeof(prefix), "%s", cfg->corpus.heldout);
+		e->context = cfg->corpus.context;
+		e->windows = cfg->trainer.eval_windows;
+		e->group = cfg->trainer.micro_batch > 0 ? cfg->trainer.micro_batch : 8;
+		e->lanes = cfg->trainer.lanes > 0 ? cfg->trainer.lanes : 8;
+		e->kernels.backend = (enum kernels_backend)cfg->compute.backend;
+		e->kernels.dtype = (enum kernels_dtype)cfg->compute.dtype;
+		if (cfg->trainer.dtype != CONFIG_DTYPE_AUTO)
+			e->kernels.dtype = (enum kernels_dtype)cfg->trainer.dtype;
+		config_destroy(&cfg);
+	}
+	*corpus = ctl_has(args, "corpus") ? ctl_get(args, "corpus") : prefix;
+	if ((*corpus)[0] == '\0')
+		return ctl_usage(args, "which text? give --corpus PREFIX, or -c fleet.yaml with corpus.heldout");
+	if ((exit_code = ctl_get_u64(args, "context", 1, INT32_MAX, &e->context)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "windows", 1, UINT64_MAX, &e->windows)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "group", 1, 1u << 16, &e->group)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "lanes", 1, 1u << 16, &e->lanes)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "threads", 1, 4096, &threads)) != 0)
+		return exit_code;
+	e->kernels.threads = (int)threads;
+	return 0;
+}
+
+static int
+open_corpus(struct evaluation *e, const char *prefix)
+{
+	uint64_t n;
+	int exit_code, rc;
+
+	if ((exit_code = ctl_open_corpus(e->args, prefix, CORPUS_HELDOUT, &e->corpus)) != 0)
+		return exit_code;
+	if ((rc = corpus_limit_vocab(e->corpus, (uint32_t)e->lm.model->config.vocab_size, &e->note)) != 0)
+		return ctl_fail(e->args, rc, &e->note);
+	n = corpus_n_windows(e->corpus, (uint32_t)e->context);
+	if (n == 0) {
+		err_note_set(&e->note, ERR_RANGE, "%s", prefix);
+		err_note_expected(&e->note, "at least context + 1 = %" PRIu64 " tokens", e->context + 1);
+		err_note_found(&e->note, "%" PRIu64, corpus_n_tokens(e->corpus));
+		return ctl_fail(e->args, ERR_RANGE, &e->note);
+	}
+	if (e->windows == 0 || e->windows > n)
+		e->windows = n;
+	return 0;
+}
+
+static int
+evaluate(struct evaluation *e, struct kernels_loss_sums *total)
+{
+	struct model_evaluation plan = {.n_windows = e->windows, .context = (int64_t)e->context, .group = (int64_t)e->group,
+	    .lanes = (int64_t)e->lanes, .get = get_window, .arg = e};
+	int rc = 0;
+
+	*total = (struct kernels_loss_sums){.finite = true};
+	ctl_meter_start(&e->meter, "eval", "tokens", (double)e->windows * (double)e->context);
+	for (int64_t lane = 0; lane < plan.lanes && rc == 0; lane++) {
+		struct kernels_loss_sums sums;
+
+		if ((rc = model_evaluate_lane(e->lm.session, &plan, lane, &sums)) != 0)
+			break;
+		total->hard += sums.hard;
+		total->correct += sums.correct;
+		total->rows += sums.rows;
+		total->finite = total->finite && sums.finite;
+	}
+	ctl_meter_end(&e->meter);
+	if (rc == 0 && !total->finite)
+		rc = err_note_set(&e->note, ERR_NONFINITE, "loss");
+	return rc;
+}
+
+static int
+print(const struct evaluation *e, const char *corpus, const struct kernels_loss_sums *total, double seconds)
+{
+	const struct corpus_info *info = corpus_info(e->corpus);
+	double loss = total->hard / (double)total->rows, accuracy = (double)total->correct / (double)total->rows, bits = NAN;
+	struct json *o;
+	char buf[32];
+
+	if (info->n_bytes > 0)
+		bits = loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes;
+	if (ctl_has(e->args, "json")) {
+		o = ctl_object();
+		ctl_put_text(o, "model", ctl_get(e->args, "model"));
+		ctl_put_text(o, "corpus", corpus);
+		ctl_put_int(o, "context", (int64_t)e->context);
+		ctl_put_int(o, "windows", (int64_t)e->windows);
+		ctl_put_int(o, "tokens", total->rows);
+		ctl_put_num(o, "log_perplexity", loss);
+		ctl_put_num(o, "accuracy", accuracy);
+		ctl_put_num(o, "bits_per_byte", bits);
+		ctl_put_num(o, "seconds", seconds);
+		return ctl_print_json(o);
+	}
+	ctl_line("log-perplexity", "%.6f nats a token (perplexity %.3f)", loss, exp(loss));
+	ctl_line("token accuracy", "%.4f %%", 100 * accuracy);
+	if (isfinite(bits))
+		ctl_line("bits per byte", "%.6f", bits);
+	else
+		ctl_line("bits per byte", "not known: the corpus does not say how long its text is");
+	ctl_line("over", "%lld tokens, %" PRIu64 " windows of %" PRIu64, (long long)total->rows, e->windows, e->context);
+	ctl_line("took", "%s", ctl_span(seconds, buf));
+	return 0;
+}
+
+static int
+eval(struct ctl_args *args)
+{
+	struct evaluation e = {.args = args};
+	const char *model = ctl_need(args, "model"), *corpus;
+	struct kernels_loss_sums total;
+	double start = ctl_seconds();
+	int exit_code, rc;
+
+	if (model == NULL)
+		return EX_USAGE;
+	if ((exit_code = settings(&e, &corpus)) != 0)
+		return exit_code;
+	if ((rc = lm_open(&e.lm, model, &e.kernels, (int64_t)e.group, (int64_t)e.context, &e.note)) != 0) {
+		exit_code = ctl_fail(args, rc, &e.note);
+		goto out;
+	}
+	if (e.context == 0)
+		e.context = (uint64_t)e.lm.model->config.context;
+	if ((exit_code = open_corpus(&e, corpus)) != 0)
+		goto out;
+	if ((rc = evaluate(&e, &total)) != 0)
+		exit_code = ctl_fail(args, rc, &e.note);
+	else
+		exit_code = print(&e, corpus, &total, ctl_seconds() - start);
+out:
+	corpus_destroy(&e.corpus);
+	lm_close(&e.lm);
+	return exit_code;
+}
+
+const struct ctl_verb ctl_eval = {
+	.name = "eval", .operands = "", .summary = "log-perplexity, token accuracy and bits per byte of a model",
+	.about = "With -c fleet.yaml: what the trainer of that file computes, bit for bit, on the same kind of processor, when --model is its\n"
+	    "checkpoint: the sums are made in its order (groups of trainer.micro_batch, trainer.lanes lanes).\n"
+	    "Bits per byte is over the whole corpus's tokens and bytes.",
+	.example = "saltctl eval --model run/checkpoints/step_00000200 --corpus data/heldout --context 128",
+	.options = options, .run = eval,
+};

@@ -1,0 +1,42 @@
+#include "ctl/lm.h"
+
+#include <errno.h>
+
+#include "weights/weights.h"
+
+int
+lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, int64_t b, int64_t t, struct err_note *note)
+{
+	struct model_session_options so = {.max_batch = b, .max_tokens = t};
+	struct weights_model *w = NULL;
+	struct model_config cfg;
+	int rc;
+
+	*lm = (struct lm){.kernels = NULL};
+	if ((rc = weights_config_load(dir, &cfg, note)) != 0 || (rc = model_new(&lm->model, &cfg, note)) != 0 ||
+	    (rc = weights_model_open(&w, dir, lm->model, note)) != 0 || (rc = kernels_new(&lm->kernels, options, note)) != 0)
+		goto out;
+	if (t == 0)
+		so.max_tokens = cfg.context;
+	rc = ENOMEM;
+	if ((lm->params = kernels_alloc(lm->kernels, (size_t)lm->model->n_params * sizeof(float))) == NULL)
+		goto out;
+	if ((rc = weights_model_read(w, 0, (uint64_t)lm->model->n_params, lm->params, note)) != 0)
+		goto out;
+	model_bind(lm->model, lm->params, DTYPE_F32);
+	rc = model_session_new(&lm->session, lm->model, lm->kernels, &so, note);
+out:
+	weights_model_close(&w);
+	return rc;
+}
+
+void
+lm_close(struct lm *lm)
+{
+	model_session_destroy(&lm->session);
+	if (lm->params != NULL)
+		kernels_free(lm->kernels, lm->params);
+	lm->params = NULL;
+	model_destroy(&lm->model);
+	kernels_destroy(&lm->kernels);
+}

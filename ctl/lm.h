@@ -1,0 +1,20 @@
+/* lm - a model read from its folder, ready to compute: what eval and generate share. */
+#ifndef SALT_CTL_LM_H
+#define SALT_CTL_LM_H
+
+#include "err/err.h"
+#include "kernels/kernels.h"
+#include "model/model.h"
+
+struct lm {
+	struct kernels *kernels;
+	struct model *model;
+	struct model_session *session;
+	float *params;
+};
+
+/* lm_open - weights as fp32, a session for b sequences of t tokens (t 0: the model's longest). lm_close takes what lm_open left, also after a failure. */
+int lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, int64_t b, int64_t t, struct err_note *note);
+void lm_close(struct lm *lm);
+
+#endif

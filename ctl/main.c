@@ -1,0 +1,139 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "config/cli.h"
+#include "ctl/ctl.h"
+#include "ctl/output.h"
+#include "log/log.h"
+
+/* One verb, one line; help lists them in this order. */
+static const struct ctl_verb *const verbs[] = {
+	&ctl_corpus_build, &ctl_corpus_info,
+	&ctl_tokenizer_encode, &ctl_tokenizer_decode, &ctl_tokenizer_info,
+	&ctl_model_new, &ctl_model_info,
+	&ctl_config_check,
+/*LATER1*/
+	&ctl_eval,
+	&ctl_report,
+/*LATER2*/
+};
+
+#define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+static const char *
+verb_name(const void *arg, size_t i)
+{
+	(void)arg;
+	return i < N_VERBS ? verbs[i]->name : NULL;
+}
+
+static void
+help(FILE *out)
+{
+	fprintf(out, "saltctl %s - makes, watches and measures what a saltfleet works on\n\nusage: saltctl VERB [options]\n\n", SALT_VERSION);
+	for (size_t i = 0; i < N_VERBS; i++)
+		fprintf(out, "  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
+	fprintf(out, "\nsaltctl help VERB shows a verb's options and an example. saltctl --version.\n"
+	    "Exit codes are those of sysexits.h: 64 wrong use, 65 bad data, 66 no such input, 69 nobody answers, 78 bad configuration.\n");
+}
+
+static void
+help_verb(const struct ctl_verb *v, FILE *out)
+{
+	fprintf(out, "saltctl %s - %s\n\nusage: saltctl %s%s%s%s\n", v->name, v->summary, v->name,
+	    v->options[0].name != NULL ? " [options]" : "", v->operands[0] != '\0' ? " " : "", v->operands);
+	if (v->about[0] != '\0')
+		fprintf(out, "\n%s\n", v->about);
+	if (v->options[0].name != NULL)
+		fputc('\n', out);
+	for (const struct ctl_option *o = v->options; o->name != NULL; o++) {
+		char left[64];
+
+		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->arg != NULL ? " " : "", o->arg != NULL ? o->arg : "");
+		fprintf(out, "  %-24s %s\n", left, o->help);
+	}
+	fprintf(out, "\nexample: %s\n", v->example);
+}
+
+/* The verb that the first words of argv name: one word or two. *used: how many. */
+static const struct ctl_verb *
+find(int argc, char **argv, int *used)
+{
+	char two[128];
+
+	for (*used = 2; *used > 0; --*used) {
+		if (*used > argc)
+			continue;
+		snprintf(two, sizeof(two), "%s%s%s", argv[0], *used == 2 ? " " : "", *used == 2 ? argv[1] : "");
+		for (size_t i = 0; i < N_VERBS; i++)
+			if (strcmp(verbs[i]->name, two) == 0)
+				return verbs[i];
+	}
+	return NULL;
+}
+
+static int
+unknown(int argc, char **argv)
+{
+	size_t len = strlen(argv[0]);
+	char two[128];
+	const char *near;
+	bool group = false;
+
+	/* "corpus" alone, or "corpus bild": say what there is of it. */
+	for (size_t i = 0; i < N_VERBS; i++)
+		group |= strncmp(verbs[i]->name, argv[0], len) == 0 && verbs[i]->name[len] == ' ';
+	snprintf(two, sizeof(two), "%.60s%s%.60s", argv[0], argc > 1 && group ? " " : "", argc > 1 && group ? argv[1] : "");
+	near = ctl_nearest(two, verb_name, NULL);
+	fprintf(stderr, "saltctl: unknown verb \"%s\"", two);
+	if (group && argc == 1) {
+		fprintf(stderr, "; there is");
+		for (size_t i = 0; i < N_VERBS; i++)
+			if (strncmp(verbs[i]->name, argv[0], len) == 0 && verbs[i]->name[len] == ' ')
+				fprintf(stderr, " \"%s\"", verbs[i]->name);
+	} else if (near != NULL) {
+		fprintf(stderr, "; did you mean \"%s\"?", near);
+	}
+	fprintf(stderr, "\ntry: saltctl help\n");
+	return EX_USAGE;
+}
+
+int
+main(int argc, char **argv)
+{
+	const struct ctl_verb *verb;
+	struct ctl_args args;
+	int used, exit_code;
+	bool asks_help;
+
+	log_init("saltctl", LOG_LEVEL_WARN);
+	argc--;
+	argv++;
+	if (argc == 0) {
+		help(stderr);
+		return EX_USAGE;
+	}
+	if (strcmp(argv[0], "--version") == 0) {
+		printf("saltctl %s\n", SALT_VERSION);
+		return ctl_flush(0);
+	}
+	asks_help = strcmp(argv[0], "help") == 0 || strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0;
+	if (asks_help && argc == 1) {
+		help(stdout);
+		return ctl_flush(0);
+	}
+	if ((verb = find(argc - asks_help, argv + asks_help, &used)) == NULL)
+		return unknown(argc - asks_help, argv + asks_help);
+	for (int i = used; !asks_help && i < argc && strcmp(argv[i], "--") != 0; i++)
+		asks_help = strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
+	if (asks_help) {
+		help_verb(verb, stdout);
+		return ctl_flush(0);
+	}
+	if ((exit_code = ctl_args_parse(&args, verb, argc - used, argv + used)) == 0)
+		exit_code = verb->run(&args);
+	ctl_args_free(&args);
+	return ctl_flush(exit_code);
+}

@@ -1,0 +1,212 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "ctl/ctl.h"
+#include "ctl/output.h"
+#include "hash/hash.h"
+#include "json/json.h"
+#include "kernels/kernels.h"
+#include "model/model.h"
+#include "weights/weights.h"
+
+static const struct ctl_option options[] = {
+	{"context", "L", "tokens of a sequence, for FLOPs and memory; the model's own length unless told", false},
+	{"micro-batch", "N", "sequences side by side, for the memory of training; 1 unless told", false},
+	{"tensors", NULL, "list the tensors", false},
+	CTL_JSON, CTL_END
+};
+
+struct facts {
+	const char *path;
+	struct model *model;
+	uint64_t context, micro_batch;
+	bool has_weights;
+	char fingerprint[HASH_HEX_BYTES];
+	size_t train_bytes, infer_bytes;	/* of a session: activations; 0: does not fit */
+	double flops;				/* forward and backward per token */
+	char compute[128];
+};
+
+static const char *
+family_name(enum model_family f)
+{
+	return f == MODEL_FAMILY_GPT2 ? "gpt2" : "llama";
+}
+
+static void
+shape(const struct model_tensor *t, char *buf, size_t size)
+{
+	size_t n = 0;
+
+	for (int d = 0; d < t->n_dims && n < size; d++)
+		n += (size_t)snprintf(buf + n, size - n, d > 0 ? " x %lld" : "%lld", (long long)t->dims[d]);
+}
+
+static void
+print_tensors(const struct model *m)
+{
+	static const char *const titles[] = {"tensor", ">shape", ">elements", "decay"};
+	struct ctl_table *t = ctl_table_new(titles, 4);
+	char buf[128];
+
+	for (int i = 0; i < m->n_tensors; i++) {
+		shape(&m->tensors[i], buf, sizeof(buf));
+		ctl_table_cell(t, "%s", m->tensors[i].name);
+		ctl_table_cell(t, "%s", buf);
+		ctl_table_cell(t, "%lld", (long long)m->tensors[i].n_elements);
+		ctl_table_cell(t, "%s", m->tensors[i].decay ? "yes" : "no");
+	}
+	ctl_table_print(t, stdout);
+	ctl_table_free(&t);
+}
+
+static int
+print_json(const struct facts *f, bool tensors)
+{
+	const struct model_config *c = &f->model->config;
+	struct json *o = ctl_object(), *list, *t;
+	char buf[128];
+
+	ctl_put_text(o, "family", family_name(c->family));
+	ctl_put_int(o, "layers", c->n_layers);
+	ctl_put_int(o, "width", c->d_model);
+	ctl_put_int(o, "heads", c->n_heads);
+	ctl_put_int(o, "kv_heads", c->n_kv_heads);
+	ctl_put_int(o, "head_dim", c->head_dim);
+	ctl_put_int(o, "ff", c->d_ff);
+	ctl_put_int(o, "vocabulary", c->vocab_size);
+	ctl_put_int(o, "max_context", c->context);
+	ctl_put(o, "tied", json_new_flag(c->tied));
+	ctl_put_int(o, "params", f->model->n_params);
+	ctl_put_int(o, "context", (int64_t)f->context);
+	ctl_put_num(o, "flops_per_token", f->flops);
+	ctl_put_num(o, "flops_per_token_forward", f->flops / 3);
+	ctl_put_int(o, "param_bytes", f->model->n_params * 4);
+	ctl_put(o, "train_activation_bytes", f->train_bytes > 0 ? json_new_int((int64_t)f->train_bytes) : json_new_null());
+	ctl_put(o, "label_activation_bytes", f->infer_bytes > 0 ? json_new_int((int64_t)f->infer_bytes) : json_new_null());
+	ctl_put_text(o, "fingerprint", f->has_weights ? f->fingerprint : NULL);
+	ctl_put_text(o, "compute", f->compute);
+	if (tensors) {
+		list = ctl_array();
+		for (int i = 0; i < f->model->n_tensors; i++) {
+			t = ctl_object();
+			shape(&f->model->tensors[i], buf, sizeof(buf));
+			ctl_put_text(t, "name", f->model->tensors[i].name);
+			ctl_put_text(t, "shape", buf);
+			ctl_put_int(t, "elements", f->model->tensors[i].n_elements);
+			ctl_push(list, t);
+		}
+		ctl_put(o, "tensors", list);
+	}
+	return ctl_print_json(o);
+}
+
+static void
+print_text(const struct facts *f)
+{
+	const struct model_config *c = &f->model->config;
+	double params = (double)f->model->n_params;
+	char a[32], b[32];
+
+	ctl_line("model", "%s", f->path);
+	ctl_line("family", "%s: %lld layers, width %lld, %lld heads (%lld key/value) of %lld, feed-forward %lld", family_name(c->family),
+	    (long long)c->n_layers, (long long)c->d_model, (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->head_dim,
+	    (long long)c->d_ff);
+	ctl_line("vocabulary", "%lld, output layer %s", (long long)c->vocab_size, c->tied ? "tied to the embedding" : "of its own");
+	ctl_line("longest sequence", "%lld tokens", (long long)c->context);
+	ctl_line("parameters", "%lld in %d tensors, %s as fp32", (long long)f->model->n_params, f->model->n_tensors, ctl_bytes(4 * params, a));
+	ctl_line("FLOPs a token", "%s forward and backward, %s forward, at context %" PRIu64, ctl_count(f->flops, a), ctl_count(f->flops / 3, b),
+	    f->context);
+	if (f->train_bytes > 0)
+		ctl_line("memory to train", "%s of parameters, gradients and both moments, %s of activations at %" PRIu64 " x %" PRIu64,
+		    ctl_bytes(16 * params, a), ctl_bytes((double)f->train_bytes, b), f->micro_batch, f->context);
+	if (f->infer_bytes > 0)
+		ctl_line("memory to label", "%s of parameters, %s of activations a thread", ctl_bytes(4 * params, a),
+		    ctl_bytes((double)f->infer_bytes, b));
+	ctl_line("fingerprint", "%s", f->has_weights ? f->fingerprint : "none: no weights here");
+	ctl_line("compute here", "%s", f->compute);
+}
+
+static int
+look(const struct ctl_args *args, struct facts *f, struct err_note *note)
+{
+	struct model_session_options train = {.max_batch = (int64_t)f->micro_batch, .max_tokens = (int64_t)f->context, .training = true};
+	struct model_session_options infer = {.max_batch = 1, .max_tokens = (int64_t)f->context};
+	struct kernels_options ko = {.threads = 0};
+	struct kernels *k = NULL;
+	struct weights_model *w = NULL;
+	struct hash128 fingerprint;
+	struct stat st;
+	int rc;
+
+	(void)args;
+	if (stat(f->path, &st) == 0 && S_ISDIR(st.st_mode)) {
+		/* A folder with only config.json is a shape; with weights they must fit it. */
+		if ((rc = weights_model_open(&w, f->path, f->model, note)) == 0) {
+			weights_model_close(&w);
+			if ((rc = weights_fingerprint(f->path, &fingerprint, note)) != 0)
+				return rc;
+			f->has_weights = true;
+			hash_hex(fingerprint, f->fingerprint);
+		} else if (rc != ENOENT) {
+			return rc;
+		}
+	}
+	f->flops = model_flops_per_token(&f->model->config, (int64_t)f->context);
+	if (model_session_plan(&f->model->config, DTYPE_F32, &train, &f->train_bytes, NULL) != 0)
+		f->train_bytes = 0;
+	if (model_session_plan(&f->model->config, DTYPE_F32, &infer, &f->infer_bytes, NULL) != 0)
+		f->infer_bytes = 0;
+	if ((rc = kernels_new(&k, &ko, note)) != 0)
+		return rc;
+	snprintf(f->compute, sizeof(f->compute), "%s", kernels_describe(k));
+	kernels_destroy(&k);
+	return 0;
+}
+
+static int
+model_info(struct ctl_args *args)
+{
+	struct facts f = {.path = args->operands[0], .micro_batch = 1};
+	struct err_note note = {.name = ""};
+	struct model_config cfg;
+	int exit_code = 0, rc;
+
+	if ((exit_code = ctl_get_u64(args, "micro-batch", 1, 1u << 20, &f.micro_batch)) != 0)
+		return exit_code;
+	if ((rc = weights_config_load(f.path, &cfg, &note)) != 0 || (rc = model_new(&f.model, &cfg, &note)) != 0)
+		return ctl_fail(args, rc, &note);
+	f.context = (uint64_t)cfg.context;
+	if ((exit_code = ctl_get_u64(args, "context", 1, (uint64_t)cfg.context, &f.context)) != 0)
+		goto out;
+	if ((rc = look(args, &f, &note)) != 0) {
+		exit_code = ctl_fail(args, rc, &note);
+		goto out;
+	}
+	if (ctl_has(args, "json")) {
+		exit_code = print_json(&f, ctl_has(args, "tensors"));
+		goto out;
+	}
+	print_text(&f);
+	if (ctl_has(args, "tensors")) {
+		putchar('\n');
+		print_tensors(f.model);
+	}
+out:
+	model_destroy(&f.model);
+	return exit_code;
+}
+
+const struct ctl_verb ctl_model_info = {
+	.name = "model info", .operands = "MODEL", .summary = "shape, parameters, memory, FLOPs and fingerprint of a model",
+	.about = "MODEL is a folder of the Hugging Face kind, a trainer's checkpoint, or a config.json. FLOPs as PaLM counts them: 6 a\n"
+	    "parameter in a matrix product, attention added.",
+	.example = "saltctl model info run/checkpoints/step_00000200",
+	.options = options, .min_operands = 1, .max_operands = 1, .run = model_info,
+};

@@ -1,0 +1,155 @@
+/* model new: a folder with config.json and tokenizer.json that trainer.model can name, without a hand-written file. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+
+#include "ctl/ctl.h"
+#include "ctl/output.h"
+#include "model/model.h"
+#include "tokenizer/tokenizer.h"
+#include "weights/weights.h"
+
+static const struct ctl_option options[] = {
+	{"family", "NAME", "llama (unless told) or gpt2", false},
+	{"layers", "N", "layers (required)", false},
+	{"width", "N", "width of the hidden states (required)", false},
+	{"heads", "N", "attention heads; width / 64, at least 1, unless told", false},
+	{"kv-heads", "N", "key/value heads (llama); as many as heads unless told", false},
+	{"ff", "N", "width of the feed-forward layer; 4 x width (gpt2), 8/3 x width rounded up to 32 (llama) unless told", false},
+	{"context", "N", "longest sequence, tokens; 1024 unless told", false},
+	{"vocab", "N", "vocabulary; the tokenizer's unless told", false},
+	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one: copied beside config.json", false},
+	{"untied", NULL, "an output layer of its own (llama)", false},
+	{"rope-theta", "X", "base of the rotary frequencies (llama); 10000 unless told", false},
+	{"weights", "SEED", "also write model.safetensors: the first values that run.seed SEED gives", false},
+	CTL_END
+};
+
+static int
+shape_from(const struct ctl_args *args, struct model_config *cfg)
+{
+	const char *family = ctl_get(args, "family");
+	uint64_t layers = 0, width = 0, heads = 0, kv = 0, ff = 0, context = 1024, vocab = (uint64_t)cfg->vocab_size;
+	double theta = 10000;
+	int exit_code;
+
+	if (family == NULL || strcmp(family, "llama") == 0)
+		cfg->family = MODEL_FAMILY_LLAMA;
+	else if (strcmp(family, "gpt2") == 0)
+		cfg->family = MODEL_FAMILY_GPT2;
+	else
+		return ctl_usage(args, "--family: expected llama or gpt2, found \"%s\"", family);
+	if (ctl_need(args, "layers") == NULL || ctl_need(args, "width") == NULL)
+		return EX_USAGE;
+	if ((exit_code = ctl_get_u64(args, "layers", 1, MODEL_MAX_LAYERS, &layers)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "width", 1, MODEL_MAX_DIM, &width)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "heads", 1, MODEL_MAX_DIM, &heads)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "kv-heads", 1, MODEL_MAX_DIM, &kv)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "ff", 1, MODEL_MAX_DIM, &ff)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "context", 1, MODEL_MAX_DIM, &context)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "vocab", vocab > 0 ? vocab : 1, MODEL_MAX_DIM, &vocab)) != 0 ||
+	    (exit_code = ctl_get_num(args, "rope-theta", 1, 1e12, &theta)) != 0)
+		return exit_code;
+	if (vocab == 0)
+		return ctl_usage(args, "how large is the vocabulary? give --tokenizer PATH or --vocab N");
+	if (heads == 0)
+		heads = width / 64 > 0 ? width / 64 : 1;
+	if (width % heads != 0)
+		return ctl_usage(args, "--heads: %" PRIu64 " heads do not divide the width %" PRIu64, heads, width);
+	if (ff == 0)
+		ff = cfg->family == MODEL_FAMILY_GPT2 ? 4 * width : (8 * width / 3 + 31) / 32 * 32;
+	if (cfg->family == MODEL_FAMILY_GPT2 && (kv != 0 || ctl_has(args, "untied") || ctl_has(args, "rope-theta")))
+		return ctl_usage(args, "--kv-heads, --untied and --rope-theta are llama's");
+	cfg->n_layers = (int64_t)layers;
+	cfg->d_model = (int64_t)width;
+	cfg->n_heads = (int64_t)heads;
+	cfg->n_kv_heads = (int64_t)(kv > 0 ? kv : heads);
+	cfg->head_dim = (int64_t)(width / heads);
+	cfg->d_ff = (int64_t)ff;
+	cfg->context = (int64_t)context;
+	cfg->vocab_size = (int64_t)vocab;
+	cfg->tied = !ctl_has(args, "untied");
+	cfg->norm_eps = 1e-5f;
+	cfg->initializer_range = 0.02f;
+	cfg->rope_theta = cfg->family == MODEL_FAMILY_LLAMA ? theta : 0;
+	return 0;
+}
+
+struct first_values {
+	const struct model *model;
+	uint32_t seed;
+};
+
+static int
+source_first_values(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	const struct first_values *f = arg;
+
+	(void)note;
+	model_init(f->model, f->seed, (int64_t)begin, (int64_t)(begin + count), out);
+	return 0;
+}
+
+static int
+write_folder(const struct ctl_args *args, const char *dir, const struct model *model, const char *tokenizer, struct err_note *note)
+{
+	struct first_values first = {.model = model};
+	uint64_t seed = 0;
+	int rc;
+
+	if (mkdir(dir, 0777) != 0 && errno != EEXIST)
+		return err_note_set(note, errno, "%s", dir);
+	if ((rc = weights_config_save(dir, &model->config, WEIGHTS_F32, NULL, note)) != 0 ||
+	    (tokenizer != NULL && (rc = weights_file_copy(dir, "tokenizer.json", tokenizer, NULL, note)) != 0))
+		return rc;
+	if (!ctl_has(args, "weights"))
+		return 0;
+	ctl_get_u64(args, "weights", 0, UINT32_MAX, &seed);
+	first.seed = (uint32_t)seed;
+	return weights_model_save(dir, model, source_first_values, &first, WEIGHTS_F32, 0, NULL, NULL, note);
+}
+
+static int
+model_new_verb(struct ctl_args *args)
+{
+	struct model_config cfg = {.bos_id = -1, .eos_id = -1};
+	const char *tokenizer = ctl_get(args, "tokenizer");
+	struct err_note note = {.name = ""};
+	struct tokenizer *tok = NULL;
+	struct model *model = NULL;
+	char path[4200], buf[32];
+	uint64_t seed = 0;
+	struct stat st;
+	int32_t eod;
+	int exit_code, rc;
+
+	if (tokenizer != NULL) {
+		snprintf(path, sizeof(path), "%s%s", tokenizer, stat(tokenizer, &st) == 0 && S_ISDIR(st.st_mode) ? "/tokenizer.json" : "");
+		if ((exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
+			return exit_code;
+		cfg.vocab_size = tokenizer_vocab_size(tok);
+		if (tokenizer_end_of_document(tok, NULL, &eod, NULL) == 0)
+			cfg.bos_id = cfg.eos_id = eod;
+		tokenizer_destroy(&tok);
+	}
+	if ((exit_code = ctl_get_u64(args, "weights", 0, UINT32_MAX, &seed)) != 0 || (exit_code = shape_from(args, &cfg)) != 0)
+		return exit_code;
+	if ((rc = model_new(&model, &cfg, &note)) != 0 ||
+	    (rc = write_folder(args, args->operands[0], model, tokenizer != NULL ? path : NULL, &note)) != 0)
+		exit_code = ctl_fail(args, rc, &note);
+	else
+		printf("%s: %s parameters\n", args->operands[0], ctl_count((double)model->n_params, buf));
+	model_destroy(&model);
+	return exit_code;
+}
+
+const struct ctl_verb ctl_model_new = {
+	.name = "model new", .operands = "FOLDER", .summary = "a model's config.json (and tokenizer.json) from a shape",
+	.about = "Makes what trainer.model names. Nothing that is there is overwritten.",
+	.example = "saltctl model new --layers 4 --width 160 --heads 4 --context 128 --tokenizer share/tokenizer-4k models/student",
+	.options = options, .min_operands = 1, .max_operands = 1, .run = model_new_verb,
+};

@@ -1,0 +1,103 @@
+#include "ctl/ctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "corpus/corpus.h"
+#include "mem/mem.h"
+#include "tokenizer/tokenizer.h"
+
+double
+ctl_seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int
+ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg)
+{
+	const char *path = ctl_get(args, "config"), *text;
+	const char **overrides;
+	struct err_note note = {.name = ""};
+	size_t n = 0;
+	int rc;
+
+	*cfg = NULL;
+	if (path == NULL)
+		return ctl_usage(args, "which configuration? give -c fleet.yaml");
+	if ((overrides = calloc(args->n_values + 1, sizeof(*overrides))) == NULL)
+		return ctl_fail(args, ENOMEM, NULL);
+	while ((text = ctl_get_nth(args, "set", n)) != NULL)
+		overrides[n++] = text;
+	if ((rc = config_load(path, overrides, n, cfg, &note)) == 0 && (rc = config_require(*cfg, needs, &note)) != 0)
+		config_destroy(cfg);
+	free(overrides);
+	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
+}
+
+int
+ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokenizer **tok)
+{
+	char inside[4200];
+	struct err_note note = {.name = ""};
+	struct stat st;
+	int rc;
+
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+		snprintf(inside, sizeof(inside), "%s/tokenizer.json", path);
+		path = inside;
+	}
+	rc = tokenizer_load(tok, path, &note);
+	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
+}
+
+int
+ctl_open_corpus(const struct ctl_args *args, const char *prefix, uint32_t number, struct corpus **corpus)
+{
+	struct err_note note = {.name = ""};
+	int rc = corpus_open(corpus, prefix, &note);
+
+	if (rc != 0)
+		return ctl_fail(args, rc, &note);
+	corpus_set_number(*corpus, number);
+	return 0;
+}
+
+int
+ctl_read_all(const struct ctl_args *args, const char *path, unsigned char **bytes, size_t *n)
+{
+	struct err_note note = {.name = ""};
+	size_t cap = 0;
+	ssize_t got = 0;
+	int fd = STDIN_FILENO, rc = 0;
+
+	*bytes = NULL;
+	*n = 0;
+	if (strcmp(path, "-") != 0 && (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		rc = errno;
+	do {
+		if (rc == 0)
+			rc = mem_grow((void **)bytes, &cap, *n + (1u << 16), 1);
+		if (rc == 0 && (got = read(fd, *bytes + *n, cap - *n)) < 0 && errno != EINTR)
+			rc = errno;
+		*n += got > 0 ? (size_t)got : 0;
+	} while (rc == 0 && got != 0);
+	if (fd > STDIN_FILENO)
+		close(fd);
+	if (rc == 0)
+		return 0;
+	free(*bytes);
+	*bytes = NULL;
+	return ctl_fail(args, err_note_set(&note, rc, "%s", path), &note);
+}

@@ -1,0 +1,352 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "ctl/ctl.h"
+#include "ctl/output.h"
+#include "ctl/report.h"
+#include "json/json.h"
+
+#define MAX_RUNS 32
+
+static const struct ctl_option options[] = {
+	{"run", "[NAME=]DIR", "a run's directory; may be repeated. NAME is for the tables; the directory's unless told (required)", true},
+	{"baseline", "NAME", "compare with this run; unless told, with the baseline of the same model, data order and steps", false},
+	{"out", "FILE", "write report.html there", false},
+	{"teacher-seconds", "X", "what the teachers computed: a number, or a file that `saltctl status --json` wrote", false},
+	{"table", NULL, "print the tables, also with --out", false},
+	CTL_JSON, CTL_END
+};
+
+static void
+set_name(struct report_run *run, const char *name, size_t n)
+{
+	snprintf(run->name, sizeof(run->name), "%.*s", (int)n, name);
+}
+
+/* NAME=DIR, or DIR alone, whose last part is the name. */
+static int
+open_run(const struct ctl_args *args, struct report_run *run, const char *text)
+{
+	const char *equals = strchr(text, '='), *slash = strchr(text, '/');
+	bool named = equals != NULL && equals > text && (slash == NULL || equals < slash);
+	const char *dir = named ? equals + 1 : text, *base;
+	size_t n = strlen(dir);
+	struct err_note note = {.name = ""};
+	int rc;
+
+	if (n == 0)
+		return ctl_usage(args, "--run: expected [NAME=]DIR, found \"%s\"", text);
+	if ((rc = report_read(run, dir, &note)) != 0)
+		return ctl_fail(args, rc, &note);
+	while (n > 1 && dir[n - 1] == '/')
+		n--;
+	for (base = dir + n; base > dir && base[-1] != '/'; base--)
+		;
+	if (named)
+		set_name(run, text, (size_t)(equals - text));
+	else
+		set_name(run, base, (size_t)(dir + n - base));
+	if (run->bad_lines > 0)
+		fprintf(stderr, "saltctl report: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n", dir, run->bad_lines);
+	return 0;
+}
+
+static bool
+comparable(const struct report_run *a, const struct report_run *b)
+{
+	return strcmp(a->model, b->model) == 0 && a->seed == b->seed && a->batch == b->batch && a->context == b->context &&
+	    a->steps == b->steps;
+}
+
+static bool
+has_teacher(const struct report_run *run)
+{
+	return strcmp(run->mode, "?") == 0 ? run->kd_tokens > 0 : strcmp(run->mode, "baseline") != 0;
+}
+
+/* The run to compare with; NULL: none fits. */
+static const struct report_run *
+find_baseline(const struct report *r, const struct report_run *run, const char *name)
+{
+	for (size_t i = 0; i < r->n_runs; i++) {
+		const struct report_run *b = &r->runs[i];
+
+		if (name != NULL ? strcmp(b->name, name) == 0 : strcmp(b->mode, "baseline") == 0 && comparable(b, run))
+			return b;
+	}
+	return NULL;
+}
+
+static void
+race(struct report_race *race, const struct report_run *run, const struct report_run *baseline)
+{
+	*race = (struct report_race){.run = run, .baseline = baseline, .target = NAN};
+	if (baseline == NULL || !report_finished(baseline))
+		return;
+	race->target = report_last(baseline)->loss;
+	for (size_t i = 0; i < run->n_evals && race->reached == NULL; i++)
+		if (run->evals[i].loss <= race->target)
+			race->reached = &run->evals[i];
+	race->decided = race->reached != NULL || report_finished(run);
+}
+
+static const char *
+verdict(const struct report_race *race, char *buf, size_t size)
+{
+	if (race->baseline == NULL)
+		snprintf(buf, size, "no baseline of the same model, data order and steps given");
+	else if (!isfinite(race->target))
+		snprintf(buf, size, "%s has not finished", race->baseline->name);
+	else if (race->reached != NULL)
+		snprintf(buf, size, "reached at step %" PRIu64 " of %" PRIu64, race->reached->step, race->baseline->last_step);
+	else
+		snprintf(buf, size, race->decided ? "not reached" : "not reached so far");
+	return buf;
+}
+
+/* A number, or what status --json printed: the seconds that all teacherd were computing. */
+static int
+teacher_seconds(const struct ctl_args *args, const char *text, double *out)
+{
+	struct err_note note = {.name = ""};
+	struct json *root = NULL, *daemons;
+	const char *role;
+	double seconds, sum = 0;
+	size_t found = 0;
+	char *end;
+	int rc;
+
+	seconds = strtod(text, &end);
+	if (end != text && *end == '\0' && seconds >= 0) {
+		*out = seconds;
+		return 0;
+	}
+	if ((rc = json_parse_file(text, 16u << 20, &root, &note)) != 0)
+		return ctl_fail(args, rc, &note);
+	daemons = json_get(root, "daemons");
+	for (size_t i = 0; i < json_count(daemons); i++) {
+		struct json *d = json_item(daemons, i);
+
+		if (json_text(json_get(d, "role"), &role) && strcmp(role, "teacherd") == 0 &&
+		    json_num(json_get(json_get(d, "state_seconds"), "computing"), &seconds)) {
+			sum += seconds;
+			found++;
+		}
+	}
+	json_close(&root);
+	if (found == 0) {
+		err_note_set(&note, ERR_FORMAT, "%s", text);
+		err_note_expected(&note, "seconds, or the output of saltctl status --json with a teacherd that answered");
+		return ctl_fail(args, ERR_FORMAT, &note);
+	}
+	*out = sum;
+	return 0;
+}
+
+/* ---- tables ---- */
+
+static void
+cell_number(struct ctl_table *t, double v, const char *fmt)
+{
+	char buf[64];
+
+	snprintf(buf, sizeof(buf), fmt, v);
+	ctl_table_cell(t, "%s", isfinite(v) ? buf : "-");
+}
+
+static void
+eval_row(struct ctl_table *t, const struct report_run *run, const char *when, const struct report_eval *e)
+{
+	char buf[32];
+
+	ctl_table_cell(t, "%s", run->name);
+	ctl_table_cell(t, "%s", run->mode);
+	ctl_table_cell(t, "%s", when);
+	ctl_table_cell(t, "%" PRIu64, e->step);
+	cell_number(t, e->loss, "%.4f");
+	cell_number(t, 100 * e->accuracy, "%.2f %%");
+	cell_number(t, e->bits_per_byte, "%.4f");
+	ctl_table_cell(t, "%s", isfinite(e->seconds) ? ctl_span(e->seconds, buf) : "-");
+}
+
+static void
+print_results(const struct report *r)
+{
+	static const char *const titles[] = {"run", "mode", "when", ">step", ">log-perplexity", ">token accuracy", ">bits per byte", ">trained"};
+	struct ctl_table *t = ctl_table_new(titles, 8);
+
+	for (size_t i = 0; i < r->n_runs; i++) {
+		const struct report_run *run = &r->runs[i];
+		const struct report_eval *last = report_last(run), *at = run->switch_step > 0 ? report_at(run, run->switch_step) : NULL;
+
+		if (at != NULL && at != last)
+			eval_row(t, run, "at the switch", at);
+		if (last != NULL)
+			eval_row(t, run, report_finished(run) ? at == last ? "switch, end" : "end" : "so far", last);
+	}
+	ctl_table_print(t, stdout);
+	ctl_table_free(&t);
+}
+
+static void
+print_table(const struct report *r)
+{
+	char buf[160], a[32], b[32];
+
+	printf("Held-out evaluation\n\n");
+	print_results(r);
+	for (size_t i = 0; i < r->n_races; i++) {
+		const struct report_race *c = &r->races[i];
+		const struct report_run *run = c->run;
+
+		printf("\n%s against %s\n", run->name, c->baseline != NULL ? c->baseline->name : "no baseline");
+		printf("  baseline's final loss  %s", verdict(c, buf, sizeof(buf)));
+		if (isfinite(c->target))
+			printf(" (log-perplexity %.4f)", c->target);
+		printf("\n");
+		if (c->reached != NULL && isfinite(c->reached->seconds) && isfinite(c->baseline->seconds))
+			printf("  time to it             %s of training; %s trained %s\n", ctl_span(c->reached->seconds, a), c->baseline->name,
+			    ctl_span(c->baseline->seconds, b));
+		if (run->wait_seconds > 0)
+			printf("  waited for labels      %s\n", ctl_span(run->wait_seconds, a));
+		if (run->kd_tokens > 0)
+			printf("  label bytes per token  %.1f (%s for %.0f tokens)\n", run->label_bytes / run->kd_tokens,
+			    ctl_bytes(run->label_bytes, a), run->kd_tokens);
+		if (run->rows_seen_again >= 0)
+			printf("  rows seen again        %" PRId64 " of phase one come again in phase two\n", run->rows_seen_again);
+	}
+	if (isfinite(r->teacher_seconds))
+		printf("\nteacher seconds          %.1f\n", r->teacher_seconds);
+	else if (r->n_races > 0)
+		printf("\nteacher seconds          not given (--teacher-seconds)\n");
+}
+
+static struct json *
+eval_json(const struct report_eval *e)
+{
+	struct json *o;
+
+	if (e == NULL)
+		return json_new_null();
+	o = ctl_object();
+	ctl_put_int(o, "step", (int64_t)e->step);
+	ctl_put_num(o, "log_perplexity", e->loss);
+	ctl_put_num(o, "accuracy", e->accuracy);
+	ctl_put_num(o, "bits_per_byte", e->bits_per_byte);
+	ctl_put_num(o, "seconds", e->seconds);
+	return o;
+}
+
+static int
+print_json(const struct report *r)
+{
+	struct json *root = ctl_object(), *runs = ctl_array(), *races = ctl_array(), *o;
+	char buf[160];
+
+	for (size_t i = 0; i < r->n_runs; i++) {
+		const struct report_run *run = &r->runs[i];
+
+		o = ctl_object();
+		ctl_put_text(o, "name", run->name);
+		ctl_put_text(o, "mode", run->mode);
+		ctl_put(o, "finished", json_new_flag(report_finished(run)));
+		ctl_put_int(o, "last_step", (int64_t)run->last_step);
+		ctl_put(o, "switch_step", run->switch_step > 0 ? json_new_int((int64_t)run->switch_step) : json_new_null());
+		ctl_put(o, "at_switch", eval_json(run->switch_step > 0 ? report_at(run, run->switch_step) : NULL));
+		ctl_put(o, "last", eval_json(report_last(run)));
+		ctl_put_num(o, "train_seconds", run->seconds);
+		ctl_put_num(o, "wait_seconds", run->wait_seconds);
+		ctl_put_num(o, "label_bytes_per_token", run->kd_tokens > 0 ? run->label_bytes / run->kd_tokens : NAN);
+		ctl_push(runs, o);
+	}
+	for (size_t i = 0; i < r->n_races; i++) {
+		const struct report_race *c = &r->races[i];
+
+		o = ctl_object();
+		ctl_put_text(o, "run", c->run->name);
+		ctl_put_text(o, "baseline", c->baseline != NULL ? c->baseline->name : NULL);
+		ctl_put_num(o, "target_log_perplexity", c->target);
+		ctl_put(o, "reached", c->decided ? json_new_flag(c->reached != NULL) : json_new_null());
+		ctl_put(o, "reached_at", eval_json(c->reached));
+		ctl_put_num(o, "baseline_seconds", c->baseline != NULL ? c->baseline->seconds : NAN);
+		ctl_put_text(o, "verdict", verdict(c, buf, sizeof(buf)));
+		ctl_push(races, o);
+	}
+	ctl_put(root, "runs", runs);
+	ctl_put(root, "comparisons", races);
+	ctl_put_num(root, "teacher_seconds", r->teacher_seconds);
+	return ctl_print_json(root);
+}
+
+/* Under a temporary name first: a report that is there stays whole until the new one is. */
+static int
+write_html(const struct ctl_args *args, const struct report *r, const char *path)
+{
+	struct err_note note = {.name = ""};
+	char temp[4200];
+	FILE *out;
+	int rc;
+
+	snprintf(temp, sizeof(temp), "%s.tmp", path);
+	if ((out = fopen(temp, "we")) == NULL)
+		return ctl_fail(args, err_note_set(&note, errno, "%s", temp), &note);
+	rc = report_html(r, out);
+	if (fclose(out) != 0 && rc == 0)
+		rc = errno;
+	if (rc == 0 && rename(temp, path) != 0)
+		rc = errno;
+	if (rc == 0)
+		return 0;
+	unlink(temp);
+	return ctl_fail(args, err_note_set(&note, rc, "%s", path), &note);
+}
+
+static int
+report_verb(struct ctl_args *args)
+{
+	const char *text, *baseline = ctl_get(args, "baseline"), *out = ctl_get(args, "out");
+	static struct report_run runs[MAX_RUNS];
+	struct report_race races[MAX_RUNS];
+	struct report r = {.runs = runs, .races = races, .teacher_seconds = NAN};
+	int exit_code = 0;
+
+	if (ctl_need(args, "run") == NULL)
+		return EX_USAGE;
+	for (size_t i = 0; exit_code == 0 && (text = ctl_get_nth(args, "run", i)) != NULL; i++) {
+		if (i == MAX_RUNS)
+			exit_code = ctl_usage(args, "more than %d runs", MAX_RUNS);
+		else if ((exit_code = open_run(args, &runs[i], text)) == 0)
+			r.n_runs++;
+	}
+	if (exit_code == 0 && baseline != NULL && find_baseline(&r, NULL, baseline) == NULL)
+		exit_code = ctl_usage(args, "--baseline: no run is named \"%s\"", baseline);
+	if (exit_code == 0 && (text = ctl_get(args, "teacher-seconds")) != NULL)
+		exit_code = teacher_seconds(args, text, &r.teacher_seconds);
+	for (size_t i = 0; i < r.n_runs && exit_code == 0; i++)
+		if (has_teacher(&runs[i]))
+			race(&races[r.n_races++], &runs[i], find_baseline(&r, &runs[i], baseline));
+	if (exit_code == 0 && out != NULL)
+		exit_code = write_html(args, &r, out);
+	if (exit_code == 0 && ctl_has(args, "json"))
+		exit_code = print_json(&r);
+	else if (exit_code == 0 && (out == NULL || ctl_has(args, "table")))
+		print_table(&r);
+	for (size_t i = 0; i < r.n_runs; i++)
+		report_run_free(&runs[i]);
+	return exit_code;
+}
+
+const struct ctl_verb ctl_report = {
+	.name = "report", .operands = "", .summary = "runs side by side: tables, and loss curves as one HTML file",
+	.about = "Reads metrics.jsonl and fleet.yaml of each run. A run with a teacher is compared with the baseline that had the same\n"
+	    "model, seed, batch, context and steps: the first evaluation at or below its final held-out loss, or \"not reached\".\n"
+	    "Seconds are those spent in training steps; waiting for labels and evaluations are not in them.",
+	.example = "saltctl report --run SLM=run/slm --run BASELINE=run/baseline --run SALT_DS=run/salt --out run/report.html --table",
+	.options = options, .run = report_verb,
+};

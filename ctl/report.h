@@ -1,0 +1,103 @@
+/*
+ * report - runs read back from their directories, compared, printed and drawn. Everything shown was measured by the runs; what is not
+ * there is said to be not there.
+ *
+ *   report_read.c   RUN/metrics.jsonl and RUN/fleet.yaml -> struct report_run
+ *   report.c        the verb; which run is compared with which; tables and JSON
+ *   report_html.c   report.html around the charts of report_chart.c
+ */
+#ifndef SALT_CTL_REPORT_H
+#define SALT_CTL_REPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "err/err.h"
+
+/* One step as metrics.jsonl has it. NaN: null or absent. */
+struct report_step {
+	uint64_t step;			/* steps done */
+	int phase;			/* 1 or 2; 0: absent */
+	double hard, lr, seconds, wait_seconds, kd_tokens, label_bytes;	/* hard: next-token loss, nats; seconds of training up to here */
+};
+
+struct report_eval {
+	uint64_t step;
+	double loss, accuracy, bits_per_byte, teacher_loss;
+	double seconds;			/* of training up to this step; NaN: not known */
+};
+
+struct report_run {
+	const char *dir;
+	char name[64];
+	char mode[16];			/* baseline, rkd, salt, salt_ds; "?" without fleet.yaml */
+	/* from fleet.yaml; 0 and "" without one */
+	uint64_t steps, batch, context, seed;
+	char model[4096];
+	int64_t n_params;		/* 0: not known */
+	/* from metrics.jsonl */
+	struct report_step *points;
+	size_t n_points, cap_points;
+	struct report_eval *evals;
+	size_t n_evals, cap_evals;
+	uint64_t switch_step;		/* 0: none so far */
+	int64_t rows_seen_again;	/* -1: not said */
+	uint64_t last_step, bad_lines;
+	double seconds, wait_seconds, kd_tokens, label_bytes;	/* sums; seconds of training, of waiting for rows */
+};
+
+/*
+ * report_read - one run. Half a last line (a run that is being written) is passed over; other bad lines are counted.
+ * 0, ENOENT, ERR_FORMAT (no line in it is ours), ENOMEM, errno; fleet.yaml may be missing, but not bad (ERR_CONFIG).
+ */
+int report_read(struct report_run *run, const char *dir, struct err_note *note);
+void report_run_free(struct report_run *run);
+
+const struct report_eval *report_last(const struct report_run *run);		/* NULL: none */
+const struct report_eval *report_at(const struct report_run *run, uint64_t step);	/* NULL: none */
+bool report_finished(const struct report_run *run);	/* last step and its evaluation are there; without fleet.yaml: an evaluation of the last step */
+
+/* How a run did against the baseline that had the same model, data and steps. */
+struct report_race {
+	const struct report_run *run, *baseline;	/* baseline NULL: none given */
+	double target;					/* baseline's final held-out loss */
+	const struct report_eval *reached;		/* first evaluation at or below it; NULL: not reached */
+	bool decided;					/* both have finished, or it was reached */
+};
+
+struct report {
+	const struct report_run *runs;
+	size_t n_runs;
+	const struct report_race *races;
+	size_t n_races;
+	double teacher_seconds;				/* NaN: not known */
+};
+
+/* report_html - the page. 0 or errno. */
+int report_html(const struct report *r, FILE *out);
+
+/* ---- charts (report_chart.c) ---- */
+
+struct chart_series {
+	const char *name;
+	size_t look;			/* colour, dashes and marker by number */
+	const double *x, *y;
+	size_t n;
+	bool markers;
+	double mark_x;			/* a vertical line, the switch; NaN: none */
+};
+
+struct chart {
+	const char *title, *x_label, *y_label;
+	const struct chart_series *series;
+	size_t n_series;
+	double y_max;			/* NaN: the largest; points above are cut off */
+};
+
+void chart_svg(const struct chart *c, FILE *out);
+void chart_text(const char *text, FILE *out);	/* escaped for HTML */
+const char *chart_colour(size_t look);
+
+#endif

@@ -1,0 +1,205 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ctl/output.h"
+#include "ctl/report.h"
+
+#define CURVE_POINTS 600		/* at most so many of a curve; more would be narrower than a line */
+#define SMOOTH_PART 50			/* the mean moves over steps / 50 steps */
+
+static const char head[] =
+    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>saltfleet: report</title>\n<style>\n"
+    "body{font:16px/1.45 system-ui,sans-serif;max-width:760px;margin:0 auto;padding:12px;color:#222;background:#fff}\n"
+    "h1{font-size:1.4em}h2{font-size:1.1em;margin-top:1.6em}figure{margin:1.4em 0}figcaption{font-weight:600;margin-bottom:.3em}\n"
+    "svg{width:100%;height:auto;display:block}.legend span{white-space:nowrap;margin-right:1em}.legend svg{display:inline;width:44px}\n"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\n"
+    "td,th{padding:3px 9px;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}\n"
+    "td:first-child,th:first-child,td.t,th.t{text-align:left}.note{color:#555;font-size:.9em}\n"
+    "</style></head><body>\n<h1>Training runs</h1>\n";
+
+static void
+number(FILE *out, const char *fmt, double v)
+{
+	fprintf(out, "<td>");
+	if (isfinite(v))
+		fprintf(out, fmt, v);
+	else
+		fprintf(out, "&ndash;");
+	fprintf(out, "</td>");
+}
+
+static void
+result_row(FILE *out, const struct report_run *run, const char *when, const struct report_eval *e)
+{
+	fprintf(out, "<tr><td>");
+	chart_text(run->name, out);
+	fprintf(out, "</td><td class=\"t\">%s</td><td>%" PRIu64 "</td>", when, e->step);
+	number(out, "%.4f", e->loss);
+	number(out, "%.2f&nbsp;%%", 100 * e->accuracy);
+	number(out, "%.4f", e->bits_per_byte);
+	number(out, "%.1f", e->seconds);
+	fprintf(out, "</tr>\n");
+}
+
+static void
+results(const struct report *r, FILE *out)
+{
+	fprintf(out, "<h2>Held-out evaluation</h2>\n<div class=\"wide\"><table><tr><th>run</th><th class=\"t\">when</th><th>step</th>"
+	    "<th>log-perplexity</th><th>token accuracy</th><th>bits per byte</th><th>seconds trained</th></tr>\n");
+	for (size_t i = 0; i < r->n_runs; i++) {
+		const struct report_run *run = &r->runs[i];
+		const struct report_eval *last = report_last(run), *at = run->switch_step > 0 ? report_at(run, run->switch_step) : NULL;
+
+		if (at != NULL && at != last)
+			result_row(out, run, "at the switch", at);
+		if (last != NULL)
+			result_row(out, run, report_finished(run) ? "end" : "so far", last);
+	}
+	fprintf(out, "</table></div>\n");
+}
+
+static void
+races(const struct report *r, FILE *out)
+{
+	for (size_t i = 0; i < r->n_races; i++) {
+		const struct report_race *c = &r->races[i];
+
+		fprintf(out, "<p><b>");
+		chart_text(c->run->name, out);
+		fprintf(out, "</b>: ");
+		if (c->baseline == NULL) {
+			fprintf(out, "no baseline of the same model, data order and steps was given.");
+		} else if (!isfinite(c->target)) {
+			chart_text(c->baseline->name, out);
+			fprintf(out, " has not finished, so there is nothing to compare with yet.");
+		} else {
+			fprintf(out, "the final held-out log-perplexity of ");
+			chart_text(c->baseline->name, out);
+			fprintf(out, " (%.4f after %" PRIu64 " steps, %.1f s) was ", c->target, c->baseline->last_step, c->baseline->seconds);
+			if (c->reached != NULL)
+				fprintf(out, "reached at step %" PRIu64 " after %.1f s of training.", c->reached->step, c->reached->seconds);
+			else
+				fprintf(out, c->decided ? "<b>not reached</b>." : "not reached so far.");
+		}
+		if (c->run->kd_tokens > 0)
+			fprintf(out, " Labels took %.1f bytes a token.", c->run->label_bytes / c->run->kd_tokens);
+		if (c->run->wait_seconds > 0)
+			fprintf(out, " The trainer waited %.1f s for them.", c->run->wait_seconds);
+		fprintf(out, "</p>\n");
+	}
+	if (isfinite(r->teacher_seconds))
+		fprintf(out, "<p>Teachers computed for %.1f s.</p>\n", r->teacher_seconds);
+}
+
+static void
+settings(const struct report *r, FILE *out)
+{
+	char buf[32];
+
+	fprintf(out, "<h2>Settings</h2>\n<div class=\"wide\"><table><tr><th>run</th><th class=\"t\">mode</th><th>parameters</th><th>steps</th>"
+	    "<th>batch</th><th>context</th><th>seed</th></tr>\n");
+	for (size_t i = 0; i < r->n_runs; i++) {
+		const struct report_run *run = &r->runs[i];
+
+		fprintf(out, "<tr><td>");
+		chart_text(run->name, out);
+		fprintf(out, "</td><td class=\"t\">%s</td><td>%s</td>", run->mode, run->n_params > 0 ? ctl_count((double)run->n_params, buf) : "&ndash;");
+		fprintf(out, "<td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td></tr>\n", run->steps, run->batch,
+		    run->context, run->seed);
+	}
+	fprintf(out, "</table></div>\n");
+}
+
+/* x and y of one curve in one allocation. */
+struct curve {
+	double *x, *y;
+	size_t n;
+};
+
+enum what { HELDOUT, TRAINING, RATE };
+
+static int
+curve_make(const struct report_run *run, enum what what, struct curve *c)
+{
+	size_t n = what == HELDOUT ? run->n_evals : run->n_points, every = n / CURVE_POINTS + 1;
+	double mean = NAN, keep;
+
+	*c = (struct curve){.n = 0};
+	if ((c->x = malloc((n + 1) * 2 * sizeof(double))) == NULL)
+		return ENOMEM;
+	c->y = c->x + n + 1;
+	keep = exp(-1.0 / fmax(1.0, (double)n / SMOOTH_PART));
+	for (size_t i = 0; i < n; i++) {
+		double v = what == HELDOUT ? run->evals[i].loss : what == RATE ? run->points[i].lr : run->points[i].hard;
+
+		if (what == TRAINING) {
+			if (isfinite(v))
+				mean = isfinite(mean) ? keep * mean + (1 - keep) * v : v;
+			v = mean;
+		}
+		if (what != HELDOUT && i % every != 0 && i + 1 != n)
+			continue;
+		c->x[c->n] = (double)(what == HELDOUT ? run->evals[i].step : run->points[i].step);
+		c->y[c->n++] = v;
+	}
+	return 0;
+}
+
+static int
+draw(const struct report *r, enum what what, struct chart *chart, FILE *out)
+{
+	struct curve *curves = calloc(r->n_runs, sizeof(*curves));
+	struct chart_series *series = calloc(r->n_runs, sizeof(*series));
+	int rc = curves == NULL || series == NULL ? ENOMEM : 0;
+
+	chart->y_max = NAN;
+	for (size_t i = 0; i < r->n_runs && rc == 0; i++) {
+		const struct report_run *run = &r->runs[i];
+
+		if ((rc = curve_make(run, what, &curves[i])) != 0)
+			break;
+		series[i] = (struct chart_series){.name = run->name, .look = i, .x = curves[i].x, .y = curves[i].y, .n = curves[i].n,
+		    .markers = what == HELDOUT, .mark_x = run->switch_step > 0 ? (double)run->switch_step : NAN};
+		/* The fall from the first steps would flatten the rest: the chart begins where a twentieth of the steps is done. */
+		for (size_t p = 0; what == TRAINING && p < curves[i].n; p++)
+			if (curves[i].x[p] * 20 >= (double)run->last_step) {
+				chart->y_max = fmax(isfinite(chart->y_max) ? chart->y_max : -INFINITY, curves[i].y[p]);
+				break;
+			}
+	}
+	chart->series = series;
+	chart->n_series = r->n_runs;
+	if (rc == 0)
+		chart_svg(chart, out);
+	for (size_t i = 0; curves != NULL && i < r->n_runs; i++)
+		free(curves[i].x);
+	free(curves);
+	free(series);
+	return rc;
+}
+
+int
+report_html(const struct report *r, FILE *out)
+{
+	struct chart heldout = {.title = "Held-out log-perplexity, nats per token", .x_label = "step", .y_label = "log-perplexity"};
+	struct chart training = {.title = "Training: next-token loss, nats per token, smoothed", .x_label = "step", .y_label = "loss"};
+	struct chart rate = {.title = "Learning rate", .x_label = "step", .y_label = "learning rate"};
+	int rc;
+
+	fputs(head, out);
+	results(r, out);
+	races(r, out);
+	if ((rc = draw(r, HELDOUT, &heldout, out)) != 0 || (rc = draw(r, TRAINING, &training, out)) != 0 ||
+	    (rc = draw(r, RATE, &rate, out)) != 0)
+		return rc;
+	fprintf(out, "<p class=\"note\">The training loss is the loss against the next token, also where the teacher's labels were trained on, as a "
+	    "moving mean over a fiftieth of the steps; its chart is cut at what it was after a twentieth. Seconds are those of training "
+	    "steps. Every number is read from metrics.jsonl of the runs.</p>\n");
+	settings(r, out);
+	fprintf(out, "</body></html>\n");
+	return fflush(out) != 0 || ferror(out) ? (errno != 0 ? errno : EIO) : 0;
+}

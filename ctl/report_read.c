@@ -1,0 +1,195 @@
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "ctl/report.h"
+#include "json/json.h"
+#include "mem/mem.h"
+#include "model/model.h"
+#include "weights/weights.h"
+
+static double
+number(const struct json *o, const char *key)
+{
+	double v;
+
+	return json_num(json_get(o, key), &v) ? v : NAN;
+}
+
+static int
+read_step(struct report_run *run, const struct json *j, uint64_t step)
+{
+	struct report_step *p;
+	int64_t phase;
+
+	if (run->n_points > 0 && run->points[run->n_points - 1].step >= step)
+		return ERR_FORMAT;		/* steps only go up */
+	if (mem_grow((void **)&run->points, &run->cap_points, run->n_points + 1, sizeof(*p)) != 0)
+		return ENOMEM;
+	p = &run->points[run->n_points++];
+	*p = (struct report_step){.step = step, .phase = json_int(json_get(j, "phase"), &phase) ? (int)phase : 0,
+	    .hard = number(j, "hard"), .lr = number(j, "lr"), .seconds = number(j, "seconds"), .wait_seconds = number(j, "wait_seconds"),
+	    .kd_tokens = number(j, "kd_tokens"), .label_bytes = number(j, "label_bytes")};
+	run->last_step = step;
+	run->seconds = p->seconds;
+	run->wait_seconds += isfinite(p->wait_seconds) ? p->wait_seconds : 0;
+	run->kd_tokens += isfinite(p->kd_tokens) ? p->kd_tokens : 0;
+	run->label_bytes += isfinite(p->label_bytes) ? p->label_bytes : 0;
+	return 0;
+}
+
+static int
+read_eval(struct report_run *run, const struct json *j, uint64_t step)
+{
+	struct report_eval *e;
+
+	if (run->n_evals > 0 && run->evals[run->n_evals - 1].step > step)
+		return ERR_FORMAT;
+	if (run->n_evals > 0 && run->evals[run->n_evals - 1].step == step)
+		run->n_evals--;			/* made again after a resume: the later one counts */
+	if (mem_grow((void **)&run->evals, &run->cap_evals, run->n_evals + 1, sizeof(*e)) != 0)
+		return ENOMEM;
+	e = &run->evals[run->n_evals++];
+	*e = (struct report_eval){.step = step, .loss = number(j, "loss"), .accuracy = number(j, "accuracy"),
+	    .bits_per_byte = number(j, "bits_per_byte"), .teacher_loss = number(j, "teacher_loss"),
+	    .seconds = run->last_step == step ? run->seconds : NAN};
+	return 0;
+}
+
+static int
+read_line(struct report_run *run, const char *line, size_t n)
+{
+	const char *kind, *event;
+	struct json *j = NULL;
+	int64_t step;
+	int rc = ERR_FORMAT;
+
+	if (json_parse(line, n, "metrics.jsonl", &j, NULL) != 0)
+		return ERR_FORMAT;
+	if (json_text(json_get(j, "kind"), &kind) && json_int(json_get(j, "step"), &step) && step >= 0) {
+		rc = 0;
+		if (strcmp(kind, "step") == 0) {
+			rc = read_step(run, j, (uint64_t)step);
+		} else if (strcmp(kind, "eval") == 0) {
+			rc = read_eval(run, j, (uint64_t)step);
+		} else if (strcmp(kind, "event") == 0 && json_text(json_get(j, "event"), &event) && strcmp(event, "switch") == 0) {
+			run->switch_step = (uint64_t)step;
+			if (!json_int(json_get(j, "rows_seen_again"), &run->rows_seen_again))
+				run->rows_seen_again = -1;
+		}
+	}
+	json_close(&j);
+	return rc;
+}
+
+static int
+read_metrics(struct report_run *run, struct err_note *note)
+{
+	char path[4200], *line = NULL;
+	size_t cap = 0, good = 0;
+	FILE *in;
+	ssize_t n;
+	int rc = 0;
+
+	snprintf(path, sizeof(path), "%s/metrics.jsonl", run->dir);
+	if ((in = fopen(path, "re")) == NULL)
+		return err_note_set(note, errno, "%s", path);
+	while (rc == 0 && (n = getline(&line, &cap, in)) > 0) {
+		if (line[n - 1] != '\n')
+			break;
+		if ((rc = read_line(run, line, (size_t)n)) == ERR_FORMAT) {
+			run->bad_lines++;
+			rc = 0;
+		} else if (rc == 0) {
+			good++;
+		}
+	}
+	if (rc == 0 && ferror(in))
+		rc = err_note_set(note, errno != 0 ? errno : EIO, "%s", path);
+	fclose(in);
+	free(line);
+	if (rc == 0 && good == 0) {
+		rc = err_note_set(note, ERR_FORMAT, "%s", path);
+		err_note_expected(note, "a trainer's metrics: lines of JSON with kind and step");
+		err_note_found(note, run->bad_lines > 0 ? "%llu other lines" : "nothing", (unsigned long long)run->bad_lines);
+	}
+	return rc;
+}
+
+static int
+read_settings(struct report_run *run, struct err_note *note)
+{
+	struct config *cfg = NULL;
+	struct model_config mc;
+	struct model *model = NULL;
+	char path[4200];
+	int rc;
+
+	snprintf(run->mode, sizeof(run->mode), "?");
+	snprintf(path, sizeof(path), "%s/fleet.yaml", run->dir);
+	if (access(path, F_OK) != 0)
+		return 0;
+	if ((rc = config_load(path, NULL, 0, &cfg, note)) != 0)
+		return rc;
+	snprintf(run->mode, sizeof(run->mode), "%s", config_mode_name(cfg));
+	snprintf(run->model, sizeof(run->model), "%s", cfg->trainer.model);
+	run->steps = cfg->trainer.steps;
+	run->batch = cfg->trainer.batch;
+	run->context = cfg->corpus.context;
+	run->seed = cfg->run.seed;
+	if (run->model[0] != '\0' && weights_config_load(run->model, &mc, NULL) == 0 && model_new(&model, &mc, NULL) == 0)
+		run->n_params = model->n_params;
+	model_destroy(&model);
+	config_destroy(&cfg);
+	return 0;
+}
+
+int
+report_read(struct report_run *run, const char *dir, struct err_note *note)
+{
+	int rc;
+
+	*run = (struct report_run){.dir = dir, .rows_seen_again = -1};
+	if ((rc = read_settings(run, note)) == 0)
+		rc = read_metrics(run, note);
+	if (rc != 0)
+		report_run_free(run);
+	return rc;
+}
+
+void
+report_run_free(struct report_run *run)
+{
+	free(run->points);
+	free(run->evals);
+	run->points = NULL;
+	run->evals = NULL;
+	run->n_points = run->n_evals = 0;
+}
+
+const struct report_eval *
+report_last(const struct report_run *run)
+{
+	return run->n_evals > 0 ? &run->evals[run->n_evals - 1] : NULL;
+}
+
+const struct report_eval *
+report_at(const struct report_run *run, uint64_t step)
+{
+	for (size_t i = 0; i < run->n_evals; i++)
+		if (run->evals[i].step == step)
+			return &run->evals[i];
+	return NULL;
+}
+
+bool
+report_finished(const struct report_run *run)
+{
+	const struct report_eval *last = report_last(run);
+
+	return last != NULL && last->step == (run->steps > 0 ? run->steps : run->last_step);
+}
