@@ -187,6 +187,12 @@ bus__client_flush(struct bus_client *c)
 }
 
 bool
+bus__client_pending(const struct bus_client *client)
+{
+	return client->pending[0] != 0;
+}
+
+bool
 bus_client_connected(const struct bus_client *client)
 {
 	return client->connected;

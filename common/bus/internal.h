@@ -3,6 +3,7 @@
 #define SALT_BUS_INTERNAL_H
 
 #include "bus/bus.h"
+#include "bus/waker.h"
 #include <stdatomic.h>
 #include <zmq.h>
 
@@ -77,14 +78,14 @@ void bus__outbox_clear(struct bus__outbox *box);
 
 /* What bus_poll asks of what was added. */
 size_t bus__server_flush(struct bus_server *server);	/* retries; bytes still queued */
+bool bus__server_pending(const struct bus_server *server);	/* something to receive that no descriptor tells of */
+bool bus__client_pending(const struct bus_client *client);
 int64_t bus__server_due_ms(const struct bus_server *server);	/* when it wants to be called again, INT64_MAX: no need */
 void *bus__server_socket(struct bus_server *server);
 void *bus__server_monitor(struct bus_server *server);
 size_t bus__client_flush(struct bus_client *client);
 void *bus__client_socket(struct bus_client *client);
 void *bus__client_monitor(struct bus_client *client);
-int bus__waker_fd(const struct bus_waker *waker);
-void bus__waker_clear(struct bus_waker *waker);
 int bus__stop_fd(void);			/* -1 before bus_stop_install */
 
 #endif

@@ -113,6 +113,7 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 	for (;;) {
 		int64_t now, wake = until;
 		size_t queued = 0;
+		bool pending = false;
 		int ready;
 
 		for (size_t i = 0; i < p->n; i++) {
@@ -120,19 +121,24 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 
 			if (e->kind == KIND_SERVER) {
 				queued += bus__server_flush(e->thing);
+				pending = pending || bus__server_pending(e->thing);
 				if (bus__server_due_ms(e->thing) < wake)
 					wake = bus__server_due_ms(e->thing);
-			} else if (e->kind == KIND_CLIENT)
+			} else if (e->kind == KIND_CLIENT) {
 				queued += bus__client_flush(e->thing);
+				pending = pending || bus__client_pending(e->thing);
+			}
 		}
 		now = bus_now_ms();
+		if (pending)
+			wake = now;
 		if (queued > 0 && wake > now + RETRY_MS)
 			wake = now + RETRY_MS;
 		ready = zmq_poll(p->items, (int)n, wake == INT64_MAX ? -1 : wake > now ? (long)(wake - now) : 0);
 		if (ready < 0 && errno != EINTR)
 			return errno;
 		/* a signal without our handler, or a retry, is nothing the caller waits for */
-		if (ready > 0 || bus_now_ms() >= until || (stop >= 0 && bus_stop_requested()))
+		if (ready > 0 || pending || bus_now_ms() >= until || (stop >= 0 && bus_stop_requested()))
 			break;
 	}
 	if (stop >= 0 && bus_stop_requested())

@@ -1,4 +1,4 @@
-#include "bus/internal.h"
+#include "bus/waker.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -431,6 +431,12 @@ bus__server_flush(struct bus_server *s)
 	return s->queued;
 }
 
+bool
+bus__server_pending(const struct bus_server *server)
+{
+	return server->n_gone > 0;
+}
+
 int64_t
 bus__server_due_ms(const struct bus_server *s)
 {
