@@ -5,7 +5,7 @@
 #include "fixture.h"
 #include "kernels/vec.h"
 
-#define REPEATS 30
+#define REPEATS 10
 #define TILES 4
 
 static void
@@ -51,7 +51,7 @@ exp_is_exact_enough(const struct vec *vec)
 {
 	enum { N = 4096 };
 	float x[N], y[N];
-	double worst = 0, worst_small = 0;
+	double worst = 0;
 
 	for (int block = 0; block < 400; block++) {
 		for (int i = 0; i < N; i++)
@@ -62,15 +62,14 @@ exp_is_exact_enough(const struct vec *vec)
 
 			if (x[i] > 88.72f)
 				continue;
-			if (want >= 0x1p-126)
+			if (x[i] >= -86.98f)
 				worst = fmax(worst, fabs((double)y[i] - want) / (ldexp(1, ilogb(want)) * 0x1p-23));
 			else
-				worst_small = fmax(worst_small, fabs((double)y[i] - want) / 0x1p-149);
+				CHECK(y[i] == 0);
 		}
 	}
-	fprintf(stderr, "%s: exp within %.3f ulp, subnormal results within %.3f of the smallest number\n", vec->name, worst, worst_small);
+	fprintf(stderr, "%s: exp within %.3f ulp\n", vec->name, worst);
 	CHECK(worst < 2);
-	CHECK(worst_small < 2);
 	x[0] = NAN;
 	x[1] = -INFINITY;
 	x[2] = INFINITY;
@@ -82,9 +81,9 @@ exp_is_exact_enough(const struct vec *vec)
 }
 
 /* A little of everything that calls OpenBLAS, as a teacher's tile or a trainer's micro-batch does; out: what must be equal. */
-#define M 192
+#define M 512
 #define C 96
-#define N 160
+#define N 384
 #define V 515
 #define OUT (M * N + M * C + N * C + M * C + 3 * M * C + V * C)
 

@@ -59,6 +59,9 @@ linears(void)
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		for (int form = 0; form < 8; form++)
 			linear(sizes[i][0], sizes[i][1], sizes[i][2], form & 1 ? KERNELS_OUT_IN : KERNELS_IN_OUT, form & 2, form & 4);
+	/* several parts, of unequal sides */
+	linear(270, 259, 601, KERNELS_IN_OUT, true, true);
+	linear(601, 259, 270, KERNELS_OUT_IN, false, true);
 }
 
 static void
