@@ -265,6 +265,48 @@ test_worst_case(void)
 	free(bytes.bytes);
 }
 
+static size_t
+put_utf8(unsigned char *p, uint32_t c)
+{
+	size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+
+	for (i = n; i-- > 1; c >>= 6)
+		p[i] = (unsigned char)(0x80 | (c & 0x3f));
+	p[0] = (unsigned char)(n == 2 ? 0xc0 | c : n == 3 ? 0xe0 | c : 0xf0 | c);
+	return n;
+}
+
+/* Letter, number, white space or none of these, of every code point that Unicode 16 has in such a class: merges cross the seam. */
+static void
+test_classes(void)
+{
+	struct tokenizer *tok = load(GOLDEN "seams.json");
+	struct tokenizer_encoder *enc;
+	struct tokenizer_ids ids = {0};
+	unsigned char *text = malloc(0x32400 * 18), *want;
+	char hex[HASH_HEX_BYTES];
+	size_t n = 0, n_want, k;
+	uint32_t c;
+
+	REQUIRE(text != NULL && tokenizer_encoder_new(&enc, tok) == 0);
+	for (c = 0x80; c < 0x32400; c++) {
+		for (k = 0; k < 3 && !(c >= 0xd800 && c < 0xe000); k++) {
+			n += put_utf8(text + n, c);
+			text[n++] = (unsigned char)"a1!"[k];
+			text[n++] = ' ';
+		}
+	}
+	REQUIRE((want = read_file(GOLDEN "seams.hash", &n_want)) != NULL && n_want == HASH_HEX_BYTES);
+	want[n_want - 1] = '\0';
+	CHECK(tokenizer_encode(enc, text, n, 0, &ids, NULL) == 0);
+	CHECK_STR(hash_hex(hash_tokens(ids.ids, ids.n), hex), (const char *)want);
+	tokenizer_encoder_destroy(&enc);
+	tokenizer_destroy(&tok);
+	free(ids.ids);
+	free(text);
+	free(want);
+}
+
 #define HEAD "{\"version\":\"1.0\",\"added_tokens\":"
 #define MID ",\"normalizer\":null,\"pre_tokenizer\":"
 #define BL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}"
@@ -393,6 +435,7 @@ main(void)
 	test_bad_files();
 	test_fingerprint();
 	test_golden();
+	test_classes();
 	test_pods();
 	test_shipped();
 	test_missing_bytes();

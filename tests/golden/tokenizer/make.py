@@ -6,6 +6,8 @@ usage: make.py POD_FOLDER     (perl-doc's /usr/share/perl/5.36.0/pod; the files 
 NAME.json              tokenizer; NAME tells whose normaliser, split and merge rule it carries
 texts/T.txt            any bytes
 ids/NAME/T.u16         ids of T, little-endian, special tokens not recognised; T.specials.u16: recognised
+seams.json             merges each byte 0x80..0xbf with a following a, 1, !: ids then show on which side of a split a character stands
+seams.hash             xxh3-128 of seams.json's ids (int32) of seams_text(): the class of every code point below U+32400
 pod.tsv                file, xxh3-128 of its bytes, then for each tokenizer the xxh3-128 of its ids as little-endian int32
 """
 import json
@@ -122,7 +124,26 @@ def texts(rng):
     yield "empty", b""
 
 
+def seams():
+    vocab = {c: i for i, c in enumerate(sorted(P.ByteLevel.alphabet()))}
+    merges = [(tokenizer_hf.ALPHABET[b], c) for b in range(0x80, 0xC0) for c in "a1!"]
+    for m in merges:
+        vocab["".join(m)] = len(vocab)
+    tok = Tokenizer(models.BPE(vocab, merges))
+    tok.pre_tokenizer, tok.decoder = P.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    (HERE / "seams.json").write_text(tok.to_str() + "\n")
+    return tok
+
+
+def seams_text():
+    return "".join(f"{chr(c)}a {chr(c)}1 {chr(c)}! " for c in range(0x80, 0x32400) if not 0xD800 <= c < 0xE000).encode()
+
+
 def main():
+    ids = np.array(tokenizer_hf.encode(seams(), seams_text()), dtype="<i4")
+    (HERE / "seams.hash").write_text(xxhash.xxh3_128_hexdigest(ids.tobytes()) + "\n")
+    if sys.argv[1] == "seams":
+        return
     pods = pathlib.Path(sys.argv[1])
     corpus = [p.read_bytes().decode("utf-8", "ignore") for p in sorted(pods.glob("perl*.pod")) if p.stat().st_size < 60000]
     corpus += [HAND] * 3
