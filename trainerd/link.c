@@ -71,13 +71,14 @@ link_send(struct feed_link *link, const struct wire_message *msg)
 	return bus_client_send(link->client, frame, len);
 }
 
+/* A corpus that does not say what its vocabulary is (no PREFIX.json) has that of the labels. */
 static struct wire_corpus
-describe_corpus(const struct corpus *c, struct hash128 fingerprint, uint32_t context)
+describe_corpus(const struct feed *f, const struct corpus *c, struct hash128 fingerprint)
 {
 	const struct corpus_info *info = corpus_info(c);
 
-	return (struct wire_corpus){.present = true, .fingerprint = {true, fingerprint}, .context = context,
-	    .n_windows = corpus_n_windows(c, context), .tokenizer = {info->has_tokenizer, info->tokenizer}, .vocab_size = info->vocab};
+	return (struct wire_corpus){.present = true, .fingerprint = {true, fingerprint}, .context = f->context,
+	    .n_windows = corpus_n_windows(c, f->context), .tokenizer = {info->has_tokenizer, info->tokenizer}, .vocab_size = f->spec.vocab};
 }
 
 static struct wire_label_set
@@ -110,9 +111,9 @@ say_hello(struct feed_link *link, int64_t now_ms)
 	h->pid = (uint32_t)getpid();
 	h->rank = (uint32_t)f->o.rank;
 	h->max_message = (uint32_t)f->o.config->bus.max_message;
-	h->corpus = describe_corpus(f->o.corpus, f->o.corpus_fingerprint, f->context);
+	h->corpus = describe_corpus(f, f->o.corpus, f->o.corpus_fingerprint);
 	if (f->o.heldout != NULL)
-		h->heldout = describe_corpus(f->o.heldout, f->o.heldout_fingerprint, f->context);
+		h->heldout = describe_corpus(f, f->o.heldout, f->o.heldout_fingerprint);
 	h->plan = f->plan;
 	h->label_set = expected_labels(f);
 	if (link_send(link, &msg) == 0)
@@ -135,7 +136,7 @@ welcome(struct feed_link *link, const struct wire_welcome *w)
 {
 	struct feed *f = link->feed;
 	const char *peer = f->o.config->selector.endpoints.item[link->shard];
-	struct wire_corpus corpus = describe_corpus(f->o.corpus, f->o.corpus_fingerprint, f->context);
+	struct wire_corpus corpus = describe_corpus(f, f->o.corpus, f->o.corpus_fingerprint);
 	struct wire_label_set labels = expected_labels(f);
 	struct hash128 plan_hash;
 	struct err_note note;
