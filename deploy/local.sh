@@ -1,0 +1,321 @@
+#!/bin/bash
+# local.sh - a fleet on this machine, each daemon under a supervisor that starts it again when it dies. docs/operation.md tells more.
+set -euo pipefail
+
+usage() {
+	cat <<'END'
+usage: local.sh VERB -c fleet.yaml [--set section.key=value ...] [options]
+
+  up [--only PARTS] [--wait]   start what is not running: selectord (one per endpoint), deploy.teachers teacherd, mpirun with
+                               trainer.ranks trainerd. A baseline and a run in phase two get the trainer alone.
+                               --wait: show progress until the trainer ends; its exit code is ours
+  down [--only PARTS]          stop: trainer (which writes a checkpoint), then teachers, then selectord
+  restart [--only PARTS]       down, then up
+  status                       supervisors, then what the daemons say of themselves (saltctl status)
+  logs [-f] [NAME ...]         last lines of run.dir/logs; -f follows. NAME: selectord, teacherd-0, trainerd ..
+
+  PARTS: selectord, teachers, trainer, or several with commas
+  --bin DIR                    folder of the programs (default: build/bin of this source tree, or $BIN)
+END
+}
+die() { echo "local.sh: $2" >&2; exit "$1"; }
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+bin=${BIN:-$here/../build/bin}
+verb='' config='' only='' await=0 follow=0 set_options=() names=()
+while [ $# -gt 0 ]; do
+	case "$1" in
+	-c | --config | --set | --only | --bin)
+		[ $# -ge 2 ] || die 64 "an argument is missing after $1"
+		case "$1" in
+		--set) set_options+=(--set "$2") ;;
+		--only) only=$2 ;;
+		--bin) bin=$2 ;;
+		*) config=$2 ;;
+		esac
+		shift ;;
+	--wait) await=1 ;;
+	-f) follow=1 ;;
+	-h | --help) usage; exit 0 ;;
+	-*) die 64 "unknown option $1; see local.sh --help" ;;
+	*) if [ -z "$verb" ]; then verb=$1; else names+=("$1"); fi ;;
+	esac
+	shift
+done
+case "$verb" in
+up | down | restart | status | logs) ;;
+"") usage >&2; exit 64 ;;
+*) die 64 "unknown verb $verb; see local.sh --help" ;;
+esac
+[ ${#names[@]} -eq 0 ] || [ "$verb" = logs ] || die 64 "unexpected argument ${names[0]}"
+[ -n "$config" ] || die 64 "which fleet? give -c fleet.yaml"
+case ",$only," in *[!a-z,]*) die 64 "--only: expected selectord, teachers, trainer, found $only" ;; esac
+for part in ${only//,/ }; do
+	case "$part" in selectord | teachers | trainer) ;; *) die 64 "--only: expected selectord, teachers, trainer, found $part" ;; esac
+done
+[ -r "$config" ] || die 66 "$config: cannot be read"
+config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
+for program in saltctl selectord teacherd trainerd; do
+	[ -x "$bin/$program" ] || die 69 "$bin/$program is not there; build first: cmake --preset release && cmake --build --preset release"
+done
+bin=$(cd "$bin" && pwd)
+
+# ---- the configuration, as the programs read it ----
+
+resolved=$("$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"}) || exit $?
+get() {		# get SECTION KEY: the value, without quotes; nothing when not given
+	awk -v section="$1:" -v key="  $2: " '
+		/^[^ #]/ { here = $0 == section; next }
+		here && index($0, key) == 1 {
+			v = substr($0, length(key) + 1)
+			sub(/  # (default|derived|line [0-9]+|--set)$/, "", v)
+			if (v ~ /^".*"$/) {
+				v = substr(v, 2, length(v) - 2)
+				gsub(/\\"/, "\"", v)
+				gsub(/\\\\/, "\\", v)
+			}
+			print v
+			exit
+		}' <<< "$resolved"
+}
+run=$(get run dir)
+[ -n "$run" ] || die 78 "$config: run.dir is required"
+daemons=$run/daemons logs=$run/logs metrics=$run/metrics.jsonl
+
+wanted() { [ -z "$only" ] || case ",$only," in *",$1,"*) ;; *) return 1 ;; esac; }
+
+# ---- one daemon ----
+
+running() { [ -e "$daemons/$1.lock" ] && ! flock -n "$daemons/$1.lock" true; }
+
+supervisor_of() {	# pid of a supervisor that lives; nothing otherwise
+	local pid=''
+	[ ! -r "$daemons/$1.supervisor" ] || read -r pid _ < "$daemons/$1.supervisor" || true
+	if [ -n "$pid" ] && running "$1" && kill -0 "$pid" 2>/dev/null; then
+		echo "$pid"
+	fi
+}
+
+start() {		# start NAME [supervisor's options] -- COMMAND ...
+	local name=$1
+	if [ -n "$(supervisor_of "$name")" ]; then
+		echo "$name: runs already"
+		return
+	fi
+	rm -f "$daemons/$name.exit" "$daemons/$name.supervisor"
+	if [ "$name" = trainerd ]; then rm -f "$daemons"/trainerd-*.json; else rm -f "$daemons/$name.json"; fi
+	# A session of its own: ^C and a closed terminal are not for the daemons.
+	name=$1
+	shift
+	setsid --fork "$here/supervise.sh" "$name" "$run" "$@" </dev/null >/dev/null 2>&1
+	started+=("$name")
+}
+
+why_not() {		# the last lines that say something, for a daemon that did not stay up
+	grep -v 'prog=supervise' "$logs/$1.log" 2>/dev/null | grep -v '^[-[:space:]]*$' | tail -n 3 | sed "s/^/$1: /" >&2 || true
+}
+
+# Up to 15 s until each that was started has announced itself or ended. What is slower than that goes on starting.
+started=()
+await_started() {
+	local name announced code word i
+	for name in ${started[@]+"${started[@]}"}; do
+		announced=$daemons/$name.json
+		[ "$name" != trainerd ] || announced=$daemons/trainerd-0.json
+		for ((i = 0; i < 150; i++)); do
+			if [ -e "$daemons/$name.exit" ]; then
+				read -r code word < "$daemons/$name.exit"
+				[ "$word" != "done" ] || break
+				echo "$name: ended with $code ($word); $logs/$name.log" >&2
+				why_not "$name"
+				return "$code"
+			fi
+			[ ! -e "$announced" ] || break
+			sleep 0.1
+		done
+		if [ -e "$announced" ]; then
+			echo "$name: up, pid $(cat "$daemons/$name.pid" 2>/dev/null || echo gone)"
+		elif [ -e "$daemons/$name.exit" ]; then
+			echo "$name: done"
+		else
+			echo "$name: starting; see $logs/$name.log"
+		fi
+	done
+}
+
+stop_all() {		# stop_all NAME ...: all at once; each has 20 s, then the supervisor kills it; at the latest we do
+	local name pid asked=()
+	for name in "$@"; do
+		pid=$(supervisor_of "$name")
+		if [ -n "$pid" ]; then
+			kill -TERM "$pid" 2>/dev/null || true
+			asked+=("$name")
+		elif running "$name"; then		# its supervisor was killed; it was told so
+			asked+=("$name")
+		fi
+	done
+	for name in ${asked[@]+"${asked[@]}"}; do
+		if ! flock -w 30 "$daemons/$name.lock" true; then
+			for pid in "$(supervisor_of "$name")" "$(cat "$daemons/$name.pid" 2>/dev/null || true)"; do
+				[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
+			done
+			flock -w 5 "$daemons/$name.lock" true || die 75 "$name does not end, not even when killed"
+		fi
+		echo "$name: stopped"
+	done
+}
+
+names_of() {		# supervised names that match a pattern
+	local f
+	for f in "$daemons"/$1.lock; do
+		[ ! -e "$f" ] || basename "$f" .lock
+	done
+}
+
+# ---- verbs ----
+
+has_phase_one() { [ "$(get phase_one steps)" != 0 ] || [ "$(get phase_one until_margin)" != none ]; }
+switched() { grep -qs '"event": *"switch"' "$metrics"; }
+
+up() {
+	local shards teachers ranks i mpi=() fleet=1
+	mkdir -p "$daemons" "$logs" || die 73 "$run: cannot be made"
+	if [ -z "$only" ] && ! has_phase_one; then
+		fleet=0
+	elif [ -z "$only" ] && switched; then
+		echo "phase two: the trainer needs nobody else (--only selectord,teachers starts them all the same)"
+		fleet=0
+	fi
+	if [ $fleet -eq 1 ] && wanted selectord; then
+		shards=$(get selector endpoints | awk -F'", *"' '{ print NF }')
+		for ((i = 0; i < shards; i++)); do
+			start "selectord$([ "$shards" -eq 1 ] || echo "-$i")" -- "$bin/selectord" -c "$config" \
+			    ${set_options[@]+"${set_options[@]}"} --shard "$i"
+		done
+	fi
+	teachers=$(get deploy teachers)
+	if [ $fleet -eq 1 ] && wanted teachers; then
+		for ((i = 0; i < teachers; i++)); do
+			start "teacherd-$i" -- "$bin/teacherd" -c "$config" ${set_options[@]+"${set_options[@]}"} --name "teacherd-$i"
+		done
+	fi
+	if wanted trainer; then
+		command -v mpirun >/dev/null || die 69 "mpirun is not there; deploy/install-deps.sh installs it"
+		ranks=$(get trainer ranks)
+		# Slots are physical cores to mpirun, so two ranks on one core with two threads need --oversubscribe as well.
+		# shellcheck disable=SC2054	# the commas are mpirun's
+		mpi=(mpirun -n "$ranks" --bind-to none --oversubscribe --mca pml ob1 --mca btl self,vader --mca btl_vader_single_copy_mechanism none
+		    --mca oob_tcp_if_include lo --mca mpi_yield_when_idle 1)
+		[ "$(id -u)" -ne 0 ] || mpi+=(--allow-run-as-root)
+		# mpirun hands USR1 on at once, TERM late.
+		start trainerd --stop USR1 -- "${mpi[@]}" "$bin/trainerd" -c "$config" ${set_options[@]+"${set_options[@]}"}
+	fi
+	await_started
+}
+
+down() {
+	# shellcheck disable=SC2046	# names have no spaces
+	{
+		! wanted trainer || stop_all $(names_of trainerd)
+		! wanted teachers || stop_all $(names_of 'teacherd-*')
+		! wanted selectord || stop_all $(names_of 'selectord*')
+	}
+}
+
+field() { sed -n "s/.*\"$1\": *\([^,}]*\).*/\1/p" <<< "$2"; }
+
+# Has the fleet gone for good while the trainer still needs it? Says who.
+fleet_lost() {
+	local name code word left=0 gone=''
+	switched && return 1
+	for name in $(names_of 'selectord*') $(names_of 'teacherd-*'); do
+		if [ -e "$daemons/$name.exit" ]; then
+			read -r code word < "$daemons/$name.exit"
+			case "$word" in failed | gave_up) ;; *) continue ;; esac
+			case "$name" in selectord*) echo "$name: $word with $code; $logs/$name.log"; return 0 ;; esac
+			gone="$name: $word with $code; $logs/$name.log"
+		elif [ "${name#teacherd}" != "$name" ]; then
+			left=1
+		fi
+	done
+	[ $left -eq 0 ] && [ -n "$gone" ] && echo "$gone"
+}
+
+wait_trainer() {
+	local steps code word line step last_said=0 now t0='' s0=0 eta why
+	steps=$(get trainer steps)
+	trap 'echo; echo "the fleet goes on; local.sh down -c $config stops it" >&2; exit 130' INT TERM
+	while [ ! -e "$daemons/trainerd.exit" ]; do
+		sleep 0.5
+		if ! running trainerd && [ ! -e "$daemons/trainerd.exit" ]; then
+			die 70 "the supervisor of the trainer was killed; up starts it again"
+		fi
+		now=$(date +%s)
+		[ -t 2 ] || [ $((now - last_said)) -ge 15 ] || continue
+		if why=$(fleet_lost); then
+			die 69 "the trainer waits for rows that cannot come: $why"
+		fi
+		line=$(tail -n 5 "$metrics" 2>/dev/null | grep '"kind": *"step"' | tail -n 1 || true)
+		step=$(field step "$line")
+		[ -n "$step" ] || continue
+		[ -n "$t0" ] || { t0=$now s0=$step; }
+		eta='' 
+		[ "$step" -le "$s0" ] || eta=" eta $(((now - t0) * (steps - step) / (step - s0))) s"
+		last_said=$now
+		line=$(printf 'step %d of %d  phase %d  loss %.4f%s' "$step" "$steps" "$(field phase "$line")" "$(field loss "$line")" "$eta")
+		if [ -t 2 ]; then printf '\r%s\033[K' "$line" >&2; else echo "$line" >&2; fi
+	done
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+	read -r code word < "$daemons/trainerd.exit"
+	if [ "$word" != "done" ]; then
+		echo "trainerd: ended with $code ($word); $logs/trainerd.log" >&2
+		why_not trainerd
+	fi
+	return "$code"
+}
+
+supervisors() {
+	local name pid started restarts code word
+	[ -n "$(names_of '*')" ] || { echo "nothing was started in $run"; return; }
+	printf '%-14s %-9s %8s %9s %s\n' daemon supervisor pid restarts since
+	for name in $(names_of 'selectord*') $(names_of 'teacherd-*') $(names_of trainerd); do
+		pid=$(cat "$daemons/$name.pid" 2>/dev/null || echo -)
+		if [ -n "$(supervisor_of "$name")" ] && read -r _ started restarts < "$daemons/$name.supervisor"; then
+			printf '%-14s %-9s %8s %9s %s\n' "$name" running "$pid" "$restarts" "$(date -d "@$started" '+%F %T')"
+		elif [ -e "$daemons/$name.exit" ]; then
+			read -r code word < "$daemons/$name.exit"
+			printf '%-14s %-9s %8s %9s %s\n' "$name" "$word" - - "exit code $code"
+		else
+			printf '%-14s %-9s %8s %9s %s\n' "$name" gone - - "its supervisor was killed"
+		fi
+	done
+}
+
+case "$verb" in
+up)
+	up
+	[ $await -eq 0 ] || ! wanted trainer || wait_trainer
+	;;
+down) down ;;
+restart)
+	down
+	up
+	;;
+status)
+	supervisors
+	echo
+	exec "$bin/saltctl" status -c "$config" ${set_options[@]+"${set_options[@]}"}
+	;;
+logs)
+	files=()
+	if [ ${#names[@]} -eq 0 ]; then
+		files=("$logs"/*.log)
+	else
+		for name in "${names[@]}"; do files+=("$logs/$name.log"); done
+	fi
+	for f in "${files[@]}"; do
+		[ -e "$f" ] || die 66 "$f: there is no such log"
+	done
+	if [ $follow -eq 1 ]; then exec tail -n 20 -F "${files[@]}"; else exec tail -n 40 "${files[@]}"; fi
+	;;
+esac

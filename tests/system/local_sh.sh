@@ -1,0 +1,147 @@
+# deploy/local.sh and its supervisors over programs that only pretend: what is started, restarted, given up, stopped, and in which order.
+. "$(dirname "$0")/lib.sh"
+
+root="$scratch/a fleet"; bin="$scratch/bin dir"		# spaces on purpose
+mkdir -p "$root" "$bin"
+touch "$root/fleet.yaml"
+trap 'local_sh down >/dev/null 2>&1 || true; cleanup' EXIT
+local_sh() {
+	local verb=$1
+	shift
+	timeout 90 "$SOURCE/deploy/local.sh" "$verb" -c "$root/fleet.yaml" --bin "$bin" "$@"
+}
+cat > "$bin/saltctl" <<'END'
+#!/bin/bash
+[ "$1" != status ] || { echo "status asked"; exit 0; }
+dir=$(dirname "$4")
+cat <<Y
+run:
+  dir: "$dir/run"  # line 1
+selector:
+  endpoints: ["tcp://127.0.0.1:5750", "tcp://127.0.0.1:5751"]
+trainer:
+  steps: 10  # line 9
+  ranks: 2
+phase_one:
+  steps: 5
+  until_margin: none
+deploy:
+  teachers: 2
+Y
+END
+# What a program does is read from RUN/NAME.does at each start: a code to exit with, or nothing to stay.
+cat > "$bin/program" <<'END'
+#!/bin/bash
+name=$(basename "$0") dir=
+while [ $# -gt 0 ]; do
+	case "$1" in -c) dir=$(dirname "$2")/run ;; --name) name=$2 ;; --shard) name=selectord-$2 ;; esac
+	shift
+done
+[ -z "${OMPI_COMM_WORLD_RANK-}" ] || name=trainerd-$OMPI_COMM_WORLD_RANK
+echo "start $name" >> "$dir/story"
+trap 'echo "TERM $name" >> "$dir/story"; exit 0' TERM
+trap 'echo "USR1 $name" >> "$dir/story"; exit 75' USR1
+echo '{}' > "$dir/daemons/$name.json"
+echo $$ > "$dir/$name.self"
+if [ -s "$dir/$name.does" ]; then
+	echo "$name: that is how it is" >&2
+	exit "$(cat "$dir/$name.does")"
+fi
+while :; do
+	sleep 0.1
+	[ ! -e "$dir/$name.end" ] || exit "$(cat "$dir/$name.end")"
+done
+END
+chmod +x "$bin"/*
+for p in selectord teacherd trainerd; do cp "$bin/program" "$bin/$p"; done
+run="$root/run"
+starts() { grep -c "^start $1\$" "$run/story" || true; }
+within() {		# within SECONDS WHAT COMMAND ...
+	local end=$((SECONDS + $1)) what=$2
+	shift 2
+	until "$@"; do
+		[ $SECONDS -lt $end ] || fail "$what: $* (see ${KEEP:+$scratch})"
+		sleep 0.1
+	done
+}
+
+# Everything comes up; a second up changes nothing.
+local_sh up > "$scratch/out"
+for n in selectord-0 selectord-1 teacherd-0 teacherd-1 trainerd; do
+	grep -q "^$n: up, pid [0-9]" "$scratch/out" || fail "up does not name $n: $(cat "$scratch/out")"
+done
+within 10 "rank 1" grep -q 'start trainerd-1' "$run/story"
+cp "$run/story" "$scratch/story"
+local_sh up > "$scratch/out"
+[ "$(grep -c 'runs already' "$scratch/out")" = 5 ] || fail "second up: $(cat "$scratch/out")"
+same "$run/story" "$scratch/story" "a second up started something"
+local_sh status > "$scratch/out"
+grep -q 'teacherd-1 *running' "$scratch/out" && grep -q 'status asked' "$scratch/out" || fail "status: $(cat "$scratch/out")"
+
+# What dies is started again: by a signal, by a code that may pass; a rank takes all ranks with it.
+kill -9 "$(cat "$run/daemons/teacherd-0.pid")"
+kill -9 "$(cat "$run/daemons/selectord-1.pid")"
+kill -9 "$(cat "$run/trainerd-1.self")"
+again() { [ "$(starts teacherd-0) $(starts selectord-1) $(starts trainerd-0) $(starts trainerd-1)" = "2 2 2 2" ]; }
+within 20 "all again" again
+[ "$(starts teacherd-1) $(starts selectord-0)" = "1 1" ] || fail "others were started again too"
+grep -q 'event=daemon.restart code=137' "$run/logs/teacherd-0.log" || fail "the log does not tell"
+
+# A code that will not get better: no restart, and said so.
+echo 78 > "$run/teacherd-1.does"
+kill -9 "$(cat "$run/daemons/teacherd-1.pid")"
+within 15 "given up" [ -e "$run/daemons/teacherd-1.exit" ]
+[ "$(cat "$run/daemons/teacherd-1.exit")" = "78 failed" ] || fail "exit: $(cat "$run/daemons/teacherd-1.exit")"
+rc=0
+local_sh up > "$scratch/out" 2>&1 || rc=$?
+[ $rc -eq 78 ] || fail "up of a daemon that cannot start: exit code $rc, expected 78"
+grep -q 'teacherd-1: that is how it is' "$scratch/out" || fail "up does not say why: $(cat "$scratch/out")"
+rm "$run/teacherd-1.does"
+
+# down: trainer, teachers, selectord, in that order; the trainer by USR1. A second down is harmless.
+pids=$(cat "$run"/daemons/*.pid)
+: > "$run/story"
+local_sh down > "$scratch/out"
+expected=$'USR1 trainerd-\nUSR1 trainerd-\nTERM teacherd-\nTERM selectord-\nTERM selectord-'
+[ "$(sed 's/[0-9]$//' "$run/story")" = "$expected" ] || fail "order of down: $(cat "$run/story")"
+for pid in $pids; do ! kill -0 "$pid" 2>/dev/null || fail "pid $pid is still there after down"; done
+local_sh down > "$scratch/out"
+[ ! -s "$scratch/out" ] || fail "second down: $(cat "$scratch/out")"
+
+# A killed supervisor takes its daemon along; up starts both again.
+local_sh up --only teachers > /dev/null
+read -r supervisor _ < "$run/daemons/teacherd-0.supervisor"
+pid=$(cat "$run/daemons/teacherd-0.pid")
+kill -9 "$supervisor"
+gone() { ! kill -0 "$pid" 2>/dev/null; }
+within 10 "the daemon of a killed supervisor" gone
+local_sh up --only teachers > "$scratch/out"
+grep -q '^teacherd-0: up' "$scratch/out" || fail "up after a killed supervisor: $(cat "$scratch/out")"
+! grep -q 'start trainerd' <(tail -n +6 "$run/story") || fail "--only teachers started a trainer"
+
+# --wait hands the trainer's code on: 0 when done, 75 after the restarts are used up would be too long here; 65 at once.
+printf '{"kind":"event","step":5,"event":"switch"}\n' > "$run/metrics.jsonl"
+( sleep 2; echo 0 > "$run/trainerd-0.end"; echo 0 > "$run/trainerd-1.end" ) &
+local_sh up --wait > "$scratch/out" 2>&1 || fail "up --wait: exit code $?: $(cat "$scratch/out")"
+grep -q 'phase two' "$scratch/out" || fail "phase two is not seen: $(cat "$scratch/out")"
+[ "$(cat "$run/daemons/trainerd.exit")" = "0 done" ] || fail "trainerd.exit: $(cat "$run/daemons/trainerd.exit")"
+echo 65 > "$run/trainerd-0.end"; echo 65 > "$run/trainerd-1.end"
+rc=0
+local_sh up --wait > "$scratch/out" 2>&1 || rc=$?
+[ $rc -eq 65 ] || fail "up --wait of a trainer that ends with 65: $rc: $(cat "$scratch/out")"
+
+# The budget: two restarts, then it is said and over.
+mkdir "$scratch/sup"
+rc=0
+timeout 60 "$SOURCE/deploy/supervise.sh" one "$scratch/sup" --restarts 2 -- sh -c 'exit 70' || rc=$?
+[ $rc -eq 70 ] || fail "a spent budget: exit code $rc"
+[ "$(grep -c event=daemon.start "$scratch/sup/logs/one.log")" = 3 ] || fail "starts within the budget"
+grep -q event=daemon.given_up "$scratch/sup/logs/one.log" || fail "giving up is not said"
+
+# Wrong use.
+for wrong in "up -x" "sideways" "up --only nobody"; do
+	rc=0
+	# shellcheck disable=SC2086
+	local_sh $wrong > /dev/null 2>&1 || rc=$?
+	[ $rc -eq 64 ] || fail "$wrong: exit code $rc, expected 64"
+done
