@@ -215,7 +215,7 @@ static int
 fill_zstd(struct text *t, struct err_note *note)
 {
 	ZSTD_outBuffer out = {.dst = t->buf + t->end, .size = t->cap - t->end};
-	size_t got;
+	size_t got = 0;
 	int rc;
 
 	while (out.pos == 0 && !t->at_end) {
@@ -249,7 +249,7 @@ fill_zstd(struct text *t, struct err_note *note)
 static int
 fill(struct text *t, struct err_note *note)
 {
-	size_t got, n;
+	size_t got = 0, n;
 	int rc;
 
 	if (!t->started && (rc = source_start(t, note)) != 0)

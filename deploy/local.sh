@@ -62,23 +62,8 @@ bin=$(cd "$bin" && pwd)
 
 # ---- the configuration, as the programs read it ----
 
-resolved=$("$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"}) || exit $?
-get() {		# get SECTION KEY: the value, without quotes; nothing when not given
-	awk -v section="$1:" -v key="  $2: " '
-		/^[^ #]/ { here = $0 == section; next }
-		here && index($0, key) == 1 {
-			v = substr($0, length(key) + 1)
-			sub(/  # (default|derived|line [0-9]+|--set)$/, "", v)
-			if (v ~ /^".*"$/) {
-				v = substr(v, 2, length(v) - 2)
-				gsub(/\\"/, "\"", v)
-				gsub(/\\\\/, "\\", v)
-			}
-			print v
-			exit
-		}' <<< "$resolved"
-}
-run=$(get run dir)
+get() { "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --get "$1"; }		# get SECTION.KEY
+run=$(get run.dir) || exit $?
 [ -n "$run" ] || die 78 "$config: run.dir is required"
 daemons=$run/daemons logs=$run/logs metrics=$run/metrics.jsonl
 
@@ -174,7 +159,7 @@ names_of() {		# supervised names that match a pattern
 
 # ---- verbs ----
 
-has_phase_one() { [ "$(get phase_one steps)" != 0 ] || [ "$(get phase_one until_margin)" != none ]; }
+has_phase_one() { [ "$(get phase_one.steps)" != 0 ] || [ "$(get phase_one.until_margin)" != none ]; }
 switched() { grep -qs '"event": *"switch"' "$metrics"; }
 
 up() {
@@ -187,13 +172,13 @@ up() {
 		fleet=0
 	fi
 	if [ $fleet -eq 1 ] && wanted selectord; then
-		shards=$(get selector endpoints | awk -F'", *"' '{ print NF }')
+		shards=$(get selector.endpoints | awk -F', ' '{ print NF }')	# [tcp://A:1, tcp://A:2]
 		for ((i = 0; i < shards; i++)); do
 			start "selectord$([ "$shards" -eq 1 ] || echo "-$i")" -- "$bin/selectord" -c "$config" \
 			    ${set_options[@]+"${set_options[@]}"} --shard "$i"
 		done
 	fi
-	teachers=$(get deploy teachers)
+	teachers=$(get deploy.teachers)
 	if [ $fleet -eq 1 ] && wanted teachers; then
 		for ((i = 0; i < teachers; i++)); do
 			start "teacherd-$i" -- "$bin/teacherd" -c "$config" ${set_options[@]+"${set_options[@]}"} --name "teacherd-$i"
@@ -201,7 +186,7 @@ up() {
 	fi
 	if wanted trainer; then
 		command -v mpirun >/dev/null || die 69 "mpirun is not there; deploy/install-deps.sh installs it"
-		ranks=$(get trainer ranks)
+		ranks=$(get trainer.ranks)
 		# Slots are physical cores to mpirun, so two ranks on one core with two threads need --oversubscribe as well.
 		# shellcheck disable=SC2054	# the commas are mpirun's
 		mpi=(mpirun -n "$ranks" --bind-to none --oversubscribe --mca pml ob1 --mca btl self,vader --mca btl_vader_single_copy_mechanism none
@@ -243,7 +228,7 @@ fleet_lost() {
 
 wait_trainer() {
 	local steps code word line step last_said=0 now t0='' s0=0 eta why
-	steps=$(get trainer steps)
+	steps=$(get trainer.steps)
 	trap 'echo; echo "the fleet goes on; local.sh down -c $config stops it" >&2; exit 130' INT TERM
 	while [ ! -e "$daemons/trainerd.exit" ]; do
 		sleep 0.5

@@ -94,7 +94,7 @@ static int
 open_megatron(struct corpus *c, struct err_note *note)
 {
 	char bin[CORPUS__PATH_MAX + 8];
-	struct corpus__part *part;
+	struct corpus__part *part = NULL;
 	struct corpus__map idx = {0};
 	int rc;
 
@@ -117,7 +117,7 @@ open_foreign(struct corpus *c, const char *path, bool raw_allowed, struct err_no
 {
 	enum corpus_kind kind = CORPUS_KIND_RAW;
 	enum corpus_dtype dtype = CORPUS_DTYPE_UINT16;
-	struct corpus__part *part;
+	struct corpus__part *part = NULL;
 	int32_t header[3] = {0};
 	uint64_t want;
 	int rc;

@@ -13,21 +13,14 @@ local_sh() {
 cat > "$bin/saltctl" <<'END'
 #!/bin/bash
 [ "$1" != status ] || { echo "status asked"; exit 0; }
-dir=$(dirname "$4")
-cat <<Y
-run:
-  dir: "$dir/run"  # line 1
-selector:
-  endpoints: ["tcp://127.0.0.1:5750", "tcp://127.0.0.1:5751"]
-trainer:
-  steps: 10  # line 9
-  ranks: 2
-phase_one:
-  steps: 5
-  until_margin: none
-deploy:
-  teachers: 2
-Y
+case "$6" in		# config check -c FILE --get KEY
+run.dir) echo "$(dirname "$4")/run" ;;
+selector.endpoints) echo "[tcp://127.0.0.1:5750, tcp://127.0.0.1:5751]" ;;
+trainer.steps) echo 10 ;;
+trainer.ranks | deploy.teachers) echo 2 ;;
+phase_one.steps) echo 5 ;;
+phase_one.until_margin) echo none ;;
+esac
 END
 # What a program does is read from RUN/NAME.does at each start: a code to exit with, or nothing to stay.
 cat > "$bin/program" <<'END'
