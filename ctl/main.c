@@ -14,10 +14,10 @@ static const struct ctl_verb *const verbs[] = {
 	&ctl_tokenizer_encode, &ctl_tokenizer_decode, &ctl_tokenizer_info,
 	&ctl_model_new, &ctl_model_info,
 	&ctl_config_check,
-/*LATER1*/
-	&ctl_eval,
-	&ctl_report,
-/*LATER2*/
+	&ctl_label, &ctl_status, &ctl_cache_stat,
+	&ctl_eval, &ctl_generate,
+	&ctl_report, &ctl_ledger,
+	&ctl_keygen,
 };
 
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
