@@ -1,15 +1,19 @@
 #include "bus/internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { HWM_FRAMES = 16, QUEUE_MESSAGES = 4, LINGER_MS = 1000 };
+/* RETRY, REFUSED: how long the library has to begin another try, before we do */
+enum { HWM_FRAMES = 16, QUEUE_MESSAGES = 4, LINGER_MS = 1000, RETRY_MS = 1000, REFUSED_MS = 3000 };
 
 struct bus_client {
 	struct bus *bus;
 	void *socket, *monitor;
+	char endpoint[BUS_ENDPOINT_MAX];
 	bool connected;
+	int64_t retry_ms;		/* when to connect anew ourselves; INT64_MAX: the library does */
 	enum bus_event_kind pending[2];	/* connection events not handed out yet, oldest first; 0: none */
 	size_t max_queued;
 	struct bus__outbox box;
@@ -27,11 +31,13 @@ bus_client_new(struct bus_client **out, struct bus *bus, const char *endpoint, c
 		return err_note_set(note, ENOMEM, "%s", endpoint);
 	c->bus = bus;
 	c->max_queued = (size_t)bus->max_message * QUEUE_MESSAGES;
+	c->retry_ms = INT64_MAX;
+	snprintf(c->endpoint, sizeof(c->endpoint), "%s", endpoint);
 	/* IMMEDIATE: nothing is kept for a connection that is not there, so no frame can reach a new selectord before HELLO */
 	if ((c->socket = bus__socket_new(bus, &options)) == NULL
 	    || zmq_setsockopt(c->socket, ZMQ_IMMEDIATE, &one, sizeof(one)) != 0
 	    || (c->monitor = bus__monitor_new(bus, c->socket, ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED
-	    | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)) == NULL)
+	    | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)) == NULL)
 		rc = err_note_set(note, errno, "%s", endpoint);
 	else
 		rc = bus__connect(bus, c->socket, endpoint, server_key, note);
@@ -71,24 +77,40 @@ push_event(struct bus_client *c, enum bus_event_kind kind)
 	}
 }
 
+/*
+ * After what it takes for an error of the protocol (a refused key, a frame too long) the library gives a connection up for good and
+ * says nothing; after all else it tells that it tries again. So a loss that no such word follows is ours to mend.
+ */
 static void
 drain_monitor(struct bus_client *c)
 {
 	int event, value;
 
 	while (bus__monitor_next(c->monitor, &event, &value))
-		if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+		switch (event) {
+		case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
 			c->connected = true;
+			c->retry_ms = INT64_MAX;
 			push_event(c, BUS_EVENT_CONNECTED);
-		} else if (event == ZMQ_EVENT_DISCONNECTED) {
+			break;
+		case ZMQ_EVENT_CONNECT_RETRIED:
+			c->retry_ms = INT64_MAX;
+			break;
+		case ZMQ_EVENT_DISCONNECTED:
+			if (c->retry_ms == INT64_MAX)
+				c->retry_ms = bus_now_ms() + RETRY_MS;
 			/* a connection refused in its handshake ends so too, and never stood */
 			if (!c->connected)
-				continue;
+				break;
 			c->connected = false;
 			bus__outbox_clear(&c->box);
 			push_event(c, BUS_EVENT_DISCONNECTED);
-		} else if (!c->connected)
-			push_event(c, BUS_EVENT_REFUSED);
+			break;
+		default:
+			c->retry_ms = bus_now_ms() + REFUSED_MS;
+			if (!c->connected)
+				push_event(c, BUS_EVENT_REFUSED);
+		}
 }
 
 int
@@ -172,9 +194,23 @@ bus_client_send(struct bus_client *c, uint8_t *frame, size_t len)
 	return bus__outbox_put(&c->box, &msg, c->max_queued);
 }
 
+int64_t
+bus__client_due_ms(const struct bus_client *client)
+{
+	return client->retry_ms;
+}
+
 size_t
 bus__client_flush(struct bus_client *c)
 {
+	drain_monitor(c);
+	if (c->retry_ms <= bus_now_ms()) {
+		c->retry_ms = INT64_MAX;
+		zmq_disconnect(c->socket, c->endpoint);
+		/* it was connected once, so nothing is wrong with the endpoint; without memory: later */
+		if (zmq_connect(c->socket, c->endpoint) != 0)
+			c->retry_ms = bus_now_ms() + REFUSED_MS;
+	}
 	while (c->box.first != NULL) {
 		size_t len = zmq_msg_size(&c->box.first->msg);
 

@@ -84,6 +84,7 @@ int64_t bus__server_due_ms(const struct bus_server *server);	/* when it wants to
 void *bus__server_socket(struct bus_server *server);
 void *bus__server_monitor(struct bus_server *server);
 size_t bus__client_flush(struct bus_client *client);
+int64_t bus__client_due_ms(const struct bus_client *client);
 void *bus__client_socket(struct bus_client *client);
 void *bus__client_monitor(struct bus_client *client);
 int bus__stop_fd(void);			/* -1 before bus_stop_install */

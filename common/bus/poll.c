@@ -127,6 +127,8 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 			} else if (e->kind == KIND_CLIENT) {
 				queued += bus__client_flush(e->thing);
 				pending = pending || bus__client_pending(e->thing);
+				if (bus__client_due_ms(e->thing) < wake)
+					wake = bus__client_due_ms(e->thing);
 			}
 		}
 		now = bus_now_ms();

@@ -306,6 +306,40 @@ test_bad_peers(void)
 	zmq_ctx_term(ctx);
 }
 
+/* A frame too long for the client ends its connection, which is not the end: it comes back by itself. */
+static void
+test_too_long_for_client(void)
+{
+	struct bus *bus = plain_bus(1 << 20), *small = plain_bus(64 << 10);
+	struct bus_poll *server_poll = bus_poll_new(bus), *poll = bus_poll_new(small);
+	struct bus_server *server = NULL;
+	struct bus_client *client = NULL;
+	struct bus_event event;
+	uint64_t peer;
+
+	REQUIRE(bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	REQUIRE(bus_client_new(&client, small, bus_server_endpoint(server), NULL, NULL) == 0);
+	bus_poll_add_server(server_poll, server);
+	bus_poll_add_client(poll, client);
+	REQUIRE(await_client(poll, client, BUS_EVENT_CONNECTED, &event));
+	CHECK(bus_client_send(client, bytes("x"), 1) == 0);
+	REQUIRE(await_server(server_poll, server, BUS_EVENT_FRAME, &event));
+	peer = event.peer;
+	bus_event_free(&event);
+	CHECK(bus_server_send(server, peer, calloc(1, 100000), 100000) == 0);
+	CHECK(await_client(poll, client, BUS_EVENT_DISCONNECTED, &event));
+	CHECK(await_client(poll, client, BUS_EVENT_CONNECTED, &event));
+	CHECK(bus_client_send(client, bytes("back"), 4) == 0);
+	CHECK(await_server(server_poll, server, BUS_EVENT_FRAME, &event) && frame_is(&event, "back") && event.peer != peer);
+	bus_event_free(&event);
+	bus_client_destroy(&client);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_poll_destroy(&server_poll);
+	bus_destroy(&small);
+	bus_destroy(&bus);
+}
+
 static void
 say_status(void *arg, const uint8_t *body, size_t len, uint8_t **answer, size_t *answer_len)
 {
@@ -538,6 +572,7 @@ main(void)
 	test_server_restarts();
 	test_queue_full();
 	test_bad_peers();
+	test_too_long_for_client();
 	test_status();
 	test_events();
 	test_queue();
