@@ -18,7 +18,7 @@ static const struct ctl_option options[] = {
 	{"run", "[NAME=]DIR", "a run's directory; may be repeated. NAME is for the tables; the directory's unless told (required)", true},
 	{"baseline", "NAME", "compare with this run; unless told, with the baseline of the same model, data order and steps", false},
 	{"out", "FILE", "write report.html there", false},
-	{"teacher-seconds", "X", "what the teachers computed: a number, or a file that `saltctl status --json` wrote", false},
+	{"teacher-seconds", "X", "what the teachers computed, if not as RUN/ledger says: a number, or a file that `saltctl status --json` wrote", false},
 	{"table", NULL, "print the tables, also with --out", false},
 	CTL_JSON, CTL_END
 };
@@ -224,7 +224,7 @@ print_table(const struct report *r)
 	if (isfinite(r->teacher_seconds))
 		printf("\nteacher seconds          %.1f\n", r->teacher_seconds);
 	else if (r->n_races > 0)
-		printf("\nteacher seconds          not given (--teacher-seconds)\n");
+		printf("\nteacher seconds          not known (no RUN/ledger, no --teacher-seconds)\n");
 }
 
 static struct json *
@@ -328,6 +328,10 @@ report_verb(struct ctl_args *args)
 		exit_code = ctl_usage(args, "--baseline: no run is named \"%s\"", baseline);
 	if (exit_code == 0 && (text = ctl_get(args, "teacher-seconds")) != NULL)
 		exit_code = teacher_seconds(args, text, &r.teacher_seconds);
+	else
+		for (size_t i = 0; i < r.n_runs; i++)
+			if (isfinite(runs[i].teacher_seconds))
+				r.teacher_seconds = (isnan(r.teacher_seconds) ? 0 : r.teacher_seconds) + runs[i].teacher_seconds;
 	for (size_t i = 0; i < r.n_runs && exit_code == 0; i++)
 		if (has_teacher(&runs[i]))
 			race(&races[r.n_races++], &runs[i], find_baseline(&r, &runs[i], baseline));

@@ -46,6 +46,7 @@ struct report_run {
 	int64_t rows_seen_again;	/* -1: not said */
 	uint64_t last_step, bad_lines;
 	double seconds, wait_seconds, kd_tokens, label_bytes;	/* sums; seconds of training, of waiting for rows */
+	double teacher_seconds;		/* processor time of all teacherd, from RUN/ledger; NaN: no such file */
 };
 
 /*

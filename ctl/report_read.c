@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -148,6 +149,32 @@ read_settings(struct report_run *run, struct err_note *note)
 	return 0;
 }
 
+/* Processor time of the teachers: each of their processes keeps a file in RUN/ledger. Other files there are passed over. */
+static void
+read_ledger(struct report_run *run)
+{
+	char path[4400];
+	struct dirent *e;
+	DIR *d;
+
+	run->teacher_seconds = NAN;
+	snprintf(path, sizeof(path), "%s/ledger", run->dir);
+	if ((d = opendir(path)) == NULL)
+		return;
+	while ((e = readdir(d)) != NULL) {
+		const char *dot = strrchr(e->d_name, '.'), *role;
+		struct json *j = NULL;
+		double seconds;
+
+		snprintf(path, sizeof(path), "%s/ledger/%s", run->dir, e->d_name);
+		if (dot != NULL && strcmp(dot, ".json") == 0 && json_parse_file(path, 1u << 20, &j, NULL) == 0 &&
+		    json_text(json_get(j, "role"), &role) && strcmp(role, "teacherd") == 0 && json_num(json_get(j, "cpu_seconds"), &seconds))
+			run->teacher_seconds = (isnan(run->teacher_seconds) ? 0 : run->teacher_seconds) + seconds;
+		json_close(&j);
+	}
+	closedir(d);
+}
+
 int
 report_read(struct report_run *run, const char *dir, struct err_note *note)
 {
@@ -156,6 +183,7 @@ report_read(struct report_run *run, const char *dir, struct err_note *note)
 	*run = (struct report_run){.dir = dir, .rows_seen_again = -1};
 	if ((rc = read_settings(run, note)) == 0)
 		rc = read_metrics(run, note);
+	read_ledger(run);
 	if (rc != 0)
 		report_run_free(run);
 	return rc;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log/log.h"
@@ -42,6 +43,7 @@ struct infer {
 	struct infer_worker *workers;
 	int n_workers;
 	atomic_ullong progress;
+	atomic_ullong cpu_ns;
 	pthread_mutex_t lock;			/* the lists and their jobs' next, left, abandoned */
 	pthread_cond_t work;
 	bool stop;
@@ -250,6 +252,15 @@ finish_row(struct infer *in, struct infer_job *job)
 	bus_waker_wake(in->waker);
 }
 
+static uint64_t
+thread_cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static void *
 worker_main(void *arg)
 {
@@ -262,11 +273,13 @@ worker_main(void *arg)
 	while ((job = next_row(in, &i)) != NULL) {
 		bool skip = job->abandoned;
 		struct err_note note = {.name = ""};
+		uint64_t start = thread_cpu_ns();
 		int rc;
 
 		pthread_mutex_unlock(&in->lock);
 		if (!skip && (rc = worker_row(w, job, i, &job->rows[i], &note)) != 0)
 			row_failed(&job->rows[i], rc, &note);
+		atomic_fetch_add(&in->cpu_ns, thread_cpu_ns() - start);
 		atomic_fetch_add(&in->progress, 1);
 		pthread_mutex_lock(&in->lock);
 		finish_row(in, job);
@@ -501,6 +514,12 @@ uint64_t
 infer_progress(const struct infer *in)
 {
 	return atomic_load(&in->progress);
+}
+
+double
+infer_cpu_seconds(const struct infer *in)
+{
+	return (double)atomic_load(&in->cpu_ns) * 1e-9;
 }
 
 size_t

@@ -89,6 +89,7 @@ struct infer_job *infer_finished(struct infer *in);		/* next finished one or NUL
 void infer_abandon(struct infer *in, size_t link, uint64_t lease_id);
 
 uint64_t infer_progress(const struct infer *in);		/* sequences computed since the start; any thread */
+double infer_cpu_seconds(const struct infer *in);		/* of the workers, all together, up to the last sequence; any thread */
 size_t infer_jobs(struct infer *in);				/* submitted and not finished */
 
 #endif

@@ -12,12 +12,14 @@
 #include "log/log.h"
 #include "mem/mem.h"
 #include "status/status.h"
+#include "teacherd/account.h"
 #include "teacherd/infer.h"
 #include "wire/wire.h"
 
 #define CREDIT 2			/* leases being computed or on their way, per shard */
 #define HELD_MAX 8			/* with those that wait for their DONE */
 #define ANSWER_MS 10000			/* HELLO and RESULT are said again after so long */
+#define ACCOUNT_MS 5000			/* the ledger is written at most so often */
 #define LEAVE_MS 5000			/* at the end: so long for the last DONE */
 #define RESULT_FIXED_BYTES 256		/* of a RESULT frame beside its rows */
 #define RESULT_ROW_BYTES 32		/* of a row beside its records */
@@ -54,7 +56,9 @@ struct loop {
 	bool leaving;				/* no new leases */
 	int rc;
 	struct err_note *note;
-	struct status_metric *m_tokens, *m_seqs, *m_leases, *m_results, *m_failed;
+	uint64_t sequences, tokens;
+	int64_t started_ms, accounted_ms;
+	struct status_metric *m_cpu, *m_tokens, *m_seqs, *m_leases, *m_results, *m_failed;
 };
 
 static int
@@ -292,6 +296,9 @@ collect(struct loop *l, int64_t now_ms)
 			continue;
 		}
 		lease->state = LEASE_COMPUTED;
+		l->tokens += (uint64_t)job->n * job->context;
+		l->sequences += job->n;
+		status_set(l->m_cpu, infer_cpu_seconds(l->o->infer));
 		status_add(l->m_tokens, (uint64_t)job->n * job->context);
 		status_add(l->m_seqs, job->n);
 		for (size_t i = 0; i < job->n; i++)
@@ -299,6 +306,21 @@ collect(struct loop *l, int64_t now_ms)
 		if (l->links[lease->link].welcomed)
 			lease_send(l, lease, now_ms);
 	}
+}
+
+static void
+account(struct loop *l, int64_t now_ms)
+{
+	struct account a = {.run_dir = l->o->config->run.dir, .name = l->o->name, .sequences = l->sequences, .tokens = l->tokens,
+	    .cpu_seconds = infer_cpu_seconds(l->o->infer), .up_seconds = (double)(now_ms - l->started_ms) * 1e-3,
+	    .threads = infer_threads(l->o->infer)};
+	struct err_note note = {.name = ""};
+	char text[1200];
+	int rc;
+
+	if (l->sequences > 0 && (rc = account_write(&a, &note)) != 0)
+		log_warn("ledger", "why=\"%s\"", err_note_str(&note, rc, text, sizeof(text)));
+	l->accounted_ms = now_ms;
 }
 
 static void
@@ -515,6 +537,7 @@ loop_open(struct loop *l)
 		    (rc = bus_poll_add_client(l->poll, l->links[i].client)) != 0)
 			return rc;
 	l->m_tokens = status_register(l->o->status, STATUS_RATED, "tokens_total", "tokens", "tokens scored or labelled");
+	l->m_cpu = status_register(l->o->status, STATUS_GAUGE, "cpu_seconds", "seconds", "processor time of the workers");
 	l->m_seqs = status_register(l->o->status, STATUS_RATED, "sequences_total", "sequences", "sequences computed");
 	l->m_leases = status_register(l->o->status, STATUS_QUEUE, "leases_in_hand", "leases", "leases being computed or not confirmed");
 	l->m_results = status_register(l->o->status, STATUS_COUNTER, "results_sent_total", "sequences", "sequences sent, repeats counted");
@@ -534,7 +557,7 @@ welcomed_anywhere(const struct loop *l)
 int
 loop_run(const struct loop_options *o, struct err_note *note)
 {
-	struct loop l = {.o = o, .note = note};
+	struct loop l = {.o = o, .note = note, .started_ms = bus_now_ms()};
 	int rc = loop_open(&l);
 
 	while (rc == 0 && l.rc == 0 && !l.leaving && !bus_stop_requested()) {
@@ -543,12 +566,15 @@ loop_run(const struct loop_options *o, struct err_note *note)
 		for (size_t i = 0; i < l.n_links; i++)
 			link_turn(&l, i, now_ms);
 		collect(&l, now_ms);
+		if (now_ms - l.accounted_ms > ACCOUNT_MS)
+			account(&l, now_ms);
 		status_state(o->status, !welcomed_anywhere(&l) ? "connecting" : infer_jobs(o->infer) > 0 ? "computing" : "waiting for leases", now_ms);
 		if (l.rc == 0 && (rc = bus_poll_wait(l.poll, 250)) != 0)
 			err_note_set(note, rc, "poll");
 	}
 	if (rc == 0 && l.rc == 0)
 		leave(&l);
+	account(&l, bus_now_ms());
 	while (l.leases != NULL)
 		lease_free(&l, l.leases);
 	for (size_t i = 0; i < l.n_links; i++) {
