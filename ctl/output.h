@@ -20,7 +20,7 @@ void ctl_table_cell(struct ctl_table *t, const char *fmt, ...) __attribute__((fo
 void ctl_table_print(const struct ctl_table *t, FILE *out);
 void ctl_table_free(struct ctl_table **t);
 
-/* ctl_line - "name    value" of a listing; names are padded to 18. */
+/* ctl_line - "name    value" of a listing; names are padded to 23. */
 void ctl_line(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- numbers ---- into buf, which is returned */

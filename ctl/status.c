@@ -46,7 +46,7 @@ list_numbers(const struct json *o, bool rates, char *buf, size_t size)
 		if (!json_num(json_value(it), &v) || v == 0)
 			continue;
 		if (rates && len > 6 && strcmp(key + len - 6, "_per_s") == 0)
-			n += (size_t)snprintf(buf + n, size - n, "%s%s%.*s/s", n > 0 ? ", " : "", ctl_count(v, number), (int)len - 6, key);
+			n += (size_t)snprintf(buf + n, size - n, "%s%s %.*s/s", n > 0 ? ", " : "", ctl_count(v, number), (int)len - 6, key);
 		else
 			n += (size_t)snprintf(buf + n, size - n, "%s%s %s", n > 0 ? ", " : "", key, ctl_count(v, number));
 	}

@@ -31,7 +31,6 @@ struct step {
 	int64_t n_blocks;
 	double *lane_sums;			/* [G, LANE_SUMS] */
 	int32_t *inputs, *next;			/* [micro_batch * L] */
-	int32_t *window;			/* [L + 1] */
 	float *row_weight;			/* [micro_batch * L] */
 };
 
@@ -105,10 +104,9 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	s->lane_sums = mem_alloc((size_t)options->lanes * LANE_SUMS, sizeof(double));
 	s->inputs = mem_alloc((size_t)rows, sizeof(int32_t));
 	s->next = mem_alloc((size_t)rows, sizeof(int32_t));
-	s->window = mem_alloc((size_t)options->context + 1, sizeof(int32_t));
 	s->row_weight = mem_alloc((size_t)rows, sizeof(float));
 	if (s->params == NULL || s->m == NULL || s->v == NULL || s->scratch == NULL || s->blocks == NULL || s->lane_sums == NULL ||
-	    s->inputs == NULL || s->next == NULL || s->window == NULL || s->row_weight == NULL)
+	    s->inputs == NULL || s->next == NULL || s->row_weight == NULL)
 		goto fail;
 	model_bind(s->model, s->params, DTYPE_F32);
 	*out = s;
@@ -126,7 +124,6 @@ step_destroy(struct step **step)
 	if (s == NULL)
 		return;
 	free(s->row_weight);
-	free(s->window);
 	free(s->next);
 	free(s->inputs);
 	free(s->lane_sums);
@@ -322,44 +319,22 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	out->update_s = seconds_now() - reduced;
 }
 
-/* One group of windows [first, first + n) into its lane's sums. */
-static int
-evaluate_group(struct step *s, uint64_t first, int64_t n, int (*get)(void *, uint64_t, int32_t *), void *arg, double *lane)
-{
-	int64_t len = s->options.context;
-	struct kernels_targets targets = {.n_rows = n * len, .next = s->next};
-	struct kernels_loss_sums sums;
-	int rc;
-
-	for (int64_t i = 0; i < n; i++) {
-		if ((rc = get(arg, first + (uint64_t)i, s->window)) != 0)
-			return rc;
-		memcpy(s->inputs + i * len, s->window, (size_t)len * sizeof(int32_t));
-		memcpy(s->next + i * len, s->window + 1, (size_t)len * sizeof(int32_t));
-	}
-	if ((rc = model_forward(s->session, s->inputs, n, len)) != 0)
-		return rc;
-	if ((rc = model_loss(s->session, &targets, 0.0f, NULL, &sums)) != 0)
-		return rc;
-	lane_add(lane, &sums);
-	return 0;
-}
-
 int
 step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int32_t *out), void *arg, struct step_eval *out)
 {
-	uint64_t group = (uint64_t)s->options.micro_batch, lanes = (uint64_t)s->options.lanes;
-	uint64_t own = (uint64_t)(comm_rank(s->comm) * s->rank_lanes);
+	struct model_evaluation e = {.n_windows = n, .context = s->options.context, .group = s->options.micro_batch, .lanes = s->options.lanes,
+	    .get = get, .arg = arg};
+	int64_t own = comm_rank(s->comm) * s->rank_lanes;
+	struct kernels_loss_sums sums;
 	double total[LANE_SUMS];
 	int64_t failed[2] = {0, 0};
 	int rc = 0;
 
 	memset(out, 0, sizeof(*out));
-	memset(s->lane_sums, 0, (size_t)lanes * LANE_SUMS * sizeof(double));
-	for (uint64_t lane = own; lane < own + (uint64_t)s->rank_lanes; lane++)
-		for (uint64_t first = lane * group; first < n && rc == 0; first += lanes * group)
-			rc = evaluate_group(s, first, (int64_t)(n - first < group ? n - first : group), get, arg,
-			    s->lane_sums + lane * LANE_SUMS);
+	memset(s->lane_sums, 0, (size_t)e.lanes * LANE_SUMS * sizeof(double));
+	for (int64_t lane = own; lane < own + s->rank_lanes && rc == 0; lane++)
+		if ((rc = model_evaluate_lane(s->session, &e, lane, &sums)) == 0)
+			lane_add(s->lane_sums + lane * LANE_SUMS, &sums);
 	failed[0] = rc > 0 ? rc : 0;
 	failed[1] = rc < 0 ? -rc : 0;
 	comm_max(s->comm, failed, 2);
