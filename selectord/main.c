@@ -14,6 +14,7 @@
 #include "labels/labels.h"
 #include "log/log.h"
 #include "model/model.h"
+#include "presence/presence.h"
 #include "selectord/commit.h"
 #include "selectord/core.h"
 #include "selectord/loop.h"
@@ -315,6 +316,8 @@ start(struct daemon *d, struct err_note *note)
 	parts = (struct loop_parts){d->bus, d->server, d->waker, d->core, &d->store, d->commit, d->cache, d->status, d->core_cfg.max_message};
 	if ((rc = loop_new(&d->loop, &parts)) != 0 ||
 	    (rc = bus_status_new(&d->status_socket, d->bus, cfg->status.bind, loop_status, d->loop, note)) != 0)
+		return rc;
+	if ((rc = presence_make_directory(cfg->run.dir, note)) != 0)
 		return rc;
 	status_announce_fill(&announce, "selectord", d->name, bus_status_endpoint(d->status_socket), bus_server_endpoint(d->server));
 	if ((rc = status_announce_write(cfg->run.dir, &announce, note)) != 0)
