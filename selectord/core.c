@@ -259,10 +259,25 @@ core__has_label(struct core *c, uint64_t seq)
 /* ---- life ---- */
 
 int
+core_check(const struct core_config *cfg, struct err_note *note)
+{
+	uint64_t L = cfg->corpus.context, row = (L + 1) * 4 + 10;
+
+	if (cfg->record_max + 3 * L + 1024 <= cfg->max_message && row + 1024 <= cfg->max_message)
+		return 0;
+	err_note_set(note, ERR_CONFIG, "bus.max_message");
+	err_note_expected(note, "room for one sequence: a label record of up to %" PRIu64 " bytes, %" PRIu64 " bytes of scores, %" PRIu64 " of tokens",
+	    cfg->record_max, 3 * L, row);
+	err_note_found(note, "%" PRIu32, cfg->max_message);
+	return ERR_CONFIG;
+}
+
+int
 core_new(struct core **out, const struct core_config *cfg, const struct core_store *store, struct err_note *note)
 {
 	struct core *c = calloc(1, sizeof(*c));
-	size_t L = cfg->corpus.context, row = (L + 1) * 4 + 10;
+	size_t L = cfg->corpus.context;
+	int rc;
 
 	*out = NULL;
 	if (c == NULL)
@@ -286,13 +301,9 @@ core_new(struct core **out, const struct core_config *cfg, const struct core_sto
 		return ENOMEM;
 	}
 	c->lease_rows = cfg->lease_rows < WIRE_SEQS_MAX ? cfg->lease_rows : WIRE_SEQS_MAX;
-	if (cfg->record_max + 3 * L + 1024 > cfg->max_message || row + 1024 > cfg->max_message) {
-		err_note_set(note, ERR_CONFIG, "bus.max_message");
-		err_note_expected(note, "room for one sequence: a label record of up to %" PRIu64 " bytes, %zu bytes of scores, %zu of tokens",
-		    cfg->record_max, 3 * L, row);
-		err_note_found(note, "%" PRIu32, cfg->max_message);
+	if ((rc = core_check(cfg, note)) != 0) {
 		core_destroy(&c);
-		return ERR_CONFIG;
+		return rc;
 	}
 	core__heldout_scan(c);
 	*out = c;

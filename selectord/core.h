@@ -121,7 +121,10 @@ struct core_out {
 	size_t n_events;
 };
 
-/* core_new - 0 and *core, ERR_RANGE (note), ENOMEM. The store must outlive it. */
+/* core_check - can one sequence's label and tokens travel in a frame? 0, or ERR_CONFIG with the numbers in the note. */
+int core_check(const struct core_config *cfg, struct err_note *note);
+
+/* core_new - 0 and *core, what core_check says, ENOMEM. The store must outlive it. */
 int core_new(struct core **core, const struct core_config *cfg, const struct core_store *store, struct err_note *note);
 void core_destroy(struct core **core);			/* takes NULL */
 

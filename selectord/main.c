@@ -194,7 +194,7 @@ identify(struct daemon *d, struct err_note *note)
 	ss->version = LABELS_SCORES_VERSION;
 	snprintf(ls->compute_class, sizeof(ls->compute_class), "%s", d->label_set.compute_class);
 	snprintf(ss->compute_class, sizeof(ss->compute_class), "%s", d->score_set.compute_class);
-	return 0;
+	return core_check(cc, note);
 }
 
 /* The cache belongs to one corpus, one label set, one score set: said value by value, so that a mismatch names what differs. */

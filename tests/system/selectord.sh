@@ -108,6 +108,7 @@ done
 # Records that fit no frame: refused with the numbers.
 timeout 20 "$BIN/selectord" -c a.yaml --set bus.max_message=64KiB --set labels.kind=dense --set corpus.context=512 --set cache.dir=cache_wide 2> other.err
 [ $? -eq 78 ] && grep -q "bus.max_message.*expected.*found 65536" other.err || fail "records over max_message: $(cat other.err)"
+[ ! -e cache_wide ] || fail "a refused start left a cache"
 
 # 4. Two shards give the same rows as one; a teacher dies on the way, and one is slow.
 config s "ipc://$dir/s0, ipc://$dir/s1"
@@ -154,7 +155,7 @@ if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then
 	config f "ipc://$dir/f"
 	mkdir -p cache_f
 	unshare -m bash -c '
-		mount -t tmpfs -o size=400k tmpfs cache_f || exit 99
+		mount -t tmpfs -o size=160k tmpfs cache_f || exit 99
 		"$1/selectord" -c f.yaml 2>> log.selectord.f &
 		child=$!
 		trap "kill -TERM $child" TERM
