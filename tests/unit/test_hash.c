@@ -52,7 +52,7 @@ order_is_a_bijection(void)
 	CHECK(hash_order(1, UINT64_MAX, UINT64_MAX - 1) < UINT64_MAX);
 }
 
-/* tests/golden/hash_order.py computes these from the text of docs/formats.md, in Python, with its own Philox. */
+/* tests/golden/order_of.py computes these from the text of docs/formats.md, in Python, with its own Philox. */
 static void
 order_golden(void)
 {

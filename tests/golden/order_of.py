@@ -1,4 +1,10 @@
-"""Golden values of the seeded order, computed from the description in docs/formats.md. Prints the C initialiser of test_hash.c."""
+"""The seeded order, computed from the description in docs/formats.md, for tests.
+
+    order_of.py SEED N FIRST COUNT    sequences at stream positions FIRST .. FIRST + COUNT - 1 of N
+    order_of.py                       the C initialiser of test_hash.c
+"""
+import sys
+
 M = 0xFFFFFFFF
 
 
@@ -27,4 +33,8 @@ def order(seed, n, p):
             return x
 
 
-print("{" + ", ".join(str(order(1234, 1000, 995 + p)) for p in range(8)) + "}")
+if len(sys.argv) == 5:
+    seed, n, first, count = map(int, sys.argv[1:])
+    print(*(order(seed, n, first + i) for i in range(count)))
+else:
+    print("{" + ", ".join(str(order(1234, 1000, 995 + p)) for p in range(8)) + "}")
