@@ -8,7 +8,7 @@ set -u
 packages=(
 	build-essential cmake ninja-build pkg-config git
 	protobuf-c-compiler protobuf-compiler libprotobuf-c-dev	# messages
-	libzmq3-dev libczmq-dev					# sockets, keys
+	libzmq3-dev						# sockets, keys
 	liblmdb-dev						# the cache
 	libopenmpi-dev openmpi-bin				# ranks of the trainer
 	libopenblas-openmp-dev					# matrix products
