@@ -129,20 +129,22 @@ for point in commit.begin commit.written commit.synced loop.acknowledge; do
 	teacher "ipc://$dir/k" "$dir" name=tk
 	tk=$teacher
 	(
-		n=0
-		while [ ! -e k.done ] && [ $n -lt 60 ]; do
-			SALT_CRASH_AT=$point:$((5 + n % 7)) "$BIN/selectord" -c k.yaml 2>> log.selectord.k
-			n=$((n + 1))
-			[ $n -ge 12 ] && break
+		trap 'kill -TERM $child; wait $child; exit 0' TERM
+		for n in $(seq 12); do
+			SALT_CRASH_AT=$point:$((4 + n % 7)) "$BIN/selectord" -c k.yaml 2>> log.selectord.k &
+			child=$!
+			echo "$n" > k.starts
+			wait $child
 		done
-		echo "$n" > k.crashes
-		[ -e k.done ] || exec "$BIN/selectord" -c k.yaml 2>> log.selectord.k
+		"$BIN/selectord" -c k.yaml 2>> log.selectord.k &
+		child=$!
+		wait $child
 	) 2>/dev/null &
 	supervisor=$!
 	pids+=("$supervisor")
 	rows ds.4 "ipc://$dir/k" mode=salt_ds first=0 count=200 total=200 timeout=60
 	same "killed at $point" ds.1 ds.4
-	[ "$(cat k.crashes 2>/dev/null || echo 0)" -ge 1 ] || fail "never killed at $point"
+	[ "$(cat k.starts)" -ge 2 ] || fail "never killed at $point"
 	kill -TERM "$supervisor"
 	wait "$supervisor" 2>/dev/null
 	kill -9 "$tk" 2>/dev/null
