@@ -97,7 +97,10 @@ start() {		# start NAME [supervisor's options] -- COMMAND ...
 }
 
 why_not() {		# the last lines that say something, for a daemon that did not stay up
-	grep -v 'prog=supervise' "$logs/$1.log" 2>/dev/null | grep -v '^[-[:space:]]*$' | tail -n 3 | sed "s/^/$1: /" >&2 || true
+	local said
+	said=$(grep -v 'prog=supervise' "$logs/$1.log" 2>/dev/null | tail -n 60 || true)
+	{ grep 'level=error' <<< "$said" || grep -v -e '^[-[:space:]]*$' -e '^mpirun' -e '^Primary job' -e '^a non-zero' <<< "$said"; } |
+	    tail -n 2 | sed "s/^/$1: /" >&2 || true
 }
 
 # Up to 15 s until each that was started has announced itself or ended. What is slower than that goes on starting.
