@@ -616,6 +616,7 @@ test_acknowledged_after_commit(void)
 {
 	struct sim *s = sim_new();
 	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 8);
+	struct core_stats st;
 	struct hash128 hash;
 	struct core_message m;
 	uint64_t seqs[8];
@@ -631,6 +632,8 @@ test_acknowledged_after_commit(void)
 		work(s, 1, &m, UINT64_MAX);		/* and again: still one record */
 		done_with(&m);
 	}
+	core_stats(s->core, &st);
+	CHECK(st.n_labels == 8 && st.n_duplicates == 8);
 	CHECK(take(s, 1, WIRE_DONE).msg.type == WIRE_NONE);
 	CHECK(fetch(s, 50, hash, 0, 8, seqs, NULL) == 0);
 	credit(s, 1, 2);
