@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "bus/bus.h"
 #include "cache/cache.h"
@@ -20,6 +21,7 @@
 #include "selectord/loop.h"
 #include "selectord/store.h"
 #include "status/status.h"
+#include "tokenizer/tokenizer.h"
 #include "weights/weights.h"
 
 #define COMMIT_RECORDS 256
@@ -64,20 +66,47 @@ open_corpus(struct corpus **c, const char *prefix, uint32_t number, uint32_t L, 
 }
 
 static void
-fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, uint32_t L, uint32_t vocab)
+fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, uint32_t L, uint32_t vocab, struct wire_id tokenizer)
 {
-	const struct corpus_info *info = corpus_info(c);
-
 	w->present = true;
 	w->fingerprint = (struct wire_id){true, hash};
 	w->context = L;
 	w->n_windows = corpus_n_windows(c, L);
-	w->tokenizer = (struct wire_id){info->has_tokenizer, info->tokenizer};
+	w->tokenizer = tokenizer;
 	w->vocab_size = vocab;
 }
 
+/*
+ * One tokenizer for corpus, teacher and scorer, as far as each says which: ids would mean other text. A foreign corpus that does not say
+ * has the teacher's, so that a trainer's can be compared with it.
+ */
 static int
-check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struct hash128 *hash, struct err_note *note)
+check_tokenizer(const char *key, const char *dir, struct wire_id *tokenizer, struct err_note *note)
+{
+	char path[4200], hex[HASH_HEX_BYTES];
+	struct tokenizer *tok = NULL;
+	struct hash128 fingerprint;
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
+	if (access(path, F_OK) != 0)
+		return 0;
+	if ((rc = tokenizer_load(&tok, path, note)) != 0)
+		return rc;
+	fingerprint = tokenizer_fingerprint(tok);
+	tokenizer_destroy(&tok);
+	if (!tokenizer->known)
+		*tokenizer = (struct wire_id){true, fingerprint};
+	if (hash_equal(tokenizer->hash, fingerprint))
+		return 0;
+	rc = err_note_set(note, ERR_MISMATCH, "%s %s", key, path);
+	err_note_expected(note, "tokenizer %s, the corpus's", hash_hex(tokenizer->hash, hex));
+	err_note_found(note, "%s", hash_hex(fingerprint, hex));
+	return rc;
+}
+
+static int
+check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struct wire_id *tokenizer, struct hash128 *hash, struct err_note *note)
 {
 	struct model_config m;
 	int rc;
@@ -98,7 +127,7 @@ check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struc
 		err_note_found(note, "%" PRId64, m.context);
 		return ERR_MISMATCH;
 	}
-	return 0;
+	return check_tokenizer(key, dir, tokenizer, note);
 }
 
 /* The longest label record of the set: nothing that could be stored may be too long to send. */
@@ -129,6 +158,7 @@ identify(struct daemon *d, struct err_note *note)
 	struct wire_label_set *ls = &cc->label_set;
 	struct wire_score_set *ss = &cc->score_set;
 	uint32_t L = cfg->corpus.context, vocab;
+	struct wire_id tokenizer;
 	int rc;
 
 	if ((rc = open_corpus(&d->train, cfg->corpus.train, CORPUS_TRAIN, L, &d->train_hash, note)) != 0)
@@ -137,8 +167,18 @@ identify(struct daemon *d, struct err_note *note)
 	    (rc = open_corpus(&d->heldout, cfg->corpus.heldout, CORPUS_HELDOUT, L, &d->heldout_hash, note)) != 0)
 		return rc;
 	vocab = corpus_info(d->train)->vocab;
-	if ((rc = check_model("teacher.model", cfg->teacher.model, L, &vocab, &d->teacher_hash, note)) != 0 ||
-	    (rc = check_model("teacher.scorer", cfg->teacher.scorer, L, &vocab, &d->scorer_hash, note)) != 0 ||
+	tokenizer = (struct wire_id){corpus_info(d->train)->has_tokenizer, corpus_info(d->train)->tokenizer};
+	if (d->heldout != NULL && tokenizer.known && corpus_info(d->heldout)->has_tokenizer &&
+	    !hash_equal(corpus_info(d->heldout)->tokenizer, tokenizer.hash)) {
+		char hex[HASH_HEX_BYTES];
+
+		rc = err_note_set(note, ERR_MISMATCH, "corpus.heldout %s", cfg->corpus.heldout);
+		err_note_expected(note, "tokenizer %s, that of corpus.train", hash_hex(tokenizer.hash, hex));
+		err_note_found(note, "%s", hash_hex(corpus_info(d->heldout)->tokenizer, hex));
+		return rc;
+	}
+	if ((rc = check_model("teacher.model", cfg->teacher.model, L, &vocab, &tokenizer, &d->teacher_hash, note)) != 0 ||
+	    (rc = check_model("teacher.scorer", cfg->teacher.scorer, L, &vocab, &tokenizer, &d->scorer_hash, note)) != 0 ||
 	    (rc = corpus_limit_vocab(d->train, vocab, note)) != 0 ||
 	    (d->heldout != NULL && (rc = corpus_limit_vocab(d->heldout, vocab, note)) != 0))
 		return rc;
@@ -172,11 +212,11 @@ identify(struct daemon *d, struct err_note *note)
 	cc->n_valid = vocab;
 	cc->record_max = record_max(spec);
 	cc->keep_unselected = cfg->cache.keep_unselected;
-	fill_corpus(&cc->corpus, d->train, d->train_hash, L, vocab);
+	fill_corpus(&cc->corpus, d->train, d->train_hash, L, vocab, tokenizer);
 	if (d->heldout != NULL) {
 		uint64_t n = corpus_n_windows(d->heldout, L), want = cfg->trainer.eval_windows;
 
-		fill_corpus(&cc->heldout, d->heldout, d->heldout_hash, L, vocab);
+		fill_corpus(&cc->heldout, d->heldout, d->heldout_hash, L, vocab, tokenizer);
 		/* the windows that trainerd evaluates on, so that the two losses can be compared */
 		cc->n_heldout = (cfg->teacher.serve & CONFIG_SERVE_SCORE) == 0 ? 0 : want > 0 && want < n ? want : n;
 		cc->rows_wait_heldout = config_until_margin(cfg, &(double){0});

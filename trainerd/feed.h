@@ -28,6 +28,8 @@ struct feed_options {
 	const struct corpus *corpus;	/* training corpus; its fingerprint and windows are stated to selectord */
 	const struct corpus *heldout;	/* NULL: none */
 	struct hash128 corpus_fingerprint, heldout_fingerprint;
+	bool has_tokenizer;		/* of the student's directory: stands for a corpus that names none */
+	struct hash128 tokenizer;
 	uint32_t vocab_size;		/* the student's V: labels at or over it are refused */
 	int rank, n_ranks;
 	struct phase phase;		/* as it is at the first step */

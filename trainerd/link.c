@@ -71,14 +71,15 @@ link_send(struct feed_link *link, const struct wire_message *msg)
 	return bus_client_send(link->client, frame, len);
 }
 
-/* A corpus that does not say what its vocabulary is (no PREFIX.json) has that of the labels. */
+/* A corpus that does not say what its vocabulary and tokenizer are (no PREFIX.json) has the vocabulary of the labels and the model's tokenizer. */
 static struct wire_corpus
 describe_corpus(const struct feed *f, const struct corpus *c, struct hash128 fingerprint)
 {
 	const struct corpus_info *info = corpus_info(c);
 
 	return (struct wire_corpus){.present = true, .fingerprint = {true, fingerprint}, .context = f->context,
-	    .n_windows = corpus_n_windows(c, f->context), .tokenizer = {info->has_tokenizer, info->tokenizer}, .vocab_size = f->spec.vocab};
+	    .n_windows = corpus_n_windows(c, f->context), .vocab_size = f->spec.vocab,
+	    .tokenizer = {info->has_tokenizer || f->o.has_tokenizer, info->has_tokenizer ? info->tokenizer : f->o.tokenizer}};
 }
 
 static struct wire_label_set

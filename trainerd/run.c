@@ -85,19 +85,33 @@ say_tunable(void *arg, const char *key, const char *was, const char *is)
 	log_info("option.changed", "key=%s was=\"%s\" is=\"%s\"", key, was, is);
 }
 
-/* run.dir and its fleet.yaml. Identity options of a run that exists must stay. Rank 0. */
+/* Has the run in run.dir trained anything that is kept? */
+static bool
+run_has_checkpoint(const char *checkpoints)
+{
+	struct checkpoint_info *list = NULL;
+	size_t n = 0;
+	bool has = checkpoint_list(checkpoints, &list, &n, NULL) != 0 || n > 0;
+
+	free(list);
+	return has;
+}
+
+/* run.dir and its fleet.yaml. Identity options of a run with checkpoints must stay; one that was refused at its start binds nobody. Rank 0. */
 static int
 run_directory(const struct config *cfg, struct err_note *note)
 {
 	struct config *old = NULL;
 	char path[4200];
+	bool binds;
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/checkpoints", cfg->run.dir);
 	if ((rc = presence_make_directory(path, note)) != 0)
 		return rc;
+	binds = run_has_checkpoint(path);
 	snprintf(path, sizeof(path), "%s/fleet.yaml", cfg->run.dir);
-	if (access(path, F_OK) == 0) {
+	if (binds && access(path, F_OK) == 0) {
 		if ((rc = config_load(path, NULL, 0, &old, note)) != 0)
 			return rc;
 		if ((rc = config_identity_diff(old, cfg, note)) == 0)
@@ -129,7 +143,6 @@ run_tokenizer(struct run *r, struct err_note *note)
 	const struct corpus_info *info = corpus_info(r->train);
 	char hex[2][HASH_HEX_BYTES];
 	struct tokenizer *tok = NULL;
-	struct hash128 fingerprint;
 	const char *slash;
 	struct stat st;
 	int rc;
@@ -144,13 +157,13 @@ run_tokenizer(struct run *r, struct err_note *note)
 	}
 	if ((rc = tokenizer_load(&tok, r->tokenizer, note)) != 0)
 		return rc;
-	fingerprint = tokenizer_fingerprint(tok);
+	r->tokenizer_id = tokenizer_fingerprint(tok);
 	tokenizer_destroy(&tok);
 	r->save.tokenizer = r->tokenizer;
-	if (info->has_tokenizer && !hash_equal(info->tokenizer, fingerprint)) {
+	if (info->has_tokenizer && !hash_equal(info->tokenizer, r->tokenizer_id)) {
 		rc = err_note_set(note, ERR_MISMATCH, "%s", r->tokenizer);
 		err_note_expected(note, "the tokenizer of corpus %.120s, %s", r->config->corpus.train, hash_hex(info->tokenizer, hex[0]));
-		err_note_found(note, "%s", hash_hex(fingerprint, hex[1]));
+		err_note_found(note, "%s", hash_hex(r->tokenizer_id, hex[1]));
 	}
 	return rc;
 }
@@ -250,6 +263,12 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	    (rc = weights_config_load(cfg->trainer.model, &model, note)) != 0 ||
 	    (rc = open_corpus(&r->train, cfg->corpus.train, CORPUS_TRAIN, &model, note)) != 0)
 		return rc;
+	if (model.context < (int64_t)cfg->corpus.context) {
+		rc = err_note_set(note, ERR_MISMATCH, "trainer.model %s", cfg->trainer.model);
+		err_note_expected(note, "a context of at least %" PRIu32 " (corpus.context)", cfg->corpus.context);
+		err_note_found(note, "%" PRId64, model.context);
+		return rc;
+	}
 	r->n_windows = corpus_n_windows(r->train, cfg->corpus.context);
 	if (model.eos_id < 0)
 		model.eos_id = corpus_info(r->train)->eod;	/* for who generates from the checkpoints */
@@ -300,6 +319,7 @@ run_feed(struct run *r, const struct loop_options *o, bool resumed, struct err_n
 {
 	struct feed_options fo = {.bus = o->bus, .config = r->config, .corpus = r->train, .heldout = r->heldout,
 	    .corpus_fingerprint = r->state.identity.corpus, .heldout_fingerprint = r->state.identity.heldout,
+	    .has_tokenizer = r->save.tokenizer != NULL, .tokenizer = r->tokenizer_id,
 	    .vocab_size = (uint32_t)step_model(r->step)->config.vocab_size, .rank = r->rank, .n_ranks = comm_size(r->comm), .phase = r->phase,
 	    .first_step = r->state.step, .resumed = resumed ? &r->state : NULL, .status = r->status, .name = o->name,
 	    .status_endpoint = o->status_endpoint};

@@ -34,6 +34,7 @@ struct run {
 	struct watchdog *watchdog;
 	struct save_options save;
 	char checkpoints[4200], tokenizer[4200];
+	struct hash128 tokenizer_id;		/* of save.tokenizer, if there is one */
 	struct optim_config optim;
 	struct phase phase;
 	struct state state;

@@ -40,7 +40,7 @@ const char *bus_host(void);			/* this host's name, for HELLO and announcements; 
 /* Stop ----------------------------------------------------------------------------------------------------------------------- */
 
 /*
- * bus_stop_install - SIGTERM, SIGINT and SIGUSR1 set a flag and end every bus_poll_wait and bus_sleep_ms; SIGPIPE is ignored. The
+ * bus_stop_install - SIGTERM, SIGINT and SIGUSR1 set a flag and end every bus_poll_wait and bus_sleep_ms; SIGPIPE and SIGXFSZ are ignored (EPIPE and EFBIG say it). The
  * same signal once more (TERM and INT only) ends the process at once by that signal: mpirun sends INT and TERM for one Ctrl-C, so
  * different ones do not add up. Call it first in main, before threads are made. Returns 0 or errno.
  */

@@ -103,7 +103,7 @@ bus_stop_install(void)
 		return errno;
 	sigemptyset(&sa.sa_mask);
 	if (sigaction(SIGTERM, &sa, NULL) != 0 || sigaction(SIGINT, &sa, NULL) != 0 || sigaction(SIGUSR1, &sa, NULL) != 0
-	    || sigaction(SIGPIPE, &ignore, NULL) != 0)
+	    || sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0)
 		return errno;
 	return 0;
 }

@@ -81,6 +81,7 @@ err_exit_code(int rc)
 	case EIO:
 	case ENOSPC:
 	case EDQUOT:
+	case EFBIG:
 	case EROFS:
 		return EX_IOERR;
 	case ERR_AGAIN:

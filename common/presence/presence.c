@@ -31,20 +31,42 @@ answer(void *arg, const uint8_t *body, size_t len, uint8_t **out, size_t *out_le
 	free(snap);
 }
 
+/* One directory, which may be there already; a file of that name is in the way. */
+static int
+make_one(const char *path, struct err_note *note)
+{
+	struct stat st;
+	int rc;
+
+	if (mkdir(path, 0777) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return err_note_set(note, errno, "%s", path);
+	if (stat(path, &st) != 0)
+		return err_note_set(note, errno, "%s", path);
+	if (S_ISDIR(st.st_mode))
+		return 0;
+	rc = err_note_set(note, ERR_EXISTS, "%s", path);
+	err_note_expected(note, "a directory");
+	err_note_found(note, "a file");
+	return rc;
+}
+
 int
 presence_make_directory(const char *path, struct err_note *note)
 {
 	char part[4200];
+	int rc;
 
 	snprintf(part, sizeof(part), "%s", path);
 	for (char *p = part + 1; *p != '\0'; p++)
 		if (*p == '/') {
 			*p = '\0';
-			if (mkdir(part, 0777) != 0 && errno != EEXIST)
-				return err_note_set(note, errno, "%s", part);
+			if ((rc = make_one(part, note)) != 0)
+				return rc;
 			*p = '/';
 		}
-	return mkdir(part, 0777) == 0 || errno == EEXIST ? 0 : err_note_set(note, errno, "%s", part);
+	return make_one(part, note);
 }
 
 int

@@ -30,7 +30,7 @@ int presence_open(struct presence *p, const struct config *cfg, const char *role
 /* presence_announce - write the announcement; data_endpoint may be NULL. A failure is logged, not returned: it is telemetry. */
 void presence_announce(struct presence *p, const char *data_endpoint);
 
-/* presence_make_directory - PATH and what is missing above it. 0, or errno with the directory that failed in the note. */
+/* presence_make_directory - PATH and what is missing above it. 0, ERR_EXISTS (a file is in the way) or errno; the note says at which part. */
 int presence_make_directory(const char *path, struct err_note *note);
 
 void presence_close(struct presence *p);	/* what is open; zeroed p too */

@@ -189,7 +189,9 @@ open_index(struct weights *w, const char *path, struct err_note *note)
 			rc = err_note_set(note, ENAMETOOLONG, "%s", path);
 			goto out;
 		}
-		if ((rc = add_shard(w, file, note)) != 0)
+		if ((rc = add_shard(w, file, note)) == ENOENT)
+			err_note_place(note, "named in %.200s", path);
+		if (rc != 0)
 			goto out;
 	}
 	if ((rc = gather(w, path, note)) != 0)

@@ -1,0 +1,75 @@
+# Sourced after lib.sh by tests of the whole fleet: a corpus, models and a fleet.yaml so small that every start takes a moment.
+# Text: the licences that every Debian has. Models: random weights, for what is tested here is not what they have learnt.
+
+# free_port: a port of 127.0.0.1 that nobody listens on.
+free_port() {
+	local port
+	while :; do
+		port=$((20000 + RANDOM % 12000))
+		(exec 3<> "/dev/tcp/127.0.0.1/$port") 2> /dev/null || break
+	done
+	echo $port
+}
+
+# small_model DIR SEED [OPTION...]: config.json, tokenizer.json, and weights unless SEED is -.
+small_model() {
+	local dir=$1 seed=$2
+	shift 2
+	"$BIN/saltctl" model new --layers 1 --width 32 --heads 2 --ff 64 --context 32 --tokenizer "$SOURCE/share/tokenizer-4k" \
+		$([ "$seed" = - ] || echo --weights "$seed") "$@" "$dir" > /dev/null || fail "saltctl model new $dir"
+}
+
+# small_corpus: train and held in $scratch, about 60,000 tokens.
+small_corpus() {
+	find /usr/share/common-licenses -type f | sort | xargs "$BIN/saltctl" corpus build --split-on blank-lines \
+		--tokenizer "$SOURCE/share/tokenizer-4k" --out "$scratch/train" --heldout-out "$scratch/held" > /dev/null || fail "saltctl corpus build"
+}
+
+# small_fleet FILE PORT...: one selector shard for each port. run.dir and cache.dir are beside the file.
+small_fleet() {
+	local file=$1 ends= port
+	shift
+	for port; do
+		ends="$ends${ends:+, }\"tcp://127.0.0.1:$port\""
+	done
+	cat > "$file" <<END
+run: {dir: run, seed: 3}
+corpus: {train: $scratch/train, heldout: $scratch/held, context: 32}
+cache: {dir: cache, map_size: 64MiB}
+teacher: {model: $scratch/teacher, scorer: $scratch/scorer, threads: 1}
+labels: {kind: sampled, samples: 8, seed: 7}
+selector: {mode: salt_ds, window: 32, keep: 0.5, k: 10, endpoints: [$ends], lease_rows: 8, label_ahead_steps: 4, commit_ms: 5}
+trainer: {model: $scratch/student, steps: 12, batch: 8, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 6, eval_windows: 8, checkpoint_every: 3, threads: 1}
+phase_one: {steps: 6, weight: 0.667}
+END
+}
+
+# start NAME COMMAND...: in the background, its log in $scratch/NAME.log, its process id in the variable NAME.
+start() {
+	local name=$1
+	shift
+	"$@" > "$scratch/$name.log" 2>&1 &
+	printf -v "$name" %s $!
+}
+
+# stop SIGNAL PID...: and wait for the end.
+stop() {
+	local signal=$1
+	shift
+	kill -"$signal" "$@" 2> /dev/null || true
+	wait "$@" 2> /dev/null || true
+}
+
+# until_line FILE REGEX [SECONDS]: wait for a line.
+until_line() {
+	local tenths=$((${3:-20} * 10))
+	until grep -qE -- "$2" "$1" 2> /dev/null; do
+		[ $((tenths--)) -gt 0 ] || { tail -5 "$1" >&2; fail "no line \"$2\" in $1"; }
+		sleep 0.1
+	done
+}
+
+# losses FILE: what metrics.jsonl says but the times.
+losses() {
+	sed 's/,"seconds":.*/}/' "$1"
+}
