@@ -91,7 +91,7 @@ struct chart_series {
 };
 
 struct chart {
-	const char *title, *x_label, *y_label;
+	const char *title, *x_label;	/* the title says what y is */
 	const struct chart_series *series;
 	size_t n_series;
 	double y_max;			/* NaN: the largest; points above are cut off */

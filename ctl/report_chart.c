@@ -9,7 +9,7 @@
 #define WIDTH 560.0
 #define HEIGHT 380.0
 #define LEFT 74.0
-#define RIGHT 14.0
+#define RIGHT 24.0
 #define TOP 18.0
 #define BOTTOM 62.0
 
@@ -106,8 +106,6 @@ axes(const struct chart *c, const struct scale *s, FILE *out)
 	    WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
 	fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14);
 	chart_text(c->x_label, out);
-	fprintf(out, "</text>\n<text transform=\"translate(17 %.1f) rotate(-90)\" text-anchor=\"middle\">", (TOP + HEIGHT - BOTTOM) / 2);
-	chart_text(c->y_label, out);
 	fprintf(out, "</text>\n");
 }
 

@@ -185,9 +185,9 @@ draw(const struct report *r, enum what what, struct chart *chart, FILE *out)
 int
 report_html(const struct report *r, FILE *out)
 {
-	struct chart heldout = {.title = "Held-out log-perplexity, nats per token", .x_label = "step", .y_label = "log-perplexity"};
-	struct chart training = {.title = "Training: next-token loss, nats per token, smoothed", .x_label = "step", .y_label = "loss"};
-	struct chart rate = {.title = "Learning rate", .x_label = "step", .y_label = "learning rate"};
+	struct chart heldout = {.title = "Held-out log-perplexity, nats per token", .x_label = "step"};
+	struct chart training = {.title = "Training: next-token loss, nats per token, smoothed", .x_label = "step"};
+	struct chart rate = {.title = "Learning rate", .x_label = "step"};
 	int rc;
 
 	fputs(head, out);

@@ -127,7 +127,7 @@ read_settings(struct report_run *run, struct err_note *note)
 	struct config *cfg = NULL;
 	struct model_config mc;
 	struct model *model = NULL;
-	char path[4200];
+	char path[4200], *real;
 	int rc;
 
 	snprintf(run->mode, sizeof(run->mode), "?");
@@ -137,7 +137,9 @@ read_settings(struct report_run *run, struct err_note *note)
 	if ((rc = config_load(path, NULL, 0, &cfg, note)) != 0)
 		return rc;
 	snprintf(run->mode, sizeof(run->mode), "%s", config_mode_name(cfg));
-	snprintf(run->model, sizeof(run->model), "%s", cfg->trainer.model);
+	real = realpath(cfg->trainer.model, NULL);		/* one model under two names is one model */
+	snprintf(run->model, sizeof(run->model), "%s", real != NULL ? real : cfg->trainer.model);
+	free(real);
 	run->steps = cfg->trainer.steps;
 	run->batch = cfg->trainer.batch;
 	run->context = cfg->corpus.context;

@@ -1,0 +1,110 @@
+# corpus build and tokenizer: what goes in comes out.
+. "$(dirname "$0")/lib.sh"
+tok="$SOURCE/share/tokenizer-4k"
+ctl() { timeout 100 "$BIN/saltctl" "$@"; }
+build() { ctl corpus build --tokenizer "$tok" "$@" > "$scratch/said"; }
+# text_of PREFIX: the corpus as text, its ends of documents as <|endoftext|>. The ids are read by od, not by us.
+text_of() { od -An -v -tu2 "$1.bin" | ctl tokenizer decode --tokenizer "$tok"; }
+must_fail() {		# must_fail CODE PATTERN ARGUMENT...
+	local code=$1 pattern=$2 got=0
+	shift 2
+	build "$@" 2> "$scratch/err" || got=$?
+	[ $got = "$code" ] || fail "corpus build $*: exit code $got, expected $code: $(cat "$scratch/err")"
+	grep -q -- "$pattern" "$scratch/err" || fail "corpus build $*: expected \"$pattern\", said: $(cat "$scratch/err")"
+}
+end='<|endoftext|>'
+cd "$scratch"
+
+# Any bytes through encode and decode, as text and as int32.
+head -c 70000 /dev/urandom > random
+ctl tokenizer encode --tokenizer "$tok" random | ctl tokenizer decode --tokenizer "$tok" > back
+same random back "random bytes"
+ctl tokenizer encode --raw --tokenizer "$tok" < random | ctl tokenizer decode --raw --tokenizer "$tok" > back
+same random back "random bytes, raw"
+ctl tokenizer encode --tokenizer "$tok" /dev/null | cmp -s - <(echo) || fail "nothing is not no ids"
+[ "$(ctl tokenizer encode --tokenizer "$tok" <<< "$end" | wc -w)" -gt 2 ] || fail "$end in a text is an id"
+[ "$(printf %s "$end" | ctl tokenizer encode --specials --tokenizer "$tok")" = 0 ] || fail "--specials does not see $end"
+
+# Files of a folder in name order, one document each; hidden ones, empty ones and other names left out.
+mkdir -p in/b
+printf 'one\r\n\r\nstill one' > in/a.txt
+printf 'bad \xff\xfe\xc3 bytes, NUL \x00 and %s' "$end" > in/b/x.txt
+: > in/empty.txt
+printf 'hidden' > in/.hidden.txt
+printf 'other' > in/c.dat
+build --only '*.txt' --out files in
+{ cat in/a.txt; printf %s "$end"; cat in/b/x.txt; printf %s "$end"; } > expected
+text_of files > back
+same expected back "a folder"
+ctl corpus info files --check --context 4 --json > info
+grep -q '"documents": 2,' info && grep -q "\"text_bytes\": $(($(stat -c %s in/a.txt) + $(stat -c %s in/b/x.txt)))," info || fail "corpus info: $(cat info)"
+tokens=$(($(stat -c %s files.bin) / 2))
+grep -q "\"windows\": $(((tokens - 1) / 4))" info || fail "windows of $tokens tokens: $(cat info)"
+
+# Other ways to cut documents.
+printf 'a\nb\n\n\r\n\nc\nd' > paragraphs
+build --split-on blank-lines --out p paragraphs
+[ "$(text_of p)" = "a
+b
+${end}c
+d$end" ] || fail "blank lines: $(text_of p)"
+build --split-on lines --out l paragraphs
+[ "$(text_of l)" = "a${end}b${end}c${end}d$end" ] || fail "lines: $(text_of l)"
+printf 'a\n---\n--- \nb\n---\n' | build --split-on =--- --out m -
+[ "$(text_of m)" = "a
+$end--- 
+b
+$end" ] || fail "a mark: $(text_of m)"
+
+# JSON lines; a bad one stops, or is counted.
+printf '%s\n' '{"text": "x\u00e9", "n": 1}' '{"text": ""}' '' '{"body": "y"}' > j.jsonl
+must_fail 65 'j.jsonl: line 4: expected an object with the text field "text"' --out j j.jsonl
+[ -z "$(ls j.bin* j.idx* 2>/dev/null)" ] || fail "a failed build left files"
+build --skip-bad-lines --out j j.jsonl
+[ "$(text_of j)" = "xé$end" ] || fail "JSON lines: $(text_of j)"
+grep -q '1 bad lines' said || fail "bad lines are not counted"
+build --field body --jsonl --skip-bad-lines --out j2 - < j.jsonl
+[ "$(text_of j2)" = "y$end" ] || fail "--field: $(text_of j2)"
+
+# zstd, two frames in one file ("zstd of "first\n", then of "second\n"), also from a pipe; cut short.
+base64 -d <<< 'KLUv/SAGMQAAZmlyc3QKKLUv/SAHOQAAc2Vjb25kCg==' > z.zst
+build --split-on lines --out z z.zst
+[ "$(text_of z)" = "first${end}second$end" ] || fail "zstd: $(text_of z)"
+cat z.zst | build --out z2 -
+[ "$(text_of z2)" = "first
+second
+$end" ] || fail "zstd from a pipe: $(text_of z2)"
+head -c 20 z.zst > cut.zst
+must_fail 65 'cut.zst: byte 20: expected the rest of a zstd frame' --out zc cut.zst
+printf 'not zstd' > no.zst
+must_fail 65 'expected a zstd frame' --out zc no.zst
+
+# Nothing to read; nothing overwritten.
+must_fail 65 'no document with a token' --out none /dev/null
+must_fail 65 'no document with a token' --out none - < /dev/null
+must_fail 66 'a folder with files that match' --only '*.nothing' --out none in
+must_fail 73 'files' --out files in/a.txt
+build --replace --out files in/a.txt
+[ "$(text_of files)" = "$(cat in/a.txt)$end" ] || fail "--replace"
+
+# A document much longer than a window, and longer than any buffer.
+for i in $(seq 1 60000); do echo "line $i of a long document"; done > long
+build --out long_c long
+{ cat long; printf %s "$end"; } > expected
+text_of long_c > back
+same expected back "a long document"
+ctl corpus info long_c --context 128 | grep -q '^documents *1$' || fail "a long document is cut"
+
+# The held-out part: every document in one of both, by its text alone; threads change nothing; copies stay together.
+{ for i in $(seq 1 400); do echo "document $i"; done; echo "document 7"; } > lines
+build --split-on lines --out t1 --heldout-out h1 --heldout-one-in 10 --threads 1 lines
+build --split-on lines --out t2 --heldout-out h2 --heldout-one-in 10 --threads 3 lines
+for x in bin idx json; do same t1.$x t2.$x threads; same h1.$x h2.$x threads; done
+shuf --random-source=random lines | build --split-on lines --out t3 --heldout-out h3 --heldout-one-in 10 -
+docs() { text_of "$1" | sed "s/$end/\n/g" | sort; }
+cmp -s <(docs h1) <(docs h3) || fail "the order of documents changes the held-out part"
+cmp -s <(cat <(docs t1) <(docs h1) | sort) <(sort lines) || fail "documents are lost or doubled"
+n=$(docs h1 | wc -l)
+[ "$n" -gt 15 ] && [ "$n" -lt 90 ] || fail "$n of 401 documents held out, expected about 40"
+must_fail 65 'none of the 1 falls into this part' --out t4 --heldout-out h4 --heldout-one-in 1000000000 in/a.txt
+[ -z "$(ls t4.* h4.* 2>/dev/null)" ] || fail "half a corpus is left: $(ls t4.* h4.*)"

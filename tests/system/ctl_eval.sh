@@ -1,0 +1,90 @@
+# eval and generate: against what can be known without us, and against the trainer's own evaluation.
+. "$(dirname "$0")/lib.sh"
+tok="$SOURCE/share/tokenizer-4k"
+ctl() { timeout 100 "$BIN/saltctl" "$@"; }
+field() { sed -n "s/^ *\"$1\": \([^,]*\),*\$/\1/p" "$2"; }		# field NAME FILE: a number of our pretty JSON
+cd "$scratch"
+for i in $(seq 1 300); do echo "The quick brown fox jumps over the lazy dog for the ${i}th time."; echo; done > text
+ctl corpus build --tokenizer "$tok" --split-on blank-lines --out train --heldout-out heldout --heldout-one-in 6 text > /dev/null
+ctl model new --layers 2 --width 32 --heads 4 --kv-heads 2 --context 32 --tokenizer "$tok" --weights 5 model > /dev/null
+got=0
+ctl model new --layers 2 --width 32 --tokenizer "$tok" model > /dev/null 2>&1 || got=$?
+[ $got = 73 ] || fail "model new over a model: exit code $got, expected 73"
+
+# A model of zeros gives every id the same probability: the loss is ln 4096, and id 0 wins every tie.
+cp -r model zeros
+rm -f zeros/.salt_fingerprint
+python3 - zeros/model.safetensors <<'END'
+import struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+begin = 8 + struct.unpack("<Q", data[:8])[0]
+data[begin:] = bytes(len(data) - begin)
+open(sys.argv[1], "wb").write(data)
+END
+ctl eval --model zeros --corpus heldout --context 16 --json > zeros.json
+python3 - zeros.json heldout <<'END'
+import array, json, math, sys
+got = json.load(open(sys.argv[1]))
+ids = array.array("H", open(sys.argv[2] + ".bin", "rb").read())
+windows = (len(ids) - 1) // 16
+targets = ids[1:windows * 16 + 1]
+assert got["windows"] == windows and got["tokens"] == windows * 16, got
+assert abs(got["log_perplexity"] - math.log(4096)) < 1e-6, got
+assert abs(got["accuracy"] - targets.count(0) / len(targets)) < 1e-12, got
+END
+# Bits per byte: 12 bits a token for every token over the bytes of the held-out text, which is what the corpus decodes to.
+bytes=$(od -An -v -tu2 heldout.bin | tr -s ' ' '\n' | grep -v '^0*$' | ctl tokenizer decode --tokenizer "$tok" | wc -c)
+python3 - "$(field bits_per_byte zeros.json)" "$bytes" "$(($(stat -c %s heldout.bin) / 2))" <<'END'
+import sys
+got, text_bytes, tokens = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+assert abs(got - 12 * tokens / text_bytes) < 1e-5, (got, 12 * tokens / text_bytes)
+END
+
+# NaN in a model file; a corpus that the model's vocabulary does not hold; a context past the model's; too little text.
+cp -r model nan
+python3 -c 'import sys; f = open(sys.argv[1], "r+b"); f.seek(-4, 2); f.write(b"\0\0\xc0\x7f")' nan/model.safetensors
+must_fail() {
+	local code=$1 pattern=$2 got=0
+	shift 2
+	ctl eval "$@" > /dev/null 2> err || got=$?
+	[ $got = "$code" ] || fail "eval $*: exit code $got, expected $code: $(cat err)"
+	grep -q -- "$pattern" err || fail "eval $*: expected \"$pattern\", said: $(cat err)"
+}
+must_fail 65 'model.norm.weight\|finite' --model nan --corpus heldout --context 16
+ctl model new --layers 1 --width 8 --heads 1 --context 32 --vocab 100 --weights 1 small > /dev/null
+must_fail 78 '4096' --model small --corpus heldout --context 16
+must_fail 65 '33' --model model --corpus heldout --context 33
+printf x | ctl corpus build --tokenizer "$tok" --out tiny - > /dev/null
+must_fail 65 'at least context + 1 = 17 tokens, found 2' --model model --corpus tiny --context 16
+
+# The trainer's own figures, bit for bit, whatever the threads; other groups change the last digits only.
+cat > fleet.yaml <<'END'
+run: {dir: run, seed: 5}
+corpus: {train: train, heldout: heldout, context: 32}
+trainer: {model: model, steps: 3, batch: 8, micro_batch: 2, lanes: 4, threads: 1, eval_windows: 13, lr: 1e-2}
+END
+timeout 100 "$BIN/trainerd" -c fleet.yaml 2> trainer.log || fail "trainerd: $(tail -3 trainer.log)"
+for threads in 1 2; do
+	ctl eval -c fleet.yaml --model run/checkpoints/step_00000003 --threads $threads --json > eval.json
+	grep '"kind":"eval","step":3' run/metrics.jsonl | grep -q "\"loss\":$(field log_perplexity eval.json),\"accuracy\":$(field accuracy eval.json),\"bits_per_byte\":$(field bits_per_byte eval.json),\"tokens\":$(field tokens eval.json)," ||
+		fail "eval -c differs from the trainer: $(cat eval.json; grep '"eval"' run/metrics.jsonl)"
+done
+ctl eval --model run/checkpoints/step_00000003 --corpus heldout --context 32 --windows 13 --group 13 --lanes 1 --json > other.json
+python3 - "$(field log_perplexity eval.json)" "$(field log_perplexity other.json)" <<'END'
+import sys
+a, b = map(float, sys.argv[1:])
+assert abs(a - b) < 1e-6, (a, b)
+END
+
+# generate: the same seed, the same text; another seed, another; temperature 0 needs no seed; the window slides past 32 tokens.
+ctl generate --model model --prompt 'The quick' --tokens 60 --seed 1 --go-on > a
+ctl generate --model model --prompt 'The quick' --tokens 60 --seed 1 --go-on --threads 1 > b
+same a b "generate with one seed"
+ctl generate --model model --prompt 'The quick' --tokens 60 --seed 2 --go-on > b
+cmp -s a b && fail "another seed gives the same text"
+ctl generate --model model --prompt 'The quick' --tokens 9 --temperature 0 --go-on > a
+ctl generate --model model --prompt 'The quick' --tokens 9 --top-k 1 --seed 9 --go-on > b
+same a b "temperature 0 and top-k 1"
+[ "$(head -c 9 a)" = 'The quick' ] || fail "generate does not begin with the prompt"
+[ -n "$(ctl generate --model model --tokens 3 --go-on)" ] || fail "generate without a prompt"
+[ "$(ctl generate --model zeros --prompt x --tokens 5 --temperature 0)" = x ] || fail "id 0 ends a document"

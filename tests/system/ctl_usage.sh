@@ -1,0 +1,105 @@
+# Every verb used wrongly: the exit code, and words that say what to type.
+. "$(dirname "$0")/lib.sh"
+
+# wrong CODE PATTERN ARGUMENT...: saltctl must end with CODE and say PATTERN on standard error, nothing on standard output.
+wrong() {
+	local code=$1 pattern=$2 got=0
+	shift 2
+	timeout 60 "$BIN/saltctl" "$@" > "$scratch/out" 2> "$scratch/err" < /dev/null || got=$?
+	[ "$got" = "$code" ] || fail "saltctl $*: exit code $got, expected $code: $(cat "$scratch/err")"
+	grep -q -- "$pattern" "$scratch/err" || fail "saltctl $*: expected \"$pattern\", said: $(cat "$scratch/err")"
+	[ ! -s "$scratch/out" ] || fail "saltctl $*: wrote to standard output: $(head -3 "$scratch/out")"
+}
+tok="$SOURCE/share/tokenizer-4k"
+printf 'run: {dir: run}\n' > "$scratch/fleet.yaml"
+printf 'run: {dir: run}\ntrainer:\n  stepz: 3\n' > "$scratch/bad.yaml"
+printf '<p>\n' > "$scratch/text"
+printf 12345 > "$scratch/odd"
+
+wrong 64 'usage: saltctl VERB'
+wrong 64 'did you mean "report"' repot
+wrong 64 'there is "corpus build" "corpus info"' corpus
+wrong 64 'did you mean "tokenizer encode"' tokenizer encod
+wrong 64 'unknown verb "xyzzy"' xyzzy
+wrong 64 'unknown verb "xyzzy"' help xyzzy
+
+wrong 64 '--tokenizer PATH is missing' corpus build --out "$scratch/c" "$scratch/text"
+wrong 64 '--out PREFIX is missing' corpus build --tokenizer "$tok" "$scratch/text"
+wrong 64 'TEXT ... is missing' corpus build --tokenizer "$tok" --out "$scratch/c"
+wrong 64 'did you mean --tokenizer?' corpus build --tokenzier "$tok"
+wrong 64 'name the same corpus' corpus build --tokenizer "$tok" --out "$scratch/c" --heldout-out "$scratch/c" "$scratch/text"
+wrong 64 'needs --heldout-out' corpus build --tokenizer "$tok" --out "$scratch/c" --heldout-one-in 3 "$scratch/text"
+wrong 64 'from 2 to 4294967295, found "1"' corpus build --tokenizer "$tok" --out "$scratch/c" --heldout-out "$scratch/h" --heldout-one-in 1 "$scratch/text"
+wrong 64 'expected file, blank-lines, lines or =TEXT' corpus build --tokenizer "$tok" --out "$scratch/c" --split-on words "$scratch/text"
+wrong 64 'given twice' corpus build --out a --out b
+wrong 66 'nowhere' corpus build --tokenizer "$tok" --out "$scratch/c" "$scratch/nowhere"
+wrong 66 'nowhere' corpus build --tokenizer "$scratch/nowhere" --out "$scratch/c" "$scratch/text"
+wrong 66 'no/such/folder' corpus build --tokenizer "$tok" --out "$scratch/no/such/folder/c" "$scratch/text"
+wrong 64 'PREFIX is missing' corpus info
+wrong 66 'nowhere' corpus info "$scratch/nowhere"
+wrong 64 '--context: expected a whole number' corpus info --context x "$scratch/nowhere"
+
+wrong 64 '--tokenizer PATH is missing' tokenizer encode
+wrong 64 '--tokenizer PATH is missing' tokenizer decode
+wrong 66 'nowhere' tokenizer encode --tokenizer "$tok" "$scratch/nowhere"
+wrong 65 'byte 0: expected token ids' tokenizer decode --tokenizer "$tok" "$scratch/text"
+wrong 65 'a multiple of 4 bytes' tokenizer decode --raw --tokenizer "$tok" "$scratch/odd"
+wrong 64 'PATH is missing' tokenizer info
+wrong 66 'nowhere' tokenizer info "$scratch/nowhere"
+
+wrong 64 '--layers N is missing' model new "$scratch/m"
+wrong 64 'how large is the vocabulary' model new --layers 1 --width 8 "$scratch/m"
+wrong 64 'do not divide the width' model new --layers 1 --width 8 --heads 3 --vocab 10 "$scratch/m"
+wrong 64 'expected llama or gpt2' model new --family bert --layers 1 --width 8 --vocab 10 "$scratch/m"
+wrong 64 "are llama's" model new --family gpt2 --layers 1 --width 8 --vocab 10 --untied "$scratch/m"
+wrong 66 'nowhere' model info "$scratch/nowhere"
+
+wrong 64 'give -c fleet.yaml' config check
+wrong 66 'nowhere' config check -c "$scratch/nowhere"
+wrong 78 'bad.yaml:3: trainer.stepz' config check -c "$scratch/bad.yaml"
+wrong 64 'there is no option "run.dirt"' config check -c "$scratch/fleet.yaml" --get run.dirt
+wrong 64 'unexpected argument' config check -c "$scratch/fleet.yaml" more
+
+wrong 64 'give -c fleet.yaml' label
+wrong 78 'corpus.train' label -c "$scratch/fleet.yaml"
+wrong 64 'give -c fleet.yaml or --endpoint' status
+wrong 69 'no daemon is announced' status -c "$scratch/fleet.yaml"
+wrong 64 'give --cache FOLDER or -c' cache stat
+wrong 66 'nowhere' cache stat --cache "$scratch/nowhere"
+
+wrong 64 '--model FOLDER is missing' eval
+wrong 64 'give --corpus PREFIX' eval --model "$scratch/m"
+wrong 66 'nowhere' eval --model "$scratch/nowhere" --corpus "$scratch/c"
+wrong 64 '--model FOLDER is missing' generate
+wrong 66 'nowhere' generate --model "$scratch/nowhere"
+wrong 64 'from 0 to 100, found "hot"' generate --model "$scratch/nowhere" --temperature hot
+
+wrong 64 '--run \[NAME=\]DIR is missing' report
+wrong 66 'nowhere/metrics.jsonl' report --run "$scratch/nowhere"
+wrong 64 '--run DIR is missing' ledger
+wrong 64 'FOLDER is missing' keygen
+wrong 64 'expected selector, teacher, trainer or client' keygen --role king "$scratch/keys"
+wrong 64 '--name needs --role' keygen --name x "$scratch/keys"
+
+# Help: of every verb, with an example that names the verb.
+"$BIN/saltctl" --version | grep -q '^saltctl [0-9]' || fail "--version"
+n=0
+while read -r verb; do
+	"$BIN/saltctl" help $verb > "$scratch/out" || fail "help $verb"
+	grep -q "^example: .*saltctl $verb" "$scratch/out" || fail "help $verb has no example"
+	"$BIN/saltctl" $verb --help | cmp -s - "$scratch/out" || fail "$verb --help says something else than help $verb"
+	grep -q "saltctl $verb" "$SOURCE/docs/saltctl.md" || fail "docs/saltctl.md does not show $verb"
+	n=$((n + 1))
+done < <("$BIN/saltctl" help | sed -n 's/^  \([a-z]\+\( [a-z]\+\)\?\)  .*/\1/p')
+[ "$n" -ge 16 ] || fail "only $n verbs in help"
+
+# A full disk under standard output is an error, not silence.
+if [ -e /dev/full ]; then
+	got=0
+	"$BIN/saltctl" tokenizer info "$tok" > /dev/full 2> /dev/null || got=$?
+	[ $got = 74 ] || fail "standard output full: exit code $got, expected 74"
+fi
+# Keys are secret and never overwritten.
+"$BIN/saltctl" keygen "$scratch/keys" > /dev/null
+[ "$(stat -c %a "$scratch/keys/client.key")" = 600 ] || fail "client.key can be read by others"
+wrong 73 'selector' keygen "$scratch/keys"
