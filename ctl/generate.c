@@ -148,7 +148,8 @@ read_prompt(const struct ctl_args *args, struct generation *g)
 	if ((rc = tokenizer_encoder_new(&enc, g->tok)) == 0)
 		rc = tokenizer_encode(enc, text, n, 0, &g->ids, &g->note);
 	tokenizer_encoder_destroy(&enc);
-	fwrite(text, 1, rc == 0 ? n : 0, stdout);
+	if (rc == 0 && n > 0)
+		fwrite(text, 1, n, stdout);
 	free(bytes);
 	if (rc == 0 && g->ids.n == 0) {
 		if (g->eod < 0)

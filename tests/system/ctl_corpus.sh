@@ -36,6 +36,7 @@ build --only '*.txt' --out files in
 { cat in/a.txt; printf %s "$end"; cat in/b/x.txt; printf %s "$end"; } > expected
 text_of files > back
 same expected back "a folder"
+[ "$(od -An -v -w2 -tu2 files.bin | grep -c '^ *0$')" = 2 ] || fail "$end in a text became the end of a document"
 ctl corpus info files --check --context 4 --json > info
 grep -q '"documents": 2,' info && grep -q "\"text_bytes\": $(($(stat -c %s in/a.txt) + $(stat -c %s in/b/x.txt)))," info || fail "corpus info: $(cat info)"
 tokens=$(($(stat -c %s files.bin) / 2))
