@@ -33,7 +33,7 @@ const char *ctl_span(double seconds, char buf[32]);	/* "1:02:03", "0:09", "0.42 
 
 struct ctl_meter {
 	const char *what;
-	bool shown, is_bytes;
+	bool shown;
 	const char *unit;
 	double total;			/* 0: not known: no share, no ETA */
 	double start_s, last_s;
