@@ -178,7 +178,7 @@ ctl_span(double seconds, char buf[32])
 void
 ctl_meter_start(struct ctl_meter *m, const char *what, const char *unit, double total)
 {
-	*m = (struct ctl_meter){.what = what, .unit = unit, .total = total, .is_bytes = strcmp(unit, "B") == 0,
+	*m = (struct ctl_meter){.what = what, .unit = unit, .total = total,
 	    .start_s = ctl_seconds(), .shown = isatty(STDERR_FILENO) == 1};
 	m->last_s = m->start_s;
 }
