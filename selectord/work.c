@@ -194,6 +194,8 @@ block_label(struct core *c, struct core_plan *plan, struct core_block *b)
 			b->flags[i] &= (uint8_t)~POS_LABELLED;
 			if (core__has_label(c, core__order(c, plan, b->first + i)))
 				b->flags[i] |= POS_LABELLED;
+			else if (core__quarantined(c, core__order(c, plan, b->first + i)))
+				b->flags[i] |= POS_QUARANTINED;		/* since the scan passed it */
 			b->n_kept++;
 			b->n_labelled += (b->flags[i] & (POS_LABELLED | POS_QUARANTINED)) != 0;
 		}

@@ -20,6 +20,7 @@
 #define HELD_MAX 8			/* with those that wait for their DONE */
 #define ANSWER_MS 10000			/* HELLO and RESULT are said again after so long */
 #define ACCOUNT_MS 5000			/* the ledger is written at most so often */
+#define PING_MS 30000			/* said when nothing else is: selectord forgets who is silent for two minutes */
 #define LEAVE_MS 5000			/* at the end: so long for the last DONE */
 #define RESULT_FIXED_BYTES 256		/* of a RESULT frame beside its rows */
 #define RESULT_ROW_BYTES 32		/* of a row beside its records */
@@ -43,6 +44,7 @@ struct link {
 	struct hash128 boot_id;
 	uint32_t max_message;
 	int64_t hello_ms, said_ms;
+	int64_t spoke_ms;			/* last frame of any kind */
 	unsigned asked;				/* leases asked for that have not come */
 	unsigned refused;
 };
@@ -77,6 +79,7 @@ send_message(struct loop *l, struct link *link, const struct wire_message *msg)
 		l->rc = rc;
 		return rc;
 	}
+	link->spoke_ms = bus_now_ms();
 	return bus_client_send(link->client, frame, len);
 }
 
@@ -405,6 +408,8 @@ received(struct loop *l, size_t i, const struct wire_message *msg, int64_t now_m
 		send_message(l, link, &pong);
 		break;
 	}
+	case WIRE_PONG:
+		break;
 	default:
 		log_warn("frame.unexpected", "type=%s", wire_type_name(msg->type));
 	}
@@ -451,10 +456,11 @@ ask_leases(struct loop *l, size_t i)
 	unsigned working, held = leases_held(l, i, &working);
 
 	if (working + link->asked < CREDIT && held < HELD_MAX) {
-		struct wire_message msg = {.type = WIRE_LEASE_REQUEST, .lease_request = {.credit = CREDIT - working - link->asked}};
+		/* Credit is not added up there: it says how many more than those held may come. */
+		struct wire_message msg = {.type = WIRE_LEASE_REQUEST, .lease_request = {.credit = CREDIT - working}};
 
 		if (send_message(l, link, &msg) == 0)
-			link->asked += msg.lease_request.credit;
+			link->asked = msg.lease_request.credit;
 	}
 }
 
@@ -486,6 +492,11 @@ link_turn(struct loop *l, size_t i, int64_t now_ms)
 			if (send_message(l, link, &msg) == 0)
 				lease->renewed_ms = now_ms;
 		}
+	}
+	if (now_ms - link->spoke_ms > PING_MS) {
+		struct wire_message ping = {.type = WIRE_PING, .ping = {.nonce = (uint64_t)now_ms}};
+
+		send_message(l, link, &ping);
 	}
 }
 

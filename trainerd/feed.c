@@ -211,12 +211,18 @@ feed_main(void *arg)
 {
 	struct feed *f = arg;
 	struct err_note note;
-	int rc = 0;
+	int rc = 0, polled;
 	bool stop;
 
 	if (f->n_links > 0 && (rc = feed__links_new(f, &note)) != 0) {
+		char text[1024], quoted[1200];
+
+		/* Phase two needs nobody: an endpoint that cannot be used any more only means a RELEASE that is not said. */
 		pthread_mutex_lock(&f->lock);
-		feed__fail(f, rc, &note);
+		if (f->release_wanted)
+			log_warn("selectord.unusable", "why=%s", log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+		else
+			feed__fail(f, rc, &note);
 		pthread_mutex_unlock(&f->lock);
 	}
 	do {
@@ -240,8 +246,13 @@ feed_main(void *arg)
 			log_info("release.done", "shards=%zu", f->n_links);
 			feed__links_destroy(f);
 		}
-		if (!stop && bus_poll_wait(f->poll, TURN_MS) != 0)
+		if (!stop && (polled = bus_poll_wait(f->poll, TURN_MS)) != 0) {
+			err_note_set(&note, polled, "poll of the feed");
+			pthread_mutex_lock(&f->lock);
+			feed__fail(f, polled, &note);	/* or the step would wait for rows for ever */
+			pthread_mutex_unlock(&f->lock);
 			break;
+		}
 	} while (!stop);
 	feed__links_destroy(f);
 	return NULL;

@@ -16,6 +16,7 @@ enum feed_row_state { FEED_ROW_MISSING, FEED_ROW_ASKED, FEED_ROW_HAVE };
 struct feed_row {
 	enum feed_row_state state;
 	int64_t asked_ms;
+	uint64_t request;		/* ASKED: in which request */
 	bool labelled;			/* false: quarantined, late, or no phase one */
 	struct labels_batch labels;	/* L rows if labelled */
 };

@@ -18,6 +18,7 @@
 
 #define ANSWER_MS 10000			/* HELLO, RELEASE, CHECKPOINTED are said again after so long */
 #define ASK_AGAIN_MS 30000		/* rows that were asked for and have not come */
+#define REQUESTS_MAX 48			/* not answered at a time: selectord drops a peer's oldest beyond 64 */
 
 int
 feed__links_new(struct feed *f, struct err_note *note)
@@ -121,11 +122,22 @@ say_hello(struct feed_link *link, int64_t now_ms)
 		link->said_ms = now_ms;
 }
 
+/* What selectord holds is not what we hold. After the switch nothing depends on it any more: then there is nobody to release there. */
 static void
-mismatch(struct feed *f, int rc, const char *peer, struct err_note *note)
+mismatch(struct feed_link *link, int rc, const char *peer, struct err_note *note)
 {
-	char place[sizeof(note->place)];
+	struct feed *f = link->feed;
+	char place[sizeof(note->place)], text[2048], quoted[2200];
+	bool over;
 
+	pthread_mutex_lock(&f->lock);
+	over = f->release_wanted;
+	pthread_mutex_unlock(&f->lock);
+	if (over) {
+		log_warn("selectord.differs", "shard=%u why=%s", link->shard, log_quote(err_note_str(note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+		link->released = true;
+		return;
+	}
 	snprintf(place, sizeof(place), "selectord at %.200s", peer);
 	err_note_place(note, "%s", place);
 	fail(f, rc, note);
@@ -145,14 +157,14 @@ welcome(struct feed_link *link, const struct wire_welcome *w)
 
 	if ((rc = wire_corpus_diff("corpus", &corpus, &w->corpus, &note)) != 0 ||
 	    (rc = wire_label_set_diff("label_set", &labels, &w->label_set, &note)) != 0) {
-		mismatch(f, rc, peer, &note);
+		mismatch(link, rc, peer, &note);
 		return;
 	}
 	if (w->n_shards != f->o.config->selector.endpoints.n || w->shard != link->shard) {
 		rc = err_note_set(&note, ERR_MISMATCH, "selector.endpoints");
 		err_note_expected(&note, "shard %u of %zu", link->shard, f->o.config->selector.endpoints.n);
 		err_note_found(&note, "shard %u of %u", w->shard, w->n_shards);
-		mismatch(f, rc, peer, &note);
+		mismatch(link, rc, peer, &note);
 		return;
 	}
 	plan_hash = wire_plan_hash(&corpus, &f->plan, w->score_set.present ? &w->score_set.hash.hash : NULL);
@@ -162,19 +174,19 @@ welcome(struct feed_link *link, const struct wire_welcome *w)
 		rc = err_note_set(&note, ERR_MISMATCH, "plan");
 		err_note_expected(&note, "%s", hash_hex(plan_hash, a));
 		err_note_found(&note, "%s", hash_hex(w->plan_hash.hash, b));
-		mismatch(f, rc, peer, &note);
+		mismatch(link, rc, peer, &note);
 		return;
 	}
 	if (!w->label_set.present)
 		return;			/* selectord knows no labels so far: it says WELCOME again when asked again */
-	pthread_mutex_lock(&f->lock);
 	if (f->has_sets && (!hash_equal(f->label_set, w->label_set.hash.hash) || !hash_equal(f->plan_hash, plan_hash))) {
-		err_note_set(&note, ERR_MISMATCH, "label set");
-		err_note_place(&note, "selectord at %.200s", peer);
+		rc = err_note_set(&note, ERR_MISMATCH, "label set");
 		err_note_expected(&note, "what it said before");
 		err_note_found(&note, "another one");
-		feed__fail(f, ERR_MISMATCH, &note);
+		mismatch(link, rc, peer, &note);
+		return;
 	}
+	pthread_mutex_lock(&f->lock);
 	f->has_sets = true;
 	f->plan_hash = plan_hash;
 	f->label_set = w->label_set.hash.hash;
@@ -190,6 +202,31 @@ welcome(struct feed_link *link, const struct wire_welcome *w)
 	    (unsigned long long)w->rows_ready, w->released);
 }
 
+/* Rows of this shard that were asked for, in this request (UINT64_MAX: in any), are to be asked for again. Lock held. */
+static void
+forget_asked(struct feed_link *link, uint64_t request)
+{
+	struct feed *f = link->feed;
+
+	for (int i = 0; i < FEED_SLOTS; i++)
+		for (uint64_t r = 0; f->slots[i].used && r < f->n_rows; r++) {
+			struct feed_row *row = &f->slots[i].rows[r];
+			uint64_t g = f->slots[i].step * f->batch + (uint64_t)f->o.rank * f->n_rows + r;
+
+			if (row->state == FEED_ROW_ASKED && (request == UINT64_MAX || row->request == request) &&
+			    g / f->kept % f->n_links == link->shard)
+				row->state = FEED_ROW_MISSING;
+		}
+}
+
+static void
+forget_all_asked(struct feed_link *link)
+{
+	pthread_mutex_lock(&link->feed->lock);
+	forget_asked(link, UINT64_MAX);
+	pthread_mutex_unlock(&link->feed->lock);
+}
+
 static void
 refused(struct feed_link *link, const struct wire_refuse *r, int64_t now_ms)
 {
@@ -200,6 +237,7 @@ refused(struct feed_link *link, const struct wire_refuse *r, int64_t now_ms)
 
 	link->welcomed = false;
 	link->said_ms = 0;
+	forget_all_asked(link);
 	if (r->retry_ms > 0) {
 		link->hello_ms = now_ms + r->retry_ms;
 		if (link->refused++ % 16 == 0)
@@ -224,20 +262,27 @@ refused(struct feed_link *link, const struct wire_refuse *r, int64_t now_ms)
 	fail(f, r->code == EX_CONFIG ? ERR_MISMATCH : r->code == EX_DATAERR ? ERR_CORRUPT : ERR_REFUSED, &note);
 }
 
-static void
-forget_asked(struct feed_link *link)
+/* Requests of this shard without an answer. A request's rows are neighbours. Lock held. */
+static unsigned
+requests_open(const struct feed_link *link)
 {
-	struct feed *f = link->feed;
+	const struct feed *f = link->feed;
+	unsigned n = 0;
 
-	pthread_mutex_lock(&f->lock);
-	for (int i = 0; i < FEED_SLOTS; i++)
+	for (int i = 0; i < FEED_SLOTS; i++) {
+		uint64_t last = UINT64_MAX;
+
 		for (uint64_t r = 0; f->slots[i].used && r < f->n_rows; r++) {
+			const struct feed_row *row = &f->slots[i].rows[r];
 			uint64_t g = f->slots[i].step * f->batch + (uint64_t)f->o.rank * f->n_rows + r;
 
-			if (f->slots[i].rows[r].state == FEED_ROW_ASKED && g / f->kept % f->n_links == link->shard)
-				f->slots[i].rows[r].state = FEED_ROW_MISSING;
+			if (row->state != FEED_ROW_ASKED || row->request == last || g / f->kept % f->n_links != link->shard)
+				continue;
+			last = row->request;
+			n++;
 		}
-	pthread_mutex_unlock(&f->lock);
+	}
+	return n;
 }
 
 static void
@@ -260,6 +305,7 @@ received(struct feed_link *link, const struct wire_message *msg, int64_t now_ms)
 			f->teacher_nats = msg->rows.heldout_loss_nats;
 		for (size_t i = 0; i < msg->rows.n_rows && f->rc == 0; i++)
 			feed__accept(f, msg->rows.first_row + i, &msg->rows.rows[i]);
+		forget_asked(link, msg->rows.request_id);	/* a short answer: the rest is asked for again now */
 		pthread_mutex_unlock(&f->lock);
 		break;
 	case WIRE_ACK:
@@ -296,7 +342,7 @@ receive(struct feed_link *link, int64_t now_ms)
 			link->welcomed = false;
 			link->hello_ms = now_ms;
 			link->said_ms = 0;
-			forget_asked(link);
+			forget_all_asked(link);
 			break;
 		case BUS_EVENT_DISCONNECTED:
 			if (link->welcomed)
@@ -325,6 +371,7 @@ static void
 ask_rows(struct feed_link *link, int64_t now_ms)
 {
 	struct feed *f = link->feed;
+	unsigned open = requests_open(link);
 
 	for (uint64_t step = f->next_step; step < f->next_step + FEED_SLOTS; step++) {
 		struct feed_slot *slot = &f->slots[step % FEED_SLOTS];
@@ -347,6 +394,8 @@ ask_rows(struct feed_link *link, int64_t now_ms)
 				i++;
 				continue;
 			}
+			if (open++ >= REQUESTS_MAX)
+				return;
 			msg.rows_request = (struct wire_rows_request){.request_id = f->next_request++, .plan_hash = f->plan_hash,
 			    .first_row = base + i, .count = (uint32_t)n, .step = f->next_step};
 			if (link_send(link, &msg) != 0)
@@ -354,6 +403,7 @@ ask_rows(struct feed_link *link, int64_t now_ms)
 			for (uint64_t end = i + n; i < end; i++) {
 				slot->rows[i].state = FEED_ROW_ASKED;
 				slot->rows[i].asked_ms = now_ms;
+				slot->rows[i].request = msg.rows_request.request_id;
 			}
 		}
 	}

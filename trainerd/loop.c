@@ -30,6 +30,8 @@
 #define SKIPPED_MAX 10			/* updates skipped in a row before the run ends */
 #define VOTE_MS 5			/* between two votes while rows are missing */
 #define SAY_EVERY_MS 2000		/* a line in the log about the step, at most so often */
+#define SAVE_S 300.0			/* a checkpoint may take so long, and what its bytes need at this pace */
+#define SLOW_DISK_BYTES_PER_S 10e6
 
 /* Held-out loss, to metrics and to the margin. Collective. */
 static int
@@ -51,6 +53,7 @@ loop_evaluate(struct run *r, struct err_note *note)
 	r->last_eval = e;
 	info = corpus_info(r->heldout);
 	status_set(r->m_heldout, e.loss);
+	rc = 0;
 	if (r->rank == 0) {
 		line = json_new_object();
 		if (line == NULL || json_put(line, "kind", json_new_text("eval")) != 0 ||
@@ -63,11 +66,11 @@ loop_evaluate(struct run *r, struct err_note *note)
 		    json_put(line, "seconds", json_new_num((double)(bus_now_ms() - start) * 1e-3)) != 0)
 			json_close(&line);
 		if ((rc = metrics_write(r->metrics, line)) != 0)
-			return err_note_set(note, rc, "metrics.jsonl");
+			err_note_set(note, rc, "metrics.jsonl");
 		log_info("eval", "step=%" PRIu64 " log_perplexity=%.4f accuracy=%.4f ms=%" PRId64, r->state.step, e.loss, e.accuracy,
 		    bus_now_ms() - start);
 	}
-	return 0;
+	return agree(r->comm, rc, note);	/* only rank 0 writes: the others must not go on alone */
 }
 
 /* Checkpoint of the steps done so far. Collective. */
@@ -77,7 +80,8 @@ loop_save(struct run *r, struct err_note *note)
 	int64_t start = bus_now_ms();
 	int rc;
 
-	watchdog_progress(r->watchdog, "checkpoint");
+	/* Rank 0 writes the weights while the others wait: parameters and both moments at a slow disk's pace. */
+	watchdog_long(r->watchdog, "checkpoint", SAVE_S + (double)step_model(r->step)->n_params * 12 / SLOW_DISK_BYTES_PER_S);
 	status_state(r->status, "saving", start);
 	r->state.has_sets = feed_sets(r->feed, &r->state.plan, &r->state.label_set, &r->state.teacher, &r->state.scorer) || r->state.has_sets;
 	r->state.teacher_nats = feed_teacher_nats(r->feed);
@@ -117,7 +121,7 @@ loop_switch(struct run *r, struct err_note *note)
 	struct json *line;
 	bool exact;
 	uint64_t again = loop_seen_again(r, &exact);
-	int rc;
+	int rc = 0;
 
 	status_phase(r->status, "two");
 	if (r->rank == 0) {
@@ -130,10 +134,10 @@ loop_switch(struct run *r, struct err_note *note)
 		    json_put(line, "rows_seen_again", json_new_int((int64_t)again)) != 0)
 			json_close(&line);
 		if ((rc = metrics_write(r->metrics, line)) != 0)
-			return err_note_set(note, rc, "metrics.jsonl");
+			err_note_set(note, rc, "metrics.jsonl");
 	}
 	feed_release(r->feed, r->phase.switch_step);
-	return 0;
+	return agree(r->comm, rc, note);
 }
 
 static bool
@@ -158,14 +162,14 @@ static int
 loop_between(struct run *r, struct err_note *note)
 {
 	uint64_t step = r->state.step, steps = r->config->trainer.steps;
-	bool ends = step == steps, margin = r->phase.switch_step == PHASE_UNKNOWN, switches;
+	bool ends = step >= steps, margin = r->phase.switch_step == PHASE_UNKNOWN, evaluates, switches;
 	int rc;
 
-	if (r->evaluated_step != step &&
-	    (due(step, r->config->trainer.eval_every) || (step > 0 && step == r->phase.switch_step) || ends) &&
-	    (rc = loop_evaluate(r, note)) != 0)
+	evaluates = r->evaluated_step != step && (due(step, r->config->trainer.eval_every) || (step > 0 && step == r->phase.switch_step) || ends);
+	if (evaluates && (rc = loop_evaluate(r, note)) != 0)
 		return rc;
-	if (margin && r->evaluated_step == step) {
+	/* An evaluation made before a resume is not looked at again: its checkpoint says what was decided then. */
+	if (margin && evaluates) {
 		double teacher = feed_teacher_nats(r->feed);
 
 		comm_bcast(r->comm, 0, &teacher, sizeof(teacher));
@@ -233,18 +237,16 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 			err_note_expected(note, "rows within trainer.wait_max_s = %g", r->config->trainer.wait_max_s);
 			return LOOP_STOP;
 		}
+		watchdog_progress(r->watchdog, "waiting for rows");
 		if (!waiting) {
 			waiting = true;
-			watchdog_pause(r->watchdog, true);
 			status_state(r->status, "waiting for rows", bus_now_ms());
 			log_info("rows.waiting", "step=%" PRIu64, r->state.step);
 		}
 		feed_wait(r->feed, VOTE_MS);
 	}
-	if (waiting) {
-		watchdog_pause(r->watchdog, false);
+	if (waiting)
 		log_info("rows.there", "step=%" PRIu64 " ms=%" PRId64, r->state.step, bus_now_ms() - start);
-	}
 	r->waited_s = (double)(bus_now_ms() - start) * 1e-3;
 	r->state.wait_s += r->waited_s;
 	status_add(r->m_wait, (uint64_t)(r->waited_s * 1e9));
@@ -349,18 +351,22 @@ loop_step(struct run *r, struct err_note *note)
 static int
 loop_steps(struct run *r, struct err_note *note)
 {
-	struct err_note second;
+	struct err_note second = {.name = ""};
 	enum loop_go go = LOOP_GO;
-	int rc = 0;
+	int rc = 0, saved = 0;
 
 	while (go == LOOP_GO) {
-		if ((rc = loop_between(r, note)) != 0 || r->state.step == r->config->trainer.steps)
+		if ((rc = loop_between(r, note)) != 0 || r->state.step >= r->config->trainer.steps)
 			return rc;
 		if ((go = loop_wait(r, &rc, note)) == LOOP_GO && (rc = loop_step(r, note)) != 0)
 			return rc;
 	}
-	if (r->saved_step != r->state.step && r->state.step > 0 && loop_save(r, go == LOOP_STOP ? &second : note) != 0 && go == LOOP_STOP)
+	if (r->saved_step != r->state.step && r->state.step > 0)
+		saved = loop_save(r, &second);
+	if (saved != 0 && go == LOOP_STOP) {		/* a stop without its checkpoint is no clean stop */
 		*note = second;
+		rc = saved;
+	}
 	return rc;
 }
 

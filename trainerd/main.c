@@ -9,6 +9,7 @@
 #include "config/config.h"
 #include "log/log.h"
 #include "presence/presence.h"
+#include "trainerd/agree.h"
 #include "trainerd/comm.h"
 #include "trainerd/loop.h"
 
@@ -41,7 +42,8 @@ main(int argc, char **argv)
 	}
 	log_rank(comm_rank(comm));
 	snprintf(name, sizeof(name), "trainerd-%d", comm_rank(comm));
-	if ((rc = presence_open(&presence, config, "trainerd", name, BUS_ROLE_TRAINER, &note)) == 0) {
+	/* A rank without its status socket must not leave the others waiting for it. */
+	if ((rc = agree(comm, presence_open(&presence, config, "trainerd", name, BUS_ROLE_TRAINER, &note), &note)) == 0) {
 		struct loop_options lo = {.config = config, .comm = comm, .bus = presence.bus, .status = presence.status, .name = name,
 		    .status_endpoint = bus_status_endpoint(presence.socket)};
 

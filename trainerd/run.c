@@ -38,9 +38,12 @@ int
 run_heldout_window(void *arg, uint64_t i, int32_t *out)
 {
 	struct run *r = arg;
-	struct err_note note;
+	struct err_note note = {.name = ""};
 	char text[1024];
-	int rc = corpus_window(r->heldout, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, i), r->config->corpus.context, out, &note);
+	int rc;
+
+	watchdog_progress(r->watchdog, "evaluation");	/* one window after the other: however many there are */
+	rc = corpus_window(r->heldout, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, i), r->config->corpus.context, out, &note);
 
 	if (rc != 0)
 		log_error("heldout.window", "why=\"%s\"", err_note_str(&note, rc, text, sizeof(text)));
@@ -304,8 +307,15 @@ run_restore(struct run *r, bool *found, struct err_note *note)
 	}
 	if ((rc = state_identity_check(&stored.identity, &r->state.identity, note)) != 0)
 		return rc;
-	if (r->phase.switch_step == PHASE_UNKNOWN)
+	/* What is behind us stays: a switch that was made or decided, and none is made in the past. */
+	if (r->phase.switch_step == PHASE_UNKNOWN || stored.switch_step <= stored.step) {
+		if (r->phase.switch_step != PHASE_UNKNOWN && r->phase.switch_step != stored.switch_step)
+			log_warn("switch.stays", "phase_one.steps=%" PRIu64 " switched_at=%" PRIu64, r->phase.switch_step, stored.switch_step);
 		r->phase.switch_step = stored.switch_step;
+	} else if (r->phase.switch_step < stored.step) {
+		log_warn("switch.now", "phase_one.steps=%" PRIu64 " step=%" PRIu64, r->phase.switch_step, stored.step);
+		r->phase.switch_step = stored.step;
+	}
 	r->state = stored;
 	r->saved_step = stored.step;
 	r->evaluated_step = stored.evaluated_step;

@@ -130,6 +130,35 @@ write_rest(struct step *s, const struct save_options *o, const char *dir, const 
 	return rc;
 }
 
+/*
+ * A directory stands where the checkpoint goes. Whole: nothing to do, *there is 1. Damaged (a resume passed it over): it keeps its
+ * files under another name, and the place is free.
+ */
+static int
+take_place(const struct save_options *o, uint64_t step, char *dir, int *there, struct err_note *note)
+{
+	char path[CHECKPOINT_PATH_BYTES], aside[CHECKPOINT_PATH_BYTES + 32], text[1024], quoted[1200];
+	struct err_note why = {.name = ""};
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/step_%08llu", o->root, (unsigned long long)step);
+	if ((rc = checkpoint_verify(path, CHECKPOINT_HASHES, &why)) == 0) {
+		*there = 1;
+		return 0;
+	}
+	for (int i = 1; i < 100; i++) {
+		snprintf(aside, sizeof(aside), "%s.damaged-%d", path, i);
+		if (access(aside, F_OK) == 0)
+			continue;
+		if (rename(path, aside) != 0)
+			return err_note_set(note, errno, "%s", path);
+		log_warn("checkpoint.damaged", "path=%s kept_as=%s why=%s", path, aside,
+		    log_quote(err_note_str(&why, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+		return checkpoint_begin(o->root, step, dir, note);
+	}
+	return err_note_set(note, ERR_EXISTS, "%s", path);
+}
+
 int
 save_write(struct step *s, struct comm *comm, const struct save_options *o, const struct state *state, struct err_note *note)
 {
@@ -140,10 +169,8 @@ save_write(struct step *s, struct comm *comm, const struct save_options *o, cons
 
 	if (comm_rank(comm) == 0) {
 		rc = checkpoint_begin(o->root, state->step, dir, note);
-		if (rc == ERR_EXISTS) {
-			there = 1;
-			rc = 0;
-		}
+		if (rc == ERR_EXISTS)
+			rc = take_place(o, state->step, dir, &there, note);
 	}
 	comm_bcast(comm, 0, &there, sizeof(there));
 	if ((rc = agree(comm, rc, note)) != 0 || there)

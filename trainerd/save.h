@@ -27,8 +27,8 @@ struct save_options {
 int save_same_file_system(struct comm *comm, const struct save_options *o, struct err_note *note);
 
 /*
- * save_write - checkpoint of state->step: durable when it returns 0 (on rank 0's disk). A checkpoint of that step that is there already is
- * left alone and counts as written. On failure nothing of it is left and the one before is whole. Old ones are pruned afterwards;
+ * save_write - checkpoint of state->step: durable when it returns 0 (on rank 0's disk). A whole checkpoint of that step that is there already
+ * is left alone and counts as written; a damaged one is set aside as step_NNNNNNNN.damaged-1, -2, ... On failure nothing of it is left and the one before is whole. Old ones are pruned afterwards;
  * a failure of that is logged, not returned.
  */
 int save_write(struct step *s, struct comm *comm, const struct save_options *o, const struct state *state, struct err_note *note);

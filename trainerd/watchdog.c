@@ -16,9 +16,10 @@ struct watchdog {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool stop, paused;
+	bool stop;
 	double last;			/* monotonic seconds */
 	const char *doing;
+	double allowed_s;		/* what is being done may take so long, 0: the common limit */
 	double recent[RECENT];
 	int n_recent, next;
 };
@@ -41,7 +42,7 @@ by_value(const void *a, const void *b)
 }
 
 static double
-limit_s(const struct watchdog *w)
+common_limit_s(const struct watchdog *w)
 {
 	double sorted[RECENT], median;
 
@@ -51,6 +52,14 @@ limit_s(const struct watchdog *w)
 	qsort(sorted, (size_t)w->n_recent, sizeof(double), by_value);
 	median = sorted[w->n_recent / 2];
 	return 10 * median > w->min_s ? 10 * median : w->min_s;
+}
+
+static double
+limit_s(const struct watchdog *w)
+{
+	double common = common_limit_s(w);
+
+	return w->allowed_s > common ? w->allowed_s : common;
 }
 
 static void *
@@ -67,7 +76,7 @@ watchdog_main(void *arg)
 		t.tv_sec += 1;
 		pthread_cond_timedwait(&w->changed, &w->lock, &t);
 		silent = now_s() - w->last;
-		if (!w->stop && !w->paused && silent > limit_s(w)) {
+		if (!w->stop && silent > limit_s(w)) {
 			log_error("watchdog.stalled", "rank=%d seconds=%.0f limit=%.0f doing=\"%s\" hint=\"a rank that hangs shows as "
 			    "another's waiting; mpirun ends all, start again to resume\"", comm_rank(w->comm), silent, limit_s(w), w->doing);
 			comm_abort(w->comm, EX_TEMPFAIL);
@@ -120,12 +129,19 @@ watchdog_destroy(struct watchdog **watchdog)
 }
 
 void
-watchdog_progress(struct watchdog *w, const char *doing)
+watchdog_long(struct watchdog *w, const char *doing, double seconds)
 {
 	pthread_mutex_lock(&w->lock);
 	w->last = now_s();
 	w->doing = doing;
+	w->allowed_s = seconds;
 	pthread_mutex_unlock(&w->lock);
+}
+
+void
+watchdog_progress(struct watchdog *w, const char *doing)
+{
+	watchdog_long(w, doing, 0);
 }
 
 void
@@ -136,14 +152,5 @@ watchdog_step(struct watchdog *w, double seconds)
 	w->next = (w->next + 1) % RECENT;
 	if (w->n_recent < RECENT)
 		w->n_recent++;
-	pthread_mutex_unlock(&w->lock);
-}
-
-void
-watchdog_pause(struct watchdog *w, bool paused)
-{
-	pthread_mutex_lock(&w->lock);
-	w->paused = paused;
-	w->last = now_s();
 	pthread_mutex_unlock(&w->lock);
 }

@@ -1,0 +1,89 @@
+# trainerd where runs go wrong: a rank that cannot start, a margin looked at twice, a damaged checkpoint, fewer steps than were done, a switch moved
+# behind the run, rows in many short answers.
+. "$(dirname "$0")/lib.sh"
+cd "$scratch"
+
+"$BIN/saltctl" corpus build --tokenizer "$SOURCE/share/tokenizer-4k" --out train --heldout-out held --heldout-one-in 8 --threads 1 \
+	--split-on blank-lines "$SOURCE/docs" > corpus.log
+"$BIN/saltctl" model new --layers 1 --width 32 --heads 2 --context 32 --tokenizer "$SOURCE/share/tokenizer-4k" slm > model.log
+daemons=()
+
+# fleet NAME MODEL PHASE_ONE [TRAINER] [REST]: NAME.yaml
+fleet() {
+	cat > "$1.yaml" <<YAML
+run: {dir: run_$1, seed: 3}
+corpus: {train: train, heldout: held, context: 32}
+cache: {dir: cache_$1, map_size: 1GiB}
+teacher: {model: $2, threads: 1}
+labels: {kind: ${kind:-sampled}, samples: 8}
+selector: {mode: none, window: 64, endpoints: ["ipc://$scratch/$1.ipc"], lease_s: 5, label_ahead_steps: 4}
+trainer: {model: slm, batch: 16, lanes: 2, lr: 3e-3, eval_windows: 4, threads: 1, wait_max_s: 20${4:+, $4}}
+phase_one: {${3:-steps: 0}}
+${5:-}
+YAML
+}
+train() {				# NAME ARGS..: one rank; its exit code
+	timeout 60 "$BIN/trainerd" -c "$1.yaml" "${@:2}" > "$1.log" 2>&1
+}
+serve() {				# NAME ARGS..
+	"$BIN/selectord" -c "$1.yaml" "${@:2}" > "$1.selectord.log" 2>&1 &
+	daemons+=($!)
+	"$BIN/teacherd" -c "$1.yaml" "${@:2}" > "$1.teacherd.log" 2>&1 &
+	daemons+=($!)
+}
+serve_no_more() {
+	kill "${daemons[@]}" 2>/dev/null || true
+	wait "${daemons[@]}" 2>/dev/null || true
+	daemons=()
+}
+last_log() {
+	tail -n 3 "$1.log" >&2
+	fail "$2"
+}
+
+# One rank has no status socket: both end, with the reason, instead of one waiting for the other.
+fleet socket slm
+port=$((20000 + $$ % 10000))
+rc=0
+timeout 40 bash -c "$(declare -f ranks); ranks 2 \"\$@\"" - "$BIN/trainerd" -c socket.yaml --set trainer.steps=2 --set status.bind="tcp://127.0.0.1:$port" > socket.log 2>&1 || rc=$?
+[ $rc -ne 0 ] && [ $rc -ne 124 ] || last_log socket "two ranks on one port ended with $rc"
+grep -q "tcp://127.0.0.1:$port" socket.log || last_log socket "the port is not named"
+
+# A damaged checkpoint is passed over, and its place is taken by a good one when the run comes by again.
+fleet base slm
+train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3 || last_log base "baseline"
+c=run_base/checkpoints
+cp $c/step_00000030/model.safetensors whole.safetensors
+printf 'x' | dd of=$c/step_00000030/model.safetensors bs=1 seek=9000 conv=notrunc 2> /dev/null
+train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3 || last_log base "baseline after damage"
+same whole.safetensors $c/step_00000030/model.safetensors "the checkpoint made again"
+[ -d $c/step_00000030.damaged-1 ] || fail "the damaged checkpoint was not kept aside: $(ls $c)"
+
+# Fewer steps than were done: nothing is left to do.
+train base --set trainer.steps=20 --set trainer.warmup=0 || last_log base "fewer steps than were done"
+
+# A margin that was not met stays so after a resume, without another evaluation of the same step.
+fleet margin $c/step_00000030 "until_margin: 0"
+serve margin
+train margin --set trainer.steps=4 || last_log margin "margin, first part"
+train margin --set trainer.steps=6 || last_log margin "margin, resumed"
+[ "$(grep -c '"kind":"step".*"phase":1' run_margin/metrics.jsonl)" -eq 6 ] || fail "phase one ended without the margin: $(grep switch margin.log)"
+[ "$(grep -c '"kind":"eval","step":4,' run_margin/metrics.jsonl)" -eq 1 ] || fail "evaluations of step 4"
+serve_no_more
+
+# A switch that was made stays where it was; one that is moved behind the run comes at once. Both go on without the others.
+fleet moved $c/step_00000030 "steps: 4" "checkpoint_every: 1, keep: 20"
+serve moved
+train moved --set trainer.steps=6 || last_log moved "switch at 4"
+serve_no_more
+train moved --set trainer.steps=8 --set phase_one.steps=7 || last_log moved "phase one made longer after its end"
+[ "$(grep '"kind":"step"' run_moved/metrics.jsonl | grep -c '"phase":1')" -eq 4 ] || fail "phase one came back"
+rm -r run_moved/checkpoints/step_0000000[3-8]
+train moved --set trainer.steps=8 --set phase_one.steps=1 || last_log moved "phase one made shorter than what was done"
+[ "$(grep '"kind":"step"' run_moved/metrics.jsonl | grep -c '"phase":1')" -eq 2 ] || fail "phase one went on beyond its end"
+
+# Dense rows: a frame holds a few, a step needs many frames. What an answer leaves out is asked for again at once, not after a while.
+kind=dense fleet dense $c/step_00000030 "steps: 3" "" "bus: {max_message: 1MiB}"
+serve dense
+train dense --set trainer.steps=3 --set trainer.wait_max_s=15 || last_log dense "short answers"
+serve_no_more
