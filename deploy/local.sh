@@ -60,6 +60,9 @@ for program in saltctl selectord teacherd trainerd; do
 done
 bin=$(cd "$bin" && pwd)
 
+# Teams of threads that wait by spinning starve the daemons beside them.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+
 # ---- the configuration, as the programs read it ----
 
 get() { "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --get "$1"; }		# get SECTION.KEY
