@@ -6,7 +6,7 @@ for ((port = 5800; port < 5900; port++)); do
 	(exec 7<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
 done
 cd "$scratch"
-mkdir models
+mkdir models data
 "$BIN/saltctl" corpus build --tokenizer "$SOURCE/share/tokenizer-4k" --out data/train --heldout-out data/heldout --heldout-one-in 8 \
     --split-on blank-lines --only '*.md' "$SOURCE/docs" > corpus.out 2>&1 || fail "corpus build: $(cat corpus.out)"
 "$BIN/saltctl" model new --layers 1 --width 32 --heads 2 --context 64 --tokenizer "$SOURCE/share/tokenizer-4k" models/slm > /dev/null
@@ -43,7 +43,7 @@ down_all() {
 trap 'down_all; cleanup' EXIT
 
 show() { tail -n 25 "$1"/logs/*.log 2>/dev/null >&2 || true; }
-step_of() { tail -n 3 "$1/metrics.jsonl" 2>/dev/null | grep '"kind":"step"' | tail -n 1 | sed 's/.*"step":\([0-9]*\).*/\1/'; }
+step_of() { { tail -n 3 "$1/metrics.jsonl" 2>/dev/null || true; } | sed -n 's/.*"kind":"step","step":\([0-9]*\).*/\1/p' | tail -n 1; }
 wait_step() {		# wait_step RUN N: until N steps are done
 	local end=$((SECONDS + 120)) step
 	while :; do
