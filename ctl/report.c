@@ -112,7 +112,7 @@ verdict(const struct report_race *race, char *buf, size_t size)
 
 /* A number, or what status --json printed: the seconds that all teacherd were computing. */
 static int
-teacher_seconds(const struct ctl_args *args, const char *text, double *out)
+teacher_seconds(const struct ctl_args *args, const char *text, struct report *r)
 {
 	struct err_note note = {.name = ""};
 	struct json *root = NULL, *daemons;
@@ -123,8 +123,9 @@ teacher_seconds(const struct ctl_args *args, const char *text, double *out)
 	int rc;
 
 	seconds = strtod(text, &end);
-	if (end != text && *end == '\0' && seconds >= 0) {
-		*out = seconds;
+	r->teacher_source = "as given";
+	if (end != text && *end == '\0' && seconds >= 0 && isfinite(seconds)) {
+		r->teacher_seconds = seconds;
 		return 0;
 	}
 	if ((rc = json_parse_file(text, 16u << 20, &root, &note)) != 0)
@@ -145,7 +146,8 @@ teacher_seconds(const struct ctl_args *args, const char *text, double *out)
 		err_note_expected(&note, "seconds, or the output of saltctl status --json with a teacherd that answered");
 		return ctl_fail(args, ERR_FORMAT, &note);
 	}
-	*out = sum;
+	r->teacher_seconds = sum;
+	r->teacher_source = "time spent computing, on the clock, of the teachers that answered";
 	return 0;
 }
 
@@ -222,7 +224,7 @@ print_table(const struct report *r)
 			printf("  rows seen again        %" PRId64 " of phase one come again in phase two\n", run->rows_seen_again);
 	}
 	if (isfinite(r->teacher_seconds))
-		printf("\nteacher seconds          %.1f\n", r->teacher_seconds);
+		printf("\nteacher seconds          %.1f (%s)\n", r->teacher_seconds, r->teacher_source);
 	else if (r->n_races > 0)
 		printf("\nteacher seconds          not known (no RUN/ledger, no --teacher-seconds)\n");
 }
@@ -281,6 +283,7 @@ print_json(const struct report *r)
 	ctl_put(root, "runs", runs);
 	ctl_put(root, "comparisons", races);
 	ctl_put_num(root, "teacher_seconds", r->teacher_seconds);
+	ctl_put_text(root, "teacher_seconds_are", isfinite(r->teacher_seconds) ? r->teacher_source : NULL);
 	return ctl_print_json(root);
 }
 
@@ -313,7 +316,7 @@ report_verb(struct ctl_args *args)
 	const char *text, *baseline = ctl_get(args, "baseline"), *out = ctl_get(args, "out");
 	static struct report_run runs[MAX_RUNS];
 	struct report_race races[MAX_RUNS];
-	struct report r = {.runs = runs, .races = races, .teacher_seconds = NAN};
+	struct report r = {.runs = runs, .races = races, .teacher_seconds = NAN, .teacher_source = "processor time, RUN/ledger"};
 	int exit_code = 0;
 
 	if (ctl_need(args, "run") == NULL)
@@ -327,7 +330,7 @@ report_verb(struct ctl_args *args)
 	if (exit_code == 0 && baseline != NULL && find_baseline(&r, NULL, baseline) == NULL)
 		exit_code = ctl_usage(args, "--baseline: no run is named \"%s\"", baseline);
 	if (exit_code == 0 && (text = ctl_get(args, "teacher-seconds")) != NULL)
-		exit_code = teacher_seconds(args, text, &r.teacher_seconds);
+		exit_code = teacher_seconds(args, text, &r);
 	else
 		for (size_t i = 0; i < r.n_runs; i++)
 			if (isfinite(runs[i].teacher_seconds))

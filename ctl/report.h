@@ -74,6 +74,7 @@ struct report {
 	const struct report_race *races;
 	size_t n_races;
 	double teacher_seconds;				/* NaN: not known */
+	const char *teacher_source;			/* what kind of seconds, and from where */
 };
 
 /* report_html - the page. 0 or errno. */

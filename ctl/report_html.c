@@ -92,7 +92,7 @@ races(const struct report *r, FILE *out)
 		fprintf(out, "</p>\n");
 	}
 	if (isfinite(r->teacher_seconds))
-		fprintf(out, "<p>Teachers computed for %.1f s.</p>\n", r->teacher_seconds);
+		fprintf(out, "<p>Teachers computed for %.1f s (%s).</p>\n", r->teacher_seconds, r->teacher_source);
 }
 
 static void

@@ -71,13 +71,20 @@ assert html.count("<figure>") == 3 and "not reached" in html and "Teachers compu
 END
 grep -q 'reached at step 6 of 8 (log-perplexity 4.1250)' table || fail "table: $(cat table)"
 grep -q '^ *baseline.s final loss *not reached (log-perplexity 4.1250)$' table || fail "table has no plain \"not reached\": $(cat table)"
-grep -q '^teacher seconds *12.5$' table || fail "teacher seconds: $(cat table)"
+grep -q '^teacher seconds *12.5 (as given)$' table || fail "teacher seconds: $(cat table)"
 
 # The baseline by name; teacher seconds out of a saved status; names that want escaping.
 ctl report --run other --run base --baseline base --json | grep -q '"verdict": "reached at step 6 of 8"' || fail "--baseline"
 echo '{"daemons":[{"role":"teacherd","state_seconds":{"computing":2.5}},{"role":"selectord"},{"role":"teacherd","state_seconds":{"computing":1}}]}' > st.json
 ctl report --run base --json --teacher-seconds st.json | grep -q '"teacher_seconds": 3.5' || fail "--teacher-seconds FILE"
 ctl report --run '<b>&=base' --out e.html && grep -q '&lt;b&gt;&amp;' e.html && ! grep -q '<td><b>&' e.html || fail "names are not escaped"
+mkdir base/ledger good/ledger
+echo '{"role":"teacherd","name":"a","cpu_seconds":1.5}' > good/ledger/a-1.json
+echo '{"role":"teacherd","name":"a","cpu_seconds":2}' > good/ledger/a-2.json
+echo '{"role":"trainerd","name":"b","cpu_seconds":9}' > good/ledger/b-1.json
+echo '{"role":"teach' > base/ledger/half.json
+ctl report --run good --run base --out l.html --table | grep -q '^teacher seconds *3.5 (processor time, RUN/ledger)$' || fail "RUN/ledger"
+grep -q 'Teachers computed for 3.5 s (processor time' l.html || fail "RUN/ledger is not in the page"
 got=0; ctl report --run base --baseline nobody 2> err || got=$?
 [ $got = 64 ] && grep -q 'no run is named "nobody"' err || fail "--baseline nobody: $got $(cat err)"
 
