@@ -141,8 +141,7 @@ bad "student's tokenizer" 78 "other_tok/tokenizer.json.*expected the tokenizer o
 bad "teacher's context" 78 "teacher.model.*at least 32.*corpus.context.*found 16" $sel --set teacher.model="$scratch/short"
 bad "student's context" 78 "trainer.model .*short.*at least 32 .corpus.context.*found 16" $tr0 --set trainer.model="$scratch/short" --set run.dir=run_v
 bad "dense records over bus.max_message" 78 "bus.max_message.*26[0-9]{4}.*found 131072" $sel --set labels.kind=dense --set bus.max_message=128KiB
-mpi="mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl self,vader,tcp --mca btl_tcp_if_include lo --mca oob_tcp_if_include lo"
-bad "lanes and ranks" 78 "trainer.lanes.*3 ranks" $mpi -n 3 $tr0 --set run.dir=run_v
+bad "lanes and ranks" 78 "trainer.lanes.*3 ranks" "${mpirun[@]}" -n 3 $tr0 --set run.dir=run_v
 
 # ---- addresses and directories ----
 start sel1 $sel

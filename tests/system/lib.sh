@@ -14,12 +14,11 @@ fail() {
 	echo "FAIL: $*" >&2
 	exit 1
 }
-# ranks N COMMAND...: more ranks than cores, as root, on loopback only.
+# ranks N COMMAND...: more ranks than cores, as root, on loopback only. In the background, where its process id is wanted: "${mpirun[@]}" -n N.
+mpirun=(mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl self,vader,tcp --mca btl_tcp_if_include lo
+	--mca oob_tcp_if_include lo --mca mpi_yield_when_idle 1)
 ranks() {
-	local n=$1
-	shift
-	mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl self,vader,tcp --mca btl_tcp_if_include lo \
-		--mca oob_tcp_if_include lo --mca mpi_yield_when_idle 1 -n "$n" "$@"
+	"${mpirun[@]}" -n "$@"
 }
 same() {
 	cmp -s "$1" "$2" || { diff "$1" "$2" | head -20 >&2; fail "$3: $1 and $2 differ"; }
