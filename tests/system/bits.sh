@@ -4,12 +4,11 @@
 . "$(dirname "$0")/small.sh"
 
 small_corpus
-small_model "$scratch/teacher" 1
-small_model "$scratch/scorer" 2
 small_model "$scratch/student" -
 cd "$scratch"
 port=$(free_port)
 small_fleet f.yaml "$port"
+small_teachers f.yaml
 # Steps long enough to be hit by a signal.
 sed -i 's/^trainer.*/trainer: {model: student, steps: 24, batch: 32, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 6, eval_windows: 8, checkpoint_every: 5, threads: 1}/
 	s/^phase_one.*/phase_one: {steps: 12, weight: 0.667}/' f.yaml

@@ -1,5 +1,5 @@
 # Sourced after lib.sh by tests of the whole fleet: a corpus, models and a fleet.yaml so small that every start takes a moment.
-# Text: the licences that every Debian has. Models: random weights, for what is tested here is not what they have learnt.
+# Text: the licences that every Debian has.
 
 # free_port: a port of 127.0.0.1 that nobody listens on.
 free_port() {
@@ -25,7 +25,17 @@ small_corpus() {
 		--tokenizer "$SOURCE/share/tokenizer-4k" --out "$scratch/train" --heldout-out "$scratch/held" > /dev/null || fail "saltctl corpus build"
 }
 
+# small_teachers FILE: teacher and scorer in $scratch, trained just enough that scores differ: without that every selection is a tie.
+small_teachers() {
+	timeout 60 "$BIN/trainerd" -c "$1" --set run.dir="$scratch/slm" --set run.seed=11 --set selector.mode=none --set phase_one.steps=0 \
+		--set trainer.steps=80 --set trainer.batch=16 --set trainer.lr=1e-2 --set trainer.keep_steps=[40] --set trainer.checkpoint_every=0 \
+		--set trainer.eval_every=0 > "$scratch/slm.log" 2>&1 || fail "training the teacher: $(tail -1 "$scratch/slm.log")"
+	ln -sfn slm/checkpoints/step_00000080 "$scratch/teacher"
+	ln -sfn slm/checkpoints/step_00000040 "$scratch/scorer"
+}
+
 # small_fleet FILE PORT...: one selector shard for each port. run.dir and cache.dir are beside the file.
+# selector.k is large: teachers so young have less than half of the tokens among their first ten, and the median of zeros is no choice.
 small_fleet() {
 	local file=$1 ends= port
 	shift
@@ -38,7 +48,7 @@ corpus: {train: $scratch/train, heldout: $scratch/held, context: 32}
 cache: {dir: cache, map_size: 64MiB}
 teacher: {model: $scratch/teacher, scorer: $scratch/scorer, threads: 1}
 labels: {kind: sampled, samples: 8, seed: 7}
-selector: {mode: salt_ds, window: 32, keep: 0.5, k: 10, endpoints: [$ends], lease_rows: 8, label_ahead_steps: 4, commit_ms: 5}
+selector: {mode: salt_ds, window: 32, keep: 0.5, k: 200, endpoints: [$ends], lease_rows: 8, label_ahead_steps: 4, commit_ms: 5}
 trainer: {model: $scratch/student, steps: 12, batch: 8, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 6, eval_windows: 8, checkpoint_every: 3, threads: 1}
 phase_one: {steps: 6, weight: 0.667}
 END
