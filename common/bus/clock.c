@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,7 +14,7 @@
 #include "log/log.h"
 
 /* One set per process, for signals have no other place: the first signal, how often each came, the fd that ends waits. */
-static volatile sig_atomic_t stop_signal, seen_term, seen_int;
+static atomic_int stop_signal, seen_term, seen_int;	/* written by the handler (lock-free), read by any thread */
 static int stop_fd = -1;
 
 int64_t
