@@ -45,7 +45,7 @@ last_log() {
 fleet socket slm
 port=$((20000 + $$ % 10000))
 rc=0
-timeout 40 bash -c "$(declare -f ranks); ranks 2 \"\$@\"" - "$BIN/trainerd" -c socket.yaml --set trainer.steps=2 --set status.bind="tcp://127.0.0.1:$port" > socket.log 2>&1 || rc=$?
+timeout 40 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c socket.yaml --set trainer.steps=2 --set status.bind="tcp://127.0.0.1:$port" > socket.log 2>&1 || rc=$?
 [ $rc -ne 0 ] && [ $rc -ne 124 ] || last_log socket "two ranks on one port ended with $rc"
 grep -q "tcp://127.0.0.1:$port" socket.log || last_log socket "the port is not named"
 
