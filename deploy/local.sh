@@ -233,7 +233,7 @@ fleet_lost() {
 }
 
 wait_trainer() {
-	local steps code word line step last_said=0 now t0='' s0=0 eta why
+	local steps code word line step last_said=0 now t0='' s0=0 before=0 eta why
 	steps=$(get trainer.steps)
 	trap 'echo; echo "the fleet goes on; local.sh down -c $config stops it" >&2; exit 130' INT TERM
 	while [ ! -e "$daemons/trainerd.exit" ]; do
@@ -249,8 +249,11 @@ wait_trainer() {
 		line=$(tail -n 5 "$metrics" 2>/dev/null | grep '"kind": *"step"' | tail -n 1 || true)
 		step=$(field step "$line")
 		[ -n "$step" ] || continue
-		[ -n "$t0" ] || { t0=$now s0=$step; }
-		eta='' 
+		if [ -z "$t0" ] || [ "$step" -lt "$before" ]; then		# the start, or back to a checkpoint
+			t0=$now s0=$step
+		fi
+		before=$step
+		eta=''
 		[ "$step" -le "$s0" ] || eta=" eta $(((now - t0) * (steps - step) / (step - s0))) s"
 		last_said=$now
 		line=$(printf 'step %d of %d  phase %d  loss %.4f%s' "$step" "$steps" "$(field phase "$line")" "$(field loss "$line")" "$eta")
