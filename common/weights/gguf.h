@@ -1,0 +1,129 @@
+/*
+ * gguf - GGUF files in: metadata, tensors, and what both are as a Llama model of ours. Read only.
+ *
+ * gguf_open -> gguf_config -> model_new -> gguf_model_open (names and shapes checked against the model's tensor table) ->
+ * weights_model_save with gguf_model_source, or gguf_model_read by range of the flat canonical order; gguf_tokenizer gives the
+ * text of a tokenizer.json. Nothing is ever held whole: tensors are decoded piece by piece as they are asked for.
+ *
+ * Layout, little-endian (version 2 and 3):
+ *   0     4   "GGUF"
+ *   4     4   u32 version
+ *   8     8   u64 number of tensors
+ *   16    8   u64 number of pairs
+ *   24    ..  pairs: key (u64 length, bytes), u32 kind, value; an array is u32 kind, u64 count, values
+ *   ..    ..  tensors: name (as a key), u32 n_dims, u64 dims[n_dims] (the contiguous one first), u32 type, u64 offset
+ *   ..    ..  zeros up to a multiple of general.alignment (32 unless told), then the data; offsets count from there
+ *
+ * Files are mapped, so a file that another process cuts short while it is read ends in SIGBUS.
+ */
+#ifndef SALT_GGUF_H
+#define SALT_GGUF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "err/err.h"
+
+struct model;				/* model/model.h */
+struct model_config;
+
+#define GGUF_MAX_PAIRS 65536u
+#define GGUF_MAX_TENSORS 65536u
+#define GGUF_MAX_DIMS 4
+#define GGUF_MAX_DEPTH 4		/* of arrays in arrays */
+#define GGUF_MAX_KEY_BYTES 65535u
+#define GGUF_MAX_NAME_BYTES 127u	/* of a tensor */
+#define GGUF_MAX_TEXT_BYTES (16u << 20)
+#define GGUF_MAX_ITEMS (1u << 26)	/* of an array */
+#define GGUF_MAX_ALIGNMENT (1u << 16)
+#define GGUF_MAX_TOKENS (1u << 22)
+
+/* As numbered in the file; those without a decoder here are refused by name. */
+enum gguf_type {
+	GGUF_F32 = 0, GGUF_F16 = 1, GGUF_Q4_0 = 2, GGUF_Q4_1 = 3, GGUF_Q5_0 = 6, GGUF_Q5_1 = 7, GGUF_Q8_0 = 8, GGUF_Q4_K = 12,
+	GGUF_Q5_K = 13, GGUF_Q6_K = 14, GGUF_BF16 = 30
+};
+
+#define GGUF_MAX_BLOCK 256		/* elements of the largest block */
+
+const char *gguf_type_name(uint32_t type);		/* "Q4_K"; "?" for a number nobody uses */
+unsigned gguf_type_elements(uint32_t type);		/* of one block; 1 for floats; 0: not decoded here */
+unsigned gguf_type_bytes(uint32_t type);		/* of one block; 0: not decoded here */
+
+/* One tensor of an open file. All pointers are good until gguf_close. */
+struct gguf_tensor {
+	const char *name;
+	uint32_t type;
+	unsigned n_dims;
+	uint64_t dims[GGUF_MAX_DIMS];		/* dims[0] is contiguous: a [rows, n] matrix has dims {n, rows} */
+	uint64_t n_elements;
+	uint64_t len_bytes;
+	uint64_t offset_bytes;			/* from the start of the file */
+	const char *file;			/* path */
+	const unsigned char *data;		/* the mapped bytes */
+};
+
+struct gguf;
+
+/*
+ * gguf_open - map a file and check all of it but the values of tensors: counts and lengths within the caps above and within the file,
+ * kinds, UTF-8 of keys and names, keys and names unique, shape times type equal to a range of the data, ranges aligned, apart and
+ * inside the file.
+ * Returns 0 and *g (gguf_close it), ERR_FORMAT, ERR_RANGE, ERR_VERSION, ERR_UNSUPPORTED (big-endian; a tensor of a type not decoded
+ * here, named; one part of several), ENOMEM or errno; the note has file, byte or key or tensor, expected and found. *g is NULL on
+ * failure. An open file may be read by any number of threads.
+ */
+int gguf_open(struct gguf **g, const char *path, struct err_note *note);
+void gguf_close(struct gguf **g);			/* takes NULL */
+
+size_t gguf_count(const struct gguf *g);
+const struct gguf_tensor *gguf_at(const struct gguf *g, size_t i);			/* in name order (bytes); i < count */
+const struct gguf_tensor *gguf_find(const struct gguf *g, const char *name);		/* NULL: no such tensor */
+
+/*
+ * gguf_read_f32 - elements [begin, begin + count) of t, dims[0] fastest, decoded to float: the same bits on every machine.
+ * NaN and infinity are ERR_NONFINITE, the note names tensor and element; out is then part written.
+ * Returns 0, ERR_RANGE (range outside the tensor), ERR_NONFINITE. Any thread.
+ */
+int gguf_read_f32(const struct gguf_tensor *t, uint64_t begin, uint64_t count, float *out, struct err_note *note);
+
+/*
+ * gguf_decode - n_blocks blocks of a type, n_blocks * gguf_type_elements(type) floats. p needs no alignment. y apart from p.
+ * Formulas per type are in gguf_blocks.c. type must be one with a decoder.
+ */
+void gguf_decode(uint32_t type, const unsigned char *p, uint64_t n_blocks, float *y);
+
+/*
+ * gguf_config - the model's shape from the metadata; tied where there is no output.weight, rope_freqs.weight is understood where it is
+ * llama3 scaling as Llama 3.1 and later use it.
+ * Returns 0; ERR_UNSUPPORTED: another architecture, or a key that changes outputs and is not known; ERR_FORMAT: a key missing or of
+ * the wrong kind; ERR_RANGE.
+ */
+int gguf_config(const struct gguf *g, struct model_config *out, struct err_note *note);
+
+/*
+ * gguf_tokenizer - text of tokenizer.json and of tokenizer_config.json (for transformers: class, special tokens, chat template) from
+ * tokenizer.ggml.*; *json, *config malloc'ed, free() them, NULL on failure. Byte-level BPE only, split as one of: smollm, gpt-2,
+ * llama-bpe, qwen2.
+ * Returns 0, ERR_UNSUPPORTED (another model or split, named), ERR_FORMAT, ERR_RANGE, ENOMEM. That ids and merges fit together is the
+ * tokenizer room's to check when it parses the text.
+ */
+int gguf_tokenizer(const struct gguf *g, char **json, char **config, struct err_note *note);
+
+/*
+ * gguf_model_open - bind the tensors to the model's table: every tensor of the table must be there in its shape, nothing else may be.
+ * Rows of query and key projections come in the order of rotary pairs side by side and are given back as halves, as the table wants.
+ * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape), ERR_UNSUPPORTED (one that the table has no place for), ENOMEM.
+ * Keeps g and model: both must outlive *m. Any number of threads may read.
+ */
+struct gguf_model;
+int gguf_model_open(struct gguf_model **m, const struct gguf *g, const struct model *model, struct err_note *note);
+void gguf_model_close(struct gguf_model **m);		/* takes NULL */
+
+/* gguf_model_read - elements [begin, begin + count) of the flat canonical order as float. Returns as gguf_read_f32. */
+int gguf_model_read(const struct gguf_model *m, uint64_t begin, uint64_t count, float *out, struct err_note *note);
+
+/* gguf_model_source - a weights_source (weights.h) for arg = struct gguf_model *. */
+int gguf_model_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
+
+#endif

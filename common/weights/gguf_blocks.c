@@ -1,0 +1,225 @@
+/*
+ * Blocks of GGUF tensors to float. d, m are fp16 in the file; q are small integers. Compiled without contraction of products and
+ * sums, so that an imported model has the same bits, and the same fingerprint, wherever it was imported.
+ */
+#include "weights/gguf.h"
+
+#include <string.h>
+
+#include "tensor/tensor.h"
+
+static float
+half(const unsigned char *p)
+{
+	return tensor_f16_to_f32((uint16_t)(p[0] | p[1] << 8));
+}
+
+static uint32_t
+u32(const unsigned char *p)
+{
+	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static void
+f32(const unsigned char *p, float *y)
+{
+	uint32_t u = u32(p);
+
+	memcpy(y, &u, sizeof(u));
+}
+
+static void
+f16(const unsigned char *p, float *y)
+{
+	*y = half(p);
+}
+
+static void
+bf16(const unsigned char *p, float *y)
+{
+	*y = tensor_bf16_to_f32((uint16_t)(p[0] | p[1] << 8));
+}
+
+/* 0 d, 2 q[16]: low nibbles are elements 0..15, high ones 16..31. y = d (q - 8) */
+static void
+q4_0(const unsigned char *p, float *y)
+{
+	float d = half(p);
+
+	for (int i = 0; i < 16; i++) {
+		y[i] = d * (float)((p[2 + i] & 15) - 8);
+		y[i + 16] = d * (float)((p[2 + i] >> 4) - 8);
+	}
+}
+
+/* 0 d, 2 m, 4 q[16] as Q4_0. y = d q + m */
+static void
+q4_1(const unsigned char *p, float *y)
+{
+	float d = half(p), m = half(p + 2);
+
+	for (int i = 0; i < 16; i++) {
+		y[i] = d * (float)(p[4 + i] & 15) + m;
+		y[i + 16] = d * (float)(p[4 + i] >> 4) + m;
+	}
+}
+
+/* Five bits of element i: four from the nibbles at q, the fifth is bit i of high. */
+static int
+five(const unsigned char *q, uint32_t high, int i)
+{
+	return (i < 16 ? q[i] & 15 : q[i - 16] >> 4) | (int)(high >> i & 1) << 4;
+}
+
+/* 0 d, 2 u32 fifth bits, 6 q[16]. y = d (q - 16) */
+static void
+q5_0(const unsigned char *p, float *y)
+{
+	float d = half(p);
+	uint32_t high = u32(p + 2);
+
+	for (int i = 0; i < 32; i++)
+		y[i] = d * (float)(five(p + 6, high, i) - 16);
+}
+
+/* 0 d, 2 m, 4 u32 fifth bits, 8 q[16]. y = d q + m */
+static void
+q5_1(const unsigned char *p, float *y)
+{
+	float d = half(p), m = half(p + 2);
+	uint32_t high = u32(p + 4);
+
+	for (int i = 0; i < 32; i++)
+		y[i] = d * (float)five(p + 8, high, i) + m;
+}
+
+/* 0 d, 2 signed q[32]. y = d q */
+static void
+q8_0(const unsigned char *p, float *y)
+{
+	float d = half(p);
+
+	for (int i = 0; i < 32; i++)
+		y[i] = d * (float)(int8_t)p[2 + i];
+}
+
+/*
+ * Scale and minimum, six bits each, of sub-block j of eight, from 12 bytes: 0..3 hold the scales of 0..3 in their low six bits,
+ * 4..7 the minima of 0..3; bytes 8..11 the low nibbles of scale and minimum of 4..7, whose high two bits top 0..3 and 4..7.
+ */
+static void
+scale_min(const unsigned char *p, int j, int *scale, int *min)
+{
+	if (j < 4) {
+		*scale = p[j] & 63;
+		*min = p[j + 4] & 63;
+	} else {
+		*scale = (p[j + 4] & 15) | p[j - 4] >> 6 << 4;
+		*min = p[j + 4] >> 4 | p[j] >> 6 << 4;
+	}
+}
+
+/*
+ * 0 d, 2 dmin, 4 scales[12], (Q5_K: fifth bits[32],) q[128]. Eight sub-blocks of 32: 2k has the low nibbles of q[32k..], 2k+1 the
+ * high ones; bit j of fifth[i] belongs to element i of sub-block j. y = (d scale) q - (dmin min)
+ */
+static void
+q45_k(const unsigned char *p, const unsigned char *fifth, const unsigned char *q, float *y)
+{
+	float d = half(p), dmin = half(p + 2);
+
+	for (int j = 0; j < 8; j++) {
+		const unsigned char *from = q + 32 * (j / 2);
+		int scale, min;
+		float a, b;
+
+		scale_min(p + 4, j, &scale, &min);
+		a = d * (float)scale;
+		b = dmin * (float)min;
+		for (int i = 0; i < 32; i++) {
+			int v = j % 2 == 0 ? from[i] & 15 : from[i] >> 4;
+
+			if (fifth != NULL)
+				v |= (fifth[i] >> j & 1) << 4;
+			y[32 * j + i] = a * (float)v - b;
+		}
+	}
+}
+
+static void
+q4_k(const unsigned char *p, float *y)
+{
+	q45_k(p, NULL, p + 16, y);
+}
+
+static void
+q5_k(const unsigned char *p, float *y)
+{
+	q45_k(p, p + 16, p + 48, y);
+}
+
+/*
+ * 0 low[128], 128 high[64], 192 signed scales[16], 208 d. Two halves of 128 elements; in a half, group g of 32 takes nibble g / 2 of
+ * low[32 (g % 2) + i] and bits 2g, 2g+1 of high[i]. y = (d scale of its 16) (q - 32)
+ */
+static void
+q6_k(const unsigned char *p, float *y)
+{
+	float d = half(p + 208);
+
+	for (int h = 0; h < 2; h++) {
+		const unsigned char *low = p + 64 * h, *high = p + 128 + 32 * h, *scales = p + 192 + 8 * h;
+
+		for (int g = 0; g < 4; g++) {
+			for (int i = 0; i < 32; i++) {
+				int v = low[32 * (g % 2) + i] >> 4 * (g / 2) & 15;
+
+				v |= (high[i] >> 2 * g & 3) << 4;
+				y[128 * h + 32 * g + i] = d * (float)(int8_t)scales[2 * g + i / 16] * (float)(v - 32);
+			}
+		}
+	}
+}
+
+static const struct {
+	const char *name;
+	unsigned elements, bytes;
+	void (*decode)(const unsigned char *p, float *y);
+} types[] = {
+	[GGUF_F32] = {"F32", 1, 4, f32}, [GGUF_F16] = {"F16", 1, 2, f16}, [GGUF_Q4_0] = {"Q4_0", 32, 18, q4_0},
+	[GGUF_Q4_1] = {"Q4_1", 32, 20, q4_1}, [4] = {.name = "Q4_2"}, [5] = {.name = "Q4_3"}, [GGUF_Q5_0] = {"Q5_0", 32, 22, q5_0},
+	[GGUF_Q5_1] = {"Q5_1", 32, 24, q5_1}, [GGUF_Q8_0] = {"Q8_0", 32, 34, q8_0}, [9] = {.name = "Q8_1"}, [10] = {.name = "Q2_K"},
+	[11] = {.name = "Q3_K"}, [GGUF_Q4_K] = {"Q4_K", 256, 144, q4_k}, [GGUF_Q5_K] = {"Q5_K", 256, 176, q5_k},
+	[GGUF_Q6_K] = {"Q6_K", 256, 210, q6_k}, [15] = {.name = "Q8_K"}, [16] = {.name = "IQ2_XXS"}, [17] = {.name = "IQ2_XS"},
+	[18] = {.name = "IQ3_XXS"}, [19] = {.name = "IQ1_S"}, [20] = {.name = "IQ4_NL"}, [21] = {.name = "IQ3_S"},
+	[22] = {.name = "IQ2_S"}, [23] = {.name = "IQ4_XS"}, [24] = {.name = "I8"}, [25] = {.name = "I16"}, [26] = {.name = "I32"},
+	[27] = {.name = "I64"}, [28] = {.name = "F64"}, [29] = {.name = "IQ1_M"}, [GGUF_BF16] = {"BF16", 1, 2, bf16},
+	[34] = {.name = "TQ1_0"}, [35] = {.name = "TQ2_0"}, [39] = {.name = "MXFP4"}, [40] = {.name = "NVFP4"},
+};
+
+#define N_TYPES (sizeof(types) / sizeof(types[0]))
+
+const char *
+gguf_type_name(uint32_t type)
+{
+	return type < N_TYPES && types[type].name != NULL ? types[type].name : "?";
+}
+
+unsigned
+gguf_type_elements(uint32_t type)
+{
+	return type < N_TYPES ? types[type].elements : 0;
+}
+
+unsigned
+gguf_type_bytes(uint32_t type)
+{
+	return type < N_TYPES ? types[type].bytes : 0;
+}
+
+void
+gguf_decode(uint32_t type, const unsigned char *p, uint64_t n_blocks, float *y)
+{
+	for (uint64_t i = 0; i < n_blocks; i++, p += types[type].bytes, y += types[type].elements)
+		types[type].decode(p, y);
+}

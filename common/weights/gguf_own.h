@@ -1,0 +1,62 @@
+/* Shared by the gguf files of this room only: an open file and its pairs. */
+#ifndef SALT_GGUF_OWN_H
+#define SALT_GGUF_OWN_H
+
+#include "weights/gguf.h"
+
+/* As numbered in the file. */
+enum gguf__kind {
+	GGUF__U8, GGUF__I8, GGUF__U16, GGUF__I16, GGUF__U32, GGUF__I32, GGUF__F32, GGUF__BOOL, GGUF__TEXT, GGUF__ARRAY, GGUF__U64,
+	GGUF__I64, GGUF__F64, GGUF__KINDS
+};
+
+struct gguf__text {
+	const char *s;				/* not ended by NUL */
+	size_t len;
+};
+
+struct gguf__pair {
+	const char *key;			/* of the file's arena */
+	enum gguf__kind kind, item_kind;	/* item_kind: of an array */
+	uint64_t count;				/* items of an array */
+	const unsigned char *value;		/* first byte of the value; of an array, of its first item */
+};
+
+struct gguf {
+	char *path;
+	unsigned char *map;
+	uint64_t size;
+	struct mem_arena *arena;		/* keys and names, ended by NUL */
+	struct gguf__pair *pairs;		/* in key order */
+	size_t n_pairs;
+	struct gguf_tensor *tensors;		/* in name order */
+	size_t n_tensors;
+};
+
+const struct gguf__pair *gguf__pair(const struct gguf *g, const char *key);	/* NULL: no such key */
+int gguf__by_key(const void *a, const void *b);				/* for qsort */
+const char *gguf__kind_name(enum gguf__kind kind);
+unsigned gguf__kind_bytes(enum gguf__kind kind);			/* 0: its length stands in the file */
+uint64_t gguf__little(const unsigned char *p, unsigned bytes);
+
+/* The value as what it is; false where it is of another kind (or pair is NULL). gguf__int takes every integer that int64 holds. */
+bool gguf__int(const struct gguf__pair *pair, int64_t *out);
+bool gguf__num(const struct gguf__pair *pair, double *out);	/* floats and integers */
+bool gguf__flag(const struct gguf__pair *pair, bool *out);
+bool gguf__text(const struct gguf__pair *pair, struct gguf__text *out);
+bool gguf__is(const struct gguf__text *text, const char *s);
+
+/* Walking an array: at starts as pair->value; each call gives one item and moves on. Items were checked when the file was opened. */
+struct gguf__text gguf__next_text(const unsigned char **at);
+int64_t gguf__next_int(enum gguf__kind kind, const unsigned char **at);
+
+/* A note on a key: "FILE: key KEY: expected ..., found ...". Returns rc. */
+int gguf__bad(const struct gguf *g, struct err_note *note, int rc, const char *key, const char *expected, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* The same, found being what stands at key: its kind, or nothing. */
+int gguf__bad_kind(const struct gguf *g, struct err_note *note, const char *key, const char *expected);
+
+/* Length of the well-formed UTF-8 sequence at s, 0: none. */
+size_t gguf__utf8(const unsigned char *s, size_t n);
+
+#endif

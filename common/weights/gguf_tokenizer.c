@@ -1,0 +1,507 @@
+/* tokenizer.ggml.* of a GGUF file as the text of a tokenizer.json (byte-level BPE) and of a tokenizer_config.json. */
+#include "weights/gguf_own.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json/json.h"
+#include "mem/mem.h"
+
+#define MAX_TOKEN_BYTES 65536u			/* as the tokenizer room has it */
+
+/* What a file's tokenizer.ggml.token_type says of a token. */
+enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE };
+
+/* Splits as the tokenizer.json of the models they are named after have them; regex NULL: ByteLevel's own (GPT-2's). */
+#define WORDS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+static const struct split {
+	const char *name, *regex;
+	bool digits, nfc, ignore_merges, bos;	/* bos: added unless the file says otherwise */
+} splits[] = {
+	{.name = "smollm", .digits = true},
+	{.name = "gpt-2"},
+	{.name = "llama-bpe", .regex = WORDS "\\p{N}{1,3}" REST, .ignore_merges = true, .bos = true},
+	{.name = "qwen2", .regex = WORDS "\\p{N}" REST, .nfc = true},
+};
+
+struct conversion {
+	const struct gguf *g;
+	struct err_note *note;
+	const struct split *split;
+	struct mem_arena *arena;
+	const char **tokens;			/* [n], ended by NUL */
+	uint8_t *types;				/* [n] enum token_type */
+	size_t n;
+	bool prefix_space, add_bos, add_eos;
+};
+
+static int
+no_memory(const struct conversion *c)
+{
+	return err_note_set(c->note, ENOMEM, "%s", c->g->path);
+}
+
+/* An item of an array of strings as a string of ours: UTF-8, no NUL. */
+static int
+copy_text(struct conversion *c, const char *key, size_t i, struct gguf__text text, const char **out)
+{
+	char item[64];
+
+	snprintf(item, sizeof(item), "UTF-8 without NUL at item %zu", i);
+	for (size_t at = 0, n; at < text.len; at += n) {
+		n = gguf__utf8((const unsigned char *)text.s + at, text.len - at);
+		if (n == 0 || text.s[at] == '\0')
+			return gguf__bad(c->g, c->note, ERR_FORMAT, key, item, "byte 0x%02x", (unsigned char)text.s[at]);
+	}
+	if (text.len > MAX_TOKEN_BYTES) {
+		snprintf(item, sizeof(item), "at most %u bytes at item %zu", MAX_TOKEN_BYTES, i);
+		return gguf__bad(c->g, c->note, ERR_RANGE, key, item, "%zu", text.len);
+	}
+	return (*out = mem_arena_strndup(c->arena, text.s, text.len)) != NULL ? 0 : no_memory(c);
+}
+
+static int
+texts_of(struct conversion *c, const char *key, const struct gguf__pair **out)
+{
+	const struct gguf__pair *pair = gguf__pair(c->g, key);
+
+	if (pair == NULL || pair->kind != GGUF__ARRAY)
+		return gguf__bad_kind(c->g, c->note, key, "an array of strings");
+	if (pair->item_kind != GGUF__TEXT)
+		return gguf__bad(c->g, c->note, ERR_FORMAT, key, "an array of strings", "an array of %s", gguf__kind_name(pair->item_kind));
+	if (pair->count > GGUF_MAX_TOKENS)
+		return gguf__bad(c->g, c->note, ERR_RANGE, key, "at most 4194304 items", "%" PRIu64, pair->count);
+	*out = pair;
+	return 0;
+}
+
+static int
+read_types(struct conversion *c)
+{
+	const char *key = "tokenizer.ggml.token_type";
+	const struct gguf__pair *pair = gguf__pair(c->g, key);
+	const unsigned char *at;
+	char expected[64];
+
+	memset(c->types, TOKEN_NORMAL, c->n);
+	if (pair == NULL)
+		return 0;
+	if (pair->kind != GGUF__ARRAY || (pair->item_kind != GGUF__I32 && pair->item_kind != GGUF__U32))
+		return gguf__bad(c->g, c->note, ERR_FORMAT, key, "an array of i32", "%s of %s", gguf__kind_name(pair->kind),
+		    gguf__kind_name(pair->item_kind));
+	if (pair->count != c->n) {
+		snprintf(expected, sizeof(expected), "one for each of the %zu tokens", c->n);
+		return gguf__bad(c->g, c->note, ERR_FORMAT, key, expected, "%" PRIu64, pair->count);
+	}
+	at = pair->value;
+	for (size_t i = 0; i < c->n; i++) {
+		int64_t v = gguf__next_int(pair->item_kind, &at);
+
+		snprintf(expected, sizeof(expected), "1 to 5 at item %zu", i);
+		if (v < TOKEN_NORMAL || v > TOKEN_UNUSED)
+			return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, key, expected, "%" PRId64 "%s", v, v == TOKEN_BYTE ? " (byte)" : "");
+		c->types[i] = (uint8_t)v;
+	}
+	return 0;
+}
+
+static int
+read_tokens(struct conversion *c)
+{
+	const char *key = "tokenizer.ggml.tokens";
+	const struct gguf__pair *pair;
+	const unsigned char *at;
+	int rc;
+
+	if ((rc = texts_of(c, key, &pair)) != 0)
+		return rc;
+	c->n = (size_t)pair->count;
+	if (c->n == 0)
+		return gguf__bad(c->g, c->note, ERR_FORMAT, key, "at least one token", "none");
+	if ((c->tokens = mem_alloc(c->n, sizeof(c->tokens[0]))) == NULL || (c->types = mem_alloc(c->n, 1)) == NULL)
+		return no_memory(c);
+	at = pair->value;
+	for (size_t i = 0; i < c->n; i++)
+		if ((rc = copy_text(c, key, i, gguf__next_text(&at), &c->tokens[i])) != 0)
+			return rc;
+	return read_types(c);
+}
+
+static int
+flag_key(struct conversion *c, const char *key, bool otherwise, bool *out)
+{
+	*out = otherwise;
+	if (gguf__pair(c->g, key) != NULL && !gguf__flag(gguf__pair(c->g, key), out))
+		return gguf__bad_kind(c->g, c->note, key, "a flag");
+	return 0;
+}
+
+static int
+read_rules(struct conversion *c)
+{
+	const char *model_key = "tokenizer.ggml.model", *pre_key = "tokenizer.ggml.pre";
+	struct gguf__text model, pre;
+	int rc;
+
+	if (!gguf__text(gguf__pair(c->g, model_key), &model))
+		return gguf__bad_kind(c->g, c->note, model_key, "a string");
+	if (!gguf__is(&model, "gpt2"))
+		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, model_key, "gpt2 (byte-level BPE)", "%.*s",
+		    (int)(model.len < 100 ? model.len : 100), model.s);
+	if (!gguf__text(gguf__pair(c->g, pre_key), &pre))
+		return gguf__bad_kind(c->g, c->note, pre_key, "smollm, gpt-2, llama-bpe or qwen2");
+	for (size_t i = 0; i < sizeof(splits) / sizeof(splits[0]); i++)
+		if (gguf__is(&pre, splits[i].name))
+			c->split = &splits[i];
+	if (c->split == NULL)
+		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, pre_key, "smollm, gpt-2, llama-bpe or qwen2", "%.*s",
+		    (int)(pre.len < 100 ? pre.len : 100), pre.s);
+	if ((rc = flag_key(c, "tokenizer.ggml.add_space_prefix", false, &c->prefix_space)) != 0 ||
+	    (rc = flag_key(c, "tokenizer.ggml.add_bos_token", c->split->bos, &c->add_bos)) != 0 ||
+	    (rc = flag_key(c, "tokenizer.ggml.add_eos_token", false, &c->add_eos)) != 0)
+		return rc;
+	return 0;
+}
+
+/* The token a key names, NULL: no such key, or an id that the file has no token for. */
+static const char *
+token_key(const struct conversion *c, const char *key)
+{
+	int64_t id;
+
+	return gguf__int(gguf__pair(c->g, key), &id) && id >= 0 && (uint64_t)id < c->n ? c->tokens[id] : NULL;
+}
+
+/* ---- the parts of tokenizer.json; NULL: no memory ---- */
+
+/* rc is what json_put and json_push gave, or-ed: all of it came to stand in o. */
+static struct json *
+whole(struct json *o, int rc)
+{
+	if (rc != 0)
+		json_close(&o);
+	return o;
+}
+
+static struct json *
+byte_level(bool prefix_space, bool regex)
+{
+	struct json *o = json_new_object();
+
+	return o == NULL ? NULL : whole(o, json_put(o, "type", json_new_text("ByteLevel")) |
+	    json_put(o, "add_prefix_space", json_new_flag(prefix_space)) | json_put(o, "trim_offsets", json_new_flag(true)) |
+	    json_put(o, "use_regex", json_new_flag(regex)));
+}
+
+static struct json *
+regex_split(const char *regex)
+{
+	struct json *o = json_new_object(), *pattern = json_new_object();
+
+	if (o == NULL || pattern == NULL) {
+		json_close(&o);
+		json_close(&pattern);
+		return NULL;
+	}
+	pattern = whole(pattern, json_put(pattern, "Regex", json_new_text(regex)));
+	return whole(o, json_put(o, "type", json_new_text("Split")) | json_put(o, "pattern", pattern) |
+	    json_put(o, "behavior", json_new_text("Isolated")) | json_put(o, "invert", json_new_flag(false)));
+}
+
+static struct json *
+digits(void)
+{
+	struct json *o = json_new_object();
+
+	return o == NULL ? NULL : whole(o, json_put(o, "type", json_new_text("Digits")) |
+	    json_put(o, "individual_digits", json_new_flag(true)));
+}
+
+static struct json *
+pre_tokenizer(const struct conversion *c)
+{
+	struct json *o, *list;
+
+	if (c->split->regex == NULL && !c->split->digits)
+		return byte_level(c->prefix_space, true);
+	o = json_new_object();
+	list = json_new_array();
+	if (o == NULL || list == NULL) {
+		json_close(&o);
+		json_close(&list);
+		return NULL;
+	}
+	list = whole(list, json_push(list, c->split->digits ? digits() : regex_split(c->split->regex)) |
+	    json_push(list, byte_level(c->prefix_space, c->split->regex == NULL)));
+	return whole(o, json_put(o, "type", json_new_text("Sequence")) | json_put(o, "pretokenizers", list));
+}
+
+static struct json *
+normalizer(const struct conversion *c)
+{
+	struct json *o;
+
+	if (!c->split->nfc)
+		return json_new_null();
+	o = json_new_object();
+	return o == NULL ? NULL : whole(o, json_put(o, "type", json_new_text("NFC")));
+}
+
+/* {"kind": {"id": id, "type_id": type}} */
+static struct json *
+piece(const char *kind, const char *id, int type)
+{
+	struct json *o = json_new_object(), *inner = json_new_object();
+
+	if (o == NULL || inner == NULL) {
+		json_close(&o);
+		json_close(&inner);
+		return NULL;
+	}
+	inner = whole(inner, json_put(inner, "id", json_new_text(id)) | json_put(inner, "type_id", json_new_int(type)));
+	return whole(o, json_put(o, kind, inner));
+}
+
+static int
+put_special(const struct conversion *c, struct json *specials, const char *key)
+{
+	struct json *o = json_new_object(), *ids = json_new_array(), *tokens = json_new_array();
+	const char *token = token_key(c, key);
+	int64_t id = 0;
+
+	gguf__int(gguf__pair(c->g, key), &id);
+	if (o == NULL || ids == NULL || tokens == NULL) {
+		json_close(&o);
+		json_close(&ids);
+		json_close(&tokens);
+		return ENOMEM;
+	}
+	ids = whole(ids, json_push(ids, json_new_int(id)));
+	tokens = whole(tokens, json_push(tokens, json_new_text(token)));
+	o = whole(o, json_put(o, "id", json_new_text(token)) | json_put(o, "ids", ids) | json_put(o, "tokens", tokens));
+	return json_put(specials, token, o);
+}
+
+/* BOS and EOS around each text, where the file asks for them. Not applied by the tokenizer room; others do. */
+static struct json *
+post_processor(const struct conversion *c)
+{
+	const char *bos = c->add_bos ? token_key(c, "tokenizer.ggml.bos_token_id") : NULL;
+	const char *eos = c->add_eos ? token_key(c, "tokenizer.ggml.eos_token_id") : NULL;
+	struct json *o, *one, *two, *specials;
+	int rc = 0;
+
+	if (bos == NULL && eos == NULL)
+		return json_new_null();
+	o = json_new_object();
+	one = json_new_array();
+	two = json_new_array();
+	specials = json_new_object();
+	if (o == NULL || one == NULL || two == NULL || specials == NULL) {
+		json_close(&o);
+		json_close(&one);
+		json_close(&two);
+		json_close(&specials);
+		return NULL;
+	}
+	for (int i = 0; i < 2; i++) {
+		struct json *const to[] = {i == 0 ? one : NULL, two};
+
+		for (size_t k = 0; k < 2; k++) {
+			if (to[k] == NULL)
+				continue;
+			rc |= bos != NULL ? json_push(to[k], piece("SpecialToken", bos, i)) : 0;
+			rc |= json_push(to[k], piece("Sequence", i == 0 ? "A" : "B", i));
+			rc |= eos != NULL ? json_push(to[k], piece("SpecialToken", eos, i)) : 0;
+		}
+	}
+	rc |= bos != NULL ? put_special(c, specials, "tokenizer.ggml.bos_token_id") : 0;
+	rc |= eos != NULL && (bos == NULL || strcmp(bos, eos) != 0) ? put_special(c, specials, "tokenizer.ggml.eos_token_id") : 0;
+	rc |= json_put(o, "type", json_new_text("TemplateProcessing"));
+	rc |= json_put(o, "single", one);
+	rc |= json_put(o, "pair", two);
+	rc |= json_put(o, "special_tokens", specials);
+	return whole(o, rc);
+}
+
+static bool
+is_added(const struct conversion *c, size_t i)
+{
+	return c->types[i] == TOKEN_UNKNOWN || c->types[i] == TOKEN_CONTROL || c->types[i] == TOKEN_USER_DEFINED;
+}
+
+static int
+put_added(const struct conversion *c, struct json *root)
+{
+	struct json *list = json_new_array();
+	int rc = list != NULL ? 0 : ENOMEM;
+
+	for (size_t i = 0; i < c->n && rc == 0; i++) {
+		struct json *o;
+
+		if (!is_added(c, i))
+			continue;
+		if ((o = json_new_object()) == NULL) {
+			rc = ENOMEM;
+			break;
+		}
+		o = whole(o, json_put(o, "id", json_new_int((int64_t)i)) | json_put(o, "content", json_new_text(c->tokens[i])) |
+		    json_put(o, "single_word", json_new_flag(false)) | json_put(o, "lstrip", json_new_flag(false)) |
+		    json_put(o, "rstrip", json_new_flag(false)) | json_put(o, "normalized", json_new_flag(false)) |
+		    json_put(o, "special", json_new_flag(c->types[i] != TOKEN_USER_DEFINED)));
+		rc = json_push(list, o);
+	}
+	list = list != NULL ? whole(list, rc) : NULL;
+	return json_put(root, "added_tokens", list);
+}
+
+/*
+ * model.vocab. Added tokens at its end stay out of it, as the files of Llama 3 and Qwen2 have it; those before (GPT-2, SmolLM2) must
+ * stand in it, or the ids after them would shift.
+ */
+static int
+put_vocab(const struct conversion *c, struct json *model)
+{
+	const char *key = "tokenizer.ggml.tokens";
+	struct json *vocab = json_new_object();
+	size_t n = c->n;
+	int rc = vocab != NULL ? 0 : no_memory(c);
+
+	while (n > 0 && is_added(c, n - 1))
+		n--;
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		if (json_get(vocab, c->tokens[i]) != NULL)
+			rc = gguf__bad(c->g, c->note, ERR_FORMAT, key, "each token once", "'%.100s' twice, the second with id %zu", c->tokens[i], i);
+		else if (json_put(vocab, c->tokens[i], json_new_int((int64_t)i)) != 0)
+			rc = no_memory(c);
+	}
+	if (rc != 0) {
+		json_close(&vocab);
+		return rc;
+	}
+	return json_put(model, "vocab", vocab) == 0 ? 0 : no_memory(c);
+}
+
+static int
+put_merges(struct conversion *c, struct json *model)
+{
+	const char *key = "tokenizer.ggml.merges", *text;
+	const struct gguf__pair *pair;
+	struct json *list = NULL;
+	const unsigned char *at;
+	int rc;
+
+	if ((rc = texts_of(c, key, &pair)) != 0)
+		return rc;
+	if ((list = json_new_array()) == NULL)
+		return no_memory(c);
+	at = pair->value;
+	for (uint64_t i = 0; i < pair->count && rc == 0; i++)
+		if ((rc = copy_text(c, key, (size_t)i, gguf__next_text(&at), &text)) == 0 && json_push(list, json_new_text(text)) != 0)
+			rc = no_memory(c);
+	if (rc != 0) {
+		json_close(&list);
+		return rc;
+	}
+	return json_put(model, "merges", list) == 0 ? 0 : no_memory(c);
+}
+
+static int
+make_json(struct conversion *c, char **out)
+{
+	struct json *root = json_new_object(), *model = json_new_object();
+	int rc = 0;
+
+	if (root == NULL || model == NULL) {
+		rc = no_memory(c);
+		goto out;
+	}
+	rc |= json_put(root, "version", json_new_text("1.0"));
+	rc |= json_put(root, "truncation", json_new_null());
+	rc |= json_put(root, "padding", json_new_null());
+	rc |= put_added(c, root);
+	rc |= json_put(root, "normalizer", normalizer(c));
+	rc |= json_put(root, "pre_tokenizer", pre_tokenizer(c));
+	rc |= json_put(root, "post_processor", post_processor(c));
+	rc |= json_put(root, "decoder", byte_level(true, true));
+	rc |= json_put(model, "type", json_new_text("BPE"));
+	rc |= json_put(model, "dropout", json_new_null());
+	rc |= json_put(model, "unk_token", json_new_null());
+	rc |= json_put(model, "continuing_subword_prefix", json_new_null());
+	rc |= json_put(model, "end_of_word_suffix", json_new_null());
+	rc |= json_put(model, "fuse_unk", json_new_flag(false));
+	rc |= json_put(model, "byte_fallback", json_new_flag(false));
+	rc |= json_put(model, "ignore_merges", json_new_flag(c->split->ignore_merges));
+	if (rc != 0) {
+		rc = no_memory(c);
+		goto out;
+	}
+	if ((rc = put_vocab(c, model)) != 0 || (rc = put_merges(c, model)) != 0)
+		goto out;
+	rc = json_put(root, "model", model);
+	model = NULL;
+	if (rc != 0 || (*out = json_print(root, true)) == NULL)
+		rc = no_memory(c);
+out:
+	json_close(&model);
+	json_close(&root);
+	return rc;
+}
+
+/* For transformers: which class, which tokens are special, how a conversation is written. */
+static int
+make_config(struct conversion *c, char **out)
+{
+	static const struct {
+		const char *name, *key;
+	} specials[] = {
+		{"bos_token", "tokenizer.ggml.bos_token_id"}, {"eos_token", "tokenizer.ggml.eos_token_id"},
+		{"unk_token", "tokenizer.ggml.unknown_token_id"}, {"pad_token", "tokenizer.ggml.padding_token_id"},
+	};
+	struct json *o = json_new_object();
+	struct gguf__text chat;
+	const char *token, *text;
+	int64_t context;
+	int rc = 0;
+
+	if (o == NULL)
+		return no_memory(c);
+	rc |= json_put(o, "tokenizer_class", json_new_text("PreTrainedTokenizerFast"));
+	rc |= json_put(o, "clean_up_tokenization_spaces", json_new_flag(false));
+	if (gguf__int(gguf__pair(c->g, "llama.context_length"), &context))
+		rc |= json_put(o, "model_max_length", json_new_int(context));
+	for (size_t i = 0; i < sizeof(specials) / sizeof(specials[0]); i++)
+		if ((token = token_key(c, specials[i].key)) != NULL)
+			rc |= json_put(o, specials[i].name, json_new_text(token));
+	if (gguf__text(gguf__pair(c->g, "tokenizer.chat_template"), &chat)) {
+		text = mem_arena_strndup(c->arena, chat.s, chat.len);
+		rc |= text != NULL ? json_put(o, "chat_template", json_new_text(text)) : ENOMEM;
+	}
+	if (rc != 0 || (*out = json_print(o, true)) == NULL)
+		rc = no_memory(c);
+	json_close(&o);
+	return rc;
+}
+
+int
+gguf_tokenizer(const struct gguf *g, char **json, char **config, struct err_note *note)
+{
+	struct conversion c = {.g = g, .note = note};
+	int rc;
+
+	*json = *config = NULL;
+	if ((c.arena = mem_arena_new(0)) == NULL)
+		return no_memory(&c);
+	if ((rc = read_rules(&c)) != 0 || (rc = read_tokens(&c)) != 0 || (rc = make_json(&c, json)) != 0 || (rc = make_config(&c, config)) != 0) {
+		free(*json);
+		*json = NULL;
+	}
+	mem_arena_destroy(&c.arena);
+	free(c.tokens);
+	free(c.types);
+	return rc;
+}

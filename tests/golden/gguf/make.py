@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Make this folder's fixtures: small GGUF files, and what the gguf package and transformers make of them.
+
+usage: make.py     (the files here came from gguf 0.19.0, transformers 5.23 with PyTorch 2.15)
+
+types.gguf       a tensor of random blocks for each type, named as it
+types.f32        what the gguf package decodes them to, in the order of TYPES
+tiny.gguf        a Llama of two layers in mixed types, with the tokenizer of ../tokenizer/smollm2.json
+tiny.tokens      int32[8]; tiny.logits: float32 [2, V], rows 0 and 7 of what transformers makes of tiny.gguf
+NAME.gguf        no tensors: the tokenizer of ../tokenizer/NAME.json
+mini.gguf        one layer and 260 tokens, for mutations
+"""
+import json
+import pathlib
+import sys
+
+import gguf
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "peers"))
+import gguf_llama  # noqa: E402
+from gguf_llama import TYPE  # noqa: E402
+
+TYPES = [TYPE.F32, TYPE.F16, TYPE.BF16, TYPE.Q8_0, TYPE.Q4_0, TYPE.Q4_1, TYPE.Q5_0, TYPE.Q5_1, TYPE.Q4_K, TYPE.Q5_K, TYPE.Q6_K]
+
+
+def types(rng):
+    w = gguf.GGUFWriter(HERE / "types.gguf", "llama")
+    values = []
+    for t in TYPES:
+        blocks = gguf_llama.random_blocks(rng, t, 3, max(96, gguf.GGML_QUANT_SIZES[t][0]))
+        values.append(gguf.quants.dequantize(blocks, t).astype("<f4").ravel())
+        data = blocks.view({TYPE.F32: np.float32, TYPE.F16: np.float16}.get(t, np.uint8))
+        w.add_tensor(t.name, data, raw_dtype=t)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    np.concatenate(values).tofile(HERE / "types.f32")
+
+
+def llama(seed, **sizes):
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(rms_norm_eps=1e-5, rope_theta=50000.0, **sizes)).eval()
+    for name, p in model.named_parameters():
+        torch.nn.init.normal_(p, 1.0 if "norm" in name else 0.0, 0.2 if "norm" in name else 0.3)
+    return model
+
+
+def tiny(rng):
+    tokenizer = json.loads((HERE / "../tokenizer/smollm2.json").read_text())
+    model = llama(1, vocab_size=1500, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                  num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True)
+    of = {"embed_tokens": TYPE.Q8_0, "q_proj": TYPE.Q4_0, "k_proj": TYPE.Q5_0, "v_proj": TYPE.Q4_1, "o_proj": TYPE.Q5_1,
+          "gate_proj": TYPE.F16, "up_proj": TYPE.BF16, "down_proj": TYPE.Q8_0}
+    gguf_llama.write(HERE / "tiny.gguf", model, lambda name: of[name.split(".")[-2]], rng, tokenizer, "smollm", 1, 2)
+    back = AutoModelForCausalLM.from_pretrained(HERE, gguf_file="tiny.gguf", dtype=torch.float32, attn_implementation="eager").eval()
+    tokens = torch.tensor([[1, 17, 1400, 3, 999, 256, 31, 700]])
+    with torch.no_grad():
+        logits = back(tokens, use_cache=False).logits[0]
+    tokens.numpy().astype("<i4").tofile(HERE / "tiny.tokens")
+    logits[[0, 7]].numpy().astype("<f4").tofile(HERE / "tiny.logits")
+
+
+def tokenizer_only(name, pre, bos, eos):
+    w = gguf.GGUFWriter(HERE / f"{name}.gguf", "llama")
+    gguf_llama.add_tokenizer(w, json.loads((HERE / f"../tokenizer/{name}.json").read_text()), pre, bos, eos)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def mini(rng):
+    alphabet = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
+    tokenizer = {"model": {"vocab": {t: i for i, t in enumerate(["<e>"] + alphabet + ["ab", "abc"])}, "merges": ["a b", "ab c"]},
+                 "added_tokens": [{"id": 0, "content": "<e>", "special": True}, {"id": 259, "content": "<x y>", "special": False}]}
+    model = llama(2, vocab_size=260, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+                  num_key_value_heads=1, max_position_embeddings=16, tie_word_embeddings=True)
+    gguf_llama.write(HERE / "mini.gguf", model, lambda name: TYPE.Q4_0, rng, tokenizer, "gpt-2", 0, 0)
+
+
+if __name__ == "__main__":
+    rng = np.random.default_rng(4)
+    types(rng)
+    tiny(rng)
+    tokenizer_only("gpt2", "gpt-2", 0, 0)
+    tokenizer_only("llama3", "llama-bpe", 1500, 1501)
+    tokenizer_only("qwen2", "qwen2", None, 1500)
+    mini(rng)
