@@ -34,12 +34,12 @@ done
 echo "start $name" >> "$dir/story"
 trap 'echo "TERM $name" >> "$dir/story"; exit 0' TERM
 trap 'echo "USR1 $name" >> "$dir/story"; exit 75' USR1
-echo '{}' > "$dir/daemons/$name.json"
 echo $$ > "$dir/$name.self"
 if [ -s "$dir/$name.does" ]; then
 	echo "$name: that is how it is" >&2
 	exit "$(cat "$dir/$name.does")"
 fi
+echo '{}' > "$dir/daemons/$name.json"
 while :; do
 	sleep 0.1
 	[ ! -e "$dir/$name.end" ] || exit "$(cat "$dir/$name.end")"
