@@ -19,15 +19,8 @@ min64(int64_t a, int64_t b)
 static void
 check_heads(const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value)
 {
-	kernels__shape(key->n_heads > 0 && q->n_heads % key->n_heads == 0 && value->n_heads == key->n_heads &&
-	    key->head_dim == q->head_dim && value->head_dim == q->head_dim, "attention");
-}
-
-/* First element of head h at row (b, t0). */
-static float *
-head_at(const struct kernels_heads *x, int64_t row, int64_t h)
-{
-	return (float *)x->data + row * x->stride + h * x->head_dim;
+	kernels__shape(kernels__heads_fit(q) && kernels__heads_fit(key) && kernels__heads_fit(value) && q->n_heads % key->n_heads == 0 &&
+	    value->n_heads == key->n_heads && key->head_dim == q->head_dim && value->head_dim == q->head_dim, "attention");
 }
 
 void
@@ -48,11 +41,11 @@ kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct 
 		int64_t t0 = tile * QUERIES, n = min64(QUERIES, t - t0), keys = t0 + n;
 		float *s = scratch + omp_get_thread_num() * tile_rows * t;
 
-		kernels__sgemm(false, true, n, keys, d, 1, head_at(q, row0 + t0, h), q->stride, head_at(key, row0, h / group),
+		kernels__sgemm(false, true, n, keys, d, 1, kernels__head_at(q, row0 + t0, h), q->stride, kernels__head_at(key, row0, h / group),
 		    key->stride, 0, s, keys);
 		for (int64_t i = 0; i < n; i++)
 			lse[(row0 / t * heads + h) * t + t0 + i] = k->vec->softmax(s + i * keys, t0 + i + 1, keys, scale);
-		kernels__sgemm(false, false, n, d, keys, 1, s, keys, head_at(value, row0, h / group), value->stride, 0,
+		kernels__sgemm(false, false, n, d, keys, 1, s, keys, kernels__head_at(value, row0, h / group), value->stride, 0,
 		    kernels__f32(o) + (row0 + t0) * heads * d + h * d, heads * d);
 	}
 }
@@ -67,17 +60,17 @@ tile_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_k
 	const float *d_out = d_o + (row0 + t0) * heads * d + h * d, *out = o + (row0 + t0) * heads * d + h * d;
 	float scale = 1.0f / sqrtf((float)d);
 
-	kernels__sgemm(false, true, n, keys, d, 1, head_at(q, row0 + t0, h), q->stride, head_at(key, row0, kh), key->stride, 0, p, keys);
-	kernels__sgemm(false, true, n, keys, d, 1, d_out, heads * d, head_at(value, row0, kh), value->stride, 0, d_p, keys);
+	kernels__sgemm(false, true, n, keys, d, 1, kernels__head_at(q, row0 + t0, h), q->stride, kernels__head_at(key, row0, kh), key->stride, 0, p, keys);
+	kernels__sgemm(false, true, n, keys, d, 1, d_out, heads * d, kernels__head_at(value, row0, kh), value->stride, 0, d_p, keys);
 	for (int64_t i = 0; i < n; i++) {
 		float delta = k->vec->dot(d_out + i * heads * d, out + i * heads * d, d);
 
 		k->vec->softmax_bwd(p + i * keys, d_p + i * keys, t0 + i + 1, keys, scale, lse[t0 + i], delta);
 	}
-	kernels__sgemm(true, false, keys, d, n, 1, p, keys, d_out, heads * d, 1, head_at(d_value, row0, kh), d_value->stride);
-	kernels__sgemm(true, false, keys, d, n, 1, d_p, keys, head_at(q, row0 + t0, h), q->stride, 1, head_at(d_key, row0, kh),
+	kernels__sgemm(true, false, keys, d, n, 1, p, keys, d_out, heads * d, 1, kernels__head_at(d_value, row0, kh), d_value->stride);
+	kernels__sgemm(true, false, keys, d, n, 1, d_p, keys, kernels__head_at(q, row0 + t0, h), q->stride, 1, kernels__head_at(d_key, row0, kh),
 	    d_key->stride);
-	kernels__sgemm(false, false, n, d, keys, 1, d_p, keys, head_at(key, row0, kh), key->stride, 0, head_at(d_q, row0 + t0, h),
+	kernels__sgemm(false, false, n, d, keys, 1, d_p, keys, kernels__head_at(key, row0, kh), key->stride, 0, kernels__head_at(d_q, row0 + t0, h),
 	    d_q->stride);
 }
 
@@ -102,8 +95,8 @@ kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kerne
 		float *p = scratch + omp_get_thread_num() * tile_rows * t * 2, *d_p = p + tile_rows * t;
 
 		for (int64_t i = 0; i < t; i++) {
-			memset(head_at(d_key, row0 + i, kh), 0, (size_t)d * sizeof(float));
-			memset(head_at(d_value, row0 + i, kh), 0, (size_t)d * sizeof(float));
+			memset(kernels__head_at(d_key, row0 + i, kh), 0, (size_t)d * sizeof(float));
+			memset(kernels__head_at(d_value, row0 + i, kh), 0, (size_t)d * sizeof(float));
 		}
 		for (int64_t h = kh * group; h < (kh + 1) * group; h++)
 			for (int64_t t0 = 0; t0 < t; t0 += QUERIES)

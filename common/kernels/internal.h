@@ -34,6 +34,27 @@ kernels__f32(const struct tensor *t)
 	return t->data;
 }
 
+static inline int64_t
+kernels__head_stride(const struct kernels_heads *x)
+{
+	return x->head_stride != 0 ? x->head_stride : x->head_dim;
+}
+
+/* First element of head h at row (b * T + t). */
+static inline float *
+kernels__head_at(const struct kernels_heads *x, int64_t row, int64_t h)
+{
+	return (float *)x->data + row * x->stride + h * kernels__head_stride(x);
+}
+
+/* The heads lie inside their row, none on another. */
+static inline bool
+kernels__heads_fit(const struct kernels_heads *x)
+{
+	return x->n_heads > 0 && x->head_dim > 0 && kernels__head_stride(x) >= x->head_dim &&
+	    x->stride >= (x->n_heads - 1) * kernels__head_stride(x) + x->head_dim;
+}
+
 /* Rows and columns of a tensor seen as a matrix: the last dimension is the columns. */
 int64_t kernels__rows(const struct tensor *t);
 int64_t kernels__cols(const struct tensor *t);

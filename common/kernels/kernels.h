@@ -109,6 +109,9 @@ void kernels_add(struct kernels *k, struct tensor *y, const struct tensor *x, co
 /* gelu_new: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). bwd: d_x = d_y * gelu'(x); d_x may be d_y. */
 void kernels_gelu(struct kernels *k, struct tensor *y, const struct tensor *x);
 void kernels_gelu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x);
+/* The exact GELU, x Phi(x) = 0.5 x (1 + erf(x / sqrt(2))): GPT-NeoX's. bwd: d_x = d_y (Phi(x) + x phi(x)); d_x may be d_y. */
+void kernels_gelu_erf(struct kernels *k, struct tensor *y, const struct tensor *x);
+void kernels_gelu_erf_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x);
 /* SwiGLU: y = silu(gate) * up. bwd writes both; d_gate, d_up may be any of d_y, gate, up. */
 void kernels_swiglu(struct kernels *k, struct tensor *y, const struct tensor *gate, const struct tensor *up);
 void kernels_swiglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor *d_up, const struct tensor *d_y,
@@ -117,8 +120,9 @@ void kernels_swiglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor 
 /* ---- attention ---- */
 
 /*
- * A set of heads inside a wider row: element (b, t, h, d) is data[(b*T + t) * stride + h*D + d]; so q, k, v of a fused [M, 3C] projection
- * are three of these with stride 3C and different data.
+ * A set of heads inside a wider row: element (b, t, h, d) is data[(b*T + t) * stride + h*S + d], S = head_stride; so q, k, v of a fused
+ * [M, 3C] projection are three of these with stride 3C and different data, and so are those of GPT-NeoX, whose row is [H, 3, D], with
+ * S = 3 D. A view of the first R of D elements of each head (head_dim R, head_stride D) is what partial rotary embeddings turn.
  */
 struct kernels_heads {
 	void *data;
@@ -126,7 +130,17 @@ struct kernels_heads {
 	int64_t stride;
 	int64_t n_heads;
 	int64_t head_dim;
+	int64_t head_stride;		/* elements from a head to the next; 0: head_dim, side by side */
 };
+
+/*
+ * RMSNorm of every head by itself (Qwen3's q and k): y = x / rms(x) * g over D. x, y: m rows of heads; g: [D]; rstd: fp32 [m, H].
+ * y may be x. bwd overwrites d_x, which may be d_y, and adds to d_g.
+ */
+void kernels_rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, const struct kernels_heads *x,
+    const struct tensor *g, float eps, int64_t m);
+void kernels_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g, const struct kernels_heads *d_y,
+    const struct kernels_heads *x, const struct tensor *g, const float *rstd, int64_t m);
 
 /*
  * Rotary embedding in place, Hugging Face's half-split convention: for j < D/2

@@ -184,6 +184,23 @@ kernels_gelu_bwd_ref(float *d_x, const float *d_y, const float *x, int64_t n)
 }
 
 void
+kernels_gelu_erf_ref(float *y, const float *x, int64_t n)
+{
+	for (int64_t i = 0; i < n; i++)
+		y[i] = (float)((double)x[i] * 0.5 * erfc(-(double)x[i] / sqrt(2.0)));
+}
+
+void
+kernels_gelu_erf_bwd_ref(float *d_x, const float *d_y, const float *x, int64_t n)
+{
+	for (int64_t i = 0; i < n; i++) {
+		double v = (double)x[i];
+
+		d_x[i] = (float)((double)d_y[i] * (0.5 * erfc(-v / sqrt(2.0)) + v * exp(-0.5 * v * v) / sqrt(2 * 3.14159265358979323846)));
+	}
+}
+
+void
 kernels_swiglu_ref(float *y, const float *gate, const float *up, int64_t n)
 {
 	for (int64_t i = 0; i < n; i++)
@@ -204,7 +221,25 @@ kernels_swiglu_bwd_ref(float *d_gate, float *d_up, const float *d_y, const float
 static float *
 head_row(const struct kernels_heads *x, int64_t row, int64_t h)
 {
-	return (float *)x->data + row * x->stride + h * x->head_dim;
+	return (float *)x->data + row * x->stride + h * (x->head_stride != 0 ? x->head_stride : x->head_dim);
+}
+
+void
+kernels_rmsnorm_heads_ref(struct kernels_heads *y, float *rstd, const struct kernels_heads *x, const float *g, float eps, int64_t m)
+{
+	for (int64_t r = 0; r < m; r++)
+		for (int64_t h = 0; h < x->n_heads; h++)
+			kernels_rmsnorm_ref(head_row(y, r, h), rstd + r * x->n_heads + h, head_row(x, r, h), g, eps, 1, x->head_dim);
+}
+
+void
+kernels_rmsnorm_heads_bwd_ref(struct kernels_heads *d_x, float *d_g, const struct kernels_heads *d_y, const struct kernels_heads *x,
+    const float *g, const float *rstd, int64_t m)
+{
+	for (int64_t r = 0; r < m; r++)
+		for (int64_t h = 0; h < x->n_heads; h++)
+			kernels_rmsnorm_bwd_ref(head_row(d_x, r, h), d_g, head_row(d_y, r, h), head_row(x, r, h), g,
+			    rstd + r * x->n_heads + h, false, 1, x->head_dim);
 }
 
 void

@@ -28,8 +28,13 @@ void kernels_rmsnorm_bwd_ref(float *d_x, float *d_g, const float *d_y, const flo
 void kernels_add_ref(float *y, const float *x, const float *r, int64_t n);
 void kernels_gelu_ref(float *y, const float *x, int64_t n);
 void kernels_gelu_bwd_ref(float *d_x, const float *d_y, const float *x, int64_t n);
+void kernels_gelu_erf_ref(float *y, const float *x, int64_t n);
+void kernels_gelu_erf_bwd_ref(float *d_x, const float *d_y, const float *x, int64_t n);
 void kernels_swiglu_ref(float *y, const float *gate, const float *up, int64_t n);
 void kernels_swiglu_bwd_ref(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n);
+void kernels_rmsnorm_heads_ref(struct kernels_heads *y, float *rstd, const struct kernels_heads *x, const float *g, float eps, int64_t m);
+void kernels_rmsnorm_heads_bwd_ref(struct kernels_heads *d_x, float *d_g, const struct kernels_heads *d_y, const struct kernels_heads *x,
+    const float *g, const float *rstd, int64_t m);
 void kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse);
 
 void kernels_attention_ref(float *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,

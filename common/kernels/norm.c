@@ -81,3 +81,48 @@ kernels_rmsnorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, c
 	    kernels__cols(g) == c && kernels__cols(d_g) == c, "rmsnorm_bwd");
 	norm_bwd(k, d_x, d_g, NULL, d_y, x, g, NULL, rstd, add);
 }
+
+static void
+check_same_heads(const struct kernels_heads *a, const struct kernels_heads *b, const struct tensor *g, const char *kernel)
+{
+	kernels__shape(kernels__heads_fit(a) && kernels__heads_fit(b) && a->n_heads == b->n_heads && a->head_dim == b->head_dim &&
+	    kernels__cols(g) == a->head_dim, kernel);
+}
+
+void
+kernels_rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, const struct kernels_heads *x,
+    const struct tensor *g, float eps, int64_t m)
+{
+	int64_t heads = x->n_heads, d = x->head_dim;
+
+	check_same_heads(y, x, g, "rmsnorm_heads");
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * heads * d > k->small)
+	for (int64_t i = 0; i < m; i++)
+		for (int64_t h = 0; h < heads; h++)
+			k->vec->rmsnorm(kernels__head_at(y, i, h), rstd + i * heads + h, kernels__head_at(x, i, h), kernels__f32(g), eps, d);
+}
+
+/* As norm_bwd: a partial row of d_g for each block of rows. */
+void
+kernels_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g, const struct kernels_heads *d_y,
+    const struct kernels_heads *x, const struct tensor *g, const float *rstd, int64_t m)
+{
+	int64_t heads = x->n_heads, d = x->head_dim, blocks = (m + KERNELS_ROW_BLOCK - 1) / KERNELS_ROW_BLOCK;
+	float *partial = kernels__scratch(k, (size_t)blocks * (size_t)d);
+
+	check_same_heads(d_x, x, g, "rmsnorm_heads_bwd");
+	check_same_heads(d_y, x, d_g, "rmsnorm_heads_bwd");
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * heads * d > k->small)
+	for (int64_t block = 0; block < blocks; block++) {
+		int64_t begin = block * KERNELS_ROW_BLOCK, end = begin + KERNELS_ROW_BLOCK < m ? begin + KERNELS_ROW_BLOCK : m;
+		float *p = partial + block * d;
+
+		memset(p, 0, (size_t)d * sizeof(float));
+		for (int64_t i = begin; i < end; i++)
+			for (int64_t h = 0; h < heads; h++)
+				k->vec->rmsnorm_bwd(kernels__head_at(d_x, i, h), p, kernels__head_at(d_y, i, h), kernels__head_at(x, i, h),
+				    kernels__f32(g), rstd[i * heads + h], false, d);
+	}
+	for (int64_t block = 0; block < blocks; block++)
+		k->vec->add(kernels__f32(d_g), kernels__f32(d_g), partial + block * d, d);
+}

@@ -51,6 +51,26 @@ kernels_gelu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y
 }
 
 void
+kernels_gelu_erf(struct kernels *k, struct tensor *y, const struct tensor *x)
+{
+	float *out = kernels__f32(y);
+	const float *in = kernels__f32(x);
+
+	kernels__shape(tensor_count(y) == tensor_count(x), "gelu_erf");
+	PIECES(k, tensor_count(y), k->vec->gelu_erf(out + at, in + at, len));
+}
+
+void
+kernels_gelu_erf_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x)
+{
+	float *out = kernels__f32(d_x);
+	const float *d = kernels__f32(d_y), *in = kernels__f32(x);
+
+	kernels__shape(tensor_count(d_x) == tensor_count(x) && tensor_count(d_x) == tensor_count(d_y), "gelu_erf_bwd");
+	PIECES(k, tensor_count(d_x), k->vec->gelu_erf_bwd(out + at, d + at, in + at, len));
+}
+
+void
 kernels_swiglu(struct kernels *k, struct tensor *y, const struct tensor *gate, const struct tensor *up)
 {
 	float *out = kernels__f32(y);
@@ -109,13 +129,13 @@ kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int6
 {
 	int64_t half = x->head_dim / 2;
 
-	kernels__shape(x->head_dim % 2 == 0 && x->stride >= x->n_heads * x->head_dim, "rope");
+	kernels__shape(x->head_dim % 2 == 0 && kernels__heads_fit(x), "rope");
 	rope_prepare(k, freq, t, half);
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && b * t * x->n_heads * half > k->small)
 	for (int64_t m = 0; m < b * t; m++) {
 		const float *cosine = k->rope_table + m % t * half, *sine = k->rope_table + (k->rope_t + m % t) * half;
 
 		for (int64_t h = 0; h < x->n_heads; h++)
-			k->vec->rope((float *)x->data + m * x->stride + h * x->head_dim, cosine, sine, half, inverse);
+			k->vec->rope(kernels__head_at(x, m, h), cosine, sine, half, inverse);
 	}
 }

@@ -24,6 +24,8 @@ struct vec {
 	void (*axpy)(float *y, float a, const float *x, int64_t n);		/* y += a * x */
 	void (*gelu)(float *y, const float *x, int64_t n);
 	void (*gelu_bwd)(float *d_x, const float *d_y, const float *x, int64_t n);
+	void (*gelu_erf)(float *y, const float *x, int64_t n);
+	void (*gelu_erf_bwd)(float *d_x, const float *d_y, const float *x, int64_t n);
 	void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);
 	void (*swiglu_bwd)(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n);
 	void (*exp)(float *y, const float *x, float scale, float shift, int64_t n);	/* y = exp(x * scale - shift) */

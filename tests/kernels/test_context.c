@@ -103,7 +103,7 @@ compute(struct work *j)
 	struct tensor x = t2(j->x, M, C), w = t2(j->w, N, C), w_out = t2(j->w_out, V, C), d_y = t2(j->d_y, M, N), absent = t1(NULL, 0);
 	struct tensor y = t2(at, M, N), d_x = t2(at + M * N, M, C), d_w = t2(at + M * N + M * C, N, C);
 	struct tensor o, d_h, d_w_out;
-	struct kernels_heads q = {j->x, DTYPE_F32, C, 4, C / 4}, d_q, d_k, d_v;
+	struct kernels_heads q = {j->x, DTYPE_F32, C, 4, C / 4, 0}, d_q, d_k, d_v;
 	struct kernels_targets targets = {.n_rows = M, .next = j->next};
 	struct kernels_loss_sums sums;
 

@@ -171,6 +171,22 @@ gelu_bwd(const struct probe *p)
 }
 
 static void
+gelu_erf_fwd(const struct probe *p)
+{
+	struct tensor x = t1(p->inputs[0].x, p->c), y = t1(p->y, p->c);
+
+	kernels_gelu_erf(k, &y, &x);
+}
+
+static void
+gelu_erf_bwd(const struct probe *p)
+{
+	struct tensor x = t1(p->inputs[0].x, p->c), d_y = t1(p->d_y, p->c), d_x = t1(p->inputs[0].d_x, p->c);
+
+	kernels_gelu_erf_bwd(k, &d_x, &d_y, &x);
+}
+
+static void
 swiglu_fwd(const struct probe *p)
 {
 	struct tensor gate = t1(p->inputs[0].x, p->c), up = t1(p->inputs[1].x, p->c), y = t1(p->y, p->c);
@@ -281,6 +297,11 @@ main(void)
 	differences(&p, 3e-3, 2e-3);
 
 	p = (struct probe){.what = "gelu", .forward = gelu_fwd, .backward = gelu_bwd, .c = 201};
+	input(&p, "x", 201, 2);
+	output(&p, 201);
+	differences(&p, 3e-3, 2e-3);
+
+	p = (struct probe){.what = "gelu_erf", .forward = gelu_erf_fwd, .backward = gelu_erf_bwd, .c = 201};
 	input(&p, "x", 201, 2);
 	output(&p, 201);
 	differences(&p, 3e-3, 2e-3);

@@ -148,6 +148,14 @@ pointwise(int64_t n, float std)
 	kernels_gelu_bwd_ref(want, d, x, n);
 	EACH_THREADS("gelu_bwd", y, n, d, kernels_gelu_bwd(k, &ty, &ty, &tx));
 	check_close("gelu_bwd", y, want, n, 3e-6);
+	kernels_gelu_erf_ref(want, x, n);
+	EACH_THREADS("gelu_erf", y, n, x, kernels_gelu_erf(k, &ty, &ty));
+	check_close("gelu_erf", y, want, n, 1e-6);
+	for (int64_t i = 0; i < n; i++)
+		CHECK_ROW("gelu_erf: within 4e-7 of x", fabs((double)y[i] - (double)want[i]) <= 4e-7 * fabs((double)x[i]));
+	kernels_gelu_erf_bwd_ref(want, d, x, n);
+	EACH_THREADS("gelu_erf_bwd", y, n, d, kernels_gelu_erf_bwd(k, &ty, &ty, &tx));
+	check_close("gelu_erf_bwd", y, want, n, 3e-6);
 	kernels_swiglu_ref(want, x, u, n);
 	EACH_THREADS("swiglu", y, n, zero, kernels_swiglu(k, &ty, &tx, &tu));
 	check_close("swiglu", y, want, n, 1e-6);
@@ -162,11 +170,15 @@ pointwise(int64_t n, float std)
 static void
 pointwise_not_finite(void)
 {
-	float x[3] = {NAN, INFINITY, -INFINITY}, y[3];
-	struct tensor tx = t1(x, 3), ty = t1(y, 3);
+	float x[3] = {NAN, INFINITY, -INFINITY}, y[3], ones[3] = {1, 1, 1};
+	struct tensor tx = t1(x, 3), ty = t1(y, 3), one = t1(ones, 3);
 
 	kernels_gelu(contexts[0], &ty, &tx);
 	CHECK(isnan(y[0]) && y[1] == INFINITY);
+	kernels_gelu_erf(contexts[0], &ty, &tx);
+	CHECK(isnan(y[0]) && y[1] == INFINITY);
+	kernels_gelu_erf_bwd(contexts[0], &ty, &one, &tx);
+	CHECK(isnan(y[0]) && y[1] == 1 && y[2] == 0);
 	kernels_swiglu(contexts[0], &ty, &tx, &tx);
 	CHECK(isnan(y[0]) && y[1] == INFINITY);
 }
@@ -178,8 +190,8 @@ attention(int64_t b, int64_t t, int64_t heads, int64_t kv_heads, int64_t d)
 	int64_t stride = (heads + 2 * kv_heads) * d + 1, n = b * t * stride, n_o = b * t * heads * d;
 	float *qkv = noise(n, 1), *zero = room(n), *d_qkv = room(n), *want_d = room(n), *o = room(n_o), *want = room(n_o), *d_o = noise(n_o, 1);
 	float *lse = room(b * heads * t), *want_lse = room(b * heads * t), *freq = room(d / 2), *turned = room(n), *back;
-	struct kernels_heads q = {qkv, DTYPE_F32, stride, heads, d}, key = {qkv + heads * d, DTYPE_F32, stride, kv_heads, d};
-	struct kernels_heads value = {qkv + (heads + kv_heads) * d, DTYPE_F32, stride, kv_heads, d};
+	struct kernels_heads q = {qkv, DTYPE_F32, stride, heads, d, 0}, key = {qkv + heads * d, DTYPE_F32, stride, kv_heads, d, 0};
+	struct kernels_heads value = {qkv + (heads + kv_heads) * d, DTYPE_F32, stride, kv_heads, d, 0};
 	struct kernels_heads dq = q, dk = key, dv = value, wq = q, wk = key, wv = value, rq = q;
 	struct tensor to = t2(o, b * t, heads * d), tdo = t2(d_o, b * t, heads * d);
 
@@ -214,6 +226,77 @@ attention(int64_t b, int64_t t, int64_t heads, int64_t kv_heads, int64_t d)
 		check_close("rope: inverse", turned, back, n, 1e-6);
 	}
 	fixture_close("attention");
+}
+
+/*
+ * GPT-NeoX's row [H, 3, D]: q, k, v of a head beside each other, rotary on the first part of each head. Moved into rows [3, H, D] the
+ * same heads give the same bits, and nothing else of the row is touched.
+ */
+static void
+interleaved(int64_t b, int64_t t, int64_t heads, int64_t d, int64_t rotary)
+{
+	int64_t rows = b * t, n = rows * 3 * heads * d, n_o = rows * heads * d;
+	float *mixed = noise(n, 1), *plain = room(n), *o = room(n_o), *want = room(n_o), *d_o = noise(n_o, 1), *lse = room(b * heads * t);
+	float *d_mixed = room(n), *d_plain = room(n), *moved = room(n), *freq = room(rotary / 2), *before = copy_of(mixed, n), *turned;
+	struct kernels_heads m[3], p[3], dm[3], dp[3], part;
+	struct tensor to = t2(o, rows, heads * d), twant = t2(want, rows, heads * d), tdo = t2(d_o, rows, heads * d);
+	struct kernels *k = contexts[1];
+
+	for (int i = 0; i < 3; i++) {
+		m[i] = (struct kernels_heads){mixed + i * d, DTYPE_F32, 3 * heads * d, heads, d, 3 * d};
+		p[i] = (struct kernels_heads){plain + i * heads * d, DTYPE_F32, 3 * heads * d, heads, d, 0};
+		dm[i] = m[i];
+		dp[i] = p[i];
+		dm[i].data = d_mixed + i * d;
+		dp[i].data = d_plain + i * heads * d;
+	}
+	for (int64_t j = 0; j < rotary / 2; j++)
+		freq[j] = powf(10000, -2 * (float)j / (float)rotary);
+	part = m[0];
+	part.head_dim = rotary;
+	kernels_rope(k, &part, freq, b, t, false);
+	turned = copy_of(mixed, n);
+	part.data = before;
+	kernels_rope_ref(&part, freq, b, t, false);
+	check_close("partial rope", turned, before, n, 1e-6);
+	for (int64_t i = 0; i < n; i++)		/* (row, h, which, x) -> (row, which, h, x) */
+		plain[i / (3 * heads * d) * 3 * heads * d + i / d % 3 * heads * d + i / (3 * d) % heads * d + i % d] = mixed[i];
+
+	kernels_attention(k, &to, lse, &m[0], &m[1], &m[2], b, t);
+	kernels_attention(k, &twant, lse, &p[0], &p[1], &p[2], b, t);
+	check_same("interleaved heads", o, want, n_o);
+	kernels_attention_bwd(k, &dm[0], &dm[1], &dm[2], &tdo, &to, lse, &m[0], &m[1], &m[2], b, t);
+	kernels_attention_bwd(k, &dp[0], &dp[1], &dp[2], &tdo, &to, lse, &p[0], &p[1], &p[2], b, t);
+	for (int64_t i = 0; i < n; i++)
+		moved[i / (3 * heads * d) * 3 * heads * d + i / d % 3 * heads * d + i / (3 * d) % heads * d + i % d] = d_mixed[i];
+	check_same("interleaved heads: gradients", moved, d_plain, n);
+	fixture_close("interleaved");
+}
+
+/* Heads inside wider rows; what lies between them stays. */
+static void
+head_norms(int64_t m, int64_t heads, int64_t d, int64_t gap)
+{
+	int64_t stride = heads * (d + gap) + 3, n = m * stride;
+	float *x = noise(n, 3), *g = noise(d, 1), *y = room(n), *want = copy_of(x, n), *rstd = room(m * heads), *want_rstd = room(m * heads);
+	float *d_y = noise(n, 1), *dx = room(n), *dg0 = noise(d, 1), *dg = room(d), *want_dx = copy_of(d_y, n);
+	struct kernels_heads hx = {x, DTYPE_F32, stride, heads, d, d + gap}, hy = hx, hwant = hx, hdx = hx, hwant_dx = hx;
+	struct tensor tg = t1(g, d), tdg = t1(dg, d);
+
+	hy.data = y;
+	hwant.data = want;
+	hdx.data = dx;
+	hwant_dx.data = want_dx;
+	EACH_THREADS("rmsnorm_heads", y, n, x, kernels_rmsnorm_heads(k, &hy, rstd, &hy, &tg, 1e-6f, m));
+	kernels_rmsnorm_heads_ref(&hwant, want_rstd, &hx, g, 1e-6f, m);
+	check_close("rmsnorm_heads", y, want, n, 3e-6);
+	check_close("rmsnorm_heads: rstd", rstd, want_rstd, m * heads, 3e-6);
+	EACH_THREADS("rmsnorm_heads_bwd", dx, n, d_y,
+	    memcpy(dg, dg0, (size_t)d * sizeof(float)); kernels_rmsnorm_heads_bwd(k, &hdx, &tdg, &hdx, &hx, &tg, rstd, m));
+	kernels_rmsnorm_heads_bwd_ref(&hwant_dx, dg0, &hwant_dx, &hx, g, want_rstd, m);
+	check_close("rmsnorm_heads_bwd: x", dx, want_dx, n, 1e-5);
+	check_close("rmsnorm_heads_bwd: g", dg, dg0, d, 1e-5);
+	fixture_close("head_norms");
 }
 
 static void
@@ -271,6 +354,12 @@ main(void)
 	attention(1, 65, 2, 2, 7);
 	attention(2, 67, 4, 2, 12);
 	attention(1, 150, 3, 3, 10);
+	interleaved(1, 3, 2, 4, 2);
+	interleaved(2, 67, 3, 10, 6);
+	interleaved(1, 65, 5, 7, 4);
+	head_norms(1, 1, 1, 0);
+	head_norms(5, 3, 7, 0);
+	head_norms(131, 3, 33, 2);
 	optimiser(5);
 	optimiser(KERNELS_NORM_BLOCK + 1);
 	optimiser(3 * KERNELS_NORM_BLOCK - 77);
