@@ -1,6 +1,7 @@
 #include "kernels/internal.h"
 
 #include <math.h>
+#include <string.h>
 
 #define PIECE 16384
 
@@ -39,14 +40,12 @@ kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad
 	for (int64_t at = 0; at < n; at += PIECE) {
 		int64_t len = n - at < PIECE ? n - at : PIECE;
 
-		k->vec->adamw(w + at, m + at, v + at, grad + at, len, &c);
-		if (copy == NULL)
+		if (copy != NULL && copy_dtype == DTYPE_BF16) {
+			k->vec->adamw_bf16(w + at, m + at, v + at, grad + at, (uint16_t *)copy + at, len, &c);
 			continue;
-		for (int64_t i = at; i < at + len; i++) {
-			if (copy_dtype == DTYPE_F32)
-				((float *)copy)[i] = w[i];
-			else
-				((uint16_t *)copy)[i] = tensor_f32_to_bf16(w[i]);
 		}
+		k->vec->adamw(w + at, m + at, v + at, grad + at, len, &c);
+		if (copy != NULL)
+			memcpy((float *)copy + at, w + at, (size_t)len * sizeof(float));
 	}
 }

@@ -91,6 +91,7 @@ kernels_new(struct kernels **out, const struct kernels_options *options, struct 
 	sscanf(openblas_get_config(), "OpenBLAS %23s", version);
 	snprintf(k->describe, sizeof(k->describe), "OpenBLAS %s %.20s fp32, %s loops, %d thread%s", version,
 	    openblas_get_corename(), k->vec->name, k->threads, k->threads == 1 ? "" : "s");
+	snprintf(k->reason, sizeof(k->reason), "fp32 on OpenBLAS is what this build has");
 	*out = k;
 	k = NULL;
 out:
@@ -132,6 +133,21 @@ const char *
 kernels_describe(const struct kernels *k)
 {
 	return k->describe;
+}
+
+const char *
+kernels_reason(const struct kernels *k)
+{
+	return k->reason;
+}
+
+void
+kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t generation)
+{
+	(void)k;
+	(void)params;
+	(void)n;
+	(void)generation;
 }
 
 void *

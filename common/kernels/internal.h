@@ -12,6 +12,7 @@ struct kernels {
 	const struct vec *vec;
 	char compute_class[32];
 	char describe[128];
+	char reason[128];
 	float *scratch;			/* one allocation, grown when a kernel asks for more */
 	size_t scratch_bytes;
 	float *rope_table;		/* [T, D/2] cosines, then [T, D/2] sines, of rope_freq */

@@ -12,8 +12,10 @@
  *  - x86 variants are chosen inside, when a context is made; each fast kernel has NAME_ref beside it in kernels_ref.h:
  *    scalar, obvious; fast against _ref at odd sizes.
  *  - d_x kernels that say "adds" accumulate; the others overwrite.
- *  - dtype: activations and parameters are in the context's compute dtype (fp32 now; bf16 later), statistics (mean, rstd, lse, losses)
- *    and parameter gradients always fp32.
+ *  - dtype: activations, their gradients and parameters are in the context's compute dtype, fp32 or bf16; statistics (mean, rstd,
+ *    lse, losses) and gradients of parameters are always fp32. In bf16 an operand is widened (exact), the arithmetic and every sum
+ *    are fp32, and a result is rounded once, to nearest even, when it is stored. Products of matrices take bf16 operands; logits,
+ *    attention scores and probabilities are fp32 and live for one tile.
  */
 #ifndef SALT_KERNELS_H
 #define SALT_KERNELS_H
@@ -34,12 +36,22 @@ struct kernels_options {
 	enum kernels_backend backend;
 	enum kernels_dtype dtype;
 	int threads;			/* >= 1: OpenMP threads of this context; 0: all the processors this process may run on */
+	struct kernels *share;		/* NULL, or a context of the same backend and dtype that outlives this one: repacked weights are
+					 * kept once for both (workers on one model); neither may see parameters change meanwhile */
 };
 
 struct kernels;
 
 /*
  * kernels_new - a context. One host thread uses it at a time; several contexts may run side by side, each with threads = 1 (tiles).
+ *
+ * Backends x dtypes:  openblas fp32   everywhere
+ *                     onednn   bf16   the fast one, where the processor multiplies bf16 (avx512_bf16, amx_bf16)
+ *                     onednn   fp32   everywhere oneDNN runs; slower or faster than OpenBLAS by processor
+ *                     openblas bf16   everywhere: bf16 storage, panels widened and multiplied in fp32. The same numbers as bf16 units
+ *                                     give, up to the order of sums, but slower than fp32: to continue or to check a bf16 run
+ * auto: bf16 on onednn where processor and build have it, else fp32 on openblas; kernels_reason says why. An explicit dtype with
+ * backend auto takes the backend that is fastest for it here.
  * Returns 0, ERR_UNSUPPORTED (note: what the processor or build lacks), ERR_LIBRARY (OpenBLAS is not the OpenMP build:
  * openblas_get_parallel() != 2), ENOMEM.
  */
@@ -50,6 +62,16 @@ enum dtype kernels_dtype(const struct kernels *k);
 int kernels_threads(const struct kernels *k);
 const char *kernels_compute_class(const struct kernels *k);	/* "fp32/openblas": part of label and score identities */
 const char *kernels_describe(const struct kernels *k);		/* "OpenBLAS 0.3.21 Haswell fp32, 2 threads": for logs and status */
+
+const char *kernels_reason(const struct kernels *k);		/* why this backend and dtype: "no bf16 units: processor lacks avx512_bf16 and amx_bf16" */
+
+/*
+ * kernels_params - tells a context that [params, params + n) of its compute dtype are parameters, in state `generation` (a number that
+ * never comes back: model_bind and model_changed draw them). Weights inside such a range may be kept repacked, in the formats that
+ * matrix units want, from their first use until the same params come with another generation; weights outside any range never are.
+ * kernels_adamw with this context makes them stale too. model_forward calls it; nobody else needs to.
+ */
+void kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t generation);
 
 /* kernels_resolve - what auto means on this machine, without making a context. Writes the compute class into buf. */
 int kernels_resolve(const struct kernels_options *options, char *buf, size_t size, struct err_note *note);
@@ -62,6 +84,9 @@ void kernels_copy(struct kernels *k, void *to, const void *from, size_t bytes);	
 void kernels_upload(struct kernels *k, void *to, const void *host, size_t bytes);
 void kernels_download(struct kernels *k, void *host, const void *from, size_t bytes);
 void kernels_sync(struct kernels *k);
+/* to[i] = from[i] in another dtype (fp32, bf16): widening is exact, narrowing rounds to nearest even, NaN stays NaN. Equal dtypes copy.
+ * Device to device; to is not from. */
+void kernels_convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n);
 
 /* ---- linear layers ---- */
 
@@ -70,7 +95,8 @@ enum kernels_layout {
 	KERNELS_IN_OUT			/* w: [K, N], y = x w: GPT-2's Conv1D */
 };
 
-/* y = x w^T + b or x w + b. x: [M, K], w by layout, b: [N] or absent, y: [M, N]. y not x. add: y += instead. */
+/* y = x w^T + b or x w + b. x: [M, K], w by layout, b: [N] or absent, y: [M, N]. y not x. add: y += instead. y may be fp32
+ * whatever x and w are (logits). */
 void kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *w, const struct tensor *b,
     enum kernels_layout layout, bool add);
 /* d_x = d_y w (by layout); add: d_x +=. */
@@ -265,7 +291,7 @@ void kernels_norm_blocks(struct kernels *k, const float *x, int64_t n, double *o
  * AdamW (Loshchilov & Hutter, 2019; PyTorch's order of operations), one range:
  *   g = grad * grad_scale;  w -= lr * decay * w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
  *   w -= lr * (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)
- * step counts from 1. copy: NULL or where the compute-dtype copy of w goes (bf16 later).
+ * step counts from 1. copy: NULL or where the compute-dtype copy of w goes (fp32 or bf16), in the same pass. Makes repacked weights stale.
  */
 struct kernels_adamw {
 	float lr, beta1, beta2, eps, decay, grad_scale;

@@ -98,6 +98,18 @@ kernels_accumulate(struct kernels *k, float *y, const float *x, int64_t n)
 	PIECES(k, n, k->vec->add(y + at, y + at, x + at, len));
 }
 
+void
+kernels_convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n)
+{
+	kernels__shape(to_dtype != DTYPE_F16 && from_dtype != DTYPE_F16, "convert");
+	if (to_dtype == from_dtype)
+		kernels_copy(k, to, from, (size_t)n * dtype_size(to_dtype));
+	else if (to_dtype == DTYPE_BF16)
+		PIECES(k, n, k->vec->narrow((uint16_t *)to + at, (const float *)from + at, len));
+	else
+		PIECES(k, n, k->vec->widen((float *)to + at, (const uint16_t *)from + at, len));
+}
+
 /* Cosines and sines are kept from call to call: the same for every layer, query and key of a model. */
 static void
 rope_prepare(struct kernels *k, const float *freq, int64_t t, int64_t half)

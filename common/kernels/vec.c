@@ -123,20 +123,53 @@ affine(float *y, const float *x, float a, float shift, int64_t n)
 		y[i] = x[i] * a - shift;
 }
 
-/* PyTorch's order: decay, moments, then w -= step_size * m / (sqrt(v) / sqrt(1 - b2^step) + eps). */
+static void
+widen(float *restrict y, const uint16_t *restrict x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = vec_bits((uint32_t)x[i] << 16);
+}
+
+static void
+narrow(uint16_t *restrict y, const float *restrict x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = vec_to_bf16(x[i]);
+}
+
+/* PyTorch's order: decay, moments, then w -= step_size * m / (sqrt(v) / sqrt(1 - b2^step) + eps). Returns the new w. */
+static inline float
+adamw_one(float w, float *m, float *v, float grad, const struct vec_adamw *c)
+{
+	float g = grad * c->grad_scale;
+	float m_new = VEC_FMA(c->beta1, *m, c->one_minus_beta1 * g);
+	float v_new = VEC_FMA(c->beta2, *v, c->one_minus_beta2 * g * g);
+
+	*m = m_new;
+	*v = v_new;
+	return w * c->shrink - c->step_size * m_new / (sqrtf(v_new) * c->inv_sqrt_bias2 + c->eps);
+}
+
 static void
 adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict grad, int64_t n, const struct vec_adamw *a)
 {
 	struct vec_adamw c = *a;
 
-	VEC_LOOP (int64_t i = 0; i < n; i++) {
-		float g = grad[i] * c.grad_scale;
-		float m_new = VEC_FMA(c.beta1, m[i], c.one_minus_beta1 * g);
-		float v_new = VEC_FMA(c.beta2, v[i], c.one_minus_beta2 * g * g);
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		w[i] = adamw_one(w[i], m + i, v + i, grad[i], &c);
+}
 
-		m[i] = m_new;
-		v[i] = v_new;
-		w[i] = w[i] * c.shrink - c.step_size * m_new / (sqrtf(v_new) * c.inv_sqrt_bias2 + c.eps);
+static void
+adamw_bf16(float *restrict w, float *restrict m, float *restrict v, const float *restrict grad, uint16_t *restrict copy, int64_t n,
+    const struct vec_adamw *a)
+{
+	struct vec_adamw c = *a;
+
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float w_new = adamw_one(w[i], m + i, v + i, grad[i], &c);
+
+		w[i] = w_new;
+		copy[i] = vec_to_bf16(w_new);
 	}
 }
 
@@ -182,6 +215,9 @@ const struct vec VEC_PASTE(vec_, SALT_VEC_ISA) = {
 	.exp = exp_scaled,
 	.affine = affine,
 	.adamw = adamw,
+	.widen = widen,
+	.narrow = narrow,
+	.adamw_bf16 = adamw_bf16,
 	.sum = VEC_ROW(sum),
 	.dot = VEC_ROW(dot),
 	.sum_squares = VEC_ROW(sum_squares),

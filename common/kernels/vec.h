@@ -32,6 +32,11 @@ struct vec {
 	void (*affine)(float *y, const float *x, float scale, float shift, int64_t n);	/* y = x * scale - shift */
 	void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const struct vec_adamw *a);
 
+	/* bf16 <-> fp32, as tensor_bf16_to_f32 and tensor_f32_to_bf16 */
+	void (*widen)(float *y, const uint16_t *x, int64_t n);
+	void (*narrow)(uint16_t *y, const float *x, int64_t n);
+	void (*adamw_bf16)(float *w, float *m, float *v, const float *g, uint16_t *copy, int64_t n, const struct vec_adamw *a);
+
 	/* sums and searches of one row */
 	float (*sum)(const float *x, int64_t n);
 	float (*dot)(const float *a, const float *b, int64_t n);

@@ -27,6 +27,18 @@ vec_bits(uint32_t i)
 	return f;
 }
 
+/* To nearest, ties to even; NaN stays a (quiet) NaN. */
+static inline uint16_t
+vec_to_bf16(float x)
+{
+	uint32_t u, rounded, quiet;
+
+	memcpy(&u, &x, sizeof(u));
+	rounded = (u + 0x7fffu + (u >> 16 & 1)) >> 16;
+	quiet = u >> 16 | 0x40;
+	return (uint16_t)(x == x ? rounded : quiet);
+}
+
 /* A loop over elements whose outputs may be its inputs (the same array, never shifted): safe to run as vectors. */
 #define VEC_LOOP _Pragma("GCC ivdep") for
 

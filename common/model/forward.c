@@ -104,6 +104,7 @@ model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t
 	s->t = t;
 	s->state = STATE_EMPTY;
 	memcpy(s->tokens, tokens, (size_t)(b * t) * sizeof(tokens[0]));
+	kernels_params(s->kernels, s->model->params, s->model->n_params, s->model->generation);
 	model__ends_views(s->model, s->model->params, s->model->dtype, &ends);
 
 	model__need(s, -1);

@@ -73,6 +73,7 @@ struct model {
 	int64_t n_params;		/* elements of the flat array; a tied output layer is not counted twice */
 	void *params;			/* flat array in dtype; owned by the caller; set with model_bind */
 	enum dtype dtype;
+	uint64_t generation;		/* the room's own: see model_changed */
 	int *role_tensor;		/* the room's own: (layer, role) -> index into tensors */
 };
 
@@ -80,8 +81,19 @@ struct model {
 int model_new(struct model **model, const struct model_config *cfg, struct err_note *note);
 void model_destroy(struct model **model);		/* takes NULL; leaves params to their owner */
 
-/* model_bind - use this flat array (n_params elements, from kernels_alloc). May be called again; sessions see it at the next forward. */
+/*
+ * model_bind - use this flat array (n_params elements of dtype, from kernels_alloc): the kernels' compute dtype, fp32 or bf16. May be
+ * called again; sessions see it at the next forward. A trainer in bf16 keeps fp32 masters itself and binds the bf16 copy.
+ */
 void model_bind(struct model *model, void *params, enum dtype dtype);
+
+/*
+ * model_changed - the bound parameters have new values: call it after every optimiser step (after the ranks have gathered theirs), after
+ * a load, after anything that wrote into the array. Kernels may hold weights repacked until they hear of it; without the call a
+ * backend with matrix units goes on with the old ones. Costs nothing by itself: repacking is done at the next use. Not while a
+ * session of the model is running. model_bind implies it.
+ */
+void model_changed(struct model *model);
 
 /* model_find - the tensor of that name, NULL if there is none. "lm_head.weight" of a tied model is not in the table. */
 const struct model_tensor *model_find(const struct model *model, const char *name);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -311,6 +312,15 @@ model_bind(struct model *model, void *params, enum dtype dtype)
 {
 	model->params = params;
 	model->dtype = dtype;
+	model_changed(model);
+}
+
+void
+model_changed(struct model *model)
+{
+	static atomic_uint_fast64_t drawn;		/* of the process: an array that another model had before is no old acquaintance */
+
+	model->generation = atomic_fetch_add_explicit(&drawn, 1, memory_order_relaxed) + 1;
 }
 
 const struct model_tensor *
