@@ -25,15 +25,19 @@
 struct cache;
 struct cache_txn;
 
+enum cache_table { CACHE_TABLE_META, CACHE_TABLE_SCORES, CACHE_TABLE_LABELS, CACHE_TABLE_ROWS, CACHE_TABLE_PLANS, CACHE_TABLE_ATTEMPTS,
+	CACHE_TABLE_QUARANTINE, CACHE_TABLES };
+
 enum cache_mode {
 	CACHE_WRITE,			/* selectord: takes the lock, makes what is missing */
-	CACHE_READ			/* saltctl: the cache must exist; a selectord may be running on it */
+	CACHE_READ,			/* saltctl: the cache must exist; a selectord may be running on it */
+	CACHE_UPKEEP			/* saltctl: takes the lock and may write, but the cache must exist */
 };
 
 /*
  * cache_open - open or make DIR (its parent must exist).
- * @map_bytes  CACHE_WRITE only; 0: CACHE_MAP_BYTES_DEFAULT
- * Returns 0 and *c (cache_destroy it); ERR_BUSY (another selectord: the note names its pid and host), ERR_UNSUPPORTED (network or FUSE
+ * @map_bytes  0: CACHE_MAP_BYTES_DEFAULT (CACHE_WRITE), as it is (CACHE_UPKEEP); not used by CACHE_READ
+ * Returns 0 and *c (cache_destroy it); ERR_BUSY (another writer: the note names its pid and host), ERR_UNSUPPORTED (network or FUSE
  * file system, named), ERR_VERSION, ERR_CORRUPT (no LMDB file of ours), ERR_NOT_FOUND (CACHE_READ: no cache there), ENOMEM, errno.
  * Dead readers' slots are cleared. One cache of a directory per process.
  */
@@ -136,7 +140,38 @@ int cache_plans_each(struct cache_txn *txn, int (*each)(void *arg, const struct 
 int cache_attempts_each(struct cache_txn *txn, int (*each)(void *arg, const struct cache_attempts *a), void *arg);
 int cache_quarantine_each(struct cache_txn *txn, int (*each)(void *arg, const struct cache_quarantine *q), void *arg);
 
-/* ---- writing: selectord/commit.c only ---- */
+/*
+ * cache_labels_next - the first label record at or after *seq; *seq becomes its. cache_scores_next - the same in one of the score sets.
+ * Returns 0; ERR_NOT_FOUND (none; *seq untouched); ERR_CORRUPT (*seq is that of the damaged one, *out untouched); errno. Borrowed as above.
+ */
+int cache_labels_next(struct cache_txn *txn, uint64_t *seq, struct cache_bytes *out);
+int cache_scores_next(struct cache_txn *txn, enum cache_scores set, uint64_t *seq, struct cache_bytes *out);
+
+/*
+ * One record of any table, as cache_each finds it. key_ok: the key has its table's form; then the fields it is made of are filled:
+ * scores set, seq; labels, attempts, quarantine seq; rows plan, block, chunk; plans plan.
+ */
+struct cache_item {
+	enum cache_table table;
+	const void *key;
+	size_t key_len;
+	int rc;				/* 0, or ERR_CORRUPT: the checksum does not hold, bytes is empty */
+	struct cache_bytes bytes;
+	bool key_ok;
+	uint8_t set;
+	uint64_t seq, block;
+	uint32_t chunk;
+	struct hash128 plan;
+};
+
+/*
+ * cache_each - every record of a table in key order, damaged ones too (counted), in steps of short transactions: a record written
+ * meanwhile may or may not be seen. What each() gets is borrowed until it returns; it must not write to the cache.
+ * Stops at each()'s first non-zero and returns it; else 0, ENOMEM, errno.
+ */
+int cache_each(struct cache *c, enum cache_table table, int (*each)(void *arg, const struct cache_item *item), void *arg);
+
+/* ---- writing: selectord/commit.c; saltctl under CACHE_UPKEEP ---- */
 
 /*
  * cache_write_begin, then any of the calls below, then cache_write_commit or cache_write_abort. A thread of its own may do it; one
@@ -162,6 +197,8 @@ int cache_write_rows(struct cache *c, struct hash128 plan, uint64_t block, const
 int cache_drop_labels(struct cache *c, uint64_t seq);
 int cache_drop_scores(struct cache *c, enum cache_scores set, uint64_t seq);
 int cache_drop_attempts(struct cache *c, uint64_t seq);
+int cache_drop_rows(struct cache *c, struct hash128 plan, uint64_t block);
+int cache_drop_key(struct cache *c, enum cache_table table, const void *key, size_t len);	/* whatever cache_each showed */
 
 /* These replace what is there. */
 int cache_write_plan(struct cache *c, const struct cache_plan *plan);
@@ -179,9 +216,6 @@ int cache_reader_check(struct cache *c, int *n_dead);
 
 uint64_t cache_n_corrupt(const struct cache *c);	/* damaged records met since open */
 
-enum cache_table { CACHE_TABLE_META, CACHE_TABLE_SCORES, CACHE_TABLE_LABELS, CACHE_TABLE_ROWS, CACHE_TABLE_PLANS, CACHE_TABLE_ATTEMPTS,
-	CACHE_TABLE_QUARANTINE, CACHE_TABLES };
-
 struct cache_stat {
 	struct {
 		uint64_t n_records;
@@ -196,7 +230,7 @@ const char *cache_table_name(enum cache_table table);
 int cache_stat(struct cache *c, struct cache_stat *out);
 
 /*
- * cache_check - read every record and verify its checksum (saltctl cache fsck). each() may be NULL; gets table, key and key length of
+ * cache_check - read every record and verify its checksum. each() may be NULL; gets table, key and key length of
  * each damaged one. In steps of short transactions. 0, ERR_CORRUPT (some were damaged; *n_bad), errno.
  */
 int cache_check(struct cache *c, uint64_t *n_records, uint64_t *n_bad,

@@ -276,7 +276,7 @@ take_lock(struct cache *c, struct err_note *note)
 			return rc;
 		if ((n = pread(c->lock_fd, line, sizeof(line) - 1, 0)) > 0)
 			line[strcspn(line, "\n")] = '\0';
-		err_note_expected(note, "no other selectord on it");
+		err_note_expected(note, "nobody else who writes it: stop that one first (a selectord: deploy/local.sh down)");
 		err_note_found(note, "%s", line[0] != '\0' ? line : "one that did not say who it is");
 		return rc;
 	}
@@ -286,6 +286,32 @@ take_lock(struct cache *c, struct err_note *note)
 	if (ftruncate(c->lock_fd, 0) != 0 || pwrite(c->lock_fd, line, (size_t)n, 0) != n)
 		return err_note_set(note, errno != 0 ? errno : EIO, "%s", path);
 	return 0;
+}
+
+/*
+ * Reading past the end of a file that was cut short is SIGBUS. LMDB may leave its last few pages unwritten when they were given up before
+ * the commit, so a little less than the whole is good.
+ */
+static int
+check_length(struct cache *c, struct err_note *note)
+{
+	const uint64_t slack = UINT64_C(1) << 20;
+	mdb_filehandle_t fd;
+	MDB_envinfo info;
+	MDB_stat st;
+	uint64_t used;
+	off_t end;
+
+	if (mdb_env_info(c->env, &info) != 0 || mdb_env_stat(c->env, &st) != 0 || mdb_env_get_fd(c->env, &fd) != 0)
+		return err_note_set(note, ERR_LIBRARY, "cache.dir %s", c->dir);
+	used = (uint64_t)(info.me_last_pgno + 1) * st.ms_psize;
+	end = lseek(fd, 0, SEEK_END);
+	if (end >= 0 && (uint64_t)end + slack >= used)
+		return 0;
+	err_note_set(note, ERR_CORRUPT, "%s/data.mdb", c->dir);
+	err_note_expected(note, "%" PRIu64 " bytes, which its last commit says it has", used);
+	err_note_found(note, "%lld: the file was cut short", (long long)end);
+	return ERR_CORRUPT;
 }
 
 static int
@@ -299,7 +325,7 @@ open_tables(struct cache *c, struct err_note *note)
 	int rc;
 
 	err_note_set(note, 0, "cache.dir %s", c->dir);
-	if ((rc = cache__rc(mdb_txn_begin(c->env, NULL, c->mode == CACHE_WRITE ? 0 : MDB_RDONLY, &txn))) != 0)
+	if ((rc = cache__rc(mdb_txn_begin(c->env, NULL, c->mode == CACHE_READ ? MDB_RDONLY : 0, &txn))) != 0)
 		return rc;
 	for (int t = 0; t < CACHE_TABLES; t++) {
 		if ((rc = mdb_dbi_open(txn, table_names[t], flags, &c->dbi[t])) != 0) {
@@ -324,7 +350,8 @@ open_tables(struct cache *c, struct err_note *note)
 		if (strtoul(text, NULL, 10) != CACHE_FORMAT_VERSION) {
 			rc = ERR_VERSION;
 			err_note_expected(note, "cache format %u", CACHE_FORMAT_VERSION);
-			err_note_found(note, "%s", text);
+			err_note_found(note, "%s; with the saltctl that made it type: saltctl cache export --cache %s DIR, then with this one: "
+			    "saltctl cache import --cache NEW DIR", text, c->dir);
 		}
 	}
 	if (rc == 0) {
@@ -361,30 +388,34 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 		goto out;
 	snprintf(path, sizeof(path), "%s/data.mdb", dir);
 	is_new = stat(path, &st) != 0;
-	if (is_new && mode == CACHE_READ) {
+	if (is_new && mode != CACHE_WRITE) {
 		rc = err_note_set(note, ERR_NOT_FOUND, "cache.dir %s", dir);
 		err_note_expected(note, "a cache made by selectord");
 		goto out;
 	}
 	if ((rc = check_file_system(dir, note)) != 0)
 		goto out;
-	if (mode == CACHE_WRITE && (rc = take_lock(c, note)) != 0)
+	if (mode != CACHE_READ && (rc = take_lock(c, note)) != 0)
 		goto out;
 	if ((rc = mdb_env_create(&c->env)) != 0) {
 		rc = err_note_set(note, cache__rc(rc), "cache.dir %s", dir);
 		goto out;
 	}
-	if (map_bytes == 0)
+	if (map_bytes == 0 && mode == CACHE_WRITE)
 		map_bytes = CACHE_MAP_BYTES_DEFAULT;
 	if ((rc = mdb_env_set_maxdbs(c->env, CACHE_TABLES)) != 0 || (rc = mdb_env_set_maxreaders(c->env, 126)) != 0 ||
-	    (mode == CACHE_WRITE && (rc = mdb_env_set_mapsize(c->env, (size_t)map_bytes)) != 0) ||
+	    (mode != CACHE_READ && map_bytes > 0 && (rc = mdb_env_set_mapsize(c->env, (size_t)map_bytes)) != 0) ||
 	    (rc = mdb_env_open(c->env, dir, MDB_NOTLS | (mode == CACHE_READ ? MDB_RDONLY : 0), 0666)) != 0) {
 		rc = err_note_set(note, cache__rc(rc), "cache.dir %s", dir);
 		if (rc == ENOMEM)
 			err_note_place(note, "mapping %" PRIu64 " bytes of address space (cache.map_size)", map_bytes);
+		if (rc == ERR_CORRUPT || rc == ERR_VERSION)
+			err_note_expected(note, "data.mdb to be an LMDB file that selectord made");
 		goto out;
 	}
 	mdb_reader_check(c->env, &n_dead);
+	if (!is_new && (rc = check_length(c, note)) != 0)
+		goto out;
 	if ((rc = open_tables(c, note)) != 0)
 		goto out;
 	if (is_new && (rc = sync_dir(dir)) != 0) {

@@ -11,7 +11,7 @@
 int
 cache_write_begin(struct cache *c)
 {
-	if (c->mode != CACHE_WRITE || c->write != NULL)
+	if (c->mode == CACHE_READ || c->write != NULL)
 		return ERR_INTERNAL;
 	return cache__rc(mdb_txn_begin(c->env, NULL, 0, &c->write));
 }
@@ -143,6 +143,29 @@ cache_drop_attempts(struct cache *c, uint64_t seq)
 
 	cache__key_u64(&key, seq);
 	return no_room_or(c, cache__drop(c, CACHE_TABLE_ATTEMPTS, key.bytes, key.len));
+}
+
+int
+cache_drop_key(struct cache *c, enum cache_table table, const void *key, size_t len)
+{
+	return no_room_or(c, cache__drop(c, table, key, len));
+}
+
+/* All chunks: they are numbered from 0 without a gap, but one may be damaged, so the keys alone are gone by. */
+int
+cache_drop_rows(struct cache *c, struct hash128 plan, uint64_t block)
+{
+	int rc = 0;
+
+	for (uint32_t chunk = 0; rc == 0; chunk++) {
+		struct cache__key key = cache__key_rows(plan, block, chunk);
+		MDB_val k = {key.len, key.bytes};
+
+		if (c->write == NULL)
+			return ERR_INTERNAL;
+		rc = cache__rc(mdb_del(c->write, c->dbi[CACHE_TABLE_ROWS], &k, NULL));
+	}
+	return rc == ERR_NOT_FOUND ? 0 : no_room_or(c, rc);
 }
 
 static int

@@ -359,9 +359,131 @@ test_stat(void)
 	gone();
 }
 
+struct seen {
+	uint64_t n[CACHE_TABLES], n_bad, last, seqs;
+	size_t bytes;
+};
+
+static int
+see(void *arg, const struct cache_item *item)
+{
+	struct seen *s = arg;
+
+	CHECK(item->key_ok);
+	s->n[item->table]++;
+	s->n_bad += item->rc != 0;
+	s->bytes += item->bytes.len;
+	if (item->table == CACHE_TABLE_LABELS) {
+		CHECK(s->n[CACHE_TABLE_LABELS] == 1 || item->seq > s->last);
+		s->last = item->seq;
+		s->seqs += item->seq;
+	}
+	if (item->table == CACHE_TABLE_ROWS)
+		CHECK(hash_equal(item->plan, plan_b) && item->block == 5 && item->chunk == s->n[CACHE_TABLE_ROWS] - 1);
+	return item->table == CACHE_TABLE_SCORES ? 77 : 0;
+}
+
+/* More records than one step takes; who may write; rows taken away whole. */
+static void
+test_walk(void)
+{
+	struct seen s = {.n_bad = 0};
+	struct cache_row *rows = calloc(5000, sizeof(*rows));
+	struct cache_txn *txn;
+	struct cache_bytes b;
+	struct cache *c;
+	uint64_t seq, n;
+
+	fresh();
+	CHECK(cache_open(&c, dir, CACHE_UPKEEP, 0, NULL) == ERR_NOT_FOUND);
+	c = opened(CACHE_WRITE);
+	REQUIRE(cache_write_begin(c) == 0);
+	for (uint64_t i = 0; i < 3000; i++)
+		CHECK(cache_write_labels(c, 3 * i + 1, "abcdef", 6, NULL) == 0);
+	CHECK(cache_write_scores(c, CACHE_SCORES_SCORER, 9, "abc", 3, NULL) == 0);
+	CHECK(cache_write_scores(c, CACHE_SCORES_TEACHER, 4, "abc", 3, NULL) == 0);
+	CHECK(cache_write_rows(c, plan_b, 5, rows, 5000, NULL) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	CHECK(cache_open(&(struct cache *){NULL}, dir, CACHE_UPKEEP, 0, NULL) == ERR_BUSY);
+	CHECK(cache_each(c, CACHE_TABLE_LABELS, see, &s) == 0 && s.n[CACHE_TABLE_LABELS] == 3000 && s.n_bad == 0);
+	CHECK(s.seqs == 3 * (2999ull * 3000 / 2) + 3000 && s.bytes == 18000);
+	CHECK(cache_each(c, CACHE_TABLE_ROWS, see, &s) == 0 && s.n[CACHE_TABLE_ROWS] == 2);
+	CHECK(cache_each(c, CACHE_TABLE_SCORES, see, &s) == 77 && s.n[CACHE_TABLE_SCORES] == 1);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	seq = 2;
+	CHECK(cache_labels_next(txn, &seq, &b) == 0 && seq == 4 && b.len == 6);
+	CHECK(cache_labels_next(txn, &seq, &b) == 0 && seq == 4);
+	seq = 9000;
+	CHECK(cache_labels_next(txn, &seq, &b) == ERR_NOT_FOUND && seq == 9000);
+	seq = 0;
+	CHECK(cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &b) == 0 && seq == 9);
+	seq = 10;
+	CHECK(cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &b) == ERR_NOT_FOUND);	/* not the other set's */
+	cache_txn_end(&txn);
+	cache_destroy(&c);
+	c = opened(CACHE_UPKEEP);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_drop_rows(c, plan_b, 5) == 0 && cache_drop_rows(c, plan_a, 5) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	CHECK(cache_rows_count(txn, plan_b, 5, &n) == ERR_NOT_FOUND);
+	cache_txn_end(&txn);
+	s = (struct seen){.n_bad = 0};
+	CHECK(cache_each(c, CACHE_TABLE_ROWS, see, &s) == 0 && s.n[CACHE_TABLE_ROWS] == 0);
+	cache_destroy(&c);
+	free(rows);
+	gone();
+}
+
+/* A version that is not ours, and a file that ends too early: refused, with what to do. */
+static void
+test_version_and_cut(void)
+{
+	static const uint8_t big[100000];
+	struct err_note note;
+	struct cache *c;
+	char path[96], *file, text[1200];
+	uint64_t sum = hash_bytes64("0", 1) ^ hash_bytes64("format", 6);
+	size_t n = 0;
+	off_t size;
+	int fd;
+
+	fresh();
+	c = opened(CACHE_WRITE);
+	REQUIRE(cache_write_begin(c) == 0);
+	for (uint64_t i = 0; i < 40; i++)
+		CHECK(cache_write_labels(c, i, big, sizeof(big), NULL) == 0);
+	REQUIRE(cache_write_commit(c) == 0);
+	cache_destroy(&c);
+	snprintf(path, sizeof(path), "%s/data.mdb", dir);
+	fd = open(path, O_RDWR);
+	size = lseek(fd, 0, SEEK_END);
+	REQUIRE((file = malloc((size_t)size)) != NULL && pread(fd, file, (size_t)size, 0) == size);
+	for (off_t at = 0; at + 15 <= size; at++)
+		if (memcmp(file + at, "format1", 7) == 0) {
+			file[at + 6] = '0';
+			memcpy(file + at + 7, &sum, 8);		/* as on a little-endian machine, the only ones we build on */
+			n++;
+		}
+	CHECK(n >= 1 && pwrite(fd, file, (size_t)size, 0) == size);
+	for (int mode = CACHE_WRITE; mode <= CACHE_UPKEEP; mode++) {
+		int rc = cache_open(&c, dir, (enum cache_mode)mode, 0, &note);
+
+		CHECK(rc == ERR_VERSION && c == NULL);
+		CHECK(strstr(err_note_str(&note, rc, text, sizeof(text)), "expected cache format 1, found 0; with the saltctl that made it type: saltctl cache export") != NULL);
+	}
+	CHECK(ftruncate(fd, size / 4) == 0);
+	CHECK(cache_open(&c, dir, CACHE_READ, 0, &note) == ERR_CORRUPT && strstr(note.found, "cut short") != NULL);
+	close(fd);
+	free(file);
+	gone();
+}
+
 int
 main(void)
 {
+	test_walk();
+	test_version_and_cut();
 	test_records();
 	test_troubles();
 	test_long_block();
