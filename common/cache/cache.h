@@ -38,7 +38,8 @@ enum cache_mode {
  * cache_open - open or make DIR (its parent must exist).
  * @map_bytes  0: CACHE_MAP_BYTES_DEFAULT (CACHE_WRITE), as it is (CACHE_UPKEEP); not used by CACHE_READ
  * Returns 0 and *c (cache_destroy it); ERR_BUSY (another writer: the note names its pid and host), ERR_UNSUPPORTED (network or FUSE
- * file system, named), ERR_VERSION, ERR_CORRUPT (no LMDB file of ours), ERR_NOT_FOUND (CACHE_READ: no cache there), ENOMEM, errno.
+ * file system, named), ERR_VERSION, ERR_CORRUPT (no LMDB file of ours, or cut short), ERR_NOT_FOUND (not CACHE_WRITE: no cache there),
+ * ENOMEM, errno.
  * Dead readers' slots are cleared. One cache of a directory per process.
  */
 int cache_open(struct cache **c, const char *dir, enum cache_mode mode, uint64_t map_bytes, struct err_note *note);
