@@ -56,6 +56,7 @@ struct loop {
 	size_t n_links;
 	struct lease *leases;
 	bool leaving;				/* no new leases */
+	bool had_lease;				/* one has come: said once in the log */
 	int rc;
 	struct err_note *note;
 	uint64_t sequences, tokens;
@@ -241,6 +242,9 @@ lease_new(struct loop *l, size_t link, const struct wire_lease *w, int64_t now_m
 	} else {
 		infer_submit(l->o->infer, job);
 	}
+	if (!l->had_lease)
+		log_info("lease.first", "lease=%llu sequences=%zu", (unsigned long long)w->lease_id, (size_t)w->n_seqs);
+	l->had_lease = true;
 	count_leases(l);
 }
 

@@ -315,6 +315,8 @@ loop_step(struct run *r, struct err_note *note)
 
 	status_state(r->status, "training", bus_now_ms());
 	watchdog_progress(r->watchdog, "step");
+	if (r->state.step == r->first_step)
+		log_info("steps.begin", "step=%" PRIu64, step);
 	start = run_seconds();
 	if ((rc = agree(r->comm, feed_take(r->feed, step, &rows), NULL)) != 0)
 		return err_note_set(note, rc, "rows of step %" PRIu64, step);
@@ -383,6 +385,7 @@ loop_run(const struct loop_options *o, struct err_note *note)
 	    step_model(r->step)->n_params, kernels_describe(r->kernels));
 	status_phase(r->status, phase_is_one(&r->phase, r->state.step) ? "one" : "two");
 	status_step(r->status, r->state.step, r->config->trainer.steps);
+	r->first_step = r->state.step;
 	rc = loop_steps(r, note);
 	if (rc == 0) {
 		status_state(r->status, "done", bus_now_ms());

@@ -38,6 +38,7 @@ struct run {
 	struct optim_config optim;
 	struct phase phase;
 	struct state state;
+	uint64_t first_step;			/* of this start */
 	uint64_t saved_step, evaluated_step;	/* UINT64_MAX: none */
 	bool switched;				/* RELEASE was asked for */
 	unsigned skipped_in_row;

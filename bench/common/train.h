@@ -1,0 +1,32 @@
+/*
+ * train - a model that trains on made tokens and made labels, for the benches of a step. The program links the comm it wants.
+ */
+#ifndef SALT_BENCH_TRAIN_H
+#define SALT_BENCH_TRAIN_H
+
+#include "bench/common/bench.h"
+#include "kernels/kernels.h"
+#include "trainerd/comm.h"
+#include "trainerd/step.h"
+
+/* A model that trains, and the rows of one step of this rank: plain, and with sampled labels (N = 50, about a dozen ids each). */
+struct bench_train {
+	const struct bench_shape *shape;
+	struct kernels *kernels;
+	struct comm *comm;		/* the caller's */
+	struct step *step;
+	struct step_rows plain, kd;
+	int32_t *tokens, *ids;
+	int64_t *offsets;
+	float *weight, *values;
+	int64_t updates;
+};
+
+/* bench_train_open - shape stays the caller's. Ends the process where it cannot. */
+void bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm, int threads);
+void bench_train_close(struct bench_train *t);
+
+/* bench_train_once - seconds of one optimiser step. */
+double bench_train_once(struct bench_train *t, const struct step_rows *rows);
+
+#endif

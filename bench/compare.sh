@@ -1,0 +1,61 @@
+#!/bin/sh
+# compare.sh [--build DIR] [--out DIR] [--rounds N] [--threads N] [--tiny] [NAME...]: the benches beside their peers, in turns.
+#
+# NAME: a row of bench/README.md's table, for instance train_gpt2_124m_fp32; none: all of them. Results: DIR/*.json (build/bench).
+# Peers are optional: the newest PyTorch that pip installs, in the virtual environment of tests/peers/setup.sh (or $SALT_PEERS_PYTHON),
+# and the system's python3 where it has torch and transformers. Each that is missing is said. Nothing else may run meanwhile.
+set -eu
+here=$(cd "$(dirname "$0")/.." && pwd)
+build="$here/build" out="$here/build/bench" rounds=5 threads=0 tiny=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--build) build=$2; shift 2 ;;
+	--out) out=$2; shift 2 ;;
+	--rounds) rounds=$2; shift 2 ;;
+	--threads) threads=$2; shift 2 ;;
+	--tiny) tiny=--tiny; shift ;;
+	-*) sed -n '2s/^# //p' "$0" >&2; exit 64 ;;
+	*) break ;;
+	esac
+done
+mkdir -p "$out"
+[ -x "$build/bin/bench_train" ] || { echo "compare.sh: no $build/bin/bench_train: build first, or --build DIR" >&2; exit 66; }
+cores=$(nproc)
+[ "$threads" = 0 ] && threads=$cores
+export OMP_NUM_THREADS="$threads"
+
+names=${*:-train teacher memory start ranks feed}
+peer="sh '$here/tests/peers/run.sh' '$here/bench/peers/torch_peer.py' --threads $threads"
+if ! sh "$here/tests/peers/run.sh" -c 'import torch; print("peer: PyTorch", torch.__version__)'; then
+	echo "no peer from pip: tests/peers/setup.sh makes its environment"
+	peer=
+fi
+debian=
+if /usr/bin/python3 -c 'import torch, transformers; print("peer: the system'"'"'s PyTorch", torch.__version__)' 2> /dev/null; then
+	debian="/usr/bin/python3 '$here/bench/peers/torch_peer.py' --threads $threads"
+else
+	echo "no peer from the system: its python3 has no torch with transformers"
+fi
+lscpu 2> /dev/null | sed -n 's/^Model name: */processor: /p'
+
+# run PROGRAM FILE ARGUMENT...: with every peer there is.
+run() {
+	program=$1 file=$2
+	shift 2
+	if [ -n "$peer" ]; then set -- "$@" --peer "$peer --variants eager" --peer "$peer --variants compiled"; fi
+	if [ -n "$debian" ]; then set -- "$@" --peer "$debian"; fi
+	"$build/bin/$program" --threads "$threads" --rounds "$rounds" $tiny --json "$out/$file.json" "$@"
+}
+
+for name in $names; do
+	case $name in
+	train) run bench_train train ;;
+	train_* | share_of_ceiling* | kd_step_cost) run bench_train "$name" --only "$name" ;;
+	teacher | teacher_*) run bench_teacher teacher ;;
+	memory | rss_vs_plan) "$build/bin/bench_memory" --threads "$threads" $tiny --json "$out/rss_vs_plan.json" ;;
+	start | start_seconds) "$here/bench/start/start.sh" --build "$build" $tiny --json "$out/start_seconds.json" ;;
+	ranks | ranks_2x1_vs_1x2) "$here/bench/ranks/ranks.sh" --build "$build" $tiny --json "$out/ranks_2x1_vs_1x2.json" ;;
+	feed | feed_wait_share) "$here/bench/feed/feed.sh" --build "$build" $tiny --json "$out/feed_wait_share.json" ;;
+	*) echo "compare.sh: no bench for $name" >&2; exit 64 ;;
+	esac
+done

@@ -1,0 +1,89 @@
+/*
+ * bench_memory - the most anonymous memory that a training step has, beside what docs/performance.md counts.
+ *
+ *   bench_memory [--threads N] [--tiny] [--json FILE]
+ *
+ *   rss_vs_plan   GPT-2 124M, 4 x 256: RssAnon, looked at every millisecond over three steps, beside bytes a parameter + activations.
+ *                 fp32: 16 bytes a parameter (weights, gradients, two moments); bf16: 18 (and the copy that computes).
+ *                 Activations: model_session_plan.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench/common/train.h"
+
+static atomic_bool watching;
+static size_t most;			/* bytes; the watcher's until it is joined */
+
+static size_t
+anonymous_bytes(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[256];
+	size_t kib = 0;
+
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+		if (sscanf(line, "RssAnon: %zu kB", &kib) == 1)
+			break;
+	if (f != NULL)
+		fclose(f);
+	return kib * 1024;
+}
+
+static void *
+watch(void *arg)
+{
+	(void)arg;
+	while (atomic_load(&watching)) {
+		size_t now = anonymous_bytes();
+
+		most = now > most ? now : most;
+		usleep(1000);
+	}
+	return NULL;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct bench_args a = {.rounds = 3};
+	struct bench_results *r;
+	struct err_note note = {.name = ""};
+	struct comm *comm;
+	struct bench_train t;
+	pthread_t watcher;
+	double per_param, plan;
+	size_t activations;
+	char peer[96];
+	int rc;
+
+	bench_args(&a, argc, argv);
+	if (comm_init(&comm, NULL, NULL) != 0)
+		return 70;
+	bench_train_open(&t, bench_shape("gpt2_124m", a.tiny), comm, a.threads);
+	atomic_store(&watching, true);
+	if (pthread_create(&watcher, NULL, watch, NULL) != 0)
+		return 71;
+	for (int i = 0; i < a.rounds; i++)
+		bench_train_once(&t, &t.kd);
+	atomic_store(&watching, false);
+	pthread_join(watcher, NULL);
+
+	per_param = kernels_dtype(t.kernels) == DTYPE_F32 ? 16 : 18;
+	rc = model_session_plan(&t.shape->config, kernels_dtype(t.kernels), &(struct model_session_options){.max_batch = t.shape->micro_batch,
+	    .max_tokens = t.shape->tokens, .training = true}, &activations, &note);
+	if (rc != 0)
+		bench_fail("model_session_plan", rc, &note);
+	plan = per_param * (double)step_model(t.step)->n_params + (double)activations;
+	snprintf(peer, sizeof(peer), "%g bytes a parameter + activations, %s", per_param, dtype_name(kernels_dtype(t.kernels)));
+	r = bench_results_new();
+	bench_row(r, "rss_vs_plan", (double)most / 1048576, "MiB", peer, plan / 1048576);
+	printf("  parameters %lld, activations %.1f MiB\n", (long long)step_model(t.step)->n_params, (double)activations / 1048576);
+	bench_train_close(&t);
+	comm_finalize(&comm);
+	return bench_results_end(&r, a.json);
+}

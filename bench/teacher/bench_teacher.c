@@ -1,0 +1,201 @@
+/*
+ * bench_teacher - teacherd's engine (teacherd/infer.h: sequences in, encoded label records out), 135M Llama shape, 4 x 512, sampled N = 50.
+ *
+ *   bench_teacher [--threads N] [--rounds N] [--tiny] [--only NAME] [--json FILE] [--peer COMMAND]...
+ *
+ *   teacher_label_vs_forward   labelling beside the bare forward pass, logits included and thrown away. The faster of two counts:
+ *                              teacherd's own way (a thread a sequence) and all threads on one batch.
+ *   teacher_label_vs_torch     beside the fastest peer's forward pass, softmax and 50 draws a token
+ *
+ * Random weights, written to a folder of their own under TMPDIR (540 MB) because teacherd's engine takes folders.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench/common/bench.h"
+#include "bus/bus.h"
+#include "teacherd/infer.h"
+#include "weights/weights.h"
+
+#define N_DRAWS 50
+
+struct teacher {
+	const struct bench_shape *shape;
+	struct bus_waker *waker;
+	struct infer *infer;
+	struct kernels *kernels;		/* of the batch's forward pass, all threads */
+	struct model *model;
+	struct model_session *session;
+	float *params;
+	int32_t *tokens;			/* [batch, L + 1] */
+	int32_t *inputs;			/* [batch, L] */
+	uint64_t *seqs;
+};
+
+static void
+write_model(struct teacher *t, const char *dir, struct err_note *note)
+{
+	int rc;
+
+	model_init(t->model, 1, 0, t->model->n_params, t->params);
+	if ((rc = weights_config_save(dir, &t->shape->config, WEIGHTS_F32, NULL, note)) != 0 ||
+	    (rc = weights_model_save(dir, t->model, weights_source_array, t->params, WEIGHTS_F32, 0, NULL, NULL, note)) != 0)
+		bench_fail(dir, rc, note);
+}
+
+static void
+remove_model(const char *dir)
+{
+	static const char *const names[] = {"config.json", "model.safetensors", ".salt_fingerprint"};
+	char path[4200];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
+static void
+teacher_open(struct teacher *t, const struct bench_args *a)
+{
+	const struct bench_shape *s = t->shape = bench_shape("llama_135m", a->tiny);
+	const struct kernels_options ko = {.threads = a->threads};
+	const struct infer_options io = {.kernels = ko, .threads = a->threads, .waker = t->waker = bench_need(bus_waker_new())};
+	const struct model_session_options so = {.max_batch = s->batch, .max_tokens = s->tokens};
+	struct err_note note = {.name = ""};
+	char dir[4096];
+	int rc;
+
+	snprintf(dir, sizeof(dir), "%s/salt_bench.XXXXXX", getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
+	if (mkdtemp(dir) == NULL)
+		bench_fail(dir, 73, &note);
+	if ((rc = kernels_new(&t->kernels, &ko, &note)) != 0 || (rc = model_new(&t->model, &s->config, &note)) != 0)
+		bench_fail(s->name, rc, &note);
+	t->params = bench_need(kernels_alloc(t->kernels, (size_t)t->model->n_params * sizeof(float)));
+	write_model(t, dir, &note);
+	model_bind(t->model, t->params, DTYPE_F32);
+	if ((rc = model_session_new(&t->session, t->model, t->kernels, &so, &note)) != 0 || (rc = infer_new(&t->infer, &io, &note)) != 0 ||
+	    (rc = infer_add_model(t->infer, dir, true, true, &note)) != 0)
+		bench_fail(s->name, rc, &note);
+	remove_model(dir);			/* it is in memory now */
+	t->tokens = bench_need(calloc((size_t)(s->batch * (s->tokens + 1)), sizeof(int32_t)));
+	t->inputs = bench_need(calloc((size_t)(s->batch * s->tokens), sizeof(int32_t)));
+	t->seqs = bench_need(calloc((size_t)s->batch, sizeof(uint64_t)));
+	for (int64_t b = 0; b < s->batch; b++) {
+		t->seqs[b] = (uint64_t)b;
+		for (int64_t i = 0; i <= s->tokens; i++)
+			t->tokens[b * (s->tokens + 1) + i] = (int32_t)((b * 7919 + i * 104729 + 13) % s->config.vocab_size);
+		memcpy(t->inputs + b * s->tokens, t->tokens + b * (s->tokens + 1), (size_t)s->tokens * sizeof(int32_t));
+	}
+}
+
+static void
+teacher_close(struct teacher *t)
+{
+	infer_destroy(&t->infer);
+	model_session_destroy(&t->session);
+	model_destroy(&t->model);
+	kernels_free(t->kernels, t->params);
+	kernels_destroy(&t->kernels);
+	bus_waker_destroy(&t->waker);
+	free(t->tokens);
+	free(t->inputs);
+	free(t->seqs);
+}
+
+/* Seconds of a lease of the whole batch; label false: the forward pass and its logits, nothing made of them. */
+static double
+lease(struct teacher *t, bool label)
+{
+	const struct bench_shape *s = t->shape;
+	struct infer_job *job = bench_need(infer_job_new((size_t)s->batch, (uint32_t)s->tokens)), *back;
+	double start, seconds;
+
+	job->want_label = label;
+	job->n_valid = (uint32_t)s->config.vocab_size;
+	if (label)
+		job->spec = (struct labels_spec){.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = (uint32_t)s->tokens,
+		    .vocab = job->n_valid, .n_samples = N_DRAWS, .seed = 1, .tau = 1};
+	memcpy(job->tokens, t->tokens, (size_t)(s->batch * (s->tokens + 1)) * sizeof(int32_t));
+	for (int64_t b = 0; b < s->batch; b++)
+		job->rows[b].seq = t->seqs[b];
+	start = bench_now();
+	infer_submit(t->infer, job);
+	while ((back = infer_finished(t->infer)) == NULL)
+		usleep(500);
+	seconds = bench_now() - start;
+	for (size_t i = 0; i < back->n; i++)
+		if (back->rows[i].error[0] != '\0') {
+			fprintf(stderr, "bench_teacher: %s\n", back->rows[i].error);
+			exit(70);
+		}
+	infer_job_free(&back);
+	return seconds;
+}
+
+static double
+forward(struct teacher *t)
+{
+	const struct kernels_label_spec nothing = {.kind = KERNELS_LABEL_NONE, .tau = 1};
+	struct kernels_labels out = {NULL};
+	double start = bench_now();
+
+	if (model_forward(t->session, t->inputs, t->shape->batch, t->shape->tokens) != 0 ||
+	    model_labels(t->session, &nothing, NULL, t->seqs, &out) != 0)
+		exit(70);
+	kernels_sync(t->kernels);
+	return bench_now() - start;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct bench_args a = {.rounds = 5};
+	struct bench_peer *peers[BENCH_PEERS_MAX] = {NULL};
+	double labels[BENCH_ROUNDS_MAX], tiles[BENCH_ROUNDS_MAX], batch[BENCH_ROUNDS_MAX], theirs[BENCH_PEERS_MAX][BENCH_ROUNDS_MAX];
+	double tokens, best_forward, label, best = 0;
+	char name[128] = "";
+	struct bench_results *r;
+	struct teacher t;
+
+	bench_args(&a, argc, argv);
+	memset(&t, 0, sizeof(t));
+	for (int p = 0; p < a.n_peers && bench_wanted(&a, "teacher_label_vs_torch"); p++)
+		if ((peers[p] = bench_peer_open(a.peer[p])) != NULL)
+			theirs[p][0] = bench_peer_seconds(peers[p], "teach", "fp32", bench_shape("llama_135m", a.tiny));
+	teacher_open(&t, &a);
+	lease(&t, true);
+	forward(&t);
+	for (int i = 0; i < a.rounds; i++) {
+		labels[i] = lease(&t, true);
+		tiles[i] = lease(&t, false);
+		batch[i] = forward(&t);
+		for (int p = 0; p < a.n_peers; p++)
+			if (peers[p] != NULL && theirs[p][0] >= 0)
+				theirs[p][i] = bench_peer_seconds(peers[p], "teach", "fp32", t.shape);
+	}
+	tokens = (double)(t.shape->batch * t.shape->tokens);
+	label = tokens / bench_median(labels, a.rounds);
+	best_forward = tokens / bench_median(tiles, a.rounds);
+	if (tokens / bench_median(batch, a.rounds) > best_forward)
+		best_forward = tokens / bench_median(batch, a.rounds);
+	r = bench_results_new();
+	printf("%s, %d workers\n", infer_describe(t.infer), infer_threads(t.infer));
+	printf("  forward: a thread a sequence %.0f tokens/s, all threads on a batch %.0f\n", tokens / bench_median(tiles, a.rounds),
+	    tokens / bench_median(batch, a.rounds));
+	bench_row(r, "teacher_label_vs_forward", label, "tokens/s", "forward pass", best_forward);
+	for (int p = 0; p < a.n_peers; p++)
+		if (peers[p] != NULL && theirs[p][0] >= 0 && tokens / bench_median(theirs[p], a.rounds) > best) {
+			best = tokens / bench_median(theirs[p], a.rounds);
+			snprintf(name, sizeof(name), "%s, %s", bench_peer_name(peers[p]), bench_peer_variant(peers[p]));
+		}
+	if (bench_wanted(&a, "teacher_label_vs_torch"))
+		bench_row(r, "teacher_label_vs_torch", label, "tokens/s", best > 0 ? name : NULL, best);
+	teacher_close(&t);
+	for (int p = 0; p < a.n_peers; p++)
+		bench_peer_close(&peers[p]);
+	return bench_results_end(&r, a.json);
+}

@@ -1,0 +1,256 @@
+/*
+ * bench_train - whole optimiser steps as trainerd makes them (trainerd/step.h: forward, loss, backward, clip, AdamW), one rank.
+ *
+ *   bench_train [--threads N] [--rounds N] [--tiny] [--only NAME] [--json FILE] [--peer COMMAND]...
+ *
+ *   train_gpt2_124m_fp32, train_small_fp32, train_llama_135m_fp32 (and _bf16)   tokens/s beside the fastest peer
+ *   share_of_ceiling_fp32 (GPT-2 124M, 4 x 256), share_of_ceiling (16 x 256, bf16)
+ *       the step's FLOP/s beside those of its matrix products alone: OpenBLAS's SGEMM with its own threads, at this model's shapes,
+ *       as often as a step has them. Both count 6 per parameter of a product and token; the ceiling leaves attention out.
+ *   kd_step_cost_gpt2_124m, kd_step_cost_small; kd_step_cost is the worse of the two
+ *       a phase-one step, sampled labels of N = 50 at hand, beside a plain step on the same tokens
+ *
+ * What is compared takes turns (A B A B ...) in this one process, the peers answering through pipes; medians of --rounds.
+ */
+#include <cblas.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/common/train.h"
+#include "kernels/kernels.h"
+
+/* ---- the ceiling ---- */
+
+/* One product of the step, C[m, n] = op(A) op(B), and how often it comes. */
+struct product {
+	bool trans_a, trans_b;
+	int64_t m, n, k;
+	int64_t count;
+};
+
+#define PRODUCTS_MAX 24
+
+/* The three products of a linear layer: forward, d_x, d_w. */
+static int
+add_layer(struct product *p, int n, int64_t rows, int64_t in, int64_t out, int64_t count)
+{
+	p[n++] = (struct product){false, true, rows, out, in, count};
+	p[n++] = (struct product){false, false, rows, in, out, count};
+	p[n++] = (struct product){true, false, out, in, rows, count};
+	return n;
+}
+
+static int
+products_of(const struct bench_shape *s, struct product *p)
+{
+	const struct model_config *c = &s->config;
+	int64_t rows = s->micro_batch * s->tokens, times = s->batch / s->micro_batch, layers = c->n_layers * times;
+	int64_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+	int n = 0;
+
+	n = add_layer(p, n, rows, c->d_model, q + 2 * kv, layers);
+	n = add_layer(p, n, rows, q, c->d_model, layers);
+	n = add_layer(p, n, rows, c->d_model, c->d_ff, c->family == MODEL_FAMILY_GPT2 ? layers : 2 * layers);
+	n = add_layer(p, n, rows, c->d_ff, c->d_model, layers);
+	return add_layer(p, n, rows, c->d_model, c->vocab_size, times);
+}
+
+struct ceiling {
+	struct product products[PRODUCTS_MAX];
+	int n, threads;
+	float *a, *b, *c;
+	double flops;			/* of a step */
+};
+
+static float *
+filled(int64_t n)
+{
+	float *x = bench_need(malloc((size_t)n * sizeof(*x)));
+
+	for (int64_t i = 0; i < n; i++)
+		x[i] = (float)(i % 997) * 1e-3f - 0.5f;
+	return x;
+}
+
+static void
+ceiling_open(struct ceiling *c, const struct bench_shape *s, int threads)
+{
+	int64_t most[3] = {0};
+
+	memset(c, 0, sizeof(*c));
+	c->threads = threads;
+	c->n = products_of(s, c->products);
+	for (int i = 0; i < c->n; i++) {
+		const struct product *p = &c->products[i];
+		int64_t sizes[3] = {p->m * p->k, p->k * p->n, p->m * p->n};
+
+		for (int j = 0; j < 3; j++)
+			most[j] = sizes[j] > most[j] ? sizes[j] : most[j];
+		c->flops += 2.0 * (double)p->m * (double)p->n * (double)p->k * (double)p->count;
+	}
+	c->a = filled(most[0]);
+	c->b = filled(most[1]);
+	c->c = filled(most[2]);
+}
+
+static void
+ceiling_close(struct ceiling *c)
+{
+	free(c->a);
+	free(c->b);
+	free(c->c);
+}
+
+/* Seconds of a step's products: each shape once, its time taken as often as the step has it. */
+static double
+ceiling_once(struct ceiling *c)
+{
+	double seconds = 0;
+	int before = omp_get_max_threads();
+
+	omp_set_num_threads(c->threads);
+	for (int i = 0; i < c->n; i++) {
+		const struct product *p = &c->products[i];
+		double start = bench_now();
+
+		cblas_sgemm(CblasRowMajor, p->trans_a ? CblasTrans : CblasNoTrans, p->trans_b ? CblasTrans : CblasNoTrans, (int)p->m, (int)p->n,
+		    (int)p->k, 1, c->a, (int)(p->trans_a ? p->m : p->k), c->b, (int)(p->trans_b ? p->k : p->n), 0, c->c, (int)p->n);
+		seconds += (bench_now() - start) * (double)p->count;
+	}
+	omp_set_num_threads(before);
+	return seconds;
+}
+
+/* ---- the works ---- */
+
+static struct comm *comm;		/* one rank */
+
+/* Tokens per second beside the fastest of the peers, and the step's share of its products' speed. */
+static void
+train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_results *r, const char *shape_name, const char *name,
+    const char *share_name)
+{
+	const struct bench_shape *shape = bench_shape(shape_name, a->tiny);
+	double ours[BENCH_ROUNDS_MAX], ceilings[BENCH_ROUNDS_MAX], theirs[BENCH_PEERS_MAX][BENCH_ROUNDS_MAX], best = 0, seconds, top, tokens;
+	char best_name[128] = "";
+	bool alone = !bench_wanted(a, name), with_share = share_name != NULL && (!alone || bench_wanted(a, share_name));
+	struct ceiling c;
+	struct bench_train t;
+
+	if (alone && !with_share)
+		return;
+	for (int p = 0; p < a->n_peers && !alone; p++)		/* chooses its fastest way, before anything is timed */
+		theirs[p][0] = peers[p] != NULL ? bench_peer_seconds(peers[p], "train", "fp32", shape) : -1;
+	bench_train_open(&t, shape, comm, a->threads);
+	ceiling_open(&c, shape, kernels_threads(t.kernels));
+	bench_train_once(&t, &t.plain);
+	for (int round = 0; round < a->rounds; round++) {
+		ours[round] = bench_train_once(&t, &t.plain);
+		ceilings[round] = with_share ? ceiling_once(&c) : 1;
+		for (int p = 0; p < a->n_peers && !alone; p++)
+			if (peers[p] != NULL && theirs[p][0] >= 0)
+				theirs[p][round] = bench_peer_seconds(peers[p], "train", "fp32", shape);
+	}
+	tokens = (double)(shape->batch * shape->tokens);
+	seconds = bench_median(ours, a->rounds);
+	top = bench_median(ceilings, a->rounds);
+	for (int p = 0; p < a->n_peers && !alone; p++)
+		if (peers[p] != NULL && theirs[p][0] >= 0) {
+			double speed = tokens / bench_median(theirs[p], a->rounds);
+
+			if (speed > best) {
+				best = speed;
+				snprintf(best_name, sizeof(best_name), "%s, %s", bench_peer_name(peers[p]), bench_peer_variant(peers[p]));
+			}
+		}
+	if (!alone)
+		bench_row(r, name, tokens / seconds, "tokens/s", best > 0 ? best_name : NULL, best);
+	if (with_share)
+		bench_row(r, share_name, c.flops / seconds * 1e-9, "GFLOP/s", "its products, OpenBLAS", c.flops / top * 1e-9);
+	ceiling_close(&c);
+	bench_train_close(&t);
+}
+
+/* A phase-one step beside a plain one. Returns the ratio; 0: not asked for. */
+static double
+kd_row(const struct bench_args *a, struct bench_results *r, const char *shape_name, int turns)
+{
+	double plain[BENCH_ROUNDS_MAX * 4], kd[BENCH_ROUNDS_MAX * 4];
+	int n = a->rounds * turns;
+	char name[64];
+	struct bench_train t;
+
+	snprintf(name, sizeof(name), "kd_step_cost_%s", shape_name);
+	bench_train_open(&t, bench_shape(shape_name, a->tiny), comm, a->threads);
+	bench_train_once(&t, &t.plain);
+	bench_train_once(&t, &t.kd);
+	for (int i = 0; i < n; i++) {			/* A B, then B A: a machine that slows down harms both alike */
+		if (i % 2 == 0)
+			plain[i] = bench_train_once(&t, &t.plain);
+		kd[i] = bench_train_once(&t, &t.kd);
+		if (i % 2 == 1)
+			plain[i] = bench_train_once(&t, &t.plain);
+	}
+	bench_train_close(&t);
+	bench_row(r, name, bench_median(kd, n) * 1e3, "ms", "plain step", bench_median(plain, n) * 1e3);
+	return bench_median(kd, n) / bench_median(plain, n);
+}
+
+static void
+kd_rows(const struct bench_args *a, struct bench_results *r)
+{
+	double large, small;
+
+	if (!bench_wanted(a, "kd_step_cost"))
+		return;
+	large = kd_row(a, r, "gpt2_124m", 1);
+	small = kd_row(a, r, "small", 4);
+	bench_row(r, "kd_step_cost", large > small ? large : small, "x", "plain step", 1);
+}
+
+/* The rows of bf16, where machine or build have none. */
+static void
+bf16_rows(const struct bench_args *a, struct bench_results *r)
+{
+	static const char *const names[] = {"train_gpt2_124m_bf16", "share_of_ceiling", "train_small_bf16", "train_llama_135m_bf16"};
+	const struct kernels_options options = {.backend = KERNELS_BACKEND_AUTO, .dtype = KERNELS_DTYPE_BF16, .threads = a->threads};
+	struct err_note note = {.name = ""};
+	char text[1024], class[64];
+	int rc = kernels_resolve(&options, class, sizeof(class), &note);
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (bench_wanted(a, names[i]))
+			bench_no_row(r, names[i], "tokens/s", rc != 0 ? err_note_str(&note, rc, text, sizeof(text)) :
+			    "the step of this build computes in fp32");
+}
+
+int
+main(int argc, char **argv)
+{
+	struct bench_args a = {.rounds = 5};
+	struct bench_peer *peers[BENCH_PEERS_MAX] = {NULL};
+	struct bench_results *r;
+	int rc;
+
+	bench_args(&a, argc, argv);
+	if ((rc = comm_init(&comm, NULL, NULL)) != 0)
+		return 70;
+	for (int p = 0; p < a.n_peers; p++)
+		peers[p] = bench_peer_open(a.peer[p]);
+	if (a.n_peers == 0)
+		printf("no peers asked: see bench/compare.sh\n");
+	r = bench_results_new();
+	train_row(&a, peers, r, "gpt2_124m", "train_gpt2_124m_fp32", "share_of_ceiling_fp32");
+	train_row(&a, peers, r, "small", "train_small_fp32", NULL);
+	train_row(&a, peers, r, "llama_135m", "train_llama_135m_fp32", NULL);
+	kd_rows(&a, r);
+	bf16_rows(&a, r);
+	for (int p = 0; p < a.n_peers; p++)
+		bench_peer_close(&peers[p]);
+	comm_finalize(&comm);
+	rc = bench_results_end(&r, a.json);
+	return rc;
+}
