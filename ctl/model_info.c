@@ -154,7 +154,7 @@ look(const struct ctl_args *args, struct facts *f, struct err_note *note)
 				return rc;
 			f->has_weights = true;
 			hash_hex(fingerprint, f->fingerprint);
-		} else if (rc != ENOENT) {
+		} else if (rc != ENOENT && rc != ERR_NOT_FOUND) {
 			return rc;
 		}
 	}

@@ -11,6 +11,8 @@ usage: quickstart.sh [options]
   --fresh      forget what an earlier start left in DIR
   --dir DIR    where everything goes (default: run/quickstart in this source tree)
   --steps N    steps of the large model (default: as in deploy/examples/quickstart); all else follows from it; 40 for a quick look
+  --size SIZE  small: SLM 2 layers of 96, student 4 of 160; large: SLM 4 of 160, student 6 of 256, three times the work;
+               auto (default): large where the processor multiplies in bf16, else small
   --no-build   the programs in build/bin as they are (or in $BIN); nothing is installed or built
 END
 }
@@ -18,14 +20,18 @@ die() { echo "quickstart: $2" >&2; exit "$1"; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source=$(cd "$here/.." && pwd)
-dir=$source/run/quickstart fresh=0 steps='' build=1
+dir=$source/run/quickstart fresh=0 steps='' size=auto build=1
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--fresh) fresh=1 ;;
 	--no-build) build=0 ;;
-	--dir | --steps)
+	--dir | --steps | --size)
 		[ $# -ge 2 ] || die 64 "an argument is missing after $1"
-		if [ "$1" = --dir ]; then dir=$2; else steps=$2; fi
+		case "$1" in
+		--dir) dir=$2 ;;
+		--steps) steps=$2 ;;
+		--size) size=$2 ;;
+		esac
 		shift ;;
 	-h | --help) usage; exit 0 ;;
 	*) die 64 "unexpected argument $1; see quickstart.sh --help" ;;
@@ -33,6 +39,10 @@ while [ $# -gt 0 ]; do
 	shift
 done
 [[ $steps =~ ^([1-9][0-9]*)?$ ]] || die 64 "--steps: expected a whole number, found $steps"
+case "$size" in
+small | large | auto) ;;
+*) die 64 "--size: expected small, large or auto, found $size" ;;
+esac
 [ -z "$steps" ] || [ "$steps" -ge 16 ] || die 64 "--steps: expected at least 16, found $steps"
 
 bin=$source/build/bin
@@ -92,10 +102,30 @@ value() { "$bin/saltctl" config check -c "$dir/$1.yaml" --get "$2"; }
 : "${steps:=$(value baseline trainer.steps)}"
 slm_steps=$((steps * $(value slm trainer.steps) / $(value baseline trainer.steps)))
 early=$((slm_steps / 4))
-if [ -e "$dir/settings" ] && [ "$(cat "$dir/settings")" != "steps $steps" ]; then
-	die 64 "$dir was made with $(cat "$dir/settings"), not $steps; give --fresh or another --dir"
+arithmetic() {		# what every daemon will choose here
+	local shape rc=0
+	shape=$(mktemp -d) || return 73
+	"$bin/saltctl" model new --layers 1 --width 64 --context 16 --vocab 256 "$shape/model" > "$shape/log" &&
+	    "$bin/saltctl" model info --json "$shape/model" | sed -n 's/.*"compute": *"\([^"]*\)".*/\1/p' || rc=$?
+	rm -rf "$shape"
+	return $rc
+}
+if [ "$size" = auto ]; then		# the size of an earlier start, if there was one
+	size=$(sed -n 's/.* size //p' "$dir/settings" 2>/dev/null || true)
+	if [ -z "$size" ]; then
+		compute=$(arithmetic) || die $? "saltctl model info failed"
+		case $compute in *bf16*) size=large ;; *) size=small ;; esac
+		echo "arithmetic here: $compute; models: $size"
+	fi
 fi
-echo "steps $steps" > "$dir/settings"
+if [ -e "$dir/settings" ] && [ "$(cat "$dir/settings")" != "steps $steps size $size" ]; then
+	die 64 "$dir was made with $(cat "$dir/settings"), not steps $steps size $size; give --fresh or another --dir"
+fi
+echo "steps $steps size $size" > "$dir/settings"
+case "$size" in
+small) slm_shape=(2 96 3) student_shape=(4 160 5) ;;
+large) slm_shape=(4 160 5) student_shape=(6 256 8) ;;
+esac
 checkpoint() { printf '%s/checkpoints/step_%08d' "$1" "$2"; }
 slm_set=(--set "trainer.steps=$slm_steps" --set "trainer.warmup=$((slm_steps / 10))" --set "trainer.keep_steps=[$early]"
     --set "trainer.eval_every=$(((slm_steps + 5) / 6))")
@@ -134,8 +164,8 @@ make_model() {		# make_model NAME SHAPE ...
 }
 [ -d "$dir/data" ] || part corpus make_corpus
 mkdir -p "$dir/models"
-make_model slm --layers 2 --width 96 --heads 3
-make_model student --layers 4 --width 160 --heads 5
+make_model slm --layers "${slm_shape[0]}" --width "${slm_shape[1]}" --heads "${slm_shape[2]}"
+make_model student --layers "${student_shape[0]}" --width "${student_shape[1]}" --heads "${student_shape[2]}"
 
 # ---- the three runs ----
 
@@ -150,10 +180,10 @@ train() {		# train NAME STEPS --set ...
 	fleet down "$name" "$@"
 	return $rc
 }
-title "SLM: 2 layers of 96, $slm_steps steps; early checkpoint at $early"
+title "SLM: ${slm_shape[0]} layers of ${slm_shape[1]}, $slm_steps steps; early checkpoint at $early"
 part SLM train slm "$slm_steps" "${slm_set[@]}"
 grep -ho 'compute="[^"]*"' "$dir/slm/logs/trainerd.log" | tail -n 1 | sed 's/^compute=/arithmetic: /; s/"//g'
-title "SALT_DS: 4 layers of 160, $steps steps, the first $((steps / 4)) with the SLM's help; selectord, two teacherd, two ranks"
+title "SALT_DS: ${student_shape[0]} layers of ${student_shape[1]}, $steps steps, the first $((steps / 4)) with the SLM's help; selectord, two teacherd, two ranks"
 part SALT_DS train salt "$steps" "${student_set[@]}" "${salt_set[@]}"
 title "BASELINE: the same model, seed, order of data and steps, alone"
 part BASELINE train baseline "$steps" "${student_set[@]}"

@@ -53,6 +53,9 @@ wrong 64 'do not divide the width' model new --layers 1 --width 8 --heads 3 --vo
 wrong 64 'expected llama or gpt2' model new --family bert --layers 1 --width 8 --vocab 10 "$scratch/m"
 wrong 64 "are llama's" model new --family gpt2 --layers 1 --width 8 --vocab 10 --untied "$scratch/m"
 wrong 66 'nowhere' model info "$scratch/nowhere"
+"$BIN/saltctl" model new --layers 1 --width 8 --context 4 --vocab 10 "$scratch/shape" > "$scratch/log"
+"$BIN/saltctl" model info "$scratch/shape" > "$scratch/log" || fail "a folder with only config.json is a shape, and model info refused it"
+grep -q '^fingerprint *none' "$scratch/log" || fail "model info of a shape: $(cat "$scratch/log")"
 
 wrong 64 'give -c fleet.yaml' config check
 wrong 66 'nowhere' config check -c "$scratch/nowhere"
