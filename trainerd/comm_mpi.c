@@ -9,10 +9,12 @@
 #include "err/err.h"
 
 #define PIECE (INT64_C(1) << 24)	/* elements of a message: 64 MiB of floats */
+#define FIRST_TAG 16			/* of comm_start_send; the others have 1 and 2 */
 
 struct comm {
 	MPI_Comm group;
 	int rank, size, host_ranks;
+	MPI_Request ops[COMM_OPS];
 };
 
 int
@@ -35,6 +37,8 @@ comm_init(struct comm **out, int *argc, char ***argv)
 	MPI_Comm_split_type(c->group, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
 	MPI_Comm_size(host, &c->host_ranks);
 	MPI_Comm_free(&host);
+	for (int op = 0; op < COMM_OPS; op++)
+		c->ops[op] = MPI_REQUEST_NULL;
 	*out = c;
 	return 0;
 }
@@ -83,14 +87,22 @@ piece(int64_t n, int64_t at)
 	return left <= 0 ? 0 : (int)(left < PIECE ? left : PIECE);
 }
 
-void
-comm_exchange(struct comm *c, int partner, const float *send, int64_t n_send, float *recv, int64_t n_recv)
+static int
+piece_bytes(size_t n, size_t at)
 {
-	for (int64_t at = 0; at < n_send || at < n_recv; at += PIECE) {
-		int ns = piece(n_send, at), nr = piece(n_recv, at);
+	size_t limit = (size_t)PIECE * sizeof(float);
 
-		MPI_Sendrecv(ns > 0 ? send + at : send, ns, MPI_FLOAT, partner, 1, nr > 0 ? recv + at : recv, nr, MPI_FLOAT, partner, 1,
-		    c->group, MPI_STATUS_IGNORE);
+	return n <= at ? 0 : (int)(n - at < limit ? n - at : limit);
+}
+
+void
+comm_exchange(struct comm *c, int partner, const void *send, size_t n_send, void *recv, size_t n_recv)
+{
+	for (size_t at = 0; at < n_send || at < n_recv; at += (size_t)PIECE * sizeof(float)) {
+		int ns = piece_bytes(n_send, at), nr = piece_bytes(n_recv, at);
+
+		MPI_Sendrecv(ns > 0 ? (const char *)send + at : send, ns, MPI_BYTE, partner, 1, nr > 0 ? (char *)recv + at : recv, nr,
+		    MPI_BYTE, partner, 1, c->group, MPI_STATUS_IGNORE);
 	}
 }
 
@@ -106,6 +118,42 @@ comm_sum_any(struct comm *c, float *x, int64_t n)
 {
 	for (int64_t at = 0; at < n; at += PIECE)
 		MPI_Allreduce(MPI_IN_PLACE, x + at, piece(n, at), MPI_FLOAT, MPI_SUM, c->group);
+}
+
+void
+comm_start_send(struct comm *c, int op, int to, int tag, const float *x, int64_t n)
+{
+	MPI_Isend(x, (int)n, MPI_FLOAT, to, FIRST_TAG + tag, c->group, &c->ops[op]);
+}
+
+void
+comm_start_recv(struct comm *c, int op, int from, int tag, float *x, int64_t n)
+{
+	MPI_Irecv(x, (int)n, MPI_FLOAT, from, FIRST_TAG + tag, c->group, &c->ops[op]);
+}
+
+void
+comm_start_reduce(struct comm *c, int op, int root, float *x, int64_t n)
+{
+	MPI_Ireduce(c->rank == root ? MPI_IN_PLACE : x, c->rank == root ? x : NULL, (int)n, MPI_FLOAT, MPI_SUM, root, c->group,
+	    &c->ops[op]);
+}
+
+bool
+comm_test(struct comm *c, int op)
+{
+	int done;
+
+	MPI_Test(&c->ops[op], &done, MPI_STATUS_IGNORE);	/* an op that has ended is MPI_REQUEST_NULL: done */
+	return done != 0;
+}
+
+void
+comm_wait_any(struct comm *c)
+{
+	int which;
+
+	MPI_Waitany(COMM_OPS, c->ops, &which, MPI_STATUS_IGNORE);
 }
 
 void

@@ -287,6 +287,8 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	    json_put(line, "step_seconds", json_new_num(seconds)) != 0 ||
 	    json_put(line, "compute_seconds", json_new_num(e->compute_s)) != 0 ||
 	    json_put(line, "reduce_seconds", json_new_num(e->reduce_s)) != 0 ||
+	    json_put(line, "overlap_seconds", json_new_num(e->overlap_s)) != 0 ||
+	    json_put(line, "reduced_early", json_new_num(e->reduced_early)) != 0 ||
 	    json_put(line, "update_seconds", json_new_num(e->update_s)) != 0 ||
 	    json_put(line, "wait_seconds", json_new_num(r->waited_s)) != 0 ||
 	    json_put(line, "rows_ahead", json_new_int((int64_t)feed_ahead(r->feed))) != 0)

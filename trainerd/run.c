@@ -191,20 +191,21 @@ run_identity(struct run *r, struct hash128 train, struct hash128 heldout)
 	snprintf(id->mode, sizeof(id->mode), "%s", config_mode_name(cfg));
 }
 
-/* First weights: trainer.init, or random by run.seed. */
+/* First weights of this rank's range: trainer.init, or random by run.seed. */
 static int
 run_weights(struct run *r, struct err_note *note)
 {
 	const struct model *m = step_model(r->step);
+	const struct shard *own = step_shard(r->step);
 	struct weights_model *w = NULL;
 	int rc;
 
 	if (r->config->trainer.init[0] == '\0') {
-		model_init(m, r->config->run.seed, 0, m->n_params, step_params(r->step));
+		model_init(m, r->config->run.seed, own->begin, own->end, step_masters(r->step));
 		return 0;
 	}
 	if ((rc = weights_model_open(&w, r->config->trainer.init, m, note)) == 0)
-		rc = weights_model_read(w, 0, (uint64_t)m->n_params, step_params(r->step), note);
+		rc = weights_model_read(w, (uint64_t)own->begin, (uint64_t)(own->end - own->begin), step_masters(r->step), note);
 	weights_model_close(&w);
 	return rc;
 }
@@ -256,7 +257,7 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	    .threads = run_threads(cfg, r->comm)};
 	struct step_options so = {.context = cfg->corpus.context, .batch = cfg->trainer.batch, .micro_batch = cfg->trainer.micro_batch,
 	    .lanes = cfg->trainer.lanes, .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF, .optim = r->optim,
-	    .residual = (enum kernels_residual)cfg->phase_one.residual};
+	    .residual = (enum kernels_residual)cfg->phase_one.residual, .recompute = cfg->trainer.recompute};
 	struct model_config model;
 	int rc;
 
@@ -303,7 +304,9 @@ run_restore(struct run *r, bool *found, struct err_note *note)
 		return rc;
 	if (!*found) {
 		r->state.switch_step = r->phase.switch_step;
-		return agree(r->comm, run_weights(r, note), note);
+		if ((rc = agree(r->comm, run_weights(r, note), note)) == 0)
+			step_spread(r->step);
+		return rc;
 	}
 	if ((rc = state_identity_check(&stored.identity, &r->state.identity, note)) != 0)
 		return rc;

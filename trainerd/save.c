@@ -113,20 +113,97 @@ write_optim(struct step *s, struct comm *comm, bool gather, const char *dir, str
 	return agree(comm, rc, note);
 }
 
+/* ---- fp32 masters on their way to rank 0, which writes them as they come and never holds more than a piece of another's ---- */
+
+#define PIECE (INT64_C(1) << 20)	/* elements */
+
+struct masters {
+	struct step *step;
+	struct comm *comm;
+	float *piece;				/* [PIECE] */
+	int64_t begin, end;			/* of the flat order, what it holds; everything before end has come */
+};
+
+static int
+owner_of(struct masters *m, int64_t at, struct shard *part)
+{
+	for (int r = 0; r < comm_size(m->comm); r++) {
+		shard_range(part, step_shard(m->step)->n, r, comm_size(m->comm));
+		if (part->begin <= at && at < part->end)
+			return r;
+	}
+	log_fatal("checkpoint.owner", "element=%lld", (long long)at);
+}
+
+/* The next piece after m->end: from its owner, whose pieces come in order, or this rank's own. */
+static void
+masters_next(struct masters *m)
+{
+	struct shard part;
+	int owner = owner_of(m, m->end, &part);
+
+	m->begin = m->end;
+	m->end = part.end - m->begin < PIECE ? part.end : m->begin + PIECE;
+	if (owner == 0)
+		memcpy(m->piece, step_masters(m->step) + (m->begin - part.begin), (size_t)(m->end - m->begin) * sizeof(float));
+	else
+		comm_recv(m->comm, owner, m->piece, m->end - m->begin);
+}
+
+static int
+masters_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	struct masters *m = arg;
+	int64_t at = (int64_t)begin, end = at + (int64_t)count;
+
+	(void)note;
+	while (at < end) {
+		int64_t n;
+
+		if (at >= m->end)
+			masters_next(m);
+		n = (end < m->end ? end : m->end) - at;
+		memcpy(out, m->piece + (at - m->begin), (size_t)n * sizeof(float));
+		out += n;
+		at += n;
+	}
+	return 0;
+}
+
+/* The other ranks' side: their range in the pieces that masters_next asks for. */
+static void
+masters_send(struct step *s, struct comm *comm)
+{
+	const struct shard *own = step_shard(s);
+
+	for (int64_t at = own->begin; at < own->end; at += PIECE)
+		comm_send(comm, 0, step_masters(s) + (at - own->begin), own->end - at < PIECE ? own->end - at : PIECE);
+}
+
 /* Rank 0's part: model and state, then the manifest and the rename. */
 static int
-write_rest(struct step *s, const struct save_options *o, const char *dir, const struct state *state, struct checkpoint_files *files,
-    struct err_note *note)
+write_rest(struct step *s, struct comm *comm, const struct save_options *o, const char *dir, const struct state *state,
+    struct checkpoint_files *files, struct err_note *note)
 {
-	struct json *j = state_to_json(state);
+	struct masters m = {.step = s, .comm = comm};
+	struct json *j;
 	int rc;
 
-	if (j == NULL)
-		return ENOMEM;
-	if ((rc = checkpoint_write_model(dir, step_model(s), o->tokenizer, weights_source_array, step_params(s), 0, files, note)) == 0 &&
+	if (comm_rank(comm) != 0) {
+		masters_send(s, comm);
+		return 0;
+	}
+	if ((m.piece = mem_alloc((size_t)PIECE, sizeof(float))) == NULL)
+		log_fatal("checkpoint.gather", "need_bytes=%lld", (long long)(PIECE * (int64_t)sizeof(float)));
+	j = state_to_json(state);
+	rc = j == NULL ? ENOMEM : 0;
+	if (rc == 0 && (rc = checkpoint_write_model(dir, step_model(s), o->tokenizer, masters_source, &m, 0, files, note)) == 0 &&
 	    (rc = checkpoint_write_state(dir, j, files, note)) == 0)
 		rc = checkpoint_finish(o->root, state->step, files, note);
+	while (m.end < step_shard(s)->n)	/* after a failure: the others are still sending */
+		masters_next(&m);
 	json_close(&j);
+	free(m.piece);
 	return rc;
 }
 
@@ -177,11 +254,8 @@ save_write(struct step *s, struct comm *comm, const struct save_options *o, cons
 		return rc;
 	comm_bcast(comm, 0, dir, sizeof(dir));
 	rc = write_optim(s, comm, o->gather, dir, &files, note);
-	if (rc == 0) {
-		if (comm_rank(comm) == 0)
-			rc = write_rest(s, o, dir, state, &files, note);
-		rc = agree(comm, rc, note);
-	}
+	if (rc == 0)
+		rc = agree(comm, write_rest(s, comm, o, dir, state, &files, note), note);
 	if (comm_rank(comm) == 0) {
 		if (rc != 0)
 			checkpoint_abort(o->root, state->step, NULL);
@@ -206,7 +280,7 @@ load_from(struct step *s, struct comm *comm, bool gather, const char *path, stru
 		if ((rc = checkpoint_open(&c, path, CHECKPOINT_SIZES, note)) != 0 ||
 		    (rc = state_from_json(checkpoint_state(c), state, note)) != 0 ||
 		    (rc = weights_model_open(&weights, path, step_model(s), note)) != 0 ||
-		    (rc = weights_model_read(weights, 0, (uint64_t)own->n, step_params(s), note)) != 0)
+		    (rc = weights_model_read(weights, (uint64_t)own->begin, (uint64_t)(own->end - own->begin), step_masters(s), note)) != 0)
 			goto agree;
 		if (checkpoint_optim_total(c) != (uint64_t)own->n) {
 			rc = err_note_set(note, ERR_MISMATCH, "%s", path);
@@ -222,7 +296,6 @@ agree:
 	rc = agree(comm, rc, note);
 	if (rc == 0 && gather && comm_size(comm) > 1) {
 		comm_bcast(comm, 0, state, sizeof(*state));
-		comm_bcast(comm, 0, step_params(s), (size_t)own->n * sizeof(float));
 		for (int r = 1; r < comm_size(comm); r++) {
 			struct shard part;
 			float *x = NULL;
@@ -230,13 +303,16 @@ agree:
 			if (comm_rank(comm) == r) {
 				comm_recv(comm, 0, step_m(s), own->end - own->begin);
 				comm_recv(comm, 0, step_v(s), own->end - own->begin);
+				comm_recv(comm, 0, step_masters(s), own->end - own->begin);
 			} else if (comm_rank(comm) == 0) {
 				shard_range(&part, own->n, r, comm_size(comm));
 				if ((x = mem_alloc((size_t)(part.end - part.begin), sizeof(float))) == NULL)
 					log_fatal("checkpoint.gather", "need_elements=%lld", (long long)(part.end - part.begin));
-				for (int i = 0; i < 2; i++) {
-					if (checkpoint_read_optim(c, i == 0 ? "m" : "v", (uint64_t)part.begin,
-					    (uint64_t)(part.end - part.begin), x, note) != 0)
+				for (int i = 0; i < 3; i++) {
+					uint64_t n = (uint64_t)(part.end - part.begin);
+
+					if ((i < 2 ? checkpoint_read_optim(c, i == 0 ? "m" : "v", (uint64_t)part.begin, n, x, note) :
+					    weights_model_read(weights, (uint64_t)part.begin, n, x, note)) != 0)
 						log_fatal("checkpoint.read", "path=%s rank=%d", path, r);
 					comm_send(comm, r, x, part.end - part.begin);
 				}
@@ -246,6 +322,8 @@ agree:
 	}
 	weights_model_close(&weights);
 	checkpoint_close(&c);
+	if (rc == 0)
+		step_spread(s);
 	return rc;
 }
 

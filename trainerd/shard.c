@@ -55,18 +55,21 @@ shard_reduce(const struct shard *s, struct comm *comm, struct kernels *k, float 
 		int64_t mine = s->level_begin[level + 1], n_mine = s->level_end[level + 1] - mine, theirs, theirs_end;
 
 		shard_partner(s, comm_rank(comm), level, &theirs, &theirs_end);
-		comm_exchange(comm, comm_rank(comm) ^ 1 << level, grads + theirs, theirs_end - theirs, scratch, n_mine);
+		comm_exchange(comm, comm_rank(comm) ^ 1 << level, grads + theirs, (size_t)(theirs_end - theirs) * sizeof(float), scratch,
+		    (size_t)n_mine * sizeof(float));
 		kernels_accumulate(k, grads + mine, scratch, n_mine);
 	}
 }
 
 void
-shard_gather(const struct shard *s, struct comm *comm, float *x)
+shard_gather(const struct shard *s, struct comm *comm, void *x, size_t element_bytes)
 {
 	for (int level = s->n_levels; level-- > 0;) {
 		int64_t mine = s->level_begin[level + 1], n_mine = s->level_end[level + 1] - mine, theirs, theirs_end;
+		char *bytes = x;
 
 		shard_partner(s, comm_rank(comm), level, &theirs, &theirs_end);
-		comm_exchange(comm, comm_rank(comm) ^ 1 << level, x + mine, n_mine, x + theirs, theirs_end - theirs);
+		comm_exchange(comm, comm_rank(comm) ^ 1 << level, bytes + (size_t)mine * element_bytes, (size_t)n_mine * element_bytes,
+		    bytes + (size_t)theirs * element_bytes, (size_t)(theirs_end - theirs) * element_bytes);
 	}
 }

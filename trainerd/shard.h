@@ -8,6 +8,7 @@
 #ifndef SALT_SHARD_H
 #define SALT_SHARD_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "trainerd/comm.h"
@@ -28,13 +29,14 @@ struct shard {
 void shard_range(struct shard *s, int64_t n, int rank, int n_ranks);
 
 /*
- * shard_reduce - grads: [n] of this rank; afterwards grads[begin..end) holds the sum over all ranks, the rest is spoilt.
+ * shard_reduce - the tree in its plainest form, all at once and waiting; reduce.h does the same sums while backward runs, and is
+ * tested against this. grads: [n] of this rank; afterwards grads[begin..end) holds the sum over all ranks, the rest is spoilt.
  * scratch: at least (n + 1) / 2 + block elements.
  */
 void shard_reduce(const struct shard *s, struct comm *comm, struct kernels *k, float *grads, float *scratch);
 
-/* shard_gather - x: [n] of which this rank's range is right; afterwards all of it is, on all ranks. */
-void shard_gather(const struct shard *s, struct comm *comm, float *x);
+/* shard_gather - x: [n] of element_bytes each, of which this rank's range is right; afterwards all of it is, on all ranks. */
+void shard_gather(const struct shard *s, struct comm *comm, void *x, size_t element_bytes);
 
 /* shard_scratch - elements of scratch that shard_reduce needs; 0 with one rank. */
 int64_t shard_scratch(const struct shard *s);

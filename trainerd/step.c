@@ -8,6 +8,7 @@
 
 #include "log/log.h"
 #include "mem/mem.h"
+#include "trainerd/reduce.h"
 
 #define MAX_TREE 32
 
@@ -23,9 +24,14 @@ struct step {
 	struct shard shard;
 	int64_t rank_lanes;			/* G / R */
 	int64_t n_tree;				/* gradient buffers */
-	float *params, *m, *v;
+	void *params;				/* [n_params], the model's, in its dtype */
+	float *own;				/* fp32 masters of this rank's range where params are not fp32; else NULL */
+	float *masters;				/* own, or this rank's range inside params */
+	float *m, *v;
 	float *grads[MAX_TREE];
-	float *scratch;				/* shard_reduce */
+	struct reduce *reduce;
+	bool reducing;				/* backward of the last micro-batch: what it completes goes into reduce */
+	int64_t *final_from;			/* [n_layers + 2], of layer -1 ...: gradients from here on are final when the layer is done */
 	struct optim_span *spans;		/* [n_tensors] */
 	double *blocks;				/* [n_blocks] sums of squares */
 	int64_t n_blocks;
@@ -61,12 +67,55 @@ step_check(const struct step_options *o, int n_ranks, struct err_note *note)
 	return 0;
 }
 
+static void
+hook_need(void *arg, int layer)
+{
+	struct step *s = arg;
+
+	(void)layer;
+	if (s->reducing)
+		reduce_poll(s->reduce);
+}
+
+static void
+hook_done(void *arg, int layer)
+{
+	struct step *s = arg;
+
+	if (s->reducing)
+		reduce_ready(s->reduce, s->final_from[layer + 1]);
+}
+
+/* Layers are done from the last to the first: behind a layer, everything is final that lies after the last tensor of those before it. */
+static int
+step_hooks(struct step *s)
+{
+	const struct model_hooks hooks = {.arg = s, .need = hook_need, .done = hook_done};
+	const struct model *m = s->model;
+
+	if ((s->final_from = mem_alloc((size_t)m->config.n_layers + 2, sizeof(*s->final_from))) == NULL)
+		return ENOMEM;
+	for (int layer = -1; layer <= m->config.n_layers; layer++) {
+		int64_t from = 0;
+
+		for (int i = 0; i < m->n_tensors; i++)
+			if (m->tensors[i].layer < layer && m->tensors[i].offset + m->tensors[i].n_elements > from)
+				from = m->tensors[i].offset + m->tensors[i].n_elements;
+		s->final_from[layer + 1] = from;
+	}
+	model_session_hooks(s->session, &hooks);
+	return 0;
+}
+
 int
 step_new(struct step **out, const struct model_config *cfg, struct kernels *kernels, struct comm *comm,
     const struct step_options *options, struct err_note *note)
 {
-	struct model_session_options session = {.max_batch = options->micro_batch, .max_tokens = options->context, .training = true};
-	int64_t n, rows = options->micro_batch * options->context;
+	struct model_session_options session = {.max_batch = options->micro_batch, .max_tokens = options->context, .training = true,
+	    .recompute = options->recompute};
+	struct reduce_options reduce = {.bucket = options->bucket, .any_order = !options->deterministic};
+	enum dtype dtype = kernels_dtype(kernels);
+	int64_t n, n_own, rows = options->micro_batch * options->context;
 	struct step *s = NULL;
 	int rc;
 
@@ -88,11 +137,17 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	for (int64_t lanes = s->rank_lanes; options->deterministic && lanes > 1; lanes /= 2)
 		s->n_tree++;
 	s->n_blocks = (n + KERNELS_NORM_BLOCK - 1) / KERNELS_NORM_BLOCK;
+	n_own = s->shard.end - s->shard.begin;
 	rc = ENOMEM;
-	s->params = kernels_alloc(kernels, (size_t)n * sizeof(float));
-	s->m = kernels_alloc(kernels, (size_t)(s->shard.end - s->shard.begin) * sizeof(float));
-	s->v = kernels_alloc(kernels, (size_t)(s->shard.end - s->shard.begin) * sizeof(float));
-	s->scratch = kernels_alloc(kernels, (size_t)shard_scratch(&s->shard) * sizeof(float));
+	if ((s->params = kernels_alloc(kernels, (size_t)n * dtype_size(dtype))) == NULL)
+		goto fail;
+	if (dtype != DTYPE_F32 && (s->own = kernels_alloc(kernels, (size_t)n_own * sizeof(float))) == NULL)
+		goto fail;
+	s->masters = s->own != NULL ? s->own : (float *)s->params + s->shard.begin;
+	s->m = kernels_alloc(kernels, (size_t)n_own * sizeof(float));
+	s->v = kernels_alloc(kernels, (size_t)n_own * sizeof(float));
+	if (reduce_new(&s->reduce, &s->shard, comm, kernels, &reduce) != 0 || step_hooks(s) != 0)
+		goto fail;
 	for (int64_t i = 0; i < s->n_tree; i++)
 		if ((s->grads[i] = kernels_alloc(kernels, (size_t)n * sizeof(float))) == NULL)
 			goto fail;
@@ -105,10 +160,9 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	s->inputs = mem_alloc((size_t)rows, sizeof(int32_t));
 	s->next = mem_alloc((size_t)rows, sizeof(int32_t));
 	s->row_weight = mem_alloc((size_t)rows, sizeof(float));
-	if (s->params == NULL || s->m == NULL || s->v == NULL || s->scratch == NULL || s->blocks == NULL || s->lane_sums == NULL ||
-	    s->inputs == NULL || s->next == NULL || s->row_weight == NULL)
+	if (s->m == NULL || s->v == NULL || s->blocks == NULL || s->lane_sums == NULL || s->inputs == NULL || s->next == NULL || s->row_weight == NULL)
 		goto fail;
-	model_bind(s->model, s->params, DTYPE_F32);
+	model_bind(s->model, s->params, dtype);
 	*out = s;
 	return 0;
 fail:
@@ -131,9 +185,11 @@ step_destroy(struct step **step)
 	free(s->spans);
 	for (int64_t i = 0; i < s->n_tree; i++)
 		kernels_free(s->kernels, s->grads[i]);
-	kernels_free(s->kernels, s->scratch);
+	reduce_destroy(&s->reduce);
+	free(s->final_from);
 	kernels_free(s->kernels, s->v);
 	kernels_free(s->kernels, s->m);
+	kernels_free(s->kernels, s->own);
 	kernels_free(s->kernels, s->params);
 	model_session_destroy(&s->session);
 	model_destroy(&s->model);
@@ -153,10 +209,42 @@ step_shard(const struct step *s)
 	return &s->shard;
 }
 
-float *
-step_params(struct step *s)
+const void *
+step_params(const struct step *s)
 {
 	return s->params;
+}
+
+float *
+step_masters(struct step *s)
+{
+	return s->masters;
+}
+
+/* Where the compute-dtype copy of this rank's range goes; NULL where the masters are that. */
+static void *
+step_copy(struct step *s)
+{
+	return s->own == NULL ? NULL : (char *)s->params + (size_t)s->shard.begin * dtype_size(s->model->dtype);
+}
+
+void
+step_spread(struct step *s)
+{
+	uint16_t piece[4096];
+	const int64_t n_own = s->shard.end - s->shard.begin, most = sizeof(piece) / sizeof(piece[0]);
+	char *copy = step_copy(s);
+
+	/* As the optimiser rounds: a run that goes on from a checkpoint has the copy that it would have had. */
+	for (int64_t at = 0; copy != NULL && at < n_own; at += most) {
+		int64_t n = n_own - at < most ? n_own - at : most;
+
+		for (int64_t i = 0; i < n; i++)
+			piece[i] = tensor_f32_to_bf16(s->masters[at + i]);
+		kernels_upload(s->kernels, copy + (size_t)at * sizeof(piece[0]), piece, (size_t)n * sizeof(piece[0]));
+	}
+	kernels_sync(s->kernels);
+	shard_gather(&s->shard, s->comm, s->params, dtype_size(s->model->dtype));
 }
 
 float *
@@ -207,7 +295,7 @@ lanes_total(struct step *s, double total[LANE_SUMS])
 			total[i] += s->lane_sums[lane * LANE_SUMS + i];
 }
 
-/* Forward, loss and backward of one lane (number in this rank) into grads. */
+/* Forward, loss and backward of one lane (number in this rank) into grads. The last one's last backward completes the rank's sums. */
 static void
 step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *grads)
 {
@@ -238,35 +326,43 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 			log_fatal("step.tokens", "rc=%d why=\"windows are checked when they are read\"", rc);
 		if ((rc = model_loss(s->session, &targets, scale, grads, &micro)) != 0)
 			log_fatal("step.targets", "rc=%d why=\"rows were checked before they came here\"", rc);
+		s->reducing = lane == s->rank_lanes - 1 && first + o->micro_batch == (lane + 1) * per_lane;
 		model_backward(s->session, grads);
+		s->reducing = false;
 		lane_add(sums, &micro);
 	}
 }
 
-/* All lanes of this rank; returns the buffer with their sum. Lane sums are added by adjacent pairs, like a binary counter. */
+/*
+ * All lanes of this rank; returns the buffer that reduce_end completes. Lane sums are added by adjacent pairs, like a binary counter;
+ * the last lane's additions are reduce's.
+ */
 static float *
 step_lanes(struct step *s, const struct step_rows *rows)
 {
 	size_t bytes = (size_t)s->model->n_params * sizeof(float);
 	float **tree = s->grads;
-	int64_t top = s->n_tree - 1;
+	int64_t top = s->n_tree - 1, last = s->rank_lanes - 1;
 
 	memset(s->lane_sums, 0, (size_t)s->options.lanes * LANE_SUMS * sizeof(double));
 	if (!s->options.deterministic) {
 		kernels_zero(s->kernels, tree[0], bytes);
-		for (int64_t lane = 0; lane < s->rank_lanes; lane++)
+		reduce_begin(s->reduce, tree[0], NULL, 0);
+		for (int64_t lane = 0; lane <= last; lane++)
 			step_lane(s, rows, lane, tree[0]);
 		return tree[0];
 	}
-	for (int64_t lane = 0; lane < s->rank_lanes; lane++) {
+	for (int64_t lane = 0; lane <= last; lane++) {
 		int64_t level = 0;
 
-		/* tree[top] is free: levels 0 .. top-1 hold at most one sum each until the last lane. */
+		/* tree[top] is free: levels 0 .. top-1 hold at most one sum each until the last lane, where they hold one each. */
 		kernels_zero(s->kernels, tree[top], bytes);
+		if (lane == last)
+			reduce_begin(s->reduce, tree[top], tree, (int)top);
 		step_lane(s, rows, lane, tree[top]);
-		for (; lane >> level & 1; level++)
+		for (; lane < last && lane >> level & 1; level++)
 			kernels_accumulate(s->kernels, tree[top], tree[level], s->model->n_params);
-		if (level < top) {
+		if (level < top && lane < last) {
 			float *t = tree[level];
 
 			tree[level] = tree[top];
@@ -281,16 +377,14 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 {
 	double total[LANE_SUMS], start = seconds_now(), computed, reduced;
 	int64_t begin = s->shard.begin, n_own = s->shard.end - s->shard.begin;
+	struct reduce_stats reduce;
 	float *grads;
 
 	memset(out, 0, sizeof(*out));
 	grads = step_lanes(s, rows);
 	kernels_sync(s->kernels);
 	computed = seconds_now();
-	if (s->options.deterministic)
-		shard_reduce(&s->shard, s->comm, s->kernels, grads, s->scratch);
-	else
-		comm_sum_any(s->comm, grads, s->model->n_params);
+	reduce_end(s->reduce, &reduce);
 	memset(s->blocks, 0, (size_t)s->n_blocks * sizeof(double));
 	if (n_own > 0)
 		kernels_norm_blocks(s->kernels, grads + begin, n_own, s->blocks + begin / KERNELS_NORM_BLOCK);
@@ -310,11 +404,13 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	if (!out->skipped) {
 		if (n_own > 0)
 			optim_adamw(s->kernels, &s->options.optim, update - 1, lr, optim_clip_scale(out->grad_norm, s->options.optim.clip), s->spans,
-			    s->model->n_tensors, begin, s->shard.end, s->params + begin, s->m, s->v, grads + begin, NULL, DTYPE_F32);
-		shard_gather(&s->shard, s->comm, s->params);
+			    s->model->n_tensors, begin, s->shard.end, s->masters, s->m, s->v, grads + begin, step_copy(s), s->model->dtype);
+		shard_gather(&s->shard, s->comm, s->params, dtype_size(s->model->dtype));
 	}
 	kernels_sync(s->kernels);
 	out->compute_s = computed - start;
+	out->overlap_s = reduce.inside_s;
+	out->reduced_early = reduce.early;
 	out->reduce_s = reduced - computed;
 	out->update_s = seconds_now() - reduced;
 }

@@ -2,7 +2,8 @@
  * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW on this rank's range, parameters gathered.
  *
  * The batch is G lanes; rank r of R holds lanes [r*G/R, (r+1)*G/R), so rows [r*batch/R, (r+1)*batch/R). A lane runs its micro-batches
- * in order into one gradient buffer; lanes are summed by adjacent pairs, here among a rank's own and by shard_reduce among ranks.
+ * in order into one gradient buffer; lanes are summed by adjacent pairs, a rank's own first and then among ranks, both by reduce.h
+ * layer by layer while the backward of the rank's last micro-batch still runs.
  * Every micro-batch has the same shape on every rank, so R changes no bit.
  */
 #ifndef SALT_STEP_H
@@ -26,6 +27,8 @@ struct step_options {
 	bool deterministic;		/* the fixed tree; off: one buffer a rank, MPI's own sum */
 	struct optim_config optim;
 	enum kernels_residual residual;
+	bool recompute;			/* activations of a layer are made again in backward: less memory, the same bits */
+	int64_t bucket;			/* elements of a piece of the gradients' sum over ranks, see reduce.h; 0: as there */
 };
 
 /* This rank's rows of one step. Arrays are the giver's, not written to. */
@@ -47,13 +50,15 @@ struct step_result {
 	double grad_norm;		/* before clipping */
 	int64_t kd_tokens;
 	bool skipped;			/* loss or gradient was not finite: nothing was updated */
-	double compute_s, reduce_s, update_s;	/* this rank's */
+	double compute_s, reduce_s, update_s;	/* this rank's; reduce_s: what was left of the sums after backward, and the norm */
+	double overlap_s;		/* part of compute_s that went into sums of gradients while backward ran */
+	double reduced_early;		/* share of the gradients whose sum was complete when backward ended, 0..1 */
 };
 
 struct step;
 
 /*
- * step_new - model_new + session + buffers; parameters are zero until step_params is filled.
+ * step_new - model_new + session + buffers; parameters are zero until step_masters is filled and step_spread called.
  * Returns 0, ERR_CONFIG (note: R does not divide the lanes, ...), ERR_RANGE, ENOMEM.
  */
 int step_new(struct step **s, const struct model_config *cfg, struct kernels *kernels, struct comm *comm,
@@ -62,7 +67,15 @@ void step_destroy(struct step **s);		/* takes NULL */
 
 const struct model *step_model(const struct step *s);
 const struct shard *step_shard(const struct step *s);
-float *step_params(struct step *s);		/* [n_params], all of it on every rank (fp32 compute: these are the masters) */
+
+/*
+ * The weights: fp32 masters of this rank's range, which the optimiser moves and checkpoints keep, and all of them on every rank in the
+ * compute dtype, which the model reads. In fp32 the masters lie inside the latter.
+ * step_spread - collective, after masters were written from outside (loaded, first weights): brings the copies of all ranks up to date.
+ */
+float *step_masters(struct step *s);		/* [shard.end - shard.begin] */
+const void *step_params(const struct step *s);	/* [n_params] in step_model()->dtype */
+void step_spread(struct step *s);
 float *step_m(struct step *s);			/* [shard.end - shard.begin] */
 float *step_v(struct step *s);
 

@@ -102,6 +102,7 @@ struct config_trainer {
 	double clip;			/* 0: off */
 	enum config_dtype dtype;	/* auto: compute.dtype */
 	enum config_switch deterministic;
+	bool recompute;
 	uint32_t threads;		/* a rank; 0: cores / ranks of this host */
 	uint32_t ranks;			/* for deploy only */
 	uint64_t checkpoint_every;	/* steps; 0: at the switch, at a stop and at the end only */

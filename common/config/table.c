@@ -111,6 +111,7 @@ const struct config__option config__table[] = {
 	OPT_FLOAT(trainer, clip, TUNABLE, "1", false, 0, 1e6, NULL, "", "largest norm of the gradient; 0: off"),
 	OPT_CHOICE(trainer, dtype, TUNABLE, "auto", dtype_words, "of the trainer's arithmetic; masters are fp32; auto: compute.dtype"),
 	OPT_CHOICE(trainer, deterministic, TUNABLE, "auto", switch_words, "same bits for any number of ranks; auto: on for CPUs"),
+	OPT_FLAG(trainer, recompute, TUNABLE, "false", "make each layer's activations again in backward: less memory, about a third more work, the same bits"),
 	OPT_U32(trainer, threads, TUNABLE, "0", 0, 4096, "threads", "of one rank; 0: cores / ranks of the host"),
 	OPT_U32(trainer, ranks, HOST, "1", 1, 1024, "ranks", "for deploy, which starts mpirun; MPI's size is the truth"),
 	OPT_U64(trainer, checkpoint_every, TUNABLE, "100", 0, U53, NULL, "steps", "0: at the switch, at a stop and at the end only"),

@@ -1,7 +1,7 @@
 /*
  * mpi_step - some optimiser steps of a small model on made token streams, soft labels included; prints one line per step and a hash
  * of all parameters and moments at the end. The lines must be the same whatever R is (ranks_same_bits.sh compares them).
- * usage: mpirun -n R mpi_step [deterministic=1]
+ * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [bucket=ELEMENTS]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,12 +51,23 @@ main(int argc, char **argv)
 	int32_t *tokens, *ids;
 	float *weight, *values;
 	int64_t *offsets, rows;
-	double sums[2] = {0, 0};
+	double sums[3] = {0, 0, 0};
 	int rc;
 
 	if ((rc = comm_init(&comm, &argc, &argv)) != 0)
 		return 1;
-	so.deterministic = argc < 2 || strcmp(argv[1], "0") != 0;
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "any") == 0)
+			so.deterministic = false;
+		else if (strcmp(argv[i], "recompute") == 0)
+			so.recompute = true;
+		else if (strcmp(argv[i], "bf16") == 0)
+			ko.dtype = KERNELS_DTYPE_BF16;
+		else if (strncmp(argv[i], "bucket=", 7) == 0)
+			so.bucket = atoll(argv[i] + 7);
+		else
+			comm_abort(comm, 64);
+	}
 	if ((rc = kernels_new(&kernels, &ko, &note)) != 0 || (rc = step_new(&step, &cfg, kernels, comm, &so, &note)) != 0) {
 		fprintf(stderr, "%s\n", err_note_str(&note, rc, text, sizeof(text)));
 		comm_abort(comm, err_exit_code(rc));
@@ -67,7 +78,8 @@ main(int argc, char **argv)
 	offsets = calloc((size_t)(rows * CONTEXT + 1), sizeof(*offsets));
 	ids = calloc((size_t)(rows * CONTEXT * 2), sizeof(*ids));
 	values = calloc((size_t)(rows * CONTEXT * 2), sizeof(*values));
-	model_init(step_model(step), 3, 0, step_model(step)->n_params, step_params(step));
+	model_init(step_model(step), 3, step_shard(step)->begin, step_shard(step)->end, step_masters(step));
+	step_spread(step);
 	for (int s = 0; s < 12; s++) {
 		struct step_rows in = {.n_rows = rows, .tokens = tokens};
 		struct step_result out;
@@ -103,17 +115,19 @@ main(int argc, char **argv)
 		comm_abort(comm, 70);
 	/* Moments live on their owners: a sum over all of per-rank xor-free checks would hide order, so add exact block sums. */
 	for (int64_t i = 0; i < step_shard(step)->end - step_shard(step)->begin; i++) {
-		union { float f; uint32_t u; } m = {.f = step_m(step)[i]}, v = {.f = step_v(step)[i]};
+		union { float f; uint32_t u; } m = {.f = step_m(step)[i]}, v = {.f = step_v(step)[i]}, w = {.f = step_masters(step)[i]};
 
 		sums[0] += m.u;			/* whole numbers below 2^53: exact in any order */
 		sums[1] += v.u;
+		sums[2] += w.u;
 	}
-	comm_sum(comm, sums, 2);
+	comm_sum(comm, sums, 3);
 	if (comm_rank(comm) == 0) {
 		char hex[HASH_HEX_BYTES];
 
-		printf("eval %.17g %.17g\nparams %s moments %.17g %.17g\n", e.loss, e.accuracy,
-		    hash_hex(hash_bytes(step_params(step), (size_t)step_model(step)->n_params * sizeof(float)), hex), sums[0], sums[1]);
+		printf("eval %.17g %.17g\nparams %s moments %.17g %.17g masters %.17g\n", e.loss, e.accuracy,
+		    hash_hex(hash_bytes(step_params(step), (size_t)step_model(step)->n_params * dtype_size(step_model(step)->dtype)), hex),
+		    sums[0], sums[1], sums[2]);
 	}
 	free(values);
 	free(ids);

@@ -1,16 +1,26 @@
-# The same losses, gradients, evaluation, parameters and moments, bit for bit, at R = 1, 2, 4, 8; R that does not divide the lanes is refused.
+# The same losses, gradients, evaluation, parameters and moments, bit for bit, at R = 1, 2, 4, 8, whatever the pieces in which gradients are
+# summed, with activations made again or kept; R that does not divide the lanes is refused.
 . "$(dirname "$0")/lib.sh"
 
 for r in 1 2 4 8; do
 	ranks $r "$BIN/mpi_step" > "$scratch/r$r"
 	same "$scratch/r1" "$scratch/r$r" "R = $r"
 done
+for r in 1 2 4 8; do
+	ranks $r "$BIN/mpi_reduce" > "$scratch/reduce" || fail "sums in buckets at R = $r: $(head -3 "$scratch/reduce")"
+done
+ranks 4 "$BIN/mpi_step" bucket=1 > "$scratch/buckets"
+same "$scratch/r1" "$scratch/buckets" "small buckets"
+for r in 1 2; do
+	ranks $r "$BIN/mpi_step" recompute > "$scratch/recompute"
+	same "$scratch/r1" "$scratch/recompute" "recompute, R = $r"
+done
 ranks 1 "$BIN/mpi_step" > "$scratch/again"
 same "$scratch/r1" "$scratch/again" "a second run"
 grep -q "^step 12 loss" "$scratch/r1" || fail "no twelfth step"
 awk '$1 == "step" { hard[$2] = $6 } END { exit !(hard[12] < hard[1] - 0.3) }' "$scratch/r1" || fail "the loss does not fall"
 # MPI's own order: the loss of the first step is the same, the bits of later ones need not be.
-ranks 4 "$BIN/mpi_step" 0 > "$scratch/any"
+ranks 4 "$BIN/mpi_step" any > "$scratch/any"
 [ "$(head -1 "$scratch/any" | cut -d' ' -f1-8)" = "$(head -1 "$scratch/r1" | cut -d' ' -f1-8)" ] || fail "first step without the tree"
 if ranks 3 "$BIN/mpi_step" > "$scratch/r3" 2> "$scratch/r3.err"; then
 	fail "3 ranks on 8 lanes were taken"

@@ -54,7 +54,7 @@ fleet base slm
 train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3 || last_log base "baseline"
 c=run_base/checkpoints
 cp $c/step_00000030/model.safetensors whole.safetensors
-printf 'x' | dd of=$c/step_00000030/model.safetensors bs=1 seek=9000 conv=notrunc 2> /dev/null
+printf 'damaged!' | dd of=$c/step_00000030/model.safetensors bs=1 seek=9000 conv=notrunc 2> /dev/null
 train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3 || last_log base "baseline after damage"
 same whole.safetensors $c/step_00000030/model.safetensors "the checkpoint made again"
 [ -d $c/step_00000030.damaged-1 ] || fail "the damaged checkpoint was not kept aside: $(ls $c)"

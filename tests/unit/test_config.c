@@ -133,7 +133,7 @@ test_fields(void)
 	CHECK(c->selector.label_ahead_steps == CONFIG_ALL && c->selector.lease_s == 2.5 && c->selector.commit_ms == 0);
 	CHECK(c->trainer.lr == 1e-3 && c->trainer.betas[0] == 0.8 && c->trainer.betas[1] == 0.999);
 	CHECK(c->trainer.schedule == CONFIG_SCHEDULE_WSD && c->trainer.dtype == CONFIG_DTYPE_BF16);
-	CHECK(c->trainer.deterministic == CONFIG_SWITCH_OFF && c->trainer.keep_steps.n == 2);
+	CHECK(c->trainer.deterministic == CONFIG_SWITCH_OFF && c->trainer.recompute && c->trainer.keep_steps.n == 2);
 	CHECK(c->trainer.keep_steps.item[0] == 26 && c->trainer.keep_steps.item[1] == 208);
 	CHECK(c->phase_one.residual == CONFIG_RESIDUAL_GHOST && c->phase_one.handover == CONFIG_HANDOVER_RATIO);
 	CHECK(c->phase_one.late == CONFIG_LATE_HARD && c->checkpoint.gather && c->compute.backend == CONFIG_BACKEND_OPENBLAS);

@@ -1,0 +1,128 @@
+/*
+ * mpi_reduce - sums in buckets while "backward" goes down the array, against the plain tree (shard_reduce), bit for bit: sizes that
+ * are no multiple of anything, buckets from one block to the whole, lanes below, ranges that become final in steps of all sizes, ranks that
+ * are early and late. Without the fixed order: the same sums up to rounding.
+ * usage: mpirun -n R mpi_reduce
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "hash/hash.h"
+#include "kernels/kernels.h"
+#include "trainerd/reduce.h"
+#include "trainerd/shard.h"
+
+#define B KERNELS_NORM_BLOCK
+#define MAX_BELOW 3
+
+static int n_failed;
+
+/* Elements [begin, end) of a rank's buffer. Sizes far apart: every order of summation rounds otherwise. */
+static void
+fill(float *x, int64_t begin, int64_t end, int rank, int buffer)
+{
+	for (int64_t i = begin; i < end; i++) {
+		uint64_t z = (uint64_t)i * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)(rank * 8 + buffer) * UINT64_C(0xd1342543de82ef95);
+
+		z = (z ^ z >> 31) * UINT64_C(0xbf58476d1ce4e5b9);
+		x[i] = (float)(int32_t)(z >> 32) * 0x1p-31f * (i % 7 == 0 ? 1e4f : 1.0f);
+	}
+}
+
+static void
+one_case(struct comm *comm, struct kernels *k, int64_t n, int64_t bucket, int n_below, bool any_order)
+{
+	struct reduce_options o = {.bucket = bucket, .any_order = any_order};
+	float *below[MAX_BELOW], *grads = malloc((size_t)n * sizeof(float)), *plain = malloc((size_t)n * sizeof(float));
+	struct reduce *r = NULL;
+	struct reduce_stats stats;
+	struct shard shard;
+	float *scratch;
+	int rank = comm_rank(comm);
+	int64_t bad = -1;
+
+	shard_range(&shard, n, rank, comm_size(comm));
+	scratch = malloc((size_t)shard_scratch(&shard) * sizeof(float) + 1);
+	if (grads == NULL || plain == NULL || scratch == NULL || reduce_new(&r, &shard, comm, k, &o) != 0)
+		comm_abort(comm, 71);
+	for (int i = 0; i < n_below; i++) {
+		if ((below[i] = malloc((size_t)n * sizeof(float))) == NULL)
+			comm_abort(comm, 71);
+		fill(below[i], 0, n, rank, 1 + i);
+	}
+	for (int again = 0; again < 2; again++) {		/* a second step with the same buffers */
+		uint32_t u[4];
+
+		fill(plain, 0, n, rank, 0);
+		for (int i = 0; i < n_below; i++)
+			kernels_accumulate(k, plain, below[i], n);
+		shard_reduce(&shard, comm, k, plain, scratch);
+		/* Not final yet: nothing may be taken from there. */
+		for (int64_t i = 0; i < n; i++)
+			grads[i] = NAN;
+		reduce_begin(r, grads, below, n_below);
+		for (int64_t from = n, turn = 0; from > 0; turn++) {
+			const struct timespec nap = {.tv_nsec = 100000 * (rank + turn) % 5};
+			int64_t to;
+
+			hash_chance(11, HASH_PURPOSE_GENERATE, (uint64_t)turn, (uint32_t)rank, (uint32_t)again, u);
+			to = from - 1 - (int64_t)(u[0] % (uint32_t)(n < 4 * B ? n : 4 * B));
+			to = to < 0 ? 0 : to;
+			fill(grads, to, from, rank, 0);
+			from = to;
+			if (u[1] % 2 == 0)
+				nanosleep(&nap, NULL);
+			if (u[2] % 4 != 0)			/* the last ranges may be left to reduce_end */
+				reduce_ready(r, from);
+			reduce_poll(r);
+		}
+		reduce_end(r, &stats);
+		for (int64_t i = shard.begin; i < shard.end && bad < 0; i++)
+			if (any_order ? !(fabsf(grads[i] - plain[i]) <= 1e-5f * (1e4f + fabsf(plain[i]))) :
+			    memcmp(&grads[i], &plain[i], sizeof(float)) != 0)
+				bad = i;
+		if (!(stats.early >= 0 && stats.early <= 1 && stats.exposed_s >= 0))
+			bad = -2;
+	}
+	if (bad != -1) {
+		printf("rank %d: n %lld bucket %lld below %d any_order %d: element %lld: %.9g, expected %.9g\n", rank, (long long)n,
+		    (long long)bucket, n_below, any_order, (long long)bad, bad >= 0 ? (double)grads[bad] : 0, bad >= 0 ? (double)plain[bad] : 0);
+		n_failed++;
+	}
+	reduce_destroy(&r);
+	for (int i = 0; i < n_below; i++)
+		free(below[i]);
+	free(scratch);
+	free(plain);
+	free(grads);
+}
+
+int
+main(int argc, char **argv)
+{
+	static const int64_t sizes[] = {1, B - 1, B, 3 * B + 17, 21 * B + 3};
+	struct kernels_options ko = {.threads = 1};
+	struct kernels *k = NULL;
+	struct comm *comm = NULL;
+	int64_t failed;
+
+	if (comm_init(&comm, &argc, &argv) != 0 || kernels_new(&k, &ko, NULL) != 0)
+		return 1;
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		one_case(comm, k, sizes[i], 1, 0, false);
+		one_case(comm, k, sizes[i], B, MAX_BELOW, false);
+		one_case(comm, k, sizes[i], 2 * B + 1, 1, false);
+		one_case(comm, k, sizes[i], 0, 2, false);
+		one_case(comm, k, sizes[i], 2 * B, 1, true);
+	}
+	failed = n_failed;
+	comm_max(comm, &failed, 1);
+	if (comm_rank(comm) == 0)
+		printf("%s\n", failed == 0 ? "equal" : "different");
+	kernels_destroy(&k);
+	comm_finalize(&comm);
+	return failed != 0;
+}
