@@ -231,20 +231,14 @@ step_copy(struct step *s)
 void
 step_spread(struct step *s)
 {
-	uint16_t piece[4096];
-	const int64_t n_own = s->shard.end - s->shard.begin, most = sizeof(piece) / sizeof(piece[0]);
-	char *copy = step_copy(s);
+	void *copy = step_copy(s);
 
 	/* As the optimiser rounds: a run that goes on from a checkpoint has the copy that it would have had. */
-	for (int64_t at = 0; copy != NULL && at < n_own; at += most) {
-		int64_t n = n_own - at < most ? n_own - at : most;
-
-		for (int64_t i = 0; i < n; i++)
-			piece[i] = tensor_f32_to_bf16(s->masters[at + i]);
-		kernels_upload(s->kernels, copy + (size_t)at * sizeof(piece[0]), piece, (size_t)n * sizeof(piece[0]));
-	}
+	if (copy != NULL && s->shard.end > s->shard.begin)
+		kernels_convert(s->kernels, copy, s->model->dtype, s->masters, DTYPE_F32, s->shard.end - s->shard.begin);
 	kernels_sync(s->kernels);
 	shard_gather(&s->shard, s->comm, s->params, dtype_size(s->model->dtype));
+	model_changed(s->model);
 }
 
 float *
@@ -405,7 +399,9 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 		if (n_own > 0)
 			optim_adamw(s->kernels, &s->options.optim, update - 1, lr, optim_clip_scale(out->grad_norm, s->options.optim.clip), s->spans,
 			    s->model->n_tensors, begin, s->shard.end, s->masters, s->m, s->v, grads + begin, step_copy(s), s->model->dtype);
+		kernels_sync(s->kernels);
 		shard_gather(&s->shard, s->comm, s->params, dtype_size(s->model->dtype));
+		model_changed(s->model);
 	}
 	kernels_sync(s->kernels);
 	out->compute_s = computed - start;
