@@ -33,12 +33,6 @@ struct facts {
 	char compute[128];
 };
 
-static const char *
-family_name(enum model_family f)
-{
-	return f == MODEL_FAMILY_GPT2 ? "gpt2" : "llama";
-}
-
 static void
 shape(const struct model_tensor *t, char *buf, size_t size)
 {
@@ -73,7 +67,7 @@ print_json(const struct facts *f, bool tensors)
 	struct json *o = ctl_object(), *list, *t;
 	char buf[128];
 
-	ctl_put_text(o, "family", family_name(c->family));
+	ctl_put_text(o, "family", model_family_name(c->family));
 	ctl_put_int(o, "layers", c->n_layers);
 	ctl_put_int(o, "width", c->d_model);
 	ctl_put_int(o, "heads", c->n_heads);
@@ -115,7 +109,7 @@ print_text(const struct facts *f)
 	char a[32], b[32];
 
 	ctl_line("model", "%s", f->path);
-	ctl_line("family", "%s: %lld layers, width %lld, %lld heads (%lld key/value) of %lld, feed-forward %lld", family_name(c->family),
+	ctl_line("family", "%s: %lld layers, width %lld, %lld heads (%lld key/value) of %lld, feed-forward %lld", model_family_name(c->family),
 	    (long long)c->n_layers, (long long)c->d_model, (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->head_dim,
 	    (long long)c->d_ff);
 	ctl_line("vocabulary", "%lld, output layer %s", (long long)c->vocab_size, c->tied ? "tied to the embedding" : "of its own");

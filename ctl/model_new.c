@@ -14,17 +14,17 @@
 #include "weights/weights.h"
 
 static const struct ctl_option options[] = {
-	{"family", "NAME", "llama (unless told) or gpt2", false},
+	{"family", "NAME", "llama (unless told), gpt2, qwen2, qwen3 or gpt_neox", false},
 	{"layers", "N", "layers (required)", false},
 	{"width", "N", "width of the hidden states (required)", false},
 	{"heads", "N", "attention heads; width / 64, at least 1, unless told", false},
-	{"kv-heads", "N", "key/value heads (llama); as many as heads unless told", false},
-	{"ff", "N", "width of the feed-forward layer; 4 x width (gpt2), 8/3 x width rounded up to 32 (llama) unless told", false},
+	{"kv-heads", "N", "key/value heads (llama, qwen); as many as heads unless told", false},
+	{"ff", "N", "width of the feed-forward layer; 4 x width (gpt2, gpt_neox), 8/3 x width rounded up to 32 (others) unless told", false},
 	{"context", "N", "longest sequence, tokens; 1024 unless told", false},
 	{"vocab", "N", "vocabulary; the tokenizer's unless told", false},
 	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one: copied beside config.json", false},
-	{"untied", NULL, "an output layer of its own (llama)", false},
-	{"rope-theta", "X", "base of the rotary frequencies (llama); 10000 unless told", false},
+	{"untied", NULL, "an output layer of its own (not gpt2)", false},
+	{"rope-theta", "X", "base of the rotary frequencies (not gpt2); 10000 unless told", false},
 	{"weights", "SEED", "also write model.safetensors: the first values that run.seed SEED gives", false},
 	CTL_END
 };
@@ -35,14 +35,11 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 	const char *family = ctl_get(args, "family");
 	uint64_t layers = 0, width = 0, heads = 0, kv = 0, ff = 0, context = 1024, vocab = (uint64_t)cfg->vocab_size;
 	double theta = 10000;
+	bool gpt2, neox;
 	int exit_code;
 
-	if (family == NULL || strcmp(family, "llama") == 0)
-		cfg->family = MODEL_FAMILY_LLAMA;
-	else if (strcmp(family, "gpt2") == 0)
-		cfg->family = MODEL_FAMILY_GPT2;
-	else
-		return ctl_usage(args, "--family: expected llama or gpt2, found \"%s\"", family);
+	if (!model_family_find(family != NULL ? family : "llama", &cfg->family))
+		return ctl_usage(args, "--family: expected llama, gpt2, qwen2, qwen3 or gpt_neox, found \"%s\"", family);
 	if (ctl_need(args, "layers") == NULL || ctl_need(args, "width") == NULL)
 		return EX_USAGE;
 	if ((exit_code = ctl_get_u64(args, "layers", 1, MODEL_MAX_LAYERS, &layers)) != 0 ||
@@ -60,10 +57,14 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 		heads = width / 64 > 0 ? width / 64 : 1;
 	if (width % heads != 0)
 		return ctl_usage(args, "--heads: %" PRIu64 " heads do not divide the width %" PRIu64, heads, width);
+	gpt2 = cfg->family == MODEL_FAMILY_GPT2;
+	neox = cfg->family == MODEL_FAMILY_NEOX;
 	if (ff == 0)
-		ff = cfg->family == MODEL_FAMILY_GPT2 ? 4 * width : (8 * width / 3 + 31) / 32 * 32;
-	if (cfg->family == MODEL_FAMILY_GPT2 && (kv != 0 || ctl_has(args, "untied") || ctl_has(args, "rope-theta")))
-		return ctl_usage(args, "--kv-heads, --untied and --rope-theta are llama's");
+		ff = gpt2 || neox ? 4 * width : (8 * width / 3 + 31) / 32 * 32;
+	if (gpt2 && (ctl_has(args, "untied") || ctl_has(args, "rope-theta")))
+		return ctl_usage(args, "--untied and --rope-theta are not gpt2's");
+	if ((gpt2 || neox) && kv != 0)
+		return ctl_usage(args, "--kv-heads is llama's and qwen's");
 	cfg->n_layers = (int64_t)layers;
 	cfg->d_model = (int64_t)width;
 	cfg->n_heads = (int64_t)heads;
@@ -73,9 +74,13 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 	cfg->context = (int64_t)context;
 	cfg->vocab_size = (int64_t)vocab;
 	cfg->tied = !ctl_has(args, "untied");
+	cfg->attention_bias = cfg->family == MODEL_FAMILY_QWEN2 || gpt2 || neox;
+	cfg->mlp_bias = gpt2 || neox;
+	cfg->parallel_residual = neox;
+	cfg->rotary_dim = neox ? cfg->head_dim / 8 * 2 : 0;
 	cfg->norm_eps = 1e-5f;
 	cfg->initializer_range = 0.02f;
-	cfg->rope_theta = cfg->family == MODEL_FAMILY_LLAMA ? theta : 0;
+	cfg->rope_theta = gpt2 ? 0 : theta;
 	return 0;
 }
 

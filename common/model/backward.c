@@ -1,6 +1,7 @@
 /*
  * backward - mirror of forward.c. BUFFER_D_X carries the gradient of the residual stream down the layers; a block's branch adds
- * its share when it comes through its norm.
+ * its share when it comes through its norm. With parallel residuals both branches start from the sum of the block, so attention
+ * takes its gradient before the mlp adds its share.
  */
 #include "log/log.h"
 #include "model/session.h"
@@ -16,12 +17,13 @@ norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct
 		    model__floats(s, rstd, layer), add);
 }
 
+/* Leaves the gradient of norm2's output in BUFFER_D_NORM. */
 static void
 mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__layer *d, int layer)
 {
 	struct kernels *k = s->kernels;
 	enum kernels_layout layout = s->traits.layout;
-	struct tensor mid = model__buffer(s, BUFFER_MID, layer), normed = model__buffer(s, BUFFER_NORM2, layer);
+	struct tensor normed = model__buffer(s, BUFFER_NORM2, layer);
 	struct tensor up = model__buffer(s, BUFFER_UP, layer), act = model__buffer(s, BUFFER_ACT, layer);
 	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0), d_normed = model__buffer(s, BUFFER_D_NORM, 0);
 	struct tensor d_up = model__buffer(s, BUFFER_D_UP, 0);
@@ -34,12 +36,32 @@ mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__lay
 		kernels_swiglu_bwd(k, &d_gate, &d_up, &d_up, &gate, &up);
 		kernels_linear_bwd_w(k, &d->gate_w, &d->gate_b, &d_gate, &normed, layout);
 		kernels_linear_bwd_x(k, &d_normed, &d_gate, &p->gate_w, layout, false);
+	} else if (s->traits.gelu_erf) {
+		kernels_gelu_erf_bwd(k, &d_up, &d_up, &up);
 	} else {
 		kernels_gelu_bwd(k, &d_up, &d_up, &up);
 	}
 	kernels_linear_bwd_w(k, &d->up_w, &d->up_b, &d_up, &normed, layout);
 	kernels_linear_bwd_x(k, &d_normed, &d_up, &p->up_w, layout, s->traits.gated);
-	norm_bwd(s, &d_x, &d->norm2_g, &d->norm2_b, &d_normed, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD, layer, &mid, &p->norm2_g, true);
+}
+
+static void
+norm2_bwd(struct model_session *s, const struct model__layer *p, struct model__layer *d, int layer)
+{
+	struct tensor x = s->model->config.parallel_residual ? model__buffer(s, BUFFER_X, layer) : model__mid(s, layer);
+	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0), d_normed = model__buffer(s, BUFFER_D_NORM, 0);
+
+	norm_bwd(s, &d_x, &d->norm2_g, &d->norm2_b, &d_normed, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD, layer, &x, &p->norm2_g, true);
+}
+
+static void
+proj_bwd(struct model_session *s, const struct model__layer *p, struct model__layer *d, int layer)
+{
+	struct tensor att = model__buffer(s, BUFFER_ATT, layer), d_att = model__buffer(s, BUFFER_D_ATT, 0);
+	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0);
+
+	kernels_linear_bwd_w(s->kernels, &d->proj_w, &d->proj_b, &d_x, &att, s->traits.layout);
+	kernels_linear_bwd_x(s->kernels, &d_att, &d_x, &p->proj_w, s->traits.layout, false);
 }
 
 static void
@@ -51,15 +73,19 @@ attention_bwd(struct model_session *s, const struct model__layer *p, struct mode
 	struct tensor att = model__buffer(s, BUFFER_ATT, layer);
 	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0), d_normed = model__buffer(s, BUFFER_D_NORM, 0);
 	struct tensor d_att = model__buffer(s, BUFFER_D_ATT, 0), d_qkv = model__buffer(s, BUFFER_D_QKV, 0);
-	struct model__heads heads = model__heads(s, BUFFER_QKV, layer), d_heads = model__heads(s, BUFFER_D_QKV, 0);
+	struct model__heads heads = model__attention_heads(s, layer), d_heads = model__heads(s, BUFFER_D_QKV, 0);
 
-	kernels_linear_bwd_w(k, &d->proj_w, &d->proj_b, &d_x, &att, layout);
-	kernels_linear_bwd_x(k, &d_att, &d_x, &p->proj_w, layout, false);
 	kernels_attention_bwd(k, &d_heads.q, &d_heads.k, &d_heads.v, &d_att, &att, model__floats(s, BUFFER_LSE, layer), &heads.q,
 	    &heads.k, &heads.v, s->b, s->t);
-	if (s->traits.rope) {
-		kernels_rope(k, &d_heads.q, s->rope_freq, s->b, s->t, true);
-		kernels_rope(k, &d_heads.k, s->rope_freq, s->b, s->t, true);
+	if (s->traits.rope)
+		model__rope(s, &d_heads, true);
+	if (s->traits.qk_norm) {
+		struct model__heads raw = model__heads(s, BUFFER_QKV, layer);
+
+		kernels_rmsnorm_heads_bwd(k, &d_heads.q, &d->query_norm_g, &d_heads.q, &raw.q, &p->query_norm_g,
+		    model__floats(s, BUFFER_QUERY_RSTD, layer), s->b * s->t);
+		kernels_rmsnorm_heads_bwd(k, &d_heads.k, &d->key_norm_g, &d_heads.k, &raw.k, &p->key_norm_g,
+		    model__floats(s, BUFFER_KEY_RSTD, layer), s->b * s->t);
 	}
 	kernels_linear_bwd_w(k, &d->qkv_w, &d->qkv_b, &d_qkv, &normed, layout);
 	kernels_linear_bwd_x(k, &d_normed, &d_qkv, &p->qkv_w, layout, false);
@@ -96,6 +122,11 @@ model_backward(struct model_session *s, float *d_params)
 		model__layer_views(m, m->params, m->dtype, layer, &p);
 		model__layer_views(m, d_params, DTYPE_F32, layer, &d);
 		mlp_bwd(s, &p, &d, layer);
+		if (m->config.parallel_residual)
+			proj_bwd(s, &p, &d, layer);
+		norm2_bwd(s, &p, &d, layer);
+		if (!m->config.parallel_residual)
+			proj_bwd(s, &p, &d, layer);
 		attention_bwd(s, &p, &d, layer);
 		model__done(s, layer);
 	}

@@ -1,6 +1,7 @@
 /*
- * forward - tokens to final normed hidden states. The pre-norm block of both families:
+ * forward - tokens to final normed hidden states. The pre-norm block of all families:
  *   mid = x + attention(norm1(x)) W_proj;  next = mid + mlp(norm2(mid))
+ * or, with parallel residuals (GPT-NeoX), next = mid + mlp(norm2(x)).
  * Each residual sum is a copy and a product that adds to it; inference has no copy, x, mid and next being one.
  */
 #include <string.h>
@@ -29,21 +30,39 @@ carry(struct model_session *s, struct tensor *y, const struct tensor *x)
 }
 
 static void
-attention_forward(struct model_session *s, const struct model__layer *p, int layer)
+norm2_forward(struct model_session *s, const struct model__layer *p, int layer, const struct tensor *x)
+{
+	struct tensor normed = model__buffer(s, BUFFER_NORM2, layer);
+
+	norm(s, &normed, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD, layer, x, &p->norm2_g, &p->norm2_b);
+}
+
+/* sum false: mid is not made, for nobody will look at it. */
+static void
+attention_forward(struct model_session *s, const struct model__layer *p, int layer, bool sum)
 {
 	struct kernels *k = s->kernels;
 	struct tensor x = model__buffer(s, BUFFER_X, layer), normed = model__buffer(s, BUFFER_NORM1, layer);
 	struct tensor qkv = model__buffer(s, BUFFER_QKV, layer), att = model__buffer(s, BUFFER_ATT, layer);
-	struct tensor mid = model__buffer(s, BUFFER_MID, layer);
-	struct model__heads heads = model__heads(s, BUFFER_QKV, layer);
+	struct tensor mid = model__mid(s, layer);
+	struct model__heads raw = model__heads(s, BUFFER_QKV, layer), heads = model__attention_heads(s, layer);
+	const struct model_config *cfg = &s->model->config;
 
+	if (cfg->parallel_residual)
+		norm2_forward(s, p, layer, &x);		/* before mid, which may be the same memory */
 	norm(s, &normed, BUFFER_NORM1_MEAN, BUFFER_NORM1_RSTD, layer, &x, &p->norm1_g, &p->norm1_b);
 	kernels_linear(k, &qkv, &normed, &p->qkv_w, &p->qkv_b, s->traits.layout, false);
-	if (s->traits.rope) {
-		kernels_rope(k, &heads.q, s->rope_freq, s->b, s->t, false);
-		kernels_rope(k, &heads.k, s->rope_freq, s->b, s->t, false);
+	if (s->traits.qk_norm) {
+		kernels_rmsnorm_heads(k, &heads.q, model__floats(s, BUFFER_QUERY_RSTD, layer), &raw.q, &p->query_norm_g, cfg->norm_eps,
+		    s->b * s->t);
+		kernels_rmsnorm_heads(k, &heads.k, model__floats(s, BUFFER_KEY_RSTD, layer), &raw.k, &p->key_norm_g, cfg->norm_eps,
+		    s->b * s->t);
 	}
+	if (s->traits.rope)
+		model__rope(s, &heads, false);
 	kernels_attention(k, &att, model__floats(s, BUFFER_LSE, layer), &heads.q, &heads.k, &heads.v, s->b, s->t);
+	if (!sum)
+		return;
 	carry(s, &mid, &x);
 	kernels_linear(k, &mid, &att, &p->proj_w, &p->proj_b, s->traits.layout, true);
 }
@@ -52,16 +71,19 @@ static void
 mlp_forward(struct model_session *s, const struct model__layer *p, int layer, bool output)
 {
 	struct kernels *k = s->kernels;
-	struct tensor mid = model__buffer(s, BUFFER_MID, layer), normed = model__buffer(s, BUFFER_NORM2, layer);
+	struct tensor mid = model__mid(s, layer), normed = model__buffer(s, BUFFER_NORM2, layer);
 	struct tensor up = model__buffer(s, BUFFER_UP, layer), act = model__buffer(s, BUFFER_ACT, layer);
 
-	norm(s, &normed, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD, layer, &mid, &p->norm2_g, &p->norm2_b);
+	if (!s->model->config.parallel_residual)
+		norm2_forward(s, p, layer, &mid);
 	kernels_linear(k, &up, &normed, &p->up_w, &p->up_b, s->traits.layout, false);
 	if (s->traits.gated) {
 		struct tensor gate = model__buffer(s, BUFFER_GATE, layer);
 
 		kernels_linear(k, &gate, &normed, &p->gate_w, &p->gate_b, s->traits.layout, false);
 		kernels_swiglu(k, &act, &gate, &up);
+	} else if (s->traits.gelu_erf) {
+		kernels_gelu_erf(k, &act, &up);
 	} else {
 		kernels_gelu(k, &act, &up);
 	}
@@ -79,7 +101,7 @@ model__layer_forward(struct model_session *s, int layer, bool output)
 	struct model__layer p;
 
 	model__layer_views(s->model, s->model->params, s->model->dtype, layer, &p);
-	attention_forward(s, &p, layer);
+	attention_forward(s, &p, layer, output || !s->model->config.parallel_residual);
 	mlp_forward(s, &p, layer, output);
 	s->slots_layer = layer;
 }

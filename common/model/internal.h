@@ -9,12 +9,13 @@
 /*
  * A tensor's place in the computation. Families differ in names, layouts and in which roles exist. Where a family stores q, k and
  * v apart, they lie side by side in the flat array (weights, then biases), so ROLE_QKV_* is one matrix [(H+2K) D, C] to everybody
- * but the file; ROLE_KEY_* and ROLE_VALUE_* only hold the place.
+ * but the file; ROLE_KEY_* and ROLE_VALUE_* only hold the place. GPT-NeoX's one matrix has q, k, v of a head beside each other:
+ * model__heads (session.h) knows.
  */
 enum role {
 	ROLE_TOKEN_EMBED, ROLE_POSITION_EMBED,
 	ROLE_NORM1_G, ROLE_NORM1_B, ROLE_QKV_W, ROLE_KEY_W, ROLE_VALUE_W, ROLE_QKV_B, ROLE_KEY_B, ROLE_VALUE_B,
-	ROLE_PROJ_W, ROLE_PROJ_B, ROLE_NORM2_G, ROLE_NORM2_B,
+	ROLE_QUERY_NORM_G, ROLE_KEY_NORM_G, ROLE_PROJ_W, ROLE_PROJ_B, ROLE_NORM2_G, ROLE_NORM2_B,
 	ROLE_GATE_W, ROLE_GATE_B, ROLE_UP_W, ROLE_UP_B, ROLE_DOWN_W, ROLE_DOWN_B,
 	ROLE_FINAL_G, ROLE_FINAL_B, ROLE_OUTPUT_W,
 	ROLE_COUNT
@@ -24,7 +25,10 @@ enum role {
 struct model__traits {
 	bool rms;			/* RMSNorm; else LayerNorm */
 	bool rope;			/* else learned positions */
-	bool gated;			/* SwiGLU; else gelu_new */
+	bool gated;			/* SwiGLU; else GELU */
+	bool gelu_erf;			/* the exact one; else gelu_new */
+	bool qk_norm;			/* RMSNorm of each query and key head before rope */
+	bool mixed_heads;		/* rows of the fused projection are [H, 3, D]; else [q heads, k heads, v heads] */
 	enum kernels_layout layout;	/* of the layers' matrices; the output layer is always KERNELS_OUT_IN */
 };
 
@@ -32,7 +36,7 @@ struct model__traits model__traits(const struct model_config *cfg);
 
 /* Views of one layer, and of what stands before and after the layers; absent where the family has none. */
 struct model__layer {
-	struct tensor norm1_g, norm1_b, qkv_w, qkv_b, proj_w, proj_b, norm2_g, norm2_b;
+	struct tensor norm1_g, norm1_b, qkv_w, qkv_b, query_norm_g, key_norm_g, proj_w, proj_b, norm2_g, norm2_b;
 	struct tensor gate_w, gate_b, up_w, up_b, down_w, down_b;
 };
 
@@ -45,7 +49,10 @@ struct model__ends {
 void model__layer_views(const struct model *m, void *base, enum dtype dtype, int layer, struct model__layer *out);
 void model__ends_views(const struct model *m, void *base, enum dtype dtype, struct model__ends *out);
 
-/* model__rope_freq - inverse frequencies into out[D/2]: default and llama3 scaling, in fp32 steps as transformers takes them. */
+/* Elements of a head that rope turns: the first ones. */
+int64_t model__rotary_dim(const struct model_config *cfg);
+
+/* model__rope_freq - inverse frequencies into out[model__rotary_dim / 2]: default and llama3 scaling, in fp32 steps as transformers takes them. */
 void model__rope_freq(const struct model_config *cfg, float *out);
 
 #endif

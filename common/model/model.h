@@ -1,5 +1,5 @@
 /*
- * model - GPT-2 and Llama families: what tensors there are, forward, fused loss, backward, labels.
+ * model - GPT-2, Llama, Qwen2, Qwen3 and GPT-NeoX families: what tensors there are, forward, fused loss, backward, labels.
  *
  *   struct model          what everybody may share: configuration, tensor table, a pointer to the parameters. No activations.
  *   struct model_session  one stream of work: B x T activations and a kernels context. Many sessions on one model, a thread each.
@@ -19,7 +19,14 @@
 #include "kernels/kernels.h"
 #include "tensor/tensor.h"
 
-enum model_family { MODEL_FAMILY_GPT2, MODEL_FAMILY_LLAMA };
+/* GPT-NeoX is Pythia's. What a family computes is a row of traits in table.c. */
+enum model_family { MODEL_FAMILY_GPT2, MODEL_FAMILY_LLAMA, MODEL_FAMILY_QWEN2, MODEL_FAMILY_QWEN3, MODEL_FAMILY_NEOX };
+
+/* As config.json's model_type spells it: "gpt2", "llama", "qwen2", "qwen3", "gpt_neox". */
+const char *model_family_name(enum model_family family);
+/* The family of that name; false if there is none. */
+bool model_family_find(const char *name, enum model_family *out);
+
 
 /* All that changes outputs; weights/ fills it from config.json and fingerprints it. */
 struct model_config {
@@ -29,14 +36,16 @@ struct model_config {
 	int64_t d_model;		/* C */
 	int64_t n_layers;
 	int64_t n_heads;		/* H */
-	int64_t n_kv_heads;		/* K; H for GPT-2; H % K == 0 */
-	int64_t head_dim;		/* D; C / H unless the file says otherwise (Llama) */
+	int64_t n_kv_heads;		/* K; H for GPT-2 and GPT-NeoX; H % K == 0 */
+	int64_t head_dim;		/* D; C / H unless the file says otherwise (Llama, Qwen) */
 	int64_t d_ff;			/* F */
 	float norm_eps;
 	bool tied;			/* output layer = token embedding */
-	bool attention_bias;		/* Llama: q, k, v, o have biases (GPT-2 always has) */
-	bool mlp_bias;			/* Llama: gate, up, down have biases */
-	double rope_theta;		/* Llama */
+	bool attention_bias;		/* Llama, Qwen3, GPT-NeoX: q, k, v, o have biases (GPT-2 always has; Qwen2 always q, k, v, never o) */
+	bool mlp_bias;			/* Llama: gate, up, down have biases (GPT-2 and GPT-NeoX always have; Qwen never) */
+	bool parallel_residual;		/* GPT-NeoX: x + attention(norm1(x)) + mlp(norm2(x)); else the mlp sees attention's sum */
+	double rope_theta;		/* all but GPT-2 */
+	int64_t rotary_dim;		/* GPT-NeoX: the first elements of a head that are turned, even; 0: all D */
 	struct {
 		bool llama3;		/* rope_type "llama3"; false: default */
 		double factor, low_freq_factor, high_freq_factor;
@@ -95,7 +104,8 @@ void model_bind(struct model *model, void *params, enum dtype dtype);
  */
 void model_changed(struct model *model);
 
-/* model_find - the tensor of that name, NULL if there is none. "lm_head.weight" of a tied model is not in the table. */
+/* model_find - the tensor of that name, NULL if there is none. "lm_head.weight" (GPT-NeoX: "embed_out.weight")
+ * of a tied model is not in the table. */
 const struct model_tensor *model_find(const struct model *model, const char *name);
 
 /*

@@ -1,6 +1,6 @@
 /*
  * rope - inverse frequencies of the rotary embedding.
- *   default  f_j = 1 / theta^(2j/D)
+ *   default  f_j = 1 / theta^(2j/R), R: the elements of a head that are turned
  *   llama3   wave length l = 2 pi / f. l under original/high: f as it is; over original/low: f / factor; between: with
  *            s = (original/l - low) / (high - low), (1-s) f / factor + s f
  * Each step is rounded to fp32, for at position 10,000 an ulp of f_j is a visible angle, and transformers rounds there.
@@ -25,11 +25,19 @@ scale_llama3(const struct model_config *cfg, float f)
 	return (1 - s) * f / factor + s * f;
 }
 
+int64_t
+model__rotary_dim(const struct model_config *cfg)
+{
+	return cfg->rotary_dim > 0 ? cfg->rotary_dim : cfg->head_dim;
+}
+
 void
 model__rope_freq(const struct model_config *cfg, float *out)
 {
-	for (int64_t j = 0; j < cfg->head_dim / 2; j++) {
-		float exponent = (float)(2 * j) / (float)cfg->head_dim;
+	int64_t rotary = model__rotary_dim(cfg);
+
+	for (int64_t j = 0; j < rotary / 2; j++) {
+		float exponent = (float)(2 * j) / (float)rotary;
 		float power = (float)pow((float)cfg->rope_theta, exponent);
 		float f = 1.0f / power;
 

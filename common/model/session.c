@@ -12,7 +12,7 @@
 #include "mem/mem.h"
 
 enum many { ONE, PER_LAYER, PER_LAYER_AND_END };
-enum use { ANY, IF_TRAINING, IF_LAYER_NORM, IF_GATED, IF_GATED_TRAINING };
+enum use { ANY, IF_TRAINING, IF_SERIAL_TRAINING, IF_LAYER_NORM, IF_GATED, IF_GATED_TRAINING, IF_QK_NORM };
 
 /* Widths and copies of all buffers. The order is the order in memory. */
 static void
@@ -20,7 +20,7 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
     struct model__place places[BUFFER_COUNT])
 {
 	const int64_t c = cfg->d_model, f = cfg->d_ff, q = cfg->n_heads * cfg->head_dim;
-	const int64_t qkv = q + 2 * cfg->n_kv_heads * cfg->head_dim;
+	const int64_t kv = cfg->n_kv_heads * cfg->head_dim, qkv = q + 2 * kv;
 	const struct {
 		enum buffer buffer;
 		int64_t width;
@@ -33,9 +33,12 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		{BUFFER_NORM1_MEAN, 1, DTYPE_F32, PER_LAYER, IF_LAYER_NORM},
 		{BUFFER_NORM1_RSTD, 1, DTYPE_F32, PER_LAYER, ANY},
 		{BUFFER_QKV, qkv, compute, PER_LAYER, ANY},
+		{BUFFER_QK, q + kv, compute, PER_LAYER, IF_QK_NORM},
+		{BUFFER_QUERY_RSTD, cfg->n_heads, DTYPE_F32, PER_LAYER, IF_QK_NORM},
+		{BUFFER_KEY_RSTD, cfg->n_kv_heads, DTYPE_F32, PER_LAYER, IF_QK_NORM},
 		{BUFFER_LSE, cfg->n_heads, DTYPE_F32, PER_LAYER, ANY},
 		{BUFFER_ATT, q, compute, PER_LAYER, ANY},
-		{BUFFER_MID, c, compute, PER_LAYER, IF_TRAINING},
+		{BUFFER_MID, c, compute, PER_LAYER, IF_SERIAL_TRAINING},
 		{BUFFER_NORM2, c, compute, PER_LAYER, ANY},
 		{BUFFER_NORM2_MEAN, 1, DTYPE_F32, PER_LAYER, IF_LAYER_NORM},
 		{BUFFER_NORM2_RSTD, 1, DTYPE_F32, PER_LAYER, ANY},
@@ -63,6 +66,9 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		if ((rows[i].use == IF_LAYER_NORM && traits.rms) || (rows[i].use == IF_GATED && !traits.gated) ||
 		    (rows[i].use == IF_TRAINING && !o->training) ||
 		    (rows[i].use == IF_GATED_TRAINING && (!traits.gated || !o->training)))
+			continue;
+		if ((rows[i].use == IF_SERIAL_TRAINING && (!o->training || cfg->parallel_residual)) ||
+		    (rows[i].use == IF_QK_NORM && !traits.qk_norm))
 			continue;
 		p->width = rows[i].width;
 		p->dtype = rows[i].dtype;
@@ -151,7 +157,7 @@ model_session_new(struct model_session **session, const struct model *model, str
 	if ((rc = plan(cfg, kernels_dtype(kernels), options, s->places, &s->bytes, note)) != 0)
 		goto out;
 	if (s->traits.rope) {
-		if ((s->rope_freq = mem_alloc((size_t)(cfg->head_dim / 2), sizeof(s->rope_freq[0]))) == NULL) {
+		if ((s->rope_freq = mem_alloc((size_t)(model__rotary_dim(cfg) / 2), sizeof(s->rope_freq[0]))) == NULL) {
 			rc = err_note_set(note, ENOMEM, "rotary frequencies");
 			goto out;
 		}
@@ -199,7 +205,7 @@ model_session_bytes(const struct model_session *s)
 struct tensor
 model__buffer(const struct model_session *s, enum buffer buffer, int layer)
 {
-	const struct model__place *p = &s->places[buffer == BUFFER_MID && !s->options.training ? BUFFER_X : buffer];
+	const struct model__place *p = &s->places[buffer];
 	char *data = s->data + p->offset + (p->copies > 1 ? p->copy_bytes * (size_t)layer : 0);
 
 	if (p->copies == 0)
@@ -226,9 +232,48 @@ model__heads(const struct model_session *s, enum buffer buffer, int layer)
 
 	out.q.n_heads = cfg->n_heads;
 	out.k.n_heads = out.v.n_heads = cfg->n_kv_heads;
+	if (s->traits.mixed_heads) {
+		out.q.head_stride = out.k.head_stride = out.v.head_stride = 3 * cfg->head_dim;
+		out.k.data = (char *)rows.data + head_bytes;
+		out.v.data = (char *)rows.data + head_bytes * 2;
+		return out;
+	}
 	out.k.data = (char *)rows.data + head_bytes * (size_t)cfg->n_heads;
 	out.v.data = (char *)rows.data + head_bytes * (size_t)(cfg->n_heads + cfg->n_kv_heads);
 	return out;
+}
+
+struct model__heads
+model__attention_heads(const struct model_session *s, int layer)
+{
+	struct model__heads out = model__heads(s, BUFFER_QKV, layer), normed;
+
+	if (!s->traits.qk_norm)
+		return out;
+	normed = model__heads(s, BUFFER_QK, layer);
+	out.q = normed.q;
+	out.k = normed.k;
+	return out;
+}
+
+void
+model__rope(struct model_session *s, const struct model__heads *heads, bool inverse)
+{
+	struct kernels_heads turned[2] = {heads->q, heads->k};
+
+	for (int i = 0; i < 2; i++) {
+		turned[i].head_stride = turned[i].head_stride != 0 ? turned[i].head_stride : turned[i].head_dim;
+		turned[i].head_dim = model__rotary_dim(&s->model->config);
+		kernels_rope(s->kernels, &turned[i], s->rope_freq, s->b, s->t, inverse);
+	}
+}
+
+struct tensor
+model__mid(const struct model_session *s, int layer)
+{
+	if (!s->options.training)
+		return model__buffer(s, BUFFER_X, layer);
+	return s->model->config.parallel_residual ? model__buffer(s, BUFFER_X, layer + 1) : model__buffer(s, BUFFER_MID, layer);
 }
 
 void

@@ -10,8 +10,11 @@
 enum buffer {
 	BUFFER_X,			/* input of each layer, then of the final norm */
 	BUFFER_NORM1, BUFFER_NORM1_MEAN, BUFFER_NORM1_RSTD,
-	BUFFER_QKV, BUFFER_LSE, BUFFER_ATT,
-	BUFFER_MID,			/* after attention's residual; inference adds in place: the same memory as X */
+	BUFFER_QKV,
+	BUFFER_QK, BUFFER_QUERY_RSTD, BUFFER_KEY_RSTD,	/* normed q and k heads; BUFFER_QKV has them before */
+	BUFFER_LSE, BUFFER_ATT,
+	BUFFER_MID,			/* after attention's residual; inference adds in place: the same memory as X.
+					 * A parallel block needs none: there it is the next X */
 	BUFFER_NORM2, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD,
 	BUFFER_GATE, BUFFER_UP, BUFFER_ACT,
 	BUFFER_FINAL, BUFFER_FINAL_MEAN, BUFFER_FINAL_RSTD,
@@ -40,7 +43,7 @@ struct model_session {
 	struct model__place places[BUFFER_COUNT];
 	char *data;			/* from kernels_alloc */
 	size_t bytes;
-	float *rope_freq;		/* host [D/2]; NULL without rope */
+	float *rope_freq;		/* host [rotary_dim / 2]; NULL without rope */
 	int32_t *tokens;		/* host, of the last forward */
 	enum session_state state;
 	int64_t b, t;			/* of the last forward */
@@ -57,6 +60,12 @@ struct model__heads {
 	struct kernels_heads q, k, v;
 };
 struct model__heads model__heads(const struct model_session *s, enum buffer buffer, int layer);
+/* What attention sees: the same, or the normed q and k. */
+struct model__heads model__attention_heads(const struct model_session *s, int layer);
+/* Turns q and k of these heads in place. */
+void model__rope(struct model_session *s, const struct model__heads *heads, bool inverse);
+/* The residual stream between attention and mlp. */
+struct tensor model__mid(const struct model_session *s, int layer);
 
 void model__need(const struct model_session *s, int layer);
 void model__done(const struct model_session *s, int layer);

@@ -14,9 +14,9 @@
 
 /* ---- the families, a row per tensor ---- */
 
-enum dim { DIM_NONE, DIM_V, DIM_CONTEXT, DIM_C, DIM_F, DIM_Q, DIM_KV, DIM_QKV, DIM_COUNT };
+enum dim { DIM_NONE, DIM_V, DIM_CONTEXT, DIM_C, DIM_F, DIM_Q, DIM_KV, DIM_QKV, DIM_D, DIM_COUNT };
 enum where { BEFORE, LAYER, AFTER };
-enum when { ALWAYS, IF_UNTIED, IF_ATTENTION_BIAS, IF_MLP_BIAS };
+enum when { ALWAYS, IF_UNTIED, IF_ATTENTION_BIAS, IF_OUTPUT_BIAS, IF_QK_NORM, IF_MLP_BIAS };
 enum start { NORMAL, RESIDUAL, ONES, ZEROS };
 
 struct row {
@@ -48,7 +48,7 @@ static const struct row gpt2_rows[] = {
 	{"lm_head.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
 };
 
-/* q, k, v stand side by side: see enum role. */
+/* Llama, Qwen2, Qwen3. q, k, v stand side by side: see enum role. */
 static const struct row llama_rows[] = {
 	{"model.embed_tokens.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
 	{"model.layers.%d.input_layernorm.weight", ROLE_NORM1_G, LAYER, {DIM_C}, ONES, ALWAYS},
@@ -59,7 +59,9 @@ static const struct row llama_rows[] = {
 	{"model.layers.%d.self_attn.k_proj.bias", ROLE_KEY_B, LAYER, {DIM_KV}, ZEROS, IF_ATTENTION_BIAS},
 	{"model.layers.%d.self_attn.v_proj.bias", ROLE_VALUE_B, LAYER, {DIM_KV}, ZEROS, IF_ATTENTION_BIAS},
 	{"model.layers.%d.self_attn.o_proj.weight", ROLE_PROJ_W, LAYER, {DIM_C, DIM_Q}, RESIDUAL, ALWAYS},
-	{"model.layers.%d.self_attn.o_proj.bias", ROLE_PROJ_B, LAYER, {DIM_C}, ZEROS, IF_ATTENTION_BIAS},
+	{"model.layers.%d.self_attn.o_proj.bias", ROLE_PROJ_B, LAYER, {DIM_C}, ZEROS, IF_OUTPUT_BIAS},
+	{"model.layers.%d.self_attn.q_norm.weight", ROLE_QUERY_NORM_G, LAYER, {DIM_D}, ONES, IF_QK_NORM},
+	{"model.layers.%d.self_attn.k_norm.weight", ROLE_KEY_NORM_G, LAYER, {DIM_D}, ONES, IF_QK_NORM},
 	{"model.layers.%d.post_attention_layernorm.weight", ROLE_NORM2_G, LAYER, {DIM_C}, ONES, ALWAYS},
 	{"model.layers.%d.mlp.gate_proj.weight", ROLE_GATE_W, LAYER, {DIM_F, DIM_C}, NORMAL, ALWAYS},
 	{"model.layers.%d.mlp.gate_proj.bias", ROLE_GATE_B, LAYER, {DIM_F}, ZEROS, IF_MLP_BIAS},
@@ -71,17 +73,61 @@ static const struct row llama_rows[] = {
 	{"lm_head.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
 };
 
+static const struct row neox_rows[] = {
+	{"gpt_neox.embed_in.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
+	{"gpt_neox.layers.%d.input_layernorm.weight", ROLE_NORM1_G, LAYER, {DIM_C}, ONES, ALWAYS},
+	{"gpt_neox.layers.%d.input_layernorm.bias", ROLE_NORM1_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
+	{"gpt_neox.layers.%d.attention.query_key_value.weight", ROLE_QKV_W, LAYER, {DIM_QKV, DIM_C}, NORMAL, ALWAYS},
+	{"gpt_neox.layers.%d.attention.query_key_value.bias", ROLE_QKV_B, LAYER, {DIM_QKV}, ZEROS, IF_ATTENTION_BIAS},
+	{"gpt_neox.layers.%d.attention.dense.weight", ROLE_PROJ_W, LAYER, {DIM_C, DIM_Q}, RESIDUAL, ALWAYS},
+	{"gpt_neox.layers.%d.attention.dense.bias", ROLE_PROJ_B, LAYER, {DIM_C}, ZEROS, IF_OUTPUT_BIAS},
+	{"gpt_neox.layers.%d.post_attention_layernorm.weight", ROLE_NORM2_G, LAYER, {DIM_C}, ONES, ALWAYS},
+	{"gpt_neox.layers.%d.post_attention_layernorm.bias", ROLE_NORM2_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
+	{"gpt_neox.layers.%d.mlp.dense_h_to_4h.weight", ROLE_UP_W, LAYER, {DIM_F, DIM_C}, NORMAL, ALWAYS},
+	{"gpt_neox.layers.%d.mlp.dense_h_to_4h.bias", ROLE_UP_B, LAYER, {DIM_F}, ZEROS, ALWAYS},
+	{"gpt_neox.layers.%d.mlp.dense_4h_to_h.weight", ROLE_DOWN_W, LAYER, {DIM_C, DIM_F}, RESIDUAL, ALWAYS},
+	{"gpt_neox.layers.%d.mlp.dense_4h_to_h.bias", ROLE_DOWN_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
+	{"gpt_neox.final_layer_norm.weight", ROLE_FINAL_G, AFTER, {DIM_C}, ONES, ALWAYS},
+	{"gpt_neox.final_layer_norm.bias", ROLE_FINAL_B, AFTER, {DIM_C}, ZEROS, ALWAYS},
+	{"embed_out.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
+};
+
+#define ROWS(rows) (rows), sizeof(rows) / sizeof((rows)[0])
+
 static const struct family {
+	const char *name;
 	const struct row *rows;
 	size_t n_rows;
 	struct model__traits traits;
 } families[] = {
-	[MODEL_FAMILY_GPT2] = {gpt2_rows, sizeof(gpt2_rows) / sizeof(gpt2_rows[0]), {.layout = KERNELS_IN_OUT}},
-	[MODEL_FAMILY_LLAMA] = {llama_rows, sizeof(llama_rows) / sizeof(llama_rows[0]),
-	    {.rms = true, .rope = true, .gated = true, .layout = KERNELS_OUT_IN}},
+	[MODEL_FAMILY_GPT2] = {"gpt2", ROWS(gpt2_rows), {.layout = KERNELS_IN_OUT}},
+	[MODEL_FAMILY_LLAMA] = {"llama", ROWS(llama_rows), {.rms = true, .rope = true, .gated = true, .layout = KERNELS_OUT_IN}},
+	[MODEL_FAMILY_QWEN2] = {"qwen2", ROWS(llama_rows), {.rms = true, .rope = true, .gated = true, .layout = KERNELS_OUT_IN}},
+	[MODEL_FAMILY_QWEN3] = {"qwen3", ROWS(llama_rows),
+	    {.rms = true, .rope = true, .gated = true, .qk_norm = true, .layout = KERNELS_OUT_IN}},
+	[MODEL_FAMILY_NEOX] = {"gpt_neox", ROWS(neox_rows),
+	    {.rope = true, .gelu_erf = true, .mixed_heads = true, .layout = KERNELS_OUT_IN}},
 };
 
 #define N_FAMILIES (sizeof(families) / sizeof(families[0]))
+
+const char *
+model_family_name(enum model_family family)
+{
+	return (unsigned)family < N_FAMILIES ? families[family].name : "unknown";
+}
+
+bool
+model_family_find(const char *name, enum model_family *out)
+{
+	for (size_t i = 0; i < N_FAMILIES; i++) {
+		if (strcmp(families[i].name, name) == 0) {
+			*out = (enum model_family)i;
+			return true;
+		}
+	}
+	return false;
+}
 
 struct model__traits
 model__traits(const struct model_config *cfg)
@@ -100,6 +146,7 @@ dims_of(const struct model_config *cfg, int64_t dims[DIM_COUNT])
 	dims[DIM_Q] = cfg->n_heads * cfg->head_dim;
 	dims[DIM_KV] = cfg->n_kv_heads * cfg->head_dim;
 	dims[DIM_QKV] = dims[DIM_Q] + 2 * dims[DIM_KV];
+	dims[DIM_D] = cfg->head_dim;
 }
 
 static bool
@@ -110,6 +157,10 @@ row_present(const struct model_config *cfg, const struct row *row)
 		return !cfg->tied;
 	case IF_ATTENTION_BIAS:
 		return cfg->attention_bias;
+	case IF_OUTPUT_BIAS:
+		return cfg->attention_bias && cfg->family != MODEL_FAMILY_QWEN2;
+	case IF_QK_NORM:
+		return families[cfg->family].traits.qk_norm;
 	case IF_MLP_BIAS:
 		return cfg->mlp_bias;
 	default:
@@ -158,7 +209,9 @@ refuse(struct err_note *note, int rc, const char *field, const char *expected, d
 static int
 check_rope(const struct model_config *cfg, struct err_note *note)
 {
-	if (cfg->head_dim % 2 != 0)
+	if (cfg->rotary_dim < 0 || cfg->rotary_dim > cfg->head_dim || cfg->rotary_dim % 2 != 0)
+		return refuse(note, ERR_RANGE, "rotary_dim", "an even number up to head_dim", (double)cfg->rotary_dim);
+	if (cfg->rotary_dim == 0 && cfg->head_dim % 2 != 0)
 		return refuse(note, ERR_RANGE, "head_dim", "an even number (rotary embedding)", (double)cfg->head_dim);
 	if (!(cfg->rope_theta > 0 && cfg->rope_theta < 1e30))
 		return refuse(note, ERR_RANGE, "rope_theta", "a positive number", cfg->rope_theta);
@@ -178,6 +231,29 @@ check_rope(const struct model_config *cfg, struct err_note *note)
 	return 0;
 }
 
+/* What one family allows and another does not. */
+static int
+check_family(const struct model_config *cfg, struct err_note *note)
+{
+	bool neox = cfg->family == MODEL_FAMILY_NEOX;
+
+	if (cfg->family == MODEL_FAMILY_GPT2 || neox) {
+		if (cfg->n_kv_heads != cfg->n_heads)
+			return refuse(note, ERR_UNSUPPORTED, "n_kv_heads", "n_heads (GPT-2, GPT-NeoX)", (double)cfg->n_kv_heads);
+		if (cfg->n_heads * cfg->head_dim != cfg->d_model)
+			return refuse(note, ERR_RANGE, "head_dim", "d_model / n_heads (GPT-2, GPT-NeoX)", (double)cfg->head_dim);
+	}
+	if (cfg->family == MODEL_FAMILY_QWEN2 && !cfg->attention_bias)
+		return refuse(note, ERR_UNSUPPORTED, "attention_bias", "true (Qwen2)", 0);
+	if ((cfg->family == MODEL_FAMILY_QWEN2 || cfg->family == MODEL_FAMILY_QWEN3) && cfg->mlp_bias)
+		return refuse(note, ERR_UNSUPPORTED, "mlp_bias", "false (Qwen)", 1);
+	if (!neox && cfg->parallel_residual)
+		return refuse(note, ERR_UNSUPPORTED, "parallel_residual", "false (but for GPT-NeoX)", 1);
+	if (!neox && cfg->rotary_dim != 0 && cfg->rotary_dim != cfg->head_dim)
+		return refuse(note, ERR_UNSUPPORTED, "rotary_dim", "head_dim (but for GPT-NeoX)", (double)cfg->rotary_dim);
+	return 0;
+}
+
 int
 model_config_check(const struct model_config *cfg, struct err_note *note)
 {
@@ -192,7 +268,7 @@ model_config_check(const struct model_config *cfg, struct err_note *note)
 	int n_tensors, rc;
 
 	if ((unsigned)cfg->family >= N_FAMILIES)
-		return refuse(note, ERR_UNSUPPORTED, "family", "GPT-2 or Llama", (double)cfg->family);
+		return refuse(note, ERR_UNSUPPORTED, "family", "GPT-2, Llama, Qwen2, Qwen3 or GPT-NeoX", (double)cfg->family);
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		if (sizes[i].value < 1 || sizes[i].value > MODEL_MAX_DIM)
 			return refuse(note, ERR_RANGE, sizes[i].name, "1 to 2147483647", (double)sizes[i].value);
@@ -206,12 +282,8 @@ model_config_check(const struct model_config *cfg, struct err_note *note)
 		return refuse(note, ERR_RANGE, "norm_eps", "a number over 0 and under 1", cfg->norm_eps);
 	if (!(cfg->initializer_range >= 0 && cfg->initializer_range <= 1e3f))
 		return refuse(note, ERR_RANGE, "initializer_range", "0 to 1000", cfg->initializer_range);
-	if (cfg->family == MODEL_FAMILY_GPT2) {
-		if (cfg->n_kv_heads != cfg->n_heads)
-			return refuse(note, ERR_UNSUPPORTED, "n_kv_heads", "n_heads (GPT-2)", (double)cfg->n_kv_heads);
-		if (cfg->n_heads * cfg->head_dim != cfg->d_model)
-			return refuse(note, ERR_RANGE, "head_dim", "d_model / n_heads (GPT-2)", (double)cfg->head_dim);
-	}
+	if ((rc = check_family(cfg, note)) != 0)
+		return rc;
 	if (families[cfg->family].traits.rope && (rc = check_rope(cfg, note)) != 0)
 		return rc;
 	if (!measure(cfg, &n_params, &n_tensors))
@@ -358,6 +430,7 @@ model__layer_views(const struct model *m, void *base, enum dtype dtype, int laye
 		enum role role;
 	} map[] = {
 		{&out->norm1_g, ROLE_NORM1_G}, {&out->norm1_b, ROLE_NORM1_B}, {&out->qkv_w, ROLE_QKV_W}, {&out->qkv_b, ROLE_QKV_B},
+		{&out->query_norm_g, ROLE_QUERY_NORM_G}, {&out->key_norm_g, ROLE_KEY_NORM_G},
 		{&out->proj_w, ROLE_PROJ_W}, {&out->proj_b, ROLE_PROJ_B}, {&out->norm2_g, ROLE_NORM2_G}, {&out->norm2_b, ROLE_NORM2_B},
 		{&out->gate_w, ROLE_GATE_W}, {&out->gate_b, ROLE_GATE_B}, {&out->up_w, ROLE_UP_W}, {&out->up_b, ROLE_UP_B},
 		{&out->down_w, ROLE_DOWN_W}, {&out->down_b, ROLE_DOWN_B},

@@ -169,7 +169,6 @@ id_key(struct reader *r, const char *key)
 static void
 load_gpt2(struct reader *r, struct model_config *c)
 {
-	c->family = MODEL_FAMILY_GPT2;
 	c->context = size_key(r, "n_positions");
 	c->d_model = size_key(r, "n_embd");
 	c->n_layers = size_key(r, "n_layer");
@@ -201,20 +200,46 @@ load_llama3_scaling(struct reader *r, struct reader *top, struct model_config *c
 		fail_value(r, ERR_RANGE, "high_freq_factor", "more than low_freq_factor");
 }
 
-/* rope_theta and rope_scaling (type or rope_type), or both in rope_parameters as transformers 5 writes them. */
+/* Elements of a head that rope turns, as transformers cuts: (int)(head_dim * factor). */
+static void
+load_rotary_part(struct reader *r, const char *key, struct model_config *c)
+{
+	double part = positive_key_or(r, key, 1);
+
+	if (r->rc != 0)
+		return;
+	c->rotary_dim = part <= 1 ? (int64_t)((double)c->head_dim * part) : 0;
+	if (c->rotary_dim < 2 || c->rotary_dim % 2 != 0)
+		fail_value(r, ERR_RANGE, key, "a share of the head: an even number of elements, at least 2");
+}
+
+/*
+ * rope_theta and rope_scaling (type or rope_type), or both in rope_parameters as transformers 5 writes them. GPT-NeoX's own names are
+ * rotary_emb_base and rotary_pct.
+ */
 static void
 load_rope(struct reader *top, struct model_config *c)
 {
+	bool neox = c->family == MODEL_FAMILY_NEOX;
 	const char *parent = absent(top, "rope_parameters") ? "rope_scaling" : "rope_parameters";
 	struct reader r = *top;
 	const char *key, *type;
 
-	c->rope_theta = positive_key_or(top, "rope_theta", 10000.0);
+	c->rope_theta = positive_key_or(top, neox && !absent(top, "rotary_emb_base") ? "rotary_emb_base" : "rope_theta", 10000.0);
 	only_flag(top, "rope_interleaved", false);
-	only_one(top, "partial_rotary_factor");
+	if (neox) {
+		c->rotary_dim = c->head_dim / 4;
+		if (!absent(top, "rotary_pct"))
+			load_rotary_part(top, "rotary_pct", c);
+	} else {
+		only_one(top, "partial_rotary_factor");
+	}
 	if (!absent(top, "rope_parameters"))
 		only_absent(top, "rope_scaling", "none beside rope_parameters");
-	only_text(top, "hidden_act", "silu", "swish");
+	if (neox)
+		only_text(top, "hidden_act", "gelu", NULL);
+	else
+		only_text(top, "hidden_act", "silu", "swish");
 	if (top->rc != 0 || absent(top, parent))
 		return;
 	if (json_kind(json_get(top->root, parent)) != JSON_KIND_OBJECT) {
@@ -224,7 +249,10 @@ load_rope(struct reader *top, struct model_config *c)
 	r.root = json_get(top->root, parent);
 	r.parent = parent;
 	c->rope_theta = positive_key_or(&r, "rope_theta", c->rope_theta);
-	only_one(&r, "partial_rotary_factor");
+	if (!neox)
+		only_one(&r, "partial_rotary_factor");
+	else if (!absent(&r, "partial_rotary_factor"))
+		load_rotary_part(&r, "partial_rotary_factor", c);
 	for (void *it = json_first(r.root); it != NULL && r.rc == 0; it = json_next(r.root, it))
 		if (json_kind(json_value(it)) == JSON_KIND_OBJECT)
 			fail_value(&r, ERR_UNSUPPORTED, json_key(it), "one rule for all layers");
@@ -243,20 +271,40 @@ load_rope(struct reader *top, struct model_config *c)
 		top->rc = r.rc;
 }
 
+/* Qwen's sliding windows: off, and no layer that has one of its own. */
+static void
+only_full_attention(struct reader *r)
+{
+	const struct json *types = json_get(r->root, "layer_types");
+	const char *type;
+
+	only_flag(r, "use_sliding_window", false);
+	for (size_t i = 0; i < json_count(types) && r->rc == 0; i++)
+		if (!json_text(json_item(types, i), &type) || strcmp(type, "full_attention") != 0)
+			fail_value(r, ERR_UNSUPPORTED, "layer_types", "full_attention in every layer");
+}
+
+/* Llama, Qwen2, Qwen3: c->family says which. */
 static void
 load_llama(struct reader *r, struct model_config *c)
 {
-	c->family = MODEL_FAMILY_LLAMA;
+	bool qwen2 = c->family == MODEL_FAMILY_QWEN2, qwen3 = c->family == MODEL_FAMILY_QWEN3;
+
 	c->context = size_key(r, "max_position_embeddings");
 	c->d_model = size_key(r, "hidden_size");
 	c->n_layers = size_key(r, "num_hidden_layers");
 	c->n_heads = size_key(r, "num_attention_heads");
-	c->n_kv_heads = size_key_or(r, "num_key_value_heads", c->n_heads);
+	/* Qwen's default is a number, 32: a file without the key is not one that anybody wrote. */
+	c->n_kv_heads = qwen2 || qwen3 ? size_key(r, "num_key_value_heads") : size_key_or(r, "num_key_value_heads", c->n_heads);
 	c->d_ff = size_key(r, "intermediate_size");
 	c->norm_eps = (float)positive_key_or(r, "rms_norm_eps", 1e-6);
 	c->tied = flag_key(r, "tie_word_embeddings", false);
-	c->attention_bias = flag_key(r, "attention_bias", false);
-	c->mlp_bias = flag_key(r, "mlp_bias", false);
+	c->attention_bias = qwen2 || flag_key(r, "attention_bias", false);	/* Qwen2 has them on q, k, v and no key for it */
+	c->mlp_bias = !qwen2 && !qwen3 && flag_key(r, "mlp_bias", false);
+	if (qwen2 || qwen3)
+		only_full_attention(r);
+	if (qwen3 && r->rc == 0 && absent(r, "head_dim"))
+		size_key(r, "head_dim");		/* not width / heads by default, as elsewhere */
 	if (r->rc == 0 && absent(r, "head_dim") && c->d_model % c->n_heads != 0)
 		fail_value(r, ERR_RANGE, "num_attention_heads", "a divisor of hidden_size");
 	c->head_dim = size_key_or(r, "head_dim", c->d_model / c->n_heads);
@@ -266,6 +314,29 @@ load_llama(struct reader *r, struct model_config *c)
 		fail(r, ERR_RANGE, "head_dim", "an even number (rotary halves)", "an odd one");
 	load_rope(r, c);
 }
+
+static void
+load_neox(struct reader *r, struct model_config *c)
+{
+	c->context = size_key(r, "max_position_embeddings");
+	c->d_model = size_key(r, "hidden_size");
+	c->n_layers = size_key(r, "num_hidden_layers");
+	c->n_heads = c->n_kv_heads = size_key(r, "num_attention_heads");
+	c->d_ff = size_key(r, "intermediate_size");
+	c->norm_eps = (float)positive_key_or(r, "layer_norm_eps", 1e-5);
+	c->tied = flag_key(r, "tie_word_embeddings", false);
+	c->attention_bias = flag_key(r, "attention_bias", true);
+	c->mlp_bias = true;
+	c->parallel_residual = flag_key(r, "use_parallel_residual", true);
+	if (r->rc == 0 && c->d_model % c->n_heads != 0)
+		fail_value(r, ERR_RANGE, "num_attention_heads", "a divisor of hidden_size");
+	c->head_dim = c->d_model / c->n_heads;
+	load_rope(r, c);
+	if (r->rc == 0 && (c->rotary_dim < 2 || c->rotary_dim % 2 != 0))
+		fail(r, ERR_RANGE, "rotary_pct", "a share of the head: an even number of elements, at least 2", "the default, 0.25");
+}
+
+#define FAMILIES "gpt2, llama, qwen2, qwen3 or gpt_neox"
 
 int
 weights_config_load(const char *path, struct model_config *out, struct err_note *note)
@@ -288,16 +359,18 @@ weights_config_load(const char *path, struct model_config *out, struct err_note 
 	if (json_kind(root) != JSON_KIND_OBJECT)
 		fail(&r, ERR_FORMAT, "", "an object", json_kind_name(json_kind(root)));
 	else if (!json_text(json_get(root, "model_type"), &type))
-		fail_value(&r, ERR_FORMAT, "model_type", "gpt2 or llama");
-	else if (strcmp(type, "gpt2") != 0 && strcmp(type, "llama") != 0)
-		fail_value(&r, ERR_UNSUPPORTED, "model_type", "gpt2 or llama");
+		fail_value(&r, ERR_FORMAT, "model_type", FAMILIES);
+	else if (!model_family_find(type, &c.family))
+		fail_value(&r, ERR_UNSUPPORTED, "model_type", FAMILIES);
 	only_absent(&r, "quantization_config", "none: weights in F32, F16 or BF16");
 	c.vocab_size = size_key(&r, "vocab_size");
 	c.initializer_range = (float)positive_key_or(&r, "initializer_range", 0.02);
 	c.bos_id = id_key(&r, "bos_token_id");
 	c.eos_id = id_key(&r, "eos_token_id");
-	if (r.rc == 0 && strcmp(type, "gpt2") == 0)
+	if (r.rc == 0 && c.family == MODEL_FAMILY_GPT2)
 		load_gpt2(&r, &c);
+	else if (r.rc == 0 && c.family == MODEL_FAMILY_NEOX)
+		load_neox(&r, &c);
 	else if (r.rc == 0)
 		load_llama(&r, &c);
 	if (r.rc == 0)
@@ -345,6 +418,15 @@ save_gpt2(struct json *o, const struct model_config *c)
 	return rc;
 }
 
+/* A share that, cut as load_rotary_part cuts it, gives rotary again. */
+static double
+rotary_share(int64_t head_dim, int64_t rotary)
+{
+	double share = (double)rotary / (double)head_dim;
+
+	return (int64_t)((double)head_dim * share) < rotary ? nextafter(share, 2) : share;
+}
+
 static struct json *
 rope_scaling(const struct model_config *c)
 {
@@ -380,17 +462,60 @@ save_llama(struct json *o, const struct model_config *c)
 	rc |= json_put(o, "rms_norm_eps", json_new_num(plain(c->norm_eps)));
 	rc |= json_put(o, "rope_theta", json_new_num(c->rope_theta));
 	rc |= json_put(o, "rope_scaling", rope_scaling(c));
-	rc |= json_put(o, "attention_bias", json_new_flag(c->attention_bias));
-	rc |= json_put(o, "mlp_bias", json_new_flag(c->mlp_bias));
+	if (c->family != MODEL_FAMILY_QWEN2)
+		rc |= json_put(o, "attention_bias", json_new_flag(c->attention_bias));
+	if (c->family == MODEL_FAMILY_LLAMA)
+		rc |= json_put(o, "mlp_bias", json_new_flag(c->mlp_bias));
+	else
+		rc |= json_put(o, "use_sliding_window", json_new_flag(false));
 	rc |= json_put(o, "attention_dropout", json_new_num(0));
 	return rc;
+}
+
+/* Both ways of saying it: transformers 4 reads rotary_pct and rotary_emb_base, transformers 5 either. */
+static int
+save_neox(struct json *o, const struct model_config *c)
+{
+	int64_t rotary = c->rotary_dim > 0 ? c->rotary_dim : c->head_dim;
+	int rc = json_put(o, "max_position_embeddings", json_new_int(c->context));
+
+	rc |= json_put(o, "hidden_size", json_new_int(c->d_model));
+	rc |= json_put(o, "intermediate_size", json_new_int(c->d_ff));
+	rc |= json_put(o, "num_hidden_layers", json_new_int(c->n_layers));
+	rc |= json_put(o, "num_attention_heads", json_new_int(c->n_heads));
+	rc |= json_put(o, "hidden_act", json_new_text("gelu"));
+	rc |= json_put(o, "layer_norm_eps", json_new_num(plain(c->norm_eps)));
+	rc |= json_put(o, "rotary_pct", json_new_num(rotary_share(c->head_dim, rotary)));
+	rc |= json_put(o, "rotary_emb_base", json_new_num(c->rope_theta));
+	rc |= json_put(o, "rope_scaling", rope_scaling(c));
+	rc |= json_put(o, "use_parallel_residual", json_new_flag(c->parallel_residual));
+	rc |= json_put(o, "attention_bias", json_new_flag(c->attention_bias));
+	rc |= json_put(o, "attention_dropout", json_new_num(0));
+	rc |= json_put(o, "hidden_dropout", json_new_num(0));
+	return rc;
+}
+
+static const char *
+architecture(enum model_family family)
+{
+	switch (family) {
+	case MODEL_FAMILY_GPT2:
+		return "GPT2LMHeadModel";
+	case MODEL_FAMILY_QWEN2:
+		return "Qwen2ForCausalLM";
+	case MODEL_FAMILY_QWEN3:
+		return "Qwen3ForCausalLM";
+	case MODEL_FAMILY_NEOX:
+		return "GPTNeoXForCausalLM";
+	default:
+		return "LlamaForCausalLM";
+	}
 }
 
 int
 weights_config_save(const char *dir, const struct model_config *c, enum weights_dtype dtype, struct weights_file *out,
     struct err_note *note)
 {
-	bool gpt2 = c->family == MODEL_FAMILY_GPT2;
 	struct json *o = json_new_object(), *list = json_new_array();
 	const char *dtype_text = dtype == WEIGHTS_F16 ? "float16" : dtype == WEIGHTS_BF16 ? "bfloat16" : "float32";
 	char *text = NULL;
@@ -398,12 +523,12 @@ weights_config_save(const char *dir, const struct model_config *c, enum weights_
 
 	if (o == NULL || list == NULL)
 		goto out;
-	rc = json_push(list, json_new_text(gpt2 ? "GPT2LMHeadModel" : "LlamaForCausalLM"));
+	rc = json_push(list, json_new_text(architecture(c->family)));
 	rc |= json_put(o, "architectures", list);
 	list = NULL;
-	rc |= json_put(o, "model_type", json_new_text(gpt2 ? "gpt2" : "llama"));
+	rc |= json_put(o, "model_type", json_new_text(model_family_name(c->family)));
 	rc |= json_put(o, "vocab_size", json_new_int(c->vocab_size));
-	rc |= gpt2 ? save_gpt2(o, c) : save_llama(o, c);
+	rc |= c->family == MODEL_FAMILY_GPT2 ? save_gpt2(o, c) : c->family == MODEL_FAMILY_NEOX ? save_neox(o, c) : save_llama(o, c);
 	rc |= json_put(o, "tie_word_embeddings", json_new_flag(c->tied));
 	rc |= json_put(o, "initializer_range", json_new_num(plain(c->initializer_range)));
 	rc |= json_put(o, "bos_token_id", id_value(c->bos_id));

@@ -35,9 +35,9 @@ field_num(struct hash_state *h, const char *name, double v)
 static void
 hash_config(struct hash_state *h, const struct model_config *c)
 {
-	bool llama = c->family == MODEL_FAMILY_LLAMA;
+	bool gpt2 = c->family == MODEL_FAMILY_GPT2, neox = c->family == MODEL_FAMILY_NEOX;
 
-	hash_field_str(h, "family", llama ? "llama" : "gpt2");
+	hash_field_str(h, "family", model_family_name(c->family));
 	hash_field_u64(h, "vocab_size", (uint64_t)c->vocab_size);
 	hash_field_u64(h, "d_model", (uint64_t)c->d_model);
 	hash_field_u64(h, "n_layers", (uint64_t)c->n_layers);
@@ -47,11 +47,15 @@ hash_config(struct hash_state *h, const struct model_config *c)
 	hash_field_u64(h, "d_ff", (uint64_t)c->d_ff);
 	field_num(h, "norm_eps", c->norm_eps);
 	hash_field_u64(h, "tied", c->tied);
-	hash_field_str(h, "activation", llama ? "silu" : "gelu_new");
-	if (!llama)
+	hash_field_str(h, "activation", gpt2 ? "gelu_new" : neox ? "gelu" : "silu");
+	if (gpt2)
 		return;
 	hash_field_u64(h, "attention_bias", c->attention_bias);
 	hash_field_u64(h, "mlp_bias", c->mlp_bias);
+	if (neox) {
+		hash_field_u64(h, "parallel_residual", c->parallel_residual);
+		hash_field_u64(h, "rotary_dim", (uint64_t)(c->rotary_dim > 0 ? c->rotary_dim : c->head_dim));
+	}
 	field_num(h, "rope_theta", c->rope_theta);
 	hash_field_str(h, "rope_type", c->rope_scaling.llama3 ? "llama3" : "default");
 	if (c->rope_scaling.llama3) {

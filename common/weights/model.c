@@ -26,7 +26,7 @@ ends_with(const char *s, const char *end)
 const char *
 weights__prefix(const struct model_config *cfg)
 {
-	return cfg->family == MODEL_FAMILY_GPT2 ? "transformer." : "model.";
+	return cfg->family == MODEL_FAMILY_GPT2 ? "transformer." : cfg->family == MODEL_FAMILY_NEOX ? "gpt_neox." : "model.";
 }
 
 enum weights__role
@@ -35,14 +35,16 @@ weights__role(const struct model_config *cfg, const char *name, const char **bar
 	const char *prefix = weights__prefix(cfg);
 
 	*bare = name;
-	if (strcmp(name, WEIGHTS__HEAD_NAME) == 0)
+	if (strcmp(name, cfg->family == MODEL_FAMILY_NEOX ? "embed_out.weight" : "lm_head.weight") == 0)
 		return WEIGHTS__HEAD;
 	if (strncmp(name, prefix, strlen(prefix)) == 0)
 		*bare = name + strlen(prefix);
 	if (cfg->family == MODEL_FAMILY_GPT2 && strncmp(*bare, "h.", 2) == 0 &&
 	    (ends_with(*bare, ".attn.bias") || ends_with(*bare, ".attn.masked_bias")))
 		return WEIGHTS__BUFFER;
-	if (cfg->family == MODEL_FAMILY_LLAMA && ends_with(*bare, ".rotary_emb.inv_freq"))
+	if (cfg->family == MODEL_FAMILY_NEOX && (ends_with(*bare, ".attention.bias") || ends_with(*bare, ".attention.masked_bias")))
+		return WEIGHTS__BUFFER;
+	if (cfg->family != MODEL_FAMILY_GPT2 && ends_with(*bare, ".rotary_emb.inv_freq"))
 		return WEIGHTS__BUFFER;
 	return WEIGHTS__PARAMETER;
 }
@@ -140,7 +142,7 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 		}
 		if ((rc = check_shape(want, t, note)) != 0)
 			return rc;
-		if (strcmp(bare, "wte.weight") == 0 || strcmp(bare, "embed_tokens.weight") == 0)
+		if (strcmp(bare, "wte.weight") == 0 || strcmp(bare, "embed_tokens.weight") == 0 || strcmp(bare, "embed_in.weight") == 0)
 			embedding = t;
 		m->from[i] = t;
 		n_used++;

@@ -146,7 +146,7 @@ int weights_file_copy(const char *dir, const char *name, const char *from, struc
 
 /*
  * weights_config_load - DIR/config.json (or PATH of a .json) into a model_config.
- * Families: model_type gpt2, llama. What changes outputs and is not supported is refused by its key (ERR_UNSUPPORTED), missing and
+ * Families: model_type gpt2, llama, qwen2, qwen3, gpt_neox. What changes outputs and is not supported is refused by its key (ERR_UNSUPPORTED), missing and
  * wrong-typed keys are ERR_FORMAT with file and key, impossible values ERR_RANGE.
  */
 int weights_config_load(const char *path, struct model_config *out, struct err_note *note);

@@ -31,11 +31,9 @@ bool weights__dtype(const char *name, enum weights_dtype *out);
 /* What a tensor of a file is to a model of the family. */
 enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
 
-#define WEIGHTS__HEAD_NAME "lm_head.weight"
-
 /*
  * weights__role - HEAD: the output layer (a copy of the embedding where the model is tied); BUFFER: known, never read (causal masks,
- * inverse frequencies); else PARAMETER. *bare is the name without the family's prefix ("transformer." or "model.").
+ * inverse frequencies); else PARAMETER. *bare is the name without the family's prefix ("transformer.", "model.", "gpt_neox.").
  */
 enum weights__role weights__role(const struct model_config *cfg, const char *name, const char **bare);
 const char *weights__prefix(const struct model_config *cfg);

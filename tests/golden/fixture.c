@@ -50,7 +50,10 @@ read_config(const struct json *j, struct model_config *cfg)
 	memset(cfg, 0, sizeof(*cfg));
 	if (!json_text(json_get(j, "family"), &family))
 		fail("text expected", "family");
-	cfg->family = strcmp(family, "gpt2") == 0 ? MODEL_FAMILY_GPT2 : MODEL_FAMILY_LLAMA;
+	if (!model_family_find(family, &cfg->family))
+		fail("unknown family", family);
+	cfg->parallel_residual = json_get(j, "parallel_residual") != NULL && fixture_flag(j, "parallel_residual");
+	cfg->rotary_dim = json_get(j, "rotary_dim") != NULL ? fixture_int(j, "rotary_dim") : 0;
 	cfg->vocab_size = fixture_int(j, "vocab_size");
 	cfg->context = fixture_int(j, "context");
 	cfg->d_model = fixture_int(j, "d_model");

@@ -295,12 +295,15 @@ test_rope(void)
 int
 main(void)
 {
-	static const char *const names[] = {"gpt2_tied", "gpt2_untied", "llama_grouped", "llama_biases", "llama_scaled"};
+	static const char *const names[] = {"gpt2_tied", "gpt2_untied", "llama_grouped", "llama_biases", "llama_scaled", "qwen2",
+		"qwen3", "neox", "neox_serial"};
 
 	test_rope();
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		test_fixture(names[i], false);
 	test_fixture("llama_grouped", true);
+	test_fixture("qwen3", true);
+	test_fixture("neox", true);
 	fprintf(stderr, "largest differences: logits %.2g, loss %.2g, gradient %.2g of the tensor's largest, AdamW losses %.2g\n", worst_logit,
 	    worst_loss, worst_grad, worst_adamw);
 	return check_done();

@@ -93,7 +93,7 @@ def main():
     args = parser.parse_args()
     args.bin, args.source = args.bin.resolve(), args.source.resolve()
     good = True
-    for name in ("llama", "gpt2"):
+    for name in ("llama", "gpt2", "qwen2", "qwen3", "gpt_neox"):
         with tempfile.TemporaryDirectory() as folder:
             good = family(args, pathlib.Path(folder), name) and good
     sys.exit(not good)

@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config, Qwen3Config
 from transformers.utils import logging
 
 LOGITS, GRADS, LOSS = 1e-4, 1e-3, 1e-4
@@ -49,6 +49,20 @@ MODELS = {
                                      num_key_value_heads=1, attention_bias=True, mlp_bias=True), 3, 127, None),
     "gpt2_untied": (lambda: gpt2(vocab_size=1003, n_positions=300, n_embd=100, n_layer=3, n_head=5, n_inner=211,
                                  tie_word_embeddings=False, bos_token_id=0, eos_token_id=0), 2, 299, None),
+    # Qwen2.5-0.5B, Qwen3-0.6B and Pythia-160m in all but vocabulary and depth
+    "qwen2": (lambda: Qwen2Config(vocab_size=1031, hidden_size=896, intermediate_size=4864, num_hidden_layers=2, num_attention_heads=14,
+                                  num_key_value_heads=2, max_position_embeddings=32768, rms_norm_eps=1e-6, tie_word_embeddings=True,
+                                  rope_parameters={"rope_type": "default", "rope_theta": 1e6}), 2, 130, None),
+    "qwen3": (lambda: Qwen3Config(vocab_size=1031, hidden_size=1024, intermediate_size=3072, num_hidden_layers=2, num_attention_heads=16,
+                                  num_key_value_heads=8, head_dim=128, max_position_embeddings=40960, rms_norm_eps=1e-6,
+                                  tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e6}), 2, 130, None),
+    "pythia": (lambda: GPTNeoXConfig(vocab_size=1031, hidden_size=768, intermediate_size=3072, num_hidden_layers=3,
+                                     num_attention_heads=12, max_position_embeddings=2048), 2, 130, None),
+    "neox_serial": (lambda: GPTNeoXConfig(vocab_size=513, hidden_size=120, intermediate_size=301, num_hidden_layers=3,
+                                          num_attention_heads=5, max_position_embeddings=200, use_parallel_residual=False,
+                                          attention_bias=False, tie_word_embeddings=True,
+                                          rope_parameters={"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.6}),
+                    3, 127, None),
 }
 REAL_SIZES = ("gpt2_124m", "smollm2_135m")
 
@@ -83,6 +97,8 @@ def logits_of(model, tokens):
 def worst_grad(model, result):
     """Of every tensor the largest error over its largest gradient; the worst of these and its name. Every tensor is compared."""
     worst, names = (0.0, ""), dict(model.named_parameters())
+    if model.config.model_type == "gpt_neox" and "lm_head.weight" in names:
+        names["embed_out.weight"] = names.pop("lm_head.weight")  # as in its files
     if set(names) != set(result["tensors"]):
         raise SystemExit(f"tensors differ: {set(names) ^ set(result['tensors'])}")
     for name, p in names.items():

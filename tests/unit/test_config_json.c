@@ -11,6 +11,11 @@
 	"\"num_attention_heads\":4,\"max_position_embeddings\":64"
 #define LLAMA3 "\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":32"
 
+#define QWEN(n) "\"model_type\":\"qwen" n "\",\"vocab_size\":37,\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2," \
+	"\"num_attention_heads\":4,\"num_key_value_heads\":2,\"max_position_embeddings\":64"
+#define NEOX "\"model_type\":\"gpt_neox\",\"vocab_size\":37,\"hidden_size\":32,\"intermediate_size\":24,\"num_hidden_layers\":2," \
+	"\"num_attention_heads\":4,\"max_position_embeddings\":64"
+
 static char file[160];
 
 static int
@@ -71,6 +76,19 @@ refusals(void)
 		{LLAMA ",\"rope_parameters\":{\"rope_theta\":1},\"rope_scaling\":{\"rope_type\":\"default\"}", ERR_UNSUPPORTED, "rope_scaling", "default"},
 		{LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4}", ERR_RANGE,
 		    "rope_scaling.high_freq_factor", "4"},
+		{QWEN("2") ",\"use_sliding_window\":true", ERR_UNSUPPORTED, "use_sliding_window", "true"},
+		{QWEN("2") ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]", ERR_UNSUPPORTED, "layer_types", "sliding_attention"},
+		{QWEN("2") ",\"sliding_window\":32,\"layer_types\":[\"full_attention\"]", 0, "", ""},
+		{QWEN("2") ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", ERR_UNSUPPORTED, "rope_scaling.type", "yarn"},
+		{QWEN("2") ",\"hidden_act\":\"gelu\"", ERR_UNSUPPORTED, "hidden_act", "gelu"},
+		{QWEN("3"), ERR_FORMAT, "head_dim", "nothing"},
+		{QWEN("3") ",\"head_dim\":5", ERR_RANGE, "head_dim", "odd"},
+		{NEOX ",\"hidden_act\":\"gelu_new\"", ERR_UNSUPPORTED, "hidden_act", "gelu_new"},
+		{NEOX ",\"rotary_pct\":0.1", ERR_RANGE, "rotary_pct", "0.1"},
+		{NEOX ",\"rotary_pct\":0.4", ERR_RANGE, "rotary_pct", "0.4"},
+		{NEOX ",\"rotary_pct\":2", ERR_RANGE, "rotary_pct", "2"},
+		{NEOX ",\"use_parallel_residual\":1", ERR_FORMAT, "use_parallel_residual", "1"},
+		{NEOX ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", ERR_UNSUPPORTED, "rope_scaling.type", "linear"},
 		{LLAMA ",\"vocab_size\":3", ERR_FORMAT, "line 1", "duplicate"},
 		{LLAMA ",", ERR_FORMAT, "line 1", ""},
 	};
@@ -109,6 +127,17 @@ defaults(void)
 	CHECK(c.rope_theta == 7000.0 && !c.rope_scaling.llama3);
 	REQUIRE(load(LLAMA ",\"original_max_position_embeddings\":48,\"rope_scaling\":{" LLAMA3 "}", &c, &note) == 0);
 	CHECK(c.rope_scaling.original_context == 48);
+	REQUIRE(load(QWEN("2"), &c, &note) == 0);
+	CHECK(c.family == MODEL_FAMILY_QWEN2 && c.attention_bias && !c.mlp_bias && c.head_dim == 4 && c.n_kv_heads == 2 && !c.tied);
+	REQUIRE(load(QWEN("3") ",\"head_dim\":10,\"tie_word_embeddings\":true", &c, &note) == 0);
+	CHECK(c.family == MODEL_FAMILY_QWEN3 && !c.attention_bias && c.head_dim == 10 && c.tied && c.norm_eps == 1e-6f);
+	REQUIRE(load(NEOX, &c, &note) == 0);
+	CHECK(c.family == MODEL_FAMILY_NEOX && c.attention_bias && c.mlp_bias && c.parallel_residual && c.rotary_dim == 2 && !c.tied);
+	CHECK(c.rope_theta == 10000.0 && c.norm_eps == 1e-5f && c.n_kv_heads == 4);
+	REQUIRE(load(NEOX ",\"rotary_pct\":0.5,\"rotary_emb_base\":500,\"use_parallel_residual\":false,\"attention_bias\":false", &c, &note) == 0);
+	CHECK(c.rotary_dim == 4 && c.rope_theta == 500.0 && !c.parallel_residual && !c.attention_bias);
+	REQUIRE(load(NEOX ",\"rope_parameters\":{\"rope_theta\":700,\"partial_rotary_factor\":1.0,\"rope_type\":\"default\"}", &c, &note) == 0);
+	CHECK(c.rotary_dim == 8 && c.rope_theta == 700.0);
 }
 
 int

@@ -15,6 +15,11 @@ static const struct model_config configs[] = {
 	{.family = MODEL_FAMILY_LLAMA, .vocab_size = V, .context = 11, .d_model = 10, .n_layers = 3, .n_heads = 4, .n_kv_heads = 2,
 	    .head_dim = 6, .d_ff = 19, .norm_eps = 1e-5f, .tied = false, .attention_bias = true, .mlp_bias = true, .rope_theta = 100,
 	    .initializer_range = 0.3f},
+	{.family = MODEL_FAMILY_QWEN3, .vocab_size = V, .context = 11, .d_model = 10, .n_layers = 3, .n_heads = 4, .n_kv_heads = 2,
+	    .head_dim = 6, .d_ff = 19, .norm_eps = 1e-6f, .tied = true, .rope_theta = 100, .initializer_range = 0.3f},
+	{.family = MODEL_FAMILY_NEOX, .vocab_size = V, .context = 11, .d_model = 24, .n_layers = 3, .n_heads = 3, .n_kv_heads = 3,
+	    .head_dim = 8, .d_ff = 21, .norm_eps = 1e-5f, .tied = false, .attention_bias = true, .mlp_bias = true,
+	    .parallel_residual = true, .rope_theta = 100, .rotary_dim = 2, .initializer_range = 0.3f},
 };
 
 #define N_CONFIGS (sizeof(configs) / sizeof(configs[0]))

@@ -1,4 +1,4 @@
-"""Fixtures of tests/golden/test_model.c: tiny random GPT-2 and Llama models of transformers, with what PyTorch makes of them.
+"""Fixtures of tests/golden/test_model.c: tiny random GPT-2, Llama, Qwen2, Qwen3 and GPT-NeoX models of transformers, with what PyTorch makes of them.
 
     python3 tests/golden/model/make_fixtures.py        (tests/peers/requirements.txt; writes beside itself)
 
@@ -17,7 +17,8 @@ import pathlib
 
 import numpy as np
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config,
+                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 HERE = pathlib.Path(__file__).resolve().parent
 ADAMW = {"lr": 3e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "decay": 0.1, "steps": 10}
@@ -71,12 +72,40 @@ def llama(vocab, context, d_model, layers, heads, kv_heads, head_dim, d_ff, tied
     return LlamaForCausalLM(cfg), ours
 
 
+def qwen(version, vocab, context, d_model, layers, heads, kv_heads, head_dim, d_ff, tied, bias, theta):
+    shape = dict(vocab_size=vocab, max_position_embeddings=context, hidden_size=d_model, num_hidden_layers=layers,
+                 num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim, intermediate_size=d_ff,
+                 rms_norm_eps=1e-6, tie_word_embeddings=tied, rope_parameters=rope_parameters(theta, None))
+    ours = {"family": f"qwen{version}", "vocab_size": vocab, "context": context, "d_model": d_model, "n_layers": layers,
+            "n_heads": heads, "n_kv_heads": kv_heads, "head_dim": head_dim, "d_ff": d_ff, "norm_eps": 1e-6, "tied": tied,
+            "attention_bias": bias, "mlp_bias": False, "rope_theta": theta}
+    if version == 2:
+        return Qwen2ForCausalLM(Qwen2Config(**shape)), ours
+    return Qwen3ForCausalLM(Qwen3Config(**shape, attention_bias=bias)), ours
+
+
+def neox(vocab, context, d_model, layers, heads, d_ff, tied, bias, theta, share, parallel):
+    rope = {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": share}
+    cfg = GPTNeoXConfig(vocab_size=vocab, max_position_embeddings=context, hidden_size=d_model, num_hidden_layers=layers,
+                        num_attention_heads=heads, intermediate_size=d_ff, layer_norm_eps=1e-5, tie_word_embeddings=tied,
+                        attention_bias=bias, use_parallel_residual=parallel, rope_parameters=rope)
+    ours = {"family": "gpt_neox", "vocab_size": vocab, "context": context, "d_model": d_model, "n_layers": layers,
+            "n_heads": heads, "n_kv_heads": heads, "head_dim": d_model // heads, "d_ff": d_ff, "norm_eps": 1e-5, "tied": tied,
+            "attention_bias": bias, "mlp_bias": True, "rope_theta": theta, "parallel_residual": parallel,
+            "rotary_dim": int(d_model // heads * share)}
+    return GPTNeoXForCausalLM(cfg), ours
+
+
 MODELS = {
     "gpt2_tied": (lambda: gpt2(131, 19, 21, 2, 3, 55, True), 3, 13, True),
     "gpt2_untied": (lambda: gpt2(67, 8, 20, 3, 5, 33, False), 1, 7, False),
     "llama_grouped": (lambda: llama(131, 64, 30, 2, 6, 2, 8, 41, True, False, 10000.0), 2, 11, True),
     "llama_biases": (lambda: llama(97, 32, 20, 2, 4, 4, 6, 37, False, True, 500.0), 3, 9, False),
     "llama_scaled": (lambda: llama(71, 512, 21, 2, 3, 1, 10, 29, False, False, 10000.0, (8.0, 1.0, 4.0, 24)), 2, 37, False),
+    "qwen2": (lambda: qwen(2, 83, 40, 22, 2, 4, 2, 6, 31, True, True, 1000.0), 2, 11, True),
+    "qwen3": (lambda: qwen(3, 79, 40, 18, 2, 6, 2, 10, 35, False, False, 5000.0), 2, 13, True),
+    "neox": (lambda: neox(89, 40, 24, 2, 3, 50, False, True, 10000.0, 0.25, True), 2, 13, True),
+    "neox_serial": (lambda: neox(61, 40, 20, 3, 2, 27, True, False, 500.0, 0.6, False), 1, 17, False),
 }
 
 
@@ -94,7 +123,9 @@ def randomise(model, rng):
 
 
 def named(model):
-    return {n: p for n, p in model.named_parameters()}
+    """As their files name them: GPT-NeoX's output layer has another name there than in memory."""
+    neox = model.config.model_type == "gpt_neox"
+    return {"embed_out.weight" if neox and n == "lm_head.weight" else n: p for n, p in model.named_parameters()}
 
 
 def soft_label(logits, tau, rng):
