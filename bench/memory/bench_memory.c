@@ -47,19 +47,30 @@ watch(void *arg)
 	return NULL;
 }
 
+static size_t
+planned(const struct bench_shape *s, enum dtype dtype, bool recompute)
+{
+	const struct model_session_options o = {.max_batch = s->micro_batch, .max_tokens = s->tokens, .training = true, .recompute = recompute};
+	struct err_note note = {.name = ""};
+	size_t bytes;
+	int rc = model_session_plan(&s->config, dtype, &o, &bytes, &note);
+
+	if (rc != 0)
+		bench_fail("model_session_plan", rc, &note);
+	return bytes;
+}
+
 int
 main(int argc, char **argv)
 {
 	struct bench_args a = {.rounds = 3};
 	struct bench_results *r;
-	struct err_note note = {.name = ""};
 	struct comm *comm;
 	struct bench_train t;
 	pthread_t watcher;
 	double per_param, plan;
 	size_t activations;
 	char peer[96];
-	int rc;
 
 	bench_args(&a, argc, argv);
 	if (comm_init(&comm, NULL, NULL) != 0)
@@ -74,15 +85,15 @@ main(int argc, char **argv)
 	pthread_join(watcher, NULL);
 
 	per_param = kernels_dtype(t.kernels) == DTYPE_F32 ? 16 : 18;
-	rc = model_session_plan(&t.shape->config, kernels_dtype(t.kernels), &(struct model_session_options){.max_batch = t.shape->micro_batch,
-	    .max_tokens = t.shape->tokens, .training = true}, &activations, &note);
-	if (rc != 0)
-		bench_fail("model_session_plan", rc, &note);
+	activations = planned(t.shape, kernels_dtype(t.kernels), false);
 	plan = per_param * (double)step_model(t.step)->n_params + (double)activations;
 	snprintf(peer, sizeof(peer), "%g bytes a parameter + activations, %s", per_param, dtype_name(kernels_dtype(t.kernels)));
 	r = bench_results_new();
 	bench_row(r, "rss_vs_plan", (double)most / 1048576, "MiB", peer, plan / 1048576);
-	printf("  parameters %lld, activations %.1f MiB\n", (long long)step_model(t.step)->n_params, (double)activations / 1048576);
+	printf("  %lld parameters; activations, MiB: fp32 %.1f, recomputed %.1f; bf16 %.1f, recomputed %.1f\n",
+	    (long long)step_model(t.step)->n_params, (double)planned(t.shape, DTYPE_F32, false) / 1048576,
+	    (double)planned(t.shape, DTYPE_F32, true) / 1048576, (double)planned(t.shape, DTYPE_BF16, false) / 1048576,
+	    (double)planned(t.shape, DTYPE_BF16, true) / 1048576);
 	bench_train_close(&t);
 	comm_finalize(&comm);
 	return bench_results_end(&r, a.json);

@@ -176,10 +176,10 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 
 /* A phase-one step beside a plain one. Returns the ratio; 0: not asked for. */
 static double
-kd_row(const struct bench_args *a, struct bench_results *r, const char *shape_name, int turns)
+kd_row(const struct bench_args *a, struct bench_results *r, const char *shape_name)
 {
-	double plain[BENCH_ROUNDS_MAX * 4], kd[BENCH_ROUNDS_MAX * 4];
-	int n = a->rounds * turns;
+	double plain[BENCH_ROUNDS_MAX], kd[BENCH_ROUNDS_MAX];
+	int n = a->rounds;
 	char name[64];
 	struct bench_train t;
 
@@ -206,8 +206,8 @@ kd_rows(const struct bench_args *a, struct bench_results *r)
 
 	if (!bench_wanted(a, "kd_step_cost"))
 		return;
-	large = kd_row(a, r, "gpt2_124m", 1);
-	small = kd_row(a, r, "small", 4);
+	large = kd_row(a, r, "gpt2_124m");
+	small = kd_row(a, r, "small");
 	bench_row(r, "kd_step_cost", large > small ? large : small, "x", "plain step", 1);
 }
 

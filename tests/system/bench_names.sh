@@ -1,0 +1,35 @@
+# Every bench runs at its tiny setting, and its file is JSON with the names that bench/README.md promises.
+. "$SOURCE/tests/system/lib.sh"
+build=$(dirname "$BIN")
+
+# has FILE NAME...: rows of these names, each with a value or with the reason why there is none.
+has() {
+	local file=$1 name
+	shift
+	python3 - "$file" "$@" <<'END' || fail "$file"
+import json, sys
+rows = {r["name"]: r for r in json.load(open(sys.argv[1]))}
+for name in sys.argv[2:]:
+    row = rows[name]
+    if not {"name", "value", "unit", "peer", "peer_value", "ratio"} <= row.keys():
+        sys.exit(f"{name}: {row}")
+    if not (row["value"] is None and row["why"] or row["value"] >= 0):
+        sys.exit(f"{name}: {row}")
+END
+}
+
+"$BIN/bench_train" --tiny --rounds 1 --json "$scratch/train.json" > /dev/null || fail bench_train
+has "$scratch/train.json" train_gpt2_124m_bf16 share_of_ceiling train_small_bf16 train_llama_135m_bf16 train_gpt2_124m_fp32 \
+	share_of_ceiling_fp32 kd_step_cost
+"$BIN/bench_teacher" --tiny --rounds 1 --json "$scratch/teacher.json" > /dev/null || fail bench_teacher
+has "$scratch/teacher.json" teacher_label_vs_forward teacher_label_vs_torch
+"$BIN/bench_memory" --tiny --json "$scratch/memory.json" > /dev/null || fail bench_memory
+has "$scratch/memory.json" rss_vs_plan
+for name in ranks feed start; do
+	"$SOURCE/bench/$name/$name.sh" --build "$build" --tiny --rounds 1 --json "$scratch/$name.json" > "$scratch/$name.log" ||
+		fail "$name.sh: $(tail -1 "$scratch/$name.log")"
+done
+has "$scratch/ranks.json" ranks_2x1_vs_1x2
+has "$scratch/feed.json" feed_wait_share
+has "$scratch/start.json" start_seconds
+! "$BIN/bench_train" --nonsense > /dev/null 2>&1 || fail "an unknown option was taken"
