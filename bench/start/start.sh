@@ -40,8 +40,8 @@ once() {
 		start job "$bin/trainerd" -c "$scratch/fleet.yaml" --set run.dir="$scratch/run_$name$1" $([ $name = trainer ] || echo --set trainer.init=)
 		until_line "$scratch/job.log" 'event=steps.begin' 60
 		seconds_to "$scratch/job.log" "$since" 'event=steps.begin' >> "$scratch/$name"
-		kill "$job"
-		wait "$job" || true
+		kill -KILL "$job"			# TERM would finish the step and write a checkpoint
+		wait "$job" 2> /dev/null || true
 		rm -rf "$scratch/run_$name$1"
 	done
 	rm -rf "$scratch/cache"

@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* A part has about this many multiply-adds, a matrix at most so many parts, and no side of a part goes below this. */
-#define PART_WORK (8 << 20)
+#define PART_WORK (64 << 20)
 #define PARTS_MAX 256
 #define PART_SIDE 64
 /* Sides of parts are multiples of this: the register tile of every SGEMM kernel divides it. */

@@ -6,8 +6,9 @@
 
 #include "log/log.h"
 
-/* Logits that exist at a time, in floats; rows are at least MIN_ROWS so that the products stay products of matrices. */
-#define LOGITS (1 << 20)
+/* Logits that exist at a time, in floats; rows are at least MIN_ROWS so that the products stay products of matrices. Every chunk
+ * reads and writes the whole output layer: at 64 rows of 50,257 the three products ran at 0.67 of OpenBLAS's speed, at 320 at 0.80. */
+#define LOGITS (16 << 20)
 #define MIN_ROWS 64
 #define MAX_ROWS 1024
 
