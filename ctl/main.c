@@ -13,7 +13,7 @@ static const struct ctl_verb *const verbs[] = {
 	&ctl_corpus_build, &ctl_corpus_info,
 	&ctl_tokenizer_encode, &ctl_tokenizer_decode, &ctl_tokenizer_info,
 	&ctl_model_new, &ctl_model_import, &ctl_model_info,
-	&ctl_config_check,
+	&ctl_config_check, &ctl_plan,
 	&ctl_label, &ctl_status, &ctl_cache_stat,
 	&ctl_eval, &ctl_generate,
 	&ctl_report, &ctl_ledger,

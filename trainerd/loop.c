@@ -291,7 +291,10 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	    json_put(line, "reduced_early", json_new_num(e->reduced_early)) != 0 ||
 	    json_put(line, "update_seconds", json_new_num(e->update_s)) != 0 ||
 	    json_put(line, "wait_seconds", json_new_num(r->waited_s)) != 0 ||
-	    json_put(line, "rows_ahead", json_new_int((int64_t)feed_ahead(r->feed))) != 0)
+	    json_put(line, "rows_ahead", json_new_int((int64_t)feed_ahead(r->feed))) != 0 ||
+	    json_put(line, "ranks", json_new_int(comm_size(r->comm))) != 0 ||
+	    json_put(line, "host_ranks", json_new_int(comm_host_ranks(r->comm))) != 0 ||
+	    json_put(line, "threads", json_new_int(kernels_threads(r->kernels))) != 0)
 		json_close(&line);
 	if ((rc = metrics_write(r->metrics, line)) != 0)
 		return err_note_set(note, rc, "metrics.jsonl");

@@ -1,0 +1,139 @@
+/*
+ * bench_network - latency and bandwidth between ranks, as the trainer's reduction uses the network: mpirun -n 2 bench_network --json FILE.
+ * Neighbours (0 and 1, 2 and 3, ...) exchange all at once: alpha is the median of an exchange of one float, beta what an exchange of
+ * --bytes reaches each way without that alpha. Put the two ranks on two hosts for a network, on one for its memory. Also how fast a
+ * rank adds what it received. `saltctl plan --network FILE` reads the file.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "err/err.h"
+#include "json/json.h"
+#include "kernels/kernels.h"
+#include "trainerd/comm.h"
+
+#define ROUNDS 21
+
+static double
+now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Median seconds of one exchange of n floats, of `often` in a row each. */
+static double
+exchange(struct comm *c, float *out, float *in, int64_t n, int often)
+{
+	double seconds[ROUNDS];
+
+	for (int i = 0; i < ROUNDS; i++) {
+		double start;
+
+		comm_barrier(c);
+		start = now();
+		for (int k = 0; k < often; k++)
+			comm_exchange(c, comm_rank(c) ^ 1, out, n, in, n);
+		seconds[i] = (now() - start) / often;
+	}
+	qsort(seconds, ROUNDS, sizeof(seconds[0]), by_value);
+	return seconds[ROUNDS / 2];
+}
+
+static int
+put(struct json *list, const char *name, double value, const char *unit)
+{
+	struct json *o = json_new_object();
+
+	printf("%-28s %12.5g %s\n", name, value, unit);
+	return json_put(o, "name", json_new_text(name)) != 0 || json_put(o, "value", json_new_num(value)) != 0 ||
+	    json_put(o, "unit", json_new_text(unit)) != 0 || json_put(o, "peer", json_new_null()) != 0 ||
+	    json_put(o, "peer_value", json_new_null()) != 0 || json_put(o, "ratio", json_new_null()) != 0 || json_push(list, o) != 0;
+}
+
+static int
+write_out(const char *path, double latency, double rate, double sum)
+{
+	struct json *list = json_new_array();
+	char *text = NULL;
+	FILE *f;
+	int bad = put(list, "latency_seconds", latency, "s") | put(list, "bytes_per_second", rate, "B/s") |
+	    put(list, "sum_bytes_per_second", sum, "B/s");
+
+	if (!bad && path != NULL) {
+		bad = (text = json_print(list, true)) == NULL || (f = fopen(path, "we")) == NULL;
+		if (!bad) {
+			bad = fputs(text, f) < 0;
+			bad |= fclose(f) != 0;
+		}
+		if (bad)
+			fprintf(stderr, "bench_network: %s: %s\n", path, strerror(errno));
+	}
+	free(text);
+	json_close(&list);
+	return bad;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct kernels_options ko = {.threads = 1, .dtype = KERNELS_DTYPE_FP32};
+	struct err_note note = {.name = ""};
+	struct kernels *k = NULL;
+	struct comm *c = NULL;
+	const char *path = NULL;
+	double latency, large, start, sum;
+	int64_t n = INT64_C(4) << 20;		/* floats */
+	float *out, *in;
+	int bad = 1, rc;
+
+	if ((rc = comm_init(&c, &argc, &argv)) != 0)
+		return err_exit_code(rc);
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--json") == 0 && i + 1 < argc)
+			path = argv[++i];
+		else if (strcmp(argv[i], "--bytes") == 0 && i + 1 < argc && (n = atoll(argv[++i]) / 4) > 0 && n <= INT64_C(1) << 30)
+			continue;
+		else
+			n = 0;
+	}
+	if (n == 0 || comm_size(c) < 2 || comm_size(c) % 2 != 0) {
+		if (comm_rank(c) == 0)
+			fprintf(stderr, "usage: mpirun -n 2 bench_network [--bytes N] [--json FILE]; an even number of ranks\n");
+		comm_finish(&c);
+		return 64;
+	}
+	if ((rc = kernels_new(&k, &ko, &note)) != 0)
+		comm_abort(c, err_exit_code(rc));
+	out = kernels_alloc(k, (size_t)n * sizeof(float));
+	in = kernels_alloc(k, (size_t)n * sizeof(float));
+	if (out == NULL || in == NULL)
+		comm_abort(c, 71);
+	exchange(c, out, in, n, 1);
+	latency = exchange(c, out, in, 1, 100);
+	large = exchange(c, out, in, n, 1);
+	kernels_accumulate(k, out, in, n);
+	start = now();
+	for (int i = 0; i < 8; i++)
+		kernels_accumulate(k, out, in, n);
+	sum = 8 * 4.0 * (double)n / (now() - start);
+	bad = comm_rank(c) == 0 ? write_out(path, latency, 4.0 * (double)n / (large > latency ? large - latency : large), sum) : 0;
+	kernels_free(k, out);
+	kernels_free(k, in);
+	kernels_destroy(&k);
+	comm_finish(&c);
+	return bad ? 74 : 0;
+}

@@ -1,0 +1,334 @@
+/* plan: what a configuration needs before it is run: memory, bytes, FLOPs, seconds, and when a teacher pays. */
+#include "ctl/plan.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "corpus/corpus.h"
+#include "ctl/ctl.h"
+#include "ctl/output.h"
+#include "kernels/kernels.h"
+#include "labels/labels.h"
+#include "weights/weights.h"
+
+#define PAGE 4096.0			/* of LMDB */
+#define PAGE_HEADER 16.0
+#define INLINE_MAX 2000.0		/* longer values lie in pages of their own */
+#define KEY 9.0
+#define NODE 8.0
+
+static const struct ctl_option options[] = {
+	CTL_CONFIG,
+	{"ranks", "R,R,...", "numbers of ranks: powers of two that divide trainer.lanes; trainer.ranks unless told", false},
+	{"measured", "RUN", "seconds from this run's directory or metrics.jsonl; of another model they are scaled by FLOPs", false},
+	{"measure", NULL, "seconds from a few micro-batches of the model on this machine, with trainer.threads", false},
+	{"flops-per-second", "F", "a core's, as an assumption where nothing was measured", false},
+	{"network", "FILE", "latency and bandwidth as bench_network --json wrote them; or", false},
+	{"latency", "S", "seconds of one exchange between two hosts, and", false},
+	{"bandwidth", "B", "bytes a second, each way", false},
+	{"local-network", "FILE", "the same for two ranks of one host; --network's unless told", false},
+	{"ranks-per-host", "P", "a power of two; 1 unless told", false},
+	{"cores", "N", "of a host, for the trainer; this machine's unless told", false},
+	{"overlap", "X", "share of the reduction that backward hides, 0 to 1; 0 unless told", false},
+	{"saving", "X", "share of the steps that a teacher is expected to save; 0.27 unless told (the paper's runs: 0.25 to 0.29)", false},
+	{"label-bytes", "B", "bytes of a token's label; the measured run's, else an estimate, unless told", false},
+	CTL_JSON, CTL_END
+};
+
+static int
+load_model(const struct ctl_args *args, struct plan_model *m, const char *key, const char *path, uint32_t context)
+{
+	struct err_note note = {.name = ""};
+	struct model *table = NULL;
+	int rc;
+
+	snprintf(m->path, sizeof(m->path), "%s", path);
+	if ((rc = weights_config_load(path, &m->config, &note)) != 0 || (rc = model_new(&table, &m->config, &note)) != 0)
+		return ctl_fail(args, rc, &note);
+	m->n_params = table->n_params;
+	model_destroy(&table);
+	m->flops = model_flops_per_token(&m->config, context);
+	if ((int64_t)context > m->config.context) {
+		err_note_set(&note, ERR_CONFIG, "corpus.context");
+		err_note_expected(&note, "at most %" PRId64 ", what %s (%s) can take", m->config.context, key, path);
+		err_note_found(&note, "%" PRIu32, context);
+		return ctl_fail(args, ERR_CONFIG, &note);
+	}
+	return 0;
+}
+
+/* The trainer's arithmetic: said, or what this machine would choose. */
+static int
+dtype_of(const struct config *cfg, enum dtype *dtype, struct err_note *note)
+{
+	struct kernels_options ko = {.backend = (enum kernels_backend)cfg->compute.backend};
+	enum config_dtype said = cfg->trainer.dtype != CONFIG_DTYPE_AUTO ? cfg->trainer.dtype : cfg->compute.dtype;
+	char class[64];
+	int rc;
+
+	if (said == CONFIG_DTYPE_AUTO) {
+		if ((rc = kernels_resolve(&ko, class, sizeof(class), note)) != 0)
+			return rc;
+		said = strncmp(class, "bf16", 4) == 0 ? CONFIG_DTYPE_BF16 : CONFIG_DTYPE_FP32;
+	}
+	*dtype = said == CONFIG_DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+	return 0;
+}
+
+/* A corpus that is not there yet is no error of a plan; one that is there and bad is. */
+static int
+look_at_corpus(const struct ctl_args *args, const char *prefix, uint32_t context, uint64_t *windows, double *bytes)
+{
+	struct err_note note = {.name = ""};
+	struct corpus *c = NULL;
+	int rc;
+
+	*windows = 0;
+	if (prefix[0] == '\0')
+		return 0;
+	if ((rc = corpus_open(&c, prefix, &note)) != 0)
+		return rc == ENOENT ? 0 : ctl_fail(args, rc, &note);
+	*windows = corpus_n_windows(c, context);
+	if (bytes != NULL)
+		*bytes = (double)corpus_n_tokens(c) * (corpus_info(c)->dtype == CORPUS_DTYPE_UINT16 ? 2 : 4);
+	corpus_destroy(&c);
+	return 0;
+}
+
+static int
+ranks_of(const struct ctl_args *args, struct plan *p)
+{
+	const char *text = ctl_get(args, "ranks");
+	uint64_t lanes = p->shape.lanes;
+	char *end;
+
+	if (text == NULL) {
+		p->ranks[p->n_ranks++] = (int)p->cfg->trainer.ranks;
+		if (lanes % p->cfg->trainer.ranks == 0)
+			return 0;
+		return ctl_usage(args, "trainer.ranks: expected a power of two that divides trainer.lanes (%" PRIu64 "), found %" PRIu32 "; give --ranks",
+		    lanes, p->cfg->trainer.ranks);
+	}
+	for (;; text = end + 1) {
+		unsigned long long r = strtoull(text, &end, 10);
+
+		if (end == text || text[0] == '-' || (*end != '\0' && *end != ',') || r == 0 || (r & (r - 1)) != 0 || lanes % r != 0)
+			return ctl_usage(args, "--ranks: expected powers of two that divide trainer.lanes (%" PRIu64 "), as in 1,2,4; found \"%.40s\"",
+			    lanes, text);
+		if (p->n_ranks == PLAN_MAX_RANKS)
+			return ctl_usage(args, "--ranks: at most %d of them", PLAN_MAX_RANKS);
+		p->ranks[p->n_ranks++] = (int)r;
+		if (*end == '\0')
+			return 0;
+	}
+}
+
+static int
+machine_of(const struct ctl_args *args, struct plan *p)
+{
+	struct price_machine *m = &p->machine;
+	uint64_t per_host = 1;
+	const char *file;
+	struct err_note note = {.name = ""};
+	int exit_code, rc;
+
+	*m = (struct price_machine){.cores = (double)sysconf(_SC_NPROCESSORS_ONLN), .threads = p->cfg->trainer.threads,
+	    .between = {0, INFINITY}, .sum_bytes_per_s = INFINITY};
+	if ((exit_code = ctl_get_num(args, "cores", 0.01, 1e6, &m->cores)) != 0 ||
+	    (exit_code = ctl_get_u64(args, "ranks-per-host", 1, 1024, &per_host)) != 0 ||
+	    (exit_code = ctl_get_num(args, "overlap", 0, 1, &m->overlap)) != 0)
+		return exit_code;
+	if ((per_host & (per_host - 1)) != 0)
+		return ctl_usage(args, "--ranks-per-host: expected a power of two, found %" PRIu64, per_host);
+	m->ranks_per_host = (int)per_host;
+	if ((file = ctl_get(args, "network")) != NULL) {
+		if (ctl_has(args, "latency") || ctl_has(args, "bandwidth"))
+			return ctl_usage(args, "give --network FILE, or --latency and --bandwidth");
+		if ((rc = plan_read_network(file, &m->between, &m->sum_bytes_per_s, &note)) != 0)
+			return ctl_fail(args, rc, &note);
+		snprintf(p->network_source, sizeof(p->network_source), "%s", file);
+	} else if (ctl_has(args, "latency") || ctl_has(args, "bandwidth")) {
+		if (!ctl_has(args, "latency") || !ctl_has(args, "bandwidth"))
+			return ctl_usage(args, "--latency and --bandwidth go together: --latency 20e-6 --bandwidth 12.5e9");
+		if ((exit_code = ctl_get_num(args, "latency", 0, 10, &m->between.latency_s)) != 0 ||
+		    (exit_code = ctl_get_num(args, "bandwidth", 1, 1e15, &m->between.bytes_per_s)) != 0)
+			return exit_code;
+		snprintf(p->network_source, sizeof(p->network_source), "as given");
+	}
+	m->within = m->between;
+	if ((file = ctl_get(args, "local-network")) != NULL && (rc = plan_read_network(file, &m->within, &m->sum_bytes_per_s, &note)) != 0)
+		return ctl_fail(args, rc, &note);
+	return 0;
+}
+
+static int
+seconds_of(const struct ctl_args *args, struct plan *p)
+{
+	struct plan_measured *m = &p->measured;
+	bool run = ctl_has(args, "measured"), here = ctl_has(args, "measure"), said = ctl_has(args, "flops-per-second");
+	struct err_note note = {.name = ""};
+	int exit_code, rc = 0;
+
+	*m = (struct plan_measured){.compute = {NAN, NAN, NAN, NAN}, .flops_per_s = NAN, .label_bytes = NAN, .step_s = NAN};
+	if (run + here + said > 1)
+		return ctl_usage(args, "give one of --measured, --measure and --flops-per-second");
+	if (run)
+		rc = plan_read_run(p, ctl_get(args, "measured"), &note);
+	else if (here)
+		rc = plan_measure_here(p, &note);
+	if (rc != 0)
+		return ctl_fail(args, rc, &note);
+	if (said) {
+		if ((exit_code = ctl_get_num(args, "flops-per-second", 1, 1e18, &m->flops_per_s)) != 0)
+			return exit_code;
+		m->compute = (struct price_compute){.micro_s = p->student.flops * (double)(p->shape.micro_batch * p->shape.context) / m->flops_per_s,
+		    .cores = 1};
+		snprintf(m->source, sizeof(m->source), "assumed: %g FLOP/s a core; the update is not counted", m->flops_per_s);
+	}
+	return 0;
+}
+
+/* Bytes of a value in the cache with all that goes with it, on average. */
+static double
+stored(double value)
+{
+	value += 8;			/* checksum */
+	if (value + KEY + NODE <= INLINE_MAX)
+		return value + KEY + NODE;
+	return ceil((value + PAGE_HEADER) / PAGE) * PAGE + KEY + 2 * NODE;
+}
+
+/* Bytes of a token's label as a record of version 1 holds it; of draws an estimate. */
+static void
+label_size(const struct ctl_args *args, struct plan *p, double given)
+{
+	const struct config_labels *l = &p->cfg->labels;
+	double vocab = (double)p->teacher.config.vocab_size, id = vocab <= 65536 ? 2 : vocab <= 16777216 ? 3 : 4, gap;
+
+	p->shape.label_entries = l->kind == CONFIG_LABEL_SAMPLED ? price_unique(l->samples) : l->kind == CONFIG_LABEL_TOPK ? l->k : vocab / 2;
+	p->label_source = "exact";
+	if (l->kind == CONFIG_LABEL_TOPK)
+		p->label_bytes = l->k * (id + 2);
+	else if (l->kind == CONFIG_LABEL_DENSE)
+		p->label_bytes = 2 * vocab;
+	else {
+		gap = vocab / (p->shape.label_entries + 1);
+		p->label_bytes = 1 + p->shape.label_entries * (1 + (gap < 128 ? 1 : gap < 16384 ? 2 : 3));
+		p->label_source = "an estimate: distinct ids of that many draws as others measured them";
+	}
+	if (ctl_has(args, "label-bytes")) {
+		p->label_bytes = given;
+		p->label_source = "as given";
+	} else if (isfinite(p->measured.label_bytes)) {
+		p->label_bytes = p->measured.label_bytes;
+		p->label_source = "of the measured run";
+	}
+}
+
+static void
+price_teacher(struct plan *p)
+{
+	const struct config *cfg = p->cfg;
+	double context = (double)cfg->corpus.context;
+	bool selects = cfg->selector.mode == CONFIG_MODE_SALT_DS, one = strcmp(p->teacher.path, p->scorer.path) == 0;
+	uint64_t block, kept;
+
+	config_block(cfg, &block, &kept);
+	price_work(&p->work, p->phase_one_steps * cfg->trainer.batch, block, kept, selects, one, p->n_windows);
+	p->score_bytes = selects ? LABELS_SCORE_BYTES : NAN;
+	p->labels_stored = (double)(cfg->cache.keep_unselected ? p->work.labelled : p->work.stored) *
+	    stored(LABELS_OVERHEAD_BYTES + p->label_bytes * context);
+	p->scores_stored = (double)(p->work.scored + p->heldout_windows) * stored(LABELS_SCORE_BYTES * context);
+	p->teacher_flops = ((double)(p->work.labelled + p->heldout_windows) * p->teacher.flops +
+	    (p->work.one_pass ? 0 : (double)p->work.scored * p->scorer.flops)) / 3 * context;
+}
+
+static int
+fill(const struct ctl_args *args, struct plan *p)
+{
+	const struct config *cfg = p->cfg;
+	struct price_shape *s = &p->shape;
+	double saving = 0.27, label_bytes = NAN, margin, tokens;
+	struct err_note note = {.name = ""};
+	char word[16];
+	int exit_code, rc;
+
+	if ((exit_code = load_model(args, &p->student, "trainer.model", cfg->trainer.model, cfg->corpus.context)) != 0)
+		return exit_code;
+	*s = (struct price_shape){.model = &p->student.config, .n_params = p->student.n_params, .batch = cfg->trainer.batch,
+	    .micro_batch = cfg->trainer.micro_batch, .lanes = cfg->trainer.lanes, .context = cfg->corpus.context,
+	    .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF,
+	    .recompute = config_get_text(cfg, "trainer.recompute", word, sizeof(word)) == 0 && strcmp(word, "true") == 0};
+	if ((rc = dtype_of(cfg, &s->dtype, &note)) != 0)
+		return ctl_fail(args, rc, &note);
+	if (s->batch % s->lanes != 0 || s->micro_batch == 0 || s->batch / s->lanes % s->micro_batch != 0) {
+		err_note_set(&note, ERR_CONFIG, "trainer.batch");
+		err_note_expected(&note, "a multiple of trainer.lanes * trainer.micro_batch = %" PRIu64, s->lanes * s->micro_batch);
+		err_note_found(&note, "%" PRIu64, s->batch);
+		return ctl_fail(args, ERR_CONFIG, &note);
+	}
+	p->has_teacher = config_phase_one(cfg);
+	p->until_margin = config_until_margin(cfg, &margin);
+	p->phase_one_steps = !p->has_teacher ? 0 : p->until_margin || cfg->phase_one.steps > cfg->trainer.steps ? cfg->trainer.steps :
+	    cfg->phase_one.steps;
+	if (p->has_teacher && ((exit_code = load_model(args, &p->teacher, "teacher.model", cfg->teacher.model, cfg->corpus.context)) != 0 ||
+	    (exit_code = load_model(args, &p->scorer, "teacher.scorer", cfg->teacher.scorer[0] != '\0' ? cfg->teacher.scorer : cfg->teacher.model,
+	    cfg->corpus.context)) != 0))
+		return exit_code;
+	p->corpus_bytes = p->label_bytes = p->score_bytes = p->labels_stored = p->scores_stored = NAN;
+	if ((exit_code = look_at_corpus(args, cfg->corpus.train, cfg->corpus.context, &p->n_windows, &p->corpus_bytes)) != 0 ||
+	    (exit_code = look_at_corpus(args, cfg->corpus.heldout, cfg->corpus.context, &p->heldout_windows, NULL)) != 0 ||
+	    (exit_code = ranks_of(args, p)) != 0 || (exit_code = machine_of(args, p)) != 0 || (exit_code = seconds_of(args, p)) != 0 ||
+	    (exit_code = ctl_get_num(args, "saving", 0, 1, &saving)) != 0 ||
+	    (exit_code = ctl_get_num(args, "label-bytes", 0, 1e9, &label_bytes)) != 0)
+		return exit_code;
+	if (cfg->trainer.eval_windows > 0 && (p->heldout_windows == 0 || cfg->trainer.eval_windows < p->heldout_windows))
+		p->heldout_windows = cfg->corpus.heldout[0] != '\0' ? cfg->trainer.eval_windows : 0;
+	p->evaluations = (cfg->trainer.eval_every > 0 ? cfg->trainer.steps / cfg->trainer.eval_every : 0) +
+	    (cfg->trainer.eval_every == 0 || cfg->trainer.steps % cfg->trainer.eval_every != 0);
+	tokens = (double)cfg->trainer.steps * (double)cfg->trainer.batch * (double)cfg->corpus.context;
+	p->baseline_flops = tokens * p->student.flops;
+	p->eval_flops = (double)p->evaluations * (double)p->heldout_windows * (double)cfg->corpus.context * p->student.flops / 3;
+	p->checkpoint_bytes = 12.0 * (double)p->student.n_params;
+	if (p->has_teacher) {
+		label_size(args, p, label_bytes);
+		price_teacher(p);
+		price_worth(&p->worth, (double)p->student.n_params, (double)p->teacher.n_params, p->baseline_flops, p->teacher_flops, tokens, saving);
+	}
+	for (size_t i = 0; i < p->n_ranks; i++) {
+		if ((rc = price_memory(s, p->ranks[i], p->memory[i], &note)) != 0)
+			return ctl_fail(args, rc, &note);
+		price_time(&p->time[i], s, &p->machine, &p->measured.compute, p->ranks[i]);
+	}
+	price_time(&p->one, s, &p->machine, &p->measured.compute, 1);
+	return 0;
+}
+
+static int
+plan(struct ctl_args *args)
+{
+	static struct plan p;
+	int exit_code = ctl_open_config(args, CONFIG_NEED_TRAINER, &p.cfg);
+
+	if (exit_code == 0 && p.cfg->corpus.context == 0)
+		exit_code = ctl_usage(args, "corpus.context is missing");
+	if (exit_code == 0 && (exit_code = fill(args, &p)) == 0)
+		exit_code = ctl_has(args, "json") ? plan_print_json(&p) : plan_print_text(&p);
+	config_destroy(&p.cfg);
+	return exit_code;
+}
+
+const struct ctl_verb ctl_plan = {
+	.name = "plan", .operands = "", .summary = "before a run: its memory, bytes, FLOPs, seconds, and when the teacher pays",
+	.about = "Needs the configuration and the models' config.json; corpora are looked at if they are there. Seconds need --measured, --measure\n"
+	    "or --flops-per-second; the network --network (from bench_network) or --latency and --bandwidth. Threads of a rank are taken to\n"
+	    "speed it up in proportion, as long as the host has cores for them.",
+	.example = "saltctl plan -c fleet.yaml --measured run/baseline --ranks 1,2,4,8 --latency 20e-6 --bandwidth 1.25e9",
+	.options = options, .run = plan,
+};

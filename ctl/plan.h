@@ -1,0 +1,75 @@
+/*
+ * plan - `saltctl plan`: what fleet.yaml amounts to before it is run.
+ *
+ *   plan.c          options; configuration, models, corpora -> struct plan
+ *   plan_measure.c  seconds: a run's metrics.jsonl, a few micro-batches here, a network's file
+ *   price.c         the arithmetic
+ *   plan_print.c    tables and JSON
+ */
+#ifndef SALT_CTL_PLAN_H
+#define SALT_CTL_PLAN_H
+
+#include "config/config.h"
+#include "ctl/price.h"
+
+#define PLAN_MAX_RANKS 16		/* entries of --ranks */
+
+struct plan_model {
+	char path[4096];
+	struct model_config config;
+	int64_t n_params;
+	double flops;			/* a token, forward and backward */
+};
+
+/* What was measured, and where; all NaN and source "" without. */
+struct plan_measured {
+	struct price_compute compute;	/* of the planned model */
+	double flops_per_s;		/* of one core, forward and backward */
+	double label_bytes;		/* a token; NaN: no labels seen */
+	int ranks;			/* of the measured run */
+	double step_s;			/* of it, as it was: median */
+	char source[4400], remark[400];
+};
+
+struct plan {
+	struct config *cfg;
+	struct plan_model student, teacher, scorer;
+	bool has_teacher;		/* there is a phase one */
+	struct price_shape shape;
+	struct price_machine machine;
+	struct price_work work;
+	struct price_worth worth;
+	struct plan_measured measured;
+	char network_source[4400];	/* "": no figures of a network: reduction is not counted */
+	uint64_t phase_one_steps;	/* until_margin: all, the most it can be */
+	bool until_margin;
+	uint64_t n_windows, heldout_windows, evaluations;	/* 0: not known; eval_windows applied */
+	double corpus_bytes;		/* NaN: no corpus there */
+	double label_bytes, score_bytes;	/* a token; NaN: does not apply */
+	const char *label_source;
+	double checkpoint_bytes;
+	double labels_stored, scores_stored;	/* bytes in the cache, pages included; NaN: does not apply */
+	double baseline_flops, teacher_flops, eval_flops;	/* of the run */
+	size_t n_ranks;
+	int ranks[PLAN_MAX_RANKS];
+	double memory[PLAN_MAX_RANKS][PRICE_MEMORY_ITEMS];
+	struct price_time one;		/* one rank */
+	struct price_time time[PLAN_MAX_RANKS];
+};
+
+/* plan_print_text, plan_print_json - exit code. */
+int plan_print_text(const struct plan *p);
+int plan_print_json(const struct plan *p);
+
+/* ---- plan_measure.c ---- 0, or an error with its note */
+
+/* plan_read_run - medians of a run directory or a metrics.jsonl, scaled by FLOPs and parameters where it trained another model. */
+int plan_read_run(struct plan *p, const char *path, struct err_note *note);
+
+/* plan_measure_here - a few micro-batches and one update of the planned model on this machine, after its memory was found enough. */
+int plan_measure_here(struct plan *p, struct err_note *note);
+
+/* plan_read_network - what bench_network wrote, or an object {"latency_seconds", "bytes_per_second"[, "sum_bytes_per_second"]}. */
+int plan_read_network(const char *path, struct price_link *link, double *sum_bytes_per_s, struct err_note *note);
+
+#endif

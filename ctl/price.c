@@ -1,0 +1,165 @@
+#include "ctl/price.h"
+
+#include <math.h>
+
+#include "kernels/kernels.h"
+
+static int
+log2_of(uint64_t n)
+{
+	int bits = 0;
+
+	while (n >>= 1)
+		bits++;
+	return bits;
+}
+
+/* The front part of n elements halved in whole blocks. */
+static int64_t
+front(int64_t n)
+{
+	int64_t blocks = (n + KERNELS_NORM_BLOCK - 1) / KERNELS_NORM_BLOCK, half = (blocks + 1) / 2 * KERNELS_NORM_BLOCK;
+
+	return half < n ? half : n;
+}
+
+int64_t
+price_share(int64_t n, int n_ranks)
+{
+	for (; n_ranks > 1; n_ranks /= 2)
+		n = front(n);
+	return n;
+}
+
+int
+price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY_ITEMS], struct err_note *note)
+{
+	struct model_session_options o = {.max_batch = (int64_t)s->micro_batch, .max_tokens = (int64_t)s->context, .training = true,
+	    .recompute = s->recompute};
+	double n = (double)s->n_params, own = (double)price_share(s->n_params, n_ranks);
+	double rows = (double)(s->batch / (uint64_t)n_ranks), tokens = rows * (double)s->context;
+	bool copy = s->dtype != DTYPE_F32;
+	size_t session;
+	int rc;
+
+	if ((rc = model_session_plan(s->model, s->dtype, &o, &session, note)) != 0)
+		return rc;
+	bytes[PRICE_MASTERS] = 4 * (copy ? own : n);
+	bytes[PRICE_COPY] = copy ? (double)dtype_size(s->dtype) * n : 0;
+	bytes[PRICE_MOMENTS] = 8 * own;
+	bytes[PRICE_GRADIENTS] = 4 * n * (s->deterministic ? 1 + log2_of(s->lanes / (uint64_t)n_ranks) : 1);
+	bytes[PRICE_SCRATCH] = n_ranks > 1 ? 4 * (double)front(s->n_params) : 0;
+	bytes[PRICE_ACTIVATIONS] = (double)session;
+	bytes[PRICE_ROWS] = PRICE_STEPS_AHEAD * (4 * (tokens + rows) + (s->label_entries > 0 ? tokens * (8 + 8 * s->label_entries) : 0));
+	return 0;
+}
+
+static uint64_t
+at_most(uint64_t n, uint64_t limit)
+{
+	return limit > 0 && n > limit ? limit : n;
+}
+
+void
+price_work(struct price_work *w, uint64_t rows, uint64_t window, uint64_t kept, bool selects, bool one_model, uint64_t n_windows)
+{
+	*w = (struct price_work){.rows = rows, .one_pass = selects && one_model};
+	w->labelled = w->stored = at_most(rows, n_windows);
+	if (!selects || rows == 0)
+		return;
+	w->blocks = (rows - 1) / kept + 1;
+	w->scored = at_most(w->blocks * window, n_windows);
+	if (one_model) {
+		w->labelled = w->scored;
+		w->stored = at_most(w->blocks * kept, n_windows);
+	}
+}
+
+double
+price_unique(uint32_t n_draws)
+{
+	double power = log(12.0 / 5.0) / log(50.0 / 13.0), u = 12 * pow((double)n_draws / 50, power);
+
+	return n_draws == 0 ? 0 : u < 1 ? 1 : u > (double)n_draws ? (double)n_draws : u;
+}
+
+/* ---- time ---- */
+
+static int
+host_ranks(const struct price_machine *m, int n_ranks)
+{
+	return n_ranks < m->ranks_per_host ? n_ranks : m->ranks_per_host;
+}
+
+double
+price_cores(const struct price_machine *m, int n_ranks)
+{
+	double share = m->cores / host_ranks(m, n_ranks);
+
+	return m->threads > 0 && m->threads < share ? m->threads : share;
+}
+
+static double
+exchange(const struct price_machine *m, int n_ranks, int level, double bytes)
+{
+	int here = host_ranks(m, n_ranks);
+	bool inside = 1 << level < here;
+	const struct price_link *link = inside ? &m->within : &m->between;
+	/* Across hosts all ranks of a host share its link; inside, copying takes cores. */
+	double shared = inside ? (here > m->cores ? here / m->cores : 1) : here;
+
+	return link->latency_s + shared * bytes / link->bytes_per_s;
+}
+
+double
+price_gather(const struct price_shape *s, const struct price_machine *m, int n_ranks)
+{
+	double seconds = 0;
+	int64_t n = s->n_params;
+
+	for (int level = 0; 1 << level < n_ranks; level++)
+		seconds += exchange(m, n_ranks, level, (double)dtype_size(s->dtype) * (double)(n = front(n)));
+	return seconds;
+}
+
+void
+price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m, const struct price_compute *c, int n_ranks)
+{
+	double micros = (double)s->batch / (double)s->micro_batch / n_ranks, slower, backward;
+	double blocks = ceil((double)s->n_params / KERNELS_NORM_BLOCK);
+	int64_t n = s->n_params;
+
+	*t = (struct price_time){.ranks = n_ranks, .hosts = (n_ranks + m->ranks_per_host - 1) / m->ranks_per_host,
+	    .cores = price_cores(m, n_ranks), .other_s = c->other_s};
+	slower = c->cores / t->cores;
+	t->compute_s = c->micro_s * slower * micros;
+	t->update_s = c->update_s * slower * (double)price_share(n, n_ranks) / (double)n;
+	t->gather_s = price_gather(s, m, n_ranks);
+	for (int level = 0; 1 << level < n_ranks; level++) {
+		double part = (double)(n = front(n));
+
+		t->bytes += (4 + (double)dtype_size(s->dtype)) * part;
+		t->reduce_s += exchange(m, n_ranks, level, 4 * part) + 4 * part / m->sum_bytes_per_s * slower;
+		t->small_s += PRICE_SMALL * exchange(m, n_ranks, level, 8 * blocks / PRICE_SMALL);
+	}
+	backward = c->micro_s * slower * (s->recompute ? 3.0 / 4 : 2.0 / 3);
+	t->hidden_s = m->overlap * t->reduce_s < backward ? m->overlap * t->reduce_s : backward;
+	t->step_s = t->compute_s + t->update_s + t->reduce_s - t->hidden_s + t->gather_s + t->small_s + t->other_s;
+}
+
+double
+price_efficiency(const struct price_time *one, const struct price_time *t)
+{
+	return one->step_s * one->cores / (t->step_s * t->ranks * t->cores);
+}
+
+void
+price_worth(struct price_worth *w, double student_params, double teacher_params, double baseline_flops, double teacher_flops,
+    double run_tokens, double saving)
+{
+	w->inline_factor = 1 + teacher_params / (3 * student_params);
+	w->label_share = teacher_flops / baseline_flops;
+	w->saving = saving;
+	w->made_share = teacher_params / student_params + w->label_share;
+	w->teacher_tokens = (saving - w->label_share) * run_tokens * student_params / teacher_params;
+}

@@ -1,0 +1,148 @@
+# saltctl plan: every figure against the same arithmetic in Python, from the configuration alone; a real run read back; bad input.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/small.sh"
+ctl() { timeout 60 "$BIN/saltctl" "$@"; }
+cd "$scratch"
+
+# The paper's example plans without any of its files but the shapes.
+example="$SOURCE/deploy/examples/paper-2.8b.yaml"
+ctl config check -c "$example" > /dev/null || fail "config check of the example"
+ctl plan -c "$example" --set trainer.dtype=bf16 --ranks 1,64,1024 --flops-per-second 1e12 --cores 4 --set trainer.threads=0 \
+	--latency 20e-6 --bandwidth 12.5e9 --json > paper.json
+python3 - <<'END'
+import json, math
+p = json.load(open("paper.json"))
+V, L, steps, batch, lanes, micro = 50257, 1280, 208000, 2048, 1024, 2
+def params(c, layers): return V * c + 1280 * c + layers * (12 * c * c + 13 * c) + 2 * c
+def flops(c, layers): return 6 * (12 * layers * c * c + V * c) + 12 * layers * c * L
+def near(got, want, what):
+    assert abs(got - want) <= 1e-9 * abs(want), f"{what}: {got}, expected {want}"
+nS, nT, fS, fT = params(2560, 34), params(1600, 48), flops(2560, 34), flops(1600, 48)
+assert p["student"]["params"] == nS and p["teacher"]["params"] == nT, (p["student"], nS, nT)
+assert abs(nS / 2.8e9 - 1) < 0.01 and abs(nT / 1.5e9 - 1) < 0.05
+run = steps * batch * L
+near(p["tokens"], run, "tokens"); near(p["flops"], run * fS, "FLOPs"); near(p["checkpoint_bytes"], 12 * nS, "checkpoint")
+t = p["teacher"]
+rows = 36000 * batch
+assert (t["rows"], t["labelled_sequences"], t["scored_sequences"], t["stored_sequences"]) == (rows, rows, 0, rows), t
+near(t["flops"], (rows + 1024) * L * fT / 3, "teacher's FLOPs")
+near(t["inline_factor"], 1 + nT / (3 * nS), "in line")
+share = (rows + 1024) * L * fT / 3 / (run * fS)
+near(t["share_of_baseline_flops"], share, "share")
+near(t["break_even_made_for_this"], nT / nS + share, "made for this")
+near(t["break_even_teacher_tokens"], (0.27 - share) * run * nS / nT, "teacher's tokens")
+m = {x["ranks"]: x for x in p["memory"]}
+blocks = math.ceil(nS / 65536)
+def front(n): return min(n, (math.ceil(n / 65536) + 1) // 2 * 65536)
+def share_of(r):
+    n = nS
+    while r > 1:
+        n = front(n); r //= 2
+    return n
+for r in (1, 64, 1024):
+    near(m[r]["masters_bytes"], 4 * share_of(r), "masters"); near(m[r]["compute_copy_bytes"], 2 * nS, "copy")
+    near(m[r]["moments_bytes"], 8 * share_of(r), "moments")
+    near(m[r]["gradients_bytes"], 4 * nS * (1 + int(math.log2(lanes // r))), "gradients")
+near(m[64]["scratch_bytes"], 4 * front(nS), "scratch")
+time = {x["ranks"]: x for x in p["projection"]}
+def step(r):
+    micro_s = fS * micro * L / 1e12 / 4
+    n, net = nS, 0
+    for level in range(int(math.log2(r))):
+        n = front(n)
+        net += 2 * 20e-6 + (4 + 2) * n / 12.5e9 + 5 * 20e-6 + 8 * blocks / 12.5e9
+    return micro_s * batch / micro / r + net
+for r in (1, 64, 1024):
+    near(time[r]["step_seconds"], step(r), f"step at {r}")
+    near(time[r]["efficiency"], step(1) / (r * step(r)), "efficiency")
+    near(time[r]["end_seconds"], steps * step(r) + 208 * 1024 * L * fS / 3 / 1e12 / 4 / r, "to the end")
+END
+
+# A small model; its run gives the seconds.
+small_corpus
+small_model student 5
+cat > f.yaml <<END
+run: {dir: run, seed: 3}
+corpus: {train: train, heldout: held, context: 32}
+cache: {dir: cache}
+teacher: {model: student}
+selector: {mode: salt_ds, window: 32, keep: 0.5}
+trainer: {model: student, steps: 6, batch: 8, lanes: 4, eval_every: 0, eval_windows: 8, checkpoint_every: 0, threads: 1}
+phase_one: {steps: 3}
+END
+for ranks in 1 2; do
+	ranks $ranks "$BIN/trainerd" -c f.yaml --set run.dir=run$ranks --set phase_one.steps=0 > run$ranks.log 2>&1 || fail "trainerd: $(tail -2 run$ranks.log)"
+done
+python3 - <<'END'
+import json
+for r in (1, 2):		# known seconds in place of measured ones
+    lines = [json.loads(l) for l in open(f"run{r}/metrics.jsonl")]
+    with open(f"run{r}/metrics.jsonl", "w") as f:
+        n = 0
+        for l in lines:
+            if l["kind"] == "step":
+                assert (l["ranks"], l["host_ranks"], l["threads"]) == (r, r, 1), l
+                n += 1
+                l.update(compute_seconds=[9, 1, 1, 1, 1, 0.1][n - 1], reduce_seconds=0.25, update_seconds=0.5, step_seconds=1.75,
+                         kd_tokens=10, label_bytes=77)
+            f.write(json.dumps(l) + "\n")
+        f.write('{"kind":"step","st')
+END
+ctl plan -c f.yaml --measured run1 --ranks 1,2,4 --cores 2 --ranks-per-host 4 --json > p1.json
+ctl plan -c f.yaml --measured run2/metrics.jsonl --ranks 2 --cores 2 --ranks-per-host 2 --json > p2.json
+echo '[{"name":"latency_seconds","value":0.5},{"name":"bytes_per_second","value":1e6},{"name":"sum_bytes_per_second","value":2e6}]' > net.json
+ctl plan -c f.yaml --measured run1 --ranks 2 --cores 2 --network net.json --overlap 0.25 --json > p3.json
+python3 - <<'END'
+import json, math
+p = json.load(open("p1.json"))
+n = p["student"]["params"]
+def front(n): return min(n, (math.ceil(n / 65536) + 1) // 2 * 65536)
+def near(got, want, what): assert abs(got - want) <= 1e-9 * abs(want) + 1e-15, f"{what}: {got}, expected {want}"
+m = p["measured"]			# 4 micro-batches of 2 rows a step: 1 s median
+near(m["micro_batch_seconds"], 0.25, "micro-batch"); near(m["update_seconds"], 0.5, "update"); near(m["cores"], 1, "cores")
+near(m["flops_per_second_per_core"], p["student"]["flops_per_token"] * 2 * 32 / 0.25, "rate")
+t = {x["ranks"]: x for x in p["projection"]}
+near(t[1]["step_seconds"], 1 + 0.5, "one rank")
+near(t[2]["compute_seconds"], 0.5, "two"); near(t[2]["update_seconds"], 0.5 * front(n) / n, "two, update")
+near(t[4]["compute_seconds"], 0.5, "four ranks on two cores"); near(t[4]["cores"], 0.5, "half a core")
+w = p["teacher"]			# 24 rows, blocks of 32 of which 16 are kept, one model for both
+assert (w["rows"], w["blocks"], w["scored_sequences"], w["labelled_sequences"], w["stored_sequences"], w["one_pass"]) == (24, 2, 64, 64, 32, True), w
+near(w["label_bytes_per_token"], 7.7, "label bytes"); assert w["label_bytes_are"] == "of the measured run"
+near(w["cache_label_bytes"], 32 * (48 + 7.7 * 32 + 8 + 9 + 8), "cache"); near(w["cache_score_bytes"], (64 + 8) * (3 * 32 + 25), "scores")
+near(w["flops"], (64 + 8) * 32 * p["teacher"]["flops_per_token"] / 3, "FLOPs")
+p = json.load(open("p2.json"))		# two ranks: two micro-batches each; the update is a share
+near(p["measured"]["micro_batch_seconds"], 0.5, "micro-batch of two ranks")
+near(p["measured"]["update_seconds"], 0.5 * n / front(n), "update of two ranks")
+near(p["projection"][0]["step_seconds"], 1 + 0.5, "two ranks again")
+t = json.load(open("p3.json"))["projection"][0]
+near(t["reduce_seconds"], 0.5 + 4 * front(n) / 1e6 + 4 * front(n) / 2e6, "reduce")
+near(t["hidden_seconds"], min(0.25 * t["reduce_seconds"], 0.25 * 2 / 3), "hidden")
+END
+ctl plan -c f.yaml --measured run1 --ranks 1,2 > text
+grep -q '^memory of a rank' text && grep -q 'efficiency' text && grep -q 'Teachers keep up' text || fail "text: $(cat text)"
+ctl plan -c f.yaml > text && grep -q '^seconds *not known' text || fail "without seconds: $(cat text)"
+ctl plan -c f.yaml --measure --json | grep -q '"source": "here: ' || fail "--measure"
+
+# Bad input names the thing.
+wrong() {
+	local code=$1 pattern=$2 got=0
+	shift 2
+	ctl plan "$@" > out 2> err || got=$?
+	[ "$got" = "$code" ] && grep -q -- "$pattern" err && [ ! -s out ] || fail "plan $*: $got, expected $code and \"$pattern\": $(cat err)"
+}
+wrong 64 'divide trainer.lanes (4), .* found "3"' -c f.yaml --ranks 1,3
+wrong 64 'divide trainer.lanes (4), .* found "8"' -c f.yaml --ranks 8
+wrong 64 'found "x"' -c f.yaml --ranks x
+wrong 66 'nowhere' -c f.yaml --set trainer.model=nowhere
+wrong 66 'nowhere' -c f.yaml --set teacher.model=nowhere
+wrong 66 'nowhere' -c f.yaml --measured nowhere
+wrong 65 'net.json: expected a trainer.s metrics' -c f.yaml --measured net.json
+wrong 66 'nowhere' -c f.yaml --network nowhere
+echo '{"latency_seconds": -1, "bytes_per_second": 5}' > bad.json
+wrong 65 'bad.json: expected latency_seconds' -c f.yaml --network bad.json
+wrong 64 'go together' -c f.yaml --latency 1e-6
+wrong 64 'give one of' -c f.yaml --measure --measured run1
+wrong 64 'a power of two' -c f.yaml --ranks-per-host 3
+wrong 78 'corpus.context: expected at most 32' -c f.yaml --set corpus.context=64
+wrong 78 'trainer.batch: expected a multiple of trainer.lanes' -c f.yaml --set trainer.batch=6 --set trainer.micro_batch=2
+wrong 64 'give -c fleet.yaml'

@@ -1,0 +1,163 @@
+/* The arithmetic of saltctl plan against figures worked out by hand, and shares against the trainer's own. */
+#include "ctl/price.h"
+
+#include "check.h"
+#include "kernels/kernels.h"
+#include "trainerd/shard.h"
+
+#define BLOCK KERNELS_NORM_BLOCK	/* 65,536 */
+
+static const struct model_config tiny = {.family = MODEL_FAMILY_GPT2, .vocab_size = 100, .context = 16, .d_model = 8, .n_layers = 1,
+    .n_heads = 2, .n_kv_heads = 2, .head_dim = 4, .d_ff = 32, .norm_eps = 1e-5f, .tied = true};
+
+static void
+shares(void)
+{
+	static const int64_t sizes[] = {1, BLOCK, 3 * BLOCK + 5, 64 * BLOCK, 1001 * BLOCK + 1};
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		for (int ranks = 1; ranks <= 64; ranks *= 2) {
+			int64_t most = 0;
+			struct shard s;
+
+			for (int r = 0; r < ranks; r++) {
+				shard_range(&s, sizes[i], r, ranks);
+				most = s.end - s.begin > most ? s.end - s.begin : most;
+			}
+			CHECK(price_share(sizes[i], ranks) == most);
+		}
+}
+
+static void
+memory(void)
+{
+	/* 8 blocks of parameters, 16 sequences of 10 tokens, 8 lanes. */
+	struct price_shape s = {.model = &tiny, .n_params = 8 * BLOCK, .dtype = DTYPE_F32, .deterministic = true, .batch = 16, .micro_batch = 2,
+	    .lanes = 8, .context = 10, .label_entries = 3};
+	struct model_session_options o = {.max_batch = 2, .max_tokens = 10, .training = true};
+	double b[PRICE_MEMORY_ITEMS];
+	size_t session;
+
+	CHECK(price_memory(&s, 1, b, NULL) == 0);
+	CHECK(b[PRICE_MASTERS] == 4.0 * 524288);
+	CHECK(b[PRICE_COPY] == 0);
+	CHECK(b[PRICE_MOMENTS] == 8.0 * 524288);
+	CHECK(b[PRICE_GRADIENTS] == 4.0 * 4 * 524288);		/* log2(8) + 1 buffers */
+	CHECK(b[PRICE_SCRATCH] == 0);
+	CHECK(model_session_plan(&tiny, DTYPE_F32, &o, &session, NULL) == 0 && b[PRICE_ACTIVATIONS] == (double)session);
+	CHECK(b[PRICE_ROWS] == 6 * (4 * 16 * 11 + 16 * 10 * (8 + 24)));
+	CHECK(price_memory(&s, 4, b, NULL) == 0);
+	CHECK(b[PRICE_MASTERS] == 4.0 * 524288);
+	CHECK(b[PRICE_MOMENTS] == 8.0 * 131072);
+	CHECK(b[PRICE_GRADIENTS] == 4.0 * 2 * 524288);
+	CHECK(b[PRICE_SCRATCH] == 4.0 * 262144);
+	CHECK(b[PRICE_ROWS] == 6 * (4 * 4 * 11 + 4 * 10 * (8 + 24)));
+	s.dtype = DTYPE_BF16;
+	s.deterministic = false;
+	s.label_entries = 0;
+	CHECK(price_memory(&s, 4, b, NULL) == 0);
+	CHECK(b[PRICE_MASTERS] == 4.0 * 131072);
+	CHECK(b[PRICE_COPY] == 2.0 * 524288);
+	CHECK(b[PRICE_GRADIENTS] == 4.0 * 524288);
+	CHECK(b[PRICE_ROWS] == 6 * 4 * 4 * 11);
+	s.context = 17;
+	CHECK(price_memory(&s, 1, b, NULL) == ERR_RANGE);
+}
+
+static void
+work(void)
+{
+	struct price_work w;
+
+	price_work(&w, 1000, 512, 512, false, true, 0);
+	CHECK(w.labelled == 1000 && w.stored == 1000 && w.scored == 0 && !w.one_pass);
+	price_work(&w, 1000, 512, 512, false, true, 700);	/* a second epoch is labelled once */
+	CHECK(w.labelled == 700);
+	price_work(&w, 1000, 100, 40, true, false, 0);		/* 25 blocks of 100, 40 of each kept */
+	CHECK(w.blocks == 25 && w.scored == 2500 && w.labelled == 1000 && !w.one_pass);
+	price_work(&w, 1001, 100, 40, true, true, 0);
+	CHECK(w.blocks == 26 && w.scored == 2600 && w.labelled == 2600 && w.stored == 1040 && w.one_pass);
+	price_work(&w, 0, 100, 40, true, true, 0);
+	CHECK(w.blocks == 0 && w.scored == 0 && w.labelled == 0);
+	CHECK_NEAR(price_unique(50), 12, 1e-9);
+	CHECK_NEAR(price_unique(13), 5, 1e-9);
+	CHECK_NEAR(price_unique(1), 1, 1e-9);
+}
+
+/* 4 blocks of parameters = 1 MiB of fp32 gradients; 8 micro-batches of 1 s on 2 cores; AdamW of everything 0.4 s. */
+static void
+seconds(void)
+{
+	const struct price_shape s = {.model = &tiny, .n_params = 4 * BLOCK, .dtype = DTYPE_F32, .batch = 16, .micro_batch = 2, .lanes = 8,
+	    .context = 10};
+	const struct price_compute c = {.micro_s = 1, .update_s = 0.4, .other_s = 0.05, .cores = 2};
+	struct price_machine m = {.cores = 2, .threads = 0, .ranks_per_host = 1, .between = {0.001, 1048576}, .within = {0, 1048576 * 4},
+	    .sum_bytes_per_s = INFINITY};
+	struct price_time one, t;
+
+	price_time(&one, &s, &m, &c, 1);
+	CHECK_NEAR(one.step_s, 8 + 0.4 + 0.05, 1e-12);
+	CHECK(one.reduce_s == 0 && one.bytes == 0);
+	/* four hosts: halves of 512 KiB and 256 KiB each way */
+	price_time(&t, &s, &m, &c, 4);
+	CHECK(t.hosts == 4 && t.cores == 2);
+	CHECK_NEAR(t.compute_s, 2, 1e-12);
+	CHECK_NEAR(t.update_s, 0.1, 1e-12);
+	CHECK_NEAR(t.reduce_s, 0.002 + 0.5 + 0.25, 1e-12);
+	CHECK_NEAR(t.gather_s, 0.752, 1e-12);
+	CHECK_NEAR(t.small_s, 2 * (5 * 0.001 + 32 / 1048576.0), 1e-9);
+	CHECK_NEAR(t.bytes, 2 * 786432, 1e-9);
+	CHECK_NEAR(t.step_s, 2 + 0.1 + 0.752 + 0.752 + t.small_s + 0.05, 1e-12);
+	CHECK_NEAR(price_efficiency(&one, &t), 8.45 / (4 * t.step_s), 1e-12);
+	/* half of the reduction behind backward; all of it, but no more than backward of one micro-batch */
+	m.overlap = 0.5;
+	price_time(&t, &s, &m, &c, 4);
+	CHECK_NEAR(t.hidden_s, 0.376, 1e-12);
+	m.overlap = 1;
+	price_time(&t, &s, &m, &c, 4);
+	CHECK_NEAR(t.hidden_s, 2.0 / 3, 1e-12);
+	/* two hosts of two ranks: distance 1 inside, distance 2 over the link that two share; a core each */
+	m.overlap = 0;
+	m.ranks_per_host = 2;
+	price_time(&t, &s, &m, &c, 4);
+	CHECK(t.hosts == 2 && t.cores == 1);
+	CHECK_NEAR(t.compute_s, 4, 1e-12);
+	CHECK_NEAR(t.reduce_s, 0.5 / 4 + 0.001 + 2 * 0.25, 1e-12);
+	/* four ranks on two cores: each has half a core, copies take twice as long; adding counts */
+	m.ranks_per_host = 4;
+	m.threads = 1;
+	m.sum_bytes_per_s = 1048576 * 8;
+	price_time(&t, &s, &m, &c, 4);
+	CHECK(t.hosts == 1 && t.cores == 0.5);
+	CHECK_NEAR(t.compute_s, 2 * 4, 1e-12);
+	CHECK_NEAR(t.reduce_s, 2 * 0.75 / 4 + 4 * 0.75 / 8, 1e-12);
+	/* one thread a rank on two cores: one rank leaves one idle */
+	price_time(&t, &s, &m, &c, 1);
+	CHECK_NEAR(t.compute_s, 16, 1e-12);
+}
+
+/* A 1.5B teacher for a 2.8B student: 1 + 1.5 / 8.4; 0.27 of the run pays for a teacher that saw 0.504 of the student's tokens. */
+static void
+worth(void)
+{
+	struct price_worth w;
+
+	price_worth(&w, 2.8e9, 1.5e9, 1e21, 0, 1e11, 0.27);
+	CHECK_NEAR(w.inline_factor, 1.178571, 1e-6);
+	CHECK_NEAR(w.made_share, 0.535714, 1e-6);
+	CHECK_NEAR(w.teacher_tokens / 1e11, 0.504, 1e-9);
+	price_worth(&w, 2.8e9, 1.5e9, 1e21, 3e19, 1e11, 0.27);	/* labels cost 3 % */
+	CHECK_NEAR(w.label_share, 0.03, 1e-12);
+	CHECK_NEAR(w.teacher_tokens / 1e11, 0.24 * 2.8 / 1.5, 1e-9);
+}
+
+int
+main(void)
+{
+	shares();
+	memory();
+	work();
+	seconds();
+	worth();
+	return check_done();
+}
