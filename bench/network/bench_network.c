@@ -46,7 +46,7 @@ exchange(struct comm *c, float *out, float *in, int64_t n, int often)
 		comm_barrier(c);
 		start = now();
 		for (int k = 0; k < often; k++)
-			comm_exchange(c, comm_rank(c) ^ 1, out, n, in, n);
+			comm_exchange(c, comm_rank(c) ^ 1, out, (size_t)n * sizeof(float), in, (size_t)n * sizeof(float));
 		seconds[i] = (now() - start) / often;
 	}
 	qsort(seconds, ROUNDS, sizeof(seconds[0]), by_value);
@@ -113,7 +113,7 @@ main(int argc, char **argv)
 	if (n == 0 || comm_size(c) < 2 || comm_size(c) % 2 != 0) {
 		if (comm_rank(c) == 0)
 			fprintf(stderr, "usage: mpirun -n 2 bench_network [--bytes N] [--json FILE]; an even number of ranks\n");
-		comm_finish(&c);
+		comm_finalize(&c);
 		return 64;
 	}
 	if ((rc = kernels_new(&k, &ko, &note)) != 0)
@@ -134,6 +134,6 @@ main(int argc, char **argv)
 	kernels_free(k, out);
 	kernels_free(k, in);
 	kernels_destroy(&k);
-	comm_finish(&c);
+	comm_finalize(&c);
 	return bad ? 74 : 0;
 }

@@ -144,5 +144,5 @@ wrong 64 'go together' -c f.yaml --latency 1e-6
 wrong 64 'give one of' -c f.yaml --measure --measured run1
 wrong 64 'a power of two' -c f.yaml --ranks-per-host 3
 wrong 78 'corpus.context: expected at most 32' -c f.yaml --set corpus.context=64
-wrong 78 'trainer.batch: expected a multiple of trainer.lanes' -c f.yaml --set trainer.batch=6 --set trainer.micro_batch=2
+wrong 78 'trainer.batch: expected a multiple of the lanes' -c f.yaml --set trainer.batch=6 --set trainer.micro_batch=2
 wrong 64 'give -c fleet.yaml'

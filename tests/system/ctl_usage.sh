@@ -63,6 +63,8 @@ wrong 78 'bad.yaml:3: trainer.stepz' config check -c "$scratch/bad.yaml"
 wrong 64 'there is no option "run.dirt"' config check -c "$scratch/fleet.yaml" --get run.dirt
 wrong 64 'unexpected argument' config check -c "$scratch/fleet.yaml" more
 
+wrong 64 'give -c fleet.yaml' plan
+wrong 78 'trainer.model' plan -c "$scratch/fleet.yaml"
 wrong 64 'give -c fleet.yaml' label
 wrong 78 'corpus.train' label -c "$scratch/fleet.yaml"
 wrong 64 'give -c fleet.yaml or --endpoint' status
