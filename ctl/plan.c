@@ -35,7 +35,7 @@ static const struct ctl_option options[] = {
 	{"local-network", "FILE", "the same for two ranks of one host; --network's unless told", false},
 	{"ranks-per-host", "P", "a power of two; 1 unless told", false},
 	{"cores", "N", "of a host, for the trainer; this machine's unless told", false},
-	{"overlap", "X", "share of the reduction that backward hides, 0 to 1; 0 unless told", false},
+	{"overlap", "X", "share of the reduction's transfers that backward hides, 0 to 1; a measured run's of several ranks, else 0, unless told", false},
 	{"saving", "X", "share of the steps that a teacher is expected to save; 0.27 unless told (the paper's runs: 0.25 to 0.29)", false},
 	{"label-bytes", "B", "bytes of a token's label; the measured run's, else an estimate, unless told", false},
 	CTL_JSON, CTL_END
@@ -175,7 +175,7 @@ seconds_of(const struct ctl_args *args, struct plan *p)
 	struct err_note note = {.name = ""};
 	int exit_code, rc = 0;
 
-	*m = (struct plan_measured){.compute = {NAN, NAN, NAN, NAN}, .flops_per_s = NAN, .label_bytes = NAN, .step_s = NAN};
+	*m = (struct plan_measured){.compute = {NAN, NAN, NAN, NAN}, .flops_per_s = NAN, .label_bytes = NAN, .step_s = NAN, .early = NAN};
 	if (run + here + said > 1)
 		return ctl_usage(args, "give one of --measured, --measure and --flops-per-second");
 	if (run)
@@ -184,6 +184,8 @@ seconds_of(const struct ctl_args *args, struct plan *p)
 		rc = plan_measure_here(p, &note);
 	if (rc != 0)
 		return ctl_fail(args, rc, &note);
+	if (isfinite(m->early) && !ctl_has(args, "overlap"))
+		p->machine.overlap = m->early < 1 ? m->early : 1;
 	if (said) {
 		if ((exit_code = ctl_get_num(args, "flops-per-second", 1, 1e18, &m->flops_per_s)) != 0)
 			return exit_code;

@@ -28,6 +28,7 @@ struct plan_measured {
 	double label_bytes;		/* a token; NaN: no labels seen */
 	int ranks;			/* of the measured run */
 	double step_s;			/* of it, as it was: median */
+	double early;			/* share of its reduction that was through when backward ended; NaN: one rank, or not seen */
 	char source[4400], remark[400];
 };
 

@@ -40,7 +40,7 @@ median(double *x, size_t n)
 
 /* ---- a run's metrics ---- */
 
-enum column { COLUMN_COMPUTE, COLUMN_REDUCE, COLUMN_UPDATE, COLUMN_STEP, COLUMNS };
+enum column { COLUMN_COMPUTE, COLUMN_REDUCE, COLUMN_UPDATE, COLUMN_STEP, COLUMN_OVERLAP, COLUMN_EARLY, COLUMNS };
 
 struct seen {
 	double *column[COLUMNS];
@@ -52,15 +52,19 @@ struct seen {
 static int
 see(struct seen *s, const struct json *j)
 {
-	static const char *const keys[COLUMNS] = {"compute_seconds", "reduce_seconds", "update_seconds", "step_seconds"};
+	static const char *const keys[COLUMNS] = {"compute_seconds", "reduce_seconds", "update_seconds", "step_seconds", "overlap_seconds",
+	    "reduced_early"};
 	double v[COLUMNS], tokens, bytes;
 	const char *kind;
 
 	if (!json_text(json_get(j, "kind"), &kind) || strcmp(kind, "step") != 0)
 		return 0;
 	for (int c = 0; c < COLUMNS; c++)
-		if (!json_num(json_get(j, keys[c]), &v[c]) || !(v[c] >= 0))
-			return 0;
+		if (!json_num(json_get(j, keys[c]), &v[c]) || !(v[c] >= 0)) {
+			if (c < COLUMN_OVERLAP)
+				return 0;
+			v[c] = 0;			/* a trainer that did not overlap yet */
+		}
 	for (int c = 0; c < COLUMNS; c++) {
 		if (mem_grow((void **)&s->column[c], &s->cap[c], s->n + 1, sizeof(double)) != 0)
 			return ENOMEM;
@@ -181,6 +185,10 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 	step = median(s.column[COLUMN_STEP], s.n);
 	m->step_s = step;
 	m->compute.other_s = step > compute + update + reduce ? step - compute - update - reduce : 0;
+	if (m->ranks > 1) {			/* sums during backward: the network's part of the model has them */
+		compute -= median(s.column[COLUMN_OVERLAP], s.n);
+		m->early = median(s.column[COLUMN_EARLY], s.n);
+	}
 	micros = (double)shape.batch / (double)shape.micro_batch / m->ranks;
 	m->compute.cores = price_cores(&there, m->ranks);
 	m->compute.micro_s = compute / micros;

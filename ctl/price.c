@@ -31,6 +31,27 @@ price_share(int64_t n, int n_ranks)
 	return n;
 }
 
+/* Buckets are whole blocks inside one rank's share; each slot is as large as the largest could be. */
+static int64_t
+scratch(int64_t n, int n_ranks)
+{
+	int64_t size = n < PRICE_BUCKET ? n : PRICE_BUCKET, buckets = 0;
+
+	/* At least one bucket a rank that has a share; with fewer than there are slots, only so many. */
+	for (int r = 0; r < n_ranks && buckets < PRICE_BUCKETS; r++) {
+		int64_t begin = 0, end = n;
+
+		for (int distance = 1; distance < n_ranks; distance *= 2) {
+			int64_t middle = begin + front(end - begin);
+
+			begin = r & distance ? middle : begin;
+			end = r & distance ? end : middle;
+		}
+		buckets += (end - begin + PRICE_BUCKET - 1) / PRICE_BUCKET;
+	}
+	return size * (buckets < PRICE_BUCKETS ? buckets : PRICE_BUCKETS);
+}
+
 int
 price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY_ITEMS], struct err_note *note)
 {
@@ -48,7 +69,7 @@ price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY
 	bytes[PRICE_COPY] = copy ? (double)dtype_size(s->dtype) * n : 0;
 	bytes[PRICE_MOMENTS] = 8 * own;
 	bytes[PRICE_GRADIENTS] = 4 * n * (s->deterministic ? 1 + log2_of(s->lanes / (uint64_t)n_ranks) : 1);
-	bytes[PRICE_SCRATCH] = n_ranks > 1 ? 4 * (double)front(s->n_params) : 0;
+	bytes[PRICE_SCRATCH] = n_ranks > 1 && s->deterministic ? 4 * (double)scratch(s->n_params, n_ranks) : 0;
 	bytes[PRICE_ACTIVATIONS] = (double)session;
 	bytes[PRICE_ROWS] = PRICE_STEPS_AHEAD * (4 * (tokens + rows) + (s->label_entries > 0 ? tokens * (8 + 8 * s->label_entries) : 0));
 	return 0;
@@ -125,7 +146,7 @@ price_gather(const struct price_shape *s, const struct price_machine *m, int n_r
 void
 price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m, const struct price_compute *c, int n_ranks)
 {
-	double micros = (double)s->batch / (double)s->micro_batch / n_ranks, slower, backward;
+	double micros = (double)s->batch / (double)s->micro_batch / n_ranks, slower, backward, transfers = 0;
 	double blocks = ceil((double)s->n_params / KERNELS_NORM_BLOCK);
 	int64_t n = s->n_params;
 
@@ -139,11 +160,13 @@ price_time(struct price_time *t, const struct price_shape *s, const struct price
 		double part = (double)(n = front(n));
 
 		t->bytes += (4 + (double)dtype_size(s->dtype)) * part;
-		t->reduce_s += exchange(m, n_ranks, level, 4 * part) + 4 * part / m->sum_bytes_per_s * slower;
+		transfers += exchange(m, n_ranks, level, 4 * part);
+		t->reduce_s += 4 * part / m->sum_bytes_per_s * slower;
 		t->small_s += PRICE_SMALL * exchange(m, n_ranks, level, 8 * blocks / PRICE_SMALL);
 	}
 	backward = c->micro_s * slower * (s->recompute ? 3.0 / 4 : 2.0 / 3);
-	t->hidden_s = m->overlap * t->reduce_s < backward ? m->overlap * t->reduce_s : backward;
+	t->reduce_s += transfers;
+	t->hidden_s = m->overlap * transfers < backward ? m->overlap * transfers : backward;
 	t->step_s = t->compute_s + t->update_s + t->reduce_s - t->hidden_s + t->gather_s + t->small_s + t->other_s;
 }
 

@@ -20,12 +20,14 @@ enum price_memory_item {
 	PRICE_COPY,			/* all parameters in the compute dtype, where that is not fp32; masters are then this rank's share */
 	PRICE_MOMENTS,			/* AdamW's m and v, this rank's share */
 	PRICE_GRADIENTS,		/* fp32, whole; in the fixed tree 1 + log2(lanes / R) of them */
-	PRICE_SCRATCH,			/* half of the gradients, received from the partner at distance 1 */
+	PRICE_SCRATCH,			/* buckets of gradients received from other ranks: PRICE_BUCKETS of PRICE_BUCKET elements at the most */
 	PRICE_ACTIVATIONS,		/* model_session_plan of one micro-batch */
 	PRICE_ROWS,			/* tokens and labels of PRICE_STEPS_AHEAD steps */
 	PRICE_MEMORY_ITEMS
 };
 
+#define PRICE_BUCKETS 8		/* in flight: trainerd/reduce.c */
+#define PRICE_BUCKET (INT64_C(1) << 20)	/* elements: REDUCE_BUCKET */
 #define PRICE_STEPS_AHEAD 6		/* steps that a rank's feed holds: FEED_SLOTS */
 
 struct price_shape {
@@ -77,7 +79,7 @@ struct price_machine {
 	struct price_link between;	/* hosts: shared by the ranks of a host when all of them cross it at once */
 	struct price_link within;	/* a host: memory; slower where ranks share cores */
 	double sum_bytes_per_s;		/* bytes of fp32 gradients added to others; INFINITY: not counted */
-	double overlap;			/* 0..1: share of the reduction that runs during backward where there is enough of that */
+	double overlap;			/* 0..1: share of the reduction's transfers that run during backward where there is enough of that */
 };
 
 /* Seconds with `cores` cores a rank. */
@@ -99,8 +101,8 @@ struct price_time {
 /*
  * price_time - one step at n_ranks. Reduction: recursive halving, level l = 0, 1, ..: partners at distance 2^l exchange half of what
  * they hold and add it: alpha + bytes / beta + bytes / sum. Gather: the same backwards, in the compute dtype. Small: PRICE_SMALL
- * all-reduces of a few numbers, one of them 8 bytes a block of 64 Ki parameters. Hidden: the reduction that overlaps the backward
- * of the last micro-batch, at most two thirds of that micro-batch (three quarters with recompute).
+ * all-reduces of a few numbers, one of them 8 bytes a block of 64 Ki parameters. Hidden: transfers of the reduction, not the adding,
+ * that overlap the backward of the last micro-batch, at most two thirds of that micro-batch (three quarters with recompute).
  */
 #define PRICE_SMALL 5
 void price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m, const struct price_compute *c,

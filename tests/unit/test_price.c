@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "kernels/kernels.h"
+#include "trainerd/reduce.h"
 #include "trainerd/shard.h"
 
 #define BLOCK KERNELS_NORM_BLOCK	/* 65,536 */
@@ -50,7 +51,7 @@ memory(void)
 	CHECK(b[PRICE_MASTERS] == 4.0 * 524288);
 	CHECK(b[PRICE_MOMENTS] == 8.0 * 131072);
 	CHECK(b[PRICE_GRADIENTS] == 4.0 * 2 * 524288);
-	CHECK(b[PRICE_SCRATCH] == 4.0 * 262144);
+	CHECK(b[PRICE_SCRATCH] == 4.0 * 4 * 524288);		/* a bucket for each of four ranks, as large as all there is */
 	CHECK(b[PRICE_ROWS] == 6 * (4 * 4 * 11 + 4 * 10 * (8 + 24)));
 	s.dtype = DTYPE_BF16;
 	s.deterministic = false;
@@ -154,6 +155,7 @@ worth(void)
 int
 main(void)
 {
+	CHECK(PRICE_BUCKET == REDUCE_BUCKET);
 	shares();
 	memory();
 	work();
