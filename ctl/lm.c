@@ -4,12 +4,19 @@
 
 #include "weights/weights.h"
 
+static int
+read_range(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note)
+{
+	return weights_model_read(arg, begin, end - begin, out, note);
+}
+
 int
 lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, int64_t b, int64_t t, struct err_note *note)
 {
 	struct model_session_options so = {.max_batch = b, .max_tokens = t};
 	struct weights_model *w = NULL;
 	struct model_config cfg;
+	enum dtype dtype;
 	int rc;
 
 	*lm = (struct lm){.kernels = NULL};
@@ -19,11 +26,12 @@ lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, i
 	if (t == 0)
 		so.max_tokens = cfg.context;
 	rc = ENOMEM;
-	if ((lm->params = kernels_alloc(lm->kernels, (size_t)lm->model->n_params * sizeof(float))) == NULL)
+	dtype = kernels_dtype(lm->kernels);
+	if ((lm->params = kernels_alloc(lm->kernels, (size_t)lm->model->n_params * dtype_size(dtype))) == NULL)
 		goto out;
-	if ((rc = weights_model_read(w, 0, (uint64_t)lm->model->n_params, lm->params, note)) != 0)
+	if ((rc = model_load(lm->model, lm->kernels, lm->params, read_range, w, note)) != 0)
 		goto out;
-	model_bind(lm->model, lm->params, DTYPE_F32);
+	model_bind(lm->model, lm->params, dtype);
 	rc = model_session_new(&lm->session, lm->model, lm->kernels, &so, note);
 out:
 	weights_model_close(&w);

@@ -12,6 +12,7 @@ packages=(
 	liblmdb-dev						# the cache
 	libopenmpi-dev openmpi-bin				# ranks of the trainer
 	libopenblas-openmp-dev					# matrix products
+	libdnnl-dev						# matrix products in bf16
 	libpcre2-dev libutf8proc-dev				# tokenizer
 	libjansson-dev libyaml-dev libxxhash-dev libzstd-dev	# files
 	perl-doc						# the text that quickstart trains on

@@ -19,7 +19,7 @@
 struct infer_loaded {
 	struct infer_model info;
 	struct model *model;
-	float *params;
+	void *params;			/* in the compute dtype */
 };
 
 struct infer_worker {
@@ -313,6 +313,8 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 		w->in = in;
 		if ((rc = kernels_new(&w->kernels, &in->kernels, note)) != 0)
 			goto fail;
+		if (i == 0)
+			in->kernels.share = w->kernels;		/* weights are repacked once for all workers */
 		if ((rc = pthread_create(&w->thread, NULL, worker_main, w)) != 0)
 			goto fail;
 		w->started = true;
@@ -344,7 +346,7 @@ infer_destroy(struct infer **infer)
 	in->stop = true;
 	pthread_cond_broadcast(&in->work);
 	pthread_mutex_unlock(&in->lock);
-	for (int i = 0; in->workers != NULL && i < in->n_workers; i++) {
+	for (int i = in->n_workers - 1; in->workers != NULL && i >= 0; i--) {		/* the first last: the others share with it */
 		struct infer_worker *w = &in->workers[i];
 
 		if (w->started)
@@ -391,6 +393,12 @@ load_tokenizer(struct infer_model *info, struct err_note *note)
 	return 0;
 }
 
+static int
+read_range(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note)
+{
+	return weights_model_read(arg, begin, end - begin, out, note);
+}
+
 int
 infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serves_label, struct err_note *note)
 {
@@ -398,6 +406,7 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 	struct weights_model *w = NULL;
 	struct model_config cfg;
 	struct hash128 fingerprint;
+	enum dtype dtype;
 	int rc;
 
 	if ((rc = weights_fingerprint(dir, &fingerprint, note)) != 0)
@@ -417,13 +426,14 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 	    (rc = model_new(&l->model, &cfg, note)) != 0 ||
 	    (rc = weights_model_open(&w, dir, l->model, note)) != 0)
 		goto out;
-	if ((l->params = mem_alloc((size_t)l->model->n_params, sizeof(float))) == NULL) {
+	dtype = kernels_dtype(in->workers[0].kernels);
+	if ((l->params = mem_alloc((size_t)l->model->n_params, dtype_size(dtype))) == NULL) {
 		rc = err_note_set(note, ENOMEM, "%s", dir);
 		goto out;
 	}
-	if ((rc = weights_model_read(w, 0, (uint64_t)l->model->n_params, l->params, note)) != 0)
+	if ((rc = model_load(l->model, in->workers[0].kernels, l->params, read_range, w, note)) != 0)
 		goto out;
-	model_bind(l->model, l->params, DTYPE_F32);
+	model_bind(l->model, l->params, dtype);
 	l->info.fingerprint = fingerprint;
 	l->info.vocab_size = (uint32_t)cfg.vocab_size;
 	l->info.max_context = (uint32_t)cfg.context;

@@ -36,6 +36,8 @@ kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad
 	};
 
 	kernels__shape(a->step >= 1 && (copy == NULL || copy_dtype == DTYPE_F32 || copy_dtype == DTYPE_BF16), "adamw");
+	if (k->onednn != NULL)
+		kernels__onednn_stale(k->onednn);
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && n > PIECE)
 	for (int64_t at = 0; at < n; at += PIECE) {
 		int64_t len = n - at < PIECE ? n - at : PIECE;

@@ -23,55 +23,104 @@ check_heads(const struct kernels_heads *q, const struct kernels_heads *key, cons
 	    value->n_heads == key->n_heads && key->head_dim == q->head_dim && value->head_dim == q->head_dim, "attention");
 }
 
+/* n rows of one head as fp32: its own data in fp32, else widened. */
+struct rows {
+	float *data;
+	int64_t stride;
+};
+
+static struct rows
+head_rows(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n, int64_t h, float *room, bool fill)
+{
+	int64_t d = x->head_dim;
+
+	if (x->dtype == DTYPE_F32)
+		return (struct rows){(float *)x->data + kernels__head_at(x, row, h), x->stride};
+	for (int64_t i = 0; i < n && fill; i++)
+		kernels__read(k, x->data, x->dtype, kernels__head_at(x, row + i, h), d, room + i * d);
+	return (struct rows){room, d};
+}
+
+static void
+head_store(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n, int64_t h, struct rows from)
+{
+	for (int64_t i = 0; i < n && x->dtype != DTYPE_F32; i++)
+		kernels__store(k, x->data, x->dtype, kernels__head_at(x, row + i, h), x->head_dim, from.data + i * from.stride);
+}
+
+/* o and d_o: [M, H*D] seen as heads. */
+static struct kernels_heads
+as_heads(const struct tensor *o, const struct kernels_heads *q)
+{
+	return (struct kernels_heads){.data = o->data, .dtype = o->dtype, .stride = q->n_heads * q->head_dim, .n_heads = q->n_heads,
+	    .head_dim = q->head_dim};
+}
+
 void
 kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
     const struct kernels_heads *value, int64_t b, int64_t t)
 {
 	int64_t heads = q->n_heads, d = q->head_dim, group, tiles = (t + QUERIES - 1) / QUERIES, tile_rows = min64(QUERIES, t);
+	int64_t room = tile_rows * t + (q->dtype == DTYPE_F32 ? 0 : 2 * (tile_rows + t) * d);
+	const struct kernels_heads out = as_heads(o, q);
 	float scale = 1.0f / sqrtf((float)d);
 	float *scratch;
 
 	check_heads(q, key, value);
-	kernels__shape(kernels__rows(o) == b * t && kernels__cols(o) == heads * d, "attention");
+	kernels__shape(kernels__rows(o) == b * t && kernels__cols(o) == heads * d && o->dtype == q->dtype && key->dtype == q->dtype &&
+	    value->dtype == q->dtype, "attention");
 	group = heads / key->n_heads;
-	scratch = kernels__scratch(k, (size_t)k->threads * (size_t)tile_rows * (size_t)t);
+	scratch = kernels__scratch(k, (size_t)k->threads * (size_t)room);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic) if (k->threads > 1 && b * heads * t * t > k->small)
 	for (int64_t task = 0; task < b * heads * tiles; task++) {
 		int64_t tile = task % tiles, h = task / tiles % heads, row0 = task / tiles / heads * t;
 		int64_t t0 = tile * QUERIES, n = min64(QUERIES, t - t0), keys = t0 + n;
-		float *s = scratch + omp_get_thread_num() * tile_rows * t;
+		float *s = scratch + omp_get_thread_num() * room, *at = s + tile_rows * t;
+		struct rows mine = head_rows(k, q, row0 + t0, n, h, at, true), to = head_rows(k, &out, row0 + t0, n, h, at + tile_rows * d, false);
+		struct rows theirs = head_rows(k, key, row0, keys, h / group, at + 2 * tile_rows * d, true);
+		struct rows values = head_rows(k, value, row0, keys, h / group, at + (2 * tile_rows + t) * d, true);
 
-		kernels__sgemm(false, true, n, keys, d, 1, kernels__head_at(q, row0 + t0, h), q->stride, kernels__head_at(key, row0, h / group),
-		    key->stride, 0, s, keys);
+		kernels__sgemm(false, true, n, keys, d, 1, mine.data, mine.stride, theirs.data, theirs.stride, 0, s, keys);
 		for (int64_t i = 0; i < n; i++)
 			lse[(row0 / t * heads + h) * t + t0 + i] = k->vec->softmax(s + i * keys, t0 + i + 1, keys, scale);
-		kernels__sgemm(false, false, n, d, keys, 1, s, keys, kernels__head_at(value, row0, h / group), value->stride, 0,
-		    kernels__f32(o) + (row0 + t0) * heads * d + h * d, heads * d);
+		kernels__sgemm(false, false, n, d, keys, 1, s, keys, values.data, values.stride, 0, to.data, to.stride);
+		head_store(k, &out, row0 + t0, n, h, to);
 	}
 }
 
+/* What the tiles of one key head share, and the scratch of their thread. */
+struct task_bwd {
+	struct kernels *k;
+	const struct kernels_heads *q, *d_q;
+	struct kernels_heads o, d_o;
+	struct rows key, value, d_key, d_value;		/* of the whole sequence */
+	float *p, *d_p;					/* [tile_rows, t] */
+	float *room;					/* of a tile's rows of q, d_q, o, d_o: 4 [tile_rows, D] */
+	int64_t tile_rows;
+};
+
 /* The gradients of one tile of queries of head h; d_key and d_value of its key head are added to. */
 static void
-tile_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value, const float *d_o,
-    const float *o, const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t row0, int64_t t0, int64_t n, int64_t h, float *p, float *d_p)
+tile_bwd(const struct task_bwd *w, const float *lse, int64_t row0, int64_t t0, int64_t n, int64_t h)
 {
-	int64_t heads = q->n_heads, d = q->head_dim, kh = h / (heads / key->n_heads), keys = t0 + n;
-	const float *d_out = d_o + (row0 + t0) * heads * d + h * d, *out = o + (row0 + t0) * heads * d + h * d;
-	float scale = 1.0f / sqrtf((float)d);
+	struct kernels *k = w->k;
+	int64_t d = w->q->head_dim, keys = t0 + n, row = row0 + t0, size = w->tile_rows * d;
+	struct rows q = head_rows(k, w->q, row, n, h, w->room, true), d_q = head_rows(k, w->d_q, row, n, h, w->room + size, false);
+	struct rows out = head_rows(k, &w->o, row, n, h, w->room + 2 * size, true);
+	struct rows d_out = head_rows(k, &w->d_o, row, n, h, w->room + 3 * size, true);
+	float scale = 1.0f / sqrtf((float)d), *p = w->p, *d_p = w->d_p;
 
-	kernels__sgemm(false, true, n, keys, d, 1, kernels__head_at(q, row0 + t0, h), q->stride, kernels__head_at(key, row0, kh), key->stride, 0, p, keys);
-	kernels__sgemm(false, true, n, keys, d, 1, d_out, heads * d, kernels__head_at(value, row0, kh), value->stride, 0, d_p, keys);
+	kernels__sgemm(false, true, n, keys, d, 1, q.data, q.stride, w->key.data, w->key.stride, 0, p, keys);
+	kernels__sgemm(false, true, n, keys, d, 1, d_out.data, d_out.stride, w->value.data, w->value.stride, 0, d_p, keys);
 	for (int64_t i = 0; i < n; i++) {
-		float delta = k->vec->dot(d_out + i * heads * d, out + i * heads * d, d);
+		float delta = k->vec->dot(d_out.data + i * d_out.stride, out.data + i * out.stride, d);
 
 		k->vec->softmax_bwd(p + i * keys, d_p + i * keys, t0 + i + 1, keys, scale, lse[t0 + i], delta);
 	}
-	kernels__sgemm(true, false, keys, d, n, 1, p, keys, d_out, heads * d, 1, kernels__head_at(d_value, row0, kh), d_value->stride);
-	kernels__sgemm(true, false, keys, d, n, 1, d_p, keys, kernels__head_at(q, row0 + t0, h), q->stride, 1, kernels__head_at(d_key, row0, kh),
-	    d_key->stride);
-	kernels__sgemm(false, false, n, d, keys, 1, d_p, keys, kernels__head_at(key, row0, kh), key->stride, 0, kernels__head_at(d_q, row0 + t0, h),
-	    d_q->stride);
+	kernels__sgemm(true, false, keys, d, n, 1, p, keys, d_out.data, d_out.stride, 1, w->d_value.data, w->d_value.stride);
+	kernels__sgemm(true, false, keys, d, n, 1, d_p, keys, q.data, q.stride, 1, w->d_key.data, w->d_key.stride);
+	kernels__sgemm(false, false, n, d, keys, 1, d_p, keys, w->key.data, w->key.stride, 0, d_q.data, d_q.stride);
+	head_store(k, w->d_q, row, n, h, d_q);
 }
 
 void
@@ -80,27 +129,35 @@ kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kerne
     const struct kernels_heads *value, int64_t b, int64_t t)
 {
 	int64_t heads = q->n_heads, d = q->head_dim, group, tile_rows = min64(QUERIES, t);
+	int64_t room = tile_rows * t * 2 + (q->dtype == DTYPE_F32 ? 0 : 4 * (tile_rows + t) * d);
 	float *scratch;
 
 	check_heads(q, key, value);
 	check_heads(d_q, d_key, d_value);
 	kernels__shape(kernels__rows(o) == b * t && kernels__cols(o) == heads * d && kernels__rows(d_o) == b * t &&
-	    kernels__cols(d_o) == heads * d && d_q->n_heads == heads && d_key->n_heads == key->n_heads && d_q->head_dim == d,
-	    "attention_bwd");
+	    kernels__cols(d_o) == heads * d && d_q->n_heads == heads && d_key->n_heads == key->n_heads && d_q->head_dim == d &&
+	    o->dtype == q->dtype && d_o->dtype == q->dtype && key->dtype == q->dtype && value->dtype == q->dtype &&
+	    d_q->dtype == q->dtype && d_key->dtype == q->dtype && d_value->dtype == q->dtype, "attention_bwd");
 	group = heads / key->n_heads;
-	scratch = kernels__scratch(k, (size_t)k->threads * (size_t)tile_rows * (size_t)t * 2);
+	scratch = kernels__scratch(k, (size_t)k->threads * (size_t)room);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic) if (k->threads > 1 && b * heads * t * t > k->small)
 	for (int64_t task = 0; task < b * key->n_heads; task++) {
 		int64_t kh = task % key->n_heads, seq = task / key->n_heads, row0 = seq * t;
-		float *p = scratch + omp_get_thread_num() * tile_rows * t * 2, *d_p = p + tile_rows * t;
+		float *p = scratch + omp_get_thread_num() * room, *at = p + tile_rows * t * 2;
+		const struct task_bwd w = {.k = k, .q = q, .d_q = d_q, .o = as_heads(o, q), .d_o = as_heads(d_o, q), .p = p,
+		    .d_p = p + tile_rows * t, .tile_rows = tile_rows, .room = at + 4 * t * d,
+		    .key = head_rows(k, key, row0, t, kh, at, true), .value = head_rows(k, value, row0, t, kh, at + t * d, true),
+		    .d_key = head_rows(k, d_key, row0, t, kh, at + 2 * t * d, false),
+		    .d_value = head_rows(k, d_value, row0, t, kh, at + 3 * t * d, false)};
 
 		for (int64_t i = 0; i < t; i++) {
-			memset(kernels__head_at(d_key, row0 + i, kh), 0, (size_t)d * sizeof(float));
-			memset(kernels__head_at(d_value, row0 + i, kh), 0, (size_t)d * sizeof(float));
+			memset(w.d_key.data + i * w.d_key.stride, 0, (size_t)d * sizeof(float));
+			memset(w.d_value.data + i * w.d_value.stride, 0, (size_t)d * sizeof(float));
 		}
 		for (int64_t h = kh * group; h < (kh + 1) * group; h++)
 			for (int64_t t0 = 0; t0 < t; t0 += QUERIES)
-				tile_bwd(k, d_q, d_key, d_value, kernels__f32(d_o), kernels__f32(o), lse + (seq * heads + h) * t, q, key,
-				    value, row0, t0, min64(QUERIES, t - t0), h, p, d_p);
+				tile_bwd(&w, lse + (seq * heads + h) * t, row0, t0, min64(QUERIES, t - t0), h);
+		head_store(k, d_key, row0, t, kh, w.d_key);
+		head_store(k, d_value, row0, t, kh, w.d_value);
 	}
 }

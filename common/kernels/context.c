@@ -40,43 +40,90 @@ pick_vec(void)
 	return &vec_base;
 }
 
-int
-kernels_resolve(const struct kernels_options *options, char *buf, size_t size, struct err_note *note)
+/* What the options amount to here. */
+struct choice {
+	bool onednn;
+	enum dtype dtype;
+	char reason[192];
+};
+
+static int
+choose(const struct kernels_options *o, struct choice *c, struct err_note *note)
 {
-	if (options->threads < 0 || options->threads > 4096) {
+	bool has_bf16, wants_bf16 = o->dtype == KERNELS_DTYPE_BF16;
+	const char *isa = kernels__onednn_isa(&has_bf16);
+	char lacks[96];
+
+	if (o->threads < 0 || o->threads > 4096) {
 		err_note_set(note, ERR_RANGE, "threads");
 		err_note_expected(note, "0 to 4096");
-		err_note_found(note, "%d", options->threads);
+		err_note_found(note, "%d", o->threads);
 		return ERR_RANGE;
 	}
-	if (options->backend == KERNELS_BACKEND_ONEDNN) {
+	if (isa == NULL)
+		snprintf(lacks, sizeof(lacks), "this build has no oneDNN");
+	else
+		snprintf(lacks, sizeof(lacks), "the processor has neither avx512_bf16 nor amx_bf16 (oneDNN finds %s)", isa);
+	if (o->backend == KERNELS_BACKEND_ONEDNN && isa == NULL) {
 		err_note_set(note, ERR_UNSUPPORTED, "compute.backend");
-		err_note_expected(note, "auto or openblas: this build has OpenBLAS");
+		err_note_expected(note, "auto or openblas: %s", lacks);
 		err_note_found(note, "onednn");
 		return ERR_UNSUPPORTED;
 	}
-	if (options->dtype == KERNELS_DTYPE_BF16) {
+	if (o->backend == KERNELS_BACKEND_ONEDNN && wants_bf16 && !has_bf16) {
 		err_note_set(note, ERR_UNSUPPORTED, "compute.dtype");
-		err_note_expected(note, "auto or fp32: this build's OpenBLAS backend computes in fp32");
-		err_note_found(note, "bf16");
+		err_note_expected(note, "fp32, or bf16 on openblas (slow): %s", lacks);
+		err_note_found(note, "bf16 on onednn");
 		return ERR_UNSUPPORTED;
 	}
-	snprintf(buf, size, "fp32/openblas");
+	c->onednn = o->backend == KERNELS_BACKEND_ONEDNN;
+	c->dtype = wants_bf16 ? DTYPE_BF16 : DTYPE_F32;
+	if (has_bf16 && o->backend != KERNELS_BACKEND_OPENBLAS && o->dtype != KERNELS_DTYPE_FP32) {
+		c->onednn = true;
+		c->dtype = DTYPE_BF16;
+		snprintf(c->reason, sizeof(c->reason), "the processor multiplies bf16 (%s)", isa);
+	} else if (wants_bf16) {
+		snprintf(c->reason, sizeof(c->reason), "bf16 by expansion to fp32, slower than fp32: %s", has_bf16 ? "openblas was asked for" : lacks);
+	} else if (o->dtype == KERNELS_DTYPE_FP32) {
+		snprintf(c->reason, sizeof(c->reason), "fp32 was asked for");
+	} else {
+		snprintf(c->reason, sizeof(c->reason), "no bf16: %s", has_bf16 ? "openblas was asked for" : lacks);
+	}
 	return 0;
+}
+
+static void
+class_of(const struct choice *c, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s/%s", dtype_name(c->dtype), c->onednn ? "onednn" : "openblas");
+}
+
+int
+kernels_resolve(const struct kernels_options *options, char *buf, size_t size, struct err_note *note)
+{
+	struct choice c;
+	int rc;
+
+	if ((rc = choose(options, &c, note)) == 0)
+		class_of(&c, buf, size);
+	return rc;
 }
 
 int
 kernels_new(struct kernels **out, const struct kernels_options *options, struct err_note *note)
 {
 	struct kernels *k;
+	struct choice c;
+	bool bf16;
 	char version[24] = "";
 	int rc;
 
 	*out = NULL;
 	if ((k = calloc(1, sizeof(*k))) == NULL)
 		return err_note_set(note, ENOMEM, "kernels");
-	if ((rc = kernels_resolve(options, k->compute_class, sizeof(k->compute_class), note)) != 0)
+	if ((rc = choose(options, &c, note)) != 0)
 		goto out;
+	class_of(&c, k->compute_class, sizeof(k->compute_class));
 	if (openblas_get_parallel() != OPENBLAS_OPENMP) {
 		rc = err_note_set(note, ERR_LIBRARY, "OpenBLAS");
 		err_note_expected(note, "its OpenMP build (libopenblas-openmp-dev)");
@@ -84,14 +131,22 @@ kernels_new(struct kernels **out, const struct kernels_options *options, struct 
 		goto out;
 	}
 	pthread_once(&openblas_once, openblas_start);
-	k->dtype = DTYPE_F32;
+	k->dtype = c.dtype;
 	k->small = KERNELS_SMALL;
 	k->threads = options->threads > 0 ? options->threads : omp_get_num_procs();
 	k->vec = pick_vec();
-	sscanf(openblas_get_config(), "OpenBLAS %23s", version);
-	snprintf(k->describe, sizeof(k->describe), "OpenBLAS %s %.20s fp32, %s loops, %d thread%s", version,
-	    openblas_get_corename(), k->vec->name, k->threads, k->threads == 1 ? "" : "s");
-	snprintf(k->reason, sizeof(k->reason), "fp32 on OpenBLAS is what this build has");
+	if (c.onednn && (rc = kernels__onednn_new(&k->onednn, c.dtype, k->threads, options->share != NULL ? options->share->onednn : NULL)) != 0) {
+		err_note_set(note, rc, "oneDNN");
+		goto out;
+	}
+	if (c.onednn)
+		kernels__onednn_version(version, sizeof(version));
+	else
+		sscanf(openblas_get_config(), "OpenBLAS %23s", version);
+	snprintf(k->describe, sizeof(k->describe), "%s %s %.20s %s, %s loops, %d thread%s", c.onednn ? "oneDNN" : "OpenBLAS", version,
+	    c.onednn ? kernels__onednn_isa(&bf16) : openblas_get_corename(), dtype_name(k->dtype), k->vec->name, k->threads,
+	    k->threads == 1 ? "" : "s");
+	snprintf(k->reason, sizeof(k->reason), "%s", c.reason);
 	*out = k;
 	k = NULL;
 out:
@@ -105,6 +160,8 @@ kernels_destroy(struct kernels **k)
 	if (*k == NULL)
 		return;
 	free((*k)->scratch);
+	free((*k)->panels);
+	kernels__onednn_destroy(&(*k)->onednn);
 	free((*k)->rope_table);
 	free((*k)->rope_freq);
 	free(*k);
@@ -144,10 +201,8 @@ kernels_reason(const struct kernels *k)
 void
 kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t generation)
 {
-	(void)k;
-	(void)params;
-	(void)n;
-	(void)generation;
+	if (k->onednn != NULL)
+		kernels__onednn_params(k->onednn, params, (size_t)n * dtype_size(k->dtype), generation);
 }
 
 void *
@@ -214,20 +269,32 @@ kernels__cols(const struct tensor *t)
 	return t->dims[t->n_dims - 1];
 }
 
-float *
-kernels__scratch(struct kernels *k, size_t n)
+static float *
+grown(float **room, size_t *room_bytes, size_t n)
 {
 	size_t bytes;
 
 	if (!mem_mul(n, sizeof(float), &bytes))
 		log_fatal("kernels.memory", "floats=%zu", n);
-	if (bytes > k->scratch_bytes) {
-		free(k->scratch);
-		if ((k->scratch = mem_alloc(bytes, 1)) == NULL)
+	if (bytes > *room_bytes) {
+		free(*room);
+		if ((*room = mem_alloc(bytes, 1)) == NULL)
 			log_fatal("kernels.memory", "bytes=%zu", bytes);
-		k->scratch_bytes = bytes;
+		*room_bytes = bytes;
 	}
-	return k->scratch;
+	return *room;
+}
+
+float *
+kernels__scratch(struct kernels *k, size_t n)
+{
+	return grown(&k->scratch, &k->scratch_bytes, n);
+}
+
+float *
+kernels__panels(struct kernels *k, size_t n)
+{
+	return grown(&k->panels, &k->panels_bytes, n);
 }
 
 void

@@ -5,6 +5,7 @@
 #include "log/log.h"
 
 #define COLUMN_BLOCK 64
+#define COLUMNS 1024			/* of a row, at a time */
 
 static void
 check_tokens(const int32_t *tokens, int64_t n, int64_t vocab)
@@ -19,18 +20,26 @@ kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const 
     int64_t b, int64_t t)
 {
 	int64_t c = kernels__cols(wte), m = b * t;
-	const float *te = kernels__f32(wte), *pe = wpe != NULL ? kernels__f32(wpe) : NULL;
-	float *out = kernels__f32(y);
+	const void *te = wte->data, *pe = wpe != NULL ? wpe->data : NULL;
 
 	kernels__shape(kernels__rows(y) == m && kernels__cols(y) == c && (pe == NULL || (kernels__cols(wpe) == c && wpe->dims[0] >= t)),
 	    "embed");
 	check_tokens(tokens, m, wte->dims[0]);
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
 	for (int64_t i = 0; i < m; i++) {
-		if (pe != NULL)
-			k->vec->add(out + i * c, te + tokens[i] * c, pe + i % t * c, c);
-		else
-			memcpy(out + i * c, te + tokens[i] * c, (size_t)c * sizeof(float));
+		if (pe == NULL) {
+			memcpy(kernels__element(y->data, y->dtype, i * c), kernels__element(te, wte->dtype, tokens[i] * c),
+			    (size_t)c * dtype_size(y->dtype));
+			continue;
+		}
+		for (int64_t at = 0; at < c; at += COLUMNS) {
+			int64_t n = c - at < COLUMNS ? c - at : COLUMNS;
+			float te_room[COLUMNS], pe_room[COLUMNS], y_room[COLUMNS], *out = kernels__place(y->data, y->dtype, i * c + at, y_room);
+
+			k->vec->add(out, kernels__read(k, te, wte->dtype, tokens[i] * c + at, n, te_room),
+			    kernels__read(k, pe, wpe->dtype, i % t * c + at, n, pe_room), n);
+			kernels__store(k, y->data, y->dtype, i * c + at, n, out);
+		}
 	}
 }
 
@@ -41,7 +50,6 @@ kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe,
 {
 	int64_t c = kernels__cols(d_y), m = b * t, blocks = (c + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
 	float *te = kernels__f32(d_wte), *pe = d_wpe != NULL ? kernels__f32(d_wpe) : NULL;
-	const float *d = kernels__f32(d_y);
 
 	kernels__shape(kernels__rows(d_y) == m && kernels__cols(d_wte) == c &&
 	    (pe == NULL || (kernels__cols(d_wpe) == c && d_wpe->dims[0] >= t)), "embed_bwd");
@@ -51,12 +59,13 @@ kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe,
 		int64_t at = block * COLUMN_BLOCK, n = c - at < COLUMN_BLOCK ? c - at : COLUMN_BLOCK;
 
 		for (int64_t i = 0; i < m; i++) {
-			float *row = te + tokens[i] * c + at;
+			float room[COLUMN_BLOCK], *row = te + tokens[i] * c + at;
+			const float *d = kernels__read(k, d_y->data, d_y->dtype, i * c + at, n, room);
 
-			k->vec->add(row, row, d + i * c + at, n);
+			k->vec->add(row, row, d, n);
 			if (pe != NULL) {
 				row = pe + i % t * c + at;
-				k->vec->add(row, row, d + i * c + at, n);
+				k->vec->add(row, row, d, n);
 			}
 		}
 	}

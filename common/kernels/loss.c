@@ -217,19 +217,25 @@ kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tens
 	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = kernels__logit_rows(v);
 	bool grad = d_h != NULL && d_h->data != NULL;
 	struct row rows[MAX_ROWS];
+	bool narrow = grad && k->dtype != DTYPE_F32;
+	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false}, w_t = {w_out->data, w_out->dtype, c, true};
+	struct kernels__matrix d_z = {NULL, k->dtype, v, false}, d_z_t;
 	float *logits, *work;
 
 	kernels__shape(w_out->n_dims == 2 && w_out->dims[1] == c && targets->n_rows == m && v > 0 &&
 	    (!grad || (tensor_count(d_h) == m * c && d_w != NULL && d_w->data != NULL && tensor_count(d_w) == v * c)), "output_loss");
 	chunk = chunk < m ? chunk : m;
-	logits = kernels__scratch(k, ((size_t)chunk + (size_t)k->threads) * (size_t)v);
+	/* logits, work of each thread, and in bf16 the chunk's gradient rounded for the two products that take it */
+	logits = kernels__scratch(k, ((size_t)chunk + (size_t)k->threads) * (size_t)v + (narrow ? ((size_t)chunk * (size_t)v + 1) / 2 : 0));
 	work = logits + chunk * v;
+	d_z.data = narrow ? work + (int64_t)k->threads * v : logits;
 	*sums = (struct kernels_loss_sums){.finite = true};
 	for (int64_t begin = 0; begin < m; begin += chunk) {
 		int64_t n = m - begin < chunk ? m - begin : chunk;
-		const float *h_rows = kernels__f32(h) + begin * c;
+		struct kernels__matrix h_rows = {kernels__element(h->data, h->dtype, begin * c), h->dtype, c, false};
+		struct kernels__matrix z = {logits, DTYPE_F32, v, false};
 
-		kernels__sgemm_parts(k, false, true, n, v, c, 1, h_rows, c, kernels__f32(w_out), c, 0, logits, v, NULL);
+		kernels__matmul(k, n, v, c, h_rows, w_t, z, NULL, false);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++)
 			row_loss(k->vec, logits + i * v, v, targets, begin + i, grad, grad_scale, work + omp_get_thread_num() * v, &rows[i]);
@@ -242,7 +248,12 @@ kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tens
 		}
 		if (!grad)
 			continue;
-		kernels__sgemm_parts(k, false, false, n, c, v, 1, logits, v, kernels__f32(w_out), c, 0, kernels__f32(d_h) + begin * c, c, NULL);
-		kernels__sgemm_parts(k, true, false, v, c, n, 1, logits, v, h_rows, c, 1, kernels__f32(d_w), c, NULL);
+		if (narrow)
+			kernels_convert(k, d_z.data, k->dtype, logits, DTYPE_F32, n * v);
+		kernels__matmul(k, n, c, v, d_z, w, (struct kernels__matrix){kernels__element(d_h->data, d_h->dtype, begin * c), d_h->dtype, c, false},
+		    NULL, false);
+		d_z_t = d_z;
+		d_z_t.trans = true;
+		kernels__matmul(k, v, c, n, d_z_t, h_rows, (struct kernels__matrix){d_w->data, DTYPE_F32, c, false}, NULL, true);
 	}
 }

@@ -1,6 +1,7 @@
 #include "kernels/internal.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,8 @@
 
 /* Element-wise loops go in pieces of this size. */
 #define PIECE 4096
+/* In bf16 so many elements of an operand are widened at a time. */
+#define ROOM 1024
 
 #define PIECES(k, n, call)										\
 	do {												\
@@ -20,76 +23,115 @@
 		}											\
 	} while (0)
 
+enum op { OP_ADD, OP_GELU, OP_GELU_BWD, OP_GELU_ERF, OP_GELU_ERF_BWD, OP_SWIGLU, OP_SWIGLU_BWD };
+
+static void
+op_run(const struct vec *vec, enum op op, float *const out[2], const float *const in[3], int64_t n)
+{
+	switch (op) {
+	case OP_ADD:
+		vec->add(out[0], in[0], in[1], n);
+		break;
+	case OP_GELU:
+		vec->gelu(out[0], in[0], n);
+		break;
+	case OP_GELU_BWD:
+		vec->gelu_bwd(out[0], in[0], in[1], n);
+		break;
+	case OP_GELU_ERF:
+		vec->gelu_erf(out[0], in[0], n);
+		break;
+	case OP_GELU_ERF_BWD:
+		vec->gelu_erf_bwd(out[0], in[0], in[1], n);
+		break;
+	case OP_SWIGLU:
+		vec->swiglu(out[0], in[0], in[1], n);
+		break;
+	case OP_SWIGLU_BWD:
+		vec->swiglu_bwd(out[0], out[1], in[0], in[1], in[2], n);
+		break;
+	}
+}
+
+/* One piece: in fp32 at once and in place, in bf16 through ROOM elements of each operand. Inputs are read before outputs are written. */
+static void
+op_piece(const struct kernels *k, enum op op, struct tensor *const out[2], const struct tensor *const in[3], int64_t begin, int64_t n)
+{
+	float rooms[5][ROOM];
+
+	for (int64_t at = begin, len; at < begin + n; at += len) {
+		const float *from[3] = {NULL};
+		float *to[2] = {NULL};
+
+		len = out[0]->dtype == DTYPE_F32 || begin + n - at < ROOM ? begin + n - at : ROOM;
+		for (int i = 0; i < 3; i++)
+			if (in[i] != NULL)
+				from[i] = kernels__read(k, in[i]->data, in[i]->dtype, at, len, rooms[i]);
+		for (int i = 0; i < 2; i++)
+			if (out[i] != NULL)
+				to[i] = kernels__place(out[i]->data, out[i]->dtype, at, rooms[3 + i]);
+		op_run(k->vec, op, to, from, len);
+		for (int i = 0; i < 2; i++)
+			if (out[i] != NULL)
+				kernels__store(k, out[i]->data, out[i]->dtype, at, len, to[i]);
+	}
+}
+
+static void
+element_wise(struct kernels *k, enum op op, struct tensor *out0, struct tensor *out1, const struct tensor *in0,
+    const struct tensor *in1, const struct tensor *in2, const char *kernel)
+{
+	struct tensor *const out[2] = {out0, out1};
+	const struct tensor *const in[3] = {in0, in1, in2};
+	int64_t n = tensor_count(out0);
+
+	kernels__shape(out1 == NULL || (tensor_count(out1) == n && out1->dtype == out0->dtype), kernel);
+	for (int i = 0; i < 3; i++)
+		kernels__shape(in[i] == NULL || (tensor_count(in[i]) == n && in[i]->dtype == out0->dtype), kernel);
+	PIECES(k, n, op_piece(k, op, out, in, at, len));
+}
+
 void
 kernels_add(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *r)
 {
-	float *out = kernels__f32(y);
-	const float *a = kernels__f32(x), *b = kernels__f32(r);
-
-	kernels__shape(tensor_count(y) == tensor_count(x) && tensor_count(y) == tensor_count(r), "add");
-	PIECES(k, tensor_count(y), k->vec->add(out + at, a + at, b + at, len));
+	element_wise(k, OP_ADD, y, NULL, x, r, NULL, "add");
 }
 
 void
 kernels_gelu(struct kernels *k, struct tensor *y, const struct tensor *x)
 {
-	float *out = kernels__f32(y);
-	const float *in = kernels__f32(x);
-
-	kernels__shape(tensor_count(y) == tensor_count(x), "gelu");
-	PIECES(k, tensor_count(y), k->vec->gelu(out + at, in + at, len));
+	element_wise(k, OP_GELU, y, NULL, x, NULL, NULL, "gelu");
 }
 
 void
 kernels_gelu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x)
 {
-	float *out = kernels__f32(d_x);
-	const float *d = kernels__f32(d_y), *in = kernels__f32(x);
-
-	kernels__shape(tensor_count(d_x) == tensor_count(x) && tensor_count(d_x) == tensor_count(d_y), "gelu_bwd");
-	PIECES(k, tensor_count(d_x), k->vec->gelu_bwd(out + at, d + at, in + at, len));
+	element_wise(k, OP_GELU_BWD, d_x, NULL, d_y, x, NULL, "gelu_bwd");
 }
 
 void
 kernels_gelu_erf(struct kernels *k, struct tensor *y, const struct tensor *x)
 {
-	float *out = kernels__f32(y);
-	const float *in = kernels__f32(x);
-
-	kernels__shape(tensor_count(y) == tensor_count(x), "gelu_erf");
-	PIECES(k, tensor_count(y), k->vec->gelu_erf(out + at, in + at, len));
+	element_wise(k, OP_GELU_ERF, y, NULL, x, NULL, NULL, "gelu_erf");
 }
 
 void
 kernels_gelu_erf_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x)
 {
-	float *out = kernels__f32(d_x);
-	const float *d = kernels__f32(d_y), *in = kernels__f32(x);
-
-	kernels__shape(tensor_count(d_x) == tensor_count(x) && tensor_count(d_x) == tensor_count(d_y), "gelu_erf_bwd");
-	PIECES(k, tensor_count(d_x), k->vec->gelu_erf_bwd(out + at, d + at, in + at, len));
+	element_wise(k, OP_GELU_ERF_BWD, d_x, NULL, d_y, x, NULL, "gelu_erf_bwd");
 }
 
 void
 kernels_swiglu(struct kernels *k, struct tensor *y, const struct tensor *gate, const struct tensor *up)
 {
-	float *out = kernels__f32(y);
-	const float *g = kernels__f32(gate), *u = kernels__f32(up);
-
-	kernels__shape(tensor_count(y) == tensor_count(gate) && tensor_count(y) == tensor_count(up), "swiglu");
-	PIECES(k, tensor_count(y), k->vec->swiglu(out + at, g + at, u + at, len));
+	element_wise(k, OP_SWIGLU, y, NULL, gate, up, NULL, "swiglu");
 }
 
 void
 kernels_swiglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor *d_up, const struct tensor *d_y,
     const struct tensor *gate, const struct tensor *up)
 {
-	float *dg = kernels__f32(d_gate), *du = kernels__f32(d_up);
-	const float *d = kernels__f32(d_y), *g = kernels__f32(gate), *u = kernels__f32(up);
-
-	kernels__shape(tensor_count(d_y) == tensor_count(gate) && tensor_count(d_y) == tensor_count(up) &&
-	    tensor_count(d_y) == tensor_count(d_gate) && tensor_count(d_y) == tensor_count(d_up), "swiglu_bwd");
-	PIECES(k, tensor_count(d_y), k->vec->swiglu_bwd(dg + at, du + at, d + at, g + at, u + at, len));
+	element_wise(k, OP_SWIGLU_BWD, d_gate, d_up, d_y, gate, up, "swiglu_bwd");
 }
 
 void
@@ -140,14 +182,22 @@ void
 kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse)
 {
 	int64_t half = x->head_dim / 2;
+	float *rooms = x->dtype == DTYPE_F32 ? NULL : kernels__scratch(k, (size_t)k->threads * (size_t)(2 * half));
 
 	kernels__shape(x->head_dim % 2 == 0 && kernels__heads_fit(x), "rope");
 	rope_prepare(k, freq, t, half);
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && b * t * x->n_heads * half > k->small)
 	for (int64_t m = 0; m < b * t; m++) {
 		const float *cosine = k->rope_table + m % t * half, *sine = k->rope_table + (k->rope_t + m % t) * half;
+		float *room = rooms != NULL ? rooms + omp_get_thread_num() * 2 * half : NULL;
 
-		for (int64_t h = 0; h < x->n_heads; h++)
-			k->vec->rope(kernels__head_at(x, m, h), cosine, sine, half, inverse);
+		for (int64_t h = 0; h < x->n_heads; h++) {
+			int64_t at = kernels__head_at(x, m, h);
+			float *head = kernels__place(x->data, x->dtype, at, room);
+
+			kernels__read(k, x->data, x->dtype, at, 2 * half, head);
+			k->vec->rope(head, cosine, sine, half, inverse);
+			kernels__store(k, x->data, x->dtype, at, 2 * half, head);
+		}
 	}
 }

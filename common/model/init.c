@@ -1,7 +1,11 @@
 /*
- * init - first values of the parameters.
+ * init - values of the parameters: the first ones, and those of a file.
  */
+#include <errno.h>
+#include <stdlib.h>
+
 #include "hash/hash.h"
+#include "mem/mem.h"
 #include "model/model.h"
 
 /* The four values of elements 4g .. 4g+3 of a tensor. */
@@ -49,4 +53,36 @@ model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end,
 			init_tensor(seed, i, t, at, stop, out + (t->offset + at - begin));
 		}
 	}
+}
+
+#define LOAD_PIECE (1 << 22)
+
+int
+model_load(const struct model *model, struct kernels *kernels, void *params,
+    int (*get)(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note), void *arg, struct err_note *note)
+{
+	enum dtype dtype = kernels_dtype(kernels);
+	uint64_t n = (uint64_t)model->n_params;
+	float *piece = NULL, *wide = NULL;
+	int rc = ENOMEM;
+
+	if ((piece = mem_alloc(n < LOAD_PIECE ? (size_t)n : LOAD_PIECE, sizeof(float))) == NULL ||
+	    (wide = kernels_alloc(kernels, (n < LOAD_PIECE ? (size_t)n : LOAD_PIECE) * sizeof(float))) == NULL) {
+		err_note_set(note, ENOMEM, "parameters");
+		goto out;
+	}
+	for (uint64_t begin = 0; begin < n; begin += LOAD_PIECE) {
+		uint64_t end = n - begin < LOAD_PIECE ? n : begin + LOAD_PIECE;
+
+		if ((rc = get(arg, begin, end, piece, note)) != 0)
+			goto out;
+		kernels_upload(kernels, wide, piece, (size_t)(end - begin) * sizeof(float));
+		kernels_convert(kernels, (char *)params + (size_t)begin * dtype_size(dtype), dtype, wide, DTYPE_F32, (int64_t)(end - begin));
+	}
+	rc = 0;
+out:
+	if (wide != NULL)
+		kernels_free(kernels, wide);
+	free(piece);
+	return rc;
 }

@@ -153,10 +153,6 @@ model_logits(struct model_session *s, int64_t begin, int64_t n, float *out)
 		rows = tensor_rows(&final, begin + done, logits.dims[0]);
 		kernels_linear(s->kernels, &logits, &rows, &ends.output_w, &absent, KERNELS_OUT_IN, false);
 		kernels_download(s->kernels, out, logits.data, (size_t)tensor_count(&logits) * dtype_size(logits.dtype));
-		/* Widened in place, from the end, where the compute dtype is half as wide. */
-		if (logits.dtype == DTYPE_BF16)
-			for (int64_t i = tensor_count(&logits) - 1; i >= 0; i--)
-				out[i] = tensor_bf16_to_f32(((const uint16_t *)out)[i]);
 	}
 }
 

@@ -104,6 +104,14 @@ void model_bind(struct model *model, void *params, enum dtype dtype);
  */
 void model_changed(struct model *model);
 
+/*
+ * model_load - fills params (n_params elements of the kernels' dtype, from kernels_alloc) with what get gives as fp32, a piece at a time:
+ * the parameters never exist in fp32 as a whole where they are kept in bf16. get: elements [begin, end) into host memory.
+ * Returns 0, what get gave, or ENOMEM. Binds nothing.
+ */
+int model_load(const struct model *model, struct kernels *kernels, void *params,
+    int (*get)(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note), void *arg, struct err_note *note);
+
 /* model_find - the tensor of that name, NULL if there is none. "lm_head.weight" (GPT-NeoX: "embed_out.weight")
  * of a tied model is not in the table. */
 const struct model_tensor *model_find(const struct model *model, const char *name);

@@ -48,7 +48,7 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		{BUFFER_FINAL, c, compute, ONE, ANY},
 		{BUFFER_FINAL_MEAN, 1, DTYPE_F32, ONE, IF_LAYER_NORM},
 		{BUFFER_FINAL_RSTD, 1, DTYPE_F32, ONE, ANY},
-		{BUFFER_LOGITS, cfg->vocab_size, compute, ONE, ANY},
+		{BUFFER_LOGITS, cfg->vocab_size, DTYPE_F32, ONE, ANY},
 		{BUFFER_D_X, c, compute, ONE, IF_TRAINING},
 		{BUFFER_D_NORM, c, compute, ONE, IF_TRAINING},
 		{BUFFER_D_QKV, qkv, compute, ONE, IF_TRAINING},

@@ -19,8 +19,7 @@ refusals(void)
 	} rows[] = {
 		{"auto", {.threads = 1}, 0, NULL},
 		{"openblas fp32", {KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_FP32, 1}, 0, NULL},
-		{"onednn", {.backend = KERNELS_BACKEND_ONEDNN, .threads = 1}, ERR_UNSUPPORTED, "onednn"},
-		{"bf16", {.dtype = KERNELS_DTYPE_BF16, .threads = 1}, ERR_UNSUPPORTED, "bf16"},
+		{"openblas bf16", {KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_BF16, 1}, 0, NULL},
 		{"threads", {.threads = -1}, ERR_RANGE, "-1"},
 	};
 
@@ -36,9 +35,9 @@ refusals(void)
 			CHECK_ROW(rows[i].what, strstr(note.found, rows[i].word) != NULL);
 			continue;
 		}
-		CHECK_STR(class, "fp32/openblas");
+		CHECK_STR(class, rows[i].options.dtype == KERNELS_DTYPE_BF16 ? "bf16/openblas" : "fp32/openblas");
 		CHECK_STR(kernels_compute_class(k), class);
-		CHECK(kernels_dtype(k) == DTYPE_F32 && kernels_threads(k) == 1);
+		CHECK(kernels_dtype(k) == (rows[i].options.dtype == KERNELS_DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32) && kernels_threads(k) == 1);
 		CHECK(strstr(kernels_describe(k), "OpenBLAS 0.") == kernels_describe(k));
 		kernels_destroy(&k);
 		CHECK(k == NULL);
