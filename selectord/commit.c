@@ -12,6 +12,8 @@
 #include "log/log.h"
 
 #define RETRY_MS 500
+#define GROUP_MAX 4096			/* records of one commit */
+#define MAP_GROW_RATIO 0.7		/* of the map in use: make it larger before it is full */
 
 struct item {
 	struct core_op *op;
@@ -31,32 +33,73 @@ struct commit {
 	struct item *first, **last;		/* under lock */
 	size_t n;
 	bool stop;
+	uint64_t n_group_differs;
+	struct core_op *run[GROUP_MAX];		/* of write_group */
 	atomic_uint_fast64_t durable, n_differed, n_commits;
 	atomic_int waiting, failed;
 };
+
+/*
+ * Neighbouring results in the order of their keys: the tree is walked from left to right, and labels and scores lie in trees of their
+ * own. Everything else stays in its place: a label may be dropped and written again.
+ */
+static int
+by_seq(const void *a, const void *b)
+{
+	const struct core_op *x = *(const struct core_op *const *)a, *y = *(const struct core_op *const *)b;
+
+	if (x->seq != y->seq)
+		return x->seq < y->seq ? -1 : 1;
+	return x->no < y->no ? -1 : x->no > y->no;
+}
+
+static int
+write_scores(struct commit *c, const struct core_op *op)
+{
+	bool differs = false;
+	int rc = op->scores == NULL ? 0 : cache_write_scores(c->cache, op->set, op->seq, op->scores, op->scores_len, &differs);
+
+	c->n_group_differs += rc == ERR_EXISTS && differs;
+	return rc == ERR_EXISTS ? 0 : rc;
+}
+
+static int
+write_label(struct commit *c, const struct core_op *op)
+{
+	bool differs = false;
+	int rc = op->label == NULL ? 0 : cache_write_labels(c->cache, op->seq, op->label, op->label_len, &differs);
+
+	c->n_group_differs += rc == ERR_EXISTS && differs;
+	return rc == ERR_EXISTS ? 0 : rc;
+}
+
+static int
+write_results(struct commit *c, struct core_op **ops, size_t n)
+{
+	int rc = 0;
+
+	qsort(ops, n, sizeof(*ops), by_seq);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = write_scores(c, ops[i]);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = write_label(c, ops[i]);
+	return rc;
+}
 
 static int
 write_op(struct commit *c, const struct core_op *op)
 {
 	bool differs = false;
-	uint64_t n_differs = 0;
 	int rc = 0;
 
 	switch (op->kind) {
 	case CORE_OP_RESULT:
-		if (op->scores != NULL)
-			rc = cache_write_scores(c->cache, op->set, op->seq, op->scores, op->scores_len, &differs);
-		n_differs += rc == ERR_EXISTS && differs;
-		if ((rc == 0 || rc == ERR_EXISTS) && op->label != NULL) {
-			rc = cache_write_labels(c->cache, op->seq, op->label, op->label_len, &differs);
-			n_differs += rc == ERR_EXISTS && differs;
-		}
-		break;
+		break;				/* write_results */
 	case CORE_OP_ROWS:
 		rc = cache_write_rows(c->cache, op->plan_hash, op->block, op->rows, op->n_rows, &differs);
 		if (rc == ERR_EXISTS && differs) {
 			log_error("rows.differ", "block=%" PRIu64 " kept=\"what was stored first\"", op->block);
-			n_differs++;
+			c->n_group_differs++;
 		}
 		for (size_t i = 0; i < op->n_drops && (rc == 0 || rc == ERR_EXISTS); i++)
 			rc = cache_drop_labels(c->cache, op->drops[i]);
@@ -85,10 +128,7 @@ write_op(struct commit *c, const struct core_op *op)
 		break;
 	}
 	}
-	if (rc != 0 && rc != ERR_EXISTS)
-		return rc;
-	atomic_fetch_add(&c->n_differed, n_differs);
-	return 0;
+	return rc == ERR_EXISTS ? 0 : rc;
 }
 
 static int
@@ -96,11 +136,23 @@ write_group(struct commit *c, const struct item *group)
 {
 	int rc;
 
+	c->n_group_differs = 0;
+
 	crash_point("commit.begin");
 	if ((rc = cache_write_begin(c->cache)) != 0)
 		return rc;
-	for (const struct item *i = group; i != NULL && rc == 0; i = i->next)
-		rc = write_op(c, i->op);
+	for (const struct item *i = group; i != NULL && rc == 0;) {
+		size_t n = 0;
+
+		if (i->op->kind != CORE_OP_RESULT) {
+			rc = write_op(c, i->op);
+			i = i->next;
+			continue;
+		}
+		for (; i != NULL && i->op->kind == CORE_OP_RESULT && n < GROUP_MAX; i = i->next)
+			c->run[n++] = i->op;
+		rc = write_results(c, c->run, n);
+	}
 	if (rc != 0) {
 		cache_write_abort(c->cache);
 		return rc;
@@ -123,6 +175,19 @@ after_ms(struct timespec *at, int64_t ms)
 	}
 }
 
+static int
+grow(struct commit *c)
+{
+	uint64_t bytes;
+	int rc = cache_grow(c->cache, &bytes);
+
+	if (rc == 0)
+		log_info("cache.map_grown", "bytes=%" PRIu64, bytes);
+	else
+		log_warn("cache.map_not_grown", "error=\"%s\"", err_str(rc));
+	return rc;
+}
+
 static void *
 run(void *arg)
 {
@@ -132,6 +197,7 @@ run(void *arg)
 	for (;;) {
 		struct item *group, *end, *next;
 		uint64_t no = 0;
+		double ratio = 0;
 		size_t n;
 		int rc;
 
@@ -147,7 +213,7 @@ run(void *arg)
 			if (pthread_cond_timedwait(&c->work, &c->lock, &until) == ETIMEDOUT)
 				break;
 		group = end = c->first;
-		for (n = 1; end->next != NULL && n < c->max_records; n++)
+		for (n = 1; end->next != NULL && n < GROUP_MAX; n++)	/* all there is: what came while the last group was written */
 			end = end->next;
 		c->first = end->next;
 		if (c->first == NULL)
@@ -160,6 +226,8 @@ run(void *arg)
 		while ((rc = write_group(c, group)) == ENOSPC || rc == EDQUOT || rc == ERR_FULL) {
 			bool stop;
 
+			if (rc == ERR_FULL && grow(c) == 0)
+				continue;
 			if (atomic_exchange(&c->waiting, rc) == 0)
 				log_error("commit.no_room", "records=%zu error=\"%s\" next=\"kept in hand, tried again\"", n, err_str(rc));
 			c->wake(c->wake_arg);
@@ -175,8 +243,12 @@ run(void *arg)
 		if (rc == 0) {
 			if (atomic_exchange(&c->waiting, 0) != 0)
 				log_info("commit.room", "records=%zu", n);
+			atomic_fetch_add(&c->n_differed, c->n_group_differs);
 			atomic_fetch_add(&c->n_commits, 1);
 			atomic_store(&c->durable, no);
+			c->wake(c->wake_arg);
+			if (cache_room(c->cache, &ratio), ratio > MAP_GROW_RATIO)
+				grow(c);
 		} else {
 			log_error("commit.failed", "records=%zu error=\"%s\"", n, err_str(rc));
 			atomic_store(&c->failed, rc);
@@ -186,9 +258,10 @@ run(void *arg)
 			core_op_free(&group->op);
 			free(group);
 		}
-		c->wake(c->wake_arg);
-		if (rc != 0)
+		if (rc != 0) {
+			c->wake(c->wake_arg);
 			return NULL;
+		}
 	}
 }
 

@@ -712,7 +712,7 @@ release_teachers(struct core *c, int64_t now_ms)
 
 		if (p->role != WIRE_ROLE_TEACHER || p->released)
 			continue;
-		for (const struct core_lease *l = c->leases; l != NULL && !holds; l = l->next)
+		for (const struct core_lease *l = all ? NULL : c->leases; l != NULL && !holds; l = l->next)
 			holds = !l->expired && hash_equal(l->boot, p->boot);
 		if (all)
 			why = "plans released";

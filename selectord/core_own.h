@@ -33,8 +33,11 @@ struct core_lease {
 	size_t n, n_open;
 	int64_t granted_ms, expires_ms, moved_ms;	/* moved: progress was last seen to move */
 	uint64_t progress;
-	struct core_lease *next;
+	struct core_lease *next, *prev;		/* all of them */
+	struct core_lease *chain;		/* of the bucket */
 };
+
+enum { LEASE_BUCKETS = 1024 };
 
 struct core_peer {
 	uint64_t id;				/* connection */
@@ -110,7 +113,8 @@ struct core {
 	bool failed;				/* no memory: the daemon must end */
 
 	struct core_peer *peers;
-	struct core_lease *leases;
+	struct core_lease *leases, *lease_at[LEASE_BUCKETS];	/* by id mod LEASE_BUCKETS */
+	size_t n_live, n_single;		/* leases not expired; of them with a sequence under suspicion */
 	struct core_plan *plans, *turn;		/* turn: whose blocks are looked at first for the next lease */
 	struct core_wait *waits;
 	struct core_seq **seqs;			/* hash table */

@@ -17,14 +17,52 @@ wants_name(uint8_t wants)
 	return wants == WANT_SCORE ? "score" : wants == WANT_LABEL ? "label" : "both";
 }
 
+static struct core_lease *
+lease_find(struct core *c, uint64_t id, struct hash128 boot)
+{
+	struct core_lease *l;
+
+	for (l = c->lease_at[id % LEASE_BUCKETS]; l != NULL && (l->id != id || !hash_equal(l->boot, boot)); l = l->chain)
+		;
+	return l;
+}
+
+static void
+lease_add(struct core *c, struct core_lease *l)
+{
+	struct core_lease **bucket = &c->lease_at[l->id % LEASE_BUCKETS];
+
+	if ((l->next = c->leases) != NULL)
+		l->next->prev = l;
+	c->leases = l;
+	l->chain = *bucket;
+	*bucket = l;
+	c->n_live++;
+	c->n_single += l->single;
+}
+
+/* It counts no more among those that teachers hold. */
+static void
+lease_over(struct core *c, const struct core_lease *l)
+{
+	if (l->expired)
+		return;
+	c->n_live--;
+	c->n_single -= l->single;
+}
+
 static void
 lease_free(struct core *c, struct core_lease *l)
 {
-	for (struct core_lease **at = &c->leases; *at != NULL; at = &(*at)->next)
-		if (*at == l) {
-			*at = l->next;
-			break;
-		}
+	struct core_lease **at = &c->lease_at[l->id % LEASE_BUCKETS];
+
+	lease_over(c, l);
+	while (*at != l)
+		at = &(*at)->chain;
+	*at = l->chain;
+	*(l->prev != NULL ? &l->prev->next : &c->leases) = l->next;
+	if (l->next != NULL)
+		l->next->prev = l->prev;
 	free(l->seqs);
 	free(l->open);
 	free(l);
@@ -33,7 +71,7 @@ lease_free(struct core *c, struct core_lease *l)
 bool
 core__holds_single(const struct core *c, struct hash128 boot)
 {
-	for (const struct core_lease *l = c->leases; l != NULL; l = l->next)
+	for (const struct core_lease *l = c->n_single > 0 ? c->leases : NULL; l != NULL; l = l->next)
 		if (l->single && !l->expired && hash_equal(l->boot, boot))
 			return true;
 	return false;
@@ -118,8 +156,7 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 	l->single = single;
 	l->granted_ms = l->moved_ms = now_ms;
 	l->expires_ms = now_ms + c->cfg.lease_ms;
-	l->next = c->leases;
-	c->leases = l;
+	lease_add(c, l);
 	if (l->n == 0) {
 		lease_free(c, l);
 		free(tokens);
@@ -198,38 +235,36 @@ lease_end(struct core *c, struct core_lease *l, bool vanished)
 void
 core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_lease_renew *m, int64_t now_ms)
 {
-	for (struct core_lease *l = c->leases; l != NULL; l = l->next) {
-		int64_t stalled, longest;
+	struct core_lease *l = lease_find(c, m->lease_id, peer->boot);
+	int64_t stalled, longest;
 
-		if (l->id != m->lease_id || l->expired || !hash_equal(l->boot, peer->boot))
-			continue;
-		if (m->progress > l->progress || (m->progress < l->progress)) {
-			l->progress = m->progress;
-			l->moved_ms = now_ms;
-		}
-		stalled = l->moved_ms + (int64_t)CORE_LEASE_STALLED * c->cfg.lease_ms;
-		longest = l->granted_ms + (int64_t)CORE_LEASE_LONGEST * c->cfg.lease_ms;
-		l->expires_ms = now_ms + c->cfg.lease_ms;
-		if (l->expires_ms > stalled)
-			l->expires_ms = stalled;
-		if (l->expires_ms > longest)
-			l->expires_ms = longest;
+	if (l == NULL || l->expired)
 		return;
+	if (m->progress != l->progress) {
+		l->progress = m->progress;
+		l->moved_ms = now_ms;
 	}
+	stalled = l->moved_ms + (int64_t)CORE_LEASE_STALLED * c->cfg.lease_ms;
+	longest = l->granted_ms + (int64_t)CORE_LEASE_LONGEST * c->cfg.lease_ms;
+	l->expires_ms = now_ms + c->cfg.lease_ms;
+	if (l->expires_ms > stalled)
+		l->expires_ms = stalled;
+	if (l->expires_ms > longest)
+		l->expires_ms = longest;
 }
 
 void
 core__lease_return(struct core *c, struct core_peer *peer, uint64_t id, int64_t now_ms)
 {
+	struct core_lease *l = lease_find(c, id, peer->boot);
+
 	(void)now_ms;
-	for (struct core_lease *l = c->leases; l != NULL; l = l->next)
-		if (l->id == id && hash_equal(l->boot, peer->boot)) {
-			if (!l->expired)
-				lease_end(c, l, false);
-			c->stats.n_leases_returned++;
-			lease_free(c, l);
-			return;
-		}
+	if (l == NULL)
+		return;
+	if (!l->expired)
+		lease_end(c, l, false);
+	c->stats.n_leases_returned++;
+	lease_free(c, l);
 }
 
 void
@@ -253,6 +288,7 @@ core__leases_tick(struct core *c, int64_t now_ms)
 	for (struct core_lease *l = c->leases, *next; l != NULL; l = next) {
 		next = l->next;
 		if (!l->expired && now_ms >= l->expires_ms) {
+			lease_over(c, l);
 			l->expired = true;
 			c->stats.n_leases_expired++;
 			core__event(c, LOG_LEVEL_WARN, "lease.expired", "lease=%" PRIu64 " wants=%s seqs=%zu open=%zu", l->id, wants_name(l->wants), l->n,
@@ -397,7 +433,7 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 void
 core__result(struct core *c, struct core_peer *peer, const struct wire_result *m, int64_t now_ms)
 {
-	struct core_lease *l;
+	struct core_lease *l = lease_find(c, m->lease_id, peer->boot);
 	struct core_message *out;
 	uint64_t *seqs = malloc(m->n_rows * sizeof(*seqs)), after = 0;
 	size_t n = 0;
@@ -407,8 +443,6 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_result *m
 		return;
 	}
 	c->stats.n_results++;
-	for (l = c->leases; l != NULL && (l->id != m->lease_id || !hash_equal(l->boot, peer->boot)); l = l->next)
-		;
 	for (size_t i = 0; i < m->n_rows && l != NULL; i++)
 		if (result_row(c, peer, l, &m->rows[i], &after, now_ms))
 			seqs[n++] = m->rows[i].seq;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #define TICK_MS 100
 #define DRAIN_MS 10000
 #define ROSTER_MAX 1024
+#define TRIM_BYTES (1 << 20)
 
 /* A frame that may be sent when its record is on the disk. */
 struct parked {
@@ -29,7 +31,7 @@ struct parked {
 
 struct metrics {
 	struct status_metric *leases_granted, *leases_expired, *leases_returned, *scores, *labels, *label_bytes, *duplicates, *differed, *bad_results,
-	    *bad_messages, *refused, *rows_sent, *row_requests, *quarantined, *holders_lost, *errors, *blocks, *corrupt, *commits, *unsent;
+	    *bad_messages, *refused, *rows_sent, *row_requests, *quarantined, *holders_lost, *errors, *blocks, *corrupt, *commits, *unsent, *unread;
 	struct status_metric *leases, *seqs_leased, *requests_waiting, *records_pending, *rows_ahead, *pending_bytes;
 	struct status_metric *peers, *teachers, *trainers, *plans, *plans_released, *blocks_active, *rows_ready, *rows_asked, *heldout_loss, *map_ratio;
 };
@@ -45,6 +47,7 @@ struct loop {
 	bool draining;
 	int64_t next_tick_ms, next_second_ms, next_readers_ms;
 	bool room;
+	uint64_t most_pending;			/* bytes, since memory was given back */
 	pthread_mutex_t lock;			/* what the status thread reads */
 	struct core_peer_stats roster[ROSTER_MAX];
 	struct core_plan_stats plans[CORE_PLANS_MAX];
@@ -87,6 +90,7 @@ metrics_register(struct loop *l)
 		{&m->corrupt, STATUS_COUNTER, "damaged_records_total", "", "damaged records found in the cache"},
 		{&m->commits, STATUS_COUNTER, "commits_total", "", "commits"},
 		{&m->unsent, STATUS_COUNTER, "unsent_total", "", "messages dropped because the peer's queue was full or it was gone"},
+		{&m->unread, STATUS_COUNTER, "labels_unread_total", "sequences", "labels that came too fast to be read through: checksum and header were checked"},
 		{&m->quarantined, STATUS_GAUGE, "quarantined", "sequences", "sequences in quarantine"},
 		{&m->peers, STATUS_GAUGE, "peers", "", "connected peers"},
 		{&m->teachers, STATUS_GAUGE, "teachers", "", "connected teachers"},
@@ -153,6 +157,7 @@ metrics_update(struct loop *l, int64_t now_ms)
 #undef DELTA
 	l->last = s;
 	status_add(m->commits, commit_n_commits(l->p.commit) - (uint64_t)status_get(m->commits));
+	status_add(m->unread, atomic_load(&l->p.store->n_unread_total) - (uint64_t)status_get(m->unread));
 	status_add(m->unsent, l->n_unsent - (uint64_t)status_get(m->unsent));
 	if (l->draining)
 		state = "draining";
@@ -412,15 +417,20 @@ time_in(struct loop *l, int64_t now_ms)
 		rc = flush(l, core_tick(l->p.core, now_ms));
 	}
 	if (rc == 0 && now_ms >= l->next_second_ms) {
-		double ratio = 0;
-		int room = cache_room(l->p.cache, &ratio);
+		int room = cache_room(l->p.cache, NULL);
 
 		l->next_second_ms = now_ms + 1000;
-		if (room == 0 && ratio > 0.8 && l->room)
-			log_warn("cache.map", "used_ratio=%.3f warn=0.8 stop=0.95", ratio);
-		l->room = room == 0 && commit_waiting(l->p.commit) == 0;
+		/* a map that is nearly full (ERR_FULL) the writer makes larger; where it cannot, it waits, and says so */
+		l->room = (room == 0 || room == ERR_FULL) && commit_waiting(l->p.commit) == 0;
 		rc = flush(l, core_room(l->p.core, l->room, now_ms));
 		metrics_update(l, now_ms);
+		/* What a burst of records took goes back when it is over. */
+		if (l->last.pending_bytes > l->most_pending)
+			l->most_pending = l->last.pending_bytes;
+		if (l->last.pending_bytes == 0 && l->most_pending > TRIM_BYTES) {
+			l->most_pending = 0;
+			malloc_trim(0);
+		}
 	}
 	if (rc == 0 && now_ms >= l->next_readers_ms) {
 		int n_dead = 0;

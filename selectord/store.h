@@ -5,6 +5,7 @@
 #ifndef SALT_SELECTORD_STORE_H
 #define SALT_SELECTORD_STORE_H
 
+#include <stdatomic.h>
 #include "cache/cache.h"
 #include "corpus/corpus.h"
 #include "labels/labels.h"
@@ -18,6 +19,10 @@ struct store {
 	uint32_t context;
 	int32_t *tokens;			/* [context + 1], scratch */
 	struct cache_txn *txn;
+	/* How much of what comes is read through, see store.c. */
+	int64_t window_ns, spent_ns;		/* since when, and for how long in it */
+	uint64_t n_unread;
+	atomic_uint_fast64_t n_unread_total;	/* records of which the envelope was checked and the payload was not; any thread */
 };
 
 int store_init(struct store *store, struct cache *cache, const struct corpus *train, const struct corpus *heldout, const struct labels_spec *spec);

@@ -395,10 +395,8 @@ scan_block(struct core *c, struct core_plan *plan, struct core_block *b, uint64_
 void
 core__scan(struct core *c)
 {
-	uint64_t budget = SCAN_STEP, slots = 1;
+	uint64_t budget = SCAN_STEP, slots = 1 + c->n_live;
 
-	for (const struct core_lease *l = c->leases; l != NULL; l = l->next)
-		slots += !l->expired;
 	for (const struct core_peer *p = c->peers; p != NULL; p = p->next)
 		slots += p->credit;
 	for (struct core_plan *plan = c->plans; plan != NULL; plan = plan->next) {

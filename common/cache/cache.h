@@ -5,7 +5,7 @@
  * mode only: a commit that returned 0 is on the disk. Every value ends with 8 bytes of checksum, verified at each read.
  *
  * Caveats before the calls: local file systems only (statfs is asked; NFS, SMB, FUSE, 9p and their like are refused). The map is
- * sparse and set once; it is address space, not disk. A read transaction that stays open keeps old pages from being reused: end it
+ * sparse; it is address space, not disk, and grows (cache_grow). A read transaction that stays open keeps old pages from being reused: end it
  * within a second, never hold one while waiting for anything. docs/formats.md has the byte offsets.
  */
 #ifndef SALT_CACHE_H
@@ -36,7 +36,8 @@ enum cache_mode {
 
 /*
  * cache_open - open or make DIR (its parent must exist).
- * @map_bytes  0: CACHE_MAP_BYTES_DEFAULT (CACHE_WRITE), as it is (CACHE_UPKEEP); not used by CACHE_READ
+ * @map_bytes  the map to begin with, a larger file makes it larger; 0: CACHE_MAP_BYTES_DEFAULT (CACHE_WRITE), as it is (CACHE_UPKEEP);
+ *             not used by CACHE_READ
  * Returns 0 and *c (cache_destroy it); ERR_BUSY (another writer: the note names its pid and host), ERR_UNSUPPORTED (network or FUSE
  * file system, named), ERR_VERSION, ERR_CORRUPT (no LMDB file of ours, or cut short), ERR_NOT_FOUND (not CACHE_WRITE: no cache there),
  * ENOMEM, errno.
@@ -211,6 +212,13 @@ int cache_write_quarantine(struct cache *c, const struct cache_quarantine *q);
 /* cache_room - 0; ENOSPC (file system below its reserve: the smaller of 64 MiB and 1/50 of its size), ERR_FULL (over 95% of the map used),
  * errno. @map_ratio (may be NULL): share of the map used; warn over 0.8. Any thread. */
 int cache_room(struct cache *c, double *map_ratio);
+
+/*
+ * cache_grow - twice the map (at least 16 MiB, at most 1 TiB more): for the thread that writes, between transactions, on ERR_FULL or
+ * before. Waits for this process's read transactions to end; readers in other processes follow by themselves.
+ * 0 and *map_bytes; ENOMEM (no address space), errno: the map is as it was.
+ */
+int cache_grow(struct cache *c, uint64_t *map_bytes);
 
 /* cache_reader_check - free the slots of readers that died; how many. Every 10 s or so. */
 int cache_reader_check(struct cache *c, int *n_dead);

@@ -15,6 +15,9 @@
 
 #include "mem/mem.h"
 
+#define MAP_STEP_MIN (UINT64_C(16) << 20)	/* a map grows to twice its size, by no less and no more than this */
+#define MAP_STEP_MAX (UINT64_C(1) << 40)
+
 static const char *const table_names[CACHE_TABLES] = {"meta", "scores", "labels", "rows", "plans", "attempts", "quarantine"};
 
 const char *
@@ -167,20 +170,32 @@ cache__get(struct cache *c, MDB_txn *txn, enum cache_table table, const void *ke
 	return cache__verify(c, &k, &v, out);
 }
 
-int
-cache__put(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, const void *bytes, size_t len)
+static int
+put(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, const void *bytes, size_t len, unsigned flags)
 {
 	MDB_val k = {key_len, (void *)(uintptr_t)key}, v = {len + CACHE__CHECKSUM_BYTES, NULL};
 	int rc;
 
 	if (len > CACHE_VALUE_MAX)
 		return ERR_RANGE;
-	if ((rc = mdb_put(txn, c->dbi[table], &k, &v, MDB_RESERVE)) != 0)
+	if ((rc = mdb_put(txn, c->dbi[table], &k, &v, MDB_RESERVE | flags)) != 0)
 		return cache__rc(rc);
 	if (len > 0)
 		memcpy(v.mv_data, bytes, len);
 	cache__put_u64((uint8_t *)v.mv_data + len, checksum(key, key_len, v.mv_data, len));
 	return 0;
+}
+
+int
+cache__put(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, const void *bytes, size_t len)
+{
+	return put(c, txn, table, key, key_len, bytes, len, 0);
+}
+
+int
+cache__put_new(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, const void *bytes, size_t len)
+{
+	return put(c, txn, table, key, key_len, bytes, len, MDB_NOOVERWRITE);
 }
 
 int
@@ -380,6 +395,7 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 		return err_note_set(note, ENOMEM, "cache.dir %s", dir);
 	c->lock_fd = -1;
 	c->mode = mode;
+	pthread_rwlock_init(&c->map_lock, NULL);
 	if ((c->dir = strdup(dir)) == NULL) {
 		rc = ENOMEM;
 		goto out;
@@ -439,6 +455,7 @@ cache_destroy(struct cache **c)
 		mdb_env_close((*c)->env);
 	if ((*c)->lock_fd >= 0)
 		close((*c)->lock_fd);		/* the lock goes with it; the file stays: unlinking it would let two in */
+	pthread_rwlock_destroy(&(*c)->map_lock);
 	free((*c)->dir);
 	free(*c);
 	*c = NULL;
@@ -458,9 +475,13 @@ cache_room(struct cache *c, double *map_ratio)
 	MDB_stat st;
 	uint64_t reserve, all;
 	double ratio;
+	int rc;
 
-	if (mdb_env_info(c->env, &info) != 0 || mdb_env_stat(c->env, &st) != 0)
-		return ERR_LIBRARY;
+	pthread_rwlock_rdlock(&c->map_lock);
+	rc = mdb_env_info(c->env, &info) != 0 || mdb_env_stat(c->env, &st) != 0 ? ERR_LIBRARY : 0;
+	pthread_rwlock_unlock(&c->map_lock);
+	if (rc != 0)
+		return rc;
 	ratio = (double)(info.me_last_pgno + 1) * (double)st.ms_psize / (double)info.me_mapsize;
 	if (map_ratio != NULL)
 		*map_ratio = ratio;
@@ -471,6 +492,26 @@ cache_room(struct cache *c, double *map_ratio)
 	if ((uint64_t)fs.f_bavail * fs.f_frsize < reserve)
 		return ENOSPC;
 	return ratio <= 0.95 ? 0 : ERR_FULL;
+}
+
+int
+cache_grow(struct cache *c, uint64_t *map_bytes)
+{
+	MDB_envinfo info;
+	uint64_t bytes;
+	int rc;
+
+	if (c->write != NULL)
+		return ERR_INTERNAL;
+	pthread_rwlock_wrlock(&c->map_lock);
+	if ((rc = mdb_env_info(c->env, &info)) == 0) {
+		bytes = (uint64_t)info.me_mapsize;
+		bytes += bytes < MAP_STEP_MIN ? MAP_STEP_MIN : bytes < MAP_STEP_MAX ? bytes : MAP_STEP_MAX;
+		if ((rc = mdb_env_set_mapsize(c->env, (size_t)bytes)) == 0)
+			*map_bytes = bytes;
+	}
+	pthread_rwlock_unlock(&c->map_lock);
+	return cache__rc(rc);
 }
 
 int

@@ -8,6 +8,31 @@
 #include <unistd.h>
 
 int
+cache__read_begin(struct cache *c, MDB_txn **txn)
+{
+	int rc;
+
+	for (int attempt = 0;; attempt++) {
+		pthread_rwlock_rdlock(&c->map_lock);
+		if ((rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, txn)) == 0)
+			return 0;
+		pthread_rwlock_unlock(&c->map_lock);
+		if (rc != MDB_MAP_RESIZED || attempt > 8)
+			return rc;
+		pthread_rwlock_wrlock(&c->map_lock);		/* the writer's map is larger by now: take its size */
+		mdb_env_set_mapsize(c->env, 0);
+		pthread_rwlock_unlock(&c->map_lock);
+	}
+}
+
+void
+cache__read_end(struct cache *c, MDB_txn *txn)
+{
+	mdb_txn_abort(txn);
+	pthread_rwlock_unlock(&c->map_lock);
+}
+
+int
 cache_txn_begin(struct cache *c, struct cache_txn **out)
 {
 	struct cache_txn *txn = calloc(1, sizeof(*txn));
@@ -17,7 +42,7 @@ cache_txn_begin(struct cache *c, struct cache_txn **out)
 	if (txn == NULL)
 		return ENOMEM;
 	txn->c = c;
-	if ((rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, &txn->txn)) != 0) {
+	if ((rc = cache__read_begin(c, &txn->txn)) != 0) {
 		free(txn);
 		return cache__rc(rc);
 	}
@@ -30,7 +55,7 @@ cache_txn_end(struct cache_txn **txn)
 {
 	if (*txn == NULL)
 		return;
-	mdb_txn_abort((*txn)->txn);
+	cache__read_end((*txn)->c, (*txn)->txn);
 	free(*txn);
 	*txn = NULL;
 }
@@ -158,10 +183,10 @@ cache_identity_each(struct cache *c, int (*each)(void *arg, const char *name, co
 	MDB_txn *txn;
 	int rc;
 
-	if ((rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, &txn)) != 0)
+	if ((rc = cache__read_begin(c, &txn)) != 0)
 		return cache__rc(rc);
 	rc = walk(c, txn, CACHE_TABLE_META, identity_each, &w);
-	mdb_txn_abort(txn);
+	cache__read_end(c, txn);
 	return w.rc != 0 ? w.rc : rc;
 }
 
@@ -175,11 +200,11 @@ cache_identity_get(struct cache *c, const char *name, char *buf, size_t size)
 
 	if (n >= (int)sizeof(key))
 		return ERR_RANGE;
-	if ((rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, &txn)) != 0)
+	if ((rc = cache__read_begin(c, &txn)) != 0)
 		return cache__rc(rc);
 	if ((rc = cache__get(c, txn, CACHE_TABLE_META, key, (size_t)n, &v)) == 0)
 		snprintf(buf, size, "%.*s", (int)v.len, (const char *)v.bytes);
-	mdb_txn_abort(txn);
+	cache__read_end(c, txn);
 	return rc;
 }
 
@@ -321,9 +346,10 @@ cache_stat(struct cache *c, struct cache_stat *out)
 	int rc;
 
 	memset(out, 0, sizeof(*out));
-	if ((rc = mdb_env_info(c->env, &info)) != 0 || (rc = mdb_env_get_fd(c->env, &fd)) != 0 ||
-	    (rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, &txn)) != 0)
+	if ((rc = cache__read_begin(c, &txn)) != 0)
 		return cache__rc(rc);
+	if ((rc = mdb_env_info(c->env, &info)) != 0 || (rc = mdb_env_get_fd(c->env, &fd)) != 0)
+		goto out;
 	for (int t = 0; t < CACHE_TABLES && rc == 0; t++) {
 		if ((rc = mdb_stat(txn, c->dbi[t], &st)) != 0)
 			break;
@@ -331,7 +357,8 @@ cache_stat(struct cache *c, struct cache_stat *out)
 		out->table[t].n_bytes = (uint64_t)(st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages) * st.ms_psize;
 		out->used_bytes = (uint64_t)(info.me_last_pgno + 1) * st.ms_psize;
 	}
-	mdb_txn_abort(txn);
+out:
+	cache__read_end(c, txn);
 	out->map_bytes = info.me_mapsize;
 	out->n_readers = info.me_numreaders;
 	if (rc == 0) {

@@ -98,7 +98,7 @@ step(struct cache *c, enum cache_table table, uint8_t *last, size_t *last_len, i
 	MDB_txn *txn;
 	int rc;
 
-	if ((rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, &txn)) != 0)
+	if ((rc = cache__read_begin(c, &txn)) != 0)
 		return rc;
 	if ((rc = mdb_cursor_open(txn, c->dbi[table], &cursor)) != 0)
 		goto out;
@@ -123,7 +123,7 @@ step(struct cache *c, enum cache_table table, uint8_t *last, size_t *last_len, i
 out:
 	if (cursor != NULL)
 		mdb_cursor_close(cursor);
-	mdb_txn_abort(txn);
+	cache__read_end(c, txn);
 	return rc;
 }
 

@@ -52,6 +52,9 @@ put_once(struct cache *c, enum cache_table table, const struct cache__key *key, 
 		*differs = false;
 	if (c->write == NULL)
 		return ERR_INTERNAL;
+	/* mostly it is new: one way down the tree */
+	if ((rc = cache__put_new(c, c->write, table, key->bytes, key->len, bytes, len)) != ERR_EXISTS)
+		return no_room_or(c, rc);
 	if ((rc = cache__get(c, c->write, table, key->bytes, key->len, &old)) == 0) {
 		if (differs != NULL)
 			*differs = old.len != len || memcmp(old.bytes, bytes, len) != 0;

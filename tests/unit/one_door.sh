@@ -41,7 +41,7 @@ rules() {
 	# Tests of a room may look at the library behind it.
 	door ZeroMQ '(zmq|czmq|zmq_.*|zauth|zpoller)\.h' 'common/bus/|tests/unit/test_bus'
 	door protobuf-c '(.*\.pb-c|protobuf-c/.*)\.h' 'common/wire/|tests/(unit|fuzz)/test_wire|tests/replay/'
-	door LMDB 'lmdb\.h' 'common/cache/|tests/(unit|crash)/test_cache'
+	door LMDB 'lmdb\.h' 'common/cache/|tests/(unit|crash)/test_cache|bench/'
 	door 'BLAS, oneDNN and CUDA' '(cblas|openblas.*|lapacke|dnnl.*|oneapi/.*|cuda.*|cublas.*)\.h' 'common/kernels/|bench/'
 	door MPI 'mpi\.h' 'trainerd/comm_mpi\.c'
 	door Jansson 'jansson\.h' 'common/json/'

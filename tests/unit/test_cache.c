@@ -292,7 +292,9 @@ test_full(void)
 	struct cache *c;
 	struct cache_txn *txn;
 	struct cache_bytes b;
-	int rc = 0;
+	uint64_t map = 0;
+	int rc = 0, up[2], down[2], status;
+	pid_t pid;
 
 	fresh();
 	signal(SIGXFSZ, SIG_IGN);
@@ -332,6 +334,40 @@ test_full(void)
 	REQUIRE(cache_write_begin(c) == 0);
 	CHECK(cache_write_labels(c, 1, big, sizeof(big), NULL) == 0);
 	CHECK(cache_write_commit(c) == 0);
+
+	/* made larger: what was there is there, another process with the smaller map follows, and so does the next open with a small one */
+	REQUIRE(pipe(up) == 0 && pipe(down) == 0);
+	if ((pid = fork()) == 0) {
+		struct cache *reader;
+		char x = 0;
+		int bad = 1;
+
+		if (cache_open(&reader, dir, CACHE_READ, 0, NULL) == 0) {
+			if (cache_txn_begin(reader, &txn) == 0 && write(up[1], &x, 1) == 1 && read(down[0], &x, 1) == 1) {
+				cache_txn_end(&txn);
+				bad = cache_txn_begin(reader, &txn) != 0 || cache_labels_get(txn, 19, &b) != 0 || b.len != sizeof(big);
+				cache_txn_end(&txn);
+			}
+			cache_destroy(&reader);
+		}
+		_exit(bad);
+	}
+	REQUIRE(read(up[0], big, 1) == 1);
+	big[0] = 0;
+	REQUIRE(cache_grow(c, &map) == 0);
+	CHECK(map >= 16 << 20);
+	REQUIRE(cache_write_begin(c) == 0);
+	CHECK(cache_grow(c, &map) == ERR_INTERNAL);
+	for (uint64_t i = 2; i < 20; i++)
+		CHECK(cache_write_labels(c, i, big, sizeof(big), NULL) == 0);
+	CHECK(cache_write_commit(c) == 0);
+	REQUIRE(write(down[1], big, 1) == 1);
+	CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	cache_destroy(&c);
+	REQUIRE(cache_open(&c, dir, CACHE_WRITE, 1 << 20, NULL) == 0);
+	REQUIRE(cache_txn_begin(c, &txn) == 0);
+	CHECK(cache_labels_get(txn, 1, &b) == 0 && cache_labels_get(txn, 19, &b) == 0);
+	cache_txn_end(&txn);
 	cache_destroy(&c);
 	gone();
 }

@@ -1,0 +1,37 @@
+/* load - what the files of bench_selector_load share. */
+#ifndef SALT_BENCH_SELECTOR_LOAD_H
+#define SALT_BENCH_SELECTOR_LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "hash/hash.h"
+#include "labels/labels.h"
+#include "wire/wire.h"
+
+enum { VOCAB = 50000, SAMPLES = 50 };
+
+void die(int rc, const struct err_note *note, const char *what) __attribute__((noreturn));
+double seconds_now(void);
+
+/* files.c: DIR/train (n_tokens), DIR/model (one small layer; nobody runs it). */
+void files_make(const char *dir, uint64_t n_tokens, uint32_t context);
+
+/*
+ * record.c: records of a real size, made once and given another token hash (and so another checksum) for each sequence.
+ * records_make - about want_bytes each, by the encoder of labels; dies when a patched record is not what labels_check takes.
+ */
+struct records {
+	struct labels_spec spec;
+	struct labels_buf of[32];
+	size_t max_len, n_candidates;
+	double mean_len;
+};
+
+void records_make(struct records *r, uint32_t context, size_t want_bytes);
+size_t records_patch(const struct records *r, uint64_t seq, struct hash128 tokens, uint8_t *out);	/* max_len bytes of room; its length */
+
+/* lmdb.c: the peer. n records in a file of its own, keys ascending, 256 a commit, LMDB's default sync. Bytes of records a second. */
+double lmdb_write(const char *dir, const struct records *r, uint64_t n);
+
+#endif
