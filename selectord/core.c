@@ -245,6 +245,7 @@ core__has_label(struct core *c, uint64_t seq)
 	struct core_op *op;
 	int rc = c->store->label(c->store->arg, seq, &v);
 
+	c->scan_left -= rc != ERR_NOT_FOUND ? LABEL_COST : 0;
 	if (rc == 0 || rc == ERR_NOT_FOUND)
 		return rc == 0;
 	core__event(c, LOG_LEVEL_WARN, "label.damaged", "seq=%" PRIu64 " rc=%d next=\"labelled again\"", seq, rc);
@@ -728,9 +729,47 @@ release_teachers(struct core *c, int64_t now_ms)
 	}
 }
 
+/* Some of the records that are on the disk by now; a commit can bring thousands at once. */
+static void
+take_durable(struct core *c)
+{
+	for (int n = 0; n < DURABLE_STEP && c->n_pending > 0 && c->pending[c->pending_at].no <= c->told_durable; n++) {
+		struct core_pending p = c->pending[c->pending_at];
+
+		c->pending_at = (c->pending_at + 1) % c->pending_cap;
+		c->n_pending--;
+		c->durable = p.no;
+		c->stats.pending_bytes -= p.bytes;
+		if (p.kind == CORE_OP_RESULT) {
+			struct core_seq *s = core__seq(c, p.seq, false);
+
+			if (s != NULL) {
+				s->flight &= (uint8_t)~p.wants;
+				s->pending &= (uint8_t)~p.wants;
+				if (s->op == p.no)
+					s->op = 0;
+				core__seq_forget(c, p.seq);
+			}
+			if (p.set == CACHE_SCORES_TEACHER)
+				core__heldout_stored(c, p.seq);
+			else
+				core__seq_stored(c, p.seq, p.wants);
+		} else if (p.kind == CORE_OP_ROWS) {
+			core__rows_written(c, p.plan, p.block);
+		}
+	}
+	c->more |= c->n_pending > 0 && c->pending[c->pending_at].no <= c->told_durable;
+}
+
 static int
 settle(struct core *c, int64_t now_ms)
 {
+	c->more = false;
+	take_durable(c);
+	if (now_ms != c->scan_ms) {
+		c->scan_ms = now_ms;
+		c->scan_left = SCAN_STEP;
+	}
 	core__scan(c);
 	if (c->room && !c->draining && c->stats.pending_bytes < PENDING_BYTES_MAX)
 		core__grant(c, now_ms);
@@ -815,31 +854,7 @@ core_gone(struct core *c, uint64_t peer, int64_t now_ms)
 int
 core_durable(struct core *c, uint64_t no, int64_t now_ms)
 {
-	while (c->n_pending > 0 && c->pending[c->pending_at].no <= no) {
-		struct core_pending p = c->pending[c->pending_at];
-
-		c->pending_at = (c->pending_at + 1) % c->pending_cap;
-		c->n_pending--;
-		c->durable = p.no;
-		c->stats.pending_bytes -= p.bytes;
-		if (p.kind == CORE_OP_RESULT) {
-			struct core_seq *s = core__seq(c, p.seq, false);
-
-			if (s != NULL) {
-				s->flight &= (uint8_t)~p.wants;
-				s->pending &= (uint8_t)~p.wants;
-				if (s->op == p.no)
-					s->op = 0;
-				core__seq_forget(c, p.seq);
-			}
-			if (p.set == CACHE_SCORES_TEACHER)
-				core__heldout_stored(c, p.seq);
-			else
-				core__seq_stored(c, p.seq, p.wants);
-		} else if (p.kind == CORE_OP_ROWS) {
-			core__rows_written(c, p.plan, p.block);
-		}
-	}
+	c->told_durable = no;
 	return settle(c, now_ms);
 }
 
@@ -872,6 +887,12 @@ core_tick(struct core *c, int64_t now_ms)
 	core__leases_tick(c, now_ms);
 	release_teachers(c, now_ms);
 	return settle(c, now_ms);
+}
+
+bool
+core_busy(const struct core *c)
+{
+	return c->more || c->scan_left <= 0;
 }
 
 void

@@ -145,6 +145,8 @@ int core_durable(struct core *core, uint64_t no, int64_t now_ms);
 int core_room(struct core *core, bool room, int64_t now_ms);
 int core_tick(struct core *core, int64_t now_ms);
 int core_drain(struct core *core, int64_t now_ms);
+/* core_busy - there is more to look up, to choose or to grant than the last call had time for: call core_tick again in a millisecond. */
+bool core_busy(const struct core *core);
 /* core_differed - the writer found another value stored already for a record. */
 void core_differed(struct core *core, uint64_t n);
 

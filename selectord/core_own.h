@@ -54,7 +54,10 @@ struct core_peer {
 };
 
 enum { POS_SCORED = 1, POS_LABELLED = 2, POS_KEPT = 4, POS_QUARANTINED = 8 };
-enum block_state { BLOCK_SCAN, BLOCK_SCORE, BLOCK_CHOSEN, BLOCK_LABEL };
+/* CHOOSE and CHECK go in steps, as SCAN does: what is chosen, and which labels of it are there. CHOSEN waits for the disk. */
+enum block_state { BLOCK_SCAN, BLOCK_SCORE, BLOCK_CHOOSE, BLOCK_CHOSEN, BLOCK_CHECK, BLOCK_LABEL };
+enum { DURABLE_STEP = 256, GRANT_STEP = 8 };	/* records taken in as stored, and leases granted, in one call */
+enum { SCAN_STEP = 8192, LABEL_COST = 16 };	/* positions looked at in a millisecond of the core's time; what reading a label costs */
 
 struct core_block {
 	uint64_t no, first;			/* first: stream position */
@@ -65,6 +68,9 @@ struct core_block {
 	float *score;				/* [W], salt_ds */
 	uint64_t n_scored, n_kept, n_labelled;	/* quarantined ones count as scored and labelled */
 	uint64_t op;				/* CHOSEN: record of its rows */
+	struct select_cut *cut;			/* CHOOSE */
+	struct cache_row *rows;
+	uint64_t *drops, n_rows, n_drops, n_fill;
 	struct core_block *next;		/* by no */
 };
 
@@ -133,6 +139,10 @@ struct core {
 	float *loss, *scratch;			/* [L] */
 	uint8_t *rank;
 	int32_t *tokens;			/* [L + 1] */
+	uint64_t told_durable;			/* by core_durable; taken in by and by */
+	uint64_t grant_turn;			/* the peer that had the last lease */
+	bool more;				/* something is left for the next call */
+	int64_t scan_left, scan_ms;		/* what is left of SCAN_STEP in this millisecond */
 	struct core_stats stats;
 };
 
@@ -156,6 +166,8 @@ void core__save_plan(struct core *c, const struct core_plan *plan);
 /* work.c: blocks */
 uint64_t core__order(const struct core *c, const struct core_plan *plan, uint64_t p);
 void core__block_open(struct core *c, struct core_plan *plan, uint64_t no);
+struct core_block *core__block_find(struct core_plan *plan, uint64_t no);
+void core__block_finish(struct core *c, struct core_plan *plan, struct core_block *b);	/* all its labels are there: closed */
 void core__blocks_close(struct core *c, struct core_plan *plan);	/* all active ones */
 void core__scan(struct core *c);			/* a bounded step of what is not scanned yet */
 void core__heldout_scan(struct core *c);
@@ -167,6 +179,12 @@ void core__heldout_stored(struct core *c, uint64_t seq);
 bool core__block_done(const struct core *c, const struct core_plan *plan, uint64_t no);
 uint64_t core__rows_ready(const struct core *c, const struct core_plan *plan);
 void core__grant(struct core *c, int64_t now_ms);
+
+/* choose.c: each step goes as far as scan_left reaches */
+void core__choose_begin(struct core_block *b);
+void core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b);
+void core__check_begin(struct core_block *b);
+void core__check_step(struct core *c, struct core_plan *plan, struct core_block *b);	/* may close the block */
 
 /* leases.c */
 void core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cache_scores set, const uint64_t *seqs, size_t n, bool single,

@@ -412,7 +412,7 @@ time_in(struct loop *l, int64_t now_ms)
 {
 	int rc = 0;
 
-	if (now_ms >= l->next_tick_ms) {
+	if (now_ms >= l->next_tick_ms || core_busy(l->p.core)) {
 		l->next_tick_ms = now_ms + TICK_MS;
 		rc = flush(l, core_tick(l->p.core, now_ms));
 	}
@@ -453,7 +453,7 @@ loop_run(struct loop *l)
 	while (rc == 0) {
 		int64_t now_ms = bus_now_ms();
 
-		if ((rc = bus_poll_wait(l->poll, l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0)) != 0)
+		if ((rc = bus_poll_wait(l->poll, core_busy(l->p.core) ? 1 : l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0)) != 0)
 			break;
 		now_ms = bus_now_ms();
 		if (bus_stop_requested() && !l->draining) {

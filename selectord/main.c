@@ -24,7 +24,7 @@
 #include "tokenizer/tokenizer.h"
 #include "weights/weights.h"
 
-#define COMMIT_RECORDS 256
+#define COMMIT_RECORDS 1024		/* so many are not waited longer with than a commit takes */
 
 struct daemon {
 	struct config *cfg;

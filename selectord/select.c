@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Wirth's selection: afterwards x[i < k] <= x[k] <= x[i > k]. Returns x[k], the k-th smallest from 0. No NaN. */
 static float
@@ -105,4 +106,65 @@ select_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t *kept, ui
 		kept[i] = order[i];
 	qsort(kept, n_keep, sizeof(*kept), by_offset);
 	return n_keep;
+}
+
+/* Unsigned order of the key is the order of the scores; 0 and -0 are one. */
+static uint32_t
+key_of(float score)
+{
+	uint32_t bits;
+
+	if (score == 0)				/* of either sign */
+		score = 0;
+	memcpy(&bits, &score, sizeof(bits));
+	return bits >> 31 != 0 ? ~bits : bits | UINT32_C(1) << 31;
+}
+
+void
+select_cut_count(struct select_cut *cut, const float *score, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		uint32_t key;
+
+		if (isnan(score[i]))
+			continue;
+		key = key_of(score[i]);
+		if (cut->pass == 0) {
+			cut->n_eligible++;
+			cut->bins[key >> 16]++;
+		} else if (key >> 16 == cut->key >> 16) {
+			cut->bins[key & 0xffff]++;
+		}
+	}
+}
+
+void
+select_cut_next(struct select_cut *cut)
+{
+	uint32_t bin = 0xffff;
+
+	if (cut->n_keep > cut->n_eligible)
+		cut->n_keep = cut->n_eligible;
+	/* the bin in which the last kept one lies */
+	while (bin > 0 && cut->n_above + cut->bins[bin] < cut->n_keep)
+		cut->n_above += cut->bins[bin--];
+	cut->key = cut->pass == 0 ? bin << 16 : cut->key | bin;
+	cut->n_ties = cut->n_keep - cut->n_above;
+	cut->pass++;
+	memset(cut->bins, 0, sizeof(cut->bins));
+}
+
+int
+select_cut_take(struct select_cut *cut, float score)
+{
+	uint32_t key;
+
+	if (isnan(score) || cut->n_keep == 0)
+		return 0;
+	if ((key = key_of(score)) != cut->key)
+		return key > cut->key;
+	if (cut->n_ties == 0)
+		return 0;
+	cut->n_ties--;
+	return 1;
 }

@@ -32,4 +32,23 @@ uint64_t select_kept(double keep, uint64_t window);
  */
 uint64_t select_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t *kept, uint64_t *order);
 
+/*
+ * select_cut - the same choice in passes over the positions, each of which can be cut into as many steps as one likes: nothing is sorted,
+ * and a block of millions holds nobody up. Fill it with {.n_keep = K}; then
+ *   select_cut_count over all positions, select_cut_next, select_cut_count over all positions, select_cut_next,
+ *   and select_cut_take once for each position, ascending: is it kept?
+ * n_eligible (not NaN) is known after the first pass. A score's key is its bits in the order of floats, 16 of them a pass.
+ */
+struct select_cut {
+	uint64_t n_keep;
+	uint64_t n_eligible, n_above, n_ties;	/* above the key; of those equal to it, how many are still to be taken */
+	uint32_t key;
+	int pass;
+	uint64_t bins[1 << 16];
+};
+
+void select_cut_count(struct select_cut *cut, const float *score, uint64_t n);
+void select_cut_next(struct select_cut *cut);
+int select_cut_take(struct select_cut *cut, float score);	/* 0 or 1 */
+
 #endif

@@ -67,8 +67,8 @@ ask_tokens(void *arg, uint64_t seq, int32_t *out)
 	return c == NULL ? ERR_NOT_FOUND : corpus_window(c, seq, s->context, out, NULL);
 }
 
-#define CHECK_WINDOW_NS INT64_C(100000000)
-#define CHECK_SPEND_NS INT64_C(20000000)		/* of such a window */
+#define CHECK_WINDOW_NS INT64_C(10000000)
+#define CHECK_SPEND_NS INT64_C(2000000)		/* of such a window */
 #define CHECK_ONE_OF 16
 
 static int64_t

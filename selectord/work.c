@@ -12,7 +12,6 @@
 #include "mem/mem.h"
 #include "selectord/select.h"
 
-#define SCAN_STEP 16384u		/* positions looked up per call of the core, so that no call takes long */
 #define SAME_TEACHER_MS 5000
 
 uint64_t
@@ -126,8 +125,8 @@ core__rows_ready(const struct core *c, const struct core_plan *plan)
 	return plan->ready >= plan->n_blocks || plan->ready * plan->kept > plan->wire.n_rows ? plan->wire.n_rows : plan->ready * plan->kept;
 }
 
-static struct core_block *
-block_find(struct core_plan *plan, uint64_t no)
+struct core_block *
+core__block_find(struct core_plan *plan, uint64_t no)
 {
 	struct core_block *b;
 
@@ -147,6 +146,9 @@ block_close(struct core_plan *plan, struct core_block *b)
 		}
 	free(b->flags);
 	free(b->score);
+	free(b->cut);
+	free(b->rows);
+	free(b->drops);
 	free(b);
 }
 
@@ -163,7 +165,7 @@ core__block_open(struct core *c, struct core_plan *plan, uint64_t no)
 {
 	struct core_block *b, **at;
 
-	if (block_find(plan, no) != NULL)
+	if (core__block_find(plan, no) != NULL)
 		return;
 	if ((b = calloc(1, sizeof(*b))) == NULL || (b->flags = calloc(plan->window, 1)) == NULL ||
 	    (plan->wire.mode == WIRE_MODE_SALT_DS && (b->score = calloc(plan->window, sizeof(*b->score))) == NULL)) {
@@ -183,135 +185,21 @@ core__block_open(struct core *c, struct core_plan *plan, uint64_t no)
 	plan->n_active++;
 }
 
-static void
-block_label(struct core *c, struct core_plan *plan, struct core_block *b)
+void
+core__block_finish(struct core *c, struct core_plan *plan, struct core_block *b)
 {
-	b->state = BLOCK_LABEL;
-	b->cursor = b->n_labelled = b->n_kept = 0;
-	for (uint64_t i = 0; i < plan->window; i++)
-		if ((b->flags[i] & POS_KEPT) != 0) {
-			/* Asked again: another block may have had the label taken away before this one kept it. */
-			b->flags[i] &= (uint8_t)~POS_LABELLED;
-			if (core__has_label(c, core__order(c, plan, b->first + i)))
-				b->flags[i] |= POS_LABELLED;
-			else if (core__quarantined(c, core__order(c, plan, b->first + i)))
-				b->flags[i] |= POS_QUARANTINED;		/* since the scan passed it */
-			b->n_kept++;
-			b->n_labelled += (b->flags[i] & (POS_LABELLED | POS_QUARANTINED)) != 0;
-		}
-	if (b->n_labelled == b->n_kept) {
-		set_done(c, plan, b->no);
-		block_close(plan, b);
-	}
-}
-
-/* Is the label of seq wanted by a written block other than this one? Rows are in the order of positions: a binary search. */
-static bool
-needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, const struct core_block *block)
-{
-	uint64_t n = c->cfg.corpus.n_windows;
-
-	for (struct core_plan *q = c->plans; q != NULL; q = q->next) {
-		uint64_t end = q->n_blocks * q->window;
-
-		for (uint64_t epoch = 0; !q->released && epoch * n < end; epoch++) {
-			uint64_t p = epoch * n + hash_order_inverse(q->wire.seed, n, epoch, CORPUS_SEQ_INDEX(seq)), no = p / q->window;
-			uint64_t lo = 0, hi = q->kept;
-			const struct core_block *b;
-			struct cache_row row;
-
-			if (p >= end || no % c->cfg.n_shards != c->cfg.shard)
-				continue;
-			if (q == own && no == block->no) {
-				if ((block->flags[p - block->first] & POS_KEPT) != 0)
-					return true;
-				continue;
-			}
-			if ((b = block_find(q, no)) != NULL) {
-				if (b->state != BLOCK_SCAN && (b->flags[p - b->first] & POS_KEPT) != 0)
-					return true;
-				if (b->state != BLOCK_SCAN)
-					continue;
-			}
-			while (lo < hi) {
-				uint64_t mid = lo + (hi - lo) / 2;
-
-				if (c->store->rows(c->store->arg, q->hash, no, mid, 1, &row) != 0)
-					break;
-				if (row.position == p)
-					return true;
-				if (row.position < p)
-					lo = mid + 1;
-				else
-					hi = mid;
-			}
-		}
-	}
-	return false;
-}
-
-/* All scores are there (or none is needed): choose, and have the rows written. */
-static void
-block_choose(struct core *c, struct core_plan *plan, struct core_block *b)
-{
-	uint64_t W = plan->window, K = plan->kept, n = 0, *kept = NULL, *order = NULL;
-	bool drop = plan->wire.mode == WIRE_MODE_SALT_DS && c->same_model && !c->cfg.keep_unselected;
-	struct core_op *op = NULL;
-
-	if (plan->wire.mode == WIRE_MODE_SALT_DS) {
-		kept = malloc(K * sizeof(*kept));
-		order = malloc(W * sizeof(*order));
-		if (kept == NULL || order == NULL)
-			goto nomem;
-		n = select_block(b->score, W, K, kept, order);
-		for (uint64_t i = 0; i < n; i++)
-			b->flags[kept[i]] |= POS_KEPT;
-		/* Fewer than K are eligible: the arithmetic of rows needs K, so the lowest of the others come in, with weight 0. */
-		for (uint64_t i = 0; i < W && n < K; i++)
-			if ((b->flags[i] & POS_KEPT) == 0) {
-				b->flags[i] |= POS_KEPT;
-				n++;
-			}
-	} else {
-		for (uint64_t i = 0; i < W; i++)
-			b->flags[i] |= POS_KEPT;
-	}
-	if ((op = core__op(c, CORE_OP_ROWS)) == NULL || (op->rows = malloc(K * sizeof(*op->rows))) == NULL ||
-	    (drop && (op->drops = malloc((W - K + 1) * sizeof(*op->drops))) == NULL))
-		goto nomem;
-	op->plan_hash = plan->hash;
-	op->block = b->no;
-	for (uint64_t i = 0; i < W; i++) {
-		uint64_t seq = core__order(c, plan, b->first + i);
-
-		if ((b->flags[i] & POS_KEPT) != 0)
-			op->rows[op->n_rows++] = (struct cache_row){b->first + i, seq, b->score != NULL ? b->score[i] : NAN,
-			    (b->flags[i] & POS_QUARANTINED) != 0 && (b->flags[i] & POS_LABELLED) == 0 ? CACHE_ROW_QUARANTINED : 0};
-		else if (drop && (b->flags[i] & POS_LABELLED) != 0 && !needed_elsewhere(c, seq, plan, b))
-			op->drops[op->n_drops++] = seq;
-	}
-	core__op_done(c, op, 0, op->n_rows * sizeof(*op->rows));
-	b->op = c->next_op;
-	b->state = BLOCK_CHOSEN;
-	c->stats.n_blocks_written++;
-	free(kept);
-	free(order);
-	return;
-nomem:
-	core_op_free(&op);
-	free(kept);
-	free(order);
-	c->failed = true;
+	set_done(c, plan, b->no);
+	block_close(plan, b);
 }
 
 void
 core__rows_written(struct core *c, struct hash128 hash, uint64_t no)
 {
 	struct core_plan *plan = core__plan(c, hash);
-	struct core_block *b = plan != NULL ? block_find(plan, no) : NULL;
+	struct core_block *b = plan != NULL ? core__block_find(plan, no) : NULL;
 
 	if (b != NULL && b->state == BLOCK_CHOSEN)
-		block_label(c, plan, b);
+		core__check_begin(b);
 }
 
 /* ---- scanning: what is stored of a block ---- */
@@ -349,23 +237,21 @@ scan_row(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t 
 	if (row.position < b->first || (at = row.position - b->first) >= plan->window || row.seq != core__order(c, plan, row.position))
 		return ERR_CORRUPT;
 	b->flags[at] |= POS_KEPT;
-	if (core__has_label(c, row.seq))
-		b->flags[at] |= POS_LABELLED;
 	if ((row.flags & CACHE_ROW_QUARANTINED) != 0 || core__quarantined(c, row.seq))
 		b->flags[at] |= POS_QUARANTINED;
 	return 0;
 }
 
 static void
-scan_block(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t *budget)
+scan_block(struct core *c, struct core_plan *plan, struct core_block *b)
 {
 	char hex[HASH_HEX_BYTES];
 	uint64_t n;
 
 	if (b->scan_at == 0)
 		b->rows_stored = c->store->rows_count(c->store->arg, plan->hash, b->no, &n) == 0 && n == plan->kept;
-	while (b->rows_stored && b->scan_at < plan->kept && *budget > 0) {
-		(*budget)--;
+	while (b->rows_stored && b->scan_at < plan->kept && c->scan_left > 0) {
+		c->scan_left--;
 		if (scan_row(c, plan, b, b->scan_at) == 0) {
 			b->scan_at++;
 			continue;
@@ -378,34 +264,45 @@ scan_block(struct core *c, struct core_plan *plan, struct core_block *b, uint64_
 		b->scan_at = 0;
 	}
 	if (b->rows_stored && b->scan_at == plan->kept) {
-		block_label(c, plan, b);
+		core__check_begin(b);
 		return;
 	}
-	while (!b->rows_stored && b->scan_at < plan->window && *budget > 0) {
-		(*budget)--;
+	while (!b->rows_stored && b->scan_at < plan->window && c->scan_left > 0) {
+		c->scan_left--;
 		scan_position(c, plan, b, b->scan_at++);
 	}
 	if (b->rows_stored || b->scan_at < plan->window)
 		return;
 	b->state = BLOCK_SCORE;
 	if (plan->wire.mode == WIRE_MODE_NONE || b->n_scored == plan->window)
-		block_choose(c, plan, b);
+		core__choose_begin(b);
+}
+
+/* What can be done without waiting for anybody, as far as the budget reaches. It may close the block. */
+static void
+block_step(struct core *c, struct core_plan *plan, struct core_block *b)
+{
+	if (b->state == BLOCK_SCAN)
+		scan_block(c, plan, b);
+	if (b->state == BLOCK_CHOOSE)
+		core__choose_step(c, plan, b);
+	if (b->state == BLOCK_CHECK)
+		core__check_step(c, plan, b);
 }
 
 void
 core__scan(struct core *c)
 {
-	uint64_t budget = SCAN_STEP, slots = 1 + c->n_live;
+	uint64_t slots = 1 + c->n_live;
 
 	for (const struct core_peer *p = c->peers; p != NULL; p = p->next)
 		slots += p->credit;
 	for (struct core_plan *plan = c->plans; plan != NULL; plan = plan->next) {
 		uint64_t target = plan->asked, n_blocks;
 
-		for (struct core_block *b = plan->blocks, *next; b != NULL && budget > 0; b = next) {
+		for (struct core_block *b = plan->blocks, *next; b != NULL && c->scan_left > 0; b = next) {
 			next = b->next;
-			if (b->state == BLOCK_SCAN)
-				scan_block(c, plan, b, &budget);
+			block_step(c, plan, b);
 		}
 		if (plan->released)
 			continue;
@@ -413,16 +310,16 @@ core__scan(struct core *c)
 		    plan->wire.n_rows;
 		n_blocks = target == 0 ? 0 : (target - 1) / plan->kept + 1;
 		/* As many open as the teachers at hand can work on, and as many again: not a whole plan in memory. */
-		while (budget > 0 && plan->frontier < n_blocks && !c->failed &&
+		while (c->scan_left > 0 && plan->frontier < n_blocks && !c->failed &&
 		    (plan->n_active == 0 || plan->n_active * plan->window < 2 * slots * c->lease_rows)) {
 			uint64_t no = plan->frontier;
 
 			plan->frontier += c->cfg.n_shards;
-			if (done_bit(c, plan, no) || block_find(plan, no) != NULL)
+			if (done_bit(c, plan, no) || core__block_find(plan, no) != NULL)
 				continue;
 			core__block_open(c, plan, no);
 			if (!c->failed)
-				scan_block(c, plan, block_find(plan, no), &budget);
+				block_step(c, plan, core__block_find(plan, no));
 		}
 	}
 }
@@ -451,7 +348,7 @@ each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct 
 				last_epoch = epoch;
 				if (at >= first && at < end)
 					each(c, plan, b, at - first, wants);
-				if (block_find(plan, no) != b)
+				if (core__block_find(plan, no) != b)
 					break;		/* that was its last change: closed */
 			}
 		}
@@ -461,20 +358,22 @@ each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct 
 static bool
 scanned(const struct core_block *b, uint64_t i)
 {
-	return b->state != BLOCK_SCAN || (!b->rows_stored && i < b->scan_at);
+	return b->state == BLOCK_CHECK ? i < b->scan_at : b->state != BLOCK_SCAN || (!b->rows_stored && i < b->scan_at);
+}
+
+static bool
+labelling(const struct core_block *b)
+{
+	return b->state == BLOCK_LABEL || b->state == BLOCK_CHECK;
 }
 
 static void
 position_stored(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i, uint8_t wants)
 {
-	if (b->state == BLOCK_SCAN && b->rows_stored && (wants & WANT_LABEL) != 0 && (b->flags[i] & POS_KEPT) != 0) {
-		b->flags[i] |= POS_LABELLED;
-		return;
-	}
 	if (!scanned(b, i))
 		return;				/* the scan will see it */
 	if ((wants & WANT_LABEL) != 0 && (b->flags[i] & POS_LABELLED) == 0) {
-		if (b->state == BLOCK_LABEL && (b->flags[i] & POS_KEPT) != 0 && (b->flags[i] & POS_QUARANTINED) == 0)
+		if (labelling(b) && (b->flags[i] & POS_KEPT) != 0 && (b->flags[i] & POS_QUARANTINED) == 0)
 			b->n_labelled++;
 		b->flags[i] |= POS_LABELLED;
 	}
@@ -483,12 +382,10 @@ position_stored(struct core *c, struct core_plan *plan, struct core_block *b, ui
 		b->flags[i] |= POS_SCORED;
 		b->n_scored++;
 	}
-	if (b->state == BLOCK_SCORE && b->n_scored == plan->window) {
-		block_choose(c, plan, b);
-	} else if (b->state == BLOCK_LABEL && b->n_labelled == b->n_kept) {
-		set_done(c, plan, b->no);
-		block_close(plan, b);
-	}
+	if (b->state == BLOCK_SCORE && b->n_scored == plan->window)
+		core__choose_begin(b);
+	else if (b->state == BLOCK_LABEL && b->n_labelled == b->n_kept)
+		core__block_finish(c, plan, b);
 }
 
 void
@@ -504,20 +401,18 @@ position_quarantined(struct core *c, struct core_plan *plan, struct core_block *
 	if (!scanned(b, i) || (b->flags[i] & (POS_LABELLED | POS_QUARANTINED)) != 0)
 		return;
 	b->flags[i] |= POS_QUARANTINED;
-	if (b->state == BLOCK_LABEL && (b->flags[i] & POS_KEPT) != 0) {
+	if (labelling(b) && (b->flags[i] & POS_KEPT) != 0) {
 		b->n_labelled++;
-	} else if (b->score != NULL && b->state != BLOCK_CHOSEN) {
+	} else if (b->score != NULL && (b->state == BLOCK_SCAN || b->state == BLOCK_SCORE)) {
 		b->score[i] = NAN;
 		if ((b->flags[i] & POS_SCORED) == 0)
 			b->n_scored++;
 		b->flags[i] |= POS_SCORED;
 	}
-	if (b->state == BLOCK_SCORE && b->n_scored == plan->window) {
-		block_choose(c, plan, b);
-	} else if (b->state == BLOCK_LABEL && b->n_labelled == b->n_kept) {
-		set_done(c, plan, b->no);
-		block_close(plan, b);
-	}
+	if (b->state == BLOCK_SCORE && b->n_scored == plan->window)
+		core__choose_begin(b);
+	else if (b->state == BLOCK_LABEL && b->n_labelled == b->n_kept)
+		core__block_finish(c, plan, b);
 }
 
 void
@@ -607,7 +502,7 @@ pick_block(struct core *c, const struct core_peer *peer, struct core_plan *plan,
 {
 	uint64_t keep = UINT64_MAX, i;
 
-	if (b->state == BLOCK_SCAN || b->state == BLOCK_CHOSEN || (b->state == BLOCK_SCORE && !peer->can_score) ||
+	if ((b->state != BLOCK_SCORE && b->state != BLOCK_LABEL) || (b->state == BLOCK_SCORE && !peer->can_score) ||
 	    (b->state == BLOCK_LABEL && !peer->can_label))
 		return;
 	for (i = b->cursor; i < plan->window && pick->n < pick->max && !pick->single; i++) {
@@ -672,12 +567,33 @@ out:
 	return any;
 }
 
+/* One lease each in turn, a few in one call: teachers whose results were committed together ask together. */
 void
 core__grant(struct core *c, int64_t now_ms)
 {
-	for (struct core_peer *p = c->peers; p != NULL; p = p->next)
-		while (p->role == WIRE_ROLE_TEACHER && p->credit > 0 && !p->released && !c->failed && grant_one(c, p, now_ms)) {
-			p->credit--;
-			p->busy_ms = now_ms;
+	struct core_peer *p = core__peer(c, c->grant_turn);
+	int n = 0;
+
+	for (size_t idle = 0, n_peers = 0; !c->failed; idle++) {
+		if (p == NULL || (p = p->next) == NULL)
+			p = c->peers;
+		if (p == NULL || (n_peers > 0 && idle >= n_peers))
+			return;
+		if (n_peers == 0)
+			for (const struct core_peer *q = c->peers; q != NULL; q = q->next)
+				n_peers++;
+		if (p->role != WIRE_ROLE_TEACHER || p->credit == 0 || p->released)
+			continue;
+		if (n == GRANT_STEP) {
+			c->more = true;
+			return;
 		}
+		if (!grant_one(c, p, now_ms))
+			continue;
+		p->credit--;
+		p->busy_ms = now_ms;
+		c->grant_turn = p->id;
+		n++;
+		idle = SIZE_MAX;		/* from here once round again */
+	}
 }

@@ -107,6 +107,46 @@ test_block(void)
 	}
 }
 
+/* The cut in steps gives what sorting gives: ties at the edge, NaN, both zeroes, too few. */
+static void
+test_cut(void)
+{
+	enum { N = 700 };
+	static struct select_cut cut;
+	float score[N];
+	uint64_t kept[N], order[N];
+	uint32_t w[4];
+
+	for (uint32_t round = 0; round < 300; round++) {
+		uint64_t n_keep, n, at = 0, n_nan = 0;
+
+		for (uint32_t i = 0; i < N; i++) {
+			hash_chance(11, HASH_PURPOSE_GENERATE, round, i, 0, w);
+			score[i] = (float)((int32_t)(w[0] % (round % 3 == 0 ? 5 : 1u << 20)) - (round % 2 == 0 ? 2 : 0)) / (round % 5 == 0 ? 1e6f : 64);
+			if (w[1] % 7 == 0)
+				score[i] = round % 4 == 0 ? NAN : w[1] % 2 == 0 ? -0.0f : 0.0f;
+			n_nan += isnan(score[i]);
+		}
+		hash_chance(11, HASH_PURPOSE_GENERATE, round, 0, 1, w);
+		n_keep = 1 + w[0] % N;
+		n = select_block(score, N, n_keep, kept, order);
+		memset(&cut, 0, sizeof(cut));
+		cut.n_keep = n_keep;
+		for (int pass = 0; pass < 2; pass++) {
+			for (uint64_t i = 0; i < N; i += 97)
+				select_cut_count(&cut, score + i, N - i < 97 ? N - i : 97);
+			select_cut_next(&cut);
+		}
+		CHECK(cut.n_eligible == N - n_nan);
+		for (uint64_t i = 0; i < N; i++)
+			if (select_cut_take(&cut, score[i])) {
+				CHECK(at < n && kept[at] == i);
+				at++;
+			}
+		CHECK(at == n);
+	}
+}
+
 int
 main(void)
 {
@@ -115,5 +155,6 @@ main(void)
 	test_median_against_sort();
 	test_kept();
 	test_block();
+	test_cut();
 	return check_done();
 }
