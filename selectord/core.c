@@ -497,6 +497,44 @@ teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 	return false;
 }
 
+static bool
+plan_held(const struct core *c, const struct core_plan *plan)
+{
+	const struct core_peer *p;
+
+	for (p = c->peers; p != NULL && p->plan != plan; p = p->next)
+		;
+	return p != NULL;
+}
+
+/*
+ * Room for one more: the plan that nobody connected is here for and that was used longest ago, released ones first. What is stored of it
+ * stays; it is opened again by the next HELLO that names it. false: somebody is here for each of them.
+ */
+static bool
+plan_retire(struct core *c)
+{
+	struct core_plan **at, **worst = NULL, *plan;
+	char hex[HASH_HEX_BYTES];
+
+	for (at = &c->plans; *at != NULL; at = &(*at)->next)
+		if (!plan_held(c, *at) && (worst == NULL || ((*at)->released != (*worst)->released ? (*at)->released :
+		    (*at)->used_ms < (*worst)->used_ms)))
+			worst = at;
+	if (worst == NULL)
+		return false;
+	plan = *worst;
+	core__event(c, LOG_LEVEL_INFO, "plan.retired", "plan=%s released=%d", hash_hex(plan->hash, hex), plan->released);
+	core__blocks_close(c, plan);
+	core__waits_drop_plan(c, plan);
+	if (c->turn == plan)
+		c->turn = NULL;
+	*worst = plan->next;
+	free(plan->done);
+	free(plan);
+	return true;
+}
+
 /* The plan of a HELLO: found or opened. NULL: refused. */
 static struct core_plan *
 plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_t now_ms)
@@ -507,7 +545,6 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 	struct cache_plan stored;
 	size_t n = 0;
 
-	(void)now_ms;
 	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
 		core__refuse(c, p->id, EX_CONFIG, "plan.hash", hash_hex(hash, want), hash_hex(w->hash.hash, got),
 		    w->mode == WIRE_MODE_SALT_DS ? "same settings give another plan here: corpus or score set differ" : "corpus differs", 0);
@@ -529,8 +566,8 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 			core__refuse(c, p->id, EX_CONFIG, "plan.keep", "at least one sequence kept of a block of at most 2^32", text, "", 0);
 			return NULL;
 		}
-		if (n >= CORE_PLANS_MAX) {
-			core__refuse(c, p->id, EX_UNAVAILABLE, "plan", "at most 64 plans at once", "one more", "", 5000);
+		if (n >= CORE_PLANS_MAX && !plan_retire(c)) {
+			core__refuse(c, p->id, EX_UNAVAILABLE, "plan", "at most 64 plans with somebody connected", "one more", "", 5000);
 			return NULL;
 		}
 		if ((plan = calloc(1, sizeof(*plan))) == NULL) {
@@ -568,6 +605,8 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 	if (w->label_ahead_rows > plan->ahead)
 		plan->ahead = w->label_ahead_rows;
 	plan->n_blocks = (plan->wire.n_rows - 1) / plan->kept + 1;
+	plan->used_ms = now_ms;
+	p->plan = plan;
 	return plan;
 }
 

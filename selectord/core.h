@@ -58,7 +58,7 @@ struct core_config {
 
 /* Limits. */
 enum {
-	CORE_PLANS_MAX = 64,
+	CORE_PLANS_MAX = 64,			/* in memory; one that nobody connected is here for makes room for another */
 	CORE_PEERS_MAX = 4096,
 	CORE_WAITS_MAX = 64,			/* row requests waiting, of one peer; the oldest goes first */
 	CORE_BAD_MAX = 3,			/* wrong results of one teacher until it is refused */

@@ -50,6 +50,7 @@ struct core_peer {
 	uint32_t credit, n_bad;
 	bool can_score, can_label, can_heldout;	/* scorer SCORE, teacher LABEL, teacher SCORE */
 	bool released;				/* RELEASE_TEACHER sent */
+	struct core_plan *plan;			/* of its HELLO, NULL: none */
 	struct core_peer *next;
 };
 
@@ -89,7 +90,7 @@ struct core_plan {
 	size_t done_cap;
 	uint64_t oldest_step, released_step;
 	bool released;
-	int64_t released_ms;
+	int64_t released_ms, used_ms;		/* used: last HELLO or row request */
 	struct core_plan *next;
 };
 

@@ -114,7 +114,6 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 	char want[64], got[64], hex[HASH_HEX_BYTES];
 	size_t n = 0;
 
-	(void)now_ms;
 	c->stats.n_row_requests++;
 	if (plan == NULL) {
 		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(m->plan_hash, hex), "say HELLO again", 100);
@@ -138,6 +137,7 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 		core__event(c, LOG_LEVEL_WARN, "plan.reopened", "plan=%s row=%" PRIu64 " by=%s", hash_hex(plan->hash, hex), m->first_row, peer->name);
 		core__save_plan(c, plan);
 	}
+	plan->used_ms = now_ms;
 	if (m->first_row + m->count > plan->asked)
 		plan->asked = m->first_row + m->count < plan->wire.n_rows ? m->first_row + m->count : plan->wire.n_rows;
 	for (at = &c->waits; *at != NULL;) {		/* new ones stand at the end, so the first of a peer is its oldest */

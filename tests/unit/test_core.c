@@ -43,7 +43,7 @@ struct sim {
 	struct core_message inbox[INBOX];
 	size_t n_inbox;
 	int64_t now;
-	size_t n_leased[WINDOWS], n_labels_asked, n_scores_asked, n_early;
+	size_t n_leased[WINDOWS], n_labels_asked, n_scores_asked, n_both_asked, n_early;
 	char last_refusal[256];
 };
 
@@ -437,6 +437,7 @@ work(struct sim *s, uint64_t peer, const struct core_message *lease, uint64_t no
 static void
 count_lease(struct sim *s, const struct wire_lease *l)
 {
+	s->n_both_asked += l->want_score && l->want_label ? l->n_seqs : 0;
 	s->n_scores_asked += l->want_score ? l->n_seqs : 0;
 	s->n_labels_asked += l->want_label ? l->n_seqs : 0;
 }
@@ -491,7 +492,7 @@ fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_
 static void
 reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out)
 {
-	uint64_t W = plan->window, K = plan->mode == WIRE_MODE_NONE ? W : W / 2;
+	uint64_t W = plan->pool > 0 ? plan->pool : plan->window, K = plan->mode == WIRE_MODE_NONE ? W : W / 2;
 
 	for (uint64_t g = 0; g < n_rows; g++) {
 		uint64_t block = g / K, kept = 0;
@@ -538,17 +539,21 @@ test_rows(void)
 		enum wire_mode mode;
 		bool two_models;
 		uint32_t n_shards;
+		uint64_t pool;
 	} cases[] = {
 		{"salt_ds", WIRE_MODE_SALT_DS, false, 1}, {"none", WIRE_MODE_NONE, false, 1}, {"salt_ds, two models", WIRE_MODE_SALT_DS, true, 1},
 		{"salt_ds, two shards", WIRE_MODE_SALT_DS, false, 2}, {"none, three shards", WIRE_MODE_NONE, true, 3},
+		{"salt_ds, four shards", WIRE_MODE_SALT_DS, false, 4}, {"pool", WIRE_MODE_SALT_DS, false, 1, 40},
+		{"pool, two models, two shards", WIRE_MODE_SALT_DS, true, 2, 40},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct wire_plan plan = plan_of(3, cases[i].mode, 70);
-		uint64_t K = cases[i].mode == WIRE_MODE_NONE ? 8 : 4, want[70], got[70];
-		struct sim *shard[3];
+		uint64_t W = cases[i].pool > 0 ? cases[i].pool : 8, K = cases[i].mode == WIRE_MODE_NONE ? W : W / 2, want[70], got[70];
+		struct sim *shard[4];
 		struct hash128 hash = {0};
 
+		plan.pool = cases[i].pool;
 		reference(&plan, 70, UINT64_MAX, want);
 		for (uint32_t n = 0; n < cases[i].n_shards; n++) {
 			shard[n] = calloc(1, sizeof(struct sim));
@@ -580,6 +585,11 @@ test_rows(void)
 			CHECK_ROW(cases[i].what, st.n_leases == 0);
 			CHECK_ROW(cases[i].what, st.n_waiting == 0);
 			CHECK_ROW(cases[i].what, st.n_bad_results == 0);
+			/* One model for both: one pass gives both, so nothing is leased a second time. */
+			if (cases[i].mode == WIRE_MODE_SALT_DS && !cases[i].two_models) {
+				CHECK_ROW(cases[i].what, shard[n]->n_scores_asked > 0);
+				CHECK_ROW(cases[i].what, shard[n]->n_both_asked == shard[n]->n_scores_asked);
+			}
 			CHECK_ROW(cases[i].what, st.n_leases_expired == 0);
 			sim_end(shard[n]);
 		}
@@ -1145,9 +1155,51 @@ test_reconnect(void)
 	sim_end(s);
 }
 
+/* Plans that nobody is here for make room; what they chose is served again when somebody comes back. */
+static void
+test_plans_retire(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan first = plan_of(1, WIRE_MODE_SALT_DS, 24), plan;
+	struct core_stats st;
+	struct hash128 hash, again;
+	uint64_t want[24], got[24];
+
+	sim_config(s, 0, 1, false);
+	sim_start(s);
+	hello_teacher(s, 1, 1);
+	hash = hello_trainer(s, 50, &first);
+	work_all(s, both, 1);
+	CHECK(fetch(s, 50, hash, 0, 24, want, NULL) == 24);
+	CHECK(core_gone(s->core, 50, s->now) == 0);
+	for (uint32_t i = 0; i < CORE_PLANS_MAX; i++) {
+		pass(s, 10);
+		plan = plan_of(100 + i, WIRE_MODE_NONE, 8);
+		plan.label_ahead_rows = 0;
+		hello_trainer(s, 100 + i, &plan);		/* stays connected */
+	}
+	core_stats(s->core, &st);
+	CHECK(st.n_plans == CORE_PLANS_MAX);
+	say(s, 50, &(struct wire_message){.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = {50, 77},
+	    .name = "r", .max_message = 1 << 16, .corpus = s->cfg.corpus, .plan = first}});
+	{
+		struct core_message m = take(s, 50, WIRE_REFUSE);	/* each of 64 has somebody */
+
+		CHECK(m.msg.type == WIRE_REFUSE && m.msg.refuse.retry_ms > 0);
+		done_with(&m);
+	}
+	CHECK(core_gone(s->core, 100, s->now) == 0);
+	again = hello_trainer(s, 50, &first);
+	CHECK(hash_equal(hash, again));
+	CHECK(fetch(s, 50, again, 0, 24, got, NULL) == 24);
+	CHECK(memcmp(want, got, sizeof(want)) == 0);
+	sim_end(s);
+}
+
 int
 main(void)
 {
+	test_plans_retire();
 	test_rows();
 	test_labels_kept();
 	test_acknowledged_after_commit();
