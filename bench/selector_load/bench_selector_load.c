@@ -1,5 +1,6 @@
 /*
  * bench_selector_load [--dir DIR] [--context L] [--record BYTES] [--tokens N] [--serve SECONDS] [--set key=value ...] [--json FILE] [--keep]
+ *     [--shards S --pace MB_S]
  *
  * A real selectord (the program beside this one) on loopback TCP, eight simulated teachers and eight simulated trainers, all of them in
  * one thread here: their records are made before, and only token hash and checksum are new for each sequence. DIR must be on the file
@@ -9,6 +10,8 @@
  *   2. ingest: teachers lease, answer at once, and count what is acknowledged, that is on the disk; the map begins at 64 MiB
  *   3. serve: trainers ask for rows that are there, each with two requests of eight rows in flight; teachers go on at half the rate of 2
  *   4. ingest goes on up to N tokens
+ *
+ * With --pace only part 2, on S selectors whose disks are slowed to MB_S each (pace.c), and one line, "shards TOKENS_S"; see shards.sh.
  *
  * Anonymous memory of selectord is read after 1 M and after N tokens, each time when nothing has been in flight for three seconds.
  */
@@ -33,7 +36,7 @@
 #include "load.h"
 #include "weights/weights.h"
 
-enum { TEACHERS = 8, TRAINERS = 8, IN_FLIGHT = 2, ASK_ROWS = 8, LEASE_ROWS = 8, CREDIT = 64, WINDOW = 512, LATENCIES_MAX = 1 << 20 };
+enum { TEACHERS = 8, TRAINERS = 8, IN_FLIGHT = 2, ASK_ROWS = 8, LEASE_ROWS = 8, CREDIT = 64, WINDOW = 512, SHARDS_MAX = 8, LATENCIES_MAX = 1 << 20 };
 
 struct sim {
 	struct bus_client *client;
@@ -48,7 +51,9 @@ struct sim {
 struct load {
 	struct bus *bus;
 	struct bus_poll *poll;
-	struct sim teacher[TEACHERS], trainer[TRAINERS], watcher;
+	struct sim teacher[TEACHERS], trainer[TRAINERS], watcher[SHARDS_MAX];
+	int n_shards;
+	size_t most;					/* leases of a teacher */
 	struct records records;
 	uint8_t *room[LEASE_ROWS];
 	struct hash128 plan, corpus_hash;
@@ -74,7 +79,7 @@ seconds_now(void)
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static pid_t child;
+static pid_t child, others[SHARDS_MAX];		/* child: shard 0 */
 
 void
 die(int rc, const struct err_note *note, const char *what)
@@ -84,6 +89,9 @@ die(int rc, const struct err_note *note, const char *what)
 	fprintf(stderr, "bench_selector_load: %s: %s\n", what, err_note_str(note, rc, text, sizeof(text)));
 	if (child > 0)
 		kill(child, SIGKILL);
+	for (int i = 1; i < SHARDS_MAX; i++)
+		if (others[i] > 0)
+			kill(others[i], SIGKILL);
 	exit(1);
 }
 
@@ -138,7 +146,7 @@ teachers_ask(struct load *l)
 	for (int i = 0; i < TEACHERS; i++) {
 		struct sim *s = &l->teacher[i];
 		uint64_t may = l->limit;
-		size_t credit = CREDIT - s->n_leases;
+		size_t credit = l->most - s->n_leases;
 
 		if (l->rate > 0) {
 			uint64_t paced = l->rate_base + (uint64_t)(l->rate * (seconds_now() - l->rate_from));
@@ -250,8 +258,10 @@ turn(struct load *l)
 	for (int i = 0; i < TEACHERS; i++)
 		drain(l, &l->teacher[i]);
 	for (int i = 0; i < TRAINERS; i++)
-		drain(l, &l->trainer[i]);
-	drain(l, &l->watcher);
+		if (l->trainer[i].client != NULL)
+			drain(l, &l->trainer[i]);
+	for (int i = 0; i < l->n_shards; i++)
+		drain(l, &l->watcher[i]);
 	teachers_ask(l);
 	if (waitpid(child, &status, WNOHANG) == child) {
 		child = 0;
@@ -287,7 +297,7 @@ sim_new(struct load *l, struct sim *s, const char *endpoint, enum wire_role role
 }
 
 static void
-sims_new(struct load *l, const char *endpoint, const char *dir)
+sims_new(struct load *l, char endpoint[][256], const char *dir)
 {
 	struct kernels_options ko = {KERNELS_BACKEND_AUTO, KERNELS_DTYPE_AUTO, 1};
 	struct wire_model model = {.serves_score = true, .serves_label = true, .vocab_size = VOCAB, .max_context = l->records.spec.context};
@@ -301,15 +311,15 @@ sims_new(struct load *l, const char *endpoint, const char *dir)
 	    (rc = kernels_resolve(&ko, model.compute_class, sizeof(model.compute_class), &note)) != 0)
 		die(rc, &note, path);
 	for (int i = 0; i < TEACHERS; i++) {
-		sim_new(l, &l->teacher[i], endpoint, WIRE_ROLE_TEACHER, "teacher", i);
+		sim_new(l, &l->teacher[i], endpoint[i % l->n_shards], WIRE_ROLE_TEACHER, "teacher", i);
 		l->teacher[i].hello.hello.n_models = 1;
 		l->teacher[i].hello.hello.models[0] = model;
 	}
-	for (int i = 0; i <= TRAINERS; i++) {
-		struct sim *s = i < TRAINERS ? &l->trainer[i] : &l->watcher;
+	for (int i = l->n_shards > 1 ? TRAINERS : 0; i < TRAINERS + l->n_shards; i++) {
+		struct sim *s = i < TRAINERS ? &l->trainer[i] : &l->watcher[i - TRAINERS];
 		struct wire_hello *h = &s->hello.hello;
 
-		sim_new(l, s, endpoint, i < TRAINERS ? WIRE_ROLE_TRAINER : WIRE_ROLE_CLIENT, "trainer", i);
+		sim_new(l, s, endpoint[i < TRAINERS ? 0 : i - TRAINERS], i < TRAINERS ? WIRE_ROLE_TRAINER : WIRE_ROLE_CLIENT, "trainer", i);
 		h->corpus = (struct wire_corpus){true, {true, l->corpus_hash}, L, l->n_windows, {true, {1, 2}}, VOCAB};
 		h->plan = (struct wire_plan){.present = true, .seed = 1, .batch = 8, .mode = WIRE_MODE_NONE, .window = WINDOW,
 		    .n_rows = l->n_windows, .label_ahead_rows = UINT64_MAX};
@@ -319,7 +329,7 @@ sims_new(struct load *l, const char *endpoint, const char *dir)
 /* ---- selectord ---- */
 
 static void
-write_config(const char *dir, uint32_t L)
+write_config(const char *dir, uint32_t L, int n_shards)
 {
 	char path[512];
 	FILE *f;
@@ -329,18 +339,21 @@ write_config(const char *dir, uint32_t L)
 		die(errno, NULL, path);
 	fprintf(f, "run: {dir: run, seed: 1}\ncorpus: {train: train, context: %" PRIu32 "}\ncache: {dir: cache, map_size: 64MiB}\n"
 	    "teacher: {model: model}\nlabels: {kind: sampled, samples: %d}\n"
-	    "selector: {endpoints: [\"tcp://127.0.0.1:%d\"], lease_s: 60, lease_rows: %d, teacher_idle_s: 0}\n"
-	    "status: {bind: \"tcp://127.0.0.1:*\"}\n", L, SAMPLES, 21000 + (int)(getpid() % 10000), LEASE_ROWS);
+	    "status: {bind: \"tcp://127.0.0.1:*\"}\nselector: {lease_s: 60, lease_rows: %d, teacher_idle_s: 0, endpoints: [", L, SAMPLES, LEASE_ROWS);
+	for (int i = 0; i < n_shards; i++)
+		fprintf(f, "%s\"tcp://127.0.0.1:%d\"", i > 0 ? ", " : "", 21000 + (int)(getpid() % 1000) * SHARDS_MAX + i);
+	fprintf(f, "]}\n");
 	fclose(f);
 }
 
 static void
-start_selectord(const char *dir, char **sets, int n_sets, char *endpoint, size_t size)
+start_selectord(const char *dir, char **sets, int n_sets, int shard, int n_shards, const char *pace, char *endpoint, size_t size)
 {
-	char path[600], self[512], program[600], announce[600], *slash;
+	char path[600], self[512], program[600], announce[600], preload[600], number[16], *slash;
 	char *argv[64] = {program, "-c", "fleet.yaml"};
 	struct json *root = NULL;
 	const char *data;
+	pid_t pid;
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	int argc = 3;
 
@@ -352,10 +365,21 @@ start_selectord(const char *dir, char **sets, int n_sets, char *endpoint, size_t
 		argv[argc++] = "--set";
 		argv[argc++] = sets[i];
 	}
-	if ((child = fork()) == 0) {
+	if (n_shards > 1) {
+		snprintf(number, sizeof(number), "%d", shard);
+		argv[argc++] = "--shard";
+		argv[argc++] = number;
+	}
+	snprintf(preload, sizeof(preload), "%s/../bench/selector_load/libpace.so", self);
+	if ((pid = fork()) == 0) {
 		int fd;
 
-		snprintf(path, sizeof(path), "%s/log", dir);
+		if (pace != NULL) {
+			setenv("LD_PRELOAD", preload, 1);
+			setenv("PACE_MB_S", pace, 1);
+		}
+
+		snprintf(path, sizeof(path), "%s/log.%d", dir, shard);
 		fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
 		dup2(fd, 2);
 		if (chdir(dir) != 0)
@@ -363,8 +387,12 @@ start_selectord(const char *dir, char **sets, int n_sets, char *endpoint, size_t
 		execv(program, argv);
 		_exit(127);
 	}
-	snprintf(announce, sizeof(announce), "%s/run/daemons/selectord.json", dir);
-	for (int i = 0; i < 600 && access(announce, R_OK) != 0 && waitpid(child, NULL, WNOHANG) == 0; i++)
+	*(shard == 0 ? &child : &others[shard]) = pid;
+	if (n_shards > 1)
+		snprintf(announce, sizeof(announce), "%s/run/daemons/selectord-%d.json", dir, shard);
+	else
+		snprintf(announce, sizeof(announce), "%s/run/daemons/selectord.json", dir);
+	for (int i = 0; i < 600 && access(announce, R_OK) != 0 && waitpid(pid, NULL, WNOHANG) == 0; i++)
 		bus_sleep_ms(100);
 	if (json_parse_file(announce, 1 << 16, &root, NULL) != 0 || !json_text(json_get(root, "data"), &data))
 		die(ERR_NOT_FOUND, NULL, announce);
@@ -473,8 +501,8 @@ main(int argc, char **argv)
 {
 	static struct load l;
 	struct bus_options options = {.max_message = 16 << 20, .role = BUS_ROLE_CLIENT};
-	const char *parent = "/tmp", *json = NULL;
-	char dir[400], path[600], endpoint[256], *sets[16];
+	const char *parent = "/tmp", *json = NULL, *pace = NULL;
+	char dir[400], path[600], endpoint[SHARDS_MAX][256], *sets[16];
 	uint64_t n_tokens = 100000000, n_first, n_serve, record = 9216;
 	double serve_s = 10, bare, start, cpu0, own0, t, rss_small, rss_large, served_s, ingest_tps, ingest_bps, ingest_cpu, ingest_own;
 	double serve_cpu, serve_own, both_tps;
@@ -505,12 +533,19 @@ main(int argc, char **argv)
 			serve_s = strtod(v, NULL);
 		else if (strcmp(argv[i], "--json") == 0)
 			json = v;
+		else if (strcmp(argv[i], "--pace") == 0)
+			pace = v;
+		else if (strcmp(argv[i], "--shards") == 0 && atoi(v) >= 1 && atoi(v) <= SHARDS_MAX)
+			l.n_shards = atoi(v);
 		else if (strcmp(argv[i], "--set") == 0 && n_sets < 16)
 			sets[n_sets++] = argv[i + 1];
 		else
 			die(ERR_USAGE, NULL, argv[i]);
 		i++;
 	}
+	if (pace == NULL || l.n_shards == 0)
+		l.n_shards = 1;
+	l.most = pace != NULL ? (size_t)(4 * l.n_shards) : CREDIT;	/* as much in flight for each shard */
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	snprintf(dir, sizeof(dir), "%s/salt-selector-load-XXXXXX", parent);
 	if (mkdtemp(dir) == NULL)
@@ -531,15 +566,24 @@ main(int argc, char **argv)
 	    l.records.n_candidates, L, l.n_windows);
 
 	n_first = l.n_windows * 6 / 10;
-	bare = lmdb_write(dir, &l.records, n_first < 40000 ? n_first : 40000);
-	printf("bare LMDB: %.1f MB/s\n", bare / 1e6);
+	bare = pace != NULL ? 0 : lmdb_write(dir, &l.records, n_first < 40000 ? n_first : 40000);
+	if (pace == NULL)
+		printf("bare LMDB: %.1f MB/s\n", bare / 1e6);
 
-	write_config(dir, L);
+	write_config(dir, L, l.n_shards);
 	if ((rc = bus_new(&l.bus, &options, &note)) != 0 || (l.poll = bus_poll_new(l.bus)) == NULL)
 		die(rc, &note, "bus");
-	start_selectord(dir, sets, n_sets, endpoint, sizeof(endpoint));
+	for (int i = 0; i < l.n_shards; i++)
+		start_selectord(dir, sets, n_sets, i, l.n_shards, pace, endpoint[i], sizeof(endpoint[i]));
 	sims_new(&l, endpoint, dir);
-	ingest(&l, 1000000 / L);
+	ingest(&l, pace != NULL ? l.n_windows / 8 : 1000000 / L);
+	if (pace != NULL) {
+		acked0 = l.n_acked;
+		start = seconds_now();
+		ingest(&l, l.n_windows - l.n_windows / 4);	/* not to the end, where some have less left than others */
+		printf("shards %.0f\n", (double)(l.n_acked - acked0) * L / (seconds_now() - start));
+		goto out;
+	}
 	rss_small = settle(&l);
 
 	cpu0 = cpu_of(child);
@@ -557,7 +601,7 @@ main(int argc, char **argv)
 
 	settle(&l);
 	l.rows_ready = 0;
-	tell(&l.watcher, &l.watcher.hello);		/* how many rows are ready? */
+	tell(&l.watcher[0], &l.watcher[0].hello);		/* how many rows are ready? */
 	for (int i = 0; i < 100 && l.rows_ready < 8 * WINDOW; i++)
 		turn(&l);
 	if (l.rows_ready < 2 * WINDOW)
@@ -590,7 +634,7 @@ main(int argc, char **argv)
 	rss_large = settle(&l);
 	printf("anonymous memory: %.2f MB at 1 M tokens, %.2f MB at %.1f M tokens\n", rss_small / 1e6, rss_large / 1e6, (double)n_tokens / 1e6);
 
-	struct line lines[] = {
+	report((const struct line[]){
 		{"selector_ingest_tps", "tokens/s", NULL, ingest_tps, 0},
 		{"selector_ingest_vs_lmdb", "bytes/s", "bare LMDB, 256 records a commit", ingest_bps, bare},
 		{"selector_serve_tps", "tokens/s", NULL, (double)l.n_served * L / served_s, 0},
@@ -598,11 +642,15 @@ main(int argc, char **argv)
 		{"selector_rss_growth", "ratio", NULL, rss_large / rss_small - 1, 0},
 		{"selector_ingest_cpus", "cores", "simulators", ingest_cpu, ingest_own},
 		{"selector_serve_cpus", "cores", "simulators", serve_cpu, serve_own},
-	};
-	report(lines, sizeof(lines) / sizeof(lines[0]), json);
+	}, 7, json);
 
-	kill(child, SIGTERM);
-	waitpid(child, NULL, 0);
+out:
+	for (int i = 0; i < l.n_shards; i++) {
+		pid_t pid = i == 0 ? child : others[i];
+
+		kill(pid, SIGTERM);
+		waitpid(pid, NULL, 0);
+	}
 	child = 0;
 	if (!keep) {
 		snprintf(path, sizeof(path), "rm -rf -- '%s'", dir);

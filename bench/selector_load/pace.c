@@ -1,0 +1,81 @@
+/*
+ * pace - a slow disk, by LD_PRELOAD: fdatasync returns no sooner than PACE_MB_S allows for the bytes written since. Writes are counted
+ * where LMDB makes them (pwrite, pwritev, writev); everything else of the disk stays as it is. For bench_selector_load --pace.
+ */
+#include <dlfcn.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+static atomic_ullong written;
+
+static void *
+next(const char *name)
+{
+	return dlsym(RTLD_NEXT, name);
+}
+
+static ssize_t
+counted(ssize_t n)
+{
+	if (n > 0)
+		atomic_fetch_add(&written, (unsigned long long)n);
+	return n;
+}
+
+/* The library's own prototypes have an attribute or two more; these are the same functions. */
+ssize_t
+pwrite(int fd, const void *bytes, size_t n, off_t at)
+{
+	static ssize_t (*real)(int, const void *, size_t, off_t);
+
+	if (real == NULL)
+		*(void **)&real = next("pwrite");
+	return counted(real(fd, bytes, n, at));
+}
+
+ssize_t
+pwritev(int fd, const struct iovec *v, int n, off_t at)
+{
+	static ssize_t (*real)(int, const struct iovec *, int, off_t);
+
+	if (real == NULL)
+		*(void **)&real = next("pwritev");
+	return counted(real(fd, v, n, at));
+}
+
+static double
+now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int
+fdatasync(int fd)
+{
+	static int (*real)(int);
+	static double free_at;			/* one thread syncs */
+	const char *text = getenv("PACE_MB_S");
+	double rate = text != NULL ? atof(text) * 1e6 : 0, start = now(), wait;
+	int rc;
+
+	if (real == NULL)
+		*(void **)&real = next("fdatasync");
+	rc = real(fd);
+	if (!(rate > 0))
+		return rc;
+	if (free_at < start)
+		free_at = start;
+	free_at += (double)atomic_exchange(&written, 0) / rate;
+	while ((wait = free_at - now()) > 0) {
+		struct timespec t = {(time_t)wait, (long)((wait - (double)(time_t)wait) * 1e9)};
+
+		nanosleep(&t, NULL);
+	}
+	return rc;
+}
