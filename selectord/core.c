@@ -1,4 +1,4 @@
-/* Peers, plans, HELLO, records on their way to the disk. Blocks are in work.c, leases in leases.c, row requests in rows.c. */
+/* Peers, messages, records on their way to the disk. HELLO is in hello.c, blocks in work.c, leases in leases.c, row requests in rows.c. */
 #include "selectord/core_own.h"
 
 #include <errno.h>
@@ -410,8 +410,8 @@ core__plan(struct core *c, struct hash128 hash)
 	return p;
 }
 
-static void
-peer_drop(struct core *c, uint64_t id)
+void
+core__peer_drop(struct core *c, uint64_t id)
 {
 	for (struct core_peer **at = &c->peers, *p; (p = *at) != NULL; at = &p->next)
 		if (p->id == id) {
@@ -435,278 +435,6 @@ core__save_plan(struct core *c, const struct core_plan *plan)
 		.oldest_step = plan->oldest_step, .released_step = plan->released_step, .released = plan->released,
 	};
 	core__op_done(c, op, 0, 0);
-}
-
-/* ---- HELLO ---- */
-
-static void
-refuse_note(struct core *c, uint64_t peer, const struct err_note *note, const char *text)
-{
-	core__refuse(c, peer, EX_CONFIG, note->name, note->expected, note->found, text, 0);
-}
-
-/* What a teacher offers against what is wanted. true: something can be used. */
-static bool
-teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
-{
-	char expected[2 * HASH_HEX_BYTES + 40], found[WIRE_MODELS_MAX * HASH_HEX_BYTES + 8] = "", a[HASH_HEX_BYTES], b[HASH_HEX_BYTES], text[96];
-	const char *field = NULL;
-	char want[96] = "", got[96] = "";
-
-	for (size_t i = 0; i < h->n_models; i++) {
-		const struct wire_model *m = &h->models[i];
-		bool teacher = hash_equal(m->fingerprint, c->cfg.label_set.teacher.hash);
-		bool scorer = hash_equal(m->fingerprint, c->cfg.score_set.scorer.hash);
-		size_t at = strlen(found);
-
-		snprintf(found + at, sizeof(found) - at, "%s%s", at > 0 ? " " : "", hash_hex(m->fingerprint, a));
-		if (!teacher && !scorer)
-			continue;
-		if (strcmp(m->compute_class, c->cfg.label_set.compute_class) != 0) {
-			field = "models.compute_class";
-			snprintf(want, sizeof(want), "%s", c->cfg.label_set.compute_class);
-			snprintf(got, sizeof(got), "%s", m->compute_class);
-		} else if (m->vocab_size < c->cfg.n_valid) {
-			field = "models.vocab_size";
-			snprintf(want, sizeof(want), "at least %" PRIu32 ", the corpus's vocabulary", c->cfg.n_valid);
-			snprintf(got, sizeof(got), "%" PRIu32, m->vocab_size);
-		} else if (m->max_context < c->cfg.corpus.context) {
-			field = "models.max_context";
-			snprintf(want, sizeof(want), "at least %" PRIu32 " tokens (corpus.context)", c->cfg.corpus.context);
-			snprintf(got, sizeof(got), "%" PRIu32, m->max_context);
-		} else if (m->tokenizer.known && c->cfg.corpus.tokenizer.known && !hash_equal(m->tokenizer.hash, c->cfg.corpus.tokenizer.hash)) {
-			field = "models.tokenizer";
-			snprintf(want, sizeof(want), "%s, the corpus's", hash_hex(c->cfg.corpus.tokenizer.hash, a));
-			snprintf(got, sizeof(got), "%s", hash_hex(m->tokenizer.hash, a));
-		} else {
-			p->can_score |= scorer && m->serves_score;
-			p->can_label |= teacher && m->serves_label;
-			p->can_heldout |= teacher && m->serves_score;
-		}
-	}
-	if (field != NULL) {
-		core__refuse(c, p->id, EX_CONFIG, field, want, got, "this teacher's output would not be what the cache holds", 0);
-		return false;
-	}
-	if (p->can_score || p->can_label || p->can_heldout)
-		return true;
-	snprintf(expected, sizeof(expected), "teacher %s or scorer %s", hash_hex(c->cfg.label_set.teacher.hash, a),
-	    hash_hex(c->cfg.score_set.scorer.hash, b));
-	snprintf(text, sizeof(text), "no model that this cache needs, or not served for what it is needed for");
-	core__refuse(c, p->id, EX_CONFIG, "models.fingerprint", expected, found, text, 0);
-	return false;
-}
-
-static bool
-plan_held(const struct core *c, const struct core_plan *plan)
-{
-	const struct core_peer *p;
-
-	for (p = c->peers; p != NULL && p->plan != plan; p = p->next)
-		;
-	return p != NULL;
-}
-
-/*
- * Room for one more: the plan that nobody connected is here for and that was used longest ago, released ones first. What is stored of it
- * stays; it is opened again by the next HELLO that names it. false: somebody is here for each of them.
- */
-static bool
-plan_retire(struct core *c)
-{
-	struct core_plan **at, **worst = NULL, *plan;
-	char hex[HASH_HEX_BYTES];
-
-	for (at = &c->plans; *at != NULL; at = &(*at)->next)
-		if (!plan_held(c, *at) && (worst == NULL || ((*at)->released != (*worst)->released ? (*at)->released :
-		    (*at)->used_ms < (*worst)->used_ms)))
-			worst = at;
-	if (worst == NULL)
-		return false;
-	plan = *worst;
-	core__event(c, LOG_LEVEL_INFO, "plan.retired", "plan=%s released=%d", hash_hex(plan->hash, hex), plan->released);
-	core__blocks_close(c, plan);
-	core__waits_drop_plan(c, plan);
-	if (c->turn == plan)
-		c->turn = NULL;
-	*worst = plan->next;
-	free(plan->done);
-	free(plan);
-	return true;
-}
-
-/* The plan of a HELLO: found or opened. NULL: refused. */
-static struct core_plan *
-plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_t now_ms)
-{
-	struct hash128 hash = wire_plan_hash(&c->cfg.corpus, w, w->mode == WIRE_MODE_SALT_DS ? &c->cfg.score_set.hash.hash : NULL);
-	char want[HASH_HEX_BYTES], got[HASH_HEX_BYTES], text[160];
-	struct core_plan *plan = core__plan(c, hash);
-	struct cache_plan stored;
-	size_t n = 0;
-
-	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
-		core__refuse(c, p->id, EX_CONFIG, "plan.hash", hash_hex(hash, want), hash_hex(w->hash.hash, got),
-		    w->mode == WIRE_MODE_SALT_DS ? "same settings give another plan here: corpus or score set differ" : "corpus differs", 0);
-		return NULL;
-	}
-	if (w->mode == WIRE_MODE_SALT_DS && (w->k < 1 || w->k > 255)) {
-		snprintf(text, sizeof(text), "%" PRIu32, w->k);
-		core__refuse(c, p->id, EX_CONFIG, "plan.k", "1 .. 255 (ranks are stored up to 255)", text, "", 0);
-		return NULL;
-	}
-	for (const struct core_plan *q = c->plans; q != NULL; q = q->next)
-		n++;
-	if (plan == NULL) {
-		uint64_t window = w->pool > 0 ? w->pool : w->window;
-		uint64_t kept = w->mode == WIRE_MODE_SALT_DS ? select_kept(w->keep, window) : window;
-
-		if (kept < 1 || window > UINT64_C(1) << 32) {
-			snprintf(text, sizeof(text), "%.9g of %" PRIu64, w->keep, window);
-			core__refuse(c, p->id, EX_CONFIG, "plan.keep", "at least one sequence kept of a block of at most 2^32", text, "", 0);
-			return NULL;
-		}
-		if (n >= CORE_PLANS_MAX && !plan_retire(c)) {
-			core__refuse(c, p->id, EX_UNAVAILABLE, "plan", "at most 64 plans with somebody connected", "one more", "", 5000);
-			return NULL;
-		}
-		if ((plan = calloc(1, sizeof(*plan))) == NULL) {
-			c->failed = true;
-			return NULL;
-		}
-		plan->hash = hash;
-		plan->wire = *w;
-		plan->window = window;
-		plan->kept = kept;
-		plan->frontier = plan->ready = c->cfg.shard;
-		plan->next = c->plans;
-		c->plans = plan;
-		if (c->store->plan(c->store->arg, hash, &stored) == 0) {
-			uint64_t S = c->cfg.n_shards, rows, block;
-
-			plan->oldest_step = stored.oldest_step;
-			plan->released = stored.released;
-			plan->released_step = stored.released_step;
-			/* no row below the oldest kept checkpoint will be asked for: begin at the first block of ours that has later ones */
-			rows = stored.oldest_step < w->n_rows / w->batch ? stored.oldest_step * w->batch : w->n_rows;
-			block = rows / kept;
-			if (block > c->cfg.shard)
-				plan->frontier += (block - c->cfg.shard + S - 1) / S * S;
-			plan->ready = plan->frontier;
-			plan->asked = rows;
-		}
-		core__event(c, LOG_LEVEL_INFO, "plan.opened", "plan=%s mode=%s seed=%" PRIu32 " batch=%" PRIu32 " window=%" PRIu64 " kept=%" PRIu64
-		    " rows=%" PRIu64 " released=%d", hash_hex(hash, want), w->mode == WIRE_MODE_SALT_DS ? "salt_ds" : "none", w->seed, w->batch,
-		    window, kept, w->n_rows, plan->released);
-		core__save_plan(c, plan);
-	}
-	if (w->n_rows > plan->wire.n_rows)
-		plan->wire.n_rows = w->n_rows;
-	if (w->label_ahead_rows > plan->ahead)
-		plan->ahead = w->label_ahead_rows;
-	plan->n_blocks = (plan->wire.n_rows - 1) / plan->kept + 1;
-	plan->used_ms = now_ms;
-	p->plan = plan;
-	return plan;
-}
-
-static void
-hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now_ms)
-{
-	struct core_peer *p, *old;
-	struct core_plan *plan = NULL;
-	struct core_message *m;
-	struct wire_welcome *w;
-	struct err_note note = {0};
-	char text[96], found[32];
-	size_t n = 0;
-
-	peer_drop(c, id);			/* the same connection says HELLO again: it starts anew */
-	if (h->protocol_version != WIRE_VERSION) {
-		snprintf(found, sizeof(found), "%" PRIu32, h->protocol_version);
-		core__refuse(c, id, EX_PROTOCOL, "protocol_version", "1", found, "", 0);
-		return;
-	}
-	for (p = c->peers; p != NULL; p = p->next)
-		n++;
-	if (n >= CORE_PEERS_MAX) {
-		core__refuse(c, id, EX_UNAVAILABLE, "hello", "at most 4096 peers", "one more", "", 5000);
-		return;
-	}
-	/* The same process on a new connection: the newest wins, its leases stay its own. */
-	if ((old = core__boot(c, h->boot_id)) != NULL)
-		peer_drop(c, old->id);
-	if ((p = calloc(1, sizeof(*p))) == NULL) {
-		c->failed = true;
-		return;
-	}
-	p->id = id;
-	p->boot = h->boot_id;
-	p->role = h->role;
-	snprintf(p->name, sizeof(p->name), "%s", h->name);
-	snprintf(p->host, sizeof(p->host), "%s", h->host);
-	snprintf(p->status_endpoint, sizeof(p->status_endpoint), "%s", h->status_endpoint);
-	p->pid = h->pid;
-	p->max_message = h->max_message;
-	p->heard_ms = p->busy_ms = p->hello_ms = now_ms;
-	p->next = c->peers;
-	c->peers = p;
-	if (h->role == WIRE_ROLE_TEACHER) {
-		uint64_t need = 4 * ((uint64_t)c->cfg.corpus.context + 1) + 1024;
-
-		if (p->max_message < need) {
-			snprintf(text, sizeof(text), "at least %" PRIu64 ": a lease of one sequence", need);
-			snprintf(found, sizeof(found), "%" PRIu32, p->max_message);
-			core__refuse(c, id, EX_CONFIG, "max_message", text, found, "", 0);
-			goto drop;
-		}
-		if (!teacher_check(c, p, h))
-			goto drop;
-	} else {
-		uint64_t need = c->cfg.record_max + 1024;
-
-		if (h->role == WIRE_ROLE_TRAINER && p->max_message < need) {
-			snprintf(text, sizeof(text), "at least %" PRIu64 ": a row of one label record", need);
-			snprintf(found, sizeof(found), "%" PRIu32, p->max_message);
-			core__refuse(c, id, EX_CONFIG, "max_message", text, found, "", 0);
-			goto drop;
-		}
-		if (wire_corpus_diff("corpus", &c->cfg.corpus, &h->corpus, &note) != 0 ||
-		    wire_corpus_diff("heldout", &c->cfg.heldout, &h->heldout, &note) != 0) {
-			refuse_note(c, id, &note, "not the corpus of this cache");
-			goto drop;
-		}
-		if (wire_label_set_diff("label_set", &c->cfg.label_set, &h->label_set, &note) != 0) {
-			refuse_note(c, id, &note, "not the labels of this cache");
-			goto drop;
-		}
-		if (h->plan.present && (plan = plan_open(c, p, &h->plan, now_ms)) == NULL)
-			goto drop;
-	}
-	m = core__send(c, id, WIRE_WELCOME);
-	w = &m->msg.welcome;
-	w->protocol_version = WIRE_VERSION;
-	w->boot_id = c->cfg.boot_id;
-	w->shard = c->cfg.shard;
-	w->n_shards = c->cfg.n_shards;
-	w->max_message = c->cfg.max_message;
-	w->lease_ms = c->cfg.lease_ms;
-	w->corpus = c->cfg.corpus;
-	w->heldout = c->cfg.heldout;
-	w->label_set = c->cfg.label_set;
-	w->heldout_loss_nats = c->heldout_loss;
-	if (plan == NULL || plan->wire.mode == WIRE_MODE_SALT_DS)
-		w->score_set = c->cfg.score_set;
-	if (plan != NULL) {
-		w->plan_hash = (struct wire_id){true, plan->hash};
-		w->rows_ready = core__rows_ready(c, plan);
-		w->released = plan->released;
-	}
-	core__event(c, LOG_LEVEL_INFO, "peer.welcome", "peer=%" PRIu64 " role=%s name=%s host=%s pid=%" PRIu32, id, wire_role_name(p->role), p->name,
-	    p->host, p->pid);
-	return;
-drop:
-	peer_drop(c, id);
 }
 
 /* ---- messages ---- */
@@ -822,7 +550,7 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 	struct core_peer *p = core__peer(c, id);
 
 	if (msg->type == WIRE_HELLO) {
-		hello(c, id, &msg->hello, now_ms);
+		core__hello(c, id, &msg->hello, now_ms);
 		return settle(c, now_ms);
 	}
 	if (p == NULL) {			/* we were started again, or it was forgotten */
@@ -837,7 +565,7 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 	case WIRE_BYE:
 		core__event(c, LOG_LEVEL_INFO, "peer.bye", "name=%s reason=\"%.100s\"", p->name, msg->bye.reason);
 		core__leases_back(c, p->boot, now_ms);
-		peer_drop(c, id);
+		core__peer_drop(c, id);
 		break;
 	case WIRE_LEASE_REQUEST:
 	case WIRE_LEASE_RENEW:
@@ -859,7 +587,7 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 			if (p->n_bad >= CORE_BAD_MAX) {
 				core__refuse(c, id, EX_DATAERR, "result", "valid scores and labels", "three bad results", "see the log of selectord", 0);
 				core__leases_back(c, p->boot, now_ms);
-				peer_drop(c, id);
+				core__peer_drop(c, id);
 			}
 		}
 		break;
@@ -886,7 +614,7 @@ int
 core_gone(struct core *c, uint64_t peer, int64_t now_ms)
 {
 	(void)now_ms;
-	peer_drop(c, peer);
+	core__peer_drop(c, peer);
 	return c->failed ? ENOMEM : 0;
 }
 
@@ -920,7 +648,7 @@ core_tick(struct core *c, int64_t now_ms)
 		next = p->next;
 		if (now_ms - p->heard_ms > CORE_SILENT_MS) {
 			core__event(c, LOG_LEVEL_INFO, "peer.silent", "name=%s role=%s", p->name, wire_role_name(p->role));
-			peer_drop(c, p->id);
+			core__peer_drop(c, p->id);
 		}
 	}
 	core__leases_tick(c, now_ms);

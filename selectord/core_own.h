@@ -1,4 +1,4 @@
-/* core_own - the core's insides, shared by core.c, work.c, leases.c and rows.c; nobody else includes it. */
+/* core_own - the core's insides, shared by core.c, hello.c, work.c, choose.c, leases.c and rows.c; nobody else includes it. */
 #ifndef SALT_SELECTORD_CORE_OWN_H
 #define SALT_SELECTORD_CORE_OWN_H
 
@@ -163,6 +163,10 @@ bool core__quarantined(struct core *c, uint64_t seq);
 int core__score_of(struct core *c, uint64_t seq, unsigned k, float *out);	/* S(x) of a stored score; ERR_NOT_FOUND */
 bool core__has_label(struct core *c, uint64_t seq);	/* a damaged one is dropped and counts as absent */
 void core__save_plan(struct core *c, const struct core_plan *plan);
+void core__peer_drop(struct core *c, uint64_t id);
+
+/* hello.c */
+void core__hello(struct core *c, uint64_t peer, const struct wire_hello *hello, int64_t now_ms);
 
 /* work.c: blocks */
 uint64_t core__order(const struct core *c, const struct core_plan *plan, uint64_t p);
