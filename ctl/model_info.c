@@ -31,6 +31,7 @@ struct facts {
 	size_t train_bytes, infer_bytes;	/* of a session: activations; 0: does not fit */
 	double flops;				/* forward and backward per token */
 	char compute[128];
+	char compute_reason[192];
 };
 
 static void
@@ -86,6 +87,7 @@ print_json(const struct facts *f, bool tensors)
 	ctl_put(o, "label_activation_bytes", f->infer_bytes > 0 ? json_new_int((int64_t)f->infer_bytes) : json_new_null());
 	ctl_put_text(o, "fingerprint", f->has_weights ? f->fingerprint : NULL);
 	ctl_put_text(o, "compute", f->compute);
+	ctl_put_text(o, "compute_reason", f->compute_reason);
 	if (tensors) {
 		list = ctl_array();
 		for (int i = 0; i < f->model->n_tensors; i++) {
@@ -125,6 +127,7 @@ print_text(const struct facts *f)
 		    ctl_bytes((double)f->infer_bytes, b));
 	ctl_line("fingerprint", "%s", f->has_weights ? f->fingerprint : "none: no weights here");
 	ctl_line("compute here", "%s", f->compute);
+	ctl_line("because", "%s", f->compute_reason);
 }
 
 static int
@@ -160,6 +163,7 @@ look(const struct ctl_args *args, struct facts *f, struct err_note *note)
 	if ((rc = kernels_new(&k, &ko, note)) != 0)
 		return rc;
 	snprintf(f->compute, sizeof(f->compute), "%s", kernels_describe(k));
+	snprintf(f->compute_reason, sizeof(f->compute_reason), "%s", kernels_reason(k));
 	kernels_destroy(&k);
 	return 0;
 }

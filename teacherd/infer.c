@@ -470,6 +470,12 @@ infer_compute_class(const struct infer *in)
 }
 
 const char *
+infer_reason(const struct infer *in)
+{
+	return kernels_reason(in->workers[0].kernels);
+}
+
+const char *
 infer_describe(const struct infer *in)
 {
 	return kernels_describe(in->workers[0].kernels);

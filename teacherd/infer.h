@@ -50,6 +50,7 @@ size_t infer_n_models(const struct infer *in);
 const struct infer_model *infer_model(const struct infer *in, size_t i);
 const char *infer_compute_class(const struct infer *in);
 const char *infer_describe(const struct infer *in);
+const char *infer_reason(const struct infer *in);		/* why that arithmetic: kernels_reason */
 int infer_threads(const struct infer *in);
 
 /* One sequence's answer. Either error[0] != '\0' and nothing else, or what the job asked for. */

@@ -37,7 +37,7 @@ open_models(const struct config *cfg, struct bus_waker *waker, struct infer **in
 		log_info("model.loaded", "dir=%s fingerprint=%s params=%lld score=%d label=%d", m->dir, hash_hex(m->fingerprint, hex),
 		    (long long)m->n_params, m->serves_score, m->serves_label);
 	}
-	log_info("engine", "compute=\"%s\" threads=%d", infer_describe(*infer), infer_threads(*infer));
+	log_info("engine", "compute=\"%s\" why=\"%s\" threads=%d", infer_describe(*infer), infer_reason(*infer), infer_threads(*infer));
 	return 0;
 }
 

@@ -385,9 +385,9 @@ loop_run(const struct loop_options *o, struct err_note *note)
 
 	if ((rc = run_new(&r, o, note)) != 0)
 		return rc;
-	log_info("run.start", "mode=%s step=%" PRIu64 " of=%" PRIu64 " ranks=%d threads=%d params=%" PRId64 " compute=\"%s\"",
+	log_info("run.start", "mode=%s step=%" PRIu64 " of=%" PRIu64 " ranks=%d threads=%d params=%" PRId64 " compute=\"%s\" why=\"%s\"",
 	    config_mode_name(r->config), r->state.step, r->config->trainer.steps, comm_size(r->comm), kernels_threads(r->kernels),
-	    step_model(r->step)->n_params, kernels_describe(r->kernels));
+	    step_model(r->step)->n_params, kernels_describe(r->kernels), kernels_reason(r->kernels));
 	status_phase(r->status, phase_is_one(&r->phase, r->state.step) ? "one" : "two");
 	status_step(r->status, r->state.step, r->config->trainer.steps);
 	r->first_step = r->state.step;
