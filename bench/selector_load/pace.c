@@ -46,6 +46,31 @@ pwritev(int fd, const struct iovec *v, int n, off_t at)
 	return counted(real(fd, v, n, at));
 }
 
+ssize_t pwrite64(int fd, const void *bytes, size_t n, off_t at);
+ssize_t pwritev64(int fd, const struct iovec *v, int n, off_t at);
+
+ssize_t
+pwrite64(int fd, const void *bytes, size_t n, off_t at)
+{
+	return pwrite(fd, bytes, n, at);
+}
+
+ssize_t
+pwritev64(int fd, const struct iovec *v, int n, off_t at)
+{
+	return pwritev(fd, v, n, at);
+}
+
+ssize_t
+writev(int fd, const struct iovec *v, int n)
+{
+	static ssize_t (*real)(int, const struct iovec *, int);
+
+	if (real == NULL)
+		*(void **)&real = next("writev");
+	return counted(real(fd, v, n));
+}
+
 static double
 now(void)
 {
