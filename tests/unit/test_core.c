@@ -30,7 +30,7 @@ struct sim {
 		struct cache_row *rows;
 	} blocks[256];
 	size_t n_blocks;
-	struct cache_plan plans[8];
+	struct cache_plan plans[CORE_PLANS_MAX + 8];
 	size_t n_plans;
 	struct cache_attempts attempts[WINDOWS];
 	struct cache_quarantine quarantine[WINDOWS];
@@ -199,6 +199,7 @@ apply(struct sim *s, const struct core_op *op)
 
 		while (i < s->n_plans && !hash_equal(s->plans[i].hash, op->plan.hash))
 			i++;
+		REQUIRE(i < sizeof(s->plans) / sizeof(s->plans[0]));
 		s->plans[i] = op->plan;
 		s->n_plans += i == s->n_plans;
 		break;
