@@ -40,6 +40,7 @@ struct cache_id {
 
 /* cache_id_read - 0; ERR_CORRUPT, ERR_VERSION, ERR_MISMATCH (parts and hash of a set do not fit each other): note. cache_id_free. */
 int cache_id_read(struct cache *c, struct cache_id *id, struct err_note *note);
+int cache_id_parse(struct cache_id *id, struct err_note *note);	/* the same from id->texts, which an export's manifest gave */
 void cache_id_free(struct cache_id *id);
 
 /*
@@ -86,9 +87,47 @@ int cache_batch_step(struct cache_batch *b);	/* before each write: begins one, o
 int cache_batch_end(struct cache_batch *b);	/* commits what is open */
 void cache_batch_abort(struct cache_batch *b);
 
-/* ---- rows of a plan, of several verbs ---- */
+/* ---- what is inside (cache_look.c) ---- */
 
-/* Does a bit per window stand for "needed": cache_needed_new marks what plans still want. See cache_drop.c. */
+struct cache_look {
+	uint64_t n_labels, n_damaged;		/* records looked at; others that could not be read */
+	uint64_t label_bytes, label_tokens;	/* of them */
+	double entropy_bits, unique;		/* means over tokens: of the stored distribution; ids with weight */
+	uint64_t distinct_ids;			/* ids that occur at all */
+	uint64_t n_scores;			/* records looked at */
+	double mean_loss_nats, in_top_k;	/* scorer's, means over tokens */
+	unsigned k;
+	double *score;				/* [n_scores] S(x) with k */
+	double s_max;
+};
+
+#define CACHE_LOOK_BINS 12
+
+/* cache_look - up to max records of each kind (0: all), evenly spread over the corpus; S(x) with k. 0, ENOMEM, errno. cache_look_free. */
+int cache_look(struct cache *c, const struct cache_id *id, uint64_t max, unsigned k, struct cache_look *out);
+void cache_look_free(struct cache_look *look);
+void cache_look_bins(const struct cache_look *look, uint64_t bins[CACHE_LOOK_BINS]);	/* equal widths from 0 to s_max */
+
+/* Blocks of a plan that are written, and their rows' labels. */
+struct cache_cover {
+	struct hash128 plan;
+	uint64_t blocks, rows, labelled, quarantined, damaged;	/* damaged: blocks whose rows cannot be read */
+};
+
+/*
+ * cache_blocks - calls each() for every block written, in order of plan and number, with its rows (rc != 0: they cannot be read).
+ * cache_cover - by plan, into *out (free() it).
+ */
+int cache_blocks(struct cache *c, int (*each)(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t block, int rc,
+    const struct cache_row *rows, uint64_t n), void *arg);
+int cache_cover(struct cache *c, struct cache_cover **out, size_t *n);
+
+/* cache_fidelity_verb - `cache stat --fidelity`: compares stored labels with the teacher at --teacher. Exit code. */
+int cache_fidelity(struct ctl_args *args, const struct config *cfg, struct cache *c, const struct cache_id *id,
+    const struct cache_corpora *corpora, struct json *out);
+
+/* ---- a bit per window ---- */
+
 struct cache_bits {
 	uint8_t *bits;
 	uint64_t n;
@@ -98,5 +137,28 @@ int cache_bits_new(struct cache_bits *b, uint64_t n);	/* 0 or ENOMEM */
 void cache_bits_set(struct cache_bits *b, uint64_t i);
 bool cache_bits_get(const struct cache_bits *b, uint64_t i);
 void cache_bits_free(struct cache_bits *b);
+
+/* ---- what cache export writes and cache import reads; docs/formats.md has it in words ---- */
+
+#define EXPORT_FORMAT "saltfleet-cache-export"
+#define EXPORT_VERSION 1
+
+enum export_part { EXPORT_LABELS, EXPORT_SCORES, EXPORT_HELDOUT, EXPORT_ROWS, EXPORT_PARTS };
+
+/* A tensor of a part's shards. */
+struct export_tensor {
+	const char *name;
+	int dtype;				/* enum weights_dtype */
+	unsigned n_dims;			/* beside the first, which is the records' (or entries', flat) */
+	uint64_t dims[2];
+	bool flat;				/* one dimension of its own length: ids, counts, row_offsets of sampled labels */
+};
+
+#define EXPORT_TENSORS_MAX 7
+
+const char *export_part_name(enum export_part part);	/* "labels", "scores", "heldout_scores", "rows" */
+
+/* export_tensors - those of a part, as the label set has them, in file order. Returns how many. */
+size_t export_tensors(enum export_part part, const struct labels_spec *spec, struct export_tensor out[EXPORT_TENSORS_MAX]);
 
 #endif

@@ -197,12 +197,20 @@ read_sets(struct cache_id *id, struct err_note *note)
 int
 cache_id_read(struct cache *c, struct cache_id *id, struct err_note *note)
 {
-	const char *text;
 	int rc;
 
 	*id = (struct cache_id){.texts = ctl_object(), .n_shards = 1};
 	if ((rc = cache_identity_each(c, take_text, id)) != 0)
 		return err_note_set(note, rc, "identity");
+	return cache_id_parse(id, note);
+}
+
+int
+cache_id_parse(struct cache_id *id, struct err_note *note)
+{
+	const char *text;
+	int rc;
+
 	if (json_count(id->texts) == 0)
 		return 0;
 	if ((rc = read_sets(id, note)) != 0)
@@ -336,8 +344,8 @@ static const char *bus_verb = "";
 static void
 bus_error(int signal_no)
 {
-	static const char text[] = ": the cache's file ends before its last page: it was cut short. What is left of it: saltctl cache fsck; "
-	    "a new cache: remove the folder, the teachers fill it again\n";
+	static const char text[] = ": the cache's file was cut short, or its own tables are damaged: a page lies outside of it. "
+	    "Import an export into a new cache, or remove the folder: the teachers fill it again\n";
 	ssize_t ignored;
 
 	(void)signal_no;

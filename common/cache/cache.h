@@ -91,6 +91,9 @@ enum cache_scores { CACHE_SCORES_SCORER = 0, CACHE_SCORES_TEACHER = 1 };
 int cache_labels_get(struct cache_txn *txn, uint64_t seq, struct cache_bytes *out);
 int cache_scores_get(struct cache_txn *txn, enum cache_scores set, uint64_t seq, struct cache_bytes *out);
 
+/* cache_labels_has - is there a record, good or damaged? Reads its key only. 0, ERR_NOT_FOUND, errno. */
+int cache_labels_has(struct cache_txn *txn, uint64_t seq);
+
 /* One row of a block, as chosen. */
 enum cache_row_flags { CACHE_ROW_QUARANTINED = 1 };	/* was in quarantine when the block was chosen: weight 0 */
 

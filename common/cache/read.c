@@ -69,6 +69,15 @@ cache_labels_get(struct cache_txn *txn, uint64_t seq, struct cache_bytes *out)
 }
 
 int
+cache_labels_has(struct cache_txn *txn, uint64_t seq)
+{
+	struct cache__key key = cache__key_labels(seq);
+	MDB_val k = {key.len, key.bytes}, v;
+
+	return cache__rc(mdb_get(txn->txn, txn->c->dbi[CACHE_TABLE_LABELS], &k, &v));
+}
+
+int
 cache_scores_get(struct cache_txn *txn, enum cache_scores set, uint64_t seq, struct cache_bytes *out)
 {
 	struct cache__key key = cache__key_scores(set, seq);

@@ -154,21 +154,28 @@ cache_drop_key(struct cache *c, enum cache_table table, const void *key, size_t 
 	return no_room_or(c, cache__drop(c, table, key, len));
 }
 
-/* All chunks: they are numbered from 0 without a gap, but one may be damaged, so the keys alone are gone by. */
+/* By the keys alone: chunks may be damaged, the first may be missing. */
 int
 cache_drop_rows(struct cache *c, struct hash128 plan, uint64_t block)
 {
-	int rc = 0;
+	struct cache__key key = cache__key_rows(plan, block, 0);
+	const size_t prefix = key.len - 4;
+	MDB_cursor *cursor;
+	int rc;
 
-	for (uint32_t chunk = 0; rc == 0; chunk++) {
-		struct cache__key key = cache__key_rows(plan, block, chunk);
-		MDB_val k = {key.len, key.bytes};
+	if (c->write == NULL)
+		return ERR_INTERNAL;
+	if ((rc = mdb_cursor_open(c->write, c->dbi[CACHE_TABLE_ROWS], &cursor)) != 0)
+		return cache__rc(rc);
+	do {
+		MDB_val k = {key.len, key.bytes}, v;
 
-		if (c->write == NULL)
-			return ERR_INTERNAL;
-		rc = cache__rc(mdb_del(c->write, c->dbi[CACHE_TABLE_ROWS], &k, NULL));
-	}
-	return rc == ERR_NOT_FOUND ? 0 : no_room_or(c, rc);
+		rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+		if (rc == 0 && (k.mv_size != key.len || memcmp(k.mv_data, key.bytes, prefix) != 0))
+			rc = MDB_NOTFOUND;
+	} while (rc == 0 && (rc = mdb_cursor_del(cursor, 0)) == 0);
+	mdb_cursor_close(cursor);
+	return rc == MDB_NOTFOUND ? 0 : no_room_or(c, cache__rc(rc));
 }
 
 static int

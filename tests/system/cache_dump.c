@@ -1,4 +1,5 @@
-/* cache_dump DIR N - a line for every label and score record of sequences 0 .. N-1, with a hash of its bytes. */
+/* cache_dump DIR N - a line for every label and score record of sequences 0 .. N-1, with a hash of its bytes. cache_dump DIR SEQ raw - the bytes
+ * of one label record. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,10 +27,19 @@ main(int argc, char **argv)
 	char text[1200];
 	int rc;
 
-	if (argc != 3)
+	if (argc != 3 && argc != 4)
 		return 64;
 	if ((rc = cache_open(&c, argv[1], CACHE_READ, 0, &note)) != 0 || (rc = cache_txn_begin(c, &txn)) != 0) {
 		fprintf(stderr, "cache_dump: %s\n", err_note_str(&note, rc, text, sizeof(text)));
+		return err_exit_code(rc);
+	}
+	if (argc == 4) {
+		struct cache_bytes v;
+
+		if ((rc = cache_labels_get(txn, strtoull(argv[2], NULL, 10), &v)) == 0)
+			fwrite(v.bytes, 1, v.len, stdout);
+		cache_txn_end(&txn);
+		cache_destroy(&c);
 		return err_exit_code(rc);
 	}
 	for (uint64_t seq = 0, n = strtoull(argv[2], NULL, 10); seq < n; seq++) {

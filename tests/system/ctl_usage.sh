@@ -71,6 +71,16 @@ wrong 64 'give -c fleet.yaml or --endpoint' status
 wrong 69 'no daemon is announced' status -c "$scratch/fleet.yaml"
 wrong 64 'give --cache FOLDER or -c' cache stat
 wrong 66 'nowhere' cache stat --cache "$scratch/nowhere"
+wrong 64 'need --fidelity' cache stat --cache "$scratch/nowhere" --teacher x
+wrong 64 'give --cache FOLDER or -c' cache fsck
+wrong 66 'nowhere' cache fsck --cache "$scratch/nowhere"
+wrong 64 'DIR is missing' cache export --cache "$scratch/nowhere"
+wrong 66 'nowhere' cache export --cache "$scratch/nowhere" "$scratch/ex"
+wrong 64 'DIR is missing' cache import --cache "$scratch/nowhere"
+wrong 66 'noexport/manifest.json' cache import --cache "$scratch/c2" "$scratch/noexport"
+wrong 64 'give -c fleet.yaml' cache reselect --k 3
+wrong 64 'from 1 to 255, found "300"' cache reselect -c "$scratch/fleet.yaml" --cache "$scratch/nowhere" --k 300
+wrong 64 'give --cache FOLDER or -c' cache drop
 
 wrong 64 '--model FOLDER is missing' eval
 wrong 64 'give --corpus PREFIX' eval --model "$scratch/m"

@@ -1,0 +1,198 @@
+# What is done with a cache by hand: looked at, checked, mended, taken away and brought back, chosen from again. One small fleet fills it.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/small.sh"
+
+small_corpus
+small_model "$scratch/student" -
+small_model "$scratch/other" 5
+cd "$scratch"
+small_fleet f.yaml "$(free_port)"
+small_teachers f.yaml
+check="python3 $SOURCE/tests/system/export_check.py"
+
+# said CODE PATTERN COMMAND...: saltctl cache COMMAND ends with CODE and says PATTERN.
+said() {
+	local code=$1 pattern=$2 got=0
+	shift 2
+	timeout 60 "$BIN/saltctl" cache "$@" > out 2> err < /dev/null || got=$?
+	[ "$got" = "$code" ] || fail "cache $*: exit code $got, expected $code: $(head -3 out err)"
+	cat out err | grep -qE -- "$pattern" || fail "cache $*: expected \"$pattern\", said: $(head -5 out err)"
+}
+# number FIELD: of the JSON in out, its first.
+number() {
+	sed -n "s/.*\"$1\": *\([^,]*\),*$/\1/p" out | head -1
+}
+# fill [OPTION...]: selectord and a teacher until every row of the plan is there.
+fill() {
+	start selectord "$BIN/selectord" -c f.yaml "$@"
+	start teacherd "$BIN/teacherd" -c f.yaml "$@"
+	timeout 60 "$BIN/saltctl" label -c f.yaml "$@" > label.out 2>&1 || { tail -3 selectord.log teacherd.log >&2; fail "label $*: $(cat label.out)"; }
+}
+dump() {
+	"$BIN/cache_dump" "$1" 3000 > "$2"
+}
+# copy DIR: of the cache, with nobody on it.
+copy() {
+	rm -rf "$1"
+	cp -r cache "$1"
+}
+
+# While selectord works on it: reading is free, writing is refused by name.
+fill
+said 0 '48 labels' stat -c f.yaml
+said 0 ' 0 findings' fsck -c f.yaml
+said 69 "expected nobody else who writes it.*found pid $selectord on" fsck --queue -c f.yaml
+said 69 "found pid $selectord on" drop --write -c f.yaml
+stop TERM $selectord $teacherd
+dump cache good
+[ "$(grep -c ^label good)" = 48 ] || fail "not 48 labels"
+
+# What is in it, against a plain reader of its export; and the teacher's word again.
+said 0 ' 0 findings' fsck -c f.yaml
+said 0 exported export -c f.yaml ex
+said 73 'ex' export -c f.yaml ex
+said 0 looked_at stat -c f.yaml --json --sample 0 --fidelity
+$check ex > plain || fail "the export"
+printf '%d %.9f %.9f\n' "$(number looked_at)" "$(number unique_ids_per_token)" "$(number entropy_bits)" > ours
+awk 'NR == FNR { split($0, a); next } { exit !($1 == a[1] && $2 - a[2] < 1e-6 && a[2] - $2 < 1e-6 && $3 - a[3] < 1e-5 && a[3] - $3 < 1e-5) }' plain ours ||
+	fail "cache stat says $(cat ours), a plain reader $(cat plain)"
+[ "$(number same_bytes_as_stored)" = 4 ] && [ "$(number same_bytes_run_twice)" = 4 ] || fail "fidelity: $(grep same_bytes out)"
+said 78 'expected [0-9a-f]{32}, who made the labels, found' stat -c f.yaml --fidelity --teacher other
+
+# The lines that docs/formats.md shows, as they stand there.
+sed -n '/^    import json/,/^$/p' "$SOURCE/docs/formats.md" | sed 's/^    //; s/^$//' > ten.py
+[ "$(grep -c . ten.py)" -le 10 ] && [ "$(grep -c . ten.py)" -ge 5 ] || fail "docs/formats.md: not ten lines: $(cat ten.py)"
+mkdir ten
+ln -s ../ex ten/export
+echo 'print(len(t["seq"]), "%.4f" % weights.sum(), len(ids) == len(weights))' >> ten.py
+got=0
+(cd ten && "$SOURCE/tests/peers/run.sh" ../ten.py > ../ten.out 2>&1) || got=$?
+if [ $got = 77 ]; then
+	echo "skipped: the ten lines of docs/formats.md: $(cat ten.out)"
+else
+	[ $got = 0 ] && [ "$(cat ten.out)" = "48 32.0000 True" ] || fail "ten lines: $(tail -3 ten.out)"
+fi
+
+# Away and back: the same bytes; again: nothing.
+said 0 'imported .* 155 records new, 0 there already' import --cache back ex
+said 0 'imported .* 0 records new, 155 there already, none that differs' import --cache back -c f.yaml ex
+dump back back.dump
+same good back.dump "an import"
+said 0 ' 0 findings' fsck --cache back -c f.yaml
+said 0 exported export --cache back --shard-bytes 3000 ex2
+[ "$(ls ex2 | grep -c labels)" -gt 3 ] || fail "--shard-bytes made $(ls ex2)"
+said 0 '155 records new' import --cache back2 ex2
+dump back2 back.dump
+same good back.dump "an import of many files"
+for kind in topk dense; do
+	fill --set cache.dir=cache_$kind --set labels.kind=$kind --set labels.k=12 --set phase_one.steps=2
+	stop TERM $selectord $teacherd
+	said 0 exported export --cache cache_$kind ex_$kind
+	said 0 'records new' import --cache back_$kind ex_$kind
+	dump cache_$kind a.dump
+	dump back_$kind b.dump
+	same a.dump b.dump "an import of $kind labels"
+done
+
+# Imports that are refused: another label set, another corpus, files that are not what they were.
+said 78 'label_set.kind: expected sampled, which the cache was made with, found topk|label_set.*expected .*found' import -c f.yaml ex_topk
+said 78 'corpus: expected [0-9a-f]{32}, which the cache was made with, found [0-9a-f]{32}' import --cache back3 --corpus held ex
+mangle() {		# mangle NAME SED: an export with another manifest
+	rm -rf "$1"
+	cp -r ex "$1"
+	sed -i "$2" "$1/manifest.json"
+}
+mangle m '/"hash"/d; s/\("bytes": [0-9]*\),/\1/'
+printf '\377\377\377\377\377\377\377\177' | dd of=m/labels-00000.safetensors conv=notrunc status=none
+said 65 'labels-00000.safetensors' import --cache back3 m
+mangle m '/"hash"/d; s/\("bytes": [0-9]*\),/\1/'
+at=$(($(stat -c %s m/labels-00000.safetensors) - 1))		# the last count
+printf '\377' | dd of=m/labels-00000.safetensors bs=1 seek=$at conv=notrunc status=none
+said 65 'labels-00000.safetensors: sequence' import --cache back3 m
+mangle m s/x/x/
+printf '\377' | dd of=m/labels-00000.safetensors bs=1 seek=$at conv=notrunc status=none
+said 65 'expected [0-9]* bytes with hash [0-9a-f]*, as manifest.json says, found' import --cache back3 m
+mangle m s/x/x/
+truncate -s -1 m/scores-00000.safetensors
+said 65 'scores-00000.safetensors' import --cache back3 m
+mangle m 's/"label_set.tau": "1"/"label_set.tau": "nan"/'
+said 65 'label_set.tau' import --cache back3 m
+mangle m 's/"version": 1,/"version": 0,/'
+said 65 'expected version 1, found 0; export again' import --cache back3 m
+mangle m 's/"label_set.seed": "7"/"label_set.seed": "8"/'
+said 78 'identity label_set: expected' import --cache back3 m
+mangle m 's/"labels-00000.safetensors"/"..\/x"/'
+said 65 'the name of a file in the same folder' import --cache back3 m
+said 66 'nowhere' import --cache back3 nowhere
+
+# Files that are no cache, or no longer.
+mkdir -p foreign
+echo 'something else, as long as it takes to be looked at' > foreign/data.mdb
+said 65 'expected data.mdb to be an LMDB file' stat --cache foreign
+copy cut
+truncate -s 60000 cut/data.mdb
+said 65 'cut short|damaged|pages' fsck --cache cut
+
+# Damage: found, queued, made again by the fleet, and then all is as it was.
+copy broken
+seq=$(sed -n 's/^label \([0-9]*\) .*/\1/p' good | head -1)
+"$BIN/cache_dump" broken "$seq" raw > record
+python3 -c '
+import sys
+record, data = open("record", "rb").read(), open("broken/data.mdb", "rb").read()
+assert record in data
+open("broken/data.mdb", "wb").write(data.replace(record, record[:60] + bytes([record[60] ^ 1]) + record[61:]))'
+said 65 "labels sequence $seq: damaged" fsck --cache broken -c f.yaml
+said 0 'damaged +1 records' stat --cache broken --sample 0
+said 0 'exported' export --cache broken ex_broken
+grep -q '1 damaged records were left out' err || fail "export of damage: $(cat err)"
+said 65 'queued: 1 labels and 0 scores dropped' fsck --queue --cache broken -c f.yaml
+said 65 'hole: expected a label of sequence' fsck --cache broken -c f.yaml
+fill --set cache.dir=broken
+stop TERM $selectord $teacherd
+said 0 ' 0 findings' fsck --cache broken -c f.yaml
+dump broken broken.dump
+same good broken.dump "what was mended"
+said 65 'another corpus was given: expected [0-9a-f]{32}, which the cache was made with' fsck --cache broken --corpus held
+
+# Another choice: as a plain reference chooses, and as selectord chooses with these settings.
+settings="--k 20 --keep 0.25 --window 16 --steps 3"
+said 0 '24 rows need one|rows need one' reselect -c f.yaml $settings --rows mine.tsv
+need=$(sed -n 's/.* are there, \([0-9]*\) rows need one.*/\1/p' out)
+$check ex rows 20 0.25 16 3 3 8 > plain.tsv || fail "the reference"
+awk -F'\t' '{ printf "%s\t%s\t%s\t%.6f\n", $1, $2, $3, $4 }' mine.tsv > mine6.tsv
+same plain.tsv mine6.tsv "reselect and a plain reference"
+[ "$(wc -l < mine.tsv)" = 24 ] && [ "$need" -gt 0 ] && [ "$need" -lt 24 ] || fail "reselect: $(cat out)"
+copy other_choice
+other="--set selector.k=20 --set selector.keep=0.25 --set selector.window=16 --set phase_one.steps=3 --set cache.dir=other_choice"
+fill $other
+stop TERM $selectord $teacherd
+[ $(($(dump other_choice o.dump; grep -c ^label o.dump) - 48)) = "$need" ] || fail "reselect said $need labels are to be made, $(grep -c ^label o.dump) are there now"
+said 0 "24 are there, 0 rows" reselect -c f.yaml $settings --cache other_choice --write
+grep -q ' 0 rows, 24 were there already' out || fail "selectord chose other rows than reselect: $(cat out)"
+copy written
+said 0 ' 24 rows, 0 were there already' reselect -c f.yaml $settings --cache written --write
+fill ${other/other_choice/written}
+stop TERM $selectord $teacherd
+dump written w.dump
+same o.dump w.dump "rows chosen by reselect"
+said 0 ' 0 findings' fsck --cache written -c f.yaml
+said 0 'blocks lack a score' reselect -c f.yaml --window 64 --steps 60
+
+# Labels nobody needs: none while the plan is open; after the run those that no kept checkpoint can ask for, and never others.
+said 0 ': 0 labels' drop -c f.yaml --write
+start selectord "$BIN/selectord" -c f.yaml
+start teacherd "$BIN/teacherd" -c f.yaml
+timeout 60 "$BIN/trainerd" -c f.yaml > train.log 2>&1 || fail "trainerd: $(tail -1 train.log)"
+stop TERM $selectord $teacherd
+said 0 labels drop -c f.yaml --json
+kept=$(number kept)
+said 0 labels drop -c f.yaml --released --json
+[ "$(number kept)" = 0 ] && [ "$(number labels)" = 48 ] || fail "drop --released: $(cat out)"
+said 0 dropped drop -c f.yaml --write
+dump cache after
+[ "$(grep -c ^label after || true)" = "$kept" ] || fail "drop said that $kept labels stay"
+grep ^score good > s.good
+grep ^score after > s.after
+same s.good s.after "scores after drop"
+said 0 ' 0 findings' fsck -c f.yaml
