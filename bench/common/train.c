@@ -47,9 +47,10 @@ fill_labels(struct bench_train *t)
 }
 
 void
-bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm, int threads)
+bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm,
+    enum kernels_dtype dtype, int threads)
 {
-	const struct kernels_options ko = {.backend = KERNELS_BACKEND_AUTO, .dtype = KERNELS_DTYPE_FP32, .threads = threads};
+	const struct kernels_options ko = {.backend = KERNELS_BACKEND_AUTO, .dtype = dtype, .threads = threads};
 	const struct step_options so = {.context = shape->tokens, .batch = shape->batch, .micro_batch = shape->micro_batch,
 	    .lanes = shape->lanes, .deterministic = true, .optim = {.lr = 1e-4f, .steps = 1000, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
 	    .weight_decay = 0.1f, .clip = 1}, .residual = KERNELS_RESIDUAL_TRUE_TOKEN};

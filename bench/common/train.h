@@ -22,8 +22,9 @@ struct bench_train {
 	int64_t updates;
 };
 
-/* bench_train_open - shape stays the caller's. Ends the process where it cannot. */
-void bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm, int threads);
+/* bench_train_open - dtype: of compute; shape stays the caller's. Ends the process where it cannot. */
+void bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm,
+    enum kernels_dtype dtype, int threads);
 void bench_train_close(struct bench_train *t);
 
 /* bench_train_once - seconds of one optimiser step. */

@@ -29,6 +29,7 @@ struct teacher {
 	struct model *model;
 	struct model_session *session;
 	float *params;
+	void *copy;				/* the same in the dtype of compute, where that is another */
 	int32_t *tokens;			/* [batch, L + 1] */
 	int32_t *inputs;			/* [batch, L] */
 	uint64_t *seqs;
@@ -76,7 +77,11 @@ teacher_open(struct teacher *t, const struct bench_args *a)
 		bench_fail(s->name, rc, &note);
 	t->params = bench_need(kernels_alloc(t->kernels, (size_t)t->model->n_params * sizeof(float)));
 	write_model(t, dir, &note);
-	model_bind(t->model, t->params, DTYPE_F32);
+	if (kernels_dtype(t->kernels) != DTYPE_F32) {
+		t->copy = bench_need(kernels_alloc(t->kernels, (size_t)t->model->n_params * dtype_size(kernels_dtype(t->kernels))));
+		kernels_convert(t->kernels, t->copy, kernels_dtype(t->kernels), t->params, DTYPE_F32, t->model->n_params);
+	}
+	model_bind(t->model, t->copy != NULL ? t->copy : t->params, kernels_dtype(t->kernels));
 	if ((rc = model_session_new(&t->session, t->model, t->kernels, &so, &note)) != 0 || (rc = infer_new(&t->infer, &io, &note)) != 0 ||
 	    (rc = infer_add_model(t->infer, dir, true, true, &note)) != 0)
 		bench_fail(s->name, rc, &note);
@@ -98,6 +103,7 @@ teacher_close(struct teacher *t)
 	infer_destroy(&t->infer);
 	model_session_destroy(&t->session);
 	model_destroy(&t->model);
+	kernels_free(t->kernels, t->copy);
 	kernels_free(t->kernels, t->params);
 	kernels_destroy(&t->kernels);
 	bus_waker_destroy(&t->waker);
@@ -163,10 +169,10 @@ main(int argc, char **argv)
 
 	bench_args(&a, argc, argv);
 	memset(&t, 0, sizeof(t));
+	teacher_open(&t, &a);
 	for (int p = 0; p < a.n_peers && bench_wanted(&a, "teacher_label_vs_torch"); p++)
 		if ((peers[p] = bench_peer_open(a.peer[p])) != NULL)
-			theirs[p][0] = bench_peer_seconds(peers[p], "teach", "fp32", bench_shape("llama_135m", a.tiny));
-	teacher_open(&t, &a);
+			theirs[p][0] = bench_peer_seconds(peers[p], "teach", kernels_dtype(t.kernels) == DTYPE_F32 ? "fp32" : "bf16", t.shape);
 	lease(&t, true);
 	forward(&t);
 	for (int i = 0; i < a.rounds; i++) {
@@ -175,7 +181,7 @@ main(int argc, char **argv)
 		batch[i] = forward(&t);
 		for (int p = 0; p < a.n_peers; p++)
 			if (peers[p] != NULL && theirs[p][0] >= 0)
-				theirs[p][i] = bench_peer_seconds(peers[p], "teach", "fp32", t.shape);
+				theirs[p][i] = bench_peer_seconds(peers[p], "teach", kernels_dtype(t.kernels) == DTYPE_F32 ? "fp32" : "bf16", t.shape);
 	}
 	tokens = (double)(t.shape->batch * t.shape->tokens);
 	label = tokens / bench_median(labels, a.rounds);
