@@ -1,4 +1,7 @@
-/* ledger: what a run has cost, as far as its files say. */
+/*
+ * ledger: what a run has cost, as far as its files say, and what it saved against the control run. Nothing is made up: a figure that no
+ * file has is "-". One seed is an observation, not a claim, and the output says so.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -7,37 +10,141 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "config/config.h"
 #include "ctl/ctl.h"
 #include "ctl/output.h"
+#include "ctl/price.h"
 #include "ctl/report.h"
 #include "json/json.h"
 #include "model/model.h"
 #include "weights/weights.h"
 
+#define MAX_RUNS 32
+
 static const struct ctl_option options[] = {
 	{"run", "DIR", "a run's directory; may be repeated (required)", true},
+	{"baseline", "DIR", "compare each run with this one: the same model, data and steps without a teacher", false},
 	CTL_JSON, CTL_END
 };
 
+/* NaN: not known. */
 struct cost {
-	double tokens, flops, rate;		/* NaN: not known */
+	double step_flops, tokens, flops, rate;
+	double teacher_flops;		/* of score and label passes that phase one needed; passes made again are not in it */
+	double teacher_seconds;		/* processor time, RUN/ledger */
 };
+
+/* A point at which a run met the target, and what it had cost by then; teacher's cost is that of the whole phase one. */
+struct saving {
+	const char *why;		/* no comparison: the reason; else NULL */
+	double target;
+	const struct report_eval *reached;	/* NULL: not */
+	double equal_flops, equal_seconds;	/* last evaluation within the baseline's FLOPs, seconds, teacher counted: its loss; NaN: none */
+	uint64_t equal_flops_step, equal_seconds_step;
+};
+
+static double
+model_flops(const char *path, uint32_t context)
+{
+	struct model_config cfg;
+
+	return path[0] != '\0' && weights_config_load(path, &cfg, NULL) == 0 ? model_flops_per_token(&cfg, (int64_t)context) : NAN;
+}
+
+/* Forward passes of teacher and scorer over what phase one trained on, by the run's own settings. */
+static double
+teacher_flops(const struct report_run *run)
+{
+	struct config *cfg = NULL;
+	struct price_work w;
+	char path[4200];
+	uint64_t block, kept, steps = run->switch_step > 0 ? run->switch_step : run->last_step;
+	double teacher, scorer, flops = NAN;
+	bool one;
+
+	if (run->kd_tokens <= 0)
+		return 0;
+	snprintf(path, sizeof(path), "%s/fleet.yaml", run->dir);
+	if (config_load(path, NULL, 0, &cfg, NULL) != 0)
+		return NAN;
+	if (config_phase_one(cfg)) {
+		const char *scores = cfg->teacher.scorer[0] != '\0' ? cfg->teacher.scorer : cfg->teacher.model;
+
+		one = strcmp(scores, cfg->teacher.model) == 0;
+		config_block(cfg, &block, &kept);
+		price_work(&w, steps * cfg->trainer.batch, block, kept, cfg->selector.mode == CONFIG_MODE_SALT_DS, one, 0);
+		teacher = model_flops(cfg->teacher.model, cfg->corpus.context);
+		scorer = model_flops(scores, cfg->corpus.context);
+		flops = ((double)w.labelled * teacher + (w.one_pass || w.scored == 0 ? 0 : (double)w.scored * scorer)) / 3 *
+		    (double)cfg->corpus.context;
+	}
+	config_destroy(&cfg);
+	return flops;
+}
 
 static struct cost
 cost_of(const struct report_run *run)
 {
-	struct cost c = {NAN, NAN, NAN};
-	struct model_config cfg;
+	struct cost c = {NAN, NAN, NAN, NAN, teacher_flops(run), run->teacher_seconds};
 
+	if (run->kd_tokens <= 0 && isnan(c.teacher_seconds))
+		c.teacher_seconds = 0;
 	if (run->batch == 0)
 		return c;
 	c.tokens = (double)run->last_step * (double)run->batch * (double)run->context;
-	if (run->model[0] == '\0' || weights_config_load(run->model, &cfg, NULL) != 0)
-		return c;
-	c.flops = c.tokens * model_flops_per_token(&cfg, (int64_t)run->context);
+	c.step_flops = (double)run->batch * (double)run->context * model_flops(run->model, (uint32_t)run->context);
+	c.flops = (double)run->last_step * c.step_flops;
 	c.rate = run->seconds > 0 ? c.flops / run->seconds : NAN;
 	return c;
 }
+
+static void
+compare(struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base, const struct cost *b)
+{
+	double seconds = base->seconds;
+
+	*s = (struct saving){.target = NAN, .equal_flops = NAN, .equal_seconds = NAN};
+	if (strcmp(run->model, base->model) != 0 || run->batch != base->batch || run->context != base->context)
+		s->why = "another model, batch or context than the baseline's";
+	else if (run->seed != base->seed)
+		s->why = "another seed than the baseline's: other first weights and order of data";
+	else if (strcmp(base->mode, "baseline") != 0)
+		s->why = "the run to compare with had a teacher itself";
+	else if (!report_finished(base))
+		s->why = "the baseline has not finished";
+	if (s->why != NULL)
+		return;
+	s->target = report_last(base)->loss;
+	for (size_t i = 0; i < run->n_evals; i++) {
+		const struct report_eval *e = &run->evals[i];
+
+		if (s->reached == NULL && e->loss <= s->target)
+			s->reached = e;
+		if ((double)e->step * c->step_flops + c->teacher_flops <= b->flops) {
+			s->equal_flops = e->loss;
+			s->equal_flops_step = e->step;
+		}
+		if (e->seconds <= seconds) {
+			s->equal_seconds = e->loss;
+			s->equal_seconds_step = e->step;
+		}
+	}
+}
+
+/* 1 - spent / baseline's: 0.3 is 30 % saved; negative: it cost more. */
+static double
+saved(double spent, double of)
+{
+	return of > 0 ? 1 - spent / of : NAN;
+}
+
+static double
+reached_flops(const struct saving *s, const struct cost *c, bool teacher)
+{
+	return s->reached != NULL ? (double)s->reached->step * c->step_flops + (teacher ? c->teacher_flops : 0) : NAN;
+}
+
+/* ---- text ---- */
 
 static void
 cell(struct ctl_table *t, double v, const char *(*print)(double, char *))
@@ -47,66 +154,175 @@ cell(struct ctl_table *t, double v, const char *(*print)(double, char *))
 	ctl_table_cell(t, "%s", isfinite(v) ? print(v, buf) : "-");
 }
 
+static void
+print_costs(const struct report_run *runs, const struct cost *costs, size_t n)
+{
+	static const char *const titles[] = {"run", "mode", ">steps", ">tokens", ">FLOPs", ">trained", ">FLOP/s", ">waited", ">label bytes",
+	    ">teacher FLOPs", ">teacher CPU"};
+	struct ctl_table *t = ctl_table_new(titles, 11);
+
+	for (size_t i = 0; i < n; i++) {
+		ctl_table_cell(t, "%s", runs[i].dir);
+		ctl_table_cell(t, "%s", runs[i].mode);
+		ctl_table_cell(t, "%" PRIu64, runs[i].last_step);
+		cell(t, costs[i].tokens, ctl_count);
+		cell(t, costs[i].flops, ctl_count);
+		cell(t, runs[i].seconds, ctl_span);
+		cell(t, costs[i].rate, ctl_count);
+		cell(t, runs[i].wait_seconds, ctl_span);
+		cell(t, runs[i].label_bytes, ctl_bytes);
+		cell(t, costs[i].teacher_flops, ctl_count);
+		cell(t, costs[i].teacher_seconds, ctl_span);
+	}
+	ctl_table_print(t, stdout);
+	ctl_table_free(&t);
+}
+
+static const char *
+percent(double share, char *buf, size_t size)
+{
+	if (!isfinite(share))
+		snprintf(buf, size, "-");
+	else
+		snprintf(buf, size, "%.1f %% %s", 100 * fabs(share), share >= 0 ? "saved" : "more");
+	return buf;
+}
+
+static void
+print_saving(const struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base, const struct cost *b)
+{
+	char x[32], y[32];
+
+	printf("\n%s against %s\n", run->dir, base->dir);
+	if (s->why != NULL) {
+		printf("  not compared: %s\n", s->why);
+		return;
+	}
+	printf("  baseline's final loss  %.4f at step %" PRIu64 "; ", s->target, report_last(base)->step);
+	if (s->reached == NULL) {
+		printf("%s\n", report_finished(run) ? "not reached: nothing was saved" : "not reached so far");
+	} else {
+		printf("reached at step %" PRIu64 "\n", s->reached->step);
+		printf("  steps                  %s\n", percent(saved((double)s->reached->step, (double)report_last(base)->step), x, sizeof(x)));
+		printf("  FLOPs                  %s; with the teacher's passes %s\n", percent(saved(reached_flops(s, c, false), b->flops), x, sizeof(x)),
+		    percent(saved(reached_flops(s, c, true), b->flops), y, sizeof(y)));
+		printf("  wall clock             %s of training; teachers took %s of processor time beside it\n",
+		    percent(saved(s->reached->seconds, base->seconds), x, sizeof(x)), isfinite(c->teacher_seconds) ? ctl_span(c->teacher_seconds, y) : "-");
+	}
+	if (isfinite(s->equal_flops))
+		printf("  at equal FLOPs         %.4f at step %" PRIu64 ", teacher's passes counted\n", s->equal_flops, s->equal_flops_step);
+	if (isfinite(s->equal_seconds))
+		printf("  at equal wall clock    %.4f at step %" PRIu64 "\n", s->equal_seconds, s->equal_seconds_step);
+	if (report_at(run, report_last(base)->step) != NULL)
+		printf("  at equal steps         %.4f\n", report_at(run, report_last(base)->step)->loss);
+}
+
+static const char caveat[] = "One seed is an observation: a claim needs three. To the resolution of the evaluations. What the teacher's own training\n"
+    "cost is not in it; its FLOPs are the passes that phase one needed, at the trainer's count.";
+
+/* ---- JSON ---- */
+
+static struct json *
+saving_json(const struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base, const struct cost *b)
+{
+	const struct report_eval *same = s->why == NULL ? report_at(run, report_last(base)->step) : NULL;
+	struct json *o = ctl_object();
+
+	ctl_put_text(o, "baseline", base->dir);
+	ctl_put_text(o, "not_compared", s->why);
+	ctl_put_num(o, "target_log_perplexity", s->target);
+	ctl_put(o, "reached_step", s->reached != NULL ? json_new_int((int64_t)s->reached->step) : json_new_null());
+	ctl_put_num(o, "reached_seconds", s->reached != NULL ? s->reached->seconds : NAN);
+	ctl_put_num(o, "reached_flops", reached_flops(s, c, false));
+	ctl_put_num(o, "reached_flops_with_teacher", reached_flops(s, c, true));
+	ctl_put_num(o, "saved_steps", s->reached != NULL ? saved((double)s->reached->step, (double)report_last(base)->step) : NAN);
+	ctl_put_num(o, "saved_flops", saved(reached_flops(s, c, false), b->flops));
+	ctl_put_num(o, "saved_flops_with_teacher", saved(reached_flops(s, c, true), b->flops));
+	ctl_put_num(o, "saved_seconds", s->reached != NULL ? saved(s->reached->seconds, base->seconds) : NAN);
+	ctl_put_num(o, "loss_at_equal_steps", same != NULL ? same->loss : NAN);
+	ctl_put_num(o, "loss_at_equal_flops", s->equal_flops);
+	ctl_put_num(o, "loss_at_equal_seconds", s->equal_seconds);
+	ctl_put_int(o, "seeds", 1);
+	return o;
+}
+
+static struct json *
+run_json(const struct report_run *run, const struct cost *c)
+{
+	struct json *o = ctl_object();
+
+	ctl_put_text(o, "run", run->dir);
+	ctl_put_text(o, "mode", run->mode);
+	ctl_put_int(o, "steps", (int64_t)run->last_step);
+	ctl_put_num(o, "tokens", c->tokens);
+	ctl_put_num(o, "flops", c->flops);
+	ctl_put_num(o, "train_seconds", run->seconds);
+	ctl_put_num(o, "flops_per_second", c->rate);
+	ctl_put_num(o, "wait_seconds", run->wait_seconds);
+	ctl_put_num(o, "labelled_tokens", run->kd_tokens);
+	ctl_put_num(o, "label_bytes", run->label_bytes);
+	ctl_put_num(o, "teacher_flops", c->teacher_flops);
+	ctl_put_num(o, "teacher_cpu_seconds", c->teacher_seconds);
+	return o;
+}
+
 static int
 ledger(struct ctl_args *args)
 {
-	static const char *const titles[] = {"run", "mode", ">steps", ">tokens", ">FLOPs", ">trained", ">FLOP/s", ">waited", ">label bytes"};
-	struct json *all = ctl_has(args, "json") ? ctl_array() : NULL, *o;
-	struct ctl_table *t = ctl_table_new(titles, 9);
+	static struct report_run runs[MAX_RUNS + 1];	/* the baseline last, if it is given */
+	struct cost costs[MAX_RUNS + 1];
+	const char *dir, *baseline = ctl_get(args, "baseline");
 	struct err_note note = {.name = ""};
-	struct report_run run;
-	const char *dir;
+	struct json *all = NULL;
+	size_t n = 0, n_read = 0;
 	int exit_code = ctl_need(args, "run") == NULL ? EX_USAGE : 0, rc;
 
-	for (size_t i = 0; exit_code == 0 && (dir = ctl_get_nth(args, "run", i)) != NULL; i++) {
-		struct cost c;
-
-		if ((rc = report_read(&run, dir, &note)) != 0) {
+	while (exit_code == 0 && ctl_get_nth(args, "run", n) != NULL)
+		if (n++ == MAX_RUNS)
+			exit_code = ctl_usage(args, "--run: at most %d of them", MAX_RUNS);
+	for (size_t i = 0; exit_code == 0 && i < n + (baseline != NULL); i++) {
+		dir = i < n ? ctl_get_nth(args, "run", i) : baseline;
+		if ((rc = report_read(&runs[i], dir, &note)) != 0) {
 			exit_code = ctl_fail(args, rc, &note);
 			break;
 		}
-		c = cost_of(&run);
-		if (all != NULL) {
-			o = ctl_object();
-			ctl_put_text(o, "run", dir);
-			ctl_put_text(o, "mode", run.mode);
-			ctl_put_int(o, "steps", (int64_t)run.last_step);
-			ctl_put_num(o, "tokens", c.tokens);
-			ctl_put_num(o, "flops", c.flops);
-			ctl_put_num(o, "train_seconds", run.seconds);
-			ctl_put_num(o, "flops_per_second", c.rate);
-			ctl_put_num(o, "wait_seconds", run.wait_seconds);
-			ctl_put_num(o, "labelled_tokens", run.kd_tokens);
-			ctl_put_num(o, "label_bytes", run.label_bytes);
+		n_read++;
+		costs[i] = cost_of(&runs[i]);
+	}
+	if (exit_code == 0 && ctl_has(args, "json")) {
+		all = ctl_array();
+		for (size_t i = 0; i < n; i++) {
+			struct json *o = run_json(&runs[i], &costs[i]);
+			struct saving s;
+
+			if (baseline != NULL) {
+				compare(&s, &runs[i], &costs[i], &runs[n], &costs[n]);
+				ctl_put(o, "against", saving_json(&s, &runs[i], &costs[i], &runs[n], &costs[n]));
+			}
 			ctl_push(all, o);
-		} else {
-			ctl_table_cell(t, "%s", dir);
-			ctl_table_cell(t, "%s", run.mode);
-			ctl_table_cell(t, "%" PRIu64, run.last_step);
-			cell(t, c.tokens, ctl_count);
-			cell(t, c.flops, ctl_count);
-			cell(t, run.seconds, ctl_span);
-			cell(t, c.rate, ctl_count);
-			cell(t, run.wait_seconds, ctl_span);
-			cell(t, run.label_bytes, ctl_bytes);
 		}
-		report_run_free(&run);
+		exit_code = ctl_print_json(all);
+	} else if (exit_code == 0) {
+		print_costs(runs, costs, n_read);
+		for (size_t i = 0; baseline != NULL && i < n; i++) {
+			struct saving s;
+
+			compare(&s, &runs[i], &costs[i], &runs[n], &costs[n]);
+			print_saving(&s, &runs[i], &costs[i], &runs[n], &costs[n]);
+		}
+		if (baseline != NULL)
+			printf("\n%s\n", caveat);
 	}
-	if (exit_code == 0 && all != NULL) {
-		ctl_table_free(&t);
-		return ctl_print_json(all);
-	}
-	if (exit_code == 0)
-		ctl_table_print(t, stdout);
-	ctl_table_free(&t);
-	json_close(&all);
+	for (size_t i = 0; i < n_read; i++)
+		report_run_free(&runs[i]);
 	return exit_code;
 }
 
 const struct ctl_verb ctl_ledger = {
-	.name = "ledger", .operands = "", .summary = "what runs have cost: tokens, FLOPs, seconds, label bytes",
-	.about = "Read from metrics.jsonl and fleet.yaml. FLOPs are the model's (forward and backward), as `model info` counts them; what teachers\n"
-	    "computed is not in them. \"-\": not known.",
-	.example = "saltctl ledger --run run/baseline --run run/salt",
+	.name = "ledger", .operands = "", .summary = "what runs have cost, and what they saved against a control run",
+	.about = "Read from metrics.jsonl, fleet.yaml and RUN/ledger. FLOPs are the model's (forward and backward), as `model info` counts them; the\n"
+	    "teacher's are the forward passes that phase one needed. With --baseline: steps, FLOPs and wall clock to the baseline's final\n"
+	    "loss, with and without the teacher, and the loss at equal steps, FLOPs and wall clock. \"-\": not known.",
+	.example = "saltctl ledger --run run/salt --baseline run/baseline",
 	.options = options, .run = ledger,
 };
