@@ -189,7 +189,7 @@ seconds_of(const struct ctl_args *args, struct plan *p)
 	if (said) {
 		if ((exit_code = ctl_get_num(args, "flops-per-second", 1, 1e18, &m->flops_per_s)) != 0)
 			return exit_code;
-		m->compute = (struct price_compute){.micro_s = p->student.flops * (double)(p->shape.micro_batch * p->shape.context) / m->flops_per_s,
+		m->compute = (struct price_compute){.micro_s = (p->shape.recompute ? 4.0 / 3 : 1) * p->student.flops * (double)(p->shape.micro_batch * p->shape.context) / m->flops_per_s,
 		    .cores = 1};
 		snprintf(m->source, sizeof(m->source), "assumed: %g FLOP/s a core; the update is not counted", m->flops_per_s);
 	}

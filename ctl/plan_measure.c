@@ -160,6 +160,7 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 		shape.micro_batch = cfg->trainer.micro_batch;
 		shape.lanes = cfg->trainer.lanes;
 		shape.context = cfg->corpus.context;
+		shape.recompute = cfg->trainer.recompute;
 		there.threads = (double)cfg->trainer.threads;
 		if (s.ranks == 0)
 			s.ranks = cfg->trainer.ranks;
@@ -197,6 +198,7 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 	update = update > 0 ? update * (double)shape.n_params / (double)price_share(shape.n_params, m->ranks) : 0;
 	flops = model_flops_per_token(&model, (int64_t)shape.context) * (double)shape.micro_batch * (double)shape.context;
 	m->flops_per_s = flops / m->compute.micro_s / m->compute.cores;
+	m->compute.micro_s *= (p->shape.recompute ? 4.0 / 3 : 1) / (shape.recompute ? 4.0 / 3 : 1);	/* one more forward pass */
 	m->compute.micro_s *= p->student.flops * (double)p->shape.micro_batch * (double)p->shape.context / flops;
 	m->compute.update_s = update * (double)p->shape.n_params / (double)shape.n_params;
 	if (s.kd_tokens > 0)

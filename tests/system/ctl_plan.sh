@@ -119,6 +119,7 @@ near(t["reduce_seconds"], 0.5 + 4 * front(n) / 1e6 + 4 * front(n) / 2e6, "reduce
 near(t["hidden_seconds"], min(0.25 * (0.5 + 4 * front(n) / 1e6), 0.25 * 2 / 3), "hidden")
 END
 ctl plan -c f.yaml --measured run1 --ranks 1,2 > text
+ctl plan -c f.yaml --measured run1 --ranks 1 --cores 2 --set trainer.recompute=true --json | grep -q '"micro_batch_seconds": 0.333333' || fail "recompute is a third more"
 grep -q '^memory of a rank' text && grep -q 'efficiency' text && grep -q 'Teachers keep up' text || fail "text: $(cat text)"
 ctl plan -c f.yaml > text && grep -q '^seconds *not known' text || fail "without seconds: $(cat text)"
 ctl plan -c f.yaml --measure --json | grep -q '"source": "here: ' || fail "--measure"
