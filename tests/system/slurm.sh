@@ -114,8 +114,8 @@ through_slurm() {	# through_slurm LAUNCH RANKS requeue|signal
 		scancel --batch --signal=USR1 "$trainer_job" || fail "scancel --signal=USR1"
 		until_line "$scratch/trainerd.sbatch.out" "restart 0 by $1 ended with 75" 60
 	fi
-	ended "$trainer_job" trainerd.sbatch 200
-	until_line "$scratch/trainerd.sbatch.out" "restart 1 by $1 ended with 0" 20
+	until_line "$scratch/trainerd.sbatch.out" "restart 1 by $1 ended with 0" 100
+	ended "$trainer_job" trainerd.sbatch 20
 	steps "$scratch/plain/metrics.jsonl" > "$scratch/want"
 	steps "$scratch/run/metrics.jsonl" > "$scratch/got"
 	same "$scratch/want" "$scratch/got" "$1, requeued once"
