@@ -40,7 +40,8 @@ void comm_sum_any(struct comm *c, float *x, int64_t n);
 
 /*
  * Transfers that go on while the caller computes. @op numbers them, 0 .. COMM_OPS - 1; a number is free again once comm_test has said
- * true. MPI moves data only inside its calls: who started transfers calls comm_test now and then. Data stay untouched until then.
+ * true. Until all have ended nothing else of this header is called. Where MPI allows, a thread of comm's keeps them moving; comm_test
+ * now and then does it everywhere. Data stay untouched until then.
  * comm_start_send, comm_start_recv: n floats (up to COMM_OP_MAX), matched by partner and tag (0 .. COMM_TAGS - 1), in the order started.
  * comm_start_reduce: collective; root's x becomes the sum over ranks in whatever order MPI likes, the others' x are only read.
  * comm_test: has op ended? Never waits. comm_wait_any: returns when at least one of the started ops has ended (none started: at once).

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <mpi.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -14,8 +15,59 @@
 struct comm {
 	MPI_Comm group;
 	int rank, size, host_ranks;
+	/*
+	 * Transfers under way. MPI moves data only inside its calls, and the trainer's thread spends seconds in arithmetic: a thread looks in
+	 * every TICK_NS while there are any. One of both is inside MPI at a time (MPI_THREAD_SERIALIZED): the lock for what is said about
+	 * transfers, and for all other calls that there are none.
+	 */
 	MPI_Request ops[COMM_OPS];
+	int n_ops;				/* started and not yet seen to have ended by comm_test */
+	bool busy[COMM_OPS];
+	bool has_thread, stop;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t started;
 };
+
+#define TICK_NS 200000
+
+static void *
+comm_progress(void *arg)
+{
+	const struct timespec tick = {.tv_nsec = TICK_NS};
+	struct comm *c = arg;
+
+	pthread_mutex_lock(&c->lock);
+	while (!c->stop) {
+		int which, done = 0;
+
+		if (c->n_ops == 0) {
+			pthread_cond_wait(&c->started, &c->lock);
+			continue;
+		}
+		MPI_Testany(COMM_OPS, c->ops, &which, &done, MPI_STATUS_IGNORE);	/* one that ended becomes MPI_REQUEST_NULL */
+		pthread_mutex_unlock(&c->lock);
+		nanosleep(&tick, NULL);
+		pthread_mutex_lock(&c->lock);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+static void
+op_begin(struct comm *c)
+{
+	pthread_mutex_lock(&c->lock);
+}
+
+static void
+op_started(struct comm *c, int op)
+{
+	c->busy[op] = true;
+	if (c->n_ops++ == 0 && c->has_thread)
+		pthread_cond_signal(&c->started);
+	pthread_mutex_unlock(&c->lock);
+}
 
 int
 comm_init(struct comm **out, int *argc, char ***argv)
@@ -27,7 +79,7 @@ comm_init(struct comm **out, int *argc, char ***argv)
 	*out = NULL;
 	if (c == NULL)
 		return ENOMEM;
-	if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS || provided < MPI_THREAD_FUNNELED) {
+	if (MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS || provided < MPI_THREAD_FUNNELED) {
 		free(c);
 		return ERR_LIBRARY;
 	}
@@ -39,6 +91,10 @@ comm_init(struct comm **out, int *argc, char ***argv)
 	MPI_Comm_free(&host);
 	for (int op = 0; op < COMM_OPS; op++)
 		c->ops[op] = MPI_REQUEST_NULL;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->started, NULL);
+	/* Without it transfers move when comm_test is called, and no sooner. */
+	c->has_thread = c->size > 1 && provided >= MPI_THREAD_SERIALIZED && pthread_create(&c->thread, NULL, comm_progress, c) == 0;
 	*out = c;
 	return 0;
 }
@@ -48,6 +104,15 @@ comm_finalize(struct comm **c)
 {
 	if (*c == NULL)
 		return;
+	if ((*c)->has_thread) {
+		pthread_mutex_lock(&(*c)->lock);
+		(*c)->stop = true;
+		pthread_cond_signal(&(*c)->started);
+		pthread_mutex_unlock(&(*c)->lock);
+		pthread_join((*c)->thread, NULL);
+	}
+	pthread_cond_destroy(&(*c)->started);
+	pthread_mutex_destroy(&(*c)->lock);
 	MPI_Comm_free(&(*c)->group);
 	MPI_Finalize();
 	free(*c);
@@ -123,20 +188,26 @@ comm_sum_any(struct comm *c, float *x, int64_t n)
 void
 comm_start_send(struct comm *c, int op, int to, int tag, const float *x, int64_t n)
 {
+	op_begin(c);
 	MPI_Isend(x, (int)n, MPI_FLOAT, to, FIRST_TAG + tag, c->group, &c->ops[op]);
+	op_started(c, op);
 }
 
 void
 comm_start_recv(struct comm *c, int op, int from, int tag, float *x, int64_t n)
 {
+	op_begin(c);
 	MPI_Irecv(x, (int)n, MPI_FLOAT, from, FIRST_TAG + tag, c->group, &c->ops[op]);
+	op_started(c, op);
 }
 
 void
 comm_start_reduce(struct comm *c, int op, int root, float *x, int64_t n)
 {
+	op_begin(c);
 	MPI_Ireduce(c->rank == root ? MPI_IN_PLACE : x, c->rank == root ? x : NULL, (int)n, MPI_FLOAT, MPI_SUM, root, c->group,
 	    &c->ops[op]);
+	op_started(c, op);
 }
 
 bool
@@ -144,7 +215,13 @@ comm_test(struct comm *c, int op)
 {
 	int done;
 
+	pthread_mutex_lock(&c->lock);
 	MPI_Test(&c->ops[op], &done, MPI_STATUS_IGNORE);	/* an op that has ended is MPI_REQUEST_NULL: done */
+	if (done && c->busy[op]) {
+		c->busy[op] = false;
+		c->n_ops--;
+	}
+	pthread_mutex_unlock(&c->lock);
 	return done != 0;
 }
 
@@ -153,7 +230,14 @@ comm_wait_any(struct comm *c)
 {
 	int which;
 
+	pthread_mutex_lock(&c->lock);
+	for (int op = 0; op < COMM_OPS; op++)
+		if (c->busy[op] && c->ops[op] == MPI_REQUEST_NULL) {	/* the thread saw it end */
+			pthread_mutex_unlock(&c->lock);
+			return;
+		}
 	MPI_Waitany(COMM_OPS, c->ops, &which, MPI_STATUS_IGNORE);
+	pthread_mutex_unlock(&c->lock);
 }
 
 void

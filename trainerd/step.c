@@ -406,6 +406,7 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	kernels_sync(s->kernels);
 	out->compute_s = computed - start;
 	out->overlap_s = reduce.inside_s;
+	out->exposed_s = reduce.exposed_s;
 	out->reduced_early = reduce.early;
 	out->reduce_s = reduced - computed;
 	out->update_s = seconds_now() - reduced;

@@ -52,6 +52,7 @@ struct step_result {
 	bool skipped;			/* loss or gradient was not finite: nothing was updated */
 	double compute_s, reduce_s, update_s;	/* this rank's; reduce_s: what was left of the sums after backward, and the norm */
 	double overlap_s;		/* part of compute_s that went into sums of gradients while backward ran */
+	double exposed_s;		/* part of reduce_s: waiting for those sums after backward */
 	double reduced_early;		/* share of the gradients whose sum was complete when backward ended, 0..1 */
 };
 

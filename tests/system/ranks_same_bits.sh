@@ -15,6 +15,11 @@ for r in 1 2; do
 	ranks $r "$BIN/mpi_step" recompute > "$scratch/recompute"
 	same "$scratch/r1" "$scratch/recompute" "recompute, R = $r"
 done
+for r in 1 2 4; do
+	ranks $r "$BIN/mpi_step" bf16 > "$scratch/bf16_$r"
+	same "$scratch/bf16_1" "$scratch/bf16_$r" "bf16, R = $r"
+done
+cmp -s "$scratch/r1" "$scratch/bf16_1" && fail "bf16 gives the bits of fp32"
 ranks 1 "$BIN/mpi_step" > "$scratch/again"
 same "$scratch/r1" "$scratch/again" "a second run"
 grep -q "^step 12 loss" "$scratch/r1" || fail "no twelfth step"

@@ -49,6 +49,16 @@ timeout 40 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c socket.yaml --set trainer.step
 [ $rc -ne 0 ] && [ $rc -ne 124 ] || last_log socket "two ranks on one port ended with $rc"
 grep -q "tcp://127.0.0.1:$port" socket.log || last_log socket "the port is not named"
 
+# bf16: a checkpoint has the fp32 masters, and the run that goes on from it, on two ranks, ends with the same bits.
+fleet bf16 slm
+options=(--set trainer.dtype=bf16 --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3)
+train bf16 "${options[@]}" || last_log bf16 "bf16"
+grep -q 'compute="[^"]*bf16' bf16.log || last_log bf16 "not in bf16"
+mv run_bf16/checkpoints/step_00000030 bf16_whole
+timeout 60 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c bf16.yaml "${options[@]}" > bf16.log 2>&1 || last_log bf16 "bf16 goes on, on two ranks"
+same bf16_whole/model.safetensors run_bf16/checkpoints/step_00000030/model.safetensors "bf16 stopped and resumed on two ranks"
+grep -q '"dtype":"F32"' bf16_whole/model.safetensors || fail "the masters are not fp32"
+
 # A damaged checkpoint is passed over, and its place is taken by a good one when the run comes by again.
 fleet base slm
 train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3 || last_log base "baseline"
