@@ -25,6 +25,7 @@ if ! step deploy/install-deps.sh; then
 	failed=1
 	finish
 fi
+step deploy/install-deps.sh --tests || echo "run.sh: tests that need what is missing will say so and be skipped"
 
 if [ "$(id -u)" -eq 0 ]; then		# mpirun asks for both
 	export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
