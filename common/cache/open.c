@@ -303,14 +303,10 @@ take_lock(struct cache *c, struct err_note *note)
 	return 0;
 }
 
-/*
- * Reading past the end of a file that was cut short is SIGBUS. LMDB may leave its last few pages unwritten when they were given up before
- * the commit, so a little less than the whole is good.
- */
+/* 0, or ERR_CORRUPT where more than slack bytes of what the last commit says it has are missing. */
 static int
-check_length(struct cache *c, struct err_note *note)
+check_length(struct cache *c, uint64_t slack, struct err_note *note)
 {
-	const uint64_t slack = UINT64_C(1) << 20;
 	mdb_filehandle_t fd;
 	MDB_envinfo info;
 	MDB_stat st;
@@ -321,7 +317,7 @@ check_length(struct cache *c, struct err_note *note)
 		return err_note_set(note, ERR_LIBRARY, "cache.dir %s", c->dir);
 	used = (uint64_t)(info.me_last_pgno + 1) * st.ms_psize;
 	end = lseek(fd, 0, SEEK_END);
-	if (end >= 0 && (uint64_t)end + slack >= used)
+	if (end < 0 || (uint64_t)end + slack >= used)
 		return 0;
 	err_note_set(note, ERR_CORRUPT, "%s/data.mdb", c->dir);
 	err_note_expected(note, "%" PRIu64 " bytes, which its last commit says it has", used);
@@ -343,7 +339,12 @@ open_tables(struct cache *c, struct err_note *note)
 	if ((rc = cache__rc(mdb_txn_begin(c->env, NULL, c->mode == CACHE_READ ? MDB_RDONLY : 0, &txn))) != 0)
 		return rc;
 	for (int t = 0; t < CACHE_TABLES; t++) {
-		if ((rc = mdb_dbi_open(txn, table_names[t], flags, &c->dbi[t])) != 0) {
+		if ((rc = mdb_dbi_open(txn, table_names[t], 0, &c->dbi[t])) == MDB_NOTFOUND) {
+			if ((rc = check_length(c, 0, note)) != 0)	/* the rest of a page that was cut reads as an empty one */
+				goto out;
+			rc = mdb_dbi_open(txn, table_names[t], flags, &c->dbi[t]);
+		}
+		if (rc != 0) {
 			rc = rc == MDB_NOTFOUND ? ERR_NOT_FOUND : rc == MDB_INCOMPATIBLE ? ERR_CORRUPT : cache__rc(rc);
 			err_note_expected(note, "table %s", table_names[t]);
 			goto out;
@@ -430,7 +431,11 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 		goto out;
 	}
 	mdb_reader_check(c->env, &n_dead);
-	if (!is_new && (rc = check_length(c, note)) != 0)
+	/*
+	 * Reading past the end of a file that was cut short is SIGBUS. LMDB may leave its last few pages unwritten when they were given up
+	 * before the commit, so a little less than the whole is good.
+	 */
+	if (!is_new && (rc = check_length(c, UINT64_C(1) << 20, note)) != 0)
 		goto out;
 	if ((rc = open_tables(c, note)) != 0)
 		goto out;
