@@ -16,7 +16,7 @@ said() {
 	shift 2
 	timeout 60 "$BIN/saltctl" cache "$@" > out 2> err < /dev/null || got=$?
 	[ "$got" = "$code" ] || fail "cache $*: exit code $got, expected $code: $(head -3 out err)"
-	cat out err | grep -qE -- "$pattern" || fail "cache $*: expected \"$pattern\", said: $(head -5 out err)"
+	grep -qE -- "$pattern" out err || fail "cache $*: expected \"$pattern\", said: $(head -5 out err)"
 }
 # number FIELD: of the JSON in out, its first.
 number() {
