@@ -75,6 +75,9 @@ struct hash128 cache_plan_hash(const struct cache_id *id, const struct wire_plan
 /* cache_watch_bus - from now on a read beyond the end of a cut file ends saltctl with 65 and words, not with SIGBUS. */
 void cache_watch_bus(const struct ctl_args *args);
 
+/* cache_spread - the sequence to look at as place i of n, evenly over 0 .. windows - 1, and not before next. */
+uint64_t cache_spread(uint64_t i, uint64_t n, uint64_t windows, uint64_t next);
+
 /* ---- writing in pieces: a commit every so many records, so that no transaction grows without bound ---- */
 
 struct cache_batch {

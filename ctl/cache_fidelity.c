@@ -59,13 +59,11 @@ take_stored(struct fidelity *f, struct cache *c, uint64_t want, struct err_note 
 	if (f->seqs == NULL || f->stored == NULL || f->tokens == NULL)
 		return ENOMEM;
 	for (uint64_t i = 0; rc == 0 && i < want; i++) {
-		uint64_t seq = (uint64_t)((double)i / (double)want * (double)f->id->windows);
+		uint64_t seq = cache_spread(i, want, f->id->windows, next);
 		struct labels_buf *buf = &f->stored[f->n];
 		struct cache_txn *txn;
 		struct cache_bytes v;
 
-		if (seq < next)
-			seq = next;
 		if ((rc = cache_txn_begin(c, &txn)) != 0)
 			break;
 		if ((rc = cache_labels_next(txn, &seq, &v)) == 0 && (rc = mem_grow((void **)&buf->bytes, &buf->cap, v.len, 1)) == 0) {

@@ -58,9 +58,7 @@ look_labels(struct cache *c, const struct cache_id *id, uint64_t max, struct cac
 		struct cache_txn *txn;
 		struct cache_bytes v;
 
-		seq = (uint64_t)((double)i / (double)n * (double)id->windows);
-		if (seq < next)
-			seq = next;
+		seq = cache_spread(i, n, id->windows, next);
 		if ((rc = cache_txn_begin(c, &txn)) != 0)
 			break;
 		rc = cache_labels_next(txn, &seq, &v);
@@ -99,9 +97,7 @@ look_scores(struct cache *c, const struct cache_id *id, uint64_t max, struct cac
 		struct cache_txn *txn;
 		struct cache_bytes v;
 
-		seq = (uint64_t)((double)i / (double)n * (double)id->windows);
-		if (seq < next)
-			seq = next;
+		seq = cache_spread(i, n, id->windows, next);
 		if ((rc = cache_txn_begin(c, &txn)) != 0)
 			break;
 		rc = cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &v);

@@ -181,7 +181,8 @@ read_sets(struct cache_id *id, struct err_note *note)
 	if (id->labels.spec.version != LABELS_VERSION) {
 		err_note_set(note, ERR_VERSION, "label records");
 		err_note_expected(note, "version %u", LABELS_VERSION);
-		err_note_found(note, "%u; with the saltctl that made them type: saltctl cache export DIR, then with this one: saltctl cache import DIR",
+		err_note_found(note, "%u; with the saltctl that made them type: saltctl cache export --cache FOLDER DIR, then with this one: "
+		    "saltctl cache import --cache NEW DIR",
 		    id->labels.spec.version);
 		return ERR_VERSION;
 	}
@@ -364,6 +365,14 @@ cache_watch_bus(const struct ctl_args *args)
 	bus_verb = args->verb->name;
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGBUS, &sa, NULL);
+}
+
+uint64_t
+cache_spread(uint64_t i, uint64_t n, uint64_t windows, uint64_t next)
+{
+	uint64_t seq = (uint64_t)((double)i / (double)n * (double)windows);
+
+	return seq < next ? next : seq;
 }
 
 int

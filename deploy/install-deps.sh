@@ -1,6 +1,6 @@
 #!/bin/bash
 # install-deps.sh [--tests] [--check] - the Debian 12 packages that build, quickstart and nearly all tests need; with --tests also the
-# large ones that single tests use (a Slurm, a Prometheus, a browser), which skip without them.
+# large ones that single tests use (a Slurm of one node), which skip without them.
 # Installs what is missing (as root, or through sudo), and makes the OpenMP build of OpenBLAS the one that programs get: its threads are
 # the kernels' own; another build brings a second pool of threads that fights them. --check changes nothing. Run it as often as you like.
 # Exit: 0 all there; 1 --check found something missing; 69 no apt; 77 neither root nor sudo; otherwise apt's.
@@ -20,7 +20,7 @@ packages=(
 	python3 python3-venv					# tests and fixtures only
 	iproute2 procps						# system tests
 )
-for_tests=(slurm-wlm munge prometheus chromium)
+for_tests=(slurm-wlm munge)
 
 check=0
 for arg; do

@@ -22,7 +22,7 @@ measure() {
 		echo "allreduce_fixed_vs_mpi$suffix: the run did not end well" >&2
 	fi
 	if out=$("$@" hidden "$steps" $tiny); then
-		row "allreduce_hidden_share$suffix" "$(awk '{ s = 1 - $2 / $1; print s > 0 ? s : 0 }' <<< "$out" | median)" share
+		row "allreduce_hidden_share$suffix" "$(awk '{ s = 1 - $2 / $1; print (s > 0 ? s : 0) }' <<< "$out" | median)" share
 		row "allreduce_early_share$suffix" "$(cut -d' ' -f3 <<< "$out" | median)" share
 		row "allreduce_alone$suffix" "$(cut -d' ' -f1 <<< "$out" | median)" s
 		row "allreduce_cost$suffix" "$(cut -d' ' -f2 <<< "$out" | median)" s

@@ -138,7 +138,7 @@ take_array(struct cursor *c, enum gguf__kind *kind, uint64_t *count)
 static int
 skip_value(struct cursor *c, enum gguf__kind kind, unsigned depth)
 {
-	enum gguf__kind item_kind;
+	enum gguf__kind item_kind = GGUF__U8;
 	struct gguf__text text;
 	uint64_t count;
 	int rc;
@@ -332,7 +332,7 @@ static int
 parse(struct gguf *g, struct err_note *note)
 {
 	struct cursor c = {.g = g, .note = note};
-	uint64_t n_tensors, n_pairs;
+	uint64_t n_tensors = 0, n_pairs = 0;
 	int64_t parts;
 	int rc;
 

@@ -10,7 +10,7 @@ try:
     import kubernetes_validate
     import yaml
 except ImportError as e:
-    print(f"skipped: {e}: pip install kubernetes-validate", file=sys.stderr)
+    print(f"skipped: {e}: run tests/peers/setup.sh", file=sys.stderr)
     sys.exit(77)
 
 

@@ -129,9 +129,19 @@ said 66 'nowhere' import --cache back3 nowhere
 mkdir -p foreign
 echo 'something else, as long as it takes to be looked at' > foreign/data.mdb
 said 65 'expected data.mdb to be an LMDB file' stat --cache foreign
-copy cut
-truncate -s 60000 cut/data.mdb
-said 65 'cut short|damaged|pages' fsck --cache cut
+# cut short at ends of pages, within them, and within the page that lists the tables, whose rest then reads as zeros
+tables=$(python3 -c '
+import struct
+data = open("cache/data.mdb", "rb").read()
+size, = struct.unpack_from("<I", data, 40)
+metas = [struct.unpack_from("<Q", data, at + 144) + struct.unpack_from("<Q", data, at + 128) for at in (0, size)]
+print(max(metas)[1] * size)')		# of the two meta pages of LMDB the newer one: page size at 40, transaction at 144, root of the list of tables at 128
+end=$(stat -c %s cache/data.mdb)
+for bytes in 8192 10000 60000 $((end / 2 / 4096 * 4096)) $((tables + 64)) $((tables + 2000)); do
+	copy cut
+	truncate -s "$bytes" cut/data.mdb
+	said 65 'cut short|damaged|pages' fsck --cache cut
+done
 
 # Damage: found, queued, made again by the fleet, and then all is as it was.
 copy broken

@@ -74,7 +74,7 @@ test_golden(void)
 	struct tokenizer_ids ids = {0};
 	struct tokenizer_bytes bytes = {0};
 	char path[256];
-	size_t k, t, n, n_want;
+	size_t k, t, n = 0, n_want = 0;
 	int specials;
 
 	for (k = 0; k < N_KINDS; k++) {
@@ -285,7 +285,7 @@ test_classes(void)
 	struct tokenizer_ids ids = {0};
 	unsigned char *text = malloc(0x32400 * 18), *want;
 	char hex[HASH_HEX_BYTES];
-	size_t n = 0, n_want, k;
+	size_t n = 0, n_want = 0, k;
 	uint32_t c;
 
 	REQUIRE(text != NULL && tokenizer_encoder_new(&enc, tok) == 0);
