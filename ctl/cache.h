@@ -35,12 +35,14 @@ struct cache_id {
 	struct labels_scores_set scores;
 	uint64_t windows;
 	uint32_t shard, n_shards;
+	struct labels_unigram *unigram;		/* of labels.spec, sampled */
 	struct json *texts;			/* name -> text, all of them */
+	struct corpus *upgrade;			/* NULL: labels of an older version are refused. Else they are taken for today's, with this corpus's counts */
 };
 
 /* cache_id_read - 0; ERR_CORRUPT, ERR_VERSION, ERR_MISMATCH (parts and hash of a set do not fit each other): note. cache_id_free. */
 int cache_id_read(struct cache *c, struct cache_id *id, struct err_note *note);
-int cache_id_parse(struct cache_id *id, struct err_note *note);	/* the same from id->texts, which an export's manifest gave */
+int cache_id_parse(struct cache_id *id, struct err_note *note);	/* the same from id->texts and id->unigram, which an export gave */
 void cache_id_free(struct cache_id *id);
 
 /*
@@ -157,6 +159,7 @@ struct export_tensor {
 	bool flat;				/* one dimension of its own length: ids, counts, row_offsets of sampled labels */
 };
 
+#define EXPORT_UNIGRAM "unigram.bin"		/* sampled: the table that labels are coded under, a byte an id */
 #define EXPORT_TENSORS_MAX 7
 
 const char *export_part_name(enum export_part part);	/* "labels", "scores", "heldout_scores", "rows" */

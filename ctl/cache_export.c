@@ -354,7 +354,7 @@ export_all(struct exporter *e)
 	const struct labels_spec *spec = &e->id.labels.spec;
 	struct cache_txn *txn = NULL;
 	struct json *o;
-	char *text;
+	char *text, hex[HASH_HEX_BYTES];
 	int rc = 0;
 
 	e->loss = mem_alloc(spec->context, sizeof(*e->loss));
@@ -365,6 +365,17 @@ export_all(struct exporter *e)
 	ctl_put_int(e->manifest, "version", EXPORT_VERSION);
 	ctl_put_int(e->manifest, "context", spec->context);
 	ctl_put_int(e->manifest, "vocabulary", spec->vocab);
+	if (e->id.unigram != NULL) {
+		const uint8_t *codes = labels_unigram_bytes(e->id.unigram);
+
+		if ((rc = weights_file_write(e->dir, EXPORT_UNIGRAM, (const char *)codes, spec->vocab, NULL, e->note)) != 0)
+			return rc;
+		o = ctl_object();
+		ctl_put_text(o, "file", EXPORT_UNIGRAM);
+		ctl_put_int(o, "bytes", spec->vocab);
+		ctl_put_text(o, "hash", hash_hex(labels_unigram_hash(e->id.unigram), hex));
+		ctl_put(e->manifest, "unigram", o);
+	}
 	for (int part = 0; part < EXPORT_PARTS && rc == 0; part++) {
 		begin_part(e, (enum export_part)part);
 		rc = part == EXPORT_LABELS ? cache_each(e->c, CACHE_TABLE_LABELS, export_label, e) :
@@ -404,6 +415,8 @@ remove_dir(const char *dir)
 			if (unlink(path) != 0)
 				break;
 		}
+	snprintf(path, sizeof(path), "%s/" EXPORT_UNIGRAM, dir);
+	unlink(path);
 	snprintf(path, sizeof(path), "%s/manifest.json", dir);
 	unlink(path);
 	rmdir(dir);

@@ -181,7 +181,8 @@ check_item(void *arg, const struct cache_item *item)
 		return 0;
 	case CACHE_TABLE_META:
 		if (item->key_len > 3 && memcmp(item->key, "id/", 3) != 0)
-			return memcmp(item->key, "format", item->key_len < 6 ? item->key_len : 6) == 0 ? 0 : bad(f, item, "unknown name", "", "");
+			return (item->key_len == 6 && memcmp(item->key, "format", 6) == 0) || (item->key_len == 7 && memcmp(item->key, "unigram", 7) == 0) ?
+			    0 : bad(f, item, "unknown name", "", "");
 		return 0;
 	default:
 		return 0;

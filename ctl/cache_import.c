@@ -405,6 +405,38 @@ import_plans(struct importer *m)
 	return rc;
 }
 
+/* The table that sampled labels are coded under; version 1 had none. */
+static int
+read_unigram(struct importer *m)
+{
+	const struct json *o = json_get(m->manifest, "unigram");
+	char path[CACHE_DIR_BYTES + 300];
+	unsigned char *bytes = NULL;
+	const char *name;
+	int64_t size;
+	FILE *in;
+	int rc;
+
+	if (o == NULL)
+		return 0;
+	if ((rc = check_file(m, o, &name, path)) != 0)
+		return rc;
+	json_int(json_get(o, "bytes"), &size);
+	if (size < 1 || size > LABELS_UNIGRAM_VOCAB_MAX)
+		return bad(m, "manifest.json", "unigram", "a byte for each id of the vocabulary");
+	if ((bytes = malloc((size_t)size)) == NULL)
+		return ENOMEM;
+	in = fopen(path, "rb");
+	if (in == NULL || fread(bytes, 1, (size_t)size, in) != (size_t)size)
+		rc = err_note_set(m->note, EIO, "%s", path);
+	else
+		rc = labels_unigram_new(&m->id.unigram, bytes, (size_t)size, m->note);
+	if (in != NULL)
+		fclose(in);
+	free(bytes);
+	return rc;
+}
+
 /* The manifest, what it says of itself, and the identity it is for. */
 static int
 read_manifest(struct importer *m)
@@ -437,7 +469,8 @@ read_manifest(struct importer *m)
 			return bad(m, "manifest.json", json_key(it), "a short text");
 		ctl_put_text(m->id.texts, json_key(it), text);
 	}
-	if ((rc = cache_id_parse(&m->id, m->note)) != 0)
+	m->id.upgrade = m->corpora->train;
+	if ((rc = read_unigram(m)) != 0 || (rc = cache_id_parse(&m->id, m->note)) != 0)
 		return rc;
 	return cache_corpora_check(m->corpora, &m->id, m->note);
 }
@@ -495,6 +528,9 @@ import_one(struct importer *m, const char *cache_dir, uint64_t map_bytes)
 		json_text(json_value(it), &items[n++].value);
 	}
 	if ((rc = cache_identity_bind(m->c, items, n, m->note)) != 0)
+		return rc;
+	if (m->id.unigram != NULL &&
+	    (rc = cache_unigram_put(m->c, labels_unigram_bytes(m->id.unigram), labels_unigram_vocab(m->id.unigram))) != 0)
 		return rc;
 	m->batch.c = m->c;
 	for (int part = 0; rc == 0 && part < EXPORT_PARTS; part++)

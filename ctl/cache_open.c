@@ -125,6 +125,34 @@ differs(const char *name, struct hash128 expected, struct hash128 found, struct 
 	return ERR_MISMATCH;
 }
 
+/* Labels of version 1 had no unigram table; the set that they become has one of the corpus that they are of. */
+static int
+upgrade_set(struct cache_id *id, struct err_note *note)
+{
+	struct labels_spec *spec = &id->labels.spec;
+	char text[CACHE_IDENTITY_BYTES], hex[HASH_HEX_BYTES];
+	uint64_t *counts = NULL;
+	int rc = 0;
+
+	spec->version = LABELS_VERSION;
+	if (spec->kind == LABELS_KIND_SAMPLED) {
+		if ((counts = mem_alloc(spec->vocab, sizeof(*counts))) == NULL)
+			return ENOMEM;
+		if ((rc = corpus_counts(id->upgrade, spec->vocab, counts, note)) == 0)
+			rc = labels_unigram_from_counts(&id->unigram, counts, spec->vocab, spec->tau, note);
+		free(counts);
+		if (rc != 0)
+			return rc;
+		ctl_put_text(id->texts, "label_set.unigram", hash_hex(labels_unigram_hash(id->unigram), hex));
+		spec->unigram = id->unigram;
+	}
+	snprintf(text, sizeof(text), "%u", LABELS_VERSION);
+	ctl_put_text(id->texts, "label_set.version", text);
+	id->label_set = labels_set_hash(&id->labels);
+	ctl_put_text(id->texts, "label_set", hash_hex(id->label_set, hex));
+	return 0;
+}
+
 static int
 read_sets(struct cache_id *id, struct err_note *note)
 {
@@ -178,16 +206,26 @@ read_sets(struct cache_id *id, struct err_note *note)
 	if ((rc = want_text(id, "score_set.compute_class", &text, note)) != 0)
 		return rc;
 	snprintf(id->scores.compute_class, sizeof(id->scores.compute_class), "%s", text);
-	if (id->labels.spec.version != LABELS_VERSION) {
+	if (spec->version == 1 && id->upgrade != NULL) {
+		if ((rc = upgrade_set(id, note)) != 0)
+			return rc;
+	} else if (spec->version != LABELS_VERSION) {
 		err_note_set(note, ERR_VERSION, "label records");
 		err_note_expected(note, "version %u", LABELS_VERSION);
 		err_note_found(note, "%u; with the saltctl that made them type: saltctl cache export --cache FOLDER DIR, then with this one: "
-		    "saltctl cache import --cache NEW DIR",
-		    id->labels.spec.version);
+		    "saltctl cache import --cache NEW --corpus PREFIX DIR", spec->version);
 		return ERR_VERSION;
 	}
 	if ((rc = labels_spec_check(spec, note)) != 0)
 		return rc;
+	if (spec->kind == LABELS_KIND_SAMPLED && (id->unigram == NULL || labels_unigram_vocab(id->unigram) != spec->vocab)) {
+		err_note_set(note, ERR_CORRUPT, "unigram table of the label set");
+		err_note_expected(note, "%" PRIu32 " bytes", spec->vocab);
+		err_note_found(note, "%" PRIu32, id->unigram != NULL ? labels_unigram_vocab(id->unigram) : 0);
+		return ERR_CORRUPT;
+	}
+	spec->unigram = id->unigram;
+	spec->set = id->label_set;
 	if (!hash_equal(labels_set_hash(&id->labels), id->label_set))
 		return differs("label_set", labels_set_hash(&id->labels), id->label_set, note);
 	if (!hash_equal(labels_scores_set_hash(&id->scores), id->score_set))
@@ -198,12 +236,19 @@ read_sets(struct cache_id *id, struct err_note *note)
 int
 cache_id_read(struct cache *c, struct cache_id *id, struct err_note *note)
 {
+	uint8_t *bytes = NULL;
+	size_t len;
 	int rc;
 
 	*id = (struct cache_id){.texts = ctl_object(), .n_shards = 1};
 	if ((rc = cache_identity_each(c, take_text, id)) != 0)
 		return err_note_set(note, rc, "identity");
-	return cache_id_parse(id, note);
+	if ((rc = cache_unigram_get(c, &bytes, &len)) == 0)
+		rc = labels_unigram_new(&id->unigram, bytes, len, note);
+	else if (rc != ERR_NOT_FOUND)
+		err_note_set(note, rc, "unigram table of the label set");
+	free(bytes);
+	return rc != 0 && rc != ERR_NOT_FOUND ? rc : cache_id_parse(id, note);
 }
 
 int
@@ -241,6 +286,7 @@ cache_id_parse(struct cache_id *id, struct err_note *note)
 void
 cache_id_free(struct cache_id *id)
 {
+	labels_unigram_destroy(&id->unigram);
 	json_close(&id->texts);
 }
 

@@ -206,12 +206,15 @@ stored(double value)
 	return ceil((value + PAGE_HEADER) / PAGE) * PAGE + KEY + 2 * NODE;
 }
 
-/* Bytes of a token's label as a record of version 1 holds it; of draws an estimate. */
+/* A distinct id and its count, entropy-coded: SmolLM2-135M on English manuals, 50 draws at tau 1 (docs/performance.md). */
+#define BYTES_OF_UNIQUE 1.35
+
+/* Bytes of a token's label as a record of version 2 holds it; of draws an estimate. */
 static void
 label_size(const struct ctl_args *args, struct plan *p, double given)
 {
 	const struct config_labels *l = &p->cfg->labels;
-	double vocab = (double)p->teacher.config.vocab_size, id = vocab <= 65536 ? 2 : vocab <= 16777216 ? 3 : 4, gap;
+	double vocab = (double)p->teacher.config.vocab_size, id = vocab <= 65536 ? 2 : vocab <= 16777216 ? 3 : 4;
 
 	p->shape.label_entries = l->kind == CONFIG_LABEL_SAMPLED ? price_unique(l->samples) : l->kind == CONFIG_LABEL_TOPK ? l->k : vocab / 2;
 	p->label_source = "exact";
@@ -220,9 +223,8 @@ label_size(const struct ctl_args *args, struct plan *p, double given)
 	else if (l->kind == CONFIG_LABEL_DENSE)
 		p->label_bytes = 2 * vocab;
 	else {
-		gap = vocab / (p->shape.label_entries + 1);
-		p->label_bytes = 1 + p->shape.label_entries * (1 + (gap < 128 ? 1 : gap < 16384 ? 2 : 3));
-		p->label_source = "an estimate: distinct ids of that many draws as others measured them";
+		p->label_bytes = BYTES_OF_UNIQUE * p->shape.label_entries;
+		p->label_source = "an estimate: distinct ids of that many draws as others measured them, 1.35 bytes for each";
 	}
 	if (ctl_has(args, "label-bytes")) {
 		p->label_bytes = given;

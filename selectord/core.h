@@ -51,6 +51,7 @@ struct core_config {
 	uint64_t record_max;			/* bytes a label record can have */
 	struct wire_corpus corpus, heldout;	/* complete; heldout may be absent */
 	struct wire_label_set label_set;	/* complete */
+	struct wire_bytes unigram;		/* goes out in WELCOME; the caller's, as long as the core */
 	struct wire_score_set score_set;	/* complete */
 	bool keep_unselected;
 	bool rows_wait_heldout;			/* until_margin: rows go out only when heldout_loss_nats is known */

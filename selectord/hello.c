@@ -264,6 +264,7 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 	w->corpus = c->cfg.corpus;
 	w->heldout = c->cfg.heldout;
 	w->label_set = c->cfg.label_set;
+	w->unigram = c->cfg.unigram;
 	w->heldout_loss_nats = c->heldout_loss;
 	if (plan == NULL || plan->wire.mode == WIRE_MODE_SALT_DS)
 		w->score_set = c->cfg.score_set;

@@ -14,6 +14,7 @@
 #include "kernels/kernels.h"
 #include "labels/labels.h"
 #include "log/log.h"
+#include "mem/mem.h"
 #include "model/model.h"
 #include "presence/presence.h"
 #include "selectord/commit.h"
@@ -32,6 +33,7 @@ struct daemon {
 	struct corpus *train, *heldout;
 	struct hash128 train_hash, heldout_hash, teacher_hash, scorer_hash;
 	struct labels_set label_set;
+	struct labels_unigram *unigram;
 	struct labels_scores_set score_set;
 	struct core_config core_cfg;
 	struct cache *cache;
@@ -134,17 +136,34 @@ check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struc
 static uint64_t
 record_max(const struct labels_spec *s)
 {
-	uint64_t id = s->vocab <= 65536 ? 2 : s->vocab <= 1u << 24 ? 3 : 4, row = 0, gap = 0;
+	uint64_t id = s->vocab <= 65536 ? 2 : s->vocab <= 1u << 24 ? 3 : 4, row = 0;
 
 	if (s->kind == LABELS_KIND_DENSE)
 		row = 2 * (uint64_t)s->vocab;
 	else if (s->kind == LABELS_KIND_TOPK)
 		row = (uint64_t)s->k * (id + 2);
 	else
-		/* N draws, all different: gaps that add up to V, each at most a varint, and a count of one byte */
-		for (gap = s->vocab / (s->n_samples > 0 ? s->n_samples : 1), row = 5 + 2 * (uint64_t)s->n_samples; gap >= 128; gap /= 128)
-			row += s->n_samples;
+		/* N draws, all different: 31 bits an id at most, some for a count */
+		row = 8 + 5 * (uint64_t)(s->n_samples < s->vocab ? s->n_samples : s->vocab);
 	return LABELS_OVERHEAD_BYTES + (uint64_t)s->context * row;
+}
+
+/* What sampled labels are coded under, from the corpus's counts: part of the label set's identity. */
+static int
+make_unigram(struct daemon *d, struct err_note *note)
+{
+	struct labels_spec *spec = &d->label_set.spec;
+	uint64_t *counts = mem_alloc(spec->vocab, sizeof(*counts));
+	int rc = ENOMEM;
+
+	if (counts == NULL || (rc = corpus_counts(d->train, spec->vocab, counts, note)) != 0 ||
+	    (rc = labels_unigram_from_counts(&d->unigram, counts, spec->vocab, spec->tau, note)) != 0)
+		goto out;
+	spec->unigram = d->unigram;
+	d->core_cfg.unigram = (struct wire_bytes){labels_unigram_bytes(d->unigram), spec->vocab};
+out:
+	free(counts);
+	return rc;
 }
 
 /* Corpora, models, label set, score set: all of which peers and the cache are compared with. */
@@ -199,8 +218,9 @@ identify(struct daemon *d, struct err_note *note)
 	spec->seed = cfg->labels.seed;
 	spec->tau = (double)(float)cfg->labels.tau;	/* as it travels in messages */
 	d->score_set.version = LABELS_SCORES_VERSION;
-	if ((rc = labels_spec_check(spec, note)) != 0)
+	if ((rc = labels_spec_check(spec, note)) != 0 || (spec->kind == LABELS_KIND_SAMPLED && (rc = make_unigram(d, note)) != 0))
 		return rc;
+	spec->set = labels_set_hash(&d->label_set);
 
 	cc->boot_id = bus_boot_id();
 	cc->shard = d->shard;
@@ -222,7 +242,7 @@ identify(struct daemon *d, struct err_note *note)
 		cc->rows_wait_heldout = config_until_margin(cfg, &(double){0});
 	}
 	ls->present = ss->present = true;
-	ls->hash = (struct wire_id){true, labels_set_hash(&d->label_set)};
+	ls->hash = (struct wire_id){true, spec->set};
 	ls->teacher = (struct wire_id){true, d->teacher_hash};
 	ls->kind = (enum wire_label_kind)spec->kind;
 	ls->n = spec->kind == LABELS_KIND_SAMPLED ? spec->n_samples : spec->kind == LABELS_KIND_TOPK ? spec->k : 0;
@@ -238,6 +258,21 @@ identify(struct daemon *d, struct err_note *note)
 }
 
 /* The cache belongs to one corpus, one label set, one score set: said value by value, so that a mismatch names what differs. */
+/* A cache of an older record format is not written to. */
+static int
+known_version(struct daemon *d, struct err_note *note)
+{
+	char version[CACHE_IDENTITY_BYTES];
+
+	if (cache_identity_get(d->cache, "label_set.version", version, sizeof(version)) != 0 || atoi(version) == LABELS_VERSION)
+		return 0;
+	err_note_set(note, ERR_VERSION, "cache.dir %s: label records", d->cfg->cache.dir);
+	err_note_expected(note, "version %u", LABELS_VERSION);
+	err_note_found(note, "%.20s; saltctl cache export with the saltctl that made them, saltctl cache import --corpus PREFIX into a new cache with "
+	    "this one", version);
+	return ERR_VERSION;
+}
+
 static int
 bind_cache(struct daemon *d, struct err_note *note)
 {
@@ -265,6 +300,8 @@ bind_cache(struct daemon *d, struct err_note *note)
 	ITEM("label_set.tau", "%.9g", (double)ls->tau);
 	ITEM("label_set.seed", "%" PRIu32, ls->seed);
 	ITEM("label_set.version", "%" PRIu32, ls->version);
+	if (d->unigram != NULL)
+		ITEM("label_set.unigram", "%s", hash_hex(labels_unigram_hash(d->unigram), hex));
 	ITEM("label_set", "%s", hash_hex(ls->hash.hash, hex));
 	ITEM("score_set.scorer", "%s", hash_hex(ss->scorer.hash, hex));
 	ITEM("score_set.compute_class", "%s", ss->compute_class);
@@ -280,7 +317,11 @@ bind_cache(struct daemon *d, struct err_note *note)
 		if ((rc = cache_make_dir(d->cfg->cache.dir, note)) == 0)
 			rc = cache_open(&d->cache, dir, CACHE_WRITE, d->cfg->cache.map_size, note);
 	}
-	return rc != 0 ? rc : cache_identity_bind(d->cache, items, n, note);
+	if (rc != 0 || (rc = known_version(d, note)) != 0 || (rc = cache_identity_bind(d->cache, items, n, note)) != 0)
+		return rc;
+	if (d->unigram != NULL && (rc = cache_unigram_put(d->cache, d->core_cfg.unigram.bytes, d->core_cfg.unigram.len)) != 0)
+		err_note_set(note, rc, "cache.dir %s: unigram table", d->cfg->cache.dir);
+	return rc;
 }
 
 /* --shard, or the first endpoint that can be bound here. */
@@ -433,6 +474,7 @@ main(int argc, char **argv)
 	bus_waker_destroy(&d.waker);
 	bus_destroy(&d.bus);
 	cache_destroy(&d.cache);
+	labels_unigram_destroy(&d.unigram);
 	corpus_destroy(&d.train);
 	corpus_destroy(&d.heldout);
 	config_destroy(&d.cfg);

@@ -89,7 +89,7 @@ check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, con
 	int rc = labels_peek(bytes, len, &h, note);
 
 	if (rc == 0 && (h.version != spec->version || h.kind != spec->kind || h.context != spec->context || h.param != param ||
-	    h.vocab != spec->vocab || !hash_equal(h.tokens, *tokens)))
+	    h.vocab != spec->vocab || !hash_equal(h.set, spec->set) || !hash_equal(h.tokens, *tokens)))
 		rc = labels_check(spec, tokens, bytes, len, note);		/* it says what differs */
 	return rc;
 }

@@ -50,6 +50,8 @@ struct infer {
 	struct infer_job *first, *last;		/* with sequences not begun */
 	struct infer_job *finished, *finished_last;
 	size_t n_jobs;
+	struct labels_unigram **unigrams;	/* the loop's thread makes them; kept to the end */
+	size_t n_unigrams;
 };
 
 struct infer_job *
@@ -199,6 +201,27 @@ worker_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct
 	}
 	if (job->want_label)
 		return encode_label(w, job, hash_tokens(tokens, (size_t)job->context + 1), &row->label, note);
+	return 0;
+}
+
+int
+infer_unigram(struct infer *in, const uint8_t *bytes, size_t len, const struct labels_unigram **out, struct err_note *note)
+{
+	struct labels_unigram **more;
+	struct hash128 hash = hash_bytes(bytes, len);
+	int rc;
+
+	for (size_t i = 0; i < in->n_unigrams; i++)
+		if (hash_equal(labels_unigram_hash(in->unigrams[i]), hash)) {
+			*out = in->unigrams[i];
+			return 0;
+		}
+	if ((more = realloc(in->unigrams, (in->n_unigrams + 1) * sizeof(*more))) == NULL)
+		return ENOMEM;
+	in->unigrams = more;
+	if ((rc = labels_unigram_new(&more[in->n_unigrams], bytes, len, note)) != 0)
+		return rc;
+	*out = more[in->n_unigrams++];
 	return 0;
 }
 
@@ -370,6 +393,9 @@ infer_destroy(struct infer **infer)
 	}
 	free(in->workers);
 	pthread_cond_destroy(&in->work);
+	for (size_t k = 0; k < in->n_unigrams; k++)
+		labels_unigram_destroy(&in->unigrams[k]);
+	free(in->unigrams);
 	pthread_mutex_destroy(&in->lock);
 	free(in);
 	*infer = NULL;

@@ -53,6 +53,12 @@ const char *infer_describe(const struct infer *in);
 const char *infer_reason(const struct infer *in);		/* why that arithmetic: kernels_reason */
 int infer_threads(const struct infer *in);
 
+/*
+ * infer_unigram - the table that a label set is coded under, made of the bytes that WELCOME brought, or the one made of the same bytes
+ * before. infer's, good until infer_destroy: a job may outlive the connection that it came by. As labels_unigram_new.
+ */
+int infer_unigram(struct infer *in, const uint8_t *bytes, size_t len, const struct labels_unigram **out, struct err_note *note);
+
 /* One sequence's answer. Either error[0] != '\0' and nothing else, or what the job asked for. */
 struct infer_row {
 	uint64_t seq;

@@ -43,6 +43,8 @@ struct link {
 	bool welcomed;
 	struct hash128 boot_id;
 	uint32_t max_message;
+	struct hash128 label_set;		/* of WELCOME; and its table, if it is of sampled labels */
+	const struct labels_unigram *unigram;
 	int64_t hello_ms, said_ms;
 	int64_t spoke_ms;			/* last frame of any kind */
 	unsigned asked;				/* leases asked for that have not come */
@@ -232,8 +234,12 @@ lease_new(struct loop *l, size_t link, const struct wire_lease *w, int64_t now_m
 	if (w->want_label)
 		job->spec = (struct labels_spec){.kind = (enum labels_kind)w->label_set.kind, .version = w->label_set.version,
 		    .context = w->context, .vocab = w->n_valid, .n_samples = w->label_set.kind == WIRE_LABEL_SAMPLED ? w->label_set.n : 0,
-		    .k = w->label_set.kind == WIRE_LABEL_TOPK ? w->label_set.n : 0, .seed = w->label_set.seed, .tau = (double)w->label_set.tau};
-	if (model == infer_n_models(l->o->infer)) {
+		    .k = w->label_set.kind == WIRE_LABEL_TOPK ? w->label_set.n : 0, .seed = w->label_set.seed, .tau = (double)w->label_set.tau,
+		    .unigram = l->links[link].unigram, .set = w->label_set.hash.hash};
+	if (w->want_label && !hash_equal(w->label_set.hash.hash, l->links[link].label_set)) {
+		lease_impossible(job, "not the label set of WELCOME");
+		lease->state = LEASE_COMPUTED;
+	} else if (model == infer_n_models(l->o->infer)) {
 		lease_impossible(job, "this teacher does not hold the model");
 		lease->state = LEASE_COMPUTED;
 	} else if ((rc = infer_check(l->o->infer, job, &note)) != 0) {
@@ -353,9 +359,19 @@ static void
 welcome(struct loop *l, size_t i, const struct wire_welcome *w)
 {
 	struct link *link = &l->links[i];
+	struct err_note note = {0};
+	int rc;
 
 	if (!hash_equal(link->boot_id, w->boot_id))
 		leases_forget(l, i);
+	link->unigram = NULL;
+	if (w->unigram.len > 0 && (rc = infer_unigram(l->o->infer, w->unigram.bytes, w->unigram.len, &link->unigram, &note)) != 0) {
+		err_note_place(&note, "WELCOME of %s", l->o->config->selector.endpoints.item[i]);
+		*l->note = note;
+		l->rc = rc;
+		return;
+	}
+	link->label_set = w->label_set.hash.hash;
 	link->boot_id = w->boot_id;
 	link->max_message = w->max_message;
 	link->welcomed = true;

@@ -382,6 +382,7 @@ feed_destroy(struct feed **feed)
 		free(slot->values);
 		free(slot->dense);
 	}
+	labels_unigram_destroy(&f->unigram);
 	pthread_cond_destroy(&f->changed);
 	pthread_mutex_destroy(&f->lock);
 	free(f);

@@ -57,7 +57,8 @@ struct feed {
 	uint32_t context;
 	uint64_t batch, n_rows, n_windows;	/* n_rows: of this rank a step */
 	uint64_t block, kept;			/* W, K */
-	struct labels_spec spec;
+	struct labels_spec spec;		/* set and unigram: from WELCOME, under the lock */
+	struct labels_unigram *unigram;
 	struct wire_plan plan;
 
 	pthread_t thread;

@@ -143,6 +143,41 @@ mismatch(struct feed_link *link, int rc, const char *peer, struct err_note *note
 	fail(f, rc, note);
 }
 
+/*
+ * The table that sampled labels are coded under. What came must be the label set that selectord names, part by part: the identity is
+ * computed here from what this process holds and from the table.
+ */
+static int
+take_unigram(struct feed *f, const struct wire_welcome *w, struct err_note *note)
+{
+	struct labels_set set = {.corpus = f->o.corpus_fingerprint, .teacher = w->label_set.teacher.hash, .spec = f->spec};
+	struct labels_unigram *unigram = NULL;
+	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
+	struct hash128 hash;
+	int rc;
+
+	if (f->spec.kind == LABELS_KIND_SAMPLED && (rc = labels_unigram_new(&unigram, w->unigram.bytes, w->unigram.len, note)) != 0)
+		return rc;
+	snprintf(set.compute_class, sizeof(set.compute_class), "%s", w->label_set.compute_class);
+	set.spec.unigram = unigram;
+	set.spec.tau = (double)(float)f->spec.tau;
+	hash = labels_set_hash(&set);
+	if (!hash_equal(hash, w->label_set.hash.hash)) {
+		labels_unigram_destroy(&unigram);
+		err_note_set(note, ERR_MISMATCH, "label_set.hash");
+		err_note_expected(note, "%s", hash_hex(hash, a));
+		err_note_found(note, "%s", hash_hex(w->label_set.hash.hash, b));
+		return ERR_MISMATCH;
+	}
+	pthread_mutex_lock(&f->lock);
+	labels_unigram_destroy(&f->unigram);
+	f->unigram = unigram;
+	f->spec.unigram = unigram;
+	f->spec.set = hash;
+	pthread_mutex_unlock(&f->lock);
+	return 0;
+}
+
 /* Everything that WELCOME states must be what we hold; then the sets go into every checkpoint. */
 static void
 welcome(struct feed_link *link, const struct wire_welcome *w)
@@ -183,6 +218,10 @@ welcome(struct feed_link *link, const struct wire_welcome *w)
 		rc = err_note_set(&note, ERR_MISMATCH, "label set");
 		err_note_expected(&note, "what it said before");
 		err_note_found(&note, "another one");
+		mismatch(link, rc, peer, &note);
+		return;
+	}
+	if (!f->has_sets && (rc = take_unigram(f, w, &note)) != 0) {
 		mismatch(link, rc, peer, &note);
 		return;
 	}

@@ -226,6 +226,7 @@ drain(struct load *l, struct sim *s)
 		switch (m->type) {
 		case WIRE_WELCOME:
 			s->welcome = true;
+			l->records.spec.set = m->welcome.label_set.hash.hash;
 			if (m->welcome.plan_hash.known)
 				l->plan = m->welcome.plan_hash.hash;
 			l->rows_ready = m->welcome.rows_ready;
@@ -551,13 +552,13 @@ main(int argc, char **argv)
 	if (mkdtemp(dir) == NULL)
 		die(errno, NULL, dir);
 	files_make(dir, n_tokens, L);
-	records_make(&l.records, L, record);
+	snprintf(path, sizeof(path), "%s/train", dir);
+	records_make(&l.records, path, L, record);
 	for (int i = 0; i < LEASE_ROWS; i++)
 		if ((l.room[i] = malloc(l.records.max_len)) == NULL)
 			die(ENOMEM, NULL, "rows");
 	l.latency = malloc(LATENCIES_MAX * sizeof(*l.latency));
 	l.tokens = malloc((L + 1) * sizeof(*l.tokens));
-	snprintf(path, sizeof(path), "%s/train", dir);
 	if ((rc = corpus_open(&l.corpus, path, &note)) != 0 || (rc = corpus_fingerprint(l.corpus, &l.corpus_hash, &note)) != 0)
 		die(rc, &note, path);
 	l.n_windows = corpus_n_windows(l.corpus, L);

@@ -22,13 +22,14 @@ void files_make(const char *dir, uint64_t n_tokens, uint32_t context);
  * records_make - about want_bytes each, by the encoder of labels; dies when a patched record is not what labels_check takes.
  */
 struct records {
-	struct labels_spec spec;
+	struct labels_spec spec;		/* set: WELCOME's, before the first records_patch whose record somebody checks */
+	struct labels_unigram *unigram;		/* spec's, of the corpus */
 	struct labels_buf of[32];
 	size_t max_len, n_candidates;
 	double mean_len;
 };
 
-void records_make(struct records *r, uint32_t context, size_t want_bytes);
+void records_make(struct records *r, const char *corpus, uint32_t context, size_t want_bytes);
 size_t records_patch(const struct records *r, uint64_t seq, struct hash128 tokens, uint8_t *out);	/* max_len bytes of room; its length */
 
 /* lmdb.c: the peer. n records in a file of its own, keys ascending, 256 a commit, LMDB's default sync. Bytes of records a second. */

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECORDS = 32, TOKENS_AT = 16 };
+#include "corpus/corpus.h"
+
+enum { RECORDS = 32, TOKENS_AT = 16, SET_AT = 40 };
 
 static void
 put64(uint8_t *p, uint64_t v)
@@ -44,12 +46,32 @@ records_patch(const struct records *r, uint64_t seq, struct hash128 tokens, uint
 	memcpy(out, from->bytes, from->len);
 	put64(out + TOKENS_AT, tokens.hi);
 	put64(out + TOKENS_AT + 8, tokens.lo);
+	put64(out + SET_AT, r->spec.set.hi);
+	put64(out + SET_AT + 8, r->spec.set.lo);
 	put64(out + from->len - 8, hash_bytes64(out, from->len - 8));
 	return from->len;
 }
 
+/* The table that selectord will make of the same corpus. */
+static struct labels_unigram *
+table_of(const char *prefix, double tau)
+{
+	struct labels_unigram *u;
+	struct err_note note = {0};
+	struct corpus *c;
+	uint64_t *counts = malloc(VOCAB * sizeof(*counts));
+	int rc = counts == NULL ? ENOMEM : corpus_open(&c, prefix, &note);
+
+	if (rc != 0 || (rc = corpus_counts(c, VOCAB, counts, &note)) != 0 ||
+	    (rc = labels_unigram_from_counts(&u, counts, VOCAB, tau, &note)) != 0)
+		die(rc, &note, prefix);
+	corpus_destroy(&c);
+	free(counts);
+	return u;
+}
+
 void
-records_make(struct records *r, uint32_t context, size_t want_bytes)
+records_make(struct records *r, const char *corpus, uint32_t context, size_t want_bytes)
 {
 	struct hash128 tokens = {7, 9};
 	struct err_note note = {0};
@@ -59,6 +81,7 @@ records_make(struct records *r, uint32_t context, size_t want_bytes)
 	memset(r, 0, sizeof(*r));
 	r->spec = (struct labels_spec){.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = context, .vocab = VOCAB,
 	    .n_samples = SAMPLES, .tau = 1};
+	r->spec.unigram = r->unigram = table_of(corpus, r->spec.tau);
 	for (r->n_candidates = 1; r->n_candidates < SAMPLES; r->n_candidates++) {
 		make_one(r, &r->of[0], 0, (uint32_t)r->n_candidates);
 		if (r->of[0].len >= want_bytes)

@@ -112,6 +112,20 @@ teacher_close(struct teacher *t)
 	free(t->seqs);
 }
 
+/* A table of equal weights: random tokens have no others. */
+static const struct labels_unigram *
+flat(struct teacher *t, uint32_t vocab)
+{
+	const struct labels_unigram *u = NULL;
+	uint8_t *codes = bench_need(malloc(vocab));
+
+	memset(codes, 1, vocab);
+	if (infer_unigram(t->infer, codes, vocab, &u, NULL) != 0)
+		exit(70);
+	free(codes);
+	return u;
+}
+
 /* Seconds of a lease of the whole batch; label false: the forward pass and its logits, nothing made of them. */
 static double
 lease(struct teacher *t, bool label)
@@ -124,7 +138,7 @@ lease(struct teacher *t, bool label)
 	job->n_valid = (uint32_t)s->config.vocab_size;
 	if (label)
 		job->spec = (struct labels_spec){.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = (uint32_t)s->tokens,
-		    .vocab = job->n_valid, .n_samples = N_DRAWS, .seed = 1, .tau = 1};
+		    .vocab = job->n_valid, .n_samples = N_DRAWS, .seed = 1, .tau = 1, .unigram = flat(t, job->n_valid)};
 	memcpy(job->tokens, t->tokens, (size_t)(s->batch * (s->tokens + 1)) * sizeof(int32_t));
 	for (int64_t b = 0; b < s->batch; b++)
 		job->rows[b].seq = t->seqs[b];

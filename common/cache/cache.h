@@ -63,6 +63,14 @@ int cache_identity_bind(struct cache *c, const struct cache_identity *items, siz
 /* cache_identity_get - one stored value into buf (cut to size). 0, ERR_NOT_FOUND, ERR_CORRUPT, errno. Any mode. */
 int cache_identity_get(struct cache *c, const char *name, char *buf, size_t size);
 
+/*
+ * cache_unigram_put - keep the table that the label set is coded under (labels_unigram_bytes), so that who reads the cache needs no corpus.
+ * A commit of its own; nothing is written where it is there already. Write mode. cache_unigram_get - *bytes malloc'ed, the caller's.
+ * 0, ERR_NOT_FOUND, ERR_CORRUPT, ENOMEM, errno.
+ */
+int cache_unigram_put(struct cache *c, const uint8_t *bytes, size_t len);
+int cache_unigram_get(struct cache *c, uint8_t **bytes, size_t *len);
+
 /* cache_identity_each - all of them in name order; stops at each()'s first non-zero and returns it. */
 int cache_identity_each(struct cache *c, int (*each)(void *arg, const char *name, const char *value), void *arg);
 

@@ -217,6 +217,26 @@ cache_identity_get(struct cache *c, const char *name, char *buf, size_t size)
 	return rc;
 }
 
+int
+cache_unigram_get(struct cache *c, uint8_t **bytes, size_t *len)
+{
+	struct cache_bytes v;
+	MDB_txn *txn;
+	int rc;
+
+	*bytes = NULL;
+	if ((rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, &txn)) != 0)
+		return cache__rc(rc);
+	if ((rc = cache__get(c, txn, CACHE_TABLE_META, "unigram", 7, &v)) == 0) {
+		if ((*bytes = malloc(v.len > 0 ? v.len : 1)) != NULL)
+			memcpy(*bytes, v.bytes, *len = v.len);
+		else
+			rc = ENOMEM;
+	}
+	mdb_txn_abort(txn);
+	return rc;
+}
+
 /* Plans: offsets in docs/formats.md. */
 static int
 plan_unpack(struct cache *c, struct cache_bytes v, struct cache_plan *out)

@@ -279,3 +279,18 @@ out:
 	cache_write_abort(c);
 	return no_room_or(c, rc);
 }
+
+int
+cache_unigram_put(struct cache *c, const uint8_t *bytes, size_t len)
+{
+	struct cache_bytes old;
+	int rc;
+
+	if ((rc = cache_write_begin(c)) != 0)
+		return rc;
+	rc = cache__get(c, c->write, CACHE_TABLE_META, "unigram", 7, &old);
+	if (rc == ERR_NOT_FOUND && (rc = cache__put(c, c->write, CACHE_TABLE_META, "unigram", 7, bytes, len)) == 0)
+		return cache_write_commit(c);
+	cache_write_abort(c);
+	return no_room_or(c, rc);
+}

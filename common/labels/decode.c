@@ -60,73 +60,62 @@ mismatch(struct err_note *note, const char *field, uint32_t expected, uint32_t f
 }
 
 static int
-mismatch_tokens(struct err_note *note, struct hash128 expected, struct hash128 found)
+mismatch_hash(struct err_note *note, const char *what, struct hash128 expected, struct hash128 found)
 {
 	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
 
 	err_note_set(note, ERR_MISMATCH, "label record");
-	err_note_place(note, "hash of the L+1 tokens");
+	err_note_place(note, "%s", what);
 	err_note_expected(note, "%s", hash_hex(expected, a));
 	err_note_found(note, "%s", hash_hex(found, b));
 	return ERR_MISMATCH;
 }
 
 static int
-get_varint(struct reading *r, uint32_t *out)
+take_sampled(void *arg, uint32_t t, uint32_t n, const int32_t *ids, const uint32_t *counts)
 {
-	size_t start = r->at;
-	uint64_t v = 0;
+	struct reading *r = arg;
+	struct labels_batch *b = r->batch;
+	size_t row = b->n_rows + t;
+	float scale = 1 / (float)r->spec->n_samples;
 
-	for (unsigned shift = 0; shift < 7 * LABELS__VARINT_MAX; shift += 7) {
-		uint8_t b;
+	if (r->n + n > b->cap_ids || r->n + n > b->cap_weights) {
+		size_t more = r->n - (size_t)b->row_offsets[b->n_rows] + n;
 
-		if (r->at == r->end)
-			return corrupt_row(r, start, "a whole varint before the end of the payload", (double)(r->end - start));
-		b = r->bytes[r->at++];
-		v |= (uint64_t)(b & 0x7f) << shift;
-		if (b >= 0x80)
-			continue;
-		if ((b == 0 && shift > 0) || v > UINT32_MAX)
-			break;
-		*out = (uint32_t)v;
-		return 0;
+		if (labels__batch_reserve(b, r->spec, r->spec->context, more + more / 2) != 0)
+			return ENOMEM;
 	}
-	return corrupt_row(r, start, "a varint in its shortest form, below 2^32", (double)v);
+	memcpy(b->ids + r->n, ids, n * sizeof(*ids));
+	for (uint32_t i = 0; i < n; i++)
+		b->weights[r->n + i] = (float)counts[i] * scale;
+	r->n += n;
+	b->tail[row] = 0;
+	b->row_offsets[row + 1] = (int64_t)r->n;
+	return 0;
+}
+
+static int
+take_nothing(void *arg, uint32_t t, uint32_t n, const int32_t *ids, const uint32_t *counts)
+{
+	(void)arg, (void)t, (void)n, (void)ids, (void)counts;
+	return 0;
 }
 
 static int
 read_sampled(struct reading *r)
 {
-	uint32_t n_unique, gap, count, n = r->spec->n_samples;
-	int64_t id = -1, sum = 0;
-	size_t start = r->at;
-	int rc;
+	const char *wrong;
+	int rc = labels__sampled_decode(r->spec, r->bytes + r->at, r->end - r->at, r->batch != NULL ? take_sampled : take_nothing, r,
+	    &r->row, &wrong);
 
-	if ((rc = get_varint(r, &n_unique)) != 0)
-		return rc;
-	if (n_unique < 1 || n_unique > n)
-		return corrupt_row(r, start, "1..N unique ids", n_unique);
-	for (uint32_t i = 0; i < n_unique; i++) {
-		size_t at = r->at;
-
-		if ((rc = get_varint(r, &gap)) != 0 || (rc = get_varint(r, &count)) != 0)
-			return rc;
-		id += (int64_t)gap + 1;
-		if (id >= r->spec->vocab)
-			return corrupt_row(r, at, "an id below the vocabulary", (double)id);
-		sum += (int64_t)count + 1;
-		if (sum > n)
-			break;
-		if (r->batch != NULL) {
-			r->batch->ids[r->n] = (int32_t)id;
-			r->batch->weights[r->n++] = (float)(count + 1) / (float)n;
-		}
+	if (rc == ERR_CORRUPT) {
+		corrupt(r->note, r->at, wrong);
+		err_note_place(r->note, "byte %zu, row %" PRIu32, r->at, r->row);
+	} else if (rc != 0) {
+		err_note_set(r->note, rc, "label record");
 	}
-	if (sum != n)
-		return corrupt_row(r, start, "counts with sum N", (double)sum);
-	if (r->batch != NULL)
-		r->batch->tail[r->batch->n_rows + r->row] = 0;
-	return 0;
+	r->at = r->end;
+	return rc;
 }
 
 static int
@@ -200,9 +189,9 @@ read_dense(struct reading *r, const double *t)
 	return 0;
 }
 
-/* The header and the checksum of version 1. */
+/* The header and the checksum of version 2. */
 static int
-v1_open(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_note *note)
+v2_open(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_note *note)
 {
 	uint64_t flags;
 
@@ -230,13 +219,15 @@ v1_open(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_no
 	h->vocab = (uint32_t)labels__get(bytes + 12, 4);
 	h->tokens.hi = labels__get(bytes + 16, 8);
 	h->tokens.lo = labels__get(bytes + 24, 8);
+	h->set.hi = labels__get(bytes + 40, 8);
+	h->set.lo = labels__get(bytes + 48, 8);
 	if ((flags = labels__get(bytes + 36, 4)) != 0)
 		return corrupt_u64(note, 36, "flags 0", flags);
 	return 0;
 }
 
 static int
-v1_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint8_t *bytes, size_t len, struct labels_batch *batch,
+v2_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint8_t *bytes, size_t len, struct labels_batch *batch,
     struct err_note *note)
 {
 	struct reading r = {.spec = spec, .bytes = bytes, .at = LABELS_HEADER_BYTES, .end = len - 8, .batch = batch, .note = note};
@@ -245,7 +236,7 @@ v1_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint
 	void *scratch = NULL;
 	int rc;
 
-	if ((rc = v1_open(bytes, len, &h, note)) != 0)
+	if ((rc = v2_open(bytes, len, &h, note)) != 0)
 		return rc;
 	if (h.kind != spec->kind)
 		return mismatch(note, "kind (1 sampled, 2 topk, 3 dense)", spec->kind, h.kind);
@@ -255,16 +246,16 @@ v1_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint
 		return mismatch(note, spec->kind == LABELS_KIND_SAMPLED ? "N" : "k", labels__param(spec), h.param);
 	if (h.vocab != spec->vocab)
 		return mismatch(note, "vocabulary", spec->vocab, h.vocab);
+	if (!hash_equal(spec->set, h.set))
+		return mismatch_hash(note, "label set", spec->set, h.set);
 	if (tokens != NULL && !hash_equal(*tokens, h.tokens))
-		return mismatch_tokens(note, *tokens, h.tokens);
+		return mismatch_hash(note, "hash of the L+1 tokens", *tokens, h.tokens);
 	if (spec->kind == LABELS_KIND_TOPK)
 		row_bytes = (size_t)spec->k * (labels__id_bytes(spec->vocab) + 2);
 	if (spec->kind == LABELS_KIND_DENSE)
 		row_bytes = 2 * (size_t)spec->vocab;
 	if (row_bytes > 0 && (!mem_mul(row_bytes, spec->context, &want) || h.payload_bytes != want))
 		return corrupt_u64(note, 32, "payload of L rows", h.payload_bytes);
-	if (spec->kind == LABELS_KIND_SAMPLED && h.payload_bytes < 3 * (uint64_t)spec->context)
-		return corrupt_u64(note, 32, "payload of at least 3 bytes a row", h.payload_bytes);
 
 	if (spec->kind == LABELS_KIND_TOPK) {
 		entries = (size_t)spec->context * spec->k;
@@ -276,7 +267,7 @@ v1_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint
 			t[c] = labels__code_value(c);
 		scratch = t;
 	} else {
-		entries = h.payload_bytes / 2;	/* an entry has two bytes or more */
+		entries = h.payload_bytes / 2;	/* more are made room for as they come */
 	}
 	if ((spec->kind != LABELS_KIND_SAMPLED && scratch == NULL) ||
 	    (batch != NULL && labels__batch_reserve(batch, spec, spec->context, entries) != 0)) {
@@ -285,10 +276,10 @@ v1_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint
 	}
 	if (batch != NULL && spec->kind != LABELS_KIND_DENSE)
 		r.n = (size_t)batch->row_offsets[batch->n_rows];
-	for (r.row = 0; r.row < spec->context; r.row++) {
-		if (spec->kind == LABELS_KIND_SAMPLED)
-			rc = read_sampled(&r);
-		else if (spec->kind == LABELS_KIND_TOPK)
+	if (spec->kind == LABELS_KIND_SAMPLED && (rc = read_sampled(&r)) != 0)
+		goto out;
+	for (r.row = 0; spec->kind != LABELS_KIND_SAMPLED && r.row < spec->context; r.row++) {
+		if (spec->kind == LABELS_KIND_TOPK)
 			rc = read_topk(&r, scratch);
 		else
 			rc = read_dense(&r, scratch);
@@ -318,7 +309,7 @@ static const struct {
 	int (*read)(const struct labels_spec *spec, const struct hash128 *tokens, const uint8_t *bytes, size_t len,
 	    struct labels_batch *batch, struct err_note *note);
 } versions[] = {
-	{LABELS_VERSION, v1_open, v1_read},
+	{LABELS_VERSION, v2_open, v2_read},
 };
 
 /* Index into versions of a record. */
@@ -350,7 +341,7 @@ read_any(const struct labels_spec *spec, const struct hash128 *tokens, const uin
 	size_t i;
 	int rc;
 
-	if ((rc = labels_spec_check(spec, note)) != 0 || (rc = find_version(bytes, len, &i, note)) != 0)
+	if ((rc = labels__spec_ready(spec, note)) != 0 || (rc = find_version(bytes, len, &i, note)) != 0)
 		return rc;
 	if (versions[i].version != spec->version)
 		return mismatch(note, "version", spec->version, versions[i].version);

@@ -54,6 +54,8 @@ begin(const struct labels_spec *spec, struct hash128 tokens, size_t payload_max,
 	labels__put(p + 12, spec->vocab, 4);
 	labels__put(p + 16, tokens.hi, 8);
 	labels__put(p + 24, tokens.lo, 8);
+	labels__put(p + 40, spec->set.hi, 8);
+	labels__put(p + 48, spec->set.lo, 8);
 	return 0;
 }
 
@@ -67,40 +69,10 @@ finish(struct labels_buf *buf, const uint8_t *end)
 	buf->len = n + 8;
 }
 
-static uint8_t *
-put_varint(uint8_t *p, uint32_t v)
-{
-	for (; v >= 0x80; v >>= 7)
-		*p++ = (uint8_t)(v | 0x80);
-	*p++ = (uint8_t)v;
-	return p;
-}
-
-/* A row's entries are written by way of this, so that both forms of input give the same bytes. */
-struct row {
-	uint8_t *p;
-	int64_t last;			/* id before, -1 at first */
-};
-
-static void
-put_entry(struct row *row, int64_t id, uint32_t count)
-{
-	row->p = put_varint(row->p, (uint32_t)(id - row->last - 1));
-	row->p = put_varint(row->p, count - 1);
-	row->last = id;
-}
-
-/* Worst case of a sampled payload: every draw its own id. */
-static size_t
-sampled_max(const struct labels_spec *spec)
-{
-	return (size_t)spec->context * (LABELS__VARINT_MAX + (size_t)spec->n_samples * 2 * LABELS__VARINT_MAX);
-}
-
 static int
 check_kind(const struct labels_spec *spec, enum labels_kind kind, struct err_note *note)
 {
-	int rc = labels_spec_check(spec, note);
+	int rc = labels__spec_ready(spec, note);
 
 	if (rc != 0 || spec->kind == kind)
 		return rc;
@@ -118,87 +90,140 @@ compare_ids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* Header, payload, checksum of rows that are known to obey the rules. */
+static int
+write_sampled(const struct labels_spec *spec, struct hash128 tokens, labels__row_fn *get, void *arg, struct labels_buf *buf,
+    struct err_note *note)
+{
+	int rc;
+
+	if ((rc = begin(spec, tokens, 0, buf, note)) != 0)
+		return rc;
+	buf->len = LABELS_HEADER_BYTES;
+	if ((rc = labels__sampled_encode(spec, get, arg, buf)) != 0 || buf->len > UINT32_MAX) {
+		buf->len = 0;
+		return err_note_set(note, rc != 0 ? rc : ERR_RANGE, "label record");
+	}
+	finish(buf, buf->bytes + buf->len);
+	return 0;
+}
+
+struct drawn {
+	const int32_t *draws;
+	uint32_t n;
+	int32_t *ids, *counts;		/* one row, sorted and counted */
+};
+
+static uint32_t
+count_draws(struct drawn *d, uint32_t t)
+{
+	uint32_t n = 0;
+
+	memcpy(d->ids, d->draws + (size_t)t * d->n, d->n * sizeof(d->ids[0]));
+	qsort(d->ids, d->n, sizeof(d->ids[0]), compare_ids);
+	for (uint32_t i = 0, j; i < d->n; i = j) {
+		for (j = i + 1; j < d->n && d->ids[j] == d->ids[i];)
+			j++;
+		d->ids[n] = d->ids[i];
+		d->counts[n++] = (int32_t)(j - i);
+	}
+	return n;
+}
+
+static void
+drawn_row(void *arg, uint32_t t, struct labels__row *out)
+{
+	struct drawn *d = arg;
+
+	*out = (struct labels__row){count_draws(d, t), d->ids, d->counts};
+}
+
 int
 labels_encode_draws(const struct labels_spec *spec, struct hash128 tokens, const int32_t *draws, struct labels_buf *buf,
     struct err_note *note)
 {
-	uint32_t n = spec->n_samples;
-	int32_t *sorted = NULL;
-	struct row row;
+	struct drawn d = {draws, spec->n_samples, NULL, NULL};
 	int rc;
 
 	buf->len = 0;
-	if ((rc = check_kind(spec, LABELS_KIND_SAMPLED, note)) != 0 || (rc = begin(spec, tokens, sampled_max(spec), buf, note)) != 0)
+	if ((rc = check_kind(spec, LABELS_KIND_SAMPLED, note)) != 0)
 		return rc;
-	if ((sorted = mem_alloc(n, sizeof(sorted[0]))) == NULL)
-		return err_note_set(note, ENOMEM, "label record");
-	row.p = buf->bytes + LABELS_HEADER_BYTES;
-	for (uint32_t t = 0; t < spec->context; t++) {
-		uint32_t n_unique = 1;
-
-		memcpy(sorted, draws + (size_t)t * n, n * sizeof(sorted[0]));
-		qsort(sorted, n, sizeof(sorted[0]), compare_ids);
-		if (sorted[0] < 0 || (uint32_t)sorted[n - 1] >= spec->vocab) {
-			rc = bad_id(note, t, 0, spec, sorted[0] < 0 ? sorted[0] : sorted[n - 1]);
+	d.ids = mem_alloc(d.n, sizeof(d.ids[0]));
+	d.counts = mem_alloc(d.n, sizeof(d.counts[0]));
+	if (d.ids == NULL || d.counts == NULL) {
+		rc = err_note_set(note, ENOMEM, "label record");
+		goto out;
+	}
+	for (size_t i = 0; i < (size_t)spec->context * d.n; i++)
+		if (draws[i] < 0 || (uint32_t)draws[i] >= spec->vocab) {
+			rc = bad_id(note, (uint32_t)(i / d.n), (uint32_t)(i % d.n), spec, draws[i]);
 			goto out;
 		}
-		for (uint32_t i = 1; i < n; i++)
-			n_unique += sorted[i] != sorted[i - 1];
-		row.p = put_varint(row.p, n_unique);
-		row.last = -1;
-		for (uint32_t i = 0, j; i < n; i = j) {
-			for (j = i + 1; j < n && sorted[j] == sorted[i];)
-				j++;
-			put_entry(&row, sorted[i], j - i);
-		}
-	}
-	finish(buf, row.p);
+	rc = write_sampled(spec, tokens, drawn_row, &d, buf, note);
 out:
-	free(sorted);
+	free(d.ids);
+	free(d.counts);
 	return rc;
+}
+
+struct counted {
+	const int32_t *n_unique, *ids, *counts;
+	uint32_t n;
+};
+
+static void
+counted_row(void *arg, uint32_t t, struct labels__row *out)
+{
+	const struct counted *c = arg;
+	size_t at = (size_t)t * c->n;
+
+	*out = (struct labels__row){(uint32_t)c->n_unique[t], c->ids + at, c->counts + at};
+}
+
+static int
+check_row(const struct labels_spec *spec, uint32_t t, int32_t n_unique, const int32_t *ids, const int32_t *counts, struct err_note *note)
+{
+	int64_t sum = 0, last = -1;
+
+	if (n_unique < 1 || (uint32_t)n_unique > spec->n_samples) {
+		bad(note, ERR_RANGE, t, 0, "1..N unique ids");
+		err_note_found(note, "%" PRId32, n_unique);
+		return ERR_RANGE;
+	}
+	for (uint32_t i = 0; i < (uint32_t)n_unique; i++) {
+		if (ids[i] <= last || (uint32_t)ids[i] >= spec->vocab)
+			return bad_id(note, t, i, spec, ids[i]);
+		if (counts[i] < 1) {
+			bad(note, ERR_RANGE, t, i, "a count of 1 or more");
+			err_note_found(note, "%" PRId32, counts[i]);
+			return ERR_RANGE;
+		}
+		last = ids[i];
+		sum += counts[i];
+	}
+	if (sum != spec->n_samples) {
+		bad(note, ERR_RANGE, t, 0, "");
+		err_note_expected(note, "counts with sum %" PRIu32, spec->n_samples);
+		err_note_found(note, "%" PRId64, sum);
+		return ERR_RANGE;
+	}
+	return 0;
 }
 
 int
 labels_encode_sampled(const struct labels_spec *spec, struct hash128 tokens, const int32_t *n_unique, const int32_t *ids,
     const int32_t *counts, struct labels_buf *buf, struct err_note *note)
 {
-	struct row row;
+	struct counted c = {n_unique, ids, counts, spec->n_samples};
 	int rc;
 
 	buf->len = 0;
-	if ((rc = check_kind(spec, LABELS_KIND_SAMPLED, note)) != 0 || (rc = begin(spec, tokens, sampled_max(spec), buf, note)) != 0)
+	if ((rc = check_kind(spec, LABELS_KIND_SAMPLED, note)) != 0)
 		return rc;
-	row.p = buf->bytes + LABELS_HEADER_BYTES;
-	for (uint32_t t = 0; t < spec->context; t++, ids += spec->n_samples, counts += spec->n_samples) {
-		int64_t sum = 0;
-
-		if (n_unique[t] < 1 || (uint32_t)n_unique[t] > spec->n_samples) {
-			bad(note, ERR_RANGE, t, 0, "1..N unique ids");
-			err_note_found(note, "%" PRId32, n_unique[t]);
-			return ERR_RANGE;
-		}
-		row.p = put_varint(row.p, (uint32_t)n_unique[t]);
-		row.last = -1;
-		for (uint32_t i = 0; i < (uint32_t)n_unique[t]; i++) {
-			if (ids[i] <= row.last || (uint32_t)ids[i] >= spec->vocab)
-				return bad_id(note, t, i, spec, ids[i]);
-			if (counts[i] < 1) {
-				bad(note, ERR_RANGE, t, i, "a count of 1 or more");
-				err_note_found(note, "%" PRId32, counts[i]);
-				return ERR_RANGE;
-			}
-			put_entry(&row, ids[i], (uint32_t)counts[i]);
-			sum += counts[i];
-		}
-		if (sum != spec->n_samples) {
-			bad(note, ERR_RANGE, t, 0, "");
-			err_note_expected(note, "counts with sum %" PRIu32, spec->n_samples);
-			err_note_found(note, "%" PRId64, sum);
-			return ERR_RANGE;
-		}
-	}
-	finish(buf, row.p);
-	return 0;
+	for (uint32_t t = 0; t < spec->context; t++)
+		if ((rc = check_row(spec, t, n_unique[t], ids + (size_t)t * c.n, counts + (size_t)t * c.n, note)) != 0)
+			return rc;
+	return write_sampled(spec, tokens, counted_row, &c, buf, note);
 }
 
 /* log_p -> code and t. */

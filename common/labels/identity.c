@@ -65,8 +65,10 @@ labels_spec_check(const struct labels_spec *spec, struct err_note *note)
 		return out_of_range(note, "context", spec->context, LABELS_CONTEXT_MAX);
 	if (spec->vocab < 1 || spec->vocab > INT32_MAX)
 		return out_of_range(note, "vocab", spec->vocab, INT32_MAX);
-	if (spec->kind == LABELS_KIND_SAMPLED && (spec->n_samples < 1 || spec->n_samples > LABELS_PARAM_MAX))
-		return out_of_range(note, "n_samples", spec->n_samples, LABELS_PARAM_MAX);
+	if (spec->kind == LABELS_KIND_SAMPLED && (spec->n_samples < 1 || spec->n_samples > LABELS_SAMPLES_MAX))
+		return out_of_range(note, "n_samples", spec->n_samples, LABELS_SAMPLES_MAX);
+	if (spec->kind == LABELS_KIND_SAMPLED && spec->vocab > LABELS_UNIGRAM_VOCAB_MAX)
+		return out_of_range(note, "vocab", spec->vocab, LABELS_UNIGRAM_VOCAB_MAX);
 	if (spec->kind == LABELS_KIND_TOPK && (spec->k < 1 || spec->k > LABELS_PARAM_MAX || spec->k > spec->vocab))
 		return out_of_range(note, "k", spec->k, spec->vocab < LABELS_PARAM_MAX ? spec->vocab : LABELS_PARAM_MAX);
 	if (!(spec->tau > 0 && isfinite(spec->tau))) {
@@ -79,11 +81,26 @@ labels_spec_check(const struct labels_spec *spec, struct err_note *note)
 	return 0;
 }
 
-/* 36 bytes; what the kind does not use is 0. */
+int
+labels__spec_ready(const struct labels_spec *spec, struct err_note *note)
+{
+	int rc = labels_spec_check(spec, note);
+
+	if (rc != 0 || spec->kind != LABELS_KIND_SAMPLED || (spec->unigram != NULL && labels_unigram_vocab(spec->unigram) == spec->vocab))
+		return rc;
+	err_note_set(note, ERR_MISMATCH, "label spec");
+	err_note_place(note, "unigram");
+	err_note_expected(note, "a table of %" PRIu32 " ids", spec->vocab);
+	err_note_found(note, "%" PRIu32, spec->unigram != NULL ? labels_unigram_vocab(spec->unigram) : 0);
+	return ERR_MISMATCH;
+}
+
+/* 52 bytes; what the kind does not use is 0. */
 static uint8_t *
 pack_spec(uint8_t *p, const struct labels_spec *spec)
 {
 	int sampled = spec->kind == LABELS_KIND_SAMPLED;
+	struct hash128 unigram;
 	uint64_t tau;
 
 	memcpy(&tau, &spec->tau, sizeof(tau));
@@ -95,7 +112,10 @@ pack_spec(uint8_t *p, const struct labels_spec *spec)
 	labels__put(p + 20, sampled ? spec->seed : 0, 4);
 	labels__put(p + 24, tau, 8);
 	labels__put(p + 32, spec->version, 4);
-	return p + 36;
+	unigram = sampled ? spec->unigram != NULL ? labels_unigram_hash(spec->unigram) : spec->unigram_hash : (struct hash128){0, 0};
+	labels__put(p + 36, unigram.hi, 8);
+	labels__put(p + 44, unigram.lo, 8);
+	return p + 52;
 }
 
 /* 88 bytes */
@@ -115,7 +135,7 @@ pack_models(uint8_t *p, const char *tag, struct hash128 corpus, struct hash128 m
 struct hash128
 labels_spec_hash(const struct labels_spec *spec)
 {
-	uint8_t packed[44];
+	uint8_t packed[60];
 
 	memcpy(packed, "SALTSPEC", 8);
 	pack_spec(packed + 8, spec);
@@ -125,7 +145,7 @@ labels_spec_hash(const struct labels_spec *spec)
 struct hash128
 labels_set_hash(const struct labels_set *set)
 {
-	uint8_t packed[124];
+	uint8_t packed[140];
 
 	pack_spec(pack_models(packed, "SALTLSET", set->corpus, set->teacher, set->compute_class), &set->spec);
 	return hash_bytes(packed, sizeof(packed));

@@ -5,29 +5,27 @@
  * A record is the labels of one sequence: L rows, row t the teacher's tempered distribution softmax(u / tau) after tokens 0..t,
  * the soft target of token t+1. Exactly L rows, never L+1 or L-1.
  *
- * RECORD, VERSION 1, little-endian (docs/formats.md tells the same):
+ * RECORD, VERSION 2, little-endian (docs/formats.md tells the same, and the coder in full):
  *
  *   offset  bytes  what
  *   0       2      'S' 'L'
- *   2       1      version, 1
+ *   2       1      version, 2
  *   3       1      kind: 1 sampled, 2 topk, 3 dense
  *   4       4      L, rows
  *   8       4      N of sampled, k of topk, 0 for dense
  *   12      4      vocabulary V
- *   16      8      hash of the sequence's L+1 tokens (xxh3-128 over little-endian int32), high half
- *   24      8      low half
+ *   16      16     hash of the sequence's L+1 tokens (xxh3-128 over little-endian int32), high half, low half
  *   32      4      P, bytes of payload
  *   36      4      flags, 0
- *   40      P      payload
- *   40+P    8      xxh3-64 of bytes [0, 40+P)
+ *   40      16     identity of the label set, high half, low half
+ *   56      P      payload
+ *   56+P    8      xxh3-64 of bytes [0, 56+P)
  *
- *   Valid: length exactly 48 + P; checksum, L, N or k, V and token hash as expected; payload obeys its kind's rules and ends with the
- *   last row. An unknown version is refused before anything else is looked at.
+ *   Valid: length exactly 64 + P; checksum, L, N or k, V, label set and token hash as expected; payload obeys its kind's rules and ends
+ *   with the last row. An unknown version is refused before anything else is looked at.
  *
- *   varint: LEB128, 7 bits a byte, low first, high bit = more follows; at most 5 bytes, value < 2^32, shortest form only.
- *
- *   sampled payload, per row: varint n_unique (1..N); then n_unique times { varint gap, varint count - 1 }. ids ascend strictly:
- *     the first id is its gap, each later one is the id before it + 1 + gap. id < V. The counts sum to N. One form for one row.
+ *   sampled payload: ids and counts under the label set's unigram model, entropy-coded (sampled.c). ids
+ *     ascend strictly, id < V; the counts sum to N. One form for one record's rows.
  *   topk payload, per row: k ids, then k u16 codes. An id takes 2 bytes for V <= 65536, 3 for V <= 2^24, else 4. Code c says
  *     t = exp(-c / 2048), 65535 says t = 0. Ordered by (code, id) ascending, that is by probability descending, ties the lower id
  *     first; ids distinct and < V. The sum of t is <= 1.001.
@@ -49,11 +47,38 @@
 #include "err/err.h"
 #include "hash/hash.h"
 
-#define LABELS_VERSION 1u
-#define LABELS_HEADER_BYTES 40u
-#define LABELS_OVERHEAD_BYTES 48u	/* header and checksum */
+#define LABELS_VERSION 2u
+#define LABELS_HEADER_BYTES 56u
+#define LABELS_OVERHEAD_BYTES 64u	/* header and checksum */
 #define LABELS_CONTEXT_MAX (1u << 24)	/* caps for what comes from files and peers */
-#define LABELS_PARAM_MAX (1u << 20)	/* N and k */
+#define LABELS_PARAM_MAX (1u << 20)	/* k */
+#define LABELS_SAMPLES_MAX 65535u	/* N */
+#define LABELS_UNIGRAM_VOCAB_MAX (1u << 24)
+
+/*
+ * The unigram model that sampled labels are coded under: a weight for every id. Whoever makes the label set makes it from the corpus's
+ * smoothed counts (labels_unigram_codes); it is one byte an id from then on (1..255; weight c below 16, else
+ * (8 + c mod 8) * 2^(c div 8 - 1)), its hash is part of the label set's identity, and the bytes travel with it. Every process makes the same
+ * tables of them, in integers. Read-only once made: any number of threads and specs may share one.
+ *
+ * labels_unigram_codes  counts: uint64[vocab], at least 1; codes: uint8[vocab] out. Drawn ids are flatter than text, the more so the higher
+ *                       tau is: from tau 0.5 on the weights are counts^(3/4)
+ * labels_unigram_from_counts  both at once: codes of uint64[vocab] counts, and the table of them. As labels_unigram_new
+ * labels_unigram_new    0; ERR_RANGE (vocab of 1..LABELS_UNIGRAM_VOCAB_MAX, a code of 0); ENOMEM. Copies the codes.
+ * labels_unigram_hash   xxh3-128 of the codes; zeros for NULL
+ * labels_unigram_bytes  the codes, [vocab]; as long as u
+ * labels_unigram_p      probability of an id as coded, for reports
+ */
+struct labels_unigram;
+
+void labels_unigram_codes(const uint64_t *counts, uint32_t vocab, double tau, uint8_t *codes);
+int labels_unigram_from_counts(struct labels_unigram **u, const uint64_t *counts, uint32_t vocab, double tau, struct err_note *note);
+int labels_unigram_new(struct labels_unigram **u, const uint8_t *codes, size_t vocab, struct err_note *note);
+void labels_unigram_destroy(struct labels_unigram **u);		/* takes NULL */
+struct hash128 labels_unigram_hash(const struct labels_unigram *u);
+const uint8_t *labels_unigram_bytes(const struct labels_unigram *u);
+uint32_t labels_unigram_vocab(const struct labels_unigram *u);
+double labels_unigram_p(const struct labels_unigram *u, int32_t id);
 
 enum labels_kind { LABELS_KIND_SAMPLED = 1, LABELS_KIND_TOPK = 2, LABELS_KIND_DENSE = 3 };
 
@@ -67,9 +92,15 @@ struct labels_spec {
 	uint32_t k;			/* topk; at most vocab */
 	uint32_t seed;			/* labels.seed, sampled */
 	double tau;			/* temperature, > 0 */
+	const struct labels_unigram *unigram;	/* sampled; borrowed, of that vocabulary. Its hash is part of the identity */
+	struct hash128 unigram_hash;	/* of the table, where unigram is NULL and only the identity is wanted */
+	struct hash128 set;		/* labels_set_hash(), which leaves it out; records carry it */
 };
 
-/* labels_spec_check - 0; ERR_RANGE with the field named; ERR_VERSION. Encoders and decoders begin with it. */
+/*
+ * labels_spec_check - 0; ERR_RANGE with the field named; ERR_VERSION. Encoders and decoders begin with it, and with ERR_MISMATCH where a
+ * sampled spec has no unigram table or one of another vocabulary.
+ */
 int labels_spec_check(const struct labels_spec *spec, struct err_note *note);
 struct hash128 labels_spec_hash(const struct labels_spec *spec);
 const char *labels_kind_name(enum labels_kind kind);			/* "sampled", "topk", "dense"; "?" */
@@ -130,20 +161,20 @@ void labels_batch_free(struct labels_batch *batch);	/* gives the memory back; {0
  * @spec    what the record must be: kind, version, L, N or k, V
  * @tokens  hash_tokens() of the L+1 ids the caller is about to train on
  * Returns 0; ERR_VERSION; ERR_CORRUPT (damaged: length, checksum, a rule of the payload); ERR_MISMATCH (a whole record, but of another
- * spec or other tokens); ENOMEM. The note names byte offset and row. After an error batch has the rows it had before.
+ * spec, label set or other tokens); ENOMEM. The note names byte offset and row. After an error batch has the rows it had before.
  * Pure; any thread, one thread a batch. A later version is one more row in the table of versions in decode.c; callers stay as they are.
  */
 int labels_decode(const struct labels_spec *spec, struct hash128 tokens, const void *bytes, size_t len, struct labels_batch *batch,
     struct err_note *note);
 
-/* labels_check - all of labels_decode's checks, no rows made. For who stores records. tokens NULL: any (then only its presence). */
+/* labels_check - all of labels_decode's checks, no rows made. For who stores records. tokens NULL: any. */
 int labels_check(const struct labels_spec *spec, const struct hash128 *tokens, const void *bytes, size_t len, struct err_note *note);
 
 /* labels_peek - the header of a record, checksum verified, payload not looked at. For listings. */
 struct labels_header {
 	uint32_t version, context, param, vocab, payload_bytes;
 	enum labels_kind kind;
-	struct hash128 tokens;
+	struct hash128 tokens, set;
 };
 
 int labels_peek(const void *bytes, size_t len, struct labels_header *out, struct err_note *note);

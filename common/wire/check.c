@@ -232,6 +232,8 @@ welcome(const struct where *w, const struct wire_welcome *m)
 	    || (rc = label_set(w, &m->label_set, false, true)) != 0
 	    || (rc = score_set(w, &m->score_set)) != 0)
 		return rc;
+	if (m->unigram.len > WIRE_VOCAB_MAX || (m->corpus.present && m->unigram.len != 0 && m->unigram.len != m->corpus.vocab_size))
+		return bad(w, ERR_FORMAT, "unigram", "a byte an id of the corpus's vocabulary", "%zu", m->unigram.len);
 	return heldout_loss(w, m->heldout_loss_nats);
 }
 

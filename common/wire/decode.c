@@ -210,6 +210,13 @@ get_hello(struct dec *d, struct wire_hello *out, const Salt__V1__Hello *m)
 }
 
 static void
+get_bytes(struct wire_bytes *out, const ProtobufCBinaryData *from)
+{
+	out->bytes = from->len != 0 ? from->data : NULL;
+	out->len = from->len;
+}
+
+static void
 get_welcome(struct dec *d, struct wire_welcome *out, const Salt__V1__Welcome *m)
 {
 	out->protocol_version = m->protocol_version;
@@ -226,6 +233,7 @@ get_welcome(struct dec *d, struct wire_welcome *out, const Salt__V1__Welcome *m)
 	out->heldout_loss_nats = m->heldout_loss_nats;
 	out->rows_ready = m->rows_ready;
 	out->released = m->released;
+	get_bytes(&out->unigram, &m->unigram);
 }
 
 static void
@@ -258,13 +266,6 @@ get_lease(struct dec *d, struct wire_lease *out, const Salt__V1__Lease *m)
 		fail(d, ERR_FORMAT, "tokens", "n_seqs * (context + 1) * 4 bytes", m->tokens.len);
 	else if (n != 0)
 		out->tokens = (const int32_t *)(const void *)m->tokens.data;	/* from the arena, so aligned */
-}
-
-static void
-get_bytes(struct wire_bytes *out, const ProtobufCBinaryData *from)
-{
-	out->bytes = from->len != 0 ? from->data : NULL;
-	out->len = from->len;
 }
 
 static void *

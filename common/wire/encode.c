@@ -196,6 +196,8 @@ put_welcome(struct enc *e, const struct wire_welcome *s)
 	m->heldout_loss_nats = s->heldout_loss_nats;
 	m->rows_ready = s->rows_ready;
 	m->released = s->released;
+	m->unigram.data = (uint8_t *)(uintptr_t)s->unigram.bytes;	/* only read */
+	m->unigram.len = s->unigram.len;
 	return &m->base;
 }
 

@@ -155,6 +155,7 @@ struct wire_welcome {
 	double heldout_loss_nats;	/* NaN: not known */
 	uint64_t rows_ready;
 	bool released;
+	struct wire_bytes unigram;	/* labels_unigram_bytes(); with a sampled label set, else empty */
 };
 
 struct wire_refuse {

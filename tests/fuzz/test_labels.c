@@ -52,13 +52,14 @@ main(void)
 {
 	static const char *const names[3] = {"sampled", "topk", "dense"};
 	static const int32_t tokens[3][4] = {{11, 69999, 0, 7}, {11, 69999, 0, 7}, {4, 0, 1, 2}};
-	static const struct labels_spec specs[3] = {
-		{.kind = LABELS_KIND_SAMPLED, .version = 1, .context = 3, .vocab = 70000, .n_samples = 300, .tau = 1},
-		{.kind = LABELS_KIND_TOPK, .version = 1, .context = 3, .vocab = 65537, .k = 3, .tau = 1},
-		{.kind = LABELS_KIND_DENSE, .version = 1, .context = 3, .vocab = 5, .tau = 1},
+	static struct labels_spec specs[3] = {
+		{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 3, .vocab = 70000, .n_samples = 300, .tau = 1, .set = {21, 22}},
+		{.kind = LABELS_KIND_TOPK, .version = LABELS_VERSION, .context = 3, .vocab = 65537, .k = 3, .tau = 1},
+		{.kind = LABELS_KIND_DENSE, .version = LABELS_VERSION, .context = 3, .vocab = 5, .tau = 1},
 	};
 	struct labels_batch batch = {0};
-	uint8_t seed[3][256], bytes[512];
+	static uint8_t seed[3][1024], bytes[2048], codes[70000];
+	struct labels_unigram *u;
 	size_t seed_len[3], accepted = 0;
 
 	for (int i = 0; i < 3; i++) {
@@ -71,6 +72,10 @@ main(void)
 		seed_len[i] = fread(seed[i], 1, sizeof(seed[i]), f);
 		fclose(f);
 	}
+	for (uint32_t v = 0; v < 70000; v++)		/* as tests/golden/labels/make.py */
+		codes[v] = (uint8_t)(1 + v * 7919 % 251);
+	REQUIRE(labels_unigram_new(&u, codes, 70000, NULL) == 0);
+	specs[0].unigram = u;
 	fuzz_seed(20260131);
 	for (int round = 0; round < 60000; round++) {
 		int which = round % 3;
@@ -87,8 +92,8 @@ main(void)
 			uint64_t sum;
 
 			/* only the payload, the last 8 bytes kept for the checksum */
-			n = 40 + fuzz_mutate(bytes + 40, seed_len[which] - 48, sizeof(bytes) - 48) + 8;
-			payload = (uint32_t)(n - 48);
+			n = 56 + fuzz_mutate(bytes + 56, seed_len[which] - 64, sizeof(bytes) - 64) + 8;
+			payload = (uint32_t)(n - 64);
 			memcpy(bytes + 32, &payload, 4);
 			sum = hash_bytes64(bytes, n - 8);
 			memcpy(bytes + n - 8, &sum, 8);
@@ -111,5 +116,6 @@ main(void)
 	fprintf(stderr, "%zu accepted\n", accepted);
 	CHECK(accepted > 100);
 	labels_batch_free(&batch);
+	labels_unigram_destroy(&u);
 	return check_done();
 }

@@ -108,7 +108,7 @@ near(t[4]["compute_seconds"], 0.5, "four ranks on two cores"); near(t[4]["cores"
 w = p["teacher"]			# 24 rows, blocks of 32 of which 16 are kept, one model for both
 assert (w["rows"], w["blocks"], w["scored_sequences"], w["labelled_sequences"], w["stored_sequences"], w["one_pass"]) == (24, 2, 64, 64, 32, True), w
 near(w["label_bytes_per_token"], 7.7, "label bytes"); assert p["network"]["overlap"] == 0; assert w["label_bytes_are"] == "of the measured run"
-near(w["cache_label_bytes"], 32 * (48 + 7.7 * 32 + 8 + 9 + 8), "cache"); near(w["cache_score_bytes"], (64 + 8) * (3 * 32 + 25), "scores")
+near(w["cache_label_bytes"], 32 * (64 + 7.7 * 32 + 8 + 9 + 8), "cache"); near(w["cache_score_bytes"], (64 + 8) * (3 * 32 + 25), "scores")
 near(w["flops"], (64 + 8) * 32 * p["teacher"]["flops_per_token"] / 3, "FLOPs")
 p = json.load(open("p2.json"))		# two ranks: two micro-batches each; the update is a share
 near(p["measured"]["micro_batch_seconds"], 0.5, "micro-batch of two ranks"); near(p["network"]["overlap"], 0.5, "overlap seen")

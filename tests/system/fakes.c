@@ -129,6 +129,7 @@ struct peer {
 	uint32_t max_message;
 	bool welcome;
 	struct wire_welcome last_welcome;
+	struct labels_unigram *unigram;		/* of last_welcome */
 };
 
 static void
@@ -184,6 +185,10 @@ hear(struct peer *p, int64_t wait_ms)
 			if (m->type == WIRE_WELCOME) {
 				p->welcome = true;
 				p->last_welcome = m->welcome;
+				labels_unigram_destroy(&p->unigram);
+				if (m->welcome.unigram.len > 0 &&
+				    labels_unigram_new(&p->unigram, m->welcome.unigram.bytes, m->welcome.unigram.len, NULL) != 0)
+					die(ERR_FORMAT, NULL, "unigram");
 			} else if (m->type == WIRE_REFUSE) {
 				fprintf(stderr, "fakes: refused: %s\n", wire_refuse_str(&m->refuse, text, sizeof(text)));
 				if (m->refuse.retry_ms == 0)
@@ -333,7 +338,8 @@ run_teacher(struct bus *bus, const char *endpoint, const char *dir, int argc, ch
 		for (size_t i = 0; m->type == WIRE_LEASE && i < m->lease.n_seqs; i++) {
 			const struct wire_lease *l = &m->lease;
 			struct labels_spec spec = {.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = L, .vocab = l->n_valid,
-			    .n_samples = l->label_set.n, .seed = l->label_set.seed, .tau = (double)l->label_set.tau};
+			    .n_samples = l->label_set.n, .seed = l->label_set.seed, .tau = (double)l->label_set.tau,
+			    .unigram = p.unigram, .set = l->label_set.hash.hash};
 			struct owed *o = calloc(1, sizeof(*o));
 
 			if (l->seqs[i] == deadly || n++ >= limit)
@@ -479,7 +485,7 @@ run_rows(struct bus *bus, char *endpoints, const char *dir, int argc, char **arg
 				const struct wire_label_set *ls = &p[i].last_welcome.label_set;
 
 				spec = (struct labels_spec){.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = L, .vocab = VOCAB,
-				    .n_samples = ls->n, .seed = ls->seed, .tau = (double)ls->tau};
+				    .n_samples = ls->n, .seed = ls->seed, .tau = (double)ls->tau, .unigram = p[i].unigram, .set = ls->hash.hash};
 				if (m->type == WIRE_ACK)
 					released = true;
 				for (size_t r = 0; m->type == WIRE_ROWS && r < m->rows.n_rows; r++) {

@@ -22,58 +22,94 @@ golden(const char *name, uint8_t *out, size_t cap)
 	return n;
 }
 
-static const int32_t golden_tokens[3][4] = {{11, 69999, 0, 7}, {11, 69999, 0, 7}, {4, 0, 1, 2}};
-static const struct labels_spec golden_spec[3] = {
-	{.kind = LABELS_KIND_SAMPLED, .version = 1, .context = 3, .vocab = 70000, .n_samples = 300, .tau = 1},
-	{.kind = LABELS_KIND_TOPK, .version = 1, .context = 3, .vocab = 65537, .k = 3, .tau = 1},
-	{.kind = LABELS_KIND_DENSE, .version = 1, .context = 3, .vocab = 5, .tau = 1},
+enum { GOLDEN_KINDS = 5, GOLDEN_MAX = 1024 };
+
+static const int32_t golden_tokens[GOLDEN_KINDS][6] = {{11, 69999, 0, 7}, {11, 69999, 0, 7}, {4, 0, 1, 2}, {0, 1, 2, 3, 4, 0}, {0, 1, 2}};
+static struct labels_spec golden_spec[GOLDEN_KINDS] = {
+	{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 3, .vocab = 70000, .n_samples = 300, .tau = 1, .set = {21, 22}},
+	{.kind = LABELS_KIND_TOPK, .version = LABELS_VERSION, .context = 3, .vocab = 65537, .k = 3, .tau = 1},
+	{.kind = LABELS_KIND_DENSE, .version = LABELS_VERSION, .context = 3, .vocab = 5, .tau = 1},
+	{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 5, .vocab = 5, .n_samples = 7, .tau = 1, .set = {21, 22}},
+	{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 2, .vocab = 5, .n_samples = 1, .tau = 1, .set = {21, 22}},
 };
-static const char *const golden_name[3] = {"sampled", "topk", "dense"};
+static const char *const golden_name[GOLDEN_KINDS] = {"sampled", "topk", "dense", "tiny", "one"};
+static struct labels_unigram *golden_unigram[2];
 
 static void
-golden_sampled(void)
+unigrams_make(void)
 {
-	enum { N = 300 };
-	static const int32_t n_unique[3] = {1, 4, 3};
-	static const int32_t want_ids[8] = {0, 5, 6, 134, 69999, 127, 256, 40000};
-	static const int32_t want_counts[8] = {300, 1, 128, 129, 42, 150, 149, 1};
-	static int32_t ids[3 * N], counts[3 * N], draws[3 * N];
-	struct hash128 tokens = hash_tokens(golden_tokens[0], 4);
+	static const uint8_t five[5] = {1, 255, 16, 15, 200};
+	static uint8_t codes[70000];
+	char hex[HASH_HEX_BYTES];
+
+	for (uint32_t v = 0; v < 70000; v++)
+		codes[v] = (uint8_t)(1 + v * 7919 % 251);
+	REQUIRE(labels_unigram_new(&golden_unigram[0], codes, 70000, &note) == 0);
+	REQUIRE(labels_unigram_new(&golden_unigram[1], five, 5, &note) == 0);
+	CHECK_STR(hash_hex(labels_unigram_hash(golden_unigram[0]), hex), "79f002b56cc64768ad2f4dc4f5869388");
+	golden_spec[0].unigram = golden_unigram[0];
+	golden_spec[3].unigram = golden_spec[4].unigram = golden_unigram[1];
+}
+
+static struct hash128
+golden_hash(int i)
+{
+	return hash_tokens(golden_tokens[i], (size_t)golden_spec[i].context + 1);
+}
+
+/* Rows of tests/golden/labels/make.py: n ids and counts of row t into ids, counts. */
+static int
+golden_row(int which, int t, int32_t *ids, int32_t *counts)
+{
+	static const int32_t four_ids[4] = {5, 6, 134, 69999}, four_counts[4] = {1, 128, 129, 42};
+	int n = which == 0 ? (t == 0 ? 1 : t == 1 ? 4 : 100) : which == 3 ? t + 1 : 1;
+
+	for (int i = 0; i < n; i++) {
+		ids[i] = which == 0 ? (t == 0 ? 0 : t == 1 ? four_ids[i] : 5 + 233 * i) : which == 3 ? i : t == 0 ? 4 : 0;
+		counts[i] = which == 0 ? (t == 0 ? 300 : t == 1 ? four_counts[i] : 1 + i % 5) : which == 3 ? (i < n - 1 ? 1 : 8 - n) : 1;
+	}
+	return n;
+}
+
+static void
+golden_sampled(int which)
+{
+	const struct labels_spec *spec = &golden_spec[which];
+	const int L = (int)spec->context, N = (int)spec->n_samples;
+	static int32_t ids[5 * 300], counts[5 * 300], draws[5 * 300], n_unique[5];
+	struct hash128 tokens = golden_hash(which);
 	struct labels_batch batch = {0};
 	struct labels_buf buf = {0};
-	uint8_t file[256];
-	size_t n = golden("sampled", file, sizeof(file)), at = 0;
+	uint8_t file[GOLDEN_MAX];
+	size_t n = golden(golden_name[which], file, sizeof(file)), at = 0;
 
-	for (int t = 0; t < 3; t++) {
+	for (int t = 0; t < L; t++) {
 		int d = 0;
 
-		for (int i = 0; i < n_unique[t]; i++, at++) {
-			ids[t * N + i] = want_ids[at];
-			counts[t * N + i] = want_counts[at];
-			for (int c = 0; c < want_counts[at]; c++, d++)
-				draws[t * N + (d * 7) % N] = want_ids[at];	/* 7 and 300 share no factor: a permutation */
-		}
+		n_unique[t] = golden_row(which, t, ids + t * N, counts + t * N);
+		for (int i = 0; i < n_unique[t]; i++)
+			for (int c = 0; c < counts[t * N + i]; c++, d++)
+				draws[t * N + (N == 300 ? (d * 7) % N : N - 1 - d)] = ids[t * N + i];	/* 7 and 300 share no factor: a permutation */
 		REQUIRE(d == N);
 	}
-	CHECK(labels_encode_sampled(&golden_spec[0], tokens, n_unique, ids, counts, &buf, &note) == 0);
-	CHECK(buf.len == n && memcmp(buf.bytes, file, n) == 0);
-	CHECK(labels_encode_draws(&golden_spec[0], tokens, draws, &buf, &note) == 0);
-	CHECK(buf.len == n && memcmp(buf.bytes, file, n) == 0);
+	CHECK(labels_encode_sampled(spec, tokens, n_unique, ids, counts, &buf, &note) == 0);
+	CHECK_ROW(golden_name[which], buf.len == n && memcmp(buf.bytes, file, n) == 0);
+	CHECK(labels_encode_draws(spec, tokens, draws, &buf, &note) == 0);
+	CHECK_ROW(golden_name[which], buf.len == n && memcmp(buf.bytes, file, n) == 0);
 
-	REQUIRE(labels_decode(&golden_spec[0], tokens, file, n, &batch, &note) == 0);
-	CHECK(batch.n_rows == 3 && batch.kind == LABELS_KIND_SAMPLED && batch.vocab == 70000);
-	CHECK(batch.row_offsets[0] == 0 && batch.row_offsets[1] == 1 && batch.row_offsets[2] == 5 && batch.row_offsets[3] == 8);
-	for (int i = 0; i < 8; i++) {
-		CHECK(batch.ids[i] == want_ids[i]);
-		CHECK_NEAR(batch.weights[i], want_counts[i] / 300.0, 1e-7);
+	for (int again = 0; again < 3; again++) {		/* a second sequence goes behind the first */
+		if (again == 2)
+			labels_batch_clear(&batch);
+		REQUIRE(labels_decode(spec, tokens, file, n, &batch, &note) == 0);
+		CHECK(batch.n_rows == (size_t)(again == 1 ? 2 * L : L) && batch.kind == LABELS_KIND_SAMPLED && batch.vocab == spec->vocab);
 	}
-	CHECK(batch.tail[0] == 0 && batch.tail[2] == 0);
-	/* a second sequence goes behind the first */
-	REQUIRE(labels_decode(&golden_spec[0], tokens, file, n, &batch, &note) == 0);
-	CHECK(batch.n_rows == 6 && batch.row_offsets[6] == 16 && batch.ids[15] == 40000 && batch.row_offsets[4] == 9);
-	labels_batch_clear(&batch);
-	REQUIRE(labels_decode(&golden_spec[0], tokens, file, n, &batch, &note) == 0);
-	CHECK(batch.n_rows == 3 && batch.row_offsets[3] == 8);
+	for (int t = 0; t < L; t++) {
+		CHECK(batch.row_offsets[t] == (int64_t)at && batch.row_offsets[t + 1] == (int64_t)at + n_unique[t] && batch.tail[t] == 0);
+		for (int i = 0; i < n_unique[t]; i++, at++) {
+			CHECK_ROW(golden_name[which], batch.ids[at] == ids[t * N + i]);
+			CHECK_NEAR(batch.weights[at], counts[t * N + i] / (double)N, 1e-7);
+		}
+	}
 	labels_batch_free(&batch);
 	labels_buf_free(&buf);
 }
@@ -86,10 +122,10 @@ golden_topk(void)
 	static const int32_t want_ids[9] = {3, 70, 65536, 2, 9, 65000, 1, 3, 4};
 	static const double want_t[9] = {0.25, 0.125, 0.5, 0.0497870684, 0.3678794412, 0.0497870684, 0, 0, 1};
 	static const double want_tail[3] = {0.125, 0.5325464220, 0};
-	struct hash128 tokens = hash_tokens(golden_tokens[1], 4);
+	struct hash128 tokens = golden_hash(1);
 	struct labels_batch batch = {0};
 	struct labels_buf buf = {0};
-	uint8_t file[256];
+	uint8_t file[GOLDEN_MAX];
 	size_t n = golden("topk", file, sizeof(file));
 
 	CHECK(labels_encode_topk(&golden_spec[1], tokens, ids, log_p, &buf, &note) == 0);
@@ -114,11 +150,11 @@ golden_dense(void)
 	static const double want[15] = {0.469911, 0.172871, 0.063596, 0.285016, 0.008607, 0.866561, 0.015872, 0.000291, 0.117276, 0,
 	    0.473991, 0.174371, 0.064148, 0.287490, 0};
 	static const float u[4] = {2, 1, 0, 1.5f};
-	struct hash128 tokens = hash_tokens(golden_tokens[2], 4);
+	struct hash128 tokens = golden_hash(2);
 	struct labels_batch batch = {0};
 	struct labels_buf buf = {0};
 	float log_p[15];
-	uint8_t file[256];
+	uint8_t file[GOLDEN_MAX];
 	size_t n = golden("dense", file, sizeof(file));
 	double sum4 = 0;
 
@@ -154,18 +190,18 @@ golden_dense(void)
 static void
 damage(void)
 {
-	for (int kind = 0; kind < 3; kind++) {
+	for (int kind = 0; kind < GOLDEN_KINDS; kind++) {
 		const struct labels_spec *spec = &golden_spec[kind];
-		struct hash128 tokens = hash_tokens(golden_tokens[kind], 4);
+		struct hash128 tokens = golden_hash(kind);
 		struct labels_batch batch = {0};
 		struct labels_header h;
-		uint8_t file[256], bad[256];
+		uint8_t file[GOLDEN_MAX], bad[GOLDEN_MAX];
 		size_t n = golden(golden_name[kind], file, sizeof(file));
 
 		REQUIRE(labels_decode(spec, tokens, file, n, &batch, &note) == 0);
 		CHECK(labels_check(spec, &tokens, file, n, &note) == 0 && labels_check(spec, NULL, file, n, &note) == 0);
-		CHECK(labels_peek(file, n, &h, &note) == 0 && h.kind == spec->kind && h.context == 3 && h.vocab == spec->vocab &&
-		    hash_equal(h.tokens, tokens) && h.version == 1 && h.payload_bytes == n - 48);
+		CHECK(labels_peek(file, n, &h, &note) == 0 && h.kind == spec->kind && h.context == spec->context && hash_equal(h.set, spec->set) && h.vocab == spec->vocab &&
+		    hash_equal(h.tokens, tokens) && h.version == LABELS_VERSION && h.payload_bytes == n - LABELS_OVERHEAD_BYTES);
 		for (size_t bit = 0; bit < 8 * n; bit++) {
 			int rc;
 
@@ -183,9 +219,77 @@ damage(void)
 				CHECK_ROW(golden_name[kind], labels_decode(spec, tokens, exact, cut, &batch, &note) == ERR_CORRUPT);
 			free(exact);
 		}
-		CHECK(batch.n_rows == 3);
+		CHECK(batch.n_rows == spec->context);
 		labels_batch_free(&batch);
 	}
+}
+
+/* n bytes of record with another payload of the golden one: lengths and checksum made to fit. */
+static void
+sealed(uint8_t *file, size_t n)
+{
+	uint32_t payload = (uint32_t)(n - LABELS_OVERHEAD_BYTES);
+	uint64_t sum;
+
+	memcpy(file + 32, &payload, 4);
+	sum = hash_bytes64(file, n - 8);
+	memcpy(file + n - 8, &sum, 8);
+}
+
+/*
+ * Payloads of sampled labels that no encoder makes, in whole records. A flipped bit that still decodes gives other rows, which are coded
+ * like that and not otherwise: one set of rows has one form.
+ */
+static void
+payloads(void)
+{
+	static int32_t n_unique[3], ids[900], counts[900];
+	const struct labels_spec *spec = &golden_spec[0];
+	struct hash128 tokens = golden_hash(0);
+	struct labels_batch batch = {0};
+	struct labels_buf buf = {0};
+	uint8_t file[GOLDEN_MAX], bad[GOLDEN_MAX];
+	size_t n = golden("sampled", file, sizeof(file)), refused = 0;
+
+	memcpy(bad, file, n);
+	memset(bad + 56, 0, 8);
+	sealed(bad, n);
+	CHECK(labels_decode(spec, tokens, bad, n, &batch, &note) == ERR_CORRUPT && strstr(note.expected, "state of 2^31") != NULL);
+	bad[63] = 0x80;
+	sealed(bad, n);
+	CHECK(labels_decode(spec, tokens, bad, n, &batch, &note) == ERR_CORRUPT && strstr(note.expected, "state of 2^31") != NULL);
+	for (size_t cut = LABELS_OVERHEAD_BYTES; cut < n + 12; cut++) {
+		memcpy(bad, file, n);
+		memset(bad + n - 8, 0, 24);
+		sealed(bad, cut);
+		if (cut != n)
+			CHECK_ROW("other length", labels_decode(spec, tokens, bad, cut, &batch, &note) == ERR_CORRUPT && batch.n_rows == 0);
+	}
+	for (size_t bit = 8 * LABELS_HEADER_BYTES; bit < 8 * (n - 8); bit++) {
+		memcpy(bad, file, n);
+		bad[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		sealed(bad, n);
+		labels_batch_clear(&batch);
+		if (labels_decode(spec, tokens, bad, n, &batch, &note) != 0) {
+			CHECK(note.place[0] != '\0' && note.expected[0] != '\0' && batch.n_rows == 0);
+			refused++;
+			continue;
+		}
+		for (int t = 0; t < 3; t++) {
+			int64_t from = batch.row_offsets[t];
+
+			n_unique[t] = (int32_t)(batch.row_offsets[t + 1] - from);
+			for (int i = 0; i < n_unique[t]; i++) {
+				ids[300 * t + i] = batch.ids[from + i];
+				counts[300 * t + i] = (int32_t)lrint((double)batch.weights[from + i] * 300);
+			}
+		}
+		CHECK(labels_encode_sampled(spec, tokens, n_unique, ids, counts, &buf, &note) == 0);
+		CHECK(buf.len == n && memcmp(buf.bytes, bad, n) == 0);
+	}
+	CHECK(refused > 8 * (n - LABELS_OVERHEAD_BYTES) * 9 / 10);
+	labels_batch_free(&batch);
+	labels_buf_free(&buf);
 }
 
 /* A whole record (checksum made anew) that breaks one rule. */
@@ -206,24 +310,20 @@ rules(void)
 		{"N one less", 0, 8, {0x2b}, 1, ERR_MISMATCH}, {"k", 1, 8, {2}, 1, ERR_MISMATCH},
 		{"vocabulary", 0, 12, {0x71}, 1, ERR_MISMATCH}, {"tokens", 0, 16, {0}, 1, ERR_MISMATCH},
 		{"tokens, low half", 0, 24, {1}, 1, ERR_MISMATCH}, {"flags", 0, 36, {1}, 1, ERR_CORRUPT},
-		{"payload shorter than said", 0, 32, {0x1b}, 1, ERR_CORRUPT}, {"version 2", 0, 2, {2}, 1, ERR_VERSION},
-		/* sampled payload: 01 00 ab02 | 04 05 00 00 7f 7f 8001 e8a104 29 | 03 7f 9501 8001 9401 bfb602 00 */
-		{"no ids", 0, 40, {0}, 1, ERR_CORRUPT}, {"n_unique over N", 0, 40, {0xff, 0x7f}, 2, ERR_CORRUPT},
-		{"varint not shortest", 0, 40, {0x81, 0x00}, 2, ERR_CORRUPT}, {"counts one short", 0, 42, {0xaa}, 1, ERR_CORRUPT},
-		{"counts one over", 0, 42, {0xac}, 1, ERR_CORRUPT}, {"id = V", 0, 52, {0xe9}, 1, ERR_CORRUPT},
-		{"varint runs out", 0, 67, {0x80}, 1, ERR_CORRUPT}, {"one id less, bytes left", 0, 56, {0x02}, 1, ERR_CORRUPT},
-		/* topk payload, a row: 3 ids of 3 bytes from 40 (65536, 3, 70), codes from 49 (1420, 2839, 4259) */
-		{"id = V", 1, 40, {0x01, 0x00, 0x01}, 3, ERR_CORRUPT}, {"an id twice", 1, 43, {70, 0, 0}, 3, ERR_CORRUPT},
-		{"not by probability", 1, 49, {0xff, 0xff}, 2, ERR_CORRUPT}, {"tie, higher id first", 1, 51, {0xa3, 0x10}, 2, 0},
-		{"tie, higher id first", 1, 49, {0x17, 0x0b}, 2, ERR_CORRUPT}, {"sum over 1", 1, 49, {0, 0}, 2, ERR_CORRUPT},
-		{"sum under 1", 2, 40, {0xff, 0xff}, 2, ERR_CORRUPT}, {"sum over 1", 2, 40, {0, 0}, 2, ERR_CORRUPT},
+		{"payload shorter than said", 0, 32, {0x1b}, 1, ERR_CORRUPT}, {"version 1", 0, 2, {1}, 1, ERR_VERSION},
+		{"version 3", 0, 2, {3}, 1, ERR_VERSION}, {"label set", 0, 40, {9}, 1, ERR_MISMATCH}, {"label set, low half", 0, 48, {9}, 1, ERR_MISMATCH},
+		/* topk payload, a row: 3 ids of 3 bytes from 56 (65536, 3, 70), codes from 65 (1420, 2839, 4259) */
+		{"id = V", 1, 56, {0x01, 0x00, 0x01}, 3, ERR_CORRUPT}, {"an id twice", 1, 59, {70, 0, 0}, 3, ERR_CORRUPT},
+		{"not by probability", 1, 65, {0xff, 0xff}, 2, ERR_CORRUPT}, {"tie, higher id first", 1, 67, {0xa3, 0x10}, 2, 0},
+		{"tie, higher id first", 1, 65, {0x17, 0x0b}, 2, ERR_CORRUPT}, {"sum over 1", 1, 65, {0, 0}, 2, ERR_CORRUPT},
+		{"sum under 1", 2, 56, {0xff, 0xff}, 2, ERR_CORRUPT}, {"sum over 1", 2, 56, {0, 0}, 2, ERR_CORRUPT},
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		const struct labels_spec *spec = &golden_spec[rows[i].kind];
-		struct hash128 tokens = hash_tokens(golden_tokens[rows[i].kind], 4);
+		struct hash128 tokens = golden_hash(rows[i].kind);
 		struct labels_batch batch = {0};
-		uint8_t file[256];
+		uint8_t file[GOLDEN_MAX];
 		size_t n = golden(golden_name[rows[i].kind], file, sizeof(file));
 		uint64_t sum;
 		int rc;
@@ -238,54 +338,13 @@ rules(void)
 	}
 }
 
-/* Payloads of one row, N 2, V 10: what is refused, and why. */
-static void
-sampled_payloads(void)
-{
-	static const struct labels_spec spec = {.kind = LABELS_KIND_SAMPLED, .version = 1, .context = 1, .vocab = 10, .n_samples = 2, .tau = 1};
-	static const struct {
-		const char *what;
-		uint8_t payload[9];
-		size_t n;
-		const char *why;	/* in note.expected; NULL: fine */
-	} rows[] = {
-		{"one id", {1, 3, 1}, 3, NULL}, {"two ids", {2, 3, 0, 5, 0}, 5, NULL},
-		{"bytes left", {1, 3, 1, 0}, 4, "end of the payload"},
-		{"n_unique not shortest", {0x81, 0, 3, 1}, 4, "shortest"}, {"gap not shortest", {1, 0x83, 0, 1}, 4, "shortest"},
-		{"count not shortest", {1, 3, 0x81, 0x80, 0}, 5, "shortest"},
-		{"gap 2^32 - 1", {1, 0xff, 0xff, 0xff, 0xff, 0x0f, 1}, 7, "below the vocabulary"},
-		{"gap 2^32", {1, 0x80, 0x80, 0x80, 0x80, 0x10, 1}, 7, "below 2^32"},
-		{"six bytes", {1, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 1}, 8, "shortest"},
-		{"ids wrap around", {2, 3, 0, 0xff, 0xff, 0xff, 0xff, 0x0f, 0}, 9, "below the vocabulary"},
-		{"id = V", {2, 3, 0, 6, 0}, 5, "below the vocabulary"}, {"too short", {1, 3}, 2, "at least 3 bytes"},
-		{"ends in a row", {2, 3, 0}, 3, "whole varint"}, {"count 2^32", {1, 3, 0xff, 0xff, 0xff, 0xff, 0x0f}, 7, "sum N"},
-	};
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		struct labels_batch batch = {0};
-		uint8_t record[64] = {'S', 'L', 1, 1, 1, 0, 0, 0, 2, 0, 0, 0, 10};
-		size_t n = 40 + rows[i].n;
-		uint64_t sum;
-		int rc;
-
-		record[32] = (uint8_t)rows[i].n;
-		memcpy(record + 40, rows[i].payload, rows[i].n);
-		sum = hash_bytes64(record, n);
-		memcpy(record + n, &sum, 8);
-		rc = labels_decode(&spec, (struct hash128){0, 0}, record, n + 8, &batch, &note);
-		CHECK_ROW(rows[i].what, rc == (rows[i].why == NULL ? 0 : ERR_CORRUPT));
-		CHECK_ROW(rows[i].what, rows[i].why == NULL ? batch.n_rows == 1 : batch.n_rows == 0 && strstr(note.expected, rows[i].why) != NULL);
-		labels_batch_free(&batch);
-	}
-}
-
 /* The same tokens moved by one are other tokens: labels off by one do not decode. */
 static void
 shifted(void)
 {
 	static const int32_t stream[5] = {11, 69999, 0, 7, 8};
 	struct labels_batch batch = {0};
-	uint8_t file[256];
+	uint8_t file[GOLDEN_MAX];
 	size_t n = golden("sampled", file, sizeof(file));
 
 	CHECK(labels_decode(&golden_spec[0], hash_tokens(stream, 4), file, n, &batch, &note) == 0);
@@ -303,9 +362,9 @@ shifted(void)
 static void
 encoder_refuses(void)
 {
-	struct labels_spec s = {.kind = LABELS_KIND_SAMPLED, .version = 1, .context = 2, .vocab = 10, .n_samples = 3, .tau = 1};
-	struct labels_spec k = {.kind = LABELS_KIND_TOPK, .version = 1, .context = 1, .vocab = 10, .k = 2, .tau = 1};
-	struct labels_spec d = {.kind = LABELS_KIND_DENSE, .version = 1, .context = 1, .vocab = 2, .tau = 1};
+	struct labels_spec s = {.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 2, .vocab = 10, .n_samples = 3, .tau = 1};
+	struct labels_spec k = {.kind = LABELS_KIND_TOPK, .version = LABELS_VERSION, .context = 1, .vocab = 10, .k = 2, .tau = 1};
+	struct labels_spec d = {.kind = LABELS_KIND_DENSE, .version = LABELS_VERSION, .context = 1, .vocab = 2, .tau = 1};
 	static const struct {
 		const char *what;
 		int32_t n_unique, ids[3], counts[3];
@@ -330,6 +389,18 @@ encoder_refuses(void)
 	struct hash128 tokens = {1, 2};
 	int32_t draws[6] = {9, 9, 0, 1, 2, 3};
 	float log_p[2] = {-0.69314718f, -0.69314718f};
+	struct labels_unigram *u;
+	uint8_t codes[10] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+	CHECK(labels_encode_draws(&s, tokens, draws, &buf, &note) == ERR_MISMATCH && strcmp(note.place, "unigram") == 0);
+	s.unigram = golden_unigram[1];		/* of 5 ids */
+	CHECK(labels_encode_draws(&s, tokens, draws, &buf, &note) == ERR_MISMATCH && strcmp(note.found, "5") == 0);
+	CHECK(labels_unigram_new(&u, codes, 0, &note) == ERR_RANGE && u == NULL);
+	codes[3] = 0;
+	CHECK(labels_unigram_new(&u, codes, 10, &note) == ERR_RANGE && u == NULL);
+	codes[3] = 1;
+	REQUIRE(labels_unigram_new(&u, codes, 10, &note) == 0);
+	s.unigram = u;
 
 	for (size_t i = 0; i < sizeof(sampled) / sizeof(sampled[0]); i++) {
 		int32_t n_unique[2] = {1, sampled[i].n_unique}, ids[6] = {5}, counts[6] = {3};
@@ -355,7 +426,44 @@ encoder_refuses(void)
 	d.context = LABELS_CONTEXT_MAX;		/* 2^24 * 2^31 * 2 bytes: named before anything is read */
 	d.vocab = INT32_MAX;
 	CHECK(labels_encode_dense(&d, tokens, log_p, &buf, &note) == ERR_RANGE);
+	labels_unigram_destroy(&u);
 	labels_buf_free(&buf);
+}
+
+/*
+ * The table of counts: codes keep 4 significant bits of the weight, counts at tau below 0.5, counts^(3/4) from there on; a probability
+ * for every id, their sum 1, near the weights'. Vocabularies of one id and of 200,000.
+ */
+static void
+unigram_of_counts(void)
+{
+	static const uint32_t sizes[3] = {1, 1000, 200000};
+	uint64_t *counts = malloc(200000 * sizeof(*counts));
+
+	for (int i = 0; i < 6; i++) {
+		uint32_t vocab = sizes[i / 2];
+		double tau = i % 2 ? 0.25 : 1, power = i % 2 ? 1 : 0.75, total = 0, sum = 0;
+		struct labels_unigram *u;
+
+		for (uint32_t v = 0; v < vocab; v++) {
+			counts[v] = 1 + 100000000 / (1 + (uint64_t)v * 7 % vocab);
+			total += pow((double)counts[v], power);
+		}
+		REQUIRE(labels_unigram_from_counts(&u, counts, vocab, tau, &note) == 0);
+		CHECK(labels_unigram_vocab(u) == vocab);
+		for (uint32_t v = 0; v < vocab; v++) {
+			double p = labels_unigram_p(u, (int32_t)v), want = pow((double)counts[v], power) / total;
+
+			sum += p;
+			CHECK(p > 0);
+			/* weights are cut to 4 bits, so the sum of all is low by up to an eighth; slots are 2^-15 */
+			if (want > 1e-3)
+				CHECK_ROW("probability", p > 0.85 * want && p < 1.16 * want);
+		}
+		CHECK_NEAR(sum, 1, 1e-9);
+		labels_unigram_destroy(&u);
+	}
+	free(counts);
 }
 
 /* Random rows: what goes in comes out; t within a factor exp(1/4096) for topk. */
@@ -365,10 +473,12 @@ round_trip(void)
 	enum { L = 17, N = 50, K = 20, V = 1000 };
 	static int32_t draws[L * N], ids[L * K];
 	static float log_p[L * K], dense[L * V];
-	struct labels_spec spec = {.version = 1, .context = L, .vocab = V, .n_samples = N, .k = K, .tau = 1};
+	struct labels_spec spec = {.version = LABELS_VERSION, .context = L, .vocab = V, .n_samples = N, .k = K, .tau = 1};
 	struct labels_batch batch = {0};
 	struct labels_buf buf = {0};
 	struct hash128 tokens = {3, 4};
+	struct labels_unigram *u;
+	uint8_t codes[V];
 	double worst = 0;
 
 	for (uint32_t i = 0; i < L * N; i++) {
@@ -378,6 +488,9 @@ round_trip(void)
 		draws[i] = (int32_t)((uint64_t)(r[0] >> 20) * (r[1] >> 20) * V >> 24);	/* favours small ids: many repeat */
 	}
 	spec.kind = LABELS_KIND_SAMPLED;
+	memset(codes, 9, sizeof(codes));
+	REQUIRE(labels_unigram_new(&u, codes, V, &note) == 0);
+	spec.unigram = u;
 	REQUIRE(labels_encode_draws(&spec, tokens, draws, &buf, &note) == 0);
 	REQUIRE(labels_decode(&spec, tokens, buf.bytes, buf.len, &batch, &note) == 0);
 	for (int t = 0; t < L; t++) {
@@ -406,7 +519,7 @@ round_trip(void)
 			log_p[t * K + i] = -3.5f - 0.8f * (float)i - 0.5f * hash_uniform(r[0]);
 		}
 	REQUIRE(labels_encode_topk(&spec, tokens, ids, log_p, &buf, &note) == 0);
-	CHECK(buf.len == 48 + L * K * 4);
+	CHECK(buf.len == LABELS_OVERHEAD_BYTES + L * K * 4);
 	REQUIRE(labels_decode(&spec, tokens, buf.bytes, buf.len, &batch, &note) == 0);
 	CHECK(batch.row_offsets[L] == L * K);
 	for (int t = 0; t < L; t++) {
@@ -437,6 +550,7 @@ round_trip(void)
 	REQUIRE(labels_decode(&spec, tokens, buf.bytes, buf.len, &batch, &note) == 0);
 	for (int i = 0; i < L * V; i++)
 		CHECK(fabs(log((double)batch.dense[i]) - (double)dense[i]) <= 1.0 / 2048);
+	labels_unigram_destroy(&u);
 	labels_batch_free(&batch);
 	labels_buf_free(&buf);
 }
@@ -471,22 +585,22 @@ scores(void)
 static void
 spec_ranges(void)
 {
-	static const struct labels_spec good = {.kind = LABELS_KIND_TOPK, .version = 1, .context = 8, .vocab = 10, .k = 10, .tau = 1};
+	static const struct labels_spec good = {.kind = LABELS_KIND_TOPK, .version = LABELS_VERSION, .context = 8, .vocab = 10, .k = 10, .tau = 1};
 	static const struct {
 		const char *field;
 		struct labels_spec spec;
 		int want;
 	} rows[] = {
-		{"kind", {.kind = 0, .version = 1, .context = 8, .vocab = 10, .k = 3, .tau = 1}, ERR_RANGE},
-		{"kind", {.kind = 4, .version = 1, .context = 8, .vocab = 10, .k = 3, .tau = 1}, ERR_RANGE},
-		{"version", {.kind = 2, .version = 2, .context = 8, .vocab = 10, .k = 3, .tau = 1}, ERR_VERSION},
-		{"context", {.kind = 2, .version = 1, .context = 0, .vocab = 10, .k = 3, .tau = 1}, ERR_RANGE},
-		{"vocab", {.kind = 2, .version = 1, .context = 8, .vocab = 1u << 31, .k = 3, .tau = 1}, ERR_RANGE},
-		{"k", {.kind = 2, .version = 1, .context = 8, .vocab = 10, .k = 11, .tau = 1}, ERR_RANGE},
-		{"n_samples", {.kind = 1, .version = 1, .context = 8, .vocab = 10, .n_samples = 0, .tau = 1}, ERR_RANGE},
-		{"tau", {.kind = 2, .version = 1, .context = 8, .vocab = 10, .k = 3, .tau = 0}, ERR_RANGE},
-		{"tau", {.kind = 2, .version = 1, .context = 8, .vocab = 10, .k = 3, .tau = NAN}, ERR_RANGE},
-		{"tau", {.kind = 2, .version = 1, .context = 8, .vocab = 10, .k = 3, .tau = INFINITY}, ERR_RANGE},
+		{"kind", {.kind = 0, .version = LABELS_VERSION, .context = 8, .vocab = 10, .k = 3, .tau = 1}, ERR_RANGE},
+		{"kind", {.kind = 4, .version = LABELS_VERSION, .context = 8, .vocab = 10, .k = 3, .tau = 1}, ERR_RANGE},
+		{"version", {.kind = 2, .version = 1, .context = 8, .vocab = 10, .k = 3, .tau = 1}, ERR_VERSION},
+		{"context", {.kind = 2, .version = LABELS_VERSION, .context = 0, .vocab = 10, .k = 3, .tau = 1}, ERR_RANGE},
+		{"vocab", {.kind = 2, .version = LABELS_VERSION, .context = 8, .vocab = 1u << 31, .k = 3, .tau = 1}, ERR_RANGE},
+		{"k", {.kind = 2, .version = LABELS_VERSION, .context = 8, .vocab = 10, .k = 11, .tau = 1}, ERR_RANGE},
+		{"n_samples", {.kind = 1, .version = LABELS_VERSION, .context = 8, .vocab = 10, .n_samples = 0, .tau = 1}, ERR_RANGE},
+		{"tau", {.kind = 2, .version = LABELS_VERSION, .context = 8, .vocab = 10, .k = 3, .tau = 0}, ERR_RANGE},
+		{"tau", {.kind = 2, .version = LABELS_VERSION, .context = 8, .vocab = 10, .k = 3, .tau = NAN}, ERR_RANGE},
+		{"tau", {.kind = 2, .version = LABELS_VERSION, .context = 8, .vocab = 10, .k = 3, .tau = INFINITY}, ERR_RANGE},
 	};
 
 	CHECK(labels_spec_check(&good, &note) == 0);
@@ -501,22 +615,24 @@ static void
 identities(void)
 {
 	const struct labels_set set = {.corpus = {1, 2}, .teacher = {3, 4}, .compute_class = "fp32/openblas",
-	    .spec = {.kind = LABELS_KIND_SAMPLED, .version = 1, .context = 128, .vocab = 4096, .n_samples = 50, .seed = 17, .tau = 0.25}};
-	const struct labels_scores_set scored = {.corpus = {1, 2}, .scorer = {3, 4}, .compute_class = "fp32/openblas", .context = 128, .version = 1};
-	struct labels_set other[11];
+	    .spec = {.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 128, .vocab = 4096, .n_samples = 50, .seed = 17, .tau = 0.25,
+		.unigram_hash = {5, 6}}};
+	const struct labels_scores_set scored = {.corpus = {1, 2}, .scorer = {3, 4}, .compute_class = "fp32/openblas", .context = 128,
+	    .version = LABELS_SCORES_VERSION};
+	struct labels_set other[12];
 	struct labels_scores_set other_scored[5];
 	char hex[HASH_HEX_BYTES], text[LABELS_TEXT_BYTES];
 	enum labels_kind kind;
 
-	CHECK_STR(hash_hex(labels_spec_hash(&set.spec), hex), "e6ff5cbfcd66ec5320b9a0d8fddc3d06");
-	CHECK_STR(hash_hex(labels_set_hash(&set), hex), "36589ae2bac4055071ef73a9536839f0");
+	CHECK_STR(hash_hex(labels_spec_hash(&set.spec), hex), "94e4d5e2743c7c43bd65400cff94c8b7");
+	CHECK_STR(hash_hex(labels_set_hash(&set), hex), "0082dc51aa897ce95510b5e6ee3b71b0");
 	CHECK_STR(hash_hex(labels_scores_set_hash(&scored), hex), "6790a6296a4da309fde58afc0f53b950");
-	CHECK_STR(labels_set_text(&set, text, sizeof(text)), "labels=36589ae2bac4055071ef73a9536839f0 "
+	CHECK_STR(labels_set_text(&set, text, sizeof(text)), "labels=0082dc51aa897ce95510b5e6ee3b71b0 "
 	    "corpus=00000000000000010000000000000002 L=128 vocab=4096 teacher=00000000000000030000000000000004 compute=fp32/openblas "
-	    "tau=0.25 kind=sampled n=50 seed=17 version=1");
+	    "tau=0.25 kind=sampled n=50 seed=17 version=2");
 	CHECK(strstr(labels_scores_set_text(&scored, text, sizeof(text)), "compute=fp32/openblas version=1") != NULL);
 
-	for (int i = 0; i < 11; i++)
+	for (int i = 0; i < 12; i++)
 		other[i] = set;
 	other[1].corpus.lo++;
 	other[2].teacher.hi++;
@@ -528,7 +644,8 @@ identities(void)
 	other[8].spec.seed++;
 	other[9].spec.tau = 0.5;
 	other[10].spec.version++;
-	for (int i = 0; i < 11; i++)
+	other[11].spec.unigram_hash.lo++;
+	for (int i = 0; i < 12; i++)
 		for (int j = 0; j < i; j++)
 			CHECK(!hash_equal(labels_set_hash(&other[i]), labels_set_hash(&other[j])));
 	other[1] = set;
@@ -558,17 +675,23 @@ identities(void)
 int
 main(void)
 {
-	golden_sampled();
+	unigrams_make();
+	golden_sampled(0);
+	golden_sampled(3);
+	golden_sampled(4);
 	golden_topk();
 	golden_dense();
 	damage();
+	payloads();
 	rules();
-	sampled_payloads();
 	shifted();
 	encoder_refuses();
 	round_trip();
 	scores();
 	spec_ranges();
 	identities();
+	unigram_of_counts();
+	labels_unigram_destroy(&golden_unigram[0]);
+	labels_unigram_destroy(&golden_unigram[1]);
 	return check_done();
 }
