@@ -381,6 +381,7 @@ run_teacher(struct bus *bus, const char *endpoint, const char *dir, int argc, ch
 	labels_buf_free(&buf);
 	bus_poll_destroy(&p.poll);
 	bus_client_destroy(&p.client);
+	labels_unigram_destroy(&p.unigram);
 	return 0;
 }
 
@@ -524,6 +525,7 @@ run_rows(struct bus *bus, char *endpoints, const char *dir, int argc, char **arg
 	for (size_t i = 0; i < n_peers; i++) {
 		bus_poll_destroy(&p[i].poll);
 		bus_client_destroy(&p[i].client);
+		labels_unigram_destroy(&p[i].unigram);
 	}
 	return 0;
 }
