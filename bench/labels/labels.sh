@@ -37,13 +37,13 @@ measure() {
 	# an input that is a folder or a link is nothing to the corpus
 	text "$1" | while read -r f; do [ ! -f "$f" ] || echo "$f"; done > "$dir/files"
 	[ -s "$dir/files" ] || { echo "label_*$suffix: no text: apt-get install perl-doc fortunes" >&2; return; }
-	xargs "$bin/saltctl" corpus build --split-on blank-lines --tokenizer "$scratch/teacher" --out "$dir/train" --heldout-out "$dir/held" \
+	xargs "$bin/saltctl" corpus build --split-on blank-lines --tokenizer "$scratch/teacher" --out "$dir/train" \
 		< "$dir/files" > /dev/null
 	for tau in 1 0.25; do
 		name=tau${tau//./}$suffix
 		cat > "$dir/fleet.yaml" <<END
 run: {dir: run-$tau, seed: 3}
-corpus: {train: train, heldout: held, context: $context}
+corpus: {train: train, context: $context}
 cache: {dir: cache-$tau}
 teacher: {model: $scratch/teacher, scorer: $scratch/teacher}
 labels: {kind: sampled, samples: $samples, tau: $tau, seed: 7}
@@ -53,7 +53,7 @@ phase_one: {steps: 2, weight: 0.667}
 END
 		start selectord "$bin/selectord" -c "$dir/fleet.yaml"
 		start teacherd "$bin/teacherd" -c "$dir/fleet.yaml"
-		timeout 300 "$bin/saltctl" label -c "$dir/fleet.yaml" > "$dir/label.log" 2>&1 || { tail -3 "$dir/label.log" "$scratch"/*.log >&2; exit 70; }
+		timeout 300 "$bin/saltctl" label -c "$dir/fleet.yaml" > "$dir/label.log" 2>&1 || { tail -n 3 "$dir/label.log" "$scratch"/*.log >&2; exit 70; }
 		kill $teacherd $selectord
 		wait $teacherd $selectord || true
 		"$bin/saltctl" cache export -c "$dir/fleet.yaml" "$dir/export-$tau" > /dev/null
