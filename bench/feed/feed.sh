@@ -13,7 +13,7 @@ for name in student teacher; do
 	"$bin/saltctl" model new --family gpt2 "${shape[@]}" --context "$context" --tokenizer "$root/share/tokenizer-4k" --weights 1 \
 		"$scratch/$name" > /dev/null
 done
-find /usr/share/common-licenses /usr/share/doc -type f \( -name copyright -o -path '*common-licenses*' \) | sort | head -300 |
+find /usr/share/common-licenses /usr/share/doc -type f \( -name copyright -o -path '*common-licenses*' \) | sort | sed -n 1,300p |
 	xargs "$bin/saltctl" corpus build --split-on blank-lines --tokenizer "$root/share/tokenizer-4k" --out "$scratch/train" \
 		--heldout-out "$scratch/held" > /dev/null
 cat > "$scratch/fleet.yaml" <<END
