@@ -22,8 +22,7 @@ void files_make(const char *dir, uint64_t n_tokens, uint32_t context);
  * records_make - about want_bytes each, by the encoder of labels; dies when a patched record is not what labels_check takes.
  */
 struct records {
-	struct labels_spec spec;		/* set: WELCOME's, before the first records_patch whose record somebody checks */
-	struct labels_unigram *unigram;		/* spec's, of the corpus */
+	struct labels_spec spec;		/* set: WELCOME's, before the first records_patch whose record somebody checks. unigram: the corpus's, kept to the end */
 	struct labels_buf of[32];
 	size_t max_len, n_candidates;
 	double mean_len;

@@ -81,7 +81,7 @@ records_make(struct records *r, const char *corpus, uint32_t context, size_t wan
 	memset(r, 0, sizeof(*r));
 	r->spec = (struct labels_spec){.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = context, .vocab = VOCAB,
 	    .n_samples = SAMPLES, .tau = 1};
-	r->spec.unigram = r->unigram = table_of(corpus, r->spec.tau);
+	r->spec.unigram = table_of(corpus, r->spec.tau);
 	for (r->n_candidates = 1; r->n_candidates < SAMPLES; r->n_candidates++) {
 		make_one(r, &r->of[0], 0, (uint32_t)r->n_candidates);
 		if (r->of[0].len >= want_bytes)

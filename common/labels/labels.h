@@ -67,7 +67,7 @@
  * labels_unigram_new    0; ERR_RANGE (vocab of 1..LABELS_UNIGRAM_VOCAB_MAX, a code of 0); ENOMEM. Copies the codes.
  * labels_unigram_hash   xxh3-128 of the codes; zeros for NULL
  * labels_unigram_bytes  the codes, [vocab]; as long as u
- * labels_unigram_p      probability of an id as coded, for reports
+ * labels_unigram_p      probability of an id as coded; tests hold it against the counts
  */
 struct labels_unigram;
 

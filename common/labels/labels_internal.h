@@ -11,6 +11,13 @@
 void labels__put(uint8_t *p, uint64_t v, unsigned bytes);
 uint64_t labels__get(const uint8_t *p, unsigned bytes);
 
+/* floor(log2(x)) of x >= 1 */
+static inline unsigned
+labels__log2(uint64_t x)
+{
+	return 63u - (unsigned)__builtin_clzll(x);
+}
+
 unsigned labels__id_bytes(uint32_t vocab);	/* of an id in a topk payload */
 uint32_t labels__param(const struct labels_spec *spec);
 

@@ -120,12 +120,6 @@ common_context(const struct labels_unigram *u, int32_t id)
 	return place < 128 ? 0 : place < 2048 ? 1 : 2;
 }
 
-static inline unsigned
-log2_of(uint32_t x)
-{
-	return 31u - (unsigned)__builtin_clz(x);
-}
-
 /* The most ids a row can have, and the bits of n - 1. */
 static uint32_t
 unique_max(const struct labels_spec *spec)
@@ -138,7 +132,7 @@ unique_bits(const struct labels_spec *spec)
 {
 	uint32_t max = unique_max(spec);
 
-	return max > 1 ? log2_of(max - 1) + 1 : 0;
+	return max > 1 ? labels__log2(max - 1) + 1 : 0;
 }
 
 /* ---- encoding: forward once for the bits and their probabilities, then backward through the coder ---- */
@@ -196,7 +190,7 @@ static void
 put_count(struct encoder *e, unsigned common, uint32_t left, uint32_t ids, uint32_t count)
 {
 	struct bit *longer = e->bits.longer[common][ratio_context(left, ids)][ids_context(ids)];
-	unsigned length = log2_of(count), length_max = log2_of(left - ids + 1);
+	unsigned length = labels__log2(count), length_max = labels__log2(left - ids + 1);
 
 	for (unsigned i = 0; i < length_max && i <= length; i++)
 		put_bit(e, &longer[i < STEPS ? i : STEPS - 1], i < length);
@@ -382,7 +376,7 @@ static inline uint32_t
 get_count(struct decoder *d, unsigned common, uint32_t left, uint32_t ids)
 {
 	struct bit *longer = d->bits.longer[common][ratio_context(left, ids)][ids_context(ids)];
-	unsigned length = 0, length_max = log2_of(left - ids + 1);
+	unsigned length = 0, length_max = labels__log2(left - ids + 1);
 	uint32_t count;
 
 	while (length < length_max && get_bit(d, &longer[length < STEPS ? length : STEPS - 1]))

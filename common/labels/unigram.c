@@ -31,16 +31,6 @@ isqrt(uint64_t x)
 	return r;
 }
 
-static unsigned
-log2_of(uint64_t x)
-{
-	unsigned n = 0;
-
-	while (x >>= 1)
-		n++;
-	return n;
-}
-
 /* 4 significant bits of a weight of at least 1 and less than 2^34 */
 static uint8_t
 code_of_weight(uint64_t w)
@@ -49,7 +39,7 @@ code_of_weight(uint64_t w)
 
 	if (w < 16)
 		return (uint8_t)w;
-	e = log2_of(w) - 3;
+	e = labels__log2(w) - 3;
 	return (uint8_t)(8 * e + (w >> e));
 }
 
@@ -121,7 +111,7 @@ labels_unigram_destroy(struct labels_unigram **up)
 static unsigned
 first_bits(uint32_t n)
 {
-	unsigned bits = log2_of(n);
+	unsigned bits = labels__log2(n);
 
 	return bits < LABELS__GROUP_BITS_MAX ? bits : LABELS__GROUP_BITS_MAX;
 }
