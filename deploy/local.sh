@@ -18,6 +18,7 @@ usage: local.sh VERB -c fleet.yaml [--set section.key=value ...] [options]
   logs [-f] [NAME ...]         last lines of run.dir/logs; -f follows. NAME: selectord, teacherd-0, trainerd ..
 
 examples:
+  local.sh up -c fleet.yaml
   local.sh up --wait -c fleet.yaml
   local.sh down --only trainer -c fleet.yaml
   local.sh restart --only teachers -c fleet.yaml

@@ -1,5 +1,5 @@
 # local.sh scale and drain on a real fleet: teachers 1 -> 4 -> 1 and trainers 1 -> 2 in mid-run, with the losses of a quiet run of one rank.
-# Nothing here depends on how fast it goes: the trainer is held, by draining its teachers or by SIGSTOP, wherever phase one must not end.
+# The trainer is held, by draining its teachers or by SIGSTOP, wherever phase one must not end; in_phase_one says so where it ended all the same.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"
