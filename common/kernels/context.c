@@ -205,28 +205,6 @@ kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t genera
 		kernels__onednn_params(k->onednn, params, (size_t)n * dtype_size(k->dtype), generation);
 }
 
-void *
-kernels_alloc(struct kernels *k, size_t bytes)
-{
-	(void)k;
-	return mem_alloc(bytes, 1);
-}
-
-void
-kernels_free(struct kernels *k, void *p)
-{
-	(void)k;
-	free(p);
-}
-
-void
-kernels_zero(struct kernels *k, void *p, size_t bytes)
-{
-	(void)k;
-	if (bytes > 0)
-		memset(p, 0, bytes);
-}
-
 void
 kernels_copy(struct kernels *k, void *to, const void *from, size_t bytes)
 {

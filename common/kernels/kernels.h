@@ -76,7 +76,10 @@ void kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t g
 /* kernels_resolve - what auto means on this machine, without making a context. Writes the compute class into buf. */
 int kernels_resolve(const struct kernels_options *options, char *buf, size_t size, struct err_note *note);
 
-/* Memory of the backend, aligned to 64, zeroed. NULL without memory. */
+/*
+ * kernels_alloc - memory of the backend, aligned to 64, zeroed. NULL without memory. Pages of large arrays exist from their first touch
+ * on: a process that gets more than the machine has may end there, not here. kernels_free takes NULL, and nothing but kernels_alloc's.
+ */
 void *kernels_alloc(struct kernels *k, size_t bytes);
 void kernels_free(struct kernels *k, void *p);
 void kernels_zero(struct kernels *k, void *p, size_t bytes);

@@ -44,6 +44,44 @@ refusals(void)
 	}
 }
 
+/* Zeroed and aligned at any size, on both sides of where pages come straight from the system; given back; too much is NULL. */
+static void
+memory(void)
+{
+	static const size_t sizes[] = {0, 1, 63, 4096, ((size_t)8 << 20) - 1, (size_t)8 << 20, ((size_t)9 << 20) + 1};
+	const size_t n = sizeof(sizes) / sizeof(sizes[0]);
+	const struct kernels_options options = {.threads = 1};
+	struct err_note note = {0};
+	unsigned char *p[7];
+	struct kernels *k;
+
+	REQUIRE(kernels_new(&k, &options, &note) == 0);
+	for (int again = 0; again < 2; again++) {	/* the second time memory that was written comes back */
+		for (size_t i = 0; i < n; i++) {
+			size_t not_zero = 0;
+
+			REQUIRE((p[i] = kernels_alloc(k, sizes[i])) != NULL);
+			CHECK((uintptr_t)p[i] % 64 == 0);
+			for (size_t at = 0; at < sizes[i]; at++)
+				not_zero += p[i][at] != 0;
+			CHECK(not_zero == 0);
+			memset(p[i], 0xa5, sizes[i]);
+		}
+		for (size_t i = 0; i < n; i++) {
+			size_t wrong = 0;
+
+			for (size_t at = 0; at < sizes[i]; at++)
+				wrong += p[i][at] != 0xa5;
+			CHECK(wrong == 0);
+			kernels_free(k, p[i]);
+		}
+	}
+	kernels_free(k, NULL);
+	CHECK(kernels_alloc(k, SIZE_MAX) == NULL && kernels_alloc(k, SIZE_MAX - ((size_t)4 << 20)) == NULL);
+	CHECK(kernels_alloc(k, SIZE_MAX / 2) == NULL);
+	kernels_destroy(&k);
+}
+
 /* The promise of vec_math.h, over the whole range; every table there is for this processor. */
 static void
 exp_is_exact_enough(const struct vec *vec)
@@ -203,6 +241,7 @@ main(void)
 	fixture_start();
 	openmp_left_alone();
 	refusals();
+	memory();
 	exp_is_exact_enough(&vec_base);
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
