@@ -16,6 +16,7 @@ packages=(
 	libdnnl-dev						# matrix products in bf16
 	libpcre2-dev libutf8proc-dev				# tokenizer
 	libjansson-dev libyaml-dev libxxhash-dev libzstd-dev	# files
+	libisal-dev						# checksum of TensorBoard's files
 	perl-doc						# the text that quickstart trains on
 	python3 python3-venv					# tests and fixtures only
 	iproute2 procps						# system tests

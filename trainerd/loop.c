@@ -26,12 +26,25 @@
 #include "trainerd/run.h"
 #include "trainerd/save.h"
 #include "trainerd/watchdog.h"
+#include "wire/tb_event.h"
 
 #define SKIPPED_MAX 10			/* updates skipped in a row before the run ends */
 #define VOTE_MS 5			/* between two votes while rows are missing */
 #define SAY_EVERY_MS 2000		/* a line in the log about the step, at most so often */
 #define SAVE_S 300.0			/* a checkpoint may take so long, and what its bytes need at this pace */
 #define SLOW_DISK_BYTES_PER_S 10e6
+
+/* A failed write costs the curves, not the run. Rank 0. */
+static void
+loop_scalars(struct run *r, const struct tb_scalar *scalars, size_t n)
+{
+	int rc;
+
+	if (r->tensorboard == NULL || (rc = tensorboard_write(r->tensorboard, r->state.step, scalars, n)) == 0)
+		return;
+	log_warn("tensorboard.write", "step=%" PRIu64 " why=\"%s\" hint=\"no more of run.dir/tb until the next start\"", r->state.step, err_str(rc));
+	tensorboard_close(&r->tensorboard);
+}
 
 /* Held-out loss, to metrics and to the margin. Collective. */
 static int
@@ -55,6 +68,10 @@ loop_evaluate(struct run *r, struct err_note *note)
 	status_set(r->m_heldout, e.loss);
 	rc = 0;
 	if (r->rank == 0) {
+		struct tb_scalar scalars[] = {{"heldout/loss", (float)e.loss}, {"heldout/accuracy", (float)e.accuracy},
+		    {"heldout/bits_per_byte", (float)(e.loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes)}};
+
+		loop_scalars(r, scalars, info->n_bytes > 0 ? 3 : 2);
 		line = json_new_object();
 		if (line == NULL || json_put(line, "kind", json_new_text("eval")) != 0 ||
 		    json_put(line, "step", json_new_int((int64_t)r->state.step)) != 0 ||
@@ -253,6 +270,21 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 	return LOOP_GO;
 }
 
+/* What a step's line in metrics.jsonl has, as curves. */
+static void
+loop_curves(struct run *r, const struct step_result *e, double seconds, float lr, float weight)
+{
+	bool kd = e->kd_tokens > 0;
+	double all = seconds + r->waited_s, tokens = (double)(r->config->trainer.batch * r->config->corpus.context);
+	struct tb_scalar scalars[] = {{"train/loss", (float)e->loss}, {"train/hard_loss", (float)e->hard}, {"train/accuracy", (float)e->accuracy},
+	    {"train/grad_norm", (float)e->grad_norm}, {"train/lr", lr}, {"train/kd_weight", weight}, {"train/phase", kd || weight > 0 ? 1 : 2},
+	    {"train/tokens_per_second", (float)(tokens / all)}, {"train/wait_share", (float)(r->waited_s / all)},
+	    {"train/soft_loss", (float)e->soft}, {"train/kl", (float)(e->soft - e->entropy)}};
+	size_t n = sizeof(scalars) / sizeof(scalars[0]);
+
+	loop_scalars(r, scalars, kd ? n : n - 2);
+}
+
 static int
 loop_record(struct run *r, const struct step_result *e, const struct feed_rows *rows, double seconds, float lr, float weight,
     struct err_note *note)
@@ -298,6 +330,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 		json_close(&line);
 	if ((rc = metrics_write(r->metrics, line)) != 0)
 		return err_note_set(note, rc, "metrics.jsonl");
+	loop_curves(r, e, seconds, lr, weight);
 	if (bus_now_ms() - r->said_ms > SAY_EVERY_MS || r->state.step == r->config->trainer.steps) {
 		r->said_ms = bus_now_ms();
 		log_info("step", "step=%" PRIu64 " of=%" PRIu64 " phase=%s loss=%.4f hard=%.4f accuracy=%.4f lr=%.3g tokens_per_s=%.0f "

@@ -340,6 +340,21 @@ run_feed(struct run *r, const struct loop_options *o, bool resumed, struct err_n
 	return feed_new(&r->feed, &fo, note);
 }
 
+/* Readers drop what earlier starts wrote of the steps that come now: all of them where the run begins anew. */
+static void
+run_tensorboard(struct run *r, bool resumed)
+{
+	struct err_note note = {.name = ""};
+	char dir[4200], text[1024], quoted[1200];
+	int rc;
+
+	if (!r->config->trainer.tensorboard)
+		return;
+	snprintf(dir, sizeof(dir), "%s/tb", r->config->run.dir);
+	if ((rc = tensorboard_open(&r->tensorboard, dir, resumed ? r->state.step + 1 : 0, &note)) != 0)
+		log_warn("tensorboard.none", "why=%s", log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+}
+
 int
 run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 {
@@ -368,6 +383,8 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 		goto fail;
 	snprintf(path, sizeof(path), "%s/metrics.jsonl", r->config->run.dir);
 	rc = r->rank == 0 ? metrics_open(&r->metrics, path, r->state.step, note) : 0;
+	if (rc == 0 && r->rank == 0)
+		run_tensorboard(r, found);
 	if (rc == 0)
 		rc = run_feed(r, o, found, note);
 	if ((rc = agree(r->comm, rc, note)) != 0)
@@ -392,6 +409,7 @@ run_destroy(struct run **run)
 		return;
 	watchdog_destroy(&r->watchdog);
 	feed_destroy(&r->feed);
+	tensorboard_close(&r->tensorboard);
 	metrics_close(&r->metrics);
 	step_destroy(&r->step);
 	corpus_destroy(&r->heldout);

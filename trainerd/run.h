@@ -16,6 +16,7 @@
 #include "trainerd/save.h"
 #include "trainerd/state.h"
 #include "trainerd/step.h"
+#include "trainerd/tensorboard.h"
 #include "trainerd/watchdog.h"
 
 struct status_metric;
@@ -31,6 +32,7 @@ struct run {
 	struct step *step;
 	struct feed *feed;
 	struct metrics *metrics;		/* rank 0 */
+	struct tensorboard *tensorboard;	/* rank 0; NULL: switched off, or a write failed */
 	struct watchdog *watchdog;
 	struct save_options save;
 	char checkpoints[4200], tokenizer[4200];

@@ -110,6 +110,7 @@ struct config_trainer {
 	struct config_numbers keep_steps;
 	uint64_t eval_every;		/* steps; 0: at the switch and at the end only */
 	uint64_t eval_windows;		/* 0: all */
+	bool tensorboard;		/* write run.dir/tb */
 	double wait_max_s;		/* 0: for ever */
 };
 

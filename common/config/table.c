@@ -119,6 +119,7 @@ const struct config__option config__table[] = {
 	OPT_NUMBERS(trainer, keep_steps, TUNABLE, "[]", 1, U53, "steps", "checkpoints that are written and stay for good"),
 	OPT_U64(trainer, eval_every, TUNABLE, "100", 0, U53, NULL, "steps", "0: at the switch and at the end only"),
 	OPT_U64(trainer, eval_windows, TUNABLE, "0", 0, U53, NULL, "sequences", "held-out windows in an evaluation, from the first on; 0: all"),
+	OPT_FLAG(trainer, tensorboard, TUNABLE, "true", "write run.dir/tb, scalars of every step for TensorBoard"),
 	OPT_FLOAT(trainer, wait_max_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds", "wait for rows, then checkpoint and exit 75; 0: for ever"),
 
 	OPT_U64(phase_one, steps, TUNABLE, "0", 0, U53, NULL, "steps", "with the teacher's labels; 0: none, unless until_margin is given"),

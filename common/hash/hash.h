@@ -18,6 +18,8 @@ struct hash128 {
 
 struct hash128 hash_bytes(const void *p, size_t n);
 uint64_t hash_bytes64(const void *p, size_t n);			/* xxh3-64: checksums of records */
+/* hash_crc32c - Castagnoli's CRC (RFC 3720) of n bytes: for the formats of others that ask for it. */
+uint32_t hash_crc32c(const void *p, size_t n);
 int hash_equal(struct hash128 a, struct hash128 b);
 const char *hash_hex(struct hash128 h, char buf[HASH_HEX_BYTES]);
 int hash_from_hex(struct hash128 *out, const char *hex);	/* 0 or ERR_FORMAT */

@@ -49,6 +49,7 @@ rules() {
 	door PCRE2 'pcre2\.h' 'common/tokenizer/'
 	door utf8proc 'utf8proc\.h' 'common/tokenizer/'
 	door xxHash 'xxhash\.h' 'common/hash/'
+	door ISA-L '(isa-l|isa-l/.*)\.h' 'common/hash/'
 	door zstd 'zstd\.h' 'ctl/'
 	door libmicrohttpd 'microhttpd\.h' 'ctl/'
 	door ncurses '(ncurses|curses|ncursesw/.*)\.h' 'ctl/'

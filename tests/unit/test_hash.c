@@ -116,6 +116,23 @@ chance_is_fair(void)
 	CHECK_NEAR(square / 40000, 1, 0.03);
 }
 
+/* Vectors of RFC 3720, B.4, and the check value of the CRC catalogues. */
+static void
+crc32c(void)
+{
+	unsigned char p[32];
+
+	memset(p, 0, sizeof(p));
+	CHECK(hash_crc32c(p, sizeof(p)) == 0x8a9136aa);
+	memset(p, 0xff, sizeof(p));
+	CHECK(hash_crc32c(p, sizeof(p)) == 0x62a8ab43);
+	for (unsigned i = 0; i < sizeof(p); i++)
+		p[i] = (unsigned char)i;
+	CHECK(hash_crc32c(p, sizeof(p)) == 0x46dd794e);
+	CHECK(hash_crc32c("123456789", 9) == 0xe3069283);
+	CHECK(hash_crc32c("", 0) == 0);
+}
+
 int
 main(void)
 {
@@ -125,5 +142,6 @@ main(void)
 	hex_round_trip();
 	file_and_sidecar();
 	chance_is_fair();
+	crc32c();
 	return check_done();
 }
