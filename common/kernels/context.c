@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "log/log.h"
 #include "mem/mem.h"
@@ -203,32 +202,6 @@ kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t genera
 {
 	if (k->onednn != NULL)
 		kernels__onednn_params(k->onednn, params, (size_t)n * dtype_size(k->dtype), generation);
-}
-
-void
-kernels_copy(struct kernels *k, void *to, const void *from, size_t bytes)
-{
-	(void)k;
-	if (bytes > 0)
-		memmove(to, from, bytes);
-}
-
-void
-kernels_upload(struct kernels *k, void *to, const void *host, size_t bytes)
-{
-	kernels_copy(k, to, host, bytes);
-}
-
-void
-kernels_download(struct kernels *k, void *host, const void *from, size_t bytes)
-{
-	kernels_copy(k, host, from, bytes);
-}
-
-void
-kernels_sync(struct kernels *k)
-{
-	(void)k;
 }
 
 int64_t

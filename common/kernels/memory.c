@@ -35,7 +35,7 @@ kernels_alloc(struct kernels *k, size_t bytes)
 
 	(void)k;
 	if (bytes < LARGE_BYTES) {
-		if ((start = mem_alloc(HEAD_BYTES + bytes, 1)) == NULL)
+		if (!mem_add(bytes, HEAD_BYTES, &all) || (start = mem_alloc(all, 1)) == NULL)
 			return NULL;
 		p = start + HEAD_BYTES;
 		all = 0;
@@ -75,4 +75,30 @@ kernels_zero(struct kernels *k, void *p, size_t bytes)
 	(void)k;
 	if (bytes > 0)
 		memset(p, 0, bytes);
+}
+
+void
+kernels_copy(struct kernels *k, void *to, const void *from, size_t bytes)
+{
+	(void)k;
+	if (bytes > 0)
+		memmove(to, from, bytes);
+}
+
+void
+kernels_upload(struct kernels *k, void *to, const void *host, size_t bytes)
+{
+	kernels_copy(k, to, host, bytes);
+}
+
+void
+kernels_download(struct kernels *k, void *host, const void *from, size_t bytes)
+{
+	kernels_copy(k, host, from, bytes);
+}
+
+void
+kernels_sync(struct kernels *k)
+{
+	(void)k;
 }

@@ -78,7 +78,7 @@ memory(void)
 	}
 	kernels_free(k, NULL);
 	CHECK(kernels_alloc(k, SIZE_MAX) == NULL && kernels_alloc(k, SIZE_MAX - ((size_t)4 << 20)) == NULL);
-	CHECK(kernels_alloc(k, SIZE_MAX / 2) == NULL);
+	CHECK(kernels_alloc(k, SIZE_MAX / 2) == NULL && kernels_alloc(k, SIZE_MAX - 10) == NULL);
 	kernels_destroy(&k);
 }
 
