@@ -1,0 +1,484 @@
+#include "core_sim.h"
+
+static size_t
+slot(uint64_t seq)
+{
+	return (size_t)CORPUS_SEQ_INDEX(seq) + (CORPUS_SEQ_NO(seq) == CORPUS_HELDOUT ? WINDOWS : 0);
+}
+
+/* What a teacher says: pure functions of the sequence. */
+void
+make_score(uint64_t seq, uint8_t out[3 * L])
+{
+	float loss[L];
+	int32_t rank[L];
+	uint32_t w[4];
+
+	for (uint32_t t = 0; t < L; t++) {
+		hash_chance(99, HASH_PURPOSE_GENERATE, seq, t, 0, w);
+		loss[t] = (float)(w[0] % 5000) / 1000;
+		rank[t] = (int32_t)(w[1] % 14);
+	}
+	REQUIRE(labels_scores_encode(loss, rank, L, out, NULL) == 0);
+}
+
+void
+make_label(uint64_t seq, uint8_t out[LABEL_BYTES])
+{
+	memset(out, 0, LABEL_BYTES);
+	snprintf((char *)out, LABEL_BYTES, "label of %llu", (unsigned long long)seq);
+}
+
+static int
+ask_label(void *arg, uint64_t seq, struct cache_bytes *out)
+{
+	struct sim *s = arg;
+
+	if (!s->has_label[slot(seq)])
+		return ERR_NOT_FOUND;
+	*out = (struct cache_bytes){s->label[slot(seq)], LABEL_BYTES};
+	return 0;
+}
+
+static int
+ask_scores(void *arg, enum cache_scores set, uint64_t seq, struct cache_bytes *out)
+{
+	struct sim *s = arg;
+
+	if (!s->has_score[set][slot(seq)])
+		return ERR_NOT_FOUND;
+	*out = (struct cache_bytes){s->score[set][slot(seq)], 3 * L};
+	return 0;
+}
+
+static int
+ask_rows(void *arg, struct hash128 plan, uint64_t block, uint64_t first, size_t n, struct cache_row *out)
+{
+	struct sim *s = arg;
+
+	for (size_t i = 0; i < s->n_blocks; i++)
+		if (hash_equal(s->blocks[i].plan, plan) && s->blocks[i].block == block) {
+			if (first + n > s->blocks[i].n)
+				return ERR_RANGE;
+			memcpy(out, s->blocks[i].rows + first, n * sizeof(*out));
+			return 0;
+		}
+	return ERR_NOT_FOUND;
+}
+
+static int
+ask_rows_count(void *arg, struct hash128 plan, uint64_t block, uint64_t *n)
+{
+	struct sim *s = arg;
+
+	for (size_t i = 0; i < s->n_blocks; i++)
+		if (hash_equal(s->blocks[i].plan, plan) && s->blocks[i].block == block) {
+			*n = s->blocks[i].n;
+			return 0;
+		}
+	return ERR_NOT_FOUND;
+}
+
+static int
+ask_plan(void *arg, struct hash128 plan, struct cache_plan *out)
+{
+	struct sim *s = arg;
+
+	for (size_t i = 0; i < s->n_plans; i++)
+		if (hash_equal(s->plans[i].hash, plan)) {
+			*out = s->plans[i];
+			return 0;
+		}
+	return ERR_NOT_FOUND;
+}
+
+static int
+ask_tokens(void *arg, uint64_t seq, int32_t *out)
+{
+	(void)arg;
+	for (int i = 0; i <= L; i++)
+		out[i] = (int32_t)(CORPUS_SEQ_INDEX(seq) % 90) + i;
+	return 0;
+}
+
+static int
+ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)
+{
+	uint8_t want[LABEL_BYTES];
+
+	(void)arg;
+	make_label(seq, want);
+	return len == LABEL_BYTES && memcmp(bytes, want, 12) == 0 ? 0 : err_note_set(note, ERR_MISMATCH, "label");
+}
+
+static void
+apply(struct sim *s, const struct core_op *op)
+{
+	size_t at = slot(op->seq);
+
+	switch (op->kind) {
+	case CORE_OP_RESULT:
+		if (op->scores != NULL) {
+			CHECK(!s->has_score[op->set][at]);
+			memcpy(s->score[op->set][at], op->scores, 3 * L);
+			s->has_score[op->set][at] = true;
+		}
+		if (op->label != NULL) {
+			memcpy(s->label[at], op->label, LABEL_BYTES);
+			s->has_label[at] = true;
+		}
+		break;
+	case CORE_OP_ROWS:
+		for (size_t i = 0; i < s->n_blocks; i++)	/* written once */
+			CHECK(s->blocks[i].block != op->block || !hash_equal(s->blocks[i].plan, op->plan_hash));
+		REQUIRE(s->n_blocks < 256);
+		s->blocks[s->n_blocks].plan = op->plan_hash;
+		s->blocks[s->n_blocks].block = op->block;
+		s->blocks[s->n_blocks].n = op->n_rows;
+		s->blocks[s->n_blocks].rows = malloc(op->n_rows * sizeof(*op->rows));
+		memcpy(s->blocks[s->n_blocks++].rows, op->rows, op->n_rows * sizeof(*op->rows));
+		for (size_t i = 0; i < op->n_drops; i++) {
+			s->has_label[slot(op->drops[i])] = false;
+		}
+		break;
+	case CORE_OP_DROP_LABEL:
+		s->has_label[at] = false;
+		break;
+	case CORE_OP_DROP_SCORES:
+		s->has_score[op->set][at] = false;
+		break;
+	case CORE_OP_PLAN: {
+		size_t i = 0;
+
+		while (i < s->n_plans && !hash_equal(s->plans[i].hash, op->plan.hash))
+			i++;
+		REQUIRE(i < sizeof(s->plans) / sizeof(s->plans[0]));
+		s->plans[i] = op->plan;
+		s->n_plans += i == s->n_plans;
+		break;
+	}
+	case CORE_OP_ATTEMPTS:
+		s->attempts[at] = op->attempts;
+		break;
+	case CORE_OP_DROP_ATTEMPTS:
+		memset(&s->attempts[at], 0, sizeof(s->attempts[at]));
+		break;
+	case CORE_OP_QUARANTINE:
+		s->quarantine[s->n_quarantine++] = op->quarantine;
+		break;
+	}
+}
+
+/* Messages are kept (with their arrays) until the test looks; records are committed at once unless held back. */
+void
+pump(struct sim *s)
+{
+	for (bool more = true; more;) {
+		struct core_out *out = (struct core_out *)(uintptr_t)core_out(s->core);
+
+		more = false;
+		for (size_t i = 0; i < out->n_messages; i++) {
+			struct core_message *m = &out->messages[i];
+
+			REQUIRE(s->n_inbox < INBOX);
+			if (m->msg.type == WIRE_ROWS) {		/* its labels are borrowed: look now */
+				for (size_t r = 0; r < m->msg.rows.n_rows; r++) {
+					uint8_t want[LABEL_BYTES];
+
+					make_label(m->msg.rows.rows[r].seq, want);
+					CHECK(m->msg.rows.rows[r].quarantined ? m->msg.rows.rows[r].label.len == 0 :
+					    m->msg.rows.rows[r].label.len == LABEL_BYTES && memcmp(m->msg.rows.rows[r].label.bytes, want, 12) == 0);
+				}
+			}
+			if (m->msg.type == WIRE_REFUSE)
+				snprintf(s->last_refusal, sizeof(s->last_refusal), "%s", m->msg.refuse.field);
+			s->inbox[s->n_inbox++] = *m;
+			m->memory[0] = m->memory[1] = NULL;	/* the test's now; leaked on purpose is nothing: freed in take() */
+		}
+		for (size_t i = 0; i < out->n_ops; i++) {
+			struct held_op *h = calloc(1, sizeof(*h));
+
+			h->op = out->ops[i];
+			out->ops[i] = NULL;
+			*s->last = h;
+			s->last = &h->next;
+		}
+		core_clear(s->core);
+		if (!s->hold_commits && s->first != NULL) {
+			for (struct held_op *h; (h = s->first) != NULL; free(h)) {
+				CHECK(h->op->no == s->durable + 1);
+				s->durable = h->op->no;
+				apply(s, h->op);
+				core_op_free(&h->op);
+				s->first = h->next;
+			}
+			s->last = &s->first;
+			CHECK(core_durable(s->core, s->durable, s->now) == 0);
+			more = true;
+		}
+	}
+}
+
+/* The next message for a peer that may be sent by now; type WIRE_NONE if there is none. The arrays live until sim_end. */
+struct core_message
+take(struct sim *s, uint64_t peer, enum wire_type type)
+{
+	for (size_t i = 0; i < s->n_inbox; i++)
+		if (s->inbox[i].peer == peer && s->inbox[i].after <= s->durable && (type == WIRE_NONE || s->inbox[i].msg.type == type)) {
+			struct core_message m = s->inbox[i];
+
+			memmove(&s->inbox[i], &s->inbox[i + 1], (--s->n_inbox - i) * sizeof(m));
+			return m;
+		}
+	return (struct core_message){.msg.type = WIRE_NONE};
+}
+
+void
+done_with(struct core_message *m)
+{
+	free(m->memory[0]);
+	free(m->memory[1]);
+}
+
+const struct hash128 teacher = {10, 10};
+static const struct hash128 early = {11, 11};
+
+void
+sim_config(struct sim *s, uint32_t shard, uint32_t n_shards, bool two_models)
+{
+	memset(s, 0, sizeof(*s));
+	s->last = &s->first;
+	s->now = 1000;
+	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_tokens, ask_check_label};
+	s->cfg = (struct core_config){
+		.boot_id = {9, 9}, .shard = shard, .n_shards = n_shards, .max_message = 1 << 16, .lease_rows = 4, .lease_ms = 1000, .n_valid = 100,
+		.record_max = 200,
+		.corpus = {true, {true, {1, 1}}, L, WINDOWS, {true, {2, 2}}, 100},
+		.label_set = {true, {true, {3, 3}}, {true, teacher}, "fp32/x", WIRE_LABEL_SAMPLED, 8, 1.0f, 7, 1},
+		.score_set = {true, {true, {4, 4}}, {true, two_models ? early : teacher}, "fp32/x", 1},
+	};
+}
+
+void
+sim_start(struct sim *s)
+{
+	struct err_note note;
+
+	REQUIRE(core_new(&s->core, &s->cfg, &s->ask, &note) == 0);
+	s->durable = 0;
+	for (size_t i = 0; i < WINDOWS; i++)
+		if (s->attempts[i].n_dead > 0 || s->attempts[i].n_errors > 0)
+			CHECK(core_load_attempts(s->core, &s->attempts[i]) == 0);
+	for (size_t i = 0; i < s->n_quarantine; i++)
+		CHECK(core_load_quarantine(s->core, &s->quarantine[i]) == 0);
+}
+
+/* The process is gone; what was not committed too. */
+void
+sim_stop(struct sim *s)
+{
+	for (size_t i = 0; i < s->n_inbox; i++)
+		done_with(&s->inbox[i]);
+	s->n_inbox = 0;
+	for (struct held_op *h; (h = s->first) != NULL; free(h)) {
+		s->first = h->next;
+		core_op_free(&h->op);
+	}
+	s->last = &s->first;
+	core_destroy(&s->core);
+}
+
+void
+sim_end(struct sim *s)
+{
+	sim_stop(s);
+	for (size_t i = 0; i < s->n_blocks; i++)
+		free(s->blocks[i].rows);
+	free(s);
+}
+
+struct sim *
+sim_new(void)
+{
+	struct sim *s = calloc(1, sizeof(*s));
+
+	REQUIRE(s != NULL);
+	sim_config(s, 0, 1, false);
+	return s;
+}
+
+void
+say(struct sim *s, uint64_t peer, const struct wire_message *m)
+{
+	CHECK(core_message(s->core, peer, m, s->now) == 0);
+	pump(s);
+}
+
+void
+pass(struct sim *s, int64_t ms)
+{
+	s->now += ms;
+	CHECK(core_tick(s->core, s->now) == 0);
+	pump(s);
+}
+
+void
+hello_teacher(struct sim *s, uint64_t peer, uint64_t boot)
+{
+	struct wire_message m = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TEACHER, .boot_id = {boot, 0}, .name = "t",
+	    .max_message = 1 << 16, .n_models = 2}};
+
+	m.hello.models[0] = (struct wire_model){teacher, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
+	m.hello.models[1] = (struct wire_model){early, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
+	say(s, peer, &m);
+}
+
+void
+credit(struct sim *s, uint64_t peer, uint32_t n)
+{
+	say(s, peer, &(struct wire_message){.type = WIRE_LEASE_REQUEST, .lease_request = {n}});
+}
+
+struct wire_plan
+plan_of(uint32_t seed, enum wire_mode mode, uint64_t n_rows)
+{
+	return (struct wire_plan){.present = true, .seed = seed, .batch = 4, .mode = mode, .k = 10, .window = 8, .keep = 0.5, .n_rows = n_rows,
+	    .label_ahead_rows = UINT64_MAX};
+}
+
+struct hash128
+hello_trainer(struct sim *s, uint64_t peer, const struct wire_plan *plan)
+{
+	struct wire_message m = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = {peer, 77}, .name = "r",
+	    .max_message = 1 << 16, .corpus = s->cfg.corpus, .plan = *plan}};
+	struct core_message w;
+
+	say(s, peer, &m);
+	w = take(s, peer, WIRE_WELCOME);
+	REQUIRE(w.msg.type == WIRE_WELCOME);
+	CHECK(w.msg.welcome.plan_hash.known);
+	return w.msg.welcome.plan_hash.hash;
+}
+
+/* One lease worked on: results for its sequences but those of `not` (UINT64_MAX: for all). */
+void
+work(struct sim *s, uint64_t peer, const struct core_message *lease, uint64_t not)
+{
+	const struct wire_lease *l = &lease->msg.lease;
+	struct wire_result_row rows[64] = {0};
+	uint8_t scores[64][3 * L], label[64][LABEL_BYTES];
+	struct wire_message m = {.type = WIRE_RESULT, .result = {l->lease_id, rows, 0}};
+
+	for (size_t i = 0; i < l->n_seqs; i++) {
+		size_t n = m.result.n_rows;
+
+		if (l->seqs[i] == not)
+			continue;
+		rows[n].seq = l->seqs[i];
+		if (l->want_score) {
+			make_score(l->seqs[i], scores[n]);
+			rows[n].scores = (struct wire_bytes){scores[n], 3 * L};
+		}
+		if (l->want_label) {
+			make_label(l->seqs[i], label[n]);
+			rows[n].label = (struct wire_bytes){label[n], LABEL_BYTES};
+		}
+		m.result.n_rows++;
+	}
+	if (m.result.n_rows > 0)
+		say(s, peer, &m);
+}
+
+static void
+count_lease(struct sim *s, const struct wire_lease *l)
+{
+	s->n_both_asked += l->want_score && l->want_label ? l->n_seqs : 0;
+	s->n_scores_asked += l->want_score ? l->n_seqs : 0;
+	s->n_labels_asked += l->want_label ? l->n_seqs : 0;
+}
+
+/* Teachers peers[0..n) work until nothing is leased any more; every DONE must be durable, which take() makes sure of. */
+void
+work_all(struct sim *s, const uint64_t *peers, size_t n)
+{
+	for (bool any = true; any;) {
+		any = false;
+		for (size_t i = 0; i < n; i++) {
+			struct core_message m;
+
+			credit(s, peers[i], 2);
+			while ((m = take(s, peers[i], WIRE_LEASE)).msg.type == WIRE_LEASE) {
+				count_lease(s, &m.msg.lease);
+				work(s, peers[i], &m, UINT64_MAX);
+				done_with(&m);
+				any = true;
+			}
+			while ((m = take(s, peers[i], WIRE_DONE)).msg.type == WIRE_DONE)
+				done_with(&m);
+		}
+		pass(s, 10);
+	}
+}
+
+/* Rows [first, first + count) asked for and looked at; rows come in as many answers as the core likes. Returns how many came. */
+size_t
+fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_t count, uint64_t *seqs, bool *quarantined)
+{
+	size_t n = 0;
+
+	while (n < count) {
+		struct core_message m;
+
+		say(s, peer, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {5, plan, first + n, (uint32_t)(count - n), 0}});
+		if ((m = take(s, peer, WIRE_ROWS)).msg.type != WIRE_ROWS)
+			break;
+		CHECK(m.msg.rows.first_row == first + n && m.msg.rows.n_rows >= 1 && m.msg.rows.n_rows <= count - n);
+		for (size_t i = 0; i < m.msg.rows.n_rows && n < count; i++, n++) {
+			seqs[n] = m.msg.rows.rows[i].seq;
+			if (quarantined != NULL)
+				quarantined[n] = m.msg.rows.rows[i].quarantined;
+		}
+		done_with(&m);
+	}
+	return n;
+}
+
+/* The rows as the method says, without a core: row g = the (g mod K)-th kept of block g div K. bad: never eligible. */
+void
+reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out)
+{
+	uint64_t W = plan->pool > 0 ? plan->pool : plan->window, K = plan->mode == WIRE_MODE_NONE ? W : W / 2;
+
+	for (uint64_t g = 0; g < n_rows; g++) {
+		uint64_t block = g / K, kept = 0;
+		double S[64];
+
+		for (uint64_t i = 0; i < W; i++) {
+			uint64_t seq = hash_order(plan->seed, WINDOWS, block * W + i);
+			float loss[L], masked[L];
+			uint8_t bytes[3 * L], rank[L];
+
+			make_score(seq, bytes);
+			labels_scores_decode(bytes, sizeof(bytes), L, loss, rank, NULL);
+			for (int t = 0; t < L; t++)
+				masked[t] = rank[t] < plan->k ? loss[t] : 0;
+			for (int a = 0; a < L; a++)
+				for (int b = a + 1; b < L; b++)
+					if (masked[b] < masked[a]) {
+						float x = masked[a];
+
+						masked[a] = masked[b];
+						masked[b] = x;
+					}
+			S[i] = seq == bad ? -1 : masked[L / 2];
+		}
+		for (uint64_t i = 0; i < W; i++) {
+			uint64_t better = 0;
+
+			for (uint64_t j = 0; j < W; j++)
+				better += S[j] > S[i] || (S[j] == S[i] && j < i);
+			if ((plan->mode == WIRE_MODE_NONE || better < K) && kept++ == g % K)
+				out[g] = hash_order(plan->seed, WINDOWS, block * W + i);
+		}
+	}
+}

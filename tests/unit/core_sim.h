@@ -1,0 +1,93 @@
+/*
+ * core_sim - a world around selectord's core for its tests: a store in memory, teachers that are functions, time that is a number, commits
+ * that happen when the test says so.
+ */
+#ifndef SALT_TESTS_CORE_SIM_H
+#define SALT_TESTS_CORE_SIM_H
+
+#include "check.h"
+
+#include "corpus/corpus.h"
+#include "labels/labels.h"
+#include "selectord/core.h"
+#include "selectord/select.h"
+
+enum { L = 5, WINDOWS = 50, HELD = 3, INBOX = 4096, LABEL_BYTES = 40 };
+
+struct held_op {
+	struct core_op *op;
+	struct held_op *next;
+};
+
+struct sim {
+	struct core *core;
+	struct core_config cfg;
+	struct core_store ask;
+	/* the disk */
+	bool has_score[2][WINDOWS + HELD], has_label[WINDOWS];
+	uint8_t score[2][WINDOWS + HELD][3 * L], label[WINDOWS][LABEL_BYTES];
+	struct {
+		struct hash128 plan;
+		uint64_t block;
+		size_t n;
+		struct cache_row *rows;
+	} blocks[256];
+	size_t n_blocks;
+	struct cache_plan plans[CORE_PLANS_MAX + 8];
+	size_t n_plans;
+	struct cache_attempts attempts[WINDOWS];
+	struct cache_quarantine quarantine[WINDOWS];
+	size_t n_quarantine;
+	/* on the way to it */
+	struct held_op *first, **last;
+	uint64_t durable;
+	bool hold_commits;
+	/* what came out, and has not been looked at */
+	struct core_message inbox[INBOX];
+	size_t n_inbox;
+	int64_t now;
+	size_t n_leased[WINDOWS], n_labels_asked, n_scores_asked, n_both_asked, n_early;
+	char last_refusal[256];
+};
+
+extern const struct hash128 teacher;	/* labels, and scores where there is no second model */
+
+/* What a teacher says of a sequence: pure functions of it. */
+void make_score(uint64_t seq, uint8_t out[3 * L]);
+void make_label(uint64_t seq, uint8_t out[LABEL_BYTES]);
+
+/* The life of a core: configure (sim_new: one shard, one model), start, stop (what was not committed is gone), start again, end. */
+void sim_config(struct sim *s, uint32_t shard, uint32_t n_shards, bool two_models);
+struct sim *sim_new(void);
+void sim_start(struct sim *s);
+void sim_stop(struct sim *s);
+void sim_end(struct sim *s);
+
+/* Commits what is not held and takes what the core wants sent; until nothing moves. */
+void pump(struct sim *s);
+
+/* A message from a peer; time that passes. */
+void say(struct sim *s, uint64_t peer, const struct wire_message *m);
+void pass(struct sim *s, int64_t ms);
+
+/* The next message for a peer that may be sent by now; type WIRE_NONE if there is none. done_with() frees its arrays. */
+struct core_message take(struct sim *s, uint64_t peer, enum wire_type type);
+void done_with(struct core_message *m);
+
+/* Peers. hello_trainer returns the plan's hash from WELCOME. */
+void hello_teacher(struct sim *s, uint64_t peer, uint64_t boot);
+struct hash128 hello_trainer(struct sim *s, uint64_t peer, const struct wire_plan *plan);
+void credit(struct sim *s, uint64_t peer, uint32_t n);
+struct wire_plan plan_of(uint32_t seed, enum wire_mode mode, uint64_t n_rows);
+
+/* One lease worked on: results for its sequences but those of `not` (UINT64_MAX: for all). work_all: teachers peers[0..n) until nothing is leased. */
+void work(struct sim *s, uint64_t peer, const struct core_message *lease, uint64_t not);
+void work_all(struct sim *s, const uint64_t *peers, size_t n);
+
+/* Rows [first, first + count) asked for and looked at; returns how many came. */
+size_t fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_t count, uint64_t *seqs, bool *quarantined);
+
+/* The rows as the method says, without a core. bad: never eligible. */
+void reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out);
+
+#endif
