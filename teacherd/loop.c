@@ -355,17 +355,42 @@ done(struct loop *l, size_t link, const struct wire_done *d)
 	}
 }
 
+/* Is the label set that WELCOME names the one that its parts make, the table among them? Records carry the name and not the table. */
+static int
+check_label_set(const struct wire_welcome *w, const struct labels_unigram *unigram, struct err_note *note)
+{
+	const struct wire_label_set *l = &w->label_set;
+	struct labels_set set = {.corpus = w->corpus.fingerprint.hash, .teacher = l->teacher.hash, .spec = {.kind = (enum labels_kind)l->kind,
+	    .version = l->version, .context = w->corpus.context, .vocab = w->corpus.vocab_size, .n_samples = l->kind == WIRE_LABEL_SAMPLED ? l->n : 0,
+	    .k = l->kind == WIRE_LABEL_TOPK ? l->n : 0, .seed = l->seed, .tau = (double)l->tau, .unigram = unigram}};
+	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
+	struct hash128 hash;
+
+	snprintf(set.compute_class, sizeof(set.compute_class), "%s", l->compute_class);
+	hash = labels_set_hash(&set);
+	if (hash_equal(hash, l->hash.hash))
+		return 0;
+	err_note_set(note, ERR_MISMATCH, "label_set.hash");
+	err_note_expected(note, "%s, of the corpus, teacher, options and unigram table that came with it", hash_hex(hash, a));
+	err_note_found(note, "%s", hash_hex(l->hash.hash, b));
+	return ERR_MISMATCH;
+}
+
 static void
 welcome(struct loop *l, size_t i, const struct wire_welcome *w)
 {
 	struct link *link = &l->links[i];
 	struct err_note note = {0};
-	int rc;
+	int rc = 0;
 
 	if (!hash_equal(link->boot_id, w->boot_id))
 		leases_forget(l, i);
 	link->unigram = NULL;
-	if (w->unigram.len > 0 && (rc = infer_unigram(l->o->infer, w->unigram.bytes, w->unigram.len, &link->unigram, &note)) != 0) {
+	if (w->unigram.len > 0)
+		rc = infer_unigram(l->o->infer, w->unigram.bytes, w->unigram.len, &link->unigram, &note);
+	if (rc == 0 && w->label_set.present)
+		rc = check_label_set(w, link->unigram, &note);
+	if (rc != 0) {
 		err_note_place(&note, "WELCOME of %s", l->o->config->selector.endpoints.item[i]);
 		*l->note = note;
 		l->rc = rc;

@@ -3,6 +3,8 @@
 
 #include "check.h"
 #include "config/config.h"
+#include "hash/hash.h"
+#include "labels/labels.h"
 #include "replay/fake_bus.h"
 #include "status/status.h"
 #include "teacherd/infer.h"
@@ -89,40 +91,111 @@ idle(void *arg, int step)
 	return bus_now_ms() - s->began_ms < IDLE_MS || bus_stop_requested() ? FAKE_TIMEOUT : FAKE_STOP;
 }
 
+/* WELCOME with a label set: taken if its hash is that of its parts, the unigram table among them; else the teacher ends before any lease. */
+struct set_story {
+	struct story story;
+	uint8_t table[64];
+	int32_t flip;			/* byte of the table that is not what the hash was made of; -1: none */
+	uint32_t seed;			/* as WELCOME says; the hash is of seed 7 */
+};
+
+static enum fake_step
+label_set(void *arg, int step)
+{
+	struct set_story *s = arg;
+	struct wire_message m = {.type = WIRE_WELCOME, .welcome = {.protocol_version = WIRE_VERSION, .boot_id = {1, 2}, .n_shards = 1,
+	    .max_message = 1 << 20, .lease_ms = 5000, .corpus = {.present = true, .fingerprint = {true, {3, 4}}, .context = 8, .n_windows = 4,
+	    .vocab_size = 64}, .label_set = {.present = true, .teacher = {true, {5, 6}}, .compute_class = "fp32/openblas", .kind = WIRE_LABEL_SAMPLED,
+	    .n = 8, .tau = 0.25f, .seed = s->seed, .version = LABELS_VERSION}}};
+	struct labels_set set = {.corpus = {3, 4}, .teacher = {5, 6}, .compute_class = "fp32/openblas", .spec = {.kind = LABELS_KIND_SAMPLED,
+	    .version = LABELS_VERSION, .context = 8, .vocab = 64, .n_samples = 8, .seed = 7, .tau = 0.25}};
+
+	look(&s->story);
+	if (step == 0) {
+		fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
+		return FAKE_GO;
+	}
+	if (step == 1) {
+		for (size_t i = 0; i < sizeof(s->table); i++)
+			s->table[i] = (uint8_t)(1 + i * 3);
+		set.spec.unigram_hash = hash_bytes(s->table, sizeof(s->table));
+		m.welcome.label_set.hash = (struct wire_id){true, labels_set_hash(&set)};
+		if (s->flip >= 0)
+			s->table[s->flip] ^= 1;
+		m.welcome.unigram = (struct wire_bytes){s->table, sizeof(s->table)};
+		push(&m);
+		return FAKE_GO;
+	}
+	return FAKE_STOP;
+}
+
+struct daemon {
+	struct bus *bus;
+	struct bus_waker *waker;
+	struct config *config;
+	struct infer *infer;
+	struct status *status;
+};
+
+/* teacherd's loop from start to end over a story; its return code and the note. */
+static int
+play(fake_script_fn *step, void *story, struct err_note *note)
+{
+	static const char yaml[] = "selector: {endpoints: [\"tcp://127.0.0.1:1\"]}\n";
+	struct daemon d = {.waker = bus_waker_new()};
+	struct infer_options io = {.threads = 1, .waker = d.waker};
+	char text[1200];
+	int rc;
+
+	fake_bus_reset(1000, step, story);
+	REQUIRE(bus_new(&d.bus, &(struct bus_options){0}, NULL) == 0 && (d.status = status_new("teacherd", "t", "0", 0)) != NULL);
+	REQUIRE((rc = config_load_text(yaml, sizeof(yaml) - 1, "test", ".", NULL, 0, &d.config, note)) == 0);
+	REQUIRE(infer_new(&d.infer, &io, note) == 0);
+	rc = infer_add_model(d.infer, "tests/golden/weights/llama", true, true, note);
+	CHECK_ROW(rc == 0 ? "rc" : err_note_str(note, rc, text, sizeof(text)), rc == 0);
+
+	struct loop_options o = {.config = d.config, .bus = d.bus, .infer = d.infer, .waker = d.waker, .status = d.status, .name = "t", .status_endpoint = ""};
+
+	rc = loop_run(&o, note);
+	infer_destroy(&d.infer);
+	config_destroy(&d.config);
+	status_destroy(&d.status);
+	bus_destroy(&d.bus);
+	bus_waker_destroy(&d.waker);
+	return rc;
+}
+
 int
 main(void)
 {
-	struct bus_waker *waker = bus_waker_new();
-	static const char yaml[] = "selector: {endpoints: [\"tcp://127.0.0.1:1\"]}\n";
+	static const struct {
+		const char *what;
+		int32_t flip;
+		uint32_t seed;
+		bool taken;
+	} sets[] = {{"its own table", -1, 7, true}, {"second byte of the table", 1, 7, false}, {"last byte of the table", 63, 7, false},
+	    {"another seed", -1, 8, false}};
 	struct story story = {0};
-	struct config *config = NULL;
-	struct infer *infer = NULL;
-	struct status *status;
-	struct bus *bus = NULL;
-	struct infer_options io = {.threads = 1, .waker = waker};
 	struct err_note note = {.name = ""};
 	char text[1200];
 	int rc;
 
-	fake_bus_reset(1000, idle, &story);
-	REQUIRE(bus_new(&bus, &(struct bus_options){0}, NULL) == 0 && (status = status_new("teacherd", "t", "0", 0)) != NULL);
-	REQUIRE((rc = config_load_text(yaml, sizeof(yaml) - 1, "test", ".", NULL, 0, &config, &note)) == 0);
-	REQUIRE(infer_new(&infer, &io, &note) == 0);
-	rc = infer_add_model(infer, "tests/golden/weights/llama", true, true, &note);
-	CHECK_ROW(rc == 0 ? "rc" : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
-
-	struct loop_options o = {.config = config, .bus = bus, .infer = infer, .waker = waker, .status = status, .name = "t", .status_endpoint = ""};
-
-	rc = loop_run(&o, &note);
+	rc = play(idle, &story, &note);
 	CHECK_ROW(rc == 0 ? "rc" : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
 	look(&story);
 	CHECK(story.n_hello == 1);
 	CHECK(story.n_credit == 2 && story.credit == 2);	/* one has come and is done with: again it can take two, not one more */
 	CHECK(story.n_ping >= 2);				/* else it is forgotten and never gets a lease again */
-	infer_destroy(&infer);
-	config_destroy(&config);
-	status_destroy(&status);
-	bus_destroy(&bus);
-	bus_waker_destroy(&waker);
+
+	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
+		struct set_story s = {.flip = sets[i].flip, .seed = sets[i].seed};
+
+		note = (struct err_note){.name = ""};
+		rc = play(label_set, &s, &note);
+		look(&s.story);
+		CHECK_ROW(sets[i].what, rc == (sets[i].taken ? 0 : ERR_MISMATCH));
+		CHECK_ROW(sets[i].what, s.story.n_credit == (sets[i].taken ? 1 : 0));
+		CHECK_ROW(sets[i].what, sets[i].taken || (strcmp(note.name, "label_set.hash") == 0 && strstr(note.place, "tcp://127.0.0.1:1") != NULL));
+	}
 	return check_done();
 }
