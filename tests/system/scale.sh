@@ -143,6 +143,7 @@ steps quiet > want
 steps scaled > got
 [ "$(grep -c '"kind":"step"' want)" = 620 ] && [ "$(grep -c '"phase":1' want)" = 600 ] || fail "the quiet run is not 600 and 20 steps"
 same want got "scaled in mid-run"
+python3 "$SOURCE/tests/system/tb_read.py" scaled/run > out 2>&1 || fail "TensorBoard's files: $(cat out)"
 
 # Past the switch no teacher is started; a file that somebody broke is named.
 scaled scale teachers=3

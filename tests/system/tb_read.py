@@ -119,10 +119,12 @@ def main():
     lines = [json.loads(x) for x in open(run / "metrics.jsonl")]
     steps = [x for x in lines if x["kind"] == "step"]
     evals = [x for x in lines if x["kind"] == "eval"]
-    names = {"loss": "loss", "hard_loss": "hard", "accuracy": "accuracy", "grad_norm": "grad_norm", "lr": "lr", "kd_weight": "weight", "phase": "phase"}
+    names = {"loss": "loss", "hard_loss": "hard", "soft_loss": "soft", "kl": "kl", "accuracy": "accuracy", "grad_norm": "grad_norm", "lr": "lr", "kd_weight": "weight", "phase": "phase"}
     n = 0
     for tag, key, rows in [(f"train/{t}", k, steps) for t, k in names.items()] + [(f"heldout/{k}", k, evals) for k in ("loss", "accuracy", "bits_per_byte")]:
-        rows = {x["step"]: fp32(x[key]) for x in rows}
+        rows = {x["step"]: fp32(x[key]) for x in rows if x[key] is not None}
+        if not rows and tag not in found:       # nothing soft without a teacher
+            continue
         if cut:                 # what was cut is of the last step, a step's or an evaluation's
             last = max(rows)
             rows = {s: v for s, v in rows.items() if s < last}
