@@ -1,10 +1,10 @@
 /*
- * bench_kernels [--json FILE] [--threads N] [--seconds S] [--cpu-time] [--batch B --context T --width C --heads H --ff F --vocab V --layers N]
+ * bench_kernels [--json FILE] [--dtype fp32|bf16] [--threads N] [--seconds S] [--cpu-time] [--batch B --context T --width C --heads H --ff F --vocab V --layers N]
  *
  * One micro-batch of a GPT-2-shaped model, kernel by kernel, against what this machine can do: for matrix products OpenBLAS's own
  * threaded SGEMM at the same shape, for streams memcpy. Kernel and peer take turns and the best time of each counts, so that
  * other work on the machine harms both alike; --cpu-time counts processor time instead, which on a busy machine says more about one
- * thread (and nothing about several). Defaults: the quickstart's student.
+ * thread (and nothing about several). Defaults: the quickstart's student. With --dtype bf16 there is no peer: bench_train measures the ceiling.
  */
 #include <cblas.h>
 #include <math.h>
@@ -30,6 +30,7 @@ struct bench {
 	int threads;
 	double seconds;
 	struct shape s;
+	enum dtype dtype;
 	float *x, *y, *w, *b, *d_x, *d_w, *d_b, *stat, *big, *other;	/* enough for the largest use */
 	int32_t *next;
 	struct json *results;
@@ -122,8 +123,10 @@ products(struct bench *b, const char *name, void (*ours)(struct bench *b), const
 
 	for (int i = 0; i < n; i++)
 		flops += 2.0 * (double)p[i].m * (double)p[i].n * (double)p[i].k;
+	if (b->dtype != DTYPE_F32)
+		n = 0;
 	measure(b, ours, p, n, &best, &peer);
-	report(b, name, flops / best / 1e9, "GFLOP/s", "OpenBLAS, own threads", flops / peer / 1e9);
+	report(b, name, flops / best / 1e9, "GFLOP/s", n > 0 ? "OpenBLAS, own threads" : NULL, n > 0 ? flops / peer / 1e9 : 0);
 	b->step += (double)count * best;
 	b->ceiling += (double)count * peer;
 }
@@ -142,16 +145,23 @@ plain(struct bench *b, const char *name, void (*ours)(struct bench *b), int64_t 
 static int64_t lin_in, lin_out;		/* the linear layer being measured; one main thread */
 
 static struct tensor
-mat(float *p, int64_t a, int64_t c)
+f32(float *p, int64_t a, int64_t c)
 {
 	return tensor_2d(p, DTYPE_F32, a, c);
+}
+
+/* In the compute dtype. */
+static struct tensor
+mat(const struct bench *b, float *p, int64_t a, int64_t c)
+{
+	return tensor_2d(p, b->dtype, a, c);
 }
 
 static void
 linear(struct bench *b)
 {
 	int64_t m = b->s.b * b->s.t;
-	struct tensor x = mat(b->x, m, lin_in), y = mat(b->y, m, lin_out), w = mat(b->w, lin_in, lin_out), bias = mat(b->b, 1, lin_out);
+	struct tensor x = mat(b, b->x, m, lin_in), y = mat(b, b->y, m, lin_out), w = mat(b, b->w, lin_in, lin_out), bias = mat(b, b->b, 1, lin_out);
 
 	kernels_linear(b->k, &y, &x, &w, &bias, KERNELS_IN_OUT, false);
 }
@@ -160,7 +170,7 @@ static void
 linear_bwd_x(struct bench *b)
 {
 	int64_t m = b->s.b * b->s.t;
-	struct tensor d_x = mat(b->d_x, m, lin_in), d_y = mat(b->y, m, lin_out), w = mat(b->w, lin_in, lin_out);
+	struct tensor d_x = mat(b, b->d_x, m, lin_in), d_y = mat(b, b->y, m, lin_out), w = mat(b, b->w, lin_in, lin_out);
 
 	kernels_linear_bwd_x(b->k, &d_x, &d_y, &w, KERNELS_IN_OUT, false);
 }
@@ -169,7 +179,7 @@ static void
 linear_bwd_w(struct bench *b)
 {
 	int64_t m = b->s.b * b->s.t;
-	struct tensor x = mat(b->x, m, lin_in), d_y = mat(b->y, m, lin_out), d_w = mat(b->d_w, lin_in, lin_out), d_b = mat(b->d_b, 1, lin_out);
+	struct tensor x = mat(b, b->x, m, lin_in), d_y = mat(b, b->y, m, lin_out), d_w = f32(b->d_w, lin_in, lin_out), d_b = f32(b->d_b, 1, lin_out);
 
 	kernels_linear_bwd_w(b->k, &d_w, &d_b, &d_y, &x, KERNELS_IN_OUT);
 }
@@ -178,7 +188,7 @@ static void
 output_loss(struct bench *b)
 {
 	int64_t m = b->s.b * b->s.t;
-	struct tensor h = mat(b->x, m, b->s.c), w = mat(b->w, b->s.v, b->s.c), d_h = mat(b->d_x, m, b->s.c), d_w = mat(b->d_w, b->s.v, b->s.c);
+	struct tensor h = mat(b, b->x, m, b->s.c), w = mat(b, b->w, b->s.v, b->s.c), d_h = mat(b, b->d_x, m, b->s.c), d_w = f32(b->d_w, b->s.v, b->s.c);
 	struct kernels_targets targets = {.n_rows = m, .next = b->next};
 	struct kernels_loss_sums sums;
 
@@ -189,7 +199,7 @@ static void
 output_label(struct bench *b)
 {
 	int64_t m = b->s.b * b->s.t;
-	struct tensor h = mat(b->x, m, b->s.c), w = mat(b->w, b->s.v, b->s.c);
+	struct tensor h = mat(b, b->x, m, b->s.c), w = mat(b, b->w, b->s.v, b->s.c);
 	struct kernels_label_spec spec = {.score = true, .kind = KERNELS_LABEL_SAMPLED, .n = 50, .tau = 1, .seed = 1};
 	int32_t *ints = (int32_t *)(void *)b->big;
 	struct kernels_labels out = {.loss_nats = b->stat, .rank = ints, .n_unique = ints + m, .ids = ints + 2 * m, .counts = ints + 52 * m};
@@ -199,16 +209,18 @@ output_label(struct bench *b)
 }
 
 static struct kernels_heads
-heads(struct bench *b, float *data)
+heads(struct bench *b, float *all, int64_t third)
 {
-	return (struct kernels_heads){data, DTYPE_F32, 3 * b->s.c, b->s.h, b->s.c / b->s.h};
+	char *data = (char *)all + (size_t)(third * b->s.c) * dtype_size(b->dtype);
+
+	return (struct kernels_heads){data, b->dtype, 3 * b->s.c, b->s.h, b->s.c / b->s.h};
 }
 
 static void
 attention(struct bench *b)
 {
-	struct kernels_heads q = heads(b, b->big), key = heads(b, b->big + b->s.c), value = heads(b, b->big + 2 * b->s.c);
-	struct tensor o = mat(b->y, b->s.b * b->s.t, b->s.c);
+	struct kernels_heads q = heads(b, b->big, 0), key = heads(b, b->big, 1), value = heads(b, b->big, 2);
+	struct tensor o = mat(b, b->y, b->s.b * b->s.t, b->s.c);
 
 	kernels_attention(b->k, &o, b->stat, &q, &key, &value, b->s.b, b->s.t);
 }
@@ -216,9 +228,9 @@ attention(struct bench *b)
 static void
 attention_bwd(struct bench *b)
 {
-	struct kernels_heads q = heads(b, b->big), key = heads(b, b->big + b->s.c), value = heads(b, b->big + 2 * b->s.c);
-	struct kernels_heads d_q = heads(b, b->other), d_key = heads(b, b->other + b->s.c), d_value = heads(b, b->other + 2 * b->s.c);
-	struct tensor o = mat(b->y, b->s.b * b->s.t, b->s.c), d_o = mat(b->x, b->s.b * b->s.t, b->s.c);
+	struct kernels_heads q = heads(b, b->big, 0), key = heads(b, b->big, 1), value = heads(b, b->big, 2);
+	struct kernels_heads d_q = heads(b, b->other, 0), d_key = heads(b, b->other, 1), d_value = heads(b, b->other, 2);
+	struct tensor o = mat(b, b->y, b->s.b * b->s.t, b->s.c), d_o = mat(b, b->x, b->s.b * b->s.t, b->s.c);
 
 	kernels_attention_bwd(b->k, &d_q, &d_key, &d_value, &d_o, &o, b->stat, &q, &key, &value, b->s.b, b->s.t);
 }
@@ -227,7 +239,7 @@ static void
 layernorm(struct bench *b)
 {
 	int64_t m = b->s.b * b->s.t;
-	struct tensor x = mat(b->x, m, b->s.c), y = mat(b->y, m, b->s.c), g = mat(b->w, 1, b->s.c), bias = mat(b->b, 1, b->s.c);
+	struct tensor x = mat(b, b->x, m, b->s.c), y = mat(b, b->y, m, b->s.c), g = mat(b, b->w, 1, b->s.c), bias = mat(b, b->b, 1, b->s.c);
 
 	kernels_layernorm(b->k, &y, b->stat, b->stat + m, &x, &g, &bias, 1e-5f);
 }
@@ -236,8 +248,8 @@ static void
 layernorm_bwd(struct bench *b)
 {
 	int64_t m = b->s.b * b->s.t;
-	struct tensor x = mat(b->x, m, b->s.c), d_y = mat(b->y, m, b->s.c), d_x = mat(b->d_x, m, b->s.c), g = mat(b->w, 1, b->s.c);
-	struct tensor d_g = mat(b->d_w, 1, b->s.c), d_b = mat(b->d_b, 1, b->s.c);
+	struct tensor x = mat(b, b->x, m, b->s.c), d_y = mat(b, b->y, m, b->s.c), d_x = mat(b, b->d_x, m, b->s.c), g = mat(b, b->w, 1, b->s.c);
+	struct tensor d_g = f32(b->d_w, 1, b->s.c), d_b = f32(b->d_b, 1, b->s.c);
 
 	kernels_layernorm_bwd(b->k, &d_x, &d_g, &d_b, &d_y, &x, &g, b->stat, b->stat + m, true);
 }
@@ -245,7 +257,7 @@ layernorm_bwd(struct bench *b)
 static void
 gelu(struct bench *b)
 {
-	struct tensor x = mat(b->big, b->s.b * b->s.t, b->s.f), y = mat(b->y, b->s.b * b->s.t, b->s.f);
+	struct tensor x = mat(b, b->big, b->s.b * b->s.t, b->s.f), y = mat(b, b->y, b->s.b * b->s.t, b->s.f);
 
 	kernels_gelu(b->k, &y, &x);
 }
@@ -253,7 +265,7 @@ gelu(struct bench *b)
 static void
 gelu_bwd(struct bench *b)
 {
-	struct tensor x = mat(b->big, b->s.b * b->s.t, b->s.f), y = mat(b->y, b->s.b * b->s.t, b->s.f);
+	struct tensor x = mat(b, b->big, b->s.b * b->s.t, b->s.f), y = mat(b, b->y, b->s.b * b->s.t, b->s.f);
 
 	kernels_gelu_bwd(b->k, &y, &y, &x);
 }
@@ -261,7 +273,7 @@ gelu_bwd(struct bench *b)
 static void
 residual(struct bench *b)
 {
-	struct tensor x = mat(b->x, b->s.b * b->s.t, b->s.c), y = mat(b->y, b->s.b * b->s.t, b->s.c);
+	struct tensor x = mat(b, b->x, b->s.b * b->s.t, b->s.c), y = mat(b, b->y, b->s.b * b->s.t, b->s.c);
 
 	kernels_add(b->k, &y, &y, &x);
 }
@@ -269,7 +281,7 @@ residual(struct bench *b)
 static void
 embed(struct bench *b)
 {
-	struct tensor y = mat(b->y, b->s.b * b->s.t, b->s.c), wte = mat(b->w, b->s.v, b->s.c), wpe = mat(b->x, b->s.t, b->s.c);
+	struct tensor y = mat(b, b->y, b->s.b * b->s.t, b->s.c), wte = mat(b, b->w, b->s.v, b->s.c), wpe = mat(b, b->x, b->s.t, b->s.c);
 
 	kernels_embed(b->k, &y, b->next, &wte, &wpe, b->s.b, b->s.t);
 }
@@ -277,7 +289,7 @@ embed(struct bench *b)
 static void
 embed_bwd(struct bench *b)
 {
-	struct tensor d_y = mat(b->y, b->s.b * b->s.t, b->s.c), d_wte = mat(b->d_w, b->s.v, b->s.c), d_wpe = mat(b->d_x, b->s.t, b->s.c);
+	struct tensor d_y = mat(b, b->y, b->s.b * b->s.t, b->s.c), d_wte = f32(b->d_w, b->s.v, b->s.c), d_wpe = mat(b, b->d_x, b->s.t, b->s.c);
 
 	kernels_embed_bwd(b->k, &d_wte, &d_wpe, &d_y, b->next, b->s.b, b->s.t);
 }
@@ -346,7 +358,7 @@ run(struct bench *b)
 	plain(b, "embed", embed, 1);
 	plain(b, "embed backward", embed_bwd, 1);
 	tokens = (double)m / b->step;
-	report(b, "micro-batch", tokens, "token/s", "its products alone", (double)m / b->ceiling);
+	report(b, "micro-batch", tokens, "token/s", b->ceiling > 0 ? "its products alone" : NULL, (double)m / b->ceiling);
 	/* what a teacher does; not part of a training step */
 	products(b, "score and 50 samples", output_label, loss, 1, 0);
 	stream(b);
@@ -365,6 +377,16 @@ write_json(const struct bench *b, const char *path)
 		fprintf(stderr, "bench_kernels: cannot write %s\n", path);
 	free(text);
 	return bad ? 74 : 0;
+}
+
+/* What fill made, as numbers of the compute dtype: the first half of the array. */
+static void
+narrow(struct bench *b, float *x, int64_t n)
+{
+	uint16_t *to = (uint16_t *)(void *)x;
+
+	for (int64_t i = 0; i < n && b->dtype == DTYPE_BF16; i++)
+		to[i] = tensor_f32_to_bf16(x[i]);
 }
 
 /* One allocation; numbers of the size activations and weights have. */
@@ -388,6 +410,10 @@ fill(struct bench *b, int64_t most)
 		for (int j = 0; j < n; j++)
 			(*parts[j])[i] = (j == 2 ? 0.1f : 1) * (2 * hash_uniform(words[j % 4]) - 1);
 	}
+	for (int j = 0; j < n; j++)
+		if (parts[j] != &b->d_w && parts[j] != &b->d_b && parts[j] != &b->stat)
+			narrow(b, *parts[j], most);
+	kernels_params(b->k, b->w, most, 1);
 }
 
 int
@@ -403,7 +429,8 @@ main(int argc, char **argv)
 	struct err_note note;
 	char text[512];
 	int64_t widest, most;
-	int rc, threads = 0;
+	struct kernels_options options = {.dtype = KERNELS_DTYPE_FP32};
+	int rc;
 
 	for (int i = 1; i < argc; i++) {
 		int64_t *value = NULL;
@@ -416,13 +443,15 @@ main(int argc, char **argv)
 		else if (i + 1 < argc && strcmp(argv[i], "--json") == 0)
 			json = argv[++i];
 		else if (i + 1 < argc && strcmp(argv[i], "--threads") == 0)
-			threads = atoi(argv[++i]);
+			options.threads = atoi(argv[++i]);
+		else if (i + 1 < argc && strcmp(argv[i], "--dtype") == 0 && (strcmp(argv[i + 1], "fp32") == 0 || strcmp(argv[i + 1], "bf16") == 0))
+			options.dtype = strcmp(argv[++i], "bf16") == 0 ? KERNELS_DTYPE_BF16 : KERNELS_DTYPE_FP32;
 		else if (strcmp(argv[i], "--cpu-time") == 0)
 			bench_clock = CLOCK_PROCESS_CPUTIME_ID;
 		else if (i + 1 < argc && strcmp(argv[i], "--seconds") == 0)
 			b.seconds = atof(argv[++i]);
 		else {
-			fprintf(stderr, "usage: bench_kernels [--json FILE] [--threads N] [--seconds S] [--cpu-time] [--batch B] [--context T] [--width C] "
+			fprintf(stderr, "usage: bench_kernels [--json FILE] [--dtype fp32|bf16] [--threads N] [--seconds S] [--cpu-time] [--batch B] [--context T] [--width C] "
 			    "[--heads H] [--ff F] [--vocab V] [--layers N]\n");
 			return 64;
 		}
@@ -431,11 +460,12 @@ main(int argc, char **argv)
 		fprintf(stderr, "bench_kernels: --batch at most 1024, --heads divides --width\n");
 		return 64;
 	}
-	if ((rc = kernels_new(&b.k, &(struct kernels_options){.threads = threads}, &note)) != 0) {
+	if ((rc = kernels_new(&b.k, &options, &note)) != 0) {
 		fprintf(stderr, "bench_kernels: %s\n", err_note_str(&note, rc, text, sizeof(text)));
 		return err_exit_code(rc);
 	}
 	b.threads = kernels_threads(b.k);
+	b.dtype = kernels_dtype(b.k);
 	printf("%s\n", kernels_describe(b.k));
 	widest = b.s.v > 3 * b.s.c ? b.s.v : 3 * b.s.c;
 	widest = b.s.f > widest ? b.s.f : widest;

@@ -40,7 +40,7 @@ once() {
 		start job "$bin/trainerd" -c "$scratch/fleet.yaml" --set run.dir="$scratch/run_$name$1" $([ $name = trainer ] || echo --set trainer.init=)
 		until_line "$scratch/job.log" 'event=steps.begin' 60
 		seconds_to "$scratch/job.log" "$since" 'event=steps.begin' >> "$scratch/$name"
-		kill -KILL "$job"			# TERM would finish the step and write a checkpoint
+		kill -KILL "$job" 2> /dev/null || true	# TERM would finish the step and write a checkpoint; a small one may have ended
 		wait "$job" 2> /dev/null || true
 		rm -rf "$scratch/run_$name$1"
 	done
@@ -52,7 +52,7 @@ once() {
 	start job "$bin/teacherd" -c "$scratch/fleet.yaml" --set phase_one.steps=1
 	until_line "$scratch/job.log" 'event=lease.first' 60
 	seconds_to "$scratch/job.log" "$since" 'event=lease.first' >> "$scratch/teacher"
-	kill "$job" "$selector"
+	kill "$job" "$selector" 2> /dev/null || true
 	wait "$job" "$selector" || true
 }
 

@@ -5,8 +5,9 @@
  *
  *   train_gpt2_124m_fp32, train_small_fp32, train_llama_135m_fp32 (and _bf16)   tokens/s beside the fastest peer
  *   share_of_ceiling_fp32 (GPT-2 124M, 4 x 256), share_of_ceiling (16 x 256, bf16)
- *       the step's FLOP/s beside those of its matrix products alone: OpenBLAS's SGEMM with its own threads, at this model's shapes,
- *       as often as a step has them. Both count 6 per parameter of a product and token; the ceiling leaves attention out.
+ *       the step's FLOP/s beside those of its matrix products alone, at this model's shapes, as often as a step has them: OpenBLAS's SGEMM
+ *       or oneDNN's bf16 matmul (weights in its own format), each with its own threads. Both count 6 per parameter of a product and
+ *       token; the ceiling leaves attention out.
  *   kd_step_cost_gpt2_124m, kd_step_cost_small; kd_step_cost is the worse of the two
  *       a phase-one step, sampled labels of N = 50 at hand, beside a plain step on the same tokens
  *
@@ -20,6 +21,7 @@
 #include <string.h>
 
 #include "bench/common/train.h"
+#include "bench/train/ceiling.h"
 #include "kernels/kernels.h"
 
 /* ---- the ceiling ---- */
@@ -61,7 +63,8 @@ products_of(const struct bench_shape *s, struct product *p)
 struct ceiling {
 	struct product products[PRODUCTS_MAX];
 	int n, threads;
-	float *a, *b, *c;
+	bool bf16;
+	float *a, *b, *c;		/* fp32 only */
 	double flops;			/* of a step */
 };
 
@@ -76,12 +79,13 @@ filled(int64_t n)
 }
 
 static void
-ceiling_open(struct ceiling *c, const struct bench_shape *s, int threads)
+ceiling_open(struct ceiling *c, const struct bench_shape *s, int threads, bool bf16)
 {
 	int64_t most[3] = {0};
 
 	memset(c, 0, sizeof(*c));
 	c->threads = threads;
+	c->bf16 = bf16;
 	c->n = products_of(s, c->products);
 	for (int i = 0; i < c->n; i++) {
 		const struct product *p = &c->products[i];
@@ -91,6 +95,8 @@ ceiling_open(struct ceiling *c, const struct bench_shape *s, int threads)
 			most[j] = sizes[j] > most[j] ? sizes[j] : most[j];
 		c->flops += 2.0 * (double)p->m * (double)p->n * (double)p->k * (double)p->count;
 	}
+	if (bf16)
+		return;
 	c->a = filled(most[0]);
 	c->b = filled(most[1]);
 	c->c = filled(most[2]);
@@ -111,6 +117,13 @@ ceiling_once(struct ceiling *c)
 	double seconds = 0;
 	int before = omp_get_max_threads();
 
+	for (int i = 0; i < c->n && c->bf16; i++) {
+		const struct product *p = &c->products[i];
+
+		seconds += ceiling_bf16_seconds(p->trans_a, p->m, p->n, p->k, c->threads) * (double)p->count;
+	}
+	if (c->bf16)
+		return seconds;
 	omp_set_num_threads(c->threads);
 	for (int i = 0; i < c->n; i++) {
 		const struct product *p = &c->products[i];
@@ -146,7 +159,7 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 	for (int p = 0; p < a->n_peers && !alone; p++)		/* chooses its fastest way, before anything is timed */
 		theirs[p][0] = peers[p] != NULL ? bench_peer_seconds(peers[p], "train", type, shape) : -1;
 	bench_train_open(&t, shape, comm, dtype, a->threads);
-	ceiling_open(&c, shape, kernels_threads(t.kernels));
+	ceiling_open(&c, shape, kernels_threads(t.kernels), dtype == KERNELS_DTYPE_BF16);
 	bench_train_once(&t, &t.plain);
 	for (int round = 0; round < a->rounds; round++) {
 		ours[round] = bench_train_once(&t, &t.plain);
@@ -170,7 +183,8 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 	if (!alone)
 		bench_row(r, name, tokens / seconds, "tokens/s", best > 0 ? best_name : NULL, best);
 	if (with_share)
-		bench_row(r, share_name, c.flops / seconds * 1e-9, "GFLOP/s", "its products, OpenBLAS", c.flops / top * 1e-9);
+		bench_row(r, share_name, c.flops / seconds * 1e-9, "GFLOP/s", c.bf16 ? "its products, oneDNN" : "its products, OpenBLAS",
+		    c.flops / top * 1e-9);
 	ceiling_close(&c);
 	bench_train_close(&t);
 }
@@ -213,12 +227,13 @@ kd_rows(const struct bench_args *a, struct bench_results *r)
 	bench_row(r, "kd_step_cost", large > small ? large : small, "x", "plain step", 1);
 }
 
-/* The rows of bf16, where auto takes it: a machine with units for it. Its ceiling would be oneDNN's, which this bench does not ask. */
+/* The rows of bf16, where auto takes it: a machine with units for it. */
 static void
 bf16_rows(const struct bench_args *a, struct bench_peer **peers, struct bench_results *r)
 {
-	static const char *const names[][2] = {{"gpt2_124m", "train_gpt2_124m_bf16"}, {"small", "train_small_bf16"},
-	    {"llama_135m", "train_llama_135m_bf16"}};
+	static const char *const names[][3] = {{"gpt2_124m", "train_gpt2_124m_bf16", NULL}, {"small", "train_small_bf16", NULL},
+	    {"llama_135m", "train_llama_135m_bf16", NULL}, {"gpt2_124m_16", "train_gpt2_124m_16_bf16", "share_of_ceiling"}};
+	static const char why[] = "this processor has no bf16 units, or the build no oneDNN: auto takes fp32";
 	const struct kernels_options options = {.backend = KERNELS_BACKEND_AUTO, .dtype = KERNELS_DTYPE_AUTO, .threads = a->threads};
 	struct err_note note = {.name = ""};
 	char class[64] = "";
@@ -226,13 +241,12 @@ bf16_rows(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (here)
-			train_row(a, peers, r, names[i][0], names[i][1], NULL, KERNELS_DTYPE_BF16);
+			train_row(a, peers, r, names[i][0], names[i][1], names[i][2], KERNELS_DTYPE_BF16);
 		else if (bench_wanted(a, names[i][1]))
-			bench_no_row(r, names[i][1], "tokens/s", "this processor has no bf16 units, or the build no oneDNN: auto takes fp32");
+			bench_no_row(r, names[i][1], "tokens/s", why);
 	}
-	if (bench_wanted(a, "share_of_ceiling"))
-		bench_no_row(r, "share_of_ceiling", "GFLOP/s", here ? "the ceiling in bf16 is not measured yet" :
-		    "this processor has no bf16 units, or the build no oneDNN: auto takes fp32");
+	if (bench_wanted(a, "share_of_ceiling") && !here)
+		bench_no_row(r, "share_of_ceiling", "GFLOP/s", why);
 }
 
 int

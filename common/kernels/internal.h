@@ -151,6 +151,17 @@ void kernels__onednn_stale(struct kernels__onednn *o);		/* all that is repacked 
 void kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
     const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add);
 
+/*
+ * Small products that a thread makes alone, inside a parallel loop of the caller's: C[m, n] = op(A) op(B) (+ C), A and B in the compute
+ * dtype, C in it or fp32, rows of any length. kernels__onednn_tile prepares one, outside of parallel loops; the data of a, b, c do not matter
+ * yet. It lasts as long as the context. Running it takes room: kernels__onednn_tile_room bytes, 64-byte aligned, of the thread's own.
+ */
+struct kernels__tile;
+const struct kernels__tile *kernels__onednn_tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, bool add);
+size_t kernels__onednn_tile_room(const struct kernels__tile *tile);
+void kernels__onednn_tile_run(const struct kernels *ctx, const struct kernels__tile *tile, const void *a, const void *b, void *c, void *room);
+
 /* Rows of logits that exist at a time: by V alone. */
 int64_t kernels__logit_rows(int64_t v);
 

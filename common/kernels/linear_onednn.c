@@ -593,6 +593,55 @@ kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, con
 	}
 }
 
+/* ---- small products on one thread ---- */
+
+const struct kernels__tile *
+kernels__onednn_tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, bool add)
+{
+	struct kernels__onednn *o = ctx->onednn;
+	int threads = omp_get_max_threads();
+	const struct primitive *p;
+	struct shape s;
+
+	memset(&s, 0, sizeof(s));
+	s.m = m;
+	s.n = n;
+	s.k = k;
+	s.lda = a->ld;
+	s.ldb = b->ld;
+	s.ldc = c->ld;
+	s.trans_a = a->trans;
+	s.trans_b = b->trans;
+	s.dtype = (int32_t)o->dtype;
+	s.dtype_c = (int32_t)c->dtype;
+	s.add = add;
+	omp_set_num_threads(1);
+	p = primitive_for(o, &s);
+	omp_set_num_threads(threads);
+	return (const struct kernels__tile *)p;
+}
+
+size_t
+kernels__onednn_tile_room(const struct kernels__tile *tile)
+{
+	return ((const struct primitive *)tile)->scratch_bytes;
+}
+
+void
+kernels__onednn_tile_run(const struct kernels *ctx, const struct kernels__tile *tile, const void *a, const void *b, void *c, void *room)
+{
+	const struct primitive *p = (const struct primitive *)tile;
+	const struct argument args[] = {
+		{DNNL_ARG_SRC, &p->a, (void *)(uintptr_t)a},
+		{DNNL_ARG_WEIGHTS, &p->b, (void *)(uintptr_t)b},
+		{DNNL_ARG_DST, &p->c, c},
+		{DNNL_ARG_SCRATCHPAD, &p->scratch, room},
+	};
+
+	run(ctx->onednn, p->run, ctx->onednn->streams[omp_get_thread_num()], args, 4);
+}
+
 /* ---- a context's part ---- */
 
 int
@@ -697,6 +746,39 @@ kernels__onednn_isa(bool *bf16)
 }
 
 #else	/* not in this build */
+
+const struct kernels__tile *
+kernels__onednn_tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, bool add)
+{
+	(void)ctx;
+	(void)m;
+	(void)n;
+	(void)k;
+	(void)a;
+	(void)b;
+	(void)c;
+	(void)add;
+	return NULL;
+}
+
+size_t
+kernels__onednn_tile_room(const struct kernels__tile *tile)
+{
+	(void)tile;
+	return 0;
+}
+
+void
+kernels__onednn_tile_run(const struct kernels *ctx, const struct kernels__tile *tile, const void *a, const void *b, void *c, void *room)
+{
+	(void)ctx;
+	(void)tile;
+	(void)a;
+	(void)b;
+	(void)c;
+	(void)room;
+}
 
 int
 kernels__onednn_slow(const struct kernels__onednn *o)

@@ -226,16 +226,29 @@ VEC_ROW(rope)(float *restrict x, const float *restrict cosine, const float *rest
 	}
 }
 
+/* Loops end at a multiple of 16 where there is room: what lies behind the row weighs nothing, and short ends cost more than whole vectors. */
+static inline int64_t
+row_end(int64_t n, int64_t n_padded)
+{
+	int64_t end = (n + 15) / 16 * 16;
+
+	return end < n_padded ? end : n_padded;
+}
+
 float
 VEC_ROW(softmax)(float *s, int64_t n, int64_t n_padded, float scale)
 {
-	float m = VEC_ROW(max)(s, n), sum, inv;
+	int64_t end = row_end(n, n_padded);
+	float m, sum, inv;
 
-	VEC_LOOP (int64_t i = 0; i < n; i++)
+	for (int64_t i = n; i < end; i++)
+		s[i] = -INFINITY;
+	m = VEC_ROW(max)(s, end);
+	VEC_LOOP (int64_t i = 0; i < end; i++)
 		s[i] = vec_expf((s[i] - m) * scale);
-	sum = VEC_ROW(sum)(s, n);
+	sum = VEC_ROW(sum)(s, end);
 	inv = 1.0f / sum;
-	VEC_LOOP (int64_t i = 0; i < n; i++)
+	VEC_LOOP (int64_t i = 0; i < end; i++)
 		s[i] *= inv;
 	VEC_LOOP (int64_t i = n; i < n_padded; i++)
 		s[i] = 0;
@@ -245,7 +258,13 @@ VEC_ROW(softmax)(float *s, int64_t n, int64_t n_padded, float scale)
 void
 VEC_ROW(softmax_bwd)(float *restrict p, float *restrict d_p, int64_t n, int64_t n_padded, float scale, float lse, float delta)
 {
-	VEC_LOOP (int64_t i = 0; i < n; i++) {
+	int64_t end = row_end(n, n_padded);
+
+	for (int64_t i = n; i < end; i++) {
+		p[i] = -INFINITY;
+		d_p[i] = delta;
+	}
+	VEC_LOOP (int64_t i = 0; i < end; i++) {
 		p[i] = vec_expf(p[i] * scale - lse);
 		d_p[i] = p[i] * (d_p[i] - delta) * scale;
 	}
