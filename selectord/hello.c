@@ -232,6 +232,7 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 		}
 		if (!teacher_check(c, p, h))
 			goto drop;
+		core__boot_back(c, p->boot);
 	} else {
 		uint64_t need = c->cfg.record_max + 1024;
 

@@ -283,6 +283,24 @@ core__leases_back(struct core *c, struct hash128 boot, int64_t now_ms)
 }
 
 void
+core__boot_back(struct core *c, struct hash128 boot)
+{
+	for (size_t i = 0; i < c->seqs_cap; i++)
+		for (struct core_seq *s = c->seqs[i]; s != NULL; s = s->next) {
+			uint32_t kept = 0;
+
+			for (uint32_t j = 0; j < s->n_dead; j++)
+				if (!hash_equal(s->boot[j], boot))
+					s->boot[kept++] = s->boot[j];
+			if (kept == s->n_dead || s->quarantined)
+				continue;
+			s->n_dead = kept;
+			save_attempts(c, s);
+			core__event(c, LOG_LEVEL_INFO, "seq.holder_back", "seq=%" PRIu64 " times=%" PRIu32, s->seq, s->n_dead);
+		}
+}
+
+void
 core__leases_tick(struct core *c, int64_t now_ms)
 {
 	for (struct core_lease *l = c->leases, *next; l != NULL; l = next) {
