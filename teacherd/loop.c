@@ -19,6 +19,7 @@
 #define CREDIT 2			/* leases being computed or on their way, per shard */
 #define HELD_MAX 8			/* with those that wait for their DONE */
 #define ANSWER_MS 10000			/* HELLO and RESULT are said again after so long */
+#define RESULTS_MAX 4			/* a RESULT said so often on one connection and not answered is given up */
 #define ACCOUNT_MS 5000			/* the ledger is written at most so often */
 #define PING_MS 30000			/* said when nothing else is: selectord forgets who is silent for two minutes */
 #define LEAVE_MS 5000			/* at the end: so long for the last DONE */
@@ -31,7 +32,8 @@ struct lease {
 	uint64_t id;
 	enum lease_state state;
 	uint32_t lease_ms;
-	int64_t renewed_ms, sent_ms;
+	int64_t renewed_ms, sent_ms;		/* sent: 0: now, at the next turn */
+	unsigned n_sent;			/* on this connection */
 	size_t link, n_done;			/* rows that selectord has confirmed */
 	bool *done;				/* [job->n] */
 	struct infer_job *job;			/* ours once computed; infer's before */
@@ -261,6 +263,7 @@ lease_send(struct loop *l, struct lease *lease, int64_t now_ms)
 	struct link *link = &l->links[lease->link];
 	struct wire_result_row *rows = mem_alloc(lease->job->n, sizeof(*rows));
 	size_t i = 0;
+	int rc = 0;
 
 	if (rows == NULL)
 		return;
@@ -287,11 +290,12 @@ lease_send(struct loop *l, struct lease *lease, int64_t now_ms)
 			n++;
 		}
 		msg.result.n_rows = n;
-		if (n == 0 || send_message(l, link, &msg) != 0)
+		if (n == 0 || (rc = send_message(l, link, &msg)) != 0)
 			break;
 		status_add(l->m_results, n);
 	}
 	lease->sent_ms = now_ms;
+	lease->n_sent += rc == 0;
 	free(rows);
 }
 
@@ -402,6 +406,12 @@ welcome(struct loop *l, size_t i, const struct wire_welcome *w)
 	link->welcomed = true;
 	link->refused = 0;
 	link->asked = 0;
+	/* What was said on the last connection may have gone down with it. */
+	for (struct lease *lease = l->leases; lease != NULL; lease = lease->next)
+		if (lease->link == i) {
+			lease->sent_ms = lease->renewed_ms = 0;
+			lease->n_sent = 0;
+		}
 	log_info("selectord.welcome", "shard=%u of=%u", w->shard, w->n_shards);
 }
 
@@ -525,11 +535,20 @@ link_turn(struct loop *l, size_t i, int64_t now_ms)
 	}
 	if (!l->leaving)
 		ask_leases(l, i);
-	for (struct lease *lease = l->leases; lease != NULL; lease = lease->next) {
+	for (struct lease *lease = l->leases, *next; lease != NULL; lease = next) {
+		next = lease->next;
 		if (lease->link != i)
 			continue;
-		if (lease->state == LEASE_COMPUTED && (lease->sent_ms == 0 || now_ms - lease->sent_ms > ANSWER_MS))
+		if (lease->state == LEASE_COMPUTED && (lease->sent_ms == 0 || now_ms - lease->sent_ms > ANSWER_MS)) {
+			if (lease->n_sent >= RESULTS_MAX) {
+				/* selectord has forgotten it, and what it wants of it is leased again */
+				log_warn("lease.unanswered", "lease=%" PRIu64 " sequences=%zu", lease->id, lease->job->n - lease->n_done);
+				lease_free(l, lease);
+				count_leases(l);
+				continue;
+			}
 			lease_send(l, lease, now_ms);
+		}
 		if (now_ms - lease->renewed_ms > lease->lease_ms / 3) {
 			struct wire_message msg = {.type = WIRE_LEASE_RENEW,
 			    .lease_renew = {.lease_id = lease->id, .progress = infer_progress(l->o->infer)}};

@@ -15,7 +15,7 @@ enum { IDLE_MS = 100000 };		/* selectord forgets who is silent for 120 s */
 struct story {
 	int64_t began_ms;
 	size_t seen;			/* frames looked at */
-	int n_hello, n_ping, n_pong, n_credit;
+	int n_hello, n_ping, n_pong, n_credit, n_result;
 	uint32_t credit;		/* of the last LEASE_REQUEST */
 };
 
@@ -39,6 +39,7 @@ look(struct story *s)
 		REQUIRE(!f->ended && wire_decode(f->frame, f->len, &m, NULL) == 0);
 		s->n_hello += m->type == WIRE_HELLO;
 		s->n_ping += m->type == WIRE_PING;
+		s->n_result += m->type == WIRE_RESULT;
 		if (m->type == WIRE_LEASE_REQUEST) {
 			s->n_credit++;
 			s->credit = m->lease_request.credit;
@@ -89,6 +90,55 @@ idle(void *arg, int step)
 		return FAKE_GO;
 	}
 	return bus_now_ms() - s->began_ms < IDLE_MS || bus_stop_requested() ? FAKE_TIMEOUT : FAKE_STOP;
+}
+
+/*
+ * Cut off and back: what was said on the connection that is gone is said again at once. selectord knows nothing of it any more and is silent: after
+ * a while it is given up, or eight such leases would keep this teacher idle for good, and one its end waiting.
+ */
+struct cut_story {
+	struct story story;
+	int64_t back_ms, stop_ms;
+	int results_at_once;
+};
+
+static enum fake_step
+cut_off(void *arg, int step)
+{
+	struct wire_message welcome = {.type = WIRE_WELCOME, .welcome = {.protocol_version = WIRE_VERSION, .boot_id = {1, 2}, .n_shards = 1,
+	    .max_message = 1 << 20, .lease_ms = 5000, .corpus = {.present = true, .fingerprint = {true, {3, 4}}, .context = 8, .n_windows = 4,
+	    .vocab_size = 64}}};
+	const uint64_t seq = 5;
+	const int32_t tokens[9] = {1, 2, 3};
+	struct wire_message lease = {.type = WIRE_LEASE, .lease = {.lease_id = 1, .model = {9, 9}, .want_score = true, .seqs = &seq, .n_seqs = 1,
+	    .tokens = tokens, .context = 8, .lease_ms = 5000, .n_valid = 64}};
+	struct cut_story *s = arg;
+
+	look(&s->story);
+	switch (step) {
+	case 0:
+	case 4:
+		fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
+		return FAKE_GO;
+	case 1:
+	case 5:
+		s->back_ms = bus_now_ms();
+		push(&welcome);
+		return FAKE_GO;
+	case 2:
+		push(&lease);
+		return FAKE_GO;
+	case 3:
+		CHECK(s->story.n_result == 1);
+		fake_bus_push_event(0, 0, BUS_EVENT_DISCONNECTED);
+		return FAKE_GO;
+	case 6:
+		s->results_at_once = s->story.n_result;
+		return FAKE_GO;
+	default:
+		s->stop_ms = bus_stop_requested() ? s->stop_ms : bus_now_ms();
+		return bus_now_ms() - s->back_ms < IDLE_MS || bus_stop_requested() ? FAKE_TIMEOUT : FAKE_STOP;
+	}
 }
 
 /* WELCOME with a label set: taken if its hash is that of its parts, the unigram table among them; else the teacher ends before any lease. */
@@ -176,6 +226,7 @@ main(void)
 	} sets[] = {{"its own table", -1, 7, true}, {"second byte of the table", 1, 7, false}, {"last byte of the table", 63, 7, false},
 	    {"another seed", -1, 8, false}};
 	struct story story = {0};
+	struct cut_story cut = {{0}};
 	struct err_note note = {.name = ""};
 	char text[1200];
 	int rc;
@@ -186,6 +237,13 @@ main(void)
 	CHECK(story.n_hello == 1);
 	CHECK(story.n_credit == 2 && story.credit == 2);	/* one has come and is done with: again it can take two, not one more */
 	CHECK(story.n_ping >= 2);				/* else it is forgotten and never gets a lease again */
+
+	rc = play(cut_off, &cut, &note);
+	CHECK_ROW(rc == 0 ? "rc" : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
+	look(&cut.story);
+	CHECK(cut.results_at_once == 2);
+	CHECK(cut.story.n_result == 5);				/* once before, four times since */
+	CHECK(bus_now_ms() == cut.stop_ms);			/* nothing is waited for at the end */
 
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
 		struct set_story s = {.flip = sets[i].flip, .seed = sets[i].seed};
