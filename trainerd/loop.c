@@ -31,8 +31,6 @@
 #define SKIPPED_MAX 10			/* updates skipped in a row before the run ends */
 #define VOTE_MS 5			/* between two votes while rows are missing */
 #define SAY_EVERY_MS 2000		/* a line in the log about the step, at most so often */
-#define SAVE_S 300.0			/* a checkpoint may take so long, and what its bytes need at this pace */
-#define SLOW_DISK_BYTES_PER_S 10e6
 
 /* A failed write costs the curves, not the run. Rank 0. */
 static void
@@ -97,8 +95,7 @@ loop_save(struct run *r, struct err_note *note)
 	int64_t start = bus_now_ms();
 	int rc;
 
-	/* Rank 0 writes the weights while the others wait: parameters and both moments at a slow disk's pace. */
-	watchdog_long(r->watchdog, "checkpoint", SAVE_S + (double)step_model(r->step)->n_params * 12 / SLOW_DISK_BYTES_PER_S);
+	watchdog_long(r->watchdog, "checkpoint", run_checkpoint_s(r));
 	status_state(r->status, "saving", start);
 	r->state.has_sets = feed_sets(r->feed, &r->state.plan, &r->state.label_set, &r->state.teacher, &r->state.scorer) || r->state.has_sets;
 	r->state.teacher_nats = feed_teacher_nats(r->feed);

@@ -23,7 +23,7 @@
 #include "trainerd/agree.h"
 #include "weights/weights.h"
 
-#define WATCHDOG_MIN_S 60.0
+#define SLOW_DISK_BYTES_PER_S 10e6
 
 double
 run_seconds(void)
@@ -32,6 +32,13 @@ run_seconds(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double
+run_checkpoint_s(const struct run *r)
+{
+	/* One rank reads or writes while the others wait: parameters and both moments at a slow disk's pace, and as much as five hangs. */
+	return 5 * r->config->trainer.stall_s + (double)step_model(r->step)->n_params * 12 / SLOW_DISK_BYTES_PER_S;
 }
 
 int
@@ -379,6 +386,12 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 	    (rc = agree(r->comm, r->rank == 0 ? run_directory(r->config, note) : 0, note)) != 0)
 		goto fail;
 	run_identity(r, train, heldout);
+	/* From here on ranks wait for one another for no longer than a disk may take; before, each read its own files, however large. */
+	if ((r->watchdog = watchdog_new(r->comm, r->config->trainer.stall_s)) == NULL) {
+		rc = ENOMEM;
+		goto fail;
+	}
+	watchdog_long(r->watchdog, "loading a checkpoint", run_checkpoint_s(r));
 	if ((rc = run_restore(r, &found, note)) != 0)
 		goto fail;
 	snprintf(path, sizeof(path), "%s/metrics.jsonl", r->config->run.dir);
@@ -389,10 +402,7 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 		rc = run_feed(r, o, found, note);
 	if ((rc = agree(r->comm, rc, note)) != 0)
 		goto fail;
-	if ((r->watchdog = watchdog_new(r->comm, WATCHDOG_MIN_S)) == NULL) {
-		rc = ENOMEM;
-		goto fail;
-	}
+	watchdog_progress(r->watchdog, "start");
 	*out = r;
 	return 0;
 fail:

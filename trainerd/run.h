@@ -55,6 +55,7 @@ int run_new(struct run **run, const struct loop_options *o, struct err_note *not
 void run_destroy(struct run **run);
 
 double run_seconds(void);			/* monotonic */
+double run_checkpoint_s(const struct run *r);	/* reading or writing a checkpoint may take so long, on any disk */
 
 /* run_heldout_window - step_evaluate's get; arg is the run. */
 int run_heldout_window(void *arg, uint64_t i, int32_t *out);

@@ -112,6 +112,7 @@ struct config_trainer {
 	uint64_t eval_windows;		/* 0: all */
 	bool tensorboard;		/* write run.dir/tb */
 	double wait_max_s;		/* 0: for ever */
+	double stall_s;			/* without progress: the watchdog's */
 };
 
 struct config_phase_one {

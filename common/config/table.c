@@ -121,6 +121,8 @@ const struct config__option config__table[] = {
 	OPT_U64(trainer, eval_windows, TUNABLE, "0", 0, U53, NULL, "sequences", "held-out windows in an evaluation, from the first on; 0: all"),
 	OPT_FLAG(trainer, tensorboard, TUNABLE, "true", "write run.dir/tb, scalars of every step for TensorBoard"),
 	OPT_FLOAT(trainer, wait_max_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds", "wait for rows, then checkpoint and exit 75; 0: for ever"),
+	OPT_FLOAT(trainer, stall_s, TUNABLE, "60", false, 1, YEAR_S, NULL, "seconds",
+	    "without progress for so long, or ten times a step if that is longer, a rank ends the run with 75"),
 
 	OPT_U64(phase_one, steps, TUNABLE, "0", 0, U53, NULL, "steps", "with the teacher's labels; 0: none, unless until_margin is given"),
 	OPT_FLOAT(phase_one, until_margin, TUNABLE, "none", false, -100, 100, "none", "nats",
