@@ -124,7 +124,7 @@ struct bus_client;
 
 /*
  * bus_client_new - connects in the background and for ever, 100 ms to 5 s between tries; a stopped server is noticed by heartbeats
- * within 10 s. @server_key name of the server's public key in curve_dir ("selector"); ignored without CURVE, NULL: "selector".
+ * within 12 s. @server_key name of the server's public key in curve_dir ("selector"); ignored without CURVE, NULL: "selector".
  * Returns 0, ERR_CONFIG (not an endpoint), ERR_NOT_FOUND (no such key), errno.
  * bus_client_send - as bus_server_send; ERR_CLOSED while not connected.
  */

@@ -238,6 +238,9 @@ bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDP
 		}
 		return rc;
 	}
+	if (e.loopback_name)
+		log_warn("bus.loopback_name", "endpoint=%s bound=%s hint=\"%s is a loopback address in /etc/hosts: other hosts cannot connect\"", endpoint,
+		    e.bindable, e.host);
 	if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, actual, &n) != 0)
 		return err_note_set(note, errno, "%s", endpoint);
 	if (e.any && (port = strrchr(actual, ':')) != NULL)

@@ -30,6 +30,7 @@ resolve(struct bus__endpoint *e, char number[INET6_ADDRSTRLEN])
 
 		inet_ntop(AF_INET, &in->sin_addr, number, INET6_ADDRSTRLEN);
 		e->loopback = ntohl(in->sin_addr.s_addr) >> 24 == 127;
+		e->loopback_name = e->loopback && strcmp(e->host, "localhost") != 0;
 	}
 	if (found != NULL)
 		freeaddrinfo(found);

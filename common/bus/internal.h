@@ -44,6 +44,7 @@ int bus__connect(struct bus *bus, void *socket, const char *endpoint, const char
 /* endpoint.c */
 struct bus__endpoint {
 	bool ipc, any, loopback;	/* any: all interfaces */
+	bool loopback_name;		/* a host's name that means this machine only, as Debian's /etc/hosts has it for its own */
 	char host[200], port[8];
 	char bindable[BUS_ENDPOINT_MAX];	/* with the host as a number */
 };

@@ -79,6 +79,15 @@ until_line() {
 	done
 }
 
+# until_gone PID [SECONDS]: wait for the end of a process that is not ours to wait for.
+until_gone() {
+	local tenths=$((${2:-10} * 10))
+	while [ -e "/proc/$1" ] && ! grep -q '^State:.Z' "/proc/$1/status" 2> /dev/null; do
+		[ $((tenths--)) -gt 0 ] || fail "process $1 does not end: $(grep State "/proc/$1/status")"
+		sleep 0.1
+	done
+}
+
 # losses FILE: what metrics.jsonl says but the times.
 losses() {
 	sed 's/,"seconds":.*/}/' "$1"
