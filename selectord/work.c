@@ -290,6 +290,17 @@ block_step(struct core *c, struct core_plan *plan, struct core_block *b)
 		core__check_step(c, plan, b);
 }
 
+/* Positions of the active blocks that may still want a lease. A block that is all in teachers' hands waits for them, not they for it. */
+static uint64_t
+work_left(const struct core_plan *plan)
+{
+	uint64_t left = 0;
+
+	for (const struct core_block *b = plan->blocks; b != NULL; b = b->next)
+		left += plan->window - (b->state == BLOCK_SCORE || b->state == BLOCK_LABEL ? b->cursor : 0);
+	return left;
+}
+
 void
 core__scan(struct core *c)
 {
@@ -309,9 +320,8 @@ core__scan(struct core *c)
 		target = plan->ahead < plan->wire.n_rows - (target < plan->wire.n_rows ? target : plan->wire.n_rows) ? target + plan->ahead :
 		    plan->wire.n_rows;
 		n_blocks = target == 0 ? 0 : (target - 1) / plan->kept + 1;
-		/* As many open as the teachers at hand can work on, and as many again: not a whole plan in memory. */
-		while (c->scan_left > 0 && plan->frontier < n_blocks && !c->failed &&
-		    (plan->n_active == 0 || plan->n_active * plan->window < 2 * slots * c->lease_rows)) {
+		/* As much open as the teachers at hand can take, and as much again: not a whole plan in memory. */
+		while (c->scan_left > 0 && plan->frontier < n_blocks && !c->failed && work_left(plan) < 2 * slots * c->lease_rows) {
 			uint64_t no = plan->frontier;
 
 			plan->frontier += c->cfg.n_shards;

@@ -223,6 +223,36 @@ test_poison(void)
 	}
 }
 
+/* The last lease of a block is in somebody's hands: another teacher gets the next block's, and does not wait for it. */
+static void
+test_next_block(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 80);
+	struct core_message m, last;
+
+	plan.window = 40;
+	sim_start(s);
+	hello_trainer(s, 50, &plan);
+	hello_teacher(s, 1, 1);
+	hello_teacher(s, 2, 2);
+	for (int i = 0; i < 10; i++) {
+		credit(s, 1, 1);
+		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+		CHECK(m.msg.lease.n_seqs == 4);
+		if (i < 9) {
+			work(s, 1, &m, UINT64_MAX);
+			done_with(&m);
+		}
+	}
+	last = m;
+	credit(s, 2, 1);
+	CHECK((m = take(s, 2, WIRE_LEASE)).msg.type == WIRE_LEASE && m.msg.lease.n_seqs == 4);
+	done_with(&m);
+	done_with(&last);
+	sim_end(s);
+}
+
 /* A host that is cut off again and again: its teachers vanish with a sequence alone in hand, and come back, the same processes. No quarantine. */
 static void
 test_cut_off(void)
@@ -724,6 +754,7 @@ main(void)
 	test_restart();
 	test_poison();
 	test_cut_off();
+	test_next_block();
 	test_leases_end();
 	test_bad_results();
 	test_errors();
