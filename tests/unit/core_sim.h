@@ -90,4 +90,6 @@ size_t fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, 
 /* The rows as the method says, without a core. bad: never eligible. */
 void reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out);
 
+void test_core_teachers(void);			/* test_core_teachers.c */
+
 #endif
