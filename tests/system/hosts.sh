@@ -8,7 +8,7 @@
 cd "$scratch"
 
 # Late labels make steps slow, so that phase one outlasts what follows.
-fleet_files "label_ahead_steps: 2, commit_ms: 80" 520 500
+fleet_files "label_ahead_steps: 2, commit_ms: 160" 320 300
 quiet_run
 hosts_up
 

@@ -7,7 +7,7 @@
 . "$(dirname "$0")/hosts_fleet.sh"
 cd "$scratch"
 
-fleet_files "label_ahead_steps: 2, commit_ms: 80" 520 500 "stall_s: 4"
+fleet_files "label_ahead_steps: 2, commit_ms: 160" 320 300 "stall_s: 4"
 quiet_run
 hosts_up
 local_sh selector up --only selectord

@@ -12,7 +12,7 @@ for f in quiet held; do
 	cat > $f.yaml <<END
 run: {dir: run_$f, seed: 3}
 corpus: {train: $scratch/train, heldout: $scratch/held, context: 32}
-trainer: {model: $scratch/student, steps: 600, batch: 8, lanes: 4, lr: 3e-3, eval_every: 0, checkpoint_every: 50, threads: 1, ranks: 2, stall_s: 4}
+trainer: {model: $scratch/student, steps: 160, batch: 8, lanes: 4, lr: 3e-3, eval_every: 0, checkpoint_every: 50, threads: 1, ranks: 2, stall_s: 4}
 END
 done
 fleet up quiet --wait > out 2>&1 || fail "the quiet run: $(cat out)"
@@ -22,20 +22,21 @@ step() { { tail -n 2 run_held/metrics.jsonl 2> /dev/null || true; } | sed -n 's/
 fleet up held > out 2>&1 || fail "up: $(cat out)"
 for ((i = 0; i < 3000; i++)); do
 	at=$(step)
-	[ "${at:-0}" -lt 20 ] || break
+	[ "${at:-0}" -lt 60 ] || break
 	sleep 0.01
 done
 held=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' run_held/daemons/trainerd-1.json)
 kill -STOP "$held"
 at=$(step)
-[ "${at:-0}" -ge 20 ] && [ "$at" -lt 600 ] || fail "held at step ${at:-0} of 600"
+[ "${at:-0}" -ge 60 ] && [ "$at" -lt 160 ] || fail "held at step ${at:-0} of 160"
 until_line $log 'rank=0 .*event=watchdog.stalled' 30
 until_line $log 'event=daemon.exit .*code=75' 30
 until_gone "$held"
 fleet up held --wait > out 2>&1 || fail "after the restart: $(cat out)"
 [ "$(grep -c event=daemon.restart $log)" = 1 ] || fail "it was started again more than once"
+grep -qE 'event=resume step=[1-9]' $log || fail "it did not go on from a checkpoint"
 steps() { grep -v '"kind":"event"' "run_$1/metrics.jsonl" | sed 's/,"tokens".*//'; }
 steps quiet > want
 steps held > got
-[ "$(grep -c '"kind":"step"' want)" = 600 ] || fail "the quiet run is not 600 steps"
+[ "$(grep -c '"kind":"step"' want)" = 160 ] || fail "the quiet run is not 160 steps"
 same want got "a rank that hung"
