@@ -24,7 +24,7 @@ cores=$(nproc)
 [ "$threads" = 0 ] && threads=$cores
 export OMP_NUM_THREADS="$threads"
 
-names=${*:-train teacher memory start ranks feed allreduce labels teachers}
+names=${*:-train teacher memory start ranks feed allreduce labels angle teachers}
 peer="sh '$here/tests/peers/run.sh' '$here/bench/peers/torch_peer.py' --threads $threads"
 if ! sh "$here/tests/peers/run.sh" -c 'import torch; print("peer: PyTorch", torch.__version__)'; then
 	echo "no peer from pip: tests/peers/setup.sh makes its environment"
@@ -56,6 +56,7 @@ for name in $names; do
 	start | start_seconds) "$here/bench/start/start.sh" --build "$build" $tiny --json "$out/start_seconds.json" ;;
 	ranks | ranks_2x1_vs_1x2) "$here/bench/ranks/ranks.sh" --build "$build" $tiny --json "$out/ranks_2x1_vs_1x2.json" ;;
 	feed | feed_wait_share) "$here/bench/feed/feed.sh" --build "$build" $tiny --json "$out/feed_wait_share.json" ;;
+	angle | label_angle* | label_gradient*) "$here/bench/angle/angle.sh" --build "$build" $tiny --json "$out/angle.json" ;;
 	labels | label_*) "$here/bench/labels/labels.sh" --build "$build" $tiny --json "$out/labels.json" ;;
 	teachers | teachers_*) "$here/bench/teachers/teachers.sh" --build "$build" $tiny --json "$out/teachers.json" ;;
 	allreduce | allreduce_*) "$here/bench/allreduce/allreduce.sh" --build "$build" $tiny --json "$out/allreduce.json" ;;

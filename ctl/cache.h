@@ -74,6 +74,12 @@ int cache_tokens_of(const struct cache_corpora *corpora, uint64_t seq, uint32_t 
 /* cache_plan_hash - of wire_plan over this cache's corpus and score set. */
 struct hash128 cache_plan_hash(const struct cache_id *id, const struct wire_plan *plan);
 
+/*
+ * cache_ask_drop - the selectord of that shard takes away the labels that no plan needs (DROP_LABELS), and *out is what it did. Waits for as long as
+ * it works. cfg with corpora and endpoints. Exit code, said already.
+ */
+int cache_ask_drop(const struct ctl_args *args, const struct config *cfg, size_t shard, bool released_too, struct wire_dropped *out);
+
 /* cache_watch_bus - from now on a read beyond the end of a cut file ends saltctl with 65 and words, not with SIGBUS. */
 void cache_watch_bus(const struct ctl_args *args);
 

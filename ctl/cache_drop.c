@@ -19,7 +19,7 @@
 static const struct ctl_option options[] = {
 	CTL_CACHE,
 	{"released", NULL, "count rows of released plans as not needed, whatever checkpoints are kept", false},
-	{"write", NULL, "do it; needs the cache for itself. Without it the count is only told", false},
+	{"write", NULL, "do it; a selectord that works on the cache is asked to (with -c). Without it the count is only told", false},
 	CTL_JSON, CTL_END
 };
 
@@ -104,14 +104,13 @@ take_label(void *arg, const struct cache_item *item)
 }
 
 static int
-drop_one(struct ctl_args *args, const char *dir, bool write, struct needs *n, struct cache_id *id, struct err_note *note)
+drop_one(const char *dir, bool write, struct needs *n, struct cache_id *id, struct err_note *note)
 {
 	struct cache *c = NULL;
 	struct cache_txn *txn = NULL;
 	struct cache_batch batch;
 	int rc;
 
-	(void)args;
 	if ((rc = cache_open(&c, dir, write ? CACHE_UPKEEP : CACHE_READ, 0, note)) != 0 || (rc = cache_id_read(c, id, note)) != 0)
 		goto out;
 	if (!id->bound) {
@@ -147,6 +146,13 @@ out:
 	return rc;
 }
 
+/* Has somebody else the cache, and does fleet.yaml say how to ask it? */
+static bool
+can_ask(const struct ctl_args *args, const struct config *cfg, size_t shard)
+{
+	return cfg != NULL && !ctl_has(args, "cache") && shard < cfg->selector.endpoints.n && cfg->corpus.train[0] != '\0';
+}
+
 static int
 run(struct ctl_args *args)
 {
@@ -162,10 +168,22 @@ run(struct ctl_args *args)
 		struct needs n = {.released_too = ctl_has(args, "released")};
 		struct cache_id id = {.bound = false};
 		struct err_note note = {.name = ""};
-		int rc = drop_one(args, dirs.dir[i], write, &n, &id, &note);
+		int rc = drop_one(dirs.dir[i], write, &n, &id, &note);
 
-		if (rc != 0) {
+		if (rc == ERR_BUSY && can_ask(args, cfg, i)) {
+			struct wire_dropped d = {0, 0, 0, 0};
+
+			if ((exit_code = cache_ask_drop(args, cfg, i, n.released_too, &d)) == 0) {
+				n.n_seqs = d.labels;
+				n.n_bytes = d.bytes;
+				n.n_kept = d.kept;
+				rc = 0;
+			}
+		} else if (rc != 0) {
 			exit_code = ctl_fail(args, rc, &note);
+		}
+		if (exit_code != 0) {
+			;
 		} else if (all != NULL) {
 			struct json *o = ctl_object();
 
@@ -178,7 +196,7 @@ run(struct ctl_args *args)
 		} else {
 			ctl_line(write ? "dropped" : "not needed", "%s: %zu labels, %s, which later records %s use again; %" PRIu64 " labels are needed%s",
 			    dirs.dir[i], n.n_seqs, ctl_bytes((double)n.n_bytes, text), write ? "" : "could", n.n_kept,
-			    write || n.n_seqs == 0 ? "" : ". With selectord stopped, --write drops them");
+			    write || n.n_seqs == 0 ? "" : ". --write drops them");
 		}
 		free(n.plans);
 		free(n.seqs);
@@ -196,7 +214,8 @@ run(struct ctl_args *args)
 const struct ctl_verb ctl_cache_drop = {
 	.name = "cache drop", .operands = "", .summary = "take away labels that no plan needs any more",
 	.about = "Needed are the rows that a kept checkpoint may train again and all that an open plan may still choose. The file keeps its size; what\n"
-	    "is given back is used by later records. Scores and rows stay. Without --write nothing is changed.",
+	    "is given back is used by later records. Scores and rows stay. Without --write nothing is changed. A running selectord\n"
+	    "is asked over selector.endpoints, as client; damaged labels stay, for cache fsck.",
 	.example = "saltctl cache drop -c fleet.yaml --write",
 	.options = options, .run = run,
 };

@@ -9,16 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
-#include <unistd.h>
 
 #include "bus/bus.h"
 #include "config/config.h"
 #include "corpus/corpus.h"
 #include "ctl/ctl.h"
 #include "ctl/fleet.h"
+#include "ctl/hello.h"
 #include "ctl/output.h"
 #include "json/json.h"
-#include "labels/labels.h"
 #include "wire/wire.h"
 
 #define ANSWER_MS 10000			/* a HELLO without an answer is said again */
@@ -55,18 +54,6 @@ struct label {
 	bool over;
 };
 
-static int
-describe(struct corpus *c, uint32_t context, struct wire_corpus *out, struct err_note *note)
-{
-	const struct corpus_info *info = corpus_info(c);
-	struct hash128 fingerprint;
-	int rc = corpus_fingerprint(c, &fingerprint, note);
-
-	*out = (struct wire_corpus){.present = true, .fingerprint = {true, fingerprint}, .context = context,
-	    .n_windows = corpus_n_windows(c, context), .tokenizer = {info->has_tokenizer, info->tokenizer}, .vocab_size = info->vocab};
-	return rc;
-}
-
 /* The same plan as the trainer of this configuration states. */
 static struct wire_plan
 plan_of(const struct config *cfg)
@@ -81,50 +68,6 @@ plan_of(const struct config *cfg)
 	    .label_ahead_rows = UINT64_MAX};
 }
 
-static struct wire_label_set
-labels_of(const struct config *cfg)
-{
-	static const enum wire_label_kind kinds[] = {[CONFIG_LABEL_SAMPLED] = WIRE_LABEL_SAMPLED, [CONFIG_LABEL_TOPK] = WIRE_LABEL_TOPK,
-	    [CONFIG_LABEL_DENSE] = WIRE_LABEL_DENSE};
-	const struct config_labels *l = &cfg->labels;
-
-	return (struct wire_label_set){.present = true, .kind = kinds[l->kind], .tau = (float)l->tau, .seed = l->seed, .version = LABELS_VERSION,
-	    .n = l->kind == CONFIG_LABEL_SAMPLED ? l->samples : l->kind == CONFIG_LABEL_TOPK ? l->k : 0};
-}
-
-static int
-make_hello(struct label *l, struct err_note *note)
-{
-	struct wire_hello *h = &l->hello.hello;
-	const struct config *cfg = l->cfg;
-	int exit_code, rc;
-
-	if ((exit_code = ctl_open_corpus(l->args, cfg->corpus.train, CORPUS_TRAIN, &l->train)) != 0)
-		return exit_code;
-	l->hello.type = WIRE_HELLO;
-	h->role = WIRE_ROLE_CLIENT;
-	h->boot_id = bus_boot_id();
-	snprintf(h->name, sizeof(h->name), "saltctl-%d", (int)getpid());
-	snprintf(h->host, sizeof(h->host), "%s", bus_host());
-	h->pid = (uint32_t)getpid();
-	h->max_message = (uint32_t)cfg->bus.max_message;
-	h->plan = plan_of(cfg);
-	h->label_set = labels_of(cfg);
-	if ((rc = describe(l->train, cfg->corpus.context, &h->corpus, note)) != 0)
-		return ctl_fail(l->args, rc, note);
-	if (h->corpus.vocab_size == 0) {
-		err_note_set(note, ERR_MISMATCH, "%s", cfg->corpus.train);
-		err_note_expected(note, "a corpus that states its vocabulary (PREFIX.json)");
-		return ctl_fail(l->args, ERR_MISMATCH, note);
-	}
-	if (cfg->corpus.heldout[0] == '\0')
-		return 0;
-	if ((exit_code = ctl_open_corpus(l->args, cfg->corpus.heldout, CORPUS_HELDOUT, &l->heldout)) != 0)
-		return exit_code;
-	rc = describe(l->heldout, cfg->corpus.context, &h->heldout, note);
-	return rc != 0 ? ctl_fail(l->args, rc, note) : 0;
-}
-
 static int
 label_open(struct label *l, struct err_note *note)
 {
@@ -132,8 +75,9 @@ label_open(struct label *l, struct err_note *note)
 
 	if ((rc = bus_stop_install()) != 0 || (rc = fleet_bus(&l->bus, l->cfg, note)) != 0)
 		return ctl_fail(l->args, rc, note);
-	if ((exit_code = make_hello(l, note)) != 0)
+	if ((exit_code = hello_make(l->args, l->cfg, &l->hello, &l->train, &l->heldout)) != 0)
 		return exit_code;
+	l->hello.hello.plan = plan_of(l->cfg);
 	if ((l->poll = bus_poll_new(l->bus)) == NULL)
 		return ctl_fail(l->args, errno, NULL);
 	l->n_links = l->cfg->selector.endpoints.n;

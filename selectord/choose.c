@@ -9,7 +9,31 @@
 
 enum { COUNT_COST = 8, DROP_COST = 4 };		/* positions counted for one of the budget; what asking for a label's use costs */
 
-/* Is the label of seq wanted by a written block other than this one? Rows are in the order of positions: a binary search. */
+int
+core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kept, uint64_t p, uint64_t *i)
+{
+	uint64_t lo = 0, hi = kept;
+	struct cache_row row;
+	int rc;
+
+	while (lo < hi) {
+		uint64_t mid = lo + (hi - lo) / 2;
+
+		if ((rc = c->store->rows(c->store->arg, plan, block, mid, 1, &row)) != 0)
+			return rc;
+		if (row.position == p) {
+			*i = mid;
+			return 0;
+		}
+		if (row.position < p)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return ERR_NOT_FOUND;
+}
+
+/* Is the label of seq wanted by a written block other than this one? */
 static bool
 needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, const struct core_block *block)
 {
@@ -20,9 +44,8 @@ needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, cons
 
 		for (uint64_t epoch = 0; !q->released && epoch * n < end; epoch++) {
 			uint64_t p = epoch * n + hash_order_inverse(q->wire.seed, n, epoch, CORPUS_SEQ_INDEX(seq)), no = p / q->window;
-			uint64_t lo = 0, hi = q->kept;
+			uint64_t at;
 			const struct core_block *b;
-			struct cache_row row;
 
 			if (p >= end || no % c->cfg.n_shards != c->cfg.shard)
 				continue;
@@ -37,18 +60,8 @@ needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, cons
 				if (b->state != BLOCK_SCAN)
 					continue;
 			}
-			while (lo < hi) {
-				uint64_t mid = lo + (hi - lo) / 2;
-
-				if (c->store->rows(c->store->arg, q->hash, no, mid, 1, &row) != 0)
-					break;
-				if (row.position == p)
-					return true;
-				if (row.position < p)
-					lo = mid + 1;
-				else
-					hi = mid;
-			}
+			if (core__row_find(c, q->hash, no, q->kept, p, &at) == 0)
+				return true;
 		}
 	}
 	return false;

@@ -1,4 +1,4 @@
-/* Peers, messages, records on their way to the disk. HELLO is in hello.c, blocks in work.c, leases in leases.c, row requests in rows.c. */
+/* Peers, messages, records on their way to the disk. HELLO is in hello.c, blocks in work.c, leases in leases.c, row requests in rows.c, dropping in drop.c. */
 #include "selectord/core_own.h"
 
 #include <errno.h>
@@ -338,6 +338,7 @@ core_destroy(struct core **core)
 			c->seqs[i] = s->next;
 	free(c->seqs);
 	free(c->pending);
+	free(c->drop.plans);
 	free(c->out.messages);
 	free(c->out.ops);
 	free(c->out.events);
@@ -538,6 +539,7 @@ settle(struct core *c, int64_t now_ms)
 		c->scan_left = SCAN_STEP;
 	}
 	core__scan(c);
+	core__drop_step(c);
 	if (c->room && !c->draining && c->stats.pending_bytes < PENDING_BYTES_MAX)
 		core__grant(c, now_ms);
 	core__waits_check(c);
@@ -602,6 +604,12 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 			plan_message(c, p, false, msg->checkpointed.plan_hash, msg->checkpointed.step, msg->checkpointed.request_id, now_ms);
 		else
 			plan_message(c, p, true, msg->release.plan_hash, msg->release.step, msg->release.request_id, now_ms);
+		break;
+	case WIRE_DROP_LABELS:
+		if (p->role == WIRE_ROLE_CLIENT)
+			core__drop_labels(c, p, &msg->drop_labels);
+		else
+			c->stats.n_bad_messages++;
 		break;
 	default:
 		c->stats.n_bad_messages++;

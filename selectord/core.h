@@ -35,6 +35,8 @@ struct core_store {
 	int (*rows_count)(void *arg, struct hash128 plan, uint64_t block, uint64_t *n);
 	int (*rows)(void *arg, struct hash128 plan, uint64_t block, uint64_t first, size_t n, struct cache_row *out);
 	int (*plan)(void *arg, struct hash128 plan, struct cache_plan *out);
+	int (*plans)(void *arg, int (*each)(void *each_arg, const struct cache_plan *plan), void *each_arg);	/* ERR_CORRUPT: one is damaged */
+	int (*label_next)(void *arg, uint64_t *seq, struct cache_bytes *out);		/* as cache_labels_next */
 	int (*tokens)(void *arg, uint64_t seq, int32_t *out);		/* the window's L + 1 ids */
 	/* Is this a label record of the label set for that sequence? 0 or why not. */
 	int (*check_label)(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note);
@@ -157,7 +159,7 @@ void core_clear(struct core *core);
 /* For status; all numbers are of now or since the start. */
 struct core_stats {
 	uint64_t n_leases_granted, n_leases_expired, n_leases_returned, n_results, n_scores, n_labels, n_label_bytes, n_duplicates, n_differed;
-	uint64_t n_bad_results, n_bad_messages, n_refused, n_rows_sent, n_row_requests, n_quarantined, n_dead, n_errors, n_blocks_written, n_corrupt;
+	uint64_t n_bad_results, n_bad_messages, n_refused, n_rows_sent, n_row_requests, n_quarantined, n_dead, n_errors, n_blocks_written, n_corrupt, n_dropped;
 	size_t n_peers, n_teachers, n_trainers, n_leases, n_seqs_leased, n_waiting, n_ops_pending, n_plans, n_plans_released, n_blocks_active;
 	uint64_t pending_bytes;
 	uint64_t rows_ready;			/* of the newest plan, from row 0 without a gap */

@@ -1,4 +1,4 @@
-/* core_own - the core's insides, shared by core.c, hello.c, work.c, choose.c, leases.c and rows.c; nobody else includes it. */
+/* core_own - the core's insides, shared by core.c, hello.c, work.c, choose.c, drop.c, leases.c and rows.c; nobody else includes it. */
 #ifndef SALT_SELECTORD_CORE_OWN_H
 #define SALT_SELECTORD_CORE_OWN_H
 
@@ -112,6 +112,18 @@ struct core_pending {				/* records on their way, in order */
 	uint64_t block;
 };
 
+/* A client's DROP_LABELS, under way or the last one. */
+struct core_drop {
+	bool active;
+	bool released_too;
+	uint64_t peer, request_id;
+	struct hash128 boot;
+	struct cache_plan *plans;		/* all that were stored when it began */
+	size_t n_plans, cap;
+	uint64_t next;				/* no sequence below has to be looked at */
+	uint64_t n_labels, n_bytes, n_kept;
+};
+
 struct core {
 	struct core_config cfg;
 	const struct core_store *store;
@@ -124,6 +136,7 @@ struct core {
 	size_t n_live, n_single;		/* leases not expired; of them with a sequence under suspicion */
 	struct core_plan *plans, *turn;		/* turn: whose blocks are looked at first for the next lease */
 	struct core_wait *waits;
+	struct core_drop drop;
 	struct core_seq **seqs;			/* hash table */
 	size_t n_seqs, seqs_cap;
 	struct core_pending *pending;		/* ring */
@@ -190,6 +203,12 @@ void core__choose_begin(struct core_block *b);
 void core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b);
 void core__check_begin(struct core_block *b);
 void core__check_step(struct core *c, struct core_plan *plan, struct core_block *b);	/* may close the block */
+/* The row of a written block that stands at stream position p: rows are in that order. 0 and *i, ERR_NOT_FOUND, what the store said. */
+int core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kept, uint64_t p, uint64_t *i);
+
+/* drop.c */
+void core__drop_labels(struct core *c, const struct core_peer *peer, const struct wire_drop_labels *m);
+void core__drop_step(struct core *c);
 
 /* leases.c */
 void core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cache_scores set, const uint64_t *seqs, size_t n, bool single,

@@ -87,6 +87,8 @@ plan_retire(struct core *c)
 	struct core_plan **at, **worst = NULL, *plan;
 	char hex[HASH_HEX_BYTES];
 
+	if (c->drop.active)			/* it looks at the plans in memory and at those that were stored when it began */
+		return false;
 	for (at = &c->plans; *at != NULL; at = &(*at)->next)
 		if (!plan_held(c, *at) && (worst == NULL || ((*at)->released != (*worst)->released ? (*at)->released :
 		    (*at)->used_ms < (*worst)->used_ms)))

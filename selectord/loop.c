@@ -31,7 +31,7 @@ struct parked {
 
 struct metrics {
 	struct status_metric *leases_granted, *leases_expired, *leases_returned, *scores, *labels, *label_bytes, *duplicates, *differed, *bad_results,
-	    *bad_messages, *refused, *rows_sent, *row_requests, *quarantined, *holders_lost, *errors, *blocks, *corrupt, *commits, *unsent, *unread;
+	    *bad_messages, *refused, *rows_sent, *row_requests, *quarantined, *holders_lost, *errors, *blocks, *corrupt, *commits, *unsent, *unread, *dropped;
 	struct status_metric *leases, *seqs_leased, *requests_waiting, *records_pending, *rows_ahead, *pending_bytes;
 	struct status_metric *peers, *teachers, *trainers, *plans, *plans_released, *blocks_active, *rows_ready, *rows_asked, *heldout_loss, *map_ratio;
 };
@@ -88,6 +88,7 @@ metrics_register(struct loop *l)
 		{&m->holders_lost, STATUS_COUNTER, "holders_lost_total", "", "teachers lost with one sequence alone in hand"},
 		{&m->errors, STATUS_COUNTER, "sequence_errors_total", "", "errors that teachers reported for a sequence"},
 		{&m->corrupt, STATUS_COUNTER, "damaged_records_total", "", "damaged records found in the cache"},
+		{&m->dropped, STATUS_COUNTER, "labels_dropped_total", "sequences", "labels taken away because a client asked"},
 		{&m->commits, STATUS_COUNTER, "commits_total", "", "commits"},
 		{&m->unsent, STATUS_COUNTER, "unsent_total", "", "messages dropped because the peer's queue was full or it was gone"},
 		{&m->unread, STATUS_COUNTER, "labels_unread_total", "sequences", "labels that came too fast to be read through: checksum and header were checked"},
@@ -154,6 +155,7 @@ metrics_update(struct loop *l, int64_t now_ms)
 	DELTA(holders_lost, n_dead);
 	DELTA(errors, n_errors);
 	DELTA(corrupt, n_corrupt);
+	DELTA(dropped, n_dropped);
 #undef DELTA
 	l->last = s;
 	status_add(m->commits, commit_n_commits(l->p.commit) - (uint64_t)status_get(m->commits));

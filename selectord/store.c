@@ -59,6 +59,27 @@ ask_plan(void *arg, struct hash128 plan, struct cache_plan *out)
 }
 
 static int
+ask_plans(void *arg, int (*each)(void *each_arg, const struct cache_plan *plan), void *each_arg)
+{
+	struct store *s = arg;
+	uint64_t n_corrupt = cache_n_corrupt(s->cache);
+	int rc = begin(s);
+
+	if (rc == 0)
+		rc = cache_plans_each(s->txn, each, each_arg);
+	return rc == 0 && cache_n_corrupt(s->cache) != n_corrupt ? ERR_CORRUPT : rc;
+}
+
+static int
+ask_label_next(void *arg, uint64_t *seq, struct cache_bytes *out)
+{
+	struct store *s = arg;
+	int rc = begin(s);
+
+	return rc != 0 ? rc : cache_labels_next(s->txn, seq, out);
+}
+
+static int
 ask_tokens(void *arg, uint64_t seq, int32_t *out)
 {
 	struct store *s = arg;
@@ -69,7 +90,7 @@ ask_tokens(void *arg, uint64_t seq, int32_t *out)
 
 #define CHECK_WINDOW_NS INT64_C(10000000)
 #define CHECK_SPEND_NS INT64_C(2000000)		/* of such a window */
-#define CHECK_ONE_OF 16
+#define CHECK_ONE_OF 256
 
 static int64_t
 now_ns(void)
@@ -96,7 +117,7 @@ check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, con
 
 /*
  * Every label is checked: checksum, kind, L, N, vocabulary, tokens. Its rows are read through as well (ids, counts), as long as that takes
- * no more than a fifth of this thread's time; when records come faster, of one in sixteen. The trainer reads all of them.
+ * no more than a fifth of this thread's time; when records come faster, of one in 256 of the others. The trainer reads all of them.
  */
 static int
 ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)
@@ -133,7 +154,8 @@ store_init(struct store *s, struct cache *cache, const struct corpus *train, con
 	s->spec = *spec;
 	s->context = spec->context;
 	s->tokens = mem_alloc((size_t)spec->context + 1, sizeof(*s->tokens));
-	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_tokens, ask_check_label};
+	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_plans, ask_label_next,
+	    ask_tokens, ask_check_label};
 	return s->tokens != NULL ? 0 : ENOMEM;
 }
 

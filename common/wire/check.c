@@ -367,6 +367,8 @@ wire__check(const struct wire_message *msg, struct err_note *note)
 	case WIRE_ACK:
 	case WIRE_PING:
 	case WIRE_PONG:
+	case WIRE_DROP_LABELS:
+	case WIRE_DROPPED:
 		return 0;
 	case WIRE_NONE:
 	case WIRE_TYPES:

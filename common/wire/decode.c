@@ -36,6 +36,8 @@ static const ProtobufCMessageDescriptor *const descriptors[WIRE_TYPES] = {
 	[WIRE_PING] = &salt__v1__ping__descriptor,
 	[WIRE_PONG] = &salt__v1__ping__descriptor,
 	[WIRE_BYE] = &salt__v1__bye__descriptor,
+	[WIRE_DROP_LABELS] = &salt__v1__drop_labels__descriptor,
+	[WIRE_DROPPED] = &salt__v1__dropped__descriptor,
 };
 
 const ProtobufCMessageDescriptor *
@@ -394,6 +396,18 @@ get_message(struct dec *d, struct wire_message *msg, const void *m)
 	case WIRE_BYE:
 		GET_TEXT(d, "reason", msg->bye.reason, ((const Salt__V1__Bye *)m)->reason);
 		break;
+	case WIRE_DROP_LABELS: {
+		const Salt__V1__DropLabels *l = m;
+
+		msg->drop_labels = (struct wire_drop_labels){l->request_id, l->released_too != 0};
+		break;
+	}
+	case WIRE_DROPPED: {
+		const Salt__V1__Dropped *l = m;
+
+		msg->dropped = (struct wire_dropped){l->request_id, l->labels, l->bytes, l->kept};
+		break;
+	}
 	case WIRE_NONE:
 	case WIRE_TYPES:
 		break;

@@ -429,6 +429,28 @@ put_message(struct enc *e, const struct wire_message *msg)
 		m->reason = put_text(msg->bye.reason);
 		return &m->base;
 	}
+	case WIRE_DROP_LABELS: {
+		Salt__V1__DropLabels *m = alloc(e, sizeof(*m));
+
+		if (m == NULL)
+			return NULL;
+		salt__v1__drop_labels__init(m);
+		m->request_id = msg->drop_labels.request_id;
+		m->released_too = msg->drop_labels.released_too;
+		return &m->base;
+	}
+	case WIRE_DROPPED: {
+		Salt__V1__Dropped *m = alloc(e, sizeof(*m));
+
+		if (m == NULL)
+			return NULL;
+		salt__v1__dropped__init(m);
+		m->request_id = msg->dropped.request_id;
+		m->labels = msg->dropped.labels;
+		m->bytes = msg->dropped.bytes;
+		m->kept = msg->dropped.kept;
+		return &m->base;
+	}
 	case WIRE_NONE:
 	case WIRE_TYPES:
 		break;

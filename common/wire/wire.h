@@ -50,6 +50,8 @@ enum wire_type {
 	WIRE_PING,
 	WIRE_PONG,
 	WIRE_BYE,
+	WIRE_DROP_LABELS,
+	WIRE_DROPPED,
 	WIRE_TYPES			/* one past the last */
 };
 
@@ -232,6 +234,8 @@ struct wire_release { uint64_t request_id; struct hash128 plan_hash; uint64_t st
 struct wire_ack { uint64_t request_id; };
 struct wire_ping { uint64_t nonce; };
 struct wire_bye { char reason[WIRE_TEXT_MAX]; };
+struct wire_drop_labels { uint64_t request_id; bool released_too; };
+struct wire_dropped { uint64_t request_id, labels, bytes, kept; };
 
 /* Zero it, set type and the member of that name. */
 struct wire_message {
@@ -254,6 +258,8 @@ struct wire_message {
 		struct wire_ack ack;
 		struct wire_ping ping;		/* PING and PONG */
 		struct wire_bye bye;
+		struct wire_drop_labels drop_labels;
+		struct wire_dropped dropped;
 	};
 	struct mem_arena *arena;	/* of decode; NULL in messages made by hand */
 };

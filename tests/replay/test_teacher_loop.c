@@ -1,13 +1,17 @@
-/* teacherd's real loop over the fake bus: what it says when nothing happens, and how much it asks for. */
+/* teacherd's real loop over the fake bus: what it says when nothing happens, how much it asks for, how many forward passes a lease takes. */
 #include "teacherd/loop.h"
+
+#include <stdatomic.h>
 
 #include "check.h"
 #include "config/config.h"
 #include "hash/hash.h"
 #include "labels/labels.h"
+#include "model/model.h"
 #include "replay/fake_bus.h"
 #include "status/status.h"
 #include "teacherd/infer.h"
+#include "weights/weights.h"
 #include "wire/wire.h"
 
 enum { IDLE_MS = 100000 };		/* selectord forgets who is silent for 120 s */
@@ -179,6 +183,87 @@ label_set(void *arg, int step)
 	return FAKE_STOP;
 }
 
+/* Forward passes, counted on their way to the engine (the linker's --wrap). */
+static atomic_int n_passes;
+int __real_model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
+int __wrap_model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
+
+int
+__wrap_model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t)
+{
+	atomic_fetch_add(&n_passes, (int)b);
+	return __real_model_forward(s, tokens, b, t);
+}
+
+/* A lease that wants scores and labels of one model. */
+struct both_story {
+	struct story story;
+	struct hash128 model;
+	struct labels_unigram *unigram;
+	bool want_score, want_label;
+	int n_scores, n_labels;
+};
+
+enum { BOTH_SEQS = 3, BOTH_L = 8, BOTH_VOCAB = 37 };
+
+static void
+take_results(struct both_story *s)
+{
+	for (const struct fake_sent *f; (f = fake_bus_sent(s->story.seen)) != NULL; s->story.seen++) {
+		struct wire_message *m = NULL;
+
+		REQUIRE(wire_decode(f->frame, f->len, &m, NULL) == 0);
+		for (size_t i = 0; m->type == WIRE_RESULT && i < m->result.n_rows; i++) {
+			CHECK(m->result.rows[i].error[0] == '\0');
+			s->n_scores += m->result.rows[i].scores.len == BOTH_L * LABELS_SCORE_BYTES;
+			s->n_labels += m->result.rows[i].label.len > LABELS_OVERHEAD_BYTES;
+		}
+		wire_message_destroy(&m);
+	}
+}
+
+static enum fake_step
+both(void *arg, int step)
+{
+	static const uint64_t seqs[BOTH_SEQS] = {5, 6, 9};
+	static int32_t tokens[BOTH_SEQS * (BOTH_L + 1)];
+	struct both_story *s = arg;
+	struct wire_label_set set = {.present = true, .teacher = {true, s->model}, .compute_class = "fp32/openblas", .kind = WIRE_LABEL_SAMPLED,
+	    .n = 8, .tau = 1, .seed = 7, .version = LABELS_VERSION};
+	struct labels_set id = {.corpus = {3, 4}, .teacher = s->model, .compute_class = "fp32/openblas", .spec = {.kind = LABELS_KIND_SAMPLED,
+	    .version = LABELS_VERSION, .context = BOTH_L, .vocab = BOTH_VOCAB, .n_samples = 8, .seed = 7, .tau = 1, .unigram = s->unigram}};
+	struct wire_message m = {.type = WIRE_WELCOME, .welcome = {.protocol_version = WIRE_VERSION, .boot_id = {1, 2}, .n_shards = 1,
+	    .max_message = 1 << 20, .lease_ms = 5000, .corpus = {.present = true, .fingerprint = {true, {3, 4}}, .context = BOTH_L, .n_windows = 40,
+	    .vocab_size = BOTH_VOCAB}}};
+
+	take_results(s);
+	set.hash = (struct wire_id){true, labels_set_hash(&id)};
+	switch (step) {
+	case 0:
+		fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
+		return FAKE_GO;
+	case 1:
+		m.welcome.label_set = set;
+		m.welcome.unigram = (struct wire_bytes){labels_unigram_bytes(s->unigram), BOTH_VOCAB};
+		push(&m);
+		return FAKE_GO;
+	case 2:
+		for (int i = 0; i < BOTH_SEQS * (BOTH_L + 1); i++)
+			tokens[i] = (7 * i + 1) % BOTH_VOCAB;
+		m = (struct wire_message){.type = WIRE_LEASE, .lease = {.lease_id = 1, .model = s->model, .want_score = s->want_score,
+		    .want_label = s->want_label, .seqs = seqs, .n_seqs = BOTH_SEQS, .tokens = tokens, .context = BOTH_L, .lease_ms = 5000,
+		    .n_valid = BOTH_VOCAB}};
+		if (s->want_label)
+			m.lease.label_set = set;
+		push(&m);
+		return FAKE_GO;
+	default:
+		if (bus_stop_requested())
+			return FAKE_TIMEOUT;
+		return s->n_scores < (s->want_score ? BOTH_SEQS : 0) || s->n_labels < (s->want_label ? BOTH_SEQS : 0) ? FAKE_AGAIN_WHEN_WOKEN : FAKE_STOP;
+	}
+}
+
 struct daemon {
 	struct bus *bus;
 	struct bus_waker *waker;
@@ -193,7 +278,7 @@ play(fake_script_fn *step, void *story, struct err_note *note)
 {
 	static const char yaml[] = "selector: {endpoints: [\"tcp://127.0.0.1:1\"]}\n";
 	struct daemon d = {.waker = bus_waker_new()};
-	struct infer_options io = {.threads = 1, .waker = d.waker};
+	struct infer_options io = {.kernels = {.dtype = KERNELS_DTYPE_FP32}, .threads = 1, .waker = d.waker};
 	char text[1200];
 	int rc;
 
@@ -254,6 +339,26 @@ main(void)
 		CHECK_ROW(sets[i].what, rc == (sets[i].taken ? 0 : ERR_MISMATCH));
 		CHECK_ROW(sets[i].what, s.story.n_credit == (sets[i].taken ? 1 : 0));
 		CHECK_ROW(sets[i].what, sets[i].taken || (strcmp(note.name, "label_set.hash") == 0 && strstr(note.place, "tcp://127.0.0.1:1") != NULL));
+	}
+	/* Scores and labels of one model: one pass gives both. */
+	static const struct {
+		const char *what;
+		bool score, label;
+	} wants[] = {{"scores", true, false}, {"labels", false, true}, {"both", true, true}};
+	uint8_t codes[BOTH_VOCAB];
+
+	memset(codes, 3, sizeof(codes));
+	for (size_t i = 0; i < sizeof(wants) / sizeof(wants[0]); i++) {
+		struct both_story s = {.want_score = wants[i].score, .want_label = wants[i].label};
+
+		REQUIRE(weights_fingerprint("tests/golden/weights/llama", &s.model, &note) == 0);
+		REQUIRE(labels_unigram_new(&s.unigram, codes, sizeof(codes), &note) == 0);
+		n_passes = 0;
+		rc = play(both, &s, &note);
+		CHECK_ROW(rc == 0 ? wants[i].what : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
+		CHECK_ROW(wants[i].what, s.n_scores == (wants[i].score ? BOTH_SEQS : 0) && s.n_labels == (wants[i].label ? BOTH_SEQS : 0));
+		CHECK_ROW(wants[i].what, n_passes == BOTH_SEQS);
+		labels_unigram_destroy(&s.unigram);
 	}
 	return check_done();
 }

@@ -25,7 +25,7 @@ has "$scratch/train.json" train_gpt2_124m_bf16 share_of_ceiling train_small_bf16
 has "$scratch/teacher.json" teacher_label_vs_forward teacher_label_vs_torch
 "$BIN/bench_memory" --tiny --json "$scratch/memory.json" > /dev/null || fail bench_memory
 has "$scratch/memory.json" rss_vs_plan
-for name in ranks feed start allreduce labels teachers; do
+for name in ranks feed start allreduce labels angle teachers; do
 	"$SOURCE/bench/$name/$name.sh" --build "$build" --tiny --rounds 1 --json "$scratch/$name.json" > "$scratch/$name.log" ||
 		fail "$name.sh: $(tail -1 "$scratch/$name.log")"
 done
@@ -34,5 +34,6 @@ has "$scratch/feed.json" feed_wait_share
 has "$scratch/start.json" start_seconds
 has "$scratch/teachers.json" teachers_label_tps_1 teachers_label_tps_2 teachers_label_tps_4
 has "$scratch/labels.json" label_ratio_tau1 label_ratio_tau025 label_bytes_tau1 label_bytes_tau025 label_bound_tau1 label_encode_tps label_decode_tps
+has "$scratch/angle.json" label_angle_deg label_angle_soft_deg label_gradient_error
 has "$scratch/allreduce.json" allreduce_fixed_vs_mpi allreduce_fixed_vs_ireduce allreduce_hidden_share allreduce_early_share
 ! "$BIN/bench_train" --nonsense > /dev/null 2>&1 || fail "an unknown option was taken"

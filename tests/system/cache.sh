@@ -42,7 +42,8 @@ fill
 said 0 '48 labels' stat -c f.yaml
 said 0 ' 0 findings' fsck -c f.yaml
 said 69 "expected nobody else who writes it.*found pid $selectord on" fsck --queue -c f.yaml
-said 69 "found pid $selectord on" drop --write -c f.yaml
+said 69 "found pid $selectord on" drop --write --cache cache
+said 0 ': 0 labels' drop --write -c f.yaml		# asked over its socket: none while the plan is open
 stop TERM $selectord $teacherd
 dump cache good
 [ "$(grep -c ^label good)" = 48 ] || fail "not 48 labels"
@@ -232,13 +233,23 @@ said 0 ': 0 labels' drop -c f.yaml --write
 start selectord "$BIN/selectord" -c f.yaml
 start teacherd "$BIN/teacherd" -c f.yaml
 timeout 60 "$BIN/trainerd" -c f.yaml > train.log 2>&1 || fail "trainerd: $(tail -1 train.log)"
-stop TERM $selectord $teacherd
+stop TERM $teacherd
 said 0 labels drop -c f.yaml --json
-kept=$(number kept)
+kept=$(number kept) gone=$(number labels) bytes=$(number bytes)
+[ "$gone" -gt 0 ] && [ $((kept + gone)) = 48 ] || fail "drop: $(cat out)"
 said 0 labels drop -c f.yaml --released --json
 [ "$(number kept)" = 0 ] && [ "$(number labels)" = 48 ] || fail "drop --released: $(cat out)"
-said 0 dropped drop -c f.yaml --write
+# selectord does it while it works on the cache, and saltctl on a cache that nobody has: the same
+copy by_hand
+said 0 labels drop -c f.yaml --write --json
+[ "$(number kept) $(number labels) $(number bytes) $(number dropped)" = "$kept $gone $bytes true" ] || fail "selectord dropped $(cat out), not $gone"
+grep -q "event=drop.end labels=$gone " selectord.log || fail "selectord's log: $(grep drop selectord.log)"
+said 0 ' 0 findings' fsck -c f.yaml
+stop TERM $selectord
+said 0 "$gone labels" drop --cache by_hand --write
 dump cache after
+dump by_hand by_hand.dump
+same after by_hand.dump "dropped by selectord and by saltctl"
 [ "$(grep -c ^label after || true)" = "$kept" ] || fail "drop said that $kept labels stay"
 grep ^score good > s.good
 grep ^score after > s.after

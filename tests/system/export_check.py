@@ -2,8 +2,9 @@
 
     export_check.py DIR                                   prints sequences, ids a token, bits of entropy a token
     export_check.py DIR rows K KEEP WINDOW SEED STEPS BATCH    the rows of such a plan: row, position, sequence, S(x)
+    export_check.py DIR stored PLAN                       the rows that are stored of that plan, likewise
 """
-import json, math, struct, sys
+import glob, json, math, struct, sys
 sys.argv, argv = sys.argv[:1] + ["0", "1", "0", "0"], sys.argv
 sys.path.insert(0, argv[0].rsplit("/", 2)[0] + "/golden")
 import contextlib, io
@@ -25,11 +26,13 @@ def load(path):
 
 
 def shards(part):
-    for f in manifest[part]["files"]:
-        yield load(argv[1] + "/" + f["file"])
+    for d in dirs:
+        for f in json.load(open(d + "/manifest.json"))[part]["files"]:
+            yield load(d + "/" + f["file"])
 
 
-manifest = json.load(open(argv[1] + "/manifest.json"))
+dirs = sorted(glob.glob(argv[1] + "/shard_*")) or [argv[1]]
+manifest = json.load(open(dirs[0] + "/manifest.json"))
 L, V, N = manifest["context"], manifest["vocabulary"], manifest["labels"]["n"]
 if len(argv) == 2:
     n, rows, entries, entropy = 0, 0, 0, 0.0
@@ -42,6 +45,13 @@ if len(argv) == 2:
             rows, entries = rows + 1, entries + len(ids)
             entropy -= sum(c / N * math.log2(c / N) for c in counts)
     print("%d %.9f %.9f" % (n, entries / rows, entropy / rows))
+elif argv[2] == "stored":
+    rows = []
+    for t in shards("rows"):
+        plans = zip(t["plan"][::2], t["plan"][1::2])
+        rows += [(b, p, s, x) for h, b, p, s, x in zip(plans, t["block"], t["position"], t["seq"], t["score"]) if "%016x%016x" % h == argv[3]]
+    for g, (b, p, s, x) in enumerate(sorted(rows)):
+        print("%d\t%d\t%d\t%.6f" % (g, p, s, x))
 else:
     k, keep, W, seed, steps, batch = (float(x) if "." in x else int(x) for x in argv[3:9])
     S = {}

@@ -93,6 +93,30 @@ ask_plan(void *arg, struct hash128 plan, struct cache_plan *out)
 }
 
 static int
+ask_plans(void *arg, int (*each)(void *each_arg, const struct cache_plan *plan), void *each_arg)
+{
+	struct sim *s = arg;
+	int rc = s->plans_damaged ? ERR_CORRUPT : 0;
+
+	for (size_t i = 0; rc == 0 && i < s->n_plans; i++)
+		rc = each(each_arg, &s->plans[i]);
+	return rc;
+}
+
+static int
+ask_label_next(void *arg, uint64_t *seq, struct cache_bytes *out)
+{
+	struct sim *s = arg;
+
+	for (uint64_t i = *seq; i < WINDOWS; i++)
+		if (s->has_label[i]) {
+			*seq = i;
+			return ask_label(arg, i, out);
+		}
+	return ERR_NOT_FOUND;
+}
+
+static int
 ask_tokens(void *arg, uint64_t seq, int32_t *out)
 {
 	(void)arg;
@@ -249,7 +273,7 @@ sim_config(struct sim *s, uint32_t shard, uint32_t n_shards, bool two_models)
 	memset(s, 0, sizeof(*s));
 	s->last = &s->first;
 	s->now = 1000;
-	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_tokens, ask_check_label};
+	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_plans, ask_label_next, ask_tokens, ask_check_label};
 	s->cfg = (struct core_config){
 		.boot_id = {9, 9}, .shard = shard, .n_shards = n_shards, .max_message = 1 << 16, .lease_rows = 4, .lease_ms = 1000, .n_valid = 100,
 		.record_max = 200,

@@ -35,6 +35,7 @@ struct sim {
 	size_t n_blocks;
 	struct cache_plan plans[CORE_PLANS_MAX + 8];
 	size_t n_plans;
+	bool plans_damaged;
 	struct cache_attempts attempts[WINDOWS];
 	struct cache_quarantine quarantine[WINDOWS];
 	size_t n_quarantine;

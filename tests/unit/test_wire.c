@@ -91,6 +91,12 @@ fill(struct wire_message *m, enum wire_type type)
 	case WIRE_BYE:
 		strcpy(m->bye.reason, "drain");
 		break;
+	case WIRE_DROP_LABELS:
+		m->drop_labels = (struct wire_drop_labels){24, true};
+		break;
+	case WIRE_DROPPED:
+		m->dropped = (struct wire_dropped){24, 1000, 9000000, 17};
+		break;
 	case WIRE_NONE:
 	case WIRE_TYPES:
 		break;
@@ -345,6 +351,8 @@ test_missing(void)
 		{WIRE_PING, false, 1, "."},
 		{WIRE_PONG, false, 1, "."},
 		{WIRE_BYE, false, 1, "."},
+		{WIRE_DROP_LABELS, false, 2, ".."},
+		{WIRE_DROPPED, false, 4, "...."},
 	};
 
 	for (size_t i = 0; i < sizeof(messages) / sizeof(messages[0]); i++)
@@ -482,7 +490,7 @@ test_frames(void)
 	FRAME("header cut", "SALT\1\0\20", ERR_FORMAT);
 	FRAME("other magic", "SALZ\1\0\20\0", ERR_FORMAT);
 	FRAME("type 0", "SALT\1\0\0\0", ERR_FORMAT);
-	FRAME("type 19", "SALT\1\0\23\0", ERR_FORMAT);
+	FRAME("type 21", "SALT\1\0\25\0", ERR_FORMAT);
 	FRAME("type 16 + 256", "SALT\1\0\20\1", ERR_FORMAT);
 	FRAME("PING of nothing", "SALT\1\0\20\0", 0);
 	FRAME("PING with a field of the future", "SALT\1\0\20\0\x08\x2a\xf2\x07\3abc", 0);

@@ -1,0 +1,168 @@
+/*
+ * DROP_LABELS: labels that no plan needs are taken away because a client asked. In steps, as scanning is: every stored label is looked at once, in
+ * order, against all plans, those of the cache that nobody has opened here too. Needed is every row that a kept checkpoint may train again
+ * (CHECKPOINTED said which is the oldest), and all that an open plan may still choose. What is leased or on its way to the disk stays.
+ */
+#include "selectord/core_own.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sysexits.h>
+
+#include "corpus/corpus.h"
+#include "mem/mem.h"
+
+enum { DROP_COST = 4, PENDING_MAX = 4096 };	/* of the budget for a plan's row; records on their way to the disk while dropping goes on */
+enum { KEY_AND_CHECKSUM = 9 + 8 };			/* bytes beside a record */
+
+/* What it takes to know whether a plan needs a label: of a plan in memory, else as stored. */
+struct view {
+	struct hash128 hash;
+	uint32_t seed;
+	uint64_t window, kept, n_rows, oldest_row;
+	bool released;
+};
+
+static bool
+view_needs(struct core *c, const struct view *v, uint64_t index)
+{
+	uint64_t n = c->cfg.corpus.n_windows, n_blocks = v->n_rows == 0 ? 0 : (v->n_rows - 1) / v->kept + 1, end = n_blocks * v->window;
+
+	if (v->released && c->drop.released_too)
+		return false;
+	for (uint64_t epoch = 0; epoch * n < end; epoch++) {
+		uint64_t p = epoch * n + hash_order_inverse(v->seed, n, epoch, index), no = p / v->window, count, i;
+		int rc;
+
+		if (p >= end || no % c->cfg.n_shards != c->cfg.shard || (no + 1) * v->kept <= v->oldest_row)
+			continue;
+		c->scan_left -= DROP_COST;
+		if (c->store->rows_count(c->store->arg, v->hash, no, &count) != 0 || count != v->kept) {
+			if (!v->released)
+				return true;	/* not chosen yet, or damaged: any of them */
+			continue;
+		}
+		if ((rc = core__row_find(c, v->hash, no, v->kept, p, &i)) == ERR_NOT_FOUND)
+			continue;
+		if (rc != 0 || no * v->kept + i >= v->oldest_row)
+			return true;
+	}
+	return false;
+}
+
+static bool
+needed(struct core *c, uint64_t seq)
+{
+	const struct core_seq *s = core__seq(c, seq, false);
+
+	if (CORPUS_SEQ_NO(seq) != CORPUS_TRAIN || CORPUS_SEQ_INDEX(seq) >= c->cfg.corpus.n_windows || (s != NULL && (s->op != 0 || s->flight != 0)))
+		return true;
+	for (const struct core_plan *p = c->plans; p != NULL; p = p->next) {
+		const struct view v = {p->hash, p->wire.seed, p->window, p->kept, p->wire.n_rows, p->oldest_step * p->wire.batch, p->released};
+
+		if (view_needs(c, &v, CORPUS_SEQ_INDEX(seq)))
+			return true;
+	}
+	for (size_t i = 0; i < c->drop.n_plans; i++) {
+		const struct cache_plan *p = &c->drop.plans[i];
+		const struct view v = {p->hash, p->seed, p->window, p->kept, p->n_rows, p->oldest_step * p->batch, p->released};
+
+		if (core__plan(c, p->hash) == NULL && view_needs(c, &v, CORPUS_SEQ_INDEX(seq)))
+			return true;
+	}
+	return false;
+}
+
+static int
+take_plan(void *arg, const struct cache_plan *plan)
+{
+	struct core_drop *d = arg;
+	int rc;
+
+	if (plan->kept < 1 || plan->kept > plan->window)
+		return ERR_CORRUPT;
+	if ((rc = mem_grow((void **)&d->plans, &d->cap, d->n_plans + 1, sizeof(*d->plans))) == 0)
+		d->plans[d->n_plans++] = *plan;
+	return rc;
+}
+
+static void
+answer(struct core *c)
+{
+	struct core_message *m = core__send(c, c->drop.peer, WIRE_DROPPED);
+
+	m->msg.dropped = (struct wire_dropped){c->drop.request_id, c->drop.n_labels, c->drop.n_bytes, c->drop.n_kept};
+	m->after = c->next_op;
+}
+
+void
+core__drop_labels(struct core *c, const struct core_peer *peer, const struct wire_drop_labels *m)
+{
+	struct core_drop *d = &c->drop;
+	char text[64];
+	int rc;
+
+	if (hash_equal(d->boot, peer->boot) && d->request_id == m->request_id) {	/* asked again: the answer was lost, or is still to come */
+		d->peer = peer->id;
+		if (!d->active)
+			answer(c);
+		return;
+	}
+	if (d->active) {
+		core__refuse(c, peer->id, EX_TEMPFAIL, "drop_labels", "one at a time", "another client's is under way", "", 2000);
+		return;
+	}
+	d->n_plans = 0;
+	if ((rc = c->store->plans(c->store->arg, take_plan, d)) != 0) {
+		d->boot = (struct hash128){0, 0};
+		if (rc == ENOMEM)
+			c->failed = true;
+		snprintf(text, sizeof(text), "%s", err_str(rc));
+		core__refuse(c, peer->id, rc == ERR_CORRUPT ? EX_DATAERR : EX_IOERR, "plans", "a readable record of every plan", text,
+		    "what a damaged plan needs is not known: saltctl cache fsck", 0);
+		return;
+	}
+	d->active = true;
+	d->released_too = m->released_too;
+	d->peer = peer->id;
+	d->request_id = m->request_id;
+	d->boot = peer->boot;
+	d->next = d->n_labels = d->n_bytes = d->n_kept = 0;
+	core__event(c, LOG_LEVEL_INFO, "drop.begin", "for=%s released_too=%d", peer->name, d->released_too);
+}
+
+void
+core__drop_step(struct core *c)
+{
+	struct core_drop *d = &c->drop;
+
+	while (d->active && c->scan_left > 0 && c->n_pending < PENDING_MAX && !c->failed) {
+		uint64_t seq = d->next;
+		struct cache_bytes v = {NULL, 0};
+		struct core_op *op;
+		int rc = c->store->label_next(c->store->arg, &seq, &v);
+
+		if (rc != 0 && rc != ERR_CORRUPT) {	/* past the last one; an error ends it there, and the log says so */
+			d->active = false;
+			c->stats.n_dropped += d->n_labels;
+			core__event(c, rc == ERR_NOT_FOUND ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "drop.end", "labels=%" PRIu64 " bytes=%" PRIu64 " kept=%" PRIu64
+			    " rc=%d", d->n_labels, d->n_bytes, d->n_kept, rc == ERR_NOT_FOUND ? 0 : rc);
+			answer(c);
+			return;
+		}
+		c->scan_left -= LABEL_COST;
+		d->next = seq + 1;
+		if (rc == ERR_CORRUPT || needed(c, seq)) {
+			d->n_kept++;
+			continue;
+		}
+		if ((op = core__op(c, CORE_OP_DROP_LABEL)) == NULL)
+			return;
+		op->seq = seq;
+		core__op_done(c, op, 0, 0);
+		d->n_labels++;
+		d->n_bytes += v.len + KEY_AND_CHECKSUM;
+	}
+}

@@ -1,0 +1,103 @@
+# The disk is full: selectord takes no results any more, serves the rows it has, says so in log and status, and goes on when there is room. What it
+# had acknowledged by then is there, and in the end the cache is what one on a large disk is. Its map of 1 MiB grows by itself meanwhile.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/small.sh"
+if [ "$(id -u)" != 0 ] || ! unshare -m true 2> /dev/null; then
+	echo "skipped: a small file system of its own needs root and a mount namespace" >&2
+	exit 77
+fi
+
+small_corpus
+small_model "$scratch/student" -
+cd "$scratch"
+small_fleet f.yaml "$(free_port)"
+echo 'compute: {dtype: fp32}' >> f.yaml
+small_teachers f.yaml
+# Two plans on one cache: the trainer's is small and fits the disk, the one of `saltctl label` does not.
+sed -i 's/^labels.*/labels: {kind: sampled, samples: 50, seed: 7}/; s/map_size: 64MiB/map_size: 1MiB/; s/keep: 0.5/keep: 1/' f.yaml
+large=(--set run.seed=4 --set phase_one.steps=200 --set trainer.steps=200 --set selector.label_ahead_steps=all)
+
+# status: selectord's, as JSON.
+status() {
+	timeout 5 "$BIN/saltctl" status -c f.yaml --json 2> /dev/null || true
+}
+
+# What a disk with room for all of it ends with.
+start selectord "$BIN/selectord" -c f.yaml --set cache.dir=roomy
+start teacherd "$BIN/teacherd" -c f.yaml
+timeout 60 "$BIN/saltctl" label -c f.yaml > label.log 2>&1 || fail "saltctl label: $(tail -1 label.log)"
+timeout 100 "$BIN/saltctl" label -c f.yaml "${large[@]}" > label.log 2>&1 || fail "saltctl label of much: $(tail -1 label.log)"
+stop TERM $selectord $teacherd
+grep -q 'event=cache.map_grown' selectord.log || fail "a map of 1 MiB did not grow: $(tail -3 selectord.log)"
+"$BIN/cache_dump" roomy 3000 > roomy.dump
+[ "$(grep -c ^label roomy.dump)" -gt 1200 ] || fail "only $(grep -c ^label roomy.dump) labels: not enough to fill a disk"
+bytes=$(stat -c %s roomy/data.mdb)
+
+# The same on a disk of half as much.
+mkdir small
+unshare -m bash -c '
+	mount -t tmpfs -o size="$2" tmpfs small || exit 99
+	"$1/selectord" -c f.yaml --set cache.dir=small/cache > full.log 2>&1 &
+	selectord=$!
+	trap "kill -KILL $selectord; exit 1" TERM
+	echo $selectord > full.pid
+	when() { until [ -e "$1" ]; do sleep 0.05; done; }
+	when copy
+	cp -r small/cache full.copy
+	echo > copied
+	when room
+	mount -o remount,size=1g small
+	when over
+	kill -TERM $selectord
+	wait $selectord
+	echo "exit $?" > full.exit
+	cp -r small/cache small.end
+' disk "$BIN" "$((bytes / 2))" &
+disk=$!
+until_line full.log event=start
+start teacherd "$BIN/teacherd" -c f.yaml
+timeout 60 "$BIN/saltctl" label -c f.yaml > label.log 2>&1 || fail "saltctl label beside the disk that gets full: $(tail -1 label.log)"
+start label "$BIN/saltctl" label -c f.yaml "${large[@]}"
+until_line full.log 'event=disk.full|event=commit.no_room' 60
+until_line full.log event=disk.full
+grep -q 'event=disk.full.*leases=stopped rows=served' full.log || fail "disk.full: $(grep disk.full full.log)"
+status > status.full
+grep -q '"disk full"' status.full && grep -q 'no room in the cache' status.full || fail "status of a full disk: $(head -c 600 status.full)"
+# served: a whole run, from the first row to its end
+timeout 60 "$BIN/trainerd" -c f.yaml --set run.dir=run_full > train.log 2>&1 || fail "the trainer beside a full disk: $(tail -1 train.log)"
+grep -q 'event=run.done steps=12' train.log || fail "the trainer beside a full disk: $(tail -1 train.log)"
+! grep -q 'event=commit.room\|event=disk.room' full.log || fail "there was room before it was made"
+kill -0 "$(cat full.pid)" || fail "selectord is gone"
+# acknowledged is what the teacher has computed and has no longer in hand: at most 8 sequences a lease
+timeout 5 "$BIN/saltctl" status -c f.yaml --json > status.teacher || true
+metric() {
+	python3 -c '
+import json, sys
+for d in json.load(open("status.teacher"))["daemons"]:
+    if d["role"] == "teacherd":
+        print(int(d[sys.argv[1]][sys.argv[2]]))' "$@"
+}
+computed=$(metric counters sequences_total) in_hand=$(metric queues leases_in_hand)
+touch copy
+until_line copied ''
+"$BIN/saltctl" cache stat --cache full.copy --json > stat.json
+number() {
+	sed -n "/\"$1\": *{/,/}/s/.*\"records\": *\([0-9]*\).*/\1/p" stat.json | head -1
+}
+on_disk=$(($(number labels) + $(number scores)))
+[ "$in_hand" -gt 0 ] && [ $on_disk -ge $((computed - 8 * in_hand)) ] ||
+	fail "$on_disk records on the disk, $computed computed, $in_hand leases in hand"
+"$BIN/cache_dump" full.copy 3000 > full.dump
+[ -z "$(sort full.dump | comm -23 - <(sort roomy.dump))" ] || fail "records of the full disk that a roomy one does not have"
+! cmp -s full.dump roomy.dump || fail "the disk was never full"
+
+# Room: it goes on by itself, and nothing is missing.
+touch room
+until_line full.log 'event=commit.room|event=disk.room'
+wait $label || fail "saltctl label over a full disk: $(tail -1 label.log)"
+touch over
+wait $disk || fail "the disk's shell: $?"
+[ "$(cat full.exit)" = "exit 0" ] || fail "selectord ended with $(cat full.exit)"
+stop TERM $teacherd
+"$BIN/cache_dump" small.end 3000 > end.dump
+same roomy.dump end.dump "after the disk was full"
