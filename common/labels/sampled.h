@@ -71,9 +71,7 @@ bit_seen(struct bit *b, unsigned value)
 static inline uint32_t
 key_drawn(uint32_t key, uint32_t count)
 {
-	static const uint8_t often[5] = {0, 1, 2, 2, 3};
-
-	return (key & ~3u) | often[count < 4 ? count : 4];
+	return (key & ~3u) + 1 + ((int32_t)count > 1) + ((int32_t)count > 3);
 }
 
 /* The most ids a row can have, and the bits of n - 1. */

@@ -32,7 +32,9 @@ struct encoder {
 	struct step *steps;
 	struct entry *entries;
 	size_t *row_at;				/* [L + 1] into entries */
+	int32_t *half_n;			/* [L] half the number of a row's ids */
 	uint32_t *latest;			/* [V] into entries */
+	uint32_t *in_row;			/* [V] where an id is in the row, from 1 on; 0 between rows */
 	uint32_t *words, *order;
 	size_t n_steps, cap_steps, n_entries, cap_entries, n_words, cap_words;
 	uint64_t x[STATES];
@@ -137,8 +139,8 @@ put_id(struct encoder *e, int32_t id)
 static uint32_t
 most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 {
-	int32_t worth[BACK_MAX + 1] = {0}, best = LIKE_WORTH;
-	uint32_t back = 0, farthest = t < BACK_MAX ? t : BACK_MAX;
+	uint32_t first = t < BACK_MAX ? 0 : t - BACK_MAX, n = t - first;
+	int32_t worth[BACK_MAX + 1] = {0}, best = LIKE_WORTH * (BACK_MAX + 1) + BACK_MAX;
 
 	for (uint32_t i = 0; i < row->n; i++) {
 		const struct labels__group *g = group_of(e->spec->unigram, row->ids[i]);
@@ -146,18 +148,15 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 
 		if (bits < LIKE_BITS)
 			continue;
-		for (uint32_t at = e->latest[row->ids[i]]; at != NONE && t - e->entries[at].row <= farthest; at = e->entries[at].older)
-			worth[t - e->entries[at].row] += bits - LIKE_WORTH;
+		for (uint32_t at = e->latest[row->ids[i]]; at != NONE && e->entries[at].row >= first; at = e->entries[at].older)
+			worth[e->entries[at].row - first] += bits - LIKE_WORTH;
 	}
-	for (uint32_t b = 1; b <= farthest; b++) {
-		int32_t w = worth[b];
+	for (uint32_t i = 0; i < n; i++) {		/* worth above, row below: of equals the nearest; a loop of vectors */
+		int32_t w = (worth[i] - e->half_n[first + i]) * (int32_t)(BACK_MAX + 1) + (int32_t)i;
 
-		if (w > best && (w -= (int32_t)((e->row_at[t - b + 1] - e->row_at[t - b]) / 2)) > best) {
-			best = w;
-			back = b;
-		}
+		best = w > best ? w : best;
 	}
-	return back;
+	return best > (int32_t)(LIKE_WORTH * (BACK_MAX + 1) + BACK_MAX) ? n - ((uint32_t)best & BACK_MAX) : 0;
 }
 
 /*
@@ -167,26 +166,32 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 static void
 put_again(struct encoder *e, uint32_t t, uint32_t back, const struct labels__row *row)
 {
-	size_t like = back > 0 ? e->row_at[t - back] : 0, like_end = back > 0 ? e->row_at[t - back + 1] : 0;
+	struct entry *now = e->entries + e->n_entries, nowhere;
 
-	for (uint32_t i = 0; i < row->n || like < like_end;) {
-		uint32_t id = i < row->n ? (uint32_t)row->ids[i] : UINT32_MAX, other = like < like_end ? e->entries[like].key >> 4 : UINT32_MAX;
-		uint32_t key = other <= id ? e->entries[like++].key : e->spec->unigram->keys[e->spec->unigram->place[id]];
+	for (uint32_t i = 0; i < row->n; i++) {
+		int32_t id = row->ids[i];
 
-		if (other <= id)
-			put_bit(e, &e->bits.again[key & (KEY_CONTEXTS - 1)], other == id);
-		if (other >= id) {
-			e->entries[e->n_entries++] = (struct entry){key, t, e->latest[id]};
-			i++;
+		now[i] = (struct entry){e->spec->unigram->keys[e->spec->unigram->place[id]], t, e->latest[id]};
+		e->in_row[id] = i + 1;
+	}
+	if (back > 0)
+		for (const struct entry *like = e->entries + e->row_at[t - back]; like < e->entries + e->row_at[t - back + 1]; like++) {
+			uint32_t i = e->in_row[like->key >> 4];
+
+			put_bit(e, &e->bits.again[like->key & (KEY_CONTEXTS - 1)], i > 0);
+			(i > 0 ? &now[i - 1] : &nowhere)->key = like->key;
 		}
+	for (uint32_t i = 0; i < row->n; i++) {
+		e->in_row[row->ids[i]] = 0;
+		e->latest[row->ids[i]] = (uint32_t)e->n_entries++;
 	}
 }
 
 static int
 forward_row(struct encoder *e, uint32_t t, const struct labels__row *row)
 {
-	uint32_t back = most_like(e, t, row), n_new = 0;
-	size_t n_like = back > 0 ? e->row_at[t - back + 1] - e->row_at[t - back] : 0;
+	uint32_t back = most_like(e, t, row);
+	size_t n_like = back > 0 ? e->row_at[t - back + 1] - e->row_at[t - back] : 0, first;
 	struct entry *entries;
 	int rc;
 
@@ -200,18 +205,18 @@ forward_row(struct encoder *e, uint32_t t, const struct labels__row *row)
 	put_back(e, back);
 	put_again(e, t, back, row);
 	entries = e->entries + e->row_at[t];
-	for (uint32_t i = 0; i < row->n; i++)
-		if ((entries[i].key & 3) == 0) {
-			put_id(e, row->ids[i]);
-			n_new++;
-		}
-	e->steps[e->n_steps++] = (struct step){0, 0, (uint16_t)n_new, 0, 0};
-	put_counts(e, entries, row->counts, row->n);
+	first = e->n_steps;
 	for (uint32_t i = 0; i < row->n; i++) {
-		entries[i].key = key_drawn(entries[i].key, (uint32_t)row->counts[i]);
-		e->latest[row->ids[i]] = (uint32_t)(e->row_at[t] + i);
+		put_id(e, row->ids[i]);
+		e->n_steps -= (entries[i].key & 3) != 0;		/* not new: the next one's step takes its place */
 	}
+	e->steps[e->n_steps] = (struct step){0, 0, (uint16_t)(e->n_steps - first), 0, 0};
+	e->n_steps++;
+	put_counts(e, entries, row->counts, row->n);
+	for (uint32_t i = 0; i < row->n; i++)
+		entries[i].key = key_drawn(entries[i].key, (uint32_t)row->counts[i]);
 	e->row_at[t + 1] = e->n_entries;
+	e->half_n[t] = (int32_t)(row->n / 2);
 	return 0;
 }
 
@@ -263,7 +268,8 @@ push_set(struct encoder *e, const struct step *steps, uint32_t n)
 	for (; n > 0 && rc == 0; n--) {
 		uint32_t j = n > 1 ? pull_rank(e, n) : 0, i = e->order[j];
 
-		memmove(e->order + j, e->order + j + 1, (n - 1 - j) * sizeof(*e->order));
+		for (uint32_t k = j; k + 1 < n; k++)
+			e->order[k] = e->order[k + 1];
 		rc = push_step(e, steps[i]);
 	}
 	return rc;
@@ -296,6 +302,7 @@ labels__sampled_encode(const struct labels_spec *spec, labels__row_fn *get, void
 
 	if (e == NULL || (e->order = mem_alloc(unique_max(spec), sizeof(*e->order))) == NULL ||
 	    (e->row_at = mem_alloc((size_t)spec->context + 1, sizeof(*e->row_at))) == NULL ||
+	    (e->half_n = mem_alloc(spec->context, sizeof(*e->half_n))) == NULL || (e->in_row = mem_alloc(spec->vocab, sizeof(*e->in_row))) == NULL ||
 	    (e->latest = mem_alloc(spec->vocab, sizeof(*e->latest))) == NULL)
 		goto out;
 	e->spec = spec;
@@ -321,7 +328,9 @@ out:
 		free(e->steps);
 		free(e->entries);
 		free(e->row_at);
+		free(e->half_n);
 		free(e->latest);
+		free(e->in_row);
 		free(e->words);
 		free(e->order);
 	}

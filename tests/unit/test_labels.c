@@ -22,7 +22,7 @@ golden(const char *name, uint8_t *out, size_t cap)
 	return n;
 }
 
-enum { GOLDEN_KINDS = 6, GOLDEN_MAX = 2048, LIKE_ROWS = 260, LIKE_DRAWS = 12 };
+enum { GOLDEN_KINDS = 7, GOLDEN_MAX = 2048, LIKE_ROWS = 260, LIKE_DRAWS = 12 };
 
 static int32_t golden_tokens[GOLDEN_KINDS][LIKE_ROWS + 1] = {{11, 69999, 0, 7}, {11, 69999, 0, 7}, {4, 0, 1, 2}, {0, 1, 2, 3, 4, 0}, {0, 1, 2}};
 static struct labels_spec golden_spec[GOLDEN_KINDS] = {
@@ -32,9 +32,10 @@ static struct labels_spec golden_spec[GOLDEN_KINDS] = {
 	{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 5, .vocab = 5, .n_samples = 7, .tau = 1, .set = {21, 22}},
 	{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 2, .vocab = 5, .n_samples = 1, .tau = 1, .set = {21, 22}},
 	{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = LIKE_ROWS, .vocab = 6000, .n_samples = LIKE_DRAWS, .tau = 1, .set = {21, 22}},
+	{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 40, .vocab = 3000, .n_samples = LIKE_DRAWS, .tau = 1, .set = {21, 22}},
 };
-static const char *const golden_name[GOLDEN_KINDS] = {"sampled", "topk", "dense", "tiny", "one", "like"};
-static struct labels_unigram *golden_unigram[3];
+static const char *const golden_name[GOLDEN_KINDS] = {"sampled", "topk", "dense", "tiny", "one", "like", "common"};
+static struct labels_unigram *golden_unigram[4];
 
 static void
 unigrams_make(void)
@@ -55,6 +56,11 @@ unigrams_make(void)
 		codes[v] = v % 100 == 0 ? likes[v / 1000] : (uint8_t)(1 + v * 7919 % 100);
 	REQUIRE(labels_unigram_new(&golden_unigram[2], codes, 6000, &note) == 0);
 	golden_spec[5].unigram = golden_unigram[2];
+	for (int i = 0; i <= 40; i++)
+		golden_tokens[6][i] = i;
+	memset(codes, 9, 3000);
+	REQUIRE(labels_unigram_new(&golden_unigram[3], codes, 3000, &note) == 0);
+	golden_spec[6].unigram = golden_unigram[3];
 	golden_spec[3].unigram = golden_spec[4].unigram = golden_unigram[1];
 }
 
@@ -79,6 +85,22 @@ like_row(int t, int32_t *ids, int32_t *counts)
 	return n;
 }
 
+/* Row t of common.bin: some of four ids, of which each is the last or the first of those that are so common. */
+static int
+common_row(int t, int32_t *ids, int32_t *counts)
+{
+	static const int32_t four[4] = {127, 128, 2047, 2048};
+	int n = 0;
+
+	for (int i = 0; i < 4; i++)
+		if ((t % 15 + 1) >> i & 1) {
+			counts[n] = 1;
+			ids[n++] = four[i];
+		}
+	counts[0] = LIKE_DRAWS + 1 - n;
+	return n;
+}
+
 /* Rows of tests/golden/labels/make.py: n ids and counts of row t into ids, counts. */
 static int
 golden_row(int which, int t, int32_t *ids, int32_t *counts)
@@ -86,8 +108,8 @@ golden_row(int which, int t, int32_t *ids, int32_t *counts)
 	static const int32_t four_ids[4] = {5, 6, 134, 69999}, four_counts[4] = {1, 128, 129, 42};
 	int n = which == 0 ? (t == 0 ? 1 : t == 1 ? 4 : 100) : which == 3 ? t + 1 : 1;
 
-	if (which == 5)
-		return like_row(t, ids, counts);
+	if (which >= 5)
+		return which == 5 ? like_row(t, ids, counts) : common_row(t, ids, counts);
 	for (int i = 0; i < n; i++) {
 		ids[i] = which == 0 ? (t == 0 ? 0 : t == 1 ? four_ids[i] : 5 + 233 * i) : which == 3 ? i : t == 0 ? 4 : 0;
 		counts[i] = which == 0 ? (t == 0 ? 300 : t == 1 ? four_counts[i] : 1 + i % 5) : which == 3 ? (i < n - 1 ? 1 : 8 - n) : 1;
@@ -791,6 +813,7 @@ main(void)
 	golden_sampled(3);
 	golden_sampled(4);
 	golden_sampled(5);
+	golden_sampled(6);
 	golden_topk();
 	golden_dense();
 	damage();
@@ -809,5 +832,6 @@ main(void)
 	labels_unigram_destroy(&golden_unigram[0]);
 	labels_unigram_destroy(&golden_unigram[1]);
 	labels_unigram_destroy(&golden_unigram[2]);
+	labels_unigram_destroy(&golden_unigram[3]);
 	return check_done();
 }

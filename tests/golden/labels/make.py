@@ -1,5 +1,5 @@
 """Label records version 3, put together byte by byte from docs/formats.md; shares no code with common/labels.
-Writes sampled.bin, like.bin, topk.bin, dense.bin, scores.bin beside itself and prints the identity hashes that test_labels.c knows.
+Writes sampled.bin, like.bin, common.bin, topk.bin, dense.bin, scores.bin beside itself and prints the identity hashes that test_labels.c knows.
 Needs libxxhash.so.0 (Debian: libxxhash0) and nothing else."""
 import ctypes
 import math
@@ -226,6 +226,13 @@ for t in range(260):
     row[ids[t * 3 % n]] += 12 - n - (12 - n) * (t % 4) // 4
     like.append(row)
 write("like.bin", record(1, 260, 12, 6000, [i * 17 for i in range(261)], sampled(like, 12, 6000, likes), (21, 22)))
+
+# sampled: ids whose places, here the ids themselves, are the last and the first of how common an id is
+edges = []
+for t in range(40):
+    ids = [v for i, v in enumerate((127, 128, 2047, 2048)) if (t % 15 + 1) >> i & 1]
+    edges.append({v: 1 for v in ids[1:]} | {ids[0]: 13 - len(ids)})
+write("common.bin", record(1, 40, 12, 3000, list(range(41)), sampled(edges, 12, 3000, bytes([9] * 3000)), (21, 22)))
 
 # sampled, each with one thing wrong in its last row, and all of the rest as it must be
 one, other = {100: 4, 1100: 4, 2200: 4}, {300: 11, 1300: 1}
