@@ -606,7 +606,7 @@ const struct ctl_verb ctl_cache_import = {
 	.name = "cache import", .operands = "DIR", .summary = "what cache export wrote into a cache of the same identities",
 	.about = "Needs the cache for itself; makes it if it is not there. Another corpus, teacher or label set is refused with both values. Doing it again\n"
 	    "changes nothing. With the corpus (-c or --corpus) the tokens of every label are compared too. Records come back as the same bytes;\n"
-	    "an export of label records of version 1 needs the corpus and becomes one of today's.",
+	    "an export of label records of version 1 or 2 needs the corpus and becomes one of today's.",
 	.example = "saltctl cache import -c fleet.yaml labels-of-my-teacher",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = run,
 };

@@ -125,7 +125,7 @@ differs(const char *name, struct hash128 expected, struct hash128 found, struct 
 	return ERR_MISMATCH;
 }
 
-/* Labels of version 1 had no unigram table; the set that they become has one of the corpus that they are of. */
+/* Labels of an older version (1 had no unigram table) become a set of today's, under a table of the corpus that they are of. */
 static int
 upgrade_set(struct cache_id *id, struct err_note *note)
 {
@@ -138,6 +138,7 @@ upgrade_set(struct cache_id *id, struct err_note *note)
 	if (spec->kind == LABELS_KIND_SAMPLED) {
 		if ((counts = mem_alloc(spec->vocab, sizeof(*counts))) == NULL)
 			return ENOMEM;
+		labels_unigram_destroy(&id->unigram);
 		if ((rc = corpus_counts(id->upgrade, spec->vocab, counts, note)) == 0)
 			rc = labels_unigram_from_counts(&id->unigram, counts, spec->vocab, spec->tau, note);
 		free(counts);
@@ -206,7 +207,7 @@ read_sets(struct cache_id *id, struct err_note *note)
 	if ((rc = want_text(id, "score_set.compute_class", &text, note)) != 0)
 		return rc;
 	snprintf(id->scores.compute_class, sizeof(id->scores.compute_class), "%s", text);
-	if (spec->version == 1 && id->upgrade != NULL) {
+	if (spec->version >= 1 && spec->version < LABELS_VERSION && id->upgrade != NULL) {
 		if ((rc = upgrade_set(id, note)) != 0)
 			return rc;
 	} else if (spec->version != LABELS_VERSION) {

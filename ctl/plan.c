@@ -207,9 +207,9 @@ stored(double value)
 }
 
 /* A distinct id and its count, entropy-coded: SmolLM2-135M on English manuals, 50 draws at tau 1 (docs/performance.md). */
-#define BYTES_OF_UNIQUE 1.35
+#define BYTES_OF_UNIQUE 1.3
 
-/* Bytes of a token's label as a record of version 2 holds it; of draws an estimate. */
+/* Bytes of a token's label as a record of version 3 holds it; of draws an estimate. */
 static void
 label_size(const struct ctl_args *args, struct plan *p, double given)
 {
@@ -224,7 +224,7 @@ label_size(const struct ctl_args *args, struct plan *p, double given)
 		p->label_bytes = 2 * vocab;
 	else {
 		p->label_bytes = BYTES_OF_UNIQUE * p->shape.label_entries;
-		p->label_source = "an estimate: distinct ids of that many draws as others measured them, 1.35 bytes for each";
+		p->label_source = "an estimate: distinct ids of that many draws as others measured them, 1.3 bytes for each";
 	}
 	if (ctl_has(args, "label-bytes")) {
 		p->label_bytes = given;

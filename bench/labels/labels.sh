@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels.sh [--build DIR] [--json FILE] [--rounds N] [--tiny]: bytes and speed of sampled label records, N = 50, 512 tokens a record, of SmolLM2-135M
-# (--tiny: of a model of one layer) on two unlike texts: Debian's perl-doc, and its fortunes (rows that end _fortunes). A real fleet makes the labels.
+# (--tiny: of a model of one layer) on three unlike texts: Debian's perl-doc, its fortunes (rows that end _fortunes) and C headers of /usr/include
+# (_headers). A real fleet makes the labels, in fp32, so that they are nearly the same on every processor.
 #   label_bytes_tau1, _tau025     bytes a token, everything counted, beside the paper's 3 bytes for each unique id: the ratio is
 #   label_ratio_tau1, _tau025     their quotient
 #   label_bound_tau1, _tau025     bytes a token beside what a plain reference (bound.py) computes for an ideal coder with the unigram model
@@ -26,6 +27,7 @@ text() {
 	case $1 in
 	perl) dpkg -L perl-doc 2> /dev/null | grep '\.pod$' | grep -vE '/perl(toc|uniprops)\.pod$' ;;
 	fortunes) dpkg -L fortunes fortunes-min 2> /dev/null | grep '^/usr/share/games/fortunes/[a-z-]*$' ;;
+	headers) find /usr/include -maxdepth 2 -name '*.h' | sort | awk 'NR % 7 == 0' | head -150 ;;
 	licences) find /usr/share/common-licenses -type f | sort ;;
 	esac
 }
@@ -42,6 +44,7 @@ measure() {
 	for tau in 1 0.25; do
 		name=tau${tau//./}$suffix
 		cat > "$dir/fleet.yaml" <<END
+compute: {dtype: fp32}
 run: {dir: run-$tau, seed: 3}
 corpus: {train: train, context: $context}
 cache: {dir: cache-$tau}
@@ -75,5 +78,6 @@ if [ -n "$tiny" ]; then
 else
 	measure perl ""
 	measure fortunes _fortunes
+	measure headers _headers
 fi
 rows_write

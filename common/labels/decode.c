@@ -189,9 +189,9 @@ read_dense(struct reading *r, const double *t)
 	return 0;
 }
 
-/* The header and the checksum of version 2. */
+/* The header and the checksum of version 3. */
 static int
-v2_open(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_note *note)
+v3_open(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_note *note)
 {
 	uint64_t flags;
 
@@ -227,7 +227,7 @@ v2_open(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_no
 }
 
 static int
-v2_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint8_t *bytes, size_t len, struct labels_batch *batch,
+v3_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint8_t *bytes, size_t len, struct labels_batch *batch,
     struct err_note *note)
 {
 	struct reading r = {.spec = spec, .bytes = bytes, .at = LABELS_HEADER_BYTES, .end = len - 8, .batch = batch, .note = note};
@@ -236,7 +236,7 @@ v2_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint
 	void *scratch = NULL;
 	int rc;
 
-	if ((rc = v2_open(bytes, len, &h, note)) != 0)
+	if ((rc = v3_open(bytes, len, &h, note)) != 0)
 		return rc;
 	if (h.kind != spec->kind)
 		return mismatch(note, "kind (1 sampled, 2 topk, 3 dense)", spec->kind, h.kind);
@@ -309,7 +309,7 @@ static const struct {
 	int (*read)(const struct labels_spec *spec, const struct hash128 *tokens, const uint8_t *bytes, size_t len,
 	    struct labels_batch *batch, struct err_note *note);
 } versions[] = {
-	{LABELS_VERSION, v2_open, v2_read},
+	{LABELS_VERSION, v3_open, v3_read},
 };
 
 /* Index into versions of a record. */

@@ -5,11 +5,11 @@
  * A record is the labels of one sequence: L rows, row t the teacher's tempered distribution softmax(u / tau) after tokens 0..t,
  * the soft target of token t+1. Exactly L rows, never L+1 or L-1.
  *
- * RECORD, VERSION 2, little-endian (docs/formats.md tells the same, and the coder in full):
+ * RECORD, VERSION 3, little-endian (docs/formats.md tells the same, and the coder in full):
  *
  *   offset  bytes  what
  *   0       2      'S' 'L'
- *   2       1      version, 2
+ *   2       1      version, 3
  *   3       1      kind: 1 sampled, 2 topk, 3 dense
  *   4       4      L, rows
  *   8       4      N of sampled, k of topk, 0 for dense
@@ -24,8 +24,8 @@
  *   Valid: length exactly 64 + P; checksum, L, N or k, V, label set and token hash as expected; payload obeys its kind's rules and ends
  *   with the last row. An unknown version is refused before anything else is looked at.
  *
- *   sampled payload: ids and counts under the label set's unigram model, entropy-coded (sampled.c). ids
- *     ascend strictly, id < V; the counts sum to N. One form for one record's rows.
+ *   sampled payload: ids and counts under the label set's unigram model and what earlier rows of the record have, entropy-coded (sampled.h).
+ *     ids ascend strictly, id < V; the counts sum to N. Our encoder gives one set of rows one form.
  *   topk payload, per row: k ids, then k u16 codes. An id takes 2 bytes for V <= 65536, 3 for V <= 2^24, else 4. Code c says
  *     t = exp(-c / 2048), 65535 says t = 0. Ordered by (code, id) ascending, that is by probability descending, ties the lower id
  *     first; ids distinct and < V. The sum of t is <= 1.001.
@@ -47,7 +47,7 @@
 #include "err/err.h"
 #include "hash/hash.h"
 
-#define LABELS_VERSION 2u
+#define LABELS_VERSION 3u
 #define LABELS_HEADER_BYTES 56u
 #define LABELS_OVERHEAD_BYTES 64u	/* header and checksum */
 #define LABELS_CONTEXT_MAX (1u << 24)	/* caps for what comes from files and peers */

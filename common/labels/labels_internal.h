@@ -43,7 +43,7 @@ struct labels_unigram {
 	uint32_t vocab;
 	struct hash128 hash;		/* of codes */
 	uint8_t *codes;			/* [vocab] */
-	int32_t *ids;			/* [vocab], by weight */
+	uint32_t *keys;			/* [vocab], by weight: id << 4 | common << 2; common 0 at places below 128, 1 below 2,048, else 2 */
 	uint32_t *place;		/* [vocab]: where an id is in ids */
 	uint16_t *group_of;		/* [vocab] */
 	struct labels__group *groups;	/* and one more, where the slots end */
@@ -56,10 +56,13 @@ struct labels__row {
 	const int32_t *ids, *counts;
 };
 
+#define LABELS__STATES_BYTES 24u	/* the coder's states, before its words */
+
 typedef void labels__row_fn(void *arg, uint32_t t, struct labels__row *out);
 typedef int labels__take_fn(void *arg, uint32_t t, uint32_t n, const int32_t *ids, const uint32_t *counts);
 
-/* labels__sampled_encode - the payload, appended to buf. get is asked for every row twice. Rows obey the rules. 0 or ENOMEM. */
+/* labels__sampled_encode - the payload, appended to buf. get is asked for every row in turn. Rows obey the rules. 0, ENOMEM, or ERR_RANGE where
+ * they have 2^32 ids. */
 int labels__sampled_encode(const struct labels_spec *spec, labels__row_fn *get, void *arg, struct labels_buf *buf);
 
 /* labels__sampled_decode - rows to take, in order. 0, what take returned, ENOMEM, or ERR_CORRUPT with *row and *wrong: what was expected there. */

@@ -99,7 +99,7 @@ labels_unigram_destroy(struct labels_unigram **up)
 	if (u == NULL)
 		return;
 	free(u->codes);
-	free(u->ids);
+	free(u->keys);
 	free(u->place);
 	free(u->group_of);
 	free(u->groups);
@@ -155,7 +155,7 @@ labels_unigram_new(struct labels_unigram **out, const uint8_t *codes, size_t voc
 		at[c] = place;
 		place += many[c];
 	}
-	if ((u = calloc(1, sizeof(*u))) == NULL || (u->codes = malloc(vocab)) == NULL || (u->ids = mem_alloc(vocab, sizeof(*u->ids))) == NULL ||
+	if ((u = calloc(1, sizeof(*u))) == NULL || (u->codes = malloc(vocab)) == NULL || (u->keys = mem_alloc(vocab, sizeof(*u->keys))) == NULL ||
 	    (u->place = mem_alloc(vocab, sizeof(*u->place))) == NULL || (u->group_of = mem_alloc(vocab, sizeof(*u->group_of))) == NULL ||
 	    (u->groups = mem_alloc((size_t)n_groups + 1, sizeof(*u->groups))) == NULL) {
 		labels_unigram_destroy(&u);
@@ -166,7 +166,7 @@ labels_unigram_new(struct labels_unigram **out, const uint8_t *codes, size_t voc
 	u->hash = hash_bytes(codes, vocab);
 	for (uint32_t v = 0; v < vocab; v++) {
 		u->place[v] = at[codes[v]]++;
-		u->ids[u->place[v]] = (int32_t)v;
+		u->keys[u->place[v]] = v << 4 | (u->place[v] < 128 ? 0u : u->place[v] < 2048 ? 1u : 2u) << 2;
 	}
 	while (total >> shift >= UINT64_C(1) << 47)
 		shift++;
@@ -185,7 +185,7 @@ labels_unigram_new(struct labels_unigram **out, const uint8_t *codes, size_t voc
 			if (g > 0)
 				u->groups[g - 1].freq = group->start - u->groups[g - 1].start;
 			for (uint32_t i = 0; i < size; i++)
-				u->group_of[u->ids[place + i]] = (uint16_t)g;
+				u->group_of[u->keys[place + i] >> 4] = (uint16_t)g;
 			place += size;
 			left -= size;
 			g++;

@@ -1,5 +1,5 @@
-"""Label records version 2, put together byte by byte from docs/formats.md; shares no code with common/labels.
-Writes sampled.bin, topk.bin, dense.bin, scores.bin beside itself and prints the identity hashes that test_labels.c knows.
+"""Label records version 3, put together byte by byte from docs/formats.md; shares no code with common/labels.
+Writes sampled.bin, like.bin, common.bin, topk.bin, dense.bin, scores.bin beside itself and prints the identity hashes that tests know.
 Needs libxxhash.so.0 (Debian: libxxhash0) and nothing else."""
 import ctypes
 import math
@@ -27,7 +27,7 @@ def h128(b):
 
 def record(kind, L, param, vocab, tokens, payload, label_set=(0, 0)):
     assert len(tokens) == L + 1
-    head = b"SL" + bytes([2, kind]) + struct.pack("<III", L, param, vocab)
+    head = b"SL" + bytes([3, kind]) + struct.pack("<III", L, param, vocab)
     head += struct.pack("<QQ", *h128(struct.pack("<%di" % (L + 1), *tokens)))
     head += struct.pack("<II", len(payload), 0) + struct.pack("<QQ", *label_set)
     body = head + payload
@@ -79,91 +79,124 @@ def tables(codes):
     return of, {v: i for i, v in enumerate(order)}
 
 
-LONGER = ((59, 60, 37, 32, 32, 32, 32, 32), (102, 116, 94, 45, 32, 32, 32, 32), (123, 150, 142, 104, 20, 32, 32, 32),
-          (140, 172, 160, 151, 53, 32, 32, 32), (156, 185, 170, 157, 116, 64, 32, 32), (162, 194, 192, 177, 143, 96, 64, 64),
-          (172, 198, 206, 189, 155, 112, 64, 64), (187, 209, 214, 208, 165, 128, 96, 64), (196, 219, 220, 215, 189, 144, 112, 96),
-          (213, 228, 231, 228, 214, 160, 128, 112), (213, 228, 231, 228, 214, 160, 128, 112), (213, 228, 231, 228, 214, 160, 128, 112))
-
-
 class Bit:
-    def __init__(self, p, seen):
-        self.p, self.seen = p, seen
+    def __init__(self):
+        self.p, self.rate = 16384, 24576
 
     def steps(self, value):
         slots = (0, self.p) if value else (self.p, 32768 - self.p)
-        target = 32768 - 24 if value else 24
-        rate = min(65535, math.floor(65536 / (self.seen + 1.6) + 0.5))
-        self.p += int((target - self.p) * rate / 65536)        # towards zero
-        self.seen = min(63, self.seen + 1)
-        return [("slots",) + slots]
+        self.p += ((32744 if value else 24) - self.p) * self.rate // 65536
+        self.rate -= (self.rate - 1024) // 8
+        return [("bits",) + slots]
+
+
+class Bits(dict):                                               # a Bit for whatever it is asked
+    def __missing__(self, key):
+        self[key] = Bit()
+        return self[key]
 
 
 def plain(value, bits):
-    return [("slots", 0, 16384) if value >> i & 1 else ("slots", 16384, 16384) for i in reversed(range(bits))]
+    return [("bits", 0, 32768, bits, value % 2 ** bits)] if bits > 0 else []
 
 
-def sampled(rows, N, V, codes):
+def tree(bits, name, value, n):
+    steps, prefix = [], ""
+    for i in reversed(range(n)):
+        steps += bits[name, prefix].steps(value >> i & 1)
+        prefix += str(value >> i & 1)
+    return steps
+
+
+def log2(x):
+    return x.bit_length() - 1
+
+
+def drawn(count):
+    return "once" if count == 1 else "few" if count <= 3 else "more"
+
+
+def sampled(rows, N, V, codes, lie=None):                       # lie: what the last row says that is not so
     of, place = tables(codes)
-    ids_max = min(N, V)
-    n_bits = (ids_max - 1).bit_length()
-    n_tree = {i: Bit(16384, 0) for i in range(256)}
-    longer = {(c, r, k, i): Bit(LONGER[r][i] * 128, 8) for c in range(3) for r in range(12) for k in range(4) for i in range(8)}
-    half = {(c, i): Bit(12288, 8) for c in range(3) for i in range(8)}
+    n_bits = (min(N, V) - 1).bit_length()
+    bits = Bits()
     steps = []
-    for row in rows:
-        ids = sorted(row)
-        node = 1
-        for i in range(n_bits):
-            bit = (len(ids) - 1) >> (n_bits - 1 - i) & 1
-            if i < 8:
-                steps += n_tree[node].steps(bit)
-                node = 2 * node + bit
-            else:
-                steps += plain(bit, 1)
-        steps.append(("set", ids))
-        left = N
-        for i, v in enumerate(ids[:-1]):
-            n = len(ids) - i
-            c = 0 if place[v] < 128 else 1 if place[v] < 2048 else 2
-            r = 0
-            while r < 11 and left * left >= n * n << (r + 1):
-                r += 1
-            k = 0 if n <= 2 else 1 if n <= 4 else 2 if n <= 8 else 3
-            length, most = row[v].bit_length() - 1, (left - n + 1).bit_length() - 1
-            for j in range(min(most, length + 1)):
-                steps += longer[c, r, k, min(j, 7)].steps(j < length)
-            if length > 0:
-                steps += half[c, min(length, 7)].steps(row[v] >> (length - 1) & 1)
-                steps += plain(row[v] & ((1 << (length - 1)) - 1), length - 1)
-            left -= row[v]
-    x, words = 2 ** 31, []
 
-    def push(start, freq, bits=0, low=0):
-        nonlocal x
+    def common(v):
+        return 0 if place[v] < 128 else 1 if place[v] < 2048 else 2
+
+    def cost(v):
+        return 15 + of[v][3] - log2(of[v][1])
+
+    def like(t):
+        best, back = 5, 0
+        for d in range(1, min(t, 255) + 1):
+            other = rows[t - d]
+            worth = sum(cost(v) - 5 for v in rows[t] if v in other and cost(v) >= 8) - len(other) // 2
+            if worth > best:
+                best, back = worth, d
+        return back
+
+    used = []
+    for t, row in enumerate(rows):
+        ids = sorted(row)
+        rest = max(0, n_bits - 8)
+        lies = lie if t == len(rows) - 1 else None
+        n = len(ids) - 1 if lies == "again" else len(ids)
+        steps += tree(bits, "n", (n - 1) >> rest, n_bits - rest) + plain(n - 1, rest)
+        back = t + 1 if lies == "back" else like(t)
+        used.append(back)
+        other = rows[t - back] if 0 < back <= t else {}
+        steps += tree(bits, "back", back.bit_length(), 4) + plain(back, max(0, back.bit_length() - 1))
+        for v in sorted(other):
+            steps += bits["again", common(v), drawn(other[v])].steps(v in row)
+        steps.append(("set", [ids[0] if lies == "twice" else v for v in ids if v not in other]))
+        left = N - len(ids)
+        if left == 0:
+            continue
+        for v in ids:
+            then = drawn(other[v]) if v in other else "new"
+            steps += bits["twice", log2(N // len(ids)), common(v), then].steps(lies == "many" or lies != "none" and row[v] > 1)
+        more = [row[v] - 1 for v in ids if row[v] > 1]
+        for i, x in enumerate(more[:-1]):
+            n = len(more) - i
+            length, most = log2(x), log2(left - n + 1)
+            for j in range(min(most, length + 1)):
+                steps += bits["longer", log2(left // n), min(j, 7)].steps(j < length)
+            if length > 0:
+                steps += bits["half", min(length, 7)].steps(x >> (length - 1) & 1)
+                steps += plain(x, length - 1)
+            left -= x
+    print("rows back:", {d: used.count(d) for d in sorted(set(used))})
+    state, words = {"bits": 2 ** 31, "ids": 2 ** 31, "ranks": 2 ** 31}, []
+
+    def push(name, start, freq, bits=0, low=0):
+        x = state[name]
         if x >= freq << (48 - bits):
             words.append(x % 2 ** 32)
             x >>= 32
         x = x << bits | low
-        x = x // freq * 32768 + x % freq + start
+        state[name] = x // freq * 32768 + x % freq + start
 
     for step in reversed(steps):
-        if step[0] == "slots":
-            push(step[1], step[2])
+        if step[0] == "bits":
+            push(*step)
             continue
         ids = list(step[1])
         while ids:
             m = len(ids)
             j = 0
             if m > 1:
-                slot = x % 65536
-                j = slot * m // 65536
-                begin, end = -(-j * 65536 // m), -(-(j + 1) * 65536 // m)
-                x = (end - begin) * (x >> 16) + slot - begin
+                x, each = state["ranks"], 2 ** 24 // m
+                slot = x % 2 ** 24
+                j = min(slot // each, m - 1)
+                x = ((each if j < m - 1 else 2 ** 24 - j * each)) * (x >> 24) + slot - j * each
                 if x < 2 ** 31:
                     x = x << 32 | (words.pop() if words else 0)
+                state["ranks"] = x
             start, freq, low, bits = of[ids.pop(j)]
-            push(start, freq, bits, low)
-    return struct.pack("<Q", x) + b"".join(struct.pack("<I", w) for w in reversed(words))
+            push("ids", start, freq, bits, low)
+    return struct.pack("<QQQ", state["bits"], state["ids"], state["ranks"]) + b"".join(struct.pack("<I", w) for w in reversed(words))
 
 
 # sampled: N 300, V 70000, and a row of 100 ids
@@ -180,6 +213,32 @@ write("tiny.bin", record(1, 5, 7, 5, [0, 1, 2, 3, 4, 0], sampled(tiny, 7, 5, byt
 
 # sampled: N 1
 write("one.bin", record(1, 2, 1, 5, [0, 1, 2], sampled([{4: 1}, {0: 1}], 1, 5, bytes([1, 255, 16, 15, 200])), (21, 22)))
+
+# sampled: 260 rows that are like others, of ids that cost 4 bits to 16, of which some are 255 back, and some too far back
+likes = bytes((120, 132, 140, 148, 168, 180)[v // 1000] if v % 100 == 0 else 1 + v * 7919 % 100 for v in range(6000))
+like = []
+for t in range(260):
+    n = 1 + t % 6
+    far = 500 if t in (1, 256) else 700 if t in (3, 259) else 0
+    row = {1000 * i + (far or 100 * (t % 5)) + (t if i % 3 == 2 else 0): 1 for i in range(n)}
+    ids = sorted(row)
+    row[ids[t * 7 % n]] += (12 - n) * (t % 4) // 4
+    row[ids[t * 3 % n]] += 12 - n - (12 - n) * (t % 4) // 4
+    like.append(row)
+write("like.bin", record(1, 260, 12, 6000, [i * 17 for i in range(261)], sampled(like, 12, 6000, likes), (21, 22)))
+
+# sampled: ids whose places, here the ids themselves, are the last and the first of how common an id is
+edges = []
+for t in range(40):
+    ids = [v for i, v in enumerate((127, 128, 2047, 2048)) if (t % 15 + 1) >> i & 1]
+    edges.append({v: 1 for v in ids[1:]} | {ids[0]: 13 - len(ids)})
+write("common.bin", record(1, 40, 12, 3000, list(range(41)), sampled(edges, 12, 3000, bytes([9] * 3000)), (21, 22)))
+
+# sampled, each with one thing wrong in its last row, and all of the rest as it must be
+one, other = {100: 4, 1100: 4, 2200: 4}, {300: 11, 1300: 1}
+for lie, last in (("again", one), ("back", one), ("twice", {300: 6, 1300: 6}), ("many", {v: 1 for v in range(300, 1300, 100)} | {1300: 2}),
+                  ("none", other)):
+    write("bad_%s.bin" % lie, record(1, 2, 12, 6000, [1, 2, 3], sampled([one, last], 12, 6000, likes, lie), (21, 22)))
 
 # topk: k 3, V 65537 (ids of 3 bytes). The second row has two entries of one code, the third an underflow.
 rows = [
@@ -209,7 +268,7 @@ ranks = (0, 3, 254, 255, 256, 70000)
 write("scores.bin", b"".join(struct.pack("<HB", min(65535, round(x * 2048)), min(r, 255)) for x, r in zip(losses, ranks)))
 
 # identities
-spec = struct.pack("<IIIIIIdIQQ", 128, 4096, 1, 50, 0, 17, 0.25, 2, 5, 6)
+spec = struct.pack("<IIIIIIdIQQ", 128, 4096, 1, 50, 0, 17, 0.25, 3, 5, 6)
 models = struct.pack("<QQQQ", 1, 2, 3, 4) + b"fp32/openblas".ljust(48, b"\0")
 for name, packed in (("spec", b"SALTSPEC" + spec), ("label set", b"SALTLSET" + models + spec),
                      ("score set", b"SALTSSET" + models + struct.pack("<II", 128, 1))):
