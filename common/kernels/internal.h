@@ -140,6 +140,8 @@ void kernels__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, struc
 /* kernels__onednn_isa - what oneDNN makes code for on this processor ("avx2", "avx512", "avx512_bf16", "amx"); NULL: not in this build. */
 const char *kernels__onednn_isa(bool *bf16);
 void kernels__onednn_version(char *buf, size_t size);
+/* kernels__onednn_slow - products so far for which oneDNN has no fast code, only its plain loops: a thousand times slower. Logged once each. */
+int kernels__onednn_slow(const struct kernels__onednn *o);
 /* share: repacked weights are kept there; it outlives this one. Returns 0 or ENOMEM. */
 int kernels__onednn_new(struct kernels__onednn **o, enum dtype dtype, int threads, struct kernels__onednn *share);
 void kernels__onednn_destroy(struct kernels__onednn **o);

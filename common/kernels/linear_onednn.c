@@ -1,10 +1,13 @@
 /*
  * linear_onednn - products of matrices by oneDNN; the only file that knows it. Optional: without SALT_ONEDNN the backend is not in the build.
  *
- * oneDNN never runs a team of its own: C is cut into parts of ROWS x COLUMNS, by the shape alone, and the context's threads take parts,
+ * oneDNN never runs a team of its own: C is cut into parts by the shape alone (struct cut), and the context's threads take parts,
  * each a primitive made for and run on one thread. So bits do not depend on the number of threads; they may depend on m, through the shape of
  * the last part.
- * Weights inside a range told by kernels_params are kept repacked, a panel of COLUMNS at a time, in the format that oneDNN asks for.
+ * A part is whole rows of C where it can be, because oneDNN's fast products want C without gaps between its rows: handed a stride they
+ * fall back to others, and with repacked weights to a plain loop a thousand times as slow. Where C is too wide, or too few rows would make
+ * too few parts of a deep product, a part is COLUMNS wide, computed without gaps in the thread's own room and moved to its place.
+ * Weights inside a range told by kernels_params are kept repacked, a panel of a part's width at a time, in the format that oneDNN asks for.
  * oneDNN 2 makes a primitive descriptor from an operation descriptor, oneDNN 3 in one call; the functions up to made() hide that.
  */
 #include "kernels/internal.h"
@@ -25,6 +28,9 @@
 
 #define ROWS 128
 #define COLUMNS 256
+/* Products wider or deeper than this are cut into COLUMNS too. */
+#define WIDE 4096
+#define DEEP 8192
 #define MAX_RANGES 16
 
 #if DNNL_VERSION_MAJOR >= 3
@@ -86,6 +92,11 @@ struct packs {
 	int n, room;
 };
 
+/* How C is cut: parts of rows x cols, the last ones smaller. */
+struct cut {
+	int64_t rows, cols, parts_m, parts_n;
+};
+
 struct kernels__onednn {
 	enum dtype dtype;
 	dnnl_engine_t engine;
@@ -95,6 +106,7 @@ struct kernels__onednn {
 	int n_primitives;
 	struct reorder **reorders;
 	int n_reorders;
+	int n_slow;			/* primitives for which oneDNN has only its plain loops */
 	struct packs *packs;
 	bool owns_packs;
 };
@@ -240,6 +252,7 @@ static struct primitive *
 primitive_for(struct kernels__onednn *o, const struct shape *s)
 {
 	dnnl_primitive_desc_t pd;
+	const char *name = "";
 	struct primitive *p;
 
 	for (int i = 0; i < o->n_primitives; i++)
@@ -254,6 +267,11 @@ primitive_for(struct kernels__onednn *o, const struct shape *s)
 		packed_layout(o, s->n, s->k, &p->b);
 	}
 	must(matmul_descriptor(&pd, o->engine, &p->a, &p->b, s->bias ? &p->bias : NULL, &p->c, s->add), "matmul");
+	must(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *)&name), "implementation");
+	if (strncmp(name, "ref", 3) == 0) {
+		o->n_slow++;
+		log_warn("kernels.slow", "what=matmul m=%lld n=%lld k=%lld implementation=%s", (long long)s->m, (long long)s->n, (long long)s->k, name);
+	}
 	layout_query(&p->scratch, pd, dnnl_query_scratchpad_md);
 	p->scratch_bytes = dnnl_memory_desc_get_size(LAYOUT_PTR(&p->scratch));
 	must(dnnl_primitive_create(&p->run, pd), "primitive");
@@ -386,6 +404,28 @@ kernels__onednn_stale(struct kernels__onednn *o)
 	pthread_mutex_unlock(&o->packs->lock);
 }
 
+/* Rows of a part: as near to ROWS as gives all threads of a small team the same, else ROWS; fewer where there would be few parts. */
+static int64_t
+cut_rows(int64_t m)
+{
+	int64_t most = m < 8 * ROWS ? ROWS / 2 : ROWS;
+
+	for (int64_t rows = most; rows >= most / 2; rows -= 16)
+		if (m % (2 * rows) == 0)
+			return rows;
+	return most;
+}
+
+static struct cut
+cut_of(int64_t m, int64_t n, int64_t k)
+{
+	struct cut c = {.rows = cut_rows(m), .cols = n > WIDE || k > DEEP ? COLUMNS : n};
+
+	c.parts_m = (m + c.rows - 1) / c.rows;
+	c.parts_n = (n + c.cols - 1) / c.cols;
+	return c;
+}
+
 static struct pack *
 pack_find(struct packs *p, const struct kernels__matrix *b, int64_t n, int64_t k)
 {
@@ -400,10 +440,10 @@ pack_find(struct packs *p, const struct kernels__matrix *b, int64_t n, int64_t k
 
 /* Panels of b, repacked now if they are not; NULL: not a parameter. */
 static const char *
-packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, size_t *panel_bytes)
+packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, size_t *panel_bytes)
 {
 	struct kernels__onednn *o = ctx->onednn;
-	int64_t panels = (n + COLUMNS - 1) / COLUMNS;
+	int64_t panels = cut->parts_n;
 	struct packs *p = o->packs;
 	struct reorder *full = NULL, *last;
 	const char *out = NULL;
@@ -415,8 +455,8 @@ packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t 
 		known = known || inside(&p->ranges[i], b->data);
 	if (!known)
 		goto out;
-	last = reorder_for(o, n - (panels - 1) * COLUMNS, k, b->ld, b->trans);
-	full = panels > 1 ? reorder_for(o, COLUMNS, k, b->ld, b->trans) : last;
+	last = reorder_for(o, n - (panels - 1) * cut->cols, k, b->ld, b->trans);
+	full = panels > 1 ? reorder_for(o, cut->cols, k, b->ld, b->trans) : last;
 	if ((w = pack_find(p, b, n, k)) == NULL) {
 		size_t bytes = (full->to_bytes > last->to_bytes ? full->to_bytes : last->to_bytes) + 63;
 
@@ -431,7 +471,7 @@ packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t 
 		for (int64_t i = 0; i < panels; i++) {
 			struct reorder *r = i + 1 < panels ? full : last;
 			const struct argument args[] = {
-				{DNNL_ARG_FROM, &r->from, kernels__element(b->data, b->dtype, i * COLUMNS * (b->trans ? b->ld : 1))},
+				{DNNL_ARG_FROM, &r->from, kernels__element(b->data, b->dtype, i * cut->cols * (b->trans ? b->ld : 1))},
 				{DNNL_ARG_TO, &r->to, w->panels + (size_t)i * w->panel_bytes},
 			};
 
@@ -448,43 +488,79 @@ out:
 
 /* ---- the product ---- */
 
+/* rows x cols of sums, without gaps, to their place in C: bias and what C holds are added in fp32, and the result is rounded once. */
+static void
+part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, const struct kernels__matrix *c, int64_t row, int64_t col,
+    const struct tensor *bias, bool add)
+{
+	float shift[COLUMNS], room[COLUMNS];
+	const float *b = bias != NULL && bias->data != NULL ? kernels__read(ctx, bias->data, bias->dtype, col, cols, shift) : NULL;
+
+	for (int64_t i = 0; i < rows; i++) {
+		float *from = sums + i * cols;
+		int64_t at = (row + i) * c->ld + col;
+
+		if (b != NULL)
+			ctx->vec->add(from, from, b, cols);
+		if (add)
+			ctx->vec->add(from, from, kernels__read(ctx, c->data, c->dtype, at, cols, room), cols);
+		if (c->dtype == DTYPE_F32)
+			memcpy((float *)c->data + at, from, (size_t)cols * sizeof(float));
+		else
+			ctx->vec->narrow((uint16_t *)c->data + at, from, cols);
+	}
+}
+
+/* Size of part (last_m, last_n) of a product; the rest of its shape is the caller's. */
+static struct shape
+part_shape(const struct kernels__onednn *o, const struct cut *cut, bool last_m, bool last_n, int64_t m, int64_t n, int64_t k)
+{
+	struct shape s;
+
+	memset(&s, 0, sizeof(s));		/* padding too: shapes are compared by memcmp */
+	s.m = last_m ? m - (cut->parts_m - 1) * cut->rows : cut->rows;
+	s.n = last_n ? n - (cut->parts_n - 1) * cut->cols : cut->cols;
+	s.k = k;
+	s.dtype = (int32_t)o->dtype;
+	return s;
+}
+
 void
 kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
     const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add)
 {
 	struct kernels__onednn *o = ctx->onednn;
-	int64_t pm = (m + ROWS - 1) / ROWS, pn = (n + COLUMNS - 1) / COLUMNS;
+	const struct cut cut = cut_of(m, n, k);
+	const bool moved = cut.parts_n > 1, biased = bias != NULL && bias->data != NULL;
+	const int64_t pm = cut.parts_m, pn = cut.parts_n;
 	struct primitive *p[2][2] = {{NULL}};
-	size_t panel_bytes = 0, scratch = 0;
+	size_t panel_bytes = 0, scratch = 0, room;
 	int threads = omp_get_max_threads();
 	const char *panels;
 	char *rooms;
 
 	if (m == 0 || n == 0)
 		return;
+	kernels__shape(c->ld == n, "matmul: gaps between rows");
 	/* What oneDNN makes now is made for one thread. */
 	omp_set_num_threads(1);
-	panels = packed(ctx, b, n, k, &panel_bytes);
+	panels = packed(ctx, b, n, k, &cut, &panel_bytes);
 	for (int last_m = 0; last_m < 2; last_m++) {
 		for (int last_n = 0; last_n < 2; last_n++) {
 			struct shape s;
 
 			if ((!last_m && pm == 1) || (!last_n && pn == 1))
 				continue;
-			memset(&s, 0, sizeof(s));
-			s.m = last_m ? m - (pm - 1) * ROWS : ROWS;
-			s.n = last_n ? n - (pn - 1) * COLUMNS : COLUMNS;
-			s.k = k;
+			s = part_shape(o, &cut, last_m, last_n, m, n, k);
 			s.lda = a->ld;
-			s.ldb = panels != NULL ? 0 : b->ld;
-			s.ldc = c->ld;
 			s.trans_a = a->trans;
+			s.ldb = panels != NULL ? 0 : b->ld;
 			s.trans_b = panels != NULL ? 0 : b->trans;
-			s.dtype = (int32_t)o->dtype;
-			s.dtype_c = (int32_t)c->dtype;
-			s.bias = bias != NULL && bias->data != NULL;
-			s.add = add;
 			s.packed = panels != NULL;
+			s.ldc = s.n;
+			s.dtype_c = moved ? DTYPE_F32 : (int32_t)c->dtype;
+			s.bias = !moved && biased;
+			s.add = !moved && add;
 			p[last_m][last_n] = primitive_for(o, &s);
 			if (p[last_m][last_n]->scratch_bytes > scratch)
 				scratch = p[last_m][last_n]->scratch_bytes;
@@ -492,23 +568,28 @@ kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, con
 	}
 	omp_set_num_threads(threads);
 	scratch = (scratch + 63) / 64 * 64;
-	rooms = (char *)kernels__panels(ctx, ((size_t)ctx->threads * scratch + 64) / sizeof(float));
+	room = scratch + (moved ? (size_t)(cut.rows * cut.cols) * sizeof(float) : 0);
+	rooms = (char *)kernels__panels(ctx, ((size_t)ctx->threads * room + 64) / sizeof(float));
 #pragma omp parallel for num_threads(ctx->threads) schedule(dynamic) if (ctx->threads > 1 && pm * pn > 1)
 	for (int64_t part = 0; part < pm * pn; part++) {
-		int64_t i = part / pn, j = part % pn, row = i * ROWS, col = j * COLUMNS;
+		int64_t i = part % pm, j = part / pm, row = i * cut.rows, col = j * cut.cols;
 		const struct primitive *here = p[i + 1 == pm][j + 1 == pn];
 		int thread = omp_get_thread_num(), n_args = 4;
+		char *mine = rooms + (size_t)thread * room;
+		float *sums = (float *)(void *)(mine + scratch);
 		struct argument args[5] = {
 			{DNNL_ARG_SRC, &here->a, kernels__element(a->data, a->dtype, a->trans ? row : row * a->ld)},
 			{DNNL_ARG_WEIGHTS, &here->b, panels != NULL ? (void *)(uintptr_t)(panels + (size_t)j * panel_bytes) :
 			    kernels__element(b->data, b->dtype, b->trans ? col * b->ld : col)},
-			{DNNL_ARG_DST, &here->c, kernels__element(c->data, c->dtype, row * c->ld + col)},
-			{DNNL_ARG_SCRATCHPAD, &here->scratch, rooms + (size_t)thread * scratch},
+			{DNNL_ARG_DST, &here->c, moved ? (void *)sums : kernels__element(c->data, c->dtype, row * c->ld + col)},
+			{DNNL_ARG_SCRATCHPAD, &here->scratch, mine},
 		};
 
 		if (here->shape.bias)
 			args[n_args++] = (struct argument){DNNL_ARG_BIAS, &here->bias, kernels__element(bias->data, bias->dtype, col)};
 		run(o, here->run, o->streams[thread], args, n_args);
+		if (moved)
+			part_store(ctx, sums, here->shape.m, here->shape.n, c, row, col, bias, add);
 	}
 }
 
@@ -584,6 +665,12 @@ kernels__onednn_destroy(struct kernels__onednn **onednn)
 	*onednn = NULL;
 }
 
+int
+kernels__onednn_slow(const struct kernels__onednn *o)
+{
+	return o->n_slow;
+}
+
 void
 kernels__onednn_version(char *buf, size_t size)
 {
@@ -610,6 +697,13 @@ kernels__onednn_isa(bool *bf16)
 }
 
 #else	/* not in this build */
+
+int
+kernels__onednn_slow(const struct kernels__onednn *o)
+{
+	(void)o;
+	return 0;
+}
 
 int
 kernels__onednn_new(struct kernels__onednn **out, enum dtype dtype, int threads, struct kernels__onednn *share)

@@ -36,7 +36,7 @@ fixture_kernels(int threads)
 	struct kernels *k = NULL;
 	struct err_note note;
 
-	REQUIRE(kernels_new(&k, &(struct kernels_options){.threads = threads}, &note) == 0);
+	REQUIRE(kernels_new(&k, &(struct kernels_options){.dtype = KERNELS_DTYPE_FP32, .backend = KERNELS_BACKEND_OPENBLAS, .threads = threads}, &note) == 0);
 	k->small = 0;			/* small sizes go through the teams too */
 	return k;
 }

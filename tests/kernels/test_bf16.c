@@ -447,12 +447,12 @@ adamw_copy(struct kernels *k, int64_t n)
  * is repacked), new ones after another generation, after AdamW and in another array.
  */
 static void
-params(struct kernels *k)
+params(struct kernels *k, int64_t out)
 {
-	enum { M = 200, IN = 67, OUT = 601 };
-	struct operand x = drawn(M * IN, 1), w = drawn(2 * OUT * IN, 1), y = drawn(M * OUT, 1), dx = drawn(M * IN, 1), other;
-	struct tensor tx = matrix(&x, M, IN), ty = matrix(&y, M, OUT), tdx = matrix(&dx, M, IN), tw, absent = t1(NULL, OUT);
-	float *want = room(M * OUT), *dx_ref = room(M * IN), one[4] = {0};
+	enum { M = 200, IN = 67 };
+	struct operand x = drawn(M * IN, 1), w = drawn(2 * out * IN, 1), y = drawn(M * out, 1), dx = drawn(M * IN, 1), other;
+	struct tensor tx = matrix(&x, M, IN), ty = matrix(&y, M, out), tdx = matrix(&dx, M, IN), tw, absent = t1(NULL, out);
+	float *want = room(M * out), *dx_ref = room(M * IN), one[4] = {0};
 	const struct kernels_adamw a = {.lr = 1, .beta1 = 0.9f, .beta2 = 0.9f, .eps = 1, .step = 1};
 
 	for (int round = 0; round < 5; round++) {
@@ -460,7 +460,7 @@ params(struct kernels *k)
 		enum kernels_layout layout = round % 2 == 0 ? KERNELS_OUT_IN : KERNELS_IN_OUT;
 
 		if (round > 0) {		/* other values in the same place */
-			other = drawn(2 * OUT * IN, 1);
+			other = drawn(2 * out * IN, 1);
 			memcpy(w.data, other.data, operand_bytes(&w));
 			memcpy(w.f, other.f, (size_t)w.n * sizeof(float));
 		}
@@ -468,18 +468,18 @@ params(struct kernels *k)
 			kernels_adamw(k, one, one + 1, one + 2, one + 3, NULL, DTYPE_F32, 1, &a);
 		else
 			kernels_params(k, w.data, w.n, (uint64_t)round + 1);
-		half.f += OUT * IN;		/* a weight in the middle of the range */
-		half.data = (char *)w.data + (size_t)(OUT * IN) * dtype_size(dtype);
-		tw = layout == KERNELS_OUT_IN ? matrix(&half, OUT, IN) : matrix(&half, IN, OUT);
+		half.f += out * IN;		/* a weight in the middle of the range */
+		half.data = (char *)w.data + (size_t)(out * IN) * dtype_size(dtype);
+		tw = layout == KERNELS_OUT_IN ? matrix(&half, out, IN) : matrix(&half, IN, out);
 		for (int again = 0; again < 2; again++) {
 			kernels_linear(k, &ty, &tx, &tw, &absent, layout, false);
-			kernels_linear_ref(want, x.f, half.f, NULL, M, IN, OUT, layout, false);
+			kernels_linear_ref(want, x.f, half.f, NULL, M, IN, out, layout, false);
 			check_result("linear of parameters", &y, want, 2e-6);
 			kernels_linear_bwd_x(k, &tdx, &ty, &tw, layout, false);
 			if (dtype == DTYPE_BF16)
-				for (int i = 0; i < M * OUT; i++)
+				for (int64_t i = 0; i < M * out; i++)
 					want[i] = tensor_bf16_to_f32(((uint16_t *)y.data)[i]);
-			kernels_linear_bwd_x_ref(dx_ref, dtype == DTYPE_BF16 ? want : y.f, half.f, M, IN, OUT, layout, false);
+			kernels_linear_bwd_x_ref(dx_ref, dtype == DTYPE_BF16 ? want : y.f, half.f, M, IN, out, layout, false);
 			check_result("linear_bwd_x of parameters", &dx, dx_ref, 2e-6);
 		}
 	}
@@ -551,9 +551,12 @@ main(void)
 		dtype = kernels_dtype(contexts[0]);
 		CHECK(dtype == (rows[i].dtype == KERNELS_DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32));
 		all_kernels();
-		params(contexts[1]);
+		params(contexts[1], 601);
+		params(contexts[1], 4133);	/* wider than one part */
 		conversions(contexts[1]);
 		adamw_copy(contexts[1], 3 * 16384 - 77);
+		for (int c = 0; c < N_THREADS; c++)		/* every one of the shapes above has fast code */
+			CHECK(contexts[c]->onednn == NULL || kernels__onednn_slow(contexts[c]->onednn) == 0);
 		for (int c = 0; c < N_THREADS; c++)
 			kernels_destroy(&contexts[c]);
 	}

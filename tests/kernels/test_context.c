@@ -35,10 +35,13 @@ refusals(void)
 			CHECK_ROW(rows[i].what, strstr(note.found, rows[i].word) != NULL);
 			continue;
 		}
-		CHECK_STR(class, rows[i].options.dtype == KERNELS_DTYPE_BF16 ? "bf16/openblas" : "fp32/openblas");
+		if (rows[i].options.dtype == KERNELS_DTYPE_AUTO)	/* by processor and build; the reason says which */
+			CHECK_STR(class, strstr(kernels_reason(k), "no bf16") != NULL ? "fp32/openblas" : "bf16/onednn");
+		else
+			CHECK_STR(class, rows[i].options.dtype == KERNELS_DTYPE_BF16 ? "bf16/openblas" : "fp32/openblas");
 		CHECK_STR(kernels_compute_class(k), class);
-		CHECK(kernels_dtype(k) == (rows[i].options.dtype == KERNELS_DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32) && kernels_threads(k) == 1);
-		CHECK(strstr(kernels_describe(k), "OpenBLAS 0.") == kernels_describe(k));
+		CHECK(kernels_dtype(k) == (strncmp(class, "bf16", 4) == 0 ? DTYPE_BF16 : DTYPE_F32) && kernels_threads(k) == 1);
+		CHECK(strstr(kernels_describe(k), strstr(class, "onednn") != NULL ? "oneDNN " : "OpenBLAS 0.") == kernels_describe(k));
 		kernels_destroy(&k);
 		CHECK(k == NULL);
 	}

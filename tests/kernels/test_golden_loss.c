@@ -171,7 +171,7 @@ main(void)
 {
 	struct err_note note;
 
-	REQUIRE(kernels_new(&k, &(struct kernels_options){.threads = 1}, &note) == 0);
+	REQUIRE(kernels_new(&k, &(struct kernels_options){.dtype = KERNELS_DTYPE_FP32, .backend = KERNELS_BACKEND_OPENBLAS, .threads = 1}, &note) == 0);
 	fprintf(stderr, "%s\n", kernels_describe(k));
 	plain_lm();
 	dense();

@@ -104,7 +104,7 @@ int
 main(int argc, char **argv)
 {
 	static const int64_t sizes[] = {1, B - 1, B, 3 * B + 17, 21 * B + 3};
-	struct kernels_options ko = {.threads = 1};
+	struct kernels_options ko = {.dtype = KERNELS_DTYPE_FP32, .threads = 1};
 	struct kernels *k = NULL;
 	struct comm *comm = NULL;
 	int64_t failed;

@@ -37,7 +37,7 @@ heldout(void *arg, uint64_t i, int32_t *out)
 int
 main(int argc, char **argv)
 {
-	struct kernels_options ko = {.threads = 1};
+	struct kernels_options ko = {.dtype = KERNELS_DTYPE_FP32, .threads = 1};
 	struct model_config cfg = {.family = MODEL_FAMILY_LLAMA, .vocab_size = VOCAB, .context = CONTEXT, .d_model = 120, .n_layers = 3,
 	    .n_heads = 6, .n_kv_heads = 2, .head_dim = 20, .d_ff = 352, .norm_eps = 1e-5f, .tied = true, .rope_theta = 10000,
 	    .initializer_range = 0.02f, .bos_id = -1, .eos_id = -1};

@@ -77,7 +77,7 @@ adamw(void)
 	struct kernels *k;
 	struct err_note note;
 
-	REQUIRE(kernels_new(&k, &(struct kernels_options){.threads = 1}, &note) == 0);
+	REQUIRE(kernels_new(&k, &(struct kernels_options){.dtype = KERNELS_DTYPE_FP32, .backend = KERNELS_BACKEND_OPENBLAS, .threads = 1}, &note) == 0);
 	for (int i = 0; i < 2; i++)
 		memcpy(w[i], (const float[5]){0.5f, -1.25f, 3.0f, 0.75f, -0.1f}, sizeof(w[i]));
 	for (int step = 0; step < 3; step++) {
