@@ -221,6 +221,7 @@ size_t bus_asker_open(const struct bus_asker *asker);
 
 /*
  * Events: PUB and SUB, telemetry only: dropped without a word when nobody listens or somebody is slow. text: one line.
+ * bus_events_send never waits and may be called by any thread; the rest is for the one that made it.
  */
 struct bus_events;
 int bus_events_publish(struct bus_events **out, struct bus *bus, const char *endpoint, struct err_note *note);
