@@ -23,6 +23,13 @@ static const struct ctl_verb *const verbs[] = {
 
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
+const struct ctl_verb *const *
+ctl_verbs(size_t *n)
+{
+	*n = N_VERBS;
+	return verbs;
+}
+
 static const char *
 verb_name(const void *arg, size_t i)
 {
@@ -37,6 +44,7 @@ help(FILE *out)
 	for (size_t i = 0; i < N_VERBS; i++)
 		fprintf(out, "  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
 	fprintf(out, "\nsaltctl help VERB shows a verb's options and an example. saltctl --version.\n"
+	    "saltctl help --man is all of it as a manual page, saltctl help --completion what bash completes by.\n"
 	    "Exit codes are those of sysexits.h: 64 wrong use, 65 bad data, 66 no such input, 69 nobody answers, 78 bad configuration.\n");
 }
 
@@ -123,6 +131,10 @@ main(int argc, char **argv)
 	asks_help = strcmp(argv[0], "help") == 0 || strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0;
 	if (asks_help && argc == 1) {
 		help(stdout);
+		return ctl_flush(0);
+	}
+	if (asks_help && argc == 2 && (strcmp(argv[1], "--man") == 0 || strcmp(argv[1], "--completion") == 0)) {
+		(argv[1][2] == 'm' ? ctl_docs_man : ctl_docs_completion)(verbs, N_VERBS, stdout);
 		return ctl_flush(0);
 	}
 	if ((verb = find(argc - asks_help, argv + asks_help, &used)) == NULL)

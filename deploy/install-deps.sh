@@ -22,7 +22,7 @@ packages=(
 	python3 python3-venv					# tests and fixtures only
 	iproute2 procps						# system tests
 )
-for_tests=(slurm-wlm munge tmux)
+for_tests=(slurm-wlm munge tmux groff-base)
 
 check=0
 for arg; do
