@@ -38,7 +38,7 @@ grep -qE '^trainerd-0 +\| .* event=switch step=6 ' events.log || fail "no switch
 grep -qE '^selectord +\| .* event=peer.welcome .*name=teacherd-0 ' events.log || fail "no event when the teacher joined"
 grep -qE '^selectord +\| .* level=debug .*event=lease.granted ' events.log || fail "no leases among the events"
 ! grep -q 'event=lease.granted' run/logs/selectord.log || fail "debug lines are in the log file"
-until_line events.log 'event=peer.bye .*trainer|event=peer.lost name=trainerd-0'
+until_line events.log '^selectord +\| .*event=peer.(bye|lost) name=trainerd-0 '
 [ "$(code ctl events switch checkpoint --count 0 -c fleet.yaml)" = 64 ] || fail "events --count 0"
 
 # Each line once, whatever the way it came, and in the order of time.
@@ -84,8 +84,9 @@ pkill -CONT -P $teacher 2> /dev/null || kill -CONT $teacher
 
 # Another process in its place: followed from its first line on.
 n=$(grep -cE '^teacherd-0 +\| .*event=model.loaded' follow.log)
-stop TERM $teacher
-until_line events.log 'event=peer.(bye|lost) name=teacherd-0'
+pkill -KILL -P $teacher
+wait $teacher || true
+until_line events.log '^selectord +\| .*event=peer.lost name=teacherd-0 '
 start teacher timeout 300 "$BIN/teacherd" -c fleet.yaml --name teacherd-0 --set status.bind=tcp://127.0.0.1:$(free_port)
 for ((i = 0; i < 200; i++)); do
 	[ "$(grep -cE '^teacherd-0 +\| .*event=model.loaded' follow.log)" -le "$n" ] || break
