@@ -196,10 +196,16 @@ struct bus_ask *
 bus_asker_next(struct bus_asker *a, int64_t wait_ms)
 {
 	int64_t until = bus_now_ms() + wait_ms;
+	int rc = 0;
 
-	while (a->n > 0 && a->n_over == 0)
-		if (turn(a, until) != 0 || (a->n_over == 0 && bus_now_ms() >= until))
+	while (a->n > 0 && a->n_over == 0 && (rc = turn(a, until)) == 0)
+		if (a->n_over == 0 && bus_now_ms() >= until)
 			break;
+	for (size_t i = 0; rc != 0 && i < a->n; i++)	/* no memory to wait with: nothing more will come */
+		if (!a->ones[i].over) {
+			a->ones[i].ask->rc = rc;
+			end(a, &a->ones[i]);
+		}
 	return leave(a);
 }
 
@@ -227,10 +233,8 @@ bus_status_ask(struct bus *bus, struct bus_ask *asks, size_t n, const void *requ
 	}
 	for (size_t i = 0; i < n && rc == 0; i++)
 		rc = bus_asker_ask(a, &asks[i], request, request_len, timeout_ms);
-	while (rc == 0 && bus_asker_next(a, timeout_ms + 1) != NULL)
-		;
-	if (rc == 0 && bus_asker_open(a) > 0)
-		rc = ENOMEM;
+	while (rc == 0 && bus_asker_open(a) > 0)	/* each ends within its time, which begins when it is opened */
+		bus_asker_next(a, timeout_ms);
 	bus_asker_destroy(&a);
 	return rc;
 }
