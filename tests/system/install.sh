@@ -38,7 +38,7 @@ for daemon in selectord teacherd trainerd; do
 	usr/bin/$daemon --help | grep -oE '^  -[^ ]+(, --[a-z]+)?' | sed 's/^  //' > options
 	[ "$(wc -l < options)" -ge 4 ] || fail "$daemon --help: $(cat options)"
 	while read -r option; do
-		grep -qF -- "$option" $daemon.8.plain || fail "$daemon.8 does not have $option"
+		grep -q -- "^$option" $daemon.8.plain || fail "$daemon.8 does not have $option"
 	done < options
 	! grep -q '@' $man/man8/$daemon.8 || fail "$daemon.8: $(grep @ $man/man8/$daemon.8)"
 done
