@@ -91,10 +91,17 @@ find(const struct ctl_verb *verb, const char *name, size_t len)
 	return NULL;
 }
 
+/* Two options have a short form, in every verb that has them. NULL: no such form. */
+static const char *
+long_name(const char *word)
+{
+	return strcmp(word, "-c") == 0 ? "config" : strcmp(word, "-f") == 0 ? "follow" : NULL;
+}
+
 static int
 parse_option(struct ctl_args *args, const char *word, char **argv, int argc, int *i)
 {
-	const char *name = word[1] == '-' ? word + 2 : "config", *equals = strchr(name, '=');
+	const char *name = word[1] == '-' ? word + 2 : long_name(word), *equals = strchr(name, '=');
 	size_t len = equals != NULL ? (size_t)(equals - name) : strlen(name);
 	const struct ctl_option *o = find(args->verb, name, len);
 	struct ctl_value *value = &args->values[args->n_values];
@@ -144,7 +151,7 @@ ctl_args_parse(struct ctl_args *args, const struct ctl_verb *verb, int argc, cha
 			args->operands[args->n_operands++] = word;
 		} else if (strcmp(word, "--") == 0) {
 			over = true;
-		} else if (word[1] == '-' || strcmp(word, "-c") == 0) {
+		} else if (word[1] == '-' || long_name(word) != NULL) {
 			if ((rc = parse_option(args, word, argv, argc, &i)) != 0)
 				return rc;
 		} else {

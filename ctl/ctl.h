@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "err/err.h"
 
@@ -44,7 +45,14 @@ struct ctl_verb {
 
 extern const struct ctl_verb ctl_corpus_build, ctl_corpus_info, ctl_tokenizer_encode, ctl_tokenizer_decode, ctl_tokenizer_info,
     ctl_model_info, ctl_model_new, ctl_model_import, ctl_config_check, ctl_label, ctl_eval, ctl_generate, ctl_status, ctl_cache_stat, ctl_cache_fsck,
-    ctl_cache_export, ctl_cache_import, ctl_cache_reselect, ctl_cache_drop, ctl_report, ctl_ledger, ctl_keygen, ctl_plan;
+    ctl_cache_export, ctl_cache_import, ctl_cache_reselect, ctl_cache_drop, ctl_report, ctl_ledger, ctl_keygen, ctl_plan,
+    ctl_logs, ctl_events, ctl_top;
+
+/* ---- made of the table of verbs (docs.c) ---- */
+
+const struct ctl_verb *const *ctl_verbs(size_t *n);	/* main.c's */
+void ctl_docs_man(const struct ctl_verb *const *verbs, size_t n, FILE *out);		/* saltctl.1 */
+void ctl_docs_completion(const struct ctl_verb *const *verbs, size_t n, FILE *out);	/* what share/completion/saltfleet.bash works on */
 
 /* ---- arguments (args.c) ---- */
 

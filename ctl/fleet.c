@@ -8,6 +8,7 @@
 
 #include "bus/bus.h"
 #include "config/config.h"
+#include "ctl/output.h"
 #include "json/json.h"
 #include "mem/mem.h"
 #include "status/status.h"
@@ -37,14 +38,25 @@ role_name(const char *role)
 	return i < N_ROLES ? roles[i] : role;
 }
 
+const char *
+fleet_key(const char *role)
+{
+	size_t i = role_number(role);
+
+	return i < N_ROLES ? keys[i] : NULL;
+}
+
 int
 fleet_add(struct fleet *f, const char *role, const char *name, const char *host, int64_t pid, const char *endpoint)
 {
 	struct fleet_daemon *d;
 
 	for (size_t i = 0; i < f->n; i++)
-		if (strcmp(f->daemons[i].endpoint, endpoint) == 0)
+		if (strcmp(f->daemons[i].endpoint, endpoint) == 0) {
+			f->daemons[i].seen_ms = bus_now_ms();
+			f->daemons[i].left = false;
 			return 0;
+		}
 	if (mem_grow((void **)&f->daemons, &f->cap, f->n + 1, sizeof(*f->daemons)) != 0)
 		return ENOMEM;
 	d = &f->daemons[f->n++];
@@ -55,6 +67,7 @@ fleet_add(struct fleet *f, const char *role, const char *name, const char *host,
 	snprintf(d->endpoint, sizeof(d->endpoint), "%s", endpoint);
 	d->pid = pid;
 	d->rc = ERR_AGAIN;
+	d->seen_ms = bus_now_ms();
 	return 0;
 }
 
@@ -84,6 +97,8 @@ take_text(const struct json *answer, const char *key, char *to, size_t size)
 static void
 take(struct fleet_daemon *d, const struct bus_ask *ask)
 {
+	json_close(&d->answer);
+	d->asked = d->gone = false;
 	d->rc = ask->rc;
 	if (ask->rc == 0 && (json_parse((const char *)ask->answer, ask->len, d->endpoint, &d->answer, NULL) != 0 ||
 	    json_kind(d->answer) != JSON_KIND_OBJECT)) {
@@ -98,32 +113,6 @@ take(struct fleet_daemon *d, const struct bus_ask *ask)
 	} else {
 		d->gone = d->pid > 0 && strcmp(d->host, bus_host()) == 0 && kill((pid_t)d->pid, 0) != 0 && errno == ESRCH;
 	}
-}
-
-/* Ask daemons [first, n). */
-static int
-ask_from(struct fleet *f, struct bus *bus, size_t first, int64_t timeout_ms)
-{
-	size_t n = f->n - first;
-	struct bus_ask *asks = calloc(n + 1, sizeof(*asks));
-	int rc;
-
-	if (asks == NULL)
-		return ENOMEM;
-	for (size_t i = 0; i < n; i++) {
-		size_t role = role_number(f->daemons[first + i].role);
-
-		asks[i].endpoint = f->daemons[first + i].endpoint;
-		asks[i].server_key = role < N_ROLES ? keys[role] : NULL;
-	}
-	rc = n > 0 ? bus_status_ask(bus, asks, n, "json", 4, timeout_ms) : 0;
-	for (size_t i = 0; i < n; i++) {
-		if (rc == 0)
-			take(&f->daemons[first + i], &asks[i]);
-		free(asks[i].answer);
-	}
-	free(asks);
-	return rc;
 }
 
 /* Who selectord says is connected, if not known yet. */
@@ -147,6 +136,92 @@ add_roster(struct fleet *f, const struct json *roster)
 	return rc;
 }
 
+/* A request that is under way: the fleet's array may move meanwhile. */
+struct asking {
+	struct bus_ask ask;
+	char endpoint[sizeof(((struct fleet_daemon *)0)->endpoint)];
+};
+
+int
+fleet_ask_one(struct fleet *f, struct bus_asker *asker, size_t i, int64_t timeout_ms)
+{
+	struct fleet_daemon *d = &f->daemons[i];
+	struct asking *a;
+	int rc;
+
+	if (d->asked)
+		return 0;
+	if ((a = calloc(1, sizeof(*a))) == NULL)
+		return ENOMEM;
+	memcpy(a->endpoint, d->endpoint, sizeof(a->endpoint));
+	a->ask = (struct bus_ask){.endpoint = a->endpoint, .server_key = fleet_key(d->role), .id = i};
+	if ((rc = bus_asker_ask(asker, &a->ask, "json", 4, timeout_ms)) != 0)
+		free(a);
+	d->asked = rc == 0;
+	d->asked_ms = bus_now_ms();
+	return rc;
+}
+
+int
+fleet_take(struct fleet *f, struct bus_asker *asker, int64_t wait_ms)
+{
+	struct bus_ask *ask = bus_asker_next(asker, wait_ms);
+	struct fleet_daemon *d;
+	int rc;
+
+	if (ask == NULL)
+		return ERR_TIMEOUT;
+	d = &f->daemons[ask->id];
+	take(d, ask);
+	free(ask->answer);
+	free(ask);			/* it is the first of struct asking */
+	rc = add_roster(f, json_get(d->answer, "roster"));
+	return rc;
+}
+
+int
+fleet_turn(struct fleet *f, struct bus_asker *asker, const char *run_dir, int64_t every_ms, int64_t timeout_ms, int64_t wait_ms)
+{
+	int64_t now = bus_now_ms();
+	int rc = 0;
+
+	if (run_dir[0] != '\0' && (f->found_ms == 0 || now - f->found_ms >= every_ms)) {
+		f->found_ms = now;
+		rc = fleet_find(f, run_dir);
+	}
+	for (size_t i = 0; i < f->n && rc == 0; i++) {
+		struct fleet_daemon *d = &f->daemons[i];
+
+		if (d->answer == NULL && d->rc != ERR_AGAIN && now - d->seen_ms > 3 * every_ms)
+			d->left = true;
+		if (!d->left && !d->asked && (d->asked_ms == 0 || now - d->asked_ms >= every_ms))
+			rc = fleet_ask_one(f, asker, i, timeout_ms);
+	}
+	while (rc == 0 && (rc = fleet_take(f, asker, wait_ms)) == 0)
+		wait_ms = 0;
+	if (rc != ERR_TIMEOUT)
+		return rc;
+	if (wait_ms > 0 && bus_asker_open(asker) == 0)		/* nobody to wait for */
+		bus_sleep_ms(wait_ms);
+	return 0;
+}
+
+void
+fleet_give_up(struct fleet *f, struct bus_asker **asker)
+{
+	struct bus_ask *ask;
+
+	if (*asker == NULL)
+		return;
+	for (size_t i = 0; i < f->n; i++)
+		f->daemons[i].asked = false;
+	while ((ask = bus_asker_drop(*asker)) != NULL) {
+		free(ask->answer);
+		free(ask);
+	}
+	bus_asker_destroy(asker);
+}
+
 static int
 by_role(const void *a, const void *b)
 {
@@ -159,16 +234,50 @@ by_role(const void *a, const void *b)
 int
 fleet_ask(struct fleet *f, struct bus *bus, int64_t timeout_ms)
 {
-	size_t known = f->n;
-	int rc = ask_from(f, bus, 0, timeout_ms);
+	struct bus_asker *asker = NULL;
+	size_t n_asked = 0;
+	int rc = bus_asker_new(&asker, bus);
 
-	for (size_t i = 0; i < known && rc == 0; i++)
-		rc = add_roster(f, json_get(f->daemons[i].answer, "roster"));
-	if (rc == 0 && f->n > known)
-		rc = ask_from(f, bus, known, timeout_ms);
+	/* The roster comes with an answer: whoever is in it is asked at once, while others still keep us waiting. */
+	while (rc == 0 && (n_asked < f->n || bus_asker_open(asker) > 0)) {
+		while (n_asked < f->n && rc == 0)
+			rc = fleet_ask_one(f, asker, n_asked++, timeout_ms);
+		if (rc == 0 && (rc = fleet_take(f, asker, timeout_ms + 1)) == ERR_TIMEOUT)
+			rc = 0;
+	}
+	fleet_give_up(f, &asker);
 	if (f->n > 0)
 		qsort(f->daemons, f->n, sizeof(*f->daemons), by_role);
 	return rc;
+}
+
+void
+fleet_numbers(const struct json *o, bool rates, char *buf, size_t size)
+{
+	size_t n = 0;
+	char number[32];
+
+	snprintf(buf, size, "-");
+	for (void *it = json_first(o); it != NULL && n < size; it = json_next(o, it)) {
+		const char *key = json_key(it);
+		size_t len = strlen(key);
+		double v;
+
+		if (!json_num(json_value(it), &v) || v == 0)
+			continue;
+		if (rates && len > 6 && strcmp(key + len - 6, "_per_s") == 0)
+			n += (size_t)snprintf(buf + n, size - n, "%s%s %.*s/s", n > 0 ? ", " : "", ctl_count(v, number), (int)len - 6, key);
+		else
+			n += (size_t)snprintf(buf + n, size - n, "%s%s %s", n > 0 ? ", " : "", key, ctl_count(v, number));
+	}
+}
+
+const char *
+fleet_why(const struct fleet_daemon *d)
+{
+	if (d->gone)
+		return "its process is gone";
+	return d->rc == ERR_TIMEOUT ? "no answer in time" : err_str(d->rc);
 }
 
 void

@@ -14,7 +14,7 @@ static const struct ctl_verb *const verbs[] = {
 	&ctl_tokenizer_encode, &ctl_tokenizer_decode, &ctl_tokenizer_info,
 	&ctl_model_new, &ctl_model_import, &ctl_model_info,
 	&ctl_config_check, &ctl_plan,
-	&ctl_label, &ctl_status,
+	&ctl_label, &ctl_status, &ctl_top, &ctl_logs, &ctl_events,
 	&ctl_cache_stat, &ctl_cache_fsck, &ctl_cache_export, &ctl_cache_import, &ctl_cache_reselect, &ctl_cache_drop,
 	&ctl_eval, &ctl_generate,
 	&ctl_report, &ctl_ledger,
@@ -22,6 +22,13 @@ static const struct ctl_verb *const verbs[] = {
 };
 
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+const struct ctl_verb *const *
+ctl_verbs(size_t *n)
+{
+	*n = N_VERBS;
+	return verbs;
+}
 
 static const char *
 verb_name(const void *arg, size_t i)
@@ -37,6 +44,7 @@ help(FILE *out)
 	for (size_t i = 0; i < N_VERBS; i++)
 		fprintf(out, "  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
 	fprintf(out, "\nsaltctl help VERB shows a verb's options and an example. saltctl --version.\n"
+	    "saltctl help --man is all of it as a manual page, saltctl help --completion what bash completes by.\n"
 	    "Exit codes are those of sysexits.h: 64 wrong use, 65 bad data, 66 no such input, 69 nobody answers, 78 bad configuration.\n");
 }
 
@@ -123,6 +131,10 @@ main(int argc, char **argv)
 	asks_help = strcmp(argv[0], "help") == 0 || strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0;
 	if (asks_help && argc == 1) {
 		help(stdout);
+		return ctl_flush(0);
+	}
+	if (asks_help && argc == 2 && (strcmp(argv[1], "--man") == 0 || strcmp(argv[1], "--completion") == 0)) {
+		(argv[1][2] == 'm' ? ctl_docs_man : ctl_docs_completion)(verbs, N_VERBS, stdout);
 		return ctl_flush(0);
 	}
 	if ((verb = find(argc - asks_help, argv + asks_help, &used)) == NULL)

@@ -30,36 +30,6 @@ text(const struct json *o, const char *key)
 	return json_text(json_get(o, key), &s) ? s : "";
 }
 
-/* Members that are numbers and not 0, as "12.3 k tokens/s, ..."; "-" for none. */
-static void
-list_numbers(const struct json *o, bool rates, char *buf, size_t size)
-{
-	size_t n = 0;
-	char number[32];
-
-	snprintf(buf, size, "-");
-	for (void *it = json_first(o); it != NULL && n < size; it = json_next(o, it)) {
-		const char *key = json_key(it);
-		size_t len = strlen(key);
-		double v;
-
-		if (!json_num(json_value(it), &v) || v == 0)
-			continue;
-		if (rates && len > 6 && strcmp(key + len - 6, "_per_s") == 0)
-			n += (size_t)snprintf(buf + n, size - n, "%s%s %.*s/s", n > 0 ? ", " : "", ctl_count(v, number), (int)len - 6, key);
-		else
-			n += (size_t)snprintf(buf + n, size - n, "%s%s %s", n > 0 ? ", " : "", key, ctl_count(v, number));
-	}
-}
-
-static const char *
-why_silent(const struct fleet_daemon *d)
-{
-	if (d->gone)
-		return "its process is gone";
-	return d->rc == ERR_TIMEOUT ? "no answer in time" : err_str(d->rc);
-}
-
 static void
 print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
 {
@@ -74,7 +44,7 @@ print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
 		ctl_table_cell(t, "NO ANSWER");
 		for (int i = 0; i < 4; i++)
 			ctl_table_cell(t, "-");
-		ctl_table_cell(t, "%s", why_silent(d));
+		ctl_table_cell(t, "%s", fleet_why(d));
 		return;
 	}
 	ctl_table_cell(t, "%s", text(d->answer, "state"));
@@ -85,9 +55,9 @@ print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
 		ctl_table_cell(t, "%" PRId64 " of %" PRId64, step, steps);
 	else
 		ctl_table_cell(t, "-");
-	list_numbers(json_get(d->answer, "rates"), true, buf, sizeof(buf));
+	fleet_numbers(json_get(d->answer, "rates"), true, buf, sizeof(buf));
 	ctl_table_cell(t, "%s", buf);
-	list_numbers(json_get(d->answer, "queues"), false, buf, sizeof(buf));
+	fleet_numbers(json_get(d->answer, "queues"), false, buf, sizeof(buf));
 	ctl_table_cell(t, "%s", buf);
 	ctl_table_cell(t, "%.100s", text(d->answer, "last_error")[0] != '\0' ? text(d->answer, "last_error") : "-");
 }
@@ -152,7 +122,7 @@ print_json(struct fleet *f)
 			ctl_put_text(o, "name", d->name);
 			ctl_put_text(o, "host", d->host);
 			ctl_put_int(o, "pid", d->pid);
-			ctl_put_text(o, "why", why_silent(d));
+			ctl_put_text(o, "why", fleet_why(d));
 		}
 		ctl_put(o, "answered", json_new_flag(d->answer != NULL));
 		ctl_put_text(o, "endpoint", d->endpoint);

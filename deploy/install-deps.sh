@@ -17,11 +17,12 @@ packages=(
 	libpcre2-dev libutf8proc-dev				# tokenizer
 	libjansson-dev libyaml-dev libxxhash-dev libzstd-dev	# files
 	libisal-dev						# checksum of TensorBoard's files
+	libncurses-dev						# saltctl top
 	perl-doc						# the text that quickstart trains on
 	python3 python3-venv					# tests and fixtures only
 	iproute2 procps						# system tests
 )
-for_tests=(slurm-wlm munge)
+for_tests=(slurm-wlm munge tmux groff-base)
 
 check=0
 for arg; do

@@ -28,13 +28,14 @@ examples:
   local.sh logs -f trainerd -c fleet.yaml
 
   PARTS: selectord, teachers, trainer, or several with commas
-  --bin DIR                    folder of the programs (default: build/bin of this source tree, or $BIN)
+  --bin DIR                    folder of the programs (default: $BIN, build/bin of this source tree, or bin of where this is installed)
 END
 }
 die() { echo "local.sh: $2" >&2; exit "$1"; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 bin=${BIN:-$here/../build/bin}
+[ -n "${BIN-}" ] || [ -d "$bin" ] || bin=$here/../../../bin		# installed: PREFIX/share/saltfleet/deploy, PREFIX/bin
 verb='' config='' only='' await=0 follow=0 set_options=() names=()
 while [ $# -gt 0 ]; do
 	case "$1" in

@@ -621,7 +621,11 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 int
 core_gone(struct core *c, uint64_t peer, int64_t now_ms)
 {
+	const struct core_peer *p = core__peer(c, peer);
+
 	(void)now_ms;
+	if (p != NULL)			/* not after BYE, nor when we cut it off */
+		core__event(c, LOG_LEVEL_INFO, "peer.lost", "name=%s role=%s host=%s", p->name, wire_role_name(p->role), p->host);
 	core__peer_drop(c, peer);
 	return c->failed ? ENOMEM : 0;
 }

@@ -233,12 +233,12 @@ loop_status(void *arg, const uint8_t *body, size_t len, uint8_t **answer, size_t
 {
 	struct loop *l = arg;
 	int64_t now_ms = bus_now_ms();
-	struct status_snapshot *snap = malloc(sizeof(*snap));
+	struct status_snapshot *snap;
 	struct wire_peer *peers = NULL;
 	size_t n;
 
 	*answer = NULL;
-	if (snap == NULL)
+	if (log_answer(body, len, (char **)answer, answer_len) || (snap = malloc(sizeof(*snap))) == NULL)
 		return;
 	status_snapshot(l->p.status, now_ms, snap);
 	pthread_mutex_lock(&l->lock);

@@ -39,6 +39,7 @@ struct daemon {
 	struct cache *cache;
 	struct bus *bus;
 	struct bus_server *server;
+	struct bus_events *events;
 	struct bus_status *status_socket;
 	struct bus_waker *waker;
 	struct status *status;
@@ -394,6 +395,7 @@ start(struct daemon *d, struct err_note *note)
 		return ENOMEM;
 	if ((rc = commit_new(&d->commit, d->cache, cfg->selector.commit_ms, COMMIT_RECORDS, wake, d->waker)) != 0)
 		return rc;
+	presence_events_open(&d->events, d->bus, cfg->status.bind, d->status);
 	parts = (struct loop_parts){d->bus, d->server, d->waker, d->core, &d->store, d->commit, d->cache, d->status, d->core_cfg.max_message};
 	if ((rc = loop_new(&d->loop, &parts)) != 0 ||
 	    (rc = bus_status_new(&d->status_socket, d->bus, cfg->status.bind, loop_status, d->loop, note)) != 0)
@@ -465,6 +467,7 @@ main(int argc, char **argv)
 	if (d.announced)
 		status_announce_remove(d.cfg->run.dir, d.name);
 	bus_status_destroy(&d.status_socket);
+	presence_events_close(&d.events);
 	loop_destroy(&d.loop);
 	commit_destroy(&d.commit);
 	core_destroy(&d.core);

@@ -189,6 +189,7 @@ loop_between(struct run *r, struct err_note *note)
 		comm_bcast(r->comm, 0, &teacher, sizeof(teacher));
 		if (phase_margin(&r->phase, step, r->last_eval.loss, teacher)) {
 			feed_switch(r->feed, r->phase.switch_step);
+			status_set(r->m_switch, (double)r->phase.switch_step);
 			if (r->rank == 0)
 				log_info("margin.met", "step=%" PRIu64 " student=%.4f teacher=%.4f switch_step=%" PRIu64, step, r->last_eval.loss,
 				    teacher, r->phase.switch_step);
@@ -289,6 +290,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	bool kd = e->kd_tokens > 0;
 	double label_bytes = (double)rows->label_bytes, counts[2] = {(double)rows->late_rows, (double)rows->quarantined_rows};
 	struct json *line;
+	bool said;
 	int rc;
 
 	comm_sum(r->comm, &label_bytes, 1);
@@ -328,13 +330,14 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	if ((rc = metrics_write(r->metrics, line)) != 0)
 		return err_note_set(note, rc, "metrics.jsonl");
 	loop_curves(r, e, seconds, lr, weight);
-	if (bus_now_ms() - r->said_ms > SAY_EVERY_MS || r->state.step == r->config->trainer.steps) {
+	said = bus_now_ms() - r->said_ms > SAY_EVERY_MS || r->state.step == r->config->trainer.steps;
+	if (said)
 		r->said_ms = bus_now_ms();
-		log_info("step", "step=%" PRIu64 " of=%" PRIu64 " phase=%s loss=%.4f hard=%.4f accuracy=%.4f lr=%.3g tokens_per_s=%.0f "
-		    "eta_s=%.0f", r->state.step, r->config->trainer.steps, kd ? "one" : "two", e->loss, e->hard, e->accuracy, (double)lr,
-		    (double)(r->config->trainer.batch * r->config->corpus.context) / seconds,
-		    (double)(r->config->trainer.steps - r->state.step) * seconds);
-	}
+	/* The events socket has every step. */
+	log_event(said ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "step", "step=%" PRIu64 " of=%" PRIu64 " phase=%s loss=%.4f hard=%.4f accuracy=%.4f "
+	    "lr=%.3g tokens_per_s=%.0f eta_s=%.0f", r->state.step, r->config->trainer.steps, kd ? "one" : "two", e->loss, e->hard, e->accuracy,
+	    (double)lr, (double)(r->config->trainer.batch * r->config->corpus.context) / seconds,
+	    (double)(r->config->trainer.steps - r->state.step) * seconds);
 	return 0;
 }
 
@@ -418,6 +421,7 @@ loop_run(const struct loop_options *o, struct err_note *note)
 	log_info("run.start", "mode=%s step=%" PRIu64 " of=%" PRIu64 " ranks=%d threads=%d params=%" PRId64 " compute=\"%s\" why=\"%s\"",
 	    config_mode_name(r->config), r->state.step, r->config->trainer.steps, comm_size(r->comm), kernels_threads(r->kernels),
 	    step_model(r->step)->n_params, kernels_describe(r->kernels), kernels_reason(r->kernels));
+	status_set(r->m_switch, r->phase.switch_step != PHASE_UNKNOWN ? (double)r->phase.switch_step : NAN);
 	status_phase(r->status, phase_is_one(&r->phase, r->state.step) ? "one" : "two");
 	status_step(r->status, r->state.step, r->config->trainer.steps);
 	r->first_step = r->state.step;

@@ -252,6 +252,7 @@ run_metrics(struct run *r)
 	r->m_norm = status_register(st, STATUS_GAUGE, "grad_norm", "", "gradient norm of the last step, before clipping");
 	r->m_lr = status_register(st, STATUS_GAUGE, "learning_rate", "", "of the last step");
 	r->m_weight = status_register(st, STATUS_GAUGE, "kd_weight", "", "weight of the soft labels in the last step");
+	r->m_switch = status_register(st, STATUS_GAUGE, "switch_step", "steps", "where phase one ends; 0: there is none, not a number: not known yet");
 	r->m_heldout = status_register(st, STATUS_GAUGE, "heldout_loss", "nats", "log-perplexity of the last evaluation");
 }
 

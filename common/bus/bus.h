@@ -199,11 +199,30 @@ struct bus_ask {
 	int rc;
 	uint8_t *answer;
 	size_t len;
+	size_t id;			/* the caller's */
 };
 
 int bus_status_ask(struct bus *bus, struct bus_ask *asks, size_t n, const void *request, size_t request_len, int64_t timeout_ms);
 
-/* Events: PUB and SUB, telemetry only: dropped without a word when nobody listens or somebody is slow. text: one line. */
+/*
+ * bus_asker - the same one by one, for who does not want to wait for the slowest: each request has its own time, and what is over is
+ * handed out as it comes. One thread. At most 400 connections at once; the others begin, and their time with them, as those end.
+ * bus_asker_ask - 0 or ENOMEM. The ask stays where it is until it is handed out; the request is copied.
+ * bus_asker_next - one that is over (its answer is the caller's to free); NULL: none within wait_ms, or none is open.
+ * bus_asker_open - how many are asked and not handed out. bus_asker_drop - hands out one of them, over or not; NULL: no more.
+ */
+struct bus_asker;
+int bus_asker_new(struct bus_asker **out, struct bus *bus);
+void bus_asker_destroy(struct bus_asker **asker);
+int bus_asker_ask(struct bus_asker *asker, struct bus_ask *ask, const void *request, size_t len, int64_t timeout_ms);
+struct bus_ask *bus_asker_next(struct bus_asker *asker, int64_t wait_ms);
+struct bus_ask *bus_asker_drop(struct bus_asker *asker);
+size_t bus_asker_open(const struct bus_asker *asker);
+
+/*
+ * Events: PUB and SUB, telemetry only: dropped without a word when nobody listens or somebody is slow. text: one line.
+ * bus_events_send never waits and may be called by any thread; the rest is for the one that made it.
+ */
 struct bus_events;
 int bus_events_publish(struct bus_events **out, struct bus *bus, const char *endpoint, struct err_note *note);
 int bus_events_subscribe(struct bus_events **out, struct bus *bus, const char *endpoint, const char *server_key, const char *topic, struct err_note *note);

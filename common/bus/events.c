@@ -1,6 +1,7 @@
 #include "bus/internal.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ struct bus_events {
 	struct bus *bus;
 	void *socket;
 	char endpoint[BUS_ENDPOINT_MAX];
+	pthread_mutex_t lock;		/* of the socket, for senders */
 };
 
 static int
@@ -22,6 +24,7 @@ make(struct bus_events **out, struct bus *bus, int type, struct err_note *note)
 	if ((*out = calloc(1, sizeof(**out))) == NULL)
 		return err_note_set(note, ENOMEM, "events");
 	(*out)->bus = bus;
+	pthread_mutex_init(&(*out)->lock, NULL);
 	if (((*out)->socket = bus__socket_new(bus, &options)) == NULL)
 		return err_note_set(note, errno, "events");
 	return 0;
@@ -62,6 +65,7 @@ bus_events_destroy(struct bus_events **events)
 	if (*events == NULL)
 		return;
 	bus__socket_close((*events)->bus, &(*events)->socket);
+	pthread_mutex_destroy(&(*events)->lock);
 	free(*events);
 	*events = NULL;
 }
@@ -75,8 +79,12 @@ bus_events_endpoint(const struct bus_events *events)
 void
 bus_events_send(struct bus_events *events, const char *topic, const char *text)
 {
-	if (events != NULL && zmq_send(events->socket, topic, strlen(topic), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
+	if (events == NULL)
+		return;
+	pthread_mutex_lock(&events->lock);
+	if (zmq_send(events->socket, topic, strlen(topic), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
 		zmq_send(events->socket, text, strlen(text), ZMQ_DONTWAIT);
+	pthread_mutex_unlock(&events->lock);
 }
 
 static bool

@@ -7,7 +7,7 @@
 #include <string.h>
 #include "log/log.h"
 
-enum { HWM_FRAMES = 16, LINGER_MS = 200, ANSWER_MAX = 16 << 20, ASK_AT_ONCE = 512 };
+enum { HWM_FRAMES = 16, LINGER_MS = 200 };
 
 struct bus_status {
 	struct bus *bus;
@@ -140,86 +140,4 @@ const char *
 bus_status_endpoint(const struct bus_status *status)
 {
 	return status->endpoint;
-}
-
-/* The one frame of an answer; a longer message is nothing of ours. */
-static void
-take_answer(void *socket, struct bus_ask *ask)
-{
-	zmq_msg_t msg;
-	int more;
-
-	zmq_msg_init(&msg);
-	if (zmq_msg_recv(&msg, socket, ZMQ_DONTWAIT) >= 0) {
-		more = zmq_msg_more(&msg);
-		if (!more && (ask->answer = malloc(zmq_msg_size(&msg) + 1)) != NULL) {
-			ask->len = zmq_msg_size(&msg);
-			memcpy(ask->answer, zmq_msg_data(&msg), ask->len);
-			ask->answer[ask->len] = 0;
-			ask->rc = 0;
-		}
-		while (more && zmq_msg_recv(&msg, socket, ZMQ_DONTWAIT) >= 0)
-			more = zmq_msg_more(&msg);
-	}
-	zmq_msg_close(&msg);
-}
-
-static int
-ask_some(struct bus *bus, struct bus_ask *asks, size_t n, const void *request, size_t request_len, int64_t timeout_ms)
-{
-	struct bus__socket_options options = {ZMQ_DEALER, ANSWER_MAX, HWM_FRAMES, 0};
-	zmq_pollitem_t *items = calloc(n, sizeof(*items));
-	int64_t end = bus_now_ms() + timeout_ms, left;
-	size_t open = 0;
-
-	if (items == NULL)
-		return ENOMEM;
-	for (size_t i = 0; i < n; i++) {
-		items[i].events = ZMQ_POLLIN;
-		items[i].fd = -1;		/* poll(2) leaves it out */
-		if ((items[i].socket = bus__socket_new(bus, &options)) == NULL) {
-			asks[i].rc = errno;
-			continue;
-		}
-		if ((asks[i].rc = bus__connect(bus, items[i].socket, asks[i].endpoint, asks[i].server_key, NULL)) == 0
-		    && zmq_send(items[i].socket, request, request_len, ZMQ_DONTWAIT) < 0)
-			asks[i].rc = errno;
-		if (asks[i].rc == 0) {
-			asks[i].rc = ERR_TIMEOUT;
-			open++;
-		} else
-			bus__socket_close(bus, &items[i].socket);
-	}
-	while (open > 0 && (left = end - bus_now_ms()) > 0) {
-		if (zmq_poll(items, (int)n, (long)left) < 0 && errno != EINTR)
-			break;
-		for (size_t i = 0; i < n; i++)
-			if (items[i].socket != NULL && (items[i].revents & ZMQ_POLLIN) != 0) {
-				take_answer(items[i].socket, &asks[i]);
-				if (asks[i].rc == 0) {
-					bus__socket_close(bus, &items[i].socket);
-					items[i].revents = 0;
-					open--;
-				}
-			}
-	}
-	for (size_t i = 0; i < n; i++)
-		bus__socket_close(bus, &items[i].socket);
-	free(items);
-	return 0;
-}
-
-int
-bus_status_ask(struct bus *bus, struct bus_ask *asks, size_t n, const void *request, size_t request_len, int64_t timeout_ms)
-{
-	int rc = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		asks[i].rc = ERR_TIMEOUT;
-		asks[i].answer = NULL;
-		asks[i].len = 0;
-	}
-	for (size_t at = 0; at < n && rc == 0; at += ASK_AT_ONCE)
-		rc = ask_some(bus, asks + at, n - at < ASK_AT_ONCE ? n - at : ASK_AT_ONCE, request, request_len, timeout_ms);
-	return rc;
 }

@@ -242,5 +242,6 @@ size_t config_tunable_diff(const struct config *old, const struct config *now,
 
 /* config_docs - docs/config.md from the table; a test holds the two equal. 0 or errno. */
 int config_docs(FILE *out);
+int config_man(FILE *out, const char *version);	/* fleet.yaml(5) */
 
 #endif

@@ -1,9 +1,16 @@
-/* config_docs - prints docs/config.md; `cmake --build --preset dev --target docs` puts it in its place. */
+/*
+ * config_docs - prints docs/config.md, or with "man" fleet.yaml(5), which is made with the programs.
+ * `cmake --build --preset dev --target docs` puts the former in its place.
+ */
 #include <stdio.h>
+#include <string.h>
+#include "config/cli.h"
 #include "config/config.h"
 
 int
-main(void)
+main(int argc, char **argv)
 {
-	return config_docs(stdout) != 0 || fflush(stdout) != 0;
+	bool man = argc > 1 && strcmp(argv[1], "man") == 0;
+
+	return (man ? config_man(stdout, SALT_VERSION) : config_docs(stdout)) != 0 || fflush(stdout) != 0;
 }

@@ -93,6 +93,8 @@ bool config__given(const struct config *cfg, const struct config__option *o);	/*
 /* config__yaml - file text to assignments. */
 int config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *note);
 
+extern const char config__docs_head[];		/* what docs/config.md says before the table */
+
 /* config__loopback - does the endpoint stay on this machine (ipc, 127.x, localhost, ::1)? */
 bool config__loopback(const char *endpoint);
 

@@ -153,7 +153,7 @@ config_tunable_diff(const struct config *old, const struct config *now,
 	return n;
 }
 
-static const char docs_head[] =
+const char config__docs_head[] =
 	"# fleet.yaml\n"
 	"\n"
 	"<!-- Made from the table of options (common/config/table.c) by `cmake --build --preset dev --target docs`; a test holds the two equal. -->\n"
@@ -196,7 +196,7 @@ config_docs(FILE *out)
 	const char *section = "";
 	char buf[256];
 
-	fputs(docs_head, out);
+	fputs(config__docs_head, out);
 	for (size_t i = 0; i < config__n_options; i++) {
 		const struct config__option *o = &config__table[i];
 

@@ -17,6 +17,9 @@ static atomic_int log_min = LOG_LEVEL_INFO;
 static atomic_int log_rank_no = -1;
 static pthread_mutex_t last_lock = PTHREAD_MUTEX_INITIALIZER;
 static char last_error[512];
+static pthread_mutex_t tap_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic(log_tap_fn *) tap;		/* under its lock, but for the look whether there is one */
+static void *tap_arg;
 
 void
 log_init(const char *prog, enum log_level level)
@@ -41,7 +44,7 @@ log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
 	struct tm tm;
 	int head, n;
 
-	if ((int)level < log_min)
+	if ((int)level < log_min && tap == NULL)
 		return;
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
@@ -56,7 +59,15 @@ log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
 		n = LINE_MAX_BYTES - 1;
 		memcpy(line + n - (int)(sizeof(cut) - 1), cut, sizeof(cut) - 1);
 	}
+	line[n] = '\0';
+	pthread_mutex_lock(&tap_lock);
+	if (tap != NULL)
+		tap(tap_arg, level, event, line);
+	pthread_mutex_unlock(&tap_lock);
+	if ((int)level < log_min)
+		return;
 	line[n++] = '\n';
+	log__remember(line, (size_t)n);
 	if (level >= LOG_LEVEL_WARN) {
 		pthread_mutex_lock(&last_lock);
 		snprintf(last_error, sizeof(last_error), "%.*s", n - head - 1, line + head);
@@ -64,6 +75,15 @@ log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
 	}
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		return;			/* nowhere left to say so */
+}
+
+void
+log_tap(log_tap_fn *fn, void *arg)
+{
+	pthread_mutex_lock(&tap_lock);
+	tap = fn;
+	tap_arg = arg;
+	pthread_mutex_unlock(&tap_lock);
 }
 
 void

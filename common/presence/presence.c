@@ -14,12 +14,12 @@ static void
 answer(void *arg, const uint8_t *body, size_t len, uint8_t **out, size_t *out_len)
 {
 	struct presence *p = arg;
-	struct status_snapshot *snap = mem_alloc(1, sizeof(*snap));
+	struct status_snapshot *snap;
 	struct wire_peer *peers = NULL;
 	char error[STATUS_ERROR_MAX];
 	size_t n = 0;
 
-	if (snap == NULL)
+	if (log_answer(body, len, (char **)out, out_len) || (snap = mem_alloc(1, sizeof(*snap))) == NULL)
 		return;
 	if (p->roster != NULL && (peers = mem_alloc(WIRE_PEERS_MAX, sizeof(*peers))) != NULL)
 		n = p->roster(p->roster_arg, peers, WIRE_PEERS_MAX);
@@ -83,6 +83,7 @@ presence_open(struct presence *p, const struct config *cfg, const char *role, co
 		return ENOMEM;
 	if ((rc = bus_new(&p->bus, &bo, note)) != 0)
 		return rc;
+	presence_events_open(&p->events, p->bus, cfg->status.bind, p->status);
 	return bus_status_new(&p->socket, p->bus, cfg->status.bind, answer, p, note);
 }
 
@@ -108,6 +109,7 @@ presence_close(struct presence *p)
 	if (p->run_dir[0] != '\0' && p->name[0] != '\0')
 		status_announce_remove(p->run_dir, p->name);
 	bus_status_destroy(&p->socket);
+	presence_events_close(&p->events);
 	bus_destroy(&p->bus);
 	status_destroy(&p->status);
 }

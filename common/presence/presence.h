@@ -14,6 +14,7 @@
 struct presence {
 	struct bus *bus;
 	struct bus_status *socket;
+	struct bus_events *events;
 	struct status *status;
 	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX];
 	char run_dir[4096];
@@ -26,6 +27,15 @@ struct presence {
  * socket cannot be bound or the key not be read (note).
  */
 int presence_open(struct presence *p, const struct config *cfg, const char *role, const char *name, enum bus_role key, struct err_note *note);
+
+/*
+ * presence_events_open - a PUB socket with every line of the log, debug lines too, under the topic of its event; beside status.bind: the
+ * same host and any free port, or PATH.events. status says where. Without it (which is logged) nothing else is missing.
+ * presence_events_close - before the bus goes; takes NULL. presence_open and presence_close do both; selectord, which has no struct
+ * presence, calls them itself.
+ */
+void presence_events_open(struct bus_events **out, struct bus *bus, const char *status_bind, struct status *status);
+void presence_events_close(struct bus_events **events);
 
 /* presence_announce - write the announcement; data_endpoint may be NULL. A failure is logged, not returned: it is telemetry. */
 void presence_announce(struct presence *p, const char *data_endpoint);

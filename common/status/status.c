@@ -24,7 +24,7 @@ struct status_metric {
 struct status {
 	pthread_mutex_t lock;		/* everything but the metrics' bits */
 	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX], host[STATUS_TEXT_MAX], version[STATUS_TEXT_MAX];
-	char phase[STATUS_TEXT_MAX], last_error[STATUS_ERROR_MAX];
+	char phase[STATUS_TEXT_MAX], last_error[STATUS_ERROR_MAX], events_endpoint[STATUS_ENDPOINT_MAX];
 	int64_t start_ms, state_since_ms, rated_ms;
 	bool rated;
 	uint64_t step, steps_total;
@@ -217,6 +217,14 @@ status_step(struct status *st, uint64_t step, uint64_t steps_total)
 }
 
 void
+status_events(struct status *st, const char *endpoint)
+{
+	pthread_mutex_lock(&st->lock);
+	put_text(st->events_endpoint, sizeof(st->events_endpoint), endpoint);
+	pthread_mutex_unlock(&st->lock);
+}
+
+void
 status_error(struct status *st, const char *text)
 {
 	pthread_mutex_lock(&st->lock);
@@ -262,6 +270,7 @@ status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *out)
 	put_text(out->state, sizeof(out->state), st->states[st->state].name);
 	put_text(out->phase, sizeof(out->phase), st->phase);
 	put_text(out->last_error, sizeof(out->last_error), st->last_error);
+	put_text(out->events_endpoint, sizeof(out->events_endpoint), st->events_endpoint);
 	out->pid = getpid();
 	out->step = st->step;
 	out->steps_total = st->steps_total;
@@ -354,7 +363,8 @@ status_json(const struct status_snapshot *snap)
 	    json_put(o, "gauges", group(snap, STATUS_GAUGE, STATUS_GAUGE, false)) == 0 &&
 	    json_put(o, "timers", group(snap, STATUS_TIMER, STATUS_TIMER, false)) == 0 &&
 	    json_put(o, "state_seconds", state_seconds(snap)) == 0 &&
-	    json_put(o, "last_error", snap->last_error[0] != '\0' ? json_new_text(snap->last_error) : json_new_null()) == 0)
+	    json_put(o, "last_error", snap->last_error[0] != '\0' ? json_new_text(snap->last_error) : json_new_null()) == 0 &&
+	    json_put(o, "events_endpoint", snap->events_endpoint[0] != '\0' ? json_new_text(snap->events_endpoint) : json_new_null()) == 0)
 		text = json_print(o, false);
 	json_close(&o);
 	return text;

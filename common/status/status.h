@@ -53,6 +53,7 @@ double status_get(const struct status_metric *m);		/* timers in seconds */
 void status_state(struct status *st, const char *state, int64_t now_ms);	/* starting, waiting, training, draining, ... */
 void status_phase(struct status *st, const char *phase);	/* "" , phase_one, phase_two, ... */
 void status_step(struct status *st, uint64_t step, uint64_t steps_total);	/* steps_total 0: none */
+void status_events(struct status *st, const char *endpoint);	/* where the events socket is; "": there is none */
 void status_error(struct status *st, const char *text);		/* the last error; "" forgets it */
 
 /* One metric in a snapshot. rate_per_s: RATED only, else 0. */
@@ -67,7 +68,7 @@ struct status_value {
 struct status_snapshot {
 	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX], host[STATUS_TEXT_MAX], version[STATUS_TEXT_MAX];
 	char state[STATUS_TEXT_MAX], phase[STATUS_TEXT_MAX];
-	char last_error[STATUS_ERROR_MAX];
+	char last_error[STATUS_ERROR_MAX], events_endpoint[STATUS_ENDPOINT_MAX];
 	int64_t pid;
 	uint64_t step, steps_total;
 	double uptime_s;
@@ -85,8 +86,8 @@ void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *
 
 /*
  * status_json - {"role","name","pid","host","version","state","phase","step","steps_total","uptime_s","rates":{},"queues":{},
- * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"last_error"}; one line in malloc'ed memory, NULL without memory.
- * last_error is null when there was none. status_snapshot_json - both steps in one.
+ * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"last_error","events_endpoint"}; one line in malloc'ed memory, NULL without memory.
+ * last_error and events_endpoint are null when there is none. status_snapshot_json - both steps in one.
  */
 char *status_json(const struct status_snapshot *snap);
 char *status_snapshot_json(struct status *st, int64_t now_ms);

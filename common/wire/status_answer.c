@@ -113,6 +113,7 @@ answer_protobuf(const struct status_snapshot *snap, const struct wire_peer *peer
 	reply.steps_total = snap->steps_total;
 	reply.uptime_s = snap->uptime_s;
 	reply.last_error = text(snap->last_error);
+	reply.events_endpoint = text(snap->events_endpoint);
 	reply.n_metrics = snap->n_metrics;
 	reply.metrics = metric_ptrs;
 	reply.n_roster = n_peers;
@@ -262,6 +263,7 @@ wire_status_decode(const void *bytes, size_t len, struct status_snapshot *snap, 
 	cut(snap->state, sizeof(snap->state), m->state);
 	cut(snap->phase, sizeof(snap->phase), m->phase);
 	cut(snap->last_error, sizeof(snap->last_error), m->last_error);
+	cut(snap->events_endpoint, sizeof(snap->events_endpoint), m->events_endpoint);
 	snap->pid = m->pid;
 	snap->step = m->step;
 	snap->steps_total = m->steps_total;

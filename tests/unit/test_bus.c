@@ -410,6 +410,43 @@ test_status(void)
 	zmq_ctx_term(ctx);
 }
 
+/* Who hangs costs the others nothing: answers come while its time, a long one, still runs. */
+static void
+test_asker(void)
+{
+	struct bus *bus = plain_bus(0);
+	struct bus_status *status = NULL;
+	struct bus_asker *asker = NULL;
+	struct bus_ask asks[7] = {0}, *got;
+	bool seen[7] = {false};
+	int64_t start = bus_now_ms();
+
+	REQUIRE(bus_status_new(&status, bus, "tcp://127.0.0.1:0", say_status, NULL, NULL) == 0);
+	REQUIRE(bus_asker_new(&asker, bus) == 0);
+	CHECK(bus_asker_next(asker, 60000) == NULL);		/* nothing asked: nothing to wait for */
+	for (size_t i = 0; i < 7; i++) {
+		bool silent = i == 0 || i == 3;
+
+		asks[i] = (struct bus_ask){.endpoint = bus_status_endpoint(status), .id = i};
+		REQUIRE(bus_asker_ask(asker, &asks[i], silent ? "silent" : "json", silent ? 6 : 4, i == 3 ? 100 : 3600000) == 0);
+	}
+	for (size_t i = 0; i < 6; i++) {
+		REQUIRE((got = bus_asker_next(asker, 3600000)) != NULL);
+		CHECK(got == &asks[got->id] && !seen[got->id]);
+		seen[got->id] = true;
+		CHECK(got->id == 3 ? got->rc == ERR_TIMEOUT && got->answer == NULL : got->rc == 0 && got->len == 7);
+		free(got->answer);
+	}
+	CHECK(!seen[0] && bus_asker_open(asker) == 1);
+	CHECK(bus_asker_next(asker, 10) == NULL);		/* its time is not over */
+	CHECK(bus_asker_drop(asker) == &asks[0] && asks[0].rc == ERR_TIMEOUT);
+	CHECK(bus_asker_drop(asker) == NULL && bus_asker_open(asker) == 0);
+	CHECK(bus_now_ms() - start < 3600000);
+	bus_asker_destroy(&asker);
+	bus_status_destroy(&status);
+	bus_destroy(&bus);
+}
+
 static void
 test_events(void)
 {
@@ -574,6 +611,7 @@ main(void)
 	test_bad_peers();
 	test_too_long_for_client();
 	test_status();
+	test_asker();
 	test_events();
 	test_queue();
 	test_endpoints();

@@ -176,6 +176,7 @@ test_json(void)
 	CHECK(json_int(json_get(root, "step"), &step) && step == 41);
 	CHECK(json_int(json_get(root, "steps_total"), &step) && step == 200);
 	CHECK(json_kind(json_get(root, "last_error")) == JSON_KIND_NULL);
+	CHECK(json_get(root, "events_endpoint") != NULL && json_kind(json_get(root, "events_endpoint")) == JSON_KIND_NULL);
 	CHECK_NEAR(num_at(root, "rates", "rows_per_s"), 5, 1e-9);
 	CHECK(num_at(root, "counters", "rows_total") == 50);
 	CHECK(num_at(root, "counters", "bad_frames_total") == 2);

@@ -695,6 +695,7 @@ test_status(void)
 	status_add(status_register(st, STATUS_COUNTER, "leases_total", "leases", "given out"), 3);
 	status_set(status_register(st, STATUS_GAUGE, "rows_ahead", "rows", "ahead"), 1.5);
 	status_step(st, 7, 100);
+	status_events(st, "tcp://node1:9");
 	status_snapshot(st, 3000, &snap);
 
 	REQUIRE(wire_status_answer("", 0, &snap, peers, 2, &answer, &len) == 0 && answer != NULL);
@@ -702,6 +703,7 @@ test_status(void)
 	CHECK(json_count(json_get(root, "roster")) == 2);
 	CHECK(json_text(json_get(json_item(json_get(root, "roster"), 1), "name"), &text) && strcmp(text, "trainerd-\"1\"") == 0);
 	CHECK(json_text(json_get(root, "role"), &text) && strcmp(text, "selectord") == 0);
+	CHECK(json_text(json_get(root, "events_endpoint"), &text) && strcmp(text, "tcp://node1:9") == 0);
 	json_close(&root);
 	free(answer);
 	/* no roster to tell: as status_json() */
@@ -720,6 +722,7 @@ test_status(void)
 	CHECK_STR(back.name, "selectord-0");
 	CHECK_STR(back.host, snap.host);
 	CHECK_STR(back.version, "0.1");
+	CHECK_STR(back.events_endpoint, "tcp://node1:9");
 	CHECK(back.pid == snap.pid && back.step == 7 && back.steps_total == 100 && back.uptime_s == snap.uptime_s);
 	CHECK(back.n_metrics == 2 && back.metrics[0].kind == STATUS_COUNTER && back.metrics[0].value == 3);
 	CHECK_STR(back.metrics[1].name, "rows_ahead");

@@ -1,0 +1,99 @@
+#include "ctl/follow.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/output.h"
+#include "json/json.h"
+#include "mem/mem.h"
+
+int
+follow_add(struct follow *f, const char *name, const char *text, size_t len, char last_ts[32])
+{
+	struct follow_line *l;
+	size_t n;
+
+	if (mem_grow((void **)&f->lines, &f->cap, f->n + 1, sizeof(*f->lines)) != 0)
+		return ENOMEM;
+	l = &f->lines[f->n];
+	memset(l, 0, sizeof(*l));
+	if ((l->text = strndup(text, len)) == NULL)
+		return ENOMEM;
+	if (strncmp(l->text, "ts=", 3) == 0 && (n = strcspn(l->text + 3, " ")) > 0 && n < sizeof(l->ts)) {
+		memcpy(last_ts, l->text + 3, n);
+		last_ts[n] = '\0';
+	}
+	snprintf(l->ts, sizeof(l->ts), "%s", last_ts);
+	snprintf(l->name, sizeof(l->name), "%s", name);
+	l->number = f->n_all++;
+	f->n++;
+	return 0;
+}
+
+static int
+earlier(const void *a, const void *b)
+{
+	const struct follow_line *x = a, *y = b;
+	int by_time = strcmp(x->ts, y->ts);	/* one format, UTC: as text is as time */
+
+	return by_time != 0 ? by_time : x->number < y->number ? -1 : 1;
+}
+
+static void
+print_line(const struct follow *f, const struct follow_line *l)
+{
+	struct json *o;
+	char *text;
+
+	if (!f->json) {
+		printf("%-*s | %s\n", (int)f->widest, l->name, l->text);
+		return;
+	}
+	o = ctl_object();
+	ctl_put_text(o, "daemon", l->name);
+	ctl_put_text(o, "line", l->text);
+	if ((text = json_print(o, false)) != NULL)
+		puts(text);
+	free(text);
+	json_close(&o);
+}
+
+void
+follow_print(struct follow *f)
+{
+	if (f->n > 0)
+		qsort(f->lines, f->n, sizeof(*f->lines), earlier);
+	for (size_t i = 0; i < f->n; i++)
+		if (strlen(f->lines[i].name) > f->widest)
+			f->widest = strlen(f->lines[i].name);
+	for (size_t i = 0; i < f->n; i++) {
+		print_line(f, &f->lines[i]);
+		free(f->lines[i].text);
+	}
+	if (f->n > 0)
+		fflush(stdout);
+	f->n = 0;
+}
+
+void
+follow_clear(struct follow *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		free(f->lines[i].text);
+	free(f->lines);
+	*f = (struct follow){.n = 0};
+}
+
+bool
+follow_wanted(const char *name, const char *const *operands, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		size_t len = strlen(operands[i]);
+
+		if (strncmp(name, operands[i], len) == 0 && (name[len] == '\0' || name[len] == '-'))
+			return true;
+	}
+	return n == 0;
+}

@@ -1,0 +1,119 @@
+/*
+ * top - a fleet as a screen that lives. Three parts:
+ *   top_model.c   what the daemons say -> struct top: the trainer's step, loss, pace; the rows ahead; a row for each daemon
+ *   top_view.c    struct top and the size of a screen -> lines of text; no clock, no terminal
+ *   top_screen.c  lines -> the terminal, keys back: the one door to ncurses
+ * and top.c, the verb with its loop.
+ */
+#ifndef SALT_CTL_TOP_H
+#define SALT_CTL_TOP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err/err.h"
+
+struct fleet;
+
+enum { TOP_POINTS_MAX = 2048, TOP_PACES_MAX = 128, TOP_COLS_MAX = 500, TOP_ROWS_MAX = 4096 };
+
+/* ---- what is shown (top_model.c) ---- */
+
+struct top_daemon {
+	char role[16], name[64], host[64], state[64];
+	bool answers;
+	char why[64];			/* it does not */
+	char rates[128], queues[128], error[256];
+	double rate;			/* the first of its rates, to sort by */
+};
+
+/* A loss: the mean of the steps first .. last. */
+struct top_point {
+	int64_t first, last;
+	double loss;
+};
+
+struct top {
+	const char *title;		/* the caller's */
+	double tokens_per_step;		/* batch * context; 0: not known */
+	struct top_daemon *daemons;	/* by role and name */
+	size_t n, cap, n_silent;
+	/* trainer: rank 0, or the first that answers */
+	bool trains;			/* one answers */
+	char phase[16], state[64];
+	int64_t step, steps;
+	bool knows_switch;		/* switch_step is decided; 0: there is no phase one */
+	int64_t switch_step;
+	double loss, heldout;		/* NaN: not known */
+	double tokens_per_s, trainer_ahead;	/* ahead: steps whose rows it has */
+	double state_since_s;		/* when it was first seen in this state */
+	/* selectord, all shards */
+	bool selects;
+	double rows_ahead, labels_per_s, scores_per_s, teachers;
+	int64_t rows_ready, rows_total;
+	/* the past */
+	struct top_point points[TOP_POINTS_MAX];
+	size_t n_points, per_point;	/* steps a point, doubled when they are full */
+	struct { double at_s; int64_t step; } paces[TOP_PACES_MAX];	/* one a second at the most: the last two minutes */
+	size_t n_paces;
+};
+
+void top_init(struct top *t, const char *title, double tokens_per_step);
+void top_free(struct top *t);
+
+/* top_loss - one step's loss; those of steps that are done again replace what was there. */
+void top_loss(struct top *t, int64_t step, double loss);
+
+/* top_seed - losses of RUN/metrics.jsonl, as far as its last 8 MiB go; no file: nothing. 0 or errno. */
+int top_seed(struct top *t, const char *path);
+
+/* top_feed - the fleet as it is now. now_s: monotonic. 0 or ENOMEM. */
+int top_feed(struct top *t, const struct fleet *f, double now_s);
+
+/* top_pace - steps a second, waiting included: over the last minute, or by the trainer's own rate; 0: not known. */
+double top_pace(const struct top *t);
+
+/* ---- lines (top_view.c) ---- */
+
+enum top_sort { TOP_BY_ROLE, TOP_BY_NAME, TOP_BY_RATE, TOP_BY_STATE, TOP_SORTS };	/* by state: who does not answer first */
+enum top_attr { TOP_PLAIN, TOP_TITLE, TOP_HEAD, TOP_BAD, TOP_WAIT, TOP_HELP };
+
+struct top_look {
+	int rows, cols;			/* rows 0: as many as it takes, and no line of keys */
+	bool utf8, paused, errors;	/* errors: the last error of each instead of its rates */
+	enum top_sort sort;
+	size_t scroll;			/* first daemon shown; top_draw holds it in range */
+	double now_s;			/* as in top_feed */
+	const char *clock;		/* "12:34:56"; "" for none */
+};
+
+struct top_line {
+	enum top_attr attr;
+	char text[TOP_COLS_MAX * 4 + 1];	/* at most cols characters */
+};
+
+struct top_lines {
+	struct top_line *line;
+	size_t n, cap;
+};
+
+/* top_draw - the screen into out (emptied first; top_lines_free at the end): exactly look->rows lines, or fewer. 0 or ENOMEM. */
+int top_draw(const struct top *t, struct top_look *look, struct top_lines *out);
+void top_lines_free(struct top_lines *lines);
+
+/* top_spark - losses as a line of width characters, low at the bottom, into out (4 bytes a character and a NUL). Means where there are more. */
+void top_spark(const struct top_point *points, size_t n, size_t width, bool utf8, char *out);
+
+/* ---- terminal (top_screen.c) ---- */
+
+enum top_key { TOP_KEY_NONE, TOP_KEY_QUIT, TOP_KEY_PAUSE, TOP_KEY_SORT, TOP_KEY_ERRORS, TOP_KEY_UP, TOP_KEY_DOWN, TOP_KEY_PAGE_UP,
+	TOP_KEY_PAGE_DOWN, TOP_KEY_HOME, TOP_KEY_END, TOP_KEY_RESIZE };
+
+bool top_screen_open(bool colour);	/* false: this terminal cannot do it; nothing was changed */
+void top_screen_close(void);
+void top_screen_size(int *rows, int *cols);
+enum top_key top_screen_key(void);	/* never waits */
+void top_screen_show(const struct top_lines *lines);
+
+#endif

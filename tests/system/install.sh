@@ -1,0 +1,107 @@
+# cmake --install: programs that run from there, manual pages that roff takes without a word, completion that knows every verb and option,
+# deploy scripts that find the programs.
+. "$(dirname "$0")/lib.sh"
+cd "$scratch"
+cmake --install "$(dirname "$BIN")" --prefix "$scratch/usr" > install.log 2>&1 || fail "cmake --install: $(tail -3 install.log)"
+for program in saltctl selectord teacherd trainerd; do
+	usr/bin/$program --version | grep -q "^$program [0-9]" || fail "the installed $program does not run"
+done
+usr/share/saltfleet/deploy/local.sh --help > /dev/null || fail "the installed local.sh does not run"
+echo 'run: {dir: run}' > fleet.yaml
+got=0
+usr/share/saltfleet/deploy/local.sh status -c fleet.yaml > out 2>&1 || got=$?
+[ $got != 69 ] || ! grep -q 'build first' out || fail "the installed local.sh does not find the programs: $(cat out)"
+[ -s usr/share/saltfleet/tokenizer-4k/tokenizer.json ] && [ -s usr/share/doc/saltfleet/operation.md ] || fail "no tokenizer, or no docs: $(find usr | head -40)"
+
+# ---- manual pages ----
+
+man=usr/share/man
+for page in man1/saltctl.1 man5/fleet.yaml.5 man8/selectord.8 man8/teacherd.8 man8/trainerd.8; do
+	[ -s $man/$page ] || fail "no $page"
+	grep -q '^\.SH NAME$' $man/$page && grep -q '^\.SH SEE ALSO$' $man/$page || fail "$page: not a whole page"
+done
+for page in $man/*/*; do
+	sed -e 's/\\-/-/g' -e 's/\\e/\\/g' -e 's/\\&//g' -e 's/\\f[BIR]//g' "$page" > "$(basename "$page").plain"
+done
+while read -r verb; do
+	grep -qxF ".SS $verb" saltctl.1.plain || fail "saltctl.1 does not have $verb"
+	example=$(usr/bin/saltctl help $verb | sed -n 's/^example: //p')
+	grep -qxF -- "$example" saltctl.1.plain || fail "saltctl.1 does not have the example of $verb: $example"
+done < <(usr/bin/saltctl help | sed -n 's/^  \([a-z]\+\( [a-z]\+\)\?\)  .*/\1/p')
+n=0
+while read -r key; do
+	grep -qxF "$key" fleet.yaml.5.plain || fail "fleet.yaml.5 does not have $key"
+	n=$((n + 1))
+done < <(sed -nE 's/^\| `([a-z_.]+)` \|.*/\1/p' "$SOURCE/docs/config.md")
+[ $n -gt 50 ] || fail "only $n options in docs/config.md"
+for daemon in selectord teacherd trainerd; do
+	usr/bin/$daemon --help | grep -oE '^  -[^ ]+(, --[a-z]+)?' | sed 's/^  //' > options
+	[ "$(wc -l < options)" -ge 4 ] || fail "$daemon --help: $(cat options)"
+	while read -r option; do
+		grep -q -- "^$option" $daemon.8.plain || fail "$daemon.8 does not have $option"
+	done < options
+	! grep -q '@' $man/man8/$daemon.8 || fail "$daemon.8: $(grep @ $man/man8/$daemon.8)"
+done
+
+# ---- completion ----
+
+completions=usr/share/bash-completion/completions
+# complete WORD...: what bash would offer for the last of them, a line each.
+complete_words() {
+	bash -c '
+		. '"$completions/saltctl"'
+		COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+		fn=$(complete -p "$(basename "$1")" | sed -E "s/.*-F ([^ ]+) .*/\1/")
+		$fn "$1" "${!#}" "${@: -2:1}"
+		printf "%s\n" "${COMPREPLY[@]}"' complete "$@"
+}
+offers() {		# offers EXPECTED WORD...
+	local expected=$1
+	shift
+	complete_words "$@" > offered
+	grep -qxF -- "$expected" offered || fail "completion of \"$*\" does not offer $expected: $(complete_words "$@" | xargs)"
+}
+n=0
+while read -r verb; do
+	read -r first second <<< "$verb"
+	offers "$first" saltctl ''
+	offers "$first" saltctl help ''
+	[ -z "$second" ] || offers "$second" saltctl "$first" ''
+	complete_words saltctl $verb -- > offered
+	usr/bin/saltctl help $verb | grep -oE '^  --[a-z-]+' | sed 's/^  //' > options
+	while read -r option; do
+		grep -qxF -- "$option" offered || fail "completion of saltctl $verb does not offer $option"
+		n=$((n + 1))
+	done < options
+done < <(usr/bin/saltctl help | sed -n 's/^  \([a-z]\+\( [a-z]\+\)\?\)  .*/\1/p')
+[ $n -gt 100 ] || fail "only $n options"
+[ "$(complete_words saltctl to | xargs)" = "tokenizer top" ] || fail "completion of \"to\": $(complete_words saltctl to | xargs)"
+[ -z "$(complete_words saltctl status --config '')" ] || fail "a file name is expected after --config: $(complete_words saltctl status --config '')"
+[ -z "$(complete_words saltctl nothing --)" ] || fail "an unknown verb has options"
+offers --name usr/bin/teacherd -c fleet.yaml --
+for script in "$SOURCE"/deploy/local.sh "$SOURCE"/deploy/ssh.sh; do
+	[ -e "$script" ] || continue
+	n=0
+	for verb in $(sed -nE 's/^(up( \| [a-z]+)+)\) .*/\1/p' "$script" | head -1 | tr -d '|'); do
+		offers "$verb" "$script" ''
+		n=$((n + 1))
+	done
+	[ $n -ge 5 ] || fail "only $n verbs of $script"
+	offers --only "$script" up --
+	[ -z "$(complete_words "$script" up '')" ] || fail "two verbs of $script"
+done
+[ -s $completions/local.sh ] && [ -s $completions/trainerd ] || fail "bash does not find the completion by the command's name"
+
+# ---- roff, last: it may not be there ----
+
+command -v groff > /dev/null || { echo "skipped: no groff (deploy/install-deps.sh --tests); all else was checked"; exit 77; }
+for page in $man/*/*; do
+	groff -ww -mandoc -Tutf8 -z "$page" > lint 2>&1 || fail "$page: $(head -3 lint)"
+	[ ! -s lint ] || fail "$page: $(head -3 lint)"
+	groff -mandoc -Tutf8 "$page" 2> /dev/null | sed 's/\x1b\[[0-9;]*m//g' > shown
+	[ "$(wc -l < shown)" -gt 40 ] || fail "$page: $(wc -l < shown) lines"
+done
+# The lint can fail.
+printf '.TH X 1\n.SH NAME\n\\fBx\\fR \\*[nothing]\n.nosuch\n' > bad.1
+groff -ww -mandoc -Tutf8 -z bad.1 > lint 2>&1 || true
+[ -s lint ] || fail "groff takes anything"
