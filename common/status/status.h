@@ -85,7 +85,7 @@ void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *
 
 /*
  * status_json - {"role","name","pid","host","version","state","phase","step","steps_total","uptime_s","rates":{},"queues":{},
- * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"last_error"}; one line in malloc'ed memory, NULL without memory.
+ * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"help":{},"last_error"}; one line in malloc'ed memory, NULL without memory.
  * last_error is null when there was none. status_snapshot_json - both steps in one.
  */
 char *status_json(const struct status_snapshot *snap);
