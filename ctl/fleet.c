@@ -8,6 +8,7 @@
 
 #include "bus/bus.h"
 #include "config/config.h"
+#include "ctl/output.h"
 #include "json/json.h"
 #include "mem/mem.h"
 #include "status/status.h"
@@ -178,6 +179,39 @@ fleet_clear(struct fleet *f)
 		json_close(&f->daemons[i].answer);
 	free(f->daemons);
 	*f = (struct fleet){.n = 0};
+}
+
+const char *
+fleet_why(const struct fleet_daemon *d)
+{
+	if (d->gone)
+		return "its process is gone";
+	return d->rc == ERR_TIMEOUT ? "no answer in time" : err_str(d->rc);
+}
+
+struct json *
+fleet_json(struct fleet *f)
+{
+	struct json *root = ctl_object(), *list = ctl_array(), *o;
+
+	for (size_t i = 0; i < f->n; i++) {
+		struct fleet_daemon *d = &f->daemons[i];
+
+		if ((o = d->answer) == NULL) {
+			o = ctl_object();
+			ctl_put_text(o, "role", d->role);
+			ctl_put_text(o, "name", d->name);
+			ctl_put_text(o, "host", d->host);
+			ctl_put_int(o, "pid", d->pid);
+			ctl_put_text(o, "why", fleet_why(d));
+		}
+		ctl_put(o, "answered", json_new_flag(d->answer != NULL));
+		ctl_put_text(o, "endpoint", d->endpoint);
+		ctl_push(list, o);
+		d->answer = NULL;		/* the list's now */
+	}
+	ctl_put(root, "daemons", list);
+	return root;
 }
 
 int

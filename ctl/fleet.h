@@ -40,6 +40,15 @@ int fleet_ask(struct fleet *f, struct bus *bus, int64_t timeout_ms);
 
 void fleet_clear(struct fleet *f);
 
+/* fleet_why - why a daemon has no answer, for people. */
+const char *fleet_why(const struct fleet_daemon *d);
+
+/*
+ * fleet_json - {"daemons":[...]}: each one's answer as it gave it, with "answered" and "endpoint"; of a silent one what is known, and "why".
+ * The answers are the JSON's from then on. json_close it.
+ */
+struct json *fleet_json(struct fleet *f);
+
 /* fleet_bus - a bus for a client: keys of cfg (NULL: none). */
 int fleet_bus(struct bus **bus, const struct config *cfg, struct err_note *note);
 

@@ -52,14 +52,6 @@ list_numbers(const struct json *o, bool rates, char *buf, size_t size)
 	}
 }
 
-static const char *
-why_silent(const struct fleet_daemon *d)
-{
-	if (d->gone)
-		return "its process is gone";
-	return d->rc == ERR_TIMEOUT ? "no answer in time" : err_str(d->rc);
-}
-
 static void
 print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
 {
@@ -74,7 +66,7 @@ print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
 		ctl_table_cell(t, "NO ANSWER");
 		for (int i = 0; i < 4; i++)
 			ctl_table_cell(t, "-");
-		ctl_table_cell(t, "%s", why_silent(d));
+		ctl_table_cell(t, "%s", fleet_why(d));
 		return;
 	}
 	ctl_table_cell(t, "%s", text(d->answer, "state"));
@@ -139,31 +131,6 @@ print_fleet(const struct fleet *f)
 }
 
 static int
-print_json(struct fleet *f)
-{
-	struct json *root = ctl_object(), *list = ctl_array(), *o;
-
-	for (size_t i = 0; i < f->n; i++) {
-		struct fleet_daemon *d = &f->daemons[i];
-
-		if ((o = d->answer) == NULL) {
-			o = ctl_object();
-			ctl_put_text(o, "role", d->role);
-			ctl_put_text(o, "name", d->name);
-			ctl_put_text(o, "host", d->host);
-			ctl_put_int(o, "pid", d->pid);
-			ctl_put_text(o, "why", why_silent(d));
-		}
-		ctl_put(o, "answered", json_new_flag(d->answer != NULL));
-		ctl_put_text(o, "endpoint", d->endpoint);
-		ctl_push(list, o);
-		d->answer = NULL;		/* the list's now */
-	}
-	ctl_put(root, "daemons", list);
-	return ctl_print_json(root);
-}
-
-static int
 gather(const struct ctl_args *args, const struct config *cfg, struct bus *bus, double timeout_s, struct fleet *f)
 {
 	struct err_note note = {.name = ""};
@@ -211,7 +178,7 @@ status(struct ctl_args *args)
 			if (watch > 0 && isatty(STDOUT_FILENO))
 				printf("\033[H\033[2J");
 			if (ctl_has(args, "json"))
-				exit_code = print_json(&f);
+				exit_code = ctl_print_json(fleet_json(&f));
 			else
 				print_fleet(&f);
 			if (exit_code == 0 && silent > 0)
