@@ -16,6 +16,7 @@
 #include "ctl/fleet.h"
 #include "ctl/output.h"
 #include "json/json.h"
+#include "log/log.h"
 
 #define LISTEN "127.0.0.1:9797"
 
@@ -94,7 +95,7 @@ publish(struct exporter *x, struct fleet *f)
 }
 
 static int
-poll_fleet(struct exporter *x, struct err_note *note)
+poll_fleet(struct exporter *x)
 {
 	const char *endpoint, *run_dir = x->cfg != NULL ? x->cfg->run.dir : NULL;
 	struct fleet f = {.n = 0};
@@ -115,7 +116,7 @@ poll_fleet(struct exporter *x, struct err_note *note)
 	if (rc == 0)
 		rc = publish(x, &f);
 	fleet_clear(&f);
-	return rc != 0 ? err_note_set(note, rc, "status sockets") : 0;
+	return rc;
 }
 
 /* The folder that run.dir is in; "." for a name alone. */
@@ -144,7 +145,7 @@ serve(struct exporter *x, struct err_note *note)
 	pthread_t reader;
 	char *dir = runs_dir(x);
 	bool reading = false;
-	int rc = 0;
+	int rc = 0, last = 0;
 
 	if (dir != NULL) {
 		if ((x->runs = exporter_runs_new(dir, x->cfg != NULL ? x->cfg->run.dir : NULL)) == NULL ||
@@ -158,11 +159,14 @@ serve(struct exporter *x, struct err_note *note)
 	}
 	printf("%s\n", exporter_http_url(x->http));
 	fflush(stdout);
-	while (rc == 0 && !bus_stop_requested()) {
+	while (!bus_stop_requested()) {
 		double start = ctl_seconds();
+		int failed = poll_fleet(x);
 
-		if ((rc = poll_fleet(x, note)) == 0)
-			bus_sleep_ms((int64_t)(1000 * fmax(0, x->every_s - (ctl_seconds() - start))));
+		if (failed != 0 && failed != last)	/* the next one may succeed; until then the figures show their age */
+			log_warn("exporter.poll", "error=\"%s\"", err_str(failed));
+		last = failed;
+		bus_sleep_ms((int64_t)(1000 * fmax(0, x->every_s - (ctl_seconds() - start))));
 	}
 out:
 	bus_stop_request();

@@ -63,7 +63,7 @@ struct exporter_http;
 
 /*
  * exporter_http_new - listens and answers from now on: 503 for a text that was not put yet. @listen "HOST:PORT", "[::1]:PORT"; port 0: any.
- * 0, ERR_CONFIG (no address), EADDRINUSE, EADDRNOTAVAIL, errno.
+ * 0, ERR_USAGE (no address), EADDRINUSE, EADDRNOTAVAIL, errno.
  * exporter_http_put - the new text of one kind: takes @text (malloc'ed; NULL: keep the old one). Any thread.
  * exporter_http_url - where it listens; lives as long as the object.
  */

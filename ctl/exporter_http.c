@@ -154,10 +154,10 @@ split(const char *listen, char host[256], char port[8])
 	char *end;
 
 	if (n == 0 || n > 255 || colon[1] < '0' || colon[1] > '9')
-		return ERR_CONFIG;
+		return ERR_USAGE;
 	number = strtoul(colon + 1, &end, 10);
 	if (*end != '\0' || number > 65535)
-		return ERR_CONFIG;
+		return ERR_USAGE;
 	if (listen[0] == '[' && listen[n - 1] == ']') {
 		listen++;
 		n -= 2;
@@ -178,12 +178,12 @@ bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note
 	int fd = -1, on = 1, rc;
 
 	if (split(listen_at, host, port) != 0) {
-		rc = err_note_set(note, ERR_CONFIG, "%s", listen_at);
+		rc = err_note_set(note, ERR_USAGE, "--listen %s", listen_at);
 		err_note_expected(note, "HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797");
 		return rc;
 	}
 	if (getaddrinfo(host, port, &want, &found) != 0) {
-		rc = err_note_set(note, ERR_CONFIG, "%s", listen_at);
+		rc = err_note_set(note, ERR_USAGE, "--listen %s", listen_at);
 		err_note_expected(note, "an address or a name of this host");
 		return rc;
 	}
@@ -191,7 +191,7 @@ bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note
 	if ((fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
 	    bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, CONNECTIONS_MAX) != 0 ||
 	    getsockname(fd, (struct sockaddr *)&at, &len) != 0)
-		rc = err_note_set(note, errno, "%s", listen_at);
+		rc = err_note_set(note, errno, "--listen %s", listen_at);
 	if (rc == 0)
 		snprintf(url, size, "http://%s%s%s:%d/", at.ss_family == AF_INET6 ? "[" : "", host, at.ss_family == AF_INET6 ? "]" : "",
 		    ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port));

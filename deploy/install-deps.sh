@@ -22,7 +22,7 @@ packages=(
 	python3 python3-venv					# tests and fixtures only
 	iproute2 procps curl					# system tests
 )
-for_tests=(slurm-wlm munge prometheus chromium chromium-driver)
+for_tests=(slurm-wlm munge prometheus chromium chromium-driver python3-zmq)
 
 check=0
 for arg; do

@@ -203,11 +203,11 @@ function draw() {
 	}));
 	const heldout = good.map((r) => ({
 		label: r.name + ", held-out", data: points(r.evals.step, r.evals.loss), borderColor: colour(r), backgroundColor: colour(r),
-		showLine: false, pointRadius: 4, pointStyle: SHAPES[look(r) % SHAPES.length],
+		showLine: false, pointRadius: 3.5, pointStyle: SHAPES[look(r) % SHAPES.length],
 	}));
 
 	show(chart("loss", "step"), lines("hard").concat(heldout), marks);
-	show(chart("lr", "step", (v) => v === 0 ? "0" : v.toExponential(0)), lines("lr"), marks);
+	show(chart("lr", "step", (v) => v === 0 ? "0" : v.toExponential(1)), lines("lr"), marks);
 	show(chart("rate", "step", count, true), lines("tokens_per_s"), marks);
 	show(chart("ahead", "step", null, true), lines("rows_ahead"), marks);
 	show(chart("lead", "seconds since this page was opened", count, true), [{

@@ -5,7 +5,6 @@ exporter_files() {
 	small_corpus
 	small_model "$scratch/student" -
 	small_fleet fleet.yaml "$(free_port)"
-	echo 'compute: {backend: openblas}' >> fleet.yaml	# models this small are slow in bf16
 	small_teachers fleet.yaml
 }
 
