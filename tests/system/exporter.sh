@@ -41,7 +41,7 @@ kill -CONT "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' run/daemons/teacherd-1.json
 
 exporter_train
 wait "$teacher0" "$teacher1"		# released at the switch
-check 30 "in training"
+check 25 "in training"
 
 # Loss curves: of the run that goes on, of one that is done, of a long one with known curves, and of a folder that is none.
 mkdir long broken
