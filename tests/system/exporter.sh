@@ -70,7 +70,11 @@ assert all(abs(a - l["hard"]) < 1e-6 * l["hard"] for a, l in zip(slm["points"]["
 assert 20 <= runs["run"]["step"] <= [l for l in map(json.loads, open(sys.argv[1]).read().rsplit("\n", 1)[0].split("\n")) if l["kind"] == "step"][-1]["step"]
 assert runs["run"]["switch_step"] == 6 and not runs["run"]["finished"], runs["run"]
 END
-[ "$(curl -fs "${url}metrics" | sed -n 's/^salt_exporter_runs //p')" = 4 ] || fail "not 4 runs"
+tenths=100
+until [ "$(curl -fs "${url}metrics" | sed -n 's/^salt_exporter_runs //p')" = 4 ]; do
+	[ $((tenths--)) -gt 0 ] || fail "not 4 runs"
+	sleep 0.1
+done
 # The run goes on, and so do its curves.
 was=$(grep -o '"name":"run",[^{]*"step":[0-9]*' runs.json)
 tenths=100
