@@ -289,6 +289,31 @@ fleet_clear(struct fleet *f)
 	*f = (struct fleet){.n = 0};
 }
 
+struct json *
+fleet_json(struct fleet *f)
+{
+	struct json *root = ctl_object(), *list = ctl_array(), *o;
+
+	for (size_t i = 0; i < f->n; i++) {
+		struct fleet_daemon *d = &f->daemons[i];
+
+		if ((o = d->answer) == NULL) {
+			o = ctl_object();
+			ctl_put_text(o, "role", d->role);
+			ctl_put_text(o, "name", d->name);
+			ctl_put_text(o, "host", d->host);
+			ctl_put_int(o, "pid", d->pid);
+			ctl_put_text(o, "why", fleet_why(d));
+		}
+		ctl_put(o, "answered", json_new_flag(d->answer != NULL));
+		ctl_put_text(o, "endpoint", d->endpoint);
+		ctl_push(list, o);
+		d->answer = NULL;		/* the list's now */
+	}
+	ctl_put(root, "daemons", list);
+	return root;
+}
+
 int
 fleet_bus(struct bus **bus, const struct config *cfg, struct err_note *note)
 {

@@ -73,6 +73,12 @@ const char *fleet_why(const struct fleet_daemon *d);
 /* fleet_key - the name of the key that a daemon of this role ("teacherd") serves with; NULL: not a role. */
 const char *fleet_key(const char *role);
 
+/*
+ * fleet_json - {"daemons":[...]}: each one's answer as it gave it, with "answered" and "endpoint"; of a silent one what is known, and "why".
+ * The answers are the JSON's from then on. json_close it.
+ */
+struct json *fleet_json(struct fleet *f);
+
 /* fleet_bus - a bus for a client: keys of cfg (NULL: none). */
 int fleet_bus(struct bus **bus, const struct config *cfg, struct err_note *note);
 

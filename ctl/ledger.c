@@ -266,6 +266,14 @@ run_json(const struct report_run *run, const struct cost *c)
 	return o;
 }
 
+struct json *
+ledger_json(const struct report_run *run)
+{
+	struct cost c = cost_of(run);
+
+	return run_json(run, &c);
+}
+
 static int
 ledger(struct ctl_args *args)
 {

@@ -16,11 +16,14 @@
 
 #include "err/err.h"
 
+struct json;
+
 /* One step as metrics.jsonl has it. NaN: null or absent. */
 struct report_step {
 	uint64_t step;			/* steps done */
 	int phase;			/* 1 or 2; 0: absent */
 	double hard, lr, seconds, wait_seconds, kd_tokens, label_bytes;	/* hard: next-token loss, nats; seconds of training up to here */
+	double rows_ahead;		/* steps whose rows had been fetched by then */
 };
 
 struct report_eval {
@@ -59,6 +62,9 @@ void report_run_free(struct report_run *run);
 const struct report_eval *report_last(const struct report_run *run);		/* NULL: none */
 const struct report_eval *report_at(const struct report_run *run, uint64_t step);	/* NULL: none */
 bool report_finished(const struct report_run *run);	/* last step and its evaluation are there; without fleet.yaml: an evaluation of the last step */
+
+/* ledger_json - what a run has cost (ledger.c); what no file says is null. json_close it. */
+struct json *ledger_json(const struct report_run *run);
 
 /* How a run did against the baseline that had the same model, data and steps. */
 struct report_race {

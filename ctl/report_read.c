@@ -34,7 +34,8 @@ read_step(struct report_run *run, const struct json *j, uint64_t step)
 	p = &run->points[run->n_points++];
 	*p = (struct report_step){.step = step, .phase = json_int(json_get(j, "phase"), &phase) ? (int)phase : 0,
 	    .hard = number(j, "hard"), .lr = number(j, "lr"), .seconds = number(j, "seconds"), .wait_seconds = number(j, "wait_seconds"),
-	    .kd_tokens = number(j, "kd_tokens"), .label_bytes = number(j, "label_bytes")};
+	    .kd_tokens = number(j, "kd_tokens"), .label_bytes = number(j, "label_bytes"),
+	    .rows_ahead = number(j, "rows_ahead")};
 	run->last_step = step;
 	run->seconds = p->seconds;
 	run->wait_seconds += isfinite(p->wait_seconds) ? p->wait_seconds : 0;

@@ -109,31 +109,6 @@ print_fleet(const struct fleet *f)
 }
 
 static int
-print_json(struct fleet *f)
-{
-	struct json *root = ctl_object(), *list = ctl_array(), *o;
-
-	for (size_t i = 0; i < f->n; i++) {
-		struct fleet_daemon *d = &f->daemons[i];
-
-		if ((o = d->answer) == NULL) {
-			o = ctl_object();
-			ctl_put_text(o, "role", d->role);
-			ctl_put_text(o, "name", d->name);
-			ctl_put_text(o, "host", d->host);
-			ctl_put_int(o, "pid", d->pid);
-			ctl_put_text(o, "why", fleet_why(d));
-		}
-		ctl_put(o, "answered", json_new_flag(d->answer != NULL));
-		ctl_put_text(o, "endpoint", d->endpoint);
-		ctl_push(list, o);
-		d->answer = NULL;		/* the list's now */
-	}
-	ctl_put(root, "daemons", list);
-	return ctl_print_json(root);
-}
-
-static int
 gather(const struct ctl_args *args, const struct config *cfg, struct bus *bus, double timeout_s, struct fleet *f)
 {
 	struct err_note note = {.name = ""};
@@ -181,7 +156,7 @@ status(struct ctl_args *args)
 			if (watch > 0 && isatty(STDOUT_FILENO))
 				printf("\033[H\033[2J");
 			if (ctl_has(args, "json"))
-				exit_code = print_json(&f);
+				exit_code = ctl_print_json(fleet_json(&f));
 			else
 				print_fleet(&f);
 			if (exit_code == 0 && silent > 0)

@@ -33,7 +33,7 @@ struct metrics {
 	struct status_metric *leases_granted, *leases_expired, *leases_returned, *scores, *labels, *label_bytes, *duplicates, *differed, *bad_results,
 	    *bad_messages, *refused, *rows_sent, *row_requests, *quarantined, *holders_lost, *errors, *blocks, *corrupt, *commits, *unsent, *unread, *dropped;
 	struct status_metric *leases, *seqs_leased, *requests_waiting, *records_pending, *rows_ahead, *pending_bytes;
-	struct status_metric *peers, *teachers, *trainers, *plans, *plans_released, *blocks_active, *rows_ready, *rows_asked, *heldout_loss, *map_ratio;
+	struct status_metric *peers, *teachers, *trainers, *plans, *plans_released, *blocks_active, *rows_ready, *rows_asked, *heldout_loss, *map_ratio, *disk_free;
 };
 
 struct loop {
@@ -103,6 +103,7 @@ metrics_register(struct loop *l)
 		{&m->rows_asked, STATUS_GAUGE, "rows_asked", "rows", "one past the furthest row asked for, newest plan"},
 		{&m->heldout_loss, STATUS_GAUGE, "heldout_loss_nats", "nats", "the teacher's mean loss on the held-out windows; 0 while not known"},
 		{&m->map_ratio, STATUS_GAUGE, "cache_map_ratio", "", "share of the cache's map in use"},
+		{&m->disk_free, STATUS_GAUGE, "cache_disk_free_ratio", "", "share of the cache's file system that is free"},
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -137,6 +138,7 @@ metrics_update(struct loop *l, int64_t now_ms)
 	status_set(m->heldout_loss, isnan(s.heldout_loss_nats) ? 0 : s.heldout_loss_nats);
 	if (cache_room(l->p.cache, &ratio) == 0 || ratio > 0)
 		status_set(m->map_ratio, ratio);
+	status_set(m->disk_free, cache_disk_free(l->p.cache));
 #define DELTA(metric, field)	status_add(m->metric, s.field - l->last.field)
 	DELTA(labels, n_labels);
 	DELTA(scores, n_scores);

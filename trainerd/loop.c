@@ -296,6 +296,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	comm_sum(r->comm, &label_bytes, 1);
 	comm_sum(r->comm, counts, 2);
 	r->state.late_rows += (uint64_t)counts[0];
+	status_add(r->m_late, (uint64_t)counts[0]);
 	if (r->rank != 0)
 		return 0;
 	line = json_new_object();
@@ -368,6 +369,7 @@ loop_step(struct run *r, struct err_note *note)
 	r->skipped_in_row = e.skipped ? r->skipped_in_row + 1 : 0;
 	if (e.skipped) {
 		r->state.skipped++;
+		status_add(r->m_skipped, 1);
 		log_warn("update.skipped", "step=%" PRIu64 " loss=%g grad_norm=%g in_row=%u", r->state.step, e.loss, e.grad_norm, r->skipped_in_row);
 	} else {
 		r->state.updates++;

@@ -253,6 +253,8 @@ run_metrics(struct run *r)
 	r->m_lr = status_register(st, STATUS_GAUGE, "learning_rate", "", "of the last step");
 	r->m_weight = status_register(st, STATUS_GAUGE, "kd_weight", "", "weight of the soft labels in the last step");
 	r->m_switch = status_register(st, STATUS_GAUGE, "switch_step", "steps", "where phase one ends; 0: there is none, not a number: not known yet");
+	r->m_skipped = status_register(st, STATUS_COUNTER, "updates_skipped_total", "steps", "steps since this start whose update was left out: not finite");
+	r->m_late = status_register(st, STATUS_COUNTER, "late_rows_total", "rows", "rows since this start that were trained without the teacher (phase_one.late)");
 	r->m_heldout = status_register(st, STATUS_GAUGE, "heldout_loss", "nats", "log-perplexity of the last evaluation");
 }
 

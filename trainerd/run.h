@@ -47,7 +47,7 @@ struct run {
 	struct step_eval last_eval;
 	double waited_s;			/* for the rows of this step */
 	int64_t said_ms;
-	struct status_metric *m_tokens, *m_loss, *m_norm, *m_lr, *m_weight, *m_wait, *m_heldout, *m_switch;
+	struct status_metric *m_tokens, *m_loss, *m_norm, *m_lr, *m_weight, *m_wait, *m_heldout, *m_switch, *m_skipped, *m_late;
 };
 
 /* run_new - collective; all of it, or nothing and the note. run_destroy takes NULL. */

@@ -224,6 +224,9 @@ int cache_write_quarantine(struct cache *c, const struct cache_quarantine *q);
  * errno. @map_ratio (may be NULL): share of the map used; warn over 0.8. Any thread. */
 int cache_room(struct cache *c, double *map_ratio);
 
+/* cache_disk_free - share of the cache's file system that is free; NaN: not known. Any thread. */
+double cache_disk_free(const struct cache *c);
+
 /*
  * cache_grow - twice the map (at least 16 MiB, at most 1 TiB more): for the thread that writes, between transactions, on ERR_FULL or
  * before. Waits for this process's read transactions to end; readers in other processes follow by themselves.

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -527,4 +528,12 @@ cache_reader_check(struct cache *c, int *n_dead)
 	if (n_dead != NULL)
 		*n_dead = n;
 	return cache__rc(rc);
+}
+
+double
+cache_disk_free(const struct cache *c)
+{
+	struct statvfs fs;
+
+	return statvfs(c->dir, &fs) == 0 && fs.f_blocks > 0 ? (double)fs.f_bavail / (double)fs.f_blocks : NAN;
 }

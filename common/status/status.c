@@ -330,6 +330,24 @@ group(const struct status_snapshot *snap, enum status_kind a, enum status_kind b
 	return o;
 }
 
+/* NAME: help of every metric, so that whoever reads the numbers needs no list of ours. */
+static struct json *
+help(const struct status_snapshot *snap)
+{
+	struct json *o = json_new_object();
+	int rc = o == NULL;
+
+	for (size_t i = 0; i < snap->n_metrics && rc == 0; i++) {
+		const struct status_value *v = &snap->metrics[i];
+
+		if (v->help != NULL && v->help[0] != '\0')
+			rc = json_put(o, v->name, json_new_text(v->help));
+	}
+	if (rc != 0)
+		json_close(&o);
+	return o;
+}
+
 static struct json *
 state_seconds(const struct status_snapshot *snap)
 {
@@ -362,7 +380,7 @@ status_json(const struct status_snapshot *snap)
 	    json_put(o, "counters", group(snap, STATUS_COUNTER, STATUS_RATED, false)) == 0 &&
 	    json_put(o, "gauges", group(snap, STATUS_GAUGE, STATUS_GAUGE, false)) == 0 &&
 	    json_put(o, "timers", group(snap, STATUS_TIMER, STATUS_TIMER, false)) == 0 &&
-	    json_put(o, "state_seconds", state_seconds(snap)) == 0 &&
+	    json_put(o, "state_seconds", state_seconds(snap)) == 0 && json_put(o, "help", help(snap)) == 0 &&
 	    json_put(o, "last_error", snap->last_error[0] != '\0' ? json_new_text(snap->last_error) : json_new_null()) == 0 &&
 	    json_put(o, "events_endpoint", snap->events_endpoint[0] != '\0' ? json_new_text(snap->events_endpoint) : json_new_null()) == 0)
 		text = json_print(o, false);

@@ -86,8 +86,8 @@ void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *
 
 /*
  * status_json - {"role","name","pid","host","version","state","phase","step","steps_total","uptime_s","rates":{},"queues":{},
- * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"last_error","events_endpoint"}; one line in malloc'ed memory, NULL without memory.
- * last_error and events_endpoint are null when there is none. status_snapshot_json - both steps in one.
+ * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"help":{},"last_error","events_endpoint"}; one line in malloc'ed memory, NULL without
+ * memory. last_error and events_endpoint are null when there is none. status_snapshot_json - both steps in one.
  */
 char *status_json(const struct status_snapshot *snap);
 char *status_snapshot_json(struct status *st, int64_t now_ms);

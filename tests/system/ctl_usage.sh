@@ -68,6 +68,10 @@ wrong 78 'trainer.model' plan -c "$scratch/fleet.yaml"
 wrong 64 'give -c fleet.yaml' label
 wrong 78 'corpus.train' label -c "$scratch/fleet.yaml"
 wrong 64 'give -c fleet.yaml or --endpoint' status
+wrong 64 'give -c fleet.yaml or --endpoint' exporter
+wrong 64 'HOST:PORT, such as' exporter -c "$scratch/fleet.yaml" --listen here
+wrong 64 'HOST:PORT, such as' exporter -c "$scratch/fleet.yaml" --listen 127.0.0.1:65536
+wrong 64 'from 0.1 to 3600, found "0"' exporter -c "$scratch/fleet.yaml" --every 0
 wrong 69 'no daemon is announced' status -c "$scratch/fleet.yaml"
 wrong 64 'give --cache FOLDER or -c' cache stat
 wrong 66 'nowhere' cache stat --cache "$scratch/nowhere"

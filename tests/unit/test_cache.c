@@ -390,6 +390,7 @@ test_stat(void)
 	CHECK(st.table[CACHE_TABLE_LABELS].n_records == 100 && st.table[CACHE_TABLE_SCORES].n_records == 1);
 	CHECK(st.table[CACHE_TABLE_LABELS].n_bytes >= 1800 && st.map_bytes == 64 << 20 && st.used_bytes <= st.file_bytes);
 	CHECK(cache_room(c, &ratio) == 0 && ratio > 0 && ratio < 0.1);
+	CHECK(cache_disk_free(c) > 0 && cache_disk_free(c) <= 1);
 	CHECK_STR(cache_table_name(CACHE_TABLE_QUARANTINE), "quarantine");
 	cache_destroy(&c);
 	gone();

@@ -149,9 +149,9 @@ test_json(void)
 	int64_t pid = 0, step = 0;
 
 	REQUIRE(st != NULL);
-	rated = status_register(st, STATUS_RATED, "rows_total", "rows", "");
+	rated = status_register(st, STATUS_RATED, "rows_total", "rows", "rows that \"came\"");
 	count = status_register(st, STATUS_COUNTER, "bad_frames_total", "frames", "");
-	queue = status_register(st, STATUS_QUEUE, "leases_in_flight", "leases", "");
+	queue = status_register(st, STATUS_QUEUE, "leases_in_flight", "leases", "leases out");
 	gauge = status_register(st, STATUS_GAUGE, "map_used_ratio", "", "");
 	timer = status_register(st, STATUS_TIMER, "commit_seconds_total", "seconds", "");
 	status_add(rated, 50);
@@ -184,6 +184,9 @@ test_json(void)
 	CHECK(num_at(root, "gauges", "map_used_ratio") == 0.25);
 	CHECK(num_at(root, "timers", "commit_seconds_total") == 1.5);
 	CHECK(num_at(root, "state_seconds", "starting") == 10);
+	CHECK(json_text(json_get(json_get(root, "help"), "rows_total"), &text) && strcmp(text, "rows that \"came\"") == 0);
+	CHECK(json_text(json_get(json_get(root, "help"), "leases_in_flight"), &text) && strcmp(text, "leases out") == 0);
+	CHECK(json_count(json_get(root, "help")) == 2);		/* what has none is not there */
 	CHECK(json_count(json_get(root, "rates")) == 1 && json_count(json_get(root, "queues")) == 1);
 	json_close(&root);
 	free(out);

@@ -1,0 +1,266 @@
+/*
+ * The door to libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection that says nothing for CONNECTION_IDLE_S
+ * is closed, and there are never more than CONNECTIONS_MAX.
+ */
+#include "ctl/exporter.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CONNECTIONS_MAX 64
+#define CONNECTION_IDLE_S 15
+#define CONNECTION_MEMORY 16384		/* bytes for one request's head */
+#define CHART_JS_MAX_BYTES (4 << 20)
+
+/* Debian's package libjs-chart.js. */
+static const char chart_js[] = "/usr/share/javascript/chart.js/chart.min.js";
+
+/* Files of ctl/page, compiled in: name_begin .. name_end. */
+#define PAGE_FILE(name, file) \
+	__asm__(".section .rodata\n" \
+	    #name "_begin:\n.incbin \"" SALT_PAGE_DIR "/" file "\"\n" #name "_end:\n.byte 0\n.previous\n"); \
+	extern const char name##_begin[], name##_end[]
+
+PAGE_FILE(page_html, "dashboard.html");
+PAGE_FILE(page_css, "dashboard.css");
+PAGE_FILE(page_js, "dashboard.js");
+
+static const struct page {
+	const char *path, *type, *begin, *end;
+} pages[] = {
+	{"/", "text/html; charset=utf-8", page_html_begin, page_html_end},
+	{"/dashboard.css", "text/css; charset=utf-8", page_css_begin, page_css_end},
+	{"/dashboard.js", "text/javascript; charset=utf-8", page_js_begin, page_js_end},
+};
+
+static const struct board {
+	const char *path, *type;
+} boards[EXPORTER_TEXTS] = {
+	[EXPORTER_METRICS] = {"/metrics", "text/plain; version=0.0.4; charset=utf-8"},
+	[EXPORTER_STATUS] = {"/api/status", "application/json"},
+	[EXPORTER_RUNS] = {"/api/runs", "application/json"},
+};
+
+struct exporter_http {
+	struct MHD_Daemon *daemon;
+	char url[300];
+	pthread_mutex_t lock;
+	char *texts[EXPORTER_TEXTS];
+};
+
+/* Everything comes from here and nothing else may be loaded or run. */
+static const char policy[] = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/* @text is malloc'ed and taken unless it is one of pages. */
+static enum MHD_Result
+respond(struct MHD_Connection *c, unsigned code, const char *type, const char *text, size_t n, bool taken)
+{
+	struct MHD_Response *r = MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, taken ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+	enum MHD_Result ok;
+
+	if (r == NULL) {
+		if (taken)
+			free((void *)(uintptr_t)text);
+		return MHD_NO;
+	}
+	MHD_add_response_header(r, "Content-Type", type);
+	MHD_add_response_header(r, "Cache-Control", "no-cache");
+	MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+	MHD_add_response_header(r, "Content-Security-Policy", policy);
+	if (code == MHD_HTTP_METHOD_NOT_ALLOWED)
+		MHD_add_response_header(r, "Allow", "GET, HEAD");
+	ok = MHD_queue_response(c, code, r);
+	MHD_destroy_response(r);
+	return ok;
+}
+
+static enum MHD_Result
+say(struct MHD_Connection *c, unsigned code, const char *text)
+{
+	return respond(c, code, "text/plain; charset=utf-8", text, strlen(text), false);
+}
+
+static enum MHD_Result
+chart_library(struct MHD_Connection *c)
+{
+	static const char missing[] = "Chart.js is not installed on this host: apt-get install libjs-chart.js\n";
+	FILE *in = fopen(chart_js, "re");
+	struct stat st;
+	char *text = NULL;
+	size_t n = 0;
+
+	if (in == NULL)
+		return say(c, MHD_HTTP_NOT_FOUND, missing);
+	if (fstat(fileno(in), &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= CHART_JS_MAX_BYTES && (text = malloc((size_t)st.st_size + 1)) != NULL)
+		n = fread(text, 1, (size_t)st.st_size, in);
+	fclose(in);
+	if (text == NULL)
+		return say(c, MHD_HTTP_INTERNAL_SERVER_ERROR, "Chart.js could not be read\n");
+	return respond(c, MHD_HTTP_OK, "text/javascript; charset=utf-8", text, n, true);
+}
+
+static enum MHD_Result
+from_board(struct exporter_http *h, struct MHD_Connection *c, size_t which)
+{
+	char *text = NULL;
+	bool there;
+
+	pthread_mutex_lock(&h->lock);
+	if ((there = h->texts[which] != NULL))
+		text = strdup(h->texts[which]);
+	pthread_mutex_unlock(&h->lock);
+	if (!there)
+		return say(c, MHD_HTTP_SERVICE_UNAVAILABLE, "not known yet; ask again in a moment\n");
+	return text != NULL ? respond(c, MHD_HTTP_OK, boards[which].type, text, strlen(text), true) : MHD_NO;
+}
+
+static enum MHD_Result
+answer(void *arg, struct MHD_Connection *c, const char *path, const char *method, const char *version, const char *upload, size_t *upload_bytes,
+    void **request)
+{
+	struct exporter_http *h = arg;
+
+	(void)version, (void)upload, (void)upload_bytes, (void)request;
+	if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0)
+		return say(c, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+	for (size_t i = 0; i < EXPORTER_TEXTS; i++)
+		if (strcmp(path, boards[i].path) == 0)
+			return from_board(h, c, i);
+	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+		if (strcmp(path, pages[i].path) == 0)
+			return respond(c, MHD_HTTP_OK, pages[i].type, pages[i].begin, (size_t)(pages[i].end - pages[i].begin), false);
+	if (strcmp(path, "/chart.js") == 0)
+		return chart_library(c);
+	return say(c, MHD_HTTP_NOT_FOUND, "there is / and /metrics and /api/status and /api/runs\n");
+}
+
+/* "HOST:PORT" or "[IPV6]:PORT" in two. */
+static int
+split(const char *listen, char host[256], char port[8])
+{
+	const char *colon = strrchr(listen, ':');
+	size_t n = colon != NULL ? (size_t)(colon - listen) : 0;
+	unsigned long number;
+	char *end;
+
+	if (n == 0 || n > 255 || colon[1] < '0' || colon[1] > '9')
+		return ERR_USAGE;
+	number = strtoul(colon + 1, &end, 10);
+	if (*end != '\0' || number > 65535)
+		return ERR_USAGE;
+	if (listen[0] == '[' && listen[n - 1] == ']') {
+		listen++;
+		n -= 2;
+	}
+	snprintf(host, 256, "%.*s", (int)n, listen);
+	snprintf(port, 8, "%lu", number);
+	return 0;
+}
+
+/* A listening socket, so that a taken port is EADDRINUSE and not "it did not start". */
+static int
+bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note *note)
+{
+	struct addrinfo want = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+	struct sockaddr_storage at;
+	socklen_t len = sizeof(at);
+	char host[256], port[8];
+	int fd = -1, on = 1, rc;
+
+	if (split(listen_at, host, port) != 0) {
+		rc = err_note_set(note, ERR_USAGE, "--listen %s", listen_at);
+		err_note_expected(note, "HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797");
+		return rc;
+	}
+	if (getaddrinfo(host, port, &want, &found) != 0) {
+		rc = err_note_set(note, ERR_USAGE, "--listen %s", listen_at);
+		err_note_expected(note, "an address or a name of this host");
+		return rc;
+	}
+	rc = 0;
+	if ((fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+	    bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, CONNECTIONS_MAX) != 0 ||
+	    getsockname(fd, (struct sockaddr *)&at, &len) != 0)
+		rc = err_note_set(note, errno, "--listen %s", listen_at);
+	if (rc == 0)
+		snprintf(url, size, "http://%s%s%s:%d/", at.ss_family == AF_INET6 ? "[" : "", host, at.ss_family == AF_INET6 ? "]" : "",
+		    ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port));
+	freeaddrinfo(found);
+	if (rc != 0 && fd >= 0)
+		close(fd);
+	*out = rc == 0 ? fd : -1;
+	return rc;
+}
+
+int
+exporter_http_new(struct exporter_http **out, const char *listen_at, struct err_note *note)
+{
+	struct exporter_http *h = calloc(1, sizeof(*h));
+	int fd = -1, rc;
+
+	*out = NULL;
+	if (h == NULL)
+		return ENOMEM;
+	pthread_mutex_init(&h->lock, NULL);
+	if ((rc = bind_to(listen_at, &fd, h->url, sizeof(h->url), note)) != 0)
+		goto out;
+	h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, answer, h, MHD_OPTION_LISTEN_SOCKET, fd,
+	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_IDLE_S,
+	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+	if (h->daemon == NULL) {
+		close(fd);
+		rc = err_note_set(note, ERR_LIBRARY, "HTTP server on %s", listen_at);
+		goto out;
+	}
+	*out = h;
+	h = NULL;
+out:
+	exporter_http_destroy(&h);
+	return rc;
+}
+
+void
+exporter_http_put(struct exporter_http *h, enum exporter_text what, char *text)
+{
+	char *old;
+
+	if (text == NULL)
+		return;
+	pthread_mutex_lock(&h->lock);
+	old = h->texts[what];
+	h->texts[what] = text;
+	pthread_mutex_unlock(&h->lock);
+	free(old);
+}
+
+const char *
+exporter_http_url(const struct exporter_http *h)
+{
+	return h->url;
+}
+
+void
+exporter_http_destroy(struct exporter_http **http)
+{
+	struct exporter_http *h = *http;
+
+	if (h == NULL)
+		return;
+	if (h->daemon != NULL)
+		MHD_stop_daemon(h->daemon);
+	for (size_t i = 0; i < EXPORTER_TEXTS; i++)
+		free(h->texts[i]);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+	*http = NULL;
+}
