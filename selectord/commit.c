@@ -290,6 +290,7 @@ commit_new(struct commit **out, struct cache *cache, uint32_t commit_ms, size_t 
 		commit_destroy(&c);
 		return rc;
 	}
+	pthread_setname_np(c->thread, "commit");	/* for top -H */
 	c->started = true;
 	*out = c;
 	return 0;

@@ -12,6 +12,7 @@
 #include "err/crash.h"
 #include "json/json.h"
 #include "log/log.h"
+#include "notify/notify.h"
 #include "wire/status_answer.h"
 #include "wire/wire.h"
 
@@ -45,6 +46,7 @@ struct loop {
 	uint64_t durable, submitted, n_unsent, n_bad_frames;
 	struct metrics m;
 	bool draining;
+	bool ready;				/* one turn was made */
 	int64_t next_tick_ms, next_second_ms, next_readers_ms;
 	bool room;
 	uint64_t most_pending;			/* bytes, since memory was given back */
@@ -189,6 +191,8 @@ metrics_update(struct loop *l, int64_t now_ms)
 		log_last_error(text, sizeof(text));
 		status_error(l->p.status, text);
 	}
+	notify_status("%s: %zu teachers, %zu trainer ranks, %" PRIu64 " of %" PRIu64 " rows ready", state, (size_t)s.n_teachers,
+	    (size_t)s.n_trainers, s.rows_ready, s.rows_total);
 	pthread_mutex_lock(&l->lock);
 	l->n_roster = core_peer_stats(l->p.core, l->roster, ROSTER_MAX);
 	l->n_plans = core_plan_stats(l->p.core, l->plans, CORE_PLANS_MAX);
@@ -464,6 +468,7 @@ loop_run(struct loop *l)
 			log_info("drain", "records_pending=%" PRIu64, l->submitted - l->durable);
 			l->draining = true;
 			drain_until_ms = now_ms + DRAIN_MS;
+			notify_stopping("draining: %" PRIu64 " records on their way to the disk", l->submitted - l->durable);
 			rc = flush(l, core_drain(l->p.core, now_ms));
 		}
 		/* The disk's word first: what the core is asked next may be stored by now. */
@@ -476,6 +481,12 @@ loop_run(struct loop *l)
 		}
 		if (rc == 0)
 			rc = time_in(l, now_ms);
+		if (rc == 0 && !l->ready) {
+			l->ready = true;
+			notify_ready("serving");
+		}
+		/* Records in hand must come down to the disk; where there is no room, waiting for it is the work. */
+		notify_turn(l->durable, l->durable != l->submitted && commit_waiting(l->p.commit) == 0);
 		if (l->draining && ((l->durable == l->submitted && l->parked == NULL) || now_ms >= drain_until_ms))
 			break;
 	}

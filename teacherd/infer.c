@@ -340,6 +340,7 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 			in->kernels.share = w->kernels;		/* weights are repacked once for all workers */
 		if ((rc = pthread_create(&w->thread, NULL, worker_main, w)) != 0)
 			goto fail;
+		pthread_setname_np(w->thread, "infer");	/* for top -H */
 		w->started = true;
 	}
 	*out = in;

@@ -11,6 +11,7 @@
 #include "config/config.h"
 #include "log/log.h"
 #include "mem/mem.h"
+#include "notify/notify.h"
 #include "status/status.h"
 #include "teacherd/account.h"
 #include "teacherd/infer.h"
@@ -21,6 +22,7 @@
 #define ANSWER_MS 10000			/* HELLO and RESULT are said again after so long */
 #define RESULTS_MAX 4			/* a RESULT said so often on one connection and not answered is given up */
 #define ACCOUNT_MS 5000			/* the ledger is written at most so often */
+#define NOTE_MS 1000			/* the service manager hears how it goes at most so often */
 #define PING_MS 30000			/* said when nothing else is: selectord forgets who is silent for two minutes */
 #define LEAVE_MS 5000			/* at the end: so long for the last DONE */
 #define RESULT_FIXED_BYTES 256		/* of a RESULT frame beside its rows */
@@ -61,10 +63,11 @@ struct loop {
 	struct lease *leases;
 	bool leaving;				/* no new leases */
 	bool had_lease;				/* one has come: said once in the log */
+	bool ready;				/* a selectord has said WELCOME */
 	int rc;
 	struct err_note *note;
 	uint64_t sequences, tokens;
-	int64_t started_ms, accounted_ms;
+	int64_t started_ms, accounted_ms, noted_ms;
 	struct status_metric *m_cpu, *m_tokens, *m_seqs, *m_leases, *m_results, *m_failed;
 };
 
@@ -572,6 +575,7 @@ leave(struct loop *l)
 
 	l->leaving = true;
 	status_state(l->o->status, "draining", bus_now_ms());
+	notify_stopping("%s: leases are finished or handed back", bus_stop_requested() ? "stopping" : "released");
 	for (struct lease *lease = l->leases, *next; lease != NULL; lease = next) {
 		next = lease->next;
 		if (lease->state == LEASE_WORK) {
@@ -629,10 +633,26 @@ welcomed_anywhere(const struct loop *l)
 	return false;
 }
 
+/* To the log's other reader: ready when a selectord took us, alive as long as the workers finish what they have. */
+static void
+tell_manager(struct loop *l, const char *state, int64_t now_ms)
+{
+	if (!l->ready && welcomed_anywhere(l)) {
+		l->ready = true;
+		notify_ready("welcomed by selectord");
+	}
+	if (now_ms - l->noted_ms > NOTE_MS) {
+		l->noted_ms = now_ms;
+		notify_status("%s: %" PRIu64 " sequences computed", state, l->sequences);
+	}
+	notify_turn(infer_progress(l->o->infer), infer_jobs(l->o->infer) > 0);
+}
+
 int
 loop_run(const struct loop_options *o, struct err_note *note)
 {
 	struct loop l = {.o = o, .note = note, .started_ms = bus_now_ms()};
+	const char *state;
 	int rc = loop_open(&l);
 
 	while (rc == 0 && l.rc == 0 && !l.leaving && !bus_stop_requested()) {
@@ -643,7 +663,9 @@ loop_run(const struct loop_options *o, struct err_note *note)
 		collect(&l, now_ms);
 		if (now_ms - l.accounted_ms > ACCOUNT_MS)
 			account(&l, now_ms);
-		status_state(o->status, !welcomed_anywhere(&l) ? "connecting" : infer_jobs(o->infer) > 0 ? "computing" : "waiting for leases", now_ms);
+		state = !welcomed_anywhere(&l) ? "connecting" : infer_jobs(o->infer) > 0 ? "computing" : "waiting for leases";
+		status_state(o->status, state, now_ms);
+		tell_manager(&l, state, now_ms);
 		if (l.rc == 0 && (rc = bus_poll_wait(l.poll, 250)) != 0)
 			err_note_set(note, rc, "poll");
 	}

@@ -18,6 +18,7 @@
 #include "json/json.h"
 #include "kernels/kernels.h"
 #include "log/log.h"
+#include "notify/notify.h"
 #include "optim/optim.h"
 #include "status/status.h"
 #include "trainerd/agree.h"
@@ -58,6 +59,7 @@ loop_evaluate(struct run *r, struct err_note *note)
 		return 0;
 	watchdog_progress(r->watchdog, "evaluation");
 	status_state(r->status, "evaluating", start);
+	notify_status("step %" PRIu64 ": evaluating", r->state.step);
 	if ((rc = step_evaluate(r->step, r->n_eval, run_heldout_window, r, &e)) != 0)
 		return err_note_set(note, rc, "%s", r->config->corpus.heldout);
 	r->evaluated_step = r->state.step;
@@ -97,6 +99,7 @@ loop_save(struct run *r, struct err_note *note)
 
 	watchdog_long(r->watchdog, "checkpoint", run_checkpoint_s(r));
 	status_state(r->status, "saving", start);
+	notify_status("step %" PRIu64 ": writing a checkpoint", r->state.step);
 	r->state.has_sets = feed_sets(r->feed, &r->state.plan, &r->state.label_set, &r->state.teacher, &r->state.scorer) || r->state.has_sets;
 	r->state.teacher_nats = feed_teacher_nats(r->feed);
 	r->state.released = feed_released(r->feed);
@@ -257,6 +260,7 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 			waiting = true;
 			status_state(r->status, "waiting for rows", bus_now_ms());
 			log_info("rows.waiting", "step=%" PRIu64, r->state.step);
+			notify_status("step %" PRIu64 ": waiting for rows", r->state.step);
 		}
 		feed_wait(r->feed, VOTE_MS);
 	}
@@ -339,6 +343,9 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	    "lr=%.3g tokens_per_s=%.0f eta_s=%.0f", r->state.step, r->config->trainer.steps, kd ? "one" : "two", e->loss, e->hard, e->accuracy,
 	    (double)lr, (double)(r->config->trainer.batch * r->config->corpus.context) / seconds,
 	    (double)(r->config->trainer.steps - r->state.step) * seconds);
+	if (said)
+		notify_status("step %" PRIu64 " of %" PRIu64 ", phase %s, loss %.4f", r->state.step, r->config->trainer.steps, kd ? "one" : "two",
+		    e->loss);
 	return 0;
 }
 
@@ -403,6 +410,7 @@ loop_steps(struct run *r, struct err_note *note)
 		if ((go = loop_wait(r, &rc, note)) == LOOP_GO && (rc = loop_step(r, note)) != 0)
 			return rc;
 	}
+	notify_stopping("step %" PRIu64 ": stopping", r->state.step);
 	if (r->saved_step != r->state.step && r->state.step > 0)
 		saved = loop_save(r, &second);
 	if (saved != 0 && go == LOOP_STOP) {		/* a stop without its checkpoint is no clean stop */
@@ -427,8 +435,10 @@ loop_run(const struct loop_options *o, struct err_note *note)
 	status_phase(r->status, phase_is_one(&r->phase, r->state.step) ? "one" : "two");
 	status_step(r->status, r->state.step, r->config->trainer.steps);
 	r->first_step = r->state.step;
+	notify_ready("step %" PRIu64 " of %" PRIu64, r->state.step, r->config->trainer.steps);
 	rc = loop_steps(r, note);
 	if (rc == 0) {
+		notify_stopping("done: %" PRIu64 " steps", r->state.step);
 		status_state(r->status, "done", bus_now_ms());
 		if (r->rank == 0)
 			log_info("run.done", "steps=%" PRIu64 " tokens=%" PRIu64 " train_s=%.1f wait_s=%.1f skipped=%" PRIu64, r->state.step,

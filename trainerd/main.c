@@ -8,6 +8,7 @@
 #include "config/cli.h"
 #include "config/config.h"
 #include "log/log.h"
+#include "notify/notify.h"
 #include "presence/presence.h"
 #include "trainerd/agree.h"
 #include "trainerd/comm.h"
@@ -41,6 +42,8 @@ main(int argc, char **argv)
 		return err_exit_code(rc);
 	}
 	log_rank(comm_rank(comm));
+	if (comm_rank(comm) != 0)
+		notify_silence();	/* no rank goes on without the others: one speaks for all */
 	snprintf(name, sizeof(name), "trainerd-%d", comm_rank(comm));
 	/* A rank without its status socket must not leave the others waiting for it. */
 	if ((rc = agree(comm, presence_open(&presence, config, "trainerd", name, BUS_ROLE_TRAINER, &note), &note)) == 0) {

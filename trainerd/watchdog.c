@@ -6,7 +6,9 @@
 #include <sysexits.h>
 #include <time.h>
 
+#include "bus/bus.h"
 #include "log/log.h"
+#include "notify/notify.h"
 
 #define RECENT 32
 
@@ -16,8 +18,9 @@ struct watchdog {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool stop;
+	bool stop, stop_told;
 	double last;			/* monotonic seconds */
+	uint64_t progress;		/* how often something went forward */
 	const char *doing;
 	double allowed_s;		/* what is being done may take so long, 0: the common limit */
 	double recent[RECENT];
@@ -62,6 +65,21 @@ limit_s(const struct watchdog *w)
 	return w->allowed_s > common ? w->allowed_s : common;
 }
 
+/*
+ * The service manager hears of what went forward, never of this thread alone; its own watchdog gets time for what ours allows, so that a
+ * run that hangs ends by ours, with a reason. Lock held.
+ */
+static void
+tell_manager(struct watchdog *w)
+{
+	if (bus_stop_requested() && !w->stop_told) {
+		w->stop_told = true;
+		notify_stopping("stopping: the step is finished and a checkpoint written");
+	}
+	notify_allow(2 * limit_s(w), bus_stop_requested(), w->progress);
+	notify_turn(w->progress, true);
+}
+
 static void *
 watchdog_main(void *arg)
 {
@@ -76,6 +94,7 @@ watchdog_main(void *arg)
 		t.tv_sec += 1;
 		pthread_cond_timedwait(&w->changed, &w->lock, &t);
 		silent = now_s() - w->last;
+		tell_manager(w);
 		if (!w->stop && silent > limit_s(w)) {
 			log_error("watchdog.stalled", "rank=%d seconds=%.0f limit=%.0f doing=\"%s\" hint=\"a rank that hangs shows as "
 			    "another's waiting; mpirun ends all, start again to resume\"", comm_rank(w->comm), silent, limit_s(w), w->doing);
@@ -133,6 +152,7 @@ watchdog_long(struct watchdog *w, const char *doing, double seconds)
 {
 	pthread_mutex_lock(&w->lock);
 	w->last = now_s();
+	w->progress++;
 	w->doing = doing;
 	w->allowed_s = seconds;
 	pthread_mutex_unlock(&w->lock);

@@ -52,11 +52,12 @@ rules() {
 	door ISA-L '(isa-l|isa-l/.*)\.h' 'common/hash/'
 	door zstd 'zstd\.h' 'ctl/'
 	door libmicrohttpd 'microhttpd\.h' 'ctl/'
+	door libsystemd 'systemd/.*\.h' 'common/notify/'
 	door ncurses '(ncurses|curses|ncursesw/.*)\.h' 'ctl/'
 	bad=$(sources common | xargs -r grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"(\.\./)*(teacherd|selectord|trainerd|ctl)/')
 	[ -z "$bad" ] || found "common/ includes no daemon" "$bad"
-	wing 'the engine knows no fabric' tensor kernels model optim weights checkpoint -- bus wire cache labels status presence
-	wing 'the fabric knows no engine' bus wire cache labels status presence -- tensor kernels model optim weights checkpoint
+	wing 'the engine knows no fabric' tensor kernels model optim weights checkpoint -- bus wire cache labels status notify presence
+	wing 'the fabric knows no engine' bus wire cache labels status notify presence -- tensor kernels model optim weights checkpoint
 	# log.c is log_fatal, crash.c the tests' kill, clock.c obeys a second signal at once.
 	bad=$(sources common | grep -vE '^common/(log/log|err/crash|bus/clock)\.c$' |
 		xargs -r grep -nE '(^|[^A-Za-z0-9_>.])(exit|_exit|_Exit|quick_exit|abort|raise)[[:space:]]*\(' | grep -vE ':[[:space:]]*(\*|/\*|//)')
@@ -98,6 +99,7 @@ self_test() {
 		common/corpus/a.c #include <zstd.h>
 		selectord/a.c #include <microhttpd.h>
 		trainerd/a.c #include <ncurses.h>
+		teacherd/a.c #include <systemd/sd-daemon.h>
 		common/status/a.c #include "selectord/core.h"
 		common/kernels/a.c #include "labels/labels.h"
 		common/cache/a.c #include "kernels/kernels.h"

@@ -1,0 +1,168 @@
+/* notify against a datagram socket of our own: what is sent, what is not sent again, and when the watchdog hears nothing. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "log/log.h"
+#include "notify/notify.h"
+
+static int reader = -1;
+
+/* The next message, "" when there is none: a datagram on a socket of this host is there when sd_notify returns. */
+static const char *
+heard(void)
+{
+	static char text[1024];
+	ssize_t n = recv(reader, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+	text[n > 0 ? n : 0] = '\0';
+	return text;
+}
+
+static void
+listen_at(const char *dir)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s/notify", dir);
+	reader = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	CHECK(reader >= 0 && bind(reader, (struct sockaddr *)&at, sizeof(at)) == 0);
+	setenv("NOTIFY_SOCKET", at.sun_path, 1);
+}
+
+/* Four microseconds of patience: each turn is due, and what stands between it and the manager is progress alone. */
+static void
+watched(void)
+{
+	setenv("WATCHDOG_USEC", "4", 1);
+	notify_turn(0, true);
+	CHECK_STR(heard(), "");				/* work, and nothing done yet */
+	notify_turn(0, false);
+	CHECK_STR(heard(), "WATCHDOG=1");
+	usleep(10);
+	notify_turn(0, true);
+	CHECK_STR(heard(), "");
+	notify_turn(1, true);
+	CHECK_STR(heard(), "WATCHDOG=1");
+	usleep(10);
+	notify_turn(1, true);
+	CHECK_STR(heard(), "");
+	notify_turn(1, false);
+	CHECK_STR(heard(), "WATCHDOG=1");
+
+	/* What may take long is told, what is shorter than the manager's own patience is not. */
+	notify_allow(1e-6, false, 1);
+	CHECK_STR(heard(), "");
+	notify_allow(600, false, 1);
+	CHECK_STR(heard(), "WATCHDOG_USEC=600000000");
+	notify_allow(660, false, 2);
+	CHECK_STR(heard(), "");
+	notify_allow(60, false, 3);
+	CHECK_STR(heard(), "WATCHDOG_USEC=60000000");
+	notify_allow(1e-6, false, 4);
+	CHECK_STR(heard(), "WATCHDOG_USEC=4");
+}
+
+/* An hour of patience: after the first one nothing is due, whatever goes forward. */
+static void
+patient(void)
+{
+	setenv("WATCHDOG_USEC", "3600000000", 1);
+	for (uint64_t i = 1; i < 100; i++)
+		notify_turn(i, true);
+	heard();
+	CHECK_STR(heard(), "");
+}
+
+/* Somebody else's watchdog: the manager watches the process that started this one. */
+static void
+not_ours(void)
+{
+	setenv("WATCHDOG_USEC", "4", 1);
+	setenv("WATCHDOG_PID", "1", 1);
+	notify_turn(1, false);
+	CHECK_STR(heard(), "");
+}
+
+static void
+told(void)
+{
+	char long_text[400];
+
+	notify_ready("step %d of %d", 3, 9);
+	CHECK_STR(heard(), "READY=1\nSTATUS=step 3 of 9");
+	notify_status("step 3 of 9");
+	CHECK_STR(heard(), "");
+	notify_status("step 4\nWATCHDOG=1");		/* a text is no assignment */
+	CHECK_STR(heard(), "STATUS=step 4 WATCHDOG=1");
+	memset(long_text, 'x', sizeof(long_text) - 1);
+	long_text[sizeof(long_text) - 1] = '\0';
+	notify_status("%s", long_text);
+	CHECK(strlen(heard()) == strlen("STATUS=") + 255);
+	notify_turn(1, false);				/* nobody watches */
+	CHECK_STR(heard(), "");
+	notify_stopping("leaving");
+	CHECK_STR(heard(), "STOPPING=1\nSTATUS=leaving");
+	notify_stopping("still leaving");
+	CHECK_STR(heard(), "STATUS=still leaving");
+	notify_allow(600, false, 1);
+	CHECK_STR(heard(), "");
+	notify_allow(600, true, 1);
+	CHECK_STR(heard(), "EXTEND_TIMEOUT_USEC=600000000");
+	notify_allow(600, true, 1);
+	CHECK_STR(heard(), "");				/* nothing went forward: no more time */
+	notify_allow(60, true, 2);
+	CHECK_STR(heard(), "EXTEND_TIMEOUT_USEC=60000000");
+	notify_silence();
+	notify_ready("again");
+	CHECK_STR(heard(), "");
+}
+
+static void
+unheard(void)
+{
+	unsetenv("NOTIFY_SOCKET");
+	notify_ready("nobody listens");
+	CHECK_STR(heard(), "");
+}
+
+/* A daemon is a process: each of these is one. */
+static void
+in_child(const char *what, void (*fn)(void))
+{
+	int status = -1;
+	pid_t child = fork();
+
+	if (child == 0) {
+		check_count = check_failures = 0;
+		fn();
+		_exit(check_done());
+	}
+	CHECK_ROW(what, child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
+int
+main(void)
+{
+	char dir[] = "/tmp/salt_notify.XXXXXX", path[64];
+
+	log_init("test", LOG_LEVEL_ERROR);
+	REQUIRE(mkdtemp(dir) != NULL);
+	unsetenv("WATCHDOG_USEC");
+	unsetenv("WATCHDOG_PID");
+	listen_at(dir);
+	in_child("told", told);
+	in_child("watched", watched);
+	in_child("patient", patient);
+	in_child("not ours", not_ours);
+	in_child("unheard", unheard);
+	snprintf(path, sizeof(path), "%s/notify", dir);
+	unlink(path);
+	rmdir(dir);
+	return check_done();
+}
