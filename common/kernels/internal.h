@@ -126,6 +126,7 @@ struct kernels__matrix {
 	enum dtype dtype;
 	int64_t ld;
 	bool trans;
+	bool keep;			/* B only: a weight of forward; inside the range of kernels_params its repacked form is kept */
 };
 
 /*

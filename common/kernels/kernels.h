@@ -14,8 +14,8 @@
  *  - d_x kernels that say "adds" accumulate; the others overwrite.
  *  - dtype: activations, their gradients and parameters are in the context's compute dtype, fp32 or bf16; statistics (mean, rstd,
  *    lse, losses) and gradients of parameters are always fp32. In bf16 an operand is widened (exact), the arithmetic and every sum
- *    are fp32, and a result is rounded once, to nearest even, when it is stored. Products of matrices take bf16 operands; logits,
- *    attention scores and probabilities are fp32 and live for one tile.
+ *    are fp32, and a result is rounded once, to nearest even, when it is stored. Products of matrices take bf16 operands; logits and
+ *    attention scores are fp32 and live for one tile; attention's probabilities are rounded where bf16 units multiply them (onednn).
  */
 #ifndef SALT_KERNELS_H
 #define SALT_KERNELS_H

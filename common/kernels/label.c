@@ -216,7 +216,7 @@ kernels_output_label(struct kernels *k, const struct tensor *h, const struct ten
 		int64_t n = m - begin < chunk ? m - begin : chunk;
 
 		kernels__matmul(k, n, v, c, (struct kernels__matrix){kernels__element(h->data, h->dtype, begin * c), h->dtype, c, false},
-		    (struct kernels__matrix){w_out->data, w_out->dtype, c, true}, (struct kernels__matrix){logits, DTYPE_F32, v, false}, NULL, false);
+		    (struct kernels__matrix){w_out->data, w_out->dtype, c, true, true}, (struct kernels__matrix){logits, DTYPE_F32, v, false}, NULL, false);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++) {
 			float *mine = work + omp_get_thread_num() * stride;

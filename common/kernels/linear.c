@@ -191,7 +191,7 @@ kernels__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, struct ker
 static struct kernels__matrix
 matrix(const struct tensor *t, int64_t ld, bool trans)
 {
-	return (struct kernels__matrix){t->data, t->dtype, ld, trans};
+	return (struct kernels__matrix){t->data, t->dtype, ld, trans, false};
 }
 
 void
@@ -200,10 +200,12 @@ kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x, cons
 {
 	int64_t m = kernels__rows(x), in = kernels__cols(x), out = kernels__cols(y);
 	bool out_in = layout == KERNELS_OUT_IN;
+	struct kernels__matrix weight = matrix(w, out_in ? in : out, out_in);
 
+	weight.keep = true;
 	kernels__shape(kernels__rows(y) == m && w->n_dims == 2 && w->dims[out_in ? 0 : 1] == out && w->dims[out_in ? 1 : 0] == in &&
 	    (b == NULL || b->data == NULL || kernels__cols(b) == out), "linear");
-	kernels__matmul(k, m, out, in, matrix(x, in, false), matrix(w, out_in ? in : out, out_in), matrix(y, out, false), b, add);
+	kernels__matmul(k, m, out, in, matrix(x, in, false), weight, matrix(y, out, false), b, add);
 }
 
 void

@@ -7,7 +7,8 @@
  * A part is whole rows of C where it can be, because oneDNN's fast products want C without gaps between its rows: handed a stride they
  * fall back to others, and with repacked weights to a plain loop a thousand times as slow. Where C is too wide, or too few rows would make
  * too few parts of a deep product, a part is COLUMNS wide, computed without gaps in the thread's own room and moved to its place.
- * Weights inside a range told by kernels_params are kept repacked, a panel of a part's width at a time, in the format that oneDNN asks for.
+ * Weights of forward inside a range told by kernels_params are kept repacked, a panel of a part's width at a time, in the format that oneDNN
+ * asks for. Backward takes them as they lie: a second form would cost 2 more bytes a parameter, and is worth little (performance.md).
  * oneDNN 2 makes a primitive descriptor from an operation descriptor, oneDNN 3 in one call; the functions up to made() hide that.
  */
 #include "kernels/internal.h"
@@ -544,7 +545,7 @@ kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, con
 	kernels__shape(c->ld == n, "matmul: gaps between rows");
 	/* What oneDNN makes now is made for one thread. */
 	omp_set_num_threads(1);
-	panels = packed(ctx, b, n, k, &cut, &panel_bytes);
+	panels = b->keep ? packed(ctx, b, n, k, &cut, &panel_bytes) : NULL;
 	for (int last_m = 0; last_m < 2; last_m++) {
 		for (int last_n = 0; last_n < 2; last_n++) {
 			struct shape s;

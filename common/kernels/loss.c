@@ -221,7 +221,7 @@ kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tens
 	bool grad = d_h != NULL && d_h->data != NULL;
 	struct row rows[MAX_ROWS];
 	bool narrow = grad && k->dtype != DTYPE_F32;
-	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false}, w_t = {w_out->data, w_out->dtype, c, true};
+	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false, false}, w_t = {w_out->data, w_out->dtype, c, true, true};
 	struct kernels__matrix d_z = {NULL, k->dtype, v, false}, d_z_t;
 	float *logits, *work;
 
