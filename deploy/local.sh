@@ -149,7 +149,8 @@ wanted() { [ -z "$only" ] || case ",$only," in *",$1,"*) ;; *) return 1 ;; esac;
 
 # ---- one daemon ----
 
-running() { [ -e "$daemons/$1.lock" ] && ! flock -n "$daemons/$1.lock" true; }
+# A shared lock: who looks at the same moment is not taken for the daemon.
+running() { [ -e "$daemons/$1.lock" ] && ! flock -s -n "$daemons/$1.lock" true; }
 
 supervisor_of() {	# pid of a supervisor that lives; nothing otherwise
 	local pid=''
@@ -221,11 +222,11 @@ stop_all() {		# stop_all NAME ...: all at once; each has 20 s, then the supervis
 		fi
 	done
 	for name in ${asked[@]+"${asked[@]}"}; do
-		if ! flock -w 30 "$daemons/$name.lock" true; then
+		if ! flock -s -w 30 "$daemons/$name.lock" true; then
 			for pid in "$(supervisor_of "$name")" "$(cat "$daemons/$name.pid" 2>/dev/null || true)"; do
 				[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
 			done
-			flock -w 5 "$daemons/$name.lock" true || die 75 "$name does not end, not even when killed"
+			flock -s -w 5 "$daemons/$name.lock" true || die 75 "$name does not end, not even when killed"
 		fi
 		echo "$name: stopped"
 	done

@@ -55,6 +55,7 @@ scaled scale teachers=1			# fleet.yaml's number
 scaled up
 (trap - EXIT; fleet up scaled --wait > waiting.out 2>&1) &
 waiting=$!
+until_line waiting.out 'trainerd: runs already'		# else this up starts again who is drained below
 wait_step 3
 scaled drain teachers
 says 'teacherd-0: stopped'

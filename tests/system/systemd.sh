@@ -103,7 +103,7 @@ if may_hold; then
 	# Work in hand and a worker that stands still: the loop turns (lease renewals go on), and says nothing.
 	hold "$teacherd" infer
 	label --no-wait
-	until_line teacherd.heard 'STATUS=computing: 0 sequences'
+	until_line teacherd.heard 'STATUS=computing: [0-9]* sequences'
 	silent teacherd "its worker stands still"
 	until_alive selectord		# a teacher's trouble is not selectord's
 	release
