@@ -27,7 +27,7 @@
 #include "kernels/kernels.h"
 #include "weights/weights.h"
 
-enum { CONTEXT = 512, RECORD = 9216, CREDIT = 2, ROWS_MAX = 64, STUBS_MAX = 64, WINDOW = 512, START_S = 30, MAX_MESSAGE = 16 << 20 };
+enum { CONTEXT = 512, RECORD = 9216, CREDIT = 2, HELD_MAX = 8, ROWS_MAX = 64, STUBS_MAX = 64, WINDOW = 512, START_S = 30, MAX_MESSAGE = 16 << 20 };
 
 /* What the processes share. */
 struct board {
@@ -43,7 +43,8 @@ struct stub {
 	struct wire_message hello;
 	struct records records;
 	uint8_t *room[ROWS_MAX];
-	struct wire_message *held[CREDIT];		/* leases, the oldest first; that one is being worked on */
+	struct wire_message *held[HELD_MAX];		/* leases, the oldest first; that one is being worked on. A request that crosses
+							 * a lease may bring one more than CREDIT */
 	size_t n_held, asked;
 	double due, lease_s;
 	bool welcome;
@@ -100,9 +101,8 @@ answer(struct stub *s)
 	}
 	tell(s, &m);
 	wire_message_destroy(&s->held[0]);
-	s->held[0] = s->held[1];
-	s->held[1] = NULL;
 	s->n_held--;
+	memmove(s->held, s->held + 1, (size_t)s->n_held * sizeof(s->held[0]));
 	s->due = seconds_now() + s->lease_s;
 }
 
@@ -120,7 +120,7 @@ received(struct stub *s, struct wire_message *m)
 		s->records.spec.set = m->welcome.label_set.hash.hash;
 		break;
 	case WIRE_LEASE:
-		if (m->lease.n_seqs > ROWS_MAX || !m->lease.want_label || m->lease.want_score || s->n_held == CREDIT)
+		if (m->lease.n_seqs > ROWS_MAX || !m->lease.want_label || m->lease.want_score || s->n_held == HELD_MAX)
 			die(ERR_FORMAT, NULL, "a lease that was not expected");
 		if (s->n_held == 0)
 			s->due = seconds_now() + s->lease_s;
