@@ -24,10 +24,11 @@ kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const 
 
 	kernels__shape(kernels__rows(y) == m && kernels__cols(y) == c && (pe == NULL || (kernels__cols(wpe) == c && wpe->dims[0] >= t)),
 	    "embed");
+	kernels__shape(y->dtype == wte->dtype || y->dtype == DTYPE_F32, "embed: dtype");
 	check_tokens(tokens, m, wte->dims[0]);
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
 	for (int64_t i = 0; i < m; i++) {
-		if (pe == NULL) {
+		if (pe == NULL && y->dtype == wte->dtype) {
 			memcpy(kernels__element(y->data, y->dtype, i * c), kernels__element(te, wte->dtype, tokens[i] * c),
 			    (size_t)c * dtype_size(y->dtype));
 			continue;
@@ -36,6 +37,10 @@ kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const 
 			int64_t n = c - at < COLUMNS ? c - at : COLUMNS;
 			float te_room[COLUMNS], pe_room[COLUMNS], y_room[COLUMNS], *out = kernels__place(y->data, y->dtype, i * c + at, y_room);
 
+			if (pe == NULL) {		/* bf16 to fp32 */
+				k->vec->widen(out, (const uint16_t *)te + tokens[i] * c + at, n);
+				continue;
+			}
 			k->vec->add(out, kernels__read(k, te, wte->dtype, tokens[i] * c + at, n, te_room),
 			    kernels__read(k, pe, wpe->dtype, i % t * c + at, n, pe_room), n);
 			kernels__store(k, y->data, y->dtype, i * c + at, n, out);

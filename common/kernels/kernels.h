@@ -13,7 +13,8 @@
  *    scalar, obvious; fast against _ref at odd sizes.
  *  - d_x kernels that say "adds" accumulate; the others overwrite.
  *  - dtype: activations, their gradients and parameters are in the context's compute dtype, fp32 or bf16; statistics (mean, rstd,
- *    lse, losses) and gradients of parameters are always fp32. In bf16 an operand is widened (exact), the arithmetic and every sum
+ *    lse, losses) and gradients of parameters are always fp32, and the residual stream may be: y of embed, y of linear with add, x and
+ *    d_x of layernorm and rmsnorm and of their backward take fp32 beside others in bf16, and so does d_y of embed_bwd. In bf16 an operand is widened (exact), the arithmetic and every sum
  *    are fp32, and a result is rounded once, to nearest even, when it is stored. Products of matrices take bf16 operands; logits and
  *    attention scores are fp32 and live for one tile; attention's probabilities are rounded where bf16 units multiply them (onednn).
  */

@@ -5,7 +5,7 @@
 
 /*
  * Rooms for rows in bf16: first `shared` widened once for all (g, b), then `rows` of c for each thread. NULL in fp32: rows are used where
- * they lie. partial: floats in front, whatever the dtype.
+ * they lie, as are those of an fp32 tensor beside others in bf16. partial: floats in front, whatever the dtype.
  */
 static float *
 norm_rooms(struct kernels *k, enum dtype dtype, int64_t partial, int64_t shared, int64_t rows, int64_t c, float **out)
@@ -46,7 +46,7 @@ kernels_layernorm(struct kernels *k, struct tensor *y, float *mean, float *rstd,
 	float *rooms;
 
 	kernels__shape(kernels__rows(y) == m && kernels__cols(y) == c && kernels__cols(g) == c && kernels__cols(b) == c, "layernorm");
-	norm_rooms(k, x->dtype, 0, 2, 2, c, &rooms);
+	norm_rooms(k, k->dtype, 0, 2, 2, c, &rooms);
 	gain = weights_of(k, g, c, rooms);
 	shift = weights_of(k, b, c, nth(rooms, 1, c));
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
@@ -66,7 +66,7 @@ kernels_rmsnorm(struct kernels *k, struct tensor *y, float *rstd, const struct t
 	float *rooms;
 
 	kernels__shape(kernels__rows(y) == m && kernels__cols(y) == c && kernels__cols(g) == c, "rmsnorm");
-	norm_rooms(k, x->dtype, 0, 1, 2, c, &rooms);
+	norm_rooms(k, k->dtype, 0, 1, 2, c, &rooms);
 	gain = weights_of(k, g, c, rooms);
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)
 	for (int64_t i = 0; i < m; i++) {
@@ -84,7 +84,7 @@ norm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tenso
 {
 	int64_t m = kernels__rows(x), c = kernels__cols(x), blocks = (m + KERNELS_ROW_BLOCK - 1) / KERNELS_ROW_BLOCK;
 	int64_t width = d_b != NULL ? 2 * c : c;
-	float *rooms, *partial = norm_rooms(k, x->dtype, blocks * width, 1, 3, c, &rooms);
+	float *rooms, *partial = norm_rooms(k, k->dtype, blocks * width, 1, 3, c, &rooms);
 	const float *gain = weights_of(k, g, c, rooms);
 
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * c > k->small)

@@ -17,6 +17,19 @@ norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct
 		    model__floats(s, rstd, layer), add);
 }
 
+/* The gradient of the residual stream as products take it: in the compute dtype. */
+static struct tensor
+d_branch(struct model_session *s)
+{
+	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0), rounded;
+
+	if (kernels_dtype(s->kernels) == d_x.dtype)
+		return d_x;
+	rounded = model__buffer(s, BUFFER_D_BRANCH, 0);
+	kernels_convert(s->kernels, rounded.data, rounded.dtype, d_x.data, d_x.dtype, tensor_count(&d_x));
+	return rounded;
+}
+
 /* Leaves the gradient of norm2's output in BUFFER_D_NORM. */
 static void
 mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__layer *d, int layer)
@@ -25,7 +38,7 @@ mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__lay
 	enum kernels_layout layout = s->traits.layout;
 	struct tensor normed = model__buffer(s, BUFFER_NORM2, layer);
 	struct tensor up = model__buffer(s, BUFFER_UP, layer), act = model__buffer(s, BUFFER_ACT, layer);
-	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0), d_normed = model__buffer(s, BUFFER_D_NORM, 0);
+	struct tensor d_x = d_branch(s), d_normed = model__buffer(s, BUFFER_D_NORM, 0);
 	struct tensor d_up = model__buffer(s, BUFFER_D_UP, 0);
 
 	kernels_linear_bwd_w(k, &d->down_w, &d->down_b, &d_x, &act, layout);
@@ -58,7 +71,7 @@ static void
 proj_bwd(struct model_session *s, const struct model__layer *p, struct model__layer *d, int layer)
 {
 	struct tensor att = model__buffer(s, BUFFER_ATT, layer), d_att = model__buffer(s, BUFFER_D_ATT, 0);
-	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0);
+	struct tensor d_x = d_branch(s);
 
 	kernels_linear_bwd_w(s->kernels, &d->proj_w, &d->proj_b, &d_x, &att, s->traits.layout);
 	kernels_linear_bwd_x(s->kernels, &d_att, &d_x, &p->proj_w, s->traits.layout, false);

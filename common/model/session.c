@@ -12,7 +12,8 @@
 #include "mem/mem.h"
 
 enum many { ONE, PER_LAYER, PER_LAYER_AND_END };
-enum use { ANY, IF_TRAINING, IF_SERIAL_TRAINING, IF_LAYER_NORM, IF_GATED, IF_GATED_TRAINING, IF_QK_NORM };
+enum use { ANY, IF_TRAINING, IF_SERIAL_TRAINING, IF_LAYER_NORM, IF_GATED, IF_GATED_TRAINING, IF_QK_NORM,
+	IF_HALF_TRAINING };
 
 /* Widths and copies of all buffers. The order is the order in memory. */
 static void
@@ -28,7 +29,7 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		enum many many;
 		enum use use;
 	} rows[] = {
-		{BUFFER_X, c, compute, PER_LAYER_AND_END, ANY},
+		{BUFFER_X, c, DTYPE_F32, PER_LAYER_AND_END, ANY},
 		{BUFFER_NORM1, c, compute, PER_LAYER, ANY},
 		{BUFFER_NORM1_MEAN, 1, DTYPE_F32, PER_LAYER, IF_LAYER_NORM},
 		{BUFFER_NORM1_RSTD, 1, DTYPE_F32, PER_LAYER, ANY},
@@ -38,7 +39,7 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		{BUFFER_KEY_RSTD, cfg->n_kv_heads, DTYPE_F32, PER_LAYER, IF_QK_NORM},
 		{BUFFER_LSE, cfg->n_heads, DTYPE_F32, PER_LAYER, ANY},
 		{BUFFER_ATT, q, compute, PER_LAYER, ANY},
-		{BUFFER_MID, c, compute, PER_LAYER, IF_SERIAL_TRAINING},
+		{BUFFER_MID, c, DTYPE_F32, PER_LAYER, IF_SERIAL_TRAINING},
 		{BUFFER_NORM2, c, compute, PER_LAYER, ANY},
 		{BUFFER_NORM2_MEAN, 1, DTYPE_F32, PER_LAYER, IF_LAYER_NORM},
 		{BUFFER_NORM2_RSTD, 1, DTYPE_F32, PER_LAYER, ANY},
@@ -49,7 +50,8 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		{BUFFER_FINAL_MEAN, 1, DTYPE_F32, ONE, IF_LAYER_NORM},
 		{BUFFER_FINAL_RSTD, 1, DTYPE_F32, ONE, ANY},
 		{BUFFER_LOGITS, cfg->vocab_size, DTYPE_F32, ONE, ANY},
-		{BUFFER_D_X, c, compute, ONE, IF_TRAINING},
+		{BUFFER_D_X, c, DTYPE_F32, ONE, IF_TRAINING},
+		{BUFFER_D_BRANCH, c, compute, ONE, IF_HALF_TRAINING},
 		{BUFFER_D_NORM, c, compute, ONE, IF_TRAINING},
 		{BUFFER_D_QKV, qkv, compute, ONE, IF_TRAINING},
 		{BUFFER_D_ATT, q, compute, ONE, IF_TRAINING},
@@ -68,7 +70,7 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		    (rows[i].use == IF_GATED_TRAINING && (!traits.gated || !o->training)))
 			continue;
 		if ((rows[i].use == IF_SERIAL_TRAINING && (!o->training || cfg->parallel_residual)) ||
-		    (rows[i].use == IF_QK_NORM && !traits.qk_norm))
+		    (rows[i].use == IF_QK_NORM && !traits.qk_norm) || (rows[i].use == IF_HALF_TRAINING && (!o->training || compute == DTYPE_F32)))
 			continue;
 		p->width = rows[i].width;
 		p->dtype = rows[i].dtype;

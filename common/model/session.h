@@ -6,7 +6,10 @@
 
 #include "model/internal.h"
 
-/* Activations. One table (session.c) gives each its width, rows, copies and dtype, and so the carve of the allocation. */
+/*
+ * Activations. One table (session.c) gives each its width, rows, copies and dtype, and so the carve of the allocation. The residual stream
+ * and its gradient (X, MID, D_X) are fp32 whatever computes: dozens of small sums go into them one after another.
+ */
 enum buffer {
 	BUFFER_X,			/* input of each layer, then of the final norm */
 	BUFFER_NORM1, BUFFER_NORM1_MEAN, BUFFER_NORM1_RSTD,
@@ -20,7 +23,8 @@ enum buffer {
 	BUFFER_FINAL, BUFFER_FINAL_MEAN, BUFFER_FINAL_RSTD,
 	BUFFER_LOGITS,
 	/* backward's, one copy each */
-	BUFFER_D_X, BUFFER_D_NORM, BUFFER_D_QKV, BUFFER_D_ATT, BUFFER_D_GATE, BUFFER_D_UP,
+	BUFFER_D_X, BUFFER_D_BRANCH,	/* D_X rounded to the compute dtype, for products */
+	BUFFER_D_NORM, BUFFER_D_QKV, BUFFER_D_ATT, BUFFER_D_GATE, BUFFER_D_UP,
 	BUFFER_COUNT
 };
 

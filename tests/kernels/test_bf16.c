@@ -213,6 +213,63 @@ norms(int64_t m, int64_t c, bool rms, bool add)
 	fixture_close("norms");
 }
 
+/* The residual stream in fp32 beside operands in bf16: what flows into it and out of it, forward and backward. */
+static void
+stream(int64_t m, int64_t c, int64_t in)
+{
+	struct operand w = drawn(c * in, 1), b = drawn(c, 1), act = drawn(m * in, 1), g = drawn(c, 1), y = drawn(m * c, 1), d_y = drawn(m * c, 1);
+	struct operand wte = drawn(7 * c, 1), half = drawn(m * c, 1);
+	float *x = noise(m * c, 1), *x0 = copy_of(x, m * c), *want = copy_of(x, m * c), *dx = noise(m * c, 1), *dx_ref = copy_of(dx, m * c);
+	float *dx0 = copy_of(dx, m * c), *mean = room(m), *rstd = room(m), *mean_ref = room(m), *rstd_ref = room(m), *y_ref = room(m * c);
+	float *dg = room(c), *db = room(c), *dg_ref = room(c), *db_ref = room(c), *d_wte = room(7 * c), *d_wte_ref = room(7 * c);
+	struct tensor tx = t2(x, m, c), tw = matrix(&w, in, c), tb = vector(&b), tact = matrix(&act, m, in), tg = vector(&g), ty = matrix(&y, m, c);
+	struct tensor td_y = matrix(&d_y, m, c), tdx = t2(dx, m, c), tdg = t1(dg, c), tdb = t1(db, c), twte = matrix(&wte, 7, c), td_wte = t2(d_wte, 7, c);
+	struct tensor thalf = matrix(&half, m, c), no_positions = t2(NULL, 1, c);
+	int32_t *tokens = malloc((size_t)m * sizeof(*tokens));
+
+	kernels_linear_ref(want, act.f, w.f, b.f, m, in, c, KERNELS_IN_OUT, true);
+	for (int i = 0; i < N_THREADS; i++) {
+		memcpy(x, x0, (size_t)(m * c) * sizeof(float));
+		kernels_linear(contexts[i], &tx, &tact, &tw, &tb, KERNELS_IN_OUT, true);
+		check_close("stream: linear adds", x, want, m * c, 2e-6);
+	}
+	memcpy(want, x, (size_t)(m * c) * sizeof(float));
+	kernels_layernorm_ref(y_ref, mean_ref, rstd_ref, want, g.f, b.f, 1e-5f, m, c);
+	EACH_THREADS("stream: layernorm", &y, kernels_layernorm(k, &ty, mean, rstd, &tx, &tg, &tb, 1e-5f));
+	check_result("stream: layernorm", &y, y_ref, 2e-6);
+	kernels_layernorm_bwd_ref(dx_ref, dg_ref, db_ref, d_y.f, want, g.f, mean_ref, rstd_ref, true, m, c);
+	for (int i = 0; i < N_THREADS; i++) {
+		memcpy(dx, dx0, (size_t)(m * c) * sizeof(float));
+		memset(dg, 0, (size_t)c * sizeof(float));
+		memset(db, 0, (size_t)c * sizeof(float));
+		kernels_layernorm_bwd(contexts[i], &tdx, &tdg, &tdb, &td_y, &tx, &tg, mean, rstd, true);
+		check_close("stream: layernorm_bwd", dx, dx_ref, m * c, 1e-5);
+		check_close("stream: layernorm_bwd: g", dg, dg_ref, c, 1e-5);
+	}
+	kernels_rmsnorm_ref(y_ref, rstd_ref, want, g.f, 1e-5f, m, c);
+	EACH_THREADS("stream: rmsnorm", &y, kernels_rmsnorm(k, &ty, rstd, &tx, &tg, 1e-5f));
+	check_result("stream: rmsnorm", &y, y_ref, 2e-6);
+	memcpy(dx, dx0, (size_t)(m * c) * sizeof(float));
+	memcpy(dx_ref, dx0, (size_t)(m * c) * sizeof(float));
+	memset(dg, 0, (size_t)c * sizeof(float));
+	memset(dg_ref, 0, (size_t)c * sizeof(float));
+	kernels_rmsnorm_bwd(contexts[1], &tdx, &tdg, &td_y, &tx, &tg, rstd, true);
+	kernels_rmsnorm_bwd_ref(dx_ref, dg_ref, d_y.f, want, g.f, rstd_ref, true, m, c);
+	check_close("stream: rmsnorm_bwd", dx, dx_ref, m * c, 1e-5);
+	for (int64_t i = 0; i < m; i++)
+		tokens[i] = below(7);
+	kernels_embed(contexts[1], &tx, tokens, &twte, &no_positions, 1, m);
+	kernels_embed_ref(want, tokens, wte.f, NULL, 1, m, c);
+	check_close("stream: embed", x, want, m * c, 0);
+	kernels_embed_bwd(contexts[1], &td_wte, NULL, &tdx, tokens, 1, m);
+	kernels_embed_bwd_ref(d_wte_ref, NULL, dx, tokens, 1, m, c);
+	check_close("stream: embed_bwd", d_wte, d_wte_ref, 7 * c, 0);
+	kernels_convert(contexts[1], thalf.data, dtype, dx, DTYPE_F32, m * c);
+	check_result("stream: rounded for products", &half, dx, 0);
+	free(tokens);
+	fixture_close("stream");
+}
+
 static void
 norm_heads(int64_t m, int64_t n_heads, int64_t d)
 {
@@ -505,6 +562,8 @@ all_kernels(void)
 		norms(5, 7, form & 1, form & 2);
 		norms(131, 97, form & 1, form & 2);
 	}
+	stream(5, 7, 3);
+	stream(131, 97, 259);
 	norm_heads(67, 3, 10);
 	pointwise(3);
 	pointwise(20011);
