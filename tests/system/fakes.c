@@ -3,7 +3,8 @@
  *   fakes files DIR                             DIR/train, DIR/held (corpora), DIR/model (a small GPT-2 with random weights)
  *   fakes teacher ENDPOINT DIR [key=value ..]   made-up labels and scores, pure functions of the sequence
  *        name=, rows=N (leave after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per sequence), lose=1 (drop every
- *        third result, sent again only when it is not acknowledged in 500 ms)
+ *        third result, sent again only when it is not acknowledged in 500 ms), told=FILE (a line "label SEQ" or "score SEQ" for each that was
+ *        acknowledged)
  *   fakes rows ENDPOINT[,ENDPOINT..] DIR first=F count=N [mode=none|salt_ds] [window=] [keep=] [seed=] [batch=] [total=] [release=STEP]
  *        [labels=any]
  *        fetches rows F .. F+N-1 of a plan, checks each label, prints "row seq quarantined" lines; ENDPOINTs in shard order
@@ -270,6 +271,8 @@ run_teacher(struct bus *bus, const char *endpoint, const char *dir, int argc, ch
 {
 	uint64_t limit = number(argc, argv, "rows", UINT64_MAX), deadly = number(argc, argv, "die", UINT64_MAX), n = 0, n_sent = 0;
 	uint64_t slow_ms = number(argc, argv, "slow_ms", 0), lose = number(argc, argv, "lose", 0);
+	const char *told_path = option(argc, argv, "told", NULL);
+	FILE *told = told_path != NULL ? fopen(told_path, "ae") : NULL;
 	struct labels_buf buf = {0};
 	struct owed *owed = NULL;
 	bool *scored = calloc(N_TRAIN, 1);
@@ -328,6 +331,12 @@ run_teacher(struct bus *bus, const char *endpoint, const char *dir, int argc, ch
 					if (o->lease == m->done.lease_id && o->seq == m->done.seqs[i]) {
 						if (o->want_score && o->seq < N_TRAIN)
 							scored[o->seq] = true;
+						if (told != NULL && o->seq < N_TRAIN && o->want_score)
+							fprintf(told, "score %" PRIu64 "\n", o->seq);
+						if (told != NULL && o->want_label)
+							fprintf(told, "label %" PRIu64 "\n", o->seq);
+						if (told != NULL)
+							fflush(told);
 						*at = o->next;
 						free(o->label);
 						free(o);
@@ -378,6 +387,8 @@ run_teacher(struct bus *bus, const char *endpoint, const char *dir, int argc, ch
 		free(o->label);
 	}
 	free(scored);
+	if (told != NULL)
+		fclose(told);
 	labels_buf_free(&buf);
 	bus_poll_destroy(&p.poll);
 	bus_client_destroy(&p.client);
