@@ -1,6 +1,6 @@
 #!/bin/bash
 # install-deps.sh [--tests] [--check] - the Debian 12 packages that build, quickstart and nearly all tests need; with --tests also the
-# large ones that single tests use (a Slurm of one node, Prometheus, Chromium, systemd's tools), which skip without them.
+# large ones that single tests use (a Slurm of one node, Prometheus, Chromium, systemd's tools, sshd), which skip without them.
 # Installs what is missing (as root, or through sudo), and makes the OpenMP build of OpenBLAS the one that programs get: its threads are
 # the kernels' own; another build brings a second pool of threads that fights them. --check changes nothing. Run it as often as you like.
 # Exit: 0 all there; 1 --check found something missing; 69 no apt; 77 neither root nor sudo; otherwise apt's.
@@ -24,7 +24,7 @@ packages=(
 	python3 python3-venv					# tests and fixtures only
 	iproute2 procps curl					# system tests
 )
-for_tests=(slurm-wlm munge tmux groff-base prometheus chromium chromium-driver python3-zmq systemd)
+for_tests=(slurm-wlm munge tmux groff-base prometheus chromium chromium-driver python3-zmq systemd openssh-server rsync)
 
 check=0
 for arg; do

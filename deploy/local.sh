@@ -27,125 +27,49 @@ examples:
   local.sh status -c fleet.yaml
   local.sh logs -f trainerd -c fleet.yaml
 
-  PARTS: selectord, teachers, trainer, or several with commas
+  PARTS: selectord, teachers, trainer, or one by its name (teacherd-3, selectord-0), or several with commas
+  --but NAMES                  of these PARTS all but those (down --only teachers --but teacherd-0)
+  --supervisors                status: only who is supervised here, which asks no daemon
+  --hosts A:2,B:2              the trainer's ranks on these hosts, as mpirun takes them; mpirun reaches them by ssh (or $SALT_SSH)
   --bin DIR                    folder of the programs (default: $BIN, build/bin of this source tree, or bin of where this is installed)
 END
 }
-die() { echo "local.sh: $2" >&2; exit "$1"; }
-
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-bin=${BIN:-$here/../build/bin}
-[ -n "${BIN-}" ] || [ -d "$bin" ] || bin=$here/../../../bin		# installed: PREFIX/share/saltfleet/deploy, PREFIX/bin
-verb='' config='' only='' await=0 follow=0 set_options=() names=()
-while [ $# -gt 0 ]; do
+. "$(dirname "${BASH_SOURCE[0]}")/fleet.sh"
+own_option() {
+	own_words=2
 	case "$1" in
-	-c | --config | --set | --only | --bin)
-		[ $# -ge 2 ] || die 64 "an argument is missing after $1"
-		case "$1" in
-		--set) set_options+=(--set "$2") ;;
-		--only) only=$2 ;;
-		--bin) bin=$2 ;;
-		*) config=$2 ;;
-		esac
-		shift ;;
-	--wait) await=1 ;;
-	-f) follow=1 ;;
-	-h | --help) usage; exit 0 ;;
-	-*) die 64 "unknown option $1; see local.sh --help" ;;
-	*) if [ -z "$verb" ]; then verb=$1; else names+=("$1"); fi ;;
+	--only) only=${2-} ;;
+	--but) but=${2-} ;;
+	--hosts) hosts=${2-} ;;
+	--supervisors) supervisors_only=1 own_words=1 ;;
+	*) return 1 ;;
 	esac
-	shift
-done
-case "$verb" in
-up | down | restart | scale | drain | status | logs) ;;
-"") usage >&2; exit 64 ;;
-*) die 64 "unknown verb $verb; see local.sh --help" ;;
-esac
-case "$verb" in
-scale | drain)
-	[ -z "$only" ] || die 64 "$verb takes no --only; see local.sh --help"
-	[ ${#names[@]} -gt 0 ] || die 64 "$verb what? such as: local.sh $([ "$verb" = scale ] && echo scale teachers=4 || echo drain teacherd-1) -c fleet.yaml" ;;
-logs) ;;
-*) [ ${#names[@]} -eq 0 ] || die 64 "unexpected argument ${names[0]}" ;;
-esac
-[ -n "$config" ] || die 64 "which fleet? give -c fleet.yaml"
-case ",$only," in *[!a-z,]*) die 64 "--only: expected selectord, teachers, trainer, found $only" ;; esac
+	[ $# -ge $own_words ] || die 64 "an argument is missing after $1"
+}
+hosts='' but='' supervisors_only=0
+parse "$@"
 for part in ${only//,/ }; do
-	case "$part" in selectord | teachers | trainer) ;; *) die 64 "--only: expected selectord, teachers, trainer, found $part" ;; esac
+	[[ $part =~ ^(selectord|teachers|trainer|selectord-[0-9]+|teacherd-[0-9]+)$ ]] ||
+	    die 64 "--only: expected selectord, teachers, trainer, or the name of one such as teacherd-1, found $part"
 done
-[ -r "$config" ] || die 66 "$config: cannot be read"
-config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
-for program in saltctl selectord teacherd trainerd; do
-	[ -x "$bin/$program" ] || die 69 "$bin/$program is not there; build first: cmake --preset release && cmake --build --preset release"
-done
-bin=$(cd "$bin" && pwd)
 
 # Teams of threads that wait by spinning starve the daemons beside them.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
-# ---- the configuration, as the programs read it ----
+# wanted NAME: does --only, if given, name this daemon or its kind?
+wanted() {
+	local kind=trainer
+	case "$1" in selectord*) kind=selectord ;; teacherd-*) kind=teachers ;; esac
+	[ -z "$only" ] || case ",$only," in *",$1,"* | *",$kind,"*) ;; *) return 1 ;; esac
+	case ",$but," in *",$1,"*) return 1 ;; esac
+}
 
-get() { "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --get "$1"; }		# get SECTION.KEY
-run=$(get run.dir) || exit $?
-[ -n "$run" ] || die 78 "$config: run.dir is required"
-daemons=$run/daemons logs=$run/logs metrics=$run/metrics.jsonl
-
-# ---- how many: --set of this call, else what `scale` left in daemons/scale, else fleet.yaml ----
-
-declare -A option=([teachers]=deploy.teachers [trainers]=trainer.ranks) scaled=()
-
-read_scale() {		# daemons/scale: "teachers=4 trainers=2", or one of them, or no file
-	local words=() word
-	[ -e "$daemons/scale" ] || return 0
-	read -ra words < "$daemons/scale" || true
-	for word in ${words[@]+"${words[@]}"}; do
-		[[ $word =~ ^(teachers|trainers)=([0-9]{1,5})$ ]] || die 65 "$daemons/scale: expected teachers=N trainers=R, found $word; \
-without this file the numbers of $config hold"
-		scaled[${BASH_REMATCH[1]}]=$((10#${BASH_REMATCH[2]}))
+pick() {		# those of the names that are wanted
+	local name
+	for name; do
+		! wanted "$name" || echo "$name"
 	done
 }
-
-write_scale() {		# a number that is fleet.yaml's is not kept: who edits it later is heard
-	local what line=''
-	for what in teachers trainers; do
-		[ -n "${scaled[$what]-}" ] || continue
-		if [ "${scaled[$what]}" = "$("$bin/saltctl" config check -c "$config" --get "${option[$what]}")" ]; then
-			unset "scaled[$what]"
-		else
-			line="$line${line:+ }$what=${scaled[$what]}"
-		fi
-	done
-	if [ -n "$line" ]; then
-		if ! { mkdir -p "$daemons" && echo "$line" > "$daemons/scale.tmp" && mv -f "$daemons/scale.tmp" "$daemons/scale"; }; then
-			die 73 "$daemons/scale: cannot be written"
-		fi
-	else
-		rm -f "$daemons/scale"
-	fi
-}
-
-set_here() {		# set_here KEY: does --set of this call name it?
-	local o
-	for o in ${set_options[@]+"${set_options[@]}"}; do
-		case "$o" in "$1="*) return 0 ;; esac
-	done
-	return 1
-}
-
-count() {		# count teachers|trainers
-	if [ -n "${scaled[$1]-}" ] && ! set_here "${option[$1]}"; then echo "${scaled[$1]}"; else get "${option[$1]}"; fi
-}
-
-check_ranks() {		# may this run have so many? saltctl reads the configuration as trainerd does, and says what is wrong
-	local lanes n fit=''
-	! "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --set "trainer.ranks=$1" --get trainer.ranks > /dev/null ||
-	    return 0
-	lanes=$(get trainer.lanes) || exit $?
-	for ((n = 1; n <= lanes; n *= 2)); do fit="$fit $n"; done
-	die 78 "trainers=$1: trainer.lanes of this run is $lanes, so it can have one of$fit"
-}
-
-wanted() { [ -z "$only" ] || case ",$only," in *",$1,"*) ;; *) return 1 ;; esac; }
 
 # ---- one daemon ----
 
@@ -244,12 +168,14 @@ start_teacher() {	# start_teacher NUMBER
 }
 
 start_trainer() {	# start_trainer RANKS
-	local mpi=()
+	local mpi=() net=(--mca btl self,vader --mca oob_tcp_if_include lo)
 	command -v mpirun >/dev/null || die 69 "mpirun is not there; deploy/install-deps.sh installs it"
 	# Slots are physical cores to mpirun, so two ranks on one core with two threads need --oversubscribe as well.
 	# shellcheck disable=SC2054	# the commas are mpirun's
-	mpi=(mpirun -n "$1" --bind-to none --oversubscribe --mca pml ob1 --mca btl self,vader --mca btl_vader_single_copy_mechanism none
-	    --mca oob_tcp_if_include lo --mca mpi_yield_when_idle 1)
+	[ -z "$hosts" ] || net=(--host "$hosts" --map-by slot --mca plm_rsh_agent "${SALT_SSH:-ssh -o BatchMode=yes}" --mca btl self,vader,tcp
+	    -x OMP_WAIT_POLICY)
+	mpi=(mpirun -n "$1" --bind-to none --oversubscribe --mca pml ob1 "${net[@]}" --mca btl_vader_single_copy_mechanism none
+	    --mca mpi_yield_when_idle 1)
 	[ "$(id -u)" -ne 0 ] || mpi+=(--allow-run-as-root)
 	[ -n "$(supervisor_of trainerd)" ] || echo "$1" > "$daemons/trainerd.ranks"
 	# mpirun hands USR1 on at once, TERM late.
@@ -258,11 +184,10 @@ start_trainer() {	# start_trainer RANKS
 
 # ---- verbs ----
 
-has_phase_one() { [ "$(get phase_one.steps)" != 0 ] || [ "$(get phase_one.until_margin)" != none ]; }
 switched() { grep -qs '"event": *"switch"' "$metrics"; }
 
 up() {
-	local shards teachers ranks i fleet=1
+	local shards teachers ranks i name fleet=1
 	mkdir -p "$daemons" "$logs" || die 73 "$run: cannot be made"
 	if [ -z "$only" ] && ! has_phase_one; then
 		fleet=0
@@ -270,18 +195,21 @@ up() {
 		echo "phase two: the trainer needs nobody else (--only selectord,teachers starts them all the same)"
 		fleet=0
 	fi
-	if [ $fleet -eq 1 ] && wanted selectord; then
-		shards=$(get selector.endpoints | awk -F', ' '{ print NF }')	# [tcp://A:1, tcp://A:2]
+	if [ $fleet -eq 1 ]; then
+		shards=$(shards) || return
 		for ((i = 0; i < shards; i++)); do
-			start "selectord$([ "$shards" -eq 1 ] || echo "-$i")" -- "$bin/selectord" -c "$config" \
-			    ${set_options[@]+"${set_options[@]}"} --shard "$i"
+			name=$(shard_name "$i" "$shards")
+			! wanted "$name" || start "$name" -- "$bin/selectord" -c "$config" ${set_options[@]+"${set_options[@]}"} --shard "$i"
+		done
+		teachers=$(count teachers) || return
+		for ((i = 0; i < teachers; i++)); do
+			! wanted "teacherd-$i" || start_teacher "$i"
+		done
+		for name in ${only//,/ }; do		# by name beyond that number
+			case "$name" in teacherd-*) [ "${name#teacherd-}" -lt "$teachers" ] || start_teacher "${name#teacherd-}" ;; esac
 		done
 	fi
-	if [ $fleet -eq 1 ] && wanted teachers; then
-		teachers=$(count teachers) || return
-		for ((i = 0; i < teachers; i++)); do start_teacher "$i"; done
-	fi
-	if wanted trainer; then
+	if wanted trainerd; then
 		ranks=$(count trainers) || return
 		[ -z "${scaled[trainers]-}" ] || check_ranks "$ranks"		# fleet.yaml may have changed since
 		start_trainer "$ranks"
@@ -292,9 +220,9 @@ up() {
 down() {
 	# shellcheck disable=SC2046	# names have no spaces
 	{
-		! wanted trainer || stop_all $(names_of trainerd)
-		! wanted teachers || stop_all $(names_of 'teacherd-*')
-		! wanted selectord || stop_all $(names_of 'selectord*')
+		stop_all $(pick $(names_of trainerd))
+		stop_all $(pick $(names_of 'teacherd-*'))
+		stop_all $(pick $(names_of 'selectord*'))
 	}
 }
 
@@ -345,28 +273,10 @@ scaling() {		# is the trainer between its two numbers of ranks?
 	{ read -r pid < "$daemons/scaling"; } 2>/dev/null && kill -0 "$pid" 2>/dev/null
 }
 
-# Everything is checked and written down before anything is stopped: after an interruption the same scale, or up, does the rest.
 scale() {
-	local word what n
-	declare -A to=()
-	for word in "${names[@]}"; do
-		[[ $word =~ ^(teachers|trainers)=([0-9]{1,5})$ ]] ||
-		    die 64 "scale: expected teachers=N or trainers=R, found $word; such as: local.sh scale teachers=4 trainers=2 -c fleet.yaml"
-		what=${BASH_REMATCH[1]} n=$((10#${BASH_REMATCH[2]}))
-		[ -z "${to[$what]-}" ] || die 64 "scale: $what= is given twice"
-		! set_here "${option[$what]}" || die 64 "scale: $what=$n and --set ${option[$what]}: give one of them"
-		to[$what]=$n
-	done
-	if [ -n "${to[teachers]-}" ]; then
-		"$bin/saltctl" config check -c "$config" --set "deploy.teachers=${to[teachers]}" --get deploy.teachers > /dev/null || exit $?
-	fi
-	if [ -n "${to[trainers]-}" ]; then
-		[ "${to[trainers]}" -gt 0 ] || die 64 "trainers=0: expected 1 or more; local.sh down --only trainer -c fleet.yaml stops it"
-		check_ranks "${to[trainers]}"
-		command -v mpirun > /dev/null || die 69 "mpirun is not there; deploy/install-deps.sh installs it"
-	fi
-	for what in "${!to[@]}"; do scaled[$what]=${to[$what]}; done
-	write_scale
+	scale_words
+	[ -z "${to[trainers]-}" ] || command -v mpirun > /dev/null || die 69 "mpirun is not there; deploy/install-deps.sh installs it"
+	scale_keep
 	[ -z "${to[teachers]-}" ] || scale_teachers "${to[teachers]}"
 	[ -z "${to[trainers]-}" ] || scale_trainer "${to[trainers]}"
 	await_started
@@ -486,7 +396,7 @@ case "$verb" in up | restart | scale | status) read_scale ;; esac
 case "$verb" in
 up)
 	up
-	[ $await -eq 0 ] || ! wanted trainer || wait_trainer
+	[ $await -eq 0 ] || ! wanted trainerd || wait_trainer
 	;;
 down) down ;;
 restart)
@@ -497,6 +407,7 @@ scale) scale ;;
 drain) drain ;;
 status)
 	supervisors
+	[ $supervisors_only -eq 0 ] || exit 0
 	echo
 	exec "$bin/saltctl" status -c "$config" ${set_options[@]+"${set_options[@]}"}
 	;;

@@ -6,7 +6,9 @@ cmake --install "$(dirname "$BIN")" --prefix "$scratch/usr" > install.log 2>&1 |
 for program in saltctl selectord teacherd trainerd; do
 	usr/bin/$program --version | grep -q "^$program [0-9]" || fail "the installed $program does not run"
 done
-usr/share/saltfleet/deploy/local.sh --help > /dev/null || fail "the installed local.sh does not run"
+for script in local.sh ssh.sh; do
+	usr/share/saltfleet/deploy/$script --help > /dev/null || fail "the installed $script does not run"
+done
 echo 'run: {dir: run}' > fleet.yaml
 got=0
 usr/share/saltfleet/deploy/local.sh status -c fleet.yaml > out 2>&1 || got=$?
@@ -80,14 +82,13 @@ done < <(usr/bin/saltctl help | sed -n 's/^  \([a-z]\+\( [a-z]\+\)\?\)  .*/\1/p'
 [ -z "$(complete_words saltctl nothing --)" ] || fail "an unknown verb has options"
 offers --name usr/bin/teacherd -c fleet.yaml --
 for script in "$SOURCE"/deploy/local.sh "$SOURCE"/deploy/ssh.sh; do
-	[ -e "$script" ] || continue
 	n=0
-	for verb in $(sed -nE 's/^(up( \| [a-z]+)+)\) .*/\1/p' "$script" | head -1 | tr -d '|'); do
+	for verb in $(sed -nE 's/^[[:space:]]*(up( \| [a-z]+)+)\) .*/\1/p' "$SOURCE/deploy/fleet.sh" | head -1 | tr -d '|'); do
 		offers "$verb" "$script" ''
 		n=$((n + 1))
 	done
 	[ $n -ge 5 ] || fail "only $n verbs of $script"
-	offers --only "$script" up --
+	offers "$([ "${script##*/}" = local.sh ] && echo --only || echo --hosts)" "$script" up --
 	[ -z "$(complete_words "$script" up '')" ] || fail "two verbs of $script"
 done
 [ -s $completions/local.sh ] && [ -s $completions/trainerd ] || fail "bash does not find the completion by the command's name"

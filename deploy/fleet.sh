@@ -1,0 +1,147 @@
+# Sourced by local.sh and ssh.sh, which define usage and own_option first: arguments, the configuration as the programs read it, and the
+# numbers that `scale` keeps. A verb's words are left in names, its --set options in set_options.
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+self=${0##*/}
+die() { echo "$self: $2" >&2; exit "$1"; }
+
+bin=${BIN:-$here/../build/bin}
+[ -n "${BIN-}" ] || [ -d "$bin" ] || bin=$here/../../../bin		# installed: PREFIX/share/saltfleet/deploy, PREFIX/bin
+verb='' config='' only='' await=0 follow=0 set_options=() names=()
+
+# own_option OPTION VALUE: 1 if it is none of this script's own.
+parse() {
+	while [ $# -gt 0 ]; do
+		case "$1" in
+		--wait) await=1 ;;
+		-f) follow=1 ;;
+		-h | --help) usage; exit 0 ;;
+		-c | --config | --set | --bin)
+			[ $# -ge 2 ] || die 64 "an argument is missing after $1"
+			case "$1" in
+			--set) set_options+=(--set "$2") ;;
+			--bin) bin=$2 ;;
+			*) config=$2 ;;
+			esac
+			shift ;;
+		-*)
+			own_option "$@" || die 64 "unknown option $1; see $self --help"
+			shift $((own_words - 1)) ;;
+		*) if [ -z "$verb" ]; then verb=$1; else names+=("$1"); fi ;;
+		esac
+		shift
+	done
+	case "$verb" in
+	up | down | restart | scale | drain | status | logs) ;;
+	"") usage >&2; exit 64 ;;
+	*) die 64 "unknown verb $verb; see $self --help" ;;
+	esac
+	case "$verb" in
+	scale | drain)
+		[ -z "$only" ] || die 64 "$verb takes no --only; see $self --help"
+		[ ${#names[@]} -gt 0 ] || die 64 "$verb what? such as: $self $([ "$verb" = scale ] && echo scale teachers=4 || echo drain teacherd-1) -c fleet.yaml" ;;
+	logs) ;;
+	*) [ ${#names[@]} -eq 0 ] || die 64 "unexpected argument ${names[0]}" ;;
+	esac
+	[ -n "$config" ] || die 64 "which fleet? give -c fleet.yaml"
+	[ -r "$config" ] || die 66 "$config: cannot be read"
+	config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
+	local program
+	for program in saltctl selectord teacherd trainerd; do
+		[ -x "$bin/$program" ] || die 69 "$bin/$program is not there; build first: cmake --preset release && cmake --build --preset release"
+	done
+	bin=$(cd "$bin" && pwd)
+	run=$(get run.dir) || exit $?
+	[ -n "$run" ] || die 78 "$config: run.dir is required"
+	daemons=$run/daemons logs=$run/logs metrics=$run/metrics.jsonl
+}
+
+get() { "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --get "$1"; }		# get SECTION.KEY
+
+has_phase_one() { [ "$(get phase_one.steps)" != 0 ] || [ "$(get phase_one.until_margin)" != none ]; }
+
+shards() { get selector.endpoints | awk -F', ' '{ print NF }'; }	# [tcp://A:1, tcp://A:2]
+shard_name() { echo "selectord$([ "$2" -eq 1 ] || echo "-$1")"; }	# shard_name I OF
+
+# ---- how many: --set of this call, else what `scale` left in daemons/scale, else fleet.yaml ----
+
+declare -A option=([teachers]=deploy.teachers [trainers]=trainer.ranks) scaled=()
+
+read_scale() {		# daemons/scale: "teachers=4 trainers=2", or one of them, or no file
+	local words=() word
+	[ -e "$daemons/scale" ] || return 0
+	read -ra words < "$daemons/scale" || true
+	for word in ${words[@]+"${words[@]}"}; do
+		[[ $word =~ ^(teachers|trainers)=([0-9]{1,5})$ ]] || die 65 "$daemons/scale: expected teachers=N trainers=R, found $word; \
+without this file the numbers of $config hold"
+		scaled[${BASH_REMATCH[1]}]=$((10#${BASH_REMATCH[2]}))
+	done
+}
+
+says() { get "${option[$1]}"; }		# the number without scale; ssh.sh has its own
+
+write_scale() {		# a number that is fleet.yaml's is not kept: who edits it later is heard
+	local what line=''
+	for what in teachers trainers; do
+		[ -n "${scaled[$what]-}" ] || continue
+		if [ "${scaled[$what]}" = "$(set_options=() && says "$what")" ]; then
+			unset "scaled[$what]"
+		else
+			line="$line${line:+ }$what=${scaled[$what]}"
+		fi
+	done
+	if [ -n "$line" ]; then
+		if ! { mkdir -p "$daemons" && echo "$line" > "$daemons/scale.tmp" && mv -f "$daemons/scale.tmp" "$daemons/scale"; }; then
+			die 73 "$daemons/scale: cannot be written"
+		fi
+	else
+		rm -f "$daemons/scale"
+	fi
+}
+
+set_here() {		# set_here KEY: does --set of this call name it?
+	local o
+	for o in ${set_options[@]+"${set_options[@]}"}; do
+		case "$o" in "$1="*) return 0 ;; esac
+	done
+	return 1
+}
+
+count() {		# count teachers|trainers
+	if [ -n "${scaled[$1]-}" ] && ! set_here "${option[$1]}"; then echo "${scaled[$1]}"; else says "$1"; fi
+}
+
+check_ranks() {		# may this run have so many? saltctl reads the configuration as trainerd does, and says what is wrong
+	local lanes n fit=''
+	! "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --set "trainer.ranks=$1" --get trainer.ranks > /dev/null ||
+	    return 0
+	lanes=$(get trainer.lanes) || exit $?
+	for ((n = 1; n <= lanes; n *= 2)); do fit="$fit $n"; done
+	die 78 "trainers=$1: trainer.lanes of this run is $lanes, so it can have one of$fit"
+}
+
+# Words of scale, checked, in to[teachers] and to[trainers]. Nothing is changed by it.
+declare -A to=()
+scale_words() {
+	local word what n
+	for word in "${names[@]}"; do
+		[[ $word =~ ^(teachers|trainers)=([0-9]{1,5})$ ]] ||
+		    die 64 "scale: expected teachers=N or trainers=R, found $word; such as: $self scale teachers=4 trainers=2 -c fleet.yaml"
+		what=${BASH_REMATCH[1]} n=$((10#${BASH_REMATCH[2]}))
+		[ -z "${to[$what]-}" ] || die 64 "scale: $what= is given twice"
+		! set_here "${option[$what]}" || die 64 "scale: $what=$n and --set ${option[$what]}: give one of them"
+		to[$what]=$n
+	done
+	if [ -n "${to[teachers]-}" ]; then
+		"$bin/saltctl" config check -c "$config" --set "deploy.teachers=${to[teachers]}" --get deploy.teachers > /dev/null || exit $?
+	fi
+	if [ -n "${to[trainers]-}" ]; then
+		[ "${to[trainers]}" -gt 0 ] || die 64 "trainers=0: expected 1 or more; $self down --only trainer -c fleet.yaml stops it"
+		check_ranks "${to[trainers]}"
+	fi
+}
+
+scale_keep() {		# written down before anything is stopped: after an interruption the same scale, or up, does the rest
+	local what
+	for what in "${!to[@]}"; do scaled[$what]=${to[$what]}; done
+	write_scale
+}
