@@ -86,7 +86,7 @@ void
 top_spark(const struct top_point *points, size_t n, size_t width, bool utf8, char *out)
 {
 	static const char *const blocks[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
-	static const char ascii[] = "_.-:=+*#";
+	static const char *const ascii[] = {"_", ".", "-", ":", "=", "+", "*", "#"};
 	double column[TOP_COLS_MAX], low = INFINITY, high = -INFINITY;
 	size_t columns = n < width ? n : width;
 
@@ -105,10 +105,7 @@ top_spark(const struct top_point *points, size_t n, size_t width, bool utf8, cha
 	for (size_t c = 0; c < columns; c++) {
 		size_t level = high > low ? (size_t)((column[c] - low) / (high - low) * 7.999) : 3;
 
-		if (utf8)
-			strcat(out, blocks[level]);
-		else
-			strncat(out, &ascii[level], 1);
+		strcat(out, utf8 ? blocks[level] : ascii[level]);
 	}
 }
 
