@@ -1,6 +1,7 @@
 #include "bench/common/bench.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,17 +188,14 @@ bench_peer_open(const char *command)
 	char line[256];
 
 	signal(SIGPIPE, SIG_IGN);
-	if (pipe(to) != 0 || pipe(from) != 0 || (p->pid = fork()) < 0) {
+	/* Closed in what is started later: a peer ends when its input does, and an end of it in another peer would keep it open. */
+	if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0 || (p->pid = fork()) < 0) {
 		perror("bench: peer");
 		exit(71);
 	}
 	if (p->pid == 0) {
 		dup2(to[0], 0);
 		dup2(from[1], 1);
-		close(to[0]);
-		close(to[1]);
-		close(from[0]);
-		close(from[1]);
 		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
 		_exit(127);
 	}
