@@ -192,7 +192,7 @@ static void *
 run(void *arg)
 {
 	struct commit *c = arg;
-	struct timespec until;
+	struct timespec next_at = {0}, until;		/* next_at: commit_ms after the last group was begun */
 
 	for (;;) {
 		struct item *group, *end, *next;
@@ -208,10 +208,10 @@ run(void *arg)
 			pthread_mutex_unlock(&c->lock);
 			return NULL;
 		}
-		after_ms(&until, c->commit_ms);
 		while (c->n < c->max_records && !c->stop)
-			if (pthread_cond_timedwait(&c->work, &c->lock, &until) == ETIMEDOUT)
+			if (pthread_cond_timedwait(&c->work, &c->lock, &next_at) == ETIMEDOUT)
 				break;
+		after_ms(&next_at, c->commit_ms);
 		group = end = c->first;
 		for (n = 1; end->next != NULL && n < GROUP_MAX; n++)	/* all there is: what came while the last group was written */
 			end = end->next;

@@ -668,10 +668,10 @@ core_tick(struct core *c, int64_t now_ms)
 	return settle(c, now_ms);
 }
 
-bool
-core_busy(const struct core *c)
+int64_t
+core_wait_ms(const struct core *c)
 {
-	return c->more || c->scan_left <= 0;
+	return c->more ? 0 : c->scan_left <= 0 ? 1 : INT64_MAX;
 }
 
 void

@@ -148,8 +148,11 @@ int core_durable(struct core *core, uint64_t no, int64_t now_ms);
 int core_room(struct core *core, bool room, int64_t now_ms);
 int core_tick(struct core *core, int64_t now_ms);
 int core_drain(struct core *core, int64_t now_ms);
-/* core_busy - there is more to look up, to choose or to grant than the last call had time for: call core_tick again in a millisecond. */
-bool core_busy(const struct core *core);
+/*
+ * core_wait_ms - how long to wait for a message before core_tick: 0 if there is more to grant or to take in than the last call had time for,
+ * 1 if there is more to look up than a millisecond allows, INT64_MAX if there is nothing to go on with.
+ */
+int64_t core_wait_ms(const struct core *core);
 /* core_differed - the writer found another value stored already for a record. */
 void core_differed(struct core *core, uint64_t n);
 

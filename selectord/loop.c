@@ -420,7 +420,7 @@ time_in(struct loop *l, int64_t now_ms)
 {
 	int rc = 0;
 
-	if (now_ms >= l->next_tick_ms || core_busy(l->p.core)) {
+	if (now_ms >= l->next_tick_ms || core_wait_ms(l->p.core) <= 1) {
 		l->next_tick_ms = now_ms + TICK_MS;
 		rc = flush(l, core_tick(l->p.core, now_ms));
 	}
@@ -459,9 +459,9 @@ loop_run(struct loop *l)
 
 	metrics_update(l, bus_now_ms());
 	while (rc == 0) {
-		int64_t now_ms = bus_now_ms();
+		int64_t now_ms = bus_now_ms(), tick_ms = l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0, wait_ms = core_wait_ms(l->p.core);
 
-		if ((rc = bus_poll_wait(l->poll, core_busy(l->p.core) ? 1 : l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0)) != 0)
+		if ((rc = bus_poll_wait(l->poll, wait_ms < tick_ms ? wait_ms : tick_ms)) != 0)
 			break;
 		now_ms = bus_now_ms();
 		if (bus_stop_requested() && !l->draining) {

@@ -91,7 +91,7 @@ const struct config__option config__table[] = {
 	OPT_U64(selector, label_ahead_steps, TUNABLE, "32", 1, U53, "all", "steps", "how far labelling runs ahead of the trainer"),
 	OPT_FLOAT(selector, lease_s, TUNABLE, "60", false, 0.1, 86400, NULL, "seconds", "a lease that is not renewed for so long goes to another teacher"),
 	OPT_U32(selector, lease_rows, TUNABLE, "8", 1, 1024, "sequences", "in one lease"),
-	OPT_U32(selector, commit_ms, TUNABLE, "50", 0, 60000, "milliseconds", "records are gathered so long for one commit; 0: no gathering"),
+	OPT_U32(selector, commit_ms, TUNABLE, "50", 0, 60000, "milliseconds", "from one commit to the next, if fewer than 1024 records wait; 0: at once"),
 	OPT_FLOAT(selector, teacher_idle_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds", "teachers without work for so long are released; 0: never"),
 
 	OPT_PATH(trainer, model, HOST, NULL, "the student: a model directory or a config.json that describes it"),

@@ -109,13 +109,12 @@ mem_arena_alloc(struct mem_arena *a, size_t bytes)
 	if (c == NULL || c->size - c->used < need) {
 		size_t size = need > 65536 ? need : 65536;
 
-		if ((c = calloc(1, sizeof(*c) + size)) == NULL)
+		if ((c = malloc(sizeof(*c) + size)) == NULL)
 			return NULL;
-		c->size = size;
-		c->next = a->chunks;
+		*c = (struct mem_chunk){.size = size, .next = a->chunks};
 		a->chunks = c;
 	}
-	p = c->data + c->used;
+	p = memset(c->data + c->used, 0, need);
 	c->used += need;
 	a->total = total;
 	return p;
