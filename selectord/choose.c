@@ -120,6 +120,15 @@ is_kept(const struct core_plan *plan, struct core_block *b, uint64_t i)
 	return true;
 }
 
+static void
+count_score(struct core_scores *s, float score, bool kept)
+{
+	size_t bin = score < CORE_SCORE_BINS * CORE_SCORE_BIN_NATS ? (size_t)(score / CORE_SCORE_BIN_NATS) : CORE_SCORE_BINS - 1;
+
+	s->scored[bin]++;
+	s->kept[bin] += kept;
+}
+
 void
 core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b)
 {
@@ -132,8 +141,11 @@ core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b)
 		count(c, plan, b);
 	for (; (!scores || b->cut->pass == 2) && b->scan_at < plan->window && c->scan_left > 0; b->scan_at++, c->scan_left--) {
 		uint64_t i = b->scan_at, seq = core__order(c, plan, b->first + i);
+		bool kept = is_kept(plan, b, i);
 
-		if (is_kept(plan, b, i)) {
+		if (scores && !isnan(b->score[i]))
+			count_score(&plan->scores, b->score[i], kept);
+		if (kept) {
 			b->flags[i] |= POS_KEPT;
 			b->rows[b->n_rows++] = (struct cache_row){b->first + i, seq, b->score != NULL ? b->score[i] : NAN,
 			    (b->flags[i] & POS_QUARANTINED) != 0 && (b->flags[i] & POS_LABELLED) == 0 ? CACHE_ROW_QUARANTINED : 0};

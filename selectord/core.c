@@ -733,7 +733,8 @@ core_plan_stats(const struct core *c, struct core_plan_stats *out, size_t max)
 
 	for (const struct core_plan *p = c->plans; p != NULL; p = p->next, n++)
 		if (n < max)
-			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(c, p), p->asked, p->n_active, p->released};
+			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(c, p), p->asked, p->n_active, p->released,
+			    p->scores};
 	return n;
 }
 

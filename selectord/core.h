@@ -176,10 +176,19 @@ struct core_stats {
 
 void core_stats(const struct core *core, struct core_stats *out);
 
+/* Sequences by S(x), of blocks chosen since the start: bins of CORE_SCORE_BIN_NATS from 0 on, the last without an upper end. */
+#define CORE_SCORE_BIN_NATS 0.25
+enum { CORE_SCORE_BINS = 48 };
+
+struct core_scores {
+	uint64_t scored[CORE_SCORE_BINS], kept[CORE_SCORE_BINS];
+};
+
 struct core_plan_stats {
 	struct hash128 hash;
 	uint64_t n_rows, rows_ready, rows_asked, n_blocks_active;
 	bool released;
+	struct core_scores scores;
 };
 
 size_t core_plan_stats(const struct core *core, struct core_plan_stats *out, size_t max);	/* how many there are */

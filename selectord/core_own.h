@@ -91,6 +91,7 @@ struct core_plan {
 	uint64_t oldest_step, released_step;
 	bool released;
 	int64_t released_ms, used_ms;		/* used: last HELLO or row request */
+	struct core_scores scores;
 	struct core_plan *next;
 };
 

@@ -199,6 +199,29 @@ metrics_update(struct loop *l, int64_t now_ms)
 	pthread_mutex_unlock(&l->lock);
 }
 
+/* Bins up to the last one that has anything; nothing of a plan that chooses without scores. */
+static void
+put_scores(struct json *plan, const struct core_scores *s)
+{
+	struct json *o, *scored, *kept;
+	size_t n = CORE_SCORE_BINS;
+
+	while (n > 0 && s->scored[n - 1] == 0)
+		n--;
+	if (n == 0 || (o = json_new_object()) == NULL)
+		return;
+	scored = json_new_array();
+	kept = json_new_array();
+	for (size_t i = 0; i < n; i++) {
+		json_push(scored, json_new_int((int64_t)s->scored[i]));
+		json_push(kept, json_new_int((int64_t)s->kept[i]));
+	}
+	json_put(o, "bin_nats", json_new_num(CORE_SCORE_BIN_NATS));
+	json_put(o, "sequences", scored);
+	json_put(o, "kept", kept);
+	json_put(plan, "scores", o);
+}
+
 /* JSON gets what the protobuf has, and the plans. */
 static uint8_t *
 add_plans(struct loop *l, uint8_t *answer, size_t *len)
@@ -221,6 +244,7 @@ add_plans(struct loop *l, uint8_t *answer, size_t *len)
 		json_put(o, "rows_asked", json_new_int((int64_t)p->rows_asked));
 		json_put(o, "blocks_active", json_new_int((int64_t)p->n_blocks_active));
 		json_put(o, "released", json_new_flag(p->released));
+		put_scores(o, &p->scores);
 		json_push(list, o);
 	}
 	json_put(root, "plans", list);

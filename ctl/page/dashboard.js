@@ -216,6 +216,39 @@ function draw() {
 	}], []);
 }
 
+// Bars of both kinds stand side by side: nothing is told by colour alone.
+function drawScores(selectors) {
+	const all = [], kept = [];
+	let width = 0;
+	for (const p of selectors.flatMap((d) => d.plans || []).filter((p) => p.scores)) {
+		width = p.scores.bin_nats;
+		p.scores.sequences.forEach((n, i) => {
+			all[i] = (all[i] || 0) + n;
+			kept[i] = (kept[i] || 0) + p.scores.kept[i];
+		});
+	}
+	$("scores-part").hidden = all.length === 0;
+	$("scores").dataset.value = JSON.stringify({sequences: all, kept});
+	if (typeof Chart === "undefined" || all.length === 0)
+		return;
+	if (!charts.scores)
+		charts.scores = new Chart($("scores"), {
+			type: "bar",
+			data: {labels: [], datasets: []},
+			options: {
+				animation: false, responsive: true, maintainAspectRatio: false,
+				plugins: {legend: {display: true}},
+				scales: {
+					x: {title: {display: true, text: "S, nats, from"}, ticks: {maxRotation: 0}},
+					y: {beginAtZero: true, ticks: {precision: 0, callback: count}},
+				},
+			},
+		});
+	const bars = (label, data, n) => ({label, data, backgroundColor: COLOURS[n], borderColor: COLOURS[n]});
+	charts.scores.data.labels = all.map((_, i) => String(i * width));
+	show(charts.scores, [bars("scored", all, 6), bars("kept", kept, 1)], []);
+}
+
 function swatch(n) {
 	const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg"), line = document.createElementNS(ns, "line");
 	svg.setAttribute("width", 30);
@@ -325,6 +358,7 @@ function showStatus(status) {
 		["teachers", "teachers", String(teachers.length), teachers.length],
 	]);
 	setText($("phase"), phaseText(t, selectors));
+	drawScores(selectors);
 	const silent = (d) => !d.answered, name = (d) => d.name || d.endpoint;
 	fill($("teachers"), TEACHER_COLUMNS, daemons.filter((d) => d.role === "teacherd"), name, "No teacher is here.", silent);
 	fill($("daemons"), DAEMON_COLUMNS, daemons.filter((d) => d.role !== "teacherd").reverse(), name, "Nobody is here.", silent);

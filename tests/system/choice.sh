@@ -28,6 +28,29 @@ plan() {
 	[ "$(wc -l < want)" = 80 ] || fail "$name: the reference has $(wc -l < want) rows"
 	same want "rows_$name.$n" "$name at $n shards"
 	same "rows_$name.1" "rows_$name.$n" "$name at 1 and at $n shards"
+	$check "ex_$name.$n" bins "$k" "$keep" "$window" 3 10 8 > want_bins
+	tenths=30
+	until bins "$hash" > have_bins; cmp -s want_bins have_bins; do		# figures are a second old
+		[ $((tenths--)) -gt 0 ] || same want_bins have_bins "$name at $n shards, the histogram"
+		sleep 0.1
+	done
+}
+# bins HASH: the histogram that selectord tells of a plan, summed over shards.
+bins() {
+	timeout 20 "$BIN/saltctl" status "${fleet[@]}" --json > status.json || true	# the trainer that labelled is gone
+	python3 - "$1" <<-'END'
+	import json, sys
+	scored, kept = [0] * 48, [0] * 48
+	for d in json.load(open("status.json"))["daemons"]:
+	    for p in d.get("plans", []):
+	        if p["plan"] == sys.argv[1] and "scores" in p:
+	            assert p["scores"]["bin_nats"] == 0.25
+	            for to, part in (scored, "sequences"), (kept, "kept"):
+	                for i, n in enumerate(p["scores"][part]):
+	                    to[i] += n
+	print("scored", *scored)
+	print("kept", *kept)
+	END
 }
 # ties NAME: rows that share the commonest S.
 ties() {

@@ -2,6 +2,7 @@
 
     export_check.py DIR                                   prints sequences, ids a token, bits of entropy a token
     export_check.py DIR rows K KEEP WINDOW SEED STEPS BATCH    the rows of such a plan: row, position, sequence, S(x)
+    export_check.py DIR bins K KEEP WINDOW SEED STEPS BATCH    sequences of that plan's blocks by S(x), in bins of 0.25 nats, and the kept ones
     export_check.py DIR stored PLAN                       the rows that are stored of that plan, likewise
 """
 import glob, json, math, struct, sys
@@ -60,10 +61,17 @@ else:
             x = sorted(l / 2048 if r < k else 0.0 for l, r in zip(t["loss"][i * L:(i + 1) * L], t["rank"][i * L:(i + 1) * L]))
             S[seq] = (x[(L - 1) // 2] + x[L // 2]) / 2
     windows, K, g, b = int(manifest["identity"]["windows"]), int(keep * W + 1e-9), 0, 0
+    scored, kept = [0] * 48, [0] * 48
     while g < steps * batch:
         at = [(p, order(seed, windows, p)) for p in range(b * W, (b + 1) * W)]
         for p, seq in sorted(sorted(at, key=lambda e: (-S[e[1]], e[0]))[:K]):
-            if g < steps * batch:
+            kept[min(int(S[seq] * 4), 47)] += 1
+            if g < steps * batch and argv[2] == "rows":
                 print("%d\t%d\t%d\t%.6f" % (g, p, seq, S[seq]))
             g += 1
+        for p, seq in at:
+            scored[min(int(S[seq] * 4), 47)] += 1
         b += 1
+    if argv[2] == "bins":
+        print("scored", *scored)
+        print("kept", *kept)

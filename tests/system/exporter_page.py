@@ -54,6 +54,7 @@ def page():
             charts: typeof charts === "undefined" ? {} : Object.fromEntries(Object.entries(charts).map(([k, c]) => [k, {
                 sets: c.data.datasets.map((d) => [d.label, d.data.length, d.data.length ? d.data[d.data.length - 1].x : null]),
                 switches: c.data.switches.map((s) => s.step), width: c.width}])),
+            scores: JSON.parse(document.getElementById("scores").dataset.value || "null"),
             wide: document.documentElement.scrollWidth, window: document.documentElement.clientWidth,
         };""")
 
@@ -116,7 +117,7 @@ try:
         sys.exit()
 
     assert p["problem"] == "", p["problem"]
-    assert set(p["charts"]) == {"loss", "lr", "rate", "ahead", "lead"}, p["charts"]
+    assert set(p["charts"]) == {"loss", "lr", "rate", "ahead", "lead", "scores"}, p["charts"]
     if mode == "rest":
         fleet = status()
         assert len(p["teachers"]) == 2 and len(p["daemons"]) == 1, p
@@ -134,6 +135,10 @@ try:
             assert number(p["tiles"][t]) == v, (t, p["tiles"][t], v)
         assert p["now"].startswith("3 of 3 daemons answer."), p["now"]
         assert "48 of 48 rows ready" in p["phase"], p["phase"]
+        # The histogram is the plan's: a block of 32 for each 16 rows kept.
+        plan = fleet["selectord"]["plans"][0]["scores"]
+        assert p["scores"] == {"sequences": plan["sequences"], "kept": plan["kept"]}, (p["scores"], plan)
+        assert sum(plan["kept"]) == 48 and sum(plan["sequences"]) == 96, plan
         # Loss curves of the runs there are: a training and a held-out one for each.
         runs = {r["name"]: r for r in json.load(urllib.request.urlopen(url + "api/runs", timeout=10))["runs"]}
         sets = {s[0]: s[1:] for s in p["charts"]["loss"]["sets"]}
