@@ -1,5 +1,5 @@
 /*
- * linear_onednn - products of matrices by oneDNN; the only file that knows it. Optional: without SALT_ONEDNN the backend is not in the build.
+ * linear_onednn - products of matrices by oneDNN; the only file that knows it. Optional: without oneDNN no_onednn.c stands in its place.
  *
  * oneDNN never runs a team of its own: C is cut into parts by the shape alone (struct cut), and the context's threads take parts,
  * each a primitive made for and run on one thread. So bits do not depend on the number of threads; they may depend on m, through the shape of
@@ -17,8 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#ifdef SALT_ONEDNN
 
 #include <dnnl.h>
 #include <omp.h>
@@ -745,113 +743,3 @@ kernels__onednn_isa(bool *bf16)
 		return "avx2";
 	return "sse41";
 }
-
-#else	/* not in this build */
-
-const struct kernels__tile *
-kernels__onednn_tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
-    const struct kernels__matrix *b, const struct kernels__matrix *c, bool add)
-{
-	(void)ctx;
-	(void)m;
-	(void)n;
-	(void)k;
-	(void)a;
-	(void)b;
-	(void)c;
-	(void)add;
-	return NULL;
-}
-
-size_t
-kernels__onednn_tile_room(const struct kernels__tile *tile)
-{
-	(void)tile;
-	return 0;
-}
-
-void
-kernels__onednn_tile_run(const struct kernels *ctx, const struct kernels__tile *tile, const void *a, const void *b, void *c, void *room)
-{
-	(void)ctx;
-	(void)tile;
-	(void)a;
-	(void)b;
-	(void)c;
-	(void)room;
-}
-
-int
-kernels__onednn_slow(const struct kernels__onednn *o)
-{
-	(void)o;
-	return 0;
-}
-
-int
-kernels__onednn_slow(const struct kernels__onednn *o)
-{
-	(void)o;
-	return 0;
-}
-
-int
-kernels__onednn_new(struct kernels__onednn **out, enum dtype dtype, int threads, struct kernels__onednn *share)
-{
-	(void)dtype;
-	(void)threads;
-	(void)share;
-	*out = NULL;
-	return ERR_UNSUPPORTED;
-}
-
-void
-kernels__onednn_destroy(struct kernels__onednn **o)
-{
-	*o = NULL;
-}
-
-void
-kernels__onednn_params(struct kernels__onednn *o, const void *params, size_t bytes, uint64_t generation)
-{
-	(void)o;
-	(void)params;
-	(void)bytes;
-	(void)generation;
-}
-
-void
-kernels__onednn_stale(struct kernels__onednn *o)
-{
-	(void)o;
-}
-
-void
-kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
-    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add)
-{
-	(void)ctx;
-	(void)m;
-	(void)n;
-	(void)k;
-	(void)a;
-	(void)b;
-	(void)c;
-	(void)bias;
-	(void)add;
-}
-
-void
-kernels__onednn_version(char *buf, size_t size)
-{
-	snprintf(buf, size, "none");
-}
-
-const char *
-kernels__onednn_isa(bool *bf16)
-{
-	*bf16 = false;
-	return NULL;
-}
-
-#endif

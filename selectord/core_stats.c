@@ -1,0 +1,79 @@
+/* What the core tells of itself: counts, plans, peers. */
+#include "selectord/core_own.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void
+core_stats(const struct core *c, struct core_stats *out)
+{
+	bool need_score = false, score = false, label = false;
+	char hex[HASH_HEX_BYTES];
+
+	*out = c->stats;
+	for (const struct core_peer *p = c->peers; p != NULL; p = p->next) {
+		out->n_peers++;
+		out->n_teachers += p->role == WIRE_ROLE_TEACHER;
+		out->n_trainers += p->role == WIRE_ROLE_TRAINER;
+		score |= p->can_score;
+		label |= p->can_label;
+	}
+	for (const struct core_lease *l = c->leases; l != NULL; l = l->next)
+		if (!l->expired) {
+			out->n_leases++;
+			out->n_seqs_leased += l->n_open;
+		}
+	for (const struct core_wait *w = c->waits; w != NULL; w = w->next)
+		out->n_waiting++;
+	for (const struct core_plan *p = c->plans; p != NULL; p = p->next) {
+		if (out->n_plans++ == 0) {
+			out->rows_ready = core__rows_ready(c, p);
+			out->rows_asked = p->asked;
+			out->rows_total = p->wire.n_rows;
+		}
+		out->n_plans_released += p->released;
+		out->n_blocks_active += p->n_active;
+		for (const struct core_block *b = p->blocks; b != NULL; b = b->next)
+			need_score |= b->state == BLOCK_SCORE;
+	}
+	out->n_ops_pending = c->n_pending;
+	out->heldout_loss_nats = c->heldout_loss;
+	out->n_heldout_scored = c->n_held;
+	out->draining = c->draining;
+	out->no_room = !c->room;
+	out->starved[0] = '\0';
+	if (out->n_blocks_active > 0 && need_score && !score)
+		snprintf(out->starved, sizeof(out->starved), "no teacher that scores with model %s", hash_hex(c->cfg.score_set.scorer.hash, hex));
+	else if (out->n_blocks_active > 0 && !label)
+		snprintf(out->starved, sizeof(out->starved), "no teacher that labels with model %s", hash_hex(c->cfg.label_set.teacher.hash, hex));
+}
+
+size_t
+core_plan_stats(const struct core *c, struct core_plan_stats *out, size_t max)
+{
+	size_t n = 0;
+
+	for (const struct core_plan *p = c->plans; p != NULL; p = p->next, n++)
+		if (n < max)
+			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(c, p), p->asked, p->n_active, p->released,
+			    p->scores};
+	return n;
+}
+
+size_t
+core_peer_stats(const struct core *c, struct core_peer_stats *out, size_t max)
+{
+	size_t n = 0;
+
+	for (const struct core_peer *p = c->peers; p != NULL; p = p->next, n++) {
+		if (n >= max)
+			continue;
+		memcpy(out[n].name, p->name, sizeof(out[n].name));
+		memcpy(out[n].host, p->host, sizeof(out[n].host));
+		memcpy(out[n].status_endpoint, p->status_endpoint, sizeof(out[n].status_endpoint));
+		out[n].role = p->role;
+		out[n].pid = p->pid;
+		out[n].heard_ms = p->heard_ms;
+	}
+	return n;
+}
