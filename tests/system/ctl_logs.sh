@@ -96,3 +96,23 @@ done
 [ "$(grep -cE '^teacherd-0 +\| .*event=model.loaded' follow.log)" = $((n + 1)) ] || fail "logs -f does not follow a daemon that was started again"
 stop TERM $teacher $selectord
 stop INT $follow $events
+
+# With keys: events, and lines of a daemon without a file here, come to who has a client's key and to nobody else.
+ctl keygen keys > /dev/null
+small_fleet keyed.yaml "$(free_port)"
+sed -i 's/^run: {dir: [^,}]*/run: {dir: keyed/' keyed.yaml
+echo 'security: {curve_dir: keys}' >> keyed.yaml
+ctl keygen other > /dev/null
+cp -r keys strange
+cp -f other/client.* strange/
+start selectord timeout 100 "$BIN/selectord" -c keyed.yaml --set cache.dir=cache_keyed
+until_line selectord.log 'event=start'
+start events timeout 100 "$BIN/saltctl" events -c keyed.yaml
+until_line events.log 'listening to selectord'
+start teacher timeout 100 "$BIN/teacherd" -c keyed.yaml --name teacherd-0
+until_line events.log '^selectord +\| .* event=peer.welcome .*name=teacherd-0 '
+[ "$(code ctl logs --lines 50 -c keyed.yaml)" = 0 ] && grep -qE '^teacherd-0 +\| .*event=selectord.welcome' out || fail "logs with keys: $(cat out err)"
+[ "$(code ctl logs --lines 50 -c keyed.yaml --set security.curve_dir=strange)" = 69 ] && grep -q 'teacherd-0 on .*: no answer' err && ! grep -q ' | ' out ||
+	fail "logs with a key that nobody knows: $(cat out err)"
+stop TERM $teacher $selectord
+stop INT $events
