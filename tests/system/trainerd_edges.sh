@@ -97,3 +97,18 @@ kind=dense fleet dense $c/step_00000030 "steps: 3" "" "bus: {max_message: 1MiB}"
 serve dense
 train dense --set trainer.steps=3 --set trainer.wait_max_s=15 || last_log dense "short answers"
 serve_no_more
+
+# late: hard, and no teacher comes: rows of phase one are trained on the text alone, as BASELINE trains them, and each is counted.
+fleet late $c/step_00000030 "steps: 3, late: hard"
+fleet plain slm
+"$BIN/selectord" -c late.yaml > late.selectord.log 2>&1 &
+daemons+=($!)
+train late --set trainer.steps=5 --set trainer.wait_max_s=5 || last_log late "late rows trained without the teacher"
+train plain --set trainer.steps=5 || last_log plain "baseline of five steps"
+serve_no_more
+[ "$(grep -o '"late_rows":[0-9]*' run_late/metrics.jsonl | cut -d: -f2 | xargs)" = "16 16 16 0 0" ] || fail "late rows: $(grep -o '"late_rows":[0-9]*' run_late/metrics.jsonl | xargs)"
+for run in late plain; do
+	sed -n 's/.*"kind":"step","step":\([0-9]*\),.*"hard":\([^,]*\),.*/\1 \2/p' run_$run/metrics.jsonl > hard_$run
+done
+[ "$(wc -l < hard_plain)" = 5 ] || fail "no losses"
+same hard_plain hard_late "rows without the teacher and BASELINE's"
