@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -537,12 +538,19 @@ test_endpoints(void)
 	struct bus_server *s = NULL;
 	struct bus_client *c = NULL;
 	struct err_note note = {0};
+	struct addrinfo *found = NULL;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		if (strstr(rows[i].endpoint, "localhost") != NULL && getaddrinfo("localhost", NULL, NULL, &found) != 0) {
+			printf("not shown: \"%s\": this machine has no localhost (/etc/hosts)\n", rows[i].what);
+			continue;
+		}
 		CHECK_ROW(rows[i].what, bus_server_new(&s, bus, rows[i].endpoint, &note) == rows[i].rc);
 		CHECK_ROW(rows[i].what, (s != NULL) == (rows[i].rc == 0));
 		bus_server_destroy(&s);
 	}
+	if (found != NULL)
+		freeaddrinfo(found);
 	CHECK(bus_client_new(&c, bus, "tcp://127.0.0.1:0", NULL, &note) == ERR_CONFIG && c == NULL);
 	bus_destroy(&bus);
 	REQUIRE(bus_new(&bus_open, &open, &note) == 0);
