@@ -1,4 +1,7 @@
-/* no_onednn - in the place of linear_onednn.c where a build has no oneDNN: there is no such backend, and nothing else is ever called. */
+/*
+ * no_onednn - in the place of linear_onednn.c where a build has no oneDNN. kernels__onednn_isa and _new say that there is none; what would take
+ * one is reached by nobody then.
+ */
 #include "kernels/internal.h"
 
 #include <stdio.h>

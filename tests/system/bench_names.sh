@@ -36,4 +36,12 @@ has "$scratch/teachers.json" teachers_label_tps_1 teachers_label_tps_2 teachers_
 has "$scratch/labels.json" label_ratio_tau1 label_ratio_tau025 label_bytes_tau1 label_bytes_tau025 label_bound_tau1 label_encode_tps label_decode_tps
 has "$scratch/angle.json" label_angle_deg label_angle_soft_deg label_gradient_error
 has "$scratch/allreduce.json" allreduce_fixed_vs_mpi allreduce_fixed_vs_ireduce allreduce_hidden_share allreduce_early_share
+# Beside two peers, each of which ends only when its input does; the faster one counts.
+cat > "$scratch/peer.sh" <<'END'
+echo "ready PEER-$1"
+while read -r _; do echo "$2 eager"; done
+END
+timeout 60 "$BIN/bench_train" --tiny --rounds 1 --only train_small_fp32 --peer "sh $scratch/peer.sh slow 20" --peer "sh $scratch/peer.sh fast 10" \
+	--json "$scratch/peers.json" > "$scratch/peers.log" || fail "a comparison beside two peers: exit code $?: $(tail -1 "$scratch/peers.log")"
+grep -q PEER-fast "$scratch/peers.json" || fail "not the faster peer: $(cat "$scratch/peers.json")"
 ! "$BIN/bench_train" --nonsense > /dev/null 2>&1 || fail "an unknown option was taken"
