@@ -31,6 +31,7 @@ small_model student -
 ln -s teacher scorer
 small_fleet fleet.yaml "$(free_port)"
 mkdir run
+tmux new-session -d -s keep "sleep 400"	# a server whose last session ends leaves, and takes a new-session that reaches it just then with it
 more="--set trainer.steps=200000 --set phase_one.steps=100000 --set trainer.eval_every=0 --set trainer.checkpoint_every=0 --set selector.mode=none"
 
 # Wrong places: a pipe, a terminal that cannot, no fleet.
