@@ -117,8 +117,7 @@ core_op_free(struct core_op **op)
 {
 	if (*op == NULL)
 		return;
-	free((*op)->scores);
-	free((*op)->label);
+	mem_arena_destroy(&(*op)->held);
 	free((*op)->rows);
 	free((*op)->drops);
 	free(*op);
@@ -585,7 +584,7 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 			core__lease_return(c, p, msg->lease_return.lease_id, now_ms);
 		} else {
 			p->busy_ms = now_ms;
-			core__result(c, p, &msg->result, now_ms);
+			core__result(c, p, msg, now_ms);
 			if (p->n_bad >= CORE_BAD_MAX) {
 				core__refuse(c, id, EX_DATAERR, "result", "valid scores and labels", "three bad results", "see the log of selectord", 0);
 				core__leases_back(c, p->boot, now_ms);

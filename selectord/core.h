@@ -23,6 +23,7 @@
 #include "wire/wire.h"
 
 struct core;
+struct mem_arena;
 
 /*
  * What is stored and what is in the corpus. Bytes are borrowed until the caller of the core ends its read transaction, which it must
@@ -85,8 +86,9 @@ struct core_op {
 	enum core_op_kind kind;
 	uint64_t seq;
 	enum cache_scores set;
-	uint8_t *scores, *label;		/* RESULT: NULL where there is none */
+	const uint8_t *scores, *label;		/* RESULT: NULL where there is none; in held */
 	size_t scores_len, label_len;
+	struct mem_arena *held;			/* of the message they came in, to be let go with the op */
 	struct hash128 plan_hash;		/* ROWS */
 	uint64_t block;
 	struct cache_row *rows;
@@ -137,7 +139,7 @@ int core_load_quarantine(struct core *core, const struct cache_quarantine *q);
 
 /*
  * core_message - a decoded message of a peer (number of its connection). Answers and refuses by itself; returns 0, or ENOMEM when the
- * daemon must end. Messages that make no sense are counted.
+ * daemon must end. Messages that make no sense are counted. Records to write hold the arena of the RESULT they came in: wire_decode's.
  * core_gone - the connection ended; leases stay with the boot id, waiting requests go.
  * core_durable - records up to no are committed. core_room - is there room to write (no: no new leases)?
  * core_tick - time passes; call it every 100 ms or so. core_drain - no new leases from now on; core_idle - nothing is in flight.

@@ -220,7 +220,7 @@ void core__leases_back(struct core *c, struct hash128 boot, int64_t now_ms);	/* 
 /* A teacher that was lost is here again: it was cut off, and did not die of what it held. What it counted against sequences is taken back. */
 void core__boot_back(struct core *c, struct hash128 boot);
 void core__leases_tick(struct core *c, int64_t now_ms);
-void core__result(struct core *c, struct core_peer *peer, const struct wire_result *m, int64_t now_ms);
+void core__result(struct core *c, struct core_peer *peer, const struct wire_message *msg, int64_t now_ms);
 bool core__holds_single(const struct core *c, struct hash128 boot);
 
 /* rows.c */

@@ -344,7 +344,8 @@ row_error(struct core *c, struct core_peer *peer, struct core_lease *l, struct c
 
 /* One row of a result. true: it is to be acknowledged (durable after *after). */
 static bool
-result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const struct wire_result_row *row, uint64_t *after, int64_t now_ms)
+result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const struct wire_message *msg, const struct wire_result_row *row,
+    uint64_t *after, int64_t now_ms)
 {
 	uint32_t L = c->cfg.corpus.context;
 	struct cache_bytes old_scores, old_label;
@@ -417,18 +418,14 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 		return false;
 	op->seq = row->seq;
 	op->set = l->set;
-	if (!have_scores && (op->scores = malloc(row->scores.len)) != NULL) {
-		memcpy(op->scores, row->scores.bytes, row->scores.len);
+	op->held = mem_arena_hold(msg->arena);
+	if (!have_scores) {
+		op->scores = row->scores.bytes;
 		op->scores_len = row->scores.len;
 	}
-	if (!have_label && (op->label = malloc(row->label.len)) != NULL) {
-		memcpy(op->label, row->label.bytes, row->label.len);
+	if (!have_label) {
+		op->label = row->label.bytes;
 		op->label_len = row->label.len;
-	}
-	if ((!have_scores && op->scores == NULL) || (!have_label && op->label == NULL)) {
-		core_op_free(&op);
-		c->failed = true;
-		return false;
 	}
 	bytes = op->scores_len + op->label_len;
 	core__op_done(c, op, l->wants, bytes);
@@ -449,8 +446,10 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 }
 
 void
-core__result(struct core *c, struct core_peer *peer, const struct wire_result *m, int64_t now_ms)
+core__result(struct core *c, struct core_peer *peer, const struct wire_message *msg, int64_t now_ms)
 {
+	const struct wire_result *m = &msg->result;
+
 	struct core_lease *l = lease_find(c, m->lease_id, peer->boot);
 	struct core_message *out;
 	uint64_t *seqs = malloc(m->n_rows * sizeof(*seqs)), after = 0;
@@ -462,7 +461,7 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_result *m
 	}
 	c->stats.n_results++;
 	for (size_t i = 0; i < m->n_rows && l != NULL; i++)
-		if (result_row(c, peer, l, &m->rows[i], &after, now_ms))
+		if (result_row(c, peer, l, msg, &m->rows[i], &after, now_ms))
 			seqs[n++] = m->rows[i].seq;
 	if (l == NULL) {
 		/* A lease of long ago or of another selectord: what is stored is stored, of the rest nothing is known. */

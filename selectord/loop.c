@@ -20,6 +20,7 @@
 #define DRAIN_MS 10000
 #define ROSTER_MAX 1024
 #define TRIM_BYTES (1 << 20)
+#define KEEP_BYTES (64 << 20)		/* of free memory at hand: what records came in goes round, and is not asked of the kernel each time */
 
 /* A frame that may be sent when its record is on the disk. */
 struct parked {
@@ -531,6 +532,8 @@ loop_new(struct loop **out, const struct loop_parts *parts)
 	l->room = true;
 	l->durable = l->submitted = commit_durable(parts->commit);
 	pthread_mutex_init(&l->lock, NULL);
+	mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
+	mallopt(M_MMAP_THRESHOLD, KEEP_BYTES / 2);
 	if ((l->poll = bus_poll_new(parts->bus)) == NULL) {
 		loop_destroy(&l);
 		return errno != 0 ? errno : ENOMEM;

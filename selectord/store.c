@@ -89,8 +89,8 @@ ask_tokens(void *arg, uint64_t seq, int32_t *out)
 }
 
 #define CHECK_WINDOW_NS INT64_C(20000000)
-#define CHECK_SPEND_NS INT64_C(1000000)		/* of such a window */
-#define CHECK_ONE_OF 256
+#define CHECK_SPEND_NS INT64_C(500000)		/* of such a window */
+#define CHECK_ONE_OF 1024
 
 static int64_t
 now_ns(void)
@@ -117,7 +117,7 @@ check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, con
 
 /*
  * Every label is checked: checksum, kind, L, N, vocabulary, tokens. Its rows are read through as well (ids, counts), as long as that takes
- * no more than a twentieth of this thread's time; when records come faster, of one in 256 of the others. The trainer reads all of them.
+ * no more than a fortieth of this thread's time; when records come faster, of one in 1,024 of the others. The trainer reads all of them.
  */
 static int
 ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)

@@ -36,7 +36,7 @@
 #include "load.h"
 #include "weights/weights.h"
 
-enum { TEACHERS = 8, TRAINERS = 8, IN_FLIGHT = 2, ASK_ROWS = 8, LEASE_ROWS = 8, CREDIT = 64, WINDOW = 512, SHARDS_MAX = 8, LATENCIES_MAX = 1 << 20 };
+enum { TEACHERS = 8, TRAINERS = 8, IN_FLIGHT = 2, ASK_ROWS = 8, LEASE_ROWS = 8, CREDIT = 64, WINDOW = 512, SHARDS_MAX = 8, TURNS = 4, LATENCIES_MAX = 1 << 20 };
 
 struct sim {
 	struct bus_client *client;
@@ -505,11 +505,13 @@ main(int argc, char **argv)
 	const char *parent = "/tmp", *json = NULL, *pace = NULL;
 	char dir[400], path[600], endpoint[SHARDS_MAX][256], *sets[16];
 	uint64_t n_tokens = 100000000, n_first, n_serve, record = 9216;
-	double serve_s = 10, bare, start, cpu0, own0, t, rss_small, rss_large, served_s, ingest_tps, ingest_bps, ingest_cpu, ingest_own;
+	double serve_s = 10, bare, start, cpu0, own0, t, bare_t, bytes, rss_small, rss_large, served_s, ingest_tps, ingest_bps;
+	double ingest_s = 0, bare_s = 0, ingest_cpu = 0, ingest_own = 0;
 	double serve_cpu, serve_own, both_tps, p99;
 	struct err_note note = {0};
 	uint32_t L = 512;
-	uint64_t acked0;
+	uint64_t acked0, first;
+	struct lmdb *peer;
 	bool keep = false;
 	int n_sets = 0, rc;
 
@@ -567,10 +569,6 @@ main(int argc, char **argv)
 	    l.records.n_candidates, L, l.n_windows);
 
 	n_first = l.n_windows * 6 / 10;
-	bare = pace != NULL ? 0 : lmdb_write(dir, &l.records, n_first < 40000 ? n_first : 40000);
-	if (pace == NULL)
-		printf("bare LMDB: %.1f MB/s\n", bare / 1e6);
-
 	write_config(dir, L, l.n_shards);
 	if ((rc = bus_new(&l.bus, &options, &note)) != 0 || (l.poll = bus_poll_new(l.bus)) == NULL)
 		die(rc, &note, "bus");
@@ -587,18 +585,31 @@ main(int argc, char **argv)
 	}
 	rss_small = settle(&l);
 
-	cpu0 = cpu_of(child);
-	own0 = cpu_of(0);
-	acked0 = l.n_acked;
-	start = seconds_now();
-	ingest(&l, n_first);
-	t = seconds_now() - start;
-	ingest_tps = (double)(l.n_acked - acked0) * L / t;
+	peer = lmdb_open(dir, &l.records);
+	first = l.n_acked;
+	for (int i = 1; i <= TURNS; i++) {
+		acked0 = l.n_acked;
+		cpu0 = cpu_of(child);
+		own0 = cpu_of(0);
+		start = seconds_now();
+		ingest(&l, first + (n_first - first) * (uint64_t)i / TURNS);
+		t = seconds_now() - start;
+		ingest_cpu += cpu_of(child) - cpu0;
+		ingest_own += cpu_of(0) - own0;
+		ingest_s += t;
+		bare_t = lmdb_write(peer, &l.records, l.n_acked - acked0);
+		bare_s += bare_t;
+		bytes = (double)(l.n_acked - acked0) * l.records.mean_len;
+		printf("%d: ingest %.1f MB/s, bare LMDB %.1f MB/s of as many records\n", i, bytes / t / 1e6, bytes / bare_t / 1e6);
+	}
+	lmdb_close(&peer);
+	ingest_tps = (double)(l.n_acked - first) * L / ingest_s;
 	ingest_bps = ingest_tps / L * l.records.mean_len;
-	ingest_cpu = (cpu_of(child) - cpu0) / t;
-	ingest_own = (cpu_of(0) - own0) / t;
-	printf("ingest: %.2f M tokens/s, %.1f MB/s in %.1f s; CPUs: selectord %.2f, simulators %.2f; anonymous %.1f MB\n", ingest_tps / 1e6,
-	    ingest_bps / 1e6, t, ingest_cpu, ingest_own, anonymous() / 1e6);
+	bare = ingest_bps * ingest_s / bare_s;
+	ingest_cpu /= ingest_s;
+	ingest_own /= ingest_s;
+	printf("ingest: %.2f M tokens/s, %.1f MB/s in %.1f s; bare LMDB %.1f MB/s; CPUs: selectord %.2f, simulators %.2f; anonymous %.1f MB\n",
+	    ingest_tps / 1e6, ingest_bps / 1e6, ingest_s, bare / 1e6, ingest_cpu, ingest_own, anonymous() / 1e6);
 
 	settle(&l);
 	l.rows_ready = 0;

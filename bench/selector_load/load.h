@@ -31,7 +31,14 @@ struct records {
 void records_make(struct records *r, const char *corpus, uint32_t context, size_t want_bytes);
 size_t records_patch(const struct records *r, uint64_t seq, struct hash128 tokens, uint8_t *out);	/* max_len bytes of room; its length */
 
-/* lmdb.c: the peer. n records in a file of its own, keys ascending, 256 a commit, LMDB's default sync. Bytes of records a second. */
-double lmdb_write(const char *dir, const struct records *r, uint64_t n);
+/*
+ * lmdb.c: the peer, a file of its own, keys ascending, 256 a commit, LMDB's default sync. lmdb_write appends n records and returns the
+ * seconds it took; in turn with the ingest of as many, for the disk and the kernel's pages are not the same from one second to the next.
+ */
+struct lmdb;
+
+struct lmdb *lmdb_open(const char *dir, const struct records *r);
+double lmdb_write(struct lmdb *b, const struct records *r, uint64_t n);
+void lmdb_close(struct lmdb **b);
 
 #endif

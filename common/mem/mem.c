@@ -1,8 +1,11 @@
 #include "mem/mem.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { CHUNK_BYTES = 65536 };
 
 bool
 mem_mul(size_t a, size_t b, size_t *out)
@@ -68,7 +71,8 @@ struct mem_chunk {
 
 struct mem_arena {
 	struct mem_chunk *chunks;
-	size_t total, max;
+	size_t total, max, chunk_bytes;
+	atomic_uint n_holders;
 };
 
 struct mem_arena *
@@ -76,8 +80,24 @@ mem_arena_new(size_t max_bytes)
 {
 	struct mem_arena *a = calloc(1, sizeof(*a));
 
-	if (a != NULL)
-		a->max = max_bytes != 0 ? max_bytes : SIZE_MAX;
+	if (a == NULL)
+		return NULL;
+	a->max = max_bytes != 0 ? max_bytes : SIZE_MAX;
+	a->chunk_bytes = CHUNK_BYTES;
+	atomic_init(&a->n_holders, 1);
+	return a;
+}
+
+void
+mem_arena_expect(struct mem_arena *a, size_t bytes)
+{
+	a->chunk_bytes = bytes > CHUNK_BYTES ? bytes : CHUNK_BYTES;
+}
+
+struct mem_arena *
+mem_arena_hold(struct mem_arena *a)
+{
+	atomic_fetch_add(&a->n_holders, 1);
 	return a;
 }
 
@@ -86,6 +106,10 @@ mem_arena_destroy(struct mem_arena **arena)
 {
 	if (*arena == NULL)
 		return;
+	if (atomic_fetch_sub(&(*arena)->n_holders, 1) > 1) {
+		*arena = NULL;
+		return;
+	}
 	for (struct mem_chunk *c = (*arena)->chunks, *next; c != NULL; c = next) {
 		next = c->next;
 		free(c);
@@ -95,7 +119,7 @@ mem_arena_destroy(struct mem_arena **arena)
 }
 
 void *
-mem_arena_alloc(struct mem_arena *a, size_t bytes)
+mem_arena_alloc_raw(struct mem_arena *a, size_t bytes)
 {
 	struct mem_chunk *c = a->chunks;
 	size_t need = bytes, total;
@@ -107,17 +131,26 @@ mem_arena_alloc(struct mem_arena *a, size_t bytes)
 	if (!mem_add(a->total, need, &total) || total > a->max)
 		return NULL;
 	if (c == NULL || c->size - c->used < need) {
-		size_t size = need > 65536 ? need : 65536;
+		size_t size = need > a->chunk_bytes ? need : a->chunk_bytes;
 
+		a->chunk_bytes = CHUNK_BYTES;
 		if ((c = malloc(sizeof(*c) + size)) == NULL)
 			return NULL;
 		*c = (struct mem_chunk){.size = size, .next = a->chunks};
 		a->chunks = c;
 	}
-	p = memset(c->data + c->used, 0, need);
+	p = c->data + c->used;
 	c->used += need;
 	a->total = total;
 	return p;
+}
+
+void *
+mem_arena_alloc(struct mem_arena *a, size_t bytes)
+{
+	void *p = mem_arena_alloc_raw(a, bytes);
+
+	return p != NULL ? memset(p, 0, bytes) : NULL;
 }
 
 char *

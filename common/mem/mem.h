@@ -19,12 +19,18 @@ void *mem_alloc(size_t n, size_t size);
  * Returns 0 or ENOMEM with everything as it was. */
 int mem_grow(void **p, size_t *cap, size_t need, size_t size);
 
-/* Arena: many small allocations of one lifetime. Pointers are good until mem_arena_destroy. One thread. */
+/*
+ * Arena: many small allocations of one lifetime. Pointers are good until mem_arena_destroy. One thread allocates; others may hold what
+ * is there: each mem_arena_hold is one more holder, each mem_arena_destroy one less, and the last one frees.
+ */
 struct mem_arena;
 
 struct mem_arena *mem_arena_new(size_t max_bytes);	/* 0: no limit. NULL without memory */
-void mem_arena_destroy(struct mem_arena **arena);	/* takes NULL */
+void mem_arena_expect(struct mem_arena *arena, size_t bytes);	/* before the first allocation: about so much in all, for one malloc */
+struct mem_arena *mem_arena_hold(struct mem_arena *arena);	/* the same one; any thread */
+void mem_arena_destroy(struct mem_arena **arena);	/* takes NULL; any thread */
 void *mem_arena_alloc(struct mem_arena *arena, size_t bytes);	/* zeroed, aligned to 16; NULL past the limit */
+void *mem_arena_alloc_raw(struct mem_arena *arena, size_t bytes);	/* the same, not zeroed */
 char *mem_arena_strndup(struct mem_arena *arena, const char *s, size_t n);
 
 #endif

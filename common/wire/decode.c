@@ -7,6 +7,7 @@
 
 /* WIRE_ROWS_MAX result rows with nothing but an error text each: 560 KiB of ours, 200 KiB of protobuf-c's. */
 enum { BUDGET_FLOOR = 1 << 20 };
+enum { SLACK_BYTES = 16 << 10 };		/* what a usual message takes beyond the bytes of its frame */
 
 /* What turns protobuf into our structs. The first failure stays; everything after it may be half done. */
 struct dec {
@@ -46,12 +47,12 @@ wire__descriptor(enum wire_type type)
 	return (unsigned)type < WIRE_TYPES ? descriptors[type] : NULL;
 }
 
-/* The budget: protobuf-c allocates here and never frees; nothing else bounds what it takes for a frame. */
+/* The budget: protobuf-c allocates here (it sets all it takes) and never frees; nothing else bounds what it takes for a frame. */
 static void *
 budget_alloc(void *arg, size_t bytes)
 {
 	struct dec *d = arg;
-	void *p = mem_arena_alloc(d->arena, bytes);
+	void *p = mem_arena_alloc_raw(d->arena, bytes);
 
 	if (p == NULL)
 		d->over_budget = true;
@@ -470,7 +471,9 @@ wire_decode(const void *bytes, size_t len, struct wire_message **out, struct err
 	d.message = wire_type_name(type);
 	if (!mem_mul(len, 4, &budget) || !mem_add(budget, BUDGET_FLOOR, &budget))
 		return err_note_set(note, ERR_RANGE, "%s", d.message);
-	if ((d.arena = mem_arena_new(budget)) == NULL || (msg = mem_arena_alloc(d.arena, sizeof(*msg))) == NULL) {
+	if ((d.arena = mem_arena_new(budget)) != NULL)
+		mem_arena_expect(d.arena, len + SLACK_BYTES);
+	if (d.arena == NULL || (msg = mem_arena_alloc(d.arena, sizeof(*msg))) == NULL) {
 		rc = err_note_set(note, ENOMEM, "%s", d.message);
 		goto fail;
 	}

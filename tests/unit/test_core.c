@@ -296,7 +296,7 @@ test_bad_results(void)
 	credit(s, 2, 1);
 	REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
 	REQUIRE((other = take(s, 2, WIRE_LEASE)).msg.type == WIRE_LEASE);
-	/* a label of another sequence; one of a lease that another holds; no label at all */
+	/* a label of another sequence; one of a lease that another holds; scores where a label was asked for */
 	row.seq = m.msg.lease.seqs[0];
 	make_label(m.msg.lease.seqs[1], label);
 	row.label = (struct wire_bytes){label, LABEL_BYTES};
@@ -306,6 +306,7 @@ test_bad_results(void)
 	core_stats(s->core, &st);
 	CHECK(st.n_bad_results == 2 && st.n_labels == 0 && st.n_refused == 0);
 	row.seq = m.msg.lease.seqs[0];
+	row.scores = row.label;
 	row.label.len = 0;
 	say(s, 1, &(struct wire_message){.type = WIRE_RESULT, .result = {m.msg.lease.lease_id, &row, 1}});
 	core_stats(s->core, &st);

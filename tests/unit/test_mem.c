@@ -7,7 +7,7 @@ int
 main(void)
 {
 	size_t out = 7, cap = 0;
-	struct mem_arena *a = mem_arena_new(1000);
+	struct mem_arena *a = mem_arena_new(1000), *held;
 	void *items = NULL;
 	char *s;
 
@@ -27,8 +27,19 @@ main(void)
 	CHECK(mem_arena_alloc(a, 2000) == NULL);
 	CHECK(mem_arena_alloc(a, SIZE_MAX) == NULL);
 	CHECK(mem_arena_alloc(a, 500) != NULL);
+	held = mem_arena_hold(a);
 	mem_arena_destroy(&a);
 	CHECK(a == NULL);
+	mem_arena_destroy(&a);
+	CHECK_STR(s, "hell");			/* another holds it: AddressSanitizer tells if it had gone, and if it never goes */
+	mem_arena_destroy(&held);
+	CHECK(held == NULL);
+	REQUIRE((a = mem_arena_new(0)) != NULL);
+	mem_arena_expect(a, 100000);
+	s = mem_arena_alloc(a, 40000);
+	CHECK(s != NULL && (char *)mem_arena_alloc_raw(a, 50000) == s + 40000);		/* one chunk */
+	s = mem_arena_alloc_raw(a, 70000);
+	CHECK(s != NULL && (uintptr_t)s % 16 == 0);
 	mem_arena_destroy(&a);
 	return check_done();
 }
