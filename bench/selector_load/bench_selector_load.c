@@ -629,7 +629,7 @@ main(int argc, char **argv)
 			trainer_ask(&l, &l.trainer[i], j);
 	cpu0 = cpu_of(child);
 	own0 = cpu_of(0);
-	while (seconds_now() < start + serve_s)
+	while (seconds_now() < start + serve_s && l.n_leased < l.limit)		/* no longer than there is something to ingest beside it */
 		turn(&l);
 	served_s = seconds_now() - start;
 	serve_cpu = (cpu_of(child) - cpu0) / served_s;
@@ -638,10 +638,10 @@ main(int argc, char **argv)
 	l.serving = false;
 	qsort(l.latency, l.n_latencies, sizeof(*l.latency), by_value);
 	p99 = (double)l.latency[l.n_latencies * 99 / 100];		/* answers still to come are counted no more */
-	printf("serve: %.2f M tokens/s of %" PRIu64 " rows ready, p50 %.2f ms, p99 %.2f ms, max %.1f ms, beside ingest of %.2f M tokens/s; CPUs: "
+	printf("serve: %.2f M tokens/s of %" PRIu64 " rows ready, p50 %.2f ms, p99 %.2f ms, max %.1f ms, beside ingest of %.2f M tokens/s, %.1f s; CPUs: "
 	    "selectord %.2f, simulators %.2f; %" PRIu64 " rows looked at\n", (double)l.n_served * L / served_s / 1e6, l.rows_ready,
 	    (double)l.latency[l.n_latencies / 2], p99, (double)l.latency[l.n_latencies - 1],
-	    both_tps / 1e6, serve_cpu, serve_own, l.n_checked);
+	    both_tps / 1e6, served_s, serve_cpu, serve_own, l.n_checked);
 	l.rate = 0;
 	ingest(&l, l.n_windows);
 	rss_large = settle(&l);
