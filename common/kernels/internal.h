@@ -136,7 +136,7 @@ struct kernels__matrix {
 void kernels__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, struct kernels__matrix a, struct kernels__matrix b,
     struct kernels__matrix c, const struct tensor *bias, bool add);
 
-/* ---- linear_onednn.c ---- */
+/* ---- linear_onednn.c, onednn_primitive.c ---- */
 
 /* kernels__onednn_isa - what oneDNN makes code for on this processor ("avx2", "avx512", "avx512_bf16", "amx"); NULL: not in this build. */
 const char *kernels__onednn_isa(bool *bf16);

@@ -1,6 +1,6 @@
 /*
- * no_onednn - in the place of linear_onednn.c where a build has no oneDNN. kernels__onednn_isa and _new say that there is none; what would take
- * one is reached by nobody then.
+ * no_onednn - in the place of linear_onednn.c and onednn_primitive.c where a build has no oneDNN. kernels__onednn_isa and _new say that
+ * there is none; what would take one is reached by nobody then.
  */
 #include "kernels/internal.h"
 
