@@ -13,6 +13,7 @@
 #include "trainerd/agree.h"
 #include "trainerd/comm.h"
 #include "trainerd/loop.h"
+#include "trainerd/watchdog.h"
 
 int
 main(int argc, char **argv)
@@ -21,7 +22,9 @@ main(int argc, char **argv)
 	    .needs = CONFIG_NEED_RUN | CONFIG_NEED_CORPUS | CONFIG_NEED_TRAINER};
 	struct config *config = NULL;
 	struct presence presence = {.bus = NULL};
+	struct watchdog_limit *limit;
 	struct comm *comm = NULL;
+	double stall_s;
 	char name[64];
 	struct err_note note = {.name = ""};
 	char text[1400], quoted[1600];
@@ -37,7 +40,11 @@ main(int argc, char **argv)
 	}
 	log_init("trainerd", cli.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	config_cli_free(&cli);
-	if ((rc = comm_init(&comm, &argc, &argv)) != 0) {
+	stall_s = 10 * config->trainer.stall_s;
+	limit = watchdog_limit("starting MPI", stall_s);
+	rc = comm_init(&comm, &argc, &argv);
+	watchdog_limit_end(&limit);
+	if (rc != 0) {
 		log_error("mpi.start", "rc=%d", rc);
 		return err_exit_code(rc);
 	}
@@ -60,6 +67,8 @@ main(int argc, char **argv)
 	}
 	presence_close(&presence);
 	config_destroy(&config);
+	limit = watchdog_limit("ending MPI", stall_s);
 	comm_finalize(&comm);
+	watchdog_limit_end(&limit);
 	return exit_code;
 }

@@ -1,5 +1,6 @@
 #include "trainerd/watchdog.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,31 @@ now_s(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void
+monitor_init(pthread_mutex_t *lock, pthread_cond_t *changed)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(changed, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+/* Tells the thread to stop, and waits until it has. */
+static void
+monitor_end(pthread_t thread, pthread_mutex_t *lock, pthread_cond_t *changed, bool *stop)
+{
+	pthread_mutex_lock(lock);
+	*stop = true;
+	pthread_cond_signal(changed);
+	pthread_mutex_unlock(lock);
+	pthread_join(thread, NULL);
+	pthread_cond_destroy(changed);
+	pthread_mutex_destroy(lock);
 }
 
 static int
@@ -109,7 +135,6 @@ struct watchdog *
 watchdog_new(struct comm *comm, double min_s)
 {
 	struct watchdog *w = calloc(1, sizeof(*w));
-	pthread_condattr_t attr;
 
 	if (w == NULL)
 		return NULL;
@@ -117,11 +142,7 @@ watchdog_new(struct comm *comm, double min_s)
 	w->min_s = min_s;
 	w->last = now_s();
 	w->doing = "start";
-	pthread_mutex_init(&w->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&w->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	monitor_init(&w->lock, &w->changed);
 	if (pthread_create(&w->thread, NULL, watchdog_main, w) != 0) {
 		free(w);
 		return NULL;
@@ -136,13 +157,7 @@ watchdog_destroy(struct watchdog **watchdog)
 
 	if (w == NULL)
 		return;
-	pthread_mutex_lock(&w->lock);
-	w->stop = true;
-	pthread_cond_signal(&w->changed);
-	pthread_mutex_unlock(&w->lock);
-	pthread_join(w->thread, NULL);
-	pthread_cond_destroy(&w->changed);
-	pthread_mutex_destroy(&w->lock);
+	monitor_end(w->thread, &w->lock, &w->changed, &w->stop);
 	free(w);
 	*watchdog = NULL;
 }
@@ -173,4 +188,63 @@ watchdog_step(struct watchdog *w, double seconds)
 	if (w->n_recent < RECENT)
 		w->n_recent++;
 	pthread_mutex_unlock(&w->lock);
+}
+
+struct watchdog_limit {
+	const char *doing;
+	double seconds;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool over;
+};
+
+static void *
+limit_main(void *arg)
+{
+	struct watchdog_limit *l = arg;
+	struct timespec end;
+	int rc = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += (time_t)l->seconds + 1;
+	pthread_mutex_lock(&l->lock);
+	while (!l->over && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&l->changed, &l->lock, &end);
+	if (!l->over) {
+		log_error("watchdog.stalled", "limit=%.0f doing=\"%s\" hint=\"a rank or host that hangs shows as another's waiting; mpirun ends "
+		    "all, start again to resume\"", l->seconds, l->doing);
+		_Exit(EX_TEMPFAIL);
+	}
+	pthread_mutex_unlock(&l->lock);
+	return NULL;
+}
+
+struct watchdog_limit *
+watchdog_limit(const char *doing, double seconds)
+{
+	struct watchdog_limit *l = calloc(1, sizeof(*l));
+
+	if (l == NULL)
+		return NULL;
+	l->doing = doing;
+	l->seconds = seconds;
+	monitor_init(&l->lock, &l->changed);
+	if (pthread_create(&l->thread, NULL, limit_main, l) != 0) {
+		free(l);
+		return NULL;
+	}
+	return l;
+}
+
+void
+watchdog_limit_end(struct watchdog_limit **limit)
+{
+	struct watchdog_limit *l = *limit;
+
+	if (l == NULL)
+		return;
+	monitor_end(l->thread, &l->lock, &l->changed, &l->over);
+	free(l);
+	*limit = NULL;
 }

@@ -1,5 +1,5 @@
 # A rank that hangs (SIGSTOP): the others' watchdog says so and ends the run with 75, the supervisor starts it again from the last checkpoint, and
-# the losses are those of a run that nobody disturbed.
+# the losses are those of a run that nobody disturbed. A rank that never comes to MPI's start is waited for no longer than that either.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"
@@ -16,6 +16,10 @@ trainer: {model: $scratch/student, steps: 160, batch: 8, lanes: 4, lr: 3e-3, eva
 END
 done
 fleet up quiet --wait > out 2>&1 || fail "the quiet run: $(cat out)"
+
+code=0
+timeout 60 "${mpirun[@]}" -n 1 sleep 50 : -n 1 "$BIN/trainerd" -c quiet.yaml --set trainer.stall_s=1 --set run.dir=run_alone > alone.log 2>&1 || code=$?
+[ "$code" = 75 ] && grep -q 'event=watchdog.stalled limit=10 doing="starting MPI"' alone.log || fail "a rank that never started: $code: $(cat alone.log)"
 
 log=run_held/logs/trainerd.log
 step() { { tail -n 2 run_held/metrics.jsonl 2> /dev/null || true; } | sed -n 's/.*"kind":"step","step":\([0-9]*\).*/\1/p' | tail -n 1; }
