@@ -17,6 +17,7 @@
 
 struct item {
 	struct core_op *op;
+	bool done;			/* written before its turn: a label that went to make room */
 	struct item *next;
 };
 
@@ -145,7 +146,7 @@ write_group(struct commit *c, const struct item *group)
 		size_t n = 0;
 
 		if (i->op->kind != CORE_OP_RESULT) {
-			rc = write_op(c, i->op);
+			rc = i->done ? 0 : write_op(c, i->op);
 			i = i->next;
 			continue;
 		}
@@ -161,6 +162,67 @@ write_group(struct commit *c, const struct item *group)
 	rc = cache_write_commit(c->cache);
 	crash_point("commit.synced");
 	return rc;
+}
+
+static size_t
+find_drops(struct item *from, struct item **out, size_t n)
+{
+	for (struct item *i = from; i != NULL && n < GROUP_MAX; i = i->next)
+		if (i->op->kind == CORE_OP_DROP_LABEL && !i->done)
+			out[n++] = i;
+	return n;
+}
+
+static int
+drop_some(struct commit *c, struct item **drops, size_t n)
+{
+	int rc = cache_write_begin(c->cache);
+
+	if (rc != 0)
+		return rc;
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = write_op(c, drops[i]->op);
+	if (rc != 0)
+		cache_write_abort(c->cache);
+	else
+		rc = cache_write_commit(c->cache);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		drops[i]->done = true;
+	return rc;
+}
+
+/*
+ * No room for the group: labels that are to be dropped go first, also those that came after it; the core drops no label that is on its way to
+ * the disk, so their order among the others does not matter. Dropping writes the pages that lead to a label anew before the old
+ * ones are free: as many at once as there is room for.
+ */
+static void
+write_drops(struct commit *c, struct item *group)
+{
+	struct item **drops = calloc(GROUP_MAX, sizeof(*drops));
+	size_t n, at = 0, take;
+	int rc = 0;
+
+	if (drops == NULL)
+		return;
+	n = find_drops(group, drops, 0);
+	pthread_mutex_lock(&c->lock);
+	n = find_drops(c->first, drops, n);
+	pthread_mutex_unlock(&c->lock);
+	for (take = n; at < n && take > 0;) {
+		take = take < n - at ? take : n - at;
+		if ((rc = drop_some(c, drops + at, take)) == 0) {
+			at += take;
+			take *= 2;
+		} else {
+			take /= 4;
+		}
+	}
+	if (at > 0)
+		rc = cache_write_turn(c->cache);
+	if (n > 0)
+		log_info("commit.dropped", "labels=%zu of=%zu rc=%d", at, n, rc);
+	free(drops);
 }
 
 static void
@@ -239,6 +301,7 @@ run(void *arg)
 			pthread_mutex_unlock(&c->lock);
 			if (stop)
 				break;
+			write_drops(c, group);
 		}
 		if (rc == 0) {
 			if (atomic_exchange(&c->waiting, 0) != 0)

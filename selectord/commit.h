@@ -2,8 +2,9 @@
  * commit - the writer thread. Takes the core's records in order, groups them (commit_ms after the last group was begun, or when max_records are
  * there; then all there are, up to 4096), commits, says which number is on the disk. Nobody else writes the cache.
  *
- * A map that gets full is made larger. A full disk, or a map that cannot grow: the group stays in hand, is tried again every half second, and nothing is acknowledged meanwhile. Any other
- * failure is final: what is on the disk is not known any more, the daemon must end (74).
+ * A map that gets full is made larger. A full disk, or a map that cannot grow: the group stays in hand, is tried again every half second,
+ * after the labels that are to be dropped, and nothing is acknowledged meanwhile. Any other failure is final: what is on the disk is not
+ * known any more, the daemon must end (74).
  */
 #ifndef SALT_SELECTORD_COMMIT_H
 #define SALT_SELECTORD_COMMIT_H

@@ -453,6 +453,8 @@ time_in(struct loop *l, int64_t now_ms)
 		int room = cache_room(l->p.cache, NULL);
 
 		l->next_second_ms = now_ms + 1000;
+		if (room == ENOSPC)			/* dropped labels leave room in the file, not on the disk */
+			room = cache_room_inside(l->p.cache);
 		/* a map that is nearly full (ERR_FULL) the writer makes larger; where it cannot, it waits, and says so */
 		l->room = (room == 0 || room == ERR_FULL) && commit_waiting(l->p.commit) == 0;
 		rc = flush(l, core_room(l->p.core, l->room, now_ms));

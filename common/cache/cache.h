@@ -196,6 +196,7 @@ int cache_each(struct cache *c, enum cache_table table, int (*each)(void *arg, c
  */
 int cache_write_begin(struct cache *c);
 int cache_write_commit(struct cache *c);
+int cache_write_turn(struct cache *c);		/* a commit of nothing: pages given up in the one before are taken by the next, not in the next but one */
 void cache_write_abort(struct cache *c);	/* does nothing without a transaction */
 
 /*
@@ -223,6 +224,12 @@ int cache_write_quarantine(struct cache *c, const struct cache_quarantine *q);
 /* cache_room - 0; ENOSPC (file system below its reserve: the smaller of 64 MiB and 1/50 of its size), ERR_FULL (over 95% of the map used),
  * errno. @map_ratio (may be NULL): share of the map used; warn over 0.8. Any thread. */
 int cache_room(struct cache *c, double *map_ratio);
+
+/*
+ * cache_room_inside - for a file system below its reserve: 0 if dropped records left at least the reserve in pages of the cache's own file,
+ * ENOSPC if not, others. Any thread.
+ */
+int cache_room_inside(struct cache *c);
 
 /* cache_disk_free - share of the cache's file system that is free; NaN: not known. Any thread. */
 double cache_disk_free(const struct cache *c);

@@ -473,13 +473,20 @@ cache_n_corrupt(const struct cache *c)
 	return atomic_load(&c->n_corrupt);
 }
 
+static uint64_t
+reserve_of(const struct statvfs *fs)
+{
+	uint64_t all = (uint64_t)fs->f_blocks * fs->f_frsize;
+
+	return all / 50 < UINT64_C(64) << 20 ? all / 50 : UINT64_C(64) << 20;
+}
+
 int
 cache_room(struct cache *c, double *map_ratio)
 {
 	struct statvfs fs;
 	MDB_envinfo info;
 	MDB_stat st;
-	uint64_t reserve, all;
 	double ratio;
 	int rc;
 
@@ -493,11 +500,39 @@ cache_room(struct cache *c, double *map_ratio)
 		*map_ratio = ratio;
 	if (statvfs(c->dir, &fs) != 0)
 		return errno;
-	all = (uint64_t)fs.f_blocks * fs.f_frsize;
-	reserve = all / 50 < UINT64_C(64) << 20 ? all / 50 : UINT64_C(64) << 20;
-	if ((uint64_t)fs.f_bavail * fs.f_frsize < reserve)
+	if ((uint64_t)fs.f_bavail * fs.f_frsize < reserve_of(&fs))
 		return ENOSPC;
 	return ratio <= 0.95 ? 0 : ERR_FULL;
+}
+
+int
+cache_room_inside(struct cache *c)
+{
+	uint64_t n_pages = 0;
+	struct statvfs fs;
+	MDB_cursor *cursor;
+	MDB_txn *txn;
+	MDB_stat st;
+	MDB_val k, v;
+	size_t n;
+	int rc;
+
+	if (statvfs(c->dir, &fs) != 0)
+		return errno;
+	if ((rc = cache__read_begin(c, &txn)) != 0)
+		return cache__rc(rc);
+	/* Table 0 is LMDB's own: under the number of each commit the pages it gave up, their count first. */
+	if ((rc = mdb_stat(txn, 0, &st)) == 0 && (rc = mdb_cursor_open(txn, 0, &cursor)) == 0) {
+		while ((rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0 && v.mv_size >= sizeof(n)) {
+			memcpy(&n, v.mv_data, sizeof(n));
+			n_pages += n;
+		}
+		mdb_cursor_close(cursor);
+	}
+	cache__read_end(c, txn);
+	if (rc != 0 && rc != MDB_NOTFOUND)
+		return cache__rc(rc);
+	return n_pages * st.ms_psize >= reserve_of(&fs) ? 0 : ENOSPC;
 }
 
 int

@@ -34,6 +34,27 @@ cache_write_commit(struct cache *c)
 	return no_room_or(c, cache__rc(mdb_txn_commit(txn)));
 }
 
+int
+cache_write_turn(struct cache *c)
+{
+	struct cache_bytes v;
+	char format[32];
+	size_t len;
+	int rc;
+
+	if ((rc = cache_write_begin(c)) != 0)
+		return rc;
+	if ((rc = cache__get(c, c->write, CACHE_TABLE_META, "format", 6, &v)) == 0) {
+		len = v.len < sizeof(format) ? v.len : sizeof(format);
+		memcpy(format, v.bytes, len);
+		rc = no_room_or(c, cache__put(c, c->write, CACHE_TABLE_META, "format", 6, format, len));	/* what it was: LMDB skips a commit without a write */
+	}
+	if (rc == 0)
+		return cache_write_commit(c);
+	cache_write_abort(c);
+	return rc;
+}
+
 void
 cache_write_abort(struct cache *c)
 {
