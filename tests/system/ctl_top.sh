@@ -61,7 +61,7 @@ until_screen '^teacherd +teacherd-0 .*tokens/s'
 until_screen '^phase    phase one  \[[#>|-]+\]  step [1-9][0-9]* of 200000 \([0-9]+%\)'
 until_screen '^loss     [0-9]+\.[0-9]{4}  .*[▁▂▃▄▅▆▇█]{8}'
 until_screen '^switch   in [0-9:.]+( s)? \(step 100000\)   end in [0-9:]+ .*steps/s'
-until_screen '^rows     .* ahead \(trainer: [0-9]+ steps\)  .* labels/s  1 teacher'
+until_screen '^rows     .* ahead \(trainer: [0-9]+ steps\)  [^ ]+( [kM])? labels/s  (.* scores/s  )?1 teacher'
 
 # Keys.
 tmux send-keys -t top s
