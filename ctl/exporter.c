@@ -34,6 +34,7 @@ struct exporter {
 	const struct ctl_args *args;
 	struct config *cfg;			/* NULL: only --endpoint */
 	struct bus *bus;
+	struct fleet fleet;			/* who answered the last time is asked again, whether or not selectord still names it */
 	struct exporter_http *http;
 	struct exporter_runs *runs;		/* the runs' thread's */
 	double every_s, timeout_s;
@@ -98,15 +99,17 @@ static int
 poll_fleet(struct exporter *x)
 {
 	const char *endpoint, *run_dir = x->cfg != NULL ? x->cfg->run.dir : NULL;
-	struct fleet f = {.n = 0};
+	struct fleet *f = &x->fleet;
 	struct timespec now;
 	double start = ctl_seconds();
-	int rc = run_dir != NULL ? fleet_find(&f, run_dir) : 0;
+	int64_t start_ms = bus_now_ms();
+	int rc = run_dir != NULL ? fleet_find(f, run_dir) : 0;
 
 	for (size_t i = 0; rc == 0 && (endpoint = ctl_get_nth(x->args, "endpoint", i)) != NULL; i++)
-		rc = fleet_add(&f, "", "", "", 0, endpoint);
+		rc = fleet_add(f, "", "", "", 0, endpoint);
 	if (rc == 0)
-		rc = fleet_ask(&f, x->bus, (int64_t)(x->timeout_s * 1000));
+		rc = fleet_ask(f, x->bus, (int64_t)(x->timeout_s * 1000));
+	fleet_forget(f, start_ms);
 	clock_gettime(CLOCK_REALTIME, &now);
 	x->self.n_polls++;
 	x->self.poll_seconds = ctl_seconds() - start;
@@ -114,8 +117,7 @@ poll_fleet(struct exporter *x)
 	x->self.n_runs = atomic_load(&x->n_runs);
 	x->self.run_disk_free_ratio = disk_free_ratio(run_dir);
 	if (rc == 0)
-		rc = publish(x, &f);
-	fleet_clear(&f);
+		rc = publish(x, f);
 	return rc;
 }
 
@@ -196,6 +198,7 @@ exporter(struct ctl_args *args)
 		rc = serve(&x, &note);
 	exit_code = rc != 0 ? ctl_fail(args, rc, &note) : 0;
 	exporter_http_destroy(&x.http);
+	fleet_clear(&x.fleet);
 	bus_destroy(&x.bus);
 	config_destroy(&x.cfg);
 	return exit_code;

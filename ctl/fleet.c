@@ -281,6 +281,17 @@ fleet_why(const struct fleet_daemon *d)
 }
 
 void
+fleet_forget(struct fleet *f, int64_t since_ms)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->n; i++)
+		if (f->daemons[i].answer != NULL || f->daemons[i].seen_ms >= since_ms)
+			f->daemons[n++] = f->daemons[i];
+	f->n = n;
+}
+
+void
 fleet_clear(struct fleet *f)
 {
 	for (size_t i = 0; i < f->n; i++)

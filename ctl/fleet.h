@@ -64,6 +64,9 @@ void fleet_give_up(struct fleet *f, struct bus_asker **asker);
 
 void fleet_clear(struct fleet *f);
 
+/* fleet_forget - who does not answer and was named by nobody since then (bus_now_ms). Daemons get other numbers. */
+void fleet_forget(struct fleet *f, int64_t since_ms);
+
 /* fleet_numbers - members of an answer's group that are numbers and not 0, as "12.3 k tokens/s, ..." (rates) or "leases 3"; "-" for none. */
 void fleet_numbers(const struct json *group, bool rates, char *buf, size_t size);
 

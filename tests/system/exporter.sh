@@ -39,6 +39,30 @@ assert not d["teacherd-1"]["answered"] and d["teacherd-1"]["why"] == "no answer 
 assert d["teacherd-0"]["answered"] and "teacherd-1" in [p["name"] for p in d["selectord"]["roster"]]' || fail "status of a hung daemon"
 kill -CONT "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' run/daemons/teacherd-1.json)"
 
+# A teacher that only selectord knows, as one on another host is: it stays in the figures while selectord hangs, and goes when it has gone.
+until_up() {			# NAME WHAT ("" for not in the figures)
+	local tenths=100
+	until curl -fs -m 5 "${url}metrics" > metrics && [ "$(value salt_up "$1")" = "$2" ]; do
+		[ $((tenths--)) -gt 0 ] || fail "salt_up of $1 is not '$2': $(grep salt_up metrics)"
+		sleep 0.1
+	done
+}
+start elsewhere timeout 200 "$BIN/teacherd" -c fleet.yaml --name elsewhere --set run.dir=other/run
+until_up elsewhere 1
+kill -STOP "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' run/daemons/selectord.json)"
+until_up selectord 0
+polls=$(sed -n 's/^salt_exporter_polls_total //p' metrics)
+tenths=100
+until curl -fs -m 5 "${url}metrics" > metrics && [ "$(sed -n 's/^salt_exporter_polls_total //p' metrics)" -gt $((polls + 2)) ]; do
+	[ $((tenths--)) -gt 0 ] || fail "the exporter stands still: $(grep ^salt_exporter metrics)"
+	sleep 0.1
+done
+[ "$(value salt_up selectord)$(value salt_up elsewhere)" = 01 ] || fail "a teacher is gone with selectord: $(grep salt_up metrics)"
+kill -CONT "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' run/daemons/selectord.json)"
+until_up selectord 1
+stop TERM "$elsewhere"
+until_up elsewhere ""
+
 exporter_train
 wait "$teacher0" "$teacher1"		# released at the switch
 check 25 "in training"
