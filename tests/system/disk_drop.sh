@@ -2,10 +2,7 @@
 # file, and what waited goes on to its end. What is there then is what a large disk has after the same.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
-if [ "$(id -u)" != 0 ] || ! unshare -m true 2> /dev/null; then
-	echo "skipped: a small file system of its own needs root and a mount namespace" >&2
-	exit 77
-fi
+small_disk_or_skip
 
 small_corpus
 small_model "$scratch/teacher" 5

@@ -2,10 +2,7 @@
 # had acknowledged by then is there, and in the end the cache is what one on a large disk is. Its map of 1 MiB grows by itself meanwhile.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
-if [ "$(id -u)" != 0 ] || ! unshare -m true 2> /dev/null; then
-	echo "skipped: a small file system of its own needs root and a mount namespace" >&2
-	exit 77
-fi
+small_disk_or_skip
 
 small_corpus
 small_model "$scratch/student" -

@@ -19,6 +19,13 @@ small_model() {
 		$([ "$seed" = - ] || echo --weights "$seed") "$@" "$dir" > /dev/null || fail "saltctl model new $dir"
 }
 
+# small_disk_or_skip: the test ends here, as skipped, where a file system of its own cannot be mounted.
+small_disk_or_skip() {
+	[ "$(id -u)" != 0 ] || ! unshare -m true 2> /dev/null || return 0
+	echo "skipped: a small file system of its own needs root and a mount namespace" >&2
+	exit 77
+}
+
 # small_corpus: train and held in $scratch, about 60,000 tokens.
 small_corpus() {
 	find /usr/share/common-licenses -type f | sort | xargs "$BIN/saltctl" corpus build --split-on blank-lines \
