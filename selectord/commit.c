@@ -164,6 +164,12 @@ write_group(struct commit *c, const struct item *group)
 	return rc;
 }
 
+static bool
+no_room(int rc)
+{
+	return rc == ENOSPC || rc == EDQUOT || rc == ERR_FULL;
+}
+
 static size_t
 find_drops(struct item *from, struct item **out, size_t n)
 {
@@ -194,9 +200,9 @@ drop_some(struct commit *c, struct item **drops, size_t n)
 /*
  * No room for the group: labels that are to be dropped go first, also those that came after it; the core drops no label that is on its way to
  * the disk, so their order among the others does not matter. Dropping writes the pages that lead to a label anew before the old
- * ones are free: as many at once as there is room for.
+ * ones are free: as many at once as there is room for. 0, also without room, or why the daemon must end.
  */
-static void
+static int
 write_drops(struct commit *c, struct item *group)
 {
 	struct item **drops = calloc(GROUP_MAX, sizeof(*drops));
@@ -204,7 +210,7 @@ write_drops(struct commit *c, struct item *group)
 	int rc = 0;
 
 	if (drops == NULL)
-		return;
+		return ENOMEM;
 	n = find_drops(group, drops, 0);
 	pthread_mutex_lock(&c->lock);
 	n = find_drops(c->first, drops, n);
@@ -214,15 +220,18 @@ write_drops(struct commit *c, struct item *group)
 		if ((rc = drop_some(c, drops + at, take)) == 0) {
 			at += take;
 			take *= 2;
-		} else {
+		} else if (no_room(rc)) {
 			take /= 4;
+		} else {
+			break;
 		}
 	}
-	if (at > 0)
+	if (at > 0 && (rc == 0 || no_room(rc))) {	/* none: it is as it was, and tried again every half second */
 		rc = cache_write_turn(c->cache);
-	if (n > 0)
 		log_info("commit.dropped", "labels=%zu of=%zu rc=%d", at, n, rc);
+	}
 	free(drops);
+	return no_room(rc) ? 0 : rc;
 }
 
 static void
@@ -285,8 +294,9 @@ run(void *arg)
 		c->n -= n;
 		pthread_mutex_unlock(&c->lock);
 
-		while ((rc = write_group(c, group)) == ENOSPC || rc == EDQUOT || rc == ERR_FULL) {
+		while (no_room(rc = write_group(c, group))) {
 			bool stop;
+			int dropped;
 
 			if (rc == ERR_FULL && grow(c) == 0)
 				continue;
@@ -301,7 +311,10 @@ run(void *arg)
 			pthread_mutex_unlock(&c->lock);
 			if (stop)
 				break;
-			write_drops(c, group);
+			if ((dropped = write_drops(c, group)) != 0) {
+				rc = dropped;
+				break;
+			}
 		}
 		if (rc == 0) {
 			if (atomic_exchange(&c->waiting, 0) != 0)
