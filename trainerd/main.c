@@ -24,7 +24,7 @@ main(int argc, char **argv)
 	struct presence presence = {.bus = NULL};
 	struct watchdog_limit *limit;
 	struct comm *comm = NULL;
-	double stall_s;
+	double limit_s;
 	char name[64];
 	struct err_note note = {.name = ""};
 	char text[1400], quoted[1600];
@@ -40,8 +40,8 @@ main(int argc, char **argv)
 	}
 	log_init("trainerd", cli.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
 	config_cli_free(&cli);
-	stall_s = 10 * config->trainer.stall_s;
-	limit = watchdog_limit("starting MPI", stall_s);
+	limit_s = 10 * config->trainer.stall_s;
+	limit = watchdog_limit("starting MPI", limit_s);
 	rc = comm_init(&comm, &argc, &argv);
 	watchdog_limit_end(&limit);
 	if (rc != 0) {
@@ -67,7 +67,7 @@ main(int argc, char **argv)
 	}
 	presence_close(&presence);
 	config_destroy(&config);
-	limit = watchdog_limit("ending MPI", stall_s);
+	limit = watchdog_limit("ending MPI", limit_s);
 	comm_finalize(&comm);
 	watchdog_limit_end(&limit);
 	return exit_code;

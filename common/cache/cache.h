@@ -196,7 +196,7 @@ int cache_each(struct cache *c, enum cache_table table, int (*each)(void *arg, c
  */
 int cache_write_begin(struct cache *c);
 int cache_write_commit(struct cache *c);
-int cache_write_turn(struct cache *c);		/* a commit of nothing: pages given up in the one before are taken by the next, not in the next but one */
+int cache_write_turn(struct cache *c);		/* a commit of nothing: after it the pages that the last one gave up can be used */
 void cache_write_abort(struct cache *c);	/* does nothing without a transaction */
 
 /*
