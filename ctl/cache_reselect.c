@@ -21,8 +21,8 @@
 static const struct ctl_option options[] = {
 	CTL_CACHE,
 	{"k", "K", "selector.k", false},
-	{"keep", "SHARE", "selector.keep, above 0, at most 1", false},
-	{"window", "W", "selector.window: sequences of a block", false},
+	{"keep", "SHARE", "selector.keep_share, above 0, at most 1", false},
+	{"window", "W", "selector.block: sequences of a block", false},
 	{"pool", "N", "selector.pool: one block over so many sequences; 0: none", false},
 	{"seed", "SEED", "run.seed", false},
 	{"steps", "N", "steps of phase one; phase_one.steps of -c unless told", false},
@@ -48,8 +48,8 @@ struct choice {
 static int
 settings(struct ctl_args *args, const struct config *cfg, struct choice *ch)
 {
-	double margin, keep = cfg->selector.keep;
-	uint64_t k = cfg->selector.k, window = cfg->selector.window, pool = cfg->selector.pool, seed = cfg->run.seed;
+	double margin, keep = cfg->selector.keep_share;
+	uint64_t k = cfg->selector.k, window = cfg->selector.block, pool = cfg->selector.pool, seed = cfg->run.seed;
 	uint64_t steps = config_until_margin(cfg, &margin) ? cfg->trainer.steps : cfg->phase_one.steps;
 	int exit_code;
 

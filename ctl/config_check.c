@@ -71,8 +71,10 @@ config_check(struct ctl_args *args)
 	if (ctl_has(args, "get")) {
 		exit_code = get_values(args, cfg);
 	} else if (ctl_has(args, "quiet")) {
+		config_print_renamed(cfg, stderr, "saltctl");
 		printf("%s: good, amounts to %s\n", ctl_get(args, "config"), config_mode_name(cfg));
 	} else {
+		config_print_renamed(cfg, stderr, "saltctl");
 		if (config_print(cfg, stdout, true) != 0)
 			exit_code = EX_IOERR;
 		amounts(cfg);

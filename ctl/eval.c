@@ -56,7 +56,7 @@ settings(struct evaluation *e, const char **corpus)
 			return exit_code;
 		snprintf(prefix, sizeof(prefix), "%s", cfg->corpus.heldout);
 		e->context = cfg->corpus.context;
-		e->windows = cfg->trainer.eval_windows;
+		e->windows = cfg->trainer.eval_sequences;
 		e->group = cfg->trainer.micro_batch > 0 ? cfg->trainer.micro_batch : 8;
 		e->lanes = cfg->trainer.lanes > 0 ? cfg->trainer.lanes : 8;
 		e->kernels.backend = (enum kernels_backend)cfg->compute.backend;

@@ -63,8 +63,8 @@ plan_of(const struct config *cfg)
 	uint64_t steps = config_until_margin(cfg, &margin) ? cfg->trainer.steps : cfg->phase_one.steps;
 
 	return (struct wire_plan){.present = true, .seed = cfg->run.seed, .batch = cfg->trainer.batch,
-	    .mode = salt_ds ? WIRE_MODE_SALT_DS : WIRE_MODE_NONE, .k = salt_ds ? cfg->selector.k : 0, .window = cfg->selector.window,
-	    .keep = salt_ds ? cfg->selector.keep : 0, .pool = cfg->selector.pool, .n_rows = steps * cfg->trainer.batch,
+	    .mode = salt_ds ? WIRE_MODE_SALT_DS : WIRE_MODE_NONE, .k = salt_ds ? cfg->selector.k : 0, .window = cfg->selector.block,
+	    .keep = salt_ds ? cfg->selector.keep_share : 0, .pool = cfg->selector.pool, .n_rows = steps * cfg->trainer.batch,
 	    .label_ahead_rows = UINT64_MAX};
 }
 

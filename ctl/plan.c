@@ -292,8 +292,8 @@ fill(const struct ctl_args *args, struct plan *p)
 	    (exit_code = ctl_get_num(args, "saving", 0, 1, &saving)) != 0 ||
 	    (exit_code = ctl_get_num(args, "label-bytes", 0, 1e9, &label_bytes)) != 0)
 		return exit_code;
-	if (cfg->trainer.eval_windows > 0 && (p->heldout_windows == 0 || cfg->trainer.eval_windows < p->heldout_windows))
-		p->heldout_windows = cfg->corpus.heldout[0] != '\0' ? cfg->trainer.eval_windows : 0;
+	if (cfg->trainer.eval_sequences > 0 && (p->heldout_windows == 0 || cfg->trainer.eval_sequences < p->heldout_windows))
+		p->heldout_windows = cfg->corpus.heldout[0] != '\0' ? cfg->trainer.eval_sequences : 0;
 	p->evaluations = (cfg->trainer.eval_every > 0 ? cfg->trainer.steps / cfg->trainer.eval_every : 0) +
 	    (cfg->trainer.eval_every == 0 || cfg->trainer.steps % cfg->trainer.eval_every != 0);
 	tokens = (double)cfg->trainer.steps * (double)cfg->trainer.batch * (double)cfg->corpus.context;

@@ -227,7 +227,7 @@ identify(struct daemon *d, struct err_note *note)
 	cc->shard = d->shard;
 	cc->n_shards = d->n_shards;
 	cc->max_message = (uint32_t)cfg->bus.max_message;
-	cc->lease_rows = cfg->selector.lease_rows;
+	cc->lease_rows = cfg->selector.lease_sequences;
 	cc->lease_ms = (uint32_t)(cfg->selector.lease_s * 1000);
 	cc->teacher_idle_ms = (int64_t)(cfg->selector.teacher_idle_s * 1000);
 	cc->n_valid = vocab;
@@ -235,7 +235,7 @@ identify(struct daemon *d, struct err_note *note)
 	cc->keep_unselected = cfg->cache.keep_unselected;
 	fill_corpus(&cc->corpus, d->train, d->train_hash, L, vocab, tokenizer);
 	if (d->heldout != NULL) {
-		uint64_t n = corpus_n_windows(d->heldout, L), want = cfg->trainer.eval_windows;
+		uint64_t n = corpus_n_windows(d->heldout, L), want = cfg->trainer.eval_sequences;
 
 		fill_corpus(&cc->heldout, d->heldout, d->heldout_hash, L, vocab, tokenizer);
 		/* the windows that trainerd evaluates on, so that the two losses can be compared */

@@ -285,8 +285,8 @@ feed_plan(struct feed *f)
 
 	config_block(cfg, &f->block, &f->kept);
 	f->plan = (struct wire_plan){.present = true, .seed = cfg->run.seed, .batch = cfg->trainer.batch,
-	    .mode = salt_ds ? WIRE_MODE_SALT_DS : WIRE_MODE_NONE, .k = salt_ds ? cfg->selector.k : 0, .window = cfg->selector.window,
-	    .keep = salt_ds ? cfg->selector.keep : 0, .pool = cfg->selector.pool, .n_rows = phase_max_rows(&f->phase, f->batch),
+	    .mode = salt_ds ? WIRE_MODE_SALT_DS : WIRE_MODE_NONE, .k = salt_ds ? cfg->selector.k : 0, .window = cfg->selector.block,
+	    .keep = salt_ds ? cfg->selector.keep_share : 0, .pool = cfg->selector.pool, .n_rows = phase_max_rows(&f->phase, f->batch),
 	    .label_ahead_rows = ahead == CONFIG_ALL || ahead > UINT64_MAX / f->batch ? UINT64_MAX : ahead * f->batch};
 	f->spec = (struct labels_spec){.kind = kinds[cfg->labels.kind], .version = LABELS_VERSION, .context = f->context,
 	    .vocab = corpus_info(f->o.corpus)->vocab != 0 ? corpus_info(f->o.corpus)->vocab : f->o.vocab_size,

@@ -235,7 +235,7 @@ run_plan(struct run *r)
 	    .eps = cfg->trainer.eps, .weight_decay = cfg->trainer.weight_decay, .clip = cfg->trainer.clip};
 	r->save.root = r->checkpoints;
 	r->save.gather = cfg->checkpoint.gather;
-	r->save.keep = cfg->trainer.keep;
+	r->save.keep = cfg->trainer.keep_checkpoints;
 	r->save.keep_steps = cfg->trainer.keep_steps.item;
 	r->save.n_keep_steps = cfg->trainer.keep_steps.n;
 	snprintf(r->checkpoints, sizeof(r->checkpoints), "%s/checkpoints", cfg->run.dir);
@@ -294,8 +294,8 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 		    (rc = corpus_fingerprint(r->heldout, heldout, note)) != 0)
 			return rc;
 		r->n_eval = corpus_n_windows(r->heldout, cfg->corpus.context);
-		if (cfg->trainer.eval_windows > 0 && cfg->trainer.eval_windows < r->n_eval)
-			r->n_eval = cfg->trainer.eval_windows;
+		if (cfg->trainer.eval_sequences > 0 && cfg->trainer.eval_sequences < r->n_eval)
+			r->n_eval = cfg->trainer.eval_sequences;
 	}
 	if ((rc = run_tokenizer(r, note)) != 0)
 		return rc;

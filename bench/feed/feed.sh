@@ -22,7 +22,7 @@ corpus: {train: $scratch/train, context: $context}
 cache: {dir: cache, map_size: 1GiB}
 teacher: {model: $scratch/teacher, scorer: $scratch/teacher, threads: 1}
 labels: {kind: sampled, samples: 50, seed: 7}
-selector: {mode: none, window: 64, endpoints: ["tcp://127.0.0.1:$(free_port)"], lease_rows: 8, label_ahead_steps: $ahead}
+selector: {mode: none, block: 64, endpoints: ["tcp://127.0.0.1:$(free_port)"], lease_sequences: 8, label_ahead_steps: $ahead}
 trainer: {model: $scratch/student, steps: $steps, batch: $batch, lanes: 8, lr: 1e-3, warmup: 4, eval_every: 0, checkpoint_every: 0}
 phase_one: {steps: $steps, weight: 0.667}
 END

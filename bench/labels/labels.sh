@@ -50,7 +50,7 @@ corpus: {train: train, context: $context}
 cache: {dir: cache-$tau}
 teacher: {model: $scratch/teacher, scorer: $scratch/teacher}
 labels: {kind: sampled, samples: $samples, tau: $tau, seed: 7}
-selector: {mode: none, window: $sequences, endpoints: ["tcp://127.0.0.1:$(free_port)"], lease_rows: 4}
+selector: {mode: none, block: $sequences, endpoints: ["tcp://127.0.0.1:$(free_port)"], lease_sequences: 4}
 trainer: {model: $scratch/teacher, steps: 4, batch: $((sequences / 2)), lanes: 1, micro_batch: 1}
 phase_one: {steps: 2, weight: 0.667}
 END

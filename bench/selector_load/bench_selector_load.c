@@ -340,7 +340,7 @@ write_config(const char *dir, uint32_t L, int n_shards)
 		die(errno, NULL, path);
 	fprintf(f, "run: {dir: run, seed: 1}\ncorpus: {train: train, context: %" PRIu32 "}\ncache: {dir: cache, map_size: 64MiB}\n"
 	    "teacher: {model: model}\nlabels: {kind: sampled, samples: %d}\n"
-	    "status: {bind: \"tcp://127.0.0.1:*\"}\nselector: {lease_s: 60, lease_rows: %d, teacher_idle_s: 0, endpoints: [", L, SAMPLES, LEASE_ROWS);
+	    "status: {bind: \"tcp://127.0.0.1:*\"}\nselector: {lease_s: 60, lease_sequences: %d, teacher_idle_s: 0, endpoints: [", L, SAMPLES, LEASE_ROWS);
 	for (int i = 0; i < n_shards; i++)
 		fprintf(f, "%s\"tcp://127.0.0.1:%d\"", i > 0 ? ", " : "", 21000 + (int)(getpid() % 1000) * SHARDS_MAX + i);
 	fprintf(f, "]}\n");

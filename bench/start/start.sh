@@ -20,8 +20,8 @@ corpus: {train: $scratch/train, heldout: $scratch/held, context: 64}
 cache: {dir: cache, map_size: 64MiB}
 teacher: {model: $scratch/model, scorer: $scratch/model}
 labels: {kind: sampled, samples: 50, seed: 7}
-selector: {mode: none, window: 32, endpoints: ["tcp://127.0.0.1:$port"], lease_rows: 1, label_ahead_steps: 4}
-trainer: {model: $scratch/model, init: $scratch/model, steps: 1, batch: 1, lanes: 1, micro_batch: 1, checkpoint_every: 0, eval_every: 0, keep: 1}
+selector: {mode: none, block: 32, endpoints: ["tcp://127.0.0.1:$port"], lease_sequences: 1, label_ahead_steps: 4}
+trainer: {model: $scratch/model, init: $scratch/model, steps: 1, batch: 1, lanes: 1, micro_batch: 1, checkpoint_every: 0, eval_every: 0, keep_checkpoints: 1}
 phase_one: {steps: 0}
 END
 

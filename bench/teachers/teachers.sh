@@ -17,7 +17,7 @@ measure() {
 	cache: {dir: cache, map_size: 256MiB}
 	teacher: {model: model}
 	labels: {kind: sampled, samples: 50}
-	selector: {endpoints: ["tcp://127.0.0.1:$(free_port)"], lease_rows: 8, teacher_idle_s: 0}
+	selector: {endpoints: ["tcp://127.0.0.1:$(free_port)"], lease_sequences: 8, teacher_idle_s: 0}
 	END
 	start selectord "$bin/selectord" -c "$scratch/fleet.yaml"
 	until_line "$scratch/selectord.log" 'event=start' 20

@@ -134,6 +134,7 @@ config_cli_start(struct config_cli *cli, int argc, char **argv, struct config **
 		*exit_code = err_exit_code(rc);
 		return -1;
 	}
+	config_print_renamed(*cfg, stderr, cli->program);
 	if (print && (rc = config_print(*cfg, stdout, true)) != 0) {
 		*exit_code = EX_IOERR;
 		return -1;

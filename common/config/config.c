@@ -127,7 +127,7 @@ assign_override(struct config *cfg, const char *text, struct err_note *note)
 		return ERR_CONFIG;
 	}
 	if ((rc = config__assign_text(cfg, o, eq + 1, note)) == 0)
-		cfg->own->origin[row_of(o)] = (struct config__origin){ CONFIG__SET, 0 };
+		cfg->own->origin[row_of(o)] = (struct config__origin){ CONFIG__SET, 0, strcmp(key, o->key) != 0 };
 	return rc;
 }
 
@@ -375,7 +375,7 @@ config_validate(const struct config *cfg, struct err_note *note)
 	}
 	config_block(cfg, &block, &kept);
 	if (kept < 1)
-		return clash(cfg, note, "selector.keep", cfg->selector.pool > 0 ? "selector.pool" : "selector.window",
+		return clash(cfg, note, "selector.keep_share", cfg->selector.pool > 0 ? "selector.pool" : "selector.block",
 		    "at least one sequence kept of a block");
 	return validate_remote(cfg, note);
 }
@@ -438,12 +438,12 @@ config_block(const struct config *cfg, uint64_t *block, uint64_t *kept)
 	const struct config_selector *s = &cfg->selector;
 	double exact;
 
-	*block = s->pool > 0 ? s->pool : s->window;
+	*block = s->pool > 0 ? s->pool : s->block;
 	*kept = *block;
 	if (s->mode == CONFIG_MODE_NONE)
 		return;
-	exact = s->keep * (double)*block;
-	/* Half a unit in the last place of keep, and another of the product, is what writing 0.29 in binary can have lost. */
+	exact = s->keep_share * (double)*block;
+	/* Half a unit in the last place of keep_share, and another of the product, is what writing 0.29 in binary can have lost. */
 	*kept = (uint64_t)floor(exact + exact * 4 * 2.220446049250313e-16);
 	if (*kept > *block)
 		*kept = *block;

@@ -73,13 +73,13 @@ struct config_labels {
 struct config_selector {
 	enum config_mode mode;
 	uint32_t k;
-	uint64_t window;		/* W, sequences; see config_block() */
-	double keep;			/* (0, 1] */
-	uint64_t pool;			/* sequences; 0: blocks of window */
+	uint64_t block;			/* W, sequences; see config_block() */
+	double keep_share;		/* (0, 1] */
+	uint64_t pool;			/* sequences of one global block; 0: blocks of W */
 	struct config_texts endpoints;	/* one for each shard, in shard order */
 	uint64_t label_ahead_steps;	/* or CONFIG_ALL */
 	double lease_s;
-	uint32_t lease_rows;		/* sequences a lease */
+	uint32_t lease_sequences;
 	uint32_t commit_ms;
 	double teacher_idle_s;		/* 0: never released for idleness */
 };
@@ -106,10 +106,10 @@ struct config_trainer {
 	uint32_t threads;		/* a rank; 0: cores / ranks of this host */
 	uint32_t ranks;			/* for deploy only */
 	uint64_t checkpoint_every;	/* steps; 0: at the switch, at a stop and at the end only */
-	uint32_t keep;			/* newest complete checkpoints kept */
+	uint32_t keep_checkpoints;	/* newest complete ones */
 	struct config_numbers keep_steps;
 	uint64_t eval_every;		/* steps; 0: at the switch and at the end only */
-	uint64_t eval_windows;		/* 0: all */
+	uint64_t eval_sequences;	/* 0: all */
 	bool tensorboard;		/* write run.dir/tb */
 	double wait_max_s;		/* 0: for ever */
 	double stall_s;			/* without progress: the watchdog's */
@@ -211,8 +211,8 @@ bool config_phase_one(const struct config *cfg);		/* is there a phase one at all
 bool config_until_margin(const struct config *cfg, double *margin_nats);	/* false: not given, *margin untouched */
 
 /*
- * config_block - block size W and rows kept K of selection. pool > 0: W = pool; mode none: K = W; else K = floor(keep * W) with
- * keep taken as the decimal that was written (0.29 of 100 is 29, though 0.29 * 100 < 29 in binary).
+ * config_block - block size W and rows kept K of selection. pool > 0: W = pool; mode none: K = W; else K = floor(keep_share * W) with
+ * keep_share taken as the decimal that was written (0.29 of 100 is 29, though 0.29 * 100 < 29 in binary).
  */
 void config_block(const struct config *cfg, uint64_t *block, uint64_t *kept);
 
@@ -227,6 +227,12 @@ const char *config_origin(const struct config *cfg, const char *key, char *buf, 
 
 /* config_print - all options as yaml that config_load reads back to the same values. with_origin: as comments. 0 or errno. */
 int config_print(const struct config *cfg, FILE *out, bool with_origin);
+
+/*
+ * config_print_renamed - one line that names every option given under its former name, with its present name; nothing if there is none.
+ * @program  begins the line
+ */
+void config_print_renamed(const struct config *cfg, FILE *out, const char *program);
 
 /* config_write_resolved - config_print to PATH: temporary file, fsync, rename, fsync of the directory. 0 or errno, note names the step. */
 int config_write_resolved(const struct config *cfg, const char *path, struct err_note *note);

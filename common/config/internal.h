@@ -45,12 +45,13 @@ struct config__option {
 	const struct config__word *choices;
 	const char *word;		/* a word besides numbers: all -> UINT64_MAX, none -> NaN */
 	const char *unit, *help;
+	const char *was;		/* the key's former name, still accepted; NULL: none */
 };
 
 extern const struct config__option config__table[];
 extern const size_t config__n_options;
 
-const struct config__option *config__find(const char *key);	/* NULL if there is none */
+const struct config__option *config__find(const char *key);	/* by its key or its former name; NULL if there is none */
 
 /* config__nearest - the key (or section, when key has no dot) that was probably meant; NULL if nothing is near. */
 const char *config__nearest(const char *key);
@@ -60,6 +61,7 @@ enum config__source { CONFIG__DEFAULT, CONFIG__DERIVED, CONFIG__FILE, CONFIG__SE
 struct config__origin {
 	enum config__source source;
 	unsigned line;
+	bool renamed;			/* given under its former name */
 };
 
 struct config_own {

@@ -34,6 +34,26 @@ config_print(const struct config *cfg, FILE *out, bool with_origin)
 	return ferror(out) ? EIO : 0;
 }
 
+void
+config_print_renamed(const struct config *cfg, FILE *out, const char *program)
+{
+	const char *before = "";
+	char origin[32];
+
+	for (size_t i = 0; i < config__n_options; i++) {
+		const struct config__option *o = &config__table[i];
+
+		if (!cfg->own->origin[i].renamed)
+			continue;
+		if (before[0] == '\0')
+			fprintf(out, "%s: options given under their former names, which still work: ", program);
+		fprintf(out, "%s%s (%s) is now %s", before, o->was, config_origin(cfg, o->key, origin, sizeof(origin)), o->key);
+		before = ", ";
+	}
+	if (before[0] != '\0')
+		fputc('\n', out);
+}
+
 int
 config_write_resolved(const struct config *cfg, const char *path, struct err_note *note)
 {
@@ -93,9 +113,9 @@ in_use(const struct config *cfg, const struct config__option *o)
 		return sampled;
 	if (strcmp(o->key, "labels.k") == 0)
 		return cfg->labels.kind == CONFIG_LABEL_TOPK;
-	if (strcmp(o->key, "selector.k") == 0 || strcmp(o->key, "selector.keep") == 0)
+	if (strcmp(o->key, "selector.k") == 0 || strcmp(o->key, "selector.keep_share") == 0)
 		return chosen;
-	if (strcmp(o->key, "selector.window") == 0)
+	if (strcmp(o->key, "selector.block") == 0)
 		return cfg->selector.pool == 0;
 	return true;
 }
@@ -179,7 +199,7 @@ const char config__docs_head[] =
 	"Options that are checked against each other: `trainer.lanes` is a power of two, `trainer.ranks` divides it, it divides\n"
 	"`trainer.batch`, and `trainer.micro_batch` divides batch / lanes. `trainer.warmup` is at most `trainer.steps`, with wsd together with\n"
 	"`trainer.decay_steps`. `phase_one.steps` is at most `trainer.steps` and not given together with `phase_one.until_margin`, which needs\n"
-	"`corpus.heldout`. With `linear` and `ratio`, `phase_one.handover_steps` is from 1 to `phase_one.steps`. `selector.keep` of a block is\n"
+	"`corpus.heldout`. With `linear` and `ratio`, `phase_one.handover_steps` is from 1 to `phase_one.steps`. `selector.keep_share` of a block is\n"
 	"at least one sequence. Endpoints that leave the machine need `security.curve_dir` or `security.allow_plain_remote: true`.\n";
 
 static void

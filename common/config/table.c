@@ -39,14 +39,14 @@ static const struct config__word backend_words[] = {
 	.offset = AT(s, f, struct config_texts), .def = d, .unit = "", .help = h }
 #define OPT_NUMBERS(s, f, c, d, l, u, un, h) { KEY(s, f), .type = CONFIG__NUMBERS, .class = CONFIG__##c, \
 	.offset = AT(s, f, struct config_numbers), .def = d, .lo = l, .hi = u, .unit = un, .help = h }
-#define OPT_U32(s, f, c, d, l, u, un, h) { KEY(s, f), .type = CONFIG__U32, .class = CONFIG__##c, .offset = AT(s, f, uint32_t), \
-	.def = d, .lo = l, .hi = u, .unit = un, .help = h }
-#define OPT_U64(s, f, c, d, l, u, w, un, h) { KEY(s, f), .type = CONFIG__U64, .class = CONFIG__##c, .offset = AT(s, f, uint64_t), \
-	.def = d, .lo = l, .hi = u, .word = w, .unit = un, .help = h }
+#define OPT_U32(s, f, c, d, l, u, un, ...) { KEY(s, f), .type = CONFIG__U32, .class = CONFIG__##c, .offset = AT(s, f, uint32_t), \
+	.def = d, .lo = l, .hi = u, .unit = un, .help = __VA_ARGS__ }
+#define OPT_U64(s, f, c, d, l, u, w, un, ...) { KEY(s, f), .type = CONFIG__U64, .class = CONFIG__##c, .offset = AT(s, f, uint64_t), \
+	.def = d, .lo = l, .hi = u, .word = w, .unit = un, .help = __VA_ARGS__ }
 #define OPT_BYTES(s, f, c, d, l, u, h) { KEY(s, f), .type = CONFIG__BYTES, .class = CONFIG__##c, .offset = AT(s, f, uint64_t), \
 	.def = d, .lo = l, .hi = u, .unit = "bytes", .help = h }
-#define OPT_FLOAT(s, f, c, d, o, l, u, w, un, h) { KEY(s, f), .type = CONFIG__FLOAT, .class = CONFIG__##c, \
-	.offset = AT(s, f, double), .def = d, .open = o, .flo = l, .fhi = u, .word = w, .unit = un, .help = h }
+#define OPT_FLOAT(s, f, c, d, o, l, u, w, un, ...) { KEY(s, f), .type = CONFIG__FLOAT, .class = CONFIG__##c, \
+	.offset = AT(s, f, double), .def = d, .open = o, .flo = l, .fhi = u, .word = w, .unit = un, .help = __VA_ARGS__ }
 #define OPT_PAIR(s, f, c, d, l, u, h) { KEY(s, f), .type = CONFIG__PAIR, .class = CONFIG__##c, .offset = AT(s, f[0], double), \
 	.def = d, .flo = l, .fhi = u, .unit = "", .help = h }
 #define OPT_FLAG(s, f, c, d, h) { KEY(s, f), .type = CONFIG__FLAG, .class = CONFIG__##c, .offset = AT(s, f, bool), .def = d, \
@@ -84,13 +84,15 @@ const struct config__option config__table[] = {
 
 	OPT_CHOICE(selector, mode, IDENTITY, "none", mode_words, "phase-one rows: as they come, or chosen by the scorer"),
 	OPT_U32(selector, k, IDENTITY, "10", 1, 255, "ids", "a token counts in a score when it is among the scorer's k most likely; ranks are kept in 8 bits"),
-	OPT_U64(selector, window, IDENTITY, "512", 1, 1ULL << 32, NULL, "sequences", "W: block that is chosen from at a time"),
-	OPT_FLOAT(selector, keep, IDENTITY, "0.5", true, 0, 1, NULL, "", "part of a block that is kept: floor(keep * W), highest score first"),
-	OPT_U64(selector, pool, IDENTITY, "0", 0, 1ULL << 40, NULL, "sequences", "one block over so many sequences in place of windows; 0: windows"),
+	OPT_U64(selector, block, IDENTITY, "512", 1, 1ULL << 32, NULL, "sequences",
+	    "W: sequences in a selection block, the set that is chosen from at a time", .was = "selector.window"),
+	OPT_FLOAT(selector, keep_share, IDENTITY, "0.5", true, 0, 1, NULL, "",
+	    "share of a block that becomes rows: floor(keep_share * W) sequences, highest score first", .was = "selector.keep"),
+	OPT_U64(selector, pool, IDENTITY, "0", 0, 1ULL << 40, NULL, "sequences", "one global block of this many sequences instead of blocks of W; 0: off"),
 	OPT_ENDPOINTS(selector, endpoints, HOST, "[tcp://127.0.0.1:5750]", "data sockets of the selector shards, in shard order"),
 	OPT_U64(selector, label_ahead_steps, TUNABLE, "32", 1, U53, "all", "steps", "how far labelling runs ahead of the trainer"),
 	OPT_FLOAT(selector, lease_s, TUNABLE, "60", false, 0.1, 86400, NULL, "seconds", "a lease that is not renewed for so long goes to another teacher"),
-	OPT_U32(selector, lease_rows, TUNABLE, "8", 1, 1024, "sequences", "in one lease"),
+	OPT_U32(selector, lease_sequences, TUNABLE, "8", 1, 1024, "sequences", "in one lease, at most", .was = "selector.lease_rows"),
 	OPT_U32(selector, commit_ms, TUNABLE, "50", 0, 60000, "milliseconds", "from one commit to the next, if fewer than 1024 records wait; 0: at once"),
 	OPT_FLOAT(selector, teacher_idle_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds", "teachers without work for so long are released; 0: never"),
 
@@ -115,10 +117,12 @@ const struct config__option config__table[] = {
 	OPT_U32(trainer, threads, TUNABLE, "0", 0, 4096, "threads", "of one rank; 0: cores / ranks of the host"),
 	OPT_U32(trainer, ranks, HOST, "1", 1, 1024, "ranks", "for deploy, which starts mpirun; MPI's size is the truth"),
 	OPT_U64(trainer, checkpoint_every, TUNABLE, "100", 0, U53, NULL, "steps", "0: at the switch, at a stop and at the end only"),
-	OPT_U32(trainer, keep, TUNABLE, "2", 1, 1U << 20, "checkpoints", "newest complete checkpoints that stay"),
+	OPT_U32(trainer, keep_checkpoints, TUNABLE, "2", 1, 1U << 20, "checkpoints",
+	    "number of complete checkpoints to keep; older ones are deleted", .was = "trainer.keep"),
 	OPT_NUMBERS(trainer, keep_steps, TUNABLE, "[]", 1, U53, "steps", "checkpoints that are written and stay for good"),
 	OPT_U64(trainer, eval_every, TUNABLE, "100", 0, U53, NULL, "steps", "0: at the switch and at the end only"),
-	OPT_U64(trainer, eval_windows, TUNABLE, "0", 0, U53, NULL, "sequences", "held-out windows in an evaluation, from the first on; 0: all"),
+	OPT_U64(trainer, eval_sequences, TUNABLE, "0", 0, U53, NULL, "sequences",
+	    "held-out sequences in an evaluation, from the first on; 0: all", .was = "trainer.eval_windows"),
 	OPT_FLAG(trainer, tensorboard, TUNABLE, "true", "write run.dir/tb, scalars of every step for TensorBoard"),
 	OPT_FLOAT(trainer, wait_max_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds", "wait for rows, then checkpoint and exit 75; 0: for ever"),
 	OPT_FLOAT(trainer, stall_s, TUNABLE, "60", false, 1, YEAR_S, NULL, "seconds",
@@ -154,7 +158,7 @@ const struct config__option *
 config__find(const char *key)
 {
 	for (size_t i = 0; i < config__n_options; i++)
-		if (strcmp(config__table[i].key, key) == 0)
+		if (strcmp(config__table[i].key, key) == 0 || (config__table[i].was != NULL && strcmp(config__table[i].was, key) == 0))
 			return &config__table[i];
 	return NULL;
 }

@@ -138,7 +138,7 @@ add_item(struct reader *r, struct config__raw *raw, size_t *cap, size_t *cap_quo
 
 /* The value of option o; the event at hand is its first. */
 static int
-read_value(struct reader *r, const struct config__option *o, unsigned line)
+read_value(struct reader *r, const struct config__option *o, unsigned line, bool renamed)
 {
 	struct config__raw raw = { 0 };
 	size_t cap = 0, cap_quoted = 0;
@@ -168,7 +168,7 @@ read_value(struct reader *r, const struct config__option *o, unsigned line)
 	if (rc == 0)
 		rc = config__assign(r->cfg, o, &raw, r->note);
 	if (rc == 0)
-		r->cfg->own->origin[o - config__table] = (struct config__origin){ CONFIG__FILE, line };
+		r->cfg->own->origin[o - config__table] = (struct config__origin){ CONFIG__FILE, line, renamed };
 	free(raw.item);
 	free(raw.quoted);
 	return rc;
@@ -234,7 +234,7 @@ read_section(struct reader *r, const char *section)
 			return unknown(r, line, key, "an option of docs/config.md");
 		if (r->cfg->own->origin[o - config__table].source == CONFIG__FILE)
 			return twice(r, line, key, r->cfg->own->origin[o - config__table].line);
-		if ((rc = next(r)) != 0 || (rc = read_value(r, o, line)) != 0)
+		if ((rc = next(r)) != 0 || (rc = read_value(r, o, line, strcmp(key, o->key) != 0)) != 0)
 			return rc;
 	}
 }

@@ -28,7 +28,7 @@ def run(*command):
 def train(args, folder, name, model, init=None):
     options = [f"run.dir={folder / name}", f"corpus.train={folder / 'train'}", f"corpus.heldout={folder / 'heldout'}",
                f"corpus.context={CONTEXT}", f"trainer.model={model}", f"trainer.steps={STEPS}", f"trainer.batch={BATCH}",
-               "trainer.dtype=fp32", "trainer.lr=3e-3", "trainer.eval_windows=8", "trainer.threads=1", "run.seed=5"]
+               "trainer.dtype=fp32", "trainer.lr=3e-3", "trainer.eval_sequences=8", "trainer.threads=1", "run.seed=5"]
     if init:
         options.append(f"trainer.init={init}")
     (folder / "fleet.yaml").write_text("run: {seed: 5}\n")

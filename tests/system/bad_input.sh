@@ -57,7 +57,7 @@ edit() {			# SED EXPRESSION: fleet.yaml changed, as $scratch/edit.yaml
 }
 edit 's/lr: 3e-3/learning: 3e-3/';	bad "unknown key" 78 "edit.yaml:7: trainer.learning" "$BIN/trainerd" -c "$scratch/edit.yaml"
 edit 's/lr: 3e-3/lr: fast/';		bad "wrong type" 78 "edit.yaml:7: trainer.lr: expected a number.*found.*fast" "$BIN/trainerd" -c "$scratch/edit.yaml"
-edit 's/keep: 0.5/keep: 1.5/';		bad "out of range" 78 "edit.yaml:6: selector.keep: expected .*1.*found 1.5" "$BIN/selectord" -c "$scratch/edit.yaml"
+edit 's/keep_share: 0.5/keep_share: 1.5/';		bad "out of range" 78 "edit.yaml:6: selector.keep_share: expected .*1.*found 1.5" "$BIN/selectord" -c "$scratch/edit.yaml"
 edit 's/^trainer/trainr/';		bad "unknown section" 78 "edit.yaml:7: trainr" "$BIN/teacherd" -c "$scratch/edit.yaml"
 edit 's/mode: salt_ds/mode: best/';	bad "unknown word" 78 "edit.yaml:6: selector.mode: expected .*salt_ds.*found.*best" "$BIN/selectord" -c "$scratch/edit.yaml"
 edit 's/^labels.*/labels: {kind: ]/';	bad "not YAML" 78 "edit.yaml:5: .*expected" "$ctl" config check -c "$scratch/edit.yaml"

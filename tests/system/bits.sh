@@ -10,7 +10,7 @@ port=$(free_port)
 small_fleet f.yaml "$port"
 small_teachers f.yaml
 # Steps long enough to be hit by a signal.
-sed -i 's/^trainer.*/trainer: {model: student, steps: 24, batch: 32, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 6, eval_windows: 8, checkpoint_every: 5, threads: 1}/
+sed -i 's/^trainer.*/trainer: {model: student, steps: 24, batch: 32, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 6, eval_sequences: 8, checkpoint_every: 5, threads: 1}/
 	s/^phase_one.*/phase_one: {steps: 12, weight: 0.667}/' f.yaml
 
 # up CACHE [OPTION...]: selectord and a teacher on that cache; down: both away by SIGNAL.
@@ -113,8 +113,8 @@ ahead() {			# CACHE OPTION...
 	up "$@" --set selector.label_ahead_steps=all --set cache.keep_unselected=true
 	timeout 60 "$BIN/saltctl" label -c f.yaml --set selector.label_ahead_steps=all > "label_$1.log" 2>&1 || { cat "label_$1.log" >&2; fail "saltctl label: $1"; }
 }
-ahead alone --set selector.lease_rows=1 --set teacher.threads=1; down
-ahead many --set selector.lease_rows=32 --set teacher.threads=2
+ahead alone --set selector.lease_sequences=1 --set teacher.threads=1; down
+ahead many --set selector.lease_sequences=32 --set teacher.threads=2
 stop TERM $teacherd
 train run_ahead
 stop TERM $selectord

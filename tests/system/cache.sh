@@ -216,7 +216,7 @@ awk -F'\t' '{ printf "%s\t%s\t%s\t%.6f\n", $1, $2, $3, $4 }' mine.tsv > mine6.ts
 same plain.tsv mine6.tsv "reselect and a plain reference"
 [ "$(wc -l < mine.tsv)" = 24 ] && [ "$need" -gt 0 ] && [ "$need" -lt 24 ] || fail "reselect: $(cat out)"
 copy other_choice
-other="--set selector.k=20 --set selector.keep=0.25 --set selector.window=16 --set phase_one.steps=3 --set cache.dir=other_choice"
+other="--set selector.k=20 --set selector.keep_share=0.25 --set selector.block=16 --set phase_one.steps=3 --set cache.dir=other_choice"
 fill $other
 stop TERM $selectord $teacherd
 [ $(($(dump other_choice o.dump; grep -c ^label o.dump) - 48)) = "$need" ] || fail "reselect said $need labels are to be made, $(grep -c ^label o.dump) are there now"

@@ -8,7 +8,7 @@ small_corpus
 small_model "$scratch/student" -
 cd "$scratch"
 small_fleet f.yaml "$(free_port)"
-sed -i 's/^selector.*/selector: {mode: salt_ds, window: 32, keep: 0.5, k: 200, lease_rows: 32, label_ahead_steps: all, commit_ms: 5}/
+sed -i 's/^selector.*/selector: {mode: salt_ds, block: 32, keep_share: 0.5, k: 200, lease_sequences: 32, label_ahead_steps: all, commit_ms: 5}/
 	s/^phase_one.*/phase_one: {steps: 10, weight: 0.667}/; $a compute: {dtype: fp32}' f.yaml
 small_teachers f.yaml
 check="python3 $SOURCE/tests/system/export_check.py"
@@ -19,7 +19,7 @@ windows=$("$BIN/saltctl" corpus info train --context 32 --json | tr -d ' ",' | s
 plan() {
 	local name=$1 k=$2 keep=$3 window=$4 hash
 	shift 4
-	timeout 100 "$BIN/saltctl" label "${fleet[@]}" --set selector.k="$k" --set selector.keep="$keep" "$@" > label.log 2>&1 ||
+	timeout 100 "$BIN/saltctl" label "${fleet[@]}" --set selector.k="$k" --set selector.keep_share="$keep" "$@" > label.log 2>&1 ||
 		fail "$name at $n shards: $(tail -1 label.log)"
 	hash=$(sed -n 's/.*event=plan.opened plan=\([0-9a-f]*\).*/\1/p' shard0.log | tail -1)
 	"$BIN/saltctl" cache export "${fleet[@]}" "ex_$name.$n" > /dev/null || fail "export"
@@ -69,11 +69,11 @@ for n in 1 2 4; do
 	done
 	start teacherd "$BIN/teacherd" "${fleet[@]}"
 	daemons+=($teacherd)
-	plan window 200 0.5 32 --set selector.window=32
-	plan ties 2 0.3 40 --set selector.window=40		# of a teacher so young most tokens are not among the first two: medians of 0
+	plan window 200 0.5 32 --set selector.block=32
+	plan ties 2 0.3 40 --set selector.block=40		# of a teacher so young most tokens are not among the first two: medians of 0
 	plan pool 200 0.25 600 --set selector.pool=600
 	plan pool_ties 2 0.25 600 --set selector.pool=600
-	plan epochs 200 0.04 $((windows * 3 / 4)) --set selector.window=$((windows * 3 / 4))
+	plan epochs 200 0.04 $((windows * 3 / 4)) --set selector.block=$((windows * 3 / 4))
 	stop TERM "${daemons[@]}"
 done
 [ "$(ties ties)" -ge 20 ] && [ "$(ties pool_ties)" -ge 20 ] || fail "no ties: $(ties ties), $(ties pool_ties)"

@@ -61,7 +61,7 @@ must_fail 65 'at least context + 1 = 17 tokens, found 2' --model model --corpus 
 cat > fleet.yaml <<'END'
 run: {dir: run, seed: 5}
 corpus: {train: train, heldout: heldout, context: 32}
-trainer: {model: model, steps: 3, batch: 8, micro_batch: 2, lanes: 4, threads: 1, eval_windows: 13, lr: 1e-2}
+trainer: {model: model, steps: 3, batch: 8, micro_batch: 2, lanes: 4, threads: 1, eval_sequences: 13, lr: 1e-2}
 END
 timeout 100 "$BIN/trainerd" -c fleet.yaml 2> trainer.log || fail "trainerd: $(tail -3 trainer.log)"
 for threads in 1 2; do

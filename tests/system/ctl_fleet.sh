@@ -13,7 +13,7 @@ corpus: {train: train, heldout: heldout, context: 32}
 cache: {dir: cache}
 teacher: {model: model, threads: 1}
 labels: {samples: 10}
-selector: {endpoints: ["tcp://127.0.0.1:$port"], window: 16}
+selector: {endpoints: ["tcp://127.0.0.1:$port"], block: 16}
 trainer: {model: model, steps: 8, batch: 8, threads: 1}
 phase_one: {steps: 4}
 END

@@ -26,8 +26,8 @@ with open(name + "/metrics.jsonl", "w") as f:
 END
 	printf 'run: {dir: ., seed: %s}\ncorpus: {train: t, context: 32}\ntrainer: {model: ../big, steps: 8, batch: 8}\n%b' "${5-1}" "$more" > "$name/fleet.yaml"
 }
-two='cache: {dir: c}\nphase_one: {steps: 4}\nteacher: {model: ../slm, scorer: ../young}\nselector: {mode: salt_ds, window: 20, keep: 0.5}\n'
-one='cache: {dir: c}\nphase_one: {steps: 4}\nteacher: {model: ../slm}\nselector: {mode: salt_ds, window: 20, keep: 0.5}\n'
+two='cache: {dir: c}\nphase_one: {steps: 4}\nteacher: {model: ../slm, scorer: ../young}\nselector: {mode: salt_ds, block: 20, keep_share: 0.5}\n'
+one='cache: {dir: c}\nphase_one: {steps: 4}\nteacher: {model: ../slm}\nselector: {mode: salt_ds, block: 20, keep_share: 0.5}\n'
 plain='cache: {dir: c}\nphase_one: {steps: 4}\nteacher: {model: ../slm}\n'
 run base 1 "5 4.5 4.25 4.0"
 run two 1.25 "5 4.4 3.9 3.8" "$two"

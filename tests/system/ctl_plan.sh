@@ -66,8 +66,8 @@ run: {dir: run, seed: 3}
 corpus: {train: train, heldout: held, context: 32}
 cache: {dir: cache}
 teacher: {model: student}
-selector: {mode: salt_ds, window: 32, keep: 0.5}
-trainer: {model: student, steps: 6, batch: 8, lanes: 4, eval_every: 0, eval_windows: 8, checkpoint_every: 0, threads: 1}
+selector: {mode: salt_ds, block: 32, keep_share: 0.5}
+trainer: {model: student, steps: 6, batch: 8, lanes: 4, eval_every: 0, eval_sequences: 8, checkpoint_every: 0, threads: 1}
 phase_one: {steps: 3}
 END
 for ranks in 1 2; do

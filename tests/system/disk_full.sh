@@ -11,7 +11,7 @@ small_fleet f.yaml "$(free_port)"
 echo 'compute: {dtype: fp32}' >> f.yaml
 small_teachers f.yaml
 # Two plans on one cache: the trainer's is small and fits the disk, the one of `saltctl label` does not.
-sed -i 's/^labels.*/labels: {kind: sampled, samples: 50, seed: 7}/; s/map_size: 64MiB/map_size: 1MiB/; s/keep: 0.5/keep: 1/' f.yaml
+sed -i 's/^labels.*/labels: {kind: sampled, samples: 50, seed: 7}/; s/map_size: 64MiB/map_size: 1MiB/; s/keep_share: 0.5/keep_share: 1/' f.yaml
 large=(--set run.seed=4 --set phase_one.steps=200 --set trainer.steps=200 --set selector.label_ahead_steps=all)
 
 # status: selectord's, as JSON.

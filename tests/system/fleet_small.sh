@@ -19,17 +19,17 @@ END
 }
 cat > slm.yaml <<END
 $(common slm)
-trainer: {model: models/slm, steps: 40, batch: 8, micro_batch: 1, ranks: 2, threads: 1, lr: 3e-3, warmup: 4, keep_steps: [10], eval_windows: 16}
+trainer: {model: models/slm, steps: 40, batch: 8, micro_batch: 1, ranks: 2, threads: 1, lr: 3e-3, warmup: 4, keep_steps: [10], eval_sequences: 16}
 END
 student="model: models/student, steps: 90, batch: 8, micro_batch: 1, ranks: 2, threads: 1, lr: 2e-3, warmup: 5, checkpoint_every: 10,
-    eval_every: 15, eval_windows: 16"
+    eval_every: 15, eval_sequences: 16"
 salt() {		# salt NAME: a run and a cache of its own
 	cat > "$1.yaml" <<END
 $(common "$1")
 cache: {dir: cache_$1, map_size: 256MiB}
 teacher: {model: slm/checkpoints/step_00000040, scorer: slm/checkpoints/step_00000010, threads: 1}
 labels: {samples: 20}
-selector: {mode: salt_ds, window: 32, keep: 0.5, endpoints: ["tcp://127.0.0.1:$port"], label_ahead_steps: 6, lease_s: 2}
+selector: {mode: salt_ds, block: 32, keep_share: 0.5, endpoints: ["tcp://127.0.0.1:$port"], label_ahead_steps: 6, lease_s: 2}
 trainer: {$student}
 phase_one: {steps: 50, handover: linear, handover_steps: 10}
 deploy: {teachers: 2}

@@ -10,7 +10,7 @@ fleet_files() {
 	small_fleet quiet.yaml "$(free_port)"
 	sed -i "s/steps: 12,/steps: $2,/; s/checkpoint_every: 3/checkpoint_every: 20/; s/phase_one: {steps: 6/phase_one: {steps: $3/; s/eval_every: 6/eval_every: 100/" quiet.yaml
 	small_teachers quiet.yaml
-	sed "s|$scratch/|/mnt/data/|g; s/run: {dir: run/run: {dir: \/mnt\/run/; s/endpoints: .*label_ahead_steps.*}/endpoints: [\"tcp:\/\/selector:5750\"], lease_rows: 8, lease_s: 1, $1}/; s/trainer: {/trainer: {${4:+$4, }/" \
+	sed "s|$scratch/|/mnt/data/|g; s/run: {dir: run/run: {dir: \/mnt\/run/; s/endpoints: .*label_ahead_steps.*}/endpoints: [\"tcp:\/\/selector:5750\"], lease_sequences: 8, lease_s: 1, $1}/; s/trainer: {/trainer: {${4:+$4, }/" \
 	    quiet.yaml > fleet.yaml
 	cat >> fleet.yaml <<YAML
 security: {curve_dir: /mnt/keys}

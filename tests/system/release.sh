@@ -58,7 +58,7 @@ corpus: {train: fakes/train, heldout: fakes/held, context: 16}
 cache: {dir: cache2, map_size: 1GiB, keep_unselected: true}
 teacher: {model: fakes/model}
 labels: {kind: sampled, samples: 4}
-selector: {mode: salt_ds, window: 64, keep: 0.5, endpoints: ["tcp://127.0.0.1:$port"], lease_rows: 4, commit_ms: 20, label_ahead_steps: 1000}
+selector: {mode: salt_ds, block: 64, keep_share: 0.5, endpoints: ["tcp://127.0.0.1:$port"], lease_sequences: 4, commit_ms: 20, label_ahead_steps: 1000}
 trainer: {model: fakes/model, steps: 500, batch: 8, threads: 1}
 phase_one: {steps: 400}
 END

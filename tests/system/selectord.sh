@@ -33,7 +33,7 @@ corpus: {train: train, heldout: held, context: 16}
 cache: {dir: cache_$1, map_size: 1GiB}
 teacher: {model: model}
 labels: {kind: sampled, samples: 4}
-selector: {endpoints: [$2], lease_s: 1, lease_rows: 4, commit_ms: 5, teacher_idle_s: 0}
+selector: {endpoints: [$2], lease_s: 1, lease_sequences: 4, commit_ms: 5, teacher_idle_s: 0}
 status: {bind: "ipc://$dir/status_$1_\$\$"}
 YAML
 	sed -i "s/_\\$\\\$\"/\"/" "$dir/$1.yaml"

@@ -14,7 +14,7 @@ corpus: {train: $1/data/train, heldout: $1/data/held, context: 16}
 cache: {dir: $1/cache, map_size: 64MiB}
 teacher: {model: $1/data/model}
 labels: {kind: sampled, samples: 4}
-selector: {endpoints: [$2], lease_rows: 4, commit_ms: 5}
+selector: {endpoints: [$2], lease_sequences: 4, commit_ms: 5}
 END
 }
 mkdir data

@@ -55,8 +55,8 @@ corpus: {train: $scratch/train, heldout: $scratch/held, context: 32}
 cache: {dir: cache, map_size: 64MiB}
 teacher: {model: $scratch/teacher, scorer: $scratch/scorer, threads: 1}
 labels: {kind: sampled, samples: 8, seed: 7}
-selector: {mode: salt_ds, window: 32, keep: 0.5, k: 200, endpoints: [$ends], lease_rows: 8, label_ahead_steps: 4, commit_ms: 5}
-trainer: {model: $scratch/student, steps: 12, batch: 8, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 6, eval_windows: 8, checkpoint_every: 3, threads: 1}
+selector: {mode: salt_ds, block: 32, keep_share: 0.5, k: 200, endpoints: [$ends], lease_sequences: 8, label_ahead_steps: 4, commit_ms: 5}
+trainer: {model: $scratch/student, steps: 12, batch: 8, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 6, eval_sequences: 8, checkpoint_every: 3, threads: 1}
 phase_one: {steps: 6, weight: 0.667}
 END
 }

@@ -16,8 +16,8 @@ corpus: {train: train, heldout: held, context: 32}
 cache: {dir: cache_$1, map_size: 1GiB}
 teacher: {model: $2, threads: 1}
 labels: {kind: ${kind:-sampled}, samples: 8}
-selector: {mode: none, window: 64, endpoints: ["ipc://$scratch/$1.ipc"], lease_s: 5, label_ahead_steps: 4}
-trainer: {model: slm, batch: 16, lanes: 2, lr: 3e-3, eval_windows: 4, threads: 1, wait_max_s: 20${4:+, $4}}
+selector: {mode: none, block: 64, endpoints: ["ipc://$scratch/$1.ipc"], lease_s: 5, label_ahead_steps: 4}
+trainer: {model: slm, batch: 16, lanes: 2, lr: 3e-3, eval_sequences: 4, threads: 1, wait_max_s: 20${4:+, $4}}
 phase_one: {${3:-steps: 0}}
 ${5:-}
 YAML
@@ -51,7 +51,7 @@ grep -q "tcp://127.0.0.1:$port" socket.log || last_log socket "the port is not n
 
 # bf16: a checkpoint has the fp32 masters, and the run that goes on from it, on two ranks, ends with the same bits.
 fleet bf16 slm
-options=(--set trainer.dtype=bf16 --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3)
+options=(--set trainer.dtype=bf16 --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep_checkpoints=3)
 train bf16 "${options[@]}" || last_log bf16 "bf16"
 grep -q 'compute="[^"]*bf16' bf16.log || last_log bf16 "not in bf16"
 mv run_bf16/checkpoints/step_00000030 bf16_whole
@@ -61,11 +61,11 @@ grep -q '"dtype":"F32"' bf16_whole/model.safetensors || fail "the masters are no
 
 # A damaged checkpoint is passed over, and its place is taken by a good one when the run comes by again.
 fleet base slm
-train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3 || last_log base "baseline"
+train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep_checkpoints=3 || last_log base "baseline"
 c=run_base/checkpoints
 cp $c/step_00000030/model.safetensors whole.safetensors
 printf 'damaged!' | dd of=$c/step_00000030/model.safetensors bs=1 seek=9000 conv=notrunc 2> /dev/null
-train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep=3 || last_log base "baseline after damage"
+train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep_checkpoints=3 || last_log base "baseline after damage"
 same whole.safetensors $c/step_00000030/model.safetensors "the checkpoint made again"
 [ -d $c/step_00000030.damaged-1 ] || fail "the damaged checkpoint was not kept aside: $(ls $c)"
 
@@ -82,7 +82,7 @@ train margin --set trainer.steps=6 || last_log margin "margin, resumed"
 serve_no_more
 
 # A switch that was made stays where it was; one that is moved behind the run comes at once. Both go on without the others.
-fleet moved $c/step_00000030 "steps: 4" "checkpoint_every: 1, keep: 20"
+fleet moved $c/step_00000030 "steps: 4" "checkpoint_every: 1, keep_checkpoints: 20"
 serve moved
 train moved --set trainer.steps=6 || last_log moved "switch at 4"
 serve_no_more

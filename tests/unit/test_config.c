@@ -128,7 +128,7 @@ test_fields(void)
 	CHECK(c->cache.map_size == 1073741824 && c->teacher.serve == CONFIG_SERVE_LABEL && c->teacher.threads == 2);
 	CHECK_STR(c->teacher.scorer, "/t/slm_early");
 	CHECK(c->labels.kind == CONFIG_LABEL_TOPK && c->labels.samples == 13 && c->labels.k == 32 && c->labels.tau == 0.25);
-	CHECK(c->selector.mode == CONFIG_MODE_SALT_DS && c->selector.k == 5 && c->selector.window == 256);
+	CHECK(c->selector.mode == CONFIG_MODE_SALT_DS && c->selector.k == 5 && c->selector.block == 256);
 	CHECK(c->selector.endpoints.n == 2 && strcmp(c->selector.endpoints.item[1], "ipc:///tmp/s") == 0);
 	CHECK(c->selector.label_ahead_steps == CONFIG_ALL && c->selector.lease_s == 2.5 && c->selector.commit_ms == 0);
 	CHECK(c->trainer.lr == 1e-3 && c->trainer.betas[0] == 0.8 && c->trainer.betas[1] == 0.999);
@@ -144,6 +144,40 @@ test_fields(void)
 	free(text);
 	c = load("corpus: {heldout: h}\nphase_one: {until_margin: -0.5}");
 	CHECK(config_until_margin(c, &margin) && margin == -0.5 && config_phase_one(c));
+	config_destroy(&c);
+}
+
+/* An option under its former name: the same value, one line that names both, and one option given twice all the same. */
+static void
+test_former_names(void)
+{
+	static const char text[] = "selector: {mode: salt_ds, window: 64,\n  keep: 0.25, lease_rows: 2}\ntrainer: {keep: 7}";
+	static const char both[] = "selector: {window: 64,\n  block: 64}";
+	const char *const set[] = { "trainer.eval_windows=9", "selector.keep_share=0.75" };
+	struct config *c = NULL;
+	struct err_note note = { 0 };
+	char said[600] = "", value[32];
+	FILE *out = fmemopen(said, sizeof(said), "w");
+
+	REQUIRE(out != NULL && config_load_text(text, strlen(text), "t", "/t", set, 2, &c, &note) == 0);
+	CHECK(c->selector.block == 64 && c->selector.keep_share == 0.75 && c->selector.lease_sequences == 2);
+	CHECK(c->trainer.keep_checkpoints == 7 && c->trainer.eval_sequences == 9);
+	CHECK(config_get_text(c, "selector.window", value, sizeof(value)) == 0);
+	CHECK_STR(value, "64");
+	config_print_renamed(c, out, "prog");
+	fclose(out);
+	CHECK_STR(said, "prog: options given under their former names, which still work: selector.window (line 1) is now selector.block, "
+	    "selector.lease_rows (line 2) is now selector.lease_sequences, trainer.keep (line 3) is now trainer.keep_checkpoints, "
+	    "trainer.eval_windows (--set) is now trainer.eval_sequences\n");
+	config_destroy(&c);
+	CHECK(config_load_text(both, strlen(both), "t", "/t", NULL, 0, &c, &note) == ERR_CONFIG);
+	CHECK_STR(note.found, "the same key as in line 1");
+	c = load("selector: {block: 64}");
+	memset(said, 0, sizeof(said));
+	REQUIRE((out = fmemopen(said, sizeof(said), "w")) != NULL);
+	config_print_renamed(c, out, "prog");
+	fclose(out);
+	CHECK_STR(said, "");
 	config_destroy(&c);
 }
 
@@ -171,14 +205,14 @@ static void
 test_block(void)
 {
 	static const struct { const char *text; uint64_t block, kept; } rows[] = {
-		{ "selector: {mode: none, window: 100, keep: 0.3}", 100, 100 },
-		{ "selector: {mode: salt_ds, window: 100, keep: 0.3}", 100, 30 },
-		{ "selector: {mode: salt_ds, window: 100, keep: 0.29}", 100, 29 },	/* 28.999999999999996 in binary */
-		{ "selector: {mode: salt_ds, window: 10, keep: 0.7}", 10, 7 },
-		{ "selector: {mode: salt_ds, window: 10, keep: 0.55}", 10, 5 },
-		{ "selector: {mode: salt_ds, window: 3, keep: 0.9999}", 3, 2 },
-		{ "selector: {mode: salt_ds, window: 7, keep: 1}", 7, 7 },
-		{ "selector: {mode: salt_ds, window: 7, pool: 1000, keep: 0.5}", 1000, 500 },
+		{ "selector: {mode: none, block: 100, keep_share: 0.3}", 100, 100 },
+		{ "selector: {mode: salt_ds, block: 100, keep_share: 0.3}", 100, 30 },
+		{ "selector: {mode: salt_ds, block: 100, keep_share: 0.29}", 100, 29 },	/* 28.999999999999996 in binary */
+		{ "selector: {mode: salt_ds, block: 10, keep_share: 0.7}", 10, 7 },
+		{ "selector: {mode: salt_ds, block: 10, keep_share: 0.55}", 10, 5 },
+		{ "selector: {mode: salt_ds, block: 3, keep_share: 0.9999}", 3, 2 },
+		{ "selector: {mode: salt_ds, block: 7, keep_share: 1}", 7, 7 },
+		{ "selector: {mode: salt_ds, block: 7, pool: 1000, keep_share: 0.5}", 1000, 500 },
 	};
 	uint64_t block, kept;
 
@@ -195,8 +229,8 @@ test_block(void)
 			char text[16];
 
 			snprintf(text, sizeof(text), "%u.%02u", percent / 100, percent % 100);
-			c->selector.keep = strtod(text, NULL);
-			c->selector.window = window;
+			c->selector.keep_share = strtod(text, NULL);
+			c->selector.block = window;
 			config_block(c, &block, &kept);
 			CHECK_ROW(text, kept == percent * window / 100);
 			config_destroy(&c);
@@ -216,9 +250,9 @@ test_diff(void)
 		{ "nothing", "run.seed=1", "" }, { "seed", "run.seed=2", "run.seed" }, { "host", "run.dir=elsewhere", "" },
 		{ "tunable", "trainer.lr=0.01", "" }, { "lanes", "trainer.lanes=4", "trainer.lanes" },
 		{ "samples while sampled", "labels.samples=51", "labels.samples" }, { "k while sampled", "labels.k=3", "" },
-		{ "kind", "labels.kind=topk", "labels.kind" }, { "keep while none", "selector.keep=0.25", "" },
+		{ "kind", "labels.kind=topk", "labels.kind" }, { "keep while none", "selector.keep_share=0.25", "" },
 		{ "tau", "labels.tau=1.0000000001", "labels.tau" }, { "tau, written otherwise", "labels.tau=1.000e0", "" },
-		{ "window", "selector.window=64", "selector.window" },
+		{ "window", "selector.block=64", "selector.block" },
 	};
 	struct config *old = load("trainer: {steps: 10, batch: 64, lr: 0.02}"), *now;
 	struct err_note note;
@@ -344,6 +378,7 @@ main(void)
 {
 	test_golden();
 	test_fields();
+	test_former_names();
 	test_modes();
 	test_block();
 	test_diff();
