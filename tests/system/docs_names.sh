@@ -1,0 +1,71 @@
+# docs_names - the pages name only what exists: links, paths of the repository, options of fleet.yaml, saltctl's verbs and their options.
+# Pages are all *.md. Former names of options may stand in the glossary and in CHANGELOG.md only.
+set -u
+cd "$SOURCE" || exit 1
+top='common|ctl|saltctl|client|proto|teacherd|selectord|trainerd|deploy|tests|bench|docs|share|cmake|debian|python'
+pages=$(find . -name '*.md' -not -path './build/*' -not -path './run/*' -not -path './.git/*' | sed 's|^\./||' | sort)
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+bad=0
+report() { echo "$1: $2"; bad=$((bad + 1)); }
+
+# Options that fleet.yaml has: config.md, which unit/config holds equal to the table.
+grep -oE '^\| `[a-z_]+\.[a-z_]+`' docs/config.md | tr -d '|` ' > "$scratch/options"
+sections=$(cut -d. -f1 "$scratch/options" | sort -u | paste -sd'|')
+[ "$(wc -l < "$scratch/options")" -ge 60 ] || report docs/config.md "at least 60 options expected"
+
+# Verbs, and the help text of each in a file of its own.
+"$BIN/saltctl" help | sed -nE 's/^  ([a-z]+( [a-z]+)?)  +.*/\1/p' > "$scratch/verbs"
+[ "$(wc -l < "$scratch/verbs")" -ge 20 ] || report "saltctl help" "at least 20 verbs expected"
+while read -r verb; do
+	"$BIN/saltctl" help $verb > "$scratch/help.${verb// /_}" || report "saltctl help" "no help for $verb"
+done < "$scratch/verbs"
+
+# One command line: the verb, and the options that come before a comment, a pipe or a backtick.
+command_line() {
+	local page=$1 words verb help
+	read -ra words <<< "${2%%[#|\`]*}"
+	verb="${words[1]:-} ${words[2]:-}"
+	grep -qxF "$verb" "$scratch/verbs" || verb=${words[1]:-}
+	case $verb in help | -* | VERB* | '' | *[!a-z\ ]*) return ;; esac
+	if ! grep -qxF "$verb" "$scratch/verbs"; then
+		# a group of verbs by itself, as in "saltctl cache", is a name too
+		grep -q "^$verb " "$scratch/verbs" && [[ ! ${words[2]:-} =~ ^[a-z]+$ ]] || report "$page" "no verb of saltctl: $verb ${words[2]:-}"
+		return
+	fi
+	help=$scratch/help.${verb// /_}
+	for word in "${words[@]:1}"; do
+		word=${word%%=*}; word=${word%%[),.;:]*}
+		case $word in --help | --config | --set | --json) ;; --[a-z]*) grep -qE -- "^ +$word( |$)" "$help" || report "$page" "saltctl $verb has no $word" ;; esac
+	done
+}
+
+for page in $pages; do
+	folder=$(dirname "$page")
+	sed -e ':a' -e '/\\$/N; s/\\\n */ /; ta' "$page" > "$scratch/text"
+	# [text](target): a file beside the page, and the heading if the target names one
+	for link in $(grep -oE '\]\([^)# ]*(#[^) ]*)?\)' "$scratch/text" | sed 's/^](//; s/)$//' | grep -vE '^(https?|mailto):' | sort -u); do
+		file=${link%%#*}
+		if [ -z "$file" ]; then file=$page; else file=$folder/$file; fi
+		[ -e "$file" ] || { report "$page" "link to a file that is not there: $link"; continue; }
+		case $link in *\#*) sed -nE 's/^#+ //p' "$file" | tr 'A-Z' 'a-z' | tr -d '`.,:()/' | tr ' ' '-' | grep -qxF -- "${link#*#}" ||
+			report "$page" "link to a heading that is not there: $link" ;; esac
+	done
+	# paths of the repository, wherever they stand; a pattern must match something
+	for path in $(grep -oE "(^|[] \`(\"'])(\./)?($top)/[A-Za-z0-9_.*{},/-]*[A-Za-z0-9_*}/-]" "$scratch/text" | sed -E "s/^[] \`(\"']//; s/^\.\///" | sort -u); do
+		case $page:$path in CHANGELOG.md:*) continue ;; esac
+		eval "set -- $path"		# braces and stars
+		for one; do [ -e "$one" ] || [ -e "$folder/$one" ] || { report "$page" "no such path: $path"; break; }; done
+	done
+	# `section.option`, --set section.option=
+	for option in $(grep -oE "(\`|--set )($sections)\.[a-z_]+[a-z]\b(\`|[=: ])" "$scratch/text" | sed -E 's/^(`|--set )//; s/.$//' | sort -u); do
+		case $option in *.key | *.pub | *.py | *.md | *.c | *.h | *.json | *.sh | *.yaml | *.proto | *.env) continue ;; esac
+		case $page in docs/glossary.md | CHANGELOG.md) continue ;; esac
+		grep -rqF --include='*.c' "\"$option\"" selectord teacherd trainerd && continue		# an event's name
+		grep -qxF "$option" "$scratch/options" || report "$page" "no option of fleet.yaml: $option"
+	done
+	grep -oE '(^ {4}|`)saltctl [^`]*' "$scratch/text" | sed 's/^`//; s/^ *//' > "$scratch/commands"
+	while read -r line; do command_line "$page" "$line"; done < "$scratch/commands"
+done
+[ "$bad" -eq 0 ] || { echo "$bad names that do not exist"; exit 1; }
+echo "$(wc -w <<< "$pages") pages, $(wc -l < "$scratch/options") options, $(wc -l < "$scratch/verbs") verbs"
