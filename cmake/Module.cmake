@@ -1,6 +1,6 @@
 # module(NAME SOURCES a.c b.c [DEPENDS other ...] [PKG pkg-config-name ...] [LIBS lib ...])
-#   One room of common/ or of a daemon: the static library salt_NAME. DEPENDS names rooms; what a
-#   room includes must stand here, so the arrows of the design are the arrows of the link.
+#   One module of common/ or of a daemon: the static library salt_NAME. DEPENDS names modules; what a
+#   module includes must stand here, so the arrows of the design are the arrows of the link.
 #   PKG and LIBS are private: a library has one door.
 function(module NAME)
 	cmake_parse_arguments(M "" "" "SOURCES;DEPENDS;PKG;LIBS" ${ARGN})
@@ -19,7 +19,7 @@ function(module NAME)
 	endif()
 endfunction()
 
-# program(NAME SOURCES main.c DEPENDS room ...)
+# program(NAME SOURCES main.c DEPENDS module ...)
 function(program NAME)
 	cmake_parse_arguments(P "" "" "SOURCES;DEPENDS;LIBS" ${ARGN})
 	add_executable(${NAME} ${P_SOURCES})
@@ -31,7 +31,7 @@ function(program NAME)
 	endif()
 endfunction()
 
-# unit_test(NAME [SOURCES x.c] DEPENDS room ... [TIMEOUT s]): test_NAME from test_NAME.c of the calling
+# unit_test(NAME [SOURCES x.c] DEPENDS module ... [TIMEOUT s]): test_NAME from test_NAME.c of the calling
 #   folder; run by ctest as FOLDER/NAME from the source root, so fixtures are tests/golden/...
 function(unit_test NAME)
 	cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;DEPENDS;LIBS" ${ARGN})

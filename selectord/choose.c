@@ -1,11 +1,12 @@
 /* Choosing a block's rows, and then which of their labels are there. Both in steps: a block may have millions of positions. */
-#include "selectord/core_own.h"
+#include "selectord/core_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-#include "corpus/corpus.h"
-#include "selectord/select.h"
+#include "base/random/shuffle.h"
+#include "data/corpus/corpus.h"
+#include "data/select/select.h"
 
 enum { COUNT_COST = 8, DROP_COST = 4 };		/* positions counted for one of the budget; what asking for a label's use costs */
 
@@ -43,7 +44,7 @@ needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, cons
 		uint64_t end = q->n_blocks * q->window;
 
 		for (uint64_t epoch = 0; !q->released && epoch * n < end; epoch++) {
-			uint64_t p = epoch * n + hash_order_inverse(q->wire.seed, n, epoch, CORPUS_SEQ_INDEX(seq)), no = p / q->window;
+			uint64_t p = epoch * n + shuffle_position(q->wire.seed, n, epoch, CORPUS_SEQ_INDEX(seq)), no = p / q->window;
 			uint64_t at;
 			const struct core_block *b;
 

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "err/crash.h"
-#include "log/log.h"
+#include "base/err/crash.h"
+#include "base/log/log.h"
 
 #define RETRY_MS 500
 #define GROUP_MAX 4096			/* records of one commit */

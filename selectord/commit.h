@@ -11,8 +11,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include "cache/cache.h"
-#include "err/err.h"
+#include "data/cache/cache.h"
+#include "base/err/err.h"
 #include "selectord/core.h"
 
 struct commit;

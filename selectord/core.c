@@ -1,5 +1,5 @@
 /* Peers, messages, records on their way to the disk. HELLO is in hello.c, blocks in work.c, leases in leases.c, row requests in rows.c, dropping in drop.c. */
-#include "selectord/core_own.h"
+#include "selectord/core_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "labels/labels.h"
-#include "mem/mem.h"
-#include "selectord/select.h"
+#include "data/labels/labels.h"
+#include "base/mem/mem.h"
+#include "data/select/select.h"
 
 #define PENDING_BYTES_MAX (UINT64_C(256) << 20)		/* more than this waiting for the disk: no new leases */
 

@@ -16,11 +16,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "cache/cache.h"
-#include "err/err.h"
-#include "hash/hash.h"
-#include "log/log.h"
-#include "wire/wire.h"
+#include "data/cache/cache.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
+#include "base/log/log.h"
+#include "fabric/wire/wire.h"
 
 struct core;
 struct mem_arena;

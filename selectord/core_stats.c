@@ -1,5 +1,5 @@
 /* What the core tells of itself: counts, plans, peers. */
-#include "selectord/core_own.h"
+#include "selectord/core_internal.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * order, against all plans, those of the cache that nobody has opened here too. Needed is every row that a kept checkpoint may train again
  * (CHECKPOINTED said which is the oldest), and all that an open plan may still choose. What is leased or on its way to the disk stays.
  */
-#include "selectord/core_own.h"
+#include "selectord/core_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <sysexits.h>
 
-#include "corpus/corpus.h"
-#include "mem/mem.h"
+#include "base/random/shuffle.h"
+#include "data/corpus/corpus.h"
+#include "base/mem/mem.h"
 
 enum { DROP_COST = 4, PENDING_MAX = 4096 };	/* of the budget for a plan's row; records on their way to the disk while dropping goes on */
 enum { KEY_AND_CHECKSUM = 9 + 8 };			/* bytes beside a record */
@@ -33,7 +34,7 @@ view_needs(struct core *c, const struct view *v, uint64_t index)
 	if (v->released && c->drop.released_too)
 		return false;
 	for (uint64_t epoch = 0; epoch * n < end; epoch++) {
-		uint64_t p = epoch * n + hash_order_inverse(v->seed, n, epoch, index), no = p / v->window, count, i;
+		uint64_t p = epoch * n + shuffle_position(v->seed, n, epoch, index), no = p / v->window, count, i;
 		int rc;
 
 		if (p >= end || no % c->cfg.n_shards != c->cfg.shard || (no + 1) * v->kept <= v->oldest_row)

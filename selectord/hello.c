@@ -1,5 +1,5 @@
 /* HELLO: who comes, with what, for which plan; the same plan for all who name it. */
-#include "selectord/core_own.h"
+#include "selectord/core_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "selectord/select.h"
+#include "data/select/select.h"
 
 static void
 refuse_note(struct core *c, uint64_t peer, const struct err_note *note, const char *text)

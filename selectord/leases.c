@@ -1,13 +1,13 @@
 /* Leases: granted, renewed, returned, expired; results and what they say about a sequence. */
-#include "selectord/core_own.h"
+#include "selectord/core_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "labels/labels.h"
-#include "mem/mem.h"
+#include "data/labels/labels.h"
+#include "base/mem/mem.h"
 
 #define ERROR_PAUSE_MS 1000		/* after an error report, times the number of them: not leased again before */
 

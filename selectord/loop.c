@@ -9,12 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "err/crash.h"
-#include "json/json.h"
-#include "log/log.h"
-#include "notify/notify.h"
-#include "wire/status_answer.h"
-#include "wire/wire.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "base/err/crash.h"
+#include "base/json/json.h"
+#include "base/log/log.h"
+#include "fabric/daemon/notify.h"
+#include "fabric/wire/status_answer.h"
+#include "fabric/wire/wire.h"
 
 #define TICK_MS 100
 #define DRAIN_MS 10000
@@ -263,7 +265,7 @@ void
 loop_status(void *arg, const uint8_t *body, size_t len, uint8_t **answer, size_t *answer_len)
 {
 	struct loop *l = arg;
-	int64_t now_ms = bus_now_ms();
+	int64_t now_ms = clock_now_ms();
 	struct status_snapshot *snap;
 	struct wire_peer *peers = NULL;
 	size_t n;
@@ -484,14 +486,14 @@ loop_run(struct loop *l)
 	struct bus_event e;
 	int rc = 0;
 
-	metrics_update(l, bus_now_ms());
+	metrics_update(l, clock_now_ms());
 	while (rc == 0) {
-		int64_t now_ms = bus_now_ms(), tick_ms = l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0, wait_ms = core_wait_ms(l->p.core);
+		int64_t now_ms = clock_now_ms(), tick_ms = l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0, wait_ms = core_wait_ms(l->p.core);
 
 		if ((rc = bus_poll_wait(l->poll, wait_ms < tick_ms ? wait_ms : tick_ms)) != 0)
 			break;
-		now_ms = bus_now_ms();
-		if (bus_stop_requested() && !l->draining) {
+		now_ms = clock_now_ms();
+		if (stop_requested() && !l->draining) {
 			log_info("drain", "records_pending=%" PRIu64, l->submitted - l->durable);
 			l->draining = true;
 			drain_until_ms = now_ms + DRAIN_MS;

@@ -4,11 +4,11 @@
 #ifndef SALT_SELECTORD_LOOP_H
 #define SALT_SELECTORD_LOOP_H
 
-#include "bus/bus.h"
+#include "fabric/bus/bus.h"
 #include "selectord/commit.h"
 #include "selectord/core.h"
 #include "selectord/store.h"
-#include "status/status.h"
+#include "fabric/status/status.h"
 
 struct loop;
 

@@ -7,23 +7,25 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "cache/cache.h"
-#include "config/cli.h"
-#include "corpus/corpus.h"
-#include "kernels/kernels.h"
-#include "labels/labels.h"
-#include "log/log.h"
-#include "mem/mem.h"
-#include "model/model.h"
-#include "presence/presence.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "data/cache/cache.h"
+#include "fabric/config/cli.h"
+#include "data/corpus/corpus.h"
+#include "engine/kernels/kernels.h"
+#include "data/labels/labels.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
+#include "engine/model/model.h"
+#include "fabric/daemon/presence.h"
 #include "selectord/commit.h"
 #include "selectord/core.h"
 #include "selectord/loop.h"
 #include "selectord/store.h"
-#include "status/status.h"
-#include "tokenizer/tokenizer.h"
-#include "weights/weights.h"
+#include "fabric/status/status.h"
+#include "data/tokenizer/tokenizer.h"
+#include "engine/weights/weights.h"
 
 #define COMMIT_RECORDS 1024		/* so many are not waited longer with than a commit takes */
 
@@ -391,7 +393,7 @@ start(struct daemon *d, struct err_note *note)
 	cache_txn_end(&txn);
 	if (rc != 0)
 		return rc;
-	if ((d->waker = bus_waker_new()) == NULL || (d->status = status_new("selectord", d->name, SALT_VERSION, bus_now_ms())) == NULL)
+	if ((d->waker = bus_waker_new()) == NULL || (d->status = status_new("selectord", d->name, SALT_VERSION, clock_now_ms())) == NULL)
 		return ENOMEM;
 	if ((rc = commit_new(&d->commit, d->cache, cfg->selector.commit_ms, COMMIT_RECORDS, wake, d->waker)) != 0)
 		return rc;
@@ -438,7 +440,7 @@ run(struct daemon *d, const char *shard, bool check, struct err_note *note)
 	rc = loop_run(d->loop);
 	if (rc != 0)
 		err_note_set(note, rc, rc == ENOMEM ? "memory" : "cache.dir %s", d->cfg->cache.dir);
-	log_info("stop", "rc=%d signal=%d", rc, bus_stop_signal());
+	log_info("stop", "rc=%d signal=%d", rc, stop_signal());
 	return rc;
 }
 
@@ -453,7 +455,7 @@ main(int argc, char **argv)
 	char text[1200];
 	int rc, code = 0;
 
-	if ((rc = bus_stop_install()) != 0) {
+	if ((rc = stop_install()) != 0) {
 		fprintf(stderr, "selectord: signals: %s\n", err_str(rc));
 		return EX_OSERR;
 	}

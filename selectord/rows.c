@@ -1,5 +1,5 @@
 /* Row requests: answered when ready, in any order, as many rows as fit; asking again is harmless. */
-#include "selectord/core_own.h"
+#include "selectord/core_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>

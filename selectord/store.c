@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 static int
 begin(struct store *s)

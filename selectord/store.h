@@ -6,9 +6,9 @@
 #define SALT_SELECTORD_STORE_H
 
 #include <stdatomic.h>
-#include "cache/cache.h"
-#include "corpus/corpus.h"
-#include "labels/labels.h"
+#include "data/cache/cache.h"
+#include "data/corpus/corpus.h"
+#include "data/labels/labels.h"
 #include "selectord/core.h"
 
 struct store {

@@ -1,5 +1,5 @@
 /* Blocks: what is stored of them, what is needed, which rows are chosen; and held-out windows. Who gets the next lease is decided here. */
-#include "selectord/core_own.h"
+#include "selectord/core_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -7,17 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "corpus/corpus.h"
-#include "labels/labels.h"
-#include "mem/mem.h"
-#include "selectord/select.h"
+#include "base/random/shuffle.h"
+#include "data/corpus/corpus.h"
+#include "data/labels/labels.h"
+#include "base/mem/mem.h"
+#include "data/select/select.h"
 
 #define SAME_TEACHER_MS 5000
 
 uint64_t
 core__order(const struct core *c, const struct core_plan *plan, uint64_t p)
 {
-	return CORPUS_SEQ_MAKE(CORPUS_TRAIN, hash_order(plan->wire.seed, c->cfg.corpus.n_windows, p));
+	return CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(plan->wire.seed, c->cfg.corpus.n_windows, p));
 }
 
 /* ---- held-out windows ---- */
@@ -354,7 +355,7 @@ each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct 
 			for (uint64_t epoch = first / n; epoch * n < end; epoch++) {
 
 				if (epoch != last_epoch)
-					at = epoch * n + hash_order_inverse(plan->wire.seed, n, epoch, index);
+					at = epoch * n + shuffle_position(plan->wire.seed, n, epoch, index);
 				last_epoch = epoch;
 				if (at >= first && at < end)
 					each(c, plan, b, at - first, wants);

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "json/json.h"
-#include "presence/presence.h"
+#include "fabric/bus/bus.h"
+#include "base/json/json.h"
+#include "fabric/daemon/presence.h"
 
 int
 account_write(const struct account *a, struct err_note *note)

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "err/err.h"
+#include "base/err/err.h"
 
 struct account {
 	const char *run_dir, *name;

@@ -8,14 +8,16 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "config/config.h"
-#include "log/log.h"
-#include "mem/mem.h"
-#include "notify/notify.h"
-#include "status/status.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/config/config.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
+#include "fabric/daemon/notify.h"
+#include "fabric/status/status.h"
 #include "teacherd/account.h"
-#include "teacherd/infer.h"
-#include "wire/wire.h"
+#include "engine/infer/infer.h"
+#include "fabric/wire/wire.h"
 
 #define CREDIT 2			/* leases being computed or on their way, per shard */
 #define HELD_MAX 8			/* with those that wait for their DONE */
@@ -87,7 +89,7 @@ send_message(struct loop *l, struct link *link, const struct wire_message *msg)
 		l->rc = rc;
 		return rc;
 	}
-	link->spoke_ms = bus_now_ms();
+	link->spoke_ms = clock_now_ms();
 	return bus_client_send(link->client, frame, len);
 }
 
@@ -571,11 +573,11 @@ link_turn(struct loop *l, size_t i, int64_t now_ms)
 static void
 leave(struct loop *l)
 {
-	int64_t until = bus_now_ms() + LEAVE_MS;
+	int64_t until = clock_now_ms() + LEAVE_MS;
 
 	l->leaving = true;
-	status_state(l->o->status, "draining", bus_now_ms());
-	notify_stopping("%s: leases are finished or handed back", bus_stop_requested() ? "stopping" : "released");
+	status_state(l->o->status, "draining", clock_now_ms());
+	notify_stopping("%s: leases are finished or handed back", stop_requested() ? "stopping" : "released");
 	for (struct lease *lease = l->leases, *next; lease != NULL; lease = next) {
 		next = lease->next;
 		if (lease->state == LEASE_WORK) {
@@ -583,16 +585,16 @@ leave(struct loop *l)
 			lease_free(l, lease);
 		}
 	}
-	while (l->leases != NULL && l->rc == 0 && bus_now_ms() < until) {
+	while (l->leases != NULL && l->rc == 0 && clock_now_ms() < until) {
 		for (size_t i = 0; i < l->n_links; i++)
-			link_turn(l, i, bus_now_ms());
+			link_turn(l, i, clock_now_ms());
 		if (l->leases != NULL && bus_poll_wait(l->poll, 50) != 0)
 			break;
 	}
 	for (size_t i = 0; i < l->n_links; i++) {
 		struct wire_message bye = {.type = WIRE_BYE};
 
-		snprintf(bye.bye.reason, sizeof(bye.bye.reason), "%s", bus_stop_requested() ? "stopped" : "released");
+		snprintf(bye.bye.reason, sizeof(bye.bye.reason), "%s", stop_requested() ? "stopped" : "released");
 		if (l->links[i].welcomed)
 			send_message(l, &l->links[i], &bye);
 	}
@@ -651,12 +653,12 @@ tell_manager(struct loop *l, const char *state, int64_t now_ms)
 int
 loop_run(const struct loop_options *o, struct err_note *note)
 {
-	struct loop l = {.o = o, .note = note, .started_ms = bus_now_ms()};
+	struct loop l = {.o = o, .note = note, .started_ms = clock_now_ms()};
 	const char *state;
 	int rc = loop_open(&l);
 
-	while (rc == 0 && l.rc == 0 && !l.leaving && !bus_stop_requested()) {
-		int64_t now_ms = bus_now_ms();
+	while (rc == 0 && l.rc == 0 && !l.leaving && !stop_requested()) {
+		int64_t now_ms = clock_now_ms();
 
 		for (size_t i = 0; i < l.n_links; i++)
 			link_turn(&l, i, now_ms);
@@ -671,7 +673,7 @@ loop_run(const struct loop_options *o, struct err_note *note)
 	}
 	if (rc == 0 && l.rc == 0)
 		leave(&l);
-	account(&l, bus_now_ms());
+	account(&l, clock_now_ms());
 	while (l.leases != NULL)
 		lease_free(&l, l.leases);
 	for (size_t i = 0; i < l.n_links; i++) {

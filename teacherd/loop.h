@@ -7,8 +7,8 @@
 #ifndef SALT_TEACHERD_LOOP_H
 #define SALT_TEACHERD_LOOP_H
 
-#include "bus/bus.h"
-#include "err/err.h"
+#include "fabric/bus/bus.h"
+#include "base/err/err.h"
 
 struct config;
 struct infer;

@@ -5,12 +5,13 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "config/cli.h"
-#include "config/config.h"
-#include "log/log.h"
-#include "presence/presence.h"
-#include "teacherd/infer.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/cli.h"
+#include "fabric/config/config.h"
+#include "base/log/log.h"
+#include "fabric/daemon/presence.h"
+#include "engine/infer/infer.h"
 #include "teacherd/loop.h"
 
 /* Models: teacher.model labels (and scores if it is the scorer), teacher.scorer scores, as far as teacher.serve goes. */
@@ -19,7 +20,7 @@ open_models(const struct config *cfg, struct bus_waker *waker, struct infer **in
 {
 	bool scores = cfg->teacher.serve & CONFIG_SERVE_SCORE, labels = cfg->teacher.serve & CONFIG_SERVE_LABEL;
 	struct infer_options io = {.kernels = {.backend = (enum kernels_backend)cfg->compute.backend,
-	    .dtype = (enum kernels_dtype)cfg->compute.dtype}, .threads = (int)cfg->teacher.threads, .waker = waker};
+	    .dtype = (enum kernels_dtype)cfg->compute.dtype}, .threads = (int)cfg->teacher.threads, .notify = bus_waker_notify, .notify_arg = waker};
 	int rc;
 
 	if ((rc = infer_new(infer, &io, note)) != 0)
@@ -57,7 +58,7 @@ main(int argc, char **argv)
 	int rc, exit_code = 0;
 
 	log_init("teacherd", LOG_LEVEL_INFO);
-	if ((rc = bus_stop_install()) != 0)
+	if ((rc = stop_install()) != 0)
 		return err_exit_code(rc);
 	if (config_cli_start(&cli, argc, argv, &config, &exit_code) != 0 || cli.check) {
 		config_cli_free(&cli);

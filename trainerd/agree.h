@@ -4,7 +4,7 @@
 #ifndef SALT_AGREE_H
 #define SALT_AGREE_H
 
-#include "err/err.h"
+#include "base/err/err.h"
 #include "trainerd/comm.h"
 
 /* agree - collective: everybody gets the code and note of the lowest rank whose rc is not 0; 0 if there is none. note may be NULL. */

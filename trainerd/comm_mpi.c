@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "err/err.h"
+#include "base/err/err.h"
 
 #define PIECE (INT64_C(1) << 24)	/* elements of a message: 64 MiB of floats */
 #define FIRST_TAG 16			/* of comm_start_send; the others have 1 and 2 */

@@ -6,11 +6,13 @@
 #include <string.h>
 #include <time.h>
 
-#include "config/config.h"
-#include "log/log.h"
-#include "mem/mem.h"
-#include "status/status.h"
-#include "trainerd/feed_int.h"
+#include "base/clock/clock.h"
+#include "base/random/shuffle.h"
+#include "fabric/config/config.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
+#include "fabric/status/status.h"
+#include "trainerd/feed_internal.h"
 #include "trainerd/state.h"
 
 #define TURN_MS 250
@@ -127,7 +129,7 @@ slot_local_row(struct feed *f, struct feed_slot *slot, uint64_t i)
 {
 	uint64_t position = slot->step * f->batch + (uint64_t)f->o.rank * f->n_rows + i;
 	struct err_note note;
-	int rc = corpus_window(f->o.corpus, hash_order(f->plan.seed, f->n_windows, position), f->context,
+	int rc = corpus_window(f->o.corpus, shuffle_order(f->plan.seed, f->n_windows, position), f->context,
 	    slot->tokens + i * (f->context + 1), &note);
 
 	if (rc != 0) {
@@ -162,9 +164,9 @@ feed__accept(struct feed *f, uint64_t g, const struct wire_row *wr)
 		return;			/* asked twice, or no longer wanted */
 	row = &slot->rows[i];
 	tokens = slot->tokens + i * (f->context + 1);
-	if (f->plan.mode == WIRE_MODE_NONE && wr->seq != hash_order(f->plan.seed, f->n_windows, g)) {
+	if (f->plan.mode == WIRE_MODE_NONE && wr->seq != shuffle_order(f->plan.seed, f->n_windows, g)) {
 		err_note_set(&note, ERR_MISMATCH, "row %llu of the plan", (unsigned long long)g);
-		err_note_expected(&note, "sequence %llu", (unsigned long long)hash_order(f->plan.seed, f->n_windows, g));
+		err_note_expected(&note, "sequence %llu", (unsigned long long)shuffle_order(f->plan.seed, f->n_windows, g));
 		err_note_found(&note, "%llu", (unsigned long long)wr->seq);
 		feed__fail(f, ERR_MISMATCH, &note);
 		return;
@@ -229,7 +231,7 @@ feed_main(void *arg)
 		bool linked;
 
 		for (size_t i = 0; i < f->n_links && rc == 0; i++)
-			feed__link_turn(&f->links[i], bus_now_ms());
+			feed__link_turn(&f->links[i], clock_now_ms());
 		pthread_mutex_lock(&f->lock);
 		feed_fill(f);
 		stop = f->stop;

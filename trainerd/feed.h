@@ -11,9 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "corpus/corpus.h"
-#include "err/err.h"
-#include "hash/hash.h"
+#include "data/corpus/corpus.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
 #include "trainerd/phase.h"
 #include "trainerd/step.h"
 

@@ -4,10 +4,10 @@
 
 #include <pthread.h>
 
-#include "bus/bus.h"
-#include "labels/labels.h"
+#include "fabric/bus/bus.h"
+#include "data/labels/labels.h"
 #include "trainerd/feed.h"
-#include "wire/wire.h"
+#include "fabric/wire/wire.h"
 
 #define FEED_SLOTS 6			/* steps fetched ahead */
 

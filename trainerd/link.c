@@ -10,10 +10,10 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "config/config.h"
-#include "log/log.h"
-#include "status/status.h"
-#include "trainerd/feed_int.h"
+#include "fabric/config/config.h"
+#include "base/log/log.h"
+#include "fabric/status/status.h"
+#include "trainerd/feed_internal.h"
 #include "trainerd/state.h"
 
 #define ANSWER_MS 10000			/* HELLO, RELEASE, CHECKPOINTED are said again after so long */

@@ -10,24 +10,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "checkpoint/checkpoint.h"
-#include "config/config.h"
-#include "corpus/corpus.h"
-#include "hash/hash.h"
-#include "json/json.h"
-#include "kernels/kernels.h"
-#include "log/log.h"
-#include "notify/notify.h"
-#include "optim/optim.h"
-#include "status/status.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "fabric/config/config.h"
+#include "data/corpus/corpus.h"
+#include "base/hash/hash.h"
+#include "base/json/json.h"
+#include "engine/kernels/kernels.h"
+#include "base/log/log.h"
+#include "fabric/daemon/notify.h"
+#include "engine/optim/optim.h"
+#include "fabric/status/status.h"
 #include "trainerd/agree.h"
 #include "trainerd/feed.h"
 #include "trainerd/metrics.h"
 #include "trainerd/run.h"
 #include "trainerd/save.h"
 #include "trainerd/watchdog.h"
-#include "wire/tb_event.h"
+#include "fabric/wire/tb_event.h"
 
 #define SKIPPED_MAX 10			/* updates skipped in a row before the run ends */
 #define VOTE_MS 5			/* between two votes while rows are missing */
@@ -51,7 +53,7 @@ loop_evaluate(struct run *r, struct err_note *note)
 {
 	const struct corpus_info *info;
 	struct json *line;
-	int64_t start = bus_now_ms();
+	int64_t start = clock_now_ms();
 	struct step_eval e;
 	int rc;
 
@@ -80,12 +82,12 @@ loop_evaluate(struct run *r, struct err_note *note)
 		    json_new_num(e.loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes) : json_new_null()) != 0 ||
 		    json_put(line, "tokens", json_new_int(e.tokens)) != 0 ||
 		    json_put(line, "teacher_loss", json_new_num(feed_teacher_nats(r->feed))) != 0 ||
-		    json_put(line, "seconds", json_new_num((double)(bus_now_ms() - start) * 1e-3)) != 0)
+		    json_put(line, "seconds", json_new_num((double)(clock_now_ms() - start) * 1e-3)) != 0)
 			json_close(&line);
 		if ((rc = metrics_write(r->metrics, line)) != 0)
 			err_note_set(note, rc, "metrics.jsonl");
 		log_info("eval", "step=%" PRIu64 " log_perplexity=%.4f accuracy=%.4f ms=%" PRId64, r->state.step, e.loss, e.accuracy,
-		    bus_now_ms() - start);
+		    clock_now_ms() - start);
 	}
 	return agree(r->comm, rc, note);	/* only rank 0 writes: the others must not go on alone */
 }
@@ -94,7 +96,7 @@ loop_evaluate(struct run *r, struct err_note *note)
 static int
 loop_save(struct run *r, struct err_note *note)
 {
-	int64_t start = bus_now_ms();
+	int64_t start = clock_now_ms();
 	int rc;
 
 	watchdog_long(r->watchdog, "checkpoint", run_checkpoint_s(r));
@@ -111,7 +113,7 @@ loop_save(struct run *r, struct err_note *note)
 		return rc;
 	r->saved_step = r->state.step;
 	if (r->rank == 0)
-		log_info("checkpoint", "step=%" PRIu64 " ms=%" PRId64, r->state.step, bus_now_ms() - start);
+		log_info("checkpoint", "step=%" PRIu64 " ms=%" PRId64, r->state.step, clock_now_ms() - start);
 	feed_checkpointed(r->feed, run_oldest_checkpoint(r));
 	return 0;
 }
@@ -222,7 +224,7 @@ enum loop_go { LOOP_GO, LOOP_STOP, LOOP_FAIL };
 static enum loop_go
 loop_wait(struct run *r, int *rc, struct err_note *note)
 {
-	int64_t start = bus_now_ms(), limit = (int64_t)(r->config->trainer.wait_max_s * 1000);
+	int64_t start = clock_now_ms(), limit = (int64_t)(r->config->trainer.wait_max_s * 1000);
 	bool waiting = false, margin = r->phase.switch_step == PHASE_UNKNOWN;
 	enum { MISSING, STOP, TOO_LONG, FAILED, VOTES };
 
@@ -234,8 +236,8 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 		/* With until_margin the teacher's loss must be known first, or the switch would depend on timing. */
 		vote[MISSING] = (polled == ERR_AGAIN && !feed_late(r->feed, r->state.step)) ||
 		    (margin && !isfinite(feed_teacher_nats(r->feed)));
-		vote[STOP] = bus_stop_requested();
-		vote[TOO_LONG] = limit > 0 && bus_now_ms() - start > limit;
+		vote[STOP] = stop_requested();
+		vote[TOO_LONG] = limit > 0 && clock_now_ms() - start > limit;
 		vote[FAILED] = polled != 0 && polled != ERR_AGAIN;
 		comm_max(r->comm, vote, VOTES);
 		if (vote[FAILED]) {
@@ -258,15 +260,15 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 		watchdog_progress(r->watchdog, "waiting for rows");
 		if (!waiting) {
 			waiting = true;
-			status_state(r->status, "waiting for rows", bus_now_ms());
+			status_state(r->status, "waiting for rows", clock_now_ms());
 			log_info("rows.waiting", "step=%" PRIu64, r->state.step);
 			notify_status("step %" PRIu64 ": waiting for rows", r->state.step);
 		}
 		feed_wait(r->feed, VOTE_MS);
 	}
 	if (waiting)
-		log_info("rows.there", "step=%" PRIu64 " ms=%" PRId64, r->state.step, bus_now_ms() - start);
-	r->waited_s = (double)(bus_now_ms() - start) * 1e-3;
+		log_info("rows.there", "step=%" PRIu64 " ms=%" PRId64, r->state.step, clock_now_ms() - start);
+	r->waited_s = (double)(clock_now_ms() - start) * 1e-3;
 	r->state.wait_s += r->waited_s;
 	status_add(r->m_wait, (uint64_t)(r->waited_s * 1e9));
 	return LOOP_GO;
@@ -335,9 +337,9 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	if ((rc = metrics_write(r->metrics, line)) != 0)
 		return err_note_set(note, rc, "metrics.jsonl");
 	loop_curves(r, e, seconds, lr, weight);
-	said = bus_now_ms() - r->said_ms > SAY_EVERY_MS || r->state.step == r->config->trainer.steps;
+	said = clock_now_ms() - r->said_ms > SAY_EVERY_MS || r->state.step == r->config->trainer.steps;
 	if (said)
-		r->said_ms = bus_now_ms();
+		r->said_ms = clock_now_ms();
 	/* The events socket has every step. */
 	log_event(said ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "step", "step=%" PRIu64 " of=%" PRIu64 " phase=%s loss=%.4f hard=%.4f accuracy=%.4f "
 	    "lr=%.3g tokens_per_s=%.0f eta_s=%.0f", r->state.step, r->config->trainer.steps, kd ? "one" : "two", e->loss, e->hard, e->accuracy,
@@ -359,7 +361,7 @@ loop_step(struct run *r, struct err_note *note)
 	float lr, weight = phase_weight(&r->phase, step);
 	int rc;
 
-	status_state(r->status, "training", bus_now_ms());
+	status_state(r->status, "training", clock_now_ms());
 	watchdog_progress(r->watchdog, "step");
 	if (r->state.step == r->first_step)
 		log_info("steps.begin", "step=%" PRIu64, step);
@@ -439,7 +441,7 @@ loop_run(const struct loop_options *o, struct err_note *note)
 	rc = loop_steps(r, note);
 	if (rc == 0) {
 		notify_stopping("done: %" PRIu64 " steps", r->state.step);
-		status_state(r->status, "done", bus_now_ms());
+		status_state(r->status, "done", clock_now_ms());
 		if (r->rank == 0)
 			log_info("run.done", "steps=%" PRIu64 " tokens=%" PRIu64 " train_s=%.1f wait_s=%.1f skipped=%" PRIu64, r->state.step,
 			    r->state.tokens, r->state.train_s, r->state.wait_s, r->state.skipped);

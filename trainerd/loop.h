@@ -4,7 +4,7 @@
 #ifndef SALT_LOOP_H
 #define SALT_LOOP_H
 
-#include "err/err.h"
+#include "base/err/err.h"
 #include "trainerd/comm.h"
 
 struct bus;

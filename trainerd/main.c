@@ -4,12 +4,13 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "bus/bus.h"
-#include "config/cli.h"
-#include "config/config.h"
-#include "log/log.h"
-#include "notify/notify.h"
-#include "presence/presence.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/cli.h"
+#include "fabric/config/config.h"
+#include "base/log/log.h"
+#include "fabric/daemon/notify.h"
+#include "fabric/daemon/presence.h"
 #include "trainerd/agree.h"
 #include "trainerd/comm.h"
 #include "trainerd/loop.h"
@@ -31,7 +32,7 @@ main(int argc, char **argv)
 	int rc, exit_code = 0;
 
 	log_init("trainerd", LOG_LEVEL_INFO);
-	if ((rc = bus_stop_install()) != 0)
+	if ((rc = stop_install()) != 0)
 		return err_exit_code(rc);
 	if (config_cli_start(&cli, argc, argv, &config, &exit_code) != 0 || cli.check) {
 		config_cli_free(&cli);

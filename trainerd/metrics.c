@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "json/json.h"
+#include "base/json/json.h"
 
 struct metrics {
 	int fd;

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "err/err.h"
+#include "base/err/err.h"
 
 struct json;
 struct metrics;

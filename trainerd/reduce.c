@@ -5,9 +5,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "kernels/kernels.h"
-#include "log/log.h"
-#include "mem/mem.h"
+#include "engine/kernels/kernels.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 
 #define SLOTS 8				/* buckets under way */
 #define MAX_BELOW 32

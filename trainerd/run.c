@@ -11,17 +11,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "checkpoint/checkpoint.h"
-#include "config/config.h"
-#include "corpus/corpus.h"
-#include "kernels/kernels.h"
-#include "log/log.h"
-#include "presence/presence.h"
-#include "status/status.h"
-#include "tokenizer/tokenizer.h"
+#include "fabric/bus/bus.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "fabric/config/config.h"
+#include "data/corpus/corpus.h"
+#include "engine/kernels/kernels.h"
+#include "base/log/log.h"
+#include "fabric/daemon/presence.h"
+#include "fabric/status/status.h"
+#include "data/tokenizer/tokenizer.h"
 #include "trainerd/agree.h"
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 #define SLOW_DISK_BYTES_PER_S 10e6
 

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "optim/optim.h"
+#include "engine/optim/optim.h"
 #include "trainerd/feed.h"
 #include "trainerd/loop.h"
 #include "trainerd/metrics.h"

@@ -9,12 +9,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "checkpoint/checkpoint.h"
-#include "json/json.h"
-#include "log/log.h"
-#include "mem/mem.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "base/json/json.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 #include "trainerd/agree.h"
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 int
 save_same_file_system(struct comm *comm, const struct save_options *o, struct err_note *note)

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "err/err.h"
+#include "base/err/err.h"
 #include "trainerd/comm.h"
 #include "trainerd/state.h"
 #include "trainerd/step.h"

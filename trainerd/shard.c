@@ -2,7 +2,7 @@
 
 #include <stdbool.h>
 
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 
 /* The middle of [begin, end) in whole blocks, the front part not smaller than the back. */
 static int64_t

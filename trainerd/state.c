@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "json/json.h"
+#include "base/json/json.h"
 #include "trainerd/phase.h"
 
 static int

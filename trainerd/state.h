@@ -7,8 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "err/err.h"
-#include "hash/hash.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
 
 struct json;
 

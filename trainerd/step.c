@@ -6,8 +6,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 #include "trainerd/reduce.h"
 
 #define MAX_TREE 32

@@ -12,10 +12,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "err/err.h"
-#include "kernels/kernels.h"
-#include "model/model.h"
-#include "optim/optim.h"
+#include "base/err/err.h"
+#include "engine/kernels/kernels.h"
+#include "engine/model/model.h"
+#include "engine/optim/optim.h"
 #include "trainerd/comm.h"
 #include "trainerd/shard.h"
 

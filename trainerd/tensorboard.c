@@ -11,8 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "hash/hash.h"
-#include "wire/tb_event.h"
+#include "base/hash/hash.h"
+#include "fabric/wire/tb_event.h"
 
 #define PREFIX "events.out.tfevents."
 

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "err/err.h"
+#include "base/err/err.h"
 
 struct tb_scalar;
 struct tensorboard;

@@ -7,9 +7,10 @@
 #include <sysexits.h>
 #include <time.h>
 
-#include "bus/bus.h"
-#include "log/log.h"
-#include "notify/notify.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "base/log/log.h"
+#include "fabric/daemon/notify.h"
 
 #define RECENT 32
 
@@ -98,11 +99,11 @@ limit_s(const struct watchdog *w)
 static void
 tell_manager(struct watchdog *w)
 {
-	if (bus_stop_requested() && !w->stop_told) {
+	if (stop_requested() && !w->stop_told) {
 		w->stop_told = true;
 		notify_stopping("stopping: the step is finished and a checkpoint written");
 	}
-	notify_allow(2 * limit_s(w), bus_stop_requested(), w->progress);
+	notify_allow(2 * limit_s(w), stop_requested(), w->progress);
 	notify_turn(w->progress, true);
 }
 

@@ -15,18 +15,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/random/shuffle.h"
 #include "bench/common/bench.h"
-#include "bus/bus.h"
-#include "corpus/corpus.h"
-#include "labels/labels.h"
-#include "teacherd/infer.h"
-#include "weights/weights.h"
+#include "data/corpus/corpus.h"
+#include "data/labels/labels.h"
+#include "engine/infer/infer.h"
+#include "engine/weights/weights.h"
 
 #define RUN_SEED 2
 
 struct bench {
 	struct corpus *corpus;
-	struct bus_waker *waker;
 	struct infer *infer;
 	struct kernels *kernels;
 	struct model *model;
@@ -81,7 +80,7 @@ windows_open(struct bench *b, const char *prefix, uint64_t first)
 	b->seqs = bench_need(calloc(b->n, sizeof(*b->seqs)));
 	b->tokens = bench_need(calloc(b->n * (b->context + 1), sizeof(*b->tokens)));
 	for (size_t i = 0; i < b->n; i++) {
-		b->seqs[i] = CORPUS_SEQ_MAKE(CORPUS_TRAIN, hash_order(RUN_SEED, n_windows, first + i));
+		b->seqs[i] = CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(RUN_SEED, n_windows, first + i));
 		if ((rc = corpus_window(b->corpus, b->seqs[i], b->context, b->tokens + i * (b->context + 1), &note)) != 0)
 			bench_fail(prefix, rc, &note);
 	}
@@ -205,7 +204,6 @@ main(int argc, char **argv)
 		return 64;
 	}
 	windows_open(&b, argv[3], strtoull(argv[9], NULL, 10));
-	io.waker = b.waker = bench_need(bus_waker_new());
 	if ((rc = infer_new(&b.infer, &io, &note)) != 0 || (rc = infer_add_model(b.infer, argv[1], false, true, &note)) != 0)
 		bench_fail(argv[1], rc, &note);
 	student_open(&b, argv[2]);
@@ -229,7 +227,6 @@ main(int argc, char **argv)
 	kernels_free(b.kernels, b.params);
 	kernels_destroy(&b.kernels);
 	infer_destroy(&b.infer);
-	bus_waker_destroy(&b.waker);
 	corpus_destroy(&b.corpus);
 	free(b.seqs);
 	free(b.tokens);

@@ -10,8 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "err/err.h"
-#include "json/json.h"
+#include "base/err/err.h"
+#include "base/json/json.h"
 
 double
 bench_now(void)

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "model/model.h"
+#include "engine/model/model.h"
 
 /* bench_now - seconds of the monotonic clock. */
 double bench_now(void);

@@ -5,14 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hash/hash.h"
+#include "base/hash/hash.h"
+#include "base/random/random.h"
 
 static uint32_t
 chance(uint64_t i)
 {
 	uint32_t words[4];
 
-	hash_chance(1, HASH_PURPOSE_INIT, i, 0, 0, words);
+	random_words(1, RANDOM_PURPOSE_INIT, i, 0, 0, words);
 	return words[0];
 }
 

@@ -5,7 +5,7 @@
 #define SALT_BENCH_TRAIN_H
 
 #include "bench/common/bench.h"
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 #include "trainerd/comm.h"
 #include "trainerd/step.h"
 

@@ -15,10 +15,11 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "err/err.h"
-#include "hash/hash.h"
-#include "json/json.h"
-#include "kernels/kernels.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
+#include "base/json/json.h"
+#include "base/random/random.h"
+#include "engine/kernels/kernels.h"
 
 struct shape {
 	int64_t b, t, c, h, f, v, layers;
@@ -404,11 +405,11 @@ fill(struct bench *b, int64_t most)
 	for (int64_t i = 0; i < m || i < most; i++) {
 		uint32_t words[4];
 
-		hash_chance(1, HASH_PURPOSE_INIT, 0, 0, (uint32_t)i, words);
+		random_words(1, RANDOM_PURPOSE_INIT, 0, 0, (uint32_t)i, words);
 		if (i < m)
 			b->next[i] = (int32_t)(words[0] % (uint32_t)b->s.v);
 		for (int j = 0; j < n; j++)
-			(*parts[j])[i] = (j == 2 ? 0.1f : 1) * (2 * hash_uniform(words[j % 4]) - 1);
+			(*parts[j])[i] = (j == 2 ? 0.1f : 1) * (2 * random_uniform(words[j % 4]) - 1);
 	}
 	for (int j = 0; j < n; j++)
 		if (parts[j] != &b->d_w && parts[j] != &b->d_b && parts[j] != &b->stat)

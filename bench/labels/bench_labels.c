@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "bench/common/bench.h"
-#include "json/json.h"
-#include "labels/labels.h"
-#include "weights/weights.h"
+#include "base/json/json.h"
+#include "data/labels/labels.h"
+#include "engine/weights/weights.h"
 
 #define ROUNDS_MAX 64
 

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "kernels/kernels.h"
-#include "model/model.h"
+#include "engine/kernels/kernels.h"
+#include "engine/model/model.h"
 
 #define MAX_RUNS 200
 

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "err/err.h"
-#include "json/json.h"
-#include "kernels/kernels.h"
+#include "base/err/err.h"
+#include "base/json/json.h"
+#include "engine/kernels/kernels.h"
 #include "trainerd/comm.h"
 
 #define ROUNDS 21

@@ -29,12 +29,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "corpus/corpus.h"
-#include "json/json.h"
-#include "kernels/kernels.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "data/corpus/corpus.h"
+#include "base/json/json.h"
+#include "engine/kernels/kernels.h"
 #include "load.h"
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 enum { TEACHERS = 8, TRAINERS = 8, IN_FLIGHT = 2, ASK_ROWS = 8, LEASE_ROWS = 8, CREDIT = 64, WINDOW = 512, SHARDS_MAX = 8, TURNS = 4, LATENCIES_MAX = 1 << 20 };
 
@@ -394,7 +395,7 @@ start_selectord(const char *dir, char **sets, int n_sets, int shard, int n_shard
 	else
 		snprintf(announce, sizeof(announce), "%s/run/daemons/selectord.json", dir);
 	for (int i = 0; i < 600 && access(announce, R_OK) != 0 && waitpid(pid, NULL, WNOHANG) == 0; i++)
-		bus_sleep_ms(100);
+		stop_sleep_ms(100);
 	if (json_parse_file(announce, 1 << 16, &root, NULL) != 0 || !json_text(json_get(root, "data"), &data))
 		die(ERR_NOT_FOUND, NULL, announce);
 	snprintf(endpoint, size, "%s", data);

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "corpus/corpus.h"
-#include "model/model.h"
-#include "weights/weights.h"
+#include "data/corpus/corpus.h"
+#include "engine/model/model.h"
+#include "engine/weights/weights.h"
 
 static int
 noise(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)

@@ -5,9 +5,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "hash/hash.h"
-#include "labels/labels.h"
-#include "wire/wire.h"
+#include "base/hash/hash.h"
+#include "data/labels/labels.h"
+#include "fabric/wire/wire.h"
 
 enum { VOCAB = 50000, SAMPLES = 50 };
 

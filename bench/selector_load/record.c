@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "corpus/corpus.h"
+#include "base/random/random.h"
+#include "data/corpus/corpus.h"
 
 enum { RECORDS = 32, TOKENS_AT = 16, SET_AT = 40 };
 
@@ -29,8 +30,8 @@ make_one(struct records *r, struct labels_buf *buf, uint32_t no, uint32_t n_cand
 		die(ENOMEM, NULL, "draws");
 	for (uint32_t t = 0; t < L; t++)
 		for (uint32_t d = 0; d < SAMPLES; d++) {
-			hash_chance(1, HASH_PURPOSE_GENERATE, no, t, d, w);
-			hash_chance(2, HASH_PURPOSE_GENERATE, no, t, w[0] % n_candidates, w);
+			random_words(1, RANDOM_PURPOSE_GENERATE, no, t, d, w);
+			random_words(2, RANDOM_PURPOSE_GENERATE, no, t, w[0] % n_candidates, w);
 			draws[t * SAMPLES + d] = (int32_t)(w[0] % VOCAB);
 		}
 	if ((rc = labels_encode_draws(&r->spec, (struct hash128){1, 1}, draws, buf, &note)) != 0)

@@ -15,15 +15,13 @@
 #include <unistd.h>
 
 #include "bench/common/bench.h"
-#include "bus/bus.h"
-#include "teacherd/infer.h"
-#include "weights/weights.h"
+#include "engine/infer/infer.h"
+#include "engine/weights/weights.h"
 
 #define N_DRAWS 50
 
 struct teacher {
 	const struct bench_shape *shape;
-	struct bus_waker *waker;
 	struct infer *infer;
 	struct kernels *kernels;		/* of the batch's forward pass, all threads */
 	struct model *model;
@@ -64,7 +62,7 @@ teacher_open(struct teacher *t, const struct bench_args *a)
 {
 	const struct bench_shape *s = t->shape = bench_shape("llama_135m", a->tiny);
 	const struct kernels_options ko = {.threads = a->threads};
-	const struct infer_options io = {.kernels = ko, .threads = a->threads, .waker = t->waker = bench_need(bus_waker_new())};
+	const struct infer_options io = {.kernels = ko, .threads = a->threads};
 	const struct model_session_options so = {.max_batch = s->batch, .max_tokens = s->tokens};
 	struct err_note note = {.name = ""};
 	char dir[4096];
@@ -106,7 +104,6 @@ teacher_close(struct teacher *t)
 	kernels_free(t->kernels, t->copy);
 	kernels_free(t->kernels, t->params);
 	kernels_destroy(&t->kernels);
-	bus_waker_destroy(&t->waker);
 	free(t->tokens);
 	free(t->inputs);
 	free(t->seqs);

@@ -22,10 +22,10 @@
 #include <unistd.h>
 
 #include "bench/selector_load/load.h"
-#include "bus/bus.h"
-#include "corpus/corpus.h"
-#include "kernels/kernels.h"
-#include "weights/weights.h"
+#include "fabric/bus/bus.h"
+#include "data/corpus/corpus.h"
+#include "engine/kernels/kernels.h"
+#include "engine/weights/weights.h"
 
 enum { CONTEXT = 512, RECORD = 9216, CREDIT = 2, HELD_MAX = 8, ROWS_MAX = 64, STUBS_MAX = 64, WINDOW = 512, START_S = 30, MAX_MESSAGE = 16 << 20 };
 

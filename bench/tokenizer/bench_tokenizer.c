@@ -8,8 +8,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "json/json.h"
-#include "tokenizer/tokenizer.h"
+#include "base/json/json.h"
+#include "data/tokenizer/tokenizer.h"
 
 #define DOCUMENT_BYTES 65536
 #define WORST_BYTES 1000000

@@ -22,7 +22,7 @@
 
 #include "bench/common/train.h"
 #include "bench/train/ceiling.h"
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 
 /* ---- the ceiling ---- */
 

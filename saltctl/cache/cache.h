@@ -5,11 +5,11 @@
 #ifndef SALT_CTL_CACHE_H
 #define SALT_CTL_CACHE_H
 
-#include "cache/cache.h"
-#include "corpus/corpus.h"
-#include "ctl/ctl.h"
-#include "labels/labels.h"
-#include "wire/wire.h"
+#include "data/cache/cache.h"
+#include "data/corpus/corpus.h"
+#include "saltctl/core/ctl.h"
+#include "data/labels/labels.h"
+#include "fabric/wire/wire.h"
 
 struct json;
 

@@ -1,15 +1,17 @@
 /* What a running selectord does for us: it has the cache for itself, so `cache drop --write` asks it. */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sysexits.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "ctl/fleet.h"
-#include "ctl/hello.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/fleet.h"
+#include "saltctl/core/hello.h"
 
 #define WELCOME_MS 10000		/* for the answer to HELLO */
 #define AGAIN_MS 5000			/* a request without an answer is sent again: the same one, which is harmless */
@@ -53,7 +55,7 @@ answer_in(struct ask *a, const struct wire_message *msg)
 		break;
 	case WIRE_REFUSE:
 		if (msg->refuse.retry_ms > 0) {
-			a->say_ms = bus_now_ms() + msg->refuse.retry_ms;
+			a->say_ms = clock_now_ms() + msg->refuse.retry_ms;
 			break;
 		}
 		fprintf(stderr, "saltctl %s: refused by selectord at %s: %s\n", a->args->verb->name, a->endpoint,
@@ -89,7 +91,7 @@ receive(struct ask *a)
 		} else if (event.kind == BUS_EVENT_DISCONNECTED) {
 			a->welcomed = false;
 			a->say_ms = INT64_MAX;
-			a->give_up_ms = bus_now_ms() + WELCOME_MS;
+			a->give_up_ms = clock_now_ms() + WELCOME_MS;
 		} else if (event.kind == BUS_EVENT_REFUSED) {
 			fprintf(stderr, "saltctl %s: selectord at %s does not take our key (client.key in security.curve_dir)\n", a->args->verb->name, a->endpoint);
 			a->exit_code = EX_NOPERM;
@@ -116,7 +118,7 @@ cache_ask_drop(const struct ctl_args *args, const struct config *cfg, size_t sha
 	a.request.drop_labels = (struct wire_drop_labels){1 + shard, released_too};
 	if ((a.exit_code = hello_make(args, cfg, &a.hello, &train, &heldout)) != 0)
 		goto out;
-	if ((rc = bus_stop_install()) != 0 || (rc = fleet_bus(&bus, cfg, &note)) != 0) {
+	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&bus, cfg, &note)) != 0) {
 		a.exit_code = ctl_fail(args, rc, &note);
 		goto out;
 	}
@@ -126,16 +128,16 @@ cache_ask_drop(const struct ctl_args *args, const struct config *cfg, size_t sha
 		goto out;
 	}
 	a.exit_code = EX_UNAVAILABLE;
-	a.give_up_ms = bus_now_ms() + WELCOME_MS;
-	while (!a.over && !bus_stop_requested()) {
+	a.give_up_ms = clock_now_ms() + WELCOME_MS;
+	while (!a.over && !stop_requested()) {
 		receive(&a);
-		if (!a.over && !a.welcomed && bus_now_ms() >= a.give_up_ms) {
+		if (!a.over && !a.welcomed && clock_now_ms() >= a.give_up_ms) {
 			fprintf(stderr, "saltctl %s: selectord at %s does not answer\n", args->verb->name, a.endpoint);
 			break;
 		}
-		if (!a.over && bus_client_connected(a.client) && bus_now_ms() >= a.say_ms) {
+		if (!a.over && bus_client_connected(a.client) && clock_now_ms() >= a.say_ms) {
 			send_message(&a, a.welcomed ? &a.request : &a.hello);
-			a.say_ms = bus_now_ms() + AGAIN_MS;
+			a.say_ms = clock_now_ms() + AGAIN_MS;
 		}
 		if (!a.over)
 			bus_poll_wait(poll, 100);

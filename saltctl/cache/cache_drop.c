@@ -2,7 +2,7 @@
  * cache drop: labels that no plan needs any more. Needed is the label of every row that a kept checkpoint may train again (CHECKPOINTED said
  * which is the oldest), and of everything that a plan which is not released may still choose.
  */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,10 +11,11 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "config/config.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "base/random/shuffle.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 static const struct ctl_option options[] = {
 	CTL_CACHE,
@@ -48,7 +49,7 @@ take_plan(void *arg, const struct cache_plan *plan)
 static void
 need_position(struct needs *n, const struct cache_plan *plan, uint64_t p)
 {
-	cache_bits_set(&n->need, hash_order(plan->seed, n->id->windows, p));
+	cache_bits_set(&n->need, shuffle_order(plan->seed, n->id->windows, p));
 }
 
 /* What one plan needs of its blocks in this shard. */

@@ -1,5 +1,5 @@
 /* cache export: a cache as safetensors shards and one JSON file, readable by anything that reads numbers. A shard is made in memory, then written. */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,11 +11,11 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "config/config.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "weights/weights.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "engine/weights/weights.h"
 
 #define SHARD_BYTES (UINT64_C(256) << 20)
 

@@ -3,7 +3,7 @@
  * by byte; a second run of the same is the control. Then the teacher's whole distribution is computed, and the stored label's distance
  * from it set beside that of a fresh sample under another seed: an honest sample is as far away as any other.
  */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,13 +14,12 @@
 #include <sysexits.h>
 #include <time.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "ctl/lm.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "teacherd/infer.h"
+#include "fabric/config/config.h"
+#include "saltctl/model/lm.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "engine/infer/infer.h"
 
 struct distance {
 	double kl_nats, tv;			/* sums over tokens */
@@ -255,7 +254,6 @@ cache_fidelity(struct ctl_args *args, const struct config *cfg, struct cache *c,
 		io.kernels.dtype = (enum kernels_dtype)cfg->compute.dtype;
 	}
 	if ((rc = cache_corpora_check(corpora, id, &note)) != 0 ||
-	    (io.waker = bus_waker_new()) == NULL ||
 	    (rc = infer_new(&f.infer, &io, &note)) != 0 || (rc = infer_add_model(f.infer, f.dir, false, true, &note)) != 0)
 		goto out;
 	if (!hash_equal(infer_model(f.infer, 0)->fingerprint, id->labels.teacher)) {
@@ -275,7 +273,6 @@ cache_fidelity(struct ctl_args *args, const struct config *cfg, struct cache *c,
 out:
 	lm_close(&f.lm);
 	infer_destroy(&f.infer);
-	bus_waker_destroy(&io.waker);
 	for (uint64_t i = 0; f.stored != NULL && i < want; i++)
 		labels_buf_free(&f.stored[i]);
 	free(f.stored);

@@ -2,7 +2,7 @@
  * cache fsck: every record is read again and compared with all that is known: its checksum, its key, the label set, the corpus when it is
  * given, and rows with the order, the plan and the scores that they were chosen from.
  */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,11 +13,12 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "config/config.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "selectord/select.h"
+#include "base/random/shuffle.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "data/select/select.h"
 
 static const struct ctl_option options[] = {
 	CTL_CACHE, CTL_CORPORA,
@@ -253,7 +254,7 @@ check_block(void *arg, struct cache_txn *txn, struct hash128 hash, uint64_t bloc
 		snprintf(want, sizeof(want), "a block of shard %" PRIu32 " of %" PRIu32, f->id.shard, f->id.n_shards);
 	}
 	for (uint64_t i = 0; i < n && good; i++) {
-		uint64_t p = rows[i].position, seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, hash_order(plan->seed, f->id.windows, p));
+		uint64_t p = rows[i].position, seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(plan->seed, f->id.windows, p));
 		float now = 0;
 
 		if (p / plan->window != block || (i > 0 && p <= rows[i - 1].position) || rows[i].seq != seq) {

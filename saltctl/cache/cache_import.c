@@ -2,7 +2,7 @@
  * cache import: what cache export wrote, into a cache of the same identities. Nothing is believed: files by size and hash, tensors by type and
  * shape, numbers by the encoder that makes records of them; with the corpus, tokens too. What is there already stays.
  */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,11 +13,11 @@
 #include <sys/stat.h>
 #include <sysexits.h>
 
-#include "config/config.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "weights/weights.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "engine/weights/weights.h"
 
 #define MANIFEST_MAX_BYTES ((size_t)256 << 20)
 #define IDENTITIES_MAX 64

@@ -1,13 +1,13 @@
 /* What the records of a cache say, taken together; and which rows have their labels. */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
-#include "selectord/select.h"
+#include "base/mem/mem.h"
+#include "data/select/select.h"
 
 /* Entropy and number of entries of every row of the batch, added up. */
 static int

@@ -1,5 +1,5 @@
 /* Which caches a verb is about, what they say they belong to, and small helpers of all `cache` verbs. */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,10 +11,10 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "config/config.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define BATCH_RECORDS 1024
 

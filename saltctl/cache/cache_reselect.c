@@ -2,7 +2,7 @@
  * cache reselect: what would be chosen with another k, keep, window or pool, from the scores that are stored: no teacher. The arithmetic is
  * selectord's (selectord/select.c); a plan it writes is the one that selectord would make of a fleet.yaml with these settings.
  */
-#include "ctl/cache.h"
+#include "saltctl/cache/cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -12,11 +12,12 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "config/config.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "selectord/select.h"
+#include "base/random/shuffle.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "data/select/select.h"
 
 static const struct ctl_option options[] = {
 	CTL_CACHE,
@@ -114,7 +115,7 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn, cons
 	uint64_t n, missing = 0, at = 0;
 
 	for (uint64_t i = 0; i < ch->W; i++) {
-		uint64_t index = hash_order(ch->plan.seed, id->windows, block * ch->W + i), seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, index);
+		uint64_t index = shuffle_order(ch->plan.seed, id->windows, block * ch->W + i), seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, index);
 		struct cache_bytes v;
 		int rc;
 
@@ -148,7 +149,7 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn, cons
 		}
 		if (chosen)
 			ch->rows[at++] = (struct cache_row){block * ch->W + i,
-			    CORPUS_SEQ_MAKE(CORPUS_TRAIN, hash_order(ch->plan.seed, id->windows, block * ch->W + i)), ch->score[i],
+			    CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(ch->plan.seed, id->windows, block * ch->W + i)), ch->score[i],
 			    ch->quarantined[i] && !ch->labelled[i] ? CACHE_ROW_QUARANTINED : 0};
 	}
 	return 0;

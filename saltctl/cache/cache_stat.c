@@ -6,11 +6,11 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "cache/cache.h"
-#include "config/config.h"
-#include "ctl/cache.h"
-#include "ctl/output.h"
-#include "json/json.h"
+#include "data/cache/cache.h"
+#include "fabric/config/config.h"
+#include "saltctl/cache/cache.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
 
 static const struct ctl_option options[] = {
 	CTL_CACHE,

@@ -10,15 +10,17 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "corpus/corpus.h"
-#include "ctl/ctl.h"
-#include "ctl/fleet.h"
-#include "ctl/hello.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "wire/wire.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "data/corpus/corpus.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/fleet.h"
+#include "saltctl/core/hello.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "fabric/wire/wire.h"
 
 #define ANSWER_MS 10000			/* a HELLO without an answer is said again */
 #define LOOK_FIRST_MS 1000		/* HELLO again to learn how far it is: at first so often, ... */
@@ -73,7 +75,7 @@ label_open(struct label *l, struct err_note *note)
 {
 	int exit_code, rc;
 
-	if ((rc = bus_stop_install()) != 0 || (rc = fleet_bus(&l->bus, l->cfg, note)) != 0)
+	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&l->bus, l->cfg, note)) != 0)
 		return ctl_fail(l->args, rc, note);
 	if ((exit_code = hello_make(l->args, l->cfg, &l->hello, &l->train, &l->heldout)) != 0)
 		return exit_code;
@@ -115,7 +117,7 @@ refused(struct label *l, struct link *link, const struct wire_refuse *r)
 	char text[2048];
 
 	if (r->retry_ms > 0) {
-		link->say_ms = bus_now_ms() + r->retry_ms;
+		link->say_ms = clock_now_ms() + r->retry_ms;
 		return;
 	}
 	fprintf(stderr, "saltctl label: refused by selectord at %s: %s\n", link->endpoint, wire_refuse_str(r, text, sizeof(text)));
@@ -145,7 +147,7 @@ receive(struct label *l, struct link *link)
 				link->welcomed = true;
 				link->released = msg->welcome.released;
 				link->rows_ready = msg->welcome.rows_ready;
-				link->say_ms = bus_now_ms() + (link->n_said < LOOK_FIRST ? LOOK_FIRST_MS : LOOK_MS);
+				link->say_ms = clock_now_ms() + (link->n_said < LOOK_FIRST ? LOOK_FIRST_MS : LOOK_MS);
 			} else if (msg->type == WIRE_REFUSE) {
 				refused(l, link, &msg->refuse);
 			} else if (msg->type == WIRE_PING) {
@@ -166,9 +168,9 @@ turn(struct label *l)
 		struct link *link = &l->links[i];
 
 		receive(l, link);
-		if (!l->over && bus_client_connected(link->client) && bus_now_ms() >= link->say_ms) {
+		if (!l->over && bus_client_connected(link->client) && clock_now_ms() >= link->say_ms) {
 			send_message(l, link, &l->hello);
-			link->say_ms = bus_now_ms() + ANSWER_MS;
+			link->say_ms = clock_now_ms() + ANSWER_MS;
 			link->n_said++;
 		}
 	}
@@ -226,7 +228,7 @@ watch(struct label *l, double wait_max_s)
 	bool welcomed = false;
 
 	ctl_meter_start(&meter, "label", "rows", (double)rows);
-	while (!l->over && !bus_stop_requested()) {
+	while (!l->over && !stop_requested()) {
 		turn(l);
 		ready = rows_ready(l, &welcomed);
 		if (welcomed && (ready == rows || released(l) || ctl_has(l->args, "no-wait")))

@@ -1,4 +1,4 @@
-#include "ctl/ctl.h"
+#include "saltctl/core/ctl.h"
 
 #include <errno.h>
 #include <math.h>

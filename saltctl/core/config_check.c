@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <sysexits.h>
 
-#include "config/config.h"
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "json/json.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
 
 static const struct ctl_option options[] = {
 	CTL_CONFIG,

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "err/err.h"
+#include "base/err/err.h"
 
 struct config;
 struct corpus;

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "config/cli.h"
-#include "ctl/ctl.h"
+#include "fabric/config/cli.h"
+#include "saltctl/core/ctl.h"
 
 /* ---- saltctl.1 ---- */
 

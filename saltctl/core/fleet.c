@@ -1,4 +1,4 @@
-#include "ctl/fleet.h"
+#include "saltctl/core/fleet.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "status/status.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "fabric/status/status.h"
 
 static const char *const roles[] = {"selectord", "teacherd", "trainerd"};
 static const char *const keys[] = {"selector", "teacher", "trainer"};
@@ -53,7 +55,7 @@ fleet_add(struct fleet *f, const char *role, const char *name, const char *host,
 
 	for (size_t i = 0; i < f->n; i++)
 		if (strcmp(f->daemons[i].endpoint, endpoint) == 0) {
-			f->daemons[i].seen_ms = bus_now_ms();
+			f->daemons[i].seen_ms = clock_now_ms();
 			f->daemons[i].left = false;
 			return 0;
 		}
@@ -67,7 +69,7 @@ fleet_add(struct fleet *f, const char *role, const char *name, const char *host,
 	snprintf(d->endpoint, sizeof(d->endpoint), "%s", endpoint);
 	d->pid = pid;
 	d->rc = ERR_AGAIN;
-	d->seen_ms = bus_now_ms();
+	d->seen_ms = clock_now_ms();
 	return 0;
 }
 
@@ -158,7 +160,7 @@ fleet_ask_one(struct fleet *f, struct bus_asker *asker, size_t i, int64_t timeou
 	if ((rc = bus_asker_ask(asker, &a->ask, "json", 4, timeout_ms)) != 0)
 		free(a);
 	d->asked = rc == 0;
-	d->asked_ms = bus_now_ms();
+	d->asked_ms = clock_now_ms();
 	return rc;
 }
 
@@ -182,7 +184,7 @@ fleet_take(struct fleet *f, struct bus_asker *asker, int64_t wait_ms)
 int
 fleet_turn(struct fleet *f, struct bus_asker *asker, const char *run_dir, int64_t every_ms, int64_t timeout_ms, int64_t wait_ms)
 {
-	int64_t now = bus_now_ms();
+	int64_t now = clock_now_ms();
 	int rc = 0;
 
 	if (run_dir[0] != '\0' && (f->found_ms == 0 || now - f->found_ms >= every_ms)) {
@@ -202,7 +204,7 @@ fleet_turn(struct fleet *f, struct bus_asker *asker, const char *run_dir, int64_
 	if (rc != ERR_TIMEOUT)
 		return rc;
 	if (wait_ms > 0 && bus_asker_open(asker) == 0)		/* nobody to wait for */
-		bus_sleep_ms(wait_ms);
+		stop_sleep_ms(wait_ms);
 	return 0;
 }
 

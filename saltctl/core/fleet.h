@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "err/err.h"
+#include "base/err/err.h"
 
 struct bus;
 struct config;
@@ -22,7 +22,7 @@ struct fleet_daemon {
 	int rc;					/* of asking: 0, ERR_TIMEOUT, ERR_REFUSED, ERR_FORMAT (no JSON), ... */
 	bool gone;				/* it does not answer, was on this host, and its process is no more */
 	bool asked;				/* an answer is to come */
-	int64_t asked_ms, seen_ms;		/* bus_now_ms of the last question, and when somebody last said that it is there */
+	int64_t asked_ms, seen_ms;		/* clock_now_ms of the last question, and when somebody last said that it is there */
 	bool left;				/* it does not answer, and nobody says any more that it is there */
 	struct json *answer;			/* what it said last, NULL unless rc is 0 */
 };
@@ -64,7 +64,7 @@ void fleet_give_up(struct fleet *f, struct bus_asker **asker);
 
 void fleet_clear(struct fleet *f);
 
-/* fleet_forget - who does not answer and was named by nobody since then (bus_now_ms). Daemons get other numbers. */
+/* fleet_forget - who does not answer and was named by nobody since then (clock_now_ms). Daemons get other numbers. */
 void fleet_forget(struct fleet *f, int64_t since_ms);
 
 /* fleet_numbers - members of an answer's group that are numbers and not 0, as "12.3 k tokens/s, ..." (rates) or "leases 3"; "-" for none. */

@@ -1,12 +1,12 @@
-#include "ctl/hello.h"
+#include "saltctl/core/hello.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "corpus/corpus.h"
-#include "labels/labels.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "data/corpus/corpus.h"
+#include "data/labels/labels.h"
 
 static int
 describe(struct corpus *c, uint32_t context, struct wire_corpus *out, struct err_note *note)

@@ -2,8 +2,8 @@
 #ifndef SALT_CTL_HELLO_H
 #define SALT_CTL_HELLO_H
 
-#include "ctl/ctl.h"
-#include "wire/wire.h"
+#include "saltctl/core/ctl.h"
+#include "fabric/wire/wire.h"
 
 struct config;
 struct corpus;

@@ -2,8 +2,8 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "bus/bus.h"
-#include "ctl/ctl.h"
+#include "fabric/bus/bus.h"
+#include "saltctl/core/ctl.h"
 
 static const struct ctl_option options[] = {
 	{"role", "ROLE", "selector, teacher, trainer or client; one key of each unless told", false},

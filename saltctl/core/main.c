@@ -3,10 +3,10 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "config/cli.h"
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "log/log.h"
+#include "fabric/config/cli.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "base/log/log.h"
 
 /* One verb, one line; help lists them in this order. */
 static const struct ctl_verb *const verbs[] = {

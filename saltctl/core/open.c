@@ -1,4 +1,4 @@
-#include "ctl/ctl.h"
+#include "saltctl/core/ctl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,10 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "config/config.h"
-#include "corpus/corpus.h"
-#include "mem/mem.h"
-#include "tokenizer/tokenizer.h"
+#include "fabric/config/config.h"
+#include "data/corpus/corpus.h"
+#include "base/mem/mem.h"
+#include "data/tokenizer/tokenizer.h"
 
 double
 ctl_seconds(void)

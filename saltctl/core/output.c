@@ -1,4 +1,4 @@
-#include "ctl/output.h"
+#include "saltctl/core/output.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -7,9 +7,9 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "ctl/ctl.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "saltctl/core/ctl.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 static void *
 have(void *p)

@@ -8,14 +8,14 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "corpus/corpus.h"
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "ctl/text.h"
-#include "hash/hash.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "tokenizer/tokenizer.h"
+#include "data/corpus/corpus.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "data/text/text.h"
+#include "base/hash/hash.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "data/tokenizer/tokenizer.h"
 
 #define BATCH_DOCUMENTS 256		/* encoded side by side, ... */
 #define BATCH_BYTES (8u << 20)		/* ... as long as they are not more than about this */

@@ -2,11 +2,11 @@
 #include <stdio.h>
 #include <sysexits.h>
 
-#include "corpus/corpus.h"
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "tokenizer/tokenizer.h"
+#include "data/corpus/corpus.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "data/tokenizer/tokenizer.h"
 
 static const struct ctl_option options[] = {
 	{"context", "L", "count the windows of this many tokens", false},

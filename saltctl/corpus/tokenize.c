@@ -6,11 +6,11 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "tokenizer/tokenizer.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "data/tokenizer/tokenizer.h"
 
 #define TOKENIZER_OPTION {"tokenizer", "PATH", "tokenizer.json, or a folder that holds one (required)", false}
 

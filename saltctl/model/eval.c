@@ -4,12 +4,12 @@
 #include <stdlib.h>
 #include <sysexits.h>
 
-#include "config/config.h"
-#include "corpus/corpus.h"
-#include "ctl/ctl.h"
-#include "ctl/lm.h"
-#include "ctl/output.h"
-#include "json/json.h"
+#include "fabric/config/config.h"
+#include "data/corpus/corpus.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/model/lm.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
 
 static const struct ctl_option options[] = {
 	{"model", "FOLDER", "a model of the Hugging Face kind, or a trainer's checkpoint (required)", false},

@@ -7,11 +7,12 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "ctl/ctl.h"
-#include "ctl/lm.h"
-#include "hash/hash.h"
-#include "mem/mem.h"
-#include "tokenizer/tokenizer.h"
+#include "base/random/random.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/model/lm.h"
+#include "base/hash/hash.h"
+#include "base/mem/mem.h"
+#include "data/tokenizer/tokenizer.h"
 
 static const struct ctl_option options[] = {
 	{"model", "FOLDER", "a model of the Hugging Face kind, or a trainer's checkpoint (required)", false},
@@ -74,8 +75,8 @@ choose(struct generation *g, uint64_t i)
 		max = fmax(max, (double)g->logits[g->order[v]]);
 	for (int64_t v = 0; v < n; v++)
 		total += exp(((double)g->logits[g->order[v]] - max) / g->temperature);
-	hash_chance((uint32_t)g->seed, HASH_PURPOSE_GENERATE, 0, (uint32_t)i, 0, words);
-	u = hash_uniform53(words[0], words[1]) * total;
+	random_words((uint32_t)g->seed, RANDOM_PURPOSE_GENERATE, 0, (uint32_t)i, 0, words);
+	u = random_uniform53(words[0], words[1]) * total;
 	for (int64_t v = 0; v < n; v++) {
 		sum += exp(((double)g->logits[g->order[v]] - max) / g->temperature);
 		if (sum > u)

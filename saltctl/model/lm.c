@@ -1,8 +1,8 @@
-#include "ctl/lm.h"
+#include "saltctl/model/lm.h"
 
 #include <errno.h>
 
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 static int
 read_range(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note)

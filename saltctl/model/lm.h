@@ -2,9 +2,9 @@
 #ifndef SALT_CTL_LM_H
 #define SALT_CTL_LM_H
 
-#include "err/err.h"
-#include "kernels/kernels.h"
-#include "model/model.h"
+#include "base/err/err.h"
+#include "engine/kernels/kernels.h"
+#include "engine/model/model.h"
 
 struct lm {
 	struct kernels *kernels;

@@ -10,12 +10,12 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "model/model.h"
-#include "tokenizer/tokenizer.h"
-#include "weights/gguf.h"
-#include "weights/weights.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "engine/model/model.h"
+#include "data/tokenizer/tokenizer.h"
+#include "engine/gguf/gguf.h"
+#include "engine/weights/weights.h"
 
 static const struct ctl_option options[] = {
 	{"dtype", "NAME", "fp32 (unless told: every decoded value as it is), bf16 or fp16", false},

@@ -7,13 +7,13 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "hash/hash.h"
-#include "json/json.h"
-#include "kernels/kernels.h"
-#include "model/model.h"
-#include "weights/weights.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "base/hash/hash.h"
+#include "base/json/json.h"
+#include "engine/kernels/kernels.h"
+#include "engine/model/model.h"
+#include "engine/weights/weights.h"
 
 static const struct ctl_option options[] = {
 	{"context", "L", "tokens of a sequence, for FLOPs and memory; the model's own length unless told", false},

@@ -7,11 +7,11 @@
 #include <sys/stat.h>
 #include <sysexits.h>
 
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "model/model.h"
-#include "tokenizer/tokenizer.h"
-#include "weights/weights.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "engine/model/model.h"
+#include "data/tokenizer/tokenizer.h"
+#include "engine/weights/weights.h"
 
 static const struct ctl_option options[] = {
 	{"family", "NAME", "llama (unless told), gpt2, qwen2, qwen3 or gpt_neox", false},

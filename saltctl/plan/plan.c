@@ -1,5 +1,5 @@
 /* plan: what a configuration needs before it is run: memory, bytes, FLOPs, seconds, and when a teacher pays. */
-#include "ctl/plan.h"
+#include "saltctl/plan/plan.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -10,12 +10,12 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "corpus/corpus.h"
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "kernels/kernels.h"
-#include "labels/labels.h"
-#include "weights/weights.h"
+#include "data/corpus/corpus.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "engine/kernels/kernels.h"
+#include "data/labels/labels.h"
+#include "engine/weights/weights.h"
 
 #define PAGE 4096.0			/* of LMDB */
 #define PAGE_HEADER 16.0

@@ -9,8 +9,8 @@
 #ifndef SALT_CTL_PLAN_H
 #define SALT_CTL_PLAN_H
 
-#include "config/config.h"
-#include "ctl/price.h"
+#include "fabric/config/config.h"
+#include "saltctl/plan/price.h"
 
 #define PLAN_MAX_RANKS 16		/* entries of --ranks */
 

@@ -1,4 +1,4 @@
-#include "ctl/plan.h"
+#include "saltctl/plan/plan.h"
 
 #include <errno.h>
 #include <math.h>
@@ -8,13 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "ctl/ctl.h"
-#include "hash/hash.h"
-#include "json/json.h"
-#include "kernels/kernels.h"
-#include "mem/mem.h"
-#include "optim/optim.h"
-#include "weights/weights.h"
+#include "saltctl/core/ctl.h"
+#include "base/hash/hash.h"
+#include "base/json/json.h"
+#include "engine/kernels/kernels.h"
+#include "base/mem/mem.h"
+#include "engine/optim/optim.h"
+#include "engine/weights/weights.h"
 
 #define MEASURE_S 4.0			/* micro-batches are repeated so long, ... */
 #define MEASURE_MIN 3			/* ... but so often at least */

@@ -2,9 +2,9 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "ctl/output.h"
-#include "ctl/plan.h"
-#include "json/json.h"
+#include "saltctl/core/output.h"
+#include "saltctl/plan/plan.h"
+#include "base/json/json.h"
 
 static const struct {
 	const char *key, *title;

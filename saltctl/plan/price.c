@@ -1,8 +1,8 @@
-#include "ctl/price.h"
+#include "saltctl/plan/price.h"
 
 #include <math.h>
 
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 
 static int
 log2_of(uint64_t n)

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "err/err.h"
-#include "model/model.h"
+#include "base/err/err.h"
+#include "engine/model/model.h"
 
 /* ---- memory of one rank: the one that holds most ---- */
 

@@ -10,14 +10,14 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "config/config.h"
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "ctl/price.h"
-#include "ctl/report.h"
-#include "json/json.h"
-#include "model/model.h"
-#include "weights/weights.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "saltctl/plan/price.h"
+#include "saltctl/report/report.h"
+#include "base/json/json.h"
+#include "engine/model/model.h"
+#include "engine/weights/weights.h"
 
 #define MAX_RUNS 32
 

@@ -7,10 +7,10 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "ctl/ctl.h"
-#include "ctl/output.h"
-#include "ctl/report.h"
-#include "json/json.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+#include "saltctl/report/report.h"
+#include "base/json/json.h"
 
 #define MAX_RUNS 32
 

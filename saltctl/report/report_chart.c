@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "ctl/report.h"
+#include "saltctl/report/report.h"
 
 /* A drawing of 560 x 380 units that is as wide as the page allows; letters of 17 units can be read at the width of a phone. */
 #define WIDTH 560.0

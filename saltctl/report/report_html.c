@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "ctl/output.h"
-#include "ctl/report.h"
+#include "saltctl/core/output.h"
+#include "saltctl/report/report.h"
 
 #define CURVE_POINTS 600		/* at most so many of a curve; more would be narrower than a line */
 #define SMOOTH_PART 50			/* the mean moves over steps / 50 steps */

@@ -6,12 +6,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "config/config.h"
-#include "ctl/report.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "model/model.h"
-#include "weights/weights.h"
+#include "fabric/config/config.h"
+#include "saltctl/report/report.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "engine/model/model.h"
+#include "engine/weights/weights.h"
 
 static double
 number(const struct json *o, const char *key)

@@ -6,13 +6,14 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "ctl/ctl.h"
-#include "ctl/fleet.h"
-#include "ctl/follow.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/fleet.h"
+#include "saltctl/watch/follow.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define TURN_MS 50
 #define FLEET_MS 1000
@@ -126,9 +127,9 @@ events(struct ctl_args *args)
 		return exit_code;
 	if (cfg != NULL)
 		e.run_dir = cfg->run.dir;
-	if ((rc = bus_stop_install()) != 0 || (rc = fleet_bus(&e.bus, cfg, &note)) != 0 || (rc = bus_asker_new(&e.asker, e.bus)) != 0)
+	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&e.bus, cfg, &note)) != 0 || (rc = bus_asker_new(&e.asker, e.bus)) != 0)
 		goto out;
-	while (rc == 0 && e.left > 0 && !bus_stop_requested() && !ferror(stdout)) {
+	while (rc == 0 && e.left > 0 && !stop_requested() && !ferror(stdout)) {
 		const char *endpoint;
 
 		for (size_t i = 0; rc == 0 && (endpoint = ctl_get_nth(args, "endpoint", i)) != NULL; i++)

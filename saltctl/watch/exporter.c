@@ -1,4 +1,4 @@
-#include "ctl/exporter.h"
+#include "saltctl/watch/exporter.h"
 
 #include <errno.h>
 #include <math.h>
@@ -10,13 +10,15 @@
 #include <sysexits.h>
 #include <time.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "ctl/ctl.h"
-#include "ctl/fleet.h"
-#include "ctl/output.h"
-#include "json/json.h"
-#include "log/log.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/fleet.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/log/log.h"
 
 #define LISTEN "127.0.0.1:9797"
 
@@ -48,13 +50,13 @@ read_runs(void *arg)
 {
 	struct exporter *x = arg;
 
-	while (!bus_stop_requested()) {
+	while (!stop_requested()) {
 		double start = ctl_seconds(), took;
 
 		exporter_http_put(x->http, EXPORTER_RUNS, exporter_runs_read(x->runs));
 		atomic_store(&x->n_runs, exporter_runs_count(x->runs));
 		took = ctl_seconds() - start;
-		bus_sleep_ms((int64_t)(1000 * fmax(x->every_s, 9 * took)));
+		stop_sleep_ms((int64_t)(1000 * fmax(x->every_s, 9 * took)));
 	}
 	return NULL;
 }
@@ -102,7 +104,7 @@ poll_fleet(struct exporter *x)
 	struct fleet *f = &x->fleet;
 	struct timespec now;
 	double start = ctl_seconds();
-	int64_t start_ms = bus_now_ms();
+	int64_t start_ms = clock_now_ms();
 	int rc = run_dir != NULL ? fleet_find(f, run_dir) : 0;
 
 	for (size_t i = 0; rc == 0 && (endpoint = ctl_get_nth(x->args, "endpoint", i)) != NULL; i++)
@@ -161,17 +163,17 @@ serve(struct exporter *x, struct err_note *note)
 	}
 	printf("%s\n", exporter_http_url(x->http));
 	fflush(stdout);
-	while (!bus_stop_requested()) {
+	while (!stop_requested()) {
 		double start = ctl_seconds();
 		int failed = poll_fleet(x);
 
 		if (failed != 0 && failed != last)	/* the next one may succeed; until then the figures show their age */
 			log_warn("exporter.poll", "error=\"%s\"", err_str(failed));
 		last = failed;
-		bus_sleep_ms((int64_t)(1000 * fmax(0, x->every_s - (ctl_seconds() - start))));
+		stop_sleep_ms((int64_t)(1000 * fmax(0, x->every_s - (ctl_seconds() - start))));
 	}
 out:
-	bus_stop_request();
+	stop_request();
 	if (reading)
 		pthread_join(reader, NULL);
 	exporter_runs_destroy(&x->runs);
@@ -193,7 +195,7 @@ exporter(struct ctl_args *args)
 	    (exit_code = ctl_get_num(args, "timeout", 0.01, 60, &x.timeout_s)) != 0 ||
 	    (ctl_has(args, "config") && (exit_code = ctl_open_config(args, CONFIG_NEED_RUN, &x.cfg)) != 0))
 		return exit_code;
-	if ((rc = bus_stop_install()) == 0 && (rc = fleet_bus(&x.bus, x.cfg, &note)) == 0 &&
+	if ((rc = stop_install()) == 0 && (rc = fleet_bus(&x.bus, x.cfg, &note)) == 0 &&
 	    (rc = exporter_http_new(&x.http, listen != NULL ? listen : LISTEN, &note)) == 0)
 		rc = serve(&x, &note);
 	exit_code = rc != 0 ? ctl_fail(args, rc, &note) : 0;

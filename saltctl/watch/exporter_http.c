@@ -2,7 +2,7 @@
  * The door to libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection that says nothing for CONNECTION_IDLE_S
  * is closed, and there are never more than CONNECTIONS_MAX.
  */
-#include "ctl/exporter.h"
+#include "saltctl/watch/exporter.h"
 
 #include <errno.h>
 #include <microhttpd.h>
@@ -24,7 +24,7 @@
 /* Debian's package libjs-chart.js. */
 static const char chart_js[] = "/usr/share/javascript/chart.js/chart.min.js";
 
-/* Files of ctl/page, compiled in: name_begin .. name_end. */
+/* Files of saltctl/watch/page, compiled in: name_begin .. name_end. */
 #define PAGE_FILE(name, file) \
 	__asm__(".section .rodata\n" \
 	    #name "_begin:\n.incbin \"" SALT_PAGE_DIR "/" file "\"\n" #name "_end:\n.byte 0\n.previous\n"); \

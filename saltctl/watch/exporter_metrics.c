@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ctl/exporter.h"
-#include "ctl/fleet.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "saltctl/watch/exporter.h"
+#include "saltctl/core/fleet.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define NAME_MAX_BYTES 128
 #define LABELS_MAX_BYTES 1280		/* names and hosts have at most 63 bytes, endpoints 255; twice that where every one is escaped */

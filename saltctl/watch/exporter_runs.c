@@ -6,11 +6,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "ctl/exporter.h"
-#include "ctl/output.h"
-#include "ctl/report.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "saltctl/watch/exporter.h"
+#include "saltctl/core/output.h"
+#include "saltctl/report/report.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define RUNS_MAX 64			/* those written to last are shown */
 #define POINTS_MAX 400			/* of a curve: more steps are brought together */

@@ -1,13 +1,13 @@
-#include "ctl/follow.h"
+#include "saltctl/watch/follow.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "ctl/output.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 int
 follow_add(struct follow *f, const char *name, const char *text, size_t len, char last_ts[32])

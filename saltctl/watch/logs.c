@@ -14,13 +14,15 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "ctl/ctl.h"
-#include "ctl/fleet.h"
-#include "ctl/follow.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/fleet.h"
+#include "saltctl/watch/follow.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define TAIL_BYTES (1 << 20)		/* of a file's end: where its last lines are looked for, and a daemon's pid */
 #define TURN_MS 200			/* between two looks, with -f */
@@ -320,13 +322,13 @@ ask_remotes(struct logs *l)
 	for (size_t i = 0; i < l->n_remotes && rc == 0; i++) {
 		struct remote *r = l->remotes[i];
 
-		if (r->asked || l->fleet.daemons[r->who].left || (r->any && bus_now_ms() - r->asked_ms < every_ms))
+		if (r->asked || l->fleet.daemons[r->who].left || (r->any && clock_now_ms() - r->asked_ms < every_ms))
 			continue;
 		snprintf(r->request, sizeof(r->request), "log %" PRIu64, r->next);
 		r->ask = (struct bus_ask){.endpoint = r->endpoint, .server_key = r->key, .id = i};
 		if ((rc = bus_asker_ask(l->what, &r->ask, r->request, strlen(r->request), ANSWER_MS)) == 0)
 			r->asked = true;
-		r->asked_ms = bus_now_ms();
+		r->asked_ms = clock_now_ms();
 	}
 	return rc;
 }
@@ -444,15 +446,15 @@ logs(struct ctl_args *args)
 		return exit_code;
 	l.cfg = cfg;
 	snprintf(l.dir, sizeof(l.dir), "%s/logs", cfg->run.dir);
-	if ((rc = bus_stop_install()) != 0 || (rc = fleet_bus(&l.bus, cfg, &note)) != 0 || (rc = bus_asker_new(&l.who, l.bus)) != 0 ||
+	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&l.bus, cfg, &note)) != 0 || (rc = bus_asker_new(&l.who, l.bus)) != 0 ||
 	    (rc = bus_asker_new(&l.what, l.bus)) != 0 || (rc = look_once(&l)) != 0)
 		goto out;
 	follow_print(&l.out);
 	exit_code = missing(&l);
 	if (follow)			/* who is not there may come */
 		exit_code = 0;
-	while (follow && !bus_stop_requested() && !ferror(stdout)) {
-		bus_sleep_ms(TURN_MS);
+	while (follow && !stop_requested() && !ferror(stdout)) {
+		stop_sleep_ms(TURN_MS);
 		if ((rc = look_again(&l)) != 0)
 			break;
 		follow_print(&l.out);

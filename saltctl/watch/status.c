@@ -7,12 +7,13 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "ctl/ctl.h"
-#include "ctl/fleet.h"
-#include "ctl/output.h"
-#include "json/json.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/fleet.h"
+#include "saltctl/core/output.h"
+#include "base/json/json.h"
 
 static const struct ctl_option options[] = {
 	CTL_CONFIG,
@@ -143,7 +144,7 @@ status(struct ctl_args *args)
 	    (exit_code = ctl_get_num(args, "timeout", 0.01, 3600, &timeout_s)) != 0 ||
 	    (ctl_has(args, "config") && (exit_code = ctl_open_config(args, CONFIG_NEED_RUN, &cfg)) != 0))
 		return exit_code;
-	if ((rc = bus_stop_install()) != 0 || (rc = fleet_bus(&bus, cfg, &note)) != 0) {
+	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&bus, cfg, &note)) != 0) {
 		exit_code = ctl_fail(args, rc, &note);
 		goto out;
 	}
@@ -163,11 +164,11 @@ status(struct ctl_args *args)
 				exit_code = EX_UNAVAILABLE;
 		}
 		fleet_clear(&f);
-		if (ctl_flush(exit_code) == EX_IOERR || bus_stop_requested())
+		if (ctl_flush(exit_code) == EX_IOERR || stop_requested())
 			break;
 		if (watch > 0)
-			bus_sleep_ms((int64_t)(watch * 1000));
-	} while (watch > 0 && !bus_stop_requested());
+			stop_sleep_ms((int64_t)(watch * 1000));
+	} while (watch > 0 && !stop_requested());
 out:
 	bus_destroy(&bus);
 	config_destroy(&cfg);

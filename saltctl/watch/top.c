@@ -10,13 +10,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "ctl/ctl.h"
-#include "ctl/fleet.h"
-#include "ctl/output.h"
-#include "ctl/top.h"
-#include "log/log.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/fleet.h"
+#include "saltctl/core/output.h"
+#include "saltctl/watch/top.h"
+#include "base/log/log.h"
 
 #define KEYS_MS 50			/* between two looks for a key */
 
@@ -119,7 +121,7 @@ live(struct view *v, double interval_s, double timeout_s)
 	bool quit = false;
 	int rc = 0;
 
-	while (rc == 0 && !quit && !bus_stop_requested()) {
+	while (rc == 0 && !quit && !stop_requested()) {
 		enum top_key key;
 		bool changed = false;
 
@@ -127,13 +129,13 @@ live(struct view *v, double interval_s, double timeout_s)
 			changed |= obey(&v->look, key, &quit);
 		if ((rc = add_endpoints(v)) == 0)
 			rc = fleet_turn(&v->fleet, v->asker, v->run_dir, every_ms, (int64_t)(timeout_s * 1000), KEYS_MS);
-		if (rc == 0 && !v->look.paused && bus_now_ms() - drawn_ms >= 200) {
+		if (rc == 0 && !v->look.paused && clock_now_ms() - drawn_ms >= 200) {
 			rc = top_feed(&v->top, &v->fleet, ctl_seconds());
 			set_clock(v);
 			changed = true;
 		}
 		if (rc == 0 && changed) {
-			drawn_ms = bus_now_ms();
+			drawn_ms = clock_now_ms();
 			top_screen_size(&v->look.rows, &v->look.cols);
 			if ((rc = top_draw(&v->top, &v->look, &v->lines)) == 0)
 				top_screen_show(&v->lines);
@@ -187,7 +189,7 @@ top(struct ctl_args *args)
 		snprintf(metrics, sizeof(metrics), "%s/metrics.jsonl", cfg->run.dir);
 		top_seed(&v.top, metrics);		/* only the past is missing without it */
 	}
-	if ((rc = bus_stop_install()) != 0 || (rc = fleet_bus(&v.bus, cfg, &note)) != 0 || (rc = add_endpoints(&v)) != 0)
+	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&v.bus, cfg, &note)) != 0 || (rc = add_endpoints(&v)) != 0)
 		exit_code = ctl_fail(args, rc, &note);
 	else if (ctl_has(args, "once") || ctl_has(args, "plain"))
 		exit_code = once(&v, timeout_s);

@@ -5,10 +5,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "ctl/fleet.h"
-#include "ctl/top.h"
-#include "json/json.h"
-#include "mem/mem.h"
+#include "saltctl/core/fleet.h"
+#include "saltctl/watch/top.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define SEED_BYTES (8 << 20)
 #define PACE_S 60.0			/* pace is the mean over so long */

@@ -1,7 +1,7 @@
 /* top_screen - the one file that knows ncurses. */
 #include <ncurses.h>
 
-#include "ctl/top.h"
+#include "saltctl/watch/top.h"
 
 static SCREEN *screen;
 static bool coloured;

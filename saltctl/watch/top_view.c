@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ctl/output.h"
-#include "ctl/top.h"
-#include "mem/mem.h"
+#include "saltctl/core/output.h"
+#include "saltctl/watch/top.h"
+#include "base/mem/mem.h"
 
 #define BAR_MAX 40
 #define SPARK_MAX 60

@@ -4,9 +4,9 @@
 
 #include <stdlib.h>
 
-#include "checkpoint/checkpoint.h"
-#include "json/json.h"
-#include "model/model.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "base/json/json.h"
+#include "engine/model/model.h"
 
 #define SAVE_CONFIG "tests/golden/weights/llama"
 #define SAVE_TOKENIZER "tests/golden/weights/llama/config.json"		/* any file: it is copied as it is */

@@ -12,8 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cache/cache.h"
-#include "hash/hash.h"
+#include "base/random/random.h"
+#include "data/cache/cache.h"
+#include "base/hash/hash.h"
 
 enum { COMMITS = 60, RECORDS = 8, RECORD_BYTES = 3000, DROP_AFTER = 3, TRIALS = 120, SECTOR = 512, EVENTS_MAX = 1 << 16, WRITTEN_BACK = 64 };
 
@@ -151,7 +152,7 @@ record(uint64_t seq, uint8_t out[RECORD_BYTES])
 	uint32_t w[4];
 
 	for (uint32_t i = 0; i < RECORD_BYTES; i += 16) {
-		hash_chance(1, HASH_PURPOSE_GENERATE, seq, i, 0, w);
+		random_words(1, RANDOM_PURPOSE_GENERATE, seq, i, 0, w);
 		memcpy(out + i, w, RECORD_BYTES - i < 16 ? RECORD_BYTES - i : 16);
 	}
 }

@@ -3,7 +3,7 @@
  * something, or settings that print to a file which reads back to the same settings.
  */
 #include <dirent.h>
-#include "config/config.h"
+#include "fabric/config/config.h"
 #include "fuzz.h"
 
 #define CORPUS "tests/golden/config"

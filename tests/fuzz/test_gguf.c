@@ -2,13 +2,13 @@
  * Mutated GGUF files: gguf_open refuses, or everything that it gives can be asked for - each tensor to its end, configuration, binding to
  * a model, tokenizer - without a wrong access. Arguments are files to replay instead (a crash found elsewhere).
  */
-#include "weights/gguf.h"
+#include "engine/gguf/gguf.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "fuzz.h"
-#include "model/model.h"
+#include "engine/model/model.h"
 
 static size_t n_opened, n_refused, n_configs, n_models, n_tokenizers;
 

@@ -2,7 +2,7 @@
  * Mutated .idx files beside a fixed .bin: corpus_open refuses or the stream it gives is read to its end without a wrong access. Where it
  * opens, the index said nothing but what the .bin holds.
  */
-#include "corpus/corpus.h"
+#include "data/corpus/corpus.h"
 
 #include <unistd.h>
 #include "fuzz.h"

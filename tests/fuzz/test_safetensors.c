@@ -2,7 +2,7 @@
  * Mutated safetensors headers, indexes and config.json: weights_open refuses, or every tensor it gives can be read to its end without
  * a wrong access. Arguments are files or folders to replay instead (a crash found elsewhere); none: the kept corpus, then mutations.
  */
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "fuzz.h"
-#include "model/model.h"
+#include "engine/model/model.h"
 
 static char dir[64];
 static size_t n_opened, n_refused;

@@ -1,6 +1,6 @@
 /* tokenizer.json files mutated: refused with a note, or loaded and then whatever they say encodes and decodes without a wrong access. */
 #include "fuzz.h"
-#include "tokenizer/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 static const char small[] =
     "{\"version\":\"1.0\",\"added_tokens\":[{\"id\":5,\"content\":\"<e>\",\"special\":true},{\"id\":6,\"content\":\" x\",\"lstrip\":true}],"

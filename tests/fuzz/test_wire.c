@@ -2,10 +2,10 @@
  * Any bytes into wire_decode and wire_status_decode. What is accepted encodes again, and that decodes to a message that encodes to the
  * same bytes: nothing gets in that we would not say ourselves.
  */
-#include "wire/wire.h"
+#include "fabric/wire/wire.h"
 
 #include "fuzz.h"
-#include "wire/status_answer.h"
+#include "fabric/wire/status_answer.h"
 
 enum { KINDS = WIRE_TYPES - 1, FRAME_MAX = 4096, ROUNDS = 3000 };
 

@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-#include "json/json.h"
-#include "model/model.h"
+#include "base/json/json.h"
+#include "engine/model/model.h"
 
 struct fixture {
 	struct json *json;

@@ -2,15 +2,15 @@
  * GGUF files as the gguf package wrote them (gguf/make.py): every type's blocks bit for bit, a model's logits as transformers has them
  * from the same file, and tokenizers that give the ids of those they were made from.
  */
-#include "weights/gguf.h"
+#include "engine/gguf/gguf.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
-#include "kernels/kernels.h"
-#include "model/model.h"
-#include "tokenizer/tokenizer.h"
-#include "weights/weights.h"
+#include "engine/kernels/kernels.h"
+#include "engine/model/model.h"
+#include "data/tokenizer/tokenizer.h"
+#include "engine/weights/weights.h"
 
 #define GOLDEN "tests/golden/gguf/"
 #define VOCAB 1500

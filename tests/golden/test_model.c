@@ -6,7 +6,7 @@
 
 #include "check.h"
 #include "golden/fixture.h"
-#include "model/internal.h"
+#include "engine/model/model_internal.h"
 
 /*
  * How the fixtures are computed, and how far from PyTorch's fp32 that may be: logits and losses as they are, gradients of a tensor as a share

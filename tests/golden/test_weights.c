@@ -2,14 +2,14 @@
  * Model directories as transformers wrote them (weights/make.py): the same logits, ranges of the flat order, saving and reading back,
  * shards, fingerprints, names with and without prefix, and what must be refused.
  */
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
-#include "json/json.h"
-#include "model/model.h"
+#include "base/json/json.h"
+#include "engine/model/model.h"
 
 #define GOLDEN "tests/golden/weights/"
 

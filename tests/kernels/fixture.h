@@ -6,9 +6,10 @@
 
 #include <stdint.h>
 
+#include "base/random/random.h"
 #include "check.h"
-#include "hash/hash.h"
-#include "kernels/internal.h"
+#include "base/hash/hash.h"
+#include "engine/kernels/kernels_internal.h"
 
 #define FIXTURE_GUARD 37		/* floats; odd, so that no array is aligned by luck */
 #define FIXTURE_ROOMS 256
@@ -61,8 +62,8 @@ normal(float std)
 	uint32_t words[4];
 	float out[2];
 
-	hash_chance(fixture_seed, HASH_PURPOSE_INIT, 0, 0, fixture_drawn++, words);
-	hash_normal(words[0], words[1], out);
+	random_words(fixture_seed, RANDOM_PURPOSE_INIT, 0, 0, fixture_drawn++, words);
+	random_normal(words[0], words[1], out);
 	return out[0] * std;
 }
 
@@ -71,7 +72,7 @@ below(int32_t n)
 {
 	uint32_t words[4];
 
-	hash_chance(fixture_seed, HASH_PURPOSE_INIT, 1, 0, fixture_drawn++, words);
+	random_words(fixture_seed, RANDOM_PURPOSE_INIT, 1, 0, fixture_drawn++, words);
 	return (int32_t)(words[0] % (uint32_t)n);
 }
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "fixture.h"
-#include "kernels/kernels_ref.h"
+#include "engine/kernels/kernels_ref.h"
 
 #define N_THREADS 3
 static const int thread_counts[N_THREADS] = {1, 2, 4};

@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "fixture.h"
-#include "kernels/vec.h"
+#include "engine/kernels/vec.h"
 
 #define REPEATS 10
 #define TILES 4

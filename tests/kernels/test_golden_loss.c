@@ -1,5 +1,5 @@
 /* The worked numbers of the method, V = 5: w_out is the identity, so that h are the logits. To six digits, as they are given. */
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 
 #include "check.h"
 

@@ -7,7 +7,7 @@
  * method's paper had, go through the same and must fail: a statistic that lets them pass would see nothing.
  */
 #include "fixture.h"
-#include "labels/labels.h"
+#include "data/labels/labels.h"
 
 enum { V = 300, C = 16, STATES = 8, B = 64, T = 32, ROWS = B * T, N = 50, K = 12, LIMIT = 3 };
 

@@ -102,7 +102,7 @@ def real_file():
 
 def real(args, folder, file):
     text = pathlib.Path("/usr/share/common-licenses/GPL-3").read_text()
-    text += "".join(p.read_text(errors="replace") for p in sorted((args.source / "common/weights").glob("*.c")))
+    text += "".join(p.read_text(errors="replace") for p in sorted((args.source / "common/engine/weights").glob("*.c")))
     text += "<|im_start|>user\n3.14159 \u00e9\u4e2d\U0001f600\t\r\n  <|im_end|>"
     subprocess.run([args.bin / "saltctl", "model", "import", file, folder / "first"], check=True, stdout=subprocess.DEVNULL)
     ids = np.array(Tokenizer.from_file(str(folder / "first/tokenizer.json")).encode(text, add_special_tokens=False).ids, "<i4")

@@ -14,9 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
-#include "model/model.h"
-#include "weights/weights.h"
+#include "engine/kernels/kernels.h"
+#include "engine/model/model.h"
+#include "engine/weights/weights.h"
 
 struct dump {
 	const char *dir, *tokens_path, *out, *save;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tokenizer/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 static unsigned char *
 slurp(FILE *f, size_t *n)

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "bus/waker.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/waker.h"
 
 enum { SOCKETS_MAX = 16, WAKERS_MAX = 8, RULES_MAX = 64, SENT_MAX = 65536, WAKE_LIMIT_MS = 10000 };
 
@@ -193,13 +195,13 @@ received(int socket, struct bus_event *event)
 /* The bus ----------------------------------------------------------------------------------------------------------------------- */
 
 int64_t
-bus_now_ms(void)
+clock_now_ms(void)
 {
 	return atomic_load(&fake.now_ms);
 }
 
 void
-bus_sleep_ms(int64_t ms)
+stop_sleep_ms(int64_t ms)
 {
 	fake_bus_advance(ms);
 }
@@ -217,25 +219,25 @@ bus_host(void)
 }
 
 int
-bus_stop_install(void)
+stop_install(void)
 {
 	return 0;
 }
 
 bool
-bus_stop_requested(void)
+stop_requested(void)
 {
 	return atomic_load(&fake.stop) != 0;
 }
 
 int
-bus_stop_signal(void)
+stop_signal(void)
 {
 	return atomic_load(&fake.stop);
 }
 
 void
-bus_stop_request(void)
+stop_request(void)
 {
 	atomic_store(&fake.stop, 15);
 }
@@ -457,8 +459,8 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 	for (int s = 0; s < fake.n_sockets; s++)
 		if (fake.boxes[s].first != NULL)
 			return 0;
-	if (woken(p, 0) || (bus_stop_requested() && !p->stop_seen)) {
-		p->stop_seen = bus_stop_requested();
+	if (woken(p, 0) || (stop_requested() && !p->stop_seen)) {
+		p->stop_seen = stop_requested();
 		return 0;
 	}
 	if (fake.script == NULL)
@@ -479,7 +481,7 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 		break;
 	case FAKE_STOP:
 		fake.step++;
-		bus_stop_request();
+		stop_request();
 		p->stop_seen = true;
 		break;
 	}

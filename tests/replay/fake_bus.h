@@ -19,7 +19,7 @@
 #ifndef SALT_FAKE_BUS_H
 #define SALT_FAKE_BUS_H
 
-#include "bus/bus.h"
+#include "fabric/bus/bus.h"
 
 enum fake_step {
 	FAKE_GO,			/* done: the loop runs with what was pushed, next time the next step */

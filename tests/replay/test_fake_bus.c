@@ -1,6 +1,8 @@
 /* The fake itself: a small loop over it does what it would over the real bus. */
 #include "replay/fake_bus.h"
 
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
 #include "check.h"
 
 static enum fake_step
@@ -10,7 +12,7 @@ script(void *arg, int step)
 
 	switch (step) {
 	case 0:
-		CHECK(bus_now_ms() == 1000);
+		CHECK(clock_now_ms() == 1000);
 		fake_bus_push(0, 7, "hello", 5);
 		fake_bus_push_event(1, 0, BUS_EVENT_CONNECTED);
 		return FAKE_GO;
@@ -18,7 +20,7 @@ script(void *arg, int step)
 		CHECK(fake_bus_n_sent() == 2);
 		return FAKE_TIMEOUT;
 	case 2:
-		CHECK(bus_now_ms() == 1500);
+		CHECK(clock_now_ms() == 1500);
 		fake_bus_send_rc(0, 7, ERR_AGAIN);
 		fake_bus_push(0, 7, "more", 4);
 		bus_waker_wake(waker);
@@ -56,7 +58,7 @@ main(void)
 	REQUIRE(bus_status_new(&status, bus, "c", say, "fine", NULL) == 0);
 	bus_poll_add_waker(poll, waker);
 	CHECK(bus_client_send(client, malloc(1), 1) == ERR_CLOSED);
-	while (bus_poll_wait(poll, 500) == 0 && !bus_stop_requested()) {
+	while (bus_poll_wait(poll, 500) == 0 && !stop_requested()) {
 		while (bus_server_recv(server, &event) == 0) {
 			again += bus_server_send(server, event.peer, calloc(1, 3), 3) == ERR_AGAIN;
 			bus_event_free(&event);

@@ -3,16 +3,18 @@
 
 #include <stdatomic.h>
 
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
 #include "check.h"
-#include "config/config.h"
-#include "hash/hash.h"
-#include "labels/labels.h"
-#include "model/model.h"
+#include "fabric/config/config.h"
+#include "base/hash/hash.h"
+#include "data/labels/labels.h"
+#include "engine/model/model.h"
 #include "replay/fake_bus.h"
-#include "status/status.h"
-#include "teacherd/infer.h"
-#include "weights/weights.h"
-#include "wire/wire.h"
+#include "fabric/status/status.h"
+#include "engine/infer/infer.h"
+#include "engine/weights/weights.h"
+#include "fabric/wire/wire.h"
 
 enum { IDLE_MS = 100000 };		/* selectord forgets who is silent for 120 s */
 
@@ -76,7 +78,7 @@ idle(void *arg, int step)
 		welcome.welcome.corpus = (struct wire_corpus){.present = true, .fingerprint = {true, {3, 4}}, .context = 8, .n_windows = 4,
 		    .vocab_size = 64};
 		push(&welcome);
-		s->began_ms = bus_now_ms();
+		s->began_ms = clock_now_ms();
 		return FAKE_GO;
 	}
 	if (step == 2) {
@@ -93,7 +95,7 @@ idle(void *arg, int step)
 		push(&pong);
 		return FAKE_GO;
 	}
-	return bus_now_ms() - s->began_ms < IDLE_MS || bus_stop_requested() ? FAKE_TIMEOUT : FAKE_STOP;
+	return clock_now_ms() - s->began_ms < IDLE_MS || stop_requested() ? FAKE_TIMEOUT : FAKE_STOP;
 }
 
 /*
@@ -126,7 +128,7 @@ cut_off(void *arg, int step)
 		return FAKE_GO;
 	case 1:
 	case 5:
-		s->back_ms = bus_now_ms();
+		s->back_ms = clock_now_ms();
 		push(&welcome);
 		return FAKE_GO;
 	case 2:
@@ -140,8 +142,8 @@ cut_off(void *arg, int step)
 		s->results_at_once = s->story.n_result;
 		return FAKE_GO;
 	default:
-		s->stop_ms = bus_stop_requested() ? s->stop_ms : bus_now_ms();
-		return bus_now_ms() - s->back_ms < IDLE_MS || bus_stop_requested() ? FAKE_TIMEOUT : FAKE_STOP;
+		s->stop_ms = stop_requested() ? s->stop_ms : clock_now_ms();
+		return clock_now_ms() - s->back_ms < IDLE_MS || stop_requested() ? FAKE_TIMEOUT : FAKE_STOP;
 	}
 }
 
@@ -258,7 +260,7 @@ both(void *arg, int step)
 		push(&m);
 		return FAKE_GO;
 	default:
-		if (bus_stop_requested())
+		if (stop_requested())
 			return FAKE_TIMEOUT;
 		return s->n_scores < (s->want_score ? BOTH_SEQS : 0) || s->n_labels < (s->want_label ? BOTH_SEQS : 0) ? FAKE_AGAIN_WHEN_WOKEN : FAKE_STOP;
 	}
@@ -278,7 +280,7 @@ play(fake_script_fn *step, void *story, struct err_note *note)
 {
 	static const char yaml[] = "selector: {endpoints: [\"tcp://127.0.0.1:1\"]}\n";
 	struct daemon d = {.waker = bus_waker_new()};
-	struct infer_options io = {.kernels = {.dtype = KERNELS_DTYPE_FP32}, .threads = 1, .waker = d.waker};
+	struct infer_options io = {.kernels = {.dtype = KERNELS_DTYPE_FP32}, .threads = 1, .notify = bus_waker_notify, .notify_arg = d.waker};
 	char text[1200];
 	int rc;
 
@@ -328,7 +330,7 @@ main(void)
 	look(&cut.story);
 	CHECK(cut.results_at_once == 2);
 	CHECK(cut.story.n_result == 5);				/* once before, four times since */
-	CHECK(bus_now_ms() == cut.stop_ms);			/* nothing is waited for at the end */
+	CHECK(clock_now_ms() == cut.stop_ms);			/* nothing is waited for at the end */
 
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
 		struct set_story s = {.flip = sets[i].flip, .seed = sets[i].seed};

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cache/cache.h"
-#include "hash/hash.h"
+#include "data/cache/cache.h"
+#include "base/hash/hash.h"
 
 static void
 line(const char *what, uint64_t seq, int rc, const struct cache_bytes *v)

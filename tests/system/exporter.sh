@@ -121,9 +121,9 @@ grep -q '^HTTP/1.1 200' head && grep -qi '^content-length: [1-9]' head || fail "
 [ "$(code "${url}metrics?x=$(printf 'a%.0s' $(seq 1 20000))")" -ge 400 ] || fail "a request of 20 kB"
 for file in '' dashboard.js dashboard.css; do
 	[ "$(code "$url$file")" = 200 ] || fail "/$file"
-	cmp -s body "$SOURCE/ctl/page/${file:-dashboard.html}" || fail "/$file is not ctl/page/${file:-dashboard.html}"
+	cmp -s body "$SOURCE/saltctl/watch/page/${file:-dashboard.html}" || fail "/$file is not saltctl/watch/page/${file:-dashboard.html}"
 done
-! grep -nE "(src|href)=\"(https?:)?//|@import|url\(" "$SOURCE"/ctl/page/* || fail "the page loads something from elsewhere"
+! grep -nE "(src|href)=\"(https?:)?//|@import|url\(" "$SOURCE"/saltctl/watch/page/* || fail "the page loads something from elsewhere"
 
 # A hundred connections that say nothing: the exporter has 64, gives none away, and is there when they are gone.
 python3 - "$url" <<'END' || fail "idle connections"

@@ -19,14 +19,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "corpus/corpus.h"
-#include "hash/hash.h"
-#include "kernels/kernels.h"
-#include "labels/labels.h"
-#include "model/model.h"
-#include "weights/weights.h"
-#include "wire/wire.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "base/random/random.h"
+#include "fabric/bus/bus.h"
+#include "data/corpus/corpus.h"
+#include "base/hash/hash.h"
+#include "engine/kernels/kernels.h"
+#include "data/labels/labels.h"
+#include "engine/model/model.h"
+#include "engine/weights/weights.h"
+#include "fabric/wire/wire.h"
 
 enum { L = 16, VOCAB = 96, N_TRAIN = 12000, N_HELD = 600 };
 
@@ -76,7 +79,7 @@ make_corpus(const char *dir, const char *name, uint32_t seed, size_t n_tokens)
 		die(rc, &note, "corpus");
 	for (uint32_t d = 0; corpus_writer_n_tokens(w) < n_tokens; d++) {
 		for (uint32_t i = 0; i < 100; i++) {
-			hash_chance(seed, HASH_PURPOSE_GENERATE, d, i, 0, r);
+			random_words(seed, RANDOM_PURPOSE_GENERATE, d, i, 0, r);
 			ids[i] = (int32_t)(1 + r[0] % (VOCAB - 1));
 		}
 		if ((rc = corpus_writer_document(w, ids, 100, 400, &note)) != 0)
@@ -164,7 +167,7 @@ join(struct peer *p, struct bus *bus, const char *endpoint)
 static struct wire_message *
 hear(struct peer *p, int64_t wait_ms)
 {
-	int64_t until = bus_now_ms() + wait_ms;
+	int64_t until = clock_now_ms() + wait_ms;
 	struct bus_event e;
 
 	for (;;) {
@@ -195,7 +198,7 @@ hear(struct peer *p, int64_t wait_ms)
 				if (m->refuse.retry_ms == 0)
 					exit(3);
 				p->welcome = false;
-				bus_sleep_ms(m->refuse.retry_ms);
+				stop_sleep_ms(m->refuse.retry_ms);
 				tell(p, &p->hello);
 			} else if (m->type != WIRE_PONG) {
 				return m;
@@ -204,9 +207,9 @@ hear(struct peer *p, int64_t wait_ms)
 			if (wait_ms == 0)
 				return NULL;
 		}
-		if (bus_stop_requested() || bus_now_ms() >= until)
+		if (stop_requested() || clock_now_ms() >= until)
 			return NULL;
-		bus_poll_wait(p->poll, until - bus_now_ms() < 50 ? until - bus_now_ms() : 50);
+		bus_poll_wait(p->poll, until - clock_now_ms() < 50 ? until - clock_now_ms() : 50);
 	}
 }
 
@@ -221,7 +224,7 @@ make_label(const struct labels_spec *spec, uint64_t seq, const int32_t *tokens, 
 	int rc;
 
 	for (uint32_t i = 0; i < L * spec->n_samples; i++) {
-		hash_chance(3, HASH_PURPOSE_GENERATE, seq, i, 1, w);
+		random_words(3, RANDOM_PURPOSE_GENERATE, seq, i, 1, w);
 		draws[i] = (int32_t)(w[0] % VOCAB);
 	}
 	if ((rc = labels_encode_draws(spec, hash_tokens(tokens, L + 1), draws, buf, &note)) != 0)
@@ -236,7 +239,7 @@ make_scores(uint64_t seq, uint8_t *out)
 	uint32_t w[4];
 
 	for (uint32_t t = 0; t < L; t++) {
-		hash_chance(4, HASH_PURPOSE_GENERATE, seq, t, 2, w);
+		random_words(4, RANDOM_PURPOSE_GENERATE, seq, t, 2, w);
 		loss[t] = (float)(w[0] % 8000) / 1000;
 		rank[t] = (int32_t)(w[1] % 14);
 	}
@@ -262,7 +265,7 @@ tell_result(struct peer *p, struct owed *o)
 		row.scores = (struct wire_bytes){o->scores, 3 * L};
 	if (o->want_label)
 		row.label = (struct wire_bytes){o->label, o->label_len};
-	o->sent_ms = bus_now_ms();
+	o->sent_ms = clock_now_ms();
 	tell(p, &m);
 }
 
@@ -299,9 +302,9 @@ run_teacher(struct bus *bus, const char *endpoint, const char *dir, int argc, ch
 	h->models[0].vocab_size = 128;
 	h->models[0].max_context = 1024;
 	join(&p, bus, endpoint);
-	while (!bus_stop_requested()) {
+	while (!stop_requested()) {
 		struct wire_message *m = hear(&p, 50);
-		int64_t now = bus_now_ms();
+		int64_t now = clock_now_ms();
 
 		if (p.welcome && !hash_equal(boot, p.last_welcome.boot_id)) {
 			boot = p.last_welcome.boot_id;		/* another selectord: its leases are not these */
@@ -359,7 +362,7 @@ run_teacher(struct bus *bus, const char *endpoint, const char *dir, int argc, ch
 				fflush(stdout);
 			}
 			if (slow_ms > 0) {
-				bus_sleep_ms((int64_t)slow_ms);
+				stop_sleep_ms((int64_t)slow_ms);
 				tell(&p, &(struct wire_message){.type = WIRE_LEASE_RENEW, .lease_renew = {l->lease_id, n}});
 			}
 			o->lease = l->lease_id;
@@ -436,7 +439,7 @@ run_rows(struct bus *bus, char *endpoints, const char *dir, int argc, char **arg
 	struct labels_spec spec;
 	char path[512], *save = NULL;
 	size_t n_peers = 0;
-	int64_t until = bus_now_ms() + (int64_t)timeout * 1000;
+	int64_t until = clock_now_ms() + (int64_t)timeout * 1000;
 	bool any = strcmp(option(argc, argv, "labels", "fake"), "any") == 0, *have = calloc(count, 1), released = release == NULL;
 	struct { uint64_t seq; bool quarantined; } *rows = calloc(count, sizeof(*rows));
 	int rc;
@@ -466,8 +469,8 @@ run_rows(struct bus *bus, char *endpoints, const char *dir, int argc, char **arg
 	K = p[0].hello.hello.plan.window;
 	if (p[0].hello.hello.plan.mode == WIRE_MODE_SALT_DS)
 		K = (uint64_t)floor(p[0].hello.hello.plan.keep * (double)K + 1e-9);
-	for (int64_t asked_ms = 0; bus_now_ms() < until && !bus_stop_requested();) {
-		int64_t now = bus_now_ms();
+	for (int64_t asked_ms = 0; clock_now_ms() < until && !stop_requested();) {
+		int64_t now = clock_now_ms();
 
 		while (at < first + count && have[at - first])
 			at++;
@@ -555,7 +558,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "usage: fakes files DIR | teacher ENDPOINT DIR .. | rows ENDPOINTS DIR ..\n");
 		return 64;
 	}
-	bus_stop_install();
+	stop_install();
 	if ((rc = bus_new(&bus, &o, &note)) != 0)
 		die(rc, &note, "bus");
 	rc = strcmp(argv[1], "teacher") == 0 ? run_teacher(bus, argv[2], argv[3], argc - 4, argv + 4) :

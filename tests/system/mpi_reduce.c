@@ -10,8 +10,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "hash/hash.h"
-#include "kernels/kernels.h"
+#include "base/hash/hash.h"
+#include "base/random/random.h"
+#include "engine/kernels/kernels.h"
 #include "trainerd/reduce.h"
 #include "trainerd/shard.h"
 
@@ -68,7 +69,7 @@ one_case(struct comm *comm, struct kernels *k, int64_t n, int64_t bucket, int n_
 			const struct timespec nap = {.tv_nsec = 100000 * (rank + turn) % 5};
 			int64_t to;
 
-			hash_chance(11, HASH_PURPOSE_GENERATE, (uint64_t)turn, (uint32_t)rank, (uint32_t)again, u);
+			random_words(11, RANDOM_PURPOSE_GENERATE, (uint64_t)turn, (uint32_t)rank, (uint32_t)again, u);
 			to = from - 1 - (int64_t)(u[0] % (uint32_t)(n < 4 * B ? n : 4 * B));
 			to = to < 0 ? 0 : to;
 			fill(grads, to, from, rank, 0);

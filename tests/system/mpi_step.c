@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hash/hash.h"
+#include "base/hash/hash.h"
+#include "base/random/random.h"
 #include "trainerd/step.h"
 
 #define CONTEXT 24
@@ -21,7 +22,7 @@ make_tokens(uint64_t seq, int32_t *out)
 	uint32_t u[4];
 
 	for (uint32_t t = 0; t <= CONTEXT; t++) {
-		hash_chance(5, HASH_PURPOSE_GENERATE, seq, t, 0, u);
+		random_words(5, RANDOM_PURPOSE_GENERATE, seq, t, 0, u);
 		out[t] = u[0] % 8 == 0 ? (int32_t)(u[1] % VOCAB) : (int32_t)((seq + 3 * t) % VOCAB);
 	}
 }

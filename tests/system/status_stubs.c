@@ -15,9 +15,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "bus/bus.h"
-#include "status/status.h"
-#include "wire/status_answer.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "fabric/bus/bus.h"
+#include "fabric/status/status.h"
+#include "fabric/wire/status_answer.h"
 
 struct stub {
 	struct bus_status *socket;
@@ -43,7 +45,7 @@ answer(void *arg, const uint8_t *body, size_t len, uint8_t **out, size_t *out_le
 
 	if (snap == NULL)
 		return;
-	status_snapshot(s->status, bus_now_ms(), snap);
+	status_snapshot(s->status, clock_now_ms(), snap);
 	wire_status_answer(body, len, snap, s->roster, s->n_roster, out, out_len);
 	free(snap);
 }
@@ -92,7 +94,7 @@ main(int argc, char **argv)
 	getrlimit(RLIMIT_NOFILE, &files);		/* a socket has several descriptors */
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
-	if ((rc = bus_stop_install()) != 0 || (rc = bus_new(&bus, &options, &note)) != 0)
+	if ((rc = stop_install()) != 0 || (rc = bus_new(&bus, &options, &note)) != 0)
 		die(rc, &note, "bus");
 	if ((stubs = calloc((size_t)n, sizeof(*stubs))) == NULL || (roster = calloc((size_t)n_silent + 1, sizeof(*roster))) == NULL)
 		die(ENOMEM, NULL, "stubs");
@@ -119,18 +121,18 @@ main(int argc, char **argv)
 		char name[32];
 
 		snprintf(name, sizeof(name), i == 0 ? "selectord" : "teacherd-%d", i);
-		if ((s->status = status_new(role, name, "0", bus_now_ms())) == NULL)
+		if ((s->status = status_new(role, name, "0", clock_now_ms())) == NULL)
 			die(ENOMEM, NULL, name);
 		status_add(status_register(s->status, STATUS_RATED, "tokens_total", "tokens", "of a stub"), 1000);
-		status_state(s->status, "computing", bus_now_ms());
+		status_state(s->status, "computing", clock_now_ms());
 		if ((rc = bus_status_new(&s->socket, bus, "tcp://127.0.0.1:*", answer, s, &note)) != 0)
 			die(rc, &note, name);
 		announce(argv[1], role, name, bus_status_endpoint(s->socket));
 	}
 	puts("ready");
 	fflush(stdout);
-	while (!bus_stop_requested())
-		bus_sleep_ms(1000);
+	while (!stop_requested())
+		stop_sleep_ms(1000);
 	for (int i = 0; i < n; i++) {
 		bus_status_destroy(&stubs[i].socket);
 		status_destroy(&stubs[i].status);

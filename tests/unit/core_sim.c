@@ -1,4 +1,6 @@
 #include "core_sim.h"
+#include "base/random/random.h"
+#include "base/random/shuffle.h"
 
 static size_t
 slot(uint64_t seq)
@@ -15,7 +17,7 @@ make_score(uint64_t seq, uint8_t out[3 * L])
 	uint32_t w[4];
 
 	for (uint32_t t = 0; t < L; t++) {
-		hash_chance(99, HASH_PURPOSE_GENERATE, seq, t, 0, w);
+		random_words(99, RANDOM_PURPOSE_GENERATE, seq, t, 0, w);
 		loss[t] = (float)(w[0] % 5000) / 1000;
 		rank[t] = (int32_t)(w[1] % 14);
 	}
@@ -488,7 +490,7 @@ reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t 
 		double S[64];
 
 		for (uint64_t i = 0; i < W; i++) {
-			uint64_t seq = hash_order(plan->seed, WINDOWS, block * W + i);
+			uint64_t seq = shuffle_order(plan->seed, WINDOWS, block * W + i);
 			float loss[L], masked[L];
 			uint8_t bytes[3 * L], rank[L];
 
@@ -512,7 +514,7 @@ reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t 
 			for (uint64_t j = 0; j < W; j++)
 				better += S[j] > S[i] || (S[j] == S[i] && j < i);
 			if ((plan->mode == WIRE_MODE_NONE || better < K) && kept++ == g % K)
-				out[g] = hash_order(plan->seed, WINDOWS, block * W + i);
+				out[g] = shuffle_order(plan->seed, WINDOWS, block * W + i);
 		}
 	}
 }

@@ -7,10 +7,10 @@
 
 #include "check.h"
 
-#include "corpus/corpus.h"
-#include "labels/labels.h"
+#include "data/corpus/corpus.h"
+#include "data/labels/labels.h"
 #include "selectord/core.h"
-#include "selectord/select.h"
+#include "data/select/select.h"
 
 enum { L = 5, WINDOWS = 50, HELD = 3, INBOX = 4096, LABEL_BYTES = 40 };
 

@@ -1,5 +1,5 @@
 /* Over loopback, both ends in this process. Every wait is bounded; none is a measurement. */
-#include "bus/bus.h"
+#include "fabric/bus/bus.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
 #include "check.h"
 
 enum { PATIENCE_MS = 10000 };
@@ -30,9 +32,9 @@ plain_bus(uint64_t max_message)
 static bool
 await_server(struct bus_poll *poll, struct bus_server *server, enum bus_event_kind kind, struct bus_event *event)
 {
-	int64_t end = bus_now_ms() + PATIENCE_MS;
+	int64_t end = clock_now_ms() + PATIENCE_MS;
 
-	while (bus_now_ms() < end) {
+	while (clock_now_ms() < end) {
 		while (bus_server_recv(server, event) == 0) {
 			if (event->kind == kind)
 				return true;
@@ -46,9 +48,9 @@ await_server(struct bus_poll *poll, struct bus_server *server, enum bus_event_ki
 static bool
 await_client(struct bus_poll *poll, struct bus_client *client, enum bus_event_kind kind, struct bus_event *event)
 {
-	int64_t end = bus_now_ms() + PATIENCE_MS;
+	int64_t end = clock_now_ms() + PATIENCE_MS;
 
-	while (bus_now_ms() < end) {
+	while (clock_now_ms() < end) {
 		while (bus_client_recv(client, event) == 0) {
 			if (event->kind == kind)
 				return true;
@@ -146,7 +148,7 @@ test_server_restarts(void)
 	CHECK(!bus_client_connected(client));
 	CHECK(bus_client_send(client, bytes("x"), 1) == ERR_CLOSED);
 	/* the library closes sockets in the background: the port may be taken for a moment */
-	for (end = bus_now_ms() + PATIENCE_MS; server == NULL && bus_now_ms() < end; bus_sleep_ms(20))
+	for (end = clock_now_ms() + PATIENCE_MS; server == NULL && clock_now_ms() < end; stop_sleep_ms(20))
 		if (bus_server_new(&server, bus, endpoint, &note) != 0)
 			CHECK(server == NULL);
 	REQUIRE(server != NULL);
@@ -420,7 +422,7 @@ test_asker(void)
 	struct bus_asker *asker = NULL;
 	struct bus_ask asks[7] = {0}, *got;
 	bool seen[7] = {false};
-	int64_t start = bus_now_ms();
+	int64_t start = clock_now_ms();
 
 	REQUIRE(bus_status_new(&status, bus, "tcp://127.0.0.1:0", say_status, NULL, NULL) == 0);
 	REQUIRE(bus_asker_new(&asker, bus) == 0);
@@ -442,7 +444,7 @@ test_asker(void)
 	CHECK(bus_asker_next(asker, 10) == NULL);		/* its time is not over */
 	CHECK(bus_asker_drop(asker) == &asks[0] && asks[0].rc == ERR_TIMEOUT);
 	CHECK(bus_asker_drop(asker) == NULL && bus_asker_open(asker) == 0);
-	CHECK(bus_now_ms() - start < 3600000);
+	CHECK(clock_now_ms() - start < 3600000);
 	bus_asker_destroy(&asker);
 	bus_status_destroy(&status);
 	bus_destroy(&bus);
@@ -475,7 +477,7 @@ test_events(void)
 static void *
 push_later(void *arg)
 {
-	bus_sleep_ms(30);
+	stop_sleep_ms(30);
 	CHECK(bus_queue_push(arg, arg) == 0);
 	return NULL;
 }
@@ -574,11 +576,11 @@ stopped_child(int signals, int sig, int *status)
 		struct bus *bus = plain_bus(0);
 		struct bus_poll *poll = bus_poll_new(bus);
 
-		if (bus_stop_install() != 0 || write(ready[1], "r", 1) != 1)
+		if (stop_install() != 0 || write(ready[1], "r", 1) != 1)
 			_exit(1);
-		while (!bus_stop_requested())
+		while (!stop_requested())
 			bus_poll_wait(poll, -1);
-		if (bus_stop_signal() != sig || write(ready[1], "s", 1) != 1)
+		if (stop_signal() != sig || write(ready[1], "s", 1) != 1)
 			_exit(2);
 		if (signals == 2)
 			for (;;)

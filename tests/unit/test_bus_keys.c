@@ -1,5 +1,5 @@
 /* Who is let in. The cases in which CURVE and ZAP are known to let everybody in (reliability of keys) are all here. */
-#include "bus/bus.h"
+#include "fabric/bus/bus.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -7,8 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zmq.h>
+#include "base/clock/clock.h"
 #include "check.h"
-#include "log/log.h"
+#include "base/log/log.h"
 
 enum { PATIENCE_MS = 10000, SILENCE_MS = 400 };
 
@@ -26,9 +27,9 @@ new_bus(struct bus **bus, const char *keys, enum bus_role role, struct err_note 
 static int
 await_client(struct bus_poll *poll, struct bus_client *client, unsigned mask, int64_t limit_ms, struct bus_event *event)
 {
-	int64_t end = bus_now_ms() + limit_ms;
+	int64_t end = clock_now_ms() + limit_ms;
 
-	while (bus_now_ms() < end) {
+	while (clock_now_ms() < end) {
 		while (bus_client_recv(client, event) == 0) {
 			if ((mask & 1u << event->kind) != 0)
 				return event->kind;
@@ -42,9 +43,9 @@ await_client(struct bus_poll *poll, struct bus_client *client, unsigned mask, in
 static bool
 await_frame(struct bus_poll *poll, struct bus_server *server, int64_t limit_ms, struct bus_event *event)
 {
-	int64_t end = bus_now_ms() + limit_ms;
+	int64_t end = clock_now_ms() + limit_ms;
 
-	while (bus_now_ms() < end) {
+	while (clock_now_ms() < end) {
 		while (bus_server_recv(server, event) == 0) {
 			if (event->kind == BUS_EVENT_FRAME)
 				return true;

@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cache/cache.h"
+#include "data/cache/cache.h"
 
 static char dir[64];
 

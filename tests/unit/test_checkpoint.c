@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
-#include "log/log.h"
+#include "base/log/log.h"
 
 static char root[512];
 

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
-#include "config/config.h"
+#include "fabric/config/config.h"
 
 #define GOLDEN "tests/golden/config"
 

@@ -1,10 +1,10 @@
 /* config.json: what is read, and what is refused by its key. */
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 #include <errno.h>
 #include <unistd.h>
 #include "check.h"
-#include "model/model.h"
+#include "engine/model/model.h"
 
 #define GPT2 "\"model_type\":\"gpt2\",\"vocab_size\":31,\"n_positions\":16,\"n_embd\":12,\"n_layer\":2,\"n_head\":3"
 #define LLAMA "\"model_type\":\"llama\",\"vocab_size\":37,\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2," \

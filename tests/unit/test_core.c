@@ -3,6 +3,7 @@
  * no leases.
  */
 #include "core_sim.h"
+#include "base/random/shuffle.h"
 
 static const uint64_t both[] = {1, 2};
 
@@ -176,7 +177,7 @@ test_poison(void)
 	for (int mode = 0; mode < 2; mode++) {
 		struct sim *s = sim_new();
 		struct wire_plan plan = plan_of(3, mode == 0 ? WIRE_MODE_NONE : WIRE_MODE_SALT_DS, 24);
-		uint64_t poison = hash_order(3, WINDOWS, 5), want[24], got[24], boot = 1, n_bad = 0;
+		uint64_t poison = shuffle_order(3, WINDOWS, 5), want[24], got[24], boot = 1, n_bad = 0;
 		bool quarantined[24];
 		struct hash128 hash;
 
@@ -333,7 +334,7 @@ test_errors(void)
 	for (uint64_t n_teachers = 1; n_teachers <= 2; n_teachers++) {
 		struct sim *s = sim_new();
 		struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 8);
-		uint64_t bad = hash_order(3, WINDOWS, 2);
+		uint64_t bad = shuffle_order(3, WINDOWS, 2);
 		int n_errors = 0;
 
 		sim_start(s);

@@ -1,5 +1,6 @@
 /* DROP_LABELS: what goes and what stays, beside a plain reckoning over the stored rows; who may ask; asked again; plans that nobody opened here. */
 #include "core_sim.h"
+#include "base/random/shuffle.h"
 
 static const uint64_t one_teacher[] = {1};
 
@@ -148,7 +149,7 @@ test_open(void)
 		size_t n = 0, before = labels(s);
 
 		for (uint64_t p = 0; p < 32; p++)
-			want[hash_order(4, WINDOWS, p)] = true;
+			want[shuffle_order(4, WINDOWS, p)] = true;
 		for (int i = 0; i < WINDOWS; i++)
 			n += want[i] = want[i] && s->has_label[i];
 		d = drop(s, CLIENT, 1, true);

@@ -1,4 +1,4 @@
-#include "corpus/corpus.h"
+#include "data/corpus/corpus.h"
 
 #include <errno.h>
 #include <ftw.h>

@@ -1,4 +1,4 @@
-#include "err/err.h"
+#include "base/err/err.h"
 
 #include <errno.h>
 #include "check.h"

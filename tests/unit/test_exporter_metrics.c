@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "check.h"
-#include "ctl/exporter.h"
-#include "ctl/fleet.h"
-#include "json/json.h"
+#include "saltctl/watch/exporter.h"
+#include "saltctl/core/fleet.h"
+#include "base/json/json.h"
 
 static char *
 text_of(struct fleet_daemon *daemons, size_t n, const struct exporter_self *self)

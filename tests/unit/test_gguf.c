@@ -1,11 +1,11 @@
 /* GGUF files made here byte by byte: what must be read, row order by hand, and everything that must be refused with its reason. */
-#include "weights/gguf.h"
+#include "engine/gguf/gguf.h"
 
 #include <errno.h>
 #include <stdbool.h>
 #include <unistd.h>
 #include "check.h"
-#include "model/model.h"
+#include "engine/model/model.h"
 
 #define ALIGN 32
 #define C 8				/* width; two heads of 4, one key head */

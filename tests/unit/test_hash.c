@@ -1,6 +1,8 @@
-#include "hash/hash.h"
+#include "base/hash/hash.h"
 
 #include <unistd.h>
+#include "base/random/random.h"
+#include "base/random/shuffle.h"
 #include "check.h"
 
 /* Known answers of Philox4x32-10 from its authors' Random123 distribution. */
@@ -20,7 +22,7 @@ philox_known_answers(void)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		uint32_t out[4];
 
-		hash_philox(rows[i].key, rows[i].counter, out);
+		random_philox(rows[i].key, rows[i].counter, out);
 		CHECK_ROW(rows[i].what, memcmp(out, rows[i].want, sizeof(out)) == 0);
 	}
 }
@@ -38,18 +40,18 @@ order_is_a_bijection(void)
 			unsigned char *seen = calloc(n, 1);
 
 			for (uint64_t p = 0; p < n; p++) {
-				uint64_t seq = hash_order(17, n, epoch * n + p);
+				uint64_t seq = shuffle_order(17, n, epoch * n + p);
 
 				REQUIRE(seq < n);
 				CHECK(seen[seq]++ == 0);
-				CHECK(hash_order_inverse(17, n, epoch, seq) == p);
-				moved += seq != hash_order(18, n, p);
+				CHECK(shuffle_position(17, n, epoch, seq) == p);
+				moved += seq != shuffle_order(18, n, p);
 			}
 			free(seen);
 		}
 		CHECK(n < 16 || moved > n);
 	}
-	CHECK(hash_order(1, UINT64_MAX, UINT64_MAX - 1) < UINT64_MAX);
+	CHECK(shuffle_order(1, UINT64_MAX, UINT64_MAX - 1) < UINT64_MAX);
 }
 
 /* tests/golden/order_of.py computes these from the text of docs/formats.md, in Python, with its own Philox. */
@@ -59,7 +61,7 @@ order_golden(void)
 	static const uint64_t want[8] = {253, 84, 708, 848, 979, 122, 378, 210};
 
 	for (uint64_t p = 0; p < 8; p++)
-		CHECK(hash_order(1234, 1000, 995 + p) == want[p]);
+		CHECK(shuffle_order(1234, 1000, 995 + p) == want[p]);
 }
 
 static void
@@ -105,10 +107,10 @@ chance_is_fair(void)
 	for (uint32_t i = 0; i < 20000; i++) {
 		float z[2];
 
-		hash_chance(7, HASH_PURPOSE_INIT, 3, i, 0, u);
-		CHECK(hash_uniform(u[2]) >= 0 && hash_uniform(u[2]) < 1);
-		CHECK(hash_uniform53(u[2], u[3]) < 1);
-		hash_normal(u[0], u[1], z);
+		random_words(7, RANDOM_PURPOSE_INIT, 3, i, 0, u);
+		CHECK(random_uniform(u[2]) >= 0 && random_uniform(u[2]) < 1);
+		CHECK(random_uniform53(u[2], u[3]) < 1);
+		random_normal(u[0], u[1], z);
 		sum += z[0] + z[1];
 		square += z[0] * z[0] + z[1] * z[1];
 	}

@@ -1,4 +1,4 @@
-#include "json/json.h"
+#include "base/json/json.h"
 
 #include <stdint.h>
 #include "check.h"

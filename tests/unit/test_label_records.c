@@ -1,5 +1,5 @@
 /* Records, byte by byte: the golden ones, damaged ones, and whole ones that break a rule. */
-#include "labels/labels.h"
+#include "data/labels/labels.h"
 
 #include <stdint.h>
 #include "check.h"

@@ -1,6 +1,7 @@
-#include "labels/labels.h"
+#include "data/labels/labels.h"
 
 #include <stdint.h>
+#include "base/random/random.h"
 #include "check.h"
 
 static struct err_note note;
@@ -139,7 +140,7 @@ round_trip_of_likes(void)
 			for (uint32_t d = 0; d < N; d++) {
 				uint32_t r[4];
 
-				hash_chance(8, HASH_PURPOSE_GENERATE, t, d, N, r);
+				random_words(8, RANDOM_PURPOSE_GENERATE, t, d, N, r);
 				draws[t * N + d] = (int32_t)(t % 7 * 400 + (uint32_t)((uint64_t)(r[0] >> 20) * (r[1] >> 20) * 500 >> 24));
 			}
 		labels_batch_clear(&batch);
@@ -179,7 +180,7 @@ round_trip(void)
 	for (uint32_t i = 0; i < L * N; i++) {
 		uint32_t r[4];
 
-		hash_chance(7, HASH_PURPOSE_GENERATE, 0, i, 0, r);
+		random_words(7, RANDOM_PURPOSE_GENERATE, 0, i, 0, r);
 		draws[i] = (int32_t)((uint64_t)(r[0] >> 20) * (r[1] >> 20) * V >> 24);	/* favours small ids: many repeat */
 	}
 	spec.kind = LABELS_KIND_SAMPLED;
@@ -209,9 +210,9 @@ round_trip(void)
 		for (int i = 0; i < K; i++) {
 			uint32_t r[4];
 
-			hash_chance(8, HASH_PURPOSE_GENERATE, 0, (uint32_t)(t * K + i), 0, r);
+			random_words(8, RANDOM_PURPOSE_GENERATE, 0, (uint32_t)(t * K + i), 0, r);
 			ids[t * K + i] = (i * 389 + t) % V;
-			log_p[t * K + i] = -3.5f - 0.8f * (float)i - 0.5f * hash_uniform(r[0]);
+			log_p[t * K + i] = -3.5f - 0.8f * (float)i - 0.5f * random_uniform(r[0]);
 		}
 	REQUIRE(labels_encode_topk(&spec, tokens, ids, log_p, &buf, &note) == 0);
 	CHECK(buf.len == LABELS_OVERHEAD_BYTES + L * K * 4);

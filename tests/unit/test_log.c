@@ -1,5 +1,5 @@
 /* The log's tap and what is kept of its lines. */
-#include "log/log.h"
+#include "base/log/log.h"
 
 #include "check.h"
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 #include <stdint.h>
 #include <unistd.h>
 #include "check.h"
-#include "json/json.h"
+#include "base/json/json.h"
 
 static void
 write_text(const char *path, const char *text)

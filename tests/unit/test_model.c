@@ -1,9 +1,10 @@
 /* Configuration checks, the tensor table, first values, cost of a token. */
 #include <string.h>
 
+#include "base/random/random.h"
 #include "check.h"
-#include "hash/hash.h"
-#include "model/model.h"
+#include "base/hash/hash.h"
+#include "engine/model/model.h"
 
 static const struct model_config gpt2_124m = {.family = MODEL_FAMILY_GPT2, .vocab_size = 50257, .context = 1024, .d_model = 768,
     .n_layers = 12, .n_heads = 12, .n_kv_heads = 12, .head_dim = 64, .d_ff = 3072, .norm_eps = 1e-5f, .tied = true,
@@ -164,8 +165,8 @@ test_init(void)
 	/* The promise of the header, spelled out for one element: number 3, element 4 * 5 + 2. */
 	REQUIRE((q = model_find(m, "model.layers.0.self_attn.k_proj.weight")) != NULL);
 	number = q - m->tensors;
-	hash_chance(1234, HASH_PURPOSE_INIT, (uint64_t)number, 5, 0, words);
-	hash_normal(words[2], words[3], pair);
+	random_words(1234, RANDOM_PURPOSE_INIT, (uint64_t)number, 5, 0, words);
+	random_normal(words[2], words[3], pair);
 	CHECK(all[q->offset + 22] == 0.04f * pair[0]);
 	REQUIRE((k = model_find(m, "model.layers.0.self_attn.v_proj.weight")) != NULL);
 	CHECK(all[q->offset] != all[k->offset]);

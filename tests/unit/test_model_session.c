@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "model/model.h"
+#include "engine/model/model.h"
 
 #define V 37
 #define B 3

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "log/log.h"
-#include "notify/notify.h"
+#include "base/log/log.h"
+#include "fabric/daemon/notify.h"
 
 static int reader = -1;
 

@@ -1,8 +1,8 @@
 /* The arithmetic of saltctl plan against figures worked out by hand, and shares against the trainer's own. */
-#include "ctl/price.h"
+#include "saltctl/plan/price.h"
 
 #include "check.h"
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 #include "trainerd/reduce.h"
 #include "trainerd/shard.h"
 

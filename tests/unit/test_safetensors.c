@@ -1,11 +1,11 @@
 /* Reading and writing safetensors files: every refusal, values against numpy's, streaming, shards. */
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
-#include "json/json.h"
+#include "base/json/json.h"
 
 static char dir[128];
 

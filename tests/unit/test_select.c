@@ -1,7 +1,8 @@
 /* Choosing: golden values of the method, ties, NaN, even and odd counts, and a plain reference by sorting. */
 #include "check.h"
-#include "hash/hash.h"
-#include "selectord/select.h"
+#include "base/hash/hash.h"
+#include "data/select/select.h"
+#include "base/random/random.h"
 
 static void
 test_golden(void)
@@ -52,10 +53,10 @@ test_median_against_sort(void)
 		uint32_t n;
 		double want;
 
-		hash_chance(7, HASH_PURPOSE_GENERATE, round, 0, 0, w);
+		random_words(7, RANDOM_PURPOSE_GENERATE, round, 0, 0, w);
 		n = 1 + w[0] % 300;
 		for (uint32_t i = 0; i < n; i++) {
-			hash_chance(7, HASH_PURPOSE_GENERATE, round, 1, i, w);
+			random_words(7, RANDOM_PURPOSE_GENERATE, round, 1, i, w);
 			loss[i] = (float)(w[0] % (round % 2 == 0 ? 7 : 65536)) / 2048;	/* many ties in every second round */
 			rank[i] = (uint8_t)(w[1] % 30);
 			sorted[i] = rank[i] < 10 ? loss[i] : 0;
@@ -121,13 +122,13 @@ test_cut(void)
 		uint64_t n_keep, n, at = 0, n_nan = 0;
 
 		for (uint32_t i = 0; i < N; i++) {
-			hash_chance(11, HASH_PURPOSE_GENERATE, round, i, 0, w);
+			random_words(11, RANDOM_PURPOSE_GENERATE, round, i, 0, w);
 			score[i] = (float)((int32_t)(w[0] % (round % 3 == 0 ? 5 : 1u << 20)) - (round % 2 == 0 ? 2 : 0)) / (round % 5 == 0 ? 1e6f : 64);
 			if (w[1] % 7 == 0)
 				score[i] = round % 4 == 0 ? NAN : w[1] % 2 == 0 ? -0.0f : 0.0f;
 			n_nan += isnan(score[i]);
 		}
-		hash_chance(11, HASH_PURPOSE_GENERATE, round, 0, 1, w);
+		random_words(11, RANDOM_PURPOSE_GENERATE, round, 0, 1, w);
 		n_keep = 1 + w[0] % N;
 		n = select_block(score, N, n_keep, kept, order);
 		memset(&cut, 0, sizeof(cut));

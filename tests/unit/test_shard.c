@@ -1,7 +1,7 @@
 #include "trainerd/shard.h"
 
 #include "check.h"
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 
 /* For every R the ranges are disjoint, cover everything, start on blocks, and at every level the two partners share one range. */
 int

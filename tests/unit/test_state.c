@@ -1,7 +1,7 @@
 #include "trainerd/state.h"
 
 #include "check.h"
-#include "json/json.h"
+#include "base/json/json.h"
 #include "trainerd/phase.h"
 
 static struct state

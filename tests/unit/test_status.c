@@ -4,8 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
-#include "json/json.h"
-#include "status/status.h"
+#include "base/json/json.h"
+#include "fabric/status/status.h"
 
 static void *
 adder(void *arg)

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "wire/tb_event.h"
+#include "fabric/wire/tb_event.h"
 
 static char dir[] = "/tmp/salt_tensorboard_XXXXXX";
 

@@ -1,7 +1,7 @@
 /* Ids against Hugging Face's (tests/golden/tokenizer, made by its make.py), round trips of any bytes, and files that are no good. */
 #include "check.h"
-#include "mem/mem.h"
-#include "tokenizer/tokenizer.h"
+#include "base/mem/mem.h"
+#include "data/tokenizer/tokenizer.h"
 
 #define GOLDEN "tests/golden/tokenizer/"
 #define PODS "/usr/share/perl/5.36.0/pod/"

@@ -1,9 +1,9 @@
 /* saltctl top without a terminal: what daemons said -> what is known -> lines. */
-#include "ctl/top.h"
+#include "saltctl/watch/top.h"
 
 #include "check.h"
-#include "ctl/fleet.h"
-#include "json/json.h"
+#include "saltctl/core/fleet.h"
+#include "base/json/json.h"
 
 static struct top top;
 static struct top_lines lines;

@@ -1,5 +1,5 @@
 /* The table of saltctl's verbs: each has what help needs, and its example is a command line that the verb takes. */
-#include "ctl/ctl.h"
+#include "saltctl/core/ctl.h"
 
 #include "check.h"
 

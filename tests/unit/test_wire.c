@@ -1,9 +1,9 @@
-#include "wire/wire.h"
+#include "fabric/wire/wire.h"
 
 #include <math.h>
 #include "check.h"
-#include "wire/status_answer.h"
-#include "json/json.h"
+#include "fabric/wire/status_answer.h"
+#include "base/json/json.h"
 
 /* Messages with every field set ------------------------------------------------------------------------------------------------- */
 

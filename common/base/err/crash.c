@@ -1,4 +1,4 @@
-#include "err/crash.h"
+#include "base/err/crash.h"
 
 #include <signal.h>
 #include <stdatomic.h>

@@ -1,4 +1,4 @@
-#include "err/err.h"
+#include "base/err/err.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -135,6 +135,22 @@ void
 err_note_found(struct err_note *note, const char *fmt, ...)
 {
 	NOTE_PART(note, found);
+}
+
+int
+err_expect(struct err_note *note, int rc, const char *name, const char *expected, const char *found, ...)
+{
+	va_list ap;
+
+	if (note == NULL)
+		return rc;
+	if (name != NULL)
+		err_note_set(note, rc, "%s", name);
+	err_note_expected(note, "%s", expected != NULL ? expected : "");
+	va_start(ap, found);
+	vsnprintf(note->found, sizeof(note->found), found, ap);
+	va_end(ap);
+	return rc;
 }
 
 const char *

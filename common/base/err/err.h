@@ -54,6 +54,14 @@ void err_note_expected(struct err_note *note, const char *fmt, ...) __attribute_
 void err_note_found(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /*
+ * err_expect - the usual note in one call: name, what was expected, and what was found. name NULL: the note keeps its name and place;
+ * else it starts afresh. expected NULL: none. Returns rc. Example:
+ *	return err_expect(note, ERR_RANGE, "trainer.lanes", "a power of two", "%d", lanes);
+ */
+int err_expect(struct err_note *note, int rc, const char *name, const char *expected, const char *found, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/*
  * err_note_str - "NAME: PLACE: expected EXPECTED, found FOUND (err_str)", leaving out what is empty.
  * @note may be NULL or empty: then only err_str(rc). Writes at most size bytes into buf, always ended by NUL; returns buf.
  */

@@ -1,7 +1,7 @@
 #include <isa-l/crc.h>
 #include <limits.h>
 
-#include "hash/hash.h"
+#include "base/hash/hash.h"
 
 uint32_t
 hash_crc32c(const void *p, size_t n)

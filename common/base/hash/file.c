@@ -2,7 +2,7 @@
  * hash_file and its sidecar. The sidecar is one line of text:
  *   salthash1 <root, 32 hex> <size> <mtime seconds>.<nanoseconds> <inode>
  */
-#include "hash/hash.h"
+#include "base/hash/hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #define PIECE_BYTES (UINT64_C(64) << 20)
 

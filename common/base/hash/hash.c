@@ -1,11 +1,11 @@
-#include "hash/hash.h"
+#include "base/hash/hash.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 struct hash_state {
 	XXH3_state_t *x;

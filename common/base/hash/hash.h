@@ -1,5 +1,5 @@
 /*
- * hash - fingerprints, chance and order. Everything here is a pure function with golden values in tests/unit/test_hash.c:
+ * hash - fingerprints and checksums. Everything here but hash_file is a pure function with golden values in tests/unit/test_hash.c:
  * caches and runs on disk depend on each bit of it.
  */
 #ifndef SALT_HASH_H
@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
+#include "base/err/err.h"
 
 /* A fingerprint: xxh3-128, seed 0. Printed as 32 hex digits, high half first. Not against forgery, against mistakes. */
 struct hash128 {
@@ -46,31 +46,5 @@ struct hash128 hash_digest(const struct hash_state *h);
  * (re)written where the directory permits, silently skipped where not. Returns 0 or errno, note filled.
  */
 int hash_file(const char *path, int use_sidecar, struct hash128 *root, struct err_note *note);
-
-/* Chance: Philox4x32-10 (Salmon et al., 2011). key = (seed, purpose); counter = (seq low, seq high, position, draw). */
-enum hash_purpose {
-	HASH_PURPOSE_ORDER = 1,		/* Feistel rounds of hash_order */
-	HASH_PURPOSE_INIT = 2,		/* initial weights: seq = tensor number, position/draw = element */
-	HASH_PURPOSE_LABEL = 3,		/* label sampling: seq, position, draw */
-	HASH_PURPOSE_GENERATE = 4	/* saltctl generate */
-};
-
-void hash_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
-void hash_chance(uint32_t seed, enum hash_purpose purpose, uint64_t seq, uint32_t position, uint32_t draw, uint32_t out[4]);
-
-/* hash_uniform - 24 high bits of u as a float in [0, 1). hash_uniform53 - 53 bits of two words as a double in [0, 1). */
-float hash_uniform(uint32_t u);
-double hash_uniform53(uint32_t hi, uint32_t lo);
-
-/* hash_normal - two standard normal floats from two words (Box-Muller in double). */
-void hash_normal(uint32_t a, uint32_t b, float out[2]);
-
-/*
- * hash_order - seq at stream position p: epoch = p div n, then a bijection of 0..n-1 applied to p mod n.
- * Keyed 4-round balanced Feistel network over 2h bits (4^h >= n, smallest), cycle walking. n > 0. docs/formats.md gives the rounds.
- * hash_order_inverse - position within the epoch of seq, so hash_order(seed, n, epoch*n + it) == seq.
- */
-uint64_t hash_order(uint32_t seed, uint64_t n, uint64_t p);
-uint64_t hash_order_inverse(uint32_t seed, uint64_t n, uint64_t epoch, uint64_t seq);
 
 #endif

@@ -1,10 +1,11 @@
-#include "json/json.h"
+#include "base/json/json.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -301,6 +302,18 @@ int
 json_push(struct json *array, struct json *child)
 {
 	return child != NULL && json_array_append_new(in(array), in(child)) == 0 ? 0 : ENOMEM;
+}
+
+struct json *
+json_build(const char *fmt, ...)
+{
+	va_list ap;
+	json_t *j;
+
+	va_start(ap, fmt);
+	j = json_vpack_ex(NULL, 0, fmt, ap);
+	va_end(ap);
+	return (struct json *)j;
 }
 
 char *

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
+#include "base/err/err.h"
 
 struct json;				/* never defined: a Jansson value in disguise */
 
@@ -53,6 +53,13 @@ struct json *json_new_flag(bool v);
 struct json *json_new_null(void);
 int json_put(struct json *object, const char *key, struct json *child);
 int json_push(struct json *array, struct json *child);
+
+/*
+ * json_build - objects and arrays from one format, as Jansson's json_pack: "{s:s, s:I, s:o}" takes key, text, key, int64_t (as long
+ * long), key, struct json * (ownership passes, also on failure). Texts must be UTF-8 and floats finite; where that is not certain pass
+ * "o" with json_new_text or json_new_num. NULL without memory or where a value cannot be stored.
+ */
+struct json *json_build(const char *fmt, ...);
 
 /* json_print - text in malloc'ed memory (free() it), NULL without memory. pretty: indented by 2 and ended by a newline; else one line without. */
 char *json_print(const struct json *j, bool pretty);

@@ -1,4 +1,4 @@
-#include "log/log.h"
+#include "base/log/log.h"
 
 #include <pthread.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* recent - the last lines of the log, kept for who asks over the status socket. */
-#include "log/log.h"
+#include "base/log/log.h"
 
 #include <errno.h>
 #include <pthread.h>

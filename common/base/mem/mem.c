@@ -1,4 +1,4 @@
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,9 +1,9 @@
-#include "hash/hash.h"
+#include "base/random/random.h"
 
 #include <math.h>
 
 void
-hash_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4])
+random_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4])
 {
 	uint32_t k0 = key[0], k1 = key[1];
 	uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
@@ -25,28 +25,28 @@ hash_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4])
 }
 
 void
-hash_chance(uint32_t seed, enum hash_purpose purpose, uint64_t seq, uint32_t position, uint32_t draw, uint32_t out[4])
+random_words(uint32_t seed, enum random_purpose purpose, uint64_t seq, uint32_t position, uint32_t draw, uint32_t out[4])
 {
 	const uint32_t key[2] = {seed, (uint32_t)purpose};
 	const uint32_t counter[4] = {(uint32_t)seq, (uint32_t)(seq >> 32), position, draw};
 
-	hash_philox(key, counter, out);
+	random_philox(key, counter, out);
 }
 
 float
-hash_uniform(uint32_t u)
+random_uniform(uint32_t u)
 {
 	return (float)(u >> 8) * 0x1p-24f;
 }
 
 double
-hash_uniform53(uint32_t hi, uint32_t lo)
+random_uniform53(uint32_t hi, uint32_t lo)
 {
 	return (double)(((uint64_t)hi << 32 | lo) >> 11) * 0x1p-53;
 }
 
 void
-hash_normal(uint32_t a, uint32_t b, float out[2])
+random_normal(uint32_t a, uint32_t b, float out[2])
 {
 	double u = ((double)a + 0.5) * 0x1p-32;		/* never 0 */
 	double angle = 6.283185307179586476925 * ((double)b * 0x1p-32);

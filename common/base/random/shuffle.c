@@ -1,4 +1,6 @@
-#include "hash/hash.h"
+#include "base/random/shuffle.h"
+
+#include "base/random/random.h"
 
 #define ROUNDS 4
 
@@ -17,16 +19,16 @@ order_half_bits(uint64_t n)
 static uint32_t
 order_round(uint32_t seed, uint64_t epoch, uint32_t round, uint32_t half, uint32_t mask)
 {
-	const uint32_t key[2] = {seed, HASH_PURPOSE_ORDER};
+	const uint32_t key[2] = {seed, RANDOM_PURPOSE_ORDER};
 	const uint32_t counter[4] = {half, (uint32_t)epoch, round, (uint32_t)(epoch >> 32)};
 	uint32_t out[4];
 
-	hash_philox(key, counter, out);
+	random_philox(key, counter, out);
 	return out[0] & mask;
 }
 
 uint64_t
-hash_order(uint32_t seed, uint64_t n, uint64_t p)
+shuffle_order(uint32_t seed, uint64_t n, uint64_t p)
 {
 	unsigned h = order_half_bits(n);
 	uint32_t mask = h == 32 ? UINT32_MAX : (UINT32_C(1) << h) - 1;
@@ -47,7 +49,7 @@ hash_order(uint32_t seed, uint64_t n, uint64_t p)
 }
 
 uint64_t
-hash_order_inverse(uint32_t seed, uint64_t n, uint64_t epoch, uint64_t seq)
+shuffle_position(uint32_t seed, uint64_t n, uint64_t epoch, uint64_t seq)
 {
 	unsigned h = order_half_bits(n);
 	uint32_t mask = h == 32 ? UINT32_MAX : (UINT32_C(1) << h) - 1;

@@ -14,8 +14,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
-#include "hash/hash.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
 
 #define CACHE_FORMAT_VERSION 1u
 #define CACHE_MAP_BYTES_DEFAULT (UINT64_C(1) << 40)	/* 1 TiB of address space */

@@ -1,5 +1,5 @@
 /* Opening, the lock, the file system, and the small helpers that every other file here uses. */
-#include "cache/tables.h"
+#include "data/cache/tables.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #define MAP_STEP_MIN (UINT64_C(16) << 20)	/* a map grows to twice its size, by no less and no more than this */
 #define MAP_STEP_MAX (UINT64_C(1) << 40)

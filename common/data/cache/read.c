@@ -1,5 +1,5 @@
 /* Reading: snapshots, the getters, identity values, the tables that are small enough to be walked. */
-#include "cache/tables.h"
+#include "data/cache/tables.h"
 
 #include <errno.h>
 #include <stdio.h>

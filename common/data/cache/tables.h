@@ -5,7 +5,7 @@
 #include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include "cache/cache.h"
+#include "data/cache/cache.h"
 
 #define CACHE__CHECKSUM_BYTES 8u
 #define CACHE__ROWS_CHUNK 4096u			/* rows of one record of the rows table */

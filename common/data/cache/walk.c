@@ -1,5 +1,5 @@
 /* Walking: the next record from a place on, and every record of a table, damaged ones included. */
-#include "cache/tables.h"
+#include "data/cache/tables.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,12 +1,12 @@
 /* Writing: one transaction at a time, of selectord's commit thread; and identity, written once at the start. */
-#include "cache/tables.h"
+#include "data/cache/tables.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 int
 cache_write_begin(struct cache *c)

@@ -1,5 +1,5 @@
 /* PREFIX.json: what the tokens do not say themselves. */
-#include "corpus/corpus_internal.h"
+#include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "json/json.h"
+#include "base/json/json.h"
 
 static const struct {
 	enum corpus_kind kind;

@@ -21,8 +21,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
-#include "hash/hash.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
 
 /* seq: corpus number in the top 16 bits, window index below. By convention 0 is the training corpus, 1 the held-out one. */
 #define CORPUS_TRAIN 0u

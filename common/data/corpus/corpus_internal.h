@@ -2,7 +2,7 @@
 #ifndef SALT_CORPUS_INTERNAL_H
 #define SALT_CORPUS_INTERNAL_H
 
-#include "corpus/corpus.h"
+#include "data/corpus/corpus.h"
 
 #define CORPUS__PATH_MAX 4096
 #define CORPUS__FORMAT "saltfleet-corpus"

@@ -1,5 +1,5 @@
 /* PREFIX.idx of a Megatron indexed dataset: checked whole before anything of it is used. docs/formats.md has the offsets. */
-#include "corpus/corpus_internal.h"
+#include "data/corpus/corpus_internal.h"
 
 #include <inttypes.h>
 #include <string.h>

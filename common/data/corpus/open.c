@@ -1,5 +1,5 @@
 /* Finding out what lies at PREFIX, mapping it, checking it against PREFIX.json. */
-#include "corpus/corpus_internal.h"
+#include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #define LLMC_HEADER 1024u		/* 256 int32 */
 

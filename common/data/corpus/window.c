@@ -1,5 +1,5 @@
 /* Reading the stream: windows, checks, counts, fingerprint. */
-#include "corpus/corpus_internal.h"
+#include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #define CHUNK_TOKENS 4096u		/* of a scan */
 

@@ -3,7 +3,7 @@
  * PREFIX.json, tokens and counts are renamed, the new index last, the directory is synced. A crash in between leaves PREFIX.json
  * without PREFIX.idx, which corpus_open refuses by name.
  */
-#include "corpus/corpus_internal.h"
+#include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +14,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "err/crash.h"
-#include "mem/mem.h"
+#include "base/err/crash.h"
+#include "base/mem/mem.h"
 
 #define CHUNK_TOKENS 4096u
 

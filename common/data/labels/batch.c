@@ -1,11 +1,11 @@
-#include "labels/labels_internal.h"
+#include "data/labels/labels_internal.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 void
 labels__put(uint8_t *p, uint64_t v, unsigned bytes)

@@ -2,7 +2,7 @@
  * Bytes -> rows. Nothing in the bytes is believed before the checksum holds, and little after: memory is asked for by the number of
  * bytes there are, never by a number in them.
  */
-#include "labels/labels_internal.h"
+#include "data/labels/labels_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 /* A payload on its way into a batch; batch NULL: checking only. */
 struct reading {

@@ -1,4 +1,4 @@
-#include "labels/labels_internal.h"
+#include "data/labels/labels_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 /* A row or an entry that breaks a rule: the caller's arrays are at fault, the note says which one. */
 static int

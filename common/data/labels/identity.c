@@ -2,7 +2,7 @@
  * What a label set or score set is. The hash is xxh3-128 of a packed form (docs/formats.md has its offsets), not of the text, so that
  * no locale or printf can change it.
  */
-#include "labels/labels_internal.h"
+#include "data/labels/labels_internal.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -35,8 +35,8 @@
  *   precision would be off by 1.0005 and end at 6e-8).
  *
  * SAMPLING (the kernel label_sample does it; this is the contract that makes a label a pure function of teacher, seed and sequence):
- *   draw d = 0..N-1 of row `position` of sequence seq takes hash_chance(labels.seed, HASH_PURPOSE_LABEL, seq, position, d / 2, out)
- *   and u = hash_uniform53(out[0], out[1]) for even d, hash_uniform53(out[2], out[3]) for odd d.
+ *   draw d = 0..N-1 of row `position` of sequence seq takes random_words(labels.seed, RANDOM_PURPOSE_LABEL, seq, position, d / 2, out)
+ *   and u = random_uniform53(out[0], out[1]) for even d, random_uniform53(out[2], out[3]) for odd d.
  *   id = smallest v whose cumulative tempered probability (v ascending) exceeds u * total.
  */
 #ifndef SALT_LABELS_H
@@ -44,8 +44,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
-#include "hash/hash.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
+#include "base/random/random.h"
 
 #define LABELS_VERSION 3u
 #define LABELS_HEADER_BYTES 56u

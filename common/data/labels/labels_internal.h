@@ -2,7 +2,7 @@
 #ifndef SALT_LABELS_INTERNAL_H
 #define SALT_LABELS_INTERNAL_H
 
-#include "labels/labels.h"
+#include "data/labels/labels.h"
 
 #define LABELS__CODE_ZERO 65535u	/* t = 0 */
 #define LABELS__SUM_SLACK 1e-3

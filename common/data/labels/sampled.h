@@ -16,7 +16,7 @@
 #ifndef SALT_LABELS_SAMPLED_H
 #define SALT_LABELS_SAMPLED_H
 
-#include "labels/labels_internal.h"
+#include "data/labels/labels_internal.h"
 
 #define LOW (UINT64_C(1) << 31)		/* a state is LOW .. 2^63 - 1 between steps */
 #define P_BITS 15

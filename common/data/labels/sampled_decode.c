@@ -1,11 +1,11 @@
 /* Payload -> rows, one at a time: which ids of an earlier row it has, its new ones, its counts. */
-#include "labels/sampled.h"
+#include "data/labels/sampled.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #define HEADROOM 256u			/* words the stack may grow before it shrinks */
 #define SET_SMALL 64u			/* ids */

@@ -1,11 +1,11 @@
 /* Rows -> payload: forward once for the bits and their probabilities, then backward through the coder. */
-#include "labels/sampled.h"
+#include "data/labels/sampled.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #define LIKE_BITS 8			/* that an id must cost to count where rows are compared; common ones tell little and are many */
 #define LIKE_WORTH 5			/* bits: what an id costs all the same, and what being like a row must save more than */

@@ -1,4 +1,4 @@
-#include "labels/labels_internal.h"
+#include "data/labels/labels_internal.h"
 
 #include <inttypes.h>
 #include <math.h>

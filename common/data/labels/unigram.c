@@ -5,14 +5,14 @@
  * symbol of 2^15 slots, the id within it is m plain bits: one step of the coder, a table of some hundred groups that stays in the
  * first-level cache, and no id without a probability.
  */
-#include "labels/labels_internal.h"
+#include "data/labels/labels_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #define FLATTEN_BELOW_TAU 0.5
 

@@ -1,4 +1,4 @@
-#include "selectord/select.h"
+#include "data/select/select.h"
 
 #include <math.h>
 #include <stdlib.h>

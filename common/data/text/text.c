@@ -1,4 +1,4 @@
-#include "ctl/text.h"
+#include "data/text/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,8 +11,8 @@
 #include <unistd.h>
 #include <zstd.h>
 
-#include "json/json.h"
-#include "mem/mem.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define READ_BYTES (256u << 10)
 #define ZSTD_WINDOW_LOG 31		/* what zstd --long=31 makes: up to 2 GiB of memory, only for files that ask for it */

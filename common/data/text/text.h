@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "err/err.h"
+#include "base/err/err.h"
 
 enum text_split {
 	TEXT_SPLIT_FILE,		/* a file is a document */

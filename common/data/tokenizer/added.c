@@ -1,10 +1,10 @@
-#include "tokenizer/inside.h"
+#include "data/tokenizer/tokenizer_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 static size_t
 edge_slot(const struct trie *t, uint32_t key)

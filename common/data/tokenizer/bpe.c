@@ -1,10 +1,10 @@
-#include "tokenizer/inside.h"
+#include "data/tokenizer/tokenizer_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 /*
  * Byte-level BPE: a word begins as one token per byte; of all neighbours that can be merged the pair of the lowest rank is,

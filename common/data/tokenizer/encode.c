@@ -1,10 +1,10 @@
-#include "tokenizer/inside.h"
+#include "data/tokenizer/tokenizer_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 /* The table of well-formed sequences, Unicode Standard table 3-7: the second byte's range depends on the first. */
 size_t

@@ -1,4 +1,4 @@
-#include "tokenizer/load.h"
+#include "data/tokenizer/load.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 int
 tokenizer__bad(struct loading *l, int rc, const char *place, const char *expected, const char *fmt, ...)

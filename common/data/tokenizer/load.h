@@ -4,8 +4,8 @@
 #ifndef SALT_TOKENIZER_LOAD_H
 #define SALT_TOKENIZER_LOAD_H
 
-#include "json/json.h"
-#include "tokenizer/inside.h"
+#include "base/json/json.h"
+#include "data/tokenizer/tokenizer_internal.h"
 
 #define PLACE_BYTES 256
 

@@ -1,10 +1,10 @@
-#include "tokenizer/load.h"
+#include "data/tokenizer/load.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 #define MAX_DEPTH 8			/* of Sequence in Sequence */
 

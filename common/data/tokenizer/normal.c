@@ -1,10 +1,10 @@
-#include "tokenizer/inside.h"
+#include "data/tokenizer/tokenizer_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 /*
  * NFC (Unicode Standard Annex 15): decompose, sort each run of combining marks by class, compose. utf8proc does the first and

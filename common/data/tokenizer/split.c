@@ -1,4 +1,4 @@
-#include "tokenizer/inside.h"
+#include "data/tokenizer/tokenizer_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -22,8 +22,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
-#include "hash/hash.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
 
 #define TOKENIZER_MAX_FILE_BYTES (256u << 20)
 #define TOKENIZER_MAX_VOCAB (1u << 22)		/* ids, added tokens included */

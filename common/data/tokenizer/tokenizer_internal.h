@@ -10,7 +10,7 @@
 #ifndef SALT_TOKENIZER_INSIDE_H
 #define SALT_TOKENIZER_INSIDE_H
 
-#include "tokenizer/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #define MAX_STAGES 16
 #define MAX_TOKEN_BYTES 65536u		/* one token's; the caches and the trie assume nothing, notes and buffers stay sane */

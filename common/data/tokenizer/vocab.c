@@ -1,10 +1,10 @@
-#include "tokenizer/inside.h"
+#include "data/tokenizer/tokenizer_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 /*
  * The byte-level alphabet: bytes that print as a Latin-1 character stand for themselves, the other 68 are U+0100 onwards in

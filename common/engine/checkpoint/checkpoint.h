@@ -25,8 +25,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
-#include "weights/weights.h"
+#include "base/err/err.h"
+#include "engine/weights/weights.h"
 
 #define CHECKPOINT_PATH_BYTES 4096
 #define CHECKPOINT_MAX_STEP UINT64_C(9999999999)

@@ -2,7 +2,7 @@
 #ifndef SALT_CHECKPOINT_OWN_H
 #define SALT_CHECKPOINT_OWN_H
 
-#include "checkpoint/checkpoint.h"
+#include "engine/checkpoint/checkpoint.h"
 
 #define CHECKPOINT__MANIFEST "MANIFEST.json"
 #define CHECKPOINT__TEMP ".tmp"

@@ -1,5 +1,5 @@
 /* Manifests; which checkpoints there are, which are good, which may go. */
-#include "checkpoint/checkpoint_own.h"
+#include "engine/checkpoint/checkpoint_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -11,11 +11,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "err/crash.h"
-#include "hash/hash.h"
-#include "json/json.h"
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/err/crash.h"
+#include "base/hash/hash.h"
+#include "base/json/json.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 
 #define MAX_MANIFEST_BYTES ((size_t)64 << 20)
 #define READ_BYTES ((size_t)1 << 20)

@@ -1,5 +1,5 @@
 /* Reading: the optimiser's arrays by range, from however many shards there are. */
-#include "checkpoint/checkpoint_own.h"
+#include "engine/checkpoint/checkpoint_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json/json.h"
-#include "mem/mem.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define MAX_STATE_BYTES ((size_t)64 << 20)
 

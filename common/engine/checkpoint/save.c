@@ -1,5 +1,5 @@
 /* Saving: the steps of checkpoint.h, in its order. */
-#include "checkpoint/checkpoint_own.h"
+#include "engine/checkpoint/checkpoint_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -11,10 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "err/crash.h"
-#include "json/json.h"
-#include "mem/mem.h"
-#include "model/model.h"
+#include "base/err/crash.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "engine/model/model.h"
 
 static int
 step_note(struct err_note *note, int rc, const char *path, const char *step)

@@ -1,5 +1,5 @@
 /* One GGUF file: its header, pairs and tensors, checked in full. The layout is in gguf.h. */
-#include "weights/gguf_own.h"
+#include "engine/gguf/gguf_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 /* ---- reading the header ---- */
 

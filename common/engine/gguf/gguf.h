@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
+#include "base/err/err.h"
 
 struct model;				/* model/model.h */
 struct model_config;

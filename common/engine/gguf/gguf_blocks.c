@@ -2,11 +2,11 @@
  * Blocks of GGUF tensors to float. d, m are fp16 in the file; q are small integers. Compiled without contraction of products and
  * sums, so that an imported model has the same bits, and the same fingerprint, wherever it was imported.
  */
-#include "weights/gguf.h"
+#include "engine/gguf/gguf.h"
 
 #include <string.h>
 
-#include "tensor/tensor.h"
+#include "engine/tensor/tensor.h"
 
 static float
 half(const unsigned char *p)

@@ -2,7 +2,7 @@
 #ifndef SALT_GGUF_OWN_H
 #define SALT_GGUF_OWN_H
 
-#include "weights/gguf.h"
+#include "engine/gguf/gguf.h"
 
 /* As numbered in the file. */
 enum gguf__kind {

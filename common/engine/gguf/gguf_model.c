@@ -1,5 +1,5 @@
 /* A GGUF file as a Llama model of ours: configuration, which tensor is which, order of rows. */
-#include "weights/gguf_own.h"
+#include "engine/gguf/gguf_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
-#include "model/model.h"
+#include "base/mem/mem.h"
+#include "engine/model/model.h"
 
 #define ROPE_FREQS "rope_freqs.weight"
 

@@ -1,5 +1,5 @@
 /* The pairs of an open GGUF file: finding them, values as what they are, notes on them. */
-#include "weights/gguf_own.h"
+#include "engine/gguf/gguf_internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* tokenizer.ggml.* of a GGUF file as the text of a tokenizer.json (byte-level BPE) and of a tokenizer_config.json. */
-#include "weights/gguf_own.h"
+#include "engine/gguf/gguf_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json/json.h"
-#include "mem/mem.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 
 #define MAX_TOKEN_BYTES 65536u			/* as the tokenizer room has it */
 

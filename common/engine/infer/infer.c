@@ -1,4 +1,4 @@
-#include "teacherd/infer.h"
+#include "engine/infer/infer.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -10,11 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "log/log.h"
-#include "mem/mem.h"
-#include "model/model.h"
-#include "tokenizer/tokenizer.h"
-#include "weights/weights.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
+#include "engine/model/model.h"
+#include "data/tokenizer/tokenizer.h"
+#include "engine/weights/weights.h"
 
 struct infer_loaded {
 	struct infer_model info;
@@ -37,7 +37,8 @@ struct infer_worker {
 
 struct infer {
 	struct kernels_options kernels;
-	struct bus_waker *waker;
+	void (*notify)(void *arg);
+	void *notify_arg;
 	struct infer_loaded models[INFER_MODELS_MAX];
 	size_t n_models;
 	struct infer_worker *workers;
@@ -272,7 +273,8 @@ finish_row(struct infer *in, struct infer_job *job)
 		in->finished = job;
 	in->finished_last = job;
 	in->n_jobs--;
-	bus_waker_wake(in->waker);
+	if (in->notify != NULL)
+		in->notify(in->notify_arg);
 }
 
 static uint64_t
@@ -323,7 +325,8 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 		return ENOMEM;
 	in->kernels = o->kernels;
 	in->kernels.threads = 1;
-	in->waker = o->waker;
+	in->notify = o->notify;
+	in->notify_arg = o->notify_arg;
 	pthread_mutex_init(&in->lock, NULL);
 	pthread_cond_init(&in->work, NULL);
 	in->n_workers = o->threads > 0 ? o->threads :

@@ -12,11 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "bus/bus.h"
-#include "err/err.h"
-#include "hash/hash.h"
-#include "kernels/kernels.h"
-#include "labels/labels.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
+#include "engine/kernels/kernels.h"
+#include "data/labels/labels.h"
 
 #define INFER_MODELS_MAX 2		/* teacher and scorer */
 
@@ -34,7 +33,8 @@ struct infer;
 struct infer_options {
 	struct kernels_options kernels;	/* threads is ignored: always 1 a worker */
 	int threads;			/* workers; 0: all the processors this process may run on */
-	struct bus_waker *waker;	/* woken when a job is finished */
+	void (*notify)(void *arg);	/* called when a job is finished, from the thread that finished it, under a lock; NULL: not */
+	void *notify_arg;
 };
 
 /* infer_new - no model yet, no worker yet. 0, as kernels_new, ENOMEM. */

@@ -1,4 +1,4 @@
-#include "kernels/internal.h"
+#include "engine/kernels/kernels_internal.h"
 
 #include <cblas.h>
 #include <errno.h>
@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 
 static pthread_once_t openblas_once = PTHREAD_ONCE_INIT;
 

@@ -1,8 +1,8 @@
-#include "kernels/internal.h"
+#include "engine/kernels/kernels_internal.h"
 
 #include <string.h>
 
-#include "log/log.h"
+#include "base/log/log.h"
 
 #define COLUMN_BLOCK 64
 #define COLUMNS 1024			/* of a row, at a time */

@@ -25,8 +25,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "err/err.h"
-#include "tensor/tensor.h"
+#include "base/err/err.h"
+#include "base/random/random.h"
+#include "engine/tensor/tensor.h"
 
 /* ---- context ---- */
 
@@ -254,8 +255,8 @@ struct kernels_label_spec {
 /*
  * Rows m = b*T + t; position of a row within its sequence is t, its sequence seqs[b].
  * score:    loss_nats = logsumexp(u) - u_y; rank = number of v with u_v > u_y or (u_v == u_y and v < y).
- * sampled:  N draws from t. Draw d (from 0) uses words of hash_chance(seed, HASH_PURPOSE_LABEL, seq, t, d / 2): out[0..1] for even d,
- *           out[2..3] for odd, u = hash_uniform53: the id is the smallest v whose cumulative probability exceeds u * total, in id order.
+ * sampled:  N draws from t. Draw d (from 0) uses words of random_words(seed, RANDOM_PURPOSE_LABEL, seq, t, d / 2): out[0..1] for even d,
+ *           out[2..3] for odd, u = random_uniform53: the id is the smallest v whose cumulative probability exceeds u * total, in id order.
  *           counts: unique ids ascending with counts.
  * topk:     k highest, descending; ties: lower id first. values = log t.
  * dense:    values[m, v] = log t_v, masked ids -inf.

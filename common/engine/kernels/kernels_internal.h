@@ -2,8 +2,8 @@
 #ifndef SALT_KERNELS_INTERNAL_H
 #define SALT_KERNELS_INTERNAL_H
 
-#include "kernels/kernels.h"
-#include "kernels/vec.h"
+#include "engine/kernels/kernels.h"
+#include "engine/kernels/vec.h"
 
 struct kernels__onednn;
 

@@ -1,4 +1,4 @@
-#include "kernels/kernels_ref.h"
+#include "engine/kernels/kernels_ref.h"
 
 #include <math.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #ifndef SALT_KERNELS_REF_H
 #define SALT_KERNELS_REF_H
 
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 
 void kernels_linear_ref(float *y, const float *x, const float *w, const float *b, int64_t m, int64_t k, int64_t n,
     enum kernels_layout layout, bool add);

@@ -2,10 +2,11 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "hash/hash.h"
-#include "kernels/kernels_ref.h"
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/hash/hash.h"
+#include "base/random/random.h"
+#include "engine/kernels/kernels_ref.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 
 static void
 logits_of(double *u, const float *h, const float *w_out, int64_t c, int64_t v)
@@ -151,8 +152,8 @@ draw_row(const struct kernels_label_spec *spec, const double *t, int64_t n_valid
 		uint32_t words[4];
 		int64_t v;
 
-		hash_chance(spec->seed, HASH_PURPOSE_LABEL, seq, position, (uint32_t)d / 2, words);
-		bound = total * (d % 2 == 0 ? hash_uniform53(words[0], words[1]) : hash_uniform53(words[2], words[3]));
+		random_words(spec->seed, RANDOM_PURPOSE_LABEL, seq, position, (uint32_t)d / 2, words);
+		bound = total * (d % 2 == 0 ? random_uniform53(words[0], words[1]) : random_uniform53(words[2], words[3]));
 		for (v = 0; v < n_valid - 1; v++)
 			if ((cumulative += t[v]) > bound)
 				break;

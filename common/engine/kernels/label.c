@@ -1,13 +1,14 @@
-#include "kernels/internal.h"
+#include "engine/kernels/kernels_internal.h"
 
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "hash/hash.h"
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/hash/hash.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
+#include "base/random/random.h"
 
 /* Ids whose weights are added before the sweep looks at them one by one. */
 #define SWEEP 64
@@ -170,9 +171,9 @@ row_labels(const struct task *task, const float *u, int64_t m, float *work, doub
 
 		for (int64_t d = 0; d < n; d++) {
 			if (d % 2 == 0)
-				hash_chance(spec->seed, HASH_PURPOSE_LABEL, task->seqs[m / task->t], (uint32_t)(m % task->t),
+				random_words(spec->seed, RANDOM_PURPOSE_LABEL, task->seqs[m / task->t], (uint32_t)(m % task->t),
 				    (uint32_t)(d / 2), words);
-			uniforms[d] = hash_uniform53(words[d % 2 * 2], words[d % 2 * 2 + 1]);
+			uniforms[d] = random_uniform53(words[d % 2 * 2], words[d % 2 * 2 + 1]);
 		}
 		vec->grain(work, work, n_valid);
 		draw(vec, work, n_valid, uniforms, bounds, spec->n, out->ids + m * n, out->counts + m * n, out->n_unique + m);

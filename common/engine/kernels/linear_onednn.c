@@ -10,7 +10,7 @@
  * Weights of forward inside a range told by kernels_params are kept repacked, a panel of a part's width at a time, in the format that oneDNN
  * asks for. Backward takes them as they lie: a second form would cost 2 more bytes a parameter, and is worth little (performance.md).
  */
-#include "kernels/onednn.h"
+#include "engine/kernels/onednn.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +18,8 @@
 #include <omp.h>
 #include <pthread.h>
 
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 
 #define ROWS KERNELS__ONEDNN_ROWS
 #define COLUMNS 256

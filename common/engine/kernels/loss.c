@@ -1,10 +1,10 @@
-#include "kernels/internal.h"
+#include "engine/kernels/kernels_internal.h"
 
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
-#include "log/log.h"
+#include "base/log/log.h"
 
 /* Logits that exist at a time, in floats; rows are at least MIN_ROWS so that the products stay products of matrices. Every chunk
  * reads and writes the whole output layer: at 64 rows of 50,257 the three products ran at 0.67 of OpenBLAS's speed, at 320 at 0.80.

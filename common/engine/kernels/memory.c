@@ -4,8 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "kernels/kernels.h"
-#include "mem/mem.h"
+#include "engine/kernels/kernels.h"
+#include "base/mem/mem.h"
 
 /*
  * Large arrays come straight from the system, which hands out zeroed pages when they are first touched: a start does not write gigabytes

@@ -2,7 +2,7 @@
  * no_onednn - in the place of linear_onednn.c and onednn_primitive.c where a build has no oneDNN. kernels__onednn_isa and _new say that
  * there is none; what would take one is reached by nobody then.
  */
-#include "kernels/internal.h"
+#include "engine/kernels/kernels_internal.h"
 
 #include <stdio.h>
 

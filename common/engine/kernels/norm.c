@@ -1,4 +1,4 @@
-#include "kernels/internal.h"
+#include "engine/kernels/kernels_internal.h"
 
 #include <omp.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 
 #include <dnnl.h>
 
-#include "kernels/internal.h"
+#include "engine/kernels/kernels_internal.h"
 
 enum { KERNELS__ONEDNN_ROWS = 128 };	/* of a full part of C */
 

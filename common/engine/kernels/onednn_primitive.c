@@ -3,7 +3,7 @@
  *
  * oneDNN 2 makes a primitive descriptor from an operation descriptor, oneDNN 3 in one call; the functions up to matmul_descriptor hide that.
  */
-#include "kernels/onednn.h"
+#include "engine/kernels/onednn.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 
 #include <omp.h>
 
-#include "log/log.h"
+#include "base/log/log.h"
 
 static void
 must(dnnl_status_t status, const char *what)

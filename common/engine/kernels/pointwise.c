@@ -1,12 +1,12 @@
-#include "kernels/internal.h"
+#include "engine/kernels/kernels_internal.h"
 
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 
 /* Element-wise loops go in pieces of this size. */
 #define PIECE 4096

@@ -3,8 +3,8 @@
  * its share when it comes through its norm. With parallel residuals both branches start from the sum of the block, so attention
  * takes its gradient before the mlp adds its share.
  */
-#include "log/log.h"
-#include "model/session.h"
+#include "base/log/log.h"
+#include "engine/model/session.h"
 
 static void
 norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
-#include "model/model.h"
+#include "base/mem/mem.h"
+#include "engine/model/model.h"
 
 static void
 add(struct kernels_loss_sums *to, const struct kernels_loss_sums *more)

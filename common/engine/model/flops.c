@@ -1,7 +1,7 @@
 /*
  * flops - what a token costs, for reports and plans.
  */
-#include "model/internal.h"
+#include "engine/model/model_internal.h"
 
 double
 model_flops_per_token(const struct model_config *cfg, int64_t t)

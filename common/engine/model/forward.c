@@ -6,8 +6,8 @@
  */
 #include <string.h>
 
-#include "log/log.h"
-#include "model/session.h"
+#include "base/log/log.h"
+#include "engine/model/session.h"
 
 static void
 norm(struct model_session *s, struct tensor *y, enum buffer mean, enum buffer rstd, int layer, const struct tensor *x,

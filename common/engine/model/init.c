@@ -4,9 +4,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "hash/hash.h"
-#include "mem/mem.h"
-#include "model/model.h"
+#include "base/hash/hash.h"
+#include "base/mem/mem.h"
+#include "base/random/random.h"
+#include "engine/model/model.h"
 
 /* The four values of elements 4g .. 4g+3 of a tensor. */
 static void
@@ -14,9 +15,9 @@ normal_group(uint32_t seed, int tensor, uint64_t group, float out[4])
 {
 	uint32_t words[4];
 
-	hash_chance(seed, HASH_PURPOSE_INIT, (uint64_t)tensor, (uint32_t)group, (uint32_t)(group >> 32), words);
-	hash_normal(words[0], words[1], &out[0]);
-	hash_normal(words[2], words[3], &out[2]);
+	random_words(seed, RANDOM_PURPOSE_INIT, (uint64_t)tensor, (uint32_t)group, (uint32_t)(group >> 32), words);
+	random_normal(words[0], words[1], &out[0]);
+	random_normal(words[2], words[3], &out[2]);
 }
 
 static void

@@ -4,8 +4,8 @@
 #include <inttypes.h>
 #include <math.h>
 
-#include "log/log.h"
-#include "model/session.h"
+#include "base/log/log.h"
+#include "engine/model/session.h"
 
 /* ---- what a row may be trained towards ---- */
 

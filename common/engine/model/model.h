@@ -15,9 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "err/err.h"
-#include "kernels/kernels.h"
-#include "tensor/tensor.h"
+#include "base/err/err.h"
+#include "base/random/random.h"
+#include "engine/kernels/kernels.h"
+#include "engine/tensor/tensor.h"
 
 /* GPT-NeoX is Pythia's. What a family computes is a row of traits in table.c. */
 enum model_family { MODEL_FAMILY_GPT2, MODEL_FAMILY_LLAMA, MODEL_FAMILY_QWEN2, MODEL_FAMILY_QWEN3, MODEL_FAMILY_NEOX };
@@ -118,7 +119,7 @@ const struct model_tensor *model_find(const struct model *model, const char *nam
 
 /*
  * model_init - initial fp32 values of elements [begin, end) of the flat array into out[end - begin] (host memory).
- * Element e of tensor number i: hash_chance(seed, HASH_PURPOSE_INIT, i, e >> 2 ...) through hash_normal: a pure function of
+ * Element e of tensor number i: random_words(seed, RANDOM_PURPOSE_INIT, i, e >> 2 ...) through random_normal: a pure function of
  * (seed, i, e), so that any rank can make any range, and the same seed gives the same model whatever R is.
  */
 void model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end, float *out);

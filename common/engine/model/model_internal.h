@@ -4,7 +4,7 @@
 #ifndef SALT_MODEL_INTERNAL_H
 #define SALT_MODEL_INTERNAL_H
 
-#include "model/model.h"
+#include "engine/model/model.h"
 
 /*
  * A tensor's place in the computation. Families differ in names, layouts and in which roles exist. Where a family stores q, k and

@@ -7,7 +7,7 @@
  */
 #include <math.h>
 
-#include "model/internal.h"
+#include "engine/model/model_internal.h"
 
 static float
 scale_llama3(const struct model_config *cfg, float f)

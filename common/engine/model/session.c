@@ -1,15 +1,15 @@
 /*
  * session - memory of one stream of work.
  */
-#include "model/session.h"
+#include "engine/model/session.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 
 enum many { ONE, PER_LAYER, PER_LAYER_AND_END };
 enum use { ANY, IF_TRAINING, IF_SERIAL_TRAINING, IF_LAYER_NORM, IF_GATED, IF_GATED_TRAINING, IF_QK_NORM,

@@ -4,7 +4,7 @@
 #ifndef SALT_MODEL_SESSION_H
 #define SALT_MODEL_SESSION_H
 
-#include "model/internal.h"
+#include "engine/model/model_internal.h"
 
 /*
  * Activations. One table (session.c) gives each its width, rows, copies and dtype, and so the carve of the allocation. The residual stream

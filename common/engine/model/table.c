@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mem/mem.h"
-#include "model/internal.h"
+#include "base/mem/mem.h"
+#include "engine/model/model_internal.h"
 
 /* ---- the families, a row per tensor ---- */
 

@@ -1,4 +1,4 @@
-#include "optim/optim.h"
+#include "engine/optim/optim.h"
 
 #include <math.h>
 

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/kernels.h"
+#include "engine/kernels/kernels.h"
 
 /* In the order of config's choices. */
 enum optim_schedule { OPTIM_SCHEDULE_COSINE, OPTIM_SCHEDULE_LINEAR, OPTIM_SCHEDULE_WSD, OPTIM_SCHEDULE_CONSTANT };

@@ -1,8 +1,8 @@
-#include "tensor/tensor.h"
+#include "engine/tensor/tensor.h"
 
 #include <string.h>
 
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 
 size_t
 dtype_size(enum dtype dtype)

@@ -2,7 +2,7 @@
  * config.json of the families we run. A key that changes outputs is understood or refused by its name. A key that stands in
  * neither list is one that the family's implementation in transformers does not read either, so it changes nothing there.
  */
-#include "weights/weights_own.h"
+#include "engine/weights/weights_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "model/model.h"
+#include "engine/model/model.h"
 
 #define MAX_CONFIG_BYTES ((size_t)4 << 20)
 #define MAX_SIZE (INT64_C(1) << 31)		/* of any one dimension; what fits together is model_config_check's */

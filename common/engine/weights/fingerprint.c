@@ -3,7 +3,7 @@
  *   salt_fingerprint1 <32 hex digits> <number of files>
  *   <size> <mtime seconds>.<nanoseconds> <inode> <name>          a line for each file that was read
  */
-#include "weights/weights_own.h"
+#include "engine/weights/weights_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "model/model.h"
+#include "engine/model/model.h"
 
 #define SIDECAR ".salt_fingerprint"
 

@@ -1,5 +1,5 @@
 /* Between files and the tensor table of a model: which name is which, reading by range, saving from a source. */
-#include "weights/weights_own.h"
+#include "engine/weights/weights_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "engine/model/model.h"
 
 struct weights_model {
 	const struct model *model;

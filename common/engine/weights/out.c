@@ -1,5 +1,5 @@
 /* A file being written: buffered, hashed as it goes, synced at its end. Nothing is overwritten and nothing retried. */
-#include "weights/weights_own.h"
+#include "engine/weights/weights_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

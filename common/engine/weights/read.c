@@ -1,11 +1,11 @@
 /* Bytes of a tensor to float. */
-#include "weights/weights.h"
+#include "engine/weights/weights.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
-#include "tensor/tensor.h"
+#include "engine/tensor/tensor.h"
 
 static uint32_t
 float_bits(float x)

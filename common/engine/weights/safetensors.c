@@ -4,7 +4,7 @@
  *   8      n   JSON object: tensor name -> {"dtype", "shape", "data_offsets": [begin, end]}, and "__metadata__": strings
  *   8 + n  ..  data; offsets count from here, cover everything, in any order of names, without hole or overlap
  */
-#include "weights/weights_own.h"
+#include "engine/weights/weights_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

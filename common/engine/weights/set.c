@@ -1,5 +1,5 @@
 /* An open set of tensors: one file, or an index and its shards. */
-#include "weights/weights_own.h"
+#include "engine/weights/weights_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,9 +4,9 @@
 #ifndef SALT_WEIGHTS_OWN_H
 #define SALT_WEIGHTS_OWN_H
 
-#include "json/json.h"
-#include "mem/mem.h"
-#include "weights/weights.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "engine/weights/weights.h"
 
 /* One parsed header. tensors are in file order; their strings live in root. */
 struct weights__table {

@@ -1,5 +1,5 @@
 /* Streaming writer of one or several safetensors files. */
-#include "weights/weights_own.h"
+#include "engine/weights/weights_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tensor/tensor.h"
+#include "engine/tensor/tensor.h"
 
 struct item {				/* one tensor to come */
 	char *name;

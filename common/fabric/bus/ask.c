@@ -1,10 +1,11 @@
 /* ask - requests to many status sockets at once; each is over when its own answer or its own time has come, whatever the others do. */
-#include "bus/internal.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "mem/mem.h"
+#include "base/clock/clock.h"
+#include "base/mem/mem.h"
 
 enum { HWM_FRAMES = 16, ANSWER_MAX = 16 << 20, OPEN_MAX = 400 };
 
@@ -93,7 +94,7 @@ open_one(struct bus_asker *a, struct one *o)
 	struct bus__socket_options options = {ZMQ_DEALER, ANSWER_MAX, HWM_FRAMES, 0};
 	int rc;
 
-	o->end_ms = bus_now_ms() + o->timeout_ms;
+	o->end_ms = clock_now_ms() + o->timeout_ms;
 	if ((o->socket = bus__socket_new(a->bus, &options)) == NULL) {
 		o->ask->rc = errno;
 		end(a, o);
@@ -155,7 +156,7 @@ leave(struct bus_asker *a)
 static int
 turn(struct bus_asker *a, int64_t until)
 {
-	int64_t now = bus_now_ms(), wait;
+	int64_t now = clock_now_ms(), wait;
 	size_t n = 0;
 
 	for (size_t i = 0; i < a->n; i++) {
@@ -183,7 +184,7 @@ turn(struct bus_asker *a, int64_t until)
 			a->items[n] = (zmq_pollitem_t){.socket = a->ones[i].socket, .fd = -1, .events = ZMQ_POLLIN};
 			a->at[n++] = i;
 		}
-	wait = until - bus_now_ms();
+	wait = until - clock_now_ms();
 	if (zmq_poll(a->items, (int)n, wait > 0 ? (long)wait : 0) < 0)
 		return errno == EINTR ? 0 : errno;
 	for (size_t i = 0; i < n; i++)
@@ -195,11 +196,11 @@ turn(struct bus_asker *a, int64_t until)
 struct bus_ask *
 bus_asker_next(struct bus_asker *a, int64_t wait_ms)
 {
-	int64_t until = bus_now_ms() + wait_ms;
+	int64_t until = clock_now_ms() + wait_ms;
 	int rc = 0;
 
 	while (a->n > 0 && a->n_over == 0 && (rc = turn(a, until)) == 0)
-		if (a->n_over == 0 && bus_now_ms() >= until)
+		if (a->n_over == 0 && clock_now_ms() >= until)
 			break;
 	for (size_t i = 0; rc != 0 && i < a->n; i++)	/* no memory to wait with: nothing more will come */
 		if (!a->ones[i].over) {

@@ -1,12 +1,12 @@
 /*
- * bus - sockets, poll, clock, stop flag, keys. The only room that knows ZeroMQ.
+ * bus - sockets, poll, keys. The only module that includes ZeroMQ.
  *
  * One `struct bus` per process. Sockets belong to the thread that made them; a loop owns one `struct bus_poll` and what is added to
  * it. Other threads hand work over by a `struct bus_queue`, whose waker ends the poll.
  *
  * A loop reads like this:
  *
- *	while (bus_poll_wait(poll, timeout_ms) == 0 && !bus_stop_requested()) {
+ *	while (bus_poll_wait(poll, timeout_ms) == 0 && !stop_requested()) {
  *		while (bus_server_recv(server, &event) == 0) { ...; bus_event_free(&event); }
  *		while (bus_queue_pop(committed, &item) == 0) ...
  *	}
@@ -20,8 +20,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
-#include "hash/hash.h"
+#include "base/err/err.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "base/hash/hash.h"
 
 enum {
 	BUS_ENDPOINT_MAX = 256,
@@ -30,24 +32,10 @@ enum {
 	BUS_STATUS_REQUEST_MAX = 4096	/* bytes a status socket takes */
 };
 
-/* Clock ---------------------------------------------------------------------------------------------------------------------- */
+/* This process ------------------------------------------------------------------------------------------------------------- */
 
-int64_t bus_now_ms(void);			/* CLOCK_MONOTONIC; any thread */
-void bus_sleep_ms(int64_t ms);			/* ends early when a stop is asked for */
 struct hash128 bus_boot_id(void);		/* 16 random bytes, drawn once per process */
 const char *bus_host(void);			/* this host's name, for HELLO and announcements; static storage */
-
-/* Stop ----------------------------------------------------------------------------------------------------------------------- */
-
-/*
- * bus_stop_install - SIGTERM, SIGINT and SIGUSR1 set a flag and end every bus_poll_wait and bus_sleep_ms; SIGPIPE and SIGXFSZ are ignored (EPIPE and EFBIG say it). The
- * same signal once more (TERM and INT only) ends the process at once by that signal: mpirun sends INT and TERM for one Ctrl-C, so
- * different ones do not add up. Call it first in main, before threads are made. Returns 0 or errno.
- */
-int bus_stop_install(void);
-bool bus_stop_requested(void);
-int bus_stop_signal(void);			/* the first one, 0 if none */
-void bus_stop_request(void);			/* as if a signal had come: drain, RELEASE_TEACHER; any thread */
 
 /* Context -------------------------------------------------------------------------------------------------------------------- */
 
@@ -141,6 +129,7 @@ struct bus_waker;
 struct bus_waker *bus_waker_new(void);		/* NULL: errno */
 void bus_waker_destroy(struct bus_waker **waker);
 void bus_waker_wake(struct bus_waker *waker);	/* any thread, signal handlers; takes NULL */
+void bus_waker_notify(void *waker);		/* the same as a callback for modules that do not know bus */
 
 /*
  * bus_queue - bounded queue of pointers, many writers, any readers. @waker woken by each push, may be NULL, must outlive the queue.

@@ -2,8 +2,8 @@
 #ifndef SALT_BUS_INTERNAL_H
 #define SALT_BUS_INTERNAL_H
 
-#include "bus/bus.h"
-#include "bus/waker.h"
+#include "fabric/bus/bus.h"
+#include "fabric/bus/waker.h"
 #include <stdatomic.h>
 #include <zmq.h>
 
@@ -88,6 +88,5 @@ size_t bus__client_flush(struct bus_client *client);
 int64_t bus__client_due_ms(const struct bus_client *client);
 void *bus__client_socket(struct bus_client *client);
 void *bus__client_monitor(struct bus_client *client);
-int bus__stop_fd(void);			/* -1 before bus_stop_install */
 
 #endif

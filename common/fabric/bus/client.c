@@ -1,9 +1,10 @@
-#include "bus/internal.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/clock/clock.h"
 
 /* RETRY, REFUSED: how long the library has to begin another try, before we do */
 enum { HWM_FRAMES = 16, QUEUE_MESSAGES = 4, LINGER_MS = 1000, RETRY_MS = 1000, REFUSED_MS = 3000 };
@@ -98,7 +99,7 @@ drain_monitor(struct bus_client *c)
 			break;
 		case ZMQ_EVENT_DISCONNECTED:
 			if (c->retry_ms == INT64_MAX)
-				c->retry_ms = bus_now_ms() + RETRY_MS;
+				c->retry_ms = clock_now_ms() + RETRY_MS;
 			/* a connection refused in its handshake ends so too, and never stood */
 			if (!c->connected)
 				break;
@@ -107,7 +108,7 @@ drain_monitor(struct bus_client *c)
 			push_event(c, BUS_EVENT_DISCONNECTED);
 			break;
 		default:
-			c->retry_ms = bus_now_ms() + REFUSED_MS;
+			c->retry_ms = clock_now_ms() + REFUSED_MS;
 			if (!c->connected)
 				push_event(c, BUS_EVENT_REFUSED);
 		}
@@ -204,12 +205,12 @@ size_t
 bus__client_flush(struct bus_client *c)
 {
 	drain_monitor(c);
-	if (c->retry_ms <= bus_now_ms()) {
+	if (c->retry_ms <= clock_now_ms()) {
 		c->retry_ms = INT64_MAX;
 		zmq_disconnect(c->socket, c->endpoint);
 		/* it was connected once, so nothing is wrong with the endpoint; without memory: later */
 		if (zmq_connect(c->socket, c->endpoint) != 0)
-			c->retry_ms = bus_now_ms() + REFUSED_MS;
+			c->retry_ms = clock_now_ms() + REFUSED_MS;
 	}
 	while (c->box.first != NULL) {
 		size_t len = zmq_msg_size(&c->box.first->msg);

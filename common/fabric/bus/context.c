@@ -1,10 +1,10 @@
-#include "bus/internal.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "log/log.h"
+#include "base/log/log.h"
 
 enum {
 	DEFAULT_MAX_MESSAGE = 16 << 20,

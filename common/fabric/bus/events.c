@@ -1,4 +1,4 @@
-#include "bus/internal.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
 #include <pthread.h>

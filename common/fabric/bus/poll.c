@@ -1,9 +1,11 @@
-#include "bus/internal.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "mem/mem.h"
+#include "base/clock/clock.h"
+#include "base/clock/stop.h"
+#include "base/mem/mem.h"
 
 enum { RETRY_MS = 10 };			/* of frames that ZeroMQ did not take: it does not say when it would */
 
@@ -90,8 +92,8 @@ put(struct bus_poll *p, size_t *n, void *socket, int fd)
 int
 bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 {
-	int64_t until = timeout_ms < 0 ? INT64_MAX : bus_now_ms() + timeout_ms;
-	int stop = p->stop_seen ? -1 : bus__stop_fd(), rc;
+	int64_t until = timeout_ms < 0 ? INT64_MAX : clock_now_ms() + timeout_ms;
+	int stop = p->stop_seen ? -1 : stop_fd(), rc;
 	size_t n = 0;
 
 	if ((rc = mem_grow((void **)&p->items, &p->items_cap, 2 * p->n + 1, sizeof(*p->items))) != 0)
@@ -131,7 +133,7 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 					wake = bus__client_due_ms(e->thing);
 			}
 		}
-		now = bus_now_ms();
+		now = clock_now_ms();
 		if (pending)
 			wake = now;
 		if (queued > 0 && wake > now + RETRY_MS)
@@ -140,10 +142,10 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 		if (ready < 0 && errno != EINTR)
 			return errno;
 		/* a signal without our handler, or a retry, is nothing the caller waits for */
-		if (ready > 0 || pending || bus_now_ms() >= until || (stop >= 0 && bus_stop_requested()))
+		if (ready > 0 || pending || clock_now_ms() >= until || (stop >= 0 && stop_requested()))
 			break;
 	}
-	if (stop >= 0 && bus_stop_requested())
+	if (stop >= 0 && stop_requested())
 		p->stop_seen = true;
 	for (size_t i = 0; i < p->n; i++)
 		if (p->entries[i].kind == KIND_WAKER)

@@ -1,4 +1,4 @@
-#include "bus/waker.h"
+#include "fabric/bus/waker.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -43,6 +43,12 @@ bus_waker_wake(struct bus_waker *waker)
 		/* full counter: readable anyway */
 	}
 	errno = saved;
+}
+
+void
+bus_waker_notify(void *waker)
+{
+	bus_waker_wake(waker);
 }
 
 int

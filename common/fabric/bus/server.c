@@ -1,11 +1,12 @@
-#include "bus/internal.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include "log/log.h"
+#include "base/clock/clock.h"
+#include "base/log/log.h"
 
 enum {
 	BUCKETS = 256,
@@ -210,7 +211,7 @@ bus_server_end(struct bus_server *s, uint64_t number)
 	struct peer *p = find(s, number);
 
 	if (p != NULL)
-		end(s, p, bus_now_ms() + END_MS);
+		end(s, p, clock_now_ms() + END_MS);
 }
 
 /* A peer that broke the rules of frames, found by what it sent. */
@@ -421,7 +422,7 @@ bus__server_flush(struct bus_server *s)
 
 	if (s->queued == 0 && s->n_ended == 0)
 		return 0;
-	now = bus_now_ms();
+	now = clock_now_ms();
 	for (int b = 0; b < BUCKETS; b++)
 		for (struct peer *p = s->buckets[b]; p != NULL; p = p->next) {
 			flush_peer(s, p);

@@ -1,11 +1,11 @@
-#include "bus/internal.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include "log/log.h"
+#include "base/log/log.h"
 
 enum { HWM_FRAMES = 16, LINGER_MS = 200 };
 

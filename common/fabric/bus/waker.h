@@ -2,7 +2,7 @@
 #ifndef SALT_BUS_WAKER_H
 #define SALT_BUS_WAKER_H
 
-#include "bus/bus.h"
+#include "fabric/bus/bus.h"
 
 int bus__waker_fd(const struct bus_waker *waker);	/* readable: it was woken */
 void bus__waker_clear(struct bus_waker *waker);

@@ -3,7 +3,7 @@
  * then drops the connection; without a socket there, and without ZMQ_ZAP_ENFORCE_DOMAIN, it lets anyone in: hence the proof below and
  * the end of the process when this thread ends.
  */
-#include "bus/internal.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -11,7 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "log/log.h"
+#include "base/clock/clock.h"
+#include "base/log/log.h"
 
 #define ZAP_ENFORCE_DOMAIN 93		/* in the library, but not in Debian's header */
 
@@ -199,7 +200,7 @@ bus__zap_prove(struct bus *bus, struct err_note *note)
 	char endpoint[BUS_ENDPOINT_MAX], mine[BUS_KEY_BYTES];
 	void *server = NULL, *client = NULL, *monitor = NULL;
 	uint64_t refused = atomic_load(&bus->zap->n_refused);
-	int64_t end = bus_now_ms() + PROVE_MS;
+	int64_t end = clock_now_ms() + PROVE_MS;
 	bool let_in = false, turned_away = false;
 	int event, value, rc = 0;
 	char byte;
@@ -223,7 +224,7 @@ bus__zap_prove(struct bus *bus, struct err_note *note)
 		rc = err_note_set(note, errno, "proof that unknown keys are refused");
 		goto out;
 	}
-	while (!let_in && !turned_away && bus_now_ms() < end) {
+	while (!let_in && !turned_away && clock_now_ms() < end) {
 		zmq_pollitem_t items[2] = {{server, 0, ZMQ_POLLIN, 0}, {monitor, 0, ZMQ_POLLIN, 0}};
 
 		zmq_poll(items, 2, 50);

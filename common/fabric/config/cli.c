@@ -1,4 +1,4 @@
-#include "config/cli.h"
+#include "fabric/config/cli.h"
 
 #include <errno.h>
 #include <stdio.h>

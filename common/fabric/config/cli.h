@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "config/config.h"
+#include "fabric/config/config.h"
 
 /* An option of one daemon, "--name" or "--name ARG". value is set by parsing: the argument, or "" for one without, NULL: not given. */
 struct config_cli_option {

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "config/internal.h"
+#include "fabric/config/config_internal.h"
 
 static size_t
 row_of(const struct config__option *o)

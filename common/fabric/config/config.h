@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include "err/err.h"
+#include "base/err/err.h"
 
 /* Choices. The words in fleet.yaml are the last part of each name in small letters; config_word() gives them back. */
 enum config_serve { CONFIG_SERVE_SCORE = 1, CONFIG_SERVE_LABEL = 2, CONFIG_SERVE_BOTH = 3 };	/* bits: SCORE | LABEL = BOTH */

@@ -2,8 +2,8 @@
 #ifndef SALT_CONFIG_INTERNAL_H
 #define SALT_CONFIG_INTERNAL_H
 
-#include "config/config.h"
-#include "mem/mem.h"
+#include "fabric/config/config.h"
+#include "base/mem/mem.h"
 
 enum {
 	CONFIG__FILE_BYTES_MAX = 1 << 20,

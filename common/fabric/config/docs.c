@@ -4,8 +4,8 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include "config/cli.h"
-#include "config/config.h"
+#include "fabric/config/cli.h"
+#include "fabric/config/config.h"
 
 int
 main(int argc, char **argv)

@@ -1,7 +1,7 @@
 /* man - the table of options as fleet.yaml(5). What stands before the table is docs/config.md's, its marks turned into roff's. */
 #include <errno.h>
 #include <string.h>
-#include "config/internal.h"
+#include "fabric/config/config_internal.h"
 
 /* Text of a line: `bold`, **italic**, *italic*; no escapes or requests of its own. */
 static void
@@ -62,7 +62,7 @@ config_man(FILE *out, const char *version)
 	const char *section = "";
 	char buf[256], text[512];
 
-	fprintf(out, ".\\\" Made from the table of options, common/config/table.c, when the programs are built.\n"
+	fprintf(out, ".\\\" Made from the table of options, common/fabric/config/table.c, when the programs are built.\n"
 	    ".TH FLEET.YAML 5 \"\" \"saltfleet %s\" \"saltfleet\"\n.SH NAME\nfleet.yaml \\- configuration of a saltfleet\n.SH DESCRIPTION\n", version);
 	markdown(out, config__docs_head);
 	fputs(".SH OPTIONS\n", out);

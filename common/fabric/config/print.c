@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "config/internal.h"
+#include "fabric/config/config_internal.h"
 
 int
 config_print(const struct config *cfg, FILE *out, bool with_origin)
@@ -176,7 +176,7 @@ config_tunable_diff(const struct config *old, const struct config *now,
 const char config__docs_head[] =
 	"# fleet.yaml\n"
 	"\n"
-	"<!-- Made from the table of options (common/config/table.c) by `cmake --build --preset dev --target docs`; a test holds the two equal. -->\n"
+	"<!-- Made from the table of options (common/fabric/config/table.c) by `cmake --build --preset dev --target docs`; a test holds the two equal. -->\n"
 	"\n"
 	"One file for every daemon of a fleet. It has sections, sections have options, an option has one value or a flat list. Everything\n"
 	"has a default but what is marked *required*, and that is asked for by the programs that use it only: a baseline run needs no\n"

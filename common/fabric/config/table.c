@@ -1,7 +1,7 @@
 /* table - every option there is. Order: as in docs/config.md, config_print and config_identity_diff. */
 #include <math.h>
 #include <string.h>
-#include "config/internal.h"
+#include "fabric/config/config_internal.h"
 
 static const struct config__word serve_words[] = {
 	{ "score", CONFIG_SERVE_SCORE }, { "label", CONFIG_SERVE_LABEL }, { "both", CONFIG_SERVE_BOTH }, { NULL, 0 } };

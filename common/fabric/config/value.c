@@ -7,7 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include "config/internal.h"
+#include "fabric/config/config_internal.h"
 
 static void *
 field_of(const struct config *cfg, const struct config__option *o)

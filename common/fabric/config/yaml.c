@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
-#include "config/internal.h"
+#include "fabric/config/config_internal.h"
 
 struct reader {
 	struct config *cfg;

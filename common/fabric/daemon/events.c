@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "log/log.h"
-#include "presence/presence.h"
+#include "base/log/log.h"
+#include "fabric/daemon/presence.h"
 
 static void
 tell(void *arg, enum log_level level, const char *event, const char *line)

@@ -1,4 +1,4 @@
-#include "notify/notify.h"
+#include "fabric/daemon/notify.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
-#include "log/log.h"
+#include "base/log/log.h"
 
 #define TEXT_MAX 256
 #define PARTS 4				/* WATCHDOG=1 so many times in the time that is allowed */

@@ -1,4 +1,4 @@
-#include "presence/presence.h"
+#include "fabric/daemon/presence.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -6,9 +6,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "config/cli.h"
-#include "log/log.h"
-#include "mem/mem.h"
+#include "base/clock/clock.h"
+#include "fabric/config/cli.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
 
 static void
 answer(void *arg, const uint8_t *body, size_t len, uint8_t **out, size_t *out_len)
@@ -25,7 +26,7 @@ answer(void *arg, const uint8_t *body, size_t len, uint8_t **out, size_t *out_le
 		n = p->roster(p->roster_arg, peers, WIRE_PEERS_MAX);
 	log_last_error(error, sizeof(error));
 	status_error(p->status, error);
-	status_snapshot(p->status, bus_now_ms(), snap);
+	status_snapshot(p->status, clock_now_ms(), snap);
 	wire_status_answer(body, len, snap, peers, n, out, out_len);
 	free(peers);
 	free(snap);
@@ -79,7 +80,7 @@ presence_open(struct presence *p, const struct config *cfg, const char *role, co
 	snprintf(p->role, sizeof(p->role), "%s", role);
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	snprintf(p->run_dir, sizeof(p->run_dir), "%s", cfg->run.dir);
-	if ((p->status = status_new(role, name, SALT_VERSION, bus_now_ms())) == NULL)
+	if ((p->status = status_new(role, name, SALT_VERSION, clock_now_ms())) == NULL)
 		return ENOMEM;
 	if ((rc = bus_new(&p->bus, &bo, note)) != 0)
 		return rc;

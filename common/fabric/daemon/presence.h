@@ -5,11 +5,11 @@
 #ifndef SALT_PRESENCE_H
 #define SALT_PRESENCE_H
 
-#include "bus/bus.h"
-#include "config/config.h"
-#include "err/err.h"
-#include "status/status.h"
-#include "wire/status_answer.h"
+#include "fabric/bus/bus.h"
+#include "fabric/config/config.h"
+#include "base/err/err.h"
+#include "fabric/status/status.h"
+#include "fabric/wire/status_answer.h"
 
 struct presence {
 	struct bus *bus;

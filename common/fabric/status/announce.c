@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "json/json.h"
-#include "mem/mem.h"
-#include "status/status.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
+#include "fabric/status/status.h"
 
 enum { ANNOUNCE_BYTES_MAX = 16384, ANNOUNCE_FILES_MAX = 65536 };
 

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "json/json.h"
-#include "status/status.h"
+#include "base/json/json.h"
+#include "fabric/status/status.h"
 
 #define RATE_TIME_S 10.0		/* weight of the past falls to 1/e over this */
 #define RATE_STEP_MS 500		/* snapshots closer than this leave rates alone */

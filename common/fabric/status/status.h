@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
+#include "base/err/err.h"
 
 enum {
 	STATUS_METRICS_MAX = 96,

@@ -1,8 +1,8 @@
-#include "wire/internal.h"
+#include "fabric/wire/wire_internal.h"
 
 #include <errno.h>
 #include <string.h>
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 #include "salt.pb-c.h"
 
 /* WIRE_ROWS_MAX result rows with nothing but an error text each: 560 KiB of ours, 200 KiB of protobuf-c's. */

@@ -1,9 +1,9 @@
-#include "wire/internal.h"
+#include "fabric/wire/wire_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "mem/mem.h"
+#include "base/mem/mem.h"
 #include "salt.pb-c.h"
 
 /* Nested messages of one frame while it is being packed. `failed` is looked at once, at the end. */

@@ -1,10 +1,10 @@
-#include "wire/wire.h"
+#include "fabric/wire/wire.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "log/log.h"
+#include "base/log/log.h"
 
 static const char *const type_names[WIRE_TYPES] = {
 	[WIRE_HELLO] = "HELLO", [WIRE_WELCOME] = "WELCOME", [WIRE_REFUSE] = "REFUSE", [WIRE_LEASE_REQUEST] = "LEASE_REQUEST",

@@ -1,4 +1,4 @@
-#include "wire/internal.h"
+#include "fabric/wire/wire_internal.h"
 
 #include <string.h>
 

@@ -1,13 +1,13 @@
-#include "wire/status_answer.h"
+#include "fabric/wire/status_answer.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "json/json.h"
-#include "mem/mem.h"
+#include "base/json/json.h"
+#include "base/mem/mem.h"
 #include "status.pb-c.h"
-#include "wire/internal.h"
+#include "fabric/wire/wire_internal.h"
 
 #define STATUS_MAGIC 0x53544154u	/* "STAT" */
 

@@ -5,8 +5,8 @@
 #ifndef SALT_WIRE_STATUS_ANSWER_H
 #define SALT_WIRE_STATUS_ANSWER_H
 
-#include "status/status.h"
-#include "wire/wire.h"
+#include "fabric/status/status.h"
+#include "fabric/wire/wire.h"
 
 enum { WIRE_PEERS_MAX = 4096 };
 

@@ -1,4 +1,4 @@
-#include "wire/tb_event.h"
+#include "fabric/wire/tb_event.h"
 
 #include "tensorboard.pb-c.h"
 

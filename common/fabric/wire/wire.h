@@ -13,8 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "err/err.h"
-#include "hash/hash.h"
+#include "base/err/err.h"
+#include "base/hash/hash.h"
 
 enum {
 	WIRE_VERSION = 1,

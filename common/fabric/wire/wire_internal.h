@@ -2,7 +2,7 @@
 #ifndef SALT_WIRE_INTERNAL_H
 #define SALT_WIRE_INTERNAL_H
 
-#include "wire/wire.h"
+#include "fabric/wire/wire.h"
 #include <protobuf-c/protobuf-c.h>
 
 /* wire__descriptor - of a type's protobuf message, NULL for unknown types. */

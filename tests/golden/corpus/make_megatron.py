@@ -1,4 +1,4 @@
-"""Token files as other projects write them, from the layouts in docs/formats.md; shares no code with common/corpus.
+"""Token files as other projects write them, from the layouts in docs/formats.md; shares no code with common/data/corpus.
   small.bin, small.idx    Megatron, uint16: three documents, the second of two sequences
   wide.bin, wide.idx      Megatron, int32, ids over 65,535
   gpt2_000.bin, gpt2_001.bin   llm.c, uint16; llama3.bin  llm.c, uint32

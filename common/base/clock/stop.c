@@ -1,0 +1,90 @@
+#include "base/clock/stop.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "base/clock/clock.h"
+
+/* One set per process, because signals belong to the process: the first signal, how often each arrived, the fd that ends waits. */
+static atomic_int first_signal, seen_term, seen_int;	/* written by the handler (lock-free), read by any thread */
+static int fd = -1;
+
+void
+stop_sleep_ms(int64_t ms)
+{
+	int64_t end = clock_now_ms() + ms, left;
+
+	while ((left = end - clock_now_ms()) > 0 && !stop_requested()) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+
+		poll(&p, 1, left > 60000 ? 60000 : (int)left);	/* a negative fd is ignored */
+	}
+}
+
+/* Only async-signal-safe calls. The fd stays readable: every poll of the process sees it. */
+static void
+on_signal(int sig)
+{
+	uint64_t one = 1;
+	int saved = errno;
+
+	if ((sig == SIGTERM && seen_term++ > 0) || (sig == SIGINT && seen_int++ > 0)) {
+		signal(sig, SIG_DFL);
+		raise(sig);		/* blocked until we return */
+	}
+	if (first_signal == 0)
+		first_signal = sig;
+	if (write(fd, &one, sizeof(one)) < 0) {
+		/* full counter: readable anyway */
+	}
+	errno = saved;
+}
+
+int
+stop_install(void)
+{
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	if (fd < 0 && (fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+		return errno;
+	sigemptyset(&sa.sa_mask);
+	if (sigaction(SIGTERM, &sa, NULL) != 0 || sigaction(SIGINT, &sa, NULL) != 0 || sigaction(SIGUSR1, &sa, NULL) != 0
+	    || sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0)
+		return errno;
+	return 0;
+}
+
+bool
+stop_requested(void)
+{
+	return first_signal != 0;
+}
+
+int
+stop_signal(void)
+{
+	return first_signal;
+}
+
+void
+stop_request(void)
+{
+	uint64_t one = 1;
+
+	if (first_signal == 0)
+		first_signal = SIGUSR1;
+	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0) {
+		/* full counter: readable anyway */
+	}
+}
+
+int
+stop_fd(void)
+{
+	return fd;
+}

@@ -1,0 +1,211 @@
+#include "base/file/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The errno of a stdio call that failed; stdio reports a disk that takes no more bytes without one in some paths. */
+static int
+write_errno(void)
+{
+	return errno != 0 ? errno : ENOSPC;
+}
+
+static int
+failed(struct err_note *note, int rc, const char *path, const char *step)
+{
+	err_note_set(note, rc, "%s", path);
+	err_note_place(note, "%s", step);
+	return rc;
+}
+
+int
+file_read(const char *path, size_t max_bytes, char **data, size_t *len, struct err_note *note)
+{
+	size_t cap = 0, n = 0, got;
+	char *p = NULL, *bigger;
+	FILE *f = fopen(path, "rbe");
+	struct stat st;
+	int rc = 0;
+
+	*data = NULL;
+	*len = 0;
+	if (f == NULL)
+		return failed(note, errno, path, "open");
+	cap = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 ? (size_t)st.st_size + 1 : 4096;
+	if (max_bytes > 0 && cap > max_bytes + 2)
+		cap = max_bytes + 2;
+	do {
+		if (n + 1 >= cap)
+			cap *= 2;
+		if ((bigger = realloc(p, cap)) == NULL) {
+			rc = failed(note, ENOMEM, path, "read");
+			goto out;
+		}
+		p = bigger;
+		errno = 0;
+		n += got = fread(p + n, 1, cap - 1 - n, f);
+		if (max_bytes > 0 && n > max_bytes) {
+			err_note_set(note, ERR_RANGE, "%s", path);
+			err_note_expected(note, "at most %zu bytes", max_bytes);
+			err_note_found(note, "more");
+			rc = ERR_RANGE;
+			goto out;
+		}
+	} while (got > 0);
+	if (ferror(f)) {
+		rc = failed(note, errno != 0 ? errno : EIO, path, "read");
+		goto out;
+	}
+	p[n] = '\0';
+	*data = p;
+	*len = n;
+	p = NULL;
+out:
+	free(p);
+	fclose(f);
+	return rc;
+}
+
+int
+file_write_all(int fd, const void *p, size_t n)
+{
+	const char *from = p;
+
+	while (n > 0) {
+		ssize_t put = write(fd, from, n);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0)
+			return put < 0 ? errno : ENOSPC;
+		from += put;
+		n -= (size_t)put;
+	}
+	return 0;
+}
+
+int
+file_make_dirs(const char *path, mode_t mode, struct err_note *note)
+{
+	char part[sizeof(((struct file_replace *)0)->path)];
+	size_t n = strlen(path);
+	struct stat st;
+
+	if (n >= sizeof(part))
+		return failed(note, ENAMETOOLONG, path, "make folder");
+	memcpy(part, path, n + 1);
+	for (size_t i = 1; i <= n; i++) {
+		if (part[i] != '/' && part[i] != '\0')
+			continue;
+		part[i] = '\0';
+		if (mkdir(part, mode) != 0) {
+			int rc = errno;
+
+			if (stat(part, &st) != 0 || !S_ISDIR(st.st_mode))
+				return failed(note, rc == EEXIST ? ENOTDIR : rc, part, "make folder");
+		}
+		part[i] = i < n ? '/' : '\0';
+	}
+	return 0;
+}
+
+int
+file_make_parents(const char *path, struct err_note *note)
+{
+	const char *slash = strrchr(path, '/');
+	char parent[sizeof(((struct file_replace *)0)->path)];
+
+	if (slash == NULL || slash == path)
+		return 0;
+	if ((size_t)(slash - path) >= sizeof(parent))
+		return failed(note, ENAMETOOLONG, path, "make folder");
+	memcpy(parent, path, (size_t)(slash - path));
+	parent[slash - path] = '\0';
+	return file_make_dirs(parent, 0777, note);
+}
+
+int
+file_sync_dir(const char *dir, struct err_note *note)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0)
+		return failed(note, errno, dir, "open to sync");
+	if (fsync(fd) != 0)
+		rc = failed(note, errno, dir, "sync folder");
+	close(fd);
+	return rc;
+}
+
+int
+file_replace_begin(struct file_replace *r, const char *path, struct err_note *note)
+{
+	int rc;
+
+	r->f = NULL;
+	if ((size_t)snprintf(r->temp, sizeof(r->temp), "%s.%ld.tmp", path, (long)getpid()) >= sizeof(r->temp))
+		return failed(note, ENAMETOOLONG, path, "create");
+	snprintf(r->path, sizeof(r->path), "%s", path);
+	if ((rc = file_make_parents(path, note)) != 0)
+		return rc;
+	if ((r->f = fopen(r->temp, "wbe")) == NULL)
+		return failed(note, errno, r->temp, "create");
+	errno = 0;
+	return 0;
+}
+
+void
+file_replace_abort(struct file_replace *r)
+{
+	if (r->f == NULL)
+		return;
+	fclose(r->f);
+	r->f = NULL;
+	unlink(r->temp);
+}
+
+int
+file_replace_end(struct file_replace *r, bool durable, struct err_note *note)
+{
+	const char *slash = strrchr(r->path, '/'), *step = "write";
+	char dir[sizeof(r->path)];
+	int rc = 0;
+
+	if (ferror(r->f) || fflush(r->f) != 0)
+		rc = write_errno();
+	else if (durable && fsync(fileno(r->f)) != 0) {
+		rc = errno;
+		step = "sync";
+	}
+	if (fclose(r->f) != 0 && rc == 0)
+		rc = write_errno();
+	r->f = NULL;
+	if (rc == 0 && rename(r->temp, r->path) != 0) {
+		rc = errno;
+		step = "rename";
+	}
+	if (rc != 0) {
+		unlink(r->temp);
+		return failed(note, rc, r->path, step);
+	}
+	if (!durable)
+		return 0;
+	snprintf(dir, sizeof(dir), "%.*s", slash == NULL ? 1 : slash == r->path ? 1 : (int)(slash - r->path), slash == NULL ? "." : r->path);
+	return file_sync_dir(dir, note);
+}
+
+int
+file_replace_all(const char *path, const void *data, size_t len, bool durable, struct err_note *note)
+{
+	struct file_replace r;
+	int rc = file_replace_begin(&r, path, note);
+
+	if (rc != 0)
+		return rc;
+	fwrite(data, 1, len, r.f);
+	return file_replace_end(&r, durable, note);
+}

@@ -1,0 +1,28 @@
+/*
+ * random - counter-based random numbers. Pure functions with golden values in tests/unit/test_hash.c: caches and runs on disk
+ * depend on each bit.
+ */
+#ifndef SALT_RANDOM_H
+#define SALT_RANDOM_H
+
+#include <stdint.h>
+
+/* Philox4x32-10 (Salmon et al., 2011). key = (seed, purpose); counter = (seq low, seq high, position, draw). */
+enum random_purpose {
+	RANDOM_PURPOSE_ORDER = 1,	/* Feistel rounds of shuffle_order */
+	RANDOM_PURPOSE_INIT = 2,	/* initial weights: seq = tensor number, position/draw = element */
+	RANDOM_PURPOSE_LABEL = 3,	/* label sampling: seq, position, draw */
+	RANDOM_PURPOSE_GENERATE = 4	/* saltctl generate */
+};
+
+void random_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
+void random_words(uint32_t seed, enum random_purpose purpose, uint64_t seq, uint32_t position, uint32_t draw, uint32_t out[4]);
+
+/* random_uniform - 24 high bits of u as a float in [0, 1). random_uniform53 - 53 bits of two words as a double in [0, 1). */
+float random_uniform(uint32_t u);
+double random_uniform53(uint32_t hi, uint32_t lo);
+
+/* random_normal - two standard normal floats from two words (Box-Muller in double). */
+void random_normal(uint32_t a, uint32_t b, float out[2]);
+
+#endif

@@ -1,0 +1,103 @@
+#include "base/file/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "check.h"
+
+static char dir[64] = "/tmp/salt_file.XXXXXX";
+
+static const char *
+in(const char *name)
+{
+	static char path[2][4200];
+	static int turn;
+
+	turn = !turn;
+	snprintf(path[turn], sizeof(path[turn]), "%s/%s", dir, name);
+	return path[turn];
+}
+
+static void
+test_replace(void)
+{
+	struct file_replace r;
+	struct err_note note;
+	char *data;
+	size_t len;
+
+	CHECK(file_replace_all(in("a/b/c.txt"), "one", 3, true, &note) == 0);	/* makes a and a/b */
+	CHECK(file_read(in("a/b/c.txt"), 0, &data, &len, &note) == 0 && len == 3);
+	CHECK_STR(data, "one");
+	free(data);
+	/* Until the end the old content stands, and after an abort. */
+	CHECK(file_replace_begin(&r, in("a/b/c.txt"), &note) == 0);
+	fputs("two", r.f);
+	CHECK(file_read(in("a/b/c.txt"), 3, &data, &len, &note) == 0);
+	CHECK_STR(data, "one");
+	free(data);
+	file_replace_abort(&r);
+	CHECK(access(r.temp, F_OK) != 0);
+	CHECK(file_read(in("a/b/c.txt"), 2, &data, &len, &note) == ERR_RANGE && data == NULL);
+	CHECK_STR(note.expected, "at most 2 bytes");
+	CHECK(file_read(in("none"), 0, &data, &len, &note) == ENOENT);
+	CHECK_STR(note.name, in("none"));
+}
+
+/* A write that the system cuts short reports the right errno, keeps the old file and leaves nothing behind. */
+static void
+test_no_space(void)
+{
+	static char big[100000];
+	struct rlimit was, small = {.rlim_cur = 5000};
+	struct err_note note;
+	char *data;
+	size_t len;
+	int fd = open("/dev/full", O_WRONLY);
+
+	CHECK(fd >= 0 && file_write_all(fd, "x", 1) == ENOSPC);
+	close(fd);
+	CHECK(file_replace_all(in("limited"), "old", 3, false, &note) == 0);
+	signal(SIGXFSZ, SIG_IGN);
+	getrlimit(RLIMIT_FSIZE, &was);
+	small.rlim_max = was.rlim_max;
+	setrlimit(RLIMIT_FSIZE, &small);
+	CHECK(file_replace_all(in("limited"), big, sizeof(big), false, &note) == EFBIG);
+	setrlimit(RLIMIT_FSIZE, &was);
+	CHECK_STR(note.place, "write");
+	CHECK(file_read(in("limited"), 0, &data, &len, &note) == 0 && len == 3);
+	free(data);
+	snprintf(big, sizeof(big), "%s.%ld.tmp", in("limited"), (long)getpid());
+	CHECK(access(big, F_OK) != 0);
+}
+
+static void
+test_dirs(void)
+{
+	struct err_note note;
+	struct stat st;
+
+	CHECK(file_make_dirs(in("x/y//z/"), 0700, &note) == 0 && stat(in("x/y/z"), &st) == 0 && S_ISDIR(st.st_mode));
+	CHECK(file_make_dirs(in("x/y/z"), 0777, &note) == 0);
+	CHECK(file_replace_all(in("x/file"), "", 0, false, &note) == 0);
+	CHECK(file_make_dirs(in("x/file/below"), 0777, &note) == ENOTDIR);
+	CHECK_STR(note.name, in("x/file"));
+	CHECK(file_make_parents("alone", &note) == 0 && file_make_parents("/root-level", &note) == 0);
+}
+
+int
+main(void)
+{
+	char command[100];
+
+	REQUIRE(mkdtemp(dir) != NULL);
+	test_replace();
+	test_no_space();
+	test_dirs();
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	CHECK(system(command) == 0);
+	return check_done();
+}
