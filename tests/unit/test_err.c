@@ -26,5 +26,18 @@ main(void)
 	CHECK_STR(err_note_str(&note, ERR_FORMAT, buf, sizeof(buf)), "a.idx: byte 9: expected version 1, found 7: malformed input");
 	CHECK_STR(err_note_str(NULL, ERR_FULL, buf, sizeof(buf)), "no room left");
 	CHECK(err_note_set(NULL, 5, "x") == 5);
+	CHECK(err_expect(&note, ERR_RANGE, "trainer.lanes", "a power of two", "%d", 3) == ERR_RANGE);
+	CHECK_STR(err_note_str(&note, ERR_RANGE, buf, sizeof(buf)), "trainer.lanes: expected a power of two, found 3: value out of range");
+	CHECK(err_expect_at(&note, ERR_FORMAT, "%s", "byte %d", "at most %d bytes", "%zu", "a.bin", 8, 4, (size_t)5) == ERR_FORMAT);
+	CHECK_STR(note.name, "a.bin");
+	CHECK_STR(note.place, "byte 8");
+	CHECK_STR(note.expected, "at most 4 bytes");
+	CHECK_STR(note.found, "5");
+	CHECK(err_expect(&note, ERR_FORMAT, "", "other", "") == ERR_FORMAT);
+	CHECK_STR(note.name, "a.bin");
+	CHECK_STR(note.place, "byte 8");
+	CHECK_STR(note.expected, "other");
+	CHECK_STR(note.found, "");
+	CHECK(err_expect(NULL, 5, "x", "y", "z") == 5);
 	return check_done();
 }

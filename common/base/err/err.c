@@ -138,18 +138,24 @@ err_note_found(struct err_note *note, const char *fmt, ...)
 }
 
 int
-err_expect(struct err_note *note, int rc, const char *name, const char *expected, const char *found, ...)
+err__expect(struct err_note *note, int rc, const char *fmt, ...)
 {
+	char text[6000], *at = text, *part[4];
 	va_list ap;
 
 	if (note == NULL)
 		return rc;
-	if (name != NULL)
-		err_note_set(note, rc, "%s", name);
-	err_note_expected(note, "%s", expected != NULL ? expected : "");
-	va_start(ap, found);
-	vsnprintf(note->found, sizeof(note->found), found, ap);
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	for (int i = 0; i < 4; i++)
+		part[i] = at != NULL ? strsep(&at, i < 3 ? "\x1f" : "") : "";
+	if (part[0][0] != '\0')
+		err_note_set(note, rc, "%s", part[0]);
+	if (part[1][0] != '\0')
+		err_note_place(note, "%s", part[1]);
+	err_note_expected(note, "%s", part[2]);
+	err_note_found(note, "%s", part[3]);
 	return rc;
 }
 

@@ -54,12 +54,16 @@ void err_note_expected(struct err_note *note, const char *fmt, ...) __attribute_
 void err_note_found(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /*
- * err_expect - the usual note in one call: name, what was expected, and what was found. name NULL: the note keeps its name and place;
- * else it starts afresh. expected NULL: none. Returns rc. Example:
+ * err_expect - the usual note in one call, all parts printf formats (string literals) whose arguments follow in order. Returns rc.
  *	return err_expect(note, ERR_RANGE, "trainer.lanes", "a power of two", "%d", lanes);
+ *	return err_expect(note, ERR_RANGE, "%s", "at most %d bytes", "%zu", path, max, len);
+ * err_expect_at - with the place: err_expect_at(note, rc, name, place, expected, found, arguments ...).
+ * A part "" is left empty; name "" keeps the note's name and place.
  */
-int err_expect(struct err_note *note, int rc, const char *name, const char *expected, const char *found, ...)
-    __attribute__((format(printf, 5, 6)));
+#define err_expect(note, rc, name, expected, ...) err__expect(note, rc, name "\x1f\x1f" expected "\x1f" __VA_ARGS__)
+#define err_expect_at(note, rc, name, place, expected, ...) \
+	err__expect(note, rc, name "\x1f" place "\x1f" expected "\x1f" __VA_ARGS__)
+int err__expect(struct err_note *note, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /*
  * err_note_str - "NAME: PLACE: expected EXPECTED, found FOUND (err_str)", leaving out what is empty.

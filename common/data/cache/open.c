@@ -231,10 +231,9 @@ check_file_system(const char *dir, struct err_note *note)
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		if ((uint32_t)fs.f_type != bad[i].magic)
 			continue;
-		err_note_set(note, ERR_UNSUPPORTED, "cache.dir %s", dir);
-		err_note_expected(note, "a local file system (ext4, xfs, btrfs, tmpfs, ...)");
-		err_note_found(note, "%s (magic 0x%" PRIx32 ")", bad[i].name, bad[i].magic);
-		return ERR_UNSUPPORTED;
+		return err_expect(note, ERR_UNSUPPORTED, "cache.dir %s",
+		    "a local file system (ext4, xfs, btrfs, tmpfs, ...)", "%s (magic 0x%" PRIx32 ")", dir,
+		    bad[i].name, bad[i].magic);
 	}
 	return 0;
 }
@@ -292,9 +291,9 @@ take_lock(struct cache *c, struct err_note *note)
 			return rc;
 		if ((n = pread(c->lock_fd, line, sizeof(line) - 1, 0)) > 0)
 			line[strcspn(line, "\n")] = '\0';
-		err_note_expected(note, "nobody else who writes it: stop that one first (a selectord: deploy/local.sh down)");
-		err_note_found(note, "%s", line[0] != '\0' ? line : "one that did not say who it is");
-		return rc;
+		return err_expect(note, rc, "",
+		    "nobody else who writes it: stop that one first (a selectord: deploy/local.sh down)",
+		    "%s", line[0] != '\0' ? line : "one that did not say who it is");
 	}
 	if (gethostname(host, sizeof(host) - 1) != 0)
 		snprintf(host, sizeof(host), "?");
@@ -320,10 +319,9 @@ check_length(struct cache *c, uint64_t slack, struct err_note *note)
 	end = lseek(fd, 0, SEEK_END);
 	if (end < 0 || (uint64_t)end + slack >= used)
 		return 0;
-	err_note_set(note, ERR_CORRUPT, "%s/data.mdb", c->dir);
-	err_note_expected(note, "%" PRIu64 " bytes, which its last commit says it has", used);
-	err_note_found(note, "%lld: the file was cut short", (long long)end);
-	return ERR_CORRUPT;
+	return err_expect(note, ERR_CORRUPT, "%s/data.mdb",
+	    "%" PRIu64 " bytes, which its last commit says it has", "%lld: the file was cut short", c->dir,
+	    used, (long long)end);
 }
 
 static int
@@ -407,8 +405,7 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 	snprintf(path, sizeof(path), "%s/data.mdb", dir);
 	is_new = stat(path, &st) != 0;
 	if (is_new && mode != CACHE_WRITE) {
-		rc = err_note_set(note, ERR_NOT_FOUND, "cache.dir %s", dir);
-		err_note_expected(note, "a cache made by selectord");
+		rc = err_expect(note, ERR_NOT_FOUND, "cache.dir %s", "a cache made by selectord", "", dir);
 		goto out;
 	}
 	if ((rc = check_file_system(dir, note)) != 0)

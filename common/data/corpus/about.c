@@ -49,11 +49,8 @@ corpus__token_bytes(enum corpus_dtype dtype)
 static int
 wrong(struct err_note *note, const char *path, const char *member, const char *expected, const struct json *found)
 {
-	err_note_set(note, ERR_FORMAT, "%s", path);
-	err_note_place(note, "%s", member);
-	err_note_expected(note, "%s", expected);
-	err_note_found(note, "%s", found == NULL ? "nothing" : json_kind_name(json_kind(found)));
-	return ERR_FORMAT;
+	return err_expect_at(note, ERR_FORMAT, "%s", "%s", "%s", "%s", path, member, expected,
+	    found == NULL ? "nothing" : json_kind_name(json_kind(found)));
 }
 
 /* An integer lo..hi; absent leaves *out alone. */
@@ -69,9 +66,7 @@ get_int(const struct json *root, const char *path, const char *member, int64_t l
 		return wrong(note, path, member, "an integer", j);
 	if (v < lo || v > hi) {
 		wrong(note, path, member, "", j);
-		err_note_expected(note, "%" PRId64 "..%" PRId64, lo, hi);
-		err_note_found(note, "%" PRId64, v);
-		return ERR_FORMAT;
+		return err_expect(note, ERR_FORMAT, "", "%" PRId64 "..%" PRId64, "%" PRId64, lo, hi, v);
 	}
 	*out = v;
 	return 0;

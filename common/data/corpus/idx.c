@@ -16,11 +16,7 @@ get(const uint8_t *p, unsigned bytes)
 int
 corpus__bad(struct err_note *note, int rc, const char *path, uint64_t at, const char *expected, int64_t found)
 {
-	err_note_set(note, rc, "%s", path);
-	err_note_place(note, "byte %" PRIu64, at);
-	err_note_expected(note, "%s", expected);
-	err_note_found(note, "%" PRId64, found);
-	return rc;
+	return err_expect_at(note, rc, "%s", "byte %" PRIu64, "%s", "%" PRId64, path, at, expected, found);
 }
 
 static int
@@ -81,9 +77,10 @@ corpus__idx_check(const char *path, struct corpus__map idx, const char *bin_path
 	want = CORPUS__IDX_HEADER + 12 * n + 8 * m;
 	if (idx.len != want) {
 		corpus__bad(note, ERR_FORMAT, path, idx.len < want ? idx.len : want, "", 0);
-		err_note_expected(note, "%" PRIu64 " bytes (%" PRIu64 " sequences, %" PRIu64 " document marks)", want, n, m);
-		err_note_found(note, "%zu bytes%s", idx.len, idx.len == want + n && n > 0 ? " (with multimodal modes, which are not supported)" : "");
-		return ERR_FORMAT;
+		return err_expect(note, ERR_FORMAT, "",
+		    "%" PRIu64 " bytes (%" PRIu64 " sequences, %" PRIu64 " document marks)", "%zu bytes%s",
+		    want, n, m, idx.len,
+		    idx.len == want + n && n > 0 ? " (with multimodal modes, which are not supported)" : "");
 	}
 	sizes = idx.bytes + CORPUS__IDX_HEADER;
 	pointers = sizes + 4 * n;
@@ -102,16 +99,16 @@ corpus__idx_check(const char *path, struct corpus__map idx, const char *bin_path
 		end += (uint64_t)size * token_bytes;
 		if (end > bin_bytes) {
 			corpus__bad(note, ERR_FORMAT, path, (uint64_t)(sizes - idx.bytes) + 4 * i, "", size);
-			err_note_expected(note, "sequence %" PRIu64 " to end within the %" PRIu64 " bytes of %s", i, bin_bytes, bin_path);
-			err_note_found(note, "its end at %" PRIu64, end);
-			return ERR_FORMAT;
+			return err_expect(note, ERR_FORMAT, "",
+			    "sequence %" PRIu64 " to end within the %" PRIu64 " bytes of %s",
+			    "its end at %" PRIu64, i, bin_bytes, bin_path, end);
 		}
 	}
 	if (end != bin_bytes) {
 		corpus__bad(note, ERR_FORMAT, bin_path, end, "", 0);
-		err_note_expected(note, "%" PRIu64 " bytes, the end of the last sequence in %s", end, path);
-		err_note_found(note, "%" PRIu64, bin_bytes);
-		return ERR_FORMAT;
+		return err_expect(note, ERR_FORMAT, "",
+		    "%" PRIu64 " bytes, the end of the last sequence in %s", "%" PRIu64, end, path,
+		    bin_bytes);
 	}
 	for (uint64_t i = 0; i < m; i++) {
 		int64_t doc = (int64_t)get(docs + 8 * i, 8);

@@ -139,9 +139,8 @@ open_foreign(struct corpus *c, const char *path, bool raw_allowed, struct err_no
 		want = LLMC_HEADER + part->n_tokens * corpus__token_bytes(dtype);
 		if (part->map.len != want) {
 			corpus__bad(note, ERR_FORMAT, path, part->map.len < want ? part->map.len : want, "", 0);
-			err_note_expected(note, "%" PRIu64 " bytes (%" PRId32 " tokens)", want, header[2]);
-			err_note_found(note, "%zu", part->map.len);
-			return ERR_FORMAT;
+			return err_expect(note, ERR_FORMAT, "", "%" PRIu64 " bytes (%" PRId32 " tokens)",
+			    "%zu", want, header[2], part->map.len);
 		}
 		part->tokens = part->map.bytes + LLMC_HEADER;
 	} else if (raw_allowed) {
@@ -157,9 +156,9 @@ open_foreign(struct corpus *c, const char *path, bool raw_allowed, struct err_no
 	}
 	if (c->n_parts > 1 && (kind != c->info.kind || dtype != c->info.dtype)) {
 		corpus__bad(note, ERR_FORMAT, path, 0, "", 0);
-		err_note_expected(note, "%s of %s, as in %s", corpus_kind_name(c->info.kind), corpus_dtype_name(c->info.dtype), c->parts[0].path);
-		err_note_found(note, "%s of %s", corpus_kind_name(kind), corpus_dtype_name(dtype));
-		return ERR_FORMAT;
+		return err_expect(note, ERR_FORMAT, "", "%s of %s, as in %s", "%s of %s",
+		    corpus_kind_name(c->info.kind), corpus_dtype_name(c->info.dtype), c->parts[0].path,
+		    corpus_kind_name(kind), corpus_dtype_name(dtype));
 	}
 	c->info.kind = kind;
 	c->info.dtype = dtype;
@@ -174,8 +173,8 @@ open_pattern(struct corpus *c, const char *pattern, struct err_note *note)
 	int rc = 0, g = glob(pattern, 0, NULL, &found);
 
 	if (g != 0) {
-		rc = err_note_set(note, g == GLOB_NOMATCH ? ENOENT : g == GLOB_NOSPACE ? ENOMEM : EIO, "%s", pattern);
-		err_note_expected(note, "a pattern that matches token files");
+		rc = err_expect(note, g == GLOB_NOMATCH ? ENOENT : g == GLOB_NOSPACE ? ENOMEM : EIO, "%s",
+		    "a pattern that matches token files", "", pattern);
 		goto out;
 	}
 	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
@@ -201,13 +200,10 @@ compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		if (rows[i].says != rows[i].holds) {
-			err_note_set(note, ERR_CORRUPT, "%s.json", c->stem);
-			err_note_place(note, "%s", rows[i].member);
-			err_note_expected(note, "%" PRIu64 " as in %s", rows[i].holds, c->parts[0].path);
-			err_note_found(note, "%" PRIu64, rows[i].says);
-			return ERR_CORRUPT;
-		}
+		if (rows[i].says != rows[i].holds)
+			return err_expect_at(note, ERR_CORRUPT, "%s.json", "%s", "%" PRIu64 " as in %s",
+			    "%" PRIu64, c->stem, rows[i].member, rows[i].holds, c->parts[0].path,
+			    rows[i].says);
 	if (kind != CORPUS_KIND_MEGATRON)
 		c->info.n_documents = about->n_documents;
 	c->info.n_bytes = about->n_bytes;
@@ -251,23 +247,21 @@ open_any(struct corpus *c, const char *prefix, struct err_note *note)
 	} else if (exists(c->idx_path)) {
 		rc = open_megatron(c, note);
 	} else if (c->has_about && kind == CORPUS_KIND_MEGATRON) {
-		rc = err_note_set(note, ERR_CORRUPT, "%s", c->idx_path);
-		err_note_expected(note, "the index of a finished corpus");
-		err_note_found(note, "none: building it was cut short; build it again");
+		rc = err_expect(note, ERR_CORRUPT, "%s", "the index of a finished corpus",
+		    "none: building it was cut short; build it again", c->idx_path);
 	} else if (exists(prefix)) {
 		rc = open_foreign(c, prefix, true, note);
 	} else if (exists(bin)) {
 		rc = open_foreign(c, bin, false, note);
 	} else {
-		rc = err_note_set(note, ENOENT, "%s", prefix);
-		err_note_expected(note, "%s and %s, or a token file", bin, c->idx_path);
+		rc = err_expect(note, ENOENT, "%s", "%s and %s, or a token file", "", prefix, bin,
+		    c->idx_path);
 	}
 	if (rc == 0 && c->has_about)
 		rc = compare(c, kind, &about, note);
 	if (rc == 0 && c->info.n_tokens == 0) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", c->parts[0].path);
-		err_note_expected(note, "at least one token");
-		err_note_found(note, "an empty corpus");
+		rc = err_expect(note, ERR_FORMAT, "%s", "at least one token", "an empty corpus",
+		    c->parts[0].path);
 	}
 	return rc;
 }

@@ -38,13 +38,9 @@ corpus_set_number(struct corpus *c, uint32_t corpus_no)
 int
 corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note)
 {
-	if (c->info.vocab > vocab) {
-		err_note_set(note, ERR_MISMATCH, "%s", c->stem);
-		err_note_place(note, "vocabulary");
-		err_note_expected(note, "at most the model's %" PRIu32, vocab);
-		err_note_found(note, "%" PRIu32, c->info.vocab);
-		return ERR_MISMATCH;
-	}
+	if (c->info.vocab > vocab)
+		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "at most the model's %" PRIu32,
+		    "%" PRIu32, c->stem, vocab, c->info.vocab);
 	if (vocab < c->limit)
 		c->limit = vocab;
 	return 0;
@@ -103,9 +99,8 @@ first_bad(const int32_t *ids, size_t n, uint32_t limit)
 static int
 bad_id(const struct corpus *c, uint64_t position, uint32_t limit, int32_t id, struct err_note *note)
 {
-	err_note_set(note, ERR_CORRUPT, "%s", c->stem);
-	err_note_place(note, "token %" PRIu64, position);
-	err_note_expected(note, "an id below the vocabulary of %" PRIu32, limit);
+	err_expect_at(note, ERR_CORRUPT, "%s", "token %" PRIu64, "an id below the vocabulary of %" PRIu32, "",
+	    c->stem, position, limit);
 	if (c->info.dtype == CORPUS_DTYPE_UINT32)
 		err_note_found(note, "%" PRIu32, (uint32_t)id);
 	else
@@ -119,20 +114,12 @@ corpus_window(const struct corpus *c, uint64_t seq, uint32_t L, int32_t *out, st
 	uint64_t index = CORPUS_SEQ_INDEX(seq), first = index * L;
 	size_t bad;
 
-	if (CORPUS_SEQ_NO(seq) != c->number) {
-		err_note_set(note, ERR_RANGE, "%s", c->stem);
-		err_note_place(note, "sequence %" PRIu64, seq);
-		err_note_expected(note, "one of corpus %" PRIu32, c->number);
-		err_note_found(note, "corpus %" PRIu32, CORPUS_SEQ_NO(seq));
-		return ERR_RANGE;
-	}
-	if (index >= corpus_n_windows(c, L)) {
-		err_note_set(note, ERR_RANGE, "%s", c->stem);
-		err_note_place(note, "context %" PRIu32, L);
-		err_note_expected(note, "a window below %" PRIu64, corpus_n_windows(c, L));
-		err_note_found(note, "%" PRIu64, index);
-		return ERR_RANGE;
-	}
+	if (CORPUS_SEQ_NO(seq) != c->number)
+		return err_expect_at(note, ERR_RANGE, "%s", "sequence %" PRIu64, "one of corpus %" PRIu32,
+		    "corpus %" PRIu32, c->stem, seq, c->number, CORPUS_SEQ_NO(seq));
+	if (index >= corpus_n_windows(c, L))
+		return err_expect_at(note, ERR_RANGE, "%s", "context %" PRIu32, "a window below %" PRIu64,
+		    "%" PRIu64, c->stem, L, corpus_n_windows(c, L), index);
 	copy(c, first, (size_t)L + 1, out);
 	if ((bad = first_bad(out, (size_t)L + 1, c->limit)) <= L) {
 		bad_id(c, first + bad, c->limit, out[bad], note);
@@ -177,13 +164,9 @@ corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_
 	uint32_t stored;
 	int rc;
 
-	if (vocab == 0 || vocab > INT32_MAX || (c->info.vocab != 0 && c->info.vocab != vocab)) {
-		err_note_set(note, ERR_MISMATCH, "%s", c->stem);
-		err_note_place(note, "vocabulary");
-		err_note_expected(note, "%" PRIu32, c->info.vocab);
-		err_note_found(note, "%" PRIu32, vocab);
-		return ERR_MISMATCH;
-	}
+	if (vocab == 0 || vocab > INT32_MAX || (c->info.vocab != 0 && c->info.vocab != vocab))
+		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "%" PRIu32, "%" PRIu32, c->stem,
+		    c->info.vocab, vocab);
 	if (!c->info.has_counts) {
 		for (uint32_t v = 0; v < vocab; v++)
 			out[v] = 1;
@@ -257,10 +240,8 @@ corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note)
 	if (c->has_recorded && !hash_equal(c->recorded, c->fingerprint)) {
 		char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
 
-		rc = err_note_set(note, ERR_CORRUPT, "%s", c->stem);
-		err_note_place(note, "fingerprint");
-		err_note_expected(note, "%s as in PREFIX.json", hash_hex(c->recorded, a));
-		err_note_found(note, "%s", hash_hex(c->fingerprint, b));
+		rc = err_expect_at(note, ERR_CORRUPT, "%s", "fingerprint", "%s as in PREFIX.json", "%s",
+		    c->stem, hash_hex(c->recorded, a), hash_hex(c->fingerprint, b));
 		goto out;
 	}
 	c->has_fingerprint = true;

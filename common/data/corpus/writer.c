@@ -67,10 +67,9 @@ check_options(const struct corpus_writer_options *o, const char *prefix, struct 
 {
 	if (o->vocab >= 1 && o->vocab <= INT32_MAX && o->eod >= 0 && (uint32_t)o->eod < o->vocab)
 		return 0;
-	err_note_set(note, ERR_RANGE, "%s", prefix);
-	err_note_expected(note, "a vocabulary of 1..%" PRId32 " and an end-of-document id below it", INT32_MAX);
-	err_note_found(note, "%" PRIu32 " and %" PRId32, o->vocab, o->eod);
-	return ERR_RANGE;
+	return err_expect(note, ERR_RANGE, "%s",
+	    "a vocabulary of 1..%" PRId32 " and an end-of-document id below it", "%" PRIu32 " and %" PRId32,
+	    prefix, INT32_MAX, o->vocab, o->eod);
 }
 
 int
@@ -190,21 +189,14 @@ corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n, ui
 	if (n == 0)
 		return 0;
 	w->failed = true;		/* until all of it is in */
-	if (n > INT32_MAX - 1) {
-		err_note_set(note, ERR_RANGE, "%s", w->paths[FILE_BIN]);
-		err_note_place(note, "document %" PRIu64, w->info.n_documents);
-		err_note_expected(note, "at most %d tokens", INT32_MAX - 1);
-		err_note_found(note, "%zu", n);
-		return ERR_RANGE;
-	}
+	if (n > INT32_MAX - 1)
+		return err_expect_at(note, ERR_RANGE, "%s", "document %" PRIu64, "at most %d tokens", "%zu",
+		    w->paths[FILE_BIN], w->info.n_documents, INT32_MAX - 1, n);
 	for (size_t i = 0; i < n; i++)
-		if (ids[i] < 0 || (uint32_t)ids[i] >= w->info.vocab) {
-			err_note_set(note, ERR_RANGE, "%s", w->paths[FILE_BIN]);
-			err_note_place(note, "document %" PRIu64 ", position %zu", w->info.n_documents, i);
-			err_note_expected(note, "an id below the vocabulary of %" PRIu32, w->info.vocab);
-			err_note_found(note, "%" PRId32, ids[i]);
-			return ERR_RANGE;
-		}
+		if (ids[i] < 0 || (uint32_t)ids[i] >= w->info.vocab)
+			return err_expect_at(note, ERR_RANGE, "%s", "document %" PRIu64 ", position %zu",
+			    "an id below the vocabulary of %" PRIu32, "%" PRId32, w->paths[FILE_BIN],
+			    w->info.n_documents, i, w->info.vocab, ids[i]);
 	if ((rc = mem_grow((void **)&w->sizes, &w->cap_sizes, w->info.n_documents + 1, sizeof(w->sizes[0]))) != 0)
 		return err_note_set(note, rc, "%s", w->paths[FILE_BIN]);
 	if ((rc = put_tokens(w, ids, n)) != 0 || (rc = put_tokens(w, &w->info.eod, 1)) != 0)
@@ -314,12 +306,9 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 	if (w->failed || w->finished)
 		return err_note_set(note, ERR_CLOSED, "%s", w->paths[FILE_BIN]);
 	w->failed = true;
-	if (w->info.n_documents == 0) {
-		err_note_set(note, ERR_FORMAT, "%s", w->paths[FILE_BIN]);
-		err_note_expected(note, "at least one document with a token");
-		err_note_found(note, "none");
-		return ERR_FORMAT;
-	}
+	if (w->info.n_documents == 0)
+		return err_expect(note, ERR_FORMAT, "%s", "at least one document with a token", "none",
+		    w->paths[FILE_BIN]);
 	if (source != NULL) {
 		w->info.has_source = true;
 		w->info.source = *source;

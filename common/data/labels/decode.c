@@ -26,10 +26,7 @@ struct reading {
 static int
 corrupt(struct err_note *note, size_t at, const char *expected)
 {
-	err_note_set(note, ERR_CORRUPT, "label record");
-	err_note_place(note, "byte %zu", at);
-	err_note_expected(note, "%s", expected);
-	return ERR_CORRUPT;
+	return err_expect_at(note, ERR_CORRUPT, "label record", "byte %zu", "%s", "", at, expected);
 }
 
 static int
@@ -52,11 +49,8 @@ corrupt_row(const struct reading *r, size_t at, const char *expected, double fou
 static int
 mismatch(struct err_note *note, const char *field, uint32_t expected, uint32_t found)
 {
-	err_note_set(note, ERR_MISMATCH, "label record");
-	err_note_place(note, "%s", field);
-	err_note_expected(note, "%" PRIu32, expected);
-	err_note_found(note, "%" PRIu32, found);
-	return ERR_MISMATCH;
+	return err_expect_at(note, ERR_MISMATCH, "label record", "%s", "%" PRIu32, "%" PRIu32, field,
+	    expected, found);
 }
 
 static int
@@ -64,11 +58,8 @@ mismatch_hash(struct err_note *note, const char *what, struct hash128 expected, 
 {
 	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
 
-	err_note_set(note, ERR_MISMATCH, "label record");
-	err_note_place(note, "%s", what);
-	err_note_expected(note, "%s", hash_hex(expected, a));
-	err_note_found(note, "%s", hash_hex(found, b));
-	return ERR_MISMATCH;
+	return err_expect_at(note, ERR_MISMATCH, "label record", "%s", "%s", "%s", what,
+	    hash_hex(expected, a), hash_hex(found, b));
 }
 
 static int
@@ -195,18 +186,14 @@ v3_open(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_no
 {
 	uint64_t flags;
 
-	if (len < LABELS_OVERHEAD_BYTES) {
-		err_note_set(note, ERR_CORRUPT, "label record");
-		err_note_expected(note, "%u bytes or more", LABELS_OVERHEAD_BYTES);
-		err_note_found(note, "%zu", len);
-		return ERR_CORRUPT;
-	}
+	if (len < LABELS_OVERHEAD_BYTES)
+		return err_expect(note, ERR_CORRUPT, "label record", "%u bytes or more", "%zu",
+		    LABELS_OVERHEAD_BYTES, len);
 	h->payload_bytes = (uint32_t)labels__get(bytes + 32, 4);
 	if (len - LABELS_OVERHEAD_BYTES != h->payload_bytes) {
 		corrupt(note, 32, "");
-		err_note_expected(note, "%zu bytes of payload, as many as there are", len - LABELS_OVERHEAD_BYTES);
-		err_note_found(note, "%" PRIu32, h->payload_bytes);
-		return ERR_CORRUPT;
+		return err_expect(note, ERR_CORRUPT, "", "%zu bytes of payload, as many as there are",
+		    "%" PRIu32, len - LABELS_OVERHEAD_BYTES, h->payload_bytes);
 	}
 	if (labels__get(bytes + len - 8, 8) != hash_bytes64(bytes, len - 8))
 		return corrupt(note, len - 8, "the checksum of the bytes before");
@@ -327,11 +314,8 @@ find_version(const uint8_t *bytes, size_t len, size_t *index, struct err_note *n
 	for (*index = 0; *index < sizeof(versions) / sizeof(versions[0]); ++*index)
 		if (versions[*index].version == bytes[2])
 			return 0;
-	err_note_set(note, ERR_VERSION, "label record");
-	err_note_place(note, "byte 2");
-	err_note_expected(note, "version %u", LABELS_VERSION);
-	err_note_found(note, "%u", bytes[2]);
-	return ERR_VERSION;
+	return err_expect_at(note, ERR_VERSION, "label record", "byte 2", "version %u", "%u", LABELS_VERSION,
+	    bytes[2]);
 }
 
 static int

@@ -12,19 +12,16 @@
 static int
 bad(struct err_note *note, int rc, uint32_t row, uint32_t entry, const char *expected)
 {
-	err_note_set(note, rc, "labels to encode");
-	err_note_place(note, "row %" PRIu32 " entry %" PRIu32, row, entry);
-	err_note_expected(note, "%s", expected);
-	return rc;
+	return err_expect_at(note, rc, "labels to encode", "row %" PRIu32 " entry %" PRIu32, "%s", "", row,
+	    entry, expected);
 }
 
 static int
 bad_id(struct err_note *note, uint32_t row, uint32_t entry, const struct labels_spec *spec, int64_t id)
 {
 	bad(note, ERR_RANGE, row, entry, "");
-	err_note_expected(note, "an id of 0..%" PRIu32 ", none twice in a row", spec->vocab - 1);
-	err_note_found(note, "%" PRId64, id);
-	return ERR_RANGE;
+	return err_expect(note, ERR_RANGE, "", "an id of 0..%" PRIu32 ", none twice in a row", "%" PRId64,
+	    spec->vocab - 1, id);
 }
 
 /* Header up to the payload; payload_max bytes of it are made room for. */
@@ -34,13 +31,10 @@ begin(const struct labels_spec *spec, struct hash128 tokens, size_t payload_max,
 	uint8_t *p;
 	int rc;
 
-	if (payload_max > UINT32_MAX) {
-		err_note_set(note, ERR_RANGE, "label record");
-		err_note_place(note, "%s, L %" PRIu32 ", vocabulary %" PRIu32, labels_kind_name(spec->kind), spec->context, spec->vocab);
-		err_note_expected(note, "at most %" PRIu32 " bytes of payload", UINT32_MAX);
-		err_note_found(note, "%zu", payload_max);
-		return ERR_RANGE;
-	}
+	if (payload_max > UINT32_MAX)
+		return err_expect_at(note, ERR_RANGE, "label record",
+		    "%s, L %" PRIu32 ", vocabulary %" PRIu32, "at most %" PRIu32 " bytes of payload", "%zu",
+		    labels_kind_name(spec->kind), spec->context, spec->vocab, UINT32_MAX, payload_max);
 	if ((rc = mem_grow((void **)&buf->bytes, &buf->cap, payload_max + LABELS_OVERHEAD_BYTES, 1)) != 0)
 		return err_note_set(note, rc, "label record of %zu bytes", payload_max + LABELS_OVERHEAD_BYTES);
 	p = buf->bytes;
@@ -76,10 +70,8 @@ check_kind(const struct labels_spec *spec, enum labels_kind kind, struct err_not
 
 	if (rc != 0 || spec->kind == kind)
 		return rc;
-	err_note_set(note, ERR_MISMATCH, "label spec");
-	err_note_expected(note, "%s", labels_kind_name(kind));
-	err_note_found(note, "%s", labels_kind_name(spec->kind));
-	return ERR_MISMATCH;
+	return err_expect(note, ERR_MISMATCH, "label spec", "%s", "%s", labels_kind_name(kind),
+	    labels_kind_name(spec->kind));
 }
 
 static int
@@ -203,9 +195,8 @@ check_row(const struct labels_spec *spec, uint32_t t, int32_t n_unique, const in
 	}
 	if (sum != spec->n_samples) {
 		bad(note, ERR_RANGE, t, 0, "");
-		err_note_expected(note, "counts with sum %" PRIu32, spec->n_samples);
-		err_note_found(note, "%" PRId64, sum);
-		return ERR_RANGE;
+		return err_expect(note, ERR_RANGE, "", "counts with sum %" PRIu32, "%" PRId64,
+		    spec->n_samples, sum);
 	}
 	return 0;
 }
@@ -243,11 +234,8 @@ code_of(float log_p, uint32_t row, uint32_t entry, uint32_t *code, double *sum, 
 static int
 bad_sum(struct err_note *note, uint32_t row, const char *expected, double sum)
 {
-	err_note_set(note, ERR_RANGE, "labels to encode");
-	err_note_place(note, "row %" PRIu32, row);
-	err_note_expected(note, "probabilities with sum %s", expected);
-	err_note_found(note, "%.6g", sum);
-	return ERR_RANGE;
+	return err_expect_at(note, ERR_RANGE, "labels to encode", "row %" PRIu32, "probabilities with sum %s",
+	    "%.6g", row, expected, sum);
 }
 
 static int

@@ -37,30 +37,18 @@ labels__param(const struct labels_spec *spec)
 static int
 out_of_range(struct err_note *note, const char *field, uint32_t v, uint32_t max)
 {
-	err_note_set(note, ERR_RANGE, "label spec");
-	err_note_place(note, "%s", field);
-	err_note_expected(note, "1..%" PRIu32, max);
-	err_note_found(note, "%" PRIu32, v);
-	return ERR_RANGE;
+	return err_expect_at(note, ERR_RANGE, "label spec", "%s", "1..%" PRIu32, "%" PRIu32, field, max, v);
 }
 
 int
 labels_spec_check(const struct labels_spec *spec, struct err_note *note)
 {
-	if (spec->kind < LABELS_KIND_SAMPLED || spec->kind > LABELS_KIND_DENSE) {
-		err_note_set(note, ERR_RANGE, "label spec");
-		err_note_place(note, "kind");
-		err_note_expected(note, "sampled, topk or dense");
-		err_note_found(note, "%d", (int)spec->kind);
-		return ERR_RANGE;
-	}
-	if (spec->version != LABELS_VERSION) {
-		err_note_set(note, ERR_VERSION, "label spec");
-		err_note_place(note, "version");
-		err_note_expected(note, "%u", LABELS_VERSION);
-		err_note_found(note, "%" PRIu32, spec->version);
-		return ERR_VERSION;
-	}
+	if (spec->kind < LABELS_KIND_SAMPLED || spec->kind > LABELS_KIND_DENSE)
+		return err_expect_at(note, ERR_RANGE, "label spec", "kind", "sampled, topk or dense", "%d",
+		    (int)spec->kind);
+	if (spec->version != LABELS_VERSION)
+		return err_expect_at(note, ERR_VERSION, "label spec", "version", "%u", "%" PRIu32,
+		    LABELS_VERSION, spec->version);
 	if (spec->context < 1 || spec->context > LABELS_CONTEXT_MAX)
 		return out_of_range(note, "context", spec->context, LABELS_CONTEXT_MAX);
 	if (spec->vocab < 1 || spec->vocab > INT32_MAX)
@@ -71,13 +59,9 @@ labels_spec_check(const struct labels_spec *spec, struct err_note *note)
 		return out_of_range(note, "vocab", spec->vocab, LABELS_UNIGRAM_VOCAB_MAX);
 	if (spec->kind == LABELS_KIND_TOPK && (spec->k < 1 || spec->k > LABELS_PARAM_MAX || spec->k > spec->vocab))
 		return out_of_range(note, "k", spec->k, spec->vocab < LABELS_PARAM_MAX ? spec->vocab : LABELS_PARAM_MAX);
-	if (!(spec->tau > 0 && isfinite(spec->tau))) {
-		err_note_set(note, ERR_RANGE, "label spec");
-		err_note_place(note, "tau");
-		err_note_expected(note, "a number above 0");
-		err_note_found(note, "%g", spec->tau);
-		return ERR_RANGE;
-	}
+	if (!(spec->tau > 0 && isfinite(spec->tau)))
+		return err_expect_at(note, ERR_RANGE, "label spec", "tau", "a number above 0", "%g",
+		    spec->tau);
 	return 0;
 }
 
@@ -88,11 +72,8 @@ labels__spec_ready(const struct labels_spec *spec, struct err_note *note)
 
 	if (rc != 0 || spec->kind != LABELS_KIND_SAMPLED || (spec->unigram != NULL && labels_unigram_vocab(spec->unigram) == spec->vocab))
 		return rc;
-	err_note_set(note, ERR_MISMATCH, "label spec");
-	err_note_place(note, "unigram");
-	err_note_expected(note, "a table of %" PRIu32 " ids", spec->vocab);
-	err_note_found(note, "%" PRIu32, spec->unigram != NULL ? labels_unigram_vocab(spec->unigram) : 0);
-	return ERR_MISMATCH;
+	return err_expect_at(note, ERR_MISMATCH, "label spec", "unigram", "a table of %" PRIu32 " ids",
+	    "%" PRIu32, spec->vocab, spec->unigram != NULL ? labels_unigram_vocab(spec->unigram) : 0);
 }
 
 /* 52 bytes; what the kind does not use is 0. */

@@ -9,13 +9,10 @@ labels_scores_encode(const float *loss_nats, const int32_t *rank, uint32_t L, ui
 	for (uint32_t t = 0; t < L; t++) {
 		int rc = !isfinite(loss_nats[t]) ? ERR_NONFINITE : !(loss_nats[t] >= -1e-3f) || rank[t] < 0 ? ERR_RANGE : 0;
 
-		if (rc != 0) {
-			err_note_set(note, rc, "score");
-			err_note_place(note, "row %" PRIu32, t);
-			err_note_expected(note, "a finite loss >= 0 and a rank >= 0");
-			err_note_found(note, "loss %g, rank %" PRId32, (double)loss_nats[t], rank[t]);
-			return rc;
-		}
+		if (rc != 0)
+			return err_expect_at(note, rc, "score", "row %" PRIu32,
+			    "a finite loss >= 0 and a rank >= 0", "loss %g, rank %" PRId32, t,
+			    (double)loss_nats[t], rank[t]);
 		/* 65535 is a value like any other here: the largest loss */
 		labels__put(out + 3 * (size_t)t, labels__code(loss_nats[t] > 0 ? loss_nats[t] : 0), 2);
 		out[3 * (size_t)t + 2] = (uint8_t)(rank[t] < 255 ? rank[t] : 255);
@@ -28,12 +25,9 @@ labels_scores_decode(const void *bytes, size_t len, uint32_t L, float *loss_nats
 {
 	const uint8_t *p = bytes;
 
-	if (len != (size_t)L * LABELS_SCORE_BYTES) {
-		err_note_set(note, ERR_CORRUPT, "score record");
-		err_note_expected(note, "%zu bytes (%" PRIu32 " tokens)", (size_t)L * LABELS_SCORE_BYTES, L);
-		err_note_found(note, "%zu", len);
-		return ERR_CORRUPT;
-	}
+	if (len != (size_t)L * LABELS_SCORE_BYTES)
+		return err_expect(note, ERR_CORRUPT, "score record", "%zu bytes (%" PRIu32 " tokens)", "%zu",
+		    (size_t)L * LABELS_SCORE_BYTES, L, len);
 	for (uint32_t t = 0; t < L; t++, p += LABELS_SCORE_BYTES) {
 		if (loss_nats != NULL)
 			loss_nats[t] = (float)labels__get(p, 2) / 2048;

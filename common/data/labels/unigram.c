@@ -135,20 +135,14 @@ labels_unigram_new(struct labels_unigram **out, const uint8_t *codes, size_t voc
 	unsigned shift = 0;
 
 	*out = NULL;
-	if (vocab < 1 || vocab > LABELS_UNIGRAM_VOCAB_MAX) {
-		err_note_set(note, ERR_RANGE, "unigram table");
-		err_note_expected(note, "1..%u ids", LABELS_UNIGRAM_VOCAB_MAX);
-		err_note_found(note, "%zu", vocab);
-		return ERR_RANGE;
-	}
+	if (vocab < 1 || vocab > LABELS_UNIGRAM_VOCAB_MAX)
+		return err_expect(note, ERR_RANGE, "unigram table", "1..%u ids", "%zu",
+		    LABELS_UNIGRAM_VOCAB_MAX, vocab);
 	for (size_t v = 0; v < vocab; v++)
 		many[codes[v]]++;
-	if (many[0] > 0) {
-		err_note_set(note, ERR_RANGE, "unigram table");
-		err_note_expected(note, "codes of 1..255");
-		err_note_found(note, "%" PRIu32 " ids with 0", many[0]);
-		return ERR_RANGE;
-	}
+	if (many[0] > 0)
+		return err_expect(note, ERR_RANGE, "unigram table", "codes of 1..255",
+		    "%" PRIu32 " ids with 0", many[0]);
 	for (int c = 255; c > 0; c--) {
 		total += many[c] * weight_of_code((uint8_t)c);
 		n_groups += groups_of(many[c]);

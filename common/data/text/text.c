@@ -83,8 +83,8 @@ add_folder(struct text *t, const char *path, struct err_note *note)
 	}
 	fts_close(fts);
 	if (rc == 0 && t->n_files == before) {
-		rc = err_note_set(note, ERR_NOT_FOUND, "%s", path);
-		err_note_expected(note, "a folder with files%s%s", t->o.only != NULL ? " that match " : "", t->o.only != NULL ? t->o.only : "");
+		rc = err_expect(note, ERR_NOT_FOUND, "%s", "a folder with files%s%s", "", path,
+		    t->o.only != NULL ? " that match " : "", t->o.only != NULL ? t->o.only : "");
 	}
 	return rc;
 }
@@ -198,9 +198,8 @@ source_start(struct text *t, struct err_note *note)
 	t->in = (ZSTD_inBuffer){.src = t->raw, .size = n};
 	if (rc != 0 || n < 4 || memcmp(t->raw, "\x28\xb5\x2f\xfd", 4) != 0) {
 		if (rc == 0 && ends_with(t->name, ".zst") && n > 0) {
-			rc = err_note_set(note, ERR_FORMAT, "%s", t->name);
-			err_note_place(note, "byte 0");
-			err_note_expected(note, "a zstd frame, as the name says");
+			rc = err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "a zstd frame, as the name says",
+			    "", t->name);
 		}
 		return rc;
 	}
@@ -224,22 +223,16 @@ fill_zstd(struct text *t, struct err_note *note)
 				return rc;
 			t->in = (ZSTD_inBuffer){.src = t->raw, .size = got};
 			t->at_end = got == 0;
-			if (t->at_end && t->z_wants != 0) {
-				rc = err_note_set(note, ERR_FORMAT, "%s", t->name);
-				err_note_place(note, "byte %llu", (unsigned long long)t->n_read);
-				err_note_expected(note, "the rest of a zstd frame");
-				err_note_found(note, "the end of the file");
-				return rc;
-			}
+			if (t->at_end && t->z_wants != 0)
+				return err_expect_at(note, ERR_FORMAT, "%s", "byte %llu",
+				    "the rest of a zstd frame", "the end of the file", t->name,
+				    (unsigned long long)t->n_read);
 			continue;
 		}
 		t->z_wants = ZSTD_decompressStream(t->z, &out, &t->in);
-		if (ZSTD_isError(t->z_wants)) {
-			rc = err_note_set(note, ERR_FORMAT, "%s", t->name);
-			err_note_expected(note, "zstd data");
-			err_note_found(note, "%s", ZSTD_getErrorName(t->z_wants));
-			return rc;
-		}
+		if (ZSTD_isError(t->z_wants))
+			return err_expect(note, ERR_FORMAT, "%s", "zstd data", "%s", t->name,
+			    ZSTD_getErrorName(t->z_wants));
 	}
 	t->end += out.pos;
 	return 0;

@@ -72,9 +72,8 @@ no_token(struct tokenizer_encoder *enc, unsigned char byte)
 	err_note_set(enc->note, ERR_UNSUPPORTED, "text");
 	if (p != NULL)
 		err_note_place(enc->note, "byte offset %zu", (size_t)(p - enc->text));
-	err_note_expected(enc->note, "bytes the vocabulary has a token for");
-	err_note_found(enc->note, "byte 0x%02x", byte);
-	return ERR_UNSUPPORTED;
+	return err_expect(enc->note, ERR_UNSUPPORTED, "", "bytes the vocabulary has a token for",
+	    "byte 0x%02x", byte);
 }
 
 /* The first tokens of a word, one per byte, into ids (room for n). Returns 0 or ERR_UNSUPPORTED. */

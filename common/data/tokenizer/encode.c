@@ -156,12 +156,9 @@ tokenizer_encode(struct tokenizer_encoder *enc, const void *text, size_t len, un
 	size_t at = 0, before = out->n;
 	int rc = 0;
 
-	if (len > MAX_TEXT_BYTES) {
-		err_note_set(note, ERR_RANGE, "text");
-		err_note_expected(note, "at most %u bytes at a time", MAX_TEXT_BYTES);
-		err_note_found(note, "%zu", len);
-		return ERR_RANGE;
-	}
+	if (len > MAX_TEXT_BYTES)
+		return err_expect(note, ERR_RANGE, "text", "at most %u bytes at a time", "%zu",
+		    MAX_TEXT_BYTES, len);
 	enc->flags = flags;
 	enc->out = out;
 	enc->note = note;

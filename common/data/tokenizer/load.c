@@ -18,11 +18,7 @@ tokenizer__bad(struct loading *l, int rc, const char *place, const char *expecte
 	va_start(ap, fmt);
 	vsnprintf(found, sizeof found, fmt, ap);
 	va_end(ap);
-	err_note_set(l->note, rc, "%s", l->name);
-	err_note_place(l->note, "%s", place);
-	err_note_expected(l->note, "%s", expected);
-	err_note_found(l->note, "%s", found);
-	return rc;
+	return err_expect_at(l->note, rc, "%s", "%s", "%s", "%s", l->name, place, expected, found);
 }
 
 int

@@ -302,9 +302,7 @@ tokenizer__stage_split(struct stage *s, const char *pattern, const char *place, 
 	struct translation t = {.in = pattern, .len = strlen(pattern)};
 	int rc = 0;
 
-	err_note_set(note, ERR_UNSUPPORTED, "%s", name);
-	err_note_place(note, "%s", place);
-	err_note_expected(note, "a regular expression");
+	err_expect_at(note, ERR_UNSUPPORTED, "%s", "%s", "a regular expression", "", name, place);
 	if (t.len == 0 || t.len > MAX_PATTERN_BYTES) {
 		err_note_found(note, "one of %zu bytes", t.len);
 		return ERR_UNSUPPORTED;
@@ -397,11 +395,8 @@ match_failed(struct tokenizer_encoder *enc, size_t k, int code, size_t at)
 	    code == PCRE2_ERROR_HEAPLIMIT || code == PCRE2_ERROR_JIT_STACKLIMIT ? ERR_RANGE : ERR_LIBRARY;
 
 	pcre2_get_error_message(code, text, sizeof text);
-	err_note_set(enc->note, rc, "text");
-	err_note_place(enc->note, "near byte %zu of a part", at);
-	err_note_expected(enc->note, "text that '%.100s' can split", enc->tok->stage[k].pattern);
-	err_note_found(enc->note, "%s", (const char *)text);
-	return rc;
+	return err_expect_at(enc->note, rc, "text", "near byte %zu of a part", "text that '%.100s' can split",
+	    "%s", at, enc->tok->stage[k].pattern, (const char *)text);
 }
 
 int

@@ -285,10 +285,8 @@ tokenizer_decode(const struct tokenizer *tok, const int32_t *ids, size_t n, unsi
 		int32_t id = ids[i];
 
 		if (id < 0 || id >= tok->n_tokens) {
-			rc = err_note_set(note, ERR_RANGE, "token id");
-			err_note_place(note, "item %zu", i);
-			err_note_expected(note, "0..%d", tok->n_tokens - 1);
-			err_note_found(note, "%d", id);
+			rc = err_expect_at(note, ERR_RANGE, "token id", "item %zu", "0..%d", "%d", i,
+			    tok->n_tokens - 1, id);
 			goto fail;
 		}
 		if ((flags & TOKENIZER_SKIP_SPECIALS) != 0 && (tok->mark[id] & TOKEN_SPECIAL) != 0)

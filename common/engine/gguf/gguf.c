@@ -35,11 +35,7 @@ bad(const struct cursor *c, int rc, uint64_t at, const char *expected, const cha
 	va_start(ap, fmt);
 	vsnprintf(found, sizeof(found), fmt, ap);
 	va_end(ap);
-	err_note_set(c->note, rc, "%s", c->g->path);
-	err_note_place(c->note, "byte %" PRIu64, at);
-	err_note_expected(c->note, "%s", expected);
-	err_note_found(c->note, "%s", found);
-	return rc;
+	return err_expect_at(c->note, rc, "%s", "byte %" PRIu64, "%s", "%s", c->g->path, at, expected, found);
 }
 
 static uint64_t
@@ -205,11 +201,8 @@ tensor_bad(const struct cursor *c, const struct gguf_tensor *t, int rc, const ch
 	va_start(ap, fmt);
 	vsnprintf(found, sizeof(found), fmt, ap);
 	va_end(ap);
-	err_note_set(c->note, rc, "%s", c->g->path);
-	err_note_place(c->note, "tensor %s", t->name);
-	err_note_expected(c->note, "%s", expected);
-	err_note_found(c->note, "%s", found);
-	return rc;
+	return err_expect_at(c->note, rc, "%s", "tensor %s", "%s", "%s", c->g->path, t->name, expected,
+	    found);
 }
 
 /* offset_bytes is left as it stands in the file: where the data begins shows only after the last one. */
@@ -384,9 +377,8 @@ gguf_open(struct gguf **out, const char *path, struct err_note *note)
 		goto out;
 	}
 	if (!S_ISREG(st.st_mode) || st.st_size == 0) {
-		rc = err_note_set(note, S_ISDIR(st.st_mode) ? EISDIR : ERR_FORMAT, "%s", path);
-		err_note_expected(note, "a GGUF file");
-		err_note_found(note, "%s", S_ISREG(st.st_mode) ? "an empty file" : "no regular file");
+		rc = err_expect(note, S_ISDIR(st.st_mode) ? EISDIR : ERR_FORMAT, "%s", "a GGUF file", "%s",
+		    path, S_ISREG(st.st_mode) ? "an empty file" : "no regular file");
 		goto out;
 	}
 	if ((map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED) {
@@ -448,13 +440,9 @@ gguf_read_f32(const struct gguf_tensor *t, uint64_t begin, uint64_t count, float
 	const unsigned elements = gguf_type_elements(t->type), bytes = gguf_type_bytes(t->type);
 	float block[GGUF_MAX_BLOCK];
 
-	if (begin > t->n_elements || count > t->n_elements - begin) {
-		err_note_set(note, ERR_RANGE, "%s", t->file);
-		err_note_place(note, "tensor %s", t->name);
-		err_note_expected(note, "elements within 0..%" PRIu64, t->n_elements);
-		err_note_found(note, "%" PRIu64 " from %" PRIu64, count, begin);
-		return ERR_RANGE;
-	}
+	if (begin > t->n_elements || count > t->n_elements - begin)
+		return err_expect_at(note, ERR_RANGE, "%s", "tensor %s", "elements within 0..%" PRIu64,
+		    "%" PRIu64 " from %" PRIu64, t->file, t->name, t->n_elements, count, begin);
 	for (uint64_t at = 0; at < count;) {
 		uint64_t n_block = (begin + at) / elements, n;
 		unsigned skip = (unsigned)((begin + at) % elements);
@@ -472,12 +460,11 @@ gguf_read_f32(const struct gguf_tensor *t, uint64_t begin, uint64_t count, float
 		for (uint64_t i = at; i < at + n; i++) {
 			if (isfinite(out[i]))
 				continue;
-			err_note_set(note, ERR_NONFINITE, "%s", t->file);
-			err_note_place(note, "tensor %s, element %" PRIu64 " (block at byte %" PRIu64 ")", t->name, begin + i,
-			    t->offset_bytes + (begin + i) / elements * bytes);
-			err_note_expected(note, "a finite number");
-			err_note_found(note, "%s", isnan(out[i]) ? "NaN" : "infinity");
-			return ERR_NONFINITE;
+			return err_expect_at(note, ERR_NONFINITE, "%s",
+			    "tensor %s, element %" PRIu64 " (block at byte %" PRIu64 ")", "a finite number",
+			    "%s", t->file, t->name, begin + i,
+			    t->offset_bytes + (begin + i) / elements * bytes,
+			    isnan(out[i]) ? "NaN" : "infinity");
 		}
 		at += n;
 	}

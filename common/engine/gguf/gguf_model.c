@@ -158,9 +158,8 @@ read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note 
 	if (t->n_elements != (uint64_t)cfg->head_dim / 2) {
 		err_note_set(note, ERR_MISMATCH, "%s", g->path);
 		err_note_place(note, "tensor " ROPE_FREQS);
-		err_note_expected(note, "%" PRId64 " elements, one a rotary pair", cfg->head_dim / 2);
-		err_note_found(note, "%" PRIu64, t->n_elements);
-		return ERR_MISMATCH;
+		return err_expect(note, ERR_MISMATCH, "", "%" PRId64 " elements, one a rotary pair",
+		    "%" PRIu64, cfg->head_dim / 2, t->n_elements);
 	}
 	if ((rc = gguf_read_f32(t, t->n_elements - 1, 1, &factor, note)) != 0)
 		return rc;
@@ -173,9 +172,8 @@ read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note 
 			continue;
 		err_note_set(note, ERR_UNSUPPORTED, "%s", g->path);
 		err_note_place(note, "tensor " ROPE_FREQS ", element %" PRIu64, i);
-		err_note_expected(note, "%g, as llama3 scaling (1, 4, 8192) by %g gives", want, (double)factor);
-		err_note_found(note, "%g", (double)x);
-		return ERR_UNSUPPORTED;
+		return err_expect(note, ERR_UNSUPPORTED, "", "%g, as llama3 scaling (1, 4, 8192) by %g gives",
+		    "%g", want, (double)factor, (double)x);
 	}
 	cfg->rope_scaling.factor = (double)factor;
 	return 0;
@@ -190,13 +188,10 @@ read_vocab_size(const struct gguf *g, struct model_config *cfg, struct err_note 
 	char expected[64];
 	int64_t v;
 
-	if (embedding == NULL || embedding->n_dims != 2 || embedding->dims[1] > MODEL_MAX_DIM) {
-		err_note_set(note, embedding == NULL ? ERR_NOT_FOUND : ERR_MISMATCH, "%s", g->path);
-		err_note_place(note, "tensor token_embd.weight");
-		err_note_expected(note, "a matrix of embeddings");
-		err_note_found(note, "%s", embedding == NULL ? "nothing" : "another shape");
-		return embedding == NULL ? ERR_NOT_FOUND : ERR_MISMATCH;
-	}
+	if (embedding == NULL || embedding->n_dims != 2 || embedding->dims[1] > MODEL_MAX_DIM)
+		return err_expect_at(note, embedding == NULL ? ERR_NOT_FOUND : ERR_MISMATCH, "%s",
+		    "tensor token_embd.weight", "a matrix of embeddings", "%s", g->path,
+		    embedding == NULL ? "nothing" : "another shape");
 	cfg->vocab_size = (int64_t)embedding->dims[1];
 	snprintf(expected, sizeof(expected), "%" PRId64 " as in token_embd.weight", cfg->vocab_size);
 	if (gguf__int(gguf__pair(g, "llama.vocab_size"), &v) && v != cfg->vocab_size)
@@ -341,13 +336,9 @@ bind(struct gguf_model *m, bool *used, struct err_note *note)
 	for (int i = 0; i < m->model->n_tensors; i++) {
 		const struct model_tensor *want = &m->model->tensors[i];
 
-		if (!their_name(want->name, name, sizeof(name)) || (m->from[i] = gguf_find(g, name)) == NULL) {
-			err_note_set(note, ERR_NOT_FOUND, "%s", g->path);
-			err_note_place(note, "tensor %s", name);
-			err_note_expected(note, "it, for %s", want->name);
-			err_note_found(note, "nothing");
-			return ERR_NOT_FOUND;
-		}
+		if (!their_name(want->name, name, sizeof(name)) || (m->from[i] = gguf_find(g, name)) == NULL)
+			return err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s", "it, for %s", "nothing",
+			    g->path, name, want->name);
 		if ((rc = check_shape(g, want, m->from[i], note)) != 0)
 			return rc;
 		used[m->from[i] - g->tensors] = true;
@@ -355,11 +346,8 @@ bind(struct gguf_model *m, bool *used, struct err_note *note)
 	for (size_t i = 0; i < g->n_tensors; i++) {
 		if (used[i] || strcmp(g->tensors[i].name, ROPE_FREQS) == 0)	/* gguf_config understood it */
 			continue;
-		err_note_set(note, ERR_UNSUPPORTED, "%s", g->path);
-		err_note_place(note, "tensor %s", g->tensors[i].name);
-		err_note_expected(note, "the tensors of a Llama model");
-		err_note_found(note, "one that it has no place for");
-		return ERR_UNSUPPORTED;
+		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "the tensors of a Llama model",
+		    "one that it has no place for", g->path, g->tensors[i].name);
 	}
 	return 0;
 }
@@ -432,12 +420,9 @@ gguf_model_read(const struct gguf_model *m, uint64_t begin, uint64_t count, floa
 	const struct model *model = m->model;
 	int rc;
 
-	if (begin > (uint64_t)model->n_params || count > (uint64_t)model->n_params - begin) {
-		err_note_set(note, ERR_RANGE, "%s", m->g->path);
-		err_note_expected(note, "parameters within 0..%" PRId64, model->n_params);
-		err_note_found(note, "%" PRIu64 " from %" PRIu64, count, begin);
-		return ERR_RANGE;
-	}
+	if (begin > (uint64_t)model->n_params || count > (uint64_t)model->n_params - begin)
+		return err_expect(note, ERR_RANGE, "%s", "parameters within 0..%" PRId64,
+		    "%" PRIu64 " from %" PRIu64, m->g->path, model->n_params, count, begin);
 	for (int i = 0; i < model->n_tensors && count > 0; i++) {
 		const struct model_tensor *t = &model->tensors[i];
 		uint64_t skip = begin - (uint64_t)t->offset, n;

@@ -167,11 +167,7 @@ gguf__bad(const struct gguf *g, struct err_note *note, int rc, const char *key, 
 	va_start(ap, fmt);
 	vsnprintf(found, sizeof(found), fmt, ap);
 	va_end(ap);
-	err_note_set(note, rc, "%s", g->path);
-	err_note_place(note, "key %s", key);
-	err_note_expected(note, "%s", expected);
-	err_note_found(note, "%s", found);
-	return rc;
+	return err_expect_at(note, rc, "%s", "key %s", "%s", "%s", g->path, key, expected, found);
 }
 
 int

@@ -93,25 +93,17 @@ infer_check(const struct infer *in, const struct infer_job *job, struct err_note
 {
 	const struct model_config *cfg = &in->models[job->model].model->config;
 
-	if (job->context < 1 || job->context > cfg->context) {
-		err_note_set(note, ERR_RANGE, "context of the lease");
-		err_note_expected(note, "1 .. %lld", (long long)cfg->context);
-		err_note_found(note, "%u", job->context);
-		return ERR_RANGE;
-	}
-	if (job->n_valid < 1 || job->n_valid > cfg->vocab_size) {
-		err_note_set(note, ERR_RANGE, "vocabulary of the lease");
-		err_note_expected(note, "1 .. %lld", (long long)cfg->vocab_size);
-		err_note_found(note, "%u", job->n_valid);
-		return ERR_RANGE;
-	}
+	if (job->context < 1 || job->context > cfg->context)
+		return err_expect(note, ERR_RANGE, "context of the lease", "1 .. %lld", "%u",
+		    (long long)cfg->context, job->context);
+	if (job->n_valid < 1 || job->n_valid > cfg->vocab_size)
+		return err_expect(note, ERR_RANGE, "vocabulary of the lease", "1 .. %lld", "%u",
+		    (long long)cfg->vocab_size, job->n_valid);
 	for (size_t i = 0; i < job->n * ((size_t)job->context + 1); i++)
-		if (job->tokens[i] < 0 || (uint32_t)job->tokens[i] >= job->n_valid) {
-			err_note_set(note, ERR_RANGE, "sequence %llu", (unsigned long long)job->rows[i / (job->context + 1)].seq);
-			err_note_expected(note, "token ids 0 .. %u", job->n_valid - 1);
-			err_note_found(note, "%d", job->tokens[i]);
-			return ERR_RANGE;
-		}
+		if (job->tokens[i] < 0 || (uint32_t)job->tokens[i] >= job->n_valid)
+			return err_expect(note, ERR_RANGE, "sequence %llu", "token ids 0 .. %u", "%d",
+			    (unsigned long long)job->rows[i / (job->context + 1)].seq, job->n_valid - 1,
+			    job->tokens[i]);
 	if (job->want_label)
 		return labels_spec_check(&job->spec, note);
 	return 0;

@@ -30,10 +30,8 @@ static void
 fail(struct reader *r, int rc, const char *key, const char *expected, const char *found)
 {
 	r->rc = rc;
-	err_note_set(r->note, rc, "%s", r->path);
-	err_note_place(r->note, "%s%s%s", r->parent, r->parent[0] ? "." : "", key);
-	err_note_expected(r->note, "%s", expected);
-	err_note_found(r->note, "%s", found);
+	err_expect_at(r->note, rc, "%s", "%s%s%s", "%s", "%s", r->path, r->parent, r->parent[0] ? "." : "",
+	    key, expected, found);
 }
 
 /* One line of text for whatever stands there. */

@@ -72,11 +72,9 @@ check_shape(const struct model_tensor *want, const struct weights_tensor *t, str
 		return 0;
 	err_note_set(note, ERR_MISMATCH, "%s", t->file);
 	err_note_place(note, "tensor %s", t->name);
-	if (same) {
-		err_note_expected(note, "dtype F32, F16 or BF16");
-		err_note_found(note, "%s", weights_dtype_name(t->dtype));
-		return ERR_UNSUPPORTED;
-	}
+	if (same)
+		return err_expect(note, ERR_UNSUPPORTED, "", "dtype F32, F16 or BF16", "%s",
+		    weights_dtype_name(t->dtype));
 	shape_text(text, sizeof(text), (unsigned)want->n_dims, NULL, want->dims);
 	err_note_expected(note, "shape %s", text);
 	shape_text(text, sizeof(text), t->n_dims, t->shape, NULL);
@@ -91,13 +89,10 @@ check_tied_head(const struct weights_tensor *head, const struct weights_tensor *
 	float a[1024], b[1024];
 	int rc;
 
-	if (embedding == NULL || head->n_elements != embedding->n_elements) {
-		err_note_set(note, ERR_MISMATCH, "%s", head->file);
-		err_note_place(note, "tensor %s", head->name);
-		err_note_expected(note, "the shape of the embedding it is tied to");
-		err_note_found(note, "%" PRIu64 " elements", head->n_elements);
-		return ERR_MISMATCH;
-	}
+	if (embedding == NULL || head->n_elements != embedding->n_elements)
+		return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s",
+		    "the shape of the embedding it is tied to", "%" PRIu64 " elements", head->file,
+		    head->name, head->n_elements);
 	for (uint64_t at = 0; at < head->n_elements; at += 1024) {
 		uint64_t n = head->n_elements - at < 1024 ? head->n_elements - at : 1024;
 
@@ -107,11 +102,9 @@ check_tied_head(const struct weights_tensor *head, const struct weights_tensor *
 		for (uint64_t i = 0; i < n; i++) {
 			if (a[i] == b[i])
 				continue;
-			err_note_set(note, ERR_MISMATCH, "%s", head->file);
-			err_note_place(note, "tensor %s, element %" PRIu64, head->name, at + i);
-			err_note_expected(note, "%g as in %s (tie_word_embeddings is true)", (double)b[i], embedding->name);
-			err_note_found(note, "%g", (double)a[i]);
-			return ERR_MISMATCH;
+			return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s, element %" PRIu64,
+			    "%g as in %s (tie_word_embeddings is true)", "%g", head->file, head->name, at + i,
+			    (double)b[i], embedding->name, (double)a[i]);
 		}
 	}
 	return 0;
@@ -133,13 +126,10 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 		weights__role(&model->config, want->name, &bare);
 		if (t == NULL)
 			t = weights_find(m->set, bare);
-		if (t == NULL) {
-			err_note_set(note, ERR_NOT_FOUND, "%s", dir);
-			err_note_place(note, "tensor %s", want->name);
-			err_note_expected(note, "it in the model's files");
-			err_note_found(note, "%zu tensors, not this one", weights_count(m->set));
-			return ERR_NOT_FOUND;
-		}
+		if (t == NULL)
+			return err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s",
+			    "it in the model's files", "%zu tensors, not this one", dir, want->name,
+			    weights_count(m->set));
 		if ((rc = check_shape(want, t, note)) != 0)
 			return rc;
 		if (strcmp(bare, "wte.weight") == 0 || strcmp(bare, "embed_tokens.weight") == 0 || strcmp(bare, "embed_in.weight") == 0)
@@ -161,11 +151,8 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 				return rc;
 			continue;
 		}
-		err_note_set(note, ERR_MISMATCH, "%s", t->file);
-		err_note_place(note, "tensor %s", t->name);
-		err_note_expected(note, "only the model's %zu tensors", n_used);
-		err_note_found(note, "one that config.json does not provide for");
-		return ERR_MISMATCH;
+		return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s", "only the model's %zu tensors",
+		    "one that config.json does not provide for", t->file, t->name, n_used);
 	}
 	return 0;
 }
@@ -225,12 +212,9 @@ weights_model_read(const struct weights_model *m, uint64_t begin, uint64_t count
 	uint64_t total = (uint64_t)m->model->n_params, done = 0;
 	int rc;
 
-	if (begin > total || count > total - begin) {
-		err_note_set(note, ERR_RANGE, "model");
-		err_note_expected(note, "elements within 0..%" PRIu64, total);
-		err_note_found(note, "%" PRIu64 " from %" PRIu64, count, begin);
-		return ERR_RANGE;
-	}
+	if (begin > total || count > total - begin)
+		return err_expect(note, ERR_RANGE, "model", "elements within 0..%" PRIu64,
+		    "%" PRIu64 " from %" PRIu64, total, count, begin);
 	if (count == 0)
 		return 0;
 	for (int i = tensor_of(m->model, (int64_t)begin); done < count; i++) {

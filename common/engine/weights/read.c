@@ -31,20 +31,12 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 {
 	const size_t block = 8192, width = weights_dtype_bytes(t->dtype);
 
-	if (begin > t->n_elements || count > t->n_elements - begin) {
-		err_note_set(note, ERR_RANGE, "%s", t->file);
-		err_note_place(note, "tensor %s", t->name);
-		err_note_expected(note, "elements within 0..%" PRIu64, t->n_elements);
-		err_note_found(note, "%" PRIu64 " from %" PRIu64, count, begin);
-		return ERR_RANGE;
-	}
-	if (t->dtype != WEIGHTS_F32 && t->dtype != WEIGHTS_F16 && t->dtype != WEIGHTS_BF16) {
-		err_note_set(note, ERR_UNSUPPORTED, "%s", t->file);
-		err_note_place(note, "tensor %s", t->name);
-		err_note_expected(note, "dtype F32, F16 or BF16");
-		err_note_found(note, "%s", weights_dtype_name(t->dtype));
-		return ERR_UNSUPPORTED;
-	}
+	if (begin > t->n_elements || count > t->n_elements - begin)
+		return err_expect_at(note, ERR_RANGE, "%s", "tensor %s", "elements within 0..%" PRIu64,
+		    "%" PRIu64 " from %" PRIu64, t->file, t->name, t->n_elements, count, begin);
+	if (t->dtype != WEIGHTS_F32 && t->dtype != WEIGHTS_F16 && t->dtype != WEIGHTS_BF16)
+		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "dtype F32, F16 or BF16", "%s",
+		    t->file, t->name, weights_dtype_name(t->dtype));
 	for (uint64_t at = 0; at < count; at += block) {
 		size_t n = count - at < block ? (size_t)(count - at) : block;
 		const unsigned char *from = t->data + (begin + at) * width;
@@ -72,12 +64,10 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 
 			while (isfinite(to[i]))
 				i++;
-			err_note_set(note, ERR_NONFINITE, "%s", t->file);
-			err_note_place(note, "tensor %s, element %" PRIu64 " (byte %" PRIu64 ")", t->name, begin + at + i,
-			    t->offset_bytes + (begin + at + i) * width);
-			err_note_expected(note, "a finite number");
-			err_note_found(note, "%s", isnan(to[i]) ? "NaN" : "infinity");
-			return ERR_NONFINITE;
+			return err_expect_at(note, ERR_NONFINITE, "%s",
+			    "tensor %s, element %" PRIu64 " (byte %" PRIu64 ")", "a finite number", "%s",
+			    t->file, t->name, begin + at + i, t->offset_bytes + (begin + at + i) * width,
+			    isnan(to[i]) ? "NaN" : "infinity");
 		}
 	}
 	return 0;

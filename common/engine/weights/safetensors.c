@@ -59,11 +59,8 @@ tensor_note(struct err_note *note, int rc, const char *path, const char *name)
 static int
 wrong_kind(struct err_note *note, const char *path, const char *name, const char *key, const char *expected, const struct json *found)
 {
-	err_note_set(note, ERR_FORMAT, "%s", path);
-	err_note_place(note, "tensor %s, %s", name, key);
-	err_note_expected(note, "%s", expected);
-	err_note_found(note, "%s", found == NULL ? "nothing" : json_kind_name(json_kind(found)));
-	return ERR_FORMAT;
+	return err_expect_at(note, ERR_FORMAT, "%s", "tensor %s, %s", "%s", "%s", path, name, key, expected,
+	    found == NULL ? "nothing" : json_kind_name(json_kind(found)));
 }
 
 static int
@@ -75,9 +72,8 @@ parse_shape(struct weights_tensor *t, const struct json *shape, const char *path
 		return wrong_kind(note, path, t->name, "shape", "array", shape);
 	if (n_dims > WEIGHTS_MAX_DIMS) {
 		tensor_note(note, ERR_RANGE, path, t->name);
-		err_note_expected(note, "at most %d dimensions", WEIGHTS_MAX_DIMS);
-		err_note_found(note, "%zu", n_dims);
-		return ERR_RANGE;
+		return err_expect(note, ERR_RANGE, "", "at most %d dimensions", "%zu", WEIGHTS_MAX_DIMS,
+		    n_dims);
 	}
 	t->n_dims = (unsigned)n_dims;
 	for (size_t i = 0; i < n_dims; i++) {
@@ -96,9 +92,8 @@ parse_shape(struct weights_tensor *t, const struct json *shape, const char *path
 	return 0;
 too_large:
 	tensor_note(note, ERR_RANGE, path, t->name);
-	err_note_expected(note, "a shape whose bytes fit 64 bits");
-	err_note_found(note, "a product of %zu dimensions that does not", n_dims);
-	return ERR_RANGE;
+	return err_expect(note, ERR_RANGE, "", "a shape whose bytes fit 64 bits",
+	    "a product of %zu dimensions that does not", n_dims);
 }
 
 /* data_bytes: length of everything after the header. */
@@ -117,9 +112,7 @@ parse_tensor(struct weights_tensor *t, const struct json *entry, uint64_t data_a
 		return wrong_kind(note, path, t->name, "dtype", "string", json_get(entry, "dtype"));
 	if (!weights__dtype(dtype, &t->dtype)) {
 		tensor_note(note, ERR_UNSUPPORTED, path, t->name);
-		err_note_expected(note, "a dtype such as F32, F16, BF16");
-		err_note_found(note, "%s", dtype);
-		return ERR_UNSUPPORTED;
+		return err_expect(note, ERR_UNSUPPORTED, "", "a dtype such as F32, F16, BF16", "%s", dtype);
 	}
 	if ((rc = parse_shape(t, json_get(entry, "shape"), path, note)) != 0)
 		return rc;
@@ -128,15 +121,15 @@ parse_tensor(struct weights_tensor *t, const struct json *entry, uint64_t data_a
 		return wrong_kind(note, path, t->name, "data_offsets", "two integers", offsets);
 	if (begin < 0 || end < begin || (uint64_t)end > data_bytes) {
 		tensor_note(note, ERR_FORMAT, path, t->name);
-		err_note_expected(note, "0 <= begin <= end <= %" PRIu64 " (bytes of data in the file)", data_bytes);
-		err_note_found(note, "[%" PRId64 ", %" PRId64 "]", begin, end);
-		return ERR_FORMAT;
+		return err_expect(note, ERR_FORMAT, "",
+		    "0 <= begin <= end <= %" PRIu64 " (bytes of data in the file)",
+		    "[%" PRId64 ", %" PRId64 "]", data_bytes, begin, end);
 	}
 	if ((uint64_t)(end - begin) != t->len_bytes) {
 		tensor_note(note, ERR_FORMAT, path, t->name);
-		err_note_expected(note, "%" PRIu64 " bytes (%" PRIu64 " elements of %s)", t->len_bytes, t->n_elements, dtype);
-		err_note_found(note, "data_offsets [%" PRId64 ", %" PRId64 "]", begin, end);
-		return ERR_FORMAT;
+		return err_expect(note, ERR_FORMAT, "", "%" PRIu64 " bytes (%" PRIu64 " elements of %s)",
+		    "data_offsets [%" PRId64 ", %" PRId64 "]", t->len_bytes, t->n_elements, dtype, begin,
+		    end);
 	}
 	t->offset_bytes = data_at + (uint64_t)begin;
 	return 0;
@@ -163,19 +156,16 @@ check_cover(const struct weights__table *t, uint64_t data_at, uint64_t size, con
 	for (size_t i = 0; i < t->n_tensors; i++) {
 		if (t->tensors[i].offset_bytes != at) {
 			tensor_note(note, ERR_FORMAT, path, t->tensors[i].name);
-			err_note_expected(note, "data to begin at byte %" PRIu64 " of the file (no hole, no overlap)", at);
-			err_note_found(note, "byte %" PRIu64, t->tensors[i].offset_bytes);
-			return ERR_FORMAT;
+			return err_expect(note, ERR_FORMAT, "",
+			    "data to begin at byte %" PRIu64 " of the file (no hole, no overlap)",
+			    "byte %" PRIu64, at, t->tensors[i].offset_bytes);
 		}
 		at += t->tensors[i].len_bytes;
 	}
-	if (at != size) {
-		err_note_set(note, ERR_FORMAT, "%s", path);
-		err_note_place(note, "byte %" PRIu64, at);
-		err_note_expected(note, "the file to end where its last tensor ends");
-		err_note_found(note, "%" PRIu64 " bytes more", size - at);
-		return ERR_FORMAT;
-	}
+	if (at != size)
+		return err_expect_at(note, ERR_FORMAT, "%s", "byte %" PRIu64,
+		    "the file to end where its last tensor ends", "%" PRIu64 " bytes more", path, at,
+		    size - at);
 	return 0;
 }
 
@@ -195,11 +185,9 @@ check_meta(const struct json *meta, const char *path, struct err_note *note)
 static int
 header_range(struct err_note *note, const char *path, uint64_t limit, uint64_t n)
 {
-	err_note_set(note, ERR_FORMAT, "%s", path);
-	err_note_place(note, "byte 0 (header length)");
-	err_note_expected(note, "2 to %" PRIu64 " (bytes left in the file, %u at most)", limit, WEIGHTS_MAX_HEADER_BYTES);
-	err_note_found(note, "%" PRIu64, n);
-	return ERR_FORMAT;
+	return err_expect_at(note, ERR_FORMAT, "%s", "byte 0 (header length)",
+	    "2 to %" PRIu64 " (bytes left in the file, %u at most)", "%" PRIu64, path, limit,
+	    WEIGHTS_MAX_HEADER_BYTES, n);
 }
 
 int
@@ -210,31 +198,23 @@ weights__parse(const unsigned char *p, uint64_t size, const char *path, struct w
 	int rc;
 
 	memset(t, 0, sizeof(*t));
-	if (size < 8) {
-		err_note_set(note, ERR_FORMAT, "%s", path);
-		err_note_expected(note, "a safetensors file: at least 8 bytes");
-		err_note_found(note, "%" PRIu64, size);
-		return ERR_FORMAT;
-	}
+	if (size < 8)
+		return err_expect(note, ERR_FORMAT, "%s", "a safetensors file: at least 8 bytes", "%" PRIu64,
+		    path, size);
 	for (unsigned i = 0; i < 8; i++)
 		n |= (uint64_t)p[i] << (8 * i);
 	limit = size - 8 < WEIGHTS_MAX_HEADER_BYTES ? size - 8 : WEIGHTS_MAX_HEADER_BYTES;
 	if (n < 2 || n > limit)
 		return header_range(note, path, limit, n);
-	if (p[8] != '{') {
-		err_note_set(note, ERR_FORMAT, "%s", path);
-		err_note_place(note, "byte 8");
-		err_note_expected(note, "'{', the start of the header");
-		err_note_found(note, "byte 0x%02x", p[8]);
-		return ERR_FORMAT;
-	}
+	if (p[8] != '{')
+		return err_expect_at(note, ERR_FORMAT, "%s", "byte 8", "'{', the start of the header",
+		    "byte 0x%02x", path, p[8]);
 	if ((rc = json_parse((const char *)p + 8, (size_t)n, path, &t->root, note)) != 0)
 		return rc;
 	n_entries = json_count(t->root);
 	if (n_entries > WEIGHTS_MAX_TENSORS) {
-		rc = err_note_set(note, ERR_RANGE, "%s", path);
-		err_note_expected(note, "at most %u tensors", WEIGHTS_MAX_TENSORS);
-		err_note_found(note, "%zu", n_entries);
+		rc = err_expect(note, ERR_RANGE, "%s", "at most %u tensors", "%zu", path, WEIGHTS_MAX_TENSORS,
+		    n_entries);
 		goto out;
 	}
 	if ((t->tensors = mem_alloc(n_entries, sizeof(*t->tensors))) == NULL) {

@@ -56,8 +56,8 @@ add_shard(struct weights *w, const char *path, struct err_note *note)
 		goto out;
 	}
 	if (!S_ISREG(st.st_mode)) {
-		rc = err_note_set(note, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, "%s", path);
-		err_note_expected(note, "a regular file");
+		rc = err_expect(note, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, "%s", "a regular file", "",
+		    path);
 		goto out;
 	}
 	if (st.st_size > 0) {
@@ -96,12 +96,9 @@ gather(struct weights *w, const char *path, struct err_note *note)
 
 	for (size_t i = 0; i < w->n_shards; i++)
 		n += w->shards[i]->table.n_tensors;
-	if (n > WEIGHTS_MAX_TENSORS) {
-		err_note_set(note, ERR_RANGE, "%s", path);
-		err_note_expected(note, "at most %u tensors", WEIGHTS_MAX_TENSORS);
-		err_note_found(note, "%zu", n);
-		return ERR_RANGE;
-	}
+	if (n > WEIGHTS_MAX_TENSORS)
+		return err_expect(note, ERR_RANGE, "%s", "at most %u tensors", "%zu", path,
+		    WEIGHTS_MAX_TENSORS, n);
 	if ((w->tensors = mem_alloc(n, sizeof(*w->tensors))) == NULL)
 		return err_note_set(note, ENOMEM, "%s", path);
 	for (size_t i = 0; i < w->n_shards; i++) {
@@ -112,13 +109,10 @@ gather(struct weights *w, const char *path, struct err_note *note)
 	}
 	qsort(w->tensors, n, sizeof(*w->tensors), by_name);
 	for (size_t i = 1; i < n; i++) {
-		if (strcmp(w->tensors[i - 1].name, w->tensors[i].name) == 0) {
-			err_note_set(note, ERR_FORMAT, "%s", path);
-			err_note_place(note, "tensor %s", w->tensors[i].name);
-			err_note_expected(note, "it in one file");
-			err_note_found(note, "it in %s and %s", w->tensors[i - 1].file, w->tensors[i].file);
-			return ERR_FORMAT;
-		}
+		if (strcmp(w->tensors[i - 1].name, w->tensors[i].name) == 0)
+			return err_expect_at(note, ERR_FORMAT, "%s", "tensor %s", "it in one file",
+			    "it in %s and %s", path, w->tensors[i].name, w->tensors[i - 1].file,
+			    w->tensors[i].file);
 	}
 	return 0;
 }
@@ -132,11 +126,8 @@ by_text(const void *a, const void *b)
 static int
 index_note(struct err_note *note, const char *path, const char *tensor, const char *expected, const char *found)
 {
-	err_note_set(note, ERR_FORMAT, "%s", path);
-	err_note_place(note, "weight_map, %s", tensor);
-	err_note_expected(note, "%s", expected);
-	err_note_found(note, "%s", found);
-	return ERR_FORMAT;
+	return err_expect_at(note, ERR_FORMAT, "%s", "weight_map, %s", "%s", "%s", path, tensor, expected,
+	    found);
 }
 
 /* The shards an index names, each once; then the index and the shards must agree tensor by tensor. */
@@ -155,10 +146,9 @@ open_index(struct weights *w, const char *path, struct err_note *note)
 	map = json_get(root, "weight_map");
 	n_names = json_count(map);
 	if (json_kind(map) != JSON_KIND_OBJECT || n_names == 0) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", path);
-		err_note_place(note, "weight_map");
-		err_note_expected(note, "an object of tensor names and files");
-		err_note_found(note, "%s", map == NULL ? "nothing" : n_names == 0 ? "an empty one" : json_kind_name(json_kind(map)));
+		rc = err_expect_at(note, ERR_FORMAT, "%s", "weight_map",
+		    "an object of tensor names and files", "%s", path,
+		    map == NULL ? "nothing" : n_names == 0 ? "an empty one" : json_kind_name(json_kind(map)));
 		goto out;
 	}
 	if ((names = mem_alloc(n_names, sizeof(*names))) == NULL) {
@@ -181,8 +171,8 @@ open_index(struct weights *w, const char *path, struct err_note *note)
 		if (i > 0 && strcmp(names[i], names[i - 1]) == 0)
 			continue;
 		if (w->n_shards == WEIGHTS_MAX_FILES) {
-			rc = err_note_set(note, ERR_RANGE, "%s", path);
-			err_note_expected(note, "at most %u files", WEIGHTS_MAX_FILES);
+			rc = err_expect(note, ERR_RANGE, "%s", "at most %u files", "", path,
+			    WEIGHTS_MAX_FILES);
 			goto out;
 		}
 		if ((size_t)snprintf(file, sizeof(file), "%.*s/%s", dir_len, slash != NULL ? path : ".", names[i]) >= sizeof(file)) {
@@ -249,9 +239,8 @@ weights_open(struct weights **out, const char *path, struct err_note *note)
 		if (stat(file, &st) != 0 && errno == ENOENT) {
 			snprintf(file, sizeof(file), "%s/model.safetensors.index.json", path);
 			if (stat(file, &st) != 0 && errno == ENOENT) {
-				rc = err_note_set(note, ERR_NOT_FOUND, "%s", path);
-				err_note_expected(note, "model.safetensors or model.safetensors.index.json");
-				err_note_found(note, "neither");
+				rc = err_expect(note, ERR_NOT_FOUND, "%s",
+				    "model.safetensors or model.safetensors.index.json", "neither", path);
 				goto out;
 			}
 		}

@@ -297,9 +297,8 @@ static int
 too_much(const struct weights_writer *w, struct err_note *note)
 {
 	writer_note(w, note, ERR_RANGE, "write");
-	err_note_expected(note, "%" PRIu64 " bytes in all, as declared", w->total_bytes);
-	err_note_found(note, "more");
-	return ERR_RANGE;
+	return err_expect(note, ERR_RANGE, "", "%" PRIu64 " bytes in all, as declared", "more",
+	    w->total_bytes);
 }
 
 int
@@ -344,15 +343,13 @@ weights_writer_f32(struct weights_writer *w, const float *x, uint64_t n, struct 
 		width = weights_dtype_bytes(t->dtype);
 		if (t->dtype != WEIGHTS_F32 && t->dtype != WEIGHTS_F16 && t->dtype != WEIGHTS_BF16) {
 			writer_note(w, note, ERR_UNSUPPORTED, t->name);
-			err_note_expected(note, "dtype F32, F16 or BF16");
-			err_note_found(note, "%s", weights_dtype_name(t->dtype));
-			return ERR_UNSUPPORTED;
+			return err_expect(note, ERR_UNSUPPORTED, "", "dtype F32, F16 or BF16", "%s",
+			    weights_dtype_name(t->dtype));
 		}
 		if (w->at_bytes % width != 0) {
 			writer_note(w, note, ERR_RANGE, t->name);
-			err_note_expected(note, "floats to begin at a whole element");
-			err_note_found(note, "byte %" PRIu64, w->at_bytes);
-			return ERR_RANGE;
+			return err_expect(note, ERR_RANGE, "", "floats to begin at a whole element",
+			    "byte %" PRIu64, w->at_bytes);
 		}
 		room = (t->len_bytes - w->at_bytes) / width;
 		k = n < room ? (size_t)n : (size_t)room;
@@ -414,9 +411,8 @@ weights_writer_finish(struct weights_writer *w, struct err_note *note)
 
 	if (w->item < w->n_items) {
 		writer_note(w, note, ERR_RANGE, w->items[w->item].name);
-		err_note_expected(note, "%" PRIu64 " bytes", w->items[w->item].len_bytes);
-		err_note_found(note, "%" PRIu64, w->at_bytes);
-		return ERR_RANGE;
+		return err_expect(note, ERR_RANGE, "", "%" PRIu64 " bytes", "%" PRIu64,
+		    w->items[w->item].len_bytes, w->at_bytes);
 	}
 	if ((rc = end_shard(w, note)) != 0)
 		return rc;
