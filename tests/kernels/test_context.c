@@ -47,6 +47,41 @@ refusals(void)
 	}
 }
 
+/* A download that was started is complete when an event recorded after it is done. */
+static void
+events(void)
+{
+	enum { N = 5000 };
+	const struct kernels_options options = {.threads = 1};
+	struct err_note note = {0};
+	struct kernels_event *event;
+	struct kernels *k;
+	int32_t *host, *device;
+
+	CHECK(kernels_new(&k, &options, &note) == 0);
+	host = kernels_host_alloc(k, N * sizeof(*host));
+	device = kernels_alloc(k, N * sizeof(*device));
+	event = kernels_event_new(k);
+	CHECK(host != NULL && device != NULL && event != NULL && (uintptr_t)host % 64 == 0);
+	CHECK(kernels_event_done(k, event));
+	for (int32_t i = 0; i < N; i++)
+		host[i] = i;
+	kernels_upload(k, device, host, N * sizeof(*host));
+	memset(host, 0, N * sizeof(*host));
+	kernels_download_start(k, host + 1, device + 1, (N - 2) * sizeof(*host));
+	kernels_event_record(k, event);
+	kernels_event_wait(k, event);
+	CHECK(kernels_event_done(k, event));
+	CHECK(host[0] == 0 && host[N - 1] == 0);
+	for (int32_t i = 1; i < N - 1; i++)
+		CHECK(host[i] == i);
+	kernels_event_destroy(k, &event);
+	CHECK(event == NULL);
+	kernels_free(k, device);
+	kernels_host_free(k, host);
+	kernels_destroy(&k);
+}
+
 /* Zeroed and aligned at any size, on both sides of where pages come straight from the system; given back; too much is NULL. */
 static void
 memory(void)
@@ -245,6 +280,7 @@ main(void)
 	openmp_left_alone();
 	refusals();
 	memory();
+	events();
 	exp_is_exact_enough(&vec_base);
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))

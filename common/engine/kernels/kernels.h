@@ -79,16 +79,44 @@ void kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t g
 int kernels_resolve(const struct kernels_options *options, char *buf, size_t size, struct err_note *note);
 
 /*
- * kernels_alloc - memory of the backend, aligned to 64, zeroed. NULL without memory. Pages of large arrays exist from their first touch
- * on: a process that gets more than the machine has may end there, not here. kernels_free takes NULL, and nothing but kernels_alloc's.
+ * Device memory. What kernels_alloc returns is an address of the backend: outside kernels/ it is only passed on (in tensors, with an
+ * offset added), uploaded to, downloaded from and freed. The preset `guard` makes any other access end the process with a report.
+ *
+ * Work and copies of one context run in the order of the calls, as in one queue; on a GPU a call returns before its work is done.
+ *   kernels_upload          returns when `host` may be reused; later work of this context sees the new values
+ *   kernels_download        waits for all earlier work and returns when `host` is filled
+ *   kernels_download_start  returns at once; `host` comes from kernels_host_alloc and is filled when an event that is recorded
+ *                           afterwards is done
+ *   kernels_sync            waits for all earlier work of this context
+ * On the CPU backends all of them are done when they return.
+ *
+ * kernels_alloc: aligned to 64, zeroed; NULL without memory. The pages of large arrays are created when they are first written: a
+ * process that asks for more than the machine has may be killed then, not here. kernels_free(NULL) does nothing.
+ * kernels_host_alloc: host memory for transfers (page-locked where that makes them faster), aligned to 64, zeroed; NULL without memory.
  */
 void *kernels_alloc(struct kernels *k, size_t bytes);
 void kernels_free(struct kernels *k, void *p);
+void *kernels_host_alloc(struct kernels *k, size_t bytes);
+void kernels_host_free(struct kernels *k, void *p);
 void kernels_zero(struct kernels *k, void *p, size_t bytes);
 void kernels_copy(struct kernels *k, void *to, const void *from, size_t bytes);		/* device to device */
 void kernels_upload(struct kernels *k, void *to, const void *host, size_t bytes);
 void kernels_download(struct kernels *k, void *host, const void *from, size_t bytes);
+void kernels_download_start(struct kernels *k, void *host, const void *from, size_t bytes);
 void kernels_sync(struct kernels *k);
+
+/*
+ * Events: a point in a context's queue. kernels_event_record sets the event to "all work given to k so far", again and again if needed;
+ * kernels_event_done asks whether that work is done, kernels_event_wait blocks the calling thread until it is. An event that was never
+ * recorded is done. kernels_event_new: NULL without memory; destroy before the context.
+ */
+struct kernels_event;
+struct kernels_event *kernels_event_new(struct kernels *k);
+void kernels_event_destroy(struct kernels *k, struct kernels_event **e);
+void kernels_event_record(struct kernels *k, struct kernels_event *e);
+bool kernels_event_done(struct kernels *k, const struct kernels_event *e);
+void kernels_event_wait(struct kernels *k, const struct kernels_event *e);
+
 /* to[i] = from[i] in another dtype (fp32, bf16): widening is exact, narrowing rounds to nearest even, NaN stays NaN. Equal dtypes copy.
  * Device to device; to is not from. */
 void kernels_convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n);

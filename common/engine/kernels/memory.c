@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "engine/kernels/kernels.h"
+#include "engine/kernels/kernels_internal.h"
 #include "base/mem/mem.h"
 
 /*
@@ -98,7 +98,67 @@ kernels_download(struct kernels *k, void *host, const void *from, size_t bytes)
 }
 
 void
+kernels_download_start(struct kernels *k, void *host, const void *from, size_t bytes)
+{
+	kernels_copy(k, host, from, bytes);
+}
+
+void
 kernels_sync(struct kernels *k)
 {
 	(void)k;
+}
+
+void *
+kernels_host_alloc(struct kernels *k, size_t bytes)
+{
+	return kernels_alloc(k, bytes);
+}
+
+void
+kernels_host_free(struct kernels *k, void *p)
+{
+	kernels_free(k, p);
+}
+
+/* On the CPU all work is done when its call returns, so an event holds nothing. */
+struct kernels_event {
+	char unused;
+};
+
+struct kernels_event *
+kernels_event_new(struct kernels *k)
+{
+	(void)k;
+	return calloc(1, sizeof(struct kernels_event));
+}
+
+void
+kernels_event_destroy(struct kernels *k, struct kernels_event **e)
+{
+	(void)k;
+	free(*e);
+	*e = NULL;
+}
+
+void
+kernels_event_record(struct kernels *k, struct kernels_event *e)
+{
+	(void)k;
+	(void)e;
+}
+
+bool
+kernels_event_done(struct kernels *k, const struct kernels_event *e)
+{
+	(void)k;
+	(void)e;
+	return true;
+}
+
+void
+kernels_event_wait(struct kernels *k, const struct kernels_event *e)
+{
+	(void)k;
+	(void)e;
 }
