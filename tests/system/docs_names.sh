@@ -48,7 +48,7 @@ for page in $pages; do
 		file=${link%%#*}
 		if [ -z "$file" ]; then file=$page; else file=$folder/$file; fi
 		[ -e "$file" ] || { report "$page" "link to a file that is not there: $link"; continue; }
-		case $link in *\#*) sed -nE 's/^#+ //p' "$file" | tr 'A-Z' 'a-z' | tr -d '`.,:()/' | tr ' ' '-' | grep -qxF -- "${link#*#}" ||
+		case $link in *\#*) sed -nE 's/^#+ //p' "$file" | tr 'A-Z' 'a-z' | tr -cd 'a-z0-9 _\n-' | tr ' ' '-' | grep -qxF -- "${link#*#}" ||
 			report "$page" "link to a heading that is not there: $link" ;; esac
 	done
 	# paths of the repository, wherever they stand; a pattern must match something
