@@ -39,6 +39,4 @@ struct config_cli {
 int config_cli_start(struct config_cli *cli, int argc, char **argv, struct config **cfg, int *exit_code);
 void config_cli_free(struct config_cli *cli);
 
-#define SALT_VERSION "0.1.0"
-
 #endif
