@@ -1,6 +1,6 @@
 /*
- * Any bytes into wire_decode and wire_status_decode. What is accepted encodes again, and that decodes to a message that encodes to the
- * same bytes: nothing gets in that we would not say ourselves.
+ * Any bytes into wire_decode and wire_status_answer. What is decoded encodes again, and that decodes to a message that encodes to the
+ * same bytes: nothing is accepted that we would not send.
  */
 #include "fabric/wire/wire.h"
 
@@ -72,10 +72,11 @@ main(void)
 	static uint8_t kept[KINDS + 1][FRAME_MAX], bytes[FRAME_MAX];
 	static struct status_snapshot snap;
 	size_t n_kept[KINDS + 1] = {0}, accepted = 0;
-	struct wire_peer peer = {.name = "teacherd-0", .role = WIRE_ROLE_TEACHER}, *peers;
+	static const uint8_t request[] = {0x08, 0xd4, 0x82, 0xd1, 0x9a, 0x05};	/* field 1, varint 0x53544154 */
+	struct wire_peer peer = {.name = "teacherd-0", .role = WIRE_ROLE_TEACHER};
 	struct status *st = status_new("selectord", "selectord-0", "0", 0);
-	uint8_t request[16], *frame;
-	size_t len, n_peers;
+	uint8_t *frame;
+	size_t len, n_answers = 0;
 
 	for (int t = 1; t <= KINDS; t++) {
 		struct wire_message m;
@@ -115,19 +116,17 @@ main(void)
 	fprintf(stderr, "%zu of %d accepted\n", accepted, KINDS * ROUNDS);
 	CHECK(accepted > KINDS * ROUNDS / 20 && accepted < KINDS * ROUNDS);
 
-	/* status replies */
+	/* status requests */
 	REQUIRE(st != NULL);
 	status_add(status_register(st, STATUS_COUNTER, "leases_total", "leases", "given out"), 3);
 	status_snapshot(st, 1000, &snap);
-	len = wire_status_request(request);
-	REQUIRE(wire_status_answer(request, len, &snap, &peer, 1, &frame, &len) == 0 && len < FRAME_MAX);
 	for (int round = 0; round < ROUNDS; round++) {
-		memcpy(bytes, frame, len);
-		if (wire_status_decode(bytes, fuzz_mutate(bytes, len, sizeof(bytes)), &snap, &peers, &n_peers, NULL) == 0)
-			CHECK(n_peers <= WIRE_PEERS_MAX && snap.n_metrics <= STATUS_METRICS_MAX);
-		free(peers);
+		memcpy(bytes, request, sizeof(request));
+		REQUIRE(wire_status_answer(bytes, fuzz_mutate(bytes, sizeof(request), sizeof(bytes)), &snap, &peer, 1, &frame, &len) == 0);
+		n_answers += frame != NULL;
+		free(frame);
 	}
-	free(frame);
+	CHECK(n_answers > 0 && n_answers < ROUNDS);
 	status_destroy(&st);
 	return check_done();
 }

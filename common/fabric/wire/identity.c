@@ -6,21 +6,6 @@
 #include <string.h>
 #include "base/log/log.h"
 
-static const char *const type_names[WIRE_TYPES] = {
-	[WIRE_HELLO] = "HELLO", [WIRE_WELCOME] = "WELCOME", [WIRE_REFUSE] = "REFUSE", [WIRE_LEASE_REQUEST] = "LEASE_REQUEST",
-	[WIRE_LEASE] = "LEASE", [WIRE_LEASE_RENEW] = "LEASE_RENEW", [WIRE_LEASE_RETURN] = "LEASE_RETURN", [WIRE_RESULT] = "RESULT",
-	[WIRE_DONE] = "DONE", [WIRE_RELEASE_TEACHER] = "RELEASE_TEACHER", [WIRE_ROWS_REQUEST] = "ROWS_REQUEST", [WIRE_ROWS] = "ROWS",
-	[WIRE_CHECKPOINTED] = "CHECKPOINTED", [WIRE_RELEASE] = "RELEASE", [WIRE_ACK] = "ACK", [WIRE_PING] = "PING",
-	[WIRE_PONG] = "PONG", [WIRE_BYE] = "BYE", [WIRE_DROP_LABELS] = "DROP_LABELS",
-	[WIRE_DROPPED] = "DROPPED",
-};
-
-const char *
-wire_type_name(enum wire_type type)
-{
-	return (unsigned)type < WIRE_TYPES && type_names[type] != NULL ? type_names[type] : "?";
-}
-
 const char *
 wire_role_name(enum wire_role role)
 {
@@ -64,9 +49,7 @@ static int
 differ(struct err_note *note, const char *prefix, const char *field, const char *ours, const char *theirs)
 {
 	err_note_set(note, ERR_MISMATCH, "%s.%s", prefix, field);
-	err_note_expected(note, "%s", ours);
-	err_note_found(note, "%s", theirs);
-	return ERR_MISMATCH;
+	return err_expect(note, ERR_MISMATCH, NULL, ours, "%s", theirs);
 }
 
 static int
@@ -156,43 +139,6 @@ wire_label_set_diff(const char *prefix, const struct wire_label_set *ours, const
 		return rc;
 	if ((rc = diff_id(note, prefix, "teacher", &ours->teacher, &theirs->teacher)) != 0
 	    || (rc = diff_class(note, prefix, ours->compute_class, theirs->compute_class)) != 0)
-		return rc;
-	return diff_id(note, prefix, "hash", &ours->hash, &theirs->hash);
-}
-
-int
-wire_score_set_diff(const char *prefix, const struct wire_score_set *ours, const struct wire_score_set *theirs, struct err_note *note)
-{
-	int rc;
-
-	if (!ours->present || !theirs->present)
-		return 0;
-	if ((rc = diff_id(note, prefix, "scorer", &ours->scorer, &theirs->scorer)) != 0
-	    || (rc = diff_class(note, prefix, ours->compute_class, theirs->compute_class)) != 0)
-		return rc;
-	if (ours->version != 0 && theirs->version != 0 && (rc = diff_u64(note, prefix, "version", ours->version, theirs->version)) != 0)
-		return rc;
-	return diff_id(note, prefix, "hash", &ours->hash, &theirs->hash);
-}
-
-int
-wire_plan_diff(const char *prefix, const struct wire_plan *ours, const struct wire_plan *theirs, struct err_note *note)
-{
-	int rc;
-
-	if (!ours->present || !theirs->present)
-		return 0;
-	if ((rc = diff_u64(note, prefix, "seed", ours->seed, theirs->seed)) != 0
-	    || (rc = diff_u64(note, prefix, "batch", ours->batch, theirs->batch)) != 0)
-		return rc;
-	if (ours->mode != theirs->mode)
-		return differ(note, prefix, "mode", ours->mode == WIRE_MODE_NONE ? "none" : "salt_ds", theirs->mode == WIRE_MODE_NONE ? "none" : "salt_ds");
-	if ((rc = diff_u64(note, prefix, "pool", ours->pool, theirs->pool)) != 0
-	    || (ours->pool == 0 && (rc = diff_u64(note, prefix, "window", ours->window, theirs->window)) != 0))
-		return rc;
-	if (ours->mode == WIRE_MODE_SALT_DS
-	    && ((rc = diff_u64(note, prefix, "k", ours->k, theirs->k)) != 0
-	    || (rc = diff_number(note, prefix, "keep", ours->keep, theirs->keep)) != 0))
 		return rc;
 	return diff_id(note, prefix, "hash", &ours->hash, &theirs->hash);
 }

@@ -13,34 +13,11 @@
 
 enum { REQUEST_BUDGET = 4096 };
 
-struct budget {
-	struct mem_arena *arena;
-	bool over;
-};
-
-static void *
-budget_alloc(void *arg, size_t bytes)
-{
-	struct budget *b = arg;
-	void *p = mem_arena_alloc(b->arena, bytes);
-
-	if (p == NULL)
-		b->over = true;
-	return p;
-}
-
-static void
-budget_free(void *arg, void *p)
-{
-	(void)arg;
-	(void)p;
-}
-
 static bool
 is_request(const void *body, size_t len)
 {
-	struct budget b = {mem_arena_new(REQUEST_BUDGET), false};
-	ProtobufCAllocator allocator = {budget_alloc, budget_free, &b};
+	struct wire__budget b = {mem_arena_new(REQUEST_BUDGET), false};
+	ProtobufCAllocator allocator = wire__allocator(&b);
 	Salt__V1__StatusRequest *m = NULL;
 	bool yes;
 
@@ -51,7 +28,7 @@ is_request(const void *body, size_t len)
 	return yes;
 }
 
-/* "counter" of a metric: what only grows. */
+/* The values that only grow are counters. */
 static bool
 grows(enum status_kind kind)
 {
@@ -133,28 +110,19 @@ roster_json(const struct wire_peer *peers, size_t n_peers)
 {
 	struct json *list = json_new_array();
 
-	for (size_t i = 0; i < n_peers; i++) {
-		struct json *o = json_new_object();
+	for (size_t i = 0; list != NULL && i < n_peers; i++) {
+		const struct wire_peer *p = &peers[i];
+		struct json *o = json_build("{s:o, s:s, s:o, s:I, s:o, s:o}", "name", json_new_text(p->name), "role", wire_role_name(p->role),
+		    "host", json_new_text(p->host), "pid", (long long)p->pid, "status_endpoint", json_new_text(p->status_endpoint),
+		    "age_s", json_new_num(p->age_s));
 
-		if (json_put(o, "name", json_new_text(peers[i].name)) != 0
-		    || json_put(o, "role", json_new_text(wire_role_name(peers[i].role))) != 0
-		    || json_put(o, "host", json_new_text(peers[i].host)) != 0
-		    || json_put(o, "pid", json_new_int(peers[i].pid)) != 0
-		    || json_put(o, "status_endpoint", json_new_text(peers[i].status_endpoint)) != 0
-		    || json_put(o, "age_s", json_new_num(peers[i].age_s)) != 0) {
-			json_close(&o);
+		if (json_push(list, o) != 0)
 			json_close(&list);
-			return NULL;
-		}
-		if (json_push(list, o) != 0) {
-			json_close(&list);
-			return NULL;
-		}
 	}
 	return list;
 }
 
-/* status makes the object's text; the roster goes in before its last brace. */
+/* The roster is inserted before the last brace of the object that status_json() makes. */
 static int
 answer_json(const struct status_snapshot *snap, const struct wire_peer *peers, size_t n_peers, uint8_t **answer, size_t *answer_len)
 {
@@ -198,96 +166,4 @@ wire_status_answer(const void *body, size_t len, const struct status_snapshot *s
 	if (is_request(body, len))
 		return answer_protobuf(snap, peers, peers != NULL ? n_peers : 0, answer, answer_len);
 	return 0;
-}
-
-size_t
-wire_status_request(uint8_t buf[16])
-{
-	Salt__V1__StatusRequest m = SALT__V1__STATUS_REQUEST__INIT;
-
-	m.magic = STATUS_MAGIC;
-	return salt__v1__status_request__pack(&m, buf);
-}
-
-static void
-cut(char *out, size_t size, const char *from)
-{
-	snprintf(out, size, "%s", from != NULL ? from : "");
-}
-
-static enum wire_role
-role_from(const char *name)
-{
-	for (int r = WIRE_ROLE_TEACHER; r <= WIRE_ROLE_CLIENT; r++)
-		if (strcmp(name, wire_role_name((enum wire_role)r)) == 0)
-			return (enum wire_role)r;
-	return WIRE_ROLE_NONE;
-}
-
-int
-wire_status_decode(const void *bytes, size_t len, struct status_snapshot *snap, struct wire_peer **peers, size_t *n_peers,
-    struct err_note *note)
-{
-	struct budget b = {NULL, false};
-	ProtobufCAllocator allocator = {budget_alloc, budget_free, &b};
-	Salt__V1__StatusReply *m;
-	size_t budget;
-	int rc;
-
-	memset(snap, 0, sizeof(*snap));
-	*peers = NULL;
-	*n_peers = 0;
-	if ((rc = wire__scan(&salt__v1__status_reply__descriptor, bytes, len, note)) != 0)
-		return rc;
-	if (!mem_mul(len, 4, &budget) || !mem_add(budget, 1 << 20, &budget) || (b.arena = mem_arena_new(budget)) == NULL)
-		return err_note_set(note, ENOMEM, "status reply");
-	if ((m = salt__v1__status_reply__unpack(&allocator, len, bytes)) == NULL) {
-		rc = err_note_set(note, b.over ? ERR_RANGE : ERR_FORMAT, "status reply");
-		goto out;
-	}
-	if (m->n_roster > WIRE_PEERS_MAX) {
-		rc = err_note_set(note, ERR_RANGE, "status reply");
-		err_note_place(note, "roster");
-		err_note_expected(note, "at most %d", WIRE_PEERS_MAX);
-		err_note_found(note, "%zu", m->n_roster);
-		goto out;
-	}
-	if (m->n_roster > 0 && (*peers = calloc(m->n_roster, sizeof(**peers))) == NULL) {
-		rc = err_note_set(note, ENOMEM, "status reply");
-		goto out;
-	}
-	cut(snap->role, sizeof(snap->role), m->role);
-	cut(snap->name, sizeof(snap->name), m->name);
-	cut(snap->host, sizeof(snap->host), m->host);
-	cut(snap->version, sizeof(snap->version), m->version);
-	cut(snap->state, sizeof(snap->state), m->state);
-	cut(snap->phase, sizeof(snap->phase), m->phase);
-	cut(snap->last_error, sizeof(snap->last_error), m->last_error);
-	cut(snap->events_endpoint, sizeof(snap->events_endpoint), m->events_endpoint);
-	snap->pid = m->pid;
-	snap->step = m->step;
-	snap->steps_total = m->steps_total;
-	snap->uptime_s = m->uptime_s;
-	for (size_t i = 0; i < m->n_metrics && snap->n_metrics < STATUS_METRICS_MAX; i++) {
-		struct status_value *v = &snap->metrics[snap->n_metrics++];
-
-		v->kind = m->metrics[i]->counter ? STATUS_COUNTER : STATUS_GAUGE;
-		cut(v->name, sizeof(v->name), m->metrics[i]->name);
-		cut(v->unit, sizeof(v->unit), m->metrics[i]->unit);
-		v->value = m->metrics[i]->value;
-	}
-	for (; *n_peers < m->n_roster; (*n_peers)++) {
-		const Salt__V1__StatusPeer *from = m->roster[*n_peers];
-		struct wire_peer *p = &(*peers)[*n_peers];
-
-		cut(p->name, sizeof(p->name), from->name);
-		cut(p->host, sizeof(p->host), from->host);
-		p->role = role_from(from->role);
-		p->pid = from->pid;
-		cut(p->status_endpoint, sizeof(p->status_endpoint), from->status_endpoint);
-		p->age_s = from->age_s;
-	}
-out:
-	mem_arena_destroy(&b.arena);
-	return rc;
 }
