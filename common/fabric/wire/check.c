@@ -17,9 +17,7 @@ bad(const struct wire__where *w, int rc, const char *field, const char *expected
 	va_start(ap, found_fmt);
 	vsnprintf(found, sizeof(found), found_fmt, ap);
 	va_end(ap);
-	err_expect(w->note, rc, w->message, expected, "%s", found);
-	err_note_place(w->note, "%s%s%s", w->part, w->part[0] != 0 && field[0] != 0 ? "." : "", field);
-	return rc;
+	return err_expect_at(w->note, rc, "%s", "%s%s%s", "%s", "%s", w->message, w->part, w->part[0] != 0 ? "." : "", field, expected, found);
 }
 
 static int

@@ -48,8 +48,7 @@ fail(struct dec *d, int rc, const char *part, const char *field, const char *exp
 {
 	if (d->rc != 0)
 		return;
-	d->rc = err_expect(d->note, rc, d->message, expected, "%zu", found);
-	err_note_place(d->note, "%s%s%s", part, part[0] != 0 ? "." : "", field);
+	d->rc = err_expect_at(d->note, rc, "%s", "%s%s%s", "%s", "%zu", d->message, part, part[0] != 0 ? "." : "", field, expected, found);
 }
 
 static bool
@@ -196,23 +195,16 @@ header(const uint8_t *p, size_t len, enum wire_type *type, struct err_note *note
 {
 	unsigned version, number;
 
-	if (len < WIRE_HEADER_BYTES || memcmp(p, "SALT", 4) != 0)
-		return err_expect(note, ERR_FORMAT, "frame", "\"SALT\" and a header of 8 bytes",
-		    len < WIRE_HEADER_BYTES ? "%zu bytes" : "%zu bytes of something else", len);
+	if (len < WIRE_HEADER_BYTES)
+		return err_expect(note, ERR_FORMAT, "frame", "\"SALT\" and a header of %d bytes", "%zu bytes", WIRE_HEADER_BYTES, len);
+	if (memcmp(p, "SALT", 4) != 0)
+		return err_expect(note, ERR_FORMAT, "frame", "\"SALT\" and a header", "%zu bytes of something else", len);
 	version = p[4] | (unsigned)p[5] << 8;
 	number = p[6] | (unsigned)p[7] << 8;
-	if (version != WIRE_VERSION) {
-		err_expect(note, ERR_VERSION, "frame", NULL, "%u", version);
-		err_note_place(note, "protocol version");
-		err_note_expected(note, "%d", WIRE_VERSION);
-		return ERR_VERSION;
-	}
-	if (number == WIRE_NONE || number >= WIRE_TYPES) {
-		err_expect(note, ERR_FORMAT, "frame", NULL, "%u", number);
-		err_note_place(note, "message type");
-		err_note_expected(note, "1 .. %d", WIRE_TYPES - 1);
-		return ERR_FORMAT;
-	}
+	if (version != WIRE_VERSION)
+		return err_expect_at(note, ERR_VERSION, "frame", "protocol version", "%d", "%u", WIRE_VERSION, version);
+	if (number == WIRE_NONE || number >= WIRE_TYPES)
+		return err_expect_at(note, ERR_FORMAT, "frame", "message type", "1 .. %d", "%u", WIRE_TYPES - 1, number);
 	*type = (enum wire_type)number;
 	return 0;
 }
@@ -253,13 +245,11 @@ wire_decode(const void *bytes, size_t len, struct wire_message **out, struct err
 		get_fields(&d, table, "", &msg->hello, m);	/* a union: every message starts there */
 		rc = d.rc;
 	} else if (!d.budget.exceeded) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", d.message);
-		err_note_expected(note, "a protobuf message of that type");
+		rc = err_expect(note, ERR_FORMAT, "%s", "a protobuf message of that type", "", d.message);
 	}
 	if (d.budget.exceeded) {
-		rc = err_expect(note, ERR_RANGE, d.message, NULL, "more");
-		err_note_place(note, "frame of %zu bytes", len + WIRE_HEADER_BYTES);
-		err_note_expected(note, "at most %zu bytes of memory for it", budget);
+		rc = err_expect_at(note, ERR_RANGE, "%s", "frame of %zu bytes", "at most %zu bytes of memory for it", "more", d.message,
+		    len + WIRE_HEADER_BYTES, budget);
 	}
 	if (rc == 0)
 		rc = wire__check(msg, note);

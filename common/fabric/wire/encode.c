@@ -160,10 +160,7 @@ wire_encode(const struct wire_message *msg, size_t max_bytes, uint8_t **frame, s
 	}
 	n = protobuf_c_message_get_packed_size(m) + WIRE_HEADER_BYTES;
 	if (n > max_bytes) {
-		rc = err_note_set(note, ERR_RANGE, "%s", name);
-		err_note_place(note, "bus.max_message");
-		err_note_expected(note, "at most %zu bytes", max_bytes);
-		err_note_found(note, "%zu", n);
+		rc = err_expect_at(note, ERR_RANGE, "%s", "bus.max_message", "at most %zu bytes", "%zu", name, max_bytes, n);
 		goto out;
 	}
 	if ((p = malloc(n)) == NULL) {

@@ -48,8 +48,7 @@ wire_plan_hash(const struct wire_corpus *corpus, const struct wire_plan *plan, c
 static int
 differ(struct err_note *note, const char *prefix, const char *field, const char *ours, const char *theirs)
 {
-	err_note_set(note, ERR_MISMATCH, "%s.%s", prefix, field);
-	return err_expect(note, ERR_MISMATCH, NULL, ours, "%s", theirs);
+	return err_expect(note, ERR_MISMATCH, "%s.%s", "%s", "%s", prefix, field, ours, theirs);
 }
 
 static int

@@ -12,13 +12,10 @@ struct scan {
 static int
 bad(const struct scan *s, const char *name, const uint8_t *at, const char *expected)
 {
-	err_note_set(s->note, ERR_FORMAT, "%s", name);
-	err_note_place(s->note, "byte %zu", (size_t)(at - s->start) + WIRE_HEADER_BYTES);
-	err_note_expected(s->note, "%s", expected);
-	return ERR_FORMAT;
+	return err_expect_at(s->note, ERR_FORMAT, "%s", "byte %zu", "%s", "", name, (size_t)(at - s->start) + WIRE_HEADER_BYTES, expected);
 }
 
-/* A varint of at most 10 bytes; NULL when it does not end in time. */
+/* A varint of at most 10 bytes; NULL if it does not end within them. */
 static const uint8_t *
 varint(const uint8_t *p, const uint8_t *end, uint64_t *out)
 {
