@@ -104,6 +104,12 @@ void kernels_upload(struct kernels *k, void *to, const void *host, size_t bytes)
 void kernels_download(struct kernels *k, void *host, const void *from, size_t bytes);
 void kernels_download_start(struct kernels *k, void *host, const void *from, size_t bytes);
 void kernels_sync(struct kernels *k);
+/*
+ * kernels_host_pointer - the address at which the host may read and write the device memory at p: p itself where both are one memory
+ * (CPU backends), NULL where they are not and in the preset guard; then data go through kernels_download and kernels_upload. For
+ * transfers that would otherwise copy gigabytes within one memory. The device must be done with the memory first (an event, kernels_sync).
+ */
+void *kernels_host_pointer(struct kernels *k, void *p);
 
 /*
  * Events: a point in a context's queue. kernels_event_record sets the event to "all work given to k so far", again and again if needed;

@@ -110,6 +110,13 @@ kernels_sync(struct kernels *k)
 }
 
 void *
+kernels_host_pointer(struct kernels *k, void *p)
+{
+	(void)k;
+	return p;
+}
+
+void *
 kernels_host_alloc(struct kernels *k, size_t bytes)
 {
 	return kernels_alloc(k, bytes);
