@@ -2,14 +2,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-#include "engine/kernels/kernels.h"
+#include "base/clock/clock.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
+#include "engine/kernels/kernels.h"
+#include "trainerd/comm_device.h"
 
-#define SLOTS 8				/* buckets under way */
+#define SLOTS 8				/* buckets under way at a time */
 #define MAX_BELOW 32
 
 struct bucket {
@@ -17,17 +17,18 @@ struct bucket {
 	int owner;
 };
 
-/* A bucket under way: its number, the distance (as a power of two) it is at, and where what comes in is put. */
+/* A bucket under way. */
 struct slot {
-	int64_t bucket;				/* -1: free */
-	int level;
-	bool sending;
-	float *in;
+	int64_t bucket;				/* its number; -1: the slot is free */
+	int level;				/* the transfer is between ranks at distance 2^level */
+	bool sending;				/* nothing follows the transfer */
+	float *in;				/* device memory for what is received */
 };
 
 struct reduce {
 	struct shard shard;
 	struct comm *comm;
+	struct comm_device *device;
 	struct kernels *kernels;
 	bool any_order;
 	struct bucket *buckets;			/* from the end of the array downwards */
@@ -36,20 +37,11 @@ struct reduce {
 	float *grads;
 	float *below[MAX_BELOW];
 	int n_below;
-	int64_t from;				/* final from here on */
+	int64_t from;				/* gradients are final from here on */
 	int64_t next;				/* bucket that is admitted next */
-	int64_t through;			/* elements of buckets that are through */
+	int64_t n_done;				/* elements of buckets that are finished */
 	double inside_s;
 };
-
-static double
-seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int
 later_first(const void *a, const void *b)
@@ -104,6 +96,8 @@ reduce_new(struct reduce **out, const struct shard *shard, struct comm *comm, st
 		goto fail;
 	if (size > shard->n)
 		size = shard->n;
+	if (comm_size(comm) > 1 && comm_device_new(&r->device, comm, kernels, SLOTS, size) != 0)
+		goto fail;
 	for (int i = 0; i < SLOTS; i++) {
 		r->slots[i].bucket = -1;
 		if (comm_size(comm) > 1 && !r->any_order && i < r->n_buckets &&
@@ -126,6 +120,7 @@ reduce_destroy(struct reduce **reduce)
 		return;
 	for (int i = 0; i < SLOTS; i++)
 		kernels_free(r->kernels, r->slots[i].in);
+	comm_device_destroy(&r->device);
 	free(r->buckets);
 	free(r);
 	*reduce = NULL;
@@ -140,18 +135,17 @@ slot_start(struct reduce *r, int i)
 	int rank = comm_rank(r->comm), partner = rank ^ 1 << slot->level, tag = (int)(slot->bucket % COMM_TAGS);
 	float *x = r->grads + b->begin;
 
-	kernels_sync(r->kernels);
 	if (r->any_order && comm_size(r->comm) > 1) {
 		slot->sending = true;
-		comm_start_reduce(r->comm, i, b->owner, x, b->end - b->begin);
+		comm_start_reduce_device(r->device, i, b->owner, x, b->end - b->begin);
 	} else if (slot->level == r->shard.n_levels) {
 		slot->bucket = -1;
-		r->through += b->end - b->begin;
+		r->n_done += b->end - b->begin;
 	} else if ((rank ^ b->owner) >> slot->level & 1) {
 		slot->sending = true;
-		comm_start_send(r->comm, i, partner, tag, x, b->end - b->begin);
+		comm_start_send_device(r->device, i, partner, tag, x, b->end - b->begin);
 	} else {
-		comm_start_recv(r->comm, i, partner, tag, slot->in, b->end - b->begin);
+		comm_start_recv_device(r->device, i, partner, tag, slot->in, b->end - b->begin);
 	}
 }
 
@@ -168,7 +162,7 @@ slot_admit(struct reduce *r, int i)
 	slot_start(r, i);
 }
 
-/* One look at every slot: what has ended goes on, what is free takes the next bucket that is ready. Did anything? */
+/* Looks at every slot once: finished transfers continue, free slots take the next ready buckets. True if anything happened. */
 static bool
 reduce_turn(struct reduce *r)
 {
@@ -182,13 +176,13 @@ reduce_turn(struct reduce *r)
 			slot_admit(r, i);
 			moved = true;
 		}
-		if (slot->bucket < 0 || !comm_test(r->comm, i))
+		if (slot->bucket < 0 || !comm_test_device(r->device, i))
 			continue;
 		moved = true;
 		b = &r->buckets[slot->bucket];
 		if (slot->sending) {
 			slot->bucket = -1;
-			r->through += b->end - b->begin;
+			r->n_done += b->end - b->begin;
 			continue;
 		}
 		kernels_accumulate(r->kernels, r->grads + b->begin, slot->in, b->end - b->begin);
@@ -208,18 +202,18 @@ reduce_begin(struct reduce *r, float *grads, float *const *below, int n_below)
 		r->below[k] = below[k];
 	r->n_below = n_below;
 	r->from = r->shard.n;
-	r->next = r->through = 0;
+	r->next = r->n_done = 0;
 	r->inside_s = 0;
 }
 
 void
 reduce_poll(struct reduce *r)
 {
-	double start = seconds_now();
+	double start = clock_now_s();
 
 	while (reduce_turn(r))
 		;
-	r->inside_s += seconds_now() - start;
+	r->inside_s += clock_now_s() - start;
 }
 
 void
@@ -233,14 +227,14 @@ reduce_ready(struct reduce *r, int64_t from)
 void
 reduce_end(struct reduce *r, struct reduce_stats *stats)
 {
-	double start = seconds_now();
-	int64_t early = r->through;
+	double start = clock_now_s();
+	int64_t early = r->n_done;
 
 	r->from = 0;
-	while (r->through < r->shard.n)
+	while (r->n_done < r->shard.n)
 		if (!reduce_turn(r))
-			comm_wait_any(r->comm);
+			comm_wait_any_device(r->device);
 	if (stats != NULL)
-		*stats = (struct reduce_stats){.inside_s = r->inside_s, .exposed_s = seconds_now() - start,
+		*stats = (struct reduce_stats){.inside_s = r->inside_s, .exposed_s = clock_now_s() - start,
 		    .early = r->shard.n > 0 ? (double)early / (double)r->shard.n : 1};
 }

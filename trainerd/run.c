@@ -198,21 +198,23 @@ run_identity(struct run *r, struct hash128 train, struct hash128 heldout)
 	snprintf(id->mode, sizeof(id->mode), "%s", config_mode_name(cfg));
 }
 
-/* First weights of this rank's range: trainer.init, or random by run.seed. */
+static int
+weights_source_model(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	return weights_model_read(arg, begin, count, out, note);
+}
+
+/* Initial weights of this rank's range: trainer.init, or random by run.seed. */
 static int
 run_weights(struct run *r, struct err_note *note)
 {
-	const struct model *m = step_model(r->step);
-	const struct shard *own = step_shard(r->step);
 	struct weights_model *w = NULL;
 	int rc;
 
-	if (r->config->trainer.init[0] == '\0') {
-		model_init(m, r->config->run.seed, own->begin, own->end, step_masters(r->step));
-		return 0;
-	}
-	if ((rc = weights_model_open(&w, r->config->trainer.init, m, note)) == 0)
-		rc = weights_model_read(w, (uint64_t)own->begin, (uint64_t)(own->end - own->begin), step_masters(r->step), note);
+	if (r->config->trainer.init[0] == '\0')
+		return step_init(r->step, r->config->run.seed, note);
+	if ((rc = weights_model_open(&w, r->config->trainer.init, step_model(r->step), note)) == 0)
+		rc = step_fill(r->step, STEP_MASTERS, weights_source_model, w, note);
 	weights_model_close(&w);
 	return rc;
 }

@@ -1,14 +1,13 @@
 #include "trainerd/save.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file/file.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "base/json/json.h"
 #include "base/log/log.h"
@@ -19,197 +18,191 @@
 int
 save_same_file_system(struct comm *comm, const struct save_options *o, struct err_note *note)
 {
-	char path[CHECKPOINT_PATH_BYTES + 64], nonce[64] = "", seen[64] = "";
-	int fd, rc = 0;
+	char path[CHECKPOINT_PATH_BYTES + 64], nonce[64] = "", *seen = NULL;
+	size_t n;
+	int rc = 0;
 
 	if (o->gather || comm_size(comm) == 1)
 		return 0;
+	snprintf(path, sizeof(path), "%s/.nonce", o->root);
 	if (comm_rank(comm) == 0) {
 		snprintf(nonce, sizeof(nonce), "%ld-%d", (long)time(NULL), (int)getpid());
-		snprintf(path, sizeof(path), "%s/.nonce", o->root);
-		if ((mkdir(o->root, 0777) != 0 && errno != EEXIST) ||
-		    (fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) {
-			rc = err_note_set(note, errno, "%s", o->root);
-		} else {
-			if (write(fd, nonce, sizeof(nonce)) != (ssize_t)sizeof(nonce))
-				rc = err_note_set(note, errno != 0 ? errno : EIO, "%s", path);
-			close(fd);
-		}
+		rc = file_replace_all(path, nonce, strlen(nonce), false, note);
 	}
 	comm_bcast(comm, 0, nonce, sizeof(nonce));
 	if ((rc = agree(comm, rc, note)) != 0)
 		return rc;
-	snprintf(path, sizeof(path), "%s/.nonce", o->root);
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) >= 0) {
-		if (read(fd, seen, sizeof(seen)) != (ssize_t)sizeof(seen))
-			seen[0] = '\0';
-		close(fd);
+	if (file_read(path, sizeof(nonce), &seen, &n, NULL) != 0 || strcmp(seen, nonce) != 0) {
+		rc = err_expect_at(note, ERR_CONFIG, "%s", "rank %d", "the directory that rank 0 writes to, or checkpoint.gather: true",
+		    "another file system", o->root, comm_rank(comm));
 	}
-	if (memcmp(seen, nonce, sizeof(nonce)) != 0) {
-		rc = err_note_set(note, ERR_CONFIG, "%s", o->root);
-		err_note_place(note, "rank %d", comm_rank(comm));
-		err_note_expected(note, "the directory that rank 0 writes to, or checkpoint.gather: true");
-		err_note_found(note, "another file system");
-	}
+	free(seen);
 	rc = agree(comm, rc, note);
 	if (comm_rank(comm) == 0)
 		unlink(path);
 	return rc;
 }
 
-/* This rank's part of the optimiser's state, or, with gather, every rank's through rank 0. */
-static int
-write_optim(struct step *s, struct comm *comm, bool gather, const char *dir, struct checkpoint_files *files, struct err_note *note)
-{
-	const struct shard *own = step_shard(s);
-	struct checkpoint_array arrays[2] = {{"m", step_m(s)}, {"v", step_v(s)}};
-	int rank = comm_rank(comm), size = comm_size(comm), rc = 0;
-	struct weights_file entry = {.name = ""}, *all = NULL;
-	int64_t widest = own->n;
+/* ---- arrays on their way to rank 0's files: staged through one piece of host memory, whoever owns them ---- */
 
-	if (!gather) {
-		rc = checkpoint_write_optim(dir, (unsigned)rank, (unsigned)size, (uint64_t)own->begin, (uint64_t)own->end, (uint64_t)own->n,
-		    arrays, 2, &entry, note);
-		if (rank == 0 && (all = mem_alloc((size_t)size, sizeof(*all))) == NULL)
-			rc = ENOMEM;
-		if ((rc = agree(comm, rc, note)) == 0) {
-			comm_gather(comm, 0, &entry, sizeof(entry), all);
-			for (int r = 0; rank == 0 && r < size && rc == 0; r++)
-				rc = checkpoint_files_add(files, &all[r]);
-			rc = agree(comm, rc, note);
-		}
-		free(all);
-		return rc;
-	}
-	if (rank != 0) {
-		comm_send(comm, 0, step_m(s), own->end - own->begin);
-		comm_send(comm, 0, step_v(s), own->end - own->begin);
-		return agree(comm, 0, note);
-	}
-	if (size > 1)
-		widest = shard_scratch(own);
-	float *m = mem_alloc((size_t)widest, sizeof(float)), *v = mem_alloc((size_t)widest, sizeof(float));
+#define PIECE ((int64_t)WEIGHTS_SOURCE_MAX)	/* elements */
 
-	if (m == NULL || v == NULL)
-		log_fatal("checkpoint.gather", "need_bytes=%lld", (long long)(2 * widest * (int64_t)sizeof(float)));
-	for (int r = 0; r < size; r++) {
-		struct shard part;
-
-		shard_range(&part, own->n, r, size);
-		if (r > 0) {
-			comm_recv(comm, r, m, part.end - part.begin);
-			comm_recv(comm, r, v, part.end - part.begin);
-			arrays[0].x = m;
-			arrays[1].x = v;
-		}
-		if (rc == 0)
-			rc = checkpoint_write_optim(dir, (unsigned)r, (unsigned)size, (uint64_t)part.begin, (uint64_t)part.end,
-			    (uint64_t)part.n, arrays, 2, &entry, note);
-		if (rc == 0)
-			rc = checkpoint_files_add(files, &entry);
-	}
-	free(m);
-	free(v);
-	return agree(comm, rc, note);
-}
-
-/* ---- fp32 masters on their way to rank 0, which writes them as they come and never holds more than a piece of another's ---- */
-
-#define PIECE (INT64_C(1) << 20)	/* elements */
-
-struct masters {
+struct gather {
 	struct step *step;
 	struct comm *comm;
+	enum step_array array;
+	int64_t begin, end;			/* of the flat order: what piece holds; the owner's next piece begins at end */
 	float *piece;				/* [PIECE] */
-	int64_t begin, end;			/* of the flat order, what it holds; everything before end has come */
 };
 
+/* The rank that owns element at, and its part. */
 static int
-owner_of(struct masters *m, int64_t at, struct shard *part)
+owner_of(const struct gather *g, int64_t at, struct shard *part)
 {
-	for (int r = 0; r < comm_size(m->comm); r++) {
-		shard_range(part, step_shard(m->step)->n, r, comm_size(m->comm));
+	for (int r = 0; r < comm_size(g->comm); r++) {
+		shard_range(part, step_shard(g->step)->n, r, comm_size(g->comm));
 		if (part->begin <= at && at < part->end)
 			return r;
 	}
 	log_fatal("checkpoint.owner", "element=%lld", (long long)at);
 }
 
-/* The next piece after m->end: from its owner, whose pieces come in order, or this rank's own. */
-static void
-masters_next(struct masters *m)
+static int64_t
+piece_end(int64_t begin, int64_t end)
 {
-	struct shard part;
-	int owner = owner_of(m, m->end, &part);
-
-	m->begin = m->end;
-	m->end = part.end - m->begin < PIECE ? part.end : m->begin + PIECE;
-	if (owner == 0)
-		memcpy(m->piece, step_masters(m->step) + (m->begin - part.begin), (size_t)(m->end - m->begin) * sizeof(float));
-	else
-		comm_recv(m->comm, owner, m->piece, m->end - m->begin);
+	return end - begin < PIECE ? end : begin + PIECE;
 }
 
-static int
-masters_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+/* Rank 0: the piece that begins at g->end. */
+static void
+gather_next(struct gather *g)
 {
-	struct masters *m = arg;
+	struct shard part;
+	int owner = owner_of(g, g->end, &part);
+
+	g->begin = g->end;
+	g->end = piece_end(g->begin, part.end);
+	if (owner == comm_rank(g->comm))
+		step_read(g->step, g->array, g->begin, g->end - g->begin, g->piece);
+	else
+		comm_recv(g->comm, owner, g->piece, g->end - g->begin);
+}
+
+/* A weights_source; elements of one owner are asked for in order. */
+static int
+gather_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	struct gather *g = arg;
 	int64_t at = (int64_t)begin, end = at + (int64_t)count;
 
 	(void)note;
-	while (at < end) {
-		int64_t n;
-
-		if (at >= m->end)
-			masters_next(m);
-		n = (end < m->end ? end : m->end) - at;
-		memcpy(out, m->piece + (at - m->begin), (size_t)n * sizeof(float));
-		out += n;
-		at += n;
+	for (int64_t n; at < end; at += n, out += n) {
+		if (at >= g->end)
+			gather_next(g);
+		n = (end < g->end ? end : g->end) - at;
+		memcpy(out, g->piece + (at - g->begin), (size_t)n * sizeof(float));
 	}
 	return 0;
 }
 
-/* The other ranks' side: their range in the pieces that masters_next asks for. */
+/* The other ranks: their range, in the pieces that gather_next receives. */
 static void
-masters_send(struct step *s, struct comm *comm)
+gather_send(struct gather *g)
 {
-	const struct shard *own = step_shard(s);
+	const struct shard *own = step_shard(g->step);
 
-	for (int64_t at = own->begin; at < own->end; at += PIECE)
-		comm_send(comm, 0, step_masters(s) + (at - own->begin), own->end - at < PIECE ? own->end - at : PIECE);
+	for (int64_t at = own->begin, end; at < own->end; at = end) {
+		end = piece_end(at, own->end);
+		step_read(g->step, g->array, at, end - at, g->piece);
+		comm_send(g->comm, 0, g->piece, end - at);
+	}
 }
 
-/* Rank 0's part: model and state, then the manifest and the rename. */
+/* The optimiser's shard of rank r. With r another rank: through this one. */
 static int
-write_rest(struct step *s, struct comm *comm, const struct save_options *o, const char *dir, const struct state *state,
-    struct checkpoint_files *files, struct err_note *note)
+write_shard(struct gather *g, int r, const char *dir, struct weights_file *entry, struct err_note *note)
 {
-	struct masters m = {.step = s, .comm = comm};
+	struct gather m = *g, v = *g;
+	struct checkpoint_array arrays[] = {{"m", gather_source, &m}, {"v", gather_source, &v}};
+	int size = comm_size(g->comm), rc;
+	struct shard part;
+
+	shard_range(&part, step_shard(g->step)->n, r, size);
+	m.array = STEP_M;
+	v.array = STEP_V;
+	m.begin = m.end = v.begin = v.end = part.begin;
+	rc = checkpoint_write_optim(dir, (unsigned)r, (unsigned)size, (uint64_t)part.begin, (uint64_t)part.end, (uint64_t)part.n, arrays, 2,
+	    entry, note);
+	while (r != comm_rank(g->comm) && m.end < part.end)	/* after a failure: r sends all the same */
+		gather_next(&m);
+	while (r != comm_rank(g->comm) && v.end < part.end)
+		gather_next(&v);
+	return rc;
+}
+
+/* The optimiser's state: every rank writes its shard, or, with gather, rank 0 writes them all. */
+static int
+write_optim(struct gather *g, bool gather, const char *dir, struct checkpoint_files *files, struct err_note *note)
+{
+	int rank = comm_rank(g->comm), size = comm_size(g->comm), rc = 0;
+	struct weights_file entry = {.name = ""}, *all = NULL;
+
+	if (gather && rank != 0) {
+		for (g->array = STEP_M; g->array <= STEP_V; g->array++)
+			gather_send(g);
+		return agree(g->comm, 0, note);
+	}
+	if (gather) {
+		for (int r = 0; r < size; r++) {
+			struct err_note later = {.name = ""};
+			int one = write_shard(g, r, dir, &entry, rc == 0 ? note : &later);
+
+			if (one == 0)
+				one = checkpoint_files_add(files, &entry);
+			rc = rc == 0 ? one : rc;
+		}
+		return agree(g->comm, rc, note);
+	}
+	rc = write_shard(g, rank, dir, &entry, note);
+	if (rank == 0 && (all = mem_alloc((size_t)size, sizeof(*all))) == NULL)
+		rc = ENOMEM;
+	if ((rc = agree(g->comm, rc, note)) == 0) {
+		comm_gather(g->comm, 0, &entry, sizeof(entry), all);
+		for (int r = 0; rank == 0 && r < size && rc == 0; r++)
+			rc = checkpoint_files_add(files, &all[r]);
+		rc = agree(g->comm, rc, note);
+	}
+	free(all);
+	return rc;
+}
+
+/* Rank 0: model and state, then the manifest and the rename. The other ranks send their masters. */
+static int
+write_rest(struct gather *g, const struct save_options *o, const char *dir, const struct state *state, struct checkpoint_files *files,
+    struct err_note *note)
+{
 	struct json *j;
 	int rc;
 
-	if (comm_rank(comm) != 0) {
-		masters_send(s, comm);
+	g->array = STEP_MASTERS;
+	g->begin = g->end = 0;
+	if (comm_rank(g->comm) != 0) {
+		gather_send(g);
 		return 0;
 	}
-	if ((m.piece = mem_alloc((size_t)PIECE, sizeof(float))) == NULL)
-		log_fatal("checkpoint.gather", "need_bytes=%lld", (long long)(PIECE * (int64_t)sizeof(float)));
-	j = state_to_json(state);
-	rc = j == NULL ? ENOMEM : 0;
-	if (rc == 0 && (rc = checkpoint_write_model(dir, step_model(s), o->tokenizer, masters_source, &m, 0, files, note)) == 0 &&
+	rc = (j = state_to_json(state)) == NULL ? ENOMEM : 0;
+	if (rc == 0 && (rc = checkpoint_write_model(dir, step_model(g->step), o->tokenizer, gather_source, g, 0, files, note)) == 0 &&
 	    (rc = checkpoint_write_state(dir, j, files, note)) == 0)
 		rc = checkpoint_finish(o->root, state->step, files, note);
-	while (m.end < step_shard(s)->n)	/* after a failure: the others are still sending */
-		masters_next(&m);
+	while (g->end < step_shard(g->step)->n)		/* after a failure: the others send all the same */
+		gather_next(g);
 	json_close(&j);
-	free(m.piece);
 	return rc;
 }
 
 /*
- * A directory stands where the checkpoint goes. Whole: nothing to do, *there is 1. Damaged (a resume passed it over): it keeps its
- * files under another name, and the place is free.
+ * The directory of the new checkpoint exists already. If it is complete, *there is set and nothing is left to do. If it is damaged (a
+ * resume passed over it), it is renamed and the save goes on.
  */
 static int
 take_place(const struct save_options *o, uint64_t step, char *dir, int *there, struct err_note *note)
@@ -239,86 +232,113 @@ take_place(const struct save_options *o, uint64_t step, char *dir, int *there, s
 int
 save_write(struct step *s, struct comm *comm, const struct save_options *o, const struct state *state, struct err_note *note)
 {
+	struct gather g = {.step = s, .comm = comm, .piece = mem_alloc((size_t)PIECE, sizeof(float))};
 	struct checkpoint_files files = {0};
 	char dir[CHECKPOINT_PATH_BYTES] = "", text[1024];
 	struct err_note prune_note = {.name = ""};
-	int rc = 0, there = 0;
+	int rc = g.piece == NULL ? ENOMEM : 0, there = 0;
 
-	if (comm_rank(comm) == 0) {
-		rc = checkpoint_begin(o->root, state->step, dir, note);
-		if (rc == ERR_EXISTS)
-			rc = take_place(o, state->step, dir, &there, note);
-	}
+	if (rc == 0 && comm_rank(comm) == 0 && (rc = checkpoint_begin(o->root, state->step, dir, note)) == ERR_EXISTS)
+		rc = take_place(o, state->step, dir, &there, note);
 	comm_bcast(comm, 0, &there, sizeof(there));
 	if ((rc = agree(comm, rc, note)) != 0 || there)
-		return rc;
+		goto out;
 	comm_bcast(comm, 0, dir, sizeof(dir));
-	rc = write_optim(s, comm, o->gather, dir, &files, note);
-	if (rc == 0)
-		rc = agree(comm, write_rest(s, comm, o, dir, state, &files, note), note);
+	if ((rc = write_optim(&g, o->gather, dir, &files, note)) == 0)
+		rc = agree(comm, write_rest(&g, o, dir, state, &files, note), note);
 	if (comm_rank(comm) == 0) {
 		if (rc != 0)
 			checkpoint_abort(o->root, state->step, NULL);
 		else if (checkpoint_prune(o->root, o->keep, o->keep_steps, o->n_keep_steps, NULL, &prune_note) != 0)
 			log_warn("checkpoint.prune", "why=%s", err_note_str(&prune_note, EIO, text, sizeof(text)));
 	}
+out:
 	free(files.files);
+	free(g.piece);
 	return rc;
 }
 
-/* Weights and optimiser of the checkpoint at path into this rank. With gather only rank 0 reads, and sends. */
+/* An array of a checkpoint, as a step_source. */
+struct stored {
+	const struct checkpoint *checkpoint;
+	const struct weights_model *weights;
+	enum step_array array;
+};
+
+static int
+stored_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	const struct stored *from = arg;
+
+	if (from->array == STEP_MASTERS)
+		return weights_model_read(from->weights, begin, count, out, note);
+	return checkpoint_read_optim(from->checkpoint, from->array == STEP_M ? "m" : "v", begin, count, out, note);
+}
+
+/* What send_part sends. */
+static int
+received_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	(void)begin;
+	(void)note;
+	comm_recv(arg, 0, out, (int64_t)count);
+	return 0;
+}
+
+/* Rank 0: all arrays of rank r's range, in the pieces that step_fill asks for. */
+static void
+send_part(struct comm *comm, struct stored *from, int64_t n_params, int r)
+{
+	float *piece = mem_alloc((size_t)STEP_PIECE, sizeof(*piece));
+	struct err_note note = {.name = ""};
+	char text[1024];
+	struct shard part;
+	int rc;
+
+	shard_range(&part, n_params, r, comm_size(comm));
+	if (piece == NULL)
+		log_fatal("checkpoint.gather", "need_elements=%lld", (long long)STEP_PIECE);
+	for (from->array = 0; from->array < STEP_ARRAYS; from->array++)
+		for (int64_t at = part.begin, n; at < part.end; at += n) {
+			n = part.end - at < STEP_PIECE ? part.end - at : STEP_PIECE;
+			if ((rc = stored_source(from, (uint64_t)at, (uint64_t)n, piece, &note)) != 0)
+				log_fatal("checkpoint.read", "rank=%d why=\"%s\"", r, err_note_str(&note, rc, text, sizeof(text)));
+			comm_send(comm, r, piece, n);
+		}
+	free(piece);
+}
+
+/* Weights and optimiser of the checkpoint at path into this rank. With gather rank 0 reads for all. */
 static int
 load_from(struct step *s, struct comm *comm, bool gather, const char *path, struct state *state, struct err_note *note)
 {
-	const struct shard *own = step_shard(s);
 	bool reads = !gather || comm_rank(comm) == 0;
 	struct weights_model *weights = NULL;
 	struct checkpoint *c = NULL;
+	struct stored from;
 	int rc = 0;
 
 	if (reads) {
 		if ((rc = checkpoint_open(&c, path, CHECKPOINT_SIZES, note)) != 0 ||
 		    (rc = state_from_json(checkpoint_state(c), state, note)) != 0 ||
-		    (rc = weights_model_open(&weights, path, step_model(s), note)) != 0 ||
-		    (rc = weights_model_read(weights, (uint64_t)own->begin, (uint64_t)(own->end - own->begin), step_masters(s), note)) != 0)
+		    (rc = weights_model_open(&weights, path, step_model(s), note)) != 0)
 			goto agree;
-		if (checkpoint_optim_total(c) != (uint64_t)own->n) {
-			rc = err_note_set(note, ERR_MISMATCH, "%s", path);
-			err_note_expected(note, "optimiser state of %lld parameters", (long long)own->n);
-			err_note_found(note, "%llu", (unsigned long long)checkpoint_optim_total(c));
-			goto agree;
-		}
-		if ((rc = checkpoint_read_optim(c, "m", (uint64_t)own->begin, (uint64_t)(own->end - own->begin), step_m(s), note)) != 0)
-			goto agree;
-		rc = checkpoint_read_optim(c, "v", (uint64_t)own->begin, (uint64_t)(own->end - own->begin), step_v(s), note);
+		from = (struct stored){.checkpoint = c, .weights = weights};
+		if (checkpoint_optim_total(c) != (uint64_t)step_shard(s)->n)
+			rc = err_expect(note, ERR_MISMATCH, "%s", "optimiser state of %lld parameters", "%llu", path,
+			    (long long)step_shard(s)->n, (unsigned long long)checkpoint_optim_total(c));
+		for (from.array = 0; from.array < STEP_ARRAYS && rc == 0; from.array++)
+			rc = step_fill(s, from.array, stored_source, &from, note);
 	}
 agree:
 	rc = agree(comm, rc, note);
 	if (rc == 0 && gather && comm_size(comm) > 1) {
 		comm_bcast(comm, 0, state, sizeof(*state));
-		for (int r = 1; r < comm_size(comm); r++) {
-			struct shard part;
-			float *x = NULL;
-
-			if (comm_rank(comm) == r) {
-				comm_recv(comm, 0, step_m(s), own->end - own->begin);
-				comm_recv(comm, 0, step_v(s), own->end - own->begin);
-				comm_recv(comm, 0, step_masters(s), own->end - own->begin);
-			} else if (comm_rank(comm) == 0) {
-				shard_range(&part, own->n, r, comm_size(comm));
-				if ((x = mem_alloc((size_t)(part.end - part.begin), sizeof(float))) == NULL)
-					log_fatal("checkpoint.gather", "need_elements=%lld", (long long)(part.end - part.begin));
-				for (int i = 0; i < 3; i++) {
-					uint64_t n = (uint64_t)(part.end - part.begin);
-
-					if ((i < 2 ? checkpoint_read_optim(c, i == 0 ? "m" : "v", (uint64_t)part.begin, n, x, note) :
-					    weights_model_read(weights, (uint64_t)part.begin, n, x, note)) != 0)
-						log_fatal("checkpoint.read", "path=%s rank=%d", path, r);
-					comm_send(comm, r, x, part.end - part.begin);
-				}
-				free(x);
-			}
-		}
+		for (int r = 1; r < comm_size(comm) && reads; r++)
+			send_part(comm, &from, step_shard(s)->n, r);
+		for (enum step_array a = 0; a < STEP_ARRAYS && !reads && rc == 0; a++)
+			rc = step_fill(s, a, received_source, comm, note);
+		rc = agree(comm, rc, note);
 	}
 	weights_model_close(&weights);
 	checkpoint_close(&c);
@@ -334,14 +354,10 @@ save_load(struct step *s, struct comm *comm, const struct save_options *o, struc
 	int rc = 0;
 
 	*found = false;
-	if (comm_rank(comm) == 0) {
-		rc = checkpoint_clean(o->root, NULL, note);
-		if (rc == 0)
-			rc = checkpoint_find_latest(o->root, CHECKPOINT_HASHES, &info, note);
-		if (rc == ERR_NOT_FOUND) {
-			info.path[0] = '\0';
-			rc = 0;
-		}
+	if (comm_rank(comm) == 0 && (rc = checkpoint_clean(o->root, NULL, note)) == 0 &&
+	    (rc = checkpoint_find_latest(o->root, CHECKPOINT_HASHES, &info, note)) == ERR_NOT_FOUND) {
+		info.path[0] = '\0';
+		rc = 0;
 	}
 	if ((rc = agree(comm, rc, note)) != 0)
 		return rc;

@@ -18,6 +18,7 @@ void
 shard_range(struct shard *s, int64_t n, int rank, int n_ranks)
 {
 	s->n = n;
+	s->rank = rank;
 	s->n_levels = 0;
 	s->level_begin[0] = 0;
 	s->level_end[0] = n;
@@ -32,44 +33,18 @@ shard_range(struct shard *s, int64_t n, int rank, int n_ranks)
 	s->end = s->level_end[s->n_levels];
 }
 
-int64_t
-shard_scratch(const struct shard *s)
-{
-	return s->n_levels == 0 ? 0 : s->level_end[1] - s->level_begin[1];
-}
-
-/* The part of level's range that the partner keeps, while we keep level + 1's. */
-static void
-shard_partner(const struct shard *s, int rank, int level, int64_t *begin, int64_t *end)
-{
-	bool back = rank >> level & 1;
-
-	*begin = back ? s->level_begin[level] : s->level_end[level + 1];
-	*end = back ? s->level_begin[level + 1] : s->level_end[level];
-}
-
 void
-shard_reduce(const struct shard *s, struct comm *comm, struct kernels *k, float *grads, float *scratch)
-{
-	for (int level = 0; level < s->n_levels; level++) {
-		int64_t mine = s->level_begin[level + 1], n_mine = s->level_end[level + 1] - mine, theirs, theirs_end;
-
-		shard_partner(s, comm_rank(comm), level, &theirs, &theirs_end);
-		comm_exchange(comm, comm_rank(comm) ^ 1 << level, grads + theirs, (size_t)(theirs_end - theirs) * sizeof(float), scratch,
-		    (size_t)n_mine * sizeof(float));
-		kernels_accumulate(k, grads + mine, scratch, n_mine);
-	}
-}
-
-void
-shard_gather(const struct shard *s, struct comm *comm, void *x, size_t element_bytes)
+shard_gather(const struct shard *s, struct comm_device *device, void *x, size_t element_bytes)
 {
 	for (int level = s->n_levels; level-- > 0;) {
-		int64_t mine = s->level_begin[level + 1], n_mine = s->level_end[level + 1] - mine, theirs, theirs_end;
+		bool back = s->rank >> level & 1;
+		int64_t begin = s->level_begin[level], end = s->level_end[level];
+		int64_t mine = s->level_begin[level + 1], mine_end = s->level_end[level + 1];
+		/* The partner holds the rest of the level's range: before ours or after it. */
+		int64_t theirs = back ? begin : mine_end, theirs_end = back ? mine : end;
 		char *bytes = x;
 
-		shard_partner(s, comm_rank(comm), level, &theirs, &theirs_end);
-		comm_exchange(comm, comm_rank(comm) ^ 1 << level, bytes + (size_t)mine * element_bytes, (size_t)n_mine * element_bytes,
+		comm_exchange_device(device, s->rank ^ 1 << level, bytes + (size_t)mine * element_bytes, (size_t)(mine_end - mine) * element_bytes,
 		    bytes + (size_t)theirs * element_bytes, (size_t)(theirs_end - theirs) * element_bytes);
 	}
 }

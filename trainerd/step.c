@@ -4,13 +4,15 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock/clock.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
+#include "trainerd/comm_device.h"
 #include "trainerd/reduce.h"
 
 #define MAX_TREE 32
+#define GATHER_PIECE (INT64_C(1) << 22)	/* floats that a rank sends to another at a time when parameters are gathered */
 
 /* Loss sums of a lane, in the order of the vector that is summed over ranks. */
 enum lane_sum { LANE_LOSS, LANE_HARD, LANE_SOFT, LANE_ENTROPY, LANE_CORRECT, LANE_KD_ROWS, LANE_ROWS, LANE_NOT_FINITE, LANE_SUMS };
@@ -24,14 +26,17 @@ struct step {
 	struct shard shard;
 	int64_t rank_lanes;			/* G / R */
 	int64_t n_tree;				/* gradient buffers */
+	/* Device memory. */
 	void *params;				/* [n_params], the model's, in its dtype */
 	float *own;				/* fp32 masters of this rank's range where params are not fp32; else NULL */
-	float *masters;				/* own, or this rank's range inside params */
-	float *m, *v;
+	float *state[STEP_ARRAYS];		/* of this rank's range; masters: own, or this rank's range inside params */
 	float *grads[MAX_TREE];
+	/* Host memory. */
+	struct comm_device *device;		/* NULL with one rank */
+	struct kernels_event *backward_done;
 	struct reduce *reduce;
-	bool reducing;				/* backward of the last micro-batch: what it completes goes into reduce */
-	int64_t *final_from;			/* [n_layers + 2], of layer -1 ...: gradients from here on are final when the layer is done */
+	bool reducing;				/* in backward of the last micro-batch: its hooks drive reduce */
+	int64_t *final_from;			/* [n_layers + 2], from layer -1 on: gradients from here on are final when the layer is done */
 	struct optim_span *spans;		/* [n_tensors] */
 	double *blocks;				/* [n_blocks] sums of squares */
 	int64_t n_blocks;
@@ -40,30 +45,16 @@ struct step {
 	float *row_weight;			/* [micro_batch * L] */
 };
 
-static double
-seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int
 step_check(const struct step_options *o, int n_ranks, struct err_note *note)
 {
-	if (o->lanes <= 0 || (o->lanes & (o->lanes - 1)) != 0 || o->lanes % n_ranks != 0) {
-		err_note_set(note, ERR_CONFIG, "trainer.lanes");
-		err_note_expected(note, "a power of two that the number of ranks divides (start 1, 2, 4, ... up to trainer.lanes ranks)");
-		err_note_found(note, "%lld lanes, %d ranks", (long long)o->lanes, n_ranks);
-		return ERR_CONFIG;
-	}
-	if (o->micro_batch <= 0 || o->batch % o->lanes != 0 || o->batch / o->lanes % o->micro_batch != 0) {
-		err_note_set(note, ERR_CONFIG, "trainer.batch");
-		err_note_expected(note, "a multiple of trainer.lanes * trainer.micro_batch = %lld", (long long)(o->lanes * o->micro_batch));
-		err_note_found(note, "%lld", (long long)o->batch);
-		return ERR_CONFIG;
-	}
+	if (o->lanes <= 0 || (o->lanes & (o->lanes - 1)) != 0 || o->lanes % n_ranks != 0)
+		return err_expect(note, ERR_CONFIG, "trainer.lanes",
+		    "a power of two that the number of ranks divides (start 1, 2, 4, ... up to trainer.lanes ranks)", "%lld lanes, %d ranks",
+		    (long long)o->lanes, n_ranks);
+	if (o->micro_batch <= 0 || o->batch % o->lanes != 0 || o->batch / o->lanes % o->micro_batch != 0)
+		return err_expect(note, ERR_CONFIG, "trainer.batch", "a multiple of trainer.lanes * trainer.micro_batch = %lld", "%lld",
+		    (long long)(o->lanes * o->micro_batch), (long long)o->batch);
 	return 0;
 }
 
@@ -86,7 +77,7 @@ hook_done(void *arg, int layer)
 		reduce_ready(s->reduce, s->final_from[layer + 1]);
 }
 
-/* Layers are done from the last to the first: behind a layer, everything is final that lies after the last tensor of those before it. */
+/* Layers are done from the last to the first: after a layer, all gradients behind the last tensor of the layers before it are final. */
 static int
 step_hooks(struct step *s)
 {
@@ -143,9 +134,14 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 		goto fail;
 	if (dtype != DTYPE_F32 && (s->own = kernels_alloc(kernels, (size_t)n_own * sizeof(float))) == NULL)
 		goto fail;
-	s->masters = s->own != NULL ? s->own : (float *)s->params + s->shard.begin;
-	s->m = kernels_alloc(kernels, (size_t)n_own * sizeof(float));
-	s->v = kernels_alloc(kernels, (size_t)n_own * sizeof(float));
+	s->state[STEP_MASTERS] = s->own != NULL ? s->own : (float *)s->params + s->shard.begin;
+	for (int a = STEP_M; a <= STEP_V; a++)
+		if ((s->state[a] = kernels_alloc(kernels, (size_t)n_own * sizeof(float))) == NULL)
+			goto fail;
+	if (comm_size(comm) > 1 && comm_device_new(&s->device, comm, kernels, 0, GATHER_PIECE) != 0)
+		goto fail;
+	if ((s->backward_done = kernels_event_new(kernels)) == NULL)
+		goto fail;
 	if (reduce_new(&s->reduce, &s->shard, comm, kernels, &reduce) != 0 || step_hooks(s) != 0)
 		goto fail;
 	for (int64_t i = 0; i < s->n_tree; i++)
@@ -160,7 +156,7 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	s->inputs = mem_alloc((size_t)rows, sizeof(int32_t));
 	s->next = mem_alloc((size_t)rows, sizeof(int32_t));
 	s->row_weight = mem_alloc((size_t)rows, sizeof(float));
-	if (s->m == NULL || s->v == NULL || s->blocks == NULL || s->lane_sums == NULL || s->inputs == NULL || s->next == NULL || s->row_weight == NULL)
+	if (s->blocks == NULL || s->lane_sums == NULL || s->inputs == NULL || s->next == NULL || s->row_weight == NULL)
 		goto fail;
 	model_bind(s->model, s->params, dtype);
 	*out = s;
@@ -186,9 +182,11 @@ step_destroy(struct step **step)
 	for (int64_t i = 0; i < s->n_tree; i++)
 		kernels_free(s->kernels, s->grads[i]);
 	reduce_destroy(&s->reduce);
+	kernels_event_destroy(s->kernels, &s->backward_done);
+	comm_device_destroy(&s->device);
 	free(s->final_from);
-	kernels_free(s->kernels, s->v);
-	kernels_free(s->kernels, s->m);
+	kernels_free(s->kernels, s->state[STEP_V]);
+	kernels_free(s->kernels, s->state[STEP_M]);
 	kernels_free(s->kernels, s->own);
 	kernels_free(s->kernels, s->params);
 	model_session_destroy(&s->session);
@@ -209,23 +207,65 @@ step_shard(const struct step *s)
 	return &s->shard;
 }
 
-const void *
-step_params(const struct step *s)
+void
+step_read(struct step *s, enum step_array array, int64_t begin, int64_t count, float *out)
 {
-	return s->params;
+	kernels_download(s->kernels, out, s->state[array] + (begin - s->shard.begin), (size_t)count * sizeof(float));
 }
 
-float *
-step_masters(struct step *s)
+int
+step_fill(struct step *s, enum step_array array, step_source *source, void *arg, struct err_note *note)
 {
-	return s->masters;
+	int64_t n_own = s->shard.end - s->shard.begin;
+	float *piece = mem_alloc((size_t)(n_own < STEP_PIECE ? n_own : STEP_PIECE), sizeof(*piece));
+	int rc = piece == NULL ? ENOMEM : 0;
+
+	for (int64_t at = s->shard.begin; at < s->shard.end && rc == 0; at += STEP_PIECE) {
+		int64_t n = s->shard.end - at < STEP_PIECE ? s->shard.end - at : STEP_PIECE;
+
+		if ((rc = source(arg, (uint64_t)at, (uint64_t)n, piece, note)) == 0)
+			kernels_upload(s->kernels, s->state[array] + (at - s->shard.begin), piece, (size_t)n * sizeof(float));
+	}
+	free(piece);
+	return rc;
 }
 
-/* Where the compute-dtype copy of this rank's range goes; NULL where the masters are that. */
+struct init {
+	const struct model *model;
+	uint32_t seed;
+};
+
+static int
+init_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+{
+	const struct init *init = arg;
+
+	(void)note;
+	model_init(init->model, init->seed, (int64_t)begin, (int64_t)(begin + count), out);
+	return 0;
+}
+
+int
+step_init(struct step *s, uint32_t seed, struct err_note *note)
+{
+	struct init init = {.model = s->model, .seed = seed};
+
+	return step_fill(s, STEP_MASTERS, init_source, &init, note);
+}
+
+/* Where the compute-dtype copy of this rank's range goes; NULL where the masters are that copy. */
 static void *
 step_copy(struct step *s)
 {
 	return s->own == NULL ? NULL : (char *)s->params + (size_t)s->shard.begin * dtype_size(s->model->dtype);
+}
+
+/* This rank's range of the parameters has changed: the other ranks get it, and this one theirs. */
+static void
+step_gather(struct step *s)
+{
+	shard_gather(&s->shard, s->device, s->params, dtype_size(s->model->dtype));
+	model_changed(s->model);
 }
 
 void
@@ -233,24 +273,10 @@ step_spread(struct step *s)
 {
 	void *copy = step_copy(s);
 
-	/* As the optimiser rounds: a run that goes on from a checkpoint has the copy that it would have had. */
+	/* Rounded as the optimiser rounds: a resumed run has the copy that it would have had without the stop. */
 	if (copy != NULL && s->shard.end > s->shard.begin)
-		kernels_convert(s->kernels, copy, s->model->dtype, s->masters, DTYPE_F32, s->shard.end - s->shard.begin);
-	kernels_sync(s->kernels);
-	shard_gather(&s->shard, s->comm, s->params, dtype_size(s->model->dtype));
-	model_changed(s->model);
-}
-
-float *
-step_m(struct step *s)
-{
-	return s->m;
-}
-
-float *
-step_v(struct step *s)
-{
-	return s->v;
+		kernels_convert(s->kernels, copy, s->model->dtype, s->own, DTYPE_F32, s->shard.end - s->shard.begin);
+	step_gather(s);
 }
 
 /* Split windows of L+1 tokens into inputs and next tokens of n sequences. */
@@ -289,7 +315,7 @@ lanes_total(struct step *s, double total[LANE_SUMS])
 			total[i] += s->lane_sums[lane * LANE_SUMS + i];
 }
 
-/* Forward, loss and backward of one lane (number in this rank) into grads. The last one's last backward completes the rank's sums. */
+/* Forward, loss and backward of one lane (numbered within this rank) into grads. The last backward of the last lane drives reduce. */
 static void
 step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *grads)
 {
@@ -317,9 +343,9 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 				targets.dense = rows->dense + first * len * s->model->config.vocab_size;
 		}
 		if ((rc = model_forward(s->session, s->inputs, o->micro_batch, len)) != 0)
-			log_fatal("step.tokens", "rc=%d why=\"windows are checked when they are read\"", rc);
+			log_fatal("step.tokens", "rc=%d why=\"the corpus reader let a token outside the vocabulary pass\"", rc);
 		if ((rc = model_loss(s->session, &targets, scale, grads, &micro)) != 0)
-			log_fatal("step.targets", "rc=%d why=\"rows were checked before they came here\"", rc);
+			log_fatal("step.targets", "rc=%d why=\"the feed let invalid targets pass\"", rc);
 		s->reducing = lane == s->rank_lanes - 1 && first + o->micro_batch == (lane + 1) * per_lane;
 		model_backward(s->session, grads);
 		s->reducing = false;
@@ -328,8 +354,8 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 }
 
 /*
- * All lanes of this rank; returns the buffer that reduce_end completes. Lane sums are added by adjacent pairs, like a binary counter;
- * the last lane's additions are reduce's.
+ * All lanes of this rank; returns the buffer that reduce_end completes. Lane sums are added by adjacent pairs, as carries of a binary
+ * counter; reduce does the additions of the last lane.
  */
 static float *
 step_lanes(struct step *s, const struct step_rows *rows)
@@ -369,15 +395,17 @@ step_lanes(struct step *s, const struct step_rows *rows)
 void
 step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update, struct step_result *out)
 {
-	double total[LANE_SUMS], start = seconds_now(), computed, reduced;
+	double total[LANE_SUMS], start = clock_now_s(), computed, reduced;
 	int64_t begin = s->shard.begin, n_own = s->shard.end - s->shard.begin;
 	struct reduce_stats reduce;
 	float *grads;
 
 	memset(out, 0, sizeof(*out));
 	grads = step_lanes(s, rows);
-	kernels_sync(s->kernels);
-	computed = seconds_now();
+	kernels_event_record(s->kernels, s->backward_done);
+	while (!kernels_event_done(s->kernels, s->backward_done))	/* a device still computes: finished buckets move meanwhile */
+		reduce_poll(s->reduce);
+	computed = clock_now_s();
 	reduce_end(s->reduce, &reduce);
 	memset(s->blocks, 0, (size_t)s->n_blocks * sizeof(double));
 	if (n_own > 0)
@@ -385,7 +413,7 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	comm_sum(s->comm, s->blocks, (size_t)s->n_blocks);
 	lanes_total(s, total);
 	out->grad_norm = optim_norm(s->blocks, s->n_blocks);
-	reduced = seconds_now();
+	reduced = clock_now_s();
 	out->loss = total[LANE_LOSS] / total[LANE_ROWS];
 	out->hard = total[LANE_HARD] / total[LANE_ROWS];
 	out->accuracy = total[LANE_CORRECT] / total[LANE_ROWS];
@@ -398,10 +426,9 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	if (!out->skipped) {
 		if (n_own > 0)
 			optim_adamw(s->kernels, &s->options.optim, update - 1, lr, optim_clip_scale(out->grad_norm, s->options.optim.clip), s->spans,
-			    s->model->n_tensors, begin, s->shard.end, s->masters, s->m, s->v, grads + begin, step_copy(s), s->model->dtype);
-		kernels_sync(s->kernels);
-		shard_gather(&s->shard, s->comm, s->params, dtype_size(s->model->dtype));
-		model_changed(s->model);
+			    s->model->n_tensors, begin, s->shard.end, s->state[STEP_MASTERS], s->state[STEP_M], s->state[STEP_V], grads + begin,
+			    step_copy(s), s->model->dtype);
+		step_gather(s);
 	}
 	kernels_sync(s->kernels);
 	out->compute_s = computed - start;
@@ -409,7 +436,7 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	out->exposed_s = reduce.exposed_s;
 	out->reduced_early = reduce.early;
 	out->reduce_s = reduced - computed;
-	out->update_s = seconds_now() - reduced;
+	out->update_s = clock_now_s() - reduced;
 }
 
 int

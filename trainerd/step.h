@@ -1,10 +1,10 @@
 /*
- * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW on this rank's range, parameters gathered.
+ * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW on this rank's range, gather of the parameters.
  *
  * The batch is G lanes; rank r of R holds lanes [r*G/R, (r+1)*G/R), so rows [r*batch/R, (r+1)*batch/R). A lane runs its micro-batches
- * in order into one gradient buffer; lanes are summed by adjacent pairs, a rank's own first and then among ranks, both by reduce.h
- * layer by layer while the backward of the rank's last micro-batch still runs.
- * Every micro-batch has the same shape on every rank, so R changes no bit.
+ * in order into one gradient buffer. Lanes are summed by adjacent pairs, first within a rank, then over ranks; reduce.h does the last
+ * sums layer by layer while the backward pass of the rank's last micro-batch runs.
+ * Every micro-batch has the same shape on every rank, so the bits do not depend on R.
  */
 #ifndef SALT_STEP_H
 #define SALT_STEP_H
@@ -24,14 +24,14 @@ struct step_options {
 	int64_t batch;			/* sequences over all ranks */
 	int64_t micro_batch;		/* sequences */
 	int64_t lanes;			/* G; R divides it */
-	bool deterministic;		/* the fixed tree; off: one buffer a rank, MPI's own sum */
+	bool deterministic;		/* the fixed tree; off: one buffer a rank, and MPI chooses the order of the sum */
 	struct optim_config optim;
 	enum kernels_residual residual;
-	bool recompute;			/* activations of a layer are made again in backward: less memory, the same bits */
-	int64_t bucket;			/* elements of a piece of the gradients' sum over ranks, see reduce.h; 0: as there */
+	bool recompute;			/* backward computes activations of a layer again: less memory, the same bits */
+	int64_t bucket;			/* elements of a bucket, see reduce.h; 0: its default */
 };
 
-/* This rank's rows of one step. Arrays are the giver's, not written to. */
+/* This rank's rows of one step, in host memory. The arrays stay the caller's and are only read. */
 struct step_rows {
 	int64_t n_rows;			/* sequences: batch / R */
 	const int32_t *tokens;		/* [n_rows, L + 1] */
@@ -50,8 +50,8 @@ struct step_result {
 	double grad_norm;		/* before clipping */
 	int64_t kd_tokens;
 	bool skipped;			/* loss or gradient was not finite: nothing was updated */
-	double compute_s, reduce_s, update_s;	/* this rank's; reduce_s: what was left of the sums after backward, and the norm */
-	double overlap_s;		/* part of compute_s that went into sums of gradients while backward ran */
+	double compute_s, reduce_s, update_s;	/* of this rank; reduce_s: the sums after backward, and the norm */
+	double overlap_s;		/* part of compute_s: sums of gradients while backward ran */
 	double exposed_s;		/* part of reduce_s: waiting for those sums after backward */
 	double reduced_early;		/* share of the gradients whose sum was complete when backward ended, 0..1 */
 };
@@ -59,7 +59,7 @@ struct step_result {
 struct step;
 
 /*
- * step_new - model_new + session + buffers; parameters are zero until step_masters is filled and step_spread called.
+ * step_new - model, session and buffers; parameters are zero until the masters are filled and step_spread is called.
  * Returns 0, ERR_CONFIG (note: R does not divide the lanes, ...), ERR_RANGE, ENOMEM.
  */
 int step_new(struct step **s, const struct model_config *cfg, struct kernels *kernels, struct comm *comm,
@@ -70,20 +70,34 @@ const struct model *step_model(const struct step *s);
 const struct shard *step_shard(const struct step *s);
 
 /*
- * The weights: fp32 masters of this rank's range, which the optimiser moves and checkpoints keep, and all of them on every rank in the
- * compute dtype, which the model reads. In fp32 the masters lie inside the latter.
- * step_spread - collective, after masters were written from outside (loaded, first weights): brings the copies of all ranks up to date.
+ * The state of the optimiser: fp32 masters of this rank's range of the weights, and AdamW's two moments. They are in device memory, like
+ * all of the weights in the compute dtype, which the model reads; in fp32 the masters are part of the latter. Only the functions below
+ * move them between device and host.
  */
-float *step_masters(struct step *s);		/* [shard.end - shard.begin] */
-const void *step_params(const struct step *s);	/* [n_params] in step_model()->dtype */
+enum step_array { STEP_MASTERS, STEP_M, STEP_V, STEP_ARRAYS };
+
+#define STEP_PIECE (INT64_C(1) << 22)	/* elements that step_fill asks for at a time */
+
+/* step_read - elements [begin, begin + count) of the flat order, inside this rank's range, into host memory. */
+void step_read(struct step *s, enum step_array array, int64_t begin, int64_t count, float *out);
+
+/*
+ * step_fill - all of this rank's range from source, which gets adjoining ranges [begin, begin + count) of at most STEP_PIECE elements of
+ * the flat order. step_spread must follow when masters were filled. Returns 0, ENOMEM, what source returned.
+ */
+typedef int step_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
+int step_fill(struct step *s, enum step_array array, step_source *source, void *arg, struct err_note *note);
+
+/* step_init - step_fill of the masters with random weights (model_init). 0 or ENOMEM. */
+int step_init(struct step *s, uint32_t seed, struct err_note *note);
+
+/* step_spread - collective, after the masters were filled: brings the weights of all ranks up to date. */
 void step_spread(struct step *s);
-float *step_m(struct step *s);			/* [shard.end - shard.begin] */
-float *step_v(struct step *s);
 
 /* step_run - collective. @update counts optimiser steps from 1 (AdamW's bias correction); @lr of this step. */
 void step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update, struct step_result *out);
 
-/* What an evaluation on the held-out windows gives; the same bits on all ranks, whatever R is. */
+/* Result of an evaluation on the held-out windows; the same bits on all ranks, whatever R is. */
 struct step_eval {
 	double loss;			/* log-perplexity, nats per token */
 	double accuracy;
@@ -92,8 +106,8 @@ struct step_eval {
 };
 
 /*
- * step_evaluate - collective. get(arg, i, out) copies the L+1 tokens of window i of n; returns 0 or an error that ends the evaluation
- * on all ranks (the first rank's that has one is returned by all). Windows go in groups of micro_batch, group j to lane j mod G.
+ * step_evaluate - collective. get(arg, i, out) copies the L+1 tokens of window i of n; returns 0 or an error, which ends the evaluation
+ * on all ranks and is returned by all. Windows go in groups of micro_batch, group j to lane j mod G.
  */
 int step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int32_t *out), void *arg, struct step_eval *out);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "bench/common/train.h"
+#include "trainerd/comm_device.h"
 #include "trainerd/reduce.h"
 #include "trainerd/shard.h"
 
@@ -17,6 +18,7 @@ struct sums {
 	struct comm *comm;
 	struct kernels *kernels;
 	struct shard shard;
+	struct comm_device *device;
 	struct reduce *fixed, *any;
 	float *x;
 };
@@ -34,7 +36,8 @@ sums_open(struct sums *s, struct comm *comm, int64_t n)
 		bench_fail("kernels", rc, &note);
 	shard_range(&s->shard, n, comm_rank(comm), comm_size(comm));
 	s->x = bench_need(kernels_alloc(s->kernels, (size_t)n * sizeof(float)));
-	if ((rc = reduce_new(&s->fixed, &s->shard, comm, s->kernels, &fixed)) != 0 ||
+	if ((rc = comm_device_new(&s->device, comm, s->kernels, 0, INT64_C(1) << 22)) != 0 ||
+	    (rc = reduce_new(&s->fixed, &s->shard, comm, s->kernels, &fixed)) != 0 ||
 	    (rc = reduce_new(&s->any, &s->shard, comm, s->kernels, &any)) != 0)
 		bench_fail("reduce", rc, &note);
 }
@@ -44,6 +47,7 @@ sums_close(struct sums *s)
 {
 	reduce_destroy(&s->any);
 	reduce_destroy(&s->fixed);
+	comm_device_destroy(&s->device);
 	kernels_free(s->kernels, s->x);
 	kernels_destroy(&s->kernels);
 }
@@ -59,7 +63,7 @@ sums_once(struct sums *s, struct reduce *r, int gather)
 	reduce_begin(r, s->x, NULL, 0);
 	reduce_end(r, NULL);
 	if (gather)
-		shard_gather(&s->shard, s->comm, s->x, sizeof(float));
+		shard_gather(&s->shard, s->device, s->x, sizeof(float));
 	comm_barrier(s->comm);
 	return bench_now() - start;
 }

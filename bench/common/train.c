@@ -64,9 +64,9 @@ bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct 
 	t->shape = shape;
 	t->comm = comm;
 	if ((rc = kernels_new(&t->kernels, &ko, &note)) != 0 ||
-	    (rc = step_new(&t->step, &shape->config, t->kernels, t->comm, &so, &note)) != 0)
+	    (rc = step_new(&t->step, &shape->config, t->kernels, t->comm, &so, &note)) != 0 ||
+	    (rc = step_init(t->step, 1, &note)) != 0)
 		bench_fail(shape->name, rc, &note);
-	model_init(step_model(t->step), 1, step_shard(t->step)->begin, step_shard(t->step)->end, step_masters(t->step));
 	step_spread(t->step);
 	t->tokens = bench_need(calloc(n_tokens, sizeof(t->tokens[0])));
 	t->weight = bench_need(calloc((size_t)batch, sizeof(t->weight[0])));

@@ -26,7 +26,7 @@ save_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_no
 	return 0;
 }
 
-/* The whole road, as a trainer of n_ranks would go it; aborts what fails. */
+/* A whole save, as a trainer of n_ranks does it; a failed one is aborted. */
 static int
 save_all(const char *root, uint64_t step, unsigned n_ranks, struct err_note *note)
 {
@@ -53,7 +53,7 @@ save_all(const char *root, uint64_t step, unsigned n_ranks, struct err_note *not
 		goto out;
 	for (unsigned r = 0; r < n_ranks && rc == 0; r++) {
 		uint64_t begin = n * r / n_ranks, end = n * (r + 1) / n_ranks;
-		struct checkpoint_array arrays[] = {{"m", m + begin}, {"v", v + begin}};
+		struct checkpoint_array arrays[] = {{"m", weights_source_array, m}, {"v", weights_source_array, v}};
 		struct weights_file entry;
 
 		if ((rc = checkpoint_write_optim(dir, r, n_ranks, begin, end, n, arrays, 2, &entry, note)) == 0)

@@ -1,5 +1,5 @@
 /*
- * mpi_reduce - sums in buckets while "backward" goes down the array, against the plain tree (shard_reduce), bit for bit: sizes that
+ * mpi_reduce - sums in buckets while "backward" goes down the array, against the plain tree (tree_reduce), bit for bit: sizes that
  * are no multiple of anything, buckets from one block to the whole, lanes below, ranges that become final in steps of all sizes, ranks that
  * are early and late. Without the fixed order: the same sums up to rounding.
  * usage: mpirun -n R mpi_reduce
@@ -33,37 +33,64 @@ fill(float *x, int64_t begin, int64_t end, int rank, int buffer)
 	}
 }
 
+/* The tree in its plainest form: at every level partners exchange halves and add. Host memory. */
+static void
+tree_reduce(const struct shard *s, struct comm *comm, float *grads, float *scratch)
+{
+	for (int level = 0; level < s->n_levels; level++) {
+		int64_t begin = s->level_begin[level], end = s->level_end[level], mine = s->level_begin[level + 1];
+		int64_t mine_end = s->level_end[level + 1], n = end - begin - (mine_end - mine);
+		int64_t theirs = s->rank >> level & 1 ? begin : mine_end;
+
+		comm_exchange(comm, s->rank ^ 1 << level, grads + theirs, (size_t)n * sizeof(float), scratch,
+		    (size_t)(mine_end - mine) * sizeof(float));
+		for (int64_t i = 0; i < mine_end - mine; i++)
+			grads[mine + i] += scratch[i];
+	}
+}
+
+/* As fill, in device memory. */
+static void
+fill_device(struct kernels *k, float *x, float *host, int64_t begin, int64_t end, int rank, int buffer)
+{
+	fill(host, begin, end, rank, buffer);
+	kernels_upload(k, x + begin, host + begin, (size_t)(end - begin) * sizeof(float));
+}
+
 static void
 one_case(struct comm *comm, struct kernels *k, int64_t n, int64_t bucket, int n_below, bool any_order)
 {
 	struct reduce_options o = {.bucket = bucket, .any_order = any_order};
-	float *below[MAX_BELOW], *grads = malloc((size_t)n * sizeof(float)), *plain = malloc((size_t)n * sizeof(float));
+	size_t bytes = (size_t)n * sizeof(float);
+	float *below[MAX_BELOW], *grads = kernels_alloc(k, bytes), *plain = malloc(bytes), *host = malloc(bytes), *scratch = malloc(bytes);
 	struct reduce *r = NULL;
 	struct reduce_stats stats;
 	struct shard shard;
-	float *scratch;
 	int rank = comm_rank(comm);
 	int64_t bad = -1;
 
 	shard_range(&shard, n, rank, comm_size(comm));
-	scratch = malloc((size_t)shard_scratch(&shard) * sizeof(float) + 1);
-	if (grads == NULL || plain == NULL || scratch == NULL || reduce_new(&r, &shard, comm, k, &o) != 0)
+	if (grads == NULL || plain == NULL || host == NULL || scratch == NULL || reduce_new(&r, &shard, comm, k, &o) != 0)
 		comm_abort(comm, 71);
 	for (int i = 0; i < n_below; i++) {
-		if ((below[i] = malloc((size_t)n * sizeof(float))) == NULL)
+		if ((below[i] = kernels_alloc(k, bytes)) == NULL)
 			comm_abort(comm, 71);
-		fill(below[i], 0, n, rank, 1 + i);
+		fill_device(k, below[i], host, 0, n, rank, 1 + i);
 	}
 	for (int again = 0; again < 2; again++) {		/* a second step with the same buffers */
 		uint32_t u[4];
 
 		fill(plain, 0, n, rank, 0);
-		for (int i = 0; i < n_below; i++)
-			kernels_accumulate(k, plain, below[i], n);
-		shard_reduce(&shard, comm, k, plain, scratch);
+		for (int b = 0; b < n_below; b++) {
+			fill(host, 0, n, rank, 1 + b);
+			for (int64_t i = 0; i < n; i++)
+				plain[i] += host[i];
+		}
+		tree_reduce(&shard, comm, plain, scratch);
 		/* Not final yet: nothing may be taken from there. */
 		for (int64_t i = 0; i < n; i++)
-			grads[i] = NAN;
+			host[i] = NAN;
+		kernels_upload(k, grads, host, bytes);
 		reduce_begin(r, grads, below, n_below);
 		for (int64_t from = n, turn = 0; from > 0; turn++) {
 			const struct timespec nap = {.tv_nsec = 100000 * (rank + turn) % 5};
@@ -72,7 +99,7 @@ one_case(struct comm *comm, struct kernels *k, int64_t n, int64_t bucket, int n_
 			random_words(11, RANDOM_PURPOSE_GENERATE, (uint64_t)turn, (uint32_t)rank, (uint32_t)again, u);
 			to = from - 1 - (int64_t)(u[0] % (uint32_t)(n < 4 * B ? n : 4 * B));
 			to = to < 0 ? 0 : to;
-			fill(grads, to, from, rank, 0);
+			fill_device(k, grads, host, to, from, rank, 0);
 			from = to;
 			if (u[1] % 2 == 0)
 				nanosleep(&nap, NULL);
@@ -81,24 +108,26 @@ one_case(struct comm *comm, struct kernels *k, int64_t n, int64_t bucket, int n_
 			reduce_poll(r);
 		}
 		reduce_end(r, &stats);
+		kernels_download(k, host, grads, bytes);
 		for (int64_t i = shard.begin; i < shard.end && bad < 0; i++)
-			if (any_order ? !(fabsf(grads[i] - plain[i]) <= 1e-5f * (1e4f + fabsf(plain[i]))) :
-			    memcmp(&grads[i], &plain[i], sizeof(float)) != 0)
+			if (any_order ? !(fabsf(host[i] - plain[i]) <= 1e-5f * (1e4f + fabsf(plain[i]))) :
+			    memcmp(&host[i], &plain[i], sizeof(float)) != 0)
 				bad = i;
 		if (!(stats.early >= 0 && stats.early <= 1 && stats.exposed_s >= 0))
 			bad = -2;
 	}
 	if (bad != -1) {
 		printf("rank %d: n %lld bucket %lld below %d any_order %d: element %lld: %.9g, expected %.9g\n", rank, (long long)n,
-		    (long long)bucket, n_below, any_order, (long long)bad, bad >= 0 ? (double)grads[bad] : 0, bad >= 0 ? (double)plain[bad] : 0);
+		    (long long)bucket, n_below, any_order, (long long)bad, bad >= 0 ? (double)host[bad] : 0, bad >= 0 ? (double)plain[bad] : 0);
 		n_failed++;
 	}
 	reduce_destroy(&r);
 	for (int i = 0; i < n_below; i++)
-		free(below[i]);
+		kernels_free(k, below[i]);
 	free(scratch);
+	free(host);
 	free(plain);
-	free(grads);
+	kernels_free(k, grads);
 }
 
 int

@@ -51,8 +51,9 @@ main(int argc, char **argv)
 	char text[1024];
 	int32_t *tokens, *ids;
 	float *weight, *values;
-	int64_t *offsets, rows;
-	double sums[3] = {0, 0, 0};
+	int64_t *offsets, rows, n_own;
+	double sums[STEP_ARRAYS] = {0};
+	float *own;
 	int rc;
 
 	if ((rc = comm_init(&comm, &argc, &argv)) != 0)
@@ -69,7 +70,8 @@ main(int argc, char **argv)
 		else
 			comm_abort(comm, 64);
 	}
-	if ((rc = kernels_new(&kernels, &ko, &note)) != 0 || (rc = step_new(&step, &cfg, kernels, comm, &so, &note)) != 0) {
+	if ((rc = kernels_new(&kernels, &ko, &note)) != 0 || (rc = step_new(&step, &cfg, kernels, comm, &so, &note)) != 0 ||
+	    (rc = step_init(step, 3, &note)) != 0) {
 		fprintf(stderr, "%s\n", err_note_str(&note, rc, text, sizeof(text)));
 		comm_abort(comm, err_exit_code(rc));
 	}
@@ -79,7 +81,6 @@ main(int argc, char **argv)
 	offsets = calloc((size_t)(rows * CONTEXT + 1), sizeof(*offsets));
 	ids = calloc((size_t)(rows * CONTEXT * 2), sizeof(*ids));
 	values = calloc((size_t)(rows * CONTEXT * 2), sizeof(*values));
-	model_init(step_model(step), 3, step_shard(step)->begin, step_shard(step)->end, step_masters(step));
 	step_spread(step);
 	for (int s = 0; s < 12; s++) {
 		struct step_rows in = {.n_rows = rows, .tokens = tokens};
@@ -114,22 +115,29 @@ main(int argc, char **argv)
 
 	if ((rc = step_evaluate(step, 37, heldout, NULL, &e)) != 0)
 		comm_abort(comm, 70);
-	/* Moments live on their owners: a sum over all of per-rank xor-free checks would hide order, so add exact block sums. */
-	for (int64_t i = 0; i < step_shard(step)->end - step_shard(step)->begin; i++) {
-		union { float f; uint32_t u; } m = {.f = step_m(step)[i]}, v = {.f = step_v(step)[i]}, w = {.f = step_masters(step)[i]};
+	/* Every rank adds the bits of its range as whole numbers below 2^53: exact in any order. */
+	n_own = step_shard(step)->end - step_shard(step)->begin;
+	own = calloc((size_t)n_own + 1, sizeof(*own));
+	for (int a = 0; a < STEP_ARRAYS; a++) {
+		step_read(step, (enum step_array)a, step_shard(step)->begin, n_own, own);
+		for (int64_t i = 0; i < n_own; i++) {
+			union { float f; uint32_t u; } bits = {.f = own[i]};
 
-		sums[0] += m.u;			/* whole numbers below 2^53: exact in any order */
-		sums[1] += v.u;
-		sums[2] += w.u;
+			sums[a] += bits.u;
+		}
 	}
-	comm_sum(comm, sums, 3);
+	comm_sum(comm, sums, STEP_ARRAYS);
 	if (comm_rank(comm) == 0) {
+		size_t bytes = (size_t)step_model(step)->n_params * dtype_size(step_model(step)->dtype);
+		void *params = malloc(bytes);
 		char hex[HASH_HEX_BYTES];
 
+		kernels_download(kernels, params, step_model(step)->params, bytes);
 		printf("eval %.17g %.17g\nparams %s moments %.17g %.17g masters %.17g\n", e.loss, e.accuracy,
-		    hash_hex(hash_bytes(step_params(step), (size_t)step_model(step)->n_params * dtype_size(step_model(step)->dtype)), hex),
-		    sums[0], sums[1], sums[2]);
+		    hash_hex(hash_bytes(params, bytes), hex), sums[STEP_M], sums[STEP_V], sums[STEP_MASTERS]);
+		free(params);
 	}
+	free(own);
 	free(values);
 	free(ids);
 	free(offsets);

@@ -138,8 +138,9 @@ finding(void)
 static void
 finish_refuses(void)
 {
-	static const float x[10];
-	struct checkpoint_array mv[] = {{"m", x}, {"v", x}}, only_m[] = {{"m", x}};
+	static float x[10];
+	struct checkpoint_array mv[] = {{"m", weights_source_array, x}, {"v", weights_source_array, x}};
+	struct checkpoint_array only_m[] = {{"m", weights_source_array, x}};
 	struct checkpoint_files list = {0};
 	struct weights_file entry, other;
 	char dir[CHECKPOINT_PATH_BYTES];

@@ -29,7 +29,6 @@ main(void)
 					CHECK(p->level_begin[level] == s->level_begin[level] && p->level_end[level] == s->level_end[level]);
 					CHECK(p->level_end[level + 1] - p->level_begin[level + 1] + s->level_end[level + 1] - s->level_begin[level + 1] ==
 					    s->level_end[level] - s->level_begin[level]);
-					CHECK(s->level_end[level + 1] - s->level_begin[level + 1] <= shard_scratch(s));
 				}
 			}
 			CHECK(covered == sizes[i]);

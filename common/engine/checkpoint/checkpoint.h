@@ -45,15 +45,17 @@ int checkpoint_files_add(struct checkpoint_files *list, const struct weights_fil
  */
 int checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES], struct err_note *note);
 
-/* One array of the optimiser: this rank's part of it. "m", "v", and whatever else is to be kept, in any order. */
+/* One array of the optimiser ("m", "v", in any order). source gives its elements, by their numbers in the flat order. */
 struct checkpoint_array {
 	const char *name;
-	const float *x;				/* elements begin..end of the flat order: x[0] is element begin */
+	weights_source *source;
+	void *arg;
 };
 
 /*
  * checkpoint_write_optim - one rank's range [begin, end) of n_total elements, end >= begin, the same arrays on all ranks.
- * Writes optim_RRRRR_of_NNNNN.safetensors, synced, and fills entry (to be sent to rank 0).
+ * Writes optim_RRRRR_of_NNNNN.safetensors, synced, and fills entry (to be sent to rank 0). Sources are called one array after the other,
+ * with adjoining ranges of at most WEIGHTS_SOURCE_MAX elements.
  */
 int checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_t begin, uint64_t end, uint64_t n_total,
     const struct checkpoint_array *arrays, size_t n_arrays, struct weights_file *entry, struct err_note *note);

@@ -163,11 +163,15 @@ checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_
 	char stem[64], range[3][24];
 	struct weights_meta_pair meta[] = {{"begin", range[0]}, {"end", range[1]}, {"total", range[2]}};
 	struct weights_spec *specs = mem_alloc(n_arrays, sizeof(*specs));
+	size_t widest = end - begin < WEIGHTS_SOURCE_MAX ? (size_t)(end - begin) : WEIGHTS_SOURCE_MAX;
+	float *piece = mem_alloc(widest, sizeof(*piece));
 	struct weights_writer *w = NULL;
 	int rc;
 
-	if (specs == NULL)
-		return step_note(note, ENOMEM, dir, "optimiser");
+	if (specs == NULL || piece == NULL) {
+		rc = step_note(note, ENOMEM, dir, "optimiser");
+		goto out;
+	}
 	if (rank >= n_ranks || n_ranks > 99999 || end < begin || end > n_total || n_arrays == 0) {
 		rc = step_note(note, ERR_RANGE, dir, "optimiser");
 		err_note_found(note, "rank %u of %u, range [%" PRIu64 ", %" PRIu64 ") of %" PRIu64, rank, n_ranks, begin, end, n_total);
@@ -182,8 +186,11 @@ checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_
 	if ((rc = weights_writer_new(&w, dir, stem, specs, n_arrays, meta, 3, 0, note)) != 0)
 		goto out;
 	for (size_t i = 0; i < n_arrays; i++) {
-		if ((rc = weights_writer_f32(w, arrays[i].x, end - begin, note)) != 0)
-			goto out;
+		for (uint64_t at = begin, n; at < end; at += n) {
+			n = end - at < WEIGHTS_SOURCE_MAX ? end - at : WEIGHTS_SOURCE_MAX;
+			if ((rc = arrays[i].source(arrays[i].arg, at, n, piece, note)) != 0 || (rc = weights_writer_f32(w, piece, n, note)) != 0)
+				goto out;
+		}
 		if (i == 0)
 			crash_point("checkpoint.optim");
 	}
@@ -191,6 +198,7 @@ checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_
 		*entry = *weights_writer_file(w, 0);
 out:
 	weights_writer_destroy(&w);
+	free(piece);
 	free(specs);
 	return rc;
 }
