@@ -35,7 +35,9 @@
 #define VOTE_MS 5			/* between two votes while rows are missing */
 #define SAY_EVERY_MS 2000		/* a line in the log about the step, at most so often */
 
-/* A failed write costs the curves, not the run. Rank 0. */
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* After a failed write the curves end; the run goes on. Rank 0. */
 static void
 loop_scalars(struct run *r, const struct tb_scalar *scalars, size_t n)
 {
@@ -47,12 +49,20 @@ loop_scalars(struct run *r, const struct tb_scalar *scalars, size_t n)
 	tensorboard_close(&r->tensorboard);
 }
 
+/* A line of metrics.jsonl for the steps done so far. Rank 0. */
+static int
+loop_line(struct run *r, const char *kind, const struct metrics_field *fields, size_t n, struct err_note *note)
+{
+	int rc = metrics_write(r->metrics, kind, r->state.step, fields, n);
+
+	return rc == 0 ? 0 : err_note_set(note, rc, "metrics.jsonl");
+}
+
 /* Held-out loss, to metrics and to the margin. Collective. */
 static int
 loop_evaluate(struct run *r, struct err_note *note)
 {
 	const struct corpus_info *info;
-	struct json *line;
 	int64_t start = clock_now_ms();
 	struct step_eval e;
 	int rc;
@@ -70,26 +80,20 @@ loop_evaluate(struct run *r, struct err_note *note)
 	status_set(r->m_heldout, e.loss);
 	rc = 0;
 	if (r->rank == 0) {
-		struct tb_scalar scalars[] = {{"heldout/loss", (float)e.loss}, {"heldout/accuracy", (float)e.accuracy},
-		    {"heldout/bits_per_byte", (float)(e.loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes)}};
+		double bits_per_byte = info->n_bytes > 0 ? e.loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes : NAN;
+		const struct tb_scalar scalars[] = {{"heldout/loss", (float)e.loss}, {"heldout/accuracy", (float)e.accuracy},
+		    {"heldout/bits_per_byte", (float)bits_per_byte}};
+		const struct metrics_field fields[] = {{"loss", json_new_num(e.loss)}, {"accuracy", json_new_num(e.accuracy)},
+		    {"bits_per_byte", json_new_num(bits_per_byte)}, {"tokens", json_new_int(e.tokens)},
+		    {"teacher_loss", json_new_num(feed_teacher_nats(r->feed))},
+		    {"seconds", json_new_num((double)(clock_now_ms() - start) * 1e-3)}};
 
 		loop_scalars(r, scalars, info->n_bytes > 0 ? 3 : 2);
-		line = json_new_object();
-		if (line == NULL || json_put(line, "kind", json_new_text("eval")) != 0 ||
-		    json_put(line, "step", json_new_int((int64_t)r->state.step)) != 0 ||
-		    json_put(line, "loss", json_new_num(e.loss)) != 0 || json_put(line, "accuracy", json_new_num(e.accuracy)) != 0 ||
-		    json_put(line, "bits_per_byte", info->n_bytes > 0 ?
-		    json_new_num(e.loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes) : json_new_null()) != 0 ||
-		    json_put(line, "tokens", json_new_int(e.tokens)) != 0 ||
-		    json_put(line, "teacher_loss", json_new_num(feed_teacher_nats(r->feed))) != 0 ||
-		    json_put(line, "seconds", json_new_num((double)(clock_now_ms() - start) * 1e-3)) != 0)
-			json_close(&line);
-		if ((rc = metrics_write(r->metrics, line)) != 0)
-			err_note_set(note, rc, "metrics.jsonl");
+		rc = loop_line(r, "eval", fields, COUNT(fields), note);
 		log_info("eval", "step=%" PRIu64 " log_perplexity=%.4f accuracy=%.4f ms=%" PRId64, r->state.step, e.loss, e.accuracy,
 		    clock_now_ms() - start);
 	}
-	return agree(r->comm, rc, note);	/* only rank 0 writes: the others must not go on alone */
+	return agree(r->comm, rc, note);	/* rank 0 may have failed to write: then no rank goes on */
 }
 
 /* Checkpoint of the steps done so far. Collective. */
@@ -137,23 +141,17 @@ loop_seen_again(const struct run *r, bool *known)
 static int
 loop_switch(struct run *r, struct err_note *note)
 {
-	struct json *line;
 	bool exact;
 	uint64_t again = loop_seen_again(r, &exact);
 	int rc = 0;
 
 	status_phase(r->status, "two");
 	if (r->rank == 0) {
+		const struct metrics_field fields[] = {{"event", json_new_text("switch")}, {"rows_seen_again", json_new_int((int64_t)again)}};
+
 		log_info("switch", "step=%" PRIu64 " rows_seen_again=%s%" PRIu64 " switched_by=%s", r->phase.switch_step, exact ? "" : "about_",
 		    again, isnan(r->phase.margin_nats) ? "steps" : "margin");
-		line = json_new_object();
-		if (line == NULL || json_put(line, "kind", json_new_text("event")) != 0 ||
-		    json_put(line, "step", json_new_int((int64_t)r->state.step)) != 0 ||
-		    json_put(line, "event", json_new_text("switch")) != 0 ||
-		    json_put(line, "rows_seen_again", json_new_int((int64_t)again)) != 0)
-			json_close(&line);
-		if ((rc = metrics_write(r->metrics, line)) != 0)
-			err_note_set(note, rc, "metrics.jsonl");
+		rc = loop_line(r, "event", fields, COUNT(fields), note);
 	}
 	feed_release(r->feed, r->phase.switch_step);
 	return agree(r->comm, rc, note);
@@ -284,9 +282,8 @@ loop_curves(struct run *r, const struct step_result *e, double seconds, float lr
 	    {"train/grad_norm", (float)e->grad_norm}, {"train/lr", lr}, {"train/kd_weight", weight}, {"train/phase", kd || weight > 0 ? 1 : 2},
 	    {"train/tokens_per_second", (float)(tokens / all)}, {"train/wait_share", (float)(r->waited_s / all)},
 	    {"train/soft_loss", (float)e->soft}, {"train/kl", (float)(e->soft - e->entropy)}};
-	size_t n = sizeof(scalars) / sizeof(scalars[0]);
 
-	loop_scalars(r, scalars, kd ? n : n - 2);
+	loop_scalars(r, scalars, COUNT(scalars) - (kd ? 0 : 2));
 }
 
 static int
@@ -295,7 +292,6 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 {
 	bool kd = e->kd_tokens > 0;
 	double label_bytes = (double)rows->label_bytes, counts[2] = {(double)rows->late_rows, (double)rows->quarantined_rows};
-	struct json *line;
 	bool said;
 	int rc;
 
@@ -305,37 +301,22 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	status_add(r->m_late, (uint64_t)counts[0]);
 	if (r->rank != 0)
 		return 0;
-	line = json_new_object();
-	if (line == NULL || json_put(line, "kind", json_new_text("step")) != 0 ||
-	    json_put(line, "step", json_new_int((int64_t)r->state.step)) != 0 ||
-	    json_put(line, "phase", json_new_int(kd || weight > 0 ? 1 : 2)) != 0 ||
-	    json_put(line, "loss", json_new_num(e->loss)) != 0 || json_put(line, "hard", json_new_num(e->hard)) != 0 ||
-	    json_put(line, "soft", kd ? json_new_num(e->soft) : json_new_null()) != 0 ||
-	    json_put(line, "teacher_entropy", kd ? json_new_num(e->entropy) : json_new_null()) != 0 ||
-	    json_put(line, "kl", kd ? json_new_num(e->soft - e->entropy) : json_new_null()) != 0 ||
-	    json_put(line, "accuracy", json_new_num(e->accuracy)) != 0 ||
-	    json_put(line, "grad_norm", json_new_num(e->grad_norm)) != 0 || json_put(line, "lr", json_new_num(lr)) != 0 ||
-	    json_put(line, "weight", json_new_num(weight)) != 0 || json_put(line, "kd_tokens", json_new_int(e->kd_tokens)) != 0 ||
-	    json_put(line, "label_bytes", json_new_int((int64_t)label_bytes)) != 0 ||
-	    json_put(line, "late_rows", json_new_int((int64_t)counts[0])) != 0 ||
-	    json_put(line, "quarantined_rows", json_new_int((int64_t)counts[1])) != 0 ||
-	    json_put(line, "skipped", json_new_flag(e->skipped)) != 0 ||
-	    json_put(line, "tokens", json_new_int((int64_t)r->state.tokens)) != 0 ||
-	    json_put(line, "seconds", json_new_num(r->state.train_s)) != 0 ||
-	    json_put(line, "step_seconds", json_new_num(seconds)) != 0 ||
-	    json_put(line, "compute_seconds", json_new_num(e->compute_s)) != 0 ||
-	    json_put(line, "reduce_seconds", json_new_num(e->reduce_s)) != 0 ||
-	    json_put(line, "overlap_seconds", json_new_num(e->overlap_s)) != 0 ||
-	    json_put(line, "reduced_early", json_new_num(e->reduced_early)) != 0 ||
-	    json_put(line, "update_seconds", json_new_num(e->update_s)) != 0 ||
-	    json_put(line, "wait_seconds", json_new_num(r->waited_s)) != 0 ||
-	    json_put(line, "rows_ahead", json_new_int((int64_t)feed_ahead(r->feed))) != 0 ||
-	    json_put(line, "ranks", json_new_int(comm_size(r->comm))) != 0 ||
-	    json_put(line, "host_ranks", json_new_int(comm_host_ranks(r->comm))) != 0 ||
-	    json_put(line, "threads", json_new_int(kernels_threads(r->kernels))) != 0)
-		json_close(&line);
-	if ((rc = metrics_write(r->metrics, line)) != 0)
-		return err_note_set(note, rc, "metrics.jsonl");
+	const struct metrics_field fields[] = {{"phase", json_new_int(kd || weight > 0 ? 1 : 2)}, {"loss", json_new_num(e->loss)},
+	    {"hard", json_new_num(e->hard)}, {"soft", json_new_num(kd ? e->soft : NAN)},
+	    {"teacher_entropy", json_new_num(kd ? e->entropy : NAN)}, {"kl", json_new_num(kd ? e->soft - e->entropy : NAN)},
+	    {"accuracy", json_new_num(e->accuracy)}, {"grad_norm", json_new_num(e->grad_norm)}, {"lr", json_new_num(lr)},
+	    {"weight", json_new_num(weight)}, {"kd_tokens", json_new_int(e->kd_tokens)}, {"label_bytes", json_new_int((int64_t)label_bytes)},
+	    {"late_rows", json_new_int((int64_t)counts[0])}, {"quarantined_rows", json_new_int((int64_t)counts[1])},
+	    {"skipped", json_new_flag(e->skipped)}, {"tokens", json_new_int((int64_t)r->state.tokens)},
+	    {"seconds", json_new_num(r->state.train_s)}, {"step_seconds", json_new_num(seconds)},
+	    {"compute_seconds", json_new_num(e->compute_s)}, {"reduce_seconds", json_new_num(e->reduce_s)},
+	    {"overlap_seconds", json_new_num(e->overlap_s)}, {"reduced_early", json_new_num(e->reduced_early)},
+	    {"update_seconds", json_new_num(e->update_s)}, {"wait_seconds", json_new_num(r->waited_s)},
+	    {"rows_ahead", json_new_int((int64_t)feed_ahead(r->feed))}, {"ranks", json_new_int(comm_size(r->comm))},
+	    {"host_ranks", json_new_int(comm_host_ranks(r->comm))}, {"threads", json_new_int(kernels_threads(r->kernels))}};
+
+	if ((rc = loop_line(r, "step", fields, COUNT(fields), note)) != 0)
+		return rc;
 	loop_curves(r, e, seconds, lr, weight);
 	said = clock_now_ms() - r->said_ms > SAY_EVERY_MS || r->state.step == r->config->trainer.steps;
 	if (said)
@@ -365,12 +346,12 @@ loop_step(struct run *r, struct err_note *note)
 	watchdog_progress(r->watchdog, "step");
 	if (r->state.step == r->first_step)
 		log_info("steps.begin", "step=%" PRIu64, step);
-	start = run_seconds();
+	start = clock_now_s();
 	if ((rc = agree(r->comm, feed_take(r->feed, step, &rows), NULL)) != 0)
 		return err_note_set(note, rc, "rows of step %" PRIu64, step);
 	lr = (float)optim_lr(&r->optim, (int64_t)step);
 	step_run(r->step, &rows.rows, lr, (int64_t)r->state.updates + 1, &e);
-	seconds = run_seconds() - start;
+	seconds = clock_now_s() - start;
 	watchdog_step(r->watchdog, seconds);
 	r->state.step++;
 	r->state.tokens += (uint64_t)r->config->trainer.batch * r->config->corpus.context;

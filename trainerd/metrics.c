@@ -7,13 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file/file.h"
 #include "base/json/json.h"
 
 struct metrics {
 	int fd;
 };
 
-/* Is this whole line of a step that stays? */
+/* Is this a complete line of a step that is kept? */
 static int
 line_stays(const char *line, size_t n, uint64_t step)
 {
@@ -33,35 +34,28 @@ line_stays(const char *line, size_t n, uint64_t step)
 static int
 metrics_cut(const char *path, uint64_t step, struct err_note *note)
 {
-	char temp[4160], *line = NULL;
-	FILE *in, *out = NULL;
+	struct file_replace out;
+	char *line = NULL;
 	size_t cap = 0;
 	ssize_t n;
-	int rc = 0;
+	FILE *in;
+	int rc;
 
 	if ((in = fopen(path, "re")) == NULL)
 		return errno == ENOENT ? 0 : err_note_set(note, errno, "%s", path);
-	snprintf(temp, sizeof(temp), "%s.tmp", path);
-	if ((out = fopen(temp, "we")) == NULL) {
-		rc = err_note_set(note, errno, "%s", temp);
-		goto out;
-	}
-	while ((n = getline(&line, &cap, in)) > 0)
-		if (step > 0 && line[n - 1] == '\n' && line_stays(line, (size_t)n, step) && fwrite(line, 1, (size_t)n, out) != (size_t)n) {
-			rc = err_note_set(note, errno, "%s", temp);
-			goto out;
+	if ((rc = file_replace_begin(&out, path, note)) == 0) {
+		while ((n = getline(&line, &cap, in)) > 0)
+			if (step > 0 && line[n - 1] == '\n' && line_stays(line, (size_t)n, step))
+				fwrite(line, 1, (size_t)n, out.f);
+		if (ferror(in)) {
+			rc = err_note_set(note, errno, "%s", path);
+			file_replace_abort(&out);
+		} else {
+			rc = file_replace_end(&out, true, note);
 		}
-	if (fflush(out) != 0 || fsync(fileno(out)) != 0)
-		rc = err_note_set(note, errno, "%s", temp);
-out:
+	}
 	free(line);
 	fclose(in);
-	if (out != NULL && fclose(out) != 0 && rc == 0)
-		rc = err_note_set(note, errno, "%s", temp);
-	if (rc == 0 && rename(temp, path) != 0)
-		rc = err_note_set(note, errno, "%s", path);
-	if (rc != 0)
-		unlink(temp);
 	return rc;
 }
 
@@ -94,19 +88,29 @@ metrics_close(struct metrics **m)
 }
 
 int
-metrics_write(struct metrics *m, struct json *line)
+metrics_write(struct metrics *m, const char *kind, uint64_t step, const struct metrics_field *fields, size_t n)
 {
-	char *text = line != NULL ? json_print(line, false) : NULL;
-	size_t n;
-	int rc = 0;
+	struct json *line = json_build("{s:s, s:I}", "kind", kind, "step", (long long)step);
+	int rc = line != NULL ? 0 : ENOMEM;
+	char *text = NULL;
+	size_t len;
 
+	for (size_t i = 0; i < n; i++) {
+		struct json *value = fields[i].value;
+
+		if (rc == 0)
+			rc = json_put(line, fields[i].name, value);
+		else
+			json_close(&value);
+	}
+	if (rc == 0 && (text = json_print(line, false)) == NULL)
+		rc = ENOMEM;
+	if (rc == 0) {
+		len = strlen(text);
+		text[len] = '\n';		/* in place of the NUL: one write a line */
+		rc = file_write_all(m->fd, text, len + 1);
+	}
 	json_close(&line);
-	if (text == NULL)
-		return ENOMEM;
-	n = strlen(text);
-	text[n] = '\n';			/* in place of the NUL: one write, so a line is never mixed with another */
-	if (write(m->fd, text, n + 1) != (ssize_t)(n + 1))
-		rc = errno != 0 ? errno : EIO;
 	free(text);
 	return rc;
 }

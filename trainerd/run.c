@@ -26,15 +26,6 @@
 #define SLOW_DISK_BYTES_PER_S 10e6
 
 double
-run_seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-double
 run_checkpoint_s(const struct run *r)
 {
 	/* One rank reads or writes while the others wait: parameters and both moments at a slow disk's pace, and as much as five hangs. */

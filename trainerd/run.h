@@ -54,7 +54,6 @@ struct run {
 int run_new(struct run **run, const struct loop_options *o, struct err_note *note);
 void run_destroy(struct run **run);
 
-double run_seconds(void);			/* monotonic */
 double run_checkpoint_s(const struct run *r);	/* reading or writing a checkpoint may take so long, on any disk */
 
 /* run_heldout_window - step_evaluate's get; arg is the run. */

@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file/file.h"
 #include "base/hash/hash.h"
 #include "fabric/wire/tb_event.h"
 
@@ -50,7 +50,6 @@ write_event(struct tensorboard *t, const struct tb_event *e)
 {
 	uint8_t record[12 + TB_EVENT_BYTES_MAX + 4];
 	size_t n = tb_event_encode(e, record + 12, TB_EVENT_BYTES_MAX), all = 12 + n + 4;
-	ssize_t wrote;
 	int rc;
 
 	if (n == 0)
@@ -58,17 +57,14 @@ write_event(struct tensorboard *t, const struct tb_event *e)
 	put_le(record, n, 8);
 	put_le(record + 8, masked_crc(record, 8), 4);
 	put_le(record + 12 + n, masked_crc(record + 12, n), 4);
-	if ((wrote = write(t->fd, record, all)) == (ssize_t)all) {
+	if ((rc = file_write_all(t->fd, record, all)) == 0)
 		t->good += (off_t)all;
-		return 0;
-	}
-	rc = wrote < 0 ? errno : ENOSPC;
-	if (wrote > 0 && ftruncate(t->fd, t->good) != 0)
+	else if (ftruncate(t->fd, t->good) != 0)
 		rc = errno;
 	return rc;
 }
 
-/* A number for the name: milliseconds of now, and over every number in dir, so that readers take the files in the order of the starts. */
+/* The number in a file's name: the time in milliseconds, or more if a file has that number, so that readers see starts in order. */
 static int64_t
 next_number(const char *dir)
 {
@@ -99,8 +95,8 @@ tensorboard_open(struct tensorboard **out, const char *dir, uint64_t first_step,
 	int rc;
 
 	*out = NULL;
-	if (mkdir(dir, 0777) != 0 && errno != EEXIST)
-		return err_note_set(note, errno, "%s", dir);
+	if ((rc = file_make_dirs(dir, 0777, note)) != 0)
+		return rc;
 	if ((t = calloc(1, sizeof(*t))) == NULL)
 		return ENOMEM;
 	if (gethostname(host, sizeof(host) - 1) != 0 || host[0] == '\0')

@@ -7,6 +7,7 @@
 #include <sysexits.h>
 #include <time.h>
 
+#include "base/clock/clock.h"
 #include "base/clock/stop.h"
 #include "fabric/bus/bus.h"
 #include "base/log/log.h"
@@ -28,15 +29,6 @@ struct watchdog {
 	double recent[RECENT];
 	int n_recent, next;
 };
-
-static double
-now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void
 monitor_init(pthread_mutex_t *lock, pthread_cond_t *changed)
@@ -120,7 +112,7 @@ watchdog_main(void *arg)
 		clock_gettime(CLOCK_MONOTONIC, &t);
 		t.tv_sec += 1;
 		pthread_cond_timedwait(&w->changed, &w->lock, &t);
-		silent = now_s() - w->last;
+		silent = clock_now_s() - w->last;
 		tell_manager(w);
 		if (!w->stop && silent > limit_s(w)) {
 			log_error("watchdog.stalled", "rank=%d seconds=%.0f limit=%.0f doing=\"%s\" hint=\"a rank that hangs shows as "
@@ -141,7 +133,7 @@ watchdog_new(struct comm *comm, double min_s)
 		return NULL;
 	w->comm = comm;
 	w->min_s = min_s;
-	w->last = now_s();
+	w->last = clock_now_s();
 	w->doing = "start";
 	monitor_init(&w->lock, &w->changed);
 	if (pthread_create(&w->thread, NULL, watchdog_main, w) != 0) {
@@ -167,7 +159,7 @@ void
 watchdog_long(struct watchdog *w, const char *doing, double seconds)
 {
 	pthread_mutex_lock(&w->lock);
-	w->last = now_s();
+	w->last = clock_now_s();
 	w->progress++;
 	w->doing = doing;
 	w->allowed_s = seconds;

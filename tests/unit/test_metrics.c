@@ -1,5 +1,7 @@
 #include "trainerd/metrics.h"
 
+#include <errno.h>
+#include <math.h>
 #include <stdint.h>
 #include <unistd.h>
 #include "check.h"
@@ -33,7 +35,6 @@ main(void)
 	char path[] = "/tmp/salt_metrics_XXXXXX", text[4096];
 	struct metrics *m = NULL;
 	struct err_note note;
-	struct json *line;
 	int fd = mkstemp(path);
 
 	REQUIRE(fd >= 0);
@@ -41,14 +42,14 @@ main(void)
 	write_text(path, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"eval\",\"step\":2}\n{\"kind\":\"event\",\"step\":2}\n"
 	    "{\"kind\":\"step\",\"step\":3}\nnot json\n{\"kind\":\"step\",\"step\":2}\n{\"kind\":\"step\",\"step\":1");
 	REQUIRE(metrics_open(&m, path, 2, &note) == 0);
-	line = json_new_object();
-	json_put(line, "kind", json_new_text("step"));
-	json_put(line, "step", json_new_int(3));
-	CHECK(metrics_write(m, line) == 0 && metrics_sync(m) == 0);
+	CHECK(metrics_write(m, "step", 3, NULL, 0) == 0);
+	CHECK(metrics_write(m, "eval", 3, (struct metrics_field[]){{"loss", json_new_num(NAN)}, {"n", json_new_int(7)}}, 2) == 0);
+	CHECK(metrics_write(m, "eval", 3, (struct metrics_field[]){{"loss", NULL}, {"n", json_new_int(7)}}, 2) == ENOMEM);
+	CHECK(metrics_sync(m) == 0);
 	metrics_close(&m);
 	read_text(path, text, sizeof(text));
 	CHECK_STR(text, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"eval\",\"step\":2}\n{\"kind\":\"step\",\"step\":2}\n"
-	    "{\"kind\":\"step\",\"step\":3}\n");
+	    "{\"kind\":\"step\",\"step\":3}\n{\"kind\":\"eval\",\"step\":3,\"loss\":null,\"n\":7}\n");
 	REQUIRE(metrics_open(&m, path, 0, &note) == 0);	/* a new run */
 	metrics_close(&m);
 	read_text(path, text, sizeof(text));

@@ -372,6 +372,8 @@ infer_destroy(struct infer **infer)
 			pthread_join(w->thread, NULL);
 		for (int m = 0; m < INFER_MODELS_MAX; m++)
 			model_session_destroy(&w->session[m]);
+		for (size_t m = 0; i == 0 && m < in->n_models; m++)
+			kernels_free(w->kernels, in->models[m].params);
 		kernels_destroy(&w->kernels);
 		free(w->loss_nats);
 		free(w->values);
@@ -383,10 +385,8 @@ infer_destroy(struct infer **infer)
 	/* All workers have ended: every job is in one of the lists, or was cut off half-way and is in `first`. */
 	free_jobs(in->first);
 	free_jobs(in->finished);
-	for (size_t i = 0; i < in->n_models; i++) {
+	for (size_t i = 0; i < in->n_models; i++)
 		model_destroy(&in->models[i].model);
-		free(in->models[i].params);
-	}
 	free(in->workers);
 	pthread_cond_destroy(&in->work);
 	for (size_t k = 0; k < in->n_unigrams; k++)
@@ -449,7 +449,7 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 	    (rc = weights_model_open(&w, dir, l->model, note)) != 0)
 		goto out;
 	dtype = kernels_dtype(in->workers[0].kernels);
-	if ((l->params = mem_alloc((size_t)l->model->n_params, dtype_size(dtype))) == NULL) {
+	if ((l->params = kernels_alloc(in->workers[0].kernels, (size_t)l->model->n_params * dtype_size(dtype))) == NULL) {
 		rc = err_note_set(note, ENOMEM, "%s", dir);
 		goto out;
 	}
@@ -467,7 +467,7 @@ out:
 	weights_model_close(&w);
 	if (rc != 0) {
 		model_destroy(&l->model);
-		free(l->params);
+		kernels_free(in->workers[0].kernels, l->params);
 		memset(l, 0, sizeof(*l));
 	}
 	return rc;
