@@ -1,8 +1,9 @@
 /*
- * loop - teacherd's only poll: leases in, results out, renewals on time, the engine in threads of its own.
+ * loop - teacherd's main loop, the only one that polls: leases in, results out. The engine computes in
+ * threads of its own.
  *
- * One connection per selector shard. Two leases in hand per shard, so that compute never waits for the network. What was computed is
- * kept and sent again until selectord says DONE (it does so after its commit), or is another process than the one that leased it.
+ * One session over all selector shards, two leases in hand per shard, so that computing never waits for the
+ * network.
  */
 #ifndef SALT_TEACHERD_LOOP_H
 #define SALT_TEACHERD_LOOP_H
@@ -24,8 +25,9 @@ struct loop_options {
 };
 
 /*
- * loop_run - until released by selectord or stopped by a signal (leases in hand are handed back, what is computed is sent): 0.
- * Otherwise why selectord refused us, or errno; the note says more.
+ * loop_run - until selectord releases the teacher or a signal stops it; then leases in hand are handed back,
+ * computed ones are sent: 0. Otherwise the reason why selectord refused the teacher, or errno; the note has
+ * the details.
  */
 int loop_run(const struct loop_options *o, struct err_note *note);
 

@@ -1,0 +1,98 @@
+/* A WELCOME against what this process holds, and what a REFUSE means. */
+#include "fabric/session/session_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static int
+differ(struct err_note *note, const char *name, const char *origin, struct hash128 expected,
+    struct hash128 found)
+{
+	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES], text[200];
+
+	snprintf(text, sizeof(text), "%s, %s", hash_hex(expected, a), origin);
+	return err_expect(note, ERR_MISMATCH, name, text, "%s", hash_hex(found, b));
+}
+
+/*
+ * Records carry the hash of their label set, but neither its parts nor its unigram table. So the hash is
+ * computed here, of the parts and of the table's bytes: a table that was changed on the way decodes to wrong
+ * labels that no other check would find.
+ */
+static int
+check_label_set(const struct wire_hello *hello, const struct wire_welcome *w, struct err_note *note)
+{
+	const struct wire_corpus *corpus = hello->corpus.present ? &hello->corpus : &w->corpus;
+	struct labels_set set = {.corpus = corpus->fingerprint.hash, .teacher = w->label_set.teacher.hash,
+	    .spec = session_label_spec(&w->label_set, corpus->context, corpus->vocab_size, NULL)};
+	struct hash128 hash;
+
+	if (w->unigram.len > 0)
+		set.spec.unigram_hash = hash_bytes(w->unigram.bytes, w->unigram.len);
+	snprintf(set.compute_class, sizeof(set.compute_class), "%s", w->label_set.compute_class);
+	hash = labels_set_hash(&set);
+	if (hash_equal(hash, w->label_set.hash.hash))
+		return 0;
+	return differ(note, "label_set.hash", "computed from its parts and its unigram table", hash,
+	    w->label_set.hash.hash);
+}
+
+int
+session__check_welcome(struct session__rules *rules, size_t shard, const struct wire_welcome *w,
+    struct err_note *note)
+{
+	const struct wire_hello *h = rules->hello;
+	struct hash128 plan;
+	int rc;
+
+	if ((rc = wire_corpus_diff("corpus", &h->corpus, &w->corpus, note)) != 0 ||
+	    (rc = wire_label_set_diff("label_set", &h->label_set, &w->label_set, note)) != 0)
+		return rc;
+	if (rules->all_shards && (w->n_shards != rules->n_shards || w->shard != shard)) {
+		char expected[64];
+
+		snprintf(expected, sizeof(expected), "shard %zu of %zu", shard, rules->n_shards);
+		return err_expect(note, ERR_MISMATCH, "selector.endpoints", expected, "shard %u of %u", w->shard,
+		    w->n_shards);
+	}
+	if (w->label_set.present && (rc = check_label_set(h, w, note)) != 0)
+		return rc;
+	if (!h->plan.present)
+		return 0;
+	plan = wire_plan_hash(&h->corpus, &h->plan, w->score_set.present ? &w->score_set.hash.hash : NULL);
+	if (w->plan_hash.known && !hash_equal(plan, w->plan_hash.hash))
+		return differ(note, "plan", "computed from its parts", plan, w->plan_hash.hash);
+	if (!w->label_set.present)
+		return 0;
+	if (rules->has_sets && !hash_equal(rules->label_set, w->label_set.hash.hash))
+		return differ(note, "label_set.hash", "as in the first WELCOME", rules->label_set,
+		    w->label_set.hash.hash);
+	if (rules->has_sets && !hash_equal(rules->plan, plan))
+		return differ(note, "plan", "as in the first WELCOME", rules->plan, plan);
+	rules->has_sets = true;
+	rules->label_set = w->label_set.hash.hash;
+	rules->plan = plan;
+	return 0;
+}
+
+int
+session__refusal(const struct wire_refuse *r, const char *endpoint, struct err_note *note)
+{
+	/*
+	 * one error for each code that err_exit_code gives, so that this process ends with the code of the
+	 * REFUSE
+	 */
+	static const int errors[] = {ERR_MISMATCH, ERR_CORRUPT, ERR_REFUSED, ERR_INTERNAL, ERR_AGAIN, ERR_USAGE,
+	    ERR_NOT_FOUND, ERR_EXISTS, EIO, EACCES};
+	int rc = ERR_REFUSED;
+
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+		if (err_exit_code(errors[i]) == r->code)
+			rc = errors[i];
+	err_note_set(note, rc, "%.180s", r->field);
+	err_note_place(note, "refused by selectord at %.200s", endpoint);
+	err_note_expected(note, "%.300s", r->expected);
+	err_note_found(note, "%.300s%s%.200s", r->found, r->found[0] && r->text[0] ? "; " : "", r->text);
+	return rc;
+}

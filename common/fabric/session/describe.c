@@ -1,0 +1,49 @@
+#include "fabric/session/session.h"
+
+#include "data/corpus/corpus.h"
+#include "fabric/config/config.h"
+
+struct wire_corpus
+session_corpus(const struct corpus *corpus, struct hash128 fingerprint, uint32_t context, uint32_t vocab,
+    struct wire_id tokenizer)
+{
+	const struct corpus_info *info = corpus_info(corpus);
+
+	return (struct wire_corpus){.present = true, .fingerprint = {true, fingerprint}, .context = context,
+	    .n_windows = corpus_n_windows(corpus, context), .vocab_size = vocab,
+	    .tokenizer = info->has_tokenizer ? (struct wire_id){true, info->tokenizer} : tokenizer};
+}
+
+struct wire_label_set
+session_label_set(const struct config *config)
+{
+	static const enum wire_label_kind kinds[] = {[CONFIG_LABEL_SAMPLED] = WIRE_LABEL_SAMPLED,
+	    [CONFIG_LABEL_TOPK] = WIRE_LABEL_TOPK, [CONFIG_LABEL_DENSE] = WIRE_LABEL_DENSE};
+	const struct config_labels *l = &config->labels;
+
+	return (struct wire_label_set){.present = true, .kind = kinds[l->kind], .tau = (float)l->tau,
+	    .seed = l->seed, .version = LABELS_VERSION,
+	    .n = l->kind == CONFIG_LABEL_SAMPLED ? l->samples : l->kind == CONFIG_LABEL_TOPK ? l->k : 0};
+}
+
+struct wire_plan
+session_plan(const struct config *config, uint64_t n_rows, uint64_t ahead_rows)
+{
+	const struct config_selector *s = &config->selector;
+	bool salt_ds = s->mode == CONFIG_MODE_SALT_DS;
+
+	return (struct wire_plan){.present = true, .seed = config->run.seed, .batch = config->trainer.batch,
+	    .mode = salt_ds ? WIRE_MODE_SALT_DS : WIRE_MODE_NONE, .k = salt_ds ? s->k : 0, .window = s->block,
+	    .keep = salt_ds ? s->keep_share : 0, .pool = s->pool, .n_rows = n_rows,
+	    .label_ahead_rows = ahead_rows};
+}
+
+struct labels_spec
+session_label_spec(const struct wire_label_set *set, uint32_t context, uint32_t vocab,
+    const struct labels_unigram *unigram)
+{
+	return (struct labels_spec){.kind = (enum labels_kind)set->kind, .version = set->version,
+	    .context = context, .vocab = vocab, .n_samples = set->kind == WIRE_LABEL_SAMPLED ? set->n : 0,
+	    .k = set->kind == WIRE_LABEL_TOPK ? set->n : 0, .seed = set->seed, .tau = (double)set->tau,
+	    .unigram = unigram, .set = set->hash.hash};
+}
