@@ -9,10 +9,10 @@ static int
 differ(struct err_note *note, const char *name, const char *origin, struct hash128 expected,
     struct hash128 found)
 {
-	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES], text[200];
+	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
 
-	snprintf(text, sizeof(text), "%s, %s", hash_hex(expected, a), origin);
-	return err_expect(note, ERR_MISMATCH, name, text, "%s", hash_hex(found, b));
+	return err_expect(note, ERR_MISMATCH, "%s", "%s, %s", "%s", name, hash_hex(expected, a), origin,
+	    hash_hex(found, b));
 }
 
 /*
@@ -49,13 +49,9 @@ session__check_welcome(struct session__rules *rules, size_t shard, const struct 
 	if ((rc = wire_corpus_diff("corpus", &h->corpus, &w->corpus, note)) != 0 ||
 	    (rc = wire_label_set_diff("label_set", &h->label_set, &w->label_set, note)) != 0)
 		return rc;
-	if (rules->all_shards && (w->n_shards != rules->n_shards || w->shard != shard)) {
-		char expected[64];
-
-		snprintf(expected, sizeof(expected), "shard %zu of %zu", shard, rules->n_shards);
-		return err_expect(note, ERR_MISMATCH, "selector.endpoints", expected, "shard %u of %u", w->shard,
-		    w->n_shards);
-	}
+	if (rules->all_shards && (w->n_shards != rules->n_shards || w->shard != shard))
+		return err_expect(note, ERR_MISMATCH, "selector.endpoints", "shard %zu of %zu",
+		    "shard %u of %u", shard, rules->n_shards, w->shard, w->n_shards);
 	if (w->label_set.present && (rc = check_label_set(h, w, note)) != 0)
 		return rc;
 	if (!h->plan.present)
@@ -83,16 +79,13 @@ session__refusal(const struct wire_refuse *r, const char *endpoint, struct err_n
 	 * one error for each code that err_exit_code gives, so that this process ends with the code of the
 	 * REFUSE
 	 */
-	static const int errors[] = {ERR_MISMATCH, ERR_CORRUPT, ERR_REFUSED, ERR_INTERNAL, ERR_AGAIN, ERR_USAGE,
-	    ERR_NOT_FOUND, ERR_EXISTS, EIO, EACCES};
+	static const int errors[] = {ERR_MISMATCH, ERR_CORRUPT, ERR_REFUSED, ERR_INTERNAL, ERR_AGAIN,
+	    ERR_USAGE, ERR_NOT_FOUND, ERR_EXISTS, EIO, EACCES};
 	int rc = ERR_REFUSED;
 
 	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
 		if (err_exit_code(errors[i]) == r->code)
 			rc = errors[i];
-	err_note_set(note, rc, "%.180s", r->field);
-	err_note_place(note, "refused by selectord at %.200s", endpoint);
-	err_note_expected(note, "%.300s", r->expected);
-	err_note_found(note, "%.300s%s%.200s", r->found, r->found[0] && r->text[0] ? "; " : "", r->text);
-	return rc;
+	return err_expect_at(note, rc, "%s", "refused by selectord at %s", "%s", "%s%s%s", r->field, endpoint,
+	    r->expected, r->found, r->found[0] && r->text[0] ? "; " : "", r->text);
 }
