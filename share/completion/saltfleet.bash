@@ -1,5 +1,5 @@
-# Completion for bash; the table of saltctl's verbs stands before this when it is installed. What the daemons and the deploy scripts take
-# is asked of themselves, by --help.
+# Completion for bash. When it is installed, a table of saltctl's verbs precedes this file. Options of the daemons and of the deploy scripts are
+# read from their --help.
 
 _saltctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} at=1 verb options word

@@ -1,4 +1,4 @@
-/* man - the table of options as fleet.yaml(5). What stands before the table is docs/config.md's, its marks turned into roff's. */
+/* man - the table of options as fleet.yaml(5). The text before the table is that of docs/config.md, converted to roff. */
 #include <errno.h>
 #include <string.h>
 #include "fabric/config/config_internal.h"
@@ -63,7 +63,7 @@ config_man(FILE *out, const char *version)
 	char buf[256], text[512];
 
 	fprintf(out, ".\\\" Made from the table of options, common/fabric/config/table.c, when the programs are built.\n"
-	    ".TH FLEET.YAML 5 \"\" \"saltfleet %s\" \"saltfleet\"\n.SH NAME\nfleet.yaml \\- configuration of a saltfleet\n.SH DESCRIPTION\n", version);
+	    ".TH FLEET.YAML 5 \"\" \"saltfleet %s\" \"saltfleet\"\n.SH NAME\nfleet.yaml \\- configuration file of a saltfleet\n.SH DESCRIPTION\n", version);
 	markdown(out, config__docs_head);
 	fputs(".SH OPTIONS\n", out);
 	for (size_t i = 0; i < config__n_options; i++) {
