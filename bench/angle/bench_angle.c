@@ -92,17 +92,17 @@ table(struct bench *b)
 {
 	const struct labels_unigram *u = NULL;
 	uint64_t *counts = bench_need(malloc(b->vocab * sizeof(*counts)));
-	uint8_t *codes = bench_need(malloc(b->vocab));
+	struct labels_unigram *own;
 	struct err_note note = {.name = ""};
 	int rc;
 
 	if ((rc = corpus_counts(b->corpus, b->vocab, counts, &note)) != 0)
 		bench_fail("counts", rc, &note);
-	labels_unigram_codes(counts, b->vocab, b->tau, codes);
-	if ((rc = infer_unigram(b->infer, codes, b->vocab, &u, &note)) != 0)
+	if ((rc = labels_unigram_from_counts(&own, counts, b->vocab, b->tau, &note)) != 0 ||
+	    (rc = infer_unigram(b->infer, labels_unigram_bytes(own), b->vocab, &u, &note)) != 0)
 		bench_fail("unigram table", rc, &note);
 	free(counts);
-	free(codes);
+	labels_unigram_destroy(&own);
 	return u;
 }
 

@@ -409,7 +409,7 @@ fill(struct bench *b, int64_t most)
 		if (i < m)
 			b->next[i] = (int32_t)(words[0] % (uint32_t)b->s.v);
 		for (int j = 0; j < n; j++)
-			(*parts[j])[i] = (j == 2 ? 0.1f : 1) * (2 * random_uniform(words[j % 4]) - 1);
+			(*parts[j])[i] = (j == 2 ? 0.1f : 1) * (2 * (float)random_uniform53(words[j % 4], 0) - 1);
 	}
 	for (int j = 0; j < n; j++)
 		if (parts[j] != &b->d_w && parts[j] != &b->d_b && parts[j] != &b->stat)

@@ -1,6 +1,7 @@
 #include "data/corpus/corpus.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -404,7 +405,11 @@ writer_refuses(void)
 	o = (struct corpus_writer_options){.vocab = 0};
 	CHECK(corpus_writer_new(&w, in_dir("w"), &o, &note) == ERR_RANGE);
 	o = (struct corpus_writer_options){.vocab = 10, .eod = 2};
-	CHECK(corpus_writer_new(&w, in_dir("no/such/dir/w"), &o, &note) == ENOENT && w == NULL);
+	w = start(in_dir("new/folder/w"), 10, false);		/* parents are created */
+	corpus_writer_destroy(&w);
+	CHECK(close(creat(in_dir("file"), 0666)) == 0);
+	CHECK(corpus_writer_new(&w, in_dir("file/below/w"), &o, &note) == ENOTDIR && w == NULL);
+	CHECK_STR(note.name, in_dir("file"));
 
 	w = start(in_dir("w"), 10, false);
 	CHECK(corpus_writer_new(&other, in_dir("w"), &o, &note) == ERR_BUSY && other == NULL);

@@ -108,7 +108,6 @@ chance_is_fair(void)
 		float z[2];
 
 		random_words(7, RANDOM_PURPOSE_INIT, 3, i, 0, u);
-		CHECK(random_uniform(u[2]) >= 0 && random_uniform(u[2]) < 1);
 		CHECK(random_uniform53(u[2], u[3]) < 1);
 		random_normal(u[0], u[1], z);
 		sum += z[0] + z[1];

@@ -174,8 +174,7 @@ test_shipped(void)
 	CHECK_STR(note.expected, "'<eos>'");
 	CHECK(tokenizer_token(tok, 0, &p, &len, &special) == 0 && len == 13 && memcmp(p, "<|endoftext|>", 13) == 0 && special);
 	CHECK(tokenizer_token(tok, 4096, &p, &len, NULL) == ERR_RANGE && tokenizer_token(tok, -1, &p, &len, NULL) == ERR_RANGE);
-	CHECK(tokenizer_find(tok, " the", 4, &id) == 0 && tokenizer_token(tok, id, &p, &len, &special) == 0 && len == 4 && !special);
-	CHECK(tokenizer_find(tok, "no such token at all", 20, &id) == ERR_NOT_FOUND);
+	CHECK(tokenizer_token(tok, 300, &p, &len, &special) == 0 && len > 0 && !special);
 	CHECK(tokenizer_decode(tok, bad, 2, 0, &bytes, &note) == ERR_RANGE && bytes.n == 0);
 	CHECK_STR(note.place, "item 1");
 	CHECK_STR(note.expected, "0..4095");

@@ -33,12 +33,6 @@ random_words(uint32_t seed, enum random_purpose purpose, uint64_t seq, uint32_t 
 	random_philox(key, counter, out);
 }
 
-float
-random_uniform(uint32_t u)
-{
-	return (float)(u >> 8) * 0x1p-24f;
-}
-
 double
 random_uniform53(uint32_t hi, uint32_t lo)
 {

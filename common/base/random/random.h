@@ -18,8 +18,7 @@ enum random_purpose {
 void random_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
 void random_words(uint32_t seed, enum random_purpose purpose, uint64_t seq, uint32_t position, uint32_t draw, uint32_t out[4]);
 
-/* random_uniform - 24 high bits of u as a float in [0, 1). random_uniform53 - 53 bits of two words as a double in [0, 1). */
-float random_uniform(uint32_t u);
+/* random_uniform53 - 53 bits of two words as a double in [0, 1). */
 double random_uniform53(uint32_t hi, uint32_t lo);
 
 /* random_normal - two standard normal floats from two words (Box-Muller in double). */

@@ -1,10 +1,10 @@
 /*
- * cache - the LMDB tables: scores, labels, rows, plans, attempts, quarantine, meta. The one door to LMDB.
+ * cache - the LMDB tables: scores, labels, rows, plans, attempts, quarantine, meta. The only module that includes LMDB.
  *
  * One process writes (selectord's commit.c, under an exclusive lock on DIR/selectord.lock), any number read. LMDB's default sync
  * mode only: a commit that returned 0 is on the disk. Every value ends with 8 bytes of checksum, verified at each read.
  *
- * Caveats before the calls: local file systems only (statfs is asked; NFS, SMB, FUSE, 9p and their like are refused). The map is
+ * Caveats: local file systems only (by statfs; NFS, SMB, FUSE, 9p and similar are refused). The map is
  * sparse; it is address space, not disk, and grows (cache_grow). A read transaction that stays open keeps old pages from being reused: end it
  * within a second, never hold one while waiting for anything. docs/formats.md has the byte offsets.
  */
@@ -29,22 +29,22 @@ enum cache_table { CACHE_TABLE_META, CACHE_TABLE_SCORES, CACHE_TABLE_LABELS, CAC
 	CACHE_TABLE_QUARANTINE, CACHE_TABLES };
 
 enum cache_mode {
-	CACHE_WRITE,			/* selectord: takes the lock, makes what is missing */
+	CACHE_WRITE,			/* selectord: takes the lock, creates what is missing */
 	CACHE_READ,			/* saltctl: the cache must exist; a selectord may be running on it */
 	CACHE_UPKEEP			/* saltctl: takes the lock and may write, but the cache must exist */
 };
 
 /*
- * cache_open - open or make DIR (its parent must exist).
+ * cache_open - open DIR, or create it with its parents.
  * @map_bytes  the map to begin with, a larger file makes it larger; 0: CACHE_MAP_BYTES_DEFAULT (CACHE_WRITE), as it is (CACHE_UPKEEP);
  *             not used by CACHE_READ
- * Returns 0 and *c (cache_destroy it); ERR_BUSY (another writer: the note names its pid and host), ERR_UNSUPPORTED (network or FUSE
+ * Returns 0 and *c (cache_destroy it); ERR_BUSY (another writer; the note has its pid and host), ERR_UNSUPPORTED (network or FUSE
  * file system, named), ERR_VERSION, ERR_CORRUPT (no LMDB file of ours, or cut short), ERR_NOT_FOUND (not CACHE_WRITE: no cache there),
  * ENOMEM, errno.
  * Dead readers' slots are cleared. One cache of a directory per process.
  */
 int cache_open(struct cache **c, const char *dir, enum cache_mode mode, uint64_t map_bytes, struct err_note *note);
-int cache_make_dir(const char *dir, struct err_note *note);	/* a directory above caches: made and its parent synced; 0 also if there */
+int cache_make_dir(const char *dir, struct err_note *note);	/* a folder that holds caches: created and its parent synced; 0 if it exists */
 void cache_destroy(struct cache **c);		/* takes NULL; every transaction must have ended */
 
 /*
@@ -64,8 +64,8 @@ int cache_identity_bind(struct cache *c, const struct cache_identity *items, siz
 int cache_identity_get(struct cache *c, const char *name, char *buf, size_t size);
 
 /*
- * cache_unigram_put - keep the table that the label set is coded under (labels_unigram_bytes), so that who reads the cache needs no corpus.
- * A commit of its own; nothing is written where it is there already. Write mode. cache_unigram_get - *bytes malloc'ed, the caller's.
+ * cache_unigram_put - store the unigram table of the label set (labels_unigram_bytes), so that readers of the cache need no corpus.
+ * A commit of its own; nothing is written if a table is stored already. Write mode. cache_unigram_get - *bytes malloc'ed, the caller's.
  * 0, ERR_NOT_FOUND, ERR_CORRUPT, ENOMEM, errno.
  */
 int cache_unigram_put(struct cache *c, const uint8_t *bytes, size_t len);
@@ -92,7 +92,7 @@ enum cache_scores { CACHE_SCORES_SCORER = 0, CACHE_SCORES_TEACHER = 1 };
  * cache_labels_get - borrow the soft labels of one sequence.
  * @seq   as given by corpus_window()
  * @out   one encoded record, see labels.h for its offsets
- * Good until cache_txn_end(): it points into the map. Do not write, free or send it later.
+ * Valid until cache_txn_end(): it points into the map. Do not write, free or send it later.
  * Returns 0, ERR_NOT_FOUND, ERR_CORRUPT (checksum; counted, see cache_n_corrupt), or errno; *out is untouched then.
  * cache_scores_get - the same for a score record.
  */
@@ -103,7 +103,7 @@ int cache_scores_get(struct cache_txn *txn, enum cache_scores set, uint64_t seq,
 int cache_labels_has(struct cache_txn *txn, uint64_t seq);
 
 /* One row of a block, as chosen. */
-enum cache_row_flags { CACHE_ROW_QUARANTINED = 1 };	/* was in quarantine when the block was chosen: weight 0 */
+enum cache_row_flags { CACHE_ROW_QUARANTINED = 1 };	/* was quarantined when the block was chosen: weight 0 */
 
 struct cache_row {
 	uint64_t position;		/* p in the stream */
@@ -119,7 +119,7 @@ struct cache_row {
 int cache_rows_get(struct cache_txn *txn, struct hash128 plan, uint64_t block, uint64_t first, size_t n, struct cache_row *out);
 int cache_rows_count(struct cache_txn *txn, struct hash128 plan, uint64_t block, uint64_t *n);
 
-/* What is kept about a plan, beside its rows. */
+/* What is stored about a plan beside its rows. */
 struct cache_plan {
 	struct hash128 hash;
 	uint32_t seed, batch, mode, k;	/* mode: 0 none, 1 salt_ds */
@@ -132,12 +132,12 @@ struct cache_plan {
 
 int cache_plan_get(struct cache_txn *txn, struct hash128 hash, struct cache_plan *out);
 
-/* Holders of a sequence that vanished or failed; see selectord. */
+/* Teachers that disappeared or failed while they held a sequence; see selectord. */
 #define CACHE_ATTEMPTS_MAX 3
 
 struct cache_attempts {
 	uint64_t seq;
-	uint32_t n_dead;		/* of boot[]: vanished with this sequence alone in hand */
+	uint32_t n_dead;		/* of boot[]: disappeared with a lease of this sequence alone */
 	uint32_t n_errors;		/* times a teacher answered with an error */
 	struct hash128 boot[CACHE_ATTEMPTS_MAX];
 };
@@ -196,7 +196,7 @@ int cache_each(struct cache *c, enum cache_table table, int (*each)(void *arg, c
  */
 int cache_write_begin(struct cache *c);
 int cache_write_commit(struct cache *c);
-int cache_write_turn(struct cache *c);		/* a commit of nothing: after it the pages that the last one gave up can be used */
+int cache_write_turn(struct cache *c);		/* an empty commit: after it the pages freed by the last commit can be reused */
 void cache_write_abort(struct cache *c);	/* does nothing without a transaction */
 
 /*
@@ -207,14 +207,14 @@ int cache_write_labels(struct cache *c, uint64_t seq, const void *bytes, size_t 
 int cache_write_scores(struct cache *c, enum cache_scores set, uint64_t seq, const void *bytes, size_t len, bool *differs);
 int cache_write_rows(struct cache *c, struct hash128 plan, uint64_t block, const struct cache_row *rows, size_t n, bool *differs);
 
-/* Taking away: 0 also when it is not there. */
+/* Removing: 0 also if there is no such record. */
 int cache_drop_labels(struct cache *c, uint64_t seq);
 int cache_drop_scores(struct cache *c, enum cache_scores set, uint64_t seq);
 int cache_drop_attempts(struct cache *c, uint64_t seq);
 int cache_drop_rows(struct cache *c, struct hash128 plan, uint64_t block);
 int cache_drop_key(struct cache *c, enum cache_table table, const void *key, size_t len);	/* whatever cache_each showed */
 
-/* These replace what is there. */
+/* These replace an existing record. */
 int cache_write_plan(struct cache *c, const struct cache_plan *plan);
 int cache_write_attempts(struct cache *c, const struct cache_attempts *a);
 int cache_write_quarantine(struct cache *c, const struct cache_quarantine *q);
@@ -231,12 +231,12 @@ int cache_room(struct cache *c, double *map_ratio);
  */
 int cache_room_inside(struct cache *c);
 
-/* cache_disk_free - share of the cache's file system that is free; NaN: not known. Any thread. */
+/* cache_disk_free - share of the cache's file system that is free; NaN: unknown. Any thread. */
 double cache_disk_free(const struct cache *c);
 
 /*
  * cache_grow - twice the map (at least 16 MiB, at most 1 TiB more): for the thread that writes, between transactions, on ERR_FULL or
- * before. Waits for this process's read transactions to end; readers in other processes follow by themselves.
+ * before. Waits until this process's read transactions have ended; readers in other processes take over the new size by themselves.
  * 0 and *map_bytes; ENOMEM (no address space), errno: the map is as it was.
  */
 int cache_grow(struct cache *c, uint64_t *map_bytes);
@@ -258,12 +258,5 @@ struct cache_stat {
 
 const char *cache_table_name(enum cache_table table);
 int cache_stat(struct cache *c, struct cache_stat *out);
-
-/*
- * cache_check - read every record and verify its checksum. each() may be NULL; gets table, key and key length of
- * each damaged one. In steps of short transactions. 0, ERR_CORRUPT (some were damaged; *n_bad), errno.
- */
-int cache_check(struct cache *c, uint64_t *n_records, uint64_t *n_bad,
-    void (*each)(void *arg, enum cache_table table, const void *key, size_t len), void *arg);
 
 #endif

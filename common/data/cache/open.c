@@ -1,9 +1,10 @@
-/* Opening, the lock, the file system, and the small helpers that every other file here uses. */
-#include "data/cache/tables.h"
+/* Opening, the lock, the file system, and helpers for the other files. */
+#include "data/cache/cache_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/file/file.h"
 #include "base/mem/mem.h"
 
 #define MAP_STEP_MIN (UINT64_C(16) << 20)	/* a map grows to twice its size, by no less and no more than this */
@@ -211,7 +213,7 @@ cache__drop(struct cache *c, enum cache_table table, const void *key, size_t key
 	return rc == MDB_NOTFOUND ? 0 : cache__rc(rc);
 }
 
-/* Memory maps and locks of these are not those of one host. */
+/* On these file systems memory maps and locks are not coherent across hosts. */
 static int
 check_file_system(const char *dir, struct err_note *note)
 {
@@ -238,42 +240,25 @@ check_file_system(const char *dir, struct err_note *note)
 	return 0;
 }
 
-static int
-sync_dir(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-
-	if (fd < 0)
-		return errno;
-	if (fsync(fd) != 0)
-		rc = errno;
-	close(fd);
-	return rc;
-}
-
 int
 cache_make_dir(const char *dir, struct err_note *note)
 {
-	char *parent, *slash;
-	int rc = 0;
+	struct stat st;
+	char *parent;
+	int rc;
 
-	if (mkdir(dir, 0777) != 0)
-		return errno == EEXIST ? 0 : err_note_set(note, errno, "cache.dir %s", dir);
+	if (stat(dir, &st) == 0 && S_ISDIR(st.st_mode))
+		return 0;
+	if ((rc = file_make_dirs(dir, 0777, note)) != 0)
+		return rc;
 	if ((parent = strdup(dir)) == NULL)
 		return ENOMEM;
-	for (slash = parent + strlen(parent); slash > parent && slash[-1] == '/'; slash--)
-		slash[-1] = '\0';
-	if ((slash = strrchr(parent, '/')) != NULL) {
-		slash[slash == parent] = '\0';
-		rc = sync_dir(parent);
-	} else {
-		rc = sync_dir(".");
-	}
+	rc = file_sync_dir(dirname(parent), note);
 	free(parent);
-	return rc == 0 ? 0 : err_note_set(note, rc, "parent of cache.dir %s", dir);
+	return rc;
 }
 
-/* selectord.lock holds "pid N on HOST\n" of who has it; the lock itself is flock's and ends with the process. */
+/* selectord.lock holds "pid N on HOST\n" of its owner; the lock itself is taken by flock and ends with the process. */
 static int
 take_lock(struct cache *c, struct err_note *note)
 {
@@ -292,8 +277,8 @@ take_lock(struct cache *c, struct err_note *note)
 		if ((n = pread(c->lock_fd, line, sizeof(line) - 1, 0)) > 0)
 			line[strcspn(line, "\n")] = '\0';
 		return err_expect(note, rc, "",
-		    "nobody else who writes it: stop that one first (a selectord: deploy/local.sh down)",
-		    "%s", line[0] != '\0' ? line : "one that did not say who it is");
+		    "no other writer: stop it first (a selectord: deploy/local.sh down)",
+		    "%s", line[0] != '\0' ? line : "a process that left no name");
 	}
 	if (gethostname(host, sizeof(host) - 1) != 0)
 		snprintf(host, sizeof(host), "?");
@@ -303,7 +288,7 @@ take_lock(struct cache *c, struct err_note *note)
 	return 0;
 }
 
-/* 0, or ERR_CORRUPT where more than slack bytes of what the last commit says it has are missing. */
+/* 0, or ERR_CORRUPT if the file is more than slack bytes shorter than its last commit recorded. */
 static int
 check_length(struct cache *c, uint64_t slack, struct err_note *note)
 {
@@ -320,7 +305,7 @@ check_length(struct cache *c, uint64_t slack, struct err_note *note)
 	if (end < 0 || (uint64_t)end + slack >= used)
 		return 0;
 	return err_expect(note, ERR_CORRUPT, "%s/data.mdb",
-	    "%" PRIu64 " bytes, which its last commit says it has", "%lld: the file was cut short", c->dir,
+	    "%" PRIu64 " bytes, as recorded by its last commit", "%lld: the file was cut short", c->dir,
 	    used, (long long)end);
 }
 
@@ -339,7 +324,7 @@ open_tables(struct cache *c, struct err_note *note)
 		return rc;
 	for (int t = 0; t < CACHE_TABLES; t++) {
 		if ((rc = mdb_dbi_open(txn, table_names[t], 0, &c->dbi[t])) == MDB_NOTFOUND) {
-			if ((rc = check_length(c, 0, note)) != 0)	/* the rest of a page that was cut reads as an empty one */
+			if ((rc = check_length(c, 0, note)) != 0)	/* a truncated page reads as an empty one */
 				goto out;
 			rc = mdb_dbi_open(txn, table_names[t], flags, &c->dbi[t]);
 		}
@@ -353,7 +338,7 @@ open_tables(struct cache *c, struct err_note *note)
 	if (rc == ERR_NOT_FOUND && c->mode == CACHE_WRITE) {
 		if ((rc = cache__rc(mdb_stat(txn, c->dbi[CACHE_TABLE_LABELS], &st))) != 0)
 			goto out;
-		if (st.ms_entries > 0) {		/* somebody took the version away: do not guess */
+		if (st.ms_entries > 0) {		/* the version was removed: do not guess */
 			rc = ERR_CORRUPT;
 			err_note_expected(note, "the format version in table meta");
 			goto out;
@@ -370,7 +355,7 @@ open_tables(struct cache *c, struct err_note *note)
 		}
 	}
 	if (rc == 0) {
-		/* Committed in read mode too: that keeps the table handles. */
+		/* Committed in read mode too, because an abort would close the table handles. */
 		rc = cache__rc(mdb_txn_commit(txn));
 		txn = NULL;
 	}
@@ -430,17 +415,15 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 	}
 	mdb_reader_check(c->env, &n_dead);
 	/*
-	 * Reading past the end of a file that was cut short is SIGBUS. LMDB may leave its last few pages unwritten when they were given up
-	 * before the commit, so a little less than the whole is good.
+	 * Reading past the end of a truncated file raises SIGBUS. LMDB may leave its last few pages unwritten when they were freed before
+	 * the commit, so a slightly shorter file is valid.
 	 */
 	if (!is_new && (rc = check_length(c, UINT64_C(1) << 20, note)) != 0)
 		goto out;
 	if ((rc = open_tables(c, note)) != 0)
 		goto out;
-	if (is_new && (rc = sync_dir(dir)) != 0) {
-		err_note_set(note, rc, "cache.dir %s", dir);
+	if (is_new && (rc = file_sync_dir(dir, note)) != 0)
 		goto out;
-	}
 	*out = c;
 	return 0;
 out:
@@ -457,7 +440,7 @@ cache_destroy(struct cache **c)
 	if ((*c)->env != NULL)
 		mdb_env_close((*c)->env);
 	if ((*c)->lock_fd >= 0)
-		close((*c)->lock_fd);		/* the lock goes with it; the file stays: unlinking it would let two in */
+		close((*c)->lock_fd);		/* releases the lock; the file stays: unlinking it would admit two writers */
 	pthread_rwlock_destroy(&(*c)->map_lock);
 	free((*c)->dir);
 	free(*c);
@@ -518,7 +501,7 @@ cache_room_inside(struct cache *c)
 		return errno;
 	if ((rc = cache__read_begin(c, &txn)) != 0)
 		return cache__rc(rc);
-	/* Table 0 is LMDB's own: under the number of each commit the pages it gave up, their count first. */
+	/* Table 0 is LMDB's free list: for each commit the pages it freed, their count first. */
 	if ((rc = mdb_stat(txn, 0, &st)) == 0 && (rc = mdb_cursor_open(txn, 0, &cursor)) == 0) {
 		while ((rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0 && v.mv_size >= sizeof(n)) {
 			memcpy(&n, v.mv_data, sizeof(n));

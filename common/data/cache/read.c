@@ -1,5 +1,5 @@
-/* Reading: snapshots, the getters, identity values, the tables that are small enough to be walked. */
-#include "data/cache/tables.h"
+/* Reading: snapshots, single records, identity values, and whole tables that are small. */
+#include "data/cache/cache_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@ cache__read_begin(struct cache *c, MDB_txn **txn)
 		pthread_rwlock_unlock(&c->map_lock);
 		if (rc != MDB_MAP_RESIZED || attempt > 8)
 			return rc;
-		pthread_rwlock_wrlock(&c->map_lock);		/* the writer's map is larger by now: take its size */
+		pthread_rwlock_wrlock(&c->map_lock);		/* the writer has enlarged the map: take over its size */
 		mdb_env_set_mapsize(c->env, 0);
 		pthread_rwlock_unlock(&c->map_lock);
 	}

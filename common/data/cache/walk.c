@@ -1,5 +1,5 @@
-/* Walking: the next record from a place on, and every record of a table, damaged ones included. */
-#include "data/cache/tables.h"
+/* Iteration: the next record from a key on, and every record of a table, damaged ones included. */
+#include "data/cache/cache_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +88,7 @@ read_key(struct cache_item *item)
 	}
 }
 
-/* Up to WALK_STEP records after the key last[0 .. *last_len); MDB_NOTFOUND at the end, *stop when each() said so. */
+/* Up to WALK_STEP records after the key last[0 .. *last_len); MDB_NOTFOUND at the end, *stop: the non-zero result of each(). */
 static int
 step(struct cache *c, enum cache_table table, uint8_t *last, size_t *last_len, int (*each)(void *arg, const struct cache_item *item), void *arg,
     int *stop)
@@ -138,38 +138,4 @@ cache_each(struct cache *c, enum cache_table table, int (*each)(void *arg, const
 		rc = step(c, table, last, &last_len, each, arg, &stop);
 	while (rc == 0 && stop == 0);
 	return stop != 0 ? stop : rc == MDB_NOTFOUND ? 0 : cache__rc(rc);
-}
-
-struct check {
-	uint64_t n_records, n_bad;
-	void (*each)(void *arg, enum cache_table table, const void *key, size_t len);
-	void *arg;
-};
-
-static int
-check_one(void *arg, const struct cache_item *item)
-{
-	struct check *k = arg;
-
-	k->n_records++;
-	if (item->rc != 0) {
-		k->n_bad++;
-		if (k->each != NULL)
-			k->each(k->arg, item->table, item->key, item->key_len);
-	}
-	return 0;
-}
-
-int
-cache_check(struct cache *c, uint64_t *n_records, uint64_t *n_bad,
-    void (*each)(void *arg, enum cache_table table, const void *key, size_t len), void *arg)
-{
-	struct check k = {.each = each, .arg = arg};
-	int rc = 0;
-
-	for (int t = 0; t < CACHE_TABLES && rc == 0; t++)
-		rc = cache_each(c, (enum cache_table)t, check_one, &k);
-	*n_records = k.n_records;
-	*n_bad = k.n_bad;
-	return rc == 0 && k.n_bad > 0 ? ERR_CORRUPT : rc;
 }

@@ -1,5 +1,5 @@
 /* Writing: one transaction at a time, of selectord's commit thread; and identity, written once at the start. */
-#include "data/cache/tables.h"
+#include "data/cache/cache_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@ cache_write_begin(struct cache *c)
 	return cache__rc(mdb_txn_begin(c->env, NULL, 0, &c->write));
 }
 
-/* LMDB calls a short write EIO: with the file system full that is what it was. */
+/* LMDB reports a short write as EIO; if the file system is full, that was the cause. */
 static int
 no_room_or(struct cache *c, int rc)
 {
@@ -47,7 +47,7 @@ cache_write_turn(struct cache *c)
 	if ((rc = cache__get(c, c->write, CACHE_TABLE_META, "format", 6, &v)) == 0) {
 		len = v.len < sizeof(format) ? v.len : sizeof(format);
 		memcpy(format, v.bytes, len);
-		rc = no_room_or(c, cache__put(c, c->write, CACHE_TABLE_META, "format", 6, format, len));	/* what it was: LMDB skips a commit without a write */
+		rc = no_room_or(c, cache__put(c, c->write, CACHE_TABLE_META, "format", 6, format, len));	/* unchanged: LMDB skips a commit without a write */
 	}
 	if (rc == 0)
 		return cache_write_commit(c);
@@ -73,7 +73,7 @@ put_once(struct cache *c, enum cache_table table, const struct cache__key *key, 
 		*differs = false;
 	if (c->write == NULL)
 		return ERR_INTERNAL;
-	/* mostly it is new: one way down the tree */
+	/* usually the key is new: one descent of the tree */
 	if ((rc = cache__put_new(c, c->write, table, key->bytes, key->len, bytes, len)) != ERR_EXISTS)
 		return no_room_or(c, rc);
 	if ((rc = cache__get(c, c->write, table, key->bytes, key->len, &old)) == 0) {
@@ -175,7 +175,7 @@ cache_drop_key(struct cache *c, enum cache_table table, const void *key, size_t 
 	return no_room_or(c, cache__drop(c, table, key, len));
 }
 
-/* By the keys alone: chunks may be damaged, the first may be missing. */
+/* Uses only the keys, because chunks may be damaged and the first may be missing. */
 int
 cache_drop_rows(struct cache *c, struct hash128 plan, uint64_t block)
 {

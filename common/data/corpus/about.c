@@ -1,4 +1,4 @@
-/* PREFIX.json: what the tokens do not say themselves. */
+/* PREFIX.json: what the token file does not contain. */
 #include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file/file.h"
 #include "base/json/json.h"
 
 static const struct {
@@ -87,7 +88,7 @@ get_hash(const struct json *root, const char *path, const char *member, bool *ha
 	return 0;
 }
 
-/* Ours says so near its beginning, whole or damaged. Somebody else's JSON (the text a corpus was made from, say) does not. */
+/* A file of ours has the format's name near its beginning, even when damaged. Other JSON (for instance the text of the corpus) has not. */
 static int
 is_ours(const char *path, bool *ours, struct err_note *note)
 {
@@ -178,42 +179,29 @@ out:
 	return rc;
 }
 
-static int
-put_hash(struct json *o, const char *member, const struct hash128 *h)
+/* The text of a hash as a JSON value; NULL, which json_build leaves out, where there is none. */
+static struct json *
+hash_text(const struct hash128 *h)
 {
 	char hex[HASH_HEX_BYTES];
 
-	return h == NULL ? 0 : json_put(o, member, json_new_text(hash_hex(*h, hex)));
+	return h == NULL ? NULL : json_new_text(hash_hex(*h, hex));
 }
 
 int
 corpus__about_write(const char *path, const struct corpus_info *info, const struct hash128 *fingerprint,
     const struct hash128 *counts, struct err_note *note)
 {
-	struct json *o = json_new_object();
-	char *text = NULL;
-	FILE *f = NULL;
-	int rc = ENOMEM;
+	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
+	    "version", 1, "kind", corpus_kind_name(info->kind), "dtype", corpus_dtype_name(info->dtype),
+	    "n_tokens", (int64_t)info->n_tokens, "n_documents", (int64_t)info->n_documents, "n_bytes", (int64_t)info->n_bytes,
+	    "vocab", (int64_t)info->vocab, "eod", (int64_t)info->eod,
+	    "tokenizer", hash_text(info->has_tokenizer ? &info->tokenizer : NULL),
+	    "source", hash_text(info->has_source ? &info->source : NULL),
+	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts));
+	char *text = o != NULL ? json_print(o, true) : NULL;
+	int rc = text != NULL ? file_replace_all(path, text, strlen(text), true, note) : err_note_set(note, ENOMEM, "%s", path);
 
-	if (o == NULL || json_put(o, "format", json_new_text(CORPUS__FORMAT)) != 0 || json_put(o, "version", json_new_int(1)) != 0 ||
-	    json_put(o, "kind", json_new_text(corpus_kind_name(info->kind))) != 0 ||
-	    json_put(o, "dtype", json_new_text(corpus_dtype_name(info->dtype))) != 0 ||
-	    json_put(o, "n_tokens", json_new_int((int64_t)info->n_tokens)) != 0 ||
-	    json_put(o, "n_documents", json_new_int((int64_t)info->n_documents)) != 0 ||
-	    json_put(o, "n_bytes", json_new_int((int64_t)info->n_bytes)) != 0 ||
-	    json_put(o, "vocab", json_new_int(info->vocab)) != 0 || json_put(o, "eod", json_new_int(info->eod)) != 0 ||
-	    put_hash(o, "tokenizer", info->has_tokenizer ? &info->tokenizer : NULL) != 0 ||
-	    put_hash(o, "source", info->has_source ? &info->source : NULL) != 0 || put_hash(o, "fingerprint", fingerprint) != 0 ||
-	    put_hash(o, "counts", counts) != 0 || (text = json_print(o, true)) == NULL) {
-		err_note_set(note, rc, "%s", path);
-		goto out;
-	}
-	rc = 0;
-	if ((f = fopen(path, "we")) == NULL || fputs(text, f) < 0 || fflush(f) != 0 || fsync(fileno(f)) != 0)
-		rc = err_note_set(note, errno, "%s", path);
-	if (f != NULL && fclose(f) != 0 && rc == 0)
-		rc = err_note_set(note, errno, "%s", path);
-out:
 	free(text);
 	json_close(&o);
 	return rc;

@@ -1,16 +1,16 @@
 /*
  * corpus - token files as one stream, mmap'ed, cut into windows.
  *
- * Kinds, told apart by what lies at PREFIX (docs/formats.md has the byte offsets):
+ * Kinds, recognised by the files at PREFIX (docs/formats.md has the byte offsets):
  *   Megatron  PREFIX.bin + PREFIX.idx (MMIDIDX version 1), tokens uint16 or int32; PREFIX may also name either file
  *   llm.c     a shard (PREFIX, PREFIX.bin) or several (PREFIX holds * ? [: in name order); uint16 (magic 20240520, version 1) or
  *             uint32 (20240801, version 7)
  *   raw       a file of uint16, only if PREFIX is its full name (or a pattern)
- * PREFIX.json beside it (a trailing .bin or .idx and everything of a pattern from its first * ? [ on is left off) says what the
- * tokens do not: vocabulary, tokenizer, bytes of text. Ours always has one; for foreign corpora it may be missing.
+ * PREFIX.json (PREFIX without a trailing .bin or .idx, and without a pattern's part from its first * ? [ on) holds what the tokens do
+ * not: vocabulary, tokenizer, bytes of text. Corpora written here always have one; for others it may be missing.
  *
- * Documents end with one end-of-document token, which is trained on. Windows ignore documents: window i of context L is tokens
- * [i*L, i*L + L] of the stream, L inputs and L targets; neighbours share one token. A seq names a window and its corpus.
+ * Documents end with one end-of-document token, which is trained on. Windows ignore document boundaries: window i of context L is tokens
+ * [i*L, i*L + L] of the stream, L inputs and L targets; neighbouring windows share one token. A seq identifies a window and its corpus.
  *
  * A struct corpus is read-only after open and the two setters: windows may be read from any thread. The files must not be
  * changed while they are open (a file cut short then raises SIGBUS).
@@ -33,7 +33,7 @@
 
 enum corpus_kind { CORPUS_KIND_MEGATRON, CORPUS_KIND_LLMC, CORPUS_KIND_RAW };
 
-/* What a token is stored as; windows are int32 whatever this is. The numbers of the first two are Megatron's codes. */
+/* How a token is stored; windows are always int32. The values of the first two are Megatron's codes. */
 enum corpus_dtype { CORPUS_DTYPE_INT32 = 4, CORPUS_DTYPE_UINT16 = 8, CORPUS_DTYPE_UINT32 = 100 };
 
 struct corpus_info {
@@ -52,10 +52,10 @@ struct corpus_info {
 struct corpus;
 
 /*
- * corpus_open - map a corpus. The index is checked whole (12 bytes a document are read), the tokens are not (corpus_check_vocab).
+ * corpus_open - map a corpus. The whole index is checked (12 bytes per document are read); the tokens are not (see corpus_check_vocab).
  * Returns 0 and *c, or with *c NULL and the note naming file, byte offset, expected and found: ENOENT, ERR_FORMAT (not a corpus:
  * magic, cut short, counts or pointers that do not fit, no token), ERR_UNSUPPORTED (other token types, by name), ERR_VERSION,
- * ERR_CORRUPT (half-written: PREFIX.json without PREFIX.idx; PREFIX.json says other counts), ENOMEM, errno.
+ * ERR_CORRUPT (half-written: PREFIX.json without PREFIX.idx; PREFIX.json has other counts), ENOMEM, errno.
  */
 int corpus_open(struct corpus **c, const char *prefix, struct err_note *note);
 void corpus_destroy(struct corpus **c);		/* takes NULL */
@@ -66,7 +66,7 @@ const char *corpus_dtype_name(enum corpus_dtype dtype);
 
 uint64_t corpus_n_tokens(const struct corpus *c);
 
-/* corpus_n_windows - (n_tokens - 1) / L; 0 if the corpus has not L+1 tokens or L is 0. */
+/* corpus_n_windows - (n_tokens - 1) / L; 0 if the corpus has fewer than L+1 tokens or L is 0. */
 uint64_t corpus_n_windows(const struct corpus *c, uint32_t L);
 
 /* corpus_set_number - the corpus number that seq must carry; CORPUS_TRAIN after open. */
@@ -98,16 +98,16 @@ int corpus_check_vocab(const struct corpus *c, uint32_t vocab, struct err_note *
 int corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_note *note);
 
 /*
- * corpus_fingerprint - what the corpus is for score sets, label sets, plans: a hash over kind, dtype and every byte of the token and
- * index files; names, times and PREFIX.json are not part of it. Reads everything once; later calls and later processes believe the
- * sidecars FILE.salthash (see hash_file) and are cheap. Returns 0, errno, or ERR_CORRUPT if PREFIX.json records another one.
- * Kept in c: not while another thread uses c the first time.
+ * corpus_fingerprint - the identity of a corpus in score sets, label sets and plans: a hash over kind, dtype and every byte of the token and
+ * index files; names, times and PREFIX.json are not part of it. Reads everything once; later calls and later processes use the
+ * sidecar files FILE.salthash (see hash_file) and are cheap. Returns 0, errno, or ERR_CORRUPT if PREFIX.json records another one.
+ * Stores the result in c: the first call must not run while another thread uses c.
  */
 int corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note);
 
 /*
  * Writing, always Megatron: uint16 up to a vocabulary of 65,536, else int32. Everything is written under temporary names
- * (PREFIX.bin.tmp ...) and renamed by finish, PREFIX.idx last: what is killed half-way is never opened as a corpus.
+ * (PREFIX.bin.tmp ...) and renamed by finish, PREFIX.idx last: a build that was killed half-way is never opened as a corpus. Missing parent folders are created.
  * Memory: 4 bytes a document. One thread.
  */
 struct corpus_writer_options {
@@ -123,7 +123,7 @@ struct corpus_writer;
 int corpus_writer_new(struct corpus_writer **w, const char *prefix, const struct corpus_writer_options *options, struct err_note *note);
 
 /*
- * corpus_writer_document - ids[0..n) and the end-of-document token. A document without tokens is left out.
+ * corpus_writer_document - ids[0..n) and the end-of-document token. A document without tokens is skipped.
  * @n_bytes  of the text it came from
  * Returns 0, ERR_RANGE (an id outside the vocabulary: document and position named; or over INT32_MAX - 1 tokens), ENOSPC, EIO, errno.
  * After an error the writer is only good for corpus_writer_destroy.
@@ -131,7 +131,7 @@ int corpus_writer_new(struct corpus_writer **w, const char *prefix, const struct
 int corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n, uint64_t n_bytes, struct err_note *note);
 
 /*
- * corpus_writer_finish - counts, PREFIX.json and index, fsync, rename; the corpus exists when this returned 0.
+ * corpus_writer_finish - counts, PREFIX.json and index, fsync, rename; the corpus exists once this returns 0.
  * @source  hash of the text, for PREFIX.json; may be NULL
  * Returns 0, ERR_FORMAT (no documents), errno; after an error nothing of an older corpus at PREFIX is lost unless the error came
  * from a rename (the note says so). Destroy the writer in any case.
@@ -146,7 +146,7 @@ uint64_t corpus_writer_n_tokens(const struct corpus_writer *w);
 uint64_t corpus_writer_n_documents(const struct corpus_writer *w);
 
 /*
- * corpus_split_heldout - does this document belong to the held-out part? True for about one document in `one_in`, by xxh3-64 of its
+ * corpus_split_heldout - whether this document belongs to the held-out part. True for about one document in `one_in`, by xxh3-64 of its
  * text alone: the same whatever the order and the number of files, and copies of a document fall on the same side. one_in 0: never.
  * Pure; any thread.
  */

@@ -45,14 +45,14 @@ void corpus__unmap(struct corpus__map *map);
 
 unsigned corpus__token_bytes(enum corpus_dtype dtype);
 
-/* "PATH: byte AT: expected ..., found ..." in one go; gives rc back. */
+/* The note "PATH: byte AT: expected ..., found ..."; returns rc. */
 int corpus__bad(struct err_note *note, int rc, const char *path, uint64_t at, const char *expected, int64_t found);
 
 /* corpus__idx_check - PREFIX.idx against the size of PREFIX.bin; fills info's dtype, n_tokens, n_documents. */
 int corpus__idx_check(const char *path, struct corpus__map idx, const char *bin_path, uint64_t bin_bytes, struct corpus_info *info,
     struct err_note *note);
 
-/* corpus__about_read - PREFIX.json, if it is there and ours, into c: kind of what it describes too. c->has_about. */
+/* corpus__about_read - PREFIX.json, if it exists and has our format, into c; *kind is what it describes. c->has_about. */
 int corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info *about, struct err_note *note);
 
 /* corpus__about_write - PREFIX.json's text at path, synced. fingerprint, source, counts: NULL for none. */

@@ -1,4 +1,4 @@
-/* PREFIX.idx of a Megatron indexed dataset: checked whole before anything of it is used. docs/formats.md has the offsets. */
+/* PREFIX.idx of a Megatron indexed dataset: completely checked before any of it is used. docs/formats.md has the offsets. */
 #include "data/corpus/corpus_internal.h"
 
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-/* Finding out what lies at PREFIX, mapping it, checking it against PREFIX.json. */
+/* Recognises the files at PREFIX, maps them and checks them against PREFIX.json. */
 #include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
@@ -71,7 +71,7 @@ ends_with(const char *s, const char *end)
 	return n > m && strcmp(s + n - m, end) == 0;
 }
 
-/* Takes the file's place in the stream; tokens and dtype are the caller's to fill. */
+/* Appends the file to the stream; the caller fills in tokens and dtype. */
 static int
 add_part(struct corpus *c, const char *path, struct corpus__part **part, struct err_note *note)
 {
@@ -184,7 +184,7 @@ out:
 	return rc;
 }
 
-/* PREFIX.json against what the files hold. */
+/* Compares PREFIX.json with the files. */
 static int
 compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about, struct err_note *note)
 {
@@ -219,7 +219,7 @@ compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about
 	return 0;
 }
 
-/* What lies at prefix? First match wins; corpus.h tells the order. */
+/* Recognises the kind of corpus at prefix; the first match wins, in the order of corpus.h. */
 static int
 open_any(struct corpus *c, const char *prefix, struct err_note *note)
 {
@@ -248,7 +248,7 @@ open_any(struct corpus *c, const char *prefix, struct err_note *note)
 		rc = open_megatron(c, note);
 	} else if (c->has_about && kind == CORPUS_KIND_MEGATRON) {
 		rc = err_expect(note, ERR_CORRUPT, "%s", "the index of a finished corpus",
-		    "none: building it was cut short; build it again", c->idx_path);
+		    "none: the build was interrupted; build the corpus again", c->idx_path);
 	} else if (exists(prefix)) {
 		rc = open_foreign(c, prefix, true, note);
 	} else if (exists(bin)) {

@@ -1,7 +1,7 @@
 /*
- * Writing a Megatron corpus. Until finish everything lies in PREFIX.*.tmp. Then, each file synced before: the old index goes,
- * PREFIX.json, tokens and counts are renamed, the new index last, the directory is synced. A crash in between leaves PREFIX.json
- * without PREFIX.idx, which corpus_open refuses by name.
+ * Writing a Megatron corpus. Until finish everything is in PREFIX.*.tmp. Then, with each file synced: the old index is removed,
+ * PREFIX.json, tokens and counts are renamed, the new index last, and the folder is synced. A crash in between leaves PREFIX.json
+ * without PREFIX.idx, which corpus_open rejects with a message that names it.
  */
 #include "data/corpus/corpus_internal.h"
 
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/err/crash.h"
+#include "base/file/file.h"
 #include "base/mem/mem.h"
 
 #define CHUNK_TOKENS 4096u
@@ -81,6 +82,8 @@ corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct c
 	*out = NULL;
 	if ((rc = check_options(options, prefix, note)) != 0)
 		return rc;
+	if ((rc = file_make_parents(prefix, note)) != 0)
+		return rc;
 	if ((w = mem_alloc(1, sizeof(*w))) == NULL)
 		return err_note_set(note, ENOMEM, "%s", prefix);
 	w->lock = -1;
@@ -104,7 +107,7 @@ corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct c
 		close(fd);
 		goto out;
 	}
-	w->lock = fd;			/* from here on the temporary files are ours */
+	w->lock = fd;			/* from here on this process owns the temporary files */
 	if (ftruncate(fd, 0) != 0 || (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0 || (w->bin = fdopen(fd, "w")) == NULL)
 		rc = failed(note, errno, "create", w->temps[FILE_BIN]);
 out:
@@ -151,12 +154,12 @@ corpus_writer_n_documents(const struct corpus_writer *w)
 	return w->info.n_documents;
 }
 
-/* fwrite fails without setting errno only where it could not be: call it EIO then. */
+/* A short fwrite without an errno is a full disk. */
 static int
 put(FILE *f, const void *p, size_t bytes)
 {
 	errno = 0;
-	return fwrite(p, 1, bytes, f) == bytes ? 0 : errno != 0 ? errno : EIO;
+	return fwrite(p, 1, bytes, f) == bytes ? 0 : errno != 0 ? errno : ENOSPC;
 }
 
 static int
@@ -188,7 +191,7 @@ corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n, ui
 		return err_note_set(note, ERR_CLOSED, "%s", w->paths[FILE_BIN]);
 	if (n == 0)
 		return 0;
-	w->failed = true;		/* until all of it is in */
+	w->failed = true;		/* until the whole document is written */
 	if (n > INT32_MAX - 1)
 		return err_expect_at(note, ERR_RANGE, "%s", "document %" PRIu64, "at most %d tokens", "%zu",
 		    w->paths[FILE_BIN], w->info.n_documents, INT32_MAX - 1, n);
@@ -224,7 +227,6 @@ write_counts(const struct corpus_writer *w, struct hash128 *hash, struct err_not
 {
 	size_t bytes = CORPUS__COUNTS_HEADER + 8 * (size_t)w->info.vocab;
 	uint8_t *p = mem_alloc(bytes, 1);
-	FILE *f = NULL;
 	int rc;
 
 	if (p == NULL)
@@ -237,17 +239,7 @@ write_counts(const struct corpus_writer *w, struct hash128 *hash, struct err_not
 		memcpy(p + CORPUS__COUNTS_HEADER + 8 * (size_t)v, &smoothed, 8);
 	}
 	*hash = hash_bytes(p, bytes);
-	if ((f = fopen(w->temps[FILE_COUNTS], "we")) == NULL) {
-		rc = failed(note, errno, "create", w->temps[FILE_COUNTS]);
-		goto out;
-	}
-	if ((rc = put(f, p, bytes)) != 0)
-		fclose(f);
-	else
-		rc = sync_and_close(f);
-	if (rc != 0)
-		failed(note, rc, "write", w->temps[FILE_COUNTS]);
-out:
+	rc = file_replace_all(w->temps[FILE_COUNTS], p, bytes, true, note);
 	free(p);
 	return rc;
 }
@@ -282,19 +274,6 @@ write_idx(const struct corpus_writer *w, struct err_note *note)
 	return rc == 0 ? 0 : failed(note, rc, "write", w->temps[FILE_IDX]);
 }
 
-static int
-sync_dir(const char *dir, struct err_note *note)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-
-	if (fd < 0)
-		return failed(note, errno, "open directory", dir);
-	if (fsync(fd) != 0)
-		rc = failed(note, errno, "sync directory", dir);
-	close(fd);
-	return rc;
-}
-
 int
 corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, struct err_note *note)
 {
@@ -324,22 +303,22 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, &fingerprint, &counts, note)) != 0)
 		return rc;
 	crash_point("corpus.written");
-	/* An old index must not meet new tokens. */
+	/* An old index must never be read together with new tokens. */
 	if (w->replace && unlink(w->paths[FILE_IDX]) == 0) {
-		if ((rc = sync_dir(w->dir, note)) != 0)
+		if ((rc = file_sync_dir(w->dir, note)) != 0)
 			return rc;
 	} else if (w->replace && errno != ENOENT) {
 		return failed(note, errno, "remove", w->paths[FILE_IDX]);
 	}
 	crash_point("corpus.unlinked_idx");
 	for (int i = 0; i < N_FILES; i++) {
-		if (i == FILE_IDX && (rc = sync_dir(w->dir, note)) != 0)
+		if (i == FILE_IDX && (rc = file_sync_dir(w->dir, note)) != 0)
 			return rc;
 		if (rename(w->temps[i], w->paths[i]) != 0)
 			return failed(note, errno, "rename", w->temps[i]);
 		crash_point(points[i]);
 	}
-	if ((rc = sync_dir(w->dir, note)) != 0)
+	if ((rc = file_sync_dir(w->dir, note)) != 0)
 		return rc;
 	w->failed = false;
 	w->finished = true;

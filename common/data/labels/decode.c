@@ -1,6 +1,6 @@
 /*
- * Bytes -> rows. Nothing in the bytes is believed before the checksum holds, and little after: memory is asked for by the number of
- * bytes there are, never by a number in them.
+ * Bytes -> rows. Nothing in the bytes is used before the checksum is verified, and sizes in them are not trusted after it: memory is
+ * allocated by the number of bytes received, never by a number in them.
  */
 #include "data/labels/labels_internal.h"
 
@@ -138,7 +138,7 @@ read_topk(struct reading *r, uint64_t *keys)
 			return corrupt_row(r, ids_at + (size_t)i * id_bytes, "entries by descending probability, then id", id);
 	}
 	for (uint32_t i = 0; i < k; i++)
-		keys[i] = keys[i] << 32 | keys[i] >> 32;	/* id first: the loss wants ids ascending */
+		keys[i] = keys[i] << 32 | keys[i] >> 32;	/* id first: the loss needs ascending ids */
 	qsort(keys, k, sizeof(keys[0]), compare_keys);
 	for (uint32_t i = 0; i < k; i++) {
 		if (i > 0 && keys[i] >> 32 == keys[i - 1] >> 32)
@@ -158,7 +158,7 @@ read_topk(struct reading *r, uint64_t *keys)
 	return 0;
 }
 
-/* t: exp of every code, made once a record; a row of V calls of exp() would cost more than the rest of decoding. */
+/* t: exp of every code, computed once per record; V calls of exp() per row would cost more than the rest of decoding. */
 static int
 read_dense(struct reading *r, const double *t)
 {
@@ -254,7 +254,7 @@ v3_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint
 			t[c] = labels__code_value(c);
 		scratch = t;
 	} else {
-		entries = h.payload_bytes / 2;	/* more are made room for as they come */
+		entries = h.payload_bytes / 2;	/* grows as entries are decoded */
 	}
 	if ((spec->kind != LABELS_KIND_SAMPLED && scratch == NULL) ||
 	    (batch != NULL && labels__batch_reserve(batch, spec, spec->context, entries) != 0)) {
@@ -279,7 +279,7 @@ v3_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint
 		rc = corrupt_u64(note, r.at, "the end of the payload after the last row; bytes left:", r.end - r.at);
 		goto out;
 	}
-	if (batch != NULL) {		/* only now are the rows the batch's */
+	if (batch != NULL) {		/* the batch takes the rows only after all checks */
 		batch->kind = spec->kind;
 		batch->vocab = spec->vocab;
 		batch->n_rows += spec->context;

@@ -8,7 +8,7 @@
 
 #include "base/mem/mem.h"
 
-/* A row or an entry that breaks a rule: the caller's arrays are at fault, the note says which one. */
+/* A row or an entry that breaks a rule is the caller's error; the note names it. */
 static int
 bad(struct err_note *note, int rc, uint32_t row, uint32_t entry, const char *expected)
 {
@@ -24,7 +24,7 @@ bad_id(struct err_note *note, uint32_t row, uint32_t entry, const struct labels_
 	    spec->vocab - 1, id);
 }
 
-/* Header up to the payload; payload_max bytes of it are made room for. */
+/* Writes the header and reserves payload_max bytes for the payload. */
 static int
 begin(const struct labels_spec *spec, struct hash128 tokens, size_t payload_max, struct labels_buf *buf, struct err_note *note)
 {

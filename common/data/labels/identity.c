@@ -1,6 +1,6 @@
 /*
- * What a label set or score set is. The hash is xxh3-128 of a packed form (docs/formats.md has its offsets), not of the text, so that
- * no locale or printf can change it.
+ * The identity of a label set or score set. The hash is xxh3-128 of a packed form (docs/formats.md has its offsets), not of the
+ * text, so that neither locale nor printf can change it.
  */
 #include "data/labels/labels_internal.h"
 
@@ -76,7 +76,7 @@ labels__spec_ready(const struct labels_spec *spec, struct err_note *note)
 	    "%" PRIu32, spec->vocab, spec->unigram != NULL ? labels_unigram_vocab(spec->unigram) : 0);
 }
 
-/* 52 bytes; what the kind does not use is 0. */
+/* 52 bytes; fields that the kind does not use are 0. */
 static uint8_t *
 pack_spec(uint8_t *p, const struct labels_spec *spec)
 {
@@ -111,16 +111,6 @@ pack_models(uint8_t *p, const char *tag, struct hash128 corpus, struct hash128 m
 	labels__put(p + 32, model.lo, 8);
 	memcpy(p + 40, compute_class, strnlen(compute_class, LABELS_CLASS_BYTES));
 	return p + 88;
-}
-
-struct hash128
-labels_spec_hash(const struct labels_spec *spec)
-{
-	uint8_t packed[60];
-
-	memcpy(packed, "SALTSPEC", 8);
-	pack_spec(packed + 8, spec);
-	return hash_bytes(packed, sizeof(packed));
 }
 
 struct hash128

@@ -5,7 +5,7 @@
  * A record is the labels of one sequence: L rows, row t the teacher's tempered distribution softmax(u / tau) after tokens 0..t,
  * the soft target of token t+1. Exactly L rows, never L+1 or L-1.
  *
- * RECORD, VERSION 3, little-endian (docs/formats.md tells the same, and the coder in full):
+ * RECORD, VERSION 3, little-endian (docs/formats.md has the same and the whole coder):
  *
  *   offset  bytes  what
  *   0       2      'S' 'L'
@@ -22,12 +22,12 @@
  *   56+P    8      xxh3-64 of bytes [0, 56+P)
  *
  *   Valid: length exactly 64 + P; checksum, L, N or k, V, label set and token hash as expected; payload obeys its kind's rules and ends
- *   with the last row. An unknown version is refused before anything else is looked at.
+ *   with the last row. An unknown version is refused before anything else is read.
  *
- *   sampled payload: ids and counts under the label set's unigram model and what earlier rows of the record have, entropy-coded (sampled.h).
- *     ids ascend strictly, id < V; the counts sum to N. Our encoder gives one set of rows one form.
- *   topk payload, per row: k ids, then k u16 codes. An id takes 2 bytes for V <= 65536, 3 for V <= 2^24, else 4. Code c says
- *     t = exp(-c / 2048), 65535 says t = 0. Ordered by (code, id) ascending, that is by probability descending, ties the lower id
+ *   sampled payload: ids and counts, entropy-coded under the label set's unigram model and the earlier rows of the record (sampled_internal.h).
+ *     ids ascend strictly, id < V; the counts sum to N. Our encoder gives each set of rows exactly one form.
+ *   topk payload, per row: k ids, then k u16 codes. An id takes 2 bytes for V <= 65536, 3 for V <= 2^24, else 4. Code c means
+ *     t = exp(-c / 2048), 65535 means t = 0. Ordered by (code, id) ascending, that is by probability descending, ties the lower id
  *     first; ids distinct and < V. The sum of t is <= 1.001.
  *   dense payload, per row: V u16 codes as above, in id order. The sum of t within 0.001 of 1.
  *
@@ -51,35 +51,31 @@
 #define LABELS_VERSION 3u
 #define LABELS_HEADER_BYTES 56u
 #define LABELS_OVERHEAD_BYTES 64u	/* header and checksum */
-#define LABELS_CONTEXT_MAX (1u << 24)	/* caps for what comes from files and peers */
+#define LABELS_CONTEXT_MAX (1u << 24)	/* limits for values from files and peers */
 #define LABELS_PARAM_MAX (1u << 20)	/* k */
 #define LABELS_SAMPLES_MAX 65535u	/* N */
 #define LABELS_UNIGRAM_VOCAB_MAX (1u << 24)
 
 /*
- * The unigram model that sampled labels are coded under: a weight for every id. Whoever makes the label set makes it from the corpus's
- * smoothed counts (labels_unigram_codes); it is one byte an id from then on (1..255; weight c below 16, else
- * (8 + c mod 8) * 2^(c div 8 - 1)), its hash is part of the label set's identity, and the bytes travel with it. Every process makes the same
- * tables of them, in integers. Read-only once made: any number of threads and specs may share one.
+ * The unigram model for coding sampled labels: a weight for every id. It is made with the label set from the corpus's smoothed
+ * counts (labels_unigram_from_counts) and stored as one byte per id (1..255; weight c below 16, else
+ * (8 + c mod 8) * 2^(c div 8 - 1)), its hash is part of the label set's identity, and the bytes are sent with it. Every process derives the
+ * same tables from them with integers. Read-only once made: any number of threads and specs may share one.
  *
- * labels_unigram_codes  counts: uint64[vocab], at least 1; codes: uint8[vocab] out. Drawn ids are flatter than text, the more so the higher
- *                       tau is: from tau 0.5 on the weights are counts^(3/4)
- * labels_unigram_from_counts  both at once: codes of uint64[vocab] counts, and the table of them. As labels_unigram_new
+ * labels_unigram_from_counts  counts: uint64[vocab], at least 1. Sampled ids are distributed more evenly than the text, the more so
+ *                       the higher tau is: from tau 0.5 on the weights are counts^(3/4). Returns as labels_unigram_new
  * labels_unigram_new    0; ERR_RANGE (vocab of 1..LABELS_UNIGRAM_VOCAB_MAX, a code of 0); ENOMEM. Copies the codes.
  * labels_unigram_hash   xxh3-128 of the codes; zeros for NULL
  * labels_unigram_bytes  the codes, [vocab]; as long as u
- * labels_unigram_p      probability of an id as coded; tests hold it against the counts
  */
 struct labels_unigram;
 
-void labels_unigram_codes(const uint64_t *counts, uint32_t vocab, double tau, uint8_t *codes);
 int labels_unigram_from_counts(struct labels_unigram **u, const uint64_t *counts, uint32_t vocab, double tau, struct err_note *note);
 int labels_unigram_new(struct labels_unigram **u, const uint8_t *codes, size_t vocab, struct err_note *note);
 void labels_unigram_destroy(struct labels_unigram **u);		/* takes NULL */
 struct hash128 labels_unigram_hash(const struct labels_unigram *u);
 const uint8_t *labels_unigram_bytes(const struct labels_unigram *u);
 uint32_t labels_unigram_vocab(const struct labels_unigram *u);
-double labels_unigram_p(const struct labels_unigram *u, int32_t id);
 
 enum labels_kind { LABELS_KIND_SAMPLED = 1, LABELS_KIND_TOPK = 2, LABELS_KIND_DENSE = 3 };
 
@@ -94,8 +90,8 @@ struct labels_spec {
 	uint32_t seed;			/* labels.seed, sampled */
 	double tau;			/* temperature, > 0 */
 	const struct labels_unigram *unigram;	/* sampled; borrowed, of that vocabulary. Its hash is part of the identity */
-	struct hash128 unigram_hash;	/* of the table, where unigram is NULL and only the identity is wanted */
-	struct hash128 set;		/* labels_set_hash(), which leaves it out; records carry it */
+	struct hash128 unigram_hash;	/* of the table, if unigram is NULL and only the identity is needed */
+	struct hash128 set;		/* labels_set_hash(), which does not cover this field; records carry it */
 };
 
 /*
@@ -103,7 +99,6 @@ struct labels_spec {
  * sampled spec has no unigram table or one of another vocabulary.
  */
 int labels_spec_check(const struct labels_spec *spec, struct err_note *note);
-struct hash128 labels_spec_hash(const struct labels_spec *spec);
 const char *labels_kind_name(enum labels_kind kind);			/* "sampled", "topk", "dense"; "?" */
 int labels_kind_from_name(const char *name, enum labels_kind *kind);	/* 0 or ERR_NOT_FOUND */
 
@@ -118,7 +113,7 @@ void labels_buf_free(struct labels_buf *buf);
 /*
  * Encoders: one record into buf (its former content is overwritten, its memory kept).
  * @tokens  hash_tokens() of the sequence's L+1 ids
- * Return 0, ERR_RANGE or ERR_NONFINITE (the note names row, entry and value: our own kernel broke a rule), ENOMEM; buf->len 0 then.
+ * Return 0, ERR_RANGE or ERR_NONFINITE (the note names row, entry and value; a bug in our own kernel), ENOMEM; buf->len 0 then.
  *
  * labels_encode_draws    draws: int32[L, N], ids as drawn, any order; each row is sorted and counted here
  * labels_encode_sampled  as label_sample gives them: n_unique: int32[L]; ids, counts: int32[L, N], the first n_unique of a row count:
@@ -137,10 +132,10 @@ int labels_encode_dense(const struct labels_spec *spec, struct hash128 tokens, c
     struct err_note *note);
 
 /*
- * Decoded rows, what the loss takes. Start with {0}. Sparse kinds are CSR: row r has entries [row_offsets[r], row_offsets[r+1]), ids
+ * Decoded rows, the input of the loss. Start with {0}. Sparse kinds are CSR: row r has entries [row_offsets[r], row_offsets[r+1]), ids
  * strictly ascending whatever the kind, weights t_v >= 0 (counts / N, or probabilities), their sum <= 1 up to rounding. tail[r] = 1 -
  * sum, never negative: 0 for sampled, the mass outside the k for topk. Dense: dense[r*vocab + v], rows scaled to sum 1.
- * The arrays are the batch's; good until the next labels_* call on it.
+ * The batch owns the arrays; they are valid until the next labels_* call on it.
  */
 struct labels_batch {
 	enum labels_kind kind;		/* 0 while empty; one kind and vocabulary a batch */
@@ -168,10 +163,10 @@ void labels_batch_free(struct labels_batch *batch);	/* gives the memory back; {0
 int labels_decode(const struct labels_spec *spec, struct hash128 tokens, const void *bytes, size_t len, struct labels_batch *batch,
     struct err_note *note);
 
-/* labels_check - all of labels_decode's checks, no rows made. For who stores records. tokens NULL: any. */
+/* labels_check - all checks of labels_decode without making rows, for code that stores records. tokens NULL: any. */
 int labels_check(const struct labels_spec *spec, const struct hash128 *tokens, const void *bytes, size_t len, struct err_note *note);
 
-/* labels_peek - the header of a record, checksum verified, payload not looked at. For listings. */
+/* labels_peek - the header of a record, with the checksum verified and the payload not read. For listings. */
 struct labels_header {
 	uint32_t version, context, param, vocab, payload_bytes;
 	enum labels_kind kind;
@@ -183,7 +178,7 @@ int labels_peek(const void *bytes, size_t len, struct labels_header *out, struct
 /*
  * Scores: per target token the scorer's loss and the rank of the true token, 3 bytes: offset 3*t u16 loss in 1/2048 nat (rounded to
  * nearest, 65535 = 31.9995 nat and more), offset 3*t + 2 u8 min(rank, 255). L tokens, no header: the cache's value carries checksum
- * and set. S(x) is selectord/select.c's.
+ * and set. S(x) is computed by data/select.
  *
  * labels_scores_encode - loss_nats: float[L], rank: int32[L], out: uint8[3*L]. ERR_NONFINITE, ERR_RANGE (loss < -1e-3, rank < 0), row named.
  * labels_scores_decode - into loss_nats float[L], rank uint8[L], either may be NULL. ERR_CORRUPT unless len = 3*L.
@@ -195,7 +190,7 @@ int labels_scores_encode(const float *loss_nats, const int32_t *rank, uint32_t L
 int labels_scores_decode(const void *bytes, size_t len, uint32_t L, float *loss_nats, uint8_t *rank, struct err_note *note);
 
 /*
- * Identities. Two processes that print the same hash hold interchangeable labels (scores). compute_class is "dtype/backend", such as
+ * Identities. Labels (scores) of sets with the same hash are interchangeable. compute_class is "dtype/backend", such as
  * "fp32/openblas". The context is spec.context. labels_set_text fills buf with one line of key=value for people; returns buf.
  */
 #define LABELS_CLASS_BYTES 48

@@ -1,4 +1,4 @@
-/* What the files of labels share; labels.h has the format. */
+/* What the files of labels share; labels.h describes the format. */
 #ifndef SALT_LABELS_INTERNAL_H
 #define SALT_LABELS_INTERNAL_H
 
@@ -50,7 +50,7 @@ struct labels_unigram {
 	uint16_t lookup[LABELS__SLOTS / LABELS__LOOKUP];	/* group of the first slot */
 };
 
-/* One sampled row on its way into a record: n ids ascending, counts >= 1 with sum N. */
+/* One sampled row to encode: n ascending ids, counts >= 1 with sum N. */
 struct labels__row {
 	uint32_t n;
 	const int32_t *ids, *counts;
@@ -61,11 +61,11 @@ struct labels__row {
 typedef void labels__row_fn(void *arg, uint32_t t, struct labels__row *out);
 typedef int labels__take_fn(void *arg, uint32_t t, uint32_t n, const int32_t *ids, const uint32_t *counts);
 
-/* labels__sampled_encode - the payload, appended to buf. get is asked for every row in turn. Rows obey the rules. 0, ENOMEM, or ERR_RANGE where
+/* labels__sampled_encode - the payload, appended to buf. get is called for each row in order; its rows obey the rules. 0, ENOMEM, or ERR_RANGE where
  * they have 2^32 ids. */
 int labels__sampled_encode(const struct labels_spec *spec, labels__row_fn *get, void *arg, struct labels_buf *buf);
 
-/* labels__sampled_decode - rows to take, in order. 0, what take returned, ENOMEM, or ERR_CORRUPT with *row and *wrong: what was expected there. */
+/* labels__sampled_decode - calls take for each row in order. 0, the result of take, ENOMEM, or ERR_CORRUPT with *row and *wrong (what was expected). */
 int labels__sampled_decode(const struct labels_spec *spec, const uint8_t *payload, size_t len,
     labels__take_fn *take, void *arg, uint32_t *row, const char **wrong);
 

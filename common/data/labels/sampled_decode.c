@@ -1,5 +1,5 @@
 /* Payload -> rows, one at a time: which ids of an earlier row it has, its new ones, its counts. */
-#include "data/labels/sampled.h"
+#include "data/labels/sampled_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,27 +10,27 @@
 #define HEADROOM 256u			/* words the stack may grow before it shrinks */
 #define SET_SMALL 64u			/* ids */
 #define INLINE static inline __attribute__((always_inline))
-#define PHASE static __attribute__((noinline))	/* has the decoder in a copy of its own, that is in registers */
+#define PHASE static __attribute__((noinline))	/* gets its own copy of the decoder, which the compiler keeps in registers */
 
 struct decoder {
 	uint64_t x[STATES];
-	const uint32_t *floor, *end, *deepest;	/* of the words; the furthest that was taken */
+	const uint32_t *floor, *end, *deepest;	/* of the words; the furthest word taken */
 	uint32_t *at;
 	const char *wrong;			/* a rule that was broken */
 };
 
-/* The slots of a rank below n: `each`, and `last` for the last one; and 2^64 / slots, for a division is slow on many processors. */
+/* The slots of a rank below n: `each`, and `last` for the last one; and 2^64 / slots, because division is slow on many processors. */
 struct share {
 	uint32_t each, last;
 	uint64_t each_inverse, last_inverse;
 };
 
-/* What rows are put together in. keys and of have room for one more than a row can have. */
-struct room {
+/* Buffers for assembling rows. keys and of have room for one more than a row can have. */
+struct rows_buffer {
 	struct bits bits;
 	struct share shares[SET_SMALL + 1];	/* by how many ids */
 	uint32_t max, n;			/* ids of a row: the most; this one's */
-	uint32_t *keys, *fresh;			/* of the row: all of it, ascending; what the row that it is like does not have */
+	uint32_t *keys, *fresh;			/* of the row: all, ascending; those that the similar row does not have */
 	int32_t *ids;
 	uint32_t *counts, *of;			/* of: which ids were drawn more than once */
 	uint32_t *past, *past_n;		/* rows by t mod (BACK_MAX + 1): max keys each, and how many they are */
@@ -51,7 +51,7 @@ refill(struct decoder *d, int state)
 		d->deepest = d->at;
 }
 
-/* Without a branch: nobody can foresee which way most of them go. */
+/* Without a branch, because most are unpredictable. */
 INLINE unsigned
 get_bit(struct decoder *d, struct bit *b)
 {
@@ -100,7 +100,7 @@ get_more(struct decoder *d, struct bits *b, uint32_t left, uint32_t ids)
 	return length > 1 ? more << (length - 1) | get_plain(d, length - 1) : more;
 }
 
-/* A key that says nothing of counts. */
+/* A key without the bits about counts. */
 INLINE uint32_t
 get_id(struct decoder *d, const struct labels_unigram *u)
 {
@@ -127,7 +127,7 @@ share_of(uint32_t n)
 	return s;
 }
 
-/* The rank goes back to where the encoder had it from. */
+/* Encodes the rank back into the state that the encoder decoded it from. */
 INLINE void
 give_rank(struct decoder *d, const struct share *s, uint32_t j, uint32_t n)
 {
@@ -148,7 +148,7 @@ give_rank(struct decoder *d, const struct share *s, uint32_t j, uint32_t n)
 	d->x[RANKS] = (q << RANK_BITS) + left + j * s->each;
 }
 
-/* How many of v[0 .. lanes), a constant, are less. */
+/* How many of v[0 .. lanes) are less; lanes is a constant. */
 INLINE uint32_t
 count_less(const uint32_t *v, uint32_t lanes, uint32_t key)
 {
@@ -161,7 +161,7 @@ count_less(const uint32_t *v, uint32_t lanes, uint32_t key)
 
 /* New ids i .. min(n, lanes) into v, which is above every key behind them. Returns how many there are now. */
 INLINE uint32_t
-get_ids(struct decoder *d, const struct labels_unigram *u, const struct room *r, uint32_t *v, uint32_t i, uint32_t n, uint32_t lanes)
+get_ids(struct decoder *d, const struct labels_unigram *u, const struct rows_buffer *r, uint32_t *v, uint32_t i, uint32_t n, uint32_t lanes)
 {
 	for (; i < n && i < lanes; i++) {
 		uint32_t key = get_id(d, u);
@@ -182,10 +182,10 @@ put_in_order(const uint32_t *v, uint32_t n, uint32_t lanes, uint32_t *out)
 
 /*
  * n new ids beside n_again ascending ones in r->keys: all of them into r->keys, ascending. Few ids: compared with all before and put in
- * order at the end, without branches that nobody can foresee; constant numbers of comparisons become vectors.
+ * order at the end, without unpredictable branches; loops of constant length are vectorised.
  */
 PHASE void
-get_small_set(struct decoder *decoder, const struct labels_unigram *u, struct room *r, uint32_t n_again, uint32_t n)
+get_small_set(struct decoder *decoder, const struct labels_unigram *u, struct rows_buffer *r, uint32_t n_again, uint32_t n)
 {
 	uint32_t all = n_again + n, v[2 * SET_SMALL], i;
 	struct decoder d = *decoder;
@@ -209,7 +209,7 @@ get_small_set(struct decoder *decoder, const struct labels_unigram *u, struct ro
 }
 
 PHASE void
-get_large_set(struct decoder *d, const struct labels_unigram *u, struct room *r, uint32_t n_again, uint32_t n)
+get_large_set(struct decoder *d, const struct labels_unigram *u, struct rows_buffer *r, uint32_t n_again, uint32_t n)
 {
 	uint32_t *v = r->fresh, again = n_again;
 
@@ -225,13 +225,13 @@ get_large_set(struct decoder *d, const struct labels_unigram *u, struct room *r,
 			give_rank(d, &s, j, i + 1);
 		}
 	}
-	for (uint32_t to = n_again + n; n > 0;)		/* from the end, where there is room */
+	for (uint32_t to = n_again + n; n > 0;)		/* from the end, where the free places are */
 		r->keys[--to] = again > 0 && r->keys[again - 1] > v[n - 1] ? r->keys[--again] : v[--n];
 }
 
-/* n of row t into r->n, and what it has of the row that it is like into r->keys. Returns how many these are. */
+/* Decodes n of row t into r->n, and the ids it shares with the similar row into r->keys. Returns their number. */
 PHASE uint32_t
-get_again(struct decoder *decoder, const struct labels_spec *spec, struct room *r, uint32_t t)
+get_again(struct decoder *decoder, const struct labels_spec *spec, struct rows_buffer *r, uint32_t t)
 {
 	unsigned n_bits = unique_bits(spec), plain = n_bits > N_TREE_BITS ? n_bits - N_TREE_BITS : 0, back_bits;
 	uint32_t back = 0, n_like = 0, n_again = 0, *keys = r->keys;
@@ -261,7 +261,7 @@ get_again(struct decoder *decoder, const struct labels_spec *spec, struct room *
 
 /* Of r->n ids in r->keys. */
 PHASE void
-get_counts(struct decoder *decoder, const struct labels_spec *spec, struct room *r)
+get_counts(struct decoder *decoder, const struct labels_spec *spec, struct rows_buffer *r)
 {
 	uint32_t n = r->n, left = spec->n_samples - n, m = 0, *keys = r->keys, *counts = r->counts, *of = r->of;
 	struct bit *more = r->bits.more[labels__log2(spec->n_samples / n)];
@@ -286,9 +286,9 @@ get_counts(struct decoder *decoder, const struct labels_spec *spec, struct room 
 	*decoder = d;
 }
 
-/* Row t: r->n ids and counts; d->wrong says what was wrong. */
+/* Decodes row t: r->n ids and counts; on failure d->wrong names the broken rule. */
 static void
-get_row(struct decoder *d, const struct labels_spec *spec, struct room *r, uint32_t t)
+get_row(struct decoder *d, const struct labels_spec *spec, struct rows_buffer *r, uint32_t t)
 {
 	uint32_t n_again = get_again(d, spec, r, t), n = r->n, now = t & BACK_MAX, *past = r->past + (size_t)now * r->max;
 	const uint32_t *keys = r->keys, *counts = r->counts;
@@ -313,7 +313,7 @@ get_row(struct decoder *d, const struct labels_spec *spec, struct room *r, uint3
 		d->wrong = "no id twice";
 }
 
-/* The encoder began with these states and an empty stack, and left no word that it did not need. */
+/* The encoder starts with these states and an empty stack, and leaves no unused word. */
 static int
 ends_well(const struct decoder *d)
 {
@@ -327,7 +327,7 @@ ends_well(const struct decoder *d)
 }
 
 static void
-room_destroy(struct room *r)
+rows_buffer_destroy(struct rows_buffer *r)
 {
 	if (r == NULL)
 		return;
@@ -341,10 +341,10 @@ room_destroy(struct room *r)
 	free(r);
 }
 
-static struct room *
-room_new(const struct labels_spec *spec)
+static struct rows_buffer *
+rows_buffer_new(const struct labels_spec *spec)
 {
-	struct room *r = calloc(1, sizeof(*r));
+	struct rows_buffer *r = calloc(1, sizeof(*r));
 	size_t max = unique_max(spec), rows = spec->context < BACK_MAX + 1 ? spec->context : BACK_MAX + 1;
 
 	if (r == NULL)
@@ -358,10 +358,10 @@ room_new(const struct labels_spec *spec)
 	r->ids = mem_alloc(max, sizeof(*r->ids));
 	r->counts = mem_alloc(max, sizeof(*r->counts));
 	r->of = mem_alloc(max + 1, sizeof(*r->of));
-	r->past = malloc(max * rows * sizeof(*r->past));	/* 64 MiB at most; pages that nobody writes are not there */
+	r->past = malloc(max * rows * sizeof(*r->past));	/* 64 MiB at most; pages that are never written take no memory */
 	r->past_n = mem_alloc(rows, sizeof(*r->past_n));
 	if (r->keys == NULL || r->fresh == NULL || r->ids == NULL || r->counts == NULL || r->of == NULL || r->past == NULL || r->past_n == NULL) {
-		room_destroy(r);
+		rows_buffer_destroy(r);
 		return NULL;
 	}
 	return r;
@@ -373,7 +373,7 @@ labels__sampled_decode(const struct labels_spec *spec, const uint8_t *payload, s
 {
 	size_t n_words = len >= LABELS__STATES_BYTES ? (len - LABELS__STATES_BYTES) / 4 : 0;
 	uint32_t *words = mem_alloc(HEADROOM + n_words, sizeof(*words));
-	struct room *r = room_new(spec);
+	struct rows_buffer *r = rows_buffer_new(spec);
 	struct decoder d = {.wrong = NULL};
 	int rc = ENOMEM;
 
@@ -410,7 +410,7 @@ labels__sampled_decode(const struct labels_spec *spec, const uint8_t *payload, s
 	else
 		*wrong = "the coder's first states after the last row";
 out:
-	room_destroy(r);
+	rows_buffer_destroy(r);
 	free(words);
 	return rc;
 }

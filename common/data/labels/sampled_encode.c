@@ -1,5 +1,5 @@
-/* Rows -> payload: forward once for the bits and their probabilities, then backward through the coder. */
-#include "data/labels/sampled.h"
+/* Rows -> payload: one pass forward for the bits and their probabilities, then one backward through the coder. */
+#include "data/labels/sampled_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -7,8 +7,8 @@
 
 #include "base/mem/mem.h"
 
-#define LIKE_BITS 8			/* that an id must cost to count where rows are compared; common ones tell little and are many */
-#define LIKE_WORTH 5			/* bits: what an id costs all the same, and what being like a row must save more than */
+#define LIKE_BITS 8			/* only ids that cost at least this much count when rows are compared: cheap ones are common and tell little */
+#define LIKE_WORTH 5			/* bits: the cost of a repeated id, and the least that a reference to a row must save */
 
 /*
  * What one state takes: `bits` plain bits `low`, then the slots [start, start + freq) of 2^15. freq 0: the `low` steps before are the set
@@ -40,11 +40,11 @@ struct encoder {
 	uint64_t x[STATES];
 };
 
-/* Room for one row's steps must be there. */
+/* There must be room for one row's steps. */
 static void
 put_bit(struct encoder *e, struct bit *b, unsigned value)
 {
-	uint32_t p = b->p, zero = value - 1;			/* all ones for 0: without a branch that nobody can foresee */
+	uint32_t p = b->p, zero = value - 1;			/* all ones for 0, to avoid an unpredictable branch */
 
 	e->steps[e->n_steps++] = (struct step){(uint16_t)(p & zero), (uint16_t)(p + ((P_ONE - 2 * p) & zero)), 0, 0, BITS};
 	bit_seen(b, value);
@@ -133,8 +133,8 @@ put_id(struct encoder *e, int32_t id)
 }
 
 /*
- * How many rows back the row is that row t is most like; 0: there is none. A reader does not care which one it is; we always take the
- * same, so that one set of rows is one record.
+ * The distance back to the row that is most similar to row t; 0: none. A decoder accepts any choice; the encoder always makes the same
+ * one, so that a set of rows has one record.
  */
 static uint32_t
 most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
@@ -151,7 +151,7 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 		for (uint32_t at = e->latest[row->ids[i]]; at != NONE && e->entries[at].row >= first; at = e->entries[at].older)
 			worth[e->entries[at].row - first] += bits - LIKE_WORTH;
 	}
-	for (uint32_t i = 0; i < n; i++) {		/* worth above, row below: of equals the nearest; a loop of vectors */
+	for (uint32_t i = 0; i < n; i++) {		/* worth in the high bits, row in the low bits: of equals the nearest; vectorised */
 		int32_t w = (worth[i] - e->half_n[first + i]) * (int32_t)(BACK_MAX + 1) + (int32_t)i;
 
 		best = w > best ? w : best;
@@ -160,8 +160,8 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 }
 
 /*
- * The row's ids become entries, with the key that they have in this row: whether the row that it is like has them too. A bit for each id of
- * that row on the way.
+ * Turns the row's ids into entries with the key that they have in this row: whether the similar row has them too. Emits a bit for each id
+ * of that row.
  */
 static void
 put_again(struct encoder *e, uint32_t t, uint32_t back, const struct labels__row *row)
@@ -208,7 +208,7 @@ forward_row(struct encoder *e, uint32_t t, const struct labels__row *row)
 	first = e->n_steps;
 	for (uint32_t i = 0; i < row->n; i++) {
 		put_id(e, row->ids[i]);
-		e->n_steps -= (entries[i].key & 3) != 0;		/* not new: the next one's step takes its place */
+		e->n_steps -= (entries[i].key & 3) != 0;		/* not new: the next id's step overwrites it */
 	}
 	e->steps[e->n_steps] = (struct step){0, 0, (uint16_t)(e->n_steps - first), 0, 0};
 	e->n_steps++;
@@ -243,7 +243,7 @@ push_step(struct encoder *e, struct step s)
 	return 0;
 }
 
-/* A rank below n out of its state: which id of those left comes first (last for the decoder). */
+/* Decodes a rank below n from its state: which of the remaining ids comes first (last for the decoder). */
 static uint32_t
 pull_rank(struct encoder *e, uint32_t n)
 {

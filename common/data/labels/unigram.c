@@ -1,5 +1,5 @@
 /*
- * The unigram model of a label set: one byte an id, from which every process makes the same tables with integers alone.
+ * The unigram model of a label set: one byte per id, from which every process derives the same tables with integers only.
  *
  * Ids are ordered by (weight descending, id ascending), and ids of one weight are cut into groups of 2^m, largest first. A group is a
  * symbol of 2^15 slots, the id within it is m plain bits: one step of the coder, a table of some hundred groups that stays in the
@@ -49,8 +49,8 @@ weight_of_code(uint8_t code)
 	return code < 16 ? code : (uint64_t)(8 + code % 8) << (code / 8 - 1);
 }
 
-void
-labels_unigram_codes(const uint64_t *counts, uint32_t vocab, double tau, uint8_t *codes)
+static void
+unigram_codes(const uint64_t *counts, uint32_t vocab, double tau, uint8_t *codes)
 {
 	uint64_t max = 1;
 	unsigned shift = 0;
@@ -171,7 +171,7 @@ labels_unigram_new(struct labels_unigram **out, const uint8_t *codes, size_t voc
 			unsigned bits = first_bits(left);
 			uint32_t size = UINT32_C(1) << bits;
 
-			/* one slot each, the rest by weight; running sums, so that they add up */
+			/* one slot each, the rest by weight; running sums, so that the total is exact */
 			group->start = (uint32_t)((before >> shift) * (LABELS__SLOTS - n_groups) / (total >> shift)) + g;
 			group->first = place;
 			group->bits = bits;
@@ -204,16 +204,8 @@ labels_unigram_from_counts(struct labels_unigram **out, const uint64_t *counts, 
 	*out = NULL;
 	if (codes == NULL)
 		return err_note_set(note, ENOMEM, "unigram table");
-	labels_unigram_codes(counts, vocab, tau, codes);
+	unigram_codes(counts, vocab, tau, codes);
 	rc = labels_unigram_new(out, codes, vocab, note);
 	free(codes);
 	return rc;
-}
-
-double
-labels_unigram_p(const struct labels_unigram *u, int32_t id)
-{
-	const struct labels__group *g = &u->groups[u->group_of[id]];
-
-	return (double)g->freq / LABELS__SLOTS / (double)(UINT32_C(1) << g->bits);
 }

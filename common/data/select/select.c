@@ -64,7 +64,7 @@ select_kept(double keep, uint64_t window)
 
 	if (!(exact > 0))
 		return 0;
-	/* Half a unit in the last place of keep, and another of the product, is what writing 0.29 in binary can have lost. */
+	/* Rounding 0.29 to binary can lose half a unit in the last place of keep, and the product another half. */
 	exact = floor(exact + exact * 4 * 2.220446049250313e-16);
 	if (!(exact < 18446744073709549568.0))
 		return window;

@@ -1,8 +1,8 @@
 /*
  * select - the arithmetic of choosing sequences (SALT, arXiv 2410.18779, section on data selection). Arrays in, arrays out.
  */
-#ifndef SALT_SELECTORD_SELECT_H
-#define SALT_SELECTORD_SELECT_H
+#ifndef SALT_SELECT_H
+#define SALT_SELECT_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -18,13 +18,13 @@
 double select_score(const float *loss_nats, const uint8_t *rank, size_t n, unsigned k, float *scratch);
 
 /*
- * select_kept - K = floor(keep * W), keep taken as the decimal that was written (0.29 of 100 is 29, though 0.29 * 100 < 29 in binary);
+ * select_kept - K = floor(keep * W), keep read as the decimal number that was written (0.29 of 100 is 29, although 0.29 * 100 < 29 in binary);
  * the same number as config_block() gives.
  */
 uint64_t select_kept(double keep, uint64_t window);
 
 /*
- * select_block - the n_keep highest scores of a block; NaN never, ties to the lower position, kept ones in the order of their positions.
+ * select_block - the n_keep highest scores of a block; NaN is never chosen, ties go to the lower position, the result is in the order of positions.
  * @score  float[n], NaN: not eligible
  * @kept   receives the offsets, ascending; room for min(n_keep, n)
  * @order  scratch, uint64[n]
@@ -33,8 +33,8 @@ uint64_t select_kept(double keep, uint64_t window);
 uint64_t select_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t *kept, uint64_t *order);
 
 /*
- * select_cut - the same choice in passes over the positions, each of which can be cut into as many steps as one likes: nothing is sorted,
- * and a block of millions holds nobody up. Fill it with {.n_keep = K}; then
+ * select_cut - the same choice in passes over the positions. Each pass can be divided into steps of any size and nothing is sorted, so a
+ * block of millions of positions does not delay other work. Initialise it with {.n_keep = K}; then
  *   select_cut_count over all positions, select_cut_next, select_cut_count over all positions, select_cut_next,
  *   and select_cut_take once for each position, ascending: is it kept?
  * n_eligible (not NaN) is known after the first pass. A score's key is its bits in the order of floats, 16 of them a pass.

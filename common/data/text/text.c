@@ -15,23 +15,23 @@
 #include "base/mem/mem.h"
 
 #define READ_BYTES (256u << 10)
-#define ZSTD_WINDOW_LOG 31		/* what zstd --long=31 makes: up to 2 GiB of memory, only for files that ask for it */
+#define ZSTD_WINDOW_LOG 31		/* as zstd --long=31 writes: up to 2 GiB of memory, only for files that need it */
 
 struct text {
 	struct text_options o;
 	char **files;
 	size_t n_files, cap_files, next;
 	uint64_t total, n_read, n_bad;
-	bool endless;				/* a source whose size is not known */
-	/* the source that is open */
+	bool endless;				/* at least one source has no known size */
+	/* the open source */
 	int fd;					/* -1: none */
 	const char *name;
 	bool jsonl, started, at_end;
 	ZSTD_DStream *z;			/* NULL: plain */
-	size_t z_wants;				/* bytes zstd still waits for: 0 between frames */
+	size_t z_wants;				/* hint from zstd: 0 between frames */
 	unsigned char *raw;			/* compressed bytes */
 	ZSTD_inBuffer in;
-	unsigned char *buf;			/* text not yet given out: [begin, end) */
+	unsigned char *buf;			/* text not yet returned: [begin, end) */
 	size_t begin, end, cap;
 	uint64_t line;
 	/* the document */
@@ -183,7 +183,7 @@ read_raw(struct text *t, unsigned char *p, size_t n, size_t *got, struct err_not
 	return 0;
 }
 
-/* The first bytes of a source tell whether it is compressed. */
+/* Decides from the first bytes of a source whether it is compressed. */
 static int
 source_start(struct text *t, struct err_note *note)
 {
@@ -198,7 +198,7 @@ source_start(struct text *t, struct err_note *note)
 	t->in = (ZSTD_inBuffer){.src = t->raw, .size = n};
 	if (rc != 0 || n < 4 || memcmp(t->raw, "\x28\xb5\x2f\xfd", 4) != 0) {
 		if (rc == 0 && ends_with(t->name, ".zst") && n > 0) {
-			rc = err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "a zstd frame, as the name says",
+			rc = err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "a zstd frame, because the name ends in .zst",
 			    "", t->name);
 		}
 		return rc;
@@ -256,7 +256,7 @@ fill(struct text *t, struct err_note *note)
 		return ENOMEM;
 	if (t->z != NULL)
 		return fill_zstd(t, note);
-	if (t->in.pos < t->in.size) {			/* what told us that it is plain */
+	if (t->in.pos < t->in.size) {			/* the bytes read to detect compression */
 		n = t->in.size - t->in.pos;
 		memcpy(t->buf + t->end, t->raw + t->in.pos, n);
 		t->in.pos += n;

@@ -1,9 +1,9 @@
 /*
- * text - files, folders and standard input as a row of documents. Plain text or JSON lines, either also compressed by zstd (told by its
- * first bytes). Bytes are given as they are: nothing is decoded, trimmed or mended, and whatever is not UTF-8 stays.
+ * text - documents from files, folders and standard input. Plain text or JSON lines, either also compressed by zstd (recognised by its
+ * first bytes). Bytes are passed on unchanged: nothing is decoded, trimmed or repaired, and bytes that are not UTF-8 stay.
  */
-#ifndef SALT_CTL_TEXT_H
-#define SALT_CTL_TEXT_H
+#ifndef SALT_TEXT_H
+#define SALT_TEXT_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,9 +13,9 @@
 
 enum text_split {
 	TEXT_SPLIT_FILE,		/* a file is a document */
-	TEXT_SPLIT_BLANK,		/* one or more empty lines lie between documents */
+	TEXT_SPLIT_BLANK,		/* one or more empty lines separate documents */
 	TEXT_SPLIT_LINE,		/* a line is a document, without its newline */
-	TEXT_SPLIT_MARK			/* a line equal to mark lies between documents */
+	TEXT_SPLIT_MARK			/* a line equal to mark separates documents */
 };
 
 struct text_options {
@@ -24,7 +24,7 @@ struct text_options {
 	bool jsonl;			/* every source is JSON lines; else those named .jsonl, .ndjson, .jsonl.zst, .ndjson.zst are */
 	const char *field;		/* the member of a JSON line that is the document */
 	const char *only;		/* file names in folders must match this shell pattern; NULL: all but hidden ones */
-	bool skip_bad;			/* count bad JSON lines instead of failing */
+	bool skip_bad;			/* count bad JSON lines and go on instead of failing */
 };
 
 struct text;
@@ -45,6 +45,6 @@ int text_next(struct text *t, const unsigned char **doc, size_t *n, struct err_n
 size_t text_n_files(const struct text *t);
 uint64_t text_total_bytes(const struct text *t);	/* on disk, all sources; 0: not known (a pipe) */
 uint64_t text_read_bytes(const struct text *t);		/* of these, read so far */
-uint64_t text_n_bad(const struct text *t);		/* lines left out */
+uint64_t text_n_bad(const struct text *t);		/* bad lines skipped */
 
 #endif

@@ -68,7 +68,7 @@ tokenizer__trie_free(struct trie *t)
 	memset(t, 0, sizeof *t);
 }
 
-/* The longest added token that begins at p; NULL if none does. */
+/* The longest added token that starts at p; NULL if there is none. */
 static const struct added_token *
 longest_at(const struct tokenizer *tok, const struct trie *t, const unsigned char *p, size_t n)
 {

@@ -7,8 +7,8 @@
 #include "base/mem/mem.h"
 
 /*
- * Byte-level BPE: a word begins as one token per byte; of all neighbours that can be merged the pair of the lowest rank is,
- * the leftmost of several, until none can (Sennrich et al., 2016; the order is that of Hugging Face's BPE).
+ * Byte-level BPE: a word starts as one token per byte; the neighbouring pair with the lowest rank is merged, the leftmost
+ * of equals, until no pair can be merged (Sennrich et al., 2016; the order is that of Hugging Face's BPE).
  *
  * Words up to SHORT_WORD bytes scan their pairs for the lowest rank, which is quadratic in theory and fastest in practice;
  * longer ones keep a heap of (rank, place) over a linked list: n log n.
@@ -19,7 +19,7 @@
 #define CACHE_IDS 8
 #define NO_RANK UINT32_MAX
 
-/* One cache line. len 0: free. A word that needs a taken slot takes it over. */
+/* One cache line. len 0: free. A word whose slot is taken replaces its content. */
 struct cache_entry {
 	uint64_t hash;
 	uint8_t len, n;
@@ -184,7 +184,7 @@ consider(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place)
 }
 
 /*
- * A candidate whose symbols have changed since is stale: then the pair at its place has another rank, or the symbol is gone.
+ * A candidate is stale if its symbols have changed since: the pair at its place has another rank, or the symbol is gone.
  * Each merge takes one symbol away and adds at most two candidates, so the heap never holds more than 3n.
  */
 static int

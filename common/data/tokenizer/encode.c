@@ -75,8 +75,8 @@ tokenizer__ids_reserve(struct tokenizer_ids *ids, size_t more)
 }
 
 /*
- * Cuts at the added tokens of trie t, gives each part between to `part`. First for the raw text, then, within each part that
- * leaves and after the normaliser, for the tokens that are looked for in normalised text.
+ * Splits at the added tokens of trie t and passes each part between them to `part`. Called for the raw text first; then, for each
+ * remaining part and after the normaliser, with the tokens that are matched in normalised text.
  */
 static int
 cut_added(struct tokenizer_encoder *enc, const struct trie *t, const unsigned char *p, size_t n,

@@ -1,4 +1,4 @@
-#include "data/tokenizer/load.h"
+#include "data/tokenizer/load_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -118,7 +118,7 @@ size_vocab(struct loading *l, const struct json *added)
 		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "at least one token", "none");
 	if ((size_t)top >= most)
 		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "ids without holes, from 0 on", "%zu tokens, the largest id is %" PRId64, model, top);
-	/* Added tokens may fill up; how many are new shows later. */
+	/* Added tokens may fill gaps; how many are new is known later. */
 	n = most;
 	tok->bytes = mem_alloc(n, sizeof tok->bytes[0]);
 	tok->len = mem_alloc(n, sizeof tok->len[0]);
@@ -156,7 +156,7 @@ load_vocab(struct loading *l)
 		if (tokenizer__unmap(key, len, copy, &n) && n > 0)
 			tok->mark[id] |= TOKEN_BYTE_LEVEL;
 		else
-			memcpy(copy, key, n = len);		/* not in the alphabet: its text as it is, as the decoder does */
+			memcpy(copy, key, n = len);		/* not in the alphabet: its text unchanged, as the decoder does */
 		tok->bytes[id] = copy;
 		tok->len[id] = (uint32_t)n;
 	}
@@ -335,7 +335,7 @@ out:
 	return rc;
 }
 
-/* Fields of the model that would change the ids in ways this room does not do. */
+/* Fields of the model that would change the ids in ways that are not supported. */
 static int
 check_model(struct loading *l, const struct json *model)
 {

@@ -1,4 +1,4 @@
-#include "data/tokenizer/load.h"
+#include "data/tokenizer/load_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 #define MAX_DEPTH 8			/* of Sequence in Sequence */
 
-/* What ByteLevel splits by when it is told to (GPT-2's pattern). */
+/* The pattern of ByteLevel with use_regex (GPT-2's). */
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 static void

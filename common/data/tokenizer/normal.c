@@ -8,13 +8,13 @@
 
 /*
  * NFC (Unicode Standard Annex 15): decompose, sort each run of combining marks by class, compose. utf8proc does the first and
- * the last; its sort is quadratic in the run, so a file of nothing but marks would never end: the runs are sorted here.
+ * the last; its sort is quadratic in the run, so a long run of marks would take too long: the runs are sorted here.
  *
  * Code points below U+0300 (bytes below 0xcc) are normal by themselves and never the second of a composition, so only
  * stretches of higher ones, each with the one character before it, are looked at.
  */
 #define HIGH_BYTE 0xcc
-#define STRETCH_BYTES 4096u		/* from here on a stretch ends as soon as it may: memory is 16 bytes for each of its bytes */
+#define STRETCH_BYTES 4096u		/* beyond this a stretch ends at the first possible place: memory is 16 bytes for each of its bytes */
 
 static uint32_t
 decode(const unsigned char *p, size_t len)
@@ -37,7 +37,7 @@ class_of(int32_t c)
 	return (unsigned)utf8proc_get_property(c)->combining_class & 255;
 }
 
-/* Normal by itself, and joins neither what stands before nor what stands behind it. */
+/* Normal by itself, and combines neither with the character before nor with the one after it. */
 static bool
 is_boundary(int32_t c)
 {

@@ -9,14 +9,14 @@
 
 /*
  * The patterns in tokenizer.json are written for Oniguruma with Ruby's syntax and Unicode classes; PCRE2 reads most of them
- * alike, some quietly otherwise. So a pattern is not handed over but translated: what means the same in both is copied, what
- * can be said otherwise is (white space: PCRE2's \s holds U+180E, which is none), and the rest is refused with its place.
+ * alike but gives some a different meaning. So a pattern is translated: constructs with the same meaning are copied, others are
+ * rewritten (white space: PCRE2's \s contains U+180E, which is not white space), and the rest is refused with its place.
  */
 #define WHITE "\\p{Z}\\x09-\\x0d\\x{85}"
 
 /*
  * Letters and numbers of Unicode 15 and 16, which the PCRE2 of Debian 12 (Unicode 14) does not know and Hugging Face's
- * Oniguruma does. A newer PCRE2 knows them by itself; then these say it twice.
+ * Oniguruma does. With a newer PCRE2 they are redundant.
  */
 #define NEW_L "\\x{1c89}\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d65}" \
 	"\\x{10d6f}-\\x{10d85}\\x{10ec2}-\\x{10ec4}\\x{1123f}-\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}" \
@@ -27,7 +27,7 @@
 #define NEW_N "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}\\x{16130}-\\x{16139}" \
 	"\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}\\x{1e5f1}-\\x{1e5fa}"
 #define MAX_PATTERN_BYTES 16384u
-#define MAX_GROWTH 256u			/* the longest that one byte of a pattern becomes; \p{L} is five bytes */
+#define MAX_GROWTH 256u			/* the longest translation of one byte of a pattern; \p{L} is five bytes */
 #define JIT_STACK_MIN (32u << 10)
 #define JIT_STACK_MAX (8u << 20)
 #define MATCH_LIMIT 200000000u
@@ -42,7 +42,7 @@ struct split_scratch {
 struct translation {
 	const char *in;
 	size_t at, len;
-	char *out;			/* room for the longest that in can become */
+	char *out;			/* room for the longest translation of in */
 	size_t n;
 };
 
@@ -207,7 +207,7 @@ group(struct translation *t)
 	return false;
 }
 
-/* {n}, {n,}, {n,m}; a + or ? behind it means something else in Ruby. */
+/* {n}, {n,}, {n,m}; a + or ? after it has another meaning in Ruby. */
 static bool
 repeat(struct translation *t)
 {
@@ -226,7 +226,7 @@ repeat(struct translation *t)
 	return true;
 }
 
-/* false: t->at is at or just behind what is not understood. */
+/* false: t->at is at or just after the unsupported construct. */
 static bool
 translate(struct translation *t)
 {
@@ -428,7 +428,7 @@ tokenizer__split(struct tokenizer_encoder *enc, size_t k, const unsigned char *p
 		to = ends[1];
 		if (from < at || to <= from || to > n)		/* a lookbehind's \K and the like: refused at load */
 			return match_failed(enc, k, PCRE2_ERROR_INTERNAL, at);
-		/* Behaviour "isolated": what lies between two matches is a word too. */
+		/* Behaviour "isolated": the text between two matches is a word too. */
 		if (from > at && (rc = tokenizer__split(enc, k + 1, p + at, from - at)) != 0)
 			return rc;
 		if ((rc = tokenizer__split(enc, k + 1, p + from, to - from)) != 0)

@@ -1,16 +1,16 @@
 /*
- * tokenizer - bytes <-> token ids, as a Hugging Face tokenizer.json with byte-level BPE says.
+ * tokenizer - bytes <-> token ids, according to a Hugging Face tokenizer.json with byte-level BPE.
  *
  * One struct tokenizer is loaded once, never changes and is shared by all threads. Each thread that encodes has its own
- * struct tokenizer_encoder: the regular expressions' scratch memory and a cache of words already cut into ids. The ids never
- * depend on the encoder's past.
+ * struct tokenizer_encoder: the regular expressions' scratch memory and a cache of words already cut into ids. Ids never depend on
+ * what the encoder processed before.
  *
- * A text's road: cut out what is not UTF-8 -> added tokens -> normaliser -> split into words -> byte-level BPE per word.
+ * Steps of encoding: cut out what is not UTF-8 -> added tokens -> normaliser -> split into words -> byte-level BPE per word.
  *
  *   Invalid bytes      The text is cut at every maximal run of bytes that belong to no well-formed UTF-8 sequence. A run is
- *                      a word of its own, given to BPE as it is; each stretch between is encoded as if it stood alone.
- *   Added tokens       Those marked special are looked for only with TOKENIZER_SPECIALS: a corpus is plain text, and
- *                      "<|endoftext|>" in it is thirteen characters. The others are always looked for (Hugging Face:
+ *                      a word of its own, given to BPE unchanged; each stretch between is encoded by itself.
+ *   Added tokens       Those marked special are recognised only with TOKENIZER_SPECIALS: a corpus is plain text, and
+ *                      "<|endoftext|>" in it is thirteen characters. The others are always recognised (Hugging Face:
  *                      encode_special_tokens = True does the same; its default is TOKENIZER_SPECIALS).
  *   post_processor     (BOS and the like), truncation and padding are not applied.
  *
@@ -51,8 +51,8 @@ enum tokenizer_flags {
 
 /*
  * tokenizer_load, tokenizer_parse - from a file, from its text (@name stands in notes).
- * Return 0 and *tok (tokenizer_destroy it); on failure *tok is NULL, the note says where in the JSON and what was expected:
- * ERR_FORMAT (not JSON, wrong types, an id twice, a hole in the ids, a merge of unknown tokens), ERR_RANGE (over a cap above),
+ * Return 0 and *tok (tokenizer_destroy it); on failure *tok is NULL, the note has the place in the JSON and what was expected:
+ * ERR_FORMAT (not JSON, wrong types, an id twice, a gap in the ids, a merge of unknown tokens), ERR_RANGE (over a cap above),
  * ERR_UNSUPPORTED (valid, but not byte-level BPE as described in README.md), ENOMEM, or errno.
  */
 int tokenizer_load(struct tokenizer **tok, const char *path, struct err_note *note);
@@ -78,12 +78,9 @@ const char *tokenizer_describe(const struct tokenizer *tok);
  */
 int tokenizer_token(const struct tokenizer *tok, int32_t id, const unsigned char **bytes, size_t *len, bool *special);
 
-/* tokenizer_find - the id of the added token with this content, else of the token with these bytes. Returns 0 or ERR_NOT_FOUND. */
-int tokenizer_find(const struct tokenizer *tok, const void *bytes, size_t len, int32_t *id);
-
 /*
  * tokenizer_end_of_document - the id that ends a document.
- * @name  content of an added token, or NULL: the first there is of <|endoftext|>, <|end_of_text|>, </s>, <eos>, <|eos|>,
+ * @name  content of an added token, or NULL: the first that exists of <|endoftext|>, <|end_of_text|>, </s>, <eos>, <|eos|>,
  *        <|end_of_document|>, <|end▁of▁sentence|> with full-width bars.
  * Returns 0, or ERR_NOT_FOUND with the note saying what was looked for.
  */
@@ -95,7 +92,7 @@ void tokenizer_encoder_destroy(struct tokenizer_encoder **enc);		/* takes NULL *
 
 /*
  * tokenizer_encode - append the ids of a text.
- * @text   any bytes, NUL among them; need not end in NUL. len 0 appends nothing.
+ * @text   any bytes, including NUL; need not end in NUL. len 0 appends nothing.
  * @flags  TOKENIZER_SPECIALS, TOKENIZER_DROP_UNKNOWN
  * Returns 0; ERR_UNSUPPORTED: a byte without a token (note: which, where), ERR_RANGE: a limit of the regular expressions,
  * ENOMEM. out->n is as before the call then. Near-linear in len whatever the text.
@@ -108,8 +105,8 @@ uint64_t tokenizer_encoder_dropped(const struct tokenizer_encoder *enc);
 
 /*
  * tokenizer_decode - append the bytes of n ids. @flags TOKENIZER_SKIP_SPECIALS. Any thread.
- * Returns 0, ERR_RANGE (note: which id, at which place; out->n as before) or ENOMEM. A cut within a character gives a part of
- * its bytes: whoever prints decides what to do with it.
+ * Returns 0, ERR_RANGE (note: which id, at which place; out->n as before) or ENOMEM. A cut within a character gives part of
+ * its bytes; the caller decides how to print them.
  */
 int tokenizer_decode(const struct tokenizer *tok, const int32_t *ids, size_t n, unsigned flags, struct tokenizer_bytes *out,
     struct err_note *note);

@@ -1,11 +1,11 @@
 /*
- * tokenizer/inside - what the files of this room share; nobody else includes it.
+ * What the files of tokenizer share.
  *
  *   load.c     tokenizer.json -> struct tokenizer; its
  *   load_steps.c  normaliser and split                   split.c    regular expressions: a text -> words
  *   vocab.c    tables of tokens and merges, decoding     normal.c   NFC
  *   added.c    added tokens in a text                    bpe.c      a word -> ids, cached
- *   encode.c   the road of a text through all of these
+ *   encode.c   all steps for a text, in order
  */
 #ifndef SALT_TOKENIZER_INSIDE_H
 #define SALT_TOKENIZER_INSIDE_H
@@ -13,7 +13,7 @@
 #include "data/tokenizer/tokenizer.h"
 
 #define MAX_STAGES 16
-#define MAX_TOKEN_BYTES 65536u		/* one token's; the caches and the trie assume nothing, notes and buffers stay sane */
+#define MAX_TOKEN_BYTES 65536u		/* of one token, so that notes and buffers stay small */
 #define MAX_ADDED_BYTES 4096u
 #define MAX_TEXT_BYTES 0x7fffffffu	/* of one tokenizer_encode: places in a word are 32 bits */
 

@@ -235,18 +235,6 @@ added_find(const struct tokenizer *tok, const void *bytes, size_t len)
 }
 
 int
-tokenizer_find(const struct tokenizer *tok, const void *bytes, size_t len, int32_t *id)
-{
-	const struct added_token *a = added_find(tok, bytes, len);
-	int32_t found = a != NULL ? a->id : tokenizer__word_find(tok, bytes, len);
-
-	if (found < 0)
-		return ERR_NOT_FOUND;
-	*id = found;
-	return 0;
-}
-
-int
 tokenizer_end_of_document(const struct tokenizer *tok, const char *name, int32_t *id, struct err_note *note)
 {
 	static const char *const usual[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|end_of_document|>",

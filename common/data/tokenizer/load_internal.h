@@ -1,5 +1,5 @@
 /*
- * tokenizer/load - what the two files that read tokenizer.json share.
+ * What the two files that read tokenizer.json share.
  */
 #ifndef SALT_TOKENIZER_LOAD_H
 #define SALT_TOKENIZER_LOAD_H

@@ -1,6 +1,6 @@
-/* tables - what the files of this room share; nobody else includes it. */
-#ifndef SALT_CACHE_TABLES_H
-#define SALT_CACHE_TABLES_H
+/* What the files of cache share. */
+#ifndef SALT_CACHE_INTERNAL_H
+#define SALT_CACHE_INTERNAL_H
 
 #include <lmdb.h>
 #include <pthread.h>

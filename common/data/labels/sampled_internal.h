@@ -1,17 +1,17 @@
 /*
- * What the encoder and the decoder of sampled labels have in common: the coder's numbers and the adaptive bits. docs/formats.md tells the
+ * What the encoder and the decoder of sampled labels share: the coder's constants and the adaptive bits. docs/formats.md describes the
  * whole format.
  *
  * The coder is a stack (rANS; Duda, 2013) of 32-bit words with three 64-bit states, integers only: what is decoded first was encoded
- * last. Three states, for a step needs the one before of the same state only: a processor does steps of several at once.
+ * last. There are three states because a step depends only on the previous step of the same state, so a processor can overlap them.
  *
- * A row may name an earlier row of the record that it is like; a bit for each of that row's ids says whether it is here again. The other ids
- * are coded under the unigram table. They are a set: the encoder takes them in an order that it reads out of a state, so that
- * log2(n!) bits come back (bits back; Townsend, Bird and Barber, 2019). The decoder, which sees that order, puts its rank back, id by id.
- * Whatever the stack is asked for below its bottom is zeros, as many as there need be.
+ * A row may refer to a similar earlier row of the record; a bit for each of that row's ids tells whether the id occurs again. The other
+ * ids are coded under the unigram table. They are a set: the encoder takes them in an order that it decodes from a state, which
+ * saves log2(n!) bits (bits back; Townsend, Bird and Barber, 2019). The decoder sees that order and encodes its rank back, id by id.
+ * Reading below the bottom of the stack gives zeros, as many as are needed.
  *
- * Then which ids were drawn more than once, a bit for each, and how much more often. Bits have adaptive probabilities, which begin anew
- * in each record.
+ * Then follow a bit for each id that tells whether it was drawn more than once, and how much more often. Bits have adaptive
+ * probabilities, which are reset for each record.
  */
 #ifndef SALT_LABELS_SAMPLED_H
 #define SALT_LABELS_SAMPLED_H
