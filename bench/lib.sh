@@ -21,8 +21,7 @@ end() {
 	[ -n "${KEEP:-}" ] || rm -rf "$scratch"
 }
 trap end EXIT
-mpirun=(mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl self,vader,tcp --mca btl_tcp_if_include lo
-	--mca oob_tcp_if_include lo)
+mpirun=("$root/deploy/mpi.sh")
 
 # median: of the numbers on stdin.
 median() {

@@ -99,8 +99,13 @@ start() {		# start NAME [supervisor's options] -- COMMAND ...
 	started+=("$name")
 }
 
-why_not() {		# the last lines that say something, for a daemon that did not stay up
+why_not() {		# the last lines with information, for a daemon that did not stay up
 	local said
+	if tail -n 1 "$logs/$1.log" 2>/dev/null | grep -q event=launcher.failed; then		# all that mpirun printed
+		awk '/ prog=supervise / { if (/ event=daemon.start /) n = 0; next } !/^[-[:space:]]*$/ { line[n++] = $0 }
+		    END { for (i = 0; i < n && i < 30; i++) print line[i] }' "$logs/$1.log" | sed "s/^/$1: /" >&2
+		return
+	fi
 	said=$(grep -v 'prog=supervise' "$logs/$1.log" 2>/dev/null | tail -n 60 || true)
 	{ grep 'level=error' <<< "$said" || grep -v -e '^[-[:space:]]*$' -e '^mpirun' -e '^Primary job' -e '^a non-zero' <<< "$said"; } |
 	    tail -n 2 | sed "s/^/$1: /" >&2 || true
@@ -168,18 +173,11 @@ start_teacher() {	# start_teacher NUMBER
 }
 
 start_trainer() {	# start_trainer RANKS
-	local mpi=() net=(--mca btl self,vader --mca oob_tcp_if_include lo)
-	command -v mpirun >/dev/null || die 69 "mpirun is not there; deploy/install-deps.sh installs it"
-	# Slots are physical cores to mpirun, so two ranks on one core with two threads need --oversubscribe as well.
-	# shellcheck disable=SC2054	# the commas are mpirun's
-	[ -z "$hosts" ] || net=(--host "$hosts" --map-by slot --mca plm_rsh_agent "${SALT_SSH:-ssh -o BatchMode=yes}" --mca btl self,vader,tcp
-	    -x OMP_WAIT_POLICY)
-	mpi=(mpirun -n "$1" --bind-to none --oversubscribe --mca pml ob1 "${net[@]}" --mca btl_vader_single_copy_mechanism none
-	    --mca mpi_yield_when_idle 1)
-	[ "$(id -u)" -ne 0 ] || mpi+=(--allow-run-as-root)
+	"$here/mpi.sh" --check || exit
 	[ -n "$(supervisor_of trainerd)" ] || echo "$1" > "$daemons/trainerd.ranks"
-	# mpirun hands USR1 on at once, TERM late.
-	start trainerd --stop USR1 -- "${mpi[@]}" "$bin/trainerd" -c "$config" ${set_options[@]+"${set_options[@]}"} --set "trainer.ranks=$1"
+	# mpirun passes USR1 to the ranks at once, TERM only after a delay.
+	start trainerd --launcher --stop USR1 -- "$here/mpi.sh" ${hosts:+--hosts "$hosts"} -n "$1" "$bin/trainerd" \
+	    -c "$config" ${set_options[@]+"${set_options[@]}"} --set "trainer.ranks=$1"
 }
 
 # ---- verbs ----
@@ -275,7 +273,7 @@ scaling() {		# is the trainer between its two numbers of ranks?
 
 scale() {
 	scale_words
-	[ -z "${to[trainers]-}" ] || command -v mpirun > /dev/null || die 69 "mpirun is not there; deploy/install-deps.sh installs it"
+	[ -z "${to[trainers]-}" ] || "$here/mpi.sh" --check || exit
 	scale_keep
 	[ -z "${to[teachers]-}" ] || scale_teachers "${to[teachers]}"
 	[ -z "${to[trainers]-}" ] || scale_trainer "${to[trainers]}"

@@ -259,7 +259,7 @@ check_layout() {	# what the file of hosts and fleet.yaml must say alike
 
 # All hosts have what they need, and it is what is here. Before anything is started or stopped.
 same_everywhere() {
-	local host lacks=() programs=("$bin"/{saltctl,selectord,teacherd,trainerd} "$here"/{fleet,local,supervise}.sh "$config") asked=() p
+	local host lacks=() programs=("$bin"/{saltctl,selectord,teacherd,trainerd} "$here"/{fleet,local,mpi,supervise}.sh "$config") asked=() p
 	local train heldout teacher scorer student init
 	train=$(get corpus.train) heldout=$(get corpus.heldout) teacher=$(get teacher.model) scorer=$(get teacher.scorer)
 	student=$(get trainer.model) init=$(get trainer.init)

@@ -1,21 +1,28 @@
 #!/bin/bash
-# supervise.sh NAME RUN [--stop SIGNAL] [--restarts N] [--within SECONDS] -- COMMAND [ARG ...]
-# Keeps one daemon running: starts it, starts it again when it dies (after 1, 2, 4 .. 30 s; a minute of good work sets that back to 1), and
-# gives up after N restarts (10) within SECONDS (600). Not started again: exit 0 (done) and codes that will not get better by trying.
-# TERM to the supervisor: SIGNAL (TERM) to the daemon, KILL after 20 s, no restart. local.sh starts one per daemon.
+# supervise.sh NAME RUN [--stop SIGNAL] [--restarts N] [--within SECONDS] [--launcher] -- COMMAND [ARG ...]
+# Runs one daemon and restarts it when it fails, after 1, 2, 4 .. 30 s (1 s again once it has run for a minute). Gives up after N restarts
+# (10) within SECONDS (600). Does not restart after exit code 0 (done) nor after a code that stands for a permanent error.
+# --launcher: COMMAND is a launcher such as mpirun. If it ends before any of its processes has logged a line or announced itself, it cannot
+# start at all; that is a permanent error too. Later failures (a lost host, say) are retried as usual.
+# TERM to the supervisor: SIGNAL (TERM) to the daemon, KILL after 20 s, no restart. local.sh starts one supervisor per daemon.
 #
-# In RUN/daemons: NAME.lock is locked as long as the supervisor or the daemon lives; NAME.supervisor "pid started restarts";
+# Files in RUN/daemons: NAME.lock is locked as long as the supervisor or the daemon lives; NAME.supervisor "pid started restarts";
 # NAME.pid the daemon's pid; NAME.exit "code word" at the end (done, failed, gave_up, stopped). All output goes to RUN/logs/NAME.log.
-set -uo pipefail		# no -e: exit codes are what this script is about
+set -uo pipefail		# no -e: exit codes are handled one by one
 
-usage() { echo "usage: $0 NAME RUN [--stop SIGNAL] [--restarts N] [--within SECONDS] -- COMMAND [ARG ...]" >&2; exit 64; }
+usage() { echo "usage: $0 NAME RUN [--stop SIGNAL] [--restarts N] [--within SECONDS] [--launcher] -- COMMAND [ARG ...]" >&2; exit 64; }
 
 [ $# -ge 4 ] || usage
 name=$1 run=$2
 shift 2
-signal=TERM restarts_max=10 within_s=600
+signal=TERM restarts_max=10 within_s=600 reached=1
 while [ "${1-}" != -- ]; do
 	[ $# -ge 2 ] || usage
+	if [ "$1" = --launcher ]; then
+		reached=0
+		shift
+		continue
+	fi
 	case "$1" in
 	--stop) signal=$2 ;;
 	--restarts) restarts_max=$2 ;;
@@ -62,7 +69,12 @@ pause() {	# pause SECONDS, unless stopped
 	wait $! || kill $! 2>/dev/null || true
 }
 
-# The daemon's end, in rc. Stopping: the signal, then KILL.
+# Has the launcher's command logged a line or announced itself since this start?
+has_started() {
+	[ -e "$at-0.json" ] || tail -c "+$((log_bytes + 1))" "$run/logs/$name.log" | grep ' prog=' | grep -qv ' prog=supervise '
+}
+
+# Waits for the daemon's end, exit code in rc. When stopping: the signal, then KILL.
 await() {
 	local killer=''
 	while :; do
@@ -91,7 +103,7 @@ rm -f "$at.exit"
 recent=() backoff_s=1 restarts=0
 while [ $stopping -eq 0 ]; do
 	put supervisor "$$ $started $restarts"
-	born=$(date +%s)
+	born=$(date +%s) log_bytes=$(stat -c %s "$run/logs/$name.log")
 	# The daemon goes when this script goes, however that happens; it holds the lock too (fd 9).
 	setpriv --pdeathsig "$signal" -- "$@" &
 	child=$!
@@ -103,11 +115,18 @@ while [ $stopping -eq 0 ]; do
 	if [ $stopping -eq 1 ]; then
 		finish "$rc" stopped
 	fi
+	[ $reached -eq 1 ] || ! has_started || reached=1
 	case $rc in
 	0) finish 0 "done" ;;
 	64 | 65 | 66 | 73 | 77 | 78 | 126 | 127)
-		say error daemon.failed "code=$rc why=\"will not get better by trying again; the lines above say what is wrong\""
+		say error daemon.failed "code=$rc why=\"permanent error, no restart; the lines above give the reason\""
 		finish "$rc" failed ;;
+	129 | 130 | 137 | 143) ;;		# HUP, INT, KILL, TERM from outside
+	*)
+		if [ $reached -eq 0 ]; then
+			say error launcher.failed "code=$rc why=\"it ended before it had started any process, no restart; its own message is above\""
+			finish "$rc" failed
+		fi ;;
 	esac
 	kept=()
 	for t in ${recent[@]+"${recent[@]}"}; do

@@ -55,9 +55,8 @@ link_make() {
 			ip netns exec $ns tc qdisc add dev salt0 root tbf rate 1gbit burst 256kb latency 50ms || return 1
 	done
 }
-across=(timeout 200 ip netns exec $a mpirun --allow-run-as-root --oversubscribe --bind-to none --mca plm rsh --mca plm_rsh_agent "$scratch/agent"
-	--mca btl self,tcp --mca btl_tcp_if_include 10.213.77.0/24 --mca oob_tcp_if_include 10.213.77.0/24 -x OMP_WAIT_POLICY
-	-H localhost:1,10.213.77.2:1 -n 2 "$bin/bench_allreduce")
+across=(timeout 200 env SALT_SSH="$scratch/agent" ip netns exec $a "${mpirun[@]}" --hosts localhost:1,10.213.77.2:1
+	--network 10.213.77.0/24 -n 2 "$bin/bench_allreduce")
 trap link_end EXIT
 if [ "$(id -u)" != 0 ]; then
 	echo "allreduce_*_1gbit: needs root (network namespaces)" >&2

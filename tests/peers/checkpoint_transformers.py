@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 CONTEXT, BATCH, STEPS = 32, 8, 6
-MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2"]
+MPIRUN = [pathlib.Path(__file__).parents[2] / "deploy" / "mpi.sh", "-n", "2"]
 
 
 def run(*command):

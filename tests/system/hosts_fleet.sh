@@ -57,9 +57,8 @@ trainer_up() {
 	local list
 	list=$(printf ',%s:1' "$@")
 	rm -f $run/daemons/trainerd-*.json
-	on trainer-a env OMP_WAIT_POLICY=passive setsid --fork /mnt/source/deploy/supervise.sh trainerd /mnt/run --stop USR1 -- mpirun -n $# \
-	    -H "${list#,}" --allow-run-as-root --bind-to none --mca plm rsh --mca plm_rsh_agent /mnt/agent --mca pml ob1 --mca btl self,tcp \
-	    --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24 --mca mpi_yield_when_idle 1 -x OMP_WAIT_POLICY \
+	on trainer-a env OMP_WAIT_POLICY=passive SALT_SSH=/mnt/agent setsid --fork /mnt/source/deploy/supervise.sh trainerd /mnt/run --stop USR1 -- \
+	    /mnt/source/deploy/mpi.sh --hosts "${list#,}" --network 10.77.0.0/24 -n $# \
 	    /mnt/bin/trainerd -c /mnt/fleet.yaml --set trainer.ranks=$# < /dev/null > /dev/null 2>&1
 	until_file $run/daemons/trainerd-$(($# - 1)).json
 }

@@ -14,9 +14,8 @@ fail() {
 	echo "FAIL: $*" >&2
 	exit 1
 }
-# ranks N COMMAND...: more ranks than cores, as root, on loopback only. In the background, where its process id is wanted: "${mpirun[@]}" -n N.
-mpirun=(mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl self,vader,tcp --mca btl_tcp_if_include lo
-	--mca oob_tcp_if_include lo --mca mpi_yield_when_idle 1)
+# ranks N COMMAND...: N ranks on this host. In the background, where the process id of mpirun is needed: "${mpirun[@]}" -n N COMMAND...
+mpirun=("$SOURCE/deploy/mpi.sh")
 ranks() {
 	"${mpirun[@]}" -n "$@"
 }

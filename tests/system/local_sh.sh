@@ -131,6 +131,47 @@ timeout 60 "$SOURCE/deploy/supervise.sh" one "$scratch/sup" --restarts 2 -- sh -
 [ "$(grep -c event=daemon.start "$scratch/sup/logs/one.log")" = 3 ] || fail "starts within the budget"
 grep -q event=daemon.given_up "$scratch/sup/logs/one.log" || fail "giving up is not said"
 
+# A launcher that cannot start anything: its own words and code, at once, no restart. A failure after ranks have run is retried.
+mkdir "$scratch/fake"
+cat > "$scratch/fake/mpirun" <<'END'
+#!/bin/bash
+[ "$1" != --version ] || { echo "mpirun (Open MPI) 5.0.7"; exit 0; }
+dir=$(cat "$(dirname "$0")/run")
+echo "launch" >> "$dir/launches"
+if [ -e "$dir/launch.ranks" ]; then
+	rm "$dir/launch.ranks"
+	while [[ "$1" != */trainerd ]]; do shift; done
+	OMPI_COMM_WORLD_RANK=0 "$@" &
+	while [ ! -e "$dir/daemons/trainerd-0.json" ]; do sleep 0.1; done
+	sleep 1
+	kill %1
+	wait
+	exit 1
+fi
+printf '%s\n' ---------- "No network interfaces were found for out-of-band communications." "mpirun cannot continue." ---------- >&2
+exit 213
+END
+chmod +x "$scratch/fake/mpirun"
+echo "$run" > "$scratch/fake/run"
+rm "$run"/trainerd-*.end "$run/logs/trainerd.log"
+launched() { [ "$(wc -l < "$run/launches")" -ge "$1" ]; }
+fake_mpirun() { PATH=$scratch/fake:$PATH local_sh "$@"; }
+rc=0
+fake_mpirun up --wait --only trainer > "$scratch/out" 2>&1 || rc=$?
+[ $rc -eq 213 ] || fail "a launcher that cannot start: exit code $rc, expected 213: $(cat "$scratch/out")"
+[ "$(cat "$run/daemons/trainerd.exit")" = "213 failed" ] || fail "trainerd.exit: $(cat "$run/daemons/trainerd.exit")"
+! launched 2 || fail "a launcher that cannot start was started $(wc -l < "$run/launches") times"
+for words in 'No network interfaces were found' 'mpirun cannot continue'; do
+	grep -q "^trainerd: $words" "$scratch/out" && grep -q "$words" "$run/logs/trainerd.log" ||
+	    fail "\"$words\" is not shown or not in the log: $(cat "$scratch/out" "$run/logs/trainerd.log")"
+done
+grep -q 'event=launcher.failed code=213' "$run/logs/trainerd.log" || fail "the log does not name the failure: $(cat "$run/logs/trainerd.log")"
+touch "$run/launch.ranks"
+fake_mpirun up --only trainer > "$scratch/out" 2>&1 || fail "up of a launcher that starts ranks: exit code $?: $(cat "$scratch/out")"
+within 20 "another start" launched 4
+[ ! -e "$run/daemons/trainerd.exit" ] || fail "a launcher that started ranks before is not retried: $(cat "$run/daemons/trainerd.exit")"
+fake_mpirun down > /dev/null
+
 # Wrong use.
 for wrong in "up -x" "sideways" "up --only nobody"; do
 	rc=0

@@ -12,10 +12,10 @@ root=$scratch/root
 units=(saltfleet-selectord.service saltfleet-teacherd@1.service saltfleet-trainerd.service)
 judge() { systemd-analyze "$@" > out 2>&1; }
 if command -v systemd-analyze > /dev/null; then
-	mkdir -p "$root"/{etc/systemd/system,usr/lib/systemd,usr/bin,usr/local/bin}
+	mkdir -p "$root"/{etc/systemd/system,usr/lib/systemd,usr/bin,usr/local/bin,usr/local/share/saltfleet/deploy}
 	cp -r /usr/lib/systemd/system "$root/usr/lib/systemd/"
 	cp -r "$SOURCE"/deploy/systemd/*.service* "$root/etc/systemd/system/"
-	for program in usr/bin/env usr/bin/mpirun usr/local/bin/{selectord,teacherd,trainerd}; do
+	for program in usr/bin/env usr/local/share/saltfleet/deploy/mpi.sh usr/local/bin/{selectord,teacherd,trainerd}; do
 		printf '#!/bin/sh\n' > "$root/$program"
 		chmod +x "$root/$program"
 	done
