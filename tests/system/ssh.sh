@@ -83,7 +83,7 @@ done
 
 mkdir -p fleet/bin fleet/deploy
 cp "$BIN"/{saltctl,selectord,teacherd,trainerd} fleet/bin/
-cp "$SOURCE"/deploy/{fleet,local,supervise,ssh}.sh fleet/deploy/
+cp "$SOURCE"/deploy/{fleet,local,mpi,supervise,ssh}.sh fleet/deploy/
 small_corpus
 small_model "$scratch/student" -
 small_fleet fleet/fleet.yaml "$(free_port)"
