@@ -230,8 +230,8 @@ feed_main(void *arg)
 	do {
 		bool linked;
 
-		for (size_t i = 0; i < f->n_links && rc == 0; i++)
-			feed__link_turn(&f->links[i], clock_now_ms());
+		if (f->session != NULL)
+			feed__links_turn(f, clock_now_ms());
 		pthread_mutex_lock(&f->lock);
 		feed_fill(f);
 		stop = f->stop;
@@ -282,14 +282,11 @@ feed_plan(struct feed *f)
 	static const enum labels_kind kinds[] = {[CONFIG_LABEL_SAMPLED] = LABELS_KIND_SAMPLED, [CONFIG_LABEL_TOPK] = LABELS_KIND_TOPK,
 	    [CONFIG_LABEL_DENSE] = LABELS_KIND_DENSE};
 	const struct config *cfg = f->o.config;
-	bool salt_ds = cfg->selector.mode == CONFIG_MODE_SALT_DS;
 	uint64_t ahead = cfg->selector.label_ahead_steps;
 
 	config_block(cfg, &f->block, &f->kept);
-	f->plan = (struct wire_plan){.present = true, .seed = cfg->run.seed, .batch = cfg->trainer.batch,
-	    .mode = salt_ds ? WIRE_MODE_SALT_DS : WIRE_MODE_NONE, .k = salt_ds ? cfg->selector.k : 0, .window = cfg->selector.block,
-	    .keep = salt_ds ? cfg->selector.keep_share : 0, .pool = cfg->selector.pool, .n_rows = phase_max_rows(&f->phase, f->batch),
-	    .label_ahead_rows = ahead == CONFIG_ALL || ahead > UINT64_MAX / f->batch ? UINT64_MAX : ahead * f->batch};
+	f->plan = session_plan(cfg, phase_max_rows(&f->phase, f->batch),
+	    ahead == CONFIG_ALL || ahead > UINT64_MAX / f->batch ? UINT64_MAX : ahead * f->batch);
 	f->spec = (struct labels_spec){.kind = kinds[cfg->labels.kind], .version = LABELS_VERSION, .context = f->context,
 	    .vocab = corpus_info(f->o.corpus)->vocab != 0 ? corpus_info(f->o.corpus)->vocab : f->o.vocab_size,
 	    .n_samples = cfg->labels.samples, .k = cfg->labels.k, .seed = cfg->labels.seed, .tau = cfg->labels.tau};

@@ -1,13 +1,13 @@
-/* Inside the feed: slots of steps to come (feed.c) and the connections to selectord's shards (link.c). */
+/* What feed.c (the slots of coming steps) and link.c (the conversation with selectord) share. */
 #ifndef SALT_FEED_INT_H
 #define SALT_FEED_INT_H
 
 #include <pthread.h>
 
 #include "fabric/bus/bus.h"
+#include "fabric/session/session.h"
 #include "data/labels/labels.h"
 #include "trainerd/feed.h"
-#include "fabric/wire/wire.h"
 
 #define FEED_SLOTS 6			/* steps fetched ahead */
 
@@ -37,19 +37,11 @@ struct feed_slot {
 	int64_t late, quarantined;
 };
 
-/* One shard of selectord. Used by the feed's thread alone. */
+/* What one shard of selectord has confirmed. Used by the feed's thread alone. */
 struct feed_link {
-	struct feed *feed;
-	uint32_t shard;
-	struct bus_client *client;
-	bool welcomed;
-	uint32_t max_message;		/* what the other side takes */
-	int64_t hello_ms;		/* not before: after a REFUSE with retry */
-	int64_t said_ms;		/* HELLO sent and not yet answered: since */
-	uint64_t acked_step;		/* CHECKPOINTED confirmed up to */
-	int64_t checkpointed_ms, release_ms;
-	bool released;			/* RELEASE confirmed */
-	int refused;			/* a retried refusal was logged */
+	uint64_t acked_step;		/* CHECKPOINTED, up to this step */
+	int64_t checkpointed_ms, release_ms;	/* when they were sent */
+	bool released;			/* RELEASE; or the shard failed after the switch */
 };
 
 struct feed {
@@ -65,7 +57,8 @@ struct feed {
 	bool started;
 	struct bus_waker *waker;
 	struct bus_poll *poll;			/* the thread's */
-	struct feed_link *links;
+	struct session *session;		/* the thread's; NULL without links */
+	struct feed_link *links;		/* [n_links] */
 	size_t n_links;
 	uint64_t next_request;
 
@@ -91,9 +84,9 @@ void feed__fail(struct feed *f, int rc, const struct err_note *note);
 /* feed__accept - one row as selectord sent it. Lock held. */
 void feed__accept(struct feed *f, uint64_t row, const struct wire_row *wr);
 
-/* link.c, all in the feed's thread. feed__link_turn: receive, say HELLO, ask for rows, confirm checkpoints, release. Lock not held. */
+/* link.c, all in the feed's thread. feed__links_turn: receive, ask for rows, confirm checkpoints, release. Lock not held. */
 int feed__links_new(struct feed *f, struct err_note *note);
 void feed__links_destroy(struct feed *f);
-void feed__link_turn(struct feed_link *link, int64_t now_ms);
+void feed__links_turn(struct feed *f, int64_t now_ms);
 
 #endif

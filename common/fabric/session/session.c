@@ -370,3 +370,9 @@ session_welcome(const struct session *s, size_t shard)
 {
 	return s->shards[shard].welcome != NULL ? &s->shards[shard].welcome->welcome : NULL;
 }
+
+struct hash128
+session_plan_hash(const struct session *s)
+{
+	return s->rules.plan;
+}

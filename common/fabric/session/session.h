@@ -126,6 +126,9 @@ const char *session_endpoint(const struct session *session, size_t shard);
  */
 const struct wire_welcome *session_welcome(const struct session *session, size_t shard);
 
+/* session_plan_hash - the hash of HELLO's plan, for requests. Known after the first WELCOME with a label set. */
+struct hash128 session_plan_hash(const struct session *session);
+
 /*
  * What HELLO says about data (describe.c). Pure.
  * session_corpus      a corpus with its corpus_fingerprint(), in windows of context + 1 tokens. vocab: the
