@@ -1,0 +1,40 @@
+/*
+ * selector - a session with selectord as a client, made from fleet.yaml: for `label` and `cache drop
+ * --write`.
+ */
+#ifndef SALT_CTL_SELECTOR_H
+#define SALT_CTL_SELECTOR_H
+
+#include "fabric/bus/bus.h"
+#include "fabric/session/session.h"
+#include "saltctl/core/ctl.h"
+
+struct config;
+struct corpus;
+
+/* Start with {0}; selector_close at the end in any case. */
+struct selector {
+	const struct ctl_args *args;
+	struct corpus *train, *heldout;
+	struct bus *bus;
+	struct bus_poll *poll;
+	struct session *session;
+};
+
+/*
+ * selector_open - opens the corpora and connects to n shards from shard first on, all of them with first 0
+ * and n the number of endpoints. plan_rows: states the plan of the configuration with so many rows, all to be
+ * labelled now; 0: no plan. Stop signals are caught from here on. 0, or an exit code after the message was
+ * printed.
+ */
+int selector_open(struct selector *s, const struct ctl_args *args, const struct config *cfg, size_t first,
+    size_t n, uint64_t plan_rows);
+void selector_close(struct selector *s);
+
+/*
+ * selector_failed - 0; for an event that ends the verb (key not accepted, refused) its exit code, after the
+ * message was printed.
+ */
+int selector_failed(const struct selector *s, const struct session_event *event);
+
+#endif
