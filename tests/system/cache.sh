@@ -41,7 +41,7 @@ copy() {
 fill
 said 0 '48 labels' stat -c f.yaml
 said 0 ' 0 findings' fsck -c f.yaml
-said 69 "expected nobody else who writes it.*found pid $selectord on" fsck --queue -c f.yaml
+said 69 "expected no other writer.*found pid $selectord on" fsck --queue -c f.yaml
 said 69 "found pid $selectord on" drop --write --cache cache
 said 0 ': 0 labels' drop --write -c f.yaml		# asked over its socket: none while the plan is open
 stop TERM $selectord $teacherd
