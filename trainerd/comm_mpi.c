@@ -1,4 +1,4 @@
-/* Open MPI behind comm.h. The only file that includes mpi.h. */
+/* comm.h by MPI. The only file of the programs that includes mpi.h. */
 #include "trainerd/comm.h"
 
 #include <errno.h>
@@ -10,19 +10,19 @@
 #include "base/err/err.h"
 
 #define PIECE (INT64_C(1) << 24)	/* elements of a message: 64 MiB of floats */
-#define FIRST_TAG 16			/* of comm_start_send; the others have 1 and 2 */
+#define FIRST_TAG 16			/* of comm_start_send; comm_exchange has 1, comm_send 2 */
 
 struct comm {
 	MPI_Comm group;
 	int rank, size, host_ranks;
 	/*
-	 * Transfers under way. MPI moves data only inside its calls, and the trainer's thread spends seconds in arithmetic: a thread looks in
-	 * every TICK_NS while there are any. One of both is inside MPI at a time (MPI_THREAD_SERIALIZED): the lock for what is said about
-	 * transfers, and for all other calls that there are none.
+	 * Transfers under way. MPI moves data only inside its calls, and the trainer's thread computes for seconds between its calls, so a
+	 * second thread tests the transfers every TICK_NS. Only one thread may be inside MPI at a time (MPI_THREAD_SERIALIZED): calls about
+	 * transfers take the lock, and other calls are only made while there are no transfers.
 	 */
 	MPI_Request ops[COMM_OPS];
-	int n_ops;				/* started and not yet seen to have ended by comm_test */
-	bool busy[COMM_OPS];
+	int n_ops;				/* started, their end not yet reported by comm_test */
+	bool busy[COMM_OPS];			/* the same, for each */
 	bool has_thread, stop;
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -45,7 +45,7 @@ comm_progress(void *arg)
 			pthread_cond_wait(&c->started, &c->lock);
 			continue;
 		}
-		MPI_Testany(COMM_OPS, c->ops, &which, &done, MPI_STATUS_IGNORE);	/* one that ended becomes MPI_REQUEST_NULL */
+		MPI_Testany(COMM_OPS, c->ops, &which, &done, MPI_STATUS_IGNORE);	/* a finished one becomes MPI_REQUEST_NULL */
 		pthread_mutex_unlock(&c->lock);
 		nanosleep(&tick, NULL);
 		pthread_mutex_lock(&c->lock);
@@ -93,7 +93,7 @@ comm_init(struct comm **out, int *argc, char ***argv)
 		c->ops[op] = MPI_REQUEST_NULL;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->started, NULL);
-	/* Without it transfers move when comm_test is called, and no sooner. */
+	/* Without the thread, transfers move only when comm_test is called. */
 	c->has_thread = c->size > 1 && provided >= MPI_THREAD_SERIALIZED && pthread_create(&c->thread, NULL, comm_progress, c) == 0;
 	*out = c;
 	return 0;
@@ -179,13 +179,6 @@ comm_sum(struct comm *c, double *x, size_t n)
 }
 
 void
-comm_sum_any(struct comm *c, float *x, int64_t n)
-{
-	for (int64_t at = 0; at < n; at += PIECE)
-		MPI_Allreduce(MPI_IN_PLACE, x + at, piece(n, at), MPI_FLOAT, MPI_SUM, c->group);
-}
-
-void
 comm_start_send(struct comm *c, int op, int to, int tag, const float *x, int64_t n)
 {
 	op_begin(c);
@@ -216,7 +209,7 @@ comm_test(struct comm *c, int op)
 	int done;
 
 	pthread_mutex_lock(&c->lock);
-	MPI_Test(&c->ops[op], &done, MPI_STATUS_IGNORE);	/* an op that has ended is MPI_REQUEST_NULL: done */
+	MPI_Test(&c->ops[op], &done, MPI_STATUS_IGNORE);	/* MPI_REQUEST_NULL, which a finished op is, gives done */
 	if (done && c->busy[op]) {
 		c->busy[op] = false;
 		c->n_ops--;
@@ -232,7 +225,7 @@ comm_wait_any(struct comm *c)
 
 	pthread_mutex_lock(&c->lock);
 	for (int op = 0; op < COMM_OPS; op++)
-		if (c->busy[op] && c->ops[op] == MPI_REQUEST_NULL) {	/* the thread saw it end */
+		if (c->busy[op] && c->ops[op] == MPI_REQUEST_NULL) {	/* the thread has seen its end */
 			pthread_mutex_unlock(&c->lock);
 			return;
 		}
@@ -280,10 +273,4 @@ comm_recv(struct comm *c, int from, float *x, int64_t n)
 {
 	for (int64_t at = 0; at < n; at += PIECE)
 		MPI_Recv(x + at, piece(n, at), MPI_FLOAT, from, 2, c->group, MPI_STATUS_IGNORE);
-}
-
-void
-comm_barrier(struct comm *c)
-{
-	MPI_Barrier(c->group);
 }

@@ -3,12 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock/clock.h"
 #include "base/clock/stop.h"
@@ -16,7 +11,6 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
-#include "base/hash/hash.h"
 #include "base/json/json.h"
 #include "engine/kernels/kernels.h"
 #include "base/log/log.h"
@@ -33,7 +27,7 @@
 
 #define SKIPPED_MAX 10			/* updates skipped in a row before the run ends */
 #define VOTE_MS 5			/* between two votes while rows are missing */
-#define SAY_EVERY_MS 2000		/* a line in the log about the step, at most so often */
+#define LOG_EVERY_MS 2000		/* at most one line about a step in so long */
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -45,7 +39,7 @@ loop_scalars(struct run *r, const struct tb_scalar *scalars, size_t n)
 
 	if (r->tensorboard == NULL || (rc = tensorboard_write(r->tensorboard, r->state.step, scalars, n)) == 0)
 		return;
-	log_warn("tensorboard.write", "step=%" PRIu64 " why=\"%s\" hint=\"no more of run.dir/tb until the next start\"", r->state.step, err_str(rc));
+	log_warn("tensorboard.write", "step=%" PRIu64 " why=\"%s\" hint=\"nothing more is written to run.dir/tb until the next start\"", r->state.step, err_str(rc));
 	tensorboard_close(&r->tensorboard);
 }
 
@@ -122,19 +116,19 @@ loop_save(struct run *r, struct err_note *note)
 	return 0;
 }
 
-/* Rows of phase one that phase two will train again: those whose place in the order phase two reaches. */
+/* How many rows of phase one phase two will train on again. *exact: false for an estimate. */
 static uint64_t
-loop_seen_again(const struct run *r, bool *known)
+loop_seen_again(const struct run *r, bool *exact)
 {
 	uint64_t batch = r->config->trainer.batch, first = r->phase.switch_step * batch, last = r->config->trainer.steps * batch;
 	uint64_t block, kept, blocks;
 
 	config_block(r->config, &block, &kept);
 	blocks = (first + kept - 1) / kept;
-	*known = r->config->selector.mode == CONFIG_MODE_NONE;
-	if (*known)			/* the same rows as BASELINE: again only in a later epoch */
+	*exact = r->config->selector.mode == CONFIG_MODE_NONE;
+	if (*exact)			/* phase one took every row in order: rows come again only in a later epoch */
 		return last > r->n_windows ? (last - r->n_windows < first ? last - r->n_windows : first) : 0;
-	/* Chosen rows come from positions 0 .. blocks * W; phase two begins at `first`: the kept ones beyond it are seen again. */
+	/* Rows were chosen from positions 0 .. blocks * W; phase two begins at position `first`, so the chosen ones after it come again. */
 	return blocks * block > first ? (uint64_t)((double)(blocks * block - first) / (double)block * (double)kept) : 0;
 }
 
@@ -174,7 +168,7 @@ loop_keep_step(const struct run *r, uint64_t step)
 	return false;
 }
 
-/* What has to happen between two steps: evaluation, the margin, checkpoints, the switch. Collective. */
+/* The work between two steps: evaluation, the margin, checkpoints, the switch. Collective. */
 static int
 loop_between(struct run *r, struct err_note *note)
 {
@@ -185,7 +179,7 @@ loop_between(struct run *r, struct err_note *note)
 	evaluates = r->evaluated_step != step && (due(step, r->config->trainer.eval_every) || (step > 0 && step == r->phase.switch_step) || ends);
 	if (evaluates && (rc = loop_evaluate(r, note)) != 0)
 		return rc;
-	/* An evaluation made before a resume is not looked at again: its checkpoint says what was decided then. */
+	/* An evaluation from before a resume does not count again: the checkpoint holds what was decided after it. */
 	if (margin && evaluates) {
 		double teacher = feed_teacher_nats(r->feed);
 
@@ -216,8 +210,8 @@ loop_between(struct run *r, struct err_note *note)
 enum loop_go { LOOP_GO, LOOP_STOP, LOOP_FAIL };
 
 /*
- * Wait until every rank holds its rows of the step: a vote, again and again, sleeping in between. Stop flags and failures ride on it, so
- * all ranks leave at the same step.
+ * Waits until every rank has its rows of the step. The ranks vote again and again and sleep in between. Stop flags and failures are part
+ * of the vote, so all ranks stop at the same step.
  */
 static enum loop_go
 loop_wait(struct run *r, int *rc, struct err_note *note)
@@ -231,7 +225,7 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 		int polled = feed_poll(r->feed, r->state.step, &mine);
 		int64_t vote[VOTES] = {0};
 
-		/* With until_margin the teacher's loss must be known first, or the switch would depend on timing. */
+		/* With until_margin the teacher's loss must be known before the first step, or the switch would depend on timing. */
 		vote[MISSING] = (polled == ERR_AGAIN && !feed_late(r->feed, r->state.step)) ||
 		    (margin && !isfinite(feed_teacher_nats(r->feed)));
 		vote[STOP] = stop_requested();
@@ -250,9 +244,8 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 		if (!vote[MISSING])
 			break;
 		if (vote[TOO_LONG]) {
-			*rc = err_note_set(note, ERR_STOPPED, "step %" PRIu64, r->state.step);
-			err_note_place(note, "waiting for rows");
-			err_note_expected(note, "rows within trainer.wait_max_s = %g", r->config->trainer.wait_max_s);
+			*rc = err_expect_at(note, ERR_STOPPED, "step %" PRIu64, "waiting for rows", "rows within trainer.wait_max_s = %g", "",
+			    r->state.step, r->config->trainer.wait_max_s);
 			return LOOP_STOP;
 		}
 		watchdog_progress(r->watchdog, "waiting for rows");
@@ -272,7 +265,7 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 	return LOOP_GO;
 }
 
-/* What a step's line in metrics.jsonl has, as curves. */
+/* The values of a step's line in metrics.jsonl, for TensorBoard. */
 static void
 loop_curves(struct run *r, const struct step_result *e, double seconds, float lr, float weight)
 {
@@ -292,7 +285,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 {
 	bool kd = e->kd_tokens > 0;
 	double label_bytes = (double)rows->label_bytes, counts[2] = {(double)rows->late_rows, (double)rows->quarantined_rows};
-	bool said;
+	bool logs;
 	int rc;
 
 	comm_sum(r->comm, &label_bytes, 1);
@@ -318,15 +311,15 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	if ((rc = loop_line(r, "step", fields, COUNT(fields), note)) != 0)
 		return rc;
 	loop_curves(r, e, seconds, lr, weight);
-	said = clock_now_ms() - r->said_ms > SAY_EVERY_MS || r->state.step == r->config->trainer.steps;
-	if (said)
-		r->said_ms = clock_now_ms();
-	/* The events socket has every step. */
-	log_event(said ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "step", "step=%" PRIu64 " of=%" PRIu64 " phase=%s loss=%.4f hard=%.4f accuracy=%.4f "
+	logs = clock_now_ms() - r->logged_ms > LOG_EVERY_MS || r->state.step == r->config->trainer.steps;
+	if (logs)
+		r->logged_ms = clock_now_ms();
+	/* Every step goes to the events socket, at debug level if not to the log. */
+	log_event(logs ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "step", "step=%" PRIu64 " of=%" PRIu64 " phase=%s loss=%.4f hard=%.4f accuracy=%.4f "
 	    "lr=%.3g tokens_per_s=%.0f eta_s=%.0f", r->state.step, r->config->trainer.steps, kd ? "one" : "two", e->loss, e->hard, e->accuracy,
 	    (double)lr, (double)(r->config->trainer.batch * r->config->corpus.context) / seconds,
 	    (double)(r->config->trainer.steps - r->state.step) * seconds);
-	if (said)
+	if (logs)
 		notify_status("step %" PRIu64 " of %" PRIu64 ", phase %s, loss %.4f", r->state.step, r->config->trainer.steps, kd ? "one" : "two",
 		    e->loss);
 	return 0;
@@ -372,11 +365,9 @@ loop_step(struct run *r, struct err_note *note)
 	status_set(r->m_weight, weight);
 	rc = agree(r->comm, loop_record(r, &e, &rows, seconds, lr, weight, note), note);
 	feed_done(r->feed, step);
-	if (rc == 0 && r->skipped_in_row >= SKIPPED_MAX) {
-		rc = err_note_set(note, ERR_NONFINITE, "step %" PRIu64, r->state.step);
-		err_note_expected(note, "a finite loss and gradient");
-		err_note_found(note, "%d updates skipped in a row; the last good checkpoint is kept", SKIPPED_MAX);
-	}
+	if (rc == 0 && r->skipped_in_row >= SKIPPED_MAX)
+		rc = err_expect(note, ERR_NONFINITE, "step %" PRIu64, "a finite loss and gradient",
+		    "%d updates skipped in a row; the last good checkpoint is kept", r->state.step, SKIPPED_MAX);
 	return rc;
 }
 
@@ -396,7 +387,7 @@ loop_steps(struct run *r, struct err_note *note)
 	notify_stopping("step %" PRIu64 ": stopping", r->state.step);
 	if (r->saved_step != r->state.step && r->state.step > 0)
 		saved = loop_save(r, &second);
-	if (saved != 0 && go == LOOP_STOP) {		/* a stop without its checkpoint is no clean stop */
+	if (saved != 0 && go == LOOP_STOP) {		/* the failed save matters more than the request to stop */
 		*note = second;
 		rc = saved;
 	}

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fabric/bus/bus.h"
@@ -16,8 +15,8 @@
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
+#include "base/file/file.h"
 #include "base/log/log.h"
-#include "fabric/daemon/presence.h"
 #include "fabric/status/status.h"
 #include "data/tokenizer/tokenizer.h"
 #include "trainerd/agree.h"
@@ -28,7 +27,7 @@
 double
 run_checkpoint_s(const struct run *r)
 {
-	/* One rank reads or writes while the others wait: parameters and both moments at a slow disk's pace, and as much as five hangs. */
+	/* One rank reads or writes while the others wait: parameters and both moments on a slow disk, and five times the stall limit. */
 	return 5 * r->config->trainer.stall_s + (double)step_model(r->step)->n_params * 12 / SLOW_DISK_BYTES_PER_S;
 }
 
@@ -40,7 +39,7 @@ run_heldout_window(void *arg, uint64_t i, int32_t *out)
 	char text[1024];
 	int rc;
 
-	watchdog_progress(r->watchdog, "evaluation");	/* one window after the other: however many there are */
+	watchdog_progress(r->watchdog, "evaluation");	/* an evaluation may be of any length */
 	rc = corpus_window(r->heldout, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, i), r->config->corpus.context, out, &note);
 
 	if (rc != 0)
@@ -61,7 +60,7 @@ run_oldest_checkpoint(const struct run *r)
 	return step;
 }
 
-/* Threads of this rank: as configured, or this host's processors shared by its ranks; never more than mpirun lets this process use. */
+/* Threads of this rank: as configured, or its share of this host's processors, at most those that mpirun bound it to. */
 static int
 run_threads(const struct config *cfg, const struct comm *comm)
 {
@@ -80,13 +79,12 @@ run_threads(const struct config *cfg, const struct comm *comm)
 }
 
 static void
-say_tunable(void *arg, const char *key, const char *was, const char *is)
+log_tunable(void *arg, const char *key, const char *was, const char *is)
 {
 	(void)arg;
 	log_info("option.changed", "key=%s was=\"%s\" is=\"%s\"", key, was, is);
 }
 
-/* Has the run in run.dir trained anything that is kept? */
 static bool
 run_has_checkpoint(const char *checkpoints)
 {
@@ -98,25 +96,28 @@ run_has_checkpoint(const char *checkpoints)
 	return has;
 }
 
-/* run.dir and its fleet.yaml. Identity options of a run with checkpoints must stay; one that was refused at its start binds nobody. Rank 0. */
+/*
+ * Creates run.dir and writes its fleet.yaml. If run.dir has checkpoints, options that are part of the run's identity must not have changed
+ * since; without a checkpoint the former fleet.yaml is ignored. Rank 0.
+ */
 static int
 run_directory(const struct config *cfg, struct err_note *note)
 {
 	struct config *old = NULL;
 	char path[4200];
-	bool binds;
+	bool has_checkpoint;
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/checkpoints", cfg->run.dir);
-	if ((rc = presence_make_directory(path, note)) != 0)
+	if ((rc = file_make_dirs(path, 0777, note)) != 0)
 		return rc;
-	binds = run_has_checkpoint(path);
+	has_checkpoint = run_has_checkpoint(path);
 	snprintf(path, sizeof(path), "%s/fleet.yaml", cfg->run.dir);
-	if (binds && access(path, F_OK) == 0) {
+	if (has_checkpoint && access(path, F_OK) == 0) {
 		if ((rc = config_load(path, NULL, 0, &old, note)) != 0)
 			return rc;
 		if ((rc = config_identity_diff(old, cfg, note)) == 0)
-			config_tunable_diff(old, cfg, say_tunable, NULL);
+			config_tunable_diff(old, cfg, log_tunable, NULL);
 		else
 			err_note_place(note, "run.dir %.200s holds a run with another value: use another run.dir, or the old value", cfg->run.dir);
 		config_destroy(&old);
@@ -137,7 +138,7 @@ open_corpus(struct corpus **c, const char *prefix, uint32_t number, const struct
 	return corpus_limit_vocab(*c, (uint32_t)model->vocab_size, note);
 }
 
-/* tokenizer.json beside the model, if there is one: it must be the corpus's. Its path goes to the checkpoints. */
+/* The tokenizer.json beside the model, if there is one, must be the corpus's; it is copied to the checkpoints. */
 static int
 run_tokenizer(struct run *r, struct err_note *note)
 {
@@ -161,12 +162,10 @@ run_tokenizer(struct run *r, struct err_note *note)
 	r->tokenizer_id = tokenizer_fingerprint(tok);
 	tokenizer_destroy(&tok);
 	r->save.tokenizer = r->tokenizer;
-	if (info->has_tokenizer && !hash_equal(info->tokenizer, r->tokenizer_id)) {
-		rc = err_note_set(note, ERR_MISMATCH, "%s", r->tokenizer);
-		err_note_expected(note, "the tokenizer of corpus %.120s, %s", r->config->corpus.train, hash_hex(info->tokenizer, hex[0]));
-		err_note_found(note, "%s", hash_hex(r->tokenizer_id, hex[1]));
-	}
-	return rc;
+	if (info->has_tokenizer && !hash_equal(info->tokenizer, r->tokenizer_id))
+		return err_expect(note, ERR_MISMATCH, "%s", "the tokenizer of corpus %.120s, %s", "%s", r->tokenizer, r->config->corpus.train,
+		    hash_hex(info->tokenizer, hex[0]), hash_hex(r->tokenizer_id, hex[1]));
+	return 0;
 }
 
 static void
@@ -190,7 +189,7 @@ run_identity(struct run *r, struct hash128 train, struct hash128 heldout)
 }
 
 static int
-weights_source_model(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+initial_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
 {
 	return weights_model_read(arg, begin, count, out, note);
 }
@@ -205,7 +204,7 @@ run_weights(struct run *r, struct err_note *note)
 	if (r->config->trainer.init[0] == '\0')
 		return step_init(r->step, r->config->run.seed, note);
 	if ((rc = weights_model_open(&w, r->config->trainer.init, step_model(r->step), note)) == 0)
-		rc = step_fill(r->step, STEP_MASTERS, weights_source_model, w, note);
+		rc = step_fill(r->step, STEP_MASTERS, initial_source, w, note);
 	weights_model_close(&w);
 	return rc;
 }
@@ -245,13 +244,15 @@ run_metrics(struct run *r)
 	r->m_norm = status_register(st, STATUS_GAUGE, "grad_norm", "", "gradient norm of the last step, before clipping");
 	r->m_lr = status_register(st, STATUS_GAUGE, "learning_rate", "", "of the last step");
 	r->m_weight = status_register(st, STATUS_GAUGE, "kd_weight", "", "weight of the soft labels in the last step");
-	r->m_switch = status_register(st, STATUS_GAUGE, "switch_step", "steps", "where phase one ends; 0: there is none, not a number: not known yet");
-	r->m_skipped = status_register(st, STATUS_COUNTER, "updates_skipped_total", "steps", "steps since this start whose update was left out: not finite");
-	r->m_late = status_register(st, STATUS_COUNTER, "late_rows_total", "rows", "rows since this start that were trained without the teacher (phase_one.late)");
+	r->m_switch = status_register(st, STATUS_GAUGE, "switch_step", "steps", "end of phase one; 0: no phase one, not a number: not known yet");
+	r->m_skipped = status_register(st, STATUS_COUNTER, "updates_skipped_total", "steps",
+	    "steps since this start without an update, because loss or gradient was not finite");
+	r->m_late = status_register(st, STATUS_COUNTER, "late_rows_total", "rows",
+	    "rows since this start that were trained without soft labels (phase_one.late)");
 	r->m_heldout = status_register(st, STATUS_GAUGE, "heldout_loss", "nats", "log-perplexity of the last evaluation");
 }
 
-/* Files, kernels and model of this rank; nothing collective but step_new's checks. */
+/* Files, kernels and model of this rank. Not collective. */
 static int
 run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct err_note *note)
 {
@@ -270,15 +271,12 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	    (rc = weights_config_load(cfg->trainer.model, &model, note)) != 0 ||
 	    (rc = open_corpus(&r->train, cfg->corpus.train, CORPUS_TRAIN, &model, note)) != 0)
 		return rc;
-	if (model.context < (int64_t)cfg->corpus.context) {
-		rc = err_note_set(note, ERR_MISMATCH, "trainer.model %s", cfg->trainer.model);
-		err_note_expected(note, "a context of at least %" PRIu32 " (corpus.context)", cfg->corpus.context);
-		err_note_found(note, "%" PRId64, model.context);
-		return rc;
-	}
+	if (model.context < (int64_t)cfg->corpus.context)
+		return err_expect(note, ERR_MISMATCH, "trainer.model %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64,
+		    cfg->trainer.model, cfg->corpus.context, model.context);
 	r->n_windows = corpus_n_windows(r->train, cfg->corpus.context);
 	if (model.eos_id < 0)
-		model.eos_id = corpus_info(r->train)->eod;	/* for who generates from the checkpoints */
+		model.eos_id = corpus_info(r->train)->eod;	/* written to the checkpoints, for generation */
 	*heldout = (struct hash128){0, 0};
 	if ((rc = corpus_fingerprint(r->train, train, note)) != 0)
 		return rc;
@@ -295,7 +293,7 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	return step_new(&r->step, &model, r->kernels, r->comm, &so, note);
 }
 
-/* Weights and optimiser: the newest checkpoint, or a fresh start. */
+/* Weights and optimiser from the newest checkpoint, or initial ones. Collective. */
 static int
 run_restore(struct run *r, bool *found, struct err_note *note)
 {
@@ -313,7 +311,7 @@ run_restore(struct run *r, bool *found, struct err_note *note)
 	}
 	if ((rc = state_identity_check(&stored.identity, &r->state.identity, note)) != 0)
 		return rc;
-	/* What is behind us stays: a switch that was made or decided, and none is made in the past. */
+	/* A switch that was made or decided before the checkpoint is kept, and none is made at an earlier step than the checkpoint's. */
 	if (r->phase.switch_step == PHASE_UNKNOWN || stored.switch_step <= stored.step) {
 		if (r->phase.switch_step != PHASE_UNKNOWN && r->phase.switch_step != stored.switch_step)
 			log_warn("switch.stays", "phase_one.steps=%" PRIu64 " switched_at=%" PRIu64, r->phase.switch_step, stored.switch_step);
@@ -343,7 +341,7 @@ run_feed(struct run *r, const struct loop_options *o, bool resumed, struct err_n
 	return feed_new(&r->feed, &fo, note);
 }
 
-/* Readers drop what earlier starts wrote of the steps that come now: all of them where the run begins anew. */
+/* Readers drop what earlier starts wrote about the steps to come; about all steps if the run begins at its start. */
 static void
 run_tensorboard(struct run *r, bool resumed)
 {
@@ -382,7 +380,7 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 	    (rc = agree(r->comm, r->rank == 0 ? run_directory(r->config, note) : 0, note)) != 0)
 		goto fail;
 	run_identity(r, train, heldout);
-	/* From here on ranks wait for one another for no longer than a disk may take; before, each read its own files, however large. */
+	/* Until here each rank read its own files, of any size. From here on a rank waits for another no longer than a disk may take. */
 	if ((r->watchdog = watchdog_new(r->comm, r->config->trainer.stall_s)) == NULL) {
 		rc = ENOMEM;
 		goto fail;

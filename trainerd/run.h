@@ -1,6 +1,6 @@
 /*
- * run - everything a training run holds on one rank, and how it comes to be: files opened and checked against each other, model
- * made, checkpoint found, feed started.
+ * run - the state of a training run on one rank. run_new opens the files and checks them against each other, creates the model, loads
+ * the newest checkpoint and starts the feed.
  */
 #ifndef SALT_RUN_H
 #define SALT_RUN_H
@@ -42,24 +42,24 @@ struct run {
 	struct state state;
 	uint64_t first_step;			/* of this start */
 	uint64_t saved_step, evaluated_step;	/* UINT64_MAX: none */
-	bool switched;				/* RELEASE was asked for */
+	bool switched;				/* the feed was asked to send RELEASE */
 	unsigned skipped_in_row;
 	struct step_eval last_eval;
 	double waited_s;			/* for the rows of this step */
-	int64_t said_ms;
+	int64_t logged_ms;			/* when a step was last logged */
 	struct status_metric *m_tokens, *m_loss, *m_norm, *m_lr, *m_weight, *m_wait, *m_heldout, *m_switch, *m_skipped, *m_late;
 };
 
-/* run_new - collective; all of it, or nothing and the note. run_destroy takes NULL. */
+/* run_new - collective; on failure *run is NULL and the note is filled on all ranks. run_destroy takes NULL. */
 int run_new(struct run **run, const struct loop_options *o, struct err_note *note);
 void run_destroy(struct run **run);
 
-double run_checkpoint_s(const struct run *r);	/* reading or writing a checkpoint may take so long, on any disk */
+double run_checkpoint_s(const struct run *r);	/* limit for reading or writing a checkpoint on a slow disk */
 
 /* run_heldout_window - step_evaluate's get; arg is the run. */
 int run_heldout_window(void *arg, uint64_t i, int32_t *out);
 
-/* run_oldest_checkpoint - step of the oldest complete checkpoint that is kept; 0 if that cannot be told (not rank 0). */
+/* run_oldest_checkpoint - step of the oldest complete checkpoint; 0 if there is none or this is not rank 0. */
 uint64_t run_oldest_checkpoint(const struct run *r);
 
 #endif

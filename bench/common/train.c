@@ -109,3 +109,11 @@ bench_train_once(struct bench_train *t, const struct step_rows *rows)
 	return bench_now() - start;
 }
 
+
+void
+bench_barrier(struct comm *comm)
+{
+	double nothing = 0;
+
+	comm_sum(comm, &nothing, 1);
+}

@@ -30,4 +30,7 @@ void bench_train_close(struct bench_train *t);
 /* bench_train_once - seconds of one optimiser step. */
 double bench_train_once(struct bench_train *t, const struct step_rows *rows);
 
+/* bench_barrier - returns when all ranks have called it. */
+void bench_barrier(struct comm *comm);
+
 #endif

@@ -38,12 +38,12 @@ by_value(const void *a, const void *b)
 static double
 exchange(struct comm *c, float *out, float *in, int64_t n, int often)
 {
-	double seconds[ROUNDS];
+	double seconds[ROUNDS], nothing = 0;
 
 	for (int i = 0; i < ROUNDS; i++) {
 		double start;
 
-		comm_barrier(c);
+		comm_sum(c, &nothing, 1);		/* a barrier */
 		start = now();
 		for (int k = 0; k < often; k++)
 			comm_exchange(c, comm_rank(c) ^ 1, out, (size_t)n * sizeof(float), in, (size_t)n * sizeof(float));
@@ -97,7 +97,7 @@ main(int argc, char **argv)
 	const char *path = NULL;
 	double latency, large, start, sum;
 	int64_t n = INT64_C(4) << 20;		/* floats */
-	float *out, *in;
+	float *out, *in, *x, *y;
 	int bad = 1, rc;
 
 	if ((rc = comm_init(&c, &argc, &argv)) != 0)
@@ -118,21 +118,25 @@ main(int argc, char **argv)
 	}
 	if ((rc = kernels_new(&k, &ko, &note)) != 0)
 		comm_abort(c, err_exit_code(rc));
-	out = kernels_alloc(k, (size_t)n * sizeof(float));
-	in = kernels_alloc(k, (size_t)n * sizeof(float));
-	if (out == NULL || in == NULL)
+	out = calloc((size_t)n, sizeof(float));
+	in = calloc((size_t)n, sizeof(float));
+	x = kernels_alloc(k, (size_t)n * sizeof(float));
+	y = kernels_alloc(k, (size_t)n * sizeof(float));
+	if (out == NULL || in == NULL || x == NULL || y == NULL)
 		comm_abort(c, 71);
 	exchange(c, out, in, n, 1);
 	latency = exchange(c, out, in, 1, 100);
 	large = exchange(c, out, in, n, 1);
-	kernels_accumulate(k, out, in, n);
+	kernels_accumulate(k, y, x, n);
 	start = now();
 	for (int i = 0; i < 8; i++)
-		kernels_accumulate(k, out, in, n);
+		kernels_accumulate(k, y, x, n);
 	sum = 8 * 4.0 * (double)n / (now() - start);
 	bad = comm_rank(c) == 0 ? write_out(path, latency, 4.0 * (double)n / (large > latency ? large - latency : large), sum) : 0;
-	kernels_free(k, out);
-	kernels_free(k, in);
+	free(out);
+	free(in);
+	kernels_free(k, x);
+	kernels_free(k, y);
 	kernels_destroy(&k);
 	comm_finalize(&c);
 	return bad ? 74 : 0;

@@ -31,7 +31,7 @@ main(int argc, char **argv)
 	for (int i = 0; i <= steps; i++) {
 		double seconds;
 
-		comm_barrier(comm);
+		bench_barrier(comm);
 		seconds = bench_train_once(&t, &t.plain);
 		if (i > 0 && comm_rank(comm) == 0) {
 			printf("%.6f\n", seconds);

@@ -204,7 +204,7 @@ every_call_fails(int error)
 		if (good(2)) {			/* only the sync of ROOT after the rename leaves the new one behind */
 			char command[640];
 
-			CHECK_STR(note.place, "fsync directory");
+			CHECK_STR(note.place, "sync folder");
 			CHECK(latest() == 2);
 			snprintf(command, sizeof(command), "rm -rf '%s'/step_00000002", root);
 			REQUIRE(system(command) == 0);

@@ -38,7 +38,7 @@ rules() {
 	door protobuf-c '(.*\.pb-c|protobuf-c/.*)\.h' 'common/fabric/wire/|tests/(unit|fuzz)/test_wire|tests/replay/'
 	door LMDB 'lmdb\.h' 'common/data/cache/|tests/(unit|crash)/test_cache|bench/'
 	door 'BLAS, oneDNN and CUDA' '(cblas|openblas.*|lapacke|dnnl.*|oneapi/.*|cuda.*|cublas.*)\.h' 'common/engine/kernels/|bench/'
-	door MPI 'mpi\.h' 'trainerd/comm_mpi\.c'
+	door MPI 'mpi\.h' 'trainerd/comm_mpi\.c|bench/allreduce/'
 	door Jansson 'jansson\.h' 'common/base/json/'
 	door libyaml 'yaml\.h' 'common/fabric/config/'
 	door PCRE2 'pcre2\.h' 'common/data/tokenizer/'

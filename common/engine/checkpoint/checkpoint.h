@@ -1,20 +1,20 @@
 /*
- * checkpoint - a directory that is either whole or not there.
+ * checkpoint - a directory that is either complete or not there.
  *
  *   ROOT/step_00000100/          a Hugging Face model directory: config.json, model.safetensors (fp32 masters), tokenizer.json
  *       optim_00000_of_00002.safetensors ...   ranges [begin, end) of the optimiser's arrays in flat canonical order
- *       state.json               what the trainer wants to find again; opaque here
+ *       state.json               the trainer's state; this module does not read it
  *       MANIFEST.json            every file with size and xxh3-128; written last
  *   ROOT/step_00000101.tmp/      being written, or left by a crash: never read, removed by the next begin of that step and by
  *                                checkpoint_clean
  *
- * One save, told in order (MPI trainers run the middle part on all ranks):
+ * The calls of one save, in order:
  *   rank 0    checkpoint_begin            makes the temporary directory; its path goes to all ranks
  *   each      checkpoint_write_optim      its own range; the entry goes to rank 0
  *   rank 0    checkpoint_write_model, checkpoint_write_state
  *   rank 0    checkpoint_finish           with the entries of all: manifest, fsync directory, rename, fsync parent
- *   any failure: rank 0 calls checkpoint_abort; the checkpoint before is untouched.
- * A failed write or fsync is never retried: the files are removed and the step that failed is in the note's place.
+ *   any failure: rank 0 calls checkpoint_abort; the previous checkpoint is not touched.
+ * A failed write or fsync is never retried: the files are removed, and the note's place names the step that failed.
  *
  * Crash points (err/crash.h), in order: checkpoint.begin, checkpoint.optim, checkpoint.model, checkpoint.state,
  * checkpoint.manifest, checkpoint.sync, checkpoint.rename, checkpoint.parent; checkpoint.prune, checkpoint.pruned.
@@ -31,7 +31,7 @@
 #define CHECKPOINT_PATH_BYTES 4096
 #define CHECKPOINT_MAX_STEP UINT64_C(9999999999)
 
-/* The files of a save as they become known. {0} is empty; free(list.files) at the end. Entries are plain old data. */
+/* The files of a save so far. {0} is empty; free(list.files) at the end. Entries may be sent to other ranks as bytes. */
 struct checkpoint_files {
 	struct weights_file *files;
 	size_t n, cap;
@@ -40,8 +40,8 @@ struct checkpoint_files {
 int checkpoint_files_add(struct checkpoint_files *list, const struct weights_file *file);	/* 0 or ENOMEM */
 
 /*
- * checkpoint_begin - makes ROOT if needed and ROOT/step_XXXXXXXX.tmp (what a crash left of it is removed first) and writes its
- * path to dir. Returns 0, ERR_EXISTS (that step is complete already), ERR_RANGE, errno.
+ * checkpoint_begin - creates ROOT if needed and ROOT/step_XXXXXXXX.tmp, after removing what a crash left of the latter, and writes its
+ * path to dir. Returns 0, ERR_EXISTS (that step exists), ERR_RANGE, errno.
  */
 int checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES], struct err_note *note);
 
@@ -71,17 +71,17 @@ int checkpoint_write_model(const char *dir, const struct model *model, const cha
 int checkpoint_write_state(const char *dir, const struct json *state, struct checkpoint_files *list, struct err_note *note);
 
 /*
- * checkpoint_finish - the files of all writers are compared with what is in the temporary directory (names and sizes, none missing,
- * none over, the optimiser's ranges without gap), then MANIFEST.json, fsync, rename to ROOT/step_XXXXXXXX, fsync of ROOT.
+ * checkpoint_finish - compares the files of all writers with the temporary directory (names and sizes, none missing, no others, the
+ * optimiser's ranges without gap), then writes MANIFEST.json, syncs, renames to ROOT/step_XXXXXXXX and syncs ROOT.
  * Returns 0: the checkpoint is durable. Anything else: it is not there, call checkpoint_abort. The one exception is a failed
- * fsync of ROOT after the rename: the note says so, and the whole checkpoint may or may not survive a power cut; the one before does.
+ * fsync of ROOT after the rename, which the note names: the new checkpoint may or may not survive a power cut; the previous one does.
  */
 int checkpoint_finish(const char *root, uint64_t step, const struct checkpoint_files *list, struct err_note *note);
 
 /* checkpoint_abort - removes the temporary directory of step; 0, also when there is none, or errno. */
 int checkpoint_abort(const char *root, uint64_t step, struct err_note *note);
 
-/* checkpoint_clean - removes every temporary directory in ROOT; n_removed may be NULL. Only while nobody is saving. */
+/* checkpoint_clean - removes every temporary directory in ROOT; n_removed may be NULL. Not during a save. */
 int checkpoint_clean(const char *root, size_t *n_removed, struct err_note *note);
 
 /* ---- finding ---- */
@@ -95,23 +95,23 @@ struct checkpoint_info {
 int checkpoint_list(const char *root, struct checkpoint_info **list, size_t *n, struct err_note *note);
 
 enum checkpoint_check {
-	CHECKPOINT_SIZES,			/* manifest well-formed, every file there with its size */
-	CHECKPOINT_HASHES			/* and its hash: reads everything */
+	CHECKPOINT_SIZES,			/* the manifest is well-formed, every file has its size */
+	CHECKPOINT_HASHES			/* and its hash; reads all data */
 };
 
 /* checkpoint_verify - 0; ERR_CORRUPT, ERR_FORMAT, ERR_NOT_FOUND or errno with the file named. */
 int checkpoint_verify(const char *path, enum checkpoint_check check, struct err_note *note);
 
 /*
- * checkpoint_find_latest - the newest one that passes the check. One that does not is logged (event checkpoint.skipped) and passed
- * over. Returns 0, ERR_NOT_FOUND (none at all, note empty but for ROOT), ERR_CORRUPT (there are some, none passes; the note is
- * that of the newest), errno.
+ * checkpoint_find_latest - the newest checkpoint that passes the check. Those that do not are logged (event checkpoint.skipped) and
+ * skipped. Returns 0, ERR_NOT_FOUND (there are none; the note only names ROOT), ERR_CORRUPT (none passes; the note is that of the
+ * newest), errno.
  */
 int checkpoint_find_latest(const char *root, enum checkpoint_check check, struct checkpoint_info *out, struct err_note *note);
 
 /*
- * checkpoint_prune - remove all but the n_keep newest and the steps in keep_steps. Nothing is removed unless the newest one passes
- * CHECKPOINT_HASHES, and n_keep 0 counts as 1. n_removed may be NULL.
+ * checkpoint_prune - removes all but the n_keep newest (0 counts as 1) and the steps in keep_steps. Nothing is removed unless the newest
+ * one passes CHECKPOINT_HASHES. n_removed may be NULL.
  */
 int checkpoint_prune(const char *root, unsigned n_keep, const uint64_t *keep_steps, size_t n_keep_steps, size_t *n_removed,
     struct err_note *note);
@@ -126,13 +126,12 @@ struct checkpoint;
  */
 int checkpoint_open(struct checkpoint **c, const char *path, enum checkpoint_check check, struct err_note *note);
 void checkpoint_close(struct checkpoint **c);		/* takes NULL */
-uint64_t checkpoint_step(const struct checkpoint *c);
 const struct json *checkpoint_state(const struct checkpoint *c);	/* good until checkpoint_close */
 uint64_t checkpoint_optim_total(const struct checkpoint *c);		/* elements of each array; 0: it has no optimiser state */
 
 /*
- * checkpoint_read_optim - elements [begin, begin + count) of an array, from whatever shards hold them: any number of ranks may load
- * what any number wrote. Refuses NaN and infinity. 0, ERR_NOT_FOUND (no such array), ERR_RANGE, ERR_NONFINITE.
+ * checkpoint_read_optim - elements [begin, begin + count) of an array, from the shards that hold them: the number of ranks may change
+ * between save and load. Rejects NaN and infinity. 0, ERR_NOT_FOUND (no such array), ERR_RANGE, ERR_NONFINITE.
  */
 int checkpoint_read_optim(const struct checkpoint *c, const char *array, uint64_t begin, uint64_t count, float *out,
     struct err_note *note);

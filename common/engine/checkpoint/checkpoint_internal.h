@@ -1,30 +1,31 @@
-/* Shared by the files of this room only. */
-#ifndef SALT_CHECKPOINT_OWN_H
-#define SALT_CHECKPOINT_OWN_H
+/* Shared by the files of this module only. */
+#ifndef SALT_CHECKPOINT_INTERNAL_H
+#define SALT_CHECKPOINT_INTERNAL_H
 
 #include "engine/checkpoint/checkpoint.h"
 
 #define CHECKPOINT__MANIFEST "MANIFEST.json"
 #define CHECKPOINT__TEMP ".tmp"
 
-/* ROOT/step_XXXXXXXX and, with temp, its name while it is not whole. ENAMETOOLONG or 0. */
+/* ROOT/step_XXXXXXXX, or with temp the name of its temporary directory. ENAMETOOLONG or 0. */
 int checkpoint__path(const char *root, uint64_t step, bool temp, char out[CHECKPOINT_PATH_BYTES], struct err_note *note);
 
-/* step_XXXXXXXX (temp: with .tmp at its end) to step; false for any other name. */
+/* The step of a name step_XXXXXXXX (temp: with .tmp after it); false for any other name. */
 bool checkpoint__name(const char *name, bool temp, uint64_t *step);
 
-int checkpoint__sync_dir(const char *path, struct err_note *note);
+/* A note of path, place in it and what was expected (may be ""). Returns rc. */
+int checkpoint__note(struct err_note *note, int rc, const char *path, const char *place, const char *expected);
 
 /* Removes a directory of plain files. 0 if there is none. */
 int checkpoint__remove(const char *path, struct err_note *note);
 
-/* The manifest's files and step, every number checked; nothing else is looked at. */
+/* Reads the manifest: files and step. Checks its numbers, but not the files. */
 int checkpoint__manifest(const char *path, struct checkpoint_files *list, uint64_t *step, struct err_note *note);
 
-/* What the name of an optimiser shard says. */
+/* Rank and number of ranks in the name of an optimiser shard; false for any other name. */
 bool checkpoint__optim_name(const char *name, unsigned *rank, unsigned *n_ranks);
 
-/* The optimiser's shards among the files: arrays and total alike, ranges that join from 0 to the total. None at all is fine. */
+/* Checks the optimiser's shards among the files: the same arrays and total, ranges that join from 0 to the total. None at all is fine. */
 int checkpoint__check_optim(const char *path, const struct checkpoint_files *list, struct err_note *note);
 
 #endif

@@ -1,9 +1,8 @@
-/* Manifests; which checkpoints there are, which are good, which may go. */
+/* Reads manifests; lists, verifies and prunes checkpoints. */
 #include "engine/checkpoint/checkpoint_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/err/crash.h"
+#include "base/file/file.h"
 #include "base/hash/hash.h"
 #include "base/json/json.h"
 #include "base/log/log.h"
@@ -19,15 +19,6 @@
 
 #define MAX_MANIFEST_BYTES ((size_t)64 << 20)
 #define READ_BYTES ((size_t)1 << 20)
-
-static int
-manifest_note(struct err_note *note, int rc, const char *file, const char *place, const char *expected)
-{
-	err_note_set(note, rc, "%s", file);
-	err_note_place(note, "%s", place);
-	err_note_expected(note, "%s", expected);
-	return rc;
-}
 
 static int
 manifest_files(const char *file, const struct json *files, struct checkpoint_files *list, struct err_note *note)
@@ -38,17 +29,17 @@ manifest_files(const char *file, const struct json *files, struct checkpoint_fil
 		int64_t size;
 
 		if (strlen(name) >= sizeof(f.name) || name[0] == '\0' || strchr(name, '/') != NULL || strcmp(name, "..") == 0)
-			return manifest_note(note, ERR_FORMAT, file, name, "a file name");
+			return checkpoint__note(note, ERR_FORMAT, file, name, "a file name");
 		snprintf(f.name, sizeof(f.name), "%s", name);
 		if (!json_int(json_get(json_value(it), "size_bytes"), &size) || size < 0)
-			return manifest_note(note, ERR_FORMAT, file, name, "size_bytes of at least 0");
+			return checkpoint__note(note, ERR_FORMAT, file, name, "size_bytes of at least 0");
 		if (!json_text(json_get(json_value(it), "xxh3_128"), &hex) || hash_from_hex(&f.hash, hex) != 0)
-			return manifest_note(note, ERR_FORMAT, file, name, "xxh3_128 of 32 hex digits");
+			return checkpoint__note(note, ERR_FORMAT, file, name, "xxh3_128 of 32 hex digits");
 		f.size_bytes = (uint64_t)size;
 		if (checkpoint_files_add(list, &f) != 0)
-			return manifest_note(note, ENOMEM, file, name, "memory");
+			return checkpoint__note(note, ENOMEM, file, name, "memory");
 	}
-	return list->n > 0 ? 0 : manifest_note(note, ERR_FORMAT, file, "files", "an object that is not empty");
+	return list->n > 0 ? 0 : checkpoint__note(note, ERR_FORMAT, file, "files", "an object that is not empty");
 }
 
 int
@@ -65,11 +56,11 @@ checkpoint__manifest(const char *path, struct checkpoint_files *list, uint64_t *
 	if ((rc = json_parse_file(file, MAX_MANIFEST_BYTES, &root, note)) != 0)
 		return rc;
 	if (!json_text(json_get(root, "format"), &format) || strcmp(format, "saltfleet-checkpoint") != 0)
-		rc = manifest_note(note, ERR_FORMAT, file, "format", "saltfleet-checkpoint");
+		rc = checkpoint__note(note, ERR_FORMAT, file, "format", "saltfleet-checkpoint");
 	else if (!json_int(json_get(root, "version"), &v) || v != 1)
-		rc = manifest_note(note, ERR_VERSION, file, "version", "1");
+		rc = checkpoint__note(note, ERR_VERSION, file, "version", "1");
 	else if (!json_int(json_get(root, "step"), &v) || v < 0)
-		rc = manifest_note(note, ERR_FORMAT, file, "step", "an integer of at least 0");
+		rc = checkpoint__note(note, ERR_FORMAT, file, "step", "an integer of at least 0");
 	else
 		rc = manifest_files(file, json_get(root, "files"), list, note);
 	*step = (uint64_t)v;
@@ -86,33 +77,22 @@ hash_plain(const char *path, uint64_t size, struct hash128 *out, struct err_note
 {
 	struct hash_state *h = hash_new();
 	unsigned char *buf = malloc(READ_BYTES);
-	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
+	FILE *f = fopen(path, "rbe");
+	int rc = f == NULL ? errno : h == NULL || buf == NULL ? ENOMEM : 0;
 	uint64_t n_read = 0;
 
-	if (h == NULL || buf == NULL)
-		rc = ENOMEM;
-	else if (fd < 0)
+	for (size_t n; rc == 0 && (n = fread(buf, 1, READ_BYTES, f)) > 0; n_read += n)
+		hash_update(h, buf, n);
+	if (rc == 0 && ferror(f))
 		rc = errno;
-	while (rc == 0) {
-		ssize_t n = read(fd, buf, READ_BYTES);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			rc = errno;
-		if (n <= 0)
-			break;
-		hash_update(h, buf, (size_t)n);
-		n_read += (uint64_t)n;
-	}
 	if (rc == 0 && n_read != size)
 		rc = ERR_CORRUPT;
 	if (rc != 0)
 		err_note_set(note, rc, "%s", path);
 	else
 		*out = hash_digest(h);
-	if (fd >= 0)
-		close(fd);
+	if (f != NULL)
+		fclose(f);
 	free(buf);
 	hash_destroy(&h);
 	return rc;
@@ -129,22 +109,14 @@ verify_file(const char *path, const struct weights_file *f, enum checkpoint_chec
 	snprintf(file, sizeof(file), "%s/%s", path, f->name);
 	if (stat(file, &st) != 0)
 		return err_note_set(note, errno == ENOENT ? ERR_NOT_FOUND : errno, "%s", file);
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != f->size_bytes) {
-		err_note_set(note, ERR_CORRUPT, "%s", file);
-		err_note_expected(note, "%" PRIu64 " bytes", f->size_bytes);
-		err_note_found(note, "%" PRId64, (int64_t)st.st_size);
-		return ERR_CORRUPT;
-	}
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != f->size_bytes)
+		return err_expect(note, ERR_CORRUPT, "%s", "%" PRIu64 " bytes", "%" PRId64, file, f->size_bytes, (int64_t)st.st_size);
 	if (check == CHECKPOINT_SIZES)
 		return 0;
 	if ((rc = hash_plain(file, f->size_bytes, &h, note)) != 0)
 		return rc;
-	if (!hash_equal(h, f->hash)) {
-		err_note_set(note, ERR_CORRUPT, "%s", file);
-		err_note_expected(note, "xxh3-128 %s", hash_hex(f->hash, want));
-		err_note_found(note, "%s", hash_hex(h, found));
-		return ERR_CORRUPT;
-	}
+	if (!hash_equal(h, f->hash))
+		return err_expect(note, ERR_CORRUPT, "%s", "xxh3-128 %s", "%s", file, hash_hex(f->hash, want), hash_hex(h, found));
 	return 0;
 }
 
@@ -161,11 +133,8 @@ checkpoint_verify(const char *path, enum checkpoint_check check, struct err_note
 	if ((rc = checkpoint__manifest(path, &list, &step, note)) != 0)
 		return rc;
 	slash = strrchr(path, '/');
-	if (checkpoint__name(slash != NULL ? slash + 1 : path, false, &named) && named != step) {
-		rc = err_note_set(note, ERR_MISMATCH, "%s", path);
-		err_note_expected(note, "step %" PRIu64 " as its name says", named);
-		err_note_found(note, "%" PRIu64 " in the manifest", step);
-	}
+	if (checkpoint__name(slash != NULL ? slash + 1 : path, false, &named) && named != step)
+		rc = err_expect(note, ERR_MISMATCH, "%s", "step %" PRIu64 ", as in its name", "%" PRIu64 " in the manifest", path, named, step);
 	for (size_t i = 0; i < list.n && rc == 0; i++)
 		rc = verify_file(path, &list.files[i], check, note);
 	free(list.files);
@@ -186,7 +155,7 @@ checkpoint_list(const char *root, struct checkpoint_info **out, size_t *n_out, s
 	char file[CHECKPOINT_PATH_BYTES + 32];
 	struct checkpoint_info info;
 	size_t n = 0, cap = 0;
-	void *list = NULL;
+	struct checkpoint_info *list = NULL;
 	struct dirent *e;
 	DIR *d = opendir(root);
 	int rc = 0;
@@ -206,10 +175,10 @@ checkpoint_list(const char *root, struct checkpoint_info **out, size_t *n_out, s
 		snprintf(file, sizeof(file), "%s/" CHECKPOINT__MANIFEST, info.path);
 		if (access(file, F_OK) != 0)
 			continue;
-		if ((rc = mem_grow(&list, &cap, n + 1, sizeof(info))) != 0)
+		if ((rc = mem_grow((void **)&list, &cap, n + 1, sizeof(info))) != 0)
 			err_note_set(note, rc, "%s", root);
 		else
-			((struct checkpoint_info *)list)[n++] = info;
+			list[n++] = info;
 	}
 	closedir(d);
 	if (rc != 0) {
@@ -281,7 +250,7 @@ checkpoint_clean(const char *root, size_t *n_removed, struct err_note *note)
 	return rc;
 }
 
-/* First it stops being a checkpoint (rename), then it goes: whatever happens in between leaves no half one under the name of a whole. */
+/* It is renamed before its files are removed: an incomplete directory never has the name of a complete one. */
 static int
 remove_one(const char *root, const struct checkpoint_info *info, struct err_note *note)
 {
@@ -290,12 +259,9 @@ remove_one(const char *root, const struct checkpoint_info *info, struct err_note
 
 	if ((rc = checkpoint__path(root, info->step, true, temp, note)) != 0 || (rc = checkpoint__remove(temp, note)) != 0)
 		return rc;
-	if (rename(info->path, temp) != 0) {
-		rc = err_note_set(note, errno, "%s", info->path);
-		err_note_place(note, "rename");
-		return rc;
-	}
-	if ((rc = checkpoint__sync_dir(root, note)) != 0)
+	if (rename(info->path, temp) != 0)
+		return checkpoint__note(note, errno, info->path, "rename", "");
+	if ((rc = file_sync_dir(root, note)) != 0)
 		return rc;
 	crash_point("checkpoint.prune");
 	if ((rc = checkpoint__remove(temp, note)) != 0)

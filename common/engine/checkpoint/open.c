@@ -1,4 +1,4 @@
-/* Reading: the optimiser's arrays by range, from however many shards there are. */
+/* Reads the optimiser's arrays by range, from any number of shards. */
 #include "engine/checkpoint/checkpoint_internal.h"
 
 #include <errno.h>
@@ -19,9 +19,8 @@ struct shard {
 };
 
 struct checkpoint {
-	uint64_t step;
 	struct json *state;
-	struct shard *shards;			/* by begin, joining, all of [0, total) */
+	struct shard *shards;			/* in order of begin; together they are [0, total) */
 	size_t n_shards;
 	uint64_t total;
 };
@@ -48,15 +47,6 @@ meta_u64(const struct weights *w, const char *key, uint64_t *out)
 }
 
 static int
-shard_note(struct err_note *note, int rc, const char *path, const char *name, const char *expected)
-{
-	err_note_set(note, rc, "%s", path);
-	err_note_place(note, "%s", name);
-	err_note_expected(note, "%s", expected);
-	return rc;
-}
-
-static int
 open_shard(struct checkpoint *c, const char *path, const char *name, struct err_note *note)
 {
 	struct shard *s = &c->shards[c->n_shards];
@@ -71,20 +61,20 @@ open_shard(struct checkpoint *c, const char *path, const char *name, struct err_
 	c->n_shards++;
 	if (!meta_u64(s->file, "begin", &s->begin) || !meta_u64(s->file, "end", &s->end) || !meta_u64(s->file, "total", &total) ||
 	    s->begin > s->end || s->end > total)
-		return shard_note(note, ERR_FORMAT, path, name, "__metadata__ with begin <= end <= total");
+		return checkpoint__note(note, ERR_FORMAT, path, name, "__metadata__ with begin <= end <= total");
 	if (c->n_shards > 1 && total != c->total)
-		return shard_note(note, ERR_MISMATCH, path, name, "the total of the other shards");
+		return checkpoint__note(note, ERR_MISMATCH, path, name, "the total of the other shards");
 	c->total = total;
 	for (size_t i = 0; i < weights_count(s->file); i++) {
 		const struct weights_tensor *t = weights_at(s->file, i);
 
 		if (t->dtype != WEIGHTS_F32 || t->n_dims != 1 || t->n_elements != s->end - s->begin)
-			return shard_note(note, ERR_FORMAT, path, name, "F32 arrays of end - begin elements");
+			return checkpoint__note(note, ERR_FORMAT, path, name, "F32 arrays of end - begin elements");
 		if (c->n_shards > 1 && weights_find(c->shards[0].file, t->name) == NULL)
-			return shard_note(note, ERR_MISMATCH, path, name, "the arrays of the other shards");
+			return checkpoint__note(note, ERR_MISMATCH, path, name, "the arrays of the other shards");
 	}
 	if (weights_count(s->file) != weights_count(c->shards[0].file))
-		return shard_note(note, ERR_MISMATCH, path, name, "the arrays of the other shards");
+		return checkpoint__note(note, ERR_MISMATCH, path, name, "the arrays of the other shards");
 	return 0;
 }
 
@@ -113,18 +103,13 @@ open_shards(struct checkpoint *c, const char *path, const struct checkpoint_file
 			return rc;
 	qsort(c->shards, c->n_shards, sizeof(*c->shards), by_begin);
 	for (size_t i = 0; i < c->n_shards; i++) {
-		if (c->shards[i].begin != at) {
-			shard_note(note, ERR_FORMAT, path, c->shards[i].name, "ranges that join");
-			err_note_found(note, "[%" PRIu64 ", %" PRIu64 ") where %" PRIu64 " is next", c->shards[i].begin, c->shards[i].end, at);
-			return ERR_FORMAT;
-		}
+		if (c->shards[i].begin != at)
+			return err_expect_at(note, ERR_FORMAT, "%s", "%s", "ranges that join", "[%" PRIu64 ", %" PRIu64 ") where %" PRIu64 " is next",
+			    path, c->shards[i].name, c->shards[i].begin, c->shards[i].end, at);
 		at = c->shards[i].end;
 	}
-	if (at != c->total) {
-		shard_note(note, ERR_FORMAT, path, "optimiser", "ranges up to the total");
-		err_note_found(note, "%" PRIu64 " of %" PRIu64, at, c->total);
-		return ERR_FORMAT;
-	}
+	if (at != c->total)
+		return err_expect_at(note, ERR_FORMAT, "%s", "optimiser", "ranges up to the total", "%" PRIu64 " of %" PRIu64, path, at, c->total);
 	return 0;
 }
 
@@ -144,12 +129,13 @@ checkpoint_open(struct checkpoint **out, const char *path, enum checkpoint_check
 	struct checkpoint *c = calloc(1, sizeof(*c));
 	char file[CHECKPOINT_PATH_BYTES + 32];
 	struct checkpoint_files list = {0};
+	uint64_t step;
 	int rc;
 
 	*out = NULL;
 	if (c == NULL)
 		return err_note_set(note, ENOMEM, "%s", path);
-	if ((rc = checkpoint_verify(path, check, note)) != 0 || (rc = checkpoint__manifest(path, &list, &c->step, note)) != 0)
+	if ((rc = checkpoint_verify(path, check, note)) != 0 || (rc = checkpoint__manifest(path, &list, &step, note)) != 0)
 		goto out;
 	snprintf(file, sizeof(file), "%s/state.json", path);
 	if ((rc = json_parse_file(file, MAX_STATE_BYTES, &c->state, note)) != 0)
@@ -176,12 +162,6 @@ checkpoint_close(struct checkpoint **c)
 	*c = NULL;
 }
 
-uint64_t
-checkpoint_step(const struct checkpoint *c)
-{
-	return c->step;
-}
-
 const struct json *
 checkpoint_state(const struct checkpoint *c)
 {
@@ -200,26 +180,19 @@ checkpoint_read_optim(const struct checkpoint *c, const char *array, uint64_t be
 	uint64_t end;
 	int rc;
 
-	if (begin > c->total || count > c->total - begin) {
-		err_note_set(note, ERR_RANGE, "optimiser array %s", array);
-		err_note_expected(note, "elements within 0..%" PRIu64, c->total);
-		err_note_found(note, "%" PRIu64 " from %" PRIu64, count, begin);
-		return ERR_RANGE;
-	}
+	if (begin > c->total || count > c->total - begin)
+		return err_expect(note, ERR_RANGE, "optimiser array %s", "elements within 0..%" PRIu64, "%" PRIu64 " from %" PRIu64, array,
+		    c->total, count, begin);
+	if (c->n_shards == 0 || weights_find(c->shards[0].file, array) == NULL)
+		return err_note_set(note, ERR_NOT_FOUND, "optimiser array %s", array);
 	end = begin + count;
 	for (size_t i = 0; i < c->n_shards; i++) {
 		const struct shard *s = &c->shards[i];
-		const struct weights_tensor *t = weights_find(s->file, array);
 		uint64_t from = s->begin > begin ? s->begin : begin, to = s->end < end ? s->end : end;
 
-		if (t == NULL)
-			break;
-		if (from < to && (rc = weights_read_f32(t, from - s->begin, to - from, out + (from - begin), WEIGHTS_FINITE, note)) != 0)
+		if (from < to && (rc = weights_read_f32(weights_find(s->file, array), from - s->begin, to - from, out + (from - begin),
+		    WEIGHTS_FINITE, note)) != 0)
 			return rc;
-	}
-	if (c->n_shards == 0 || weights_find(c->shards[0].file, array) == NULL) {
-		err_note_set(note, ERR_NOT_FOUND, "optimiser array %s", array);
-		return ERR_NOT_FOUND;
 	}
 	return 0;
 }

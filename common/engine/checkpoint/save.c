@@ -3,8 +3,8 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,16 +12,21 @@
 #include <unistd.h>
 
 #include "base/err/crash.h"
+#include "base/file/file.h"
 #include "base/json/json.h"
 #include "base/mem/mem.h"
 #include "engine/model/model.h"
 
+int
+checkpoint__note(struct err_note *note, int rc, const char *path, const char *place, const char *expected)
+{
+	return err_expect_at(note, rc, "%s", "%s", "%s", "", path, place, expected);
+}
+
 static int
 step_note(struct err_note *note, int rc, const char *path, const char *step)
 {
-	err_note_set(note, rc, "%s", path);
-	err_note_place(note, "%s", step);
-	return rc;
+	return checkpoint__note(note, rc, path, step, "");
 }
 
 int
@@ -29,7 +34,7 @@ checkpoint__path(const char *root, uint64_t step, bool temp, char out[CHECKPOINT
 {
 	int n = snprintf(out, CHECKPOINT_PATH_BYTES, "%s/step_%08" PRIu64 "%s", root, step, temp ? CHECKPOINT__TEMP : "");
 
-	/* Room is kept for the names of the files inside. */
+	/* The names of the files inside must fit, too. */
 	if (n < 0 || n >= CHECKPOINT_PATH_BYTES - WEIGHTS_NAME_BYTES)
 		return step_note(note, ENAMETOOLONG, root, "path");
 	return 0;
@@ -49,19 +54,6 @@ checkpoint__name(const char *name, bool temp, uint64_t *step)
 		return false;
 	*step = v;
 	return true;
-}
-
-int
-checkpoint__sync_dir(const char *path, struct err_note *note)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-
-	if (fd < 0)
-		return step_note(note, errno, path, "open directory");
-	if (fsync(fd) != 0)
-		rc = step_note(note, errno, path, "fsync directory");
-	close(fd);
-	return rc;
 }
 
 int
@@ -94,38 +86,26 @@ checkpoint_files_add(struct checkpoint_files *list, const struct weights_file *f
 	return rc;
 }
 
-/* mkdir -p; a directory it makes is synced into its parent. */
+/* As mkdir -p, but the name of every new directory is synced. */
 static int
 make_root(const char *root, struct err_note *note)
 {
-	char path[CHECKPOINT_PATH_BYTES], parent[CHECKPOINT_PATH_BYTES];
+	char path[CHECKPOINT_PATH_BYTES];
 	size_t n = strlen(root);
-	int rc;
+	int rc = 0;
 
 	if (n == 0 || n >= sizeof(path))
 		return step_note(note, ENAMETOOLONG, root, "make directory");
-	memcpy(path, root, n + 1);
-	for (size_t i = 1; i <= n; i++) {
-		char *slash;
-
+	for (size_t i = 1; i <= n && rc == 0; i++) {
 		if (root[i] != '/' && root[i] != '\0')
 			continue;
-		path[i] = '\0';
-		if (mkdir(path, 0777) == 0) {
-			memcpy(parent, path, i + 1);
-			slash = strrchr(parent, '/');
-			if (slash == parent)
-				slash[1] = '\0';
-			else if (slash != NULL)
-				*slash = '\0';
-			if ((rc = checkpoint__sync_dir(slash != NULL ? parent : ".", note)) != 0)
-				return rc;
-		} else if (errno != EEXIST) {
-			return step_note(note, errno, path, "make directory");
-		}
-		path[i] = root[i];
+		snprintf(path, sizeof(path), "%.*s", (int)i, root);
+		if (mkdir(path, 0777) == 0)
+			rc = file_sync_dir(dirname(path), note);
+		else if (errno != EEXIST)
+			rc = step_note(note, errno, path, "make directory");
 	}
-	return 0;
+	return rc;
 }
 
 int
@@ -135,12 +115,8 @@ checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES
 	struct stat st;
 	int rc;
 
-	if (step > CHECKPOINT_MAX_STEP) {
-		rc = step_note(note, ERR_RANGE, root, "step");
-		err_note_expected(note, "at most %" PRIu64, CHECKPOINT_MAX_STEP);
-		err_note_found(note, "%" PRIu64, step);
-		return rc;
-	}
+	if (step > CHECKPOINT_MAX_STEP)
+		return err_expect_at(note, ERR_RANGE, "%s", "step", "at most %" PRIu64, "%" PRIu64, root, CHECKPOINT_MAX_STEP, step);
 	if ((rc = checkpoint__path(root, step, false, whole, note)) != 0 || (rc = checkpoint__path(root, step, true, dir, note)) != 0 ||
 	    (rc = make_root(root, note)) != 0)
 		return rc;
@@ -173,8 +149,8 @@ checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_
 		goto out;
 	}
 	if (rank >= n_ranks || n_ranks > 99999 || end < begin || end > n_total || n_arrays == 0) {
-		rc = step_note(note, ERR_RANGE, dir, "optimiser");
-		err_note_found(note, "rank %u of %u, range [%" PRIu64 ", %" PRIu64 ") of %" PRIu64, rank, n_ranks, begin, end, n_total);
+		rc = err_expect_at(note, ERR_RANGE, "%s", "optimiser", "", "rank %u of %u, range [%" PRIu64 ", %" PRIu64 ") of %" PRIu64, dir,
+		    rank, n_ranks, begin, end, n_total);
 		goto out;
 	}
 	snprintf(stem, sizeof(stem), "optim_%05u_of_%05u", rank, n_ranks);
@@ -257,15 +233,6 @@ by_name(const void *a, const void *b)
 	return strcmp(((const struct weights_file *)a)->name, ((const struct weights_file *)b)->name);
 }
 
-static int
-file_note(struct err_note *note, int rc, const char *dir, const char *name, const char *expected)
-{
-	err_note_set(note, rc, "%s", dir);
-	err_note_place(note, "%s", name);
-	err_note_expected(note, "%s", expected);
-	return rc;
-}
-
 /* Every listed file is there with its size, and nothing is there that is not listed. */
 static int
 compare(const char *dir, const struct checkpoint_files *list, struct err_note *note)
@@ -281,15 +248,13 @@ compare(const char *dir, const struct checkpoint_files *list, struct err_note *n
 		const struct weights_file *f = &list->files[i];
 
 		if (i > 0 && strcmp(f->name, list->files[i - 1].name) == 0)
-			return file_note(note, ERR_MISMATCH, dir, f->name, "one writer for a file");
+			return checkpoint__note(note, ERR_MISMATCH, dir, f->name, "one writer for a file");
 		snprintf(path, sizeof(path), "%s/%s", dir, f->name);
 		if (stat(path, &st) != 0)
-			return file_note(note, errno, dir, f->name, "a file that its writer reported");
-		if ((uint64_t)st.st_size != f->size_bytes) {
-			rc = file_note(note, ERR_MISMATCH, dir, f->name, "the size that its writer reported");
-			err_note_found(note, "%" PRId64 " bytes, not %" PRIu64, (int64_t)st.st_size, f->size_bytes);
-			return rc;
-		}
+			return checkpoint__note(note, errno, dir, f->name, "a file that its writer reported");
+		if ((uint64_t)st.st_size != f->size_bytes)
+			return err_expect_at(note, ERR_MISMATCH, "%s", "%s", "the size that its writer reported", "%" PRId64 " bytes, not %" PRIu64,
+			    dir, f->name, (int64_t)st.st_size, f->size_bytes);
 	}
 	if ((d = opendir(dir)) == NULL)
 		return step_note(note, errno, dir, "open directory");
@@ -298,7 +263,7 @@ compare(const char *dir, const struct checkpoint_files *list, struct err_note *n
 			continue;
 		snprintf(key.name, sizeof(key.name), "%s", e->d_name);
 		if (list->n == 0 || bsearch(&key, list->files, list->n, sizeof(key), by_name) == NULL)
-			rc = file_note(note, ERR_MISMATCH, dir, e->d_name, "only files that a writer reported");
+			rc = checkpoint__note(note, ERR_MISMATCH, dir, e->d_name, "only files that a writer reported");
 	}
 	closedir(d);
 	return rc;
@@ -316,50 +281,32 @@ required(const char *dir, const struct checkpoint_files *list, struct err_note *
 		state |= strcmp(list->files[i].name, "state.json") == 0;
 		if (checkpoint__optim_name(list->files[i].name, &rank, &n_ranks)) {
 			if (n_optim > 0 && n_ranks != n_want)
-				return file_note(note, ERR_MISMATCH, dir, list->files[i].name, "shards of one number of ranks");
+				return checkpoint__note(note, ERR_MISMATCH, dir, list->files[i].name, "shards of one number of ranks");
 			n_want = n_ranks;
 			n_optim++;
 		}
 	}
 	if (!config)
-		return file_note(note, ERR_NOT_FOUND, dir, "config.json", "a model");
+		return checkpoint__note(note, ERR_NOT_FOUND, dir, "config.json", "a model");
 	if (!state)
-		return file_note(note, ERR_NOT_FOUND, dir, "state.json", "the trainer's state");
-	if (n_optim != n_want) {
-		file_note(note, ERR_NOT_FOUND, dir, "optimiser", "a shard of every rank");
-		err_note_found(note, "%u of %u", n_optim, n_want);
-		return ERR_NOT_FOUND;
-	}
+		return checkpoint__note(note, ERR_NOT_FOUND, dir, "state.json", "the trainer's state");
+	if (n_optim != n_want)
+		return err_expect_at(note, ERR_NOT_FOUND, "%s", "optimiser", "a shard of every rank", "%u of %u", dir, n_optim, n_want);
 	return checkpoint__check_optim(dir, list, note);
 }
 
 static char *
 manifest_text(uint64_t step, const struct checkpoint_files *list)
 {
-	struct json *root = json_new_object(), *files = json_new_object();
-	char hex[HASH_HEX_BYTES], *text = NULL;
-	int rc = 0;
+	struct json *root, *files = json_new_object();
+	char hex[HASH_HEX_BYTES], *text;
 
-	if (root == NULL || files == NULL)
-		goto out;
-	for (size_t i = 0; i < list->n && rc == 0; i++) {
-		struct json *one = json_new_object();
-
-		if (one != NULL) {
-			rc |= json_put(one, "size_bytes", json_new_int((int64_t)list->files[i].size_bytes));
-			rc |= json_put(one, "xxh3_128", json_new_text(hash_hex(list->files[i].hash, hex)));
-		}
-		rc |= json_put(files, list->files[i].name, one);
-	}
-	rc |= json_put(root, "format", json_new_text("saltfleet-checkpoint"));
-	rc |= json_put(root, "version", json_new_int(1));
-	rc |= json_put(root, "step", json_new_int((int64_t)step));
-	rc |= json_put(root, "files", files);
-	files = NULL;
-	if (rc == 0)
-		text = json_print(root, true);
-out:
-	json_close(&files);
+	for (size_t i = 0; i < list->n && files != NULL; i++)
+		if (json_put(files, list->files[i].name, json_build("{s:I, s:s}", "size_bytes", (long long)list->files[i].size_bytes,
+		    "xxh3_128", hash_hex(list->files[i].hash, hex))) != 0)
+			json_close(&files);
+	root = json_build("{s:s, s:i, s:I, s:o}", "format", "saltfleet-checkpoint", "version", 1, "step", (long long)step, "files", files);
+	text = root != NULL ? json_print(root, true) : NULL;
 	json_close(&root);
 	return text;
 }
@@ -388,7 +335,7 @@ checkpoint_finish(const char *root, uint64_t step, const struct checkpoint_files
 	if ((rc = weights_file_write(dir, CHECKPOINT__MANIFEST, text, strlen(text), NULL, note)) != 0)
 		goto out;
 	crash_point("checkpoint.sync");
-	if ((rc = checkpoint__sync_dir(dir, note)) != 0)
+	if ((rc = file_sync_dir(dir, note)) != 0)
 		goto out;
 	crash_point("checkpoint.rename");
 	if (rename(dir, whole) != 0) {
@@ -396,7 +343,7 @@ checkpoint_finish(const char *root, uint64_t step, const struct checkpoint_files
 		goto out;
 	}
 	crash_point("checkpoint.parent");
-	rc = checkpoint__sync_dir(root, note);
+	rc = file_sync_dir(root, note);
 out:
 	free(text);
 	free(sorted.files);
