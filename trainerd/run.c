@@ -15,8 +15,8 @@
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
-#include "base/file/file.h"
 #include "base/log/log.h"
+#include "fabric/daemon/presence.h"
 #include "fabric/status/status.h"
 #include "data/tokenizer/tokenizer.h"
 #include "trainerd/agree.h"
@@ -109,7 +109,7 @@ run_directory(const struct config *cfg, struct err_note *note)
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/checkpoints", cfg->run.dir);
-	if ((rc = file_make_dirs(path, 0777, note)) != 0)
+	if ((rc = presence_make_directory(path, note)) != 0)
 		return rc;
 	has_checkpoint = run_has_checkpoint(path);
 	snprintf(path, sizeof(path), "%s/fleet.yaml", cfg->run.dir);
