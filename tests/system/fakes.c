@@ -29,7 +29,7 @@
 #include "data/labels/labels.h"
 #include "engine/model/model.h"
 #include "engine/weights/weights.h"
-#include "fabric/wire/wire.h"
+#include "fabric/session/session.h"
 
 enum { L = 16, VOCAB = 96, N_TRAIN = 12000, N_HELD = 600 };
 
@@ -103,8 +103,9 @@ noise(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *no
 static int
 files(const char *dir)
 {
-	struct model_config m = {.family = MODEL_FAMILY_GPT2, .vocab_size = 128, .context = 1024, .d_model = 8, .n_layers = 1, .n_heads = 2,
-	    .n_kv_heads = 2, .head_dim = 4, .d_ff = 32, .norm_eps = 1e-5f, .tied = true, .attention_bias = true, .mlp_bias = true,
+	struct model_config m = {.family = MODEL_FAMILY_GPT2, .vocab_size = 128, .context = 1024,
+	    .d_model = 8, .n_layers = 1, .n_heads = 2, .n_kv_heads = 2, .head_dim = 4, .d_ff = 32,
+	    .norm_eps = 1e-5f, .tied = true, .attention_bias = true, .mlp_bias = true,
 	    .initializer_range = 0.02f, .bos_id = -1, .eos_id = -1};
 	struct err_note note = {0};
 	struct model *model;
@@ -116,8 +117,9 @@ files(const char *dir)
 	snprintf(path, sizeof(path), "%s/model", dir);
 	if (mkdir(path, 0777) != 0)
 		die(errno, NULL, path);
-	if ((rc = weights_config_save(path, &m, WEIGHTS_F32, NULL, &note)) != 0 || (rc = model_new(&model, &m, &note)) != 0 ||
-	    (rc = weights_model_save(path, model, noise, NULL, WEIGHTS_F32, 0, NULL, NULL, &note)) != 0)
+	if ((rc = weights_config_save(path, &m, WEIGHTS_F32, NULL, &note)) != 0 || (rc = model_new(&model, &m,
+	    &note)) != 0 || (rc = weights_model_save(path, model, noise, NULL, WEIGHTS_F32, 0, NULL, NULL,
+	    &note)) != 0)
 		die(rc, &note, "model");
 	model_destroy(&model);
 	return 0;
@@ -126,90 +128,65 @@ files(const char *dir)
 /* ---- the connection ---- */
 
 struct peer {
-	struct bus *bus;
-	struct bus_client *client;
 	struct bus_poll *poll;
-	struct wire_message hello;
-	uint32_t max_message;
-	bool welcome;
-	struct wire_welcome last_welcome;
-	struct labels_unigram *unigram;		/* of last_welcome */
+	struct session *session;
+	struct session_event event;
+	struct labels_unigram *unigram;		/* of the last WELCOME */
 };
 
 static void
-tell(struct peer *p, const struct wire_message *m)
+join(struct peer *p, struct bus *bus, char *const *endpoints, size_t n, const struct wire_hello *hello)
 {
+	struct session_options o = {.bus = bus, .poll = p->poll = bus_poll_new(bus), .endpoints = endpoints,
+	    .n_shards = n, .hello = hello};
 	struct err_note note = {0};
-	uint8_t *frame;
-	size_t len;
-	int rc = wire_encode(m, p->max_message, &frame, &len, &note);
+	int rc = p->poll != NULL ? session_new(&p->session, &o, &note) : ENOMEM;
 
 	if (rc != 0)
-		die(rc, &note, wire_type_name(m->type));
-	bus_client_send(p->client, frame, len);		/* lost ones are asked again */
+		die(rc, &note, endpoints[0]);
 }
 
 static void
-join(struct peer *p, struct bus *bus, const char *endpoint)
+part(struct peer *p, const char *reason)
 {
-	struct err_note note = {0};
-	int rc;
-
-	p->bus = bus;
-	p->max_message = 1 << 20;
-	if ((rc = bus_client_new(&p->client, bus, endpoint, NULL, &note)) != 0)
-		die(rc, &note, endpoint);
-	if ((p->poll = bus_poll_new(bus)) == NULL || bus_poll_add_client(p->poll, p->client) != 0)
-		die(ENOMEM, NULL, "poll");
+	if (reason != NULL)
+		session_bye(p->session, reason);
+	session_event_free(&p->event);
+	session_destroy(&p->session);
+	bus_poll_destroy(&p->poll);
+	labels_unigram_destroy(&p->unigram);
 }
 
-/* The next message of interest, or NULL after wait_ms. HELLO is said at each connection, and again when asked for. */
-static struct wire_message *
+/* The next WELCOME or message, or NULL after wait_ms. Valid until the next call. */
+static const struct session_event *
 hear(struct peer *p, int64_t wait_ms)
 {
-	int64_t until = clock_now_ms() + wait_ms;
-	struct bus_event e;
+	int64_t until = clock_now_ms() + wait_ms, left;
+	const struct wire_welcome *w;
+	char text[1200];
 
 	for (;;) {
-		while (bus_client_recv(p->client, &e) == 0) {
-			struct wire_message *m = NULL;
-			struct err_note note = {0};
-			char text[1200];
-			int rc = 0;
-
-			if (e.kind == BUS_EVENT_CONNECTED)
-				tell(p, &p->hello);
-			else if (e.kind == BUS_EVENT_FRAME)
-				rc = wire_decode(e.frame, e.len, &m, &note);
-			bus_event_free(&e);
-			if (rc != 0)
-				die(rc, &note, "frame from selectord");
-			if (m == NULL)
-				continue;
-			if (m->type == WIRE_WELCOME) {
-				p->welcome = true;
-				p->last_welcome = m->welcome;
+		while (session_next(p->session, &p->event) == 0)
+			switch (p->event.kind) {
+			case SESSION_WELCOME:
+				w = session_welcome(p->session, p->event.shard);
 				labels_unigram_destroy(&p->unigram);
-				if (m->welcome.unigram.len > 0 &&
-				    labels_unigram_new(&p->unigram, m->welcome.unigram.bytes, m->welcome.unigram.len, NULL) != 0)
+				if (w->unigram.len > 0 && labels_unigram_new(&p->unigram, w->unigram.bytes,
+				    w->unigram.len, NULL) != 0)
 					die(ERR_FORMAT, NULL, "unigram");
-			} else if (m->type == WIRE_REFUSE) {
-				fprintf(stderr, "fakes: refused: %s\n", wire_refuse_str(&m->refuse, text, sizeof(text)));
-				if (m->refuse.retry_ms == 0)
-					exit(3);
-				p->welcome = false;
-				stop_sleep_ms(m->refuse.retry_ms);
-				tell(p, &p->hello);
-			} else if (m->type != WIRE_PONG) {
-				return m;
+				return &p->event;
+			case SESSION_MESSAGE:
+				return &p->event;
+			case SESSION_FAILED:
+				fprintf(stderr, "fakes: refused: %s\n", err_note_str(&p->event.note,
+				    p->event.rc, text, sizeof(text)));
+				exit(3);
+			default:
+				break;
 			}
-			wire_message_destroy(&m);
-			if (wait_ms == 0)
-				return NULL;
-		}
-		if (stop_requested() || clock_now_ms() >= until)
+		if (stop_requested() || (left = until - clock_now_ms()) <= 0)
 			return NULL;
-		bus_poll_wait(p->poll, until - clock_now_ms() < 50 ? until - clock_now_ms() : 50);
+		bus_poll_wait(p->poll, left < 50 ? left : 50);
 	}
 }
 
@@ -256,7 +233,7 @@ struct owed {				/* results not acknowledged */
 };
 
 static void
-tell_result(struct peer *p, struct owed *o)
+send_result(struct peer *p, struct owed *o)
 {
 	struct wire_result_row row = {.seq = o->seq};
 	struct wire_message m = {.type = WIRE_RESULT, .result = {o->lease, &row, 1}};
@@ -266,143 +243,159 @@ tell_result(struct peer *p, struct owed *o)
 	if (o->want_label)
 		row.label = (struct wire_bytes){o->label, o->label_len};
 	o->sent_ms = clock_now_ms();
-	tell(p, &m);
+	session_send(p->session, 0, &m);
+}
+
+static void
+drop_owed(struct owed **owed)
+{
+	for (struct owed *o; (o = *owed) != NULL; free(o)) {
+		*owed = o->next;
+		free(o->label);
+	}
+}
+
+/* What a fake teacher knows and was told to do. */
+struct teacher {
+	struct peer p;
+	struct owed *owed;
+	uint64_t limit, deadly, slow_ms, lose, n, n_sent;
+	FILE *told;
+	bool scored[N_TRAIN];
+	struct labels_buf buf;
+	int64_t asked_ms;
+};
+
+static void
+done_in(struct teacher *t, const struct wire_done *done)
+{
+	for (size_t i = 0; i < done->n_seqs; i++)
+		for (struct owed **at = &t->owed, *o; (o = *at) != NULL; at = &o->next)
+			if (o->lease == done->lease_id && o->seq == done->seqs[i]) {
+				if (o->want_score && o->seq < N_TRAIN)
+					t->scored[o->seq] = true;
+				if (t->told != NULL && o->seq < N_TRAIN && o->want_score)
+					fprintf(t->told, "score %" PRIu64 "\n", o->seq);
+				if (t->told != NULL && o->want_label)
+					fprintf(t->told, "label %" PRIu64 "\n", o->seq);
+				if (t->told != NULL)
+					fflush(t->told);
+				*at = o->next;
+				free(o->label);
+				free(o);
+				break;
+			}
+	if (t->owed == NULL)
+		t->asked_ms = 0;
+}
+
+static void
+lease_in(struct teacher *t, const struct wire_lease *l)
+{
+	struct labels_spec spec = session_label_spec(&l->label_set, L, l->n_valid, t->p.unigram);
+	int64_t now = clock_now_ms();
+
+	for (size_t i = 0; i < l->n_seqs; i++) {
+		struct owed *o = calloc(1, sizeof(*o));
+
+		if (l->seqs[i] == t->deadly || t->n++ >= t->limit)
+			_exit(9);
+		/* Scores are never taken away: what was acknowledged once must not be asked for again. */
+		if (l->want_score && l->seqs[i] < N_TRAIN && t->scored[l->seqs[i]]) {
+			printf("LOST: seq %" PRIu64 " was acknowledged and is asked for again\n", l->seqs[i]);
+			fflush(stdout);
+		}
+		if (t->slow_ms > 0) {
+			stop_sleep_ms((int64_t)t->slow_ms);
+			session_send(t->p.session, 0, &(struct wire_message){.type = WIRE_LEASE_RENEW,
+			    .lease_renew = {l->lease_id, t->n}});
+		}
+		o->lease = l->lease_id;
+		o->seq = l->seqs[i];
+		o->want_score = l->want_score;
+		o->want_label = l->want_label;
+		make_scores(o->seq, o->scores);
+		if (o->want_label) {
+			make_label(&spec, o->seq, l->tokens + i * (L + 1), &t->buf);
+			o->label = malloc(t->buf.len);
+			memcpy(o->label, t->buf.bytes, o->label_len = t->buf.len);
+		}
+		o->next = t->owed;
+		t->owed = o;
+		o->sent_ms = now;
+		if (t->lose == 0 || t->n_sent++ % 3 != 0)
+			send_result(&t->p, o);
+	}
 }
 
 static int
-run_teacher(struct bus *bus, const char *endpoint, const char *dir, int argc, char **argv)
+run_teacher(struct bus *bus, char *endpoint, const char *dir, int argc, char **argv)
 {
-	uint64_t limit = number(argc, argv, "rows", UINT64_MAX), deadly = number(argc, argv, "die", UINT64_MAX), n = 0, n_sent = 0;
-	uint64_t slow_ms = number(argc, argv, "slow_ms", 0), lose = number(argc, argv, "lose", 0);
+	static struct teacher t;
 	const char *told_path = option(argc, argv, "told", NULL);
-	FILE *told = told_path != NULL ? fopen(told_path, "ae") : NULL;
-	struct labels_buf buf = {0};
-	struct owed *owed = NULL;
-	bool *scored = calloc(N_TRAIN, 1);
 	struct kernels_options ko = {KERNELS_BACKEND_AUTO, KERNELS_DTYPE_AUTO, 1};
-	struct peer p = {0};
-	struct wire_hello *h = &p.hello.hello;
+	struct wire_hello h = {.role = WIRE_ROLE_TEACHER, .max_message = 1 << 20, .n_models = 1};
+	struct wire_model *m = &h.models[0];
+	const struct session_event *e;
 	struct err_note note = {0};
-	struct hash128 boot = {0};
+	bool released = false;
 	char path[512];
-	int64_t asked_ms = 0;
 	int rc;
 
-	p.hello.type = WIRE_HELLO;
-	h->role = WIRE_ROLE_TEACHER;
-	h->boot_id = bus_boot_id();
-	h->max_message = 1 << 20;
-	snprintf(h->name, sizeof(h->name), "%s", option(argc, argv, "name", "fake-teacher"));
-	h->n_models = 1;
+	t.limit = number(argc, argv, "rows", UINT64_MAX);
+	t.deadly = number(argc, argv, "die", UINT64_MAX);
+	t.slow_ms = number(argc, argv, "slow_ms", 0);
+	t.lose = number(argc, argv, "lose", 0);
+	t.told = told_path != NULL ? fopen(told_path, "ae") : NULL;
+	snprintf(h.name, sizeof(h.name), "%s", option(argc, argv, "name", "fake-teacher"));
 	snprintf(path, sizeof(path), "%s/model", dir);
-	if ((rc = weights_fingerprint(path, &h->models[0].fingerprint, &note)) != 0 ||
-	    (rc = kernels_resolve(&ko, h->models[0].compute_class, sizeof(h->models[0].compute_class), &note)) != 0)
+	if ((rc = weights_fingerprint(path, &m->fingerprint, &note)) != 0 ||
+	    (rc = kernels_resolve(&ko, m->compute_class, sizeof(m->compute_class), &note)) != 0)
 		die(rc, &note, path);
-	h->models[0].serves_score = h->models[0].serves_label = true;
-	h->models[0].vocab_size = 128;
-	h->models[0].max_context = 1024;
-	join(&p, bus, endpoint);
-	while (!stop_requested()) {
-		struct wire_message *m = hear(&p, 50);
-		int64_t now = clock_now_ms();
+	m->serves_score = m->serves_label = true;
+	m->vocab_size = 128;
+	m->max_context = 1024;
+	join(&t.p, bus, &endpoint, 1, &h);
+	while (!stop_requested() && !released) {
+		int64_t now;
 
-		if (p.welcome && !hash_equal(boot, p.last_welcome.boot_id)) {
-			boot = p.last_welcome.boot_id;		/* another selectord: its leases are not these */
-			for (struct owed *o; (o = owed) != NULL; free(o)) {
-				owed = o->next;
-				free(o->label);
-			}
-			asked_ms = 0;
+		e = hear(&t.p, 50);
+		now = clock_now_ms();
+		if (e != NULL && e->kind == SESSION_WELCOME && e->restarted) {
+			drop_owed(&t.owed);		/* another selectord: its leases are not these */
+			t.asked_ms = 0;
 		}
-		if (p.welcome && owed == NULL && now - asked_ms > 200) {
-			tell(&p, &(struct wire_message){.type = WIRE_LEASE_REQUEST, .lease_request = {2}});
-			asked_ms = now;
-		}
-		for (struct owed *o = owed; o != NULL; o = o->next)
+		if (t.owed == NULL && now - t.asked_ms > 200 &&
+		    session_send(t.p.session, 0, &(struct wire_message){.type = WIRE_LEASE_REQUEST,
+		    .lease_request = {2}}) == 0)
+			t.asked_ms = now;
+		for (struct owed *o = t.owed; o != NULL; o = o->next)
 			if (now - o->sent_ms > 500)
-				tell_result(&p, o);
-		if (m == NULL)
+				send_result(&t.p, o);
+		if (e == NULL || e->kind != SESSION_MESSAGE)
 			continue;
-		if (m->type == WIRE_RELEASE_TEACHER) {
-			printf("released: %s\n", m->release_teacher.reason);
-			wire_message_destroy(&m);
-			break;
+		if (e->message->type == WIRE_RELEASE_TEACHER) {
+			printf("released: %s\n", e->message->release_teacher.reason);
+			released = true;
+		} else if (e->message->type == WIRE_DONE) {
+			done_in(&t, &e->message->done);
+		} else if (e->message->type == WIRE_LEASE) {
+			lease_in(&t, &e->message->lease);
 		}
-		if (m->type == WIRE_DONE)
-			for (size_t i = 0; i < m->done.n_seqs; i++)
-				for (struct owed **at = &owed, *o; (o = *at) != NULL; at = &o->next)
-					if (o->lease == m->done.lease_id && o->seq == m->done.seqs[i]) {
-						if (o->want_score && o->seq < N_TRAIN)
-							scored[o->seq] = true;
-						if (told != NULL && o->seq < N_TRAIN && o->want_score)
-							fprintf(told, "score %" PRIu64 "\n", o->seq);
-						if (told != NULL && o->want_label)
-							fprintf(told, "label %" PRIu64 "\n", o->seq);
-						if (told != NULL)
-							fflush(told);
-						*at = o->next;
-						free(o->label);
-						free(o);
-						break;
-					}
-		if (m->type == WIRE_DONE && owed == NULL)
-			asked_ms = 0;
-		for (size_t i = 0; m->type == WIRE_LEASE && i < m->lease.n_seqs; i++) {
-			const struct wire_lease *l = &m->lease;
-			struct labels_spec spec = {.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = L, .vocab = l->n_valid,
-			    .n_samples = l->label_set.n, .seed = l->label_set.seed, .tau = (double)l->label_set.tau,
-			    .unigram = p.unigram, .set = l->label_set.hash.hash};
-			struct owed *o = calloc(1, sizeof(*o));
-
-			if (l->seqs[i] == deadly || n++ >= limit)
-				_exit(9);
-			/* Scores are never taken away: what was acknowledged once must not be asked for again. */
-			if (l->want_score && l->seqs[i] < N_TRAIN && scored[l->seqs[i]]) {
-				printf("LOST: seq %" PRIu64 " was acknowledged and is asked for again\n", l->seqs[i]);
-				fflush(stdout);
-			}
-			if (slow_ms > 0) {
-				stop_sleep_ms((int64_t)slow_ms);
-				tell(&p, &(struct wire_message){.type = WIRE_LEASE_RENEW, .lease_renew = {l->lease_id, n}});
-			}
-			o->lease = l->lease_id;
-			o->seq = l->seqs[i];
-			o->want_score = l->want_score;
-			o->want_label = l->want_label;
-			make_scores(o->seq, o->scores);
-			if (o->want_label) {
-				make_label(&spec, o->seq, l->tokens + i * (L + 1), &buf);
-				o->label = malloc(buf.len);
-				memcpy(o->label, buf.bytes, o->label_len = buf.len);
-			}
-			o->next = owed;
-			owed = o;
-			o->sent_ms = now;
-			if (lose == 0 || n_sent++ % 3 != 0)
-				tell_result(&p, o);
-		}
-		wire_message_destroy(&m);
 	}
-	if (p.welcome)
-		tell(&p, &(struct wire_message){.type = WIRE_BYE, .bye = {"done"}});
-	for (struct owed *o; (o = owed) != NULL; free(o)) {
-		owed = o->next;
-		free(o->label);
-	}
-	free(scored);
-	if (told != NULL)
-		fclose(told);
-	labels_buf_free(&buf);
-	bus_poll_destroy(&p.poll);
-	bus_client_destroy(&p.client);
-	labels_unigram_destroy(&p.unigram);
+	part(&t.p, "done");
+	drop_owed(&t.owed);
+	if (t.told != NULL)
+		fclose(t.told);
+	labels_buf_free(&t.buf);
 	return 0;
 }
 
 /* ---- a trainer that only fetches ---- */
 
 static void
-check_row(const struct corpus *c, const struct labels_spec *spec, const struct wire_row *row, uint64_t g, bool any)
+check_row(const struct corpus *c, const struct labels_spec *spec, const struct wire_row *row, uint64_t g,
+    bool any)
 {
 	struct labels_buf want = {0};
 	struct err_note note = {0};
@@ -430,45 +423,51 @@ check_row(const struct corpus *c, const struct labels_spec *spec, const struct w
 static int
 run_rows(struct bus *bus, char *endpoints, const char *dir, int argc, char **argv)
 {
-	uint64_t first = number(argc, argv, "first", 0), count = number(argc, argv, "count", 1), at = first, K, timeout = number(argc, argv, "timeout", 20);
+	uint64_t first = number(argc, argv, "first", 0), count = number(argc, argv, "count", 1), at = first,
+	    K, timeout = number(argc, argv, "timeout", 20);
 	const char *mode = option(argc, argv, "mode", "none"), *release = option(argc, argv, "release", NULL);
-	struct peer p[8] = {0};
+	struct wire_hello h = {.role = WIRE_ROLE_TRAINER, .name = "fake-trainer",
+	    .max_message = (uint32_t)number(argc, argv, "max_message", 1 << 20)};
+	const struct session_event *e;
+	const struct wire_welcome *w = NULL;
+	char *endpoint[8];
+	struct peer p = {0};
 	struct corpus *train = NULL, *held = NULL;
 	struct err_note note = {0};
 	struct hash128 train_hash, held_hash;
 	struct labels_spec spec;
 	char path[512], *save = NULL;
-	size_t n_peers = 0;
+	size_t n_shards = 0;
 	int64_t until = clock_now_ms() + (int64_t)timeout * 1000;
-	bool any = strcmp(option(argc, argv, "labels", "fake"), "any") == 0, *have = calloc(count, 1), released = release == NULL;
+	bool any = strcmp(option(argc, argv, "labels", "fake"), "any") == 0, *have = calloc(count, 1),
+	    released = release == NULL;
 	struct { uint64_t seq; bool quarantined; } *rows = calloc(count, sizeof(*rows));
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/train", dir);
-	if ((rc = corpus_open(&train, path, &note)) != 0 || (rc = corpus_fingerprint(train, &train_hash, &note)) != 0)
+	if ((rc = corpus_open(&train, path, &note)) != 0 || (rc = corpus_fingerprint(train, &train_hash,
+	    &note)) != 0)
 		die(rc, &note, path);
 	snprintf(path, sizeof(path), "%s/held", dir);
-	if ((rc = corpus_open(&held, path, &note)) != 0 || (rc = corpus_fingerprint(held, &held_hash, &note)) != 0)
+	if ((rc = corpus_open(&held, path, &note)) != 0 || (rc = corpus_fingerprint(held, &held_hash,
+	    &note)) != 0)
 		die(rc, &note, path);
-	for (char *e = strtok_r(endpoints, ",", &save); e != NULL && n_peers < 8; e = strtok_r(NULL, ",", &save)) {
-		struct wire_hello *h = &p[n_peers].hello.hello;
-
-		p[n_peers].hello.type = WIRE_HELLO;
-		h->role = WIRE_ROLE_TRAINER;
-		h->boot_id = bus_boot_id();
-		snprintf(h->name, sizeof(h->name), "fake-trainer");
-		h->max_message = (uint32_t)number(argc, argv, "max_message", 1 << 20);
-		h->corpus = (struct wire_corpus){true, {true, train_hash}, L, corpus_n_windows(train, L), {true, {1, 2}}, VOCAB};
-		h->heldout = (struct wire_corpus){true, {true, held_hash}, L, corpus_n_windows(held, L), {true, {1, 2}}, VOCAB};
-		h->plan = (struct wire_plan){.present = true, .seed = (uint32_t)number(argc, argv, "seed", 1),
-		    .batch = (uint32_t)number(argc, argv, "batch", 8), .mode = strcmp(mode, "none") == 0 ? WIRE_MODE_NONE : WIRE_MODE_SALT_DS, .k = 10,
-		    .window = number(argc, argv, "window", 16), .keep = strtod(option(argc, argv, "keep", "0.5"), NULL),
-		    .n_rows = number(argc, argv, "total", first + count), .label_ahead_rows = number(argc, argv, "ahead", 64)};
-		join(&p[n_peers++], bus, e);
-	}
-	K = p[0].hello.hello.plan.window;
-	if (p[0].hello.hello.plan.mode == WIRE_MODE_SALT_DS)
-		K = (uint64_t)floor(p[0].hello.hello.plan.keep * (double)K + 1e-9);
+	for (char *at_comma = strtok_r(endpoints, ",", &save); at_comma != NULL &&
+	    n_shards < 8; at_comma = strtok_r(NULL, ",", &save))
+		endpoint[n_shards++] = at_comma;
+	h.corpus = (struct wire_corpus){true, {true, train_hash}, L, corpus_n_windows(train, L), {true, {1,
+	    2}}, VOCAB};
+	h.heldout = (struct wire_corpus){true, {true, held_hash}, L, corpus_n_windows(held, L), {true, {1,
+	    2}}, VOCAB};
+	h.plan = (struct wire_plan){.present = true, .seed = (uint32_t)number(argc, argv, "seed", 1),
+	    .batch = (uint32_t)number(argc, argv, "batch", 8), .mode = strcmp(mode, "none") == 0 ?
+	    WIRE_MODE_NONE : WIRE_MODE_SALT_DS, .k = 10, .window = number(argc, argv, "window", 16),
+	    .keep = strtod(option(argc, argv, "keep", "0.5"), NULL), .n_rows = number(argc, argv, "total",
+	    first + count), .label_ahead_rows = number(argc, argv, "ahead", 64)};
+	join(&p, bus, endpoint, n_shards, &h);
+	K = h.plan.window;
+	if (h.plan.mode == WIRE_MODE_SALT_DS)
+		K = (uint64_t)floor(h.plan.keep * (double)K + 1e-9);
 	for (int64_t asked_ms = 0; clock_now_ms() < until && !stop_requested();) {
 		int64_t now = clock_now_ms();
 
@@ -476,71 +475,71 @@ run_rows(struct bus *bus, char *endpoints, const char *dir, int argc, char **arg
 			at++;
 		if (at == first + count && released)
 			break;
-		if (now - asked_ms > 300 && p[0].welcome) {
+		if (now - asked_ms > 300 && session_welcomed(p.session, 0)) {
 			asked_ms = now;
 			/* every missing stretch of the next few blocks, of the shard that has it */
 			for (uint64_t g = at, n = 0; g < first + count && n < 8; n++) {
-				uint64_t block = g / K, end = (block + 1) * K < first + count ? (block + 1) * K : first + count;
-				struct peer *to = &p[block % n_peers];
+				uint64_t block = g / K, end = (block + 1) * K < first + count ?
+				    (block + 1) * K : first + count;
+				size_t shard = (size_t)(block % n_shards);
 
 				while (g < end && have[g - first])
 					g++;
-				if (g < end && to->welcome)
-					tell(to, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {g + 1, to->last_welcome.plan_hash.hash, g,
-					    (uint32_t)(end - g), g / 8}});
+				if (g < end && session_welcomed(p.session, shard))
+					session_send(p.session, shard,
+					    &(struct wire_message){.type = WIRE_ROWS_REQUEST,
+					    .rows_request = {g + 1, session_welcome(p.session,
+					    shard)->plan_hash.hash, g, (uint32_t)(end - g), g / 8}});
 				g = end;
 			}
 			if (at == first + count)
-				tell(&p[0], &(struct wire_message){.type = WIRE_RELEASE, .release = {1, p[0].last_welcome.plan_hash.hash, strtoull(release, NULL, 10)}});
+				session_send(p.session, 0, &(struct wire_message){.type = WIRE_RELEASE,
+				    .release = {1, session_welcome(p.session, 0)->plan_hash.hash,
+				    strtoull(release, NULL, 10)}});
 		}
-		for (size_t i = 0; i < n_peers; i++) {
-			struct wire_message *m;
+		while ((e = hear(&p, 20)) != NULL) {
+			const struct wire_message *m = e->message;
 
-			while ((m = hear(&p[i], n_peers == 1 ? 20 : 5)) != NULL) {
-				const struct wire_label_set *ls = &p[i].last_welcome.label_set;
+			if (e->kind != SESSION_MESSAGE)
+				continue;
+			w = session_welcome(p.session, e->shard);
+			spec = session_label_spec(&w->label_set, L, VOCAB, p.unigram);
+			if (m->type == WIRE_ACK)
+				released = true;
+			for (size_t r = 0; m->type == WIRE_ROWS && r < m->rows.n_rows; r++) {
+				uint64_t g = m->rows.first_row + r;
 
-				spec = (struct labels_spec){.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = L, .vocab = VOCAB,
-				    .n_samples = ls->n, .seed = ls->seed, .tau = (double)ls->tau, .unigram = p[i].unigram, .set = ls->hash.hash};
-				if (m->type == WIRE_ACK)
-					released = true;
-				for (size_t r = 0; m->type == WIRE_ROWS && r < m->rows.n_rows; r++) {
-					uint64_t g = m->rows.first_row + r;
-
-					if (g < first || g >= first + count) {
-						fprintf(stderr, "fakes: row %" PRIu64 " was not asked for\n", g);
-						return 1;
-					}
-					check_row(train, &spec, &m->rows.rows[r], g, any);
-					if (have[g - first] && rows[g - first].seq != m->rows.rows[r].seq) {
-						fprintf(stderr, "fakes: row %" PRIu64 " changed\n", g);
-						return 1;
-					}
-					have[g - first] = true;
-					rows[g - first].seq = m->rows.rows[r].seq;
-					rows[g - first].quarantined = m->rows.rows[r].quarantined;
-					asked_ms = 0;
+				if (g < first || g >= first + count) {
+					fprintf(stderr, "fakes: row %" PRIu64 " was not asked for\n", g);
+					return 1;
 				}
-				wire_message_destroy(&m);
+				check_row(train, &spec, &m->rows.rows[r], g, any);
+				if (have[g - first] && rows[g - first].seq != m->rows.rows[r].seq) {
+					fprintf(stderr, "fakes: row %" PRIu64 " changed\n", g);
+					return 1;
+				}
+				have[g - first] = true;
+				rows[g - first].seq = m->rows.rows[r].seq;
+				rows[g - first].quarantined = m->rows.rows[r].quarantined;
+				asked_ms = 0;
 			}
 		}
 	}
 	for (uint64_t i = 0; i < count; i++) {
 		if (!have[i]) {
-			fprintf(stderr, "fakes: row %" PRIu64 " did not come in %" PRIu64 " s\n", first + i, timeout);
+			fprintf(stderr, "fakes: row %" PRIu64 " did not come in %" PRIu64 " s\n", first + i,
+			    timeout);
 			exit(1);
 		}
 		printf("%" PRIu64 " %" PRIu64 " %d\n", first + i, rows[i].seq, rows[i].quarantined);
 	}
-	fprintf(stderr, "heldout_loss_nats %.6f\n", p[0].last_welcome.heldout_loss_nats);
+	w = session_welcome(p.session, 0);
+	fprintf(stderr, "heldout_loss_nats %.6f\n", w != NULL ? w->heldout_loss_nats : NAN);
 	free(rows);
 	free(have);
 	corpus_destroy(&train);
 	corpus_destroy(&held);
-	for (size_t i = 0; i < n_peers; i++) {
-		bus_poll_destroy(&p[i].poll);
-		bus_client_destroy(&p[i].client);
-		labels_unigram_destroy(&p[i].unigram);
-	}
+	part(&p, NULL);
 	return 0;
 }
 
