@@ -26,23 +26,23 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock/clock.h"
 #include "base/clock/stop.h"
 #include "fabric/bus/bus.h"
+#include "fabric/session/session.h"
 #include "data/corpus/corpus.h"
 #include "base/json/json.h"
 #include "engine/kernels/kernels.h"
 #include "load.h"
 #include "engine/weights/weights.h"
 
-enum { TEACHERS = 8, TRAINERS = 8, IN_FLIGHT = 2, ASK_ROWS = 8, LEASE_ROWS = 8, CREDIT = 64, WINDOW = 512, SHARDS_MAX = 8, TURNS = 4, LATENCIES_MAX = 1 << 20 };
+enum { TEACHERS = 8, TRAINERS = 8, IN_FLIGHT = 2, ASK_ROWS = 8, LEASE_ROWS = 8, CREDIT = 64, WINDOW = 512,
+    SHARDS_MAX = 8, TURNS = 4, LATENCIES_MAX = 1 << 20 };
 
 struct sim {
-	struct bus_client *client;
-	struct wire_message hello;
-	bool welcome;
+	struct session *session;
 	size_t n_leases;				/* teacher: held and not acknowledged */
 	size_t credit;					/* teacher: asked for and not come yet */
 	double sent[IN_FLIGHT];				/* trainer: when each request went out; 0: none */
@@ -74,10 +74,7 @@ struct load {
 double
 seconds_now(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+	return clock_now_s();
 }
 
 static pid_t child, others[SHARDS_MAX];		/* child: shard 0 */
@@ -99,15 +96,10 @@ die(int rc, const struct err_note *note, const char *what)
 static void
 tell(struct sim *s, const struct wire_message *m)
 {
-	struct err_note note = {0};
-	uint8_t *frame;
-	size_t len;
-	int rc = wire_encode(m, 16 << 20, &frame, &len, &note);
+	int rc = session_send(s->session, 0, m);
 
 	if (rc != 0)
-		die(rc, &note, wire_type_name(m->type));
-	if ((rc = bus_client_send(s->client, frame, len)) != 0)
-		die(rc, NULL, "sending");
+		die(rc, NULL, wire_type_name(m->type));
 }
 
 /* ---- teachers ---- */
@@ -122,7 +114,8 @@ lease_in(struct load *l, struct sim *s, const struct wire_lease *lease)
 	if (lease->n_seqs > LEASE_ROWS || !lease->want_label || lease->want_score)
 		die(ERR_FORMAT, NULL, "a lease that was not expected");
 	for (size_t i = 0; i < lease->n_seqs; i++) {
-		size_t len = records_patch(&l->records, lease->seqs[i], hash_tokens(lease->tokens + i * (L + 1), L + 1), l->room[i]);
+		size_t len = records_patch(&l->records, lease->seqs[i],
+		    hash_tokens(lease->tokens + i * (L + 1), L + 1), l->room[i]);
 
 		rows[i].seq = lease->seqs[i];
 		rows[i].label = (struct wire_bytes){l->room[i], len};
@@ -154,11 +147,12 @@ teachers_ask(struct load *l)
 
 			may = paced < may ? paced : may;
 		}
-		if (!s->welcome || s->credit > 0 || credit == 0 || l->n_leased >= may)
+		if (!session_welcomed(s->session, 0) || s->credit > 0 || credit == 0 || l->n_leased >= may)
 			continue;
 		if ((may - l->n_leased) / LEASE_ROWS / TEACHERS < credit)
 			credit = (may - l->n_leased) / LEASE_ROWS / TEACHERS + 1;
-		tell(s, &(struct wire_message){.type = WIRE_LEASE_REQUEST, .lease_request = {(uint32_t)credit}});
+		tell(s, &(struct wire_message){.type = WIRE_LEASE_REQUEST,
+		    .lease_request = {(uint32_t)credit}});
 		s->credit = credit;
 	}
 }
@@ -171,7 +165,8 @@ trainer_ask(struct load *l, struct sim *s, int slot)
 	l->random = l->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 	s->first[slot] = (l->random >> 20) % (l->rows_ready / ASK_ROWS) * ASK_ROWS;
 	s->sent[slot] = seconds_now();
-	tell(s, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {(uint64_t)slot + 1, l->plan, s->first[slot], ASK_ROWS, 0}});
+	tell(s, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {(uint64_t)slot + 1,
+	    l->plan, s->first[slot], ASK_ROWS, 0}});
 }
 
 static void
@@ -182,7 +177,8 @@ rows_in(struct load *l, struct sim *s, const struct wire_rows *rows)
 	struct hash128 hash;
 	int slot = (int)rows->request_id - 1, rc;
 
-	if (slot < 0 || slot >= IN_FLIGHT || s->sent[slot] == 0 || rows->first_row != s->first[slot] || rows->n_rows != ASK_ROWS)
+	if (slot < 0 || slot >= IN_FLIGHT || s->sent[slot] == 0 || rows->first_row != s->first[slot] ||
+	    rows->n_rows != ASK_ROWS)
 		die(ERR_FORMAT, NULL, "rows that were not asked for");
 	if (l->n_latencies < LATENCIES_MAX)
 		l->latency[l->n_latencies++] = (float)((seconds_now() - s->sent[slot]) * 1000);
@@ -194,7 +190,8 @@ rows_in(struct load *l, struct sim *s, const struct wire_rows *rows)
 		if ((rc = corpus_window(l->corpus, row->seq, L, l->tokens, &note)) != 0)
 			die(rc, &note, "window");
 		hash = hash_tokens(l->tokens, L + 1);
-		if ((rc = labels_check(&l->records.spec, &hash, row->label.bytes, row->label.len, &note)) != 0)
+		if ((rc = labels_check(&l->records.spec, &hash, row->label.bytes, row->label.len,
+		    &note)) != 0)
 			die(rc, &note, "a served label");
 		l->n_checked++;
 	}
@@ -207,47 +204,32 @@ rows_in(struct load *l, struct sim *s, const struct wire_rows *rows)
 static void
 drain(struct load *l, struct sim *s)
 {
-	struct bus_event e;
+	struct session_event e = {0};
 
-	while (bus_client_recv(s->client, &e) == 0) {
-		struct wire_message *m = NULL;
-		struct err_note note = {0};
-		char text[1200];
-		int rc = 0;
+	while (session_next(s->session, &e) == 0) {
+		const struct wire_welcome *w;
 
-		if (e.kind == BUS_EVENT_CONNECTED)
-			tell(s, &s->hello);
-		else if (e.kind == BUS_EVENT_FRAME)
-			rc = wire_decode(e.frame, e.len, &m, &note);
-		bus_event_free(&e);
-		if (rc != 0)
-			die(rc, &note, "a frame from selectord");
-		if (m == NULL)
-			continue;
-		switch (m->type) {
-		case WIRE_WELCOME:
-			s->welcome = true;
-			l->records.spec.set = m->welcome.label_set.hash.hash;
-			if (m->welcome.plan_hash.known)
-				l->plan = m->welcome.plan_hash.hash;
-			l->rows_ready = m->welcome.rows_ready;
+		switch (e.kind) {
+		case SESSION_WELCOME:
+			w = session_welcome(s->session, 0);
+			l->records.spec.set = w->label_set.hash.hash;
+			if (w->plan_hash.known)
+				l->plan = w->plan_hash.hash;
+			l->rows_ready = w->rows_ready;
 			break;
-		case WIRE_LEASE:
-			lease_in(l, s, &m->lease);
+		case SESSION_MESSAGE:
+			if (e.message->type == WIRE_LEASE)
+				lease_in(l, s, &e.message->lease);
+			else if (e.message->type == WIRE_DONE)
+				done_in(l, s, &e.message->done);
+			else if (e.message->type == WIRE_ROWS)
+				rows_in(l, s, &e.message->rows);
 			break;
-		case WIRE_DONE:
-			done_in(l, s, &m->done);
-			break;
-		case WIRE_ROWS:
-			rows_in(l, s, &m->rows);
-			break;
-		case WIRE_REFUSE:
-			fprintf(stderr, "bench_selector_load: refused: %s\n", wire_refuse_str(&m->refuse, text, sizeof(text)));
-			die(ERR_REFUSED, NULL, "a peer");
+		case SESSION_FAILED:
+			die(e.rc, &e.note, "session");
 		default:
 			break;
 		}
-		wire_message_destroy(&m);
 	}
 }
 
@@ -260,7 +242,7 @@ turn(struct load *l)
 	for (int i = 0; i < TEACHERS; i++)
 		drain(l, &l->teacher[i]);
 	for (int i = 0; i < TRAINERS; i++)
-		if (l->trainer[i].client != NULL)
+		if (l->trainer[i].session != NULL)
 			drain(l, &l->trainer[i]);
 	for (int i = 0; i < l->n_shards; i++)
 		drain(l, &l->watcher[i]);
@@ -281,50 +263,47 @@ ingest(struct load *l, uint64_t limit)
 }
 
 static void
-sim_new(struct load *l, struct sim *s, const char *endpoint, enum wire_role role, const char *name, int no)
+sim_new(struct load *l, struct sim *s, char *endpoint, struct wire_hello *h, const char *name, int no)
 {
-	struct wire_hello *h = &s->hello.hello;
+	struct session_options so = {.bus = l->bus, .poll = l->poll, .endpoints = &endpoint, .n_shards = 1,
+	    .hello = h};
 	struct err_note note = {0};
 	int rc;
 
-	s->hello.type = WIRE_HELLO;
-	h->role = role;
-	h->boot_id = (struct hash128){bus_boot_id().hi, (uint64_t)role * 100 + (uint64_t)no};
+	h->boot_id = (struct hash128){bus_boot_id().hi, (uint64_t)h->role * 100 + (uint64_t)no};
 	snprintf(h->name, sizeof(h->name), "%s%d", name, no);
-	h->max_message = 16 << 20;
-	if ((rc = bus_client_new(&s->client, l->bus, endpoint, NULL, &note)) != 0)
+	if ((rc = session_new(&s->session, &so, &note)) != 0)
 		die(rc, &note, endpoint);
-	if ((rc = bus_poll_add_client(l->poll, s->client)) != 0)
-		die(rc, NULL, "poll");
 }
 
 static void
 sims_new(struct load *l, char endpoint[][256], const char *dir)
 {
 	struct kernels_options ko = {KERNELS_BACKEND_AUTO, KERNELS_DTYPE_AUTO, 1};
-	struct wire_model model = {.serves_score = true, .serves_label = true, .vocab_size = VOCAB, .max_context = l->records.spec.context};
 	uint32_t L = l->records.spec.context;
+	struct wire_hello teacher = {.role = WIRE_ROLE_TEACHER, .max_message = 16 << 20, .n_models = 1,
+	    .models = {{.serves_score = true, .serves_label = true, .vocab_size = VOCAB, .max_context = L}}};
+	struct wire_hello other = {.max_message = 16 << 20, .corpus = {true, {true, l->corpus_hash}, L,
+	    l->n_windows, {true, {1, 2}}, VOCAB}, .plan = {.present = true, .seed = 1, .batch = 8,
+	    .mode = WIRE_MODE_NONE, .window = WINDOW, .n_rows = l->n_windows,
+	    .label_ahead_rows = UINT64_MAX}};
+	struct wire_model *m = &teacher.models[0];
 	struct err_note note = {0};
 	char path[512];
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/model", dir);
-	if ((rc = weights_fingerprint(path, &model.fingerprint, &note)) != 0 ||
-	    (rc = kernels_resolve(&ko, model.compute_class, sizeof(model.compute_class), &note)) != 0)
+	if ((rc = weights_fingerprint(path, &m->fingerprint, &note)) != 0 ||
+	    (rc = kernels_resolve(&ko, m->compute_class, sizeof(m->compute_class), &note)) != 0)
 		die(rc, &note, path);
-	for (int i = 0; i < TEACHERS; i++) {
-		sim_new(l, &l->teacher[i], endpoint[i % l->n_shards], WIRE_ROLE_TEACHER, "teacher", i);
-		l->teacher[i].hello.hello.n_models = 1;
-		l->teacher[i].hello.hello.models[0] = model;
-	}
+	for (int i = 0; i < TEACHERS; i++)
+		sim_new(l, &l->teacher[i], endpoint[i % l->n_shards], &teacher, "teacher", i);
 	for (int i = l->n_shards > 1 ? TRAINERS : 0; i < TRAINERS + l->n_shards; i++) {
-		struct sim *s = i < TRAINERS ? &l->trainer[i] : &l->watcher[i - TRAINERS];
-		struct wire_hello *h = &s->hello.hello;
+		bool is_trainer = i < TRAINERS;
 
-		sim_new(l, s, endpoint[i < TRAINERS ? 0 : i - TRAINERS], i < TRAINERS ? WIRE_ROLE_TRAINER : WIRE_ROLE_CLIENT, "trainer", i);
-		h->corpus = (struct wire_corpus){true, {true, l->corpus_hash}, L, l->n_windows, {true, {1, 2}}, VOCAB};
-		h->plan = (struct wire_plan){.present = true, .seed = 1, .batch = 8, .mode = WIRE_MODE_NONE, .window = WINDOW,
-		    .n_rows = l->n_windows, .label_ahead_rows = UINT64_MAX};
+		other.role = is_trainer ? WIRE_ROLE_TRAINER : WIRE_ROLE_CLIENT;
+		sim_new(l, is_trainer ? &l->trainer[i] : &l->watcher[i - TRAINERS], endpoint[is_trainer ? 0 :
+		    i - TRAINERS], &other, "trainer", i);
 	}
 }
 
@@ -343,13 +322,15 @@ write_config(const char *dir, uint32_t L, int n_shards)
 	    "teacher: {model: model}\nlabels: {kind: sampled, samples: %d}\n"
 	    "status: {bind: \"tcp://127.0.0.1:*\"}\nselector: {lease_s: 60, lease_sequences: %d, teacher_idle_s: 0, endpoints: [", L, SAMPLES, LEASE_ROWS);
 	for (int i = 0; i < n_shards; i++)
-		fprintf(f, "%s\"tcp://127.0.0.1:%d\"", i > 0 ? ", " : "", 21000 + (int)(getpid() % 1000) * SHARDS_MAX + i);
+		fprintf(f, "%s\"tcp://127.0.0.1:%d\"", i > 0 ? ", " : "",
+		    21000 + (int)(getpid() % 1000) * SHARDS_MAX + i);
 	fprintf(f, "]}\n");
 	fclose(f);
 }
 
 static void
-start_selectord(const char *dir, char **sets, int n_sets, int shard, int n_shards, const char *pace, char *endpoint, size_t size)
+start_selectord(const char *dir, char **sets, int n_sets, int shard, int n_shards, const char *pace,
+    char *endpoint, size_t size)
 {
 	char path[600], self[512], program[600], announce[600], preload[600], number[16], *slash;
 	char *argv[64] = {program, "-c", "fleet.yaml"};
@@ -438,7 +419,8 @@ cpu_of(pid_t pid)
 		return 0;
 	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
 	fclose(f);
-	if ((p = strrchr(text, ')')) == NULL || sscanf(p + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &u, &s) != 2)
+	if ((p = strrchr(text, ')')) == NULL || sscanf(p + 2,
+	    "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &u, &s) != 2)
 		return 0;
 	return (double)(u + s) / (double)sysconf(_SC_CLK_TCK);
 }
@@ -487,7 +469,8 @@ report(const struct line *lines, size_t n, const char *path)
 		json_put(o, "unit", json_new_text(lines[i].unit));
 		json_put(o, "peer", peer ? json_new_text(lines[i].peer) : json_new_null());
 		json_put(o, "peer_value", peer ? json_new_num(lines[i].peer_value) : json_new_null());
-		json_put(o, "ratio", peer ? json_new_num(lines[i].value / lines[i].peer_value) : json_new_null());
+		json_put(o, "ratio", peer ? json_new_num(lines[i].value / lines[i].peer_value) :
+		    json_new_null());
 		json_push(list, o);
 	}
 	if (path != NULL && (text = json_print(list, true)) != NULL) {
@@ -506,7 +489,8 @@ main(int argc, char **argv)
 	const char *parent = "/tmp", *json = NULL, *pace = NULL;
 	char dir[400], path[600], endpoint[SHARDS_MAX][256], *sets[16];
 	uint64_t n_tokens = 100000000, n_first, n_serve, record = 9216;
-	double serve_s = 10, bare, start, cpu0, own0, t, bare_t, bytes, rss_small, rss_large, served_s, ingest_tps, ingest_bps;
+	double serve_s = 10, bare, start, cpu0, own0, t, bare_t, bytes, rss_small, rss_large, served_s,
+	    ingest_tps, ingest_bps;
 	double ingest_s = 0, bare_s = 0, ingest_cpu = 0, ingest_own = 0;
 	double serve_cpu, serve_own, both_tps, p99;
 	struct err_note note = {0};
@@ -562,12 +546,13 @@ main(int argc, char **argv)
 			die(ENOMEM, NULL, "rows");
 	l.latency = malloc(LATENCIES_MAX * sizeof(*l.latency));
 	l.tokens = malloc((L + 1) * sizeof(*l.tokens));
-	if ((rc = corpus_open(&l.corpus, path, &note)) != 0 || (rc = corpus_fingerprint(l.corpus, &l.corpus_hash, &note)) != 0)
+	if ((rc = corpus_open(&l.corpus, path, &note)) != 0 || (rc = corpus_fingerprint(l.corpus,
+	    &l.corpus_hash, &note)) != 0)
 		die(rc, &note, path);
 	l.n_windows = corpus_n_windows(l.corpus, L);
 	n_tokens = l.n_windows * L;
-	printf("records of %.0f bytes (%zu candidate ids a row), context %" PRIu32 ", %" PRIu64 " sequences\n", l.records.mean_len,
-	    l.records.n_candidates, L, l.n_windows);
+	printf("records of %.0f bytes (%zu candidate ids a row), context %" PRIu32 ", %"
+	    PRIu64 " sequences\n", l.records.mean_len, l.records.n_candidates, L, l.n_windows);
 
 	n_first = l.n_windows * 6 / 10;
 	write_config(dir, L, l.n_shards);
@@ -601,7 +586,8 @@ main(int argc, char **argv)
 		bare_t = lmdb_write(peer, &l.records, l.n_acked - acked0);
 		bare_s += bare_t;
 		bytes = (double)(l.n_acked - acked0) * l.records.mean_len;
-		printf("%d: ingest %.1f MB/s, bare LMDB %.1f MB/s of as many records\n", i, bytes / t / 1e6, bytes / bare_t / 1e6);
+		printf("%d: ingest %.1f MB/s, bare LMDB %.1f MB/s of as many records\n", i, bytes / t / 1e6,
+		    bytes / bare_t / 1e6);
 	}
 	lmdb_close(&peer);
 	ingest_tps = (double)(l.n_acked - first) * L / ingest_s;
@@ -610,11 +596,12 @@ main(int argc, char **argv)
 	ingest_cpu /= ingest_s;
 	ingest_own /= ingest_s;
 	printf("ingest: %.2f M tokens/s, %.1f MB/s in %.1f s; bare LMDB %.1f MB/s; CPUs: selectord %.2f, simulators %.2f; anonymous %.1f MB\n",
-	    ingest_tps / 1e6, ingest_bps / 1e6, ingest_s, bare / 1e6, ingest_cpu, ingest_own, anonymous() / 1e6);
+	    ingest_tps / 1e6, ingest_bps / 1e6, ingest_s, bare / 1e6, ingest_cpu, ingest_own,
+	    anonymous() / 1e6);
 
 	settle(&l);
 	l.rows_ready = 0;
-	tell(&l.watcher[0], &l.watcher[0].hello);		/* how many rows are ready? */
+	session_hello(l.watcher[0].session, 0, 0);		/* how many rows are ready? */
 	for (int i = 0; i < 100 && l.rows_ready < 8 * WINDOW; i++)
 		turn(&l);
 	if (l.rows_ready < 2 * WINDOW)
@@ -640,13 +627,15 @@ main(int argc, char **argv)
 	qsort(l.latency, l.n_latencies, sizeof(*l.latency), by_value);
 	p99 = (double)l.latency[l.n_latencies * 99 / 100];		/* answers still to come are counted no more */
 	printf("serve: %.2f M tokens/s of %" PRIu64 " rows ready, p50 %.2f ms, p99 %.2f ms, max %.1f ms, beside ingest of %.2f M tokens/s, %.1f s; CPUs: "
-	    "selectord %.2f, simulators %.2f; %" PRIu64 " rows looked at\n", (double)l.n_served * L / served_s / 1e6, l.rows_ready,
-	    (double)l.latency[l.n_latencies / 2], p99, (double)l.latency[l.n_latencies - 1],
-	    both_tps / 1e6, served_s, serve_cpu, serve_own, l.n_checked);
+	    "selectord %.2f, simulators %.2f; %" PRIu64 " rows looked at\n",
+	    (double)l.n_served * L / served_s / 1e6, l.rows_ready, (double)l.latency[l.n_latencies / 2], p99,
+	    (double)l.latency[l.n_latencies - 1], both_tps / 1e6, served_s, serve_cpu, serve_own,
+	    l.n_checked);
 	l.rate = 0;
 	ingest(&l, l.n_windows);
 	rss_large = settle(&l);
-	printf("anonymous memory: %.2f MB at 1 M tokens, %.2f MB at %.1f M tokens\n", rss_small / 1e6, rss_large / 1e6, (double)n_tokens / 1e6);
+	printf("anonymous memory: %.2f MB at 1 M tokens, %.2f MB at %.1f M tokens\n", rss_small / 1e6,
+	    rss_large / 1e6, (double)n_tokens / 1e6);
 
 	report((const struct line[]){
 		{"selector_ingest_tps", "tokens/s", NULL, ingest_tps, 0},

@@ -18,16 +18,18 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bench/selector_load/load.h"
+#include "base/clock/clock.h"
 #include "fabric/bus/bus.h"
+#include "fabric/session/session.h"
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
 #include "engine/weights/weights.h"
 
-enum { CONTEXT = 512, RECORD = 9216, CREDIT = 2, HELD_MAX = 8, ROWS_MAX = 64, STUBS_MAX = 64, WINDOW = 512, START_S = 30, MAX_MESSAGE = 16 << 20 };
+enum { CONTEXT = 512, RECORD = 9216, CREDIT = 2, HELD_MAX = 8, ROWS_MAX = 64, STUBS_MAX = 64, WINDOW = 512,
+    START_S = 30, MAX_MESSAGE = 16 << 20 };
 
 /* What the processes share. */
 struct board {
@@ -39,15 +41,15 @@ struct board {
 struct stub {
 	struct bus *bus;
 	struct bus_poll *poll;
-	struct bus_client *client;
-	struct wire_message hello;
+	struct session *session;
+	bool is_teacher;
 	struct records records;
 	uint8_t *room[ROWS_MAX];
 	struct wire_message *held[HELD_MAX];		/* leases, the oldest first; that one is being worked on. A request that crosses
 							 * a lease may bring one more than CREDIT */
 	size_t n_held, asked;
 	double due, lease_s;
-	bool welcome;
+	bool counted;					/* in n_welcome */
 	struct board *board;
 	int no;
 };
@@ -55,10 +57,7 @@ struct stub {
 double
 seconds_now(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+	return clock_now_s();
 }
 
 void
@@ -73,15 +72,10 @@ die(int rc, const struct err_note *note, const char *what)
 static void
 tell(struct stub *s, const struct wire_message *m)
 {
-	struct err_note note = {0};
-	uint8_t *frame;
-	size_t len;
-	int rc = wire_encode(m, MAX_MESSAGE, &frame, &len, &note);
+	int rc = session_send(s->session, 0, m);
 
 	if (rc != 0)
-		die(rc, &note, wire_type_name(m->type));
-	if ((rc = bus_client_send(s->client, frame, len)) != 0)
-		die(rc, NULL, "sending");
+		die(rc, NULL, wire_type_name(m->type));
 }
 
 /* The oldest lease is done; the next one begins. */
@@ -94,7 +88,8 @@ answer(struct stub *s)
 	uint32_t L = lease->context;
 
 	for (size_t i = 0; i < lease->n_seqs; i++) {
-		size_t len = records_patch(&s->records, lease->seqs[i], hash_tokens(lease->tokens + i * (L + 1), L + 1), s->room[i]);
+		size_t len = records_patch(&s->records, lease->seqs[i],
+		    hash_tokens(lease->tokens + i * (L + 1), L + 1), s->room[i]);
 
 		rows[i].seq = lease->seqs[i];
 		rows[i].label = (struct wire_bytes){s->room[i], len};
@@ -106,97 +101,85 @@ answer(struct stub *s)
 	s->due = seconds_now() + s->lease_s;
 }
 
-/* Takes the message. */
 static void
-received(struct stub *s, struct wire_message *m)
+received(struct stub *s, struct session_event *event)
 {
-	char text[1200];
+	struct wire_message *m = event->message;
 
-	switch (m->type) {
-	case WIRE_WELCOME:
-		if (!s->welcome)
+	switch (event->kind) {
+	case SESSION_WELCOME:
+		if (!s->counted)
 			atomic_fetch_add(&s->board->n_welcome, 1);
-		s->welcome = true;
-		s->records.spec.set = m->welcome.label_set.hash.hash;
+		s->counted = true;
+		s->records.spec.set = session_welcome(s->session, 0)->label_set.hash.hash;
 		break;
-	case WIRE_LEASE:
-		if (m->lease.n_seqs > ROWS_MAX || !m->lease.want_label || m->lease.want_score || s->n_held == HELD_MAX)
-			die(ERR_FORMAT, NULL, "a lease that was not expected");
-		if (s->n_held == 0)
-			s->due = seconds_now() + s->lease_s;
-		s->held[s->n_held++] = m;
-		s->asked -= s->asked > 0;
-		return;
-	case WIRE_DONE:
-		atomic_fetch_add(&s->board->acked[s->no], m->done.n_seqs);
+	case SESSION_FAILED:
+		die(event->rc, &event->note, "session");
+	case SESSION_MESSAGE:
+		if (m->type == WIRE_DONE) {
+			atomic_fetch_add(&s->board->acked[s->no], m->done.n_seqs);
+		} else if (m->type == WIRE_LEASE) {
+			if (m->lease.n_seqs > ROWS_MAX || !m->lease.want_label || m->lease.want_score ||
+			    s->n_held == HELD_MAX)
+				die(ERR_FORMAT, NULL, "a lease that was not expected");
+			if (s->n_held == 0)
+				s->due = seconds_now() + s->lease_s;
+			s->held[s->n_held++] = m;
+			event->message = NULL;
+			s->asked -= s->asked > 0;
+		}
 		break;
-	case WIRE_REFUSE:
-		die(ERR_REFUSED, NULL, wire_refuse_str(&m->refuse, text, sizeof(text)));
 	default:
 		break;
 	}
-	wire_message_destroy(&m);
 }
 
 static void
 turn(struct stub *s)
 {
 	double wait = s->n_held > 0 ? s->due - seconds_now() : 0.02;
-	struct bus_event e;
+	struct session_event event = {0};
 	int rc;
 
 	if ((rc = bus_poll_wait(s->poll, wait > 0 ? (int64_t)(wait * 1000) + 1 : 0)) != 0)
 		die(rc, NULL, "poll");
-	while (bus_client_recv(s->client, &e) == 0) {
-		struct wire_message *m = NULL;
-		struct err_note note = {0};
-
-		rc = 0;
-		if (e.kind == BUS_EVENT_CONNECTED)
-			tell(s, &s->hello);
-		else if (e.kind == BUS_EVENT_FRAME)
-			rc = wire_decode(e.frame, e.len, &m, &note);
-		bus_event_free(&e);
-		if (rc != 0)
-			die(rc, &note, "a frame from selectord");
-		if (m != NULL)
-			received(s, m);
-	}
+	while (session_next(s->session, &event) == 0)
+		received(s, &event);
 	while (s->n_held > 0 && seconds_now() >= s->due)
 		answer(s);
-	/* teacherd's rule: two leases, in hand or on their way */
-	if (atomic_load(&s->board->go) && s->hello.hello.role == WIRE_ROLE_TEACHER && s->n_held + s->asked < CREDIT) {
+	/* teacherd's rule: two leases, in hand or requested */
+	if (atomic_load(&s->board->go) && s->is_teacher && s->n_held + s->asked < CREDIT) {
 		s->asked = CREDIT - s->n_held;
-		tell(s, &(struct wire_message){.type = WIRE_LEASE_REQUEST, .lease_request = {(uint32_t)s->asked}});
+		tell(s, &(struct wire_message){.type = WIRE_LEASE_REQUEST,
+		    .lease_request = {(uint32_t)s->asked}});
 	}
 }
 
 static void
-stub_connect(struct stub *s, const char *endpoint, const char *name)
+stub_connect(struct stub *s, char *endpoint, const struct wire_hello *hello)
 {
 	struct bus_options options = {.max_message = MAX_MESSAGE, .role = BUS_ROLE_CLIENT};
-	struct wire_hello *h = &s->hello.hello;
+	struct session_options so = {.endpoints = &endpoint, .n_shards = 1, .hello = hello};
 	struct err_note note = {0};
 	int rc;
 
-	s->hello.type = WIRE_HELLO;
-	h->boot_id = bus_boot_id();
-	snprintf(h->name, sizeof(h->name), "%s", name);
-	h->max_message = MAX_MESSAGE;
-	if ((rc = bus_new(&s->bus, &options, &note)) != 0 || (rc = bus_client_new(&s->client, s->bus, endpoint, NULL, &note)) != 0)
+	if ((rc = bus_new(&s->bus, &options, &note)) != 0 || (s->poll = bus_poll_new(s->bus)) == NULL)
+		die(rc != 0 ? rc : ENOMEM, &note, "bus");
+	so.bus = s->bus;
+	so.poll = s->poll;
+	if ((rc = session_new(&s->session, &so, &note)) != 0)
 		die(rc, &note, endpoint);
-	if ((s->poll = bus_poll_new(s->bus)) == NULL || (rc = bus_poll_add_client(s->poll, s->client)) != 0)
-		die(ENOMEM, NULL, "poll");
+	s->is_teacher = hello->role == WIRE_ROLE_TEACHER;
 }
 
 /* A process that does nothing but this until its parent ends it. */
 static void
-teacher(const char *dir, const char *endpoint, int no, double lease_s, struct board *board)
+teacher(const char *dir, char *endpoint, int no, double lease_s, struct board *board)
 {
 	static struct stub s;
 	struct kernels_options ko = {KERNELS_BACKEND_AUTO, KERNELS_DTYPE_AUTO, 1};
-	struct wire_hello *h = &s.hello.hello;
-	char path[512], name[32];
+	struct wire_hello h = {.role = WIRE_ROLE_TEACHER, .max_message = MAX_MESSAGE, .n_models = 1};
+	char path[512];
 	struct err_note note = {0};
 	int rc;
 
@@ -209,24 +192,24 @@ teacher(const char *dir, const char *endpoint, int no, double lease_s, struct bo
 	for (int i = 0; i < ROWS_MAX; i++)
 		if ((s.room[i] = malloc(s.records.max_len)) == NULL)
 			die(ENOMEM, NULL, "rows");
-	snprintf(name, sizeof(name), "stub-%d", no);
-	stub_connect(&s, endpoint, name);
-	h->role = WIRE_ROLE_TEACHER;
-	h->n_models = 1;
-	h->models[0] = (struct wire_model){.serves_score = true, .serves_label = true, .vocab_size = VOCAB, .max_context = CONTEXT};
+	snprintf(h.name, sizeof(h.name), "stub-%d", no);
+	h.models[0] = (struct wire_model){.serves_score = true, .serves_label = true, .vocab_size = VOCAB,
+	    .max_context = CONTEXT};
 	snprintf(path, sizeof(path), "%s/model", dir);
-	if ((rc = weights_fingerprint(path, &h->models[0].fingerprint, &note)) != 0 ||
-	    (rc = kernels_resolve(&ko, h->models[0].compute_class, sizeof(h->models[0].compute_class), &note)) != 0)
+	if ((rc = weights_fingerprint(path, &h.models[0].fingerprint, &note)) != 0 ||
+	    (rc = kernels_resolve(&ko, h.models[0].compute_class, sizeof(h.models[0].compute_class),
+	    &note)) != 0)
 		die(rc, &note, path);
+	stub_connect(&s, endpoint, &h);
 	for (;;)
 		turn(&s);
 }
 
 /* Who wants the labels: a plan over the whole corpus, all of it ahead of time. */
 static void
-plan_open(struct stub *s, const char *dir, const char *endpoint)
+plan_open(struct stub *s, const char *dir, char *endpoint)
 {
-	struct wire_hello *h = &s->hello.hello;
+	struct wire_hello h = {.role = WIRE_ROLE_CLIENT, .name = "plan", .max_message = MAX_MESSAGE};
 	struct err_note note = {0};
 	struct hash128 hash;
 	struct corpus *c;
@@ -239,11 +222,10 @@ plan_open(struct stub *s, const char *dir, const char *endpoint)
 		die(rc, &note, path);
 	n = corpus_n_windows(c, CONTEXT);
 	corpus_destroy(&c);
-	stub_connect(s, endpoint, "plan");
-	h->role = WIRE_ROLE_CLIENT;
-	h->corpus = (struct wire_corpus){true, {true, hash}, CONTEXT, n, {true, {1, 2}}, VOCAB};
-	h->plan = (struct wire_plan){.present = true, .seed = 1, .batch = 8, .mode = WIRE_MODE_NONE, .window = WINDOW, .n_rows = n,
-	    .label_ahead_rows = UINT64_MAX};
+	h.corpus = (struct wire_corpus){true, {true, hash}, CONTEXT, n, {true, {1, 2}}, VOCAB};
+	h.plan = (struct wire_plan){.present = true, .seed = 1, .batch = 8, .mode = WIRE_MODE_NONE,
+	    .window = WINDOW, .n_rows = n, .label_ahead_rows = UINT64_MAX};
+	stub_connect(s, endpoint, &h);
 }
 
 static uint64_t
@@ -263,10 +245,11 @@ sum(const struct board *board, int n, uint64_t *least)
 }
 
 static void
-rate(const char *dir, const char *endpoint, int n, double lease_s, double measure_s)
+rate(const char *dir, char *endpoint, int n, double lease_s, double measure_s)
 {
 	static struct stub plan;
-	struct board *board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct board *board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+	    -1, 0);
 	uint64_t before, least = 0;
 	pid_t stub[STUBS_MAX];
 	double start, t = 0;
@@ -304,9 +287,11 @@ main(int argc, char **argv)
 
 	if (argc == 4 && strcmp(argv[1], "files") == 0)
 		files_make(argv[2], strtoull(argv[3], NULL, 10), CONTEXT);
-	else if (argc == 7 && strcmp(argv[1], "rate") == 0 && n >= 1 && n <= STUBS_MAX && atof(argv[5]) > 0 && atof(argv[6]) > 0)
+	else if (argc == 7 && strcmp(argv[1], "rate") == 0 && n >= 1 && n <= STUBS_MAX && atof(argv[5]) > 0 &&
+	    atof(argv[6]) > 0)
 		rate(argv[2], argv[3], n, atof(argv[5]) / 1000, atof(argv[6]));
 	else
-		die(ERR_USAGE, NULL, "bench_teachers files DIR TOKENS | rate DIR ENDPOINT TEACHERS LEASE_MS SECONDS");
+		die(ERR_USAGE, NULL,
+		    "bench_teachers files DIR TOKENS | rate DIR ENDPOINT TEACHERS LEASE_MS SECONDS");
 	return 0;
 }
