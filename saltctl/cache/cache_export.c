@@ -1,4 +1,4 @@
-/* cache export: a cache as safetensors shards and one JSON file, readable by anything that reads numbers. A shard is made in memory, then written. */
+/* cache export: a cache as safetensors files and one JSON file, readable without saltfleet. Each file is made in memory, then written. */
 #include "saltctl/cache/cache.h"
 
 #include <errno.h>
@@ -7,21 +7,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sysexits.h>
-#include <unistd.h>
 
-#include "fabric/config/config.h"
+#include "saltctl/core/folder.h"
 #include "saltctl/core/output.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 #include "engine/weights/weights.h"
 
 #define SHARD_BYTES (UINT64_C(256) << 20)
 
 static const struct ctl_option options[] = {
 	CTL_CACHE,
-	{"shard-bytes", "N", "begin another file after so many bytes (default 268435456)", false},
+	{"shard-bytes", "N", "begin another file after N bytes (default 268435456)", false},
 	CTL_JSON, CTL_END
 };
 
@@ -40,26 +36,23 @@ export_tensors(enum export_part part, const struct labels_spec *spec, struct exp
 	const int count = spec->n_samples <= 255 ? WEIGHTS_U8 : WEIGHTS_I32;
 	size_t n = 0;
 
-	/* widest first, so that every tensor lies at a multiple of its element */
+	/* The widest elements come first, so that every tensor is aligned. */
 	out[n++] = (struct export_tensor){.name = "seq", .dtype = WEIGHTS_U64};
 	switch (part) {
 	case EXPORT_LABELS:
 		out[n++] = (struct export_tensor){.name = "token_hash", .dtype = WEIGHTS_U64, .n_dims = 1, .dims = {2}};
 		if (spec->kind == LABELS_KIND_SAMPLED) {
+			bool ids_first = weights_dtype_bytes((enum weights_dtype)id) >= weights_dtype_bytes((enum weights_dtype)count);
+
 			out[n++] = (struct export_tensor){.name = "row_offsets", .dtype = WEIGHTS_I64, .flat = true};
-			if (weights_dtype_bytes((enum weights_dtype)id) >= weights_dtype_bytes((enum weights_dtype)count)) {
-				out[n++] = (struct export_tensor){.name = "ids", .dtype = id, .flat = true};
-				out[n++] = (struct export_tensor){.name = "counts", .dtype = count, .flat = true};
-			} else {
-				out[n++] = (struct export_tensor){.name = "counts", .dtype = count, .flat = true};
-				out[n++] = (struct export_tensor){.name = "ids", .dtype = id, .flat = true};
-			}
-		} else if (spec->kind == LABELS_KIND_TOPK) {
-			out[n++] = (struct export_tensor){.name = "ids", .dtype = id, .n_dims = 2, .dims = {spec->context, spec->k}};
-			out[n++] = (struct export_tensor){.name = "codes", .dtype = WEIGHTS_U16, .n_dims = 2, .dims = {spec->context, spec->k}};
-		} else {
-			out[n++] = (struct export_tensor){.name = "codes", .dtype = WEIGHTS_U16, .n_dims = 2, .dims = {spec->context, spec->vocab}};
+			out[n + !ids_first] = (struct export_tensor){.name = "ids", .dtype = id, .flat = true};
+			out[n + ids_first] = (struct export_tensor){.name = "counts", .dtype = count, .flat = true};
+			return n + 2;
 		}
+		if (spec->kind == LABELS_KIND_TOPK)
+			out[n++] = (struct export_tensor){.name = "ids", .dtype = id, .n_dims = 2, .dims = {spec->context, spec->k}};
+		out[n++] = (struct export_tensor){.name = "codes", .dtype = WEIGHTS_U16, .n_dims = 2,
+		    .dims = {spec->context, spec->kind == LABELS_KIND_TOPK ? spec->k : spec->vocab}};
 		return n;
 	case EXPORT_SCORES:
 	case EXPORT_HELDOUT:
@@ -76,68 +69,54 @@ export_tensors(enum export_part part, const struct labels_spec *spec, struct exp
 	}
 }
 
-struct growing {
-	uint8_t *bytes;
-	size_t len, cap;
-};
-
 struct exporter {
-	struct ctl_args *args;
-	struct cache *c;
-	struct cache_id id;
-	char dir[CACHE_DIR_BYTES + 32];		/* being written; renamed at the end */
+	struct cache_job *job;
+	const char *dir;
 	uint64_t shard_bytes;
 	enum export_part part;
 	struct export_tensor tensors[EXPORT_TENSORS_MAX];
 	size_t n_tensors;
-	struct growing data[EXPORT_TENSORS_MAX];
-	uint64_t n_records, n_files, total, entries;	/* of the shard; files of the part; records of the part; ids of the shard */
+	struct {
+		uint8_t *bytes;
+		size_t len, cap;
+	} data[EXPORT_TENSORS_MAX];		/* of the file that is being made */
+	uint64_t n_records, n_files, total, entries;	/* records of the file; files, records of the part; ids of the file */
 	uint64_t left_out;			/* damaged records */
 	struct labels_batch batch;
-	struct json *files, *manifest, *plans, *quarantine;
+	struct json *files, *plans, *quarantine;
 	struct ctl_meter meter;
 	uint64_t done;
 	float *loss;
 	uint8_t *rank;
-	struct err_note *note;
 };
 
-static int
-grow(struct growing *g, size_t n, uint8_t **at)
-{
-	size_t need;
-	int rc;
-
-	if (!mem_add(g->len, n, &need) || (rc = mem_grow((void **)&g->bytes, &g->cap, need, 1)) != 0)
-		return ENOMEM;
-	*at = g->bytes + g->len;
-	g->len = need;
-	return 0;
-}
-
-static int
+/* The next element of a tensor of this part, n_bytes wide; 0: as wide as its type. */
+static void
 put(struct exporter *e, const char *tensor, uint64_t v, size_t n_bytes)
 {
-	uint8_t *p;
+	size_t i = 0;
 
-	for (size_t i = 0; i < e->n_tensors; i++)
-		if (strcmp(e->tensors[i].name, tensor) == 0) {
-			if (n_bytes == 0)
-				n_bytes = weights_dtype_bytes((enum weights_dtype)e->tensors[i].dtype);
-			if (grow(&e->data[i], n_bytes, &p) != 0)
-				return ENOMEM;
-			for (size_t b = 0; b < n_bytes; b++)
-				p[b] = (uint8_t)(v >> 8 * b);
-			return 0;
-		}
-	return ERR_INTERNAL;
+	while (strcmp(e->tensors[i].name, tensor) != 0)
+		i++;
+	if (n_bytes == 0)
+		n_bytes = weights_dtype_bytes((enum weights_dtype)e->tensors[i].dtype);
+	ctl_grow((void **)&e->data[i].bytes, &e->data[i].cap, e->data[i].len + n_bytes, 1);
+	for (size_t b = 0; b < n_bytes; b++)
+		e->data[i].bytes[e->data[i].len++] = (uint8_t)(v >> 8 * b);
+}
+
+static void
+put_hash(struct exporter *e, const char *tensor, struct hash128 hash)
+{
+	put(e, tensor, hash.hi, 8);
+	put(e, tensor, hash.lo, 8);
 }
 
 static void
 begin_part(struct exporter *e, enum export_part part)
 {
 	e->part = part;
-	e->n_tensors = export_tensors(part, &e->id.labels.spec, e->tensors);
+	e->n_tensors = export_tensors(part, &e->job->id.labels.spec, e->tensors);
 	e->files = ctl_array();
 	e->n_files = e->total = e->n_records = 0;
 	for (size_t i = 0; i < EXPORT_TENSORS_MAX; i++)
@@ -148,33 +127,30 @@ static int
 write_shard(struct exporter *e)
 {
 	struct weights_spec specs[EXPORT_TENSORS_MAX];
+	struct err_note *note = &e->job->note;
 	struct weights_writer *w = NULL;
 	const struct weights_file *file;
-	struct json *o;
-	char stem[64], hex[HASH_HEX_BYTES];
+	char stem[64];
 	int rc;
 
 	if (e->n_records == 0)
 		return 0;
 	for (size_t i = 0; i < e->n_tensors; i++) {
 		const struct export_tensor *t = &e->tensors[i];
+		size_t flat = e->data[i].len / weights_dtype_bytes((enum weights_dtype)t->dtype);
 
 		specs[i] = (struct weights_spec){.name = t->name, .dtype = (enum weights_dtype)t->dtype, .n_dims = 1 + t->n_dims,
-		    .shape = {t->flat ? e->data[i].len / weights_dtype_bytes((enum weights_dtype)t->dtype) : e->n_records, t->dims[0], t->dims[1]}};
+		    .shape = {t->flat ? flat : e->n_records, t->dims[0], t->dims[1]}};
 	}
 	snprintf(stem, sizeof(stem), "%s-%05" PRIu64, export_part_name(e->part), e->n_files);
-	if ((rc = weights_writer_new(&w, e->dir, stem, specs, e->n_tensors, NULL, 0, 0, e->note)) != 0)
+	if ((rc = weights_writer_new(&w, e->dir, stem, specs, e->n_tensors, NULL, 0, 0, note)) != 0)
 		return rc;
 	for (size_t i = 0; rc == 0 && i < e->n_tensors; i++)
-		rc = weights_writer_bytes(w, e->data[i].bytes, e->data[i].len, e->note);
-	if (rc == 0 && (rc = weights_writer_finish(w, e->note)) == 0) {
+		rc = weights_writer_bytes(w, e->data[i].bytes, e->data[i].len, note);
+	if (rc == 0 && (rc = weights_writer_finish(w, note)) == 0) {
 		file = weights_writer_file(w, 0);
-		o = ctl_object();
-		ctl_put_text(o, "file", file->name);
-		ctl_put_int(o, "records", (int64_t)e->n_records);
-		ctl_put_int(o, "bytes", (int64_t)file->size_bytes);
-		ctl_put_text(o, "hash", hash_hex(file->hash, hex));
-		ctl_push(e->files, o);
+		ctl_push(e->files, ctl_record(CTL("file", file->name), CTL("records", e->n_records), CTL("bytes", file->size_bytes),
+		    CTL("hash", cache_hex(file->hash))));
 		e->n_files++;
 		e->total += e->n_records;
 	}
@@ -197,20 +173,7 @@ record_done(struct exporter *e)
 	return bytes >= e->shard_bytes ? write_shard(e) : 0;
 }
 
-static struct json *
-end_part(struct exporter *e, int *rc)
-{
-	struct json *o = ctl_object();
-
-	if (*rc == 0)
-		*rc = write_shard(e);
-	ctl_put_int(o, "records", (int64_t)e->total);
-	ctl_put(o, "files", e->files);
-	e->files = NULL;
-	return o;
-}
-
-/* -ln t in 1/2048 nat, as records have it: decoding gave t = exp(-code / 2048). */
+/* -ln t in 1/2048 nat, as records store it: decoding gave t = exp(-code / 2048). */
 static uint64_t
 code_of(float t)
 {
@@ -220,70 +183,71 @@ code_of(float t)
 static int
 put_label_rows(struct exporter *e, struct cache_bytes bytes)
 {
-	const struct labels_spec *spec = &e->id.labels.spec;
-	int rc = 0;
+	const struct labels_spec *spec = &e->job->id.labels.spec;
+	bool sampled = spec->kind == LABELS_KIND_SAMPLED;
+	const uint8_t *codes = bytes.bytes + LABELS_HEADER_BYTES;
+	size_t n = (size_t)spec->context * spec->vocab;
 
 	if (spec->kind == LABELS_KIND_DENSE) {
-		/* The codes as they lie: decoding scales rows to a sum of 1. */
-		if (bytes.len != LABELS_OVERHEAD_BYTES + 2 * (size_t)spec->context * spec->vocab)
+		/* The codes as they are stored: decoding would scale rows to a sum of 1. */
+		if (bytes.len != LABELS_OVERHEAD_BYTES + 2 * n)
 			return ERR_CORRUPT;
-		for (size_t i = 0; rc == 0 && i < 2 * (size_t)spec->context * spec->vocab; i += 2)
-			rc = put(e, "codes", bytes.bytes[LABELS_HEADER_BYTES + i] | (uint64_t)bytes.bytes[LABELS_HEADER_BYTES + i + 1] << 8, 0);
-		return rc;
+		for (size_t i = 0; i < n; i++)
+			put(e, "codes", codes[2 * i] | (uint64_t)codes[2 * i + 1] << 8, 0);
+		return 0;
 	}
-	for (size_t r = 0; rc == 0 && r < e->batch.n_rows; r++) {
-		if (spec->kind == LABELS_KIND_SAMPLED && e->n_records + r == 0)
-			rc = put(e, "row_offsets", 0, 0);
-		for (int64_t i = e->batch.row_offsets[r]; rc == 0 && i < e->batch.row_offsets[r + 1]; i++) {
-			rc = put(e, "ids", (uint64_t)e->batch.ids[i], 0);
-			if (rc == 0 && spec->kind == LABELS_KIND_SAMPLED)
-				rc = put(e, "counts", (uint64_t)lrintf(e->batch.weights[i] * (float)spec->n_samples), 0);
-			else if (rc == 0)
-				rc = put(e, "codes", code_of(e->batch.weights[i]), 0);
+	for (size_t r = 0; r < e->batch.n_rows; r++) {
+		if (sampled && e->n_records + r == 0)
+			put(e, "row_offsets", 0, 0);
+		for (int64_t i = e->batch.row_offsets[r]; i < e->batch.row_offsets[r + 1]; i++) {
+			put(e, "ids", (uint64_t)e->batch.ids[i], 0);
+			if (sampled)
+				put(e, "counts", (uint64_t)lrintf(e->batch.weights[i] * (float)spec->n_samples), 0);
+			else
+				put(e, "codes", code_of(e->batch.weights[i]), 0);
 			e->entries++;
 		}
-		if (rc == 0 && spec->kind == LABELS_KIND_SAMPLED)
-			rc = put(e, "row_offsets", e->entries, 0);
+		if (sampled)
+			put(e, "row_offsets", e->entries, 0);
 	}
-	return rc;
+	return 0;
 }
 
 static int
 export_label(void *arg, const struct cache_item *item)
 {
 	struct exporter *e = arg;
-	struct err_note why = {.name = ""};
 	struct hash128 tokens;
 	int rc;
 
-	if (item->rc != 0 || !item->key_ok || cache_decode(&e->id, NULL, item->bytes, &e->batch, &tokens, &why) != 0) {
+	if (item->rc != 0 || !item->key_ok || cache_decode(&e->job->id, item->bytes, &e->batch, &tokens, NULL) != 0) {
 		e->left_out++;
 		return 0;
 	}
-	if ((rc = put(e, "seq", item->seq, 0)) != 0 || (rc = put(e, "token_hash", tokens.hi, 8)) != 0 ||
-	    (rc = put(e, "token_hash", tokens.lo, 8)) != 0 || (rc = put_label_rows(e, item->bytes)) != 0)
-		return rc;
-	return record_done(e);
+	put(e, "seq", item->seq, 0);
+	put_hash(e, "token_hash", tokens);
+	return (rc = put_label_rows(e, item->bytes)) != 0 ? rc : record_done(e);
 }
 
 static int
 export_score(void *arg, const struct cache_item *item)
 {
 	struct exporter *e = arg;
-	uint32_t L = e->id.labels.spec.context;
-	int rc;
+	uint32_t L = e->job->id.labels.spec.context;
 
 	if (item->key_ok && item->set != (e->part == EXPORT_HELDOUT ? CACHE_SCORES_TEACHER : CACHE_SCORES_SCORER))
 		return 0;
-	if (item->rc != 0 || !item->key_ok || labels_scores_decode(item->bytes.bytes, item->bytes.len, L, e->loss, e->rank, NULL) != 0) {
+	if (item->rc != 0 || !item->key_ok ||
+	    labels_scores_decode(item->bytes.bytes, item->bytes.len, L, e->loss, e->rank, NULL) != 0) {
 		e->left_out++;
 		return 0;
 	}
-	rc = put(e, "seq", item->seq, 0);
-	for (uint32_t t = 0; rc == 0 && t < L; t++)
-		if ((rc = put(e, "loss", (uint64_t)lrintf(e->loss[t] * 2048), 0)) == 0)
-			rc = put(e, "rank", e->rank[t], 0);
-	return rc != 0 ? rc : record_done(e);
+	put(e, "seq", item->seq, 0);
+	for (uint32_t t = 0; t < L; t++) {
+		put(e, "loss", (uint64_t)lrintf(e->loss[t] * 2048), 0);
+		put(e, "rank", e->rank[t], 0);
+	}
+	return record_done(e);
 }
 
 static int
@@ -293,44 +257,29 @@ export_block(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t blo
 	uint32_t bits;
 
 	(void)txn;
-	if (rc != 0) {
-		e->left_out++;
-		return 0;
-	}
+	e->left_out += rc != 0;
 	for (uint64_t i = 0; rc == 0 && i < n; i++) {
 		memcpy(&bits, &rows[i].score, 4);
-		if ((rc = put(e, "seq", rows[i].seq, 0)) == 0 && (rc = put(e, "plan", plan.hi, 8)) == 0 && (rc = put(e, "plan", plan.lo, 8)) == 0 &&
-		    (rc = put(e, "block", block, 0)) == 0 && (rc = put(e, "position", rows[i].position, 0)) == 0 &&
-		    (rc = put(e, "score", bits, 0)) == 0)
-			rc = put(e, "flags", rows[i].flags, 0);
-		e->n_records += rc == 0;
+		put(e, "seq", rows[i].seq, 0);
+		put_hash(e, "plan", plan);
+		put(e, "block", block, 0);
+		put(e, "position", rows[i].position, 0);
+		put(e, "score", bits, 0);
+		put(e, "flags", rows[i].flags, 0);
+		e->n_records++;
 	}
-	/* A block is never split: its rows are written in one commit when they come back. */
-	if (rc == 0 && e->n_records * 60 >= e->shard_bytes)
-		rc = write_shard(e);
-	return rc;
+	/* A block stays in one file: import writes its rows in one commit. */
+	return rc == 0 && e->n_records * 60 >= e->shard_bytes ? write_shard(e) : 0;
 }
 
 static int
 export_plan(void *arg, const struct cache_plan *p)
 {
 	struct exporter *e = arg;
-	struct json *o = ctl_object();
-	char hex[HASH_HEX_BYTES];
 
-	ctl_put_text(o, "plan", hash_hex(p->hash, hex));
-	ctl_put_int(o, "seed", p->seed);
-	ctl_put_int(o, "batch", p->batch);
-	ctl_put_int(o, "mode", p->mode);
-	ctl_put_int(o, "k", p->k);
-	ctl_put_int(o, "window", (int64_t)p->window);
-	ctl_put_int(o, "kept", (int64_t)p->kept);
-	ctl_put_int(o, "rows", (int64_t)p->n_rows);
-	ctl_put_num(o, "keep", p->keep);
-	ctl_put_int(o, "oldest_step", (int64_t)p->oldest_step);
-	ctl_put_int(o, "released_step", (int64_t)p->released_step);
-	ctl_put(o, "released", json_new_flag(p->released));
-	ctl_push(e->plans, o);
+	ctl_push(e->plans, ctl_record(CTL("plan", cache_hex(p->hash)), CTL("seed", p->seed), CTL("batch", p->batch), CTL("mode", p->mode),
+	    CTL("k", p->k), CTL("window", p->window), CTL("kept", p->kept), CTL("rows", p->n_rows), CTL("keep", p->keep),
+	    CTL("oldest_step", p->oldest_step), CTL("released_step", p->released_step), CTL("released", p->released)));
 	return 0;
 }
 
@@ -338,145 +287,105 @@ static int
 export_quarantine(void *arg, const struct cache_quarantine *q)
 {
 	struct exporter *e = arg;
-	struct json *o = ctl_object();
 
-	ctl_put_int(o, "seq", (int64_t)q->seq);
-	ctl_put_int(o, "since", q->since_s);
-	ctl_put_text(o, "reason", q->reason);
-	ctl_push(e->quarantine, o);
+	ctl_push(e->quarantine, ctl_record(CTL("seq", q->seq), CTL("since", q->since_s), CTL("reason", q->reason)));
 	return 0;
 }
 
-/* All the parts and manifest.json, in e->dir. */
+/* A part's files; *o is its entry in the manifest. */
 static int
-export_all(struct exporter *e)
+export_part(struct exporter *e, enum export_part part, struct json **o)
 {
-	const struct labels_spec *spec = &e->id.labels.spec;
+	const struct labels_spec *spec = &e->job->id.labels.spec;
+	struct cache *c = e->job->c;
+	int rc;
+
+	begin_part(e, part);
+	rc = part == EXPORT_LABELS ? cache_each(c, CACHE_TABLE_LABELS, export_label, e) :
+	    part == EXPORT_ROWS ? cache_blocks(c, export_block, e) : cache_each(c, CACHE_TABLE_SCORES, export_score, e);
+	if (rc == 0)
+		rc = write_shard(e);
+	*o = ctl_record(CTL("records", e->total), CTL("files", e->files));
+	if (part == EXPORT_LABELS)
+		ctl_put_all(*o, CTL("kind", labels_kind_name(spec->kind)),
+		    CTL("n", spec->kind == LABELS_KIND_SAMPLED ? spec->n_samples : spec->k), CTL("tau", spec->tau));
+	return rc;
+}
+
+/* All the parts, and manifest.json last. */
+static int
+export_all(struct exporter *e, struct json *manifest)
+{
+	struct cache_id *id = &e->job->id;
+	const struct labels_spec *spec = &id->labels.spec;
+	struct err_note *note = &e->job->note;
 	struct cache_txn *txn = NULL;
 	struct json *o;
-	char *text, hex[HASH_HEX_BYTES];
+	char *text;
 	int rc = 0;
 
-	e->loss = mem_alloc(spec->context, sizeof(*e->loss));
-	e->rank = mem_alloc(spec->context, 1);
-	if (e->loss == NULL || e->rank == NULL)
-		return ENOMEM;
-	ctl_put_text(e->manifest, "format", EXPORT_FORMAT);
-	ctl_put_int(e->manifest, "version", EXPORT_VERSION);
-	ctl_put_int(e->manifest, "context", spec->context);
-	ctl_put_int(e->manifest, "vocabulary", spec->vocab);
-	if (e->id.unigram != NULL) {
-		const uint8_t *codes = labels_unigram_bytes(e->id.unigram);
+	ctl_put_all(manifest, CTL("format", EXPORT_FORMAT), CTL("version", EXPORT_VERSION), CTL("context", spec->context),
+	    CTL("vocabulary", spec->vocab));
+	if (id->unigram != NULL) {
+		const char *codes = (const char *)labels_unigram_bytes(id->unigram);
 
-		if ((rc = weights_file_write(e->dir, EXPORT_UNIGRAM, (const char *)codes, spec->vocab, NULL, e->note)) != 0)
+		if ((rc = weights_file_write(e->dir, EXPORT_UNIGRAM, codes, spec->vocab, NULL, note)) != 0)
 			return rc;
-		o = ctl_object();
-		ctl_put_text(o, "file", EXPORT_UNIGRAM);
-		ctl_put_int(o, "bytes", spec->vocab);
-		ctl_put_text(o, "hash", hash_hex(labels_unigram_hash(e->id.unigram), hex));
-		ctl_put(e->manifest, "unigram", o);
+		ctl_put(manifest, "unigram", ctl_record(CTL("file", EXPORT_UNIGRAM), CTL("bytes", spec->vocab),
+		    CTL("hash", cache_hex(labels_unigram_hash(id->unigram)))));
 	}
 	for (int part = 0; part < EXPORT_PARTS && rc == 0; part++) {
-		begin_part(e, (enum export_part)part);
-		rc = part == EXPORT_LABELS ? cache_each(e->c, CACHE_TABLE_LABELS, export_label, e) :
-		    part == EXPORT_ROWS ? cache_blocks(e->c, export_block, e) : cache_each(e->c, CACHE_TABLE_SCORES, export_score, e);
-		o = end_part(e, &rc);
-		if (part == EXPORT_LABELS) {
-			ctl_put_text(o, "kind", labels_kind_name(spec->kind));
-			ctl_put_int(o, "n", spec->kind == LABELS_KIND_SAMPLED ? spec->n_samples : spec->k);
-			ctl_put_num(o, "tau", spec->tau);
-		}
-		ctl_put(e->manifest, export_part_name((enum export_part)part), o);
+		rc = export_part(e, (enum export_part)part, &o);
+		ctl_put(manifest, export_part_name((enum export_part)part), o);
 	}
-	if (rc == 0 && (rc = cache_txn_begin(e->c, &txn)) == 0 && (rc = cache_plans_each(txn, export_plan, e)) == 0)
+	e->plans = ctl_array();
+	e->quarantine = ctl_array();
+	if (rc == 0 && (rc = cache_txn_begin(e->job->c, &txn)) == 0 && (rc = cache_plans_each(txn, export_plan, e)) == 0)
 		rc = cache_quarantine_each(txn, export_quarantine, e);
 	cache_txn_end(&txn);
+	ctl_put_all(manifest, CTL("plans", e->plans), CTL("quarantine", e->quarantine), CTL("identity", id->texts));
+	id->texts = NULL;
 	if (rc != 0)
 		return rc;
-	ctl_put(e->manifest, "plans", e->plans);
-	ctl_put(e->manifest, "quarantine", e->quarantine);
-	ctl_put(e->manifest, "identity", e->id.texts);
-	e->plans = e->quarantine = e->id.texts = NULL;
-	if ((text = json_print(e->manifest, true)) == NULL)
+	if ((text = json_print(manifest, true)) == NULL)
 		return ENOMEM;
-	rc = weights_file_write(e->dir, "manifest.json", text, strlen(text), NULL, e->note);
+	rc = weights_file_write(e->dir, "manifest.json", text, strlen(text), NULL, note);
 	free(text);
 	return rc;
 }
 
-static void
-remove_dir(const char *dir)
-{
-	char path[CACHE_DIR_BYTES + 128];
-
-	for (int part = 0; part < EXPORT_PARTS; part++)
-		for (uint64_t i = 0;; i++) {
-			snprintf(path, sizeof(path), "%s/%s-%05" PRIu64 ".safetensors", dir, export_part_name((enum export_part)part), i);
-			if (unlink(path) != 0)
-				break;
-		}
-	snprintf(path, sizeof(path), "%s/" EXPORT_UNIGRAM, dir);
-	unlink(path);
-	snprintf(path, sizeof(path), "%s/manifest.json", dir);
-	unlink(path);
-	rmdir(dir);
-}
-
-/* One cache into DIR, which appears whole or not at all. */
 static int
-export_one(struct ctl_args *args, const char *cache_dir, const char *dir, uint64_t shard_bytes, struct json *all, struct err_note *note)
+export_one(struct cache_job *job, void *arg)
 {
-	struct exporter e = {.args = args, .shard_bytes = shard_bytes, .manifest = ctl_object(), .plans = ctl_array(), .quarantine = ctl_array(),
-	    .note = note};
+	struct exporter e = {.job = job, .shard_bytes = *(const uint64_t *)arg};
+	struct json *manifest;
+	struct ctl_folder folder;
 	struct cache_stat st;
-	struct stat there;
+	char to[CACHE_DIR_BYTES];
 	int rc;
 
-	snprintf(e.dir, sizeof(e.dir), "%s.tmp-%d", dir, (int)getpid());
-	if (stat(dir, &there) == 0) {
-		rc = err_note_set(note, ERR_EXISTS, "%s", dir);
-		goto out;
-	}
-	if ((rc = cache_open(&e.c, cache_dir, CACHE_READ, 0, note)) != 0 || (rc = cache_stat(e.c, &st)) != 0 ||
-	    (rc = cache_id_read(e.c, &e.id, note)) != 0)
-		goto out;
-	if (!e.id.bound) {
-		rc = err_note_set(note, ERR_NOT_FOUND, "%s: no selectord has used this cache yet", cache_dir);
-		goto out;
-	}
-	if (mkdir(e.dir, 0777) != 0) {
-		rc = err_note_set(note, errno, "%s", e.dir);
-		goto out;
-	}
-	ctl_meter_start(&e.meter, "export", "records", (double)(st.table[CACHE_TABLE_LABELS].n_records + st.table[CACHE_TABLE_SCORES].n_records));
-	rc = export_all(&e);
+	snprintf(to, sizeof(to), job->shards ? "%s/shard_%zu" : "%s", job->args->operands[0], job->i);
+	if ((rc = cache_job_open(job, CACHE_READ, 0, true)) != 0 || (rc = cache_stat(job->c, &st)) != 0 ||
+	    (rc = ctl_folder_begin(&folder, to, &job->note)) != 0)
+		return rc;
+	e.dir = folder.temp;
+	e.loss = ctl_alloc(job->id.labels.spec.context, sizeof(*e.loss));
+	e.rank = ctl_alloc(job->id.labels.spec.context, 1);
+	manifest = ctl_object();
+	ctl_meter_start(&e.meter, "export", "records",
+	    (double)(st.table[CACHE_TABLE_LABELS].n_records + st.table[CACHE_TABLE_SCORES].n_records));
+	rc = export_all(&e, manifest);
 	ctl_meter_end(&e.meter);
-	if (rc == 0 && rename(e.dir, dir) != 0)
-		rc = err_note_set(note, errno, "renaming to %s", dir);
-	if (rc != 0)
-		remove_dir(e.dir);
-	if (rc == 0 && all != NULL) {
-		struct json *o = ctl_object();
-
-		ctl_put_text(o, "cache", cache_dir);
-		ctl_put_text(o, "export", dir);
-		ctl_put_int(o, "records", (int64_t)e.done);
-		ctl_put_int(o, "left_out", (int64_t)e.left_out);
-		ctl_push(all, o);
-	} else if (rc == 0) {
-		ctl_line("exported", "%s -> %s: %" PRIu64 " labels and scores", cache_dir, dir, e.done);
-	}
+	rc = ctl_folder_end(&folder, rc, &job->note);
+	if (rc == 0 && job->all != NULL)
+		ctl_push(job->all, ctl_record(CTL("cache", job->dir), CTL("export", to), CTL("records", e.done),
+		    CTL("left_out", e.left_out)));
+	else if (rc == 0)
+		ctl_line("exported", "%s -> %s: %" PRIu64 " labels and scores", job->dir, to, e.done);
 	if (rc == 0 && e.left_out > 0)
-		fprintf(stderr, "saltctl cache export: %" PRIu64 " damaged records were left out: saltctl cache fsck tells which\n", e.left_out);
-out:
-	if (rc != 0 && note->name[0] == '\0')
-		err_note_set(note, rc, "%s", cache_dir);
-	json_close(&e.manifest);
-	json_close(&e.plans);
-	json_close(&e.quarantine);
-	json_close(&e.files);
-	cache_id_free(&e.id);
-	cache_destroy(&e.c);
+		fprintf(stderr, "saltctl cache export: %" PRIu64 " damaged records were left out: saltctl cache fsck lists them\n",
+		    e.left_out);
+	json_close(&manifest);
 	labels_batch_free(&e.batch);
 	for (size_t i = 0; i < EXPORT_TENSORS_MAX; i++)
 		free(e.data[i].bytes);
@@ -489,41 +398,19 @@ static int
 run(struct ctl_args *args)
 {
 	uint64_t shard_bytes = SHARD_BYTES;
-	struct cache_dirs dirs = {.n = 0};
-	struct config *cfg = NULL;
-	struct json *all = ctl_has(args, "json") ? ctl_array() : NULL;
-	struct err_note note = {.name = ""};
-	char dir[CACHE_DIR_BYTES];
-	const char *to = args->operands[0];
-	int exit_code, rc = 0;
+	struct cache_job job;
+	int exit_code = cache_job_begin(&job, args, false);
 
-	if ((exit_code = ctl_get_u64(args, "shard-bytes", 1, UINT64_C(1) << 40, &shard_bytes)) != 0 ||
-	    (exit_code = cache_dirs_find(args, &dirs, &cfg)) != 0)
-		goto out;
-	cache_watch_bus(args);
-	if (dirs.shards && mkdir(to, 0777) != 0)
-		rc = err_note_set(&note, errno, "%s", to);
-	for (size_t i = 0; rc == 0 && i < dirs.n; i++) {
-		snprintf(dir, sizeof(dir), dirs.shards ? "%s/shard_%zu" : "%s", to, i);
-		rc = export_one(args, dirs.dir[i], dir, shard_bytes, all, &note);
-	}
-	if (rc != 0)
-		exit_code = ctl_fail(args, rc, &note);
-	else if (all != NULL) {
-		exit_code = ctl_print_json(all);
-		all = NULL;
-	}
-out:
-	json_close(&all);
-	cache_dirs_free(&dirs);
-	config_destroy(&cfg);
-	return ctl_flush(exit_code);
+	if (exit_code == 0 && (exit_code = ctl_get_u64(args, "shard-bytes", 1, UINT64_C(1) << 40, &shard_bytes)) == 0)
+		exit_code = cache_job_each(&job, export_one, &shard_bytes);
+	return cache_job_end(&job, exit_code);
 }
 
 const struct ctl_verb ctl_cache_export = {
 	.name = "cache export", .operands = "DIR", .summary = "a cache as safetensors files and one JSON file",
-	.about = "Labels, scores, rows, plans, quarantine and identities; numpy reads them in ten lines (docs/formats.md). DIR must not exist yet. A cache\n"
-	    "file itself should not be copied from machine to machine: this may.",
+	.about = "Labels, scores, rows, plans, quarantine and identities; numpy reads them in ten lines (docs/formats.md). DIR appears\n"
+	    "complete or not at all; it must not exist, or be empty. Use an export to copy a cache to another machine: the cache's own\n"
+	    "file should not be copied.",
 	.example = "saltctl cache export -c fleet.yaml labels-of-my-teacher",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = run,
 };

@@ -1,6 +1,6 @@
 /*
- * cache import: what cache export wrote, into a cache of the same identities. Nothing is believed: files by size and hash, tensors by type and
- * shape, numbers by the encoder that makes records of them; with the corpus, tokens too. What is there already stays.
+ * cache import: an export of cache export into a cache of the same identities. Nothing in it is trusted: files are checked by size and
+ * hash, tensors by type and shape, numbers by the encoder that makes records of them; with the corpus, tokens too. Existing records stay.
  */
 #include "saltctl/cache/cache.h"
 
@@ -15,6 +15,7 @@
 
 #include "fabric/config/config.h"
 #include "saltctl/core/output.h"
+#include "base/file/file.h"
 #include "base/json/json.h"
 #include "base/mem/mem.h"
 #include "engine/weights/weights.h"
@@ -27,12 +28,12 @@ static const struct ctl_option options[] = {
 };
 
 struct importer {
+	struct cache_job *job;
 	const struct cache_corpora *corpora;
-	struct cache *c;
 	struct cache_id id;			/* of the export */
-	const char *dir;
+	char dir[CACHE_DIR_BYTES];		/* of the export */
 	struct json *manifest;
-	struct cache_batch batch;
+	struct cache_batch batch;		/* and its cache */
 	uint64_t n_new, n_there, n_differ;
 	struct labels_buf buf;
 	int32_t *n_unique, *ids, *counts, *tokens;
@@ -41,16 +42,13 @@ struct importer {
 	uint8_t *score;
 	struct cache_row *rows;
 	size_t rows_cap;
-	struct err_note *note;
+	struct err_note *note;			/* the job's */
 };
 
 static int
 bad(struct importer *m, const char *file, const char *what, const char *expected)
 {
-	err_note_set(m->note, ERR_FORMAT, "%s/%s", m->dir, file);
-	err_note_place(m->note, "%s", what);
-	err_note_expected(m->note, "%s", expected);
-	return ERR_FORMAT;
+	return err_expect_at(m->note, ERR_FORMAT, "%s/%s", "%s", "%s", "", m->dir, file, what, expected);
 }
 
 /* Hash of a whole file, as the manifest has it. */
@@ -58,9 +56,9 @@ static int
 hash_of(const char *path, uint64_t *n_bytes, struct hash128 *out)
 {
 	struct hash_state *h = hash_new();
-	uint8_t *buf = malloc(1 << 20);
-	FILE *in = fopen(path, "rb");
-	int rc = in == NULL ? errno : h == NULL || buf == NULL ? ENOMEM : 0;
+	uint8_t *buf = ctl_alloc(1 << 20, 1);
+	FILE *in = fopen(path, "rbe");
+	int rc = in == NULL ? errno : h == NULL ? ENOMEM : 0;
 	size_t n;
 
 	*n_bytes = 0;
@@ -82,26 +80,24 @@ hash_of(const char *path, uint64_t *n_bytes, struct hash128 *out)
 static int
 check_file(struct importer *m, const struct json *o, const char **name, char path[CACHE_DIR_BYTES + 300])
 {
-	char hex[HASH_HEX_BYTES];
 	struct hash128 want = {0, 0}, got;
-	const char *text = NULL;
+	const char *text = ctl_text_of(o, "hash", NULL);
+	int64_t size = ctl_int_of(o, "bytes", -1);
 	uint64_t bytes;
-	int64_t size;
 	int rc;
 
-	if (!json_text(json_get(o, "file"), name) || (*name)[0] == '\0' || (*name)[0] == '.' || strchr(*name, '/') != NULL || strlen(*name) > 255)
+	*name = ctl_text_of(o, "file", "");
+	if ((*name)[0] == '\0' || (*name)[0] == '.' || strchr(*name, '/') != NULL || strlen(*name) > 255)
 		return bad(m, "manifest.json", "file", "the name of a file in the same folder");
-	if (!json_int(json_get(o, "bytes"), &size) || size < 0 || (json_get(o, "hash") != NULL && (!json_text(json_get(o, "hash"), &text) || hash_from_hex(&want, text) != 0)))
+	if (size < 0 || (json_get(o, "hash") != NULL && (text == NULL || hash_from_hex(&want, text) != 0)))
 		return bad(m, "manifest.json", *name, "its bytes, and its hash if that is known");
 	snprintf(path, CACHE_DIR_BYTES + 300, "%s/%s", m->dir, *name);
 	if ((rc = hash_of(path, &bytes, &got)) != 0)
 		return err_note_set(m->note, rc, "%s", path);
 	if (bytes == (uint64_t)size && (text == NULL || hash_equal(want, got)))
 		return 0;
-	err_note_set(m->note, ERR_CORRUPT, "%s", path);
-	err_note_expected(m->note, "%" PRId64 " bytes with hash %s, as manifest.json says", size, text != NULL ? text : "of any kind");
-	err_note_found(m->note, "%" PRIu64 " bytes with hash %s", bytes, hash_hex(got, hex));
-	return ERR_CORRUPT;
+	return err_expect(m->note, ERR_CORRUPT, "%s", "%" PRId64 " bytes with hash %s, as manifest.json says",
+	    "%" PRIu64 " bytes with hash %s", path, size, text != NULL ? text : "of any kind", bytes, cache_hex(got));
 }
 
 static uint64_t
@@ -116,40 +112,48 @@ value(const struct weights_tensor *t, uint64_t i)
 	return v;
 }
 
-/* The tensors of a shard, in the order of export_tensors, of the types and shapes that the label set asks for. */
-static int
-shard_tensors(struct importer *m, enum export_part part, const struct weights *w, const char *file, const struct weights_tensor **out, uint64_t *n)
+/* Whether t is the tensor that is wanted, for n records; n is taken from the first tensor. */
+static bool
+tensor_good(const struct weights_tensor *t, const struct export_tensor *want, uint64_t L, bool first, uint64_t *n)
 {
+	size_t entries;
+
+	if (t == NULL || t->dtype != (enum weights_dtype)want->dtype || t->n_dims != 1 + want->n_dims)
+		return false;
+	for (unsigned d = 0; d < want->n_dims; d++)
+		if (t->shape[1 + d] != want->dims[d])
+			return false;
+	if (first)
+		*n = t->shape[0];
+	if (strcmp(want->name, "row_offsets") == 0)
+		return mem_mul((size_t)*n, L, &entries) && t->shape[0] == entries + 1;
+	return want->flat || t->shape[0] == *n;
+}
+
+/* The tensors of a file, in the order of export_tensors, of the types and shapes that the label set requires. */
+static int
+shard_tensors(struct importer *m, enum export_part part, const struct weights *w, const char *file, const struct weights_tensor **out,
+    uint64_t *n)
+{
+	const struct labels_spec *spec = &m->id.labels.spec;
 	struct export_tensor want[EXPORT_TENSORS_MAX];
-	size_t n_want = export_tensors(part, &m->id.labels.spec, want);
+	size_t n_want = export_tensors(part, spec, want);
+	const struct weights_tensor *offsets;
 	uint64_t flat;
 
 	for (size_t i = 0; i < n_want; i++) {
-		const struct weights_tensor *t = weights_find(w, want[i].name);
-		bool good = t != NULL && t->dtype == (enum weights_dtype)want[i].dtype && t->n_dims == 1 + want[i].n_dims;
+		const struct weights_tensor *t = out[i] = weights_find(w, want[i].name);
 
-		for (unsigned d = 0; good && d < want[i].n_dims; d++)
-			good = t->shape[1 + d] == want[i].dims[d];
-		if (good && i == 0)
-			*n = t->shape[0];
-		if (good && !want[i].flat)
-			good = t->shape[0] == *n;
-		if (good && strcmp(want[i].name, "row_offsets") == 0)
-			good = mem_mul((size_t)*n, m->id.labels.spec.context, &(size_t){0}) && t->shape[0] == *n * m->id.labels.spec.context + 1;
-		if (!good) {
-			err_note_set(m->note, ERR_FORMAT, "%s/%s", m->dir, file);
-			err_note_place(m->note, "tensor %s", want[i].name);
-			err_note_expected(m->note, "%s, in the shape that docs/formats.md gives", weights_dtype_name((enum weights_dtype)want[i].dtype));
-			err_note_found(m->note, "%s with %u dimensions, the first %" PRIu64, t != NULL ? weights_dtype_name(t->dtype) : "none",
+		if (!tensor_good(t, &want[i], spec->context, i == 0, n))
+			return err_expect_at(m->note, ERR_FORMAT, "%s/%s", "tensor %s", "%s, in the shape that docs/formats.md gives",
+			    "%s with %u dimensions, the first %" PRIu64, m->dir, file, want[i].name,
+			    weights_dtype_name((enum weights_dtype)want[i].dtype), t != NULL ? weights_dtype_name(t->dtype) : "none",
 			    t != NULL ? t->n_dims : 0, t != NULL && t->n_dims > 0 ? t->shape[0] : 0);
-			return ERR_FORMAT;
-		}
-		out[i] = t;
 	}
-	if (part == EXPORT_LABELS && m->id.labels.spec.kind == LABELS_KIND_SAMPLED) {
+	if (part == EXPORT_LABELS && spec->kind == LABELS_KIND_SAMPLED) {
+		offsets = out[2];
 		flat = weights_find(w, "ids")->shape[0];
-		if (weights_find(w, "counts")->shape[0] != flat || value(weights_find(w, "row_offsets"), *n * m->id.labels.spec.context) != flat ||
-		    value(weights_find(w, "row_offsets"), 0) != 0)
+		if (weights_find(w, "counts")->shape[0] != flat || value(offsets, *n * spec->context) != flat || value(offsets, 0) != 0)
 			return bad(m, file, "row_offsets", "from 0 to the number of ids and counts");
 	}
 	return 0;
@@ -162,11 +166,8 @@ check_seq(struct importer *m, const char *file, uint64_t i, uint64_t seq, uint32
 
 	if (CORPUS_SEQ_NO(seq) == corpus_no && CORPUS_SEQ_INDEX(seq) < limit)
 		return 0;
-	err_note_set(m->note, ERR_RANGE, "%s/%s", m->dir, file);
-	err_note_place(m->note, "seq[%" PRIu64 "]", i);
-	err_note_expected(m->note, "corpus %" PRIu32 ", window below %" PRIu64, corpus_no, limit);
-	err_note_found(m->note, "corpus %" PRIu32 ", window %" PRIu64, CORPUS_SEQ_NO(seq), CORPUS_SEQ_INDEX(seq));
-	return ERR_RANGE;
+	return err_expect_at(m->note, ERR_RANGE, "%s/%s", "seq[%" PRIu64 "]", "corpus %" PRIu32 ", window below %" PRIu64,
+	    "corpus %" PRIu32 ", window %" PRIu64, m->dir, file, i, corpus_no, limit, CORPUS_SEQ_NO(seq), CORPUS_SEQ_INDEX(seq));
 }
 
 static int
@@ -178,59 +179,75 @@ stored(struct importer *m, int rc, bool differs)
 	return rc == ERR_EXISTS ? 0 : rc;
 }
 
-/* Record i of a shard, encoded into m->buf. */
+static int
+encode_sampled(struct importer *m, const struct weights *w, const struct weights_tensor *offsets, uint64_t i, struct hash128 tokens)
+{
+	const struct labels_spec *spec = &m->id.labels.spec;
+	const struct weights_tensor *ids = weights_find(w, "ids"), *counts = weights_find(w, "counts");
+
+	for (uint64_t r = 0; r < spec->context; r++) {
+		uint64_t at = i * spec->context + r, from = value(offsets, at), to = value(offsets, at + 1);
+
+		if (to < from || to > ids->shape[0] || to - from > spec->n_samples)
+			return err_expect(m->note, ERR_RANGE, "row_offsets[%" PRIu64 "]",
+			    "at most %" PRIu32 " above the one before, at most %" PRIu64, "%" PRIu64 " after %" PRIu64, at + 1,
+			    spec->n_samples, ids->shape[0], to, from);
+		m->n_unique[r] = (int32_t)(to - from);
+		for (uint64_t j = from; j < to; j++) {
+			m->ids[r * spec->n_samples + (j - from)] = (int32_t)(uint32_t)value(ids, j);
+			m->counts[r * spec->n_samples + (j - from)] = (int32_t)(uint32_t)value(counts, j);
+		}
+	}
+	return labels_encode_sampled(spec, tokens, m->n_unique, m->ids, m->counts, &m->buf, m->note);
+}
+
+static float
+log_p_of(const struct weights_tensor *codes, uint64_t i)
+{
+	uint64_t code = value(codes, i);
+
+	return code == 65535 ? -INFINITY : -(float)code / 2048;
+}
+
+/* Entries of each row are sorted, likeliest first, as the encoder needs them. */
+static int
+encode_topk(struct importer *m, const struct weights_tensor **t, uint64_t i, struct hash128 tokens)
+{
+	const struct labels_spec *spec = &m->id.labels.spec;
+
+	for (uint64_t r = 0; r < spec->context; r++) {
+		int32_t *id = m->ids + r * spec->k;
+		float *p = m->log_p + r * spec->k;
+
+		for (uint32_t j = 0, k; j < spec->k; j++) {
+			uint64_t at = (i * spec->context + r) * spec->k + j;
+			int32_t v = (int32_t)(uint32_t)value(t[2], at);
+			float log_p = log_p_of(t[3], at);
+
+			for (k = j; k > 0 && (p[k - 1] < log_p || (p[k - 1] == log_p && id[k - 1] > v)); k--) {
+				p[k] = p[k - 1];
+				id[k] = id[k - 1];
+			}
+			p[k] = log_p;
+			id[k] = v;
+		}
+	}
+	return labels_encode_topk(spec, tokens, m->ids, m->log_p, &m->buf, m->note);
+}
+
+/* Record i of a file, encoded into m->buf. */
 static int
 encode(struct importer *m, const struct weights *w, const struct weights_tensor **t, uint64_t i, struct hash128 tokens)
 {
 	const struct labels_spec *spec = &m->id.labels.spec;
-	uint64_t L = spec->context;
+	uint64_t n = (uint64_t)spec->context * spec->vocab;
 
-	if (spec->kind == LABELS_KIND_SAMPLED) {
-		const struct weights_tensor *offsets = t[2], *ids = weights_find(w, "ids"), *counts = weights_find(w, "counts");
-
-		for (uint64_t r = 0; r < L; r++) {
-			uint64_t from = value(offsets, i * L + r), to = value(offsets, i * L + r + 1);
-
-			if (to < from || to > ids->shape[0] || to - from > spec->n_samples) {
-				err_note_set(m->note, ERR_RANGE, "row_offsets[%" PRIu64 "]", i * L + r + 1);
-				err_note_expected(m->note, "at most %" PRIu32 " above the one before, at most %" PRIu64, spec->n_samples, ids->shape[0]);
-				err_note_found(m->note, "%" PRIu64 " after %" PRIu64, to, from);
-				return ERR_RANGE;
-			}
-			m->n_unique[r] = (int32_t)(to - from);
-			for (uint64_t j = from; j < to; j++) {
-				m->ids[r * spec->n_samples + (j - from)] = (int32_t)(uint32_t)value(ids, j);
-				m->counts[r * spec->n_samples + (j - from)] = (int32_t)(uint32_t)value(counts, j);
-			}
-		}
-		return labels_encode_sampled(spec, tokens, m->n_unique, m->ids, m->counts, &m->buf, m->note);
-	}
-	if (spec->kind == LABELS_KIND_TOPK) {
-		for (uint64_t r = 0; r < L; r++) {
-			int32_t *id = m->ids + r * spec->k;
-			float *p = m->log_p + r * spec->k;
-
-			for (uint32_t j = 0; j < spec->k; j++) {
-				uint64_t at = (i * L + r) * spec->k + j, code = value(t[3], at);
-				int32_t v = (int32_t)(uint32_t)value(t[2], at);
-				float log_p = code == 65535 ? -INFINITY : -(float)code / 2048;
-				uint32_t k = j;
-
-				for (; k > 0 && (p[k - 1] < log_p || (p[k - 1] == log_p && id[k - 1] > v)); k--) {	/* best first */
-					p[k] = p[k - 1];
-					id[k] = id[k - 1];
-				}
-				p[k] = log_p;
-				id[k] = v;
-			}
-		}
-		return labels_encode_topk(spec, tokens, m->ids, m->log_p, &m->buf, m->note);
-	}
-	for (uint64_t j = 0; j < L * spec->vocab; j++) {
-		uint64_t code = value(t[2], i * L * spec->vocab + j);
-
-		m->log_p[j] = code == 65535 ? -INFINITY : -(float)code / 2048;
-	}
+	if (spec->kind == LABELS_KIND_SAMPLED)
+		return encode_sampled(m, w, t[2], i, tokens);
+	if (spec->kind == LABELS_KIND_TOPK)
+		return encode_topk(m, t, i, tokens);
+	for (uint64_t j = 0; j < n; j++)
+		m->log_p[j] = log_p_of(t[2], i * n + j);
 	return labels_encode_dense(spec, tokens, m->log_p, &m->buf, m->note);
 }
 
@@ -238,7 +255,6 @@ static int
 import_labels(struct importer *m, const struct weights *w, const struct weights_tensor **t, const char *file, uint64_t n)
 {
 	struct hash128 tokens, ours;
-	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
 	int rc = 0;
 
 	for (uint64_t i = 0; rc == 0 && i < n; i++) {
@@ -251,25 +267,15 @@ import_labels(struct importer *m, const struct weights *w, const struct weights_
 		if (m->corpora->train != NULL) {
 			if ((rc = cache_tokens_of(m->corpora, seq, m->id.labels.spec.context, m->tokens, &ours, m->note)) != 0)
 				return rc;
-			if (!hash_equal(ours, tokens)) {
-				err_note_set(m->note, ERR_MISMATCH, "%s/%s", m->dir, file);
-				err_note_place(m->note, "token_hash[%" PRIu64 "], sequence %" PRIu64, i, CORPUS_SEQ_INDEX(seq));
-				err_note_expected(m->note, "%s, the corpus's", hash_hex(ours, a));
-				err_note_found(m->note, "%s", hash_hex(tokens, b));
-				return ERR_MISMATCH;
-			}
+			if (!hash_equal(ours, tokens))
+				return err_expect_at(m->note, ERR_MISMATCH, "%s/%s", "token_hash[%" PRIu64 "], sequence %" PRIu64,
+				    "%s, the corpus's", "%s", m->dir, file, i, CORPUS_SEQ_INDEX(seq), cache_hex(ours), cache_hex(tokens));
 		}
-		if ((rc = encode(m, w, t, i, tokens)) != 0) {
-			struct err_note inner = *m->note;
-
-			err_note_set(m->note, rc, "%s/%s", m->dir, file);
-			err_note_place(m->note, "sequence %" PRIu64 ", %.100s %.180s", CORPUS_SEQ_INDEX(seq), inner.name, inner.place);
-			err_note_expected(m->note, "%s", inner.expected);
-			err_note_found(m->note, "%s", inner.found);
-			return rc;
-		}
+		if ((rc = encode(m, w, t, i, tokens)) != 0)
+			return err_expect_at(m->note, rc, "%s/%s", "sequence %" PRIu64 ", %.100s %.180s", "%s", "%s", m->dir, file,
+			    CORPUS_SEQ_INDEX(seq), m->note->name, m->note->place, m->note->expected, m->note->found);
 		if ((rc = cache_batch_step(&m->batch)) == 0)
-			rc = stored(m, cache_write_labels(m->c, seq, m->buf.bytes, m->buf.len, &differs), differs);
+			rc = stored(m, cache_write_labels(m->batch.c, seq, m->buf.bytes, m->buf.len, &differs), differs);
 	}
 	return rc;
 }
@@ -278,23 +284,47 @@ static int
 import_scores(struct importer *m, enum export_part part, const struct weights_tensor **t, const char *file, uint64_t n)
 {
 	uint32_t L = m->id.labels.spec.context;
+	bool heldout = part == EXPORT_HELDOUT;
 	int rc = 0;
 
 	for (uint64_t i = 0; rc == 0 && i < n; i++) {
 		uint64_t seq = value(t[0], i);
 		bool differs = false;
 
-		if ((rc = check_seq(m, file, i, seq, part == EXPORT_HELDOUT ? CORPUS_HELDOUT : CORPUS_TRAIN)) != 0)
+		if ((rc = check_seq(m, file, i, seq, heldout ? CORPUS_HELDOUT : CORPUS_TRAIN)) != 0)
 			return rc;
 		for (uint32_t j = 0; j < L; j++) {
 			m->loss[j] = (float)value(t[1], i * L + j) / 2048;
 			m->rank[j] = (int32_t)value(t[2], i * L + j);
 		}
 		if ((rc = labels_scores_encode(m->loss, m->rank, L, m->score, m->note)) == 0 && (rc = cache_batch_step(&m->batch)) == 0)
-			rc = stored(m, cache_write_scores(m->c, part == EXPORT_HELDOUT ? CACHE_SCORES_TEACHER : CACHE_SCORES_SCORER, seq, m->score,
-			    (size_t)L * LABELS_SCORE_BYTES, &differs), differs);
+			rc = stored(m, cache_write_scores(m->batch.c, heldout ? CACHE_SCORES_TEACHER : CACHE_SCORES_SCORER, seq,
+			    m->score, (size_t)L * LABELS_SCORE_BYTES, &differs), differs);
 	}
 	return rc;
+}
+
+/* Row i of a file into m->rows[j]. */
+static int
+read_row(struct importer *m, const struct weights_tensor **t, const char *file, uint64_t i, size_t j)
+{
+	uint32_t bits = (uint32_t)value(t[4], i);
+	struct cache_row *row;
+	char place[64];
+	int rc;
+
+	ctl_grow((void **)&m->rows, &m->rows_cap, j + 1, sizeof(*m->rows));
+	if ((rc = check_seq(m, file, i, value(t[0], i), CORPUS_TRAIN)) != 0)
+		return rc;
+	row = &m->rows[j];
+	row->seq = value(t[0], i);
+	row->position = value(t[3], i);
+	row->flags = (uint32_t)value(t[5], i);
+	memcpy(&row->score, &bits, 4);
+	if (!isinf(row->score) && (j == 0 || row->position > row[-1].position))
+		return 0;
+	snprintf(place, sizeof(place), "row %" PRIu64, i);
+	return bad(m, file, place, "ascending positions in a block, and scores that are numbers");
 }
 
 static int
@@ -307,27 +337,11 @@ import_rows(struct importer *m, const struct weights_tensor **t, const char *fil
 		uint64_t block = value(t[2], i);
 		bool differs = false;
 
-		for (to = i; to < n && value(t[1], 2 * to) == plan.hi && value(t[1], 2 * to + 1) == plan.lo && value(t[2], to) == block; to++) {
-			uint32_t bits = (uint32_t)value(t[4], to);
-			struct cache_row *row;
-
-			if ((rc = mem_grow((void **)&m->rows, &m->rows_cap, (size_t)(to - i) + 1, sizeof(*m->rows))) != 0 ||
-			    (rc = check_seq(m, file, to, value(t[0], to), CORPUS_TRAIN)) != 0)
+		for (to = i; to < n && value(t[1], 2 * to) == plan.hi && value(t[1], 2 * to + 1) == plan.lo && value(t[2], to) == block; to++)
+			if ((rc = read_row(m, t, file, to, (size_t)(to - i))) != 0)
 				return rc;
-			row = &m->rows[to - i];
-			row->seq = value(t[0], to);
-			row->position = value(t[3], to);
-			row->flags = (uint32_t)value(t[5], to);
-			memcpy(&row->score, &bits, 4);
-			if (isinf(row->score) || (to > i && row->position <= row[-1].position)) {
-				char place[64];
-
-				snprintf(place, sizeof(place), "row %" PRIu64, to);
-				return bad(m, file, place, "ascending positions in a block, and scores that are numbers");
-			}
-		}
 		if ((rc = cache_batch_step(&m->batch)) == 0)
-			rc = stored(m, cache_write_rows(m->c, plan, block, m->rows, (size_t)(to - i), &differs), differs);
+			rc = stored(m, cache_write_rows(m->batch.c, plan, block, m->rows, (size_t)(to - i), &differs), differs);
 	}
 	return rc;
 }
@@ -348,158 +362,140 @@ import_part(struct importer *m, enum export_part part)
 		if ((rc = check_file(m, json_item(files, i), &name, path)) != 0 || (rc = weights_open(&w, path, m->note)) != 0)
 			return rc;
 		if ((rc = shard_tensors(m, part, w, name, t, &n)) == 0)
-			rc = part == EXPORT_LABELS ? import_labels(m, w, t, name, n) : part == EXPORT_ROWS ? import_rows(m, t, name, n) :
-			    import_scores(m, part, t, name, n);
+			rc = part == EXPORT_LABELS ? import_labels(m, w, t, name, n) :
+			    part == EXPORT_ROWS ? import_rows(m, t, name, n) : import_scores(m, part, t, name, n);
 		weights_close(&w);
 	}
 	return rc;
 }
 
-static int64_t
-whole(const struct json *o, const char *key)
+static int
+import_plan(struct importer *m, const struct json *o)
 {
-	int64_t v = -1;
+	struct cache_plan p, old;
+	struct cache_txn *txn;
+	struct hash128 hash;
+	int64_t seed = ctl_int_of(o, "seed", -1), batch = ctl_int_of(o, "batch", -1), mode = ctl_int_of(o, "mode", -1);
+	int64_t window = ctl_int_of(o, "window", -1), kept = ctl_int_of(o, "kept", -1), rows = ctl_int_of(o, "rows", -1);
+	int64_t oldest = ctl_int_of(o, "oldest_step", -1);
+	double keep = ctl_num_of(o, "keep", NAN);
+	int rc;
 
-	return json_int(json_get(o, key), &v) ? v : -1;
+	if (hash_from_hex(&hash, ctl_text_of(o, "plan", "")) != 0 || batch < 1 || mode < 0 || mode > 1 || window < 1 || kept < 1 ||
+	    kept > window || rows < 0 || seed < 0 || oldest < 0 || isnan(keep))
+		return bad(m, "manifest.json", "plans", "objects with plan, seed, batch, mode, k, window, kept, rows, keep");
+	p = (struct cache_plan){.hash = hash, .seed = (uint32_t)seed, .batch = (uint32_t)batch, .mode = (uint32_t)mode,
+	    .k = (uint32_t)ctl_int_of(o, "k", -1), .window = (uint64_t)window, .kept = (uint64_t)kept, .n_rows = (uint64_t)rows,
+	    .keep = keep, .oldest_step = (uint64_t)oldest, .released_step = (uint64_t)ctl_int_of(o, "released_step", -1),
+	    .released = ctl_flag_of(o, "released")};
+	if ((rc = cache_txn_begin(m->batch.c, &txn)) != 0)
+		return rc;
+	rc = cache_plan_get(txn, p.hash, &old);
+	cache_txn_end(&txn);
+	if (rc != ERR_NOT_FOUND && rc != ERR_CORRUPT)
+		return 0;			/* the cache's own plan stays: it has the progress of its trainers */
+	return (rc = cache_batch_step(&m->batch)) != 0 ? rc : cache_write_plan(m->batch.c, &p);
+}
+
+static int
+import_quarantine(struct importer *m, const struct json *o)
+{
+	struct cache_quarantine q = {.seq = (uint64_t)ctl_int_of(o, "seq", -1), .since_s = ctl_int_of(o, "since", -1)};
+	const char *reason = ctl_text_of(o, "reason", NULL);
+	int rc;
+
+	if ((int64_t)q.seq < 0 || reason == NULL)
+		return bad(m, "manifest.json", "quarantine", "objects with seq, since, reason");
+	snprintf(q.reason, sizeof(q.reason), "%s", reason);
+	return (rc = cache_batch_step(&m->batch)) != 0 ? rc : cache_write_quarantine(m->batch.c, &q);
 }
 
 static int
 import_plans(struct importer *m)
 {
 	const struct json *plans = json_get(m->manifest, "plans"), *all = json_get(m->manifest, "quarantine");
-	struct cache_txn *txn;
 	int rc = 0;
 
-	for (size_t i = 0; rc == 0 && i < json_count(plans); i++) {
-		const struct json *o = json_item(plans, i);
-		struct cache_plan p = {.seed = (uint32_t)whole(o, "seed"), .batch = (uint32_t)whole(o, "batch"), .mode = (uint32_t)whole(o, "mode"),
-		    .k = (uint32_t)whole(o, "k"), .window = (uint64_t)whole(o, "window"), .kept = (uint64_t)whole(o, "kept"),
-		    .n_rows = (uint64_t)whole(o, "rows"), .oldest_step = (uint64_t)whole(o, "oldest_step"),
-		    .released_step = (uint64_t)whole(o, "released_step")}, old;
-		const char *hex;
-
-		json_flag(json_get(o, "released"), &p.released);
-		if (!json_text(json_get(o, "plan"), &hex) || hash_from_hex(&p.hash, hex) != 0 || whole(o, "batch") < 1 || whole(o, "mode") < 0 ||
-		    whole(o, "mode") > 1 || whole(o, "window") < 1 || whole(o, "kept") < 1 || whole(o, "kept") > whole(o, "window") ||
-		    whole(o, "rows") < 0 || whole(o, "seed") < 0 || whole(o, "oldest_step") < 0 || !json_num(json_get(o, "keep"), &p.keep))
-			return bad(m, "manifest.json", "plans", "objects with plan, seed, batch, mode, k, window, kept, rows, keep");
-		if ((rc = cache_txn_begin(m->c, &txn)) != 0)
-			break;
-		rc = cache_plan_get(txn, p.hash, &old);
-		cache_txn_end(&txn);
-		if (rc != ERR_NOT_FOUND && rc != ERR_CORRUPT)
-			continue;			/* the cache's own stays: it knows how far its trainers are */
-		if ((rc = cache_batch_step(&m->batch)) == 0)
-			rc = cache_write_plan(m->c, &p);
-	}
-	for (size_t i = 0; rc == 0 && i < json_count(all); i++) {
-		struct cache_quarantine q = {.seq = (uint64_t)whole(json_item(all, i), "seq"), .since_s = whole(json_item(all, i), "since")};
-		const char *reason;
-
-		if (whole(json_item(all, i), "seq") < 0 || !json_text(json_get(json_item(all, i), "reason"), &reason))
-			return bad(m, "manifest.json", "quarantine", "objects with seq, since, reason");
-		snprintf(q.reason, sizeof(q.reason), "%s", reason);
-		if ((rc = cache_batch_step(&m->batch)) == 0)
-			rc = cache_write_quarantine(m->c, &q);
-	}
+	for (size_t i = 0; rc == 0 && i < json_count(plans); i++)
+		rc = import_plan(m, json_item(plans, i));
+	for (size_t i = 0; rc == 0 && i < json_count(all); i++)
+		rc = import_quarantine(m, json_item(all, i));
 	return rc;
 }
 
-/* The table that sampled labels are coded under; version 1 had none. */
+/* The table that sampled labels are coded with; version 1 had none. */
 static int
 read_unigram(struct importer *m)
 {
 	const struct json *o = json_get(m->manifest, "unigram");
-	char path[CACHE_DIR_BYTES + 300];
-	unsigned char *bytes = NULL;
+	char path[CACHE_DIR_BYTES + 300], *bytes;
 	const char *name;
-	int64_t size;
-	FILE *in;
+	size_t size;
 	int rc;
 
 	if (o == NULL)
 		return 0;
 	if ((rc = check_file(m, o, &name, path)) != 0)
 		return rc;
-	json_int(json_get(o, "bytes"), &size);
-	if (size < 1 || size > LABELS_UNIGRAM_VOCAB_MAX)
-		return bad(m, "manifest.json", "unigram", "a byte for each id of the vocabulary");
-	if ((bytes = malloc((size_t)size)) == NULL)
-		return ENOMEM;
-	in = fopen(path, "rb");
-	if (in == NULL || fread(bytes, 1, (size_t)size, in) != (size_t)size)
-		rc = err_note_set(m->note, EIO, "%s", path);
-	else
-		rc = labels_unigram_new(&m->id.unigram, bytes, (size_t)size, m->note);
-	if (in != NULL)
-		fclose(in);
+	if ((rc = file_read(path, LABELS_UNIGRAM_VOCAB_MAX, &bytes, &size, m->note)) == ERR_RANGE || (rc == 0 && size == 0))
+		rc = bad(m, "manifest.json", "unigram", "a byte for each id of the vocabulary");
+	if (rc == 0)
+		rc = labels_unigram_new(&m->id.unigram, (const uint8_t *)bytes, size, m->note);
 	free(bytes);
 	return rc;
 }
 
-/* The manifest, what it says of itself, and the identity it is for. */
+/* The manifest: format, version, and the identity that the export belongs to. */
 static int
 read_manifest(struct importer *m)
 {
 	char path[CACHE_DIR_BYTES + 300];
 	const struct json *identity;
-	const char *format;
-	int64_t version;
+	const char *text;
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/manifest.json", m->dir);
 	if ((rc = json_parse_file(path, MANIFEST_MAX_BYTES, &m->manifest, m->note)) != 0)
 		return rc;
-	if (!json_text(json_get(m->manifest, "format"), &format) || strcmp(format, EXPORT_FORMAT) != 0)
+	if (strcmp(ctl_text_of(m->manifest, "format", ""), EXPORT_FORMAT) != 0)
 		return bad(m, "manifest.json", "format", "\"" EXPORT_FORMAT "\"");
-	if (!json_int(json_get(m->manifest, "version"), &version) || version != EXPORT_VERSION) {
-		err_note_set(m->note, ERR_VERSION, "%s", path);
-		err_note_expected(m->note, "version %d", EXPORT_VERSION);
-		err_note_found(m->note, "%" PRId64 "; export again with this saltctl: saltctl cache export --cache FOLDER DIR", whole(m->manifest, "version"));
-		return ERR_VERSION;
-	}
+	if (ctl_int_of(m->manifest, "version", -1) != EXPORT_VERSION)
+		return err_expect(m->note, ERR_VERSION, "%s", "version %d",
+		    "%" PRId64 "; export again with this saltctl: saltctl cache export --cache FOLDER DIR", path, EXPORT_VERSION,
+		    ctl_int_of(m->manifest, "version", -1));
 	identity = json_get(m->manifest, "identity");
 	if (json_kind(identity) != JSON_KIND_OBJECT || json_count(identity) == 0 || json_count(identity) > IDENTITIES_MAX)
 		return bad(m, "manifest.json", "identity", "names and texts, as cache stat shows them");
-	m->id = (struct cache_id){.texts = ctl_object(), .n_shards = 1};
+	m->id = (struct cache_id){.texts = ctl_object(), .n_shards = 1, .upgrade = m->corpora->train};
 	for (void *it = json_first(identity); it != NULL; it = json_next(identity, it)) {
-		const char *text;
-
 		if (!json_text(json_value(it), &text) || strlen(text) >= CACHE_IDENTITY_BYTES || strlen(json_key(it)) > 60)
 			return bad(m, "manifest.json", json_key(it), "a short text");
-		ctl_put_text(m->id.texts, json_key(it), text);
+		ctl_put(m->id.texts, json_key(it), text);
 	}
-	m->id.upgrade = m->corpora->train;
 	if ((rc = read_unigram(m)) != 0 || (rc = cache_id_parse(&m->id, m->note)) != 0)
 		return rc;
 	return cache_corpora_check(m->corpora, &m->id, m->note);
 }
 
-static int
-make_room(struct importer *m)
+static void
+allocate(struct importer *m)
 {
 	const struct labels_spec *s = &m->id.labels.spec;
-	size_t wide = s->kind == LABELS_KIND_SAMPLED ? s->n_samples : s->kind == LABELS_KIND_TOPK ? s->k : s->vocab, n;
+	size_t wide = s->kind == LABELS_KIND_SAMPLED ? s->n_samples : s->kind == LABELS_KIND_TOPK ? s->k : s->vocab, L = s->context;
 
-	if (!mem_mul(s->context, wide, &n))
-		return ERR_RANGE;
-	m->n_unique = mem_alloc(s->context, sizeof(*m->n_unique));
-	m->ids = mem_alloc(n, sizeof(*m->ids));
-	m->counts = mem_alloc(n, sizeof(*m->counts));
-	m->log_p = mem_alloc(n, sizeof(*m->log_p));
-	m->loss = mem_alloc(s->context, sizeof(*m->loss));
-	m->rank = mem_alloc(s->context, sizeof(*m->rank));
-	m->score = mem_alloc(s->context, LABELS_SCORE_BYTES);
-	m->tokens = mem_alloc((size_t)s->context + 1, sizeof(*m->tokens));
-	return m->n_unique != NULL && m->ids != NULL && m->counts != NULL && m->log_p != NULL && m->loss != NULL && m->rank != NULL &&
-	    m->score != NULL && m->tokens != NULL ? 0 : ENOMEM;
+	m->n_unique = ctl_alloc(L, sizeof(*m->n_unique));
+	m->ids = ctl_alloc(L, wide * sizeof(*m->ids));
+	m->counts = ctl_alloc(L, wide * sizeof(*m->counts));
+	m->log_p = ctl_alloc(L, wide * sizeof(*m->log_p));
+	m->loss = ctl_alloc(L, sizeof(*m->loss));
+	m->rank = ctl_alloc(L, sizeof(*m->rank));
+	m->score = ctl_alloc(L, LABELS_SCORE_BYTES);
+	m->tokens = ctl_alloc(L + 1, sizeof(*m->tokens));
 }
 
 static void
 importer_free(struct importer *m)
 {
-	cache_batch_abort(&m->batch);
-	cache_destroy(&m->c);
 	cache_id_free(&m->id);
 	json_close(&m->manifest);
 	labels_buf_free(&m->buf);
@@ -515,98 +511,84 @@ importer_free(struct importer *m)
 }
 
 static int
-import_one(struct importer *m, const char *cache_dir, uint64_t map_bytes)
+import_all(struct importer *m)
 {
+	struct cache_job *job = m->job;
+	const struct labels_unigram *unigram;
 	struct cache_identity items[IDENTITIES_MAX];
 	size_t n = 0;
 	int rc;
 
-	if ((rc = read_manifest(m)) != 0 || (rc = make_room(m)) != 0 || (rc = cache_open(&m->c, cache_dir, CACHE_WRITE, map_bytes, m->note)) != 0)
+	if ((rc = read_manifest(m)) != 0)
+		return rc;
+	unigram = m->id.unigram;
+	allocate(m);
+	if ((rc = file_make_parents(job->dir, m->note)) != 0 ||
+	    (rc = cache_open(&job->c, job->dir, CACHE_WRITE, job->cfg != NULL ? job->cfg->cache.map_size : 0, m->note)) != 0)
 		return rc;
 	for (void *it = json_first(m->id.texts); it != NULL; it = json_next(m->id.texts, it)) {
 		items[n].name = json_key(it);
 		json_text(json_value(it), &items[n++].value);
 	}
-	if ((rc = cache_identity_bind(m->c, items, n, m->note)) != 0)
+	if ((rc = cache_identity_bind(job->c, items, n, m->note)) != 0 || (unigram != NULL &&
+	    (rc = cache_unigram_put(job->c, labels_unigram_bytes(unigram), labels_unigram_vocab(unigram))) != 0))
 		return rc;
-	if (m->id.unigram != NULL &&
-	    (rc = cache_unigram_put(m->c, labels_unigram_bytes(m->id.unigram), labels_unigram_vocab(m->id.unigram))) != 0)
-		return rc;
-	m->batch.c = m->c;
+	m->batch.c = job->c;
 	for (int part = 0; rc == 0 && part < EXPORT_PARTS; part++)
 		rc = import_part(m, (enum export_part)part);
-	if (rc == 0 && (rc = import_plans(m)) == 0)
-		rc = cache_batch_end(&m->batch);
+	if (rc == 0)
+		rc = import_plans(m);
+	return cache_batch_end(&m->batch, rc);
+}
+
+static int
+import_one(struct cache_job *job, void *arg)
+{
+	struct importer m = {.job = job, .corpora = &job->corpora, .note = &job->note};
+	uint64_t *n_differ = arg;
+	int rc;
+
+	snprintf(m.dir, sizeof(m.dir), job->shards ? "%s/shard_%zu" : "%s", job->args->operands[0], job->i);
+	if ((rc = import_all(&m)) != 0 && m.note->name[0] == '\0')
+		err_note_set(m.note, rc, "%s", m.dir);
+	if (rc == 0 && job->all != NULL)
+		ctl_push(job->all, ctl_record(CTL("cache", job->dir), CTL("new", m.n_new), CTL("there", m.n_there),
+		    CTL("differ", m.n_differ)));
+	else if (rc == 0)
+		ctl_line("imported", "%s -> %s: %" PRIu64 " records new, %" PRIu64 " there already%s", m.dir, job->dir, m.n_new,
+		    m.n_there, m.n_differ > 0 ? "" : ", none that differs");
+	if (m.n_differ > 0)
+		fprintf(stderr, "saltctl cache import: %s: %" PRIu64 " records differ from those in the cache, which were kept\n",
+		    job->dir, m.n_differ);
+	*n_differ += m.n_differ;
+	importer_free(&m);
 	return rc;
 }
 
 static int
 run(struct ctl_args *args)
 {
-	struct cache_corpora corpora = {.train = NULL};
-	struct cache_dirs dirs = {.n = 0};
-	struct config *cfg = NULL;
-	struct json *all = ctl_has(args, "json") ? ctl_array() : NULL;
+	struct cache_job job;
 	char from[CACHE_DIR_BYTES];
 	struct stat st;
 	uint64_t n_differ = 0;
-	int exit_code;
+	int exit_code = cache_job_begin(&job, args, true);
 
-	if ((exit_code = cache_dirs_find(args, &dirs, &cfg)) != 0 || (exit_code = cache_corpora_open(args, cfg, &corpora)) != 0)
-		goto out;
 	snprintf(from, sizeof(from), "%s/shard_0", args->operands[0]);
-	if ((stat(from, &st) == 0) != dirs.shards) {
-		exit_code = ctl_usage(args, "%s is of a cache %s shards, %s is one %s", args->operands[0], dirs.shards ? "without" : "with", dirs.root,
-		    dirs.shards ? "with" : "without");
-		goto out;
-	}
-	cache_watch_bus(args);
-	for (size_t i = 0; exit_code == 0 && i < dirs.n; i++) {
-		struct err_note note = {.name = ""};
-		struct importer m = {.corpora = &corpora, .dir = from, .note = &note};
-		int rc;
-
-		snprintf(from, sizeof(from), dirs.shards ? "%s/shard_%zu" : "%s", args->operands[0], i);
-		if ((rc = import_one(&m, dirs.dir[i], cfg != NULL ? cfg->cache.map_size : 0)) != 0) {
-			if (note.name[0] == '\0')
-				err_note_set(&note, rc, "%s", from);
-			exit_code = ctl_fail(args, rc, &note);
-		} else if (all != NULL) {
-			struct json *o = ctl_object();
-
-			ctl_put_text(o, "cache", dirs.dir[i]);
-			ctl_put_int(o, "new", (int64_t)m.n_new);
-			ctl_put_int(o, "there", (int64_t)m.n_there);
-			ctl_put_int(o, "differ", (int64_t)m.n_differ);
-			ctl_push(all, o);
-		} else {
-			ctl_line("imported", "%s -> %s: %" PRIu64 " records new, %" PRIu64 " there already%s", from, dirs.dir[i], m.n_new, m.n_there,
-			    m.n_differ > 0 ? "" : ", none that differs");
-		}
-		if (m.n_differ > 0)
-			fprintf(stderr, "saltctl cache import: %s: %" PRIu64 " records differ from those in the cache, which were kept\n", dirs.dir[i], m.n_differ);
-		n_differ += m.n_differ;
-		importer_free(&m);
-	}
-	if (exit_code == 0 && all != NULL) {
-		exit_code = ctl_print_json(all);
-		all = NULL;
-	}
-	if (exit_code == 0 && n_differ > 0)
-		exit_code = EX_DATAERR;
-out:
-	json_close(&all);
-	cache_dirs_free(&dirs);
-	cache_corpora_close(&corpora);
-	config_destroy(&cfg);
-	return ctl_flush(exit_code);
+	if (exit_code == 0 && (stat(from, &st) == 0) != job.shards)
+		exit_code = ctl_usage(args, "%s is of a cache %s shards, %s is one %s", args->operands[0],
+		    job.shards ? "without" : "with", job.root, job.shards ? "with" : "without");
+	if (exit_code == 0)
+		exit_code = cache_job_each(&job, import_one, &n_differ);
+	exit_code = cache_job_end(&job, exit_code);
+	return exit_code == 0 && n_differ > 0 ? EX_DATAERR : exit_code;
 }
 
 const struct ctl_verb ctl_cache_import = {
-	.name = "cache import", .operands = "DIR", .summary = "what cache export wrote into a cache of the same identities",
-	.about = "Needs the cache for itself; makes it if it is not there. Another corpus, teacher or label set is refused with both values. Doing it again\n"
-	    "changes nothing. With the corpus (-c or --corpus) the tokens of every label are compared too. Records come back as the same bytes;\n"
-	    "an export of label records of version 1 or 2 needs the corpus and becomes one of today's.",
+	.name = "cache import", .operands = "DIR", .summary = "import an export of cache export into a cache of the same identities",
+	.about = "No other process may have the cache open; a missing one is made. Another corpus, teacher or label set is rejected with both\n"
+	    "values. Repeating an import changes nothing. With the corpus (-c or --corpus) the tokens of every label are compared too.\n"
+	    "Records come back as the same bytes; an export of label records of version 1 or 2 needs the corpus and is upgraded.",
 	.example = "saltctl cache import -c fleet.yaml labels-of-my-teacher",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = run,
 };

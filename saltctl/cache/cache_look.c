@@ -1,4 +1,4 @@
-/* What the records of a cache say, taken together; and which rows have their labels. */
+/* Statistics over the records of a cache, and which rows have their labels. */
 #include "saltctl/cache/cache.h"
 
 #include <errno.h>
@@ -7,137 +7,154 @@
 #include <string.h>
 
 #include "base/mem/mem.h"
+#include "saltctl/core/output.h"
 #include "data/select/select.h"
 
-/* Entropy and number of entries of every row of the batch, added up. */
-static int
-add_rows(const struct labels_batch *b, struct cache_look *out, struct cache_bits *ids, double *entropy, double *entries)
+/* The place to read as number i of n, evenly over 0 .. windows - 1, and not before next. */
+static uint64_t
+spread(uint64_t i, uint64_t n, uint64_t windows, uint64_t next)
 {
+	uint64_t seq = (uint64_t)((double)i / (double)n * (double)windows);
+
+	return seq < next ? next : seq;
+}
+
+int
+cache_sample(struct cache *c, const struct cache_id *id, enum cache_table table, uint64_t max,
+    int (*each)(void *arg, uint64_t seq, struct cache_bytes v), void *arg, uint64_t *n_damaged)
+{
+	uint64_t n = max == 0 || max > id->windows ? id->windows : max, next = 0;
+	int rc = 0;
+
+	for (uint64_t i = 0; rc == 0 && i < n; i++) {
+		uint64_t seq = spread(i, n, id->windows, next);
+		struct cache_txn *txn;
+		struct cache_bytes v;
+
+		if ((rc = cache_txn_begin(c, &txn)) != 0)
+			return rc;
+		/* The first record at or after the place that was not read yet. */
+		rc = table == CACHE_TABLE_LABELS ? cache_labels_next(txn, &seq, &v) :
+		    cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &v);
+		if (rc == 0)
+			rc = each(arg, seq, v);
+		cache_txn_end(&txn);
+		if (rc != ERR_NOT_FOUND && rc < 0) {
+			*n_damaged += 1;
+			rc = 0;
+		}
+		next = seq + 1;
+	}
+	return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+struct look {
+	const struct cache_id *id;
+	struct cache_look *out;
+	struct labels_batch batch;
+	struct cache_bits ids;
+	double entropy, entries, loss_sum, top;
+	float *loss, *scratch;			/* [L] */
+	uint8_t *rank;
+};
+
+static double
+entropy_of(double t)
+{
+	return t > 0 ? -t * log2(t) : 0;
+}
+
+static int
+look_label(void *arg, uint64_t seq, struct cache_bytes v)
+{
+	struct look *l = arg;
+	const struct labels_batch *b = &l->batch;
+	int rc = cache_decode(l->id, v, &l->batch, NULL, NULL);
+	bool sparse;
+
+	(void)seq;
+	if (rc != 0)
+		return rc == ERR_NOT_FOUND ? ERR_CORRUPT : rc;
+	sparse = b->kind != LABELS_KIND_DENSE;
 	for (size_t r = 0; r < b->n_rows; r++) {
 		double h = 0;
 
-		if (b->kind == LABELS_KIND_DENSE) {
-			for (uint32_t v = 0; v < b->vocab; v++) {
-				double t = b->dense[r * b->vocab + v];
+		for (uint32_t id = 0; !sparse && id < b->vocab; id++) {
+			double t = b->dense[r * b->vocab + id];
 
-				if (t > 0) {
-					h -= t * log2(t);
-					*entries += 1;
-					cache_bits_set(ids, v);
-				}
-			}
-		} else {
-			for (int64_t i = b->row_offsets[r]; i < b->row_offsets[r + 1]; i++) {
-				double t = b->weights[i];
-
-				if (t > 0)
-					h -= t * log2(t);
-				cache_bits_set(ids, (uint64_t)b->ids[i]);
-			}
-			*entries += (double)(b->row_offsets[r + 1] - b->row_offsets[r]);
-			if (b->tail[r] > 0)
-				h -= (double)b->tail[r] * log2((double)b->tail[r]);
+			h += entropy_of(t);
+			l->entries += t > 0;
+			if (t > 0)
+				cache_bits_set(&l->ids, id);
 		}
-		*entropy += h;
+		for (int64_t i = sparse ? b->row_offsets[r] : 0; sparse && i < b->row_offsets[r + 1]; i++) {
+			h += entropy_of(b->weights[i]);
+			l->entries += 1;
+			cache_bits_set(&l->ids, (uint64_t)b->ids[i]);
+		}
+		if (sparse)
+			h += entropy_of(b->tail[r]);
+		l->entropy += h;
 	}
-	out->label_tokens += b->n_rows;
+	l->out->label_tokens += b->n_rows;
+	l->out->label_bytes += v.len;
+	l->out->n_labels++;
 	return 0;
 }
 
-/* Up to max places, evenly spread over the windows; the first record at or after each that was not taken yet. */
 static int
-look_labels(struct cache *c, const struct cache_id *id, uint64_t max, struct cache_look *out)
+look_score(void *arg, uint64_t seq, struct cache_bytes v)
 {
-	uint64_t n = max == 0 || max > id->windows ? id->windows : max, next = 0, seq;
-	struct labels_batch batch = {.kind = 0};
-	struct cache_bits ids = {.bits = NULL};
-	double entropy = 0, entries = 0;
-	int rc = cache_bits_new(&ids, id->labels.spec.vocab);
+	struct look *l = arg;
+	struct cache_look *out = l->out;
+	uint32_t L = l->id->labels.spec.context;
+	double s;
+	int rc = labels_scores_decode(v.bytes, v.len, L, l->loss, l->rank, NULL);
 
-	for (uint64_t i = 0; rc == 0 && i < n; i++) {
-		struct cache_txn *txn;
-		struct cache_bytes v;
-
-		seq = cache_spread(i, n, id->windows, next);
-		if ((rc = cache_txn_begin(c, &txn)) != 0)
-			break;
-		rc = cache_labels_next(txn, &seq, &v);
-		if (rc == 0 && (rc = cache_decode(id, NULL, v, &batch, NULL, NULL)) == 0) {
-			rc = add_rows(&batch, out, &ids, &entropy, &entries);
-			out->label_bytes += v.len;
-			out->n_labels++;
-		} else if (rc != ERR_NOT_FOUND && rc < 0) {
-			out->n_damaged++;
-			rc = 0;
-		}
-		cache_txn_end(&txn);
-		next = seq + 1;
+	(void)seq;
+	if (rc != 0)
+		return rc;
+	s = select_score(l->loss, l->rank, L, out->k, l->scratch);
+	for (uint32_t t = 0; t < L; t++) {
+		l->loss_sum += l->loss[t];
+		l->top += l->rank[t] < out->k;
 	}
-	for (uint64_t i = 0; i < ids.n; i++)
-		out->distinct_ids += cache_bits_get(&ids, i);
-	out->entropy_bits = out->label_tokens > 0 ? entropy / (double)out->label_tokens : NAN;
-	out->unique = out->label_tokens > 0 ? entries / (double)out->label_tokens : NAN;
-	labels_batch_free(&batch);
-	cache_bits_free(&ids);
-	return rc == ERR_NOT_FOUND ? 0 : rc;
-}
-
-static int
-look_scores(struct cache *c, const struct cache_id *id, uint64_t max, struct cache_look *out)
-{
-	uint32_t L = id->labels.spec.context;
-	uint64_t n = max == 0 || max > id->windows ? id->windows : max, next = 0, seq, top = 0;
-	float *loss = mem_alloc(L, sizeof(*loss)), *scratch = mem_alloc(L, sizeof(*scratch));
-	uint8_t *rank = mem_alloc(L, 1);
-	double sum = 0;
-	size_t cap = 0;
-	int rc = loss == NULL || scratch == NULL || rank == NULL ? ENOMEM : 0;
-
-	for (uint64_t i = 0; rc == 0 && i < n; i++) {
-		struct cache_txn *txn;
-		struct cache_bytes v;
-
-		seq = cache_spread(i, n, id->windows, next);
-		if ((rc = cache_txn_begin(c, &txn)) != 0)
-			break;
-		rc = cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &v);
-		if (rc == 0 && (rc = labels_scores_decode(v.bytes, v.len, L, loss, rank, NULL)) == 0 &&
-		    (rc = mem_grow((void **)&out->score, &cap, out->n_scores + 1, sizeof(*out->score))) == 0) {
-			double s = select_score(loss, rank, L, out->k, scratch);
-
-			for (uint32_t t = 0; t < L; t++) {
-				sum += loss[t];
-				top += rank[t] < out->k;
-			}
-			out->score[out->n_scores++] = s;
-			if (s > out->s_max)
-				out->s_max = s;
-		} else if (rc != ERR_NOT_FOUND && rc < 0) {
-			out->n_damaged++;
-			rc = 0;
-		}
-		cache_txn_end(&txn);
-		next = seq + 1;
-	}
-	out->mean_loss_nats = out->n_scores > 0 ? sum / ((double)out->n_scores * L) : NAN;
-	out->in_top_k = out->n_scores > 0 ? (double)top / ((double)out->n_scores * L) : NAN;
-	free(loss);
-	free(scratch);
-	free(rank);
-	return rc == ERR_NOT_FOUND ? 0 : rc;
+	*(double *)ctl_add(out->score, out->n_scores, out->cap_scores) = s;
+	if (s > out->s_max)
+		out->s_max = s;
+	return 0;
 }
 
 int
 cache_look(struct cache *c, const struct cache_id *id, uint64_t max, unsigned k, struct cache_look *out)
 {
+	struct look l = {.id = id, .out = out};
+	double tokens;
+	uint32_t L = id->labels.spec.context;
 	int rc;
 
 	*out = (struct cache_look){.k = k};
 	if (!id->bound)
 		return 0;
-	if ((rc = look_labels(c, id, max, out)) != 0)
-		return rc;
-	return look_scores(c, id, max, out);
+	cache_bits_new(&l.ids, id->labels.spec.vocab);
+	l.loss = ctl_alloc(L, sizeof(*l.loss));
+	l.scratch = ctl_alloc(L, sizeof(*l.scratch));
+	l.rank = ctl_alloc(L, 1);
+	if ((rc = cache_sample(c, id, CACHE_TABLE_LABELS, max, look_label, &l, &out->n_damaged)) == 0)
+		rc = cache_sample(c, id, CACHE_TABLE_SCORES, max, look_score, &l, &out->n_damaged);
+	for (uint64_t i = 0; i < l.ids.n; i++)
+		out->distinct_ids += cache_bits_get(&l.ids, i);
+	tokens = (double)out->label_tokens;			/* without records the means are 0 / 0, NaN */
+	out->entropy_bits = l.entropy / tokens;
+	out->unique = l.entries / tokens;
+	out->mean_loss_nats = l.loss_sum / ((double)out->n_scores * L);
+	out->in_top_k = l.top / ((double)out->n_scores * L);
+	labels_batch_free(&l.batch);
+	cache_bits_free(&l.ids);
+	free(l.loss);
+	free(l.scratch);
+	free(l.rank);
+	return rc;
 }
 
 void
@@ -175,15 +192,10 @@ static int
 list_block(void *arg, const struct cache_item *item)
 {
 	struct block_list *l = arg;
-	int rc;
 
-	if (!item->key_ok)
-		return 0;
-	if (l->n > 0 && hash_equal(l->at[l->n - 1].plan, item->plan) && l->at[l->n - 1].block == item->block)
-		return 0;
-	if ((rc = mem_grow((void **)&l->at, &l->cap, l->n + 1, sizeof(*l->at))) == 0)
-		l->at[l->n++] = (struct block_at){item->plan, item->block};
-	return rc;
+	if (item->key_ok && (l->n == 0 || !hash_equal(l->at[l->n - 1].plan, item->plan) || l->at[l->n - 1].block != item->block))
+		*(struct block_at *)ctl_add(l->at, l->n, l->cap) = (struct block_at){item->plan, item->block};
+	return 0;
 }
 
 int
@@ -228,14 +240,8 @@ cover_block(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t bloc
 	struct cache_cover *v;
 
 	(void)block;
-	if (all->n == 0 || !hash_equal(all->item[all->n - 1].plan, plan)) {
-		int grown = mem_grow((void **)&all->item, &all->cap, all->n + 1, sizeof(*all->item));
-
-		if (grown != 0)
-			return grown;
-		all->item[all->n++] = (struct cache_cover){.plan = plan};
-	}
-	v = &all->item[all->n - 1];
+	v = all->n > 0 && hash_equal(all->item[all->n - 1].plan, plan) ? &all->item[all->n - 1] : ctl_add(all->item, all->n, all->cap);
+	v->plan = plan;
 	v->blocks++;
 	v->damaged += rc != 0;
 	v->rows += n;

@@ -1,4 +1,4 @@
-/* Which caches a verb is about, what they say they belong to, and small helpers of all `cache` verbs. */
+/* The caches a verb works on, their identities, and small helpers of all `cache` verbs. */
 #include "saltctl/cache/cache.h"
 
 #include <errno.h>
@@ -13,51 +13,10 @@
 
 #include "fabric/config/config.h"
 #include "saltctl/core/output.h"
+#include "base/file/file.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 
 #define BATCH_RECORDS 1024
-
-int
-cache_dirs_find(struct ctl_args *args, struct cache_dirs *dirs, struct config **cfg)
-{
-	char path[CACHE_DIR_BYTES];
-	struct stat st;
-	size_t cap = 0;
-	int exit_code;
-
-	*dirs = (struct cache_dirs){.n = 0};
-	*cfg = NULL;
-	if (ctl_has(args, "config")) {
-		if ((exit_code = ctl_open_config(args, ctl_has(args, "cache") ? 0 : CONFIG_NEED_CACHE, cfg)) != 0)
-			return exit_code;
-		snprintf(dirs->root, sizeof(dirs->root), "%s", (*cfg)->cache.dir);
-	}
-	if (ctl_has(args, "cache"))
-		snprintf(dirs->root, sizeof(dirs->root), "%s", ctl_get(args, "cache"));
-	else if (*cfg == NULL)
-		return ctl_usage(args, "which cache? give --cache FOLDER or -c fleet.yaml");
-	do {
-		snprintf(path, sizeof(path), "%s/shard_%zu", dirs->root, dirs->n);
-		if (stat(path, &st) == 0)
-			dirs->shards = true;
-		else if (dirs->n > 0)
-			break;
-		else
-			snprintf(path, sizeof(path), "%s", dirs->root);
-		if (mem_grow((void **)&dirs->dir, &cap, dirs->n + 1, sizeof(*dirs->dir)) != 0)
-			return ctl_fail(args, ENOMEM, NULL);
-		snprintf(dirs->dir[dirs->n++], CACHE_DIR_BYTES, "%s", path);
-	} while (dirs->shards);
-	return 0;
-}
-
-void
-cache_dirs_free(struct cache_dirs *dirs)
-{
-	free(dirs->dir);
-	*dirs = (struct cache_dirs){.n = 0};
-}
 
 /* ---- identity ---- */
 
@@ -66,7 +25,7 @@ take_text(void *arg, const char *name, const char *value)
 {
 	struct cache_id *id = arg;
 
-	ctl_put_text(id->texts, name, value);
+	ctl_put(id->texts, name, value);
 	return 0;
 }
 
@@ -75,10 +34,8 @@ want_text(const struct cache_id *id, const char *name, const char **text, struct
 {
 	if (json_text(json_get(id->texts, name), text))
 		return 0;
-	err_note_set(note, ERR_CORRUPT, "identity %s", name);
-	err_note_expected(note, "a text in table meta, as selectord writes");
-	err_note_found(note, "none");
-	return ERR_CORRUPT;
+	return err_expect(note, ERR_CORRUPT, "identity %s", "a text in table meta, as selectord writes",
+	    "none", name);
 }
 
 static int
@@ -89,10 +46,7 @@ want_hash(const struct cache_id *id, const char *name, struct hash128 *out, stru
 
 	if (rc != 0 || (rc = hash_from_hex(out, text)) == 0)
 		return rc;
-	err_note_set(note, ERR_CORRUPT, "identity %s", name);
-	err_note_expected(note, "32 hex digits");
-	err_note_found(note, "%.60s", text);
-	return ERR_CORRUPT;
+	return err_expect(note, ERR_CORRUPT, "identity %s", "32 hex digits", "%.60s", name, text);
 }
 
 static int
@@ -108,49 +62,41 @@ want_number(const struct cache_id *id, const char *name, uint64_t max, uint64_t 
 	*out = strtoull(text, &end, 10);
 	if (text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && *out <= max)
 		return 0;
-	err_note_set(note, ERR_CORRUPT, "identity %s", name);
-	err_note_expected(note, "a number up to %" PRIu64, max);
-	err_note_found(note, "%.60s", text);
-	return ERR_CORRUPT;
+	return err_expect(note, ERR_CORRUPT, "identity %s", "a number up to %" PRIu64, "%.60s", name, max,
+	    text);
 }
 
 static int
 differs(const char *name, struct hash128 expected, struct hash128 found, struct err_note *note)
 {
-	char hex[HASH_HEX_BYTES];
-
-	err_note_set(note, ERR_MISMATCH, "identity %s", name);
-	err_note_expected(note, "%s, the hash of its parts", hash_hex(expected, hex));
-	err_note_found(note, "%s", hash_hex(found, hex));
-	return ERR_MISMATCH;
+	return err_expect(note, ERR_MISMATCH, "identity %s", "%s, the hash of its parts", "%s", name, cache_hex(expected),
+	    cache_hex(found));
 }
 
-/* Labels of an older version (1 had no unigram table) become a set of today's, under a table of the corpus that they are of. */
+/* Labels of an older version (1 had no unigram table) become a set of today's, with the unigram table of their corpus. */
 static int
 upgrade_set(struct cache_id *id, struct err_note *note)
 {
 	struct labels_spec *spec = &id->labels.spec;
-	char text[CACHE_IDENTITY_BYTES], hex[HASH_HEX_BYTES];
-	uint64_t *counts = NULL;
-	int rc = 0;
+	char text[16];
+	uint64_t *counts;
+	int rc;
 
 	spec->version = LABELS_VERSION;
 	if (spec->kind == LABELS_KIND_SAMPLED) {
-		if ((counts = mem_alloc(spec->vocab, sizeof(*counts))) == NULL)
-			return ENOMEM;
+		counts = ctl_alloc(spec->vocab, sizeof(*counts));
 		labels_unigram_destroy(&id->unigram);
 		if ((rc = corpus_counts(id->upgrade, spec->vocab, counts, note)) == 0)
 			rc = labels_unigram_from_counts(&id->unigram, counts, spec->vocab, spec->tau, note);
 		free(counts);
 		if (rc != 0)
 			return rc;
-		ctl_put_text(id->texts, "label_set.unigram", hash_hex(labels_unigram_hash(id->unigram), hex));
+		ctl_put(id->texts, "label_set.unigram", cache_hex(labels_unigram_hash(id->unigram)));
 		spec->unigram = id->unigram;
 	}
 	snprintf(text, sizeof(text), "%u", LABELS_VERSION);
-	ctl_put_text(id->texts, "label_set.version", text);
 	id->label_set = labels_set_hash(&id->labels);
-	ctl_put_text(id->texts, "label_set", hash_hex(id->label_set, hex));
+	ctl_put_all(id->texts, CTL("label_set.version", text), CTL("label_set", cache_hex(id->label_set)));
 	return 0;
 }
 
@@ -178,21 +124,15 @@ read_sets(struct cache_id *id, struct err_note *note)
 		return rc;
 	if ((rc = want_text(id, "label_set.kind", &text, note)) != 0)
 		return rc;
-	if ((rc = labels_kind_from_name(text, &spec->kind)) != 0) {
-		err_note_set(note, ERR_CORRUPT, "identity label_set.kind");
-		err_note_expected(note, "sampled, topk or dense");
-		err_note_found(note, "%.60s", text);
-		return ERR_CORRUPT;
-	}
+	if ((rc = labels_kind_from_name(text, &spec->kind)) != 0)
+		return err_expect(note, ERR_CORRUPT, "identity label_set.kind", "sampled, topk or dense",
+		    "%.60s", text);
 	if ((rc = want_text(id, "label_set.tau", &text, note)) != 0)
 		return rc;
 	spec->tau = (double)(float)strtod(text, &end);
-	if (end == text || *end != '\0' || !(spec->tau > 0)) {
-		err_note_set(note, ERR_CORRUPT, "identity label_set.tau");
-		err_note_expected(note, "a number above 0");
-		err_note_found(note, "%.60s", text);
-		return ERR_CORRUPT;
-	}
+	if (end == text || *end != '\0' || !(spec->tau > 0))
+		return err_expect(note, ERR_CORRUPT, "identity label_set.tau", "a number above 0", "%.60s",
+		    text);
 	spec->version = (uint32_t)version;
 	spec->context = id->scores.context = (uint32_t)context;
 	spec->vocab = (uint32_t)vocab;
@@ -211,20 +151,16 @@ read_sets(struct cache_id *id, struct err_note *note)
 		if ((rc = upgrade_set(id, note)) != 0)
 			return rc;
 	} else if (spec->version != LABELS_VERSION) {
-		err_note_set(note, ERR_VERSION, "label records");
-		err_note_expected(note, "version %u", LABELS_VERSION);
-		err_note_found(note, "%u; with the saltctl that made them type: saltctl cache export --cache FOLDER DIR, then with this one: "
-		    "saltctl cache import --cache NEW --corpus PREFIX DIR", spec->version);
-		return ERR_VERSION;
+		return err_expect(note, ERR_VERSION, "label records", "version %u",
+		    "%u; with the saltctl that made them type: saltctl cache export --cache FOLDER DIR, then with this one: "
+		    "saltctl cache import --cache NEW --corpus PREFIX DIR",
+		    LABELS_VERSION, spec->version);
 	}
 	if ((rc = labels_spec_check(spec, note)) != 0)
 		return rc;
-	if (spec->kind == LABELS_KIND_SAMPLED && (id->unigram == NULL || labels_unigram_vocab(id->unigram) != spec->vocab)) {
-		err_note_set(note, ERR_CORRUPT, "unigram table of the label set");
-		err_note_expected(note, "%" PRIu32 " bytes", spec->vocab);
-		err_note_found(note, "%" PRIu32, id->unigram != NULL ? labels_unigram_vocab(id->unigram) : 0);
-		return ERR_CORRUPT;
-	}
+	if (spec->kind == LABELS_KIND_SAMPLED && (id->unigram == NULL || labels_unigram_vocab(id->unigram) != spec->vocab))
+		return err_expect(note, ERR_CORRUPT, "unigram table of the label set", "%" PRIu32 " bytes",
+		    "%" PRIu32, spec->vocab, id->unigram != NULL ? labels_unigram_vocab(id->unigram) : 0);
 	spec->unigram = id->unigram;
 	spec->set = id->label_set;
 	if (!hash_equal(labels_set_hash(&id->labels), id->label_set))
@@ -274,12 +210,8 @@ cache_id_parse(struct cache_id *id, struct err_note *note)
 	}
 	if ((rc = want_text(id, "shard", &text, note)) != 0)
 		return rc;
-	if (sscanf(text, "%" SCNu32 " of %" SCNu32, &id->shard, &id->n_shards) != 2 || id->shard >= id->n_shards) {
-		err_note_set(note, ERR_CORRUPT, "identity shard");
-		err_note_expected(note, "\"I of S\"");
-		err_note_found(note, "%.60s", text);
-		return ERR_CORRUPT;
-	}
+	if (sscanf(text, "%" SCNu32 " of %" SCNu32, &id->shard, &id->n_shards) != 2 || id->shard >= id->n_shards)
+		return err_expect(note, ERR_CORRUPT, "identity shard", "\"I of S\"", "%.60s", text);
 	id->bound = true;
 	return 0;
 }
@@ -292,8 +224,8 @@ cache_id_free(struct cache_id *id)
 }
 
 int
-cache_decode(const struct cache_id *id, const struct hash128 *want, struct cache_bytes bytes, struct labels_batch *batch,
-    struct hash128 *tokens, struct err_note *note)
+cache_decode(const struct cache_id *id, struct cache_bytes bytes, struct labels_batch *batch, struct hash128 *tokens,
+    struct err_note *note)
 {
 	struct labels_header h;
 	int rc = labels_peek(bytes.bytes, bytes.len, &h, note);
@@ -303,7 +235,7 @@ cache_decode(const struct cache_id *id, const struct hash128 *want, struct cache
 	if (tokens != NULL)
 		*tokens = h.tokens;
 	labels_batch_clear(batch);
-	return labels_decode(&id->labels.spec, want != NULL ? *want : h.tokens, bytes.bytes, bytes.len, batch, note);
+	return labels_decode(&id->labels.spec, h.tokens, bytes.bytes, bytes.len, batch, note);
 }
 
 struct hash128
@@ -318,47 +250,10 @@ cache_plan_hash(const struct cache_id *id, const struct wire_plan *plan)
 /* ---- corpora ---- */
 
 static int
-open_one(struct ctl_args *args, const char *option, const char *configured, uint32_t number, struct corpus **c, struct hash128 *hash)
-{
-	const char *prefix = ctl_has(args, option) ? ctl_get(args, option) : configured;
-	struct err_note note = {.name = ""};
-	int rc;
-
-	if (prefix == NULL || prefix[0] == '\0')
-		return 0;
-	if ((rc = ctl_open_corpus(args, prefix, number, c)) != 0)
-		return rc;
-	return (rc = corpus_fingerprint(*c, hash, &note)) != 0 ? ctl_fail(args, rc, &note) : 0;
-}
-
-int
-cache_corpora_open(struct ctl_args *args, const struct config *cfg, struct cache_corpora *corpora)
-{
-	int exit_code;
-
-	*corpora = (struct cache_corpora){.train = NULL};
-	if ((exit_code = open_one(args, "corpus", cfg != NULL ? cfg->corpus.train : NULL, CORPUS_TRAIN, &corpora->train,
-	    &corpora->train_hash)) != 0)
-		return exit_code;
-	return open_one(args, "heldout", cfg != NULL ? cfg->corpus.heldout : NULL, CORPUS_HELDOUT, &corpora->heldout, &corpora->heldout_hash);
-}
-
-void
-cache_corpora_close(struct cache_corpora *corpora)
-{
-	corpus_destroy(&corpora->train);
-	corpus_destroy(&corpora->heldout);
-}
-
-static int
 other_corpus(const char *what, struct hash128 expected, struct hash128 found, struct err_note *note)
 {
-	char hex[HASH_HEX_BYTES];
-
-	err_note_set(note, ERR_MISMATCH, "%s", what);
-	err_note_expected(note, "%s, which the cache was made with", hash_hex(expected, hex));
-	err_note_found(note, "%s", hash_hex(found, hex));
-	return ERR_MISMATCH;
+	return err_expect(note, ERR_MISMATCH, "%s", "%s, which the cache was made with", "%s", what, cache_hex(expected),
+	    cache_hex(found));
 }
 
 int
@@ -372,64 +267,165 @@ cache_corpora_check(const struct cache_corpora *corpora, const struct cache_id *
 }
 
 int
-cache_tokens_of(const struct cache_corpora *corpora, uint64_t seq, uint32_t L, int32_t *scratch, struct hash128 *out, struct err_note *note)
+cache_tokens_of(const struct cache_corpora *corpora, uint64_t seq, uint32_t L, int32_t *tokens, struct hash128 *out,
+    struct err_note *note)
 {
 	const struct corpus *c = CORPUS_SEQ_NO(seq) == CORPUS_HELDOUT ? corpora->heldout : corpora->train;
 	int rc;
 
 	if (c == NULL)
 		return ERR_NOT_FOUND;
-	if ((rc = corpus_window(c, seq, L, scratch, note)) != 0)
+	if ((rc = corpus_window(c, seq, L, tokens, note)) != 0)
 		return rc;
-	*out = hash_tokens(scratch, (size_t)L + 1);
+	*out = hash_tokens(tokens, (size_t)L + 1);
 	return 0;
 }
 
-/* ---- small helpers ---- */
+/* ---- the caches of a verb ---- */
 
-static const char *bus_verb = "";
+static const char *verb = "";
 
 static void
 bus_error(int signal_no)
 {
-	static const char text[] = ": the cache's file was cut short, or its own tables are damaged: a page lies outside of it. "
+	static const char text[] = ": the cache's file is truncated, or its own tables are damaged: a page lies outside of it. "
 	    "Import an export into a new cache, or remove the folder: the teachers fill it again\n";
-	ssize_t ignored;
 
 	(void)signal_no;
-	ignored = write(STDERR_FILENO, "saltctl ", 8);
-	ignored = write(STDERR_FILENO, bus_verb, strlen(bus_verb));
-	ignored = write(STDERR_FILENO, text, sizeof(text) - 1);
-	(void)ignored;
+	file_write_all(STDERR_FILENO, "saltctl ", 8);
+	file_write_all(STDERR_FILENO, verb, strlen(verb));
+	file_write_all(STDERR_FILENO, text, sizeof(text) - 1);
 	_exit(EX_DATAERR);
 }
 
-void
-cache_watch_bus(const struct ctl_args *args)
+/* From now on a read beyond the end of a truncated file ends saltctl with 65 and a message, not by SIGBUS. */
+static void
+watch_bus(const struct ctl_args *args)
 {
 	struct sigaction sa = {.sa_handler = bus_error};
 
-	bus_verb = args->verb->name;
+	verb = args->verb->name;
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGBUS, &sa, NULL);
 }
 
-uint64_t
-cache_spread(uint64_t i, uint64_t n, uint64_t windows, uint64_t next)
+static int
+open_corpus(struct ctl_args *args, const char *option, const char *configured, uint32_t number, struct corpus **c,
+    struct hash128 *hash)
 {
-	uint64_t seq = (uint64_t)((double)i / (double)n * (double)windows);
+	const char *prefix = ctl_has(args, option) ? ctl_get(args, option) : configured;
+	struct err_note note = {.name = ""};
+	int rc;
 
-	return seq < next ? next : seq;
+	if (prefix == NULL || prefix[0] == '\0')
+		return 0;
+	if ((rc = ctl_open_corpus(args, prefix, number, c)) != 0)
+		return rc;
+	return (rc = corpus_fingerprint(*c, hash, &note)) != 0 ? ctl_fail(args, rc, &note) : 0;
+}
+
+static void
+find_dirs(struct cache_job *job)
+{
+	char path[CACHE_DIR_BYTES];
+	struct stat st;
+
+	do {
+		snprintf(path, sizeof(path), "%s/shard_%zu", job->root, job->n);
+		if (stat(path, &st) == 0)
+			job->shards = true;
+		else if (job->n > 0)
+			break;
+		else
+			snprintf(path, sizeof(path), "%s", job->root);
+		memcpy(ctl_add(job->dirs, job->n, job->cap), path, sizeof(path));
+	} while (job->shards);
 }
 
 int
-cache_batch_end(struct cache_batch *b)
+cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora)
 {
-	if (!b->open)
-		return 0;
+	const struct config *cfg;
+	int exit_code;
+
+	*job = (struct cache_job){.args = args, .all = ctl_has(args, "json") ? ctl_array() : NULL};
+	if (ctl_has(args, "config")) {
+		if ((exit_code = ctl_open_config(args, ctl_has(args, "cache") ? 0 : CONFIG_NEED_CACHE, &job->cfg)) != 0)
+			return exit_code;
+		snprintf(job->root, sizeof(job->root), "%s", job->cfg->cache.dir);
+	}
+	if (ctl_has(args, "cache"))
+		snprintf(job->root, sizeof(job->root), "%s", ctl_get(args, "cache"));
+	else if (job->cfg == NULL)
+		return ctl_usage(args, "which cache? give --cache FOLDER or -c fleet.yaml");
+	find_dirs(job);
+	watch_bus(args);
+	cfg = job->cfg;
+	if (corpora && ((exit_code = open_corpus(args, "corpus", cfg != NULL ? cfg->corpus.train : NULL, CORPUS_TRAIN,
+	    &job->corpora.train, &job->corpora.train_hash)) != 0 ||
+	    (exit_code = open_corpus(args, "heldout", cfg != NULL ? cfg->corpus.heldout : NULL, CORPUS_HELDOUT,
+	    &job->corpora.heldout, &job->corpora.heldout_hash)) != 0))
+		return exit_code;
+	return 0;
+}
+
+int
+cache_job_open(struct cache_job *job, enum cache_mode mode, uint64_t map_bytes, bool bound)
+{
+	int rc;
+
+	if ((rc = cache_open(&job->c, job->dir, mode, map_bytes, &job->note)) != 0 ||
+	    (rc = cache_id_read(job->c, &job->id, &job->note)) != 0)
+		return rc;
+	if (bound && !job->id.bound)
+		return err_note_set(&job->note, ERR_NOT_FOUND, "%s: no selectord has used this cache yet", job->dir);
+	return 0;
+}
+
+int
+cache_job_each(struct cache_job *job, int (*one)(struct cache_job *job, void *arg), void *arg)
+{
+	int rc;
+
+	for (job->i = 0; job->exit_code == 0 && job->i < job->n; job->i++) {
+		job->dir = job->dirs[job->i];
+		job->note = (struct err_note){.name = ""};
+		if ((rc = one(job, arg)) != 0 && job->exit_code == 0) {
+			if (job->note.name[0] == '\0')
+				err_note_set(&job->note, rc, "%s", job->dir);
+			job->exit_code = ctl_fail(job->args, rc, &job->note);
+		}
+		cache_id_free(&job->id);
+		cache_destroy(&job->c);
+	}
+	return job->exit_code;
+}
+
+int
+cache_job_end(struct cache_job *job, int exit_code)
+{
+	free(job->dirs);
+	corpus_destroy(&job->corpora.train);
+	corpus_destroy(&job->corpora.heldout);
+	config_destroy(&job->cfg);
+	if (exit_code == 0 && job->all != NULL)
+		return ctl_print_json(job->all);
+	json_close(&job->all);
+	return exit_code;
+}
+
+/* ---- writing, bits ---- */
+
+int
+cache_batch_end(struct cache_batch *b, int rc)
+{
+	if (b->open && rc == 0)
+		rc = cache_write_commit(b->c);
+	else if (b->open)
+		cache_write_abort(b->c);
 	b->open = false;
 	b->n = 0;
-	return cache_write_commit(b->c);
+	return rc;
 }
 
 int
@@ -437,31 +433,20 @@ cache_batch_step(struct cache_batch *b)
 {
 	int rc;
 
-	if (b->n >= BATCH_RECORDS && (rc = cache_batch_end(b)) != 0)
+	if (b->n >= BATCH_RECORDS && (rc = cache_batch_end(b, 0)) != 0)
 		return rc;
-	if (!b->open) {
-		if ((rc = cache_write_begin(b->c)) != 0)
-			return rc;
-		b->open = true;
-	}
+	if (!b->open && (rc = cache_write_begin(b->c)) != 0)
+		return rc;
+	b->open = true;
 	b->n++;
 	return 0;
 }
 
 void
-cache_batch_abort(struct cache_batch *b)
-{
-	if (b->open)
-		cache_write_abort(b->c);
-	b->open = false;
-}
-
-int
 cache_bits_new(struct cache_bits *b, uint64_t n)
 {
 	b->n = n;
-	b->bits = n / 8 + 1 <= SIZE_MAX ? mem_alloc((size_t)(n / 8 + 1), 1) : NULL;
-	return b->bits != NULL ? 0 : ENOMEM;
+	b->bits = ctl_alloc(n / 8 + 1, 1);
 }
 
 void

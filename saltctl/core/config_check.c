@@ -1,12 +1,10 @@
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <sysexits.h>
 
 #include "fabric/config/config.h"
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
-#include "base/json/json.h"
 
 static const struct ctl_option options[] = {
 	CTL_CONFIG,
@@ -29,7 +27,7 @@ get_values(const struct ctl_args *args, const struct config *cfg)
 	return 0;
 }
 
-/* What the settings amount to, in words and numbers. */
+/* The consequences of the settings, in words and numbers. */
 static void
 amounts(const struct config *cfg)
 {

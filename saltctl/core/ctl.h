@@ -103,6 +103,9 @@ int ctl_open_corpus(const struct ctl_args *args, const char *prefix, uint32_t nu
 /* ctl_read_all - a file, or standard input for "-", into *bytes (free() it). */
 int ctl_read_all(const struct ctl_args *args, const char *path, unsigned char **bytes, size_t *n);
 
-double ctl_seconds(void);		/* monotonic */
+/* ctl_tokenizer_path - path, or path/tokenizer.json where path is a folder. */
+void ctl_tokenizer_path(const char *path, char *out, size_t size);
+
+double ctl_seconds(void);		/* label.c's; elsewhere clock_now_s */
 
 #endif

@@ -5,14 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 
 #include "base/clock/clock.h"
 #include "base/clock/stop.h"
 #include "fabric/bus/bus.h"
 #include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 #include "fabric/status/status.h"
 
 static const char *const roles[] = {"selectord", "teacherd", "trainerd"};
@@ -49,41 +50,90 @@ fleet_key(const char *role)
 }
 
 int
-fleet_add(struct fleet *f, const char *role, const char *name, const char *host, int64_t pid, const char *endpoint)
+fleet_open(struct fleet *f, const struct ctl_args *args, const char *usage)
 {
-	struct fleet_daemon *d;
+	struct err_note note = {.name = ""};
+	int exit_code, rc;
 
-	for (size_t i = 0; i < f->n; i++)
-		if (strcmp(f->daemons[i].endpoint, endpoint) == 0) {
-			f->daemons[i].seen_ms = clock_now_ms();
-			f->daemons[i].left = false;
-			return 0;
-		}
-	if (mem_grow((void **)&f->daemons, &f->cap, f->n + 1, sizeof(*f->daemons)) != 0)
-		return ENOMEM;
-	d = &f->daemons[f->n++];
-	memset(d, 0, sizeof(*d));
-	snprintf(d->role, sizeof(d->role), "%s", role_name(role));
-	snprintf(d->name, sizeof(d->name), "%s", name);
-	snprintf(d->host, sizeof(d->host), "%s", host);
-	snprintf(d->endpoint, sizeof(d->endpoint), "%s", endpoint);
-	d->pid = pid;
-	d->rc = ERR_AGAIN;
-	d->seen_ms = clock_now_ms();
+	*f = (struct fleet){.args = args};
+	if (!ctl_has(args, "config") && !ctl_has(args, "endpoint"))
+		return ctl_usage(args, "%s", usage);
+	if (ctl_has(args, "config")) {
+		if ((exit_code = ctl_open_config(args, CONFIG_NEED_RUN, &f->cfg)) != 0)
+			return exit_code;
+		f->run_dir = f->cfg->run.dir;
+	}
+	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&f->bus, f->cfg, &note)) != 0 || (rc = bus_asker_new(&f->asker, f->bus)) != 0)
+		return ctl_fail(args, rc, &note);
 	return 0;
 }
 
+/* Forgets the answers that are still to come. */
+static void
+give_up(struct fleet *f)
+{
+	struct bus_ask *ask;
+
+	for (size_t i = 0; i < f->n; i++)
+		f->daemons[i].asked = false;
+	while (f->asker != NULL && (ask = bus_asker_drop(f->asker)) != NULL) {
+		free(ask->answer);
+		free(ask);
+	}
+}
+
+void
+fleet_close(struct fleet *f)
+{
+	give_up(f);
+	bus_asker_destroy(&f->asker);
+	fleet_clear(f);
+	bus_destroy(&f->bus);
+	config_destroy(&f->cfg);
+}
+
+void
+fleet_add(struct fleet *f, const char *role, const char *name, const char *host, int64_t pid, const char *endpoint)
+{
+	struct fleet_daemon *d = NULL;
+
+	for (size_t i = 0; i < f->n && d == NULL; i++)
+		if (strcmp(f->daemons[i].endpoint, endpoint) == 0)
+			d = &f->daemons[i];
+	if (d == NULL) {
+		d = ctl_add(f->daemons, f->n, f->cap);
+		snprintf(d->role, sizeof(d->role), "%s", role_name(role));
+		snprintf(d->name, sizeof(d->name), "%s", name);
+		snprintf(d->host, sizeof(d->host), "%s", host);
+		snprintf(d->endpoint, sizeof(d->endpoint), "%s", endpoint);
+		d->pid = pid;
+		d->rc = ERR_AGAIN;
+	}
+	d->seen_ms = clock_now_ms();
+	d->left = false;
+}
+
+static void
+add_endpoints(struct fleet *f)
+{
+	const char *endpoint;
+
+	for (size_t i = 0; (endpoint = ctl_get_nth(f->args, "endpoint", i)) != NULL; i++)
+		fleet_add(f, "", "", "", 0, endpoint);
+}
+
 int
-fleet_find(struct fleet *f, const char *run_dir)
+fleet_find(struct fleet *f)
 {
 	struct status_announce *list = NULL;
 	size_t n = 0, n_bad;
-	int rc = status_announce_list(run_dir, &list, &n, &n_bad);
+	int rc = f->run_dir != NULL ? status_announce_list(f->run_dir, &list, &n, &n_bad) : 0;
 
 	for (size_t i = 0; i < n && rc == 0; i++)
 		if (list[i].status_endpoint[0] != '\0')
-			rc = fleet_add(f, list[i].role, list[i].name, list[i].host, list[i].pid, list[i].status_endpoint);
+			fleet_add(f, list[i].role, list[i].name, list[i].host, list[i].pid, list[i].status_endpoint);
 	free(list);
+	add_endpoints(f);
 	return rc;
 }
 
@@ -117,35 +167,28 @@ take(struct fleet_daemon *d, const struct bus_ask *ask)
 	}
 }
 
-/* Who selectord says is connected, if not known yet. */
-static int
+/* The daemons that selectord lists as connected. */
+static void
 add_roster(struct fleet *f, const struct json *roster)
 {
-	int rc = 0;
-
-	for (size_t i = 0; i < json_count(roster) && rc == 0; i++) {
+	for (size_t i = 0; i < json_count(roster); i++) {
 		const struct json *p = json_item(roster, i);
-		const char *role = "", *name = "", *host = "", *endpoint = "";
-		int64_t pid = 0;
+		const char *endpoint = ctl_text_of(p, "status_endpoint", "");
 
-		json_text(json_get(p, "role"), &role);
-		json_text(json_get(p, "name"), &name);
-		json_text(json_get(p, "host"), &host);
-		json_int(json_get(p, "pid"), &pid);
-		if (json_text(json_get(p, "status_endpoint"), &endpoint) && endpoint[0] != '\0')
-			rc = fleet_add(f, role, name, host, pid, endpoint);
+		if (endpoint[0] != '\0')
+			fleet_add(f, ctl_text_of(p, "role", ""), ctl_text_of(p, "name", ""), ctl_text_of(p, "host", ""),
+			    ctl_int_of(p, "pid", 0), endpoint);
 	}
-	return rc;
 }
 
-/* A request that is under way: the fleet's array may move meanwhile. */
+/* A question that is under way: the fleet's array may move meanwhile. */
 struct asking {
 	struct bus_ask ask;
 	char endpoint[sizeof(((struct fleet_daemon *)0)->endpoint)];
 };
 
-int
-fleet_ask_one(struct fleet *f, struct bus_asker *asker, size_t i, int64_t timeout_ms)
+static int
+ask_one(struct fleet *f, size_t i, int64_t timeout_ms)
 {
 	struct fleet_daemon *d = &f->daemons[i];
 	struct asking *a;
@@ -153,75 +196,57 @@ fleet_ask_one(struct fleet *f, struct bus_asker *asker, size_t i, int64_t timeou
 
 	if (d->asked)
 		return 0;
-	if ((a = calloc(1, sizeof(*a))) == NULL)
-		return ENOMEM;
+	a = ctl_alloc(1, sizeof(*a));
 	memcpy(a->endpoint, d->endpoint, sizeof(a->endpoint));
 	a->ask = (struct bus_ask){.endpoint = a->endpoint, .server_key = fleet_key(d->role), .id = i};
-	if ((rc = bus_asker_ask(asker, &a->ask, "json", 4, timeout_ms)) != 0)
+	if ((rc = bus_asker_ask(f->asker, &a->ask, "json", 4, timeout_ms)) != 0)
 		free(a);
 	d->asked = rc == 0;
 	d->asked_ms = clock_now_ms();
 	return rc;
 }
 
-int
-fleet_take(struct fleet *f, struct bus_asker *asker, int64_t wait_ms)
+/* Waits for one answer and stores it; the roster in it is added behind all others. False: none arrived in wait_ms. */
+static bool
+take_next(struct fleet *f, int64_t wait_ms)
 {
-	struct bus_ask *ask = bus_asker_next(asker, wait_ms);
+	struct bus_ask *ask = bus_asker_next(f->asker, wait_ms);
 	struct fleet_daemon *d;
-	int rc;
 
 	if (ask == NULL)
-		return ERR_TIMEOUT;
+		return false;
 	d = &f->daemons[ask->id];
 	take(d, ask);
 	free(ask->answer);
 	free(ask);			/* it is the first of struct asking */
-	rc = add_roster(f, json_get(d->answer, "roster"));
-	return rc;
+	add_roster(f, json_get(d->answer, "roster"));
+	return true;
 }
 
 int
-fleet_turn(struct fleet *f, struct bus_asker *asker, const char *run_dir, int64_t every_ms, int64_t timeout_ms, int64_t wait_ms)
+fleet_turn(struct fleet *f, int64_t every_ms, int64_t timeout_ms, int64_t wait_ms)
 {
 	int64_t now = clock_now_ms();
 	int rc = 0;
 
-	if (run_dir[0] != '\0' && (f->found_ms == 0 || now - f->found_ms >= every_ms)) {
+	if (f->found_ms == 0 || now - f->found_ms >= every_ms) {
 		f->found_ms = now;
-		rc = fleet_find(f, run_dir);
+		rc = fleet_find(f);
 	}
+	add_endpoints(f);		/* they never count as left */
 	for (size_t i = 0; i < f->n && rc == 0; i++) {
 		struct fleet_daemon *d = &f->daemons[i];
 
 		if (d->answer == NULL && d->rc != ERR_AGAIN && now - d->seen_ms > 3 * every_ms)
 			d->left = true;
 		if (!d->left && !d->asked && (d->asked_ms == 0 || now - d->asked_ms >= every_ms))
-			rc = fleet_ask_one(f, asker, i, timeout_ms);
+			rc = ask_one(f, i, timeout_ms);
 	}
-	while (rc == 0 && (rc = fleet_take(f, asker, wait_ms)) == 0)
+	while (rc == 0 && take_next(f, wait_ms))
 		wait_ms = 0;
-	if (rc != ERR_TIMEOUT)
-		return rc;
-	if (wait_ms > 0 && bus_asker_open(asker) == 0)		/* nobody to wait for */
+	if (rc == 0 && wait_ms > 0 && bus_asker_open(f->asker) == 0)		/* there is no answer to wait for */
 		stop_sleep_ms(wait_ms);
-	return 0;
-}
-
-void
-fleet_give_up(struct fleet *f, struct bus_asker **asker)
-{
-	struct bus_ask *ask;
-
-	if (*asker == NULL)
-		return;
-	for (size_t i = 0; i < f->n; i++)
-		f->daemons[i].asked = false;
-	while ((ask = bus_asker_drop(*asker)) != NULL) {
-		free(ask->answer);
-		free(ask);
-	}
-	bus_asker_destroy(asker);
+	return rc;
 }
 
 static int
@@ -234,23 +259,49 @@ by_role(const void *a, const void *b)
 }
 
 int
-fleet_ask(struct fleet *f, struct bus *bus, int64_t timeout_ms)
+fleet_ask(struct fleet *f, int64_t timeout_ms)
 {
-	struct bus_asker *asker = NULL;
 	size_t n_asked = 0;
-	int rc = bus_asker_new(&asker, bus);
+	int rc = 0;
 
-	/* The roster comes with an answer: whoever is in it is asked at once, while others still keep us waiting. */
-	while (rc == 0 && (n_asked < f->n || bus_asker_open(asker) > 0)) {
+	/* The roster comes with an answer: daemons in it are asked at once, while answers of others are still missing. */
+	while (rc == 0 && (n_asked < f->n || bus_asker_open(f->asker) > 0)) {
 		while (n_asked < f->n && rc == 0)
-			rc = fleet_ask_one(f, asker, n_asked++, timeout_ms);
-		if (rc == 0 && (rc = fleet_take(f, asker, timeout_ms + 1)) == ERR_TIMEOUT)
-			rc = 0;
+			rc = ask_one(f, n_asked++, timeout_ms);
+		if (rc == 0)
+			take_next(f, timeout_ms + 1);
 	}
-	fleet_give_up(f, &asker);
+	give_up(f);
 	if (f->n > 0)
 		qsort(f->daemons, f->n, sizeof(*f->daemons), by_role);
 	return rc;
+}
+
+int
+fleet_look(struct fleet *f, double timeout_s)
+{
+	struct err_note note = {.name = ""};
+	int rc;
+
+	if ((rc = fleet_find(f)) != 0)
+		return ctl_fail(f->args, err_note_set(&note, rc, "%s/daemons", f->run_dir), &note);
+	if (f->n == 0) {
+		fprintf(stderr, "saltctl %s: no daemon is announced in %s/daemons; is the fleet up?\n", f->args->verb->name, f->run_dir);
+		return EX_UNAVAILABLE;
+	}
+	if ((rc = fleet_ask(f, (int64_t)(timeout_s * 1000))) != 0)
+		return ctl_fail(f->args, err_note_set(&note, rc, "status sockets"), &note);
+	return 0;
+}
+
+size_t
+fleet_n_silent(const struct fleet *f)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->n; i++)
+		n += f->daemons[i].answer == NULL;
+	return n;
 }
 
 void
@@ -299,32 +350,25 @@ fleet_clear(struct fleet *f)
 	for (size_t i = 0; i < f->n; i++)
 		json_close(&f->daemons[i].answer);
 	free(f->daemons);
-	*f = (struct fleet){.n = 0};
+	f->daemons = NULL;
+	f->n = f->cap = 0;
 }
 
 struct json *
 fleet_json(struct fleet *f)
 {
-	struct json *root = ctl_object(), *list = ctl_array(), *o;
+	struct json *list = ctl_array(), *o;
 
 	for (size_t i = 0; i < f->n; i++) {
 		struct fleet_daemon *d = &f->daemons[i];
+		bool answered = d->answer != NULL;
 
-		if ((o = d->answer) == NULL) {
-			o = ctl_object();
-			ctl_put_text(o, "role", d->role);
-			ctl_put_text(o, "name", d->name);
-			ctl_put_text(o, "host", d->host);
-			ctl_put_int(o, "pid", d->pid);
-			ctl_put_text(o, "why", fleet_why(d));
-		}
-		ctl_put(o, "answered", json_new_flag(d->answer != NULL));
-		ctl_put_text(o, "endpoint", d->endpoint);
-		ctl_push(list, o);
-		d->answer = NULL;		/* the list's now */
+		o = answered ? d->answer : ctl_record(CTL("role", d->role), CTL("name", d->name), CTL("host", d->host),
+		    CTL("pid", d->pid), CTL("why", fleet_why(d)));
+		ctl_push(list, ctl_put_all(o, CTL("answered", answered), CTL("endpoint", d->endpoint)));
+		d->answer = NULL;		/* it belongs to the list now */
 	}
-	ctl_put(root, "daemons", list);
-	return root;
+	return ctl_record(CTL("daemons", list));
 }
 
 int

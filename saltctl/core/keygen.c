@@ -2,14 +2,29 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "base/file/file.h"
 #include "fabric/bus/bus.h"
 #include "saltctl/core/ctl.h"
 
 static const struct ctl_option options[] = {
-	{"role", "ROLE", "selector, teacher, trainer or client; one key of each unless told", false},
-	{"name", "NAME", "of the key's files; the role unless told", false},
+	{"role", "ROLE", "selector, teacher, trainer or client; default: one key for each", false},
+	{"name", "NAME", "of the key's files; default: the role", false},
 	CTL_END
 };
+
+/* Missing parents are made here; the folder itself by bus_keys_generate, closed to others. */
+static int
+make_parents(const struct ctl_args *args)
+{
+	struct err_note note = {.name = ""};
+	char dir[4096];
+	int rc, n = snprintf(dir, sizeof(dir), "%s", args->operands[0]);
+
+	while (n > 1 && n < (int)sizeof(dir) && dir[n - 1] == '/')
+		dir[--n] = '\0';
+	rc = file_make_parents(dir, &note);
+	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
+}
 
 static int
 one(const struct ctl_args *args, const char *name, enum bus_role role)
@@ -27,10 +42,12 @@ static int
 keygen(struct ctl_args *args)
 {
 	const char *role = ctl_get(args, "role"), *name = ctl_get(args, "name");
-	int exit_code = 0;
+	int exit_code;
 
 	if (role == NULL && name != NULL)
 		return ctl_usage(args, "--name needs --role");
+	if ((exit_code = make_parents(args)) != 0)
+		return exit_code;
 	for (enum bus_role r = BUS_ROLE_SELECTOR; r <= BUS_ROLE_CLIENT; r++) {
 		if (role != NULL && strcmp(role, bus_role_name(r)) == 0)
 			return one(args, name != NULL ? name : role, r);
@@ -42,8 +59,8 @@ keygen(struct ctl_args *args)
 
 const struct ctl_verb ctl_keygen = {
 	.name = "keygen", .operands = "FOLDER", .summary = "keys for a fleet that spans hosts",
-	.about = "Makes NAME.key, which is secret, and NAME.pub for each. Every host gets a folder with its own .key files and all .pub files;\n"
-	    "security.curve_dir names it. Taking a .pub away revokes the key. Nothing that is there is overwritten.",
+	.about = "Makes NAME.key, which is secret, and NAME.pub for each. Every host gets a folder with its own .key files and all .pub\n"
+	    "files, for security.curve_dir. Removing a .pub revokes the key. Nothing is overwritten; missing parents are made.",
 	.example = "saltctl keygen keys",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = keygen,
 };

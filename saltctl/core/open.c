@@ -46,19 +46,23 @@ ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg
 	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
 }
 
+void
+ctl_tokenizer_path(const char *path, char *out, size_t size)
+{
+	struct stat st;
+
+	snprintf(out, size, "%s%s", path, stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "/tokenizer.json" : "");
+}
+
 int
 ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokenizer **tok)
 {
-	char inside[4200];
+	char file[4200];
 	struct err_note note = {.name = ""};
-	struct stat st;
 	int rc;
 
-	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
-		snprintf(inside, sizeof(inside), "%s/tokenizer.json", path);
-		path = inside;
-	}
-	rc = tokenizer_load(tok, path, &note);
+	ctl_tokenizer_path(path, file, sizeof(file));
+	rc = tokenizer_load(tok, file, &note);
 	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
 }
 

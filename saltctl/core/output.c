@@ -1,5 +1,6 @@
 #include "saltctl/core/output.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -7,9 +8,12 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "saltctl/core/ctl.h"
+#include "base/clock/clock.h"
 #include "base/json/json.h"
 #include "base/mem/mem.h"
+
+/* Separates cells in a formatted line: the tabs of the format, which values may contain, become this. */
+#define CELL_END '\x1f'
 
 static void *
 have(void *p)
@@ -21,50 +25,80 @@ have(void *p)
 	return p;
 }
 
+/* ---- memory ---- */
+
+void *
+ctl_alloc(size_t n, size_t size)
+{
+	void *p = mem_alloc(n > 0 ? n : 1, size);
+
+	if (p == NULL)
+		fprintf(stderr, "saltctl: %.3g bytes are needed\n", (double)n * (double)size);
+	return have(p);
+}
+
+char *
+ctl_strndup(const char *text, size_t n)
+{
+	return have(strndup(text, n));
+}
+
+void
+ctl_grow(void **array, size_t *cap, size_t need, size_t size)
+{
+	have(mem_grow(array, cap, need, size) == 0 ? array : NULL);
+}
+
+void *
+ctl__add(void **array, size_t *n, size_t *cap, size_t size)
+{
+	ctl_grow(array, cap, *n + 1, size);
+	return memset((char *)*array + (*n)++ * size, 0, size);
+}
+
 /* ---- tables ---- */
 
 struct ctl_table {
-	const char *const *titles;
-	size_t n_columns, n_cells, cap;
-	char **cells;
+	char **titles, **cells;
+	size_t n_titles, cap_titles, n_cells, cap;
 };
 
-struct ctl_table *
-ctl_table_new(const char *const *titles, size_t n_columns)
+static void
+split_cells(char ***cells, size_t *n, size_t *cap, char *text, char end)
 {
-	struct ctl_table *t = have(calloc(1, sizeof(*t)));
+	for (char *next; text != NULL; text = next) {
+		if ((next = strchr(text, end)) != NULL)
+			*next++ = '\0';
+		*(char **)ctl__add((void **)cells, n, cap, sizeof(**cells)) = ctl_strndup(text, SIZE_MAX);
+	}
+}
 
-	t->titles = titles;
-	t->n_columns = n_columns;
+struct ctl_table *
+ctl_table_new(const char *titles)
+{
+	struct ctl_table *t = ctl_alloc(1, sizeof(*t));
+	char *text = ctl_strndup(titles, SIZE_MAX);
+
+	split_cells(&t->titles, &t->n_titles, &t->cap_titles, text, '\t');
+	free(text);
 	return t;
 }
 
 void
-ctl_table_free(struct ctl_table **table)
+ctl_table_add(struct ctl_table *t, const char *fmt, ...)
 {
-	struct ctl_table *t = *table;
-
-	if (t == NULL)
-		return;
-	for (size_t i = 0; i < t->n_cells; i++)
-		free(t->cells[i]);
-	free(t->cells);
-	free(t);
-	*table = NULL;
-}
-
-void
-ctl_table_cell(struct ctl_table *t, const char *fmt, ...)
-{
+	char *own = ctl_strndup(fmt, SIZE_MAX), *text;
 	va_list ap;
 
-	if (mem_grow((void **)&t->cells, &t->cap, t->n_cells + 1, sizeof(*t->cells)) != 0)
-		have(NULL);
+	for (char *p = own; (p = strchr(p, '\t')) != NULL; )
+		*p = CELL_END;
 	va_start(ap, fmt);
-	if (vasprintf(&t->cells[t->n_cells], fmt, ap) < 0)
+	if (vasprintf(&text, own, ap) < 0)
 		have(NULL);
 	va_end(ap);
-	t->n_cells++;
+	split_cells(&t->cells, &t->n_cells, &t->cap, text, CELL_END);
+	free(text);
+	free(own);
 }
 
 /* Characters on the screen: bytes that do not continue a UTF-8 sequence. */
@@ -79,34 +113,40 @@ width(const char *s)
 }
 
 static void
-print_cell(const char *text, size_t wide, bool right, bool last, FILE *out)
+print_row(const struct ctl_table *t, char *const *cells, const size_t *wide)
 {
-	int pad = (int)(wide - width(text));
+	for (size_t c = 0; c < t->n_titles; c++) {
+		bool right = t->titles[c][0] == '>', last = c + 1 == t->n_titles;
+		const char *text = cells[c] + (cells == t->titles && right);
+		int pad = (int)(wide[c] - width(text));
 
-	fprintf(out, "%*s%s%*s%s", right ? pad : 0, "", text, right || last ? 0 : pad, "", last ? "\n" : "  ");
+		printf("%*s%s%*s%s", right ? pad : 0, "", text, right || last ? 0 : pad, "", last ? "\n" : "  ");
+	}
 }
 
 void
-ctl_table_print(const struct ctl_table *t, FILE *out)
+ctl_table_end(struct ctl_table **table)
 {
-	size_t *wide = have(calloc(t->n_columns, sizeof(*wide)));
-	bool right;
+	struct ctl_table *t = *table;
+	size_t *wide = ctl_alloc(t->n_titles, sizeof(*wide));
 
-	for (size_t c = 0; c < t->n_columns; c++)
+	for (size_t c = 0; c < t->n_titles; c++)
 		wide[c] = width(t->titles[c]) - (t->titles[c][0] == '>');
 	for (size_t i = 0; i < t->n_cells; i++)
-		if (width(t->cells[i]) > wide[i % t->n_columns])
-			wide[i % t->n_columns] = width(t->cells[i]);
-	for (size_t c = 0; c < t->n_columns; c++) {
-		right = t->titles[c][0] == '>';
-		print_cell(t->titles[c] + right, wide[c], right, c + 1 == t->n_columns, out);
-	}
-	for (size_t i = 0; i < t->n_cells; i++) {
-		size_t c = i % t->n_columns;
-
-		print_cell(t->cells[i], wide[c], t->titles[c][0] == '>', c + 1 == t->n_columns, out);
-	}
+		if (width(t->cells[i]) > wide[i % t->n_titles])
+			wide[i % t->n_titles] = width(t->cells[i]);
+	print_row(t, t->titles, wide);
+	for (size_t i = 0; i + t->n_titles <= t->n_cells; i += t->n_titles)
+		print_row(t, t->cells + i, wide);
+	for (size_t i = 0; i < t->n_cells; i++)
+		free(t->cells[i]);
+	for (size_t c = 0; c < t->n_titles; c++)
+		free(t->titles[c]);
+	free(t->cells);
+	free(t->titles);
 	free(wide);
+	free(t);
+	*table = NULL;
 }
 
 void
@@ -166,10 +206,9 @@ ctl_span(double seconds, char buf[32])
 	}
 	s = (uint64_t)(seconds + 0.5);
 	if (s < 3600)
-		snprintf(buf, 32, "%llu:%02llu", (unsigned long long)(s / 60), (unsigned long long)(s % 60));
+		snprintf(buf, 32, "%" PRIu64 ":%02" PRIu64, s / 60, s % 60);
 	else
-		snprintf(buf, 32, "%llu:%02llu:%02llu", (unsigned long long)(s / 3600), (unsigned long long)(s / 60 % 60),
-		    (unsigned long long)(s % 60));
+		snprintf(buf, 32, "%" PRIu64 ":%02" PRIu64 ":%02" PRIu64, s / 3600, s / 60 % 60, s % 60);
 	return buf;
 }
 
@@ -178,15 +217,15 @@ ctl_span(double seconds, char buf[32])
 void
 ctl_meter_start(struct ctl_meter *m, const char *what, const char *unit, double total)
 {
-	*m = (struct ctl_meter){.what = what, .unit = unit, .total = total,
-	    .start_s = ctl_seconds(), .shown = isatty(STDERR_FILENO) == 1};
+	*m = (struct ctl_meter){.what = what, .unit = unit, .total = total, .start_s = clock_now_s(),
+	    .shown = isatty(STDERR_FILENO) == 1};
 	m->last_s = m->start_s;
 }
 
 void
 ctl_meter_update(struct ctl_meter *m, double done)
 {
-	double now = ctl_seconds(), rate;
+	double now = clock_now_s(), rate;
 	char a[32], b[32], c[32];
 
 	if (!m->shown || now - m->last_s < 0.2)
@@ -224,36 +263,88 @@ ctl_array(void)
 	return have(json_new_array());
 }
 
-void
-ctl_put(struct json *object, const char *key, struct json *child)
+struct json *
+ctl__flag(bool v)
 {
-	if (json_put(object, key, child) != 0)
-		have(NULL);
+	return have(json_new_flag(v));
+}
+
+struct json *
+ctl__num(double v)
+{
+	return have(json_new_num(v));
+}
+
+struct json *
+ctl__int(int64_t v)
+{
+	return have(json_new_int(v));
+}
+
+struct json *
+ctl__text(const char *text)
+{
+	return have(text != NULL ? json_new_text(text) : json_new_null());
+}
+
+struct json *
+ctl__json(struct json *j)
+{
+	return j;
+}
+
+struct json *
+ctl_known(bool known, int64_t v)
+{
+	return known ? ctl__int(v) : have(json_new_null());
+}
+
+struct json *
+ctl__put(struct json *object, const struct ctl_member *members)
+{
+	struct json *o = object != NULL ? object : ctl_object();
+
+	for (const struct ctl_member *m = members; m->key != NULL; m++)
+		have(json_put(o, m->key, m->value) == 0 ? o : NULL);
+	return o;
 }
 
 void
-ctl_put_text(struct json *object, const char *key, const char *text)
+ctl__push(struct json *array, struct json *child)
 {
-	ctl_put(object, key, text != NULL ? json_new_text(text) : json_new_null());
+	have(json_push(array, child) == 0 ? array : NULL);
 }
 
-void
-ctl_put_int(struct json *object, const char *key, int64_t v)
+const char *
+ctl_text_of(const struct json *o, const char *key, const char *otherwise)
 {
-	ctl_put(object, key, json_new_int(v));
+	const char *v;
+
+	return json_text(json_get(o, key), &v) ? v : otherwise;
 }
 
-void
-ctl_put_num(struct json *object, const char *key, double v)
+int64_t
+ctl_int_of(const struct json *o, const char *key, int64_t otherwise)
 {
-	ctl_put(object, key, json_new_num(v));
+	int64_t v;
+
+	return json_int(json_get(o, key), &v) ? v : otherwise;
 }
 
-void
-ctl_push(struct json *array, struct json *child)
+double
+ctl_num_of(const struct json *o, const char *key, double otherwise)
 {
-	if (json_push(array, child) != 0)
-		have(NULL);
+	double v;
+
+	return json_num(json_get(o, key), &v) ? v : otherwise;
+}
+
+bool
+ctl_flag_of(const struct json *o, const char *key)
+{
+	bool v;
+
+	return json_flag(json_get(o, key), &v) && v;
 }
 
 int
@@ -272,7 +363,7 @@ ctl_flush(int exit_code)
 {
 	if (fflush(stdout) != 0 || ferror(stdout)) {
 		if (exit_code == 0)
-			fprintf(stderr, "saltctl: standard output: %s\n", "could not be written");
+			fprintf(stderr, "saltctl: standard output could not be written\n");
 		return exit_code != 0 ? exit_code : EX_IOERR;
 	}
 	return exit_code;

@@ -1,5 +1,6 @@
 /*
- * output - how saltctl prints: tables, progress, JSON, numbers for people. Results go to standard output, all else to standard error.
+ * output - how saltctl prints: tables, progress, JSON, numbers for people. Results go to standard output, everything else to standard
+ * error. Without memory these functions end the program with exit code 71: a verb has nothing to undo that a crash would not leave too.
  */
 #ifndef SALT_CTL_OUTPUT_H
 #define SALT_CTL_OUTPUT_H
@@ -11,14 +12,26 @@
 
 struct json;
 
+/* ---- memory ---- */
+
+void *ctl_alloc(size_t n, size_t size);		/* n * size zeroed bytes; free() them */
+char *ctl_strndup(const char *text, size_t n);	/* at most n bytes of it */
+
+/* ctl_grow - mem_grow that does not fail. */
+void ctl_grow(void **array, size_t *cap, size_t need, size_t size);
+
+/* ctl_add - appends a zeroed item to an array of n items (capacity cap) and returns it; pointers into the array move. */
+#define ctl_add(array, n, cap) ctl__add((void **)&(array), &(n), &(cap), sizeof(*(array)))
+void *ctl__add(void **array, size_t *n, size_t *cap, size_t size);
+
 /* ---- tables ---- columns are as wide as they need to be; a title that begins with '>' makes its column flush right. */
 
 struct ctl_table;
 
-struct ctl_table *ctl_table_new(const char *const *titles, size_t n_columns);	/* the titles stay the caller's */
-void ctl_table_cell(struct ctl_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));	/* next cell, row by row */
-void ctl_table_print(const struct ctl_table *t, FILE *out);
-void ctl_table_free(struct ctl_table **t);
+struct ctl_table *ctl_table_new(const char *titles);	/* separated by tabs; kept by the caller */
+/* ctl_table_add - the next cells, row by row; tabs in fmt (not in the values) separate them. ctl_table_end prints and frees. */
+void ctl_table_add(struct ctl_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void ctl_table_end(struct ctl_table **t);
 
 /* ctl_line - "name    value" of a listing; names are padded to 23. */
 void ctl_line(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -29,7 +42,7 @@ const char *ctl_bytes(double n, char buf[32]);		/* "12.3 MB"; powers of 1000 */
 const char *ctl_count(double n, char buf[32]);		/* "12.3 M" */
 const char *ctl_span(double seconds, char buf[32]);	/* "1:02:03", "0:09", "0.42 s" */
 
-/* ---- progress ---- on standard error, only if that is a terminal; five times a second at the most. */
+/* ---- progress ---- on standard error, only if that is a terminal; five times a second at most. */
 
 struct ctl_meter {
 	const char *what;
@@ -43,16 +56,49 @@ void ctl_meter_start(struct ctl_meter *m, const char *what, const char *unit, do
 void ctl_meter_update(struct ctl_meter *m, double done);
 void ctl_meter_end(struct ctl_meter *m);		/* clears the line */
 
-/* ---- JSON ---- no memory ends the program (71): there is nothing to undo where these are called */
+/*
+ * ---- JSON ---- Members take their kind from the C type of their value: bool, integers, floating point (not finite: null), text (NULL:
+ * null; invalid UTF-8 is replaced), struct json * (taken). Unlike json_build's varargs a wrong type cannot go unnoticed:
+ *	o = ctl_record(CTL("file", name), CTL("records", n), CTL("tau", 0.5));
+ *	ctl_put_all(o, CTL("hash", hash_hex(h, hex)), CTL("released", true));
+ * The order in which the values are computed is not defined: two of them must not share a buffer.
+ */
+struct ctl_member {
+	const char *key;
+	struct json *value;
+};
+
+#define CTL(key, value) {key, ctl_node(value)}
+#define ctl_node(v) _Generic((v), bool: ctl__flag, float: ctl__num, double: ctl__num, char *: ctl__text, const char *: ctl__text, \
+	struct json *: ctl__json, default: ctl__int)(v)
+#define ctl_record(...) ctl__put(NULL, (const struct ctl_member[]){__VA_ARGS__, {NULL, NULL}})
+#define ctl_put_all(object, ...) ctl__put(object, (const struct ctl_member[]){__VA_ARGS__, {NULL, NULL}})
+#define ctl_put(object, key, value) ctl_put_all(object, CTL(key, value))
+#define ctl_push(array, value) ctl__push(array, ctl_node(value))
+
+struct json *ctl__flag(bool v);
+struct json *ctl__num(double v);
+struct json *ctl__int(int64_t v);
+struct json *ctl__text(const char *text);
+struct json *ctl__json(struct json *j);
+struct json *ctl__put(struct json *object, const struct ctl_member *members);	/* object NULL: a new one. Returns it */
+void ctl__push(struct json *array, struct json *child);
 
 struct json *ctl_object(void);
 struct json *ctl_array(void);
-void ctl_put(struct json *object, const char *key, struct json *child);
-void ctl_put_text(struct json *object, const char *key, const char *text);	/* NULL: null */
-void ctl_put_int(struct json *object, const char *key, int64_t v);
-void ctl_put_num(struct json *object, const char *key, double v);		/* not finite: null */
-void ctl_push(struct json *array, struct json *child);
+struct json *ctl_known(bool known, int64_t v);		/* v, or null */
 int ctl_print_json(struct json *root);			/* pretty, to standard output; frees it; 0 or EX_IOERR */
+
+/* Members of an object that was read; otherwise: absent, or of another kind. */
+const char *ctl_text_of(const struct json *o, const char *key, const char *otherwise);
+int64_t ctl_int_of(const struct json *o, const char *key, int64_t otherwise);
+double ctl_num_of(const struct json *o, const char *key, double otherwise);
+bool ctl_flag_of(const struct json *o, const char *key);
+
+/* label.c still writes these. */
+#define ctl_put_text(object, key, v) ctl_put(object, key, v)
+#define ctl_put_int(object, key, v) ctl_put(object, key, v)
+#define ctl_put_num(object, key, v) ctl_put(object, key, v)
 
 /* ctl_flush - exit code of a verb that printed: what it has, or EX_IOERR if standard output failed. */
 int ctl_flush(int exit_code);

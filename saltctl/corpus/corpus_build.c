@@ -12,13 +12,15 @@
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
 #include "data/text/text.h"
+#include "base/clock/clock.h"
+#include "base/file/file.h"
 #include "base/hash/hash.h"
 #include "base/json/json.h"
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
 
 #define BATCH_DOCUMENTS 256		/* encoded side by side, ... */
-#define BATCH_BYTES (8u << 20)		/* ... as long as they are not more than about this */
+#define BATCH_BYTES (8u << 20)		/* ... up to about this size */
 #define MAX_THREADS 256
 
 struct document {
@@ -51,20 +53,20 @@ struct build {
 static const struct ctl_option options[] = {
 	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one (required)", false},
 	{"out", "PREFIX", "write PREFIX.bin, PREFIX.idx, PREFIX.json (required)", false},
-	{"heldout-out", "PREFIX", "put about one document in N there instead, for evaluation", false},
-	{"heldout-one-in", "N", "share of the held-out part; 20 unless told", false},
+	{"heldout-out", "PREFIX", "write about one document in N there instead, for evaluation", false},
+	{"heldout-one-in", "N", "share of the held-out part; default 20", false},
 	{"split-on", "HOW", "where a document ends: file (default), blank-lines, lines, or =TEXT: a line equal to TEXT", false},
-	{"jsonl", NULL, "every input is JSON lines, whatever its name", false},
-	{"field", "NAME", "the member of a JSON line that holds the text; \"text\" unless told", false},
+	{"jsonl", NULL, "read every input as JSON lines, whatever its name", false},
+	{"field", "NAME", "the member of a JSON line that holds the text; default \"text\"", false},
 	{"skip-bad-lines", NULL, "leave bad JSON lines out and count them", false},
-	{"only", "PATTERN", "of the files in folders only these, such as '*.txt'", false},
-	{"eod", "TOKEN", "the token that ends a document; found in the tokenizer unless told", false},
-	{"threads", "N", "encode on N threads; all processors unless told. The result is the same", false},
-	{"replace", NULL, "replace a corpus that is there", false},
+	{"only", "PATTERN", "in folders read only files that match, such as '*.txt'", false},
+	{"eod", "TOKEN", "the token that ends a document; default: the tokenizer's", false},
+	{"threads", "N", "encode on N threads; default: all processors. The result does not depend on it", false},
+	{"replace", NULL, "replace an existing corpus", false},
 	CTL_JSON, CTL_END
 };
 
-/* Fill the batch. ERR_NOT_FOUND when nothing is left. */
+/* Fills the batch. ERR_NOT_FOUND at the end of the text. */
 static int
 read_batch(struct build *b, struct err_note *note)
 {
@@ -129,7 +131,7 @@ build_all(struct build *b, struct err_note *note)
 	return rc == ERR_NOT_FOUND ? 0 : rc;
 }
 
-/* Both parts must have something in them before either appears. */
+/* Neither part is written if one of them is empty. */
 static int
 finish(struct build *b, struct err_note *note)
 {
@@ -139,15 +141,14 @@ finish(struct build *b, struct err_note *note)
 	int rc;
 
 	if (train == 0 || (b->heldout.writer != NULL && heldout == 0)) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", train == 0 ? b->train.prefix : b->heldout.prefix);
-		if (train + heldout == 0) {
-			err_note_expected(note, "text");
-			err_note_found(note, "no document with a token in it in %zu input%s", text_n_files(b->text), text_n_files(b->text) == 1 ? "" : "s");
-		} else {
-			err_note_expected(note, "at least one document (split the text into more documents by --split-on, or change --heldout-one-in)");
-			err_note_found(note, "none of the %" PRIu64 " falls into this part with --heldout-one-in %u", train + heldout, b->one_in);
-		}
-		return rc;
+		const char *prefix = train == 0 ? b->train.prefix : b->heldout.prefix;
+
+		if (train + heldout == 0)
+			return err_expect(note, ERR_FORMAT, "%s", "text", "no document with a token in it in %zu input%s", prefix,
+			    text_n_files(b->text), text_n_files(b->text) == 1 ? "" : "s");
+		return err_expect(note, ERR_FORMAT, "%s",
+		    "at least one document (split the text into more documents by --split-on, or change --heldout-one-in)",
+		    "none of the %" PRIu64 " falls into this part with --heldout-one-in %u", prefix, train + heldout, b->one_in);
 	}
 	source = hash_digest(b->train.hash);
 	if ((rc = corpus_writer_finish(b->train.writer, &source, note)) != 0 || b->heldout.writer == NULL)
@@ -160,19 +161,14 @@ static void
 report_part(const struct part *p, const char *name, struct json *to)
 {
 	uint64_t tokens = corpus_writer_n_tokens(p->writer), documents = corpus_writer_n_documents(p->writer);
-	struct json *o;
 
-	if (to == NULL) {
-		printf("%-9s %s  %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64 " bytes of text, %.3f bytes a token\n", name, p->prefix,
-		    documents, tokens, p->n_bytes, (double)p->n_bytes / (double)tokens);
+	if (to != NULL) {
+		ctl_put(to, name, ctl_record(CTL("prefix", p->prefix), CTL("documents", documents), CTL("tokens", tokens),
+		    CTL("text_bytes", p->n_bytes)));
 		return;
 	}
-	o = ctl_object();
-	ctl_put_text(o, "prefix", p->prefix);
-	ctl_put_int(o, "documents", (int64_t)documents);
-	ctl_put_int(o, "tokens", (int64_t)tokens);
-	ctl_put_int(o, "text_bytes", (int64_t)p->n_bytes);
-	ctl_put(to, name, o);
+	printf("%-9s %s  %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64 " bytes of text, %.3f bytes a token\n", name, p->prefix,
+	    documents, tokens, p->n_bytes, (double)p->n_bytes / (double)tokens);
 }
 
 static int
@@ -191,9 +187,8 @@ report(const struct build *b, const struct ctl_args *args, double seconds)
 			printf("%" PRIu64 " bad lines left out\n", text_n_bad(b->text));
 		return 0;
 	}
-	ctl_put_int(root, "inputs", (int64_t)text_n_files(b->text));
-	ctl_put_int(root, "bad_lines", (int64_t)text_n_bad(b->text));
-	ctl_put_num(root, "seconds", seconds);
+	ctl_put_all(root, CTL("inputs", text_n_files(b->text)), CTL("bad_lines", text_n_bad(b->text)),
+	    CTL("seconds", seconds));
 	return ctl_print_json(root);
 }
 
@@ -203,9 +198,13 @@ part_open(struct build *b, struct part *part, const char *prefix, int32_t eod, b
 	struct corpus_writer_options wo = {.vocab = (uint32_t)tokenizer_vocab_size(b->tok), .eod = eod,
 	    .tokenizer = tokenizer_fingerprint(b->tok), .replace = replace};
 
+	int rc;
+
 	part->prefix = prefix;
 	if ((part->hash = hash_new()) == NULL)
 		return ENOMEM;
+	if ((rc = file_make_parents(prefix, note)) != 0)
+		return rc;
 	return corpus_writer_new(&part->writer, prefix, &wo, note);
 }
 
@@ -218,15 +217,14 @@ text_options(const struct ctl_args *args, struct text_options *o)
 	    .skip_bad = ctl_has(args, "skip-bad-lines")};
 	if (o->field == NULL)
 		o->field = "text";
-	if (how == NULL || strcmp(how, "file") == 0)
-		o->split = TEXT_SPLIT_FILE;
-	else if (strcmp(how, "blank-lines") == 0)
+	o->split = TEXT_SPLIT_FILE;
+	if (how != NULL && strcmp(how, "blank-lines") == 0)
 		o->split = TEXT_SPLIT_BLANK;
-	else if (strcmp(how, "lines") == 0)
+	else if (how != NULL && strcmp(how, "lines") == 0)
 		o->split = TEXT_SPLIT_LINE;
-	else if (how[0] == '=' && how[1] != '\0')
+	else if (how != NULL && how[0] == '=' && how[1] != '\0')
 		o->split = TEXT_SPLIT_MARK;
-	else
+	else if (how != NULL && strcmp(how, "file") != 0)
 		return ctl_usage(args, "--split-on: expected file, blank-lines, lines or =TEXT, found \"%s\"", how);
 	o->mark = o->split == TEXT_SPLIT_MARK ? how + 1 : NULL;
 	return 0;
@@ -278,7 +276,7 @@ corpus_build(struct ctl_args *args)
 	uint64_t one_in = 20, threads = 0;
 	struct err_note note = {.name = ""};
 	struct text_options to;
-	double start = ctl_seconds();
+	double start = clock_now_s();
 	struct build *b;
 	cpu_set_t set;
 	int exit_code, rc;
@@ -292,8 +290,7 @@ corpus_build(struct ctl_args *args)
 	if ((exit_code = ctl_get_u64(args, "heldout-one-in", 2, UINT32_MAX, &one_in)) != 0 ||
 	    (exit_code = ctl_get_u64(args, "threads", 1, MAX_THREADS, &threads)) != 0 || (exit_code = text_options(args, &to)) != 0)
 		return exit_code;
-	if ((b = calloc(1, sizeof(*b))) == NULL)
-		return ctl_fail(args, ENOMEM, NULL);
+	b = ctl_alloc(1, sizeof(*b));
 	b->one_in = (uint32_t)one_in;
 	b->n_threads = threads > 0 ? (int)threads : sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 	if (b->n_threads > MAX_THREADS)
@@ -302,7 +299,7 @@ corpus_build(struct ctl_args *args)
 		if ((rc = build_open(b, args, &to, &note)) != 0 || (rc = build_all(b, &note)) != 0 || (rc = finish(b, &note)) != 0)
 			exit_code = ctl_fail(args, rc, &note);
 		else
-			exit_code = report(b, args, ctl_seconds() - start);
+			exit_code = report(b, args, clock_now_s() - start);
 	}
 	build_free(&b);
 	return exit_code;
@@ -310,10 +307,11 @@ corpus_build(struct ctl_args *args)
 
 const struct ctl_verb ctl_corpus_build = {
 	.name = "corpus build", .operands = "TEXT ...", .summary = "text to a tokenised corpus with a held-out part",
-	.about = "TEXT is a file, a folder (its files in name order), or - for standard input; plain text or JSON lines, either also\n"
-	    "compressed by zstd. Each document is encoded by itself and ended by the end-of-document token; documents longer than a\n"
-	    "training window are fine, and bytes that are not UTF-8 are kept. A document belongs to the held-out part by a hash of its\n"
-	    "text alone, so the order of files does not matter and copies never fall on both sides. Memory: the longest document.",
+	.about = "TEXT is a file, a folder (its files in name order), or - for standard input; plain text or JSON lines, both also\n"
+	    "compressed by zstd. Each document is encoded separately and ended by the end-of-document token; it may be longer than a\n"
+	    "training sequence, and bytes that are not UTF-8 are kept. A hash of its text alone decides whether a document belongs to the\n"
+	    "held-out part, so the order of files does not matter and copies never fall into both parts. Missing folders of PREFIX are\n"
+	    "made. Memory: the longest document.",
 	.example = "saltctl corpus build --tokenizer share/tokenizer-4k --out data/train --heldout-out data/heldout texts/",
 	.options = options, .min_operands = 1, .max_operands = CTL_ANY, .run = corpus_build,
 };

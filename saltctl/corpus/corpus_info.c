@@ -1,16 +1,16 @@
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <sysexits.h>
 
 #include "data/corpus/corpus.h"
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
-#include "base/json/json.h"
 #include "data/tokenizer/tokenizer.h"
 
 static const struct ctl_option options[] = {
-	{"context", "L", "count the windows of this many tokens", false},
-	{"tokenizer", "PATH", "say whether the corpus was made with this tokenizer", false},
+	{"context", "L", "count the sequences of L tokens", false},
+	{"tokenizer", "PATH", "also compare with this tokenizer", false},
 	{"check", NULL, "read every token: ids must be below the vocabulary", false},
 	CTL_JSON, CTL_END
 };
@@ -28,29 +28,22 @@ print_facts(const struct facts *f, bool as_json)
 {
 	const struct corpus_info *i = f->info;
 	double per_token = i->n_bytes > 0 ? (double)i->n_bytes / (double)i->n_tokens : 0;
-	struct json *o;
 
 	if (as_json) {
-		o = ctl_object();
-		ctl_put_text(o, "prefix", f->prefix);
-		ctl_put_text(o, "kind", corpus_kind_name(i->kind));
-		ctl_put_text(o, "dtype", corpus_dtype_name(i->dtype));
-		ctl_put_int(o, "tokens", (int64_t)i->n_tokens);
-		ctl_put(o, "documents", i->n_documents > 0 ? json_new_int((int64_t)i->n_documents) : json_new_null());
-		ctl_put(o, "text_bytes", i->n_bytes > 0 ? json_new_int((int64_t)i->n_bytes) : json_new_null());
-		ctl_put(o, "bytes_per_token", i->n_bytes > 0 ? json_new_num(per_token) : json_new_null());
-		ctl_put(o, "vocabulary", i->vocab > 0 ? json_new_int(i->vocab) : json_new_null());
-		ctl_put(o, "end_of_document", i->eod >= 0 ? json_new_int(i->eod) : json_new_null());
-		ctl_put_text(o, "tokenizer", i->has_tokenizer ? f->tokenizer : NULL);
-		ctl_put_text(o, "fingerprint", f->fingerprint);
-		if (f->context > 0) {
-			ctl_put_int(o, "context", (int64_t)f->context);
-			ctl_put_int(o, "windows", (int64_t)f->n_windows);
-		}
+		struct json *o = ctl_record(CTL("prefix", f->prefix), CTL("kind", corpus_kind_name(i->kind)),
+		    CTL("dtype", corpus_dtype_name(i->dtype)), CTL("tokens", i->n_tokens),
+		    CTL("documents", ctl_known(i->n_documents > 0, (int64_t)i->n_documents)),
+		    CTL("text_bytes", ctl_known(i->n_bytes > 0, (int64_t)i->n_bytes)),
+		    CTL("bytes_per_token", i->n_bytes > 0 ? per_token : NAN), CTL("vocabulary", ctl_known(i->vocab > 0, i->vocab)),
+		    CTL("end_of_document", ctl_known(i->eod >= 0, i->eod)),
+		    CTL("tokenizer", i->has_tokenizer ? f->tokenizer : NULL), CTL("fingerprint", f->fingerprint));
+
+		if (f->context > 0)
+			ctl_put_all(o, CTL("context", f->context), CTL("windows", f->n_windows));
 		if (f->checked != NULL)
-			ctl_put_text(o, "checked", f->checked);
+			ctl_put(o, "checked", f->checked);
 		if (f->same_tokenizer != NULL)
-			ctl_put_text(o, "tokenizer_is", f->same_tokenizer);
+			ctl_put(o, "tokenizer_is", f->same_tokenizer);
 		return ctl_print_json(o);
 	}
 	ctl_line("corpus", "%s", f->prefix);
@@ -64,8 +57,8 @@ print_facts(const struct facts *f, bool as_json)
 		ctl_line("vocabulary", "%u ids, end of document %d", i->vocab, i->eod);
 	else
 		ctl_line("vocabulary", "not known");
-	ctl_line("tokenizer", "%s%s%s", i->has_tokenizer ? f->tokenizer : "not known", f->same_tokenizer != NULL ? ", the one given: " : "",
-	    f->same_tokenizer != NULL ? f->same_tokenizer : "");
+	ctl_line("tokenizer", "%s%s%s", i->has_tokenizer ? f->tokenizer : "not known",
+	    f->same_tokenizer != NULL ? ", the one given: " : "", f->same_tokenizer != NULL ? f->same_tokenizer : "");
 	ctl_line("fingerprint", "%s", f->fingerprint);
 	if (f->context > 0)
 		ctl_line("windows", "%" PRIu64 " of %" PRIu64 " tokens", f->n_windows, f->context);

@@ -8,7 +8,6 @@
 
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
-#include "base/json/json.h"
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
 
@@ -69,10 +68,8 @@ encode(struct ctl_args *args)
 	size_t n;
 	int exit_code, rc;
 
-	if (path == NULL)
-		return EX_USAGE;
-	if ((exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
-		return exit_code;
+	if (path == NULL || (exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
+		return path == NULL ? EX_USAGE : exit_code;
 	if ((rc = tokenizer_encoder_new(&enc, tok)) != 0)
 		exit_code = ctl_fail(args, rc, NULL);
 	for (size_t i = 0; exit_code == 0 && i < n_inputs(args); i++) {
@@ -108,12 +105,10 @@ parse_ids(const struct ctl_args *args, const char *name, const unsigned char *by
 		}
 		for (; i < n && bytes[i] >= '0' && bytes[i] <= '9' && v <= INT32_MAX; i++)
 			v = v * 10 + (bytes[i] - '0');
-		if (i == begin || v > INT32_MAX || (i < n && (bytes[i] == '\0' || strchr(" \t\r\n", bytes[i]) == NULL))) {
-			err_note_set(&note, ERR_FORMAT, "%s", strcmp(name, "-") == 0 ? "standard input" : name);
-			err_note_place(&note, "byte %zu", begin);
-			err_note_expected(&note, "token ids: numbers with white space between them");
-			return ctl_fail(args, ERR_FORMAT, &note);
-		}
+		if (i == begin || v > INT32_MAX || (i < n && (bytes[i] == '\0' || strchr(" \t\r\n", bytes[i]) == NULL)))
+			return ctl_fail(args, err_expect_at(&note, ERR_FORMAT, "%s", "byte %zu",
+			    "token ids: numbers with white space between them", "",
+			    strcmp(name, "-") == 0 ? "standard input" : name, begin), &note);
 		if (mem_grow((void **)&ids->ids, &ids->cap, ids->n + 1, sizeof(*ids->ids)) != 0)
 			return ctl_fail(args, ENOMEM, NULL);
 		ids->ids[ids->n++] = (int32_t)v;
@@ -135,10 +130,8 @@ read_ids(const struct ctl_args *args, const char *name, struct tokenizer_ids *id
 	if (!ctl_has(args, "raw")) {
 		exit_code = parse_ids(args, name, bytes, n, ids);
 	} else if (n % sizeof(int32_t) != 0) {
-		err_note_set(&note, ERR_FORMAT, "%s", strcmp(name, "-") == 0 ? "standard input" : name);
-		err_note_expected(&note, "int32 ids: a multiple of 4 bytes");
-		err_note_found(&note, "%zu bytes", n);
-		exit_code = ctl_fail(args, ERR_FORMAT, &note);
+		exit_code = ctl_fail(args, err_expect(&note, ERR_FORMAT, "%s", "int32 ids: a multiple of 4 bytes",
+		    "%zu bytes", strcmp(name, "-") == 0 ? "standard input" : name, n), &note);
 	} else if (mem_grow((void **)&ids->ids, &ids->cap, n / sizeof(int32_t) + 1, sizeof(*ids->ids)) != 0) {
 		exit_code = ctl_fail(args, ENOMEM, NULL);
 	} else {
@@ -159,15 +152,14 @@ decode(struct ctl_args *args)
 	struct tokenizer *tok = NULL;
 	int exit_code, rc;
 
-	if (path == NULL)
-		return EX_USAGE;
-	if ((exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
-		return exit_code;
+	if (path == NULL || (exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
+		return path == NULL ? EX_USAGE : exit_code;
 	for (size_t i = 0; exit_code == 0 && i < n_inputs(args); i++) {
 		if ((exit_code = read_ids(args, operand(args, i), &ids)) != 0)
 			break;
 		text.n = 0;
-		if ((rc = tokenizer_decode(tok, ids.ids, ids.n, ctl_has(args, "skip-specials") ? TOKENIZER_SKIP_SPECIALS : 0, &text, &note)) != 0)
+		rc = tokenizer_decode(tok, ids.ids, ids.n, ctl_has(args, "skip-specials") ? TOKENIZER_SKIP_SPECIALS : 0, &text, &note);
+		if (rc != 0)
 			exit_code = ctl_fail(args, rc, &note);
 		else
 			fwrite(text.bytes, 1, text.n, stdout);
@@ -200,7 +192,6 @@ info(struct ctl_args *args)
 {
 	struct tokenizer *tok = NULL;
 	char hex[HASH_HEX_BYTES];
-	struct json *o;
 	int32_t eod = -1;
 	int exit_code = ctl_open_tokenizer(args, args->operands[0], &tok);
 
@@ -213,13 +204,9 @@ info(struct ctl_args *args)
 		for (int32_t id = 0; id < tokenizer_vocab_size(tok); id++)
 			print_token(tok, id);
 	} else if (ctl_has(args, "json")) {
-		o = ctl_object();
-		ctl_put_int(o, "vocabulary", tokenizer_vocab_size(tok));
-		ctl_put(o, "end_of_document", eod >= 0 ? json_new_int(eod) : json_new_null());
-		ctl_put(o, "lossless", json_new_flag(tokenizer_is_lossless(tok)));
-		ctl_put_text(o, "split", tokenizer_describe(tok));
-		ctl_put_text(o, "fingerprint", hex);
-		exit_code = ctl_print_json(o);
+		exit_code = ctl_print_json(ctl_record(CTL("vocabulary", tokenizer_vocab_size(tok)),
+		    CTL("end_of_document", ctl_known(eod >= 0, eod)), CTL("lossless", tokenizer_is_lossless(tok)),
+		    CTL("split", tokenizer_describe(tok)), CTL("fingerprint", hex)));
 	} else {
 		ctl_line("vocabulary", "%d ids", tokenizer_vocab_size(tok));
 		if (eod >= 0)
@@ -236,7 +223,7 @@ info(struct ctl_args *args)
 
 const struct ctl_verb ctl_tokenizer_encode = {
 	.name = "tokenizer encode", .operands = "[FILE ...]", .summary = "text to token ids",
-	.about = "A line of ids for each FILE, or for standard input. Any bytes are taken, whether they are UTF-8 or not.",
+	.about = "A line of ids for each FILE, or for standard input. Any bytes are accepted, UTF-8 or not.",
 	.example = "echo 'Hello, world' | saltctl tokenizer encode --tokenizer share/tokenizer-4k",
 	.options = encode_options, .max_operands = CTL_ANY, .run = encode,
 };

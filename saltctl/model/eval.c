@@ -9,16 +9,16 @@
 #include "saltctl/core/ctl.h"
 #include "saltctl/model/lm.h"
 #include "saltctl/core/output.h"
-#include "base/json/json.h"
+#include "base/clock/clock.h"
 
 static const struct ctl_option options[] = {
-	{"model", "FOLDER", "a model of the Hugging Face kind, or a trainer's checkpoint (required)", false},
-	{"corpus", "PREFIX", "the text to evaluate on; corpus.heldout of -c unless told", false},
-	{"context", "L", "tokens of a window; corpus.context of -c, else the model's longest, unless told", false},
-	{"windows", "N", "only the first N windows; all unless told", false},
-	{"group", "N", "windows side by side; trainer.micro_batch of -c, else 8, unless told", false},
-	{"lanes", "N", "sums kept apart; trainer.lanes of -c, else 8, unless told", false},
-	{"threads", "N", "all processors unless told. The result is the same", false},
+	{"model", "FOLDER", "a Hugging Face model folder, or a trainer's checkpoint (required)", false},
+	{"corpus", "PREFIX", "the text to evaluate on; default corpus.heldout of -c", false},
+	{"context", "L", "tokens of a sequence; default corpus.context of -c, else the model's longest", false},
+	{"windows", "N", "only the first N sequences; default all", false},
+	{"group", "N", "sequences of a micro-batch; default trainer.micro_batch of -c, else 8", false},
+	{"lanes", "N", "sums kept apart; default trainer.lanes of -c, else 8", false},
+	{"threads", "N", "default: all processors. The result does not depend on it", false},
 	CTL_CONFIG, CTL_JSON, CTL_END
 };
 
@@ -89,12 +89,9 @@ open_corpus(struct evaluation *e, const char *prefix)
 	if ((rc = corpus_limit_vocab(e->corpus, (uint32_t)e->lm.model->config.vocab_size, &e->note)) != 0)
 		return ctl_fail(e->args, rc, &e->note);
 	n = corpus_n_windows(e->corpus, (uint32_t)e->context);
-	if (n == 0) {
-		err_note_set(&e->note, ERR_RANGE, "%s", prefix);
-		err_note_expected(&e->note, "at least context + 1 = %" PRIu64 " tokens", e->context + 1);
-		err_note_found(&e->note, "%" PRIu64, corpus_n_tokens(e->corpus));
-		return ctl_fail(e->args, ERR_RANGE, &e->note);
-	}
+	if (n == 0)
+		return ctl_fail(e->args, err_expect(&e->note, ERR_RANGE, "%s", "at least context + 1 = %" PRIu64 " tokens", "%" PRIu64,
+		    prefix, e->context + 1, corpus_n_tokens(e->corpus)), &e->note);
 	if (e->windows == 0 || e->windows > n)
 		e->windows = n;
 	return 0;
@@ -130,31 +127,18 @@ print(const struct evaluation *e, const char *corpus, const struct kernels_loss_
 {
 	const struct corpus_info *info = corpus_info(e->corpus);
 	double loss = total->hard / (double)total->rows, accuracy = (double)total->correct / (double)total->rows, bits = NAN;
-	struct json *o;
 	char buf[32];
 
 	if (info->n_bytes > 0)
 		bits = loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes;
-	if (ctl_has(e->args, "json")) {
-		o = ctl_object();
-		ctl_put_text(o, "model", ctl_get(e->args, "model"));
-		ctl_put_text(o, "corpus", corpus);
-		ctl_put_int(o, "context", (int64_t)e->context);
-		ctl_put_int(o, "windows", (int64_t)e->windows);
-		ctl_put_int(o, "tokens", total->rows);
-		ctl_put_num(o, "log_perplexity", loss);
-		ctl_put_num(o, "accuracy", accuracy);
-		ctl_put_num(o, "bits_per_byte", bits);
-		ctl_put_num(o, "seconds", seconds);
-		return ctl_print_json(o);
-	}
+	if (ctl_has(e->args, "json"))
+		return ctl_print_json(ctl_record(CTL("model", ctl_get(e->args, "model")), CTL("corpus", corpus),
+		    CTL("context", e->context), CTL("windows", e->windows), CTL("tokens", total->rows),
+		    CTL("log_perplexity", loss), CTL("accuracy", accuracy), CTL("bits_per_byte", bits), CTL("seconds", seconds)));
 	ctl_line("log-perplexity", "%.6f nats a token (perplexity %.3f)", loss, exp(loss));
 	ctl_line("token accuracy", "%.4f %%", 100 * accuracy);
-	if (isfinite(bits))
-		ctl_line("bits per byte", "%.6f", bits);
-	else
-		ctl_line("bits per byte", "not known: the corpus does not say how long its text is");
-	ctl_line("over", "%lld tokens, %" PRIu64 " windows of %" PRIu64, (long long)total->rows, e->windows, e->context);
+	ctl_line("bits per byte", isfinite(bits) ? "%.6f" : "not known: the corpus does not record the length of its text", bits);
+	ctl_line("over", "%" PRId64 " tokens, %" PRIu64 " sequences of %" PRIu64, total->rows, e->windows, e->context);
 	ctl_line("took", "%s", ctl_span(seconds, buf));
 	return 0;
 }
@@ -165,7 +149,7 @@ eval(struct ctl_args *args)
 	struct evaluation e = {.args = args};
 	const char *model = ctl_need(args, "model"), *corpus;
 	struct kernels_loss_sums total;
-	double start = ctl_seconds();
+	double start = clock_now_s();
 	int exit_code, rc;
 
 	if (model == NULL)
@@ -183,7 +167,7 @@ eval(struct ctl_args *args)
 	if ((rc = evaluate(&e, &total)) != 0)
 		exit_code = ctl_fail(args, rc, &e.note);
 	else
-		exit_code = print(&e, corpus, &total, ctl_seconds() - start);
+		exit_code = print(&e, corpus, &total, clock_now_s() - start);
 out:
 	corpus_destroy(&e.corpus);
 	lm_close(&e.lm);
@@ -192,8 +176,8 @@ out:
 
 const struct ctl_verb ctl_eval = {
 	.name = "eval", .operands = "", .summary = "log-perplexity, token accuracy and bits per byte of a model",
-	.about = "With -c fleet.yaml: what the trainer of that file computes, bit for bit, on the same kind of processor, when --model is its\n"
-	    "checkpoint: the sums are made in its order (groups of trainer.micro_batch, trainer.lanes lanes).\n"
+	.about = "With -c fleet.yaml and a checkpoint of its trainer the result equals the trainer's, bit for bit, on the same kind of\n"
+	    "processor: the sums are made in its order (micro-batches of trainer.micro_batch, trainer.lanes lanes).\n"
 	    "Bits per byte is over the whole corpus's tokens and bytes.",
 	.example = "saltctl eval --model run/checkpoints/step_00000200 --corpus data/heldout --context 128",
 	.options = options, .run = eval,

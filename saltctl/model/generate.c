@@ -1,4 +1,4 @@
-/* generate: a whole forward for each token, over the last tokens that fit. Slow and plain; it shares all arithmetic with training. */
+/* generate: one forward pass over the last tokens that fit, for each new token. Slow and simple; all arithmetic is training's. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -9,21 +9,22 @@
 
 #include "base/random/random.h"
 #include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
 #include "saltctl/model/lm.h"
 #include "base/hash/hash.h"
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
 
 static const struct ctl_option options[] = {
-	{"model", "FOLDER", "a model of the Hugging Face kind, or a trainer's checkpoint (required)", false},
-	{"prompt", "TEXT", "what the text begins with; - reads standard input; the start of a document unless told", false},
-	{"tokens", "N", "at most so many tokens; 100 unless told", false},
-	{"temperature", "X", "1 samples as the model says, 0 takes the likeliest; 0.8 unless told", false},
-	{"top-k", "K", "sample among the K likeliest; all unless told", false},
-	{"seed", "N", "0 unless told; the same seed gives the same text", false},
-	{"tokenizer", "PATH", "unless it is in the model's folder", false},
-	{"go-on", NULL, "do not stop at the end of a document", false},
-	{"threads", "N", "all processors unless told", false},
+	{"model", "FOLDER", "a Hugging Face model folder, or a trainer's checkpoint (required)", false},
+	{"prompt", "TEXT", "how the text begins; - reads standard input; default: the start of a document", false},
+	{"tokens", "N", "at most N tokens; default 100", false},
+	{"temperature", "X", "1 samples from the model's distribution, 0 takes the likeliest token; default 0.8", false},
+	{"top-k", "K", "sample among the K likeliest tokens; default all", false},
+	{"seed", "N", "the same seed gives the same text; default 0", false},
+	{"tokenizer", "PATH", "tokenizer.json or its folder; default: the one in the model's folder", false},
+	{"go-on", NULL, "continue after the end of a document", false},
+	{"threads", "N", "default: all processors", false},
 	CTL_END
 };
 
@@ -131,7 +132,7 @@ generate_all(struct generation *g, bool go_on)
 	return 0;
 }
 
-/* The prompt's ids; with none, what stands before a document: the end of the one before. */
+/* The prompt's ids; without a prompt the end-of-document token, which stands before every document. */
 static int
 read_prompt(const struct ctl_args *args, struct generation *g)
 {
@@ -173,17 +174,14 @@ generation_open(const struct ctl_args *args, struct generation *g, const struct 
 		return ctl_fail(args, rc, &g->note);
 	vocab = g->lm.model->config.vocab_size;
 	g->n_valid = tokenizer_vocab_size(g->tok);
-	if (g->n_valid > vocab) {
-		err_note_set(&g->note, ERR_MISMATCH, "vocabulary");
-		err_note_expected(&g->note, "a tokenizer of at most %" PRId64 " ids, the model's", vocab);
-		err_note_found(&g->note, "%" PRId64, g->n_valid);
-		return ctl_fail(args, ERR_MISMATCH, &g->note);
-	}
+	if (g->n_valid > vocab)
+		return ctl_fail(args, err_expect(&g->note, ERR_MISMATCH, "vocabulary",
+		    "a tokenizer of at most %" PRId64 " ids, the model's", "%" PRId64, vocab, g->n_valid), &g->note);
 	if (tokenizer_end_of_document(g->tok, NULL, &g->eod, NULL) != 0)
 		g->eod = -1;
-	g->logits = mem_alloc((size_t)vocab, sizeof(*g->logits));
-	g->order = mem_alloc((size_t)vocab, sizeof(*g->order));
-	return g->logits == NULL || g->order == NULL ? ctl_fail(args, ENOMEM, NULL) : 0;
+	g->logits = ctl_alloc((size_t)vocab, sizeof(*g->logits));
+	g->order = ctl_alloc((size_t)vocab, sizeof(*g->order));
+	return 0;
 }
 
 static int
@@ -216,7 +214,7 @@ generate(struct ctl_args *args)
 
 const struct ctl_verb ctl_generate = {
 	.name = "generate", .operands = "", .summary = "text from a model",
-	.about = "Prints the prompt and what follows, as it is made. Token i is drawn with chance (seed, generate, i), so a text can be had again.",
+	.about = "Prints the prompt and the text that follows, token by token. Token i depends only on the seed, the prompt and i.",
 	.example = "saltctl generate --model run/checkpoints/step_00000200 --prompt 'The function returns' --tokens 50",
 	.options = options, .run = generate,
 };

@@ -1,4 +1,4 @@
-/* lm - a model read from its folder, ready to compute: what eval and generate share. */
+/* lm - a model loaded from its folder, for eval, generate and cache stat --fidelity. */
 #ifndef SALT_CTL_LM_H
 #define SALT_CTL_LM_H
 
@@ -13,7 +13,7 @@ struct lm {
 	float *params;
 };
 
-/* lm_open - weights as fp32, a session for b sequences of t tokens (t 0: the model's longest). lm_close takes what lm_open left, also after a failure. */
+/* lm_open - a session for b sequences of t tokens (t 0: the model's longest). lm_close in any case, also after a failure. */
 int lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, int64_t b, int64_t t, struct err_note *note);
 void lm_close(struct lm *lm);
 

@@ -16,8 +16,8 @@
 #include "engine/weights/weights.h"
 
 static const struct ctl_option options[] = {
-	{"context", "L", "tokens of a sequence, for FLOPs and memory; the model's own length unless told", false},
-	{"micro-batch", "N", "sequences side by side, for the memory of training; 1 unless told", false},
+	{"context", "L", "tokens of a sequence, for FLOPs and memory; default: the model's longest", false},
+	{"micro-batch", "N", "sequences of a micro-batch, for the memory of training; default 1", false},
 	{"tensors", NULL, "list the tensors", false},
 	CTL_JSON, CTL_END
 };
@@ -28,7 +28,7 @@ struct facts {
 	uint64_t context, micro_batch;
 	bool has_weights;
 	char fingerprint[HASH_HEX_BYTES];
-	size_t train_bytes, infer_bytes;	/* of a session: activations; 0: does not fit */
+	size_t train_bytes, infer_bytes;	/* activations of a session; 0: too large */
 	double flops;				/* forward and backward per token */
 	char compute[128];
 	char compute_reason[192];
@@ -46,60 +46,42 @@ shape(const struct model_tensor *t, char *buf, size_t size)
 static void
 print_tensors(const struct model *m)
 {
-	static const char *const titles[] = {"tensor", ">shape", ">elements", "decay"};
-	struct ctl_table *t = ctl_table_new(titles, 4);
+	struct ctl_table *t = ctl_table_new("tensor\t>shape\t>elements\tdecay");
 	char buf[128];
 
 	for (int i = 0; i < m->n_tensors; i++) {
-		shape(&m->tensors[i], buf, sizeof(buf));
-		ctl_table_cell(t, "%s", m->tensors[i].name);
-		ctl_table_cell(t, "%s", buf);
-		ctl_table_cell(t, "%lld", (long long)m->tensors[i].n_elements);
-		ctl_table_cell(t, "%s", m->tensors[i].decay ? "yes" : "no");
+		const struct model_tensor *e = &m->tensors[i];
+
+		shape(e, buf, sizeof(buf));
+		ctl_table_add(t, "%s\t%s\t%" PRId64 "\t%s", e->name, buf, e->n_elements, e->decay ? "yes" : "no");
 	}
-	ctl_table_print(t, stdout);
-	ctl_table_free(&t);
+	ctl_table_end(&t);
 }
 
 static int
 print_json(const struct facts *f, bool tensors)
 {
 	const struct model_config *c = &f->model->config;
-	struct json *o = ctl_object(), *list, *t;
+	struct json *list = ctl_array(), *o = ctl_record(CTL("family", model_family_name(c->family)), CTL("layers", c->n_layers),
+	    CTL("width", c->d_model), CTL("heads", c->n_heads), CTL("kv_heads", c->n_kv_heads), CTL("head_dim", c->head_dim),
+	    CTL("ff", c->d_ff), CTL("vocabulary", c->vocab_size), CTL("max_context", c->context), CTL("tied", c->tied),
+	    CTL("params", f->model->n_params), CTL("context", f->context), CTL("flops_per_token", f->flops),
+	    CTL("flops_per_token_forward", f->flops / 3), CTL("param_bytes", f->model->n_params * 4),
+	    CTL("train_activation_bytes", ctl_known(f->train_bytes > 0, (int64_t)f->train_bytes)),
+	    CTL("label_activation_bytes", ctl_known(f->infer_bytes > 0, (int64_t)f->infer_bytes)),
+	    CTL("fingerprint", f->has_weights ? f->fingerprint : NULL), CTL("compute", f->compute),
+	    CTL("compute_reason", f->compute_reason));
 	char buf[128];
 
-	ctl_put_text(o, "family", model_family_name(c->family));
-	ctl_put_int(o, "layers", c->n_layers);
-	ctl_put_int(o, "width", c->d_model);
-	ctl_put_int(o, "heads", c->n_heads);
-	ctl_put_int(o, "kv_heads", c->n_kv_heads);
-	ctl_put_int(o, "head_dim", c->head_dim);
-	ctl_put_int(o, "ff", c->d_ff);
-	ctl_put_int(o, "vocabulary", c->vocab_size);
-	ctl_put_int(o, "max_context", c->context);
-	ctl_put(o, "tied", json_new_flag(c->tied));
-	ctl_put_int(o, "params", f->model->n_params);
-	ctl_put_int(o, "context", (int64_t)f->context);
-	ctl_put_num(o, "flops_per_token", f->flops);
-	ctl_put_num(o, "flops_per_token_forward", f->flops / 3);
-	ctl_put_int(o, "param_bytes", f->model->n_params * 4);
-	ctl_put(o, "train_activation_bytes", f->train_bytes > 0 ? json_new_int((int64_t)f->train_bytes) : json_new_null());
-	ctl_put(o, "label_activation_bytes", f->infer_bytes > 0 ? json_new_int((int64_t)f->infer_bytes) : json_new_null());
-	ctl_put_text(o, "fingerprint", f->has_weights ? f->fingerprint : NULL);
-	ctl_put_text(o, "compute", f->compute);
-	ctl_put_text(o, "compute_reason", f->compute_reason);
-	if (tensors) {
-		list = ctl_array();
-		for (int i = 0; i < f->model->n_tensors; i++) {
-			t = ctl_object();
-			shape(&f->model->tensors[i], buf, sizeof(buf));
-			ctl_put_text(t, "name", f->model->tensors[i].name);
-			ctl_put_text(t, "shape", buf);
-			ctl_put_int(t, "elements", f->model->tensors[i].n_elements);
-			ctl_push(list, t);
-		}
-		ctl_put(o, "tensors", list);
+	for (int i = 0; tensors && i < f->model->n_tensors; i++) {
+		shape(&f->model->tensors[i], buf, sizeof(buf));
+		ctl_push(list, ctl_record(CTL("name", f->model->tensors[i].name), CTL("shape", buf),
+		    CTL("elements", f->model->tensors[i].n_elements)));
 	}
+	if (tensors)
+		ctl_put(o, "tensors", list);
+	else
+		json_close(&list);
 	return ctl_print_json(o);
 }
 
@@ -111,14 +93,14 @@ print_text(const struct facts *f)
 	char a[32], b[32];
 
 	ctl_line("model", "%s", f->path);
-	ctl_line("family", "%s: %lld layers, width %lld, %lld heads (%lld key/value) of %lld, feed-forward %lld", model_family_name(c->family),
-	    (long long)c->n_layers, (long long)c->d_model, (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->head_dim,
-	    (long long)c->d_ff);
-	ctl_line("vocabulary", "%lld, output layer %s", (long long)c->vocab_size, c->tied ? "tied to the embedding" : "of its own");
-	ctl_line("longest sequence", "%lld tokens", (long long)c->context);
-	ctl_line("parameters", "%lld in %d tensors, %s as fp32", (long long)f->model->n_params, f->model->n_tensors, ctl_bytes(4 * params, a));
-	ctl_line("FLOPs a token", "%s forward and backward, %s forward, at context %" PRIu64, ctl_count(f->flops, a), ctl_count(f->flops / 3, b),
-	    f->context);
+	ctl_line("family", "%s: %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads (%" PRId64 " key/value) of %" PRId64
+	    ", feed-forward %" PRId64, model_family_name(c->family), c->n_layers, c->d_model, c->n_heads, c->n_kv_heads, c->head_dim,
+	    c->d_ff);
+	ctl_line("vocabulary", "%" PRId64 ", output layer %s", c->vocab_size, c->tied ? "tied to the embedding" : "of its own");
+	ctl_line("longest sequence", "%" PRId64 " tokens", c->context);
+	ctl_line("parameters", "%" PRId64 " in %d tensors, %s as fp32", f->model->n_params, f->model->n_tensors, ctl_bytes(4 * params, a));
+	ctl_line("FLOPs a token", "%s forward and backward, %s forward, at context %" PRIu64, ctl_count(f->flops, a),
+	    ctl_count(f->flops / 3, b), f->context);
 	if (f->train_bytes > 0)
 		ctl_line("memory to train", "%s of parameters, gradients and both moments, %s of activations at %" PRIu64 " x %" PRIu64,
 		    ctl_bytes(16 * params, a), ctl_bytes((double)f->train_bytes, b), f->micro_batch, f->context);
@@ -131,7 +113,7 @@ print_text(const struct facts *f)
 }
 
 static int
-look(const struct ctl_args *args, struct facts *f, struct err_note *note)
+look(struct facts *f, struct err_note *note)
 {
 	struct model_session_options train = {.max_batch = (int64_t)f->micro_batch, .max_tokens = (int64_t)f->context, .training = true};
 	struct model_session_options infer = {.max_batch = 1, .max_tokens = (int64_t)f->context};
@@ -142,9 +124,8 @@ look(const struct ctl_args *args, struct facts *f, struct err_note *note)
 	struct stat st;
 	int rc;
 
-	(void)args;
 	if (stat(f->path, &st) == 0 && S_ISDIR(st.st_mode)) {
-		/* A folder with only config.json is a shape; with weights they must fit it. */
+		/* A folder with only config.json is a shape; weights, if there are any, must fit it. */
 		if ((rc = weights_model_open(&w, f->path, f->model, note)) == 0) {
 			weights_model_close(&w);
 			if ((rc = weights_fingerprint(f->path, &fingerprint, note)) != 0)
@@ -183,18 +164,16 @@ model_info(struct ctl_args *args)
 	f.context = (uint64_t)cfg.context;
 	if ((exit_code = ctl_get_u64(args, "context", 1, (uint64_t)cfg.context, &f.context)) != 0)
 		goto out;
-	if ((rc = look(args, &f, &note)) != 0) {
+	if ((rc = look(&f, &note)) != 0) {
 		exit_code = ctl_fail(args, rc, &note);
-		goto out;
-	}
-	if (ctl_has(args, "json")) {
+	} else if (ctl_has(args, "json")) {
 		exit_code = print_json(&f, ctl_has(args, "tensors"));
-		goto out;
-	}
-	print_text(&f);
-	if (ctl_has(args, "tensors")) {
-		putchar('\n');
-		print_tensors(f.model);
+	} else {
+		print_text(&f);
+		if (ctl_has(args, "tensors")) {
+			putchar('\n');
+			print_tensors(f.model);
+		}
 	}
 out:
 	model_destroy(&f.model);

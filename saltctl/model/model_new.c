@@ -1,31 +1,31 @@
-/* model new: a folder with config.json and tokenizer.json that trainer.model can name, without a hand-written file. */
+/* model new: a folder with config.json and tokenizer.json for trainer.model, made from a shape. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sysexits.h>
 
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
+#include "base/file/file.h"
 #include "engine/model/model.h"
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
 
 static const struct ctl_option options[] = {
-	{"family", "NAME", "llama (unless told), gpt2, qwen2, qwen3 or gpt_neox", false},
+	{"family", "NAME", "llama (default), gpt2, qwen2, qwen3 or gpt_neox", false},
 	{"layers", "N", "layers (required)", false},
 	{"width", "N", "width of the hidden states (required)", false},
-	{"heads", "N", "attention heads; width / 64, at least 1, unless told", false},
-	{"kv-heads", "N", "key/value heads (llama, qwen); as many as heads unless told", false},
-	{"ff", "N", "width of the feed-forward layer; 4 x width (gpt2, gpt_neox), 8/3 x width rounded up to 32 (others) unless told", false},
-	{"context", "N", "longest sequence, tokens; 1024 unless told", false},
-	{"vocab", "N", "vocabulary; the tokenizer's unless told", false},
-	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one: copied beside config.json", false},
-	{"untied", NULL, "an output layer of its own (not gpt2)", false},
-	{"rope-theta", "X", "base of the rotary frequencies (not gpt2); 10000 unless told", false},
-	{"weights", "SEED", "also write model.safetensors: the first values that run.seed SEED gives", false},
+	{"heads", "N", "attention heads; default width / 64, at least 1", false},
+	{"kv-heads", "N", "key/value heads (llama, qwen); default: as many as heads", false},
+	{"ff", "N", "width of the feed-forward layer; default 4 x width (gpt2, gpt_neox), else 8/3 x width rounded up to 32", false},
+	{"context", "N", "longest sequence, tokens; default 1024", false},
+	{"vocab", "N", "vocabulary; default: the tokenizer's", false},
+	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one; is copied beside config.json", false},
+	{"untied", NULL, "an output layer that does not share the embedding (not gpt2)", false},
+	{"rope-theta", "X", "base of the rotary frequencies (not gpt2); default 10000", false},
+	{"weights", "SEED", "also write model.safetensors: the initial values for run.seed SEED", false},
 	CTL_END
 };
 
@@ -65,22 +65,12 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 		return ctl_usage(args, "--untied and --rope-theta are not gpt2's");
 	if ((gpt2 || neox) && kv != 0)
 		return ctl_usage(args, "--kv-heads is llama's and qwen's");
-	cfg->n_layers = (int64_t)layers;
-	cfg->d_model = (int64_t)width;
-	cfg->n_heads = (int64_t)heads;
-	cfg->n_kv_heads = (int64_t)(kv > 0 ? kv : heads);
-	cfg->head_dim = (int64_t)(width / heads);
-	cfg->d_ff = (int64_t)ff;
-	cfg->context = (int64_t)context;
-	cfg->vocab_size = (int64_t)vocab;
-	cfg->tied = !ctl_has(args, "untied");
-	cfg->attention_bias = cfg->family == MODEL_FAMILY_QWEN2 || gpt2 || neox;
-	cfg->mlp_bias = gpt2 || neox;
-	cfg->parallel_residual = neox;
-	cfg->rotary_dim = neox ? cfg->head_dim / 8 * 2 : 0;
-	cfg->norm_eps = 1e-5f;
-	cfg->initializer_range = 0.02f;
-	cfg->rope_theta = gpt2 ? 0 : theta;
+	*cfg = (struct model_config){.family = cfg->family, .bos_id = cfg->bos_id, .eos_id = cfg->eos_id, .n_layers = (int64_t)layers,
+	    .d_model = (int64_t)width, .n_heads = (int64_t)heads, .n_kv_heads = (int64_t)(kv > 0 ? kv : heads),
+	    .head_dim = (int64_t)(width / heads), .d_ff = (int64_t)ff, .context = (int64_t)context, .vocab_size = (int64_t)vocab,
+	    .tied = !ctl_has(args, "untied"), .attention_bias = cfg->family == MODEL_FAMILY_QWEN2 || gpt2 || neox,
+	    .mlp_bias = gpt2 || neox, .parallel_residual = neox, .rotary_dim = neox ? (int64_t)(width / heads) / 8 * 2 : 0,
+	    .norm_eps = 1e-5f, .initializer_range = 0.02f, .rope_theta = gpt2 ? 0 : theta};
 	return 0;
 }
 
@@ -106,9 +96,8 @@ write_folder(const struct ctl_args *args, const char *dir, const struct model *m
 	uint64_t seed = 0;
 	int rc;
 
-	if (mkdir(dir, 0777) != 0 && errno != EEXIST)
-		return err_note_set(note, errno, "%s", dir);
-	if ((rc = weights_config_save(dir, &model->config, WEIGHTS_F32, NULL, note)) != 0 ||
+	if ((rc = file_make_dirs(dir, 0777, note)) != 0 ||
+	    (rc = weights_config_save(dir, &model->config, WEIGHTS_F32, NULL, note)) != 0 ||
 	    (tokenizer != NULL && (rc = weights_file_copy(dir, "tokenizer.json", tokenizer, NULL, note)) != 0))
 		return rc;
 	if (!ctl_has(args, "weights"))
@@ -128,12 +117,11 @@ model_new_verb(struct ctl_args *args)
 	struct model *model = NULL;
 	char path[4200], buf[32];
 	uint64_t seed = 0;
-	struct stat st;
 	int32_t eod;
 	int exit_code, rc;
 
 	if (tokenizer != NULL) {
-		snprintf(path, sizeof(path), "%s%s", tokenizer, stat(tokenizer, &st) == 0 && S_ISDIR(st.st_mode) ? "/tokenizer.json" : "");
+		ctl_tokenizer_path(tokenizer, path, sizeof(path));
 		if ((exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
 			return exit_code;
 		cfg.vocab_size = tokenizer_vocab_size(tok);
@@ -154,7 +142,7 @@ model_new_verb(struct ctl_args *args)
 
 const struct ctl_verb ctl_model_new = {
 	.name = "model new", .operands = "FOLDER", .summary = "a model's config.json (and tokenizer.json) from a shape",
-	.about = "Makes what trainer.model names. Nothing that is there is overwritten.",
+	.about = "Makes a folder for trainer.model, with its parents. Nothing is overwritten.",
 	.example = "saltctl model new --layers 4 --width 160 --heads 4 --context 128 --tokenizer share/tokenizer-4k models/student",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = model_new_verb,
 };

@@ -54,12 +54,10 @@ load_model(const struct ctl_args *args, struct plan_model *m, const char *key, c
 	m->n_params = table->n_params;
 	model_destroy(&table);
 	m->flops = model_flops_per_token(&m->config, context);
-	if ((int64_t)context > m->config.context) {
-		err_note_set(&note, ERR_CONFIG, "corpus.context");
-		err_note_expected(&note, "at most %" PRId64 ", what %s (%s) can take", m->config.context, key, path);
-		err_note_found(&note, "%" PRIu32, context);
-		return ctl_fail(args, ERR_CONFIG, &note);
-	}
+	if ((int64_t)context > m->config.context)
+		return ctl_fail(args, err_expect(&note, ERR_CONFIG, "corpus.context",
+		    "at most %" PRId64 ", what %s (%s) can take", "%" PRIu32, m->config.context, key, path,
+		    context), &note);
 	return 0;
 }
 
@@ -271,12 +269,10 @@ fill(const struct ctl_args *args, struct plan *p)
 	    .recompute = config_get_text(cfg, "trainer.recompute", word, sizeof(word)) == 0 && strcmp(word, "true") == 0};
 	if ((rc = dtype_of(cfg, &s->dtype, &note)) != 0)
 		return ctl_fail(args, rc, &note);
-	if (s->batch % s->lanes != 0 || s->micro_batch == 0 || s->batch / s->lanes % s->micro_batch != 0) {
-		err_note_set(&note, ERR_CONFIG, "trainer.batch");
-		err_note_expected(&note, "a multiple of trainer.lanes * trainer.micro_batch = %" PRIu64, s->lanes * s->micro_batch);
-		err_note_found(&note, "%" PRIu64, s->batch);
-		return ctl_fail(args, ERR_CONFIG, &note);
-	}
+	if (s->batch % s->lanes != 0 || s->micro_batch == 0 || s->batch / s->lanes % s->micro_batch != 0)
+		return ctl_fail(args, err_expect(&note, ERR_CONFIG, "trainer.batch",
+		    "a multiple of trainer.lanes * trainer.micro_batch = %" PRIu64, "%" PRIu64,
+		    s->lanes * s->micro_batch, s->batch), &note);
 	p->has_teacher = config_phase_one(cfg);
 	p->until_margin = config_until_margin(cfg, &margin);
 	p->phase_one_steps = !p->has_teacher ? 0 : p->until_margin || cfg->phase_one.steps > cfg->trainer.steps ? cfg->trainer.steps :

@@ -105,11 +105,10 @@ read_lines(struct seen *s, const char *path, struct err_note *note)
 		err_note_set(note, rc, "%s", path);
 	fclose(in);
 	free(line);
-	if (rc == 0 && s->n == 0) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", path);
-		err_note_expected(note, "a trainer's metrics: lines of kind step with compute_seconds, reduce_seconds, update_seconds, step_seconds");
-		err_note_found(note, "none");
-	}
+	if (rc == 0 && s->n == 0)
+		rc = err_expect(note, ERR_FORMAT, "%s",
+		    "a trainer's metrics: lines of kind step with compute_seconds, reduce_seconds, update_seconds, step_seconds",
+		    "none", path);
 	return rc;
 }
 
@@ -176,8 +175,8 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 	if (s.threads > 0)
 		there.threads = (double)s.threads;
 	if (shape.batch == 0 || shape.micro_batch == 0 || m->ranks < 1) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", dir);
-		err_note_expected(note, "fleet.yaml beside metrics.jsonl, with trainer.batch");
+		rc = err_expect(note, ERR_FORMAT, "%s", "fleet.yaml beside metrics.jsonl, with trainer.batch",
+		    "", dir);
 		goto out;
 	}
 	compute = median(s.column[COLUMN_COMPUTE], s.n);
@@ -257,11 +256,9 @@ enough_memory(const struct plan *p, struct err_note *note)
 	has = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 	if (need <= 0.9 * has)
 		return 0;
-	err_note_set(note, ENOMEM, "--measure");
-	err_note_expected(note, "%.1f GB of free memory for %s; or --measured RUN of a smaller model, or --flops-per-second", need / 1e9,
-	    p->student.path);
-	err_note_found(note, "%.1f GB", has / 1e9);
-	return ENOMEM;
+	return err_expect(note, ENOMEM, "--measure",
+	    "%.1f GB of free memory for %s; or --measured RUN of a smaller model, or --flops-per-second",
+	    "%.1f GB", need / 1e9, p->student.path, has / 1e9);
 }
 
 static int
@@ -391,8 +388,9 @@ plan_read_network(const char *path, struct price_link *link, double *sum_bytes_p
 		return rc;
 	if (!figure(root, "latency_seconds", &latency) || !(latency >= 0) ||
 	    !figure(root, "bytes_per_second", &rate) || !(rate > 0)) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", path);
-		err_note_expected(note, "latency_seconds >= 0 and bytes_per_second > 0, as bench_network --json writes them");
+		rc = err_expect(note, ERR_FORMAT, "%s",
+		    "latency_seconds >= 0 and bytes_per_second > 0, as bench_network --json writes them", "",
+		    path);
 	} else {
 		*link = (struct price_link){.latency_s = latency, .bytes_per_s = rate};
 		if (sum_bytes_per_s != NULL && figure(root, "sum_bytes_per_second", &sum) && sum > 0)

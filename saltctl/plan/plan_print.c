@@ -1,6 +1,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "saltctl/core/output.h"
 #include "saltctl/plan/plan.h"
@@ -34,7 +35,7 @@ timed(const struct plan *p)
 	return p->measured.source[0] != '\0';
 }
 
-/* Seconds from the start to step `steps`, evaluations in proportion. */
+/* Seconds from the start to step `steps`, with its share of the evaluations. */
 static double
 eta(const struct plan *p, size_t i, uint64_t steps)
 {
@@ -43,7 +44,7 @@ eta(const struct plan *p, size_t i, uint64_t steps)
 	return (double)steps * p->time[i].step_s + eval * (double)steps / (double)p->cfg->trainer.steps;
 }
 
-/* Cores that teachers need so that this many steps a second never wait. */
+/* Cores that teachers need so that the trainer never waits for them. */
 static double
 teacher_cores(const struct plan *p, size_t i)
 {
@@ -66,49 +67,40 @@ bytes_line(const char *name, double bytes, const char *what)
 static void
 print_memory(const struct plan *p)
 {
-	const char *titles[1 + PLAN_MAX_RANKS] = {"memory of a rank"};
-	char names[PLAN_MAX_RANKS][16], buf[32];
+	char titles[32 + 16 * PLAN_MAX_RANKS] = "memory of a rank", buf[32];
 	struct ctl_table *t;
 
-	for (size_t i = 0; i < p->n_ranks; i++) {
-		snprintf(names[i], sizeof(names[i]), ">R = %d", p->ranks[i]);
-		titles[1 + i] = names[i];
-	}
-	t = ctl_table_new(titles, 1 + p->n_ranks);
+	for (size_t i = 0; i < p->n_ranks; i++)
+		snprintf(titles + strlen(titles), sizeof(titles) - strlen(titles), "\t>R = %d", p->ranks[i]);
+	t = ctl_table_new(titles);
 	for (int item = 0; item <= PRICE_MEMORY_ITEMS; item++) {
-		ctl_table_cell(t, "%s", item < PRICE_MEMORY_ITEMS ? items[item].title : "in all");
+		ctl_table_add(t, "%s", item < PRICE_MEMORY_ITEMS ? items[item].title : "in all");
 		for (size_t i = 0; i < p->n_ranks; i++)
-			ctl_table_cell(t, "%s", ctl_bytes(item < PRICE_MEMORY_ITEMS ? p->memory[i][item] : memory_sum(p->memory[i]), buf));
+			ctl_table_add(t, "%s", ctl_bytes(item < PRICE_MEMORY_ITEMS ? p->memory[i][item] : memory_sum(p->memory[i]), buf));
 	}
 	printf("\n");
-	ctl_table_print(t, stdout);
-	ctl_table_free(&t);
+	ctl_table_end(&t);
 }
 
 static void
 print_time(const struct plan *p)
 {
-	static const char *const titles[] = {">ranks", ">hosts", ">cores", ">compute", ">update", ">reduce", ">hidden", ">gather", ">step",
-	    ">tokens/s", ">efficiency", ">to switch", ">to end"};
-	struct ctl_table *t = ctl_table_new(titles, 13);
-	char buf[32];
+	struct ctl_table *t = ctl_table_new(">ranks\t>hosts\t>cores\t>compute\t>update\t>reduce\t>hidden\t>gather\t>step\t>tokens/s"
+	    "\t>efficiency\t>to switch\t>to end");
+	char a[32], b[32], c[32];
 
 	for (size_t i = 0; i < p->n_ranks; i++) {
 		const struct price_time *e = &p->time[i];
 		const double seconds[] = {e->compute_s, e->update_s, e->reduce_s, e->hidden_s, e->gather_s, e->step_s};
 
-		ctl_table_cell(t, "%d", e->ranks);
-		ctl_table_cell(t, "%d", e->hosts);
-		ctl_table_cell(t, "%.3g", e->cores);
-		for (size_t c = 0; c < sizeof(seconds) / sizeof(seconds[0]); c++)
-			ctl_table_cell(t, "%s", ctl_span(seconds[c], buf));
-		ctl_table_cell(t, "%s", ctl_count((double)(p->shape.batch * p->shape.context) / e->step_s, buf));
-		ctl_table_cell(t, "%.1f %%", 100 * price_efficiency(&p->one, e));
-		ctl_table_cell(t, "%s", p->phase_one_steps > 0 ? ctl_span(eta(p, i, p->phase_one_steps), buf) : "-");
-		ctl_table_cell(t, "%s", ctl_span(eta(p, i, p->cfg->trainer.steps), buf));
+		ctl_table_add(t, "%d\t%d\t%.3g", e->ranks, e->hosts, e->cores);
+		for (size_t s = 0; s < sizeof(seconds) / sizeof(seconds[0]); s++)
+			ctl_table_add(t, "%s", ctl_span(seconds[s], a));
+		ctl_table_add(t, "%s\t%.1f %%\t%s\t%s", ctl_count((double)(p->shape.batch * p->shape.context) / e->step_s, a),
+		    100 * price_efficiency(&p->one, e), p->phase_one_steps > 0 ? ctl_span(eta(p, i, p->phase_one_steps), b) : "-",
+		    ctl_span(eta(p, i, p->cfg->trainer.steps), c));
 	}
-	ctl_table_print(t, stdout);
-	ctl_table_free(&t);
+	ctl_table_end(&t);
 }
 
 static void
@@ -120,7 +112,7 @@ print_teacher(const struct plan *p)
 
 	printf("\n");
 	ctl_line("phase one", "%" PRIu64 " of %" PRIu64 " steps%s, %" PRIu64 " sequences", p->phase_one_steps, p->cfg->trainer.steps,
-	    p->until_margin ? " at the most" : "", w->rows);
+	    p->until_margin ? " at most" : "", w->rows);
 	if (w->blocks > 0)
 		ctl_line("choice", "%" PRIu64 " blocks, %" PRIu64 " sequences scored%s", w->blocks, w->scored,
 		    w->one_pass ? " and labelled in one pass" : "");
@@ -186,19 +178,16 @@ static struct json *
 memory_json(const struct plan *p)
 {
 	struct json *list = ctl_array();
+	char key[48];
 
 	for (size_t i = 0; i < p->n_ranks; i++) {
-		struct json *o = ctl_object();
+		struct json *o = ctl_record(CTL("ranks", p->ranks[i]));
 
-		ctl_put_int(o, "ranks", p->ranks[i]);
 		for (int item = 0; item < PRICE_MEMORY_ITEMS; item++) {
-			char key[48];
-
 			snprintf(key, sizeof(key), "%s_bytes", items[item].key);
-			ctl_put_num(o, key, p->memory[i][item]);
+			ctl_put(o, key, p->memory[i][item]);
 		}
-		ctl_put_num(o, "total_bytes", memory_sum(p->memory[i]));
-		ctl_push(list, o);
+		ctl_push(list, ctl_put_all(o, CTL("total_bytes", memory_sum(p->memory[i]))));
 	}
 	return list;
 }
@@ -210,26 +199,18 @@ time_json(const struct plan *p)
 
 	for (size_t i = 0; timed(p) && i < p->n_ranks; i++) {
 		const struct price_time *e = &p->time[i];
-		struct json *o = ctl_object();
 
-		ctl_put_int(o, "ranks", e->ranks);
-		ctl_put_int(o, "hosts", e->hosts);
-		ctl_put_num(o, "cores", e->cores);
-		ctl_put_num(o, "compute_seconds", e->compute_s);
-		ctl_put_num(o, "update_seconds", e->update_s);
-		ctl_put_num(o, "reduce_seconds", e->reduce_s);
-		ctl_put_num(o, "hidden_seconds", e->hidden_s);
-		ctl_put_num(o, "gather_seconds", e->gather_s);
-		ctl_put_num(o, "small_seconds", e->small_s);
-		ctl_put_num(o, "other_seconds", e->other_s);
-		ctl_put_num(o, "step_seconds", e->step_s);
-		ctl_put_num(o, "tokens_per_second", (double)(p->shape.batch * p->shape.context) / e->step_s);
-		ctl_put_num(o, "efficiency", price_efficiency(&p->one, e));
-		ctl_put_num(o, "sent_bytes", e->bytes);
-		ctl_put_num(o, "switch_seconds", p->phase_one_steps > 0 ? eta(p, i, p->phase_one_steps) : NAN);
-		ctl_put_num(o, "end_seconds", eta(p, i, p->cfg->trainer.steps));
-		ctl_put_num(o, "teacher_cores", p->has_teacher ? teacher_cores(p, i) : NAN);
-		ctl_push(list, o);
+		ctl_push(list, ctl_record(CTL("ranks", e->ranks), CTL("hosts", e->hosts),
+		    CTL("cores", e->cores), CTL("compute_seconds", e->compute_s),
+		    CTL("update_seconds", e->update_s), CTL("reduce_seconds", e->reduce_s),
+		    CTL("hidden_seconds", e->hidden_s), CTL("gather_seconds", e->gather_s),
+		    CTL("small_seconds", e->small_s), CTL("other_seconds", e->other_s),
+		    CTL("step_seconds", e->step_s),
+		    CTL("tokens_per_second", (double)(p->shape.batch * p->shape.context) / e->step_s),
+		    CTL("efficiency", price_efficiency(&p->one, e)), CTL("sent_bytes", e->bytes),
+		    CTL("switch_seconds", p->phase_one_steps > 0 ? eta(p, i, p->phase_one_steps) : NAN),
+		    CTL("end_seconds", eta(p, i, p->cfg->trainer.steps)),
+		    CTL("teacher_cores", p->has_teacher ? teacher_cores(p, i) : NAN)));
 	}
 	return list;
 }
@@ -237,75 +218,46 @@ time_json(const struct plan *p)
 static struct json *
 model_json(const struct plan_model *m)
 {
-	struct json *o = ctl_object();
-
-	ctl_put_text(o, "path", m->path);
-	ctl_put_int(o, "params", m->n_params);
-	ctl_put_num(o, "flops_per_token", m->flops);
-	return o;
+	return ctl_record(CTL("path", m->path), CTL("params", m->n_params), CTL("flops_per_token", m->flops));
 }
 
 static struct json *
 teacher_json(const struct plan *p)
 {
 	const struct price_work *w = &p->work;
-	struct json *o = model_json(&p->teacher);
 
-	ctl_put_int(o, "steps", (int64_t)p->phase_one_steps);
-	ctl_put_int(o, "rows", (int64_t)w->rows);
-	ctl_put_int(o, "blocks", (int64_t)w->blocks);
-	ctl_put_int(o, "scored_sequences", (int64_t)w->scored);
-	ctl_put_int(o, "labelled_sequences", (int64_t)w->labelled);
-	ctl_put_int(o, "stored_sequences", (int64_t)w->stored);
-	ctl_put(o, "one_pass", json_new_flag(w->one_pass));
-	ctl_put_num(o, "flops", p->teacher_flops);
-	ctl_put_num(o, "label_bytes_per_token", p->label_bytes);
-	ctl_put_text(o, "label_bytes_are", p->label_source);
-	ctl_put_num(o, "score_bytes_per_token", p->score_bytes);
-	ctl_put_num(o, "cache_label_bytes", p->labels_stored);
-	ctl_put_num(o, "cache_score_bytes", p->scores_stored);
-	ctl_put_num(o, "inline_factor", p->worth.inline_factor);
-	ctl_put_num(o, "share_of_baseline_flops", p->worth.label_share);
-	ctl_put_num(o, "assumed_saving", p->worth.saving);
-	ctl_put_num(o, "break_even_off_the_shelf", p->worth.label_share);
-	ctl_put_num(o, "break_even_made_for_this", p->worth.made_share);
-	ctl_put_num(o, "break_even_teacher_tokens", p->worth.teacher_tokens);
-	return o;
+	return ctl_put_all(model_json(&p->teacher), CTL("steps", p->phase_one_steps), CTL("rows", w->rows), CTL("blocks", w->blocks),
+	    CTL("scored_sequences", w->scored), CTL("labelled_sequences", w->labelled),
+	    CTL("stored_sequences", w->stored), CTL("one_pass", w->one_pass),
+	    CTL("flops", p->teacher_flops), CTL("label_bytes_per_token", p->label_bytes),
+	    CTL("label_bytes_are", p->label_source), CTL("score_bytes_per_token", p->score_bytes),
+	    CTL("cache_label_bytes", p->labels_stored), CTL("cache_score_bytes", p->scores_stored),
+	    CTL("inline_factor", p->worth.inline_factor),
+	    CTL("share_of_baseline_flops", p->worth.label_share), CTL("assumed_saving", p->worth.saving),
+	    CTL("break_even_off_the_shelf", p->worth.label_share),
+	    CTL("break_even_made_for_this", p->worth.made_share),
+	    CTL("break_even_teacher_tokens", p->worth.teacher_tokens));
 }
 
 int
 plan_print_json(const struct plan *p)
 {
 	double step_tokens = (double)(p->shape.batch * p->shape.context);
-	struct json *root = ctl_object(), *o;
+	const struct price_compute *c = &p->measured.compute;
+	bool network = p->network_source[0] != '\0';
 
-	ctl_put_text(root, "mode", config_mode_name(p->cfg));
-	ctl_put_int(root, "steps", (int64_t)p->cfg->trainer.steps);
-	ctl_put_num(root, "tokens", step_tokens * (double)p->cfg->trainer.steps);
-	ctl_put_text(root, "dtype", dtype_name(p->shape.dtype));
-	ctl_put(root, "recompute", json_new_flag(p->shape.recompute));
-	ctl_put(root, "student", model_json(&p->student));
-	ctl_put(root, "teacher", p->has_teacher ? teacher_json(p) : json_new_null());
-	ctl_put_num(root, "flops_per_step", p->student.flops * step_tokens);
-	ctl_put_num(root, "flops", p->baseline_flops);
-	ctl_put_num(root, "corpus_bytes", p->corpus_bytes);
-	ctl_put_num(root, "checkpoint_bytes", p->checkpoint_bytes);
-	ctl_put(root, "memory", memory_json(p));
-	o = ctl_object();
-	ctl_put_text(o, "source", timed(p) ? p->measured.source : NULL);
-	ctl_put_text(o, "remark", p->measured.remark[0] != '\0' ? p->measured.remark : NULL);
-	ctl_put_num(o, "micro_batch_seconds", p->measured.compute.micro_s);
-	ctl_put_num(o, "update_seconds", p->measured.compute.update_s);
-	ctl_put_num(o, "cores", p->measured.compute.cores);
-	ctl_put_num(o, "flops_per_second_per_core", p->measured.flops_per_s);
-	ctl_put_num(o, "step_seconds", p->measured.step_s);
-	ctl_put(root, "measured", o);
-	o = ctl_object();
-	ctl_put_text(o, "source", p->network_source[0] != '\0' ? p->network_source : NULL);
-	ctl_put_num(o, "latency_seconds", p->network_source[0] != '\0' ? p->machine.between.latency_s : NAN);
-	ctl_put_num(o, "bytes_per_second", p->machine.between.bytes_per_s);
-	ctl_put_num(o, "overlap", p->machine.overlap);
-	ctl_put(root, "network", o);
-	ctl_put(root, "projection", time_json(p));
-	return ctl_print_json(root);
+	return ctl_print_json(ctl_record(CTL("mode", config_mode_name(p->cfg)), CTL("steps", p->cfg->trainer.steps),
+	    CTL("tokens", step_tokens * (double)p->cfg->trainer.steps), CTL("dtype", dtype_name(p->shape.dtype)),
+	    CTL("recompute", p->shape.recompute), CTL("student", model_json(&p->student)),
+	    CTL("teacher", p->has_teacher ? teacher_json(p) : json_new_null()),
+	    CTL("flops_per_step", p->student.flops * step_tokens), CTL("flops", p->baseline_flops),
+	    CTL("corpus_bytes", p->corpus_bytes), CTL("checkpoint_bytes", p->checkpoint_bytes), CTL("memory", memory_json(p)),
+	    CTL("measured", ctl_record(CTL("source", timed(p) ? p->measured.source : NULL),
+	    CTL("remark", p->measured.remark[0] != '\0' ? p->measured.remark : NULL), CTL("micro_batch_seconds", c->micro_s),
+	    CTL("update_seconds", c->update_s), CTL("cores", c->cores), CTL("flops_per_second_per_core", p->measured.flops_per_s),
+	    CTL("step_seconds", p->measured.step_s))),
+	    CTL("network", ctl_record(CTL("source", network ? p->network_source : NULL),
+	    CTL("latency_seconds", network ? p->machine.between.latency_s : NAN),
+	    CTL("bytes_per_second", p->machine.between.bytes_per_s), CTL("overlap", p->machine.overlap))),
+	    CTL("projection", time_json(p))));
 }

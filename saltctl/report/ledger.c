@@ -1,8 +1,7 @@
 /*
- * ledger: what a run has cost, as far as its files say, and what it saved against the control run. Nothing is made up: a figure that no
- * file has is "-". One seed is an observation, not a claim, and the output says so.
+ * ledger: what a run has cost, as far as its files tell, and what it saved against the control run. A figure that no file has is "-". One
+ * seed is an observation, not a claim, and the output says so.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -30,16 +29,17 @@ static const struct ctl_option options[] = {
 /* NaN: not known. */
 struct cost {
 	double step_flops, tokens, flops, rate;
-	double teacher_flops;		/* of score and label passes that phase one needed; passes made again are not in it */
+	double teacher_flops;		/* of the score and label passes that phase one needed, without repeated ones */
 	double teacher_seconds;		/* processor time, RUN/ledger */
 };
 
-/* A point at which a run met the target, and what it had cost by then; teacher's cost is that of the whole phase one. */
+/* Where a run met the target, and its cost by then; the teacher's cost is that of the whole phase one. */
 struct saving {
 	const char *why;		/* no comparison: the reason; else NULL */
 	double target;
 	const struct report_eval *reached;	/* NULL: not */
-	double equal_flops, equal_seconds;	/* last evaluation within the baseline's FLOPs, seconds, teacher counted: its loss; NaN: none */
+	/* Loss of the last evaluation within the baseline's FLOPs (the teacher's included), or within its seconds; NaN: none. */
+	double equal_flops, equal_seconds;
 	uint64_t equal_flops_step, equal_seconds_step;
 };
 
@@ -99,7 +99,8 @@ cost_of(const struct report_run *run)
 }
 
 static void
-compare(struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base, const struct cost *b)
+compare(struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base,
+    const struct cost *b)
 {
 	double seconds = base->seconds;
 
@@ -146,50 +147,41 @@ reached_flops(const struct saving *s, const struct cost *c, bool teacher)
 
 /* ---- text ---- */
 
-static void
-cell(struct ctl_table *t, double v, const char *(*print)(double, char *))
+static const char *
+known(double v, const char *(*print)(double, char *), char buf[32])
 {
-	char buf[32];
-
-	ctl_table_cell(t, "%s", isfinite(v) ? print(v, buf) : "-");
+	return isfinite(v) ? print(v, buf) : "-";
 }
 
 static void
 print_costs(const struct report_run *runs, const struct cost *costs, size_t n)
 {
-	static const char *const titles[] = {"run", "mode", ">steps", ">tokens", ">FLOPs", ">trained", ">FLOP/s", ">waited", ">label bytes",
-	    ">teacher FLOPs", ">teacher CPU"};
-	struct ctl_table *t = ctl_table_new(titles, 11);
+	struct ctl_table *t = ctl_table_new("run\tmode\t>steps\t>tokens\t>FLOPs\t>trained\t>FLOP/s\t>waited\t>label bytes\t>teacher FLOPs"
+	    "\t>teacher CPU");
+	char b[8][32];
 
 	for (size_t i = 0; i < n; i++) {
-		ctl_table_cell(t, "%s", runs[i].dir);
-		ctl_table_cell(t, "%s", runs[i].mode);
-		ctl_table_cell(t, "%" PRIu64, runs[i].last_step);
-		cell(t, costs[i].tokens, ctl_count);
-		cell(t, costs[i].flops, ctl_count);
-		cell(t, runs[i].seconds, ctl_span);
-		cell(t, costs[i].rate, ctl_count);
-		cell(t, runs[i].wait_seconds, ctl_span);
-		cell(t, runs[i].label_bytes, ctl_bytes);
-		cell(t, costs[i].teacher_flops, ctl_count);
-		cell(t, costs[i].teacher_seconds, ctl_span);
+		const struct report_run *r = &runs[i];
+		const struct cost *c = &costs[i];
+
+		ctl_table_add(t, "%s\t%s\t%" PRIu64 "\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", r->dir, r->mode, r->last_step,
+		    known(c->tokens, ctl_count, b[0]), known(c->flops, ctl_count, b[1]), known(r->seconds, ctl_span, b[2]),
+		    known(c->rate, ctl_count, b[3]), known(r->wait_seconds, ctl_span, b[4]), known(r->label_bytes, ctl_bytes, b[5]),
+		    known(c->teacher_flops, ctl_count, b[6]), known(c->teacher_seconds, ctl_span, b[7]));
 	}
-	ctl_table_print(t, stdout);
-	ctl_table_free(&t);
+	ctl_table_end(&t);
 }
 
 static const char *
-percent(double share, char *buf, size_t size)
+percent(double share, char buf[32])
 {
-	if (!isfinite(share))
-		snprintf(buf, size, "-");
-	else
-		snprintf(buf, size, "%.1f %% %s", 100 * fabs(share), share >= 0 ? "saved" : "more");
+	snprintf(buf, 32, isfinite(share) ? "%.1f %% %s" : "-", 100 * fabs(share), share >= 0 ? "saved" : "more");
 	return buf;
 }
 
 static void
-print_saving(const struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base, const struct cost *b)
+print_saving(const struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base,
+    const struct cost *b)
 {
 	char x[32], y[32];
 
@@ -203,11 +195,11 @@ print_saving(const struct saving *s, const struct report_run *run, const struct 
 		printf("%s\n", report_finished(run) ? "not reached: nothing was saved" : "not reached so far");
 	} else {
 		printf("reached at step %" PRIu64 "\n", s->reached->step);
-		printf("  steps                  %s\n", percent(saved((double)s->reached->step, (double)report_last(base)->step), x, sizeof(x)));
-		printf("  FLOPs                  %s; with the teacher's passes %s\n", percent(saved(reached_flops(s, c, false), b->flops), x, sizeof(x)),
-		    percent(saved(reached_flops(s, c, true), b->flops), y, sizeof(y)));
+		printf("  steps                  %s\n", percent(saved((double)s->reached->step, (double)report_last(base)->step), x));
+		printf("  FLOPs                  %s; with the teacher's passes %s\n", percent(saved(reached_flops(s, c, false), b->flops), x),
+		    percent(saved(reached_flops(s, c, true), b->flops), y));
 		printf("  wall clock             %s of training; teachers took %s of processor time beside it\n",
-		    percent(saved(s->reached->seconds, base->seconds), x, sizeof(x)), isfinite(c->teacher_seconds) ? ctl_span(c->teacher_seconds, y) : "-");
+		    percent(saved(s->reached->seconds, base->seconds), x), known(c->teacher_seconds, ctl_span, y));
 	}
 	if (isfinite(s->equal_flops))
 		printf("  at equal FLOPs         %.4f at step %" PRIu64 ", teacher's passes counted\n", s->equal_flops, s->equal_flops_step);
@@ -217,53 +209,36 @@ print_saving(const struct saving *s, const struct report_run *run, const struct 
 		printf("  at equal steps         %.4f\n", report_at(run, report_last(base)->step)->loss);
 }
 
-static const char caveat[] = "One seed is an observation: a claim needs three. To the resolution of the evaluations. What the teacher's own training\n"
-    "cost is not in it; its FLOPs are the passes that phase one needed, at the trainer's count.";
+static const char caveat[] = "One seed is an observation: a claim needs three. Steps are known to the interval of the evaluations. The training of\n"
+    "the teacher itself is not counted; its FLOPs are the passes that phase one needed, counted as the trainer's are.";
 
 /* ---- JSON ---- */
 
 static struct json *
-saving_json(const struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base, const struct cost *b)
+saving_json(const struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base,
+    const struct cost *b)
 {
-	const struct report_eval *same = s->why == NULL ? report_at(run, report_last(base)->step) : NULL;
-	struct json *o = ctl_object();
+	const struct report_eval *same = s->why == NULL ? report_at(run, report_last(base)->step) : NULL, *at = s->reached;
 
-	ctl_put_text(o, "baseline", base->dir);
-	ctl_put_text(o, "not_compared", s->why);
-	ctl_put_num(o, "target_log_perplexity", s->target);
-	ctl_put(o, "reached_step", s->reached != NULL ? json_new_int((int64_t)s->reached->step) : json_new_null());
-	ctl_put_num(o, "reached_seconds", s->reached != NULL ? s->reached->seconds : NAN);
-	ctl_put_num(o, "reached_flops", reached_flops(s, c, false));
-	ctl_put_num(o, "reached_flops_with_teacher", reached_flops(s, c, true));
-	ctl_put_num(o, "saved_steps", s->reached != NULL ? saved((double)s->reached->step, (double)report_last(base)->step) : NAN);
-	ctl_put_num(o, "saved_flops", saved(reached_flops(s, c, false), b->flops));
-	ctl_put_num(o, "saved_flops_with_teacher", saved(reached_flops(s, c, true), b->flops));
-	ctl_put_num(o, "saved_seconds", s->reached != NULL ? saved(s->reached->seconds, base->seconds) : NAN);
-	ctl_put_num(o, "loss_at_equal_steps", same != NULL ? same->loss : NAN);
-	ctl_put_num(o, "loss_at_equal_flops", s->equal_flops);
-	ctl_put_num(o, "loss_at_equal_seconds", s->equal_seconds);
-	ctl_put_int(o, "seeds", 1);
-	return o;
+	return ctl_record(CTL("baseline", base->dir), CTL("not_compared", s->why), CTL("target_log_perplexity", s->target),
+	    CTL("reached_step", ctl_known(at != NULL, at != NULL ? (int64_t)at->step : 0)),
+	    CTL("reached_seconds", at != NULL ? at->seconds : NAN), CTL("reached_flops", reached_flops(s, c, false)),
+	    CTL("reached_flops_with_teacher", reached_flops(s, c, true)),
+	    CTL("saved_steps", at != NULL ? saved((double)at->step, (double)report_last(base)->step) : NAN),
+	    CTL("saved_flops", saved(reached_flops(s, c, false), b->flops)),
+	    CTL("saved_flops_with_teacher", saved(reached_flops(s, c, true), b->flops)),
+	    CTL("saved_seconds", at != NULL ? saved(at->seconds, base->seconds) : NAN),
+	    CTL("loss_at_equal_steps", same != NULL ? same->loss : NAN), CTL("loss_at_equal_flops", s->equal_flops),
+	    CTL("loss_at_equal_seconds", s->equal_seconds), CTL("seeds", 1));
 }
 
 static struct json *
 run_json(const struct report_run *run, const struct cost *c)
 {
-	struct json *o = ctl_object();
-
-	ctl_put_text(o, "run", run->dir);
-	ctl_put_text(o, "mode", run->mode);
-	ctl_put_int(o, "steps", (int64_t)run->last_step);
-	ctl_put_num(o, "tokens", c->tokens);
-	ctl_put_num(o, "flops", c->flops);
-	ctl_put_num(o, "train_seconds", run->seconds);
-	ctl_put_num(o, "flops_per_second", c->rate);
-	ctl_put_num(o, "wait_seconds", run->wait_seconds);
-	ctl_put_num(o, "labelled_tokens", run->kd_tokens);
-	ctl_put_num(o, "label_bytes", run->label_bytes);
-	ctl_put_num(o, "teacher_flops", c->teacher_flops);
-	ctl_put_num(o, "teacher_cpu_seconds", c->teacher_seconds);
-	return o;
+	return ctl_record(CTL("run", run->dir), CTL("mode", run->mode), CTL("steps", run->last_step), CTL("tokens", c->tokens),
+	    CTL("flops", c->flops), CTL("train_seconds", run->seconds), CTL("flops_per_second", c->rate),
+	    CTL("wait_seconds", run->wait_seconds), CTL("labelled_tokens", run->kd_tokens), CTL("label_bytes", run->label_bytes),
+	    CTL("teacher_flops", c->teacher_flops), CTL("teacher_cpu_seconds", c->teacher_seconds));
 }
 
 struct json *
@@ -297,30 +272,26 @@ ledger(struct ctl_args *args)
 		n_read++;
 		costs[i] = cost_of(&runs[i]);
 	}
-	if (exit_code == 0 && ctl_has(args, "json")) {
-		all = ctl_array();
-		for (size_t i = 0; i < n; i++) {
-			struct json *o = run_json(&runs[i], &costs[i]);
-			struct saving s;
-
-			if (baseline != NULL) {
-				compare(&s, &runs[i], &costs[i], &runs[n], &costs[n]);
-				ctl_put(o, "against", saving_json(&s, &runs[i], &costs[i], &runs[n], &costs[n]));
-			}
-			ctl_push(all, o);
-		}
-		exit_code = ctl_print_json(all);
-	} else if (exit_code == 0) {
+	all = exit_code == 0 && ctl_has(args, "json") ? ctl_array() : NULL;
+	if (exit_code == 0 && all == NULL)
 		print_costs(runs, costs, n_read);
-		for (size_t i = 0; baseline != NULL && i < n; i++) {
-			struct saving s;
+	for (size_t i = 0; exit_code == 0 && i < n; i++) {
+		struct json *o = all != NULL ? run_json(&runs[i], &costs[i]) : NULL;
+		struct saving s;
 
-			compare(&s, &runs[i], &costs[i], &runs[n], &costs[n]);
-			print_saving(&s, &runs[i], &costs[i], &runs[n], &costs[n]);
-		}
 		if (baseline != NULL)
-			printf("\n%s\n", caveat);
+			compare(&s, &runs[i], &costs[i], &runs[n], &costs[n]);
+		if (o != NULL && baseline != NULL)
+			ctl_put(o, "against", saving_json(&s, &runs[i], &costs[i], &runs[n], &costs[n]));
+		else if (baseline != NULL)
+			print_saving(&s, &runs[i], &costs[i], &runs[n], &costs[n]);
+		if (o != NULL)
+			ctl_push(all, o);
 	}
+	if (all != NULL)
+		exit_code = ctl_print_json(all);
+	else if (exit_code == 0 && baseline != NULL)
+		printf("\n%s\n", caveat);
 	for (size_t i = 0; i < n_read; i++)
 		report_run_free(&runs[i]);
 	return exit_code;

@@ -1,25 +1,24 @@
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
-#include <unistd.h>
 
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
 #include "saltctl/report/report.h"
+#include "base/file/file.h"
 #include "base/json/json.h"
 
 #define MAX_RUNS 32
 
 static const struct ctl_option options[] = {
-	{"run", "[NAME=]DIR", "a run's directory; may be repeated. NAME is for the tables; the directory's unless told (required)", true},
-	{"baseline", "NAME", "compare with this run; unless told, with the baseline of the same model, data order and steps", false},
+	{"run", "[NAME=]DIR", "a run's folder, and its name in the tables (default: the folder's); may be repeated (required)", true},
+	{"baseline", "NAME", "compare with this run; default: the baseline with the same model, data order and steps", false},
 	{"out", "FILE", "write report.html there", false},
-	{"teacher-seconds", "X", "what the teachers computed, if not as RUN/ledger says: a number, or a file that `saltctl status --json` wrote", false},
-	{"table", NULL, "print the tables, also with --out", false},
+	{"teacher-seconds", "X", "computing time of the teachers, instead of RUN/ledger: a number, or a file of `saltctl status --json`", false},
+	{"table", NULL, "print the tables, with --out too", false},
 	CTL_JSON, CTL_END
 };
 
@@ -53,7 +52,8 @@ open_run(const struct ctl_args *args, struct report_run *run, const char *text)
 	else
 		set_name(run, base, (size_t)(dir + n - base));
 	if (run->bad_lines > 0)
-		fprintf(stderr, "saltctl report: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n", dir, run->bad_lines);
+		fprintf(stderr, "saltctl report: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n", dir,
+		    run->bad_lines);
 	return 0;
 }
 
@@ -110,15 +110,13 @@ verdict(const struct report_race *race, char *buf, size_t size)
 	return buf;
 }
 
-/* A number, or what status --json printed: the seconds that all teacherd were computing. */
+/* A number, or the output of status --json: the seconds that all teacherd were computing. */
 static int
 teacher_seconds(const struct ctl_args *args, const char *text, struct report *r)
 {
 	struct err_note note = {.name = ""};
 	struct json *root = NULL, *daemons;
-	const char *role;
-	double seconds, sum = 0;
-	size_t found = 0;
+	double seconds;
 	char *end;
 	int rc;
 
@@ -134,54 +132,41 @@ teacher_seconds(const struct ctl_args *args, const char *text, struct report *r)
 	for (size_t i = 0; i < json_count(daemons); i++) {
 		struct json *d = json_item(daemons, i);
 
-		if (json_text(json_get(d, "role"), &role) && strcmp(role, "teacherd") == 0 &&
-		    json_num(json_get(json_get(d, "state_seconds"), "computing"), &seconds)) {
-			sum += seconds;
-			found++;
-		}
+		if (strcmp(ctl_text_of(d, "role", ""), "teacherd") == 0 &&
+		    json_num(json_get(json_get(d, "state_seconds"), "computing"), &seconds))
+			r->teacher_seconds = (isnan(r->teacher_seconds) ? 0 : r->teacher_seconds) + seconds;
 	}
 	json_close(&root);
-	if (found == 0) {
-		err_note_set(&note, ERR_FORMAT, "%s", text);
-		err_note_expected(&note, "seconds, or the output of saltctl status --json with a teacherd that answered");
-		return ctl_fail(args, ERR_FORMAT, &note);
-	}
-	r->teacher_seconds = sum;
 	r->teacher_source = "time spent computing, on the clock, of the teachers that answered";
-	return 0;
+	if (isfinite(r->teacher_seconds))
+		return 0;
+	return ctl_fail(args, err_expect(&note, ERR_FORMAT, "%s",
+	    "seconds, or the output of saltctl status --json with a teacherd that answered", "", text), &note);
 }
 
 /* ---- tables ---- */
 
-static void
-cell_number(struct ctl_table *t, double v, const char *fmt)
+static const char *
+number(double v, const char *fmt, char buf[32])
 {
-	char buf[64];
-
-	snprintf(buf, sizeof(buf), fmt, v);
-	ctl_table_cell(t, "%s", isfinite(v) ? buf : "-");
+	snprintf(buf, 32, isfinite(v) ? fmt : "-", v);
+	return buf;
 }
 
 static void
 eval_row(struct ctl_table *t, const struct report_run *run, const char *when, const struct report_eval *e)
 {
-	char buf[32];
+	char loss[32], accuracy[32], bits[32], span[32];
 
-	ctl_table_cell(t, "%s", run->name);
-	ctl_table_cell(t, "%s", run->mode);
-	ctl_table_cell(t, "%s", when);
-	ctl_table_cell(t, "%" PRIu64, e->step);
-	cell_number(t, e->loss, "%.4f");
-	cell_number(t, 100 * e->accuracy, "%.2f %%");
-	cell_number(t, e->bits_per_byte, "%.4f");
-	ctl_table_cell(t, "%s", isfinite(e->seconds) ? ctl_span(e->seconds, buf) : "-");
+	ctl_table_add(t, "%s\t%s\t%s\t%" PRIu64 "\t%s\t%s\t%s\t%s", run->name, run->mode, when, e->step,
+	    number(e->loss, "%.4f", loss), number(100 * e->accuracy, "%.2f %%", accuracy), number(e->bits_per_byte, "%.4f", bits),
+	    isfinite(e->seconds) ? ctl_span(e->seconds, span) : "-");
 }
 
 static void
 print_results(const struct report *r)
 {
-	static const char *const titles[] = {"run", "mode", "when", ">step", ">log-perplexity", ">token accuracy", ">bits per byte", ">trained"};
-	struct ctl_table *t = ctl_table_new(titles, 8);
+	struct ctl_table *t = ctl_table_new("run\tmode\twhen\t>step\t>log-perplexity\t>token accuracy\t>bits per byte\t>trained");
 
 	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct report_run *run = &r->runs[i];
@@ -192,8 +177,7 @@ print_results(const struct report *r)
 		if (last != NULL)
 			eval_row(t, run, report_finished(run) ? at == last ? "switch, end" : "end" : "so far", last);
 	}
-	ctl_table_print(t, stdout);
-	ctl_table_free(&t);
+	ctl_table_end(&t);
 }
 
 static void
@@ -232,82 +216,57 @@ print_table(const struct report *r)
 static struct json *
 eval_json(const struct report_eval *e)
 {
-	struct json *o;
-
 	if (e == NULL)
 		return json_new_null();
-	o = ctl_object();
-	ctl_put_int(o, "step", (int64_t)e->step);
-	ctl_put_num(o, "log_perplexity", e->loss);
-	ctl_put_num(o, "accuracy", e->accuracy);
-	ctl_put_num(o, "bits_per_byte", e->bits_per_byte);
-	ctl_put_num(o, "seconds", e->seconds);
-	return o;
+	return ctl_record(CTL("step", e->step), CTL("log_perplexity", e->loss), CTL("accuracy", e->accuracy),
+	    CTL("bits_per_byte", e->bits_per_byte), CTL("seconds", e->seconds));
 }
 
 static int
 print_json(const struct report *r)
 {
-	struct json *root = ctl_object(), *runs = ctl_array(), *races = ctl_array(), *o;
+	struct json *runs = ctl_array(), *races = ctl_array();
 	char buf[160];
 
 	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct report_run *run = &r->runs[i];
 
-		o = ctl_object();
-		ctl_put_text(o, "name", run->name);
-		ctl_put_text(o, "mode", run->mode);
-		ctl_put(o, "finished", json_new_flag(report_finished(run)));
-		ctl_put_int(o, "last_step", (int64_t)run->last_step);
-		ctl_put(o, "switch_step", run->switch_step > 0 ? json_new_int((int64_t)run->switch_step) : json_new_null());
-		ctl_put(o, "at_switch", eval_json(run->switch_step > 0 ? report_at(run, run->switch_step) : NULL));
-		ctl_put(o, "last", eval_json(report_last(run)));
-		ctl_put_num(o, "train_seconds", run->seconds);
-		ctl_put_num(o, "wait_seconds", run->wait_seconds);
-		ctl_put_num(o, "label_bytes_per_token", run->kd_tokens > 0 ? run->label_bytes / run->kd_tokens : NAN);
-		ctl_push(runs, o);
+		ctl_push(runs, ctl_record(CTL("name", run->name), CTL("mode", run->mode), CTL("finished", report_finished(run)),
+		    CTL("last_step", run->last_step),
+		    CTL("switch_step", ctl_known(run->switch_step > 0, (int64_t)run->switch_step)),
+		    CTL("at_switch", eval_json(run->switch_step > 0 ? report_at(run, run->switch_step) : NULL)),
+		    CTL("last", eval_json(report_last(run))), CTL("train_seconds", run->seconds),
+		    CTL("wait_seconds", run->wait_seconds),
+		    CTL("label_bytes_per_token", run->kd_tokens > 0 ? run->label_bytes / run->kd_tokens : NAN)));
 	}
 	for (size_t i = 0; i < r->n_races; i++) {
 		const struct report_race *c = &r->races[i];
+		const struct report_run *b = c->baseline;
 
-		o = ctl_object();
-		ctl_put_text(o, "run", c->run->name);
-		ctl_put_text(o, "baseline", c->baseline != NULL ? c->baseline->name : NULL);
-		ctl_put_num(o, "target_log_perplexity", c->target);
-		ctl_put(o, "reached", c->decided ? json_new_flag(c->reached != NULL) : json_new_null());
-		ctl_put(o, "reached_at", eval_json(c->reached));
-		ctl_put_num(o, "baseline_seconds", c->baseline != NULL ? c->baseline->seconds : NAN);
-		ctl_put_text(o, "verdict", verdict(c, buf, sizeof(buf)));
-		ctl_push(races, o);
+		ctl_push(races, ctl_record(CTL("run", c->run->name), CTL("baseline", b != NULL ? b->name : NULL),
+		    CTL("target_log_perplexity", c->target),
+		    CTL("reached", c->decided ? json_new_flag(c->reached != NULL) : json_new_null()),
+		    CTL("reached_at", eval_json(c->reached)), CTL("baseline_seconds", b != NULL ? b->seconds : NAN),
+		    CTL("verdict", verdict(c, buf, sizeof(buf)))));
 	}
-	ctl_put(root, "runs", runs);
-	ctl_put(root, "comparisons", races);
-	ctl_put_num(root, "teacher_seconds", r->teacher_seconds);
-	ctl_put_text(root, "teacher_seconds_are", isfinite(r->teacher_seconds) ? r->teacher_source : NULL);
-	return ctl_print_json(root);
+	return ctl_print_json(ctl_record(CTL("runs", runs), CTL("comparisons", races), CTL("teacher_seconds", r->teacher_seconds),
+	    CTL("teacher_seconds_are", isfinite(r->teacher_seconds) ? r->teacher_source : NULL)));
 }
 
-/* Under a temporary name first: a report that is there stays whole until the new one is. */
 static int
 write_html(const struct ctl_args *args, const struct report *r, const char *path)
 {
 	struct err_note note = {.name = ""};
-	char temp[4200];
-	FILE *out;
+	struct file_replace file;
 	int rc;
 
-	snprintf(temp, sizeof(temp), "%s.tmp", path);
-	if ((out = fopen(temp, "we")) == NULL)
-		return ctl_fail(args, err_note_set(&note, errno, "%s", temp), &note);
-	rc = report_html(r, out);
-	if (fclose(out) != 0 && rc == 0)
-		rc = errno;
-	if (rc == 0 && rename(temp, path) != 0)
-		rc = errno;
-	if (rc == 0)
-		return 0;
-	unlink(temp);
-	return ctl_fail(args, err_note_set(&note, rc, "%s", path), &note);
+	if ((rc = file_replace_begin(&file, path, &note)) != 0)
+		return ctl_fail(args, rc, &note);
+	if ((rc = report_html(r, file.f)) == 0)
+		rc = file_replace_end(&file, false, &note);
+	else
+		file_replace_abort(&file);
+	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
 }
 
 static int
@@ -353,7 +312,7 @@ const struct ctl_verb ctl_report = {
 	.name = "report", .operands = "", .summary = "runs side by side: tables, and loss curves as one HTML file",
 	.about = "Reads metrics.jsonl and fleet.yaml of each run. A run with a teacher is compared with the baseline that had the same\n"
 	    "model, seed, batch, context and steps: the first evaluation at or below its final held-out loss, or \"not reached\".\n"
-	    "Seconds are those spent in training steps; waiting for labels and evaluations are not in them.",
+	    "Seconds are those of training steps, without waiting for labels and evaluations.",
 	.example = "saltctl report --run SLM=run/slm --run BASELINE=run/baseline --run SALT_DS=run/salt --out run/report.html --table",
 	.options = options, .run = report_verb,
 };

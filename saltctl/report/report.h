@@ -1,10 +1,11 @@
 /*
- * report - runs read back from their directories, compared, printed and drawn. Everything shown was measured by the runs; what is not
- * there is said to be not there.
+ * report - runs read from their folders, compared, printed and drawn. Every figure shown was measured by the runs; a missing one is shown
+ * as missing.
  *
  *   report_read.c   RUN/metrics.jsonl and RUN/fleet.yaml -> struct report_run
  *   report.c        the verb; which run is compared with which; tables and JSON
  *   report_html.c   report.html around the charts of report_chart.c
+ *   ledger.c        the verb ledger: what runs cost and saved
  */
 #ifndef SALT_CTL_REPORT_H
 #define SALT_CTL_REPORT_H
@@ -22,7 +23,8 @@ struct json;
 struct report_step {
 	uint64_t step;			/* steps done */
 	int phase;			/* 1 or 2; 0: absent */
-	double hard, lr, seconds, wait_seconds, kd_tokens, label_bytes;	/* hard: next-token loss, nats; seconds of training up to here */
+	double hard, lr, wait_seconds, kd_tokens, label_bytes;	/* hard: next-token loss, nats */
+	double seconds;			/* of training up to here */
 	double rows_ahead;		/* steps whose rows had been fetched by then */
 };
 
@@ -53,20 +55,21 @@ struct report_run {
 };
 
 /*
- * report_read - one run. Half a last line (a run that is being written) is passed over; other bad lines are counted.
- * 0, ENOENT, ERR_FORMAT (no line in it is ours), ENOMEM, errno; fleet.yaml may be missing, but not bad (ERR_CONFIG).
+ * report_read - one run. An incomplete last line (the run is being written) is ignored; other bad lines are counted.
+ * 0, ENOENT, ERR_FORMAT (no line of a trainer), ENOMEM, errno; fleet.yaml may be missing, but not bad (ERR_CONFIG).
  */
 int report_read(struct report_run *run, const char *dir, struct err_note *note);
 void report_run_free(struct report_run *run);
 
 const struct report_eval *report_last(const struct report_run *run);		/* NULL: none */
 const struct report_eval *report_at(const struct report_run *run, uint64_t step);	/* NULL: none */
-bool report_finished(const struct report_run *run);	/* last step and its evaluation are there; without fleet.yaml: an evaluation of the last step */
+/* report_finished - the last step was evaluated: fleet.yaml's, or without one the last in the metrics. */
+bool report_finished(const struct report_run *run);
 
-/* ledger_json - what a run has cost (ledger.c); what no file says is null. json_close it. */
+/* ledger_json - what a run has cost (ledger.c); a figure that no file has is null. json_close it. */
 struct json *ledger_json(const struct report_run *run);
 
-/* How a run did against the baseline that had the same model, data and steps. */
+/* A run against the baseline that had the same model, data and steps. */
 struct report_race {
 	const struct report_run *run, *baseline;	/* baseline NULL: none given */
 	double target;					/* baseline's final held-out loss */
@@ -80,7 +83,7 @@ struct report {
 	const struct report_race *races;
 	size_t n_races;
 	double teacher_seconds;				/* NaN: not known */
-	const char *teacher_source;			/* what kind of seconds, and from where */
+	const char *teacher_source;			/* kind of seconds, and their source */
 };
 
 /* report_html - the page. 0 or errno. */

@@ -1,11 +1,11 @@
-/* Charts as SVG: no script, no font, nothing from elsewhere. Lines differ by colour, dashes and markers, so colour is never needed. */
+/* Charts as SVG without scripts, fonts or other files. Lines differ by colour, dashes and markers, so they can be told apart without colour. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "saltctl/report/report.h"
 
-/* A drawing of 560 x 380 units that is as wide as the page allows; letters of 17 units can be read at the width of a phone. */
+/* 560 x 380 units, scaled to the width of the page; letters of 17 units are legible at the width of a phone. */
 #define WIDTH 560.0
 #define HEIGHT 380.0
 #define LEFT 74.0
@@ -13,7 +13,7 @@
 #define TOP 18.0
 #define BOTTOM 62.0
 
-/* Okabe and Ito's colours without the yellow, which is too light for lines. */
+/* Okabe and Ito's colours without yellow, which is too light for lines. */
 static const char *const colours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"};
 static const char *const dashes[] = {"", "10 4", "2 4", "12 4 2 4", "6 6"};
 

@@ -7,8 +7,8 @@
 #include "saltctl/core/output.h"
 #include "saltctl/report/report.h"
 
-#define CURVE_POINTS 600		/* at most so many of a curve; more would be narrower than a line */
-#define SMOOTH_PART 50			/* the mean moves over steps / 50 steps */
+#define CURVE_POINTS 600		/* at most, of a curve: more would be closer than the width of a line */
+#define SMOOTH_PART 50			/* the moving mean is over steps / 50 steps */
 
 static const char head[] =
     "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
@@ -25,10 +25,7 @@ static void
 number(FILE *out, const char *fmt, double v)
 {
 	fprintf(out, "<td>");
-	if (isfinite(v))
-		fprintf(out, fmt, v);
-	else
-		fprintf(out, "&ndash;");
+	fprintf(out, isfinite(v) ? fmt : "&ndash;", v);
 	fprintf(out, "</td>");
 }
 
@@ -107,8 +104,8 @@ settings(const struct report *r, FILE *out)
 
 		fprintf(out, "<tr><td>");
 		chart_text(run->name, out);
-		fprintf(out, "</td><td class=\"t\">%s</td><td>%s</td>", run->mode, run->n_params > 0 ? ctl_count((double)run->n_params, buf) : "&ndash;");
-		fprintf(out, "<td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td></tr>\n", run->steps, run->batch,
+		fprintf(out, "</td><td class=\"t\">%s</td><td>%s</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64
+		    "</td></tr>\n", run->mode, run->n_params > 0 ? ctl_count((double)run->n_params, buf) : "&ndash;", run->steps, run->batch,
 		    run->context, run->seed);
 	}
 	fprintf(out, "</table></div>\n");
@@ -122,15 +119,13 @@ struct curve {
 
 enum what { HELDOUT, TRAINING, RATE };
 
-static int
+static void
 curve_make(const struct report_run *run, enum what what, struct curve *c)
 {
 	size_t n = what == HELDOUT ? run->n_evals : run->n_points, every = n / CURVE_POINTS + 1;
 	double mean = NAN, keep;
 
-	*c = (struct curve){.n = 0};
-	if ((c->x = malloc((n + 1) * 2 * sizeof(double))) == NULL)
-		return ENOMEM;
+	*c = (struct curve){.x = ctl_alloc(n + 1, 2 * sizeof(double))};
 	c->y = c->x + n + 1;
 	keep = exp(-1.0 / fmax(1.0, (double)n / SMOOTH_PART));
 	for (size_t i = 0; i < n; i++) {
@@ -146,25 +141,22 @@ curve_make(const struct report_run *run, enum what what, struct curve *c)
 		c->x[c->n] = (double)(what == HELDOUT ? run->evals[i].step : run->points[i].step);
 		c->y[c->n++] = v;
 	}
-	return 0;
 }
 
-static int
+static void
 draw(const struct report *r, enum what what, struct chart *chart, FILE *out)
 {
-	struct curve *curves = calloc(r->n_runs, sizeof(*curves));
-	struct chart_series *series = calloc(r->n_runs, sizeof(*series));
-	int rc = curves == NULL || series == NULL ? ENOMEM : 0;
+	struct curve *curves = ctl_alloc(r->n_runs, sizeof(*curves));
+	struct chart_series *series = ctl_alloc(r->n_runs, sizeof(*series));
 
 	chart->y_max = NAN;
-	for (size_t i = 0; i < r->n_runs && rc == 0; i++) {
+	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct report_run *run = &r->runs[i];
 
-		if ((rc = curve_make(run, what, &curves[i])) != 0)
-			break;
+		curve_make(run, what, &curves[i]);
 		series[i] = (struct chart_series){.name = run->name, .look = i, .x = curves[i].x, .y = curves[i].y, .n = curves[i].n,
 		    .markers = what == HELDOUT, .mark_x = run->switch_step > 0 ? (double)run->switch_step : NAN};
-		/* The fall from the first steps would flatten the rest: the chart begins where a twentieth of the steps is done. */
+		/* The large losses of the first steps would flatten the rest: the scale is what a twentieth of the steps reached. */
 		for (size_t p = 0; what == TRAINING && p < curves[i].n; p++)
 			if (curves[i].x[p] * 20 >= (double)run->last_step) {
 				chart->y_max = fmax(isfinite(chart->y_max) ? chart->y_max : -INFINITY, curves[i].y[p]);
@@ -173,13 +165,11 @@ draw(const struct report *r, enum what what, struct chart *chart, FILE *out)
 	}
 	chart->series = series;
 	chart->n_series = r->n_runs;
-	if (rc == 0)
-		chart_svg(chart, out);
-	for (size_t i = 0; curves != NULL && i < r->n_runs; i++)
+	chart_svg(chart, out);
+	for (size_t i = 0; i < r->n_runs; i++)
 		free(curves[i].x);
 	free(curves);
 	free(series);
-	return rc;
 }
 
 int
@@ -188,14 +178,13 @@ report_html(const struct report *r, FILE *out)
 	struct chart heldout = {.title = "Held-out log-perplexity, nats per token", .x_label = "step"};
 	struct chart training = {.title = "Training: next-token loss, nats per token, smoothed", .x_label = "step"};
 	struct chart rate = {.title = "Learning rate", .x_label = "step"};
-	int rc;
 
 	fputs(head, out);
 	results(r, out);
 	races(r, out);
-	if ((rc = draw(r, HELDOUT, &heldout, out)) != 0 || (rc = draw(r, TRAINING, &training, out)) != 0 ||
-	    (rc = draw(r, RATE, &rate, out)) != 0)
-		return rc;
+	draw(r, HELDOUT, &heldout, out);
+	draw(r, TRAINING, &training, out);
+	draw(r, RATE, &rate, out);
 	fprintf(out, "<p class=\"note\">The training loss is the loss against the next token, also where the teacher's labels were trained on, as a "
 	    "moving mean over a fiftieth of the steps; its chart is cut at what it was after a twentieth. Seconds are those of training "
 	    "steps. Every number is read from metrics.jsonl of the runs.</p>\n");

@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,35 +8,24 @@
 #include <unistd.h>
 
 #include "fabric/config/config.h"
+#include "saltctl/core/output.h"
 #include "saltctl/report/report.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 #include "engine/model/model.h"
 #include "engine/weights/weights.h"
-
-static double
-number(const struct json *o, const char *key)
-{
-	double v;
-
-	return json_num(json_get(o, key), &v) ? v : NAN;
-}
 
 static int
 read_step(struct report_run *run, const struct json *j, uint64_t step)
 {
 	struct report_step *p;
-	int64_t phase;
 
 	if (run->n_points > 0 && run->points[run->n_points - 1].step >= step)
 		return ERR_FORMAT;		/* steps only go up */
-	if (mem_grow((void **)&run->points, &run->cap_points, run->n_points + 1, sizeof(*p)) != 0)
-		return ENOMEM;
-	p = &run->points[run->n_points++];
-	*p = (struct report_step){.step = step, .phase = json_int(json_get(j, "phase"), &phase) ? (int)phase : 0,
-	    .hard = number(j, "hard"), .lr = number(j, "lr"), .seconds = number(j, "seconds"), .wait_seconds = number(j, "wait_seconds"),
-	    .kd_tokens = number(j, "kd_tokens"), .label_bytes = number(j, "label_bytes"),
-	    .rows_ahead = number(j, "rows_ahead")};
+	p = ctl_add(run->points, run->n_points, run->cap_points);
+	*p = (struct report_step){.step = step, .phase = (int)ctl_int_of(j, "phase", 0), .hard = ctl_num_of(j, "hard", NAN),
+	    .lr = ctl_num_of(j, "lr", NAN), .seconds = ctl_num_of(j, "seconds", NAN),
+	    .wait_seconds = ctl_num_of(j, "wait_seconds", NAN), .kd_tokens = ctl_num_of(j, "kd_tokens", NAN),
+	    .label_bytes = ctl_num_of(j, "label_bytes", NAN), .rows_ahead = ctl_num_of(j, "rows_ahead", NAN)};
 	run->last_step = step;
 	run->seconds = p->seconds;
 	run->wait_seconds += isfinite(p->wait_seconds) ? p->wait_seconds : 0;
@@ -52,12 +42,10 @@ read_eval(struct report_run *run, const struct json *j, uint64_t step)
 	if (run->n_evals > 0 && run->evals[run->n_evals - 1].step > step)
 		return ERR_FORMAT;
 	if (run->n_evals > 0 && run->evals[run->n_evals - 1].step == step)
-		run->n_evals--;			/* made again after a resume: the later one counts */
-	if (mem_grow((void **)&run->evals, &run->cap_evals, run->n_evals + 1, sizeof(*e)) != 0)
-		return ENOMEM;
-	e = &run->evals[run->n_evals++];
-	*e = (struct report_eval){.step = step, .loss = number(j, "loss"), .accuracy = number(j, "accuracy"),
-	    .bits_per_byte = number(j, "bits_per_byte"), .teacher_loss = number(j, "teacher_loss"),
+		run->n_evals--;			/* repeated after a resume: the later one counts */
+	e = ctl_add(run->evals, run->n_evals, run->cap_evals);
+	*e = (struct report_eval){.step = step, .loss = ctl_num_of(j, "loss", NAN), .accuracy = ctl_num_of(j, "accuracy", NAN),
+	    .bits_per_byte = ctl_num_of(j, "bits_per_byte", NAN), .teacher_loss = ctl_num_of(j, "teacher_loss", NAN),
 	    .seconds = run->last_step == step ? run->seconds : NAN};
 	return 0;
 }
@@ -65,8 +53,8 @@ read_eval(struct report_run *run, const struct json *j, uint64_t step)
 static int
 read_line(struct report_run *run, const char *line, size_t n)
 {
-	const char *kind, *event;
 	struct json *j = NULL;
+	const char *kind;
 	int64_t step;
 	int rc = ERR_FORMAT;
 
@@ -78,10 +66,9 @@ read_line(struct report_run *run, const char *line, size_t n)
 			rc = read_step(run, j, (uint64_t)step);
 		} else if (strcmp(kind, "eval") == 0) {
 			rc = read_eval(run, j, (uint64_t)step);
-		} else if (strcmp(kind, "event") == 0 && json_text(json_get(j, "event"), &event) && strcmp(event, "switch") == 0) {
+		} else if (strcmp(kind, "event") == 0 && strcmp(ctl_text_of(j, "event", ""), "switch") == 0) {
 			run->switch_step = (uint64_t)step;
-			if (!json_int(json_get(j, "rows_seen_again"), &run->rows_seen_again))
-				run->rows_seen_again = -1;
+			run->rows_seen_again = ctl_int_of(j, "rows_seen_again", -1);
 		}
 	}
 	json_close(&j);
@@ -114,11 +101,9 @@ read_metrics(struct report_run *run, struct err_note *note)
 		rc = err_note_set(note, errno != 0 ? errno : EIO, "%s", path);
 	fclose(in);
 	free(line);
-	if (rc == 0 && good == 0) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", path);
-		err_note_expected(note, "a trainer's metrics: lines of JSON with kind and step");
-		err_note_found(note, run->bad_lines > 0 ? "%llu other lines" : "nothing", (unsigned long long)run->bad_lines);
-	}
+	if (rc == 0 && good == 0)
+		rc = err_expect(note, ERR_FORMAT, "%s", "a trainer's metrics: lines of JSON with kind and step", "%" PRIu64 " other lines",
+		    path, run->bad_lines);
 	return rc;
 }
 
@@ -152,7 +137,7 @@ read_settings(struct report_run *run, struct err_note *note)
 	return 0;
 }
 
-/* Processor time of the teachers: each of their processes keeps a file in RUN/ledger. Other files there are passed over. */
+/* Processor time of the teachers: each of their processes keeps a file in RUN/ledger. Other files there are ignored. */
 static void
 read_ledger(struct report_run *run)
 {
@@ -165,13 +150,13 @@ read_ledger(struct report_run *run)
 	if ((d = opendir(path)) == NULL)
 		return;
 	while ((e = readdir(d)) != NULL) {
-		const char *dot = strrchr(e->d_name, '.'), *role;
+		const char *dot = strrchr(e->d_name, '.');
 		struct json *j = NULL;
 		double seconds;
 
 		snprintf(path, sizeof(path), "%s/ledger/%s", run->dir, e->d_name);
 		if (dot != NULL && strcmp(dot, ".json") == 0 && json_parse_file(path, 1u << 20, &j, NULL) == 0 &&
-		    json_text(json_get(j, "role"), &role) && strcmp(role, "teacherd") == 0 && json_num(json_get(j, "cpu_seconds"), &seconds))
+		    strcmp(ctl_text_of(j, "role", ""), "teacherd") == 0 && json_num(json_get(j, "cpu_seconds"), &seconds))
 			run->teacher_seconds = (isnan(run->teacher_seconds) ? 0 : run->teacher_seconds) + seconds;
 		json_close(&j);
 	}

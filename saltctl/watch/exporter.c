@@ -12,7 +12,6 @@
 
 #include "base/clock/clock.h"
 #include "base/clock/stop.h"
-#include "fabric/bus/bus.h"
 #include "fabric/config/config.h"
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/fleet.h"
@@ -25,18 +24,16 @@
 static const struct ctl_option options[] = {
 	CTL_CONFIG,
 	{"endpoint", "TCP", "ask this status socket too, such as tcp://127.0.0.1:5560; may be repeated", true},
-	{"listen", "HOST:PORT", "serve there; " LISTEN " unless told; port 0: any", false},
-	{"every", "S", "ask the daemons every S seconds; 2 unless told", false},
-	{"timeout", "S", "wait so long for their answers; 1 unless told", false},
-	{"runs", "DIR", "show the runs in this folder; the one that run.dir is in unless told", false},
+	{"listen", "HOST:PORT", "where to serve; default " LISTEN "; port 0: any", false},
+	{"every", "S", "ask the daemons every S seconds; default 2", false},
+	{"timeout", "S", "how long to wait for their answers; default 1", false},
+	{"runs", "DIR", "show the runs in this folder; default: the folder that holds run.dir", false},
 	CTL_END
 };
 
 struct exporter {
 	const struct ctl_args *args;
-	struct config *cfg;			/* NULL: only --endpoint */
-	struct bus *bus;
-	struct fleet fleet;			/* who answered the last time is asked again, whether or not selectord still names it */
+	struct fleet fleet;			/* a daemon that answered is asked again, even if selectord no longer lists it */
 	struct exporter_http *http;
 	struct exporter_runs *runs;		/* the runs' thread's */
 	double every_s, timeout_s;
@@ -44,18 +41,18 @@ struct exporter {
 	struct exporter_self self;
 };
 
-/* Reading takes a tenth of this thread's time at the most: long files are read less often. */
+/* Reading takes at most a tenth of this thread's time: long files are read less often. */
 static void *
 read_runs(void *arg)
 {
 	struct exporter *x = arg;
 
 	while (!stop_requested()) {
-		double start = ctl_seconds(), took;
+		double start = clock_now_s(), took;
 
 		exporter_http_put(x->http, EXPORTER_RUNS, exporter_runs_read(x->runs));
 		atomic_store(&x->n_runs, exporter_runs_count(x->runs));
-		took = ctl_seconds() - start;
+		took = clock_now_s() - start;
 		stop_sleep_ms((int64_t)(1000 * fmax(x->every_s, 9 * took)));
 	}
 	return NULL;
@@ -69,9 +66,9 @@ disk_free_ratio(const char *dir)
 	return dir != NULL && statvfs(dir, &fs) == 0 && fs.f_blocks > 0 ? (double)fs.f_bavail / (double)fs.f_blocks : NAN;
 }
 
-/* What is published is whole: no text on the board changes any more. */
+/* Texts are complete before they are published; they are replaced, never changed. */
 static int
-publish(struct exporter *x, struct fleet *f)
+publish(struct exporter *x)
 {
 	struct json *root;
 	char *text = NULL;
@@ -81,7 +78,7 @@ publish(struct exporter *x, struct fleet *f)
 
 	if (out == NULL)
 		return ENOMEM;
-	rc = exporter_metrics(f, &x->self, out);
+	rc = exporter_metrics(&x->fleet, &x->self, out);
 	if (fclose(out) != 0 && rc == 0)
 		rc = ENOMEM;
 	if (rc != 0) {
@@ -89,9 +86,8 @@ publish(struct exporter *x, struct fleet *f)
 		return rc;
 	}
 	exporter_http_put(x->http, EXPORTER_METRICS, text);
-	root = fleet_json(f);
-	ctl_put_num(root, "polled_at", x->self.polled_at);
-	ctl_put_num(root, "every_s", x->every_s);
+	root = fleet_json(&x->fleet);
+	ctl_put_all(root, CTL("polled_at", x->self.polled_at), CTL("every_s", x->every_s));
 	exporter_http_put(x->http, EXPORTER_STATUS, json_print(root, false));
 	json_close(&root);
 	return 0;
@@ -100,47 +96,37 @@ publish(struct exporter *x, struct fleet *f)
 static int
 poll_fleet(struct exporter *x)
 {
-	const char *endpoint, *run_dir = x->cfg != NULL ? x->cfg->run.dir : NULL;
-	struct fleet *f = &x->fleet;
 	struct timespec now;
-	double start = ctl_seconds();
+	double start = clock_now_s();
 	int64_t start_ms = clock_now_ms();
-	int rc = run_dir != NULL ? fleet_find(f, run_dir) : 0;
+	int rc = fleet_find(&x->fleet);
 
-	for (size_t i = 0; rc == 0 && (endpoint = ctl_get_nth(x->args, "endpoint", i)) != NULL; i++)
-		rc = fleet_add(f, "", "", "", 0, endpoint);
 	if (rc == 0)
-		rc = fleet_ask(f, x->bus, (int64_t)(x->timeout_s * 1000));
-	fleet_forget(f, start_ms);
+		rc = fleet_ask(&x->fleet, (int64_t)(x->timeout_s * 1000));
+	fleet_forget(&x->fleet, start_ms);
 	clock_gettime(CLOCK_REALTIME, &now);
 	x->self.n_polls++;
-	x->self.poll_seconds = ctl_seconds() - start;
+	x->self.poll_seconds = clock_now_s() - start;
 	x->self.polled_at = (double)now.tv_sec + (double)(now.tv_nsec / 1000000) / 1000;
 	x->self.n_runs = atomic_load(&x->n_runs);
-	x->self.run_disk_free_ratio = disk_free_ratio(run_dir);
-	if (rc == 0)
-		rc = publish(x, f);
-	return rc;
+	x->self.run_disk_free_ratio = disk_free_ratio(x->fleet.run_dir);
+	return rc == 0 ? publish(x) : rc;
 }
 
 /* The folder that run.dir is in; "." for a name alone. */
 static char *
 runs_dir(const struct exporter *x)
 {
-	const char *given = ctl_get(x->args, "runs"), *slash;
-	char *dir;
+	const char *given = ctl_get(x->args, "runs"), *run_dir = x->fleet.run_dir, *slash;
+	size_t n;
 
-	if (given != NULL || x->cfg == NULL)
-		return given != NULL ? strdup(given) : NULL;
-	if ((dir = strdup(x->cfg->run.dir)) == NULL)
-		return NULL;
-	for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--)
-		dir[n - 1] = '\0';
-	if ((slash = strrchr(dir, '/')) == NULL)
-		strcpy(dir, ".");		/* run.dir is not empty */
-	else
-		dir[slash > dir ? slash - dir : 1] = '\0';
-	return dir;
+	if (given != NULL || run_dir == NULL)
+		return given != NULL ? ctl_strndup(given, SIZE_MAX) : NULL;
+	for (n = strlen(run_dir); n > 1 && run_dir[n - 1] == '/'; n--)
+		;
+	if ((slash = memrchr(run_dir, '/', n)) == NULL)
+		return ctl_strndup(".", 1);
+	return ctl_strndup(run_dir, slash > run_dir ? (size_t)(slash - run_dir) : 1);
 }
 
 static int
@@ -152,9 +138,9 @@ serve(struct exporter *x, struct err_note *note)
 	int rc = 0, last = 0;
 
 	if (dir != NULL) {
-		if ((x->runs = exporter_runs_new(dir, x->cfg != NULL ? x->cfg->run.dir : NULL)) == NULL ||
-		    pthread_create(&reader, NULL, read_runs, x) != 0) {
-			rc = err_note_set(note, ENOMEM, "runs");
+		x->runs = exporter_runs_new(dir, x->fleet.run_dir);
+		if ((rc = pthread_create(&reader, NULL, read_runs, x)) != 0) {
+			err_note_set(note, rc, "thread that reads runs");
 			goto out;
 		}
 		reading = true;
@@ -164,13 +150,13 @@ serve(struct exporter *x, struct err_note *note)
 	printf("%s\n", exporter_http_url(x->http));
 	fflush(stdout);
 	while (!stop_requested()) {
-		double start = ctl_seconds();
+		double start = clock_now_s();
 		int failed = poll_fleet(x);
 
-		if (failed != 0 && failed != last)	/* the next one may succeed; until then the figures show their age */
+		if (failed != 0 && failed != last)	/* the next poll may succeed; until then salt_exporter_polled_timestamp_seconds shows the age */
 			log_warn("exporter.poll", "error=\"%s\"", err_str(failed));
 		last = failed;
-		stop_sleep_ms((int64_t)(1000 * fmax(0, x->every_s - (ctl_seconds() - start))));
+		stop_sleep_ms((int64_t)(1000 * fmax(0, x->every_s - (clock_now_s() - start))));
 	}
 out:
 	stop_request();
@@ -189,28 +175,23 @@ exporter(struct ctl_args *args)
 	struct err_note note = {.name = ""};
 	int exit_code, rc;
 
-	if (!ctl_has(args, "config") && !ctl_has(args, "endpoint"))
-		return ctl_usage(args, "whose figures? give -c fleet.yaml or --endpoint tcp://HOST:PORT");
 	if ((exit_code = ctl_get_num(args, "every", 0.1, 3600, &x.every_s)) != 0 ||
 	    (exit_code = ctl_get_num(args, "timeout", 0.01, 60, &x.timeout_s)) != 0 ||
-	    (ctl_has(args, "config") && (exit_code = ctl_open_config(args, CONFIG_NEED_RUN, &x.cfg)) != 0))
-		return exit_code;
-	if ((rc = stop_install()) == 0 && (rc = fleet_bus(&x.bus, x.cfg, &note)) == 0 &&
-	    (rc = exporter_http_new(&x.http, listen != NULL ? listen : LISTEN, &note)) == 0)
-		rc = serve(&x, &note);
-	exit_code = rc != 0 ? ctl_fail(args, rc, &note) : 0;
+	    (exit_code = fleet_open(&x.fleet, args, "whose figures? give -c fleet.yaml or --endpoint tcp://HOST:PORT")) != 0)
+		goto out;
+	if ((rc = exporter_http_new(&x.http, listen != NULL ? listen : LISTEN, &note)) != 0 || (rc = serve(&x, &note)) != 0)
+		exit_code = ctl_fail(args, rc, &note);
+out:
 	exporter_http_destroy(&x.http);
-	fleet_clear(&x.fleet);
-	bus_destroy(&x.bus);
-	config_destroy(&x.cfg);
+	fleet_close(&x.fleet);
 	return exit_code;
 }
 
 const struct ctl_verb ctl_exporter = {
 	.name = "exporter", .operands = "", .summary = "a fleet's figures over HTTP: Prometheus, JSON, and a page for the browser",
-	.about = "Serves /metrics for Prometheus, /api/status (what the status sockets say), /api/runs (loss curves and costs) and / (a page that\n"
-	    "shows all that and updates by itself) until stopped. It says where on standard output. Everything is there to be read, by anyone who\n"
-	    "reaches the address, and nothing can be changed. Charts need the package libjs-chart.js.",
+	.about = "Serves /metrics for Prometheus, /api/status (the answers of the status sockets), /api/runs (loss curves and costs) and /\n"
+	    "(a page that shows all that and updates itself) until stopped. Prints its address on standard output. Everyone who reaches\n"
+	    "the address can read everything and change nothing. Charts need the package libjs-chart.js.",
 	.example = "saltctl exporter -c fleet.yaml --listen 127.0.0.1:9797",
 	.options = options, .run = exporter,
 };

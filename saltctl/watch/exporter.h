@@ -1,14 +1,14 @@
 /*
  * exporter - a fleet's figures over HTTP: for Prometheus, for programs, for a browser.
  *
- * Three threads, and none waits for another. exporter.c asks all status sockets at once every few seconds, for no longer than its timeout,
- * and puts finished text on the board; a thread of its own reads the runs' files; libmicrohttpd's thread answers requests from the
- * board and does nothing else. So a daemon that hangs, a slow disk or a slow browser costs the others nothing.
+ * Three threads, none of which waits for another. exporter.c asks all status sockets at once every few seconds, no longer than its
+ * timeout, and publishes finished texts; a second thread reads the runs' files; libmicrohttpd's thread answers requests with the
+ * published texts and does nothing else. A daemon that hangs, a slow disk or a slow browser therefore delays nothing else.
  *
  *   exporter.c           the verb: polls, reads runs, stops
- *   exporter_metrics.c   a fleet -> the text that Prometheus reads; pure
- *   exporter_runs.c      a directory of runs -> JSON: loss curves, switch, ledger
- *   exporter_http.c      the board, the page, the door to libmicrohttpd
+ *   exporter_metrics.c   a fleet -> the text that Prometheus reads; a pure function
+ *   exporter_runs.c      a folder of runs -> JSON: loss curves, switch, ledger
+ *   exporter_http.c      published texts, the page; the only file that uses libmicrohttpd
  *   page/                what the browser gets, compiled in
  */
 #ifndef SALT_CTL_EXPORTER_H
@@ -24,10 +24,10 @@ struct fleet;
 
 /* ---- metrics ---- */
 
-/* What the exporter knows of its own work. */
+/* The exporter's own work. */
 struct exporter_self {
 	uint64_t n_polls;
-	double poll_seconds;		/* the last one took */
+	double poll_seconds;		/* of the last one */
 	double polled_at;		/* Unix seconds */
 	size_t n_runs;
 	double run_disk_free_ratio;	/* of the file system of run.dir; NaN: not known */
@@ -35,8 +35,8 @@ struct exporter_self {
 
 /*
  * exporter_metrics - Prometheus text format 0.0.4. A daemon's metric NAME is salt_ROLE_NAME{role,daemon,host}, with its own help text;
- * its kind is that of the group of the status answer that it stands in. What every daemon has is salt_up, salt_state, ...
- * Of two daemons with the same role, name and host one is shown, the one that answers. 0 or errno of out.
+ * the group of the status answer that holds it decides its kind. salt_up, salt_state, ... exist for every daemon. Of two daemons with the
+ * same role, name and host only one is shown, one that answers if there is one. 0 or EIO.
  */
 int exporter_metrics(const struct fleet *f, const struct exporter_self *self, FILE *out);
 
@@ -45,10 +45,10 @@ int exporter_metrics(const struct fleet *f, const struct exporter_self *self, FI
 struct exporter_runs;
 
 /*
- * exporter_runs_new - the runs in @dir: it, if it has a metrics.jsonl, and its folders that have one; @also (may be NULL) one more
- * run's folder. NULL without memory.
- * exporter_runs_read - what they say now, as JSON in malloc'ed memory (NULL: no memory). Only files that changed are read again. A run
- * that cannot be read is named with the reason. One thread.
+ * exporter_runs_new - the runs in @dir: the folder itself, if it has a metrics.jsonl, and its subfolders that have one; @also (may be
+ * NULL) is one more run's folder.
+ * exporter_runs_read - the runs as they are now, as JSON in malloc'ed memory (NULL: no memory). Only files that changed are read again.
+ * A run that cannot be read is listed with the reason. One thread.
  */
 struct exporter_runs *exporter_runs_new(const char *dir, const char *also);
 char *exporter_runs_read(struct exporter_runs *r);
@@ -62,10 +62,10 @@ enum exporter_text { EXPORTER_METRICS, EXPORTER_STATUS, EXPORTER_RUNS, EXPORTER_
 struct exporter_http;
 
 /*
- * exporter_http_new - listens and answers from now on: 503 for a text that was not put yet. @listen "HOST:PORT", "[::1]:PORT"; port 0: any.
- * 0, ERR_USAGE (no address), EADDRINUSE, EADDRNOTAVAIL, errno.
+ * exporter_http_new - listens and answers from now on: 503 for a text that was not put yet. @listen: "HOST:PORT" or "[::1]:PORT";
+ * port 0: any. 0, ERR_USAGE (not an address), EADDRINUSE, EADDRNOTAVAIL, errno.
  * exporter_http_put - the new text of one kind: takes @text (malloc'ed; NULL: keep the old one). Any thread.
- * exporter_http_url - where it listens; lives as long as the object.
+ * exporter_http_url - where it listens; valid as long as the object.
  */
 int exporter_http_new(struct exporter_http **out, const char *listen, struct err_note *note);
 void exporter_http_put(struct exporter_http *h, enum exporter_text what, char *text);

@@ -1,6 +1,6 @@
 /*
- * The door to libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection that says nothing for CONNECTION_IDLE_S
- * is closed, and there are never more than CONNECTIONS_MAX.
+ * The only file that uses libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection that is idle for
+ * CONNECTION_IDLE_S is closed, and there are never more than CONNECTIONS_MAX.
  */
 #include "saltctl/watch/exporter.h"
 
@@ -13,8 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/file/file.h"
 
 #define CONNECTIONS_MAX 64
 #define CONNECTION_IDLE_S 15
@@ -57,7 +58,7 @@ struct exporter_http {
 	char *texts[EXPORTER_TEXTS];
 };
 
-/* Everything comes from here and nothing else may be loaded or run. */
+/* The page may load and run only what this server sends. */
 static const char policy[] = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -65,7 +66,8 @@ static const char policy[] = "default-src 'none'; script-src 'self'; style-src '
 static enum MHD_Result
 respond(struct MHD_Connection *c, unsigned code, const char *type, const char *text, size_t n, bool taken)
 {
-	struct MHD_Response *r = MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, taken ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+	struct MHD_Response *r = MHD_create_response_from_buffer(n, (void *)(uintptr_t)text,
+	    taken ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
 	enum MHD_Result ok;
 
 	if (r == NULL) {
@@ -93,18 +95,13 @@ say(struct MHD_Connection *c, unsigned code, const char *text)
 static enum MHD_Result
 chart_library(struct MHD_Connection *c)
 {
-	static const char missing[] = "Chart.js is not installed on this host: apt-get install libjs-chart.js\n";
-	FILE *in = fopen(chart_js, "re");
-	struct stat st;
-	char *text = NULL;
-	size_t n = 0;
+	char *text;
+	size_t n;
+	int rc = file_read(chart_js, CHART_JS_MAX_BYTES, &text, &n, NULL);
 
-	if (in == NULL)
-		return say(c, MHD_HTTP_NOT_FOUND, missing);
-	if (fstat(fileno(in), &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= CHART_JS_MAX_BYTES && (text = malloc((size_t)st.st_size + 1)) != NULL)
-		n = fread(text, 1, (size_t)st.st_size, in);
-	fclose(in);
-	if (text == NULL)
+	if (rc == ENOENT)
+		return say(c, MHD_HTTP_NOT_FOUND, "Chart.js is not installed on this host: apt-get install libjs-chart.js\n");
+	if (rc != 0)
 		return say(c, MHD_HTTP_INTERNAL_SERVER_ERROR, "Chart.js could not be read\n");
 	return respond(c, MHD_HTTP_OK, "text/javascript; charset=utf-8", text, n, true);
 }
@@ -125,8 +122,8 @@ from_board(struct exporter_http *h, struct MHD_Connection *c, size_t which)
 }
 
 static enum MHD_Result
-answer(void *arg, struct MHD_Connection *c, const char *path, const char *method, const char *version, const char *upload, size_t *upload_bytes,
-    void **request)
+answer(void *arg, struct MHD_Connection *c, const char *path, const char *method, const char *version, const char *upload,
+    size_t *upload_bytes, void **request)
 {
 	struct exporter_http *h = arg;
 
@@ -138,13 +135,14 @@ answer(void *arg, struct MHD_Connection *c, const char *path, const char *method
 			return from_board(h, c, i);
 	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
 		if (strcmp(path, pages[i].path) == 0)
-			return respond(c, MHD_HTTP_OK, pages[i].type, pages[i].begin, (size_t)(pages[i].end - pages[i].begin), false);
+			return respond(c, MHD_HTTP_OK, pages[i].type, pages[i].begin,
+			    (size_t)(pages[i].end - pages[i].begin), false);
 	if (strcmp(path, "/chart.js") == 0)
 		return chart_library(c);
 	return say(c, MHD_HTTP_NOT_FOUND, "there is / and /metrics and /api/status and /api/runs\n");
 }
 
-/* "HOST:PORT" or "[IPV6]:PORT" in two. */
+/* Splits "HOST:PORT" or "[IPV6]:PORT". */
 static int
 split(const char *listen, char host[256], char port[8])
 {
@@ -167,7 +165,7 @@ split(const char *listen, char host[256], char port[8])
 	return 0;
 }
 
-/* A listening socket, so that a taken port is EADDRINUSE and not "it did not start". */
+/* Opens the listening socket here, so that a used port is reported as EADDRINUSE; libmicrohttpd has no such error. */
 static int
 bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note *note)
 {
@@ -177,19 +175,13 @@ bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note
 	char host[256], port[8];
 	int fd = -1, on = 1, rc;
 
-	if (split(listen_at, host, port) != 0) {
-		rc = err_note_set(note, ERR_USAGE, "--listen %s", listen_at);
-		err_note_expected(note, "HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797");
-		return rc;
-	}
-	if (getaddrinfo(host, port, &want, &found) != 0) {
-		rc = err_note_set(note, ERR_USAGE, "--listen %s", listen_at);
-		err_note_expected(note, "an address or a name of this host");
-		return rc;
-	}
+	if (split(listen_at, host, port) != 0)
+		return err_expect(note, ERR_USAGE, "--listen", "HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797", "%s", listen_at);
+	if (getaddrinfo(host, port, &want, &found) != 0)
+		return err_expect(note, ERR_USAGE, "--listen", "an address or a name of this host", "%s", listen_at);
 	rc = 0;
-	if ((fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-	    bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, CONNECTIONS_MAX) != 0 ||
+	if ((fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 || bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, CONNECTIONS_MAX) != 0 ||
 	    getsockname(fd, (struct sockaddr *)&at, &len) != 0)
 		rc = err_note_set(note, errno, "--listen %s", listen_at);
 	if (rc == 0)

@@ -6,27 +6,26 @@
 
 #include "saltctl/watch/exporter.h"
 #include "saltctl/core/fleet.h"
+#include "saltctl/core/output.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 
 #define NAME_MAX_BYTES 128
-#define LABELS_MAX_BYTES 1280		/* names and hosts have at most 63 bytes, endpoints 255; twice that where every one is escaped */
+#define LABELS_MAX_BYTES 1280		/* names and hosts have at most 63 bytes, endpoints 255; twice that if all are escaped */
 #define METRICS_MAX 128			/* of one group of one daemon: more are left out */
 
-/* One line, before lines are brought together by name. */
+/* One line, before lines are grouped by name. */
 struct sample {
 	char name[NAME_MAX_BYTES];
 	bool counter;
-	const char *help;		/* lives as long as the fleet's answers */
+	const char *help;		/* valid as long as the fleet's answers */
 	char *labels;			/* "{...}" or "" */
 	double value;
-	size_t number;			/* as they came: lines of a name stay in that order */
+	size_t number;			/* order of arrival, kept among lines of one name */
 };
 
 struct samples {
 	struct sample *list;
 	size_t n, cap;
-	int rc;				/* ENOMEM is found out at the end */
 };
 
 static bool
@@ -37,8 +36,8 @@ name_ok(const char *name)
 	return n > 0 && n < 64 && name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0' && !(name[0] >= '0' && name[0] <= '9');
 }
 
-/* A label's value: backslash, quote and line feed are escaped; other control characters become blanks, what is not ASCII "?" (half a
- * character, cut off somewhere, would make Prometheus refuse the whole text). */
+/* A label's value: backslash, quote and line feed are escaped; other control characters become blanks, bytes outside ASCII "?" (a
+ * truncated character would make Prometheus reject the whole text). */
 static void
 escape(char *out, size_t size, const char *text)
 {
@@ -57,22 +56,15 @@ escape(char *out, size_t size, const char *text)
 static void
 add(struct samples *s, const char *name, bool counter, const char *help, const char *labels, double value)
 {
-	struct sample *p;
+	size_t number = s->n;
+	struct sample *p = ctl_add(s->list, s->n, s->cap);
 
-	if (s->rc == 0 && mem_grow((void **)&s->list, &s->cap, s->n + 1, sizeof(*s->list)) != 0)
-		s->rc = ENOMEM;
-	if (s->rc != 0)
-		return;
-	p = &s->list[s->n];
-	*p = (struct sample){.counter = counter, .help = help, .value = value, .number = s->n};
+	*p = (struct sample){.counter = counter, .help = help, .value = value, .number = number,
+	    .labels = ctl_strndup(labels, SIZE_MAX)};
 	snprintf(p->name, sizeof(p->name), "%s", name);
-	if ((p->labels = strdup(labels)) == NULL)
-		s->rc = ENOMEM;
-	else
-		s->n++;
 }
 
-/* {role=..,daemon=..,host=..} with room for one more label; key NULL: none. */
+/* {role=..,daemon=..,host=..} and one more label; key NULL: none. */
 static const char *
 labels_of(const struct fleet_daemon *d, const char *key, const char *value, char buf[LABELS_MAX_BYTES])
 {
@@ -118,12 +110,11 @@ add_group(struct samples *s, const struct fleet_daemon *d, const char *group, bo
 		return;
 	section -= d->role[section - 1] == 'd';			/* trainerd's metrics are salt_trainer_..., as in fleet.yaml */
 	for (void *it = json_first(o); it != NULL && n < METRICS_MAX; it = json_next(o, it), n++) {
-		const char *help = "no help text came with it";
+		const char *help = ctl_text_of(helps, json_key(it), "the daemon sent no help text");
 		double v;
 
 		if (!name_ok(json_key(it)) || !json_num(json_value(it), &v))
 			continue;
-		json_text(json_get(helps, json_key(it)), &help);
 		snprintf(name, sizeof(name), "salt_%.*s_%s", (int)section, d->role, json_key(it));
 		add_one(s, d, name, counter, help, v);
 	}
@@ -134,18 +125,18 @@ add_states(struct samples *s, const struct fleet_daemon *d)
 {
 	const struct json *o = json_get(d->answer, "state_seconds");
 	char labels[LABELS_MAX_BYTES];
-	const char *state = "", *phase;
+	const char *state = ctl_text_of(d->answer, "state", ""), *phase = ctl_text_of(d->answer, "phase", "");
 	size_t n = 0;
 	double v;
 
-	json_text(json_get(d->answer, "state"), &state);
 	for (void *it = json_first(o); it != NULL && n < METRICS_MAX; it = json_next(o, it), n++) {
 		labels_of(d, "state", json_key(it), labels);
-		add(s, "salt_state", false, "1 for the state the daemon is in, 0 for those it has been in", labels, strcmp(state, json_key(it)) == 0);
+		add(s, "salt_state", false, "1 for the state the daemon is in, 0 for those it has been in", labels,
+		    strcmp(state, json_key(it)) == 0);
 		if (json_num(json_value(it), &v))
 			add(s, "salt_state_seconds_total", true, "time spent in each state", labels, v);
 	}
-	if (json_text(json_get(d->answer, "phase"), &phase) && (strcmp(phase, "one") == 0 || strcmp(phase, "two") == 0))
+	if (strcmp(phase, "one") == 0 || strcmp(phase, "two") == 0)
 		add_one(s, d, "salt_phase", false, "1 with the teacher, 2 after the switch", strcmp(phase, "one") == 0 ? 1 : 2);
 }
 
@@ -159,21 +150,19 @@ add_plans(struct samples *s, const struct fleet_daemon *d)
 	};
 	const struct json *plans = json_get(d->answer, "plans");
 	char labels[LABELS_MAX_BYTES], id[16];
-	const char *hash = "";
 	bool released;
 	double v;
 
 	for (size_t p = 0; p < json_count(plans) && p < METRICS_MAX; p++) {
 		const struct json *plan = json_item(plans, p);
 
-		json_text(json_get(plan, "plan"), &hash);
-		snprintf(id, sizeof(id), "%.8s", hash);
+		snprintf(id, sizeof(id), "%.8s", ctl_text_of(plan, "plan", ""));
 		labels_of(d, "plan", id, labels);
 		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 			if (json_num(json_get(plan, all[i].field), &v))
 				add(s, all[i].name, false, all[i].help, labels, v);
 		if (json_flag(json_get(plan, "released"), &released))
-			add(s, "salt_plan_released", false, "1 after the trainer's switch: nobody needs more labels of it", labels, released);
+			add(s, "salt_plan_released", false, "1 after the trainer's switch: no more labels of it are needed", labels, released);
 	}
 }
 
@@ -208,7 +197,8 @@ stands_for_another(const struct fleet *f, size_t i)
 	for (size_t k = 0; k < f->n; k++) {
 		const struct fleet_daemon *e = &f->daemons[k];
 
-		if (k != i && d->name[0] != '\0' && strcmp(d->role, e->role) == 0 && strcmp(d->name, e->name) == 0 && strcmp(d->host, e->host) == 0 &&
+		if (k != i && d->name[0] != '\0' && strcmp(d->role, e->role) == 0 && strcmp(d->name, e->name) == 0 &&
+		    strcmp(d->host, e->host) == 0 &&
 		    (d->answer == NULL) >= (e->answer == NULL) && ((d->answer == NULL) > (e->answer == NULL) || k < i))
 			return true;
 	}
@@ -263,7 +253,7 @@ exporter_metrics(const struct fleet *f, const struct exporter_self *self, FILE *
 			add_daemon(&s, &f->daemons[i]);
 	if (s.n > 0)
 		qsort(s.list, s.n, sizeof(*s.list), by_name);
-	for (size_t i = 0, first = 0; i < s.n && s.rc == 0; i++) {
+	for (size_t i = 0, first = 0; i < s.n; i++) {
 		const struct sample *p = &s.list[i];
 
 		if (i == 0 || strcmp(p->name, s.list[first].name) != 0) {
@@ -272,11 +262,11 @@ exporter_metrics(const struct fleet *f, const struct exporter_self *self, FILE *
 			print_help(p->help, out);
 			fprintf(out, "\n# TYPE %s %s\n", p->name, p->counter ? "counter" : "gauge");
 		}
-		if (p->counter == s.list[first].counter)	/* another version's daemon may think otherwise */
+		if (p->counter == s.list[first].counter)	/* a daemon of another version may differ */
 			fprintf(out, "%s%s %.17g\n", p->name, p->labels, p->value);
 	}
 	for (size_t i = 0; i < s.n; i++)
 		free(s.list[i].labels);
 	free(s.list);
-	return s.rc != 0 ? s.rc : ferror(out) ? EIO : 0;
+	return ferror(out) ? EIO : 0;
 }

@@ -1,5 +1,4 @@
 #include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -10,12 +9,11 @@
 #include "saltctl/core/output.h"
 #include "saltctl/report/report.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 
-#define RUNS_MAX 64			/* those written to last are shown */
-#define POINTS_MAX 400			/* of a curve: more steps are brought together */
+#define RUNS_MAX 64			/* the runs written to last are shown */
+#define POINTS_MAX 400			/* of a curve: more steps are averaged */
 
-/* One run's folder. The text is made again when one of the files is another than it was. */
+/* One run's folder. The text is made again when one of the files has changed. */
 struct entry {
 	char *dir;			/* path */
 	struct timespec written;	/* metrics.jsonl */
@@ -34,24 +32,24 @@ struct exporter_runs {
 
 /* ---- one run as JSON ---- */
 
+/* ,"NAME":[v, v, ...] */
 static void
-print_number(double v, FILE *out)
+print_column(const char *name, const double *v, size_t stride, size_t n, FILE *out)
 {
-	if (isfinite(v))
-		fprintf(out, "%.7g", v);
-	else
-		fputs("null", out);
+	fprintf(out, ",\"%s\":[", name);
+	for (size_t i = 0; i < n; i++, v += stride)
+		fprintf(out, isfinite(*v) ? "%s%.7g" : "%snull", i > 0 ? "," : "", *v);
+	fputs("]", out);
 }
 
 /* Steps [first, end) as one point. */
 struct bucket {
-	uint64_t step;			/* the last one's */
+	double step;			/* the last one's */
 	double hard, lr, tokens_per_s, rows_ahead;
-	int phase;
 };
 
 static struct bucket
-bring_together(const struct report_run *run, size_t first, size_t end)
+average(const struct report_run *run, size_t first, size_t end)
 {
 	const struct report_step *p = run->points, *last = &p[end - 1];
 	uint64_t from_step = first > 0 ? p[first - 1].step : 0;
@@ -68,51 +66,37 @@ bring_together(const struct report_run *run, size_t first, size_t end)
 			n_ahead++;
 		}
 	}
-	return (struct bucket){.step = last->step, .phase = last->phase, .hard = n_hard > 0 ? hard / (double)n_hard : NAN, .lr = last->lr,
+	return (struct bucket){.step = (double)last->step, .hard = n_hard > 0 ? hard / (double)n_hard : NAN, .lr = last->lr,
 	    .rows_ahead = n_ahead > 0 && last->phase == 1 ? ahead / (double)n_ahead : NAN,
 	    .tokens_per_s = run->batch > 0 && last->seconds > from_s ?
 	    (double)((last->step - from_step) * run->batch * run->context) / (last->seconds - from_s) : NAN};
 }
 
 static void
-print_points(const struct report_run *run, FILE *out)
+print_curves(const struct report_run *run, FILE *out)
 {
 	size_t each = (run->n_points + POINTS_MAX - 1) / POINTS_MAX, n = 0;
+	const size_t wide = sizeof(struct bucket) / sizeof(double), eval = sizeof(struct report_eval) / sizeof(double);
 	struct bucket b[POINTS_MAX];
 
 	if (each == 0)
 		each = 1;
 	for (size_t first = 0; first < run->n_points; first += each)
-		b[n++] = bring_together(run, first, first + each < run->n_points ? first + each : run->n_points);
+		b[n++] = average(run, first, first + each < run->n_points ? first + each : run->n_points);
 	fprintf(out, ",\"steps_per_point\":%zu,\"points\":{\"step\":[", each);
 	for (size_t i = 0; i < n; i++)
-		fprintf(out, "%s%" PRIu64, i > 0 ? "," : "", b[i].step);
-#define COLUMN(name) \
-	fprintf(out, "],\"" #name "\":["); \
-	for (size_t i = 0; i < n; i++) { \
-		fputs(i > 0 ? "," : "", out); \
-		print_number(b[i].name, out); \
-	}
-	COLUMN(hard)
-	COLUMN(lr)
-	COLUMN(tokens_per_s)
-	COLUMN(rows_ahead)
-#undef COLUMN
-	fputs("]}", out);
-}
-
-static void
-print_evals(const struct report_run *run, FILE *out)
-{
-	fputs(",\"evals\":{\"step\":[", out);
+		fprintf(out, "%s%.0f", i > 0 ? "," : "", b[i].step);
+	fputs("]", out);
+	print_column("hard", &b->hard, wide, n, out);
+	print_column("lr", &b->lr, wide, n, out);
+	print_column("tokens_per_s", &b->tokens_per_s, wide, n, out);
+	print_column("rows_ahead", &b->rows_ahead, wide, n, out);
+	fputs("},\"evals\":{\"step\":[", out);
 	for (size_t i = 0; i < run->n_evals; i++)
 		fprintf(out, "%s%" PRIu64, i > 0 ? "," : "", run->evals[i].step);
-	fputs("],\"loss\":[", out);
-	for (size_t i = 0; i < run->n_evals; i++) {
-		fputs(i > 0 ? "," : "", out);
-		print_number(run->evals[i].loss, out);
-	}
-	fputs("]}", out);
+	fputs("]", out);
+	print_column("loss", run->n_evals > 0 ? &run->evals->loss : NULL, eval, run->n_evals, out);
+	fputs("}", out);
 }
 
 static const char *
@@ -123,25 +107,18 @@ base_name(const char *dir)
 	return slash != NULL ? slash + 1 : dir;
 }
 
-/* What is no list of numbers. */
+/* Everything but the lists of numbers. */
 static struct json *
 head(const struct report_run *run, const char *name)
 {
-	struct json *o = ctl_object();
+	const struct report_eval *last = report_last(run);
 
-	ctl_put_text(o, "name", name);
-	ctl_put_text(o, "dir", run->dir);
-	ctl_put_text(o, "mode", run->mode);
-	ctl_put_int(o, "step", (int64_t)run->last_step);
-	ctl_put_int(o, "steps_total", (int64_t)run->steps);
-	ctl_put(o, "switch_step", run->switch_step > 0 ? json_new_int((int64_t)run->switch_step) : json_new_null());
-	ctl_put(o, "finished", json_new_flag(report_finished(run)));
-	ctl_put_int(o, "seed", (int64_t)run->seed);
-	ctl_put(o, "parameters", run->n_params > 0 ? json_new_int(run->n_params) : json_new_null());
-	ctl_put_num(o, "heldout_loss", report_last(run) != NULL ? report_last(run)->loss : NAN);
-	ctl_put_num(o, "accuracy", report_last(run) != NULL ? report_last(run)->accuracy : NAN);
-	ctl_put(o, "ledger", ledger_json(run));
-	return o;
+	return ctl_record(CTL("name", name), CTL("dir", run->dir), CTL("mode", run->mode), CTL("step", run->last_step),
+	    CTL("steps_total", run->steps), CTL("switch_step", ctl_known(run->switch_step > 0, (int64_t)run->switch_step)),
+	    CTL("finished", report_finished(run)), CTL("seed", run->seed),
+	    CTL("parameters", ctl_known(run->n_params > 0, run->n_params)),
+	    CTL("heldout_loss", last != NULL ? last->loss : NAN), CTL("accuracy", last != NULL ? last->accuracy : NAN),
+	    CTL("ledger", ledger_json(run)));
 }
 
 static char *
@@ -149,26 +126,21 @@ run_text(const char *dir)
 {
 	struct err_note note = {.name = ""};
 	struct report_run run;
-	struct json *o = NULL;
-	char *all = NULL, *first = NULL, why[512];
+	struct json *o;
+	char *all = NULL, *first, why[512];
 	size_t n = 0;
 	FILE *out;
 	int rc = report_read(&run, dir, &note);
 
-	if (rc != 0) {
-		o = ctl_object();
-		ctl_put_text(o, "name", base_name(dir));
-		ctl_put_text(o, "dir", dir);
-		ctl_put_text(o, "error", err_note_str(&note, rc, why, sizeof(why)));
-		all = json_print(o, false);
-		json_close(&o);
-		return all;
-	}
-	o = head(&run, base_name(dir));
-	if ((first = json_print(o, false)) != NULL && (out = open_memstream(&all, &n)) != NULL) {
+	o = rc == 0 ? head(&run, base_name(dir)) : ctl_record(CTL("name", base_name(dir)), CTL("dir", dir),
+	    CTL("error", err_note_str(&note, rc, why, sizeof(why))));
+	first = json_print(o, false);
+	json_close(&o);
+	if (rc != 0)
+		return first;
+	if (first != NULL && (out = open_memstream(&all, &n)) != NULL) {
 		fprintf(out, "%.*s", (int)strlen(first) - 1, first);	/* without its last brace */
-		print_points(&run, out);
-		print_evals(&run, out);
+		print_curves(&run, out);
 		fputs("}", out);
 		if (fclose(out) != 0) {
 			free(all);
@@ -176,7 +148,6 @@ run_text(const char *dir)
 		}
 	}
 	free(first);
-	json_close(&o);
 	report_run_free(&run);
 	return all;
 }
@@ -186,10 +157,10 @@ run_text(const char *dir)
 struct exporter_runs *
 exporter_runs_new(const char *dir, const char *also)
 {
-	struct exporter_runs *r = calloc(1, sizeof(*r));
+	struct exporter_runs *r = ctl_alloc(1, sizeof(*r));
 
-	if (r == NULL || (r->dir = strdup(dir)) == NULL || (also != NULL && (r->also = strdup(also)) == NULL))
-		exporter_runs_destroy(&r);
+	r->dir = ctl_strndup(dir, SIZE_MAX);
+	r->also = also != NULL ? ctl_strndup(also, SIZE_MAX) : NULL;
 	return r;
 }
 
@@ -200,6 +171,15 @@ entry_free(struct entry *e)
 	free(e->text);
 }
 
+/* Drops the entries from number n on. */
+static void
+truncate_list(struct exporter_runs *r, size_t n)
+{
+	for (size_t i = n; i < r->n; i++)
+		entry_free(&r->list[i]);
+	r->n = n;
+}
+
 void
 exporter_runs_destroy(struct exporter_runs **runs)
 {
@@ -207,8 +187,7 @@ exporter_runs_destroy(struct exporter_runs **runs)
 
 	if (r == NULL)
 		return;
-	for (size_t i = 0; i < r->n; i++)
-		entry_free(&r->list[i]);
+	truncate_list(r, 0);
 	free(r->list);
 	free(r->dir);
 	free(r->also);
@@ -228,8 +207,8 @@ same_time(struct timespec a, struct timespec b)
 	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-/* Is there a run in @dir? Then its entry, made if need be; its text goes when its files have changed. */
-static int
+/* The entry of the run in @dir, made if need be, if there is one; its text is dropped when its files have changed. */
+static void
 look_at(struct exporter_runs *r, const char *dir)
 {
 	struct stat metrics, ledger;
@@ -238,7 +217,7 @@ look_at(struct exporter_runs *r, const char *dir)
 
 	snprintf(path, sizeof(path), "%s/metrics.jsonl", dir);
 	if (stat(path, &metrics) != 0 || !S_ISREG(metrics.st_mode))
-		return 0;
+		return;
 	if (realpath(dir, real) != NULL)	/* one run under two names is one run */
 		dir = real;
 	snprintf(path, sizeof(path), "%s/ledger", dir);
@@ -248,12 +227,8 @@ look_at(struct exporter_runs *r, const char *dir)
 		if (strcmp(r->list[i].dir, dir) == 0)
 			e = &r->list[i];
 	if (e == NULL) {
-		if (mem_grow((void **)&r->list, &r->cap, r->n + 1, sizeof(*r->list)) != 0)
-			return ENOMEM;
-		r->list[r->n] = (struct entry){.dir = strdup(dir)};
-		if (r->list[r->n].dir == NULL)
-			return ENOMEM;
-		e = &r->list[r->n++];
+		e = ctl_add(r->list, r->n, r->cap);
+		e->dir = ctl_strndup(dir, SIZE_MAX);
 	}
 	if (!same_time(e->written, metrics.st_mtim) || e->bytes != metrics.st_size || e->inode != metrics.st_ino ||
 	    !same_time(e->ledger, ledger.st_mtim)) {
@@ -265,7 +240,6 @@ look_at(struct exporter_runs *r, const char *dir)
 	e->inode = metrics.st_ino;
 	e->ledger = ledger.st_mtim;
 	e->seen = true;
-	return 0;
 }
 
 static int
@@ -286,71 +260,60 @@ by_dir(const void *a, const void *b)
 	return strcmp(x->dir, y->dir);
 }
 
-static int
+static void
 scan(struct exporter_runs *r)
 {
 	size_t keep = 0;
 	struct dirent *e;
 	char path[4300];
-	int rc;
 	DIR *d;
 
 	for (size_t i = 0; i < r->n; i++)
 		r->list[i].seen = false;
-	rc = look_at(r, r->dir);
-	if (rc == 0 && r->also != NULL)
-		rc = look_at(r, r->also);
+	look_at(r, r->dir);
+	if (r->also != NULL)
+		look_at(r, r->also);
 	if ((d = opendir(r->dir)) != NULL) {
-		while (rc == 0 && (e = readdir(d)) != NULL) {
-			if (e->d_name[0] == '.' || snprintf(path, sizeof(path), "%s/%s", r->dir, e->d_name) >= (int)sizeof(path))
-				continue;
-			rc = look_at(r, path);
-		}
+		while ((e = readdir(d)) != NULL)
+			if (e->d_name[0] != '.' && snprintf(path, sizeof(path), "%s/%s", r->dir, e->d_name) < (int)sizeof(path))
+				look_at(r, path);
 		closedir(d);
 	}
-	for (size_t i = 0; i < r->n; i++) {
-		if (r->list[i].seen)
-			r->list[keep++] = r->list[i];
-		else
-			entry_free(&r->list[i]);
-	}
-	r->n = keep;
-	r->left_off = 0;
-	if (r->n > RUNS_MAX) {
+	for (size_t i = 0; i < r->n; i++)
+		if (r->list[i].seen) {
+			struct entry kept = r->list[i];
+
+			r->list[i] = r->list[keep];
+			r->list[keep++] = kept;
+		}
+	truncate_list(r, keep);
+	r->left_off = keep > RUNS_MAX ? keep - RUNS_MAX : 0;
+	if (r->left_off > 0) {
 		qsort(r->list, r->n, sizeof(*r->list), newest_first);
-		r->left_off = r->n - RUNS_MAX;
-		for (size_t i = RUNS_MAX; i < r->n; i++)
-			entry_free(&r->list[i]);
-		r->n = RUNS_MAX;
+		truncate_list(r, RUNS_MAX);
 	}
 	if (r->n > 0)
 		qsort(r->list, r->n, sizeof(*r->list), by_dir);
-	return rc;
-}
-
-/* A folder's own name as JSON. */
-static char *
-quoted(const char *dir)
-{
-	char real[4097], *text;
-	struct json *j = json_new_text(realpath(dir, real) != NULL ? real : dir);
-
-	text = j != NULL ? json_print(j, false) : NULL;
-	json_close(&j);
-	return text;
 }
 
 char *
 exporter_runs_read(struct exporter_runs *r)
 {
-	char *all = NULL, *also = NULL;
-	size_t n = 0;
-	FILE *out = NULL;
+	char *all = NULL, *also = NULL, real[4097];
+	size_t n = 0, shown = 0;
+	struct json *j;
+	FILE *out;
 
-	if (scan(r) != 0 || (r->also != NULL && (also = quoted(r->also)) == NULL) || (out = open_memstream(&all, &n)) == NULL)
+	scan(r);
+	if (r->also != NULL) {
+		j = ctl_node(realpath(r->also, real) != NULL ? real : r->also);
+		also = json_print(j, false);
+		json_close(&j);
+	}
+	if ((out = open_memstream(&all, &n)) == NULL)
 		goto out;
 	fprintf(out, "{\"left_off\":%zu,\"run_dir\":%s,\"runs\":[", r->left_off, also != NULL ? also : "null");
-	for (size_t i = 0, shown = 0; i < r->n; i++) {
+	for (size_t i = 0; i < r->n; i++) {
 		struct entry *e = &r->list[i];
 
 		if (e->text == NULL)

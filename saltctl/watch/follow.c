@@ -1,26 +1,19 @@
 #include "saltctl/watch/follow.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "saltctl/core/output.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 
-int
+void
 follow_add(struct follow *f, const char *name, const char *text, size_t len, char last_ts[32])
 {
-	struct follow_line *l;
+	struct follow_line *l = ctl_add(f->lines, f->n, f->cap);
 	size_t n;
 
-	if (mem_grow((void **)&f->lines, &f->cap, f->n + 1, sizeof(*f->lines)) != 0)
-		return ENOMEM;
-	l = &f->lines[f->n];
-	memset(l, 0, sizeof(*l));
-	if ((l->text = strndup(text, len)) == NULL)
-		return ENOMEM;
+	l->text = ctl_strndup(text, len);
 	if (strncmp(l->text, "ts=", 3) == 0 && (n = strcspn(l->text + 3, " ")) > 0 && n < sizeof(l->ts)) {
 		memcpy(last_ts, l->text + 3, n);
 		last_ts[n] = '\0';
@@ -28,15 +21,13 @@ follow_add(struct follow *f, const char *name, const char *text, size_t len, cha
 	snprintf(l->ts, sizeof(l->ts), "%s", last_ts);
 	snprintf(l->name, sizeof(l->name), "%s", name);
 	l->number = f->n_all++;
-	f->n++;
-	return 0;
 }
 
 static int
 earlier(const void *a, const void *b)
 {
 	const struct follow_line *x = a, *y = b;
-	int by_time = strcmp(x->ts, y->ts);	/* one format, UTC: as text is as time */
+	int by_time = strcmp(x->ts, y->ts);	/* one format, UTC: texts sort as times do */
 
 	return by_time != 0 ? by_time : x->number < y->number ? -1 : 1;
 }
@@ -51,9 +42,7 @@ print_line(const struct follow *f, const struct follow_line *l)
 		printf("%-*s | %s\n", (int)f->widest, l->name, l->text);
 		return;
 	}
-	o = ctl_object();
-	ctl_put_text(o, "daemon", l->name);
-	ctl_put_text(o, "line", l->text);
+	o = ctl_record(CTL("daemon", l->name), CTL("line", l->text));
 	if ((text = json_print(o, false)) != NULL)
 		puts(text);
 	free(text);

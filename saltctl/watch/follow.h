@@ -1,6 +1,6 @@
 /*
- * follow - lines of many daemons as one stream: collected, put in the order of their times, printed with their daemon's name before them.
- * What logs and events do alike.
+ * follow - lines of many daemons as one stream: collected, sorted by time, printed with the daemon's name before them. Shared by logs and
+ * events.
  */
 #ifndef SALT_CTL_FOLLOW_H
 #define SALT_CTL_FOLLOW_H
@@ -23,14 +23,14 @@ struct follow {
 };
 
 /*
- * follow_add - one line, len bytes of text. last_ts: of its daemon, 32 bytes, "" at first; kept up to date here. 0 or ENOMEM.
- * follow_print - all, earliest first, to standard output. follow_clear frees what was not printed.
+ * follow_add - one line, len bytes of text. last_ts: of its daemon, 32 bytes, "" at first; updated here.
+ * follow_print - all lines, earliest first, to standard output. follow_clear frees what was not printed.
  */
-int follow_add(struct follow *f, const char *name, const char *text, size_t len, char last_ts[32]);
+void follow_add(struct follow *f, const char *name, const char *text, size_t len, char last_ts[32]);
 void follow_print(struct follow *f);
 void follow_clear(struct follow *f);
 
-/* follow_wanted - is name one of the operands, or a rank of one ("trainerd" means trainerd-0 too)? No operands: all are. */
+/* follow_wanted - whether name is one of the operands, or a rank of one ("trainerd" means trainerd-0 too). No operands: true. */
 bool follow_wanted(const char *name, const char *const *operands, size_t n);
 
 #endif

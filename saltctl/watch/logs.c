@@ -1,6 +1,6 @@
 /*
- * logs: the last lines of every daemon, or with -f all that come. A daemon whose output a supervisor keeps in run.dir/logs is read
- * there, whoever else writes to the file; any other is asked over its status socket, where each daemon keeps its last lines.
+ * logs: the last lines of every daemon, or with -f all that follow. If a supervisor keeps a daemon's output in run.dir/logs, that file is
+ * read, whatever else is in it; other daemons are asked over their status sockets, where each keeps its last lines.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -17,22 +18,21 @@
 #include "base/clock/clock.h"
 #include "base/clock/stop.h"
 #include "fabric/bus/bus.h"
-#include "fabric/config/config.h"
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/fleet.h"
+#include "saltctl/core/output.h"
 #include "saltctl/watch/follow.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 
-#define TAIL_BYTES (1 << 20)		/* of a file's end: where its last lines are looked for, and a daemon's pid */
-#define TURN_MS 200			/* between two looks, with -f */
-#define FLEET_MS 1000			/* between two questions who is there */
+#define TAIL_BYTES (1 << 20)		/* of a file's end: searched for its last lines, and for a daemon's pid */
+#define TURN_MS 200			/* between two turns, with -f */
+#define FLEET_MS 1000			/* between two searches for daemons */
 #define ANSWER_MS 2000
 
 static const struct ctl_option options[] = {
 	CTL_CONFIG,
-	{"follow", NULL, "go on with what comes, until stopped; also -f", false},
-	{"lines", "N", "begin with the last N lines of each daemon; 20 unless told", false},
+	{"follow", NULL, "print new lines until stopped; also -f", false},
+	{"lines", "N", "begin with the last N lines of each daemon; default 20", false},
 	{"json", NULL, "a JSON object for each line", false},
 	CTL_END
 };
@@ -50,31 +50,34 @@ struct file {
 
 /* A daemon without such a file. */
 struct remote {
-	struct bus_ask ask;
-	bool asked, silent, any;	/* silent: said so; any: it has answered */
+	struct bus_ask ask;		/* first: an answer gives its address */
+	STAILQ_ENTRY(remote) next_remote;
+	bool asked, silent, any;	/* silent: already reported; any: it has answered */
 	char endpoint[256], name[64], request[32];
-	const char *key;
 	int64_t pid, asked_ms;
-	size_t who;			/* of the fleet */
-	uint64_t next;
+	size_t number;			/* in the fleet */
+	uint64_t next;			/* line */
 	char last_ts[32];
 };
 
 struct logs {
 	const struct ctl_args *args;
-	const struct config *cfg;
 	char dir[PATH_MAX];
 	uint64_t n_lines;
-	bool begun;			/* the first look is over: a file that is new now is read from its start */
+	bool begun;			/* the first turn is over: a file that appears now is read from its start */
 	struct file *files;
-	size_t n_files, cap_files;
-	struct remote **remotes;
-	size_t n_remotes, cap_remotes;
+	size_t n_files, cap_files, n_remotes;
+	STAILQ_HEAD(, remote) remotes;
 	struct fleet fleet;
-	struct bus *bus;
-	struct bus_asker *who, *what;	/* status; logs */
+	struct bus_asker *what;		/* for lines; the fleet's own asks for status */
 	struct follow out;
 };
+
+static bool
+wanted(const struct logs *l, const char *name)
+{
+	return follow_wanted(name, l->args->operands, l->args->n_operands);
+}
 
 /* ---- files ---- */
 
@@ -94,7 +97,7 @@ tail_of(int fd, off_t size, uint64_t n_lines)
 	for (at = (size_t)got; at > 0; at--)
 		if (text[at - 1] == '\n' && at < (size_t)got && n_lines-- == 1)
 			break;
-	if (at == 0 && from > 0)		/* the first is cut: pass it over */
+	if (at == 0 && from > 0)		/* the first line is incomplete */
 		while (at < (size_t)got && text[at++] != '\n')
 			;
 	free(text);
@@ -115,15 +118,22 @@ open_file(struct logs *l, struct file *f, bool from_start)
 	return 0;
 }
 
+/* Whether an operand is a rank of this file: trainerd-1 writes to trainerd.log. */
+static bool
+has_rank(const char *file, const char *operand)
+{
+	size_t len = strlen(file);
+
+	return strncmp(operand, file, len) == 0 && operand[len] == '-';
+}
+
 static bool
 file_wanted(const struct logs *l, const char *name)
 {
-	size_t len = strlen(name);
-
-	for (size_t i = 0; i < l->args->n_operands; i++)		/* trainerd-1 speaks in trainerd.log */
-		if (strncmp(l->args->operands[i], name, len) == 0 && l->args->operands[i][len] == '-')
+	for (size_t i = 0; i < l->args->n_operands; i++)
+		if (has_rank(name, l->args->operands[i]))
 			return true;
-	return follow_wanted(name, l->args->operands, l->args->n_operands);
+	return wanted(l, name);
 }
 
 static int
@@ -146,10 +156,7 @@ find_files(struct logs *l)
 				break;
 		if (i < l->n_files)
 			continue;
-		if ((rc = mem_grow((void **)&l->files, &l->cap_files, l->n_files + 1, sizeof(*l->files))) != 0)
-			break;
-		f = &l->files[l->n_files++];
-		memset(f, 0, sizeof(*f));
+		f = ctl_add(l->files, l->n_files, l->cap_files);
 		memcpy(f->name, e->d_name, len - 4);
 		snprintf(f->path, sizeof(f->path), "%.3000s/%.255s", l->dir, e->d_name);
 		f->fd = -1;
@@ -159,30 +166,27 @@ find_files(struct logs *l)
 	return rc;
 }
 
-/* Bytes of a file as lines; what has no end yet waits for it, but not for ever. */
-static int
+/* Bytes of a file as lines; an incomplete line is kept until its end arrives or it is too long. */
+static void
 take_bytes(struct logs *l, struct file *f, const char *bytes, size_t len)
 {
 	const char *end;
-	int rc = 0;
 
 	if (!file_wanted(l, f->name))
-		return 0;
-	while (rc == 0 && len > 0) {
+		return;
+	while (len > 0) {
 		size_t n = (end = memchr(bytes, '\n', len)) != NULL ? (size_t)(end - bytes) : len;
 
-		if ((rc = mem_grow((void **)&f->part, &f->part_cap, f->part_len + n + 1, 1)) != 0)
-			break;
+		ctl_grow((void **)&f->part, &f->part_cap, f->part_len + n + 1, 1);
 		memcpy(f->part + f->part_len, bytes, n);
 		f->part_len += n;
 		if (end != NULL || f->part_len >= 65536) {
-			rc = follow_add(&l->out, f->name, f->part, f->part_len, f->last_ts);
+			follow_add(&l->out, f->name, f->part, f->part_len, f->last_ts);
 			f->part_len = 0;
 		}
 		bytes += n + (end != NULL);
 		len -= n + (end != NULL);
 	}
-	return rc;
 }
 
 static int
@@ -195,15 +199,15 @@ read_file(struct logs *l, struct file *f)
 
 	if (f->fd < 0)
 		return open_file(l, f, true);
-	if (fstat(f->fd, &st) == 0 && st.st_size < f->at)		/* emptied in its place */
+	if (fstat(f->fd, &st) == 0 && st.st_size < f->at)		/* truncated */
 		f->at = 0;
-	while (rc == 0 && (n = pread(f->fd, buf, sizeof(buf), f->at)) > 0) {
+	while ((n = pread(f->fd, buf, sizeof(buf), f->at)) > 0) {
 		f->at += n;
-		rc = take_bytes(l, f, buf, (size_t)n);
+		take_bytes(l, f, buf, (size_t)n);
 	}
-	if (rc == 0 && n < 0)
+	if (n < 0)
 		rc = errno;
-	/* Moved away and begun anew: the old one has been read to its end. */
+	/* The file was rotated: the old one has been read to its end. */
 	if (rc == 0 && stat(f->path, &st) == 0 && st.st_ino != f->inode) {
 		close(f->fd);
 		if ((rc = open_file(l, f, true)) == 0 && f->fd >= 0)
@@ -212,9 +216,9 @@ read_file(struct logs *l, struct file *f)
 	return rc;
 }
 
-/* Does this process speak in the file's end? */
+/* Whether the end of the file has lines of this process. */
 static bool
-speaks_in(const struct file *f, int64_t pid)
+has_lines_of(const struct file *f, int64_t pid)
 {
 	off_t from = f->at > TAIL_BYTES ? f->at - TAIL_BYTES : 0;
 	char *text = malloc(TAIL_BYTES + 1), word[40];
@@ -229,7 +233,7 @@ speaks_in(const struct file *f, int64_t pid)
 
 /* ---- sockets ---- */
 
-/* Is there a file for what this daemon says? Its own, made on this host, or one in which it, or another rank of its trainer, speaks. */
+/* Whether a file has this daemon's output: its own, made on this host, or one with lines of it or of another rank of its trainer. */
 static bool
 in_a_file(const struct logs *l, const struct fleet_daemon *d)
 {
@@ -242,111 +246,103 @@ in_a_file(const struct logs *l, const struct fleet_daemon *d)
 			continue;
 		if (strcmp(d->host, bus_host()) == 0)
 			return true;
-		for (size_t k = 0; k < l->fleet.n; k++)
-			if ((d == &l->fleet.daemons[k] || (trainer && strcmp(l->fleet.daemons[k].role, "trainerd") == 0)) &&
-			    l->fleet.daemons[k].pid > 0 && speaks_in(f, l->fleet.daemons[k].pid))
+		for (size_t k = 0; k < l->fleet.n; k++) {
+			const struct fleet_daemon *e = &l->fleet.daemons[k];
+
+			if ((d == e || (trainer && strcmp(e->role, "trainerd") == 0)) && e->pid > 0 && has_lines_of(f, e->pid))
 				return true;
+		}
 	}
 	return false;
 }
 
-static int
+static void
 find_remotes(struct logs *l)
 {
-	struct remote *r;
-	int rc;
-
 	for (size_t i = 0; i < l->fleet.n; i++) {
 		struct fleet_daemon *d = &l->fleet.daemons[i];
-		size_t k;
+		struct remote *r;
 
-		for (k = 0; k < l->n_remotes && strcmp(l->remotes[k]->endpoint, d->endpoint) != 0; k++)
-			;
-		if (k < l->n_remotes || d->answer == NULL || !follow_wanted(d->name, l->args->operands, l->args->n_operands) || in_a_file(l, d))
+		STAILQ_FOREACH(r, &l->remotes, next_remote)
+			if (strcmp(r->endpoint, d->endpoint) == 0)
+				break;
+		if (r != NULL || d->answer == NULL || !wanted(l, d->name) || in_a_file(l, d))
 			continue;
-		if ((rc = mem_grow((void **)&l->remotes, &l->cap_remotes, l->n_remotes + 1, sizeof(*l->remotes))) != 0 ||
-		    (r = calloc(1, sizeof(*r))) == NULL)
-			return ENOMEM;
-		l->remotes[l->n_remotes++] = r;
+		r = ctl_alloc(1, sizeof(*r));
 		snprintf(r->endpoint, sizeof(r->endpoint), "%s", d->endpoint);
 		snprintf(r->name, sizeof(r->name), "%s", d->name);
-		r->key = fleet_key(d->role);
-		r->who = i;
+		r->ask = (struct bus_ask){.endpoint = r->endpoint, .server_key = fleet_key(d->role)};
+		r->number = i;
+		STAILQ_INSERT_TAIL(&l->remotes, r, next_remote);
+		l->n_remotes++;
 	}
-	return 0;
 }
 
 /* "log pid=4711 first=17 next=42\n" and the lines. */
-static int
+static void
 take_answer(struct logs *l, struct remote *r, const char *text, size_t len)
 {
-	const char *end = text + len, *line = memchr(text, '\n', len);
+	const char *end = text + len, *line = memchr(text, '\n', len), *stop;
 	uint64_t first, next, skip = 0;
 	int64_t pid;
-	int rc = 0;
 
 	if (line == NULL || sscanf(text, "log pid=%" SCNd64 " first=%" SCNu64 " next=%" SCNu64, &pid, &first, &next) != 3)
-		return 0;		/* an older daemon */
-	if (r->any && pid != r->pid) {	/* another process at the same place: from its beginning */
+		return;			/* an older daemon */
+	if (r->any && pid != r->pid) {	/* another process at the same endpoint: start with its first line */
 		r->pid = pid;
 		r->next = 0;
-		return 0;
+		return;
 	}
 	if (!r->any && !l->begun && next - first > l->n_lines)
 		skip = next - first - l->n_lines;
 	if (r->any && first > r->next)
-		fprintf(stderr, "saltctl logs: %s: %" PRIu64 " lines came faster than they could be fetched\n", r->name, first - r->next);
+		fprintf(stderr, "saltctl logs: %s: %" PRIu64 " lines were overwritten before they could be fetched\n", r->name,
+		    first - r->next);
 	r->pid = pid;
 	r->next = next;
 	r->any = true;
-	for (line++; line < end && rc == 0; ) {
-		const char *stop = memchr(line, '\n', (size_t)(end - line));
-
-		if (stop == NULL)
+	for (line++; line < end; line = stop + 1) {
+		if ((stop = memchr(line, '\n', (size_t)(end - line))) == NULL)
 			stop = end;
 		if (skip > 0)
 			skip--;
 		else
-			rc = follow_add(&l->out, r->name, line, (size_t)(stop - line), r->last_ts);
-		line = stop + 1;
+			follow_add(&l->out, r->name, line, (size_t)(stop - line), r->last_ts);
 	}
-	return rc;
 }
 
 static int
 ask_remotes(struct logs *l)
 {
 	int64_t every_ms = TURN_MS + 5 * (int64_t)l->n_remotes;
-	int rc = 0;
+	struct remote *r;
+	int rc;
 
-	for (size_t i = 0; i < l->n_remotes && rc == 0; i++) {
-		struct remote *r = l->remotes[i];
-
-		if (r->asked || l->fleet.daemons[r->who].left || (r->any && clock_now_ms() - r->asked_ms < every_ms))
+	STAILQ_FOREACH(r, &l->remotes, next_remote) {
+		if (r->asked || l->fleet.daemons[r->number].left || (r->any && clock_now_ms() - r->asked_ms < every_ms))
 			continue;
 		snprintf(r->request, sizeof(r->request), "log %" PRIu64, r->next);
-		r->ask = (struct bus_ask){.endpoint = r->endpoint, .server_key = r->key, .id = i};
-		if ((rc = bus_asker_ask(l->what, &r->ask, r->request, strlen(r->request), ANSWER_MS)) == 0)
-			r->asked = true;
+		r->ask = (struct bus_ask){.endpoint = r->endpoint, .server_key = r->ask.server_key};
+		if ((rc = bus_asker_ask(l->what, &r->ask, r->request, strlen(r->request), ANSWER_MS)) != 0)
+			return rc;
+		r->asked = true;
 		r->asked_ms = clock_now_ms();
 	}
-	return rc;
+	return 0;
 }
 
-static int
+static void
 take_remotes(struct logs *l, int64_t wait_ms)
 {
 	struct bus_ask *ask;
-	int rc = 0;
 
-	while (rc == 0 && (ask = bus_asker_next(l->what, wait_ms)) != NULL) {
-		struct remote *r = l->remotes[ask->id];
+	for (; (ask = bus_asker_next(l->what, wait_ms)) != NULL; wait_ms = 0) {
+		struct remote *r = (struct remote *)ask;
 
-		wait_ms = 0;
 		r->asked = false;
 		if (ask->rc == 0) {
 			r->silent = false;
-			rc = take_answer(l, r, (const char *)ask->answer, ask->len);
+			take_answer(l, r, (const char *)ask->answer, ask->len);
 		} else if (!r->silent) {
 			r->silent = true;
 			fprintf(stderr, "saltctl logs: %s: %s\n", r->name, ask->rc == ERR_TIMEOUT ? "no answer" : err_str(ask->rc));
@@ -354,24 +350,32 @@ take_remotes(struct logs *l, int64_t wait_ms)
 		free(ask->answer);
 		ask->answer = NULL;
 	}
-	return rc;
 }
 
 /* ---- the verb ---- */
 
-/* All that is there now; who does not answer costs ANSWER_MS once. */
+static int
+read_files(struct logs *l)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < l->n_files && rc == 0; i++)
+		rc = read_file(l, &l->files[i]);
+	return rc;
+}
+
+/* Everything that exists now; a daemon that does not answer costs ANSWER_MS once. */
 static int
 look_once(struct logs *l)
 {
 	int rc;
 
-	if ((rc = find_files(l)) != 0 || (rc = fleet_find(&l->fleet, l->cfg->run.dir)) != 0 ||
-	    (rc = fleet_ask(&l->fleet, l->bus, ANSWER_MS)) != 0 || (rc = find_remotes(l)) != 0 || (rc = ask_remotes(l)) != 0)
+	if ((rc = find_files(l)) != 0 || (rc = fleet_find(&l->fleet)) != 0 || (rc = fleet_ask(&l->fleet, ANSWER_MS)) != 0)
 		return rc;
-	for (size_t i = 0; i < l->n_files && rc == 0; i++)
-		rc = read_file(l, &l->files[i]);
-	while (rc == 0 && bus_asker_open(l->what) > 0)
-		rc = take_remotes(l, ANSWER_MS + 1);
+	find_remotes(l);
+	if ((rc = ask_remotes(l)) == 0 && (rc = read_files(l)) == 0)
+		while (bus_asker_open(l->what) > 0)
+			take_remotes(l, ANSWER_MS + 1);
 	l->begun = true;
 	return rc;
 }
@@ -381,45 +385,51 @@ look_again(struct logs *l)
 {
 	int rc;
 
-	if ((rc = fleet_turn(&l->fleet, l->who, l->cfg->run.dir, FLEET_MS, ANSWER_MS, 0)) != 0 || (rc = find_files(l)) != 0 ||
-	    (rc = find_remotes(l)) != 0 || (rc = ask_remotes(l)) != 0)
+	if ((rc = fleet_turn(&l->fleet, FLEET_MS, ANSWER_MS, 0)) != 0 || (rc = find_files(l)) != 0)
 		return rc;
-	for (size_t i = 0; i < l->n_files && rc == 0; i++)
-		rc = read_file(l, &l->files[i]);
-	return rc != 0 ? rc : take_remotes(l, 0);
+	find_remotes(l);
+	if ((rc = ask_remotes(l)) == 0 && (rc = read_files(l)) == 0)
+		take_remotes(l, 0);
+	return rc;
 }
 
-/* Names that were asked for and are nowhere, and daemons that neither have a file nor answer. */
+/* Reports an operand that names no daemon. */
+static bool
+operand_found(const struct logs *l, const char *operand)
+{
+	const struct remote *r;
+
+	for (size_t k = 0; k < l->n_files; k++)
+		if (follow_wanted(l->files[k].name, &operand, 1) || has_rank(l->files[k].name, operand))
+			return true;
+	for (size_t k = 0; k < l->fleet.n; k++)
+		if (follow_wanted(l->fleet.daemons[k].name, &operand, 1))
+			return true;
+	fprintf(stderr, "saltctl logs: there is no daemon \"%s\"; there is", operand);
+	for (size_t k = 0; k < l->n_files; k++)
+		fprintf(stderr, " %s", l->files[k].name);
+	STAILQ_FOREACH(r, &l->remotes, next_remote)
+		fprintf(stderr, " %s", r->name);
+	fprintf(stderr, "%s\n", l->n_files + l->n_remotes == 0 ? " none" : "");
+	return false;
+}
+
+/* Reports operands that name nothing, and daemons that neither have a file nor answer. */
 static int
 missing(const struct logs *l)
 {
 	int exit_code = 0;
 
-	for (size_t i = 0; i < l->args->n_operands; i++) {
-		const char *const one[] = {l->args->operands[i]};
-		bool found = false;
-
-		for (size_t k = 0; k < l->n_files; k++)
-			found |= follow_wanted(l->files[k].name, one, 1) ||
-			    (strncmp(one[0], l->files[k].name, strlen(l->files[k].name)) == 0 && one[0][strlen(l->files[k].name)] == '-');
-		for (size_t k = 0; k < l->fleet.n; k++)
-			found |= follow_wanted(l->fleet.daemons[k].name, one, 1);
-		if (found)
-			continue;
-		fprintf(stderr, "saltctl logs: there is no daemon \"%s\"; there is", one[0]);
-		for (size_t k = 0; k < l->n_files; k++)
-			fprintf(stderr, " %s", l->files[k].name);
-		for (size_t k = 0; k < l->n_remotes; k++)
-			fprintf(stderr, " %s", l->remotes[k]->name);
-		fprintf(stderr, "%s\n", l->n_files + l->n_remotes == 0 ? " none" : "");
-		exit_code = EX_NOINPUT;
-	}
+	for (size_t i = 0; i < l->args->n_operands; i++)
+		if (!operand_found(l, l->args->operands[i]))
+			exit_code = EX_NOINPUT;
 	for (size_t k = 0; k < l->fleet.n; k++) {
 		const struct fleet_daemon *d = &l->fleet.daemons[k];
 
-		if (d->answer != NULL || !follow_wanted(d->name, l->args->operands, l->args->n_operands) || in_a_file(l, d))
+		if (d->answer != NULL || !wanted(l, d->name) || in_a_file(l, d))
 			continue;
-		fprintf(stderr, "saltctl logs: %s on %s: %s\n", d->name[0] != '\0' ? d->name : d->endpoint, d->host[0] != '\0' ? d->host : "?",
+		fprintf(stderr, "saltctl logs: %s on %s: %s\n", d->name[0] != '\0' ? d->name : d->endpoint,
+		    d->host[0] != '\0' ? d->host : "?",
 		    d->gone ? "its process is gone, and it has no file in run.dir/logs" : "no answer");
 		exit_code = exit_code != 0 ? exit_code : EX_UNAVAILABLE;
 	}
@@ -430,63 +440,64 @@ missing(const struct logs *l)
 	return exit_code;
 }
 
+static void
+logs_free(struct logs *l)
+{
+	struct bus_ask *ask;
+	struct remote *r;
+
+	while (l->what != NULL && (ask = bus_asker_drop(l->what)) != NULL)
+		free(ask->answer);		/* the ask is a remote's */
+	bus_asker_destroy(&l->what);
+	while ((r = STAILQ_FIRST(&l->remotes)) != NULL) {
+		STAILQ_REMOVE_HEAD(&l->remotes, next_remote);
+		free(r);
+	}
+	for (size_t i = 0; i < l->n_files; i++) {
+		if (l->files[i].fd >= 0)
+			close(l->files[i].fd);
+		free(l->files[i].part);
+	}
+	free(l->files);
+	follow_clear(&l->out);
+	fleet_close(&l->fleet);
+}
+
 static int
 logs(struct ctl_args *args)
 {
-	struct logs l = {.args = args, .n_lines = 20, .out.json = ctl_has(args, "json")};
-	struct err_note note = {.name = ""};
-	struct config *cfg = NULL;
+	struct logs l = {.args = args, .n_lines = 20, .out.json = ctl_has(args, "json"), .remotes = STAILQ_HEAD_INITIALIZER(l.remotes)};
 	bool follow = ctl_has(args, "follow");
 	int exit_code, rc;
 
-	if (!ctl_has(args, "config"))
-		return ctl_usage(args, "whose logs? give -c fleet.yaml");
 	if ((exit_code = ctl_get_u64(args, "lines", 0, 1000000, &l.n_lines)) != 0 ||
-	    (exit_code = ctl_open_config(args, CONFIG_NEED_RUN, &cfg)) != 0)
-		return exit_code;
-	l.cfg = cfg;
-	snprintf(l.dir, sizeof(l.dir), "%s/logs", cfg->run.dir);
-	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&l.bus, cfg, &note)) != 0 || (rc = bus_asker_new(&l.who, l.bus)) != 0 ||
-	    (rc = bus_asker_new(&l.what, l.bus)) != 0 || (rc = look_once(&l)) != 0)
+	    (exit_code = fleet_open(&l.fleet, args, "whose logs? give -c fleet.yaml")) != 0)
 		goto out;
-	follow_print(&l.out);
-	exit_code = missing(&l);
-	if (follow)			/* who is not there may come */
-		exit_code = 0;
-	while (follow && !stop_requested() && !ferror(stdout)) {
-		stop_sleep_ms(TURN_MS);
-		if ((rc = look_again(&l)) != 0)
-			break;
+	snprintf(l.dir, sizeof(l.dir), "%s/logs", l.fleet.run_dir);
+	if ((rc = bus_asker_new(&l.what, l.fleet.bus)) == 0 && (rc = look_once(&l)) == 0) {
 		follow_print(&l.out);
+		exit_code = missing(&l);
+		if (follow)			/* daemons that are missing may start later */
+			exit_code = 0;
 	}
-out:
+	while (rc == 0 && follow && !stop_requested() && !ferror(stdout)) {
+		stop_sleep_ms(TURN_MS);
+		if ((rc = look_again(&l)) == 0)
+			follow_print(&l.out);
+	}
 	if (rc != 0)
-		exit_code = ctl_fail(args, rc, &note);
-	fleet_give_up(&l.fleet, &l.who);
-	for (struct bus_ask *ask; l.what != NULL && (ask = bus_asker_drop(l.what)) != NULL; )
-		free(ask->answer);		/* the asks are the remotes' */
-	bus_asker_destroy(&l.what);
-	fleet_clear(&l.fleet);
-	bus_destroy(&l.bus);
-	follow_clear(&l.out);
-	for (size_t i = 0; i < l.n_files; i++) {
-		if (l.files[i].fd >= 0)
-			close(l.files[i].fd);
-		free(l.files[i].part);
-	}
-	free(l.files);
-	for (size_t i = 0; i < l.n_remotes; i++)
-		free(l.remotes[i]);
-	free(l.remotes);
-	config_destroy(&cfg);
+		exit_code = ctl_fail(args, rc, NULL);
+out:
+	logs_free(&l);
 	return exit_code;
 }
 
 const struct ctl_verb ctl_logs = {
-	.name = "logs", .operands = "[NAME ...]", .summary = "what the daemons of a fleet say, on every host, in the order of time",
-	.about = "Last lines of all daemons, or of those named (teacherd: every teacherd-N), each with its daemon before it; -f goes on with what comes,\n"
-	    "from daemons that join and files that are rotated too. Read from run.dir/logs where a supervisor writes there, else asked of the\n"
-	    "daemon, which keeps its last 512 lines. Without -f, who has no file and does not answer is named, and the exit code is then 69.",
+	.name = "logs", .operands = "[NAME ...]", .summary = "the log lines of a fleet's daemons, on every host, in the order of time",
+	.about = "The last lines of all daemons, or of those named (teacherd: every teacherd-N), each with its daemon before it; -f also\n"
+	    "prints new lines, those of daemons that join and of rotated files too. Read from run.dir/logs if a supervisor writes there,\n"
+	    "else asked of the daemon, which keeps its last 512 lines. Without -f, daemons that have no file and do not answer are\n"
+	    "named, and the exit code is then 69.",
 	.example = "saltctl logs -f teacherd trainerd -c fleet.yaml",
 	.options = options, .max_operands = CTL_ANY, .run = logs,
 };

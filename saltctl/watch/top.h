@@ -1,8 +1,8 @@
 /*
- * top - a fleet as a screen that lives. Three parts:
- *   top_model.c   what the daemons say -> struct top: the trainer's step, loss, pace; the rows ahead; a row for each daemon
+ * top - a fleet as a live screen. Three parts:
+ *   top_model.c   the daemons' answers -> struct top: the trainer's step, loss, pace; the rows ahead; a row for each daemon
  *   top_view.c    struct top and the size of a screen -> lines of text; no clock, no terminal
- *   top_screen.c  lines -> the terminal, keys back: the one door to ncurses
+ *   top_screen.c  lines -> the terminal, keys back; the only file that uses ncurses
  * and top.c, the verb with its loop.
  */
 #ifndef SALT_CTL_TOP_H
@@ -11,8 +11,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include "base/err/err.h"
 
 struct fleet;
 
@@ -54,8 +52,8 @@ struct top {
 	int64_t rows_ready, rows_total;
 	/* the past */
 	struct top_point points[TOP_POINTS_MAX];
-	size_t n_points, per_point;	/* steps a point, doubled when they are full */
-	struct { double at_s; int64_t step; } paces[TOP_PACES_MAX];	/* one a second at the most: the last two minutes */
+	size_t n_points, per_point;	/* steps a point; doubled when points is full */
+	struct { double at_s; int64_t step; } paces[TOP_PACES_MAX];	/* at most one a second: the last two minutes */
 	size_t n_paces;
 };
 
@@ -65,18 +63,18 @@ void top_free(struct top *t);
 /* top_loss - one step's loss; those of steps that are done again replace what was there. */
 void top_loss(struct top *t, int64_t step, double loss);
 
-/* top_seed - losses of RUN/metrics.jsonl, as far as its last 8 MiB go; no file: nothing. 0 or errno. */
+/* top_seed - losses from the last 8 MiB of RUN/metrics.jsonl; without a file none. 0 or errno. */
 int top_seed(struct top *t, const char *path);
 
-/* top_feed - the fleet as it is now. now_s: monotonic. 0 or ENOMEM. */
-int top_feed(struct top *t, const struct fleet *f, double now_s);
+/* top_feed - the fleet as it is now. now_s: monotonic. */
+void top_feed(struct top *t, const struct fleet *f, double now_s);
 
 /* top_pace - steps a second, waiting included: over the last minute, or by the trainer's own rate; 0: not known. */
 double top_pace(const struct top *t);
 
 /* ---- lines (top_view.c) ---- */
 
-enum top_sort { TOP_BY_ROLE, TOP_BY_NAME, TOP_BY_RATE, TOP_BY_STATE, TOP_SORTS };	/* by state: who does not answer first */
+enum top_sort { TOP_BY_ROLE, TOP_BY_NAME, TOP_BY_RATE, TOP_BY_STATE, TOP_SORTS };	/* by state: silent daemons first */
 enum top_attr { TOP_PLAIN, TOP_TITLE, TOP_HEAD, TOP_BAD, TOP_WAIT, TOP_HELP };
 
 struct top_look {
@@ -98,17 +96,19 @@ struct top_lines {
 	size_t n, cap;
 };
 
-/* top_draw - the screen into out (emptied first; top_lines_free at the end): exactly look->rows lines, or fewer. 0 or ENOMEM. */
-int top_draw(const struct top *t, struct top_look *look, struct top_lines *out);
+/* top_draw - the screen into out (emptied first; top_lines_free at the end): look->rows lines or fewer. */
+void top_draw(const struct top *t, struct top_look *look, struct top_lines *out);
 void top_lines_free(struct top_lines *lines);
 
-/* top_spark - losses as a line of width characters, low at the bottom, into out (4 bytes a character and a NUL). Means where there are more. */
+/* top_spark - losses as width characters, low at the bottom, into out (4 bytes a character and a NUL); means where there are more. */
 void top_spark(const struct top_point *points, size_t n, size_t width, bool utf8, char *out);
 
 /* ---- terminal (top_screen.c) ---- */
 
-enum top_key { TOP_KEY_NONE, TOP_KEY_QUIT, TOP_KEY_PAUSE, TOP_KEY_SORT, TOP_KEY_ERRORS, TOP_KEY_UP, TOP_KEY_DOWN, TOP_KEY_PAGE_UP,
-	TOP_KEY_PAGE_DOWN, TOP_KEY_HOME, TOP_KEY_END, TOP_KEY_RESIZE };
+enum top_key {
+	TOP_KEY_NONE, TOP_KEY_QUIT, TOP_KEY_PAUSE, TOP_KEY_SORT, TOP_KEY_ERRORS, TOP_KEY_UP, TOP_KEY_DOWN, TOP_KEY_PAGE_UP,
+	TOP_KEY_PAGE_DOWN, TOP_KEY_HOME, TOP_KEY_END, TOP_KEY_RESIZE
+};
 
 bool top_screen_open(bool colour);	/* false: this terminal cannot do it; nothing was changed */
 void top_screen_close(void);

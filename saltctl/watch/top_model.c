@@ -6,12 +6,12 @@
 #include <sys/stat.h>
 
 #include "saltctl/core/fleet.h"
+#include "saltctl/core/output.h"
 #include "saltctl/watch/top.h"
 #include "base/json/json.h"
-#include "base/mem/mem.h"
 
 #define SEED_BYTES (8 << 20)
-#define PACE_S 60.0			/* pace is the mean over so long */
+#define PACE_S 60.0			/* pace is the mean over this time */
 
 void
 top_init(struct top *t, const char *title, double tokens_per_step)
@@ -29,7 +29,7 @@ top_free(struct top *t)
 
 /* ---- the past ---- */
 
-/* Two points become one: the whole past stays in view, ever coarser. */
+/* Two points become one: the whole past stays visible, at half the resolution. */
 static void
 halve(struct top *t)
 {
@@ -77,11 +77,12 @@ seed_line(struct top *t, const char *text, size_t len)
 	double loss;
 
 	if (json_parse(text, len, "metrics", &line, NULL) != 0)
-		return;			/* half a line, at either end */
-	if (json_text(json_get(line, "kind"), &kind) && json_int(json_get(line, "step"), &step)) {
-		if (strcmp(kind, "step") == 0 && json_num(json_get(line, "loss"), &loss))
+		return;			/* an incomplete line, at either end */
+	kind = ctl_text_of(line, "kind", "");
+	if (json_int(json_get(line, "step"), &step) && json_num(json_get(line, "loss"), &loss)) {
+		if (strcmp(kind, "step") == 0)
 			top_loss(t, step, loss);
-		else if (strcmp(kind, "eval") == 0 && json_num(json_get(line, "loss"), &loss))
+		else if (strcmp(kind, "eval") == 0)
 			t->heldout = loss;
 	}
 	json_close(&line);
@@ -143,22 +144,16 @@ top_pace(const struct top *t)
 static void
 take_text(const struct json *o, const char *key, char *out, size_t size)
 {
-	const char *text;
-
-	out[0] = '\0';
-	if (json_text(json_get(o, key), &text))
-		snprintf(out, size, "%s", text);
+	snprintf(out, size, "%s", ctl_text_of(o, key, ""));
 	for (char *p = out; *p != '\0'; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = ' ';
 }
 
 static double
-num(const struct json *o, const char *group, const char *key, double otherwise)
+num(const struct json *o, const char *group, const char *key)
 {
-	double v;
-
-	return json_num(json_get(json_get(o, group), key), &v) ? v : otherwise;
+	return ctl_num_of(json_get(o, group), key, 0);
 }
 
 static void
@@ -178,14 +173,14 @@ take_trainer(struct top *t, const struct json *o, double now_s)
 	json_int(json_get(o, "steps_total"), &t->steps);
 	t->knows_switch = json_num(json_get(json_get(o, "gauges"), "switch_step"), &to);
 	t->switch_step = t->knows_switch ? (int64_t)to : 0;
-	t->tokens_per_s = num(o, "rates", "tokens_per_s", 0);
-	t->trainer_ahead = num(o, "queues", "rows_ahead", 0);
-	if (num(o, "gauges", "loss", 0) > 0 && t->step > 0) {		/* 0: no step since its start */
-		t->loss = num(o, "gauges", "loss", NAN);
+	t->tokens_per_s = num(o, "rates", "tokens_per_s");
+	t->trainer_ahead = num(o, "queues", "rows_ahead");
+	if (num(o, "gauges", "loss") > 0 && t->step > 0) {		/* 0: no step since its start */
+		t->loss = num(o, "gauges", "loss");
 		top_loss(t, t->step, t->loss);
 	}
-	if (num(o, "gauges", "heldout_loss", 0) > 0)
-		t->heldout = num(o, "gauges", "heldout_loss", NAN);
+	if (num(o, "gauges", "heldout_loss") > 0)
+		t->heldout = num(o, "gauges", "heldout_loss");
 	keep_pace(t, now_s);
 }
 
@@ -195,11 +190,11 @@ take_selectord(struct top *t, const struct json *o)
 	int64_t v;
 
 	t->selects = true;
-	t->rows_ahead += num(o, "queues", "rows_ahead", 0);
-	t->labels_per_s += num(o, "rates", "labels_per_s", 0);
-	t->scores_per_s += num(o, "rates", "scores_per_s", 0);
-	if (num(o, "gauges", "teachers", 0) > t->teachers)
-		t->teachers = num(o, "gauges", "teachers", 0);
+	t->rows_ahead += num(o, "queues", "rows_ahead");
+	t->labels_per_s += num(o, "rates", "labels_per_s");
+	t->scores_per_s += num(o, "rates", "scores_per_s");
+	if (num(o, "gauges", "teachers") > t->teachers)
+		t->teachers = num(o, "gauges", "teachers");
 	if (json_int(json_get(o, "step"), &v) && (t->rows_ready == 0 || v < t->rows_ready))
 		t->rows_ready = v;
 	if (json_int(json_get(o, "steps_total"), &v))
@@ -212,7 +207,6 @@ take_daemon(struct top_daemon *d, const struct fleet_daemon *f)
 	const struct json *rates = json_get(f->answer, "rates");
 	void *first = json_first(rates);
 
-	memset(d, 0, sizeof(*d));
 	snprintf(d->role, sizeof(d->role), "%.15s", f->role[0] != '\0' ? f->role : "?");
 	snprintf(d->name, sizeof(d->name), "%.63s", f->name[0] != '\0' ? f->name : f->endpoint);
 	snprintf(d->host, sizeof(d->host), "%s", f->host[0] != '\0' ? f->host : "?");
@@ -233,18 +227,16 @@ static int
 by_role(const void *a, const void *b)
 {
 	const struct top_daemon *x = a, *y = b;
-	int by = strcmp(x->role, y->role);		/* selectord, teacherd, trainerd: as it happens */
+	int by = strcmp(x->role, y->role);		/* selectord, teacherd, trainerd */
 
 	return by != 0 ? by : strverscmp(x->name, y->name);
 }
 
-int
+void
 top_feed(struct top *t, const struct fleet *f, double now_s)
 {
 	const struct fleet_daemon *trainer = NULL;
 
-	if (mem_grow((void **)&t->daemons, &t->cap, f->n + 1, sizeof(*t->daemons)) != 0)
-		return ENOMEM;
 	t->n = t->n_silent = 0;
 	t->trains = t->selects = false;
 	t->rows_ahead = t->labels_per_s = t->scores_per_s = t->teachers = 0;
@@ -254,7 +246,7 @@ top_feed(struct top *t, const struct fleet *f, double now_s)
 
 		if (d->left)
 			continue;
-		take_daemon(&t->daemons[t->n++], d);
+		take_daemon(ctl_add(t->daemons, t->n, t->cap), d);
 		t->n_silent += d->answer == NULL && d->rc != ERR_AGAIN;
 		if (d->answer == NULL)
 			continue;
@@ -267,5 +259,4 @@ top_feed(struct top *t, const struct fleet *f, double now_s)
 		take_trainer(t, trainer->answer, now_s);
 	if (t->n > 0)
 		qsort(t->daemons, t->n, sizeof(*t->daemons), by_role);
-	return 0;
 }

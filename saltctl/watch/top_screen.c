@@ -1,4 +1,4 @@
-/* top_screen - the one file that knows ncurses. */
+/* The only file that uses ncurses. */
 #include <ncurses.h>
 
 #include "saltctl/watch/top.h"
@@ -74,7 +74,7 @@ top_screen_key(void)
 	case KEY_END:
 		return TOP_KEY_END;
 	case KEY_RESIZE:
-		clearok(stdscr, TRUE);		/* terminals fold the lines that were there */
+		clearok(stdscr, TRUE);		/* the terminal wraps the old lines */
 		return TOP_KEY_RESIZE;
 	default:
 		return TOP_KEY_NONE;

@@ -1,4 +1,3 @@
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -8,7 +7,6 @@
 
 #include "saltctl/core/output.h"
 #include "saltctl/watch/top.h"
-#include "base/mem/mem.h"
 
 #define BAR_MAX 40
 #define SPARK_MAX 60
@@ -51,21 +49,18 @@ top_lines_free(struct top_lines *lines)
 	*lines = (struct top_lines){.n = 0};
 }
 
-/* A line of at most cols characters; other bytes than ASCII only where the terminal has them. */
-static int __attribute__((format(printf, 4, 5)))
+/* A line of at most cols characters; bytes outside ASCII only where the terminal shows them. */
+static void __attribute__((format(printf, 4, 5)))
 add(struct top_lines *out, const struct top_look *look, enum top_attr attr, const char *fmt, ...)
 {
 	char text[TOP_COLS_MAX * 8];
-	struct top_line *l;
-	size_t n = 0;
+	struct top_line *l = ctl_add(out->line, out->n, out->cap);
+	size_t n;
 	va_list ap;
 
-	if (mem_grow((void **)&out->line, &out->cap, out->n + 1, sizeof(*out->line)) != 0)
-		return ENOMEM;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	l = &out->line[out->n++];
 	l->attr = attr;
 	for (char *p = text; !look->utf8 && *p != '\0'; p++)
 		if ((unsigned char)*p >= 0x80)
@@ -77,7 +72,6 @@ add(struct top_lines *out, const struct top_look *look, enum top_attr attr, cons
 		n--;
 	memcpy(l->text, text, n);
 	l->text[n] = '\0';
-	return 0;
 }
 
 /* ---- what the trainer does ---- */
@@ -140,7 +134,7 @@ phase_of(const struct top *t)
 	return strcmp(t->phase, "one") == 0 ? "phase one" : strcmp(t->phase, "two") == 0 ? "phase two" : "starting";
 }
 
-static int
+static void
 draw_switch(const struct top *t, const struct top_look *look, struct top_lines *out)
 {
 	char a[32], b[32], c[32], pace[40] = "", when[96];
@@ -155,10 +149,10 @@ draw_switch(const struct top *t, const struct top_look *look, struct top_lines *
 		snprintf(when, sizeof(when), "in %s (step %" PRId64 ")", eta(t, t->switch_step, a), t->switch_step);
 	if (top_pace(t) > 0)
 		snprintf(pace, sizeof(pace), "   %s steps/s", ctl_count(top_pace(t), c));
-	return add(out, look, TOP_PLAIN, "switch   %s   end %s%s%s", when, t->steps > t->step ? "in " : "", eta(t, t->steps, b), pace);
+	add(out, look, TOP_PLAIN, "switch   %s   end %s%s%s", when, t->steps > t->step ? "in " : "", eta(t, t->steps, b), pace);
 }
 
-static int
+static void
 draw_loss(const struct top *t, const struct top_look *look, struct top_lines *out)
 {
 	char spark[TOP_COLS_MAX * 4 + 1], loss[32] = "-", heldout[48] = "";
@@ -172,42 +166,44 @@ draw_loss(const struct top *t, const struct top_look *look, struct top_lines *ou
 		snprintf(heldout, sizeof(heldout), "  held-out %.4f", t->heldout);
 	left = (size_t)look->cols > 11 + strlen(loss) + strlen(heldout) ? (size_t)look->cols - 11 - strlen(loss) - strlen(heldout) : 0;
 	top_spark(t->points, t->n_points, left < SPARK_MAX ? left : SPARK_MAX, look->utf8, spark);
-	return add(out, look, TOP_PLAIN, "loss     %s%s%s%s", loss, heldout, spark[0] != '\0' ? "  " : "", spark);
+	add(out, look, TOP_PLAIN, "loss     %s%s%s%s", loss, heldout, spark[0] != '\0' ? "  " : "", spark);
 }
 
-static int
+static void
 draw_rows(const struct top *t, const struct top_look *look, struct top_lines *out)
 {
 	char a[32], b[32], c[32], d[32], trainer[64] = "", scores[48] = "";
 
-	if (!t->selects)
-		return t->trains && strcmp(t->phase, "two") == 0 ?
-		    add(out, look, TOP_PLAIN, "rows     from the corpus: nobody else is needed any more") :
-		    add(out, look, TOP_PLAIN, "rows     no selectord answers");
+	if (!t->selects) {
+		add(out, look, TOP_PLAIN, "rows     %s", t->trains && strcmp(t->phase, "two") == 0 ?
+		    "from the corpus: no other daemon is needed any more" : "no selectord answers");
+		return;
+	}
 	if (t->trains)
 		snprintf(trainer, sizeof(trainer), " (trainer: %.0f steps)", t->trainer_ahead);
 	if (t->scores_per_s >= 0.05)
 		snprintf(scores, sizeof(scores), "  %s scores/s", ctl_count(t->scores_per_s, c));
-	return add(out, look, TOP_PLAIN, "rows     %s ahead%s  %s labels/s%s  %.0f teacher%s  %s of %s ready", ctl_count(t->rows_ahead, a), trainer,
-	    ctl_count(t->labels_per_s, b), scores, t->teachers, t->teachers == 1 ? "" : "s", ctl_count((double)t->rows_ready, c),
-	    ctl_count((double)t->rows_total, d));
+	add(out, look, TOP_PLAIN, "rows     %s ahead%s  %s labels/s%s  %.0f teacher%s  %s of %s ready", ctl_count(t->rows_ahead, a),
+	    trainer, ctl_count(t->labels_per_s, b), scores, t->teachers, t->teachers == 1 ? "" : "s",
+	    ctl_count((double)t->rows_ready, c), ctl_count((double)t->rows_total, d));
 }
 
-static int
+static void
 draw_trainer(const struct top *t, const struct top_look *look, struct top_lines *out)
 {
 	bool waits = strncmp(t->state, "waiting", 7) == 0;
 	char text[BAR_MAX + 3], tokens[32], since[32];
 	size_t room = look->cols > 60 ? (size_t)look->cols - 52 : 8;
-	int rc;
 
-	if (!t->trains)
-		return add(out, look, TOP_PLAIN, "%s", t->n_points > 0 ? "phase    no trainer answers; what it did last:" : "phase    no trainer answers");
+	if (!t->trains) {
+		add(out, look, TOP_PLAIN, "phase    no trainer answers%s", t->n_points > 0 ? "; what it did last:" : "");
+		return;
+	}
 	bar(t, room < BAR_MAX ? room : BAR_MAX, text);
-	if ((rc = add(out, look, TOP_HEAD, "phase    %s  %s  step %" PRId64 " of %" PRId64 " (%.0f%%)", phase_of(t), text, t->step, t->steps,
-	    t->steps > 0 ? 100 * (double)t->step / (double)t->steps : 0)) != 0 || (rc = draw_switch(t, look, out)) != 0)
-		return rc;
-	return add(out, look, waits ? TOP_WAIT : TOP_PLAIN, "trainer  %s for %s   %s tokens/s", t->state,
+	add(out, look, TOP_HEAD, "phase    %s  %s  step %" PRId64 " of %" PRId64 " (%.0f%%)", phase_of(t), text, t->step, t->steps,
+	    t->steps > 0 ? 100 * (double)t->step / (double)t->steps : 0);
+	draw_switch(t, look, out);
+	add(out, look, waits ? TOP_WAIT : TOP_PLAIN, "trainer  %s for %s   %s tokens/s", t->state,
 	    ctl_span(look->now_s - t->state_since_s, since), ctl_count(t->tokens_per_s, tokens));
 }
 
@@ -217,7 +213,7 @@ enum column { ROLE, NAME, HOST, STATE, RATES, QUEUES, ERROR, COLUMNS };
 
 static const char *const column_title[COLUMNS] = {"ROLE", "NAME", "HOST", "STATE", "RATES", "QUEUES", "LAST ERROR"};
 static const size_t column_max[COLUMNS] = {9, 24, 20, 22, 34, 30, 256};
-static const enum column by_need[2][COLUMNS] = {			/* who gets room first; the second with look->errors */
+static const enum column by_need[2][COLUMNS] = {			/* in the order in which they get space; the second with look->errors */
 	{NAME, STATE, RATES, ROLE, QUEUES, HOST, ERROR},
 	{NAME, STATE, ERROR, ROLE, HOST, COLUMNS, COLUMNS}};
 
@@ -253,7 +249,7 @@ columns(const struct top *t, const struct top_look *look, size_t wide[COLUMNS])
 		if (need > column_max[c])
 			need = column_max[c];
 		if (need + gap > left) {
-			/* What is left is worth something if a word of it fits. */
+			/* A narrower column is shown if a word fits into it. */
 			if (left < gap + 10)
 				continue;
 			need = left - gap;
@@ -263,7 +259,7 @@ columns(const struct top *t, const struct top_look *look, size_t wide[COLUMNS])
 	}
 }
 
-static int
+static void
 draw_row(const struct top_look *look, const size_t wide[COLUMNS], const struct top_daemon *d, struct top_lines *out)
 {
 	char text[TOP_COLS_MAX * 4 + 1];
@@ -282,7 +278,8 @@ draw_row(const struct top_look *look, const size_t wide[COLUMNS], const struct t
 		n += (size_t)sprintf(text + n, "%*s", (int)pad, "");
 	}
 	text[n] = '\0';
-	return add(out, look, d == NULL ? TOP_HEAD : d->answers ? strncmp(d->state, "waiting", 7) == 0 ? TOP_WAIT : TOP_PLAIN : TOP_BAD, "%s", text);
+	add(out, look, d == NULL ? TOP_HEAD : !d->answers ? TOP_BAD : strncmp(d->state, "waiting", 7) == 0 ? TOP_WAIT : TOP_PLAIN,
+	    "%s", text);
 }
 
 static int
@@ -309,75 +306,66 @@ order(const struct top *t, enum top_sort sort, size_t *at)
 	}
 }
 
-static int
+static void
 draw_table(const struct top *t, struct top_look *look, size_t room, struct top_lines *out)
 {
-	size_t wide[COLUMNS], *at = calloc(t->n + 1, sizeof(*at)), shown = t->n, all = t->n;
-	int rc;
+	size_t wide[COLUMNS], *at = ctl_alloc(t->n + 1, sizeof(*at)), shown = t->n, all = t->n;
 
-	if (at == NULL)
-		return ENOMEM;
 	columns(t, look, wide);
 	order(t, look->sort, at);
-	rc = draw_row(look, wide, NULL, out);
+	draw_row(look, wide, NULL, out);
 	if (shown > room)
-		shown = room > 0 ? room - 1 : 0;	/* one line tells of the others */
+		shown = room > 0 ? room - 1 : 0;	/* one line counts the others */
 	if (look->scroll > all - shown || shown == 0)
 		look->scroll = shown > 0 ? all - shown : 0;
-	for (size_t i = 0; i < shown && rc == 0; i++)
-		rc = draw_row(look, wide, &t->daemons[at[look->scroll + i]], out);
-	if (rc == 0 && shown < all && room > 0)
-		rc = add(out, look, TOP_PLAIN, "... %zu above, %zu below", look->scroll, all - shown - look->scroll);
+	for (size_t i = 0; i < shown; i++)
+		draw_row(look, wide, &t->daemons[at[look->scroll + i]], out);
+	if (shown < all && room > 0)
+		add(out, look, TOP_PLAIN, "... %zu above, %zu below", look->scroll, all - shown - look->scroll);
 	free(at);
-	return rc;
 }
 
 /* ---- all of it ---- */
 
-int
+void
 top_draw(const struct top *t, struct top_look *look, struct top_lines *out)
 {
 	static const char *const sorts[] = {"role", "name", "rate", "state"};
 	char right[96], silent[40] = "";
 	size_t rows = look->rows > 0 ? (size_t)look->rows : TOP_ROWS_MAX, pad;
-	int rc;
 
 	out->n = 0;
 	if (look->cols > TOP_COLS_MAX)
 		look->cols = TOP_COLS_MAX;
 	if (look->cols < 1 || rows < 1)
-		return 0;
+		return;
 	if (t->n_silent > 0)
 		snprintf(silent, sizeof(silent), ", %zu silent", t->n_silent);
 	snprintf(right, sizeof(right), "%zu daemon%s%s%s%s%s", t->n, t->n == 1 ? "" : "s", silent, look->paused ? "  PAUSED" : "",
 	    look->clock[0] != '\0' ? "  " : "", look->clock);
 	pad = (size_t)look->cols > strlen(right) + 12 ? (size_t)look->cols - strlen(right) - 2 : 0;
-	if (pad > 0)
-		rc = add(out, look, TOP_TITLE, "saltctl top  %-*.*s  %s", (int)pad > 13 ? (int)pad - 13 : 0, (int)pad > 13 ? (int)pad - 13 : 0, t->title,
-		    right);
+	pad = pad > 13 ? pad - 13 : 0;
+	if ((size_t)look->cols > strlen(right) + 12)
+		add(out, look, TOP_TITLE, "saltctl top  %-*.*s  %s", (int)pad, (int)pad, t->title, right);
 	else
-		rc = add(out, look, TOP_TITLE, "saltctl top");
-	if (rc == 0)
-		rc = draw_trainer(t, look, out);
-	if (rc == 0 && (t->trains || t->n_points > 0))
-		rc = draw_loss(t, look, out);
-	if (rc == 0)
-		rc = draw_rows(t, look, out);
-	if (rc == 0)
-		rc = add(out, look, TOP_PLAIN, "%s", "");
-	/* A low screen: title, the first lines, three of the table, keys. */
+		add(out, look, TOP_TITLE, "saltctl top");
+	draw_trainer(t, look, out);
+	if (t->trains || t->n_points > 0)
+		draw_loss(t, look, out);
+	draw_rows(t, look, out);
+	add(out, look, TOP_PLAIN, "%s", "");
+	/* On a low screen: title, the first lines, three of the table, keys. */
 	if (look->rows > 0 && out->n + 5 > rows)
 		out->n = rows > 6 ? rows - 5 : rows > 1 ? 1 : rows;
-	if (rc == 0 && rows > 1)
-		rc = draw_table(t, look, rows > out->n + 2 ? rows - out->n - 2 : 0, out);
-	if (rc != 0 || look->rows <= 0)
-		return rc;
-	while (rc == 0 && out->n + 1 < rows)
-		rc = add(out, look, TOP_PLAIN, "%s", "");
-	if (rc == 0 && rows > 2) {
+	if (rows > 1)
+		draw_table(t, look, rows > out->n + 2 ? rows - out->n - 2 : 0, out);
+	if (look->rows <= 0)
+		return;
+	while (out->n + 1 < rows)
+		add(out, look, TOP_PLAIN, "%s", "");
+	if (rows > 2) {
 		out->n = rows - 1;
-		rc = add(out, look, TOP_HELP, "q quit  p %s  s sort: %s  e %s  arrows, page, home, end: scroll", look->paused ? "go on" : "pause",
-		    sorts[look->sort], look->errors ? "rates" : "errors");
+		add(out, look, TOP_HELP, "q quit  p %s  s sort: %s  e %s  arrows, page, home, end: scroll",
+		    look->paused ? "go on" : "pause", sorts[look->sort], look->errors ? "rates" : "errors");
 	}
-	return rc;
 }

@@ -50,7 +50,8 @@ dump cache good
 
 # What is in it, against a plain reader of its export; and the teacher's word again.
 said 0 ' 0 findings' fsck -c f.yaml
-said 0 exported export -c f.yaml ex
+said 0 exported export -c f.yaml new/folder/of/ex		# missing parents are made
+mv new/folder/of/ex ex
 said 73 'ex' export -c f.yaml ex
 said 0 looked_at stat -c f.yaml --json --sample 0 --fidelity
 $check ex > plain || fail "the export"
@@ -58,7 +59,7 @@ printf '%d %.9f %.9f\n' "$(number looked_at)" "$(number unique_ids_per_token)" "
 awk 'NR == FNR { split($0, a); next } { exit !($1 == a[1] && $2 - a[2] < 1e-6 && a[2] - $2 < 1e-6 && $3 - a[3] < 1e-5 && a[3] - $3 < 1e-5) }' plain ours ||
 	fail "cache stat says $(cat ours), a plain reader $(cat plain)"
 [ "$(number same_bytes_as_stored)" = 4 ] && [ "$(number same_bytes_run_twice)" = 4 ] || fail "fidelity: $(grep same_bytes out)"
-said 78 'expected [0-9a-f]{32}, who made the labels, found' stat -c f.yaml --fidelity --teacher other
+said 78 'expected [0-9a-f]{32}, which made the labels, found' stat -c f.yaml --fidelity --teacher other
 
 # The lines that docs/formats.md shows, as they stand there.
 sed -n '/^    import json/,/^$/p' "$SOURCE/docs/formats.md" | sed 's/^    //; s/^$//' > ten.py
@@ -82,7 +83,8 @@ same good back.dump "an import"
 said 0 ' 0 findings' fsck --cache back -c f.yaml
 said 0 exported export --cache back --shard-bytes 3000 ex2
 [ "$(ls ex2 | grep -c labels)" -gt 3 ] || fail "--shard-bytes made $(ls ex2)"
-said 0 '155 records new' import --cache back2 ex2
+said 0 '155 records new' import --cache new/caches/back2 ex2
+mv new/caches/back2 back2
 dump back2 back.dump
 same good back.dump "an import of many files"
 for kind in topk dense; do
@@ -209,7 +211,8 @@ said 65 'another corpus was given: expected [0-9a-f]{32}, which the cache was ma
 
 # Another choice: as a plain reference chooses, and as selectord chooses with these settings.
 settings="--k 20 --keep 0.25 --window 16 --steps 3"
-said 0 '24 rows need one|rows need one' reselect -c f.yaml $settings --rows mine.tsv
+said 0 '24 rows need one|rows need one' reselect -c f.yaml $settings --rows new/rows/mine.tsv
+mv new/rows/mine.tsv .
 need=$(sed -n 's/.* are there, \([0-9]*\) rows need one.*/\1/p' out)
 $check ex rows 20 0.25 16 3 3 8 > plain.tsv || fail "the reference"
 awk -F'\t' '{ printf "%s\t%s\t%s\t%.6f\n", $1, $2, $3, $4 }' mine.tsv > mine6.tsv
@@ -229,7 +232,7 @@ stop TERM $selectord $teacherd
 dump written w.dump
 same o.dump w.dump "rows chosen by reselect"
 said 0 ' 0 findings' fsck --cache written -c f.yaml
-said 0 'blocks lack a score' reselect -c f.yaml --window 64 --steps 60
+said 0 'blocks have no score' reselect -c f.yaml --window 64 --steps 60
 
 # Labels nobody needs: none while the plan is open; after the run those that no kept checkpoint can ask for, and never others.
 said 0 ': 0 labels' drop -c f.yaml --write

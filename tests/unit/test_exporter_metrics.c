@@ -117,7 +117,7 @@ test_odd(void)
 
 	CHECK(has(text, "salt_teacher_x_total{role=\"teacherd\",daemon=\"a\\\"b\\\\c\\nd e\",host=\"h??\"} 1"));
 	CHECK(count(text, "salt_teacher_") == 3);		/* HELP, TYPE and the one line: other names are none */
-	CHECK(has(text, "# HELP salt_teacher_x_total no help text came with it"));
+	CHECK(has(text, "# HELP salt_teacher_x_total the daemon sent no help text"));
 	CHECK(strstr(text, "y_total") == NULL);
 	CHECK(has(text, "salt_up{role=\"no role}\",daemon=\"b\",host=\"h\"} 1"));
 	CHECK(has(text, "salt_up{role=\"\",daemon=\"tcp://127.0.0.1:1\",host=\"\"} 0"));

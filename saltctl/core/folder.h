@@ -1,0 +1,23 @@
+/*
+ * folder - a new folder that appears complete or not at all: its files are written into FOLDER.PID.tmp beside it, which is renamed at the
+ * end. Nothing is overwritten: where FOLDER exists it must be empty.
+ *	struct ctl_folder f;
+ *	if ((rc = ctl_folder_begin(&f, path, note)) != 0)	makes missing parents
+ *		return rc;
+ *	rc = write_files(f.temp);
+ *	return ctl_folder_end(&f, rc, note);			renames and syncs; after an error (rc) removes what was written
+ * Only plain files may be in it. Errors are errno codes, EEXIST among them, with the path in the note.
+ */
+#ifndef SALT_CTL_FOLDER_H
+#define SALT_CTL_FOLDER_H
+
+#include "base/err/err.h"
+
+struct ctl_folder {
+	char path[4096], temp[4128];
+};
+
+int ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note);
+int ctl_folder_end(struct ctl_folder *f, int rc, struct err_note *note);
+
+#endif

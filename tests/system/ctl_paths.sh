@@ -1,0 +1,26 @@
+# Output goes into folders that do not exist yet: every verb makes the missing parents. A failed verb leaves neither files nor temporary ones.
+. "$(dirname "$0")/lib.sh"
+cd "$scratch"
+tok="$SOURCE/share/tokenizer-4k"
+# makes FILE WORD...: saltctl WORD... writes FILE.
+makes() {
+	local file=$1
+	shift
+	timeout 60 "$BIN/saltctl" "$@" > out 2> err < /dev/null || fail "saltctl $*: $(cat err)"
+	[ -s "$file" ] || fail "saltctl $*: there is no $file: $(find . -type f)"
+}
+printf 'one\n\ntwo\n\nthree\n\nfour\n\nfive\n\nsix\n' > text
+makes new/a/train.bin corpus build --tokenizer "$tok" --split-on blank-lines --out new/a/train --heldout-out new/b/held --heldout-one-in 2 text
+[ -s new/b/held.bin ] || fail "the held-out part is not there"
+makes models/of/mine/config.json model new --layers 1 --width 8 --context 4 --vocab 10 --weights 3 models/of/mine
+[ -s models/of/mine/model.safetensors ] || fail "model new --weights"
+makes keys/of/mine/client.key keygen keys/of/mine/
+[ "$(stat -c %a keys/of/mine)" = 700 ] || fail "the folder of keys is open to others: $(stat -c %A keys/of/mine)"
+mkdir run
+printf '%s\n' '{"kind":"step","step":1,"hard":4.5,"seconds":1}' '{"kind":"eval","step":1,"loss":4.25}' > run/metrics.jsonl
+makes pages/of/mine/r.html report --run run --out pages/of/mine/r.html
+# A report that cannot be renamed over what is there: the folder stays, and nothing is left beside it.
+mkdir pages/of/taken
+timeout 60 "$BIN/saltctl" report --run run --out pages/of/taken > out 2> err && fail "report over a folder: $(cat out)"
+grep -q 'pages/of/taken' err || fail "report over a folder does not name it: $(cat err)"
+[ -z "$(find . -name '*.tmp*')" ] || fail "temporary files are left: $(find . -name '*.tmp*')"
