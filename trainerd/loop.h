@@ -1,6 +1,4 @@
-/*
- * loop - a training run from the first step (or the one after the newest checkpoint) to the last.
- */
+/* loop - the main loop of a training run: from the first step, or the one after the newest checkpoint, to the last. */
 #ifndef SALT_LOOP_H
 #define SALT_LOOP_H
 
@@ -21,8 +19,8 @@ struct loop_options {
 };
 
 /*
- * loop_run - collective. Returns 0: the last step was done; ERR_STOPPED: stopped on request or after trainer.wait_max_s, with a
- * checkpoint, start again to go on; anything else: the note says why. The last complete checkpoint is kept in every case.
+ * loop_run - collective. Returns 0 after the last step; ERR_STOPPED after a checkpoint, on a stop request or after trainer.wait_max_s
+ * (start again to resume); other errors with a note. The last complete checkpoint is kept in every case.
  */
 int loop_run(const struct loop_options *o, struct err_note *note);
 

@@ -1,5 +1,5 @@
 /*
- * state - what a checkpoint's state.json says beside the weights, and the run's identity that a resume must meet.
+ * state - the contents of a checkpoint's state.json (docs/formats.md): progress of the run, and its identity, which a resume must match.
  */
 #ifndef SALT_STATE_H
 #define SALT_STATE_H
@@ -14,7 +14,7 @@ struct json;
 
 #define STATE_VERSION 1
 
-/* What must be the same after a resume; a difference is refused with both values. */
+/* What must not change between checkpoint and resume. */
 struct state_identity {
 	uint32_t seed, batch, micro_batch, lanes, context;
 	struct hash128 corpus, heldout, tokenizer;	/* heldout: zero without one */
@@ -28,11 +28,11 @@ struct state {
 	uint64_t updates;			/* of the optimiser: steps minus skipped */
 	uint64_t tokens;
 	uint64_t switch_step;			/* PHASE_UNKNOWN: not decided */
-	uint64_t evaluated_step;		/* UINT64_MAX: none; an evaluation is not made twice */
+	uint64_t evaluated_step;		/* step of the last evaluation, so that it is not repeated; UINT64_MAX: none */
 	uint64_t skipped, late_rows;
 	double train_s, wait_s;			/* seconds of steps; of waiting for rows */
 	double teacher_nats;			/* teacher's held-out loss; NaN: not known */
-	bool has_sets;				/* the four below, as WELCOME gave them */
+	bool has_sets;				/* selectord's WELCOME named the following four */
 	struct hash128 plan, label_set, teacher, scorer;
 	bool released;				/* selectord has confirmed RELEASE */
 };
@@ -41,7 +41,7 @@ struct state {
 struct json *state_to_json(const struct state *s);
 int state_from_json(const struct json *j, struct state *s, struct err_note *note);
 
-/* state_identity_check - 0 or ERR_MISMATCH: name, the checkpoint's value (expected), ours (found). */
+/* state_identity_check - 0, or ERR_MISMATCH and a note of the option, the checkpoint's value (expected) and the present one (found). */
 int state_identity_check(const struct state_identity *stored, const struct state_identity *now, struct err_note *note);
 
 #endif

@@ -21,11 +21,11 @@ struct watchdog {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool stop, stop_told;
+	bool stop, stop_notified;
 	double last;			/* monotonic seconds */
-	uint64_t progress;		/* how often something went forward */
+	uint64_t progress;		/* counts calls of watchdog_progress */
 	const char *doing;
-	double allowed_s;		/* what is being done may take so long, 0: the common limit */
+	double allowed_s;		/* limit of the present activity, 0: the common limit */
 	double recent[RECENT];
 	int n_recent, next;
 };
@@ -42,7 +42,7 @@ monitor_init(pthread_mutex_t *lock, pthread_cond_t *changed)
 	pthread_condattr_destroy(&attr);
 }
 
-/* Tells the thread to stop, and waits until it has. */
+/* Stops the thread and joins it. */
 static void
 monitor_end(pthread_t thread, pthread_mutex_t *lock, pthread_cond_t *changed, bool *stop)
 {
@@ -69,7 +69,7 @@ common_limit_s(const struct watchdog *w)
 	double sorted[RECENT], median;
 
 	if (w->n_recent == 0)
-		return w->min_s * 10;	/* the first step warms everything up */
+		return w->min_s * 10;	/* the first step is slower than others */
 	memcpy(sorted, w->recent, (size_t)w->n_recent * sizeof(double));
 	qsort(sorted, (size_t)w->n_recent, sizeof(double), by_value);
 	median = sorted[w->n_recent / 2];
@@ -85,14 +85,14 @@ limit_s(const struct watchdog *w)
 }
 
 /*
- * The service manager hears of what went forward, never of this thread alone; its own watchdog gets time for what ours allows, so that a
- * run that hangs ends by ours, with a reason. Lock held.
+ * Reports the run's progress to the service manager; that this thread runs is no progress. The manager's own watchdog gets twice our limit,
+ * so that a run that hangs is ended by ours, which logs the reason. Lock held.
  */
 static void
 tell_manager(struct watchdog *w)
 {
-	if (stop_requested() && !w->stop_told) {
-		w->stop_told = true;
+	if (stop_requested() && !w->stop_notified) {
+		w->stop_notified = true;
 		notify_stopping("stopping: the step is finished and a checkpoint written");
 	}
 	notify_allow(2 * limit_s(w), stop_requested(), w->progress);
@@ -107,16 +107,16 @@ watchdog_main(void *arg)
 	pthread_mutex_lock(&w->lock);
 	while (!w->stop) {
 		struct timespec t;
-		double silent;
+		double idle;
 
 		clock_gettime(CLOCK_MONOTONIC, &t);
 		t.tv_sec += 1;
 		pthread_cond_timedwait(&w->changed, &w->lock, &t);
-		silent = clock_now_s() - w->last;
+		idle = clock_now_s() - w->last;
 		tell_manager(w);
-		if (!w->stop && silent > limit_s(w)) {
-			log_error("watchdog.stalled", "rank=%d seconds=%.0f limit=%.0f doing=\"%s\" hint=\"a rank that hangs shows as "
-			    "another's waiting; mpirun ends all, start again to resume\"", comm_rank(w->comm), silent, limit_s(w), w->doing);
+		if (!w->stop && idle > limit_s(w)) {
+			log_error("watchdog.stalled", "rank=%d seconds=%.0f limit=%.0f doing=\"%s\" hint=\"when one rank hangs, the "
+			    "others wait for it; mpirun ends them all, start again to resume\"", comm_rank(w->comm), idle, limit_s(w), w->doing);
 			comm_abort(w->comm, EX_TEMPFAIL);
 		}
 	}
@@ -205,8 +205,8 @@ limit_main(void *arg)
 	while (!l->over && rc != ETIMEDOUT)
 		rc = pthread_cond_timedwait(&l->changed, &l->lock, &end);
 	if (!l->over) {
-		log_error("watchdog.stalled", "limit=%.0f doing=\"%s\" hint=\"a rank or host that hangs shows as another's waiting; mpirun ends "
-		    "all, start again to resume\"", l->seconds, l->doing);
+		log_error("watchdog.stalled", "limit=%.0f doing=\"%s\" hint=\"when one rank or host hangs, the others wait for it; mpirun ends "
+		    "them all, start again to resume\"", l->seconds, l->doing);
 		_Exit(EX_TEMPFAIL);
 	}
 	pthread_mutex_unlock(&l->lock);

@@ -1,9 +1,9 @@
 /*
- * watchdog - a thread that ends the run (all ranks, exit 75) when a rank makes no progress: nothing for max(trainer.stall_s, 10 x the
- * median of the last steps), ten times trainer.stall_s before the first step, or what an activity was allowed. Every vote while rows are
- * missing is progress, so waiting for rows is not counted, but a rank that stops voting is. One per process.
+ * watchdog - a thread that ends the run (all ranks, exit code 75) when this rank makes no progress within a limit: the larger of
+ * trainer.stall_s and 10 times the median of the last steps; 10 times trainer.stall_s before the first step; or the limit given for an
+ * activity. Every vote while rows are missing is progress, so a rank may wait for rows for any time, as long as it votes. One per process.
  *
- * Starting and ending MPI come before and after that: a limit for one thing that may hang, ten times trainer.stall_s too.
+ * watchdog_limit is for starting and ending MPI, when there is no watchdog.
  */
 #ifndef SALT_WATCHDOG_H
 #define SALT_WATCHDOG_H
@@ -14,17 +14,21 @@
 
 struct watchdog;
 
-/* watchdog_new - NULL without memory or threads. min_s: at least so long. */
+/* watchdog_new - min_s: the smallest limit. NULL without memory or threads. */
 struct watchdog *watchdog_new(struct comm *comm, double min_s);
 void watchdog_destroy(struct watchdog **w);	/* takes NULL */
 
-void watchdog_progress(struct watchdog *w, const char *doing);	/* something went forward; doing: static text, named if it stops here */
-void watchdog_step(struct watchdog *w, double seconds);		/* a step took so long */
-void watchdog_long(struct watchdog *w, const char *doing, double seconds);	/* what begins now may take so long in one piece */
+/*
+ * watchdog_progress - the rank makes progress; doing (static text) names what it does next, for the message if it hangs.
+ * watchdog_long - the same, and what it does next may take up to seconds. watchdog_step - a step took seconds.
+ */
+void watchdog_progress(struct watchdog *w, const char *doing);
+void watchdog_long(struct watchdog *w, const char *doing, double seconds);
+void watchdog_step(struct watchdog *w, double seconds);
 
 /*
- * watchdog_limit - what begins now ends within seconds (watchdog_limit_end), or this process does, with 75 and a line that says what; mpirun
- * ends the others then. NULL without memory or threads: no limit.
+ * watchdog_limit - if watchdog_limit_end is not called within seconds, ends this process with exit code 75 and a line that names doing;
+ * mpirun then ends the other ranks. NULL without memory or threads: then there is no limit.
  */
 struct watchdog_limit;
 
