@@ -1,6 +1,7 @@
 #include "trainerd/feed.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,16 +64,32 @@ slot_clear(struct feed *f, struct feed_slot *slot, uint64_t step)
 	}
 }
 
-/* One array of ids and weights out of the rows' own; rows without label have no entries. */
+/* Dense labels of a row. Records cover the tokenizer's ids; the model may have more, with probability 0. */
+static void
+join_dense(struct feed *f, struct feed_slot *slot, uint64_t i)
+{
+	const struct labels_batch *b = &slot->rows[i].labels;
+	size_t vocab = f->o.vocab_size;
+
+	for (size_t t = 0; t < f->context; t++) {
+		float *to = slot->dense + (i * f->context + t) * vocab;
+
+		memcpy(to, b->dense + t * b->vocab, b->vocab * sizeof(float));
+		memset(to + b->vocab, 0, (vocab - b->vocab) * sizeof(float));
+	}
+}
+
+/* Joins the labels of the slot's rows into one array each; rows without label have no entries. */
 static int
 slot_join(struct feed *f, struct feed_slot *slot)
 {
-	size_t len = f->context, vocab = f->o.vocab_size, total = 0;
+	bool dense = f->spec.kind == LABELS_KIND_DENSE;
+	size_t len = f->context, total = 0;
 
-	for (uint64_t i = 0; i < f->n_rows; i++)
-		if (slot->rows[i].labelled && f->spec.kind != LABELS_KIND_DENSE)
+	for (uint64_t i = 0; i < f->n_rows && !dense; i++)
+		if (slot->rows[i].labelled)
 			total += (size_t)slot->rows[i].labels.row_offsets[len];
-	if (f->spec.kind == LABELS_KIND_DENSE && slot->dense == NULL && (slot->dense = mem_alloc(f->n_rows * len, vocab * sizeof(float))) == NULL)
+	if (dense && slot->dense == NULL && (slot->dense = mem_alloc(f->n_rows * len, f->o.vocab_size * sizeof(float))) == NULL)
 		return ENOMEM;
 	if (mem_grow((void **)&slot->ids, &slot->cap_ids, total + 1, sizeof(int32_t)) != 0 ||
 	    mem_grow((void **)&slot->values, &slot->cap_values, total + 1, sizeof(float)) != 0)
@@ -80,28 +97,19 @@ slot_join(struct feed *f, struct feed_slot *slot)
 	total = 0;
 	slot->offsets[0] = 0;
 	for (uint64_t i = 0; i < f->n_rows; i++) {
-		const struct feed_row *row = &slot->rows[i];
-		const struct labels_batch *b = &row->labels;
+		const struct labels_batch *b = &slot->rows[i].labels;
+		bool sparse = slot->rows[i].labelled && !dense;
+		size_t n = sparse ? (size_t)b->row_offsets[len] : 0;
 
-		if (row->labelled && f->spec.kind == LABELS_KIND_DENSE) {
-			/* Records cover the tokenizer's ids; the model's may be more, with probability 0. */
-			for (size_t t = 0; t < len; t++) {
-				float *to = slot->dense + (i * len + t) * vocab;
-
-				memcpy(to, b->dense + t * b->vocab, b->vocab * sizeof(float));
-				memset(to + b->vocab, 0, (vocab - b->vocab) * sizeof(float));
-			}
-		} else if (row->labelled) {
-			size_t n = (size_t)b->row_offsets[len];
-
+		if (slot->rows[i].labelled && dense)
+			join_dense(f, slot, i);
+		if (n > 0) {
 			memcpy(slot->ids + total, b->ids, n * sizeof(int32_t));
 			memcpy(slot->values + total, b->weights, n * sizeof(float));
-			for (size_t t = 0; t < len; t++)
-				slot->offsets[i * len + t + 1] = (int64_t)total + b->row_offsets[t + 1];
-			total += n;
 		}
-		for (size_t t = 0; !(row->labelled && f->spec.kind != LABELS_KIND_DENSE) && t < len; t++)
-			slot->offsets[i * len + t + 1] = (int64_t)total;
+		for (size_t t = 0; t < len; t++)
+			slot->offsets[i * len + t + 1] = (int64_t)total + (sparse ? b->row_offsets[t + 1] : 0);
+		total += n;
 	}
 	return 0;
 }
@@ -123,7 +131,7 @@ slot_complete(struct feed *f, struct feed_slot *slot)
 	pthread_cond_broadcast(&f->changed);
 }
 
-/* Row i of a slot straight from the corpus, in the order of BASELINE. */
+/* Row i of a slot from the corpus, in the seeded order. */
 static int
 slot_local_row(struct feed *f, struct feed_slot *slot, uint64_t i)
 {
@@ -165,10 +173,9 @@ feed__accept(struct feed *f, uint64_t g, const struct wire_row *wr)
 	row = &slot->rows[i];
 	tokens = slot->tokens + i * (f->context + 1);
 	if (f->plan.mode == WIRE_MODE_NONE && wr->seq != shuffle_order(f->plan.seed, f->n_windows, g)) {
-		err_note_set(&note, ERR_MISMATCH, "row %llu of the plan", (unsigned long long)g);
-		err_note_expected(&note, "sequence %llu", (unsigned long long)shuffle_order(f->plan.seed, f->n_windows, g));
-		err_note_found(&note, "%llu", (unsigned long long)wr->seq);
-		feed__fail(f, ERR_MISMATCH, &note);
+		rc = err_expect(&note, ERR_MISMATCH, "row %" PRIu64 " of the plan", "sequence %" PRIu64, "%" PRIu64, g,
+		    shuffle_order(f->plan.seed, f->n_windows, g), wr->seq);
+		feed__fail(f, rc, &note);
 		return;
 	}
 	if ((rc = corpus_window(f->o.corpus, wr->seq, f->context, tokens, &note)) != 0) {
@@ -181,8 +188,7 @@ feed__accept(struct feed *f, uint64_t g, const struct wire_row *wr)
 		char text[1024];
 
 		status_add(f->bad_rows, 1);
-		log_error("row.bad", "row=%llu seq=%llu why=\"%s\"", (unsigned long long)g, (unsigned long long)wr->seq,
-		    err_note_str(&note, rc, text, sizeof(text)));
+		log_error("row.bad", "row=%" PRIu64 " seq=%" PRIu64 " why=\"%s\"", g, wr->seq, err_note_str(&note, rc, text, sizeof(text)));
 		feed__fail(f, rc, &note);
 		return;
 	}
@@ -194,7 +200,7 @@ feed__accept(struct feed *f, uint64_t g, const struct wire_row *wr)
 	slot_complete(f, slot);
 }
 
-/* Give free slots the steps that come next; fill those that need nobody. Lock held. */
+/* Gives free slots the next steps, and fills those whose rows come from the corpus. Lock held. */
 static void
 feed_fill(struct feed *f)
 {
@@ -208,18 +214,28 @@ feed_fill(struct feed *f)
 	}
 }
 
+/* All shards have confirmed RELEASE, or none needs to. Lock held. */
+static bool
+links_released(const struct feed *f)
+{
+	for (size_t i = 0; i < f->n_links; i++)
+		if (!f->links[i].released)
+			return false;
+	return f->n_links > 0;
+}
+
 static void *
 feed_main(void *arg)
 {
 	struct feed *f = arg;
 	struct err_note note;
-	int rc = 0, polled;
-	bool stop;
+	int rc = 0;
+	bool stop, released;
 
 	if (f->n_links > 0 && (rc = feed__links_new(f, &note)) != 0) {
 		char text[1024], quoted[1200];
 
-		/* Phase two needs nobody: an endpoint that cannot be used any more only means a RELEASE that is not said. */
+		/* In phase two only a RELEASE is still to be sent, and the run does not depend on it. */
 		pthread_mutex_lock(&f->lock);
 		if (f->release_wanted)
 			log_warn("selectord.unusable", "why=%s", log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
@@ -228,30 +244,25 @@ feed_main(void *arg)
 		pthread_mutex_unlock(&f->lock);
 	}
 	do {
-		bool linked;
-
 		if (f->session != NULL)
 			feed__links_turn(f, clock_now_ms());
 		pthread_mutex_lock(&f->lock);
 		feed_fill(f);
 		stop = f->stop;
-		linked = f->n_links > 0;
-		for (size_t i = 0; i < f->n_links; i++)
-			linked = linked && f->links[i].released;
-		if (linked && f->release_wanted && !f->released) {
+		if (f->release_wanted && !f->released && links_released(f)) {
 			f->released = true;
 			pthread_cond_broadcast(&f->changed);
 		}
-		linked = f->released;
+		released = f->released;
 		pthread_mutex_unlock(&f->lock);
-		if (linked && f->n_links > 0) {
+		if (released && f->n_links > 0) {
 			log_info("release.done", "shards=%zu", f->n_links);
 			feed__links_destroy(f);
 		}
-		if (!stop && (polled = bus_poll_wait(f->poll, TURN_MS)) != 0) {
-			err_note_set(&note, polled, "poll of the feed");
+		if (!stop && (rc = bus_poll_wait(f->poll, TURN_MS)) != 0) {
+			err_note_set(&note, rc, "poll of the feed");
 			pthread_mutex_lock(&f->lock);
-			feed__fail(f, polled, &note);	/* or the step would wait for rows for ever */
+			feed__fail(f, rc, &note);	/* the main loop must not wait for rows any longer */
 			pthread_mutex_unlock(&f->lock);
 			break;
 		}
@@ -318,18 +329,17 @@ feed_new(struct feed **out, const struct feed_options *o, struct err_note *note)
 	pthread_cond_init(&f->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	if (f->n_windows == 0) {
-		rc = err_note_set(note, ERR_RANGE, "%s", cfg->corpus.train);
-		err_note_expected(note, "at least corpus.context + 1 = %u tokens", f->context + 1);
-		err_note_found(note, "%llu", (unsigned long long)corpus_n_tokens(o->corpus));
+		rc = err_expect(note, ERR_RANGE, "%s", "at least corpus.context + 1 = %u tokens", "%" PRIu64, cfg->corpus.train, f->context + 1,
+		    corpus_n_tokens(o->corpus));
 		goto fail;
 	}
 	feed_plan(f);
 	f->rows_ahead = status_register(o->status, STATUS_QUEUE, "rows_ahead", "steps", "steps whose rows are complete");
 	f->label_bytes = status_register(o->status, STATUS_COUNTER, "label_bytes_total", "bytes", "label records received");
-	f->bad_rows = status_register(o->status, STATUS_COUNTER, "bad_rows_total", "rows", "rows whose label did not fit the corpus");
+	f->bad_rows = status_register(o->status, STATUS_COUNTER, "bad_rows_total", "rows", "rows whose label did not match the corpus");
 	if (feed_rows_alloc(f) != 0)
 		goto fail;
-	/* Links: in phase one, and after it only as long as a RELEASE is unconfirmed. */
+	/* selectord is needed in phase one, and after it until it has confirmed RELEASE. */
 	if (!f->released && (f->phase.switch_step > 0 || phase_is_one(&f->phase, o->first_step))) {
 		f->n_links = cfg->selector.endpoints.n;
 		if ((f->links = mem_alloc(f->n_links, sizeof(*f->links))) == NULL)
@@ -474,6 +484,14 @@ feed_take(struct feed *f, uint64_t step, struct feed_rows *out)
 	return rc;
 }
 
+/* Ends a change that the feed's thread must see. */
+static void
+unlock_and_wake(struct feed *f)
+{
+	pthread_mutex_unlock(&f->lock);
+	bus_waker_wake(f->waker);
+}
+
 void
 feed_done(struct feed *f, uint64_t step)
 {
@@ -483,8 +501,7 @@ feed_done(struct feed *f, uint64_t step)
 	if ((slot = slot_of(f, step)) != NULL)
 		slot->used = false;
 	f->next_step = step + 1;
-	pthread_mutex_unlock(&f->lock);
-	bus_waker_wake(f->waker);
+	unlock_and_wake(f);
 }
 
 void
@@ -495,8 +512,7 @@ feed_switch(struct feed *f, uint64_t switch_step)
 	for (int i = 0; i < FEED_SLOTS; i++)
 		if (f->slots[i].used && f->slots[i].step >= switch_step && f->slots[i].phase_one)
 			f->slots[i].used = false;
-	pthread_mutex_unlock(&f->lock);
-	bus_waker_wake(f->waker);
+	unlock_and_wake(f);
 }
 
 void
@@ -504,8 +520,7 @@ feed_checkpointed(struct feed *f, uint64_t step)
 {
 	pthread_mutex_lock(&f->lock);
 	f->checkpointed = step;
-	pthread_mutex_unlock(&f->lock);
-	bus_waker_wake(f->waker);
+	unlock_and_wake(f);
 }
 
 void
@@ -514,54 +529,17 @@ feed_release(struct feed *f, uint64_t step)
 	pthread_mutex_lock(&f->lock);
 	f->release_wanted = true;
 	f->release_step = step;
-	pthread_mutex_unlock(&f->lock);
-	bus_waker_wake(f->waker);
+	unlock_and_wake(f);
 }
 
-bool
-feed_released(struct feed *f)
+struct feed_view
+feed_view(struct feed *f)
 {
-	bool released;
+	struct feed_view view;
 
 	pthread_mutex_lock(&f->lock);
-	released = f->released;
+	view = (struct feed_view){.teacher_nats = f->teacher_nats, .has_sets = f->has_sets, .sets = f->sets, .released = f->released,
+	    .ahead = ahead_locked(f, f->next_step)};
 	pthread_mutex_unlock(&f->lock);
-	return released;
-}
-
-double
-feed_teacher_nats(struct feed *f)
-{
-	double nats;
-
-	pthread_mutex_lock(&f->lock);
-	nats = f->teacher_nats;
-	pthread_mutex_unlock(&f->lock);
-	return nats;
-}
-
-bool
-feed_sets(struct feed *f, struct hash128 *plan, struct hash128 *label_set, struct hash128 *teacher, struct hash128 *scorer)
-{
-	bool has;
-
-	pthread_mutex_lock(&f->lock);
-	has = f->has_sets;
-	*plan = f->plan_hash;
-	*label_set = f->label_set;
-	*teacher = f->teacher;
-	*scorer = f->scorer;
-	pthread_mutex_unlock(&f->lock);
-	return has;
-}
-
-uint64_t
-feed_ahead(struct feed *f)
-{
-	uint64_t n;
-
-	pthread_mutex_lock(&f->lock);
-	n = ahead_locked(f, f->next_step);
-	pthread_mutex_unlock(&f->lock);
-	return n;
+	return view;
 }

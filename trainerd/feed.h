@@ -1,9 +1,9 @@
 /*
- * feed - gets the rows of the steps to come, ahead of time, in a thread of its own. One per rank.
+ * feed - a thread that fetches the rows of the next steps. One per rank.
  *
- * Phase one: rows and labels come from selectord (all shards of selector.endpoints); every label is checked against the corpus by the
- * hash of its L+1 tokens and decoded before the step sees it. Phase two and BASELINE: windows of the own corpus in the seeded order;
- * no other process is needed, and none is talked to but for a RELEASE that nobody confirmed yet.
+ * Phase one: rows and labels come from selectord (all shards of selector.endpoints). Every label is checked against the corpus by the
+ * hash of its L+1 tokens and decoded before a step uses it. Phase two and baseline: windows of the corpus in the seeded order, which need
+ * no other process; selectord only gets a RELEASE, until it has confirmed it.
  */
 #ifndef SALT_FEED_H
 #define SALT_FEED_H
@@ -15,29 +15,29 @@
 #include "base/err/err.h"
 #include "base/hash/hash.h"
 #include "trainerd/phase.h"
+#include "trainerd/state.h"
 #include "trainerd/step.h"
 
 struct bus;
 struct config;
 struct status;
-struct state;
 
 struct feed_options {
 	struct bus *bus;
 	const struct config *config;
-	const struct corpus *corpus;	/* training corpus; its fingerprint and windows are stated to selectord */
+	const struct corpus *corpus;	/* training corpus; its identity is part of HELLO */
 	const struct corpus *heldout;	/* NULL: none */
 	struct hash128 corpus_fingerprint, heldout_fingerprint;
-	bool has_tokenizer;		/* of the student's directory: stands for a corpus that names none */
+	bool has_tokenizer;		/* tokenizer is the model's, for a corpus that does not name one */
 	struct hash128 tokenizer;
-	uint32_t vocab_size;		/* the student's V: labels at or over it are refused */
+	uint32_t vocab_size;		/* the model's V; larger ids in labels are rejected */
 	int rank, n_ranks;
 	struct phase phase;		/* as it is at the first step */
 	uint64_t first_step;
-	const struct state *resumed;	/* identities a resumed run must meet; NULL: a new run */
+	const struct state *resumed;	/* its identities must match selectord's; NULL: a new run */
 	struct status *status;
 	const char *name;		/* "trainerd-0" */
-	const char *status_endpoint;	/* stated in HELLO; "" none */
+	const char *status_endpoint;	/* for HELLO; "": none */
 };
 
 struct feed;
@@ -47,45 +47,45 @@ int feed_new(struct feed **f, const struct feed_options *options, struct err_not
 void feed_destroy(struct feed **f);		/* stops and joins; takes NULL */
 
 /*
- * feed_poll - are the rows of step there? 0: yes; ERR_AGAIN: not yet; anything else is final (refused by selectord, corpus damaged), the
- * note says why. Never waits.
+ * feed_poll - 0: the rows of step are complete; ERR_AGAIN: not yet; other errors are final (refused by selectord, damaged corpus), with a
+ * note. Never waits.
  */
 int feed_poll(struct feed *f, uint64_t step, struct err_note *note);
 
-/* feed_wait - sleep until something changed, at most timeout_ms. */
+/* feed_wait - sleeps until the feed's state changes, at most timeout_ms. */
 void feed_wait(struct feed *f, int timeout_ms);
 
-/* What a step's rows are. rows is good until feed_done(step). weight is 0 for rows without label, else phase_weight. */
+/* The rows of a step. rows is valid until feed_done(step). The weight of a row is phase_weight, or 0 without a label. */
 struct feed_rows {
 	struct step_rows rows;
-	uint64_t label_bytes;		/* of this rank's rows, as they came */
-	int64_t late_rows;		/* trained without the teacher though phase one: phase_one.late: hard */
+	uint64_t label_bytes;		/* of this rank's rows, encoded */
+	int64_t late_rows;		/* of phase one, without label because it came too late (phase_one.late: hard) */
 	int64_t quarantined_rows;
 };
 
 int feed_take(struct feed *f, uint64_t step, struct feed_rows *out);	/* only after feed_poll gave 0 (or feed_late true) */
 void feed_done(struct feed *f, uint64_t step);
 
-/* feed_late - could step begin now with its missing rows trained on the hard loss? Only late: hard, mode none. Then feed_take fills them. */
+/* feed_late - true if feed_take may take missing rows of step from the corpus, without labels (phase_one.late: hard, mode none). */
 bool feed_late(struct feed *f, uint64_t step);
 
-/* feed_switch - the margin decided the switch step: rows fetched for later steps are dropped and taken from the corpus. */
+/* feed_switch - sets the switch step that the margin decided; rows fetched for later steps are dropped and taken from the corpus. */
 void feed_switch(struct feed *f, uint64_t switch_step);
 
-/* feed_checkpointed - oldest complete checkpoint kept, told to selectord in the background. */
+/* feed_checkpointed - sends the step of the oldest complete checkpoint to selectord, in the background. */
 void feed_checkpointed(struct feed *f, uint64_t step);
 
-/* feed_release - the switch checkpoint is durable: tell every shard, in the background, until each has confirmed. */
+/* feed_release - sends RELEASE to every shard, in the background, until each has confirmed it. The switch checkpoint must be durable. */
 void feed_release(struct feed *f, uint64_t step);
-bool feed_released(struct feed *f);		/* confirmed by all */
 
-/* feed_teacher_nats - teacher's mean held-out loss if selectord knows it, else NaN. */
-double feed_teacher_nats(struct feed *f);
-
-/* feed_sets - what WELCOME said, for the checkpoint: false while no WELCOME came. */
-bool feed_sets(struct feed *f, struct hash128 *plan, struct hash128 *label_set, struct hash128 *teacher, struct hash128 *scorer);
-
-/* feed_ahead - steps whose rows are complete, from the first that is not done without a gap. */
-uint64_t feed_ahead(struct feed *f);
+/* feed_view - the feed's present state. */
+struct feed_view {
+	double teacher_nats;		/* the teacher's mean held-out loss; NaN: selectord has not sent it */
+	bool has_sets;			/* a WELCOME came; sets are its identities, for the checkpoint */
+	struct state_sets sets;
+	bool released;			/* all shards have confirmed RELEASE */
+	uint64_t ahead;			/* complete steps without a gap, from the first that is not done */
+};
+struct feed_view feed_view(struct feed *f);
 
 #endif

@@ -72,7 +72,7 @@ struct feed {
 	struct err_note note;
 	double teacher_nats;
 	bool has_sets;
-	struct hash128 plan_hash, label_set, teacher, scorer;
+	struct state_sets sets;			/* of the first WELCOME */
 	uint64_t checkpointed, release_step;
 	bool release_wanted, released;
 	struct status_metric *rows_ahead, *label_bytes, *bad_rows;

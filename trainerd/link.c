@@ -41,8 +41,8 @@ feed__links_new(struct feed *f, struct err_note *note)
 		h.heldout = session_corpus(f->o.heldout, f->o.heldout_fingerprint, f->context, f->spec.vocab,
 		    tokenizer);
 	if (resumed != NULL && resumed->has_sets) {
-		h.label_set.teacher = (struct wire_id){true, resumed->teacher};
-		h.label_set.hash = (struct wire_id){true, resumed->label_set};
+		h.label_set.teacher = (struct wire_id){true, resumed->sets.teacher};
+		h.label_set.hash = (struct wire_id){true, resumed->sets.label_set};
 	}
 	return session_new(&f->session, &so, note);
 }
@@ -98,10 +98,8 @@ welcome(struct feed *f, size_t shard)
 		f->spec.set = w->label_set.hash.hash;
 	}
 	f->has_sets = true;
-	f->plan_hash = session_plan_hash(f->session);
-	f->label_set = w->label_set.hash.hash;
-	f->teacher = w->label_set.teacher.hash;
-	f->scorer = w->score_set.present ? w->score_set.scorer.hash : (struct hash128){0, 0};
+	f->sets = (struct state_sets){.plan = session_plan_hash(f->session), .label_set = w->label_set.hash.hash,
+	    .teacher = w->label_set.teacher.hash, .scorer = w->score_set.present ? w->score_set.scorer.hash : (struct hash128){0, 0}};
 	if (isfinite(w->heldout_loss_nats))
 		f->teacher_nats = w->heldout_loss_nats;
 	pthread_cond_broadcast(&f->changed);
@@ -163,7 +161,7 @@ requests_open(const struct feed *f, size_t shard)
 static void
 rows_came(struct feed *f, size_t shard, const struct wire_rows *rows)
 {
-	if (!hash_equal(rows->plan_hash, f->plan_hash))
+	if (!hash_equal(rows->plan_hash, f->sets.plan))
 		return;
 	pthread_mutex_lock(&f->lock);
 	if (isfinite(rows->heldout_loss_nats))
@@ -242,7 +240,7 @@ ask_rows(struct feed *f, size_t shard, int64_t now_ms)
 			if (open++ >= REQUESTS_MAX)
 				return;
 			message.rows_request = (struct wire_rows_request){.request_id = f->next_request++,
-			    .plan_hash = f->plan_hash, .first_row = base + i, .count = (uint32_t)n,
+			    .plan_hash = f->sets.plan, .first_row = base + i, .count = (uint32_t)n,
 			    .step = f->next_step};
 			if (session_send(f->session, shard, &message) != 0)
 				return;
@@ -264,14 +262,14 @@ confirm(struct feed *f, size_t shard, uint64_t checkpointed, bool release, uint6
 
 	if (checkpointed > link->acked_step && now_ms - link->checkpointed_ms > ANSWER_MS) {
 		struct wire_message message = {.type = WIRE_CHECKPOINTED, .checkpointed = {checkpointed,
-		    f->plan_hash, checkpointed}};
+		    f->sets.plan, checkpointed}};
 
 		if (session_send(f->session, shard, &message) == 0)
 			link->checkpointed_ms = now_ms;
 	}
 	if (release && !link->released && now_ms - link->release_ms > ANSWER_MS) {
 		struct wire_message message = {.type = WIRE_RELEASE, .release = {RELEASE_REQUEST,
-		    f->plan_hash, release_step}};
+		    f->sets.plan, release_step}};
 
 		if (session_send(f->session, shard, &message) == 0)
 			link->release_ms = now_ms;

@@ -79,7 +79,7 @@ loop_evaluate(struct run *r, struct err_note *note)
 		    {"heldout/bits_per_byte", (float)bits_per_byte}};
 		const struct metrics_field fields[] = {{"loss", json_new_num(e.loss)}, {"accuracy", json_new_num(e.accuracy)},
 		    {"bits_per_byte", json_new_num(bits_per_byte)}, {"tokens", json_new_int(e.tokens)},
-		    {"teacher_loss", json_new_num(feed_teacher_nats(r->feed))},
+		    {"teacher_loss", json_new_num(feed_view(r->feed).teacher_nats)},
 		    {"seconds", json_new_num((double)(clock_now_ms() - start) * 1e-3)}};
 
 		loop_scalars(r, scalars, info->n_bytes > 0 ? 3 : 2);
@@ -94,15 +94,19 @@ loop_evaluate(struct run *r, struct err_note *note)
 static int
 loop_save(struct run *r, struct err_note *note)
 {
+	const struct feed_view feed = feed_view(r->feed);
 	int64_t start = clock_now_ms();
 	int rc;
 
 	watchdog_long(r->watchdog, "checkpoint", run_checkpoint_s(r));
 	status_state(r->status, "saving", start);
 	notify_status("step %" PRIu64 ": writing a checkpoint", r->state.step);
-	r->state.has_sets = feed_sets(r->feed, &r->state.plan, &r->state.label_set, &r->state.teacher, &r->state.scorer) || r->state.has_sets;
-	r->state.teacher_nats = feed_teacher_nats(r->feed);
-	r->state.released = feed_released(r->feed);
+	if (feed.has_sets) {
+		r->state.has_sets = true;
+		r->state.sets = feed.sets;
+	}
+	r->state.teacher_nats = feed.teacher_nats;
+	r->state.released = feed.released;
 	r->state.switch_step = r->phase.switch_step;
 	r->state.evaluated_step = r->evaluated_step;
 	if (r->rank == 0 && r->metrics != NULL && metrics_sync(r->metrics) != 0)
@@ -181,7 +185,7 @@ loop_between(struct run *r, struct err_note *note)
 		return rc;
 	/* An evaluation from before a resume does not count again: the checkpoint holds what was decided after it. */
 	if (margin && evaluates) {
-		double teacher = feed_teacher_nats(r->feed);
+		double teacher = feed_view(r->feed).teacher_nats;
 
 		comm_bcast(r->comm, 0, &teacher, sizeof(teacher));
 		if (phase_margin(&r->phase, step, r->last_eval.loss, teacher)) {
@@ -227,7 +231,7 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 
 		/* With until_margin the teacher's loss must be known before the first step, or the switch would depend on timing. */
 		vote[MISSING] = (polled == ERR_AGAIN && !feed_late(r->feed, r->state.step)) ||
-		    (margin && !isfinite(feed_teacher_nats(r->feed)));
+		    (margin && !isfinite(feed_view(r->feed).teacher_nats));
 		vote[STOP] = stop_requested();
 		vote[TOO_LONG] = limit > 0 && clock_now_ms() - start > limit;
 		vote[FAILED] = polled != 0 && polled != ERR_AGAIN;
@@ -305,7 +309,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	    {"compute_seconds", json_new_num(e->compute_s)}, {"reduce_seconds", json_new_num(e->reduce_s)},
 	    {"overlap_seconds", json_new_num(e->overlap_s)}, {"reduced_early", json_new_num(e->reduced_early)},
 	    {"update_seconds", json_new_num(e->update_s)}, {"wait_seconds", json_new_num(r->waited_s)},
-	    {"rows_ahead", json_new_int((int64_t)feed_ahead(r->feed))}, {"ranks", json_new_int(comm_size(r->comm))},
+	    {"rows_ahead", json_new_int((int64_t)feed_view(r->feed).ahead)}, {"ranks", json_new_int(comm_size(r->comm))},
 	    {"host_ranks", json_new_int(comm_host_ranks(r->comm))}, {"threads", json_new_int(kernels_threads(r->kernels))}};
 
 	if ((rc = loop_line(r, "step", fields, COUNT(fields), note)) != 0)

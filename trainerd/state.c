@@ -50,10 +50,10 @@ static const struct field state_fields[] = {
 };
 
 static const struct field set_fields[] = {
-	{"plan", HASH, STATE(plan)},
-	{"label_set", HASH, STATE(label_set)},
-	{"teacher", HASH, STATE(teacher)},
-	{"scorer", HASH, STATE(scorer)},
+	{"plan", HASH, STATE(sets.plan)},
+	{"label_set", HASH, STATE(sets.label_set)},
+	{"teacher", HASH, STATE(sets.teacher)},
+	{"scorer", HASH, STATE(sets.scorer)},
 };
 
 _Static_assert(PHASE_UNKNOWN == UINT64_MAX, "a switch step that is not known is stored as null");

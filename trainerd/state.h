@@ -22,6 +22,11 @@ struct state_identity {
 	char mode[16];				/* baseline, rkd, salt, salt_ds */
 };
 
+/* What the rows and labels of phase one depend on, as WELCOME named it. */
+struct state_sets {
+	struct hash128 plan, label_set, teacher, scorer;
+};
+
 struct state {
 	struct state_identity identity;
 	uint64_t step;				/* steps done = number of the next one */
@@ -32,8 +37,8 @@ struct state {
 	uint64_t skipped, late_rows;
 	double train_s, wait_s;			/* seconds of steps; of waiting for rows */
 	double teacher_nats;			/* teacher's held-out loss; NaN: not known */
-	bool has_sets;				/* selectord's WELCOME named the following four */
-	struct hash128 plan, label_set, teacher, scorer;
+	bool has_sets;				/* a WELCOME of selectord came */
+	struct state_sets sets;
 	bool released;				/* selectord has confirmed RELEASE */
 };
 
