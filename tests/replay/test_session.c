@@ -10,7 +10,7 @@ enum { L = 8, VOCAB = 64, RETRY_MS = 700 };
 
 static const struct wire_corpus corpus = {.present = true, .fingerprint = {true, {3, 4}}, .context = L,
     .n_windows = 40, .vocab_size = VOCAB};
-static const struct wire_plan plan = {.present = true, .seed = 1, .batch = 2, .mode = WIRE_MODE_NONE,
+static struct wire_plan plan = {.present = true, .seed = 1, .batch = 2, .mode = WIRE_MODE_NONE,
     .window = 4, .n_rows = 16};
 static uint8_t table[VOCAB];
 
@@ -310,6 +310,34 @@ test_two_shards(void)
 	end(&f);
 }
 
+/* The score set is part of a plan's identity in salt_ds: two shards with different ones serve different plans. */
+static void
+test_two_plans(void)
+{
+	struct wire_message m;
+	struct fixture f;
+
+	plan.mode = WIRE_MODE_SALT_DS;
+	plan.k = 2;
+	plan.keep = 0.5;
+	begin(&f, 2, false);
+	fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
+	fake_bus_push_event(1, 0, BUS_EVENT_CONNECTED);
+	for (uint32_t shard = 0; shard < 2; shard++) {
+		m = make_welcome(shard, 2);
+		m.welcome.score_set = (struct wire_score_set){.present = true, .hash = {true, {7, shard}},
+		    .scorer = {true, {5, 6}}, .compute_class = "fp32/openblas",
+		    .version = LABELS_SCORES_VERSION};
+		m.welcome.plan_hash.hash = wire_plan_hash(&corpus, &plan, &m.welcome.score_set.hash.hash);
+		push((int)shard, &m);
+	}
+	CHECK(next(&f, SESSION_WELCOME) && f.e.shard == 0);
+	CHECK(next(&f, SESSION_FAILED) && f.e.shard == 1 && strcmp(f.e.note.name, "plan") == 0);
+	end(&f);
+	plan.mode = WIRE_MODE_NONE;
+	plan.keep = plan.k = 0;
+}
+
 /* Without a label set a trainer is not welcomed yet. */
 static void
 test_need_labels(void)
@@ -362,6 +390,7 @@ main(void)
 	test_refused();
 	test_differs();
 	test_two_shards();
+	test_two_plans();
 	test_need_labels();
 	test_too_long();
 	return check_done();
