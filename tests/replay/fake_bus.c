@@ -323,20 +323,6 @@ bus_server_end(struct bus_server *server, uint64_t peer)
 	record(server->socket, peer, NULL, 0, true);
 }
 
-uint64_t
-bus_server_bad(const struct bus_server *server)
-{
-	(void)server;
-	return 0;
-}
-
-size_t
-bus_server_queued(const struct bus_server *server)
-{
-	(void)server;
-	return 0;
-}
-
 int
 bus_client_new(struct bus_client **out, struct bus *bus, const char *endpoint, const char *server_key, struct err_note *note)
 {
@@ -382,13 +368,6 @@ bool
 bus_client_connected(const struct bus_client *client)
 {
 	return client->connected;
-}
-
-size_t
-bus_client_queued(const struct bus_client *client)
-{
-	(void)client;
-	return 0;
 }
 
 struct bus_poll *
@@ -517,21 +496,6 @@ const char *
 bus_status_endpoint(const struct bus_status *status)
 {
 	return status->endpoint;
-}
-
-int
-bus_status_ask(struct bus *bus, struct bus_ask *asks, size_t n, const void *request, size_t request_len, int64_t timeout_ms)
-{
-	(void)bus;
-	(void)request;
-	(void)request_len;
-	fake_bus_advance(timeout_ms);
-	for (size_t i = 0; i < n; i++) {
-		asks[i].rc = ERR_TIMEOUT;
-		asks[i].answer = NULL;
-		asks[i].len = 0;
-	}
-	return 0;
 }
 
 int

@@ -1,6 +1,6 @@
 /*
  * fake_bus - bus.h without a network, chosen at link time: what arrives is scripted, time passes by script, what is sent is recorded.
- * The real loop and the real handlers run against it. Wakers and queues are the real ones, so that a daemon's other threads work.
+ * The real loop and the real handlers run against it. Wakers are the real ones, so that a daemon's other threads work.
  *
  * One script at a time, fake_bus_reset() between them. The loop's thread runs the script: bus_poll_wait hands out what was pushed;
  * when nothing is left it calls the script, which pushes more, or says how to wait:

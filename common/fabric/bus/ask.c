@@ -1,4 +1,7 @@
-/* ask - requests to many status sockets at once; each is over when its own answer or its own time has come, whatever the others do. */
+/*
+ * ask - requests to many status sockets at once; each ends with its own answer or timeout, independent of the
+ * others.
+ */
 #include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
@@ -110,7 +113,7 @@ open_one(struct bus_asker *a, struct one *o)
 	}
 }
 
-/* The one frame of an answer; a longer message is nothing of ours. */
+/* The one frame of an answer; a message of more parts is dropped. */
 static void
 take_answer(struct bus_asker *a, struct one *o)
 {
@@ -135,7 +138,7 @@ take_answer(struct bus_asker *a, struct one *o)
 		end(a, o);
 }
 
-/* One that is over leaves the list. */
+/* Removes one that is over and returns it; NULL: none is. */
 static struct bus_ask *
 leave(struct bus_asker *a)
 {
@@ -152,7 +155,7 @@ leave(struct bus_asker *a)
 	return ask;
 }
 
-/* Opens what may be opened, ends what has had its time, and waits for answers until `until` at the latest. */
+/* Opens what may be opened, ends what timed out, and waits for answers until `until` at the latest. */
 static int
 turn(struct bus_asker *a, int64_t until)
 {
@@ -167,7 +170,7 @@ turn(struct bus_asker *a, int64_t until)
 		if (o->socket == NULL)
 			continue;
 		if (o->end_ms <= now) {
-			take_answer(a, o);	/* it may have come while we were away */
+			take_answer(a, o);	/* it may have come since the last poll */
 			if (!o->over)
 				end(a, o);
 		} else {
@@ -181,7 +184,8 @@ turn(struct bus_asker *a, int64_t until)
 		return ENOMEM;
 	for (size_t i = 0; i < a->n; i++)
 		if (a->ones[i].socket != NULL) {
-			a->items[n] = (zmq_pollitem_t){.socket = a->ones[i].socket, .fd = -1, .events = ZMQ_POLLIN};
+			a->items[n] = (zmq_pollitem_t){.socket = a->ones[i].socket, .fd = -1,
+			    .events = ZMQ_POLLIN};
 			a->at[n++] = i;
 		}
 	wait = until - clock_now_ms();
@@ -202,7 +206,7 @@ bus_asker_next(struct bus_asker *a, int64_t wait_ms)
 	while (a->n > 0 && a->n_over == 0 && (rc = turn(a, until)) == 0)
 		if (a->n_over == 0 && clock_now_ms() >= until)
 			break;
-	for (size_t i = 0; rc != 0 && i < a->n; i++)	/* no memory to wait with: nothing more will come */
+	for (size_t i = 0; rc != 0 && i < a->n; i++)	/* polling failed: end all of them */
 		if (!a->ones[i].over) {
 			a->ones[i].ask->rc = rc;
 			end(a, &a->ones[i]);
@@ -219,23 +223,4 @@ bus_asker_drop(struct bus_asker *a)
 			break;
 		}
 	return leave(a);
-}
-
-int
-bus_status_ask(struct bus *bus, struct bus_ask *asks, size_t n, const void *request, size_t request_len, int64_t timeout_ms)
-{
-	struct bus_asker *a = NULL;
-	int rc = bus_asker_new(&a, bus);
-
-	for (size_t i = 0; i < n; i++) {
-		asks[i].rc = ERR_TIMEOUT;
-		asks[i].answer = NULL;
-		asks[i].len = 0;
-	}
-	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = bus_asker_ask(a, &asks[i], request, request_len, timeout_ms);
-	while (rc == 0 && bus_asker_open(a) > 0)	/* each ends within its time, which begins when it is opened */
-		bus_asker_next(a, timeout_ms);
-	bus_asker_destroy(&a);
-	return rc;
 }

@@ -1,6 +1,6 @@
 #include "fabric/bus/bus_internal.h"
 
-#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,8 +45,8 @@ bus_new(struct bus **out, const struct bus_options *options, struct err_note *no
 	bus->max_message = options->max_message != 0 ? options->max_message : DEFAULT_MAX_MESSAGE;
 	bus->allow_plain_remote = options->allow_plain_remote;
 	if (bus->max_message > INT32_MAX) {
-		rc = err_note_set(note, ERR_CONFIG, "bus.max_message");
-		err_note_expected(note, "at most %d bytes", INT32_MAX);
+		rc = err_expect(note, ERR_CONFIG, "bus.max_message", "at most %d bytes", "%llu", INT32_MAX,
+		    (unsigned long long)bus->max_message);
 		goto out;
 	}
 	if ((bus->ctx = zmq_ctx_new()) == NULL || zmq_ctx_set(bus->ctx, ZMQ_MAX_SOCKETS, SOCKETS_MAX) != 0) {
@@ -56,21 +56,19 @@ bus_new(struct bus **out, const struct bus_options *options, struct err_note *no
 	if (options->curve_dir == NULL || options->curve_dir[0] == 0)
 		goto out;
 	if (!zmq_has("curve")) {
-		rc = err_note_set(note, ERR_UNSUPPORTED, "security.curve_dir: libzmq without CURVE");
+		rc = err_note_set(note, ERR_UNSUPPORTED, "security.curve_dir: this libzmq has no CURVE");
 		goto out;
 	}
 	if ((bus->curve_dir = strdup(options->curve_dir)) == NULL) {
 		rc = err_note_set(note, ENOMEM, "bus");
 		goto out;
 	}
-	if ((rc = bus__key_load(bus->curve_dir, options->key_name != NULL ? options->key_name : bus_role_name(options->role), true,
-	    &bus->key, note)) != 0)
+	if ((rc = bus__key_load(bus->curve_dir, options->key_name != NULL ? options->key_name :
+	    bus_role_name(options->role), true, &bus->key, note)) != 0)
 		goto out;
 	if (options->role != BUS_ROLE_NONE && bus->key.role != options->role) {
-		rc = err_note_set(note, ERR_CONFIG, "%s/%s.key", bus->curve_dir, bus->key.name);
-		err_note_place(note, "role");
-		err_note_expected(note, "%s", bus_role_name(options->role));
-		err_note_found(note, "%s", bus_role_name(bus->key.role));
+		rc = err_expect_at(note, ERR_CONFIG, "%s/%s.key", "role", "%s", "%s", bus->curve_dir,
+		    bus->key.name, bus_role_name(options->role), bus_role_name(bus->key.role));
 		goto out;
 	}
 	if ((rc = bus__zap_start(bus, note)) == 0)
@@ -92,7 +90,7 @@ bus_destroy(struct bus **bus)
 	*bus = NULL;
 	bus__zap_stop(b);
 	if (atomic_load(&b->n_sockets) != 0) {
-		/* closing would wait for them for ever; the process ends anyway */
+		/* zmq_ctx_term would wait for them for ever; the process ends anyway */
 		log_error("bus.destroy", "sockets_open=%d", atomic_load(&b->n_sockets));
 		return;
 	}
@@ -126,10 +124,10 @@ bus__socket_new(struct bus *bus, const struct bus__socket_options *o)
 	    || set_int(s, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS) != 0
 	    || set_int(s, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS) != 0
 	    || set_int(s, ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS) != 0
-	    || set_int(s, ZMQ_RECONNECT_IVL, RECONNECT_MS) != 0 || set_int(s, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) != 0
-	    || set_int(s, ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS) != 0
-	    || set_int(s, ZMQ_BACKLOG, BACKLOG) != 0
-	    || (o->type == ZMQ_ROUTER && (set_int(s, ZMQ_ROUTER_MANDATORY, 1) != 0 || set_int(s, ZMQ_ROUTER_HANDOVER, 0) != 0))) {
+	    || set_int(s, ZMQ_RECONNECT_IVL, RECONNECT_MS) != 0 || set_int(s, ZMQ_RECONNECT_IVL_MAX,
+	    RECONNECT_MAX_MS) != 0 || set_int(s, ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS) != 0 || set_int(s,
+	    ZMQ_BACKLOG, BACKLOG) != 0 || (o->type == ZMQ_ROUTER && (set_int(s, ZMQ_ROUTER_MANDATORY,
+	    1) != 0 || set_int(s, ZMQ_ROUTER_HANDOVER, 0) != 0))) {
 		saved = errno;
 		bus__socket_close(bus, &s);
 		errno = saved;
@@ -191,7 +189,7 @@ bus__monitor_next(void *monitor, int *event, int *value)
 	return got;
 }
 
-/* The mechanism as the socket itself says, not as we meant it. */
+/* Read back from the socket: an option that did not take effect would let everybody in. */
 static bool
 is_curve_server(void *socket)
 {
@@ -202,12 +200,14 @@ is_curve_server(void *socket)
 
 	return zmq_getsockopt(socket, ZMQ_MECHANISM, &mechanism, &n) == 0 && mechanism == ZMQ_CURVE
 	    && zmq_getsockopt(socket, ZMQ_CURVE_SERVER, &server, &n) == 0 && server == 1
-	    && zmq_getsockopt(socket, ZMQ_ZAP_DOMAIN, domain, &domain_n) == 0 && strcmp(domain, BUS_ZAP_DOMAIN) == 0
-	    && zmq_getsockopt(socket, 93, &enforce, &n) == 0 && enforce == 1;
+	    && zmq_getsockopt(socket, ZMQ_ZAP_DOMAIN, domain, &domain_n) == 0 && strcmp(domain,
+	    BUS_ZAP_DOMAIN) == 0 && zmq_getsockopt(socket, BUS_ZAP_ENFORCE_DOMAIN, &enforce, &n) == 0 &&
+	    enforce == 1;
 }
 
 int
-bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDPOINT_MAX], struct err_note *note)
+bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDPOINT_MAX],
+    struct err_note *note)
 {
 	struct bus__endpoint e;
 	char actual[BUS_ENDPOINT_MAX];
@@ -219,28 +219,24 @@ bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDP
 		return rc;
 	if (bus->curve_dir != NULL) {
 		if ((rc = bus__curve_server(bus, socket)) != 0 || !is_curve_server(socket))
-			return err_note_set(note, rc != 0 ? rc : ERR_INTERNAL, "%s: keys of the socket", endpoint);
+			return err_note_set(note, rc != 0 ? rc : ERR_INTERNAL, "%s: keys of the socket",
+			    endpoint);
 	} else if (!e.loopback && !bus->allow_plain_remote) {
-		rc = err_note_set(note, ERR_CONFIG, "%s", endpoint);
-		err_note_place(note, "security.curve_dir");
-		err_note_expected(note, "keys, or a loopback address, or security.allow_plain_remote: true");
-		err_note_found(note, "an address that others reach, without keys");
-		return rc;
+		return err_expect_at(note, ERR_CONFIG, "%s", "security.curve_dir",
+		    "keys, or a loopback address, or security.allow_plain_remote: true",
+		    "no keys, and an address that other hosts reach", endpoint);
 	}
 	if (zmq_bind(socket, e.bindable) != 0) {
-		rc = err_note_set(note, errno, "%s", endpoint);
-		if (rc == EADDRINUSE) {
-			err_note_expected(note, "a free port");
-			err_note_found(note, "one that another process listens on");
-		} else if (rc == ENODEV || rc == EADDRNOTAVAIL) {
-			rc = err_note_set(note, EADDRNOTAVAIL, "%s", endpoint);
-			err_note_expected(note, "an address of this host");
-		}
-		return rc;
+		if (errno == EADDRINUSE)
+			return err_expect(note, EADDRINUSE, "%s", "a free port",
+			    "a port that another process listens on", endpoint);
+		if (errno == ENODEV || errno == EADDRNOTAVAIL)
+			return err_expect(note, EADDRNOTAVAIL, "%s", "an address of this host", "", endpoint);
+		return err_note_set(note, errno, "%s", endpoint);
 	}
 	if (e.loopback_name)
-		log_warn("bus.loopback_name", "endpoint=%s bound=%s hint=\"%s is a loopback address in /etc/hosts: other hosts cannot connect\"", endpoint,
-		    e.bindable, e.host);
+		log_warn("bus.loopback_name", "endpoint=%s bound=%s hint=\"%s is a loopback address in /etc/hosts: "
+		    "other hosts cannot connect\"", endpoint, e.bindable, e.host);
 	if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, actual, &n) != 0)
 		return err_note_set(note, errno, "%s", endpoint);
 	if (e.any && (port = strrchr(actual, ':')) != NULL)
@@ -251,7 +247,8 @@ bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDP
 }
 
 int
-bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *server_key, struct err_note *note)
+bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *server_key,
+    struct err_note *note)
 {
 	struct bus__endpoint e;
 	struct bus_key server;
@@ -259,20 +256,31 @@ bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *se
 
 	if ((rc = bus__endpoint_parse(endpoint, &e, note)) != 0)
 		return rc;
-	if (!e.ipc && (e.any || strcmp(e.port, "0") == 0)) {
-		rc = err_note_set(note, ERR_CONFIG, "%s", endpoint);
-		err_note_expected(note, "a host and a port to connect to");
-		err_note_found(note, "a wildcard");
-		return rc;
-	}
+	if (!e.ipc && (e.any || strcmp(e.port, "0") == 0))
+		return err_expect(note, ERR_CONFIG, "%s", "a host and a port to connect to", "a wildcard",
+		    endpoint);
 	if (bus->curve_dir != NULL) {
-		if ((rc = bus__key_load(bus->curve_dir, server_key != NULL ? server_key : "selector", false, &server, note)) != 0)
+		if ((rc = bus__key_load(bus->curve_dir, server_key != NULL ? server_key : "selector", false,
+		    &server, note)) != 0)
 			return rc;
-		if ((rc = bus__curve_client(bus, socket, &bus->key, server.public_key)) != 0)
+		if ((rc = bus__curve_client(socket, &bus->key, server.public_key)) != 0)
 			return err_note_set(note, rc, "%s: keys of the socket", endpoint);
 	}
-	/* as it was written: a name is asked for again at each reconnect */
+	/* not the resolved address: the library resolves a name again at each reconnect */
 	if (zmq_connect(socket, endpoint) != 0)
 		return err_note_set(note, errno, "%s", endpoint);
 	return 0;
+}
+
+int
+bus__thread_new(pthread_t *thread, void *(*fn)(void *), void *arg)
+{
+	sigset_t all, old;
+	int rc;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(thread, NULL, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return rc;
 }

@@ -12,13 +12,13 @@
 static int
 bad(const char *text, const char *found, struct err_note *note)
 {
-	err_note_set(note, ERR_CONFIG, "%s", text);
-	err_note_expected(note, "tcp://HOST:PORT or ipc://PATH");
-	err_note_found(note, "%s", found);
-	return ERR_CONFIG;
+	return err_expect(note, ERR_CONFIG, "%s", "tcp://HOST:PORT or ipc://PATH", "%s", text, found);
 }
 
-/* ZeroMQ binds to numbers and interface names only. What does not resolve is left as it is: it may be an interface. */
+/*
+ * ZeroMQ binds to addresses and interface names only. A name that does not resolve is left as it is: it may
+ * be an interface.
+ */
 static void
 resolve(struct bus__endpoint *e, char number[INET6_ADDRSTRLEN])
 {
@@ -46,24 +46,26 @@ bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note
 
 	*out = (struct bus__endpoint){0};
 	if (text == NULL || strlen(text) >= BUS_ENDPOINT_MAX)
-		return bad(text == NULL ? "endpoint" : text, text == NULL ? "nothing" : "a longer text", note);
+		return bad(text == NULL ? "endpoint" : text, text == NULL ? "nothing" : "a longer text",
+		    note);
 	if (strncmp(text, "ipc://", 6) == 0 && text[6] != 0) {
 		out->ipc = out->loopback = true;
 		snprintf(out->bindable, sizeof(out->bindable), "%s", text);
 		return 0;
 	}
 	if (strncmp(text, "tcp://", 6) != 0 || (colon = strrchr(host, ':')) == NULL || colon == host)
-		return bad(text, "something else", note);
+		return bad(text, "another scheme, or no port", note);
 	if ((size_t)(colon - host) >= sizeof(out->host) || strlen(colon + 1) >= sizeof(out->port))
-		return bad(text, "a host or port too long", note);
+		return bad(text, "a host or port that is too long", note);
 	memcpy(out->host, host, (size_t)(colon - host));
 	strcpy(out->port, colon + 1);
 	if (strcmp(out->port, "*") == 0)
 		strcpy(out->port, "0");
 	port = strtol(out->port, &end, 10);
 	if (!isdigit((unsigned char)out->port[0]) || *end != 0 || port > 65535)
-		return bad(text, "a port that is no number from 0 to 65535", note);
-	out->any = strcmp(out->host, "*") == 0 || strcmp(out->host, "0.0.0.0") == 0 || strcmp(out->host, "[::]") == 0;
+		return bad(text, "a port outside 0 to 65535", note);
+	out->any = strcmp(out->host, "*") == 0 || strcmp(out->host, "0.0.0.0") == 0 || strcmp(out->host,
+	    "[::]") == 0;
 	snprintf(number, sizeof(number), "%s", "");
 	if (strcmp(out->host, "[::1]") == 0)
 		out->loopback = true;
@@ -71,6 +73,7 @@ bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note
 		out->loopback = ntohl(in.s_addr) >> 24 == 127;
 	else if (!out->any && out->host[0] != '[')
 		resolve(out, number);
-	snprintf(out->bindable, sizeof(out->bindable), "tcp://%s:%s", number[0] != 0 ? number : out->host, port == 0 ? "*" : out->port);
+	snprintf(out->bindable, sizeof(out->bindable), "tcp://%s:%s", number[0] != 0 ? number : out->host,
+	    port == 0 ? "*" : out->port);
 	return 0;
 }

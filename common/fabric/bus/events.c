@@ -1,7 +1,5 @@
 #include "fabric/bus/bus_internal.h"
 
-#include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,8 +41,8 @@ bus_events_publish(struct bus_events **out, struct bus *bus, const char *endpoin
 }
 
 int
-bus_events_subscribe(struct bus_events **out, struct bus *bus, const char *endpoint, const char *server_key, const char *topic,
-    struct err_note *note)
+bus_events_subscribe(struct bus_events **out, struct bus *bus, const char *endpoint, const char *server_key,
+    const char *topic, struct err_note *note)
 {
 	int rc;
 
@@ -100,7 +98,8 @@ copy_part(zmq_msg_t *msg, char *out, size_t size)
 }
 
 int
-bus_events_recv(struct bus_events *e, char *topic, size_t topic_size, char *text, size_t text_size, int64_t timeout_ms)
+bus_events_recv(struct bus_events *e, char *topic, size_t topic_size, char *text, size_t text_size,
+    int64_t timeout_ms)
 {
 	zmq_pollitem_t item = {e->socket, 0, ZMQ_POLLIN, 0};
 	zmq_msg_t msg;

@@ -10,10 +10,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/file/file.h"
 
 /*
- * A key file is text: lines "role=teacher", "public=" and 40 characters of Z85, and in NAME.key "secret=" likewise; '#' begins a
- * comment line. Valid: role known, both keys 40 characters.
+ * A key file is text: a line "role=teacher", one with "public=" and 40 characters of Z85, and in NAME.key
+ * also one with "secret=" and 40 characters; '#' begins a comment line. Valid: the role is known, the keys
+ * have 40 characters.
  */
 enum { KEY_FILE_MAX = 1024, KEYS_MAX = 4096 };
 
@@ -69,19 +71,16 @@ key_read(const char *path, bool secret, struct bus_key *out, struct err_note *no
 		goto out;
 	}
 	if (secret && (st.st_mode & 077) != 0) {
-		rc = err_note_set(note, EACCES, "%s", path);
-		err_note_expected(note, "mode 0600");
-		err_note_found(note, "%04o", (unsigned)st.st_mode & 07777u);
+		rc = err_expect(note, EACCES, "%s", "mode 0600", "%04o", path, (unsigned)st.st_mode & 07777u);
 		goto out;
 	}
 	text[n] = 0;
 	for (line = strtok_r(text, "\r\n", &rest); line != NULL; line = strtok_r(NULL, "\r\n", &rest))
 		key_line(line, out);
-	if (out->role == BUS_ROLE_NONE || !z85_ok(out->public_key) || (secret && !z85_ok(out->secret_key))) {
-		rc = err_note_set(note, ERR_FORMAT, "%s", path);
-		err_note_expected(note, "role=, public=%s with keys of 40 characters (saltctl keygen)", secret ? ", secret=" : "");
-		err_note_found(note, "%zd bytes of something else", n);
-	}
+	if (out->role == BUS_ROLE_NONE || !z85_ok(out->public_key) || (secret && !z85_ok(out->secret_key)))
+		rc = err_expect(note, ERR_FORMAT, "%s",
+		    "role=, public=%s with keys of 40 characters (saltctl keygen)", "%zd bytes without them",
+		    path, secret ? ", secret=" : "", n);
 out:
 	explicit_bzero(text, sizeof(text));
 	close(fd);
@@ -94,14 +93,12 @@ bus__key_load(const char *dir, const char *name, bool secret, struct bus_key *ou
 	char path[PATH_MAX];
 
 	*out = (struct bus_key){0};
-	if (!name_ok(name)) {
-		err_note_set(note, ERR_FORMAT, "key name");
-		err_note_expected(note, "[A-Za-z0-9._-], at most %d, no leading dot", BUS_KEY_NAME_MAX - 1);
-		err_note_found(note, "%s", name);
-		return ERR_FORMAT;
-	}
+	if (!name_ok(name))
+		return err_expect(note, ERR_FORMAT, "key name",
+		    "at most %d of [A-Za-z0-9._-], no leading dot", "%s", BUS_KEY_NAME_MAX - 1, name);
 	snprintf(out->name, sizeof(out->name), "%s", name);
-	if ((size_t)snprintf(path, sizeof(path), "%s/%s.%s", dir, name, secret ? "key" : "pub") >= sizeof(path))
+	if ((size_t)snprintf(path, sizeof(path), "%s/%s.%s", dir, name, secret ? "key" :
+	    "pub") >= sizeof(path))
 		return err_note_set(note, ENAMETOOLONG, "%s", dir);
 	return key_read(path, secret, out, note);
 }
@@ -121,7 +118,8 @@ bus__key_allowed(const char *dir, const char *public_key, struct bus_key *out)
 			continue;
 		memcpy(name, entry->d_name, n - 4);
 		name[n - 4] = 0;
-		found = bus__key_load(dir, name, false, out, NULL) == 0 && strcmp(out->public_key, public_key) == 0;
+		found = bus__key_load(dir, name, false, out, NULL) == 0 && strcmp(out->public_key,
+		    public_key) == 0;
 	}
 	if (d != NULL)
 		closedir(d);
@@ -132,19 +130,22 @@ static int
 key_write(const char *path, mode_t mode, const struct bus_key *key, bool secret, struct err_note *note)
 {
 	char text[KEY_FILE_MAX];
-	int fd, rc = 0, n;
+	int fd, rc, n;
 
 	n = snprintf(text, sizeof(text), "%s\nrole=%s\npublic=%s\n%s%s%s",
-	    secret ? "# secret key of one process or one kind of them: keep it there" : "# public key: whoever has its other half is let in",
-	    bus_role_name(key->role), key->public_key, secret ? "secret=" : "", secret ? key->secret_key : "", secret ? "\n" : "");
+	    secret ? "# secret key of one process or of all of one kind: keep it there" :
+	    "# public key: processes with its secret key may connect", bus_role_name(key->role),
+	    key->public_key, secret ? "secret=" : "", secret ? key->secret_key : "", secret ? "\n" : "");
 	if ((fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)) < 0)
 		return err_note_set(note, errno, "%s", path);
-	if (write(fd, text, (size_t)n) != n || fsync(fd) != 0)
-		rc = err_note_set(note, errno != 0 ? errno : EIO, "%s", path);
+	if ((rc = file_write_all(fd, text, (size_t)n)) == 0 && fsync(fd) != 0)
+		rc = errno;
 	if (close(fd) != 0 && rc == 0)
-		rc = err_note_set(note, errno, "%s", path);
-	if (rc != 0)
+		rc = errno;
+	if (rc != 0) {
+		err_note_set(note, rc, "%s", path);
 		unlink(path);
+	}
 	explicit_bzero(text, sizeof(text));
 	return rc;
 }
@@ -156,17 +157,15 @@ bus_keys_generate(const char *dir, const char *name, enum bus_role role, struct 
 	char secret_path[PATH_MAX], public_path[PATH_MAX];
 	int rc;
 
-	if (!name_ok(name) || role <= BUS_ROLE_NONE || role > BUS_ROLE_CLIENT) {
-		err_note_set(note, ERR_FORMAT, "key name or role");
-		err_note_expected(note, "[A-Za-z0-9._-], at most %d, no leading dot; selector, teacher, trainer, client", BUS_KEY_NAME_MAX - 1);
-		err_note_found(note, "%s, %s", name, bus_role_name(role));
-		return ERR_FORMAT;
-	}
+	if (!name_ok(name) || role <= BUS_ROLE_NONE || role > BUS_ROLE_CLIENT)
+		return err_expect(note, ERR_FORMAT, "key name or role",
+		    "at most %d of [A-Za-z0-9._-], no leading dot; selector, teacher, trainer, client",
+		    "%s, %s", BUS_KEY_NAME_MAX - 1, name, bus_role_name(role));
 	if ((size_t)snprintf(secret_path, sizeof(secret_path), "%s/%s.key", dir, name) >= sizeof(secret_path))
 		return err_note_set(note, ENAMETOOLONG, "%s", dir);
 	snprintf(public_path, sizeof(public_path), "%s/%s.pub", dir, name);
-	if (mkdir(dir, 0700) != 0 && errno != EEXIST)
-		return err_note_set(note, errno, "%s", dir);
+	if ((rc = file_make_dirs(dir, 0700, note)) != 0)
+		return rc;
 	if (access(public_path, F_OK) == 0)
 		return err_note_set(note, EEXIST, "%s", public_path);
 	if (zmq_curve_keypair(key.public_key, key.secret_key) != 0)

@@ -1,6 +1,5 @@
 #include "fabric/bus/bus_internal.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 static void
@@ -27,7 +26,7 @@ bus__outbox_put(struct bus__outbox *box, zmq_msg_t *msg, size_t max_bytes)
 	int rc = 0;
 
 	/* one frame always fits, or a small bound could never send a large one */
-	if (box->first != NULL && (len > max_bytes || box->bytes > max_bytes - len))
+	if (!STAILQ_EMPTY(&box->frames) && (len > max_bytes || box->bytes > max_bytes - len))
 		rc = ERR_AGAIN;
 	else if ((f = malloc(sizeof(*f))) == NULL)
 		rc = ENOMEM;
@@ -35,14 +34,10 @@ bus__outbox_put(struct bus__outbox *box, zmq_msg_t *msg, size_t max_bytes)
 		zmq_msg_close(msg);
 		return rc;
 	}
-	f->next = NULL;
+	f->len = len;
 	zmq_msg_init(&f->msg);
 	zmq_msg_move(&f->msg, msg);
-	if (box->first == NULL)
-		box->first = f;
-	else
-		box->last->next = f;
-	box->last = f;
+	STAILQ_INSERT_TAIL(&box->frames, f, entry);
 	box->bytes += len;
 	return 0;
 }
@@ -50,9 +45,10 @@ bus__outbox_put(struct bus__outbox *box, zmq_msg_t *msg, size_t max_bytes)
 void
 bus__outbox_drop_first(struct bus__outbox *box)
 {
-	struct bus__frame *f = box->first;
+	struct bus__frame *f = STAILQ_FIRST(&box->frames);
 
-	box->first = f->next;
+	STAILQ_REMOVE_HEAD(&box->frames, entry);
+	box->bytes -= f->len;
 	zmq_msg_close(&f->msg);
 	free(f);
 }
@@ -60,7 +56,6 @@ bus__outbox_drop_first(struct bus__outbox *box)
 void
 bus__outbox_clear(struct bus__outbox *box)
 {
-	while (box->first != NULL)
+	while (!STAILQ_EMPTY(&box->frames))
 		bus__outbox_drop_first(box);
-	*box = (struct bus__outbox){0};
 }

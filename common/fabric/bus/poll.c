@@ -7,20 +7,19 @@
 #include "base/clock/stop.h"
 #include "base/mem/mem.h"
 
-enum { RETRY_MS = 10 };			/* of frames that ZeroMQ did not take: it does not say when it would */
+enum { RETRY_MS = 10 };			/* of queued frames: ZeroMQ does not report when it would take them */
 
-enum kind { KIND_SERVER, KIND_CLIENT, KIND_WAKER };
-
+/* One of the two. */
 struct entry {
-	enum kind kind;
-	void *thing;
+	struct bus__source *source;
+	struct bus_waker *waker;
 };
 
 struct bus_poll {
 	bool stop_seen;
 	struct entry *entries;
 	size_t n, cap;
-	zmq_pollitem_t *items;		/* 2 an entry at the most, and the stop fd */
+	zmq_pollitem_t *items;		/* at most 2 for each entry, and the stop descriptor */
 	size_t items_cap;
 };
 
@@ -43,41 +42,43 @@ bus_poll_destroy(struct bus_poll **poll)
 }
 
 static int
-add(struct bus_poll *p, enum kind kind, void *thing)
+add(struct bus_poll *p, struct entry entry)
 {
 	int rc;
 
 	if ((rc = mem_grow((void **)&p->entries, &p->cap, p->n + 1, sizeof(*p->entries))) != 0
 	    || (rc = mem_grow((void **)&p->items, &p->items_cap, 2 * p->n + 3, sizeof(*p->items))) != 0)
 		return rc;
-	p->entries[p->n++] = (struct entry){kind, thing};
+	p->entries[p->n++] = entry;
 	return 0;
 }
 
 int
 bus_poll_add_server(struct bus_poll *poll, struct bus_server *server)
 {
-	return add(poll, KIND_SERVER, server);
+	return add(poll, (struct entry){.source = (struct bus__source *)server});
 }
 
 int
 bus_poll_add_client(struct bus_poll *poll, struct bus_client *client)
 {
-	return add(poll, KIND_CLIENT, client);
+	return add(poll, (struct entry){.source = (struct bus__source *)client});
 }
 
 int
 bus_poll_add_waker(struct bus_poll *poll, struct bus_waker *waker)
 {
-	return add(poll, KIND_WAKER, waker);
+	return add(poll, (struct entry){.waker = waker});
 }
 
 void
 bus_poll_remove(struct bus_poll *poll, const void *thing)
 {
 	for (size_t i = 0; i < poll->n; i++)
-		if (poll->entries[i].thing == thing) {
-			memmove(poll->entries + i, poll->entries + i + 1, (poll->n - i - 1) * sizeof(*poll->entries));
+		if ((poll->entries[i].source != NULL ? (void *)poll->entries[i].source :
+		    poll->entries[i].waker) == thing) {
+			memmove(poll->entries + i, poll->entries + i + 1,
+			    (poll->n - i - 1) * sizeof(*poll->entries));
 			poll->n--;
 			return;
 		}
@@ -103,14 +104,12 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 	for (size_t i = 0; i < p->n; i++) {
 		struct entry *e = &p->entries[i];
 
-		if (e->kind == KIND_SERVER) {
-			put(p, &n, bus__server_socket(e->thing), 0);
-			put(p, &n, bus__server_monitor(e->thing), 0);
-		} else if (e->kind == KIND_CLIENT) {
-			put(p, &n, bus__client_socket(e->thing), 0);
-			put(p, &n, bus__client_monitor(e->thing), 0);
-		} else
-			put(p, &n, NULL, bus__waker_fd(e->thing));
+		if (e->source != NULL) {
+			put(p, &n, e->source->socket, 0);
+			put(p, &n, e->source->monitor, 0);
+		} else {
+			put(p, &n, NULL, bus__waker_fd(e->waker));
+		}
 	}
 	for (;;) {
 		int64_t now, wake = until;
@@ -118,37 +117,26 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 		bool pending = false;
 		int ready;
 
-		for (size_t i = 0; i < p->n; i++) {
-			struct entry *e = &p->entries[i];
-
-			if (e->kind == KIND_SERVER) {
-				queued += bus__server_flush(e->thing);
-				pending = pending || bus__server_pending(e->thing);
-				if (bus__server_due_ms(e->thing) < wake)
-					wake = bus__server_due_ms(e->thing);
-			} else if (e->kind == KIND_CLIENT) {
-				queued += bus__client_flush(e->thing);
-				pending = pending || bus__client_pending(e->thing);
-				if (bus__client_due_ms(e->thing) < wake)
-					wake = bus__client_due_ms(e->thing);
-			}
-		}
+		for (size_t i = 0; i < p->n; i++)
+			if (p->entries[i].source != NULL)
+				queued += p->entries[i].source->flush(p->entries[i].source, &wake, &pending);
 		now = clock_now_ms();
 		if (pending)
 			wake = now;
 		if (queued > 0 && wake > now + RETRY_MS)
 			wake = now + RETRY_MS;
-		ready = zmq_poll(p->items, (int)n, wake == INT64_MAX ? -1 : wake > now ? (long)(wake - now) : 0);
+		ready = zmq_poll(p->items, (int)n, wake == INT64_MAX ? -1 : wake > now ? (long)(wake - now) :
+		    0);
 		if (ready < 0 && errno != EINTR)
 			return errno;
-		/* a signal without our handler, or a retry, is nothing the caller waits for */
+		/* after a signal without our handler, or a retry, the wait goes on */
 		if (ready > 0 || pending || clock_now_ms() >= until || (stop >= 0 && stop_requested()))
 			break;
 	}
 	if (stop >= 0 && stop_requested())
 		p->stop_seen = true;
 	for (size_t i = 0; i < p->n; i++)
-		if (p->entries[i].kind == KIND_WAKER)
-			bus__waker_clear(p->entries[i].thing);
+		if (p->entries[i].waker != NULL)
+			bus__waker_clear(p->entries[i].waker);
 	return 0;
 }

@@ -1,6 +1,7 @@
 #include "fabric/bus/bus.h"
 
 #include <errno.h>
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/random.h>

@@ -11,95 +11,38 @@
 enum {
 	BUCKETS = 256,
 	HWM_FRAMES = 16,
-	QUEUE_MESSAGES = 4,		/* our own queue a peer, in units of max_message */
+	QUEUE_MESSAGES = 4,		/* our own queue for each peer, in units of max_message */
 	ID_BYTES = 5,			/* of ids that ROUTER makes: 0 and a number */
 	LINGER_MS = 1000,
-	END_MS = 500			/* for a last REFUSE to leave before the connection is cut */
+	END_MS = 500			/* a last REFUSE has so long to be sent before the connection is closed */
 };
 
 /*
- * One connection. Its number is its routing id. ZeroMQ tells of a lost connection by its file descriptor only, so the descriptor a
- * frame came in on is kept; a descriptor is used again, which recv() takes care of.
+ * One connection. Its number is its routing id. ZeroMQ reports a lost connection by its file descriptor only,
+ * so the descriptor that a frame came in on is kept. Descriptors are used again: note_peer takes care of
+ * that.
  */
 struct peer {
-	struct peer *next;		/* of the bucket */
+	LIST_ENTRY(peer) entry;
 	uint64_t number;
 	int fd;				/* -1: not known */
 	bool gone, ended;
-	int64_t end_ms;			/* ended: when to cut it off; INT64_MAX: done */
+	int64_t end_ms;			/* ended: when to close the connection; INT64_MAX: done */
 	struct bus__outbox box;
 };
 
 struct bus_server {
+	struct bus__source source;
 	struct bus *bus;
-	void *socket, *monitor;
 	char endpoint[BUS_ENDPOINT_MAX];
-	struct peer *buckets[BUCKETS];
+	LIST_HEAD(, peer) buckets[BUCKETS];	/* by number */
 	size_t n_gone, n_ended;		/* peers marked so and still in the table */
-	size_t queued, max_queued;	/* bytes; the latter a peer */
-	uint64_t n_bad;
+	size_t queued;			/* bytes, of all peers */
+	size_t max_queued;		/* bytes, of each peer */
+	bool named_logged;		/* a peer with an id of its own was logged */
 };
 
-int
-bus_server_new(struct bus_server **out, struct bus *bus, const char *endpoint, struct err_note *note)
-{
-	struct bus__socket_options options = {ZMQ_ROUTER, (int64_t)bus->max_message, HWM_FRAMES, LINGER_MS};
-	struct bus_server *s;
-	int rc = 0;
-
-	*out = NULL;
-	if ((s = calloc(1, sizeof(*s))) == NULL)
-		return err_note_set(note, ENOMEM, "%s", endpoint);
-	s->bus = bus;
-	s->max_queued = (size_t)bus->max_message * QUEUE_MESSAGES;
-	if ((s->socket = bus__socket_new(bus, &options)) == NULL
-	    || (s->monitor = bus__monitor_new(bus, s->socket, ZMQ_EVENT_DISCONNECTED)) == NULL)
-		rc = err_note_set(note, errno, "%s", endpoint);
-	else
-		rc = bus__bind(bus, s->socket, endpoint, s->endpoint, note);
-	if (rc != 0)
-		bus_server_destroy(&s);
-	*out = s;
-	return rc;
-}
-
-void
-bus_server_destroy(struct bus_server **server)
-{
-	struct bus_server *s = *server;
-
-	if (s == NULL)
-		return;
-	*server = NULL;
-	bus__server_flush(s);		/* what still fits goes along */
-	for (int b = 0; b < BUCKETS; b++)
-		for (struct peer *p = s->buckets[b], *next; p != NULL; p = next) {
-			next = p->next;
-			bus__outbox_clear(&p->box);
-			free(p);
-		}
-	bus__socket_close(s->bus, &s->socket);
-	bus__socket_close(s->bus, &s->monitor);
-	free(s);
-}
-
-const char *
-bus_server_endpoint(const struct bus_server *server)
-{
-	return server->endpoint;
-}
-
-uint64_t
-bus_server_bad(const struct bus_server *server)
-{
-	return server->n_bad;
-}
-
-size_t
-bus_server_queued(const struct bus_server *server)
-{
-	return server->queued;
-}
+#define EACH_PEER(s, p) for (int b_ = 0; b_ < BUCKETS; b_++) LIST_FOREACH(p, &(s)->buckets[b_], entry)
 
 /* Numbers are never 0: bit 40 is always set. */
 static uint64_t
@@ -122,10 +65,11 @@ id_of(uint64_t number, uint8_t id[ID_BYTES])
 static struct peer *
 find(struct bus_server *s, uint64_t number)
 {
-	struct peer *p = s->buckets[number % BUCKETS];
+	struct peer *p;
 
-	while (p != NULL && p->number != number)
-		p = p->next;
+	LIST_FOREACH(p, &s->buckets[number % BUCKETS], entry)
+		if (p->number == number)
+			break;
 	return p;
 }
 
@@ -147,14 +91,15 @@ mark_gone(struct bus_server *s, struct peer *p)
 	drop_queue(s, p);
 }
 
-/* Everybody on this descriptor but `keep` (may be NULL) is gone. */
+/* All peers on this descriptor but `keep` (may be NULL) are gone. */
 static void
 fd_gone(struct bus_server *s, int fd, const struct peer *keep)
 {
-	for (int b = 0; b < BUCKETS; b++)
-		for (struct peer *p = s->buckets[b]; p != NULL; p = p->next)
-			if (p->fd == fd && p != keep)
-				mark_gone(s, p);
+	struct peer *p;
+
+	EACH_PEER(s, p)
+		if (p->fd == fd && p != keep)
+			mark_gone(s, p);
 }
 
 static void
@@ -162,7 +107,7 @@ drain_monitor(struct bus_server *s)
 {
 	int event, value;
 
-	while (bus__monitor_next(s->monitor, &event, &value))
+	while (bus__monitor_next(s->source.monitor, &event, &value))
 		if (event == ZMQ_EVENT_DISCONNECTED)
 			fd_gone(s, value, NULL);
 }
@@ -171,25 +116,30 @@ drain_monitor(struct bus_server *s)
 static uint64_t
 take_gone(struct bus_server *s)
 {
-	for (int b = 0; s->n_gone > 0 && b < BUCKETS; b++)
-		for (struct peer **at = &s->buckets[b]; *at != NULL; at = &(*at)->next)
-			if ((*at)->gone) {
-				struct peer *p = *at;
-				uint64_t number = p->number;
+	struct peer *p;
 
-				*at = p->next;
-				s->n_gone--;
-				s->n_ended -= p->ended;
-				free(p);
-				return number;
-			}
+	if (s->n_gone == 0)
+		return 0;
+	EACH_PEER(s, p)
+		if (p->gone) {
+			uint64_t number = p->number;
+
+			LIST_REMOVE(p, entry);
+			s->n_gone--;
+			s->n_ended -= p->ended;
+			free(p);
+			return number;
+		}
 	return 0;
 }
 
 static void
-cut_off(struct peer *p)
+disconnect(struct peer *p)
 {
-	/* The library has no call for it. It sees the closed connection and does the rest, DISCONNECTED included. */
+	/*
+	 * The library has no call for it. It notices the closed connection and does the rest, DISCONNECTED
+	 * included.
+	 */
 	if (p->fd >= 0)
 		shutdown(p->fd, SHUT_RDWR);
 	p->end_ms = INT64_MAX;
@@ -214,15 +164,128 @@ bus_server_end(struct bus_server *s, uint64_t number)
 		end(s, p, clock_now_ms() + END_MS);
 }
 
-/* A peer that broke the rules of frames, found by what it sent. */
+/* A peer that sent a message of more than one part. */
 static void
-punish(struct bus_server *s, struct peer *p, const char *why)
+reject(struct bus_server *s, struct peer *p)
 {
-	s->n_bad++;
-	log_warn("bus.bad_peer", "endpoint=%s peer=%llx why=\"%s\"", s->endpoint, (unsigned long long)p->number, why);
+	log_warn("bus.bad_peer", "endpoint=%s peer=%llx why=\"more than one part\"", s->endpoint,
+	    (unsigned long long)p->number);
 	drop_queue(s, p);
 	end(s, p, 0);
-	cut_off(p);
+	disconnect(p);
+}
+
+/* 0: msg was sent. EAGAIN, EHOSTUNREACH: msg is still the caller's. */
+static int
+try_send(struct bus_server *s, const struct peer *p, zmq_msg_t *msg)
+{
+	uint8_t id[ID_BYTES];
+	int events, rc;
+	size_t n = sizeof(events);
+
+	id_of(p->number, id);
+	for (int attempt = 0; ; attempt++) {
+		if (zmq_send(s->source.socket, id, ID_BYTES, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
+			break;
+		if ((rc = errno) == EINTR)
+			continue;
+		if (rc != EAGAIN || attempt > 0)
+			return rc;
+		/* makes the socket notice what its peers have read meanwhile */
+		zmq_getsockopt(s->source.socket, ZMQ_EVENTS, &events, &n);
+	}
+	/* the id was accepted, so the body will be */
+	while (zmq_msg_send(msg, s->source.socket, ZMQ_DONTWAIT) < 0)
+		if (errno != EINTR)
+			return errno;
+	return 0;
+}
+
+static void
+flush_peer(struct bus_server *s, struct peer *p)
+{
+	struct bus__frame *f;
+	int rc = 0;
+
+	while (rc == 0 && (f = STAILQ_FIRST(&p->box.frames)) != NULL)
+		if ((rc = try_send(s, p, &f->msg)) == 0) {
+			s->queued -= f->len;
+			bus__outbox_drop_first(&p->box);
+		}
+	if (rc != 0 && rc != EAGAIN)
+		mark_gone(s, p);
+}
+
+static size_t
+flush(struct bus__source *source, int64_t *due_ms, bool *pending)
+{
+	struct bus_server *s = (struct bus_server *)source;
+	int64_t now = clock_now_ms();
+	struct peer *p;
+
+	if (s->queued > 0 || s->n_ended > 0)
+		EACH_PEER(s, p) {
+			flush_peer(s, p);
+			if (p->ended && !p->gone && p->end_ms <= now)
+				disconnect(p);
+			if (p->ended && !p->gone && p->end_ms < *due_ms)
+				*due_ms = p->end_ms;
+		}
+	*pending = *pending || s->n_gone > 0;
+	return s->queued;
+}
+
+int
+bus_server_new(struct bus_server **out, struct bus *bus, const char *endpoint, struct err_note *note)
+{
+	struct bus__socket_options options = {ZMQ_ROUTER, (int64_t)bus->max_message, HWM_FRAMES, LINGER_MS};
+	struct bus_server *s;
+	int rc = 0;
+
+	*out = NULL;
+	if ((s = calloc(1, sizeof(*s))) == NULL)
+		return err_note_set(note, ENOMEM, "%s", endpoint);
+	s->source.flush = flush;
+	s->bus = bus;
+	s->max_queued = (size_t)bus->max_message * QUEUE_MESSAGES;
+	if ((s->source.socket = bus__socket_new(bus, &options)) == NULL
+	    || (s->source.monitor = bus__monitor_new(bus, s->source.socket, ZMQ_EVENT_DISCONNECTED)) == NULL)
+		rc = err_note_set(note, errno, "%s", endpoint);
+	else
+		rc = bus__bind(bus, s->source.socket, endpoint, s->endpoint, note);
+	if (rc != 0)
+		bus_server_destroy(&s);
+	*out = s;
+	return rc;
+}
+
+void
+bus_server_destroy(struct bus_server **server)
+{
+	struct bus_server *s = *server;
+	int64_t ignored_ms = 0;
+	bool ignored = false;
+	struct peer *p;
+
+	if (s == NULL)
+		return;
+	*server = NULL;
+	flush(&s->source, &ignored_ms, &ignored);	/* sends what ZeroMQ still takes */
+	for (int b = 0; b < BUCKETS; b++)
+		while ((p = LIST_FIRST(&s->buckets[b])) != NULL) {
+			LIST_REMOVE(p, entry);
+			bus__outbox_clear(&p->box);
+			free(p);
+		}
+	bus__socket_close(s->bus, &s->source.socket);
+	bus__socket_close(s->bus, &s->source.monitor);
+	free(s);
+}
+
+const char *
+bus_server_endpoint(const struct bus_server *server)
+{
+	return server->endpoint;
 }
 
 static struct peer *
@@ -233,16 +296,16 @@ note_peer(struct bus_server *s, uint64_t number, int fd)
 	if (p != NULL)
 		return p;
 	/*
-	 * A new connection may have the descriptor of one that ended: its DISCONNECTED was sent before, so it is there by now. Taken
-	 * first, it cannot hit the new peer.
+	 * A new connection may have the descriptor of one that ended. That one's DISCONNECTED was sent
+	 * before, so it has arrived; handled first, it cannot be taken for the new peer's.
 	 */
 	drain_monitor(s);
 	if ((p = calloc(1, sizeof(*p))) == NULL)
 		return NULL;
 	p->number = number;
 	p->fd = fd;
-	p->next = s->buckets[number % BUCKETS];
-	s->buckets[number % BUCKETS] = p;
+	STAILQ_INIT(&p->box.frames);
+	LIST_INSERT_HEAD(&s->buckets[number % BUCKETS], p, entry);
 	if (fd >= 0)
 		fd_gone(s, fd, p);
 	return p;
@@ -263,7 +326,7 @@ fill_user(struct bus_event *event, zmq_msg_t *msg)
 	snprintf(event->user, sizeof(event->user), "%s", slash + 1);
 }
 
-/* The rest of a message of too many parts: they are all here, or none would be. */
+/* The rest of a message of too many parts: all of them have arrived, or none had. */
 static void
 skip_parts(void *socket)
 {
@@ -281,7 +344,10 @@ int
 bus_server_recv(struct bus_server *s, struct bus_event *event)
 {
 	memset(event, 0, sizeof(*event));
-	/* First who is gone, then the frames: at EAGAIN all that those had sent has been handed out. */
+	/*
+	 * First the lost connections, then the frames: at EAGAIN all frames of lost peers have been returned,
+	 * and GONE follows.
+	 */
 	drain_monitor(s);
 	for (;;) {
 		uint8_t id[256];
@@ -289,7 +355,7 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 		zmq_msg_t *msg;
 		int n, more;
 
-		if ((n = zmq_recv(s->socket, id, sizeof(id), ZMQ_DONTWAIT)) < 0) {
+		if ((n = zmq_recv(s->source.socket, id, sizeof(id), ZMQ_DONTWAIT)) < 0) {
 			if (errno == EINTR)
 				continue;
 			if (errno != EAGAIN)
@@ -300,22 +366,25 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 			return 0;
 		}
 		if ((msg = malloc(sizeof(*msg))) == NULL) {
-			skip_parts(s->socket);
+			skip_parts(s->source.socket);
 			return ENOMEM;
 		}
 		zmq_msg_init(msg);
-		if (zmq_msg_recv(msg, s->socket, 0) < 0) {
+		if (zmq_msg_recv(msg, s->source.socket, 0) < 0) {
 			free(msg);
 			return errno;
 		}
 		if ((more = zmq_msg_more(msg)) != 0)
-			skip_parts(s->socket);
-		/* an id of its own choosing is not one of ours: nobody is answered there */
-		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id), zmq_msg_get(msg, ZMQ_SRCFD)) : NULL;
-		if (p == NULL && n != ID_BYTES)
-			s->n_bad++;
+			skip_parts(s->source.socket);
+		/* a peer with an id of its own choosing is ignored: it could take the id of another */
+		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id), zmq_msg_get(msg, ZMQ_SRCFD)) :
+		    NULL;
+		if (n != ID_BYTES && !s->named_logged) {
+			log_warn("bus.bad_peer", "endpoint=%s why=\"a routing id of its own\"", s->endpoint);
+			s->named_logged = true;
+		}
 		if (p != NULL && more && !p->ended)
-			punish(s, p, "more than one part");
+			reject(s, p);
 		if (p == NULL || more || p->ended) {
 			zmq_msg_close(msg);
 			free(msg);
@@ -341,32 +410,6 @@ bus_event_free(struct bus_event *event)
 	memset(event, 0, sizeof(*event));
 }
 
-/* 0: msg taken; EAGAIN, EHOSTUNREACH: still the caller's. */
-static int
-try_send(struct bus_server *s, const struct peer *p, zmq_msg_t *msg)
-{
-	uint8_t id[ID_BYTES];
-	int events, rc;
-	size_t n = sizeof(events);
-
-	id_of(p->number, id);
-	for (int attempt = 0; ; attempt++) {
-		if (zmq_send(s->socket, id, ID_BYTES, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
-			break;
-		if ((rc = errno) == EINTR)
-			continue;
-		if (rc != EAGAIN || attempt > 0)
-			return rc;
-		/* asking for events makes the socket hear what its peers have read meanwhile */
-		zmq_getsockopt(s->socket, ZMQ_EVENTS, &events, &n);
-	}
-	/* the id found room, so the body has it */
-	while (zmq_msg_send(msg, s->socket, ZMQ_DONTWAIT) < 0)
-		if (errno != EINTR)
-			return errno;
-	return 0;
-}
-
 int
 bus_server_send(struct bus_server *s, uint64_t number, uint8_t *frame, size_t len)
 {
@@ -381,7 +424,7 @@ bus_server_send(struct bus_server *s, uint64_t number, uint8_t *frame, size_t le
 	}
 	if ((rc = bus__frame_wrap(&msg, frame, len)) != 0)
 		return rc;
-	if (p->box.first == NULL) {
+	if (STAILQ_EMPTY(&p->box.frames)) {
 		if ((rc = try_send(s, p, &msg)) == 0)
 			return 0;
 		if (rc != EAGAIN) {
@@ -394,70 +437,4 @@ bus_server_send(struct bus_server *s, uint64_t number, uint8_t *frame, size_t le
 	rc = bus__outbox_put(&p->box, &msg, s->max_queued);
 	s->queued += p->box.bytes - before;
 	return rc;
-}
-
-static void
-flush_peer(struct bus_server *s, struct peer *p)
-{
-	while (p->box.first != NULL) {
-		size_t len = zmq_msg_size(&p->box.first->msg);
-		int rc = try_send(s, p, &p->box.first->msg);
-
-		if (rc == EAGAIN)
-			return;
-		if (rc != 0) {
-			mark_gone(s, p);
-			return;
-		}
-		p->box.bytes -= len;
-		s->queued -= len;
-		bus__outbox_drop_first(&p->box);
-	}
-}
-
-size_t
-bus__server_flush(struct bus_server *s)
-{
-	int64_t now;
-
-	if (s->queued == 0 && s->n_ended == 0)
-		return 0;
-	now = clock_now_ms();
-	for (int b = 0; b < BUCKETS; b++)
-		for (struct peer *p = s->buckets[b]; p != NULL; p = p->next) {
-			flush_peer(s, p);
-			if (p->ended && !p->gone && p->end_ms <= now)
-				cut_off(p);
-		}
-	return s->queued;
-}
-
-bool
-bus__server_pending(const struct bus_server *server)
-{
-	return server->n_gone > 0;
-}
-
-int64_t
-bus__server_due_ms(const struct bus_server *s)
-{
-	int64_t due = INT64_MAX;
-
-	for (int b = 0; s->n_ended > 0 && b < BUCKETS; b++)
-		for (const struct peer *p = s->buckets[b]; p != NULL; p = p->next)
-			if (p->ended && !p->gone && p->end_ms < due)
-				due = p->end_ms;
-	return due;
-}
-
-void *
-bus__server_socket(struct bus_server *server)
-{
-	return server->socket;
-}
-
-void *
-bus__server_monitor(struct bus_server *server)
-{
-	return server->monitor;
 }

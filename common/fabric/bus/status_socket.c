@@ -1,8 +1,6 @@
 #include "fabric/bus/bus_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/log/log.h"
@@ -21,7 +19,10 @@ struct bus_status {
 	pthread_t thread;
 };
 
-/* One request: id, perhaps '', body. delimited: there was the ''. False: something else; in any case no part of it is left. */
+/*
+ * One request: id, perhaps '', body; delimited tells whether '' was there. False: something else. Takes all
+ * parts in any case.
+ */
 static bool
 receive(void *socket, zmq_msg_t *id, zmq_msg_t *body, bool *delimited)
 {
@@ -58,7 +59,10 @@ serve(struct bus_status *s)
 	zmq_msg_init(&body);
 	if (receive(s->socket, &id, &body, &delimited)) {
 		s->fn(s->arg, zmq_msg_data(&body), zmq_msg_size(&body), &answer, &len);
-		/* who asks faster than it reads loses answers: DONTWAIT, and ROUTER says so before the first part is taken */
+		/*
+		 * a client that asks faster than it reads loses answers: ROUTER refuses the first part of
+		 * one, so no answer is cut
+		 */
 		if (answer != NULL && zmq_msg_send(&id, s->socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0
 		    && (!delimited || zmq_send(s->socket, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0))
 			zmq_send(s->socket, answer, len, ZMQ_DONTWAIT);
@@ -72,7 +76,8 @@ static void *
 status_main(void *arg)
 {
 	struct bus_status *s = arg;
-	zmq_pollitem_t items[2] = {{s->socket, 0, ZMQ_POLLIN, 0}, {NULL, bus__waker_fd(s->stop), ZMQ_POLLIN, 0}};
+	zmq_pollitem_t items[2] = {{s->socket, 0, ZMQ_POLLIN, 0}, {NULL, bus__waker_fd(s->stop), ZMQ_POLLIN,
+	    0}};
 
 	while (!atomic_load(&s->stopping)) {
 		if (zmq_poll(items, 2, -1) < 0 && errno != EINTR) {
@@ -86,11 +91,11 @@ status_main(void *arg)
 }
 
 int
-bus_status_new(struct bus_status **out, struct bus *bus, const char *endpoint, bus_status_fn *fn, void *arg, struct err_note *note)
+bus_status_new(struct bus_status **out, struct bus *bus, const char *endpoint, bus_status_fn *fn, void *arg,
+    struct err_note *note)
 {
 	struct bus__socket_options options = {ZMQ_ROUTER, BUS_STATUS_REQUEST_MAX, HWM_FRAMES, LINGER_MS};
 	struct bus_status *s;
-	sigset_t all, old;
 	int rc = 0;
 
 	*out = NULL;
@@ -104,13 +109,9 @@ bus_status_new(struct bus_status **out, struct bus *bus, const char *endpoint, b
 	if ((s->socket = bus__socket_new(bus, &options)) == NULL)
 		rc = err_note_set(note, errno, "%s", endpoint);
 	else if ((rc = bus__bind(bus, s->socket, endpoint, s->endpoint, note)) == 0) {
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		rc = pthread_create(&s->thread, NULL, status_main, s);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
-		s->started = rc == 0;
-		if (rc != 0)
+		if ((rc = bus__thread_new(&s->thread, status_main, s)) != 0)
 			err_note_set(note, rc, "%s: status thread", endpoint);
+		s->started = rc == 0;
 	}
 	if (rc != 0)
 		bus_status_destroy(&s);
