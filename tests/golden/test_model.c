@@ -325,9 +325,11 @@ main(void)
 	for (mode = modes; mode < modes + sizeof(modes) / sizeof(modes[0]); mode++) {
 		const struct kernels_options options = {.backend = mode->backend, .dtype = mode->dtype, .threads = 1};
 		struct err_note note = {0};
-		char class[64];
+		struct kernels *here;
+		bool unsupported = kernels_new(&here, &options, &note) == ERR_UNSUPPORTED;
 
-		if (mode->backend == KERNELS_BACKEND_ONEDNN && kernels_resolve(&options, class, sizeof(class), &note) == ERR_UNSUPPORTED) {
+		kernels_destroy(&here);
+		if (mode->backend == KERNELS_BACKEND_ONEDNN && unsupported) {
 			fprintf(stderr, "skipped: %s: needs %s\n", mode->what, note.expected);
 			continue;
 		}

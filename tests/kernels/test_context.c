@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "fixture.h"
-#include "engine/kernels/vec.h"
+#include "engine/kernels/cpu/vec.h"
 
 #define REPEATS 10
 #define TILES 4

@@ -1,6 +1,6 @@
 /* Scores and labels against the reference, which looks at every id for every draw. */
 #include "fixture.h"
-#include "engine/kernels/kernels_ref.h"
+#include "reference.h"
 
 #define MAX_THREADS 3
 

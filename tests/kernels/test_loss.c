@@ -1,6 +1,6 @@
 /* The fused output layer against its reference, and what must hold of any loss: finite differences, shifts, means of samples. */
 #include "fixture.h"
-#include "engine/kernels/kernels_ref.h"
+#include "reference.h"
 
 #define MAX_THREADS 3
 

@@ -1,6 +1,6 @@
 /* Every kernel but the output layer against its scalar reference, at odd sizes, with one, two and three threads: the same bits. */
 #include "fixture.h"
-#include "engine/kernels/kernels_ref.h"
+#include "reference.h"
 
 #define MAX_THREADS 3
 

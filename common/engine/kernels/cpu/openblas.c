@@ -1,8 +1,14 @@
-#include "engine/kernels/kernels_internal.h"
+/*
+ * openblas - products of matrices by OpenBLAS, and the backend made of them and the shared kernels.
+ */
+#include "engine/kernels/cpu/cpu.h"
 
 #include <cblas.h>
 #include <limits.h>
 #include <omp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A part has about this many multiply-adds, a matrix at most so many parts, and no side of a part goes below this. */
@@ -13,7 +19,7 @@
 #define PART_UNIT 16
 
 void
-kernels__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+cpu__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
     const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
 	int threads = omp_get_max_threads();
@@ -60,9 +66,9 @@ edge(int64_t size, int64_t parts, int64_t i)
 	return at < size ? at : size;
 }
 
-void
-kernels__sgemm_parts(struct kernels *ctx, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
-    const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc, const float *bias)
+static void
+matmul_f32(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, const struct kernels__matrix *b,
+    const struct kernels__matrix *c, const float *bias, bool add)
 {
 	int64_t pm, pn;
 
@@ -73,21 +79,18 @@ kernels__sgemm_parts(struct kernels *ctx, bool trans_a, bool trans_b, int64_t m,
 	for (int64_t part = 0; part < pm * pn; part++) {
 		int64_t m0 = edge(m, pm, part / pn), m1 = edge(m, pm, part / pn + 1);
 		int64_t n0 = edge(n, pn, part % pn), n1 = edge(n, pn, part % pn + 1);
-		float *out = c + m0 * ldc + n0, beta_here = beta;
+		float *out = (float *)c->data + m0 * c->ld + n0;
 
-		if (bias != NULL) {
-			for (int64_t i = 0; i < m1 - m0; i++) {
-				float *row = out + i * ldc;
+		for (int64_t i = 0; i < m1 - m0 && bias != NULL; i++) {
+			float *row = out + i * c->ld;
 
-				if (beta == 0)
-					memcpy(row, bias + n0, (size_t)(n1 - n0) * sizeof(float));
-				else
-					ctx->vec->add(row, row, bias + n0, n1 - n0);
-			}
-			beta_here = 1;
+			if (add)
+				ctx->vec->add(row, row, bias + n0, n1 - n0);
+			else
+				memcpy(row, bias + n0, (size_t)(n1 - n0) * sizeof(float));
 		}
-		kernels__sgemm(trans_a, trans_b, m1 - m0, n1 - n0, k, alpha, trans_a ? a + m0 : a + m0 * lda, lda,
-		    trans_b ? b + n0 * ldb : b + n0, ldb, beta_here, out, ldc);
+		cpu__sgemm(a->trans, b->trans, m1 - m0, n1 - n0, k, 1, (float *)a->data + (a->trans ? m0 : m0 * a->ld), a->ld,
+		    (float *)b->data + (b->trans ? n0 * b->ld : n0), b->ld, add || bias != NULL ? 1 : 0, out, c->ld);
 	}
 }
 
@@ -123,9 +126,9 @@ part_start(const struct kernels *k, float *sums, int64_t ld, const struct kernel
 	if (add && c->dtype == DTYPE_BF16)
 		for (int64_t i = m0; i < m1; i++)
 			k->vec->widen(sums + (i - m0) * ld, (const uint16_t *)c->data + i * c->ld + n0, n);
-	if (bias == NULL || bias->data == NULL)
+	if (bias == NULL)
 		return add;
-	b = kernels__read(k, bias->data, bias->dtype, n0, n, buf);
+	b = cpu__read(k, bias->data, bias->dtype, n0, n, buf);
 	for (int64_t i = 0; i < m1 - m0; i++) {
 		if (add)
 			k->vec->add(sums + i * ld, sums + i * ld, b, n);
@@ -148,7 +151,7 @@ matmul_widened(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 	side_m = (m + pm - 1) / pm + 2 * PART_UNIT;
 	side_n = (n + pn - 1) / pn + 2 * PART_UNIT;
 	room = ((side_m + side_n) * depth + side_m * side_n + 15) / 16 * 16;
-	rooms = kernels__panels(ctx, (size_t)ctx->threads * (size_t)room);
+	rooms = cpu__panels(ctx, (size_t)ctx->threads * (size_t)room);
 #pragma omp parallel for num_threads(ctx->threads) schedule(dynamic) if (ctx->threads > 1 && pm * pn > 1)
 	for (int64_t part = 0; part < pm * pn; part++) {
 		int64_t m0 = edge(m, pm, part / pn), m1 = edge(m, pm, part / pn + 1), mn = m1 - m0;
@@ -165,7 +168,7 @@ matmul_widened(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 			const float *pb = b->trans ? block_f32(ctx, b, n0, nn, at, len, mine_b, &ldb) :
 			    block_f32(ctx, b, at, len, n0, nn, mine_b, &ldb);
 
-			kernels__sgemm(a->trans, b->trans, mn, nn, len, 1, pa, lda, pb, ldb, started ? 1 : 0, sums, ldc);
+			cpu__sgemm(a->trans, b->trans, mn, nn, len, 1, pa, lda, pb, ldb, started ? 1 : 0, sums, ldc);
 			started = true;
 		}
 		if (c->dtype == DTYPE_BF16)
@@ -174,86 +177,95 @@ matmul_widened(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 	}
 }
 
-void
-kernels__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, struct kernels__matrix a, struct kernels__matrix b,
-    struct kernels__matrix c, const struct tensor *bias, bool add)
-{
-	kernels__shape(a.dtype == ctx->dtype && b.dtype == ctx->dtype && (c.dtype == ctx->dtype || c.dtype == DTYPE_F32), "matmul: dtype");
-	if (ctx->onednn != NULL)
-		kernels__onednn_matmul(ctx, m, n, k, &a, &b, &c, bias, add);
-	else if (ctx->dtype == DTYPE_F32)
-		kernels__sgemm_parts(ctx, a.trans, b.trans, m, n, k, 1, a.data, a.ld, b.data, b.ld, add ? 1 : 0, c.data, c.ld,
-		    bias != NULL ? bias->data : NULL);
-	else
-		matmul_widened(ctx, m, n, k, &a, &b, &c, bias, add);
-}
-
-static struct kernels__matrix
-matrix(const struct tensor *t, int64_t ld, bool trans)
-{
-	return (struct kernels__matrix){t->data, t->dtype, ld, trans, false};
-}
-
-void
-kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *w, const struct tensor *b,
-    enum kernels_layout layout, bool add)
-{
-	int64_t m = kernels__rows(x), in = kernels__cols(x), out = kernels__cols(y);
-	bool out_in = layout == KERNELS_OUT_IN;
-	struct kernels__matrix weight = matrix(w, out_in ? in : out, out_in);
-
-	weight.keep = true;
-	kernels__shape(kernels__rows(y) == m && w->n_dims == 2 && w->dims[out_in ? 0 : 1] == out && w->dims[out_in ? 1 : 0] == in &&
-	    (b == NULL || b->data == NULL || kernels__cols(b) == out), "linear");
-	kernels__matmul(k, m, out, in, matrix(x, in, false), weight, matrix(y, out, false), b, add);
-}
-
-void
-kernels_linear_bwd_x(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *w,
-    enum kernels_layout layout, bool add)
-{
-	int64_t m = kernels__rows(d_y), in = kernels__cols(d_x), out = kernels__cols(d_y);
-	bool out_in = layout == KERNELS_OUT_IN;
-
-	kernels__shape(kernels__rows(d_x) == m && w->n_dims == 2 && w->dims[out_in ? 0 : 1] == out && w->dims[out_in ? 1 : 0] == in,
-	    "linear_bwd_x");
-	kernels__matmul(k, m, in, out, matrix(d_y, out, false), matrix(w, out_in ? in : out, !out_in), matrix(d_x, in, false), NULL, add);
-}
-
-/* Column sums of x [m, n] added to sums: blocks of rows first, then the blocks in order. */
 static void
-add_column_sums(struct kernels *k, float *sums, const struct tensor *x, int64_t m, int64_t n)
+matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, const struct kernels__matrix *b,
+    const struct kernels__matrix *c, const struct tensor *bias, bool add)
 {
-	int64_t blocks = (m + KERNELS_ROW_BLOCK - 1) / KERNELS_ROW_BLOCK;
-	int64_t width = x->dtype == DTYPE_F32 ? n : 2 * n;	/* the sums of a block, then a row widened */
-	float *partial = kernels__scratch(k, (size_t)blocks * (size_t)width);
+	if (ctx->dtype == DTYPE_F32)
+		matmul_f32(ctx, m, n, k, a, b, c, bias != NULL ? bias->data : NULL, add);
+	else
+		matmul_widened(ctx, m, n, k, a, b, c, bias, add);
+}
 
-#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * n > k->small)
-	for (int64_t block = 0; block < blocks; block++) {
-		int64_t begin = block * KERNELS_ROW_BLOCK, end = begin + KERNELS_ROW_BLOCK < m ? begin + KERNELS_ROW_BLOCK : m;
-		float *p = partial + block * width;
+/* ---- the context ---- */
 
-		memcpy(p, kernels__read(k, x->data, x->dtype, begin * n, n, p + n), (size_t)n * sizeof(float));
-		for (int64_t i = begin + 1; i < end; i++)
-			k->vec->add(p, p, kernels__read(k, x->data, x->dtype, i * n, n, p + n), n);
-	}
-	for (int64_t block = 0; block < blocks; block++)
-		k->vec->add(sums, sums, partial + block * width, n);
+static pthread_once_t openblas_once = PTHREAD_ONCE_INIT;
+
+/*
+ * OpenBLAS is only ever called for one thread: the parts of a product are ours. Its own team size is one number for the process; set
+ * here, before any call, so that no call ever changes it. (The setter also sets OpenMP's, which is put back.)
+ */
+static void
+openblas_start(void)
+{
+	int threads = omp_get_max_threads();
+
+	openblas_set_num_threads(1);
+	omp_set_num_threads(threads);
+}
+
+static const struct vec *
+pick_vec(void)
+{
+#ifdef SALT_VEC_X86
+	__builtin_cpu_init();
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+	    __builtin_cpu_supports("avx512bw"))
+		return &vec_avx512;
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+		return &vec_haswell;
+#endif
+	return &vec_base;
+}
+
+int
+cpu__open(struct kernels *k, const struct kernels_options *options, struct err_note *note)
+{
+	if (openblas_get_parallel() != OPENBLAS_OPENMP)
+		return err_expect(note, ERR_LIBRARY, "OpenBLAS", "its OpenMP build (libopenblas-openmp-dev)", "the %s build",
+		    openblas_get_parallel() == OPENBLAS_SEQUENTIAL ? "sequential" : "pthread");
+	pthread_once(&openblas_once, openblas_start);
+	k->small = CPU__SMALL;
+	k->threads = options->threads > 0 ? options->threads : omp_get_num_procs();
+	k->vec = pick_vec();
+	return 0;
 }
 
 void
-kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, const struct tensor *d_y, const struct tensor *x,
-    enum kernels_layout layout)
+cpu__describe(struct kernels *k, const char *library, const char *version, const char *units)
 {
-	int64_t m = kernels__rows(d_y), in = kernels__cols(x), out = kernels__cols(d_y);
-	bool out_in = layout == KERNELS_OUT_IN;
-
-	kernels__shape(kernels__rows(x) == m && d_w->n_dims == 2 && d_w->dims[out_in ? 0 : 1] == out &&
-	    d_w->dims[out_in ? 1 : 0] == in && (d_b == NULL || d_b->data == NULL || kernels__cols(d_b) == out), "linear_bwd_w");
-	if (out_in)
-		kernels__matmul(k, out, in, m, matrix(d_y, out, true), matrix(x, in, false), matrix(d_w, in, false), NULL, true);
-	else
-		kernels__matmul(k, in, out, m, matrix(x, in, true), matrix(d_y, out, false), matrix(d_w, out, false), NULL, true);
-	if (d_b != NULL && d_b->data != NULL)
-		add_column_sums(k, kernels__f32(d_b), d_y, m, out);
+	snprintf(k->describe, sizeof(k->describe), "%s %s %.20s %s, %s loops, %d thread%s", library, version, units, dtype_name(k->dtype),
+	    k->vec->name, k->threads, k->threads == 1 ? "" : "s");
 }
+
+void
+cpu__close(struct kernels *k)
+{
+	free(k->scratch);
+	free(k->panels);
+	free(k->rope_table);
+	free(k->rope_freq);
+}
+
+static int
+openblas_open(struct kernels *k, const struct kernels_options *options, struct err_note *note)
+{
+	char version[24] = "";
+	int rc;
+
+	if ((rc = cpu__open(k, options, note)) != 0)
+		return rc;
+	sscanf(openblas_get_config(), "OpenBLAS %23s", version);
+	cpu__describe(k, "OpenBLAS", version, openblas_get_corename());
+	return 0;
+}
+
+const struct kernels_ops kernels__openblas = {
+	CPU__OPS,
+	.open = openblas_open,
+	.close = cpu__close,
+	.matmul = matmul,
+	.attention = cpu__attention,
+	.attention_bwd = cpu__attention_bwd,
+	.adamw = cpu__adamw,
+};

@@ -1,9 +1,9 @@
 /*
- * onednn_primitive - oneDNN's C API: descriptors, primitives and reorders kept by shape, running one, and a context's part of it.
+ * primitive - oneDNN's C API: descriptors, primitives and reorders kept by shape, running one, and a context's part of it.
  *
  * oneDNN 2 makes a primitive descriptor from an operation descriptor, oneDNN 3 in one call; the functions up to matmul_descriptor hide that.
  */
-#include "engine/kernels/onednn.h"
+#include "engine/kernels/onednn/onednn.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -126,9 +126,9 @@ shape_layouts(const struct shape *s, struct layout *a, struct layout *b, struct 
 
 /* The format in which oneDNN wants a panel [k, n] of weights: that of a full part, so that it is one for all m. */
 static void
-packed_layout(struct kernels__onednn *o, int64_t n, int64_t k, struct layout *out)
+packed_layout(struct onednn *o, int64_t n, int64_t k, struct layout *out)
 {
-	const struct shape s = {.m = KERNELS__ONEDNN_ROWS, .n = n, .k = k, .lda = k, .ldc = n, .dtype = o->dtype, .dtype_c = o->dtype, .packed = true};
+	const struct shape s = {.m = ONEDNN__ROWS, .n = n, .k = k, .lda = k, .ldc = n, .dtype = o->dtype, .dtype_c = o->dtype, .packed = true};
 	struct layout a = {0}, b = {0}, c = {0};
 	dnnl_primitive_desc_t pd;
 
@@ -141,26 +141,17 @@ packed_layout(struct kernels__onednn *o, int64_t n, int64_t k, struct layout *ou
 	layout_drop(&c);
 }
 
-static void *
-grow(void *all, int n, size_t size)
-{
-	void *p = realloc(all, (size_t)(n + 1) * size);
-
-	if (p == NULL)
-		log_fatal("kernels.memory", "what=onednn");
-	return p;
-}
-
 struct primitive *
-kernels__onednn_primitive(struct kernels__onednn *o, const struct shape *s)
+onednn__primitive(struct kernels *k, const struct shape *s)
 {
+	struct onednn *o = onednn__of(k);
 	dnnl_primitive_desc_t pd;
 	const char *name = "";
 	struct primitive *p;
 
-	for (int i = 0; i < o->n_primitives; i++)
-		if (memcmp(&o->primitives[i]->shape, s, sizeof(*s)) == 0)
-			return o->primitives[i];
+	SLIST_FOREACH(p, &o->primitives, next)
+		if (memcmp(&p->shape, s, sizeof(*s)) == 0)
+			return p;
 	if ((p = calloc(1, sizeof(*p))) == NULL)
 		log_fatal("kernels.memory", "what=onednn");
 	p->shape = *s;
@@ -172,29 +163,26 @@ kernels__onednn_primitive(struct kernels__onednn *o, const struct shape *s)
 	must(matmul_descriptor(&pd, o->engine, &p->a, &p->b, s->bias ? &p->bias : NULL, &p->c, s->add), "matmul");
 	must(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *)&name), "implementation");
 	if (strncmp(name, "ref", 3) == 0) {
-		o->n_slow++;
+		k->n_slow++;
 		log_warn("kernels.slow", "what=matmul m=%lld n=%lld k=%lld implementation=%s", (long long)s->m, (long long)s->n, (long long)s->k, name);
 	}
 	layout_query(&p->scratch, pd, dnnl_query_scratchpad_md);
 	p->scratch_bytes = dnnl_memory_desc_get_size(LAYOUT_PTR(&p->scratch));
 	must(dnnl_primitive_create(&p->run, pd), "primitive");
 	dnnl_primitive_desc_destroy(pd);
-	o->primitives = grow(o->primitives, o->n_primitives, sizeof(*o->primitives));
-	o->primitives[o->n_primitives++] = p;
+	SLIST_INSERT_HEAD(&o->primitives, p, next);
 	return p;
 }
 
 struct reorder *
-kernels__onednn_reorder(struct kernels__onednn *o, int64_t n, int64_t k, int64_t ld, bool trans)
+onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans)
 {
 	dnnl_primitive_desc_t pd;
 	struct reorder *r;
 
-	for (int i = 0; i < o->n_reorders; i++) {
-		r = o->reorders[i];
+	SLIST_FOREACH(r, &o->reorders, next)
 		if (r->n == n && r->k == k && r->ld == ld && (r->trans != 0) == trans)
 			return r;
-	}
 	if ((r = calloc(1, sizeof(*r))) == NULL)
 		log_fatal("kernels.memory", "what=onednn");
 	*r = (struct reorder){.n = n, .k = k, .ld = ld, .trans = trans};
@@ -204,15 +192,14 @@ kernels__onednn_reorder(struct kernels__onednn *o, int64_t n, int64_t k, int64_t
 	must(dnnl_reorder_primitive_desc_create(&pd, LAYOUT_PTR(&r->from), o->engine, LAYOUT_PTR(&r->to), o->engine, NULL), "reorder");
 	must(dnnl_primitive_create(&r->run, pd), "reorder");
 	dnnl_primitive_desc_destroy(pd);
-	o->reorders = grow(o->reorders, o->n_reorders, sizeof(*o->reorders));
-	o->reorders[o->n_reorders++] = r;
+	SLIST_INSERT_HEAD(&o->reorders, r, next);
 	return r;
 }
 
 /* ---- running one, on the calling thread ---- */
 
 void
-kernels__onednn_run(struct kernels__onednn *o, dnnl_primitive_t primitive, dnnl_stream_t stream, const struct argument *args, int n)
+onednn__run(struct onednn *o, dnnl_primitive_t primitive, dnnl_stream_t stream, const struct argument *args, int n)
 {
 	dnnl_exec_arg_t list[6];
 	int threads = omp_get_max_threads();
@@ -231,88 +218,11 @@ kernels__onednn_run(struct kernels__onednn *o, dnnl_primitive_t primitive, dnnl_
 		dnnl_memory_destroy(list[i].memory);
 }
 
-/* ---- a context's part ---- */
+/* ---- the context ---- */
 
-int
-kernels__onednn_new(struct kernels__onednn **out, enum dtype dtype, int threads, struct kernels__onednn *share)
-{
-	struct kernels__onednn *o = calloc(1, sizeof(*o));
-
-	*out = NULL;
-	if (o == NULL)
-		return ENOMEM;
-	o->dtype = dtype;
-	must(dnnl_engine_create(&o->engine, dnnl_cpu, 0), "engine");
-	if ((o->streams = calloc((size_t)threads, sizeof(*o->streams))) == NULL)
-		goto fail;
-	for (; o->n_streams < threads; o->n_streams++)
-		must(dnnl_stream_create(&o->streams[o->n_streams], o->engine, dnnl_stream_default_flags), "stream");
-	if (share != NULL) {
-		o->packs = share->packs;
-	} else {
-		if ((o->packs = kernels__onednn_packs_new()) == NULL)
-			goto fail;
-		o->owns_packs = true;
-	}
-	*out = o;
-	return 0;
-fail:
-	kernels__onednn_destroy(&o);
-	return ENOMEM;
-}
-
-void
-kernels__onednn_destroy(struct kernels__onednn **onednn)
-{
-	struct kernels__onednn *o = *onednn;
-
-	if (o == NULL)
-		return;
-	for (int i = 0; i < o->n_primitives; i++) {
-		struct primitive *p = o->primitives[i];
-
-		dnnl_primitive_destroy(p->run);
-		layout_drop(&p->a);
-		layout_drop(&p->b);
-		layout_drop(&p->c);
-		layout_drop(&p->bias);
-		layout_drop(&p->scratch);
-		free(p);
-	}
-	for (int i = 0; i < o->n_reorders; i++) {
-		dnnl_primitive_destroy(o->reorders[i]->run);
-		layout_drop(&o->reorders[i]->from);
-		layout_drop(&o->reorders[i]->to);
-		free(o->reorders[i]);
-	}
-	if (o->owns_packs)
-		kernels__onednn_packs_destroy(&o->packs);
-	for (int i = 0; i < o->n_streams; i++)
-		dnnl_stream_destroy(o->streams[i]);
-	free(o->streams);
-	free(o->primitives);
-	free(o->reorders);
-	dnnl_engine_destroy(o->engine);
-	free(o);
-	*onednn = NULL;
-}
-
-int
-kernels__onednn_slow(const struct kernels__onednn *o)
-{
-	return o->n_slow;
-}
-
-void
-kernels__onednn_version(char *buf, size_t size)
-{
-	const dnnl_version_t *v = dnnl_version();
-
-	snprintf(buf, size, "%d.%d.%d", v->major, v->minor, v->patch);
-}
-
-const char *
-kernels__onednn_isa(bool *bf16)
+/* The instruction set for which oneDNN generates code on this processor. */
+static const char *
+isa_name(bool *bf16)
 {
 	dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
 
@@ -323,7 +233,101 @@ kernels__onednn_isa(bool *bf16)
 		return "avx512_bf16";
 	if ((isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core)
 		return "avx512";
-	if ((isa & dnnl_cpu_isa_avx2) == dnnl_cpu_isa_avx2)
-		return "avx2";
-	return "sse41";
+	return (isa & dnnl_cpu_isa_avx2) == dnnl_cpu_isa_avx2 ? "avx2" : "sse41";
 }
+
+static bool
+bf16_units(char *units, size_t size)
+{
+	bool has;
+	const char *isa = isa_name(&has);
+
+	if (has)
+		snprintf(units, size, "%s", isa);
+	else
+		snprintf(units, size, "the processor has neither avx512_bf16 nor amx_bf16 (oneDNN finds %s)", isa);
+	return has;
+}
+
+static void
+onednn_close(struct kernels *k)
+{
+	struct onednn *o = onednn__of(k);
+	struct primitive *p;
+	struct reorder *r;
+
+	cpu__close(k);
+	if (o == NULL)
+		return;
+	while ((p = SLIST_FIRST(&o->primitives)) != NULL) {
+		SLIST_REMOVE_HEAD(&o->primitives, next);
+		dnnl_primitive_destroy(p->run);
+		layout_drop(&p->a);
+		layout_drop(&p->b);
+		layout_drop(&p->c);
+		layout_drop(&p->bias);
+		layout_drop(&p->scratch);
+		free(p);
+	}
+	while ((r = SLIST_FIRST(&o->reorders)) != NULL) {
+		SLIST_REMOVE_HEAD(&o->reorders, next);
+		dnnl_primitive_destroy(r->run);
+		layout_drop(&r->from);
+		layout_drop(&r->to);
+		free(r);
+	}
+	if (o->owns_packs && o->packs != NULL)
+		onednn__packs_destroy(&o->packs);
+	for (int i = 0; i < o->n_streams; i++)
+		dnnl_stream_destroy(o->streams[i]);
+	free(o->streams);
+	dnnl_engine_destroy(o->engine);
+	free(o);
+}
+
+static int
+onednn_open(struct kernels *k, const struct kernels_options *options, struct err_note *note)
+{
+	const dnnl_version_t *v = dnnl_version();
+	struct onednn *o;
+	char version[24];
+	bool bf16;
+	int rc;
+
+	if ((rc = cpu__open(k, options, note)) != 0)
+		return rc;
+	if ((k->own = o = calloc(1, sizeof(*o))) == NULL)
+		return err_note_set(note, ENOMEM, "oneDNN");
+	o->dtype = k->dtype;
+	must(dnnl_engine_create(&o->engine, dnnl_cpu, 0), "engine");
+	if ((o->streams = calloc((size_t)k->threads, sizeof(*o->streams))) == NULL)
+		return err_note_set(note, ENOMEM, "oneDNN");
+	for (; o->n_streams < k->threads; o->n_streams++)
+		must(dnnl_stream_create(&o->streams[o->n_streams], o->engine, dnnl_stream_default_flags), "stream");
+	o->owns_packs = options->share == NULL;
+	if ((o->packs = o->owns_packs ? onednn__packs_new() : onednn__of(options->share)->packs) == NULL)
+		return err_note_set(note, ENOMEM, "oneDNN");
+	snprintf(version, sizeof(version), "%d.%d.%d", v->major, v->minor, v->patch);
+	cpu__describe(k, "oneDNN", version, isa_name(&bf16));
+	return 0;
+}
+
+static void
+onednn_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
+    const struct kernels_adamw *a)
+{
+	onednn__stale(onednn__of(k));
+	cpu__adamw(k, w, m, v, grad, copy, copy_dtype, n, a);
+}
+
+const struct kernels_ops kernels__onednn = {
+	CPU__OPS,
+	.bf16_units = bf16_units,
+	.open = onednn_open,
+	.close = onednn_close,
+	.params = onednn__params,
+	.matmul = onednn__matmul,
+	.attention = onednn__attention,
+	.attention_bwd = onednn__attention_bwd,
+	.adamw = onednn_adamw,
+};

@@ -1,5 +1,5 @@
 /*
- * linear_onednn - products of matrices by oneDNN (its API: onednn_primitive.c). Optional: without oneDNN no_onednn.c stands in their place.
+ * matmul - products of matrices by oneDNN (its API: primitive.c).
  *
  * oneDNN never runs a team of its own: C is cut into parts by the shape alone (struct cut), and the context's threads take parts,
  * each a primitive made for and run on one thread. So bits do not depend on the number of threads; they may depend on m, through the shape of
@@ -10,7 +10,7 @@
  * Weights of forward inside a range told by kernels_params are kept repacked, a panel of a part's width at a time, in the format that oneDNN
  * asks for. Backward takes them as they lie: a second form would cost 2 more bytes a parameter, and is worth little (performance.md).
  */
-#include "engine/kernels/onednn.h"
+#include "engine/kernels/onednn/onednn.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 
-#define ROWS KERNELS__ONEDNN_ROWS
+#define ROWS ONEDNN__ROWS
 #define COLUMNS 256
 /* Products wider or deeper than this are cut into COLUMNS too. */
 #define WIDE 4096
@@ -66,7 +66,7 @@ pack_drop(struct packs *p, int i)
 }
 
 struct packs *
-kernels__onednn_packs_new(void)
+onednn__packs_new(void)
 {
 	struct packs *p = calloc(1, sizeof(*p));
 
@@ -76,7 +76,7 @@ kernels__onednn_packs_new(void)
 }
 
 void
-kernels__onednn_packs_destroy(struct packs **packs)
+onednn__packs_destroy(struct packs **packs)
 {
 	struct packs *p = *packs;
 
@@ -95,9 +95,9 @@ inside(const struct range *r, const void *data)
 }
 
 void
-kernels__onednn_params(struct kernels__onednn *o, const void *params, size_t bytes, uint64_t generation)
+onednn__params(struct kernels *k, const void *params, size_t bytes, uint64_t generation)
 {
-	struct packs *p = o->packs;
+	struct packs *p = onednn__of(k)->packs;
 	struct range fresh = {params, (const char *)params + bytes, generation};
 	int at = -1;
 
@@ -141,7 +141,7 @@ out:
 }
 
 void
-kernels__onednn_stale(struct kernels__onednn *o)
+onednn__stale(struct onednn *o)
 {
 	pthread_mutex_lock(&o->packs->lock);
 	for (int i = 0; i < o->packs->n; i++)
@@ -187,7 +187,7 @@ pack_find(struct packs *p, const struct kernels__matrix *b, int64_t n, int64_t k
 static const char *
 packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, size_t *panel_bytes)
 {
-	struct kernels__onednn *o = ctx->onednn;
+	struct onednn *o = onednn__of(ctx);
 	int64_t panels = cut->parts_n;
 	struct packs *p = o->packs;
 	struct reorder *full = NULL, *last;
@@ -200,8 +200,8 @@ packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t 
 		known = known || inside(&p->ranges[i], b->data);
 	if (!known)
 		goto out;
-	last = kernels__onednn_reorder(o, n - (panels - 1) * cut->cols, k, b->ld, b->trans);
-	full = panels > 1 ? kernels__onednn_reorder(o, cut->cols, k, b->ld, b->trans) : last;
+	last = onednn__reorder(o, n - (panels - 1) * cut->cols, k, b->ld, b->trans);
+	full = panels > 1 ? onednn__reorder(o, cut->cols, k, b->ld, b->trans) : last;
 	if ((w = pack_find(p, b, n, k)) == NULL) {
 		size_t bytes = (full->to_bytes > last->to_bytes ? full->to_bytes : last->to_bytes) + 63;
 
@@ -222,7 +222,7 @@ packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t 
 				{DNNL_ARG_TO, &r->to, w->panels + (size_t)i * w->panel_bytes},
 			};
 
-			kernels__onednn_run(o, r->run, o->streams[omp_get_thread_num()], args, 2);
+			onednn__run(o, r->run, o->streams[omp_get_thread_num()], args, 2);
 		}
 		w->fresh = true;
 	}
@@ -241,7 +241,7 @@ part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, c
     const struct tensor *bias, bool add)
 {
 	float shift[COLUMNS], room[COLUMNS];
-	const float *b = bias != NULL && bias->data != NULL ? kernels__read(ctx, bias->data, bias->dtype, col, cols, shift) : NULL;
+	const float *b = bias != NULL ? cpu__read(ctx, bias->data, bias->dtype, col, cols, shift) : NULL;
 
 	for (int64_t i = 0; i < rows; i++) {
 		float *from = sums + i * cols;
@@ -250,7 +250,7 @@ part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, c
 		if (b != NULL)
 			ctx->vec->add(from, from, b, cols);
 		if (add)
-			ctx->vec->add(from, from, kernels__read(ctx, c->data, c->dtype, at, cols, room), cols);
+			ctx->vec->add(from, from, cpu__read(ctx, c->data, c->dtype, at, cols, room), cols);
 		if (c->dtype == DTYPE_F32)
 			memcpy((float *)c->data + at, from, (size_t)cols * sizeof(float));
 		else
@@ -260,7 +260,7 @@ part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, c
 
 /* Size of part (last_m, last_n) of a product; the rest of its shape is the caller's. */
 static struct shape
-part_shape(const struct kernels__onednn *o, const struct cut *cut, bool last_m, bool last_n, int64_t m, int64_t n, int64_t k)
+part_shape(const struct onednn *o, const struct cut *cut, bool last_m, bool last_n, int64_t m, int64_t n, int64_t k)
 {
 	struct shape s;
 
@@ -273,12 +273,12 @@ part_shape(const struct kernels__onednn *o, const struct cut *cut, bool last_m, 
 }
 
 void
-kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
     const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add)
 {
-	struct kernels__onednn *o = ctx->onednn;
+	struct onednn *o = onednn__of(ctx);
 	const struct cut cut = cut_of(m, n, k);
-	const bool moved = cut.parts_n > 1, biased = bias != NULL && bias->data != NULL;
+	const bool moved = cut.parts_n > 1, biased = bias != NULL;
 	const int64_t pm = cut.parts_m, pn = cut.parts_n;
 	struct primitive *p[2][2] = {{NULL}};
 	size_t panel_bytes = 0, scratch = 0, room;
@@ -308,7 +308,7 @@ kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, con
 			s.dtype_c = moved ? DTYPE_F32 : (int32_t)c->dtype;
 			s.bias = !moved && biased;
 			s.add = !moved && add;
-			p[last_m][last_n] = kernels__onednn_primitive(o, &s);
+			p[last_m][last_n] = onednn__primitive(ctx, &s);
 			if (p[last_m][last_n]->scratch_bytes > scratch)
 				scratch = p[last_m][last_n]->scratch_bytes;
 		}
@@ -316,7 +316,7 @@ kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, con
 	omp_set_num_threads(threads);
 	scratch = (scratch + 63) / 64 * 64;
 	room = scratch + (moved ? (size_t)(cut.rows * cut.cols) * sizeof(float) : 0);
-	rooms = (char *)kernels__panels(ctx, ((size_t)ctx->threads * room + 64) / sizeof(float));
+	rooms = (char *)cpu__panels(ctx, ((size_t)ctx->threads * room + 64) / sizeof(float));
 #pragma omp parallel for num_threads(ctx->threads) schedule(dynamic) if (ctx->threads > 1 && pm * pn > 1)
 	for (int64_t part = 0; part < pm * pn; part++) {
 		int64_t i = part % pm, j = part / pm, row = i * cut.rows, col = j * cut.cols;
@@ -334,7 +334,7 @@ kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, con
 
 		if (here->shape.bias)
 			args[n_args++] = (struct argument){DNNL_ARG_BIAS, &here->bias, kernels__element(bias->data, bias->dtype, col)};
-		kernels__onednn_run(o, here->run, o->streams[thread], args, n_args);
+		onednn__run(o, here->run, o->streams[thread], args, n_args);
 		if (moved)
 			part_store(ctx, sums, here->shape.m, here->shape.n, c, row, col, bias, add);
 	}
@@ -342,11 +342,11 @@ kernels__onednn_matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, con
 
 /* ---- small products on one thread ---- */
 
-const struct kernels__tile *
-kernels__onednn_tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+const struct primitive *
+onednn__tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
     const struct kernels__matrix *b, const struct kernels__matrix *c, bool add)
 {
-	struct kernels__onednn *o = ctx->onednn;
+	struct onednn *o = onednn__of(ctx);
 	int threads = omp_get_max_threads();
 	const struct primitive *p;
 	struct shape s;
@@ -364,21 +364,14 @@ kernels__onednn_tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const
 	s.dtype_c = (int32_t)c->dtype;
 	s.add = add;
 	omp_set_num_threads(1);
-	p = kernels__onednn_primitive(o, &s);
+	p = onednn__primitive(ctx, &s);
 	omp_set_num_threads(threads);
-	return (const struct kernels__tile *)p;
-}
-
-size_t
-kernels__onednn_tile_room(const struct kernels__tile *tile)
-{
-	return ((const struct primitive *)tile)->scratch_bytes;
+	return p;
 }
 
 void
-kernels__onednn_tile_run(const struct kernels *ctx, const struct kernels__tile *tile, const void *a, const void *b, void *c, void *room)
+onednn__tile_run(const struct kernels *ctx, const struct primitive *p, const void *a, const void *b, void *c, void *room)
 {
-	const struct primitive *p = (const struct primitive *)tile;
 	const struct argument args[] = {
 		{DNNL_ARG_SRC, &p->a, (void *)(uintptr_t)a},
 		{DNNL_ARG_WEIGHTS, &p->b, (void *)(uintptr_t)b},
@@ -386,5 +379,5 @@ kernels__onednn_tile_run(const struct kernels *ctx, const struct kernels__tile *
 		{DNNL_ARG_SCRATCHPAD, &p->scratch, room},
 	};
 
-	kernels__onednn_run(ctx->onednn, p->run, ctx->onednn->streams[omp_get_thread_num()], args, 4);
+	onednn__run(onednn__of(ctx), p->run, onednn__of(ctx)->streams[omp_get_thread_num()], args, 4);
 }

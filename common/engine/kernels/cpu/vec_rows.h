@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include "engine/kernels/vec_math.h"
+#include "engine/kernels/cpu/vec_math.h"
 
 #define VEC_ROW(name) VEC_PASTE(VEC_PASTE(vec_row_, name), VEC_PASTE(_, SALT_VEC_ISA))
 

@@ -1,7 +1,7 @@
-#include "engine/kernels/vec.h"
+#include "engine/kernels/cpu/vec.h"
 
-#include "engine/kernels/vec_math.h"
-#include "engine/kernels/vec_rows.h"
+#include "engine/kernels/cpu/vec_math.h"
+#include "engine/kernels/cpu/vec_rows.h"
 
 #define GELU_A 0.7978845608028654f	/* sqrt(2 / pi) */
 #define GELU_B 0.044715f

@@ -1,11 +1,14 @@
-/* Memory of the CPU backends. */
+/*
+ * memory - device memory of the CPU backends, which is the host's, and the scratch of a context.
+ */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "engine/kernels/kernels_internal.h"
+#include "base/log/log.h"
 #include "base/mem/mem.h"
+#include "engine/kernels/cpu/cpu.h"
 
 /*
  * Large arrays come straight from the system, which hands out zeroed pages when they are first touched: a start does not write gigabytes
@@ -27,7 +30,7 @@ struct head {
 };
 
 void *
-kernels_alloc(struct kernels *k, size_t bytes)
+cpu__alloc(struct kernels *k, size_t bytes)
 {
 	struct head *head;
 	size_t all;
@@ -55,13 +58,11 @@ kernels_alloc(struct kernels *k, size_t bytes)
 }
 
 void
-kernels_free(struct kernels *k, void *p)
+cpu__free(struct kernels *k, void *p)
 {
 	struct head *head;
 
 	(void)k;
-	if (p == NULL)
-		return;
 	head = (struct head *)(void *)((char *)p - HEAD_BYTES);
 	if (head->mapped_bytes > 0)
 		munmap(head->start, head->mapped_bytes);
@@ -70,7 +71,7 @@ kernels_free(struct kernels *k, void *p)
 }
 
 void
-kernels_zero(struct kernels *k, void *p, size_t bytes)
+cpu__zero(struct kernels *k, void *p, size_t bytes)
 {
 	(void)k;
 	if (bytes > 0)
@@ -78,94 +79,45 @@ kernels_zero(struct kernels *k, void *p, size_t bytes)
 }
 
 void
-kernels_copy(struct kernels *k, void *to, const void *from, size_t bytes)
+cpu__transfer(struct kernels *k, enum kernels__transfer kind, void *to, const void *from, size_t bytes)
 {
 	(void)k;
+	(void)kind;
 	if (bytes > 0)
 		memmove(to, from, bytes);
 }
 
-void
-kernels_upload(struct kernels *k, void *to, const void *host, size_t bytes)
+static float *
+grown(float **room, size_t *room_bytes, size_t n)
 {
-	kernels_copy(k, to, host, bytes);
+	size_t bytes;
+
+	if (!mem_mul(n, sizeof(float), &bytes))
+		log_fatal("kernels.memory", "floats=%zu", n);
+	if (bytes > *room_bytes) {
+		free(*room);
+		if ((*room = mem_alloc(bytes, 1)) == NULL)
+			log_fatal("kernels.memory", "bytes=%zu", bytes);
+		*room_bytes = bytes;
+	}
+	return *room;
 }
 
-void
-kernels_download(struct kernels *k, void *host, const void *from, size_t bytes)
+float *
+cpu__scratch(struct kernels *k, size_t n)
 {
-	kernels_copy(k, host, from, bytes);
+	return grown(&k->scratch, &k->scratch_bytes, n);
 }
 
-void
-kernels_download_start(struct kernels *k, void *host, const void *from, size_t bytes)
+float *
+cpu__panels(struct kernels *k, size_t n)
 {
-	kernels_copy(k, host, from, bytes);
-}
-
-void
-kernels_sync(struct kernels *k)
-{
-	(void)k;
+	return grown(&k->panels, &k->panels_bytes, n);
 }
 
 void *
-kernels_host_pointer(struct kernels *k, void *p)
+cpu__host_pointer(struct kernels *k, void *p)
 {
 	(void)k;
 	return p;
-}
-
-void *
-kernels_host_alloc(struct kernels *k, size_t bytes)
-{
-	return kernels_alloc(k, bytes);
-}
-
-void
-kernels_host_free(struct kernels *k, void *p)
-{
-	kernels_free(k, p);
-}
-
-/* On the CPU all work is done when its call returns, so an event holds nothing. */
-struct kernels_event {
-	char unused;
-};
-
-struct kernels_event *
-kernels_event_new(struct kernels *k)
-{
-	(void)k;
-	return calloc(1, sizeof(struct kernels_event));
-}
-
-void
-kernels_event_destroy(struct kernels *k, struct kernels_event **e)
-{
-	(void)k;
-	free(*e);
-	*e = NULL;
-}
-
-void
-kernels_event_record(struct kernels *k, struct kernels_event *e)
-{
-	(void)k;
-	(void)e;
-}
-
-bool
-kernels_event_done(struct kernels *k, const struct kernels_event *e)
-{
-	(void)k;
-	(void)e;
-	return true;
-}
-
-void
-kernels_event_wait(struct kernels *k, const struct kernels_event *e)
-{
-	(void)k;
-	(void)e;
 }

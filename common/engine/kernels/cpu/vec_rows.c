@@ -1,7 +1,7 @@
-#include "engine/kernels/vec_rows.h"
+#include "engine/kernels/cpu/vec_rows.h"
 
 #include <math.h>
-#include "engine/kernels/vec.h"
+#include "engine/kernels/cpu/vec.h"
 
 /* Four vectors of partial sums hide the latency of addition; the compiler splits them where vectors are narrower. */
 typedef float lanes_f __attribute__((vector_size(4 * VEC_LANES), aligned(4)));

@@ -1,4 +1,4 @@
-#include "engine/kernels/kernels_ref.h"
+#include "reference.h"
 
 #include <math.h>
 #include <string.h>

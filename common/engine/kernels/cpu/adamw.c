@@ -1,4 +1,4 @@
-#include "engine/kernels/kernels_internal.h"
+#include "engine/kernels/cpu/cpu.h"
 
 #include <math.h>
 #include <string.h>
@@ -6,7 +6,7 @@
 #define PIECE 16384
 
 void
-kernels_norm_blocks(struct kernels *k, const float *x, int64_t n, double *out)
+cpu__norm_blocks(struct kernels *k, const float *x, int64_t n, double *out)
 {
 	int64_t blocks = (n + KERNELS_NORM_BLOCK - 1) / KERNELS_NORM_BLOCK;
 
@@ -19,7 +19,7 @@ kernels_norm_blocks(struct kernels *k, const float *x, int64_t n, double *out)
 }
 
 void
-kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
+cpu__adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
     const struct kernels_adamw *a)
 {
 	double bias1 = 1 - pow((double)a->beta1, (double)a->step), bias2 = 1 - pow((double)a->beta2, (double)a->step);
@@ -35,9 +35,6 @@ kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad
 		.eps = a->eps,
 	};
 
-	kernels__shape(a->step >= 1 && (copy == NULL || copy_dtype == DTYPE_F32 || copy_dtype == DTYPE_BF16), "adamw");
-	if (k->onednn != NULL)
-		kernels__onednn_stale(k->onednn);
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && n > PIECE)
 	for (int64_t at = 0; at < n; at += PIECE) {
 		int64_t len = n - at < PIECE ? n - at : PIECE;

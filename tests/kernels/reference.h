@@ -1,9 +1,9 @@
 /*
- * kernels_ref - each kernel once more: scalar, one loop per sum, fp64 inside, plain arrays in host memory, no context. For tests.
+ * reference - each kernel once more: scalar, one loop per sum, fp64 inside, plain arrays in host memory, no context. For tests.
  * Shapes, aliasing, "adds" and "overwrites" as in kernels.h; b, d_b, wpe, d_wpe may be NULL.
  */
-#ifndef SALT_KERNELS_REF_H
-#define SALT_KERNELS_REF_H
+#ifndef SALT_TESTS_KERNELS_REFERENCE_H
+#define SALT_TESTS_KERNELS_REFERENCE_H
 
 #include "engine/kernels/kernels.h"
 

@@ -4,7 +4,7 @@
 
 #include "base/hash/hash.h"
 #include "base/random/random.h"
-#include "engine/kernels/kernels_ref.h"
+#include "reference.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 

@@ -1,4 +1,4 @@
-#include "engine/kernels/kernels_internal.h"
+#include "engine/kernels/cpu/cpu.h"
 
 #include <math.h>
 #include <omp.h>
@@ -196,28 +196,24 @@ row_labels(const struct task *task, const float *u, int64_t m, float *work, doub
 }
 
 void
-kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
+cpu__output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
     const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out)
 {
-	int64_t m = b * t, c = kernels__cols(h), v = w_out->dims[0], chunk = kernels__logit_rows(v), draws, stride;
+	int64_t m = b * t, c = kernels__cols(h), v = w_out->dims[0], chunk = cpu__logit_rows(v), draws, stride;
 	struct task task = {k->vec, spec, next, seqs, t, v, spec->n_valid > 0 ? spec->n_valid : v, out};
-	bool listed = spec->kind == KERNELS_LABEL_SAMPLED || spec->kind == KERNELS_LABEL_TOPK;
 	float *logits, *work;
 
-	kernels__shape(kernels__rows(h) == m && w_out->n_dims == 2 && w_out->dims[1] == c && task.n_valid <= v &&
-	    (spec->kind == KERNELS_LABEL_NONE || spec->tau > 0) && (!listed || (spec->n >= 1 && spec->n <= 1 << 20)) &&
-	    (spec->kind != KERNELS_LABEL_TOPK || spec->n <= task.n_valid) &&
-	    (spec->kind != KERNELS_LABEL_SAMPLED || task.n_valid <= 1 << 20), "output_label");
 	chunk = chunk < m ? chunk : m;
 	draws = spec->kind == KERNELS_LABEL_SAMPLED ? spec->n : 0;
 	stride = (v + 15) / 16 * 16 + 4 * draws;		/* a thread's work: V floats, then 2 n doubles */
-	logits = kernels__scratch(k, ((size_t)chunk * (size_t)v + 15) / 16 * 16 + (size_t)k->threads * (size_t)stride);
+	logits = cpu__scratch(k, ((size_t)chunk * (size_t)v + 15) / 16 * 16 + (size_t)k->threads * (size_t)stride);
 	work = logits + (chunk * v + 15) / 16 * 16;
 	for (int64_t begin = 0; begin < m; begin += chunk) {
 		int64_t n = m - begin < chunk ? m - begin : chunk;
 
-		kernels__matmul(k, n, v, c, (struct kernels__matrix){kernels__element(h->data, h->dtype, begin * c), h->dtype, c, false},
-		    (struct kernels__matrix){w_out->data, w_out->dtype, c, true, true}, (struct kernels__matrix){logits, DTYPE_F32, v, false}, NULL, false);
+		k->backend->matmul(k, n, v, c, &(struct kernels__matrix){kernels__element(h->data, h->dtype, begin * c), h->dtype, c, false},
+		    &(struct kernels__matrix){w_out->data, w_out->dtype, c, true, true}, &(struct kernels__matrix){logits, DTYPE_F32, v, false},
+		    NULL, false);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++) {
 			float *mine = work + omp_get_thread_num() * stride;

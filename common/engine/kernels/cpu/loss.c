@@ -1,4 +1,4 @@
-#include "engine/kernels/kernels_internal.h"
+#include "engine/kernels/cpu/cpu.h"
 
 #include <math.h>
 #include <omp.h>
@@ -14,7 +14,7 @@
 #define MAX_ROWS 1024
 
 int64_t
-kernels__logit_rows(int64_t v)
+cpu__logit_rows(int64_t v)
 {
 	int64_t rows = LOGITS / v, unit = rows < 256 ? MIN_ROWS : 256;
 
@@ -214,22 +214,20 @@ add_row(struct kernels_loss_sums *sums, const struct row *r)
 }
 
 void
-kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
+cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
     float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
 {
-	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = kernels__logit_rows(v);
-	bool grad = d_h != NULL && d_h->data != NULL;
+	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = cpu__logit_rows(v);
+	bool grad = d_h != NULL;
 	struct row rows[MAX_ROWS];
 	bool narrow = grad && k->dtype != DTYPE_F32;
 	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false, false}, w_t = {w_out->data, w_out->dtype, c, true, true};
 	struct kernels__matrix d_z = {NULL, k->dtype, v, false}, d_z_t;
 	float *logits, *work;
 
-	kernels__shape(w_out->n_dims == 2 && w_out->dims[1] == c && targets->n_rows == m && v > 0 &&
-	    (!grad || (tensor_count(d_h) == m * c && d_w != NULL && d_w->data != NULL && tensor_count(d_w) == v * c)), "output_loss");
 	chunk = chunk < m ? chunk : m;
 	/* logits, work of each thread, and in bf16 the chunk's gradient rounded for the two products that take it */
-	logits = kernels__scratch(k, ((size_t)chunk + (size_t)k->threads) * (size_t)v + (narrow ? ((size_t)chunk * (size_t)v + 1) / 2 : 0));
+	logits = cpu__scratch(k, ((size_t)chunk + (size_t)k->threads) * (size_t)v + (narrow ? ((size_t)chunk * (size_t)v + 1) / 2 : 0));
 	work = logits + chunk * v;
 	d_z.data = narrow ? work + (int64_t)k->threads * v : logits;
 	*sums = (struct kernels_loss_sums){.finite = true};
@@ -238,7 +236,7 @@ kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tens
 		struct kernels__matrix h_rows = {kernels__element(h->data, h->dtype, begin * c), h->dtype, c, false};
 		struct kernels__matrix z = {logits, DTYPE_F32, v, false};
 
-		kernels__matmul(k, n, v, c, h_rows, w_t, z, NULL, false);
+		k->backend->matmul(k, n, v, c, &h_rows, &w_t, &z, NULL, false);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++) {
 			float *row = logits + i * v;
@@ -258,10 +256,10 @@ kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tens
 		}
 		if (!grad)
 			continue;
-		kernels__matmul(k, n, c, v, d_z, w, (struct kernels__matrix){kernels__element(d_h->data, d_h->dtype, begin * c), d_h->dtype, c, false},
-		    NULL, false);
+		k->backend->matmul(k, n, c, v, &d_z, &w,
+		    &(struct kernels__matrix){kernels__element(d_h->data, d_h->dtype, begin * c), d_h->dtype, c, false}, NULL, false);
 		d_z_t = d_z;
 		d_z_t.trans = true;
-		kernels__matmul(k, v, c, n, d_z_t, h_rows, (struct kernels__matrix){d_w->data, DTYPE_F32, c, false}, NULL, true);
+		k->backend->matmul(k, v, c, n, &d_z_t, &h_rows, &(struct kernels__matrix){d_w->data, DTYPE_F32, c, false}, NULL, true);
 	}
 }

@@ -1,0 +1,135 @@
+/*
+ * cpu - what the CPU backends share: loops over tensors, on a team of OpenMP threads. openblas.c and onednn/ add the products.
+ */
+#ifndef SALT_KERNELS_CPU_H
+#define SALT_KERNELS_CPU_H
+
+#include "engine/kernels/cpu/vec.h"
+#include "engine/kernels/kernels_internal.h"
+
+/*
+ * Loops over fewer elements run on one thread (some 0.1 ms): a team costs little where its processors are idle, but a time slice where
+ * one of them is busy with something else. Bits do not depend on it.
+ */
+#define CPU__SMALL (1 << 18)
+
+/* Row blocks of reductions over rows: the shape alone decides. */
+#define CPU__ROW_BLOCK 64
+
+static inline int64_t
+cpu__min(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline float *
+cpu__f32(const struct tensor *t)
+{
+	return t->data;
+}
+
+/* Number of the first element of head h at row (b * T + t), from data on. */
+static inline int64_t
+cpu__head_at(const struct kernels_heads *x, int64_t row, int64_t h)
+{
+	return row * x->stride + h * kernels__head_stride(x);
+}
+
+/*
+ * Pieces of a tensor as fp32, n elements from element at on. In fp32 all three are the tensor's own data and cost nothing; in bf16 a
+ * piece is widened into buf, changed there, and narrowed back, so that loops handle fp32 only.
+ *   cpu__read   the piece to read
+ *   cpu__place  where to write the piece (not yet filled)
+ *   cpu__store  ends writing: piece is what cpu__place gave
+ */
+static inline const float *
+cpu__read(const struct kernels *k, const void *data, enum dtype dtype, int64_t at, int64_t n, float *buf)
+{
+	if (dtype == DTYPE_F32)
+		return (const float *)data + at;
+	k->vec->widen(buf, (const uint16_t *)data + at, n);
+	return buf;
+}
+
+static inline float *
+cpu__place(void *data, enum dtype dtype, int64_t at, float *buf)
+{
+	return dtype == DTYPE_F32 ? (float *)data + at : buf;
+}
+
+static inline void
+cpu__store(const struct kernels *k, void *data, enum dtype dtype, int64_t at, int64_t n, const float *piece)
+{
+	if (dtype != DTYPE_F32)
+		k->vec->narrow((uint16_t *)data + at, piece, n);
+}
+
+/*
+ * cpu__open, cpu__close - a CPU backend's part of kernels_new and kernels_destroy: threads, the loops of the processor, and OpenBLAS,
+ * which multiplies in attention for every CPU backend.
+ */
+int cpu__open(struct kernels *k, const struct kernels_options *options, struct err_note *note);
+void cpu__close(struct kernels *k);
+/* cpu__describe - what kernels_describe returns. */
+void cpu__describe(struct kernels *k, const char *library, const char *version, const char *units);
+
+/* cpu__scratch - at least n floats, 64-byte aligned, not zeroed, valid until the next call. log_fatal without memory. */
+float *cpu__scratch(struct kernels *k, size_t n);
+/* cpu__panels - a second such array, for products of matrices, whose callers hold the scratch. */
+float *cpu__panels(struct kernels *k, size_t n);
+
+/* Row-major C[m, n] = alpha op(A) op(B) + beta C on the calling thread alone, whatever OpenMP's settings are. */
+void cpu__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+    const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/* Tiles of attention have this many rows. */
+#define CPU__QUERIES 64
+
+/* Rows of fp32 numbers. */
+struct cpu__rows {
+	float *data;
+	int64_t stride;
+};
+
+/* cpu__heads_store - rounds from to n rows of one head of x; nothing to do in fp32, where from is the head itself. */
+void cpu__heads_store(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n, int64_t h, struct cpu__rows from);
+
+/* The functions that all CPU backends have in common: cpu__NAME has the type of the member NAME of struct kernels_ops. */
+#define CPU__DECLARE(name) extern __typeof__(*((struct kernels_ops *)NULL)->name) cpu__##name
+CPU__DECLARE(alloc);
+CPU__DECLARE(free);
+CPU__DECLARE(zero);
+CPU__DECLARE(host_pointer);
+CPU__DECLARE(transfer);
+CPU__DECLARE(column_sums);
+CPU__DECLARE(embed);
+CPU__DECLARE(embed_bwd);
+CPU__DECLARE(norm);
+CPU__DECLARE(norm_bwd);
+CPU__DECLARE(rmsnorm_heads);
+CPU__DECLARE(rmsnorm_heads_bwd);
+CPU__DECLARE(pointwise);
+CPU__DECLARE(rope);
+CPU__DECLARE(attention);
+CPU__DECLARE(attention_bwd);
+CPU__DECLARE(output_loss);
+CPU__DECLARE(output_label);
+CPU__DECLARE(accumulate);
+CPU__DECLARE(norm_blocks);
+CPU__DECLARE(adamw);
+CPU__DECLARE(convert);
+
+/* Those of them that no CPU backend replaces. */
+#define CPU__OPS											\
+	.alloc = cpu__alloc, .free = cpu__free, .host_alloc = cpu__alloc, .host_free = cpu__free, .zero = cpu__zero,	\
+	.host_pointer = cpu__host_pointer,										\
+	.transfer = cpu__transfer, .column_sums = cpu__column_sums, .embed = cpu__embed, .embed_bwd = cpu__embed_bwd,	\
+	.norm = cpu__norm, .norm_bwd = cpu__norm_bwd, .rmsnorm_heads = cpu__rmsnorm_heads,				\
+	.rmsnorm_heads_bwd = cpu__rmsnorm_heads_bwd, .pointwise = cpu__pointwise, .rope = cpu__rope,			\
+	.output_loss = cpu__output_loss, .output_label = cpu__output_label, .accumulate = cpu__accumulate,		\
+	.norm_blocks = cpu__norm_blocks, .convert = cpu__convert
+
+/* Rows of logits that exist at a time: by V alone. */
+int64_t cpu__logit_rows(int64_t v);
+
+#endif

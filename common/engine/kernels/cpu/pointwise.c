@@ -1,0 +1,147 @@
+#include "engine/kernels/cpu/cpu.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log/log.h"
+#include "base/mem/mem.h"
+
+/* Element-wise loops go in pieces of this size. */
+#define PIECE 4096
+/* In bf16 so many elements of an operand are widened at a time. */
+#define ROOM 1024
+
+#define PIECES(k, n, call)										\
+	do {												\
+		int64_t n_ = (n);									\
+		_Pragma("omp parallel for num_threads((k)->threads) schedule(static) if ((k)->threads > 1 && n_ > (k)->small)") \
+		for (int64_t at = 0; at < n_; at += PIECE) {						\
+			int64_t len = n_ - at < PIECE ? n_ - at : PIECE;				\
+			call;										\
+		}											\
+	} while (0)
+
+static void
+op_run(const struct vec *vec, enum kernels__pointwise op, float *const out[2], const float *const in[3], int64_t n)
+{
+	switch (op) {
+	case KERNELS__ADD:
+		vec->add(out[0], in[0], in[1], n);
+		break;
+	case KERNELS__GELU:
+		vec->gelu(out[0], in[0], n);
+		break;
+	case KERNELS__GELU_BWD:
+		vec->gelu_bwd(out[0], in[0], in[1], n);
+		break;
+	case KERNELS__GELU_ERF:
+		vec->gelu_erf(out[0], in[0], n);
+		break;
+	case KERNELS__GELU_ERF_BWD:
+		vec->gelu_erf_bwd(out[0], in[0], in[1], n);
+		break;
+	case KERNELS__SWIGLU:
+		vec->swiglu(out[0], in[0], in[1], n);
+		break;
+	case KERNELS__SWIGLU_BWD:
+		vec->swiglu_bwd(out[0], out[1], in[0], in[1], in[2], n);
+		break;
+	}
+}
+
+/* One piece: in fp32 at once and in place, in bf16 through ROOM elements of each operand. Inputs are read before outputs are written. */
+static void
+op_piece(const struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2], const struct tensor *const in[3], int64_t begin, int64_t n)
+{
+	float rooms[5][ROOM];
+
+	for (int64_t at = begin, len; at < begin + n; at += len) {
+		const float *from[3] = {NULL};
+		float *to[2] = {NULL};
+
+		len = out[0]->dtype == DTYPE_F32 || begin + n - at < ROOM ? begin + n - at : ROOM;
+		for (int i = 0; i < 3; i++)
+			if (in[i] != NULL)
+				from[i] = cpu__read(k, in[i]->data, in[i]->dtype, at, len, rooms[i]);
+		for (int i = 0; i < 2; i++)
+			if (out[i] != NULL)
+				to[i] = cpu__place(out[i]->data, out[i]->dtype, at, rooms[3 + i]);
+		op_run(k->vec, op, to, from, len);
+		for (int i = 0; i < 2; i++)
+			if (out[i] != NULL)
+				cpu__store(k, out[i]->data, out[i]->dtype, at, len, to[i]);
+	}
+}
+
+void
+cpu__pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2], const struct tensor *const in[3], int64_t n)
+{
+	PIECES(k, n, op_piece(k, op, out, in, at, len));
+}
+
+void
+cpu__accumulate(struct kernels *k, float *y, const float *x, int64_t n)
+{
+	PIECES(k, n, k->vec->add(y + at, y + at, x + at, len));
+}
+
+void
+cpu__convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n)
+{
+	(void)from_dtype;
+	if (to_dtype == DTYPE_BF16)
+		PIECES(k, n, k->vec->narrow((uint16_t *)to + at, (const float *)from + at, len));
+	else
+		PIECES(k, n, k->vec->widen((float *)to + at, (const uint16_t *)from + at, len));
+}
+
+/* Cosines and sines are kept from call to call: the same for every layer, query and key of a model. */
+static void
+rope_prepare(struct kernels *k, const float *freq, int64_t t, int64_t half)
+{
+	size_t n;
+
+	if (k->rope_half == half && k->rope_t >= t && memcmp(k->rope_freq, freq, (size_t)half * sizeof(float)) == 0)
+		return;
+	free(k->rope_table);
+	free(k->rope_freq);
+	if (!mem_mul((size_t)t, (size_t)half * 2, &n) || (k->rope_table = mem_alloc(n, sizeof(float))) == NULL ||
+	    (k->rope_freq = mem_alloc((size_t)half, sizeof(float))) == NULL)
+		log_fatal("kernels.memory", "what=rope t=%lld half=%lld", (long long)t, (long long)half);
+	memcpy(k->rope_freq, freq, (size_t)half * sizeof(float));
+	k->rope_half = half;
+	k->rope_t = t;
+	for (int64_t i = 0; i < t; i++) {
+		for (int64_t j = 0; j < half; j++) {
+			float angle = (float)i * freq[j];
+
+			k->rope_table[i * half + j] = cosf(angle);
+			k->rope_table[(t + i) * half + j] = sinf(angle);
+		}
+	}
+}
+
+void
+cpu__rope(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse)
+{
+	int64_t half = x->head_dim / 2;
+	float *rooms = x->dtype == DTYPE_F32 ? NULL : cpu__scratch(k, (size_t)k->threads * (size_t)(2 * half));
+
+	rope_prepare(k, freq, t, half);
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && b * t * x->n_heads * half > k->small)
+	for (int64_t m = 0; m < b * t; m++) {
+		const float *cosine = k->rope_table + m % t * half, *sine = k->rope_table + (k->rope_t + m % t) * half;
+		float *room = rooms != NULL ? rooms + omp_get_thread_num() * 2 * half : NULL;
+
+		for (int64_t h = 0; h < x->n_heads; h++) {
+			int64_t at = cpu__head_at(x, m, h);
+			float *head = cpu__place(x->data, x->dtype, at, room);
+
+			cpu__read(k, x->data, x->dtype, at, 2 * half, head);
+			k->vec->rope(head, cosine, sine, half, inverse);
+			cpu__store(k, x->data, x->dtype, at, 2 * half, head);
+		}
+	}
+}

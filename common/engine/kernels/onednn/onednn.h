@@ -1,0 +1,108 @@
+/*
+ * onednn - what the files of the backend onednn share. It is optional: without oneDNN they are not in the build.
+ */
+#ifndef SALT_KERNELS_ONEDNN_H
+#define SALT_KERNELS_ONEDNN_H
+
+#include <dnnl.h>
+#include <sys/queue.h>
+
+#include "engine/kernels/cpu/cpu.h"
+
+enum { ONEDNN__ROWS = 128 };	/* of a full part of C */
+
+#if DNNL_VERSION_MAJOR >= 3
+#define LAYOUT_PTR(l) ((l)->md)
+#else
+#define LAYOUT_PTR(l) (&(l)->md)
+#endif
+
+struct layout {
+	dnnl_memory_desc_t md;
+};
+
+/* Everything that a part's primitive depends on. Zeroed before it is filled, so that memcmp compares it. */
+struct shape {
+	int64_t m, n, k, lda, ldb, ldc;
+	int32_t trans_a, trans_b, dtype, dtype_c, bias, add, packed;
+	int32_t unused;
+};
+
+struct primitive {
+	SLIST_ENTRY(primitive) next;
+	struct shape shape;
+	dnnl_primitive_t run;
+	struct layout a, b, c, bias, scratch;
+	size_t scratch_bytes;
+};
+
+struct reorder {
+	SLIST_ENTRY(reorder) next;
+	int64_t n, k, ld;
+	int32_t trans, unused;
+	dnnl_primitive_t run;
+	struct layout from, to;
+	size_t to_bytes;
+};
+
+struct packs;			/* repacked weights, of one context or shared by several: matmul.c */
+
+struct onednn {
+	enum dtype dtype;
+	dnnl_engine_t engine;
+	dnnl_stream_t *streams;		/* one for each thread */
+	int n_streams;
+	SLIST_HEAD(, primitive) primitives;
+	SLIST_HEAD(, reorder) reorders;
+	struct packs *packs;
+	bool owns_packs;
+};
+
+static inline struct onednn *
+onednn__of(const struct kernels *k)
+{
+	return k->own;
+}
+
+struct argument {
+	int index;
+	const struct layout *layout;
+	void *data;
+};
+
+/*
+ * All of these end the process when oneDNN cannot (log_fatal): a shape it does not take is a mistake of ours.
+ *
+ * onednn__primitive, onednn__reorder - made once for a shape, kept as long as the context; call them outside of parallel
+ * loops, with omp_set_num_threads(1). The reorder packs a panel [k, n] of weights in the format in which a full part wants it.
+ * onednn__run - n arguments, at most 6; on the calling thread, any of the context's.
+ */
+struct primitive *onednn__primitive(struct kernels *k, const struct shape *s);
+struct reorder *onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans);
+void onednn__run(struct onednn *o, dnnl_primitive_t primitive, dnnl_stream_t stream, const struct argument *args, int n);
+
+/* matmul.c */
+struct packs *onednn__packs_new(void);		/* NULL without memory */
+void onednn__packs_destroy(struct packs **packs);
+void onednn__params(struct kernels *k, const void *params, size_t bytes, uint64_t generation);
+void onednn__stale(struct onednn *o);		/* all that is repacked is out of date */
+void onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add);
+
+/*
+ * Small products that a thread makes alone, inside a parallel loop of the caller's: C[m, n] = op(A) op(B) (+ C), A and B in the compute
+ * dtype, C in it or fp32, rows of any length. onednn__tile prepares one, outside of parallel loops; the data of a, b, c do not matter
+ * yet. onednn__tile_run needs scratch_bytes of the thread's own memory, 64-byte aligned.
+ */
+const struct primitive *onednn__tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, bool add);
+void onednn__tile_run(const struct kernels *ctx, const struct primitive *tile, const void *a, const void *b, void *c, void *scratch);
+
+/* attention.c */
+void onednn__attention(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q,
+    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t);
+void onednn__attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
+    const struct kernels_heads *d_o, const struct kernels_heads *o, const float *lse, const struct kernels_heads *q,
+    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t);
+
+#endif
