@@ -269,7 +269,7 @@ bench_new(struct bench *b, const struct plan *p, struct err_note *note)
 	struct model_session_options so = {.max_batch = (int64_t)p->shape.micro_batch, .max_tokens = (int64_t)p->shape.context,
 	    .training = true, .recompute = p->shape.recompute};
 	size_t n, rows = (size_t)(p->shape.micro_batch * p->shape.context);
-	uint16_t *half;
+	float *first;
 	int rc;
 
 	if ((rc = kernels_new(&b->kernels, &ko, note)) != 0 || (rc = model_new(&b->model, &p->student.config, note)) != 0 ||
@@ -284,18 +284,14 @@ bench_new(struct bench *b, const struct plan *p, struct err_note *note)
 	b->grads = kernels_alloc(b->kernels, n * sizeof(float));
 	if (b->inputs == NULL || b->next == NULL || b->masters == NULL || b->m == NULL || b->v == NULL || b->grads == NULL)
 		return err_note_set(note, ENOMEM, "--measure");
-	model_init(b->model, p->cfg->run.seed, 0, (int64_t)n, b->masters);
-	if (p->shape.dtype != DTYPE_F32) {
-		if ((half = mem_alloc(n, sizeof(*half))) == NULL ||
-		    (b->params = kernels_alloc(b->kernels, n * sizeof(*half))) == NULL) {
-			free(half);
-			return err_note_set(note, ENOMEM, "--measure");
-		}
-		for (size_t i = 0; i < n; i++)
-			half[i] = tensor_f32_to_bf16(b->masters[i]);
-		kernels_upload(b->kernels, b->params, half, n * sizeof(*half));
-		free(half);
-	}
+	if ((p->shape.dtype != DTYPE_F32 && (b->params = kernels_alloc(b->kernels, n * dtype_size(p->shape.dtype))) == NULL) ||
+	    (first = mem_alloc(n, sizeof(*first))) == NULL)
+		return err_note_set(note, ENOMEM, "--measure");
+	model_init(b->model, p->cfg->run.seed, 0, (int64_t)n, first);
+	kernels_upload(b->kernels, b->masters, first, n * sizeof(*first));
+	free(first);
+	if (b->params != NULL)
+		kernels_convert(b->kernels, b->params, p->shape.dtype, b->masters, DTYPE_F32, (int64_t)n);
 	model_bind(b->model, b->params != NULL ? b->params : b->masters, p->shape.dtype);
 	for (size_t i = 0; i < rows; i++) {		/* any ids: what a token costs does not depend on it */
 		b->inputs[i] = (int32_t)(i * 7919 % (size_t)p->student.config.vocab_size);
