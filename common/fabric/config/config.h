@@ -1,10 +1,12 @@
 /*
- * config - fleet.yaml as structs. One table (table.c) says for every option: key, type, default, range or choices, class, help;
- * parsing, --set, printing, docs/config.md and the comparison of identities all read it. Pure: no log, no exit, no environment.
+ * config - fleet.yaml as structs. One table (table.c) has key, type, default, range or choices, class and help of every option.
+ * Parsing, --set, printing, docs/config.md and the comparison of identities use it. The module does not log, exit or read the
+ * environment.
  *
- * The story of a start: config_load(file, --set list) parses, applies, fills in what follows from other options (derived) and
- * checks options against each other; config_require() asks for what this daemon cannot do without; a run that exists already is
- * loaded too (run.dir/fleet.yaml) and config_identity_diff() compares; config_write_resolved() stores what the run really uses.
+ * At its start a daemon calls config_load(file, --set list), which parses, applies overrides, derives values from other options
+ * and checks options against each other; then config_require() for the options that it needs. The configuration of an existing
+ * run (run.dir/fleet.yaml) is loaded too, and config_identity_diff() compares the two. config_write_resolved() stores the values
+ * in use.
  */
 #ifndef SALT_CONFIG_H
 #define SALT_CONFIG_H
@@ -15,7 +17,7 @@
 #include <stdio.h>
 #include "base/err/err.h"
 
-/* Choices. The words in fleet.yaml are the last part of each name in small letters; config_word() gives them back. */
+/* Choices. The words in fleet.yaml are the last parts of the names in lower case; config_word() returns them. */
 enum config_serve { CONFIG_SERVE_SCORE = 1, CONFIG_SERVE_LABEL = 2, CONFIG_SERVE_BOTH = 3 };	/* bits: SCORE | LABEL = BOTH */
 enum config_label_kind { CONFIG_LABEL_SAMPLED, CONFIG_LABEL_TOPK, CONFIG_LABEL_DENSE };
 enum config_mode { CONFIG_MODE_NONE, CONFIG_MODE_SALT_DS };
@@ -39,7 +41,7 @@ struct config_numbers {
 	uint64_t *item;
 };
 
-/* Field names are the yaml keys. Texts are never NULL ("" = not given). Paths are absolute or "". Units: docs/config.md. */
+/* Field names are the yaml keys. Texts are never NULL ("": not given). Paths are absolute or "". Units: docs/config.md. */
 struct config_run {
 	char *dir;
 	uint32_t seed;
@@ -81,7 +83,7 @@ struct config_selector {
 	double lease_s;
 	uint32_t lease_sequences;
 	uint32_t commit_ms;
-	double teacher_idle_s;		/* 0: never released for idleness */
+	double teacher_idle_s;		/* 0: idle teachers are never released */
 };
 
 struct config_trainer {
@@ -151,7 +153,7 @@ struct config_deploy {
 	uint32_t teachers;
 };
 
-struct config_own;			/* memory and where each value came from */
+struct config_own;			/* memory, and the origin of each value */
 
 struct config {
 	struct config_run run;
@@ -172,28 +174,28 @@ struct config {
 };
 
 /*
- * config_load - the whole road from a file to checked settings.
+ * config_load - reads a file, applies overrides, derives values and checks everything.
  * @path       fleet.yaml (at most 1 MiB), or NULL: defaults and overrides only, relative paths from the working directory
- * @overrides  n texts "section.key=value", as --set takes them; the last one of a key wins. A value is written as in the file
- *             (lists: [a, b] or a,b); its relative paths start where the file's do: at the directory of the file
- * Returns 0 and *cfg (config_destroy it), ERR_CONFIG with note "FILE:LINE: KEY: expected .., found ..", ENOMEM or errno.
- * *cfg is NULL on failure. Does not ask for required keys: config_require.
+ * @overrides  n texts "section.key=value", as for --set; the last one of a key counts. A value is written as in the file
+ *             (lists: [a, b] or a,b); its relative paths start at the directory of the file
+ * Returns 0 and *cfg (to be freed by config_destroy), ERR_CONFIG with note "FILE:LINE: KEY: expected .., found ..", ENOMEM or
+ * errno. *cfg is NULL on failure. Required keys are checked by config_require, not here.
  */
 int config_load(const char *path, const char *const *overrides, size_t n, struct config **cfg, struct err_note *note);
 int config_load_text(const char *text, size_t len, const char *name, const char *base_dir,
     const char *const *overrides, size_t n, struct config **cfg, struct err_note *note);
-void config_destroy(struct config **cfg);	/* takes NULL */
+void config_destroy(struct config **cfg);	/* cfg and *cfg may be NULL */
 
-/* config_defaults - *cfg with every option at its default. 0 or ENOMEM. */
+/* config_defaults - *cfg gets every option at its default. Returns 0 or ENOMEM. */
 int config_defaults(struct config **cfg, struct err_note *note);
 
-/* config_set - one "section.key=value" more, then derived values and config_validate again. On failure the value is as it was. */
+/* config_set - applies one more "section.key=value", derives values and validates again. On failure nothing changes. */
 int config_set(struct config *cfg, const char *assignment, struct err_note *note);
 
-/* config_validate - options against each other (also done by config_load). 0 or ERR_CONFIG, note names both options. */
+/* config_validate - checks options against each other, as config_load does. 0, or ERR_CONFIG naming both options. */
 int config_validate(const struct config *cfg, struct err_note *note);
 
-/* config_require - keys that must be given for what a program is about to do; or the NEEDs. 0 or ERR_CONFIG naming the first missing. */
+/* config_require - checks that all keys of needs (CONFIG_NEED_*) are given. 0, or ERR_CONFIG naming the first missing. */
 enum config_need {
 	CONFIG_NEED_RUN = 1,		/* run.dir */
 	CONFIG_NEED_CORPUS = 2,		/* corpus.train, corpus.context */
@@ -201,52 +203,54 @@ enum config_need {
 	CONFIG_NEED_CACHE = 8,		/* cache.dir */
 	CONFIG_NEED_TEACHER = 16,	/* teacher.model */
 	CONFIG_NEED_TRAINER = 32,	/* trainer.model, trainer.steps, trainer.batch */
-	CONFIG_NEED_BATCH = 64		/* trainer.batch alone: it belongs to a plan */
+	CONFIG_NEED_BATCH = 64		/* trainer.batch alone, which is part of a plan */
 };
 int config_require(const struct config *cfg, unsigned needs, struct err_note *note);
 
-/* What the settings amount to: "baseline", "rkd" (phase one is the whole run), "salt" or "salt_ds". */
+/* config_mode_name - what the settings amount to: "baseline", "rkd" (phase one is the whole run), "salt" or "salt_ds". */
 const char *config_mode_name(const struct config *cfg);
-bool config_phase_one(const struct config *cfg);		/* is there a phase one at all */
+bool config_phase_one(const struct config *cfg);		/* the run has a phase one */
 bool config_until_margin(const struct config *cfg, double *margin_nats);	/* false: not given, *margin untouched */
 
 /*
- * config_block - block size W and rows kept K of selection. pool > 0: W = pool; mode none: K = W; else K = floor(keep_share * W) with
- * keep_share taken as the decimal that was written (0.29 of 100 is 29, though 0.29 * 100 < 29 in binary).
+ * config_block - block size W and number K of rows chosen from a block. pool > 0: W = pool; mode none: K = W; otherwise
+ * K = floor(keep_share * W), with keep_share as the decimal number in the file: 0.29 of 100 is 29, although 0.29 * 100 < 29
+ * in binary.
  */
 void config_block(const struct config *cfg, uint64_t *block, uint64_t *kept);
 
-/* config_word - the word of a choice, as in config_word("labels.kind", cfg->labels.kind); "?" for a value that is none. */
+/* config_word - the word of a choice, as in config_word("labels.kind", cfg->labels.kind); "?" for an invalid value. */
 const char *config_word(const char *key, int value);
 
-/* config_get_text - value of "section.key" as yaml would print it, at most size bytes with NUL (cut). 0 or ERR_NOT_FOUND. */
+/* config_get_text - the value of "section.key" as yaml prints it, cut to size bytes with NUL. 0 or ERR_NOT_FOUND. */
 int config_get_text(const struct config *cfg, const char *key, char *buf, size_t size);
 
-/* config_origin - where a value came from: "default", "derived", "line 12", "--set"; "?" for an unknown key. buf is returned. */
+/* config_origin - the origin of a value: "default", "derived", "line 12", "--set"; "?" for an unknown key. Returns buf. */
 const char *config_origin(const struct config *cfg, const char *key, char *buf, size_t size);
 
-/* config_print - all options as yaml that config_load reads back to the same values. with_origin: as comments. 0 or errno. */
+/* config_print - all options as yaml that config_load reads to the same values; origins as comments. 0 or errno. */
 int config_print(const struct config *cfg, FILE *out, bool with_origin);
 
 /*
- * config_print_renamed - one line that names every option given under its former name, with its present name; nothing if there is none.
+ * config_print_renamed - prints one line with every option given under its former name, and its present name; nothing if
+ * there is none.
  * @program  begins the line
  */
 void config_print_renamed(const struct config *cfg, FILE *out, const char *program);
 
-/* config_write_resolved - config_print to PATH: temporary file, fsync, rename, fsync of the directory. 0 or errno, note names the step. */
+/* config_write_resolved - config_print to a file that is replaced atomically. 0 or errno; note names the step. */
 int config_write_resolved(const struct config *cfg, const char *path, struct err_note *note);
 
 /*
- * config_identity_diff - the first identity option (table order) that differs.
- * Returns 0 or ERR_CONFIG, the note giving the key, old value (expected) and new value (found).
- * config_tunable_diff - calls each() for every tunable option that differs, old and new as text; returns how many.
+ * config_identity_diff - looks for the first identity option, in table order, that differs.
+ * Returns 0, or ERR_CONFIG with the key, the old value (expected) and the new one (found) in the note.
+ * config_tunable_diff - calls each() for every tunable option that differs, with both values as text; returns their number.
  */
 int config_identity_diff(const struct config *old, const struct config *now, struct err_note *note);
 size_t config_tunable_diff(const struct config *old, const struct config *now,
     void (*each)(void *arg, const char *key, const char *was, const char *is), void *arg);
 
-/* config_docs - docs/config.md from the table; a test holds the two equal. 0 or errno. */
+/* config_docs - writes docs/config.md from the table; a test compares the two. Returns 0 or errno. */
 int config_docs(FILE *out);
 int config_man(FILE *out, const char *version);	/* fleet.yaml(5) */
 

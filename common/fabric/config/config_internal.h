@@ -1,4 +1,4 @@
-/* internal - what table.c, value.c, yaml.c, config.c and print.c share. Nobody else includes it. */
+/* config_internal - shared by the files of this module. */
 #ifndef SALT_CONFIG_INTERNAL_H
 #define SALT_CONFIG_INTERNAL_H
 
@@ -9,7 +9,7 @@ enum {
 	CONFIG__FILE_BYTES_MAX = 1 << 20,
 	CONFIG__ITEMS_MAX = 256,		/* of a list */
 	CONFIG__TEXT_BYTES_MAX = 4096,
-	CONFIG__VALUE_BYTES = 65536		/* a buffer for any value's text: 256 endpoints of 200 bytes, quoted */
+	CONFIG__VALUE_BYTES = 65536		/* enough for any value as text: 256 endpoints of 200 bytes, quoted */
 };
 
 enum config__type {
@@ -37,13 +37,13 @@ struct config__option {
 	const char *section, *name, *key;	/* "trainer", "lr", "trainer.lr" */
 	enum config__type type;
 	enum config__class class;
-	size_t offset;			/* in struct config; its type is checked where the row is made */
-	const char *def;		/* default, read by the same parser; NULL: has none, config_require may ask for it */
+	size_t offset;			/* in struct config; table.c checks the field's type at compile time */
+	const char *def;		/* default, parsed like a value of the file; NULL: none, so it may be required */
 	uint64_t lo, hi;		/* of whole numbers */
 	double flo, fhi;		/* of floats */
-	bool open;			/* flo itself is outside */
+	bool open;			/* flo itself is excluded */
 	const struct config__word *choices;
-	const char *word;		/* a word besides numbers: all -> UINT64_MAX, none -> NaN */
+	const char *word;		/* a word allowed instead of a number: all -> UINT64_MAX, none -> NaN */
 	const char *unit, *help;
 	const char *was;		/* the key's former name, still accepted; NULL: none */
 };
@@ -53,7 +53,7 @@ extern const size_t config__n_options;
 
 const struct config__option *config__find(const char *key);	/* by its key or its former name; NULL if there is none */
 
-/* config__nearest - the key (or section, when key has no dot) that was probably meant; NULL if nothing is near. */
+/* config__nearest - the key (or section, if key has no dot) most similar to a misspelt one; NULL if none is similar. */
 const char *config__nearest(const char *key);
 
 enum config__source { CONFIG__DEFAULT, CONFIG__DERIVED, CONFIG__FILE, CONFIG__SET };
@@ -66,12 +66,12 @@ struct config__origin {
 
 struct config_own {
 	struct mem_arena *arena;	/* all texts and lists */
-	const char *file;		/* for notes; "" without one */
+	const char *file;		/* for notes; "": no file */
 	const char *base_dir;		/* where relative paths start */
-	struct config__origin *origin;	/* one for each row of the table */
+	struct config__origin *origin;	/* one for each line of the table */
 };
 
-/* A value as written. quoted[i]: was in quotes, so it is text and no number. */
+/* A value as written in the file. quoted[i]: it was in quotes, so it is text and not a number. */
 struct config__raw {
 	bool is_list;
 	size_t n;
@@ -79,25 +79,25 @@ struct config__raw {
 	bool *quoted;
 };
 
-/* config__assign - raw to the option's field: type, range, words. On failure the field is untouched and note has expected and found. */
+/* config__assign - checks raw and stores it in the option's field. On failure the field is unchanged and note filled in. */
 int config__assign(struct config *cfg, const struct config__option *o, const struct config__raw *raw, struct err_note *note);
 
-/* config__assign_text - the same from one text as --set has it. */
+/* config__assign_text - the same for a text as given to --set. */
 int config__assign_text(struct config *cfg, const struct config__option *o, const char *text, struct err_note *note);
 
-/* config__expected - "a number in (0, 10]"; into buf, returned. config__value - the value as text; quoted: as yaml wants it. */
+/* config__expected - writes "a number in (0, 10]" to buf and returns it. config__value - the value; quoted: for yaml. */
 const char *config__expected(const struct config__option *o, char *buf, size_t size);
 const char *config__value(const struct config *cfg, const struct config__option *o, bool quoted, char *buf, size_t size);
-const char *config__float(double v, char *buf, size_t size);	/* shortest text that reads back the same */
+const char *config__float(double v, char *buf, size_t size);	/* the shortest text that parses to the same value */
 
-bool config__given(const struct config *cfg, const struct config__option *o);	/* has a default, or was set */
+bool config__given(const struct config *cfg, const struct config__option *o);	/* it has a default or was set */
 
-/* config__yaml - file text to assignments. */
+/* config__yaml - parses the text of a file and assigns its values. */
 int config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *note);
 
-extern const char config__docs_head[];		/* what docs/config.md says before the table */
+extern const char config__docs_head[];		/* text of docs/config.md before the table */
 
-/* config__loopback - does the endpoint stay on this machine (ipc, 127.x, localhost, ::1)? */
+/* config__loopback - true if the endpoint is on this machine: ipc, 127.x, localhost, ::1. */
 bool config__loopback(const char *endpoint);
 
 #endif

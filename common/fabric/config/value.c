@@ -1,4 +1,4 @@
-/* value - one value between its text and its field. */
+/* value - converts a value between its text and its field in struct config. */
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -15,7 +15,7 @@ field_of(const struct config *cfg, const struct config__option *o)
 	return (char *)(uintptr_t)cfg + o->offset;
 }
 
-/* Bounded printing that keeps what fits. */
+/* Appends to a buffer of fixed size; what does not fit is dropped. */
 struct text {
 	char *buf;
 	size_t size, len;
@@ -35,7 +35,7 @@ text_add(struct text *t, const char *fmt, ...)
 		t->len += (size_t)n;
 }
 
-/* Numbers in files are written with a point whatever the user's locale says. */
+/* Numbers in files have a decimal point in any locale. */
 static double
 to_double(const char *s, char **end)
 {
@@ -169,7 +169,7 @@ parse_float(const char *s, const struct config__option *o, double *out)
 	return true;
 }
 
-/* Valid UTF-8 without control bytes: what can be written to a file and read back. */
+/* Valid UTF-8 without control bytes, so that it can be written to a file and read back. */
 static bool
 clean_text(const char *s)
 {
@@ -182,7 +182,7 @@ clean_text(const char *s)
 			return false;
 		if ((*p == 0xE0 && p[1] < 0xA0) || (*p == 0xED && p[1] > 0x9F) || (*p == 0xF0 && p[1] < 0x90) || (*p == 0xF4 && p[1] > 0x8F))
 			return false;
-		if (*p == 0xC2 && p[1] < 0xA0)		/* C1 controls: yaml calls them unprintable */
+		if (*p == 0xC2 && p[1] < 0xA0)		/* C1 controls are not printable in yaml */
 			return false;
 		for (p++; more > 0; more--, p++)
 			if ((*p & 0xC0) != 0x80)
@@ -198,7 +198,7 @@ endpoint_ok(const char *s, bool bind)
 	size_t n;
 	unsigned long v;
 
-	if (!clean_text(s) || strlen(s) > 200)		/* announcements and ZeroMQ's own buffers hold 256 */
+	if (!clean_text(s) || strlen(s) > 200)		/* buffers of announcements and of ZeroMQ have 256 */
 		return false;
 	if (strncmp(s, "ipc://", 6) == 0)
 		return s[6] != '\0' && strlen(s + 6) < 100;	/* sockaddr_un */
@@ -392,7 +392,7 @@ config__assign(struct config *cfg, const struct config__option *o, const struct 
 	}
 }
 
-/* [a, b], or a,b, cut at commas in place; spaces around items and one pair of quotes are taken off. */
+/* Splits [a, b] or a,b at commas, in place; removes spaces around items and one pair of quotes. */
 static int
 split_list(char *s, struct config__raw *raw)
 {

@@ -1,4 +1,4 @@
-/* yaml - fleet.yaml's text to assignments, by libyaml's events: a mapping of sections, a mapping of options, a value or a flat list. */
+/* yaml - parses fleet.yaml with libyaml's events: a mapping of sections, each a mapping of options to a value or a flat list. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@ struct reader {
 	yaml_event_t event;
 	bool has_event;
 	struct err_note *note;
-	unsigned *section_line;		/* by first row of the section; 0: not seen yet */
+	unsigned *section_line;		/* indexed by the section's first option; 0: not seen yet */
 };
 
 static unsigned
@@ -60,7 +60,7 @@ event_name(const yaml_event_t *e)
 	}
 }
 
-/* The next event; what no fleet.yaml may have anywhere is refused here. */
+/* Reads the next event. Refuses anchors, aliases and tags, which are not allowed anywhere. */
 static int
 next(struct reader *r)
 {
@@ -74,7 +74,7 @@ next(struct reader *r)
 
 		if (r->parser.error == YAML_MEMORY_ERROR)
 			return ENOMEM;
-		if (r->parser.error == YAML_READER_ERROR)	/* knows the byte, not the line */
+		if (r->parser.error == YAML_READER_ERROR)	/* has a byte offset and no line */
 			line = line_at(r->text, r->parser.problem_offset < r->len ? r->parser.problem_offset : r->len);
 		refuse(r, line, "");
 		err_note_expected(r->note, "YAML");
@@ -136,7 +136,7 @@ add_item(struct reader *r, struct config__raw *raw, size_t *cap, size_t *cap_quo
 	return 0;
 }
 
-/* The value of option o; the event at hand is its first. */
+/* Reads the value of option o, which starts with the current event. */
 static int
 read_value(struct reader *r, const struct config__option *o, unsigned line, bool renamed)
 {
@@ -145,7 +145,7 @@ read_value(struct reader *r, const struct config__option *o, unsigned line, bool
 	char buf[256];
 	int rc = 0;
 
-	refuse(r, line, o->key);		/* where we are, should anything below fail */
+	refuse(r, line, o->key);		/* the place, for failures below */
 	if (r->event.type == YAML_SCALAR_EVENT) {
 		rc = add_item(r, &raw, &cap, &cap_quoted);
 	} else if (r->event.type == YAML_SEQUENCE_START_EVENT) {
@@ -174,7 +174,7 @@ read_value(struct reader *r, const struct config__option *o, unsigned line, bool
 	return rc;
 }
 
-/* A key of the mapping at hand, copied; 0 and "" at the mapping's end. */
+/* Copies the next key of the current mapping; returns 0 and "" at its end. */
 static int
 read_key(struct reader *r, const char *what, char *key, size_t size)
 {
@@ -239,7 +239,7 @@ read_section(struct reader *r, const char *section)
 	}
 }
 
-/* First row of a section, n_options if there is none of that name. */
+/* Index of the first option of a section; n_options if there is no such section. */
 static size_t
 section_index(const char *section)
 {
@@ -314,7 +314,7 @@ config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *
 	struct err_note own_note;
 	int rc;
 
-	if (r.note == NULL)			/* so that below nobody has to ask */
+	if (r.note == NULL)			/* the functions below write to it unconditionally */
 		r.note = &own_note;
 	if (len > CONFIG__FILE_BYTES_MAX) {
 		err_note_set(note, ERR_CONFIG, "%s", cfg->own->file);
