@@ -1,4 +1,4 @@
-/* Choosing a block's rows, and then which of their labels are there. Both in steps: a block may have millions of positions. */
+/* Choosing a block's rows, then looking up their labels. Both in steps, because a block may have millions of positions. */
 #include "selectord/core_internal.h"
 
 #include <math.h>
@@ -8,7 +8,7 @@
 #include "data/corpus/corpus.h"
 #include "data/select/select.h"
 
-enum { COUNT_COST = 8, DROP_COST = 4 };		/* positions counted for one of the budget; what asking for a label's use costs */
+enum { COUNT_COST = 8, DROP_COST = 4 };		/* positions counted for one unit of scan_left; units for one needed_elsewhere() */
 
 int
 core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kept, uint64_t p, uint64_t *i)
@@ -34,7 +34,7 @@ core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kep
 	return ERR_NOT_FOUND;
 }
 
-/* Is the label of seq wanted by a written block other than this one? */
+/* Does a written block other than this one need the label of seq? */
 static bool
 needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, const struct core_block *block)
 {
@@ -68,7 +68,7 @@ needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, cons
 	return false;
 }
 
-/* All scores are there, or none is needed. */
+/* All scores are known, or none is needed. */
 void
 core__choose_begin(struct core_block *b)
 {
@@ -105,7 +105,7 @@ count(struct core *c, const struct core_plan *plan, struct core_block *b)
 			continue;
 		select_cut_next(b->cut);
 		b->scan_at = 0;
-		/* Fewer than K are eligible: the arithmetic of rows needs K, so the lowest of the others come in, with weight 0. */
+		/* Fewer than K are eligible, but a block has K rows: sequences without a score fill it up, with weight 0. */
 		b->n_fill = plan->kept - b->cut->n_keep;
 	}
 }
@@ -185,8 +185,8 @@ core__check_begin(struct core_block *b)
 }
 
 /*
- * Which kept ones have a label? Asked again, whatever was known: another block may have had the label taken away before this one kept it,
- * or the sequence went into quarantine.
+ * Which kept sequences have a label? Looked up again, because another block may have dropped the label before this one kept it, or the
+ * sequence went into quarantine.
  */
 void
 core__check_step(struct core *c, struct core_plan *plan, struct core_block *b)

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 #include <time.h>
 
 #include "base/err/crash.h"
@@ -13,13 +14,14 @@
 
 #define RETRY_MS 500
 #define GROUP_MAX 4096			/* records of one commit */
-#define MAP_GROW_RATIO 0.7		/* of the map in use: make it larger before it is full */
+#define MAP_GROW_RATIO 0.7		/* share of the map in use at which it is made larger */
 
 struct item {
 	struct core_op *op;
-	bool done;			/* written before its turn: a label that went to make room */
-	struct item *next;
+	bool done;			/* a dropped label, committed before its turn to free space */
+	STAILQ_ENTRY(item) link;
 };
+STAILQ_HEAD(items, item);
 
 struct commit {
 	struct cache *cache;
@@ -31,7 +33,7 @@ struct commit {
 	bool started;
 	pthread_mutex_t lock;
 	pthread_cond_t work;			/* CLOCK_MONOTONIC */
-	struct item *first, **last;		/* under lock */
+	struct items items;			/* under lock, as n */
 	size_t n;
 	bool stop;
 	uint64_t n_group_differs;
@@ -41,8 +43,8 @@ struct commit {
 };
 
 /*
- * Neighbouring results in the order of their keys: the tree is walked from left to right, and labels and scores lie in trees of their
- * own. Everything else stays in its place: a label may be dropped and written again.
+ * Consecutive results are sorted by key, so that LMDB's trees are written from left to right; labels and scores are in separate trees.
+ * Other records keep their place, because a label may be dropped and written again.
  */
 static int
 by_seq(const void *a, const void *b)
@@ -99,7 +101,7 @@ write_op(struct commit *c, const struct core_op *op)
 	case CORE_OP_ROWS:
 		rc = cache_write_rows(c->cache, op->plan_hash, op->block, op->rows, op->n_rows, &differs);
 		if (rc == ERR_EXISTS && differs) {
-			log_error("rows.differ", "block=%" PRIu64 " kept=\"what was stored first\"", op->block);
+			log_error("rows.differ", "block=%" PRIu64 " kept=\"the first ones\"", op->block);
 			c->n_group_differs++;
 		}
 		for (size_t i = 0; i < op->n_drops && (rc == 0 || rc == ERR_EXISTS); i++)
@@ -133,24 +135,23 @@ write_op(struct commit *c, const struct core_op *op)
 }
 
 static int
-write_group(struct commit *c, const struct item *group)
+write_group(struct commit *c, const struct items *group)
 {
 	int rc;
 
 	c->n_group_differs = 0;
-
 	crash_point("commit.begin");
 	if ((rc = cache_write_begin(c->cache)) != 0)
 		return rc;
-	for (const struct item *i = group; i != NULL && rc == 0;) {
+	for (const struct item *i = STAILQ_FIRST(group); i != NULL && rc == 0;) {
 		size_t n = 0;
 
 		if (i->op->kind != CORE_OP_RESULT) {
 			rc = i->done ? 0 : write_op(c, i->op);
-			i = i->next;
+			i = STAILQ_NEXT(i, link);
 			continue;
 		}
-		for (; i != NULL && i->op->kind == CORE_OP_RESULT && n < GROUP_MAX; i = i->next)
+		for (; i != NULL && i->op->kind == CORE_OP_RESULT && n < GROUP_MAX; i = STAILQ_NEXT(i, link))
 			c->run[n++] = i->op;
 		rc = write_results(c, c->run, n);
 	}
@@ -171,10 +172,12 @@ no_room(int rc)
 }
 
 static size_t
-find_drops(struct item *from, struct item **out, size_t n)
+find_drops(struct items *from, struct item **out, size_t n)
 {
-	for (struct item *i = from; i != NULL && n < GROUP_MAX; i = i->next)
-		if (i->op->kind == CORE_OP_DROP_LABEL && !i->done)
+	struct item *i;
+
+	STAILQ_FOREACH(i, from, link)
+		if (n < GROUP_MAX && i->op->kind == CORE_OP_DROP_LABEL && !i->done)
 			out[n++] = i;
 	return n;
 }
@@ -198,12 +201,13 @@ drop_some(struct commit *c, struct item **drops, size_t n)
 }
 
 /*
- * No room for the group: labels that are to be dropped go first, also those that came after it; the core drops no label that is on its way to
- * the disk, so their order among the others does not matter. Dropping writes the pages that lead to a label anew before the old
- * ones are free: as many at once as there is room for. 0, also without room, or why the daemon must end.
+ * The disk has no space for the group: commit dropped labels first, also those queued after the group. Their order among the other
+ * records does not matter, because the core drops no label that is on its way to the disk. Dropping itself needs space: LMDB copies the
+ * pages above a label before it frees the old ones. So the number dropped at once adapts to the space. Returns 0, also if there was no
+ * space, or the error that ends the daemon.
  */
 static int
-write_drops(struct commit *c, struct item *group)
+write_drops(struct commit *c, struct items *group)
 {
 	struct item **drops = calloc(GROUP_MAX, sizeof(*drops));
 	size_t n, at = 0, take;
@@ -213,7 +217,7 @@ write_drops(struct commit *c, struct item *group)
 		return ENOMEM;
 	n = find_drops(group, drops, 0);
 	pthread_mutex_lock(&c->lock);
-	n = find_drops(c->first, drops, n);
+	n = find_drops(&c->items, drops, n);
 	pthread_mutex_unlock(&c->lock);
 	for (take = n; at < n && take > 0;) {
 		take = take < n - at ? take : n - at;
@@ -226,7 +230,7 @@ write_drops(struct commit *c, struct item *group)
 			break;
 		}
 	}
-	if (at > 0 && (rc == 0 || no_room(rc))) {	/* none: it is as it was, and tried again every half second */
+	if (at > 0 && (rc == 0 || no_room(rc))) {	/* with none dropped nothing has changed; run() tries again */
 		rc = cache_write_turn(c->cache);
 		log_info("commit.dropped", "labels=%zu of=%zu rc=%d", at, n, rc);
 	}
@@ -259,63 +263,91 @@ grow(struct commit *c)
 	return rc;
 }
 
+/* Waits until a group is due, at *next_at, with max_records or at a stop, and takes it; *no is its last record. false: stopped, none left. */
+static bool
+next_group(struct commit *c, struct items *group, size_t *n, uint64_t *no, struct timespec *next_at)
+{
+	struct item *i;
+
+	pthread_mutex_lock(&c->lock);
+	while (STAILQ_EMPTY(&c->items) && !c->stop)
+		pthread_cond_wait(&c->work, &c->lock);
+	while (!STAILQ_EMPTY(&c->items) && c->n < c->max_records && !c->stop)
+		if (pthread_cond_timedwait(&c->work, &c->lock, next_at) == ETIMEDOUT)
+			break;
+	after_ms(next_at, c->commit_ms);
+	STAILQ_INIT(group);
+	for (*n = 0; *n < GROUP_MAX && (i = STAILQ_FIRST(&c->items)) != NULL; (*n)++) {
+		STAILQ_REMOVE_HEAD(&c->items, link);
+		STAILQ_INSERT_TAIL(group, i, link);
+		*no = i->op->no;
+	}
+	c->n -= *n;
+	pthread_mutex_unlock(&c->lock);
+	return *n > 0;
+}
+
+/* Sleeps RETRY_MS. true: a stop was asked for. */
+static bool
+pause_for_space(struct commit *c)
+{
+	struct timespec until;
+	bool stop;
+
+	pthread_mutex_lock(&c->lock);
+	after_ms(&until, RETRY_MS);
+	while (!c->stop && pthread_cond_timedwait(&c->work, &c->lock, &until) != ETIMEDOUT)
+		;
+	stop = c->stop;
+	pthread_mutex_unlock(&c->lock);
+	return stop;
+}
+
+/* Commits a group, however long that has to wait for space. 0, or why it cannot be committed. */
+static int
+commit_group(struct commit *c, struct items *group, size_t n)
+{
+	int rc, dropped;
+
+	while (no_room(rc = write_group(c, group))) {
+		if (rc == ERR_FULL && grow(c) == 0)
+			continue;
+		if (atomic_exchange(&c->waiting, rc) == 0)
+			log_error("commit.no_room", "records=%zu error=\"%s\" next=\"kept in memory, tried again\"", n, err_str(rc));
+		c->wake(c->wake_arg);
+		if (pause_for_space(c))
+			return rc;
+		if ((dropped = write_drops(c, group)) != 0)
+			return dropped;
+	}
+	return rc;
+}
+
+static void
+items_free(struct items *items)
+{
+	struct item *i;
+
+	while ((i = STAILQ_FIRST(items)) != NULL) {
+		STAILQ_REMOVE_HEAD(items, link);
+		core_op_free(&i->op);
+		free(i);
+	}
+}
+
 static void *
 run(void *arg)
 {
 	struct commit *c = arg;
-	struct timespec next_at = {0}, until;		/* next_at: commit_ms after the last group was begun */
+	struct timespec next_at = {0};		/* commit_ms after the last group was begun */
+	struct items group;
+	double ratio = 0;
+	uint64_t no = 0;
+	size_t n;
 
-	for (;;) {
-		struct item *group, *end, *next;
-		uint64_t no = 0;
-		double ratio = 0;
-		size_t n;
-		int rc;
+	while (next_group(c, &group, &n, &no, &next_at)) {
+		int rc = commit_group(c, &group, n);
 
-		pthread_mutex_lock(&c->lock);
-		while (c->first == NULL && !c->stop)
-			pthread_cond_wait(&c->work, &c->lock);
-		if (c->first == NULL) {
-			pthread_mutex_unlock(&c->lock);
-			return NULL;
-		}
-		while (c->n < c->max_records && !c->stop)
-			if (pthread_cond_timedwait(&c->work, &c->lock, &next_at) == ETIMEDOUT)
-				break;
-		after_ms(&next_at, c->commit_ms);
-		group = end = c->first;
-		for (n = 1; end->next != NULL && n < GROUP_MAX; n++)	/* all there is: what came while the last group was written */
-			end = end->next;
-		c->first = end->next;
-		if (c->first == NULL)
-			c->last = &c->first;
-		end->next = NULL;
-		no = end->op->no;
-		c->n -= n;
-		pthread_mutex_unlock(&c->lock);
-
-		while (no_room(rc = write_group(c, group))) {
-			bool stop;
-			int dropped;
-
-			if (rc == ERR_FULL && grow(c) == 0)
-				continue;
-			if (atomic_exchange(&c->waiting, rc) == 0)
-				log_error("commit.no_room", "records=%zu error=\"%s\" next=\"kept in hand, tried again\"", n, err_str(rc));
-			c->wake(c->wake_arg);
-			pthread_mutex_lock(&c->lock);
-			after_ms(&until, RETRY_MS);
-			while (!c->stop && pthread_cond_timedwait(&c->work, &c->lock, &until) != ETIMEDOUT)
-				;
-			stop = c->stop;
-			pthread_mutex_unlock(&c->lock);
-			if (stop)
-				break;
-			if ((dropped = write_drops(c, group)) != 0) {
-				rc = dropped;
-				break;
-			}
-		}
 		if (rc == 0) {
 			if (atomic_exchange(&c->waiting, 0) != 0)
 				log_info("commit.room", "records=%zu", n);
@@ -329,16 +361,13 @@ run(void *arg)
 			log_error("commit.failed", "records=%zu error=\"%s\"", n, err_str(rc));
 			atomic_store(&c->failed, rc);
 		}
-		for (; group != NULL; group = next) {
-			next = group->next;
-			core_op_free(&group->op);
-			free(group);
-		}
+		items_free(&group);
 		if (rc != 0) {
 			c->wake(c->wake_arg);
-			return NULL;
+			break;
 		}
 	}
+	return NULL;
 }
 
 int
@@ -356,7 +385,7 @@ commit_new(struct commit **out, struct cache *cache, uint32_t commit_ms, size_t 
 	c->max_records = max_records;
 	c->wake = wake;
 	c->wake_arg = wake_arg;
-	c->last = &c->first;
+	STAILQ_INIT(&c->items);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -386,10 +415,7 @@ commit_destroy(struct commit **commit)
 		pthread_mutex_unlock(&c->lock);
 		pthread_join(c->thread, NULL);
 	}
-	for (struct item *i; (i = c->first) != NULL; free(i)) {
-		c->first = i->next;
-		core_op_free(&i->op);
-	}
+	items_free(&c->items);
 	pthread_cond_destroy(&c->work);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
@@ -408,8 +434,7 @@ commit_submit(struct commit *c, struct core_op *op)
 	}
 	i->op = op;
 	pthread_mutex_lock(&c->lock);
-	*c->last = i;
-	c->last = &i->next;
+	STAILQ_INSERT_TAIL(&c->items, i, link);
 	c->n++;
 	if (c->n == 1 || c->n >= c->max_records)
 		pthread_cond_signal(&c->work);
@@ -444,15 +469,4 @@ uint64_t
 commit_n_commits(const struct commit *c)
 {
 	return atomic_load(&c->n_commits);
-}
-
-size_t
-commit_n_queued(struct commit *c)
-{
-	size_t n;
-
-	pthread_mutex_lock(&c->lock);
-	n = c->n;
-	pthread_mutex_unlock(&c->lock);
-	return n;
 }

@@ -1,4 +1,4 @@
-/* Peers, messages, records on their way to the disk. HELLO is in hello.c, blocks in work.c, leases in leases.c, row requests in rows.c, dropping in drop.c. */
+/* Peers, messages, sequences, and records on their way to the disk. */
 #include "selectord/core_internal.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 #include "base/mem/mem.h"
 #include "data/select/select.h"
 
-#define PENDING_BYTES_MAX (UINT64_C(256) << 20)		/* more than this waiting for the disk: no new leases */
+#define PENDING_BYTES_MAX (UINT64_C(256) << 20)		/* while more than this waits for the disk, no leases are granted */
 
 /* ---- output ---- */
 
@@ -25,7 +25,7 @@ core__event(struct core *c, enum log_level level, const char *name, const char *
 	va_list ap;
 
 	if (mem_grow((void **)&c->out.events, &c->events_cap, c->out.n_events + 1, sizeof(*e)) != 0)
-		return;				/* a line less in the log */
+		return;				/* one line less in the log */
 	e = &c->out.events[c->out.n_events++];
 	e->level = level;
 	snprintf(e->name, sizeof(e->name), "%s", name);
@@ -88,27 +88,18 @@ core__op(struct core *c, enum core_op_kind kind)
 void
 core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes)
 {
-	struct core_pending *p;
+	struct core_pending *p = malloc(sizeof(*p));
 
-	op->no = ++c->next_op;
-	c->out.ops[c->out.n_ops++] = op;	/* room was made by core__op, and one op is made at a time */
-	if (c->n_pending == c->pending_cap) {
-		size_t cap = c->pending_cap > 0 ? 2 * c->pending_cap : 256;
-		struct core_pending *ring = calloc(cap, sizeof(*ring));
-
-		if (ring == NULL) {
-			c->failed = true;
-			return;
-		}
-		for (size_t i = 0; i < c->n_pending; i++)
-			ring[i] = c->pending[(c->pending_at + i) % c->pending_cap];
-		free(c->pending);
-		c->pending = ring;
-		c->pending_cap = cap;
-		c->pending_at = 0;
+	if (p == NULL) {
+		core_op_free(&op);
+		c->failed = true;
+		return;
 	}
-	p = &c->pending[(c->pending_at + c->n_pending++) % c->pending_cap];
-	*p = (struct core_pending){op->no, op->kind, op->seq, wants, op->set, bytes, op->plan_hash, op->block};
+	op->no = ++c->next_op;
+	c->out.ops[c->out.n_ops++] = op;	/* core__op made room, and one op is made at a time */
+	*p = (struct core_pending){op->no, op->kind, op->seq, wants, op->set, bytes, op->plan_hash, op->block, NULL, NULL};
+	DL_APPEND(c->pending, p);
+	c->n_pending++;
 	c->stats.pending_bytes += bytes;
 }
 
@@ -144,65 +135,47 @@ core_clear(struct core *c)
 
 /* ---- sequences ---- */
 
-static size_t
-seq_slot(const struct core *c, uint64_t seq)
-{
-	return (size_t)((seq * UINT64_C(0x9e3779b97f4a7c15)) >> 20) & (c->seqs_cap - 1);
-}
-
 struct core_seq *
 core__seq(struct core *c, uint64_t seq, bool make)
 {
 	struct core_seq *s;
 
-	for (s = c->seqs[seq_slot(c, seq)]; s != NULL; s = s->next)
-		if (s->seq == seq)
-			return s;
-	if (!make)
-		return NULL;
-	if (c->n_seqs >= c->seqs_cap) {
-		size_t old_cap = c->seqs_cap;
-		struct core_seq **table = calloc(2 * old_cap, sizeof(*table)), **old = c->seqs;
-
-		if (table != NULL) {		/* without memory the chains just get longer */
-			c->seqs = table;
-			c->seqs_cap = 2 * old_cap;
-			for (size_t i = 0; i < old_cap; i++)
-				for (struct core_seq *next; (s = old[i]) != NULL;) {
-					size_t slot = seq_slot(c, s->seq);
-
-					next = s->next;
-					s->next = table[slot];
-					table[slot] = s;
-					old[i] = next;
-				}
-			free(old);
-		}
+	HASH_FIND(hh, c->seqs, &seq, sizeof(seq), s);
+	if (s != NULL || !make)
+		return s;
+	if ((s = calloc(1, sizeof(*s))) != NULL) {
+		s->seq = seq;
+		HASH_ADD(hh, c->seqs, seq, sizeof(s->seq), s);
 	}
-	if ((s = calloc(1, sizeof(*s))) == NULL) {
+	if (s == NULL || s->hh.tbl == NULL) {
 		c->failed = true;
+		free(s);
 		return NULL;
 	}
-	s->seq = seq;
-	s->next = c->seqs[seq_slot(c, seq)];
-	c->seqs[seq_slot(c, seq)] = s;
-	c->n_seqs++;
 	return s;
 }
 
 void
 core__seq_forget(struct core *c, uint64_t seq)
 {
-	for (struct core_seq **at = &c->seqs[seq_slot(c, seq)], *s; (s = *at) != NULL; at = &s->next) {
-		if (s->seq != seq)
-			continue;
-		if (s->flight == 0 && s->op == 0 && !s->single && !s->quarantined && s->n_dead == 0 && s->n_errors == 0) {
-			*at = s->next;
-			free(s);
-			c->n_seqs--;
-		}
+	struct core_seq *s = core__seq(c, seq, false);
+
+	if (s == NULL || s->flight != 0 || s->op != 0 || s->single || s->quarantined || s->n_dead != 0 || s->n_errors != 0)
 		return;
-	}
+	core__seq_durable(s, WANT_SCORE | WANT_LABEL);
+	HASH_DEL(c->seqs, s);
+	free(s);
+}
+
+void
+core__seq_durable(struct core_seq *s, uint8_t wants)
+{
+	s->flight &= (uint8_t)~wants;
+	s->pending &= (uint8_t)~wants;
+	if ((wants & WANT_SCORE) != 0)
+		mem_arena_destroy(&s->scores.held);
+	if ((wants & WANT_LABEL) != 0)
+		mem_arena_destroy(&s->label.held);
 }
 
 bool
@@ -265,11 +238,8 @@ core_check(const struct core_config *cfg, struct err_note *note)
 
 	if (cfg->record_max + 3 * L + 1024 <= cfg->max_message && row + 1024 <= cfg->max_message)
 		return 0;
-	err_note_set(note, ERR_CONFIG, "bus.max_message");
-	err_note_expected(note, "room for one sequence: a label record of up to %" PRIu64 " bytes, %" PRIu64 " bytes of scores, %" PRIu64 " of tokens",
-	    cfg->record_max, 3 * L, row);
-	err_note_found(note, "%" PRIu32, cfg->max_message);
-	return ERR_CONFIG;
+	return err_expect(note, ERR_CONFIG, "bus.max_message", "room for one sequence: a label record of up to %" PRIu64 " bytes, %" PRIu64
+	    " bytes of scores, %" PRIu64 " of tokens", "%" PRIu32, cfg->record_max, 3 * L, row, cfg->max_message);
 }
 
 int
@@ -284,7 +254,6 @@ core_new(struct core **out, const struct core_config *cfg, const struct core_sto
 		return ENOMEM;
 	c->cfg = *cfg;
 	c->store = store;
-	c->seqs_cap = 1024;
 	c->room = true;
 	c->heldout_loss = NAN;
 	c->same_model = hash_equal(cfg->label_set.teacher.hash, cfg->score_set.scorer.hash);
@@ -292,10 +261,9 @@ core_new(struct core **out, const struct core_config *cfg, const struct core_sto
 	c->scratch = mem_alloc(L, sizeof(*c->scratch));
 	c->rank = mem_alloc(L, 1);
 	c->tokens = mem_alloc(L + 1, sizeof(*c->tokens));
-	c->seqs = calloc(c->seqs_cap, sizeof(*c->seqs));
 	c->held = calloc(cfg->n_heldout + 1, 1);
 	c->held_loss = calloc(cfg->n_heldout + 1, sizeof(*c->held_loss));
-	if (c->loss == NULL || c->scratch == NULL || c->rank == NULL || c->tokens == NULL || c->seqs == NULL || c->held == NULL ||
+	if (c->loss == NULL || c->scratch == NULL || c->rank == NULL || c->tokens == NULL || c->held == NULL ||
 	    c->held_loss == NULL) {
 		core_destroy(&c);
 		return ENOMEM;
@@ -313,30 +281,31 @@ core_new(struct core **out, const struct core_config *cfg, const struct core_sto
 void
 core_destroy(struct core **core)
 {
+	struct core_seq *s, *next_seq;
+	struct core_lease *l, *next_lease;
 	struct core *c = *core;
 
 	if (c == NULL)
 		return;
 	core_clear(c);
+	HASH_ITER(hh, c->leases, l, next_lease)
+		core__lease_free(c, l);
+	HASH_ITER(hh, c->seqs, s, next_seq) {
+		core__seq_durable(s, WANT_SCORE | WANT_LABEL);
+		HASH_DEL(c->seqs, s);
+		free(s);
+	}
 	for (struct core_peer *p; (p = c->peers) != NULL; free(p))
 		c->peers = p->next;
-	for (struct core_lease *l; (l = c->leases) != NULL; free(l)) {
-		c->leases = l->next;
-		free(l->seqs);
-		free(l->open);
-	}
 	for (struct core_wait *w; (w = c->waits) != NULL; free(w))
 		c->waits = w->next;
+	for (struct core_pending *p; (p = c->pending) != NULL; free(p))
+		c->pending = p->next;
 	for (struct core_plan *p; (p = c->plans) != NULL; free(p)) {
 		c->plans = p->next;
-		core__blocks_close(c, p);
+		core__blocks_close(p);
 		free(p->done);
 	}
-	for (size_t i = 0; c->seqs != NULL && i < c->seqs_cap; i++)
-		for (struct core_seq *s; (s = c->seqs[i]) != NULL; free(s))
-			c->seqs[i] = s->next;
-	free(c->seqs);
-	free(c->pending);
 	free(c->drop.plans);
 	free(c->out.messages);
 	free(c->out.ops);
@@ -385,8 +354,7 @@ core__peer(struct core *c, uint64_t id)
 {
 	struct core_peer *p;
 
-	for (p = c->peers; p != NULL && p->id != id; p = p->next)
-		;
+	DL_SEARCH_SCALAR(c->peers, p, id, id);
 	return p;
 }
 
@@ -413,12 +381,12 @@ core__plan(struct core *c, struct hash128 hash)
 void
 core__peer_drop(struct core *c, uint64_t id)
 {
-	for (struct core_peer **at = &c->peers, *p; (p = *at) != NULL; at = &p->next)
-		if (p->id == id) {
-			*at = p->next;
-			free(p);
-			break;
-		}
+	struct core_peer *p = core__peer(c, id);
+
+	if (p != NULL) {
+		DL_DELETE(c->peers, p);
+		free(p);
+	}
 	core__waits_drop_peer(c, id);
 }
 
@@ -447,14 +415,14 @@ plan_message(struct core *c, const struct core_peer *peer, bool release, struct 
 	char hex[HASH_HEX_BYTES];
 
 	if (plan == NULL) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(hash, hex), "say HELLO again", 100);
+		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(hash, hex), "send HELLO again", 100);
 		return;
 	}
 	if (release && !plan->released) {
 		plan->released = true;
 		plan->released_step = step;
 		plan->released_ms = now_ms;
-		core__blocks_close(c, plan);
+		core__blocks_close(plan);
 		core__waits_drop_plan(c, plan);
 		core__event(c, LOG_LEVEL_INFO, "plan.released", "plan=%s step=%" PRIu64, hash_hex(hash, hex), step);
 		core__save_plan(c, plan);
@@ -464,7 +432,7 @@ plan_message(struct core *c, const struct core_peer *peer, bool release, struct 
 	}
 	m = core__send(c, peer->id, WIRE_ACK);
 	m->msg.ack.request_id = request_id;
-	m->after = c->next_op;			/* also when asked twice: the first may still be on its way */
+	m->after = c->next_op;			/* also when asked twice: the first record may not be on the disk yet */
 }
 
 static void
@@ -480,7 +448,7 @@ release_teachers(struct core *c, int64_t now_ms)
 
 		if (p->role != WIRE_ROLE_TEACHER || p->released)
 			continue;
-		for (const struct core_lease *l = all ? NULL : c->leases; l != NULL && !holds; l = l->next)
+		for (const struct core_lease *l = all ? NULL : c->leases; l != NULL && !holds; l = l->hh.next)
 			holds = !l->expired && hash_equal(l->boot, p->boot);
 		if (all)
 			why = "plans released";
@@ -496,36 +464,42 @@ release_teachers(struct core *c, int64_t now_ms)
 	}
 }
 
-/* Some of the records that are on the disk by now; a commit can bring thousands at once. */
+/* A result is on the disk: its parts are no longer under way, and the blocks that wait for them are updated. */
+static void
+result_durable(struct core *c, const struct core_pending *p)
+{
+	struct core_seq *s = core__seq(c, p->seq, false);
+
+	if (s != NULL) {
+		core__seq_durable(s, p->wants);
+		if (s->op == p->no)
+			s->op = 0;
+		core__seq_forget(c, p->seq);
+	}
+	if (p->set == CACHE_SCORES_TEACHER)
+		core__heldout_stored(c, p->seq);
+	else
+		core__seq_stored(c, p->seq, p->wants);
+}
+
+/* One step of the records that are on the disk by now: a commit can contain thousands. */
 static void
 take_durable(struct core *c)
 {
-	for (int n = 0; n < DURABLE_STEP && c->n_pending > 0 && c->pending[c->pending_at].no <= c->told_durable; n++) {
-		struct core_pending p = c->pending[c->pending_at];
+	struct core_pending *p;
 
-		c->pending_at = (c->pending_at + 1) % c->pending_cap;
+	for (int n = 0; n < DURABLE_STEP && (p = c->pending) != NULL && p->no <= c->told_durable; n++) {
+		DL_DELETE(c->pending, p);
 		c->n_pending--;
-		c->durable = p.no;
-		c->stats.pending_bytes -= p.bytes;
-		if (p.kind == CORE_OP_RESULT) {
-			struct core_seq *s = core__seq(c, p.seq, false);
-
-			if (s != NULL) {
-				s->flight &= (uint8_t)~p.wants;
-				s->pending &= (uint8_t)~p.wants;
-				if (s->op == p.no)
-					s->op = 0;
-				core__seq_forget(c, p.seq);
-			}
-			if (p.set == CACHE_SCORES_TEACHER)
-				core__heldout_stored(c, p.seq);
-			else
-				core__seq_stored(c, p.seq, p.wants);
-		} else if (p.kind == CORE_OP_ROWS) {
-			core__rows_written(c, p.plan, p.block);
-		}
+		c->durable = p->no;
+		c->stats.pending_bytes -= p->bytes;
+		if (p->kind == CORE_OP_RESULT)
+			result_durable(c, p);
+		else if (p->kind == CORE_OP_ROWS)
+			core__rows_written(c, p->plan, p->block);
+		free(p);
 	}
-	c->more |= c->n_pending > 0 && c->pending[c->pending_at].no <= c->told_durable;
+	c->more |= c->pending != NULL && c->pending->no <= c->told_durable;
 }
 
 static int
@@ -554,8 +528,8 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 		core__hello(c, id, &msg->hello, now_ms);
 		return settle(c, now_ms);
 	}
-	if (p == NULL) {			/* we were started again, or it was forgotten */
-		core__refuse(c, id, EX_TEMPFAIL, "hello", "HELLO first", wire_type_name(msg->type), "not known here: say HELLO again", 100);
+	if (p == NULL) {			/* selectord was restarted, or the peer was silent for too long */
+		core__refuse(c, id, EX_TEMPFAIL, "hello", "HELLO first", wire_type_name(msg->type), "unknown peer: send HELLO again", 100);
 		return c->failed ? ENOMEM : 0;
 	}
 	p->heard_ms = now_ms;
@@ -623,7 +597,7 @@ core_gone(struct core *c, uint64_t peer, int64_t now_ms)
 	const struct core_peer *p = core__peer(c, peer);
 
 	(void)now_ms;
-	if (p != NULL)			/* not after BYE, nor when we cut it off */
+	if (p != NULL)			/* not after BYE, nor after a final REFUSE */
 		core__event(c, LOG_LEVEL_INFO, "peer.lost", "name=%s role=%s host=%s", p->name, wire_role_name(p->role), p->host);
 	core__peer_drop(c, peer);
 	return c->failed ? ENOMEM : 0;
@@ -671,10 +645,4 @@ int64_t
 core_wait_ms(const struct core *c)
 {
 	return c->more ? 0 : c->scan_left <= 0 ? 1 : INT64_MAX;
-}
-
-void
-core_differed(struct core *c, uint64_t n)
-{
-	c->stats.n_differed += n;
 }

@@ -1,14 +1,14 @@
 /*
- * core - what selectord decides. No socket, no clock, no file, no log: state, now_ms and a message go in; messages to send, records to
- * write and lines to log come out. What is stored is asked of a struct core_store, so that tests replay it from memory.
+ * core - all decisions of selectord. It has no socket, clock, file or log: state, now_ms and a message go in; messages to send, records to
+ * write and lines to log come out. It reads the cache through a struct core_store, so that tests replay it from memory.
  *
- * The story of a row: a HELLO opens a plan. Stream positions p = 0, 1, ... are cut into blocks of W; block b belongs to the shard b mod S.
- * A block is scanned (what of it is stored?), then its sequences are leased to teachers for SCORE; with all W scores there, select.c
- * chooses K and the block's rows are written, once; then the kept ones are leased for LABEL. Where one model scores and labels, a lease
- * wants both. Mode none keeps all W without a score. A ROWS_REQUEST is answered when the rows and labels it asks for are stored.
+ * From HELLO to row: a HELLO opens a plan. Its stream positions p = 0, 1, ... are cut into blocks of W; block b belongs to shard b mod S.
+ * A block is scanned for what is stored of it, then its sequences are leased to teachers for SCORE. With all W scores known, data/select
+ * chooses K of them, and the block's rows are written, once. Then the kept sequences are leased for LABEL. Where one model scores and
+ * labels, a lease asks for both. Mode none keeps all W without a score. A ROWS_REQUEST is answered when its rows and labels are stored.
  *
- * What must be on the disk before somebody hears of it: every record to write has a number (core_op.no, growing by one); a message
- * with after > 0 may be sent when the record of that number is committed. core_durable() tells the core how far that is.
+ * Some messages must wait for the disk. Every record to write has a number (core_op.no, growing by one); a message with after > 0 may be
+ * sent when the record of that number is committed. core_durable() tells the core how far commits have come.
  */
 #ifndef SALT_SELECTORD_CORE_H
 #define SALT_SELECTORD_CORE_H
@@ -26,8 +26,8 @@ struct core;
 struct mem_arena;
 
 /*
- * What is stored and what is in the corpus. Bytes are borrowed until the caller of the core ends its read transaction, which it must
- * not do before it has encoded the messages of that call. All return 0, ERR_NOT_FOUND, ERR_CORRUPT or errno.
+ * Access to the cache and the corpora. Bytes are borrowed until the caller of the core ends its read transaction, which it must not do
+ * before it has encoded the messages of that call. All return 0, ERR_NOT_FOUND, ERR_CORRUPT or errno.
  */
 struct core_store {
 	void *arg;
@@ -54,7 +54,7 @@ struct core_config {
 	uint64_t record_max;			/* bytes a label record can have */
 	struct wire_corpus corpus, heldout;	/* complete; heldout may be absent */
 	struct wire_label_set label_set;	/* complete */
-	struct wire_bytes unigram;		/* goes out in WELCOME; the caller's, as long as the core */
+	struct wire_bytes unigram;		/* for WELCOME; the caller's, must outlive the core */
 	struct wire_score_set score_set;	/* complete */
 	bool keep_unselected;
 	bool rows_wait_heldout;			/* until_margin: rows go out only when heldout_loss_nats is known */
@@ -62,21 +62,21 @@ struct core_config {
 
 /* Limits. */
 enum {
-	CORE_PLANS_MAX = 64,			/* in memory; one that nobody connected is here for makes room for another */
+	CORE_PLANS_MAX = 64,			/* in memory; a plan without a connected peer makes room for another */
 	CORE_PEERS_MAX = 4096,
-	CORE_WAITS_MAX = 64,			/* row requests waiting, of one peer; the oldest goes first */
+	CORE_WAITS_MAX = 64,			/* row requests of one peer that wait; the oldest one is dropped */
 	CORE_BAD_MAX = 3,			/* wrong results of one teacher until it is refused */
 	CORE_DEAD_MAX = 3,			/* different teachers lost on one sequence until quarantine */
 	CORE_ERRORS_MAX = 3,			/* errors reported for one sequence until quarantine; two from different teachers suffice */
 	CORE_LEASE_STALLED = 4,			/* a lease without progress ends after so many lease_ms, renewed or not */
 	CORE_LEASE_LONGEST = 40,		/* and any lease after so many */
-	CORE_SILENT_MS = 120000			/* a peer that says nothing for so long is forgotten */
+	CORE_SILENT_MS = 120000			/* a peer that sends nothing for so long is forgotten */
 };
 
 /* A record to write. The receiver owns it: core_op_free. */
 enum core_op_kind {
 	CORE_OP_RESULT,				/* scores and/or label of seq */
-	CORE_OP_ROWS,				/* rows of plan and block, and labels to take away in the same commit */
+	CORE_OP_ROWS,				/* rows of plan and block, and labels to drop in the same commit */
 	CORE_OP_DROP_LABEL, CORE_OP_DROP_SCORES,	/* damaged records */
 	CORE_OP_PLAN, CORE_OP_ATTEMPTS, CORE_OP_DROP_ATTEMPTS, CORE_OP_QUARANTINE
 };
@@ -88,7 +88,7 @@ struct core_op {
 	enum cache_scores set;
 	const uint8_t *scores, *label;		/* RESULT: NULL where there is none; in held */
 	size_t scores_len, label_len;
-	struct mem_arena *held;			/* of the message they came in, to be let go with the op */
+	struct mem_arena *held;			/* of the message they came in; released with the op */
 	struct hash128 plan_hash;		/* ROWS */
 	uint64_t block;
 	struct cache_row *rows;
@@ -116,7 +116,7 @@ struct core_event {
 	char text[400];
 };
 
-/* What one call produced; good until core_clear. The ops are the caller's to take (set the pointer to NULL) or are freed by core_clear. */
+/* The output of one call, valid until core_clear. The caller takes ops by setting their pointers to NULL; core_clear frees the others. */
 struct core_out {
 	struct core_message *messages;
 	size_t n_messages;
@@ -126,23 +126,24 @@ struct core_out {
 	size_t n_events;
 };
 
-/* core_check - can one sequence's label and tokens travel in a frame? 0, or ERR_CONFIG with the numbers in the note. */
+/* core_check - does one sequence's label, and its tokens, fit a frame? 0, or ERR_CONFIG with the numbers in the note. */
 int core_check(const struct core_config *cfg, struct err_note *note);
 
-/* core_new - 0 and *core, what core_check says, ENOMEM. The store must outlive it. */
+/* core_new - 0 and *core; the error of core_check; ENOMEM. The store must outlive it. */
 int core_new(struct core **core, const struct core_config *cfg, const struct core_store *store, struct err_note *note);
 void core_destroy(struct core **core);			/* takes NULL */
 
-/* At the start, before anything else: what is on the disk about sequences that went wrong. 0 or ENOMEM. */
+/* Call these first, with the stored records of sequences that went wrong. 0 or ENOMEM. */
 int core_load_attempts(struct core *core, const struct cache_attempts *a);
 int core_load_quarantine(struct core *core, const struct cache_quarantine *q);
 
 /*
- * core_message - a decoded message of a peer (number of its connection). Answers and refuses by itself; returns 0, or ENOMEM when the
- * daemon must end. Messages that make no sense are counted. Records to write hold the arena of the RESULT they came in: wire_decode's.
- * core_gone - the connection ended; leases stay with the boot id, waiting requests go.
- * core_durable - records up to no are committed. core_room - is there room to write (no: no new leases)?
- * core_tick - time passes; call it every 100 ms or so. core_drain - no new leases from now on; core_idle - nothing is in flight.
+ * core_message - a decoded message of a peer (the number of its connection). The core answers and refuses by itself, and counts messages
+ * that make no sense. Records to write hold the arena of the RESULT they came in, so that must come from wire_decode.
+ * core_gone - the connection ended: waiting requests are dropped, leases stay with the boot id.
+ * core_durable - records up to no are committed. core_room - there is room to write; without, no leases are granted.
+ * core_tick - time has passed; call it every 100 ms or so. core_drain - grant no leases from now on.
+ * All return 0, or ENOMEM when the daemon must end.
  */
 int core_message(struct core *core, uint64_t peer, const struct wire_message *msg, int64_t now_ms);
 int core_gone(struct core *core, uint64_t peer, int64_t now_ms);
@@ -150,29 +151,29 @@ int core_durable(struct core *core, uint64_t no, int64_t now_ms);
 int core_room(struct core *core, bool room, int64_t now_ms);
 int core_tick(struct core *core, int64_t now_ms);
 int core_drain(struct core *core, int64_t now_ms);
+
 /*
- * core_wait_ms - how long to wait for a message before core_tick: 0 if there is more to grant or to take in than the last call had time for,
- * 1 if there is more to look up than a millisecond allows, INT64_MAX if there is nothing to go on with.
+ * core_wait_ms - how long to wait for a message before core_tick: 0 if the last call left something to grant or to process, 1 if the
+ * lookups of this millisecond are used up, INT64_MAX if there is nothing to go on with.
  */
 int64_t core_wait_ms(const struct core *core);
-/* core_differed - the writer found another value stored already for a record. */
-void core_differed(struct core *core, uint64_t n);
 
 const struct core_out *core_out(struct core *core);
 void core_clear(struct core *core);
 
 /* For status; all numbers are of now or since the start. */
 struct core_stats {
-	uint64_t n_leases_granted, n_leases_expired, n_leases_returned, n_results, n_scores, n_labels, n_label_bytes, n_duplicates, n_differed;
-	uint64_t n_bad_results, n_bad_messages, n_refused, n_rows_sent, n_row_requests, n_quarantined, n_dead, n_errors, n_blocks_written, n_corrupt, n_dropped;
-	size_t n_peers, n_teachers, n_trainers, n_leases, n_seqs_leased, n_waiting, n_ops_pending, n_plans, n_plans_released, n_blocks_active;
+	uint64_t n_leases_granted, n_leases_expired, n_leases_returned, n_scores, n_labels, n_label_bytes, n_duplicates, n_differed;
+	uint64_t n_bad_results, n_bad_messages, n_refused, n_rows_sent, n_row_requests, n_quarantined, n_dead, n_errors, n_blocks_written;
+	uint64_t n_corrupt, n_dropped;
+	size_t n_peers, n_teachers, n_trainers, n_leases, n_seqs_leased, n_waiting, n_ops_pending, n_plans, n_plans_released;
+	size_t n_blocks_active;
 	uint64_t pending_bytes;
 	uint64_t rows_ready;			/* of the newest plan, from row 0 without a gap */
 	uint64_t rows_asked;			/* of the newest plan: one past the furthest */
 	uint64_t rows_total;			/* of the newest plan: n_rows */
 	double heldout_loss_nats;		/* NaN: not known */
-	uint64_t n_heldout_scored;
-	bool draining, no_room;
+	bool no_room;
 	char starved[160];			/* "no teacher for model ...", "" if none is missing */
 };
 

@@ -1,24 +1,37 @@
-/* core_own - the core's insides, shared by core.c, hello.c, work.c, choose.c, drop.c, leases.c and rows.c; nobody else includes it. */
-#ifndef SALT_SELECTORD_CORE_OWN_H
-#define SALT_SELECTORD_CORE_OWN_H
+/* The core's private structs and functions, shared by core.c, hello.c, work.c, choose.c, drop.c, leases.c and rows.c. */
+#ifndef SALT_SELECTORD_CORE_INTERNAL_H
+#define SALT_SELECTORD_CORE_INTERNAL_H
 
 #include "selectord/core.h"
 
+#define HASH_NONFATAL_OOM 1		/* without memory an element is not added, and the daemon ends */
+#define uthash_nonfatal_oom(element) (c->failed = true)
+#include <uthash.h>
+#include <utlist.h>
+
 enum { WANT_SCORE = 1, WANT_LABEL = 2 };
 
-/* A sequence that is in somebody's hands or has gone wrong before; forgotten when there is nothing left to say about it. */
+/* A result that is not on the disk yet, to compare a second one with: borrowed from the message it came in. */
+struct core_copy {
+	struct mem_arena *held;
+	const uint8_t *bytes;
+	size_t len;
+};
+
+/* A sequence that is under lease, on its way to the disk, or has gone wrong before; else it is forgotten. */
 struct core_seq {
 	uint64_t seq;
-	struct core_seq *next;			/* hash chain */
 	uint64_t op;				/* record on its way to the disk, 0: none */
 	int64_t not_before_ms;			/* after an error: not leased before */
 	uint8_t flight;				/* WANT_ bits under lease */
-	uint8_t pending;			/* WANT_ bits in op */
-	bool single;				/* a holder of it vanished: only alone in a lease */
+	uint8_t pending;			/* WANT_ bits on their way to the disk; their bytes: */
+	struct core_copy scores, label;
+	bool single;				/* a holder of it vanished: leased alone from now on */
 	bool quarantined;
 	uint32_t n_dead, n_errors;
 	struct hash128 boot[CACHE_ATTEMPTS_MAX];	/* holders that vanished */
-	struct hash128 error_boot;		/* who reported the first error */
+	struct hash128 error_boot;		/* of the teacher that reported the first error */
+	UT_hash_handle hh;			/* by seq */
 };
 
 struct core_lease {
@@ -27,17 +40,14 @@ struct core_lease {
 	enum cache_scores set;			/* of the scores */
 	uint8_t wants;
 	bool single;				/* holds a sequence that is under suspicion */
-	bool expired;				/* a late result is still taken */
+	bool expired;				/* a late result is still accepted */
 	uint64_t *seqs;				/* [n]; open[i]: no result yet */
 	bool *open;
 	size_t n, n_open;
-	int64_t granted_ms, expires_ms, moved_ms;	/* moved: progress was last seen to move */
+	int64_t granted_ms, expires_ms, moved_ms;	/* moved: when its progress last changed */
 	uint64_t progress;
-	struct core_lease *next, *prev;		/* all of them */
-	struct core_lease *chain;		/* of the bucket */
+	UT_hash_handle hh;			/* by id */
 };
-
-enum { LEASE_BUCKETS = 1024 };
 
 struct core_peer {
 	uint64_t id;				/* connection */
@@ -51,14 +61,17 @@ struct core_peer {
 	bool can_score, can_label, can_heldout;	/* scorer SCORE, teacher LABEL, teacher SCORE */
 	bool released;				/* RELEASE_TEACHER sent */
 	struct core_plan *plan;			/* of its HELLO, NULL: none */
-	struct core_peer *next;
+	struct core_peer *next, *prev;
 };
 
 enum { POS_SCORED = 1, POS_LABELLED = 2, POS_KEPT = 4, POS_QUARANTINED = 8 };
-/* CHOOSE and CHECK go in steps, as SCAN does: what is chosen, and which labels of it are there. CHOSEN waits for the disk. */
+/*
+ * SCAN looks up what is stored, SCORE waits for scores, CHOOSE selects rows, CHOSEN waits until they are on the disk, CHECK looks up
+ * their labels, LABEL waits for the missing ones. SCAN, CHOOSE and CHECK go in steps.
+ */
 enum block_state { BLOCK_SCAN, BLOCK_SCORE, BLOCK_CHOOSE, BLOCK_CHOSEN, BLOCK_CHECK, BLOCK_LABEL };
-enum { DURABLE_STEP = 256, GRANT_STEP = 8 };	/* records taken in as stored, and leases granted, in one call */
-enum { SCAN_STEP = 8192, LABEL_COST = 16 };	/* positions looked at in a millisecond of the core's time; what reading a label costs */
+enum { DURABLE_STEP = 256, GRANT_STEP = 8 };	/* durable records processed, and leases granted, in one call */
+enum { SCAN_STEP = 8192, LABEL_COST = 16 };	/* positions looked up in a millisecond of the core's time; cost of reading a label */
 
 struct core_block {
 	uint64_t no, first;			/* first: stream position */
@@ -72,7 +85,7 @@ struct core_block {
 	struct select_cut *cut;			/* CHOOSE */
 	struct cache_row *rows;
 	uint64_t *drops, n_rows, n_drops, n_fill;
-	struct core_block *next;		/* by no */
+	struct core_block *next, *prev;		/* by no */
 };
 
 struct core_plan {
@@ -92,17 +105,18 @@ struct core_plan {
 	bool released;
 	int64_t released_ms, used_ms;		/* used: last HELLO or row request */
 	struct core_scores scores;
-	struct core_plan *next;
+	struct core_plan *next, *prev;
 };
 
 struct core_wait {
 	uint64_t peer, request_id, first;
 	struct core_plan *plan;
 	uint32_t count;
-	struct core_wait *next;
+	struct core_wait *next, *prev;
 };
 
-struct core_pending {				/* records on their way, in order */
+/* A record on its way to the disk. */
+struct core_pending {
 	uint64_t no;
 	enum core_op_kind kind;
 	uint64_t seq;
@@ -111,9 +125,10 @@ struct core_pending {				/* records on their way, in order */
 	size_t bytes;
 	struct hash128 plan;
 	uint64_t block;
+	struct core_pending *next, *prev;
 };
 
-/* A client's DROP_LABELS, under way or the last one. */
+/* A client's DROP_LABELS, in progress or the last one. */
 struct core_drop {
 	bool active;
 	bool released_too;
@@ -132,16 +147,15 @@ struct core {
 	size_t messages_cap, ops_cap, events_cap;
 	bool failed;				/* no memory: the daemon must end */
 
-	struct core_peer *peers;
-	struct core_lease *leases, *lease_at[LEASE_BUCKETS];	/* by id mod LEASE_BUCKETS */
+	struct core_peer *peers;		/* the newest first */
+	struct core_lease *leases;		/* hash table */
 	size_t n_live, n_single;		/* leases not expired; of them with a sequence under suspicion */
-	struct core_plan *plans, *turn;		/* turn: whose blocks are looked at first for the next lease */
-	struct core_wait *waits;
+	struct core_plan *plans, *turn;		/* the newest first; turn: its blocks are considered first for the next lease */
+	struct core_wait *waits;		/* the oldest first */
 	struct core_drop drop;
-	struct core_seq **seqs;			/* hash table */
-	size_t n_seqs, seqs_cap;
-	struct core_pending *pending;		/* ring */
-	size_t pending_at, n_pending, pending_cap;
+	struct core_seq *seqs;			/* hash table */
+	struct core_pending *pending;		/* by no */
+	size_t n_pending;
 	uint64_t next_op, durable, next_lease;
 
 	uint8_t *held;				/* [n_heldout], POS_SCORED or POS_QUARANTINED */
@@ -149,13 +163,13 @@ struct core {
 	uint64_t held_scan, held_cursor, n_held;
 	double heldout_loss;
 
-	bool room, draining, same_model;
+	bool room, draining, same_model;	/* room to write; no new leases; one model scores and labels */
 	uint32_t lease_rows;			/* cfg's, cut to what fits a frame */
 	float *loss, *scratch;			/* [L] */
 	uint8_t *rank;
 	int32_t *tokens;			/* [L + 1] */
-	uint64_t told_durable;			/* by core_durable; taken in by and by */
-	uint64_t grant_turn;			/* the peer that had the last lease */
+	uint64_t told_durable;			/* the argument of core_durable; its records are processed in steps */
+	uint64_t grant_turn;			/* the peer that got the last lease */
 	bool more;				/* something is left for the next call */
 	int64_t scan_left, scan_ms;		/* what is left of SCAN_STEP in this millisecond */
 	struct core_stats stats;
@@ -170,6 +184,7 @@ struct core_op *core__op(struct core *c, enum core_op_kind kind);	/* NULL: out o
 void core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes);	/* numbered and queued */
 struct core_seq *core__seq(struct core *c, uint64_t seq, bool make);
 void core__seq_forget(struct core *c, uint64_t seq);	/* if there is nothing left to remember */
+void core__seq_durable(struct core_seq *s, uint8_t wants);	/* these parts are on the disk */
 struct core_peer *core__peer(struct core *c, uint64_t id);
 struct core_peer *core__boot(struct core *c, struct hash128 boot);
 struct core_plan *core__plan(struct core *c, struct hash128 hash);
@@ -187,24 +202,24 @@ uint64_t core__order(const struct core *c, const struct core_plan *plan, uint64_
 void core__block_open(struct core *c, struct core_plan *plan, uint64_t no);
 struct core_block *core__block_find(struct core_plan *plan, uint64_t no);
 void core__block_finish(struct core *c, struct core_plan *plan, struct core_block *b);	/* all its labels are there: closed */
-void core__blocks_close(struct core *c, struct core_plan *plan);	/* all active ones */
-void core__scan(struct core *c);			/* a bounded step of what is not scanned yet */
+void core__blocks_close(struct core_plan *plan);	/* all active ones */
+void core__scan(struct core *c);			/* the next step of what is not scanned yet */
 void core__heldout_scan(struct core *c);
-void core__seq_stored(struct core *c, uint64_t seq, uint8_t wants);	/* blocks learn that it is on the disk */
+/* These update every block that the sequence is in: it is on the disk; it is in quarantine; its lease ended without a result. */
+void core__seq_stored(struct core *c, uint64_t seq, uint8_t wants);
 void core__seq_quarantined(struct core *c, uint64_t seq);
-void core__seq_free(struct core *c, uint64_t seq);	/* its lease ended without a result: cursors go back */
+void core__seq_free(struct core *c, uint64_t seq);
 void core__rows_written(struct core *c, struct hash128 plan, uint64_t block);
 void core__heldout_stored(struct core *c, uint64_t seq);
-bool core__block_done(const struct core *c, const struct core_plan *plan, uint64_t no);
-uint64_t core__rows_ready(const struct core *c, const struct core_plan *plan);
+uint64_t core__rows_ready(const struct core_plan *plan);
 void core__grant(struct core *c, int64_t now_ms);
 
-/* choose.c: each step goes as far as scan_left reaches */
+/* choose.c: each step goes as far as scan_left allows */
 void core__choose_begin(struct core_block *b);
 void core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b);
 void core__check_begin(struct core_block *b);
 void core__check_step(struct core *c, struct core_plan *plan, struct core_block *b);	/* may close the block */
-/* The row of a written block that stands at stream position p: rows are in that order. 0 and *i, ERR_NOT_FOUND, what the store said. */
+/* The row of a written block at stream position p; rows are sorted by it. 0 and *i, ERR_NOT_FOUND, or the store's error. */
 int core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kept, uint64_t p, uint64_t *i);
 
 /* drop.c */
@@ -212,12 +227,13 @@ void core__drop_labels(struct core *c, const struct core_peer *peer, const struc
 void core__drop_step(struct core *c);
 
 /* leases.c */
+void core__lease_free(struct core *c, struct core_lease *lease);
 void core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cache_scores set, const uint64_t *seqs, size_t n, bool single,
     int64_t now_ms);
 void core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_lease_renew *m, int64_t now_ms);
 void core__lease_return(struct core *c, struct core_peer *peer, uint64_t id, int64_t now_ms);
 void core__leases_back(struct core *c, struct hash128 boot, int64_t now_ms);	/* BYE */
-/* A teacher that was lost is here again: it was cut off, and did not die of what it held. What it counted against sequences is taken back. */
+/* A lost teacher is back: it was cut off and did not die of what it held, so its attempts no longer count against sequences. */
 void core__boot_back(struct core *c, struct hash128 boot);
 void core__leases_tick(struct core *c, int64_t now_ms);
 void core__result(struct core *c, struct core_peer *peer, const struct wire_message *msg, int64_t now_ms);

@@ -1,4 +1,4 @@
-/* What the core tells of itself: counts, plans, peers. */
+/* The core's statistics: counts, plans, peers. */
 #include "selectord/core_internal.h"
 
 #include <stdio.h>
@@ -18,7 +18,7 @@ core_stats(const struct core *c, struct core_stats *out)
 		score |= p->can_score;
 		label |= p->can_label;
 	}
-	for (const struct core_lease *l = c->leases; l != NULL; l = l->next)
+	for (const struct core_lease *l = c->leases; l != NULL; l = l->hh.next)
 		if (!l->expired) {
 			out->n_leases++;
 			out->n_seqs_leased += l->n_open;
@@ -27,7 +27,7 @@ core_stats(const struct core *c, struct core_stats *out)
 		out->n_waiting++;
 	for (const struct core_plan *p = c->plans; p != NULL; p = p->next) {
 		if (out->n_plans++ == 0) {
-			out->rows_ready = core__rows_ready(c, p);
+			out->rows_ready = core__rows_ready(p);
 			out->rows_asked = p->asked;
 			out->rows_total = p->wire.n_rows;
 		}
@@ -38,8 +38,6 @@ core_stats(const struct core *c, struct core_stats *out)
 	}
 	out->n_ops_pending = c->n_pending;
 	out->heldout_loss_nats = c->heldout_loss;
-	out->n_heldout_scored = c->n_held;
-	out->draining = c->draining;
 	out->no_room = !c->room;
 	out->starved[0] = '\0';
 	if (out->n_blocks_active > 0 && need_score && !score)
@@ -55,7 +53,7 @@ core_plan_stats(const struct core *c, struct core_plan_stats *out, size_t max)
 
 	for (const struct core_plan *p = c->plans; p != NULL; p = p->next, n++)
 		if (n < max)
-			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(c, p), p->asked, p->n_active, p->released,
+			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(p), p->asked, p->n_active, p->released,
 			    p->scores};
 	return n;
 }

@@ -1,7 +1,7 @@
 /*
- * DROP_LABELS: labels that no plan needs are taken away because a client asked. In steps, as scanning is: every stored label is looked at once, in
- * order, against all plans, those of the cache that nobody has opened here too. Needed is every row that a kept checkpoint may train again
- * (CHECKPOINTED said which is the oldest), and all that an open plan may still choose. What is leased or on its way to the disk stays.
+ * DROP_LABELS: a client asks to drop the labels that no plan needs. Every stored label is checked once, in order and in steps, against all
+ * plans, also those that are only in the cache. A plan needs every row that a kept checkpoint may train again (CHECKPOINTED names the
+ * oldest one), and everything that it may still choose. Sequences that are leased or on their way to the disk keep their labels.
  */
 #include "selectord/core_internal.h"
 
@@ -15,10 +15,10 @@
 #include "data/corpus/corpus.h"
 #include "base/mem/mem.h"
 
-enum { DROP_COST = 4, PENDING_MAX = 4096 };	/* of the budget for a plan's row; records on their way to the disk while dropping goes on */
+enum { DROP_COST = 4, PENDING_MAX = 4096 };	/* units of scan_left for a plan's row; with more pending records, dropping waits */
 enum { KEY_AND_CHECKSUM = 9 + 8 };			/* bytes beside a record */
 
-/* What it takes to know whether a plan needs a label: of a plan in memory, else as stored. */
+/* What decides whether a plan needs a label; from a plan in memory or a stored one. */
 struct view {
 	struct hash128 hash;
 	uint32_t seed;
@@ -105,14 +105,14 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 	char text[64];
 	int rc;
 
-	if (hash_equal(d->boot, peer->boot) && d->request_id == m->request_id) {	/* asked again: the answer was lost, or is still to come */
+	if (hash_equal(d->boot, peer->boot) && d->request_id == m->request_id) {	/* a repeated request */
 		d->peer = peer->id;
 		if (!d->active)
 			answer(c);
 		return;
 	}
 	if (d->active) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "drop_labels", "one at a time", "another client's is under way", "", 2000);
+		core__refuse(c, peer->id, EX_TEMPFAIL, "drop_labels", "one at a time", "another client's is in progress", "", 2000);
 		return;
 	}
 	d->n_plans = 0;
@@ -122,7 +122,7 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 			c->failed = true;
 		snprintf(text, sizeof(text), "%s", err_str(rc));
 		core__refuse(c, peer->id, rc == ERR_CORRUPT ? EX_DATAERR : EX_IOERR, "plans", "a readable record of every plan", text,
-		    "what a damaged plan needs is not known: saltctl cache fsck", 0);
+		    "the needs of a damaged plan are unknown: run saltctl cache fsck", 0);
 		return;
 	}
 	d->active = true;
@@ -145,7 +145,7 @@ core__drop_step(struct core *c)
 		struct core_op *op;
 		int rc = c->store->label_next(c->store->arg, &seq, &v);
 
-		if (rc != 0 && rc != ERR_CORRUPT) {	/* past the last one; an error ends it there, and the log says so */
+		if (rc != 0 && rc != ERR_CORRUPT) {	/* past the last label, or an error, which ends it here */
 			d->active = false;
 			c->stats.n_dropped += d->n_labels;
 			core__event(c, rc == ERR_NOT_FOUND ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "drop.end", "labels=%" PRIu64 " bytes=%" PRIu64 " kept=%" PRIu64

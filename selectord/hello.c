@@ -1,4 +1,4 @@
-/* HELLO: who comes, with what, for which plan; the same plan for all who name it. */
+/* HELLO: checks a peer's identities and opens its plan, which all peers that name it share. */
 #include "selectord/core_internal.h"
 
 #include <inttypes.h>
@@ -15,11 +15,11 @@ refuse_note(struct core *c, uint64_t peer, const struct err_note *note, const ch
 	core__refuse(c, peer, EX_CONFIG, note->name, note->expected, note->found, text, 0);
 }
 
-/* What a teacher offers against what is wanted. true: something can be used. */
+/* Compares a teacher's models with those the cache needs. false: refused. */
 static bool
 teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 {
-	char expected[2 * HASH_HEX_BYTES + 40], found[WIRE_MODELS_MAX * HASH_HEX_BYTES + 8] = "", a[HASH_HEX_BYTES], b[HASH_HEX_BYTES], text[96];
+	char expected[2 * HASH_HEX_BYTES + 40], found[WIRE_MODELS_MAX * HASH_HEX_BYTES + 8] = "", a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
 	const char *field = NULL;
 	char want[96] = "", got[96] = "";
 
@@ -55,15 +55,15 @@ teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 		}
 	}
 	if (field != NULL) {
-		core__refuse(c, p->id, EX_CONFIG, field, want, got, "this teacher's output would not be what the cache holds", 0);
+		core__refuse(c, p->id, EX_CONFIG, field, want, got, "this teacher's output would differ from what is in the cache", 0);
 		return false;
 	}
 	if (p->can_score || p->can_label || p->can_heldout)
 		return true;
 	snprintf(expected, sizeof(expected), "teacher %s or scorer %s", hash_hex(c->cfg.label_set.teacher.hash, a),
 	    hash_hex(c->cfg.score_set.scorer.hash, b));
-	snprintf(text, sizeof(text), "no model that this cache needs, or not served for what it is needed for");
-	core__refuse(c, p->id, EX_CONFIG, "models.fingerprint", expected, found, text, 0);
+	core__refuse(c, p->id, EX_CONFIG, "models.fingerprint", expected, found,
+	    "no model that this cache needs, or it does not serve what it is needed for", 0);
 	return false;
 }
 
@@ -78,30 +78,28 @@ plan_held(const struct core *c, const struct core_plan *plan)
 }
 
 /*
- * Room for one more: the plan that nobody connected is here for and that was used longest ago, released ones first. What is stored of it
- * stays; it is opened again by the next HELLO that names it. false: somebody is here for each of them.
+ * Removes one plan from memory to make room for another: of those that no connected peer uses, the one used longest ago, released ones
+ * first. Its records stay in the cache, and the next HELLO that names it opens it again. false: every plan is in use.
  */
 static bool
 plan_retire(struct core *c)
 {
-	struct core_plan **at, **worst = NULL, *plan;
+	struct core_plan *plan = NULL;
 	char hex[HASH_HEX_BYTES];
 
-	if (c->drop.active)			/* it looks at the plans in memory and at those that were stored when it began */
+	if (c->drop.active)			/* it checks labels against the plans in memory and those stored when it began */
 		return false;
-	for (at = &c->plans; *at != NULL; at = &(*at)->next)
-		if (!plan_held(c, *at) && (worst == NULL || ((*at)->released != (*worst)->released ? (*at)->released :
-		    (*at)->used_ms < (*worst)->used_ms)))
-			worst = at;
-	if (worst == NULL)
+	for (struct core_plan *p = c->plans; p != NULL; p = p->next)
+		if (!plan_held(c, p) && (plan == NULL || (p->released != plan->released ? p->released : p->used_ms < plan->used_ms)))
+			plan = p;
+	if (plan == NULL)
 		return false;
-	plan = *worst;
 	core__event(c, LOG_LEVEL_INFO, "plan.retired", "plan=%s released=%d", hash_hex(plan->hash, hex), plan->released);
-	core__blocks_close(c, plan);
+	core__blocks_close(plan);
 	core__waits_drop_plan(c, plan);
 	if (c->turn == plan)
 		c->turn = NULL;
-	*worst = plan->next;
+	DL_DELETE(c->plans, plan);
 	free(plan->done);
 	free(plan);
 	return true;
@@ -119,7 +117,7 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 
 	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
 		core__refuse(c, p->id, EX_CONFIG, "plan.hash", hash_hex(hash, want), hash_hex(w->hash.hash, got),
-		    w->mode == WIRE_MODE_SALT_DS ? "same settings give another plan here: corpus or score set differ" : "corpus differs", 0);
+		    w->mode == WIRE_MODE_SALT_DS ? "the same settings give another plan here: corpus or score set differ" : "corpus differs", 0);
 		return NULL;
 	}
 	if (w->mode == WIRE_MODE_SALT_DS && (w->k < 1 || w->k > 255)) {
@@ -135,11 +133,11 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 
 		if (kept < 1 || window > UINT64_C(1) << 32) {
 			snprintf(text, sizeof(text), "%.9g of %" PRIu64, w->keep, window);
-			core__refuse(c, p->id, EX_CONFIG, "plan.keep", "at least one sequence kept of a block of at most 2^32", text, "", 0);
+			core__refuse(c, p->id, EX_CONFIG, "plan.keep", "at least one sequence kept from a block of at most 2^32", text, "", 0);
 			return NULL;
 		}
 		if (n >= CORE_PLANS_MAX && !plan_retire(c)) {
-			core__refuse(c, p->id, EX_UNAVAILABLE, "plan", "at most 64 plans with somebody connected", "one more", "", 5000);
+			core__refuse(c, p->id, EX_UNAVAILABLE, "plan", "at most 64 plans in use by connected peers", "one more", "", 5000);
 			return NULL;
 		}
 		if ((plan = calloc(1, sizeof(*plan))) == NULL) {
@@ -151,15 +149,14 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 		plan->window = window;
 		plan->kept = kept;
 		plan->frontier = plan->ready = c->cfg.shard;
-		plan->next = c->plans;
-		c->plans = plan;
+		DL_PREPEND(c->plans, plan);
 		if (c->store->plan(c->store->arg, hash, &stored) == 0) {
 			uint64_t S = c->cfg.n_shards, rows, block;
 
 			plan->oldest_step = stored.oldest_step;
 			plan->released = stored.released;
 			plan->released_step = stored.released_step;
-			/* no row below the oldest kept checkpoint will be asked for: begin at the first block of ours that has later ones */
+			/* No row before the oldest kept checkpoint will be asked for: begin at our first block with later rows. */
 			rows = stored.oldest_step < w->n_rows / w->batch ? stored.oldest_step * w->batch : w->n_rows;
 			block = rows / kept;
 			if (block > c->cfg.shard)
@@ -193,7 +190,7 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 	char text[96], found[32];
 	size_t n = 0;
 
-	core__peer_drop(c, id);			/* the same connection says HELLO again: it starts anew */
+	core__peer_drop(c, id);			/* HELLO again on the same connection: start anew */
 	if (h->protocol_version != WIRE_VERSION) {
 		snprintf(found, sizeof(found), "%" PRIu32, h->protocol_version);
 		core__refuse(c, id, EX_PROTOCOL, "protocol_version", "1", found, "", 0);
@@ -205,7 +202,7 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 		core__refuse(c, id, EX_UNAVAILABLE, "hello", "at most 4096 peers", "one more", "", 5000);
 		return;
 	}
-	/* The same process on a new connection: the newest wins, its leases stay its own. */
+	/* The same process on a new connection: it keeps its leases, and the old connection no longer counts. */
 	if ((old = core__boot(c, h->boot_id)) != NULL)
 		core__peer_drop(c, old->id);
 	if ((p = calloc(1, sizeof(*p))) == NULL) {
@@ -221,8 +218,7 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 	p->pid = h->pid;
 	p->max_message = h->max_message;
 	p->heard_ms = p->busy_ms = p->hello_ms = now_ms;
-	p->next = c->peers;
-	c->peers = p;
+	DL_PREPEND(c->peers, p);
 	if (h->role == WIRE_ROLE_TEACHER) {
 		uint64_t need = 4 * ((uint64_t)c->cfg.corpus.context + 1) + 1024;
 
@@ -273,7 +269,7 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 		w->score_set = c->cfg.score_set;
 	if (plan != NULL) {
 		w->plan_hash = (struct wire_id){true, plan->hash};
-		w->rows_ready = core__rows_ready(c, plan);
+		w->rows_ready = core__rows_ready(plan);
 		w->released = plan->released;
 	}
 	core__event(c, LOG_LEVEL_INFO, "peer.welcome", "peer=%" PRIu64 " role=%s name=%s host=%s pid=%" PRIu32, id, wire_role_name(p->role), p->name,

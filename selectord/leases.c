@@ -1,4 +1,4 @@
-/* Leases: granted, renewed, returned, expired; results and what they say about a sequence. */
+/* Leases: granted, renewed, returned, expired; and the results of teachers. */
 #include "selectord/core_internal.h"
 
 #include <inttypes.h>
@@ -9,7 +9,7 @@
 #include "data/labels/labels.h"
 #include "base/mem/mem.h"
 
-#define ERROR_PAUSE_MS 1000		/* after an error report, times the number of them: not leased again before */
+#define ERROR_PAUSE_MS 1000		/* times the number of errors reported: the sequence is not leased again before */
 
 static const char *
 wants_name(uint8_t wants)
@@ -22,26 +22,11 @@ lease_find(struct core *c, uint64_t id, struct hash128 boot)
 {
 	struct core_lease *l;
 
-	for (l = c->lease_at[id % LEASE_BUCKETS]; l != NULL && (l->id != id || !hash_equal(l->boot, boot)); l = l->chain)
-		;
-	return l;
+	HASH_FIND(hh, c->leases, &id, sizeof(id), l);
+	return l != NULL && hash_equal(l->boot, boot) ? l : NULL;
 }
 
-static void
-lease_add(struct core *c, struct core_lease *l)
-{
-	struct core_lease **bucket = &c->lease_at[l->id % LEASE_BUCKETS];
-
-	if ((l->next = c->leases) != NULL)
-		l->next->prev = l;
-	c->leases = l;
-	l->chain = *bucket;
-	*bucket = l;
-	c->n_live++;
-	c->n_single += l->single;
-}
-
-/* It counts no more among those that teachers hold. */
+/* It no longer counts as held by a teacher. */
 static void
 lease_over(struct core *c, const struct core_lease *l)
 {
@@ -51,18 +36,11 @@ lease_over(struct core *c, const struct core_lease *l)
 	c->n_single -= l->single;
 }
 
-static void
-lease_free(struct core *c, struct core_lease *l)
+void
+core__lease_free(struct core *c, struct core_lease *l)
 {
-	struct core_lease **at = &c->lease_at[l->id % LEASE_BUCKETS];
-
 	lease_over(c, l);
-	while (*at != l)
-		at = &(*at)->chain;
-	*at = l->chain;
-	*(l->prev != NULL ? &l->prev->next : &c->leases) = l->next;
-	if (l->next != NULL)
-		l->next->prev = l->prev;
+	HASH_DEL(c->leases, l);
 	free(l->seqs);
 	free(l->open);
 	free(l);
@@ -71,7 +49,7 @@ lease_free(struct core *c, struct core_lease *l)
 bool
 core__holds_single(const struct core *c, struct hash128 boot)
 {
-	for (const struct core_lease *l = c->n_single > 0 ? c->leases : NULL; l != NULL; l = l->next)
+	for (const struct core_lease *l = c->n_single > 0 ? c->leases : NULL; l != NULL; l = l->hh.next)
 		if (l->single && !l->expired && hash_equal(l->boot, boot))
 			return true;
 	return false;
@@ -103,7 +81,7 @@ quarantine(struct core *c, struct core_seq *s, const char *reason)
 	core__event(c, LOG_LEVEL_ERROR, "seq.quarantined", "seq=%" PRIu64 " reason=\"%.200s\"", s->seq, reason);
 	if ((op = core__op(c, CORE_OP_QUARANTINE)) == NULL)
 		return;
-	op->seq = op->quarantine.seq = s->seq;		/* since_s is the writer's: there is no clock here */
+	op->seq = op->quarantine.seq = s->seq;		/* the writer sets since_s: there is no clock here */
 	snprintf(op->quarantine.reason, sizeof(op->quarantine.reason), "%s", reason);
 	core__op_done(c, op, 0, 0);
 	core__seq_quarantined(c, s->seq);
@@ -121,15 +99,14 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 	uint64_t *sent = mem_alloc(n, sizeof(*sent));
 	int rc;
 
-	if (l == NULL || tokens == NULL || sent == NULL || (l->seqs = malloc(n * sizeof(*l->seqs))) == NULL ||
-	    (l->open = malloc(n * sizeof(*l->open))) == NULL) {
-		if (l != NULL)
-			free(l->seqs);
-		free(l);
-		free(tokens);
-		free(sent);
+	if (l != NULL) {
+		l->id = ++c->next_lease;
+		l->seqs = malloc(n * sizeof(*l->seqs));
+		l->open = malloc(n * sizeof(*l->open));
+	}
+	if (l == NULL || tokens == NULL || sent == NULL || l->seqs == NULL || l->open == NULL) {
 		c->failed = true;
-		return;
+		goto fail;
 	}
 	for (size_t i = 0; i < n; i++) {
 		struct core_seq *s = core__seq(c, seqs[i], true);
@@ -139,7 +116,7 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 		if ((rc = c->store->tokens(c->store->arg, seqs[i], tokens + l->n * (L + 1))) != 0) {
 			char reason[96];
 
-			snprintf(reason, sizeof(reason), "the corpus cannot give it: %s", err_str(rc));
+			snprintf(reason, sizeof(reason), "the corpus cannot provide it: %s", err_str(rc));
 			quarantine(c, s, reason);
 			continue;
 		}
@@ -148,22 +125,21 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 		sent[l->n] = l->seqs[l->n] = seqs[i];
 		l->n++;
 	}
+	if (l->n == 0)
+		goto fail;
+	HASH_ADD(hh, c->leases, id, sizeof(l->id), l);
+	if (l->hh.tbl == NULL)
+		goto fail;
 	l->n_open = l->n;
-	l->id = ++c->next_lease;
 	l->boot = peer->boot;
 	l->wants = wants;
 	l->set = set;
 	l->single = single;
 	l->granted_ms = l->moved_ms = now_ms;
 	l->expires_ms = now_ms + c->cfg.lease_ms;
-	lease_add(c, l);
-	if (l->n == 0) {
-		lease_free(c, l);
-		free(tokens);
-		free(sent);
-		return;
-	}
-	/* From the second grant on the attempt is on the disk before the teacher has the sequence. */
+	c->n_live++;
+	c->n_single += l->single;
+	/* The attempts are on the disk before another teacher gets the sequence. */
 	if (single)
 		save_attempts(c, core__seq(c, l->seqs[0], true));
 	m = core__send(c, peer->id, WIRE_LEASE);
@@ -184,11 +160,20 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 		w->label_set = c->cfg.label_set;
 	w->n_valid = c->cfg.n_valid;
 	c->stats.n_leases_granted++;
-	core__event(c, LOG_LEVEL_DEBUG, "lease.granted", "lease=%" PRIu64 " to=%s wants=%s seqs=%zu single=%d", l->id, peer->name, wants_name(wants),
-	    l->n, single);
+	core__event(c, LOG_LEVEL_DEBUG, "lease.granted", "lease=%" PRIu64 " to=%s wants=%s seqs=%zu single=%d", l->id, peer->name,
+	    wants_name(wants), l->n, single);
+	return;
+fail:
+	if (l != NULL) {
+		free(l->seqs);
+		free(l->open);
+	}
+	free(l);
+	free(tokens);
+	free(sent);
 }
 
-/* Is what the lease wanted of this sequence stored by now (by a late result, by another lease)? */
+/* Is what the lease wanted of this sequence stored by now, from a late result or another lease? */
 static bool
 stored(struct core *c, const struct core_lease *l, uint64_t seq)
 {
@@ -199,7 +184,7 @@ stored(struct core *c, const struct core_lease *l, uint64_t seq)
 	return (l->wants & WANT_LABEL) == 0 || c->store->label(c->store->arg, seq, &v) == 0;
 }
 
-/* The lease is over; what is open goes back to be leased again. vanished: its holder said nothing. */
+/* The lease ends; sequences without a result can be leased again. vanished: its holder did not return it. */
 static void
 lease_end(struct core *c, struct core_lease *l, bool vanished)
 {
@@ -225,7 +210,7 @@ lease_end(struct core *c, struct core_lease *l, bool vanished)
 				core__event(c, LOG_LEVEL_WARN, "seq.holder_lost", "seq=%" PRIu64 " times=%" PRIu32, s->seq, s->n_dead);
 			}
 			if (s->n_dead >= CORE_DEAD_MAX)
-				quarantine(c, s, "three different teachers vanished with it alone in hand");
+				quarantine(c, s, "three different teachers vanished while they held it alone");
 		}
 		core__seq_free(c, l->seqs[i]);
 		core__seq_forget(c, l->seqs[i]);
@@ -253,58 +238,62 @@ core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_leas
 		l->expires_ms = longest;
 }
 
+/* Its holder gives it up. An expired one was counted when it expired. */
+static void
+lease_return(struct core *c, struct core_lease *l)
+{
+	if (!l->expired) {
+		lease_end(c, l, false);
+		c->stats.n_leases_returned++;
+	}
+	core__lease_free(c, l);
+}
+
 void
 core__lease_return(struct core *c, struct core_peer *peer, uint64_t id, int64_t now_ms)
 {
 	struct core_lease *l = lease_find(c, id, peer->boot);
 
 	(void)now_ms;
-	if (l == NULL)
-		return;
-	if (!l->expired)
-		lease_end(c, l, false);
-	c->stats.n_leases_returned++;
-	lease_free(c, l);
+	if (l != NULL)
+		lease_return(c, l);
 }
 
 void
 core__leases_back(struct core *c, struct hash128 boot, int64_t now_ms)
 {
+	struct core_lease *l, *next;
+
 	(void)now_ms;
-	for (struct core_lease *l = c->leases, *next; l != NULL; l = next) {
-		next = l->next;
-		if (!hash_equal(l->boot, boot))
-			continue;
-		if (!l->expired)
-			lease_end(c, l, false);
-		c->stats.n_leases_returned++;
-		lease_free(c, l);
+	HASH_ITER(hh, c->leases, l, next) {
+		if (hash_equal(l->boot, boot))
+			lease_return(c, l);
 	}
 }
 
 void
 core__boot_back(struct core *c, struct hash128 boot)
 {
-	for (size_t i = 0; i < c->seqs_cap; i++)
-		for (struct core_seq *s = c->seqs[i]; s != NULL; s = s->next) {
-			uint32_t kept = 0;
+	for (struct core_seq *s = c->seqs; s != NULL; s = s->hh.next) {
+		uint32_t kept = 0;
 
-			for (uint32_t j = 0; j < s->n_dead; j++)
-				if (!hash_equal(s->boot[j], boot))
-					s->boot[kept++] = s->boot[j];
-			if (kept == s->n_dead || s->quarantined)
-				continue;
-			s->n_dead = kept;
-			save_attempts(c, s);
-			core__event(c, LOG_LEVEL_INFO, "seq.holder_back", "seq=%" PRIu64 " times=%" PRIu32, s->seq, s->n_dead);
-		}
+		for (uint32_t j = 0; j < s->n_dead; j++)
+			if (!hash_equal(s->boot[j], boot))
+				s->boot[kept++] = s->boot[j];
+		if (kept == s->n_dead || s->quarantined)
+			continue;
+		s->n_dead = kept;
+		save_attempts(c, s);
+		core__event(c, LOG_LEVEL_INFO, "seq.holder_back", "seq=%" PRIu64 " times=%" PRIu32, s->seq, s->n_dead);
+	}
 }
 
 void
 core__leases_tick(struct core *c, int64_t now_ms)
 {
-	for (struct core_lease *l = c->leases, *next; l != NULL; l = next) {
-		next = l->next;
+	struct core_lease *l, *next;
+
+	HASH_ITER(hh, c->leases, l, next) {
 		if (!l->expired && now_ms >= l->expires_ms) {
 			lease_over(c, l);
 			l->expired = true;
@@ -313,9 +302,9 @@ core__leases_tick(struct core *c, int64_t now_ms)
 			    l->n_open);
 			lease_end(c, l, true);
 		}
-		/* An expired one is kept for a while: a late result is as good as any. */
+		/* An expired lease is kept for a while: a late result is accepted. */
 		if (l->expired && (l->n_open == 0 || now_ms >= l->expires_ms + 10 * (int64_t)c->cfg.lease_ms))
-			lease_free(c, l);
+			core__lease_free(c, l);
 	}
 }
 
@@ -342,27 +331,118 @@ row_error(struct core *c, struct core_peer *peer, struct core_lease *l, struct c
 	core__seq_free(c, s->seq);
 }
 
-/* One row of a result. true: it is to be acknowledged (durable after *after). */
+static bool
+same(const void *a, size_t a_len, const void *b, size_t b_len)
+{
+	return a_len == b_len && memcmp(a, b, a_len) == 0;
+}
+
+/*
+ * Is one part of a result (scores or label) known already? STORED and COMING (on its way to the disk): *differs if that has other bytes.
+ */
+enum known { NEW, COMING, STORED };
+
+static enum known
+part_known(int rc, const struct cache_bytes *stored_bytes, bool pending, const struct core_copy *coming, const struct wire_bytes *got,
+    bool *differs)
+{
+	if (rc == 0) {
+		*differs |= !same(stored_bytes->bytes, stored_bytes->len, got->bytes, got->len);
+		return STORED;
+	}
+	if (!pending)
+		return NEW;
+	*differs |= !same(coming->bytes, coming->len, got->bytes, got->len);
+	return COMING;
+}
+
+static void
+bad_row(struct core *c, struct core_peer *peer, const struct core_lease *l, uint64_t seq, const char *why)
+{
+	c->stats.n_bad_results++;
+	peer->n_bad++;
+	core__event(c, LOG_LEVEL_WARN, "result.bad", "teacher=%s lease=%" PRIu64 " seq=%" PRIu64 " why=\"%s\"", peer->name, l->id, seq, why);
+}
+
+/* Does the row have what its lease asked for, and is that valid? 0 or why not. */
+static int
+check_row(struct core *c, const struct core_lease *l, const struct wire_result_row *row, struct err_note *note)
+{
+	int rc = 0;
+
+	if (((l->wants & WANT_SCORE) != 0 && row->scores.len == 0) || ((l->wants & WANT_LABEL) != 0 && row->label.len == 0))
+		return err_note_set(note, ERR_FORMAT, "a part that was asked for is missing");
+	if ((l->wants & WANT_SCORE) != 0)
+		rc = labels_scores_decode(row->scores.bytes, row->scores.len, c->cfg.corpus.context, NULL, NULL, note);
+	if (rc == 0 && (l->wants & WANT_LABEL) != 0)
+		rc = c->store->check_label(c->store->arg, row->seq, row->label.bytes, row->label.len, note);
+	return rc;
+}
+
+static void
+keep_copy(struct core_copy *copy, struct mem_arena *arena, const struct wire_bytes *bytes)
+{
+	mem_arena_destroy(&copy->held);
+	*copy = (struct core_copy){mem_arena_hold(arena), bytes->bytes, bytes->len};
+}
+
+/* A result with a part that is not known yet: a record of its new parts. false: no memory. */
+static bool
+store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const struct wire_message *msg, const struct wire_result_row *row,
+    bool scores, bool label)
+{
+	bool suspect = s->single || s->n_dead > 0 || s->n_errors > 0;
+	struct core_op *op = core__op(c, CORE_OP_RESULT);
+
+	if (op == NULL)
+		return false;
+	op->seq = row->seq;
+	op->set = l->set;
+	op->held = mem_arena_hold(msg->arena);
+	if (scores) {
+		op->scores = row->scores.bytes;
+		op->scores_len = row->scores.len;
+		keep_copy(&s->scores, msg->arena, &row->scores);
+	}
+	if (label) {
+		op->label = row->label.bytes;
+		op->label_len = row->label.len;
+		keep_copy(&s->label, msg->arena, &row->label);
+	}
+	core__op_done(c, op, l->wants & (uint8_t)~s->pending, op->scores_len + op->label_len);
+	s->op = c->next_op;
+	s->pending |= l->wants;
+	s->flight |= l->wants;
+	s->single = false;
+	s->n_dead = s->n_errors = 0;
+	if (suspect && (op = core__op(c, CORE_OP_DROP_ATTEMPTS)) != NULL) {
+		op->seq = row->seq;
+		core__op_done(c, op, 0, 0);
+	}
+	c->stats.n_scores += scores;
+	c->stats.n_labels += label;
+	c->stats.n_label_bytes += label ? row->label.len : 0;
+	return true;
+}
+
+/* One row of a result. true: it is to be acknowledged, when record *after is on the disk. */
 static bool
 result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const struct wire_message *msg, const struct wire_result_row *row,
     uint64_t *after, int64_t now_ms)
 {
-	uint32_t L = c->cfg.corpus.context;
-	struct cache_bytes old_scores, old_label;
-	bool have_scores, have_label, suspect;
+	enum known scores = STORED, label = STORED;
+	struct cache_bytes stored_bytes = {NULL, 0};
 	struct err_note note = {0};
+	bool differs = false;
 	struct core_seq *s;
-	struct core_op *op;
-	size_t at, bytes;
-	int rc = 0;
+	char text[300];
+	size_t at;
+	int rc;
 
 	for (at = 0; at < l->n && l->seqs[at] != row->seq; at++)
 		;
 	if (at == l->n || (s = core__seq(c, row->seq, true)) == NULL) {
-		c->stats.n_bad_results++;
-		peer->n_bad++;
-		core__event(c, LOG_LEVEL_WARN, "result.bad", "teacher=%s lease=%" PRIu64 " seq=%" PRIu64 " why=\"not of this lease\"", peer->name, l->id,
-		    row->seq);
+		bad_row(c, peer, l, row->seq, "not of this lease");
 		return false;
 	}
 	if (row->error[0] != '\0') {
@@ -372,76 +452,41 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 			if (!l->expired)
 				row_error(c, peer, l, s, row->error, now_ms);
 		}
-		return true;			/* heard; nothing more is wanted from this teacher */
+		return true;			/* this teacher has nothing more to send for it */
 	}
-	if (((l->wants & WANT_SCORE) != 0 && row->scores.len == 0) || ((l->wants & WANT_LABEL) != 0 && row->label.len == 0))
-		rc = err_note_set(&note, ERR_FORMAT, "a part that was asked for is missing");
-	if (rc == 0 && (l->wants & WANT_SCORE) != 0)
-		rc = labels_scores_decode(row->scores.bytes, row->scores.len, L, NULL, NULL, &note);
-	if (rc == 0 && (l->wants & WANT_LABEL) != 0)
-		rc = c->store->check_label(c->store->arg, row->seq, row->label.bytes, row->label.len, &note);
-	if (rc != 0) {
-		char text[300];
-
-		c->stats.n_bad_results++;
-		peer->n_bad++;
-		core__event(c, LOG_LEVEL_WARN, "result.bad", "teacher=%s lease=%" PRIu64 " seq=%" PRIu64 " why=\"%s\"", peer->name, l->id, row->seq,
-		    err_note_str(&note, rc, text, sizeof(text)));
+	if ((rc = check_row(c, l, row, &note)) != 0) {
+		bad_row(c, peer, l, row->seq, err_note_str(&note, rc, text, sizeof(text)));
 		core__seq_forget(c, row->seq);
 		return false;
 	}
-	have_scores = (l->wants & WANT_SCORE) == 0 || c->store->scores(c->store->arg, l->set, row->seq, &old_scores) == 0;
-	have_label = (l->wants & WANT_LABEL) == 0 || c->store->label(c->store->arg, row->seq, &old_label) == 0;
+	if ((l->wants & WANT_SCORE) != 0) {
+		rc = c->store->scores(c->store->arg, l->set, row->seq, &stored_bytes);
+		scores = part_known(rc, &stored_bytes, (s->pending & WANT_SCORE) != 0, &s->scores, &row->scores, &differs);
+	}
+	if ((l->wants & WANT_LABEL) != 0) {
+		rc = c->store->label(c->store->arg, row->seq, &stored_bytes);
+		label = part_known(rc, &stored_bytes, (s->pending & WANT_LABEL) != 0, &s->label, &row->label, &differs);
+	}
 	if (l->open[at]) {
 		l->open[at] = false;
 		l->n_open--;
 	}
-	if (have_scores && have_label) {
+	if (differs) {
+		c->stats.n_differed++;
+		core__event(c, LOG_LEVEL_WARN, "result.differs", "teacher=%s seq=%" PRIu64 " kept=\"the first one\"", peer->name, row->seq);
+	}
+	if (scores != NEW && label != NEW) {
 		c->stats.n_duplicates++;
-		if (((l->wants & WANT_SCORE) != 0 && (old_scores.len != row->scores.len || memcmp(old_scores.bytes, row->scores.bytes, old_scores.len) != 0)) ||
-		    ((l->wants & WANT_LABEL) != 0 && (old_label.len != row->label.len || memcmp(old_label.bytes, row->label.bytes, old_label.len) != 0))) {
-			c->stats.n_differed++;
-			core__event(c, LOG_LEVEL_WARN, "result.differs", "teacher=%s seq=%" PRIu64 " kept=\"what was stored first\"", peer->name, row->seq);
-		}
+		if ((scores == COMING || label == COMING) && s->op > *after)
+			*after = s->op;
 		if (s->pending == 0)
 			s->flight &= (uint8_t)~l->wants;
 		core__seq_forget(c, row->seq);
 		return true;
 	}
-	if (s->op != 0 && (s->pending & l->wants) == l->wants) {	/* the same is on its way to the disk */
-		c->stats.n_duplicates++;
-		if (s->op > *after)
-			*after = s->op;
-		return true;
-	}
-	if ((op = core__op(c, CORE_OP_RESULT)) == NULL)
+	if (!store_row(c, l, s, msg, row, scores == NEW, label == NEW))
 		return false;
-	op->seq = row->seq;
-	op->set = l->set;
-	op->held = mem_arena_hold(msg->arena);
-	if (!have_scores) {
-		op->scores = row->scores.bytes;
-		op->scores_len = row->scores.len;
-	}
-	if (!have_label) {
-		op->label = row->label.bytes;
-		op->label_len = row->label.len;
-	}
-	bytes = op->scores_len + op->label_len;
-	core__op_done(c, op, l->wants, bytes);
-	s->op = *after = c->next_op;
-	s->pending |= l->wants;
-	s->flight |= l->wants;
-	suspect = s->single || s->n_dead > 0 || s->n_errors > 0;
-	s->single = false;
-	s->n_dead = s->n_errors = 0;
-	if (suspect && (op = core__op(c, CORE_OP_DROP_ATTEMPTS)) != NULL) {
-		op->seq = row->seq;
-		core__op_done(c, op, 0, 0);
-	}
-	c->stats.n_scores += !have_scores;
-	c->stats.n_labels += !have_label;
-	c->stats.n_label_bytes += have_label ? 0 : row->label.len;
+	*after = s->op;
 	return true;
 }
 
@@ -449,7 +494,6 @@ void
 core__result(struct core *c, struct core_peer *peer, const struct wire_message *msg, int64_t now_ms)
 {
 	const struct wire_result *m = &msg->result;
-
 	struct core_lease *l = lease_find(c, m->lease_id, peer->boot);
 	struct core_message *out;
 	uint64_t *seqs = malloc(m->n_rows * sizeof(*seqs)), after = 0;
@@ -459,12 +503,11 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_message *
 		c->failed = true;
 		return;
 	}
-	c->stats.n_results++;
 	for (size_t i = 0; i < m->n_rows && l != NULL; i++)
 		if (result_row(c, peer, l, msg, &m->rows[i], &after, now_ms))
 			seqs[n++] = m->rows[i].seq;
 	if (l == NULL) {
-		/* A lease of long ago or of another selectord: what is stored is stored, of the rest nothing is known. */
+		/* A forgotten lease, or one of an earlier selectord: only what is stored can be acknowledged. */
 		for (size_t i = 0; i < m->n_rows; i++) {
 			struct cache_bytes v;
 
@@ -476,7 +519,7 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_message *
 		c->stats.n_duplicates += n;
 	}
 	if (l != NULL && l->n_open == 0)
-		lease_free(c, l);
+		core__lease_free(c, l);
 	if (n == 0) {
 		free(seqs);
 		return;

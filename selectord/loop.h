@@ -1,5 +1,6 @@
 /*
- * loop - the only poll of selectord: frame -> core -> frames; records to the writer thread; acknowledgements when it says so.
+ * loop - the main loop of selectord and its only poll: passes frames to the core, its answers to the peers and its records to the writer
+ * thread, and sends acknowledgements when their records are on the disk.
  */
 #ifndef SALT_SELECTORD_LOOP_H
 #define SALT_SELECTORD_LOOP_H
@@ -28,8 +29,8 @@ int loop_new(struct loop **loop, const struct loop_parts *parts);
 void loop_destroy(struct loop **loop);		/* takes NULL */
 
 /*
- * loop_run - until a stop is asked for and what was in hand is committed and acknowledged (at most 10 s more), or something broke.
- * Returns 0, EIO and such from the writer, ENOMEM.
+ * loop_run - until a stop is asked for and all pending records are committed and acknowledged (at most 10 s more), or an error.
+ * Returns 0, the writer's error (such as EIO), ENOMEM.
  */
 int loop_run(struct loop *loop);
 

@@ -1,4 +1,4 @@
-/* Row requests: answered when ready, in any order, as many rows as fit; asking again is harmless. */
+/* Row requests: answered when ready, in any order, with as many rows as fit. A repeated request replaces the former one. */
 #include "selectord/core_internal.h"
 
 #include <inttypes.h>
@@ -7,40 +7,38 @@
 #include <string.h>
 #include <sysexits.h>
 
-#define ROW_OVERHEAD 32u		/* bytes of a row in a frame beside its label, generously */
+#define ROW_OVERHEAD 32u		/* at most so many bytes of a row in a frame beside its label */
 
 static void
-wait_drop(struct core_wait **at)
+wait_drop(struct core *c, struct core_wait *w)
 {
-	struct core_wait *w = *at;
-
-	*at = w->next;
+	DL_DELETE(c->waits, w);
 	free(w);
 }
 
 void
 core__waits_drop_peer(struct core *c, uint64_t peer)
 {
-	for (struct core_wait **at = &c->waits; *at != NULL;)
-		if ((*at)->peer == peer)
-			wait_drop(at);
-		else
-			at = &(*at)->next;
+	struct core_wait *w, *next;
+
+	DL_FOREACH_SAFE(c->waits, w, next)
+		if (w->peer == peer)
+			wait_drop(c, w);
 }
 
 void
 core__waits_drop_plan(struct core *c, const struct core_plan *plan)
 {
-	for (struct core_wait **at = &c->waits; *at != NULL;)
-		if ((*at)->plan == plan)
-			wait_drop(at);
-		else
-			at = &(*at)->next;
+	struct core_wait *w, *next;
+
+	DL_FOREACH_SAFE(c->waits, w, next)
+		if (w->plan == plan)
+			wait_drop(c, w);
 }
 
 /*
- * Rows [first, first + count) as far as they lie in blocks of this shard and fit a frame. true: sent. The first block's part must be
- * whole (or fill the frame); later blocks add what they have.
+ * Rows [first, first + count) as far as they are in blocks of this shard and fit a frame. true: sent. The first block's part must be
+ * complete (or fill the frame); later blocks add what is ready.
  */
 static bool
 answer(struct core *c, const struct core_wait *w)
@@ -77,7 +75,7 @@ answer(struct core *c, const struct core_wait *w)
 		quarantined = (row.flags & CACHE_ROW_QUARANTINED) != 0;
 		if (!quarantined && c->store->label(c->store->arg, row.seq, &label) != 0) {
 			if (!core__quarantined(c, row.seq)) {
-				if (n < need && !plan->released)	/* being labelled; or its label was lost since: then the block opens again */
+				if (n < need && !plan->released)	/* no effect while it is labelled; if the label was lost, it opens again */
 					core__block_open(c, plan, block);
 				break;
 			}
@@ -110,13 +108,13 @@ void
 core__rows_request(struct core *c, struct core_peer *peer, const struct wire_rows_request *m, int64_t now_ms)
 {
 	struct core_plan *plan = core__plan(c, m->plan_hash);
-	struct core_wait *w, **at, **oldest = NULL;
+	struct core_wait *w, *next, *oldest = NULL;
 	char want[64], got[64], hex[HASH_HEX_BYTES];
 	size_t n = 0;
 
 	c->stats.n_row_requests++;
 	if (plan == NULL) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(m->plan_hash, hex), "say HELLO again", 100);
+		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(m->plan_hash, hex), "send HELLO again", 100);
 		return;
 	}
 	if (m->first_row / plan->kept % c->cfg.n_shards != c->cfg.shard) {
@@ -131,7 +129,7 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 		core__refuse(c, peer->id, EX_CONFIG, "rows_request.first_row", want, got, "", 0);
 		return;
 	}
-	/* Asked by a process that came after the release: it trains phase one again and needs what may be missing. */
+	/* A process that connected after the release trains phase one again: rows may be missing. */
 	if (plan->released && peer->hello_ms > plan->released_ms) {
 		plan->released = false;
 		core__event(c, LOG_LEVEL_WARN, "plan.reopened", "plan=%s row=%" PRIu64 " by=%s", hash_hex(plan->hash, hex), m->first_row, peer->name);
@@ -140,14 +138,13 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 	plan->used_ms = now_ms;
 	if (m->first_row + m->count > plan->asked)
 		plan->asked = m->first_row + m->count < plan->wire.n_rows ? m->first_row + m->count : plan->wire.n_rows;
-	for (at = &c->waits; *at != NULL;) {		/* new ones stand at the end, so the first of a peer is its oldest */
-		if ((*at)->peer == peer->id && ((*at)->request_id == m->request_id || ((*at)->plan == plan && (*at)->first == m->first_row))) {
-			wait_drop(at);			/* asked again */
+	DL_FOREACH_SAFE(c->waits, w, next) {
+		if (w->peer != peer->id)
 			continue;
-		}
-		if ((*at)->peer == peer->id && n++ == 0)
-			oldest = at;
-		at = &(*at)->next;
+		if (w->request_id == m->request_id || (w->plan == plan && w->first == m->first_row))
+			wait_drop(c, w);		/* a repeated request */
+		else if (n++ == 0)
+			oldest = w;
 	}
 	if ((w = calloc(1, sizeof(*w))) == NULL) {
 		c->failed = true;
@@ -158,17 +155,17 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 	w->first = m->first_row;
 	w->plan = plan;
 	w->count = (uint64_t)m->count < plan->wire.n_rows - m->first_row ? m->count : (uint32_t)(plan->wire.n_rows - m->first_row);
-	*at = w;
+	DL_APPEND(c->waits, w);
 	if (n >= CORE_WAITS_MAX)
-		wait_drop(oldest);
+		wait_drop(c, oldest);
 }
 
 void
 core__waits_check(struct core *c)
 {
-	for (struct core_wait **at = &c->waits; *at != NULL && !c->failed;)
-		if (answer(c, *at))
-			wait_drop(at);
-		else
-			at = &(*at)->next;
+	struct core_wait *w, *next;
+
+	DL_FOREACH_SAFE(c->waits, w, next)
+		if (!c->failed && answer(c, w))
+			wait_drop(c, w);
 }

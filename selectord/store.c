@@ -89,8 +89,8 @@ ask_tokens(void *arg, uint64_t seq, int32_t *out)
 }
 
 #define CHECK_WINDOW_NS INT64_C(20000000)
-#define CHECK_SPEND_NS INT64_C(500000)		/* of such a window */
-#define CHECK_ONE_OF 1024
+#define CHECK_SPEND_NS INT64_C(500000)		/* full checks in each such window take about so long; beyond it: */
+#define CHECK_ONE_OF 1024			/* of so many labels one is checked fully */
 
 static int64_t
 now_ns(void)
@@ -101,7 +101,7 @@ now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Length, checksum and header: what can go wrong on the way from a teacher that encodes as we do. */
+/* Length, checksum and header: this finds what can go wrong between a teacher with our encoder and here. */
 static int
 check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, const void *bytes, size_t len, struct err_note *note)
 {
@@ -111,13 +111,13 @@ check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, con
 
 	if (rc == 0 && (h.version != spec->version || h.kind != spec->kind || h.context != spec->context || h.param != param ||
 	    h.vocab != spec->vocab || !hash_equal(h.set, spec->set) || !hash_equal(h.tokens, *tokens)))
-		rc = labels_check(spec, tokens, bytes, len, note);		/* it says what differs */
+		rc = labels_check(spec, tokens, bytes, len, note);		/* for the note: what differs */
 	return rc;
 }
 
 /*
- * Every label is checked: checksum, kind, L, N, vocabulary, tokens. Its rows are read through as well (ids, counts), as long as that takes
- * no more than a fortieth of this thread's time; when records come faster, of one in 1,024 of the others. The trainer reads all of them.
+ * Checksum, kind, L, N, vocabulary and tokens of every label are checked. Its rows (ids, counts) are checked too, as long as that takes no
+ * more than a fortieth of this thread's time; when labels come faster, only one in 1,024 of the others. The trainer checks all of them.
  */
 static int
 ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)

@@ -1,6 +1,6 @@
 /*
- * store - what the core asks (struct core_store), answered from the cache and the corpora. One read transaction, begun by the first
- * question and ended by store_end(), which the loop calls after it has encoded what the core said.
+ * store - struct core_store, answered from the cache and the corpora. The first question begins a read transaction; store_end() ends it,
+ * which the loop calls after it has encoded the core's messages.
  */
 #ifndef SALT_SELECTORD_STORE_H
 #define SALT_SELECTORD_STORE_H
@@ -19,14 +19,15 @@ struct store {
 	uint32_t context;
 	int32_t *tokens;			/* [context + 1], scratch */
 	struct cache_txn *txn;
-	/* How much of what comes is read through, see store.c. */
-	int64_t window_ns, spent_ns;		/* since when, and for how long in it */
+	/* For deciding which labels are checked fully, see store.c. */
+	int64_t window_ns, spent_ns;		/* begin of the window, and time spent in it */
 	uint64_t n_unread;
-	atomic_uint_fast64_t n_unread_total;	/* records of which the envelope was checked and the payload was not; any thread */
+	atomic_uint_fast64_t n_unread_total;	/* labels of which only the envelope was checked; any thread */
 };
 
-int store_init(struct store *store, struct cache *cache, const struct corpus *train, const struct corpus *heldout, const struct labels_spec *spec);
-void store_end(struct store *store);		/* what was borrowed is gone */
+int store_init(struct store *store, struct cache *cache, const struct corpus *train, const struct corpus *heldout,
+    const struct labels_spec *spec);
+void store_end(struct store *store);		/* borrowed bytes are no longer valid */
 void store_free(struct store *store);
 
 #endif

@@ -1,4 +1,4 @@
-/* Blocks: what is stored of them, what is needed, which rows are chosen; and held-out windows. Who gets the next lease is decided here. */
+/* Blocks: what is stored of them and what they need; held-out windows; which teacher gets the next lease. */
 #include "selectord/core_internal.h"
 
 #include <errno.h>
@@ -37,7 +37,7 @@ heldout_mean(struct core *c)
 
 	if (c->n_held < c->cfg.n_heldout || c->cfg.n_heldout == 0)
 		return;
-	for (uint64_t i = 0; i < c->cfg.n_heldout; i++)		/* in window order: the same sum whoever came first */
+	for (uint64_t i = 0; i < c->cfg.n_heldout; i++)		/* in window order, so that the sum does not depend on the order of results */
 		if ((c->held[i] & POS_QUARANTINED) == 0) {
 			sum += c->held_loss[i];
 			n++;
@@ -96,12 +96,6 @@ done_bit(const struct core *c, const struct core_plan *plan, uint64_t no)
 	return j / 8 < plan->done_cap && (plan->done[j / 8] >> j % 8 & 1) != 0;
 }
 
-bool
-core__block_done(const struct core *c, const struct core_plan *plan, uint64_t no)
-{
-	return done_bit(c, plan, no);
-}
-
 static void
 set_done(struct core *c, struct core_plan *plan, uint64_t no)
 {
@@ -120,9 +114,8 @@ set_done(struct core *c, struct core_plan *plan, uint64_t no)
 }
 
 uint64_t
-core__rows_ready(const struct core *c, const struct core_plan *plan)
+core__rows_ready(const struct core_plan *plan)
 {
-	(void)c;
 	return plan->ready >= plan->n_blocks || plan->ready * plan->kept > plan->wire.n_rows ? plan->wire.n_rows : plan->ready * plan->kept;
 }
 
@@ -131,20 +124,15 @@ core__block_find(struct core_plan *plan, uint64_t no)
 {
 	struct core_block *b;
 
-	for (b = plan->blocks; b != NULL && b->no != no; b = b->next)
-		;
+	DL_SEARCH_SCALAR(plan->blocks, b, no, no);
 	return b;
 }
 
 static void
 block_close(struct core_plan *plan, struct core_block *b)
 {
-	for (struct core_block **at = &plan->blocks; *at != NULL; at = &(*at)->next)
-		if (*at == b) {
-			*at = b->next;
-			plan->n_active--;
-			break;
-		}
+	DL_DELETE(plan->blocks, b);
+	plan->n_active--;
 	free(b->flags);
 	free(b->score);
 	free(b->cut);
@@ -154,17 +142,22 @@ block_close(struct core_plan *plan, struct core_block *b)
 }
 
 void
-core__blocks_close(struct core *c, struct core_plan *plan)
+core__blocks_close(struct core_plan *plan)
 {
-	(void)c;
 	while (plan->blocks != NULL)
 		block_close(plan, plan->blocks);
+}
+
+static int
+by_number(const struct core_block *a, const struct core_block *b)
+{
+	return a->no < b->no ? -1 : a->no > b->no;
 }
 
 void
 core__block_open(struct core *c, struct core_plan *plan, uint64_t no)
 {
-	struct core_block *b, **at;
+	struct core_block *b;
 
 	if (core__block_find(plan, no) != NULL)
 		return;
@@ -179,10 +172,7 @@ core__block_open(struct core *c, struct core_plan *plan, uint64_t no)
 	b->no = no;
 	b->first = no * plan->window;
 	b->state = BLOCK_SCAN;
-	for (at = &plan->blocks; *at != NULL && (*at)->no < no; at = &(*at)->next)
-		;
-	b->next = *at;
-	*at = b;
+	DL_INSERT_INORDER(plan->blocks, b, by_number);
 	plan->n_active++;
 }
 
@@ -225,7 +215,7 @@ scan_position(struct core *c, struct core_plan *plan, struct core_block *b, uint
 	b->n_scored++;
 }
 
-/* One row of a block that was written before: it counts, whatever the scores say now. */
+/* One row of a block that was written before: it stays, even if the scores have changed. */
 static int
 scan_row(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i)
 {
@@ -257,7 +247,7 @@ scan_block(struct core *c, struct core_plan *plan, struct core_block *b)
 			b->scan_at++;
 			continue;
 		}
-		/* Choosing is a pure function of what is stored: the same rows come again and replace the damaged record. */
+		/* Choosing is a pure function of what is stored: the same rows will replace the damaged record. */
 		core__event(c, LOG_LEVEL_ERROR, "rows.damaged", "plan=%s block=%" PRIu64 " next=\"chosen again\"", hash_hex(plan->hash, hex), b->no);
 		c->stats.n_corrupt++;
 		memset(b->flags, 0, plan->window);
@@ -279,7 +269,7 @@ scan_block(struct core *c, struct core_plan *plan, struct core_block *b)
 		core__choose_begin(b);
 }
 
-/* What can be done without waiting for anybody, as far as the budget reaches. It may close the block. */
+/* What can be done without a teacher, as far as scan_left allows. It may close the block. */
 static void
 block_step(struct core *c, struct core_plan *plan, struct core_block *b)
 {
@@ -291,7 +281,7 @@ block_step(struct core *c, struct core_plan *plan, struct core_block *b)
 		core__check_step(c, plan, b);
 }
 
-/* Positions of the active blocks that may still want a lease. A block that is all in teachers' hands waits for them, not they for it. */
+/* Positions of the active blocks that may still need a lease. */
 static uint64_t
 work_left(const struct core_plan *plan)
 {
@@ -321,7 +311,7 @@ core__scan(struct core *c)
 		target = plan->ahead < plan->wire.n_rows - (target < plan->wire.n_rows ? target : plan->wire.n_rows) ? target + plan->ahead :
 		    plan->wire.n_rows;
 		n_blocks = target == 0 ? 0 : (target - 1) / plan->kept + 1;
-		/* As much open as the teachers at hand can take, and as much again: not a whole plan in memory. */
+		/* Twice as many positions as the connected teachers can lease; never a whole plan in memory. */
 		while (c->scan_left > 0 && plan->frontier < n_blocks && !c->failed && work_left(plan) < 2 * slots * c->lease_rows) {
 			uint64_t no = plan->frontier;
 
@@ -335,7 +325,7 @@ core__scan(struct core *c)
 	}
 }
 
-/* ---- what happens to a sequence concerns every block it stands in ---- */
+/* ---- what happens to a sequence concerns every block it is in ---- */
 
 static void
 each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i, uint8_t wants),
@@ -353,14 +343,13 @@ each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct 
 
 			next = b->next;
 			for (uint64_t epoch = first / n; epoch * n < end; epoch++) {
-
 				if (epoch != last_epoch)
 					at = epoch * n + shuffle_position(plan->wire.seed, n, epoch, index);
 				last_epoch = epoch;
 				if (at >= first && at < end)
 					each(c, plan, b, at - first, wants);
 				if (core__block_find(plan, no) != b)
-					break;		/* that was its last change: closed */
+					break;		/* each() closed the block */
 			}
 		}
 	}
@@ -382,7 +371,7 @@ static void
 position_stored(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i, uint8_t wants)
 {
 	if (!scanned(b, i))
-		return;				/* the scan will see it */
+		return;				/* the scan will find it */
 	if ((wants & WANT_LABEL) != 0 && (b->flags[i] & POS_LABELLED) == 0) {
 		if (labelling(b) && (b->flags[i] & POS_KEPT) != 0 && (b->flags[i] & POS_QUARANTINED) == 0)
 			b->n_labelled++;
@@ -452,18 +441,18 @@ core__seq_free(struct core *c, uint64_t seq)
 	each_position(c, seq, position_free, 0);
 }
 
-/* ---- who gets what ---- */
+/* ---- which teacher gets which sequences ---- */
 
 struct pick {
 	uint64_t seqs[WIRE_SEQS_MAX];
 	size_t n, max;
-	uint8_t wants;			/* all of a lease want the same */
+	uint8_t wants;			/* the same for all sequences of a lease */
 	bool single;
-	struct hash128 boot;		/* who it is for */
+	struct hash128 boot;		/* of the teacher */
 	int64_t now_ms;
 };
 
-enum pick_answer { PICKED, PASSED, LATER };	/* PASSED: nothing to do there; LATER: there is, but not in this lease */
+enum pick_answer { PICKED, PASSED, LATER };	/* PASSED: nothing to do; LATER: there is, but not in this lease */
 
 static enum pick_answer
 pick_seq(struct core *c, struct pick *pick, uint64_t seq, uint8_t wants)
@@ -472,19 +461,19 @@ pick_seq(struct core *c, struct pick *pick, uint64_t seq, uint8_t wants)
 
 	if (s != NULL) {
 		if (s->quarantined || (wants & (s->flight | s->pending) & WANT_SCORE) != 0)
-			return PASSED;		/* never label what a score under way may rule out */
+			return PASSED;		/* a score under way may exclude it: do not label it yet */
 		wants &= (uint8_t)~(s->flight | s->pending);
 		if (wants == 0)
 			return PASSED;
 		if (s->not_before_ms > pick->now_ms)
 			return LATER;
-		/* Whoever reported an error gets it again only if nobody else takes it for a while. */
+		/* The teacher that reported an error gets it again only if no other has taken it for a while. */
 		if (s->n_errors > 0 && hash_equal(s->error_boot, pick->boot) && pick->now_ms < s->not_before_ms + SAME_TEACHER_MS)
 			return LATER;
 	}
 	for (size_t i = 0; i < pick->n; i++)
 		if (pick->seqs[i] == seq)
-			return PASSED;		/* twice in a block that runs over the end of an epoch */
+			return PASSED;		/* it is twice in a block that spans the end of an epoch */
 	if (pick->n == pick->max || pick->single || (pick->n > 0 && wants != pick->wants))
 		return LATER;
 	if (s != NULL && s->single) {
@@ -550,7 +539,7 @@ grant_one(struct core *c, struct core_peer *peer, int64_t now_ms)
 	pick->max = c->lease_rows < fit ? c->lease_rows : fit;
 	pick->now_ms = now_ms;
 	pick->boot = peer->boot;
-	if (core__holds_single(c, peer->boot))	/* what else it held would come under suspicion too */
+	if (core__holds_single(c, peer->boot))	/* anything else it held would come under suspicion too */
 		goto out;
 	if (peer->can_heldout) {
 		pick_heldout(c, pick);
@@ -578,7 +567,7 @@ out:
 	return any;
 }
 
-/* One lease each in turn, a few in one call: teachers whose results were committed together ask together. */
+/* One lease for each teacher in turn, GRANT_STEP in one call: a commit can make many teachers ask at once. */
 void
 core__grant(struct core *c, int64_t now_ms)
 {
@@ -605,6 +594,6 @@ core__grant(struct core *c, int64_t now_ms)
 		p->busy_ms = now_ms;
 		c->grant_turn = p->id;
 		n++;
-		idle = SIZE_MAX;		/* from here once round again */
+		idle = SIZE_MAX;		/* 0 after the loop's idle++ */
 	}
 }

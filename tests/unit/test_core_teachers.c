@@ -1,4 +1,4 @@
-/* selectord's core and teachers that are away: nobody waits for their leases, and who comes back did not die of them. Called by test_core.c. */
+/* selectord's core and several teachers: lost ones, ones that come back, ones that disagree. Called by test_core.c. */
 #include "core_sim.h"
 
 /* The last lease of a block is in somebody's hands: another teacher gets the next block's, and does not wait for it. */
@@ -73,9 +73,66 @@ test_cut_off(void)
 	sim_end(s);
 }
 
+/*
+ * A second result for a sequence: another label or other scores count, whether the first result is on the disk or still on its way to it,
+ * and the first one stays. The same bytes again do not count.
+ */
+static void
+test_differs(void)
+{
+	static const struct { const char *what; bool hold, label, scores; } cases[] = {
+		{"label, pending", true, true, false}, {"scores, pending", true, false, true}, {"both, pending", true, true, true},
+		{"same, pending", true, false, false}, {"label, stored", false, true, false}, {"scores, stored", false, false, true},
+		{"same, stored", false, false, false},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct sim *s = sim_new();
+		struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 4);
+		bool differs = cases[i].label || cases[i].scores;
+		uint8_t scores[3 * L], label[LABEL_BYTES], want_scores[3 * L], want_label[LABEL_BYTES];
+		struct wire_result_row row = {0};
+		struct core_stats st;
+		struct core_message m, done;
+		uint64_t seq;
+
+		s->cfg.keep_unselected = true;
+		sim_start(s);
+		hello_trainer(s, 50, &plan);
+		hello_teacher(s, 1, 1);
+		credit(s, 1, 1);
+		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE && m.msg.lease.want_score && m.msg.lease.want_label);
+		s->hold_commits = cases[i].hold;
+		work(s, 1, &m, m.msg.lease.seqs[3]);		/* the lease lives on */
+		seq = row.seq = m.msg.lease.seqs[0];
+		make_score(cases[i].scores ? seq + 1 : seq, scores);
+		make_label(seq, label);
+		label[LABEL_BYTES - 1] ^= cases[i].label;
+		row.scores = (struct wire_bytes){scores, sizeof(scores)};
+		row.label = (struct wire_bytes){label, sizeof(label)};
+		say(s, 1, &(struct wire_message){.type = WIRE_RESULT, .result = {m.msg.lease.lease_id, &row, 1}});
+		core_stats(s->core, &st);
+		CHECK_ROW(cases[i].what, st.n_differed == differs && st.n_duplicates == 1 && st.n_labels == 3 && st.n_scores == 3);
+		CHECK_ROW(cases[i].what, !cases[i].hold || take(s, 1, WIRE_DONE).msg.type == WIRE_NONE);
+		s->hold_commits = false;
+		pump(s);
+		for (int n = 0; n < 2; n++) {
+			CHECK_ROW(cases[i].what, (done = take(s, 1, WIRE_DONE)).msg.type == WIRE_DONE);
+			done_with(&done);
+		}
+		make_score(seq, want_scores);
+		make_label(seq, want_label);
+		CHECK_ROW(cases[i].what, memcmp(s->score[CACHE_SCORES_SCORER][seq], want_scores, sizeof(want_scores)) == 0);
+		CHECK_ROW(cases[i].what, memcmp(s->label[seq], want_label, sizeof(want_label)) == 0);
+		done_with(&m);
+		sim_end(s);
+	}
+}
+
 void
 test_core_teachers(void)
 {
+	test_differs();
 	test_next_block();
 	test_cut_off();
 }
