@@ -3,8 +3,8 @@
  *   fakes files DIR                             DIR/train, DIR/held (corpora), DIR/model (a small GPT-2 with random weights)
  *   fakes teacher ENDPOINT DIR [key=value ..]   made-up labels and scores, pure functions of the sequence
  *        name=, rows=N (leave after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per sequence), lose=1 (drop every
- *        third result, sent again only when it is not acknowledged in 500 ms), told=FILE (a line "label SEQ" or "score SEQ" for each that was
- *        acknowledged)
+ *        third result, sent again only when it is not acknowledged in 500 ms), differ=1 (send another result after the first one of a
+ *        lease), told=FILE (a line "label SEQ" or "score SEQ" for each that was acknowledged)
  *   fakes rows ENDPOINT[,ENDPOINT..] DIR first=F count=N [mode=none|salt_ds] [window=] [keep=] [seed=] [batch=] [total=] [release=STEP]
  *        [labels=any]
  *        fetches rows F .. F+N-1 of a plan, checks each label, prints "row seq quarantined" lines; ENDPOINTs in shard order
@@ -259,7 +259,7 @@ drop_owed(struct owed **owed)
 struct teacher {
 	struct peer p;
 	struct owed *owed;
-	uint64_t limit, deadly, slow_ms, lose, n, n_sent;
+	uint64_t limit, deadly, slow_ms, lose, differ, n, n_sent;
 	FILE *told;
 	bool scored[N_TRAIN];
 	struct labels_buf buf;
@@ -325,6 +325,17 @@ lease_in(struct teacher *t, const struct wire_lease *l)
 		o->sent_ms = now;
 		if (t->lose == 0 || t->n_sent++ % 3 != 0)
 			send_result(&t->p, o);
+		if (t->differ != 0 && i == 0 && l->n_seqs > 1) {
+			struct owed other = *o;
+
+			make_scores(o->seq + 1, other.scores);
+			if (o->want_label) {
+				make_label(&spec, o->seq + 1, l->tokens, &t->buf);
+				other.label = t->buf.bytes;
+				other.label_len = t->buf.len;
+			}
+			send_result(&t->p, &other);
+		}
 	}
 }
 
@@ -346,6 +357,7 @@ run_teacher(struct bus *bus, char *endpoint, const char *dir, int argc, char **a
 	t.deadly = number(argc, argv, "die", UINT64_MAX);
 	t.slow_ms = number(argc, argv, "slow_ms", 0);
 	t.lose = number(argc, argv, "lose", 0);
+	t.differ = number(argc, argv, "differ", 0);
 	t.told = told_path != NULL ? fopen(told_path, "ae") : NULL;
 	snprintf(h.name, sizeof(h.name), "%s", option(argc, argv, "name", "fake-teacher"));
 	snprintf(path, sizeof(path), "%s/model", dir);

@@ -91,6 +91,23 @@ same "rows after a restart" ds.1 ds.2
 sed -n 101,150p none.1 > none.part
 same "rows from the middle" none.part none.2
 
+# 1b. A teacher that contradicts itself: it is counted, and the first result stays, so the rows are the same. The others agreed.
+stop "$selector"
+config d "ipc://$dir/d"
+start d
+teacher "ipc://$dir/d" "$dir" name=td differ=1
+rows ds.d "ipc://$dir/d" mode=salt_ds first=0 count=200 total=200
+same "results that differ" ds.1 ds.d
+differed() { timeout 10 "$BIN/saltctl" status -c "$1.yaml" --json | grep -o '"differed_total": *[0-9]*' | grep -o '[0-9]*$'; }
+for i in $(seq 50); do [ "$(differed d)" -gt 0 ] 2>/dev/null && break; sleep 0.1; done
+[ "$(differed d)" -gt 0 ] || fail "differed_total does not count: $(timeout 10 "$BIN/saltctl" status -c d.yaml --json)"
+kill -9 "$teacher"
+wait "$teacher" 2>/dev/null
+stop "$selector"
+start a
+for i in $(seq 50); do [ -n "$(differed a)" ] && break; sleep 0.1; done
+[ "$(differed a)" -eq 0 ] || fail "differed_total counts what does not differ"
+
 # 2. A second selectord on the cache is refused, and says who has it. The port of the first is taken, too.
 cp a.yaml second.yaml
 sed -i "s#ipc://$dir/a#ipc://$dir/second#; s#status_a#status_second#" second.yaml

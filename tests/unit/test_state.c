@@ -19,12 +19,21 @@ example(void)
 static void
 round_trip(void)
 {
+	static const struct { const char *key; int64_t value; } numbers[] = {
+		{"step", 60}, {"updates", 59}, {"tokens", 1 << 20}, {"switch_step", 60}, {"evaluated_step", 50}, {"skipped", 1}, {"late_rows", 2},
+	};
 	struct state a = example(), b;
 	struct err_note note;
 	struct json *j = state_to_json(&a);
 
 	REQUIRE(j != NULL);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {	/* under its own name, in case two are swapped both ways */
+		int64_t v = -1;
+
+		CHECK_ROW(numbers[i].key, json_int(json_get(j, numbers[i].key), &v) && v == numbers[i].value);
+	}
 	CHECK(state_from_json(j, &b, &note) == 0);
+	CHECK(b.skipped == 1 && b.late_rows == 2);
 	CHECK(b.step == 60 && b.updates == 59 && b.tokens == a.tokens && b.switch_step == 60 && b.evaluated_step == 50);
 	CHECK(b.train_s == 0.1 && b.wait_s == 1e-9 && b.teacher_nats == 3.25 && b.released && b.has_sets);
 	CHECK(memcmp(&a.sets, &b.sets, sizeof(a.sets)) == 0);
