@@ -16,6 +16,7 @@ packages=(
 	libdnnl-dev						# matrix products in bf16
 	libpcre2-dev libutf8proc-dev				# tokenizer
 	libjansson-dev libyaml-dev libxxhash-dev libzstd-dev	# files
+	uthash-dev	# hash tables and lists
 	libisal-dev						# checksum of TensorBoard's files
 	libncurses-dev						# saltctl top
 	libmicrohttpd-dev libjs-chart.js			# saltctl exporter and the charts of its page
