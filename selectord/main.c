@@ -211,8 +211,7 @@ identify(struct daemon *d, struct err_note *note)
 	if ((rc = kernels_resolve(&ko, d->label_set.compute_class, sizeof(d->label_set.compute_class), note)) != 0)
 		return rc;
 	snprintf(d->score_set.compute_class, sizeof(d->score_set.compute_class), "%s", d->label_set.compute_class);
-	spec->kind = cfg->labels.kind == CONFIG_LABEL_SAMPLED ? LABELS_KIND_SAMPLED :
-	    cfg->labels.kind == CONFIG_LABEL_TOPK ? LABELS_KIND_TOPK : LABELS_KIND_DENSE;
+	spec->kind = cfg->labels.kind;
 	spec->version = LABELS_VERSION;
 	spec->context = d->score_set.context = L;
 	spec->vocab = vocab;
@@ -247,7 +246,7 @@ identify(struct daemon *d, struct err_note *note)
 	ls->present = ss->present = true;
 	ls->hash = (struct wire_id){true, spec->set};
 	ls->teacher = (struct wire_id){true, d->teacher_hash};
-	ls->kind = (enum wire_label_kind)spec->kind;
+	ls->kind = spec->kind;
 	ls->n = spec->kind == LABELS_KIND_SAMPLED ? spec->n_samples : spec->kind == LABELS_KIND_TOPK ? spec->k : 0;
 	ls->tau = (float)spec->tau;
 	ls->seed = spec->seed;

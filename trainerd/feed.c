@@ -290,15 +290,13 @@ feed_rows_alloc(struct feed *f)
 static void
 feed_plan(struct feed *f)
 {
-	static const enum labels_kind kinds[] = {[CONFIG_LABEL_SAMPLED] = LABELS_KIND_SAMPLED, [CONFIG_LABEL_TOPK] = LABELS_KIND_TOPK,
-	    [CONFIG_LABEL_DENSE] = LABELS_KIND_DENSE};
 	const struct config *cfg = f->o.config;
 	uint64_t ahead = cfg->selector.label_ahead_steps;
 
 	config_block(cfg, &f->block, &f->kept);
 	f->plan = session_plan(cfg, phase_max_rows(&f->phase, f->batch),
 	    ahead == CONFIG_ALL || ahead > UINT64_MAX / f->batch ? UINT64_MAX : ahead * f->batch);
-	f->spec = (struct labels_spec){.kind = kinds[cfg->labels.kind], .version = LABELS_VERSION, .context = f->context,
+	f->spec = (struct labels_spec){.kind = cfg->labels.kind, .version = LABELS_VERSION, .context = f->context,
 	    .vocab = corpus_info(f->o.corpus)->vocab != 0 ? corpus_info(f->o.corpus)->vocab : f->o.vocab_size,
 	    .n_samples = cfg->labels.samples, .k = cfg->labels.k, .seed = cfg->labels.seed, .tau = cfg->labels.tau};
 }

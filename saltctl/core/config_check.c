@@ -51,11 +51,11 @@ amounts(const struct config *cfg)
 		printf("# phase one: steps 0 to %" PRIu64 ", rows 0 to %" PRIu64 "\n", cfg->phase_one.steps - 1,
 		    cfg->phase_one.steps * t->batch - 1);
 	printf("# selection: %" PRIu64 " of each %" PRIu64 " sequences\n", kept, block);
-	if (cfg->labels.kind == CONFIG_LABEL_DENSE)
+	if (cfg->labels.kind == LABELS_KIND_DENSE)
 		printf("# labels: dense\n");
 	else
 		printf("# labels: %s, %u a token\n", config_word("labels.kind", cfg->labels.kind),
-		    cfg->labels.kind == CONFIG_LABEL_SAMPLED ? cfg->labels.samples : cfg->labels.k);
+		    cfg->labels.kind == LABELS_KIND_SAMPLED ? cfg->labels.samples : cfg->labels.k);
 }
 
 static int

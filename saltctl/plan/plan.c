@@ -214,11 +214,11 @@ label_size(const struct ctl_args *args, struct plan *p, double given)
 	const struct config_labels *l = &p->cfg->labels;
 	double vocab = (double)p->teacher.config.vocab_size, id = vocab <= 65536 ? 2 : vocab <= 16777216 ? 3 : 4;
 
-	p->shape.label_entries = l->kind == CONFIG_LABEL_SAMPLED ? price_unique(l->samples) : l->kind == CONFIG_LABEL_TOPK ? l->k : vocab / 2;
+	p->shape.label_entries = l->kind == LABELS_KIND_SAMPLED ? price_unique(l->samples) : l->kind == LABELS_KIND_TOPK ? l->k : vocab / 2;
 	p->label_source = "exact";
-	if (l->kind == CONFIG_LABEL_TOPK)
+	if (l->kind == LABELS_KIND_TOPK)
 		p->label_bytes = l->k * (id + 2);
-	else if (l->kind == CONFIG_LABEL_DENSE)
+	else if (l->kind == LABELS_KIND_DENSE)
 		p->label_bytes = 2 * vocab;
 	else {
 		p->label_bytes = BYTES_OF_UNIQUE * p->shape.label_entries;

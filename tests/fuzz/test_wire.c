@@ -20,7 +20,7 @@ static void
 fill(struct wire_message *m, enum wire_type type)
 {
 	struct wire_corpus corpus = {true, {true, H}, 3, 100, {true, H}, 4096};
-	struct wire_label_set set = {true, {true, H}, {true, H}, "fp32/openblas", WIRE_LABEL_SAMPLED, 16, 1, 5, 1};
+	struct wire_label_set set = {true, {true, H}, {true, H}, "fp32/openblas", LABELS_KIND_SAMPLED, 16, 1, 5, 1};
 
 	memset(m, 0, sizeof(*m));
 	m->type = type;

@@ -387,7 +387,7 @@ main(void)
 		.boot_id = {9, 9}, .n_shards = 1, .max_message = 1 << 16, .lease_rows = 4, .lease_ms = LEASE_MS, .n_valid = VOCAB, .record_max = 200,
 		.n_heldout = 1, .keep_unselected = true,
 		.corpus = {true, {true, {1, 1}}, L, WINDOWS, {false, {0, 0}}, VOCAB}, .heldout = {true, {true, {1, 2}}, L, 1, {false, {0, 0}}, VOCAB},
-		.label_set = {true, {true, spec.set}, {true, model}, "fp32/x", WIRE_LABEL_TOPK, 2, 1.0f, 0, LABELS_VERSION},
+		.label_set = {true, {true, spec.set}, {true, model}, "fp32/x", LABELS_KIND_TOPK, 2, 1.0f, 0, LABELS_VERSION},
 		.score_set = {true, {true, {4, 4}}, {true, model}, "fp32/x", 1},
 	};
 	fake_bus_reset(1000, script, &s);

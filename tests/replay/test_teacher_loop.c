@@ -161,7 +161,7 @@ label_set(void *arg, int step)
 	struct set_story *s = arg;
 	struct wire_message m = {.type = WIRE_WELCOME, .welcome = {.protocol_version = WIRE_VERSION, .boot_id = {1, 2}, .n_shards = 1,
 	    .max_message = 1 << 20, .lease_ms = 5000, .corpus = {.present = true, .fingerprint = {true, {3, 4}}, .context = 8, .n_windows = 4,
-	    .vocab_size = 64}, .label_set = {.present = true, .teacher = {true, {5, 6}}, .compute_class = "fp32/openblas", .kind = WIRE_LABEL_SAMPLED,
+	    .vocab_size = 64}, .label_set = {.present = true, .teacher = {true, {5, 6}}, .compute_class = "fp32/openblas", .kind = LABELS_KIND_SAMPLED,
 	    .n = 8, .tau = 0.25f, .seed = s->seed, .version = LABELS_VERSION}}};
 	struct labels_set set = {.corpus = {3, 4}, .teacher = {5, 6}, .compute_class = "fp32/openblas", .spec = {.kind = LABELS_KIND_SAMPLED,
 	    .version = LABELS_VERSION, .context = 8, .vocab = 64, .n_samples = 8, .seed = 7, .tau = 0.25}};
@@ -230,7 +230,7 @@ both(void *arg, int step)
 	static const uint64_t seqs[BOTH_SEQS] = {5, 6, 9};
 	static int32_t tokens[BOTH_SEQS * (BOTH_L + 1)];
 	struct both_story *s = arg;
-	struct wire_label_set set = {.present = true, .teacher = {true, s->model}, .compute_class = "fp32/openblas", .kind = WIRE_LABEL_SAMPLED,
+	struct wire_label_set set = {.present = true, .teacher = {true, s->model}, .compute_class = "fp32/openblas", .kind = LABELS_KIND_SAMPLED,
 	    .n = 8, .tau = 1, .seed = 7, .version = LABELS_VERSION};
 	struct labels_set id = {.corpus = {3, 4}, .teacher = s->model, .compute_class = "fp32/openblas", .spec = {.kind = LABELS_KIND_SAMPLED,
 	    .version = LABELS_VERSION, .context = BOTH_L, .vocab = BOTH_VOCAB, .n_samples = 8, .seed = 7, .tau = 1, .unigram = s->unigram}};

@@ -280,7 +280,7 @@ sim_config(struct sim *s, uint32_t shard, uint32_t n_shards, bool two_models)
 		.boot_id = {9, 9}, .shard = shard, .n_shards = n_shards, .max_message = 1 << 16, .lease_rows = 4, .lease_ms = 1000, .n_valid = 100,
 		.record_max = 200,
 		.corpus = {true, {true, {1, 1}}, L, WINDOWS, {true, {2, 2}}, 100},
-		.label_set = {true, {true, {3, 3}}, {true, teacher}, "fp32/x", WIRE_LABEL_SAMPLED, 8, 1.0f, 7, 1},
+		.label_set = {true, {true, {3, 3}}, {true, teacher}, "fp32/x", LABELS_KIND_SAMPLED, 8, 1.0f, 7, 1},
 		.score_set = {true, {true, {4, 4}}, {true, two_models ? early : teacher}, "fp32/x", 1},
 	};
 }

@@ -127,7 +127,7 @@ test_fields(void)
 	CHECK(c->run.seed == 42 && c->corpus.context == 128 && c->cache.keep_unselected);
 	CHECK(c->cache.map_size == 1073741824 && c->teacher.serve == CONFIG_SERVE_LABEL && c->teacher.threads == 2);
 	CHECK_STR(c->teacher.scorer, "/t/slm_early");
-	CHECK(c->labels.kind == CONFIG_LABEL_TOPK && c->labels.samples == 13 && c->labels.k == 32 && c->labels.tau == 0.25);
+	CHECK(c->labels.kind == LABELS_KIND_TOPK && c->labels.samples == 13 && c->labels.k == 32 && c->labels.tau == 0.25);
 	CHECK(c->selector.mode == CONFIG_MODE_SALT_DS && c->selector.k == 5 && c->selector.block == 256);
 	CHECK(c->selector.endpoints.n == 2 && strcmp(c->selector.endpoints.item[1], "ipc:///tmp/s") == 0);
 	CHECK(c->selector.label_ahead_steps == CONFIG_ALL && c->selector.lease_s == 2.5 && c->selector.commit_ms == 0);

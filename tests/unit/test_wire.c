@@ -28,7 +28,7 @@ full_corpus(uint64_t n)
 static struct wire_label_set
 full_label_set(void)
 {
-	return (struct wire_label_set){true, {true, H1}, {true, H2}, "fp32/openblas", WIRE_LABEL_TOPK, 16, 1.5f, 77, 1};
+	return (struct wire_label_set){true, {true, H1}, {true, H2}, "fp32/openblas", LABELS_KIND_TOPK, 16, 1.5f, 77, 1};
 }
 
 static void
@@ -503,11 +503,11 @@ test_wrong(void)
 	REFUSED(WIRE_HELLO, m.hello.plan.k = 0, ERR_FORMAT, "plan.k");
 	REFUSED(WIRE_HELLO, m.hello.plan.n_rows = 0, ERR_FORMAT, "plan.n_rows");
 	REFUSED(WIRE_HELLO, (m.hello.plan.window = 0, m.hello.plan.pool = 0), ERR_FORMAT, "plan.window");
-	REFUSED(WIRE_HELLO, m.hello.label_set.kind = (enum wire_label_kind)4, ERR_FORMAT, "label_set.kind");
+	REFUSED(WIRE_HELLO, m.hello.label_set.kind = (enum labels_kind)4, ERR_FORMAT, "label_set.kind");
 	REFUSED(WIRE_HELLO, m.hello.label_set.tau = NAN, ERR_RANGE, "label_set.tau");
 	REFUSED(WIRE_HELLO, m.hello.label_set.tau = INFINITY, ERR_RANGE, "label_set.tau");
 	REFUSED(WIRE_HELLO, m.hello.label_set.n = 0, ERR_FORMAT, "label_set.n");
-	REFUSED(WIRE_HELLO, m.hello.label_set.kind = WIRE_LABEL_DENSE, ERR_RANGE, "label_set.n");
+	REFUSED(WIRE_HELLO, m.hello.label_set.kind = LABELS_KIND_DENSE, ERR_RANGE, "label_set.n");
 	REFUSED(WIRE_WELCOME, m.welcome.shard = 2, ERR_RANGE, "shard");
 	REFUSED(WIRE_WELCOME, m.welcome.label_set.hash.known = false, ERR_FORMAT, "label_set.hash");
 	REFUSED(WIRE_WELCOME, m.welcome.label_set.tau = 0, ERR_RANGE, "label_set.tau");
@@ -708,20 +708,20 @@ test_diff(void)
 	CHECK(strstr(wire_refuse_str(&refuse, text, sizeof(text)), "label_set.tau: expected 1.5, found 2 (") == text);
 	/* unknown matches anything */
 	b.tau = 0;
-	b.kind = WIRE_LABEL_NONE;
+	b.kind = LABELS_KIND_NONE;
 	b.n = 0;
 	b.seed = 0;
 	b.compute_class[0] = 0;
 	b.hash.known = b.teacher.known = false;
 	b.version = 0;
 	CHECK(wire_label_set_diff("label_set", &a, &b, &note) == 0 && wire_label_set_diff("label_set", &b, &a, &note) == 0);
-	b.kind = WIRE_LABEL_TOPK;
+	b.kind = LABELS_KIND_TOPK;
 	CHECK(wire_label_set_diff("x", &a, &b, &note) == ERR_MISMATCH);
 	CHECK_STR(note.name, "x.k");
 	b = a;
 	b.seed++;			/* top-k draws nothing */
 	CHECK(wire_label_set_diff("x", &a, &b, &note) == 0);
-	a.kind = b.kind = WIRE_LABEL_SAMPLED;
+	a.kind = b.kind = LABELS_KIND_SAMPLED;
 	CHECK(wire_label_set_diff("x", &a, &b, &note) == ERR_MISMATCH);
 	CHECK_STR(note.name, "x.seed");
 	b = a;

@@ -77,7 +77,8 @@ struct hash128 labels_unigram_hash(const struct labels_unigram *u);
 const uint8_t *labels_unigram_bytes(const struct labels_unigram *u);
 uint32_t labels_unigram_vocab(const struct labels_unigram *u);
 
-enum labels_kind { LABELS_KIND_SAMPLED = 1, LABELS_KIND_TOPK = 2, LABELS_KIND_DENSE = 3 };
+/* Also in messages, fleet.yaml and (kernels_label_kind) the kernels. NONE: no label, or not known. */
+enum labels_kind { LABELS_KIND_NONE, LABELS_KIND_SAMPLED = 1, LABELS_KIND_TOPK = 2, LABELS_KIND_DENSE = 3 };
 
 /* What the records of a label set have in common. Fields a kind does not use are ignored (and hashed as 0). */
 struct labels_spec {

@@ -161,12 +161,13 @@ encode_label(struct infer_worker *w, const struct infer_job *job, struct hash128
 	}
 }
 
+_Static_assert((int)LABELS_KIND_NONE == (int)KERNELS_LABEL_NONE && (int)LABELS_KIND_SAMPLED == (int)KERNELS_LABEL_SAMPLED &&
+    (int)LABELS_KIND_TOPK == (int)KERNELS_LABEL_TOPK && (int)LABELS_KIND_DENSE == (int)KERNELS_LABEL_DENSE, "the same kinds");
+
 /* One sequence: forward, then scores and label in one pass over the output layer, then the records. */
 static int
 worker_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct infer_row *row, struct err_note *note)
 {
-	static const enum kernels_label_kind kinds[] = {[0] = KERNELS_LABEL_NONE, [LABELS_KIND_SAMPLED] = KERNELS_LABEL_SAMPLED,
-	    [LABELS_KIND_TOPK] = KERNELS_LABEL_TOPK, [LABELS_KIND_DENSE] = KERNELS_LABEL_DENSE};
 	const int32_t *tokens = job->tokens + i * ((size_t)job->context + 1);
 	struct kernels_label_spec spec = {.score = job->want_score, .n_valid = job->n_valid, .tau = 1.0f};
 	struct kernels_labels out;
@@ -175,7 +176,7 @@ worker_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct
 	if ((rc = worker_session(w, job->model, job->context, note)) != 0 || (rc = worker_buffers(w, job)) != 0)
 		return rc;
 	if (job->want_label) {
-		spec.kind = kinds[job->spec.kind];
+		spec.kind = (enum kernels_label_kind)job->spec.kind;
 		spec.n = job->spec.kind == LABELS_KIND_SAMPLED ? (int)job->spec.n_samples : (int)job->spec.k;
 		spec.tau = (float)job->spec.tau;
 		spec.seed = job->spec.seed;

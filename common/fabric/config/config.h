@@ -16,10 +16,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include "base/err/err.h"
+#include "data/labels/labels.h"
 
 /* Choices. The words in fleet.yaml are the last parts of the names in lower case; config_word() returns them. */
 enum config_serve { CONFIG_SERVE_SCORE = 1, CONFIG_SERVE_LABEL = 2, CONFIG_SERVE_BOTH = 3 };	/* bits: SCORE | LABEL = BOTH */
-enum config_label_kind { CONFIG_LABEL_SAMPLED, CONFIG_LABEL_TOPK, CONFIG_LABEL_DENSE };
 enum config_mode { CONFIG_MODE_NONE, CONFIG_MODE_SALT_DS };
 enum config_schedule { CONFIG_SCHEDULE_COSINE, CONFIG_SCHEDULE_LINEAR, CONFIG_SCHEDULE_WSD, CONFIG_SCHEDULE_CONSTANT };
 enum config_dtype { CONFIG_DTYPE_AUTO, CONFIG_DTYPE_FP32, CONFIG_DTYPE_BF16 };
@@ -65,7 +65,7 @@ struct config_teacher {
 };
 
 struct config_labels {
-	enum config_label_kind kind;
+	enum labels_kind kind;
 	uint32_t samples;		/* N of sampled */
 	uint32_t k;			/* of topk */
 	double tau;

@@ -107,12 +107,12 @@ fail:
 static bool
 in_use(const struct config *cfg, const struct config__option *o)
 {
-	bool sampled = cfg->labels.kind == CONFIG_LABEL_SAMPLED, chosen = cfg->selector.mode == CONFIG_MODE_SALT_DS;
+	bool sampled = cfg->labels.kind == LABELS_KIND_SAMPLED, chosen = cfg->selector.mode == CONFIG_MODE_SALT_DS;
 
 	if (strcmp(o->key, "labels.samples") == 0 || strcmp(o->key, "labels.seed") == 0)
 		return sampled;
 	if (strcmp(o->key, "labels.k") == 0)
-		return cfg->labels.kind == CONFIG_LABEL_TOPK;
+		return cfg->labels.kind == LABELS_KIND_TOPK;
 	if (strcmp(o->key, "selector.k") == 0 || strcmp(o->key, "selector.keep_share") == 0)
 		return chosen;
 	if (strcmp(o->key, "selector.block") == 0)

@@ -6,7 +6,7 @@
 static const struct config__word serve_words[] = {
 	{ "score", CONFIG_SERVE_SCORE }, { "label", CONFIG_SERVE_LABEL }, { "both", CONFIG_SERVE_BOTH }, { NULL, 0 } };
 static const struct config__word kind_words[] = {
-	{ "sampled", CONFIG_LABEL_SAMPLED }, { "topk", CONFIG_LABEL_TOPK }, { "dense", CONFIG_LABEL_DENSE }, { NULL, 0 } };
+	{ "sampled", LABELS_KIND_SAMPLED }, { "topk", LABELS_KIND_TOPK }, { "dense", LABELS_KIND_DENSE }, { NULL, 0 } };
 static const struct config__word mode_words[] = {
 	{ "none", CONFIG_MODE_NONE }, { "salt_ds", CONFIG_MODE_SALT_DS }, { NULL, 0 } };
 static const struct config__word schedule_words[] = {

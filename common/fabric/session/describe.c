@@ -17,13 +17,11 @@ session_corpus(const struct corpus *corpus, struct hash128 fingerprint, uint32_t
 struct wire_label_set
 session_label_set(const struct config *config)
 {
-	static const enum wire_label_kind kinds[] = {[CONFIG_LABEL_SAMPLED] = WIRE_LABEL_SAMPLED,
-	    [CONFIG_LABEL_TOPK] = WIRE_LABEL_TOPK, [CONFIG_LABEL_DENSE] = WIRE_LABEL_DENSE};
 	const struct config_labels *l = &config->labels;
 
-	return (struct wire_label_set){.present = true, .kind = kinds[l->kind], .tau = (float)l->tau,
+	return (struct wire_label_set){.present = true, .kind = l->kind, .tau = (float)l->tau,
 	    .seed = l->seed, .version = LABELS_VERSION,
-	    .n = l->kind == CONFIG_LABEL_SAMPLED ? l->samples : l->kind == CONFIG_LABEL_TOPK ? l->k : 0};
+	    .n = l->kind == LABELS_KIND_SAMPLED ? l->samples : l->kind == LABELS_KIND_TOPK ? l->k : 0};
 }
 
 struct wire_plan
@@ -42,8 +40,8 @@ struct labels_spec
 session_label_spec(const struct wire_label_set *set, uint32_t context, uint32_t vocab,
     const struct labels_unigram *unigram)
 {
-	return (struct labels_spec){.kind = (enum labels_kind)set->kind, .version = set->version,
-	    .context = context, .vocab = vocab, .n_samples = set->kind == WIRE_LABEL_SAMPLED ? set->n : 0,
-	    .k = set->kind == WIRE_LABEL_TOPK ? set->n : 0, .seed = set->seed, .tau = (double)set->tau,
+	return (struct labels_spec){.kind = set->kind, .version = set->version,
+	    .context = context, .vocab = vocab, .n_samples = set->kind == LABELS_KIND_SAMPLED ? set->n : 0,
+	    .k = set->kind == LABELS_KIND_TOPK ? set->n : 0, .seed = set->seed, .tau = (double)set->tau,
 	    .unigram = unigram, .set = set->hash.hash};
 }

@@ -151,11 +151,11 @@ label_set(const struct wire__where *outer, const struct wire_label_set *s, bool 
 
 	if (!s->present)
 		return 0;
-	if (complete && s->kind == WIRE_LABEL_NONE)
+	if (complete && s->kind == LABELS_KIND_NONE)
 		return bad(&w, ERR_FORMAT, "kind", "a known value", "0");
-	if ((s->kind == WIRE_LABEL_SAMPLED || s->kind == WIRE_LABEL_TOPK) && s->n == 0)
+	if ((s->kind == LABELS_KIND_SAMPLED || s->kind == LABELS_KIND_TOPK) && s->n == 0)
 		return bad(&w, ERR_FORMAT, "n", "at least 1", "0");
-	if (s->kind == WIRE_LABEL_DENSE && s->n != 0)
+	if (s->kind == LABELS_KIND_DENSE && s->n != 0)
 		return bad(&w, ERR_RANGE, "n", "0 for dense", "%" PRIu32, s->n);
 	if ((complete || s->tau != 0) && (rc = number(&w, "tau", (double)s->tau, TAU_MIN, 1e6)) != 0)
 		return rc;

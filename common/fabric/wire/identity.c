@@ -108,14 +108,6 @@ wire_corpus_diff(const char *prefix, const struct wire_corpus *ours, const struc
 	return diff_id(note, prefix, "fingerprint", &ours->fingerprint, &theirs->fingerprint);
 }
 
-static const char *
-kind_name(enum wire_label_kind kind)
-{
-	static const char *const names[] = {"none", "sampled", "topk", "dense"};
-
-	return (unsigned)kind < 4 ? names[kind] : "?";
-}
-
 int
 wire_label_set_diff(const char *prefix, const struct wire_label_set *ours, const struct wire_label_set *theirs, struct err_note *note)
 {
@@ -123,13 +115,13 @@ wire_label_set_diff(const char *prefix, const struct wire_label_set *ours, const
 
 	if (!ours->present || !theirs->present)
 		return 0;
-	if (ours->kind != WIRE_LABEL_NONE && theirs->kind != WIRE_LABEL_NONE) {
+	if (ours->kind != LABELS_KIND_NONE && theirs->kind != LABELS_KIND_NONE) {
 		if (ours->kind != theirs->kind)
-			return differ(note, prefix, "kind", kind_name(ours->kind), kind_name(theirs->kind));
-		if ((rc = diff_u64(note, prefix, ours->kind == WIRE_LABEL_TOPK ? "k" : "samples", ours->n, theirs->n)) != 0)
+			return differ(note, prefix, "kind", labels_kind_name(ours->kind), labels_kind_name(theirs->kind));
+		if ((rc = diff_u64(note, prefix, ours->kind == LABELS_KIND_TOPK ? "k" : "samples", ours->n, theirs->n)) != 0)
 			return rc;
 		/* only drawing takes chance */
-		if (ours->kind == WIRE_LABEL_SAMPLED && (rc = diff_u64(note, prefix, "seed", ours->seed, theirs->seed)) != 0)
+		if (ours->kind == LABELS_KIND_SAMPLED && (rc = diff_u64(note, prefix, "seed", ours->seed, theirs->seed)) != 0)
 			return rc;
 	}
 	if (ours->tau != 0 && theirs->tau != 0 && (rc = diff_number(note, prefix, "tau", (double)ours->tau, (double)theirs->tau)) != 0)

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include "base/err/err.h"
 #include "base/hash/hash.h"
+#include "data/labels/labels.h"
 
 enum {
 	WIRE_VERSION = 1,
@@ -59,7 +60,6 @@ enum wire_type {
 };
 
 enum wire_role { WIRE_ROLE_NONE, WIRE_ROLE_TEACHER, WIRE_ROLE_TRAINER, WIRE_ROLE_CLIENT };
-enum wire_label_kind { WIRE_LABEL_NONE, WIRE_LABEL_SAMPLED, WIRE_LABEL_TOPK, WIRE_LABEL_DENSE };	/* as labels_kind */
 enum wire_mode { WIRE_MODE_NONE, WIRE_MODE_SALT_DS };
 
 /* A fingerprint that may be unknown; unknown matches anything. */

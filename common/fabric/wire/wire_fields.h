@@ -39,14 +39,14 @@ STRUCT(model, Model)				/* serves score, label or both */
 END(model)
 
 /*
- * In HELLO any part may be unknown: hash and teacher by .known; compute_class ""; version 0; tau 0; kind LABELS_NONE makes kind, n
+ * In HELLO any part may be unknown: hash and teacher by .known; compute_class ""; version 0; tau 0; kind LABELS_KIND_NONE makes kind, n
  * and seed unknown together. In WELCOME and LEASE all are known.
  */
 PART(label_set, LabelSet)
 	F_ID(hash, OPTIONAL)				/* labels_set_hash() */
 	F_ID(teacher, OPTIONAL)
 	F_TEXT(compute_class, WIRE_CLASS_MAX, OPTIONAL)
-	F_ENUM(kind, wire_label_kind, WIRE_LABEL_NONE, WIRE_LABEL_DENSE)
+	F_ENUM(kind, labels_kind, LABELS_KIND_NONE, LABELS_KIND_DENSE)
 	F_U32(n, 0, 1 << 20)				/* N of sampled, k of topk, 0 of dense */
 	F_F32(tau, 0, 1e6)
 	F_U32(seed, 0, UINT32_MAX)
