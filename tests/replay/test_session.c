@@ -68,7 +68,7 @@ begin(struct fixture *f, size_t n_shards, bool need_labels)
 	static char a[] = "tcp://127.0.0.1:1", b[] = "tcp://127.0.0.1:2";
 	char *endpoints[] = {a, b};
 	struct wire_hello hello = {.role = WIRE_ROLE_TRAINER, .name = "t", .max_message = 1 << 20,
-	    .corpus = corpus, .plan = plan, .label_set = {.present = true, .kind = WIRE_LABEL_SAMPLED, .n = 8,
+	    .corpus = corpus, .plan = plan, .label_set = {.present = true, .kind = LABELS_KIND_SAMPLED, .n = 8,
 	    .tau = 1, .seed = 7, .version = LABELS_VERSION}};
 	struct session_options o = {.endpoints = endpoints, .n_shards = n_shards, .hello = &hello,
 	    .all_shards = true, .need_labels = need_labels};
@@ -98,7 +98,7 @@ make_welcome(uint32_t shard, uint32_t n_shards)
 	struct wire_message m = {.type = WIRE_WELCOME, .welcome = {.protocol_version = WIRE_VERSION,
 	    .boot_id = {1, 2}, .shard = shard, .n_shards = n_shards, .max_message = 1 << 20, .lease_ms = 5000,
 	    .corpus = corpus, .rows_ready = 3, .label_set = {.present = true, .teacher = {true, {5, 6}},
-	    .compute_class = "fp32/openblas", .kind = WIRE_LABEL_SAMPLED, .n = 8, .tau = 1, .seed = 7,
+	    .compute_class = "fp32/openblas", .kind = LABELS_KIND_SAMPLED, .n = 8, .tau = 1, .seed = 7,
 	    .version = LABELS_VERSION}, .unigram = {table, sizeof(table)}}};
 	struct labels_set set = {.corpus = {3, 4}, .teacher = {5, 6}, .compute_class = "fp32/openblas",
 	    .spec = {.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = L, .vocab = VOCAB,
