@@ -5,7 +5,10 @@
 #include "base/err/err.h"
 #include "trainerd/comm.h"
 
-/* agree - collective. Returns on all ranks the rc and note of the lowest rank whose rc is not 0; 0 if there is none. note may be NULL. */
+/*
+ * agree - collective. Returns on all ranks the rc and note of the lowest rank whose rc is not 0; 0 if there is none.
+ * note may be NULL.
+ */
 int agree(struct comm *comm, int rc, struct err_note *note);
 
 #endif

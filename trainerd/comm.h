@@ -1,7 +1,8 @@
 /*
- * comm - the ranks of one training run as a group; comm_mpi.c implements it by MPI. All memory is host memory: comm_device.h is for
- * device memory. All calls are collective over the group unless stated otherwise, made by one thread, and in the same order on all ranks.
- * An MPI failure ends the run (MPI_ERRORS_ARE_FATAL), because one rank cannot continue alone.
+ * comm - the ranks of one training run as a group; comm_mpi.c implements it by MPI. All memory is host memory:
+ * comm_device.h is for device memory. All calls are collective over the group unless stated otherwise, made by one
+ * thread, and in the same order on all ranks. An MPI failure ends the run (MPI_ERRORS_ARE_FATAL), because one rank
+ * cannot continue alone.
  */
 #ifndef SALT_COMM_H
 #define SALT_COMM_H
@@ -24,24 +25,29 @@ int comm_host_ranks(const struct comm *c);	/* ranks of this group on this host *
 void comm_abort(struct comm *c, int exit_code) __attribute__((noreturn));
 
 /*
- * comm_exchange - sends n_send bytes to partner and receives n_recv bytes from it; the partner does the reverse. Split into messages that
- * MPI can count. Buffers do not overlap. Each rank calls it for its own pair only; partners may differ from call to call.
+ * comm_exchange - sends n_send bytes to partner and receives n_recv bytes from it; the partner does the reverse.
+ * Split into messages that MPI can count. Buffers do not overlap. Each rank calls it for its own pair only; partners
+ * may differ from call to call.
  */
 void comm_exchange(struct comm *c, int partner, const void *send, size_t n_send, void *recv, size_t n_recv);
 
 /*
- * comm_sum - elementwise sum over ranks, in place, on all ranks. All callers have at most one rank with a non-zero value per element, so
- * the bits do not depend on the order of the sum.
+ * comm_sum - elementwise sum over ranks, in place, on all ranks. All callers have at most one rank with a non-zero
+ * value per element, so the bits do not depend on the order of the sum.
  */
 void comm_sum(struct comm *c, double *x, size_t n);
 
 /*
- * Transfers that continue while the caller computes. @op numbers them, 0 .. COMM_OPS - 1; a number may be used again once comm_test has
- * returned true. Until all have ended no other function of this header may be called, and the data must not be touched. Where MPI
- * allows, a thread keeps them moving; calling comm_test now and then does so everywhere.
- * comm_start_send, comm_start_recv: n floats (up to COMM_OP_MAX), matched by partner and tag (0 .. COMM_TAGS - 1), in the order started.
- * comm_start_reduce: collective; root's x becomes the sum over ranks, in an order that MPI chooses; the others' x are only read.
- * comm_test: whether op has ended; never waits. comm_wait_any: returns when at least one started op has ended (none started: at once).
+ * Transfers that continue while the caller computes. @op numbers them, 0 .. COMM_OPS - 1; a number may be used again
+ * once comm_test has returned true. Until all have ended no other function of this header may be called, and the data
+ * must not be touched. Where MPI allows, a thread keeps them moving; calling comm_test now and then does so
+ * everywhere.
+ * comm_start_send, comm_start_recv: n floats (up to COMM_OP_MAX), matched by partner and tag (0 .. COMM_TAGS - 1), in
+ * the order started.
+ * comm_start_reduce: collective; root's x becomes the sum over ranks, in an order that MPI chooses; the others' x are
+ * only read.
+ * comm_test: whether op has ended; never waits. comm_wait_any: returns when at least one started op has ended (none
+ * started: at once).
  */
 #define COMM_OPS 32
 #define COMM_OP_MAX (INT64_C(1) << 30)

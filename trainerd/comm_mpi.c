@@ -16,9 +16,10 @@ struct comm {
 	MPI_Comm group;
 	int rank, size, host_ranks;
 	/*
-	 * Transfers under way. MPI moves data only inside its calls, and the trainer's thread computes for seconds between its calls, so a
-	 * second thread tests the transfers every TICK_NS. Only one thread may be inside MPI at a time (MPI_THREAD_SERIALIZED): calls about
-	 * transfers take the lock, and other calls are only made while there are no transfers.
+	 * Transfers under way. MPI moves data only inside its calls, and the trainer's thread computes for seconds
+	 * between its calls, so a second thread tests the transfers every TICK_NS. Only one thread may be inside MPI
+	 * at a time (MPI_THREAD_SERIALIZED): calls about transfers take the lock, and other calls are only made while
+	 * there are no transfers.
 	 */
 	MPI_Request ops[COMM_OPS];
 	int n_ops;				/* started, their end not yet reported by comm_test */

@@ -1,9 +1,9 @@
 /*
  * feed - a thread that fetches the rows of the next steps. One per rank.
  *
- * Phase one: rows and labels come from selectord (all shards of selector.endpoints). Every label is checked against the corpus by the
- * hash of its L+1 tokens and decoded before a step uses it. Phase two and baseline: windows of the corpus in the seeded order, which need
- * no other process; selectord only gets a RELEASE, until it has confirmed it.
+ * Phase one: rows and labels come from selectord (all shards of selector.endpoints). Every label is checked against
+ * the corpus by the hash of its L+1 tokens and decoded before a step uses it. Phase two and baseline: windows of the
+ * corpus in the seeded order, which need no other process; selectord only gets a RELEASE, until it has confirmed it.
  */
 #ifndef SALT_FEED_H
 #define SALT_FEED_H
@@ -47,15 +47,17 @@ int feed_new(struct feed **f, const struct feed_options *options, struct err_not
 void feed_destroy(struct feed **f);		/* stops and joins; takes NULL */
 
 /*
- * feed_poll - 0: the rows of step are complete; ERR_AGAIN: not yet; other errors are final (refused by selectord, damaged corpus), with a
- * note. Never waits.
+ * feed_poll - 0: the rows of step are complete; ERR_AGAIN: not yet; other errors are final (refused by selectord,
+ * damaged corpus), with a note. Never waits.
  */
 int feed_poll(struct feed *f, uint64_t step, struct err_note *note);
 
 /* feed_wait - sleeps until the feed's state changes, at most timeout_ms. */
 void feed_wait(struct feed *f, int timeout_ms);
 
-/* The rows of a step. rows is valid until feed_done(step). The weight of a row is phase_weight, or 0 without a label. */
+/*
+ * The rows of a step. rows is valid until feed_done(step). The weight of a row is phase_weight, or 0 without a label.
+ */
 struct feed_rows {
 	struct step_rows rows;
 	uint64_t label_bytes;		/* of this rank's rows, encoded */
@@ -66,16 +68,25 @@ struct feed_rows {
 int feed_take(struct feed *f, uint64_t step, struct feed_rows *out);	/* only after feed_poll gave 0 (or feed_late true) */
 void feed_done(struct feed *f, uint64_t step);
 
-/* feed_late - true if feed_take may take missing rows of step from the corpus, without labels (phase_one.late: hard, mode none). */
+/*
+ * feed_late - true if feed_take may take missing rows of step from the corpus, without labels (phase_one.late: hard,
+ * mode none).
+ */
 bool feed_late(struct feed *f, uint64_t step);
 
-/* feed_switch - sets the switch step that the margin decided; rows fetched for later steps are dropped and taken from the corpus. */
+/*
+ * feed_switch - sets the switch step that the margin decided; rows fetched for later steps are dropped and taken from
+ * the corpus.
+ */
 void feed_switch(struct feed *f, uint64_t switch_step);
 
 /* feed_checkpointed - sends the step of the oldest complete checkpoint to selectord, in the background. */
 void feed_checkpointed(struct feed *f, uint64_t step);
 
-/* feed_release - sends RELEASE to every shard, in the background, until each has confirmed it. The switch checkpoint must be durable. */
+/*
+ * feed_release - sends RELEASE to every shard, in the background, until each has confirmed it. The switch checkpoint
+ * must be durable.
+ */
 void feed_release(struct feed *f, uint64_t step);
 
 /* feed_view - the feed's present state. */

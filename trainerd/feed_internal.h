@@ -84,7 +84,10 @@ void feed__fail(struct feed *f, int rc, const struct err_note *note);
 /* feed__accept - one row as selectord sent it. Lock held. */
 void feed__accept(struct feed *f, uint64_t row, const struct wire_row *wr);
 
-/* link.c, all in the feed's thread. feed__links_turn: receive, ask for rows, confirm checkpoints, release. Lock not held. */
+/*
+ * link.c, all in the feed's thread. feed__links_turn: receive, ask for rows, confirm checkpoints, release. Lock not
+ * held.
+ */
 int feed__links_new(struct feed *f, struct err_note *note);
 void feed__links_destroy(struct feed *f);
 void feed__links_turn(struct feed *f, int64_t now_ms);

@@ -132,7 +132,10 @@ loop_seen_again(const struct run *r, bool *exact)
 	*exact = r->config->selector.mode == CONFIG_MODE_NONE;
 	if (*exact)			/* phase one took every row in order: rows come again only in a later epoch */
 		return last > r->n_windows ? (last - r->n_windows < first ? last - r->n_windows : first) : 0;
-	/* Rows were chosen from positions 0 .. blocks * W; phase two begins at position `first`, so the chosen ones after it come again. */
+	/*
+	 * Rows were chosen from positions 0 .. blocks * W; phase two begins at position `first`, so the chosen ones
+	 * after it come again.
+	 */
 	return blocks * block > first ? (uint64_t)((double)(blocks * block - first) / (double)block * (double)kept) : 0;
 }
 
@@ -214,8 +217,8 @@ loop_between(struct run *r, struct err_note *note)
 enum loop_go { LOOP_GO, LOOP_STOP, LOOP_FAIL };
 
 /*
- * Waits until every rank has its rows of the step. The ranks vote again and again and sleep in between. Stop flags and failures are part
- * of the vote, so all ranks stop at the same step.
+ * Waits until every rank has its rows of the step. The ranks vote again and again and sleep in between. Stop flags
+ * and failures are part of the vote, so all ranks stop at the same step.
  */
 static enum loop_go
 loop_wait(struct run *r, int *rc, struct err_note *note)
@@ -229,7 +232,10 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 		int polled = feed_poll(r->feed, r->state.step, &mine);
 		int64_t vote[VOTES] = {0};
 
-		/* With until_margin the teacher's loss must be known before the first step, or the switch would depend on timing. */
+		/*
+		 * With until_margin the teacher's loss must be known before the first step, or the switch would
+		 * depend on timing.
+		 */
 		vote[MISSING] = (polled == ERR_AGAIN && !feed_late(r->feed, r->state.step)) ||
 		    (margin && !isfinite(feed_view(r->feed).teacher_nats));
 		vote[STOP] = stop_requested();

@@ -1,4 +1,6 @@
-/* loop - the main loop of a training run: from the first step, or the one after the newest checkpoint, to the last. */
+/*
+ * loop - the main loop of a training run: from the first step, or the one after the newest checkpoint, to the last.
+ */
 #ifndef SALT_LOOP_H
 #define SALT_LOOP_H
 
@@ -19,8 +21,9 @@ struct loop_options {
 };
 
 /*
- * loop_run - collective. Returns 0 after the last step; ERR_STOPPED after a checkpoint, on a stop request or after trainer.wait_max_s
- * (start again to resume); other errors with a note. The last complete checkpoint is kept in every case.
+ * loop_run - collective. Returns 0 after the last step; ERR_STOPPED after a checkpoint, on a stop request or after
+ * trainer.wait_max_s (start again to resume); other errors with a note. The last complete checkpoint is kept in every
+ * case.
  */
 int loop_run(const struct loop_options *o, struct err_note *note);
 

@@ -15,15 +15,16 @@ struct json;
 struct metrics;
 
 /*
- * metrics_open - append to path. Lines of steps after `step` and a half-written last line are removed first, since the run continues from
- * a checkpoint of that step; the file is replaced atomically. step 0 of a new run: the file is emptied.
+ * metrics_open - append to path. Lines of steps after `step` and a half-written last line are removed first, since
+ * the run continues from a checkpoint of that step; the file is replaced atomically. step 0 of a new run: the file is
+ * emptied.
  */
 int metrics_open(struct metrics **m, const char *path, uint64_t step, struct err_note *note);
 void metrics_close(struct metrics **m);		/* takes NULL */
 
 /*
- * metrics_write - one line: kind, step, and the fields. Takes ownership of the values, of which none may be NULL for a line to be written.
- * 0, ENOMEM or errno.
+ * metrics_write - one line: kind, step, and the fields. Takes ownership of the values, of which none may be NULL for
+ * a line to be written. 0, ENOMEM or errno.
  */
 struct metrics_field {
 	const char *name;

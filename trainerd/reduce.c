@@ -58,18 +58,14 @@ make_buckets(struct reduce *r, int64_t size)
 	int n_ranks = comm_size(r->comm);
 	int64_t n = 0;
 
-	for (int pass = 0; pass < 2; pass++) {
-		n = 0;
-		for (int rank = 0; rank < n_ranks; rank++) {
-			struct shard part;
+	if ((r->buckets = mem_alloc((size_t)(r->shard.n / size + n_ranks), sizeof(*r->buckets))) == NULL)
+		return ENOMEM;
+	for (int rank = 0; rank < n_ranks; rank++) {
+		struct shard part;
 
-			shard_range(&part, r->shard.n, rank, n_ranks);
-			for (int64_t at = part.begin; at < part.end; at += size, n++)
-				if (pass == 1)
-					r->buckets[n] = (struct bucket){.begin = at, .end = at + size < part.end ? at + size : part.end, .owner = rank};
-		}
-		if (pass == 0 && (r->buckets = mem_alloc((size_t)n, sizeof(*r->buckets))) == NULL)
-			return ENOMEM;
+		shard_range(&part, r->shard.n, rank, n_ranks);
+		for (int64_t at = part.begin; at < part.end; at += size)
+			r->buckets[n++] = (struct bucket){.begin = at, .end = at + size < part.end ? at + size : part.end, .owner = rank};
 	}
 	r->n_buckets = n;
 	qsort(r->buckets, (size_t)n, sizeof(*r->buckets), later_first);
@@ -162,7 +158,10 @@ slot_admit(struct reduce *r, int i)
 	slot_start(r, i);
 }
 
-/* Looks at every slot once: finished transfers continue, free slots take the next ready buckets. True if anything happened. */
+/*
+ * Looks at every slot once: finished transfers continue, free slots take the next ready buckets. True if anything
+ * happened.
+ */
 static bool
 reduce_turn(struct reduce *r)
 {

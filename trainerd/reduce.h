@@ -1,11 +1,12 @@
 /*
  * reduce - the sum of gradients over lanes and ranks, in buckets, while backward still runs.
  *
- * A bucket is a range of the flat array, in whole norm blocks, inside one rank's shard. As soon as its gradients are final, the sums of
- * the earlier lanes are added to it, then it is summed over ranks along the tree of shard.h: at distance 1, 2, 4, ... the rank whose bit
- * differs from the owner's sends its sum to its partner, which adds it. Every element is the sum of the same values in the same order,
- * whatever the number of ranks and the size of the buckets. Buckets are admitted from the end of the array downwards, in the same order
- * on all ranks, and keep their slot until they are finished: no bucket waits for a later one, and memory is bounded.
+ * A bucket is a range of the flat array, in whole norm blocks, inside one rank's shard. As soon as its gradients are
+ * final, the sums of the earlier lanes are added to it, then it is summed over ranks along the tree of shard.h: at
+ * distance 1, 2, 4, ... the rank whose bit differs from the owner's sends its sum to its partner, which adds it.
+ * Every element is the sum of the same values in the same order, whatever the number of ranks and the size of the
+ * buckets. Buckets are admitted from the end of the array downwards, in the same order on all ranks, and keep their
+ * slot until they are finished: no bucket waits for a later one, and memory is bounded.
  *
  *   reduce_begin    before the backward pass that completes the sums
  *   reduce_ready    from its hooks, when a range has become final; reduce_poll: from its other hooks, since MPI may move data only
@@ -36,8 +37,8 @@ int reduce_new(struct reduce **r, const struct shard *shard, struct comm *comm, 
 void reduce_destroy(struct reduce **r);		/* takes NULL; not between begin and end */
 
 /*
- * reduce_begin - grads: [n] in device memory, being filled by backward. below: n_below (at most 32) buffers [n] that are added to it, in
- * this order, before the other ranks' sums. All stay the caller's; below is only read.
+ * reduce_begin - grads: [n] in device memory, being filled by backward. below: n_below (at most 32) buffers [n] that
+ * are added to it, in this order, before the other ranks' sums. All stay the caller's; below is only read.
  */
 void reduce_begin(struct reduce *r, float *grads, float *const *below, int n_below);
 
@@ -52,8 +53,8 @@ struct reduce_stats {
 };
 
 /*
- * reduce_end - everything is final: waits for the rest. Afterwards grads[shard.begin .. shard.end) is the sum over all lanes and ranks; the
- * rest of grads is undefined. stats may be NULL.
+ * reduce_end - everything is final: waits for the rest. Afterwards grads[shard.begin .. shard.end) is the sum over
+ * all lanes and ranks; the rest of grads is undefined. stats may be NULL.
  */
 void reduce_end(struct reduce *r, struct reduce_stats *stats);
 

@@ -27,7 +27,10 @@
 double
 run_checkpoint_s(const struct run *r)
 {
-	/* One rank reads or writes while the others wait: parameters and both moments on a slow disk, and five times the stall limit. */
+	/*
+	 * One rank reads or writes while the others wait: parameters and both moments on a slow disk, and five times
+	 * the stall limit.
+	 */
 	return 5 * r->config->trainer.stall_s + (double)step_model(r->step)->n_params * 12 / SLOW_DISK_BYTES_PER_S;
 }
 
@@ -60,7 +63,9 @@ run_oldest_checkpoint(const struct run *r)
 	return step;
 }
 
-/* Threads of this rank: as configured, or its share of this host's processors, at most those that mpirun bound it to. */
+/*
+ * Threads of this rank: as configured, or its share of this host's processors, at most those that mpirun bound it to.
+ */
 static int
 run_threads(const struct config *cfg, const struct comm *comm)
 {
@@ -97,8 +102,8 @@ run_has_checkpoint(const char *checkpoints)
 }
 
 /*
- * Creates run.dir and writes its fleet.yaml. If run.dir has checkpoints, options that are part of the run's identity must not have changed
- * since; without a checkpoint the former fleet.yaml is ignored. Rank 0.
+ * Creates run.dir and writes its fleet.yaml. If run.dir has checkpoints, options that are part of the run's identity
+ * must not have changed since; without a checkpoint the former fleet.yaml is ignored. Rank 0.
  */
 static int
 run_directory(const struct config *cfg, struct err_note *note)
@@ -311,7 +316,10 @@ run_restore(struct run *r, bool *found, struct err_note *note)
 	}
 	if ((rc = state_identity_check(&stored.identity, &r->state.identity, note)) != 0)
 		return rc;
-	/* A switch that was made or decided before the checkpoint is kept, and none is made at an earlier step than the checkpoint's. */
+	/*
+	 * A switch that was made or decided before the checkpoint is kept, and none is made at an earlier step than
+	 * the checkpoint's.
+	 */
 	if (r->phase.switch_step == PHASE_UNKNOWN || stored.switch_step <= stored.step) {
 		if (r->phase.switch_step != PHASE_UNKNOWN && r->phase.switch_step != stored.switch_step)
 			log_warn("switch.stays", "phase_one.steps=%" PRIu64 " switched_at=%" PRIu64, r->phase.switch_step, stored.switch_step);
@@ -380,7 +388,10 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 	    (rc = agree(r->comm, r->rank == 0 ? run_directory(r->config, note) : 0, note)) != 0)
 		goto fail;
 	run_identity(r, train, heldout);
-	/* Until here each rank read its own files, of any size. From here on a rank waits for another no longer than a disk may take. */
+	/*
+	 * Until here each rank read its own files, of any size. From here on a rank waits for another no longer than
+	 * a disk may take.
+	 */
 	if ((r->watchdog = watchdog_new(r->comm, r->config->trainer.stall_s)) == NULL) {
 		rc = ENOMEM;
 		goto fail;

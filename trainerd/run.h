@@ -1,6 +1,6 @@
 /*
- * run - the state of a training run on one rank. run_new opens the files and checks them against each other, creates the model, loads
- * the newest checkpoint and starts the feed.
+ * run - the state of a training run on one rank. run_new opens the files and checks them against each other, creates
+ * the model, loads the newest checkpoint and starts the feed.
  */
 #ifndef SALT_RUN_H
 #define SALT_RUN_H

@@ -201,8 +201,8 @@ write_rest(struct gather *g, const struct save_options *o, const char *dir, cons
 }
 
 /*
- * The directory of the new checkpoint exists already. If it is complete, *there is set and nothing is left to do. If it is damaged (a
- * resume passed over it), it is renamed and the save goes on.
+ * The directory of the new checkpoint exists already. If it is complete, *there is set and nothing is left to do. If
+ * it is damaged (a resume passed over it), it is renamed and the save goes on.
  */
 static int
 take_place(const struct save_options *o, uint64_t step, char *dir, int *there, struct err_note *note)

@@ -1,9 +1,11 @@
 /*
- * shard - which rank owns which part of the flat parameter array (ZeRO-1), and the fixed tree along which gradients are summed.
+ * shard - which rank owns which part of the flat parameter array (ZeRO-1), and the fixed tree along which gradients
+ * are summed.
  *
- * Ranges come from recursive halving in units of KERNELS_NORM_BLOCK: at distance 1, 2, 4, ... a rank and its partner (rank ^ distance)
- * split what they hold; the one without the bit keeps the front. Partners add what they receive to what they hold, so after
- * distance d every element is the sum over 2d neighbouring ranks, adjacent pairs first: the same tree as that of the lanes.
+ * Ranges come from recursive halving in units of KERNELS_NORM_BLOCK: at distance 1, 2, 4, ... a rank and its partner
+ * (rank ^ distance) split what they hold; the one without the bit keeps the front. Partners add what they receive to
+ * what they hold, so after distance d every element is the sum over 2d neighbouring ranks, adjacent pairs first: the
+ * same tree as that of the lanes.
  */
 #ifndef SALT_SHARD_H
 #define SALT_SHARD_H
@@ -28,8 +30,8 @@ struct shard {
 void shard_range(struct shard *s, int64_t n, int rank, int n_ranks);
 
 /*
- * shard_gather - x: device memory [n] of element_bytes each, in which this rank's range is valid. Collective; afterwards all of x is valid
- * on all ranks.
+ * shard_gather - x: device memory [n] of element_bytes each, in which this rank's range is valid. Collective;
+ * afterwards all of x is valid on all ranks.
  */
 void shard_gather(const struct shard *s, struct comm_device *device, void *x, size_t element_bytes);
 

@@ -8,7 +8,10 @@
 #include "base/json/json.h"
 #include "trainerd/phase.h"
 
-/* STEP: null stands for UINT64_MAX (not decided, none). NUMBER: null stands for NaN. TEXT is an array, of `size` bytes. */
+/*
+ * STEP: null stands for UINT64_MAX (not decided, none). NUMBER: null stands for NaN. TEXT is an array, of `size`
+ * bytes.
+ */
 enum kind { U32, U64, STEP, HASH, TEXT, NUMBER, FLAG };
 
 struct field {

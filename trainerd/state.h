@@ -1,5 +1,6 @@
 /*
- * state - the contents of a checkpoint's state.json (docs/formats.md): progress of the run, and its identity, which a resume must match.
+ * state - the contents of a checkpoint's state.json (docs/formats.md): progress of the run, and its identity, which a
+ * resume must match.
  */
 #ifndef SALT_STATE_H
 #define SALT_STATE_H
@@ -46,7 +47,10 @@ struct state {
 struct json *state_to_json(const struct state *s);
 int state_from_json(const struct json *j, struct state *s, struct err_note *note);
 
-/* state_identity_check - 0, or ERR_MISMATCH and a note of the option, the checkpoint's value (expected) and the present one (found). */
+/*
+ * state_identity_check - 0, or ERR_MISMATCH and a note of the option, the checkpoint's value (expected) and the
+ * present one (found).
+ */
 int state_identity_check(const struct state_identity *stored, const struct state_identity *now, struct err_note *note);
 
 #endif

@@ -77,7 +77,10 @@ hook_done(void *arg, int layer)
 		reduce_ready(s->reduce, s->final_from[layer + 1]);
 }
 
-/* Layers are done from the last to the first: after a layer, all gradients behind the last tensor of the layers before it are final. */
+/*
+ * Layers are done from the last to the first: after a layer, all gradients behind the last tensor of the layers
+ * before it are final.
+ */
 static int
 step_hooks(struct step *s)
 {
@@ -315,7 +318,10 @@ lanes_total(struct step *s, double total[LANE_SUMS])
 			total[i] += s->lane_sums[lane * LANE_SUMS + i];
 }
 
-/* Forward, loss and backward of one lane (numbered within this rank) into grads. The last backward of the last lane drives reduce. */
+/*
+ * Forward, loss and backward of one lane (numbered within this rank) into grads. The last backward of the last lane
+ * drives reduce.
+ */
 static void
 step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *grads)
 {
@@ -354,8 +360,8 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 }
 
 /*
- * All lanes of this rank; returns the buffer that reduce_end completes. Lane sums are added by adjacent pairs, as carries of a binary
- * counter; reduce does the additions of the last lane.
+ * All lanes of this rank; returns the buffer that reduce_end completes. Lane sums are added by adjacent pairs, as
+ * carries of a binary counter; reduce does the additions of the last lane.
  */
 static float *
 step_lanes(struct step *s, const struct step_rows *rows)
@@ -375,7 +381,10 @@ step_lanes(struct step *s, const struct step_rows *rows)
 	for (int64_t lane = 0; lane <= last; lane++) {
 		int64_t level = 0;
 
-		/* tree[top] is free: levels 0 .. top-1 hold at most one sum each until the last lane, where they hold one each. */
+		/*
+		 * tree[top] is free: levels 0 .. top-1 hold at most one sum each until the last lane, where they hold
+		 * one each.
+		 */
 		kernels_zero(s->kernels, tree[top], bytes);
 		if (lane == last)
 			reduce_begin(s->reduce, tree[top], tree, (int)top);

@@ -1,9 +1,10 @@
 /*
- * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW on this rank's range, gather of the parameters.
+ * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW on this rank's range, gather of
+ * the parameters.
  *
- * The batch is G lanes; rank r of R holds lanes [r*G/R, (r+1)*G/R), so rows [r*batch/R, (r+1)*batch/R). A lane runs its micro-batches
- * in order into one gradient buffer. Lanes are summed by adjacent pairs, first within a rank, then over ranks; reduce.h does the last
- * sums layer by layer while the backward pass of the rank's last micro-batch runs.
+ * The batch is G lanes; rank r of R holds lanes [r*G/R, (r+1)*G/R), so rows [r*batch/R, (r+1)*batch/R). A lane runs
+ * its micro-batches in order into one gradient buffer. Lanes are summed by adjacent pairs, first within a rank, then
+ * over ranks; reduce.h does the last sums layer by layer while the backward pass of the rank's last micro-batch runs.
  * Every micro-batch has the same shape on every rank, so the bits do not depend on R.
  */
 #ifndef SALT_STEP_H
@@ -70,9 +71,9 @@ const struct model *step_model(const struct step *s);
 const struct shard *step_shard(const struct step *s);
 
 /*
- * The state of the optimiser: fp32 masters of this rank's range of the weights, and AdamW's two moments. They are in device memory, like
- * all of the weights in the compute dtype, which the model reads; in fp32 the masters are part of the latter. Only the functions below
- * move them between device and host.
+ * The state of the optimiser: fp32 masters of this rank's range of the weights, and AdamW's two moments. They are in
+ * device memory, like all of the weights in the compute dtype, which the model reads; in fp32 the masters are part of
+ * the latter. Only the functions below move them between device and host.
  */
 enum step_array { STEP_MASTERS, STEP_M, STEP_V, STEP_ARRAYS };
 
@@ -82,8 +83,9 @@ enum step_array { STEP_MASTERS, STEP_M, STEP_V, STEP_ARRAYS };
 void step_read(struct step *s, enum step_array array, int64_t begin, int64_t count, float *out);
 
 /*
- * step_fill - all of this rank's range from source, which gets adjoining ranges [begin, begin + count) of at most STEP_PIECE elements of
- * the flat order. step_spread must follow when masters were filled. Returns 0, ENOMEM, what source returned.
+ * step_fill - all of this rank's range from source, which gets adjoining ranges [begin, begin + count) of at most
+ * STEP_PIECE elements of the flat order. step_spread must follow when masters were filled. Returns 0, ENOMEM, what
+ * source returned.
  */
 typedef int step_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 int step_fill(struct step *s, enum step_array array, step_source *source, void *arg, struct err_note *note);
@@ -106,8 +108,9 @@ struct step_eval {
 };
 
 /*
- * step_evaluate - collective. get(arg, i, out) copies the L+1 tokens of window i of n; returns 0 or an error, which ends the evaluation
- * on all ranks and is returned by all. Windows go in groups of micro_batch, group j to lane j mod G.
+ * step_evaluate - collective. get(arg, i, out) copies the L+1 tokens of window i of n; returns 0 or an error, which
+ * ends the evaluation on all ranks and is returned by all. Windows go in groups of micro_batch, group j to lane j mod
+ * G.
  */
 int step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int32_t *out), void *arg, struct step_eval *out);
 

@@ -64,7 +64,10 @@ write_event(struct tensorboard *t, const struct tb_event *e)
 	return rc;
 }
 
-/* The number in a file's name: the time in milliseconds, or more if a file has that number, so that readers see starts in order. */
+/*
+ * The number in a file's name: the time in milliseconds, or more if a file has that number, so that readers see
+ * starts in order.
+ */
 static int64_t
 next_number(const char *dir)
 {

@@ -1,7 +1,8 @@
 /*
- * watchdog - a thread that ends the run (all ranks, exit code 75) when this rank makes no progress within a limit: the larger of
- * trainer.stall_s and 10 times the median of the last steps; 10 times trainer.stall_s before the first step; or the limit given for an
- * activity. Every vote while rows are missing is progress, so a rank may wait for rows for any time, as long as it votes. One per process.
+ * watchdog - a thread that ends the run (all ranks, exit code 75) when this rank makes no progress within a limit:
+ * the larger of trainer.stall_s and 10 times the median of the last steps; 10 times trainer.stall_s before the first
+ * step; or the limit given for an activity. Every vote while rows are missing is progress, so a rank may wait for
+ * rows for any time, as long as it votes. One per process.
  *
  * watchdog_limit is for starting and ending MPI, when there is no watchdog.
  */
@@ -19,7 +20,8 @@ struct watchdog *watchdog_new(struct comm *comm, double min_s);
 void watchdog_destroy(struct watchdog **w);	/* takes NULL */
 
 /*
- * watchdog_progress - the rank makes progress; doing (static text) names what it does next, for the message if it hangs.
+ * watchdog_progress - the rank makes progress; doing (static text) names what it does next, for the message if it
+ * hangs.
  * watchdog_long - the same, and what it does next may take up to seconds. watchdog_step - a step took seconds.
  */
 void watchdog_progress(struct watchdog *w, const char *doing);
@@ -27,8 +29,8 @@ void watchdog_long(struct watchdog *w, const char *doing, double seconds);
 void watchdog_step(struct watchdog *w, double seconds);
 
 /*
- * watchdog_limit - if watchdog_limit_end is not called within seconds, ends this process with exit code 75 and a line that names doing;
- * mpirun then ends the other ranks. NULL without memory or threads: then there is no limit.
+ * watchdog_limit - if watchdog_limit_end is not called within seconds, ends this process with exit code 75 and a line
+ * that names doing; mpirun then ends the other ranks. NULL without memory or threads: then there is no limit.
  */
 struct watchdog_limit;
 

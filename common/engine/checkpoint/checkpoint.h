@@ -31,7 +31,9 @@
 #define CHECKPOINT_PATH_BYTES 4096
 #define CHECKPOINT_MAX_STEP UINT64_C(9999999999)
 
-/* The files of a save so far. {0} is empty; free(list.files) at the end. Entries may be sent to other ranks as bytes. */
+/*
+ * The files of a save so far. {0} is empty; free(list.files) at the end. Entries may be sent to other ranks as bytes.
+ */
 struct checkpoint_files {
 	struct weights_file *files;
 	size_t n, cap;
@@ -40,12 +42,14 @@ struct checkpoint_files {
 int checkpoint_files_add(struct checkpoint_files *list, const struct weights_file *file);	/* 0 or ENOMEM */
 
 /*
- * checkpoint_begin - creates ROOT if needed and ROOT/step_XXXXXXXX.tmp, after removing what a crash left of the latter, and writes its
- * path to dir. Returns 0, ERR_EXISTS (that step exists), ERR_RANGE, errno.
+ * checkpoint_begin - creates ROOT if needed and ROOT/step_XXXXXXXX.tmp, after removing what a crash left of the
+ * latter, and writes its path to dir. Returns 0, ERR_EXISTS (that step exists), ERR_RANGE, errno.
  */
 int checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES], struct err_note *note);
 
-/* One array of the optimiser ("m", "v", in any order). source gives its elements, by their numbers in the flat order. */
+/*
+ * One array of the optimiser ("m", "v", in any order). source gives its elements, by their numbers in the flat order.
+ */
 struct checkpoint_array {
 	const char *name;
 	weights_source *source;
@@ -53,16 +57,16 @@ struct checkpoint_array {
 };
 
 /*
- * checkpoint_write_optim - one rank's range [begin, end) of n_total elements, end >= begin, the same arrays on all ranks.
- * Writes optim_RRRRR_of_NNNNN.safetensors, synced, and fills entry (to be sent to rank 0). Sources are called one array after the other,
- * with adjoining ranges of at most WEIGHTS_SOURCE_MAX elements.
+ * checkpoint_write_optim - one rank's range [begin, end) of n_total elements, end >= begin, the same arrays on all
+ * ranks. Writes optim_RRRRR_of_NNNNN.safetensors, synced, and fills entry (to be sent to rank 0). Sources are called
+ * one array after the other, with adjoining ranges of at most WEIGHTS_SOURCE_MAX elements.
  */
 int checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_t begin, uint64_t end, uint64_t n_total,
     const struct checkpoint_array *arrays, size_t n_arrays, struct weights_file *entry, struct err_note *note);
 
 /*
- * checkpoint_write_model - config.json, model.safetensors as float32 (sharded past max_shard_bytes, 0: never) from source, and a
- * copy of tokenizer (path of a tokenizer.json; NULL: none). Adds its files to list.
+ * checkpoint_write_model - config.json, model.safetensors as float32 (sharded past max_shard_bytes, 0: never) from
+ * source, and a copy of tokenizer (path of a tokenizer.json; NULL: none). Adds its files to list.
  */
 int checkpoint_write_model(const char *dir, const struct model *model, const char *tokenizer, weights_source *source, void *arg,
     uint64_t max_shard_bytes, struct checkpoint_files *list, struct err_note *note);
@@ -71,10 +75,11 @@ int checkpoint_write_model(const char *dir, const struct model *model, const cha
 int checkpoint_write_state(const char *dir, const struct json *state, struct checkpoint_files *list, struct err_note *note);
 
 /*
- * checkpoint_finish - compares the files of all writers with the temporary directory (names and sizes, none missing, no others, the
- * optimiser's ranges without gap), then writes MANIFEST.json, syncs, renames to ROOT/step_XXXXXXXX and syncs ROOT.
- * Returns 0: the checkpoint is durable. Anything else: it is not there, call checkpoint_abort. The one exception is a failed
- * fsync of ROOT after the rename, which the note names: the new checkpoint may or may not survive a power cut; the previous one does.
+ * checkpoint_finish - compares the files of all writers with the temporary directory (names and sizes, none missing,
+ * no others, the optimiser's ranges without gap), then writes MANIFEST.json, syncs, renames to ROOT/step_XXXXXXXX and
+ * syncs ROOT. Returns 0: the checkpoint is durable. Anything else: it is not there, call checkpoint_abort. The one
+ * exception is a failed fsync of ROOT after the rename, which the note names: the new checkpoint may or may not
+ * survive a power cut; the previous one does.
  */
 int checkpoint_finish(const char *root, uint64_t step, const struct checkpoint_files *list, struct err_note *note);
 
@@ -91,7 +96,10 @@ struct checkpoint_info {
 	char path[CHECKPOINT_PATH_BYTES];
 };
 
-/* checkpoint_list - directories of ROOT that hold a manifest, by step, in malloc'ed memory to free(). None or no ROOT: 0 and *n = 0. */
+/*
+ * checkpoint_list - directories of ROOT that hold a manifest, by step, in malloc'ed memory to free(). None or no
+ * ROOT: 0 and *n = 0.
+ */
 int checkpoint_list(const char *root, struct checkpoint_info **list, size_t *n, struct err_note *note);
 
 enum checkpoint_check {
@@ -103,15 +111,15 @@ enum checkpoint_check {
 int checkpoint_verify(const char *path, enum checkpoint_check check, struct err_note *note);
 
 /*
- * checkpoint_find_latest - the newest checkpoint that passes the check. Those that do not are logged (event checkpoint.skipped) and
- * skipped. Returns 0, ERR_NOT_FOUND (there are none; the note only names ROOT), ERR_CORRUPT (none passes; the note is that of the
- * newest), errno.
+ * checkpoint_find_latest - the newest checkpoint that passes the check. Those that do not are logged (event
+ * checkpoint.skipped) and skipped. Returns 0, ERR_NOT_FOUND (there are none; the note only names ROOT), ERR_CORRUPT
+ * (none passes; the note is that of the newest), errno.
  */
 int checkpoint_find_latest(const char *root, enum checkpoint_check check, struct checkpoint_info *out, struct err_note *note);
 
 /*
- * checkpoint_prune - removes all but the n_keep newest (0 counts as 1) and the steps in keep_steps. Nothing is removed unless the newest
- * one passes CHECKPOINT_HASHES. n_removed may be NULL.
+ * checkpoint_prune - removes all but the n_keep newest (0 counts as 1) and the steps in keep_steps. Nothing is
+ * removed unless the newest one passes CHECKPOINT_HASHES. n_removed may be NULL.
  */
 int checkpoint_prune(const char *root, unsigned n_keep, const uint64_t *keep_steps, size_t n_keep_steps, size_t *n_removed,
     struct err_note *note);
@@ -130,8 +138,9 @@ const struct json *checkpoint_state(const struct checkpoint *c);	/* good until c
 uint64_t checkpoint_optim_total(const struct checkpoint *c);		/* elements of each array; 0: it has no optimiser state */
 
 /*
- * checkpoint_read_optim - elements [begin, begin + count) of an array, from the shards that hold them: the number of ranks may change
- * between save and load. Rejects NaN and infinity. 0, ERR_NOT_FOUND (no such array), ERR_RANGE, ERR_NONFINITE.
+ * checkpoint_read_optim - elements [begin, begin + count) of an array, from the shards that hold them: the number of
+ * ranks may change between save and load. Rejects NaN and infinity. 0, ERR_NOT_FOUND (no such array), ERR_RANGE,
+ * ERR_NONFINITE.
  */
 int checkpoint_read_optim(const struct checkpoint *c, const char *array, uint64_t begin, uint64_t count, float *out,
     struct err_note *note);

@@ -25,7 +25,10 @@ int checkpoint__manifest(const char *path, struct checkpoint_files *list, uint64
 /* Rank and number of ranks in the name of an optimiser shard; false for any other name. */
 bool checkpoint__optim_name(const char *name, unsigned *rank, unsigned *n_ranks);
 
-/* Checks the optimiser's shards among the files: the same arrays and total, ranges that join from 0 to the total. None at all is fine. */
+/*
+ * Checks the optimiser's shards among the files: the same arrays and total, ranges that join from 0 to the total.
+ * None at all is fine.
+ */
 int checkpoint__check_optim(const char *path, const struct checkpoint_files *list, struct err_note *note);
 
 #endif
