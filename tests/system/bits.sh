@@ -47,7 +47,7 @@ equal run_one run_two "the same command twice"
 bits run_seed
 cmp -s run_one.bits run_seed.bits && fail "another seed gives the same losses"
 
-# 2. Stopped around the switch and resumed, at one rank, two, one. Once from the first step, the cache being there.
+# 2. Stopped around the switch and resumed, at one rank, two (also with checkpoints gathered through rank 0), one.
 resume() {			# RUN RANKS STEP: until it has written that step, then SIGUSR1; the rest of the arguments are options
 	local run=$1 n=$2 step=$3 rc=0
 	shift 3
@@ -71,9 +71,9 @@ resume() {			# RUN RANKS STEP: until it has written that step, then SIGUSR1; the
 }
 up two; stops=
 resume run_stops 1 2
-resume run_stops 2 8
+resume run_stops 2 8 --set checkpoint.gather=true
 resume run_stops 1 11
-resume run_stops 2 12
+resume run_stops 2 12 --set checkpoint.gather=true
 resume run_stops 1 16
 resume run_stops 2 end
 down

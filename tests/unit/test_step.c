@@ -1,0 +1,241 @@
+/*
+ * One rank's optimiser steps against the same steps computed here: the gradient of the whole batch in one piece, the norm, the clipping and
+ * AdamW in double from their formulas. With soft labels on some rows, lanes that do not fit the tree evenly, and clipping that takes effect.
+ */
+#include "trainerd/step.h"
+
+#include <inttypes.h>
+
+#include "check.h"
+#include "base/random/random.h"
+
+#define L 6
+#define BATCH 8
+#define ROWS (BATCH * L)
+#define V 61
+#define STEPS 3
+
+static const struct model_config config = {.family = MODEL_FAMILY_LLAMA, .vocab_size = V, .context = L, .d_model = 16, .n_layers = 2,
+    .n_heads = 2, .n_kv_heads = 1, .head_dim = 8, .d_ff = 24, .norm_eps = 1e-5f, .tied = true, .rope_theta = 10000,
+    .initializer_range = 0.2f, .bos_id = -1, .eos_id = -1};
+
+struct rows {
+	int32_t tokens[BATCH * (L + 1)], ids[2 * ROWS];
+	float weight[BATCH], values[2 * ROWS];
+	int64_t offsets[ROWS + 1];
+};
+
+/* Rows of a step: odd sequences have soft labels of two ids, and the distillation weight 0.6. */
+static struct step_rows
+rows_make(struct rows *r, uint64_t step)
+{
+	int64_t at = 0;
+	uint32_t u[4];
+
+	for (int i = 0; i < BATCH * (L + 1); i++) {
+		random_words(3, RANDOM_PURPOSE_GENERATE, step, (uint32_t)i, 0, u);
+		r->tokens[i] = (int32_t)(u[0] % V);
+	}
+	for (int m = 0; m < ROWS; m++) {
+		r->offsets[m] = at;
+		r->weight[m / L] = m / L % 2 == 0 ? 0 : 0.6f;
+		if (r->weight[m / L] == 0)
+			continue;
+		random_words(4, RANDOM_PURPOSE_GENERATE, step, (uint32_t)m, 0, u);
+		r->ids[at] = (int32_t)(u[0] % (V / 2));
+		r->values[at++] = 0.75f;
+		r->ids[at] = V / 2 + (int32_t)(u[1] % (V / 2));
+		r->values[at++] = 0.25f;
+	}
+	r->offsets[ROWS] = at;
+	return (struct step_rows){.n_rows = BATCH, .tokens = r->tokens, .weight = r->weight, .offsets = r->offsets, .ids = r->ids,
+	    .values = r->values};
+}
+
+/* The plain computation. */
+struct plain {
+	struct kernels *kernels;
+	struct model *model;
+	struct model_session *session;
+	float *params, *d_params;		/* device */
+	float *host;
+	double *w, *m, *v;
+};
+
+static void
+plain_open(struct plain *p, struct kernels *kernels, const float *initial)
+{
+	const struct model_session_options o = {.max_batch = BATCH, .max_tokens = L, .training = true};
+	size_t n;
+
+	*p = (struct plain){.kernels = kernels};
+	REQUIRE(model_new(&p->model, &config, NULL) == 0 && model_session_new(&p->session, p->model, kernels, &o, NULL) == 0);
+	n = (size_t)p->model->n_params;
+	p->params = kernels_alloc(kernels, n * sizeof(float));
+	p->d_params = kernels_alloc(kernels, n * sizeof(float));
+	p->host = malloc(n * sizeof(float));
+	p->w = malloc(n * sizeof(double));
+	p->m = calloc(n, sizeof(double));
+	p->v = calloc(n, sizeof(double));
+	REQUIRE(p->params != NULL && p->d_params != NULL && p->host != NULL && p->w != NULL && p->m != NULL && p->v != NULL);
+	for (size_t i = 0; i < n; i++)
+		p->w[i] = initial[i];
+	model_bind(p->model, p->params, DTYPE_F32);
+}
+
+static void
+plain_close(struct plain *p)
+{
+	kernels_free(p->kernels, p->params);
+	kernels_free(p->kernels, p->d_params);
+	model_session_destroy(&p->session);
+	model_destroy(&p->model);
+	free(p->host);
+	free(p->w);
+	free(p->m);
+	free(p->v);
+}
+
+/* One step, counted from 1. *norm: of the gradient before clipping. */
+static struct kernels_loss_sums
+plain_step(struct plain *p, const struct step_rows *rows, const struct optim_config *o, double lr, int step, double *norm)
+{
+	static int32_t inputs[ROWS], next[ROWS];
+	static float weight[ROWS];
+	const struct kernels_targets targets = {.n_rows = ROWS, .next = next, .weight = weight, .offsets = rows->offsets, .ids = rows->ids,
+	    .values = rows->values};
+	size_t n = (size_t)p->model->n_params, bytes = n * sizeof(float);
+	struct kernels_loss_sums sums;
+	double sum = 0, clip;
+
+	for (int m = 0; m < ROWS; m++) {
+		inputs[m] = rows->tokens[m / L * (L + 1) + m % L];
+		next[m] = rows->tokens[m / L * (L + 1) + m % L + 1];
+		weight[m] = rows->weight[m / L];
+	}
+	for (size_t i = 0; i < n; i++)
+		p->host[i] = (float)p->w[i];
+	kernels_upload(p->kernels, p->params, p->host, bytes);
+	model_changed(p->model);
+	kernels_zero(p->kernels, p->d_params, bytes);
+	REQUIRE(model_forward(p->session, inputs, BATCH, L) == 0 &&
+	    model_loss(p->session, &targets, 1.0f / ROWS, p->d_params, &sums) == 0);
+	model_backward(p->session, p->d_params);
+	kernels_download(p->kernels, p->host, p->d_params, bytes);
+	for (size_t i = 0; i < n; i++)
+		sum += (double)p->host[i] * p->host[i];
+	*norm = sqrt(sum);
+	clip = o->clip / (*norm + 1e-6) < 1 ? o->clip / (*norm + 1e-6) : 1;
+	for (int t = 0; t < p->model->n_tensors; t++)
+		for (int64_t i = p->model->tensors[t].offset; i < p->model->tensors[t].offset + p->model->tensors[t].n_elements; i++) {
+			double g = p->host[i] * clip;
+
+			p->w[i] -= lr * (p->model->tensors[t].decay ? o->weight_decay : 0) * p->w[i];
+			p->m[i] = o->beta1 * p->m[i] + (1 - o->beta1) * g;
+			p->v[i] = o->beta2 * p->v[i] + (1 - o->beta2) * g * g;
+			p->w[i] -= lr * (p->m[i] / (1 - pow(o->beta1, step))) / (sqrt(p->v[i] / (1 - pow(o->beta2, step))) + o->eps);
+		}
+	return sums;
+}
+
+/* The largest difference of an array of the step from want, in units of the largest value. */
+static double
+difference(struct step *s, enum step_array array, const double *want)
+{
+	int64_t n = step_model(s)->n_params;
+	float *x = malloc((size_t)n * sizeof(*x));
+	double worst = 0, largest = 0;
+
+	REQUIRE(x != NULL);
+	step_read(s, array, 0, n, x);
+	for (int64_t i = 0; i < n; i++) {
+		worst = fmax(worst, fabs((double)x[i] - want[i]));
+		largest = fmax(largest, fabs(want[i]));
+	}
+	free(x);
+	return worst / largest;
+}
+
+static void
+same_as_plain(int64_t lanes, int64_t micro_batch, bool deterministic)
+{
+	const struct kernels_options ko = {.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = 1};
+	const struct step_options so = {.context = L, .batch = BATCH, .micro_batch = micro_batch, .lanes = lanes,
+	    .deterministic = deterministic, .optim = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.1, .clip = 0.5}};
+	struct kernels *kernels = NULL;
+	struct comm *comm = NULL;
+	struct step *s = NULL;
+	struct plain p;
+	struct rows r;
+	float *initial;
+
+	REQUIRE(comm_init(&comm, NULL, NULL) == 0 && kernels_new(&kernels, &ko, NULL) == 0);
+	REQUIRE(step_new(&s, &config, kernels, comm, &so, NULL) == 0 && step_init(s, 7, NULL) == 0);
+	step_spread(s);
+	initial = malloc((size_t)step_model(s)->n_params * sizeof(*initial));
+	REQUIRE(initial != NULL);
+	step_read(s, STEP_MASTERS, 0, step_model(s)->n_params, initial);
+	plain_open(&p, kernels, initial);
+	for (int i = 1; i <= STEPS; i++) {
+		const struct step_rows rows = rows_make(&r, (uint64_t)i);
+		struct kernels_loss_sums sums;
+		struct step_result e;
+		double lr = 0.02 * i, norm;
+
+		step_run(s, &rows, (float)lr, i, &e);
+		sums = plain_step(&p, &rows, &so.optim, (float)lr, i, &norm);
+		CHECK(norm > 1.2 * so.optim.clip && fabs(e.grad_norm / norm - 1) < 1e-4);
+		CHECK(fabs(e.loss - sums.loss / ROWS) < 1e-5 && fabs(e.hard - sums.hard / ROWS) < 1e-5);
+		CHECK(e.kd_tokens == sums.kd_rows && fabs(e.soft - sums.soft / (double)sums.kd_rows) < 1e-5);
+		CHECK(fabs(e.entropy - sums.entropy / (double)sums.kd_rows) < 1e-5 && e.accuracy == (double)sums.correct / ROWS);
+		CHECK(!e.skipped && e.kd_tokens == ROWS / 2);
+		CHECK(difference(s, STEP_MASTERS, p.w) < 1e-4 && difference(s, STEP_M, p.m) < 1e-3 && difference(s, STEP_V, p.v) < 1e-3);
+	}
+	plain_close(&p);
+	free(initial);
+	step_destroy(&s);
+	kernels_destroy(&kernels);
+	comm_finalize(&comm);
+}
+
+/* A gradient that is not finite changes nothing. */
+static void
+not_finite(void)
+{
+	const struct kernels_options ko = {.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = 1};
+	const struct step_options so = {.context = L, .batch = BATCH, .micro_batch = 2, .lanes = 2, .deterministic = true,
+	    .optim = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1}};
+	struct kernels *kernels = NULL;
+	struct comm *comm = NULL;
+	struct step *s = NULL;
+	struct step_result e;
+	struct rows r;
+	struct step_rows rows = rows_make(&r, 1);
+	float before[4], after[4], bad = NAN;
+
+	REQUIRE(comm_init(&comm, NULL, NULL) == 0 && kernels_new(&kernels, &ko, NULL) == 0);
+	REQUIRE(step_new(&s, &config, kernels, comm, &so, NULL) == 0 && step_init(s, 7, NULL) == 0);
+	step_spread(s);
+	kernels_upload(kernels, (float *)step_model(s)->params + step_model(s)->n_params - 1, &bad, sizeof(bad));	/* the final norm */
+	model_changed((struct model *)step_model(s));
+	step_read(s, STEP_MASTERS, 0, 4, before);
+	step_run(s, &rows, 0.1f, 1, &e);
+	step_read(s, STEP_MASTERS, 0, 4, after);
+	CHECK(e.skipped && memcmp(before, after, sizeof(before)) == 0);
+	step_read(s, STEP_M, 0, 4, after);
+	CHECK(after[0] == 0 && after[1] == 0 && after[2] == 0 && after[3] == 0);
+	step_destroy(&s);
+	kernels_destroy(&kernels);
+	comm_finalize(&comm);
+}
+
+int
+main(void)
+{
+	same_as_plain(1, 8, true);
+	same_as_plain(4, 1, true);
+	same_as_plain(8, 1, true);
+	same_as_plain(2, 2, false);
+	not_finite();
+	return check_done();
+}
