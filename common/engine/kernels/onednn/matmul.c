@@ -325,7 +325,8 @@ onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 		char *mine = rooms + (size_t)thread * room;
 		float *sums = (float *)(void *)(mine + scratch);
 		struct argument args[5] = {
-			{DNNL_ARG_SRC, &here->a, kernels__element(a->data, a->dtype, a->trans ? row : row * a->ld)},
+			{DNNL_ARG_SRC, &here->a,
+			    onednn__source(here, kernels__element(a->data, a->dtype, a->trans ? row : row * a->ld), mine)},
 			{DNNL_ARG_WEIGHTS, &here->b, panels != NULL ? (void *)(uintptr_t)(panels + (size_t)j * panel_bytes) :
 			    kernels__element(b->data, b->dtype, b->trans ? col * b->ld : col)},
 			{DNNL_ARG_DST, &here->c, moved ? (void *)sums : kernels__element(c->data, c->dtype, row * c->ld + col)},
@@ -373,7 +374,7 @@ void
 onednn__tile_run(const struct kernels *ctx, const struct primitive *p, const void *a, const void *b, void *c, void *room)
 {
 	const struct argument args[] = {
-		{DNNL_ARG_SRC, &p->a, (void *)(uintptr_t)a},
+		{DNNL_ARG_SRC, &p->a, onednn__source(p, a, room)},
 		{DNNL_ARG_WEIGHTS, &p->b, (void *)(uintptr_t)b},
 		{DNNL_ARG_DST, &p->c, c},
 		{DNNL_ARG_SCRATCHPAD, &p->scratch, room},

@@ -33,7 +33,8 @@ struct primitive {
 	struct shape shape;
 	dnnl_primitive_t run;
 	struct layout a, b, c, bias, scratch;
-	size_t scratch_bytes;
+	size_t scratch_bytes;		/* with the copied column, if there is one */
+	size_t column_at, column_size;	/* where in the scratch memory the column is copied to; size of an element, 0: no copy */
 };
 
 struct reorder {
@@ -44,6 +45,12 @@ struct reorder {
 	struct layout from, to;
 	size_t to_bytes;
 };
+
+/*
+ * onednn__source - what a product reads as A: @a itself, or a copy of its only column in @scratch. oneDNN 3.7 takes elements that lie
+ * side by side when a transposed A has one column only, whatever its stride; tests/kernels/test_bf16.c finds that (17 x 33 x 65).
+ */
+void *onednn__source(const struct primitive *p, const void *a, void *scratch);
 
 struct packs;			/* repacked weights, of one context or shared by several: matmul.c */
 

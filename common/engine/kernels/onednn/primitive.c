@@ -111,10 +111,31 @@ matmul_descriptor(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const struct 
 
 /* ---- primitives, kept by shape ---- */
 
+static bool
+copies_column(const struct shape *s)
+{
+	return DNNL_VERSION_MAJOR >= 3 && s->m == 1 && s->trans_a && s->lda != 1;
+}
+
+void *
+onednn__source(const struct primitive *p, const void *a, void *scratch)
+{
+	char *column = (char *)scratch + p->column_at;
+
+	if (p->column_size == 0)
+		return (void *)(uintptr_t)a;
+	for (int64_t i = 0; i < p->shape.k; i++)
+		memcpy(column + (size_t)i * p->column_size, (const char *)a + (size_t)(i * p->shape.lda) * p->column_size, p->column_size);
+	return column;
+}
+
 static void
 shape_layouts(const struct shape *s, struct layout *a, struct layout *b, struct layout *c, struct layout *bias)
 {
-	layout_strided(a, s->m, s->k, (enum dtype)s->dtype, s->trans_a ? 1 : s->lda, s->trans_a ? s->lda : 1);
+	if (copies_column(s))
+		layout_strided(a, 1, s->k, (enum dtype)s->dtype, s->k, 1);
+	else
+		layout_strided(a, s->m, s->k, (enum dtype)s->dtype, s->trans_a ? 1 : s->lda, s->trans_a ? s->lda : 1);
 	if (s->packed)
 		layout_any(b, s->k, s->n, (enum dtype)s->dtype);
 	else
@@ -168,6 +189,11 @@ onednn__primitive(struct kernels *k, const struct shape *s)
 	}
 	layout_query(&p->scratch, pd, dnnl_query_scratchpad_md);
 	p->scratch_bytes = dnnl_memory_desc_get_size(LAYOUT_PTR(&p->scratch));
+	if (copies_column(s)) {
+		p->column_at = (p->scratch_bytes + 63) / 64 * 64;
+		p->column_size = dtype_size((enum dtype)s->dtype);
+		p->scratch_bytes = p->column_at + (size_t)s->k * p->column_size;
+	}
 	must(dnnl_primitive_create(&p->run, pd), "primitive");
 	dnnl_primitive_desc_destroy(pd);
 	SLIST_INSERT_HEAD(&o->primitives, p, next);
