@@ -84,7 +84,7 @@ fixture_open(struct fixture *f, const char *name)
 	char path[256];
 	struct err_note note = {0};
 	FILE *file;
-	long size;
+	long size = 0;
 
 	memset(f, 0, sizeof(*f));
 	snprintf(path, sizeof(path), "tests/golden/model/%s.json", name);

@@ -203,10 +203,7 @@ golden_dense(void)
 	float log_p[15];
 	uint8_t file[GOLDEN_MAX];
 	size_t n = golden("dense", file, sizeof(file));
-	double sum4 = 0;
 
-	for (int i = 0; i < 4; i++)
-		sum4 += exp(u[i]);
 	for (int t = 0; t < 3; t++) {
 		double tau = t == 1 ? 0.25 : 1, sum = 0;
 

@@ -238,7 +238,7 @@ int
 tokenizer_end_of_document(const struct tokenizer *tok, const char *name, int32_t *id, struct err_note *note)
 {
 	static const char *const usual[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|end_of_document|>",
-	    "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"};
+	    ("<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>")};
 	const struct added_token *a = NULL;
 	size_t i;
 
