@@ -1,13 +1,13 @@
 #!/bin/bash
-# install-deps.sh [--tests] [--check] - the Debian 12 packages that build, quickstart and nearly all tests need; with --tests also the
-# large ones that single tests use (a Slurm of one node, Prometheus, Chromium, systemd's tools, sshd), which skip without them.
-# Installs what is missing (as root, or through sudo), and makes the OpenMP build of OpenBLAS the one that programs get: its threads are
-# the kernels' own; another build brings a second pool of threads that fights them. --check changes nothing. Run it as often as you like.
-# Exit: 0 all there; 1 --check found something missing; 69 no apt; 77 neither root nor sudo; otherwise apt's.
+# install-deps.sh [--tests] [--check] - installs what the build, the quickstart and nearly all tests need on Debian 12 and 13. --tests adds
+# large packages that single tests use (Slurm on one node, Prometheus, Chromium, systemd's tools, sshd); those tests skip without them.
+# Installs as root or through sudo. Selects the OpenMP build of OpenBLAS, because it shares its threads with the kernels; another build
+# starts a second pool of threads that competes with them. --check only reports what is missing. The script can be run repeatedly.
+# Exit code: 0 all installed; 1 --check found something missing; 69 no apt; 77 neither root nor sudo; otherwise apt's.
 set -u
 
-packages=(
-	build-essential cmake ninja-build pkg-config git
+for_build=(		# Build-Depends in debian/control lists the same; the test unit/package compares them
+	build-essential cmake ninja-build pkg-config
 	protobuf-c-compiler protobuf-compiler libprotobuf-c-dev	# messages
 	libzmq3-dev						# sockets, keys
 	liblmdb-dev						# the cache
@@ -19,12 +19,18 @@ packages=(
 	uthash-dev	# hash tables and lists
 	libisal-dev						# checksum of TensorBoard's files
 	libncurses-dev						# saltctl top
-	libmicrohttpd-dev libjs-chart.js			# saltctl exporter and the charts of its page
+	libmicrohttpd-dev					# saltctl exporter
 	libsystemd-dev						# readiness and watchdog under systemd
-	perl-doc						# the text that quickstart trains on
+	uthash-dev						# hash tables
+)
+for_use=(
+	libjs-chart.js						# the charts of saltctl exporter's page
+	perl-doc						# the text that the quickstart trains on
+	git							# the source
 	python3 python3-venv					# tests and fixtures only
 	iproute2 procps curl					# system tests
 )
+packages=("${for_build[@]}" "${for_use[@]}")
 for_tests=(slurm-wlm munge tmux groff-base prometheus chromium chromium-driver python3-zmq systemd openssh-server rsync)
 
 check=0
@@ -46,7 +52,7 @@ missing_now() {
 	done
 }
 
-# Alternatives of OpenBLAS that do not lead to the OpenMP build, as "NAME PATH".
+# Alternatives of OpenBLAS that do not point to the OpenMP build, as "NAME PATH".
 wrong_blas() {
 	local name lib at
 	command -v update-alternatives >/dev/null || return 0
@@ -61,7 +67,7 @@ wrong_blas() {
 }
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-	echo "install-deps: no apt here; needed are the packages that Debian 12 calls: ${packages[*]}" >&2
+	echo "install-deps: apt is not available; install the packages that Debian 12 and 13 call: ${packages[*]}" >&2
 	exit 69
 fi
 
@@ -85,8 +91,8 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then
-	# A failed update is no end: the lists at hand may do.
-	"${as_root[@]}" apt-get -qq update || echo "install-deps: apt-get update failed; going on with the lists there are" >&2
+	# After a failed update the package lists of an earlier one may be enough.
+	"${as_root[@]}" apt-get -qq update || echo "install-deps: apt-get update failed; continuing with the existing package lists" >&2
 	echo "install-deps: installing ${missing[*]}"
 	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null
 	rc=$?

@@ -6,7 +6,7 @@ cmake --install "$(dirname "$BIN")" --prefix "$scratch/usr" > install.log 2>&1 |
 for program in saltctl selectord teacherd trainerd; do
 	usr/bin/$program --version | grep -q "^$program [0-9]" || fail "the installed $program does not run"
 done
-for script in local.sh ssh.sh; do
+for script in local.sh ssh.sh quickstart.sh smollm2-teacher.sh; do
 	usr/share/saltfleet/deploy/$script --help > /dev/null || fail "the installed $script does not run"
 done
 echo 'run: {dir: run}' > fleet.yaml
@@ -14,6 +14,16 @@ got=0
 usr/share/saltfleet/deploy/local.sh status -c fleet.yaml > out 2>&1 || got=$?
 [ $got != 69 ] || ! grep -q 'build first' out || fail "the installed local.sh does not find the programs: $(cat out)"
 [ -s usr/share/saltfleet/tokenizer-4k/tokenizer.json ] && [ -s usr/share/doc/saltfleet/operation.md ] || fail "no tokenizer, or no docs: $(find usr | head -40)"
+
+# Every unit is there, and names the programs and mpi.sh where they are installed by default.
+prefix=$(sed -n 's/^CMAKE_INSTALL_PREFIX:PATH=//p' "$(dirname "$BIN")/CMakeCache.txt")
+for unit in saltfleet-selectord saltfleet-teacherd@ saltfleet-trainerd; do
+	grep -q "^ExecStart=.*$prefix/bin/" "usr/lib/systemd/system/$unit.service" || fail "$unit.service: no program of $prefix/bin"
+done
+for path in $(grep -oh "$prefix/[^ ]*" usr/lib/systemd/system/*.service); do
+	[ -x "usr${path#"$prefix"}" ] || fail "a unit names $path, which is not installed"
+done
+[ -s usr/lib/systemd/system/saltfleet-.service.d/hardening.conf ] && [ -s usr/lib/sysusers.d/saltfleet.conf ] || fail "no drop-in or no sysusers"
 
 # ---- manual pages ----
 
