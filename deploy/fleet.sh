@@ -1,5 +1,5 @@
 # Sourced by local.sh and ssh.sh, which define usage and own_option first: arguments, the configuration as the programs read it, and the
-# numbers that `scale` keeps. A verb's words are left in names, its --set options in set_options.
+# numbers that `scale` keeps. parse leaves the words after the verb in names and the --set options in set_options.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 self=${0##*/}
 die() { echo "$self: $2" >&2; exit "$1"; }
@@ -8,7 +8,7 @@ bin=${BIN:-$here/../build/bin}
 [ -n "${BIN-}" ] || [ -d "$bin" ] || bin=$here/../../../bin		# installed: PREFIX/share/saltfleet/deploy, PREFIX/bin
 verb='' config='' only='' await=0 follow=0 set_options=() names=()
 
-# own_option OPTION VALUE: 1 if it is none of this script's own.
+# own_option OPTION VALUE of the script: returns 1 for an option that it does not know; own_words is the number of words used.
 parse() {
 	while [ $# -gt 0 ]; do
 		case "$1" in
@@ -16,7 +16,7 @@ parse() {
 		-f) follow=1 ;;
 		-h | --help) usage; exit 0 ;;
 		-c | --config | --set | --bin)
-			[ $# -ge 2 ] || die 64 "an argument is missing after $1"
+			[ $# -ge 2 ] || die 64 "$1 needs a value"
 			case "$1" in
 			--set) set_options+=(--set "$2") ;;
 			--bin) bin=$2 ;;
@@ -38,16 +38,16 @@ parse() {
 	case "$verb" in
 	scale | drain)
 		[ -z "$only" ] || die 64 "$verb takes no --only; see $self --help"
-		[ ${#names[@]} -gt 0 ] || die 64 "$verb what? such as: $self $([ "$verb" = scale ] && echo scale teachers=4 || echo drain teacherd-1) -c fleet.yaml" ;;
+		[ ${#names[@]} -gt 0 ] || die 64 "$verb needs an argument, for example: $self $([ "$verb" = scale ] && echo scale teachers=4 || echo drain teacherd-1) -c fleet.yaml" ;;
 	logs) ;;
 	*) [ ${#names[@]} -eq 0 ] || die 64 "unexpected argument ${names[0]}" ;;
 	esac
-	[ -n "$config" ] || die 64 "which fleet? give -c fleet.yaml"
+	[ -n "$config" ] || die 64 "-c fleet.yaml is missing"
 	[ -r "$config" ] || die 66 "$config: cannot be read"
 	config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
 	local program
 	for program in saltctl selectord teacherd trainerd; do
-		[ -x "$bin/$program" ] || die 69 "$bin/$program is not there; build first: cmake --preset release && cmake --build --preset release"
+		[ -x "$bin/$program" ] || die 69 "$bin/$program does not exist; build first: cmake --preset release && cmake --build --preset release"
 	done
 	bin=$(cd "$bin" && pwd)
 	run=$(get run.dir) || exit $?
@@ -62,7 +62,7 @@ has_phase_one() { [ "$(get phase_one.steps)" != 0 ] || [ "$(get phase_one.until_
 shards() { get selector.endpoints | awk -F', ' '{ print NF }'; }	# [tcp://A:1, tcp://A:2]
 shard_name() { echo "selectord$([ "$2" -eq 1 ] || echo "-$1")"; }	# shard_name I OF
 
-# ---- how many: --set of this call, else what `scale` left in daemons/scale, else fleet.yaml ----
+# ---- numbers of teachers and ranks: --set of this call, else daemons/scale (written by scale), else fleet.yaml ----
 
 declare -A option=([teachers]=deploy.teachers [trainers]=trainer.ranks) scaled=()
 
@@ -72,14 +72,14 @@ read_scale() {		# daemons/scale: "teachers=4 trainers=2", or one of them, or no 
 	read -ra words < "$daemons/scale" || true
 	for word in ${words[@]+"${words[@]}"}; do
 		[[ $word =~ ^(teachers|trainers)=([0-9]{1,5})$ ]] || die 65 "$daemons/scale: expected teachers=N trainers=R, found $word; \
-without this file the numbers of $config hold"
+if you delete the file, the numbers of $config are used"
 		scaled[${BASH_REMATCH[1]}]=$((10#${BASH_REMATCH[2]}))
 	done
 }
 
-says() { get "${option[$1]}"; }		# the number without scale; ssh.sh has its own
+says() { get "${option[$1]}"; }		# the number without scale; ssh.sh redefines this
 
-write_scale() {		# a number that is fleet.yaml's is not kept: who edits it later is heard
+write_scale() {		# keeps only numbers that differ from fleet.yaml, so that later edits of fleet.yaml take effect
 	local what line=''
 	for what in teachers trainers; do
 		[ -n "${scaled[$what]-}" ] || continue
@@ -98,7 +98,7 @@ write_scale() {		# a number that is fleet.yaml's is not kept: who edits it later
 	fi
 }
 
-set_here() {		# set_here KEY: does --set of this call name it?
+set_here() {		# set_here KEY: is KEY set by --set in this call?
 	local o
 	for o in ${set_options[@]+"${set_options[@]}"}; do
 		case "$o" in "$1="*) return 0 ;; esac
@@ -110,37 +110,37 @@ count() {		# count teachers|trainers
 	if [ -n "${scaled[$1]-}" ] && ! set_here "${option[$1]}"; then echo "${scaled[$1]}"; else says "$1"; fi
 }
 
-check_ranks() {		# may this run have so many? saltctl reads the configuration as trainerd does, and says what is wrong
+check_ranks() {		# check_ranks N: may this run have N ranks? saltctl checks the configuration as trainerd does and prints the error
 	local lanes n fit=''
 	! "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --set "trainer.ranks=$1" --get trainer.ranks > /dev/null ||
 	    return 0
 	lanes=$(get trainer.lanes) || exit $?
 	for ((n = 1; n <= lanes; n *= 2)); do fit="$fit $n"; done
-	die 78 "trainers=$1: trainer.lanes of this run is $lanes, so it can have one of$fit"
+	die 78 "trainers=$1: trainer.lanes of this run is $lanes, so expected one of$fit"
 }
 
-# Words of scale, checked, in to[teachers] and to[trainers]. Nothing is changed by it.
+# Checks the arguments of scale and stores them in to[teachers] and to[trainers]; changes nothing else.
 declare -A to=()
 scale_words() {
 	local word what n
 	for word in "${names[@]}"; do
 		[[ $word =~ ^(teachers|trainers)=([0-9]{1,5})$ ]] ||
-		    die 64 "scale: expected teachers=N or trainers=R, found $word; such as: $self scale teachers=4 trainers=2 -c fleet.yaml"
+		    die 64 "scale: expected teachers=N or trainers=R, found $word; for example: $self scale teachers=4 trainers=2 -c fleet.yaml"
 		what=${BASH_REMATCH[1]} n=$((10#${BASH_REMATCH[2]}))
 		[ -z "${to[$what]-}" ] || die 64 "scale: $what= is given twice"
-		! set_here "${option[$what]}" || die 64 "scale: $what=$n and --set ${option[$what]}: give one of them"
+		! set_here "${option[$what]}" || die 64 "scale: $what=$n and --set ${option[$what]} are both given; give one of them"
 		to[$what]=$n
 	done
 	if [ -n "${to[teachers]-}" ]; then
 		"$bin/saltctl" config check -c "$config" --set "deploy.teachers=${to[teachers]}" --get deploy.teachers > /dev/null || exit $?
 	fi
 	if [ -n "${to[trainers]-}" ]; then
-		[ "${to[trainers]}" -gt 0 ] || die 64 "trainers=0: expected 1 or more; $self down --only trainer -c fleet.yaml stops it"
+		[ "${to[trainers]}" -gt 0 ] || die 64 "trainers=0: expected 1 or more; to stop the trainer: $self down --only trainer -c fleet.yaml"
 		check_ranks "${to[trainers]}"
 	fi
 }
 
-scale_keep() {		# written down before anything is stopped: after an interruption the same scale, or up, does the rest
+scale_keep() {		# called before anything is stopped, so that after an interruption the same scale, or up, completes it
 	local what
 	for what in "${!to[@]}"; do scaled[$what]=${to[$what]}; done
 	write_scale

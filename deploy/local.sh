@@ -1,5 +1,5 @@
 #!/bin/bash
-# local.sh - a fleet on this machine, each daemon under a supervisor that starts it again when it dies. docs/operation.md tells more.
+# local.sh - a fleet on this machine, each daemon under a supervisor that restarts it when it fails. See docs/operation.md.
 set -euo pipefail
 
 usage() {
@@ -7,14 +7,15 @@ usage() {
 usage: local.sh VERB -c fleet.yaml [--set section.key=value ...] [options]
 
   up [--only PARTS] [--wait]   start what is not running: selectord (one per endpoint), deploy.teachers teacherd, mpirun with
-                               trainer.ranks trainerd. A baseline and a run in phase two get the trainer alone.
-                               --wait: show progress until the trainer ends; its exit code is ours
+                               trainer.ranks trainerd. A baseline and a run in phase two need the trainer only.
+                               --wait: show progress until the trainer ends, and exit with its exit code
   down [--only PARTS]          stop: trainer (which writes a checkpoint), then teachers, then selectord
   restart [--only PARTS]       down, then up
-  scale teachers=N trainers=R  one or both, while the fleet runs. Teachers: missing numbers are started, the highest stopped, nobody else
-                               notices. Trainers: checkpoint, stop, start with R ranks, the same losses. Later ups keep these numbers
-  drain NAME ...               teacherd-1 .. or teachers (all): hand their leases back and end, until the next up, restart or scale
-  status                       supervisors, then what the daemons say of themselves (saltctl status)
+  scale teachers=N trainers=R  one or both, while the fleet runs. Teachers: start the missing ones, stop those with the highest numbers;
+                               other daemons are not affected. Trainers: checkpoint, stop, start with R ranks; the losses stay the
+                               same. Later calls of up use these numbers
+  drain NAME ...               teacherd-1 .. or teachers (all): return their leases and end, until the next up, restart or scale
+  status                       the supervisors, then what the daemons report (saltctl status)
   logs [-f] [NAME ...]         last lines of run.dir/logs; -f follows. NAME: selectord, teacherd-0, trainerd ..
 
 examples:
@@ -28,10 +29,10 @@ examples:
   local.sh logs -f trainerd -c fleet.yaml
 
   PARTS: selectord, teachers, trainer, or one by its name (teacherd-3, selectord-0), or several with commas
-  --but NAMES                  of these PARTS all but those (down --only teachers --but teacherd-0)
-  --supervisors                status: only who is supervised here, which asks no daemon
-  --hosts A:2,B:2              the trainer's ranks on these hosts, as mpirun takes them; mpirun reaches them by ssh (or $SALT_SSH)
-  --bin DIR                    folder of the programs (default: $BIN, build/bin of this source tree, or bin of where this is installed)
+  --but NAMES                  leave these out of PARTS (down --only teachers --but teacherd-0)
+  --supervisors                status: only the supervisors; no daemon is asked
+  --hosts A:2,B:2              run the ranks on these hosts, in mpirun's notation; mpirun reaches them by ssh (or $SALT_SSH)
+  --bin DIR                    folder of the programs (default: $BIN, build/bin of this source tree, or the bin folder of the installation)
 END
 }
 . "$(dirname "${BASH_SOURCE[0]}")/fleet.sh"
@@ -44,19 +45,19 @@ own_option() {
 	--supervisors) supervisors_only=1 own_words=1 ;;
 	*) return 1 ;;
 	esac
-	[ $# -ge $own_words ] || die 64 "an argument is missing after $1"
+	[ $# -ge $own_words ] || die 64 "$1 needs a value"
 }
 hosts='' but='' supervisors_only=0
 parse "$@"
 for part in ${only//,/ }; do
 	[[ $part =~ ^(selectord|teachers|trainer|selectord-[0-9]+|teacherd-[0-9]+)$ ]] ||
-	    die 64 "--only: expected selectord, teachers, trainer, or the name of one such as teacherd-1, found $part"
+	    die 64 "--only: expected selectord, teachers, trainer, or the name of a daemon such as teacherd-1, found $part"
 done
 
-# Teams of threads that wait by spinning starve the daemons beside them.
+# Threads that wait by spinning take processor time from the other daemons.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
-# wanted NAME: does --only, if given, name this daemon or its kind?
+# wanted NAME: is this daemon, or its kind, among those that --only and --but select?
 wanted() {
 	local kind=trainer
 	case "$1" in selectord*) kind=selectord ;; teacherd-*) kind=teachers ;; esac
@@ -64,7 +65,7 @@ wanted() {
 	case ",$but," in *",$1,"*) return 1 ;; esac
 }
 
-pick() {		# those of the names that are wanted
+pick() {		# pick NAME ...: prints the wanted ones
 	local name
 	for name; do
 		! wanted "$name" || echo "$name"
@@ -73,10 +74,10 @@ pick() {		# those of the names that are wanted
 
 # ---- one daemon ----
 
-# A shared lock: who looks at the same moment is not taken for the daemon.
+# A shared lock, so that two callers at the same moment do not take each other for the daemon.
 running() { [ -e "$daemons/$1.lock" ] && ! flock -s -n "$daemons/$1.lock" true; }
 
-supervisor_of() {	# pid of a supervisor that lives; nothing otherwise
+supervisor_of() {	# pid of the running supervisor; nothing if there is none
 	local pid=''
 	[ ! -r "$daemons/$1.supervisor" ] || read -r pid _ < "$daemons/$1.supervisor" || true
 	if [ -n "$pid" ] && running "$1" && kill -0 "$pid" 2>/dev/null; then
@@ -92,7 +93,7 @@ start() {		# start NAME [supervisor's options] -- COMMAND ...
 	fi
 	rm -f "$daemons/$name.exit" "$daemons/$name.supervisor"
 	if [ "$name" = trainerd ]; then rm -f "$daemons"/trainerd-*.json; else rm -f "$daemons/$name.json"; fi
-	# A session of its own: ^C and a closed terminal are not for the daemons.
+	# In a session of its own, ^C and a closed terminal do not reach the daemons.
 	name=$1
 	shift
 	setsid --fork "$here/supervise.sh" "$name" "$run" "$@" </dev/null >/dev/null 2>&1
@@ -111,7 +112,7 @@ why_not() {		# the last lines with information, for a daemon that did not stay u
 	    tail -n 2 | sed "s/^/$1: /" >&2 || true
 }
 
-# Up to 15 s until each that was started has announced itself or ended. What is slower than that goes on starting.
+# Waits up to 15 s for each started daemon to announce itself or to end. A slower one continues to start.
 started=()
 await_started() {
 	local name announced code word i
@@ -134,19 +135,19 @@ await_started() {
 		elif [ -e "$daemons/$name.exit" ]; then
 			echo "$name: done"
 		else
-			echo "$name: starting; see $logs/$name.log"
+			echo "$name: still starting; see $logs/$name.log"
 		fi
 	done
 }
 
-stop_all() {		# stop_all NAME ...: all at once; each has 20 s, then the supervisor kills it; at the latest we do
+stop_all() {		# stop_all NAME ...: all at once. After 20 s the supervisor kills its daemon; after 30 s this function does
 	local name pid asked=()
 	for name in "$@"; do
 		pid=$(supervisor_of "$name")
 		if [ -n "$pid" ]; then
 			kill -TERM "$pid" 2>/dev/null || true
 			asked+=("$name")
-		elif running "$name"; then		# its supervisor was killed; it was told so
+		elif running "$name"; then		# its supervisor was killed; the kernel has sent it the stop signal
 			asked+=("$name")
 		fi
 	done
@@ -155,13 +156,13 @@ stop_all() {		# stop_all NAME ...: all at once; each has 20 s, then the supervis
 			for pid in "$(supervisor_of "$name")" "$(cat "$daemons/$name.pid" 2>/dev/null || true)"; do
 				[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
 			done
-			flock -s -w 5 "$daemons/$name.lock" true || die 75 "$name does not end, not even when killed"
+			flock -s -w 5 "$daemons/$name.lock" true || die 75 "$name does not end, even after SIGKILL"
 		fi
 		echo "$name: stopped"
 	done
 }
 
-names_of() {		# supervised names that match a pattern
+names_of() {		# names_of PATTERN: supervised daemons that match it
 	local f
 	for f in "$daemons"/$1.lock; do
 		[ ! -e "$f" ] || basename "$f" .lock
@@ -186,11 +187,11 @@ switched() { grep -qs '"event": *"switch"' "$metrics"; }
 
 up() {
 	local shards teachers ranks i name fleet=1
-	mkdir -p "$daemons" "$logs" || die 73 "$run: cannot be made"
+	mkdir -p "$daemons" "$logs" || die 73 "$run: cannot be created"
 	if [ -z "$only" ] && ! has_phase_one; then
 		fleet=0
 	elif [ -z "$only" ] && switched; then
-		echo "phase two: the trainer needs nobody else (--only selectord,teachers starts them all the same)"
+		echo "phase two: the trainer needs no other daemon (--only selectord,teachers starts them anyway)"
 		fleet=0
 	fi
 	if [ $fleet -eq 1 ]; then
@@ -203,13 +204,13 @@ up() {
 		for ((i = 0; i < teachers; i++)); do
 			! wanted "teacherd-$i" || start_teacher "$i"
 		done
-		for name in ${only//,/ }; do		# by name beyond that number
+		for name in ${only//,/ }; do		# teachers beyond that number, given by name
 			case "$name" in teacherd-*) [ "${name#teacherd-}" -lt "$teachers" ] || start_teacher "${name#teacherd-}" ;; esac
 		done
 	fi
 	if wanted trainerd; then
 		ranks=$(count trainers) || return
-		[ -z "${scaled[trainers]-}" ] || check_ranks "$ranks"		# fleet.yaml may have changed since
+		[ -z "${scaled[trainers]-}" ] || check_ranks "$ranks"		# fleet.yaml may have changed since scale
 		start_trainer "$ranks"
 	fi
 	await_started
@@ -224,7 +225,7 @@ down() {
 	}
 }
 
-teachers_here() {	# teacherd-K that were ever started, the highest first
+teachers_here() {	# all teacherd-K that were ever started, the highest number first
 	names_of 'teacherd-*' | grep -E '^teacherd-[0-9]+$' | sort -t - -k 2 -n -r || true
 }
 
@@ -236,29 +237,29 @@ anybody_up() {
 	return 1
 }
 
-scale_teachers() {	# scale_teachers N: teacherd-0 .. teacherd-(N-1) run, others do not
+scale_teachers() {	# scale_teachers N: afterwards teacherd-0 .. teacherd-(N-1) run and no others
 	local n=$1 i name over=()
 	for name in $(teachers_here); do
 		[ "${name#teacherd-}" -lt "$n" ] || ! running "$name" || over+=("$name")
 	done
 	stop_all ${over[@]+"${over[@]}"}
 	if ! has_phase_one || switched; then
-		echo "teachers: the trainer needs none any more; kept for up --only teachers"
+		echo "teachers: the trainer needs none any more; the number is kept for up --only teachers"
 	elif ! anybody_up; then
-		echo "teachers: nothing of this fleet runs here; up starts $n"
+		echo "teachers: no daemon of this fleet runs here; up will start $n"
 	else
 		for ((i = 0; i < n; i++)); do start_teacher "$i"; done
-		[ "$n" -gt 0 ] || echo "teachers: none; the trainer waits when its rows are used up"
+		[ "$n" -gt 0 ] || echo "teachers: none; the trainer will wait when it has used its rows"
 	fi
 }
 
 scale_trainer() {	# scale_trainer RANKS
 	if [ -z "$(supervisor_of trainerd)" ]; then
-		echo "trainerd: does not run; up starts it with $1 ranks"
+		echo "trainerd: does not run; up will start it with $1 ranks"
 	elif [ "$(cat "$daemons/trainerd.ranks" 2>/dev/null || true)" = "$1" ]; then
 		echo "trainerd: runs already with $1 ranks"
 	else
-		# An up --wait elsewhere is to go on waiting: see scaling.
+		# Tells an up --wait elsewhere to continue waiting: see scaling.
 		trap 'rm -f "$daemons/scaling"' EXIT
 		echo $$ > "$daemons/scaling"
 		stop_all trainerd
@@ -266,7 +267,7 @@ scale_trainer() {	# scale_trainer RANKS
 	fi
 }
 
-scaling() {		# is the trainer between its two numbers of ranks?
+scaling() {		# is a scale in progress that has stopped the trainer?
 	local pid=''
 	{ read -r pid < "$daemons/scaling"; } 2>/dev/null && kill -0 "$pid" 2>/dev/null
 }
@@ -280,14 +281,14 @@ scale() {
 	await_started
 }
 
-# Leaves daemons/scale alone: who is drained comes back with the next up. For fewer of them from now on there is scale.
+# Does not change daemons/scale: a drained teacher returns with the next up. scale is for a lasting change.
 drain() {
 	local name code word rc=0 list=() asked=() left=0
 	for name in "${names[@]}"; do
 		if [ "$name" = teachers ]; then
 			mapfile -t -O ${#list[@]} list < <(teachers_here)
 		elif ! [[ $name =~ ^teacherd-[0-9]+$ ]]; then
-			die 64 "drain: $name is not a teacher; type teacherd-0, teacherd-1 .. or teachers. Others: local.sh down --only trainer (or selectord)"
+			die 64 "drain: expected teachers, teacherd-0, teacherd-1 .., found $name; others stop by local.sh down --only trainer (or selectord)"
 		elif [ ! -e "$daemons/$name.lock" ]; then
 			die 64 "drain: there is no $name in this fleet; there are: $(teachers_here | sort -V | paste -s -d ' ')"
 		else
@@ -304,20 +305,20 @@ drain() {
 		if [ "$code" = 0 ]; then
 			echo "0 drained" > "$daemons/$name.exit.tmp" && mv -f "$daemons/$name.exit.tmp" "$daemons/$name.exit"
 		else
-			echo "$name: ended with $code and handed nothing back; others get its leases after selector.lease_s; $logs/$name.log" >&2
+			echo "$name: ended with $code and did not return its leases; other teachers get them after selector.lease_s; see $logs/$name.log" >&2
 			rc=75
 		fi
 	done
 	for name in $(teachers_here); do
 		! running "$name" || left=1
 	done
-	[ $left -eq 1 ] || switched || ! running trainerd || echo "no teacher is left: the trainer waits when its rows are used up; up or scale brings teachers"
+	[ $left -eq 1 ] || switched || ! running trainerd || echo "no teacher is left: the trainer will wait when it has used its rows; up or scale starts teachers"
 	return $rc
 }
 
 field() { sed -n "s/.*\"$1\": *\([^,}]*\).*/\1/p" <<< "$2"; }
 
-# Has the fleet gone for good while the trainer still needs it? Says who.
+# Has a daemon that the trainer still needs ended for good? Prints which.
 fleet_lost() {
 	local name code word left=0 gone=''
 	switched && return 1
@@ -337,21 +338,21 @@ fleet_lost() {
 wait_trainer() {
 	local steps code word line step last_said=0 now t0='' s0=0 before=0 eta why
 	steps=$(get trainer.steps)
-	trap 'echo; echo "the fleet goes on; local.sh down -c $config stops it" >&2; exit 130' INT TERM
+	trap 'echo; echo "the fleet continues to run; local.sh down -c $config stops it" >&2; exit 130' INT TERM
 	while scaling || [ ! -e "$daemons/trainerd.exit" ]; do
 		sleep 0.5
 		if ! scaling && ! running trainerd && [ ! -e "$daemons/trainerd.exit" ]; then
-			die 70 "the supervisor of the trainer was killed; up starts it again"
+			die 70 "the supervisor of the trainer was killed; up restarts both"
 		fi
 		now=$(date +%s)
 		[ -t 2 ] || [ $((now - last_said)) -ge 15 ] || continue
 		if why=$(fleet_lost); then
-			die 69 "the trainer waits for rows that cannot come: $why"
+			die 69 "the trainer waits for rows, and no daemon is left to make them: $why"
 		fi
 		line=$(tail -n 5 "$metrics" 2>/dev/null | grep '"kind": *"step"' | tail -n 1 || true)
 		step=$(field step "$line")
 		[ -n "$step" ] || continue
-		if [ -z "$t0" ] || [ "$step" -lt "$before" ]; then		# the start, or back to a checkpoint
+		if [ -z "$t0" ] || [ "$step" -lt "$before" ]; then		# first step seen, or the trainer went back to a checkpoint
 			t0=$now s0=$step
 		fi
 		before=$step
@@ -375,7 +376,7 @@ supervisors() {
 	if [ ${#scaled[@]} -gt 0 ]; then
 		echo "scaled to $(cat "$daemons/scale"); $config has teachers=$(get deploy.teachers) trainers=$(get trainer.ranks)"
 	fi
-	[ -n "$(names_of '*')" ] || { echo "nothing was started in $run"; return; }
+	[ -n "$(names_of '*')" ] || { echo "no daemon was started in $run"; return; }
 	printf '%-14s %-9s %8s %9s %s\n' daemon supervisor pid restarts since
 	for name in $(names_of 'selectord*') $(names_of 'teacherd-*') $(names_of trainerd); do
 		pid=$(cat "$daemons/$name.pid" 2>/dev/null || echo -)
@@ -417,7 +418,7 @@ logs)
 		for name in "${names[@]}"; do files+=("$logs/$name.log"); done
 	fi
 	for f in "${files[@]}"; do
-		[ -e "$f" ] || die 66 "$f: there is no such log"
+		[ -e "$f" ] || die 66 "$f: no such log file"
 	done
 	if [ $follow -eq 1 ]; then exec tail -n 20 -F "${files[@]}"; else exec tail -n 40 "${files[@]}"; fi
 	;;

@@ -1,25 +1,25 @@
 #!/bin/bash
-# ssh.sh - a fleet over several hosts: local.sh on each of them, through ssh. docs/operation.md tells more.
+# ssh.sh - a fleet on several hosts: runs local.sh on each of them through ssh. See docs/operation.md.
 set -euo pipefail
 
 usage() {
 	cat <<'END'
 usage: ssh.sh VERB -c fleet.yaml --hosts FILE [--set section.key=value ...] [options]
 
-FILE has a line for each host, as ssh knows it, with what runs there:
+FILE has one line per host: its name for ssh, and what runs there:
     node1  selectord
     node2  teachers=4
     node3  teachers=2 trainers=1          # trainers: slots for ranks; mpirun starts on the first host that has any
     node4  trainers=1
 
-  up [--wait]                  compare the programs and fleet.yaml here and there, copy what a host lacks, compare corpora and models, then
-                               start what does not run: selectord, teachers, trainer. What differs is refused, with both values.
-                               --wait: show progress until the trainer ends; its exit code is ours
+  up [--wait]                  compare programs and fleet.yaml of all hosts with those here, copy what is missing, compare corpora and
+                               models, then start what is not running: selectord, teachers, trainer. A difference is an error that
+                               shows both values. --wait: show progress until the trainer ends, and exit with its exit code
   down                         stop: trainer (which writes a checkpoint), then teachers, then selectord
   restart                      down, then up
-  scale teachers=N trainers=R  one or both, while the fleet runs, as local.sh does; teachers go to the hosts in turn
-  drain NAME ...               teacherd-1 .. or teachers (all): hand their leases back and end, until the next up, restart or scale
-  status                       what runs on each host, then what the daemons say of themselves
+  scale teachers=N trainers=R  one or both, while the fleet runs, as local.sh does; teachers are placed on the hosts in turn
+  drain NAME ...               teacherd-1 .. or teachers (all): return their leases and end, until the next up, restart or scale
+  status                       what runs on each host, then what the daemons report
   logs [-f] [NAME ...]         last lines of each host's logs; -f follows. NAME: selectord, teacherd-0, trainerd ..
 
 examples:
@@ -32,9 +32,9 @@ examples:
   ssh.sh logs -f teacherd-0 trainerd -c fleet.yaml --hosts hosts
   ssh.sh down -c fleet.yaml --hosts hosts
 
-  --update                     programs, scripts and fleet.yaml that differ are replaced by those here; corpora and models never are
-  --bin DIR                    folder of the programs (default: $BIN, build/bin of this source tree, or bin of where this is installed)
-  SALT_SSH="ssh -F FILE"       in place of ssh -o BatchMode=yes, here and from the first trainer's host to the others
+  --update                     replace programs, scripts and fleet.yaml that differ by those here; corpora and models are never replaced
+  --bin DIR                    folder of the programs (default: $BIN, build/bin of this source tree, or the bin folder of the installation)
+  SALT_SSH="ssh -F FILE"       instead of ssh -o BatchMode=yes, here and on the first trainer's host
 END
 }
 
@@ -45,23 +45,23 @@ own_option() {
 	case "$1" in
 	--update) update=1 ;;
 	--hosts)
-		[ $# -ge 2 ] || die 64 "an argument is missing after $1"
+		[ $# -ge 2 ] || die 64 "$1 needs a value"
 		hosts_file=$2 own_words=2 ;;
 	*) return 1 ;;
 	esac
 }
 parse "$@"
-[ -n "$hosts_file" ] || die 64 "which hosts? give --hosts FILE; see $self --help"
+[ -n "$hosts_file" ] || die 64 "--hosts FILE is missing; see $self --help"
 [ -r "$hosts_file" ] || die 66 "$hosts_file: cannot be read"
 [ $update -eq 0 ] || case "$verb" in up | restart | scale) ;; *) die 64 "$verb takes no --update" ;; esac
 SALT_SSH=${SALT_SSH:-ssh -o BatchMode=yes -o ConnectTimeout=10}
 for program in "${SALT_SSH%% *}" rsync; do
-	command -v "$program" > /dev/null || die 69 "$program is not there: apt-get install openssh-client rsync"
+	command -v "$program" > /dev/null || die 69 "$program is not installed: apt-get install openssh-client rsync"
 done
 work=$(mktemp -d "${TMPDIR:-/tmp}/salt_ssh.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# ---- hosts: who has which part ----
+# ---- hosts and their parts ----
 
 hosts=() selector_hosts=() teacher_slots=() trainer_hosts=() mpi_hosts='' n_slots=0
 declare -A teachers_of=() parts_of=()
@@ -71,9 +71,9 @@ read_hosts() {
 	while read -r host words || [ -n "$host" ]; do
 		line=$((line + 1))
 		words=${words%%#*}
-		case "$host" in '' | '#'*) continue ;; -* | *[!-A-Za-z0-9._@]*) die 65 "$hosts_file:$line: not a host's name: $host" ;; esac
-		[ -z "${parts_of[$host]-}" ] || die 65 "$hosts_file:$line: $host has a line already"
-		[ -n "${words// /}" ] || die 65 "$hosts_file:$line: what runs on $host? selectord, teachers=N, trainers=N"
+		case "$host" in '' | '#'*) continue ;; -* | *[!-A-Za-z0-9._@]*) die 65 "$hosts_file:$line: expected the name of a host, found $host" ;; esac
+		[ -z "${parts_of[$host]-}" ] || die 65 "$hosts_file:$line: $host already has a line"
+		[ -n "${words// /}" ] || die 65 "$hosts_file:$line: $host has no part: expected selectord, teachers=N or trainers=N"
 		hosts+=("$host")
 		for word in $words; do
 			[[ $word =~ ^(selectord|(teachers|trainers)=([0-9]{1,4}))$ ]] ||
@@ -90,8 +90,8 @@ read_hosts() {
 			parts_of[$host]="${parts_of[$host]-} ${word%%=*}"
 		done
 	done < "$hosts_file"
-	[ ${#hosts[@]} -gt 0 ] || die 65 "$hosts_file: no host in it"
-	# teacherd-K lives in slot K, counted round the hosts as long as one has any left; beyond them from the first slot on again.
+	[ ${#hosts[@]} -gt 0 ] || die 65 "$hosts_file: names no host"
+	# teacherd-K runs in slot K. Slots are numbered round the hosts until all are used; beyond the last one they start again at 0.
 	local round=0 more=1
 	while [ $more -eq 1 ]; do
 		more=0
@@ -105,7 +105,7 @@ read_hosts() {
 read_hosts
 says() { if [ "$1" = teachers ] && ! set_here deploy.teachers; then echo ${#teacher_slots[@]}; else get "${option[$1]}"; fi; }
 
-host_of() {		# host_of NAME: nothing if no host has such a daemon
+host_of() {		# host_of NAME: the host of this daemon; nothing if no host has one
 	local i=0
 	case "$1" in
 	trainerd) echo "${trainer_hosts[0]-}" ;;
@@ -118,21 +118,21 @@ host_of() {		# host_of NAME: nothing if no host has such a daemon
 
 # ---- a command on hosts ----
 
-remote() {		# remote HOST COMMAND...: its standard input is ours
+remote() {		# remote HOST COMMAND...: standard input is passed on
 	local host=$1
 	shift
-	# shellcheck disable=SC2029,SC2086	# quoted for the other side here; SALT_SSH is words
+	# shellcheck disable=SC2029,SC2086	# quoted here for the remote shell; SALT_SSH is split into words
 	$SALT_SSH "$host" "$(printf '%q ' "$@")"
 }
 
-local_there() {		# local_there HOST VERB ARGS...: local.sh on that host, with this fleet
+local_there() {		# local_there HOST VERB ARGS...: local.sh on that host, for this fleet
 	local host=$1 v=$2
 	shift 2
 	remote "$host" env SALT_SSH="$SALT_SSH" "$here/local.sh" "$v" -c "$config" --bin "$bin" ${set_options[@]+"${set_options[@]}"} "$@" < /dev/null
 }
 
-# each FUNCTION HOST...: FUNCTION HOST for all of them at once; what they say comes host by host, each line behind the host's name.
-# The first exit code that is not 0; 255, ssh's own, becomes 69.
+# each FUNCTION HOST...: runs FUNCTION HOST for all hosts at once and prints the output host by host, each line after the host's name.
+# Returns the first exit code that is not 0; 255, which is ssh's own, becomes 69.
 each() {
 	local fn=$1 host rc=0 code pids=() i=0
 	shift
@@ -149,9 +149,9 @@ each() {
 	return $rc
 }
 
-# ---- is it the same there? ----
+# ---- comparison with the other hosts ----
 
-# Runs here and there (declare -f): for each KIND PATH a line "KIND VALUE PATH"; - where there is nothing.
+# Runs here and, through declare -f, on the hosts. Prints for each KIND PATH a line "KIND VALUE PATH"; VALUE is - for a missing file.
 identities() {		# identities SALTCTL KIND PATH ...
 	local ctl=$1 value
 	shift
@@ -164,25 +164,25 @@ identities() {		# identities SALTCTL KIND PATH ...
 		esac
 		case "$value" in
 		*'"fingerprint": "'*) value=${value#*'"fingerprint": "'} value="fingerprint=${value%%'"'*}" ;;
-		*'"fingerprint": null'*) 	# a shape alone
+		*'"fingerprint": null'*) 	# a model without weights
 			value=$(cat "$2/config.json" 2> /dev/null || cat "$2")
 			value=$(printf %s "$value" | sha256sum) value="shape=${value:0:32}" ;;
 		'' | sha256=*) ;;
-		*) value=$(printf '%.200s' "$value" | tr -s '[:space:]' _) ;;		# what saltctl said
+		*) value=$(printf '%.200s' "$value" | tr -s '[:space:]' _) ;;		# saltctl's error
 		esac
 		echo "$1 ${value:--} $2"
 		shift 2
 	done
 }
 
-identities_of() {	# identities_of HOST: of what is in $work/HOST.ask, to $work/HOST.are
+identities_of() {	# identities_of HOST: of the files in $work/HOST.ask, to $work/HOST.are
 	local ask=()
 	mapfile -t ask < "$work/$1.ask"
 	{ declare -f identities; printf 'identities'; printf ' %q' "$bin/saltctl" ${ask[@]+"${ask[@]}"}; echo; } |
 	    remote "$1" bash -s > "$work/$1.are"
 }
 
-# compare HOST...: each line of HOST.are with the one here; what is missing there goes to HOST.lacks, what differs is said and counted.
+# compare HOST...: each line of HOST.are with the one here. Writes what is missing there to HOST.lacks; prints differences and returns 1.
 compare() {
 	local host kind value path ours differs=0
 	local -A here_is=()
@@ -193,7 +193,7 @@ compare() {
 			ours=${here_is[$kind $path]}
 			if [ "$value" = - ]; then
 				echo "$kind $path" >> "$work/$host.lacks"
-			elif [ "$ours" = - ]; then		# not here: the hosts are compared with the first that has it
+			elif [ "$ours" = - ]; then		# missing here: compare with the first host that has it
 				here_is[$kind $path]=$value
 			elif [ "$value" != "$ours" ]; then
 				[ "$kind" = file ] && [ $update -eq 1 ] && { echo "$kind $path" >> "$work/$host.lacks"; continue; }
@@ -205,14 +205,14 @@ compare() {
 	return $differs
 }
 
-ask() {			# ask KIND PATH ...: the same of every host and here
+ask() {			# ask KIND PATH ...: the same questions for every host and for here
 	local host
 	for host in here "${hosts[@]}"; do
 		printf '%s\n' "$@" > "$work/$host.ask"
 	done
 }
 
-data_of() {		# data_of HOST: KIND and PATH, a line each, of what its parts read
+data_of() {		# data_of HOST: KIND and PATH, a line each, of the corpora and models that its parts read
 	local part parts=${parts_of[$1]}
 	for part in $parts; do
 		case "$part" in
@@ -223,7 +223,7 @@ data_of() {		# data_of HOST: KIND and PATH, a line each, of what its parts read
 	done | paste - - | awk -F '\t' '$2 != "" && !seen[$0]++' | tr '\t' '\n'
 }
 
-copy_to() {		# copy_to HOST: what HOST.lacks names and is here, to the same paths
+copy_to() {		# copy_to HOST: copies what HOST.lacks names and exists here, to the same paths
 	local kind path f list=() how=(--ignore-existing)
 	[ $update -eq 0 ] || how=()
 	while read -r kind path; do
@@ -241,7 +241,7 @@ copy_to() {		# copy_to HOST: what HOST.lacks names and is here, to the same path
 	rsync -aRL --no-implied-dirs "${how[@]}" --exclude .salt_fingerprint -e "$SALT_SSH" "${list[@]}" "$1:/"
 }
 
-check_layout() {	# what the file of hosts and fleet.yaml must say alike
+check_layout() {	# does the hosts file fit fleet.yaml?
 	local ends ranks
 	ends=$(get selector.endpoints)
 	if has_phase_one; then
@@ -257,7 +257,7 @@ check_layout() {	# what the file of hosts and fleet.yaml must say alike
 	[ "$ranks" -le $n_slots ] || die 78 "trainers: expected at most $n_slots, the slots that $hosts_file has, found $ranks"
 }
 
-# All hosts have what they need, and it is what is here. Before anything is started or stopped.
+# Checks, before anything is started or stopped, that all hosts have what they need and that it is identical to the files here.
 same_everywhere() {
 	local host lacks=() programs=("$bin"/{saltctl,selectord,teacherd,trainerd} "$here"/{fleet,local,mpi,supervise}.sh "$config") asked=() p
 	local train heldout teacher scorer student init
@@ -267,7 +267,7 @@ same_everywhere() {
 	ask "${asked[@]}"
 	identities "$bin/saltctl" "${asked[@]}" > "$work/here.are"
 	each identities_of "${hosts[@]}" || return
-	compare "${hosts[@]}" || die 78 "other programs, scripts or fleet.yaml there than here: --update copies those of this machine"
+	compare "${hosts[@]}" || die 78 "programs, scripts or fleet.yaml differ from those here; --update replaces them by those of this machine"
 	each copy_to "${hosts[@]}" || return
 	: > "$work/all.ask"
 	for host in "${hosts[@]}"; do
@@ -277,7 +277,7 @@ same_everywhere() {
 	mapfile -t asked < "$work/all.ask"
 	identities "$bin/saltctl" "${asked[@]}" > "$work/here.are"
 	each identities_of "${hosts[@]}" || return
-	compare "${hosts[@]}" || die 78 "another corpus or model there than here: use one name for one thing, or remove the wrong one"
+	compare "${hosts[@]}" || die 78 "a corpus or model differs from the one here; rename it or remove the wrong one"
 	for host in "${hosts[@]}"; do
 		[ ! -s "$work/$host.lacks" ] || lacks+=("$host")
 	done
@@ -285,15 +285,15 @@ same_everywhere() {
 	each copy_to "${lacks[@]}" || return
 	each identities_of "${lacks[@]}" || return
 	update=0
-	compare "${hosts[@]}" || die 78 "what was copied is not what is here: is the disk full?"
+	compare "${hosts[@]}" || die 78 "copied files differ from those here; is the disk full?"
 	for host in "${lacks[@]}"; do
-		[ ! -s "$work/$host.lacks" ] || die 66 "$host: $(head -n 1 "$work/$host.lacks") is neither there nor here"
+		[ ! -s "$work/$host.lacks" ] || die 66 "$host: $(head -n 1 "$work/$host.lacks") exists neither there nor here"
 	done
 }
 
 # ---- verbs ----
 
-# chosen HOST PATTERN: the daemons of names on that host that match, with commas, as --only takes them
+# chosen HOST PATTERN: the wanted daemons of that host that match, separated by commas, as --only takes them
 chosen() {
 	local name list=''
 	for name in "${wanted[@]}"; do
@@ -332,7 +332,7 @@ start_all() {
 	if ! has_phase_one; then
 		:
 	elif switched_there; then
-		echo "phase two: the trainer needs nobody else"
+		echo "phase two: the trainer needs no other daemon"
 	else
 		n=$(shards)
 		for ((i = 0; i < n; i++)); do wanted+=("$(shard_name "$i" "$n")"); done
@@ -345,7 +345,7 @@ start_all() {
 	each start_trainer "${trainer_hosts[0]}"
 }
 
-down() {		# who cannot be reached keeps nobody else running
+down() {		# a host that cannot be reached does not keep the others running
 	local rc=0
 	[ ${#trainer_hosts[@]} -eq 0 ] || each stop_trainer "${trainer_hosts[0]}" || rc=$?
 	mapfile -t with < <(printf '%s\n' "${teacher_slots[@]}" | awk 'NF && !seen[$0]++')
@@ -354,10 +354,10 @@ down() {		# who cannot be reached keeps nobody else running
 	return $rc
 }
 
-running_there() {	# running_there NAME: does its supervisor, or the daemon, live?
+running_there() {	# running_there NAME: does its supervisor or the daemon run?
 	local host
 	host=$(host_of "$1")
-	# shellcheck disable=SC2016	# for the other side
+	# shellcheck disable=SC2016	# expanded on the host
 	[ -n "$host" ] && remote "$host" bash -c '[ -e "$1" ] && ! flock -n "$1" true' - "$daemons/$1.lock" < /dev/null
 }
 
@@ -379,11 +379,11 @@ scale() {
 		if ! has_phase_one || switched_there; then
 			echo "teachers: the trainer needs none any more"
 		elif ! running_there "$first"; then
-			echo "teachers: $first does not run; up starts ${to[teachers]}"
+			echo "teachers: $first does not run; up will start ${to[teachers]}"
 		else
 			mapfile -t with < <(hosts_with 'teacherd-*')
 			[ ${#with[@]} -eq 0 ] || each start_teachers "${with[@]}" || return
-			[ "${to[teachers]}" -gt 0 ] || echo "teachers: none; the trainer waits when its rows are used up"
+			[ "${to[teachers]}" -gt 0 ] || echo "teachers: none; the trainer will wait when it has used its rows"
 		fi
 	fi
 	[ -z "${to[trainers]-}" ] || each scale_there "${trainer_hosts[0]}"
@@ -402,7 +402,7 @@ drain() {
 		if [ "$name" = teachers ]; then
 			everybody=1
 		elif ! [[ $name =~ ^teacherd-[0-9]{1,5}$ ]]; then
-			die 64 "drain: $name is not a teacher; type teacherd-0, teacherd-1 .. or teachers"
+			die 64 "drain: expected teachers, teacherd-0, teacherd-1 .., found $name"
 		else
 			wanted+=("$name")
 		fi
@@ -423,7 +423,7 @@ status() {
 	first=$(shard_name 0 "$(shards)")
 	each supervisors_of "${hosts[@]}" || rc=$?
 	echo
-	! running_there "$first" || head=$(host_of "$first")		# it knows all that are connected
+	! running_there "$first" || head=$(host_of "$first")		# it knows all connected daemons
 	[ -z "$head" ] || remote "$head" "$bin/saltctl" status -c "$config" ${set_options[@]+"${set_options[@]}"} < /dev/null || code=$?
 	[ $rc -ne 0 ] || rc=$code
 	return $rc
@@ -441,7 +441,7 @@ logs() {
 	with=("${hosts[@]}")
 	for name in ${names[@]+"${names[@]}"}; do
 		[[ $name =~ ^(selectord(-[0-9]{1,5})?|teacherd-[0-9]{1,5}|trainerd)$ ]] && [ -n "$(host_of "$name")" ] ||
-		    die 64 "logs: no host has $name; type selectord, teacherd-0, trainerd .."
+		    die 64 "logs: no host has $name; expected selectord, teacherd-0, trainerd .."
 		wanted+=("$name")
 	done
 	[ ${#wanted[@]} -eq 0 ] || mapfile -t with < <(hosts_with '*')

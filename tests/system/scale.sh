@@ -46,7 +46,7 @@ fleet down quiet > /dev/null
 
 # Before anything runs a number is only kept.
 scaled scale teachers=2
-says 'up starts 2'
+says 'up will start 2'
 [ "$(cat $d/scale)" = teachers=2 ] && [ ! -e scaled/run/logs/teacherd-0.log ] || fail "scale of a fleet that does not run"
 scaled scale teachers=1			# fleet.yaml's number
 [ "$(n_teachers)" = 1 ] && [ ! -e $d/scale ] || fail "fleet.yaml's own number was kept"
@@ -88,7 +88,7 @@ refused 64 'only trainer' scale trainers=0
 refused 64 'no --only' scale teachers=2 --only teachers
 refused 78 'one of 1 2 4$' scale teachers=2 trainers=3
 refused 78 'deploy.teachers' scale teachers=5000
-refused 64 'not a teacher; type teacherd-0' drain selectord
+refused 64 'expected teachers, teacherd-0, teacherd-1 .., found selectord' drain selectord
 refused 64 'there are: teacherd-0 teacherd-1 teacherd-2 teacherd-3$' drain teacherd-9
 refused 64 'drain teacherd-1' drain
 selectord=$(pids selectord)

@@ -139,9 +139,9 @@ pids() { cat {alpha,beta,gamma}/run/daemons/"$1".pid 2> /dev/null || true; }
 )
 
 # Wrong use, and files of hosts that do not fit: nothing is asked of anybody.
-refused 64 'which fleet' up -c ''
+refused 64 'fleet.yaml is missing' up -c ''
 timeout 20 fleet/deploy/ssh.sh up -c fleet/fleet.yaml --bin fleet/bin > out 2>&1 && fail "no --hosts"
-says 'give --hosts FILE'
+says '--hosts FILE is missing'
 refused 64 'unknown verb' sideways
 refused 64 'scale teachers=4 -c' scale
 refused 64 'takes no --update' down --update
@@ -151,8 +151,8 @@ wrong() {		# wrong CODE WORDS LINE..: as the file of hosts
 	hosts=wrong refused "$1" "$2" up
 }
 wrong 65 'wrong:2: expected selectord, teachers=N or trainers=N, found teacher=2' 'alpha selectord' 'beta teacher=2'
-wrong 65 'wrong:2: alpha has a line already' 'alpha selectord' 'alpha trainers=1'
-wrong 65 'wrong:1: what runs on alpha' 'alpha'
+wrong 65 'wrong:2: alpha already has a line' 'alpha selectord' 'alpha trainers=1'
+wrong 65 'wrong:1: alpha has no part' 'alpha'
 wrong 65 'no host has selectord' 'alpha trainers=1'
 wrong 65 'no host has trainers' 'alpha selectord'
 wrong 65 '2 hosts have selectord' 'alpha selectord' 'beta selectord trainers=1'
