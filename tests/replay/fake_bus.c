@@ -364,12 +364,6 @@ bus_client_send(struct bus_client *client, uint8_t *frame, size_t len)
 	return sent(client->socket, 0, frame, len);
 }
 
-bool
-bus_client_connected(const struct bus_client *client)
-{
-	return client->connected;
-}
-
 struct bus_poll *
 bus_poll_new(struct bus *bus)
 {

@@ -114,7 +114,6 @@ test_there_and_back(void)
 	bus_poll_add_server(poll, server);
 	bus_poll_add_client(poll, client);
 	REQUIRE(await_client(poll, client, BUS_EVENT_CONNECTED, &event));
-	CHECK(bus_client_connected(client));
 	CHECK(bus_client_send(client, bytes("hello"), 5) == 0);
 	CHECK(bus_client_send(client, malloc(1), 0) == 0);
 	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
@@ -168,7 +167,6 @@ test_server_restarts(void)
 	REQUIRE(await_client(poll, client, BUS_EVENT_CONNECTED, &event));
 	bus_server_destroy(&server);
 	REQUIRE(await_client(poll, client, BUS_EVENT_DISCONNECTED, &event));
-	CHECK(!bus_client_connected(client));
 	CHECK(bus_client_send(client, bytes("x"), 1) == ERR_CLOSED);
 	/* the library closes sockets in the background: the port may be taken for a moment */
 	for (end = clock_now_ms() + PATIENCE_MS; server == NULL && clock_now_ms() < end; stop_sleep_ms(20))

@@ -1,33 +1,30 @@
 /*
- * ask - requests to many status sockets at once; each ends with its own answer or timeout, independent of the
- * others.
+ * ask - requests to many status sockets at once; each ends with its own answer or timeout, whatever the
+ * others do.
  */
 #include "fabric/bus/bus_internal.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/clock/clock.h"
-#include "base/mem/mem.h"
 
 enum { HWM_FRAMES = 16, ANSWER_MAX = 16 << 20, OPEN_MAX = 400 };
 
 struct one {
+	TAILQ_ENTRY(one) entry;
 	struct bus_ask *ask;
-	void *socket;			/* NULL: not opened yet, or over */
-	void *request;
-	size_t len;
+	void *socket;			/* NULL: not opened yet, or ended */
 	int64_t timeout_ms, end_ms;
-	bool over;
+	size_t len;
+	uint8_t request[];
 };
 
 struct bus_asker {
 	struct bus *bus;
-	struct one *ones;		/* in the order asked */
-	size_t n, cap, n_sockets, n_over;
-	zmq_pollitem_t *items;
-	size_t *at;			/* items[i] is of ones[at[i]] */
-	size_t items_cap, at_cap;
+	TAILQ_HEAD(, one) open, ended;	/* in the order asked; in the order they ended */
+	size_t n, n_sockets;
+	zmq_pollitem_t items[OPEN_MAX];
+	struct one *polled[OPEN_MAX];	/* of each item */
 };
 
 int
@@ -36,6 +33,8 @@ bus_asker_new(struct bus_asker **out, struct bus *bus)
 	if ((*out = calloc(1, sizeof(**out))) == NULL)
 		return ENOMEM;
 	(*out)->bus = bus;
+	TAILQ_INIT(&(*out)->open);
+	TAILQ_INIT(&(*out)->ended);
 	return 0;
 }
 
@@ -43,16 +42,16 @@ void
 bus_asker_destroy(struct bus_asker **asker)
 {
 	struct bus_asker *a = *asker;
+	struct one *o;
 
 	if (a == NULL)
 		return;
-	for (size_t i = 0; i < a->n; i++) {
-		bus__socket_close(a->bus, &a->ones[i].socket);
-		free(a->ones[i].request);
+	TAILQ_CONCAT(&a->ended, &a->open, entry);
+	while ((o = TAILQ_FIRST(&a->ended)) != NULL) {	/* the asks are not touched: their owner may have freed them */
+		bus__socket_close(a->bus, &o->socket);
+		TAILQ_REMOVE(&a->ended, o, entry);
+		free(o);
 	}
-	free(a->ones);
-	free(a->items);
-	free(a->at);
 	free(a);
 	*asker = NULL;
 }
@@ -66,29 +65,30 @@ bus_asker_open(const struct bus_asker *asker)
 int
 bus_asker_ask(struct bus_asker *a, struct bus_ask *ask, const void *request, size_t len, int64_t timeout_ms)
 {
-	struct one *o;
+	struct one *o = calloc(1, sizeof(*o) + len);
 
-	if (mem_grow((void **)&a->ones, &a->cap, a->n + 1, sizeof(*a->ones)) != 0)
+	if (o == NULL)
 		return ENOMEM;
-	o = &a->ones[a->n];
-	*o = (struct one){.ask = ask, .len = len, .timeout_ms = timeout_ms};
-	if ((o->request = malloc(len + 1)) == NULL)
-		return ENOMEM;
+	o->ask = ask;
+	o->timeout_ms = timeout_ms;
+	o->len = len;
 	memcpy(o->request, request, len);
 	ask->rc = ERR_TIMEOUT;
 	ask->answer = NULL;
 	ask->len = 0;
+	TAILQ_INSERT_TAIL(&a->open, o, entry);
 	a->n++;
 	return 0;
 }
 
 static void
-end(struct bus_asker *a, struct one *o)
+end(struct bus_asker *a, struct one *o, int rc)
 {
+	o->ask->rc = rc;
 	a->n_sockets -= o->socket != NULL;
 	bus__socket_close(a->bus, &o->socket);
-	o->over = true;
-	a->n_over++;
+	TAILQ_REMOVE(&a->open, o, entry);
+	TAILQ_INSERT_TAIL(&a->ended, o, entry);
 }
 
 static void
@@ -99,60 +99,34 @@ open_one(struct bus_asker *a, struct one *o)
 
 	o->end_ms = clock_now_ms() + o->timeout_ms;
 	if ((o->socket = bus__socket_new(a->bus, &options)) == NULL) {
-		o->ask->rc = errno;
-		end(a, o);
+		end(a, o, errno);
 		return;
 	}
 	a->n_sockets++;
-	if ((rc = bus__connect(a->bus, o->socket, o->ask->endpoint, o->ask->server_key, NULL)) == 0
-	    && zmq_send(o->socket, o->request, o->len, ZMQ_DONTWAIT) < 0)
+	rc = bus__connect(a->bus, o->socket, o->ask->endpoint, o->ask->server_key, NULL);
+	if (rc == 0 && zmq_send(o->socket, o->request, o->len, ZMQ_DONTWAIT) < 0)
 		rc = errno;
-	if (rc != 0) {
-		o->ask->rc = rc;
-		end(a, o);
-	}
+	if (rc != 0)
+		end(a, o, rc);
 }
 
-/* The one frame of an answer; a message of more parts is dropped. */
-static void
+/* True: the answer has come, and the ask has ended. */
+static bool
 take_answer(struct bus_asker *a, struct one *o)
 {
-	struct bus_ask *ask = o->ask;
-	zmq_msg_t msg;
-	int more;
+	struct bus_event event = {0};
+	bool single;
 
-	zmq_msg_init(&msg);
-	if (zmq_msg_recv(&msg, o->socket, ZMQ_DONTWAIT) >= 0) {
-		more = zmq_msg_more(&msg);
-		if (!more && (ask->answer = malloc(zmq_msg_size(&msg) + 1)) != NULL) {
-			ask->len = zmq_msg_size(&msg);
-			memcpy(ask->answer, zmq_msg_data(&msg), ask->len);
-			ask->answer[ask->len] = 0;
-			ask->rc = 0;
-		}
-		while (more && zmq_msg_recv(&msg, o->socket, ZMQ_DONTWAIT) >= 0)
-			more = zmq_msg_more(&msg);
+	if (bus__frame_recv(o->socket, &event, &single) != 0)
+		return false;
+	if (single && (o->ask->answer = malloc(event.len + 1)) != NULL) {
+		o->ask->len = event.len;
+		memcpy(o->ask->answer, event.frame, event.len);
+		o->ask->answer[event.len] = 0;
+		end(a, o, 0);
 	}
-	zmq_msg_close(&msg);
-	if (ask->rc == 0)
-		end(a, o);
-}
-
-/* Removes one that is over and returns it; NULL: none is. */
-static struct bus_ask *
-leave(struct bus_asker *a)
-{
-	struct bus_ask *ask = NULL;
-
-	for (size_t i = 0; i < a->n && ask == NULL; i++)
-		if (a->ones[i].over) {
-			ask = a->ones[i].ask;
-			free(a->ones[i].request);
-			memmove(&a->ones[i], &a->ones[i + 1], (a->n - i - 1) * sizeof(a->ones[0]));
-			a->n--;
-			a->n_over--;
-		}
-	return ask;
+	bus_event_free(&event);
+	return o->socket == NULL;
 }
 
 /* Opens what may be opened, ends what timed out, and waits for answers until `until` at the latest. */
@@ -160,41 +134,48 @@ static int
 turn(struct bus_asker *a, int64_t until)
 {
 	int64_t now = clock_now_ms(), wait;
-	size_t n = 0;
+	int n = 0;
 
-	for (size_t i = 0; i < a->n; i++) {
-		struct one *o = &a->ones[i];
-
-		if (!o->over && o->socket == NULL && a->n_sockets < OPEN_MAX)
+	for (struct one *o = TAILQ_FIRST(&a->open), *next; o != NULL; o = next) {
+		next = TAILQ_NEXT(o, entry);
+		if (o->socket == NULL && a->n_sockets < OPEN_MAX)
 			open_one(a, o);
 		if (o->socket == NULL)
 			continue;
 		if (o->end_ms <= now) {
-			take_answer(a, o);	/* it may have come since the last poll */
-			if (!o->over)
-				end(a, o);
-		} else {
-			until = o->end_ms < until ? o->end_ms : until;
+			if (!take_answer(a, o))		/* it may have come since the last poll */
+				end(a, o, ERR_TIMEOUT);
+			continue;
 		}
+		until = o->end_ms < until ? o->end_ms : until;
+		a->items[n] = (zmq_pollitem_t){.socket = o->socket, .fd = -1, .events = ZMQ_POLLIN};
+		a->polled[n++] = o;
 	}
-	if (a->n_over > 0)
+	if (!TAILQ_EMPTY(&a->ended))
 		return 0;
-	if (mem_grow((void **)&a->items, &a->items_cap, a->n + 1, sizeof(*a->items)) != 0 ||
-	    mem_grow((void **)&a->at, &a->at_cap, a->n + 1, sizeof(*a->at)) != 0)
-		return ENOMEM;
-	for (size_t i = 0; i < a->n; i++)
-		if (a->ones[i].socket != NULL) {
-			a->items[n] = (zmq_pollitem_t){.socket = a->ones[i].socket, .fd = -1,
-			    .events = ZMQ_POLLIN};
-			a->at[n++] = i;
-		}
 	wait = until - clock_now_ms();
-	if (zmq_poll(a->items, (int)n, wait > 0 ? (long)wait : 0) < 0)
+	if (zmq_poll(a->items, n, wait > 0 ? (long)wait : 0) < 0)
 		return errno == EINTR ? 0 : errno;
-	for (size_t i = 0; i < n; i++)
+	for (int i = 0; i < n; i++)
 		if ((a->items[i].revents & ZMQ_POLLIN) != 0)
-			take_answer(a, &a->ones[a->at[i]]);
+			take_answer(a, a->polled[i]);
 	return 0;
+}
+
+/* Returns the first one that has ended; NULL: none has. */
+static struct bus_ask *
+leave(struct bus_asker *a)
+{
+	struct one *o = TAILQ_FIRST(&a->ended);
+	struct bus_ask *ask;
+
+	if (o == NULL)
+		return NULL;
+	ask = o->ask;
+	TAILQ_REMOVE(&a->ended, o, entry);
+	free(o);
+	a->n--;
+	return ask;
 }
 
 struct bus_ask *
@@ -203,24 +184,18 @@ bus_asker_next(struct bus_asker *a, int64_t wait_ms)
 	int64_t until = clock_now_ms() + wait_ms;
 	int rc = 0;
 
-	while (a->n > 0 && a->n_over == 0 && (rc = turn(a, until)) == 0)
-		if (a->n_over == 0 && clock_now_ms() >= until)
+	while (!TAILQ_EMPTY(&a->open) && TAILQ_EMPTY(&a->ended) && (rc = turn(a, until)) == 0)
+		if (clock_now_ms() >= until)
 			break;
-	for (size_t i = 0; rc != 0 && i < a->n; i++)	/* polling failed: end all of them */
-		if (!a->ones[i].over) {
-			a->ones[i].ask->rc = rc;
-			end(a, &a->ones[i]);
-		}
+	while (rc != 0 && !TAILQ_EMPTY(&a->open))	/* polling failed: no answer will come */
+		end(a, TAILQ_FIRST(&a->open), rc);
 	return leave(a);
 }
 
 struct bus_ask *
 bus_asker_drop(struct bus_asker *a)
 {
-	for (size_t i = 0; i < a->n; i++)
-		if (!a->ones[i].over) {
-			end(a, &a->ones[i]);
-			break;
-		}
+	if (TAILQ_EMPTY(&a->ended) && !TAILQ_EMPTY(&a->open))
+		end(a, TAILQ_FIRST(&a->open), ERR_TIMEOUT);
 	return leave(a);
 }

@@ -126,7 +126,6 @@ int bus_client_new(struct bus_client **out, struct bus *bus, const char *endpoin
 void bus_client_destroy(struct bus_client **client);
 int bus_client_recv(struct bus_client *client, struct bus_event *event);	/* 0, ERR_AGAIN, errno */
 int bus_client_send(struct bus_client *client, uint8_t *frame, size_t len);
-bool bus_client_connected(const struct bus_client *client);
 
 /* Wakers and poll ------------------------------------------------------------------------------ */
 

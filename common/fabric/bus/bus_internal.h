@@ -44,7 +44,6 @@ void *bus__monitor_new(struct bus *bus, void *socket, int events);	/* PAIR that 
 bool bus__monitor_next(void *monitor, int *event, int *value);	/* never waits */
 int bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDPOINT_MAX], struct err_note *note);
 int bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *server_key, struct err_note *note);
-int bus__thread_new(pthread_t *thread, void *(*fn)(void *), void *arg);	/* with all signals blocked; 0 or errno */
 
 /* endpoint.c */
 struct bus__endpoint {
@@ -66,7 +65,14 @@ int bus__zap_prove(struct bus *bus, struct err_note *note);	/* 0 if a random key
 int bus__curve_server(struct bus *bus, void *socket);
 int bus__curve_client(void *socket, const struct bus_key *mine, const char *server_public);
 
-/* outbox.c: frames that ZeroMQ does not take yet, bounded in bytes.  */
+/*
+ * frame.c. bus__frame_recv: the next message as own, frame and len of *event; *single: it had one part only,
+ * the others are dropped. 0, EAGAIN, ENOMEM or errno.
+ */
+int bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len);	/* takes bytes always; 0 or ENOMEM */
+int bus__frame_recv(void *socket, struct bus_event *event, bool *single);
+
+/* Frames that ZeroMQ does not take yet, bounded in bytes.  */
 struct bus__frame {
 	STAILQ_ENTRY(bus__frame) entry;
 	size_t len;
@@ -78,10 +84,25 @@ struct bus__outbox {
 	size_t bytes;
 };
 
-int bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len);	/* takes bytes always; 0 or ENOMEM */
 int bus__outbox_put(struct bus__outbox *box, zmq_msg_t *msg, size_t max_bytes);	/* takes msg; 0, ERR_AGAIN, ENOMEM */
 void bus__outbox_drop_first(struct bus__outbox *box);
 void bus__outbox_clear(struct bus__outbox *box);
+
+/*
+ * service.c: a thread, with all signals blocked, that calls serve(arg) whenever the socket has something to
+ * receive.
+ */
+struct bus__service {
+	void *socket;
+	void (*serve)(void *arg);
+	void *arg;
+	struct bus_waker *stop;		/* NULL: not started */
+	atomic_bool stopping;
+	pthread_t thread;
+};
+
+int bus__service_start(struct bus__service *service);	/* socket, serve and arg are set; 0 or errno */
+void bus__service_stop(struct bus__service *service);	/* takes one that is not started */
 
 /* What a poll needs of a server or client, which begins with one. */
 struct bus__source {

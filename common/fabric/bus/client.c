@@ -165,6 +165,9 @@ bus_client_destroy(struct bus_client **client)
 int
 bus_client_recv(struct bus_client *c, struct bus_event *event)
 {
+	bool single;
+	int rc;
+
 	memset(event, 0, sizeof(*event));
 	drain_monitor(c);
 	if (c->pending[0] != 0) {
@@ -173,34 +176,14 @@ bus_client_recv(struct bus_client *c, struct bus_event *event)
 		c->pending[1] = 0;
 		return 0;
 	}
-	for (;;) {
-		zmq_msg_t *msg;
-		int more;
-
-		if ((msg = malloc(sizeof(*msg))) == NULL)
-			return ENOMEM;
-		zmq_msg_init(msg);
-		if (zmq_msg_recv(msg, c->source.socket, ZMQ_DONTWAIT) < 0) {
-			int rc = errno;
-
-			free(msg);
-			if (rc == EINTR)
-				continue;
-			return rc == EAGAIN ? ERR_AGAIN : rc;
-		}
-		if ((more = zmq_msg_more(msg)) == 0) {
+	while ((rc = bus__frame_recv(c->source.socket, event, &single)) == 0) {
+		if (single) {
 			event->kind = BUS_EVENT_FRAME;
-			event->frame = zmq_msg_data(msg);
-			event->len = zmq_msg_size(msg);
-			event->own = msg;
 			return 0;
 		}
-		/* no server of ours sends more than one part: all of it is dropped */
-		while (more && zmq_msg_recv(msg, c->source.socket, 0) >= 0)
-			more = zmq_msg_more(msg);
-		zmq_msg_close(msg);
-		free(msg);
+		bus_event_free(event);		/* no server of ours sends more than one part */
 	}
+	return rc == EAGAIN ? ERR_AGAIN : rc;
 }
 
 int
@@ -225,10 +208,4 @@ bus_client_send(struct bus_client *c, uint8_t *frame, size_t len)
 		}
 	}
 	return bus__outbox_put(&c->box, &msg, c->max_queued);
-}
-
-bool
-bus_client_connected(const struct bus_client *client)
-{
-	return client->connected;
 }

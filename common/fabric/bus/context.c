@@ -1,6 +1,5 @@
 #include "fabric/bus/bus_internal.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,7 +234,8 @@ bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDP
 		return err_note_set(note, errno, "%s", endpoint);
 	}
 	if (e.loopback_name)
-		log_warn("bus.loopback_name", "endpoint=%s bound=%s hint=\"%s is a loopback address in /etc/hosts: "
+		log_warn("bus.loopback_name",
+		    "endpoint=%s bound=%s hint=\"%s is a loopback address in /etc/hosts: "
 		    "other hosts cannot connect\"", endpoint, e.bindable, e.host);
 	if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, actual, &n) != 0)
 		return err_note_set(note, errno, "%s", endpoint);
@@ -270,17 +270,4 @@ bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *se
 	if (zmq_connect(socket, endpoint) != 0)
 		return err_note_set(note, errno, "%s", endpoint);
 	return 0;
-}
-
-int
-bus__thread_new(pthread_t *thread, void *(*fn)(void *), void *arg)
-{
-	sigset_t all, old;
-	int rc;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(thread, NULL, fn, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return rc;
 }

@@ -326,20 +326,6 @@ fill_user(struct bus_event *event, zmq_msg_t *msg)
 	snprintf(event->user, sizeof(event->user), "%s", slash + 1);
 }
 
-/* The rest of a message of too many parts: all of them have arrived, or none had. */
-static void
-skip_parts(void *socket)
-{
-	zmq_msg_t msg;
-	int more = 1;
-
-	while (more) {
-		zmq_msg_init(&msg);
-		more = zmq_msg_recv(&msg, socket, 0) >= 0 && zmq_msg_more(&msg);
-		zmq_msg_close(&msg);
-	}
-}
-
 int
 bus_server_recv(struct bus_server *s, struct bus_event *event)
 {
@@ -352,8 +338,8 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 	for (;;) {
 		uint8_t id[256];
 		struct peer *p;
-		zmq_msg_t *msg;
-		int n, more;
+		bool single;
+		int n, rc;
 
 		if ((n = zmq_recv(s->source.socket, id, sizeof(id), ZMQ_DONTWAIT)) < 0) {
 			if (errno == EINTR)
@@ -365,49 +351,26 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 			event->kind = BUS_EVENT_GONE;
 			return 0;
 		}
-		if ((msg = malloc(sizeof(*msg))) == NULL) {
-			skip_parts(s->source.socket);
-			return ENOMEM;
-		}
-		zmq_msg_init(msg);
-		if (zmq_msg_recv(msg, s->source.socket, 0) < 0) {
-			free(msg);
-			return errno;
-		}
-		if ((more = zmq_msg_more(msg)) != 0)
-			skip_parts(s->source.socket);
+		if ((rc = bus__frame_recv(s->source.socket, event, &single)) != 0)
+			return rc;
 		/* a peer with an id of its own choosing is ignored: it could take the id of another */
-		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id), zmq_msg_get(msg, ZMQ_SRCFD)) :
-		    NULL;
+		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id), zmq_msg_get(event->own,
+		    ZMQ_SRCFD)) : NULL;
 		if (n != ID_BYTES && !s->named_logged) {
 			log_warn("bus.bad_peer", "endpoint=%s why=\"a routing id of its own\"", s->endpoint);
 			s->named_logged = true;
 		}
-		if (p != NULL && more && !p->ended)
+		if (p != NULL && !single && !p->ended)
 			reject(s, p);
-		if (p == NULL || more || p->ended) {
-			zmq_msg_close(msg);
-			free(msg);
+		if (p == NULL || !single || p->ended) {
+			bus_event_free(event);
 			continue;
 		}
 		event->kind = BUS_EVENT_FRAME;
 		event->peer = p->number;
-		event->frame = zmq_msg_data(msg);
-		event->len = zmq_msg_size(msg);
-		event->own = msg;
-		fill_user(event, msg);
+		fill_user(event, event->own);
 		return 0;
 	}
-}
-
-void
-bus_event_free(struct bus_event *event)
-{
-	if (event->own != NULL) {
-		zmq_msg_close(event->own);
-		free(event->own);
-	}
-	memset(event, 0, sizeof(*event));
 }
 
 int

@@ -17,11 +17,9 @@ enum { ZAP_PARTS = 7, ZAP_PART_MAX = 256, PROVE_MS = 5000 };
 
 struct bus__zap {
 	struct bus *bus;
-	void *socket;
-	struct bus_waker *stop;
-	atomic_bool stopping, proving;	/* proving: bus__zap_prove connects with its random key */
+	struct bus__service service;
+	atomic_bool proving;	/* proving: bus__zap_prove connects with its random key */
 	atomic_uint_fast64_t n_refused;
-	pthread_t thread;
 };
 
 struct part {
@@ -72,7 +70,7 @@ answer(struct bus__zap *zap, struct part parts[ZAP_PARTS], int n, bool good)
 	char public_key[BUS_KEY_BYTES] = "", user[BUS_USER_MAX] = "";
 	struct bus_key key;
 	bool allowed = false;
-	void *s = zap->socket;
+	void *s = zap->service.socket;
 
 	if (good && n == ZAP_PARTS && is(&parts[0], "1.0") && is(&parts[2], BUS_ZAP_DOMAIN) && is(&parts[5],
 	    "CURVE") && parts[6].len == 32 && zmq_z85_encode(public_key, parts[6].bytes, 32) != NULL &&
@@ -93,28 +91,16 @@ answer(struct bus__zap *zap, struct part parts[ZAP_PARTS], int n, bool good)
 		log_fatal("bus.zap", "error=\"%s\"", zmq_strerror(errno));
 }
 
-static void *
-zap_main(void *arg)
+static void
+serve(void *arg)
 {
+	struct part parts[ZAP_PARTS] = {{.len = 0}};
 	struct bus__zap *zap = arg;
-	zmq_pollitem_t items[2] = {{zap->socket, 0, ZMQ_POLLIN, 0}, {NULL, bus__waker_fd(zap->stop),
-	    ZMQ_POLLIN, 0}};
+	int n = 0;
+	bool good = receive(zap->service.socket, parts, &n);
 
-	while (!atomic_load(&zap->stopping)) {
-		struct part parts[ZAP_PARTS];
-		int n = 0;
-
-		if (zmq_poll(items, 2, -1) < 0 && errno != EINTR)
-			log_fatal("bus.zap", "error=\"%s\"", zmq_strerror(errno));
-		if ((items[0].revents & ZMQ_POLLIN) != 0) {
-			memset(parts, 0, sizeof(parts));
-			bool good = receive(zap->socket, parts, &n);
-
-			if (n > 0)
-				answer(zap, parts, n, good);
-		}
-	}
-	return NULL;
+	if (n > 0)
+		answer(zap, parts, n, good);
 }
 
 int
@@ -123,26 +109,23 @@ bus__zap_start(struct bus *bus, struct err_note *note)
 	struct bus__zap *zap = calloc(1, sizeof(*zap));
 	int linger = 0, rc;
 
-	if (zap == NULL || (zap->stop = bus_waker_new()) == NULL) {
-		free(zap);
+	if (zap == NULL)
 		return err_note_set(note, ENOMEM, "ZAP thread");
-	}
 	zap->bus = bus;
-	if ((zap->socket = zmq_socket(bus->ctx, ZMQ_REP)) == NULL || zmq_setsockopt(zap->socket, ZMQ_LINGER,
-	    &linger, sizeof(linger)) != 0 || zmq_bind(zap->socket, "inproc://zeromq.zap.01") != 0) {
+	zap->service.serve = serve;
+	zap->service.arg = zap;
+	if ((zap->service.socket = zmq_socket(bus->ctx, ZMQ_REP)) == NULL
+	    || zmq_setsockopt(zap->service.socket, ZMQ_LINGER, &linger, sizeof(linger)) != 0
+	    || zmq_bind(zap->service.socket, "inproc://zeromq.zap.01") != 0)
 		rc = errno;
-		goto fail;
+	else
+		rc = bus__service_start(&zap->service);
+	bus->zap = zap;
+	if (rc != 0) {
+		bus__zap_stop(bus);
+		err_note_set(note, rc, "ZAP thread");
 	}
-	if ((rc = bus__thread_new(&zap->thread, zap_main, zap)) == 0) {
-		bus->zap = zap;
-		return 0;
-	}
-fail:
-	if (zap->socket != NULL)
-		zmq_close(zap->socket);
-	bus_waker_destroy(&zap->stop);
-	free(zap);
-	return err_note_set(note, rc, "ZAP thread");
+	return rc;
 }
 
 void
@@ -152,11 +135,9 @@ bus__zap_stop(struct bus *bus)
 
 	if (zap == NULL)
 		return;
-	atomic_store(&zap->stopping, true);
-	bus_waker_wake(zap->stop);
-	pthread_join(zap->thread, NULL);
-	zmq_close(zap->socket);
-	bus_waker_destroy(&zap->stop);
+	bus__service_stop(&zap->service);
+	if (zap->service.socket != NULL)
+		zmq_close(zap->service.socket);
 	free(zap);
 	bus->zap = NULL;
 }

@@ -1,6 +1,7 @@
 #include "fabric/bus/bus_internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static void
 release(void *bytes, void *hint)
@@ -16,6 +17,54 @@ bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len)
 		return 0;
 	free(bytes);
 	return ENOMEM;
+}
+
+/* The parts of a message arrive together, so the rest of one that has begun is there. */
+static void
+drop_parts(void *socket, bool more)
+{
+	zmq_msg_t part;
+
+	while (more) {
+		zmq_msg_init(&part);
+		more = zmq_msg_recv(&part, socket, ZMQ_DONTWAIT) >= 0 && zmq_msg_more(&part);
+		zmq_msg_close(&part);
+	}
+}
+
+int
+bus__frame_recv(void *socket, struct bus_event *event, bool *single)
+{
+	zmq_msg_t *msg = malloc(sizeof(*msg));
+
+	if (msg == NULL) {
+		drop_parts(socket, true);
+		return ENOMEM;
+	}
+	zmq_msg_init(msg);
+	while (zmq_msg_recv(msg, socket, ZMQ_DONTWAIT) < 0)
+		if (errno != EINTR) {
+			int rc = errno;
+
+			free(msg);
+			return rc;
+		}
+	*single = !zmq_msg_more(msg);
+	drop_parts(socket, !*single);
+	event->own = msg;
+	event->frame = zmq_msg_data(msg);
+	event->len = zmq_msg_size(msg);
+	return 0;
+}
+
+void
+bus_event_free(struct bus_event *event)
+{
+	if (event->own != NULL) {
+		zmq_msg_close(event->own);
+		free(event->own);
+	}
+	memset(event, 0, sizeof(*event));
 }
 
 int
