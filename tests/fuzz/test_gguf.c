@@ -2,7 +2,7 @@
  * Mutated GGUF files: gguf_open refuses, or everything that it gives can be asked for - each tensor to its end, configuration, binding to
  * a model, tokenizer - without a wrong access. Arguments are files to replay instead (a crash found elsewhere).
  */
-#include "engine/gguf/gguf.h"
+#include "engine/gguf/gguf_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +51,7 @@ read_model(const struct gguf *g)
 	if (cfg.n_layers < 100 && model_new(&model, &cfg, &note) == 0 && gguf_model_open(&m, g, model, &note) == 0) {
 		n_models++;
 		for (uint64_t at = 0, n = (uint64_t)model->n_params; at < n; at += 1000)
-			if (gguf_model_read(m, at, n - at < 1000 ? n - at : 1000, x, &note) != 0)
+			if (gguf_model_source(m, at, n - at < 1000 ? n - at : 1000, x, &note) != 0)
 				break;
 	}
 	gguf_model_close(&m);
@@ -73,8 +73,8 @@ one(const char *path, bool tokenizer)
 		return;
 	}
 	n_opened++;
-	for (size_t i = 0; i < gguf_count(g); i++) {
-		const struct gguf_tensor *t = gguf_at(g, i);
+	for (size_t i = 0; i < g->n_tensors; i++) {
+		const struct gguf_tensor *t = &g->tensors[i];
 
 		CHECK(gguf_find(g, t->name) == t);
 		for (uint64_t at = 0; at < t->n_elements; at += 300)

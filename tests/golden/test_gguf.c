@@ -2,7 +2,7 @@
  * GGUF files as the gguf package wrote them (gguf/make.py): every type's blocks bit for bit, a model's logits as transformers has them
  * from the same file, and tokenizers that give the ids of those they were made from.
  */
-#include "engine/gguf/gguf.h"
+#include "engine/gguf/gguf_internal.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -51,7 +51,7 @@ test_types(void)
 	float *want = slurp(GOLDEN "types.f32", &n);
 
 	told(gguf_open(&g, GOLDEN "types.gguf", &note), &note);
-	CHECK(gguf_count(g) == sizeof(names) / sizeof(names[0]));
+	CHECK(g->n_tensors == sizeof(names) / sizeof(names[0]));
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		const struct gguf_tensor *t = gguf_find(g, names[i]);
 
@@ -102,13 +102,13 @@ test_model(void)
 	told(gguf_model_open(&m, g, model, &note), &note);
 	bytes = (size_t)model->n_params * sizeof(float);
 	REQUIRE((p = malloc(bytes)) != NULL && (pieces = malloc(bytes)) != NULL);
-	told(gguf_model_read(m, 0, (uint64_t)model->n_params, p, &note), &note);
+	told(gguf_model_source(m, 0, (uint64_t)model->n_params, p, &note), &note);
 	for (int64_t at = 0, k; at < model->n_params; at += k) {
 		k = model->n_params - at < 1013 ? model->n_params - at : 1013;
-		told(gguf_model_read(m, (uint64_t)at, (uint64_t)k, pieces + at, &note), &note);
+		told(gguf_model_source(m, (uint64_t)at, (uint64_t)k, pieces + at, &note), &note);
 	}
 	CHECK(memcmp(p, pieces, bytes) == 0);
-	CHECK(gguf_model_read(m, (uint64_t)model->n_params, 1, pieces, &note) == ERR_RANGE);
+	CHECK(gguf_model_source(m, (uint64_t)model->n_params, 1, pieces, &note) == ERR_RANGE);
 
 	told(weights_config_save(dir, &cfg, WEIGHTS_F32, NULL, &note), &note);
 	told(weights_model_save(dir, model, gguf_model_source, m, WEIGHTS_F32, 0, NULL, NULL, &note), &note);

@@ -288,7 +288,7 @@ import(struct err_note *note)
 
 	if ((rc = gguf_open(&g, path, note)) == 0 && (rc = gguf_config(g, &cfg, note)) == 0 && (rc = model_new(&model, &cfg, note)) == 0 &&
 	    (rc = gguf_model_open(&m, g, model, note)) == 0 && (rc = gguf_tokenizer(g, &json, &config, note)) == 0)
-		rc = gguf_model_read(m, 0, (uint64_t)model->n_params, x, note);
+		rc = gguf_model_source(m, 0, (uint64_t)model->n_params, x, note);
 	gguf_model_close(&m);
 	model_destroy(&model);
 	gguf_close(&g);
@@ -405,7 +405,7 @@ test_values(void)
 			bool paired = k == 4 || k == 5;
 
 			REQUIRE(t != NULL && t->n_elements <= 64);
-			REQUIRE(gguf_model_read(m, (uint64_t)t->offset, (uint64_t)t->n_elements, x, &note) == 0);
+			REQUIRE(gguf_model_source(m, (uint64_t)t->offset, (uint64_t)t->n_elements, x, &note) == 0);
 			for (int i = 0; i < t->n_elements; i++)
 				CHECK_ROW(ours[k], x[i] == (float)(1000 * (int)k + (paired ? order[i / C] * C + i % C : i)));
 		}

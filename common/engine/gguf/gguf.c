@@ -114,7 +114,7 @@ take_kind(struct cursor *c, enum gguf__kind *out)
 
 static int skip_items(struct cursor *c, enum gguf__kind kind, uint64_t count, unsigned depth);
 
-/* Kind and count of the items at the cursor, which then stands at the first. */
+/* Kind and count of the items at the cursor, which is moved to the first one. */
 static int
 take_array(struct cursor *c, enum gguf__kind *kind, uint64_t *count)
 {
@@ -205,7 +205,7 @@ tensor_bad(const struct cursor *c, const struct gguf_tensor *t, int rc, const ch
 	    found);
 }
 
-/* offset_bytes is left as it stands in the file: where the data begins shows only after the last one. */
+/* offset_bytes stays as in the file: the start of the data is known only after the last tensor. */
 static int
 read_tensor(struct cursor *c, struct gguf_tensor *t)
 {
@@ -258,7 +258,7 @@ by_name(const void *a, const void *b)
 	return strcmp(((const struct gguf_tensor *)a)->name, ((const struct gguf_tensor *)b)->name);
 }
 
-/* Offsets from the data's begin to offsets from the file's, and where they point. */
+/* Turns offsets from the start of the data into offsets from the start of the file, and sets the pointers. */
 static int
 place_tensors(struct cursor *c)
 {
@@ -412,18 +412,6 @@ gguf_close(struct gguf **out)
 	free(g->path);
 	free(g);
 	*out = NULL;
-}
-
-size_t
-gguf_count(const struct gguf *g)
-{
-	return g->n_tensors;
-}
-
-const struct gguf_tensor *
-gguf_at(const struct gguf *g, size_t i)
-{
-	return &g->tensors[i];
 }
 
 const struct gguf_tensor *

@@ -1,9 +1,9 @@
 /*
- * gguf - GGUF files in: metadata, tensors, and what both are as a Llama model of ours. Read only.
+ * gguf - reads GGUF files: metadata, tensors, and both as a Llama model. Read only.
  *
  * gguf_open -> gguf_config -> model_new -> gguf_model_open (names and shapes checked against the model's tensor table) ->
- * weights_model_save with gguf_model_source, or gguf_model_read by range of the flat canonical order; gguf_tokenizer gives the
- * text of a tokenizer.json. Nothing is ever held whole: tensors are decoded piece by piece as they are asked for.
+ * weights_model_save with gguf_model_source; gguf_tokenizer gives the text of a tokenizer.json. Tensors are decoded piece by
+ * piece on request, never as a whole.
  *
  * Layout, little-endian (version 2 and 3):
  *   0     4   "GGUF"
@@ -14,7 +14,7 @@
  *   ..    ..  tensors: name (as a key), u32 n_dims, u64 dims[n_dims] (the contiguous one first), u32 type, u64 offset
  *   ..    ..  zeros up to a multiple of general.alignment (32 unless told), then the data; offsets count from there
  *
- * Files are mapped, so a file that another process cuts short while it is read ends in SIGBUS.
+ * Files are mapped: if another process truncates one while it is read, SIGBUS follows.
  */
 #ifndef SALT_GGUF_H
 #define SALT_GGUF_H
@@ -24,7 +24,7 @@
 #include <stdint.h>
 #include "base/err/err.h"
 
-struct model;				/* model/model.h */
+struct model;				/* engine/model/model.h */
 struct model_config;
 
 #define GGUF_MAX_PAIRS 65536u
@@ -46,11 +46,11 @@ enum gguf_type {
 
 #define GGUF_MAX_BLOCK 256		/* elements of the largest block */
 
-const char *gguf_type_name(uint32_t type);		/* "Q4_K"; "?" for a number nobody uses */
+const char *gguf_type_name(uint32_t type);		/* "Q4_K"; "?" for an unknown number */
 unsigned gguf_type_elements(uint32_t type);		/* of one block; 1 for floats; 0: not decoded here */
 unsigned gguf_type_bytes(uint32_t type);		/* of one block; 0: not decoded here */
 
-/* One tensor of an open file. All pointers are good until gguf_close. */
+/* One tensor of an open file. All pointers are valid until gguf_close. */
 struct gguf_tensor {
 	const char *name;
 	uint32_t type;
@@ -66,8 +66,8 @@ struct gguf_tensor {
 struct gguf;
 
 /*
- * gguf_open - map a file and check all of it but the values of tensors: counts and lengths within the caps above and within the file,
- * kinds, UTF-8 of keys and names, keys and names unique, shape times type equal to a range of the data, ranges aligned, apart and
+ * gguf_open - map a file and check everything except the values of tensors: counts and lengths within the caps above and within the file,
+ * kinds, UTF-8 of keys and names, keys and names unique, shape times type equal to a range of the data, ranges aligned, disjoint and
  * inside the file.
  * Returns 0 and *g (gguf_close it), ERR_FORMAT, ERR_RANGE, ERR_VERSION, ERR_UNSUPPORTED (big-endian; a tensor of a type not decoded
  * here, named; one part of several), ENOMEM or errno; the note has file, byte or key or tensor, expected and found. *g is NULL on
@@ -76,8 +76,6 @@ struct gguf;
 int gguf_open(struct gguf **g, const char *path, struct err_note *note);
 void gguf_close(struct gguf **g);			/* takes NULL */
 
-size_t gguf_count(const struct gguf *g);
-const struct gguf_tensor *gguf_at(const struct gguf *g, size_t i);			/* in name order (bytes); i < count */
 const struct gguf_tensor *gguf_find(const struct gguf *g, const char *name);		/* NULL: no such tensor */
 
 /*
@@ -88,14 +86,14 @@ const struct gguf_tensor *gguf_find(const struct gguf *g, const char *name);		/*
 int gguf_read_f32(const struct gguf_tensor *t, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 
 /*
- * gguf_decode - n_blocks blocks of a type, n_blocks * gguf_type_elements(type) floats. p needs no alignment. y apart from p.
+ * gguf_decode - n_blocks blocks of a type, n_blocks * gguf_type_elements(type) floats. p needs no alignment. y does not overlap p.
  * Formulas per type are in gguf_blocks.c. type must be one with a decoder.
  */
 void gguf_decode(uint32_t type, const unsigned char *p, uint64_t n_blocks, float *y);
 
 /*
- * gguf_config - the model's shape from the metadata; tied where there is no output.weight, rope_freqs.weight is understood where it is
- * llama3 scaling as Llama 3.1 and later use it.
+ * gguf_config - the model's shape from the metadata; tied if there is no output.weight; rope_freqs.weight is supported if it is
+ * the llama3 scaling of Llama 3.1 and later.
  * Returns 0; ERR_UNSUPPORTED: another architecture, or a key that changes outputs and is not known; ERR_FORMAT: a key missing or of
  * the wrong kind; ERR_RANGE.
  */
@@ -105,25 +103,25 @@ int gguf_config(const struct gguf *g, struct model_config *out, struct err_note 
  * gguf_tokenizer - text of tokenizer.json and of tokenizer_config.json (for transformers: class, special tokens, chat template) from
  * tokenizer.ggml.*; *json, *config malloc'ed, free() them, NULL on failure. Byte-level BPE only, split as one of: smollm, gpt-2,
  * llama-bpe, qwen2.
- * Returns 0, ERR_UNSUPPORTED (another model or split, named), ERR_FORMAT, ERR_RANGE, ENOMEM. That ids and merges fit together is the
- * tokenizer room's to check when it parses the text.
+ * Returns 0, ERR_UNSUPPORTED (another model or split, named), ERR_FORMAT, ERR_RANGE, ENOMEM. Whether ids and merges fit together
+ * is checked by data/tokenizer when it parses the text.
  */
 int gguf_tokenizer(const struct gguf *g, char **json, char **config, struct err_note *note);
 
 /*
- * gguf_model_open - bind the tensors to the model's table: every tensor of the table must be there in its shape, nothing else may be.
- * Rows of query and key projections come in the order of rotary pairs side by side and are given back as halves, as the table wants.
- * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape), ERR_UNSUPPORTED (one that the table has no place for), ENOMEM.
+ * gguf_model_open - bind the tensors to the model's table: every tensor of the table must exist in its shape, and nothing else.
+ * Rows of query and key projections are stored as adjacent rotary pairs and returned as halves, the order of the table.
+ * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape), ERR_UNSUPPORTED (a tensor that is not in the table), ENOMEM.
  * Keeps g and model: both must outlive *m. Any number of threads may read.
  */
 struct gguf_model;
 int gguf_model_open(struct gguf_model **m, const struct gguf *g, const struct model *model, struct err_note *note);
 void gguf_model_close(struct gguf_model **m);		/* takes NULL */
 
-/* gguf_model_read - elements [begin, begin + count) of the flat canonical order as float. Returns as gguf_read_f32. */
-int gguf_model_read(const struct gguf_model *m, uint64_t begin, uint64_t count, float *out, struct err_note *note);
-
-/* gguf_model_source - a weights_source (weights.h) for arg = struct gguf_model *. */
+/*
+ * gguf_model_source - a weights_source (weights.h) for arg = struct gguf_model *: elements [begin, begin + count) of the flat canonical
+ * order as float. Returns as gguf_read_f32; ERR_RANGE for elements outside the model.
+ */
 int gguf_model_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 
 #endif

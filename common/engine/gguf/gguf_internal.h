@@ -1,4 +1,4 @@
-/* Shared by the gguf files of this room only: an open file and its pairs. */
+/* What the files of gguf share: an open file and its pairs. */
 #ifndef SALT_GGUF_OWN_H
 #define SALT_GGUF_OWN_H
 
@@ -36,24 +36,24 @@ struct gguf {
 const struct gguf__pair *gguf__pair(const struct gguf *g, const char *key);	/* NULL: no such key */
 int gguf__by_key(const void *a, const void *b);				/* for qsort */
 const char *gguf__kind_name(enum gguf__kind kind);
-unsigned gguf__kind_bytes(enum gguf__kind kind);			/* 0: its length stands in the file */
+unsigned gguf__kind_bytes(enum gguf__kind kind);			/* 0: the length is stored in the file */
 uint64_t gguf__little(const unsigned char *p, unsigned bytes);
 
-/* The value as what it is; false where it is of another kind (or pair is NULL). gguf__int takes every integer that int64 holds. */
+/* The value in its own type; false if it has another kind (or pair is NULL). gguf__int accepts every integer within int64. */
 bool gguf__int(const struct gguf__pair *pair, int64_t *out);
 bool gguf__num(const struct gguf__pair *pair, double *out);	/* floats and integers */
 bool gguf__flag(const struct gguf__pair *pair, bool *out);
 bool gguf__text(const struct gguf__pair *pair, struct gguf__text *out);
 bool gguf__is(const struct gguf__text *text, const char *s);
 
-/* Walking an array: at starts as pair->value; each call gives one item and moves on. Items were checked when the file was opened. */
+/* Iterating over an array: at starts as pair->value; each call returns one item and advances. Items were checked when the file was opened. */
 struct gguf__text gguf__next_text(const unsigned char **at);
 int64_t gguf__next_int(enum gguf__kind kind, const unsigned char **at);
 
 /* A note on a key: "FILE: key KEY: expected ..., found ...". Returns rc. */
 int gguf__bad(const struct gguf *g, struct err_note *note, int rc, const char *key, const char *expected, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
-/* The same, found being what stands at key: its kind, or nothing. */
+/* The same with the kind of the value at key, or "nothing", as found. */
 int gguf__bad_kind(const struct gguf *g, struct err_note *note, const char *key, const char *expected);
 
 /* Length of the well-formed UTF-8 sequence at s, 0: none. */

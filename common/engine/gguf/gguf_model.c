@@ -1,4 +1,4 @@
-/* A GGUF file as a Llama model of ours: configuration, which tensor is which, order of rows. */
+/* A GGUF file as a Llama model: configuration, names of tensors, order of rows. */
 #include "engine/gguf/gguf_internal.h"
 
 #include <errno.h>
@@ -25,14 +25,14 @@ static const char *const sizes[] = {
 	"llama.context_length", "llama.embedding_length", "llama.block_count", "llama.feed_forward_length", "llama.attention.head_count",
 };
 
-/* Read where there is need, or without effect on what a model computes. */
+/* Read elsewhere, or without effect on the outputs of a model. */
 static const char *const others[] = {
 	"llama.attention.head_count_kv", "llama.attention.key_length", "llama.attention.value_length", "llama.rope.dimension_count",
 	"llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base", "llama.vocab_size", "llama.rope.scaling.type",
 	"llama.rope.scaling.original_context_length", "llama.rope.scaling.finetuned", "llama.tensor_data_layout",
 };
 
-/* Understood at one value only. */
+/* Supported at one value only. */
 static const struct {
 	const char *key;
 	double value;
@@ -90,7 +90,7 @@ check_keys(const struct gguf *g, struct err_note *note)
 	return 0;
 }
 
-/* An integer above 0; absent: otherwise, unless that is 0. */
+/* An integer above 0; if absent, `otherwise`, unless that is 0. */
 static int
 size_key(const struct gguf *g, const char *key, int64_t otherwise, int64_t *out, struct err_note *note)
 {
@@ -139,8 +139,8 @@ llama3_divisor(const struct model_config *cfg, double factor, int64_t pair)
 }
 
 /*
- * rope_freqs.weight holds what each frequency is divided by, not the four numbers it was made from. Llama 3.1, 3.2 and 3.3 all have
- * 1, 4 and 8192 for three of them; the fourth is the last divisor. Taken if every divisor comes out; else refused.
+ * rope_freqs.weight holds the divisor of each frequency, not the four parameters it was computed from. Llama 3.1, 3.2 and 3.3 all use
+ * 1, 4 and 8192 for three of them; the fourth is the last divisor. Accepted if all divisors follow from these, else refused.
  */
 static int
 read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note *note)
@@ -179,7 +179,7 @@ read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note 
 	return 0;
 }
 
-/* The vocabulary is as long as the embedding; more tokens, or another size stated, do not fit it. */
+/* The vocabulary size is that of the embedding; more tokens, or another stated size, are an error. */
 static int
 read_vocab_size(const struct gguf *g, struct model_config *cfg, struct err_note *note)
 {
@@ -276,7 +276,7 @@ static const struct {
 	{"mlp.gate_proj.", "ffn_gate."}, {"mlp.up_proj.", "ffn_up."}, {"mlp.down_proj.", "ffn_down."},
 };
 
-/* "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; false: a name of no Llama. */
+/* "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; false: not a name of a Llama model. */
 static bool
 their_name(const char *ours, char *out, size_t size)
 {
@@ -344,7 +344,7 @@ bind(struct gguf_model *m, bool *used, struct err_note *note)
 		used[m->from[i] - g->tensors] = true;
 	}
 	for (size_t i = 0; i < g->n_tensors; i++) {
-		if (used[i] || strcmp(g->tensors[i].name, ROPE_FREQS) == 0)	/* gguf_config understood it */
+		if (used[i] || strcmp(g->tensors[i].name, ROPE_FREQS) == 0)	/* gguf_config has read it */
 			continue;
 		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "the tensors of a Llama model",
 		    "one that it has no place for", g->path, g->tensors[i].name);
@@ -415,8 +415,9 @@ is_paired(const char *name)
 }
 
 int
-gguf_model_read(const struct gguf_model *m, uint64_t begin, uint64_t count, float *out, struct err_note *note)
+gguf_model_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
 {
+	const struct gguf_model *m = arg;
 	const struct model *model = m->model;
 	int rc;
 
@@ -439,10 +440,4 @@ gguf_model_read(const struct gguf_model *m, uint64_t begin, uint64_t count, floa
 		out += n;
 	}
 	return 0;
-}
-
-int
-gguf_model_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
-{
-	return gguf_model_read(arg, begin, count, out, note);
 }

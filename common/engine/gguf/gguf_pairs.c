@@ -1,4 +1,4 @@
-/* The pairs of an open GGUF file: finding them, values as what they are, notes on them. */
+/* The pairs of an open GGUF file: lookup, typed values, error notes. */
 #include "engine/gguf/gguf_internal.h"
 
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 
 static const struct {
 	const char *name;
-	unsigned bytes;				/* 0: its length stands in the file */
+	unsigned bytes;				/* 0: the length is stored in the file */
 } kinds[GGUF__KINDS] = {
 	[GGUF__U8] = {"u8", 1}, [GGUF__I8] = {"i8", 1}, [GGUF__U16] = {"u16", 2}, [GGUF__I16] = {"i16", 2}, [GGUF__U32] = {"u32", 4},
 	[GGUF__I32] = {"i32", 4}, [GGUF__F32] = {"f32", 4}, [GGUF__BOOL] = {"flag", 1}, [GGUF__TEXT] = {"string", 0},

@@ -10,17 +10,17 @@
 #include "base/json/json.h"
 #include "base/mem/mem.h"
 
-#define MAX_TOKEN_BYTES 65536u			/* as the tokenizer room has it */
+#define MAX_TOKEN_BYTES 65536u			/* as in data/tokenizer */
 
-/* What a file's tokenizer.ggml.token_type says of a token. */
+/* Values of tokenizer.ggml.token_type. */
 enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE };
 
-/* Splits as the tokenizer.json of the models they are named after have them; regex NULL: ByteLevel's own (GPT-2's). */
+/* The splits in tokenizer.json of the models they are named after; regex NULL: ByteLevel's own (GPT-2's). */
 #define WORDS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 #define REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 static const struct split {
 	const char *name, *regex;
-	bool digits, nfc, ignore_merges, bos;	/* bos: added unless the file says otherwise */
+	bool digits, nfc, ignore_merges, bos;	/* bos: added unless the file has another setting */
 } splits[] = {
 	{.name = "smollm", .digits = true},
 	{.name = "gpt-2"},
@@ -45,7 +45,7 @@ no_memory(const struct conversion *c)
 	return err_note_set(c->note, ENOMEM, "%s", c->g->path);
 }
 
-/* An item of an array of strings as a string of ours: UTF-8, no NUL. */
+/* An item of an array of strings as a C string: UTF-8, no NUL. */
 static int
 copy_text(struct conversion *c, const char *key, size_t i, struct gguf__text text, const char **out)
 {
@@ -178,7 +178,7 @@ token_key(const struct conversion *c, const char *key)
 
 /* ---- the parts of tokenizer.json; NULL: no memory ---- */
 
-/* rc is what json_put and json_push gave, or-ed: all of it came to stand in o. */
+/* rc: the results of json_put and json_push, or-ed; 0: o is complete. */
 static struct json *
 whole(struct json *o, int rc)
 {
@@ -286,7 +286,7 @@ put_special(const struct conversion *c, struct json *specials, const char *key)
 	return json_put(specials, token, o);
 }
 
-/* BOS and EOS around each text, where the file asks for them. Not applied by the tokenizer room; others do. */
+/* BOS and EOS around each text, where the file asks for them. data/tokenizer does not apply it; others do. */
 static struct json *
 post_processor(const struct conversion *c)
 {
@@ -360,8 +360,8 @@ put_added(const struct conversion *c, struct json *root)
 }
 
 /*
- * model.vocab. Added tokens at its end stay out of it, as the files of Llama 3 and Qwen2 have it; those before (GPT-2, SmolLM2) must
- * stand in it, or the ids after them would shift.
+ * model.vocab. Added tokens at its end are left out, as in the files of Llama 3 and Qwen2; earlier ones (GPT-2, SmolLM2) must be
+ * included, or the ids after them would shift.
  */
 static int
 put_vocab(const struct conversion *c, struct json *model)
@@ -452,7 +452,7 @@ out:
 	return rc;
 }
 
-/* For transformers: which class, which tokens are special, how a conversation is written. */
+/* For transformers: which class, which tokens are special, the chat template. */
 static int
 make_config(struct conversion *c, char **out)
 {

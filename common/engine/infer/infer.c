@@ -29,14 +29,19 @@ struct infer_worker {
 	struct kernels *kernels;
 	struct model_session *session[INFER_MODELS_MAX];	/* made when first needed, for session_context */
 	uint32_t session_context[INFER_MODELS_MAX];
-	/* Buffers of one sequence, grown as needed. */
+	/* Outputs of one batch, grown as needed. */
+	uint64_t *seqs;
+	int32_t *inputs, *targets;		/* [B, L] */
 	float *loss_nats, *values;
 	int32_t *rank, *n_unique, *ids, *counts;
-	size_t cap_loss, cap_values, cap_rank, cap_unique, cap_ids, cap_counts;
+	size_t cap_seqs, cap_inputs, cap_targets, cap_loss, cap_values, cap_rank, cap_unique, cap_ids, cap_counts;
 };
+
+STAILQ_HEAD(infer_jobs, infer_job);
 
 struct infer {
 	struct kernels_options kernels;
+	size_t batch;
 	void (*notify)(void *arg);
 	void *notify_arg;
 	struct infer_loaded models[INFER_MODELS_MAX];
@@ -48,10 +53,10 @@ struct infer {
 	pthread_mutex_t lock;			/* the lists and their jobs' next, left, abandoned */
 	pthread_cond_t work;
 	bool stop;
-	struct infer_job *first, *last;		/* with sequences not begun */
-	struct infer_job *finished, *finished_last;
+	struct infer_jobs waiting;		/* with sequences that have not started */
+	struct infer_jobs finished;
 	size_t n_jobs;
-	struct labels_unigram **unigrams;	/* the loop's thread makes them; kept to the end */
+	struct labels_unigram **unigrams;	/* used by the caller's thread only; kept until infer_destroy */
 	size_t n_unigrams;
 };
 
@@ -109,11 +114,11 @@ infer_check(const struct infer *in, const struct infer_job *job, struct err_note
 	return 0;
 }
 
-/* Session of this worker for a model at this context. */
+/* The session of this worker for a model at this context. */
 static int
 worker_session(struct infer_worker *w, size_t model, uint32_t context, struct err_note *note)
 {
-	struct model_session_options o = {.max_batch = 1, .max_tokens = context};
+	struct model_session_options o = {.max_batch = (int64_t)w->in->batch, .max_tokens = context};
 	int rc;
 
 	if (w->session[model] != NULL && w->session_context[model] == context)
@@ -124,77 +129,116 @@ worker_session(struct infer_worker *w, size_t model, uint32_t context, struct er
 	return rc;
 }
 
-static int
-worker_buffers(struct infer_worker *w, const struct infer_job *job)
+/* Ids (sampled, topk) and values (topk, dense) that the kernel writes for each row. */
+static void
+row_sizes(const struct infer *in, const struct infer_job *job, size_t *ids, size_t *values)
 {
-	size_t len = job->context, n = 0, values = 0;
+	const struct labels_spec *spec = &job->spec;
 
-	if (job->want_label) {
-		n = job->spec.kind == LABELS_KIND_SAMPLED ? job->spec.n_samples : job->spec.kind == LABELS_KIND_TOPK ? job->spec.k : 0;
-		values = job->spec.kind == LABELS_KIND_TOPK ? len * n :
-		    job->spec.kind == LABELS_KIND_DENSE ? len * (size_t)w->in->models[job->model].model->config.vocab_size : 0;
-	}
-	return mem_grow((void **)&w->loss_nats, &w->cap_loss, len, sizeof(float)) != 0 ||
-	    mem_grow((void **)&w->rank, &w->cap_rank, len, sizeof(int32_t)) != 0 ||
-	    mem_grow((void **)&w->n_unique, &w->cap_unique, len, sizeof(int32_t)) != 0 ||
-	    mem_grow((void **)&w->ids, &w->cap_ids, len * n + 1, sizeof(int32_t)) != 0 ||
-	    mem_grow((void **)&w->counts, &w->cap_counts, len * n + 1, sizeof(int32_t)) != 0 ||
-	    mem_grow((void **)&w->values, &w->cap_values, values + 1, sizeof(float)) != 0 ? ENOMEM : 0;
+	*ids = *values = 0;
+	if (!job->want_label)
+		return;
+	*ids = spec->kind == LABELS_KIND_SAMPLED ? spec->n_samples : spec->kind == LABELS_KIND_TOPK ? spec->k : 0;
+	*values = spec->kind == LABELS_KIND_TOPK ? spec->k :
+	    spec->kind == LABELS_KIND_DENSE ? (size_t)in->models[job->model].model->config.vocab_size : 0;
 }
 
 static int
-encode_label(struct infer_worker *w, const struct infer_job *job, struct hash128 tokens, struct labels_buf *buf, struct err_note *note)
+worker_buffers(struct infer_worker *w, const struct infer_job *job, size_t n)
+{
+	size_t rows = n * job->context, ids, values;
+
+	row_sizes(w->in, job, &ids, &values);
+	return mem_grow((void **)&w->seqs, &w->cap_seqs, n, sizeof(uint64_t)) != 0 ||
+	    mem_grow((void **)&w->inputs, &w->cap_inputs, rows, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->targets, &w->cap_targets, rows, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->loss_nats, &w->cap_loss, rows, sizeof(float)) != 0 ||
+	    mem_grow((void **)&w->rank, &w->cap_rank, rows, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->n_unique, &w->cap_unique, rows, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->ids, &w->cap_ids, rows * ids + 1, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->counts, &w->cap_counts, rows * ids + 1, sizeof(int32_t)) != 0 ||
+	    mem_grow((void **)&w->values, &w->cap_values, rows * values + 1, sizeof(float)) != 0 ? ENOMEM : 0;
+}
+
+/* The label record of sequence i of the batch. */
+static int
+encode_label(struct infer_worker *w, const struct infer_job *job, size_t i, struct hash128 tokens, struct labels_buf *buf,
+    struct err_note *note)
 {
 	const struct labels_spec *spec = &job->spec;
-	size_t wide = (size_t)w->in->models[job->model].model->config.vocab_size;
+	size_t first = i * job->context, n_ids, n_values;
+	const int32_t *ids;
+	float *values;
 
+	row_sizes(w->in, job, &n_ids, &n_values);
+	ids = w->ids + first * n_ids;
+	values = w->values + first * n_values;
 	switch (spec->kind) {
 	case LABELS_KIND_SAMPLED:
-		return labels_encode_sampled(spec, tokens, w->n_unique, w->ids, w->counts, buf, note);
+		return labels_encode_sampled(spec, tokens, w->n_unique + first, ids, w->counts + first * n_ids, buf, note);
 	case LABELS_KIND_TOPK:
-		return labels_encode_topk(spec, tokens, w->ids, w->values, buf, note);
+		return labels_encode_topk(spec, tokens, ids, values, buf, note);
 	default:
 		/* The record covers the tokenizer's ids; the model's vocabulary may be padded beyond them. */
-		for (size_t t = 1; wide != spec->vocab && t < job->context; t++)
-			memmove(w->values + t * spec->vocab, w->values + t * wide, spec->vocab * sizeof(float));
-		return labels_encode_dense(spec, tokens, w->values, buf, note);
+		for (size_t t = 1; n_values != spec->vocab && t < job->context; t++)
+			memmove(values + t * spec->vocab, values + t * n_values, spec->vocab * sizeof(float));
+		return labels_encode_dense(spec, tokens, values, buf, note);
 	}
 }
 
 _Static_assert((int)LABELS_KIND_NONE == (int)KERNELS_LABEL_NONE && (int)LABELS_KIND_SAMPLED == (int)KERNELS_LABEL_SAMPLED &&
     (int)LABELS_KIND_TOPK == (int)KERNELS_LABEL_TOPK && (int)LABELS_KIND_DENSE == (int)KERNELS_LABEL_DENSE, "the same kinds");
 
-/* One sequence: forward, then scores and label in one pass over the output layer, then the records. */
+/* The records of sequence i of the batch, which is `row` of the job with these L + 1 tokens. */
 static int
-worker_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct infer_row *row, struct err_note *note)
+encode_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct infer_row *row, const int32_t *tokens,
+    struct err_note *note)
 {
-	const int32_t *tokens = job->tokens + i * ((size_t)job->context + 1);
-	struct kernels_label_spec spec = {.score = job->want_score, .n_valid = job->n_valid, .tau = 1.0f};
-	struct kernels_labels out;
+	size_t first = i * job->context;
 	int rc;
 
-	if ((rc = worker_session(w, job->model, job->context, note)) != 0 || (rc = worker_buffers(w, job)) != 0)
+	if (job->want_score) {
+		if ((row->scores = malloc((size_t)job->context * LABELS_SCORE_BYTES)) == NULL)
+			return ENOMEM;
+		if ((rc = labels_scores_encode(w->loss_nats + first, w->rank + first, job->context, row->scores, note)) != 0)
+			return rc;
+	}
+	if (job->want_label)
+		return encode_label(w, job, i, hash_tokens(tokens, (size_t)job->context + 1), &row->label, note);
+	return 0;
+}
+
+/* Sequences begin .. begin + n of a job in one forward pass; scores and labels in one pass over the output layer. */
+static int
+forward_batch(struct infer_worker *w, const struct infer_job *job, size_t begin, size_t n, struct err_note *note)
+{
+	struct kernels_label_spec spec = {.score = job->want_score, .n_valid = job->n_valid, .tau = 1.0f};
+	struct kernels_labels out;
+	size_t L = job->context;
+	int rc;
+
+	if ((rc = worker_session(w, job->model, job->context, note)) != 0 || (rc = worker_buffers(w, job, n)) != 0)
 		return rc;
+	for (size_t i = 0; i < n; i++) {
+		const int32_t *tokens = job->tokens + (begin + i) * (L + 1);
+
+		w->seqs[i] = job->rows[begin + i].seq;
+		memcpy(w->inputs + i * L, tokens, L * sizeof(int32_t));
+		memcpy(w->targets + i * L, tokens + 1, L * sizeof(int32_t));
+	}
 	if (job->want_label) {
 		spec.kind = (enum kernels_label_kind)job->spec.kind;
 		spec.n = job->spec.kind == LABELS_KIND_SAMPLED ? (int)job->spec.n_samples : (int)job->spec.k;
 		spec.tau = (float)job->spec.tau;
 		spec.seed = job->spec.seed;
 	}
-	out = (struct kernels_labels){.loss_nats = w->loss_nats, .rank = w->rank, .n_unique = w->n_unique, .ids = w->ids, .counts = w->counts,
-	    .values = w->values};
-	if ((rc = model_forward(w->session[job->model], tokens, 1, job->context)) != 0)
-		return err_note_set(note, rc, "tokens of sequence %llu", (unsigned long long)row->seq);
-	if ((rc = model_labels(w->session[job->model], &spec, tokens + 1, &row->seq, &out)) != 0)
-		return err_note_set(note, rc, "labels of sequence %llu", (unsigned long long)row->seq);
-	if (job->want_score) {
-		if ((row->scores = malloc((size_t)job->context * LABELS_SCORE_BYTES)) == NULL)
-			return ENOMEM;
-		if ((rc = labels_scores_encode(w->loss_nats, w->rank, job->context, row->scores, note)) != 0)
-			return rc;
-	}
-	if (job->want_label)
-		return encode_label(w, job, hash_tokens(tokens, (size_t)job->context + 1), &row->label, note);
+	out = (struct kernels_labels){.loss_nats = w->loss_nats, .rank = w->rank, .n_unique = w->n_unique, .ids = w->ids,
+	    .counts = w->counts, .values = w->values};
+	kernels_row_tile(w->kernels, (int64_t)L);
+	if ((rc = model_forward(w->session[job->model], w->inputs, (int64_t)n, (int64_t)L)) != 0)
+		return err_note_set(note, rc, "tokens of sequence %llu", (unsigned long long)w->seqs[0]);
+	if ((rc = model_labels(w->session[job->model], &spec, w->targets, w->seqs, &out)) != 0)
+		return err_note_set(note, rc, "labels of sequence %llu", (unsigned long long)w->seqs[0]);
 	return 0;
 }
 
@@ -231,40 +275,48 @@ row_failed(struct infer_row *row, int rc, const struct err_note *note)
 	log_warn("sequence.failed", "seq=%llu why=\"%s\"", (unsigned long long)row->seq, row->error);
 }
 
-/* Next sequence to compute; NULL when told to stop. Lock held. */
-static struct infer_job *
-next_row(struct infer *in, size_t *i)
+static void
+worker_batch(struct infer_worker *w, struct infer_job *job, size_t begin, size_t n)
 {
-	for (;;) {
-		struct infer_job *job = in->first;
+	struct err_note note = {.name = ""};
+	int rc = forward_batch(w, job, begin, n, &note);
 
-		if (in->stop)
-			return NULL;
-		if (job == NULL) {
-			pthread_cond_wait(&in->work, &in->lock);
-			continue;
-		}
-		*i = job->next++;
-		if (job->next == job->n) {
-			in->first = job->after;
-			if (in->first == NULL)
-				in->last = NULL;
-		}
-		return job;
+	for (size_t i = 0; i < n; i++) {
+		struct infer_row *row = &job->rows[begin + i];
+		int row_rc = rc;
+
+		if (rc == 0)
+			row_rc = encode_row(w, job, i, row, job->tokens + (begin + i) * ((size_t)job->context + 1), &note);
+		if (row_rc != 0)
+			row_failed(row, row_rc, &note);
 	}
 }
 
-static void
-finish_row(struct infer *in, struct infer_job *job)
+/* The next sequences to compute, at most in->batch of one job; NULL when the worker must end. Lock held. */
+static struct infer_job *
+next_batch(struct infer *in, size_t *begin, size_t *n)
 {
-	if (--job->left > 0)
+	struct infer_job *job;
+
+	while (!in->stop && (job = STAILQ_FIRST(&in->waiting)) == NULL)
+		pthread_cond_wait(&in->work, &in->lock);
+	if (in->stop)
+		return NULL;
+	*begin = job->next;
+	*n = job->n - job->next < in->batch ? job->n - job->next : in->batch;
+	job->next += *n;
+	if (job->next == job->n)
+		STAILQ_REMOVE_HEAD(&in->waiting, entry);
+	return job;
+}
+
+/* Lock held. */
+static void
+finish_rows(struct infer *in, struct infer_job *job, size_t n)
+{
+	if ((job->left -= n) > 0)
 		return;
-	job->after = NULL;
-	if (in->finished_last != NULL)
-		in->finished_last->after = job;
-	else
-		in->finished = job;
-	in->finished_last = job;
+	STAILQ_INSERT_TAIL(&in->finished, job, entry);
 	in->n_jobs--;
 	if (in->notify != NULL)
 		in->notify(in->notify_arg);
@@ -285,22 +337,20 @@ worker_main(void *arg)
 	struct infer_worker *w = arg;
 	struct infer *in = w->in;
 	struct infer_job *job;
-	size_t i;
+	size_t begin, n;
 
 	pthread_mutex_lock(&in->lock);
-	while ((job = next_row(in, &i)) != NULL) {
+	while ((job = next_batch(in, &begin, &n)) != NULL) {
 		bool skip = job->abandoned;
-		struct err_note note = {.name = ""};
 		uint64_t start = thread_cpu_ns();
-		int rc;
 
 		pthread_mutex_unlock(&in->lock);
-		if (!skip && (rc = worker_row(w, job, i, &job->rows[i], &note)) != 0)
-			row_failed(&job->rows[i], rc, &note);
+		if (!skip)
+			worker_batch(w, job, begin, n);
 		atomic_fetch_add(&in->cpu_ns, thread_cpu_ns() - start);
-		atomic_fetch_add(&in->progress, 1);
+		atomic_fetch_add(&in->progress, n);
 		pthread_mutex_lock(&in->lock);
-		finish_row(in, job);
+		finish_rows(in, job, n);
 	}
 	pthread_mutex_unlock(&in->lock);
 	return NULL;
@@ -318,6 +368,9 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 		return ENOMEM;
 	in->kernels = o->kernels;
 	in->kernels.threads = 1;
+	in->batch = o->batch > 0 ? (size_t)o->batch : 1;
+	STAILQ_INIT(&in->waiting);
+	STAILQ_INIT(&in->finished);
 	in->notify = o->notify;
 	in->notify_arg = o->notify_arg;
 	pthread_mutex_init(&in->lock, NULL);
@@ -347,10 +400,12 @@ fail:
 }
 
 static void
-free_jobs(struct infer_job *job)
+free_jobs(struct infer_jobs *jobs)
 {
-	for (struct infer_job *next; job != NULL; job = next) {
-		next = job->after;
+	struct infer_job *job;
+
+	while ((job = STAILQ_FIRST(jobs)) != NULL) {
+		STAILQ_REMOVE_HEAD(jobs, entry);
 		infer_job_free(&job);
 	}
 }
@@ -366,7 +421,7 @@ infer_destroy(struct infer **infer)
 	in->stop = true;
 	pthread_cond_broadcast(&in->work);
 	pthread_mutex_unlock(&in->lock);
-	for (int i = in->n_workers - 1; in->workers != NULL && i >= 0; i--) {		/* the first last: the others share with it */
+	for (int i = in->n_workers - 1; in->workers != NULL && i >= 0; i--) {		/* the first worker last, because the others share its weights */
 		struct infer_worker *w = &in->workers[i];
 
 		if (w->started)
@@ -376,6 +431,9 @@ infer_destroy(struct infer **infer)
 		for (size_t m = 0; i == 0 && m < in->n_models; m++)
 			kernels_free(w->kernels, in->models[m].params);
 		kernels_destroy(&w->kernels);
+		free(w->seqs);
+		free(w->inputs);
+		free(w->targets);
 		free(w->loss_nats);
 		free(w->values);
 		free(w->rank);
@@ -383,9 +441,9 @@ infer_destroy(struct infer **infer)
 		free(w->ids);
 		free(w->counts);
 	}
-	/* All workers have ended: every job is in one of the lists, or was cut off half-way and is in `first`. */
-	free_jobs(in->first);
-	free_jobs(in->finished);
+	/* All workers have ended, so every job is in one of the lists. */
+	free_jobs(&in->waiting);
+	free_jobs(&in->finished);
 	for (size_t i = 0; i < in->n_models; i++)
 		model_destroy(&in->models[i].model);
 	free(in->workers);
@@ -516,12 +574,7 @@ infer_submit(struct infer *in, struct infer_job *job)
 	pthread_mutex_lock(&in->lock);
 	job->next = 0;
 	job->left = job->n;
-	job->after = NULL;
-	if (in->last != NULL)
-		in->last->after = job;
-	else
-		in->first = job;
-	in->last = job;
+	STAILQ_INSERT_TAIL(&in->waiting, job, entry);
 	in->n_jobs++;
 	pthread_cond_broadcast(&in->work);
 	pthread_mutex_unlock(&in->lock);
@@ -533,8 +586,8 @@ infer_finished(struct infer *in)
 	struct infer_job *job;
 
 	pthread_mutex_lock(&in->lock);
-	if ((job = in->finished) != NULL && (in->finished = job->after) == NULL)
-		in->finished_last = NULL;
+	if ((job = STAILQ_FIRST(&in->finished)) != NULL)
+		STAILQ_REMOVE_HEAD(&in->finished, entry);
 	pthread_mutex_unlock(&in->lock);
 	return job;
 }
@@ -542,8 +595,10 @@ infer_finished(struct infer *in)
 void
 infer_abandon(struct infer *in, size_t link, uint64_t lease_id)
 {
+	struct infer_job *job;
+
 	pthread_mutex_lock(&in->lock);
-	for (struct infer_job *job = in->first; job != NULL; job = job->after)
+	STAILQ_FOREACH(job, &in->waiting, entry)
 		if (job->link == link && job->lease_id == lease_id)
 			job->abandoned = true;
 	pthread_mutex_unlock(&in->lock);

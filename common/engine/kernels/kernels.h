@@ -127,6 +127,13 @@ void kernels_event_wait(struct kernels *k, const struct kernels_event *e);
  * Device to device; to is not from. */
 void kernels_convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n);
 
+/*
+ * kernels_row_tile - from now on kernels_linear and kernels_output_label compute each `rows` rows as a product of their own, so that
+ * the bits of a sequence of `rows` tokens do not depend on the other sequences of its batch. 0: whole products (the default). Rows
+ * that are no multiple are computed as one product.
+ */
+void kernels_row_tile(struct kernels *k, int64_t rows);
+
 /* ---- linear layers ---- */
 
 enum kernels_layout {

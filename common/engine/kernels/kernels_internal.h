@@ -97,6 +97,7 @@ struct kernels {
 	void *own;				/* the backend's */
 	enum dtype dtype;
 	int threads;
+	int64_t row_tile;			/* kernels_row_tile; 0: none */
 	char compute_class[32];
 	char describe[128];
 	char reason[192];

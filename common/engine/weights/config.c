@@ -1,6 +1,6 @@
 /*
- * config.json of the families we run. A key that changes outputs is understood or refused by its name. A key that stands in
- * neither list is one that the family's implementation in transformers does not read either, so it changes nothing there.
+ * config.json of the supported families. A key that changes outputs is either supported or refused by name. Other keys are ignored:
+ * the family's implementation in transformers does not read them either.
  */
 #include "engine/weights/weights_internal.h"
 
@@ -15,9 +15,9 @@
 #include "engine/model/model.h"
 
 #define MAX_CONFIG_BYTES ((size_t)4 << 20)
-#define MAX_SIZE (INT64_C(1) << 31)		/* of any one dimension; what fits together is model_config_check's */
+#define MAX_SIZE (INT64_C(1) << 31)		/* of any one dimension; model_config_check checks their combination */
 
-/* A file being read: the first failure stays in rc, what comes after is skipped. */
+/* A file being read: rc keeps the first failure, and everything after it is skipped. */
 struct reader {
 	const char *path;
 	const struct json *root;
@@ -34,7 +34,7 @@ fail(struct reader *r, int rc, const char *key, const char *expected, const char
 	    key, expected, found);
 }
 
-/* One line of text for whatever stands there. */
+/* Any value as one line of text. */
 static const char *
 show(const struct json *j, char *buf, size_t size)
 {
@@ -148,7 +148,7 @@ only_text(struct reader *r, const char *key, const char *a, const char *b)
 		fail_value(r, ERR_UNSUPPORTED, key, expected);
 }
 
-/* bos and eos: an id, null, or (Llama 3) a list, of which the first one counts. */
+/* bos and eos: an id, null, or (Llama 3) a list, whose first item is used. */
 static int64_t
 id_key(struct reader *r, const char *key)
 {
@@ -198,7 +198,7 @@ load_llama3_scaling(struct reader *r, struct reader *top, struct model_config *c
 		fail_value(r, ERR_RANGE, "high_freq_factor", "more than low_freq_factor");
 }
 
-/* Elements of a head that rope turns, as transformers cuts: (int)(head_dim * factor). */
+/* Elements of a head with rotary embedding, rounded as in transformers: (int)(head_dim * factor). */
 static void
 load_rotary_part(struct reader *r, const char *key, struct model_config *c)
 {
@@ -269,7 +269,7 @@ load_rope(struct reader *top, struct model_config *c)
 		top->rc = r.rc;
 }
 
-/* Qwen's sliding windows: off, and no layer that has one of its own. */
+/* Qwen's sliding windows must be off, for all layers. */
 static void
 only_full_attention(struct reader *r)
 {
@@ -292,7 +292,7 @@ load_llama(struct reader *r, struct model_config *c)
 	c->d_model = size_key(r, "hidden_size");
 	c->n_layers = size_key(r, "num_hidden_layers");
 	c->n_heads = size_key(r, "num_attention_heads");
-	/* Qwen's default is a number, 32: a file without the key is not one that anybody wrote. */
+	/* Qwen's default is the number 32, but every published file has the key. */
 	c->n_kv_heads = qwen2 || qwen3 ? size_key(r, "num_key_value_heads") : size_key_or(r, "num_key_value_heads", c->n_heads);
 	c->d_ff = size_key(r, "intermediate_size");
 	c->norm_eps = (float)positive_key_or(r, "rms_norm_eps", 1e-6);
@@ -302,7 +302,7 @@ load_llama(struct reader *r, struct model_config *c)
 	if (qwen2 || qwen3)
 		only_full_attention(r);
 	if (qwen3 && r->rc == 0 && absent(r, "head_dim"))
-		size_key(r, "head_dim");		/* not width / heads by default, as elsewhere */
+		size_key(r, "head_dim");		/* the default is not width / heads here */
 	if (r->rc == 0 && absent(r, "head_dim") && c->d_model % c->n_heads != 0)
 		fail_value(r, ERR_RANGE, "num_attention_heads", "a divisor of hidden_size");
 	c->head_dim = size_key_or(r, "head_dim", c->d_model / c->n_heads);
@@ -416,7 +416,7 @@ save_gpt2(struct json *o, const struct model_config *c)
 	return rc;
 }
 
-/* A share that, cut as load_rotary_part cuts it, gives rotary again. */
+/* A factor that load_rotary_part turns into the same rotary again. */
 static double
 rotary_share(int64_t head_dim, int64_t rotary)
 {
@@ -470,7 +470,7 @@ save_llama(struct json *o, const struct model_config *c)
 	return rc;
 }
 
-/* Both ways of saying it: transformers 4 reads rotary_pct and rotary_emb_base, transformers 5 either. */
+/* Both spellings: transformers 4 reads rotary_pct and rotary_emb_base, transformers 5 either. */
 static int
 save_neox(struct json *o, const struct model_config *c)
 {

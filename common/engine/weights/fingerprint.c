@@ -1,5 +1,5 @@
 /*
- * Identity of a model directory, and the sidecar that spares the next start from reading it all:
+ * Identity of a model directory, and the sidecar file that saves the next start from reading all of it:
  *   salt_fingerprint1 <32 hex digits> <number of files>
  *   <size> <mtime seconds>.<nanoseconds> <inode> <name>          a line for each file that was read
  */
@@ -31,7 +31,7 @@ field_num(struct hash_state *h, const char *name, double v)
 	hash_field_u64(h, name, u);
 }
 
-/* What changes outputs, and nothing else: no context length, ids of special tokens or initial spread. */
+/* Only values that change outputs: not context length, ids of special tokens or the initial standard deviation. */
 static void
 hash_config(struct hash_state *h, const struct model_config *c)
 {
@@ -115,7 +115,7 @@ stat_line(const char *dir, const char *name, char *buf, size_t size)
 	return true;
 }
 
-/* The sidecar's text for a set of files as they are now; NULL without memory or when one is gone. Free it. */
+/* The sidecar's text for the current state of the files; NULL without memory or when one is missing. Free it. */
 static char *
 sidecar_lines(const char *dir, const char *const *names, size_t n)
 {
@@ -196,7 +196,7 @@ file_names(const struct weights *set, const char **names)
 		const char *name = strrchr(weights_at(set, i)->file, '/') + 1;
 		bool known = false;
 
-		for (size_t k = n; k-- > 0 && !known; )		/* the newest first: tensors of a shard mostly stand together */
+		for (size_t k = n; k-- > 0 && !known; )		/* newest first: tensors of a shard are mostly adjacent */
 			known = strcmp(names[k], name) == 0;
 		if (!known)
 			names[n++] = name;
@@ -207,8 +207,8 @@ file_names(const struct weights *set, const char **names)
 	return n;
 }
 
-static int
-fingerprint(const char *dir, bool believe, struct hash128 *out, struct err_note *note)
+int
+weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note)
 {
 	char *before = NULL, *after = NULL;
 	struct hash_state *h = NULL;
@@ -220,9 +220,9 @@ fingerprint(const char *dir, bool believe, struct hash128 *out, struct err_note 
 
 	if (strlen(dir) >= 4096 - WEIGHTS_NAME_BYTES)
 		return err_note_set(note, ENAMETOOLONG, "%s", dir);
-	if (believe && sidecar_read(dir, out))
+	if (sidecar_read(dir, out))
 		return 0;
-	/* Opened twice: once for the names of the files, and, when their state is noted, again to read them. */
+	/* Opened twice: first for the names of the files; then, with their state recorded, to read them. */
 	if ((rc = weights_open(&first, dir, note)) != 0)
 		goto out;
 	if ((names = mem_alloc(weights_count(first) + 2, sizeof(*names))) == NULL || (h = hash_new()) == NULL) {
@@ -249,16 +249,4 @@ out:
 	weights_close(&set);
 	weights_close(&first);
 	return rc;
-}
-
-int
-weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note)
-{
-	return fingerprint(dir, true, out, note);
-}
-
-int
-weights_fingerprint_fresh(const char *dir, struct hash128 *out, struct err_note *note)
-{
-	return fingerprint(dir, false, out, note);
 }

@@ -1,4 +1,4 @@
-/* Between files and the tensor table of a model: which name is which, reading by range, saving from a source. */
+/* Maps files to the tensor table of a model: names, reading by range, saving from a source. */
 #include "engine/weights/weights_internal.h"
 
 #include <errno.h>
@@ -23,8 +23,8 @@ ends_with(const char *s, const char *end)
 	return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-const char *
-weights__prefix(const struct model_config *cfg)
+static const char *
+family_prefix(const struct model_config *cfg)
 {
 	return cfg->family == MODEL_FAMILY_GPT2 ? "transformer." : cfg->family == MODEL_FAMILY_NEOX ? "gpt_neox." : "model.";
 }
@@ -32,7 +32,7 @@ weights__prefix(const struct model_config *cfg)
 enum weights__role
 weights__role(const struct model_config *cfg, const char *name, const char **bare)
 {
-	const char *prefix = weights__prefix(cfg);
+	const char *prefix = family_prefix(cfg);
 
 	*bare = name;
 	if (strcmp(name, cfg->family == MODEL_FAMILY_NEOX ? "embed_out.weight" : "lm_head.weight") == 0)
@@ -82,7 +82,7 @@ check_shape(const struct model_tensor *want, const struct weights_tensor *t, str
 	return ERR_MISMATCH;
 }
 
-/* A tied model may carry its output layer all the same; then it must be the embedding. */
+/* A tied model may still contain its output layer; then it must equal the embedding. */
 static int
 check_tied_head(const struct weights_tensor *head, const struct weights_tensor *embedding, struct err_note *note)
 {

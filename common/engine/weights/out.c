@@ -1,4 +1,4 @@
-/* A file being written: buffered, hashed as it goes, synced at its end. Nothing is overwritten and nothing retried. */
+/* A file being written: buffered, hashed while it is written, synced at its end. Nothing is overwritten or retried. */
 #include "engine/weights/weights_internal.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ step_note(struct err_note *note, int rc, const char *path, const char *step)
 	return rc;
 }
 
-/* Closes and frees; what close says is the caller's business where it matters. */
+/* Closes and frees; callers that need the result of close check it themselves. */
 static int
 release(struct weights__out *o)
 {

@@ -2,7 +2,7 @@
  * The header of one safetensors file:
  *   0      8   u64, little-endian: n, length of the JSON text
  *   8      n   JSON object: tensor name -> {"dtype", "shape", "data_offsets": [begin, end]}, and "__metadata__": strings
- *   8 + n  ..  data; offsets count from here, cover everything, in any order of names, without hole or overlap
+ *   8 + n  ..  data; offsets start here and cover it without gaps or overlaps, in any order of names
  */
 #include "engine/weights/weights_internal.h"
 
@@ -35,8 +35,8 @@ weights_dtype_bytes(enum weights_dtype dtype)
 	return dtype < N_DTYPES ? dtypes[dtype].bytes : 0;
 }
 
-bool
-weights__dtype(const char *name, enum weights_dtype *out)
+static bool
+dtype_named(const char *name, enum weights_dtype *out)
 {
 	for (size_t i = 0; i < N_DTYPES; i++) {
 		if (strcmp(name, dtypes[i].name) == 0) {
@@ -110,7 +110,7 @@ parse_tensor(struct weights_tensor *t, const struct json *entry, uint64_t data_a
 		return wrong_kind(note, path, t->name, "entry", "object", entry);
 	if (!json_text(json_get(entry, "dtype"), &dtype))
 		return wrong_kind(note, path, t->name, "dtype", "string", json_get(entry, "dtype"));
-	if (!weights__dtype(dtype, &t->dtype)) {
+	if (!dtype_named(dtype, &t->dtype)) {
 		tensor_note(note, ERR_UNSUPPORTED, path, t->name);
 		return err_expect(note, ERR_UNSUPPORTED, "", "a dtype such as F32, F16, BF16", "%s", dtype);
 	}
@@ -142,12 +142,12 @@ by_offset(const void *a, const void *b)
 
 	if (x->offset_bytes != y->offset_bytes)
 		return x->offset_bytes < y->offset_bytes ? -1 : 1;
-	if (x->len_bytes != y->len_bytes)		/* empty ones first: they take no room */
+	if (x->len_bytes != y->len_bytes)		/* empty ones first: they take no space */
 		return x->len_bytes < y->len_bytes ? -1 : 1;
 	return strcmp(x->name, y->name);
 }
 
-/* The ranges, sorted, must join and end with the file. */
+/* The sorted ranges must be adjacent and end with the file. */
 static int
 check_cover(const struct weights__table *t, uint64_t data_at, uint64_t size, const char *path, struct err_note *note)
 {

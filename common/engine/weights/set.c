@@ -88,7 +88,7 @@ by_name(const void *a, const void *b)
 	return strcmp(((const struct weights_tensor *)a)->name, ((const struct weights_tensor *)b)->name);
 }
 
-/* All tables in one list by name; a name in two shards is refused. */
+/* All tables merged by name; a name in two shards is refused. */
 static int
 gather(struct weights *w, const char *path, struct err_note *note)
 {
@@ -130,7 +130,7 @@ index_note(struct err_note *note, const char *path, const char *tensor, const ch
 	    found);
 }
 
-/* The shards an index names, each once; then the index and the shards must agree tensor by tensor. */
+/* Opens each shard of an index once; index and shards must agree on every tensor. */
 static int
 open_index(struct weights *w, const char *path, struct err_note *note)
 {

@@ -1,14 +1,14 @@
 /*
- * weights - model directories of the Hugging Face kind: config.json beside model.safetensors, or beside
+ * weights - Hugging Face model directories: config.json beside model.safetensors, or beside
  * model.safetensors.index.json and its shards. Read, write, fingerprint.
  *
  * Reading a model:     weights_config_load -> model_new -> weights_model_open (names and shapes checked against the
  *                      model's tensor table) -> weights_model_read, by tensor or by range of the flat canonical order.
- * Writing one:         weights_config_save, weights_model_save (the caller hands over one range at a time; a model never has to
- *                      be in memory twice).
+ * Writing one:         weights_config_save, weights_model_save (the caller supplies one range at a time, so that a model never
+ *                      has to be in memory twice).
  * Any safetensors:     weights_open, weights_find, weights_read_f32; weights_writer_*.
  *
- * Files are mapped, so a file that another process cuts short while it is read ends in SIGBUS: copy, then rename, model files.
+ * Files are mapped: if another process truncates one while it is read, SIGBUS follows. Replace model files by rename.
  */
 #ifndef SALT_WEIGHTS_H
 #define SALT_WEIGHTS_H
@@ -29,7 +29,7 @@ struct json;				/* json/json.h */
 #define WEIGHTS_MAX_HEADER_BYTES 100000000u
 #define WEIGHTS_NAME_BYTES 256		/* of a file name inside a directory, with its NUL */
 
-/* What a safetensors file can hold. Converted to float: F32, F16, BF16; the others are listed and skipped over. */
+/* Types in safetensors files. F32, F16 and BF16 are converted to float; the others are listed but not read. */
 enum weights_dtype {
 	WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_BF16, WEIGHTS_F64, WEIGHTS_I64, WEIGHTS_I32, WEIGHTS_I16, WEIGHTS_I8,
 	WEIGHTS_U64, WEIGHTS_U32, WEIGHTS_U16, WEIGHTS_U8, WEIGHTS_BOOL, WEIGHTS_F8_E4M3, WEIGHTS_F8_E5M2
@@ -38,7 +38,7 @@ enum weights_dtype {
 const char *weights_dtype_name(enum weights_dtype dtype);	/* as in the file: "BF16" */
 size_t weights_dtype_bytes(enum weights_dtype dtype);
 
-/* One tensor of an open set. All pointers are good until weights_close. */
+/* One tensor of an open set. All pointers are valid until weights_close. */
 struct weights_tensor {
 	const char *name;
 	enum weights_dtype dtype;
@@ -54,10 +54,10 @@ struct weights_tensor {
 struct weights;
 
 /*
- * weights_open - map a .safetensors file, an index (.json), or a model directory (model.safetensors, failing that
+ * weights_open - map a .safetensors file, an index (.json), or a model directory (model.safetensors, or else
  * model.safetensors.index.json with every shard it names).
- * Headers are checked in full before anything is believed: size, UTF-8 JSON, no duplicate names, ranges without holes or overlap,
- * shape times dtype equal to the range, last end equal to the file's end; with an index: every tensor in the file it says and
+ * Headers are checked completely before anything is used: size, UTF-8 JSON, no duplicate names, ranges without gaps or overlaps,
+ * shape times dtype equal to the range, last end equal to the file's end; with an index: every tensor in the file it names and
  * no file outside the directory.
  * Returns 0 and *w (weights_close it), ERR_FORMAT, ERR_RANGE, ERR_NOT_FOUND, ENOMEM or errno; the note has file, tensor, offset,
  * expected and found. *w is NULL on failure. An open set may be read by any number of threads.
@@ -69,7 +69,7 @@ size_t weights_count(const struct weights *w);
 const struct weights_tensor *weights_at(const struct weights *w, size_t i);	/* in name order (bytes); i < count */
 const struct weights_tensor *weights_find(const struct weights *w, const char *name);	/* NULL: no such tensor */
 
-/* weights_meta - value of __metadata__ of the (first) file, NULL if it has none; good until weights_close. */
+/* weights_meta - value of __metadata__ of the (first) file, NULL if it has none; valid until weights_close. */
 const char *weights_meta(const struct weights *w, const char *key);
 
 enum weights_flags {
@@ -85,7 +85,7 @@ int weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t co
 
 /* ---- writing ---- */
 
-/* What a file will hold, declared before its first byte. The strings are the caller's, until weights_writer_new returns. */
+/* The content of a file, declared before its first byte. The strings must stay valid until weights_writer_new returns. */
 struct weights_spec {
 	const char *name;
 	enum weights_dtype dtype;
@@ -97,7 +97,7 @@ struct weights_meta_pair {
 	const char *key, *value;
 };
 
-/* A file as written and synced. Plain old data: may be sent to another rank as bytes. */
+/* A file that was written and synced. Plain data: may be sent to another rank as bytes. */
 struct weights_file {
 	char name[WEIGHTS_NAME_BYTES];		/* inside its directory */
 	uint64_t size_bytes;
@@ -109,26 +109,26 @@ struct weights_writer;
 /*
  * weights_writer_new - begin DIR/STEM.safetensors, or, when the data is over max_shard_bytes (0: no limit),
  * DIR/STEM-00001-of-0000N.safetensors ... and DIR/STEM.safetensors.index.json. A tensor is never split: one larger than the limit
- * gets a file for itself.
+ * gets its own file.
  * @specs order of the data; names unique. @meta goes into __metadata__ beside format=pt, may be NULL with n_meta 0.
- * Nothing is overwritten: a file that is there already is EEXIST. Returns 0, ERR_RANGE, ERR_FORMAT (names), ENOMEM, errno;
+ * Nothing is overwritten: an existing file is EEXIST. Returns 0, ERR_RANGE, ERR_FORMAT (names), ENOMEM, errno;
  * the note names the step.
  */
 int weights_writer_new(struct weights_writer **w, const char *dir, const char *stem, const struct weights_spec *specs, size_t n_specs,
     const struct weights_meta_pair *meta, size_t n_meta, uint64_t max_shard_bytes, struct err_note *note);
 
 /*
- * weights_writer_f32 - the next n elements, in the order of specs, in pieces of any size: converted to the dtype of the tensor they
- * fall into. weights_writer_bytes - the next n bytes as they are.
- * Returns 0, ERR_RANGE (more than declared), ERR_UNSUPPORTED (dtype), errno (ENOSPC, EIO, ...: note says which file and step).
+ * weights_writer_f32 - the next n elements, in the order of specs, in pieces of any size, converted to the dtype of their tensor.
+ * weights_writer_bytes - the next n bytes unchanged.
+ * Returns 0, ERR_RANGE (more than declared), ERR_UNSUPPORTED (dtype), errno (ENOSPC, EIO, ...: note: file and step).
  * After a failure only weights_writer_destroy is allowed.
  */
 int weights_writer_f32(struct weights_writer *w, const float *x, uint64_t n, struct err_note *note);
 int weights_writer_bytes(struct weights_writer *w, const void *p, size_t n, struct err_note *note);
 
 /*
- * weights_writer_finish - everything declared must have come (else ERR_RANGE); syncs and closes the last file, writes the index.
- * The directory itself is not synced: that is the caller's. Then weights_writer_n_files / _file tell what there is.
+ * weights_writer_finish - everything declared must have been written (else ERR_RANGE); syncs and closes the last file, writes the index.
+ * The caller syncs the directory. Afterwards weights_writer_n_files / _file list the files.
  */
 int weights_writer_finish(struct weights_writer *w, struct err_note *note);
 size_t weights_writer_n_files(const struct weights_writer *w);
@@ -136,7 +136,7 @@ const struct weights_file *weights_writer_file(const struct weights_writer *w, s
 void weights_writer_destroy(struct weights_writer **w);	/* takes NULL; not finished: removes every file it made */
 
 /*
- * weights_file_write - a small file in one go: DIR/NAME created (EEXIST if there), written, synced; *out filled if not NULL.
+ * weights_file_write - a small file at once: DIR/NAME created (EEXIST if it exists), written, synced; *out filled if not NULL.
  * weights_file_copy - the same from another file.
  */
 int weights_file_write(const char *dir, const char *name, const void *p, size_t n, struct weights_file *out, struct err_note *note);
@@ -146,7 +146,7 @@ int weights_file_copy(const char *dir, const char *name, const char *from, struc
 
 /*
  * weights_config_load - DIR/config.json (or PATH of a .json) into a model_config.
- * Families: model_type gpt2, llama, qwen2, qwen3, gpt_neox. What changes outputs and is not supported is refused by its key (ERR_UNSUPPORTED), missing and
+ * Families: model_type gpt2, llama, qwen2, qwen3, gpt_neox. An unsupported key that changes outputs is refused by name (ERR_UNSUPPORTED), missing and
  * wrong-typed keys are ERR_FORMAT with file and key, impossible values ERR_RANGE.
  */
 int weights_config_load(const char *path, struct model_config *out, struct err_note *note);
@@ -156,8 +156,8 @@ int weights_config_save(const char *dir, const struct model_config *cfg, enum we
     struct err_note *note);
 
 /*
- * weights_model_open - open the tensors of DIR and bind them to the model's table: every tensor of the table must be there in its
- * shape (with or without the family's prefix), nothing else may be, but for known buffers and an lm_head equal to the tied embedding.
+ * weights_model_open - open the tensors of DIR and bind them to the model's table: every tensor of the table must exist in its
+ * shape (with or without the family's prefix), and nothing else except known buffers and an lm_head equal to the tied embedding.
  * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape, extra, tied head that differs), and all of weights_open.
  * Keeps model: it must outlive *m. Any number of threads may read.
  */
@@ -172,15 +172,15 @@ void weights_model_close(struct weights_model **m);	/* takes NULL */
 int weights_model_read(const struct weights_model *m, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 
 /*
- * weights_source - gives elements [begin, begin + count) of the flat canonical order into out; returns 0 or an error that ends
- * the save. Called with growing, adjoining ranges of at most WEIGHTS_SOURCE_MAX elements that never cross a tensor.
+ * weights_source - writes elements [begin, begin + count) of the flat canonical order into out; returns 0 or an error that ends
+ * the save. Called with ascending, adjacent ranges of at most WEIGHTS_SOURCE_MAX elements that never cross a tensor.
  */
 #define WEIGHTS_SOURCE_MAX (UINT64_C(1) << 20)
 typedef int weights_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 
 /*
  * weights_model_save - DIR/model.safetensors (sharded past max_shard_bytes, 0: never) in the table's names and dtype, synced.
- * @files @n_files receive a malloc'ed list to free(); may both be NULL. Nothing is left behind on failure.
+ * @files @n_files receive a malloc'ed list to free(); may both be NULL. On failure all files are removed.
  */
 int weights_model_save(const char *dir, const struct model *model, weights_source *source, void *arg, enum weights_dtype dtype,
     uint64_t max_shard_bytes, struct weights_file **files, size_t *n_files, struct err_note *note);
@@ -191,10 +191,8 @@ weights_source weights_source_array;
 /*
  * weights_fingerprint - identity of the model in DIR: every tensor of the table in name order (name, dtype, shape, bytes) and every
  * configuration value that changes outputs. Shards, formatting, prefixes and unused buffers do not change it; the stored dtype does.
- * DIR/.salt_fingerprint keeps it valid for (size, mtime, inode) of every file read, is silently not written in a
- * read-only directory, and is never believed by weights_fingerprint_fresh.
+ * DIR/.salt_fingerprint stores it together with (size, mtime, inode) of every file read; in a read-only directory it is not written.
  */
 int weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note);
-int weights_fingerprint_fresh(const char *dir, struct hash128 *out, struct err_note *note);
 
 #endif

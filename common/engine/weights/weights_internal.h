@@ -1,5 +1,5 @@
 /*
- * Shared by the files of this room only: the parser of one safetensors header and the file being written.
+ * What the files of weights share: the parser of one safetensors header and the file being written.
  */
 #ifndef SALT_WEIGHTS_OWN_H
 #define SALT_WEIGHTS_OWN_H
@@ -16,7 +16,7 @@ struct weights__table {
 };
 
 /*
- * weights__parse - check and list the header of the size bytes at p. path stands in notes and in the tensors (it must live as long).
+ * weights__parse - check and list the header of the size bytes at p. path is used in notes and in the tensors (it must live as long).
  * Layout: u64 header length n, n bytes of JSON, data. On failure *t is empty. weights__table_free takes empty ones.
  */
 int weights__parse(const unsigned char *p, uint64_t size, const char *path, struct weights__table *t, struct err_note *note);
@@ -25,10 +25,7 @@ void weights__table_free(struct weights__table *t);
 /* weights__file_name - may be appended to a directory: not empty, no '/', not "." or "..", fits WEIGHTS_NAME_BYTES. */
 bool weights__file_name(const char *name);
 
-/* weights__dtype - name to dtype; false if not one of ours. */
-bool weights__dtype(const char *name, enum weights_dtype *out);
-
-/* What a tensor of a file is to a model of the family. */
+/* The role of a tensor of a file in a model of the family. */
 enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
 
 /*
@@ -36,9 +33,8 @@ enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
  * inverse frequencies); else PARAMETER. *bare is the name without the family's prefix ("transformer.", "model.", "gpt_neox.").
  */
 enum weights__role weights__role(const struct model_config *cfg, const char *name, const char **bare);
-const char *weights__prefix(const struct model_config *cfg);
 
-/* A file being written, its hash growing with it. {.fd = -1} is closed. */
+/* A file being written and hashed. {.fd = -1} is closed. */
 struct weights__out {
 	int fd;
 	char path[4096];

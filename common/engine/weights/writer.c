@@ -10,7 +10,7 @@
 
 #include "engine/tensor/tensor.h"
 
-struct item {				/* one tensor to come */
+struct item {				/* one declared tensor */
 	char *name;
 	enum weights_dtype dtype;
 	unsigned n_dims;
@@ -28,7 +28,7 @@ struct weights_writer {
 	size_t n_meta;
 	uint64_t total_bytes;
 
-	size_t item;				/* the one that the next byte belongs to */
+	size_t item;				/* the tensor of the next byte */
 	uint64_t at_bytes;			/* of it already written */
 	size_t n_begun;				/* shards opened so far */
 	struct weights__out out;
@@ -45,7 +45,7 @@ writer_note(const struct weights_writer *w, struct err_note *note, int rc, const
 	return rc;
 }
 
-/* A tensor goes into the shard before it while that stays within the limit; one that alone is over it gets its own. */
+/* A tensor is added to the current shard while that stays within the limit; a larger one gets its own shard. */
 static void
 assign_shards(struct weights_writer *w, uint64_t max_shard_bytes)
 {
@@ -168,7 +168,7 @@ end_shard(struct weights_writer *w, struct err_note *note)
 	return 0;
 }
 
-/* Goes past full tensors, and on to the shard of the next one. After it either all is written or item has room. */
+/* Skips complete tensors and opens the shard of the next one. Afterwards everything is written, or item is incomplete. */
 static int
 advance(struct weights_writer *w, struct err_note *note)
 {

@@ -32,6 +32,19 @@ multiply(struct kernels *k, int64_t m, int64_t n, int64_t inner, struct kernels_
 	k->ops->matmul(k, m, n, inner, &a, &b, &c, present(bias) ? bias : NULL, add);
 }
 
+void
+kernels_row_tile(struct kernels *k, int64_t rows)
+{
+	k->row_tile = rows;
+}
+
+/* Rows of one product of m rows. */
+static int64_t
+tile_rows(const struct kernels *k, int64_t m)
+{
+	return k->row_tile > 0 && m % k->row_tile == 0 ? k->row_tile : m;
+}
+
 /* w: [out, in] or, with KERNELS_IN_OUT, [in, out]. */
 static bool
 weight_fits(const struct tensor *w, int64_t in, int64_t out, enum kernels_layout layout)
@@ -50,7 +63,13 @@ kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x, cons
 
 	weight.keep = true;
 	kernels__shape(kernels__rows(y) == m && weight_fits(w, in, out, layout) && (!present(b) || kernels__cols(b) == out), "linear");
-	multiply(k, m, out, in, matrix(x, in, false), weight, matrix(y, out, false), b, add);
+	for (int64_t row = 0, rows = tile_rows(k, m); row < m; row += rows) {
+		struct kernels__matrix from = matrix(x, in, false), to = matrix(y, out, false);
+
+		from.data = kernels__element(x->data, x->dtype, row * in);
+		to.data = kernels__element(y->data, y->dtype, row * out);
+		multiply(k, rows, out, in, from, weight, to, b, add);
+	}
 }
 
 void
@@ -303,18 +322,33 @@ kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tens
 	k->ops->output_loss(k, h, w_out, targets, grad_scale, grad ? d_h : NULL, grad ? d_w : NULL, sums);
 }
 
+/* An output from element i on; NULL where it is absent. All are of 4 bytes. */
+static void *
+from_row(void *out, int64_t i)
+{
+	return out != NULL ? (char *)out + 4 * i : NULL;
+}
+
 void
 kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
     const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out)
 {
 	int64_t n_valid = spec->n_valid > 0 ? spec->n_valid : w_out->dims[0];
 	bool sampled = spec->kind == KERNELS_LABEL_SAMPLED, top = spec->kind == KERNELS_LABEL_TOPK;
+	int64_t step = tile_rows(k, b * t) == t ? 1 : b, width = spec->kind == KERNELS_LABEL_DENSE ? w_out->dims[0] : spec->n;
 
 	kernels__shape(kernels__rows(h) == b * t && w_out->n_dims == 2 && w_out->dims[1] == kernels__cols(h) &&
 	    n_valid <= w_out->dims[0] && (spec->kind == KERNELS_LABEL_NONE || spec->tau > 0) &&
 	    (!(sampled || top) || (spec->n >= 1 && spec->n <= 1 << 20)) && (!top || spec->n <= n_valid) &&
 	    (!sampled || n_valid <= 1 << 20), "output_label");
-	k->ops->output_label(k, h, w_out, spec, next, seqs, b, t, out);
+	for (int64_t i = 0, row = 0; i < b; i += step, row += step * t) {
+		struct tensor part = tensor_2d(kernels__element(h->data, h->dtype, row * kernels__cols(h)), h->dtype, step * t,
+		    kernels__cols(h));
+		struct kernels_labels to = {from_row(out->loss_nats, row), from_row(out->rank, row), from_row(out->n_unique, row),
+		    from_row(out->ids, row * width), from_row(out->counts, row * width), from_row(out->values, row * width)};
+
+		k->ops->output_label(k, &part, w_out, spec, next != NULL ? next + row : NULL, seqs + i, step, t, &to);
+	}
 }
 
 /* ---- the optimiser ---- */
