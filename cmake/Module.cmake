@@ -53,3 +53,10 @@ function(unit_test NAME)
 	add_test(NAME ${folder}/${NAME} COMMAND test_${folder}_${NAME} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 	set_tests_properties(${folder}/${NAME} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS ${folder})
 endfunction()
+
+# crash_points(FILE ...): files of the calling folder in which base/err/crash.h counts, in builds that ask for it.
+function(crash_points)
+	if(SALT_CRASH_POINTS)
+		set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_DEFINITIONS SALT_CRASH_POINTS)
+	endif()
+endfunction()

@@ -15,7 +15,7 @@
 #include "base/err/crash.h"
 #include "base/json/json.h"
 #include "base/log/log.h"
-#include "fabric/daemon/notify.h"
+#include "fabric/daemon/daemon.h"
 #include "fabric/wire/status_answer.h"
 #include "fabric/wire/wire.h"
 
@@ -163,10 +163,9 @@ metrics_update(struct loop *l, int64_t now_ms)
 	} else if (s->starved[0] != '\0' && !l->draining) {
 		status_error(l->p.status, s->starved);
 	} else {
-		log_last_error(text, sizeof(text));
-		status_error(l->p.status, text);
+		status_error(l->p.status, "");		/* the last line of the log is shown */
 	}
-	notify_status("%s: %zu teachers, %zu trainer ranks, %" PRIu64 " of %" PRIu64 " rows ready", state, s->n_teachers, s->n_trainers,
+	daemon_notify_status("%s: %zu teachers, %zu trainer ranks, %" PRIu64 " of %" PRIu64 " rows ready", state, s->n_teachers, s->n_trainers,
 	    s->rows_ready, s->rows_total);
 	pthread_mutex_lock(&l->lock);
 	l->n_roster = core_peer_stats(l->p.core, l->roster, ROSTER_MAX);
@@ -194,17 +193,16 @@ scores_json(const struct core_scores *s)
 	return NULL;
 }
 
-/* Adds the plans to the JSON answer; the protobuf answer does not have them. */
-static uint8_t *
-add_plans(struct loop *l, uint8_t *answer, size_t *len)
+void
+loop_members(void *arg, struct json *answer)
 {
-	struct json *root = NULL, *list = json_new_array(), *scores;
-	char hex[HASH_HEX_BYTES], *text = NULL;
+	struct loop *l = arg;
+	struct json *list = json_new_array(), *scores;
+	char hex[HASH_HEX_BYTES];
 
-	if (json_parse((const char *)answer, *len, "status", &root, NULL) != 0 || list == NULL) {
-		json_close(&list);
-		goto out;
-	}
+	if (list == NULL)
+		return;
+	pthread_mutex_lock(&l->lock);
 	for (size_t i = 0; i < l->n_plans && i < CORE_PLANS_MAX; i++) {
 		const struct core_plan_stats *p = &l->plans[i];
 		struct json *o = json_build("{s:s, s:I, s:I, s:I, s:I, s:b}", "plan", hash_hex(p->hash, hex), "rows", (long long)p->n_rows,
@@ -215,51 +213,31 @@ add_plans(struct loop *l, uint8_t *answer, size_t *len)
 			json_put(o, "scores", scores);
 		json_push(list, o);
 	}
-	json_put(root, "plans", list);
-	text = json_print(root, false);
-out:
-	json_close(&root);
-	if (text == NULL)
-		return answer;
-	free(answer);
-	*len = strlen(text);
-	return (uint8_t *)text;
+	pthread_mutex_unlock(&l->lock);
+	json_put(answer, "plans", list);
 }
 
-void
-loop_status(void *arg, const uint8_t *body, size_t len, uint8_t **answer, size_t *answer_len)
+size_t
+loop_peers(void *arg, struct wire_peer *peers, size_t max)
 {
 	struct loop *l = arg;
 	int64_t now_ms = clock_now_ms();
-	struct status_snapshot *snap;
-	struct wire_peer *peers = NULL;
 	size_t n;
 
-	*answer = NULL;
-	if (log_answer(body, len, (char **)answer, answer_len) || (snap = malloc(sizeof(*snap))) == NULL)
-		return;
-	status_snapshot(l->p.status, now_ms, snap);
 	pthread_mutex_lock(&l->lock);
-	n = l->n_roster < ROSTER_MAX ? l->n_roster : ROSTER_MAX;
-	if ((peers = calloc(n + 1, sizeof(*peers))) != NULL) {
-		for (size_t i = 0; i < n; i++) {
-			const struct core_peer_stats *p = &l->roster[i];
+	n = l->n_roster < max ? l->n_roster : max;
+	for (size_t i = 0; i < n; i++) {
+		const struct core_peer_stats *p = &l->roster[i];
 
-			memcpy(peers[i].name, p->name, sizeof(peers[i].name));
-			memcpy(peers[i].host, p->host, sizeof(peers[i].host));
-			memcpy(peers[i].status_endpoint, p->status_endpoint, sizeof(peers[i].status_endpoint));
-			peers[i].role = p->role;
-			peers[i].pid = p->pid;
-			peers[i].age_s = (double)(now_ms - p->heard_ms) / 1000;
-		}
-		if (wire_status_answer(body, len, snap, peers, n, answer, answer_len) != 0)
-			*answer = NULL;
-		if (*answer != NULL && *answer_len > 0 && (*answer)[0] == '{')
-			*answer = add_plans(l, *answer, answer_len);
+		memcpy(peers[i].name, p->name, sizeof(peers[i].name));
+		memcpy(peers[i].host, p->host, sizeof(peers[i].host));
+		memcpy(peers[i].status_endpoint, p->status_endpoint, sizeof(peers[i].status_endpoint));
+		peers[i].role = p->role;
+		peers[i].pid = p->pid;
+		peers[i].age_s = (double)(now_ms - p->heard_ms) / 1000;
 	}
 	pthread_mutex_unlock(&l->lock);
-	free(peers);
-	free(snap);
+	return n;
 }
 
 /* ---- sending ---- */
@@ -454,7 +432,7 @@ time_in(struct loop *l, int64_t now_ms)
 }
 
 int
-loop_run(struct loop *l)
+loop_run(struct loop *l, struct err_note *note)
 {
 	int64_t drain_until_ms = 0;
 	struct bus_event e;
@@ -466,13 +444,13 @@ loop_run(struct loop *l)
 		int64_t wait_ms = core_wait_ms(l->p.core);
 
 		if ((rc = bus_poll_wait(l->poll, wait_ms < tick_ms ? wait_ms : tick_ms)) != 0)
-			break;
+			return err_note_set(note, rc, "waiting for messages");
 		now_ms = clock_now_ms();
 		if (stop_requested() && !l->draining) {
 			log_info("drain", "records_pending=%" PRIu64, l->submitted - l->durable);
 			l->draining = true;
 			drain_until_ms = now_ms + DRAIN_MS;
-			notify_stopping("draining: %" PRIu64 " records on their way to the disk", l->submitted - l->durable);
+			daemon_notify_stopping("draining: %" PRIu64 " records on their way to the disk", l->submitted - l->durable);
 			rc = flush(l, core_drain(l->p.core, now_ms));
 		}
 		/* First the commits: they may have stored what the next messages ask for. */
@@ -487,14 +465,14 @@ loop_run(struct loop *l)
 			rc = time_in(l, now_ms);
 		if (rc == 0 && !l->ready) {
 			l->ready = true;
-			notify_ready("serving");
+			daemon_notify_ready("serving");
 		}
 		/* The watchdog expects progress while records are pending, except while the writer waits for disk space. */
-		notify_turn(l->durable, l->durable != l->submitted && commit_waiting(l->p.commit) == 0);
+		daemon_notify_alive(l->durable, l->durable != l->submitted && commit_waiting(l->p.commit) == 0);
 		if (l->draining && ((l->durable == l->submitted && TAILQ_EMPTY(&l->parked)) || now_ms >= drain_until_ms))
 			break;
 	}
-	return rc;
+	return rc != 0 ? err_note_set(note, rc, rc == ENOMEM ? "memory" : "cache.dir %s", l->p.cache_dir) : 0;
 }
 
 int

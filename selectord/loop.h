@@ -10,7 +10,9 @@
 #include "selectord/core.h"
 #include "selectord/store.h"
 #include "fabric/status/status.h"
+#include "fabric/wire/status_answer.h"
 
+struct json;
 struct loop;
 
 struct loop_parts {				/* all borrowed; they outlive the loop */
@@ -22,6 +24,7 @@ struct loop_parts {				/* all borrowed; they outlive the loop */
 	struct commit *commit;
 	struct cache *cache;
 	struct status *status;
+	const char *cache_dir;			/* for messages */
 	uint32_t max_message;
 };
 
@@ -30,11 +33,12 @@ void loop_destroy(struct loop **loop);		/* takes NULL */
 
 /*
  * loop_run - until a stop is asked for and all pending records are committed and acknowledged (at most 10 s more), or an error.
- * Returns 0, the writer's error (such as EIO), ENOMEM.
+ * Returns 0, the writer's error (such as EIO), ENOMEM, or errno of the wait for messages; the note says of what.
  */
-int loop_run(struct loop *loop);
+int loop_run(struct loop *loop, struct err_note *note);
 
-/* loop_status - a bus_status_fn; arg is the loop. */
-void loop_status(void *arg, const uint8_t *body, size_t len, uint8_t **answer, size_t *answer_len);
+/* The hooks of selectord's status socket (fabric/daemon); arg is the loop. */
+size_t loop_peers(void *arg, struct wire_peer *peers, size_t max);
+void loop_members(void *arg, struct json *answer);		/* adds "plans" */
 
 #endif

@@ -1,36 +1,34 @@
-/* selectord: arguments, configuration, identities, the parts put together, exit code. */
+/* selectord - identities of corpora, models, labels and cache; the parts put together. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sysexits.h>
 #include <unistd.h>
 
-#include "base/clock/clock.h"
 #include "base/clock/stop.h"
+#include "base/file/file.h"
 #include "fabric/bus/bus.h"
 #include "data/cache/cache.h"
-#include "fabric/config/cli.h"
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
 #include "data/labels/labels.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 #include "engine/model/model.h"
-#include "fabric/daemon/presence.h"
+#include "fabric/daemon/daemon.h"
 #include "selectord/commit.h"
 #include "selectord/core.h"
 #include "selectord/loop.h"
 #include "selectord/store.h"
-#include "fabric/status/status.h"
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
 
-#define COMMIT_RECORDS 1024		/* so many are not waited longer with than a commit takes */
+#define COMMIT_RECORDS 1024		/* pending records that start a commit before selector.commit_ms is over */
 
-struct daemon {
-	struct config *cfg;
+struct selectord {
+	struct daemon daemon;
+	const struct config *cfg;
 	uint32_t shard, n_shards;
 	struct corpus *train, *heldout;
 	struct hash128 train_hash, heldout_hash, teacher_hash, scorer_hash;
@@ -39,18 +37,13 @@ struct daemon {
 	struct labels_scores_set score_set;
 	struct core_config core_cfg;
 	struct cache *cache;
-	struct bus *bus;
 	struct bus_server *server;
-	struct bus_events *events;
-	struct bus_status *status_socket;
 	struct bus_waker *waker;
-	struct status *status;
 	struct store store;
 	struct core *core;
 	struct commit *commit;
 	struct loop *loop;
-	char name[64];
-	bool announced;
+	struct daemon_hooks hooks;
 };
 
 /* One corpus: its windows, its identity, and whether its ids fit the models. */
@@ -64,10 +57,7 @@ open_corpus(struct corpus **c, const char *prefix, uint32_t number, uint32_t L, 
 	corpus_set_number(*c, number);
 	if (corpus_n_windows(*c, L) > 0)
 		return 0;
-	err_note_set(note, ERR_RANGE, "%s", prefix);
-	err_note_expected(note, "at least %" PRIu32 " tokens (corpus.context + 1)", L + 1);
-	err_note_found(note, "%" PRIu64, corpus_n_tokens(*c));
-	return ERR_RANGE;
+	return err_expect(note, ERR_RANGE, "%s", "at least %" PRIu32 " tokens (corpus.context + 1)", "%" PRIu64, prefix, L + 1, corpus_n_tokens(*c));
 }
 
 static void
@@ -82,13 +72,13 @@ fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, 
 }
 
 /*
- * One tokenizer for corpus, teacher and scorer, as far as each says which: ids would mean other text. A foreign corpus that does not say
- * has the teacher's, so that a trainer's can be compared with it.
+ * Corpus, teacher and scorer must have the same tokenizer, or ids would mean different text. A corpus from elsewhere may not state its
+ * tokenizer; then the teacher's is taken for it, and the trainer's is compared with that.
  */
 static int
 check_tokenizer(const char *key, const char *dir, struct wire_id *tokenizer, struct err_note *note)
 {
-	char path[4200], hex[HASH_HEX_BYTES];
+	char path[4200], hex[2][HASH_HEX_BYTES];
 	struct tokenizer *tok = NULL;
 	struct hash128 fingerprint;
 	int rc;
@@ -104,10 +94,8 @@ check_tokenizer(const char *key, const char *dir, struct wire_id *tokenizer, str
 		*tokenizer = (struct wire_id){true, fingerprint};
 	if (hash_equal(tokenizer->hash, fingerprint))
 		return 0;
-	rc = err_note_set(note, ERR_MISMATCH, "%s %s", key, path);
-	err_note_expected(note, "tokenizer %s, the corpus's", hash_hex(tokenizer->hash, hex));
-	err_note_found(note, "%s", hash_hex(fingerprint, hex));
-	return rc;
+	return err_expect(note, ERR_MISMATCH, "%s %s", "tokenizer %s, the corpus's", "%s", key, path, hash_hex(tokenizer->hash, hex[0]),
+	    hash_hex(fingerprint, hex[1]));
 }
 
 static int
@@ -118,24 +106,18 @@ check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struc
 
 	if ((rc = weights_config_load(dir, &m, note)) != 0 || (rc = weights_fingerprint(dir, hash, note)) != 0)
 		return rc;
-	if (*vocab == 0)			/* a foreign corpus that does not say: every id the model has */
+	if (*vocab == 0)			/* the corpus does not state its vocabulary: every id of the model */
 		*vocab = (uint32_t)m.vocab_size;
-	if (m.vocab_size < (int64_t)*vocab) {
-		err_note_set(note, ERR_MISMATCH, "%s %s", key, dir);
-		err_note_expected(note, "a vocabulary of at least %" PRIu32 ", the corpus's", *vocab);
-		err_note_found(note, "%" PRId64, m.vocab_size);
-		return ERR_MISMATCH;
-	}
-	if (m.context < (int64_t)L) {
-		err_note_set(note, ERR_MISMATCH, "%s %s", key, dir);
-		err_note_expected(note, "a context of at least %" PRIu32 " (corpus.context)", L);
-		err_note_found(note, "%" PRId64, m.context);
-		return ERR_MISMATCH;
-	}
+	if (m.vocab_size < (int64_t)*vocab)
+		return err_expect(note, ERR_MISMATCH, "%s %s", "a vocabulary of at least %" PRIu32 ", the corpus's", "%" PRId64, key, dir, *vocab,
+		    m.vocab_size);
+	if (m.context < (int64_t)L)
+		return err_expect(note, ERR_MISMATCH, "%s %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64, key, dir, L,
+		    m.context);
 	return check_tokenizer(key, dir, tokenizer, note);
 }
 
-/* The longest label record of the set: nothing that could be stored may be too long to send. */
+/* The longest label record of the set. It must fit into a message, or a stored label could not be served. */
 static uint64_t
 record_max(const struct labels_spec *s)
 {
@@ -146,14 +128,14 @@ record_max(const struct labels_spec *s)
 	else if (s->kind == LABELS_KIND_TOPK)
 		row = (uint64_t)s->k * (id + 2);
 	else
-		/* N draws, all different: 31 bits an id at most, some for a count */
+		/* at most N different ids, at most 31 bits for each, and a few for its count */
 		row = 8 + 5 * (uint64_t)(s->n_samples < s->vocab ? s->n_samples : s->vocab);
 	return LABELS_OVERHEAD_BYTES + (uint64_t)s->context * row;
 }
 
-/* What sampled labels are coded under, from the corpus's counts: part of the label set's identity. */
+/* The distribution that sampled labels are coded with, from the corpus's token counts. It is part of the label set's identity. */
 static int
-make_unigram(struct daemon *d, struct err_note *note)
+make_unigram(struct selectord *d, struct err_note *note)
 {
 	struct labels_spec *spec = &d->label_set.spec;
 	uint64_t *counts = mem_alloc(spec->vocab, sizeof(*counts));
@@ -169,9 +151,9 @@ out:
 	return rc;
 }
 
-/* Corpora, models, label set, score set: all of which peers and the cache are compared with. */
+/* Corpora, models, label set and score set: peers and the cache are compared with these. */
 static int
-identify(struct daemon *d, struct err_note *note)
+identify(struct selectord *d, struct err_note *note)
 {
 	const struct config *cfg = d->cfg;
 	struct kernels_options ko = {(enum kernels_backend)cfg->compute.backend, (enum kernels_dtype)cfg->compute.dtype, 1};
@@ -180,6 +162,7 @@ identify(struct daemon *d, struct err_note *note)
 	struct wire_label_set *ls = &cc->label_set;
 	struct wire_score_set *ss = &cc->score_set;
 	uint32_t L = cfg->corpus.context, vocab;
+	char hex[2][HASH_HEX_BYTES];
 	struct wire_id tokenizer;
 	int rc;
 
@@ -191,14 +174,9 @@ identify(struct daemon *d, struct err_note *note)
 	vocab = corpus_info(d->train)->vocab;
 	tokenizer = (struct wire_id){corpus_info(d->train)->has_tokenizer, corpus_info(d->train)->tokenizer};
 	if (d->heldout != NULL && tokenizer.known && corpus_info(d->heldout)->has_tokenizer &&
-	    !hash_equal(corpus_info(d->heldout)->tokenizer, tokenizer.hash)) {
-		char hex[HASH_HEX_BYTES];
-
-		rc = err_note_set(note, ERR_MISMATCH, "corpus.heldout %s", cfg->corpus.heldout);
-		err_note_expected(note, "tokenizer %s, that of corpus.train", hash_hex(tokenizer.hash, hex));
-		err_note_found(note, "%s", hash_hex(corpus_info(d->heldout)->tokenizer, hex));
-		return rc;
-	}
+	    !hash_equal(corpus_info(d->heldout)->tokenizer, tokenizer.hash))
+		return err_expect(note, ERR_MISMATCH, "corpus.heldout %s", "tokenizer %s, that of corpus.train", "%s", cfg->corpus.heldout,
+		    hash_hex(tokenizer.hash, hex[0]), hash_hex(corpus_info(d->heldout)->tokenizer, hex[1]));
 	if ((rc = check_model("teacher.model", cfg->teacher.model, L, &vocab, &tokenizer, &d->teacher_hash, note)) != 0 ||
 	    (rc = check_model("teacher.scorer", cfg->teacher.scorer, L, &vocab, &tokenizer, &d->scorer_hash, note)) != 0 ||
 	    (rc = corpus_limit_vocab(d->train, vocab, note)) != 0 ||
@@ -218,7 +196,7 @@ identify(struct daemon *d, struct err_note *note)
 	spec->n_samples = cfg->labels.samples;
 	spec->k = cfg->labels.k;
 	spec->seed = cfg->labels.seed;
-	spec->tau = (double)(float)cfg->labels.tau;	/* as it travels in messages */
+	spec->tau = (double)(float)cfg->labels.tau;	/* a float in messages */
 	d->score_set.version = LABELS_SCORES_VERSION;
 	if ((rc = labels_spec_check(spec, note)) != 0 || (spec->kind == LABELS_KIND_SAMPLED && (rc = make_unigram(d, note)) != 0))
 		return rc;
@@ -239,7 +217,7 @@ identify(struct daemon *d, struct err_note *note)
 		uint64_t n = corpus_n_windows(d->heldout, L), want = cfg->trainer.eval_sequences;
 
 		fill_corpus(&cc->heldout, d->heldout, d->heldout_hash, L, vocab, tokenizer);
-		/* the windows that trainerd evaluates on, so that the two losses can be compared */
+		/* the windows that trainerd evaluates on, so that both losses are of the same tokens */
 		cc->n_heldout = (cfg->teacher.serve & CONFIG_SERVE_SCORE) == 0 ? 0 : want > 0 && want < n ? want : n;
 		cc->rows_wait_heldout = config_until_margin(cfg, &(double){0});
 	}
@@ -259,24 +237,21 @@ identify(struct daemon *d, struct err_note *note)
 	return core_check(cc, note);
 }
 
-/* The cache belongs to one corpus, one label set, one score set: said value by value, so that a mismatch names what differs. */
-/* A cache of an older record format is not written to. */
+/* Only a cache of the present record format is written to. */
 static int
-known_version(struct daemon *d, struct err_note *note)
+known_version(struct selectord *d, struct err_note *note)
 {
 	char version[CACHE_IDENTITY_BYTES];
 
 	if (cache_identity_get(d->cache, "label_set.version", version, sizeof(version)) != 0 || atoi(version) == LABELS_VERSION)
 		return 0;
-	err_note_set(note, ERR_VERSION, "cache.dir %s: label records", d->cfg->cache.dir);
-	err_note_expected(note, "version %u", LABELS_VERSION);
-	err_note_found(note, "%.20s; saltctl cache export with the saltctl that made them, saltctl cache import --corpus PREFIX into a new cache with "
-	    "this one", version);
-	return ERR_VERSION;
+	return err_expect(note, ERR_VERSION, "cache.dir %s: label records", "version %u", "%.20s; export it with the saltctl of the version that made it (saltctl cache export) and import it into a new "
+	    "cache with this one (saltctl cache import --corpus PREFIX)", d->cfg->cache.dir, LABELS_VERSION, version);
 }
 
+/* Opens the cache. Its identity is kept value by value, so that a mismatch names what differs. */
 static int
-bind_cache(struct daemon *d, struct err_note *note)
+bind_cache(struct selectord *d, struct err_note *note)
 {
 	const struct wire_label_set *ls = &d->core_cfg.label_set;
 	const struct wire_score_set *ss = &d->core_cfg.score_set;
@@ -314,7 +289,6 @@ bind_cache(struct daemon *d, struct err_note *note)
 	if (d->n_shards == 1) {
 		rc = cache_open(&d->cache, d->cfg->cache.dir, CACHE_WRITE, d->cfg->cache.map_size, note);
 	} else {
-		/* every shard has a cache of its own in cache.dir, which may have to be made */
 		snprintf(dir, sizeof(dir), "%s/shard_%" PRIu32, d->cfg->cache.dir, d->shard);
 		if ((rc = cache_make_dir(d->cfg->cache.dir, note)) == 0)
 			rc = cache_open(&d->cache, dir, CACHE_WRITE, d->cfg->cache.map_size, note);
@@ -326,32 +300,28 @@ bind_cache(struct daemon *d, struct err_note *note)
 	return rc;
 }
 
-/* --shard, or the first endpoint that can be bound here. */
+/* Binds the endpoint of --shard, or the first of selector.endpoints that can be bound here. */
 static int
-bind_server(struct daemon *d, const char *shard, struct err_note *note)
+bind_server(struct selectord *d, struct err_note *note)
 {
 	const struct config_texts *ends = &d->cfg->selector.endpoints;
+	const char *shard = cli_get(&d->daemon.args, "shard");
+	uint32_t last = d->n_shards - 1;
 	char *end;
 	int rc = ERR_CONFIG;
 
-	d->n_shards = (uint32_t)ends->n;
-	if (shard != NULL || ends->n == 1) {
-		unsigned long i = shard != NULL ? strtoul(shard, &end, 10) : 0;
+	if (shard != NULL) {
+		unsigned long i = strtoul(shard, &end, 10);
 
-		if (shard != NULL && (*shard == '\0' || *end != '\0' || i >= ends->n)) {
-			err_note_set(note, ERR_USAGE, "--shard");
-			err_note_expected(note, "0 .. %zu (selector.endpoints)", ends->n - 1);
-			err_note_found(note, "%s", shard);
-			return ERR_USAGE;
-		}
-		d->shard = (uint32_t)i;
-		return bus_server_new(&d->server, d->bus, ends->item[i], note);
+		if (shard[0] < '0' || shard[0] > '9' || *end != '\0' || i > last)
+			return err_expect(note, ERR_USAGE, "--shard", "0 .. %" PRIu32 " (selector.endpoints)", "%s", last, shard);
+		d->shard = last = (uint32_t)i;
 	}
-	for (size_t i = 0; i < ends->n && rc != 0; i++) {
-		d->shard = (uint32_t)i;
-		rc = bus_server_new(&d->server, d->bus, ends->item[i], note);
+	for (uint32_t i = d->shard; i <= last && rc != 0 && !d->daemon.check; i++) {
+		d->shard = i;
+		rc = bus_server_new(&d->server, d->daemon.bus, ends->item[i], note);
 	}
-	return rc;
+	return d->daemon.check ? 0 : rc;
 }
 
 static void
@@ -372,11 +342,11 @@ load_quarantine(void *arg, const struct cache_quarantine *q)
 	return core_load_quarantine(arg, q);
 }
 
+/* The parts of the main loop. */
 static int
-start(struct daemon *d, struct err_note *note)
+assemble(struct selectord *d, struct err_note *note)
 {
 	const struct config *cfg = d->cfg;
-	struct status_announce announce;
 	struct loop_parts parts;
 	struct cache_txn *txn = NULL;
 	int rc;
@@ -392,53 +362,41 @@ start(struct daemon *d, struct err_note *note)
 	cache_txn_end(&txn);
 	if (rc != 0)
 		return rc;
-	if ((d->waker = bus_waker_new()) == NULL || (d->status = status_new("selectord", d->name, SALT_VERSION, clock_now_ms())) == NULL)
-		return ENOMEM;
+	if ((d->waker = bus_waker_new()) == NULL)
+		return errno;
 	if ((rc = commit_new(&d->commit, d->cache, cfg->selector.commit_ms, COMMIT_RECORDS, wake, d->waker)) != 0)
 		return rc;
-	presence_events_open(&d->events, d->bus, cfg->status.bind, d->status);
-	parts = (struct loop_parts){d->bus, d->server, d->waker, d->core, &d->store, d->commit, d->cache, d->status, d->core_cfg.max_message};
-	if ((rc = loop_new(&d->loop, &parts)) != 0 ||
-	    (rc = bus_status_new(&d->status_socket, d->bus, cfg->status.bind, loop_status, d->loop, note)) != 0)
-		return rc;
-	if ((rc = presence_make_directory(cfg->run.dir, note)) != 0)
-		return rc;
-	status_announce_fill(&announce, "selectord", d->name, bus_status_endpoint(d->status_socket), bus_server_endpoint(d->server));
-	if ((rc = status_announce_write(cfg->run.dir, &announce, note)) != 0)
-		return rc;
-	d->announced = true;
-	return 0;
+	parts = (struct loop_parts){d->daemon.bus, d->server, d->waker, d->core, &d->store, d->commit, d->cache, d->daemon.status,
+	    cfg->cache.dir, d->core_cfg.max_message};
+	return loop_new(&d->loop, &parts);
 }
 
 static int
-run(struct daemon *d, const char *shard, bool check, struct err_note *note)
+run(struct selectord *d)
 {
-	struct bus_options options = {.max_message = d->cfg->bus.max_message, .curve_dir = d->cfg->security.curve_dir,
-	    .allow_plain_remote = d->cfg->security.allow_plain_remote, .role = BUS_ROLE_SELECTOR};
-	char a[LABELS_TEXT_BYTES], b[LABELS_TEXT_BYTES];
+	struct daemon *daemon = &d->daemon;
+	struct err_note *note = &daemon->note;
+	char name[32], a[LABELS_TEXT_BYTES], b[LABELS_TEXT_BYTES];
 	int rc;
 
 	d->n_shards = (uint32_t)d->cfg->selector.endpoints.n;
-	if (check) {
-		if ((rc = identify(d, note)) != 0)
-			return rc;
-		fprintf(stderr, "selectord: configuration and files are good: %s\n", config_mode_name(d->cfg));
-		return 0;
-	}
-	if ((rc = bus_new(&d->bus, &options, note)) != 0 || (rc = bind_server(d, shard, note)) != 0 || (rc = identify(d, note)) != 0 ||
-	    (rc = bind_cache(d, note)) != 0)
+	if ((rc = daemon_open_bus(daemon)) != 0 || (rc = bind_server(d, note)) != 0)
 		return rc;
-	snprintf(d->name, sizeof(d->name), d->n_shards > 1 ? "selectord-%" PRIu32 : "selectord", d->shard);
-	if ((rc = start(d, note)) != 0)
+	snprintf(name, sizeof(name), d->n_shards > 1 ? "selectord-%" PRIu32 : "selectord", d->shard);
+	if ((rc = identify(d, note)) != 0 || daemon->check)
 		return rc;
+	if ((rc = bind_cache(d, note)) != 0 || (rc = file_make_dirs(d->cfg->run.dir, 0777, note)) != 0 ||
+	    (rc = daemon_open_status(daemon, name)) != 0 || (rc = assemble(d, note)) != 0)
+		return rc;
+	d->hooks = (struct daemon_hooks){loop_peers, loop_members, d->loop};
+	daemon_set_hooks(daemon, &d->hooks);
+	daemon_announce(daemon, bus_server_endpoint(d->server));
 	log_info("start", "mode=%s endpoint=%s status=%s shard=%" PRIu32 "/%" PRIu32 " cache=%s windows=%" PRIu64 " heldout_windows=%" PRIu64,
-	    config_mode_name(d->cfg), bus_server_endpoint(d->server), bus_status_endpoint(d->status_socket), d->shard, d->n_shards,
+	    config_mode_name(d->cfg), bus_server_endpoint(d->server), daemon_status_endpoint(daemon), d->shard, d->n_shards,
 	    d->cfg->cache.dir, d->core_cfg.corpus.n_windows, d->core_cfg.n_heldout);
 	log_info("identity", "labels=\"%s\" scores=\"%s\"", labels_set_text(&d->label_set, a, sizeof(a)),
 	    labels_scores_set_text(&d->score_set, b, sizeof(b)));
-	rc = loop_run(d->loop);
-	if (rc != 0)
-		err_note_set(note, rc, rc == ENOMEM ? "memory" : "cache.dir %s", d->cfg->cache.dir);
+	rc = loop_run(d->loop, note);
 	log_info("stop", "rc=%d signal=%d", rc, stop_signal());
 	return rc;
 }
@@ -446,43 +404,28 @@ run(struct daemon *d, const char *shard, bool check, struct err_note *note)
 int
 main(int argc, char **argv)
 {
-	struct config_cli_option options[] = {{"shard", "I", "which of selector.endpoints this is (default: the first that can be bound)", NULL}};
-	struct config_cli cli = {.program = "selectord", .purpose = "leases sequences to teachers, keeps labels, serves rows to trainers",
-	    .needs = CONFIG_NEED_RUN | CONFIG_NEED_CORPUS | CONFIG_NEED_CACHE | CONFIG_NEED_TEACHER, .options = options, .n_options = 1};
-	struct daemon d = {0};
-	struct err_note note = {0};
-	char text[1200];
-	int rc, code = 0;
+	static const struct cli_option options[] = {
+		{"shard", "I", "which of selector.endpoints this is (default: the first that can be bound)", false, 0},
+		CLI_END
+	};
+	struct selectord d = {.daemon = {.program = "selectord", .purpose = "leases sequences to teachers, stores labels, serves rows to trainers",
+	    .needs = CONFIG_NEED_RUN | CONFIG_NEED_CORPUS | CONFIG_NEED_CACHE | CONFIG_NEED_TEACHER, .key = BUS_ROLE_SELECTOR, .options = options}};
+	int rc;
 
-	if ((rc = stop_install()) != 0) {
-		fprintf(stderr, "selectord: signals: %s\n", err_str(rc));
-		return EX_OSERR;
-	}
-	if (config_cli_start(&cli, argc, argv, &d.cfg, &code) != 0)
-		goto out;
-	log_init("selectord", cli.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
-	if ((rc = run(&d, options[0].value, cli.check, &note)) != 0) {
-		code = err_exit_code(rc);
-		fprintf(stderr, "selectord: %s\n", err_note_str(&note, rc, text, sizeof(text)));
-	}
-	if (d.announced)
-		status_announce_remove(d.cfg->run.dir, d.name);
-	bus_status_destroy(&d.status_socket);
-	presence_events_close(&d.events);
+	if (!daemon_start(&d.daemon, argc, argv))
+		return daemon_end(&d.daemon, 0);
+	d.cfg = d.daemon.config;
+	rc = run(&d);
+	daemon_close_status(&d.daemon);
 	loop_destroy(&d.loop);
 	commit_destroy(&d.commit);
 	core_destroy(&d.core);
 	store_free(&d.store);
-	status_destroy(&d.status);
 	bus_server_destroy(&d.server);
 	bus_waker_destroy(&d.waker);
-	bus_destroy(&d.bus);
 	cache_destroy(&d.cache);
 	labels_unigram_destroy(&d.unigram);
 	corpus_destroy(&d.train);
 	corpus_destroy(&d.heldout);
-	config_destroy(&d.cfg);
-out:
-	config_cli_free(&cli);
-	return code;
+	return daemon_end(&d.daemon, rc);
 }

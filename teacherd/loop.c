@@ -10,7 +10,7 @@
 #include "base/log/log.h"
 #include "engine/infer/infer.h"
 #include "fabric/config/config.h"
-#include "fabric/daemon/notify.h"
+#include "fabric/daemon/daemon.h"
 #include "fabric/session/session.h"
 #include "fabric/status/status.h"
 #include "teacherd/account.h"
@@ -104,7 +104,7 @@ leave(struct loop *l)
 	int64_t until = clock_now_ms() + LEAVE_MS;
 
 	status_state(l->o->status, "draining", clock_now_ms());
-	notify_stopping("%s: leases are finished or handed back", stop_requested() ? "stopping" : "released");
+	daemon_notify_stopping("%s: leases are finished or handed back", stop_requested() ? "stopping" : "released");
 	leases_leave(l->leases);
 	while (!leases_empty(l->leases) && l->rc == 0 && clock_now_ms() < until) {
 		turn(l);
@@ -149,13 +149,13 @@ notify(struct loop *l, const char *state, int64_t now_ms)
 {
 	if (!l->ready && session_n_welcomed(l->session) > 0) {
 		l->ready = true;
-		notify_ready("welcomed by selectord");
+		daemon_notify_ready("welcomed by selectord");
 	}
 	if (now_ms - l->noted_ms > NOTE_MS) {
 		l->noted_ms = now_ms;
-		notify_status("%s: %" PRIu64 " sequences computed", state, leases_sequences(l->leases));
+		daemon_notify_status("%s: %" PRIu64 " sequences computed", state, leases_sequences(l->leases));
 	}
-	notify_turn(infer_progress(l->o->infer), infer_jobs(l->o->infer) > 0);
+	daemon_notify_alive(infer_progress(l->o->infer), infer_jobs(l->o->infer) > 0);
 }
 
 int

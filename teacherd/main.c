@@ -1,20 +1,18 @@
+/* teacherd - its models and the main loop. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sysexits.h>
 #include <unistd.h>
 
-#include "base/clock/stop.h"
-#include "fabric/bus/bus.h"
-#include "fabric/config/cli.h"
-#include "fabric/config/config.h"
 #include "base/log/log.h"
-#include "fabric/daemon/presence.h"
 #include "engine/infer/infer.h"
+#include "fabric/daemon/daemon.h"
 #include "teacherd/loop.h"
 
-/* Models: teacher.model labels (and scores if it is the scorer), teacher.scorer scores, as far as teacher.serve goes. */
+/*
+ * The models that teacher.serve asks for. teacher.model computes labels, the scores of held-out windows, and all scores if teacher.scorer
+ * is the same model.
+ */
 static int
 open_models(const struct config *cfg, struct bus_waker *waker, struct infer **infer, struct err_note *note)
 {
@@ -25,7 +23,6 @@ open_models(const struct config *cfg, struct bus_waker *waker, struct infer **in
 
 	if ((rc = infer_new(infer, &io, note)) != 0)
 		return rc;
-	/* The teacher also scores: held-out windows always, the pool where it is its own scorer. */
 	if ((rc = infer_add_model(*infer, cfg->teacher.model, true, labels, note)) != 0)
 		return rc;
 	if (scores && strcmp(cfg->teacher.scorer, cfg->teacher.model) != 0 &&
@@ -45,49 +42,36 @@ open_models(const struct config *cfg, struct bus_waker *waker, struct infer **in
 int
 main(int argc, char **argv)
 {
-	struct config_cli_option options[] = {{.name = "name", .arg = "NAME", .help = "name of this daemon in status and logs"}};
-	struct config_cli cli = {.program = "teacherd", .purpose = "computes scores and soft labels for selectord",
-	    .needs = CONFIG_NEED_TEACHER, .options = options, .n_options = 1};
-	struct config *config = NULL;
-	struct presence presence = {.bus = NULL};
+	static const struct cli_option options[] = {
+		{"name", "NAME", "name of this daemon in status and logs", false, 0},
+		CLI_END
+	};
+	struct daemon d = {.program = "teacherd", .purpose = "computes scores and soft labels for selectord",
+	    .needs = CONFIG_NEED_TEACHER, .key = BUS_ROLE_TEACHER, .options = options};
 	struct bus_waker *waker = NULL;
 	struct infer *infer = NULL;
 	char name[STATUS_TEXT_MAX];
-	struct err_note note = {.name = ""};
-	char text[1400], quoted[1600];
-	int rc, exit_code = 0;
+	int rc;
 
-	log_init("teacherd", LOG_LEVEL_INFO);
-	if ((rc = stop_install()) != 0)
-		return err_exit_code(rc);
-	if (config_cli_start(&cli, argc, argv, &config, &exit_code) != 0 || cli.check) {
-		config_cli_free(&cli);
-		config_destroy(&config);
-		return exit_code;
-	}
-	log_init("teacherd", cli.verbose ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
-	if (options[0].value != NULL)
-		snprintf(name, sizeof(name), "%s", options[0].value);
+	if (!daemon_start(&d, argc, argv))
+		return daemon_end(&d, 0);
+	if (cli_get(&d.args, "name") != NULL)
+		snprintf(name, sizeof(name), "%s", cli_get(&d.args, "name"));
 	else
 		snprintf(name, sizeof(name), "teacherd-%.32s-%d", bus_host(), (int)getpid());
 	if ((waker = bus_waker_new()) == NULL)
 		rc = errno;
-	else if ((rc = presence_open(&presence, config, "teacherd", name, BUS_ROLE_TEACHER, &note)) == 0 &&
-	    (rc = open_models(config, waker, &infer, &note)) == 0) {
-		struct loop_options lo = {.config = config, .bus = presence.bus, .infer = infer, .waker = waker, .status = presence.status,
-		    .name = name, .status_endpoint = bus_status_endpoint(presence.socket)};
+	else if ((rc = daemon_open_bus(&d)) == 0 && (rc = daemon_open_status(&d, name)) == 0 &&
+	    (rc = open_models(d.config, waker, &infer, &d.note)) == 0 && !d.check) {
+		struct loop_options lo = {.config = d.config, .bus = d.bus, .infer = infer, .waker = waker, .status = d.status,
+		    .name = name, .status_endpoint = daemon_status_endpoint(&d)};
 
-		presence_announce(&presence, NULL);
-		rc = loop_run(&lo, &note);
+		daemon_announce(&d, NULL);
+		rc = loop_run(&lo, &d.note);
 	}
-	config_cli_free(&cli);
-	if (rc != 0) {
-		log_error("failed", "why=%s", log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
-		exit_code = err_exit_code(rc);
-	}
+	daemon_close_status(&d);
 	infer_destroy(&infer);
-	presence_close(&presence);
+	rc = daemon_end(&d, rc);
 	bus_waker_destroy(&waker);
-	config_destroy(&config);
-	return exit_code;
+	return rc;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Weak: one pair for all files of a test, or a failure in any but main's would not count. */
 __attribute__((weak)) int check_count, check_failures;
@@ -49,6 +50,17 @@ __attribute__((weak)) int check_count, check_failures;
 		if (!(fabs(check_a - check_b) <= check_t))				\
 			fprintf(stderr, "  got %.9g want %.9g, tolerance %.3g\n", check_a, check_b, check_t);	\
 	} while (0)
+
+/* A path that does not exist: the name of a folder that was made for this and is removed. */
+static inline const char *
+check_missing(void)
+{
+	static char path[32];
+
+	strcpy(path, "/tmp/salt_missing.XXXXXX");
+	REQUIRE(mkdtemp(path) != NULL && rmdir(path) == 0);
+	return path;
+}
 
 /* A test that checked nothing is a failure. */
 static inline int

@@ -14,7 +14,7 @@
 #include "base/json/json.h"
 #include "engine/kernels/kernels.h"
 #include "base/log/log.h"
-#include "fabric/daemon/notify.h"
+#include "fabric/daemon/daemon.h"
 #include "engine/optim/optim.h"
 #include "fabric/status/status.h"
 #include "trainerd/agree.h"
@@ -65,7 +65,7 @@ loop_evaluate(struct run *r, struct err_note *note)
 		return 0;
 	watchdog_progress(r->watchdog, "evaluation");
 	status_state(r->status, "evaluating", start);
-	notify_status("step %" PRIu64 ": evaluating", r->state.step);
+	daemon_notify_status("step %" PRIu64 ": evaluating", r->state.step);
 	if ((rc = step_evaluate(r->step, r->n_eval, run_heldout_window, r, &e)) != 0)
 		return err_note_set(note, rc, "%s", r->config->corpus.heldout);
 	r->evaluated_step = r->state.step;
@@ -100,7 +100,7 @@ loop_save(struct run *r, struct err_note *note)
 
 	watchdog_long(r->watchdog, "checkpoint", run_checkpoint_s(r));
 	status_state(r->status, "saving", start);
-	notify_status("step %" PRIu64 ": writing a checkpoint", r->state.step);
+	daemon_notify_status("step %" PRIu64 ": writing a checkpoint", r->state.step);
 	if (feed.has_sets) {
 		r->state.has_sets = true;
 		r->state.sets = feed.sets;
@@ -263,7 +263,7 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 			waiting = true;
 			status_state(r->status, "waiting for rows", clock_now_ms());
 			log_info("rows.waiting", "step=%" PRIu64, r->state.step);
-			notify_status("step %" PRIu64 ": waiting for rows", r->state.step);
+			daemon_notify_status("step %" PRIu64 ": waiting for rows", r->state.step);
 		}
 		feed_wait(r->feed, VOTE_MS);
 	}
@@ -330,7 +330,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	    (double)lr, (double)(r->config->trainer.batch * r->config->corpus.context) / seconds,
 	    (double)(r->config->trainer.steps - r->state.step) * seconds);
 	if (logs)
-		notify_status("step %" PRIu64 " of %" PRIu64 ", phase %s, loss %.4f", r->state.step, r->config->trainer.steps, kd ? "one" : "two",
+		daemon_notify_status("step %" PRIu64 " of %" PRIu64 ", phase %s, loss %.4f", r->state.step, r->config->trainer.steps, kd ? "one" : "two",
 		    e->loss);
 	return 0;
 }
@@ -394,7 +394,7 @@ loop_steps(struct run *r, struct err_note *note)
 		if ((go = loop_wait(r, &rc, note)) == LOOP_GO && (rc = loop_step(r, note)) != 0)
 			return rc;
 	}
-	notify_stopping("step %" PRIu64 ": stopping", r->state.step);
+	daemon_notify_stopping("step %" PRIu64 ": stopping", r->state.step);
 	if (r->saved_step != r->state.step && r->state.step > 0)
 		saved = loop_save(r, &second);
 	if (saved != 0 && go == LOOP_STOP) {		/* the failed save matters more than the request to stop */
@@ -419,10 +419,10 @@ loop_run(const struct loop_options *o, struct err_note *note)
 	status_phase(r->status, phase_is_one(&r->phase, r->state.step) ? "one" : "two");
 	status_step(r->status, r->state.step, r->config->trainer.steps);
 	r->first_step = r->state.step;
-	notify_ready("step %" PRIu64 " of %" PRIu64, r->state.step, r->config->trainer.steps);
+	daemon_notify_ready("step %" PRIu64 " of %" PRIu64, r->state.step, r->config->trainer.steps);
 	rc = loop_steps(r, note);
 	if (rc == 0) {
-		notify_stopping("done: %" PRIu64 " steps", r->state.step);
+		daemon_notify_stopping("done: %" PRIu64 " steps", r->state.step);
 		status_state(r->status, "done", clock_now_ms());
 		if (r->rank == 0)
 			log_info("run.done", "steps=%" PRIu64 " tokens=%" PRIu64 " train_s=%.1f wait_s=%.1f skipped=%" PRIu64, r->state.step,

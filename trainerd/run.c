@@ -16,7 +16,7 @@
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
 #include "base/log/log.h"
-#include "fabric/daemon/presence.h"
+#include "base/file/file.h"
 #include "fabric/status/status.h"
 #include "data/tokenizer/tokenizer.h"
 #include "trainerd/agree.h"
@@ -114,7 +114,7 @@ run_directory(const struct config *cfg, struct err_note *note)
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/checkpoints", cfg->run.dir);
-	if ((rc = presence_make_directory(path, note)) != 0)
+	if ((rc = file_make_dirs(path, 0777, note)) != 0)
 		return rc;
 	has_checkpoint = run_has_checkpoint(path);
 	snprintf(path, sizeof(path), "%s/fleet.yaml", cfg->run.dir);
@@ -257,43 +257,79 @@ run_metrics(struct run *r)
 	r->m_heldout = status_register(st, STATUS_GAUGE, "heldout_loss", "nats", "log-perplexity of the last evaluation");
 }
 
-/* Files, kernels and model of this rank. Not collective. */
+/* The corpora, the student's shape and its tokenizer, checked against each other. */
 static int
-run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct err_note *note)
+run_files(struct run *r, struct model_config *model, struct hash128 *train, struct hash128 *heldout, struct err_note *note)
 {
 	const struct config *cfg = r->config;
-	struct kernels_options ko = {.backend = (enum kernels_backend)cfg->compute.backend, .dtype = (enum kernels_dtype)cfg->compute.dtype,
-	    .threads = run_threads(cfg, r->comm)};
-	struct step_options so = {.context = cfg->corpus.context, .batch = cfg->trainer.batch, .micro_batch = cfg->trainer.micro_batch,
-	    .lanes = cfg->trainer.lanes, .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF, .optim = r->optim,
-	    .residual = (enum kernels_residual)cfg->phase_one.residual, .recompute = cfg->trainer.recompute};
-	struct model_config model;
 	int rc;
 
-	if (cfg->trainer.dtype != CONFIG_DTYPE_AUTO)
-		ko.dtype = (enum kernels_dtype)cfg->trainer.dtype;
-	if ((rc = kernels_new(&r->kernels, &ko, note)) != 0 ||
-	    (rc = weights_config_load(cfg->trainer.model, &model, note)) != 0 ||
-	    (rc = open_corpus(&r->train, cfg->corpus.train, CORPUS_TRAIN, &model, note)) != 0)
+	if ((rc = weights_config_load(cfg->trainer.model, model, note)) != 0 ||
+	    (rc = open_corpus(&r->train, cfg->corpus.train, CORPUS_TRAIN, model, note)) != 0)
 		return rc;
-	if (model.context < (int64_t)cfg->corpus.context)
+	if (model->context < (int64_t)cfg->corpus.context)
 		return err_expect(note, ERR_MISMATCH, "trainer.model %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64,
-		    cfg->trainer.model, cfg->corpus.context, model.context);
+		    cfg->trainer.model, cfg->corpus.context, model->context);
 	r->n_windows = corpus_n_windows(r->train, cfg->corpus.context);
-	if (model.eos_id < 0)
-		model.eos_id = corpus_info(r->train)->eod;	/* written to the checkpoints, for generation */
+	if (model->eos_id < 0)
+		model->eos_id = corpus_info(r->train)->eod;	/* written to the checkpoints, for generation */
 	*heldout = (struct hash128){0, 0};
 	if ((rc = corpus_fingerprint(r->train, train, note)) != 0)
 		return rc;
 	if (cfg->corpus.heldout[0] != '\0') {
-		if ((rc = open_corpus(&r->heldout, cfg->corpus.heldout, CORPUS_HELDOUT, &model, note)) != 0 ||
+		if ((rc = open_corpus(&r->heldout, cfg->corpus.heldout, CORPUS_HELDOUT, model, note)) != 0 ||
 		    (rc = corpus_fingerprint(r->heldout, heldout, note)) != 0)
 			return rc;
 		r->n_eval = corpus_n_windows(r->heldout, cfg->corpus.context);
 		if (cfg->trainer.eval_sequences > 0 && cfg->trainer.eval_sequences < r->n_eval)
 			r->n_eval = cfg->trainer.eval_sequences;
 	}
-	if ((rc = run_tokenizer(r, note)) != 0)
+	return run_tokenizer(r, note);
+}
+
+static struct kernels_options
+run_kernels(const struct config *cfg)
+{
+	return (struct kernels_options){.backend = (enum kernels_backend)cfg->compute.backend,
+	    .dtype = (enum kernels_dtype)(cfg->trainer.dtype != CONFIG_DTYPE_AUTO ? cfg->trainer.dtype : cfg->compute.dtype), .threads = 1};
+}
+
+int
+run_check(const struct config *cfg, struct err_note *note)
+{
+	struct kernels_options ko = run_kernels(cfg);
+	struct run r = {.config = cfg};
+	struct weights_model *w = NULL;
+	struct model *model = NULL;
+	struct model_config shape;
+	struct hash128 train, heldout;
+	char class[128];
+	int rc;
+
+	if ((rc = kernels_resolve(&ko, class, sizeof(class), note)) == 0 && (rc = run_files(&r, &shape, &train, &heldout, note)) == 0 &&
+	    cfg->trainer.init[0] != '\0' && (rc = model_new(&model, &shape, note)) == 0)
+		rc = weights_model_open(&w, cfg->trainer.init, model, note);
+	weights_model_close(&w);
+	model_destroy(&model);
+	corpus_destroy(&r.train);
+	corpus_destroy(&r.heldout);
+	return rc;
+}
+
+/* Files, kernels and model of this rank; nothing collective but step_new's checks. */
+static int
+run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct err_note *note)
+{
+	const struct config *cfg = r->config;
+	struct kernels_options ko = run_kernels(cfg);
+	struct step_options so = {.context = cfg->corpus.context, .batch = cfg->trainer.batch, .micro_batch = cfg->trainer.micro_batch,
+	    .lanes = cfg->trainer.lanes, .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF, .optim = r->optim,
+	    .residual = (enum kernels_residual)cfg->phase_one.residual, .recompute = cfg->trainer.recompute};
+	struct model_config model;
+	int rc;
+
+	ko.threads = run_threads(cfg, r->comm);
+	if ((rc = kernels_new(&r->kernels, &ko, note)) != 0 || (rc = run_files(r, &model, train, heldout, note)) != 0)
 		return rc;
 	return step_new(&r->step, &model, r->kernels, r->comm, &so, note);
 }

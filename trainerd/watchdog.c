@@ -11,7 +11,7 @@
 #include "base/clock/stop.h"
 #include "fabric/bus/bus.h"
 #include "base/log/log.h"
-#include "fabric/daemon/notify.h"
+#include "fabric/daemon/daemon.h"
 
 #define RECENT 32
 
@@ -93,10 +93,10 @@ tell_manager(struct watchdog *w)
 {
 	if (stop_requested() && !w->stop_notified) {
 		w->stop_notified = true;
-		notify_stopping("stopping: the step is finished and a checkpoint written");
+		daemon_notify_stopping("stopping: the step is finished and a checkpoint written");
 	}
-	notify_allow(2 * limit_s(w), stop_requested(), w->progress);
-	notify_turn(w->progress, true);
+	daemon_notify_allow(2 * limit_s(w), stop_requested(), w->progress);
+	daemon_notify_alive(w->progress, true);
 }
 
 static void *

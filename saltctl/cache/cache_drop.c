@@ -11,7 +11,7 @@
 #include "fabric/config/config.h"
 #include "saltctl/core/output.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CACHE,
 	{"released", NULL, "count rows of released plans as not needed, whatever checkpoints are kept", false},
 	{"write", NULL, "drop them; with -c a running selectord is asked to. Without it they are only counted", false},

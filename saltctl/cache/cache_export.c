@@ -15,7 +15,7 @@
 
 #define SHARD_BYTES (UINT64_C(256) << 20)
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CACHE,
 	{"shard-bytes", "N", "begin another file after N bytes (default 268435456)", false},
 	CTL_JSON, CTL_END

@@ -15,7 +15,7 @@
 #include "saltctl/core/output.h"
 #include "data/select/select.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CACHE, CTL_CORPORA,
 	{"queue", NULL, "drop damaged records, so that selectord orders them again; no other process may have the cache open", false},
 	CTL_JSON, CTL_END

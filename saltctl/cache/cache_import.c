@@ -23,7 +23,7 @@
 #define MANIFEST_MAX_BYTES ((size_t)256 << 20)
 #define IDENTITIES_MAX 64
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CACHE, CTL_CORPORA, CTL_JSON, CTL_END
 };
 

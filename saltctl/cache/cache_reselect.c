@@ -17,7 +17,7 @@
 #include "base/json/json.h"
 #include "data/select/select.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CACHE,
 	{"k", "K", "selector.k", false},
 	{"keep", "SHARE", "selector.keep_share, above 0, at most 1", false},

@@ -9,7 +9,7 @@
 #include "saltctl/core/output.h"
 #include "base/json/json.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CACHE,
 	{"sample", "N", "records of each kind to read, evenly spread; 0: all (default 2000)", false},
 	{"k", "K", "for the histogram of S(x); default selector.k of -c, else 10", false},

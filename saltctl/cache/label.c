@@ -19,7 +19,7 @@
 #define LOOK_FIRST_S 20
 #define LOOK_MS 5000
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CONFIG,
 	{"no-wait", NULL, "open the plan and return; selectord and the teachers go on", false},
 	{"wait-max", "S", "give up after so many seconds (exit code 75); default: never", false},

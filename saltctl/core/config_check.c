@@ -6,7 +6,7 @@
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CONFIG,
 	{"quiet", NULL, "only the verdict", false},
 	{"get", "KEY", "print one resolved value, such as trainer.steps; may be repeated", true},

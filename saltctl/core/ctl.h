@@ -1,6 +1,6 @@
 /*
- * ctl - saltctl: one program, a verb for each thing a user does by hand. main.c finds the verb in its table and parses the options
- * that the verb declares; the verb's function does the work and returns a sysexits code. Nothing here is linked into a daemon.
+ * ctl - saltctl: one program with a verb for each thing that a user does by hand. main.c finds the verb in its table and parses the options
+ * that the verb declares; the verb's function does the work and returns an exit code of sysexits.h.
  */
 #ifndef SALT_CTL_H
 #define SALT_CTL_H
@@ -11,18 +11,13 @@
 #include <stdio.h>
 
 #include "base/err/err.h"
+#include "fabric/config/cli.h"
 
 struct config;
 struct corpus;
 struct tokenizer;
 
 /* ---- verbs ---- */
-
-/* "--name ARG"; arg NULL: a flag. many: may be given several times. */
-struct ctl_option {
-	const char *name, *arg, *help;
-	bool many;
-};
 
 struct ctl_args;
 
@@ -32,16 +27,16 @@ struct ctl_verb {
 	const char *summary;			/* one line */
 	const char *about;			/* the rest of the help; may be "" */
 	const char *example;			/* one command line */
-	const struct ctl_option *options;	/* ends with a NULL name */
+	const struct cli_option *options;	/* ends with CTL_END */
 	size_t min_operands, max_operands;
 	int (*run)(struct ctl_args *args);	/* returns the exit code */
 };
 
 #define CTL_ANY SIZE_MAX
-#define CTL_JSON {"json", NULL, "print JSON instead of text", false}
-#define CTL_CONFIG {"config", "FILE", "fleet.yaml; also -c FILE", false}, \
-	{"set", "KEY=VALUE", "override one option of fleet.yaml; may be repeated", true}
-#define CTL_END {NULL, NULL, NULL, false}
+#define CTL_JSON {"json", NULL, "print JSON instead of text", false, 0}
+#define CTL_CONFIG {"config", "FILE", "fleet.yaml", false, 'c'}, \
+	{"set", "KEY=VALUE", "override one option of fleet.yaml; may be repeated", true, 0}
+#define CTL_END CLI_END
 
 extern const struct ctl_verb ctl_corpus_build, ctl_corpus_info, ctl_tokenizer_encode, ctl_tokenizer_decode, ctl_tokenizer_info,
     ctl_model_info, ctl_model_new, ctl_model_import, ctl_config_check, ctl_label, ctl_eval, ctl_generate, ctl_status, ctl_cache_stat, ctl_cache_fsck,
@@ -56,20 +51,18 @@ void ctl_docs_completion(const struct ctl_verb *const *verbs, size_t n, FILE *ou
 
 /* ---- arguments (args.c) ---- */
 
-struct ctl_value {
-	const struct ctl_option *option;
-	const char *text;
-};
-
 struct ctl_args {
 	const struct ctl_verb *verb;
-	struct ctl_value *values;		/* in the order given */
-	size_t n_values;
-	const char **operands;
+	struct cli_args cli;
+	char program[64], help[64];		/* of cli: "saltctl VERB", "saltctl help VERB" */
+	const char **operands;			/* those of cli */
 	size_t n_operands;
 };
 
-/* ctl_args_parse - 0, or an exit code after the message was printed. argv must stay. ctl_args_free at the end in any case. */
+/*
+ * ctl_args_parse - the arguments that follow the verb; argv[-1] must exist. Returns 0, or an exit code after the message was printed. With
+ * --help only args->cli.wants_help is set. argv must stay. ctl_args_free at the end in any case.
+ */
 int ctl_args_parse(struct ctl_args *args, const struct ctl_verb *verb, int argc, char **argv);
 void ctl_args_free(struct ctl_args *args);
 
@@ -86,13 +79,10 @@ int ctl_get_num(const struct ctl_args *args, const char *name, double min, doubl
 const char *ctl_need(const struct ctl_args *args, const char *name);
 
 /* ctl_usage - wrong use of this verb: prints "saltctl VERB: MESSAGE" and what to type; returns EX_USAGE. */
-int ctl_usage(const struct ctl_args *args, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define ctl_usage(args, ...) cli_usage(&(args)->cli, __VA_ARGS__)
 
 /* ctl_fail - prints "saltctl VERB: NOTE"; returns err_exit_code(rc). note may be NULL. */
 int ctl_fail(const struct ctl_args *args, int rc, const struct err_note *note);
-
-/* ctl_nearest - the candidate most like word, NULL if none is near. get(arg, i) gives candidate i, NULL after the last. */
-const char *ctl_nearest(const char *word, const char *(*get)(const void *arg, size_t i), const void *arg);
 
 /* ---- what several verbs open (open.c); 0 or an exit code after the message was printed ---- */
 

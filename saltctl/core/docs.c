@@ -44,8 +44,11 @@ man_verb(FILE *out, const struct ctl_verb *v)
 		roff(out, v->about);
 		fputc('\n', out);
 	}
-	for (const struct ctl_option *o = v->options; o->name != NULL; o++) {
-		fprintf(out, ".TP\n\\fB\\-\\-");
+	for (const struct cli_option *o = v->options; o->name != NULL; o++) {
+		fprintf(out, ".TP\n\\fB");
+		if (o->letter != 0)
+			fprintf(out, "\\-%c\\fR, \\fB", o->letter);
+		fprintf(out, "\\-\\-");
 		roff(out, o->name);
 		fprintf(out, "\\fR");
 		if (o->arg != NULL) {
@@ -73,7 +76,7 @@ ctl_docs_man(const struct ctl_verb *const *verbs, size_t n, FILE *out)
 	    "measures models, compares runs.\nResults go to standard output, everything else to standard error; on a terminal long work shows\n"
 	    "progress, in a pipe it shows none.\n.PP\nA value is given as \\fB\\-\\-name\\fR \\fIVALUE\\fR or \\fB\\-\\-name=\\fR\\fIVALUE\\fR;\n"
 	    "\\fB\\-c\\fR is short for \\fB\\-\\-config\\fR, \\fB\\-f\\fR for \\fB\\-\\-follow\\fR, and what comes after \\fB\\-\\-\\fR is no option.\n"
-	    ".SH VERBS\n", SALT_VERSION);
+	    ".SH VERBS\n", cli_version);
 	for (size_t i = 0; i < n; i++)
 		man_verb(out, verbs[i]);
 	fprintf(out, ".SH EXIT STATUS\nThose of sysexits.h: 0 good, 64 wrong use (the message says what to type), 65 bad data, 66 no such input,\n"
@@ -113,7 +116,7 @@ ctl_docs_completion(const struct ctl_verb *const *verbs, size_t n, FILE *out)
 	    "_saltctl_options() {\t# the options of a verb, NAME= where an argument follows; 1: no such verb\n\tcase $1 in\n");
 	for (size_t i = 0; i < n; i++) {
 		fprintf(out, "\t\"%s\") echo '", verbs[i]->name);
-		for (const struct ctl_option *o = verbs[i]->options; o->name != NULL; o++)
+		for (const struct cli_option *o = verbs[i]->options; o->name != NULL; o++)
 			fprintf(out, "--%s%s ", o->name, o->arg != NULL ? "=" : "");
 		fprintf(out, "--help' ;;\n");
 	}

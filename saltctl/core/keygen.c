@@ -6,7 +6,7 @@
 #include "fabric/bus/bus.h"
 #include "saltctl/core/ctl.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"role", "ROLE", "selector, teacher, trainer or client; default: one key for each", false},
 	{"name", "NAME", "of the key's files; default: the role", false},
 	CTL_END

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "base/err/nearest.h"
 #include "fabric/config/cli.h"
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
@@ -40,7 +41,7 @@ verb_name(const void *arg, size_t i)
 static void
 help(FILE *out)
 {
-	fprintf(out, "saltctl %s - makes, watches and measures what a saltfleet works on\n\nusage: saltctl VERB [options]\n\n", SALT_VERSION);
+	fprintf(out, "saltctl %s - makes, watches and measures what a saltfleet works on\n\nusage: saltctl VERB [options]\n\n", cli_version);
 	for (size_t i = 0; i < N_VERBS; i++)
 		fprintf(out, "  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
 	fprintf(out, "\nsaltctl help VERB shows a verb's options and an example. saltctl --version.\n"
@@ -57,12 +58,7 @@ help_verb(const struct ctl_verb *v, FILE *out)
 		fprintf(out, "\n%s\n", v->about);
 	if (v->options[0].name != NULL)
 		fputc('\n', out);
-	for (const struct ctl_option *o = v->options; o->name != NULL; o++) {
-		char left[64];
-
-		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->arg != NULL ? " " : "", o->arg != NULL ? o->arg : "");
-		fprintf(out, "  %-24s %s\n", left, o->help);
-	}
+	cli_print_options(v->options, 24, out);
 	fprintf(out, "\nexample: %s\n", v->example);
 }
 
@@ -95,7 +91,7 @@ unknown(int argc, char **argv)
 	for (size_t i = 0; i < N_VERBS; i++)
 		group |= strncmp(verbs[i]->name, argv[0], len) == 0 && verbs[i]->name[len] == ' ';
 	snprintf(two, sizeof(two), "%.60s%s%.60s", argv[0], argc > 1 && group ? " " : "", argc > 1 && group ? argv[1] : "");
-	near = ctl_nearest(two, verb_name, NULL);
+	near = err_nearest(two, verb_name, NULL);
 	fprintf(stderr, "saltctl: unknown verb \"%s\"", two);
 	if (group && argc == 1) {
 		fprintf(stderr, "; there is");
@@ -125,7 +121,7 @@ main(int argc, char **argv)
 		return EX_USAGE;
 	}
 	if (strcmp(argv[0], "--version") == 0) {
-		printf("saltctl %s\n", SALT_VERSION);
+		printf("saltctl %s\n", cli_version);
 		return ctl_flush(0);
 	}
 	asks_help = strcmp(argv[0], "help") == 0 || strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0;
@@ -139,13 +135,13 @@ main(int argc, char **argv)
 	}
 	if ((verb = find(argc - asks_help, argv + asks_help, &used)) == NULL)
 		return unknown(argc - asks_help, argv + asks_help);
-	for (int i = used; !asks_help && i < argc && strcmp(argv[i], "--") != 0; i++)
-		asks_help = strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
 	if (asks_help) {
 		help_verb(verb, stdout);
 		return ctl_flush(0);
 	}
-	if ((exit_code = ctl_args_parse(&args, verb, argc - used, argv + used)) == 0)
+	if ((exit_code = ctl_args_parse(&args, verb, argc - used, argv + used)) == 0 && args.cli.wants_help)
+		help_verb(verb, stdout);
+	else if (exit_code == 0)
 		exit_code = verb->run(&args);
 	ctl_args_free(&args);
 	return ctl_flush(exit_code);

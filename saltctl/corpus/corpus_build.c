@@ -50,7 +50,7 @@ struct build {
 	size_t n_docs;
 };
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one (required)", false},
 	{"out", "PREFIX", "write PREFIX.bin, PREFIX.idx, PREFIX.json (required)", false},
 	{"heldout-out", "PREFIX", "write about one document in N there instead, for evaluation", false},

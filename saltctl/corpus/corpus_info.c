@@ -8,7 +8,7 @@
 #include "saltctl/core/output.h"
 #include "data/tokenizer/tokenizer.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"context", "L", "count the sequences of L tokens", false},
 	{"tokenizer", "PATH", "also compare with this tokenizer", false},
 	{"check", NULL, "read every token: ids must be below the vocabulary", false},

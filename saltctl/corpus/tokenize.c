@@ -13,21 +13,21 @@
 
 #define TOKENIZER_OPTION {"tokenizer", "PATH", "tokenizer.json, or a folder that holds one (required)", false}
 
-static const struct ctl_option encode_options[] = {
+static const struct cli_option encode_options[] = {
 	TOKENIZER_OPTION,
 	{"specials", NULL, "recognise special tokens in the text, as Hugging Face does by default", false},
 	{"raw", NULL, "write int32, little-endian, instead of text", false},
 	CTL_END
 };
 
-static const struct ctl_option decode_options[] = {
+static const struct cli_option decode_options[] = {
 	TOKENIZER_OPTION,
 	{"skip-specials", NULL, "leave special tokens out", false},
 	{"raw", NULL, "read int32, little-endian, instead of text", false},
 	CTL_END
 };
 
-static const struct ctl_option info_options[] = {
+static const struct cli_option info_options[] = {
 	{"ids", NULL, "list every id with its bytes", false},
 	CTL_JSON, CTL_END
 };

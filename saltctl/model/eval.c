@@ -11,7 +11,7 @@
 #include "saltctl/core/output.h"
 #include "base/clock/clock.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"model", "FOLDER", "a Hugging Face model folder, or a trainer's checkpoint (required)", false},
 	{"corpus", "PREFIX", "the text to evaluate on; default corpus.heldout of -c", false},
 	{"context", "L", "tokens of a sequence; default corpus.context of -c, else the model's longest", false},

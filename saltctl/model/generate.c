@@ -15,7 +15,7 @@
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"model", "FOLDER", "a Hugging Face model folder, or a trainer's checkpoint (required)", false},
 	{"prompt", "TEXT", "how the text begins; - reads standard input; default: the start of a document", false},
 	{"tokens", "N", "at most N tokens; default 100", false},

@@ -14,7 +14,7 @@
 #include "engine/gguf/gguf.h"
 #include "engine/weights/weights.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"dtype", "NAME", "fp32 (default: keeps every decoded value), bf16 or fp16", false},
 	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one, instead of the tokenizer in FILE", false},
 	CTL_JSON,

@@ -15,7 +15,7 @@
 #include "engine/model/model.h"
 #include "engine/weights/weights.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"context", "L", "tokens of a sequence, for FLOPs and memory; default: the model's longest", false},
 	{"micro-batch", "N", "sequences of a micro-batch, for the memory of training; default 1", false},
 	{"tensors", NULL, "list the tensors", false},

@@ -13,7 +13,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"family", "NAME", "llama (default), gpt2, qwen2, qwen3 or gpt_neox", false},
 	{"layers", "N", "layers (required)", false},
 	{"width", "N", "width of the hidden states (required)", false},

@@ -23,7 +23,7 @@
 #define KEY 9.0
 #define NODE 8.0
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CONFIG,
 	{"ranks", "R,R,...", "numbers of ranks: powers of two that divide trainer.lanes; trainer.ranks unless told", false},
 	{"measured", "RUN", "seconds from this run's directory or metrics.jsonl; of another model they are scaled by FLOPs", false},

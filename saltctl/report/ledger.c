@@ -20,7 +20,7 @@
 
 #define MAX_RUNS 32
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"run", "DIR", "a run's directory; may be repeated (required)", true},
 	{"baseline", "DIR", "compare each run with this one: the same model, data and steps without a teacher", false},
 	CTL_JSON, CTL_END

@@ -13,7 +13,7 @@
 
 #define MAX_RUNS 32
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	{"run", "[NAME=]DIR", "a run's folder, and its name in the tables (default: the folder's); may be repeated (required)", true},
 	{"baseline", "NAME", "compare with this run; default: the baseline with the same model, data order and steps", false},
 	{"out", "FILE", "write report.html there", false},

@@ -18,7 +18,7 @@
 #define ANSWER_MS 2000
 #define AT_ONCE 1000			/* events of one daemon in one turn */
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CONFIG,
 	{"endpoint", "TCP", "ask this status socket too for its events, such as tcp://127.0.0.1:5560; may be repeated", true},
 	{"count", "N", "end after N events", false},

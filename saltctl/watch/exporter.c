@@ -21,7 +21,7 @@
 
 #define LISTEN "127.0.0.1:9797"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CONFIG,
 	{"endpoint", "TCP", "ask this status socket too, such as tcp://127.0.0.1:5560; may be repeated", true},
 	{"listen", "HOST:PORT", "where to serve; default " LISTEN "; port 0: any", false},

@@ -29,9 +29,9 @@
 #define FLEET_MS 1000			/* between two searches for daemons */
 #define ANSWER_MS 2000
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CONFIG,
-	{"follow", NULL, "print new lines until stopped; also -f", false},
+	{"follow", NULL, "print new lines until stopped", false, 'f'},
 	{"lines", "N", "begin with the last N lines of each daemon; default 20", false},
 	{"json", NULL, "a JSON object for each line", false},
 	CTL_END

@@ -9,7 +9,7 @@
 #include "saltctl/core/output.h"
 #include "base/json/json.h"
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CONFIG,
 	{"endpoint", "TCP", "ask this status socket too, such as tcp://127.0.0.1:5560; may be repeated", true},
 	{"watch", "S", "repeat every S seconds until stopped", false},

@@ -20,7 +20,7 @@
 
 #define KEYS_MS 50			/* between two looks for a key */
 
-static const struct ctl_option options[] = {
+static const struct cli_option options[] = {
 	CTL_CONFIG,
 	{"endpoint", "TCP", "ask this status socket too, such as tcp://127.0.0.1:5560; may be repeated", true},
 	{"interval", "S", "ask every S seconds; default 1", false},

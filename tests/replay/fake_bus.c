@@ -200,6 +200,12 @@ clock_now_ms(void)
 	return atomic_load(&fake.now_ms);
 }
 
+double
+clock_now_s(void)
+{
+	return (double)clock_now_ms() * 1e-3;
+}
+
 void
 stop_sleep_ms(int64_t ms)
 {

@@ -140,7 +140,13 @@ same "two shards" ds.1 ds.3
 [ -d cache_s/shard_0 ] && [ -d cache_s/shard_1 ] || fail "shards have caches of their own"
 
 # 5. kill -9 at each step of a commit, again and again: what was acknowledged is there, and the rows are the same.
-for point in commit.begin commit.written commit.synced loop.acknowledge; do
+points=
+if grep -q SALT_CRASH_AT "$BIN/selectord"; then		# a build with SALT_CRASH_POINTS
+	points="commit.begin commit.written commit.synced loop.acknowledge"
+else
+	echo "kill -9 at each step: not tried, this build has no crash points"
+fi
+for point in $points; do
 	config k "ipc://$dir/k"
 	rm -rf cache_k
 	teacher "ipc://$dir/k" "$dir" name=tk

@@ -101,7 +101,7 @@ refusals(void)
 		CHECK_ROW(rows[i].text, strstr(note.place, rows[i].place) != NULL);
 		CHECK_ROW(rows[i].text, strstr(note.found, rows[i].found) != NULL);
 	}
-	CHECK(weights_config_load("/nonexistent/config.json", &cfg, &note) == ENOENT);
+	CHECK(weights_config_load(check_missing(), &cfg, &note) == ENOENT);
 }
 
 static void

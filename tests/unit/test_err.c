@@ -1,7 +1,32 @@
 #include "base/err/err.h"
+#include "base/err/nearest.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include "check.h"
+
+static const char *
+word_at(const void *arg, size_t i)
+{
+	return ((const char *const *)arg)[i];
+}
+
+static void
+nearest(void)
+{
+	static const char *const words[] = {"steps", "seed", "set", NULL};
+	char longer[80];
+
+	CHECK(err_distance("", "") == 0 && err_distance("abc", "") == 3 && err_distance("kitten", "sitting") == 3);
+	CHECK(err_distance("ab", "ba") == 1);				/* neighbours swapped */
+	memset(longer, 'a', sizeof(longer) - 1);
+	longer[sizeof(longer) - 1] = '\0';
+	CHECK(err_distance(longer, "a") == SIZE_MAX);
+	CHECK_STR(err_nearest("stesp", word_at, words), "steps");
+	CHECK_STR(err_nearest("sed", word_at, words), "seed");		/* of equally near ones the first */
+	CHECK(err_nearest("kitten", word_at, words) == NULL);
+	CHECK(err_nearest(longer, word_at, words) == NULL);
+}
 
 int
 main(void)
@@ -39,5 +64,6 @@ main(void)
 	CHECK_STR(note.expected, "other");
 	CHECK_STR(note.found, "");
 	CHECK(err_expect(NULL, 5, "x", "y", "z") == 5);
+	nearest();
 	return check_done();
 }

@@ -54,7 +54,8 @@ main(void)
 	metrics_close(&m);
 	read_text(path, text, sizeof(text));
 	CHECK_STR(text, "");
+	snprintf(text, sizeof(text), "%s/metrics.jsonl", path);		/* below a file */
+	CHECK(metrics_open(&m, text, 0, &note) != 0 && m == NULL);
 	unlink(path);
-	CHECK(metrics_open(&m, "/nonexistent/metrics.jsonl", 0, &note) != 0 && m == NULL);
 	return check_done();
 }

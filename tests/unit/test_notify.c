@@ -9,7 +9,7 @@
 
 #include "check.h"
 #include "base/log/log.h"
-#include "fabric/daemon/notify.h"
+#include "fabric/daemon/daemon.h"
 
 static int reader = -1;
 
@@ -40,31 +40,31 @@ static void
 watched(void)
 {
 	setenv("WATCHDOG_USEC", "4", 1);
-	notify_turn(0, true);
+	daemon_notify_alive(0, true);
 	CHECK_STR(heard(), "");				/* work, and nothing done yet */
-	notify_turn(0, false);
+	daemon_notify_alive(0, false);
 	CHECK_STR(heard(), "WATCHDOG=1");
 	usleep(10);
-	notify_turn(0, true);
+	daemon_notify_alive(0, true);
 	CHECK_STR(heard(), "");
-	notify_turn(1, true);
+	daemon_notify_alive(1, true);
 	CHECK_STR(heard(), "WATCHDOG=1");
 	usleep(10);
-	notify_turn(1, true);
+	daemon_notify_alive(1, true);
 	CHECK_STR(heard(), "");
-	notify_turn(1, false);
+	daemon_notify_alive(1, false);
 	CHECK_STR(heard(), "WATCHDOG=1");
 
 	/* What may take long is told, what is shorter than the manager's own patience is not. */
-	notify_allow(1e-6, false, 1);
+	daemon_notify_allow(1e-6, false, 1);
 	CHECK_STR(heard(), "");
-	notify_allow(600, false, 1);
+	daemon_notify_allow(600, false, 1);
 	CHECK_STR(heard(), "WATCHDOG_USEC=600000000");
-	notify_allow(660, false, 2);
+	daemon_notify_allow(660, false, 2);
 	CHECK_STR(heard(), "");
-	notify_allow(60, false, 3);
+	daemon_notify_allow(60, false, 3);
 	CHECK_STR(heard(), "WATCHDOG_USEC=60000000");
-	notify_allow(1e-6, false, 4);
+	daemon_notify_allow(1e-6, false, 4);
 	CHECK_STR(heard(), "WATCHDOG_USEC=4");
 }
 
@@ -74,7 +74,7 @@ patient(void)
 {
 	setenv("WATCHDOG_USEC", "3600000000", 1);
 	for (uint64_t i = 1; i < 100; i++)
-		notify_turn(i, true);
+		daemon_notify_alive(i, true);
 	heard();
 	CHECK_STR(heard(), "");
 }
@@ -85,7 +85,7 @@ not_ours(void)
 {
 	setenv("WATCHDOG_USEC", "4", 1);
 	setenv("WATCHDOG_PID", "1", 1);
-	notify_turn(1, false);
+	daemon_notify_alive(1, false);
 	CHECK_STR(heard(), "");
 }
 
@@ -94,32 +94,32 @@ told(void)
 {
 	char long_text[400];
 
-	notify_ready("step %d of %d", 3, 9);
+	daemon_notify_ready("step %d of %d", 3, 9);
 	CHECK_STR(heard(), "READY=1\nSTATUS=step 3 of 9");
-	notify_status("step 3 of 9");
+	daemon_notify_status("step 3 of 9");
 	CHECK_STR(heard(), "");
-	notify_status("step 4\nWATCHDOG=1");		/* a text is no assignment */
+	daemon_notify_status("step 4\nWATCHDOG=1");		/* a text is no assignment */
 	CHECK_STR(heard(), "STATUS=step 4 WATCHDOG=1");
 	memset(long_text, 'x', sizeof(long_text) - 1);
 	long_text[sizeof(long_text) - 1] = '\0';
-	notify_status("%s", long_text);
+	daemon_notify_status("%s", long_text);
 	CHECK(strlen(heard()) == strlen("STATUS=") + 255);
-	notify_turn(1, false);				/* nobody watches */
+	daemon_notify_alive(1, false);				/* nobody watches */
 	CHECK_STR(heard(), "");
-	notify_stopping("leaving");
+	daemon_notify_stopping("leaving");
 	CHECK_STR(heard(), "STOPPING=1\nSTATUS=leaving");
-	notify_stopping("still leaving");
+	daemon_notify_stopping("still leaving");
 	CHECK_STR(heard(), "STATUS=still leaving");
-	notify_allow(600, false, 1);
+	daemon_notify_allow(600, false, 1);
 	CHECK_STR(heard(), "");
-	notify_allow(600, true, 1);
+	daemon_notify_allow(600, true, 1);
 	CHECK_STR(heard(), "EXTEND_TIMEOUT_USEC=600000000");
-	notify_allow(600, true, 1);
+	daemon_notify_allow(600, true, 1);
 	CHECK_STR(heard(), "");				/* nothing went forward: no more time */
-	notify_allow(60, true, 2);
+	daemon_notify_allow(60, true, 2);
 	CHECK_STR(heard(), "EXTEND_TIMEOUT_USEC=60000000");
-	notify_silence();
-	notify_ready("again");
+	daemon_notify_off();
+	daemon_notify_ready("again");
 	CHECK_STR(heard(), "");
 }
 
@@ -127,7 +127,7 @@ static void
 unheard(void)
 {
 	unsetenv("NOTIFY_SOCKET");
-	notify_ready("nobody listens");
+	daemon_notify_ready("nobody listens");
 	CHECK_STR(heard(), "");
 }
 

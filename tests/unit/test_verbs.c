@@ -80,7 +80,7 @@ in_docs(const struct ctl_verb *const *verbs, size_t n)
 		if ((at = strstr(words, line)) == NULL)
 			continue;
 		end = strchr(at, '\n');
-		for (const struct ctl_option *o = verbs[i]->options; o->name != NULL; o++) {
+		for (const struct cli_option *o = verbs[i]->options; o->name != NULL; o++) {
 			char *found;
 
 			snprintf(line, sizeof(line), "--%s%s ", o->name, o->arg != NULL ? "=" : "");
@@ -105,7 +105,7 @@ main(void)
 		CHECK_ROW(v->name, v->summary[0] != '\0' && v->run != NULL && v->options != NULL && v->min_operands <= v->max_operands);
 		CHECK_ROW(v->name, v->operands[0] != '\0' || v->max_operands == 0);
 		CHECK_ROW(v->name, v->summary[strlen(v->summary) - 1] != '.' && strchr(v->summary, '\n') == NULL);
-		for (const struct ctl_option *o = v->options; o->name != NULL; o++)
+		for (const struct cli_option *o = v->options; o->name != NULL; o++)
 			CHECK_ROW(o->name, o->help[0] != '\0' && (!o->many || o->arg != NULL) && strcmp(o->name, "help") != 0);
 		for (size_t k = 0; k < i; k++)
 			CHECK_ROW(v->name, strcmp(v->name, verbs[k]->name) != 0);

@@ -48,15 +48,15 @@ int
 stop_install(void)
 {
 	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	struct sigaction ignore = {.sa_handler = SIG_IGN}, hup;
 
 	if (fd < 0 && (fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
 		return errno;
 	sigemptyset(&sa.sa_mask);
 	if (sigaction(SIGTERM, &sa, NULL) != 0 || sigaction(SIGINT, &sa, NULL) != 0 || sigaction(SIGUSR1, &sa, NULL) != 0
-	    || sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0)
+	    || sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0 || sigaction(SIGHUP, NULL, &hup) != 0)
 		return errno;
-	return 0;
+	return hup.sa_handler != SIG_IGN && sigaction(SIGHUP, &sa, NULL) != 0 ? errno : 0;	/* nohup(1) has it ignored */
 }
 
 bool

@@ -105,8 +105,10 @@ file_make_dirs(const char *path, mode_t mode, struct err_note *note)
 		if (mkdir(part, mode) != 0) {
 			int rc = errno;
 
-			if (stat(part, &st) != 0 || !S_ISDIR(st.st_mode))
-				return failed(note, rc == EEXIST ? ENOTDIR : rc, part, "make folder");
+			if (stat(part, &st) != 0)
+				return failed(note, rc, part, "make folder");
+			if (!S_ISDIR(st.st_mode))
+				return err_expect_at(note, ENOTDIR, "%s", "make folder", "a folder", "a file", part);
 		}
 		part[i] = i < n ? '/' : '\0';
 	}

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/mem/mem.h"
+#include "base/file/file.h"
 
 #define PIECE_BYTES (UINT64_C(64) << 20)
 
@@ -38,20 +38,18 @@ sidecar_read(const char *side, const struct stat *st, struct hash128 *root)
 	return hash_from_hex(root, hex);
 }
 
-/* Best effort: a read-only directory only costs the next start a full read. */
+/* Failures are ignored: without the sidecar the next start reads the whole file. */
 static void
 sidecar_write(const char *side, const struct stat *st, struct hash128 root)
 {
-	char temp[4200], hex[HASH_HEX_BYTES];
-	FILE *f;
+	char hex[HASH_HEX_BYTES];
+	struct file_replace r;
 
-	snprintf(temp, sizeof(temp), "%s.%d.tmp", side, (int)getpid());
-	if ((f = fopen(temp, "wxe")) == NULL)
+	if (file_replace_begin(&r, side, NULL) != 0)
 		return;
-	fprintf(f, "salthash1 %s %" PRIu64 " %" PRId64 ".%09ld %" PRIu64 "\n", hash_hex(root, hex), (uint64_t)st->st_size,
+	fprintf(r.f, "salthash1 %s %" PRIu64 " %" PRId64 ".%09ld %" PRIu64 "\n", hash_hex(root, hex), (uint64_t)st->st_size,
 	    (int64_t)st->st_mtim.tv_sec, st->st_mtim.tv_nsec, (uint64_t)st->st_ino);
-	if (fclose(f) != 0 || rename(temp, side) != 0)
-		unlink(temp);
+	file_replace_end(&r, false, NULL);
 }
 
 int

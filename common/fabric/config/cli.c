@@ -1,150 +1,149 @@
 #include "fabric/config/cli.h"
 
-#include <errno.h>
-#include <stdio.h>
+#include <getopt.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
 
-static void
-usage(FILE *out, const struct config_cli *cli)
-{
-	fprintf(out, "%s - %s\n\nusage: %s -c fleet.yaml [--set section.key=value ...] [-n | -nv]\n\n"
-	    "  -c, --config FILE    configuration of the fleet, see docs/config.md\n"
-	    "  --set KEY=VALUE      override one option, such as --set trainer.lr=1e-3; may be repeated\n"
-	    "  -n                   check the configuration and exit; -nv prints it as resolved\n"
-	    "  -v, --verbose        debug lines in the log\n", cli->program, cli->purpose, cli->program);
-	for (size_t i = 0; i < cli->n_options; i++) {
-		const struct config_cli_option *o = &cli->options[i];
-		char left[64];
+#include "base/err/nearest.h"
 
-		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->arg != NULL ? " " : "", o->arg != NULL ? o->arg : "");
-		fprintf(out, "  %-20s %s\n", left, o->help);
-	}
-	fprintf(out, "  --help, --version\n");
-}
+enum { OPTIONS_MAX = 64, VALUE_FIRST = 256 };	/* getopt_long returns VALUE_FIRST + row of the table; letters are below */
 
-static int
-wrong(const struct config_cli *cli, const char *what, const char *word)
+const char cli_version[] = SALT_VERSION;
+
+int
+cli_usage(const struct cli_args *args, const char *fmt, ...)
 {
-	fprintf(stderr, "%s: %s%s%s\ntry: %s --help\n", cli->program, what, word != NULL ? " " : "", word != NULL ? word : "", cli->program);
+	va_list ap;
+
+	fprintf(stderr, "%s: ", args->program);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\ntry: %s\n", args->help);
 	return EX_USAGE;
 }
 
-static int
-parse_long(struct config_cli *cli, char **argv, int *i, int *exit_code)
+static const char *
+option_name(const void *arg, size_t i)
 {
-	const char *name = argv[*i] + 2, *value = argv[*i + 1];
-	const char **where = NULL;
+	const struct cli_option *options = arg;
 
-	if (strcmp(name, "help") == 0) {
-		usage(stdout, cli);
-		*exit_code = 0;
-		return -1;
-	}
-	if (strcmp(name, "version") == 0) {
-		printf("%s %s\n", cli->program, SALT_VERSION);
-		*exit_code = 0;
-		return -1;
-	}
-	if (strcmp(name, "verbose") == 0) {
-		cli->verbose = true;
-		return 0;
-	}
-	if (strcmp(name, "config") == 0)
-		where = &cli->path;
-	else if (strcmp(name, "set") == 0)
-		where = &cli->overrides[cli->n_overrides++];
-	for (size_t o = 0; where == NULL && o < cli->n_options; o++)
-		if (strcmp(name, cli->options[o].name) == 0) {
-			where = &cli->options[o].value;
-			if (cli->options[o].arg == NULL) {
-				*where = "";
-				return 0;
-			}
-		}
-	if (where == NULL) {
-		*exit_code = wrong(cli, "unknown option", argv[*i]);
-		return -1;
-	}
-	if (value == NULL) {
-		*exit_code = wrong(cli, "an argument is missing after", argv[*i]);
-		return -1;
-	}
-	*where = value;
-	++*i;
-	return 0;
+	return options[i].name;
 }
 
 static int
-parse(struct config_cli *cli, int argc, char **argv, bool *print, int *exit_code)
+unknown(const struct cli_args *args, const char *word)
 {
-	for (int i = 1; i < argc; i++) {
-		const char *a = argv[i];
+	char name[64];
+	const char *near;
 
-		if (strncmp(a, "--", 2) == 0 && a[2] != '\0') {
-			if (parse_long(cli, argv, &i, exit_code) != 0)
-				return -1;
-		} else if (strcmp(a, "-c") == 0) {
-			if (i + 1 == argc) {
-				*exit_code = wrong(cli, "an argument is missing after", a);
-				return -1;
-			}
-			cli->path = argv[++i];
-		} else if (strcmp(a, "-n") == 0) {
-			cli->check = true;
-		} else if (strcmp(a, "-nv") == 0 || strcmp(a, "-vn") == 0) {
-			cli->check = *print = true;
-		} else if (strcmp(a, "-v") == 0) {
-			cli->verbose = true;
-		} else if (strcmp(a, "-h") == 0) {
-			usage(stdout, cli);
-			*exit_code = 0;
-			return -1;
-		} else {
-			*exit_code = wrong(cli, "unexpected argument", a);
-			return -1;
-		}
-	}
-	if (cli->path == NULL) {
-		*exit_code = wrong(cli, "which configuration? give -c fleet.yaml", NULL);
-		return -1;
-	}
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(word, "="), word);
+	near = strncmp(word, "--", 2) == 0 ? err_nearest(name + 2, option_name, args->options) : NULL;
+	return near != NULL ? cli_usage(args, "unknown option %s; did you mean --%s?", word, near) : cli_usage(args, "unknown option %s", word);
+}
+
+static int
+add_value(struct cli_args *args, size_t row)
+{
+	const struct cli_option *o = &args->options[row];
+
+	if (!o->many && cli_get(args, o->name) != NULL)
+		return cli_usage(args, "--%s is given twice", o->name);
+	args->values[args->n_values++] = (struct cli_value){o, optarg != NULL ? optarg : ""};
 	return 0;
+}
+
+/* The row of the table that getopt's code or optopt stands for; n_options if none. */
+static size_t
+row_of(const struct cli_args *args, int code, size_t n_options)
+{
+	size_t row = 0;
+
+	if (code >= VALUE_FIRST)
+		return (size_t)(code - VALUE_FIRST);
+	while (row < n_options && args->options[row].letter != code)
+		row++;
+	return code != 0 ? row : n_options;
 }
 
 int
-config_cli_start(struct config_cli *cli, int argc, char **argv, struct config **cfg, int *exit_code)
+cli_parse(struct cli_args *args, int argc, char **argv)
 {
-	struct err_note note = {.name = ""};
-	bool print = false;
-	char text[1400];
-	int rc;
+	struct option longs[OPTIONS_MAX + 2] = {0};
+	char letters[2 * OPTIONS_MAX + 8] = "-:h", *at = letters + 3;	/* '-': operands come in order; ':': we print the messages */
+	size_t n = 0, row;
+	int code, rc = 0;
 
-	*cfg = NULL;
-	if ((cli->overrides = calloc((size_t)argc + 1, sizeof(*cli->overrides))) == NULL) {
-		*exit_code = EX_OSERR;
-		return -1;
+	for (const struct cli_option *o = args->options; o->name != NULL && n < OPTIONS_MAX; o++, n++) {
+		longs[n] = (struct option){o->name, o->arg != NULL ? required_argument : no_argument, NULL, VALUE_FIRST + (int)n};
+		if (o->letter != 0)
+			at += sprintf(at, o->arg != NULL ? "%c:" : "%c", o->letter);
 	}
-	if (parse(cli, argc, argv, &print, exit_code) != 0)
-		return -1;
-	if ((rc = config_load(cli->path, cli->overrides, cli->n_overrides, cfg, &note)) != 0 ||
-	    (rc = config_require(*cfg, cli->needs, &note)) != 0) {
-		fprintf(stderr, "%s: %s\n", cli->program, err_note_str(&note, rc, text, sizeof(text)));
-		*exit_code = err_exit_code(rc);
-		return -1;
+	longs[n] = (struct option){"help", no_argument, NULL, 'h'};
+	args->values = calloc((size_t)argc + 1, sizeof(*args->values));
+	args->operands = calloc((size_t)argc + 1, sizeof(*args->operands));
+	if (args->values == NULL || args->operands == NULL)
+		return EX_OSERR;
+	optind = 0;			/* glibc: start afresh */
+	while (rc == 0 && (code = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+		if (code == 1) {
+			args->operands[args->n_operands++] = optarg;
+		} else if (code == 'h') {
+			args->wants_help = true;
+			return 0;
+		} else if (code != '?' && code != ':') {
+			rc = add_value(args, row_of(args, code, n));
+		} else if ((row = row_of(args, optopt, n)) == n) {
+			rc = optopt != 0 && optopt < VALUE_FIRST ? cli_usage(args, "unknown option -%c", optopt) : unknown(args, argv[optind - 1]);
+		} else if (code == ':') {
+			rc = cli_usage(args, "--%s %s: the %s is missing", args->options[row].name, args->options[row].arg, args->options[row].arg);
+		} else {
+			rc = cli_usage(args, "--%s takes no value", args->options[row].name);
+		}
 	}
-	config_print_renamed(*cfg, stderr, cli->program);
-	if (print && (rc = config_print(*cfg, stdout, true)) != 0) {
-		*exit_code = EX_IOERR;
-		return -1;
-	}
-	return 0;
+	while (rc == 0 && optind < argc)
+		args->operands[args->n_operands++] = argv[optind++];
+	return rc;
 }
 
 void
-config_cli_free(struct config_cli *cli)
+cli_free(struct cli_args *args)
 {
-	free(cli->overrides);
-	cli->overrides = NULL;
+	free(args->values);
+	free(args->operands);
+	args->values = NULL;
+	args->operands = NULL;
+}
+
+void
+cli_print_options(const struct cli_option *options, int left, FILE *out)
+{
+	for (const struct cli_option *o = options; o->name != NULL; o++) {
+		char text[80], letter[8] = "";
+
+		if (o->letter != 0)
+			snprintf(letter, sizeof(letter), "-%c, ", o->letter);
+		snprintf(text, sizeof(text), "%s--%s%s%s", letter, o->name, o->arg != NULL ? " " : "", o->arg != NULL ? o->arg : "");
+		fprintf(out, "  %-*s %s\n", left, text, o->help);
+	}
+}
+
+const char *
+cli_get_nth(const struct cli_args *args, const char *name, size_t i)
+{
+	for (size_t v = 0; v < args->n_values; v++)
+		if (strcmp(args->values[v].option->name, name) == 0 && i-- == 0)
+			return args->values[v].text;
+	return NULL;
+}
+
+const char *
+cli_get(const struct cli_args *args, const char *name)
+{
+	for (size_t v = args->n_values; v-- > 0;)
+		if (strcmp(args->values[v].option->name, name) == 0)
+			return args->values[v].text;
+	return NULL;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/file/file.h"
 #include "fabric/config/config_internal.h"
 
 static size_t
@@ -157,42 +158,6 @@ out:
 	return rc;
 }
 
-/* The whole file, one byte more than allowed at most. */
-static int
-read_whole(const char *path, char **text, size_t *len, struct err_note *note)
-{
-	char *buf = NULL;
-	size_t have = 0;
-	ssize_t got;
-	int fd = -1, rc = 0;
-
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return err_note_set(note, errno, "%s", path);
-	if ((buf = malloc(CONFIG__FILE_BYTES_MAX + 1)) == NULL) {
-		rc = ENOMEM;
-		goto out;
-	}
-	while (have < CONFIG__FILE_BYTES_MAX + 1) {
-		got = read(fd, buf + have, CONFIG__FILE_BYTES_MAX + 1 - have);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0) {
-			rc = err_note_set(note, errno, "%s", path);
-			goto out;
-		}
-		if (got == 0)
-			break;
-		have += (size_t)got;
-	}
-	*text = buf;
-	*len = have;
-	buf = NULL;
-out:
-	free(buf);
-	close(fd);
-	return rc;
-}
-
 int
 config_load(const char *path, const char *const *overrides, size_t n, struct config **cfg, struct err_note *note)
 {
@@ -207,15 +172,11 @@ config_load(const char *path, const char *const *overrides, size_t n, struct con
 		rc = config_load_text("", 0, "", dir, overrides, n, cfg, note);
 		goto out;
 	}
-	if ((rc = read_whole(path, &text, &len, note)) != 0)
-		goto out;
-	if (len > CONFIG__FILE_BYTES_MAX) {
-		rc = err_note_set(note, ERR_CONFIG, "%s", path);
-		err_note_expected(note, "at most %d bytes", CONFIG__FILE_BYTES_MAX);
-		err_note_found(note, "more");
+	if ((rc = file_read(path, CONFIG__FILE_BYTES_MAX, &text, &len, note)) != 0) {
+		rc = rc == ERR_RANGE ? ERR_CONFIG : rc;
 		goto out;
 	}
-	/* The directory is that of the name given, not of what a link leads to; "." and ".." before it are cleaned. */
+	/* Relative paths start at the folder of the name as given, even if that is a link to a file elsewhere. */
 	if ((full = strdup(path)) == NULL) {
 		rc = ENOMEM;
 		goto out;
@@ -223,11 +184,7 @@ config_load(const char *path, const char *const *overrides, size_t n, struct con
 	if ((slash = strrchr(full, '/')) != NULL)
 		slash[slash == full ? 1 : 0] = '\0';
 	dir = realpath(slash != NULL ? full : ".", NULL);
-	if (dir == NULL) {
-		rc = err_note_set(note, errno, "directory of %s", path);
-		goto out;
-	}
-	rc = config_load_text(text, len, path, dir, overrides, n, cfg, note);
+	rc = dir != NULL ? config_load_text(text, len, path, dir, overrides, n, cfg, note) : err_note_set(note, errno, "directory of %s", path);
 out:
 	free(text);
 	free(full);

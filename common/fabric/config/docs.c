@@ -12,5 +12,5 @@ main(int argc, char **argv)
 {
 	bool man = argc > 1 && strcmp(argv[1], "man") == 0;
 
-	return (man ? config_man(stdout, SALT_VERSION) : config_docs(stdout)) != 0 || fflush(stdout) != 0;
+	return (man ? config_man(stdout, cli_version) : config_docs(stdout)) != 0 || fflush(stdout) != 0;
 }

@@ -1,10 +1,8 @@
 /* print - the settings and the table as text, and two settings against each other. */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include "base/file/file.h"
 #include "fabric/config/config_internal.h"
 
 int
@@ -57,50 +55,16 @@ config_print_renamed(const struct config *cfg, FILE *out, const char *program)
 int
 config_write_resolved(const struct config *cfg, const char *path, struct err_note *note)
 {
-	char temp[PATH_MAX], dir[PATH_MAX], *slash;
-	const char *step = "create";
-	FILE *out = NULL;
-	int closed, fd = -1, rc;
+	struct file_replace r;
+	int rc = file_replace_begin(&r, path, note);
 
-	snprintf(dir, sizeof(dir), "%s", path);
-	slash = strrchr(dir, '/');
-	if (slash != NULL)
-		slash[slash == dir ? 1 : 0] = '\0';
-	if (snprintf(temp, sizeof(temp), "%s.tmp.%ld", path, (long)getpid()) >= (int)sizeof(temp))
-		return err_note_set(note, ENAMETOOLONG, "%s", path);
-	if ((out = fopen(temp, "we")) == NULL)
-		goto fail;
-	step = "write";
-	if (config_print(cfg, out, false) != 0 || fflush(out) != 0)
-		goto fail;
-	step = "fsync";
-	if (fsync(fileno(out)) != 0)
-		goto fail;
-	step = "close";
-	closed = fclose(out);
-	out = NULL;
-	if (closed != 0)
-		goto fail;
-	step = "rename";
-	if (rename(temp, path) != 0)
-		goto fail;
-	step = "fsync of the directory";
-	if ((fd = open(slash != NULL ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-		goto fail;
-	if (fsync(fd) != 0)
-		goto fail;
-	close(fd);
-	return 0;
-fail:
-	rc = errno != 0 ? errno : EIO;
-	if (out != NULL)
-		fclose(out);
-	if (fd >= 0)
-		close(fd);
-	unlink(temp);
-	err_note_set(note, rc, "%s", path);
-	err_note_place(note, "%s", step);
-	return rc;
+	if (rc != 0)
+		return rc;
+	if ((rc = config_print(cfg, r.f, false)) == ENOMEM) {
+		file_replace_abort(&r);
+		return err_note_set(note, rc, "%s", path);
+	}
+	return file_replace_end(&r, true, note);
 }
 
 /* Options that mean nothing under the others; both sides must agree on that for a difference not to count. */

@@ -1,6 +1,7 @@
 /* table - every option. docs/config.md, config_print and config_identity_diff follow this order. */
 #include <math.h>
 #include <string.h>
+#include "base/err/nearest.h"
 #include "fabric/config/config_internal.h"
 
 static const struct config__word serve_words[] = {
@@ -208,62 +209,32 @@ config__find(const char *key)
 	return NULL;
 }
 
-enum { WORD_MAX = 48 };			/* longer than any key: a longer word is not a misspelt key */
-
-/* Edits (insert, delete, change, swap of neighbours) from a to b; WORD_MAX if either is too long. */
-static unsigned
-edits(const char *a, const char *b)
+static const char *
+key_at(const void *arg, size_t i)
 {
-	unsigned d[WORD_MAX + 1][WORD_MAX + 1];
-	size_t n = strlen(a), m = strlen(b);
+	const bool *sections = arg;
 
-	if (n > WORD_MAX || m > WORD_MAX)
-		return WORD_MAX;
-	for (size_t i = 0; i <= n; i++)
-		d[i][0] = (unsigned)i;
-	for (size_t j = 0; j <= m; j++)
-		d[0][j] = (unsigned)j;
-	for (size_t i = 1; i <= n; i++)
-		for (size_t j = 1; j <= m; j++) {
-			unsigned best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-
-			if (d[i - 1][j] + 1 < best)
-				best = d[i - 1][j] + 1;
-			if (d[i][j - 1] + 1 < best)
-				best = d[i][j - 1] + 1;
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
-				best = d[i - 2][j - 2] + 1;
-			d[i][j] = best;
-		}
-	return d[n][m];
+	return i == config__n_options ? NULL : *sections ? config__table[i].section : config__table[i].key;
 }
 
 const char *
 config__nearest(const char *key)
 {
 	const char *dot = strchr(key, '.'), *name = dot != NULL ? dot + 1 : key, *found = NULL;
-	unsigned best = WORD_MAX + 1, allowed = (unsigned)(strlen(name) / 3);
+	size_t best = SIZE_MAX;
+	bool sections = dot == NULL;
 
 	/* The right name with a wrong section or none: of several options the one whose key is most similar. */
 	for (size_t i = 0; i < config__n_options; i++) {
 		const struct config__option *o = &config__table[i];
-		unsigned d = edits(key, o->key);
+		size_t d = strcmp(name, o->name) == 0 ? err_distance(key, o->key) : SIZE_MAX;
 
-		if (strcmp(name, o->name) == 0 && d < best) {
+		if (d < best) {
 			best = d;
 			found = o->key;
 		}
 	}
-	if (found != NULL)
+	if (found != NULL || (found = err_nearest(key, key_at, &sections)) == NULL)
 		return found;
-	for (size_t i = 0; i < config__n_options; i++) {
-		const char *there = dot != NULL ? config__table[i].key : config__table[i].section;
-		unsigned d = edits(key, there);
-
-		if (d < best) {
-			best = d;
-			found = there;
-		}
-	}
-	return best <= (allowed < 2 ? 2 : allowed) ? found : NULL;
+	return err_distance(key, found) <= (strlen(name) < 6 ? 2 : strlen(name) / 3) ? found : NULL;
 }

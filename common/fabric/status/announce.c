@@ -1,13 +1,12 @@
-/* announce - run.dir/daemons/NAME.json: who runs where, for saltctl. */
+/* announce - run.dir/daemons/NAME.json: which daemon runs where, for saltctl. */
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
+#include "base/file/file.h"
 #include "base/json/json.h"
 #include "base/mem/mem.h"
 #include "fabric/status/status.h"
@@ -44,72 +43,23 @@ path_of(char path[PATH_MAX], const char *run_dir, const char *name)
 	return n < 0 || n >= PATH_MAX ? ENAMETOOLONG : 0;
 }
 
-static char *
-announce_text(const struct status_announce *a)
-{
-	struct json *o = json_new_object();
-	char *text = NULL;
-
-	if (o != NULL && json_put(o, "role", json_new_text(a->role)) == 0 && json_put(o, "name", json_new_text(a->name)) == 0 &&
-	    json_put(o, "pid", json_new_int(a->pid)) == 0 && json_put(o, "host", json_new_text(a->host)) == 0 &&
-	    json_put(o, "status", json_new_text(a->status_endpoint)) == 0 && json_put(o, "data", json_new_text(a->data_endpoint)) == 0)
-		text = json_print(o, true);
-	json_close(&o);
-	return text;
-}
-
 int
 status_announce_write(const char *run_dir, const struct status_announce *a, struct err_note *note)
 {
-	char path[PATH_MAX], temp[PATH_MAX], *text = NULL;
-	const char *step = "name";
-	FILE *out = NULL;
-	bool made = false;
+	char path[PATH_MAX], *text;
+	struct json *o;
 	int rc;
 
-	if (!name_ok(a->name)) {
-		rc = err_note_set(note, ERR_FORMAT, "name of the daemon");
-		err_note_expected(note, "letters, digits, '.', '_' and '-', not starting with a dot, fewer than %d", STATUS_TEXT_MAX);
-		err_note_found(note, "%s", a->name);
-		return rc;
-	}
-	if ((rc = path_of(path, run_dir, "")) != 0)
-		goto out;
-	step = "mkdir";
-	if (mkdir(path, 0777) != 0 && errno != EEXIST) {
-		rc = errno;
-		goto out;
-	}
+	if (!name_ok(a->name))
+		return err_expect(note, ERR_FORMAT, "name of the daemon", "fewer than %d letters, digits, '.', '_' and '-', not starting with a dot",
+		    "%s", STATUS_TEXT_MAX, a->name);
 	if ((rc = path_of(path, run_dir, a->name)) != 0)
-		goto out;
-	/* A leading dot: the list passes it over. */
-	if (snprintf(temp, sizeof(temp), "%s/daemons/.%s.%ld", run_dir, a->name, (long)getpid()) >= (int)sizeof(temp)) {
-		rc = ENAMETOOLONG;
-		goto out;
-	}
-	if ((text = announce_text(a)) == NULL) {
-		rc = ENOMEM;
-		goto out;
-	}
-	step = "write";
-	if ((out = fopen(temp, "we")) == NULL) {
-		rc = errno;
-		goto out;
-	}
-	made = true;
-	rc = fputs(text, out) < 0 ? EIO : 0;
-	if (fclose(out) != 0 && rc == 0)
-		rc = errno;
-	step = rc == 0 ? "rename" : step;
-	if (rc == 0 && rename(temp, path) != 0)
-		rc = errno;
-out:
-	if (rc != 0) {
-		if (made)
-			unlink(temp);
-		err_note_set(note, rc, "%s/daemons/%s.json", run_dir, a->name);
-		err_note_place(note, "%s", step);
-	}
+		return err_note_set(note, rc, "%s", run_dir);
+	o = json_build("{s:o, s:s, s:I, s:o, s:o, s:o}", "role", json_new_text(a->role), "name", a->name, "pid", (long long)a->pid,
+	    "host", json_new_text(a->host), "status", json_new_text(a->status_endpoint), "data", json_new_text(a->data_endpoint));
+	text = o != NULL ? json_print(o, true) : NULL;
+	rc = text != NULL ? file_replace_all(path, text, strlen(text), false, note) : ENOMEM;
+	json_close(&o);
 	free(text);
 	return rc;
 }
@@ -196,7 +146,7 @@ status_announce_list(const char *run_dir, struct status_announce **list, size_t 
 			continue;
 		}
 		if ((rc = read_one(path, &one)) != 0) {
-			bad += rc != ENOENT;		/* removed while we looked: not bad */
+			bad += rc != ENOENT;		/* ENOENT: removed since readdir */
 			continue;
 		}
 		if ((rc = mem_grow((void **)&found, &cap, count + 1, sizeof(*found))) != 0)
