@@ -21,7 +21,6 @@ for_build=(		# Build-Depends in debian/control lists the same; the test unit/pac
 	libncurses-dev						# saltctl top
 	libmicrohttpd-dev					# saltctl exporter
 	libsystemd-dev						# readiness and watchdog under systemd
-	uthash-dev						# hash tables
 )
 for_use=(
 	libjs-chart.js						# the charts of saltctl exporter's page
