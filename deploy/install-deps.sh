@@ -16,7 +16,7 @@ for_build=(		# Build-Depends in debian/control lists the same; the test unit/pac
 	libdnnl-dev						# matrix products in bf16
 	libpcre2-dev libutf8proc-dev				# tokenizer
 	libjansson-dev libyaml-dev libxxhash-dev libzstd-dev	# files
-	uthash-dev	# hash tables and lists
+	uthash-dev						# hash tables and lists
 	libisal-dev						# checksum of TensorBoard's files
 	libncurses-dev						# saltctl top
 	libmicrohttpd-dev					# saltctl exporter
