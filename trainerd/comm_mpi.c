@@ -9,7 +9,8 @@
 
 #include "base/err/err.h"
 
-#define PIECE (INT64_C(1) << 24)	/* elements of a message: 64 MiB of floats */
+#define PIECE ((size_t)1 << 24)		/* elements of a message */
+#define PIECE_BYTES (PIECE * sizeof(float))
 #define FIRST_TAG 16			/* of comm_start_send; comm_exchange has 1, comm_send 2 */
 
 struct comm {
@@ -145,27 +146,18 @@ comm_abort(struct comm *c, int exit_code)
 	_Exit(exit_code);
 }
 
+/* Elements of the message that begins at element `at` of n. */
 static int
-piece(int64_t n, int64_t at)
+piece(size_t n, size_t at, size_t limit)
 {
-	int64_t left = n - at;
-
-	return left <= 0 ? 0 : (int)(left < PIECE ? left : PIECE);
-}
-
-static int
-piece_bytes(size_t n, size_t at)
-{
-	size_t limit = (size_t)PIECE * sizeof(float);
-
 	return n <= at ? 0 : (int)(n - at < limit ? n - at : limit);
 }
 
 void
 comm_exchange(struct comm *c, int partner, const void *send, size_t n_send, void *recv, size_t n_recv)
 {
-	for (size_t at = 0; at < n_send || at < n_recv; at += (size_t)PIECE * sizeof(float)) {
-		int ns = piece_bytes(n_send, at), nr = piece_bytes(n_recv, at);
+	for (size_t at = 0; at < n_send || at < n_recv; at += PIECE_BYTES) {
+		int ns = piece(n_send, at, PIECE_BYTES), nr = piece(n_recv, at, PIECE_BYTES);
 
 		MPI_Sendrecv(ns > 0 ? (const char *)send + at : send, ns, MPI_BYTE, partner, 1, nr > 0 ? (char *)recv + at : recv, nr,
 		    MPI_BYTE, partner, 1, c->group, MPI_STATUS_IGNORE);
@@ -175,8 +167,8 @@ comm_exchange(struct comm *c, int partner, const void *send, size_t n_send, void
 void
 comm_sum(struct comm *c, double *x, size_t n)
 {
-	for (size_t at = 0; at < n; at += (size_t)PIECE)
-		MPI_Allreduce(MPI_IN_PLACE, x + at, piece((int64_t)n, (int64_t)at), MPI_DOUBLE, MPI_SUM, c->group);
+	for (size_t at = 0; at < n; at += PIECE)
+		MPI_Allreduce(MPI_IN_PLACE, x + at, piece(n, at, PIECE), MPI_DOUBLE, MPI_SUM, c->group);
 }
 
 void
@@ -252,8 +244,8 @@ comm_max(struct comm *c, int64_t *x, size_t n)
 void
 comm_bcast(struct comm *c, int root, void *p, size_t n)
 {
-	for (size_t at = 0; at < n; at += (size_t)PIECE)
-		MPI_Bcast((char *)p + at, piece((int64_t)n, (int64_t)at), MPI_BYTE, root, c->group);
+	for (size_t at = 0; at < n; at += PIECE_BYTES)
+		MPI_Bcast((char *)p + at, piece(n, at, PIECE_BYTES), MPI_BYTE, root, c->group);
 }
 
 void
@@ -265,13 +257,13 @@ comm_gather(struct comm *c, int root, const void *p, size_t n, void *all)
 void
 comm_send(struct comm *c, int to, const float *x, int64_t n)
 {
-	for (int64_t at = 0; at < n; at += PIECE)
-		MPI_Send(x + at, piece(n, at), MPI_FLOAT, to, 2, c->group);
+	for (size_t at = 0; at < (size_t)n; at += PIECE)
+		MPI_Send(x + at, piece((size_t)n, at, PIECE), MPI_FLOAT, to, 2, c->group);
 }
 
 void
 comm_recv(struct comm *c, int from, float *x, int64_t n)
 {
-	for (int64_t at = 0; at < n; at += PIECE)
-		MPI_Recv(x + at, piece(n, at), MPI_FLOAT, from, 2, c->group, MPI_STATUS_IGNORE);
+	for (size_t at = 0; at < (size_t)n; at += PIECE)
+		MPI_Recv(x + at, piece((size_t)n, at, PIECE), MPI_FLOAT, from, 2, c->group, MPI_STATUS_IGNORE);
 }
