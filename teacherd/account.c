@@ -19,8 +19,8 @@ account_write(const struct account *a, struct err_note *note)
 
 	if (a->run_dir[0] == '\0')
 		return 0;
-	snprintf(path, sizeof(path), "%s/ledger/%.64s-%.8s.json", a->run_dir, a->name, hash_hex(bus_boot_id(),
-	    hex));
+	snprintf(path, sizeof(path), "%s/ledger/%.64s-%.8s.json", a->run_dir, a->name,
+	    hash_hex(bus_boot_id(), hex));
 	o = json_build("{s:s, s:o, s:o, s:I, s:i, s:I, s:I, s:f, s:f}", "role", "teacherd", "name",
 	    json_new_text(a->name), "host", json_new_text(bus_host()), "pid", (int64_t)getpid(), "threads",
 	    a->threads, "sequences", (int64_t)a->sequences, "tokens", (int64_t)a->tokens, "cpu_seconds",

@@ -53,23 +53,20 @@ leases_new(struct infer *infer, struct session *session, struct status *status)
 	l->infer = infer;
 	l->session = session;
 	LIST_INIT(&l->list);
-	if ((l->requested = mem_alloc(n, sizeof(*l->requested))) == NULL || (l->unigram = mem_alloc(n,
-	    sizeof(*l->unigram))) == NULL)
+	if ((l->requested = mem_alloc(n, sizeof(*l->requested))) == NULL ||
+	    (l->unigram = mem_alloc(n, sizeof(*l->unigram))) == NULL) {
 		leases_destroy(&l);
-	else {
-		l->m_tokens = status_register(status, STATUS_RATED, "tokens_total", "tokens",
-		    "tokens scored or labelled");
-		l->m_cpu = status_register(status, STATUS_GAUGE, "cpu_seconds", "seconds",
-		    "processor time of the workers");
-		l->m_seqs = status_register(status, STATUS_RATED, "sequences_total", "sequences",
-		    "sequences computed");
-		l->m_leases = status_register(status, STATUS_QUEUE, "leases_in_hand", "leases",
-		    "leases being computed or not confirmed");
-		l->m_results = status_register(status, STATUS_COUNTER, "results_sent_total", "sequences",
-		    "sequences sent, repeats counted");
-		l->m_failed = status_register(status, STATUS_COUNTER, "sequences_failed_total", "sequences",
-		    "sequences answered with an error");
+		return NULL;
 	}
+	l->m_tokens = status_register(status, STATUS_RATED, "tokens_total", "tokens", "tokens scored or labelled");
+	l->m_cpu = status_register(status, STATUS_GAUGE, "cpu_seconds", "seconds", "processor time of the workers");
+	l->m_seqs = status_register(status, STATUS_RATED, "sequences_total", "sequences", "sequences computed");
+	l->m_leases = status_register(status, STATUS_QUEUE, "leases_in_hand", "leases",
+	    "leases being computed or not confirmed");
+	l->m_results = status_register(status, STATUS_COUNTER, "results_sent_total", "sequences",
+	    "sequences sent, repeats counted");
+	l->m_failed = status_register(status, STATUS_COUNTER, "sequences_failed_total", "sequences",
+	    "sequences answered with an error");
 	return l;
 }
 
@@ -197,8 +194,8 @@ leases_take(struct leases *l, size_t shard, const struct wire_lease *w)
 	LIST_INSERT_HEAD(&l->list, lease, entry);
 	job->link = shard;
 	job->lease_id = w->lease_id;
-	while (job->model < infer_n_models(l->infer) && !hash_equal(infer_model(l->infer,
-	    job->model)->fingerprint, w->model))
+	while (job->model < infer_n_models(l->infer) &&
+	    !hash_equal(infer_model(l->infer, job->model)->fingerprint, w->model))
 		job->model++;
 	job->want_score = w->want_score;
 	job->want_label = w->want_label;
@@ -274,8 +271,8 @@ send_results(struct leases *l, struct lease *lease)
 			if (n > 0 && bytes + need > max_message)
 				break;
 			bytes += need;
-			rows[n] = (struct wire_result_row){.seq = row->seq, .label = {row->label.bytes,
-			    row->label.len}};
+			rows[n] = (struct wire_result_row){.seq = row->seq,
+			    .label = {row->label.bytes, row->label.len}};
 			snprintf(rows[n].error, sizeof(rows[n].error), "%s", row->error);
 			if (row->scores != NULL)
 				rows[n].scores = (struct wire_bytes){row->scores, scores_bytes};
@@ -333,8 +330,8 @@ request(struct leases *l, size_t shard)
 		}
 	if (working + l->requested[shard] < CREDIT && held < HELD_MAX) {
 		/* the credit replaces the last one: how many may come beside those held */
-		struct wire_message message = {.type = WIRE_LEASE_REQUEST, .lease_request = {.credit =
-		    CREDIT - working}};
+		struct wire_message message = {.type = WIRE_LEASE_REQUEST,
+		    .lease_request = {.credit = CREDIT - working}};
 
 		if (session_send(l->session, shard, &message) == 0)
 			l->requested[shard] = message.lease_request.credit;

@@ -36,10 +36,10 @@ struct loop {
 static void
 account(struct loop *l, int64_t now_ms)
 {
-	struct account a = {.run_dir = l->o->config->run.dir, .name = l->o->name, .sequences =
-	    leases_sequences(l->leases), .tokens = leases_tokens(l->leases), .cpu_seconds =
-	    infer_cpu_seconds(l->o->infer), .up_seconds = (double)(now_ms - l->started_ms) * 1e-3, .threads =
-	    infer_threads(l->o->infer)};
+	struct account a = {.run_dir = l->o->config->run.dir, .name = l->o->name,
+	    .sequences = leases_sequences(l->leases), .tokens = leases_tokens(l->leases),
+	    .cpu_seconds = infer_cpu_seconds(l->o->infer),
+	    .up_seconds = (double)(now_ms - l->started_ms) * 1e-3, .threads = infer_threads(l->o->infer)};
 	struct err_note note = {.name = ""};
 	char text[1200];
 	int rc;
@@ -137,8 +137,8 @@ loop_open(struct loop *l)
 	}
 	if ((l->poll = so.poll = bus_poll_new(l->o->bus)) == NULL)
 		return ENOMEM;
-	if ((rc = bus_poll_add_waker(l->poll, l->o->waker)) != 0 || (rc = session_new(&l->session, &so,
-	    l->note)) != 0)
+	if ((rc = bus_poll_add_waker(l->poll, l->o->waker)) != 0 ||
+	    (rc = session_new(&l->session, &so, l->note)) != 0)
 		return rc;
 	return (l->leases = leases_new(l->o->infer, l->session, l->o->status)) == NULL ? ENOMEM : 0;
 }

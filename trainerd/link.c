@@ -32,10 +32,7 @@ feed__links_new(struct feed *f, struct err_note *note)
 
 	snprintf(h.name, sizeof(h.name), "%s", f->o.name);
 	snprintf(h.status_endpoint, sizeof(h.status_endpoint), "%s", f->o.status_endpoint);
-	/*
-	 * a corpus without PREFIX.json does not state its vocabulary and tokenizer: then they are the labels'
-	 * and the model's
-	 */
+	/* a corpus without PREFIX.json has the vocabulary of the labels and the tokenizer of the model */
 	h.corpus = session_corpus(f->o.corpus, f->o.corpus_fingerprint, f->context, f->spec.vocab, tokenizer);
 	if (f->o.heldout != NULL)
 		h.heldout = session_corpus(f->o.heldout, f->o.heldout_fingerprint, f->context, f->spec.vocab,
@@ -54,10 +51,7 @@ feed__links_destroy(struct feed *f)
 	f->n_links = 0;
 }
 
-/*
- * The shard cannot be used. After the switch nothing depends on selectord any more: then it counts as
- * released.
- */
+/* The shard cannot be used. After the switch nothing depends on it any more: then it counts as released. */
 static void
 failed(struct feed *f, size_t shard, int rc, const struct err_note *note)
 {
@@ -98,8 +92,9 @@ welcome(struct feed *f, size_t shard)
 		f->spec.set = w->label_set.hash.hash;
 	}
 	f->has_sets = true;
-	f->sets = (struct state_sets){.plan = session_plan_hash(f->session), .label_set = w->label_set.hash.hash,
-	    .teacher = w->label_set.teacher.hash, .scorer = w->score_set.present ? w->score_set.scorer.hash : (struct hash128){0, 0}};
+	f->sets = (struct state_sets){.plan = session_plan_hash(f->session),
+	    .label_set = w->label_set.hash.hash, .teacher = w->label_set.teacher.hash,
+	    .scorer = w->score_set.present ? w->score_set.scorer.hash : (struct hash128){0, 0}};
 	if (isfinite(w->heldout_loss_nats))
 		f->teacher_nats = w->heldout_loss_nats;
 	pthread_cond_broadcast(&f->changed);
@@ -118,10 +113,7 @@ first_row(const struct feed *f, uint64_t step)
 	return step * f->batch + (uint64_t)f->o.rank * f->n_rows;
 }
 
-/*
- * Rows of this shard that were asked for in this request (UINT64_MAX: in any) are to be asked for again. Lock
- * held.
- */
+/* The rows of this shard that this request asked for (UINT64_MAX: any request) are missing again. Lock held. */
 static void
 forget_asked(struct feed *f, size_t shard, uint64_t request)
 {
@@ -129,9 +121,9 @@ forget_asked(struct feed *f, size_t shard, uint64_t request)
 		for (uint64_t r = 0; f->slots[i].used && r < f->n_rows; r++) {
 			struct feed_row *row = &f->slots[i].rows[r];
 
-			if (row->state == FEED_ROW_ASKED && (request == UINT64_MAX ||
-			    row->request == request) && is_of_shard(f, first_row(f, f->slots[i].step) + r,
-			    shard))
+			if (row->state == FEED_ROW_ASKED &&
+			    (request == UINT64_MAX || row->request == request) &&
+			    is_of_shard(f, first_row(f, f->slots[i].step) + r, shard))
 				row->state = FEED_ROW_MISSING;
 		}
 }
@@ -148,8 +140,8 @@ requests_open(const struct feed *f, size_t shard)
 		for (uint64_t r = 0; f->slots[i].used && r < f->n_rows; r++) {
 			const struct feed_row *row = &f->slots[i].rows[r];
 
-			if (row->state != FEED_ROW_ASKED || row->request == last || !is_of_shard(f,
-			    first_row(f, f->slots[i].step) + r, shard))
+			if (row->state != FEED_ROW_ASKED || row->request == last ||
+			    !is_of_shard(f, first_row(f, f->slots[i].step) + r, shard))
 				continue;
 			last = row->request;
 			n++;
@@ -224,12 +216,12 @@ ask_rows(struct feed *f, size_t shard, int64_t now_ms)
 			uint64_t block = (base + i) / f->kept, n = 0;
 			struct wire_message message = {.type = WIRE_ROWS_REQUEST};
 
-			while (i + n < f->n_rows && (base + i + n) / f->kept == block && is_of_shard(f,
-			    base + i, shard)) {
+			while (i + n < f->n_rows && (base + i + n) / f->kept == block &&
+			    is_of_shard(f, base + i, shard)) {
 				const struct feed_row *row = &slot->rows[i + n];
 
-				if (row->state == FEED_ROW_HAVE || (row->state == FEED_ROW_ASKED &&
-				    now_ms - row->asked_ms < ASK_AGAIN_MS))
+				if (row->state == FEED_ROW_HAVE ||
+				    (row->state == FEED_ROW_ASKED && now_ms - row->asked_ms < ASK_AGAIN_MS))
 					break;
 				n++;
 			}
@@ -261,15 +253,15 @@ confirm(struct feed *f, size_t shard, uint64_t checkpointed, bool release, uint6
 	struct feed_link *link = &f->links[shard];
 
 	if (checkpointed > link->acked_step && now_ms - link->checkpointed_ms > ANSWER_MS) {
-		struct wire_message message = {.type = WIRE_CHECKPOINTED, .checkpointed = {checkpointed,
-		    f->sets.plan, checkpointed}};
+		struct wire_message message = {.type = WIRE_CHECKPOINTED,
+		    .checkpointed = {checkpointed, f->sets.plan, checkpointed}};
 
 		if (session_send(f->session, shard, &message) == 0)
 			link->checkpointed_ms = now_ms;
 	}
 	if (release && !link->released && now_ms - link->release_ms > ANSWER_MS) {
-		struct wire_message message = {.type = WIRE_RELEASE, .release = {RELEASE_REQUEST,
-		    f->sets.plan, release_step}};
+		struct wire_message message = {.type = WIRE_RELEASE,
+		    .release = {RELEASE_REQUEST, f->sets.plan, release_step}};
 
 		if (session_send(f->session, shard, &message) == 0)
 			link->release_ms = now_ms;

@@ -165,8 +165,8 @@ trainer_ask(struct load *l, struct sim *s, int slot)
 	l->random = l->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 	s->first[slot] = (l->random >> 20) % (l->rows_ready / ASK_ROWS) * ASK_ROWS;
 	s->sent[slot] = seconds_now();
-	tell(s, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {(uint64_t)slot + 1,
-	    l->plan, s->first[slot], ASK_ROWS, 0}});
+	tell(s, &(struct wire_message){.type = WIRE_ROWS_REQUEST,
+	    .rows_request = {(uint64_t)slot + 1, l->plan, s->first[slot], ASK_ROWS, 0}});
 }
 
 static void
@@ -283,10 +283,10 @@ sims_new(struct load *l, char endpoint[][256], const char *dir)
 	uint32_t L = l->records.spec.context;
 	struct wire_hello teacher = {.role = WIRE_ROLE_TEACHER, .max_message = 16 << 20, .n_models = 1,
 	    .models = {{.serves_score = true, .serves_label = true, .vocab_size = VOCAB, .max_context = L}}};
-	struct wire_hello other = {.max_message = 16 << 20, .corpus = {true, {true, l->corpus_hash}, L,
-	    l->n_windows, {true, {1, 2}}, VOCAB}, .plan = {.present = true, .seed = 1, .batch = 8,
-	    .mode = WIRE_MODE_NONE, .window = WINDOW, .n_rows = l->n_windows,
-	    .label_ahead_rows = UINT64_MAX}};
+	struct wire_hello other = {.max_message = 16 << 20,
+	    .corpus = {true, {true, l->corpus_hash}, L, l->n_windows, {true, {1, 2}}, VOCAB},
+	    .plan = {.present = true, .seed = 1, .batch = 8, .mode = WIRE_MODE_NONE, .window = WINDOW,
+	    .n_rows = l->n_windows, .label_ahead_rows = UINT64_MAX}};
 	struct wire_model *m = &teacher.models[0];
 	struct err_note note = {0};
 	char path[512];
@@ -302,8 +302,8 @@ sims_new(struct load *l, char endpoint[][256], const char *dir)
 		bool is_trainer = i < TRAINERS;
 
 		other.role = is_trainer ? WIRE_ROLE_TRAINER : WIRE_ROLE_CLIENT;
-		sim_new(l, is_trainer ? &l->trainer[i] : &l->watcher[i - TRAINERS], endpoint[is_trainer ? 0 :
-		    i - TRAINERS], &other, "trainer", i);
+		sim_new(l, is_trainer ? &l->trainer[i] : &l->watcher[i - TRAINERS],
+		    endpoint[is_trainer ? 0 : i - TRAINERS], &other, "trainer", i);
 	}
 }
 
@@ -546,8 +546,8 @@ main(int argc, char **argv)
 			die(ENOMEM, NULL, "rows");
 	l.latency = malloc(LATENCIES_MAX * sizeof(*l.latency));
 	l.tokens = malloc((L + 1) * sizeof(*l.tokens));
-	if ((rc = corpus_open(&l.corpus, path, &note)) != 0 || (rc = corpus_fingerprint(l.corpus,
-	    &l.corpus_hash, &note)) != 0)
+	if ((rc = corpus_open(&l.corpus, path, &note)) != 0 ||
+	    (rc = corpus_fingerprint(l.corpus, &l.corpus_hash, &note)) != 0)
 		die(rc, &note, path);
 	l.n_windows = corpus_n_windows(l.corpus, L);
 	n_tokens = l.n_windows * L;

@@ -40,8 +40,8 @@ cache_ask_drop(const struct ctl_args *args, const struct config *cfg, size_t sha
 		}
 		if (done)
 			break;
-		if (session_welcomed(s.session, 0) && now_ms >= send_ms && session_send(s.session, 0,
-		    &request) == 0)
+		if (session_welcomed(s.session, 0) && now_ms >= send_ms &&
+		    session_send(s.session, 0, &request) == 0)
 			send_ms = now_ms + AGAIN_MS;
 		if (!session_welcomed(s.session, 0) && now_ms >= give_up_ms) {
 			fprintf(stderr, "saltctl %s: no answer from selectord at %s in %d s\n",

@@ -108,8 +108,8 @@ watch(struct label *l, double wait_max_s)
 		elapsed = clock_now_s() - start;
 		ready = rows_ready(l, &released);
 		welcomed = session_n_welcomed(session) == session_n_shards(session);
-		if ((welcomed && (ready == l->rows || released || no_wait)) || (wait_max_s > 0 &&
-		    elapsed > wait_max_s))
+		if ((welcomed && (ready == l->rows || released || no_wait)) ||
+		    (wait_max_s > 0 && elapsed > wait_max_s))
 			break;
 		if (!welcomed && elapsed - said > 10) {
 			said = elapsed;

@@ -189,16 +189,16 @@ test_welcomed(void)
 static void
 test_lost(void)
 {
-	struct wire_message refuse = {.type = WIRE_REFUSE, .refuse = {.code = 75, .field = "hello",
-	    .retry_ms = RETRY_MS}}, m = make_welcome(0, 1);
+	struct wire_message refuse = {.type = WIRE_REFUSE,
+	    .refuse = {.code = 75, .field = "hello", .retry_ms = RETRY_MS}}, m = make_welcome(0, 1);
 	struct fixture f;
 
 	begin(&f, 1, false);
 	greet(&f);
 	CHECK(f.e.kind == 0);
 	fake_bus_push_event(0, 0, BUS_EVENT_DISCONNECTED);
-	CHECK(next(&f, SESSION_LOST) && f.e.shard == 0 && !session_welcomed(f.s, 0) && session_welcome(f.s,
-	    0) != NULL);
+	CHECK(next(&f, SESSION_LOST) && f.e.shard == 0 && !session_welcomed(f.s, 0) &&
+	    session_welcome(f.s, 0) != NULL);
 	fake_bus_advance(60000);
 	CHECK(next(&f, 0) && sent(&f, WIRE_NONE, 0, NULL));
 	fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
@@ -276,10 +276,10 @@ test_differs(void)
 		table[0] ^= i == 9 ? 2 : 0;
 		table[VOCAB - 1] ^= i == 10 ? 2 : 0;
 		push(0, &m);
-		CHECK_ROW(names[i] != NULL ? names[i] : "good", next(&f, names[i] != NULL ? SESSION_FAILED :
-		    SESSION_WELCOME));
-		CHECK_ROW(names[i] != NULL ? names[i] : "good", names[i] == NULL || (f.e.rc == ERR_MISMATCH &&
-		    strcmp(f.e.note.name, names[i]) == 0));
+		CHECK_ROW(names[i] != NULL ? names[i] : "good",
+		    next(&f, names[i] != NULL ? SESSION_FAILED : SESSION_WELCOME));
+		CHECK_ROW(names[i] != NULL ? names[i] : "good", names[i] == NULL ||
+		    (f.e.rc == ERR_MISMATCH && strcmp(f.e.note.name, names[i]) == 0));
 		end(&f);
 	}
 }

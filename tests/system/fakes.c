@@ -117,9 +117,9 @@ files(const char *dir)
 	snprintf(path, sizeof(path), "%s/model", dir);
 	if (mkdir(path, 0777) != 0)
 		die(errno, NULL, path);
-	if ((rc = weights_config_save(path, &m, WEIGHTS_F32, NULL, &note)) != 0 || (rc = model_new(&model, &m,
-	    &note)) != 0 || (rc = weights_model_save(path, model, noise, NULL, WEIGHTS_F32, 0, NULL, NULL,
-	    &note)) != 0)
+	if ((rc = weights_config_save(path, &m, WEIGHTS_F32, NULL, &note)) != 0 ||
+	    (rc = model_new(&model, &m, &note)) != 0 ||
+	    (rc = weights_model_save(path, model, noise, NULL, WEIGHTS_F32, 0, NULL, NULL, &note)) != 0)
 		die(rc, &note, "model");
 	model_destroy(&model);
 	return 0;
@@ -178,8 +178,8 @@ hear(struct peer *p, int64_t wait_ms)
 			case SESSION_MESSAGE:
 				return &p->event;
 			case SESSION_FAILED:
-				fprintf(stderr, "fakes: refused: %s\n", err_note_str(&p->event.note,
-				    p->event.rc, text, sizeof(text)));
+				fprintf(stderr, "fakes: refused: %s\n",
+				    err_note_str(&p->event.note, p->event.rc, text, sizeof(text)));
 				exit(3);
 			default:
 				break;
@@ -457,20 +457,20 @@ run_rows(struct bus *bus, char *endpoints, const char *dir, int argc, char **arg
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/train", dir);
-	if ((rc = corpus_open(&train, path, &note)) != 0 || (rc = corpus_fingerprint(train, &train_hash,
-	    &note)) != 0)
+	if ((rc = corpus_open(&train, path, &note)) != 0 ||
+	    (rc = corpus_fingerprint(train, &train_hash, &note)) != 0)
 		die(rc, &note, path);
 	snprintf(path, sizeof(path), "%s/held", dir);
-	if ((rc = corpus_open(&held, path, &note)) != 0 || (rc = corpus_fingerprint(held, &held_hash,
-	    &note)) != 0)
+	if ((rc = corpus_open(&held, path, &note)) != 0 ||
+	    (rc = corpus_fingerprint(held, &held_hash, &note)) != 0)
 		die(rc, &note, path);
 	for (char *at_comma = strtok_r(endpoints, ",", &save); at_comma != NULL &&
 	    n_shards < 8; at_comma = strtok_r(NULL, ",", &save))
 		endpoint[n_shards++] = at_comma;
-	h.corpus = (struct wire_corpus){true, {true, train_hash}, L, corpus_n_windows(train, L), {true, {1,
-	    2}}, VOCAB};
-	h.heldout = (struct wire_corpus){true, {true, held_hash}, L, corpus_n_windows(held, L), {true, {1,
-	    2}}, VOCAB};
+	h.corpus = (struct wire_corpus){true, {true, train_hash}, L, corpus_n_windows(train, L),
+	    {true, {1, 2}}, VOCAB};
+	h.heldout = (struct wire_corpus){true, {true, held_hash}, L, corpus_n_windows(held, L),
+	    {true, {1, 2}}, VOCAB};
 	h.plan = (struct wire_plan){.present = true, .seed = (uint32_t)number(argc, argv, "seed", 1),
 	    .batch = (uint32_t)number(argc, argv, "batch", 8), .mode = strcmp(mode, "none") == 0 ?
 	    WIRE_MODE_NONE : WIRE_MODE_SALT_DS, .k = 10, .window = number(argc, argv, "window", 16),

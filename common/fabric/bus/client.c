@@ -128,10 +128,7 @@ bus_client_new(struct bus_client **out, struct bus *bus, const char *endpoint, c
 	c->max_queued = (size_t)bus->max_message * QUEUE_MESSAGES;
 	c->retry_ms = INT64_MAX;
 	snprintf(c->endpoint, sizeof(c->endpoint), "%s", endpoint);
-	/*
-	 * IMMEDIATE: nothing is queued while not connected, so no frame can reach a new selectord before
-	 * HELLO
-	 */
+	/* IMMEDIATE: nothing is queued while not connected, so nothing reaches a new selectord before HELLO */
 	if ((c->source.socket = bus__socket_new(bus, &options)) == NULL
 	    || zmq_setsockopt(c->source.socket, ZMQ_IMMEDIATE, &one, sizeof(one)) != 0
 	    || (c->source.monitor = bus__monitor_new(bus, c->source.socket, MONITORED)) == NULL)

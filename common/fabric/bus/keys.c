@@ -97,8 +97,8 @@ bus__key_load(const char *dir, const char *name, bool secret, struct bus_key *ou
 		return err_expect(note, ERR_FORMAT, "key name",
 		    "at most %d of [A-Za-z0-9._-], no leading dot", "%s", BUS_KEY_NAME_MAX - 1, name);
 	snprintf(out->name, sizeof(out->name), "%s", name);
-	if ((size_t)snprintf(path, sizeof(path), "%s/%s.%s", dir, name, secret ? "key" :
-	    "pub") >= sizeof(path))
+	if ((size_t)snprintf(path, sizeof(path), "%s/%s.%s", dir, name,
+	    secret ? "key" : "pub") >= sizeof(path))
 		return err_note_set(note, ENAMETOOLONG, "%s", dir);
 	return key_read(path, secret, out, note);
 }

@@ -136,10 +136,7 @@ take_gone(struct bus_server *s)
 static void
 disconnect(struct peer *p)
 {
-	/*
-	 * The library has no call for it. It notices the closed connection and does the rest, DISCONNECTED
-	 * included.
-	 */
+	/* The library has no call for it, but notices the end of the connection and sends DISCONNECTED. */
 	if (p->fd >= 0)
 		shutdown(p->fd, SHUT_RDWR);
 	p->end_ms = INT64_MAX;
@@ -330,10 +327,7 @@ int
 bus_server_recv(struct bus_server *s, struct bus_event *event)
 {
 	memset(event, 0, sizeof(*event));
-	/*
-	 * First the lost connections, then the frames: at EAGAIN all frames of lost peers have been returned,
-	 * and GONE follows.
-	 */
+	/* Lost connections first, then frames: at EAGAIN all frames of lost peers have been returned. */
 	drain_monitor(s);
 	for (;;) {
 		uint8_t id[256];
@@ -354,8 +348,8 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 		if ((rc = bus__frame_recv(s->source.socket, event, &single)) != 0)
 			return rc;
 		/* a peer with an id of its own choosing is ignored: it could take the id of another */
-		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id), zmq_msg_get(event->own,
-		    ZMQ_SRCFD)) : NULL;
+		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id),
+		    zmq_msg_get(event->own, ZMQ_SRCFD)) : NULL;
 		if (n != ID_BYTES && !s->named_logged) {
 			log_warn("bus.bad_peer", "endpoint=%s why=\"a routing id of its own\"", s->endpoint);
 			s->named_logged = true;

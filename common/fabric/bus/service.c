@@ -7,8 +7,8 @@ static void *
 service_main(void *arg)
 {
 	struct bus__service *s = arg;
-	zmq_pollitem_t items[2] = {{s->socket, 0, ZMQ_POLLIN, 0}, {NULL, bus__waker_fd(s->stop), ZMQ_POLLIN,
-	    0}};
+	zmq_pollitem_t items[2] = {{s->socket, 0, ZMQ_POLLIN, 0},
+	    {NULL, bus__waker_fd(s->stop), ZMQ_POLLIN, 0}};
 
 	while (!atomic_load(&s->stopping)) {
 		if (zmq_poll(items, 2, -1) < 0 && errno != EINTR)

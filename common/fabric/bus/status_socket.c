@@ -56,10 +56,7 @@ serve(void *arg)
 	zmq_msg_init(&body);
 	if (receive(s->service.socket, &id, &body, &delimited)) {
 		s->fn(s->arg, zmq_msg_data(&body), zmq_msg_size(&body), &answer, &len);
-		/*
-		 * a client that asks faster than it reads loses answers: ROUTER refuses the first part of
-		 * one, so no answer is cut
-		 */
+		/* a client that does not read loses answers whole: ROUTER refuses the first part */
 		if (answer != NULL && zmq_msg_send(&id, s->service.socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0
 		    && (!delimited || zmq_send(s->service.socket, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0))
 			zmq_send(s->service.socket, answer, len, ZMQ_DONTWAIT);

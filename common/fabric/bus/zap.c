@@ -1,7 +1,7 @@
 /*
  * ZAP (RFC 27): which keys may connect. libzmq asks a REP socket at a fixed inproc address at each handshake.
  * Without an answer it waits and then drops the connection. Without a socket there, and without
- * ZMQ_ZAP_ENFORCE_DOMAIN, it lets everybody in: hence the proof below, and hence the process ends when this
+ * ZMQ_ZAP_ENFORCE_DOMAIN, it lets everybody in: hence the test below, and hence the process ends when this
  * thread ends.
  */
 #include "fabric/bus/bus_internal.h"
@@ -18,7 +18,7 @@ enum { ZAP_PARTS = 7, ZAP_PART_MAX = 256, PROVE_MS = 5000 };
 struct bus__zap {
 	struct bus *bus;
 	struct bus__service service;
-	atomic_bool proving;	/* proving: bus__zap_prove connects with its random key */
+	atomic_bool proving;		/* bus__zap_prove connects with its random key */
 	atomic_uint_fast64_t n_refused;
 };
 
@@ -72,9 +72,9 @@ answer(struct bus__zap *zap, struct part parts[ZAP_PARTS], int n, bool good)
 	bool allowed = false;
 	void *s = zap->service.socket;
 
-	if (good && n == ZAP_PARTS && is(&parts[0], "1.0") && is(&parts[2], BUS_ZAP_DOMAIN) && is(&parts[5],
-	    "CURVE") && parts[6].len == 32 && zmq_z85_encode(public_key, parts[6].bytes, 32) != NULL &&
-	    bus__key_allowed(zap->bus->curve_dir, public_key, &key)) {
+	if (good && n == ZAP_PARTS && is(&parts[0], "1.0") && is(&parts[2], BUS_ZAP_DOMAIN) && is(&parts[5], "CURVE")
+	    && parts[6].len == 32 && zmq_z85_encode(public_key, parts[6].bytes, 32) != NULL
+	    && bus__key_allowed(zap->bus->curve_dir, public_key, &key)) {
 		allowed = true;
 		snprintf(user, sizeof(user), "%s/%s", bus_role_name(key.role), key.name);
 	}
@@ -84,10 +84,11 @@ answer(struct bus__zap *zap, struct part parts[ZAP_PARTS], int n, bool good)
 		    "address=%.*s key=\"%s\"", good && n > 3 ? (int)parts[3].len : 0,
 		    (const char *)parts[3].bytes, public_key);
 	}
-	if (zmq_send(s, "1.0", 3, ZMQ_SNDMORE) < 0 || zmq_send(s, parts[1].bytes, n > 1 ? parts[1].len : 0,
-	    ZMQ_SNDMORE) < 0 || zmq_send(s, allowed ? "200" : "400", 3, ZMQ_SNDMORE) < 0 || zmq_send(s,
-	    allowed ? "OK" : "unknown key", allowed ? 2 : 11, ZMQ_SNDMORE) < 0 || zmq_send(s, user,
-	    strlen(user), ZMQ_SNDMORE) < 0 || zmq_send(s, "", 0, 0) < 0)
+	if (zmq_send(s, "1.0", 3, ZMQ_SNDMORE) < 0
+	    || zmq_send(s, parts[1].bytes, n > 1 ? parts[1].len : 0, ZMQ_SNDMORE) < 0
+	    || zmq_send(s, allowed ? "200" : "400", 3, ZMQ_SNDMORE) < 0
+	    || zmq_send(s, allowed ? "OK" : "unknown key", allowed ? 2 : 11, ZMQ_SNDMORE) < 0
+	    || zmq_send(s, user, strlen(user), ZMQ_SNDMORE) < 0 || zmq_send(s, "", 0, 0) < 0)
 		log_fatal("bus.zap", "error=\"%s\"", zmq_strerror(errno));
 }
 
@@ -172,8 +173,9 @@ bus__curve_client(void *socket, const struct bus_key *mine, const char *server_p
 int
 bus__zap_prove(struct bus *bus, struct err_note *note)
 {
-	struct bus__socket_options server_options = {ZMQ_ROUTER, 1024, 4, 0}, client_options = {ZMQ_DEALER,
-	    1024, 4, 0};
+	struct bus__socket_options server_options = {ZMQ_ROUTER, 1024, 4, 0};
+	struct bus__socket_options client_options = {ZMQ_DEALER, 1024, 4, 0};
+	const int handshake = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 	struct bus_key stranger = {.name = "stranger"};
 	char endpoint[BUS_ENDPOINT_MAX], mine[BUS_KEY_BYTES];
 	void *server = NULL, *client = NULL, *monitor = NULL;
@@ -184,10 +186,10 @@ bus__zap_prove(struct bus *bus, struct err_note *note)
 	char byte;
 
 	atomic_store(&bus->zap->proving, true);
-	if ((server = bus__socket_new(bus, &server_options)) == NULL || (client = bus__socket_new(bus,
-	    &client_options)) == NULL || (monitor = bus__monitor_new(bus, client,
-	    ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)) == NULL ||
-	    zmq_curve_keypair(stranger.public_key, stranger.secret_key) != 0) {
+	if ((server = bus__socket_new(bus, &server_options)) == NULL
+	    || (client = bus__socket_new(bus, &client_options)) == NULL
+	    || (monitor = bus__monitor_new(bus, client, handshake)) == NULL
+	    || zmq_curve_keypair(stranger.public_key, stranger.secret_key) != 0) {
 		rc = err_note_set(note, errno, "test that unknown keys are rejected");
 		goto out;
 	}
