@@ -202,7 +202,8 @@ test_lost(void)
 	fake_bus_advance(60000);
 	CHECK(next(&f, 0) && sent(&f, WIRE_NONE, 0, NULL));
 	fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
-	CHECK(next(&f, 0) && sent(&f, WIRE_HELLO, 0, NULL));
+	push(0, &m);					/* sent on the lost connection */
+	CHECK(next(&f, 0) && sent(&f, WIRE_HELLO, 0, NULL) && !session_welcomed(f.s, 0));
 	push(0, &m);
 	CHECK(next(&f, SESSION_WELCOME) && !f.e.restarted);
 	push(0, &refuse);				/* it does not know us any more */
@@ -323,6 +324,7 @@ test_two_plans(void)
 	begin(&f, 2, false);
 	fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
 	fake_bus_push_event(1, 0, BUS_EVENT_CONNECTED);
+	CHECK(next(&f, 0) && sent(&f, WIRE_HELLO, 0, NULL) && sent(&f, WIRE_HELLO, 1, NULL));
 	for (uint32_t shard = 0; shard < 2; shard++) {
 		m = make_welcome(shard, 2);
 		m.welcome.score_set = (struct wire_score_set){.present = true, .hash = {true, {7, shard}},

@@ -23,6 +23,7 @@ struct shard {
 	enum shard_state state;
 	char endpoint[BUS_ENDPOINT_MAX];
 	struct bus_client *client;
+	bool hello_sent;		/* on this connection: a WELCOME that comes before it is of the last one */
 	int64_t hello_ms;		/* when to send HELLO; INT64_MAX: not */
 	int64_t sent_ms;		/* last message of any type */
 	unsigned n_refused;
@@ -213,6 +214,8 @@ received(struct session *s, struct shard *shard, const struct bus_event *from, s
 	}
 	switch (message->type) {
 	case WIRE_WELCOME:
+		if (!shard->hello_sent)
+			break;
 		return welcome(s, shard, message, event);
 	case WIRE_REFUSE:
 		return refused(s, shard, message, event);
@@ -240,9 +243,11 @@ connection(struct session *s, struct shard *shard, enum bus_event_kind kind, str
 
 	switch (kind) {
 	case BUS_EVENT_CONNECTED:
+		shard->hello_sent = false;
 		shard->hello_ms = clock_now_ms();
 		return lost(shard, GREETING, event);
 	case BUS_EVENT_DISCONNECTED:
+		shard->hello_sent = false;
 		shard->hello_ms = INT64_MAX;
 		was_welcomed = lost(shard, CONNECTING, event);
 		if (was_welcomed && s->log)
@@ -268,8 +273,10 @@ speak(struct session *s, struct shard *shard)
 	if (shard->state != GREETING && shard->state != WELCOMED)
 		return;
 	if (now_ms >= shard->hello_ms) {
-		if (transmit(s, shard, &s->hello) == 0)
+		if (transmit(s, shard, &s->hello) == 0) {
 			shard->hello_ms = now_ms + ANSWER_MS;
+			shard->hello_sent = true;
+		}
 	} else if (shard->state == WELCOMED && now_ms - shard->sent_ms > PING_MS) {
 		transmit(s, shard, &ping);
 	}
