@@ -112,6 +112,11 @@ int cache_batch_end(struct cache_batch *b, int rc);	/* commits, or after an erro
 
 /* ---- contents (cache_look.c) ---- */
 
+/* cache_quarantined - a bit for each training sequence in quarantine. cache_plans - all plans; free() them. 0 or errno. */
+struct cache_bits;
+int cache_quarantined(struct cache *c, uint64_t windows, struct cache_bits *out);
+int cache_plans(struct cache *c, struct cache_plan **plans, size_t *n);
+
 /*
  * cache_sample - calls each() for up to max label or score records (0: all), evenly spread over the corpus; the bytes are valid during the
  * call. Records that cannot be read, or for which each() returns one of our errors (< 0), are counted as damaged. 0 or errno.

@@ -22,21 +22,12 @@ struct needs {
 	const struct cache_id *id;
 	struct cache_bits need;			/* of windows */
 	struct cache_plan *plans;
-	size_t n_plans, cap;
+	size_t n_plans;
 	bool released_too;
 	uint64_t *seqs, n_bytes;		/* to drop */
 	size_t n_seqs, seqs_cap;
 	uint64_t n_kept;
 };
-
-static int
-take_plan(void *arg, const struct cache_plan *plan)
-{
-	struct needs *n = arg;
-
-	*(struct cache_plan *)ctl_add(n->plans, n->n_plans, n->cap) = *plan;
-	return 0;
-}
 
 static void
 need_position(struct needs *n, const struct cache_plan *plan, uint64_t p)
@@ -96,7 +87,6 @@ static int
 drop_labels(struct cache_job *job, struct needs *n, bool write)
 {
 	struct cache_batch batch = {.c = NULL};
-	struct cache_txn *txn = NULL;
 	struct cache *c;
 	int rc;
 
@@ -105,10 +95,7 @@ drop_labels(struct cache_job *job, struct needs *n, bool write)
 	c = batch.c = job->c;
 	n->id = &job->id;
 	cache_bits_new(&n->need, job->id.windows);
-	if ((rc = cache_txn_begin(c, &txn)) == 0)
-		rc = cache_plans_each(txn, take_plan, n);
-	cache_txn_end(&txn);
-	if (rc == 0 && cache_n_corrupt(c) > 0)
+	if ((rc = cache_plans(c, &n->plans, &n->n_plans)) == 0 && cache_n_corrupt(c) > 0)
 		rc = err_note_set(&job->note, ERR_CORRUPT, "%s: a plan's record is damaged, so the rows it needs are unknown; "
 		    "run saltctl cache fsck", job->dir);
 	for (size_t i = 0; rc == 0 && i < n->n_plans; i++)

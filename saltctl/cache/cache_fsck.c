@@ -37,7 +37,7 @@ struct fsck {
 	struct cache_job *job;
 	bool with_train, with_heldout;		/* corpora that are the cache's */
 	struct cache_plan *plans;
-	size_t n_plans, cap_plans;
+	size_t n_plans;
 	struct cache_bits quarantined;
 	struct drop *drops;
 	size_t n_drops, cap_drops;
@@ -198,25 +198,6 @@ check_item(void *arg, const struct cache_item *item)
 	return 0;
 }
 
-static int
-take_plan(void *arg, const struct cache_plan *plan)
-{
-	struct fsck *f = arg;
-
-	*(struct cache_plan *)ctl_add(f->plans, f->n_plans, f->cap_plans) = *plan;
-	return 0;
-}
-
-static int
-take_quarantine(void *arg, const struct cache_quarantine *q)
-{
-	struct fsck *f = arg;
-
-	if (CORPUS_SEQ_NO(q->seq) == CORPUS_TRAIN)
-		cache_bits_set(&f->quarantined, CORPUS_SEQ_INDEX(q->seq));
-	return 0;
-}
-
 /* Whether the row's S(x) is that of its score record, *now; true if it cannot be compared. */
 static bool
 same_score(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, const struct cache_row *row, float *now)
@@ -329,7 +310,6 @@ prepare(struct fsck *f)
 {
 	struct cache_job *job = f->job;
 	struct err_note *note = &job->note;
-	struct cache_txn *txn = NULL;
 	size_t L;
 	int rc = cache_id_read(job->c, &job->id, note);
 
@@ -350,11 +330,8 @@ prepare(struct fsck *f)
 	f->loss = ctl_alloc(L, sizeof(*f->loss));
 	f->scratch = ctl_alloc(L, sizeof(*f->scratch));
 	f->rank = ctl_alloc(L, 1);
-	cache_bits_new(&f->quarantined, job->id.windows);
-	if ((rc = cache_txn_begin(job->c, &txn)) == 0 && (rc = cache_plans_each(txn, take_plan, f)) == 0)
-		rc = cache_quarantine_each(txn, take_quarantine, f);
-	cache_txn_end(&txn);
-	return rc;
+	rc = cache_plans(job->c, &f->plans, &f->n_plans);
+	return rc != 0 ? rc : cache_quarantined(job->c, job->id.windows, &f->quarantined);
 }
 
 static void

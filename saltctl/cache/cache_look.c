@@ -176,7 +176,57 @@ cache_look_bins(const struct cache_look *look, uint64_t bins[CACHE_LOOK_BINS])
 	}
 }
 
-/* ---- blocks ---- */
+/* ---- plans, quarantine, blocks ---- */
+
+static int
+set_bit(void *arg, const struct cache_quarantine *q)
+{
+	if (CORPUS_SEQ_NO(q->seq) == CORPUS_TRAIN)
+		cache_bits_set(arg, CORPUS_SEQ_INDEX(q->seq));
+	return 0;
+}
+
+int
+cache_quarantined(struct cache *c, uint64_t windows, struct cache_bits *out)
+{
+	struct cache_txn *txn = NULL;
+	int rc;
+
+	cache_bits_new(out, windows);
+	if ((rc = cache_txn_begin(c, &txn)) == 0)
+		rc = cache_quarantine_each(txn, set_bit, out);
+	cache_txn_end(&txn);
+	return rc;
+}
+
+struct plans {
+	struct cache_plan *list;
+	size_t n, cap;
+};
+
+static int
+add_plan(void *arg, const struct cache_plan *plan)
+{
+	struct plans *p = arg;
+
+	*(struct cache_plan *)ctl_add(p->list, p->n, p->cap) = *plan;
+	return 0;
+}
+
+int
+cache_plans(struct cache *c, struct cache_plan **plans, size_t *n)
+{
+	struct plans p = {.list = NULL};
+	struct cache_txn *txn = NULL;
+	int rc;
+
+	if ((rc = cache_txn_begin(c, &txn)) == 0)
+		rc = cache_plans_each(txn, add_plan, &p);
+	cache_txn_end(&txn);
+	*plans = p.list;
+	*n = p.n;
+	return rc;
+}
 
 struct block_at {
 	struct hash128 plan;

@@ -197,14 +197,6 @@ count(struct choice *ch, struct cache_txn *txn, uint64_t block)
 }
 
 static int
-set_quarantine(void *arg, const struct cache_quarantine *q)
-{
-	if (CORPUS_SEQ_NO(q->seq) == CORPUS_TRAIN)
-		cache_bits_set(arg, CORPUS_SEQ_INDEX(q->seq));
-	return 0;
-}
-
-static int
 commit(struct cache *c, int rc)
 {
 	if (rc == 0)
@@ -261,7 +253,6 @@ reselect(struct cache_job *job, void *arg)
 {
 	struct choice *ch = arg;
 	struct cache_bits quarantine = {.bits = NULL};
-	struct cache_txn *txn = NULL;
 	int rc;
 
 	if ((rc = cache_job_open(job, ch->write ? CACHE_UPKEEP : CACHE_READ, ch->write ? job->cfg->cache.map_size : 0, true)) != 0)
@@ -269,11 +260,7 @@ reselect(struct cache_job *job, void *arg)
 	if (job->i == 0)
 		allocate(ch, job->id.labels.spec.context);
 	ch->hash = cache_plan_hash(&job->id, &ch->plan);
-	cache_bits_new(&quarantine, job->id.windows);
-	if ((rc = cache_txn_begin(job->c, &txn)) == 0)
-		rc = cache_quarantine_each(txn, set_quarantine, &quarantine);
-	cache_txn_end(&txn);
-	if (rc == 0 && ch->write)
+	if ((rc = cache_quarantined(job->c, job->id.windows, &quarantine)) == 0 && ch->write)
 		rc = store_plan(job->c, ch);
 	for (uint64_t b = job->id.shard; rc == 0 && b < ch->n_blocks; b += job->id.n_shards)
 		rc = choose_block(ch, job, &quarantine, b);

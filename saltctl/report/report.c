@@ -22,12 +22,6 @@ static const struct cli_option options[] = {
 	CTL_JSON, CTL_END
 };
 
-static void
-set_name(struct report_run *run, const char *name, size_t n)
-{
-	snprintf(run->name, sizeof(run->name), "%.*s", (int)n, name);
-}
-
 /* NAME=DIR, or DIR alone, whose last part is the name. */
 static int
 open_run(const struct ctl_args *args, struct report_run *run, const char *text)
@@ -48,9 +42,8 @@ open_run(const struct ctl_args *args, struct report_run *run, const char *text)
 	for (base = dir + n; base > dir && base[-1] != '/'; base--)
 		;
 	if (named)
-		set_name(run, text, (size_t)(equals - text));
-	else
-		set_name(run, base, (size_t)(dir + n - base));
+		base = text;
+	snprintf(run->name, sizeof(run->name), "%.*s", (int)(named ? equals - text : dir + n - base), base);
 	if (run->bad_lines > 0)
 		fprintf(stderr, "saltctl report: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n", dir,
 		    run->bad_lines);

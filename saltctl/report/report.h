@@ -109,6 +109,5 @@ struct chart {
 
 void chart_svg(const struct chart *c, FILE *out);
 void chart_text(const char *text, FILE *out);	/* escaped for HTML */
-const char *chart_colour(size_t look);
 
 #endif

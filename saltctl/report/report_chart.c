@@ -17,8 +17,8 @@
 static const char *const colours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"};
 static const char *const dashes[] = {"", "10 4", "2 4", "12 4 2 4", "6 6"};
 
-const char *
-chart_colour(size_t look)
+static const char *
+colour_of(size_t look)
 {
 	return colours[look % (sizeof(colours) / sizeof(colours[0]))];
 }
@@ -112,7 +112,7 @@ axes(const struct chart *c, const struct scale *s, FILE *out)
 static void
 marker(size_t look, double x, double y, FILE *out)
 {
-	const char *colour = chart_colour(look);
+	const char *colour = colour_of(look);
 
 	switch (look % 4) {
 	case 0: fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4.5\" fill=\"%s\"/>", x, y, colour); break;
@@ -127,7 +127,7 @@ line(const struct chart_series *d, const struct scale *s, FILE *out)
 {
 	bool down = false;
 
-	fprintf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"2.5\" stroke-dasharray=\"%s\" d=\"", chart_colour(d->look),
+	fprintf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"2.5\" stroke-dasharray=\"%s\" d=\"", colour_of(d->look),
 	    dashes[d->look % (sizeof(dashes) / sizeof(dashes[0]))]);
 	for (size_t p = 0; p < d->n; p++) {
 		if (!isfinite(d->y[p])) {
@@ -165,7 +165,7 @@ chart_svg(const struct chart *c, FILE *out)
 	for (size_t i = 0; i < c->n_series; i++) {
 		if (isfinite(c->series[i].mark_x) && c->series[i].mark_x <= s.x1)
 			fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-dasharray=\"4 5\" stroke-width=\"1.5\"/>\n",
-			    px(&s, c->series[i].mark_x), TOP, px(&s, c->series[i].mark_x), HEIGHT - BOTTOM, chart_colour(c->series[i].look));
+			    px(&s, c->series[i].mark_x), TOP, px(&s, c->series[i].mark_x), HEIGHT - BOTTOM, colour_of(c->series[i].look));
 		line(&c->series[i], &s, out);
 	}
 	fprintf(out, "</svg></svg>\n<p class=\"legend\">");
@@ -173,7 +173,7 @@ chart_svg(const struct chart *c, FILE *out)
 		const struct chart_series *d = &c->series[i];
 
 		fprintf(out, "<span><svg viewBox=\"0 0 44 16\" width=\"44\" height=\"16\"><path d=\"M0 8H44\" stroke=\"%s\" stroke-width=\"2.5\" "
-		    "stroke-dasharray=\"%s\"/>", chart_colour(d->look), dashes[d->look % (sizeof(dashes) / sizeof(dashes[0]))]);
+		    "stroke-dasharray=\"%s\"/>", colour_of(d->look), dashes[d->look % (sizeof(dashes) / sizeof(dashes[0]))]);
 		if (d->markers)
 			marker(d->look, 22, 8, out);
 		fprintf(out, "</svg> ");

@@ -16,18 +16,21 @@
 /* One run's folder. The text is made again when one of the files has changed. */
 struct entry {
 	char *dir;			/* path */
-	struct timespec written;	/* metrics.jsonl */
+	struct timespec written, ledger;	/* of metrics.jsonl and of the folder RUN/ledger */
 	off_t bytes;
 	ino_t inode;
-	struct timespec ledger;		/* the folder RUN/ledger */
 	char *text;
-	bool seen;
+};
+
+struct entries {
+	struct entry *list;
+	size_t n, cap;
 };
 
 struct exporter_runs {
 	char *dir, *also;
-	struct entry *list;
-	size_t n, cap, left_off;
+	struct entries runs;
+	size_t left_off;
 };
 
 /* ---- one run as JSON ---- */
@@ -164,20 +167,15 @@ exporter_runs_new(const char *dir, const char *also)
 	return r;
 }
 
-static void
-entry_free(struct entry *e)
-{
-	free(e->dir);
-	free(e->text);
-}
-
 /* Drops the entries from number n on. */
 static void
-truncate_list(struct exporter_runs *r, size_t n)
+truncate_list(struct entries *e, size_t n)
 {
-	for (size_t i = n; i < r->n; i++)
-		entry_free(&r->list[i]);
-	r->n = n;
+	for (size_t i = n; i < e->n; i++) {
+		free(e->list[i].dir);
+		free(e->list[i].text);
+	}
+	e->n = n < e->n ? n : e->n;
 }
 
 void
@@ -187,8 +185,8 @@ exporter_runs_destroy(struct exporter_runs **runs)
 
 	if (r == NULL)
 		return;
-	truncate_list(r, 0);
-	free(r->list);
+	truncate_list(&r->runs, 0);
+	free(r->runs.list);
 	free(r->dir);
 	free(r->also);
 	free(r);
@@ -198,7 +196,7 @@ exporter_runs_destroy(struct exporter_runs **runs)
 size_t
 exporter_runs_count(const struct exporter_runs *r)
 {
-	return r->n;
+	return r->runs.n;
 }
 
 static bool
@@ -207,39 +205,42 @@ same_time(struct timespec a, struct timespec b)
 	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-/* The entry of the run in @dir, made if need be, if there is one; its text is dropped when its files have changed. */
+static struct entry *
+entry_of(const struct entries *e, const char *dir)
+{
+	for (size_t i = 0; i < e->n; i++)
+		if (strcmp(e->list[i].dir, dir) == 0)
+			return &e->list[i];
+	return NULL;
+}
+
+/* Adds the run in @dir, if there is one; its text is taken over from the old entry if the files are the same. */
 static void
-look_at(struct exporter_runs *r, const char *dir)
+look_at(struct entries *now, const struct entries *old, const char *dir)
 {
 	struct stat metrics, ledger;
 	char path[4400], real[4097];
-	struct entry *e = NULL;
+	struct entry *e, *was;
 
 	snprintf(path, sizeof(path), "%s/metrics.jsonl", dir);
 	if (stat(path, &metrics) != 0 || !S_ISREG(metrics.st_mode))
 		return;
 	if (realpath(dir, real) != NULL)	/* one run under two names is one run */
 		dir = real;
+	if (entry_of(now, dir) != NULL)
+		return;
 	snprintf(path, sizeof(path), "%s/ledger", dir);
 	if (stat(path, &ledger) != 0)
 		ledger.st_mtim = (struct timespec){0, 0};
-	for (size_t i = 0; i < r->n && e == NULL; i++)
-		if (strcmp(r->list[i].dir, dir) == 0)
-			e = &r->list[i];
-	if (e == NULL) {
-		e = ctl_add(r->list, r->n, r->cap);
-		e->dir = ctl_strndup(dir, SIZE_MAX);
+	e = ctl_add(now->list, now->n, now->cap);
+	*e = (struct entry){.dir = ctl_strndup(dir, SIZE_MAX), .written = metrics.st_mtim, .ledger = ledger.st_mtim,
+	    .bytes = metrics.st_size, .inode = metrics.st_ino};
+	was = entry_of(old, dir);
+	if (was != NULL && same_time(was->written, e->written) && same_time(was->ledger, e->ledger) && was->bytes == e->bytes &&
+	    was->inode == e->inode) {
+		e->text = was->text;
+		was->text = NULL;
 	}
-	if (!same_time(e->written, metrics.st_mtim) || e->bytes != metrics.st_size || e->inode != metrics.st_ino ||
-	    !same_time(e->ledger, ledger.st_mtim)) {
-		free(e->text);
-		e->text = NULL;
-	}
-	e->written = metrics.st_mtim;
-	e->bytes = metrics.st_size;
-	e->inode = metrics.st_ino;
-	e->ledger = ledger.st_mtim;
-	e->seen = true;
 }
 
 static int
@@ -263,37 +264,29 @@ by_dir(const void *a, const void *b)
 static void
 scan(struct exporter_runs *r)
 {
-	size_t keep = 0;
+	struct entries now = {.n = 0};
 	struct dirent *e;
 	char path[4300];
 	DIR *d;
 
-	for (size_t i = 0; i < r->n; i++)
-		r->list[i].seen = false;
-	look_at(r, r->dir);
+	look_at(&now, &r->runs, r->dir);
 	if (r->also != NULL)
-		look_at(r, r->also);
+		look_at(&now, &r->runs, r->also);
 	if ((d = opendir(r->dir)) != NULL) {
 		while ((e = readdir(d)) != NULL)
 			if (e->d_name[0] != '.' && snprintf(path, sizeof(path), "%s/%s", r->dir, e->d_name) < (int)sizeof(path))
-				look_at(r, path);
+				look_at(&now, &r->runs, path);
 		closedir(d);
 	}
-	for (size_t i = 0; i < r->n; i++)
-		if (r->list[i].seen) {
-			struct entry kept = r->list[i];
-
-			r->list[i] = r->list[keep];
-			r->list[keep++] = kept;
-		}
-	truncate_list(r, keep);
-	r->left_off = keep > RUNS_MAX ? keep - RUNS_MAX : 0;
-	if (r->left_off > 0) {
-		qsort(r->list, r->n, sizeof(*r->list), newest_first);
-		truncate_list(r, RUNS_MAX);
-	}
-	if (r->n > 0)
-		qsort(r->list, r->n, sizeof(*r->list), by_dir);
+	truncate_list(&r->runs, 0);
+	free(r->runs.list);
+	r->left_off = now.n > RUNS_MAX ? now.n - RUNS_MAX : 0;
+	if (now.n > 0)
+		qsort(now.list, now.n, sizeof(*now.list), newest_first);
+	truncate_list(&now, RUNS_MAX);
+	if (now.n > 0)
+		qsort(now.list, now.n, sizeof(*now.list), by_dir);
+	r->runs = now;
 }
 
 char *
@@ -313,8 +306,8 @@ exporter_runs_read(struct exporter_runs *r)
 	if ((out = open_memstream(&all, &n)) == NULL)
 		goto out;
 	fprintf(out, "{\"left_off\":%zu,\"run_dir\":%s,\"runs\":[", r->left_off, also != NULL ? also : "null");
-	for (size_t i = 0; i < r->n; i++) {
-		struct entry *e = &r->list[i];
+	for (size_t i = 0; i < r->runs.n; i++) {
+		struct entry *e = &r->runs.list[i];
 
 		if (e->text == NULL)
 			e->text = run_text(e->dir);
