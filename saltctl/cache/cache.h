@@ -1,6 +1,7 @@
 /*
- * cache - what the verbs `saltctl cache ...` share: the caches a verb works on, a cache's identity, and the corpora and settings that
- * fleet.yaml adds. A folder with shard_0, shard_1, ... holds one cache each; every verb goes through all of them.
+ * cache - what the verbs `saltctl cache ...` share: the caches a verb works on, a cache's identity, and the
+ * corpora and settings that fleet.yaml adds. A folder with shard_0, shard_1, ... holds one cache each; every
+ * verb goes through all of them.
  */
 #ifndef SALT_CTL_CACHE_H
 #define SALT_CTL_CACHE_H
@@ -29,17 +30,21 @@ struct cache_id {
 	uint32_t shard, n_shards;
 	struct labels_unigram *unigram;		/* of labels.spec, sampled */
 	struct json *texts;			/* name -> text, all of them */
-	struct corpus *upgrade;			/* labels of an older version become today's, with this corpus's counts; NULL: they are rejected */
+	/* labels of an older version become today's, with this corpus's counts; NULL: they are rejected */
+	struct corpus *upgrade;
 };
 
-/* cache_id_read - 0, ERR_CORRUPT, ERR_VERSION, or ERR_MISMATCH (a set's hash is not that of its parts). cache_id_free in any case. */
+/* cache_id_read - 0, ERR_CORRUPT, ERR_VERSION, or ERR_MISMATCH (a set's hash is not that of its parts).
+ * cache_id_free in any case. */
 int cache_id_read(struct cache *c, struct cache_id *id, struct err_note *note);
-int cache_id_parse(struct cache_id *id, struct err_note *note);	/* the same from id->texts and id->unigram, as an export has them */
+/* the same from id->texts and id->unigram, as an export has them */
+int cache_id_parse(struct cache_id *id, struct err_note *note);
 void cache_id_free(struct cache_id *id);
 
-/* cache_decode - one stored label record; *tokens (may be NULL) is the hash of the tokens that it names. 0, or as labels_decode. */
-int cache_decode(const struct cache_id *id, struct cache_bytes bytes, struct labels_batch *batch, struct hash128 *tokens,
-    struct err_note *note);
+/* cache_decode - one stored label record; *tokens (may be NULL) is the hash of the tokens that it names.
+ * 0, or as labels_decode. */
+int cache_decode(const struct cache_id *id, struct cache_bytes bytes, struct labels_batch *batch,
+    struct hash128 *tokens, struct err_note *note);
 
 /* The corpora of a cache: --corpus and --heldout, else fleet.yaml's. NULL: not given. */
 #define CTL_CORPORA {"corpus", "PREFIX", "the corpus; default corpus.train of -c", false}, \
@@ -53,7 +58,8 @@ struct cache_corpora {
 /* cache_corpora_check - 0, or ERR_MISMATCH with both fingerprints: these corpora are not the cache's. */
 int cache_corpora_check(const struct cache_corpora *corpora, const struct cache_id *id, struct err_note *note);
 
-/* cache_tokens_of - hash of the L + 1 tokens of seq, which go to tokens. 0; ERR_NOT_FOUND: no such corpus given; or as corpus_window. */
+/* cache_tokens_of - hash of the L + 1 tokens of seq, which go to tokens. 0; ERR_NOT_FOUND: no such corpus
+ * given; or as corpus_window. */
 int cache_tokens_of(const struct cache_corpora *corpora, uint64_t seq, uint32_t L, int32_t *tokens, struct hash128 *out,
     struct err_note *note);
 
@@ -65,8 +71,9 @@ struct hash128 cache_plan_hash(const struct cache_id *id, const struct wire_plan
  *	if ((exit_code = cache_job_begin(&job, args, true)) == 0)
  *		exit_code = cache_job_each(&job, one, arg);
  *	return cache_job_end(&job, exit_code);
- * one() opens the cache by cache_job_open, which cache_job_each closes. It returns 0 or an error with job->note; if it printed a message
- * itself it sets job->exit_code. Under --json it pushes its result to job->all, which cache_job_end prints.
+ * one() opens the cache by cache_job_open, which cache_job_each closes. It returns 0 or an error with
+ * job->note; if it printed a message itself it sets job->exit_code. Under --json it pushes its result to
+ * job->all, which cache_job_end prints.
  */
 struct cache_job {
 	struct ctl_args *args;
@@ -86,18 +93,21 @@ struct cache_job {
 	struct err_note note;
 };
 
-int cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora);	/* exit code; end it in any case */
+/* exit code; end it in any case */
+int cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora);
 int cache_job_each(struct cache_job *job, int (*one)(struct cache_job *job, void *arg), void *arg);
 int cache_job_end(struct cache_job *job, int exit_code);
 
-/* cache_job_open - job->c and job->id. bound: a cache that no selectord has used yet is ERR_NOT_FOUND. map_bytes 0: as it is. */
+/* cache_job_open - job->c and job->id. bound: a cache that no selectord has used yet is ERR_NOT_FOUND.
+ * map_bytes 0: as it is. */
 int cache_job_open(struct cache_job *job, enum cache_mode mode, uint64_t map_bytes, bool bound);
 
 /*
- * cache_ask_drop - asks the selectord of that shard to drop the labels that no plan needs (DROP_LABELS); *out is what it did. Waits until
- * it is done. cfg with corpora and endpoints. Exit code after the message was printed.
+ * cache_ask_drop - asks the selectord of that shard to drop the labels that no plan needs (DROP_LABELS); *out
+ * is what it did. Waits until it is done. cfg with corpora and endpoints. Exit code after the message was printed.
  */
-int cache_ask_drop(const struct ctl_args *args, const struct config *cfg, size_t shard, bool released_too, struct wire_dropped *out);
+int cache_ask_drop(const struct ctl_args *args, const struct config *cfg, size_t shard, bool released_too,
+    struct wire_dropped *out);
 
 /* ---- writing in pieces: a commit every so many records bounds the size of a transaction ---- */
 
@@ -107,19 +117,23 @@ struct cache_batch {
 	bool open;
 };
 
-int cache_batch_step(struct cache_batch *b);	/* before each write: begins a transaction, or commits and begins the next */
-int cache_batch_end(struct cache_batch *b, int rc);	/* commits, or after an error rc aborts. Returns rc or the commit's error */
+/* before each write: begins a transaction, or commits and begins the next */
+int cache_batch_step(struct cache_batch *b);
+/* commits, or after an error rc aborts. Returns rc or the commit's error */
+int cache_batch_end(struct cache_batch *b, int rc);
 
 /* ---- contents (cache_look.c) ---- */
 
-/* cache_quarantined - a bit for each training sequence in quarantine. cache_plans - all plans; free() them. 0 or errno. */
+/* cache_quarantined - a bit for each training sequence in quarantine. cache_plans - all plans; free()
+ * them. 0 or errno. */
 struct cache_bits;
 int cache_quarantined(struct cache *c, uint64_t windows, struct cache_bits *out);
 int cache_plans(struct cache *c, struct cache_plan **plans, size_t *n);
 
 /*
- * cache_sample - calls each() for up to max label or score records (0: all), evenly spread over the corpus; the bytes are valid during the
- * call. Records that cannot be read, or for which each() returns one of our errors (< 0), are counted as damaged. 0 or errno.
+ * cache_sample - calls each() for up to max label or score records (0: all), evenly spread over the corpus;
+ * the bytes are valid during the call. Records that cannot be read, or for which each() returns one of our
+ * errors (< 0), are counted as damaged. 0 or errno.
  */
 int cache_sample(struct cache *c, const struct cache_id *id, enum cache_table table, uint64_t max,
     int (*each)(void *arg, uint64_t seq, struct cache_bytes v), void *arg, uint64_t *n_damaged);
@@ -138,10 +152,12 @@ struct cache_look {
 
 #define CACHE_LOOK_BINS 12
 
-/* cache_look - up to max records of each kind (0: all), evenly spread over the corpus; S(x) with k. 0 or errno. cache_look_free. */
+/* cache_look - up to max records of each kind (0: all), evenly spread over the corpus; S(x) with k. 0 or
+ * errno. cache_look_free. */
 int cache_look(struct cache *c, const struct cache_id *id, uint64_t max, unsigned k, struct cache_look *out);
 void cache_look_free(struct cache_look *look);
-void cache_look_bins(const struct cache_look *look, uint64_t bins[CACHE_LOOK_BINS]);	/* equal widths from 0 to s_max */
+/* equal widths from 0 to s_max */
+void cache_look_bins(const struct cache_look *look, uint64_t bins[CACHE_LOOK_BINS]);
 
 /* Blocks of a plan that are written, and their rows' labels. */
 struct cache_cover {
@@ -150,14 +166,16 @@ struct cache_cover {
 };
 
 /*
- * cache_blocks - calls each() for every block written, in order of plan and number, with its rows (rc != 0: they cannot be read).
+ * cache_blocks - calls each() for every block written, in order of plan and number, with its rows (rc != 0:
+ * they cannot be read).
  * cache_cover - the blocks summed up by plan, into *out (free() it).
  */
-int cache_blocks(struct cache *c, int (*each)(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t block, int rc,
-    const struct cache_row *rows, uint64_t n), void *arg);
+int cache_blocks(struct cache *c, int (*each)(void *arg, struct cache_txn *txn, struct hash128 plan,
+    uint64_t block, int rc, const struct cache_row *rows, uint64_t n), void *arg);
 int cache_cover(struct cache *c, struct cache_cover **out, size_t *n);
 
-/* cache_fidelity - `cache stat --fidelity`: compares stored labels with the teacher at --teacher. *out: the figures. Exit code. */
+/* cache_fidelity - `cache stat --fidelity`: compares stored labels with the teacher at --teacher. *out:
+ * the figures. Exit code. */
 int cache_fidelity(const struct cache_job *job, struct json **out);
 
 /* ---- a bit per window ---- */
@@ -185,7 +203,8 @@ struct export_tensor {
 	int dtype;				/* enum weights_dtype */
 	unsigned n_dims;			/* after the first, which counts records (flat: entries) */
 	uint64_t dims[2];
-	bool flat;				/* a single dimension of another length: ids, counts, row_offsets of sampled labels */
+	/* a single dimension of another length: ids, counts, row_offsets of sampled labels */
+	bool flat;
 };
 
 #define EXPORT_UNIGRAM "unigram.bin"		/* sampled labels: the table they are coded with, a byte per id */
@@ -194,6 +213,7 @@ struct export_tensor {
 const char *export_part_name(enum export_part part);	/* "labels", "scores", "heldout_scores", "rows" */
 
 /* export_tensors - the tensors of a part for this label set, in file order. Returns their number. */
-size_t export_tensors(enum export_part part, const struct labels_spec *spec, struct export_tensor out[EXPORT_TENSORS_MAX]);
+size_t export_tensors(enum export_part part, const struct labels_spec *spec,
+    struct export_tensor out[EXPORT_TENSORS_MAX]);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * cache drop: labels that no plan needs any more. Needed are the labels of all rows that a kept checkpoint may train again (CHECKPOINTED
- * gives the oldest step), and of everything that a plan which is not released may still choose.
+ * cache drop: labels that no plan needs any more. Needed are the labels of all rows that a kept checkpoint
+ * may train again (CHECKPOINTED gives the oldest step), and of everything that a plan which is not released
+ * may still choose.
  */
 #include "saltctl/cache/cache.h"
 
@@ -39,7 +40,8 @@ need_position(struct needs *n, const struct cache_plan *plan, uint64_t p)
 static int
 need_plan(struct needs *n, struct cache *c, const struct cache_plan *plan)
 {
-	uint64_t n_blocks = plan->n_rows == 0 ? 0 : (plan->n_rows - 1) / plan->kept + 1, first = plan->oldest_step * plan->batch;
+	uint64_t n_blocks = plan->n_rows == 0 ? 0 : (plan->n_rows - 1) / plan->kept + 1,
+	    first = plan->oldest_step * plan->batch;
 	struct cache_row *rows;
 	int rc = 0;
 
@@ -74,7 +76,8 @@ take_label(void *arg, const struct cache_item *item)
 {
 	struct needs *n = arg;
 
-	if (!item->key_ok || CORPUS_SEQ_NO(item->seq) != CORPUS_TRAIN || cache_bits_get(&n->need, CORPUS_SEQ_INDEX(item->seq))) {
+	if (!item->key_ok || CORPUS_SEQ_NO(item->seq) != CORPUS_TRAIN ||
+	    cache_bits_get(&n->need, CORPUS_SEQ_INDEX(item->seq))) {
 		n->n_kept++;
 		return 0;
 	}
@@ -96,10 +99,12 @@ drop_labels(struct cache_job *job, struct needs *n, bool write)
 	n->id = &job->id;
 	cache_bits_new(&n->need, job->id.windows);
 	if ((rc = cache_plans(c, &n->plans, &n->n_plans)) == 0 && cache_n_corrupt(c) > 0)
-		rc = err_note_set(&job->note, ERR_CORRUPT, "%s: a plan's record is damaged, so the rows it needs are unknown; "
+		rc = err_note_set(&job->note, ERR_CORRUPT,
+		    "%s: a plan's record is damaged, so the rows it needs are unknown; "
 		    "run saltctl cache fsck", job->dir);
 	for (size_t i = 0; rc == 0 && i < n->n_plans; i++)
-		rc = n->plans[i].kept > 0 && n->plans[i].kept <= n->plans[i].window ? need_plan(n, c, &n->plans[i]) : ERR_CORRUPT;
+		rc = n->plans[i].kept > 0 && n->plans[i].kept <= n->plans[i].window ? need_plan(n, c,
+		    &n->plans[i]) : ERR_CORRUPT;
 	if (rc == 0)
 		rc = cache_each(c, CACHE_TABLE_LABELS, take_label, n);
 	for (size_t i = 0; rc == 0 && write && i < n->n_seqs; i++)
@@ -114,7 +119,8 @@ can_ask(const struct cache_job *job)
 {
 	const struct config *cfg = job->cfg;
 
-	return cfg != NULL && !ctl_has(job->args, "cache") && job->i < cfg->selector.endpoints.n && cfg->corpus.train[0] != '\0';
+	return cfg != NULL && !ctl_has(job->args, "cache") && job->i < cfg->selector.endpoints.n &&
+	    cfg->corpus.train[0] != '\0';
 }
 
 static int
@@ -138,9 +144,10 @@ drop_one(struct cache_job *job, void *arg)
 		ctl_push(job->all, ctl_record(CTL("cache", job->dir), CTL("labels", n.n_seqs), CTL("bytes", n.n_bytes),
 		    CTL("kept", n.n_kept), CTL("dropped", write)));
 	else if (rc == 0)
-		ctl_line(write ? "dropped" : "not needed", "%s: %zu labels, %s, which later records %s use again; %" PRIu64
-		    " labels are needed%s", job->dir, n.n_seqs, ctl_bytes((double)n.n_bytes, text), write ? "" : "could", n.n_kept,
-		    write || n.n_seqs == 0 ? "" : ". --write drops them");
+		ctl_line(write ? "dropped" : "not needed",
+		    "%s: %zu labels, %s, which later records %s use again; %" PRIu64
+		    " labels are needed%s", job->dir, n.n_seqs, ctl_bytes((double)n.n_bytes, text),
+		    write ? "" : "could", n.n_kept, write || n.n_seqs == 0 ? "" : ". --write drops them");
 	free(n.plans);
 	free(n.seqs);
 	cache_bits_free(&n.need);
@@ -158,9 +165,10 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_drop = {
 	.name = "cache drop", .operands = "", .summary = "drop labels that no plan needs any more",
-	.about = "Needed are the rows that a kept checkpoint may train again and all that an open plan may still choose. The file keeps its\n"
-	    "size; later records use the space. Scores and rows stay. Without --write nothing is changed. A running selectord is asked\n"
-	    "over selector.endpoints, as client; damaged labels stay, for cache fsck.",
+	.about = "Needed are the rows that a kept checkpoint may train again and all that an open plan may still\n"
+	    "choose. The file keeps its size; later records use the space. Scores and rows stay. Without --write\n"
+	    "nothing is changed. A running selectord is asked over selector.endpoints, as client; damaged labels\n"
+	    "stay, for cache fsck.",
 	.example = "saltctl cache drop -c fleet.yaml --write",
 	.options = options, .run = run,
 };

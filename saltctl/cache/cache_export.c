@@ -1,4 +1,5 @@
-/* cache export: a cache as safetensors files and one JSON file, readable without saltfleet. Each file is made in memory, then written. */
+/* cache export: a cache as safetensors files and one JSON file, readable without saltfleet. Each file is
+ * made in memory, then written. */
 #include "saltctl/cache/cache.h"
 
 #include <errno.h>
@@ -42,7 +43,8 @@ export_tensors(enum export_part part, const struct labels_spec *spec, struct exp
 	case EXPORT_LABELS:
 		out[n++] = (struct export_tensor){.name = "token_hash", .dtype = WEIGHTS_U64, .n_dims = 1, .dims = {2}};
 		if (spec->kind == LABELS_KIND_SAMPLED) {
-			bool ids_first = weights_dtype_bytes((enum weights_dtype)id) >= weights_dtype_bytes((enum weights_dtype)count);
+			bool ids_first =
+			    weights_dtype_bytes((enum weights_dtype)id) >= weights_dtype_bytes((enum weights_dtype)count);
 
 			out[n++] = (struct export_tensor){.name = "row_offsets", .dtype = WEIGHTS_I64, .flat = true};
 			out[n + !ids_first] = (struct export_tensor){.name = "ids", .dtype = id, .flat = true};
@@ -50,14 +52,17 @@ export_tensors(enum export_part part, const struct labels_spec *spec, struct exp
 			return n + 2;
 		}
 		if (spec->kind == LABELS_KIND_TOPK)
-			out[n++] = (struct export_tensor){.name = "ids", .dtype = id, .n_dims = 2, .dims = {spec->context, spec->k}};
+			out[n++] = (struct export_tensor){.name = "ids", .dtype = id, .n_dims = 2,
+			    .dims = {spec->context, spec->k}};
 		out[n++] = (struct export_tensor){.name = "codes", .dtype = WEIGHTS_U16, .n_dims = 2,
 		    .dims = {spec->context, spec->kind == LABELS_KIND_TOPK ? spec->k : spec->vocab}};
 		return n;
 	case EXPORT_SCORES:
 	case EXPORT_HELDOUT:
-		out[n++] = (struct export_tensor){.name = "loss", .dtype = WEIGHTS_U16, .n_dims = 1, .dims = {spec->context}};
-		out[n++] = (struct export_tensor){.name = "rank", .dtype = WEIGHTS_U8, .n_dims = 1, .dims = {spec->context}};
+		out[n++] = (struct export_tensor){.name = "loss", .dtype = WEIGHTS_U16, .n_dims = 1,
+		    .dims = {spec->context}};
+		out[n++] = (struct export_tensor){.name = "rank", .dtype = WEIGHTS_U8, .n_dims = 1,
+		    .dims = {spec->context}};
 		return n;
 	default:
 		out[n++] = (struct export_tensor){.name = "plan", .dtype = WEIGHTS_U64, .n_dims = 1, .dims = {2}};
@@ -80,7 +85,8 @@ struct exporter {
 		uint8_t *bytes;
 		size_t len, cap;
 	} data[EXPORT_TENSORS_MAX];		/* of the file that is being made */
-	uint64_t n_records, n_files, total, entries;	/* records of the file; files, records of the part; ids of the file */
+	/* records of the file; files, records of the part; ids of the file */
+	uint64_t n_records, n_files, total, entries;
 	uint64_t left_out;			/* damaged records */
 	struct labels_batch batch;
 	struct json *files, *plans, *quarantine;
@@ -139,8 +145,9 @@ write_shard(struct exporter *e)
 		const struct export_tensor *t = &e->tensors[i];
 		size_t flat = e->data[i].len / weights_dtype_bytes((enum weights_dtype)t->dtype);
 
-		specs[i] = (struct weights_spec){.name = t->name, .dtype = (enum weights_dtype)t->dtype, .n_dims = 1 + t->n_dims,
-		    .shape = {t->flat ? flat : e->n_records, t->dims[0], t->dims[1]}};
+		specs[i] = (struct weights_spec){.name = t->name, .dtype = (enum weights_dtype)t->dtype,
+		    .n_dims = 1 + t->n_dims, .shape = {t->flat ? flat : e->n_records, t->dims[0],
+		    t->dims[1]}};
 	}
 	snprintf(stem, sizeof(stem), "%s-%05" PRIu64, export_part_name(e->part), e->n_files);
 	if ((rc = weights_writer_new(&w, e->dir, stem, specs, e->n_tensors, NULL, 0, 0, note)) != 0)
@@ -149,8 +156,8 @@ write_shard(struct exporter *e)
 		rc = weights_writer_bytes(w, e->data[i].bytes, e->data[i].len, note);
 	if (rc == 0 && (rc = weights_writer_finish(w, note)) == 0) {
 		file = weights_writer_file(w, 0);
-		ctl_push(e->files, ctl_record(CTL("file", file->name), CTL("records", e->n_records), CTL("bytes", file->size_bytes),
-		    CTL("hash", cache_hex(file->hash))));
+		ctl_push(e->files, ctl_record(CTL("file", file->name), CTL("records", e->n_records),
+		    CTL("bytes", file->size_bytes), CTL("hash", cache_hex(file->hash))));
 		e->n_files++;
 		e->total += e->n_records;
 	}
@@ -251,7 +258,8 @@ export_score(void *arg, const struct cache_item *item)
 }
 
 static int
-export_block(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t block, int rc, const struct cache_row *rows, uint64_t n)
+export_block(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t block, int rc,
+    const struct cache_row *rows, uint64_t n)
 {
 	struct exporter *e = arg;
 	uint32_t bits;
@@ -277,8 +285,9 @@ export_plan(void *arg, const struct cache_plan *p)
 {
 	struct exporter *e = arg;
 
-	ctl_push(e->plans, ctl_record(CTL("plan", cache_hex(p->hash)), CTL("seed", p->seed), CTL("batch", p->batch), CTL("mode", p->mode),
-	    CTL("k", p->k), CTL("window", p->window), CTL("kept", p->kept), CTL("rows", p->n_rows), CTL("keep", p->keep),
+	ctl_push(e->plans, ctl_record(CTL("plan", cache_hex(p->hash)), CTL("seed", p->seed),
+	    CTL("batch", p->batch), CTL("mode", p->mode), CTL("k", p->k), CTL("window", p->window),
+	    CTL("kept", p->kept), CTL("rows", p->n_rows), CTL("keep", p->keep),
 	    CTL("oldest_step", p->oldest_step), CTL("released_step", p->released_step), CTL("released", p->released)));
 	return 0;
 }
@@ -324,8 +333,8 @@ export_all(struct exporter *e, struct json *manifest)
 	char *text;
 	int rc = 0;
 
-	ctl_put_all(manifest, CTL("format", EXPORT_FORMAT), CTL("version", EXPORT_VERSION), CTL("context", spec->context),
-	    CTL("vocabulary", spec->vocab));
+	ctl_put_all(manifest, CTL("format", EXPORT_FORMAT), CTL("version", EXPORT_VERSION),
+	    CTL("context", spec->context), CTL("vocabulary", spec->vocab));
 	if (id->unigram != NULL) {
 		const char *codes = (const char *)labels_unigram_bytes(id->unigram);
 
@@ -340,7 +349,8 @@ export_all(struct exporter *e, struct json *manifest)
 	}
 	e->plans = ctl_array();
 	e->quarantine = ctl_array();
-	if (rc == 0 && (rc = cache_txn_begin(e->job->c, &txn)) == 0 && (rc = cache_plans_each(txn, export_plan, e)) == 0)
+	if (rc == 0 && (rc = cache_txn_begin(e->job->c, &txn)) == 0 &&
+	    (rc = cache_plans_each(txn, export_plan, e)) == 0)
 		rc = cache_quarantine_each(txn, export_quarantine, e);
 	cache_txn_end(&txn);
 	ctl_put_all(manifest, CTL("plans", e->plans), CTL("quarantine", e->quarantine), CTL("identity", id->texts));
@@ -383,7 +393,8 @@ export_one(struct cache_job *job, void *arg)
 	else if (rc == 0)
 		ctl_line("exported", "%s -> %s: %" PRIu64 " labels and scores", job->dir, to, e.done);
 	if (rc == 0 && e.left_out > 0)
-		fprintf(stderr, "saltctl cache export: %" PRIu64 " damaged records were left out: saltctl cache fsck lists them\n",
+		fprintf(stderr,
+		    "saltctl cache export: %" PRIu64 " damaged records were left out: saltctl cache fsck lists them\n",
 		    e.left_out);
 	json_close(&manifest);
 	labels_batch_free(&e.batch);
@@ -408,9 +419,9 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_export = {
 	.name = "cache export", .operands = "DIR", .summary = "a cache as safetensors files and one JSON file",
-	.about = "Labels, scores, rows, plans, quarantine and identities; numpy reads them in ten lines (docs/formats.md). DIR appears\n"
-	    "complete or not at all; it must not exist, or be empty. Use an export to copy a cache to another machine: the cache's own\n"
-	    "file should not be copied.",
+	.about = "Labels, scores, rows, plans, quarantine and identities; numpy reads them in ten lines\n"
+	    "(docs/formats.md). DIR appears complete or not at all; it must not exist, or be empty. Use an export\n"
+	    "to copy a cache to another machine: the cache's own file should not be copied.",
 	.example = "saltctl cache export -c fleet.yaml labels-of-my-teacher",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = run,
 };

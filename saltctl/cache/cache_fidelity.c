@@ -1,7 +1,8 @@
 /*
- * cache stat --fidelity: whether the stored labels are what the teacher computes. A few sequences are labelled again, as teacherd does it, and
- * compared byte by byte; a second run is the control. Then the distance of the stored label from the teacher's whole distribution is shown
- * beside that of a fresh sample under another seed: both should be equally far.
+ * cache stat --fidelity: whether the stored labels are what the teacher computes. A few sequences are
+ * labelled again, as teacherd does it, and compared byte by byte; a second run is the control. Then the
+ * distance of the stored label from the teacher's whole distribution is shown beside that of a fresh sample
+ * under another seed: both should be equally far.
  */
 #include "saltctl/cache/cache.h"
 
@@ -88,7 +89,8 @@ label(struct fidelity *f, uint32_t seed, struct infer_job **out)
 		nanosleep(&nap, NULL);
 	for (size_t i = 0; i < f->n && rc == 0; i++)
 		if (job->rows[i].error[0] != '\0')
-			rc = err_note_set(f->note, ERR_NONFINITE, "sequence %" PRIu64 ": %s", f->seqs[i], job->rows[i].error);
+			rc = err_note_set(f->note, ERR_NONFINITE, "sequence %" PRIu64 ": %s", f->seqs[i],
+			    job->rows[i].error);
 	if (rc != 0)
 		infer_job_free(&job);
 	*out = job;
@@ -184,7 +186,8 @@ measure(struct fidelity *f, struct json **out)
 	double n;
 	int rc;
 
-	if ((rc = label(f, seed, &one)) != 0 || (rc = label(f, seed, &two)) != 0 || (rc = label(f, seed + 1, &other)) != 0)
+	if ((rc = label(f, seed, &one)) != 0 || (rc = label(f, seed, &two)) != 0 ||
+	    (rc = label(f, seed + 1, &other)) != 0)
 		goto out;
 	for (size_t i = 0; i < f->n && rc == 0; i++) {
 		as_stored += same_bytes(&f->stored[i], &one->rows[i].label);
@@ -194,9 +197,10 @@ measure(struct fidelity *f, struct json **out)
 	if (rc != 0)
 		goto out;
 	n = (double)f->was.n;
-	*out = ctl_record(CTL("sequences", f->n), CTL("same_bytes_as_stored", as_stored), CTL("same_bytes_run_twice", twice),
-	    CTL("compute_class_stored", f->id->labels.compute_class), CTL("compute_class_here", infer_compute_class(f->infer)),
-	    CTL("kl_nats", f->was.kl_nats / n), CTL("total_variation", f->was.tv / n), CTL("kl_nats_other_seed", f->other.kl_nats / n),
+	*out = ctl_record(CTL("sequences", f->n), CTL("same_bytes_as_stored", as_stored),
+	    CTL("same_bytes_run_twice", twice), CTL("compute_class_stored", f->id->labels.compute_class),
+	    CTL("compute_class_here", infer_compute_class(f->infer)), CTL("kl_nats", f->was.kl_nats / n),
+	    CTL("total_variation", f->was.tv / n), CTL("kl_nats_other_seed", f->other.kl_nats / n),
 	    CTL("total_variation_other_seed", f->other.tv / n));
 out:
 	infer_job_free(&one);
@@ -217,7 +221,8 @@ open_models(struct fidelity *f, const struct config *cfg)
 		io.kernels.backend = (enum kernels_backend)cfg->compute.backend;
 		io.kernels.dtype = (enum kernels_dtype)cfg->compute.dtype;
 	}
-	if ((rc = infer_new(&f->infer, &io, f->note)) != 0 || (rc = infer_add_model(f->infer, f->dir, false, true, f->note)) != 0)
+	if ((rc = infer_new(&f->infer, &io, f->note)) != 0 || (rc = infer_add_model(f->infer, f->dir, false,
+	    true, f->note)) != 0)
 		return rc;
 	m = infer_model(f->infer, 0);
 	if (!hash_equal(m->fingerprint, f->id->labels.teacher))

@@ -1,6 +1,6 @@
 /*
- * cache fsck: reads every record and compares it with all that is known: its checksum, its key, the label set, the corpus if it is given,
- * and rows with the order, the plan and the scores that they were chosen by.
+ * cache fsck: reads every record and compares it with all that is known: its checksum, its key, the label
+ * set, the corpus if it is given, and rows with the order, the plan and the scores that they were chosen by.
  */
 #include "saltctl/cache/cache.h"
 
@@ -54,8 +54,8 @@ found(struct fsck *f, const char *table, const char *key, const char *what, cons
 {
 	f->n_found++;
 	if (f->list != NULL)
-		ctl_push(f->list, ctl_record(CTL("cache", f->job->dir), CTL("table", table), CTL("key", key), CTL("what", what),
-		    CTL("expected", expected), CTL("found", got)));
+		ctl_push(f->list, ctl_record(CTL("cache", f->job->dir), CTL("table", table), CTL("key", key),
+		    CTL("what", what), CTL("expected", expected), CTL("found", got)));
 	else
 		printf("%s: %s%s%s: %s%s%s%s%s\n", f->job->dir, table, key[0] != '\0' ? " " : "", key, what,
 		    expected[0] != '\0' ? ": expected " : "", expected, got[0] != '\0' ? ", found " : "", got);
@@ -121,7 +121,8 @@ check_seq(struct fsck *f, const struct cache_item *item, uint32_t corpus_no)
 	if (CORPUS_SEQ_NO(item->seq) == corpus_no && CORPUS_SEQ_INDEX(item->seq) < n)
 		return true;
 	snprintf(want, sizeof(want), "corpus %" PRIu32 ", window below %" PRIu64, corpus_no, n);
-	snprintf(got, sizeof(got), "corpus %" PRIu32 ", window %" PRIu64, CORPUS_SEQ_NO(item->seq), CORPUS_SEQ_INDEX(item->seq));
+	snprintf(got, sizeof(got), "corpus %" PRIu32 ", window %" PRIu64, CORPUS_SEQ_NO(item->seq),
+	    CORPUS_SEQ_INDEX(item->seq));
 	bad(f, item, "no such sequence", want, got);
 	return false;
 }
@@ -137,7 +138,8 @@ check_label(struct fsck *f, const struct cache_item *item)
 
 	if (!check_seq(f, item, CORPUS_TRAIN))
 		return;
-	if (f->with_train && cache_tokens_of(&f->job->corpora, item->seq, spec->context, f->tokens, &tokens, &note) != 0) {
+	if (f->with_train && cache_tokens_of(&f->job->corpora, item->seq, spec->context, f->tokens, &tokens,
+	    &note) != 0) {
 		bad(f, item, "the corpus has no such window", note.expected, note.found);
 		return;
 	}
@@ -159,7 +161,8 @@ plan_of(const struct fsck *f, struct hash128 hash)
 static bool
 known_name(const struct cache_item *item)
 {
-	return item->key_len <= 3 || memcmp(item->key, "id/", 3) == 0 || (item->key_len == 6 && memcmp(item->key, "format", 6) == 0) ||
+	return item->key_len <= 3 || memcmp(item->key, "id/", 3) == 0 ||
+	    (item->key_len == 6 && memcmp(item->key, "format", 6) == 0) ||
 	    (item->key_len == 7 && memcmp(item->key, "unigram", 7) == 0);
 }
 
@@ -184,13 +187,15 @@ check_item(void *arg, const struct cache_item *item)
 		check_label(f, item);
 	} else if (item->table == CACHE_TABLE_SCORES) {
 		if (check_seq(f, item, item->set == CACHE_SCORES_TEACHER ? CORPUS_HELDOUT : CORPUS_TRAIN) &&
-		    labels_scores_decode(item->bytes.bytes, item->bytes.len, id->labels.spec.context, f->loss, f->rank, &note) != 0)
+		    labels_scores_decode(item->bytes.bytes, item->bytes.len, id->labels.spec.context, f->loss,
+		    f->rank, &note) != 0)
 			bad(f, item, "not a score record", note.expected, note.found);
 	} else if (item->table == CACHE_TABLE_PLANS) {
 		plan = plan_of(f, item->plan);
-		if (plan == NULL || plan->batch == 0 || plan->window == 0 || plan->kept == 0 || plan->kept > plan->window ||
-		    plan->mode > 1)
-			bad(f, item, "not a plan", "84 bytes, batch, window and kept above 0, kept at most window, mode 0 or 1",
+		if (plan == NULL || plan->batch == 0 || plan->window == 0 || plan->kept == 0 ||
+		    plan->kept > plan->window || plan->mode > 1)
+			bad(f, item, "not a plan",
+			    "84 bytes, batch, window and kept above 0, kept at most window, mode 0 or 1",
 			    "others");
 	} else if (item->table == CACHE_TABLE_META && !known_name(item)) {
 		bad(f, item, "unknown name", "", "");
@@ -200,7 +205,8 @@ check_item(void *arg, const struct cache_item *item)
 
 /* Whether the row's S(x) is that of its score record, *now; true if it cannot be compared. */
 static bool
-same_score(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, const struct cache_row *row, float *now)
+same_score(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, const struct cache_row *row,
+    float *now)
 {
 	uint32_t L = f->job->id.labels.spec.context;
 	struct cache_bytes v;
@@ -215,8 +221,8 @@ same_score(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan,
 
 /* Rows against plan, order and scores. False with what was expected and found, 96 bytes each. */
 static bool
-rows_good(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, uint64_t block, const struct cache_row *rows, uint64_t n,
-    char want[96], char got[96])
+rows_good(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, uint64_t block,
+    const struct cache_row *rows, uint64_t n, char want[96], char got[96])
 {
 	const struct cache_id *id = &f->job->id;
 	float now = 0;
@@ -236,15 +242,18 @@ rows_good(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, 
 		return false;
 	}
 	for (uint64_t i = 0; i < n; i++) {
-		uint64_t p = rows[i].position, seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(plan->seed, id->windows, p));
+		uint64_t p = rows[i].position, seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN,
+		    shuffle_order(plan->seed, id->windows, p));
 
 		if (p / plan->window != block || (i > 0 && p <= rows[i - 1].position) || rows[i].seq != seq) {
-			snprintf(want, 96, "row %" PRIu64 " at a later position of the block, sequence %" PRIu64, i, seq);
+			snprintf(want, 96,
+			    "row %" PRIu64 " at a later position of the block, sequence %" PRIu64, i, seq);
 			snprintf(got, 96, "position %" PRIu64 ", sequence %" PRIu64, p, rows[i].seq);
 			return false;
 		}
 		if (!same_score(f, txn, plan, &rows[i], &now)) {
-			snprintf(want, 96, "row %" PRIu64 " with S(x) = %.9g, as its score record says", i, (double)now);
+			snprintf(want, 96, "row %" PRIu64 " with S(x) = %.9g, as its score record says", i,
+			    (double)now);
 			snprintf(got, 96, "%.9g", (double)rows[i].score);
 			return false;
 		}
@@ -253,7 +262,8 @@ rows_good(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, 
 }
 
 static int
-check_block(void *arg, struct cache_txn *txn, struct hash128 hash, uint64_t block, int rc, const struct cache_row *rows, uint64_t n)
+check_block(void *arg, struct cache_txn *txn, struct hash128 hash, uint64_t block, int rc,
+    const struct cache_row *rows, uint64_t n)
 {
 	struct fsck *f = arg;
 	const struct cache_plan *plan = plan_of(f, hash);
@@ -274,8 +284,8 @@ check_block(void *arg, struct cache_txn *txn, struct hash128 hash, uint64_t bloc
 		return 0;
 	}
 	for (uint64_t i = 0; i < n && !plan->released; i++) {
-		if ((rows[i].flags & CACHE_ROW_QUARANTINED) != 0 || cache_bits_get(&f->quarantined, CORPUS_SEQ_INDEX(rows[i].seq)) ||
-		    cache_labels_has(txn, rows[i].seq) == 0)
+		if ((rows[i].flags & CACHE_ROW_QUARANTINED) != 0 || cache_bits_get(&f->quarantined,
+		    CORPUS_SEQ_INDEX(rows[i].seq)) || cache_labels_has(txn, rows[i].seq) == 0)
 			continue;
 		f->n_holes++;
 		snprintf(want, sizeof(want), "a label of sequence %" PRIu64, CORPUS_SEQ_INDEX(rows[i].seq));
@@ -298,7 +308,8 @@ drop_all(struct fsck *f)
 		if ((rc = cache_batch_step(&b)) != 0)
 			break;
 		memcpy(&at, d->key, sizeof(at));
-		rc = d->len == 0 ? cache_drop_rows(b.c, at.plan, at.block) : cache_drop_key(b.c, d->table, d->key, d->len);
+		rc = d->len == 0 ? cache_drop_rows(b.c, at.plan, at.block) : cache_drop_key(b.c, d->table,
+		    d->key, d->len);
 		f->n_dropped[d->table]++;
 	}
 	return cache_batch_end(&b, rc);
@@ -341,18 +352,20 @@ summary(const struct fsck *f, bool mend)
 	const char *dir = f->job->dir;
 
 	if (f->job->all != NULL) {
-		ctl_push(f->job->all, ctl_record(CTL("cache", dir), CTL("records", f->n_records), CTL("findings", f->n_found),
-		    CTL("holes", f->n_holes), CTL("compared_with_corpus", f->with_train), CTL("queued_labels", n[CACHE_TABLE_LABELS]),
+		ctl_push(f->job->all, ctl_record(CTL("cache", dir), CTL("records", f->n_records),
+		    CTL("findings", f->n_found), CTL("holes", f->n_holes),
+		    CTL("compared_with_corpus", f->with_train), CTL("queued_labels", n[CACHE_TABLE_LABELS]),
 		    CTL("queued_scores", n[CACHE_TABLE_SCORES]), CTL("dropped_rows", n[CACHE_TABLE_ROWS])));
 		return;
 	}
-	printf("%s: %" PRIu64 " records read, %" PRIu64 " findings, %" PRIu64 " of them rows that wait for a label%s\n", dir, f->n_records,
-	    f->n_found, f->n_holes, f->with_train ? "" : "; tokens were not compared, for no corpus was given (-c or --corpus)");
+	printf("%s: %" PRIu64 " records read, %" PRIu64 " findings, %" PRIu64 " of them rows that wait for a label%s\n",
+	    dir, f->n_records, f->n_found, f->n_holes,
+	    f->with_train ? "" : "; tokens were not compared, for no corpus was given (-c or --corpus)");
 	if (mend)
 		printf("%s: queued: %" PRIu64 " labels and %" PRIu64 " scores dropped to be made again, %" PRIu64
 		    " records of rows to be chosen again, %" PRIu64 " others dropped; %" PRIu64
-		    " rows have no label\nselectord leases all of these when it serves their plan again\n", dir, n[CACHE_TABLE_LABELS],
-		    n[CACHE_TABLE_SCORES], n[CACHE_TABLE_ROWS],
+		    " rows have no label\nselectord leases all of these when it serves their plan again\n",
+		    dir, n[CACHE_TABLE_LABELS], n[CACHE_TABLE_SCORES], n[CACHE_TABLE_ROWS],
 		    n[CACHE_TABLE_PLANS] + n[CACHE_TABLE_ATTEMPTS] + n[CACHE_TABLE_QUARANTINE], f->n_holes);
 	else if (f->n_drops > 0)
 		printf("%s: to have %zu records made again, with selectord stopped: saltctl cache fsck --queue --cache %s\n", dir,
@@ -411,9 +424,9 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_fsck = {
 	.name = "cache fsck", .operands = "", .summary = "read all records of a cache and report what is wrong",
-	.about = "Checksums, keys, label set, and with the corpus (-c or --corpus) the tokens that labels belong to; rows against order, plan\n"
-	    "and scores; rows that wait for a label. A line per finding; exit code 0: nothing found, 65: something. Without --queue\n"
-	    "nothing is changed.",
+	.about = "Checksums, keys, label set, and with the corpus (-c or --corpus) the tokens that labels belong\n"
+	    "to; rows against order, plan and scores; rows that wait for a label. A line per finding; exit code\n"
+	    "0: nothing found, 65: something. Without --queue nothing is changed.",
 	.example = "saltctl cache fsck -c fleet.yaml",
 	.options = options, .run = run,
 };

@@ -1,6 +1,8 @@
 /*
- * cache import: an export of cache export into a cache of the same identities. Nothing in it is trusted: files are checked by size and
- * hash, tensors by type and shape, numbers by the encoder that makes records of them; with the corpus, tokens too. Existing records stay.
+ * cache import: an export of cache export into a cache of the same identities. Nothing in it is trusted:
+ * files are checked by size and
+ * hash, tensors by type and shape, numbers by the encoder that makes records of them; with the corpus, tokens
+ * too. Existing records stay.
  */
 #include "saltctl/cache/cache.h"
 
@@ -132,8 +134,8 @@ tensor_good(const struct weights_tensor *t, const struct export_tensor *want, ui
 
 /* The tensors of a file, in the order of export_tensors, of the types and shapes that the label set requires. */
 static int
-shard_tensors(struct importer *m, enum export_part part, const struct weights *w, const char *file, const struct weights_tensor **out,
-    uint64_t *n)
+shard_tensors(struct importer *m, enum export_part part, const struct weights *w, const char *file,
+    const struct weights_tensor **out, uint64_t *n)
 {
 	const struct labels_spec *spec = &m->id.labels.spec;
 	struct export_tensor want[EXPORT_TENSORS_MAX];
@@ -145,15 +147,18 @@ shard_tensors(struct importer *m, enum export_part part, const struct weights *w
 		const struct weights_tensor *t = out[i] = weights_find(w, want[i].name);
 
 		if (!tensor_good(t, &want[i], spec->context, i == 0, n))
-			return err_expect_at(m->note, ERR_FORMAT, "%s/%s", "tensor %s", "%s, in the shape that docs/formats.md gives",
+			return err_expect_at(m->note, ERR_FORMAT, "%s/%s", "tensor %s",
+			    "%s, in the shape that docs/formats.md gives",
 			    "%s with %u dimensions, the first %" PRIu64, m->dir, file, want[i].name,
-			    weights_dtype_name((enum weights_dtype)want[i].dtype), t != NULL ? weights_dtype_name(t->dtype) : "none",
-			    t != NULL ? t->n_dims : 0, t != NULL && t->n_dims > 0 ? t->shape[0] : 0);
+			    weights_dtype_name((enum weights_dtype)want[i].dtype),
+			    t != NULL ? weights_dtype_name(t->dtype) : "none", t != NULL ? t->n_dims : 0,
+			    t != NULL && t->n_dims > 0 ? t->shape[0] : 0);
 	}
 	if (part == EXPORT_LABELS && spec->kind == LABELS_KIND_SAMPLED) {
 		offsets = out[2];
 		flat = weights_find(w, "ids")->shape[0];
-		if (weights_find(w, "counts")->shape[0] != flat || value(offsets, *n * spec->context) != flat || value(offsets, 0) != 0)
+		if (weights_find(w, "counts")->shape[0] != flat ||
+		    value(offsets, *n * spec->context) != flat || value(offsets, 0) != 0)
 			return bad(m, file, "row_offsets", "from 0 to the number of ids and counts");
 	}
 	return 0;
@@ -166,8 +171,10 @@ check_seq(struct importer *m, const char *file, uint64_t i, uint64_t seq, uint32
 
 	if (CORPUS_SEQ_NO(seq) == corpus_no && CORPUS_SEQ_INDEX(seq) < limit)
 		return 0;
-	return err_expect_at(m->note, ERR_RANGE, "%s/%s", "seq[%" PRIu64 "]", "corpus %" PRIu32 ", window below %" PRIu64,
-	    "corpus %" PRIu32 ", window %" PRIu64, m->dir, file, i, corpus_no, limit, CORPUS_SEQ_NO(seq), CORPUS_SEQ_INDEX(seq));
+	return err_expect_at(m->note, ERR_RANGE, "%s/%s", "seq[%" PRIu64 "]",
+	    "corpus %" PRIu32 ", window below %" PRIu64,
+	    "corpus %" PRIu32 ", window %" PRIu64, m->dir, file, i, corpus_no, limit, CORPUS_SEQ_NO(seq),
+	    CORPUS_SEQ_INDEX(seq));
 }
 
 static int
@@ -180,7 +187,8 @@ stored(struct importer *m, int rc, bool differs)
 }
 
 static int
-encode_sampled(struct importer *m, const struct weights *w, const struct weights_tensor *offsets, uint64_t i, struct hash128 tokens)
+encode_sampled(struct importer *m, const struct weights *w, const struct weights_tensor *offsets, uint64_t i,
+    struct hash128 tokens)
 {
 	const struct labels_spec *spec = &m->id.labels.spec;
 	const struct weights_tensor *ids = weights_find(w, "ids"), *counts = weights_find(w, "counts");
@@ -190,8 +198,8 @@ encode_sampled(struct importer *m, const struct weights *w, const struct weights
 
 		if (to < from || to > ids->shape[0] || to - from > spec->n_samples)
 			return err_expect(m->note, ERR_RANGE, "row_offsets[%" PRIu64 "]",
-			    "at most %" PRIu32 " above the one before, at most %" PRIu64, "%" PRIu64 " after %" PRIu64, at + 1,
-			    spec->n_samples, ids->shape[0], to, from);
+			    "at most %" PRIu32 " above the one before, at most %" PRIu64,
+			    "%" PRIu64 " after %" PRIu64, at + 1, spec->n_samples, ids->shape[0], to, from);
 		m->n_unique[r] = (int32_t)(to - from);
 		for (uint64_t j = from; j < to; j++) {
 			m->ids[r * spec->n_samples + (j - from)] = (int32_t)(uint32_t)value(ids, j);
@@ -252,7 +260,8 @@ encode(struct importer *m, const struct weights *w, const struct weights_tensor 
 }
 
 static int
-import_labels(struct importer *m, const struct weights *w, const struct weights_tensor **t, const char *file, uint64_t n)
+import_labels(struct importer *m, const struct weights *w, const struct weights_tensor **t, const char *file,
+    uint64_t n)
 {
 	struct hash128 tokens, ours;
 	int rc = 0;
@@ -265,17 +274,22 @@ import_labels(struct importer *m, const struct weights *w, const struct weights_
 		if ((rc = check_seq(m, file, i, seq, CORPUS_TRAIN)) != 0)
 			return rc;
 		if (m->corpora->train != NULL) {
-			if ((rc = cache_tokens_of(m->corpora, seq, m->id.labels.spec.context, m->tokens, &ours, m->note)) != 0)
+			if ((rc = cache_tokens_of(m->corpora, seq, m->id.labels.spec.context, m->tokens,
+			    &ours, m->note)) != 0)
 				return rc;
 			if (!hash_equal(ours, tokens))
-				return err_expect_at(m->note, ERR_MISMATCH, "%s/%s", "token_hash[%" PRIu64 "], sequence %" PRIu64,
-				    "%s, the corpus's", "%s", m->dir, file, i, CORPUS_SEQ_INDEX(seq), cache_hex(ours), cache_hex(tokens));
+				return err_expect_at(m->note, ERR_MISMATCH, "%s/%s",
+				    "token_hash[%" PRIu64 "], sequence %" PRIu64,
+				    "%s, the corpus's", "%s", m->dir, file, i, CORPUS_SEQ_INDEX(seq),
+				    cache_hex(ours), cache_hex(tokens));
 		}
 		if ((rc = encode(m, w, t, i, tokens)) != 0)
-			return err_expect_at(m->note, rc, "%s/%s", "sequence %" PRIu64 ", %.100s %.180s", "%s", "%s", m->dir, file,
-			    CORPUS_SEQ_INDEX(seq), m->note->name, m->note->place, m->note->expected, m->note->found);
+			return err_expect_at(m->note, rc, "%s/%s", "sequence %" PRIu64 ", %.100s %.180s",
+			    "%s", "%s", m->dir, file, CORPUS_SEQ_INDEX(seq), m->note->name, m->note->place,
+			    m->note->expected, m->note->found);
 		if ((rc = cache_batch_step(&m->batch)) == 0)
-			rc = stored(m, cache_write_labels(m->batch.c, seq, m->buf.bytes, m->buf.len, &differs), differs);
+			rc = stored(m, cache_write_labels(m->batch.c, seq, m->buf.bytes, m->buf.len,
+			    &differs), differs);
 	}
 	return rc;
 }
@@ -297,9 +311,11 @@ import_scores(struct importer *m, enum export_part part, const struct weights_te
 			m->loss[j] = (float)value(t[1], i * L + j) / 2048;
 			m->rank[j] = (int32_t)value(t[2], i * L + j);
 		}
-		if ((rc = labels_scores_encode(m->loss, m->rank, L, m->score, m->note)) == 0 && (rc = cache_batch_step(&m->batch)) == 0)
-			rc = stored(m, cache_write_scores(m->batch.c, heldout ? CACHE_SCORES_TEACHER : CACHE_SCORES_SCORER, seq,
-			    m->score, (size_t)L * LABELS_SCORE_BYTES, &differs), differs);
+		if ((rc = labels_scores_encode(m->loss, m->rank, L, m->score, m->note)) == 0 &&
+		    (rc = cache_batch_step(&m->batch)) == 0)
+			rc = stored(m, cache_write_scores(m->batch.c, heldout ? CACHE_SCORES_TEACHER :
+			    CACHE_SCORES_SCORER, seq, m->score, (size_t)L * LABELS_SCORE_BYTES, &differs),
+			    differs);
 	}
 	return rc;
 }
@@ -337,11 +353,13 @@ import_rows(struct importer *m, const struct weights_tensor **t, const char *fil
 		uint64_t block = value(t[2], i);
 		bool differs = false;
 
-		for (to = i; to < n && value(t[1], 2 * to) == plan.hi && value(t[1], 2 * to + 1) == plan.lo && value(t[2], to) == block; to++)
+		for (to = i; to < n && value(t[1], 2 * to) == plan.hi && value(t[1], 2 * to + 1) == plan.lo &&
+		    value(t[2], to) == block; to++)
 			if ((rc = read_row(m, t, file, to, (size_t)(to - i))) != 0)
 				return rc;
 		if ((rc = cache_batch_step(&m->batch)) == 0)
-			rc = stored(m, cache_write_rows(m->batch.c, plan, block, m->rows, (size_t)(to - i), &differs), differs);
+			rc = stored(m, cache_write_rows(m->batch.c, plan, block, m->rows, (size_t)(to - i),
+			    &differs), differs);
 	}
 	return rc;
 }
@@ -359,7 +377,8 @@ import_part(struct importer *m, enum export_part part)
 		const char *name;
 		uint64_t n = 0;
 
-		if ((rc = check_file(m, json_item(files, i), &name, path)) != 0 || (rc = weights_open(&w, path, m->note)) != 0)
+		if ((rc = check_file(m, json_item(files, i), &name, path)) != 0 ||
+		    (rc = weights_open(&w, path, m->note)) != 0)
 			return rc;
 		if ((rc = shard_tensors(m, part, w, name, t, &n)) == 0)
 			rc = part == EXPORT_LABELS ? import_labels(m, w, t, name, n) :
@@ -376,17 +395,20 @@ import_plan(struct importer *m, const struct json *o)
 	struct cache_txn *txn;
 	struct hash128 hash;
 	int64_t seed = ctl_int_of(o, "seed", -1), batch = ctl_int_of(o, "batch", -1), mode = ctl_int_of(o, "mode", -1);
-	int64_t window = ctl_int_of(o, "window", -1), kept = ctl_int_of(o, "kept", -1), rows = ctl_int_of(o, "rows", -1);
+	int64_t window = ctl_int_of(o, "window", -1), kept = ctl_int_of(o, "kept", -1),
+	    rows = ctl_int_of(o, "rows", -1);
 	int64_t oldest = ctl_int_of(o, "oldest_step", -1);
 	double keep = ctl_num_of(o, "keep", NAN);
 	int rc;
 
-	if (hash_from_hex(&hash, ctl_text_of(o, "plan", "")) != 0 || batch < 1 || mode < 0 || mode > 1 || window < 1 || kept < 1 ||
-	    kept > window || rows < 0 || seed < 0 || oldest < 0 || isnan(keep))
-		return bad(m, "manifest.json", "plans", "objects with plan, seed, batch, mode, k, window, kept, rows, keep");
+	if (hash_from_hex(&hash, ctl_text_of(o, "plan", "")) != 0 || batch < 1 || mode < 0 || mode > 1 ||
+	    window < 1 || kept < 1 || kept > window || rows < 0 || seed < 0 || oldest < 0 || isnan(keep))
+		return bad(m, "manifest.json", "plans",
+		    "objects with plan, seed, batch, mode, k, window, kept, rows, keep");
 	p = (struct cache_plan){.hash = hash, .seed = (uint32_t)seed, .batch = (uint32_t)batch, .mode = (uint32_t)mode,
-	    .k = (uint32_t)ctl_int_of(o, "k", -1), .window = (uint64_t)window, .kept = (uint64_t)kept, .n_rows = (uint64_t)rows,
-	    .keep = keep, .oldest_step = (uint64_t)oldest, .released_step = (uint64_t)ctl_int_of(o, "released_step", -1),
+	    .k = (uint32_t)ctl_int_of(o, "k", -1), .window = (uint64_t)window, .kept = (uint64_t)kept,
+	    .n_rows = (uint64_t)rows, .keep = keep, .oldest_step = (uint64_t)oldest,
+	    .released_step = (uint64_t)ctl_int_of(o, "released_step", -1),
 	    .released = ctl_flag_of(o, "released")};
 	if ((rc = cache_txn_begin(m->batch.c, &txn)) != 0)
 		return rc;
@@ -437,7 +459,8 @@ read_unigram(struct importer *m)
 		return 0;
 	if ((rc = check_file(m, o, &name, path)) != 0)
 		return rc;
-	if ((rc = file_read(path, LABELS_UNIGRAM_VOCAB_MAX, &bytes, &size, m->note)) == ERR_RANGE || (rc == 0 && size == 0))
+	if ((rc = file_read(path, LABELS_UNIGRAM_VOCAB_MAX, &bytes, &size, m->note)) == ERR_RANGE ||
+	    (rc == 0 && size == 0))
 		rc = bad(m, "manifest.json", "unigram", "a byte for each id of the vocabulary");
 	if (rc == 0)
 		rc = labels_unigram_new(&m->id.unigram, (const uint8_t *)bytes, size, m->note);
@@ -461,14 +484,16 @@ read_manifest(struct importer *m)
 		return bad(m, "manifest.json", "format", "\"" EXPORT_FORMAT "\"");
 	if (ctl_int_of(m->manifest, "version", -1) != EXPORT_VERSION)
 		return err_expect(m->note, ERR_VERSION, "%s", "version %d",
-		    "%" PRId64 "; export again with this saltctl: saltctl cache export --cache FOLDER DIR", path, EXPORT_VERSION,
-		    ctl_int_of(m->manifest, "version", -1));
+		    "%" PRId64 "; export again with this saltctl: saltctl cache export --cache FOLDER DIR",
+		    path, EXPORT_VERSION, ctl_int_of(m->manifest, "version", -1));
 	identity = json_get(m->manifest, "identity");
-	if (json_kind(identity) != JSON_KIND_OBJECT || json_count(identity) == 0 || json_count(identity) > IDENTITIES_MAX)
+	if (json_kind(identity) != JSON_KIND_OBJECT || json_count(identity) == 0 ||
+	    json_count(identity) > IDENTITIES_MAX)
 		return bad(m, "manifest.json", "identity", "names and texts, as cache stat shows them");
 	m->id = (struct cache_id){.texts = ctl_object(), .n_shards = 1, .upgrade = m->corpora->train};
 	for (void *it = json_first(identity); it != NULL; it = json_next(identity, it)) {
-		if (!json_text(json_value(it), &text) || strlen(text) >= CACHE_IDENTITY_BYTES || strlen(json_key(it)) > 60)
+		if (!json_text(json_value(it), &text) || strlen(text) >= CACHE_IDENTITY_BYTES ||
+		    strlen(json_key(it)) > 60)
 			return bad(m, "manifest.json", json_key(it), "a short text");
 		ctl_put(m->id.texts, json_key(it), text);
 	}
@@ -481,7 +506,8 @@ static void
 allocate(struct importer *m)
 {
 	const struct labels_spec *s = &m->id.labels.spec;
-	size_t wide = s->kind == LABELS_KIND_SAMPLED ? s->n_samples : s->kind == LABELS_KIND_TOPK ? s->k : s->vocab, L = s->context;
+	size_t wide = s->kind == LABELS_KIND_SAMPLED ? s->n_samples : s->kind == LABELS_KIND_TOPK ? s->k :
+	    s->vocab, L = s->context;
 
 	m->n_unique = ctl_alloc(L, sizeof(*m->n_unique));
 	m->ids = ctl_alloc(L, wide * sizeof(*m->ids));
@@ -524,7 +550,8 @@ import_all(struct importer *m)
 	unigram = m->id.unigram;
 	allocate(m);
 	if ((rc = file_make_parents(job->dir, m->note)) != 0 ||
-	    (rc = cache_open(&job->c, job->dir, CACHE_WRITE, job->cfg != NULL ? job->cfg->cache.map_size : 0, m->note)) != 0)
+	    (rc = cache_open(&job->c, job->dir, CACHE_WRITE, job->cfg != NULL ? job->cfg->cache.map_size : 0,
+	    m->note)) != 0)
 		return rc;
 	for (void *it = json_first(m->id.texts); it != NULL; it = json_next(m->id.texts, it)) {
 		items[n].name = json_key(it);
@@ -555,10 +582,11 @@ import_one(struct cache_job *job, void *arg)
 		ctl_push(job->all, ctl_record(CTL("cache", job->dir), CTL("new", m.n_new), CTL("there", m.n_there),
 		    CTL("differ", m.n_differ)));
 	else if (rc == 0)
-		ctl_line("imported", "%s -> %s: %" PRIu64 " records new, %" PRIu64 " there already%s", m.dir, job->dir, m.n_new,
-		    m.n_there, m.n_differ > 0 ? "" : ", none that differs");
+		ctl_line("imported", "%s -> %s: %" PRIu64 " records new, %" PRIu64 " there already%s", m.dir,
+		    job->dir, m.n_new, m.n_there, m.n_differ > 0 ? "" : ", none that differs");
 	if (m.n_differ > 0)
-		fprintf(stderr, "saltctl cache import: %s: %" PRIu64 " records differ from those in the cache, which were kept\n",
+		fprintf(stderr,
+		    "saltctl cache import: %s: %" PRIu64 " records differ from those in the cache, which were kept\n",
 		    job->dir, m.n_differ);
 	*n_differ += m.n_differ;
 	importer_free(&m);
@@ -586,9 +614,10 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_import = {
 	.name = "cache import", .operands = "DIR", .summary = "import an export of cache export into a cache of the same identities",
-	.about = "No other process may have the cache open; a missing one is made. Another corpus, teacher or label set is rejected with both\n"
-	    "values. Repeating an import changes nothing. With the corpus (-c or --corpus) the tokens of every label are compared too.\n"
-	    "Records come back as the same bytes; an export of label records of version 1 or 2 needs the corpus and is upgraded.",
+	.about = "No other process may have the cache open; a missing one is made. Another corpus, teacher or\n"
+	    "label set is rejected with both values. Repeating an import changes nothing. With the corpus (-c or\n"
+	    "--corpus) the tokens of every label are compared too. Records come back as the same bytes; an export\n"
+	    "of label records of version 1 or 2 needs the corpus and is upgraded.",
 	.example = "saltctl cache import -c fleet.yaml labels-of-my-teacher",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = run,
 };

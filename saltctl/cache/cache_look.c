@@ -243,7 +243,8 @@ list_block(void *arg, const struct cache_item *item)
 {
 	struct block_list *l = arg;
 
-	if (item->key_ok && (l->n == 0 || !hash_equal(l->at[l->n - 1].plan, item->plan) || l->at[l->n - 1].block != item->block))
+	if (item->key_ok && (l->n == 0 || !hash_equal(l->at[l->n - 1].plan, item->plan) ||
+	    l->at[l->n - 1].block != item->block))
 		*(struct block_at *)ctl_add(l->at, l->n, l->cap) = (struct block_at){item->plan, item->block};
 	return 0;
 }
@@ -270,7 +271,8 @@ cache_blocks(struct cache *c, int (*each)(void *arg, struct cache_txn *txn, stru
 		if (got == 0 && (rc = mem_grow((void **)&rows, &cap, (size_t)n + 1, sizeof(*rows))) == 0)
 			got = cache_rows_get(txn, list.at[i].plan, list.at[i].block, 0, (size_t)n, rows);
 		if (rc == 0)
-			rc = each(arg, txn, list.at[i].plan, list.at[i].block, got, got == 0 ? rows : NULL, got == 0 ? n : 0);
+			rc = each(arg, txn, list.at[i].plan, list.at[i].block, got, got == 0 ? rows : NULL,
+			    got == 0 ? n : 0);
 		cache_txn_end(&txn);
 	}
 	free(rows);
@@ -284,13 +286,15 @@ struct cover {
 };
 
 static int
-cover_block(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t block, int rc, const struct cache_row *rows, uint64_t n)
+cover_block(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t block, int rc,
+    const struct cache_row *rows, uint64_t n)
 {
 	struct cover *all = arg;
 	struct cache_cover *v;
 
 	(void)block;
-	v = all->n > 0 && hash_equal(all->item[all->n - 1].plan, plan) ? &all->item[all->n - 1] : ctl_add(all->item, all->n, all->cap);
+	v = all->n > 0 && hash_equal(all->item[all->n - 1].plan, plan) ? &all->item[all->n - 1] :
+	    ctl_add(all->item, all->n, all->cap);
 	v->plan = plan;
 	v->blocks++;
 	v->damaged += rc != 0;

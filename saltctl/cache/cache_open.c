@@ -69,11 +69,12 @@ want_number(const struct cache_id *id, const char *name, uint64_t max, uint64_t 
 static int
 differs(const char *name, struct hash128 expected, struct hash128 found, struct err_note *note)
 {
-	return err_expect(note, ERR_MISMATCH, "identity %s", "%s, the hash of its parts", "%s", name, cache_hex(expected),
-	    cache_hex(found));
+	return err_expect(note, ERR_MISMATCH, "identity %s", "%s, the hash of its parts", "%s", name,
+	    cache_hex(expected), cache_hex(found));
 }
 
-/* Labels of an older version (1 had no unigram table) become a set of today's, with the unigram table of their corpus. */
+/* Labels of an older version (1 had no unigram table) become a set of today's, with the unigram table of
+ * their corpus. */
 static int
 upgrade_set(struct cache_id *id, struct err_note *note)
 {
@@ -158,7 +159,8 @@ read_sets(struct cache_id *id, struct err_note *note)
 	}
 	if ((rc = labels_spec_check(spec, note)) != 0)
 		return rc;
-	if (spec->kind == LABELS_KIND_SAMPLED && (id->unigram == NULL || labels_unigram_vocab(id->unigram) != spec->vocab))
+	if (spec->kind == LABELS_KIND_SAMPLED &&
+	    (id->unigram == NULL || labels_unigram_vocab(id->unigram) != spec->vocab))
 		return err_expect(note, ERR_CORRUPT, "unigram table of the label set", "%" PRIu32 " bytes",
 		    "%" PRIu32, spec->vocab, id->unigram != NULL ? labels_unigram_vocab(id->unigram) : 0);
 	spec->unigram = id->unigram;
@@ -241,8 +243,9 @@ cache_decode(const struct cache_id *id, struct cache_bytes bytes, struct labels_
 struct hash128
 cache_plan_hash(const struct cache_id *id, const struct wire_plan *plan)
 {
-	struct wire_corpus corpus = {.present = true, .fingerprint = {true, id->labels.corpus}, .context = id->labels.spec.context,
-	    .n_windows = id->windows, .tokenizer = {id->has_tokenizer, id->tokenizer}, .vocab_size = id->labels.spec.vocab};
+	struct wire_corpus corpus = {.present = true, .fingerprint = {true, id->labels.corpus},
+	    .context = id->labels.spec.context, .n_windows = id->windows, .tokenizer = {id->has_tokenizer,
+	    id->tokenizer}, .vocab_size = id->labels.spec.vocab};
 
 	return wire_plan_hash(&corpus, plan, plan->mode == WIRE_MODE_SALT_DS ? &id->score_set : NULL);
 }
@@ -252,8 +255,8 @@ cache_plan_hash(const struct cache_id *id, const struct wire_plan *plan)
 static int
 other_corpus(const char *what, struct hash128 expected, struct hash128 found, struct err_note *note)
 {
-	return err_expect(note, ERR_MISMATCH, "%s", "%s, which the cache was made with", "%s", what, cache_hex(expected),
-	    cache_hex(found));
+	return err_expect(note, ERR_MISMATCH, "%s", "%s, which the cache was made with", "%s", what,
+	    cache_hex(expected), cache_hex(found));
 }
 
 int
@@ -288,7 +291,8 @@ static const char *verb = "";
 static void
 bus_error(int signal_no)
 {
-	static const char text[] = ": the cache's file is truncated, or its own tables are damaged: a page lies outside of it. "
+	static const char text[] =
+	    ": the cache's file is truncated, or its own tables are damaged: a page lies outside of it. "
 	    "Import an export into a new cache, or remove the folder: the teachers fill it again\n";
 
 	(void)signal_no;

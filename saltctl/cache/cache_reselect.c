@@ -1,6 +1,7 @@
 /*
- * cache reselect: the rows that another k, keep, window or pool would choose, from stored scores, without a teacher. The arithmetic is
- * selectord's (data/select); a plan written here is the one that selectord would make of a fleet.yaml with these settings.
+ * cache reselect: the rows that another k, keep, window or pool would choose, from stored scores, without a
+ * teacher. The arithmetic is selectord's (data/select); a plan written here is the one that selectord would
+ * make of a fleet.yaml with these settings.
  */
 #include "saltctl/cache/cache.h"
 
@@ -54,16 +55,19 @@ settings(struct ctl_args *args, const struct config *cfg, struct choice *ch)
 	uint64_t steps = config_until_margin(cfg, &margin) ? cfg->trainer.steps : cfg->phase_one.steps;
 	int exit_code;
 
-	if ((exit_code = ctl_get_u64(args, "k", 1, 255, &k)) != 0 || (exit_code = ctl_get_num(args, "keep", 0, 1, &keep)) != 0 ||
+	if ((exit_code = ctl_get_u64(args, "k", 1, 255, &k)) != 0 ||
+	    (exit_code = ctl_get_num(args, "keep", 0, 1, &keep)) != 0 ||
 	    (exit_code = ctl_get_u64(args, "window", 1, UINT64_C(1) << 32, &window)) != 0 ||
 	    (exit_code = ctl_get_u64(args, "pool", 0, UINT64_C(1) << 40, &pool)) != 0 ||
 	    (exit_code = ctl_get_u64(args, "seed", 0, UINT32_MAX, &seed)) != 0 ||
 	    (exit_code = ctl_get_u64(args, "steps", 1, UINT64_C(1) << 40, &steps)) != 0)
 		return exit_code;
 	if (ctl_has(args, "window") && !ctl_has(args, "pool"))
-		pool = 0;				/* with the pool of fleet.yaml the window would have no effect */
-	ch->plan = (struct wire_plan){.present = true, .seed = (uint32_t)seed, .batch = cfg->trainer.batch, .mode = WIRE_MODE_SALT_DS,
-	    .k = (uint32_t)k, .window = window, .keep = keep, .pool = pool, .n_rows = steps * cfg->trainer.batch, .label_ahead_rows = UINT64_MAX};
+		/* with the pool of fleet.yaml the window would have no effect */
+		pool = 0;
+	ch->plan = (struct wire_plan){.present = true, .seed = (uint32_t)seed, .batch = cfg->trainer.batch,
+	    .mode = WIRE_MODE_SALT_DS, .k = (uint32_t)k, .window = window, .keep = keep, .pool = pool,
+	    .n_rows = steps * cfg->trainer.batch, .label_ahead_rows = UINT64_MAX};
 	ch->W = pool > 0 ? pool : window;
 	ch->K = select_kept(keep, ch->W);
 	if (ch->K == 0)
@@ -102,17 +106,19 @@ choice_free(struct choice *ch)
 	free(ch->rank);
 }
 
-/* The rows of one block into ch->rows, chosen as selectord/work.c does; *complete: no score that is needed is missing. */
+/* The rows of one block into ch->rows, chosen as selectord/work.c does; *complete: no score that is needed
+ * is missing. */
 static int
-choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn, const struct cache_bits *quarantine, uint64_t block,
-    bool *complete)
+choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
+    const struct cache_bits *quarantine, uint64_t block, bool *complete)
 {
 	bool same_model = hash_equal(id->labels.teacher, id->scores.scorer);
 	uint32_t L = id->labels.spec.context;
 	uint64_t n, missing = 0, at = 0;
 
 	for (uint64_t i = 0; i < ch->W; i++) {
-		uint64_t index = shuffle_order(ch->plan.seed, id->windows, block * ch->W + i), seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, index);
+		uint64_t index = shuffle_order(ch->plan.seed, id->windows, block * ch->W + i),
+		    seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, index);
 		struct cache_bytes v;
 		int rc;
 
@@ -141,14 +147,16 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn, cons
 		uint64_t position = block * ch->W + i;
 
 		j += chosen;
-		if (!chosen && more > 0) {		/* fewer than K are eligible: the first of the others fill the block */
+		/* fewer than K are eligible: the first of the others fill the block */
+		if (!chosen && more > 0) {
 			more--;
 			chosen = true;
 		}
 		if (chosen)
 			ch->rows[at++] = (struct cache_row){position,
-			    CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(ch->plan.seed, id->windows, position)), ch->score[i],
-			    ch->quarantined[i] && !ch->labelled[i] ? CACHE_ROW_QUARANTINED : 0};
+			    CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(ch->plan.seed, id->windows,
+			    position)), ch->score[i], ch->quarantined[i] &&
+			    !ch->labelled[i] ? CACHE_ROW_QUARANTINED : 0};
 	}
 	return 0;
 }
@@ -208,8 +216,9 @@ commit(struct cache *c, int rc)
 static int
 store_plan(struct cache *c, const struct choice *ch)
 {
-	struct cache_plan plan = {.hash = ch->hash, .seed = ch->plan.seed, .batch = ch->plan.batch, .mode = 1, .k = ch->plan.k,
-	    .window = ch->W, .kept = ch->K, .n_rows = ch->plan.n_rows, .keep = ch->plan.keep};
+	struct cache_plan plan = {.hash = ch->hash, .seed = ch->plan.seed, .batch = ch->plan.batch, .mode = 1,
+	    .k = ch->plan.k, .window = ch->W, .kept = ch->K, .n_rows = ch->plan.n_rows,
+	    .keep = ch->plan.keep};
 	struct cache_txn *txn;
 	struct cache_plan old;
 	int rc;
@@ -255,7 +264,8 @@ reselect(struct cache_job *job, void *arg)
 	struct cache_bits quarantine = {.bits = NULL};
 	int rc;
 
-	if ((rc = cache_job_open(job, ch->write ? CACHE_UPKEEP : CACHE_READ, ch->write ? job->cfg->cache.map_size : 0, true)) != 0)
+	if ((rc = cache_job_open(job, ch->write ? CACHE_UPKEEP : CACHE_READ,
+	    ch->write ? job->cfg->cache.map_size : 0, true)) != 0)
 		return rc;
 	if (job->i == 0)
 		allocate(ch, job->id.labels.spec.context);
@@ -271,29 +281,35 @@ reselect(struct cache_job *job, void *arg)
 static struct json *
 choice_json(const struct choice *ch)
 {
-	return ctl_record(CTL("plan", cache_hex(ch->hash)), CTL("k", ch->plan.k), CTL("keep", ch->plan.keep), CTL("block", ch->W),
-	    CTL("kept", ch->K), CTL("rows", ch->plan.n_rows), CTL("rows_chosen", ch->n_rows), CTL("labels_there", ch->have_labels),
+	return ctl_record(CTL("plan", cache_hex(ch->hash)), CTL("k", ch->plan.k), CTL("keep", ch->plan.keep),
+	    CTL("block", ch->W), CTL("kept", ch->K), CTL("rows", ch->plan.n_rows),
+	    CTL("rows_chosen", ch->n_rows), CTL("labels_there", ch->have_labels),
 	    CTL("labels_to_make", ch->n_rows - ch->have_labels), CTL("scores_missing", ch->missing_scores),
-	    CTL("blocks_incomplete", ch->incomplete), CTL("lowest_score", ch->lowest), CTL("highest_score", ch->highest),
-	    CTL("rows_written", ch->written));
+	    CTL("blocks_incomplete", ch->incomplete), CTL("lowest_score", ch->lowest),
+	    CTL("highest_score", ch->highest), CTL("rows_written", ch->written));
 }
 
 static void
 print(const struct choice *ch)
 {
 	ctl_line("plan", "%s", cache_hex(ch->hash));
-	ctl_line("choice", "%" PRIu64 " of each %" PRIu64 " sequences, k = %" PRIu32 ", %" PRIu64 " rows of phase one", ch->K, ch->W,
-	    ch->plan.k, ch->plan.n_rows);
+	ctl_line("choice",
+	    "%" PRIu64 " of each %" PRIu64 " sequences, k = %" PRIu32 ", %" PRIu64 " rows of phase one",
+	    ch->K, ch->W, ch->plan.k, ch->plan.n_rows);
 	if (ch->incomplete > 0)
-		ctl_line("not scored", "%" PRIu64 " sequences in %" PRIu64 " of %" PRIu64 " blocks have no score: selectord chooses those",
+		ctl_line("not scored",
+		    "%" PRIu64 " sequences in %" PRIu64 " of %" PRIu64 " blocks have no score: selectord chooses those",
 		    ch->missing_scores, ch->incomplete, ch->n_blocks);
 	if (ch->n_rows > 0)
-		ctl_line("chosen", "%" PRIu64 " rows, S(x) from %.4f to %.4f nats", ch->n_rows, ch->lowest, ch->highest);
-	ctl_line("labels", "%" PRIu64 " are there, %" PRIu64 " rows need one from a teacher", ch->have_labels, ch->n_rows - ch->have_labels);
+		ctl_line("chosen", "%" PRIu64 " rows, S(x) from %.4f to %.4f nats", ch->n_rows, ch->lowest,
+		    ch->highest);
+	ctl_line("labels", "%" PRIu64 " are there, %" PRIu64 " rows need one from a teacher", ch->have_labels,
+	    ch->n_rows - ch->have_labels);
 	if (ch->write)
 		ctl_line("stored", "%" PRIu64 " rows, %" PRIu64 " were there already", ch->written, ch->same_rows);
 	else
-		ctl_line("stored", "nothing: use --write with selectord stopped, or selectord makes the same rows from these settings");
+		ctl_line("stored",
+		    "nothing: use --write with selectord stopped, or selectord makes the same rows from these settings");
 }
 
 static int
@@ -333,8 +349,9 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_reselect = {
 	.name = "cache reselect", .operands = "", .summary = "another choice of sequences from stored scores, without a teacher",
-	.about = "Settings that are not given are fleet.yaml's. Prints the rows of such a plan, how many of their labels exist and how many a\n"
-	    "teacher must make. Changes nothing without --write, which stores the rows; selectord makes the same ones from these settings.",
+	.about = "Settings that are not given are fleet.yaml's. Prints the rows of such a plan, how many of their\n"
+	    "labels exist and how many a teacher must make. Changes nothing without --write, which stores the\n"
+	    "rows; selectord makes the same ones from these settings.",
 	.example = "saltctl cache reselect -c fleet.yaml --k 20 --keep 0.25 --window 4096",
 	.options = options, .run = run,
 };

@@ -49,8 +49,8 @@ take_plan(void *arg, const struct cache_plan *p)
 	struct facts *f = arg;
 
 	ctl_push(f->plans, ctl_record(CTL("plan", cache_hex(p->hash)), CTL("mode", p->mode == 0 ? "none" : "salt_ds"),
-	    CTL("seed", p->seed), CTL("batch", p->batch), CTL("block", p->window), CTL("kept", p->kept), CTL("rows", p->n_rows),
-	    CTL("oldest_step", p->oldest_step), CTL("released", p->released)));
+	    CTL("seed", p->seed), CTL("batch", p->batch), CTL("block", p->window), CTL("kept", p->kept),
+	    CTL("rows", p->n_rows), CTL("oldest_step", p->oldest_step), CTL("released", p->released)));
 	return 0;
 }
 
@@ -125,7 +125,8 @@ label_bytes_per_token(const struct facts *f)
 {
 	uint64_t n = f->stat.table[CACHE_TABLE_LABELS].n_records;
 
-	return n > 0 && f->context > 0 ? (double)f->stat.table[CACHE_TABLE_LABELS].n_bytes / ((double)n * (double)f->context) : 0;
+	return n > 0 && f->context > 0 ? (double)f->stat.table[CACHE_TABLE_LABELS].n_bytes / ((double)n *
+	    (double)f->context) : 0;
 }
 
 static const char *
@@ -144,20 +145,21 @@ put_looks(struct json *o, struct facts *f)
 
 	cache_look_bins(l, bin);
 	for (int i = 0; i < CACHE_LOOK_BINS; i++)
-		ctl_push(bins, ctl_record(CTL("from", l->s_max * i / CACHE_LOOK_BINS), CTL("to", l->s_max * (i + 1) / CACHE_LOOK_BINS),
-		    CTL("sequences", bin[i])));
+		ctl_push(bins, ctl_record(CTL("from", l->s_max * i / CACHE_LOOK_BINS),
+		    CTL("to", l->s_max * (i + 1) / CACHE_LOOK_BINS), CTL("sequences", bin[i])));
 	ctl_put_all(o, CTL("labels", ctl_record(CTL("looked_at", l->n_labels), CTL("damaged", l->n_damaged),
-	    CTL("record_bytes_per_token", (double)l->label_bytes / (double)l->label_tokens), CTL("entropy_bits", l->entropy_bits),
-	    CTL("unique_ids_per_token", l->unique), CTL("distinct_ids", l->distinct_ids))),
-	    CTL("scores", ctl_record(CTL("looked_at", l->n_scores), CTL("k", l->k), CTL("mean_loss_nats", l->mean_loss_nats),
-	    CTL("in_top_k", l->in_top_k), CTL("histogram", bins))),
-	    CTL("coverage", ctl_record(CTL("windows", f->windows), CTL("labelled", f->stat.table[CACHE_TABLE_LABELS].n_records))));
+	    CTL("record_bytes_per_token", (double)l->label_bytes / (double)l->label_tokens),
+	    CTL("entropy_bits", l->entropy_bits), CTL("unique_ids_per_token", l->unique),
+	    CTL("distinct_ids", l->distinct_ids))), CTL("scores", ctl_record(CTL("looked_at", l->n_scores),
+	    CTL("k", l->k), CTL("mean_loss_nats", l->mean_loss_nats), CTL("in_top_k", l->in_top_k),
+	    CTL("histogram", bins))), CTL("coverage", ctl_record(CTL("windows", f->windows),
+	    CTL("labelled", f->stat.table[CACHE_TABLE_LABELS].n_records))));
 	for (size_t i = 0; i < json_count(f->plans); i++) {
 		struct json *p = json_item(f->plans, i);
 		const struct cache_cover *v = cover_of(f, text(p, "plan"));
 
-		ctl_put_all(p, CTL("rows_written", v != NULL ? v->rows : 0), CTL("rows_labelled", v != NULL ? v->labelled : 0),
-		    CTL("rows_quarantined", v != NULL ? v->quarantined : 0));
+		ctl_put_all(p, CTL("rows_written", v != NULL ? v->rows : 0), CTL("rows_labelled",
+		    v != NULL ? v->labelled : 0), CTL("rows_quarantined", v != NULL ? v->quarantined : 0));
 	}
 	if (f->fidelity != NULL)
 		ctl_put(o, "fidelity", f->fidelity);
@@ -173,21 +175,23 @@ print_looks(const struct facts *f)
 
 	if (l->n_labels > 0)
 		ctl_line("labels", "%.2f bytes a token as encoded, %.2f ids and %.3f bits of entropy a token, %" PRIu64
-		    " different ids (%" PRIu64 " records read)", (double)l->label_bytes / (double)l->label_tokens, l->unique,
-		    l->entropy_bits, l->distinct_ids, l->n_labels);
+		    " different ids (%" PRIu64 " records read)",
+		    (double)l->label_bytes / (double)l->label_tokens, l->unique, l->entropy_bits,
+		    l->distinct_ids, l->n_labels);
 	if (l->n_damaged > 0)
 		ctl_line("damaged", "%" PRIu64 " records of those read: saltctl cache fsck", l->n_damaged);
 	if (l->n_scores == 0)
 		return;
-	ctl_line("scores", "%.4f nats a token, %.1f %% of tokens among the first %u (%zu records read)", l->mean_loss_nats,
-	    100 * l->in_top_k, l->k, l->n_scores);
+	ctl_line("scores", "%.4f nats a token, %.1f %% of tokens among the first %u (%zu records read)",
+	    l->mean_loss_nats, 100 * l->in_top_k, l->k, l->n_scores);
 	cache_look_bins(l, bin);
 	for (int i = 0; i < CACHE_LOOK_BINS; i++)
 		most = bin[i] > most ? bin[i] : most;
 	printf("\nS(x), nats, with k = %u\n", l->k);
 	for (int i = 0; i < CACHE_LOOK_BINS; i++)
-		printf("  %7.3f .. %7.3f  %10" PRIu64 "  %.*s\n", l->s_max * i / CACHE_LOOK_BINS, l->s_max * (i + 1) / CACHE_LOOK_BINS, bin[i],
-		    (int)((double)bin[i] / (double)most * 40), bar);
+		printf("  %7.3f .. %7.3f  %10" PRIu64 "  %.*s\n", l->s_max * i / CACHE_LOOK_BINS,
+		    l->s_max * (i + 1) / CACHE_LOOK_BINS, bin[i], (int)((double)bin[i] / (double)most * 40),
+		    bar);
 }
 
 static void
@@ -203,10 +207,10 @@ print_fidelity(const struct json *o)
 	    twice == n ? ": the teacher repeats itself" : ": this teacher does NOT repeat itself");
 	if (strcmp(was, is) != 0)
 		ctl_line("computed with", "%s when stored, %s here: other bytes are to be expected", was, is);
-	ctl_line("KL(label, teacher)", "%.5f nats a token stored, %.5f a fresh sample under another seed", ctl_num_of(o, "kl_nats", NAN),
-	    ctl_num_of(o, "kl_nats_other_seed", NAN));
-	ctl_line("total variation", "%.5f stored, %.5f a fresh sample under another seed", ctl_num_of(o, "total_variation", NAN),
-	    ctl_num_of(o, "total_variation_other_seed", NAN));
+	ctl_line("KL(label, teacher)", "%.5f nats a token stored, %.5f a fresh sample under another seed",
+	    ctl_num_of(o, "kl_nats", NAN), ctl_num_of(o, "kl_nats_other_seed", NAN));
+	ctl_line("total variation", "%.5f stored, %.5f a fresh sample under another seed",
+	    ctl_num_of(o, "total_variation", NAN), ctl_num_of(o, "total_variation_other_seed", NAN));
 }
 
 static struct json *
@@ -219,8 +223,8 @@ facts_json(const char *dir, struct facts *f)
 		    ctl_record(CTL("records", f->stat.table[i].n_records), CTL("bytes", f->stat.table[i].n_bytes)));
 	o = ctl_record(CTL("cache", dir), CTL("identity", f->identity), CTL("tables", tables),
 	    CTL("label_bytes_per_token", label_bytes_per_token(f) > 0 ? label_bytes_per_token(f) : NAN),
-	    CTL("file_bytes", f->stat.file_bytes), CTL("used_bytes", f->stat.used_bytes), CTL("map_bytes", f->stat.map_bytes),
-	    CTL("readers", f->stat.n_readers));
+	    CTL("file_bytes", f->stat.file_bytes), CTL("used_bytes", f->stat.used_bytes),
+	    CTL("map_bytes", f->stat.map_bytes), CTL("readers", f->stat.n_readers));
 	put_looks(o, f);
 	ctl_put_all(o, CTL("plans", f->plans), CTL("quarantine", f->quarantine));
 	f->identity = f->plans = f->quarantine = NULL;
@@ -231,7 +235,8 @@ static void
 facts_print(const char *dir, const struct facts *f, bool quarantine)
 {
 	struct ctl_table *t = ctl_table_new("table\t>records\t>bytes");
-	uint64_t labels = f->stat.table[CACHE_TABLE_LABELS].n_records, scores = f->stat.table[CACHE_TABLE_SCORES].n_records;
+	uint64_t labels = f->stat.table[CACHE_TABLE_LABELS].n_records,
+	    scores = f->stat.table[CACHE_TABLE_SCORES].n_records;
 	char a[32], b[32], c[32];
 
 	ctl_line("cache", "%s", dir);
@@ -240,7 +245,8 @@ facts_print(const char *dir, const struct facts *f, bool quarantine)
 	ctl_line("size", "%s on disk, %s of %s of the map used", ctl_bytes((double)f->stat.file_bytes, a),
 	    ctl_bytes((double)f->stat.used_bytes, b), ctl_bytes((double)f->stat.map_bytes, c));
 	if (f->windows > 0)
-		ctl_line("covered", "%" PRIu64 " labels, %" PRIu64 " scores (with held-out ones) for %" PRIu64 " windows: %.2f %% labelled",
+		ctl_line("covered",
+		    "%" PRIu64 " labels, %" PRIu64 " scores (with held-out ones) for %" PRIu64 " windows: %.2f %% labelled",
 		    labels, scores, f->windows, 100 * (double)labels / (double)f->windows);
 	if (label_bytes_per_token(f) > 0)
 		ctl_line("label bytes", "%.1f a token, as stored", label_bytes_per_token(f));
@@ -258,16 +264,19 @@ facts_print(const char *dir, const struct facts *f, bool quarantine)
 			const struct json *p = json_item(f->plans, i);
 			const struct cache_cover *v = cover_of(f, text(p, "plan"));
 
-			ctl_table_add(t, "%s\t%s\t%" PRId64 "\t%" PRId64 "\t%" PRId64 " of %" PRId64 "\t%" PRId64 "\t%" PRIu64 "\t%" PRIu64
-			    "\t%s", text(p, "plan"), text(p, "mode"), ctl_int_of(p, "seed", 0), ctl_int_of(p, "batch", 0),
-			    ctl_int_of(p, "kept", 0), ctl_int_of(p, "block", 0), ctl_int_of(p, "rows", 0), v != NULL ? v->rows : 0,
-			    v != NULL ? v->labelled : 0, ctl_flag_of(p, "released") ? "yes" : "no");
+			ctl_table_add(t,
+			    "%s\t%s\t%" PRId64 "\t%" PRId64 "\t%" PRId64 " of %" PRId64 "\t%" PRId64 "\t%" PRIu64 "\t%" PRIu64
+			    "\t%s", text(p, "plan"), text(p, "mode"), ctl_int_of(p, "seed", 0),
+			    ctl_int_of(p, "batch", 0), ctl_int_of(p, "kept", 0), ctl_int_of(p, "block", 0),
+			    ctl_int_of(p, "rows", 0), v != NULL ? v->rows : 0, v != NULL ? v->labelled : 0,
+			    ctl_flag_of(p, "released") ? "yes" : "no");
 		}
 		ctl_table_end(&t);
 	}
 	for (size_t i = 0; quarantine && i < json_count(f->quarantine); i++)
-		printf("%s%" PRId64 "  %s\n", i == 0 ? "\nin quarantine\n" : "", ctl_int_of(json_item(f->quarantine, i), "seq", 0),
-		    text(json_item(f->quarantine, i), "reason"));
+		printf("%s%" PRId64 "  %s\n", i == 0 ? "\nin quarantine\n" : "",
+		    ctl_int_of(json_item(f->quarantine, i), "seq", 0), text(json_item(f->quarantine, i),
+		    "reason"));
 	if (f->fidelity != NULL)
 		print_fidelity(f->fidelity);
 }
@@ -309,8 +318,9 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_stat = {
 	.name = "cache stat", .operands = "", .summary = "the contents of a cache of labels",
-	.about = "Opens the cache for reading, also while selectord works on it. Sizes of tables are those of pages on disk. Entropy, ids and\n"
-	    "S(x) are means over records spread evenly over the corpus. Every shard is shown. --fidelity needs the corpus.",
+	.about = "Opens the cache for reading, also while selectord works on it. Sizes of tables are those of\n"
+	    "pages on disk. Entropy, ids and S(x) are means over records spread evenly over the corpus. Every\n"
+	    "shard is shown. --fidelity needs the corpus.",
 	.example = "saltctl cache stat -c fleet.yaml --fidelity",
 	.options = options, .run = run,
 };

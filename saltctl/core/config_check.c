@@ -38,8 +38,9 @@ amounts(const struct config *cfg)
 
 	printf("# amounts to: %s\n", config_mode_name(cfg));
 	if (t->batch > 0 && t->steps > 0 && cfg->corpus.context > 0)
-		printf("# %" PRIu64 " steps of %u x %u = %" PRIu64 " tokens: %s tokens\n", t->steps, t->batch, cfg->corpus.context,
-		    (uint64_t)t->batch * cfg->corpus.context, ctl_count((double)t->steps * t->batch * cfg->corpus.context, buf));
+		printf("# %" PRIu64 " steps of %u x %u = %" PRIu64 " tokens: %s tokens\n", t->steps, t->batch,
+		    cfg->corpus.context, (uint64_t)t->batch * cfg->corpus.context,
+		    ctl_count((double)t->steps * t->batch * cfg->corpus.context, buf));
 	if (!config_phase_one(cfg)) {
 		printf("# no phase one: no teacher, no selectord\n");
 		return;
@@ -83,8 +84,8 @@ config_check(struct ctl_args *args)
 
 const struct ctl_verb ctl_config_check = {
 	.name = "config check", .operands = "", .summary = "read fleet.yaml, print every option and where it came from",
-	.about = "Reads the file and the overrides as every daemon does, checks them, and says what they amount to. Files that the options\n"
-	    "name are not opened. Exit code 78 if anything is wrong, with the line.",
+	.about = "Reads the file and the overrides as every daemon does, checks them, and says what they amount\n"
+	    "to. Files that the options name are not opened. Exit code 78 if anything is wrong, with the line.",
 	.example = "saltctl config check -c fleet.yaml --set trainer.lr=1e-3",
 	.options = options, .run = config_check,
 };

@@ -63,7 +63,8 @@ fleet_open(struct fleet *f, const struct ctl_args *args, const char *usage)
 			return exit_code;
 		f->run_dir = f->cfg->run.dir;
 	}
-	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&f->bus, f->cfg, &note)) != 0 || (rc = bus_asker_new(&f->asker, f->bus)) != 0)
+	if ((rc = stop_install()) != 0 || (rc = fleet_bus(&f->bus, f->cfg, &note)) != 0 ||
+	    (rc = bus_asker_new(&f->asker, f->bus)) != 0)
 		return ctl_fail(args, rc, &note);
 	return 0;
 }
@@ -163,7 +164,8 @@ take(struct fleet_daemon *d, const struct bus_ask *ask)
 		take_text(d->answer, "host", d->host, sizeof(d->host));
 		json_int(json_get(d->answer, "pid"), &d->pid);
 	} else {
-		d->gone = d->pid > 0 && strcmp(d->host, bus_host()) == 0 && kill((pid_t)d->pid, 0) != 0 && errno == ESRCH;
+		d->gone = d->pid > 0 && strcmp(d->host, bus_host()) == 0 && kill((pid_t)d->pid, 0) != 0 &&
+		    errno == ESRCH;
 	}
 }
 
@@ -264,7 +266,8 @@ fleet_ask(struct fleet *f, int64_t timeout_ms)
 	size_t n_asked = 0;
 	int rc = 0;
 
-	/* The roster comes with an answer: daemons in it are asked at once, while answers of others are still missing. */
+	/* The roster comes with an answer: daemons in it are asked at once, while answers of others are
+	 * still missing. */
 	while (rc == 0 && (n_asked < f->n || bus_asker_open(f->asker) > 0)) {
 		while (n_asked < f->n && rc == 0)
 			rc = ask_one(f, n_asked++, timeout_ms);
@@ -286,7 +289,8 @@ fleet_look(struct fleet *f, double timeout_s)
 	if ((rc = fleet_find(f)) != 0)
 		return ctl_fail(f->args, err_note_set(&note, rc, "%s/daemons", f->run_dir), &note);
 	if (f->n == 0) {
-		fprintf(stderr, "saltctl %s: no daemon is announced in %s/daemons; is the fleet up?\n", f->args->verb->name, f->run_dir);
+		fprintf(stderr, "saltctl %s: no daemon is announced in %s/daemons; is the fleet up?\n",
+		    f->args->verb->name, f->run_dir);
 		return EX_UNAVAILABLE;
 	}
 	if ((rc = fleet_ask(f, (int64_t)(timeout_s * 1000))) != 0)
@@ -319,9 +323,11 @@ fleet_numbers(const struct json *o, bool rates, char *buf, size_t size)
 		if (!json_num(json_value(it), &v) || v == 0)
 			continue;
 		if (rates && len > 6 && strcmp(key + len - 6, "_per_s") == 0)
-			n += (size_t)snprintf(buf + n, size - n, "%s%s %.*s/s", n > 0 ? ", " : "", ctl_count(v, number), (int)len - 6, key);
+			n += (size_t)snprintf(buf + n, size - n, "%s%s %.*s/s", n > 0 ? ", " : "",
+			    ctl_count(v, number), (int)len - 6, key);
 		else
-			n += (size_t)snprintf(buf + n, size - n, "%s%s %s", n > 0 ? ", " : "", key, ctl_count(v, number));
+			n += (size_t)snprintf(buf + n, size - n, "%s%s %s", n > 0 ? ", " : "", key,
+			    ctl_count(v, number));
 	}
 }
 

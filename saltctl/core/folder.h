@@ -1,11 +1,12 @@
 /*
- * folder - a new folder that appears complete or not at all: its files are written into FOLDER.PID.tmp beside it, which is renamed at the
- * end. Nothing is overwritten: where FOLDER exists it must be empty.
+ * folder - a new folder that appears complete or not at all: its files are written into FOLDER.PID.tmp beside
+ * it, which is renamed at the end. Nothing is overwritten: where FOLDER exists it must be empty.
  *	struct ctl_folder f;
  *	if ((rc = ctl_folder_begin(&f, path, note)) != 0)	makes missing parents
  *		return rc;
  *	rc = write_files(f.temp);
- *	return ctl_folder_end(&f, rc, note);			renames and syncs; after an error (rc) removes what was written
+ *	return ctl_folder_end(&f, rc,
+ note);			renames and syncs; after an error (rc) removes what was written
  * Only plain files may be in it. Errors are errno codes, EEXIST among them, with the path in the note.
  */
 #ifndef SALT_CTL_FOLDER_H

@@ -34,7 +34,8 @@ one(const struct ctl_args *args, const char *name, enum bus_role role)
 
 	if (rc != 0)
 		return ctl_fail(args, rc, &note);
-	printf("%s/%s.key  %s/%s.pub  role %s\n", args->operands[0], name, args->operands[0], name, bus_role_name(role));
+	printf("%s/%s.key  %s/%s.pub  role %s\n", args->operands[0], name, args->operands[0], name,
+	    bus_role_name(role));
 	return 0;
 }
 
@@ -54,13 +55,15 @@ keygen(struct ctl_args *args)
 		if (role == NULL && exit_code == 0)
 			exit_code = one(args, bus_role_name(r), r);
 	}
-	return role != NULL ? ctl_usage(args, "--role: expected selector, teacher, trainer or client, found \"%s\"", role) : exit_code;
+	return role != NULL ? ctl_usage(args,
+	    "--role: expected selector, teacher, trainer or client, found \"%s\"", role) : exit_code;
 }
 
 const struct ctl_verb ctl_keygen = {
 	.name = "keygen", .operands = "FOLDER", .summary = "keys for a fleet that spans hosts",
-	.about = "Makes NAME.key, which is secret, and NAME.pub for each. Every host gets a folder with its own .key files and all .pub\n"
-	    "files, for security.curve_dir. Removing a .pub revokes the key. Nothing is overwritten; missing parents are made.",
+	.about = "Makes NAME.key, which is secret, and NAME.pub for each. Every host gets a folder with its own\n"
+	    ".key files and all .pub files, for security.curve_dir. Removing a .pub revokes the key. Nothing is\n"
+	    "overwritten; missing parents are made.",
 	.example = "saltctl keygen keys",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = keygen,
 };

@@ -173,9 +173,11 @@ scaled(double n, const char *unit, char buf[32])
 	for (; fabs(v) >= 999.5 && i < 6; i++)
 		v /= 1000;
 	if (i == 0)
-		snprintf(buf, 32, v == floor(v) || fabs(v) >= 99.95 ? "%.0f%s%s" : "%.1f%s%s", v, unit[0] != '\0' ? " " : "", unit);
+		snprintf(buf, 32, v == floor(v) || fabs(v) >= 99.95 ? "%.0f%s%s" : "%.1f%s%s", v,
+		    unit[0] != '\0' ? " " : "", unit);
 	else
-		snprintf(buf, 32, "%.*f %s%s%s", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v, prefixes[i], strlen(unit) > 1 ? " " : "", unit);
+		snprintf(buf, 32, "%.*f %s%s%s", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v, prefixes[i],
+		    strlen(unit) > 1 ? " " : "", unit);
 	return buf;
 }
 

@@ -1,6 +1,7 @@
 /*
- * output - how saltctl prints: tables, progress, JSON, numbers for people. Results go to standard output, everything else to standard
- * error. Without memory these functions end the program with exit code 71: a verb has nothing to undo that a crash would not leave too.
+ * output - how saltctl prints: tables, progress, JSON, numbers for people. Results go to standard output,
+ * everything else to standard error. Without memory these functions end the program with exit code 71: a verb
+ * has nothing to undo that a crash would not leave too.
  */
 #ifndef SALT_CTL_OUTPUT_H
 #define SALT_CTL_OUTPUT_H
@@ -20,16 +21,19 @@ char *ctl_strndup(const char *text, size_t n);	/* at most n bytes of it */
 /* ctl_grow - mem_grow that does not fail. */
 void ctl_grow(void **array, size_t *cap, size_t need, size_t size);
 
-/* ctl_add - appends a zeroed item to an array of n items (capacity cap) and returns it; pointers into the array move. */
+/* ctl_add - appends a zeroed item to an array of n items (capacity cap) and returns it; pointers into the
+ * array move. */
 #define ctl_add(array, n, cap) ctl__add((void **)&(array), &(n), &(cap), sizeof(*(array)))
 void *ctl__add(void **array, size_t *n, size_t *cap, size_t size);
 
-/* ---- tables ---- columns are as wide as they need to be; a title that begins with '>' makes its column flush right. */
+/* ---- tables ---- columns are as wide as they need to be; a title that begins with '>' makes its column
+ * flush right. */
 
 struct ctl_table;
 
 struct ctl_table *ctl_table_new(const char *titles);	/* separated by tabs; kept by the caller */
-/* ctl_table_add - the next cells, row by row; tabs in fmt (not in the values) separate them. ctl_table_end prints and frees. */
+/* ctl_table_add - the next cells, row by row; tabs in fmt (not in the values) separate them. ctl_table_end
+ * prints and frees. */
 void ctl_table_add(struct ctl_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void ctl_table_end(struct ctl_table **t);
 
@@ -57,8 +61,9 @@ void ctl_meter_update(struct ctl_meter *m, double done);
 void ctl_meter_end(struct ctl_meter *m);		/* clears the line */
 
 /*
- * ---- JSON ---- Members take their kind from the C type of their value: bool, integers, floating point (not finite: null), text (NULL:
- * null; invalid UTF-8 is replaced), struct json * (taken). Unlike json_build's varargs a wrong type cannot go unnoticed:
+ * ---- JSON ---- Members take their kind from the C type of their value: bool, integers, floating point (not
+ * finite: null), text (NULL: null; invalid UTF-8 is replaced), struct json * (taken). Unlike json_build's
+ * varargs a wrong type cannot go unnoticed:
  *	o = ctl_record(CTL("file", name), CTL("records", n), CTL("tau", 0.5));
  *	ctl_put_all(o, CTL("hash", hash_hex(h, hex)), CTL("released", true));
  * The order in which the values are computed is not defined: two of them must not share a buffer.

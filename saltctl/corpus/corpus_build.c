@@ -119,7 +119,8 @@ build_all(struct build *b, struct err_note *note)
 			struct document *d = &b->docs[i];
 
 			d->note = (struct err_note){.name = ""};
-			d->rc = tokenizer_encode(b->encoders[omp_get_thread_num()], d->bytes, d->n, 0, &d->ids, &d->note);
+			d->rc = tokenizer_encode(b->encoders[omp_get_thread_num()], d->bytes, d->n, 0,
+			    &d->ids, &d->note);
 		}
 		for (size_t i = 0; i < b->n_docs && rc == 0; i++)
 			rc = write_document(b, &b->docs[i], note);
@@ -144,11 +145,13 @@ finish(struct build *b, struct err_note *note)
 		const char *prefix = train == 0 ? b->train.prefix : b->heldout.prefix;
 
 		if (train + heldout == 0)
-			return err_expect(note, ERR_FORMAT, "%s", "text", "no document with a token in it in %zu input%s", prefix,
-			    text_n_files(b->text), text_n_files(b->text) == 1 ? "" : "s");
+			return err_expect(note, ERR_FORMAT, "%s", "text",
+			    "no document with a token in it in %zu input%s", prefix, text_n_files(b->text),
+			    text_n_files(b->text) == 1 ? "" : "s");
 		return err_expect(note, ERR_FORMAT, "%s",
 		    "at least one document (split the text into more documents by --split-on, or change --heldout-one-in)",
-		    "none of the %" PRIu64 " falls into this part with --heldout-one-in %u", prefix, train + heldout, b->one_in);
+		    "none of the %" PRIu64 " falls into this part with --heldout-one-in %u", prefix,
+		    train + heldout, b->one_in);
 	}
 	source = hash_digest(b->train.hash);
 	if ((rc = corpus_writer_finish(b->train.writer, &source, note)) != 0 || b->heldout.writer == NULL)
@@ -163,12 +166,12 @@ report_part(const struct part *p, const char *name, struct json *to)
 	uint64_t tokens = corpus_writer_n_tokens(p->writer), documents = corpus_writer_n_documents(p->writer);
 
 	if (to != NULL) {
-		ctl_put(to, name, ctl_record(CTL("prefix", p->prefix), CTL("documents", documents), CTL("tokens", tokens),
-		    CTL("text_bytes", p->n_bytes)));
+		ctl_put(to, name, ctl_record(CTL("prefix", p->prefix), CTL("documents", documents),
+		    CTL("tokens", tokens), CTL("text_bytes", p->n_bytes)));
 		return;
 	}
-	printf("%-9s %s  %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64 " bytes of text, %.3f bytes a token\n", name, p->prefix,
-	    documents, tokens, p->n_bytes, (double)p->n_bytes / (double)tokens);
+	printf("%-9s %s  %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64 " bytes of text, %.3f bytes a token\n",
+	    name, p->prefix, documents, tokens, p->n_bytes, (double)p->n_bytes / (double)tokens);
 }
 
 static int
@@ -213,8 +216,8 @@ text_options(const struct ctl_args *args, struct text_options *o)
 {
 	const char *how = ctl_get(args, "split-on");
 
-	*o = (struct text_options){.jsonl = ctl_has(args, "jsonl"), .field = ctl_get(args, "field"), .only = ctl_get(args, "only"),
-	    .skip_bad = ctl_has(args, "skip-bad-lines")};
+	*o = (struct text_options){.jsonl = ctl_has(args, "jsonl"), .field = ctl_get(args, "field"),
+	    .only = ctl_get(args, "only"), .skip_bad = ctl_has(args, "skip-bad-lines")};
 	if (o->field == NULL)
 		o->field = "text";
 	o->split = TEXT_SPLIT_FILE;
@@ -288,7 +291,8 @@ corpus_build(struct ctl_args *args)
 	if (heldout == NULL && ctl_has(args, "heldout-one-in"))
 		return ctl_usage(args, "--heldout-one-in needs --heldout-out PREFIX");
 	if ((exit_code = ctl_get_u64(args, "heldout-one-in", 2, UINT32_MAX, &one_in)) != 0 ||
-	    (exit_code = ctl_get_u64(args, "threads", 1, MAX_THREADS, &threads)) != 0 || (exit_code = text_options(args, &to)) != 0)
+	    (exit_code = ctl_get_u64(args, "threads", 1, MAX_THREADS, &threads)) != 0 ||
+	    (exit_code = text_options(args, &to)) != 0)
 		return exit_code;
 	b = ctl_alloc(1, sizeof(*b));
 	b->one_in = (uint32_t)one_in;
@@ -296,7 +300,8 @@ corpus_build(struct ctl_args *args)
 	if (b->n_threads > MAX_THREADS)
 		b->n_threads = MAX_THREADS;
 	if ((exit_code = ctl_open_tokenizer(args, tokenizer, &b->tok)) == 0) {
-		if ((rc = build_open(b, args, &to, &note)) != 0 || (rc = build_all(b, &note)) != 0 || (rc = finish(b, &note)) != 0)
+		if ((rc = build_open(b, args, &to, &note)) != 0 || (rc = build_all(b, &note)) != 0 ||
+		    (rc = finish(b, &note)) != 0)
 			exit_code = ctl_fail(args, rc, &note);
 		else
 			exit_code = report(b, args, clock_now_s() - start);
@@ -307,11 +312,12 @@ corpus_build(struct ctl_args *args)
 
 const struct ctl_verb ctl_corpus_build = {
 	.name = "corpus build", .operands = "TEXT ...", .summary = "text to a tokenised corpus with a held-out part",
-	.about = "TEXT is a file, a folder (its files in name order), or - for standard input; plain text or JSON lines, both also\n"
-	    "compressed by zstd. Each document is encoded separately and ended by the end-of-document token; it may be longer than a\n"
-	    "training sequence, and bytes that are not UTF-8 are kept. A hash of its text alone decides whether a document belongs to the\n"
-	    "held-out part, so the order of files does not matter and copies never fall into both parts. Missing folders of PREFIX are\n"
-	    "made. Memory: the longest document.",
+	.about = "TEXT is a file, a folder (its files in name order), or - for standard input; plain text or JSON\n"
+	    "lines, both also compressed by zstd. Each document is encoded separately and ended by the\n"
+	    "end-of-document token; it may be longer than a training sequence, and bytes that are not UTF-8 are\n"
+	    "kept. A hash of its text alone decides whether a document belongs to the held-out part, so the order\n"
+	    "of files does not matter and copies never fall into both parts. Missing folders of PREFIX are made.\n"
+	    "Memory: the longest document.",
 	.example = "saltctl corpus build --tokenizer share/tokenizer-4k --out data/train --heldout-out data/heldout texts/",
 	.options = options, .min_operands = 1, .max_operands = CTL_ANY, .run = corpus_build,
 };

@@ -34,7 +34,8 @@ print_facts(const struct facts *f, bool as_json)
 		    CTL("dtype", corpus_dtype_name(i->dtype)), CTL("tokens", i->n_tokens),
 		    CTL("documents", ctl_known(i->n_documents > 0, (int64_t)i->n_documents)),
 		    CTL("text_bytes", ctl_known(i->n_bytes > 0, (int64_t)i->n_bytes)),
-		    CTL("bytes_per_token", i->n_bytes > 0 ? per_token : NAN), CTL("vocabulary", ctl_known(i->vocab > 0, i->vocab)),
+		    CTL("bytes_per_token", i->n_bytes > 0 ? per_token : NAN),
+		    CTL("vocabulary", ctl_known(i->vocab > 0, i->vocab)),
 		    CTL("end_of_document", ctl_known(i->eod >= 0, i->eod)),
 		    CTL("tokenizer", i->has_tokenizer ? f->tokenizer : NULL), CTL("fingerprint", f->fingerprint));
 
@@ -96,10 +97,12 @@ corpus_info_verb(struct ctl_args *args)
 		    hash_equal(tokenizer_fingerprint(tok), f.info->tokenizer) ? "the same" : "another";
 	}
 	if (ctl_has(args, "check")) {
-		uint32_t vocab = f.info->vocab > 0 ? f.info->vocab : tok != NULL ? (uint32_t)tokenizer_vocab_size(tok) : 0;
+		uint32_t vocab = f.info->vocab > 0 ? f.info->vocab : tok != NULL ?
+		    (uint32_t)tokenizer_vocab_size(tok) : 0;
 
 		if (vocab == 0) {
-			exit_code = ctl_usage(args, "--check: the vocabulary of %s is not known; give --tokenizer PATH", f.prefix);
+			exit_code = ctl_usage(args,
+			    "--check: the vocabulary of %s is not known; give --tokenizer PATH", f.prefix);
 			goto out;
 		}
 		if ((rc = corpus_check_vocab(corpus, vocab, &note)) != 0) {

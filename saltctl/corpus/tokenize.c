@@ -91,7 +91,8 @@ encode(struct ctl_args *args)
 
 /* Numbers with white space between them. */
 static int
-parse_ids(const struct ctl_args *args, const char *name, const unsigned char *bytes, size_t n, struct tokenizer_ids *ids)
+parse_ids(const struct ctl_args *args, const char *name, const unsigned char *bytes, size_t n,
+    struct tokenizer_ids *ids)
 {
 	struct err_note note;
 
@@ -158,7 +159,8 @@ decode(struct ctl_args *args)
 		if ((exit_code = read_ids(args, operand(args, i), &ids)) != 0)
 			break;
 		text.n = 0;
-		rc = tokenizer_decode(tok, ids.ids, ids.n, ctl_has(args, "skip-specials") ? TOKENIZER_SKIP_SPECIALS : 0, &text, &note);
+		rc = tokenizer_decode(tok, ids.ids, ids.n, ctl_has(args, "skip-specials") ?
+		    TOKENIZER_SKIP_SPECIALS : 0, &text, &note);
 		if (rc != 0)
 			exit_code = ctl_fail(args, rc, &note);
 		else
@@ -213,7 +215,8 @@ info(struct ctl_args *args)
 			ctl_line("end of document", "%d", eod);
 		else
 			ctl_line("end of document", "none found; name one with --eod");
-		ctl_line("lossless", "%s", tokenizer_is_lossless(tok) ? "yes: decode(encode(x)) = x for any bytes" : "no");
+		ctl_line("lossless", "%s",
+		    tokenizer_is_lossless(tok) ? "yes: decode(encode(x)) = x for any bytes" : "no");
 		ctl_line("split", "%s", tokenizer_describe(tok));
 		ctl_line("fingerprint", "%s", hex);
 	}

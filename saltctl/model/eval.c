@@ -90,8 +90,9 @@ open_corpus(struct evaluation *e, const char *prefix)
 		return ctl_fail(e->args, rc, &e->note);
 	n = corpus_n_windows(e->corpus, (uint32_t)e->context);
 	if (n == 0)
-		return ctl_fail(e->args, err_expect(&e->note, ERR_RANGE, "%s", "at least context + 1 = %" PRIu64 " tokens", "%" PRIu64,
-		    prefix, e->context + 1, corpus_n_tokens(e->corpus)), &e->note);
+		return ctl_fail(e->args, err_expect(&e->note, ERR_RANGE, "%s",
+		    "at least context + 1 = %" PRIu64 " tokens", "%" PRIu64, prefix, e->context + 1,
+		    corpus_n_tokens(e->corpus)), &e->note);
 	if (e->windows == 0 || e->windows > n)
 		e->windows = n;
 	return 0;
@@ -100,8 +101,8 @@ open_corpus(struct evaluation *e, const char *prefix)
 static int
 evaluate(struct evaluation *e, struct kernels_loss_sums *total)
 {
-	struct model_evaluation plan = {.n_windows = e->windows, .context = (int64_t)e->context, .group = (int64_t)e->group,
-	    .lanes = (int64_t)e->lanes, .get = get_window, .arg = e};
+	struct model_evaluation plan = {.n_windows = e->windows, .context = (int64_t)e->context,
+	    .group = (int64_t)e->group, .lanes = (int64_t)e->lanes, .get = get_window, .arg = e};
 	int rc = 0;
 
 	*total = (struct kernels_loss_sums){.finite = true};
@@ -126,7 +127,8 @@ static int
 print(const struct evaluation *e, const char *corpus, const struct kernels_loss_sums *total, double seconds)
 {
 	const struct corpus_info *info = corpus_info(e->corpus);
-	double loss = total->hard / (double)total->rows, accuracy = (double)total->correct / (double)total->rows, bits = NAN;
+	double loss = total->hard / (double)total->rows,
+	    accuracy = (double)total->correct / (double)total->rows, bits = NAN;
 	char buf[32];
 
 	if (info->n_bytes > 0)
@@ -134,10 +136,12 @@ print(const struct evaluation *e, const char *corpus, const struct kernels_loss_
 	if (ctl_has(e->args, "json"))
 		return ctl_print_json(ctl_record(CTL("model", ctl_get(e->args, "model")), CTL("corpus", corpus),
 		    CTL("context", e->context), CTL("windows", e->windows), CTL("tokens", total->rows),
-		    CTL("log_perplexity", loss), CTL("accuracy", accuracy), CTL("bits_per_byte", bits), CTL("seconds", seconds)));
+		    CTL("log_perplexity", loss), CTL("accuracy", accuracy), CTL("bits_per_byte", bits),
+		    CTL("seconds", seconds)));
 	ctl_line("log-perplexity", "%.6f nats a token (perplexity %.3f)", loss, exp(loss));
 	ctl_line("token accuracy", "%.4f %%", 100 * accuracy);
-	ctl_line("bits per byte", isfinite(bits) ? "%.6f" : "not known: the corpus does not record the length of its text", bits);
+	ctl_line("bits per byte",
+	    isfinite(bits) ? "%.6f" : "not known: the corpus does not record the length of its text", bits);
 	ctl_line("over", "%" PRId64 " tokens, %" PRIu64 " sequences of %" PRIu64, total->rows, e->windows, e->context);
 	ctl_line("took", "%s", ctl_span(seconds, buf));
 	return 0;
@@ -176,9 +180,9 @@ out:
 
 const struct ctl_verb ctl_eval = {
 	.name = "eval", .operands = "", .summary = "log-perplexity, token accuracy and bits per byte of a model",
-	.about = "With -c fleet.yaml and a checkpoint of its trainer the result equals the trainer's, bit for bit, on the same kind of\n"
-	    "processor: the sums are made in its order (micro-batches of trainer.micro_batch, trainer.lanes lanes).\n"
-	    "Bits per byte is over the whole corpus's tokens and bytes.",
+	.about = "With -c fleet.yaml and a checkpoint of its trainer the result equals the trainer's, bit for bit,\n"
+	    "on the same kind of processor: the sums are made in its order (micro-batches of trainer.micro_batch,\n"
+	    "trainer.lanes lanes). Bits per byte is over the whole corpus's tokens and bytes.",
 	.example = "saltctl eval --model run/checkpoints/step_00000200 --corpus data/heldout --context 128",
 	.options = options, .run = eval,
 };

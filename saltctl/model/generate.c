@@ -1,4 +1,5 @@
-/* generate: one forward pass over the last tokens that fit, for each new token. Slow and simple; all arithmetic is training's. */
+/* generate: one forward pass over the last tokens that fit, for each new token. Slow and simple; all
+ * arithmetic is training's. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -155,7 +156,8 @@ read_prompt(const struct ctl_args *args, struct generation *g)
 	free(bytes);
 	if (rc == 0 && g->ids.n == 0) {
 		if (g->eod < 0)
-			return ctl_usage(args, "the tokenizer has no end-of-document token to begin with; give --prompt TEXT");
+			return ctl_usage(args,
+			    "the tokenizer has no end-of-document token to begin with; give --prompt TEXT");
 		rc = append(g, g->eod);
 	}
 	return rc != 0 ? ctl_fail(args, rc, &g->note) : 0;
@@ -214,7 +216,8 @@ generate(struct ctl_args *args)
 
 const struct ctl_verb ctl_generate = {
 	.name = "generate", .operands = "", .summary = "text from a model",
-	.about = "Prints the prompt and the text that follows, token by token. Token i depends only on the seed, the prompt and i.",
+	.about = "Prints the prompt and the text that follows, token by token. Token i depends only on the seed,\n"
+	    "the prompt and i.",
 	.example = "saltctl generate --model run/checkpoints/step_00000200 --prompt 'The function returns' --tokens 50",
 	.options = options, .run = generate,
 };

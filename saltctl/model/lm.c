@@ -11,7 +11,8 @@ read_range(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note 
 }
 
 int
-lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, int64_t b, int64_t t, struct err_note *note)
+lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, int64_t b, int64_t t,
+    struct err_note *note)
 {
 	struct model_session_options so = {.max_batch = b, .max_tokens = t};
 	struct weights_model *w = NULL;
@@ -21,7 +22,8 @@ lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, i
 
 	*lm = (struct lm){.kernels = NULL};
 	if ((rc = weights_config_load(dir, &cfg, note)) != 0 || (rc = model_new(&lm->model, &cfg, note)) != 0 ||
-	    (rc = weights_model_open(&w, dir, lm->model, note)) != 0 || (rc = kernels_new(&lm->kernels, options, note)) != 0)
+	    (rc = weights_model_open(&w, dir, lm->model, note)) != 0 || (rc = kernels_new(&lm->kernels,
+	    options, note)) != 0)
 		goto out;
 	if (t == 0)
 		so.max_tokens = cfg.context;

@@ -13,8 +13,10 @@ struct lm {
 	float *params;
 };
 
-/* lm_open - a session for b sequences of t tokens (t 0: the model's longest). lm_close in any case, also after a failure. */
-int lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, int64_t b, int64_t t, struct err_note *note);
+/* lm_open - a session for b sequences of t tokens (t 0: the model's longest). lm_close in any case, also
+ * after a failure. */
+int lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, int64_t b, int64_t t,
+    struct err_note *note);
 void lm_close(struct lm *lm);
 
 #endif

@@ -54,7 +54,8 @@ read_tokenizer(struct import *im, const char *from, struct err_note *note)
 	if (rc != 0 || (int64_t)tokenizer_vocab_size(im->tok) <= im->model->config.vocab_size)
 		return rc;
 	return err_expect(note, ERR_MISMATCH, "%s", "at most the model's %" PRId64 " tokens", "%" PRId32,
-	    im->tokenizer_path[0] != '\0' ? im->tokenizer_path : from, im->model->config.vocab_size, tokenizer_vocab_size(im->tok));
+	    im->tokenizer_path[0] != '\0' ? im->tokenizer_path : from, im->model->config.vocab_size,
+	    tokenizer_vocab_size(im->tok));
 }
 
 /* All input is checked before a byte is written. */
@@ -65,7 +66,8 @@ read_all(struct import *im, const char *from, struct err_note *note)
 	int rc;
 
 	if ((rc = gguf_open(&im->gguf, from, note)) != 0 || (rc = gguf_config(im->gguf, &cfg, note)) != 0 ||
-	    (rc = model_new(&im->model, &cfg, note)) != 0 || (rc = gguf_model_open(&im->tensors, im->gguf, im->model, note)) != 0)
+	    (rc = model_new(&im->model, &cfg, note)) != 0 || (rc = gguf_model_open(&im->tensors, im->gguf,
+	    im->model, note)) != 0)
 		return rc;
 	return read_tokenizer(im, from, note);
 }
@@ -84,7 +86,8 @@ write_files(struct import *im, const char *d, struct err_note *note)
 	    weights_file_write(d, "tokenizer.json", im->tokenizer, strlen(im->tokenizer), NULL, note) :
 	    weights_file_copy(d, "tokenizer.json", im->tokenizer_path, NULL, note);
 	if (rc == 0 && im->tokenizer_config != NULL)
-		rc = weights_file_write(d, "tokenizer_config.json", im->tokenizer_config, strlen(im->tokenizer_config), NULL, note);
+		rc = weights_file_write(d, "tokenizer_config.json", im->tokenizer_config,
+		    strlen(im->tokenizer_config), NULL, note);
 	return rc != 0 ? rc : weights_config_save(d, &im->model->config, im->dtype, NULL, note);
 }
 
@@ -92,13 +95,14 @@ static int
 report(const struct ctl_args *args, const struct import *im)
 {
 	const struct model_config *cfg = &im->model->config;
-	const char *dir = args->operands[1], *dtype = weights_dtype_name(im->dtype), *tokenizer = tokenizer_describe(im->tok);
+	const char *dir = args->operands[1], *dtype = weights_dtype_name(im->dtype),
+	    *tokenizer = tokenizer_describe(im->tok);
 	char buf[32];
 
 	if (ctl_has(args, "json"))
-		return ctl_print_json(ctl_record(CTL("dir", dir), CTL("parameters", im->model->n_params), CTL("dtype", dtype),
-		    CTL("vocab_size", cfg->vocab_size), CTL("context", cfg->context), CTL("tokens", tokenizer_vocab_size(im->tok)),
-		    CTL("tokenizer", tokenizer)));
+		return ctl_print_json(ctl_record(CTL("dir", dir), CTL("parameters", im->model->n_params),
+		    CTL("dtype", dtype), CTL("vocab_size", cfg->vocab_size), CTL("context", cfg->context),
+		    CTL("tokens", tokenizer_vocab_size(im->tok)), CTL("tokenizer", tokenizer)));
 	printf("%s: %s parameters in %s, vocabulary %" PRId64 ", context %" PRId64 ", tokenizer %s\n", dir,
 	    ctl_count((double)im->model->n_params, buf), dtype, cfg->vocab_size, cfg->context, tokenizer);
 	return 0;
@@ -146,9 +150,9 @@ model_import_verb(struct ctl_args *args)
 
 const struct ctl_verb ctl_model_import = {
 	.name = "model import", .operands = "FILE.gguf FOLDER", .summary = "a GGUF file of a Llama model into a folder that loads everywhere",
-	.about = "Decodes the weights (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K) and writes model.safetensors,\n"
-	    "config.json, tokenizer.json and tokenizer_config.json. FOLDER appears complete or not at all; missing parents are made, and\n"
-	    "nothing is overwritten.",
+	.about = "Decodes the weights (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K) and writes\n"
+	    "model.safetensors, config.json, tokenizer.json and tokenizer_config.json. FOLDER appears complete or\n"
+	    "not at all; missing parents are made, and nothing is overwritten.",
 	.example = "saltctl model import SmolLM2-135M-Instruct.Q4_1.gguf models/teacher",
 	.options = options, .min_operands = 2, .max_operands = 2, .run = model_import_verb,
 };

@@ -62,9 +62,10 @@ static int
 print_json(const struct facts *f, bool tensors)
 {
 	const struct model_config *c = &f->model->config;
-	struct json *list = ctl_array(), *o = ctl_record(CTL("family", model_family_name(c->family)), CTL("layers", c->n_layers),
-	    CTL("width", c->d_model), CTL("heads", c->n_heads), CTL("kv_heads", c->n_kv_heads), CTL("head_dim", c->head_dim),
-	    CTL("ff", c->d_ff), CTL("vocabulary", c->vocab_size), CTL("max_context", c->context), CTL("tied", c->tied),
+	struct json *list = ctl_array(), *o = ctl_record(CTL("family", model_family_name(c->family)),
+	    CTL("layers", c->n_layers), CTL("width", c->d_model), CTL("heads", c->n_heads),
+	    CTL("kv_heads", c->n_kv_heads), CTL("head_dim", c->head_dim), CTL("ff", c->d_ff),
+	    CTL("vocabulary", c->vocab_size), CTL("max_context", c->context), CTL("tied", c->tied),
 	    CTL("params", f->model->n_params), CTL("context", f->context), CTL("flops_per_token", f->flops),
 	    CTL("flops_per_token_forward", f->flops / 3), CTL("param_bytes", f->model->n_params * 4),
 	    CTL("train_activation_bytes", ctl_known(f->train_bytes > 0, (int64_t)f->train_bytes)),
@@ -93,16 +94,20 @@ print_text(const struct facts *f)
 	char a[32], b[32];
 
 	ctl_line("model", "%s", f->path);
-	ctl_line("family", "%s: %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads (%" PRId64 " key/value) of %" PRId64
-	    ", feed-forward %" PRId64, model_family_name(c->family), c->n_layers, c->d_model, c->n_heads, c->n_kv_heads, c->head_dim,
-	    c->d_ff);
-	ctl_line("vocabulary", "%" PRId64 ", output layer %s", c->vocab_size, c->tied ? "tied to the embedding" : "of its own");
+	ctl_line("family",
+	    "%s: %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads (%" PRId64 " key/value) of %" PRId64
+	    ", feed-forward %" PRId64, model_family_name(c->family), c->n_layers, c->d_model, c->n_heads,
+	    c->n_kv_heads, c->head_dim, c->d_ff);
+	ctl_line("vocabulary", "%" PRId64 ", output layer %s", c->vocab_size,
+	    c->tied ? "tied to the embedding" : "of its own");
 	ctl_line("longest sequence", "%" PRId64 " tokens", c->context);
-	ctl_line("parameters", "%" PRId64 " in %d tensors, %s as fp32", f->model->n_params, f->model->n_tensors, ctl_bytes(4 * params, a));
+	ctl_line("parameters", "%" PRId64 " in %d tensors, %s as fp32", f->model->n_params,
+	    f->model->n_tensors, ctl_bytes(4 * params, a));
 	ctl_line("FLOPs a token", "%s forward and backward, %s forward, at context %" PRIu64, ctl_count(f->flops, a),
 	    ctl_count(f->flops / 3, b), f->context);
 	if (f->train_bytes > 0)
-		ctl_line("memory to train", "%s of parameters, gradients and both moments, %s of activations at %" PRIu64 " x %" PRIu64,
+		ctl_line("memory to train",
+		    "%s of parameters, gradients and both moments, %s of activations at %" PRIu64 " x %" PRIu64,
 		    ctl_bytes(16 * params, a), ctl_bytes((double)f->train_bytes, b), f->micro_batch, f->context);
 	if (f->infer_bytes > 0)
 		ctl_line("memory to label", "%s of parameters, %s of activations a thread", ctl_bytes(4 * params, a),
@@ -115,7 +120,8 @@ print_text(const struct facts *f)
 static int
 look(struct facts *f, struct err_note *note)
 {
-	struct model_session_options train = {.max_batch = (int64_t)f->micro_batch, .max_tokens = (int64_t)f->context, .training = true};
+	struct model_session_options train = {.max_batch = (int64_t)f->micro_batch,
+	    .max_tokens = (int64_t)f->context, .training = true};
 	struct model_session_options infer = {.max_batch = 1, .max_tokens = (int64_t)f->context};
 	struct kernels_options ko = {.threads = 0};
 	struct kernels *k = NULL;
@@ -182,8 +188,8 @@ out:
 
 const struct ctl_verb ctl_model_info = {
 	.name = "model info", .operands = "MODEL", .summary = "shape, parameters, memory, FLOPs and fingerprint of a model",
-	.about = "MODEL is a folder of the Hugging Face kind, a trainer's checkpoint, or a config.json. FLOPs as PaLM counts them: 6 a\n"
-	    "parameter in a matrix product, attention added.",
+	.about = "MODEL is a folder of the Hugging Face kind, a trainer's checkpoint, or a config.json. FLOPs as\n"
+	    "PaLM counts them: 6 a parameter in a matrix product, attention added.",
 	.example = "saltctl model info run/checkpoints/step_00000200",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = model_info,
 };

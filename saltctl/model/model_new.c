@@ -39,7 +39,8 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 	int exit_code;
 
 	if (!model_family_find(family != NULL ? family : "llama", &cfg->family))
-		return ctl_usage(args, "--family: expected llama, gpt2, qwen2, qwen3 or gpt_neox, found \"%s\"", family);
+		return ctl_usage(args,
+		    "--family: expected llama, gpt2, qwen2, qwen3 or gpt_neox, found \"%s\"", family);
 	if (ctl_need(args, "layers") == NULL || ctl_need(args, "width") == NULL)
 		return EX_USAGE;
 	if ((exit_code = ctl_get_u64(args, "layers", 1, MODEL_MAX_LAYERS, &layers)) != 0 ||
@@ -65,12 +66,14 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 		return ctl_usage(args, "--untied and --rope-theta are not gpt2's");
 	if ((gpt2 || neox) && kv != 0)
 		return ctl_usage(args, "--kv-heads is llama's and qwen's");
-	*cfg = (struct model_config){.family = cfg->family, .bos_id = cfg->bos_id, .eos_id = cfg->eos_id, .n_layers = (int64_t)layers,
-	    .d_model = (int64_t)width, .n_heads = (int64_t)heads, .n_kv_heads = (int64_t)(kv > 0 ? kv : heads),
-	    .head_dim = (int64_t)(width / heads), .d_ff = (int64_t)ff, .context = (int64_t)context, .vocab_size = (int64_t)vocab,
-	    .tied = !ctl_has(args, "untied"), .attention_bias = cfg->family == MODEL_FAMILY_QWEN2 || gpt2 || neox,
-	    .mlp_bias = gpt2 || neox, .parallel_residual = neox, .rotary_dim = neox ? (int64_t)(width / heads) / 8 * 2 : 0,
-	    .norm_eps = 1e-5f, .initializer_range = 0.02f, .rope_theta = gpt2 ? 0 : theta};
+	*cfg = (struct model_config){.family = cfg->family, .bos_id = cfg->bos_id, .eos_id = cfg->eos_id,
+	    .n_layers = (int64_t)layers, .d_model = (int64_t)width, .n_heads = (int64_t)heads,
+	    .n_kv_heads = (int64_t)(kv > 0 ? kv : heads), .head_dim = (int64_t)(width / heads),
+	    .d_ff = (int64_t)ff, .context = (int64_t)context, .vocab_size = (int64_t)vocab,
+	    .tied = !ctl_has(args, "untied"), .attention_bias = cfg->family == MODEL_FAMILY_QWEN2 || gpt2 ||
+	    neox, .mlp_bias = gpt2 || neox, .parallel_residual = neox,
+	    .rotary_dim = neox ? (int64_t)(width / heads) / 8 * 2 : 0, .norm_eps = 1e-5f,
+	    .initializer_range = 0.02f, .rope_theta = gpt2 ? 0 : theta};
 	return 0;
 }
 
@@ -90,7 +93,8 @@ source_first_values(void *arg, uint64_t begin, uint64_t count, float *out, struc
 }
 
 static int
-write_folder(const struct ctl_args *args, const char *dir, const struct model *model, const char *tokenizer, struct err_note *note)
+write_folder(const struct ctl_args *args, const char *dir, const struct model *model, const char *tokenizer,
+    struct err_note *note)
 {
 	struct first_values first = {.model = model};
 	uint64_t seed = 0;
@@ -129,7 +133,8 @@ model_new_verb(struct ctl_args *args)
 			cfg.bos_id = cfg.eos_id = eod;
 		tokenizer_destroy(&tok);
 	}
-	if ((exit_code = ctl_get_u64(args, "weights", 0, UINT32_MAX, &seed)) != 0 || (exit_code = shape_from(args, &cfg)) != 0)
+	if ((exit_code = ctl_get_u64(args, "weights", 0, UINT32_MAX, &seed)) != 0 ||
+	    (exit_code = shape_from(args, &cfg)) != 0)
 		return exit_code;
 	if ((rc = model_new(&model, &cfg, &note)) != 0 ||
 	    (rc = write_folder(args, args->operands[0], model, tokenizer != NULL ? path : NULL, &note)) != 0)

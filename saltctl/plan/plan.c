@@ -25,19 +25,19 @@
 
 static const struct cli_option options[] = {
 	CTL_CONFIG,
-	{"ranks", "R,R,...", "numbers of ranks: powers of two that divide trainer.lanes; trainer.ranks unless told", false},
-	{"measured", "RUN", "seconds from this run's directory or metrics.jsonl; of another model they are scaled by FLOPs", false},
+	{"ranks", "R,R,...", "numbers of ranks: powers of two that divide trainer.lanes; default trainer.ranks", false},
+	{"measured", "RUN", "seconds from this run's folder or metrics.jsonl, scaled by FLOPs if its model differs", false},
 	{"measure", NULL, "seconds from a few micro-batches of the model on this machine, with trainer.threads", false},
 	{"flops-per-second", "F", "a core's, as an assumption where nothing was measured", false},
 	{"network", "FILE", "latency and bandwidth as bench_network --json wrote them; or", false},
 	{"latency", "S", "seconds of one exchange between two hosts, and", false},
 	{"bandwidth", "B", "bytes a second, each way", false},
-	{"local-network", "FILE", "the same for two ranks of one host; --network's unless told", false},
-	{"ranks-per-host", "P", "a power of two; 1 unless told", false},
-	{"cores", "N", "of a host, for the trainer; this machine's unless told", false},
-	{"overlap", "X", "share of the reduction's transfers that backward hides, 0 to 1; a measured run's of several ranks, else 0, unless told", false},
-	{"saving", "X", "share of the steps that a teacher is expected to save; 0.27 unless told (the paper's runs: 0.25 to 0.29)", false},
-	{"label-bytes", "B", "bytes of a token's label; the measured run's, else an estimate, unless told", false},
+	{"local-network", "FILE", "the same for two ranks of one host; default as --network", false},
+	{"ranks-per-host", "P", "a power of two; default 1", false},
+	{"cores", "N", "of a host, for the trainer; default: this machine's", false},
+	{"overlap", "X", "share of the reduction's transfers hidden by backward, 0 to 1; default: as measured, else 0", false},
+	{"saving", "X", "share of the steps that a teacher is expected to save; default 0.27 (paper: 0.25 to 0.29)", false},
+	{"label-bytes", "B", "bytes of a token's label; default: the measured run's, else an estimate", false},
 	CTL_JSON, CTL_END
 };
 
@@ -49,7 +49,8 @@ load_model(const struct ctl_args *args, struct plan_model *m, const char *key, c
 	int rc;
 
 	snprintf(m->path, sizeof(m->path), "%s", path);
-	if ((rc = weights_config_load(path, &m->config, &note)) != 0 || (rc = model_new(&table, &m->config, &note)) != 0)
+	if ((rc = weights_config_load(path, &m->config, &note)) != 0 || (rc = model_new(&table, &m->config,
+	    &note)) != 0)
 		return ctl_fail(args, rc, &note);
 	m->n_params = table->n_params;
 	model_destroy(&table);
@@ -61,7 +62,7 @@ load_model(const struct ctl_args *args, struct plan_model *m, const char *key, c
 	return 0;
 }
 
-/* The trainer's arithmetic: said, or what this machine would choose. */
+/* The trainer's arithmetic: as configured, or what this machine would choose. */
 static int
 dtype_of(const struct config *cfg, enum dtype *dtype, struct err_note *note)
 {
@@ -79,7 +80,7 @@ dtype_of(const struct config *cfg, enum dtype *dtype, struct err_note *note)
 	return 0;
 }
 
-/* A corpus that is not there yet is no error of a plan; one that is there and bad is. */
+/* A missing corpus is no error of a plan, a bad one is. */
 static int
 look_at_corpus(const struct ctl_args *args, const char *prefix, uint32_t context, uint64_t *windows, double *bytes)
 {
@@ -110,14 +111,17 @@ ranks_of(const struct ctl_args *args, struct plan *p)
 		p->ranks[p->n_ranks++] = (int)p->cfg->trainer.ranks;
 		if (lanes % p->cfg->trainer.ranks == 0)
 			return 0;
-		return ctl_usage(args, "trainer.ranks: expected a power of two that divides trainer.lanes (%" PRIu64 "), found %" PRIu32 "; give --ranks",
+		return ctl_usage(args,
+		    "trainer.ranks: expected a power of two that divides trainer.lanes (%" PRIu64 "), found %" PRIu32 "; give --ranks",
 		    lanes, p->cfg->trainer.ranks);
 	}
 	for (;; text = end + 1) {
 		unsigned long long r = strtoull(text, &end, 10);
 
-		if (end == text || text[0] == '-' || (*end != '\0' && *end != ',') || r == 0 || (r & (r - 1)) != 0 || lanes % r != 0)
-			return ctl_usage(args, "--ranks: expected powers of two that divide trainer.lanes (%" PRIu64 "), as in 1,2,4; found \"%.40s\"",
+		if (end == text || text[0] == '-' || (*end != '\0' && *end != ',') || r == 0 ||
+		    (r & (r - 1)) != 0 || lanes % r != 0)
+			return ctl_usage(args,
+			    "--ranks: expected powers of two that divide trainer.lanes (%" PRIu64 "), as in 1,2,4; found \"%.40s\"",
 			    lanes, text);
 		if (p->n_ranks == PLAN_MAX_RANKS)
 			return ctl_usage(args, "--ranks: at most %d of them", PLAN_MAX_RANKS);
@@ -153,14 +157,16 @@ machine_of(const struct ctl_args *args, struct plan *p)
 		snprintf(p->network_source, sizeof(p->network_source), "%s", file);
 	} else if (ctl_has(args, "latency") || ctl_has(args, "bandwidth")) {
 		if (!ctl_has(args, "latency") || !ctl_has(args, "bandwidth"))
-			return ctl_usage(args, "--latency and --bandwidth go together: --latency 20e-6 --bandwidth 12.5e9");
+			return ctl_usage(args,
+			    "--latency and --bandwidth go together: --latency 20e-6 --bandwidth 12.5e9");
 		if ((exit_code = ctl_get_num(args, "latency", 0, 10, &m->between.latency_s)) != 0 ||
 		    (exit_code = ctl_get_num(args, "bandwidth", 1, 1e15, &m->between.bytes_per_s)) != 0)
 			return exit_code;
 		snprintf(p->network_source, sizeof(p->network_source), "as given");
 	}
 	m->within = m->between;
-	if ((file = ctl_get(args, "local-network")) != NULL && (rc = plan_read_network(file, &m->within, &m->sum_bytes_per_s, &note)) != 0)
+	if ((file = ctl_get(args, "local-network")) != NULL &&
+	    (rc = plan_read_network(file, &m->within, &m->sum_bytes_per_s, &note)) != 0)
 		return ctl_fail(args, rc, &note);
 	return 0;
 }
@@ -173,7 +179,8 @@ seconds_of(const struct ctl_args *args, struct plan *p)
 	struct err_note note = {.name = ""};
 	int exit_code, rc = 0;
 
-	*m = (struct plan_measured){.compute = {NAN, NAN, NAN, NAN}, .flops_per_s = NAN, .label_bytes = NAN, .step_s = NAN, .early = NAN};
+	*m = (struct plan_measured){.compute = {NAN, NAN, NAN, NAN}, .flops_per_s = NAN, .label_bytes = NAN,
+	    .step_s = NAN, .early = NAN};
 	if (run + here + said > 1)
 		return ctl_usage(args, "give one of --measured, --measure and --flops-per-second");
 	if (run)
@@ -187,14 +194,16 @@ seconds_of(const struct ctl_args *args, struct plan *p)
 	if (said) {
 		if ((exit_code = ctl_get_num(args, "flops-per-second", 1, 1e18, &m->flops_per_s)) != 0)
 			return exit_code;
-		m->compute = (struct price_compute){.micro_s = (p->shape.recompute ? 4.0 / 3 : 1) * p->student.flops * (double)(p->shape.micro_batch * p->shape.context) / m->flops_per_s,
+		m->compute = (struct price_compute){.micro_s = (p->shape.recompute ? 4.0 / 3 : 1) *
+		    p->student.flops * (double)(p->shape.micro_batch * p->shape.context) / m->flops_per_s,
 		    .cores = 1};
-		snprintf(m->source, sizeof(m->source), "assumed: %g FLOP/s a core; the update is not counted", m->flops_per_s);
+		snprintf(m->source, sizeof(m->source), "assumed: %g FLOP/s a core; the update is not counted",
+		    m->flops_per_s);
 	}
 	return 0;
 }
 
-/* Bytes of a value in the cache with all that goes with it, on average. */
+/* Bytes that a value takes in the cache, with key, node and page overhead, on average. */
 static double
 stored(double value)
 {
@@ -204,7 +213,8 @@ stored(double value)
 	return ceil((value + PAGE_HEADER) / PAGE) * PAGE + KEY + 2 * NODE;
 }
 
-/* A distinct id and its count, entropy-coded: SmolLM2-135M on English manuals, 50 draws at tau 1 (docs/performance.md). */
+/* A distinct id and its count, entropy-coded: SmolLM2-135M on English manuals, 50 draws at tau 1
+ * (docs/performance.md). */
 #define BYTES_OF_UNIQUE 1.3
 
 /* Bytes of a token's label as a record of version 3 holds it; of draws an estimate. */
@@ -214,7 +224,8 @@ label_size(const struct ctl_args *args, struct plan *p, double given)
 	const struct config_labels *l = &p->cfg->labels;
 	double vocab = (double)p->teacher.config.vocab_size, id = vocab <= 65536 ? 2 : vocab <= 16777216 ? 3 : 4;
 
-	p->shape.label_entries = l->kind == LABELS_KIND_SAMPLED ? price_unique(l->samples) : l->kind == LABELS_KIND_TOPK ? l->k : vocab / 2;
+	p->shape.label_entries = l->kind == LABELS_KIND_SAMPLED ? price_unique(l->samples) :
+	    l->kind == LABELS_KIND_TOPK ? l->k : vocab / 2;
 	p->label_source = "exact";
 	if (l->kind == LABELS_KIND_TOPK)
 		p->label_bytes = l->k * (id + 2);
@@ -222,7 +233,8 @@ label_size(const struct ctl_args *args, struct plan *p, double given)
 		p->label_bytes = 2 * vocab;
 	else {
 		p->label_bytes = BYTES_OF_UNIQUE * p->shape.label_entries;
-		p->label_source = "an estimate: distinct ids of that many draws as others measured them, 1.3 bytes for each";
+		p->label_source =
+		    "an estimate: distinct ids of that many draws as others measured them, 1.3 bytes for each";
 	}
 	if (ctl_has(args, "label-bytes")) {
 		p->label_bytes = given;
@@ -263,10 +275,11 @@ fill(const struct ctl_args *args, struct plan *p)
 
 	if ((exit_code = load_model(args, &p->student, "trainer.model", cfg->trainer.model, cfg->corpus.context)) != 0)
 		return exit_code;
-	*s = (struct price_shape){.model = &p->student.config, .n_params = p->student.n_params, .batch = cfg->trainer.batch,
-	    .micro_batch = cfg->trainer.micro_batch, .lanes = cfg->trainer.lanes, .context = cfg->corpus.context,
-	    .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF,
-	    .recompute = config_get_text(cfg, "trainer.recompute", word, sizeof(word)) == 0 && strcmp(word, "true") == 0};
+	*s = (struct price_shape){.model = &p->student.config, .n_params = p->student.n_params,
+	    .batch = cfg->trainer.batch, .micro_batch = cfg->trainer.micro_batch, .lanes = cfg->trainer.lanes,
+	    .context = cfg->corpus.context, .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF,
+	    .recompute = config_get_text(cfg, "trainer.recompute", word, sizeof(word)) == 0 &&
+	    strcmp(word, "true") == 0};
 	if ((rc = dtype_of(cfg, &s->dtype, &note)) != 0)
 		return ctl_fail(args, rc, &note);
 	if (s->batch % s->lanes != 0 || s->micro_batch == 0 || s->batch / s->lanes % s->micro_batch != 0)
@@ -275,31 +288,36 @@ fill(const struct ctl_args *args, struct plan *p)
 		    s->lanes * s->micro_batch, s->batch), &note);
 	p->has_teacher = config_phase_one(cfg);
 	p->until_margin = config_until_margin(cfg, &margin);
-	p->phase_one_steps = !p->has_teacher ? 0 : p->until_margin || cfg->phase_one.steps > cfg->trainer.steps ? cfg->trainer.steps :
-	    cfg->phase_one.steps;
-	if (p->has_teacher && ((exit_code = load_model(args, &p->teacher, "teacher.model", cfg->teacher.model, cfg->corpus.context)) != 0 ||
-	    (exit_code = load_model(args, &p->scorer, "teacher.scorer", cfg->teacher.scorer[0] != '\0' ? cfg->teacher.scorer : cfg->teacher.model,
+	p->phase_one_steps = !p->has_teacher ? 0 : p->until_margin ||
+	    cfg->phase_one.steps > cfg->trainer.steps ? cfg->trainer.steps : cfg->phase_one.steps;
+	if (p->has_teacher && ((exit_code = load_model(args, &p->teacher, "teacher.model", cfg->teacher.model,
+	    cfg->corpus.context)) != 0 || (exit_code = load_model(args, &p->scorer, "teacher.scorer",
+	    cfg->teacher.scorer[0] != '\0' ? cfg->teacher.scorer : cfg->teacher.model,
 	    cfg->corpus.context)) != 0))
 		return exit_code;
 	p->corpus_bytes = p->label_bytes = p->score_bytes = p->labels_stored = p->scores_stored = NAN;
-	if ((exit_code = look_at_corpus(args, cfg->corpus.train, cfg->corpus.context, &p->n_windows, &p->corpus_bytes)) != 0 ||
-	    (exit_code = look_at_corpus(args, cfg->corpus.heldout, cfg->corpus.context, &p->heldout_windows, NULL)) != 0 ||
-	    (exit_code = ranks_of(args, p)) != 0 || (exit_code = machine_of(args, p)) != 0 || (exit_code = seconds_of(args, p)) != 0 ||
+	if ((exit_code = look_at_corpus(args, cfg->corpus.train, cfg->corpus.context, &p->n_windows,
+	    &p->corpus_bytes)) != 0 || (exit_code = look_at_corpus(args, cfg->corpus.heldout,
+	    cfg->corpus.context, &p->heldout_windows, NULL)) != 0 || (exit_code = ranks_of(args, p)) != 0 ||
+	    (exit_code = machine_of(args, p)) != 0 || (exit_code = seconds_of(args, p)) != 0 ||
 	    (exit_code = ctl_get_num(args, "saving", 0, 1, &saving)) != 0 ||
 	    (exit_code = ctl_get_num(args, "label-bytes", 0, 1e9, &label_bytes)) != 0)
 		return exit_code;
-	if (cfg->trainer.eval_sequences > 0 && (p->heldout_windows == 0 || cfg->trainer.eval_sequences < p->heldout_windows))
+	if (cfg->trainer.eval_sequences > 0 &&
+	    (p->heldout_windows == 0 || cfg->trainer.eval_sequences < p->heldout_windows))
 		p->heldout_windows = cfg->corpus.heldout[0] != '\0' ? cfg->trainer.eval_sequences : 0;
 	p->evaluations = (cfg->trainer.eval_every > 0 ? cfg->trainer.steps / cfg->trainer.eval_every : 0) +
 	    (cfg->trainer.eval_every == 0 || cfg->trainer.steps % cfg->trainer.eval_every != 0);
 	tokens = (double)cfg->trainer.steps * (double)cfg->trainer.batch * (double)cfg->corpus.context;
 	p->baseline_flops = tokens * p->student.flops;
-	p->eval_flops = (double)p->evaluations * (double)p->heldout_windows * (double)cfg->corpus.context * p->student.flops / 3;
+	p->eval_flops = (double)p->evaluations * (double)p->heldout_windows * (double)cfg->corpus.context *
+	    p->student.flops / 3;
 	p->checkpoint_bytes = 12.0 * (double)p->student.n_params;
 	if (p->has_teacher) {
 		label_size(args, p, label_bytes);
 		price_teacher(p);
-		price_worth(&p->worth, (double)p->student.n_params, (double)p->teacher.n_params, p->baseline_flops, p->teacher_flops, tokens, saving);
+		price_worth(&p->worth, (double)p->student.n_params, (double)p->teacher.n_params,
+		    p->baseline_flops, p->teacher_flops, tokens, saving);
 	}
 	for (size_t i = 0; i < p->n_ranks; i++) {
 		if ((rc = price_memory(s, p->ranks[i], p->memory[i], &note)) != 0)
@@ -326,9 +344,10 @@ plan(struct ctl_args *args)
 
 const struct ctl_verb ctl_plan = {
 	.name = "plan", .operands = "", .summary = "before a run: its memory, bytes, FLOPs, seconds, and when the teacher pays",
-	.about = "Needs the configuration and the models' config.json; corpora are looked at if they are there. Seconds need --measured, --measure\n"
-	    "or --flops-per-second; the network --network (from bench_network) or --latency and --bandwidth. Threads of a rank are taken to\n"
-	    "speed it up in proportion, as long as the host has cores for them.",
+	.about = "Needs the configuration and the models' config.json; corpora are looked at if they are there.\n"
+	    "Seconds need --measured, --measure or --flops-per-second; the network --network (from bench_network)\n"
+	    "or --latency and --bandwidth. Threads of a rank are taken to speed it up in proportion, as long as\n"
+	    "the host has cores for them.",
 	.example = "saltctl plan -c fleet.yaml --measured run/baseline --ranks 1,2,4,8 --latency 20e-6 --bandwidth 1.25e9",
 	.options = options, .run = plan,
 };

@@ -28,7 +28,8 @@ struct plan_measured {
 	double label_bytes;		/* a token; NaN: no labels seen */
 	int ranks;			/* of the measured run */
 	double step_s;			/* of it, as it was: median */
-	double early;			/* share of its reduction that was through when backward ended; NaN: one rank, or not seen */
+	/* share of its reduction that was through when backward ended; NaN: one rank, or not seen */
+	double early;
 	char source[4400], remark[400];
 };
 
@@ -64,13 +65,16 @@ int plan_print_json(const struct plan *p);
 
 /* ---- plan_measure.c ---- 0, or an error with its note */
 
-/* plan_read_run - medians of a run directory or a metrics.jsonl, scaled by FLOPs and parameters where it trained another model. */
+/* plan_read_run - medians of a run directory or a metrics.jsonl, scaled by FLOPs and parameters where it
+ * trained another model. */
 int plan_read_run(struct plan *p, const char *path, struct err_note *note);
 
-/* plan_measure_here - a few micro-batches and one update of the planned model on this machine, after its memory was found enough. */
+/* plan_measure_here - a few micro-batches and one update of the planned model on this machine, after its
+ * memory was found enough. */
 int plan_measure_here(struct plan *p, struct err_note *note);
 
-/* plan_read_network - what bench_network wrote, or an object {"latency_seconds", "bytes_per_second"[, "sum_bytes_per_second"]}. */
+/* plan_read_network - what bench_network wrote, or an object {"latency_seconds", "bytes_per_second"[,
+ * "sum_bytes_per_second"]}. */
 int plan_read_network(const char *path, struct price_link *link, double *sum_bytes_per_s, struct err_note *note);
 
 #endif

@@ -76,7 +76,8 @@ print_memory(const struct plan *p)
 	for (int item = 0; item <= PRICE_MEMORY_ITEMS; item++) {
 		ctl_table_add(t, "%s", item < PRICE_MEMORY_ITEMS ? items[item].title : "in all");
 		for (size_t i = 0; i < p->n_ranks; i++)
-			ctl_table_add(t, "%s", ctl_bytes(item < PRICE_MEMORY_ITEMS ? p->memory[i][item] : memory_sum(p->memory[i]), buf));
+			ctl_table_add(t, "%s", ctl_bytes(item < PRICE_MEMORY_ITEMS ? p->memory[i][item] :
+			    memory_sum(p->memory[i]), buf));
 	}
 	printf("\n");
 	ctl_table_end(&t);
@@ -85,7 +86,8 @@ print_memory(const struct plan *p)
 static void
 print_time(const struct plan *p)
 {
-	struct ctl_table *t = ctl_table_new(">ranks\t>hosts\t>cores\t>compute\t>update\t>reduce\t>hidden\t>gather\t>step\t>tokens/s"
+	struct ctl_table *t =
+	    ctl_table_new(">ranks\t>hosts\t>cores\t>compute\t>update\t>reduce\t>hidden\t>gather\t>step\t>tokens/s"
 	    "\t>efficiency\t>to switch\t>to end");
 	char a[32], b[32], c[32];
 
@@ -96,8 +98,9 @@ print_time(const struct plan *p)
 		ctl_table_add(t, "%d\t%d\t%.3g", e->ranks, e->hosts, e->cores);
 		for (size_t s = 0; s < sizeof(seconds) / sizeof(seconds[0]); s++)
 			ctl_table_add(t, "%s", ctl_span(seconds[s], a));
-		ctl_table_add(t, "%s\t%.1f %%\t%s\t%s", ctl_count((double)(p->shape.batch * p->shape.context) / e->step_s, a),
-		    100 * price_efficiency(&p->one, e), p->phase_one_steps > 0 ? ctl_span(eta(p, i, p->phase_one_steps), b) : "-",
+		ctl_table_add(t, "%s\t%.1f %%\t%s\t%s", ctl_count((double)(p->shape.batch *
+		    p->shape.context) / e->step_s, a), 100 * price_efficiency(&p->one, e),
+		    p->phase_one_steps > 0 ? ctl_span(eta(p, i, p->phase_one_steps), b) : "-",
 		    ctl_span(eta(p, i, p->cfg->trainer.steps), c));
 	}
 	ctl_table_end(&t);
@@ -111,19 +114,22 @@ print_teacher(const struct plan *p)
 	char a[32], b[32];
 
 	printf("\n");
-	ctl_line("phase one", "%" PRIu64 " of %" PRIu64 " steps%s, %" PRIu64 " sequences", p->phase_one_steps, p->cfg->trainer.steps,
-	    p->until_margin ? " at most" : "", w->rows);
+	ctl_line("phase one", "%" PRIu64 " of %" PRIu64 " steps%s, %" PRIu64 " sequences", p->phase_one_steps,
+	    p->cfg->trainer.steps, p->until_margin ? " at most" : "", w->rows);
 	if (w->blocks > 0)
 		ctl_line("choice", "%" PRIu64 " blocks, %" PRIu64 " sequences scored%s", w->blocks, w->scored,
 		    w->one_pass ? " and labelled in one pass" : "");
-	ctl_line("teacher's work", "%s FLOPs: %.2f %% of the baseline's; %" PRIu64 " sequences labelled", ctl_count(p->teacher_flops, a),
-	    100 * e->label_share, w->labelled);
+	ctl_line("teacher's work", "%s FLOPs: %.2f %% of the baseline's; %" PRIu64 " sequences labelled",
+	    ctl_count(p->teacher_flops, a), 100 * e->label_share, w->labelled);
 	ctl_line("labels", "%.1f bytes a token (%s)", p->label_bytes, p->label_source);
 	bytes_line("cache, labels", p->labels_stored, "");
 	bytes_line("cache, scores", p->scores_stored, "");
-	ctl_line("in line", "a phase-one step would cost %.3f times a plain one if the teacher ran inside the trainer", e->inline_factor);
+	ctl_line("in line",
+	    "a phase-one step would cost %.3f times a plain one if the teacher ran inside the trainer",
+	    e->inline_factor);
 	ctl_line("off the shelf", "pays if it saves more than %.2f %% of the steps", 100 * e->label_share);
-	ctl_line("made for this", "on as many tokens as the student sees: pays above %.1f %%; at %.0f %% saved, trained on at most %s tokens",
+	ctl_line("made for this",
+	    "on as many tokens as the student sees: pays above %.1f %%; at %.0f %% saved, trained on at most %s tokens",
 	    100 * e->made_share, 100 * e->saving, e->teacher_tokens > 0 ? ctl_count(e->teacher_tokens, b) : "0 ");
 }
 
@@ -133,14 +139,16 @@ plan_print_text(const struct plan *p)
 	double tokens = (double)p->cfg->trainer.steps * (double)(p->shape.batch * p->shape.context);
 	char a[32], b[32], c[32];
 
-	ctl_line("run", "%s: %" PRIu64 " steps of %" PRIu64 " x %" PRIu64 " tokens, %s tokens; %s, %s", config_mode_name(p->cfg),
-	    p->cfg->trainer.steps, p->shape.batch, p->shape.context, ctl_count(tokens, a), dtype_name(p->shape.dtype),
-	    p->shape.recompute ? "with recompute" : "no recompute");
+	ctl_line("run", "%s: %" PRIu64 " steps of %" PRIu64 " x %" PRIu64 " tokens, %s tokens; %s, %s",
+	    config_mode_name(p->cfg), p->cfg->trainer.steps, p->shape.batch, p->shape.context,
+	    ctl_count(tokens, a), dtype_name(p->shape.dtype), p->shape.recompute ? "with recompute" :
+	    "no recompute");
 	ctl_line("student", "%s parameters (%s)", ctl_count((double)p->student.n_params, a), p->student.path);
 	if (p->has_teacher)
 		ctl_line("teacher", "%s parameters (%s)", ctl_count((double)p->teacher.n_params, a), p->teacher.path);
 	ctl_line("FLOPs", "%s a token, %s a step, %s the run", ctl_count(p->student.flops, a),
-	    ctl_count(p->student.flops * (double)(p->shape.batch * p->shape.context), b), ctl_count(p->baseline_flops, c));
+	    ctl_count(p->student.flops * (double)(p->shape.batch * p->shape.context), b),
+	    ctl_count(p->baseline_flops, c));
 	bytes_line("corpus", p->corpus_bytes, "");
 	bytes_line("a checkpoint", p->checkpoint_bytes, "weights, m and v");
 	print_memory(p);
@@ -157,7 +165,8 @@ plan_print_text(const struct plan *p)
 	ctl_line("a core", "%s FLOP/s", ctl_count(p->measured.flops_per_s, a));
 	if (p->network_source[0] != '\0')
 		ctl_line("network", "%s: %.3g s, %s/s each way%s", p->network_source, p->machine.between.latency_s,
-		    ctl_bytes(p->machine.between.bytes_per_s, a), p->machine.overlap > 0 ? "; part of it during backward" : "");
+		    ctl_bytes(p->machine.between.bytes_per_s, a),
+		    p->machine.overlap > 0 ? "; part of it during backward" : "");
 	else
 		ctl_line("network", "no figures given: what ranks send is not counted");
 	printf("\n");
@@ -226,8 +235,9 @@ teacher_json(const struct plan *p)
 {
 	const struct price_work *w = &p->work;
 
-	return ctl_put_all(model_json(&p->teacher), CTL("steps", p->phase_one_steps), CTL("rows", w->rows), CTL("blocks", w->blocks),
-	    CTL("scored_sequences", w->scored), CTL("labelled_sequences", w->labelled),
+	return ctl_put_all(model_json(&p->teacher), CTL("steps", p->phase_one_steps), CTL("rows", w->rows),
+	    CTL("blocks", w->blocks), CTL("scored_sequences", w->scored),
+	    CTL("labelled_sequences", w->labelled),
 	    CTL("stored_sequences", w->stored), CTL("one_pass", w->one_pass),
 	    CTL("flops", p->teacher_flops), CTL("label_bytes_per_token", p->label_bytes),
 	    CTL("label_bytes_are", p->label_source), CTL("score_bytes_per_token", p->score_bytes),
@@ -251,11 +261,12 @@ plan_print_json(const struct plan *p)
 	    CTL("recompute", p->shape.recompute), CTL("student", model_json(&p->student)),
 	    CTL("teacher", p->has_teacher ? teacher_json(p) : json_new_null()),
 	    CTL("flops_per_step", p->student.flops * step_tokens), CTL("flops", p->baseline_flops),
-	    CTL("corpus_bytes", p->corpus_bytes), CTL("checkpoint_bytes", p->checkpoint_bytes), CTL("memory", memory_json(p)),
-	    CTL("measured", ctl_record(CTL("source", timed(p) ? p->measured.source : NULL),
-	    CTL("remark", p->measured.remark[0] != '\0' ? p->measured.remark : NULL), CTL("micro_batch_seconds", c->micro_s),
-	    CTL("update_seconds", c->update_s), CTL("cores", c->cores), CTL("flops_per_second_per_core", p->measured.flops_per_s),
-	    CTL("step_seconds", p->measured.step_s))),
+	    CTL("corpus_bytes", p->corpus_bytes), CTL("checkpoint_bytes", p->checkpoint_bytes),
+	    CTL("memory", memory_json(p)), CTL("measured", ctl_record(CTL("source",
+	    timed(p) ? p->measured.source : NULL), CTL("remark", p->measured.remark[0] != '\0' ?
+	    p->measured.remark : NULL), CTL("micro_batch_seconds", c->micro_s),
+	    CTL("update_seconds", c->update_s), CTL("cores", c->cores), CTL("flops_per_second_per_core",
+	    p->measured.flops_per_s), CTL("step_seconds", p->measured.step_s))),
 	    CTL("network", ctl_record(CTL("source", network ? p->network_source : NULL),
 	    CTL("latency_seconds", network ? p->machine.between.latency_s : NAN),
 	    CTL("bytes_per_second", p->machine.between.bytes_per_s), CTL("overlap", p->machine.overlap))),

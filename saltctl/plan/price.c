@@ -18,7 +18,8 @@ log2_of(uint64_t n)
 static int64_t
 front(int64_t n)
 {
-	int64_t blocks = (n + KERNELS_NORM_BLOCK - 1) / KERNELS_NORM_BLOCK, half = (blocks + 1) / 2 * KERNELS_NORM_BLOCK;
+	int64_t blocks = (n + KERNELS_NORM_BLOCK - 1) / KERNELS_NORM_BLOCK,
+	    half = (blocks + 1) / 2 * KERNELS_NORM_BLOCK;
 
 	return half < n ? half : n;
 }
@@ -55,8 +56,8 @@ scratch(int64_t n, int n_ranks)
 int
 price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY_ITEMS], struct err_note *note)
 {
-	struct model_session_options o = {.max_batch = (int64_t)s->micro_batch, .max_tokens = (int64_t)s->context, .training = true,
-	    .recompute = s->recompute};
+	struct model_session_options o = {.max_batch = (int64_t)s->micro_batch,
+	    .max_tokens = (int64_t)s->context, .training = true, .recompute = s->recompute};
 	double n = (double)s->n_params, own = (double)price_share(s->n_params, n_ranks);
 	double rows = (double)(s->batch / (uint64_t)n_ranks), tokens = rows * (double)s->context;
 	bool copy = s->dtype != DTYPE_F32;
@@ -71,7 +72,8 @@ price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY
 	bytes[PRICE_GRADIENTS] = 4 * n * (s->deterministic ? 1 + log2_of(s->lanes / (uint64_t)n_ranks) : 1);
 	bytes[PRICE_SCRATCH] = n_ranks > 1 && s->deterministic ? 4 * (double)scratch(s->n_params, n_ranks) : 0;
 	bytes[PRICE_ACTIVATIONS] = (double)session;
-	bytes[PRICE_ROWS] = PRICE_STEPS_AHEAD * (4 * (tokens + rows) + (s->label_entries > 0 ? tokens * (8 + 8 * s->label_entries) : 0));
+	bytes[PRICE_ROWS] = PRICE_STEPS_AHEAD * (4 * (tokens + rows) + (s->label_entries > 0 ?
+	    tokens * (8 + 8 * s->label_entries) : 0));
 	return 0;
 }
 
@@ -82,7 +84,8 @@ at_most(uint64_t n, uint64_t limit)
 }
 
 void
-price_work(struct price_work *w, uint64_t rows, uint64_t window, uint64_t kept, bool selects, bool one_model, uint64_t n_windows)
+price_work(struct price_work *w, uint64_t rows, uint64_t window, uint64_t kept, bool selects, bool one_model,
+    uint64_t n_windows)
 {
 	*w = (struct price_work){.rows = rows, .one_pass = selects && one_model};
 	w->labelled = w->stored = at_most(rows, n_windows);
@@ -144,7 +147,8 @@ price_gather(const struct price_shape *s, const struct price_machine *m, int n_r
 }
 
 void
-price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m, const struct price_compute *c, int n_ranks)
+price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m,
+    const struct price_compute *c, int n_ranks)
 {
 	double micros = (double)s->batch / (double)s->micro_batch / n_ranks, slower, backward, transfers = 0;
 	double blocks = ceil((double)s->n_params / KERNELS_NORM_BLOCK);
@@ -177,8 +181,8 @@ price_efficiency(const struct price_time *one, const struct price_time *t)
 }
 
 void
-price_worth(struct price_worth *w, double student_params, double teacher_params, double baseline_flops, double teacher_flops,
-    double run_tokens, double saving)
+price_worth(struct price_worth *w, double student_params, double teacher_params, double baseline_flops,
+    double teacher_flops, double run_tokens, double saving)
 {
 	w->inline_factor = 1 + teacher_params / (3 * student_params);
 	w->label_share = teacher_flops / baseline_flops;

@@ -1,7 +1,8 @@
 /*
- * price - what a run needs before it is started: memory of a rank, sequences to label, bytes, FLOPs, seconds at R ranks. Arithmetic
- * only: no file, no clock, no printing, so that tests work it out by hand. All bytes and seconds are doubles; a size is never used
- * to allocate. plan.c finds the numbers that go in, plan_print.c says what comes out.
+ * price - what a run needs before it is started: memory of a rank, sequences to label, bytes, FLOPs, seconds
+ * at R ranks. Arithmetic only: no file, no clock, no printing, so that tests work it out by hand. All bytes
+ * and seconds are doubles; a size is never used to allocate. plan.c finds the numbers that go in,
+ * plan_print.c says what comes out.
  */
 #ifndef SALT_CTL_PRICE_H
 #define SALT_CTL_PRICE_H
@@ -16,11 +17,14 @@
 /* ---- memory of one rank: the one that holds most ---- */
 
 enum price_memory_item {
-	PRICE_MASTERS,			/* fp32; in fp32 compute they are what the model reads, so every rank holds all of them */
-	PRICE_COPY,			/* all parameters in the compute dtype, where that is not fp32; masters are then this rank's share */
+	/* fp32; in fp32 compute they are what the model reads, so every rank holds all of them */
+	PRICE_MASTERS,
+	/* all parameters in the compute dtype, where that is not fp32; masters are then this rank's share */
+	PRICE_COPY,
 	PRICE_MOMENTS,			/* AdamW's m and v, this rank's share */
 	PRICE_GRADIENTS,		/* fp32, whole; in the fixed tree 1 + log2(lanes / R) of them */
-	PRICE_SCRATCH,			/* buckets of gradients received from other ranks: PRICE_BUCKETS of PRICE_BUCKET elements at the most */
+	/* buckets of gradients received from other ranks: PRICE_BUCKETS of PRICE_BUCKET elements at the most */
+	PRICE_SCRATCH,
 	PRICE_ACTIVATIONS,		/* model_session_plan of one micro-batch */
 	PRICE_ROWS,			/* tokens and labels of PRICE_STEPS_AHEAD steps */
 	PRICE_MEMORY_ITEMS
@@ -36,13 +40,15 @@ struct price_shape {
 	enum dtype dtype;		/* of compute */
 	bool recompute, deterministic;
 	uint64_t batch, micro_batch, lanes, context;
-	double label_entries;		/* ids of a token's label as decoded: 8 bytes each, and 8 a token; 0: no labels */
+	/* ids of a token's label as decoded: 8 bytes each, and 8 a token; 0: no labels */
+	double label_entries;
 };
 
 /* price_memory - bytes of each item at n_ranks (a power of two that divides the lanes). 0, or as model_session_plan. */
 int price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY_ITEMS], struct err_note *note);
 
-/* price_share - parameters that the rank with the largest share updates, of n over n_ranks: halves in whole blocks, the front the larger. */
+/* price_share - parameters that the rank with the largest share updates, of n over n_ranks: halves in
+ * whole blocks, the front the larger. */
 int64_t price_share(int64_t n, int n_ranks);
 
 /* ---- what teachers have to do ---- */
@@ -51,18 +57,21 @@ struct price_work {
 	uint64_t rows;			/* phase one's */
 	uint64_t blocks;		/* of selection; 0 in mode none */
 	uint64_t scored;		/* sequences that the scorer passes over; 0 in mode none */
-	uint64_t labelled;		/* that the teacher passes over. Where one model does both it is one pass: see one_pass */
+	/* that the teacher passes over. Where one model does both it is one pass: see one_pass */
+	uint64_t labelled;
 	uint64_t stored;		/* label records that stay in the cache, if cache.keep_unselected is off */
 	bool one_pass;
 };
 
 /*
- * price_work - @window, @kept: W and K of selection, equal in mode none; @n_windows: of the corpus, 0 if not known; what is chosen
- * from a second epoch is scored and labelled once.
+ * price_work - @window, @kept: W and K of selection, equal in mode none; @n_windows: of the corpus, 0 if not
+ * known; what is chosen from a second epoch is scored and labelled once.
  */
-void price_work(struct price_work *w, uint64_t rows, uint64_t window, uint64_t kept, bool selects, bool one_model, uint64_t n_windows);
+void price_work(struct price_work *w, uint64_t rows, uint64_t window, uint64_t kept, bool selects,
+    bool one_model, uint64_t n_windows);
 
-/* Ids of one row of N draws: measured by others as 5 for N = 13 and 12 for N = 50 (RS-KD, arXiv 2503.16870); the power law through both. */
+/* Ids of one row of N draws: measured by others as 5 for N = 13 and 12 for N = 50 (RS-KD, arXiv
+ * 2503.16870); the power law through both. */
 double price_unique(uint32_t n_draws);
 
 /* ---- time: an alpha-beta model of the network, and compute that scales with cores ---- */
@@ -79,7 +88,8 @@ struct price_machine {
 	struct price_link between;	/* hosts: shared by the ranks of a host when all of them cross it at once */
 	struct price_link within;	/* a host: memory; slower where ranks share cores */
 	double sum_bytes_per_s;		/* bytes of fp32 gradients added to others; INFINITY: not counted */
-	double overlap;			/* 0..1: share of the reduction's transfers that run during backward where there is enough of that */
+	/* 0..1: share of the reduction's transfers that run during backward where there is enough of that */
+	double overlap;
 };
 
 /* Seconds with `cores` cores a rank. */
@@ -99,14 +109,15 @@ struct price_time {
 };
 
 /*
- * price_time - one step at n_ranks. Reduction: recursive halving, level l = 0, 1, ..: partners at distance 2^l exchange half of what
- * they hold and add it: alpha + bytes / beta + bytes / sum. Gather: the same backwards, in the compute dtype. Small: PRICE_SMALL
- * all-reduces of a few numbers, one of them 8 bytes a block of 64 Ki parameters. Hidden: transfers of the reduction, not the adding,
- * that overlap the backward of the last micro-batch, at most two thirds of that micro-batch (three quarters with recompute).
+ * price_time - one step at n_ranks. Reduction: recursive halving, level l = 0, 1, ..: partners at distance
+ * 2^l exchange half of what they hold and add it: alpha + bytes / beta + bytes / sum. Gather: the same
+ * backwards, in the compute dtype. Small: PRICE_SMALL all-reduces of a few numbers, one of them 8 bytes a
+ * block of 64 Ki parameters. Hidden: transfers of the reduction, not the adding, that overlap the backward of
+ * the last micro-batch, at most two thirds of that micro-batch (three quarters with recompute).
  */
 #define PRICE_SMALL 5
-void price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m, const struct price_compute *c,
-    int n_ranks);
+void price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m,
+    const struct price_compute *c, int n_ranks);
 
 /* price_cores - cores that a rank computes with. */
 double price_cores(const struct price_machine *m, int n_ranks);
@@ -114,7 +125,8 @@ double price_cores(const struct price_machine *m, int n_ranks);
 /* price_gather - seconds of the gather alone: what a measured update at several ranks has in it. */
 double price_gather(const struct price_shape *s, const struct price_machine *m, int n_ranks);
 
-/* price_efficiency - useful share of the core-seconds of t against those of one rank: one * cores / (t * ranks * cores). */
+/* price_efficiency - useful share of the core-seconds of t against those of one rank: one * cores / (t *
+ * ranks * cores). */
 double price_efficiency(const struct price_time *one, const struct price_time *t);
 
 /* ---- is it worth it ---- */
@@ -123,11 +135,12 @@ struct price_worth {
 	double inline_factor;		/* 1 + N_T / (3 N_S): a phase-one step if the teacher ran in line */
 	double label_share;		/* teacher's FLOPs (scores and labels) / FLOPs of the whole baseline */
 	double saving;			/* assumed: share of the baseline's steps that is saved */
-	double made_share;		/* of the baseline: a teacher made for this on as many tokens, labels included */
+	/* of the baseline: a teacher made for this on as many tokens, labels included */
+	double made_share;
 	double teacher_tokens;		/* most tokens such a teacher may see to be paid back; <= 0: never */
 };
 
-void price_worth(struct price_worth *w, double student_params, double teacher_params, double baseline_flops, double teacher_flops,
-    double run_tokens, double saving);
+void price_worth(struct price_worth *w, double student_params, double teacher_params, double baseline_flops,
+    double teacher_flops, double run_tokens, double saving);
 
 #endif

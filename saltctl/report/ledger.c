@@ -1,6 +1,6 @@
 /*
- * ledger: what a run has cost, as far as its files tell, and what it saved against the control run. A figure that no file has is "-". One
- * seed is an observation, not a claim, and the output says so.
+ * ledger: what a run has cost, as far as its files tell, and what it saved against the control run. A figure
+ * that no file has is "-". One seed is an observation, not a claim, and the output says so.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -38,7 +38,8 @@ struct saving {
 	const char *why;		/* no comparison: the reason; else NULL */
 	double target;
 	const struct report_eval *reached;	/* NULL: not */
-	/* Loss of the last evaluation within the baseline's FLOPs (the teacher's included), or within its seconds; NaN: none. */
+	/* Loss of the last evaluation within the baseline's FLOPs (the teacher's included), or within its
+	 * seconds; NaN: none. */
 	double equal_flops, equal_seconds;
 	uint64_t equal_flops_step, equal_seconds_step;
 };
@@ -48,7 +49,8 @@ model_flops(const char *path, uint32_t context)
 {
 	struct model_config cfg;
 
-	return path[0] != '\0' && weights_config_load(path, &cfg, NULL) == 0 ? model_flops_per_token(&cfg, (int64_t)context) : NAN;
+	return path[0] != '\0' && weights_config_load(path, &cfg, NULL) == 0 ? model_flops_per_token(&cfg,
+	    (int64_t)context) : NAN;
 }
 
 /* Forward passes of teacher and scorer over what phase one trained on, by the run's own settings. */
@@ -72,11 +74,12 @@ teacher_flops(const struct report_run *run)
 
 		one = strcmp(scores, cfg->teacher.model) == 0;
 		config_block(cfg, &block, &kept);
-		price_work(&w, steps * cfg->trainer.batch, block, kept, cfg->selector.mode == CONFIG_MODE_SALT_DS, one, 0);
+		price_work(&w, steps * cfg->trainer.batch, block, kept,
+		    cfg->selector.mode == CONFIG_MODE_SALT_DS, one, 0);
 		teacher = model_flops(cfg->teacher.model, cfg->corpus.context);
 		scorer = model_flops(scores, cfg->corpus.context);
-		flops = ((double)w.labelled * teacher + (w.one_pass || w.scored == 0 ? 0 : (double)w.scored * scorer)) / 3 *
-		    (double)cfg->corpus.context;
+		flops = ((double)w.labelled * teacher + (w.one_pass || w.scored == 0 ? 0 :
+		    (double)w.scored * scorer)) / 3 * (double)cfg->corpus.context;
 	}
 	config_destroy(&cfg);
 	return flops;
@@ -156,7 +159,8 @@ known(double v, const char *(*print)(double, char *), char buf[32])
 static void
 print_costs(const struct report_run *runs, const struct cost *costs, size_t n)
 {
-	struct ctl_table *t = ctl_table_new("run\tmode\t>steps\t>tokens\t>FLOPs\t>trained\t>FLOP/s\t>waited\t>label bytes\t>teacher FLOPs"
+	struct ctl_table *t =
+	    ctl_table_new("run\tmode\t>steps\t>tokens\t>FLOPs\t>trained\t>FLOP/s\t>waited\t>label bytes\t>teacher FLOPs"
 	    "\t>teacher CPU");
 	char b[8][32];
 
@@ -165,8 +169,9 @@ print_costs(const struct report_run *runs, const struct cost *costs, size_t n)
 		const struct cost *c = &costs[i];
 
 		ctl_table_add(t, "%s\t%s\t%" PRIu64 "\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", r->dir, r->mode, r->last_step,
-		    known(c->tokens, ctl_count, b[0]), known(c->flops, ctl_count, b[1]), known(r->seconds, ctl_span, b[2]),
-		    known(c->rate, ctl_count, b[3]), known(r->wait_seconds, ctl_span, b[4]), known(r->label_bytes, ctl_bytes, b[5]),
+		    known(c->tokens, ctl_count, b[0]), known(c->flops, ctl_count, b[1]),
+		    known(r->seconds, ctl_span, b[2]), known(c->rate, ctl_count, b[3]),
+		    known(r->wait_seconds, ctl_span, b[4]), known(r->label_bytes, ctl_bytes, b[5]),
 		    known(c->teacher_flops, ctl_count, b[6]), known(c->teacher_seconds, ctl_span, b[7]));
 	}
 	ctl_table_end(&t);
@@ -195,21 +200,25 @@ print_saving(const struct saving *s, const struct report_run *run, const struct 
 		printf("%s\n", report_finished(run) ? "not reached: nothing was saved" : "not reached so far");
 	} else {
 		printf("reached at step %" PRIu64 "\n", s->reached->step);
-		printf("  steps                  %s\n", percent(saved((double)s->reached->step, (double)report_last(base)->step), x));
-		printf("  FLOPs                  %s; with the teacher's passes %s\n", percent(saved(reached_flops(s, c, false), b->flops), x),
-		    percent(saved(reached_flops(s, c, true), b->flops), y));
+		printf("  steps                  %s\n", percent(saved((double)s->reached->step,
+		    (double)report_last(base)->step), x));
+		printf("  FLOPs                  %s; with the teacher's passes %s\n",
+		    percent(saved(reached_flops(s, c, false), b->flops), x), percent(saved(reached_flops(s, c,
+		    true), b->flops), y));
 		printf("  wall clock             %s of training; teachers took %s of processor time beside it\n",
 		    percent(saved(s->reached->seconds, base->seconds), x), known(c->teacher_seconds, ctl_span, y));
 	}
 	if (isfinite(s->equal_flops))
-		printf("  at equal FLOPs         %.4f at step %" PRIu64 ", teacher's passes counted\n", s->equal_flops, s->equal_flops_step);
+		printf("  at equal FLOPs         %.4f at step %" PRIu64 ", teacher's passes counted\n",
+		    s->equal_flops, s->equal_flops_step);
 	if (isfinite(s->equal_seconds))
 		printf("  at equal wall clock    %.4f at step %" PRIu64 "\n", s->equal_seconds, s->equal_seconds_step);
 	if (report_at(run, report_last(base)->step) != NULL)
 		printf("  at equal steps         %.4f\n", report_at(run, report_last(base)->step)->loss);
 }
 
-static const char caveat[] = "One seed is an observation: a claim needs three. Steps are known to the interval of the evaluations. The training of\n"
+static const char caveat[] =
+    "One seed is an observation: a claim needs three. Steps are known to the interval of the evaluations. The training of\n"
     "the teacher itself is not counted; its FLOPs are the passes that phase one needed, counted as the trainer's are.";
 
 /* ---- JSON ---- */
@@ -218,14 +227,16 @@ static struct json *
 saving_json(const struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base,
     const struct cost *b)
 {
-	const struct report_eval *same = s->why == NULL ? report_at(run, report_last(base)->step) : NULL, *at = s->reached;
+	const struct report_eval *same = s->why == NULL ? report_at(run, report_last(base)->step) : NULL,
+	    *at = s->reached;
 
-	return ctl_record(CTL("baseline", base->dir), CTL("not_compared", s->why), CTL("target_log_perplexity", s->target),
-	    CTL("reached_step", ctl_known(at != NULL, at != NULL ? (int64_t)at->step : 0)),
-	    CTL("reached_seconds", at != NULL ? at->seconds : NAN), CTL("reached_flops", reached_flops(s, c, false)),
-	    CTL("reached_flops_with_teacher", reached_flops(s, c, true)),
-	    CTL("saved_steps", at != NULL ? saved((double)at->step, (double)report_last(base)->step) : NAN),
-	    CTL("saved_flops", saved(reached_flops(s, c, false), b->flops)),
+	return ctl_record(CTL("baseline", base->dir), CTL("not_compared", s->why),
+	    CTL("target_log_perplexity", s->target), CTL("reached_step", ctl_known(at != NULL,
+	    at != NULL ? (int64_t)at->step : 0)), CTL("reached_seconds", at != NULL ? at->seconds : NAN),
+	    CTL("reached_flops", reached_flops(s, c, false)), CTL("reached_flops_with_teacher",
+	    reached_flops(s, c, true)), CTL("saved_steps", at != NULL ? saved((double)at->step,
+	    (double)report_last(base)->step) : NAN), CTL("saved_flops", saved(reached_flops(s, c, false),
+	    b->flops)),
 	    CTL("saved_flops_with_teacher", saved(reached_flops(s, c, true), b->flops)),
 	    CTL("saved_seconds", at != NULL ? saved(at->seconds, base->seconds) : NAN),
 	    CTL("loss_at_equal_steps", same != NULL ? same->loss : NAN), CTL("loss_at_equal_flops", s->equal_flops),
@@ -235,9 +246,10 @@ saving_json(const struct saving *s, const struct report_run *run, const struct c
 static struct json *
 run_json(const struct report_run *run, const struct cost *c)
 {
-	return ctl_record(CTL("run", run->dir), CTL("mode", run->mode), CTL("steps", run->last_step), CTL("tokens", c->tokens),
-	    CTL("flops", c->flops), CTL("train_seconds", run->seconds), CTL("flops_per_second", c->rate),
-	    CTL("wait_seconds", run->wait_seconds), CTL("labelled_tokens", run->kd_tokens), CTL("label_bytes", run->label_bytes),
+	return ctl_record(CTL("run", run->dir), CTL("mode", run->mode), CTL("steps", run->last_step),
+	    CTL("tokens", c->tokens), CTL("flops", c->flops), CTL("train_seconds", run->seconds),
+	    CTL("flops_per_second", c->rate), CTL("wait_seconds", run->wait_seconds),
+	    CTL("labelled_tokens", run->kd_tokens), CTL("label_bytes", run->label_bytes),
 	    CTL("teacher_flops", c->teacher_flops), CTL("teacher_cpu_seconds", c->teacher_seconds));
 }
 
@@ -299,9 +311,10 @@ ledger(struct ctl_args *args)
 
 const struct ctl_verb ctl_ledger = {
 	.name = "ledger", .operands = "", .summary = "what runs have cost, and what they saved against a control run",
-	.about = "Read from metrics.jsonl, fleet.yaml and RUN/ledger. FLOPs are the model's (forward and backward), as `model info` counts them; the\n"
-	    "teacher's are the forward passes that phase one needed. With --baseline: steps, FLOPs and wall clock to the baseline's final\n"
-	    "loss, with and without the teacher, and the loss at equal steps, FLOPs and wall clock. \"-\": not known.",
+	.about = "Read from metrics.jsonl, fleet.yaml and RUN/ledger. FLOPs are the model's (forward and\n"
+	    "backward), as `model info` counts them; the teacher's are the forward passes that phase one needed.\n"
+	    "With --baseline: steps, FLOPs and wall clock to the baseline's final loss, with and without the\n"
+	    "teacher, and the loss at equal steps, FLOPs and wall clock. \"-\": not known.",
 	.example = "saltctl ledger --run run/salt --baseline run/baseline",
 	.options = options, .run = ledger,
 };

@@ -45,16 +45,17 @@ open_run(const struct ctl_args *args, struct report_run *run, const char *text)
 		base = text;
 	snprintf(run->name, sizeof(run->name), "%.*s", (int)(named ? equals - text : dir + n - base), base);
 	if (run->bad_lines > 0)
-		fprintf(stderr, "saltctl report: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n", dir,
-		    run->bad_lines);
+		fprintf(stderr,
+		    "saltctl report: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n",
+		    dir, run->bad_lines);
 	return 0;
 }
 
 static bool
 comparable(const struct report_run *a, const struct report_run *b)
 {
-	return strcmp(a->model, b->model) == 0 && a->seed == b->seed && a->batch == b->batch && a->context == b->context &&
-	    a->steps == b->steps;
+	return strcmp(a->model, b->model) == 0 && a->seed == b->seed && a->batch == b->batch &&
+	    a->context == b->context && a->steps == b->steps;
 }
 
 static bool
@@ -97,7 +98,8 @@ verdict(const struct report_race *race, char *buf, size_t size)
 	else if (!isfinite(race->target))
 		snprintf(buf, size, "%s has not finished", race->baseline->name);
 	else if (race->reached != NULL)
-		snprintf(buf, size, "reached at step %" PRIu64 " of %" PRIu64, race->reached->step, race->baseline->last_step);
+		snprintf(buf, size, "reached at step %" PRIu64 " of %" PRIu64, race->reached->step,
+		    race->baseline->last_step);
 	else
 		snprintf(buf, size, race->decided ? "not reached" : "not reached so far");
 	return buf;
@@ -152,18 +154,20 @@ eval_row(struct ctl_table *t, const struct report_run *run, const char *when, co
 	char loss[32], accuracy[32], bits[32], span[32];
 
 	ctl_table_add(t, "%s\t%s\t%s\t%" PRIu64 "\t%s\t%s\t%s\t%s", run->name, run->mode, when, e->step,
-	    number(e->loss, "%.4f", loss), number(100 * e->accuracy, "%.2f %%", accuracy), number(e->bits_per_byte, "%.4f", bits),
-	    isfinite(e->seconds) ? ctl_span(e->seconds, span) : "-");
+	    number(e->loss, "%.4f", loss), number(100 * e->accuracy, "%.2f %%", accuracy),
+	    number(e->bits_per_byte, "%.4f", bits), isfinite(e->seconds) ? ctl_span(e->seconds, span) : "-");
 }
 
 static void
 print_results(const struct report *r)
 {
-	struct ctl_table *t = ctl_table_new("run\tmode\twhen\t>step\t>log-perplexity\t>token accuracy\t>bits per byte\t>trained");
+	struct ctl_table *t =
+	    ctl_table_new("run\tmode\twhen\t>step\t>log-perplexity\t>token accuracy\t>bits per byte\t>trained");
 
 	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct report_run *run = &r->runs[i];
-		const struct report_eval *last = report_last(run), *at = run->switch_step > 0 ? report_at(run, run->switch_step) : NULL;
+		const struct report_eval *last = report_last(run), *at = run->switch_step > 0 ? report_at(run,
+		    run->switch_step) : NULL;
 
 		if (at != NULL && at != last)
 			eval_row(t, run, "at the switch", at);
@@ -190,15 +194,18 @@ print_table(const struct report *r)
 			printf(" (log-perplexity %.4f)", c->target);
 		printf("\n");
 		if (c->reached != NULL && isfinite(c->reached->seconds) && isfinite(c->baseline->seconds))
-			printf("  time to it             %s of training; %s trained %s\n", ctl_span(c->reached->seconds, a), c->baseline->name,
+			printf("  time to it             %s of training; %s trained %s\n",
+			    ctl_span(c->reached->seconds, a), c->baseline->name,
 			    ctl_span(c->baseline->seconds, b));
 		if (run->wait_seconds > 0)
 			printf("  waited for labels      %s\n", ctl_span(run->wait_seconds, a));
 		if (run->kd_tokens > 0)
-			printf("  label bytes per token  %.1f (%s for %.0f tokens)\n", run->label_bytes / run->kd_tokens,
-			    ctl_bytes(run->label_bytes, a), run->kd_tokens);
+			printf("  label bytes per token  %.1f (%s for %.0f tokens)\n",
+			    run->label_bytes / run->kd_tokens, ctl_bytes(run->label_bytes, a),
+			    run->kd_tokens);
 		if (run->rows_seen_again >= 0)
-			printf("  rows seen again        %" PRId64 " of phase one come again in phase two\n", run->rows_seen_again);
+			printf("  rows seen again        %" PRId64 " of phase one come again in phase two\n",
+			    run->rows_seen_again);
 	}
 	if (isfinite(r->teacher_seconds))
 		printf("\nteacher seconds          %.1f (%s)\n", r->teacher_seconds, r->teacher_source);
@@ -224,8 +231,8 @@ print_json(const struct report *r)
 	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct report_run *run = &r->runs[i];
 
-		ctl_push(runs, ctl_record(CTL("name", run->name), CTL("mode", run->mode), CTL("finished", report_finished(run)),
-		    CTL("last_step", run->last_step),
+		ctl_push(runs, ctl_record(CTL("name", run->name), CTL("mode", run->mode),
+		    CTL("finished", report_finished(run)), CTL("last_step", run->last_step),
 		    CTL("switch_step", ctl_known(run->switch_step > 0, (int64_t)run->switch_step)),
 		    CTL("at_switch", eval_json(run->switch_step > 0 ? report_at(run, run->switch_step) : NULL)),
 		    CTL("last", eval_json(report_last(run))), CTL("train_seconds", run->seconds),
@@ -242,7 +249,8 @@ print_json(const struct report *r)
 		    CTL("reached_at", eval_json(c->reached)), CTL("baseline_seconds", b != NULL ? b->seconds : NAN),
 		    CTL("verdict", verdict(c, buf, sizeof(buf)))));
 	}
-	return ctl_print_json(ctl_record(CTL("runs", runs), CTL("comparisons", races), CTL("teacher_seconds", r->teacher_seconds),
+	return ctl_print_json(ctl_record(CTL("runs", runs), CTL("comparisons", races),
+	    CTL("teacher_seconds", r->teacher_seconds),
 	    CTL("teacher_seconds_are", isfinite(r->teacher_seconds) ? r->teacher_source : NULL)));
 }
 
@@ -268,7 +276,8 @@ report_verb(struct ctl_args *args)
 	const char *text, *baseline = ctl_get(args, "baseline"), *out = ctl_get(args, "out");
 	static struct report_run runs[MAX_RUNS];
 	struct report_race races[MAX_RUNS];
-	struct report r = {.runs = runs, .races = races, .teacher_seconds = NAN, .teacher_source = "processor time, RUN/ledger"};
+	struct report r = {.runs = runs, .races = races, .teacher_seconds = NAN,
+	    .teacher_source = "processor time, RUN/ledger"};
 	int exit_code = 0;
 
 	if (ctl_need(args, "run") == NULL)
@@ -286,7 +295,8 @@ report_verb(struct ctl_args *args)
 	else
 		for (size_t i = 0; i < r.n_runs; i++)
 			if (isfinite(runs[i].teacher_seconds))
-				r.teacher_seconds = (isnan(r.teacher_seconds) ? 0 : r.teacher_seconds) + runs[i].teacher_seconds;
+				r.teacher_seconds = (isnan(r.teacher_seconds) ? 0 : r.teacher_seconds) +
+				    runs[i].teacher_seconds;
 	for (size_t i = 0; i < r.n_runs && exit_code == 0; i++)
 		if (has_teacher(&runs[i]))
 			race(&races[r.n_races++], &runs[i], find_baseline(&r, &runs[i], baseline));
@@ -303,9 +313,10 @@ report_verb(struct ctl_args *args)
 
 const struct ctl_verb ctl_report = {
 	.name = "report", .operands = "", .summary = "runs side by side: tables, and loss curves as one HTML file",
-	.about = "Reads metrics.jsonl and fleet.yaml of each run. A run with a teacher is compared with the baseline that had the same\n"
-	    "model, seed, batch, context and steps: the first evaluation at or below its final held-out loss, or \"not reached\".\n"
-	    "Seconds are those of training steps, without waiting for labels and evaluations.",
+	.about = "Reads metrics.jsonl and fleet.yaml of each run. A run with a teacher is compared with the\n"
+	    "baseline that had the same model, seed, batch, context and steps: the first evaluation at or below\n"
+	    "its final held-out loss, or \"not reached\". Seconds are those of training steps, without waiting\n"
+	    "for labels and evaluations.",
 	.example = "saltctl report --run SLM=run/slm --run BASELINE=run/baseline --run SALT_DS=run/salt --out run/report.html --table",
 	.options = options, .run = report_verb,
 };

@@ -1,6 +1,6 @@
 /*
- * report - runs read from their folders, compared, printed and drawn. Every figure shown was measured by the runs; a missing one is shown
- * as missing.
+ * report - runs read from their folders, compared, printed and drawn. Every figure shown was measured by the
+ * runs; a missing one is shown as missing.
  *
  *   report_read.c   RUN/metrics.jsonl and RUN/fleet.yaml -> struct report_run
  *   report.c        the verb; which run is compared with which; tables and JSON

@@ -1,4 +1,5 @@
-/* Charts as SVG without scripts, fonts or other files. Lines differ by colour, dashes and markers, so they can be told apart without colour. */
+/* Charts as SVG without scripts, fonts or other files. Lines differ by colour, dashes and markers, so they
+ * can be told apart without colour. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -93,17 +94,21 @@ axes(const struct chart *c, const struct scale *s, FILE *out)
 	double dx = tick(s->x1 - s->x0, 5), dy = tick(s->y1 - s->y0, 5), first;
 
 	for (double y = ceil(s->y0 / dy) * dy; y <= s->y1 + dy * 1e-9; y += dy) {
-		fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>", LEFT, py(s, y), WIDTH - RIGHT, py(s, y));
-		fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n", LEFT - 6, py(s, y) + 6, fabs(y) < dy * 1e-6 ? 0 : y);
+		fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>", LEFT,
+		    py(s, y), WIDTH - RIGHT, py(s, y));
+		fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n", LEFT - 6,
+		    py(s, y) + 6, fabs(y) < dy * 1e-6 ? 0 : y);
 	}
 	first = ceil(s->x0 / dx) * dx;
 	for (double x = first; x <= s->x1 + dx * 1e-9; x += dx) {
-		fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#888\"/>", px(s, x), HEIGHT - BOTTOM, px(s, x),
-		    HEIGHT - BOTTOM + 5);
-		fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.6g</text>\n", px(s, x), HEIGHT - BOTTOM + 24, x);
+		fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#888\"/>",
+		    px(s, x), HEIGHT - BOTTOM, px(s, x), HEIGHT - BOTTOM + 5);
+		fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.6g</text>\n", px(s, x),
+		    HEIGHT - BOTTOM + 24, x);
 	}
-	fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"none\" stroke=\"#888\"/>\n", LEFT, TOP,
-	    WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
+	fprintf(out,
+	    "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"none\" stroke=\"#888\"/>\n",
+	    LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
 	fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14);
 	chart_text(c->x_label, out);
 	fprintf(out, "</text>\n");
@@ -116,7 +121,8 @@ marker(size_t look, double x, double y, FILE *out)
 
 	switch (look % 4) {
 	case 0: fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4.5\" fill=\"%s\"/>", x, y, colour); break;
-	case 1: fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"8\" fill=\"%s\"/>", x - 4, y - 4, colour); break;
+	case 1: fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"8\" fill=\"%s\"/>", x - 4,
+	    y - 4, colour); break;
 	case 2: fprintf(out, "<path d=\"M%.1f %.1fl5 9h-10z\" fill=\"%s\"/>", x, y - 5.5, colour); break;
 	default: fprintf(out, "<path d=\"M%.1f %.1fl5.5 5.5l-5.5 5.5l-5.5 -5.5z\" fill=\"%s\"/>", x, y - 5.5, colour);
 	}
@@ -127,8 +133,8 @@ line(const struct chart_series *d, const struct scale *s, FILE *out)
 {
 	bool down = false;
 
-	fprintf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"2.5\" stroke-dasharray=\"%s\" d=\"", colour_of(d->look),
-	    dashes[d->look % (sizeof(dashes) / sizeof(dashes[0]))]);
+	fprintf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"2.5\" stroke-dasharray=\"%s\" d=\"",
+	    colour_of(d->look), dashes[d->look % (sizeof(dashes) / sizeof(dashes[0]))]);
 	for (size_t p = 0; p < d->n; p++) {
 		if (!isfinite(d->y[p])) {
 			down = false;
@@ -155,25 +161,31 @@ chart_svg(const struct chart *c, FILE *out)
 		fprintf(out, "<p>Nothing was measured here.</p></figure>\n");
 		return;
 	}
-	fprintf(out, "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" font-size=\"17\" font-family=\"sans-serif\" fill=\"#222\">\n<title>", WIDTH, HEIGHT);
+	fprintf(out,
+	    "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" font-size=\"17\" font-family=\"sans-serif\" fill=\"#222\">\n<title>",
+	    WIDTH, HEIGHT);
 	chart_text(c->title, out);
 	fprintf(out, "</title>\n");
 	axes(c, &s, out);
 	/* An inner svg cuts off what lies outside the frame. */
-	fprintf(out, "<svg x=\"0\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" viewBox=\"0 %.1f %.1f %.1f\">\n", TOP - 6, WIDTH,
-	    HEIGHT - TOP - BOTTOM + 12, TOP - 6, WIDTH, HEIGHT - TOP - BOTTOM + 12);
+	fprintf(out, "<svg x=\"0\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" viewBox=\"0 %.1f %.1f %.1f\">\n",
+	    TOP - 6, WIDTH, HEIGHT - TOP - BOTTOM + 12, TOP - 6, WIDTH, HEIGHT - TOP - BOTTOM + 12);
 	for (size_t i = 0; i < c->n_series; i++) {
 		if (isfinite(c->series[i].mark_x) && c->series[i].mark_x <= s.x1)
-			fprintf(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-dasharray=\"4 5\" stroke-width=\"1.5\"/>\n",
-			    px(&s, c->series[i].mark_x), TOP, px(&s, c->series[i].mark_x), HEIGHT - BOTTOM, colour_of(c->series[i].look));
+			fprintf(out,
+			    "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-dasharray=\"4 5\" stroke-width=\"1.5\"/>\n",
+			    px(&s, c->series[i].mark_x), TOP, px(&s, c->series[i].mark_x), HEIGHT - BOTTOM,
+			    colour_of(c->series[i].look));
 		line(&c->series[i], &s, out);
 	}
 	fprintf(out, "</svg></svg>\n<p class=\"legend\">");
 	for (size_t i = 0; i < c->n_series; i++) {
 		const struct chart_series *d = &c->series[i];
 
-		fprintf(out, "<span><svg viewBox=\"0 0 44 16\" width=\"44\" height=\"16\"><path d=\"M0 8H44\" stroke=\"%s\" stroke-width=\"2.5\" "
-		    "stroke-dasharray=\"%s\"/>", colour_of(d->look), dashes[d->look % (sizeof(dashes) / sizeof(dashes[0]))]);
+		fprintf(out,
+		    "<span><svg viewBox=\"0 0 44 16\" width=\"44\" height=\"16\"><path d=\"M0 8H44\" stroke=\"%s\" stroke-width=\"2.5\" "
+		    "stroke-dasharray=\"%s\"/>", colour_of(d->look),
+		    dashes[d->look % (sizeof(dashes) / sizeof(dashes[0]))]);
 		if (d->markers)
 			marker(d->look, 22, 8, out);
 		fprintf(out, "</svg> ");

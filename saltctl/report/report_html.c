@@ -45,11 +45,13 @@ result_row(FILE *out, const struct report_run *run, const char *when, const stru
 static void
 results(const struct report *r, FILE *out)
 {
-	fprintf(out, "<h2>Held-out evaluation</h2>\n<div class=\"wide\"><table><tr><th>run</th><th class=\"t\">when</th><th>step</th>"
+	fprintf(out,
+	    "<h2>Held-out evaluation</h2>\n<div class=\"wide\"><table><tr><th>run</th><th class=\"t\">when</th><th>step</th>"
 	    "<th>log-perplexity</th><th>token accuracy</th><th>bits per byte</th><th>seconds trained</th></tr>\n");
 	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct report_run *run = &r->runs[i];
-		const struct report_eval *last = report_last(run), *at = run->switch_step > 0 ? report_at(run, run->switch_step) : NULL;
+		const struct report_eval *last = report_last(run), *at = run->switch_step > 0 ? report_at(run,
+		    run->switch_step) : NULL;
 
 		if (at != NULL && at != last)
 			result_row(out, run, "at the switch", at);
@@ -76,9 +78,11 @@ races(const struct report *r, FILE *out)
 		} else {
 			fprintf(out, "the final held-out log-perplexity of ");
 			chart_text(c->baseline->name, out);
-			fprintf(out, " (%.4f after %" PRIu64 " steps, %.1f s) was ", c->target, c->baseline->last_step, c->baseline->seconds);
+			fprintf(out, " (%.4f after %" PRIu64 " steps, %.1f s) was ", c->target,
+			    c->baseline->last_step, c->baseline->seconds);
 			if (c->reached != NULL)
-				fprintf(out, "reached at step %" PRIu64 " after %.1f s of training.", c->reached->step, c->reached->seconds);
+				fprintf(out, "reached at step %" PRIu64 " after %.1f s of training.",
+				    c->reached->step, c->reached->seconds);
 			else
 				fprintf(out, c->decided ? "<b>not reached</b>." : "not reached so far.");
 		}
@@ -97,16 +101,18 @@ settings(const struct report *r, FILE *out)
 {
 	char buf[32];
 
-	fprintf(out, "<h2>Settings</h2>\n<div class=\"wide\"><table><tr><th>run</th><th class=\"t\">mode</th><th>parameters</th><th>steps</th>"
+	fprintf(out,
+	    "<h2>Settings</h2>\n<div class=\"wide\"><table><tr><th>run</th><th class=\"t\">mode</th><th>parameters</th><th>steps</th>"
 	    "<th>batch</th><th>context</th><th>seed</th></tr>\n");
 	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct report_run *run = &r->runs[i];
 
 		fprintf(out, "<tr><td>");
 		chart_text(run->name, out);
-		fprintf(out, "</td><td class=\"t\">%s</td><td>%s</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64
-		    "</td></tr>\n", run->mode, run->n_params > 0 ? ctl_count((double)run->n_params, buf) : "&ndash;", run->steps, run->batch,
-		    run->context, run->seed);
+		fprintf(out,
+		    "</td><td class=\"t\">%s</td><td>%s</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64
+		    "</td></tr>\n", run->mode, run->n_params > 0 ? ctl_count((double)run->n_params, buf) :
+		    "&ndash;", run->steps, run->batch, run->context, run->seed);
 	}
 	fprintf(out, "</table></div>\n");
 }
@@ -129,7 +135,8 @@ curve_make(const struct report_run *run, enum what what, struct curve *c)
 	c->y = c->x + n + 1;
 	keep = exp(-1.0 / fmax(1.0, (double)n / SMOOTH_PART));
 	for (size_t i = 0; i < n; i++) {
-		double v = what == HELDOUT ? run->evals[i].loss : what == RATE ? run->points[i].lr : run->points[i].hard;
+		double v = what == HELDOUT ? run->evals[i].loss : what == RATE ? run->points[i].lr :
+		    run->points[i].hard;
 
 		if (what == TRAINING) {
 			if (isfinite(v))
@@ -154,9 +161,11 @@ draw(const struct report *r, enum what what, struct chart *chart, FILE *out)
 		const struct report_run *run = &r->runs[i];
 
 		curve_make(run, what, &curves[i]);
-		series[i] = (struct chart_series){.name = run->name, .look = i, .x = curves[i].x, .y = curves[i].y, .n = curves[i].n,
-		    .markers = what == HELDOUT, .mark_x = run->switch_step > 0 ? (double)run->switch_step : NAN};
-		/* The large losses of the first steps would flatten the rest: the scale is what a twentieth of the steps reached. */
+		series[i] = (struct chart_series){.name = run->name, .look = i, .x = curves[i].x,
+		    .y = curves[i].y, .n = curves[i].n, .markers = what == HELDOUT,
+		    .mark_x = run->switch_step > 0 ? (double)run->switch_step : NAN};
+		/* The large losses of the first steps would flatten the rest: the scale is what a
+		 * twentieth of the steps reached. */
 		for (size_t p = 0; what == TRAINING && p < curves[i].n; p++)
 			if (curves[i].x[p] * 20 >= (double)run->last_step) {
 				chart->y_max = fmax(isfinite(chart->y_max) ? chart->y_max : -INFINITY, curves[i].y[p]);
@@ -185,7 +194,8 @@ report_html(const struct report *r, FILE *out)
 	draw(r, HELDOUT, &heldout, out);
 	draw(r, TRAINING, &training, out);
 	draw(r, RATE, &rate, out);
-	fprintf(out, "<p class=\"note\">The training loss is the loss against the next token, also where the teacher's labels were trained on, as a "
+	fprintf(out,
+	    "<p class=\"note\">The training loss is the loss against the next token, also where the teacher's labels were trained on, as a "
 	    "moving mean over a fiftieth of the steps; its chart is cut at what it was after a twentieth. Seconds are those of training "
 	    "steps. Every number is read from metrics.jsonl of the runs.</p>\n");
 	settings(r, out);

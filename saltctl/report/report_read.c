@@ -22,10 +22,11 @@ read_step(struct report_run *run, const struct json *j, uint64_t step)
 	if (run->n_points > 0 && run->points[run->n_points - 1].step >= step)
 		return ERR_FORMAT;		/* steps only go up */
 	p = ctl_add(run->points, run->n_points, run->cap_points);
-	*p = (struct report_step){.step = step, .phase = (int)ctl_int_of(j, "phase", 0), .hard = ctl_num_of(j, "hard", NAN),
-	    .lr = ctl_num_of(j, "lr", NAN), .seconds = ctl_num_of(j, "seconds", NAN),
-	    .wait_seconds = ctl_num_of(j, "wait_seconds", NAN), .kd_tokens = ctl_num_of(j, "kd_tokens", NAN),
-	    .label_bytes = ctl_num_of(j, "label_bytes", NAN), .rows_ahead = ctl_num_of(j, "rows_ahead", NAN)};
+	*p = (struct report_step){.step = step, .phase = (int)ctl_int_of(j, "phase", 0),
+	    .hard = ctl_num_of(j, "hard", NAN), .lr = ctl_num_of(j, "lr", NAN),
+	    .seconds = ctl_num_of(j, "seconds", NAN), .wait_seconds = ctl_num_of(j, "wait_seconds", NAN),
+	    .kd_tokens = ctl_num_of(j, "kd_tokens", NAN), .label_bytes = ctl_num_of(j, "label_bytes", NAN),
+	    .rows_ahead = ctl_num_of(j, "rows_ahead", NAN)};
 	run->last_step = step;
 	run->seconds = p->seconds;
 	run->wait_seconds += isfinite(p->wait_seconds) ? p->wait_seconds : 0;
@@ -44,9 +45,10 @@ read_eval(struct report_run *run, const struct json *j, uint64_t step)
 	if (run->n_evals > 0 && run->evals[run->n_evals - 1].step == step)
 		run->n_evals--;			/* repeated after a resume: the later one counts */
 	e = ctl_add(run->evals, run->n_evals, run->cap_evals);
-	*e = (struct report_eval){.step = step, .loss = ctl_num_of(j, "loss", NAN), .accuracy = ctl_num_of(j, "accuracy", NAN),
-	    .bits_per_byte = ctl_num_of(j, "bits_per_byte", NAN), .teacher_loss = ctl_num_of(j, "teacher_loss", NAN),
-	    .seconds = run->last_step == step ? run->seconds : NAN};
+	*e = (struct report_eval){.step = step, .loss = ctl_num_of(j, "loss", NAN),
+	    .accuracy = ctl_num_of(j, "accuracy", NAN), .bits_per_byte = ctl_num_of(j, "bits_per_byte", NAN),
+	    .teacher_loss = ctl_num_of(j, "teacher_loss", NAN), .seconds = run->last_step == step ?
+	    run->seconds : NAN};
 	return 0;
 }
 
@@ -102,8 +104,9 @@ read_metrics(struct report_run *run, struct err_note *note)
 	fclose(in);
 	free(line);
 	if (rc == 0 && good == 0)
-		rc = err_expect(note, ERR_FORMAT, "%s", "a trainer's metrics: lines of JSON with kind and step", "%" PRIu64 " other lines",
-		    path, run->bad_lines);
+		rc = err_expect(note, ERR_FORMAT, "%s",
+		    "a trainer's metrics: lines of JSON with kind and step", "%" PRIu64 " other lines", path,
+		    run->bad_lines);
 	return rc;
 }
 
@@ -130,7 +133,8 @@ read_settings(struct report_run *run, struct err_note *note)
 	run->batch = cfg->trainer.batch;
 	run->context = cfg->corpus.context;
 	run->seed = cfg->run.seed;
-	if (run->model[0] != '\0' && weights_config_load(run->model, &mc, NULL) == 0 && model_new(&model, &mc, NULL) == 0)
+	if (run->model[0] != '\0' && weights_config_load(run->model, &mc, NULL) == 0 &&
+	    model_new(&model, &mc, NULL) == 0)
 		run->n_params = model->n_params;
 	model_destroy(&model);
 	config_destroy(&cfg);
@@ -156,7 +160,8 @@ read_ledger(struct report_run *run)
 
 		snprintf(path, sizeof(path), "%s/ledger/%s", run->dir, e->d_name);
 		if (dot != NULL && strcmp(dot, ".json") == 0 && json_parse_file(path, 1u << 20, &j, NULL) == 0 &&
-		    strcmp(ctl_text_of(j, "role", ""), "teacherd") == 0 && json_num(json_get(j, "cpu_seconds"), &seconds))
+		    strcmp(ctl_text_of(j, "role", ""), "teacherd") == 0 &&
+		    json_num(json_get(j, "cpu_seconds"), &seconds))
 			run->teacher_seconds = (isnan(run->teacher_seconds) ? 0 : run->teacher_seconds) + seconds;
 		json_close(&j);
 	}

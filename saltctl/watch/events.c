@@ -109,7 +109,8 @@ events(struct ctl_args *args)
 	int exit_code, rc = 0;
 
 	if ((exit_code = ctl_get_u64(args, "count", 1, UINT64_MAX, &e.left)) != 0 ||
-	    (exit_code = fleet_open(&e.fleet, args, "whose events? give -c fleet.yaml or --endpoint tcp://HOST:PORT")) != 0)
+	    (exit_code = fleet_open(&e.fleet, args,
+	    "whose events? give -c fleet.yaml or --endpoint tcp://HOST:PORT")) != 0)
 		goto out;
 	while (rc == 0 && e.left > 0 && !stop_requested() && !ferror(stdout))
 		if ((rc = fleet_turn(&e.fleet, FLEET_MS, ANSWER_MS, TURN_MS)) == 0 && (rc = subscribe(&e)) == 0)
@@ -129,9 +130,10 @@ out:
 
 const struct ctl_verb ctl_events = {
 	.name = "events", .operands = "[TOPIC ...]", .summary = "a fleet's events as they happen",
-	.about = "Subscribes to the events socket of every daemon, those that join later too, and prints what they publish: every log line\n"
-	    "and every step. A TOPIC is the beginning of an event's name: step, eval, switch, checkpoint, peer (daemons that join and\n"
-	    "leave), lease, rows, run. Events from before the subscription, or more than the network takes, are lost; logs has them.",
+	.about = "Subscribes to the events socket of every daemon, those that join later too, and prints what they\n"
+	    "publish: every log line and every step. A TOPIC is the beginning of an event's name: step, eval,\n"
+	    "switch, checkpoint, peer (daemons that join and leave), lease, rows, run. Events from before the\n"
+	    "subscription, or more than the network takes, are lost; logs has them.",
 	.example = "saltctl events switch --count 1 -c fleet.yaml",
 	.options = options, .max_operands = CTL_ANY, .run = events,
 };

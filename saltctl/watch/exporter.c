@@ -33,7 +33,8 @@ static const struct cli_option options[] = {
 
 struct exporter {
 	const struct ctl_args *args;
-	struct fleet fleet;			/* a daemon that answered is asked again, even if selectord no longer lists it */
+	/* a daemon that answered is asked again, even if selectord no longer lists it */
+	struct fleet fleet;
 	struct exporter_http *http;
 	struct exporter_runs *runs;		/* the runs' thread's */
 	double every_s, timeout_s;
@@ -63,7 +64,8 @@ disk_free_ratio(const char *dir)
 {
 	struct statvfs fs;
 
-	return dir != NULL && statvfs(dir, &fs) == 0 && fs.f_blocks > 0 ? (double)fs.f_bavail / (double)fs.f_blocks : NAN;
+	return dir != NULL && statvfs(dir, &fs) == 0 &&
+	    fs.f_blocks > 0 ? (double)fs.f_bavail / (double)fs.f_blocks : NAN;
 }
 
 /* Texts are complete before they are published; they are replaced, never changed. */
@@ -153,7 +155,8 @@ serve(struct exporter *x, struct err_note *note)
 		double start = clock_now_s();
 		int failed = poll_fleet(x);
 
-		if (failed != 0 && failed != last)	/* the next poll may succeed; until then salt_exporter_polled_timestamp_seconds shows the age */
+		/* The next poll may succeed; until then salt_exporter_polled_timestamp_seconds shows the age. */
+		if (failed != 0 && failed != last)
 			log_warn("exporter.poll", "error=\"%s\"", err_str(failed));
 		last = failed;
 		stop_sleep_ms((int64_t)(1000 * fmax(0, x->every_s - (clock_now_s() - start))));
@@ -177,9 +180,11 @@ exporter(struct ctl_args *args)
 
 	if ((exit_code = ctl_get_num(args, "every", 0.1, 3600, &x.every_s)) != 0 ||
 	    (exit_code = ctl_get_num(args, "timeout", 0.01, 60, &x.timeout_s)) != 0 ||
-	    (exit_code = fleet_open(&x.fleet, args, "whose figures? give -c fleet.yaml or --endpoint tcp://HOST:PORT")) != 0)
+	    (exit_code = fleet_open(&x.fleet, args,
+	    "whose figures? give -c fleet.yaml or --endpoint tcp://HOST:PORT")) != 0)
 		goto out;
-	if ((rc = exporter_http_new(&x.http, listen != NULL ? listen : LISTEN, &note)) != 0 || (rc = serve(&x, &note)) != 0)
+	if ((rc = exporter_http_new(&x.http, listen != NULL ? listen : LISTEN, &note)) != 0 ||
+	    (rc = serve(&x, &note)) != 0)
 		exit_code = ctl_fail(args, rc, &note);
 out:
 	exporter_http_destroy(&x.http);
@@ -189,9 +194,10 @@ out:
 
 const struct ctl_verb ctl_exporter = {
 	.name = "exporter", .operands = "", .summary = "a fleet's figures over HTTP: Prometheus, JSON, and a page for the browser",
-	.about = "Serves /metrics for Prometheus, /api/status (the answers of the status sockets), /api/runs (loss curves and costs) and /\n"
-	    "(a page that shows all that and updates itself) until stopped. Prints its address on standard output. Everyone who reaches\n"
-	    "the address can read everything and change nothing. Charts need the package libjs-chart.js.",
+	.about = "Serves /metrics for Prometheus, /api/status (the answers of the status sockets), /api/runs (loss\n"
+	    "curves and costs) and / (a page that shows all that and updates itself) until stopped. Prints its\n"
+	    "address on standard output. Everyone who reaches the address can read everything and change nothing.\n"
+	    "Charts need the package libjs-chart.js.",
 	.example = "saltctl exporter -c fleet.yaml --listen 127.0.0.1:9797",
 	.options = options, .run = exporter,
 };

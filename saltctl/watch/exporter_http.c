@@ -1,6 +1,6 @@
 /*
- * The only file that uses libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection that is idle for
- * CONNECTION_IDLE_S is closed, and there are never more than CONNECTIONS_MAX.
+ * The only file that uses libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection
+ * that is idle for CONNECTION_IDLE_S is closed, and there are never more than CONNECTIONS_MAX.
  */
 #include "saltctl/watch/exporter.h"
 
@@ -59,7 +59,8 @@ struct exporter_http {
 };
 
 /* The page may load and run only what this server sends. */
-static const char policy[] = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+static const char policy[] =
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /* @text is malloc'ed and taken unless it is one of pages. */
@@ -100,7 +101,8 @@ chart_library(struct MHD_Connection *c)
 	int rc = file_read(chart_js, CHART_JS_MAX_BYTES, &text, &n, NULL);
 
 	if (rc == ENOENT)
-		return say(c, MHD_HTTP_NOT_FOUND, "Chart.js is not installed on this host: apt-get install libjs-chart.js\n");
+		return say(c, MHD_HTTP_NOT_FOUND,
+		    "Chart.js is not installed on this host: apt-get install libjs-chart.js\n");
 	if (rc != 0)
 		return say(c, MHD_HTTP_INTERNAL_SERVER_ERROR, "Chart.js could not be read\n");
 	return respond(c, MHD_HTTP_OK, "text/javascript; charset=utf-8", text, n, true);
@@ -122,8 +124,8 @@ from_board(struct exporter_http *h, struct MHD_Connection *c, size_t which)
 }
 
 static enum MHD_Result
-answer(void *arg, struct MHD_Connection *c, const char *path, const char *method, const char *version, const char *upload,
-    size_t *upload_bytes, void **request)
+answer(void *arg, struct MHD_Connection *c, const char *path, const char *method, const char *version,
+    const char *upload, size_t *upload_bytes, void **request)
 {
 	struct exporter_http *h = arg;
 
@@ -176,17 +178,20 @@ bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note
 	int fd = -1, on = 1, rc;
 
 	if (split(listen_at, host, port) != 0)
-		return err_expect(note, ERR_USAGE, "--listen", "HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797", "%s", listen_at);
+		return err_expect(note, ERR_USAGE, "--listen",
+		    "HOST:PORT, such as 127.0.0.1:9797 or [::1]:9797", "%s", listen_at);
 	if (getaddrinfo(host, port, &want, &found) != 0)
 		return err_expect(note, ERR_USAGE, "--listen", "an address or a name of this host", "%s", listen_at);
 	rc = 0;
 	if ((fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 || bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, CONNECTIONS_MAX) != 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+	    bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, CONNECTIONS_MAX) != 0 ||
 	    getsockname(fd, (struct sockaddr *)&at, &len) != 0)
 		rc = err_note_set(note, errno, "--listen %s", listen_at);
 	if (rc == 0)
-		snprintf(url, size, "http://%s%s%s:%d/", at.ss_family == AF_INET6 ? "[" : "", host, at.ss_family == AF_INET6 ? "]" : "",
-		    ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port));
+		snprintf(url, size, "http://%s%s%s:%d/", at.ss_family == AF_INET6 ? "[" : "", host,
+		    at.ss_family == AF_INET6 ? "]" : "", ntohs(at.ss_family == AF_INET6 ?
+		    ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port));
 	freeaddrinfo(found);
 	if (rc != 0 && fd >= 0)
 		close(fd);
@@ -206,9 +211,10 @@ exporter_http_new(struct exporter_http **out, const char *listen_at, struct err_
 	pthread_mutex_init(&h->lock, NULL);
 	if ((rc = bind_to(listen_at, &fd, h->url, sizeof(h->url), note)) != 0)
 		goto out;
-	h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, answer, h, MHD_OPTION_LISTEN_SOCKET, fd,
-	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_IDLE_S,
-	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+	h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, answer, h,
+	    MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+	    MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+	    (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
 	if (h->daemon == NULL) {
 		close(fd);
 		rc = err_note_set(note, ERR_LIBRARY, "HTTP server on %s", listen_at);

@@ -33,7 +33,8 @@ name_ok(const char *name)
 {
 	size_t n = strlen(name);
 
-	return n > 0 && n < 64 && name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0' && !(name[0] >= '0' && name[0] <= '9');
+	return n > 0 && n < 64 && name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0' &&
+	    !(name[0] >= '0' && name[0] <= '9');
 }
 
 /* A label's value: backslash, quote and line feed are escaped; other control characters become blanks, bytes outside ASCII "?" (a
@@ -44,7 +45,8 @@ escape(char *out, size_t size, const char *text)
 	size_t n = 0;
 
 	for (; *text != '\0' && n + 3 < size; text++) {
-		char c = *text == '\n' ? 'n' : (unsigned char)*text < 32 ? ' ' : (unsigned char)*text > 126 ? '?' : *text;
+		char c = *text == '\n' ? 'n' : (unsigned char)*text < 32 ? ' ' : (unsigned char)*text > 126 ?
+		    '?' : *text;
 
 		if (*text == '\n' || *text == '\\' || *text == '"')
 			out[n++] = '\\';
@@ -75,8 +77,9 @@ labels_of(const struct fleet_daemon *d, const char *key, const char *value, char
 	escape(host, sizeof(host), d->host);
 	if (key != NULL)
 		escape(more, sizeof(more), value);
-	snprintf(buf, LABELS_MAX_BYTES, "{role=\"%s\",daemon=\"%s\",host=\"%s\"%s%s%s%s%s}", role, name, host, key != NULL ? "," : "",
-	    key != NULL ? key : "", key != NULL ? "=\"" : "", more, key != NULL ? "\"" : "");
+	snprintf(buf, LABELS_MAX_BYTES, "{role=\"%s\",daemon=\"%s\",host=\"%s\"%s%s%s%s%s}", role, name, host,
+	    key != NULL ? "," : "", key != NULL ? key : "", key != NULL ? "=\"" : "", more,
+	    key != NULL ? "\"" : "");
 	return buf;
 }
 
@@ -108,7 +111,8 @@ add_group(struct samples *s, const struct fleet_daemon *d, const char *group, bo
 
 	if (!name_ok(d->role))
 		return;
-	section -= d->role[section - 1] == 'd';			/* trainerd's metrics are salt_trainer_..., as in fleet.yaml */
+	/* trainerd's metrics are salt_trainer_..., as in fleet.yaml */
+	section -= d->role[section - 1] == 'd';
 	for (void *it = json_first(o); it != NULL && n < METRICS_MAX; it = json_next(o, it), n++) {
 		const char *help = ctl_text_of(helps, json_key(it), "the daemon sent no help text");
 		double v;
@@ -137,7 +141,8 @@ add_states(struct samples *s, const struct fleet_daemon *d)
 			add(s, "salt_state_seconds_total", true, "time spent in each state", labels, v);
 	}
 	if (strcmp(phase, "one") == 0 || strcmp(phase, "two") == 0)
-		add_one(s, d, "salt_phase", false, "1 with the teacher, 2 after the switch", strcmp(phase, "one") == 0 ? 1 : 2);
+		add_one(s, d, "salt_phase", false, "1 with the teacher, 2 after the switch",
+		    strcmp(phase, "one") == 0 ? 1 : 2);
 }
 
 static void
@@ -162,7 +167,8 @@ add_plans(struct samples *s, const struct fleet_daemon *d)
 			if (json_num(json_get(plan, all[i].field), &v))
 				add(s, all[i].name, false, all[i].help, labels, v);
 		if (json_flag(json_get(plan, "released"), &released))
-			add(s, "salt_plan_released", false, "1 after the trainer's switch: no more labels of it are needed", labels, released);
+			add(s, "salt_plan_released", false,
+			    "1 after the trainer's switch: no more labels of it are needed", labels, released);
 	}
 }
 
@@ -179,7 +185,8 @@ add_daemon(struct samples *s, const struct fleet_daemon *d)
 		add(s, "salt_info", false, "what the daemon was built as", labels_of(d, "version", version, labels), 1);
 	add_field(s, d, "uptime_s", "salt_uptime_seconds", "since the daemon's start");
 	add_field(s, d, "step", "salt_step", "steps done; of a selectord rows ready");
-	add_field(s, d, "steps_total", "salt_steps", "steps to do; of a selectord rows of all its plans; 0: it has none");
+	add_field(s, d, "steps_total", "salt_steps",
+	    "steps to do; of a selectord rows of all its plans; 0: it has none");
 	add_states(s, d);
 	add_plans(s, d);
 	add_group(s, d, "counters", true);
@@ -213,13 +220,16 @@ add_self(struct samples *s, const struct fleet *f, const struct exporter_self *s
 	for (size_t i = 0; i < f->n; i++)
 		answering += f->daemons[i].answer != NULL;
 	add(s, "salt_exporter_daemons", false, "daemons that are announced or connected", "", (double)f->n);
-	add(s, "salt_exporter_daemons_answering", false, "of them those that answered the last poll", "", (double)answering);
+	add(s, "salt_exporter_daemons_answering", false, "of them those that answered the last poll", "",
+	    (double)answering);
 	add(s, "salt_exporter_polls_total", true, "polls of the status sockets", "", (double)self->n_polls);
 	add(s, "salt_exporter_poll_seconds", false, "how long the last poll took", "", self->poll_seconds);
-	add(s, "salt_exporter_polled_timestamp_seconds", false, "when these figures were asked for, Unix time", "", self->polled_at);
+	add(s, "salt_exporter_polled_timestamp_seconds", false,
+	    "when these figures were asked for, Unix time", "", self->polled_at);
 	add(s, "salt_exporter_runs", false, "runs in the directory that is shown", "", (double)self->n_runs);
 	if (isfinite(self->run_disk_free_ratio))
-		add(s, "salt_run_disk_free_ratio", false, "share of the file system of run.dir that is free, as the exporter's host sees it", "",
+		add(s, "salt_run_disk_free_ratio", false,
+		    "share of the file system of run.dir that is free, as the exporter's host sees it", "",
 		    self->run_disk_free_ratio);
 }
 

@@ -69,8 +69,8 @@ average(const struct report_run *run, size_t first, size_t end)
 			n_ahead++;
 		}
 	}
-	return (struct bucket){.step = (double)last->step, .hard = n_hard > 0 ? hard / (double)n_hard : NAN, .lr = last->lr,
-	    .rows_ahead = n_ahead > 0 && last->phase == 1 ? ahead / (double)n_ahead : NAN,
+	return (struct bucket){.step = (double)last->step, .hard = n_hard > 0 ? hard / (double)n_hard : NAN,
+	    .lr = last->lr, .rows_ahead = n_ahead > 0 && last->phase == 1 ? ahead / (double)n_ahead : NAN,
 	    .tokens_per_s = run->batch > 0 && last->seconds > from_s ?
 	    (double)((last->step - from_step) * run->batch * run->context) / (last->seconds - from_s) : NAN};
 }
@@ -117,8 +117,8 @@ head(const struct report_run *run, const char *name)
 	const struct report_eval *last = report_last(run);
 
 	return ctl_record(CTL("name", name), CTL("dir", run->dir), CTL("mode", run->mode), CTL("step", run->last_step),
-	    CTL("steps_total", run->steps), CTL("switch_step", ctl_known(run->switch_step > 0, (int64_t)run->switch_step)),
-	    CTL("finished", report_finished(run)), CTL("seed", run->seed),
+	    CTL("steps_total", run->steps), CTL("switch_step", ctl_known(run->switch_step > 0,
+	    (int64_t)run->switch_step)), CTL("finished", report_finished(run)), CTL("seed", run->seed),
 	    CTL("parameters", ctl_known(run->n_params > 0, run->n_params)),
 	    CTL("heldout_loss", last != NULL ? last->loss : NAN), CTL("accuracy", last != NULL ? last->accuracy : NAN),
 	    CTL("ledger", ledger_json(run)));
@@ -236,8 +236,8 @@ look_at(struct entries *now, const struct entries *old, const char *dir)
 	*e = (struct entry){.dir = ctl_strndup(dir, SIZE_MAX), .written = metrics.st_mtim, .ledger = ledger.st_mtim,
 	    .bytes = metrics.st_size, .inode = metrics.st_ino};
 	was = entry_of(old, dir);
-	if (was != NULL && same_time(was->written, e->written) && same_time(was->ledger, e->ledger) && was->bytes == e->bytes &&
-	    was->inode == e->inode) {
+	if (was != NULL && same_time(was->written, e->written) && same_time(was->ledger, e->ledger) &&
+	    was->bytes == e->bytes && was->inode == e->inode) {
 		e->text = was->text;
 		was->text = NULL;
 	}
@@ -250,7 +250,8 @@ newest_first(const void *a, const void *b)
 
 	if (x->written.tv_sec != y->written.tv_sec)
 		return x->written.tv_sec > y->written.tv_sec ? -1 : 1;
-	return x->written.tv_nsec != y->written.tv_nsec ? x->written.tv_nsec > y->written.tv_nsec ? -1 : 1 : strcmp(x->dir, y->dir);
+	return x->written.tv_nsec != y->written.tv_nsec ? x->written.tv_nsec > y->written.tv_nsec ? -1 : 1 :
+	    strcmp(x->dir, y->dir);
 }
 
 static int
@@ -274,7 +275,8 @@ scan(struct exporter_runs *r)
 		look_at(&now, &r->runs, r->also);
 	if ((d = opendir(r->dir)) != NULL) {
 		while ((e = readdir(d)) != NULL)
-			if (e->d_name[0] != '.' && snprintf(path, sizeof(path), "%s/%s", r->dir, e->d_name) < (int)sizeof(path))
+			if (e->d_name[0] != '.' && snprintf(path, sizeof(path), "%s/%s", r->dir,
+			    e->d_name) < (int)sizeof(path))
 				look_at(&now, &r->runs, path);
 		closedir(d);
 	}

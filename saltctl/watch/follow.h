@@ -1,6 +1,6 @@
 /*
- * follow - lines of many daemons as one stream: collected, sorted by time, printed with the daemon's name before them. Shared by logs and
- * events.
+ * follow - lines of many daemons as one stream: collected, sorted by time, printed with the daemon's name
+ * before them. Shared by logs and events.
  */
 #ifndef SALT_CTL_FOLLOW_H
 #define SALT_CTL_FOLLOW_H
@@ -30,7 +30,8 @@ void follow_add(struct follow *f, const char *name, const char *text, size_t len
 void follow_print(struct follow *f);
 void follow_clear(struct follow *f);
 
-/* follow_wanted - whether name is one of the operands, or a rank of one ("trainerd" means trainerd-0 too). No operands: true. */
+/* follow_wanted - whether name is one of the operands, or a rank of one ("trainerd" means trainerd-0 too).
+ * No operands: true. */
 bool follow_wanted(const char *name, const char *const *operands, size_t n);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * logs: the last lines of every daemon, or with -f all that follow. If a supervisor keeps a daemon's output in run.dir/logs, that file is
+ * logs: the last lines of every daemon, or with -f all that follow. If a supervisor keeps a daemon's output
+ * in run.dir/logs, that file is
  * read, whatever else is in it; other daemons are asked over their status sockets, where each keeps its last lines.
  */
 #include <dirent.h>
@@ -149,7 +150,8 @@ find_files(struct logs *l)
 		return errno == ENOENT ? 0 : errno;
 	while (rc == 0 && (e = readdir(dir)) != NULL) {
 		len = strlen(e->d_name);
-		if (e->d_name[0] == '.' || len < 5 || len - 4 >= sizeof(f->name) || strcmp(e->d_name + len - 4, ".log") != 0)
+		if (e->d_name[0] == '.' || len < 5 || len - 4 >= sizeof(f->name) ||
+		    strcmp(e->d_name + len - 4, ".log") != 0)
 			continue;
 		for (i = 0; i < l->n_files; i++)
 			if (strlen(l->files[i].name) == len - 4 && memcmp(l->files[i].name, e->d_name, len - 4) == 0)
@@ -233,7 +235,8 @@ has_lines_of(const struct file *f, int64_t pid)
 
 /* ---- sockets ---- */
 
-/* Whether a file has this daemon's output: its own, made on this host, or one with lines of it or of another rank of its trainer. */
+/* Whether a file has this daemon's output: its own, made on this host, or one with lines of it or of
+ * another rank of its trainer. */
 static bool
 in_a_file(const struct logs *l, const struct fleet_daemon *d)
 {
@@ -249,7 +252,8 @@ in_a_file(const struct logs *l, const struct fleet_daemon *d)
 		for (size_t k = 0; k < l->fleet.n; k++) {
 			const struct fleet_daemon *e = &l->fleet.daemons[k];
 
-			if ((d == e || (trainer && strcmp(e->role, "trainerd") == 0)) && e->pid > 0 && has_lines_of(f, e->pid))
+			if ((d == e || (trainer && strcmp(e->role, "trainerd") == 0)) && e->pid > 0 &&
+			    has_lines_of(f, e->pid))
 				return true;
 		}
 	}
@@ -286,7 +290,8 @@ take_answer(struct logs *l, struct remote *r, const char *text, size_t len)
 	uint64_t first, next, skip = 0;
 	int64_t pid;
 
-	if (line == NULL || sscanf(text, "log pid=%" SCNd64 " first=%" SCNu64 " next=%" SCNu64, &pid, &first, &next) != 3)
+	if (line == NULL || sscanf(text, "log pid=%" SCNd64 " first=%" SCNu64 " next=%" SCNu64, &pid, &first,
+	    &next) != 3)
 		return;			/* an older daemon */
 	if (r->any && pid != r->pid) {	/* another process at the same endpoint: start with its first line */
 		r->pid = pid;
@@ -296,8 +301,9 @@ take_answer(struct logs *l, struct remote *r, const char *text, size_t len)
 	if (!r->any && !l->begun && next - first > l->n_lines)
 		skip = next - first - l->n_lines;
 	if (r->any && first > r->next)
-		fprintf(stderr, "saltctl logs: %s: %" PRIu64 " lines were overwritten before they could be fetched\n", r->name,
-		    first - r->next);
+		fprintf(stderr,
+		    "saltctl logs: %s: %" PRIu64 " lines were overwritten before they could be fetched\n",
+		    r->name, first - r->next);
 	r->pid = pid;
 	r->next = next;
 	r->any = true;
@@ -345,7 +351,8 @@ take_remotes(struct logs *l, int64_t wait_ms)
 			take_answer(l, r, (const char *)ask->answer, ask->len);
 		} else if (!r->silent) {
 			r->silent = true;
-			fprintf(stderr, "saltctl logs: %s: %s\n", r->name, ask->rc == ERR_TIMEOUT ? "no answer" : err_str(ask->rc));
+			fprintf(stderr, "saltctl logs: %s: %s\n", r->name,
+			    ask->rc == ERR_TIMEOUT ? "no answer" : err_str(ask->rc));
 		}
 		free(ask->answer);
 		ask->answer = NULL;
@@ -370,7 +377,8 @@ look_once(struct logs *l)
 {
 	int rc;
 
-	if ((rc = find_files(l)) != 0 || (rc = fleet_find(&l->fleet)) != 0 || (rc = fleet_ask(&l->fleet, ANSWER_MS)) != 0)
+	if ((rc = find_files(l)) != 0 || (rc = fleet_find(&l->fleet)) != 0 ||
+	    (rc = fleet_ask(&l->fleet, ANSWER_MS)) != 0)
 		return rc;
 	find_remotes(l);
 	if ((rc = ask_remotes(l)) == 0 && (rc = read_files(l)) == 0)
@@ -466,7 +474,8 @@ logs_free(struct logs *l)
 static int
 logs(struct ctl_args *args)
 {
-	struct logs l = {.args = args, .n_lines = 20, .out.json = ctl_has(args, "json"), .remotes = STAILQ_HEAD_INITIALIZER(l.remotes)};
+	struct logs l = {.args = args, .n_lines = 20, .out.json = ctl_has(args, "json"),
+	    .remotes = STAILQ_HEAD_INITIALIZER(l.remotes)};
 	bool follow = ctl_has(args, "follow");
 	int exit_code, rc;
 
@@ -494,10 +503,11 @@ out:
 
 const struct ctl_verb ctl_logs = {
 	.name = "logs", .operands = "[NAME ...]", .summary = "the log lines of a fleet's daemons, on every host, in the order of time",
-	.about = "The last lines of all daemons, or of those named (teacherd: every teacherd-N), each with its daemon before it; -f also\n"
-	    "prints new lines, those of daemons that join and of rotated files too. Read from run.dir/logs if a supervisor writes there,\n"
-	    "else asked of the daemon, which keeps its last 512 lines. Without -f, daemons that have no file and do not answer are\n"
-	    "named, and the exit code is then 69.",
+	.about = "The last lines of all daemons, or of those named (teacherd: every teacherd-N), each with its\n"
+	    "daemon before it; -f also prints new lines, those of daemons that join and of rotated files too.\n"
+	    "Read from run.dir/logs if a supervisor writes there, else asked of the daemon, which keeps its last\n"
+	    "512 lines. Without -f, daemons that have no file and do not answer are named, and the exit code is\n"
+	    "then 69.",
 	.example = "saltctl logs -f teacherd trainerd -c fleet.yaml",
 	.options = options, .max_operands = CTL_ANY, .run = logs,
 };

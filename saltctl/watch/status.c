@@ -26,18 +26,19 @@ print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
 
 	if (d->pid > 0)
 		snprintf(pid, sizeof(pid), "%" PRId64, d->pid);
-	ctl_table_add(t, "%s\t%s\t%s\t%s", d->role[0] != '\0' ? d->role : "?", d->name[0] != '\0' ? d->name : d->endpoint,
-	    d->host[0] != '\0' ? d->host : "?", pid);
+	ctl_table_add(t, "%s\t%s\t%s\t%s", d->role[0] != '\0' ? d->role : "?", d->name[0] != '\0' ? d->name :
+	    d->endpoint, d->host[0] != '\0' ? d->host : "?", pid);
 	if (o == NULL) {
 		ctl_table_add(t, "NO ANSWER\t-\t-\t-\t-\t%s", fleet_why(d));
 		return;
 	}
 	if (ctl_int_of(o, "steps_total", 0) > 0)
-		snprintf(step, sizeof(step), "%" PRId64 " of %" PRId64, ctl_int_of(o, "step", 0), ctl_int_of(o, "steps_total", 0));
+		snprintf(step, sizeof(step), "%" PRId64 " of %" PRId64, ctl_int_of(o, "step", 0),
+		    ctl_int_of(o, "steps_total", 0));
 	fleet_numbers(json_get(o, "rates"), true, rates, sizeof(rates));
 	fleet_numbers(json_get(o, "queues"), false, queues, sizeof(queues));
-	ctl_table_add(t, "%s\t%s\t%s\t%s\t%s\t%.100s", ctl_text_of(o, "state", ""), phase[0] != '\0' ? phase : "-", step, rates,
-	    queues, error[0] != '\0' ? error : "-");
+	ctl_table_add(t, "%s\t%s\t%s\t%s\t%s\t%.100s", ctl_text_of(o, "state", ""),
+	    phase[0] != '\0' ? phase : "-", step, rates, queues, error[0] != '\0' ? error : "-");
 }
 
 static void
@@ -49,9 +50,10 @@ print_plans(const struct fleet *f)
 		for (size_t p = 0; p < json_count(plans); p++) {
 			const struct json *plan = json_item(plans, p);
 
-			printf("%splan %.8s at %s: %" PRId64 " of %" PRId64 " rows ready, %" PRId64 " asked for%s\n", p == 0 ? "\n" : "",
-			    ctl_text_of(plan, "plan", ""), f->daemons[i].name, ctl_int_of(plan, "rows_ready", 0),
-			    ctl_int_of(plan, "rows", 0), ctl_int_of(plan, "rows_asked", 0),
+			printf("%splan %.8s at %s: %" PRId64 " of %" PRId64 " rows ready, %" PRId64 " asked for%s\n",
+			    p == 0 ? "\n" : "", ctl_text_of(plan, "plan", ""), f->daemons[i].name,
+			    ctl_int_of(plan, "rows_ready", 0), ctl_int_of(plan, "rows", 0),
+			    ctl_int_of(plan, "rows_asked", 0),
 			    ctl_flag_of(plan, "released") ? ", released" : "");
 		}
 	}
@@ -107,8 +109,8 @@ out:
 
 const struct ctl_verb ctl_status = {
 	.name = "status", .operands = "", .summary = "every daemon of a fleet in one table",
-	.about = "Finds daemons by run.dir/daemons and by the list that selectord keeps, and asks all at once. A daemon that does not\n"
-	    "answer is shown as such, and the exit code is then 69.",
+	.about = "Finds daemons by run.dir/daemons and by the list that selectord keeps, and asks all at once. A\n"
+	    "daemon that does not answer is shown as such, and the exit code is then 69.",
 	.example = "saltctl status -c fleet.yaml --watch 2",
 	.options = options, .run = status,
 };

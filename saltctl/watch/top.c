@@ -130,11 +130,14 @@ run_live(struct view *v, double interval_s, double timeout_s)
 	int rc;
 
 	log_init("saltctl", LOG_LEVEL_ERROR);		/* warnings would break the screen */
-	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || term == NULL || term[0] == '\0' || strcmp(term, "dumb") == 0)
-		return ctl_usage(v->args, "a live view needs a terminal that can move its cursor%s%s; saltctl top --once prints one frame",
+	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || term == NULL || term[0] == '\0' ||
+	    strcmp(term, "dumb") == 0)
+		return ctl_usage(v->args,
+		    "a live view needs a terminal that can move its cursor%s%s; saltctl top --once prints one frame",
 		    term != NULL && term[0] != '\0' ? ", and this is TERM=" : "", term != NULL ? term : "");
 	if (!top_screen_open(no_colour == NULL || no_colour[0] == '\0'))
-		return ctl_usage(v->args, "the terminal TERM=%s is not known here; saltctl top --once prints one frame", term);
+		return ctl_usage(v->args,
+		    "the terminal TERM=%s is not known here; saltctl top --once prints one frame", term);
 	set_clock(v);
 	rc = live(v, interval_s, timeout_s);
 	top_screen_close();
@@ -153,7 +156,8 @@ top(struct ctl_args *args)
 	v.args = args;
 	if ((exit_code = ctl_get_num(args, "interval", 0.1, 3600, &interval_s)) != 0 ||
 	    (exit_code = ctl_get_num(args, "timeout", 0.01, 3600, &timeout_s)) != 0 ||
-	    (exit_code = fleet_open(&v.fleet, args, "which fleet? give -c fleet.yaml or --endpoint tcp://HOST:PORT")) != 0)
+	    (exit_code = fleet_open(&v.fleet, args,
+	    "which fleet? give -c fleet.yaml or --endpoint tcp://HOST:PORT")) != 0)
 		goto out;
 	cfg = v.fleet.cfg;
 	setlocale(LC_CTYPE, "");			/* numbers keep their point */
@@ -164,7 +168,8 @@ top(struct ctl_args *args)
 		snprintf(metrics, sizeof(metrics), "%s/metrics.jsonl", cfg->run.dir);
 		top_seed(&v.top, metrics);		/* without it only the past is missing */
 	}
-	exit_code = ctl_has(args, "once") || ctl_has(args, "plain") ? once(&v, timeout_s) : run_live(&v, interval_s, timeout_s);
+	exit_code = ctl_has(args, "once") || ctl_has(args, "plain") ? once(&v, timeout_s) : run_live(&v,
+	    interval_s, timeout_s);
 out:
 	fleet_close(&v.fleet);
 	top_free(&v.top);
@@ -174,9 +179,10 @@ out:
 
 const struct ctl_verb ctl_top = {
 	.name = "top", .operands = "", .summary = "a fleet as a live screen: phase, loss, rows ahead, when it ends",
-	.about = "Asks every daemon repeatedly and shows its last answer; a daemon that does not answer is shown as such and delays nothing.\n"
-	    "ETAs are by the pace of the last minute, waiting included. Keys: q quit, p pause, s sort, e errors, arrows, page, home and\n"
-	    "end scroll. NO_COLOR turns colours off. --once prints one frame (COLUMNS wide), with exit code 69 if a daemon is silent.",
+	.about = "Asks every daemon repeatedly and shows its last answer; a daemon that does not answer is shown\n"
+	    "as such and delays nothing. ETAs are by the pace of the last minute, waiting included. Keys: q quit,\n"
+	    "p pause, s sort, e errors, arrows, page, home and end scroll. NO_COLOR turns colours off. --once\n"
+	    "prints one frame (COLUMNS wide), with exit code 69 if a daemon is silent.",
 	.example = "saltctl top -c fleet.yaml",
 	.options = options, .run = top,
 };

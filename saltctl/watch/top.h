@@ -1,7 +1,7 @@
 /*
  * top - a fleet as a live screen. Three parts:
- *   top_model.c   the daemons' answers -> struct top: the trainer's step, loss, pace; the rows ahead; a row for each daemon
- *   top_view.c    struct top and the size of a screen -> lines of text; no clock, no terminal
+ *   top_model.c   the daemons' answers -> struct top: the trainer's step, loss, pace; the rows ahead; a row
+ *   for each daemon top_view.c    struct top and the size of a screen -> lines of text; no clock, no terminal
  *   top_screen.c  lines -> the terminal, keys back; the only file that uses ncurses
  * and top.c, the verb with its loop.
  */
@@ -74,7 +74,8 @@ double top_pace(const struct top *t);
 
 /* ---- lines (top_view.c) ---- */
 
-enum top_sort { TOP_BY_ROLE, TOP_BY_NAME, TOP_BY_RATE, TOP_BY_STATE, TOP_SORTS };	/* by state: silent daemons first */
+/* by state: silent daemons first */
+enum top_sort { TOP_BY_ROLE, TOP_BY_NAME, TOP_BY_RATE, TOP_BY_STATE, TOP_SORTS };
 enum top_attr { TOP_PLAIN, TOP_TITLE, TOP_HEAD, TOP_BAD, TOP_WAIT, TOP_HELP };
 
 struct top_look {
@@ -100,13 +101,15 @@ struct top_lines {
 void top_draw(const struct top *t, struct top_look *look, struct top_lines *out);
 void top_lines_free(struct top_lines *lines);
 
-/* top_spark - losses as width characters, low at the bottom, into out (4 bytes a character and a NUL); means where there are more. */
+/* top_spark - losses as width characters, low at the bottom, into out (4 bytes a character and a NUL);
+ * means where there are more. */
 void top_spark(const struct top_point *points, size_t n, size_t width, bool utf8, char *out);
 
 /* ---- terminal (top_screen.c) ---- */
 
 enum top_key {
-	TOP_KEY_NONE, TOP_KEY_QUIT, TOP_KEY_PAUSE, TOP_KEY_SORT, TOP_KEY_ERRORS, TOP_KEY_UP, TOP_KEY_DOWN, TOP_KEY_PAGE_UP,
+	TOP_KEY_NONE, TOP_KEY_QUIT, TOP_KEY_PAUSE, TOP_KEY_SORT, TOP_KEY_ERRORS, TOP_KEY_UP, TOP_KEY_DOWN,
+	    TOP_KEY_PAGE_UP,
 	TOP_KEY_PAGE_DOWN, TOP_KEY_HOME, TOP_KEY_END, TOP_KEY_RESIZE
 };
 

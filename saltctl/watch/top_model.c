@@ -16,7 +16,8 @@
 void
 top_init(struct top *t, const char *title, double tokens_per_step)
 {
-	*t = (struct top){.title = title, .tokens_per_step = tokens_per_step, .loss = NAN, .heldout = NAN, .per_point = 1};
+	*t = (struct top){.title = title, .tokens_per_step = tokens_per_step, .loss = NAN, .heldout = NAN,
+	    .per_point = 1};
 }
 
 void

@@ -149,7 +149,8 @@ draw_switch(const struct top *t, const struct top_look *look, struct top_lines *
 		snprintf(when, sizeof(when), "in %s (step %" PRId64 ")", eta(t, t->switch_step, a), t->switch_step);
 	if (top_pace(t) > 0)
 		snprintf(pace, sizeof(pace), "   %s steps/s", ctl_count(top_pace(t), c));
-	add(out, look, TOP_PLAIN, "switch   %s   end %s%s%s", when, t->steps > t->step ? "in " : "", eta(t, t->steps, b), pace);
+	add(out, look, TOP_PLAIN, "switch   %s   end %s%s%s", when, t->steps > t->step ? "in " : "",
+	    eta(t, t->steps, b), pace);
 }
 
 static void
@@ -164,7 +165,8 @@ draw_loss(const struct top *t, const struct top_look *look, struct top_lines *ou
 		snprintf(loss, sizeof(loss), "%.4f", t->points[t->n_points - 1].loss);
 	if (isfinite(t->heldout))
 		snprintf(heldout, sizeof(heldout), "  held-out %.4f", t->heldout);
-	left = (size_t)look->cols > 11 + strlen(loss) + strlen(heldout) ? (size_t)look->cols - 11 - strlen(loss) - strlen(heldout) : 0;
+	left = (size_t)look->cols > 11 + strlen(loss) + strlen(heldout) ?
+	    (size_t)look->cols - 11 - strlen(loss) - strlen(heldout) : 0;
 	top_spark(t->points, t->n_points, left < SPARK_MAX ? left : SPARK_MAX, look->utf8, spark);
 	add(out, look, TOP_PLAIN, "loss     %s%s%s%s", loss, heldout, spark[0] != '\0' ? "  " : "", spark);
 }
@@ -183,9 +185,10 @@ draw_rows(const struct top *t, const struct top_look *look, struct top_lines *ou
 		snprintf(trainer, sizeof(trainer), " (trainer: %.0f steps)", t->trainer_ahead);
 	if (t->scores_per_s >= 0.05)
 		snprintf(scores, sizeof(scores), "  %s scores/s", ctl_count(t->scores_per_s, c));
-	add(out, look, TOP_PLAIN, "rows     %s ahead%s  %s labels/s%s  %.0f teacher%s  %s of %s ready", ctl_count(t->rows_ahead, a),
-	    trainer, ctl_count(t->labels_per_s, b), scores, t->teachers, t->teachers == 1 ? "" : "s",
-	    ctl_count((double)t->rows_ready, c), ctl_count((double)t->rows_total, d));
+	add(out, look, TOP_PLAIN, "rows     %s ahead%s  %s labels/s%s  %.0f teacher%s  %s of %s ready",
+	    ctl_count(t->rows_ahead, a), trainer, ctl_count(t->labels_per_s, b), scores, t->teachers,
+	    t->teachers == 1 ? "" : "s", ctl_count((double)t->rows_ready, c), ctl_count((double)t->rows_total,
+	    d));
 }
 
 static void
@@ -196,12 +199,13 @@ draw_trainer(const struct top *t, const struct top_look *look, struct top_lines 
 	size_t room = look->cols > 60 ? (size_t)look->cols - 52 : 8;
 
 	if (!t->trains) {
-		add(out, look, TOP_PLAIN, "phase    no trainer answers%s", t->n_points > 0 ? "; what it did last:" : "");
+		add(out, look, TOP_PLAIN, "phase    no trainer answers%s",
+		    t->n_points > 0 ? "; what it did last:" : "");
 		return;
 	}
 	bar(t, room < BAR_MAX ? room : BAR_MAX, text);
-	add(out, look, TOP_HEAD, "phase    %s  %s  step %" PRId64 " of %" PRId64 " (%.0f%%)", phase_of(t), text, t->step, t->steps,
-	    t->steps > 0 ? 100 * (double)t->step / (double)t->steps : 0);
+	add(out, look, TOP_HEAD, "phase    %s  %s  step %" PRId64 " of %" PRId64 " (%.0f%%)", phase_of(t),
+	    text, t->step, t->steps, t->steps > 0 ? 100 * (double)t->step / (double)t->steps : 0);
 	draw_switch(t, look, out);
 	add(out, look, waits ? TOP_WAIT : TOP_PLAIN, "trainer  %s for %s   %s tokens/s", t->state,
 	    ctl_span(look->now_s - t->state_since_s, since), ctl_count(t->tokens_per_s, tokens));
@@ -213,7 +217,8 @@ enum column { ROLE, NAME, HOST, STATE, RATES, QUEUES, ERROR, COLUMNS };
 
 static const char *const column_title[COLUMNS] = {"ROLE", "NAME", "HOST", "STATE", "RATES", "QUEUES", "LAST ERROR"};
 static const size_t column_max[COLUMNS] = {9, 24, 20, 22, 34, 30, 256};
-static const enum column by_need[2][COLUMNS] = {			/* in the order in which they get space; the second with look->errors */
+/* in the order in which they get space; the second with look->errors */
+static const enum column by_need[2][COLUMNS] = {
 	{NAME, STATE, RATES, ROLE, QUEUES, HOST, ERROR},
 	{NAME, STATE, ERROR, ROLE, HOST, COLUMNS, COLUMNS}};
 
@@ -278,7 +283,8 @@ draw_row(const struct top_look *look, const size_t wide[COLUMNS], const struct t
 		n += (size_t)sprintf(text + n, "%*s", (int)pad, "");
 	}
 	text[n] = '\0';
-	add(out, look, d == NULL ? TOP_HEAD : !d->answers ? TOP_BAD : strncmp(d->state, "waiting", 7) == 0 ? TOP_WAIT : TOP_PLAIN,
+	add(out, look, d == NULL ? TOP_HEAD : !d->answers ? TOP_BAD : strncmp(d->state, "waiting", 7) == 0 ?
+	    TOP_WAIT : TOP_PLAIN,
 	    "%s", text);
 }
 
@@ -341,8 +347,8 @@ top_draw(const struct top *t, struct top_look *look, struct top_lines *out)
 		return;
 	if (t->n_silent > 0)
 		snprintf(silent, sizeof(silent), ", %zu silent", t->n_silent);
-	snprintf(right, sizeof(right), "%zu daemon%s%s%s%s%s", t->n, t->n == 1 ? "" : "s", silent, look->paused ? "  PAUSED" : "",
-	    look->clock[0] != '\0' ? "  " : "", look->clock);
+	snprintf(right, sizeof(right), "%zu daemon%s%s%s%s%s", t->n, t->n == 1 ? "" : "s", silent,
+	    look->paused ? "  PAUSED" : "", look->clock[0] != '\0' ? "  " : "", look->clock);
 	pad = (size_t)look->cols > strlen(right) + 12 ? (size_t)look->cols - strlen(right) - 2 : 0;
 	pad = pad > 13 ? pad - 13 : 0;
 	if ((size_t)look->cols > strlen(right) + 12)
