@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "base/clock/clock.h"
-#include "base/json/json.h"
 #include "base/mem/mem.h"
 
 /* Separates cells in a formatted line: the tabs of the format, which values may contain, become this. */
@@ -266,27 +265,9 @@ ctl_array(void)
 }
 
 struct json *
-ctl__flag(bool v)
-{
-	return have(json_new_flag(v));
-}
-
-struct json *
-ctl__num(double v)
-{
-	return have(json_new_num(v));
-}
-
-struct json *
-ctl__int(int64_t v)
-{
-	return have(json_new_int(v));
-}
-
-struct json *
 ctl__text(const char *text)
 {
-	return have(text != NULL ? json_new_text(text) : json_new_null());
+	return text != NULL ? json_new_text(text) : json_new_null();
 }
 
 struct json *
@@ -298,7 +279,7 @@ ctl__json(struct json *j)
 struct json *
 ctl_known(bool known, int64_t v)
 {
-	return known ? ctl__int(v) : have(json_new_null());
+	return known ? json_new_int(v) : json_new_null();
 }
 
 struct json *

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-struct json;
+#include "base/json/json.h"
 
 /* ---- memory ---- */
 
@@ -74,16 +74,13 @@ struct ctl_member {
 };
 
 #define CTL(key, value) {key, ctl_node(value)}
-#define ctl_node(v) _Generic((v), bool: ctl__flag, float: ctl__num, double: ctl__num, char *: ctl__text, const char *: ctl__text, \
-	struct json *: ctl__json, default: ctl__int)(v)
+#define ctl_node(v) _Generic((v), bool: json_new_flag, float: json_new_num, double: json_new_num, \
+	char *: ctl__text, const char *: ctl__text, struct json *: ctl__json, default: json_new_int)(v)
 #define ctl_record(...) ctl__put(NULL, (const struct ctl_member[]){__VA_ARGS__, {NULL, NULL}})
 #define ctl_put_all(object, ...) ctl__put(object, (const struct ctl_member[]){__VA_ARGS__, {NULL, NULL}})
 #define ctl_put(object, key, value) ctl_put_all(object, CTL(key, value))
 #define ctl_push(array, value) ctl__push(array, ctl_node(value))
 
-struct json *ctl__flag(bool v);
-struct json *ctl__num(double v);
-struct json *ctl__int(int64_t v);
 struct json *ctl__text(const char *text);
 struct json *ctl__json(struct json *j);
 struct json *ctl__put(struct json *object, const struct ctl_member *members);	/* object NULL: a new one. Returns it */

@@ -1,5 +1,4 @@
 /* tokenizer encode, decode, info. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +7,6 @@
 
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
-#include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
 
 #define TOKENIZER_OPTION {"tokenizer", "PATH", "tokenizer.json, or a folder that holds one (required)", false}
@@ -32,16 +30,41 @@ static const struct cli_option info_options[] = {
 	CTL_JSON, CTL_END
 };
 
-static const char *
-operand(const struct ctl_args *args, size_t i)
-{
-	return args->n_operands == 0 ? "-" : args->operands[i];
-}
+struct coder {
+	const struct ctl_args *args;
+	struct tokenizer *tok;
+	struct tokenizer_encoder *enc;
+	struct tokenizer_ids ids;
+	struct tokenizer_bytes text;
+	struct err_note note;
+};
 
-static size_t
-n_inputs(const struct ctl_args *args)
+/* Calls one() with the content of each FILE, or of standard input. */
+static int
+each_input(struct ctl_args *args, int (*one)(struct coder *c, const char *name, const unsigned char *bytes, size_t n))
 {
-	return args->n_operands == 0 ? 1 : args->n_operands;
+	const char *path = ctl_need(args, "tokenizer"), *name = "-";
+	struct coder c = {.args = args};
+	unsigned char *bytes;
+	size_t n, i = 0;
+	int exit_code = path == NULL ? EX_USAGE : ctl_open_tokenizer(args, path, &c.tok), rc;
+
+	if (exit_code == 0 && (rc = tokenizer_encoder_new(&c.enc, c.tok)) != 0)
+		exit_code = ctl_fail(args, rc, NULL);
+	while (exit_code == 0 && i < (args->n_operands > 0 ? args->n_operands : 1)) {
+		name = args->n_operands > 0 ? args->operands[i] : "-";
+		if ((exit_code = ctl_read_all(args, name, &bytes, &n)) != 0)
+			break;
+		c.ids.n = c.text.n = 0;
+		exit_code = one(&c, name, bytes, n);
+		free(bytes);
+		i++;
+	}
+	free(c.ids.ids);
+	free(c.text.bytes);
+	tokenizer_encoder_destroy(&c.enc);
+	tokenizer_destroy(&c.tok);
+	return exit_code;
 }
 
 static void
@@ -57,45 +80,28 @@ print_ids(const struct tokenizer_ids *ids, bool raw)
 }
 
 static int
+encode_one(struct coder *c, const char *name, const unsigned char *bytes, size_t n)
+{
+	bool specials = ctl_has(c->args, "specials");
+	int rc = tokenizer_encode(c->enc, bytes, n, specials ? TOKENIZER_SPECIALS : 0, &c->ids, &c->note);
+
+	(void)name;
+	if (rc != 0)
+		return ctl_fail(c->args, rc, &c->note);
+	print_ids(&c->ids, ctl_has(c->args, "raw"));
+	return 0;
+}
+
+static int
 encode(struct ctl_args *args)
 {
-	const char *path = ctl_need(args, "tokenizer");
-	struct tokenizer_encoder *enc = NULL;
-	struct tokenizer_ids ids = {0};
-	struct err_note note = {.name = ""};
-	struct tokenizer *tok = NULL;
-	unsigned char *bytes;
-	size_t n;
-	int exit_code, rc;
-
-	if (path == NULL || (exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
-		return path == NULL ? EX_USAGE : exit_code;
-	if ((rc = tokenizer_encoder_new(&enc, tok)) != 0)
-		exit_code = ctl_fail(args, rc, NULL);
-	for (size_t i = 0; exit_code == 0 && i < n_inputs(args); i++) {
-		if ((exit_code = ctl_read_all(args, operand(args, i), &bytes, &n)) != 0)
-			break;
-		ids.n = 0;
-		rc = tokenizer_encode(enc, bytes, n, ctl_has(args, "specials") ? TOKENIZER_SPECIALS : 0, &ids, &note);
-		free(bytes);
-		if (rc != 0)
-			exit_code = ctl_fail(args, rc, &note);
-		else
-			print_ids(&ids, ctl_has(args, "raw"));
-	}
-	free(ids.ids);
-	tokenizer_encoder_destroy(&enc);
-	tokenizer_destroy(&tok);
-	return exit_code;
+	return each_input(args, encode_one);
 }
 
 /* Numbers with white space between them. */
 static int
-parse_ids(const struct ctl_args *args, const char *name, const unsigned char *bytes, size_t n,
-    struct tokenizer_ids *ids)
+parse_ids(struct coder *c, const char *name, const unsigned char *bytes, size_t n)
 {
-	struct err_note note;
-
 	for (size_t i = 0; i < n;) {
 		size_t begin = i;
 		int64_t v = 0;
@@ -107,69 +113,39 @@ parse_ids(const struct ctl_args *args, const char *name, const unsigned char *by
 		for (; i < n && bytes[i] >= '0' && bytes[i] <= '9' && v <= INT32_MAX; i++)
 			v = v * 10 + (bytes[i] - '0');
 		if (i == begin || v > INT32_MAX || (i < n && (bytes[i] == '\0' || strchr(" \t\r\n", bytes[i]) == NULL)))
-			return ctl_fail(args, err_expect_at(&note, ERR_FORMAT, "%s", "byte %zu",
-			    "token ids: numbers with white space between them", "",
-			    strcmp(name, "-") == 0 ? "standard input" : name, begin), &note);
-		if (mem_grow((void **)&ids->ids, &ids->cap, ids->n + 1, sizeof(*ids->ids)) != 0)
-			return ctl_fail(args, ENOMEM, NULL);
-		ids->ids[ids->n++] = (int32_t)v;
+			return err_expect_at(&c->note, ERR_FORMAT, "%s", "byte %zu",
+			    "token ids: numbers with white space between them", "", name, begin);
+		*(int32_t *)ctl_add(c->ids.ids, c->ids.n, c->ids.cap) = (int32_t)v;
 	}
 	return 0;
 }
 
 static int
-read_ids(const struct ctl_args *args, const char *name, struct tokenizer_ids *ids)
+decode_one(struct coder *c, const char *name, const unsigned char *bytes, size_t n)
 {
-	struct err_note note;
-	unsigned char *bytes;
-	size_t n;
-	int exit_code = ctl_read_all(args, name, &bytes, &n);
+	int flags = ctl_has(c->args, "skip-specials") ? TOKENIZER_SKIP_SPECIALS : 0, rc = 0;
 
-	if (exit_code != 0)
-		return exit_code;
-	ids->n = 0;
-	if (!ctl_has(args, "raw")) {
-		exit_code = parse_ids(args, name, bytes, n, ids);
+	if (strcmp(name, "-") == 0)
+		name = "standard input";
+	if (!ctl_has(c->args, "raw")) {
+		rc = parse_ids(c, name, bytes, n);
 	} else if (n % sizeof(int32_t) != 0) {
-		exit_code = ctl_fail(args, err_expect(&note, ERR_FORMAT, "%s", "int32 ids: a multiple of 4 bytes",
-		    "%zu bytes", strcmp(name, "-") == 0 ? "standard input" : name, n), &note);
-	} else if (mem_grow((void **)&ids->ids, &ids->cap, n / sizeof(int32_t) + 1, sizeof(*ids->ids)) != 0) {
-		exit_code = ctl_fail(args, ENOMEM, NULL);
+		rc = err_expect(&c->note, ERR_FORMAT, "%s", "int32 ids: a multiple of 4 bytes", "%zu bytes", name, n);
 	} else {
-		ids->n = n / sizeof(int32_t);
-		memcpy(ids->ids, bytes, n);
+		c->ids.n = n / sizeof(int32_t);
+		ctl_grow((void **)&c->ids.ids, &c->ids.cap, c->ids.n + 1, sizeof(int32_t));
+		memcpy(c->ids.ids, bytes, n);
 	}
-	free(bytes);
-	return exit_code;
+	if (rc != 0 || (rc = tokenizer_decode(c->tok, c->ids.ids, c->ids.n, flags, &c->text, &c->note)) != 0)
+		return ctl_fail(c->args, rc, &c->note);
+	fwrite(c->text.bytes, 1, c->text.n, stdout);
+	return 0;
 }
 
 static int
 decode(struct ctl_args *args)
 {
-	const char *path = ctl_need(args, "tokenizer");
-	struct tokenizer_bytes text = {0};
-	struct tokenizer_ids ids = {0};
-	struct err_note note = {.name = ""};
-	struct tokenizer *tok = NULL;
-	int exit_code, rc;
-
-	if (path == NULL || (exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
-		return path == NULL ? EX_USAGE : exit_code;
-	for (size_t i = 0; exit_code == 0 && i < n_inputs(args); i++) {
-		if ((exit_code = read_ids(args, operand(args, i), &ids)) != 0)
-			break;
-		text.n = 0;
-		rc = tokenizer_decode(tok, ids.ids, ids.n, ctl_has(args, "skip-specials") ?
-		    TOKENIZER_SKIP_SPECIALS : 0, &text, &note);
-		if (rc != 0)
-			exit_code = ctl_fail(args, rc, &note);
-		else
-			fwrite(text.bytes, 1, text.n, stdout);
-	}
-	free(text.bytes);
-	free(ids.ids);
-	tokenizer_destroy(&tok);
-	return exit_code;
+	return each_input(args, decode_one);
 }
 
 static void

@@ -1,5 +1,5 @@
 /*
- * plan - `saltctl plan`: what fleet.yaml amounts to before it is run.
+ * plan - `saltctl plan`: the cost of a configuration before it is run.
  *
  *   plan.c          options; configuration, models, corpora -> struct plan
  *   plan_measure.c  seconds: a run's metrics.jsonl, a few micro-batches here, a network's file
@@ -28,7 +28,7 @@ struct plan_measured {
 	double label_bytes;		/* a token; NaN: no labels seen */
 	int ranks;			/* of the measured run */
 	double step_s;			/* of it, as it was: median */
-	/* share of its reduction that was through when backward ended; NaN: one rank, or not seen */
+	/* share of its reduction that was complete when backward ended; NaN: one rank, or not recorded */
 	double early;
 	char source[4400], remark[400];
 };

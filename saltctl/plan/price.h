@@ -1,8 +1,7 @@
 /*
- * price - what a run needs before it is started: memory of a rank, sequences to label, bytes, FLOPs, seconds
- * at R ranks. Arithmetic only: no file, no clock, no printing, so that tests work it out by hand. All bytes
- * and seconds are doubles; a size is never used to allocate. plan.c finds the numbers that go in,
- * plan_print.c says what comes out.
+ * price - the needs of a run before it is started: memory of a rank, sequences to label, bytes, FLOPs, seconds
+ * at R ranks. Arithmetic only: no file, no clock, no printing, so that tests can work it out by hand. All bytes
+ * and seconds are doubles; a size is never used to allocate. plan.c supplies the numbers, plan_print.c prints.
  */
 #ifndef SALT_CTL_PRICE_H
 #define SALT_CTL_PRICE_H
@@ -14,7 +13,7 @@
 #include "base/err/err.h"
 #include "engine/model/model.h"
 
-/* ---- memory of one rank: the one that holds most ---- */
+/* ---- memory of the rank that needs most ---- */
 
 enum price_memory_item {
 	/* fp32; in fp32 compute they are what the model reads, so every rank holds all of them */
@@ -23,7 +22,7 @@ enum price_memory_item {
 	PRICE_COPY,
 	PRICE_MOMENTS,			/* AdamW's m and v, this rank's share */
 	PRICE_GRADIENTS,		/* fp32, whole; in the fixed tree 1 + log2(lanes / R) of them */
-	/* buckets of gradients received from other ranks: PRICE_BUCKETS of PRICE_BUCKET elements at the most */
+	/* buckets of gradients received from other ranks: PRICE_BUCKETS of PRICE_BUCKET elements at most */
 	PRICE_SCRATCH,
 	PRICE_ACTIVATIONS,		/* model_session_plan of one micro-batch */
 	PRICE_ROWS,			/* tokens and labels of PRICE_STEPS_AHEAD steps */
@@ -51,7 +50,7 @@ int price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_ME
  * whole blocks, the front the larger. */
 int64_t price_share(int64_t n, int n_ranks);
 
-/* ---- what teachers have to do ---- */
+/* ---- the work of the teachers ---- */
 
 struct price_work {
 	uint64_t rows;			/* phase one's */

@@ -242,6 +242,8 @@ need=$(sed -n 's/.* are there, \([0-9]*\) rows need one.*/\1/p' out)
 $check ex rows 20 0.25 16 3 3 8 > plain.tsv || fail "the reference"
 awk -F'\t' '{ printf "%s\t%s\t%s\t%.6f\n", $1, $2, $3, $4 }' mine.tsv > mine6.tsv
 same plain.tsv mine6.tsv "reselect and a plain reference"
+said 0 'rows need one' reselect -c f.yaml ${settings/--window/--pool} --rows pool.tsv		# a pool of 16 is one window of 16
+same mine.tsv pool.tsv "a window of 16 and a pool of 16"
 [ "$(wc -l < mine.tsv)" = 24 ] && [ "$need" -gt 0 ] && [ "$need" -lt 24 ] || fail "reselect: $(cat out)"
 copy other_choice
 other="--set selector.k=20 --set selector.keep_share=0.25 --set selector.block=16 --set phase_one.steps=3 --set cache.dir=other_choice"

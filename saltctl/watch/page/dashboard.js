@@ -4,14 +4,14 @@
  * for sums over daemons. Elements carry the exact value in data-value.
  */
 
-// Okabe and Ito's colours, told apart with any eyes; lines differ in dashes and points in shape too.
+// Okabe and Ito's colours, distinct also with colour blindness; lines differ in dashes too, points in shape.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9"];
 const DASHES = [[], [8, 3], [2, 3], [10, 3, 2, 3], [5, 5]];
 const SHAPES = ["circle", "rect", "triangle", "rectRot"];
 const LEAD_POINTS = 600;
 const RUNS_EVERY_S = 2;
 
-const hidden = new Set();		// runs that the reader has switched off, by folder
+const hidden = new Set();		// runs that the user switched off, by folder
 const looks = new Map();		// folder -> number: a run keeps its colour
 const charts = {};
 const lead = [];
@@ -216,7 +216,7 @@ function draw() {
 	}], []);
 }
 
-// Bars of both kinds stand side by side: nothing is told by colour alone.
+// Bars of both kinds stand side by side, so that colour alone carries no information.
 function drawScores(selectors) {
 	const all = [], kept = [];
 	let width = 0;
@@ -283,7 +283,7 @@ function legend() {
 		b.remove();
 }
 
-// ---- what the answers say ----
+// ---- content of the answers ----
 
 const get = (path, of = (v) => v) => (d) => {
 	let v = d;
@@ -360,8 +360,8 @@ function showStatus(status) {
 	setText($("phase"), phaseText(t, selectors));
 	drawScores(selectors);
 	const silent = (d) => !d.answered, name = (d) => d.name || d.endpoint;
-	fill($("teachers"), TEACHER_COLUMNS, daemons.filter((d) => d.role === "teacherd"), name, "No teacher is here.", silent);
-	fill($("daemons"), DAEMON_COLUMNS, daemons.filter((d) => d.role !== "teacherd").reverse(), name, "Nobody is here.", silent);
+	fill($("teachers"), TEACHER_COLUMNS, daemons.filter((d) => d.role === "teacherd"), name, "No teacher is connected.", silent);
+	fill($("daemons"), DAEMON_COLUMNS, daemons.filter((d) => d.role !== "teacherd").reverse(), name, "No trainer or selector is connected.", silent);
 	if (known(ahead)) {
 		lead.push({x: Math.round(performance.now() / 100) / 10, y: ahead});
 		if (lead.length > LEAD_POINTS)
@@ -377,14 +377,14 @@ function showRuns(answer) {
 	legend();
 	fill($("results"), RESULT_COLUMNS, good, (r) => r.name, "No run has written anything here.");
 	fill($("ledger"), LEDGER_COLUMNS, good, (r) => r.name, "No run has written anything here.");
-	setText($("grouped"), each > 1 ? "Long runs: one value stands for the mean of up to " + each + " steps." : "");
+	setText($("grouped"), each > 1 ? "Long runs: one value is the mean of up to " + each + " steps." : "");
 	setText($("broken"), bad.map((r) => r.name + " cannot be read: " + r.error).concat(
 		answer.left_off > 0 ? [answer.left_off + " older runs are not shown."] : []).join(" "));
 }
 
-// ---- again and again ----
+// ---- polling ----
 
-const problems = new Map();		// what -> text
+const problems = new Map();		// source -> text
 const shown = new Set();
 
 function problem(what, text) {
