@@ -21,7 +21,7 @@ mkdir run
 code() { local got=0; "$@" > out 2> err || got=$?; echo $got; }
 
 [ "$(code ctl label -c fleet.yaml --wait-max 0.5)" = 69 ] && grep -q 'no answer from selectord' out || fail "label without selectord: $(cat out err)"
-[ "$(code ctl label -c fleet.yaml --set phase_one.steps=0)" = 78 ] && grep -q 'no phase one' err || fail "label without phase one: $(cat out err)"
+[ "$(code ctl label -c fleet.yaml --set phase_one.steps=0)" = 78 ] && grep -q 'without a phase one' err || fail "label without phase one: $(cat out err)"
 
 timeout 200 "$BIN/selectord" -c fleet.yaml 2> selectord.log &
 [ "$(code ctl label -c fleet.yaml --no-wait)" = 0 ] && grep -q 'the plan is open' out || fail "label --no-wait: $(cat out err)"
