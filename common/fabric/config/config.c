@@ -1,4 +1,4 @@
-/* config - loading, setting, what follows from what, and what does not go together. */
+/* config - reading files, checks of options against each other, questions about settings. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,152 +11,6 @@
 #include <unistd.h>
 #include "base/file/file.h"
 #include "fabric/config/config_internal.h"
-
-static size_t
-row_of(const struct config__option *o)
-{
-	return (size_t)(o - config__table);
-}
-
-static struct config__origin *
-origin_of(const struct config *cfg, const char *key)
-{
-	const struct config__option *o = config__find(key);
-
-	return o != NULL ? &cfg->own->origin[row_of(o)] : NULL;
-}
-
-bool
-config__given(const struct config *cfg, const struct config__option *o)
-{
-	return o->def != NULL || cfg->own->origin[row_of(o)].source != CONFIG__DEFAULT;
-}
-
-static int
-new_config(const char *file, const char *base_dir, struct config **out, struct err_note *note)
-{
-	struct config *cfg = calloc(1, sizeof(*cfg));
-	int rc = ENOMEM;
-
-	*out = NULL;
-	if (cfg == NULL || (cfg->own = calloc(1, sizeof(*cfg->own))) == NULL ||
-	    (cfg->own->origin = calloc(config__n_options, sizeof(*cfg->own->origin))) == NULL ||
-	    (cfg->own->arena = mem_arena_new(16 << 20)) == NULL ||
-	    (cfg->own->file = mem_arena_strndup(cfg->own->arena, file, strlen(file))) == NULL ||
-	    (cfg->own->base_dir = mem_arena_strndup(cfg->own->arena, base_dir, strlen(base_dir))) == NULL)
-		goto out;
-	for (size_t i = 0; i < config__n_options; i++) {
-		const struct config__option *o = &config__table[i];
-
-		if (o->def != NULL) {
-			if ((rc = config__assign_text(cfg, o, o->def, note)) != 0)
-				goto out;
-		} else if (o->type == CONFIG__PATH) {
-			char *empty = mem_arena_strndup(cfg->own->arena, "", 0);
-
-			rc = ENOMEM;
-			if (empty == NULL)
-				goto out;
-			memcpy((char *)cfg + o->offset, &empty, sizeof(empty));
-		}
-	}
-	*out = cfg;
-	return 0;
-out:
-	config_destroy(&cfg);
-	return rc;
-}
-
-void
-config_destroy(struct config **cfg)
-{
-	if (cfg == NULL || *cfg == NULL)
-		return;
-	if ((*cfg)->own != NULL) {
-		mem_arena_destroy(&(*cfg)->own->arena);
-		free((*cfg)->own->origin);
-		free((*cfg)->own);
-	}
-	free(*cfg);
-	*cfg = NULL;
-}
-
-/* What was not given and follows from the rest. Asked again after every change. */
-static void
-derive(struct config *cfg)
-{
-	struct config__origin *o = origin_of(cfg, "teacher.scorer");
-
-	if (cfg->teacher.scorer[0] == '\0' || o->source == CONFIG__DERIVED) {
-		cfg->teacher.scorer = cfg->teacher.model;
-		o->source = CONFIG__DERIVED;
-	}
-	o = origin_of(cfg, "trainer.micro_batch");
-	if (cfg->trainer.micro_batch == 0 || o->source == CONFIG__DERIVED) {
-		cfg->trainer.micro_batch = cfg->trainer.batch / cfg->trainer.lanes;
-		o->source = CONFIG__DERIVED;
-	}
-	o = origin_of(cfg, "trainer.decay_steps");
-	if (cfg->trainer.decay_steps == 0 || o->source == CONFIG__DERIVED) {
-		cfg->trainer.decay_steps = cfg->trainer.steps / 10;
-		o->source = CONFIG__DERIVED;
-	}
-}
-
-/* One --set: "section.key=value". */
-static int
-assign_override(struct config *cfg, const char *text, struct err_note *note)
-{
-	const struct config__option *o;
-	const char *eq = strchr(text, '='), *near;
-	char key[128];
-	int rc;
-
-	err_note_set(note, ERR_CONFIG, "--set %s", text);
-	if (eq == NULL || eq == text || (size_t)(eq - text) >= sizeof(key)) {
-		err_note_expected(note, "section.key=value");
-		return ERR_CONFIG;
-	}
-	snprintf(key, sizeof(key), "%.*s", (int)(eq - text), text);
-	if ((o = config__find(key)) == NULL) {
-		near = config__nearest(key);
-		if (near != NULL)
-			err_note_expected(note, "an option of docs/config.md (did you mean %s?)", near);
-		else
-			err_note_expected(note, "an option of docs/config.md");
-		err_note_found(note, "an unknown key");
-		return ERR_CONFIG;
-	}
-	if ((rc = config__assign_text(cfg, o, eq + 1, note)) == 0)
-		cfg->own->origin[row_of(o)] = (struct config__origin){ CONFIG__SET, 0, strcmp(key, o->key) != 0 };
-	return rc;
-}
-
-int
-config_load_text(const char *text, size_t len, const char *name, const char *base_dir,
-    const char *const *overrides, size_t n, struct config **cfg, struct err_note *note)
-{
-	struct config *c = NULL;
-	int rc;
-
-	*cfg = NULL;
-	if ((rc = new_config(name, base_dir, &c, note)) != 0)
-		goto out;
-	if ((rc = config__yaml(c, text, len, note)) != 0)
-		goto out;
-	for (size_t i = 0; i < n; i++)
-		if ((rc = assign_override(c, overrides[i], note)) != 0)
-			goto out;
-	derive(c);
-	if ((rc = config_validate(c, note)) != 0)
-		goto out;
-	err_note_set(note, 0, "%s", "");
-	*cfg = c;
-	c = NULL;
-out:
-	config_destroy(&c);
-	return rc;
-}
 
 int
 config_load(const char *path, const char *const *overrides, size_t n, struct config **cfg, struct err_note *note)
@@ -192,38 +46,10 @@ out:
 	return rc;
 }
 
-int
-config_defaults(struct config **cfg, struct err_note *note)
-{
-	return config_load(NULL, NULL, 0, cfg, note);
-}
-
-int
-config_set(struct config *cfg, const char *assignment, struct err_note *note)
-{
-	struct config before = *cfg;
-	struct config__origin *origin = calloc(config__n_options, sizeof(*origin));
-	int rc;
-
-	if (origin == NULL)
-		return ENOMEM;
-	memcpy(origin, cfg->own->origin, config__n_options * sizeof(*origin));
-	if ((rc = assign_override(cfg, assignment, note)) == 0) {
-		derive(cfg);
-		rc = config_validate(cfg, note);
-	}
-	if (rc != 0) {
-		*cfg = before;
-		memcpy(cfg->own->origin, origin, config__n_options * sizeof(*origin));
-	}
-	free(origin);
-	return rc;
-}
-
 const char *
 config_origin(const struct config *cfg, const char *key, char *buf, size_t size)
 {
-	const struct config__origin *o = origin_of(cfg, key);
+	const struct config__origin *o = config__origin_of(cfg, key);
 
 	if (o == NULL)
 		snprintf(buf, size, "?");
@@ -247,7 +73,7 @@ clash(const struct config *cfg, struct err_note *note, const char *a, const char
 	vsnprintf(expected, sizeof(expected), fmt, ap);
 	va_end(ap);
 	for (int i = 0; i < 2 && key[i] != NULL; i++) {
-		const struct config__origin *o = origin_of(cfg, key[i]);
+		const struct config__origin *o = config__origin_of(cfg, key[i]);
 
 		config_get_text(cfg, key[i], value[i], sizeof(value[i]));
 		config_origin(cfg, key[i], origin[i], sizeof(origin[i]));
@@ -312,7 +138,7 @@ validate_trainer(const struct config *cfg, struct err_note *note)
 }
 
 int
-config_validate(const struct config *cfg, struct err_note *note)
+config__validate(const struct config *cfg, struct err_note *note)
 {
 	const struct config_phase_one *p = &cfg->phase_one;
 	uint64_t block, kept;
@@ -354,11 +180,8 @@ config_require(const struct config *cfg, unsigned needs, struct err_note *note)
 		config_get_text(cfg, o->key, value, sizeof(value));
 		if ((needs & keys[i].need) == 0 || (config__given(cfg, o) && value[0] != '\0'))
 			continue;
-		err_note_set(note, ERR_CONFIG, "%s", cfg->own->file[0] != '\0' ? cfg->own->file : "options");
-		err_note_place(note, "%s", o->key);
-		err_note_expected(note, "%s: %s", config__expected(o, buf, sizeof(buf)), o->help);
-		err_note_found(note, "nothing");
-		return ERR_CONFIG;
+		return err_expect_at(note, ERR_CONFIG, "%s", "%s", "%s: %s", "nothing", cfg->own->file[0] != '\0' ? cfg->own->file : "options",
+		    o->key, config__expected(o, buf, sizeof(buf)), o->help);
 	}
 	return 0;
 }

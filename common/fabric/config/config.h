@@ -186,15 +186,6 @@ int config_load_text(const char *text, size_t len, const char *name, const char 
     const char *const *overrides, size_t n, struct config **cfg, struct err_note *note);
 void config_destroy(struct config **cfg);	/* cfg and *cfg may be NULL */
 
-/* config_defaults - *cfg gets every option at its default. Returns 0 or ENOMEM. */
-int config_defaults(struct config **cfg, struct err_note *note);
-
-/* config_set - applies one more "section.key=value", derives values and validates again. On failure nothing changes. */
-int config_set(struct config *cfg, const char *assignment, struct err_note *note);
-
-/* config_validate - checks options against each other, as config_load does. 0, or ERR_CONFIG naming both options. */
-int config_validate(const struct config *cfg, struct err_note *note);
-
 /* config_require - checks that all keys of needs (CONFIG_NEED_*) are given. 0, or ERR_CONFIG naming the first missing. */
 enum config_need {
 	CONFIG_NEED_RUN = 1,		/* run.dir */

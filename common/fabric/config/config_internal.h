@@ -53,8 +53,8 @@ extern const size_t config__n_options;
 
 const struct config__option *config__find(const char *key);	/* by its key or its former name; NULL if there is none */
 
-/* config__nearest - the key (or section, if key has no dot) most similar to a misspelt one; NULL if none is similar. */
-const char *config__nearest(const char *key);
+/* config__unknown - ERR_CONFIG; the note expects what, with the key (or section, if key has no dot) that was probably meant. */
+int config__unknown(struct err_note *note, const char *key, const char *what);
 
 enum config__source { CONFIG__DEFAULT, CONFIG__DERIVED, CONFIG__FILE, CONFIG__SET };
 
@@ -88,8 +88,9 @@ int config__assign_text(struct config *cfg, const struct config__option *o, cons
 /* config__expected - writes "a number in (0, 10]" to buf and returns it. config__value - the value; quoted: for yaml. */
 const char *config__expected(const struct config__option *o, char *buf, size_t size);
 const char *config__value(const struct config *cfg, const struct config__option *o, bool quoted, char *buf, size_t size);
-const char *config__float(double v, char *buf, size_t size);	/* the shortest text that parses to the same value */
 
+int config__validate(const struct config *cfg, struct err_note *note);	/* options against each other: 0 or ERR_CONFIG, naming both */
+struct config__origin *config__origin_of(const struct config *cfg, const char *key);	/* NULL: no such option */
 bool config__given(const struct config *cfg, const struct config__option *o);	/* it has a default or was set */
 
 /* config__yaml - parses the text of a file and assigns its values. */

@@ -217,8 +217,8 @@ key_at(const void *arg, size_t i)
 	return i == config__n_options ? NULL : *sections ? config__table[i].section : config__table[i].key;
 }
 
-const char *
-config__nearest(const char *key)
+static const char *
+nearest(const char *key)
 {
 	const char *dot = strchr(key, '.'), *name = dot != NULL ? dot + 1 : key, *found = NULL;
 	size_t best = SIZE_MAX;
@@ -237,4 +237,14 @@ config__nearest(const char *key)
 	if (found != NULL || (found = err_nearest(key, key_at, &sections)) == NULL)
 		return found;
 	return err_distance(key, found) <= (strlen(name) < 6 ? 2 : strlen(name) / 3) ? found : NULL;
+}
+
+int
+config__unknown(struct err_note *note, const char *key, const char *what)
+{
+	const char *near = nearest(key);
+
+	if (near != NULL)
+		return err_expect(note, ERR_CONFIG, "", "%s (did you mean %s?)", "an unknown key", what, near);
+	return err_expect(note, ERR_CONFIG, "", "%s", "an unknown key", what);
 }

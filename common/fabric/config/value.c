@@ -47,8 +47,8 @@ to_double(const char *s, char **end)
 	return v;
 }
 
-const char *
-config__float(double v, char *buf, size_t size)
+static const char *
+float_text(double v, char *buf, size_t size)
 {
 	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0), before = (locale_t)0;
 
@@ -92,12 +92,12 @@ config__expected(const struct config__option *o, char *buf, size_t size)
 		text_add(&t, "bytes from %" PRIu64 " to %" PRIu64 " (KiB, MiB, GiB, TiB allowed)", o->lo, o->hi);
 		break;
 	case CONFIG__FLOAT:
-		text_add(&t, "a number in %c%s, %s]", o->open ? '(' : '[', config__float(o->flo, lo, sizeof(lo)),
-		    config__float(o->fhi, hi, sizeof(hi)));
+		text_add(&t, "a number in %c%s, %s]", o->open ? '(' : '[', float_text(o->flo, lo, sizeof(lo)),
+		    float_text(o->fhi, hi, sizeof(hi)));
 		break;
 	case CONFIG__PAIR:
-		text_add(&t, "a list of two numbers in [%s, %s]", config__float(o->flo, lo, sizeof(lo)),
-		    config__float(o->fhi, hi, sizeof(hi)));
+		text_add(&t, "a list of two numbers in [%s, %s]", float_text(o->flo, lo, sizeof(lo)),
+		    float_text(o->fhi, hi, sizeof(hi)));
 		break;
 	case CONFIG__FLAG:
 		text_add(&t, "true or false");
@@ -505,10 +505,10 @@ config__value(const struct config *cfg, const struct config__option *o, bool quo
 			text_add(&t, "%" PRIu64, u);
 		break;
 	case CONFIG__FLOAT:
-		text_add(&t, "%s", o->word != NULL && isnan(*f) ? o->word : config__float(*f, a, sizeof(a)));
+		text_add(&t, "%s", o->word != NULL && isnan(*f) ? o->word : float_text(*f, a, sizeof(a)));
 		break;
 	case CONFIG__PAIR:
-		text_add(&t, "[%s, %s]", config__float(f[0], a, sizeof(a)), config__float(f[1], b, sizeof(b)));
+		text_add(&t, "[%s, %s]", float_text(f[0], a, sizeof(a)), float_text(f[1], b, sizeof(b)));
 		break;
 	case CONFIG__FLAG:
 		text_add(&t, "%s", *(const bool *)at ? "true" : "false");

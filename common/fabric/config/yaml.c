@@ -32,13 +32,21 @@ line_at(const char *text, size_t offset)
 	return line;
 }
 
+/* ERR_CONFIG, the note being at FILE:LINE: PLACE. Expected and found follow by err_expect with the name "". */
 static int
 refuse(struct reader *r, unsigned line, const char *place)
 {
 	err_note_set(r->note, ERR_CONFIG, "%s:%u", r->cfg->own->file, line);
-	if (place[0] != '\0')
-		err_note_place(r->note, "%s", place);
+	err_note_place(r->note, "%s", place);
 	return ERR_CONFIG;
+}
+
+/* The event at hand is not what is expected here. */
+static int
+wrong_event(struct reader *r, unsigned line, const char *place, const char *expected, const char *found)
+{
+	refuse(r, line, place);
+	return err_expect(r->note, ERR_CONFIG, "", "%s", "%s", expected, found);
 }
 
 static const char *
@@ -77,12 +85,9 @@ next(struct reader *r)
 		if (r->parser.error == YAML_READER_ERROR)	/* has a byte offset and no line */
 			line = line_at(r->text, r->parser.problem_offset < r->len ? r->parser.problem_offset : r->len);
 		refuse(r, line, "");
-		err_note_expected(r->note, "YAML");
 		if (r->parser.error == YAML_READER_ERROR)
-			err_note_found(r->note, "%s at byte %zu", r->parser.problem, r->parser.problem_offset);
-		else
-			err_note_found(r->note, "%s in column %zu", r->parser.problem, r->parser.problem_mark.column + 1);
-		return ERR_CONFIG;
+			return err_expect(r->note, ERR_CONFIG, "", "YAML", "%s at byte %zu", r->parser.problem, r->parser.problem_offset);
+		return err_expect(r->note, ERR_CONFIG, "", "YAML", "%s in column %zu", r->parser.problem, r->parser.problem_mark.column + 1);
 	}
 	r->has_event = true;
 	switch (r->event.type) {
@@ -104,16 +109,11 @@ next(struct reader *r)
 	default:
 		break;
 	}
-	if (anchor != NULL || tag != NULL) {
-		refuse(r, line_of(r), "");
-		err_note_expected(r->note, "plain values without anchors, aliases and tags");
-		if (r->event.type == YAML_ALIAS_EVENT)
-			err_note_found(r->note, "*%s", (const char *)anchor);
-		else
-			err_note_found(r->note, anchor != NULL ? "&%s" : "%s", (const char *)(anchor != NULL ? anchor : tag));
-		return ERR_CONFIG;
-	}
-	return 0;
+	if (anchor == NULL && tag == NULL)
+		return 0;
+	refuse(r, line_of(r), "");
+	return err_expect(r->note, ERR_CONFIG, "", "plain values without anchors, aliases and tags", "%s%s",
+	    r->event.type == YAML_ALIAS_EVENT ? "*" : anchor != NULL ? "&" : "", (const char *)(anchor != NULL ? anchor : tag));
 }
 
 static int
@@ -155,15 +155,11 @@ read_value(struct reader *r, const struct config__option *o, unsigned line, bool
 				break;
 		if (rc == 0 && r->event.type != YAML_SEQUENCE_END_EVENT) {
 			refuse(r, line, o->key);
-			err_note_expected(r->note, "%s", config__expected(o, buf, sizeof(buf)));
-			err_note_found(r->note, "%s inside the list", r->event.type == YAML_SCALAR_EVENT ?
-			    "more than 256 items" : event_name(&r->event));
-			rc = ERR_CONFIG;
+			rc = err_expect(r->note, ERR_CONFIG, "", "%s", "%s inside the list", config__expected(o, buf, sizeof(buf)),
+			    r->event.type == YAML_SCALAR_EVENT ? "more than 256 items" : event_name(&r->event));
 		}
 	} else {
-		err_note_expected(r->note, "%s", config__expected(o, buf, sizeof(buf)));
-		err_note_found(r->note, "%s", event_name(&r->event));
-		rc = ERR_CONFIG;
+		rc = wrong_event(r, line, o->key, config__expected(o, buf, sizeof(buf)), event_name(&r->event));
 	}
 	if (rc == 0)
 		rc = config__assign(r->cfg, o, &raw, r->note);
@@ -183,12 +179,8 @@ read_key(struct reader *r, const char *what, char *key, size_t size)
 	key[0] = '\0';
 	if ((rc = next(r)) != 0 || r->event.type == YAML_MAPPING_END_EVENT)
 		return rc;
-	if (r->event.type != YAML_SCALAR_EVENT || r->event.data.scalar.length == 0) {
-		refuse(r, line_of(r), "");
-		err_note_expected(r->note, "%s", what);
-		err_note_found(r->note, "%s", r->event.type == YAML_SCALAR_EVENT ? "an empty key" : event_name(&r->event));
-		return ERR_CONFIG;
-	}
+	if (r->event.type != YAML_SCALAR_EVENT || r->event.data.scalar.length == 0)
+		return wrong_event(r, line_of(r), "", what, r->event.type == YAML_SCALAR_EVENT ? "an empty key" : event_name(&r->event));
 	snprintf(key, size, "%s", (const char *)r->event.data.scalar.value);
 	return 0;
 }
@@ -196,24 +188,15 @@ read_key(struct reader *r, const char *what, char *key, size_t size)
 static int
 unknown(struct reader *r, unsigned line, const char *key, const char *what)
 {
-	const char *near = config__nearest(key);
-
 	refuse(r, line, key);
-	if (near != NULL)
-		err_note_expected(r->note, "%s (did you mean %s?)", what, near);
-	else
-		err_note_expected(r->note, "%s", what);
-	err_note_found(r->note, "an unknown key");
-	return ERR_CONFIG;
+	return config__unknown(r->note, key, what);
 }
 
 static int
 twice(struct reader *r, unsigned line, const char *key, unsigned before)
 {
 	refuse(r, line, key);
-	err_note_expected(r->note, "every key once");
-	err_note_found(r->note, "the same key as in line %u", before);
-	return ERR_CONFIG;
+	return err_expect(r->note, ERR_CONFIG, "", "every key once", "the same key as in line %u", before);
 }
 
 static int
@@ -262,12 +245,8 @@ read_file(struct reader *r)
 		return 0;
 	if ((rc = next(r)) != 0)
 		return rc;
-	if (r->event.type != YAML_MAPPING_START_EVENT) {
-		refuse(r, line_of(r), "");
-		err_note_expected(r->note, "sections like \"trainer:\"");
-		err_note_found(r->note, "%s", event_name(&r->event));
-		return ERR_CONFIG;
-	}
+	if (r->event.type != YAML_MAPPING_START_EVENT)
+		return wrong_event(r, line_of(r), "", "sections like \"trainer:\"", event_name(&r->event));
 	for (;;) {
 		unsigned line;
 		size_t at;
@@ -289,22 +268,15 @@ read_file(struct reader *r)
 			continue;				/* "trainer:" with nothing below it */
 		if (r->event.type != YAML_MAPPING_START_EVENT) {
 			refuse(r, line, section);
-			err_note_expected(r->note, "options like \"%s: ...\" below it", config__table[at].name);
-			err_note_found(r->note, "%s", event_name(&r->event));
-			return ERR_CONFIG;
+			return err_expect(r->note, ERR_CONFIG, "", "options like \"%s: ...\" below it", "%s", config__table[at].name,
+			    event_name(&r->event));
 		}
 		if ((rc = read_section(r, section)) != 0)
 			return rc;
 	}
 	if ((rc = next(r)) != 0 || (rc = next(r)) != 0)		/* document end; stream end */
 		return rc;
-	if (r->event.type != YAML_STREAM_END_EVENT) {
-		refuse(r, line_of(r), "");
-		err_note_expected(r->note, "one document");
-		err_note_found(r->note, "%s", event_name(&r->event));
-		return ERR_CONFIG;
-	}
-	return 0;
+	return r->event.type == YAML_STREAM_END_EVENT ? 0 : wrong_event(r, line_of(r), "", "one document", event_name(&r->event));
 }
 
 int
@@ -316,12 +288,8 @@ config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *
 
 	if (r.note == NULL)			/* the functions below write to it unconditionally */
 		r.note = &own_note;
-	if (len > CONFIG__FILE_BYTES_MAX) {
-		err_note_set(note, ERR_CONFIG, "%s", cfg->own->file);
-		err_note_expected(note, "at most %d bytes", CONFIG__FILE_BYTES_MAX);
-		err_note_found(note, "%zu", len);
-		return ERR_CONFIG;
-	}
+	if (len > CONFIG__FILE_BYTES_MAX)
+		return err_expect(note, ERR_CONFIG, "%s", "at most %d bytes", "%zu", cfg->own->file, CONFIG__FILE_BYTES_MAX, len);
 	if ((r.section_line = calloc(config__n_options, sizeof(*r.section_line))) == NULL)
 		return ENOMEM;
 	if (!yaml_parser_initialize(&r.parser)) {

@@ -151,19 +151,6 @@ status_set(struct status_metric *m, double value)
 		atomic_store_explicit(&m->bits, to_bits(value), memory_order_relaxed);
 }
 
-void
-status_max(struct status_metric *m, double value)
-{
-	uint64_t before;
-
-	if (m == NULL || is_count(m))
-		return;
-	before = atomic_load_explicit(&m->bits, memory_order_relaxed);
-	while (value > from_bits(before) && !atomic_compare_exchange_weak_explicit(&m->bits, &before, to_bits(value),
-	    memory_order_relaxed, memory_order_relaxed))
-		;
-}
-
 double
 status_get(const struct status_metric *m)
 {
@@ -299,105 +286,95 @@ status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *out)
 	pthread_mutex_unlock(&st->lock);
 }
 
-/* Counts and depths as whole numbers while a double holds them exactly. */
+/* A new object that fill_json has filled; NULL without memory. */
 static struct json *
-number(double v)
-{
-	return fabs(v) < 9007199254740992.0 && v == floor(v) ? json_new_int((int64_t)v) : json_new_num(v);
-}
-
-/* The metrics of one or two kinds as an object; rates: their rates instead. */
-static struct json *
-group(const struct status_snapshot *snap, enum status_kind a, enum status_kind b, bool rates)
+filled(const struct status_snapshot *snap, int (*fill)(struct json *o, const struct status_snapshot *snap, unsigned kinds), unsigned kinds)
 {
 	struct json *o = json_new_object();
-	int rc = o == NULL;
+
+	if (o != NULL && fill(o, snap, kinds) != 0)
+		json_close(&o);
+	return o;
+}
+
+#define KIND(kind) (1u << (kind))
+
+/* The metrics of some kinds. Whole numbers are written as such while a double holds them exactly. */
+static int
+put_values(struct json *o, const struct status_snapshot *snap, unsigned kinds)
+{
+	int rc = 0;
 
 	for (size_t i = 0; i < snap->n_metrics && rc == 0; i++) {
 		const struct status_value *v = &snap->metrics[i];
-		char name[STATUS_TEXT_MAX + 8];
+		bool whole = fabs(v->value) < 9007199254740992.0 && v->value == floor(v->value);
+
+		if (kinds & KIND(v->kind))
+			rc = json_put(o, v->name, whole ? json_new_int((int64_t)v->value) : json_new_num(v->value));
+	}
+	return rc;
+}
+
+/* NAME_total becomes NAME_per_s. */
+static int
+put_rates(struct json *o, const struct status_snapshot *snap, unsigned kinds)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < snap->n_metrics && rc == 0; i++) {
+		const struct status_value *v = &snap->metrics[i];
 		size_t n = strlen(v->name);
+		char name[STATUS_TEXT_MAX + 8];
 
-		if (v->kind != a && v->kind != b)
-			continue;
-		if (rates && n > 6 && strcmp(v->name + n - 6, "_total") == 0)
+		if (n > 6 && strcmp(v->name + n - 6, "_total") == 0)
 			n -= 6;
-		snprintf(name, sizeof(name), "%.*s%s", (int)n, v->name, rates ? "_per_s" : "");
-		rc = json_put(o, name, rates ? json_new_num(v->rate_per_s) : number(v->value));
+		snprintf(name, sizeof(name), "%.*s_per_s", (int)n, v->name);
+		if (kinds & KIND(v->kind))
+			rc = json_put(o, name, json_new_num(v->rate_per_s));
 	}
-	if (rc != 0)
-		json_close(&o);
-	return o;
+	return rc;
 }
 
-/* NAME: help of every metric, so that whoever reads the numbers needs no list of ours. */
-static struct json *
-help(const struct status_snapshot *snap)
+/* What each metric means, so that a reader of the numbers needs no list. */
+static int
+put_help(struct json *o, const struct status_snapshot *snap, unsigned kinds)
 {
-	struct json *o = json_new_object();
-	int rc = o == NULL;
+	int rc = 0;
 
-	for (size_t i = 0; i < snap->n_metrics && rc == 0; i++) {
-		const struct status_value *v = &snap->metrics[i];
-
-		if (v->help != NULL && v->help[0] != '\0')
-			rc = json_put(o, v->name, json_new_text(v->help));
-	}
-	if (rc != 0)
-		json_close(&o);
-	return o;
+	(void)kinds;
+	for (size_t i = 0; i < snap->n_metrics && rc == 0; i++)
+		if (snap->metrics[i].help != NULL && snap->metrics[i].help[0] != '\0')
+			rc = json_put(o, snap->metrics[i].name, json_new_text(snap->metrics[i].help));
+	return rc;
 }
 
-static struct json *
-state_seconds(const struct status_snapshot *snap)
+static int
+put_states(struct json *o, const struct status_snapshot *snap, unsigned kinds)
 {
-	struct json *o = json_new_object();
-	int rc = o == NULL;
+	int rc = 0;
 
+	(void)kinds;
 	for (size_t i = 0; i < snap->n_states && rc == 0; i++)
 		rc = json_put(o, snap->states[i].name, json_new_num(snap->states[i].seconds));
-	if (rc != 0)
-		json_close(&o);
-	return o;
+	return rc;
 }
 
 char *
 status_json(const struct status_snapshot *snap)
 {
-	struct json *o = json_new_object();
-	char *text = NULL;
+	struct json *o = json_build("{s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+	    "role", json_new_text(snap->role), "name", json_new_text(snap->name), "pid", (long long)snap->pid,
+	    "host", json_new_text(snap->host), "version", json_new_text(snap->version), "state", json_new_text(snap->state),
+	    "phase", json_new_text(snap->phase), "step", (long long)snap->step, "steps_total", (long long)snap->steps_total,
+	    "uptime_s", json_new_num(snap->uptime_s), "rates", filled(snap, put_rates, KIND(STATUS_RATED)),
+	    "queues", filled(snap, put_values, KIND(STATUS_QUEUE)),
+	    "counters", filled(snap, put_values, KIND(STATUS_COUNTER) | KIND(STATUS_RATED)),
+	    "gauges", filled(snap, put_values, KIND(STATUS_GAUGE)), "timers", filled(snap, put_values, KIND(STATUS_TIMER)),
+	    "state_seconds", filled(snap, put_states, 0), "help", filled(snap, put_help, 0),
+	    "last_error", snap->last_error[0] != '\0' ? json_new_text(snap->last_error) : json_new_null(),
+	    "events_endpoint", snap->events_endpoint[0] != '\0' ? json_new_text(snap->events_endpoint) : json_new_null());
+	char *text = o != NULL ? json_print(o, false) : NULL;
 
-	if (o == NULL)
-		return NULL;
-	if (json_put(o, "role", json_new_text(snap->role)) == 0 && json_put(o, "name", json_new_text(snap->name)) == 0 &&
-	    json_put(o, "pid", json_new_int(snap->pid)) == 0 && json_put(o, "host", json_new_text(snap->host)) == 0 &&
-	    json_put(o, "version", json_new_text(snap->version)) == 0 && json_put(o, "state", json_new_text(snap->state)) == 0 &&
-	    json_put(o, "phase", json_new_text(snap->phase)) == 0 && json_put(o, "step", json_new_int((int64_t)snap->step)) == 0 &&
-	    json_put(o, "steps_total", json_new_int((int64_t)snap->steps_total)) == 0 &&
-	    json_put(o, "uptime_s", json_new_num(snap->uptime_s)) == 0 &&
-	    json_put(o, "rates", group(snap, STATUS_RATED, STATUS_RATED, true)) == 0 &&
-	    json_put(o, "queues", group(snap, STATUS_QUEUE, STATUS_QUEUE, false)) == 0 &&
-	    json_put(o, "counters", group(snap, STATUS_COUNTER, STATUS_RATED, false)) == 0 &&
-	    json_put(o, "gauges", group(snap, STATUS_GAUGE, STATUS_GAUGE, false)) == 0 &&
-	    json_put(o, "timers", group(snap, STATUS_TIMER, STATUS_TIMER, false)) == 0 &&
-	    json_put(o, "state_seconds", state_seconds(snap)) == 0 && json_put(o, "help", help(snap)) == 0 &&
-	    json_put(o, "last_error", snap->last_error[0] != '\0' ? json_new_text(snap->last_error) : json_new_null()) == 0 &&
-	    json_put(o, "events_endpoint", snap->events_endpoint[0] != '\0' ? json_new_text(snap->events_endpoint) : json_new_null()) == 0)
-		text = json_print(o, false);
 	json_close(&o);
-	return text;
-}
-
-char *
-status_snapshot_json(struct status *st, int64_t now_ms)
-{
-	struct status_snapshot *snap = malloc(sizeof(*snap));	/* about 20 KiB: not for a small thread stack */
-	char *text = NULL;
-
-	if (snap != NULL) {
-		status_snapshot(st, now_ms, snap);
-		text = status_json(snap);
-	}
-	free(snap);
 	return text;
 }

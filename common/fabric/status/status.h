@@ -46,7 +46,6 @@ void status_destroy(struct status **st);
 struct status_metric *status_register(struct status *st, enum status_kind kind, const char *name, const char *unit, const char *help);
 void status_add(struct status_metric *m, uint64_t n);		/* counters; timers: nanoseconds */
 void status_set(struct status_metric *m, double value);		/* gauges and queues */
-void status_max(struct status_metric *m, double value);		/* gauges and queues: the larger of both */
 double status_get(const struct status_metric *m);		/* timers in seconds */
 
 /* What every daemon has. Texts are copied and cut. status_state also counts the seconds spent in each state ("state_seconds"). */
@@ -87,10 +86,9 @@ void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *
 /*
  * status_json - {"role","name","pid","host","version","state","phase","step","steps_total","uptime_s","rates":{},"queues":{},
  * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"help":{},"last_error","events_endpoint"}; one line in malloc'ed memory, NULL without
- * memory. last_error and events_endpoint are null when there is none. status_snapshot_json - both steps in one.
+ * memory. last_error and events_endpoint are null when there is none.
  */
 char *status_json(const struct status_snapshot *snap);
-char *status_snapshot_json(struct status *st, int64_t now_ms);
 
 /*
  * Announcement: run_dir/daemons/NAME.json, so that saltctl finds the fleet without asking anyone. Telemetry only: never a lock.
