@@ -1,4 +1,4 @@
-# Sourced by the benches that are scripts: arguments, a scratch folder, medians, the JSON of results.
+# Sourced by the benches that are scripts: arguments, a scratch folder, medians, JSON results.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build="$root/build" json= rounds=3 tiny=

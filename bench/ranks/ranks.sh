@@ -1,6 +1,6 @@
 #!/bin/bash
-# ranks.sh [--build DIR] [--json FILE] [--rounds N] [--tiny]: two ranks of one thread beside one rank of two threads, in turns.
-# GPT-2 124M, 64 x 256; BATCH=8 in the environment takes fewer sequences, and says so in the name.
+# ranks.sh [--build DIR] [--json FILE] [--rounds N] [--tiny]: two ranks of one thread compared with one rank of two threads, in turns.
+# GPT-2 124M, 64 x 256. BATCH=8 in the environment takes fewer sequences and changes the name of the row.
 . "$(dirname "$0")/../lib.sh"
 batch=${BATCH:-64}
 name=ranks_2x1_vs_1x2

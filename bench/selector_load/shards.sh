@@ -1,6 +1,6 @@
 #!/bin/bash
 # shards.sh BIN [--json FILE] [--dir DIR] [--pace MB_S]: ingest of one selectord and of four, each with a disk slowed to MB_S (pace.c: its
-# fdatasync waits; a pretended limit, not the device's), eight simulated teachers in both. Says the ratio.
+# fdatasync waits; the limit is simulated), eight simulated teachers in both. Prints the ratio.
 set -eu
 bin=${1:?folder of the programs}
 shift

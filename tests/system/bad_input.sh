@@ -1,5 +1,5 @@
-# What is wrong gets a clear error that names the thing, the place, what was expected and what was found, an exit code of sysexits.h,
-# and nothing is lost: after each group the right command works.
+# Wrong input gets a clear error that names the thing, the place, what was expected and what was found, and an exit code of sysexits.h.
+# Nothing is lost: after each group the correct command works.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 

@@ -1,4 +1,4 @@
-# Every bench runs at its tiny setting, and its file is JSON with the names that bench/README.md promises.
+# Every bench runs with its smallest shapes, and its file is JSON with the names that bench/README.md lists.
 . "$SOURCE/tests/system/lib.sh"
 build=$(dirname "$BIN")
 

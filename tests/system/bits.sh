@@ -1,5 +1,5 @@
-# What must not change a bit: a second run, stops and resumes at one rank or two, shards, another plan on the same cache, lease sizes,
-# teachers' threads; and phase two without anybody else.
+# These must not change a bit: a second run, stops and resumes at one rank or two, shards, another plan on the same cache, the size of leases,
+# the threads of teachers. And phase two runs without other processes.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 

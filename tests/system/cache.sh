@@ -1,4 +1,4 @@
-# What is done with a cache by hand: looked at, checked, mended, taken away and brought back, chosen from again. One small fleet fills it.
+# The verbs of saltctl cache on a cache that one small fleet has filled: stat, fsck, drop, export, import and reselect.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 

@@ -1,6 +1,6 @@
-# What selectord chose, through real daemons at 1, 2 and 4 shards, is what a plain reference chooses from the stored scores: windows and pools, with
-# and without ties, where the blocks outrun the corpus too. One model as teacher and scorer: a forward pass for each sequence, not two.
-# With SCORES_TORCH=PYTHON (tests/peers/choice_torch.py) S(x) is compared with PyTorch's as well.
+# The rows that selectord chooses, through real daemons at 1, 2 and 4 shards, are those that a plain reference chooses from the stored scores: blocks
+# and pools, with and without equal scores, also where the blocks outrun the corpus. With one model as teacher and scorer, each sequence takes one
+# forward pass, not two. With SCORES_TORCH=PYTHON (tests/peers/choice_torch.py) S(x) is compared with PyTorch's as well.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 

@@ -1,4 +1,4 @@
-# corpus build and tokenizer: what goes in comes out.
+# corpus build and tokenizer: decoding gives the input text again.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"
 ctl() { timeout 100 "$BIN/saltctl" "$@"; }

@@ -1,4 +1,4 @@
-# eval and generate: against what can be known without us, and against the trainer's own evaluation.
+# eval and generate: compared with results that are known without our code, and with the trainer's own evaluation.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"
 ctl() { timeout 100 "$BIN/saltctl" "$@"; }

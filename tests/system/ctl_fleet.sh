@@ -1,4 +1,4 @@
-# label, status and cache stat against a real selectord and teacherd.
+# label, status and cache stat with a real selectord and teacherd.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"
 ctl() { timeout 100 "$BIN/saltctl" "$@"; }

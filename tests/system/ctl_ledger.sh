@@ -1,4 +1,4 @@
-# ledger against figures made here: what a run cost and saved, by arithmetic in Python from the models' shapes alone.
+# ledger on files made here: costs and savings are compared with arithmetic in Python that uses the models' shapes only.
 . "$(dirname "$0")/lib.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
 cd "$scratch"

@@ -1,4 +1,4 @@
-# logs and events of a real fleet: from files and over the network, merged; daemons that join, rotated files, a daemon that hangs.
+# logs and events of a real fleet: merged from files and over the network; daemons that join, rotated files, a daemon that hangs.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

@@ -1,4 +1,4 @@
-# Output goes into folders that do not exist yet: every verb makes the missing parents. A failed verb leaves neither files nor temporary ones.
+# Every verb makes the missing parent folders of its output. A failed verb leaves neither output nor temporary files.
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"
 tok="$SOURCE/share/tokenizer-4k"

@@ -1,4 +1,4 @@
-# saltctl plan: every figure against the same arithmetic in Python, from the configuration alone; a real run read back; bad input.
+# saltctl plan: every figure is compared with the same arithmetic in Python, from the configuration alone; a real run is read; bad input is refused.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }

@@ -1,4 +1,4 @@
-# report and ledger over metrics files made here, so that every figure is known.
+# report and ledger on metrics files made here, so that every figure is known.
 . "$(dirname "$0")/lib.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
 cd "$scratch"

@@ -1,4 +1,4 @@
-# saltctl top in a real terminal (tmux) against a real fleet: what it shows, its keys, other sizes, a daemon that hangs; and as text.
+# saltctl top in a real terminal (tmux) with a real fleet: contents, keys, other sizes, a daemon that hangs; and as text.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 command -v tmux > /dev/null || { echo "skipped: no tmux (deploy/install-deps.sh --tests)"; exit 77; }

@@ -1,4 +1,4 @@
-# The same command once more is harmless: what is there stays as it is, byte for byte, and a command that only looks says the same.
+# Repeating a command is harmless: existing files stay the same, byte for byte, and a command that only reads prints the same.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

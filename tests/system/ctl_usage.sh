@@ -1,4 +1,4 @@
-# Every verb used wrongly: the exit code, and words that say what to type.
+# Wrong use of every verb: the exit code, and a message that says what to type.
 . "$(dirname "$0")/lib.sh"
 
 # wrong CODE PATTERN ARGUMENT...: saltctl must end with CODE and say PATTERN on standard error, nothing on standard output.

@@ -1,5 +1,5 @@
-# A disk that is full for labels that nobody needs any more: `saltctl cache drop` makes room while selectord waits for it, inside the cache's own
-# file, and what waited goes on to its end. What is there then is what a large disk has after the same.
+# A disk full of labels that no plan needs: `saltctl cache drop` frees space inside the cache's file while selectord waits for it, and the waiting
+# records are then stored. In the end the cache has the same content as one on a large disk.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 small_disk_or_skip

@@ -1,5 +1,5 @@
-# The disk is full: selectord takes no results any more, serves the rows it has, says so in log and status, and goes on when there is room. What it
-# had acknowledged by then is there, and in the end the cache is what one on a large disk is. Its map of 1 MiB grows by itself meanwhile.
+# A full disk: selectord accepts no more results, serves the rows it has, reports the state in log and status, and continues when there is space.
+# Everything acknowledged is in the cache, and in the end its content is that of a cache on a large disk. Its map of 1 MiB grows meanwhile.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 small_disk_or_skip

@@ -1,5 +1,5 @@
-# docs_names - the pages name only what exists: links, paths of the repository, options of fleet.yaml, saltctl's verbs and their options.
-# Pages are all *.md. Former names of options may stand in the glossary and in CHANGELOG.md only.
+# docs_names - the documentation names only what exists: links, paths of the repository, options of fleet.yaml, verbs of saltctl and their options.
+# It reads all *.md files. Only the glossary and CHANGELOG.md may contain former names of options.
 set -u
 cd "$SOURCE" || exit 1
 top='common|ctl|saltctl|client|proto|teacherd|selectord|trainerd|deploy|tests|bench|docs|share|cmake|debian|python'

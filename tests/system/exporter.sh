@@ -1,5 +1,5 @@
-# saltctl exporter against a real fleet: its figures are those of the status sockets, at rest and in training; a daemon that hangs costs the
-# others nothing; loss curves of all runs; and what it answers to who asks wrongly.
+# saltctl exporter with a real fleet: its figures are those of the status sockets, at rest and in training; a hanging daemon does not delay the
+# others; it serves loss curves of all runs, and proper errors for wrong requests.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 . "$(dirname "$0")/exporter_fleet.sh"

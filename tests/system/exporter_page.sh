@@ -1,4 +1,4 @@
-# The dashboard in a headless Chromium, of a real fleet: its numbers are those of the status sockets, it goes on by itself, keys work, it fits a
+# The dashboard in a headless Chromium, with a real fleet: its numbers are those of the status sockets, it updates by itself, keys work, it fits a
 # phone, and the console has no error. SHOTS: a folder for screenshots.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

@@ -1,5 +1,5 @@
-# A real Prometheus reads the exporter of a real fleet, with the files of deploy/prometheus: what it then knows is what the daemons say.
-# promtool finds nothing wrong with the metrics, the rules and the configuration, and each alert fires on what it is for.
+# A real Prometheus reads the exporter of a real fleet, with the files of deploy/prometheus, and gets the figures of the daemons. promtool accepts
+# the metrics, the rules and the configuration, and each alert fires in its situation.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 . "$(dirname "$0")/exporter_fleet.sh"

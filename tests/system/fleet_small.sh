@@ -1,5 +1,5 @@
-# A whole fleet, small: SLM, then SALT_DS with two teachers and two ranks, then BASELINE. Losses are compared as text of 17 digits: equal
-# text is equal bits. What is killed, stopped and started again, at whatever number of ranks, changes none of them.
+# A whole small fleet: SLM, then SALT_DS with two teachers and two ranks, then BASELINE. Losses are compared as text of 17 digits, so equal text is
+# equal bits. Killing, stopping and restarting processes, at any number of ranks, changes none of them.
 . "$(dirname "$0")/lib.sh"
 
 for ((port = 5800; port < 5900; port++)); do

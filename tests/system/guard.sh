@@ -1,6 +1,6 @@
-# Outside kernels device memory is only passed on, uploaded and downloaded: the fleet once with the usual programs and once with programs in
-# which any other access ends the process (tests/kernels/guard.c). Training, labels and scores, a stop and a resume at another number
-# of ranks, evaluation, generation: no access is reported and every bit is the same.
+# Outside of kernels, device memory is only passed on, uploaded and downloaded. The fleet runs once with the usual programs and once with programs
+# in which any other access ends the process (tests/kernels/guard.c): training, labels and scores, a stop and a resume at another number of ranks,
+# evaluation, generation. No access is reported, and every bit is the same.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 

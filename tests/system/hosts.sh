@@ -1,6 +1,6 @@
-# A fleet on four hosts (netns.sh): selectord, teachers, two for trainers under mpirun with TCP between them; endpoints by name, CURVE keys, each
-# host with the files it needs and no others, one directory shared by the trainers for checkpoints. In mid-run it is scaled, 1 -> 4 -> 1 teachers and
-# 1 -> 2 trainers, and each host is cut off once, for longer than a lease, and brought back. The losses are those of a quiet run on one host.
+# A fleet on four hosts (netns.sh): selectord, teachers, and two for trainers under mpirun with TCP between them. Endpoints are names, CURVE keys are
+# used, each host has only the files that it needs, and the trainers share one directory for checkpoints. While it runs it is scaled, 1 -> 4 -> 1
+# teachers and 1 -> 2 trainers, and each host is cut off once for longer than a lease. The losses are those of an undisturbed run on one host.
 . "$(dirname "$0")/netns.sh"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

@@ -1,6 +1,6 @@
-# Trainers on two hosts (hosts_fleet.sh), and what mpirun has to do across them: SIGTERM to mpirun itself, a rank on the other host that hangs, that
-# host cut off for longer than trainer.stall_s, and a stop. Each time the trainer ends, is started again and goes on from its checkpoint; the losses
-# are those of a quiet run on one host.
+# Trainers on two hosts (hosts_fleet.sh) and mpirun across them: SIGTERM to mpirun itself, a hanging rank on the other host, that host cut off for longer
+# than trainer.stall_s, and a stop. Each time the trainer ends, is restarted and continues from its checkpoint. The losses are those of an
+# undisturbed run on one host.
 . "$(dirname "$0")/netns.sh"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

@@ -1,5 +1,5 @@
-# cmake --install: programs that run from there, manual pages that roff takes without a word, completion that knows every verb and option,
-# deploy scripts that find the programs.
+# cmake --install: the installed programs run, roff accepts the manual pages without a warning, completion offers every verb and option, and the
+# deploy scripts find the programs.
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"
 cmake --install "$(dirname "$BIN")" --prefix "$scratch/usr" > install.log 2>&1 || fail "cmake --install: $(tail -3 install.log)"

@@ -1,4 +1,4 @@
-# Every kind of label, tail rule, hand-over and mode trains to its end through the real programs; what metrics.jsonl says of each is right.
+# Every kind of label, tail rule, handover and mode trains to the end through the real programs, and metrics.jsonl has the right values.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 

@@ -1,4 +1,4 @@
-# Sourced by the system tests: strict mode, a scratch folder, mpirun as tests need it.
+# Sourced by the system tests: strict mode, a scratch folder, mpirun with the options that tests need.
 set -euo pipefail
 : "${BIN:?folder of the programs}" "${SOURCE:?root of the source}"
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/salt_test.XXXXXX")

@@ -1,4 +1,4 @@
-# deploy/local.sh and its supervisors over programs that only pretend: what is started, restarted, given up, stopped, and in which order.
+# deploy/local.sh and its supervisors with simulated programs: what is started, restarted, given up and stopped, and in which order.
 . "$(dirname "$0")/lib.sh"
 
 root="$scratch/a fleet"; bin="$scratch/bin dir"		# spaces on purpose

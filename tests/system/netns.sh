@@ -1,6 +1,6 @@
-# Sourced before lib.sh by tests that need several hosts: namespaces of this kernel, with a network, a name, a /tmp and an /etc/hosts of their own and
-# a bridge between them. The script runs itself again in namespaces for processes, mounts and network: whatever it starts ends with it, daemons
-# too, and the machine's own network is never touched. Exit 77, with the reason, where that cannot be.
+# Sourced before lib.sh by tests that need several hosts: network namespaces of this kernel, each with a name, a /tmp and an /etc/hosts of its own,
+# connected by a bridge. The script restarts itself in new namespaces for processes, mounts and network, so everything that it starts ends with it,
+# and the network of the machine is not changed. Exit code 77, with the reason, where that is not possible.
 if [ -z "${SALT_NETNS:-}" ]; then
 	[ "$(id -u)" -eq 0 ] || { echo "skipped: needs root (network namespaces)"; exit 77; }
 	for program in ip unshare nsenter mpirun; do

@@ -1,5 +1,5 @@
-# The same losses, gradients, evaluation, parameters and moments, bit for bit, at R = 1, 2, 4, 8, whatever the pieces in which gradients are
-# summed, with activations made again or kept; R that does not divide the lanes is refused.
+# Losses, gradients, evaluation, parameters and moments are equal, bit for bit, at R = 1, 2, 4, 8, for any size of the buckets in which gradients are
+# summed, with activations recomputed or kept. A number of ranks that does not divide the lanes is refused.
 . "$(dirname "$0")/lib.sh"
 
 for r in 1 2 4 8; do

@@ -1,5 +1,5 @@
-# Teachers leave by themselves: after selector.teacher_idle_s without work, and at the switch; with exit code 0, and no supervisor brings them
-# back. And `down` in mid-run loses nothing that was acknowledged: what a teacher was told is stored is in the cache and not made again.
+# Teachers end by themselves, after selector.teacher_idle_s without work and at the switch, with exit code 0, and no supervisor restarts them. `down`
+# during the work loses nothing that was acknowledged: it is in the cache and is not made again.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

@@ -1,5 +1,5 @@
-# local.sh scale and drain on a real fleet: teachers 1 -> 4 -> 1 and trainers 1 -> 2 in mid-run, with the losses of a quiet run of one rank.
-# The trainer is held, by draining its teachers or by SIGSTOP, wherever phase one must not end; in_phase_one says so where it ended all the same.
+# local.sh scale and drain on a real fleet: teachers 1 -> 4 -> 1 and trainers 1 -> 2 while it runs, with the losses of an undisturbed run of one rank.
+# Where phase one must not end, the trainer is held by draining its teachers or by SIGSTOP; in_phase_one fails if it has ended all the same.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# selectord against stand-ins for teachers and trainers (fakes.c): rows do not depend on who died, on shards, on lost results; what is
-# acknowledged survives kill -9 at every step of a commit; what must not mix is refused.
+# selectord with simulated teachers and trainers (fakes.c): rows do not depend on killed processes, shards or lost results; what is
+# acknowledged survives kill -9 at every step of a commit; what must not be mixed is refused.
 set -u
 dir=$(mktemp -d /tmp/salt-selectord-XXXXXX)
 pids=()
@@ -69,7 +69,7 @@ stop() {
 cd "$dir" || exit 1
 "$BIN/fakes" files "$dir" || fail "files"
 
-# 1. The plain road: two teachers, both modes on one cache, then the same rows again after a restart without any teacher.
+# 1. The normal course: two teachers, both modes on one cache, then the same rows again after a restart without any teacher.
 config a "ipc://$dir/a"
 timeout 20 "$BIN/selectord" -c a.yaml -n 2>/dev/null || fail "-n"
 start a

@@ -1,5 +1,5 @@
-# Four selector shards that cannot reach one another: a host each (netns.sh), on ports of the switch that are isolated from each other. They give
-# the rows that one shard gives, so no message between them is needed, and none can be sent.
+# Four shards on hosts that cannot reach one another (netns.sh; their ports of the switch are isolated from each other). They give the same rows as one
+# shard, so no message between shards is needed, and none can be sent.
 . "$(dirname "$0")/netns.sh"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

@@ -1,6 +1,6 @@
-# deploy/slurm on a real Slurm of one node, made here: munged, slurmctld and slurmd in a folder of their own. A small fleet runs to its end with
-# its trainer requeued in the middle; its losses are those of a run without Slurm. Then the time limit's signal. Skipped where Slurm is not
-# installed (apt-get install slurm-wlm munge), or without root, whom these daemons want.
+# deploy/slurm on a real Slurm of one node, started here: munged, slurmctld and slurmd in a folder of their own. A small fleet runs to its end with its
+# trainer requeued in the middle, and its losses are those of a run without Slurm. Then the signal of the time limit. Skipped where Slurm is not
+# installed (apt-get install slurm-wlm munge), or without root, which these daemons need.
 for program in munged mungekey slurmctld slurmd sbatch; do
 	command -v $program > /dev/null || PATH=$PATH:/usr/sbin command -v $program > /dev/null ||
 	    { echo "skipped: no $program here: apt-get install slurm-wlm munge"; exit 77; }

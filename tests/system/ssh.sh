@@ -1,5 +1,5 @@
-# deploy/ssh.sh over three hosts that are really distinct, each a real sshd in a network namespace with its own name, address and files: the same
-# verbs as local.sh, with the losses of a run by local.sh. Skipped without root, sshd, rsync or namespaces.
+# deploy/ssh.sh with three separate hosts, each a real sshd in a network namespace with its own name, address and files: the verbs of local.sh, and the
+# losses of a run with local.sh. Skipped without root, sshd, rsync or namespaces.
 if [ -z "${SALT_NAMESPACES:-}" ]; then
 	[ "$(id -u)" -eq 0 ] || { echo "skipped: needs root (network namespaces)"; exit 77; }
 	PATH=$PATH:/usr/sbin

@@ -1,5 +1,5 @@
-# A rank that hangs (SIGSTOP): the others' watchdog says so and ends the run with 75, the supervisor starts it again from the last checkpoint, and
-# the losses are those of a run that nobody disturbed. A rank that never comes to MPI's start is waited for no longer than that either.
+# A rank that hangs (SIGSTOP): the watchdog of the others reports it and ends the run with 75, the supervisor restarts it from the last checkpoint, and
+# the losses are those of an undisturbed run. The same limit applies to a rank that never completes the start of MPI.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

@@ -1,4 +1,4 @@
-# Two hundred daemons and twenty that hang: all are asked at once, so those who hang cost their time-out once and nobody else anything.
+# Two hundred daemons and twenty that hang: all are asked at once, so the hanging ones cost one timeout and do not delay the others.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

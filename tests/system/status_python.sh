@@ -1,4 +1,4 @@
-# The Python of docs/monitoring.md, as it stands there, asks a real daemon; one that is dead is said to be.
+# The Python program of docs/monitoring.md, taken from the page, asks a real daemon, and reports one that was killed.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 python=

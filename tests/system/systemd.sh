@@ -1,6 +1,6 @@
-# deploy/systemd by systemd's own tools: verify is silent, security --offline is at most 2.0, the user is made. Then each daemon with a
-# NOTIFY_SOCKET of ours: READY when it serves, STATUS, STOPPING, and WATCHDOG only while the work goes forward: neither a stopped rank nor
-# one held thread, of a teacher or of selectord's writer, leaves it coming.
+# deploy/systemd with systemd's own tools: verify prints nothing, security --offline gives at most 2.0, the user is created. Then each daemon with a
+# NOTIFY_SOCKET of the test: READY when it serves, STATUS, STOPPING, and WATCHDOG only while the work advances. It stops when a rank is stopped, or one
+# thread of a teacher or the writer of selectord is held.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

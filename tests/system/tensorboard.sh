@@ -1,5 +1,5 @@
-# trainerd's TensorBoard files: a run that is killed after a checkpoint and resumed shows every step once, with the values of metrics.jsonl.
-# TB_READER: a python with tensorboard, whose own reader is asked instead of ours.
+# TensorBoard files of trainerd: a run that is killed after a checkpoint and resumed shows every step once, with the values of metrics.jsonl.
+# TB_READER: a python with tensorboard, whose reader is then used instead of ours.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

@@ -1,5 +1,5 @@
-# trainerd where runs go wrong: a rank that cannot start, a margin looked at twice, a damaged checkpoint, fewer steps than were done, a switch moved
-# behind the run, rows in many short answers.
+# Difficult situations of trainerd: a rank that cannot start, a margin evaluated twice, a damaged checkpoint, fewer steps than were already done, a
+# switch moved to an earlier step, rows in many short answers.
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"
 
