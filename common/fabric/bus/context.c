@@ -32,6 +32,25 @@ bus__role_from_name(const char *name)
 	return BUS_ROLE_NONE;
 }
 
+/* Our key, and a ZAP thread that is shown to reject others. */
+static int
+open_keys(struct bus *bus, const struct bus_options *o, struct err_note *note)
+{
+	int rc;
+
+	if (!zmq_has("curve"))
+		return err_note_set(note, ERR_UNSUPPORTED, "security.curve_dir: this libzmq has no CURVE");
+	if ((bus->curve_dir = strdup(o->curve_dir)) == NULL)
+		return err_note_set(note, ENOMEM, "bus");
+	if ((rc = bus__key_load(bus->curve_dir, o->key_name != NULL ? o->key_name : bus_role_name(o->role),
+	    true, &bus->key, note)) != 0)
+		return rc;
+	if (o->role != BUS_ROLE_NONE && bus->key.role != o->role)
+		return err_expect_at(note, ERR_CONFIG, "%s/%s.key", "role", "%s", "%s", bus->curve_dir,
+		    bus->key.name, bus_role_name(o->role), bus_role_name(bus->key.role));
+	return (rc = bus__zap_start(bus, note)) != 0 ? rc : bus__zap_prove(bus, note);
+}
+
 int
 bus_new(struct bus **out, const struct bus_options *options, struct err_note *note)
 {
@@ -43,36 +62,14 @@ bus_new(struct bus **out, const struct bus_options *options, struct err_note *no
 		return err_note_set(note, ENOMEM, "bus");
 	bus->max_message = options->max_message != 0 ? options->max_message : DEFAULT_MAX_MESSAGE;
 	bus->allow_plain_remote = options->allow_plain_remote;
-	if (bus->max_message > INT32_MAX) {
+	if (bus->max_message > INT32_MAX)
 		rc = err_expect(note, ERR_CONFIG, "bus.max_message", "at most %d bytes", "%llu", INT32_MAX,
 		    (unsigned long long)bus->max_message);
-		goto out;
-	}
-	if ((bus->ctx = zmq_ctx_new()) == NULL || zmq_ctx_set(bus->ctx, ZMQ_MAX_SOCKETS, SOCKETS_MAX) != 0) {
+	else if ((bus->ctx = zmq_ctx_new()) == NULL || zmq_ctx_set(bus->ctx, ZMQ_MAX_SOCKETS,
+	    SOCKETS_MAX) != 0)
 		rc = err_note_set(note, errno, "zmq context");
-		goto out;
-	}
-	if (options->curve_dir == NULL || options->curve_dir[0] == 0)
-		goto out;
-	if (!zmq_has("curve")) {
-		rc = err_note_set(note, ERR_UNSUPPORTED, "security.curve_dir: this libzmq has no CURVE");
-		goto out;
-	}
-	if ((bus->curve_dir = strdup(options->curve_dir)) == NULL) {
-		rc = err_note_set(note, ENOMEM, "bus");
-		goto out;
-	}
-	if ((rc = bus__key_load(bus->curve_dir, options->key_name != NULL ? options->key_name :
-	    bus_role_name(options->role), true, &bus->key, note)) != 0)
-		goto out;
-	if (options->role != BUS_ROLE_NONE && bus->key.role != options->role) {
-		rc = err_expect_at(note, ERR_CONFIG, "%s/%s.key", "role", "%s", "%s", bus->curve_dir,
-		    bus->key.name, bus_role_name(options->role), bus_role_name(bus->key.role));
-		goto out;
-	}
-	if ((rc = bus__zap_start(bus, note)) == 0)
-		rc = bus__zap_prove(bus, note);
-out:
+	else if (options->curve_dir != NULL && options->curve_dir[0] != '\0')
+		rc = open_keys(bus, options, note);
 	if (rc != 0)
 		bus_destroy(&bus);
 	*out = bus;
@@ -101,32 +98,28 @@ bus_destroy(struct bus **bus)
 	free(b);
 }
 
-static int
-set_int(void *socket, int option, int v)
-{
-	return zmq_setsockopt(socket, option, &v, sizeof(v));
-}
-
 void *
 bus__socket_new(struct bus *bus, const struct bus__socket_options *o)
 {
+	const struct { int option, value; } ints[] = {
+		{ZMQ_SNDHWM, o->hwm}, {ZMQ_RCVHWM, o->hwm}, {ZMQ_LINGER, o->linger_ms}, {ZMQ_HANDSHAKE_IVL,
+		    HANDSHAKE_MS},
+		{ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS},
+		{ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS}, {ZMQ_RECONNECT_IVL, RECONNECT_MS},
+		{ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS}, {ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS},
+		{ZMQ_BACKLOG, BACKLOG}, {ZMQ_ROUTER_MANDATORY, 1}, {ZMQ_ROUTER_HANDOVER, 0},
+	};
+	size_t n = sizeof(ints) / sizeof(ints[0]) - (o->type == ZMQ_ROUTER ? 0 : 2);	/* the last two are ROUTER's */
 	void *s = zmq_socket(bus->ctx, o->type);
-	int saved;
+	int saved, rc;
 
 	if (s == NULL)
 		return NULL;
 	atomic_fetch_add(&bus->n_sockets, 1);
-	if (zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &o->max_message, sizeof(o->max_message)) != 0
-	    || set_int(s, ZMQ_SNDHWM, o->hwm) != 0 || set_int(s, ZMQ_RCVHWM, o->hwm) != 0
-	    || set_int(s, ZMQ_LINGER, o->linger_ms) != 0
-	    || set_int(s, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) != 0
-	    || set_int(s, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS) != 0
-	    || set_int(s, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS) != 0
-	    || set_int(s, ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS) != 0
-	    || set_int(s, ZMQ_RECONNECT_IVL, RECONNECT_MS) != 0 || set_int(s, ZMQ_RECONNECT_IVL_MAX,
-	    RECONNECT_MAX_MS) != 0 || set_int(s, ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS) != 0 || set_int(s,
-	    ZMQ_BACKLOG, BACKLOG) != 0 || (o->type == ZMQ_ROUTER && (set_int(s, ZMQ_ROUTER_MANDATORY,
-	    1) != 0 || set_int(s, ZMQ_ROUTER_HANDOVER, 0) != 0))) {
+	rc = zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &o->max_message, sizeof(o->max_message));
+	for (size_t i = 0; rc == 0 && i < n; i++)
+		rc = zmq_setsockopt(s, ints[i].option, &ints[i].value, sizeof(ints[i].value));
+	if (rc != 0) {
 		saved = errno;
 		bus__socket_close(bus, &s);
 		errno = saved;
@@ -149,6 +142,7 @@ bus__monitor_new(struct bus *bus, void *socket, int events)
 {
 	static atomic_uint number;
 	char name[48];
+	int zero = 0;
 	void *m;
 
 	snprintf(name, sizeof(name), "inproc://salt-monitor-%u", atomic_fetch_add(&number, 1));
@@ -157,7 +151,8 @@ bus__monitor_new(struct bus *bus, void *socket, int events)
 	if ((m = zmq_socket(bus->ctx, ZMQ_PAIR)) == NULL)
 		return NULL;
 	atomic_fetch_add(&bus->n_sockets, 1);
-	if (set_int(m, ZMQ_LINGER, 0) != 0 || set_int(m, ZMQ_RCVHWM, 0) != 0 || zmq_connect(m, name) != 0)
+	if (zmq_setsockopt(m, ZMQ_LINGER, &zero, sizeof(zero)) != 0
+	    || zmq_setsockopt(m, ZMQ_RCVHWM, &zero, sizeof(zero)) != 0 || zmq_connect(m, name) != 0)
 		bus__socket_close(bus, &m);
 	return m;
 }
