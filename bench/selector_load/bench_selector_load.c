@@ -1,19 +1,23 @@
 /*
- * bench_selector_load [--dir DIR] [--context L] [--record BYTES] [--tokens N] [--serve SECONDS] [--set key=value ...] [--json FILE] [--keep]
+ * bench_selector_load [--dir DIR] [--context L] [--record BYTES] [--tokens N] [--serve SECONDS] [--set
+ * key=value ...] [--json FILE] [--keep]
  *     [--shards S --pace MB_S]
  *
- * A real selectord (the program beside this one) on loopback TCP, eight simulated teachers and eight simulated trainers, all of them in
- * one thread here: their records are made before, and only token hash and checksum are new for each sequence. DIR must be on the file
- * system that is to be measured; about 1.4 x N x BYTES / L bytes of it are used, and freed at the end.
+ * A real selectord (the program beside this one) on loopback TCP, eight simulated teachers and eight
+ * simulated trainers, all of them in one thread here: their records are made before, and only token hash and
+ * checksum are new for each sequence. DIR must be on the file system that is to be measured; about 1.4 x N x
+ * BYTES / L bytes of it are used, and freed at the end.
  *
- *   1. bare LMDB: as many records as part 2 writes at first, up to 40,000, by one thread that does nothing else
- *   2. ingest: teachers lease, answer at once, and count what is acknowledged, that is on the disk; the map begins at 64 MiB
- *   3. serve: trainers ask for rows that are there, each with two requests of eight rows in flight; teachers go on at half the rate of 2
- *   4. ingest goes on up to N tokens
+ *   1. bare LMDB: as many records as part 2 writes at first, up to 40,000, by one thread that does nothing
+ *   else 2. ingest: teachers lease, answer at once, and count what is acknowledged, that is on the disk; the
+ *   map begins at 64 MiB 3. serve: trainers ask for rows that are there, each with two requests of eight rows
+ *   in flight; teachers go on at half the rate of 2 4. ingest goes on up to N tokens
  *
- * With --pace only part 2, on S selectors whose disks are slowed to MB_S each (pace.c), and one line, "shards TOKENS_S"; see shards.sh.
+ * With --pace only part 2, on S selectors whose disks are slowed to MB_S each (pace.c), and one line, "shards
+ * TOKENS_S"; see shards.sh.
  *
- * Anonymous memory of selectord is read after 1 M and after N tokens, each time when nothing has been in flight for three seconds.
+ * Anonymous memory of selectord is read after 1 M and after N tokens, each time when nothing has been in
+ * flight for three seconds.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -184,7 +188,7 @@ rows_in(struct load *l, struct sim *s, const struct wire_rows *rows)
 		l->latency[l->n_latencies++] = (float)((seconds_now() - s->sent[slot]) * 1000);
 	s->sent[slot] = 0;
 	l->n_served += rows->n_rows;
-	if (l->n_latencies % 64 == 0) {			/* one row of so many requests is looked at */
+	if (l->n_latencies % 64 == 0) {			/* one row of 64 requests is checked */
 		const struct wire_row *row = &rows->rows[l->n_latencies / 64 % ASK_ROWS];
 
 		if ((rc = corpus_window(l->corpus, row->seq, L, l->tokens, &note)) != 0)
@@ -425,7 +429,7 @@ cpu_of(pid_t pid)
 	return (double)(u + s) / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* Nothing in flight, and three seconds gone: what it holds now it holds for good. */
+/* Anonymous memory after three seconds with nothing in flight. */
 static double
 settle(struct load *l)
 {
@@ -533,7 +537,7 @@ main(int argc, char **argv)
 	}
 	if (pace == NULL || l.n_shards == 0)
 		l.n_shards = 1;
-	l.most = pace != NULL ? (size_t)(4 * l.n_shards) : CREDIT;	/* as much in flight for each shard */
+	l.most = pace != NULL ? (size_t)(4 * l.n_shards) : CREDIT;	/* the same number in flight for each shard */
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	snprintf(dir, sizeof(dir), "%s/salt-selector-load-XXXXXX", parent);
 	if (mkdtemp(dir) == NULL)
@@ -565,7 +569,7 @@ main(int argc, char **argv)
 	if (pace != NULL) {
 		acked0 = l.n_acked;
 		start = seconds_now();
-		ingest(&l, l.n_windows - l.n_windows / 4);	/* not to the end, where some have less left than others */
+		ingest(&l, l.n_windows - l.n_windows / 4);	/* not to the end: there some shards have less left than others */
 		printf("shards %.0f\n", (double)(l.n_acked - acked0) * L / (seconds_now() - start));
 		goto out;
 	}
@@ -617,7 +621,7 @@ main(int argc, char **argv)
 			trainer_ask(&l, &l.trainer[i], j);
 	cpu0 = cpu_of(child);
 	own0 = cpu_of(0);
-	while (seconds_now() < start + serve_s && l.n_leased < l.limit)		/* no longer than there is something to ingest beside it */
+	while (seconds_now() < start + serve_s && l.n_leased < l.limit)		/* ends when nothing is left to ingest beside it */
 		turn(&l);
 	served_s = seconds_now() - start;
 	serve_cpu = (cpu_of(child) - cpu0) / served_s;
@@ -625,7 +629,7 @@ main(int argc, char **argv)
 	both_tps = (double)(l.n_acked - n_serve) * L / served_s;
 	l.serving = false;
 	qsort(l.latency, l.n_latencies, sizeof(*l.latency), by_value);
-	p99 = (double)l.latency[l.n_latencies * 99 / 100];		/* answers still to come are counted no more */
+	p99 = (double)l.latency[l.n_latencies * 99 / 100];		/* later answers are not counted */
 	printf("serve: %.2f M tokens/s of %" PRIu64 " rows ready, p50 %.2f ms, p99 %.2f ms, max %.1f ms, beside ingest of %.2f M tokens/s, %.1f s; CPUs: "
 	    "selectord %.2f, simulators %.2f; %" PRIu64 " rows looked at\n",
 	    (double)l.n_served * L / served_s / 1e6, l.rows_ready, (double)l.latency[l.n_latencies / 2], p99,

@@ -1,6 +1,7 @@
 /*
- * pace - a slow disk, by LD_PRELOAD: fdatasync returns no sooner than PACE_MB_S allows for the bytes written since. Writes are counted
- * where LMDB makes them (pwrite, pwritev, writev); everything else of the disk stays as it is. For bench_selector_load --pace.
+ * pace - a slow disk, by LD_PRELOAD: fdatasync returns no sooner than PACE_MB_S allows for the bytes written
+ * since. Writes are counted where LMDB makes them (pwrite, pwritev, writev); nothing else of the disk
+ * changes. For bench_selector_load --pace.
  */
 #include <dlfcn.h>
 #include <stdatomic.h>
@@ -25,7 +26,7 @@ counted(ssize_t n)
 	return n;
 }
 
-/* The library's own prototypes have an attribute or two more; these are the same functions. */
+/* The library's prototypes differ only in attributes. */
 ssize_t
 pwrite(int fd, const void *bytes, size_t n, off_t at)
 {

@@ -2,10 +2,11 @@
  * bench_teachers files DIR TOKENS
  *     DIR/train and DIR/model, as bench_selector_load's.
  * bench_teachers rate DIR ENDPOINT TEACHERS LEASE_MS SECONDS
- *     TEACHERS stubs, each a process of its own with the real bus and wire, at a selectord that serves DIR's corpus and model. A stub has
- *     teacherd's two leases in hand, and answers one after LEASE_MS from when it began with it: it sleeps where teacherd would compute. Its
- *     records are the encoder's, with the token hash and checksum of each sequence. Prints the sequences acknowledged (that is on the disk) in
- *     SECONDS, begun when every stub has had its first two leases acknowledged, and the seconds measured.
+ *     TEACHERS stubs, each a process with the real session, connect to a selectord that serves DIR's corpus
+ *     and model. Like teacherd a stub holds two leases; it sleeps for LEASE_MS where teacherd would compute
+ *     one. Its records come from the encoder, with the token hash and checksum of each sequence. Prints the
+ *     sequences acknowledged (on disk) in SECONDS, counted after two leases of every stub were acknowledged,
+ *     and the seconds measured.
  * teachers.sh runs both.
  */
 #include <errno.h>
@@ -35,7 +36,7 @@ enum { CONTEXT = 512, RECORD = 9216, CREDIT = 2, HELD_MAX = 8, ROWS_MAX = 64, ST
 struct board {
 	atomic_ullong acked[STUBS_MAX];			/* sequences of each stub */
 	atomic_int n_welcome;
-	atomic_bool go;					/* all are there: leases may be asked for */
+	atomic_bool go;					/* all are connected: leases may be requested */
 };
 
 struct stub {
@@ -147,7 +148,7 @@ turn(struct stub *s)
 		received(s, &event);
 	while (s->n_held > 0 && seconds_now() >= s->due)
 		answer(s);
-	/* teacherd's rule: two leases, in hand or requested */
+	/* as teacherd: two leases held or requested */
 	if (atomic_load(&s->board->go) && s->is_teacher && s->n_held + s->asked < CREDIT) {
 		s->asked = CREDIT - s->n_held;
 		tell(s, &(struct wire_message){.type = WIRE_LEASE_REQUEST,
@@ -172,7 +173,7 @@ stub_connect(struct stub *s, char *endpoint, const struct wire_hello *hello)
 	s->is_teacher = hello->role == WIRE_ROLE_TEACHER;
 }
 
-/* A process that does nothing but this until its parent ends it. */
+/* The whole life of a stub process; its parent ends it. */
 static void
 teacher(const char *dir, char *endpoint, int no, double lease_s, struct board *board)
 {
@@ -205,7 +206,7 @@ teacher(const char *dir, char *endpoint, int no, double lease_s, struct board *b
 		turn(&s);
 }
 
-/* Who wants the labels: a plan over the whole corpus, all of it ahead of time. */
+/* The client that wants the labels: a plan over the whole corpus, all of it labelled ahead. */
 static void
 plan_open(struct stub *s, const char *dir, char *endpoint)
 {

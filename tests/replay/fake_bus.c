@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include "base/clock/clock.h"
 #include "base/clock/stop.h"
 #include "fabric/bus/waker.h"
@@ -12,14 +13,12 @@
 enum { SOCKETS_MAX = 16, WAKERS_MAX = 8, RULES_MAX = 64, SENT_MAX = 65536, WAKE_LIMIT_MS = 10000 };
 
 struct arrival {
-	struct arrival *next;
+	STAILQ_ENTRY(arrival) entry;
 	struct bus_event event;
 	uint8_t bytes[];
 };
 
-struct box {
-	struct arrival *first, *last;
-};
+STAILQ_HEAD(box, arrival);
 
 static struct {
 	atomic_int_fast64_t now_ms;
@@ -28,6 +27,7 @@ static struct {
 	void *arg;
 	int step;
 	int n_sockets, n_status;
+	bool started;			/* the boxes are lists: after the first reset */
 	struct box boxes[SOCKETS_MAX];
 	struct { int socket; uint64_t peer; int rc; } rules[RULES_MAX];
 	size_t n_rules;
@@ -58,19 +58,23 @@ must(void *p)
 	return p;
 }
 
-/* Script ------------------------------------------------------------------------------------------------------------------------ */
+/* Script --------------------------------------------------------------------------------------- */
 
 void
 fake_bus_reset(int64_t start_ms, fake_script_fn *script, void *arg)
 {
-	for (int s = 0; s < SOCKETS_MAX; s++)
-		for (struct arrival *a = fake.boxes[s].first, *next; a != NULL; a = next) {
-			next = a->next;
+	for (int s = 0; s < SOCKETS_MAX; s++) {
+		struct arrival *a;
+
+		while (fake.started && (a = STAILQ_FIRST(&fake.boxes[s])) != NULL) {
+			STAILQ_REMOVE_HEAD(&fake.boxes[s], entry);
 			free(a);
 		}
+		STAILQ_INIT(&fake.boxes[s]);
+	}
+	fake.started = true;
 	for (size_t i = 0; i < fake.n_sent; i++)
 		free((void *)(uintptr_t)fake.sent[i].frame);
-	memset(fake.boxes, 0, sizeof(fake.boxes));
 	fake.n_sent = fake.n_rules = 0;
 	fake.n_sockets = fake.n_status = fake.step = 0;
 	fake.script = script;
@@ -88,15 +92,9 @@ fake_bus_advance(int64_t ms)
 static void
 push(int socket, struct arrival *a)
 {
-	struct box *box = &fake.boxes[socket];
-
 	if (socket < 0 || socket >= SOCKETS_MAX)
 		broken("no such socket");
-	if (box->first == NULL)
-		box->first = a;
-	else
-		box->last->next = a;
-	box->last = a;
+	STAILQ_INSERT_TAIL(&fake.boxes[socket], a, entry);
 }
 
 void
@@ -181,18 +179,18 @@ sent(int socket, uint64_t peer, uint8_t *frame, size_t len)
 static int
 received(int socket, struct bus_event *event)
 {
-	struct arrival *a = fake.boxes[socket].first;
+	struct arrival *a = STAILQ_FIRST(&fake.boxes[socket]);
 
 	memset(event, 0, sizeof(*event));
 	if (a == NULL)
 		return ERR_AGAIN;
-	fake.boxes[socket].first = a->next;
+	STAILQ_REMOVE_HEAD(&fake.boxes[socket], entry);
 	*event = a->event;
 	event->own = a;
 	return 0;
 }
 
-/* The bus ----------------------------------------------------------------------------------------------------------------------- */
+/* The bus -------------------------------------------------------------------------------------- */
 
 int64_t
 clock_now_ms(void)
@@ -417,7 +415,7 @@ bus_poll_remove(struct bus_poll *poll, const void *thing)
 			poll->wakers[i--] = poll->wakers[--poll->n_wakers];
 }
 
-/* Whether a waker was woken within so much real time; takes that back. */
+/* Whether a waker was woken within real_ms; clears it. */
 static bool
 woken(struct bus_poll *p, int real_ms)
 {
@@ -436,7 +434,7 @@ int
 bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 {
 	for (int s = 0; s < fake.n_sockets; s++)
-		if (fake.boxes[s].first != NULL)
+		if (!STAILQ_EMPTY(&fake.boxes[s]))
 			return 0;
 	if (woken(p, 0) || (stop_requested() && !p->stop_seen)) {
 		p->stop_seen = stop_requested();

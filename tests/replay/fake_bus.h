@@ -1,16 +1,18 @@
 /*
- * fake_bus - bus.h without a network, chosen at link time: what arrives is scripted, time passes by script, what is sent is recorded.
- * The real loop and the real handlers run against it. Wakers are the real ones, so that a daemon's other threads work.
+ * fake_bus - bus.h without a network, chosen at link time: a script decides what arrives and how time passes,
+ * and what is sent is recorded. The real loop and the real handlers run against it. Wakers are the real ones,
+ * so that other threads can wake the loop.
  *
- * One script at a time, fake_bus_reset() between them. The loop's thread runs the script: bus_poll_wait hands out what was pushed;
- * when nothing is left it calls the script, which pushes more, or says how to wait:
+ * One script at a time, fake_bus_reset() between them. The loop's thread runs the script: bus_poll_wait
+ * returns while something that was pushed is left; then it calls the script, which pushes more or returns how
+ * to wait:
  *
  *	static enum fake_step
  *	script(void *arg, int step)
  *	{
  *		switch (step) {
  *		case 0: fake_bus_push(SERVER, PEER, frame, len); return FAKE_GO;
- *		case 1: return fake_bus_n_sent() == 0 ? FAKE_AGAIN_WHEN_WOKEN : FAKE_GO;	(the writer thread's turn)
+ *		case 1: return fake_bus_n_sent() == 0 ? FAKE_AGAIN_WHEN_WOKEN : FAKE_GO;	(wait for the writer thread)
  *		case 2: return FAKE_TIMEOUT;						(time jumps to the end of the poll)
  *		default: return FAKE_STOP;						(as SIGTERM)
  *		}
@@ -22,30 +24,33 @@
 #include "fabric/bus/bus.h"
 
 enum fake_step {
-	FAKE_GO,			/* done: the loop runs with what was pushed, next time the next step */
-	FAKE_TIMEOUT,			/* the poll times out: the clock moves to its end (a poll without end is a failure of the test) */
+	FAKE_GO,			/* the loop runs with what was pushed; the next call is for the next step */
+	FAKE_TIMEOUT,			/* the poll times out: the clock moves to its end (with no timeout the test fails) */
 	FAKE_AGAIN_WHEN_WOKEN,		/* wait for a waker, at most 10 s of real time, let the loop run, then this step again */
-	FAKE_STOP			/* a stop is asked for; the script goes on while the loop drains */
+	FAKE_STOP			/* a stop is requested; the script goes on while the loop drains */
 };
 
 typedef enum fake_step fake_script_fn(void *arg, int step);
 
-/* fake_bus_reset - forget everything; the clock stands at start_ms. Objects made before stay valid. */
+/* fake_bus_reset - forgets everything and sets the clock to start_ms. Objects made before stay valid. */
 void fake_bus_reset(int64_t start_ms, fake_script_fn *script, void *arg);
-void fake_bus_advance(int64_t ms);		/* time passes, now */
+void fake_bus_advance(int64_t ms);		/* moves the clock */
 
 /*
- * Sockets are told apart by number: the first server or client made after a reset is 0, the next 1, and so on.
- * fake_bus_push - a frame arrives (copied). @peer for servers; 0 at clients. fake_bus_push_event - GONE, CONNECTED, DISCONNECTED, REFUSED.
- * A client sends while it is connected: CONNECTED makes it so when it is handed out.
+ * Sockets have numbers: the first server or client made after a reset is 0, the next 1, and so on.
+ * fake_bus_push - a frame arrives (copied). @peer for servers; 0 at clients. fake_bus_push_event - GONE,
+ * CONNECTED, DISCONNECTED, REFUSED. A client can send once recv has returned CONNECTED.
  */
 void fake_bus_push(int socket, uint64_t peer, const void *frame, size_t len);
 void fake_bus_push_event(int socket, uint64_t peer, enum bus_event_kind kind);
 
-/* fake_bus_send_rc - what sending to this peer (0: a client's) gives from now on: 0, ERR_AGAIN, ERR_CLOSED. */
+/*
+ * fake_bus_send_rc - what sending to this peer (0: of a client) returns from now on: 0, ERR_AGAIN,
+ * ERR_CLOSED.
+ */
 void fake_bus_send_rc(int socket, uint64_t peer, int rc);
 
-/* What was sent, oldest first; good until the next reset. ended: no frame, bus_server_end was called. */
+/* What was sent, oldest first; valid until the next reset. ended: no frame, bus_server_end was called. */
 struct fake_sent {
 	int64_t at_ms;
 	int socket;
@@ -58,7 +63,10 @@ struct fake_sent {
 size_t fake_bus_n_sent(void);
 const struct fake_sent *fake_bus_sent(size_t i);	/* NULL past the end */
 
-/* fake_bus_ask - what a status socket would answer (malloc'ed); @status the n-th made since the reset. 0 or ERR_NOT_FOUND. */
+/*
+ * fake_bus_ask - what a status socket would answer (malloc'ed); @status the n-th made since the reset. 0 or
+ * ERR_NOT_FOUND.
+ */
 int fake_bus_ask(int status, const void *body, size_t len, uint8_t **answer, size_t *answer_len);
 
 #endif

@@ -1,4 +1,4 @@
-/* The fake itself: a small loop over it does what it would over the real bus. */
+/* The fake bus itself: a small loop over it behaves as over the real bus. */
 #include "replay/fake_bus.h"
 
 #include "base/clock/clock.h"

@@ -1,4 +1,7 @@
-/* A session over the fake bus: when it sends HELLO, which WELCOME it accepts, what becomes of a lost connection. */
+/*
+ * A session over the fake bus: when it sends HELLO, which WELCOME it accepts, what happens after a lost
+ * connection.
+ */
 #include "fabric/session/session.h"
 
 #include "base/clock/clock.h"
@@ -123,7 +126,7 @@ greet(struct fixture *f)
 	REQUIRE(next(f, SESSION_WELCOME) && next(f, 0) && session_welcomed(f->s, 0));
 }
 
-/* HELLO first, repeated after 10 s, and only then; what is in it. */
+/* HELLO is sent first, and again after 10 s; its contents. */
 static void
 test_hello(void)
 {
@@ -139,7 +142,7 @@ test_hello(void)
 	    m->hello.pid != 0);
 	wire_message_destroy(&m);
 	lease.done = (struct wire_done){1, &seq, 1};
-	push(0, &lease);				/* nothing may come before WELCOME */
+	push(0, &lease);				/* dropped: it comes before WELCOME */
 	push(0, &ping);
 	CHECK(next(&f, 0) && sent(&f, WIRE_PONG, 0, &m) && m->ping.nonce == 77);
 	wire_message_destroy(&m);
@@ -206,7 +209,7 @@ test_lost(void)
 	CHECK(next(&f, 0) && sent(&f, WIRE_HELLO, 0, NULL) && !session_welcomed(f.s, 0));
 	push(0, &m);
 	CHECK(next(&f, SESSION_WELCOME) && !f.e.restarted);
-	push(0, &refuse);				/* it does not know us any more */
+	push(0, &refuse);				/* selectord does not know us any more */
 	CHECK(next(&f, SESSION_LOST) && next(&f, 0) && sent(&f, WIRE_NONE, 0, NULL));
 	fake_bus_advance(RETRY_MS - 1);
 	CHECK(next(&f, 0) && sent(&f, WIRE_NONE, 0, NULL));
@@ -247,7 +250,7 @@ test_refused(void)
 	}
 }
 
-/* Each way in which a WELCOME may differ, alone. */
+/* WELCOMEs that differ from HELLO in one thing each. */
 static void
 test_differs(void)
 {
@@ -303,7 +306,7 @@ test_two_shards(void)
 	CHECK(next(&f, SESSION_WELCOME) && f.e.shard == 0 && next(&f, 0) && session_n_welcomed(f.s) == 1 &&
 	    session_n_shards(f.s) == 2);
 	m.welcome.shard = 1;
-	m.welcome.label_set.teacher.hash = set.teacher;		/* a sound label set of its own */
+	m.welcome.label_set.teacher.hash = set.teacher;		/* another valid label set */
 	m.welcome.label_set.hash.hash = labels_set_hash(&set);
 	push(1, &m);
 	CHECK(next(&f, SESSION_FAILED) && f.e.shard == 1 && strcmp(f.e.note.name, "label_set.hash") == 0 &&
@@ -311,7 +314,10 @@ test_two_shards(void)
 	end(&f);
 }
 
-/* The score set is part of a plan's identity in salt_ds: two shards with different ones serve different plans. */
+/*
+ * The score set is part of a plan's identity in salt_ds: two shards with different ones serve different
+ * plans.
+ */
 static void
 test_two_plans(void)
 {

@@ -1,4 +1,7 @@
-/* teacherd's real loop over the fake bus: what it says when nothing happens, how much it asks for, how many forward passes a lease takes. */
+/*
+ * teacherd's main loop over the fake bus: what it sends when idle, how many leases it requests, how many
+ * forward passes a lease takes.
+ */
 #include "teacherd/loop.h"
 
 #include <stdatomic.h>
@@ -16,7 +19,7 @@
 #include "engine/weights/weights.h"
 #include "fabric/wire/wire.h"
 
-enum { IDLE_MS = 100000 };		/* selectord forgets who is silent for 120 s */
+enum { IDLE_MS = 100000 };		/* selectord forgets a peer that is silent for 120 s */
 
 struct story {
 	int64_t began_ms;
@@ -62,7 +65,7 @@ idle(void *arg, int step)
 	struct wire_message pong = {.type = WIRE_PONG};
 	const uint64_t seq = 5;
 	const int32_t tokens[9] = {1, 2, 3};
-	/* Of a model that it does not hold: answered with an error, at once. */
+	/* Of a model that this teacher does not hold: answered with an error at once. */
 	struct wire_message lease = {.type = WIRE_LEASE, .lease = {.lease_id = 1, .model = {9, 9}, .want_score = true, .seqs = &seq, .n_seqs = 1,
 	    .tokens = tokens, .context = 8, .lease_ms = 5000, .n_valid = 64}};
 	struct wire_message done = {.type = WIRE_DONE, .done = {.lease_id = 1, .seqs = &seq, .n_seqs = 1}};
@@ -99,8 +102,9 @@ idle(void *arg, int step)
 }
 
 /*
- * Cut off and back: what was said on the connection that is gone is said again at once. selectord knows nothing of it any more and is silent: after
- * a while it is given up, or eight such leases would keep this teacher idle for good, and one its end waiting.
+ * After a lost connection the results sent on it are sent again at once. If selectord does not know the lease
+ * any more, it does not answer: after a while the lease is dropped. Otherwise eight such leases would keep
+ * this teacher idle for ever, and one would delay its end.
  */
 struct cut_story {
 	struct story story;
@@ -147,12 +151,15 @@ cut_off(void *arg, int step)
 	}
 }
 
-/* WELCOME with a label set: taken if its hash is that of its parts, the unigram table among them; else the teacher ends before any lease. */
+/*
+ * A label set in WELCOME is accepted if its hash is that of its parts and unigram table; else the teacher
+ * ends before any lease.
+ */
 struct set_story {
 	struct story story;
 	uint8_t table[64];
-	int32_t flip;			/* byte of the table that is not what the hash was made of; -1: none */
-	uint32_t seed;			/* as WELCOME says; the hash is of seed 7 */
+	int32_t flip;			/* byte of the table that is changed after hashing; -1: none */
+	uint32_t seed;			/* in WELCOME; the hash is of seed 7 */
 };
 
 static enum fake_step
@@ -185,7 +192,7 @@ label_set(void *arg, int step)
 	return FAKE_STOP;
 }
 
-/* Forward passes, counted on their way to the engine (the linker's --wrap). */
+/* Counts forward passes (the linker's --wrap). */
 static atomic_int n_passes;
 int __real_model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
 int __wrap_model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
@@ -274,7 +281,7 @@ struct daemon {
 	struct status *status;
 };
 
-/* teacherd's loop from start to end over a story; its return code and the note. */
+/* Runs teacherd's loop over a story; its return code and note. */
 static int
 play(fake_script_fn *step, void *story, struct err_note *note)
 {
@@ -322,15 +329,15 @@ main(void)
 	CHECK_ROW(rc == 0 ? "rc" : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
 	look(&story);
 	CHECK(story.n_hello == 1);
-	CHECK(story.n_credit == 2 && story.credit == 2);	/* one has come and is done with: again it can take two, not one more */
-	CHECK(story.n_ping >= 2);				/* else it is forgotten and never gets a lease again */
+	CHECK(story.n_credit == 2 && story.credit == 2);	/* one lease came and is done: two may come again, not three */
+	CHECK(story.n_ping >= 2);				/* without PING selectord would forget this teacher */
 
 	rc = play(cut_off, &cut, &note);
 	CHECK_ROW(rc == 0 ? "rc" : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
 	look(&cut.story);
 	CHECK(cut.results_at_once == 2);
 	CHECK(cut.story.n_result == 5);				/* once before, four times since */
-	CHECK(clock_now_ms() == cut.stop_ms);			/* nothing is waited for at the end */
+	CHECK(clock_now_ms() == cut.stop_ms);			/* it ends without waiting */
 
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
 		struct set_story s = {.flip = sets[i].flip, .seed = sets[i].seed};
@@ -342,7 +349,7 @@ main(void)
 		CHECK_ROW(sets[i].what, s.story.n_credit == (sets[i].taken ? 1 : 0));
 		CHECK_ROW(sets[i].what, sets[i].taken || (strcmp(note.name, "label_set.hash") == 0 && strstr(note.place, "tcp://127.0.0.1:1") != NULL));
 	}
-	/* Scores and labels of one model: one pass gives both. */
+	/* One forward pass gives scores and labels of one model. */
 	static const struct {
 		const char *what;
 		bool score, label;

@@ -1,13 +1,16 @@
 /*
  * fakes - stand-ins for the system tests of selectord, which speak the real protocol over real sockets:
- *   fakes files DIR                             DIR/train, DIR/held (corpora), DIR/model (a small GPT-2 with random weights)
- *   fakes teacher ENDPOINT DIR [key=value ..]   made-up labels and scores, pure functions of the sequence
- *        name=, rows=N (leave after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per sequence), lose=1 (drop every
- *        third result, sent again only when it is not acknowledged in 500 ms), differ=1 (send another result after the first one of a
- *        lease), told=FILE (a line "label SEQ" or "score SEQ" for each that was acknowledged)
- *   fakes rows ENDPOINT[,ENDPOINT..] DIR first=F count=N [mode=none|salt_ds] [window=] [keep=] [seed=] [batch=] [total=] [release=STEP]
- *        [labels=any]
- *        fetches rows F .. F+N-1 of a plan, checks each label, prints "row seq quarantined" lines; ENDPOINTs in shard order
+ *   fakes files DIR                             DIR/train, DIR/held (corpora), DIR/model (a small GPT-2 with
+ *   random weights) fakes teacher ENDPOINT DIR [key=value ..]   made-up labels and scores, pure functions of
+ *   the sequence
+ *        name=, rows=N (leave after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per
+ *        sequence), lose=1 (drop every third result, sent again only when it is not acknowledged in 500 ms),
+ *        differ=1 (send another result after the first one of a lease), told=FILE (a line "label SEQ" or
+ *        "score SEQ" for each that was acknowledged)
+ *   fakes rows ENDPOINT[,ENDPOINT..] DIR first=F count=N [mode=none|salt_ds] [window=] [keep=] [seed=]
+ *   [batch=] [total=] [release=STEP]
+ *        [labels=any] fetches rows F .. F+N-1 of a plan, checks each label, prints "row seq quarantined"
+ *        lines; ENDPOINTs in shard order
  * Exit: 0, or 1 with the reason on stderr; 3 when refused.
  */
 #include <errno.h>
@@ -255,7 +258,7 @@ drop_owed(struct owed **owed)
 	}
 }
 
-/* What a fake teacher knows and was told to do. */
+/* A fake teacher: its options and state. */
 struct teacher {
 	struct peer p;
 	struct owed *owed;
@@ -300,7 +303,7 @@ lease_in(struct teacher *t, const struct wire_lease *l)
 
 		if (l->seqs[i] == t->deadly || t->n++ >= t->limit)
 			_exit(9);
-		/* Scores are never taken away: what was acknowledged once must not be asked for again. */
+		/* Scores are never deleted: one that was acknowledged must not be requested again. */
 		if (l->want_score && l->seqs[i] < N_TRAIN && t->scored[l->seqs[i]]) {
 			printf("LOST: seq %" PRIu64 " was acknowledged and is asked for again\n", l->seqs[i]);
 			fflush(stdout);
@@ -374,7 +377,7 @@ run_teacher(struct bus *bus, char *endpoint, const char *dir, int argc, char **a
 		e = hear(&t.p, 50);
 		now = clock_now_ms();
 		if (e != NULL && e->kind == SESSION_WELCOME && e->restarted) {
-			drop_owed(&t.owed);		/* another selectord: its leases are not these */
+			drop_owed(&t.owed);		/* another selectord process: these leases are void */
 			t.asked_ms = 0;
 		}
 		if (t.owed == NULL && now - t.asked_ms > 200 &&

@@ -1,4 +1,4 @@
-/* Over loopback, both ends in this process. Every wait is bounded; none is a measurement. */
+/* bus over loopback, both ends in this process. Every wait has a limit; none is a measurement. */
 #include "fabric/bus/bus.h"
 
 #include <arpa/inet.h>
@@ -31,7 +31,7 @@ plain_bus(uint64_t max_message)
 	return bus;
 }
 
-/* The next event of one kind at a server or client; others are let go by. */
+/* The next event of one kind at a server or client; other events are skipped. */
 static bool
 await_server(struct bus_poll *poll, struct bus_server *server, enum bus_event_kind kind, struct bus_event *event)
 {
@@ -130,13 +130,13 @@ test_there_and_back(void)
 	bus_event_free(&event);
 	CHECK(bus_server_send(server, peer + 1, bytes("nobody"), 6) == ERR_CLOSED);
 
-	/* port taken: named, and both know why */
+	/* the port is in use: the error names it */
 	struct bus_server *second = NULL;
 
 	CHECK(bus_server_new(&second, bus, port, &note) == EADDRINUSE && second == NULL);
 	CHECK_STR(note.name, port);
 
-	/* the peer vanishes: told, and sending there says so */
+	/* the peer disconnects: GONE, and sending to it fails */
 	bus_poll_remove(poll, client);
 	bus_client_destroy(&client);
 	REQUIRE(await_server(poll, server, BUS_EVENT_GONE, &event));
@@ -168,7 +168,7 @@ test_server_restarts(void)
 	bus_server_destroy(&server);
 	REQUIRE(await_client(poll, client, BUS_EVENT_DISCONNECTED, &event));
 	CHECK(bus_client_send(client, bytes("x"), 1) == ERR_CLOSED);
-	/* the library closes sockets in the background: the port may be taken for a moment */
+	/* the library closes sockets in the background: the port may still be in use for a moment */
 	for (end = clock_now_ms() + PATIENCE_MS; server == NULL && clock_now_ms() < end; stop_sleep_ms(20))
 		if (bus_server_new(&server, bus, endpoint, &note) != 0)
 			CHECK(server == NULL);
@@ -185,7 +185,10 @@ test_server_restarts(void)
 	bus_destroy(&bus);
 }
 
-/* A peer that reads nothing: the server's memory for it stays bounded, and once it reads, all that was taken arrives in order. */
+/*
+ * For a peer that reads nothing the server queues a bounded number of bytes; once it reads, all accepted
+ * frames arrive in order.
+ */
 static void
 test_queue_full(void)
 {
@@ -235,7 +238,7 @@ test_queue_full(void)
 	bus_destroy(&bus);
 }
 
-/* A peer of a foreign make, which does what ours never do. */
+/* A plain ZeroMQ socket, for messages that our clients never send. */
 static void *
 foreign(void *ctx, int type, const char *endpoint)
 {
@@ -272,13 +275,13 @@ test_bad_peers(void)
 	CHECK(!logged("bus.bad_peer"));
 	zmq_send(two, "a", 1, ZMQ_SNDMORE);
 	zmq_send(two, "b", 1, 0);
-	zmq_send(two, "c", 1, 0);		/* not taken any more from this connection */
+	zmq_send(two, "c", 1, 0);		/* dropped: the connection is being closed */
 	REQUIRE(await_server(poll, server, BUS_EVENT_GONE, &event));
 	CHECK(event.peer == first);
 	CHECK(logged("bus.bad_peer") && logged("more than one part"));
 	zmq_close(two);
 
-	/* one byte too long ends the connection before it is in memory; the limit itself passes */
+	/* a frame of the maximum length is accepted; one byte more ends the connection */
 	big = foreign(ctx, ZMQ_DEALER, bus_server_endpoint(server));
 	zmq_send(big, large, 100000, 0);
 	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
@@ -290,7 +293,7 @@ test_bad_peers(void)
 	CHECK(event.peer == first);
 	zmq_close(big);
 
-	/* an id of its own choosing is nobody */
+	/* a peer that chooses its routing id is ignored */
 	named = zmq_socket(ctx, ZMQ_DEALER);
 	zmq_setsockopt(named, ZMQ_ROUTING_ID, "teacher", 7);
 	REQUIRE(zmq_connect(named, bus_server_endpoint(server)) == 0);
@@ -305,14 +308,14 @@ test_bad_peers(void)
 	CHECK(logged("a routing id of its own") && n_frames == 0);
 	zmq_close(named);
 
-	/* and others were not disturbed */
+	/* other peers are not affected */
 	REQUIRE(bus_client_new(&good, bus, bus_server_endpoint(server), NULL, NULL) == 0);
 	bus_poll_add_client(poll, good);
 	REQUIRE(await_client(poll, good, BUS_EVENT_CONNECTED, &event));
 	CHECK(bus_client_send(good, bytes("fine"), 4) == 0);
 	REQUIRE(await_server(poll, server, BUS_EVENT_FRAME, &event));
 	CHECK(frame_is(&event, "fine"));
-	/* ended with a last word: it arrives, then the connection goes */
+	/* bus_server_end: what was sent before arrives, then the connection ends */
 	first = event.peer;
 	bus_event_free(&event);
 	CHECK(bus_server_send(server, first, bytes("refused"), 7) == 0);
@@ -330,7 +333,7 @@ test_bad_peers(void)
 	zmq_ctx_term(ctx);
 }
 
-/* A frame too long for the client ends its connection, which is not the end: it comes back by itself. */
+/* A frame that is too long for the client ends its connection; the client reconnects by itself. */
 static void
 test_too_long_for_client(void)
 {
@@ -388,21 +391,21 @@ test_status(void)
 	struct err_note note;
 
 	REQUIRE(bus_status_new(&status, bus, "tcp://127.0.0.1:0", say_status, NULL, &note) == 0);
-	/* as a plain REQ asks */
+	/* a plain REQ socket */
 	s = foreign(ctx, ZMQ_REQ, bus_status_endpoint(status));
 	zmq_send(s, "", 0, 0);
 	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 3 && memcmp(buf, "ok:", 3) == 0);
 	zmq_send(s, "json", 4, 0);
 	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 7 && memcmp(buf, "ok:json", 7) == 0);
 	zmq_close(s);
-	/* as a DEALER asks, with a delimiter and without; each gets its own shape back */
+	/* a DEALER socket, with a delimiter and without; the answer has the same shape */
 	s = foreign(ctx, ZMQ_DEALER, bus_status_endpoint(status));
 	zmq_send(s, "", 0, ZMQ_SNDMORE);
 	zmq_send(s, "a", 1, 0);
 	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 0);
 	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 4 && memcmp(buf, "ok:a", 4) == 0);
 	zmq_send(s, "silent", 6, 0);
-	zmq_send(s, "x", 1, ZMQ_SNDMORE);		/* not a delimiter, and too many: no answer */
+	zmq_send(s, "x", 1, ZMQ_SNDMORE);		/* two parts, the first not empty: no answer */
 	zmq_send(s, "y", 1, 0);
 	zmq_send(s, "", 0, ZMQ_SNDMORE);
 	zmq_send(s, "x", 1, ZMQ_SNDMORE);
@@ -410,11 +413,11 @@ test_status(void)
 	zmq_send(s, "b", 1, 0);
 	CHECK(zmq_recv(s, buf, sizeof(buf), 0) == 4 && memcmp(buf, "ok:b", 4) == 0);
 	zmq_close(s);
-	/* longer than any request: cut off, and the next one is served */
+	/* longer than a request may be: disconnected, and the next client is served */
 	s = foreign(ctx, ZMQ_DEALER, bus_status_endpoint(status));
 	zmq_send(s, large, 5000, 0);
 	zmq_close(s);
-	/* all at once: 20 that answer, one that says nothing, one that is not there */
+	/* all at once: 20 that answer, one where nothing listens, one that is not an endpoint */
 	for (int i = 0; i < 20; i++) {
 		REQUIRE(bus_status_new(&more[i], bus, "tcp://127.0.0.1:0", say_status, NULL, &note) == 0);
 		asks[i].endpoint = bus_status_endpoint(more[i]);
@@ -440,7 +443,9 @@ test_status(void)
 	zmq_ctx_term(ctx);
 }
 
-/* Who hangs costs the others nothing: answers come while its time, a long one, still runs. */
+/*
+ * One that does not answer does not delay the others: their answers are returned while its long timeout runs.
+ */
 static void
 test_asker(void)
 {
@@ -468,7 +473,7 @@ test_asker(void)
 		free(got->answer);
 	}
 	CHECK(!seen[0] && bus_asker_open(asker) == 1);
-	CHECK(bus_asker_next(asker, 10) == NULL);		/* its time is not over */
+	CHECK(bus_asker_next(asker, 10) == NULL);		/* its timeout has not passed */
 	CHECK(bus_asker_drop(asker) == &asks[0] && asks[0].rc == ERR_TIMEOUT);
 	CHECK(bus_asker_drop(asker) == NULL && bus_asker_open(asker) == 0);
 	CHECK(clock_now_ms() - start < 3600000);
@@ -487,7 +492,7 @@ test_events(void)
 
 	REQUIRE(bus_events_publish(&pub, bus, "tcp://127.0.0.1:0", NULL) == 0);
 	REQUIRE(bus_events_subscribe(&sub, bus, bus_events_endpoint(pub), NULL, "lease", NULL) == 0);
-	/* a subscription takes a moment, and what is said before is lost: that is PUB */
+	/* a subscription takes a moment; what PUB sends before is lost */
 	for (int i = 0; i < 100 && rc != 0; i++) {
 		bus_events_send(pub, "rows", "not asked for");
 		bus_events_send(pub, "lease", "seqs=8");
@@ -512,7 +517,7 @@ wake_later(void *waker)
 	return NULL;
 }
 
-/* A wake by another thread ends the poll, however long it would wait; one that came before the poll counts too, once. */
+/* A wake by another thread ends the poll, and so does one that came before it, once. */
 static void
 test_waker(void)
 {
@@ -585,7 +590,7 @@ test_endpoints(void)
 	bus_destroy(&bus_open);
 }
 
-/* A child waits in its poll for very long; signals must end that, and the same signal twice must end the child. */
+/* A child polls without a limit. A signal must end the poll, and the same signal twice must end the child. */
 static int
 stopped_child(int signals, int sig, int *status)
 {
@@ -606,7 +611,7 @@ stopped_child(int signals, int sig, int *status)
 			_exit(2);
 		if (signals == 2)
 			for (;;)
-				bus_poll_wait(poll, -1);	/* told once: waits again, and only the second signal ends it */
+				bus_poll_wait(poll, -1);	/* after the first signal it polls again; the second one ends it */
 		bus_poll_destroy(&poll);
 		bus_destroy(&bus);
 		_exit(33);

@@ -1,4 +1,4 @@
-/* Who is let in. The cases in which CURVE and ZAP are known to let everybody in (reliability of keys) are all here. */
+/* Which keys are accepted; also all the cases in which CURVE and ZAP are known to accept everybody. */
 #include "fabric/bus/bus.h"
 
 #include <dirent.h>
@@ -84,7 +84,7 @@ test_files(void)
 	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600);
 	CHECK(stat(dir, &st) == 0 && (st.st_mode & 0777) == 0700);
 
-	/* no key of ours, one that all may read, one that is something else, one of another role: refused with the file named */
+	/* our key is missing, readable by all, malformed, of another role: an error that names the file */
 	CHECK(new_bus(&bus, dir, BUS_ROLE_CLIENT, &note) == ERR_NOT_FOUND && bus == NULL);
 	CHECK(strstr(note.name, "client.key") != NULL);
 	chmod(path, 0644);
@@ -102,7 +102,7 @@ test_files(void)
 	CHECK(bus == NULL);
 }
 
-/* public and secret of two pairs: clients would never get through, so it is said at start */
+/* The public and the secret key are of two pairs: no client could connect, so it is an error at start. */
 static void
 test_mixed_pair(void)
 {
@@ -153,7 +153,7 @@ test_matrix(void)
 	server_poll = bus_poll_new(selector);
 	bus_poll_add_server(server_poll, server);
 
-	/* a listed key: in, and its name and role are told */
+	/* a listed key is accepted, and the server knows its name and role */
 	REQUIRE(new_bus(&teacher, dir, BUS_ROLE_TEACHER, &note) == 0);
 	REQUIRE(bus_client_new(&client, teacher, endpoint, "selector", &note) == 0);
 	poll = bus_poll_new(teacher);
@@ -166,7 +166,7 @@ test_matrix(void)
 	bus_event_free(&event);
 	bus_client_destroy(&client);
 
-	/* the server is not who it should be: the client does not talk to it */
+	/* the server has another key than the client expects: the client sends nothing */
 	REQUIRE(bus_client_new(&client, teacher, endpoint, "trainer", &note) == 0);
 	bus_poll_destroy(&poll);
 	poll = bus_poll_new(teacher);
@@ -176,7 +176,7 @@ test_matrix(void)
 	bus_client_destroy(&client);
 	CHECK(bus_client_new(&client, teacher, endpoint, "nobody", &note) == ERR_NOT_FOUND);
 
-	/* revoked while everything runs: the next connection is refused */
+	/* revoked while connected: the next connection is refused */
 	path_of(from, sizeof(from), dir, "teacher.pub");
 	path_of(to, sizeof(to), dir, "teacher.revoked");
 	REQUIRE(rename(from, to) == 0);
@@ -186,14 +186,14 @@ test_matrix(void)
 	bus_poll_add_client(poll, client);
 	CHECK(await_client(poll, client, any, PATIENCE_MS, &event) == BUS_EVENT_REFUSED);
 	CHECK(bus_client_send(client, (uint8_t *)strdup("hi"), 2) == ERR_CLOSED);
-	/* and given back, the same client gets in by itself */
+	/* listed again, the same client connects by itself */
 	REQUIRE(rename(to, from) == 0);
 	CHECK(await_client(poll, client, 1u << BUS_EVENT_CONNECTED, PATIENCE_MS, &event) == BUS_EVENT_CONNECTED);
 	bus_client_destroy(&client);
 	bus_poll_destroy(&poll);
 	bus_destroy(&teacher);
 
-	/* a key that nobody listed, with the right server key */
+	/* a key that is not listed, with the right server key */
 	path_of(from, sizeof(from), dir, "selector.pub");
 	path_of(to, sizeof(to), other_dir, "selector.pub");
 	REQUIRE(link(from, to) == 0);
@@ -303,7 +303,7 @@ main(void)
 	test_files();
 	test_mixed_pair();
 	log_last_error(last, sizeof(last));
-	CHECK_STR(last, "");		/* the proof at start turns somebody away; that is not an error of anyone's */
+	CHECK_STR(last, "");		/* the random key that is rejected at start is no error */
 	test_matrix();
 	test_status_keys();
 	clear_dir(dir);
