@@ -1,4 +1,4 @@
-/* config - reading files, checks of options against each other, questions about settings. */
+/* config - reads files, checks options against each other, answers questions about the settings. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -60,7 +60,7 @@ config_origin(const struct config *cfg, const char *key, char *buf, size_t size)
 	return buf;
 }
 
-/* Two options that do not go together: named with their values and where these came from. */
+/* Fills in note for two options that contradict each other, with their values and origins. */
 static int __attribute__((format(printf, 5, 6)))
 clash(const struct config *cfg, struct err_note *note, const char *a, const char *b, const char *fmt, ...)
 {
@@ -123,7 +123,7 @@ validate_trainer(const struct config *cfg, struct err_note *note)
 	if (t->batch > 0 && (t->micro_batch > lane || lane % t->micro_batch != 0))
 		return clash(cfg, note, "trainer.micro_batch", "trainer.batch", "a divisor of batch / lanes, which is %" PRIu32, lane);
 	if (t->steps == 0)
-		return 0;			/* not given: config_require asks */
+		return 0;			/* not given; config_require checks that */
 	if (t->warmup > t->steps)
 		return clash(cfg, note, "trainer.warmup", "trainer.steps", "at most the steps");
 	if (t->schedule == CONFIG_SCHEDULE_WSD && t->decay_steps > t->steps - t->warmup)
@@ -223,7 +223,7 @@ config_block(const struct config *cfg, uint64_t *block, uint64_t *kept)
 	if (s->mode == CONFIG_MODE_NONE)
 		return;
 	exact = s->keep_share * (double)*block;
-	/* Half a unit in the last place of keep_share, and another of the product, is what writing 0.29 in binary can have lost. */
+	/* Allows for the rounding of keep_share and of the product, half a unit in the last place each: 0.29 is not exact in binary. */
 	*kept = (uint64_t)floor(exact + exact * 4 * 2.220446049250313e-16);
 	if (*kept > *block)
 		*kept = *block;

@@ -1,4 +1,4 @@
-/* print - the settings and the table as text, and two settings against each other. */
+/* print - settings and the table as text, and comparison of two configurations. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +67,7 @@ config_write_resolved(const struct config *cfg, const char *path, struct err_not
 	return file_replace_end(&r, true, note);
 }
 
-/* Options that mean nothing under the others; both sides must agree on that for a difference not to count. */
+/* False if other options make o meaningless. A difference is ignored only if that is so in both configurations. */
 static bool
 in_use(const struct config *cfg, const struct config__option *o)
 {
@@ -84,7 +84,7 @@ in_use(const struct config *cfg, const struct config__option *o)
 	return true;
 }
 
-/* Rows of a class that differ, from row *i on; false at the end. was and is: CONFIG__VALUE_BYTES each. */
+/* The next option of a class that differs, from *i on; false at the end. was and is have CONFIG__VALUE_BYTES each. */
 static bool
 next_difference(const struct config *old, const struct config *now, enum config__class class, size_t *i, char *was, char *is)
 {

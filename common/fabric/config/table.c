@@ -27,7 +27,7 @@ static const struct config__word late_words[] = {
 static const struct config__word backend_words[] = {
 	{ "auto", CONFIG_BACKEND_AUTO }, { "openblas", CONFIG_BACKEND_OPENBLAS }, { "onednn", CONFIG_BACKEND_ONEDNN }, { NULL, 0 } };
 
-/* The field's offset; a row whose type is not the field's does not compile. */
+/* The field's offset. A line of the table with another type than the field's does not compile. */
 #define AT(s, f, ctype) (offsetof(struct config, s.f) + 0 * sizeof((ctype *)0 == &((struct config *)0)->s.f))
 #define AT_ENUM(s, f) (offsetof(struct config, s.f) + 0 * sizeof(char[sizeof(((struct config *)0)->s.f) == sizeof(int) ? 1 : -1]))
 
