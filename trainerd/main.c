@@ -38,7 +38,7 @@ main(int argc, char **argv)
 {
 	struct daemon d = {.program = "trainerd", .purpose = "trains a model: mpirun -n R trainerd -c fleet.yaml",
 	    .needs = CONFIG_NEED_RUN | CONFIG_NEED_CORPUS | CONFIG_NEED_TRAINER, .key = BUS_ROLE_TRAINER};
-	struct watchdog_limit *limit;
+	struct watchdog *limit;
 	struct comm *comm = NULL;
 	double limit_s;
 	int rc, exit_code;
@@ -50,7 +50,7 @@ main(int argc, char **argv)
 	limit_s = 10 * d.config->trainer.stall_s;
 	limit = watchdog_limit("starting MPI", limit_s);
 	rc = comm_init(&comm, &argc, &argv);
-	watchdog_limit_end(&limit);
+	watchdog_destroy(&limit);
 	if (rc != 0) {
 		err_note_set(&d.note, rc, "MPI_Init");
 		return daemon_end(&d, rc);
@@ -58,6 +58,6 @@ main(int argc, char **argv)
 	exit_code = daemon_end(&d, run_rank(&d, comm));
 	limit = watchdog_limit("ending MPI", limit_s);
 	comm_finalize(&comm);
-	watchdog_limit_end(&limit);
+	watchdog_destroy(&limit);
 	return exit_code;
 }

@@ -1,6 +1,5 @@
 #include "trainerd/watchdog.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,14 +8,13 @@
 
 #include "base/clock/clock.h"
 #include "base/clock/stop.h"
-#include "fabric/bus/bus.h"
 #include "base/log/log.h"
 #include "fabric/daemon/daemon.h"
 
 #define RECENT 32
 
 struct watchdog {
-	struct comm *comm;
+	struct comm *comm;		/* NULL: of watchdog_limit */
 	double min_s;
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -29,31 +27,6 @@ struct watchdog {
 	double recent[RECENT];
 	int n_recent, next;
 };
-
-static void
-monitor_init(pthread_mutex_t *lock, pthread_cond_t *changed)
-{
-	pthread_condattr_t attr;
-
-	pthread_mutex_init(lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(changed, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
-/* Stops the thread and joins it. */
-static void
-monitor_end(pthread_t thread, pthread_mutex_t *lock, pthread_cond_t *changed, bool *stop)
-{
-	pthread_mutex_lock(lock);
-	*stop = true;
-	pthread_cond_signal(changed);
-	pthread_mutex_unlock(lock);
-	pthread_join(thread, NULL);
-	pthread_cond_destroy(changed);
-	pthread_mutex_destroy(lock);
-}
 
 static int
 by_value(const void *a, const void *b)
@@ -89,7 +62,7 @@ limit_s(const struct watchdog *w)
  * gets twice our limit, so that a run that hangs is ended by ours, which logs the reason. Lock held.
  */
 static void
-tell_manager(struct watchdog *w)
+notify_manager(struct watchdog *w)
 {
 	if (stop_requested() && !w->stop_notified) {
 		w->stop_notified = true;
@@ -113,34 +86,55 @@ watchdog_main(void *arg)
 		t.tv_sec += 1;
 		pthread_cond_timedwait(&w->changed, &w->lock, &t);
 		idle = clock_now_s() - w->last;
-		tell_manager(w);
-		if (!w->stop && idle > limit_s(w)) {
-			log_error("watchdog.stalled", "rank=%d seconds=%.0f limit=%.0f doing=\"%s\" hint=\"when one rank hangs, the "
-			    "others wait for it; mpirun ends them all, start again to resume\"", comm_rank(w->comm), idle, limit_s(w), w->doing);
+		if (w->comm != NULL)
+			notify_manager(w);
+		if (w->stop || idle <= limit_s(w))
+			continue;
+		log_error("watchdog.stalled", "limit=%.0f doing=\"%s\" seconds=%.0f hint=\"when one rank or host hangs, the others wait for "
+		    "it; mpirun ends them all, start again to resume\"", limit_s(w), w->doing, idle);
+		if (w->comm != NULL)
 			comm_abort(w->comm, EX_TEMPFAIL);
-		}
+		_Exit(EX_TEMPFAIL);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
 }
 
-struct watchdog *
-watchdog_new(struct comm *comm, double min_s)
+static struct watchdog *
+watchdog_start(struct comm *comm, double min_s, const char *doing, double allowed_s)
 {
 	struct watchdog *w = calloc(1, sizeof(*w));
+	pthread_condattr_t attr;
 
 	if (w == NULL)
 		return NULL;
 	w->comm = comm;
 	w->min_s = min_s;
 	w->last = clock_now_s();
-	w->doing = "start";
-	monitor_init(&w->lock, &w->changed);
+	w->doing = doing;
+	w->allowed_s = allowed_s;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->changed, &attr);
+	pthread_condattr_destroy(&attr);
 	if (pthread_create(&w->thread, NULL, watchdog_main, w) != 0) {
 		free(w);
 		return NULL;
 	}
 	return w;
+}
+
+struct watchdog *
+watchdog_new(struct comm *comm, double min_s)
+{
+	return watchdog_start(comm, min_s, "start", 0);
+}
+
+struct watchdog *
+watchdog_limit(const char *doing, double seconds)
+{
+	return watchdog_start(NULL, 0, doing, seconds);
 }
 
 void
@@ -150,7 +144,13 @@ watchdog_destroy(struct watchdog **watchdog)
 
 	if (w == NULL)
 		return;
-	monitor_end(w->thread, &w->lock, &w->changed, &w->stop);
+	pthread_mutex_lock(&w->lock);
+	w->stop = true;
+	pthread_cond_signal(&w->changed);
+	pthread_mutex_unlock(&w->lock);
+	pthread_join(w->thread, NULL);
+	pthread_cond_destroy(&w->changed);
+	pthread_mutex_destroy(&w->lock);
 	free(w);
 	*watchdog = NULL;
 }
@@ -181,63 +181,4 @@ watchdog_step(struct watchdog *w, double seconds)
 	if (w->n_recent < RECENT)
 		w->n_recent++;
 	pthread_mutex_unlock(&w->lock);
-}
-
-struct watchdog_limit {
-	const char *doing;
-	double seconds;
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool over;
-};
-
-static void *
-limit_main(void *arg)
-{
-	struct watchdog_limit *l = arg;
-	struct timespec end;
-	int rc = 0;
-
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += (time_t)l->seconds + 1;
-	pthread_mutex_lock(&l->lock);
-	while (!l->over && rc != ETIMEDOUT)
-		rc = pthread_cond_timedwait(&l->changed, &l->lock, &end);
-	if (!l->over) {
-		log_error("watchdog.stalled", "limit=%.0f doing=\"%s\" hint=\"when one rank or host hangs, the others wait for it; mpirun ends "
-		    "them all, start again to resume\"", l->seconds, l->doing);
-		_Exit(EX_TEMPFAIL);
-	}
-	pthread_mutex_unlock(&l->lock);
-	return NULL;
-}
-
-struct watchdog_limit *
-watchdog_limit(const char *doing, double seconds)
-{
-	struct watchdog_limit *l = calloc(1, sizeof(*l));
-
-	if (l == NULL)
-		return NULL;
-	l->doing = doing;
-	l->seconds = seconds;
-	monitor_init(&l->lock, &l->changed);
-	if (pthread_create(&l->thread, NULL, limit_main, l) != 0) {
-		free(l);
-		return NULL;
-	}
-	return l;
-}
-
-void
-watchdog_limit_end(struct watchdog_limit **limit)
-{
-	struct watchdog_limit *l = *limit;
-
-	if (l == NULL)
-		return;
-	monitor_end(l->thread, &l->lock, &l->changed, &l->over);
-	free(l);
-	*limit = NULL;
 }
