@@ -69,7 +69,7 @@ for page in $pages; do
 	for option in $(grep -oE "(\`|--set )($sections)\.[a-z_]+[a-z]\b(\`|[=: ])" "$scratch/text" | sed -E 's/^(`|--set )//; s/.$//' | sort -u); do
 		case $option in *.key | *.pub | *.py | *.md | *.c | *.h | *.json | *.sh | *.yaml | *.proto | *.env) continue ;; esac
 		case $page in docs/glossary.md | CHANGELOG.md) continue ;; esac
-		grep -rqF --include='*.c' "\"$option\"" selectord teacherd trainerd && continue		# an event's name
+		grep -rqF --include='*.c' --exclude-dir=config "\"$option\"" common selectord teacherd trainerd && continue	# an event
 		grep -qxF "$option" "$scratch/options" || report "$page" "no option of fleet.yaml: $option"
 	done
 	grep -oE '(^ {4}|`)saltctl [^`]*' "$scratch/text" | sed 's/^`//; s/^ *//' > "$scratch/commands"
