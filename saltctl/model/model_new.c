@@ -35,12 +35,11 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 	const char *family = ctl_get(args, "family");
 	uint64_t layers = 0, width = 0, heads = 0, kv = 0, ff = 0, context = 1024, vocab = (uint64_t)cfg->vocab_size;
 	double theta = 10000;
-	bool gpt2, neox;
+	const struct model_traits *t;
 	int exit_code;
 
 	if (!model_family_find(family != NULL ? family : "llama", &cfg->family))
-		return ctl_usage(args,
-		    "--family: expected llama, gpt2, qwen2, qwen3 or gpt_neox, found \"%s\"", family);
+		return ctl_usage(args, "--family: expected " MODEL_FAMILY_NAMES ", found \"%s\"", family);
 	if (ctl_need(args, "layers") == NULL || ctl_need(args, "width") == NULL)
 		return EX_USAGE;
 	if ((exit_code = ctl_get_u64(args, "layers", 1, MODEL_MAX_LAYERS, &layers)) != 0 ||
@@ -58,22 +57,21 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 		heads = width / 64 > 0 ? width / 64 : 1;
 	if (width % heads != 0)
 		return ctl_usage(args, "--heads: %" PRIu64 " heads do not divide the width %" PRIu64, heads, width);
-	gpt2 = cfg->family == MODEL_FAMILY_GPT2;
-	neox = cfg->family == MODEL_FAMILY_NEOX;
+	t = model_traits(cfg->family);
 	if (ff == 0)
-		ff = gpt2 || neox ? 4 * width : (8 * width / 3 + 31) / 32 * 32;
-	if (gpt2 && (ctl_has(args, "untied") || ctl_has(args, "rope-theta")))
-		return ctl_usage(args, "--untied and --rope-theta are not gpt2's");
-	if ((gpt2 || neox) && kv != 0)
-		return ctl_usage(args, "--kv-heads is llama's and qwen's");
+		ff = !t->gated ? 4 * width : (8 * width / 3 + 31) / 32 * 32;
+	if (!t->rope && (ctl_has(args, "untied") || ctl_has(args, "rope-theta")))
+		return ctl_usage(args, "--untied and --rope-theta do not apply to %s", t->name);
+	if (t->fused_qkv && kv != 0)
+		return ctl_usage(args, "--kv-heads does not apply to %s", t->name);
 	*cfg = (struct model_config){.family = cfg->family, .bos_id = cfg->bos_id, .eos_id = cfg->eos_id,
 	    .n_layers = (int64_t)layers, .d_model = (int64_t)width, .n_heads = (int64_t)heads,
 	    .n_kv_heads = (int64_t)(kv > 0 ? kv : heads), .head_dim = (int64_t)(width / heads),
 	    .d_ff = (int64_t)ff, .context = (int64_t)context, .vocab_size = (int64_t)vocab,
-	    .tied = !ctl_has(args, "untied"), .attention_bias = cfg->family == MODEL_FAMILY_QWEN2 || gpt2 ||
-	    neox, .mlp_bias = gpt2 || neox, .parallel_residual = neox,
-	    .rotary_dim = neox ? (int64_t)(width / heads) / 8 * 2 : 0, .norm_eps = 1e-5f,
-	    .initializer_range = 0.02f, .rope_theta = gpt2 ? 0 : theta};
+	    .tied = !ctl_has(args, "untied"), .attention_bias = t->needs_attention_bias || t->fused_qkv,
+	    .mlp_bias = t->fused_qkv, .parallel_residual = t->partial_rotary,
+	    .rotary_dim = t->partial_rotary ? (int64_t)(width / heads) / 8 * 2 : 0,
+	    .norm_eps = 1e-5f, .initializer_range = 0.02f, .rope_theta = t->rope ? theta : 0};
 	return 0;
 }
 

@@ -10,7 +10,7 @@ static void
 norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
     enum buffer mean, enum buffer rstd, int layer, const struct tensor *x, const struct tensor *g, bool add)
 {
-	if (s->traits.rms)
+	if (s->traits->rms)
 		kernels_rmsnorm_bwd(s->kernels, d_x, d_g, d_y, x, g, model__floats(s, rstd, layer), add);
 	else
 		kernels_layernorm_bwd(s->kernels, d_x, d_g, d_b, d_y, x, g, model__floats(s, mean, layer),
@@ -35,7 +35,7 @@ static void
 mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__layer *d, int layer)
 {
 	struct kernels *k = s->kernels;
-	enum kernels_layout layout = s->traits.layout;
+	enum kernels_layout layout = s->traits->layout;
 	struct tensor normed = model__buffer(s, BUFFER_NORM2, layer);
 	struct tensor up = model__buffer(s, BUFFER_UP, layer), act = model__buffer(s, BUFFER_ACT, layer);
 	struct tensor d_x = d_branch(s), d_normed = model__buffer(s, BUFFER_D_NORM, 0);
@@ -43,19 +43,19 @@ mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__lay
 
 	kernels_linear_bwd_w(k, &d->down_w, &d->down_b, &d_x, &act, layout);
 	kernels_linear_bwd_x(k, &d_up, &d_x, &p->down_w, layout, false);	/* d_act, for now */
-	if (s->traits.gated) {
+	if (s->traits->gated) {
 		struct tensor gate = model__buffer(s, BUFFER_GATE, layer), d_gate = model__buffer(s, BUFFER_D_GATE, 0);
 
 		kernels_swiglu_bwd(k, &d_gate, &d_up, &d_up, &gate, &up);
 		kernels_linear_bwd_w(k, &d->gate_w, &d->gate_b, &d_gate, &normed, layout);
 		kernels_linear_bwd_x(k, &d_normed, &d_gate, &p->gate_w, layout, false);
-	} else if (s->traits.gelu_erf) {
+	} else if (s->traits->gelu_erf) {
 		kernels_gelu_erf_bwd(k, &d_up, &d_up, &up);
 	} else {
 		kernels_gelu_bwd(k, &d_up, &d_up, &up);
 	}
 	kernels_linear_bwd_w(k, &d->up_w, &d->up_b, &d_up, &normed, layout);
-	kernels_linear_bwd_x(k, &d_normed, &d_up, &p->up_w, layout, s->traits.gated);
+	kernels_linear_bwd_x(k, &d_normed, &d_up, &p->up_w, layout, s->traits->gated);
 }
 
 static void
@@ -73,15 +73,15 @@ proj_bwd(struct model_session *s, const struct model__layer *p, struct model__la
 	struct tensor att = model__buffer(s, BUFFER_ATT, layer), d_att = model__buffer(s, BUFFER_D_ATT, 0);
 	struct tensor d_x = d_branch(s);
 
-	kernels_linear_bwd_w(s->kernels, &d->proj_w, &d->proj_b, &d_x, &att, s->traits.layout);
-	kernels_linear_bwd_x(s->kernels, &d_att, &d_x, &p->proj_w, s->traits.layout, false);
+	kernels_linear_bwd_w(s->kernels, &d->proj_w, &d->proj_b, &d_x, &att, s->traits->layout);
+	kernels_linear_bwd_x(s->kernels, &d_att, &d_x, &p->proj_w, s->traits->layout, false);
 }
 
 static void
 attention_bwd(struct model_session *s, const struct model__layer *p, struct model__layer *d, int layer)
 {
 	struct kernels *k = s->kernels;
-	enum kernels_layout layout = s->traits.layout;
+	enum kernels_layout layout = s->traits->layout;
 	struct tensor x = model__buffer(s, BUFFER_X, layer), normed = model__buffer(s, BUFFER_NORM1, layer);
 	struct tensor att = model__buffer(s, BUFFER_ATT, layer);
 	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0), d_normed = model__buffer(s, BUFFER_D_NORM, 0);
@@ -90,9 +90,9 @@ attention_bwd(struct model_session *s, const struct model__layer *p, struct mode
 
 	kernels_attention_bwd(k, &d_heads.q, &d_heads.k, &d_heads.v, &d_att, &att, model__floats(s, BUFFER_LSE, layer), &heads.q,
 	    &heads.k, &heads.v, s->b, s->t);
-	if (s->traits.rope)
+	if (s->traits->rope)
 		model__rope(s, &d_heads, true);
-	if (s->traits.qk_norm) {
+	if (s->traits->qk_norm) {
 		struct model__heads raw = model__heads(s, BUFFER_QKV, layer);
 
 		kernels_rmsnorm_heads_bwd(k, &d_heads.q, &d->query_norm_g, &d_heads.q, &raw.q, &p->query_norm_g,

@@ -8,7 +8,7 @@ model_flops_per_token(const struct model_config *cfg, int64_t t)
 {
 	double q = (double)cfg->n_heads * (double)cfg->head_dim, kv = (double)cfg->n_kv_heads * (double)cfg->head_dim;
 	double c = (double)cfg->d_model, layers = (double)cfg->n_layers;
-	double mlp = (model__traits(cfg).gated ? 3 : 2) * c * (double)cfg->d_ff;
+	double mlp = (model_traits(cfg->family)->gated ? 3 : 2) * c * (double)cfg->d_ff;
 	double params = layers * (c * (q + 2 * kv) + q * c + mlp) + c * (double)cfg->vocab_size;
 
 	return 6 * params + 12 * layers * q * (double)t;

@@ -15,7 +15,7 @@ norm(struct model_session *s, struct tensor *y, enum buffer mean, enum buffer rs
 {
 	float eps = s->model->config.norm_eps;
 
-	if (s->traits.rms)
+	if (s->traits->rms)
 		kernels_rmsnorm(s->kernels, y, model__floats(s, rstd, layer), x, g, eps);
 	else
 		kernels_layernorm(s->kernels, y, model__floats(s, mean, layer), model__floats(s, rstd, layer), x, g, b, eps);
@@ -51,20 +51,20 @@ attention_forward(struct model_session *s, const struct model__layer *p, int lay
 	if (cfg->parallel_residual)
 		norm2_forward(s, p, layer, &x);		/* before mid, which may be the same memory */
 	norm(s, &normed, BUFFER_NORM1_MEAN, BUFFER_NORM1_RSTD, layer, &x, &p->norm1_g, &p->norm1_b);
-	kernels_linear(k, &qkv, &normed, &p->qkv_w, &p->qkv_b, s->traits.layout, false);
-	if (s->traits.qk_norm) {
+	kernels_linear(k, &qkv, &normed, &p->qkv_w, &p->qkv_b, s->traits->layout, false);
+	if (s->traits->qk_norm) {
 		kernels_rmsnorm_heads(k, &heads.q, model__floats(s, BUFFER_QUERY_RSTD, layer), &raw.q, &p->query_norm_g, cfg->norm_eps,
 		    s->b * s->t);
 		kernels_rmsnorm_heads(k, &heads.k, model__floats(s, BUFFER_KEY_RSTD, layer), &raw.k, &p->key_norm_g, cfg->norm_eps,
 		    s->b * s->t);
 	}
-	if (s->traits.rope)
+	if (s->traits->rope)
 		model__rope(s, &heads, false);
 	kernels_attention(k, &att, model__floats(s, BUFFER_LSE, layer), &heads.q, &heads.k, &heads.v, s->b, s->t);
 	if (!sum)
 		return;
 	carry(s, &mid, &x);
-	kernels_linear(k, &mid, &att, &p->proj_w, &p->proj_b, s->traits.layout, true);
+	kernels_linear(k, &mid, &att, &p->proj_w, &p->proj_b, s->traits->layout, true);
 }
 
 static void
@@ -76,13 +76,13 @@ mlp_forward(struct model_session *s, const struct model__layer *p, int layer, bo
 
 	if (!s->model->config.parallel_residual)
 		norm2_forward(s, p, layer, &mid);
-	kernels_linear(k, &up, &normed, &p->up_w, &p->up_b, s->traits.layout, false);
-	if (s->traits.gated) {
+	kernels_linear(k, &up, &normed, &p->up_w, &p->up_b, s->traits->layout, false);
+	if (s->traits->gated) {
 		struct tensor gate = model__buffer(s, BUFFER_GATE, layer);
 
-		kernels_linear(k, &gate, &normed, &p->gate_w, &p->gate_b, s->traits.layout, false);
+		kernels_linear(k, &gate, &normed, &p->gate_w, &p->gate_b, s->traits->layout, false);
 		kernels_swiglu(k, &act, &gate, &up);
-	} else if (s->traits.gelu_erf) {
+	} else if (s->traits->gelu_erf) {
 		kernels_gelu_erf(k, &act, &up);
 	} else {
 		kernels_gelu(k, &act, &up);
@@ -91,7 +91,7 @@ mlp_forward(struct model_session *s, const struct model__layer *p, int layer, bo
 		struct tensor next = model__buffer(s, BUFFER_X, layer + 1);
 
 		carry(s, &next, &mid);
-		kernels_linear(k, &next, &act, &p->down_w, &p->down_b, s->traits.layout, true);
+		kernels_linear(k, &next, &act, &p->down_w, &p->down_b, s->traits->layout, true);
 	}
 }
 

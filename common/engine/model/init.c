@@ -82,8 +82,7 @@ model_load(const struct model *model, struct kernels *kernels, void *params,
 	}
 	rc = 0;
 out:
-	if (wide != NULL)
-		kernels_free(kernels, wide);
+	kernels_free(kernels, wide);
 	free(piece);
 	return rc;
 }

@@ -14,11 +14,7 @@
 static int
 refuse_row(struct err_note *note, int64_t row, const char *what, const char *expected, double found)
 {
-	err_note_set(note, ERR_RANGE, "%s", what);
-	err_note_place(note, "row %" PRId64, row);
-	err_note_expected(note, "%s", expected);
-	err_note_found(note, "%.9g", found);
-	return ERR_RANGE;
+	return err_expect_at(note, ERR_RANGE, "%s", "row %" PRId64, "%s", "%.9g", what, row, expected, found);
 }
 
 static int
@@ -77,12 +73,8 @@ model_targets_check(const struct model_config *cfg, const struct kernels_targets
 {
 	int rc;
 
-	if (t->n_rows != n_rows) {
-		err_note_set(note, ERR_RANGE, "targets");
-		err_note_expected(note, "%" PRId64 " rows", n_rows);
-		err_note_found(note, "%" PRId64, t->n_rows);
-		return ERR_RANGE;
-	}
+	if (t->n_rows != n_rows)
+		return err_expect(note, ERR_RANGE, "targets", "%" PRId64 " rows", "%" PRId64, n_rows, t->n_rows);
 	for (int64_t row = 0; row < n_rows; row++) {
 		float w = t->weight != NULL ? t->weight[row] : 0;
 

@@ -20,14 +20,35 @@
 #include "engine/kernels/kernels.h"
 #include "engine/tensor/tensor.h"
 
-/* GPT-NeoX is Pythia's. What a family computes is a row of traits in table.c. */
 enum model_family { MODEL_FAMILY_GPT2, MODEL_FAMILY_LLAMA, MODEL_FAMILY_QWEN2, MODEL_FAMILY_QWEN3, MODEL_FAMILY_NEOX };
+#define MODEL_FAMILY_NAMES "llama, gpt2, qwen2, qwen3 or gpt_neox"
 
-/* As config.json's model_type spells it: "gpt2", "llama", "qwen2", "qwen3", "gpt_neox". */
+/* A family: how it computes, and how Hugging Face's files name its parts. Pythia models are GPT-NeoX. */
+struct model_traits {
+	const char *name;		/* config.json's model_type */
+	const char *architecture;	/* config.json's architectures */
+	const char *activation;		/* as config.json calls it */
+	const char *prefix;		/* of tensor names; some files leave it out */
+	const char *output;		/* name of the output layer's weight */
+	const char *buffers[3];		/* ends of names in files that are not parameters */
+	bool rms;			/* RMSNorm; else LayerNorm */
+	bool rope;			/* else learned positions */
+	bool gated;			/* SwiGLU; else GELU */
+	bool gelu_erf;			/* the exact GELU; else gelu_new */
+	bool qk_norm;			/* RMSNorm of each query and key head before rope */
+	bool fused_qkv;			/* files have one matrix for q, k and v: as many key heads as heads, and they fill the width */
+	bool mixed_heads;		/* rows of the fused projection are [H, 3, D]; else [q heads, k heads, v heads] */
+	bool partial_rotary;		/* parallel_residual and rotary_dim are options; else false and D */
+	bool needs_attention_bias;	/* q, k and v always have a bias, o never */
+	bool no_mlp_bias;
+	enum kernels_layout layout;	/* of the layers' matrices; the output layer is always KERNELS_OUT_IN */
+};
+
+/* model_traits - NULL if there is no such family. */
+const struct model_traits *model_traits(enum model_family family);
 const char *model_family_name(enum model_family family);
-/* The family of that name; false if there is none. */
+/* The family of that model_type; false if there is none. */
 bool model_family_find(const char *name, enum model_family *out);
-
 
 /* All that changes outputs; weights/ fills it from config.json and fingerprints it. */
 struct model_config {

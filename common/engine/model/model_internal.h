@@ -21,18 +21,27 @@ enum role {
 	ROLE_COUNT
 };
 
-/* How a family computes. */
-struct model__traits {
-	bool rms;			/* RMSNorm; else LayerNorm */
-	bool rope;			/* else learned positions */
-	bool gated;			/* SwiGLU; else GELU */
-	bool gelu_erf;			/* the exact one; else gelu_new */
-	bool qk_norm;			/* RMSNorm of each query and key head before rope */
-	bool mixed_heads;		/* rows of the fused projection are [H, 3, D]; else [q heads, k heads, v heads] */
-	enum kernels_layout layout;	/* of the layers' matrices; the output layer is always KERNELS_OUT_IN */
+/* ---- families: family.c ---- */
+
+enum model__dim { DIM_NONE, DIM_V, DIM_CONTEXT, DIM_C, DIM_F, DIM_Q, DIM_KV, DIM_QKV, DIM_D, DIM_COUNT };
+enum model__where { BEFORE, LAYER, AFTER };
+enum model__when { ALWAYS, IF_UNTIED, IF_ATTENTION_BIAS, IF_OUTPUT_BIAS, IF_QK_NORM, IF_MLP_BIAS };
+enum model__start { NORMAL, RESIDUAL, ONES, ZEROS };
+
+/* A tensor of a family, or one of every layer. */
+struct model__row {
+	const char *name;		/* %d: the layer */
+	enum role role;
+	enum model__where where;
+	enum model__dim dims[2];
+	enum model__start start;
+	enum model__when when;
 };
 
-struct model__traits model__traits(const struct model_config *cfg);
+/* The tensors of a family in canonical order. */
+const struct model__row *model__rows(enum model_family family, size_t *n);
+
+/* ---- views ---- */
 
 /* Views of one layer, and of what stands before and after the layers; absent where the family has none. */
 struct model__layer {

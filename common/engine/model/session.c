@@ -12,14 +12,14 @@
 #include "base/mem/mem.h"
 
 enum many { ONE, PER_LAYER, PER_LAYER_AND_END };
-enum use { ANY, IF_TRAINING, IF_SERIAL_TRAINING, IF_LAYER_NORM, IF_GATED, IF_GATED_TRAINING, IF_QK_NORM,
-	IF_HALF_TRAINING };
 
-/* Widths and copies of all buffers. The order is the order in memory. */
+/* Widths and copies of all buffers; present: this session has the buffer. The order is the order in memory. */
 static void
 lay_out(const struct model_config *cfg, const struct model_session_options *o, enum dtype compute,
     struct model__place places[BUFFER_COUNT])
 {
+	const struct model_traits *t = model_traits(cfg->family);
+	const bool train = o->training;
 	const int64_t c = cfg->d_model, f = cfg->d_ff, q = cfg->n_heads * cfg->head_dim;
 	const int64_t kv = cfg->n_kv_heads * cfg->head_dim, qkv = q + 2 * kv;
 	const struct {
@@ -27,57 +27,51 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		int64_t width;
 		enum dtype dtype;
 		enum many many;
-		enum use use;
+		bool present;
 	} rows[] = {
-		{BUFFER_X, c, DTYPE_F32, PER_LAYER_AND_END, ANY},
-		{BUFFER_NORM1, c, compute, PER_LAYER, ANY},
-		{BUFFER_NORM1_MEAN, 1, DTYPE_F32, PER_LAYER, IF_LAYER_NORM},
-		{BUFFER_NORM1_RSTD, 1, DTYPE_F32, PER_LAYER, ANY},
-		{BUFFER_QKV, qkv, compute, PER_LAYER, ANY},
-		{BUFFER_QK, q + kv, compute, PER_LAYER, IF_QK_NORM},
-		{BUFFER_QUERY_RSTD, cfg->n_heads, DTYPE_F32, PER_LAYER, IF_QK_NORM},
-		{BUFFER_KEY_RSTD, cfg->n_kv_heads, DTYPE_F32, PER_LAYER, IF_QK_NORM},
-		{BUFFER_LSE, cfg->n_heads, DTYPE_F32, PER_LAYER, ANY},
-		{BUFFER_ATT, q, compute, PER_LAYER, ANY},
-		{BUFFER_MID, c, DTYPE_F32, PER_LAYER, IF_SERIAL_TRAINING},
-		{BUFFER_NORM2, c, compute, PER_LAYER, ANY},
-		{BUFFER_NORM2_MEAN, 1, DTYPE_F32, PER_LAYER, IF_LAYER_NORM},
-		{BUFFER_NORM2_RSTD, 1, DTYPE_F32, PER_LAYER, ANY},
-		{BUFFER_GATE, f, compute, PER_LAYER, IF_GATED},
-		{BUFFER_UP, f, compute, PER_LAYER, ANY},
-		{BUFFER_ACT, f, compute, PER_LAYER, ANY},
-		{BUFFER_FINAL, c, compute, ONE, ANY},
-		{BUFFER_FINAL_MEAN, 1, DTYPE_F32, ONE, IF_LAYER_NORM},
-		{BUFFER_FINAL_RSTD, 1, DTYPE_F32, ONE, ANY},
-		{BUFFER_LOGITS, cfg->vocab_size, DTYPE_F32, ONE, ANY},
-		{BUFFER_D_X, c, DTYPE_F32, ONE, IF_TRAINING},
-		{BUFFER_D_BRANCH, c, compute, ONE, IF_HALF_TRAINING},
-		{BUFFER_D_NORM, c, compute, ONE, IF_TRAINING},
-		{BUFFER_D_QKV, qkv, compute, ONE, IF_TRAINING},
-		{BUFFER_D_ATT, q, compute, ONE, IF_TRAINING},
-		{BUFFER_D_GATE, f, compute, ONE, IF_GATED_TRAINING},
-		{BUFFER_D_UP, f, compute, ONE, IF_TRAINING},
+		{BUFFER_X, c, DTYPE_F32, PER_LAYER_AND_END, true},
+		{BUFFER_NORM1, c, compute, PER_LAYER, true},
+		{BUFFER_NORM1_MEAN, 1, DTYPE_F32, PER_LAYER, !t->rms},
+		{BUFFER_NORM1_RSTD, 1, DTYPE_F32, PER_LAYER, true},
+		{BUFFER_QKV, qkv, compute, PER_LAYER, true},
+		{BUFFER_QK, q + kv, compute, PER_LAYER, t->qk_norm},
+		{BUFFER_QUERY_RSTD, cfg->n_heads, DTYPE_F32, PER_LAYER, t->qk_norm},
+		{BUFFER_KEY_RSTD, cfg->n_kv_heads, DTYPE_F32, PER_LAYER, t->qk_norm},
+		{BUFFER_LSE, cfg->n_heads, DTYPE_F32, PER_LAYER, true},
+		{BUFFER_ATT, q, compute, PER_LAYER, true},
+		{BUFFER_MID, c, DTYPE_F32, PER_LAYER, train && !cfg->parallel_residual},
+		{BUFFER_NORM2, c, compute, PER_LAYER, true},
+		{BUFFER_NORM2_MEAN, 1, DTYPE_F32, PER_LAYER, !t->rms},
+		{BUFFER_NORM2_RSTD, 1, DTYPE_F32, PER_LAYER, true},
+		{BUFFER_GATE, f, compute, PER_LAYER, t->gated},
+		{BUFFER_UP, f, compute, PER_LAYER, true},
+		{BUFFER_ACT, f, compute, PER_LAYER, true},
+		{BUFFER_FINAL, c, compute, ONE, true},
+		{BUFFER_FINAL_MEAN, 1, DTYPE_F32, ONE, !t->rms},
+		{BUFFER_FINAL_RSTD, 1, DTYPE_F32, ONE, true},
+		{BUFFER_LOGITS, cfg->vocab_size, DTYPE_F32, ONE, true},
+		{BUFFER_D_X, c, DTYPE_F32, ONE, train},
+		{BUFFER_D_BRANCH, c, compute, ONE, train && compute != DTYPE_F32},
+		{BUFFER_D_NORM, c, compute, ONE, train},
+		{BUFFER_D_QKV, qkv, compute, ONE, train},
+		{BUFFER_D_ATT, q, compute, ONE, train},
+		{BUFFER_D_GATE, f, compute, ONE, train && t->gated},
+		{BUFFER_D_UP, f, compute, ONE, train},
 	};
-	const struct model__traits traits = model__traits(cfg);
 
 	memset(places, 0, BUFFER_COUNT * sizeof(places[0]));
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		struct model__place *p = &places[rows[i].buffer];
 		int layers = (int)cfg->n_layers;
 
-		if ((rows[i].use == IF_LAYER_NORM && traits.rms) || (rows[i].use == IF_GATED && !traits.gated) ||
-		    (rows[i].use == IF_TRAINING && !o->training) ||
-		    (rows[i].use == IF_GATED_TRAINING && (!traits.gated || !o->training)))
-			continue;
-		if ((rows[i].use == IF_SERIAL_TRAINING && (!o->training || cfg->parallel_residual)) ||
-		    (rows[i].use == IF_QK_NORM && !traits.qk_norm) || (rows[i].use == IF_HALF_TRAINING && (!o->training || compute == DTYPE_F32)))
+		if (!rows[i].present)
 			continue;
 		p->width = rows[i].width;
 		p->dtype = rows[i].dtype;
 		p->copies = 1;
-		if (o->training && rows[i].many == PER_LAYER_AND_END)
+		if (train && rows[i].many == PER_LAYER_AND_END)
 			p->copies = layers + 1;
-		else if (o->training && !o->recompute && rows[i].many == PER_LAYER)
+		else if (train && !o->recompute && rows[i].many == PER_LAYER)
 			p->copies = layers;
 	}
 }
@@ -108,26 +102,15 @@ static int
 plan(const struct model_config *cfg, enum dtype compute, const struct model_session_options *o,
     struct model__place places[BUFFER_COUNT], size_t *bytes, struct err_note *note)
 {
-	if (o->max_tokens < 1 || o->max_tokens > cfg->context) {
-		err_note_set(note, ERR_RANGE, "max_tokens");
-		err_note_expected(note, "1 to the model's context, %" PRId64, cfg->context);
-		err_note_found(note, "%" PRId64, o->max_tokens);
-		return ERR_RANGE;
-	}
-	if (o->max_batch < 1 || o->max_batch > MODEL_MAX_DIM / o->max_tokens) {
-		err_note_set(note, ERR_RANGE, "max_batch");
-		err_note_expected(note, "at least 1, and at most %" PRId64 " with %" PRId64 " tokens", MODEL_MAX_DIM / o->max_tokens,
-		    o->max_tokens);
-		err_note_found(note, "%" PRId64, o->max_batch);
-		return ERR_RANGE;
-	}
+	if (o->max_tokens < 1 || o->max_tokens > cfg->context)
+		return err_expect(note, ERR_RANGE, "max_tokens", "1 to the model's context, %" PRId64, "%" PRId64, cfg->context, o->max_tokens);
+	if (o->max_batch < 1 || o->max_batch > MODEL_MAX_DIM / o->max_tokens)
+		return err_expect(note, ERR_RANGE, "max_batch", "at least 1, and at most %" PRId64 " with %" PRId64 " tokens", "%" PRId64,
+		    MODEL_MAX_DIM / o->max_tokens, o->max_tokens, o->max_batch);
 	lay_out(cfg, o, compute, places);
-	if (!carve(places, o->max_batch * o->max_tokens, bytes)) {
-		err_note_set(note, ERR_RANGE, "activations");
-		err_note_expected(note, "bytes that memory arithmetic holds");
-		err_note_found(note, "%" PRId64 " sequences of %" PRId64 " tokens", o->max_batch, o->max_tokens);
-		return ERR_RANGE;
-	}
+	if (!carve(places, o->max_batch * o->max_tokens, bytes))
+		return err_expect(note, ERR_RANGE, "activations", "a number of bytes that fits in memory arithmetic",
+		    "%" PRId64 " sequences of %" PRId64 " tokens", o->max_batch, o->max_tokens);
 	return 0;
 }
 
@@ -154,11 +137,11 @@ model_session_new(struct model_session **session, const struct model *model, str
 	s->model = model;
 	s->kernels = kernels;
 	s->options = *options;
-	s->traits = model__traits(cfg);
+	s->traits = model_traits(cfg->family);
 	s->slots_layer = -1;
 	if ((rc = plan(cfg, kernels_dtype(kernels), options, s->places, &s->bytes, note)) != 0)
 		goto out;
-	if (s->traits.rope) {
+	if (s->traits->rope) {
 		if ((s->rope_freq = mem_alloc((size_t)(model__rotary_dim(cfg) / 2), sizeof(s->rope_freq[0]))) == NULL) {
 			rc = err_note_set(note, ENOMEM, "rotary frequencies");
 			goto out;
@@ -184,8 +167,7 @@ model_session_destroy(struct model_session **session)
 
 	if (s == NULL)
 		return;
-	if (s->data != NULL)
-		kernels_free(s->kernels, s->data);
+	kernels_free(s->kernels, s->data);
 	free(s->tokens);
 	free(s->rope_freq);
 	free(s);
@@ -234,7 +216,7 @@ model__heads(const struct model_session *s, enum buffer buffer, int layer)
 
 	out.q.n_heads = cfg->n_heads;
 	out.k.n_heads = out.v.n_heads = cfg->n_kv_heads;
-	if (s->traits.mixed_heads) {
+	if (s->traits->mixed_heads) {
 		out.q.head_stride = out.k.head_stride = out.v.head_stride = 3 * cfg->head_dim;
 		out.k.data = (char *)rows.data + head_bytes;
 		out.v.data = (char *)rows.data + head_bytes * 2;
@@ -250,7 +232,7 @@ model__attention_heads(const struct model_session *s, int layer)
 {
 	struct model__heads out = model__heads(s, BUFFER_QKV, layer), normed;
 
-	if (!s->traits.qk_norm)
+	if (!s->traits->qk_norm)
 		return out;
 	normed = model__heads(s, BUFFER_QK, layer);
 	out.q = normed.q;

@@ -43,7 +43,7 @@ struct model_session {
 	struct kernels *kernels;
 	struct model_session_options options;
 	struct model_hooks hooks;
-	struct model__traits traits;
+	const struct model_traits *traits;
 	struct model__place places[BUFFER_COUNT];
 	char *data;			/* from kernels_alloc */
 	size_t bytes;

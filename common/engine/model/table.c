@@ -12,129 +12,6 @@
 #include "base/mem/mem.h"
 #include "engine/model/model_internal.h"
 
-/* ---- the families, a row per tensor ---- */
-
-enum dim { DIM_NONE, DIM_V, DIM_CONTEXT, DIM_C, DIM_F, DIM_Q, DIM_KV, DIM_QKV, DIM_D, DIM_COUNT };
-enum where { BEFORE, LAYER, AFTER };
-enum when { ALWAYS, IF_UNTIED, IF_ATTENTION_BIAS, IF_OUTPUT_BIAS, IF_QK_NORM, IF_MLP_BIAS };
-enum start { NORMAL, RESIDUAL, ONES, ZEROS };
-
-struct row {
-	const char *name;		/* %d: the layer */
-	enum role role;
-	enum where where;
-	enum dim dims[2];
-	enum start start;
-	enum when when;
-};
-
-static const struct row gpt2_rows[] = {
-	{"transformer.wte.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
-	{"transformer.wpe.weight", ROLE_POSITION_EMBED, BEFORE, {DIM_CONTEXT, DIM_C}, NORMAL, ALWAYS},
-	{"transformer.h.%d.ln_1.weight", ROLE_NORM1_G, LAYER, {DIM_C}, ONES, ALWAYS},
-	{"transformer.h.%d.ln_1.bias", ROLE_NORM1_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
-	{"transformer.h.%d.attn.c_attn.weight", ROLE_QKV_W, LAYER, {DIM_C, DIM_QKV}, NORMAL, ALWAYS},
-	{"transformer.h.%d.attn.c_attn.bias", ROLE_QKV_B, LAYER, {DIM_QKV}, ZEROS, ALWAYS},
-	{"transformer.h.%d.attn.c_proj.weight", ROLE_PROJ_W, LAYER, {DIM_Q, DIM_C}, RESIDUAL, ALWAYS},
-	{"transformer.h.%d.attn.c_proj.bias", ROLE_PROJ_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
-	{"transformer.h.%d.ln_2.weight", ROLE_NORM2_G, LAYER, {DIM_C}, ONES, ALWAYS},
-	{"transformer.h.%d.ln_2.bias", ROLE_NORM2_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
-	{"transformer.h.%d.mlp.c_fc.weight", ROLE_UP_W, LAYER, {DIM_C, DIM_F}, NORMAL, ALWAYS},
-	{"transformer.h.%d.mlp.c_fc.bias", ROLE_UP_B, LAYER, {DIM_F}, ZEROS, ALWAYS},
-	{"transformer.h.%d.mlp.c_proj.weight", ROLE_DOWN_W, LAYER, {DIM_F, DIM_C}, RESIDUAL, ALWAYS},
-	{"transformer.h.%d.mlp.c_proj.bias", ROLE_DOWN_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
-	{"transformer.ln_f.weight", ROLE_FINAL_G, AFTER, {DIM_C}, ONES, ALWAYS},
-	{"transformer.ln_f.bias", ROLE_FINAL_B, AFTER, {DIM_C}, ZEROS, ALWAYS},
-	{"lm_head.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
-};
-
-/* Llama, Qwen2, Qwen3. q, k, v stand side by side: see enum role. */
-static const struct row llama_rows[] = {
-	{"model.embed_tokens.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
-	{"model.layers.%d.input_layernorm.weight", ROLE_NORM1_G, LAYER, {DIM_C}, ONES, ALWAYS},
-	{"model.layers.%d.self_attn.q_proj.weight", ROLE_QKV_W, LAYER, {DIM_Q, DIM_C}, NORMAL, ALWAYS},
-	{"model.layers.%d.self_attn.k_proj.weight", ROLE_KEY_W, LAYER, {DIM_KV, DIM_C}, NORMAL, ALWAYS},
-	{"model.layers.%d.self_attn.v_proj.weight", ROLE_VALUE_W, LAYER, {DIM_KV, DIM_C}, NORMAL, ALWAYS},
-	{"model.layers.%d.self_attn.q_proj.bias", ROLE_QKV_B, LAYER, {DIM_Q}, ZEROS, IF_ATTENTION_BIAS},
-	{"model.layers.%d.self_attn.k_proj.bias", ROLE_KEY_B, LAYER, {DIM_KV}, ZEROS, IF_ATTENTION_BIAS},
-	{"model.layers.%d.self_attn.v_proj.bias", ROLE_VALUE_B, LAYER, {DIM_KV}, ZEROS, IF_ATTENTION_BIAS},
-	{"model.layers.%d.self_attn.o_proj.weight", ROLE_PROJ_W, LAYER, {DIM_C, DIM_Q}, RESIDUAL, ALWAYS},
-	{"model.layers.%d.self_attn.o_proj.bias", ROLE_PROJ_B, LAYER, {DIM_C}, ZEROS, IF_OUTPUT_BIAS},
-	{"model.layers.%d.self_attn.q_norm.weight", ROLE_QUERY_NORM_G, LAYER, {DIM_D}, ONES, IF_QK_NORM},
-	{"model.layers.%d.self_attn.k_norm.weight", ROLE_KEY_NORM_G, LAYER, {DIM_D}, ONES, IF_QK_NORM},
-	{"model.layers.%d.post_attention_layernorm.weight", ROLE_NORM2_G, LAYER, {DIM_C}, ONES, ALWAYS},
-	{"model.layers.%d.mlp.gate_proj.weight", ROLE_GATE_W, LAYER, {DIM_F, DIM_C}, NORMAL, ALWAYS},
-	{"model.layers.%d.mlp.gate_proj.bias", ROLE_GATE_B, LAYER, {DIM_F}, ZEROS, IF_MLP_BIAS},
-	{"model.layers.%d.mlp.up_proj.weight", ROLE_UP_W, LAYER, {DIM_F, DIM_C}, NORMAL, ALWAYS},
-	{"model.layers.%d.mlp.up_proj.bias", ROLE_UP_B, LAYER, {DIM_F}, ZEROS, IF_MLP_BIAS},
-	{"model.layers.%d.mlp.down_proj.weight", ROLE_DOWN_W, LAYER, {DIM_C, DIM_F}, RESIDUAL, ALWAYS},
-	{"model.layers.%d.mlp.down_proj.bias", ROLE_DOWN_B, LAYER, {DIM_C}, ZEROS, IF_MLP_BIAS},
-	{"model.norm.weight", ROLE_FINAL_G, AFTER, {DIM_C}, ONES, ALWAYS},
-	{"lm_head.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
-};
-
-static const struct row neox_rows[] = {
-	{"gpt_neox.embed_in.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
-	{"gpt_neox.layers.%d.input_layernorm.weight", ROLE_NORM1_G, LAYER, {DIM_C}, ONES, ALWAYS},
-	{"gpt_neox.layers.%d.input_layernorm.bias", ROLE_NORM1_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
-	{"gpt_neox.layers.%d.attention.query_key_value.weight", ROLE_QKV_W, LAYER, {DIM_QKV, DIM_C}, NORMAL, ALWAYS},
-	{"gpt_neox.layers.%d.attention.query_key_value.bias", ROLE_QKV_B, LAYER, {DIM_QKV}, ZEROS, IF_ATTENTION_BIAS},
-	{"gpt_neox.layers.%d.attention.dense.weight", ROLE_PROJ_W, LAYER, {DIM_C, DIM_Q}, RESIDUAL, ALWAYS},
-	{"gpt_neox.layers.%d.attention.dense.bias", ROLE_PROJ_B, LAYER, {DIM_C}, ZEROS, IF_OUTPUT_BIAS},
-	{"gpt_neox.layers.%d.post_attention_layernorm.weight", ROLE_NORM2_G, LAYER, {DIM_C}, ONES, ALWAYS},
-	{"gpt_neox.layers.%d.post_attention_layernorm.bias", ROLE_NORM2_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
-	{"gpt_neox.layers.%d.mlp.dense_h_to_4h.weight", ROLE_UP_W, LAYER, {DIM_F, DIM_C}, NORMAL, ALWAYS},
-	{"gpt_neox.layers.%d.mlp.dense_h_to_4h.bias", ROLE_UP_B, LAYER, {DIM_F}, ZEROS, ALWAYS},
-	{"gpt_neox.layers.%d.mlp.dense_4h_to_h.weight", ROLE_DOWN_W, LAYER, {DIM_C, DIM_F}, RESIDUAL, ALWAYS},
-	{"gpt_neox.layers.%d.mlp.dense_4h_to_h.bias", ROLE_DOWN_B, LAYER, {DIM_C}, ZEROS, ALWAYS},
-	{"gpt_neox.final_layer_norm.weight", ROLE_FINAL_G, AFTER, {DIM_C}, ONES, ALWAYS},
-	{"gpt_neox.final_layer_norm.bias", ROLE_FINAL_B, AFTER, {DIM_C}, ZEROS, ALWAYS},
-	{"embed_out.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
-};
-
-#define ROWS(rows) (rows), sizeof(rows) / sizeof((rows)[0])
-
-static const struct family {
-	const char *name;
-	const struct row *rows;
-	size_t n_rows;
-	struct model__traits traits;
-} families[] = {
-	[MODEL_FAMILY_GPT2] = {"gpt2", ROWS(gpt2_rows), {.layout = KERNELS_IN_OUT}},
-	[MODEL_FAMILY_LLAMA] = {"llama", ROWS(llama_rows), {.rms = true, .rope = true, .gated = true, .layout = KERNELS_OUT_IN}},
-	[MODEL_FAMILY_QWEN2] = {"qwen2", ROWS(llama_rows), {.rms = true, .rope = true, .gated = true, .layout = KERNELS_OUT_IN}},
-	[MODEL_FAMILY_QWEN3] = {"qwen3", ROWS(llama_rows),
-	    {.rms = true, .rope = true, .gated = true, .qk_norm = true, .layout = KERNELS_OUT_IN}},
-	[MODEL_FAMILY_NEOX] = {"gpt_neox", ROWS(neox_rows),
-	    {.rope = true, .gelu_erf = true, .mixed_heads = true, .layout = KERNELS_OUT_IN}},
-};
-
-#define N_FAMILIES (sizeof(families) / sizeof(families[0]))
-
-const char *
-model_family_name(enum model_family family)
-{
-	return (unsigned)family < N_FAMILIES ? families[family].name : "unknown";
-}
-
-bool
-model_family_find(const char *name, enum model_family *out)
-{
-	for (size_t i = 0; i < N_FAMILIES; i++) {
-		if (strcmp(families[i].name, name) == 0) {
-			*out = (enum model_family)i;
-			return true;
-		}
-	}
-	return false;
-}
-
-struct model__traits
-model__traits(const struct model_config *cfg)
-{
-	return families[cfg->family].traits;
-}
-
 static void
 dims_of(const struct model_config *cfg, int64_t dims[DIM_COUNT])
 {
@@ -150,7 +27,7 @@ dims_of(const struct model_config *cfg, int64_t dims[DIM_COUNT])
 }
 
 static bool
-row_present(const struct model_config *cfg, const struct row *row)
+row_present(const struct model_config *cfg, const struct model__row *row)
 {
 	switch (row->when) {
 	case IF_UNTIED:
@@ -158,9 +35,9 @@ row_present(const struct model_config *cfg, const struct row *row)
 	case IF_ATTENTION_BIAS:
 		return cfg->attention_bias;
 	case IF_OUTPUT_BIAS:
-		return cfg->attention_bias && cfg->family != MODEL_FAMILY_QWEN2;
+		return cfg->attention_bias && !model_traits(cfg->family)->needs_attention_bias;
 	case IF_QK_NORM:
-		return families[cfg->family].traits.qk_norm;
+		return model_traits(cfg->family)->qk_norm;
 	case IF_MLP_BIAS:
 		return cfg->mlp_bias;
 	default:
@@ -172,14 +49,13 @@ row_present(const struct model_config *cfg, const struct row *row)
 static bool
 measure(const struct model_config *cfg, int64_t *n_params, int *n_tensors)
 {
-	const struct family *family = &families[cfg->family];
 	int64_t dims[DIM_COUNT];
-	size_t total = 0, bytes;
+	size_t total = 0, bytes, n_rows;
+	const struct model__row *row = model__rows(cfg->family, &n_rows);
 
 	dims_of(cfg, dims);
 	*n_tensors = 0;
-	for (size_t i = 0; i < family->n_rows; i++) {
-		const struct row *row = &family->rows[i];
+	for (size_t i = 0; i < n_rows; i++, row++) {
 		size_t times = row->where == LAYER ? (size_t)cfg->n_layers : 1, n;
 
 		if (!row_present(cfg, row))
@@ -197,60 +73,55 @@ measure(const struct model_config *cfg, int64_t *n_params, int *n_tensors)
 
 /* ---- checks ---- */
 
+/* family: names the family whose rule it is, or NULL. */
 static int
-refuse(struct err_note *note, int rc, const char *field, const char *expected, double found)
+refuse(struct err_note *note, int rc, const char *field, const char *expected, const struct model_traits *family, double found)
 {
-	err_note_set(note, rc, "%s", field);
-	err_note_expected(note, "%s", expected);
-	err_note_found(note, "%.15g", found);
-	return rc;
+	return err_expect(note, rc, "%s", "%s%s%s", "%.15g", field, expected, family != NULL ? " in family " : "",
+	    family != NULL ? family->name : "", found);
 }
 
 static int
 check_rope(const struct model_config *cfg, struct err_note *note)
 {
 	if (cfg->rotary_dim < 0 || cfg->rotary_dim > cfg->head_dim || cfg->rotary_dim % 2 != 0)
-		return refuse(note, ERR_RANGE, "rotary_dim", "an even number up to head_dim", (double)cfg->rotary_dim);
+		return refuse(note, ERR_RANGE, "rotary_dim", "an even number up to head_dim", NULL, (double)cfg->rotary_dim);
 	if (cfg->rotary_dim == 0 && cfg->head_dim % 2 != 0)
-		return refuse(note, ERR_RANGE, "head_dim", "an even number (rotary embedding)", (double)cfg->head_dim);
+		return refuse(note, ERR_RANGE, "head_dim", "an even number (rotary embedding)", NULL, (double)cfg->head_dim);
 	if (!(cfg->rope_theta > 0 && cfg->rope_theta < 1e30))
-		return refuse(note, ERR_RANGE, "rope_theta", "a positive number", cfg->rope_theta);
+		return refuse(note, ERR_RANGE, "rope_theta", "a positive number", NULL, cfg->rope_theta);
 	if (!cfg->rope_scaling.llama3)
 		return 0;
 	if (!(cfg->rope_scaling.factor >= 1 && cfg->rope_scaling.factor < 1e9))
-		return refuse(note, ERR_RANGE, "rope_scaling.factor", "a number of at least 1", cfg->rope_scaling.factor);
+		return refuse(note, ERR_RANGE, "rope_scaling.factor", "a number of at least 1", NULL, cfg->rope_scaling.factor);
 	if (!(cfg->rope_scaling.low_freq_factor > 0 && cfg->rope_scaling.low_freq_factor < 1e9))
-		return refuse(note, ERR_RANGE, "rope_scaling.low_freq_factor", "a positive number",
+		return refuse(note, ERR_RANGE, "rope_scaling.low_freq_factor", "a positive number", NULL,
 		    cfg->rope_scaling.low_freq_factor);
 	if (!(cfg->rope_scaling.high_freq_factor > cfg->rope_scaling.low_freq_factor && cfg->rope_scaling.high_freq_factor < 1e9))
-		return refuse(note, ERR_RANGE, "rope_scaling.high_freq_factor", "a number over low_freq_factor",
+		return refuse(note, ERR_RANGE, "rope_scaling.high_freq_factor", "a number over low_freq_factor", NULL,
 		    cfg->rope_scaling.high_freq_factor);
 	if (cfg->rope_scaling.original_context < 1 || cfg->rope_scaling.original_context > MODEL_MAX_DIM)
-		return refuse(note, ERR_RANGE, "rope_scaling.original_context", "1 to 2147483647",
+		return refuse(note, ERR_RANGE, "rope_scaling.original_context", "1 to 2147483647", NULL,
 		    (double)cfg->rope_scaling.original_context);
 	return 0;
 }
 
 /* What one family allows and another does not. */
 static int
-check_family(const struct model_config *cfg, struct err_note *note)
+check_family(const struct model_config *cfg, const struct model_traits *t, struct err_note *note)
 {
-	bool neox = cfg->family == MODEL_FAMILY_NEOX;
-
-	if (cfg->family == MODEL_FAMILY_GPT2 || neox) {
-		if (cfg->n_kv_heads != cfg->n_heads)
-			return refuse(note, ERR_UNSUPPORTED, "n_kv_heads", "n_heads (GPT-2, GPT-NeoX)", (double)cfg->n_kv_heads);
-		if (cfg->n_heads * cfg->head_dim != cfg->d_model)
-			return refuse(note, ERR_RANGE, "head_dim", "d_model / n_heads (GPT-2, GPT-NeoX)", (double)cfg->head_dim);
-	}
-	if (cfg->family == MODEL_FAMILY_QWEN2 && !cfg->attention_bias)
-		return refuse(note, ERR_UNSUPPORTED, "attention_bias", "true (Qwen2)", 0);
-	if ((cfg->family == MODEL_FAMILY_QWEN2 || cfg->family == MODEL_FAMILY_QWEN3) && cfg->mlp_bias)
-		return refuse(note, ERR_UNSUPPORTED, "mlp_bias", "false (Qwen)", 1);
-	if (!neox && cfg->parallel_residual)
-		return refuse(note, ERR_UNSUPPORTED, "parallel_residual", "false (but for GPT-NeoX)", 1);
-	if (!neox && cfg->rotary_dim != 0 && cfg->rotary_dim != cfg->head_dim)
-		return refuse(note, ERR_UNSUPPORTED, "rotary_dim", "head_dim (but for GPT-NeoX)", (double)cfg->rotary_dim);
+	if (t->fused_qkv && cfg->n_kv_heads != cfg->n_heads)
+		return refuse(note, ERR_UNSUPPORTED, "n_kv_heads", "n_heads", t, (double)cfg->n_kv_heads);
+	if (t->fused_qkv && cfg->n_heads * cfg->head_dim != cfg->d_model)
+		return refuse(note, ERR_RANGE, "head_dim", "d_model / n_heads", t, (double)cfg->head_dim);
+	if (t->needs_attention_bias && !cfg->attention_bias)
+		return refuse(note, ERR_UNSUPPORTED, "attention_bias", "true", t, 0);
+	if (t->no_mlp_bias && cfg->mlp_bias)
+		return refuse(note, ERR_UNSUPPORTED, "mlp_bias", "false", t, 1);
+	if (!t->partial_rotary && cfg->parallel_residual)
+		return refuse(note, ERR_UNSUPPORTED, "parallel_residual", "false", t, 1);
+	if (!t->partial_rotary && cfg->rotary_dim != 0 && cfg->rotary_dim != cfg->head_dim)
+		return refuse(note, ERR_UNSUPPORTED, "rotary_dim", "head_dim", t, (double)cfg->rotary_dim);
 	return 0;
 }
 
@@ -264,30 +135,31 @@ model_config_check(const struct model_config *cfg, struct err_note *note)
 		{"vocab_size", cfg->vocab_size}, {"context", cfg->context}, {"d_model", cfg->d_model}, {"n_heads", cfg->n_heads},
 		{"n_kv_heads", cfg->n_kv_heads}, {"head_dim", cfg->head_dim}, {"d_ff", cfg->d_ff},
 	};
+	const struct model_traits *traits = model_traits(cfg->family);
 	int64_t n_params;
 	int n_tensors, rc;
 
-	if ((unsigned)cfg->family >= N_FAMILIES)
-		return refuse(note, ERR_UNSUPPORTED, "family", "GPT-2, Llama, Qwen2, Qwen3 or GPT-NeoX", (double)cfg->family);
+	if (traits == NULL)
+		return refuse(note, ERR_UNSUPPORTED, "family", MODEL_FAMILY_NAMES, NULL, (double)cfg->family);
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		if (sizes[i].value < 1 || sizes[i].value > MODEL_MAX_DIM)
-			return refuse(note, ERR_RANGE, sizes[i].name, "1 to 2147483647", (double)sizes[i].value);
+			return refuse(note, ERR_RANGE, sizes[i].name, "1 to 2147483647", NULL, (double)sizes[i].value);
 	if (cfg->n_layers < 1 || cfg->n_layers > MODEL_MAX_LAYERS)
-		return refuse(note, ERR_RANGE, "n_layers", "1 to 10000", (double)cfg->n_layers);
+		return refuse(note, ERR_RANGE, "n_layers", "1 to 10000", NULL, (double)cfg->n_layers);
 	if (cfg->n_kv_heads > cfg->n_heads || cfg->n_heads % cfg->n_kv_heads != 0)
-		return refuse(note, ERR_RANGE, "n_kv_heads", "a divisor of n_heads", (double)cfg->n_kv_heads);
+		return refuse(note, ERR_RANGE, "n_kv_heads", "a divisor of n_heads", NULL, (double)cfg->n_kv_heads);
 	if (cfg->n_heads > MODEL_MAX_DIM / 3 / cfg->head_dim)	/* the fused q, k, v is one matrix */
-		return refuse(note, ERR_RANGE, "head_dim", "3 n_heads head_dim up to 2147483647", (double)cfg->head_dim);
+		return refuse(note, ERR_RANGE, "head_dim", "3 n_heads head_dim up to 2147483647", NULL, (double)cfg->head_dim);
 	if (!(cfg->norm_eps > 0 && cfg->norm_eps < 1))
-		return refuse(note, ERR_RANGE, "norm_eps", "a number over 0 and under 1", cfg->norm_eps);
+		return refuse(note, ERR_RANGE, "norm_eps", "a number over 0 and under 1", NULL, cfg->norm_eps);
 	if (!(cfg->initializer_range >= 0 && cfg->initializer_range <= 1e3f))
-		return refuse(note, ERR_RANGE, "initializer_range", "0 to 1000", cfg->initializer_range);
-	if ((rc = check_family(cfg, note)) != 0)
+		return refuse(note, ERR_RANGE, "initializer_range", "0 to 1000", NULL, cfg->initializer_range);
+	if ((rc = check_family(cfg, traits, note)) != 0)
 		return rc;
-	if (families[cfg->family].traits.rope && (rc = check_rope(cfg, note)) != 0)
+	if (traits->rope && (rc = check_rope(cfg, note)) != 0)
 		return rc;
 	if (!measure(cfg, &n_params, &n_tensors))
-		return refuse(note, ERR_RANGE, "parameters", "as many as memory arithmetic holds", INFINITY);
+		return refuse(note, ERR_RANGE, "parameters", "as many as memory arithmetic holds", NULL, INFINITY);
 	return 0;
 }
 
@@ -300,7 +172,7 @@ layer_slot(int layer, enum role role)
 }
 
 static void
-add_tensor(struct model *m, const struct row *row, int layer, const int64_t dims[DIM_COUNT])
+add_tensor(struct model *m, const struct model__row *row, int layer, const int64_t dims[DIM_COUNT])
 {
 	const struct model_config *cfg = &m->config;
 	struct model_tensor *t = &m->tensors[m->n_tensors];
@@ -337,15 +209,15 @@ int
 model_new(struct model **model, const struct model_config *cfg, struct err_note *note)
 {
 	struct model *m = NULL;
-	const struct family *family;
+	const struct model__row *rows;
 	int64_t dims[DIM_COUNT], n_params;
-	size_t n_slots;
+	size_t n_slots, n_rows;
 	int n_tensors, rc;
 
 	*model = NULL;
 	if ((rc = model_config_check(cfg, note)) != 0)
 		return rc;
-	family = &families[cfg->family];
+	rows = model__rows(cfg->family, &n_rows);
 	measure(cfg, &n_params, &n_tensors);
 	n_slots = (size_t)(cfg->n_layers + 2) * ROLE_COUNT;
 	if ((m = mem_alloc(1, sizeof(*m))) == NULL || (m->tensors = mem_alloc((size_t)n_tensors, sizeof(m->tensors[0]))) == NULL ||
@@ -358,11 +230,11 @@ model_new(struct model **model, const struct model_config *cfg, struct err_note 
 		m->role_tensor[i] = -1;
 	dims_of(cfg, dims);
 	for (int layer = -1; layer <= cfg->n_layers; layer++) {
-		enum where where = layer < 0 ? BEFORE : layer < cfg->n_layers ? LAYER : AFTER;
+		enum model__where where = layer < 0 ? BEFORE : layer < cfg->n_layers ? LAYER : AFTER;
 
-		for (size_t i = 0; i < family->n_rows; i++)
-			if (family->rows[i].where == where && row_present(cfg, &family->rows[i]))
-				add_tensor(m, &family->rows[i], layer, dims);
+		for (size_t i = 0; i < n_rows; i++)
+			if (rows[i].where == where && row_present(cfg, &rows[i]))
+				add_tensor(m, &rows[i], layer, dims);
 	}
 	*model = m;
 	return 0;
@@ -438,7 +310,7 @@ model__layer_views(const struct model *m, void *base, enum dtype dtype, int laye
 
 	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		*map[i].to = view(m, base, dtype, layer, map[i].role);
-	out->qkv_w.dims[families[cfg->family].traits.layout == KERNELS_OUT_IN ? 0 : 1] = qkv;	/* stored apart, used as one */
+	out->qkv_w.dims[model_traits(cfg->family)->layout == KERNELS_OUT_IN ? 0 : 1] = qkv;	/* stored apart, used as one */
 	out->qkv_b.dims[0] = qkv;
 }
 

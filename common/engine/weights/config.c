@@ -334,8 +334,6 @@ load_neox(struct reader *r, struct model_config *c)
 		fail(r, ERR_RANGE, "rotary_pct", "a share of the head: an even number of elements, at least 2", "the default, 0.25");
 }
 
-#define FAMILIES "gpt2, llama, qwen2, qwen3 or gpt_neox"
-
 int
 weights_config_load(const char *path, struct model_config *out, struct err_note *note)
 {
@@ -357,9 +355,9 @@ weights_config_load(const char *path, struct model_config *out, struct err_note 
 	if (json_kind(root) != JSON_KIND_OBJECT)
 		fail(&r, ERR_FORMAT, "", "an object", json_kind_name(json_kind(root)));
 	else if (!json_text(json_get(root, "model_type"), &type))
-		fail_value(&r, ERR_FORMAT, "model_type", FAMILIES);
+		fail_value(&r, ERR_FORMAT, "model_type", MODEL_FAMILY_NAMES);
 	else if (!model_family_find(type, &c.family))
-		fail_value(&r, ERR_UNSUPPORTED, "model_type", FAMILIES);
+		fail_value(&r, ERR_UNSUPPORTED, "model_type", MODEL_FAMILY_NAMES);
 	only_absent(&r, "quantization_config", "none: weights in F32, F16 or BF16");
 	c.vocab_size = size_key(&r, "vocab_size");
 	c.initializer_range = (float)positive_key_or(&r, "initializer_range", 0.02);
@@ -493,23 +491,6 @@ save_neox(struct json *o, const struct model_config *c)
 	return rc;
 }
 
-static const char *
-architecture(enum model_family family)
-{
-	switch (family) {
-	case MODEL_FAMILY_GPT2:
-		return "GPT2LMHeadModel";
-	case MODEL_FAMILY_QWEN2:
-		return "Qwen2ForCausalLM";
-	case MODEL_FAMILY_QWEN3:
-		return "Qwen3ForCausalLM";
-	case MODEL_FAMILY_NEOX:
-		return "GPTNeoXForCausalLM";
-	default:
-		return "LlamaForCausalLM";
-	}
-}
-
 int
 weights_config_save(const char *dir, const struct model_config *c, enum weights_dtype dtype, struct weights_file *out,
     struct err_note *note)
@@ -521,7 +502,7 @@ weights_config_save(const char *dir, const struct model_config *c, enum weights_
 
 	if (o == NULL || list == NULL)
 		goto out;
-	rc = json_push(list, json_new_text(architecture(c->family)));
+	rc = json_push(list, json_new_text(model_traits(c->family)->architecture));
 	rc |= json_put(o, "architectures", list);
 	list = NULL;
 	rc |= json_put(o, "model_type", json_new_text(model_family_name(c->family)));

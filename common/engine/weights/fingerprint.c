@@ -35,7 +35,7 @@ field_num(struct hash_state *h, const char *name, double v)
 static void
 hash_config(struct hash_state *h, const struct model_config *c)
 {
-	bool gpt2 = c->family == MODEL_FAMILY_GPT2, neox = c->family == MODEL_FAMILY_NEOX;
+	const struct model_traits *t = model_traits(c->family);
 
 	hash_field_str(h, "family", model_family_name(c->family));
 	hash_field_u64(h, "vocab_size", (uint64_t)c->vocab_size);
@@ -47,12 +47,12 @@ hash_config(struct hash_state *h, const struct model_config *c)
 	hash_field_u64(h, "d_ff", (uint64_t)c->d_ff);
 	field_num(h, "norm_eps", c->norm_eps);
 	hash_field_u64(h, "tied", c->tied);
-	hash_field_str(h, "activation", gpt2 ? "gelu_new" : neox ? "gelu" : "silu");
-	if (gpt2)
+	hash_field_str(h, "activation", t->activation);
+	if (!t->rope)
 		return;
 	hash_field_u64(h, "attention_bias", c->attention_bias);
 	hash_field_u64(h, "mlp_bias", c->mlp_bias);
-	if (neox) {
+	if (t->partial_rotary) {
 		hash_field_u64(h, "parallel_residual", c->parallel_residual);
 		hash_field_u64(h, "rotary_dim", (uint64_t)(c->rotary_dim > 0 ? c->rotary_dim : c->head_dim));
 	}

@@ -23,29 +23,19 @@ ends_with(const char *s, const char *end)
 	return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-static const char *
-family_prefix(const struct model_config *cfg)
-{
-	return cfg->family == MODEL_FAMILY_GPT2 ? "transformer." : cfg->family == MODEL_FAMILY_NEOX ? "gpt_neox." : "model.";
-}
-
 enum weights__role
 weights__role(const struct model_config *cfg, const char *name, const char **bare)
 {
-	const char *prefix = family_prefix(cfg);
+	const struct model_traits *t = model_traits(cfg->family);
 
 	*bare = name;
-	if (strcmp(name, cfg->family == MODEL_FAMILY_NEOX ? "embed_out.weight" : "lm_head.weight") == 0)
+	if (strcmp(name, t->output) == 0)
 		return WEIGHTS__HEAD;
-	if (strncmp(name, prefix, strlen(prefix)) == 0)
-		*bare = name + strlen(prefix);
-	if (cfg->family == MODEL_FAMILY_GPT2 && strncmp(*bare, "h.", 2) == 0 &&
-	    (ends_with(*bare, ".attn.bias") || ends_with(*bare, ".attn.masked_bias")))
-		return WEIGHTS__BUFFER;
-	if (cfg->family == MODEL_FAMILY_NEOX && (ends_with(*bare, ".attention.bias") || ends_with(*bare, ".attention.masked_bias")))
-		return WEIGHTS__BUFFER;
-	if (cfg->family != MODEL_FAMILY_GPT2 && ends_with(*bare, ".rotary_emb.inv_freq"))
-		return WEIGHTS__BUFFER;
+	if (strncmp(name, t->prefix, strlen(t->prefix)) == 0)
+		*bare = name + strlen(t->prefix);
+	for (size_t i = 0; i < sizeof(t->buffers) / sizeof(t->buffers[0]) && t->buffers[i] != NULL; i++)
+		if (ends_with(*bare, t->buffers[i]))
+			return WEIGHTS__BUFFER;
 	return WEIGHTS__PARAMETER;
 }
 
