@@ -158,7 +158,7 @@ core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b)
 	}
 	if (b->scan_at < plan->window || (scores && b->cut->pass < 2))
 		return;
-	if ((op = core__op(c, CORE_OP_ROWS)) == NULL)
+	if ((op = core__op(c, CORE_OP_ROWS, 0)) == NULL)
 		return;
 	op->plan_hash = plan->hash;
 	op->block = b->no;

@@ -441,32 +441,9 @@ commit_submit(struct commit *c, struct core_op *op)
 	pthread_mutex_unlock(&c->lock);
 }
 
-uint64_t
-commit_durable(const struct commit *c)
+struct commit_state
+commit_state(const struct commit *c)
 {
-	return atomic_load(&c->durable);
-}
-
-int
-commit_waiting(const struct commit *c)
-{
-	return atomic_load(&c->waiting);
-}
-
-int
-commit_failed(const struct commit *c)
-{
-	return atomic_load(&c->failed);
-}
-
-uint64_t
-commit_n_differed(const struct commit *c)
-{
-	return atomic_load(&c->n_differed);
-}
-
-uint64_t
-commit_n_commits(const struct commit *c)
-{
-	return atomic_load(&c->n_commits);
+	return (struct commit_state){atomic_load(&c->durable), atomic_load(&c->n_differed), atomic_load(&c->n_commits), atomic_load(&c->waiting),
+	    atomic_load(&c->failed)};
 }

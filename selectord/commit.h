@@ -1,6 +1,6 @@
 /*
  * commit - the writer thread, the only writer of the cache. It takes the core's records in order and commits them in groups: commit_ms
- * after the last group was begun, or when max_records are queued; then all that are queued, up to 4096. commit_durable() says which
+ * after the last group was begun, or when max_records are queued; then all that are queued, up to 4096. commit_state() says which
  * record is on the disk.
  *
  * A map that gets full is made larger. When the disk is full or the map cannot grow, the group stays in memory and is tried again every
@@ -25,10 +25,13 @@ int commit_new(struct commit **out, struct cache *cache, uint32_t commit_ms, siz
 void commit_destroy(struct commit **commit);		/* takes NULL */
 
 void commit_submit(struct commit *commit, struct core_op *op);	/* takes the op; numbers must grow by one */
-uint64_t commit_durable(const struct commit *commit);	/* records up to this are on the disk */
-int commit_waiting(const struct commit *commit);	/* ENOSPC, EDQUOT, ERR_FULL: waiting for space; else 0 */
-int commit_failed(const struct commit *commit);		/* 0, or why the daemon must end */
-uint64_t commit_n_differed(const struct commit *commit);	/* records that differed from the stored one; the stored one stays */
-uint64_t commit_n_commits(const struct commit *commit);
+struct commit_state {
+	uint64_t durable;		/* records up to this are on the disk */
+	uint64_t n_differed;		/* records that differed from the stored one; the stored one stays */
+	uint64_t n_commits;
+	int waiting;			/* ENOSPC, EDQUOT, ERR_FULL: waiting for space; else 0 */
+	int failed;			/* 0, or why the daemon must end */
+};
+struct commit_state commit_state(const struct commit *commit);
 
 #endif

@@ -51,28 +51,27 @@ core__send(struct core *c, uint64_t peer, enum wire_type type)
 }
 
 void
-core__refuse(struct core *c, uint64_t peer, int code, const char *field, const char *expected, const char *found, const char *text,
-    uint32_t retry_ms)
+core__refuse_note(struct core *c, uint64_t peer, int code, const struct err_note *note, const char *text, uint32_t retry_ms)
 {
 	struct core_message *m = core__send(c, peer, WIRE_REFUSE);
 	struct wire_refuse *r = &m->msg.refuse;
 
 	r->code = code;
-	snprintf(r->field, sizeof(r->field), "%s", field);
-	snprintf(r->expected, sizeof(r->expected), "%s", expected);
-	snprintf(r->found, sizeof(r->found), "%s", found);
+	snprintf(r->field, sizeof(r->field), "%.*s", WIRE_NAME_MAX - 1, note->name);
+	snprintf(r->expected, sizeof(r->expected), "%s", note->expected);
+	snprintf(r->found, sizeof(r->found), "%s", note->found);
 	snprintf(r->text, sizeof(r->text), "%s", text);
 	r->retry_ms = retry_ms;
 	m->end = retry_ms == 0;
 	if (retry_ms == 0) {
 		c->stats.n_refused++;
 		core__event(c, LOG_LEVEL_WARN, "peer.refused", "peer=%" PRIu64 " code=%d field=%s expected=\"%s\" found=\"%s\" text=\"%s\"", peer,
-		    code, field, expected, found, text);
+		    code, r->field, r->expected, r->found, text);
 	}
 }
 
 struct core_op *
-core__op(struct core *c, enum core_op_kind kind)
+core__op(struct core *c, enum core_op_kind kind, uint64_t seq)
 {
 	struct core_op *op = calloc(1, sizeof(*op));
 
@@ -82,6 +81,7 @@ core__op(struct core *c, enum core_op_kind kind)
 		return NULL;
 	}
 	op->kind = kind;
+	op->seq = seq;
 	return op;
 }
 
@@ -202,8 +202,7 @@ core__score_of(struct core *c, uint64_t seq, unsigned k, float *out)
 		return rc;
 	core__event(c, LOG_LEVEL_WARN, "scores.damaged", "seq=%" PRIu64 " rc=%d next=\"scored again\"", seq, rc);
 	c->stats.n_corrupt++;
-	if ((op = core__op(c, CORE_OP_DROP_SCORES)) != NULL) {
-		op->seq = seq;
+	if ((op = core__op(c, CORE_OP_DROP_SCORES, seq)) != NULL) {
 		op->set = CACHE_SCORES_SCORER;
 		core__op_done(c, op, 0, 0);
 	}
@@ -222,10 +221,8 @@ core__has_label(struct core *c, uint64_t seq)
 		return rc == 0;
 	core__event(c, LOG_LEVEL_WARN, "label.damaged", "seq=%" PRIu64 " rc=%d next=\"labelled again\"", seq, rc);
 	c->stats.n_corrupt++;
-	if ((op = core__op(c, CORE_OP_DROP_LABEL)) != NULL) {
-		op->seq = seq;
+	if ((op = core__op(c, CORE_OP_DROP_LABEL, seq)) != NULL)
 		core__op_done(c, op, 0, 0);
-	}
 	return false;
 }
 
@@ -393,7 +390,7 @@ core__peer_drop(struct core *c, uint64_t id)
 void
 core__save_plan(struct core *c, const struct core_plan *plan)
 {
-	struct core_op *op = core__op(c, CORE_OP_PLAN);
+	struct core_op *op = core__op(c, CORE_OP_PLAN, 0);
 
 	if (op == NULL)
 		return;
@@ -415,7 +412,7 @@ plan_message(struct core *c, const struct core_peer *peer, bool release, struct 
 	char hex[HASH_HEX_BYTES];
 
 	if (plan == NULL) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(hash, hex), "send HELLO again", 100);
+		core__refuse(c, peer->id, EX_TEMPFAIL, "send HELLO again", 100, "hello", "a plan opened by HELLO", "%s", hash_hex(hash, hex));
 		return;
 	}
 	if (release && !plan->released) {
@@ -529,7 +526,7 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 		return settle(c, now_ms);
 	}
 	if (p == NULL) {			/* selectord was restarted, or the peer was silent for too long */
-		core__refuse(c, id, EX_TEMPFAIL, "hello", "HELLO first", wire_type_name(msg->type), "unknown peer: send HELLO again", 100);
+		core__refuse(c, id, EX_TEMPFAIL, "unknown peer: send HELLO again", 100, "hello", "HELLO first", "%s", wire_type_name(msg->type));
 		return c->failed ? ENOMEM : 0;
 	}
 	p->heard_ms = now_ms;
@@ -539,7 +536,7 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 		return c->failed ? ENOMEM : 0;
 	case WIRE_BYE:
 		core__event(c, LOG_LEVEL_INFO, "peer.bye", "name=%s reason=\"%.100s\"", p->name, msg->bye.reason);
-		core__leases_back(c, p->boot, now_ms);
+		core__leases_back(c, p->boot);
 		core__peer_drop(c, id);
 		break;
 	case WIRE_LEASE_REQUEST:
@@ -555,13 +552,14 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 		} else if (msg->type == WIRE_LEASE_RENEW) {
 			core__lease_renew(c, p, &msg->lease_renew, now_ms);
 		} else if (msg->type == WIRE_LEASE_RETURN) {
-			core__lease_return(c, p, msg->lease_return.lease_id, now_ms);
+			core__lease_return(c, p, msg->lease_return.lease_id);
 		} else {
 			p->busy_ms = now_ms;
 			core__result(c, p, msg, now_ms);
 			if (p->n_bad >= CORE_BAD_MAX) {
-				core__refuse(c, id, EX_DATAERR, "result", "valid scores and labels", "three bad results", "see the log of selectord", 0);
-				core__leases_back(c, p->boot, now_ms);
+				core__refuse(c, id, EX_DATAERR, "see the log of selectord", 0, "result", "valid scores and labels",
+				    "three bad results");
+				core__leases_back(c, p->boot);
 				core__peer_drop(c, id);
 			}
 		}
@@ -592,11 +590,10 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 }
 
 int
-core_gone(struct core *c, uint64_t peer, int64_t now_ms)
+core_gone(struct core *c, uint64_t peer)
 {
 	const struct core_peer *p = core__peer(c, peer);
 
-	(void)now_ms;
 	if (p != NULL)			/* not after BYE, nor after a final REFUSE */
 		core__event(c, LOG_LEVEL_INFO, "peer.lost", "name=%s role=%s host=%s", p->name, wire_role_name(p->role), p->host);
 	core__peer_drop(c, peer);

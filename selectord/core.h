@@ -20,6 +20,7 @@
 #include "base/err/err.h"
 #include "base/hash/hash.h"
 #include "base/log/log.h"
+#include "fabric/wire/status_answer.h"
 #include "fabric/wire/wire.h"
 
 struct core;
@@ -146,7 +147,7 @@ int core_load_quarantine(struct core *core, const struct cache_quarantine *q);
  * All return 0, or ENOMEM when the daemon must end.
  */
 int core_message(struct core *core, uint64_t peer, const struct wire_message *msg, int64_t now_ms);
-int core_gone(struct core *core, uint64_t peer, int64_t now_ms);
+int core_gone(struct core *core, uint64_t peer);
 int core_durable(struct core *core, uint64_t no, int64_t now_ms);
 int core_room(struct core *core, bool room, int64_t now_ms);
 int core_tick(struct core *core, int64_t now_ms);
@@ -196,13 +197,6 @@ struct core_plan_stats {
 
 size_t core_plan_stats(const struct core *core, struct core_plan_stats *out, size_t max);	/* how many there are */
 
-struct core_peer_stats {
-	char name[WIRE_NAME_MAX], host[WIRE_NAME_MAX], status_endpoint[WIRE_ENDPOINT_MAX];
-	enum wire_role role;
-	uint32_t pid;
-	int64_t heard_ms;
-};
-
-size_t core_peer_stats(const struct core *core, struct core_peer_stats *out, size_t max);
+size_t core_peers(const struct core *core, struct wire_peer *out, size_t max, int64_t now_ms);	/* how many there are */
 
 #endif

@@ -178,9 +178,15 @@ struct core {
 /* core.c */
 void core__event(struct core *c, enum log_level level, const char *name, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 struct core_message *core__send(struct core *c, uint64_t peer, enum wire_type type);	/* never NULL: a spare when out of memory */
-void core__refuse(struct core *c, uint64_t peer, int code, const char *field, const char *expected, const char *found, const char *text,
-    uint32_t retry_ms);
-struct core_op *core__op(struct core *c, enum core_op_kind kind);	/* NULL: out of memory (failed is set) */
+/* A REFUSE with the texts of a note; final unless retry_ms > 0. core__refuse makes the note: field, expected and found as err_expect. */
+void core__refuse_note(struct core *c, uint64_t peer, int code, const struct err_note *note, const char *text, uint32_t retry_ms);
+#define core__refuse(c, peer, code, text, retry_ms, field, expected, ...)	\
+	do {									\
+		struct err_note note_ = {0};					\
+		err_expect(&note_, ERR_REFUSED, field, expected, __VA_ARGS__);	\
+		core__refuse_note(c, peer, code, &note_, text, retry_ms);	\
+	} while (0)
+struct core_op *core__op(struct core *c, enum core_op_kind kind, uint64_t seq);	/* NULL: out of memory (failed is set) */
 void core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes);	/* numbered and queued */
 struct core_seq *core__seq(struct core *c, uint64_t seq, bool make);
 void core__seq_forget(struct core *c, uint64_t seq);	/* if there is nothing left to remember */
@@ -231,8 +237,8 @@ void core__lease_free(struct core *c, struct core_lease *lease);
 void core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cache_scores set, const uint64_t *seqs, size_t n, bool single,
     int64_t now_ms);
 void core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_lease_renew *m, int64_t now_ms);
-void core__lease_return(struct core *c, struct core_peer *peer, uint64_t id, int64_t now_ms);
-void core__leases_back(struct core *c, struct hash128 boot, int64_t now_ms);	/* BYE */
+void core__lease_return(struct core *c, struct core_peer *peer, uint64_t id);
+void core__leases_back(struct core *c, struct hash128 boot);	/* BYE */
 /* A lost teacher is back: it was cut off and did not die of what it held, so its attempts no longer count against sequences. */
 void core__boot_back(struct core *c, struct hash128 boot);
 void core__leases_tick(struct core *c, int64_t now_ms);

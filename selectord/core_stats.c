@@ -59,7 +59,7 @@ core_plan_stats(const struct core *c, struct core_plan_stats *out, size_t max)
 }
 
 size_t
-core_peer_stats(const struct core *c, struct core_peer_stats *out, size_t max)
+core_peers(const struct core *c, struct wire_peer *out, size_t max, int64_t now_ms)
 {
 	size_t n = 0;
 
@@ -71,7 +71,7 @@ core_peer_stats(const struct core *c, struct core_peer_stats *out, size_t max)
 		memcpy(out[n].status_endpoint, p->status_endpoint, sizeof(out[n].status_endpoint));
 		out[n].role = p->role;
 		out[n].pid = p->pid;
-		out[n].heard_ms = p->heard_ms;
+		out[n].age_s = (double)(now_ms - p->heard_ms) / 1000;
 	}
 	return n;
 }

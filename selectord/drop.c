@@ -102,7 +102,6 @@ void
 core__drop_labels(struct core *c, const struct core_peer *peer, const struct wire_drop_labels *m)
 {
 	struct core_drop *d = &c->drop;
-	char text[64];
 	int rc;
 
 	if (hash_equal(d->boot, peer->boot) && d->request_id == m->request_id) {	/* a repeated request */
@@ -112,7 +111,7 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 		return;
 	}
 	if (d->active) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "drop_labels", "one at a time", "another client's is in progress", "", 2000);
+		core__refuse(c, peer->id, EX_TEMPFAIL, "", 2000, "drop_labels", "one at a time", "another client's is in progress");
 		return;
 	}
 	d->n_plans = 0;
@@ -120,9 +119,8 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 		d->boot = (struct hash128){0, 0};
 		if (rc == ENOMEM)
 			c->failed = true;
-		snprintf(text, sizeof(text), "%s", err_str(rc));
-		core__refuse(c, peer->id, rc == ERR_CORRUPT ? EX_DATAERR : EX_IOERR, "plans", "a readable record of every plan", text,
-		    "the needs of a damaged plan are unknown: run saltctl cache fsck", 0);
+		core__refuse(c, peer->id, rc == ERR_CORRUPT ? EX_DATAERR : EX_IOERR,
+		    "the needs of a damaged plan are unknown: run saltctl cache fsck", 0, "plans", "a readable record of every plan", "%s", err_str(rc));
 		return;
 	}
 	d->active = true;
@@ -159,9 +157,8 @@ core__drop_step(struct core *c)
 			d->n_kept++;
 			continue;
 		}
-		if ((op = core__op(c, CORE_OP_DROP_LABEL)) == NULL)
+		if ((op = core__op(c, CORE_OP_DROP_LABEL, seq)) == NULL)
 			return;
-		op->seq = seq;
 		core__op_done(c, op, 0, 0);
 		d->n_labels++;
 		d->n_bytes += v.len + KEY_AND_CHECKSUM;

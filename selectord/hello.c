@@ -9,61 +9,50 @@
 
 #include "data/select/select.h"
 
-static void
-refuse_note(struct core *c, uint64_t peer, const struct err_note *note, const char *text)
-{
-	core__refuse(c, peer, EX_CONFIG, note->name, note->expected, note->found, text, 0);
-}
-
 /* Compares a teacher's models with those the cache needs. false: refused. */
 static bool
 teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 {
-	char expected[2 * HASH_HEX_BYTES + 40], found[WIRE_MODELS_MAX * HASH_HEX_BYTES + 8] = "", a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
-	const char *field = NULL;
-	char want[96] = "", got[96] = "";
+	char found[WIRE_MODELS_MAX * HASH_HEX_BYTES + 8] = "", a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
+	const struct wire_label_set *set = &c->cfg.label_set;
+	const struct wire_id *tokenizer = &c->cfg.corpus.tokenizer;
+	struct err_note note = {0};
+	int rc = 0;
 
 	for (size_t i = 0; i < h->n_models; i++) {
 		const struct wire_model *m = &h->models[i];
-		bool teacher = hash_equal(m->fingerprint, c->cfg.label_set.teacher.hash);
+		bool teacher = hash_equal(m->fingerprint, set->teacher.hash);
 		bool scorer = hash_equal(m->fingerprint, c->cfg.score_set.scorer.hash);
 		size_t at = strlen(found);
 
 		snprintf(found + at, sizeof(found) - at, "%s%s", at > 0 ? " " : "", hash_hex(m->fingerprint, a));
 		if (!teacher && !scorer)
 			continue;
-		if (strcmp(m->compute_class, c->cfg.label_set.compute_class) != 0) {
-			field = "models.compute_class";
-			snprintf(want, sizeof(want), "%s", c->cfg.label_set.compute_class);
-			snprintf(got, sizeof(got), "%s", m->compute_class);
+		if (strcmp(m->compute_class, set->compute_class) != 0) {
+			rc = err_expect(&note, ERR_MISMATCH, "models.compute_class", "%s", "%s", set->compute_class, m->compute_class);
 		} else if (m->vocab_size < c->cfg.n_valid) {
-			field = "models.vocab_size";
-			snprintf(want, sizeof(want), "at least %" PRIu32 ", the corpus's vocabulary", c->cfg.n_valid);
-			snprintf(got, sizeof(got), "%" PRIu32, m->vocab_size);
+			rc = err_expect(&note, ERR_MISMATCH, "models.vocab_size", "at least %" PRIu32 ", the corpus's vocabulary", "%" PRIu32,
+			    c->cfg.n_valid, m->vocab_size);
 		} else if (m->max_context < c->cfg.corpus.context) {
-			field = "models.max_context";
-			snprintf(want, sizeof(want), "at least %" PRIu32 " tokens (corpus.context)", c->cfg.corpus.context);
-			snprintf(got, sizeof(got), "%" PRIu32, m->max_context);
-		} else if (m->tokenizer.known && c->cfg.corpus.tokenizer.known && !hash_equal(m->tokenizer.hash, c->cfg.corpus.tokenizer.hash)) {
-			field = "models.tokenizer";
-			snprintf(want, sizeof(want), "%s, the corpus's", hash_hex(c->cfg.corpus.tokenizer.hash, a));
-			snprintf(got, sizeof(got), "%s", hash_hex(m->tokenizer.hash, a));
+			rc = err_expect(&note, ERR_MISMATCH, "models.max_context", "at least %" PRIu32 " tokens (corpus.context)", "%" PRIu32,
+			    c->cfg.corpus.context, m->max_context);
+		} else if (m->tokenizer.known && tokenizer->known && !hash_equal(m->tokenizer.hash, tokenizer->hash)) {
+			rc = err_expect(&note, ERR_MISMATCH, "models.tokenizer", "%s, the corpus's", "%s", hash_hex(tokenizer->hash, a),
+			    hash_hex(m->tokenizer.hash, b));
 		} else {
 			p->can_score |= scorer && m->serves_score;
 			p->can_label |= teacher && m->serves_label;
 			p->can_heldout |= teacher && m->serves_score;
 		}
 	}
-	if (field != NULL) {
-		core__refuse(c, p->id, EX_CONFIG, field, want, got, "this teacher's output would differ from what is in the cache", 0);
+	if (rc != 0) {
+		core__refuse_note(c, p->id, EX_CONFIG, &note, "this teacher's output would differ from what is in the cache", 0);
 		return false;
 	}
 	if (p->can_score || p->can_label || p->can_heldout)
 		return true;
-	snprintf(expected, sizeof(expected), "teacher %s or scorer %s", hash_hex(c->cfg.label_set.teacher.hash, a),
-	    hash_hex(c->cfg.score_set.scorer.hash, b));
-	core__refuse(c, p->id, EX_CONFIG, "models.fingerprint", expected, found,
-	    "no model that this cache needs, or it does not serve what it is needed for", 0);
+	core__refuse(c, p->id, EX_CONFIG, "no model that this cache needs, or it does not serve what it is needed for", 0, "models.fingerprint",
+	    "teacher %s or scorer %s", "%s", hash_hex(set->teacher.hash, a), hash_hex(c->cfg.score_set.scorer.hash, b), found);
 	return false;
 }
 
@@ -110,19 +99,18 @@ static struct core_plan *
 plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_t now_ms)
 {
 	struct hash128 hash = wire_plan_hash(&c->cfg.corpus, w, w->mode == WIRE_MODE_SALT_DS ? &c->cfg.score_set.hash.hash : NULL);
-	char want[HASH_HEX_BYTES], got[HASH_HEX_BYTES], text[160];
+	char want[HASH_HEX_BYTES], got[HASH_HEX_BYTES];
 	struct core_plan *plan = core__plan(c, hash);
 	struct cache_plan stored;
 	size_t n = 0;
 
 	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
-		core__refuse(c, p->id, EX_CONFIG, "plan.hash", hash_hex(hash, want), hash_hex(w->hash.hash, got),
-		    w->mode == WIRE_MODE_SALT_DS ? "the same settings give another plan here: corpus or score set differ" : "corpus differs", 0);
+		core__refuse(c, p->id, EX_CONFIG, w->mode == WIRE_MODE_SALT_DS ? "the same settings give another plan here: corpus or score set differ" :
+		    "corpus differs", 0, "plan.hash", "%s", "%s", hash_hex(hash, want), hash_hex(w->hash.hash, got));
 		return NULL;
 	}
 	if (w->mode == WIRE_MODE_SALT_DS && (w->k < 1 || w->k > 255)) {
-		snprintf(text, sizeof(text), "%" PRIu32, w->k);
-		core__refuse(c, p->id, EX_CONFIG, "plan.k", "1 .. 255 (ranks are stored up to 255)", text, "", 0);
+		core__refuse(c, p->id, EX_CONFIG, "", 0, "plan.k", "1 .. 255 (ranks are stored up to 255)", "%" PRIu32, w->k);
 		return NULL;
 	}
 	for (const struct core_plan *q = c->plans; q != NULL; q = q->next)
@@ -132,12 +120,13 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 		uint64_t kept = w->mode == WIRE_MODE_SALT_DS ? select_kept(w->keep, window) : window;
 
 		if (kept < 1 || window > UINT64_C(1) << 32) {
-			snprintf(text, sizeof(text), "%.9g of %" PRIu64, w->keep, window);
-			core__refuse(c, p->id, EX_CONFIG, "plan.keep", "at least one sequence kept from a block of at most 2^32", text, "", 0);
+			core__refuse(c, p->id, EX_CONFIG, "", 0, "plan.keep", "at least one sequence kept from a block of at most 2^32",
+			    "%.9g of %" PRIu64, w->keep, window);
 			return NULL;
 		}
 		if (n >= CORE_PLANS_MAX && !plan_retire(c)) {
-			core__refuse(c, p->id, EX_UNAVAILABLE, "plan", "at most 64 plans in use by connected peers", "one more", "", 5000);
+			core__refuse(c, p->id, EX_UNAVAILABLE, "", 5000, "plan", "at most %d plans in use by connected peers", "one more",
+			    CORE_PLANS_MAX);
 			return NULL;
 		}
 		if ((plan = calloc(1, sizeof(*plan))) == NULL) {
@@ -187,19 +176,17 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 	struct core_message *m;
 	struct wire_welcome *w;
 	struct err_note note = {0};
-	char text[96], found[32];
 	size_t n = 0;
 
 	core__peer_drop(c, id);			/* HELLO again on the same connection: start anew */
 	if (h->protocol_version != WIRE_VERSION) {
-		snprintf(found, sizeof(found), "%" PRIu32, h->protocol_version);
-		core__refuse(c, id, EX_PROTOCOL, "protocol_version", "1", found, "", 0);
+		core__refuse(c, id, EX_PROTOCOL, "", 0, "protocol_version", "%d", "%" PRIu32, WIRE_VERSION, h->protocol_version);
 		return;
 	}
 	for (p = c->peers; p != NULL; p = p->next)
 		n++;
 	if (n >= CORE_PEERS_MAX) {
-		core__refuse(c, id, EX_UNAVAILABLE, "hello", "at most 4096 peers", "one more", "", 5000);
+		core__refuse(c, id, EX_UNAVAILABLE, "", 5000, "hello", "at most %d peers", "one more", CORE_PEERS_MAX);
 		return;
 	}
 	/* The same process on a new connection: it keeps its leases, and the old connection no longer counts. */
@@ -223,9 +210,8 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 		uint64_t need = 4 * ((uint64_t)c->cfg.corpus.context + 1) + 1024;
 
 		if (p->max_message < need) {
-			snprintf(text, sizeof(text), "at least %" PRIu64 ": a lease of one sequence", need);
-			snprintf(found, sizeof(found), "%" PRIu32, p->max_message);
-			core__refuse(c, id, EX_CONFIG, "max_message", text, found, "", 0);
+			core__refuse(c, id, EX_CONFIG, "", 0, "max_message", "at least %" PRIu64 ": a lease of one sequence", "%" PRIu32, need,
+			    p->max_message);
 			goto drop;
 		}
 		if (!teacher_check(c, p, h))
@@ -235,18 +221,17 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 		uint64_t need = c->cfg.record_max + 1024;
 
 		if (h->role == WIRE_ROLE_TRAINER && p->max_message < need) {
-			snprintf(text, sizeof(text), "at least %" PRIu64 ": a row of one label record", need);
-			snprintf(found, sizeof(found), "%" PRIu32, p->max_message);
-			core__refuse(c, id, EX_CONFIG, "max_message", text, found, "", 0);
+			core__refuse(c, id, EX_CONFIG, "", 0, "max_message", "at least %" PRIu64 ": a row of one label record", "%" PRIu32, need,
+			    p->max_message);
 			goto drop;
 		}
 		if (wire_corpus_diff("corpus", &c->cfg.corpus, &h->corpus, &note) != 0 ||
 		    wire_corpus_diff("heldout", &c->cfg.heldout, &h->heldout, &note) != 0) {
-			refuse_note(c, id, &note, "not the corpus of this cache");
+			core__refuse_note(c, id, EX_CONFIG, &note, "not the corpus of this cache", 0);
 			goto drop;
 		}
 		if (wire_label_set_diff("label_set", &c->cfg.label_set, &h->label_set, &note) != 0) {
-			refuse_note(c, id, &note, "not the labels of this cache");
+			core__refuse_note(c, id, EX_CONFIG, &note, "not the labels of this cache", 0);
 			goto drop;
 		}
 		if (h->plan.present && (plan = plan_open(c, p, &h->plan, now_ms)) == NULL)

@@ -58,11 +58,11 @@ core__holds_single(const struct core *c, struct hash128 boot)
 static void
 save_attempts(struct core *c, const struct core_seq *s)
 {
-	struct core_op *op = core__op(c, CORE_OP_ATTEMPTS);
+	struct core_op *op = core__op(c, CORE_OP_ATTEMPTS, s->seq);
 
 	if (op == NULL)
 		return;
-	op->seq = op->attempts.seq = s->seq;
+	op->attempts.seq = s->seq;
 	op->attempts.n_dead = s->n_dead;
 	op->attempts.n_errors = s->n_errors;
 	memcpy(op->attempts.boot, s->boot, sizeof(s->boot));
@@ -79,9 +79,9 @@ quarantine(struct core *c, struct core_seq *s, const char *reason)
 	s->quarantined = true;
 	c->stats.n_quarantined++;
 	core__event(c, LOG_LEVEL_ERROR, "seq.quarantined", "seq=%" PRIu64 " reason=\"%.200s\"", s->seq, reason);
-	if ((op = core__op(c, CORE_OP_QUARANTINE)) == NULL)
+	if ((op = core__op(c, CORE_OP_QUARANTINE, s->seq)) == NULL)
 		return;
-	op->seq = op->quarantine.seq = s->seq;		/* the writer sets since_s: there is no clock here */
+	op->quarantine.seq = s->seq;		/* the writer sets since_s: there is no clock here */
 	snprintf(op->quarantine.reason, sizeof(op->quarantine.reason), "%s", reason);
 	core__op_done(c, op, 0, 0);
 	core__seq_quarantined(c, s->seq);
@@ -250,21 +250,19 @@ lease_return(struct core *c, struct core_lease *l)
 }
 
 void
-core__lease_return(struct core *c, struct core_peer *peer, uint64_t id, int64_t now_ms)
+core__lease_return(struct core *c, struct core_peer *peer, uint64_t id)
 {
 	struct core_lease *l = lease_find(c, id, peer->boot);
 
-	(void)now_ms;
 	if (l != NULL)
 		lease_return(c, l);
 }
 
 void
-core__leases_back(struct core *c, struct hash128 boot, int64_t now_ms)
+core__leases_back(struct core *c, struct hash128 boot)
 {
 	struct core_lease *l, *next;
 
-	(void)now_ms;
 	HASH_ITER(hh, c->leases, l, next) {
 		if (hash_equal(l->boot, boot))
 			lease_return(c, l);
@@ -392,11 +390,10 @@ store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const 
     bool scores, bool label)
 {
 	bool suspect = s->single || s->n_dead > 0 || s->n_errors > 0;
-	struct core_op *op = core__op(c, CORE_OP_RESULT);
+	struct core_op *op = core__op(c, CORE_OP_RESULT, row->seq);
 
 	if (op == NULL)
 		return false;
-	op->seq = row->seq;
 	op->set = l->set;
 	op->held = mem_arena_hold(msg->arena);
 	if (scores) {
@@ -415,10 +412,8 @@ store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const 
 	s->flight |= l->wants;
 	s->single = false;
 	s->n_dead = s->n_errors = 0;
-	if (suspect && (op = core__op(c, CORE_OP_DROP_ATTEMPTS)) != NULL) {
-		op->seq = row->seq;
+	if (suspect && (op = core__op(c, CORE_OP_DROP_ATTEMPTS, row->seq)) != NULL)
 		core__op_done(c, op, 0, 0);
-	}
 	c->stats.n_scores += scores;
 	c->stats.n_labels += label;
 	c->stats.n_label_bytes += label ? row->label.len : 0;

@@ -106,9 +106,10 @@ struct loop {
 	int64_t next_tick_ms, next_second_ms, next_readers_ms;
 	uint64_t most_pending;			/* bytes, since memory was last returned to the kernel */
 	pthread_mutex_t lock;			/* for what the status thread reads: */
-	struct core_peer_stats roster[ROSTER_MAX];
+	struct wire_peer roster[ROSTER_MAX];
 	struct core_plan_stats plans[CORE_PLANS_MAX];
 	size_t n_roster, n_plans;
+	int64_t roster_ms;			/* when the two were last updated */
 	struct numbers numbers;
 };
 
@@ -117,15 +118,15 @@ metrics_update(struct loop *l, int64_t now_ms)
 {
 	struct numbers *v = &l->numbers;
 	const struct core_stats *s = &v->core;
-	int waiting = commit_waiting(l->p.commit);
+	struct commit_state commit = commit_state(l->p.commit);
 	const char *state;
 	char text[256];
 
 	core_stats(l->p.core, &v->core);
 	v->rows_ahead = s->rows_ready > s->rows_asked ? s->rows_ready - s->rows_asked : 0;
-	v->n_differed = s->n_differed + commit_n_differed(l->p.commit);
+	v->n_differed = s->n_differed + commit.n_differed;
 	v->n_bad_messages = s->n_bad_messages + l->n_bad_frames;
-	v->n_commits = commit_n_commits(l->p.commit);
+	v->n_commits = commit.n_commits;
 	v->n_unsent = l->n_unsent;
 	v->n_unread = atomic_load(&l->p.store->n_unread_total);
 	v->heldout_loss = isnan(s->heldout_loss_nats) ? 0 : s->heldout_loss_nats;
@@ -142,7 +143,7 @@ metrics_update(struct loop *l, int64_t now_ms)
 	}
 	if (l->draining)
 		state = "draining";
-	else if (waiting != 0 || s->no_room)
+	else if (commit.waiting != 0 || s->no_room)
 		state = "disk full";
 	else if (s->n_plans == 0)
 		state = "waiting for a plan";
@@ -156,9 +157,9 @@ metrics_update(struct loop *l, int64_t now_ms)
 		state = "ahead";
 	status_state(l->p.status, state, now_ms);
 	status_step(l->p.status, s->rows_ready, s->rows_total);
-	if (waiting != 0 || s->no_room) {
+	if (commit.waiting != 0 || s->no_room) {
 		snprintf(text, sizeof(text), "no room in the cache: %s; no leases and no acknowledgements until there is",
-		    err_str(waiting != 0 ? waiting : ENOSPC));
+		    err_str(commit.waiting != 0 ? commit.waiting : ENOSPC));
 		status_error(l->p.status, text);
 	} else if (s->starved[0] != '\0' && !l->draining) {
 		status_error(l->p.status, s->starved);
@@ -168,7 +169,8 @@ metrics_update(struct loop *l, int64_t now_ms)
 	daemon_notify_status("%s: %zu teachers, %zu trainer ranks, %" PRIu64 " of %" PRIu64 " rows ready", state, s->n_teachers, s->n_trainers,
 	    s->rows_ready, s->rows_total);
 	pthread_mutex_lock(&l->lock);
-	l->n_roster = core_peer_stats(l->p.core, l->roster, ROSTER_MAX);
+	l->roster_ms = now_ms;
+	l->n_roster = core_peers(l->p.core, l->roster, ROSTER_MAX, now_ms);
 	l->n_plans = core_plan_stats(l->p.core, l->plans, CORE_PLANS_MAX);
 	pthread_mutex_unlock(&l->lock);
 }
@@ -221,22 +223,16 @@ size_t
 loop_peers(void *arg, struct wire_peer *peers, size_t max)
 {
 	struct loop *l = arg;
-	int64_t now_ms = clock_now_ms();
+	double since_s;
 	size_t n;
 
 	pthread_mutex_lock(&l->lock);
+	since_s = (double)(clock_now_ms() - l->roster_ms) / 1000;
 	n = l->n_roster < max ? l->n_roster : max;
-	for (size_t i = 0; i < n; i++) {
-		const struct core_peer_stats *p = &l->roster[i];
-
-		memcpy(peers[i].name, p->name, sizeof(peers[i].name));
-		memcpy(peers[i].host, p->host, sizeof(peers[i].host));
-		memcpy(peers[i].status_endpoint, p->status_endpoint, sizeof(peers[i].status_endpoint));
-		peers[i].role = p->role;
-		peers[i].pid = p->pid;
-		peers[i].age_s = (double)(now_ms - p->heard_ms) / 1000;
-	}
+	memcpy(peers, l->roster, n * sizeof(*peers));
 	pthread_mutex_unlock(&l->lock);
+	for (size_t i = 0; i < n; i++)
+		peers[i].age_s += since_s;
 	return n;
 }
 
@@ -360,7 +356,7 @@ frame_in(struct loop *l, const struct bus_event *e, int64_t now_ms)
 			send_frame(l, e->peer, frame, len, true);
 		else
 			bus_server_end(l->p.server, e->peer);
-		return flush(l, core_gone(l->p.core, e->peer, now_ms));
+		return flush(l, core_gone(l->p.core, e->peer));
 	}
 	/* With CURVE a key has a role: a peer that claims another one is cut off. */
 	if (msg->type == WIRE_HELLO && e->key_role != BUS_ROLE_NONE &&
@@ -382,16 +378,13 @@ frame_in(struct loop *l, const struct bus_event *e, int64_t now_ms)
 static int
 durable_in(struct loop *l, int64_t now_ms)
 {
-	uint64_t durable = commit_durable(l->p.commit);
-	int rc;
+	struct commit_state commit = commit_state(l->p.commit);
 
-	if ((rc = commit_failed(l->p.commit)) != 0)
-		return rc;
-	if (durable == l->durable)
-		return 0;
-	l->durable = durable;
+	if (commit.failed != 0 || commit.durable == l->durable)
+		return commit.failed;
+	l->durable = commit.durable;
 	send_parked(l);
-	return flush(l, core_durable(l->p.core, durable, now_ms));
+	return flush(l, core_durable(l->p.core, commit.durable, now_ms));
 }
 
 static int
@@ -409,8 +402,8 @@ time_in(struct loop *l, int64_t now_ms)
 		l->next_second_ms = now_ms + 1000;
 		if (room == ENOSPC)			/* dropped labels leave free pages in the file, not on the disk */
 			room = cache_room_inside(l->p.cache);
-		/* The writer makes a map that is nearly full (ERR_FULL) larger; where it cannot, commit_waiting() tells. */
-		room = (room == 0 || room == ERR_FULL) && commit_waiting(l->p.commit) == 0;
+		/* The writer makes a map that is nearly full (ERR_FULL) larger; where it cannot, it waits for space. */
+		room = (room == 0 || room == ERR_FULL) && commit_state(l->p.commit).waiting == 0;
 		rc = flush(l, core_room(l->p.core, room, now_ms));
 		metrics_update(l, now_ms);
 		/* After a burst of records its memory is returned to the kernel. */
@@ -458,7 +451,7 @@ loop_run(struct loop *l, struct err_note *note)
 			rc = durable_in(l, now_ms);
 		for (int n = 0; rc == 0 && n < 256 && bus_server_recv(l->p.server, &e) == 0; n++) {
 			rc = e.kind == BUS_EVENT_FRAME ? frame_in(l, &e, now_ms) :
-			    e.kind == BUS_EVENT_GONE ? flush(l, core_gone(l->p.core, e.peer, now_ms)) : 0;
+			    e.kind == BUS_EVENT_GONE ? flush(l, core_gone(l->p.core, e.peer)) : 0;
 			bus_event_free(&e);
 		}
 		if (rc == 0)
@@ -468,7 +461,7 @@ loop_run(struct loop *l, struct err_note *note)
 			daemon_notify_ready("serving");
 		}
 		/* The watchdog expects progress while records are pending, except while the writer waits for disk space. */
-		daemon_notify_alive(l->durable, l->durable != l->submitted && commit_waiting(l->p.commit) == 0);
+		daemon_notify_alive(l->durable, l->durable != l->submitted && commit_state(l->p.commit).waiting == 0);
 		if (l->draining && ((l->durable == l->submitted && TAILQ_EMPTY(&l->parked)) || now_ms >= drain_until_ms))
 			break;
 	}
@@ -486,7 +479,7 @@ loop_new(struct loop **out, const struct loop_parts *parts)
 		return ENOMEM;
 	l->p = *parts;
 	TAILQ_INIT(&l->parked);
-	l->durable = l->submitted = commit_durable(parts->commit);
+	l->durable = l->submitted = commit_state(parts->commit).durable;
 	pthread_mutex_init(&l->lock, NULL);
 	mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
 	mallopt(M_MMAP_THRESHOLD, KEEP_BYTES / 2);

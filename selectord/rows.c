@@ -109,24 +109,23 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 {
 	struct core_plan *plan = core__plan(c, m->plan_hash);
 	struct core_wait *w, *next, *oldest = NULL;
-	char want[64], got[64], hex[HASH_HEX_BYTES];
+	char hex[HASH_HEX_BYTES];
 	size_t n = 0;
 
 	c->stats.n_row_requests++;
 	if (plan == NULL) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "hello", "a plan opened by HELLO", hash_hex(m->plan_hash, hex), "send HELLO again", 100);
+		core__refuse(c, peer->id, EX_TEMPFAIL, "send HELLO again", 100, "hello", "a plan opened by HELLO", "%s",
+		    hash_hex(m->plan_hash, hex));
 		return;
 	}
 	if (m->first_row / plan->kept % c->cfg.n_shards != c->cfg.shard) {
-		snprintf(want, sizeof(want), "a row of shard %" PRIu32 " of %" PRIu32, c->cfg.shard, c->cfg.n_shards);
-		snprintf(got, sizeof(got), "row %" PRIu64 ", block %" PRIu64, m->first_row, m->first_row / plan->kept);
-		core__refuse(c, peer->id, EX_CONFIG, "rows_request.first_row", want, got, "selector.endpoints differ?", 0);
+		core__refuse(c, peer->id, EX_CONFIG, "selector.endpoints differ?", 0, "rows_request.first_row", "a row of shard %" PRIu32 " of %" PRIu32,
+		    "row %" PRIu64 ", block %" PRIu64, c->cfg.shard, c->cfg.n_shards, m->first_row, m->first_row / plan->kept);
 		return;
 	}
 	if (m->first_row >= plan->wire.n_rows) {
-		snprintf(want, sizeof(want), "less than %" PRIu64 ", the plan's n_rows", plan->wire.n_rows);
-		snprintf(got, sizeof(got), "%" PRIu64, m->first_row);
-		core__refuse(c, peer->id, EX_CONFIG, "rows_request.first_row", want, got, "", 0);
+		core__refuse(c, peer->id, EX_CONFIG, "", 0, "rows_request.first_row", "less than %" PRIu64 ", the plan's n_rows", "%" PRIu64,
+		    plan->wire.n_rows, m->first_row);
 		return;
 	}
 	/* A process that connected after the release trains phase one again: rows may be missing. */

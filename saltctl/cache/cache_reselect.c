@@ -40,7 +40,7 @@ struct choice {
 	double lowest, highest;
 	float *score, *loss, *scratch;
 	uint8_t *rank;
-	uint64_t *kept, *order;
+	struct select_cut *cut;
 	struct cache_row *rows;
 	bool *quarantined, *labelled;			/* [W] */
 	FILE *out;
@@ -82,8 +82,7 @@ static void
 allocate(struct choice *ch, uint32_t L)
 {
 	ch->score = ctl_alloc(ch->W, sizeof(*ch->score));
-	ch->kept = ctl_alloc(ch->K, sizeof(*ch->kept));
-	ch->order = ctl_alloc(ch->W, sizeof(*ch->order));
+	ch->cut = ctl_alloc(1, sizeof(*ch->cut));
 	ch->rows = ctl_alloc(ch->K, sizeof(*ch->rows));
 	ch->quarantined = ctl_alloc(ch->W, sizeof(*ch->quarantined));
 	ch->labelled = ctl_alloc(ch->W, sizeof(*ch->labelled));
@@ -96,8 +95,7 @@ static void
 choice_free(struct choice *ch)
 {
 	free(ch->score);
-	free(ch->kept);
-	free(ch->order);
+	free(ch->cut);
 	free(ch->rows);
 	free(ch->quarantined);
 	free(ch->labelled);
@@ -114,7 +112,7 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
 {
 	bool same_model = hash_equal(id->labels.teacher, id->scores.scorer);
 	uint32_t L = id->labels.spec.context;
-	uint64_t n, missing = 0, at = 0;
+	uint64_t missing = 0, at = 0, more;
 
 	for (uint64_t i = 0; i < ch->W; i++) {
 		uint64_t index = shuffle_order(ch->plan.seed, id->windows, block * ch->W + i),
@@ -141,12 +139,17 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
 	*complete = missing == 0;
 	if (!*complete)
 		return 0;
-	n = select_block(ch->score, ch->W, ch->K, ch->kept, ch->order);
-	for (uint64_t i = 0, j = 0, more = ch->K - n; i < ch->W; i++) {
-		bool chosen = j < n && ch->kept[j] == i;
+	memset(ch->cut, 0, sizeof(*ch->cut));
+	ch->cut->n_keep = ch->K;
+	for (int pass = 0; pass < 2; pass++) {
+		select_cut_count(ch->cut, ch->score, ch->W);
+		select_cut_next(ch->cut);
+	}
+	more = ch->K - ch->cut->n_keep;
+	for (uint64_t i = 0; i < ch->W; i++) {
+		bool chosen = select_cut_take(ch->cut, ch->score[i]);
 		uint64_t position = block * ch->W + i;
 
-		j += chosen;
 		/* fewer than K are eligible: the first of the others fill the block */
 		if (!chosen && more > 0) {
 			more--;

@@ -203,7 +203,7 @@ check_end(struct story *s)
 		{"leases_granted_total", (double)s->n_leases}, {"leases_expired_total", 2}, {"leases_returned_total", 1},
 		{"row_requests_total", 1}, {"blocks_written_total", 3}, {"duplicates_total", 3}, {"differed_total", 3}, {"bad_results_total", 1},
 		{"bad_messages_total", 2}, {"refused_total", 1}, {"holders_lost_total", 1}, {"sequence_errors_total", 1},
-		{"damaged_records_total", 1}, {"labels_dropped_total", WINDOW}, {"commits_total", (double)commit_n_commits(s->commit)},
+		{"damaged_records_total", 1}, {"labels_dropped_total", WINDOW}, {"commits_total", (double)commit_state(s->commit).n_commits},
 		{"unsent_total", 1}, {"labels_unread_total", 2 * WINDOW + 3}, {"quarantined", 0}, {"peers", 3}, {"teachers", 0}, {"trainers", 2},
 		{"plans", 2}, {"plans_released", 1}, {"blocks_active", 1}, {"rows_ready", 0}, {"rows_asked", 0},
 		{"heldout_loss_nats", (double)(CORPUS_SEQ_MAKE(CORPUS_HELDOUT, 0) % 7)},

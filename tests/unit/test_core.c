@@ -579,7 +579,7 @@ test_limits(void)
 		say(s, 50, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {7, hash, 3, 1, 0}});
 	core_stats(s->core, &st);
 	CHECK(st.n_waiting == 48);
-	CHECK(core_gone(s->core, 50, s->now) == 0);
+	CHECK(core_gone(s->core, 50) == 0);
 	core_stats(s->core, &st);
 	CHECK(st.n_waiting == 0 && st.n_peers == 0);
 	CHECK(strncmp(st.starved, "no teacher that labels", 22) == 0);
@@ -621,7 +621,7 @@ test_reconnect(void)
 	hello_teacher(s, 1, 1);
 	credit(s, 1, 1);
 	REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
-	CHECK(core_gone(s->core, 1, s->now) == 0);
+	CHECK(core_gone(s->core, 1) == 0);
 	hello_teacher(s, 2, 1);
 	work(s, 2, &m, UINT64_MAX);
 	done_with(&m);
@@ -649,7 +649,7 @@ test_plans_retire(void)
 	hash = hello_trainer(s, 50, &first);
 	work_all(s, both, 1);
 	CHECK(fetch(s, 50, hash, 0, 24, want, NULL) == 24);
-	CHECK(core_gone(s->core, 50, s->now) == 0);
+	CHECK(core_gone(s->core, 50) == 0);
 	for (uint32_t i = 0; i < CORE_PLANS_MAX; i++) {
 		pass(s, 10);
 		plan = plan_of(100 + i, WIRE_MODE_NONE, 8);
@@ -666,7 +666,7 @@ test_plans_retire(void)
 		CHECK(m.msg.type == WIRE_REFUSE && m.msg.refuse.retry_ms > 0);
 		done_with(&m);
 	}
-	CHECK(core_gone(s->core, 100, s->now) == 0);
+	CHECK(core_gone(s->core, 100) == 0);
 	again = hello_trainer(s, 50, &first);
 	CHECK(hash_equal(hash, again));
 	CHECK(fetch(s, 50, again, 0, 24, got, NULL) == 24);

@@ -83,6 +83,65 @@ test_kept(void)
 		CHECK_ROW(rows[i].what, select_kept(rows[i].keep, rows[i].window) == rows[i].want);
 }
 
+/* The plain way: sort, keep the first, and put them in the order of their positions. */
+static const float *sorted_scores;
+
+static int
+by_score(const void *a, const void *b)
+{
+	uint64_t i = *(const uint64_t *)a, j = *(const uint64_t *)b;
+
+	if (sorted_scores[i] != sorted_scores[j])
+		return sorted_scores[i] > sorted_scores[j] ? -1 : 1;
+	return i < j ? -1 : i > j;
+}
+
+static int
+by_offset(const void *a, const void *b)
+{
+	uint64_t i = *(const uint64_t *)a, j = *(const uint64_t *)b;
+
+	return i < j ? -1 : i > j;
+}
+
+static uint64_t
+sort_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t *kept)
+{
+	uint64_t order[700], n_eligible = 0;
+
+	REQUIRE(n <= 700);
+	for (uint64_t i = 0; i < n; i++)
+		if (!isnan(score[i]))
+			order[n_eligible++] = i;
+	sorted_scores = score;
+	qsort(order, n_eligible, sizeof(*order), by_score);
+	n_keep = n_keep < n_eligible ? n_keep : n_eligible;
+	memcpy(kept, order, n_keep * sizeof(*kept));
+	qsort(kept, n_keep, sizeof(*kept), by_offset);
+	return n_keep;
+}
+
+/* In steps of any length. */
+static uint64_t
+cut_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t step, uint64_t *kept)
+{
+	static struct select_cut cut;
+	uint64_t at = 0;
+
+	memset(&cut, 0, sizeof(cut));
+	cut.n_keep = n_keep;
+	for (int pass = 0; pass < 2; pass++) {
+		for (uint64_t i = 0; i < n; i += step)
+			select_cut_count(&cut, score + i, n - i < step ? n - i : step);
+		select_cut_next(&cut);
+	}
+	for (uint64_t i = 0; i < n; i++)
+		if (select_cut_take(&cut, score[i]))
+			kept[at++] = i;
+	CHECK(at == cut.n_keep);
+	return at;
+}
+
 static void
 test_block(void)
 {
@@ -98,10 +157,10 @@ test_block(void)
 		{"zero scores are eligible", {0, 0, NAN, 0, 0, 0}, 5, 5, {0, 1, 3, 4, 5}},
 		{"all NaN", {NAN, NAN, NAN, NAN, NAN, NAN}, 2, 0, {0}},
 	};
-	uint64_t kept[6], order[6];
+	uint64_t kept[6];
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		uint64_t n = select_block(rows[i].score, 6, rows[i].n_keep, kept, order);
+		uint64_t n = cut_block(rows[i].score, 6, rows[i].n_keep, 4, kept);
 
 		CHECK_ROW(rows[i].what, n == rows[i].n_want);
 		CHECK_ROW(rows[i].what, n == rows[i].n_want && memcmp(kept, rows[i].want, n * sizeof(*kept)) == 0);
@@ -113,38 +172,23 @@ static void
 test_cut(void)
 {
 	enum { N = 700 };
-	static struct select_cut cut;
 	float score[N];
-	uint64_t kept[N], order[N];
+	uint64_t want[N], kept[N];
 	uint32_t w[4];
 
 	for (uint32_t round = 0; round < 300; round++) {
-		uint64_t n_keep, n, at = 0, n_nan = 0;
+		uint64_t n_keep, n;
 
 		for (uint32_t i = 0; i < N; i++) {
 			random_words(11, RANDOM_PURPOSE_GENERATE, round, i, 0, w);
 			score[i] = (float)((int32_t)(w[0] % (round % 3 == 0 ? 5 : 1u << 20)) - (round % 2 == 0 ? 2 : 0)) / (round % 5 == 0 ? 1e6f : 64);
 			if (w[1] % 7 == 0)
 				score[i] = round % 4 == 0 ? NAN : w[1] % 2 == 0 ? -0.0f : 0.0f;
-			n_nan += isnan(score[i]);
 		}
 		random_words(11, RANDOM_PURPOSE_GENERATE, round, 0, 1, w);
 		n_keep = 1 + w[0] % N;
-		n = select_block(score, N, n_keep, kept, order);
-		memset(&cut, 0, sizeof(cut));
-		cut.n_keep = n_keep;
-		for (int pass = 0; pass < 2; pass++) {
-			for (uint64_t i = 0; i < N; i += 97)
-				select_cut_count(&cut, score + i, N - i < 97 ? N - i : 97);
-			select_cut_next(&cut);
-		}
-		CHECK(cut.n_eligible == N - n_nan);
-		for (uint64_t i = 0; i < N; i++)
-			if (select_cut_take(&cut, score[i])) {
-				CHECK(at < n && kept[at] == i);
-				at++;
-			}
-		CHECK(at == n);
+		n = sort_block(score, N, n_keep, want);
+		CHECK(cut_block(score, N, n_keep, 97, kept) == n && memcmp(kept, want, n * sizeof(*kept)) == 0);
 	}
 }
 

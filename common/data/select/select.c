@@ -1,7 +1,6 @@
 #include "data/select/select.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Wirth's selection: afterwards x[i < k] <= x[k] <= x[i > k]. Returns x[k], the k-th smallest from 0. No NaN. */
@@ -72,43 +71,7 @@ select_kept(double keep, uint64_t window)
 	return kept < window ? kept : window;
 }
 
-static int
-by_score(const void *a, const void *b, void *arg)
-{
-	const float *score = arg;
-	uint64_t i = *(const uint64_t *)a, j = *(const uint64_t *)b;
-
-	if (score[i] != score[j])
-		return score[i] > score[j] ? -1 : 1;
-	return i < j ? -1 : i > j;
-}
-
-static int
-by_offset(const void *a, const void *b)
-{
-	uint64_t i = *(const uint64_t *)a, j = *(const uint64_t *)b;
-
-	return i < j ? -1 : i > j;
-}
-
-uint64_t
-select_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t *kept, uint64_t *order)
-{
-	uint64_t n_eligible = 0;
-
-	for (uint64_t i = 0; i < n; i++)
-		if (!isnan(score[i]))
-			order[n_eligible++] = i;
-	qsort_r(order, n_eligible, sizeof(*order), by_score, (void *)(uintptr_t)score);
-	if (n_keep > n_eligible)
-		n_keep = n_eligible;
-	for (uint64_t i = 0; i < n_keep; i++)
-		kept[i] = order[i];
-	qsort(kept, n_keep, sizeof(*kept), by_offset);
-	return n_keep;
-}
-
-/* Unsigned order of the key is the order of the scores; 0 and -0 are one. */
+/* Keys in unsigned order are scores in their order; 0 and -0 have one key. */
 static uint32_t
 key_of(float score)
 {
@@ -145,7 +108,7 @@ select_cut_next(struct select_cut *cut)
 
 	if (cut->n_keep > cut->n_eligible)
 		cut->n_keep = cut->n_eligible;
-	/* the bin in which the last kept one lies */
+	/* the bin of the last kept score */
 	while (bin > 0 && cut->n_above + cut->bins[bin] < cut->n_keep)
 		cut->n_above += cut->bins[bin--];
 	cut->key = cut->pass == 0 ? bin << 16 : cut->key | bin;

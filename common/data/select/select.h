@@ -24,24 +24,16 @@ double select_score(const float *loss_nats, const uint8_t *rank, size_t n, unsig
 uint64_t select_kept(double keep, uint64_t window);
 
 /*
- * select_block - the n_keep highest scores of a block; NaN is never chosen, ties go to the lower position, the result is in the order of positions.
- * @score  float[n], NaN: not eligible
- * @kept   receives the offsets, ascending; room for min(n_keep, n)
- * @order  scratch, uint64[n]
- * Returns how many were kept: fewer than n_keep if fewer are eligible.
- */
-uint64_t select_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t *kept, uint64_t *order);
-
-/*
- * select_cut - the same choice in passes over the positions. Each pass can be divided into steps of any size and nothing is sorted, so a
- * block of millions of positions does not delay other work. Initialise it with {.n_keep = K}; then
+ * select_cut - the n_keep highest scores of a block: NaN never, ties to the lower position. Nothing is sorted; the passes over the
+ * positions can be cut into steps of any length, so that a block of millions does not stop the caller. Start with {.n_keep = K}, then
  *   select_cut_count over all positions, select_cut_next, select_cut_count over all positions, select_cut_next,
  *   and select_cut_take once for each position, ascending: is it kept?
- * n_eligible (not NaN) is known after the first pass. A score's key is its bits in the order of floats, 16 of them a pass.
+ * After the first pass n_eligible (scores that are not NaN) is known and n_keep is at most that. A score's key is its bits in the order of
+ * floats, 16 of them for each pass.
  */
 struct select_cut {
 	uint64_t n_keep;
-	uint64_t n_eligible, n_above, n_ties;	/* above the key; of those equal to it, how many are still to be taken */
+	uint64_t n_eligible, n_above, n_ties;	/* above the key; of those equal to it, still to be taken */
 	uint32_t key;
 	int pass;
 	uint64_t bins[1 << 16];
