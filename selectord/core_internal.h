@@ -4,6 +4,11 @@
 
 #include "selectord/core.h"
 
+/* Keys are ids and sequence numbers of 8 bytes. */
+#define HASH_FUNCTION(key, len, hash)	\
+	do {				\
+		hash = (unsigned)((*(const uint64_t *)(const void *)(key) * UINT64_C(0x9e3779b97f4a7c15)) >> 32);	\
+	} while (0)
 #define HASH_NONFATAL_OOM 1		/* without memory an element is not added, and the daemon ends */
 #define uthash_nonfatal_oom(element) (c->failed = true)
 #include <uthash.h>

@@ -129,9 +129,72 @@ test_differs(void)
 	}
 }
 
+/* While a teacher that only scores has a sequence, no other is asked for its label: the score may exclude it. */
+static void
+test_no_label_before_score(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 4), wide = plan;	/* the same sequences in larger blocks */
+	struct wire_message h = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TEACHER, .boot_id = {1, 0}, .name = "t",
+	    .max_message = 1 << 16, .n_models = 1}};
+	struct core_message scores, m;
+	size_t n = 0;
+
+	h.hello.models[0] = (struct wire_model){teacher, "fp32/x", true, false, 128, 1024, {true, {2, 2}}};
+	wide.window = 16;
+	sim_start(s);
+	hello_trainer(s, 51, &wide);
+	hello_trainer(s, 50, &plan);
+	say(s, 1, &h);
+	hello_teacher(s, 2, 2);
+	credit(s, 1, 1);
+	REQUIRE((scores = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+	CHECK(scores.msg.lease.want_score && !scores.msg.lease.want_label);
+	credit(s, 2, 8);
+	for (; (m = take(s, 2, WIRE_LEASE)).msg.type == WIRE_LEASE; n += m.msg.lease.n_seqs, done_with(&m)) {
+		CHECK(m.msg.lease.want_score && m.msg.lease.want_label);
+		for (size_t i = 0; i < m.msg.lease.n_seqs; i++)
+			for (size_t j = 0; j < 4; j++)
+				CHECK(m.msg.lease.seqs[i] != scores.msg.lease.seqs[j]);
+	}
+	CHECK(n == 16 - 4);
+	done_with(&scores);
+	sim_end(s);
+}
+
+/* A teacher that is connected and lets its leases expire again and again counts once against a sequence: that is no poison. */
+static void
+test_same_teacher_counts_once(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 8);
+	struct core_stats st;
+	uint64_t first = 0;
+
+	sim_start(s);
+	hello_trainer(s, 50, &plan);
+	hello_teacher(s, 1, 1);
+	for (int i = 0; i < 6; i++) {
+		struct core_message m;
+
+		credit(s, 1, 1);
+		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+		CHECK(m.msg.lease.n_seqs == (i == 0 ? 4 : 1));
+		first = i == 1 ? m.msg.lease.seqs[0] : first;
+		CHECK(i < 2 || m.msg.lease.seqs[0] == first);
+		done_with(&m);
+		pass(s, 1500);
+	}
+	core_stats(s->core, &st);
+	CHECK(st.n_leases_expired == 6 && st.n_dead == 1 && st.n_quarantined == 0 && s->attempts[first].n_dead == 1);
+	sim_end(s);
+}
+
 void
 test_core_teachers(void)
 {
+	test_no_label_before_score();
+	test_same_teacher_counts_once();
 	test_differs();
 	test_next_block();
 	test_cut_off();
