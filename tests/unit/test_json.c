@@ -54,10 +54,27 @@ round_trip(void)
 	CHECK(o == NULL);
 }
 
+static void
+build(void)
+{
+	struct json *o = json_build("{s:s, s:[I, I], s:b, s:f}", "a", "x", "b", (int64_t)1, INT64_MAX, "c", true, "d", 0.5);
+	char *text;
+
+	CHECK(json_merge(o, json_build("{s:n, s:o}", "e", "f", json_new_num(NAN))) == 0);
+	text = json_print(o, false);
+	REQUIRE(text != NULL);
+	CHECK_STR(text, "{\"a\":\"x\",\"b\":[1,9223372036854775807],\"c\":true,\"d\":0.5,\"e\":null,\"f\":null}");
+	free(text);
+	CHECK(json_merge(o, NULL) != 0 && json_merge(NULL, json_new_object()) != 0);
+	CHECK(json_build("{s:o}", "key", NULL) == NULL && json_build("{s:f}", "key", NAN) == NULL);
+	json_close(&o);
+}
+
 int
 main(void)
 {
 	refusals();
 	round_trip();
+	build();
 	return check_done();
 }

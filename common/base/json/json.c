@@ -316,6 +316,15 @@ json_build(const char *fmt, ...)
 	return (struct json *)j;
 }
 
+int
+json_merge(struct json *object, struct json *more)
+{
+	int rc = object != NULL && more != NULL && json_object_update((json_t *)object, (json_t *)more) == 0 ? 0 : ENOMEM;
+
+	json_close(&more);
+	return rc;
+}
+
 char *
 json_print(const struct json *j, bool pretty)
 {

@@ -61,6 +61,9 @@ int json_push(struct json *array, struct json *child);
  */
 struct json *json_build(const char *fmt, ...);
 
+/* json_merge - appends the members of more, whose ownership passes; either may be NULL (then ENOMEM). */
+int json_merge(struct json *object, struct json *more);
+
 /* json_print - text in malloc'ed memory (free() it), NULL without memory. pretty: indented by 2 and ended by a newline; else one line without. */
 char *json_print(const struct json *j, bool pretty);
 

@@ -178,112 +178,41 @@ token_key(const struct conversion *c, const char *key)
 
 /* ---- the parts of tokenizer.json; NULL: no memory ---- */
 
-/* rc: the results of json_put and json_push, or-ed; 0: o is complete. */
-static struct json *
-whole(struct json *o, int rc)
-{
-	if (rc != 0)
-		json_close(&o);
-	return o;
-}
-
 static struct json *
 byte_level(bool prefix_space, bool regex)
 {
-	struct json *o = json_new_object();
-
-	return o == NULL ? NULL : whole(o, json_put(o, "type", json_new_text("ByteLevel")) |
-	    json_put(o, "add_prefix_space", json_new_flag(prefix_space)) | json_put(o, "trim_offsets", json_new_flag(true)) |
-	    json_put(o, "use_regex", json_new_flag(regex)));
-}
-
-static struct json *
-regex_split(const char *regex)
-{
-	struct json *o = json_new_object(), *pattern = json_new_object();
-
-	if (o == NULL || pattern == NULL) {
-		json_close(&o);
-		json_close(&pattern);
-		return NULL;
-	}
-	pattern = whole(pattern, json_put(pattern, "Regex", json_new_text(regex)));
-	return whole(o, json_put(o, "type", json_new_text("Split")) | json_put(o, "pattern", pattern) |
-	    json_put(o, "behavior", json_new_text("Isolated")) | json_put(o, "invert", json_new_flag(false)));
-}
-
-static struct json *
-digits(void)
-{
-	struct json *o = json_new_object();
-
-	return o == NULL ? NULL : whole(o, json_put(o, "type", json_new_text("Digits")) |
-	    json_put(o, "individual_digits", json_new_flag(true)));
+	return json_build("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", prefix_space, "trim_offsets", true,
+	    "use_regex", regex);
 }
 
 static struct json *
 pre_tokenizer(const struct conversion *c)
 {
-	struct json *o, *list;
+	struct json *split;
 
 	if (c->split->regex == NULL && !c->split->digits)
 		return byte_level(c->prefix_space, true);
-	o = json_new_object();
-	list = json_new_array();
-	if (o == NULL || list == NULL) {
-		json_close(&o);
-		json_close(&list);
-		return NULL;
-	}
-	list = whole(list, json_push(list, c->split->digits ? digits() : regex_split(c->split->regex)) |
-	    json_push(list, byte_level(c->prefix_space, c->split->regex == NULL)));
-	return whole(o, json_put(o, "type", json_new_text("Sequence")) | json_put(o, "pretokenizers", list));
+	split = c->split->digits ? json_build("{s:s, s:b}", "type", "Digits", "individual_digits", true) :
+	    json_build("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", c->split->regex, "behavior", "Isolated",
+	    "invert", false);
+	return json_build("{s:s, s:[o, o]}", "type", "Sequence", "pretokenizers", split,
+	    byte_level(c->prefix_space, c->split->regex == NULL));
 }
 
-static struct json *
-normalizer(const struct conversion *c)
+static int
+push_piece(struct json *list, const char *kind, const char *id, int type)
 {
-	struct json *o;
-
-	if (!c->split->nfc)
-		return json_new_null();
-	o = json_new_object();
-	return o == NULL ? NULL : whole(o, json_put(o, "type", json_new_text("NFC")));
-}
-
-/* {"kind": {"id": id, "type_id": type}} */
-static struct json *
-piece(const char *kind, const char *id, int type)
-{
-	struct json *o = json_new_object(), *inner = json_new_object();
-
-	if (o == NULL || inner == NULL) {
-		json_close(&o);
-		json_close(&inner);
-		return NULL;
-	}
-	inner = whole(inner, json_put(inner, "id", json_new_text(id)) | json_put(inner, "type_id", json_new_int(type)));
-	return whole(o, json_put(o, kind, inner));
+	return id == NULL ? 0 : json_push(list, json_build("{s:{s:s, s:i}}", kind, "id", id, "type_id", type));
 }
 
 static int
 put_special(const struct conversion *c, struct json *specials, const char *key)
 {
-	struct json *o = json_new_object(), *ids = json_new_array(), *tokens = json_new_array();
 	const char *token = token_key(c, key);
 	int64_t id = 0;
 
 	gguf__int(gguf__pair(c->g, key), &id);
-	if (o == NULL || ids == NULL || tokens == NULL) {
-		json_close(&o);
-		json_close(&ids);
-		json_close(&tokens);
-		return ENOMEM;
-	}
-	ids = whole(ids, json_push(ids, json_new_int(id)));
-	tokens = whole(tokens, json_push(tokens, json_new_text(token)));
-	o = whole(o, json_put(o, "id", json_new_text(token)) | json_put(o, "ids", ids) | json_put(o, "tokens", tokens));
-	return json_put(specials, token, o);
+	return json_put(specials, token, json_build("{s:s, s:[I], s:[s]}", "id", token, "ids", id, "tokens", token));
 }
 
 /* BOS and EOS around each text, where the file asks for them. data/tokenizer does not apply it; others do. */
@@ -292,40 +221,27 @@ post_processor(const struct conversion *c)
 {
 	const char *bos = c->add_bos ? token_key(c, "tokenizer.ggml.bos_token_id") : NULL;
 	const char *eos = c->add_eos ? token_key(c, "tokenizer.ggml.eos_token_id") : NULL;
-	struct json *o, *one, *two, *specials;
+	struct json *lists[2], *specials, *o;		/* single, pair */
 	int rc = 0;
 
 	if (bos == NULL && eos == NULL)
 		return json_new_null();
-	o = json_new_object();
-	one = json_new_array();
-	two = json_new_array();
 	specials = json_new_object();
-	if (o == NULL || one == NULL || two == NULL || specials == NULL) {
+	for (int k = 0; k < 2; k++) {
+		lists[k] = json_new_array();
+		for (int i = 0; i <= k; i++)
+			rc |= push_piece(lists[k], "SpecialToken", bos, i) | push_piece(lists[k], "Sequence", i == 0 ? "A" : "B", i) |
+			    push_piece(lists[k], "SpecialToken", eos, i);
+	}
+	if (bos != NULL)
+		rc |= put_special(c, specials, "tokenizer.ggml.bos_token_id");
+	if (eos != NULL && (bos == NULL || strcmp(bos, eos) != 0))
+		rc |= put_special(c, specials, "tokenizer.ggml.eos_token_id");
+	o = json_build("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", lists[0], "pair", lists[1],
+	    "special_tokens", specials);
+	if (rc != 0)
 		json_close(&o);
-		json_close(&one);
-		json_close(&two);
-		json_close(&specials);
-		return NULL;
-	}
-	for (int i = 0; i < 2; i++) {
-		struct json *const to[] = {i == 0 ? one : NULL, two};
-
-		for (size_t k = 0; k < 2; k++) {
-			if (to[k] == NULL)
-				continue;
-			rc |= bos != NULL ? json_push(to[k], piece("SpecialToken", bos, i)) : 0;
-			rc |= json_push(to[k], piece("Sequence", i == 0 ? "A" : "B", i));
-			rc |= eos != NULL ? json_push(to[k], piece("SpecialToken", eos, i)) : 0;
-		}
-	}
-	rc |= bos != NULL ? put_special(c, specials, "tokenizer.ggml.bos_token_id") : 0;
-	rc |= eos != NULL && (bos == NULL || strcmp(bos, eos) != 0) ? put_special(c, specials, "tokenizer.ggml.eos_token_id") : 0;
-	rc |= json_put(o, "type", json_new_text("TemplateProcessing"));
-	rc |= json_put(o, "single", one);
-	rc |= json_put(o, "pair", two);
-	rc |= json_put(o, "special_tokens", specials);
-	return whole(o, rc);
+	return o;
 }
 
 static bool
@@ -334,29 +250,20 @@ is_added(const struct conversion *c, size_t i)
 	return c->types[i] == TOKEN_UNKNOWN || c->types[i] == TOKEN_CONTROL || c->types[i] == TOKEN_USER_DEFINED;
 }
 
-static int
-put_added(const struct conversion *c, struct json *root)
+static struct json *
+added_tokens(const struct conversion *c)
 {
 	struct json *list = json_new_array();
-	int rc = list != NULL ? 0 : ENOMEM;
+	int rc = 0;
 
-	for (size_t i = 0; i < c->n && rc == 0; i++) {
-		struct json *o;
-
-		if (!is_added(c, i))
-			continue;
-		if ((o = json_new_object()) == NULL) {
-			rc = ENOMEM;
-			break;
-		}
-		o = whole(o, json_put(o, "id", json_new_int((int64_t)i)) | json_put(o, "content", json_new_text(c->tokens[i])) |
-		    json_put(o, "single_word", json_new_flag(false)) | json_put(o, "lstrip", json_new_flag(false)) |
-		    json_put(o, "rstrip", json_new_flag(false)) | json_put(o, "normalized", json_new_flag(false)) |
-		    json_put(o, "special", json_new_flag(c->types[i] != TOKEN_USER_DEFINED)));
-		rc = json_push(list, o);
-	}
-	list = list != NULL ? whole(list, rc) : NULL;
-	return json_put(root, "added_tokens", list);
+	for (size_t i = 0; i < c->n && rc == 0; i++)
+		if (is_added(c, i))
+			rc = json_push(list, json_build("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int64_t)i, "content", c->tokens[i],
+			    "single_word", false, "lstrip", false, "rstrip", false, "normalized", false,
+			    "special", c->types[i] != TOKEN_USER_DEFINED));
+	if (rc != 0)
+		json_close(&list);
+	return list;
 }
 
 /*
@@ -413,40 +320,22 @@ put_merges(struct conversion *c, struct json *model)
 static int
 make_json(struct conversion *c, char **out)
 {
-	struct json *root = json_new_object(), *model = json_new_object();
-	int rc = 0;
+	struct json *root = json_build("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
+	    "added_tokens", added_tokens(c), "normalizer", c->split->nfc ? json_build("{s:s}", "type", "NFC") : json_new_null(),
+	    "pre_tokenizer", pre_tokenizer(c), "post_processor", post_processor(c), "decoder", byte_level(true, true));
+	struct json *model = json_build("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b}", "type", "BPE", "dropout", "unk_token",
+	    "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", false, "byte_fallback", false,
+	    "ignore_merges", c->split->ignore_merges);
+	int rc;
 
-	if (root == NULL || model == NULL) {
+	if (root == NULL || model == NULL)
 		rc = no_memory(c);
-		goto out;
+	else if ((rc = put_vocab(c, model)) == 0 && (rc = put_merges(c, model)) == 0) {
+		rc = json_put(root, "model", model);
+		model = NULL;
+		if (rc != 0 || (*out = json_print(root, true)) == NULL)
+			rc = no_memory(c);
 	}
-	rc |= json_put(root, "version", json_new_text("1.0"));
-	rc |= json_put(root, "truncation", json_new_null());
-	rc |= json_put(root, "padding", json_new_null());
-	rc |= put_added(c, root);
-	rc |= json_put(root, "normalizer", normalizer(c));
-	rc |= json_put(root, "pre_tokenizer", pre_tokenizer(c));
-	rc |= json_put(root, "post_processor", post_processor(c));
-	rc |= json_put(root, "decoder", byte_level(true, true));
-	rc |= json_put(model, "type", json_new_text("BPE"));
-	rc |= json_put(model, "dropout", json_new_null());
-	rc |= json_put(model, "unk_token", json_new_null());
-	rc |= json_put(model, "continuing_subword_prefix", json_new_null());
-	rc |= json_put(model, "end_of_word_suffix", json_new_null());
-	rc |= json_put(model, "fuse_unk", json_new_flag(false));
-	rc |= json_put(model, "byte_fallback", json_new_flag(false));
-	rc |= json_put(model, "ignore_merges", json_new_flag(c->split->ignore_merges));
-	if (rc != 0) {
-		rc = no_memory(c);
-		goto out;
-	}
-	if ((rc = put_vocab(c, model)) != 0 || (rc = put_merges(c, model)) != 0)
-		goto out;
-	rc = json_put(root, "model", model);
-	model = NULL;
-	if (rc != 0 || (*out = json_print(root, true)) == NULL)
-		rc = no_memory(c);
-out:
 	json_close(&model);
 	json_close(&root);
 	return rc;
@@ -462,16 +351,12 @@ make_config(struct conversion *c, char **out)
 		{"bos_token", "tokenizer.ggml.bos_token_id"}, {"eos_token", "tokenizer.ggml.eos_token_id"},
 		{"unk_token", "tokenizer.ggml.unknown_token_id"}, {"pad_token", "tokenizer.ggml.padding_token_id"},
 	};
-	struct json *o = json_new_object();
+	struct json *o = json_build("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", false);
 	struct gguf__text chat;
 	const char *token, *text;
 	int64_t context;
-	int rc = 0;
+	int rc = o != NULL ? 0 : ENOMEM;
 
-	if (o == NULL)
-		return no_memory(c);
-	rc |= json_put(o, "tokenizer_class", json_new_text("PreTrainedTokenizerFast"));
-	rc |= json_put(o, "clean_up_tokenization_spaces", json_new_flag(false));
 	if (gguf__int(gguf__pair(c->g, "llama.context_length"), &context))
 		rc |= json_put(o, "model_max_length", json_new_int(context));
 	for (size_t i = 0; i < sizeof(specials) / sizeof(specials[0]); i++)

@@ -395,23 +395,13 @@ id_value(int64_t id)
 	return id >= 0 ? json_new_int(id) : json_new_null();
 }
 
-static int
-save_gpt2(struct json *o, const struct model_config *c)
+static struct json *
+gpt2_keys(const struct model_config *c)
 {
-	int rc = json_put(o, "n_positions", json_new_int(c->context));
-
-	rc |= json_put(o, "n_embd", json_new_int(c->d_model));
-	rc |= json_put(o, "n_layer", json_new_int(c->n_layers));
-	rc |= json_put(o, "n_head", json_new_int(c->n_heads));
-	rc |= json_put(o, "n_inner", json_new_int(c->d_ff));
-	rc |= json_put(o, "activation_function", json_new_text("gelu_new"));
-	rc |= json_put(o, "layer_norm_epsilon", json_new_num(plain(c->norm_eps)));
-	rc |= json_put(o, "scale_attn_weights", json_new_flag(true));
-	rc |= json_put(o, "scale_attn_by_inverse_layer_idx", json_new_flag(false));
-	rc |= json_put(o, "attn_pdrop", json_new_num(0));
-	rc |= json_put(o, "embd_pdrop", json_new_num(0));
-	rc |= json_put(o, "resid_pdrop", json_new_num(0));
-	return rc;
+	return json_build("{s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:b, s:b, s:f, s:f, s:f}", "n_positions", c->context,
+	    "n_embd", c->d_model, "n_layer", c->n_layers, "n_head", c->n_heads, "n_inner", c->d_ff,
+	    "activation_function", "gelu_new", "layer_norm_epsilon", plain(c->norm_eps), "scale_attn_weights", true,
+	    "scale_attn_by_inverse_layer_idx", false, "attn_pdrop", 0.0, "embd_pdrop", 0.0, "resid_pdrop", 0.0);
 }
 
 /* A factor that load_rotary_part turns into the same rotary again. */
@@ -426,38 +416,21 @@ rotary_share(int64_t head_dim, int64_t rotary)
 static struct json *
 rope_scaling(const struct model_config *c)
 {
-	struct json *o;
-	int rc;
-
-	if (!c->rope_scaling.llama3)
-		return json_new_null();
-	if ((o = json_new_object()) == NULL)
-		return NULL;
-	rc = json_put(o, "rope_type", json_new_text("llama3"));
-	rc |= json_put(o, "factor", json_new_num(c->rope_scaling.factor));
-	rc |= json_put(o, "low_freq_factor", json_new_num(c->rope_scaling.low_freq_factor));
-	rc |= json_put(o, "high_freq_factor", json_new_num(c->rope_scaling.high_freq_factor));
-	rc |= json_put(o, "original_max_position_embeddings", json_new_int(c->rope_scaling.original_context));
-	if (rc != 0)
-		json_close(&o);
-	return o;
+	return !c->rope_scaling.llama3 ? json_new_null() : json_build("{s:s, s:f, s:f, s:f, s:I}", "rope_type", "llama3",
+	    "factor", c->rope_scaling.factor, "low_freq_factor", c->rope_scaling.low_freq_factor,
+	    "high_freq_factor", c->rope_scaling.high_freq_factor,
+	    "original_max_position_embeddings", c->rope_scaling.original_context);
 }
 
-static int
-save_llama(struct json *o, const struct model_config *c)
+static struct json *
+llama_keys(const struct model_config *c)
 {
-	int rc = json_put(o, "max_position_embeddings", json_new_int(c->context));
+	struct json *o = json_build("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:o}", "max_position_embeddings", c->context,
+	    "hidden_size", c->d_model, "intermediate_size", c->d_ff, "num_hidden_layers", c->n_layers,
+	    "num_attention_heads", c->n_heads, "num_key_value_heads", c->n_kv_heads, "head_dim", c->head_dim,
+	    "hidden_act", "silu", "rms_norm_eps", plain(c->norm_eps), "rope_theta", c->rope_theta, "rope_scaling", rope_scaling(c));
+	int rc = 0;
 
-	rc |= json_put(o, "hidden_size", json_new_int(c->d_model));
-	rc |= json_put(o, "intermediate_size", json_new_int(c->d_ff));
-	rc |= json_put(o, "num_hidden_layers", json_new_int(c->n_layers));
-	rc |= json_put(o, "num_attention_heads", json_new_int(c->n_heads));
-	rc |= json_put(o, "num_key_value_heads", json_new_int(c->n_kv_heads));
-	rc |= json_put(o, "head_dim", json_new_int(c->head_dim));
-	rc |= json_put(o, "hidden_act", json_new_text("silu"));
-	rc |= json_put(o, "rms_norm_eps", json_new_num(plain(c->norm_eps)));
-	rc |= json_put(o, "rope_theta", json_new_num(c->rope_theta));
-	rc |= json_put(o, "rope_scaling", rope_scaling(c));
 	if (c->family != MODEL_FAMILY_QWEN2)
 		rc |= json_put(o, "attention_bias", json_new_flag(c->attention_bias));
 	if (c->family == MODEL_FAMILY_LLAMA)
@@ -465,60 +438,46 @@ save_llama(struct json *o, const struct model_config *c)
 	else
 		rc |= json_put(o, "use_sliding_window", json_new_flag(false));
 	rc |= json_put(o, "attention_dropout", json_new_num(0));
-	return rc;
+	if (rc != 0)
+		json_close(&o);
+	return o;
 }
 
 /* Both spellings: transformers 4 reads rotary_pct and rotary_emb_base, transformers 5 either. */
-static int
-save_neox(struct json *o, const struct model_config *c)
+static struct json *
+neox_keys(const struct model_config *c)
 {
 	int64_t rotary = c->rotary_dim > 0 ? c->rotary_dim : c->head_dim;
-	int rc = json_put(o, "max_position_embeddings", json_new_int(c->context));
 
-	rc |= json_put(o, "hidden_size", json_new_int(c->d_model));
-	rc |= json_put(o, "intermediate_size", json_new_int(c->d_ff));
-	rc |= json_put(o, "num_hidden_layers", json_new_int(c->n_layers));
-	rc |= json_put(o, "num_attention_heads", json_new_int(c->n_heads));
-	rc |= json_put(o, "hidden_act", json_new_text("gelu"));
-	rc |= json_put(o, "layer_norm_eps", json_new_num(plain(c->norm_eps)));
-	rc |= json_put(o, "rotary_pct", json_new_num(rotary_share(c->head_dim, rotary)));
-	rc |= json_put(o, "rotary_emb_base", json_new_num(c->rope_theta));
-	rc |= json_put(o, "rope_scaling", rope_scaling(c));
-	rc |= json_put(o, "use_parallel_residual", json_new_flag(c->parallel_residual));
-	rc |= json_put(o, "attention_bias", json_new_flag(c->attention_bias));
-	rc |= json_put(o, "attention_dropout", json_new_num(0));
-	rc |= json_put(o, "hidden_dropout", json_new_num(0));
-	return rc;
+	return json_build("{s:I, s:I, s:I, s:I, s:I, s:s, s:f, s:f, s:f, s:o, s:b, s:b, s:f, s:f}",
+	    "max_position_embeddings", c->context, "hidden_size", c->d_model, "intermediate_size", c->d_ff,
+	    "num_hidden_layers", c->n_layers, "num_attention_heads", c->n_heads, "hidden_act", "gelu",
+	    "layer_norm_eps", plain(c->norm_eps), "rotary_pct", rotary_share(c->head_dim, rotary),
+	    "rotary_emb_base", c->rope_theta, "rope_scaling", rope_scaling(c),
+	    "use_parallel_residual", c->parallel_residual, "attention_bias", c->attention_bias, "attention_dropout", 0.0,
+	    "hidden_dropout", 0.0);
 }
 
 int
 weights_config_save(const char *dir, const struct model_config *c, enum weights_dtype dtype, struct weights_file *out,
     struct err_note *note)
 {
-	struct json *o = json_new_object(), *list = json_new_array();
+	/* torch_dtype is read by transformers 4 and 5. */
 	const char *dtype_text = dtype == WEIGHTS_F16 ? "float16" : dtype == WEIGHTS_BF16 ? "bfloat16" : "float32";
+	struct json *o = json_build("{s:[s], s:s, s:I}", "architectures", model_traits(c->family)->architecture,
+	    "model_type", model_family_name(c->family), "vocab_size", c->vocab_size);
 	char *text = NULL;
-	int rc = ENOMEM;
+	int rc = json_merge(o, c->family == MODEL_FAMILY_GPT2 ? gpt2_keys(c) :
+	    c->family == MODEL_FAMILY_NEOX ? neox_keys(c) : llama_keys(c));
 
-	if (o == NULL || list == NULL)
-		goto out;
-	rc = json_push(list, json_new_text(model_traits(c->family)->architecture));
-	rc |= json_put(o, "architectures", list);
-	list = NULL;
-	rc |= json_put(o, "model_type", json_new_text(model_family_name(c->family)));
-	rc |= json_put(o, "vocab_size", json_new_int(c->vocab_size));
-	rc |= c->family == MODEL_FAMILY_GPT2 ? save_gpt2(o, c) : c->family == MODEL_FAMILY_NEOX ? save_neox(o, c) : save_llama(o, c);
-	rc |= json_put(o, "tie_word_embeddings", json_new_flag(c->tied));
-	rc |= json_put(o, "initializer_range", json_new_num(plain(c->initializer_range)));
-	rc |= json_put(o, "bos_token_id", id_value(c->bos_id));
-	rc |= json_put(o, "eos_token_id", id_value(c->eos_id));
-	rc |= json_put(o, "torch_dtype", json_new_text(dtype_text));	/* understood by transformers 4 and 5 */
+	rc |= json_merge(o, json_build("{s:b, s:f, s:o, s:o, s:s}", "tie_word_embeddings", c->tied,
+	    "initializer_range", plain(c->initializer_range), "bos_token_id", id_value(c->bos_id),
+	    "eos_token_id", id_value(c->eos_id), "torch_dtype", dtype_text));
 	if (rc != 0 || (text = json_print(o, true)) == NULL)
-		rc = ENOMEM;
-out:
-	rc = rc != 0 ? err_note_set(note, rc, "%s/config.json", dir) : weights_file_write(dir, "config.json", text, strlen(text), out, note);
+		rc = err_note_set(note, ENOMEM, "%s/config.json", dir);
+	else
+		rc = weights_file_write(dir, "config.json", text, strlen(text), out, note);
 	free(text);
-	json_close(&list);
 	json_close(&o);
 	return rc;
 }

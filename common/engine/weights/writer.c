@@ -77,40 +77,23 @@ shard_name(const struct weights_writer *w, size_t shard, char out[WEIGHTS_NAME_B
 static struct json *
 header(const struct weights_writer *w, size_t shard)
 {
-	struct json *root = json_new_object(), *meta = json_new_object();
+	struct json *meta = json_build("{s:s}", "format", "pt"), *root, *shape;
 	uint64_t at = 0;
-	int rc;
+	int rc = 0;
 
-	if (root == NULL) {
-		json_close(&meta);
-		return NULL;
-	}
-	rc = meta == NULL ? ENOMEM : json_put(meta, "format", json_new_text("pt"));
-	for (size_t i = 0; i < w->n_meta && rc == 0; i++)
-		rc = json_put(meta, w->meta[i].key, json_new_text(w->meta[i].value));
-	rc |= json_put(root, "__metadata__", meta);
+	for (size_t i = 0; i < w->n_meta; i++)
+		rc |= json_put(meta, w->meta[i].key, json_new_text(w->meta[i].value));
+	root = json_build("{s:o}", "__metadata__", meta);
 	for (size_t i = 0; i < w->n_items && rc == 0; i++) {
 		const struct item *t = &w->items[i];
-		struct json *one, *shape, *offsets;
 
 		if (t->shard != shard)
 			continue;
-		one = json_new_object();
 		shape = json_new_array();
-		offsets = json_new_array();
-		for (unsigned d = 0; d < t->n_dims && shape != NULL; d++)
+		for (unsigned d = 0; d < t->n_dims; d++)
 			rc |= json_push(shape, json_new_int((int64_t)t->shape[d]));
-		if (offsets != NULL)
-			rc |= json_push(offsets, json_new_int((int64_t)at)) | json_push(offsets, json_new_int((int64_t)(at + t->len_bytes)));
-		if (one != NULL) {
-			rc |= json_put(one, "dtype", json_new_text(weights_dtype_name(t->dtype)));
-			rc |= json_put(one, "shape", shape);
-			rc |= json_put(one, "data_offsets", offsets);
-		} else {
-			json_close(&shape);
-			json_close(&offsets);
-		}
-		rc |= json_put(root, t->name, one);
+		rc |= json_put(root, t->name, json_build("{s:s, s:o, s:[I, I]}", "dtype", weights_dtype_name(t->dtype),
+		    "shape", shape, "data_offsets", (int64_t)at, (int64_t)(at + t->len_bytes)));
 		at += t->len_bytes;
 	}
 	if (rc != 0)
