@@ -176,12 +176,12 @@ use_package() {
 	inside "$plain" 3600 '
 		apt-get -qq update
 		apt-get -qq -y --no-install-recommends install /mnt/saltfleet_*.deb perl-doc > /dev/null
-		! command -v gcc && ! command -v cmake
+		if command -v gcc || command -v cmake; then echo "expected a system without compilers"; exit 1; fi
 		saltctl --version
 		getent passwd saltfleet
 		/usr/share/saltfleet/deploy/quickstart.sh --no-build --steps 40 --dir /mnt/quickstart
 		apt-get -qq -y remove saltfleet > /dev/null
-		! command -v saltctl'
+		if [ -e /usr/bin/saltctl ]; then echo "expected no /usr/bin/saltctl after removal"; exit 1; fi'
 }
 step package make_package
 [ ! -d "$work/debs" ] || step installed use_package
