@@ -1,10 +1,12 @@
-# Sourced by quickstart.sh and smollm2-teacher.sh: programs, the working folder, the corpus, a port. They set build, dir and define usage.
+# Sourced by quickstart.sh and smollm2-teacher.sh: programs, the working folder, the corpus, a port. They set
+# build, dir and define usage.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source=$(cd "$here/.." && pwd)
 self=${0##*/} self=${self%.sh}
 die() { echo "$self: $2" >&2; exit "$1"; }
 
-# Installed, this folder is PREFIX/share/saltfleet/deploy; there is nothing to build, and results go to the current folder.
+# Installed, this folder is PREFIX/share/saltfleet/deploy; there is nothing to build, and results go to the
+# current folder.
 if [ -e "$source/CMakeLists.txt" ]; then
 	build=1 bin=$source/build/bin tokenizer=$source/share/tokenizer-4k dir=$source/run/$self
 else
@@ -45,7 +47,8 @@ free_port() {		# free_port FIRST: the first from there on that nobody listens on
 	echo "$port"
 }
 
-# corpus_make TOKENIZER: $dir/data from Perl's documentation. One document in 25 is held out and never trained on.
+# corpus_make TOKENIZER: $dir/data from Perl's documentation. One document in 25 is held out and never trained
+# on.
 corpus_make() {
 	local pods=() pod bytes
 	while read -r pod; do

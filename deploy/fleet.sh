@@ -1,5 +1,6 @@
-# Sourced by local.sh and ssh.sh, which define usage and own_option first: arguments, the configuration as the programs read it, and the
-# numbers that `scale` keeps. parse leaves the words after the verb in names and the --set options in set_options.
+# Sourced by local.sh and ssh.sh, which define usage and own_option first: arguments, the configuration as the
+# programs read it, and the numbers that `scale` keeps. parse leaves the words after the verb in names and the
+# --set options in set_options.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 self=${0##*/}
 die() { echo "$self: $2" >&2; exit "$1"; }
@@ -8,7 +9,8 @@ bin=${BIN:-$here/../build/bin}
 [ -n "${BIN-}" ] || [ -d "$bin" ] || bin=$here/../../../bin		# installed: PREFIX/share/saltfleet/deploy, PREFIX/bin
 verb='' config='' only='' await=0 follow=0 set_options=() names=()
 
-# own_option OPTION VALUE of the script: returns 1 for an option that it does not know; own_words is the number of words used.
+# own_option OPTION VALUE of the script: returns 1 for an option that it does not know; own_words is the
+# number of words used.
 parse() {
 	while [ $# -gt 0 ]; do
 		case "$1" in

@@ -1,9 +1,11 @@
 #!/bin/bash
-# install-deps.sh [--tests] [--check] - installs what the build, the quickstart and nearly all tests need on Debian 12 and 13. --tests adds
-# large packages that single tests use (Slurm on one node, Prometheus, Chromium, systemd's tools, sshd); those tests skip without them.
-# Installs as root or through sudo. Selects the OpenMP build of OpenBLAS, because it shares its threads with the kernels; another build
-# starts a second pool of threads that competes with them. --check only reports what is missing. The script can be run repeatedly.
-# Exit code: 0 all installed; 1 --check found something missing; 69 no apt; 77 neither root nor sudo; otherwise apt's.
+# install-deps.sh [--tests] [--check] - installs what the build, the quickstart and nearly all tests need on
+# Debian 12 and 13. --tests adds large packages that single tests use (Slurm on one node, Prometheus,
+# Chromium, systemd's tools, sshd); those tests skip without them. Installs as root or through sudo. Selects
+# the OpenMP build of OpenBLAS, because it shares its threads with the kernels; another build starts a second
+# pool of threads that competes with them. --check only reports what is missing. The script can be run
+# repeatedly. Exit code: 0 all installed; 1 --check found something missing; 69 no apt; 77 neither root nor
+# sudo; otherwise apt's.
 set -u
 
 for_build=(		# Build-Depends in debian/control lists the same; the test unit/package compares them

@@ -1,5 +1,6 @@
 #!/bin/bash
-# local.sh - a fleet on this machine, each daemon under a supervisor that restarts it when it fails. See docs/operation.md.
+# local.sh - a fleet on this machine, each daemon under a supervisor that restarts it when it fails. See
+# docs/operation.md.
 set -euo pipefail
 
 usage() {

@@ -2,8 +2,9 @@
 # mpi.sh [--hosts A:2,B:2] [--network LIST] -n RANKS PROGRAM [ARG ...]
 # mpi.sh --check
 #
-# Becomes mpirun, with the options that the installed version understands. All scripts, tests and benches start ranks through this file,
-# so that options which depend on the version stand here only. Everything from -n on is passed to mpirun unchanged.
+# Becomes mpirun, with the options that the installed version understands. All scripts, tests and benches
+# start ranks through this file, so that options which depend on the version stand here only. Everything from
+# -n on is passed to mpirun unchanged.
 #
 #   --hosts LIST     hosts and their slots, as mpirun takes them; they are reached by $SALT_SSH (default: ssh -o BatchMode=yes).
 #                    Without it all ranks run on this host
@@ -34,13 +35,15 @@ major=${BASH_REMATCH[1]}
 [ $check -eq 0 ] || exit 0
 [ $# -gt 0 ] || die 64 "usage: mpi.sh [--hosts LIST] [--network LIST] -n RANKS PROGRAM [ARG ...]"
 
-# Open MPI 5 starts processes by PRRTE, whose parameters are set by --prtemca, and calls the shared-memory transport sm.
+# Open MPI 5 starts processes by PRRTE, whose parameters are set by --prtemca, and calls the shared-memory
+# transport sm.
 if [ "$major" -ge 5 ]; then
 	memory=sm runtime=--prtemca remote=ssh interfaces=prte_if_include
 else
 	memory=vader runtime=--mca remote=rsh interfaces=oob_tcp_if_include
 fi
-# mpirun counts cores as slots: two ranks with one thread each on two hardware threads of one core need OVERSUBSCRIBE.
+# mpirun counts cores as slots: two ranks with one thread each on two hardware threads of one core need
+# OVERSUBSCRIBE.
 options=(--bind-to none --map-by slot:OVERSUBSCRIBE --mca pml ob1 --mca mpi_yield_when_idle 1
     --mca "btl_${memory}_single_copy_mechanism" none)
 [ "$(id -u)" -ne 0 ] || options+=(--allow-run-as-root)
@@ -51,7 +54,8 @@ if [ -n "$hosts" ]; then
 	[ -z "$network" ] || options+=(--mca btl_tcp_if_include "$network" "$runtime" "$interfaces" "$network")
 else
 	options+=(--mca btl "self,$memory")
-	# Open MPI 5 uses the loopback interface where there is no other, and ends with 213 when it is told to.
+	# Open MPI 5 uses the loopback interface where there is no other, and ends with 213 when it is told
+	# to.
 	[ "$major" -ge 5 ] || options+=(--mca oob_tcp_if_include lo)
 fi
 exec mpirun "${options[@]}" "$@"

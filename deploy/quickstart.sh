@@ -1,7 +1,8 @@
 #!/bin/bash
-# quickstart.sh [--fresh] [--dir DIR] [--steps N] - builds the programs, trains a small model, then a larger one with and without its help,
-# and compares the results. It asks no questions and takes about eight minutes on two cores once the packages are installed. Started again,
-# it continues where it stopped and does not repeat what is finished. The table at the end contains measurements of these runs only.
+# quickstart.sh [--fresh] [--dir DIR] [--steps N] - builds the programs, trains a small model, then a larger
+# one with and without its help, and compares the results. It asks no questions and takes about eight minutes
+# on two cores once the packages are installed. Started again, it continues where it stopped and does not
+# repeat what is finished. The table at the end contains measurements of these runs only.
 set -euo pipefail
 
 usage() {

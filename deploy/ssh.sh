@@ -91,7 +91,8 @@ read_hosts() {
 		done
 	done < "$hosts_file"
 	[ ${#hosts[@]} -gt 0 ] || die 65 "$hosts_file: names no host"
-	# teacherd-K runs in slot K. Slots are numbered round the hosts until all are used; beyond the last one they start again at 0.
+	# teacherd-K runs in slot K. Slots are numbered round the hosts until all are used; beyond the last
+	# one they start again at 0.
 	local round=0 more=1
 	while [ $more -eq 1 ]; do
 		more=0
@@ -131,8 +132,8 @@ local_there() {		# local_there HOST VERB ARGS...: local.sh on that host, for thi
 	remote "$host" env SALT_SSH="$SALT_SSH" "$here/local.sh" "$v" -c "$config" --bin "$bin" ${set_options[@]+"${set_options[@]}"} "$@" < /dev/null
 }
 
-# each FUNCTION HOST...: runs FUNCTION HOST for all hosts at once and prints the output host by host, each line after the host's name.
-# Returns the first exit code that is not 0; 255, which is ssh's own, becomes 69.
+# each FUNCTION HOST...: runs FUNCTION HOST for all hosts at once and prints the output host by host, each
+# line after the host's name. Returns the first exit code that is not 0; 255, which is ssh's own, becomes 69.
 each() {
 	local fn=$1 host rc=0 code pids=() i=0
 	shift
@@ -151,7 +152,8 @@ each() {
 
 # ---- comparison with the other hosts ----
 
-# Runs here and, through declare -f, on the hosts. Prints for each KIND PATH a line "KIND VALUE PATH"; VALUE is - for a missing file.
+# Runs here and, through declare -f, on the hosts. Prints for each KIND PATH a line "KIND VALUE PATH"; VALUE
+# is - for a missing file.
 identities() {		# identities SALTCTL KIND PATH ...
 	local ctl=$1 value
 	shift
@@ -182,7 +184,8 @@ identities_of() {	# identities_of HOST: of the files in $work/HOST.ask, to $work
 	    remote "$1" bash -s > "$work/$1.are"
 }
 
-# compare HOST...: each line of HOST.are with the one here. Writes what is missing there to HOST.lacks; prints differences and returns 1.
+# compare HOST...: each line of HOST.are with the one here. Writes what is missing there to HOST.lacks; prints
+# differences and returns 1.
 compare() {
 	local host kind value path ours differs=0
 	local -A here_is=()
@@ -257,7 +260,8 @@ check_layout() {	# does the hosts file fit fleet.yaml?
 	[ "$ranks" -le $n_slots ] || die 78 "trainers: expected at most $n_slots, the slots that $hosts_file has, found $ranks"
 }
 
-# Checks, before anything is started or stopped, that all hosts have what they need and that it is identical to the files here.
+# Checks, before anything is started or stopped, that all hosts have what they need and that it is identical
+# to the files here.
 same_everywhere() {
 	local host lacks=() programs=("$bin"/{saltctl,selectord,teacherd,trainerd} "$here"/{fleet,local,mpi,supervise}.sh "$config") asked=() p
 	local train heldout teacher scorer student init

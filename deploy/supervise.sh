@@ -1,13 +1,15 @@
 #!/bin/bash
 # supervise.sh NAME RUN [--stop SIGNAL] [--restarts N] [--within SECONDS] [--launcher] -- COMMAND [ARG ...]
-# Runs one daemon and restarts it when it fails, after 1, 2, 4 .. 30 s (1 s again once it has run for a minute). Gives up after N restarts
-# (10) within SECONDS (600). Does not restart after exit code 0 (done) nor after a code that stands for a permanent error.
-# --launcher: COMMAND is a launcher such as mpirun. If it ends before any of its processes has logged a line or announced itself, it cannot
-# start at all; that is a permanent error too. Later failures (a lost host, say) are retried as usual.
-# TERM to the supervisor: SIGNAL (TERM) to the daemon, KILL after 20 s, no restart. local.sh starts one supervisor per daemon.
+# Runs one daemon and restarts it when it fails, after 1, 2, 4 .. 30 s (1 s again once it has run for a
+# minute). Gives up after N restarts (10) within SECONDS (600). Does not restart after exit code 0 (done) nor
+# after a code that stands for a permanent error. --launcher: COMMAND is a launcher such as mpirun. If it ends
+# before any of its processes has logged a line or announced itself, it cannot start at all; that is a
+# permanent error too. Later failures (a lost host, say) are retried as usual. TERM to the supervisor: SIGNAL
+# (TERM) to the daemon, KILL after 20 s, no restart. local.sh starts one supervisor per daemon.
 #
-# Files in RUN/daemons: NAME.lock is locked as long as the supervisor or the daemon lives; NAME.supervisor "pid started restarts";
-# NAME.pid the daemon's pid; NAME.exit "code word" at the end (done, failed, gave_up, stopped). All output goes to RUN/logs/NAME.log.
+# Files in RUN/daemons: NAME.lock is locked as long as the supervisor or the daemon lives; NAME.supervisor
+# "pid started restarts"; NAME.pid the daemon's pid; NAME.exit "code word" at the end (done, failed, gave_up,
+# stopped). All output goes to RUN/logs/NAME.log.
 set -uo pipefail		# no -e: exit codes are handled one by one
 
 usage() { echo "usage: $0 NAME RUN [--stop SIGNAL] [--restarts N] [--within SECONDS] [--launcher] -- COMMAND [ARG ...]" >&2; exit 64; }

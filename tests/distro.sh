@@ -22,7 +22,7 @@ usage: distro.sh RELEASE [options]
   unit        the tests unit, kernels, golden, replay and crash
   system      the tests system, without those that need the host's own services
   package     dpkg-buildpackage -b, and lintian without errors
-  installed   the package in a system without compilers: quickstart.sh --no-build, removal
+  installed   the package in a system without compilers: quickstart.sh, removal
 
 It tests HEAD of this checkout, from a clean clone. Exit code: 0 all steps passed; 1 a step failed; 64 wrong use; 69 cannot run here.
 HELP
@@ -48,8 +48,8 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$release" ] || { usage >&2; exit 64; }
 [ "$(id -u)" -eq 0 ] || die 69 "needs root: debootstrap, chroot, mount"
-for program in debootstrap unshare zstd git; do
-	command -v $program > /dev/null || die 69 "$program is not installed: apt-get install debootstrap util-linux zstd git"
+for program in debootstrap unshare zstd git ip; do
+	command -v $program > /dev/null || die 69 "$program is not installed: apt-get install debootstrap util-linux zstd git iproute2"
 done
 [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2> /dev/null | grep -m 1 -E '/debian/?$') ||
     die 69 "this host's apt names no Debian mirror; give --mirror URL"
@@ -120,13 +120,19 @@ system_keep() {		# system_keep ROOT ARCHIVE
 	tar -C "$1" --one-file-system --exclude=./src --exclude=./proc/* --exclude=./sys/* --exclude=./dev/* -c . | zstd -q -3 -f -o "$2.tmp" && mv "$2.tmp" "$2"
 }
 
-# inside ROOT SECONDS SCRIPT [ARG...]: bash there, with nothing of this environment but the proxies for apt
+# inside ROOT SECONDS SCRIPT [ARG...]: bash there, with nothing of this environment but the proxies for apt.
+# offline ROOT SECONDS SCRIPT [ARG...]: the same without this host's network, whose ports others use.
+apart=()
+offline() {
+	local apart=(unshare --net bash -c 'ip link set lo up && exec "$@"' -)
+	inside "$@"
+}
 inside() {
 	local root=$1 seconds=$2 proxies=() name
 	for name in http_proxy https_proxy no_proxy; do
 		[ -z "${!name:-}" ] || proxies+=("$name=${!name}")
 	done
-	timeout -k 20 "$seconds" chroot "$root" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	timeout -k 20 "$seconds" ${apart[@]+"${apart[@]}"} chroot "$root" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	    LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 JOBS="$jobs" \
 	    ${proxies[@]+"${proxies[@]}"} bash -euo pipefail -c "$3" - "${@:4}" < /dev/null
 }
@@ -153,11 +159,11 @@ echo "distro.sh: $release from $mirror, $(git -C "$root/src" log -1 --format='co
 step deps install_deps
 [ ${#failed[@]} -eq 0 ] || exit 1
 
-step quickstart inside "$root" 3600 'cd /src && ./deploy/quickstart.sh --steps 40'
+step quickstart offline "$root" 3600 'cd /src && ./deploy/quickstart.sh --steps 40'
 step build inside "$root" 3600 'cd /src && cmake --preset dev && cmake --build --preset dev -j "$JOBS"'
-step unit inside "$root" 1800 'cd /src && ctest --test-dir build/dev -L "^(unit|kernels|golden|replay|crash)$" -j "$JOBS" --output-on-failure --timeout 300'
+step unit offline "$root" 1800 'cd /src && ctest --test-dir build/dev -L "^(unit|kernels|golden|replay|crash)$" -j "$JOBS" --output-on-failure --timeout 300'
 # A chroot has no init; slurm.sh and the browser's test start services of the host.
-step system inside "$root" 5400 'cd /src && ctest --test-dir build/dev -L "^system$" -R "$1" -E "system/(slurm|exporter_page)$" --output-on-failure --timeout 600' "$tests"
+step system offline "$root" 5400 'cd /src && ctest --test-dir build/dev -L "^system$" -R "$1" -E "system/(slurm|exporter_page)$" --output-on-failure --timeout 600' "$tests"
 
 make_package() {
 	inside "$root" 3600 '
@@ -178,8 +184,9 @@ use_package() {
 		apt-get -qq -y --no-install-recommends install /mnt/saltfleet_*.deb perl-doc > /dev/null
 		if command -v gcc || command -v cmake; then echo "expected a system without compilers"; exit 1; fi
 		saltctl --version
-		getent passwd saltfleet
-		/usr/share/saltfleet/deploy/quickstart.sh --no-build --steps 40 --dir /mnt/quickstart
+		getent passwd saltfleet'
+	offline "$plain" 3600 'cd /mnt && /usr/share/saltfleet/deploy/quickstart.sh --steps 40'
+	inside "$plain" 600 '
 		apt-get -qq -y remove saltfleet > /dev/null
 		if [ -e /usr/bin/saltctl ]; then echo "expected no /usr/bin/saltctl after removal"; exit 1; fi'
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
-# deploy/mpi.sh with a fake mpirun that prints a version and records its arguments: which options each version gets, which launchers are
-# refused. Then the rule that options which depend on the version stand in deploy/mpi.sh only.
-# Usage: mpi_sh.sh SOURCE
+# deploy/mpi.sh with a fake mpirun that prints a version and records its arguments: which options each version
+# gets, which launchers are refused. Then the rule that options which depend on the version stand in
+# deploy/mpi.sh only. Usage: mpi_sh.sh SOURCE
 set -u
 source=$1 failures=0
 dir=$(mktemp -d)

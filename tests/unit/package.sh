@@ -1,6 +1,6 @@
 #!/bin/bash
-# debian/ agrees with the source: the version of debian/changelog is that of CMakeLists.txt, Build-Depends is what install-deps.sh installs
-# for the build. Usage: package.sh SOURCE
+# debian/ agrees with the source: the version of debian/changelog is that of CMakeLists.txt, Build-Depends is
+# what install-deps.sh installs for the build. Usage: package.sh SOURCE
 set -u
 failures=0
 fail() {
