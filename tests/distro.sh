@@ -102,7 +102,7 @@ system_new() {
 	local root=$1 archive=$2
 	mkdir -p "$root"
 	if [ -e "$archive" ]; then
-		tar -C "$root" -xf "$archive"
+		tar -C "$root" -xf "$archive" || return
 	else
 		debootstrap --variant=minbase "$release" "$root" "$mirror" || return
 		system_keep "$root" "$archive" || return
@@ -112,8 +112,7 @@ system_new() {
 	echo "127.0.0.1 localhost $(hostname)" > "$root/etc/hosts"
 	printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"		# packages start no daemons here
 	chmod +x "$root/usr/sbin/policy-rc.d"
-	mount -t proc proc "$root/proc"
-	mount --rbind --make-rslave /sys "$root/sys"
+	mount -t proc proc "$root/proc" && mount --rbind --make-rslave /sys "$root/sys" &&
 	mount --rbind --make-rslave /dev "$root/dev"
 }
 system_keep() {		# system_keep ROOT ARCHIVE
@@ -146,11 +145,11 @@ prepare() {
 		system_new "$root" "$deps"
 	else
 		system_new "$root" "$base"
-	fi
+	fi || return
 	git clone --quiet "file://$source" "$root/src"
 }
 install_deps() {
-	inside "$root" 3000 'apt-get -qq update && /src/deploy/install-deps.sh && /src/deploy/install-deps.sh --check'
+	inside "$root" 3000 'apt-get -qq update && /src/deploy/install-deps.sh && /src/deploy/install-deps.sh --check' || return
 	[ -e "$deps" ] || { rm -f "$scratch/$release"-*.tar.zst; system_keep "$root" "$deps"; }
 }
 prepare > "$work/prepare.log" 2>&1 || { tail -n 20 "$work/prepare.log" >&2; die 69 "no $release here from $mirror"; }
@@ -170,22 +169,20 @@ make_package() {
 		apt-get -qq -y --no-install-recommends install debhelper lintian > /dev/null
 		cd /src
 		dpkg-buildpackage -b -us -uc -j"$JOBS"
-		lintian --fail-on error --no-tag-display-limit ../saltfleet_*.changes'
-	mkdir -p "$work/debs"
-	cp "$root"/saltfleet_*.deb "$work/debs"
+		lintian --fail-on error --no-tag-display-limit ../saltfleet_*.changes' || return
+	mkdir -p "$work/debs" && cp "$root"/saltfleet_*.deb "$work/debs"
 }
 # Only what the package depends on is there: no compiler, no source.
 use_package() {
 	local plain=$work/plain
-	system_new "$plain" "$base"
-	cp "$work"/debs/saltfleet_*.deb "$plain/mnt"
+	system_new "$plain" "$base" && cp "$work"/debs/saltfleet_*.deb "$plain/mnt" || return
 	inside "$plain" 3600 '
 		apt-get -qq update
 		apt-get -qq -y --no-install-recommends install /mnt/saltfleet_*.deb perl-doc > /dev/null
 		if command -v gcc || command -v cmake; then echo "expected a system without compilers"; exit 1; fi
 		saltctl --version
-		getent passwd saltfleet'
-	offline "$plain" 3600 'cd /mnt && /usr/share/saltfleet/deploy/quickstart.sh --steps 40'
+		getent passwd saltfleet' &&
+	offline "$plain" 3600 'cd /mnt && /usr/share/saltfleet/deploy/quickstart.sh --steps 40' &&
 	inside "$plain" 600 '
 		apt-get -qq -y remove saltfleet > /dev/null
 		if [ -e /usr/bin/saltctl ]; then echo "expected no /usr/bin/saltctl after removal"; exit 1; fi'
