@@ -155,11 +155,12 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
 			more--;
 			chosen = true;
 		}
-		if (chosen)
-			ch->rows[at++] = (struct cache_row){position,
-			    CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(ch->plan.seed, id->windows,
-			    position)), ch->score[i], ch->quarantined[i] &&
-			    !ch->labelled[i] ? CACHE_ROW_QUARANTINED : 0};
+		if (chosen) {
+			uint64_t seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(ch->plan.seed, id->windows, position));
+			bool out = ch->quarantined[i] && !ch->labelled[i];
+
+			ch->rows[at++] = (struct cache_row){position, seq, ch->score[i], out ? CACHE_ROW_QUARANTINED : 0};
+		}
 	}
 	return 0;
 }

@@ -14,7 +14,8 @@
 #include "saltctl/core/output.h"
 #include "saltctl/core/selector.h"
 
-/* How often HELLO is sent to learn how many rows are ready: later less often, since each is a line in selectord's log. */
+/* How often HELLO is sent to learn how many rows are ready: later less often, since each is a line in
+ * selectord's log. */
 #define LOOK_FIRST_MS 1000
 #define LOOK_FIRST_S 20
 #define LOOK_MS 5000

@@ -1,6 +1,7 @@
 #include "saltctl/core/ctl.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,24 +41,6 @@ ctl_args_free(struct ctl_args *args)
 }
 
 const char *
-ctl_get_nth(const struct ctl_args *args, const char *name, size_t i)
-{
-	return cli_get_nth(&args->cli, name, i);
-}
-
-const char *
-ctl_get(const struct ctl_args *args, const char *name)
-{
-	return cli_get(&args->cli, name);
-}
-
-bool
-ctl_has(const struct ctl_args *args, const char *name)
-{
-	return cli_get(&args->cli, name) != NULL;
-}
-
-const char *
 ctl_need(const struct ctl_args *args, const char *name)
 {
 	const struct cli_option *o = args->verb->options;
@@ -83,9 +66,11 @@ ctl_get_u64(const struct ctl_args *args, const char *name, uint64_t min, uint64_
 	v = strtoull(text, &end, 10);
 	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || v < min || v > max) {
 		if (max == UINT64_MAX)
-			return ctl_usage(args, "--%s: expected a whole number of at least %llu, found \"%s\"", name, (unsigned long long)min, text);
-		return ctl_usage(args, "--%s: expected a whole number from %llu to %llu, found \"%s\"", name, (unsigned long long)min,
-		    (unsigned long long)max, text);
+			return ctl_usage(args,
+			    "--%s: expected a whole number of at least %" PRIu64 ", found \"%s\"", name, min, text);
+		return ctl_usage(args,
+		    "--%s: expected a whole number from %" PRIu64 " to %" PRIu64 ", found \"%s\"", name, min,
+		    max, text);
 	}
 	*out = v;
 	return 0;

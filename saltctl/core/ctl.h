@@ -1,6 +1,7 @@
 /*
- * ctl - saltctl: one program with a verb for each thing that a user does by hand. main.c finds the verb in its table and parses the options
- * that the verb declares; the verb's function does the work and returns an exit code of sysexits.h.
+ * ctl - saltctl: one program with a verb for each task. main.c finds the verb in its table and parses the options that
+ * the verb declares; the verb's function does the work and returns a sysexits code. Nothing here is linked
+ * into a daemon.
  */
 #ifndef SALT_CTL_H
 #define SALT_CTL_H
@@ -38,16 +39,17 @@ struct ctl_verb {
 	{"set", "KEY=VALUE", "override one option of fleet.yaml; may be repeated", true, 0}
 #define CTL_END CLI_END
 
-extern const struct ctl_verb ctl_corpus_build, ctl_corpus_info, ctl_tokenizer_encode, ctl_tokenizer_decode, ctl_tokenizer_info,
-    ctl_model_info, ctl_model_new, ctl_model_import, ctl_config_check, ctl_label, ctl_eval, ctl_generate, ctl_status, ctl_cache_stat, ctl_cache_fsck,
-    ctl_cache_export, ctl_cache_import, ctl_cache_reselect, ctl_cache_drop, ctl_report, ctl_ledger, ctl_keygen, ctl_plan,
-    ctl_logs, ctl_events, ctl_top, ctl_exporter;
+extern const struct ctl_verb ctl_corpus_build, ctl_corpus_info, ctl_tokenizer_encode, ctl_tokenizer_decode,
+    ctl_tokenizer_info, ctl_model_info, ctl_model_new, ctl_model_import, ctl_config_check, ctl_label, ctl_eval,
+    ctl_generate, ctl_status, ctl_cache_stat, ctl_cache_fsck, ctl_cache_export, ctl_cache_import, ctl_cache_reselect,
+    ctl_cache_drop, ctl_report, ctl_ledger, ctl_keygen, ctl_plan, ctl_logs, ctl_events, ctl_top, ctl_exporter;
 
-/* ---- made of the table of verbs (docs.c) ---- */
+/* ---- documents made from the table of verbs (docs.c) ---- */
 
 const struct ctl_verb *const *ctl_verbs(size_t *n);	/* main.c's */
 void ctl_docs_man(const struct ctl_verb *const *verbs, size_t n, FILE *out);		/* saltctl.1 */
-void ctl_docs_completion(const struct ctl_verb *const *verbs, size_t n, FILE *out);	/* what share/completion/saltfleet.bash works on */
+/* the data of share/completion/saltfleet.bash */
+void ctl_docs_completion(const struct ctl_verb *const *verbs, size_t n, FILE *out);
 
 /* ---- arguments (args.c) ---- */
 
@@ -60,22 +62,24 @@ struct ctl_args {
 };
 
 /*
- * ctl_args_parse - the arguments that follow the verb; argv[-1] must exist. Returns 0, or an exit code after the message was printed. With
- * --help only args->cli.wants_help is set. argv must stay. ctl_args_free at the end in any case.
+ * ctl_args_parse - the arguments that follow the verb; argv[-1] must exist. Returns 0, or an exit code after
+ * the message was printed. With --help only args->cli.wants_help is set. argv must stay. ctl_args_free at the
+ * end in any case.
  */
 int ctl_args_parse(struct ctl_args *args, const struct ctl_verb *verb, int argc, char **argv);
 void ctl_args_free(struct ctl_args *args);
 
-/* ctl_get - the last value given, "" for a flag; NULL: not given. ctl_get_nth - the i-th of a repeated option, NULL past the end. */
-const char *ctl_get(const struct ctl_args *args, const char *name);
-const char *ctl_get_nth(const struct ctl_args *args, const char *name, size_t i);
-bool ctl_has(const struct ctl_args *args, const char *name);
+/* ctl_get - the last value given, "" for a flag; NULL: not given. ctl_get_nth - the i-th of a repeated option. */
+#define ctl_get(args, name) cli_get(&(args)->cli, name)
+#define ctl_get_nth(args, name, i) cli_get_nth(&(args)->cli, name, i)
+#define ctl_has(args, name) (cli_get(&(args)->cli, name) != NULL)
 
-/* Checked values; *out untouched when not given. Return 0 or EX_USAGE after printing what was expected. */
+/* A number within bounds; *out is unchanged if the option is not given. 0, or EX_USAGE after the message
+ * was printed. */
 int ctl_get_u64(const struct ctl_args *args, const char *name, uint64_t min, uint64_t max, uint64_t *out);
 int ctl_get_num(const struct ctl_args *args, const char *name, double min, double max, double *out);
 
-/* ctl_need - the value of an option that must be given; NULL after printing what to type. */
+/* ctl_need - the value of a required option; NULL after the message was printed. */
 const char *ctl_need(const struct ctl_args *args, const char *name);
 
 /* ctl_usage - wrong use of this verb: prints "saltctl VERB: MESSAGE" and what to type; returns EX_USAGE. */
@@ -84,10 +88,11 @@ const char *ctl_need(const struct ctl_args *args, const char *name);
 /* ctl_fail - prints "saltctl VERB: NOTE"; returns err_exit_code(rc). note may be NULL. */
 int ctl_fail(const struct ctl_args *args, int rc, const struct err_note *note);
 
-/* ---- what several verbs open (open.c); 0 or an exit code after the message was printed ---- */
+/* ---- what several verbs open (open.c); 0, or an exit code after the message was printed ---- */
 
 int ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg);
-int ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokenizer **tok);	/* a tokenizer.json or a folder with one */
+/* path: a tokenizer.json or a folder with one */
+int ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokenizer **tok);
 int ctl_open_corpus(const struct ctl_args *args, const char *prefix, uint32_t number, struct corpus **corpus);
 
 /* ctl_read_all - a file, or standard input for "-", into *bytes (free() it). */
@@ -95,7 +100,5 @@ int ctl_read_all(const struct ctl_args *args, const char *path, unsigned char **
 
 /* ctl_tokenizer_path - path, or path/tokenizer.json where path is a folder. */
 void ctl_tokenizer_path(const char *path, char *out, size_t size);
-
-double ctl_seconds(void);		/* label.c's; elsewhere clock_now_s */
 
 #endif

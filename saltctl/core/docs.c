@@ -1,4 +1,5 @@
 /* docs - the table of verbs as a manual page and as bash completion: both are made when the programs are built. */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,7 +38,7 @@ man_verb(FILE *out, const struct ctl_verb *v)
 		roff(out, v->operands);
 		fprintf(out, "\\fR");
 	}
-	fprintf(out, "\n.PP\n%c", v->summary[0] >= 'a' && v->summary[0] <= 'z' ? v->summary[0] - 'a' + 'A' : v->summary[0]);
+	fprintf(out, "\n.PP\n%c", toupper((unsigned char)v->summary[0]));
 	roff(out, v->summary + 1);
 	fprintf(out, ".\n");
 	if (v->about[0] != '\0') {
@@ -68,19 +69,21 @@ man_verb(FILE *out, const struct ctl_verb *v)
 void
 ctl_docs_man(const struct ctl_verb *const *verbs, size_t n, FILE *out)
 {
-	fprintf(out, ".\\\" Made of the table of verbs by saltctl help \\-\\-man.\n.TH SALTCTL 1 \"\" \"saltfleet %s\" \"saltfleet\"\n"
+	fprintf(out,
+	    ".\\\" Made of the table of verbs by saltctl help \\-\\-man.\n.TH SALTCTL 1 \"\" \"saltfleet %s\" \"saltfleet\"\n"
 	    ".SH NAME\nsaltctl \\- makes, watches and measures what a saltfleet works on\n"
 	    ".SH SYNOPSIS\n\\fBsaltctl\\fR \\fIVERB\\fR [\\fIoptions\\fR]\n.br\n\\fBsaltctl help\\fR [\\fIVERB\\fR]\n.br\n"
 	    "\\fBsaltctl \\-\\-version\\fR\n"
-	    ".SH DESCRIPTION\nOne program for what a user of a saltfleet does by hand: makes corpora and models, checks settings, watches a fleet,\n"
-	    "measures models, compares runs.\nResults go to standard output, everything else to standard error; on a terminal long work shows\n"
+	    ".SH DESCRIPTION\nThe command line tool of saltfleet: makes corpora and models, checks configurations, watches a fleet,\n"
+	    "evaluates models, compares runs.\nResults go to standard output, everything else to standard error; on a terminal long work shows\n"
 	    "progress, in a pipe it shows none.\n.PP\nA value is given as \\fB\\-\\-name\\fR \\fIVALUE\\fR or \\fB\\-\\-name=\\fR\\fIVALUE\\fR;\n"
 	    "\\fB\\-c\\fR is short for \\fB\\-\\-config\\fR, \\fB\\-f\\fR for \\fB\\-\\-follow\\fR, and what comes after \\fB\\-\\-\\fR is no option.\n"
 	    ".SH VERBS\n", cli_version);
 	for (size_t i = 0; i < n; i++)
 		man_verb(out, verbs[i]);
-	fprintf(out, ".SH EXIT STATUS\nThose of sysexits.h: 0 good, 64 wrong use (the message says what to type), 65 bad data, 66 no such input,\n"
-	    "69 somebody does not answer, 73 exists already, 74 a write failed, 75 not done in time, 77 key not taken, 78 bad configuration.\n"
+	fprintf(out,
+	    ".SH EXIT STATUS\nThose of sysexits.h: 0 good, 64 wrong use (the message says what to type), 65 bad data, 66 no such input,\n"
+	    "69 a daemon does not answer, 73 exists already, 74 a write failed, 75 not done in time, 77 key rejected,\n78 bad configuration.\n"
 	    ".SH ENVIRONMENT\n.TP\nNO_COLOR\n\\fBtop\\fR shows no colours if it is not empty.\n.TP\nCOLUMNS\nthe width of what \\fBtop \\-\\-once\\fR prints.\n"
 	    ".SH SEE ALSO\n\\fBselectord\\fR(8), \\fBteacherd\\fR(8), \\fBtrainerd\\fR(8), \\fBfleet.yaml\\fR(5)\n");
 }
@@ -120,7 +123,8 @@ ctl_docs_completion(const struct ctl_verb *const *verbs, size_t n, FILE *out)
 			fprintf(out, "--%s%s ", o->name, o->arg != NULL ? "=" : "");
 		fprintf(out, "--help' ;;\n");
 	}
-	fprintf(out, "\t*) return 1 ;;\n\tesac\n}\n\n_saltctl_second() {\t# the second words of verbs of two\n\tcase $1 in\n");
+	fprintf(out,
+	    "\t*) return 1 ;;\n\tesac\n}\n\n_saltctl_second() {\t# the second words of verbs of two\n\tcase $1 in\n");
 	for (size_t i = 0; i < n; i++) {
 		size_t len = strcspn(verbs[i]->name, " ");
 		char first[64];

@@ -41,12 +41,14 @@ verb_name(const void *arg, size_t i)
 static void
 help(FILE *out)
 {
-	fprintf(out, "saltctl %s - makes, watches and measures what a saltfleet works on\n\nusage: saltctl VERB [options]\n\n", cli_version);
+	fprintf(out,
+	    "saltctl %s - makes, watches and measures what a saltfleet works on\n\nusage: saltctl VERB [options]\n\n",
+	    cli_version);
 	for (size_t i = 0; i < N_VERBS; i++)
 		fprintf(out, "  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
 	fprintf(out, "\nsaltctl help VERB shows a verb's options and an example. saltctl --version.\n"
-	    "saltctl help --man is all of it as a manual page, saltctl help --completion what bash completes by.\n"
-	    "Exit codes are those of sysexits.h: 64 wrong use, 65 bad data, 66 no such input, 69 nobody answers, 78 bad configuration.\n");
+	    "saltctl help --man prints the manual page, saltctl help --completion the data for bash completion.\n"
+	    "Exit codes follow sysexits.h: 64 wrong use, 65 bad data, 66 no such input, 69 no answer, 78 bad configuration.\n");
 }
 
 static void
@@ -90,7 +92,8 @@ unknown(int argc, char **argv)
 	/* "corpus" alone, or "corpus bild": say what there is of it. */
 	for (size_t i = 0; i < N_VERBS; i++)
 		group |= strncmp(verbs[i]->name, argv[0], len) == 0 && verbs[i]->name[len] == ' ';
-	snprintf(two, sizeof(two), "%.60s%s%.60s", argv[0], argc > 1 && group ? " " : "", argc > 1 && group ? argv[1] : "");
+	snprintf(two, sizeof(two), "%.60s%s%.60s", argv[0], argc > 1 && group ? " " : "",
+	    argc > 1 && group ? argv[1] : "");
 	near = err_nearest(two, verb_name, NULL);
 	fprintf(stderr, "saltctl: unknown verb \"%s\"", two);
 	if (group && argc == 1) {

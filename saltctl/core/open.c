@@ -7,22 +7,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
-
-double
-ctl_seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 int
 ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg)

@@ -97,11 +97,6 @@ int64_t ctl_int_of(const struct json *o, const char *key, int64_t otherwise);
 double ctl_num_of(const struct json *o, const char *key, double otherwise);
 bool ctl_flag_of(const struct json *o, const char *key);
 
-/* label.c still writes these. */
-#define ctl_put_text(object, key, v) ctl_put(object, key, v)
-#define ctl_put_int(object, key, v) ctl_put(object, key, v)
-#define ctl_put_num(object, key, v) ctl_put(object, key, v)
-
 /* ctl_flush - exit code of a verb that printed: what it has, or EX_IOERR if standard output failed. */
 int ctl_flush(int exit_code);
 

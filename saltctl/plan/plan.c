@@ -288,8 +288,10 @@ fill(const struct ctl_args *args, struct plan *p)
 		    s->lanes * s->micro_batch, s->batch), &note);
 	p->has_teacher = config_phase_one(cfg);
 	p->until_margin = config_until_margin(cfg, &margin);
-	p->phase_one_steps = !p->has_teacher ? 0 : p->until_margin ||
-	    cfg->phase_one.steps > cfg->trainer.steps ? cfg->trainer.steps : cfg->phase_one.steps;
+	p->phase_one_steps = p->until_margin || cfg->phase_one.steps > cfg->trainer.steps ? cfg->trainer.steps :
+	    cfg->phase_one.steps;
+	if (!p->has_teacher)
+		p->phase_one_steps = 0;
 	if (p->has_teacher && ((exit_code = load_model(args, &p->teacher, "teacher.model", cfg->teacher.model,
 	    cfg->corpus.context)) != 0 || (exit_code = load_model(args, &p->scorer, "teacher.scorer",
 	    cfg->teacher.scorer[0] != '\0' ? cfg->teacher.scorer : cfg->teacher.model,

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "saltctl/core/ctl.h"
-#include "base/hash/hash.h"
+#include "base/clock/clock.h"
 #include "base/json/json.h"
 #include "engine/kernels/kernels.h"
 #include "base/mem/mem.h"
@@ -305,7 +305,7 @@ micro_batch(struct bench *b, const struct plan *p, double *seconds)
 {
 	struct kernels_targets targets = {.n_rows = (int64_t)(p->shape.micro_batch * p->shape.context), .next = b->next};
 	struct kernels_loss_sums sums;
-	double start = ctl_seconds();
+	double start = clock_now_s();
 	int rc;
 
 	if ((rc = model_forward(b->session, b->inputs, (int64_t)p->shape.micro_batch, (int64_t)p->shape.context)) != 0 ||
@@ -313,7 +313,7 @@ micro_batch(struct bench *b, const struct plan *p, double *seconds)
 		return rc;
 	model_backward(b->session, b->grads);
 	kernels_sync(b->kernels);
-	*seconds = ctl_seconds() - start;
+	*seconds = clock_now_s() - start;
 	return 0;
 }
 
@@ -332,16 +332,16 @@ plan_measure_here(struct plan *p, struct err_note *note)
 		return rc;
 	if ((rc = bench_new(&b, p, note)) != 0 || (rc = micro_batch(&b, p, seconds)) != 0)	/* the first one warms up */
 		goto out;
-	start = ctl_seconds();
-	while (n < MEASURE_MAX && (n < MEASURE_MIN || ctl_seconds() - start < MEASURE_S))
+	start = clock_now_s();
+	while (n < MEASURE_MAX && (n < MEASURE_MIN || clock_now_s() - start < MEASURE_S))
 		if ((rc = micro_batch(&b, p, &seconds[n++])) != 0)
 			goto out;
 	for (size_t i = 0; i < MEASURE_MIN; i++) {
-		start = ctl_seconds();
+		start = clock_now_s();
 		optim_adamw(b.kernels, &optim, (int64_t)i, 1e-9, 1, &all, 1, 0, b.model->n_params, b.masters, b.m, b.v, b.grads, b.params,
 		    p->shape.dtype);
 		kernels_sync(b.kernels);
-		update[i] = ctl_seconds() - start;
+		update[i] = clock_now_s() - start;
 	}
 	m->compute.micro_s = median(seconds, n);
 	m->compute.update_s = median(update, MEASURE_MIN);

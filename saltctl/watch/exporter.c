@@ -64,8 +64,9 @@ disk_free_ratio(const char *dir)
 {
 	struct statvfs fs;
 
-	return dir != NULL && statvfs(dir, &fs) == 0 &&
-	    fs.f_blocks > 0 ? (double)fs.f_bavail / (double)fs.f_blocks : NAN;
+	if (dir == NULL || statvfs(dir, &fs) != 0 || fs.f_blocks == 0)
+		return NAN;
+	return (double)fs.f_bavail / (double)fs.f_blocks;
 }
 
 /* Texts are complete before they are published; they are replaced, never changed. */
