@@ -549,9 +549,7 @@ import_all(struct importer *m)
 		return rc;
 	unigram = m->id.unigram;
 	allocate(m);
-	if ((rc = file_make_parents(job->dir, m->note)) != 0 ||
-	    (rc = cache_open(&job->c, job->dir, CACHE_WRITE, job->cfg != NULL ? job->cfg->cache.map_size : 0,
-	    m->note)) != 0)
+	if ((rc = cache_open(&job->c, job->dir, CACHE_WRITE, job->cfg != NULL ? job->cfg->cache.map_size : 0, m->note)) != 0)
 		return rc;
 	for (void *it = json_first(m->id.texts); it != NULL; it = json_next(m->id.texts, it)) {
 		items[n].name = json_key(it);

@@ -2,7 +2,6 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "base/file/file.h"
 #include "fabric/bus/bus.h"
 #include "saltctl/core/ctl.h"
 
@@ -11,20 +10,6 @@ static const struct cli_option options[] = {
 	{"name", "NAME", "of the key's files; default: the role", false},
 	CTL_END
 };
-
-/* Missing parents are made here; the folder itself by bus_keys_generate, closed to others. */
-static int
-make_parents(const struct ctl_args *args)
-{
-	struct err_note note = {.name = ""};
-	char dir[4096];
-	int rc, n = snprintf(dir, sizeof(dir), "%s", args->operands[0]);
-
-	while (n > 1 && n < (int)sizeof(dir) && dir[n - 1] == '/')
-		dir[--n] = '\0';
-	rc = file_make_parents(dir, &note);
-	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
-}
 
 static int
 one(const struct ctl_args *args, const char *name, enum bus_role role)
@@ -43,12 +28,10 @@ static int
 keygen(struct ctl_args *args)
 {
 	const char *role = ctl_get(args, "role"), *name = ctl_get(args, "name");
-	int exit_code;
+	int exit_code = 0;
 
 	if (role == NULL && name != NULL)
 		return ctl_usage(args, "--name needs --role");
-	if ((exit_code = make_parents(args)) != 0)
-		return exit_code;
 	for (enum bus_role r = BUS_ROLE_SELECTOR; r <= BUS_ROLE_CLIENT; r++) {
 		if (role != NULL && strcmp(role, bus_role_name(r)) == 0)
 			return one(args, name != NULL ? name : role, r);

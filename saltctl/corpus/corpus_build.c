@@ -13,7 +13,6 @@
 #include "saltctl/core/output.h"
 #include "data/text/text.h"
 #include "base/clock/clock.h"
-#include "base/file/file.h"
 #include "base/hash/hash.h"
 #include "base/json/json.h"
 #include "base/mem/mem.h"
@@ -201,13 +200,10 @@ part_open(struct build *b, struct part *part, const char *prefix, int32_t eod, b
 	struct corpus_writer_options wo = {.vocab = (uint32_t)tokenizer_vocab_size(b->tok), .eod = eod,
 	    .tokenizer = tokenizer_fingerprint(b->tok), .replace = replace};
 
-	int rc;
 
 	part->prefix = prefix;
 	if ((part->hash = hash_new()) == NULL)
 		return ENOMEM;
-	if ((rc = file_make_parents(prefix, note)) != 0)
-		return rc;
 	return corpus_writer_new(&part->writer, prefix, &wo, note);
 }
 
