@@ -14,7 +14,7 @@
 #include "engine/weights/weights.h"
 
 static const struct cli_option options[] = {
-	{"family", "NAME", "llama (default), gpt2, qwen2, qwen3 or gpt_neox", false},
+	{"family", "NAME", MODEL_FAMILY_NAMES "; default llama", false},
 	{"layers", "N", "layers (required)", false},
 	{"width", "N", "width of the hidden states (required)", false},
 	{"heads", "N", "attention heads; default width / 64, at least 1", false},
