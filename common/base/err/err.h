@@ -1,5 +1,5 @@
 /*
- * err - one integer for every failure. 0 is good, > 0 is errno, < 0 is one of ours. Codes of foreign
+ * err - one integer for every failure: 0 is success, > 0 is errno, < 0 is a code of ours. Error codes of
  * libraries are translated where the library is called.
  */
 #ifndef SALT_ERR_H
@@ -22,14 +22,14 @@ enum err_code {
 	ERR_CLOSED,			/* the other side or the object is gone */
 	ERR_REFUSED,			/* the other side said no */
 	ERR_NONFINITE,			/* NaN or infinity where a number is needed */
-	ERR_BUSY,			/* somebody else holds it */
+	ERR_BUSY,			/* another process holds it */
 	ERR_STOPPED,			/* asked to stop (signal) before it was done */
 	ERR_LIBRARY,			/* a library failed without a better code */
 	ERR_INTERNAL,			/* our own invariant is broken */
 	ERR_END				/* one past the last; not a code */
 };
 
-/* What a user needs to mend bad input; filled by parsers and loaders, printed by who handles the error. */
+/* What a user needs to correct bad input: filled by parsers and loaders, printed by the code that handles the error. */
 struct err_note {
 	char name[192];			/* the thing: a file, a key, a tensor */
 	char place[320];		/* where in it: line, byte offset */

@@ -42,7 +42,7 @@ struct hash128 hash_digest(const struct hash_state *h);
 
 /*
  * hash_file - root over the xxh3-128 of each 64 MiB piece, in order, and the length.
- * With use_sidecar, PATH.salthash keeps the root beside (size, mtime in ns, inode) and is believed while these hold; it is
+ * With use_sidecar, PATH.salthash keeps the root together with size, mtime in ns and inode, and is used while these are unchanged; it is
  * (re)written where the directory permits, silently skipped where not. Returns 0 or errno, note filled.
  */
 int hash_file(const char *path, int use_sidecar, struct hash128 *root, struct err_note *note);

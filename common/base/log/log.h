@@ -36,18 +36,18 @@ void log_fatal(const char *event, const char *fmt, ...) __attribute__((format(pr
 const char *log_quote(const char *text, char *buf, unsigned long size);
 
 /*
- * log_tap - fn gets every line too, without its newline and whatever the level, before it is written; NULL: nobody. It is called under a
- * lock, from any thread: it must not log and must not wait. When log_tap returns, no call of an earlier fn goes on.
+ * log_tap - fn gets every line too, of any level and without its newline, before it is written; NULL: none. It is called under a
+ * lock, from any thread: it must not log and must not wait. When log_tap returns, no call of an earlier fn is running.
  */
 typedef void log_tap_fn(void *arg, enum log_level level, const char *event, const char *line);
 void log_tap(log_tap_fn *fn, void *arg);
 
 /*
- * log_answer - what a daemon tells of its log over its status socket (recent.c): the request "log" is for all lines it keeps, "log N" for
+ * log_answer - answers requests for log lines on a daemon's status socket (recent.c): the request "log" is for all lines it keeps, "log N" for
  * those from number N on; lines count from 0 in each process, and the last LOG_KEPT that were written are kept. The answer is text,
  *   log pid=4711 first=17 next=42
  * and then the lines 17 .. 41, each with its newline. first > N: those between are no longer kept.
- * True: it was such a request, and *answer is malloc'ed (NULL without memory). False: it was not, nothing is touched.
+ * True: it was such a request, and *answer is malloc'ed (NULL without memory). False: another request, nothing changed.
  */
 enum { LOG_KEPT = 512 };
 bool log_answer(const void *body, size_t len, char **answer, size_t *answer_len);

@@ -9,8 +9,8 @@
  *    that depend on the shape only, never on the number of threads or on timing; no atomics on floats.
  *    All kernels give the same bits for any number of threads, matrix products too: OpenBLAS runs on one thread, the parts of a
  *    product are cut by its shape. Bits do depend on the processor (OpenBLAS's own kernels, fused multiply-add).
- *  - x86 variants are chosen inside, when a context is made; each fast kernel has NAME_ref beside it in kernels_ref.h:
- *    scalar, obvious; fast against _ref at odd sizes.
+ *  - x86 variants are chosen inside, when a context is made; each fast kernel has a scalar reference in tests/kernels,
+ *    which compares both at odd sizes.
  *  - d_x kernels that say "adds" accumulate; the others overwrite.
  *  - dtype: activations, their gradients and parameters are in the context's compute dtype, fp32 or bf16; statistics (mean, rstd,
  *    lse, losses) and gradients of parameters are always fp32, and the residual stream may be: y of embed, y of linear with add, x and
@@ -69,9 +69,9 @@ const char *kernels_reason(const struct kernels *k);		/* why this backend and dt
 
 /*
  * kernels_params - tells a context that [params, params + n) of its compute dtype are parameters, in state `generation` (a number that
- * never comes back: model_bind and model_changed draw them). Weights inside such a range may be kept repacked, in the formats that
+ * is never reused; model_bind and model_changed take new ones). Weights inside such a range may be kept repacked, in the formats that
  * matrix units want, from their first use until the same params come with another generation; weights outside any range never are.
- * kernels_adamw with this context makes them stale too. model_forward calls it; nobody else needs to.
+ * kernels_adamw with this context makes them stale too. Only model_forward needs to call it.
  */
 void kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t generation);
 
@@ -280,7 +280,7 @@ struct kernels_loss_sums {
 void kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
     float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);
 
-/* ---- what a teacher says: scores and labels, without ever holding [M, V] ---- */
+/* ---- a teacher's scores and labels, without ever holding [M, V] ---- */
 
 enum kernels_label_kind { KERNELS_LABEL_NONE, KERNELS_LABEL_SAMPLED, KERNELS_LABEL_TOPK, KERNELS_LABEL_DENSE };
 

@@ -1,7 +1,7 @@
 /*
- * backward - mirror of forward.c. BUFFER_D_X carries the gradient of the residual stream down the layers; a block's branch adds
- * its share when it comes through its norm. With parallel residuals both branches start from the sum of the block, so attention
- * takes its gradient before the mlp adds its share.
+ * backward - mirror of forward.c. BUFFER_D_X carries the gradient of the residual stream down the layers; each
+ * branch of a block adds its part after its norm. With parallel residuals both branches start from the sum of the block, so the
+ * gradient of attention is computed before the mlp adds its part.
  */
 #include "base/log/log.h"
 #include "engine/model/session.h"
@@ -17,7 +17,7 @@ norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct
 		    model__floats(s, rstd, layer), add);
 }
 
-/* The gradient of the residual stream as products take it: in the compute dtype. */
+/* The gradient of the residual stream in the compute dtype, as an operand of products. */
 static struct tensor
 d_branch(struct model_session *s)
 {
@@ -42,7 +42,7 @@ mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__lay
 	struct tensor d_up = model__buffer(s, BUFFER_D_UP, 0);
 
 	kernels_linear_bwd_w(k, &d->down_w, &d->down_b, &d_x, &act, layout);
-	kernels_linear_bwd_x(k, &d_up, &d_x, &p->down_w, layout, false);	/* d_act, for now */
+	kernels_linear_bwd_x(k, &d_up, &d_x, &p->down_w, layout, false);	/* d_up holds d_act until the next call */
 	if (s->traits->gated) {
 		struct tensor gate = model__buffer(s, BUFFER_GATE, layer), d_gate = model__buffer(s, BUFFER_D_GATE, 0);
 
@@ -120,7 +120,7 @@ model_backward(struct model_session *s, float *d_params)
 	model__ends_views(m, d_params, DTYPE_F32, &d_ends);
 	x = model__buffer(s, BUFFER_X, layers);
 	d_x = model__buffer(s, BUFFER_D_X, 0);
-	d_final = model__buffer(s, BUFFER_D_NORM, 0);	/* left there by model_loss */
+	d_final = model__buffer(s, BUFFER_D_NORM, 0);	/* written by model_loss */
 
 	model__need(s, layers);
 	norm_bwd(s, &d_x, &d_ends.final_g, &d_ends.final_b, &d_final, BUFFER_FINAL_MEAN, BUFFER_FINAL_RSTD, 0, &x, &ends.final_g,

@@ -1,5 +1,5 @@
 /*
- * flops - what a token costs, for reports and plans.
+ * flops - the cost of a token, for reports and estimates.
  */
 #include "engine/model/model_internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * loss - the output layer: mixed-target loss, logits for people, scores and labels. Logits as a whole exist nowhere.
+ * loss - the output layer: mixed-target loss, logits for generation, scores and labels. Logits are never stored as a whole.
  */
 #include <inttypes.h>
 #include <math.h>

@@ -1,12 +1,12 @@
 /*
- * model - GPT-2, Llama, Qwen2, Qwen3 and GPT-NeoX families: what tensors there are, forward, fused loss, backward, labels.
+ * model - GPT-2, Llama, Qwen2, Qwen3 and GPT-NeoX families: tensor table, forward, fused loss, backward, labels.
  *
- *   struct model          what everybody may share: configuration, tensor table, a pointer to the parameters. No activations.
+ *   struct model          shared by all: configuration, tensor table, a pointer to the parameters. No activations.
  *   struct model_session  one stream of work: B x T activations and a kernels context. Many sessions on one model, a thread each.
  *
  * Parameters are one flat array in canonical order: the tensor table gives name, shape and offset. Names, shapes and layouts are
- * those of Hugging Face (GPT-2's Conv1D weights stay [in, out]), so loading and saving are straight copies, and the optimiser,
- * the checkpoint, the sharding and the tests all walk the same table.
+ * those of Hugging Face (GPT-2's Conv1D weights stay [in, out]), so loading and saving are straight copies, and optimiser,
+ * checkpoint, sharding and tests all use the same table.
  */
 #ifndef SALT_MODEL_H
 #define SALT_MODEL_H
@@ -67,7 +67,7 @@ struct model_config {
 	bool mlp_bias;			/* Llama: gate, up, down have biases (GPT-2 and GPT-NeoX always have; Qwen never) */
 	bool parallel_residual;		/* GPT-NeoX: x + attention(norm1(x)) + mlp(norm2(x)); else the mlp sees attention's sum */
 	double rope_theta;		/* all but GPT-2 */
-	int64_t rotary_dim;		/* GPT-NeoX: the first elements of a head that are turned, even; 0: all D */
+	int64_t rotary_dim;		/* GPT-NeoX: elements of a head with rotary embedding, the first ones, even; 0: all D */
 	struct {
 		bool llama3;		/* rope_type "llama3"; false: default */
 		double factor, low_freq_factor, high_freq_factor;
@@ -80,7 +80,7 @@ struct model_config {
 #define MODEL_MAX_DIM INT32_MAX		/* of every dimension of a matrix: BLAS counts in int */
 #define MODEL_MAX_LAYERS 10000
 
-/* model_config_check - shapes that fit together and into memory arithmetic. Returns 0, ERR_RANGE or ERR_UNSUPPORTED; the note has
+/* model_config_check - whether shapes are consistent and sizes do not overflow. Returns 0, ERR_RANGE or ERR_UNSUPPORTED; the note has
  * the field's name (as here), what was expected and what was found. */
 int model_config_check(const struct model_config *cfg, struct err_note *note);
 
@@ -94,7 +94,7 @@ struct model_tensor {
 	bool decay;			/* weight decay applies: two-dimensional weights, embeddings among them */
 	float init_std;			/* normal(0, init_std); residual projections scaled by 1/sqrt(2 n_layers) */
 	float init_value;		/* where init_std == 0: constant (norm weights 1, biases 0) */
-	int role;			/* the room's own: what forward and backward know the tensor as */
+	int role;			/* private: enum role, the tensor's role in forward and backward */
 };
 
 struct model {
@@ -104,13 +104,13 @@ struct model {
 	int64_t n_params;		/* elements of the flat array; a tied output layer is not counted twice */
 	void *params;			/* flat array in dtype; owned by the caller; set with model_bind */
 	enum dtype dtype;
-	uint64_t generation;		/* the room's own: see model_changed */
-	int *role_tensor;		/* the room's own: (layer, role) -> index into tensors */
+	uint64_t generation;		/* private: see model_changed */
+	int *role_tensor;		/* private: (layer, role) -> index into tensors */
 };
 
 /* model_new - table only; no parameters yet. Returns 0, or as model_config_check, or ENOMEM. */
 int model_new(struct model **model, const struct model_config *cfg, struct err_note *note);
-void model_destroy(struct model **model);		/* takes NULL; leaves params to their owner */
+void model_destroy(struct model **model);		/* takes NULL; does not free params */
 
 /*
  * model_bind - use this flat array (n_params elements of dtype, from kernels_alloc): the kernels' compute dtype, fp32 or bf16. May be
@@ -120,16 +120,16 @@ void model_bind(struct model *model, void *params, enum dtype dtype);
 
 /*
  * model_changed - the bound parameters have new values: call it after every optimiser step (after the ranks have gathered theirs), after
- * a load, after anything that wrote into the array. Kernels may hold weights repacked until they hear of it; without the call a
- * backend with matrix units goes on with the old ones. Costs nothing by itself: repacking is done at the next use. Not while a
+ * a load, after anything that wrote into the array. Kernels may keep repacked weights; without this call a
+ * backend with matrix units would use the old values. The call is cheap: weights are repacked at their next use. Not while a
  * session of the model is running. model_bind implies it.
  */
 void model_changed(struct model *model);
 
 /*
- * model_load - fills params (n_params elements of the kernels' dtype, from kernels_alloc) with what get gives as fp32, a piece at a time:
- * the parameters never exist in fp32 as a whole where they are kept in bf16. get: elements [begin, end) into host memory.
- * Returns 0, what get gave, or ENOMEM. Binds nothing.
+ * model_load - fills params (n_params elements of the kernels' dtype, from kernels_alloc) with the fp32 values that get writes, a piece at a time,
+ * so that bf16 parameters are never held in fp32 as a whole. get: elements [begin, end) into host memory.
+ * Returns 0, the error of get, or ENOMEM. Does not bind the parameters.
  */
 int model_load(const struct model *model, struct kernels *kernels, void *params,
     int (*get)(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note), void *arg, struct err_note *note);
@@ -141,7 +141,7 @@ const struct model_tensor *model_find(const struct model *model, const char *nam
 /*
  * model_init - initial fp32 values of elements [begin, end) of the flat array into out[end - begin] (host memory).
  * Element e of tensor number i: random_words(seed, RANDOM_PURPOSE_INIT, i, e >> 2 ...) through random_normal: a pure function of
- * (seed, i, e), so that any rank can make any range, and the same seed gives the same model whatever R is.
+ * (seed, i, e), so that each rank can make its own range, and a seed gives the same model for any number of ranks.
  */
 void model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end, float *out);
 
@@ -158,7 +158,7 @@ double model_flops_per_token(const struct model_config *cfg, int64_t t);
 /*
  * Hooks per layer, for overlapping communication (and ZeRO-3 later). layer as in model_tensor.layer. Both may be NULL.
  * need(layer): called before the parameters of a layer are read: forward, loss (n_layers, or -1 where tied), logits, labels, backward.
- * done(layer): called in backward when every gradient of that layer has its last contribution of this micro-batch: n_layers, then
+ * done(layer): called in backward when the gradients of that layer are complete for this micro-batch: n_layers, then
  * downwards, -1 last (a tied embedding's gradient is complete only then). Both run in the session's thread.
  */
 struct model_hooks {
@@ -176,7 +176,7 @@ struct model_session_options {
 
 struct model_session;
 
-/* model_session_new - allocates everything the session will ever need (the kernels' own workspace aside). kernels: not owned, one
+/* model_session_new - allocates everything the session needs, except the workspace of the kernels. kernels: not owned, one
  * thread at a time. Model and kernels must outlive the session. Returns 0, ERR_RANGE (T past the context: note), ENOMEM. */
 int model_session_new(struct model_session **s, const struct model *model, struct kernels *kernels,
     const struct model_session_options *options, struct err_note *note);
@@ -186,7 +186,7 @@ size_t model_session_bytes(const struct model_session *s);
 
 /*
  * model_session_plan - bytes of the session that model_session_new would make with these kernels' dtype, without making it: for
- * plans and for choosing a micro-batch. Returns 0, ERR_RANGE.
+ * estimates and for choosing a micro-batch. Returns 0, ERR_RANGE.
  */
 int model_session_plan(const struct model_config *cfg, enum dtype compute_dtype, const struct model_session_options *options,
     size_t *bytes, struct err_note *note);
@@ -195,17 +195,17 @@ int model_session_plan(const struct model_config *cfg, enum dtype compute_dtype,
  * model_forward - tokens [B, T] int32 host memory, each in 0..V-1 (checked: ERR_RANGE, nothing computed).
  * Leaves the final normed hidden states [B*T, C] in the session. Rows of a sequence depend on that sequence only; bits of a row may
  * depend on (B, T, threads) but on nothing else. The tokens are copied. Any B and T up to the session's. Returns 0 or ERR_RANGE.
- * The model must be bound, in the kernels' compute dtype (our bug otherwise: log_fatal).
+ * The model must be bound, in the kernels' compute dtype (anything else is a bug: log_fatal).
  */
 int model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
 
-/* model_logits - logits of rows [begin, begin + n) of the last forward, [n, V] fp32, host memory. For generate, tests; not for loss.
+/* model_logits - logits of rows [begin, begin + n) of the last forward, [n, V] fp32, host memory. For generation and tests, not for the loss.
  * Runs in chunks of MODEL_LOGITS_ROWS rows. */
 #define MODEL_LOGITS_ROWS 16
 void model_logits(struct model_session *s, int64_t begin, int64_t n, float *out);
 
 /*
- * model_targets_check - what model_loss refuses, with a note of row, id and value: an id outside 0..V-1, or sparse ids of a row not
+ * model_targets_check - the check of model_loss, with row, id and value in the note. Refused: an id outside 0..V-1, or sparse ids of a row not
  * ascending; a weight outside 0..1; of a row with weight > 0: no soft label, a probability that is negative or not a number, a sum
  * over 1 (dense: not 1) by more than 1e-3, nothing to renormalise. n_rows: B*T as it must be. Returns 0 or ERR_RANGE.
  */
@@ -215,7 +215,7 @@ int model_targets_check(const struct model_config *cfg, const struct kernels_tar
  * model_loss - mixed-target loss of the last forward's rows, see kernels_output_loss for formula and fields. With d_params != NULL
  * (flat fp32, n_params, accumulated into) it also starts backward: gradient of the output layer, and of the hidden states times
  * grad_scale; model_backward must follow. With d_params == NULL it only evaluates.
- * Targets are looked at first (model_targets_check). Returns 0, or ERR_RANGE with nothing computed.
+ * Targets are checked first. Returns 0, or ERR_RANGE with nothing computed.
  */
 int model_loss(struct model_session *s, const struct kernels_targets *targets, float grad_scale, float *d_params,
     struct kernels_loss_sums *sums);
@@ -225,8 +225,8 @@ int model_loss(struct model_session *s, const struct kernels_targets *targets, f
 void model_backward(struct model_session *s, float *d_params);
 
 /*
- * Evaluation on windows of L+1 tokens: they go in groups, group j to lane j mod lanes. The caller adds the lanes' sums in lane order:
- * then neither the number of ranks that share the lanes nor threads change a bit. A trainer's groups are its micro-batches.
+ * Evaluation on windows of L+1 tokens: they are evaluated in groups, group j in lane j mod lanes. The caller adds the lanes' sums in lane order,
+ * so that neither the number of ranks nor of threads changes a bit. A trainer's groups are its micro-batches.
  */
 struct model_evaluation {
 	uint64_t n_windows;
@@ -239,7 +239,7 @@ struct model_evaluation {
 
 /*
  * model_evaluate_lane - one lane's groups, in order. *sums: loss, hard, correct, rows, finite; the rest is 0.
- * Returns 0, ENOMEM, what get gave, or as model_forward and model_loss.
+ * Returns 0, ENOMEM, the error of get, or as model_forward and model_loss.
  */
 int model_evaluate_lane(struct model_session *s, const struct model_evaluation *e, int64_t lane, struct kernels_loss_sums *sums);
 

@@ -1,6 +1,4 @@
-/*
- * internal - what table.c tells the other files of the room: which tensors a layer is made of, whatever their names.
- */
+/* What the files of model share: the roles of tensors, and views of a layer by role. */
 #ifndef SALT_MODEL_INTERNAL_H
 #define SALT_MODEL_INTERNAL_H
 
@@ -8,9 +6,9 @@
 
 /*
  * A tensor's place in the computation. Families differ in names, layouts and in which roles exist. Where a family stores q, k and
- * v apart, they lie side by side in the flat array (weights, then biases), so ROLE_QKV_* is one matrix [(H+2K) D, C] to everybody
- * but the file; ROLE_KEY_* and ROLE_VALUE_* only hold the place. GPT-NeoX's one matrix has q, k, v of a head beside each other:
- * model__heads (session.h) knows.
+ * v apart, they lie side by side in the flat array (weights, then biases), so ROLE_QKV_* is one matrix [(H+2K) D, C] everywhere
+ * except in files; ROLE_KEY_* and ROLE_VALUE_* only reserve the space. GPT-NeoX's matrix has q, k, v of a head side by side, which
+ * model__heads (session.h) handles.
  */
 enum role {
 	ROLE_TOKEN_EMBED, ROLE_POSITION_EMBED,
@@ -43,7 +41,7 @@ const struct model__row *model__rows(enum model_family family, size_t *n);
 
 /* ---- views ---- */
 
-/* Views of one layer, and of what stands before and after the layers; absent where the family has none. */
+/* Views of one layer, and of the tensors before and after the layers; absent if the family has none. */
 struct model__layer {
 	struct tensor norm1_g, norm1_b, qkv_w, qkv_b, query_norm_g, key_norm_g, proj_w, proj_b, norm2_g, norm2_b;
 	struct tensor gate_w, gate_b, up_w, up_b, down_w, down_b;
