@@ -36,10 +36,11 @@ option_name(const void *arg, size_t i)
 static int
 unknown(const struct cli_args *args, const char *word)
 {
-	char name[64];
+	size_t n = strcspn(word, "=");
+	char name[64] = "";
 	const char *near;
 
-	snprintf(name, sizeof(name), "%.*s", (int)strcspn(word, "="), word);
+	strncat(name, word, n < sizeof(name) ? n : sizeof(name) - 1);
 	near = strncmp(word, "--", 2) == 0 ? err_nearest(name + 2, option_name, args->options) : NULL;
 	return near != NULL ? cli_usage(args, "unknown option %s; did you mean --%s?", word, near) : cli_usage(args, "unknown option %s", word);
 }
