@@ -1,4 +1,7 @@
-/* Choosing a block's rows, then looking up their labels. Both in steps, because a block may have millions of positions. */
+/*
+ * Choosing a block's rows, then looking up their labels. Both in steps, because a block may have millions of
+ * positions.
+ */
 #include "selectord/core_internal.h"
 
 #include <math.h>
@@ -105,7 +108,10 @@ count(struct core *c, const struct core_plan *plan, struct core_block *b)
 			continue;
 		select_cut_next(b->cut);
 		b->scan_at = 0;
-		/* Fewer than K are eligible, but a block has K rows: sequences without a score fill it up, with weight 0. */
+		/*
+		 * Fewer than K are eligible, but a block has K rows: sequences without a score fill it up,
+		 * with weight 0.
+		 */
 		b->n_fill = plan->kept - b->cut->n_keep;
 	}
 }
@@ -185,8 +191,8 @@ core__check_begin(struct core_block *b)
 }
 
 /*
- * Which kept sequences have a label? Looked up again, because another block may have dropped the label before this one kept it, or the
- * sequence went into quarantine.
+ * Which kept sequences have a label? Looked up again, because another block may have dropped the label before
+ * this one kept it, or the sequence went into quarantine.
  */
 void
 core__check_step(struct core *c, struct core_plan *plan, struct core_block *b)

@@ -43,8 +43,9 @@ struct commit {
 };
 
 /*
- * Consecutive results are sorted by key, so that LMDB's trees are written from left to right; labels and scores are in separate trees.
- * Other records keep their place, because a label may be dropped and written again.
+ * Consecutive results are sorted by key, so that LMDB's trees are written from left to right; labels and
+ * scores are in separate trees. Other records keep their place, because a label may be dropped and written
+ * again.
  */
 static int
 by_seq(const void *a, const void *b)
@@ -201,10 +202,11 @@ drop_some(struct commit *c, struct item **drops, size_t n)
 }
 
 /*
- * The disk has no space for the group: commit dropped labels first, also those queued after the group. Their order among the other
- * records does not matter, because the core drops no label that is on its way to the disk. Dropping itself needs space: LMDB copies the
- * pages above a label before it frees the old ones. So the number dropped at once adapts to the space. Returns 0, also if there was no
- * space, or the error that ends the daemon.
+ * The disk has no space for the group: commit dropped labels first, also those queued after the group. Their
+ * order among the other records does not matter, because the core drops no label that is on its way to the
+ * disk. Dropping itself needs space: LMDB copies the pages above a label before it frees the old ones. So the
+ * number dropped at once adapts to the space. Returns 0, also if there was no space, or the error that ends
+ * the daemon.
  */
 static int
 write_drops(struct commit *c, struct items *group)
@@ -263,7 +265,10 @@ grow(struct commit *c)
 	return rc;
 }
 
-/* Waits until a group is due, at *next_at, with max_records or at a stop, and takes it; *no is its last record. false: stopped, none left. */
+/*
+ * Waits until a group is due, at *next_at, with max_records or at a stop, and takes it; *no is its last
+ * record. false: stopped, none left.
+ */
 static bool
 next_group(struct commit *c, struct items *group, size_t *n, uint64_t *no, struct timespec *next_at)
 {
@@ -313,7 +318,8 @@ commit_group(struct commit *c, struct items *group, size_t n)
 		if (rc == ERR_FULL && grow(c) == 0)
 			continue;
 		if (atomic_exchange(&c->waiting, rc) == 0)
-			log_error("commit.no_room", "records=%zu error=\"%s\" next=\"kept in memory, tried again\"", n, err_str(rc));
+			log_error("commit.no_room",
+			    "records=%zu error=\"%s\" next=\"kept in memory, tried again\"", n, err_str(rc));
 		c->wake(c->wake_arg);
 		if (pause_for_space(c))
 			return rc;
@@ -444,6 +450,6 @@ commit_submit(struct commit *c, struct core_op *op)
 struct commit_state
 commit_state(const struct commit *c)
 {
-	return (struct commit_state){atomic_load(&c->durable), atomic_load(&c->n_differed), atomic_load(&c->n_commits), atomic_load(&c->waiting),
-	    atomic_load(&c->failed)};
+	return (struct commit_state){atomic_load(&c->durable), atomic_load(&c->n_differed),
+	    atomic_load(&c->n_commits), atomic_load(&c->waiting), atomic_load(&c->failed)};
 }

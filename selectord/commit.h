@@ -1,11 +1,12 @@
 /*
- * commit - the writer thread, the only writer of the cache. It takes the core's records in order and commits them in groups: commit_ms
- * after the last group was begun, or when max_records are queued; then all that are queued, up to 4096. commit_state() says which
- * record is on the disk.
+ * commit - the writer thread, the only writer of the cache. It takes the core's records in order and commits
+ * them in groups: commit_ms after the last group was begun, or when max_records are queued; then all that are
+ * queued, up to 4096. commit_state() says which record is on the disk.
  *
- * A map that gets full is made larger. When the disk is full or the map cannot grow, the group stays in memory and is tried again every
- * half second, after the labels that are to be dropped; nothing is acknowledged meanwhile. After any other failure the state on the disk
- * is unknown and the daemon must end (exit code 74).
+ * A map that gets full is made larger. When the disk is full or the map cannot grow, the group stays in
+ * memory and is tried again every half second, after the labels that are to be dropped; nothing is
+ * acknowledged meanwhile. After any other failure the state on the disk is unknown and the daemon must end
+ * (exit code 74).
  */
 #ifndef SALT_SELECTORD_COMMIT_H
 #define SALT_SELECTORD_COMMIT_H
@@ -18,10 +19,16 @@
 
 struct commit;
 
-/* commit_new - starts the thread. @wake is called (with wake_arg) from it after each commit and failure. 0, ENOMEM or errno. */
+/*
+ * commit_new - starts the thread. @wake is called (with wake_arg) from it after each commit and failure. 0,
+ * ENOMEM or errno.
+ */
 int commit_new(struct commit **out, struct cache *cache, uint32_t commit_ms, size_t max_records, void (*wake)(void *arg), void *wake_arg);
 
-/* commit_destroy - ends the thread after a last attempt to commit what is queued. What cannot be committed was never acknowledged. */
+/*
+ * commit_destroy - ends the thread after a last attempt to commit what is queued. What cannot be committed
+ * was never acknowledged.
+ */
 void commit_destroy(struct commit **commit);		/* takes NULL */
 
 void commit_submit(struct commit *commit, struct core_op *op);	/* takes the op; numbers must grow by one */

@@ -51,7 +51,8 @@ core__send(struct core *c, uint64_t peer, enum wire_type type)
 }
 
 void
-core__refuse_note(struct core *c, uint64_t peer, int code, const struct err_note *note, const char *text, uint32_t retry_ms)
+core__refuse_note(struct core *c, uint64_t peer, int code, const struct err_note *note, const char *text,
+    uint32_t retry_ms)
 {
 	struct core_message *m = core__send(c, peer, WIRE_REFUSE);
 	struct wire_refuse *r = &m->msg.refuse;
@@ -97,7 +98,8 @@ core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes)
 	}
 	op->no = ++c->next_op;
 	c->out.ops[c->out.n_ops++] = op;	/* core__op made room, and one op is made at a time */
-	*p = (struct core_pending){op->no, op->kind, op->seq, wants, op->set, bytes, op->plan_hash, op->block, NULL, NULL};
+	*p = (struct core_pending){
+	    op->no, op->kind, op->seq, wants, op->set, bytes, op->plan_hash, op->block, NULL, NULL};
 	DL_APPEND(c->pending, p);
 	c->n_pending++;
 	c->stats.pending_bytes += bytes;
@@ -160,7 +162,8 @@ core__seq_forget(struct core *c, uint64_t seq)
 {
 	struct core_seq *s = core__seq(c, seq, false);
 
-	if (s == NULL || s->flight != 0 || s->op != 0 || s->single || s->quarantined || s->n_dead != 0 || s->n_errors != 0)
+	if (s == NULL || s->flight != 0 || s->op != 0 || s->single || s->quarantined || s->n_dead != 0 ||
+	    s->n_errors != 0)
 		return;
 	core__seq_durable(s, WANT_SCORE | WANT_LABEL);
 	HASH_DEL(c->seqs, s);
@@ -235,8 +238,10 @@ core_check(const struct core_config *cfg, struct err_note *note)
 
 	if (cfg->record_max + 3 * L + 1024 <= cfg->max_message && row + 1024 <= cfg->max_message)
 		return 0;
-	return err_expect(note, ERR_CONFIG, "bus.max_message", "room for one sequence: a label record of up to %" PRIu64 " bytes, %" PRIu64
-	    " bytes of scores, %" PRIu64 " of tokens", "%" PRIu32, cfg->record_max, 3 * L, row, cfg->max_message);
+	return err_expect(note, ERR_CONFIG, "bus.max_message",
+	    "room for one sequence: a label record of up to %" PRIu64 " bytes, %" PRIu64
+	    " bytes of scores, %" PRIu64 " of tokens",
+	    "%" PRIu32, cfg->record_max, 3 * L, row, cfg->max_message);
 }
 
 int
@@ -412,7 +417,8 @@ plan_message(struct core *c, const struct core_peer *peer, bool release, struct 
 	char hex[HASH_HEX_BYTES];
 
 	if (plan == NULL) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "send HELLO again", 100, "hello", "a plan opened by HELLO", "%s", hash_hex(hash, hex));
+		core__refuse(c, peer->id, EX_TEMPFAIL, "send HELLO again", 100, "hello",
+		    "a plan opened by HELLO", "%s", hash_hex(hash, hex));
 		return;
 	}
 	if (release && !plan->released) {
@@ -461,7 +467,9 @@ release_teachers(struct core *c, int64_t now_ms)
 	}
 }
 
-/* A result is on the disk: its parts are no longer under way, and the blocks that wait for them are updated. */
+/*
+ * A result is on the disk: its parts are no longer under way, and the blocks that wait for them are updated.
+ */
 static void
 result_durable(struct core *c, const struct core_pending *p)
 {
@@ -526,7 +534,8 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 		return settle(c, now_ms);
 	}
 	if (p == NULL) {			/* selectord was restarted, or the peer was silent for too long */
-		core__refuse(c, id, EX_TEMPFAIL, "unknown peer: send HELLO again", 100, "hello", "HELLO first", "%s", wire_type_name(msg->type));
+		core__refuse(c, id, EX_TEMPFAIL, "unknown peer: send HELLO again", 100, "hello",
+		    "HELLO first", "%s", wire_type_name(msg->type));
 		return c->failed ? ENOMEM : 0;
 	}
 	p->heard_ms = now_ms;
@@ -557,8 +566,8 @@ core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_
 			p->busy_ms = now_ms;
 			core__result(c, p, msg, now_ms);
 			if (p->n_bad >= CORE_BAD_MAX) {
-				core__refuse(c, id, EX_DATAERR, "see the log of selectord", 0, "result", "valid scores and labels",
-				    "three bad results");
+				core__refuse(c, id, EX_DATAERR, "see the log of selectord", 0, "result",
+				    "valid scores and labels", "three bad results");
 				core__leases_back(c, p->boot);
 				core__peer_drop(c, id);
 			}

@@ -1,14 +1,18 @@
 /*
- * core - all decisions of selectord. It has no socket, clock, file or log: state, now_ms and a message go in; messages to send, records to
- * write and lines to log come out. It reads the cache through a struct core_store, so that tests replay it from memory.
+ * core - all decisions of selectord. It has no socket, clock, file or log: state, now_ms and a message go in;
+ * messages to send, records to write and lines to log come out. It reads the cache through a struct
+ * core_store, so that tests replay it from memory.
  *
- * From HELLO to row: a HELLO opens a plan. Its stream positions p = 0, 1, ... are cut into blocks of W; block b belongs to shard b mod S.
- * A block is scanned for what is stored of it, then its sequences are leased to teachers for SCORE. With all W scores known, data/select
- * chooses K of them, and the block's rows are written, once. Then the kept sequences are leased for LABEL. Where one model scores and
- * labels, a lease asks for both. Mode none keeps all W without a score. A ROWS_REQUEST is answered when its rows and labels are stored.
+ * From HELLO to row: a HELLO opens a plan. Its stream positions p = 0, 1, ... are cut into blocks of W; block
+ * b belongs to shard b mod S. A block is scanned for what is stored of it, then its sequences are leased to
+ * teachers for SCORE. With all W scores known, data/select chooses K of them, and the block's rows are
+ * written, once. Then the kept sequences are leased for LABEL. Where one model scores and labels, a lease
+ * asks for both. Mode none keeps all W without a score. A ROWS_REQUEST is answered when its rows and labels
+ * are stored.
  *
- * Some messages must wait for the disk. Every record to write has a number (core_op.no, growing by one); a message with after > 0 may be
- * sent when the record of that number is committed. core_durable() tells the core how far commits have come.
+ * Some messages must wait for the disk. Every record to write has a number (core_op.no, growing by one); a
+ * message with after > 0 may be sent when the record of that number is committed. core_durable() tells the
+ * core how far commits have come.
  */
 #ifndef SALT_SELECTORD_CORE_H
 #define SALT_SELECTORD_CORE_H
@@ -27,8 +31,9 @@ struct core;
 struct mem_arena;
 
 /*
- * Access to the cache and the corpora. Bytes are borrowed until the caller of the core ends its read transaction, which it must not do
- * before it has encoded the messages of that call. All return 0, ERR_NOT_FOUND, ERR_CORRUPT or errno.
+ * Access to the cache and the corpora. Bytes are borrowed until the caller of the core ends its read
+ * transaction, which it must not do before it has encoded the messages of that call. All return 0,
+ * ERR_NOT_FOUND, ERR_CORRUPT or errno.
  */
 struct core_store {
 	void *arg;
@@ -117,7 +122,10 @@ struct core_event {
 	char text[400];
 };
 
-/* The output of one call, valid until core_clear. The caller takes ops by setting their pointers to NULL; core_clear frees the others. */
+/*
+ * The output of one call, valid until core_clear. The caller takes ops by setting their pointers to NULL;
+ * core_clear frees the others.
+ */
 struct core_out {
 	struct core_message *messages;
 	size_t n_messages;
@@ -127,7 +135,10 @@ struct core_out {
 	size_t n_events;
 };
 
-/* core_check - does one sequence's label, and its tokens, fit a frame? 0, or ERR_CONFIG with the numbers in the note. */
+/*
+ * core_check - does one sequence's label, and its tokens, fit a frame? 0, or ERR_CONFIG with the numbers in
+ * the note.
+ */
 int core_check(const struct core_config *cfg, struct err_note *note);
 
 /* core_new - 0 and *core; the error of core_check; ENOMEM. The store must outlive it. */
@@ -139,10 +150,12 @@ int core_load_attempts(struct core *core, const struct cache_attempts *a);
 int core_load_quarantine(struct core *core, const struct cache_quarantine *q);
 
 /*
- * core_message - a decoded message of a peer (the number of its connection). The core answers and refuses by itself, and counts messages
- * that make no sense. Records to write hold the arena of the RESULT they came in, so that must come from wire_decode.
+ * core_message - a decoded message of a peer (the number of its connection). The core answers and refuses by
+ * itself, and counts messages that make no sense. Records to write hold the arena of the RESULT they came in,
+ * so that must come from wire_decode.
  * core_gone - the connection ended: waiting requests are dropped, leases stay with the boot id.
- * core_durable - records up to no are committed. core_room - there is room to write; without, no leases are granted.
+ * core_durable - records up to no are committed. core_room - there is room to write; without, no leases are
+ * granted.
  * core_tick - time has passed; call it every 100 ms or so. core_drain - grant no leases from now on.
  * All return 0, or ENOMEM when the daemon must end.
  */
@@ -154,8 +167,9 @@ int core_tick(struct core *core, int64_t now_ms);
 int core_drain(struct core *core, int64_t now_ms);
 
 /*
- * core_wait_ms - how long to wait for a message before core_tick: 0 if the last call left something to grant or to process, 1 if the
- * lookups of this millisecond are used up, INT64_MAX if there is nothing to go on with.
+ * core_wait_ms - how long to wait for a message before core_tick: 0 if the last call left something to grant
+ * or to process, 1 if the lookups of this millisecond are used up, INT64_MAX if there is nothing to go on
+ * with.
  */
 int64_t core_wait_ms(const struct core *core);
 
@@ -164,10 +178,13 @@ void core_clear(struct core *core);
 
 /* For status; all numbers are of now or since the start. */
 struct core_stats {
-	uint64_t n_leases_granted, n_leases_expired, n_leases_returned, n_scores, n_labels, n_label_bytes, n_duplicates, n_differed;
-	uint64_t n_bad_results, n_bad_messages, n_refused, n_rows_sent, n_row_requests, n_quarantined, n_dead, n_errors, n_blocks_written;
+	uint64_t n_leases_granted, n_leases_expired, n_leases_returned, n_scores, n_labels, n_label_bytes,
+	    n_duplicates, n_differed;
+	uint64_t n_bad_results, n_bad_messages, n_refused, n_rows_sent, n_row_requests, n_quarantined, n_dead,
+	    n_errors, n_blocks_written;
 	uint64_t n_corrupt, n_dropped;
-	size_t n_peers, n_teachers, n_trainers, n_leases, n_seqs_leased, n_waiting, n_ops_pending, n_plans, n_plans_released;
+	size_t n_peers, n_teachers, n_trainers, n_leases, n_seqs_leased, n_waiting, n_ops_pending, n_plans,
+	    n_plans_released;
 	size_t n_blocks_active;
 	uint64_t pending_bytes;
 	uint64_t rows_ready;			/* of the newest plan, from row 0 without a gap */
@@ -180,7 +197,10 @@ struct core_stats {
 
 void core_stats(const struct core *core, struct core_stats *out);
 
-/* Sequences by S(x), of blocks chosen since the start: bins of CORE_SCORE_BIN_NATS from 0 on, the last without an upper end. */
+/*
+ * Sequences by S(x), of blocks chosen since the start: bins of CORE_SCORE_BIN_NATS from 0 on, the last
+ * without an upper end.
+ */
 #define CORE_SCORE_BIN_NATS 0.25
 enum { CORE_SCORE_BINS = 48 };
 

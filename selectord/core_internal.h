@@ -1,13 +1,17 @@
-/* The core's private structs and functions, shared by core.c, hello.c, work.c, choose.c, drop.c, leases.c and rows.c. */
+/*
+ * The core's private structs and functions, shared by core.c, hello.c, work.c, choose.c, drop.c, leases.c and
+ * rows.c.
+ */
 #ifndef SALT_SELECTORD_CORE_INTERNAL_H
 #define SALT_SELECTORD_CORE_INTERNAL_H
 
 #include "selectord/core.h"
 
 /* Keys are ids and sequence numbers of 8 bytes. */
-#define HASH_FUNCTION(key, len, hash)	\
-	do {				\
-		hash = (unsigned)((*(const uint64_t *)(const void *)(key) * UINT64_C(0x9e3779b97f4a7c15)) >> 32);	\
+#define HASH_FUNCTION(key, len, hash) \
+	do { \
+		hash = (unsigned)((*(const uint64_t *)(const void *)(key)*UINT64_C(0x9e3779b97f4a7c15)) >> \
+		    32); \
 	} while (0)
 #define HASH_NONFATAL_OOM 1		/* without memory an element is not added, and the daemon ends */
 #define uthash_nonfatal_oom(element) (c->failed = true)
@@ -16,7 +20,9 @@
 
 enum { WANT_SCORE = 1, WANT_LABEL = 2 };
 
-/* A result that is not on the disk yet, to compare a second one with: borrowed from the message it came in. */
+/*
+ * A result that is not on the disk yet, to compare a second one with: borrowed from the message it came in.
+ */
 struct core_copy {
 	struct mem_arena *held;
 	const uint8_t *bytes;
@@ -71,8 +77,9 @@ struct core_peer {
 
 enum { POS_SCORED = 1, POS_LABELLED = 2, POS_KEPT = 4, POS_QUARANTINED = 8 };
 /*
- * SCAN looks up what is stored, SCORE waits for scores, CHOOSE selects rows, CHOSEN waits until they are on the disk, CHECK looks up
- * their labels, LABEL waits for the missing ones. SCAN, CHOOSE and CHECK go in steps.
+ * SCAN looks up what is stored, SCORE waits for scores, CHOOSE selects rows, CHOSEN waits until they are on
+ * the disk, CHECK looks up their labels, LABEL waits for the missing ones. SCAN, CHOOSE and CHECK go in
+ * steps.
  */
 enum block_state { BLOCK_SCAN, BLOCK_SCORE, BLOCK_CHOOSE, BLOCK_CHOSEN, BLOCK_CHECK, BLOCK_LABEL };
 enum { DURABLE_STEP = 256, GRANT_STEP = 8 };	/* durable records processed, and leases granted, in one call */
@@ -183,8 +190,12 @@ struct core {
 /* core.c */
 void core__event(struct core *c, enum log_level level, const char *name, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 struct core_message *core__send(struct core *c, uint64_t peer, enum wire_type type);	/* never NULL: a spare when out of memory */
-/* A REFUSE with the texts of a note; final unless retry_ms > 0. core__refuse makes the note: field, expected and found as err_expect. */
-void core__refuse_note(struct core *c, uint64_t peer, int code, const struct err_note *note, const char *text, uint32_t retry_ms);
+/*
+ * A REFUSE with the texts of a note; final unless retry_ms > 0. core__refuse makes the note: field, expected
+ * and found as err_expect.
+ */
+void core__refuse_note(struct core *c, uint64_t peer, int code, const struct err_note *note, const char *text,
+    uint32_t retry_ms);
 #define core__refuse(c, peer, code, text, retry_ms, field, expected, ...)	\
 	do {									\
 		struct err_note note_ = {0};					\
@@ -216,7 +227,10 @@ void core__block_finish(struct core *c, struct core_plan *plan, struct core_bloc
 void core__blocks_close(struct core_plan *plan);	/* all active ones */
 void core__scan(struct core *c);			/* the next step of what is not scanned yet */
 void core__heldout_scan(struct core *c);
-/* These update every block that the sequence is in: it is on the disk; it is in quarantine; its lease ended without a result. */
+/*
+ * These update every block that the sequence is in: it is on the disk; it is in quarantine; its lease ended
+ * without a result.
+ */
 void core__seq_stored(struct core *c, uint64_t seq, uint8_t wants);
 void core__seq_quarantined(struct core *c, uint64_t seq);
 void core__seq_free(struct core *c, uint64_t seq);
@@ -230,7 +244,10 @@ void core__choose_begin(struct core_block *b);
 void core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b);
 void core__check_begin(struct core_block *b);
 void core__check_step(struct core *c, struct core_plan *plan, struct core_block *b);	/* may close the block */
-/* The row of a written block at stream position p; rows are sorted by it. 0 and *i, ERR_NOT_FOUND, or the store's error. */
+/*
+ * The row of a written block at stream position p; rows are sorted by it. 0 and *i, ERR_NOT_FOUND, or the
+ * store's error.
+ */
 int core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kept, uint64_t p, uint64_t *i);
 
 /* drop.c */
@@ -244,7 +261,10 @@ void core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum
 void core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_lease_renew *m, int64_t now_ms);
 void core__lease_return(struct core *c, struct core_peer *peer, uint64_t id);
 void core__leases_back(struct core *c, struct hash128 boot);	/* BYE */
-/* A lost teacher is back: it was cut off and did not die of what it held, so its attempts no longer count against sequences. */
+/*
+ * A lost teacher is back: it was cut off and did not die of what it held, so its attempts no longer count
+ * against sequences.
+ */
 void core__boot_back(struct core *c, struct hash128 boot);
 void core__leases_tick(struct core *c, int64_t now_ms);
 void core__result(struct core *c, struct core_peer *peer, const struct wire_message *msg, int64_t now_ms);

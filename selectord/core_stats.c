@@ -53,8 +53,8 @@ core_plan_stats(const struct core *c, struct core_plan_stats *out, size_t max)
 
 	for (const struct core_plan *p = c->plans; p != NULL; p = p->next, n++)
 		if (n < max)
-			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(p), p->asked, p->n_active, p->released,
-			    p->scores};
+			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(p),
+			    p->asked, p->n_active, p->released, p->scores};
 	return n;
 }
 

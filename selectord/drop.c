@@ -1,7 +1,8 @@
 /*
- * DROP_LABELS: a client asks to drop the labels that no plan needs. Every stored label is checked once, in order and in steps, against all
- * plans, also those that are only in the cache. A plan needs every row that a kept checkpoint may train again (CHECKPOINTED names the
- * oldest one), and everything that it may still choose. Sequences that are leased or on their way to the disk keep their labels.
+ * DROP_LABELS: a client asks to drop the labels that no plan needs. Every stored label is checked once, in
+ * order and in steps, against all plans, also those that are only in the cache. A plan needs every row that a
+ * kept checkpoint may train again (CHECKPOINTED names the oldest one), and everything that it may still
+ * choose. Sequences that are leased or on their way to the disk keep their labels.
  */
 #include "selectord/core_internal.h"
 
@@ -111,7 +112,8 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 		return;
 	}
 	if (d->active) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "", 2000, "drop_labels", "one at a time", "another client's is in progress");
+		core__refuse(c, peer->id, EX_TEMPFAIL, "", 2000, "drop_labels", "one at a time",
+		    "another client's is in progress");
 		return;
 	}
 	d->n_plans = 0;
@@ -120,7 +122,8 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 		if (rc == ENOMEM)
 			c->failed = true;
 		core__refuse(c, peer->id, rc == ERR_CORRUPT ? EX_DATAERR : EX_IOERR,
-		    "the needs of a damaged plan are unknown: run saltctl cache fsck", 0, "plans", "a readable record of every plan", "%s", err_str(rc));
+		    "the needs of a damaged plan are unknown: run saltctl cache fsck", 0, "plans",
+		    "a readable record of every plan", "%s", err_str(rc));
 		return;
 	}
 	d->active = true;

@@ -29,16 +29,20 @@ teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 		if (!teacher && !scorer)
 			continue;
 		if (strcmp(m->compute_class, set->compute_class) != 0) {
-			rc = err_expect(&note, ERR_MISMATCH, "models.compute_class", "%s", "%s", set->compute_class, m->compute_class);
+			rc = err_expect(&note, ERR_MISMATCH, "models.compute_class", "%s", "%s",
+			    set->compute_class, m->compute_class);
 		} else if (m->vocab_size < c->cfg.n_valid) {
-			rc = err_expect(&note, ERR_MISMATCH, "models.vocab_size", "at least %" PRIu32 ", the corpus's vocabulary", "%" PRIu32,
-			    c->cfg.n_valid, m->vocab_size);
+			rc = err_expect(&note, ERR_MISMATCH, "models.vocab_size",
+			    "at least %" PRIu32 ", the corpus's vocabulary", "%" PRIu32, c->cfg.n_valid,
+			    m->vocab_size);
 		} else if (m->max_context < c->cfg.corpus.context) {
-			rc = err_expect(&note, ERR_MISMATCH, "models.max_context", "at least %" PRIu32 " tokens (corpus.context)", "%" PRIu32,
-			    c->cfg.corpus.context, m->max_context);
-		} else if (m->tokenizer.known && tokenizer->known && !hash_equal(m->tokenizer.hash, tokenizer->hash)) {
-			rc = err_expect(&note, ERR_MISMATCH, "models.tokenizer", "%s, the corpus's", "%s", hash_hex(tokenizer->hash, a),
-			    hash_hex(m->tokenizer.hash, b));
+			rc = err_expect(&note, ERR_MISMATCH, "models.max_context",
+			    "at least %" PRIu32 " tokens (corpus.context)", "%" PRIu32, c->cfg.corpus.context,
+			    m->max_context);
+		} else if (m->tokenizer.known && tokenizer->known &&
+		    !hash_equal(m->tokenizer.hash, tokenizer->hash)) {
+			rc = err_expect(&note, ERR_MISMATCH, "models.tokenizer", "%s, the corpus's", "%s",
+			    hash_hex(tokenizer->hash, a), hash_hex(m->tokenizer.hash, b));
 		} else {
 			p->can_score |= scorer && m->serves_score;
 			p->can_label |= teacher && m->serves_label;
@@ -46,13 +50,16 @@ teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 		}
 	}
 	if (rc != 0) {
-		core__refuse_note(c, p->id, EX_CONFIG, &note, "this teacher's output would differ from what is in the cache", 0);
+		core__refuse_note(c, p->id, EX_CONFIG, &note,
+		    "this teacher's output would differ from what is in the cache", 0);
 		return false;
 	}
 	if (p->can_score || p->can_label || p->can_heldout)
 		return true;
-	core__refuse(c, p->id, EX_CONFIG, "no model that this cache needs, or it does not serve what it is needed for", 0, "models.fingerprint",
-	    "teacher %s or scorer %s", "%s", hash_hex(set->teacher.hash, a), hash_hex(c->cfg.score_set.scorer.hash, b), found);
+	core__refuse(c, p->id, EX_CONFIG,
+	    "no model that this cache needs, or it does not serve what it is needed for", 0,
+	    "models.fingerprint", "teacher %s or scorer %s", "%s", hash_hex(set->teacher.hash, a),
+	    hash_hex(c->cfg.score_set.scorer.hash, b), found);
 	return false;
 }
 
@@ -67,8 +74,9 @@ plan_held(const struct core *c, const struct core_plan *plan)
 }
 
 /*
- * Removes one plan from memory to make room for another: of those that no connected peer uses, the one used longest ago, released ones
- * first. Its records stay in the cache, and the next HELLO that names it opens it again. false: every plan is in use.
+ * Removes one plan from memory to make room for another: of those that no connected peer uses, the one used
+ * longest ago, released ones first. Its records stay in the cache, and the next HELLO that names it opens it
+ * again. false: every plan is in use.
  */
 static bool
 plan_retire(struct core *c)
@@ -79,7 +87,9 @@ plan_retire(struct core *c)
 	if (c->drop.active)			/* it checks labels against the plans in memory and those stored when it began */
 		return false;
 	for (struct core_plan *p = c->plans; p != NULL; p = p->next)
-		if (!plan_held(c, p) && (plan == NULL || (p->released != plan->released ? p->released : p->used_ms < plan->used_ms)))
+		if (!plan_held(c, p) &&
+		    (plan == NULL ||
+			(p->released != plan->released ? p->released : p->used_ms < plan->used_ms)))
 			plan = p;
 	if (plan == NULL)
 		return false;
@@ -105,12 +115,16 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 	size_t n = 0;
 
 	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
-		core__refuse(c, p->id, EX_CONFIG, w->mode == WIRE_MODE_SALT_DS ? "the same settings give another plan here: corpus or score set differ" :
-		    "corpus differs", 0, "plan.hash", "%s", "%s", hash_hex(hash, want), hash_hex(w->hash.hash, got));
+		core__refuse(c, p->id, EX_CONFIG,
+		    w->mode == WIRE_MODE_SALT_DS ?
+			"the same settings give another plan here: corpus or score set differ" :
+			"corpus differs",
+		    0, "plan.hash", "%s", "%s", hash_hex(hash, want), hash_hex(w->hash.hash, got));
 		return NULL;
 	}
 	if (w->mode == WIRE_MODE_SALT_DS && (w->k < 1 || w->k > 255)) {
-		core__refuse(c, p->id, EX_CONFIG, "", 0, "plan.k", "1 .. 255 (ranks are stored up to 255)", "%" PRIu32, w->k);
+		core__refuse(c, p->id, EX_CONFIG, "", 0, "plan.k", "1 .. 255 (ranks are stored up to 255)",
+		    "%" PRIu32, w->k);
 		return NULL;
 	}
 	for (const struct core_plan *q = c->plans; q != NULL; q = q->next)
@@ -120,13 +134,14 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 		uint64_t kept = w->mode == WIRE_MODE_SALT_DS ? select_kept(w->keep, window) : window;
 
 		if (kept < 1 || window > UINT64_C(1) << 32) {
-			core__refuse(c, p->id, EX_CONFIG, "", 0, "plan.keep", "at least one sequence kept from a block of at most 2^32",
-			    "%.9g of %" PRIu64, w->keep, window);
+			core__refuse(c, p->id, EX_CONFIG, "", 0, "plan.keep",
+			    "at least one sequence kept from a block of at most 2^32", "%.9g of %" PRIu64,
+			    w->keep, window);
 			return NULL;
 		}
 		if (n >= CORE_PLANS_MAX && !plan_retire(c)) {
-			core__refuse(c, p->id, EX_UNAVAILABLE, "", 5000, "plan", "at most %d plans in use by connected peers", "one more",
-			    CORE_PLANS_MAX);
+			core__refuse(c, p->id, EX_UNAVAILABLE, "", 5000, "plan",
+			    "at most %d plans in use by connected peers", "one more", CORE_PLANS_MAX);
 			return NULL;
 		}
 		if ((plan = calloc(1, sizeof(*plan))) == NULL) {
@@ -145,7 +160,10 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 			plan->oldest_step = stored.oldest_step;
 			plan->released = stored.released;
 			plan->released_step = stored.released_step;
-			/* No row before the oldest kept checkpoint will be asked for: begin at our first block with later rows. */
+			/*
+			 * No row before the oldest kept checkpoint will be asked for: begin at our first
+			 * block with later rows.
+			 */
 			rows = stored.oldest_step < w->n_rows / w->batch ? stored.oldest_step * w->batch : w->n_rows;
 			block = rows / kept;
 			if (block > c->cfg.shard)
@@ -180,16 +198,20 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 
 	core__peer_drop(c, id);			/* HELLO again on the same connection: start anew */
 	if (h->protocol_version != WIRE_VERSION) {
-		core__refuse(c, id, EX_PROTOCOL, "", 0, "protocol_version", "%d", "%" PRIu32, WIRE_VERSION, h->protocol_version);
+		core__refuse(c, id, EX_PROTOCOL, "", 0, "protocol_version", "%d", "%" PRIu32, WIRE_VERSION,
+		    h->protocol_version);
 		return;
 	}
 	for (p = c->peers; p != NULL; p = p->next)
 		n++;
 	if (n >= CORE_PEERS_MAX) {
-		core__refuse(c, id, EX_UNAVAILABLE, "", 5000, "hello", "at most %d peers", "one more", CORE_PEERS_MAX);
+		core__refuse(c, id, EX_UNAVAILABLE, "", 5000, "hello", "at most %d peers", "one more",
+		    CORE_PEERS_MAX);
 		return;
 	}
-	/* The same process on a new connection: it keeps its leases, and the old connection no longer counts. */
+	/*
+	 * The same process on a new connection: it keeps its leases, and the old connection no longer counts.
+	 */
 	if ((old = core__boot(c, h->boot_id)) != NULL)
 		core__peer_drop(c, old->id);
 	if ((p = calloc(1, sizeof(*p))) == NULL) {
@@ -210,7 +232,8 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 		uint64_t need = 4 * ((uint64_t)c->cfg.corpus.context + 1) + 1024;
 
 		if (p->max_message < need) {
-			core__refuse(c, id, EX_CONFIG, "", 0, "max_message", "at least %" PRIu64 ": a lease of one sequence", "%" PRIu32, need,
+			core__refuse(c, id, EX_CONFIG, "", 0, "max_message",
+			    "at least %" PRIu64 ": a lease of one sequence", "%" PRIu32, need,
 			    p->max_message);
 			goto drop;
 		}
@@ -221,7 +244,8 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 		uint64_t need = c->cfg.record_max + 1024;
 
 		if (h->role == WIRE_ROLE_TRAINER && p->max_message < need) {
-			core__refuse(c, id, EX_CONFIG, "", 0, "max_message", "at least %" PRIu64 ": a row of one label record", "%" PRIu32, need,
+			core__refuse(c, id, EX_CONFIG, "", 0, "max_message",
+			    "at least %" PRIu64 ": a row of one label record", "%" PRIu32, need,
 			    p->max_message);
 			goto drop;
 		}

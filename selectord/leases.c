@@ -160,8 +160,9 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 		w->label_set = c->cfg.label_set;
 	w->n_valid = c->cfg.n_valid;
 	c->stats.n_leases_granted++;
-	core__event(c, LOG_LEVEL_DEBUG, "lease.granted", "lease=%" PRIu64 " to=%s wants=%s seqs=%zu single=%d", l->id, peer->name,
-	    wants_name(wants), l->n, single);
+	core__event(c, LOG_LEVEL_DEBUG, "lease.granted",
+	    "lease=%" PRIu64 " to=%s wants=%s seqs=%zu single=%d", l->id, peer->name, wants_name(wants), l->n,
+	    single);
 	return;
 fail:
 	if (l != NULL) {
@@ -282,7 +283,8 @@ core__boot_back(struct core *c, struct hash128 boot)
 			continue;
 		s->n_dead = kept;
 		save_attempts(c, s);
-		core__event(c, LOG_LEVEL_INFO, "seq.holder_back", "seq=%" PRIu64 " times=%" PRIu32, s->seq, s->n_dead);
+		core__event(c, LOG_LEVEL_INFO, "seq.holder_back", "seq=%" PRIu64 " times=%" PRIu32, s->seq,
+		    s->n_dead);
 	}
 }
 
@@ -336,13 +338,14 @@ same(const void *a, size_t a_len, const void *b, size_t b_len)
 }
 
 /*
- * Is one part of a result (scores or label) known already? STORED and COMING (on its way to the disk): *differs if that has other bytes.
+ * Is one part of a result (scores or label) known already? STORED and COMING (on its way to the disk):
+ * *differs if that has other bytes.
  */
 enum known { NEW, COMING, STORED };
 
 static enum known
-part_known(int rc, const struct cache_bytes *stored_bytes, bool pending, const struct core_copy *coming, const struct wire_bytes *got,
-    bool *differs)
+part_known(int rc, const struct cache_bytes *stored_bytes, bool pending, const struct core_copy *coming,
+    const struct wire_bytes *got, bool *differs)
 {
 	if (rc == 0) {
 		*differs |= !same(stored_bytes->bytes, stored_bytes->len, got->bytes, got->len);
@@ -359,7 +362,8 @@ bad_row(struct core *c, struct core_peer *peer, const struct core_lease *l, uint
 {
 	c->stats.n_bad_results++;
 	peer->n_bad++;
-	core__event(c, LOG_LEVEL_WARN, "result.bad", "teacher=%s lease=%" PRIu64 " seq=%" PRIu64 " why=\"%s\"", peer->name, l->id, seq, why);
+	core__event(c, LOG_LEVEL_WARN, "result.bad",
+	    "teacher=%s lease=%" PRIu64 " seq=%" PRIu64 " why=\"%s\"", peer->name, l->id, seq, why);
 }
 
 /* Does the row have what its lease asked for, and is that valid? 0 or why not. */
@@ -371,7 +375,8 @@ check_row(struct core *c, const struct core_lease *l, const struct wire_result_r
 	if (((l->wants & WANT_SCORE) != 0 && row->scores.len == 0) || ((l->wants & WANT_LABEL) != 0 && row->label.len == 0))
 		return err_note_set(note, ERR_FORMAT, "a part that was asked for is missing");
 	if ((l->wants & WANT_SCORE) != 0)
-		rc = labels_scores_decode(row->scores.bytes, row->scores.len, c->cfg.corpus.context, NULL, NULL, note);
+		rc = labels_scores_decode(row->scores.bytes, row->scores.len, c->cfg.corpus.context, NULL,
+		    NULL, note);
 	if (rc == 0 && (l->wants & WANT_LABEL) != 0)
 		rc = c->store->check_label(c->store->arg, row->seq, row->label.bytes, row->label.len, note);
 	return rc;
@@ -386,8 +391,8 @@ keep_copy(struct core_copy *copy, struct mem_arena *arena, const struct wire_byt
 
 /* A result with a part that is not known yet: a record of its new parts. false: no memory. */
 static bool
-store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const struct wire_message *msg, const struct wire_result_row *row,
-    bool scores, bool label)
+store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const struct wire_message *msg,
+    const struct wire_result_row *row, bool scores, bool label)
 {
 	bool suspect = s->single || s->n_dead > 0 || s->n_errors > 0;
 	struct core_op *op = core__op(c, CORE_OP_RESULT, row->seq);
@@ -456,11 +461,13 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 	}
 	if ((l->wants & WANT_SCORE) != 0) {
 		rc = c->store->scores(c->store->arg, l->set, row->seq, &stored_bytes);
-		scores = part_known(rc, &stored_bytes, (s->pending & WANT_SCORE) != 0, &s->scores, &row->scores, &differs);
+		scores = part_known(rc, &stored_bytes, (s->pending & WANT_SCORE) != 0, &s->scores,
+		    &row->scores, &differs);
 	}
 	if ((l->wants & WANT_LABEL) != 0) {
 		rc = c->store->label(c->store->arg, row->seq, &stored_bytes);
-		label = part_known(rc, &stored_bytes, (s->pending & WANT_LABEL) != 0, &s->label, &row->label, &differs);
+		label = part_known(rc, &stored_bytes, (s->pending & WANT_LABEL) != 0, &s->label, &row->label,
+		    &differs);
 	}
 	if (l->open[at]) {
 		l->open[at] = false;
@@ -468,7 +475,8 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 	}
 	if (differs) {
 		c->stats.n_differed++;
-		core__event(c, LOG_LEVEL_WARN, "result.differs", "teacher=%s seq=%" PRIu64 " kept=\"the first one\"", peer->name, row->seq);
+		core__event(c, LOG_LEVEL_WARN, "result.differs",
+		    "teacher=%s seq=%" PRIu64 " kept=\"the first one\"", peer->name, row->seq);
 	}
 	if (scores != NEW && label != NEW) {
 		c->stats.n_duplicates++;
@@ -502,7 +510,9 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_message *
 		if (result_row(c, peer, l, msg, &m->rows[i], &after, now_ms))
 			seqs[n++] = m->rows[i].seq;
 	if (l == NULL) {
-		/* A forgotten lease, or one of an earlier selectord: only what is stored can be acknowledged. */
+		/*
+		 * A forgotten lease, or one of an earlier selectord: only what is stored can be acknowledged.
+		 */
 		for (size_t i = 0; i < m->n_rows; i++) {
 			struct cache_bytes v;
 

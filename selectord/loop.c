@@ -158,7 +158,8 @@ metrics_update(struct loop *l, int64_t now_ms)
 	status_state(l->p.status, state, now_ms);
 	status_step(l->p.status, s->rows_ready, s->rows_total);
 	if (commit.waiting != 0 || s->no_room) {
-		snprintf(text, sizeof(text), "no room in the cache: %s; no leases and no acknowledgements until there is",
+		snprintf(text, sizeof(text),
+		    "no room in the cache: %s; no leases and no acknowledgements until there is",
 		    err_str(commit.waiting != 0 ? commit.waiting : ENOSPC));
 		status_error(l->p.status, text);
 	} else if (s->starved[0] != '\0' && !l->draining) {
@@ -166,8 +167,8 @@ metrics_update(struct loop *l, int64_t now_ms)
 	} else {
 		status_error(l->p.status, "");		/* the last line of the log is shown */
 	}
-	daemon_notify_status("%s: %zu teachers, %zu trainer ranks, %" PRIu64 " of %" PRIu64 " rows ready", state, s->n_teachers, s->n_trainers,
-	    s->rows_ready, s->rows_total);
+	daemon_notify_status("%s: %zu teachers, %zu trainer ranks, %" PRIu64 " of %" PRIu64 " rows ready",
+	    state, s->n_teachers, s->n_trainers, s->rows_ready, s->rows_total);
 	pthread_mutex_lock(&l->lock);
 	l->roster_ms = now_ms;
 	l->n_roster = core_peers(l->p.core, l->roster, ROSTER_MAX, now_ms);
@@ -175,7 +176,9 @@ metrics_update(struct loop *l, int64_t now_ms)
 	pthread_mutex_unlock(&l->lock);
 }
 
-/* The histogram of scores up to the last bin that is not empty; NULL for a plan that chooses without scores. */
+/*
+ * The histogram of scores up to the last bin that is not empty; NULL for a plan that chooses without scores.
+ */
 static struct json *
 scores_json(const struct core_scores *s)
 {
@@ -189,7 +192,8 @@ scores_json(const struct core_scores *s)
 		json_push(kept, json_new_int((int64_t)s->kept[i]));
 	}
 	if (n > 0)
-		return json_build("{s:f, s:o, s:o}", "bin_nats", CORE_SCORE_BIN_NATS, "sequences", scored, "kept", kept);
+		return json_build("{s:f, s:o, s:o}", "bin_nats", CORE_SCORE_BIN_NATS, "sequences", scored,
+		    "kept", kept);
 	json_close(&scored);
 	json_close(&kept);
 	return NULL;
@@ -207,9 +211,10 @@ loop_members(void *arg, struct json *answer)
 	pthread_mutex_lock(&l->lock);
 	for (size_t i = 0; i < l->n_plans && i < CORE_PLANS_MAX; i++) {
 		const struct core_plan_stats *p = &l->plans[i];
-		struct json *o = json_build("{s:s, s:I, s:I, s:I, s:I, s:b}", "plan", hash_hex(p->hash, hex), "rows", (long long)p->n_rows,
-		    "rows_ready", (long long)p->rows_ready, "rows_asked", (long long)p->rows_asked,
-		    "blocks_active", (long long)p->n_blocks_active, "released", p->released);
+		struct json *o = json_build("{s:s, s:I, s:I, s:I, s:I, s:b}", "plan", hash_hex(p->hash, hex),
+		    "rows", (long long)p->n_rows, "rows_ready", (long long)p->rows_ready, "rows_asked",
+		    (long long)p->rows_asked, "blocks_active", (long long)p->n_blocks_active, "released",
+		    p->released);
 
 		if ((scores = scores_json(&p->scores)) != NULL)
 			json_put(o, "scores", scores);
@@ -262,7 +267,10 @@ send_parked(struct loop *l)
 	}
 }
 
-/* Keeps a frame until record `after` is on the disk. Most come in that order, so its place is searched from the end. */
+/*
+ * Keeps a frame until record `after` is on the disk. Most come in that order, so its place is searched from
+ * the end.
+ */
 static int
 park(struct loop *l, const struct core_message *m, uint8_t *frame, size_t len)
 {
@@ -299,8 +307,8 @@ send_message(struct loop *l, const struct core_message *m)
 	if (rc == ENOMEM)
 		return rc;
 	if (rc != 0) {
-		log_error("message.unsendable", "type=%s peer=%" PRIu64 " error=\"%s\"", wire_type_name(m->msg.type), m->peer,
-		    err_note_str(&note, rc, text, sizeof(text)));
+		log_error("message.unsendable", "type=%s peer=%" PRIu64 " error=\"%s\"",
+		    wire_type_name(m->msg.type), m->peer, err_note_str(&note, rc, text, sizeof(text)));
 		return 0;
 	}
 	if (m->after > l->durable)
@@ -310,8 +318,8 @@ send_message(struct loop *l, const struct core_message *m)
 }
 
 /*
- * Handles the core's output: encodes its messages, submits its records, logs its events. Messages borrow bytes of the read transaction,
- * so that ends last.
+ * Handles the core's output: encodes its messages, submits its records, logs its events. Messages borrow
+ * bytes of the read transaction, so that ends last.
  */
 static int
 flush(struct loop *l, int rc)
@@ -402,7 +410,10 @@ time_in(struct loop *l, int64_t now_ms)
 		l->next_second_ms = now_ms + 1000;
 		if (room == ENOSPC)			/* dropped labels leave free pages in the file, not on the disk */
 			room = cache_room_inside(l->p.cache);
-		/* The writer makes a map that is nearly full (ERR_FULL) larger; where it cannot, it waits for space. */
+		/*
+		 * The writer makes a map that is nearly full (ERR_FULL) larger; where it cannot, it waits for
+		 * space.
+		 */
 		room = (room == 0 || room == ERR_FULL) && commit_state(l->p.commit).waiting == 0;
 		rc = flush(l, core_room(l->p.core, room, now_ms));
 		metrics_update(l, now_ms);
@@ -443,7 +454,8 @@ loop_run(struct loop *l, struct err_note *note)
 			log_info("drain", "records_pending=%" PRIu64, l->submitted - l->durable);
 			l->draining = true;
 			drain_until_ms = now_ms + DRAIN_MS;
-			daemon_notify_stopping("draining: %" PRIu64 " records on their way to the disk", l->submitted - l->durable);
+			daemon_notify_stopping("draining: %" PRIu64 " records on their way to the disk",
+			    l->submitted - l->durable);
 			rc = flush(l, core_drain(l->p.core, now_ms));
 		}
 		/* First the commits: they may have stored what the next messages ask for. */
@@ -460,9 +472,13 @@ loop_run(struct loop *l, struct err_note *note)
 			l->ready = true;
 			daemon_notify_ready("serving");
 		}
-		/* The watchdog expects progress while records are pending, except while the writer waits for disk space. */
+		/*
+		 * The watchdog expects progress while records are pending, except while the writer waits for
+		 * disk space.
+		 */
 		daemon_notify_alive(l->durable, l->durable != l->submitted && commit_state(l->p.commit).waiting == 0);
-		if (l->draining && ((l->durable == l->submitted && TAILQ_EMPTY(&l->parked)) || now_ms >= drain_until_ms))
+		if (l->draining &&
+		    ((l->durable == l->submitted && TAILQ_EMPTY(&l->parked)) || now_ms >= drain_until_ms))
 			break;
 	}
 	return rc != 0 ? err_note_set(note, rc, rc == ENOMEM ? "memory" : "cache.dir %s", l->p.cache_dir) : 0;
@@ -492,7 +508,8 @@ loop_new(struct loop **out, const struct loop_parts *parts)
 		return rc;
 	}
 	for (size_t i = 0; i < N_METRICS; i++)
-		l->metric[i] = status_register(parts->status, metrics[i].kind, metrics[i].name, metrics[i].unit, metrics[i].help);
+		l->metric[i] = status_register(parts->status, metrics[i].kind, metrics[i].name,
+		    metrics[i].unit, metrics[i].help);
 	*out = l;
 	return 0;
 }

@@ -1,6 +1,6 @@
 /*
- * loop - the main loop of selectord and its only poll: passes frames to the core, its answers to the peers and its records to the writer
- * thread, and sends acknowledgements when their records are on the disk.
+ * loop - the main loop of selectord and its only poll: passes frames to the core, its answers to the peers
+ * and its records to the writer thread, and sends acknowledgements when their records are on the disk.
  */
 #ifndef SALT_SELECTORD_LOOP_H
 #define SALT_SELECTORD_LOOP_H
@@ -32,8 +32,9 @@ int loop_new(struct loop **loop, const struct loop_parts *parts);
 void loop_destroy(struct loop **loop);		/* takes NULL */
 
 /*
- * loop_run - until a stop is asked for and all pending records are committed and acknowledged (at most 10 s more), or an error.
- * Returns 0, the writer's error (such as EIO), ENOMEM, or errno of the wait for messages; the note says of what.
+ * loop_run - until a stop is asked for and all pending records are committed and acknowledged (at most 10 s
+ * more), or an error. Returns 0, the writer's error (such as EIO), ENOMEM, or errno of the wait for messages;
+ * the note says of what.
  */
 int loop_run(struct loop *loop, struct err_note *note);
 

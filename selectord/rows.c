@@ -1,4 +1,7 @@
-/* Row requests: answered when ready, in any order, with as many rows as fit. A repeated request replaces the former one. */
+/*
+ * Row requests: answered when ready, in any order, with as many rows as fit. A repeated request replaces the
+ * former one.
+ */
 #include "selectord/core_internal.h"
 
 #include <inttypes.h>
@@ -37,8 +40,8 @@ core__waits_drop_plan(struct core *c, const struct core_plan *plan)
 }
 
 /*
- * Rows [first, first + count) as far as they are in blocks of this shard and fit a frame. true: sent. The first block's part must be
- * complete (or fill the frame); later blocks add what is ready.
+ * Rows [first, first + count) as far as they are in blocks of this shard and fit a frame. true: sent. The
+ * first block's part must be complete (or fill the frame); later blocks add what is ready.
  */
 static bool
 answer(struct core *c, const struct core_wait *w)
@@ -114,18 +117,20 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 
 	c->stats.n_row_requests++;
 	if (plan == NULL) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "send HELLO again", 100, "hello", "a plan opened by HELLO", "%s",
-		    hash_hex(m->plan_hash, hex));
+		core__refuse(c, peer->id, EX_TEMPFAIL, "send HELLO again", 100, "hello",
+		    "a plan opened by HELLO", "%s", hash_hex(m->plan_hash, hex));
 		return;
 	}
 	if (m->first_row / plan->kept % c->cfg.n_shards != c->cfg.shard) {
-		core__refuse(c, peer->id, EX_CONFIG, "selector.endpoints differ?", 0, "rows_request.first_row", "a row of shard %" PRIu32 " of %" PRIu32,
-		    "row %" PRIu64 ", block %" PRIu64, c->cfg.shard, c->cfg.n_shards, m->first_row, m->first_row / plan->kept);
+		core__refuse(c, peer->id, EX_CONFIG, "selector.endpoints differ?", 0,
+		    "rows_request.first_row", "a row of shard %" PRIu32 " of %" PRIu32,
+		    "row %" PRIu64 ", block %" PRIu64, c->cfg.shard, c->cfg.n_shards, m->first_row,
+		    m->first_row / plan->kept);
 		return;
 	}
 	if (m->first_row >= plan->wire.n_rows) {
-		core__refuse(c, peer->id, EX_CONFIG, "", 0, "rows_request.first_row", "less than %" PRIu64 ", the plan's n_rows", "%" PRIu64,
-		    plan->wire.n_rows, m->first_row);
+		core__refuse(c, peer->id, EX_CONFIG, "", 0, "rows_request.first_row",
+		    "less than %" PRIu64 ", the plan's n_rows", "%" PRIu64, plan->wire.n_rows, m->first_row);
 		return;
 	}
 	/* A process that connected after the release trains phase one again: rows may be missing. */

@@ -116,8 +116,9 @@ check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, con
 }
 
 /*
- * Checksum, kind, L, N, vocabulary and tokens of every label are checked. Its rows (ids, counts) are checked too, as long as that takes no
- * more than a fortieth of this thread's time; when labels come faster, only one in 1,024 of the others. The trainer checks all of them.
+ * Checksum, kind, L, N, vocabulary and tokens of every label are checked. Its rows (ids, counts) are checked
+ * too, as long as that takes no more than a fortieth of this thread's time; when labels come faster, only one
+ * in 1,024 of the others. The trainer checks all of them.
  */
 static int
 ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)

@@ -1,6 +1,6 @@
 /*
- * store - struct core_store, answered from the cache and the corpora. The first question begins a read transaction; store_end() ends it,
- * which the loop calls after it has encoded the core's messages.
+ * store - struct core_store, answered from the cache and the corpora. The first question begins a read
+ * transaction; store_end() ends it, which the loop calls after it has encoded the core's messages.
  */
 #ifndef SALT_SELECTORD_STORE_H
 #define SALT_SELECTORD_STORE_H

@@ -247,7 +247,10 @@ scan_block(struct core *c, struct core_plan *plan, struct core_block *b)
 			b->scan_at++;
 			continue;
 		}
-		/* Choosing is a pure function of what is stored: the same rows will replace the damaged record. */
+		/*
+		 * Choosing is a pure function of what is stored: the same rows will replace the damaged
+		 * record.
+		 */
 		core__event(c, LOG_LEVEL_ERROR, "rows.damaged", "plan=%s block=%" PRIu64 " next=\"chosen again\"", hash_hex(plan->hash, hex), b->no);
 		c->stats.n_corrupt++;
 		memset(b->flags, 0, plan->window);
@@ -311,7 +314,9 @@ core__scan(struct core *c)
 		target = plan->ahead < plan->wire.n_rows - (target < plan->wire.n_rows ? target : plan->wire.n_rows) ? target + plan->ahead :
 		    plan->wire.n_rows;
 		n_blocks = target == 0 ? 0 : (target - 1) / plan->kept + 1;
-		/* Twice as many positions as the connected teachers can lease; never a whole plan in memory. */
+		/*
+		 * Twice as many positions as the connected teachers can lease; never a whole plan in memory.
+		 */
 		while (c->scan_left > 0 && plan->frontier < n_blocks && !c->failed && work_left(plan) < 2 * slots * c->lease_rows) {
 			uint64_t no = plan->frontier;
 
@@ -467,7 +472,9 @@ pick_seq(struct core *c, struct pick *pick, uint64_t seq, uint8_t wants)
 			return PASSED;
 		if (s->not_before_ms > pick->now_ms)
 			return LATER;
-		/* The teacher that reported an error gets it again only if no other has taken it for a while. */
+		/*
+		 * The teacher that reported an error gets it again only if no other has taken it for a while.
+		 */
 		if (s->n_errors > 0 && hash_equal(s->error_boot, pick->boot) && pick->now_ms < s->not_before_ms + SAME_TEACHER_MS)
 			return LATER;
 	}

@@ -1,6 +1,7 @@
 /*
- * selectord's real loop, core, store and writer over the fake bus: a story in which every counter counts, and at its end every metric of
- * the status socket is compared with what happened. A metric that the story does not know fails the test.
+ * selectord's real loop, core, store and writer over the fake bus: a story in which every counter counts, and
+ * at its end every metric of the status socket is compared with what happened. A metric that the story does
+ * not know fails the test.
  */
 #include "selectord/loop.h"
 
@@ -56,7 +57,8 @@ push(uint64_t peer, const struct wire_message *m)
 static void
 hello(const struct story *s, uint64_t peer, enum wire_role role, const struct wire_plan *plan)
 {
-	struct wire_message m = {.type = WIRE_HELLO, .hello = {.role = role, .boot_id = {peer, 1}, .name = "p", .max_message = 1 << 16}};
+	struct wire_message m = {.type = WIRE_HELLO,
+	    .hello = {.role = role, .boot_id = {peer, 1}, .name = "p", .max_message = 1 << 16}};
 
 	if (role == WIRE_ROLE_TEACHER) {
 		m.hello.n_models = 1;
@@ -121,8 +123,8 @@ fail(struct story *s, uint64_t peer, uint64_t lease_id, uint64_t seq)
 }
 
 /*
- * A lease is worked on at once; but TEACHER's first one waits, OTHER's first one is returned, and the victim's first lone holder vanishes.
- * After TEACHER also OTHER fails on one sequence.
+ * A lease is worked on at once; but TEACHER's first one waits, OTHER's first one is returned, and the
+ * victim's first lone holder vanishes. After TEACHER also OTHER fails on one sequence.
  */
 static void
 take_lease(struct story *s, uint64_t peer, struct wire_message *m)
@@ -205,7 +207,8 @@ check_middle(struct story *s)
 	status_snapshot(s->status, clock_now_ms(), &snap);
 	CHECK(metric(&snap, "leases") == 1 && metric(&snap, "sequences_leased") == 2);
 	CHECK(metric(&snap, "row_requests_waiting") == 1 && metric(&snap, "rows_asked") == 4);
-	CHECK(metric(&snap, "rows_ready") == 0 && metric(&snap, "plans_released") == 0 && metric(&snap, "plans") == 1);
+	CHECK(metric(&snap, "rows_ready") == 0 && metric(&snap, "plans_released") == 0 &&
+	    metric(&snap, "plans") == 1);
 }
 
 static void
@@ -252,8 +255,15 @@ check_end(struct story *s)
 static enum fake_step
 script(void *arg, int step)
 {
-	struct wire_plan plan = {.present = true, .seed = 1, .batch = 4, .mode = WIRE_MODE_SALT_DS, .k = 10, .window = WINDOW, .keep = 0.5,
-	    .n_rows = WINDOW, .label_ahead_rows = UINT64_MAX};
+	struct wire_plan plan = {.present = true,
+	    .seed = 1,
+	    .batch = 4,
+	    .mode = WIRE_MODE_SALT_DS,
+	    .k = 10,
+	    .window = WINDOW,
+	    .keep = 0.5,
+	    .n_rows = WINDOW,
+	    .label_ahead_rows = UINT64_MAX};
 	struct story *s = arg;
 	struct wire_result_row row = {0};
 	struct wire_message bad = {.type = WIRE_RESULT, .result = {0, &row, 1}};
@@ -291,12 +301,15 @@ script(void *arg, int step)
 		result(s, TEACHER, &s->lease->lease, s->lease->lease.seqs[0], 0);	/* does not */
 		fail(s, TEACHER, s->lease->lease.lease_id, s->lease->lease.seqs[1]);
 		bad.result.lease_id = s->lease->lease.lease_id;
-		row = (struct wire_result_row){.seq = s->victim, .scores = {(const uint8_t *)"x", 1}, .label = {(const uint8_t *)"x", 1}};
+		row = (struct wire_result_row){.seq = s->victim,
+		    .scores = {(const uint8_t *)"x", 1},
+		    .label = {(const uint8_t *)"x", 1}};
 		push(TEACHER, &bad);
 		fake_bus_push(0, NOISE, "noise", 5);
 		credit(TRAINER);			/* only teachers may */
 		hello(s, STRANGER, WIRE_ROLE_TRAINER, NULL);
-		push(TRAINER, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {7, s->plan, 0, 4, 0}});
+		push(TRAINER,
+		    &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {7, s->plan, 0, 4, 0}});
 		fake_bus_send_rc(0, OTHER, ERR_AGAIN);
 		push(OTHER, &(struct wire_message){.type = WIRE_PING});
 		break;
@@ -312,7 +325,10 @@ script(void *arg, int step)
 		s->n_leases_before = s->n_leases;
 		credit(OTHER);
 		credit(TEACHER);
-		/* Its ACK comes when all records so far are on the disk: the clock of the test must not run away from the writer. */
+		/*
+		 * Its ACK comes when all records so far are on the disk: the clock of the test must not run
+		 * away from the writer.
+		 */
 		push(TRAINER, &(struct wire_message){.type = WIRE_CHECKPOINTED, .checkpointed = {8, s->plan, 0}});
 		s->n_asked++;
 		break;
@@ -376,11 +392,15 @@ make_corpus(const char *name, uint32_t number, size_t n_tokens)
 	return c;
 }
 
-/* The store takes the label of a sequence only as the label set says it must be; with no time for full checks, too. */
+/*
+ * The store takes the label of a sequence only as the label set says it must be; with no time for full
+ * checks, too.
+ */
 static void
 check_labels(struct story *s)
 {
-	struct labels_spec other[] = {s->store.spec, s->store.spec, s->store.spec, s->store.spec, s->store.spec, s->store.spec};
+	struct labels_spec other[] = {
+	    s->store.spec, s->store.spec, s->store.spec, s->store.spec, s->store.spec, s->store.spec};
 	int64_t spent_ns = s->store.spent_ns;
 	int32_t window[L + 1], ids[L * VOCAB] = {0};
 	float log_p[L * VOCAB] = {0};
@@ -405,13 +425,15 @@ check_labels(struct story *s)
 			if (other[i].kind == LABELS_KIND_DENSE) {
 				for (size_t v = 0; v < L * VOCAB; v++)
 					log_p[v] = -3.4657359f;		/* 1 / 32 */
-				REQUIRE(labels_encode_dense(&other[i], hash_tokens(window, L + 1), log_p, &buf, NULL) == 0);
+				REQUIRE(labels_encode_dense(&other[i], hash_tokens(window, L + 1), log_p,
+				    &buf, NULL) == 0);
 			} else {
 				for (size_t v = 0; v < L * other[i].k; v++) {
 					ids[v] = (int32_t)(v % other[i].k);
 					log_p[v] = -1.0f - (float)ids[v];
 				}
-				REQUIRE(labels_encode_topk(&other[i], hash_tokens(window, L + 1), ids, log_p, &buf, NULL) == 0);
+				REQUIRE(labels_encode_topk(&other[i], hash_tokens(window, L + 1), ids, log_p,
+					    &buf, NULL) == 0);
 			}
 			CHECK((s->store.ask.check_label(&s->store, 7, buf.bytes, buf.len, &note) == 0) == (i == 0));
 		}
@@ -426,7 +448,8 @@ check_quarantine(void *arg, const struct cache_quarantine *q)
 {
 	const struct story *s = arg;
 
-	CHECK(q->seq == s->lease->lease.seqs[1] && q->since_s > 1700000000 && strstr(q->reason, "not finite") != NULL);
+	CHECK(q->seq == s->lease->lease.seqs[1] && q->since_s > 1700000000 &&
+	    strstr(q->reason, "not finite") != NULL);
 	return 0;
 }
 
@@ -440,7 +463,12 @@ int
 main(void)
 {
 	static struct story s;
-	struct labels_spec spec = {.kind = LABELS_KIND_TOPK, .version = LABELS_VERSION, .context = L, .vocab = VOCAB, .k = 2, .tau = 1,
+	struct labels_spec spec = {.kind = LABELS_KIND_TOPK,
+	    .version = LABELS_VERSION,
+	    .context = L,
+	    .vocab = VOCAB,
+	    .k = 2,
+	    .tau = 1,
 	    .set = {3, 3}};
 	struct loop_parts p = {.waker = bus_waker_new(), .max_message = 1 << 16};
 	char made[] = "/tmp/salt-selector-XXXXXX", path[100], cmd[100];
@@ -454,15 +482,25 @@ main(void)
 	s.heldout = make_corpus("held", CORPUS_HELDOUT, L);
 	REQUIRE(corpus_n_windows(s.train, L) == WINDOWS && corpus_n_windows(s.heldout, L) == 1);
 	s.cfg = (struct core_config){
-		.boot_id = {9, 9}, .n_shards = 1, .max_message = 1 << 16, .lease_rows = 4, .lease_ms = LEASE_MS, .n_valid = VOCAB, .record_max = 200,
-		.n_heldout = 1, .keep_unselected = true,
-		.corpus = {true, {true, {1, 1}}, L, WINDOWS, {false, {0, 0}}, VOCAB}, .heldout = {true, {true, {1, 2}}, L, 1, {false, {0, 0}}, VOCAB},
-		.label_set = {true, {true, spec.set}, {true, model}, "fp32/x", LABELS_KIND_TOPK, 2, 1.0f, 0, LABELS_VERSION},
-		.score_set = {true, {true, {4, 4}}, {true, model}, "fp32/x", 1},
+	    .boot_id = {9, 9},
+	    .n_shards = 1,
+	    .max_message = 1 << 16,
+	    .lease_rows = 4,
+	    .lease_ms = LEASE_MS,
+	    .n_valid = VOCAB,
+	    .record_max = 200,
+	    .n_heldout = 1,
+	    .keep_unselected = true,
+	    .corpus = {true, {true, {1, 1}}, L, WINDOWS, {false, {0, 0}}, VOCAB},
+	    .heldout = {true, {true, {1, 2}}, L, 1, {false, {0, 0}}, VOCAB},
+	    .label_set = {true, {true, spec.set}, {true, model}, "fp32/x", LABELS_KIND_TOPK, 2, 1.0f, 0,
+		LABELS_VERSION},
+	    .score_set = {true, {true, {4, 4}}, {true, model}, "fp32/x", 1},
 	};
 	fake_bus_reset(1000, script, &s);
 	snprintf(path, sizeof(path), "%s/cache", dir);
-	REQUIRE(bus_new(&p.bus, &(struct bus_options){0}, NULL) == 0 && bus_server_new(&p.server, p.bus, "tcp://127.0.0.1:1", NULL) == 0);
+	REQUIRE(bus_new(&p.bus, &(struct bus_options){0}, NULL) == 0 &&
+	    bus_server_new(&p.server, p.bus, "tcp://127.0.0.1:1", NULL) == 0);
 	REQUIRE((p.status = s.status = status_new("selectord", "selectord", "0", 0)) != NULL);
 	REQUIRE(cache_open(&p.cache, path, CACHE_WRITE, 64 << 20, NULL) == 0);
 	REQUIRE(store_init(&s.store, p.cache, s.train, s.heldout, &spec) == 0);
@@ -474,12 +512,20 @@ main(void)
 	p.store = &s.store;
 	REQUIRE(core_new(&p.core, &s.cfg, &s.store.ask, NULL) == 0);
 	store_end(&s.store);
-	/* A record that only the writer can see to differ: counted as well. And a label that goes with the rows of a block. */
-	REQUIRE(cache_write_begin(p.cache) == 0 && cache_write_scores(p.cache, CACHE_SCORES_TEACHER, 99, "abc", 3, NULL) == 0);
+	/*
+	 * A record that only the writer can see to differ: counted as well. And a label that goes with the
+	 * rows of a block.
+	 */
+	REQUIRE(cache_write_begin(p.cache) == 0 &&
+	    cache_write_scores(p.cache, CACHE_SCORES_TEACHER, 99, "abc", 3, NULL) == 0);
 	REQUIRE(cache_write_labels(p.cache, unselected, "label", 5, NULL) == 0);
 	REQUIRE(cache_write_commit(p.cache) == 0 && commit_new(&p.commit, p.cache, 1, 64, wake, p.waker) == 0);
 	REQUIRE((op = calloc(1, sizeof(*op))) != NULL);
-	*op = (struct core_op){.kind = CORE_OP_RESULT, .seq = 99, .set = CACHE_SCORES_TEACHER, .scores = (const uint8_t *)"abd", .scores_len = 3};
+	*op = (struct core_op){.kind = CORE_OP_RESULT,
+	    .seq = 99,
+	    .set = CACHE_SCORES_TEACHER,
+	    .scores = (const uint8_t *)"abd",
+	    .scores_len = 3};
 	commit_submit(p.commit, op);
 	REQUIRE((op = calloc(1, sizeof(*op))) != NULL && (op->rows = calloc(1, sizeof(*op->rows))) != NULL);
 	REQUIRE((op->drops = malloc(sizeof(*op->drops))) != NULL);

@@ -1,7 +1,13 @@
-/* selectord's core and several teachers: lost ones, ones that come back, ones that disagree. Called by test_core.c. */
+/*
+ * selectord's core and several teachers: lost ones, ones that come back, ones that disagree. Called by
+ * test_core.c.
+ */
 #include "core_sim.h"
 
-/* The last lease of a block is in somebody's hands: another teacher gets the next block's, and does not wait for it. */
+/*
+ * The last lease of a block is in somebody's hands: another teacher gets the next block's, and does not wait
+ * for it.
+ */
 static void
 test_next_block(void)
 {
@@ -31,7 +37,10 @@ test_next_block(void)
 	sim_end(s);
 }
 
-/* A host that is cut off again and again: its teachers vanish with a sequence alone in hand, and come back, the same processes. No quarantine. */
+/*
+ * A host that is cut off again and again: its teachers vanish with a sequence alone in hand, and come back,
+ * the same processes. No quarantine.
+ */
 static void
 test_cut_off(void)
 {
@@ -74,8 +83,8 @@ test_cut_off(void)
 }
 
 /*
- * A second result for a sequence: another label or other scores count, whether the first result is on the disk or still on its way to it,
- * and the first one stays. The same bytes again do not count.
+ * A second result for a sequence: another label or other scores count, whether the first result is on the
+ * disk or still on its way to it, and the first one stays. The same bytes again do not count.
  */
 static void
 test_differs(void)
@@ -101,7 +110,8 @@ test_differs(void)
 		hello_trainer(s, 50, &plan);
 		hello_teacher(s, 1, 1);
 		credit(s, 1, 1);
-		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE && m.msg.lease.want_score && m.msg.lease.want_label);
+		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE && m.msg.lease.want_score &&
+		    m.msg.lease.want_label);
 		s->hold_commits = cases[i].hold;
 		work(s, 1, &m, m.msg.lease.seqs[3]);		/* the lease lives on */
 		seq = row.seq = m.msg.lease.seqs[0];
@@ -112,7 +122,8 @@ test_differs(void)
 		row.label = (struct wire_bytes){label, sizeof(label)};
 		say(s, 1, &(struct wire_message){.type = WIRE_RESULT, .result = {m.msg.lease.lease_id, &row, 1}});
 		core_stats(s->core, &st);
-		CHECK_ROW(cases[i].what, st.n_differed == differs && st.n_duplicates == 1 && st.n_labels == 3 && st.n_scores == 3);
+		CHECK_ROW(cases[i].what,
+		    st.n_differed == differs && st.n_duplicates == 1 && st.n_labels == 3 && st.n_scores == 3);
 		CHECK_ROW(cases[i].what, !cases[i].hold || take(s, 1, WIRE_DONE).msg.type == WIRE_NONE);
 		s->hold_commits = false;
 		pump(s);
@@ -122,21 +133,29 @@ test_differs(void)
 		}
 		make_score(seq, want_scores);
 		make_label(seq, want_label);
-		CHECK_ROW(cases[i].what, memcmp(s->score[CACHE_SCORES_SCORER][seq], want_scores, sizeof(want_scores)) == 0);
+		CHECK_ROW(cases[i].what,
+		    memcmp(s->score[CACHE_SCORES_SCORER][seq], want_scores, sizeof(want_scores)) == 0);
 		CHECK_ROW(cases[i].what, memcmp(s->label[seq], want_label, sizeof(want_label)) == 0);
 		done_with(&m);
 		sim_end(s);
 	}
 }
 
-/* While a teacher that only scores has a sequence, no other is asked for its label: the score may exclude it. */
+/*
+ * While a teacher that only scores has a sequence, no other is asked for its label: the score may exclude it.
+ */
 static void
 test_no_label_before_score(void)
 {
 	struct sim *s = sim_new();
 	struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 4), wide = plan;	/* the same sequences in larger blocks */
-	struct wire_message h = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TEACHER, .boot_id = {1, 0}, .name = "t",
-	    .max_message = 1 << 16, .n_models = 1}};
+	struct wire_message h = {.type = WIRE_HELLO,
+	    .hello = {.protocol_version = 1,
+		.role = WIRE_ROLE_TEACHER,
+		.boot_id = {1, 0},
+		.name = "t",
+		.max_message = 1 << 16,
+		.n_models = 1}};
 	struct core_message scores, m;
 	size_t n = 0;
 
@@ -162,7 +181,10 @@ test_no_label_before_score(void)
 	sim_end(s);
 }
 
-/* A teacher that is connected and lets its leases expire again and again counts once against a sequence: that is no poison. */
+/*
+ * A teacher that is connected and lets its leases expire again and again counts once against a sequence: that
+ * is no poison.
+ */
 static void
 test_same_teacher_counts_once(void)
 {

@@ -3,7 +3,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Wirth's selection: afterwards x[i < k] <= x[k] <= x[i > k]. Returns x[k], the k-th smallest from 0. No NaN. */
+/*
+ * Wirth's selection: afterwards x[i < k] <= x[k] <= x[i > k]. Returns x[k], the k-th smallest from 0. No NaN.
+ */
 static float
 nth(float *x, ptrdiff_t n, ptrdiff_t k)
 {
@@ -63,7 +65,10 @@ select_kept(double keep, uint64_t window)
 
 	if (!(exact > 0))
 		return 0;
-	/* Rounding 0.29 to binary can lose half a unit in the last place of keep, and the product another half. */
+	/*
+	 * Rounding 0.29 to binary can lose half a unit in the last place of keep, and the product another
+	 * half.
+	 */
 	exact = floor(exact + exact * 4 * 2.220446049250313e-16);
 	if (!(exact < 18446744073709549568.0))
 		return window;

@@ -17,7 +17,8 @@ bad(const struct wire__where *w, int rc, const char *field, const char *expected
 	va_start(ap, found_fmt);
 	vsnprintf(found, sizeof(found), found_fmt, ap);
 	va_end(ap);
-	return err_expect_at(w->note, rc, "%s", "%s%s%s", "%s", "%s", w->message, w->part, w->part[0] != 0 ? "." : "", field, expected, found);
+	return err_expect_at(w->note, rc, "%s", "%s%s%s", "%s", "%s", w->message, w->part,
+	    w->part[0] != 0 ? "." : "", field, expected, found);
 }
 
 static int
@@ -94,7 +95,8 @@ field(const struct wire__where *w, const struct wire__field *f, const void *s)
 		return range(w, f->name, *(const uint64_t *)at, f->lo, f->hi);
 	case KIND_I32:
 		i = *(const int32_t *)at;
-		return i < 0 ? number(w, f->name, i, (double)f->lo, (double)f->hi) : range(w, f->name, (uint64_t)i, f->lo, f->hi);
+		return i < 0 ? number(w, f->name, i, (double)f->lo, (double)f->hi) :
+			       range(w, f->name, (uint64_t)i, f->lo, f->hi);
 	case KIND_F32:
 		memcpy(&v, at, sizeof(v));
 		return number(w, f->name, (double)v, f->min, f->max);
@@ -113,7 +115,9 @@ field(const struct wire__where *w, const struct wire__field *f, const void *s)
 	case KIND_ID:
 		return f->needed ? id_needed(w, f->name, at) : 0;
 	case KIND_PART:
-		return *(const bool *)at ? fields(&(struct wire__where){w->message, f->name, w->note}, f->table(), at) : 0;
+		if (!*(const bool *)at)		/* not present */
+			return 0;
+		return fields(&(struct wire__where){w->message, f->name, w->note}, f->table(), at);
 	case KIND_ITEMS:
 		return items(w, f, at, n);
 	case KIND_ROWS:
@@ -121,7 +125,9 @@ field(const struct wire__where *w, const struct wire__field *f, const void *s)
 		return items(w, f, p, n);
 	case KIND_SEQS:
 		memcpy(&p, at, sizeof(p));
-		return n > 0 && p == NULL ? bad(w, ERR_FORMAT, f->name, "an array", "nothing") : range(w, f->name, n, f->lo, f->hi);
+		if (n > 0 && p == NULL)
+			return bad(w, ERR_FORMAT, f->name, "an array", "nothing");
+		return range(w, f->name, n, f->lo, f->hi);
 	case KIND_BOOL:
 	case KIND_VERSION:
 	case KIND_BYTES:
@@ -204,9 +210,9 @@ hello(const struct wire__where *w, const struct wire_hello *h)
 	for (size_t i = 0; i < h->n_models; i++)
 		if (!h->models[i].serves_score && !h->models[i].serves_label)
 			return bad(w, ERR_FORMAT, "models.serves_label", "score, label or both", "neither");
-	if (teacher && (h->corpus.present || h->heldout.present || h->plan.present))
-		return bad(w, ERR_FORMAT, h->corpus.present ? "corpus" : h->heldout.present ? "heldout" : "plan", "nothing from a teacher",
-		    "one");
+	for (size_t i = 0; teacher && i < 3; i++)
+		if ((const bool[]){h->corpus.present, h->heldout.present, h->plan.present}[i])
+			return bad(w, ERR_FORMAT, (const char *[]){"corpus", "heldout", "plan"}[i], "nothing from a teacher", "one");
 	if (!teacher && !h->corpus.present)
 		return bad(w, ERR_FORMAT, "corpus", "a corpus", "nothing");
 	if ((rc = plan(w, &h->plan)) != 0)
@@ -219,10 +225,12 @@ welcome(const struct wire__where *w, const struct wire_welcome *m)
 {
 	int rc;
 
-	if ((rc = range(w, "shard", m->shard, 0, m->n_shards - 1)) != 0 || (rc = label_set(w, &m->label_set, true)) != 0)
+	if ((rc = range(w, "shard", m->shard, 0, m->n_shards - 1)) != 0 ||
+	    (rc = label_set(w, &m->label_set, true)) != 0)
 		return rc;
 	if (m->unigram.len > WIRE_VOCAB_MAX || (m->corpus.present && m->unigram.len != 0 && m->unigram.len != m->corpus.vocab_size))
-		return bad(w, ERR_FORMAT, "unigram", "one byte for each id of the corpus's vocabulary", "%zu", m->unigram.len);
+		return bad(w, ERR_FORMAT, "unigram", "one byte for each id of the corpus's vocabulary", "%zu",
+		    m->unigram.len);
 	return 0;
 }
 

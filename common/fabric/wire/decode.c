@@ -11,7 +11,9 @@ enum {
 	SLACK_BYTES = 16 << 10		/* what a usual message takes beyond the bytes of its frame */
 };
 
-/* Copies protobuf-c's structs into ours. The first failure stays in rc; what was copied after it is not used. */
+/*
+ * Copies protobuf-c's structs into ours. The first failure stays in rc; what was copied after it is not used.
+ */
 struct dec {
 	const char *message;
 	struct wire__budget budget;
@@ -48,7 +50,8 @@ fail(struct dec *d, int rc, const char *part, const char *field, const char *exp
 {
 	if (d->rc != 0)
 		return;
-	d->rc = err_expect_at(d->note, rc, "%s", "%s%s%s", "%s", "%zu", d->message, part, part[0] != 0 ? "." : "", field, expected, found);
+	d->rc = err_expect_at(d->note, rc, "%s", "%s%s%s", "%s", "%zu", d->message, part,
+	    part[0] != 0 ? "." : "", field, expected, found);
 }
 
 static bool
@@ -84,7 +87,8 @@ get_tokens(struct dec *d, const struct wire_lease *lease, const int32_t **out, c
 {
 	size_t n;
 
-	if (!mem_mul(lease->n_seqs, (size_t)lease->context + 1, &n) || !mem_mul(n, sizeof(int32_t), &n) || n != from->len)
+	if (!mem_mul(lease->n_seqs, (size_t)lease->context + 1, &n) || !mem_mul(n, sizeof(int32_t), &n) ||
+	    n != from->len)
 		fail(d, ERR_FORMAT, "", "tokens", "n_seqs * (context + 1) * 4 bytes", from->len);
 	else if (n != 0)
 		*out = (const int32_t *)(const void *)from->data;	/* from the arena, so aligned */
@@ -92,7 +96,9 @@ get_tokens(struct dec *d, const struct wire_lease *lease, const int32_t **out, c
 
 static void get_fields(struct dec *d, const struct wire__table *t, const char *part, void *to, const void *pb);
 
-/* An array of messages: into `items`, which the arena provides where it is NULL. Returns it, NULL for none. */
+/*
+ * An array of messages: into `items`, which the arena provides where it is NULL. Returns it, NULL for none.
+ */
 static void *
 get_array(struct dec *d, const struct wire__field *f, char *items, const void *pb, size_t n)
 {
@@ -154,7 +160,8 @@ get_fields(struct dec *d, const struct wire__table *t, const char *part, void *t
 			get_hash(d, part, f->name, at, from);
 			break;
 		case KIND_ID:
-			((struct wire_id *)at)->known = get_hash(d, part, f->name, &((struct wire_id *)at)->hash, from);
+			((struct wire_id *)at)->known = get_hash(d, part, f->name,
+			    &((struct wire_id *)at)->hash, from);
 			break;
 		case KIND_BYTES:
 			*(struct wire_bytes *)at = (struct wire_bytes){data->len != 0 ? data->data : NULL, data->len};
@@ -196,15 +203,19 @@ header(const uint8_t *p, size_t len, enum wire_type *type, struct err_note *note
 	unsigned version, number;
 
 	if (len < WIRE_HEADER_BYTES)
-		return err_expect(note, ERR_FORMAT, "frame", "\"SALT\" and a header of %d bytes", "%zu bytes", WIRE_HEADER_BYTES, len);
+		return err_expect(note, ERR_FORMAT, "frame", "\"SALT\" and a header of %d bytes", "%zu bytes",
+		    WIRE_HEADER_BYTES, len);
 	if (memcmp(p, "SALT", 4) != 0)
-		return err_expect(note, ERR_FORMAT, "frame", "\"SALT\" and a header", "%zu bytes of something else", len);
+		return err_expect(note, ERR_FORMAT, "frame", "\"SALT\" and a header",
+		    "%zu bytes of something else", len);
 	version = p[4] | (unsigned)p[5] << 8;
 	number = p[6] | (unsigned)p[7] << 8;
 	if (version != WIRE_VERSION)
-		return err_expect_at(note, ERR_VERSION, "frame", "protocol version", "%d", "%u", WIRE_VERSION, version);
+		return err_expect_at(note, ERR_VERSION, "frame", "protocol version", "%d", "%u", WIRE_VERSION,
+		    version);
 	if (number == WIRE_NONE || number >= WIRE_TYPES)
-		return err_expect_at(note, ERR_FORMAT, "frame", "message type", "1 .. %d", "%u", WIRE_TYPES - 1, number);
+		return err_expect_at(note, ERR_FORMAT, "frame", "message type", "1 .. %d", "%u",
+		    WIRE_TYPES - 1, number);
 	*type = (enum wire_type)number;
 	return 0;
 }
@@ -248,8 +259,8 @@ wire_decode(const void *bytes, size_t len, struct wire_message **out, struct err
 		rc = err_expect(note, ERR_FORMAT, "%s", "a protobuf message of that type", "", d.message);
 	}
 	if (d.budget.exceeded) {
-		rc = err_expect_at(note, ERR_RANGE, "%s", "frame of %zu bytes", "at most %zu bytes of memory for it", "more", d.message,
-		    len + WIRE_HEADER_BYTES, budget);
+		rc = err_expect_at(note, ERR_RANGE, "%s", "frame of %zu bytes",
+		    "at most %zu bytes of memory for it", "more", d.message, len + WIRE_HEADER_BYTES, budget);
 	}
 	if (rc == 0)
 		rc = wire__check(msg, note);

@@ -160,7 +160,8 @@ wire_encode(const struct wire_message *msg, size_t max_bytes, uint8_t **frame, s
 	}
 	n = protobuf_c_message_get_packed_size(m) + WIRE_HEADER_BYTES;
 	if (n > max_bytes) {
-		rc = err_expect_at(note, ERR_RANGE, "%s", "bus.max_message", "at most %zu bytes", "%zu", name, max_bytes, n);
+		rc = err_expect_at(note, ERR_RANGE, "%s", "bus.max_message", "at most %zu bytes", "%zu", name,
+		    max_bytes, n);
 		goto out;
 	}
 	if ((p = malloc(n)) == NULL) {

@@ -5,7 +5,10 @@
 #define NEEDED true
 #define OPTIONAL false
 
-/* One function for each message: within it S is our struct and P is protobuf-c's, of which the fields take their offsets. */
+/*
+ * One function for each message: within it S is our struct and P is protobuf-c's, of which the fields take
+ * their offsets.
+ */
 #define STRUCT(name_, Name)					\
 	static const struct wire__table *			\
 	name_##_table(void)					\
@@ -21,7 +24,10 @@
 		return &table;					\
 	}
 
-/* PB: the offset of a field in P, and a compile error where salt.proto gives it another type than wire_fields.h does. */
+/*
+ * PB: the offset of a field in P, and a compile error where salt.proto gives it another type than
+ * wire_fields.h does.
+ */
 #define PB(f, type) _Generic(((P *)NULL)->f, type: offsetof(P, f))
 #define FIELD(f, kind_, type, ...) {.name = #f, .kind = kind_, .at = offsetof(S, f), .pb = PB(f, type), __VA_ARGS__},
 #define ARRAY(f, kind_, type, ...) FIELD(f, kind_, type, .n_at = offsetof(S, n_##f), .n_pb = PB(n_##f, size_t), __VA_ARGS__)

@@ -117,11 +117,14 @@ wire_label_set_diff(const char *prefix, const struct wire_label_set *ours, const
 		return 0;
 	if (ours->kind != LABELS_KIND_NONE && theirs->kind != LABELS_KIND_NONE) {
 		if (ours->kind != theirs->kind)
-			return differ(note, prefix, "kind", labels_kind_name(ours->kind), labels_kind_name(theirs->kind));
-		if ((rc = diff_u64(note, prefix, ours->kind == LABELS_KIND_TOPK ? "k" : "samples", ours->n, theirs->n)) != 0)
+			return differ(note, prefix, "kind", labels_kind_name(ours->kind),
+			    labels_kind_name(theirs->kind));
+		if ((rc = diff_u64(note, prefix, ours->kind == LABELS_KIND_TOPK ? "k" : "samples", ours->n,
+			 theirs->n)) != 0)
 			return rc;
 		/* only drawing takes chance */
-		if (ours->kind == LABELS_KIND_SAMPLED && (rc = diff_u64(note, prefix, "seed", ours->seed, theirs->seed)) != 0)
+		if (ours->kind == LABELS_KIND_SAMPLED &&
+		    (rc = diff_u64(note, prefix, "seed", ours->seed, theirs->seed)) != 0)
 			return rc;
 	}
 	if (ours->tau != 0 && theirs->tau != 0 && (rc = diff_number(note, prefix, "tau", (double)ours->tau, (double)theirs->tau)) != 0)

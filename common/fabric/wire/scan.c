@@ -12,7 +12,8 @@ struct scan {
 static int
 bad(const struct scan *s, const char *name, const uint8_t *at, const char *expected)
 {
-	return err_expect_at(s->note, ERR_FORMAT, "%s", "byte %zu", "%s", "", name, (size_t)(at - s->start) + WIRE_HEADER_BYTES, expected);
+	return err_expect_at(s->note, ERR_FORMAT, "%s", "byte %zu", "%s", "", name,
+	    (size_t)(at - s->start) + WIRE_HEADER_BYTES, expected);
 }
 
 /* A varint of at most 10 bytes; NULL if it does not end within them. */

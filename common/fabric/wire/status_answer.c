@@ -112,9 +112,9 @@ roster_json(const struct wire_peer *peers, size_t n_peers)
 
 	for (size_t i = 0; list != NULL && i < n_peers; i++) {
 		const struct wire_peer *p = &peers[i];
-		struct json *o = json_build("{s:o, s:s, s:o, s:I, s:o, s:o}", "name", json_new_text(p->name), "role", wire_role_name(p->role),
-		    "host", json_new_text(p->host), "pid", (long long)p->pid, "status_endpoint", json_new_text(p->status_endpoint),
-		    "age_s", json_new_num(p->age_s));
+		struct json *o = json_build("{s:o, s:s, s:o, s:I, s:o, s:o}", "name", json_new_text(p->name),
+		    "role", wire_role_name(p->role), "host", json_new_text(p->host), "pid", (long long)p->pid,
+		    "status_endpoint", json_new_text(p->status_endpoint), "age_s", json_new_num(p->age_s));
 
 		if (json_push(list, o) != 0)
 			json_close(&list);

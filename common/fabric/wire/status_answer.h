@@ -1,6 +1,7 @@
 /*
- * status_answer - the answer of a status socket: a snapshot of the status module and, from selectord, the connected peers, as JSON
- * or as the protobuf of proto/status.proto. A daemon's bus_status_fn takes its locks, fills a snapshot and calls this.
+ * status_answer - the answer of a status socket: a snapshot of the status module and, from selectord, the
+ * connected peers, as JSON or as the protobuf of proto/status.proto. A daemon's bus_status_fn takes its
+ * locks, fills a snapshot and calls this.
  */
 #ifndef SALT_WIRE_STATUS_ANSWER_H
 #define SALT_WIRE_STATUS_ANSWER_H
@@ -20,8 +21,9 @@ struct wire_peer {
 };
 
 /*
- * wire_status_answer - the answer to one request. An empty body or "json" gets status_json(), with "roster":[...] added unless peers
- * is NULL; bytes that parse as StatusRequest get a StatusReply. Anything else: 0 and *answer NULL, send nothing.
+ * wire_status_answer - the answer to one request. An empty body or "json" gets status_json(), with
+ * "roster":[...] added unless peers is NULL; bytes that parse as StatusRequest get a StatusReply. Anything
+ * else: 0 and *answer NULL, send nothing.
  * @answer malloc'ed, the caller's. Returns 0 or ENOMEM. Any thread.
  */
 int wire_status_answer(const void *body, size_t len, const struct status_snapshot *snap, const struct wire_peer *peers, size_t n_peers,

@@ -24,7 +24,10 @@ struct tb_event {
 	size_t n_scalars;
 };
 
-/* tb_event_encode - into buf; its length, or 0: more than TB_SCALARS_MAX scalars or size bytes. Pure; any thread. */
+/*
+ * tb_event_encode - into buf; its length, or 0: more than TB_SCALARS_MAX scalars or size bytes. Pure; any
+ * thread.
+ */
 size_t tb_event_encode(const struct tb_event *e, uint8_t *buf, size_t size);
 
 #endif

@@ -1,12 +1,13 @@
 /*
- * wire - structs to frames and back. The only module that includes protobuf. proto/salt.proto has the meaning of every field,
- * wire_fields.h its type here and its limits.
+ * wire - structs to frames and back. The only module that includes protobuf. proto/salt.proto has the meaning
+ * of every field, wire_fields.h its type here and its limits.
  *
- * A frame is 8 bytes of header ("SALT", u16 version, u16 type, little-endian) and one protobuf message. wire_encode and wire_decode
- * apply the same checks, so what one side sends the other accepts. What decode returns has been checked: known enum values,
- * fingerprints of 0 or 16 bytes, texts without NUL and within their arrays, counts within their limits, lengths against shapes,
- * numbers finite and in range, every needed field present. The caller checks what is not in the frame: whether the lease is known,
- * whether scores are 3 bytes per token, whether a record belongs to the label set.
+ * A frame is 8 bytes of header ("SALT", u16 version, u16 type, little-endian) and one protobuf message.
+ * wire_encode and wire_decode apply the same checks, so what one side sends the other accepts. What decode
+ * returns has been checked: known enum values, fingerprints of 0 or 16 bytes, texts without NUL and within
+ * their arrays, counts within their limits, lengths against shapes, numbers finite and in range, every needed
+ * field present. The caller checks what is not in the frame: whether the lease is known, whether scores are 3
+ * bytes per token, whether a record belongs to the label set.
  */
 #ifndef SALT_WIRE_H
 #define SALT_WIRE_H
@@ -74,7 +75,10 @@ struct wire_bytes {
 	size_t len;
 };
 
-/* The structs: struct wire_corpus, wire_model, ..., wire_dropped. wire_fields.h lists their fields and limits. */
+/*
+ * The structs: struct wire_corpus, wire_model, ..., wire_dropped. wire_fields.h lists their fields and
+ * limits.
+ */
 #define STRUCT(name, Name) struct wire_##name {
 #define PART(name, Name) struct wire_##name { bool present;
 #define END(name) };
@@ -132,36 +136,38 @@ const char *wire_role_name(enum wire_role role);	/* "teacher" */
  * wire_encode - one frame from one message.
  * @max_bytes  the receiver's max_message; a longer frame is ERR_RANGE here, because the receiver would drop it
  * @frame      malloc'ed and the caller's: pass it to bus_*_send, which takes ownership, or free() it
- * Returns 0; ERR_RANGE or ERR_FORMAT (the message breaks a rule; the note names the field); ENOMEM. *frame is NULL then.
- * Any thread.
+ * Returns 0; ERR_RANGE or ERR_FORMAT (the message breaks a rule; the note names the field); ENOMEM. *frame is
+ * NULL then. Any thread.
  */
 int wire_encode(const struct wire_message *msg, size_t max_bytes, uint8_t **frame, size_t *len, struct err_note *note);
 
 /*
- * wire_decode - one message from one frame.
- * The message owns all it points to (bulk bytes are copied once), so the frame may be freed right after. Memory is at most
- * 4 x len + 1 MiB, whatever the frame claims; the constant covers WIRE_ROWS_MAX rows without a label.
- * Returns 0; ERR_VERSION (both versions in the note); ERR_FORMAT; ERR_RANGE; ENOMEM. *msg is NULL then.
- * Any thread.
+ * wire_decode - one message from one frame. The message owns all it points to (bulk bytes are copied once),
+ * so the frame may be freed right after. Memory is at most 4 x len + 1 MiB, whatever the frame claims; the
+ * constant covers WIRE_ROWS_MAX rows without a label. Returns 0; ERR_VERSION (both versions in the note);
+ * ERR_FORMAT; ERR_RANGE; ENOMEM. *msg is NULL then. Any thread.
  */
 int wire_decode(const void *bytes, size_t len, struct wire_message **msg, struct err_note *note);
 void wire_message_destroy(struct wire_message **msg);	/* takes NULL */
 
 /*
- * wire_plan_hash - identity of a plan: corpus fingerprint and context, seed, batch, mode, window or pool, and in salt_ds k, keep and
- * the score set's hash (NULL in mode none). n_rows, label_ahead_rows and plan->hash are not part of it.
+ * wire_plan_hash - identity of a plan: corpus fingerprint and context, seed, batch, mode, window or pool, and
+ * in salt_ds k, keep and the score set's hash (NULL in mode none). n_rows, label_ahead_rows and plan->hash
+ * are not part of it.
  */
 struct hash128 wire_plan_hash(const struct wire_corpus *corpus, const struct wire_plan *plan, const struct hash128 *score_set);
 
 /*
- * wire_*_diff - 0, or ERR_MISMATCH with the first field that differs: note->name "PREFIX.FIELD", expected ours, found theirs.
- * A field or a whole that is unknown on either side matches anything.
+ * wire_*_diff - 0, or ERR_MISMATCH with the first field that differs: note->name "PREFIX.FIELD", expected
+ * ours, found theirs. A field or a whole that is unknown on either side matches anything.
  */
 int wire_corpus_diff(const char *prefix, const struct wire_corpus *ours, const struct wire_corpus *theirs, struct err_note *note);
 int wire_label_set_diff(const char *prefix, const struct wire_label_set *ours, const struct wire_label_set *theirs,
     struct err_note *note);
 
-/* wire_refuse_fill - a REFUSE from a failure: code by err_exit_code(rc), texts from the note (may be NULL). */
+/*
+ * wire_refuse_fill - a REFUSE from a failure: code by err_exit_code(rc), texts from the note (may be NULL).
+ */
 void wire_refuse_fill(struct wire_refuse *refuse, int rc, const struct err_note *note, uint32_t retry_ms);
 
 /* wire_refuse_str - "field: expected X, found Y (text)" for a log line; returns buf. */

@@ -1,10 +1,10 @@
 /*
- * wire_fields - every field of every message: the table beside proto/salt.proto, which has the meaning of each field. wire.h
- * includes it to declare the structs, fields.c to build the tables that encode, decode and check them. It has no include guard,
- * because it is included twice.
+ * wire_fields - every field of every message: the table beside proto/salt.proto, which has the meaning of
+ * each field. wire.h includes it to declare the structs, fields.c to build the tables that encode, decode and
+ * check them. It has no include guard, because it is included twice.
  *
- * To add a field, add one line to salt.proto and one line here, under the same name. A rule that involves two fields belongs in
- * check.c.
+ * To add a field, add one line to salt.proto and one line here, under the same name. A rule that involves two
+ * fields belongs in check.c.
  *
  *   STRUCT(name, Name)          struct wire_name, from message Name
  *   PART(name, Name)            the same, for a message that is part of another and may be absent: `bool present` comes first
@@ -39,8 +39,8 @@ STRUCT(model, Model)				/* serves score, label or both */
 END(model)
 
 /*
- * In HELLO any part may be unknown: hash and teacher by .known; compute_class ""; version 0; tau 0; kind LABELS_KIND_NONE makes kind, n
- * and seed unknown together. In WELCOME and LEASE all are known.
+ * In HELLO any part may be unknown: hash and teacher by .known; compute_class ""; version 0; tau 0; kind
+ * LABELS_KIND_NONE makes kind, n and seed unknown together. In WELCOME and LEASE all are known.
  */
 PART(label_set, LabelSet)
 	F_ID(hash, OPTIONAL)				/* labels_set_hash() */

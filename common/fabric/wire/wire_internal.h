@@ -6,8 +6,24 @@
 #include <protobuf-c/protobuf-c.h>
 
 enum wire__kind {
-	KIND_U32, KIND_U64, KIND_I32, KIND_F32, KIND_F64, KIND_LOSS, KIND_ENUM, KIND_BOOL, KIND_VERSION, KIND_TEXT, KIND_HASH, KIND_ID,
-	KIND_BYTES, KIND_PART, KIND_ITEMS, KIND_ROWS, KIND_SEQS, KIND_TOKENS
+	KIND_U32,
+	KIND_U64,
+	KIND_I32,
+	KIND_F32,
+	KIND_F64,
+	KIND_LOSS,
+	KIND_ENUM,
+	KIND_BOOL,
+	KIND_VERSION,
+	KIND_TEXT,
+	KIND_HASH,
+	KIND_ID,
+	KIND_BYTES,
+	KIND_PART,
+	KIND_ITEMS,
+	KIND_ROWS,
+	KIND_SEQS,
+	KIND_TOKENS
 };
 
 /* One line of wire_fields.h. */
@@ -39,15 +55,19 @@ struct wire__where {
 const struct wire__table *wire__table(enum wire_type type);
 
 /*
- * wire__scan - check the bytes of a message before protobuf-c reads them: well formed, nested no deeper than our messages are, and no
- * NUL within texts (which cannot be seen any more after unpacking). 0 or ERR_FORMAT, the byte offset in the note.
+ * wire__scan - check the bytes of a message before protobuf-c reads them: well formed, nested no deeper than
+ * our messages are, and no NUL within texts (which cannot be seen any more after unpacking). 0 or ERR_FORMAT,
+ * the byte offset in the note.
  */
 int wire__scan(const ProtobufCMessageDescriptor *desc, const uint8_t *bytes, size_t len, struct err_note *note);
 
 /* wire__check - every rule of wire.h on a message, made by hand or decoded. 0, ERR_FORMAT, ERR_RANGE. */
 int wire__check(const struct wire_message *msg, struct err_note *note);
 
-/* wire__budget - protobuf-c's allocator: from an arena, which bounds what it may take; nothing is freed before the arena is. */
+/*
+ * wire__budget - protobuf-c's allocator: from an arena, which bounds what it may take; nothing is freed
+ * before the arena is.
+ */
 struct wire__budget {
 	struct mem_arena *arena;
 	bool exceeded;
