@@ -54,7 +54,9 @@ struct run {
 int run_new(struct run **run, const struct loop_options *o, struct err_note *note);
 void run_destroy(struct run **run);
 
-/* run_check - opens and checks the files of a run as run_new does, without MPI (trainerd -n). 0, or why not (note). */
+/*
+ * run_check - opens and checks the files of a run as run_new does, without MPI (trainerd -n). 0, or why not (note).
+ */
 int run_check(const struct config *config, struct err_note *note);
 
 double run_checkpoint_s(const struct run *r);	/* limit for reading or writing a checkpoint on a slow disk */

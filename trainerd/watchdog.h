@@ -29,8 +29,9 @@ void watchdog_long(struct watchdog *w, const char *doing, double seconds);
 void watchdog_step(struct watchdog *w, double seconds);
 
 /*
- * watchdog_limit - if watchdog_destroy is not called within seconds, ends this process with exit code 75 and a line that
- * names doing (static text); mpirun then ends the other ranks. NULL without memory or threads: then there is no limit.
+ * watchdog_limit - if watchdog_destroy is not called within seconds, ends this process with exit code 75 and a line
+ * that names doing (static text); mpirun then ends the other ranks. NULL without memory or threads: then there is no
+ * limit.
  */
 struct watchdog *watchdog_limit(const char *doing, double seconds);
 

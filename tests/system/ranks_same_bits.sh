@@ -27,6 +27,19 @@ awk '$1 == "step" { hard[$2] = $6 } END { exit !(hard[12] < hard[1] - 0.3) }' "$
 # MPI's own order: the loss of the first step is the same, the bits of later ones need not be.
 ranks 4 "$BIN/mpi_step" any > "$scratch/any"
 [ "$(head -1 "$scratch/any" | cut -d' ' -f1-8)" = "$(head -1 "$scratch/r1" | cut -d' ' -f1-8)" ] || fail "first step without the tree"
+# Checkpoints: any number of ranks loads what any number saved, with and without gather; one file for each rank.
+for r in 1 2 4; do
+	ranks $r "$BIN/mpi_save" "$scratch/save$r" save > "$scratch/log" 2>&1 || fail "save at R = $r: $(cat "$scratch/log")"
+	[ "$(ls "$scratch/save$r"/step_00000007/optim_* | wc -l)" = $r ] || fail "not $r shards: $(ls "$scratch/save$r"/step_00000007)"
+	same "$scratch/save1/step_00000007/model.safetensors" "$scratch/save$r/step_00000007/model.safetensors" "saved model, R = $r"
+done
+ranks 4 "$BIN/mpi_save" "$scratch/gather" save gather > "$scratch/log" 2>&1 || fail "gathered save: $(cat "$scratch/log")"
+for f in "$scratch/save4"/step_00000007/*; do
+	same "$f" "$scratch/gather/step_00000007/${f##*/}" "gathered or not"
+done
+ranks 2 "$BIN/mpi_save" "$scratch/save4" load > "$scratch/log" 2>&1 || fail "load at R = 2 of R = 4: $(cat "$scratch/log")"
+ranks 4 "$BIN/mpi_save" "$scratch/save1" load gather > "$scratch/log" 2>&1 || fail "gathered load at R = 4 of R = 1: $(cat "$scratch/log")"
+ranks 1 "$BIN/mpi_save" "$scratch/save2" load > "$scratch/log" 2>&1 || fail "load at R = 1 of R = 2: $(cat "$scratch/log")"
 if ranks 3 "$BIN/mpi_step" > "$scratch/r3" 2> "$scratch/r3.err"; then
 	fail "3 ranks on 8 lanes were taken"
 fi
