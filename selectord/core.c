@@ -157,21 +157,9 @@ core__seq(struct core *c, uint64_t seq, bool make)
 	return s;
 }
 
-void
-core__seq_forget(struct core *c, uint64_t seq)
-{
-	struct core_seq *s = core__seq(c, seq, false);
-
-	if (s == NULL || s->flight != 0 || s->op != 0 || s->single || s->quarantined || s->n_dead != 0 ||
-	    s->n_errors != 0)
-		return;
-	core__seq_durable(s, WANT_SCORE | WANT_LABEL);
-	HASH_DEL(c->seqs, s);
-	free(s);
-}
-
-void
-core__seq_durable(struct core_seq *s, uint8_t wants)
+/* These parts are on the disk. */
+static void
+seq_durable(struct core_seq *s, uint8_t wants)
 {
 	s->flight &= (uint8_t)~wants;
 	s->pending &= (uint8_t)~wants;
@@ -179,6 +167,18 @@ core__seq_durable(struct core_seq *s, uint8_t wants)
 		mem_arena_destroy(&s->scores.held);
 	if ((wants & WANT_LABEL) != 0)
 		mem_arena_destroy(&s->label.held);
+}
+
+void
+core__seq_forget(struct core *c, uint64_t seq)
+{
+	struct core_seq *s = core__seq(c, seq, false);
+
+	if (s == NULL || s->flight != 0 || s->op != 0 || s->single || s->quarantined || s->n_dead != 0 || s->n_errors != 0)
+		return;
+	seq_durable(s, WANT_SCORE | WANT_LABEL);
+	HASH_DEL(c->seqs, s);
+	free(s);
 }
 
 bool
@@ -293,7 +293,7 @@ core_destroy(struct core **core)
 	HASH_ITER(hh, c->leases, l, next_lease)
 		core__lease_free(c, l);
 	HASH_ITER(hh, c->seqs, s, next_seq) {
-		core__seq_durable(s, WANT_SCORE | WANT_LABEL);
+		seq_durable(s, WANT_SCORE | WANT_LABEL);
 		HASH_DEL(c->seqs, s);
 		free(s);
 	}
@@ -476,7 +476,7 @@ result_durable(struct core *c, const struct core_pending *p)
 	struct core_seq *s = core__seq(c, p->seq, false);
 
 	if (s != NULL) {
-		core__seq_durable(s, p->wants);
+		seq_durable(s, p->wants);
 		if (s->op == p->no)
 			s->op = 0;
 		core__seq_forget(c, p->seq);

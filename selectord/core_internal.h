@@ -206,7 +206,6 @@ struct core_op *core__op(struct core *c, enum core_op_kind kind, uint64_t seq);	
 void core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes);	/* numbered and queued */
 struct core_seq *core__seq(struct core *c, uint64_t seq, bool make);
 void core__seq_forget(struct core *c, uint64_t seq);	/* if there is nothing left to remember */
-void core__seq_durable(struct core_seq *s, uint8_t wants);	/* these parts are on the disk */
 struct core_peer *core__peer(struct core *c, uint64_t id);
 struct core_peer *core__boot(struct core *c, struct hash128 boot);
 struct core_plan *core__plan(struct core *c, struct hash128 hash);

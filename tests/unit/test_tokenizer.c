@@ -221,7 +221,7 @@ test_missing_bytes(void)
 	CHECK(tokenizer_encode(enc, "ab \xff.", 5, TOKENIZER_DROP_UNKNOWN, &ids, &note) == 0);
 	CHECK(tokenizer_encode(enc, "ab ", 3, 0, &same, NULL) == 0 && tokenizer_encode(enc, ".", 1, 0, &same, NULL) == 0);
 	CHECK(ids.n == same.n && memcmp(ids.ids, same.ids, ids.n * sizeof ids.ids[0]) == 0);
-	CHECK(tokenizer_encode(enc, "\xff", 1, TOKENIZER_DROP_UNKNOWN, &ids, NULL) == 0 && tokenizer_encoder_dropped(enc) == 2);
+	CHECK(tokenizer_encode(enc, "\xff", 1, TOKENIZER_DROP_UNKNOWN, &ids, NULL) == 0 && ids.n == same.n);
 	tokenizer_encoder_destroy(&enc);
 	tokenizer_destroy(&tok);
 	free(ids.ids);

@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include "base/clock/clock.h"
 
-/* One set per process, because signals belong to the process: the first signal, how often each arrived, the fd that ends waits. */
+/* The first signal, how often each arrived, and the fd that ends waits. */
 static atomic_int first_signal, seen_term, seen_int;	/* written by the handler (lock-free), read by any thread */
 static int fd = -1;
 
@@ -25,7 +25,7 @@ stop_sleep_ms(int64_t ms)
 	}
 }
 
-/* Only async-signal-safe calls. The fd stays readable: every poll of the process sees it. */
+/* Only async-signal-safe calls. fd stays readable, so every poll of the process returns. */
 static void
 on_signal(int sig)
 {
@@ -39,7 +39,7 @@ on_signal(int sig)
 	if (first_signal == 0)
 		first_signal = sig;
 	if (write(fd, &one, sizeof(one)) < 0) {
-		/* full counter: readable anyway */
+		/* the counter is full, so fd is readable */
 	}
 	errno = saved;
 }
@@ -79,7 +79,7 @@ stop_request(void)
 	if (first_signal == 0)
 		first_signal = SIGUSR1;
 	if (fd >= 0 && write(fd, &one, sizeof(one)) < 0) {
-		/* full counter: readable anyway */
+		/* the counter is full, so fd is readable */
 	}
 }
 

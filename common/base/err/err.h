@@ -1,35 +1,35 @@
 /*
- * err - one integer for every failure: 0 is success, > 0 is errno, < 0 is a code of ours. Error codes of
- * libraries are translated where the library is called.
+ * err - one integer for every failure: 0 for success, > 0 an errno, < 0 one of the codes below. Codes of libraries are translated where the
+ * library is called.
  */
 #ifndef SALT_ERR_H
 #define SALT_ERR_H
 
 enum err_code {
 	ERR_NOT_FOUND = -1000,		/* no such key, file entry, tensor, message */
-	ERR_EXISTS,			/* is there already */
-	ERR_CORRUPT,			/* a checksum or an invariant of stored data does not hold */
+	ERR_EXISTS,			/* exists already */
+	ERR_CORRUPT,			/* a checksum or an invariant of stored data is wrong */
 	ERR_FORMAT,			/* input does not follow its format */
-	ERR_RANGE,			/* a value lies outside what is allowed */
-	ERR_VERSION,			/* a format or protocol version we do not speak */
-	ERR_MISMATCH,			/* two identities that must agree differ */
+	ERR_RANGE,			/* a value outside its range */
+	ERR_VERSION,			/* an unknown version of a format or protocol */
+	ERR_MISMATCH,			/* two identities differ that must be equal */
 	ERR_CONFIG,			/* fleet.yaml or a command line option */
 	ERR_USAGE,			/* command line used wrongly */
-	ERR_UNSUPPORTED,		/* valid, but not something this build does */
-	ERR_FULL,			/* a queue, map or disk has no room */
-	ERR_AGAIN,			/* not now; the same call may succeed later */
+	ERR_UNSUPPORTED,		/* valid, but not supported by this build */
+	ERR_FULL,			/* a queue, map or disk is full */
+	ERR_AGAIN,			/* the same call may succeed later */
 	ERR_TIMEOUT,			/* did not happen in time */
-	ERR_CLOSED,			/* the other side or the object is gone */
-	ERR_REFUSED,			/* the other side said no */
-	ERR_NONFINITE,			/* NaN or infinity where a number is needed */
-	ERR_BUSY,			/* another process holds it */
-	ERR_STOPPED,			/* asked to stop (signal) before it was done */
+	ERR_CLOSED,			/* the peer or the object is closed */
+	ERR_REFUSED,			/* the peer refused */
+	ERR_NONFINITE,			/* NaN or infinity instead of a number */
+	ERR_BUSY,			/* in use by another process */
+	ERR_STOPPED,			/* stopped by a signal before the end */
 	ERR_LIBRARY,			/* a library failed without a better code */
-	ERR_INTERNAL,			/* our own invariant is broken */
+	ERR_INTERNAL,			/* a broken invariant of this program */
 	ERR_END				/* one past the last; not a code */
 };
 
-/* What a user needs to correct bad input: filled by parsers and loaders, printed by the code that handles the error. */
+/* What a user needs to correct an error. Parsers and loaders fill it; the code that handles the error prints it. */
 struct err_note {
 	char name[192];			/* the thing: a file, a key, a tensor */
 	char place[320];		/* where in it: line, byte offset */
@@ -45,8 +45,8 @@ const char *err_str(int rc);
 int err_exit_code(int rc);
 
 /*
- * err_note_set - start a note: forgets what it held, names the thing, gives rc back (so `return err_note_set(...)` works).
- * err_note_place/expected/found - add a part. All take note == NULL and then do nothing. Overlong text is cut.
+ * err_note_set - starts a note with its name. Returns rc, so that `return err_note_set(...)` works.
+ * err_note_place, _expected, _found - add a part. All take note == NULL and then do nothing. Long text is cut.
  */
 int err_note_set(struct err_note *note, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void err_note_place(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

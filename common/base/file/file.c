@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The errno of a stdio call that failed; stdio reports a disk that takes no more bytes without one in some paths. */
+/* The errno of a stdio call that failed. stdio sets none for some short writes to a full disk. */
 static int
 write_errno(void)
 {

@@ -1,15 +1,13 @@
 #include "base/json/json.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+#include "base/file/file.h"
 
 static json_t *
 in(const struct json *j)
@@ -44,49 +42,14 @@ json_parse(const char *text, size_t len, const char *name, struct json **root, s
 int
 json_parse_file(const char *path, size_t max_bytes, struct json **root, struct err_note *note)
 {
-	struct stat st;
-	char *text = NULL;
-	size_t at = 0;
-	int fd, rc = 0;
+	char *text;
+	size_t len;
+	int rc;
 
 	*root = NULL;
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return err_note_set(note, errno, "%s", path);
-	if (fstat(fd, &st) != 0) {
-		rc = err_note_set(note, errno, "%s", path);
-		goto done;
-	}
-	if (!S_ISREG(st.st_mode)) {
-		rc = err_note_set(note, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, "%s", path);
-		goto done;
-	}
-	if (max_bytes != 0 && (uint64_t)st.st_size > max_bytes) {
-		rc = err_note_set(note, ERR_RANGE, "%s", path);
-		err_note_expected(note, "at most %zu bytes", max_bytes);
-		err_note_found(note, "%" PRId64, (int64_t)st.st_size);
-		goto done;
-	}
-	if ((text = malloc((size_t)st.st_size + 1)) == NULL) {
-		rc = err_note_set(note, ENOMEM, "%s", path);
-		goto done;
-	}
-	while (at < (size_t)st.st_size) {
-		ssize_t n = read(fd, text + at, (size_t)st.st_size - at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			rc = err_note_set(note, errno, "%s", path);
-			goto done;
-		}
-		if (n == 0)
-			break;
-		at += (size_t)n;
-	}
-	rc = json_parse(text, at, path, root, note);
-done:
+	if ((rc = file_read(path, max_bytes, &text, &len, note)) == 0)
+		rc = json_parse(text, len, path, root, note);
 	free(text);
-	close(fd);
 	return rc;
 }
 

@@ -1,6 +1,6 @@
 /*
- * json - the one door to the JSON library (Jansson). A struct json * is a node; nodes of a parsed text live as long as its root.
- * Parsing refuses: duplicate keys, NUL in strings, lone surrogates, more than max_bytes. Numbers: 64-bit integers, doubles.
+ * json - the only module that includes Jansson. A struct json * is a node; nodes of a parsed text are valid until its root is closed.
+ * Parsing rejects duplicate keys, NUL in strings, lone surrogates and more than max_bytes. Numbers are 64-bit integers and doubles.
  */
 #ifndef SALT_JSON_H
 #define SALT_JSON_H
@@ -10,19 +10,19 @@
 #include <stdint.h>
 #include "base/err/err.h"
 
-struct json;				/* never defined: a Jansson value in disguise */
+struct json;				/* a Jansson value; never defined */
 
 enum json_kind { JSON_KIND_NULL, JSON_KIND_FLAG, JSON_KIND_INT, JSON_KIND_FLOAT, JSON_KIND_TEXT, JSON_KIND_ARRAY, JSON_KIND_OBJECT };
 
 /*
- * json_parse, json_parse_file - @name stands in notes ("line 3 column 9"). max_bytes 0: no limit.
+ * json_parse, json_parse_file - notes begin with name. max_bytes 0: no limit.
  * Return 0 and *root (json_close it), ERR_FORMAT, ERR_RANGE (too large), ENOMEM or errno; *root is NULL then.
  */
 int json_parse(const char *text, size_t len, const char *name, struct json **root, struct err_note *note);
 int json_parse_file(const char *path, size_t max_bytes, struct json **root, struct err_note *note);
-void json_close(struct json **root);	/* takes NULL; only for roots: parsed, or made by json_new_* and not yet put anywhere */
+void json_close(struct json **root);	/* takes NULL; for roots only: parsed, or made and not put into another node */
 
-/* Looking. All take NULL nodes: kind is NULL, count 0, get/item NULL, so chains need one check at their end. */
+/* Reading. All functions take NULL nodes (kind NULL, count 0, get and item NULL), so a chain of calls needs one check at its end. */
 enum json_kind json_kind(const struct json *j);
 const char *json_kind_name(enum json_kind kind);
 size_t json_count(const struct json *j);				/* items of an array, members of an object */
@@ -41,8 +41,8 @@ const char *json_key(void *it);
 struct json *json_value(void *it);
 
 /*
- * Making. json_put / json_push take ownership of child, also when they fail; child may be NULL (then ENOMEM), so
- * json_put(o, "n", json_new_int(3)) is checked once. key must be UTF-8. Non-finite floats become null.
+ * Making. json_put and json_push take ownership of child, also when they fail, and return ENOMEM for a NULL child, so that
+ * json_put(o, "n", json_new_int(3)) needs one check. key must be UTF-8. Floats that are not finite become null.
  */
 struct json *json_new_object(void);
 struct json *json_new_array(void);

@@ -18,7 +18,7 @@ static atomic_int log_rank_no = -1;
 static pthread_mutex_t last_lock = PTHREAD_MUTEX_INITIALIZER;
 static char last_error[512];
 static pthread_mutex_t tap_lock = PTHREAD_MUTEX_INITIALIZER;
-static _Atomic(log_tap_fn *) tap;		/* under its lock, but for the look whether there is one */
+static _Atomic(log_tap_fn *) tap;		/* changed under tap_lock; read without it to see whether there is one */
 static void *tap_arg;
 
 void
@@ -74,7 +74,7 @@ log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
 		pthread_mutex_unlock(&last_lock);
 	}
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
-		return;			/* nowhere left to say so */
+		return;			/* there is no other place to report it */
 }
 
 void

@@ -1,7 +1,7 @@
 /*
  * log - logfmt lines on stderr, one per event:
  *   ts=2026-01-31T12:00:00.123Z level=info prog=teacherd pid=4711 event=lease.done seqs=8 ms=93
- * Thread-safe; a line is one write(2). A line is never longer than 4 KiB (cut, with cut=1 at its end).
+ * Thread-safe; a line is one write(2). Lines longer than 4 KiB are cut and end with cut=1.
  */
 #ifndef SALT_LOG_H
 #define SALT_LOG_H
@@ -15,7 +15,7 @@ enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERRO
 /* log_init - name of the program for prog=; lines below level are dropped. Keeps a copy of prog. */
 void log_init(const char *prog, enum log_level level);
 
-/* log_rank - adds rank=N to every line (trainerd); -1 takes it away. */
+/* log_rank - adds rank=N to every line (trainerd); -1: no rank. */
 void log_rank(int rank);
 
 /*
@@ -29,31 +29,31 @@ void log_event(enum log_level level, const char *event, const char *fmt, ...) __
 #define log_warn(...) log_event(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_error(...) log_event(LOG_LEVEL_ERROR, __VA_ARGS__)
 
-/* log_fatal - an invariant of ours is broken: logs and ends the process with exit code 70. The only exit in common/. */
+/* log_fatal - for a broken invariant: logs and ends the process with exit code 70. The only exit in common/. */
 void log_fatal(const char *event, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
 
 /* log_quote - "text" with quotes, backslashes and control bytes escaped; into buf, cut to size; returns buf. */
 const char *log_quote(const char *text, char *buf, unsigned long size);
 
 /*
- * log_tap - fn gets every line too, of any level and without its newline, before it is written; NULL: none. It is called under a
- * lock, from any thread: it must not log and must not wait. When log_tap returns, no call of an earlier fn is running.
+ * log_tap - calls fn for every line of any level, without its newline, before it is written; NULL: none. fn is called under a lock, from any
+ * thread; it must not log or wait. After log_tap returns, no earlier fn is running.
  */
 typedef void log_tap_fn(void *arg, enum log_level level, const char *event, const char *line);
 void log_tap(log_tap_fn *fn, void *arg);
 
 /*
- * log_answer - answers requests for log lines on a daemon's status socket (recent.c): the request "log" is for all lines it keeps, "log N" for
- * those from number N on; lines count from 0 in each process, and the last LOG_KEPT that were written are kept. The answer is text,
+ * log_answer - answers a request for lines of the log over the status socket (recent.c). "log" asks for all lines that are kept, "log N" for
+ * those from number N on. Lines are numbered from 0 in each process; the last LOG_KEPT are kept. The answer is text:
  *   log pid=4711 first=17 next=42
- * and then the lines 17 .. 41, each with its newline. first > N: those between are no longer kept.
- * True: it was such a request, and *answer is malloc'ed (NULL without memory). False: another request, nothing changed.
+ * and the lines 17 .. 41, each with its newline. If first > N, the lines between are no longer kept.
+ * True: it was such a request, and *answer is malloc'ed (NULL without memory). False: it was another request; nothing changed.
  */
 enum { LOG_KEPT = 512 };
 bool log_answer(const void *body, size_t len, char **answer, size_t *answer_len);
 void log__remember(const char *line, size_t len);	/* log.c's; with the newline */
 
-/* log_last_error - copies the newest warn or error line's event and fields, "" if none; for status. */
+/* log_last_error - copies event and fields of the newest line of level warn or error, "" if there is none. */
 void log_last_error(char *buf, unsigned long size);
 
 #endif

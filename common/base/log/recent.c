@@ -1,4 +1,4 @@
-/* recent - the last lines of the log, kept for who asks over the status socket. */
+/* recent - the last lines of the log, for requests to the status socket. */
 #include "base/log/log.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@ log__remember(const char *line, size_t len)
 	char *copy = malloc(len), *old;
 
 	if (copy == NULL)
-		return;			/* one line less to be asked for */
+		return;			/* the line is only missing here */
 	memcpy(copy, line, len);
 	pthread_mutex_lock(&lock);
 	old = kept[n_lines % LOG_KEPT].text;

@@ -1,7 +1,4 @@
-/*
- * random - counter-based random numbers. Pure functions with golden values in tests/unit/test_hash.c: caches and runs on disk
- * depend on each bit.
- */
+/* random - counter-based random numbers. Pure functions; stored caches and runs depend on every bit (tests/unit/test_hash.c). */
 #ifndef SALT_RANDOM_H
 #define SALT_RANDOM_H
 

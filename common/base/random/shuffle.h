@@ -1,4 +1,4 @@
-/* shuffle - the order in which sequences are visited: a pure function of seed and position. Golden values in tests/unit/test_hash.c. */
+/* shuffle - the order in which sequences are visited: a pure function of seed and position. Stored caches depend on it. */
 #ifndef SALT_SHUFFLE_H
 #define SALT_SHUFFLE_H
 

@@ -36,7 +36,6 @@ struct cache__key {
 };
 
 void cache__key_u8(struct cache__key *key, uint8_t v);
-void cache__key_u32(struct cache__key *key, uint32_t v);
 void cache__key_u64(struct cache__key *key, uint64_t v);
 void cache__key_hash(struct cache__key *key, struct hash128 h);
 struct cache__key cache__key_labels(uint64_t seq);

@@ -86,8 +86,8 @@ cache__key_u8(struct cache__key *key, uint8_t v)
 	key->bytes[key->len++] = v;
 }
 
-void
-cache__key_u32(struct cache__key *key, uint32_t v)
+static void
+key_u32(struct cache__key *key, uint32_t v)
 {
 	for (int i = 3; i >= 0; i--)
 		cache__key_u8(key, (uint8_t)(v >> 8 * i));
@@ -96,8 +96,8 @@ cache__key_u32(struct cache__key *key, uint32_t v)
 void
 cache__key_u64(struct cache__key *key, uint64_t v)
 {
-	cache__key_u32(key, (uint32_t)(v >> 32));
-	cache__key_u32(key, (uint32_t)v);
+	key_u32(key, (uint32_t)(v >> 32));
+	key_u32(key, (uint32_t)v);
 }
 
 void
@@ -134,7 +134,7 @@ cache__key_rows(struct hash128 plan, uint64_t block, uint32_t chunk)
 
 	cache__key_hash(&key, plan);
 	cache__key_u64(&key, block);
-	cache__key_u32(&key, chunk);
+	key_u32(&key, chunk);
 	return key;
 }
 

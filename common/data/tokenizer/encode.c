@@ -182,8 +182,3 @@ tokenizer_encode(struct tokenizer_encoder *enc, const void *text, size_t len, un
 	return rc;
 }
 
-uint64_t
-tokenizer_encoder_dropped(const struct tokenizer_encoder *enc)
-{
-	return enc->dropped;
-}

@@ -100,8 +100,6 @@ void tokenizer_encoder_destroy(struct tokenizer_encoder **enc);		/* takes NULL *
 int tokenizer_encode(struct tokenizer_encoder *enc, const void *text, size_t len, unsigned flags, struct tokenizer_ids *out,
     struct err_note *note);
 
-/* tokenizer_encoder_dropped - bytes left out so far under TOKENIZER_DROP_UNKNOWN. */
-uint64_t tokenizer_encoder_dropped(const struct tokenizer_encoder *enc);
 
 /*
  * tokenizer_decode - append the bytes of n ids. @flags TOKENIZER_SKIP_SPECIALS. Any thread.

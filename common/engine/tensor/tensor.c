@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "base/mem/mem.h"
 
 size_t
 dtype_size(enum dtype dtype)
@@ -31,18 +30,6 @@ tensor_2d(void *data, enum dtype dtype, int64_t a, int64_t b)
 }
 
 struct tensor
-tensor_3d(void *data, enum dtype dtype, int64_t a, int64_t b, int64_t c)
-{
-	return (struct tensor){.data = data, .dtype = dtype, .n_dims = 3, .dims = {a, b, c}};
-}
-
-struct tensor
-tensor_4d(void *data, enum dtype dtype, int64_t a, int64_t b, int64_t c, int64_t d)
-{
-	return (struct tensor){.data = data, .dtype = dtype, .n_dims = 4, .dims = {a, b, c, d}};
-}
-
-struct tensor
 tensor_rows(const struct tensor *t, int64_t begin, int64_t n)
 {
 	struct tensor r = *t;
@@ -53,18 +40,6 @@ tensor_rows(const struct tensor *t, int64_t begin, int64_t n)
 	r.data = (char *)t->data + (size_t)(begin * row) * dtype_size(t->dtype);
 	r.dims[0] = n;
 	return r;
-}
-
-bool
-tensor_elements(int n_dims, const int64_t *dims, size_t *out)
-{
-	size_t n = 1;
-
-	for (int i = 0; i < n_dims; i++)
-		if (dims[i] < 0 || !mem_mul(n, (size_t)dims[i], &n))
-			return false;
-	*out = n;
-	return true;
 }
 
 float

@@ -31,16 +31,11 @@ struct tensor {
 
 struct tensor tensor_1d(void *data, enum dtype dtype, int64_t a);
 struct tensor tensor_2d(void *data, enum dtype dtype, int64_t a, int64_t b);
-struct tensor tensor_3d(void *data, enum dtype dtype, int64_t a, int64_t b, int64_t c);
-struct tensor tensor_4d(void *data, enum dtype dtype, int64_t a, int64_t b, int64_t c, int64_t d);
 
 /* tensor_rows - the view of rows [begin, begin + n) of the first dimension. */
 struct tensor tensor_rows(const struct tensor *t, int64_t begin, int64_t n);
 
-/* tensor_elements - product of dims; false if it does not fit in size_t or a dim is negative. Use on shapes from files. */
-bool tensor_elements(int n_dims, const int64_t *dims, size_t *out);
-
-/* tensor_count - the same for a tensor of ours, whose shape was checked when it was made. */
+/* tensor_count - the product of dims; the shape was checked when the tensor was made. */
 static inline int64_t
 tensor_count(const struct tensor *t)
 {

@@ -9,20 +9,20 @@
 #include "base/json/json.h"
 #include "fabric/status/status.h"
 
-#define RATE_TIME_S 10.0		/* weight of the past falls to 1/e over this */
-#define RATE_STEP_MS 500		/* snapshots closer than this leave rates alone */
+#define RATE_TIME_S 10.0		/* the weight of past rates falls to 1/e over this time */
+#define RATE_STEP_MS 500		/* snapshots sooner after the last do not change rates */
 
 struct status_metric {
 	enum status_kind kind;
 	char name[STATUS_TEXT_MAX], unit[STATUS_TEXT_MAX / 2];
 	char *help;
 	_Atomic uint64_t bits;		/* a count, or a double's bits */
-	uint64_t rated_at_count;	/* under the lock of struct status */
+	uint64_t rated_at_count;
 	double rate_per_s;
 };
 
 struct status {
-	pthread_mutex_t lock;		/* everything but the metrics' bits */
+	pthread_mutex_t lock;		/* for everything but the metrics' bits */
 	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX], host[STATUS_TEXT_MAX], version[STATUS_TEXT_MAX];
 	char phase[STATUS_TEXT_MAX], last_error[STATUS_ERROR_MAX], events_endpoint[STATUS_ENDPOINT_MAX];
 	int64_t start_ms, state_since_ms, rated_ms;
@@ -34,7 +34,7 @@ struct status {
 	struct status_metric metrics[STATUS_METRICS_MAX];
 };
 
-/* Copies and cuts, never inside a UTF-8 character. */
+/* Copies s, cut at the end of a UTF-8 character. */
 static void
 put_text(char *out, size_t size, const char *s)
 {
@@ -178,7 +178,7 @@ status_state(struct status *st, const char *state, int64_t now_ms)
 	for (i = 0; i < st->n_states && strcmp(st->states[i].name, name) != 0; i++)
 		;
 	if (i == STATUS_STATES_MAX)
-		i--;				/* too many names: they share the last one's time */
+		i--;				/* too many states: the last entry is reused */
 	if (i >= st->n_states)
 		st->n_states = i + 1;
 	put_text(st->states[i].name, sizeof(st->states[i].name), name);

@@ -1,9 +1,9 @@
 /*
- * status - what a daemon says about itself: counters, gauges, state and phase, timers, and a snapshot of it all that turns into
- * JSON here and into protobuf in wire. Sockets belong to bus. The clock is passed in (now_ms, monotonic milliseconds).
+ * status - the metrics of a daemon (counters, gauges, timers), its state and phase, and snapshots of them. A snapshot becomes JSON here
+ * and protobuf in wire. The time is passed in (now_ms, monotonic milliseconds).
  *
- * Registering: once, at start, by one thread. Updating (add, set, state, step): any thread, any time; counters and gauges are
- * single atomics. Snapshots: any thread; a snapshot is consistent for each metric, not across metrics.
+ * One thread registers metrics at the start. Any thread updates them at any time; a metric is one atomic. Any thread takes snapshots; a
+ * snapshot is consistent for each metric, not across metrics.
  */
 #ifndef SALT_STATUS_H
 #define SALT_STATUS_H
@@ -22,15 +22,15 @@ enum {
 };
 
 enum status_kind {
-	STATUS_COUNTER,			/* only grows; name ends _total. "counters" */
-	STATUS_RATED,			/* a counter that also has a rate. "counters" and "rates" as NAME without _total + _per_s */
+	STATUS_COUNTER,			/* only grows; its name ends in _total. "counters" */
+	STATUS_RATED,			/* a counter with a rate: in "counters" as NAME_total and in "rates" as NAME_per_s */
 	STATUS_GAUGE,			/* "gauges" */
-	STATUS_QUEUE,			/* a depth: rows_ahead, leases_in_flight, queue lengths. "queues" */
-	STATUS_TIMER			/* seconds spent, kept in nanoseconds; name ends _seconds_total. "timers" */
+	STATUS_QUEUE,			/* a length, such as rows_ahead. "queues" */
+	STATUS_TIMER			/* seconds spent, counted in nanoseconds; its name ends in _seconds_total. "timers" */
 };
 
 struct status;
-struct status_metric;			/* handle; lives as long as its struct status */
+struct status_metric;			/* valid until status_destroy */
 
 /*
  * status_new - @role teacherd, selectord, trainerd; @name unique in the fleet (teacherd-0); @version of the program.
@@ -40,26 +40,26 @@ struct status *status_new(const char *role, const char *name, const char *versio
 void status_destroy(struct status **st);
 
 /*
- * status_register - @name Prometheus style without prefix (tokens_total, rows_ahead), @unit "tokens", "rows", "bytes", "seconds", ""; texts are copied.
- * NULL when the name is taken, is not [a-z_][a-z0-9_]*, or STATUS_METRICS_MAX are there. Updates on NULL do nothing.
+ * status_register - name: as for Prometheus, without prefix (tokens_total, rows_ahead); unit: "tokens", "rows", "bytes", "seconds", "". Texts
+ * are copied. NULL if the name is taken or not [a-z_][a-z0-9_]*, or there are STATUS_METRICS_MAX. Updates of NULL do nothing.
  */
 struct status_metric *status_register(struct status *st, enum status_kind kind, const char *name, const char *unit, const char *help);
 void status_add(struct status_metric *m, uint64_t n);		/* counters; timers: nanoseconds */
 void status_set(struct status_metric *m, double value);		/* gauges and queues */
 double status_get(const struct status_metric *m);		/* timers in seconds */
 
-/* What every daemon has. Texts are copied and cut. status_state also counts the seconds spent in each state ("state_seconds"). */
+/* Texts are copied and cut. status_state also counts the seconds spent in each state ("state_seconds"). */
 void status_state(struct status *st, const char *state, int64_t now_ms);	/* starting, waiting, training, draining, ... */
 void status_phase(struct status *st, const char *phase);	/* "" , phase_one, phase_two, ... */
 void status_step(struct status *st, uint64_t step, uint64_t steps_total);	/* steps_total 0: none */
-void status_events(struct status *st, const char *endpoint);	/* where the events socket is; "": there is none */
-void status_error(struct status *st, const char *text);		/* the last error; "" forgets it */
+void status_events(struct status *st, const char *endpoint);	/* of the events socket; "": none */
+void status_error(struct status *st, const char *text);		/* the last error; "": the status socket shows the log's */
 
 /* One metric in a snapshot. rate_per_s: RATED only, else 0. */
 struct status_value {
 	enum status_kind kind;
 	char name[STATUS_TEXT_MAX], unit[STATUS_TEXT_MAX / 2];
-	const char *help;		/* lives as long as the struct status it was taken from */
+	const char *help;		/* valid until that struct status is destroyed */
 	double value;
 	double rate_per_s;
 };
@@ -78,8 +78,8 @@ struct status_snapshot {
 };
 
 /*
- * status_snapshot - rates are exponentially weighted over about 10 s: each snapshot at least 0.5 s after the last that moved
- * them mixes in the rate since then with weight 1 - exp(-dt / 10 s); the first one is the plain mean since the start.
+ * status_snapshot - rates are exponentially weighted means over about 10 s. A snapshot at least 0.5 s after the last that changed them adds
+ * the rate since then with weight 1 - exp(-dt / 10 s); the first rate is the plain mean since the start.
  */
 void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *out);
 
@@ -91,7 +91,7 @@ void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *
 char *status_json(const struct status_snapshot *snap);
 
 /*
- * Announcement: run_dir/daemons/NAME.json, so that saltctl finds the fleet without asking anyone. Telemetry only: never a lock.
+ * An announcement is the file run_dir/daemons/NAME.json, by which saltctl finds a daemon. It is for monitoring only and never a lock.
  */
 struct status_announce {
 	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX], host[STATUS_TEXT_MAX];
@@ -102,15 +102,17 @@ struct status_announce {
 /* status_announce_fill - role, name, this host and pid; endpoints may be NULL. */
 void status_announce_fill(struct status_announce *a, const char *role, const char *name, const char *status_endpoint, const char *data_endpoint);
 
-/* status_announce_write - makes run_dir/daemons when missing, temporary file, rename. Name: [A-Za-z0-9._-], not starting with a dot. 0, ERR_FORMAT or errno. */
+/*
+ * status_announce_write - replaces the file; missing folders are made. Name: [A-Za-z0-9._-], not starting with a dot. 0, ERR_FORMAT or errno.
+ */
 int status_announce_write(const char *run_dir, const struct status_announce *a, struct err_note *note);
 
-/* status_announce_remove - takes away what this host and pid wrote under that name; somebody else's file stays. 0 (also when absent) or errno. */
+/* status_announce_remove - removes the file of that name if this host and pid wrote it. 0, also if there is none, or errno. */
 int status_announce_remove(const char *run_dir, const char *name);
 
 /*
- * status_announce_list - all readable files, sorted by name, in malloc'ed memory (free(*list)). Files that do not parse are
- * skipped and counted in *n_bad (may be NULL). No directory: 0 entries. 0, ENOMEM or errno.
+ * status_announce_list - all announcements, sorted by name, in malloc'ed memory (free(*list)). Files that do not parse are skipped and counted
+ * in *n_bad (may be NULL). Without the folder there are 0. Returns 0, ENOMEM or errno.
  */
 int status_announce_list(const char *run_dir, struct status_announce **list, size_t *n, size_t *n_bad);
 
