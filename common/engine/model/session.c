@@ -13,7 +13,7 @@
 
 enum many { ONE, PER_LAYER, PER_LAYER_AND_END };
 
-/* Widths and copies of all buffers; present: this session has the buffer. The order is the order in memory. */
+/* Widths and copies of all buffers, in the order in memory. present: this session has the buffer. */
 static void
 lay_out(const struct model_config *cfg, const struct model_session_options *o, enum dtype compute,
     struct model__place places[BUFFER_COUNT])

@@ -1,5 +1,5 @@
 /*
- * session - the inside of a model_session, for forward.c, backward.c and loss.c.
+ * session - struct model_session, for forward.c, backward.c and loss.c.
  */
 #ifndef SALT_MODEL_SESSION_H
 #define SALT_MODEL_SESSION_H
@@ -7,17 +7,17 @@
 #include "engine/model/model_internal.h"
 
 /*
- * Activations. One table (session.c) gives each its width, rows, copies and dtype, and so the carve of the allocation. The residual stream
- * and its gradient (X, MID, D_X) are fp32 whatever computes: dozens of small sums go into them one after another.
+ * Activations. One table (session.c) has width, rows, copies and dtype of each, and thereby the layout of the allocation. The residual
+ * stream and its gradient (X, MID, D_X) are always fp32, because dozens of small sums are added to them one after another.
  */
 enum buffer {
 	BUFFER_X,			/* input of each layer, then of the final norm */
 	BUFFER_NORM1, BUFFER_NORM1_MEAN, BUFFER_NORM1_RSTD,
 	BUFFER_QKV,
-	BUFFER_QK, BUFFER_QUERY_RSTD, BUFFER_KEY_RSTD,	/* normed q and k heads; BUFFER_QKV has them before */
+	BUFFER_QK, BUFFER_QUERY_RSTD, BUFFER_KEY_RSTD,	/* normed q and k heads; BUFFER_QKV has them before the norm */
 	BUFFER_LSE, BUFFER_ATT,
 	BUFFER_MID,			/* after attention's residual; inference adds in place: the same memory as X.
-					 * A parallel block needs none: there it is the next X */
+					 * A layer with parallel residuals uses the next X instead */
 	BUFFER_NORM2, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD,
 	BUFFER_GATE, BUFFER_UP, BUFFER_ACT,
 	BUFFER_FINAL, BUFFER_FINAL_MEAN, BUFFER_FINAL_RSTD,
@@ -31,7 +31,7 @@ enum buffer {
 struct model__place {
 	size_t offset;			/* bytes from the start of the allocation */
 	size_t copy_bytes;
-	int copies;			/* 0: this session has none */
+	int copies;			/* 0: not in this session */
 	int64_t width;			/* elements of a row */
 	enum dtype dtype;
 };
@@ -64,9 +64,9 @@ struct model__heads {
 	struct kernels_heads q, k, v;
 };
 struct model__heads model__heads(const struct model_session *s, enum buffer buffer, int layer);
-/* What attention sees: the same, or the normed q and k. */
+/* The operands of attention: the same, or the normed q and k. */
 struct model__heads model__attention_heads(const struct model_session *s, int layer);
-/* Turns q and k of these heads in place. */
+/* Rotates q and k of these heads in place. */
 void model__rope(struct model_session *s, const struct model__heads *heads, bool inverse);
 /* The residual stream between attention and mlp. */
 struct tensor model__mid(const struct model_session *s, int layer);
@@ -74,7 +74,7 @@ struct tensor model__mid(const struct model_session *s, int layer);
 void model__need(const struct model_session *s, int layer);
 void model__done(const struct model_session *s, int layer);
 
-/* model__layer_forward - X of the layer to X of the next. output false: stops when all that backward wants is there. */
+/* model__layer_forward - from X of the layer to X of the next. output false: stops when everything for backward is computed. */
 void model__layer_forward(struct model_session *s, int layer, bool output);
 
 #endif

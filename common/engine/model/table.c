@@ -1,5 +1,5 @@
 /*
- * table - what a configuration amounts to: checks, the table of tensors in canonical order, views by role.
+ * table - from a configuration to tensors: checks, the table of tensors in canonical order, views by role.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -45,7 +45,7 @@ row_present(const struct model_config *cfg, const struct model__row *row)
 	}
 }
 
-/* Elements of the flat array and number of tensors; false if they do not fit in memory arithmetic, gradients in fp32 included. */
+/* Elements of the flat array and number of tensors. False if sizes in bytes overflow, gradients in fp32 included. */
 static bool
 measure(const struct model_config *cfg, int64_t *n_params, int *n_tensors)
 {
@@ -177,7 +177,7 @@ add_tensor(struct model *m, const struct model__row *row, int layer, const int64
 	const struct model_config *cfg = &m->config;
 	struct model_tensor *t = &m->tensors[m->n_tensors];
 
-	/* A row's name holds at most one %d, and needs no more room than the table's longest. */
+	/* A name of the table has at most one %d, and the longest one fits. */
 	if (row->where == LAYER) {
 		const char *mark = strstr(row->name, "%d");
 
@@ -262,7 +262,7 @@ model_bind(struct model *model, void *params, enum dtype dtype)
 void
 model_changed(struct model *model)
 {
-	static atomic_uint_fast64_t drawn;		/* of the process: an array that another model had before is no old acquaintance */
+	static atomic_uint_fast64_t drawn;		/* unique in the process, so that an array that another model had before counts as new */
 
 	model->generation = atomic_fetch_add_explicit(&drawn, 1, memory_order_relaxed) + 1;
 }

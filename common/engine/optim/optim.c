@@ -4,7 +4,7 @@
 
 #define PI 3.14159265358979323846
 
-/* Part of the way from begin to end that step has gone, 0..1. */
+/* Position of step between begin and end, 0..1. */
 static double
 part(int64_t step, int64_t begin, int64_t end)
 {
