@@ -169,7 +169,7 @@ feed__accept(struct feed *f, uint64_t g, const struct wire_row *wr)
 	int rc;
 
 	if (slot == NULL || !slot->phase_one || g % f->batch < first || i >= f->n_rows || slot->rows[i].state == FEED_ROW_HAVE)
-		return;			/* asked twice, or no longer wanted */
+		return;			/* it was asked for twice, or is not needed any more */
 	row = &slot->rows[i];
 	tokens = slot->tokens + i * (f->context + 1);
 	if (f->plan.mode == WIRE_MODE_NONE && wr->seq != shuffle_order(f->plan.seed, f->n_windows, g)) {

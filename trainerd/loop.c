@@ -31,7 +31,7 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* After a failed write the curves end; the run goes on. Rank 0. */
+/* After a failed write no more curves are written, but the run continues. Rank 0. */
 static void
 loop_scalars(struct run *r, const struct tb_scalar *scalars, size_t n)
 {
@@ -87,7 +87,7 @@ loop_evaluate(struct run *r, struct err_note *note)
 		log_info("eval", "step=%" PRIu64 " log_perplexity=%.4f accuracy=%.4f ms=%" PRId64, r->state.step, e.loss, e.accuracy,
 		    clock_now_ms() - start);
 	}
-	return agree(r->comm, rc, note);	/* rank 0 may have failed to write: then no rank goes on */
+	return agree(r->comm, rc, note);	/* all ranks stop if rank 0 failed to write */
 }
 
 /* Checkpoint of the steps done so far. Collective. */

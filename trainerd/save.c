@@ -43,7 +43,7 @@ save_same_file_system(struct comm *comm, const struct save_options *o, struct er
 	return rc;
 }
 
-/* ---- arrays on their way to rank 0's files: staged through one piece of host memory, whoever owns them ---- */
+/* ---- from the owners' device memory to files, through one piece of host memory ---- */
 
 #define PIECE ((int64_t)WEIGHTS_SOURCE_MAX)	/* elements */
 
@@ -118,7 +118,7 @@ gather_send(struct gather *g)
 	}
 }
 
-/* The optimiser's shard of rank r. With r another rank: through this one. */
+/* Writes the optimiser's shard of rank r, which sends it if r is not this rank. */
 static int
 write_shard(struct gather *g, int r, const char *dir, struct weights_file *entry, struct err_note *note)
 {
@@ -202,7 +202,7 @@ write_rest(struct gather *g, const struct save_options *o, const char *dir, cons
 
 /*
  * The directory of the new checkpoint exists already. If it is complete, *there is set and nothing is left to do. If
- * it is damaged (a resume passed over it), it is renamed and the save goes on.
+ * it is damaged (a resume passed over it), it is renamed and the save continues.
  */
 static int
 take_place(const struct save_options *o, uint64_t step, char *dir, int *there, struct err_note *note)

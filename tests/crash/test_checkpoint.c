@@ -174,16 +174,16 @@ killed_while_pruning(void)
 	}
 }
 
-/* Each call of a save fails once; then with ENOSPC. The save that no longer reaches the number goes through and ends the loop. */
+/* Each call of a save fails once; then with ENOSPC. The loop ends with the save that makes fewer calls than that. */
 static void
 every_call_fails(int error)
 {
 	unsigned n_failed = 0;
-	bool through = false;
+	bool done = false;
 	long at;
 
 	fresh();
-	for (at = 1; at < 1000 && !through; at++) {
+	for (at = 1; at < 1000 && !done; at++) {
 		struct err_note note = {0};
 		int rc;
 
@@ -193,8 +193,8 @@ every_call_fails(int error)
 		armed = 1;
 		rc = save_all(root, 2, 2, &note);
 		armed = 0;
-		through = n_calls < at;
-		if (through) {
+		done = n_calls < at;
+		if (done) {
 			CHECK(rc == 0);
 			break;
 		}
@@ -214,7 +214,7 @@ every_call_fails(int error)
 		}
 	}
 	fprintf(stderr, "%s: %u calls made to fail\n", strerror(error), n_failed);
-	CHECK(through && n_failed > 20 && good(2));
+	CHECK(done && n_failed > 20 && good(2));
 }
 
 /* A kill does not show a missing fsync, the page cache survives it; so the calls themselves: each file, manifest, directory, rename, ROOT. */
@@ -271,7 +271,7 @@ full_disk(const char *mount_point)
 	snprintf(root, sizeof(root), "%.400s/c", mount_point);
 	if (save_all(root, 1, 2, &note) != 0 || !good(1))
 		return 2;
-	if (mounted) {				/* a save needs 68 KiB: the first leaves room for one more, not for two */
+	if (mounted) {				/* a save needs 68 KiB: there is space for two, not for three */
 		rc = save_all(root, 2, 2, &note);
 		if (rc != 0 || (rc = save_all(root, 3, 2, &note)) != ENOSPC)
 			return 3;

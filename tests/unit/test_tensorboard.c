@@ -1,4 +1,4 @@
-/* What a reader of whole runs (system/tensorboard) does not see: failed writes, and names when the clock stands behind. */
+/* What system/tensorboard, which reads whole runs, does not test: failed writes, and names after the clock was set back. */
 #include "trainerd/tensorboard.h"
 
 #include <dirent.h>
@@ -43,7 +43,7 @@ limit(long bytes)
 	REQUIRE(setrlimit(RLIMIT_FSIZE, &l) == 0);
 }
 
-/* A record is in the file or it is not: no part of one, whatever room there was. */
+/* A record is in the file as a whole or not at all, however much space there is. */
 static void
 failed_writes(void)
 {
