@@ -272,14 +272,6 @@ gelu_bwd(struct bench *b)
 }
 
 static void
-residual(struct bench *b)
-{
-	struct tensor x = mat(b, b->x, b->s.b * b->s.t, b->s.c), y = mat(b, b->y, b->s.b * b->s.t, b->s.c);
-
-	kernels_add(b->k, &y, &y, &x);
-}
-
-static void
 embed(struct bench *b)
 {
 	struct tensor y = mat(b, b->y, b->s.b * b->s.t, b->s.c), wte = mat(b, b->w, b->s.v, b->s.c), wpe = mat(b, b->x, b->s.t, b->s.c);
@@ -355,7 +347,6 @@ run(struct bench *b)
 	plain(b, "layernorm backward", layernorm_bwd, 2 * b->s.layers + 1);
 	plain(b, "gelu", gelu, b->s.layers);
 	plain(b, "gelu backward", gelu_bwd, b->s.layers);
-	plain(b, "residual", residual, 2 * b->s.layers);
 	plain(b, "embed", embed, 1);
 	plain(b, "embed backward", embed_bwd, 1);
 	tokens = (double)m / b->step;

@@ -207,7 +207,7 @@ check_case(struct bench *e, const char *model_name, const struct json *json)
 	if (fixture_flag(json, "dense"))
 		REQUIRE((targets.dense = fixture_array(&e->fixture, "dense/dense", "f32", NULL)) != NULL);
 
-	CHECK_ROW(what, model_targets_check(&e->fixture.config, &targets, rows, &note) == 0);
+	CHECK_ROW(what, model__targets_check(&e->fixture.config, &targets, rows, &note) == 0);
 	kernels_zero(e->kernels, e->d_params, (size_t)e->model->n_params * sizeof(float));
 	REQUIRE(model_loss(e->session, &targets, 1.0f / (float)rows, e->d_params, &sums) == 0);
 	model_backward(e->session, e->d_params);

@@ -135,9 +135,7 @@ pointwise(int64_t n, float std)
 
 	x[0] = 60;
 	x[n / 2] = -60;
-	EACH_THREADS("add", y, n, zero, kernels_add(k, &ty, &tx, &tu));
 	kernels_add_ref(want, x, u, n);
-	check_close("add", y, want, n, 0);
 	EACH_THREADS("accumulate", y, n, u, kernels_accumulate(k, y, x, n));
 	check_close("accumulate", y, want, n, 0);
 	kernels_gelu_ref(want, x, n);

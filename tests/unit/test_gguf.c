@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "check.h"
 #include "engine/model/model.h"
+#include "unit/model_find.h"
 
 #define ALIGN 32
 #define C 8				/* width; two heads of 4, one key head */

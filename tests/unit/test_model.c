@@ -5,6 +5,7 @@
 #include "check.h"
 #include "base/hash/hash.h"
 #include "engine/model/model.h"
+#include "unit/model_find.h"
 
 static const struct model_config gpt2_124m = {.family = MODEL_FAMILY_GPT2, .vocab_size = 50257, .context = 1024, .d_model = 768,
     .n_layers = 12, .n_heads = 12, .n_kv_heads = 12, .head_dim = 64, .d_ff = 3072, .norm_eps = 1e-5f, .tied = true,

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "engine/model/model.h"
+#include "engine/model/session.h"
 
 #define V 37
 #define B 3
@@ -86,7 +86,7 @@ session_open(struct bench *e, int64_t b, int64_t t, bool training, bool recomput
 
 	REQUIRE(model_session_new(&s, e->model, e->kernels, &o, &note) == 0);
 	CHECK(model_session_plan(&e->model->config, DTYPE_F32, &o, &planned, &note) == 0);
-	CHECK(planned == model_session_bytes(s));
+	CHECK(planned == s->bytes);
 	return s;
 }
 
@@ -152,7 +152,7 @@ test_rows_alone(const struct model_config *cfg)
 	exact = session_open(&e, B, T, true, false);
 	large = session_open(&e, 5, 11, true, true);
 	inference = session_open(&e, B, T, false, false);
-	CHECK(model_session_bytes(inference) < model_session_bytes(exact));
+	CHECK(inference->bytes < exact->bytes);
 	tokens_fill(tokens, ROWS);
 	logits_of(exact, tokens, B, T, want);
 	logits_of(large, tokens, B, T, got);
@@ -205,7 +205,7 @@ test_recompute(const struct model_config *cfg)
 	bench_open(&e, cfg, 1);
 	kept = session_open(&e, B, T, true, false);
 	again = session_open(&e, B, T, true, true);
-	CHECK(model_session_bytes(again) < model_session_bytes(kept));
+	CHECK(again->bytes < kept->bytes);
 	want = malloc(e.bytes);
 	got = malloc(e.bytes);
 	REQUIRE(want != NULL && got != NULL);
@@ -393,14 +393,14 @@ test_targets_refused(void)
 	static float dense[ROWS * V];
 
 	t = targets_make(&l);
-	CHECK(model_targets_check(cfg, &t, ROWS, NULL) == 0);
+	CHECK(model__targets_check(cfg, &t, ROWS, NULL) == 0);
 
 #define REFUSED(change)							\
 	do {								\
 		t = targets_make(&l);					\
 		change;							\
 		note = (struct err_note){0};				\
-		CHECK_ROW(#change, model_targets_check(cfg, &t, ROWS, &note) == ERR_RANGE);	\
+		CHECK_ROW(#change, model__targets_check(cfg, &t, ROWS, &note) == ERR_RANGE);	\
 		CHECK_ROW(#change, note.name[0] != '\0' && note.expected[0] != '\0' && note.found[0] != '\0');	\
 	} while (0)
 
@@ -422,7 +422,7 @@ test_targets_refused(void)
 	/* A row without weight may carry anything finite or not: nobody looks. */
 	t = targets_make(&l);
 	l.values[0] = NAN;
-	CHECK(model_targets_check(cfg, &t, ROWS, NULL) == 0);
+	CHECK(model__targets_check(cfg, &t, ROWS, NULL) == 0);
 }
 
 /* Scores of the teacher's pass are the losses of the trainer's. */

@@ -176,8 +176,6 @@ void kernels_rmsnorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d
 
 /* ---- pointwise ---- */
 
-/* y = x + r. Any may be the same. */
-void kernels_add(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *r);
 /* gelu_new: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). bwd: d_x = d_y * gelu'(x); d_x may be d_y. */
 void kernels_gelu(struct kernels *k, struct tensor *y, const struct tensor *x);
 void kernels_gelu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x);

@@ -134,10 +134,6 @@ void model_changed(struct model *model);
 int model_load(const struct model *model, struct kernels *kernels, void *params,
     int (*get)(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note), void *arg, struct err_note *note);
 
-/* model_find - the tensor of that name, NULL if there is none. "lm_head.weight" (GPT-NeoX: "embed_out.weight")
- * of a tied model is not in the table. */
-const struct model_tensor *model_find(const struct model *model, const char *name);
-
 /*
  * model_init - initial fp32 values of elements [begin, end) of the flat array into out[end - begin] (host memory).
  * Element e of tensor number i: random_words(seed, RANDOM_PURPOSE_INIT, i, e >> 2 ...) through random_normal: a pure function of
@@ -182,7 +178,6 @@ int model_session_new(struct model_session **s, const struct model *model, struc
     const struct model_session_options *options, struct err_note *note);
 void model_session_destroy(struct model_session **s);
 void model_session_hooks(struct model_session *s, const struct model_hooks *hooks);
-size_t model_session_bytes(const struct model_session *s);
 
 /*
  * model_session_plan - bytes of the session that model_session_new would make with these kernels' dtype, without making it: for
@@ -205,17 +200,10 @@ int model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int
 void model_logits(struct model_session *s, int64_t begin, int64_t n, float *out);
 
 /*
- * model_targets_check - the check of model_loss, with row, id and value in the note. Refused: an id outside 0..V-1, or sparse ids of a row not
- * ascending; a weight outside 0..1; of a row with weight > 0: no soft label, a probability that is negative or not a number, a sum
- * over 1 (dense: not 1) by more than 1e-3, nothing to renormalise. n_rows: B*T as it must be. Returns 0 or ERR_RANGE.
- */
-int model_targets_check(const struct model_config *cfg, const struct kernels_targets *targets, int64_t n_rows, struct err_note *note);
-
-/*
  * model_loss - mixed-target loss of the last forward's rows, see kernels_output_loss for formula and fields. With d_params != NULL
  * (flat fp32, n_params, accumulated into) it also starts backward: gradient of the output layer, and of the hidden states times
  * grad_scale; model_backward must follow. With d_params == NULL it only evaluates.
- * Targets are checked first. Returns 0, or ERR_RANGE with nothing computed.
+ * Targets are looked at first (targets.c). Returns 0, or ERR_RANGE with nothing computed.
  */
 int model_loss(struct model_session *s, const struct kernels_targets *targets, float grad_scale, float *d_params,
     struct kernels_loss_sums *sums);

@@ -62,4 +62,11 @@ int64_t model__rotary_dim(const struct model_config *cfg);
 /* model__rope_freq - inverse frequencies into out[model__rotary_dim / 2]: default and llama3 scaling, in fp32 steps as transformers takes them. */
 void model__rope_freq(const struct model_config *cfg, float *out);
 
+/*
+ * model__targets_check - what model_loss refuses, with a note of row, id and value: an id outside 0..V-1, or sparse ids of a row not
+ * ascending; a weight outside 0..1; of a row with weight > 0: no soft label, a probability that is negative or not a number, a sum
+ * over 1 (dense: not 1) by more than 1e-3, nothing to renormalise. n_rows: B*T as it must be. Returns 0 or ERR_RANGE.
+ */
+int model__targets_check(const struct model_config *cfg, const struct kernels_targets *targets, int64_t n_rows, struct err_note *note);
+
 #endif

@@ -180,12 +180,6 @@ model_session_hooks(struct model_session *s, const struct model_hooks *hooks)
 	s->hooks = *hooks;
 }
 
-size_t
-model_session_bytes(const struct model_session *s)
-{
-	return s->bytes;
-}
-
 struct tensor
 model__buffer(const struct model_session *s, enum buffer buffer, int layer)
 {

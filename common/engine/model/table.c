@@ -267,15 +267,6 @@ model_changed(struct model *model)
 	model->generation = atomic_fetch_add_explicit(&drawn, 1, memory_order_relaxed) + 1;
 }
 
-const struct model_tensor *
-model_find(const struct model *model, const char *name)
-{
-	for (int i = 0; i < model->n_tensors; i++)
-		if (strcmp(model->tensors[i].name, name) == 0)
-			return &model->tensors[i];
-	return NULL;
-}
-
 /* ---- views ---- */
 
 static struct tensor

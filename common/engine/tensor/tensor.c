@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-
 size_t
 dtype_size(enum dtype dtype)
 {

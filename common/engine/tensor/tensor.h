@@ -35,7 +35,7 @@ struct tensor tensor_2d(void *data, enum dtype dtype, int64_t a, int64_t b);
 /* tensor_rows - the view of rows [begin, begin + n) of the first dimension. */
 struct tensor tensor_rows(const struct tensor *t, int64_t begin, int64_t n);
 
-/* tensor_count - the product of dims; the shape was checked when the tensor was made. */
+/* tensor_count - number of elements. */
 static inline int64_t
 tensor_count(const struct tensor *t)
 {

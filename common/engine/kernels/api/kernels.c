@@ -219,12 +219,6 @@ pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *out0, st
 }
 
 void
-kernels_add(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *r)
-{
-	pointwise(k, KERNELS__ADD, y, NULL, x, r, NULL, "add");
-}
-
-void
 kernels_gelu(struct kernels *k, struct tensor *y, const struct tensor *x)
 {
 	pointwise(k, KERNELS__GELU, y, NULL, x, NULL, NULL, "gelu");

@@ -27,9 +27,6 @@ static void
 op_run(const struct vec *vec, enum kernels__pointwise op, float *const out[2], const float *const in[3], int64_t n)
 {
 	switch (op) {
-	case KERNELS__ADD:
-		vec->add(out[0], in[0], in[1], n);
-		break;
 	case KERNELS__GELU:
 		vec->gelu(out[0], in[0], n);
 		break;
