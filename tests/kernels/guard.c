@@ -1,10 +1,12 @@
 /*
- * guard - a table in front of a backend's for tests: kernels_alloc returns addresses at which nothing can be read or written.
+ * guard - a table in front of a backend's for tests: kernels_alloc returns addresses at which nothing can be
+ * read or written.
  *
- * One region of address space is reserved. Its first half holds the arrays; a device address is the array's address plus HALF and lies
- * in the second half, which is never accessible. The functions below subtract HALF and call the backend, so kernels run as always and
- * give the same bits, while any other access to a device address is a fault: the report names the allocation, prints the calls that
- * led there and ends the process with status 86. Host memory that is passed as device memory is reported, too. Addresses are used once.
+ * One region of address space is reserved. Its first half holds the arrays; a device address is the array's
+ * address plus HALF and lies in the second half, which is never accessible. The functions below subtract HALF
+ * and call the backend, so kernels run as always and give the same bits, while any other access to a device
+ * address is a fault: the report names the allocation, prints the calls that led there and ends the process
+ * with status 86. Host memory that is passed as device memory is reported, too. Addresses are used once.
  */
 #include <execinfo.h>
 #include <pthread.h>
@@ -199,8 +201,8 @@ guard_params(struct kernels *k, const void *params, size_t bytes, uint64_t gener
 /* ---- kernels, in the order of struct kernels_ops ---- */
 
 static void
-guard_matmul(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struct kernels__matrix *a, const struct kernels__matrix *b,
-    const struct kernels__matrix *c, const struct tensor *bias, bool add)
+guard_matmul(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add)
 {
 	k->backend->matmul(k, m, n, inner, M(a), M(b), M(c), T(bias), add);
 }
@@ -212,22 +214,22 @@ guard_column_sums(struct kernels *k, float *sums, const struct tensor *x)
 }
 
 static void
-guard_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe, int64_t m,
-    int64_t t)
+guard_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte,
+    const struct tensor *wpe, int64_t m, int64_t t)
 {
 	k->backend->embed(k, T(y), tokens, T(wte), T(wpe), m, t);
 }
 
 static void
-guard_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
-    int64_t m, int64_t t)
+guard_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y,
+    const int32_t *tokens, int64_t m, int64_t t)
 {
 	k->backend->embed_bwd(k, T(d_wte), T(d_wpe), T(d_y), tokens, m, t);
 }
 
 static void
-guard_norm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x, const struct tensor *g,
-    const struct tensor *b, float eps)
+guard_norm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x,
+    const struct tensor *g, const struct tensor *b, float eps)
 {
 	k->backend->norm(k, T(y), at(mean), at(rstd), T(x), T(g), T(b), eps);
 }
@@ -240,21 +242,23 @@ guard_norm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct
 }
 
 static void
-guard_rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, const struct kernels_heads *x, const struct tensor *g,
-    float eps, int64_t m)
+guard_rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, const struct kernels_heads *x,
+    const struct tensor *g, float eps, int64_t m)
 {
 	k->backend->rmsnorm_heads(k, H(y), at(rstd), H(x), T(g), eps, m);
 }
 
 static void
-guard_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g, const struct kernels_heads *d_y,
-    const struct kernels_heads *x, const struct tensor *g, const float *rstd, int64_t m)
+guard_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g,
+    const struct kernels_heads *d_y, const struct kernels_heads *x, const struct tensor *g, const float *rstd,
+    int64_t m)
 {
 	k->backend->rmsnorm_heads_bwd(k, H(d_x), T(d_g), H(d_y), H(x), T(g), at(rstd), m);
 }
 
 static void
-guard_pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2], const struct tensor *const in[3], int64_t n)
+guard_pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2],
+    const struct tensor *const in[3], int64_t n)
 {
 	struct tensor *const to[2] = {T(out[0]), T(out[1])};
 	const struct tensor *const from[3] = {T(in[0]), T(in[1]), T(in[2])};
@@ -276,23 +280,26 @@ guard_attention(struct kernels *k, const struct kernels_heads *o, float *lse, co
 }
 
 static void
-guard_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
-    const struct kernels_heads *d_o, const struct kernels_heads *o, const float *lse, const struct kernels_heads *q,
-    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t)
+guard_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key,
+    struct kernels_heads *d_value, const struct kernels_heads *d_o, const struct kernels_heads *o,
+    const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
+    const struct kernels_heads *value, int64_t b, int64_t t)
 {
 	k->backend->attention_bwd(k, H(d_q), H(d_key), H(d_value), H(d_o), H(o), at(lse), H(q), H(key), H(value), b, t);
 }
 
 static void
-guard_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
-    float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
+guard_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
+    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
+    struct kernels_loss_sums *sums)
 {
 	k->backend->output_loss(k, T(h), T(w_out), targets, grad_scale, T(d_h), T(d_w), sums);
 }
 
 static void
-guard_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
-    const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out)
+guard_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
+    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t,
+    struct kernels_labels *out)
 {
 	k->backend->output_label(k, T(h), T(w_out), spec, next, seqs, b, t, out);
 }
@@ -310,8 +317,8 @@ guard_norm_blocks(struct kernels *k, const float *x, int64_t n, double *out)
 }
 
 static void
-guard_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
-    const struct kernels_adamw *a)
+guard_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy,
+    enum dtype copy_dtype, int64_t n, const struct kernels_adamw *a)
 {
 	k->backend->adamw(k, at(w), at(m), at(v), at(grad), at(copy), copy_dtype, n, a);
 }
@@ -326,13 +333,29 @@ const struct kernels_ops *
 kernels__guard(const struct kernels_ops *backend)
 {
 	static struct kernels_ops ops = {
-		.alloc = guard_alloc, .free = guard_free, .zero = guard_zero, .transfer = guard_transfer, .params = guard_params,
-		.matmul = guard_matmul, .column_sums = guard_column_sums, .embed = guard_embed, .embed_bwd = guard_embed_bwd,
-		.norm = guard_norm, .norm_bwd = guard_norm_bwd, .rmsnorm_heads = guard_rmsnorm_heads,
-		.rmsnorm_heads_bwd = guard_rmsnorm_heads_bwd, .pointwise = guard_pointwise, .rope = guard_rope,
-		.attention = guard_attention, .attention_bwd = guard_attention_bwd, .output_loss = guard_output_loss,
-		.output_label = guard_output_label, .accumulate = guard_accumulate, .norm_blocks = guard_norm_blocks,
-		.adamw = guard_adamw, .convert = guard_convert,
+	    .alloc = guard_alloc,
+	    .free = guard_free,
+	    .zero = guard_zero,
+	    .transfer = guard_transfer,
+	    .params = guard_params,
+	    .matmul = guard_matmul,
+	    .column_sums = guard_column_sums,
+	    .embed = guard_embed,
+	    .embed_bwd = guard_embed_bwd,
+	    .norm = guard_norm,
+	    .norm_bwd = guard_norm_bwd,
+	    .rmsnorm_heads = guard_rmsnorm_heads,
+	    .rmsnorm_heads_bwd = guard_rmsnorm_heads_bwd,
+	    .pointwise = guard_pointwise,
+	    .rope = guard_rope,
+	    .attention = guard_attention,
+	    .attention_bwd = guard_attention_bwd,
+	    .output_loss = guard_output_loss,
+	    .output_label = guard_output_label,
+	    .accumulate = guard_accumulate,
+	    .norm_blocks = guard_norm_blocks,
+	    .adamw = guard_adamw,
+	    .convert = guard_convert,
 	};
 
 	pthread_once(&once, start);

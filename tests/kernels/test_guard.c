@@ -106,14 +106,18 @@ main(void)
 		void (*run)(struct kernels *k);
 		const char *report;
 	} rows[] = {
-		{"read", read_device, "device memory accessed outside kernels: byte 28 of an allocation of 12000 bytes"},
-		{"write", write_device, "device memory accessed outside kernels: byte 28 of an allocation of 12000 bytes"},
-		{"read after free", read_freed, "byte 28 of an allocation of 12000 bytes, which was freed"},
-		{"download after free", download_freed,
-		    "a kernel accessed memory that is not allocated: byte 0 of an allocation of 12000 bytes, which was freed"},
-		{"download to the device", download_to_device, "device memory accessed outside kernels: byte 28 of an allocation of 12000"},
-		{"host memory in a tensor", host_as_device, "host memory passed as device memory"},
-		{"free twice", free_twice, "kernels_free of what kernels_alloc did not return, or twice: byte 0 of an allocation of 3000"},
+	    {"read", read_device,
+		"device memory accessed outside kernels: byte 28 of an allocation of 12000 bytes"},
+	    {"write", write_device,
+		"device memory accessed outside kernels: byte 28 of an allocation of 12000 bytes"},
+	    {"read after free", read_freed, "byte 28 of an allocation of 12000 bytes, which was freed"},
+	    {"download after free", download_freed,
+		"a kernel accessed memory that is not allocated: byte 0 of an allocation of 12000 bytes, which was freed"},
+	    {"download to the device", download_to_device,
+		"device memory accessed outside kernels: byte 28 of an allocation of 12000"},
+	    {"host memory in a tensor", host_as_device, "host memory passed as device memory"},
+	    {"free twice", free_twice,
+		"kernels_free of what kernels_alloc did not return, or twice: byte 0 of an allocation of 3000"},
 	};
 
 	works();

@@ -1,22 +1,24 @@
 /*
  * kernels - all arithmetic on tensor data, behind one context. Letters as in tensor/tensor.h.
  *
- * Rules that hold for every kernel:
- *  - Takes the context first. Only kernels/ dereferences tensor data; on a GPU backend data are device addresses and a call may
- *    return before the work is done (kernels_sync, kernels_download wait). Arguments called "host" are host memory.
- *  - Shapes are checked by the caller's construction; a wrong shape is our bug and ends the process (log_fatal).
- *  - Deterministic: the same inputs, shapes and number of threads give the same bits, always. Reductions over rows go in fixed blocks
- *    that depend on the shape only, never on the number of threads or on timing; no atomics on floats.
- *    All kernels give the same bits for any number of threads, matrix products too: OpenBLAS runs on one thread, the parts of a
- *    product are cut by its shape. Bits do depend on the processor (OpenBLAS's own kernels, fused multiply-add).
- *  - x86 variants are chosen inside, when a context is made; each fast kernel has a scalar reference in tests/kernels,
- *    which compares both at odd sizes.
+ * Rules for every kernel:
+ *  - The context is the first argument. Tensor data is device memory: only kernels/ dereferences it, and on a
+ *    GPU a call may return before its work is done (kernels_sync and kernels_download wait). Arguments marked
+ *    "host" are host memory.
+ *  - Callers guarantee the shapes. A wrong shape is a bug and ends the process (log_fatal).
+ *  - Deterministic: the same inputs and shapes give the same bits for any number of threads. Reductions over
+ *    rows go in fixed blocks that depend on the shape only; there are no atomics on floats. Bits do depend on
+ *    the processor (OpenBLAS's kernels, fused multiply-add) and on the backend.
  *  - d_x kernels that say "adds" accumulate; the others overwrite.
- *  - dtype: activations, their gradients and parameters are in the context's compute dtype, fp32 or bf16; statistics (mean, rstd,
- *    lse, losses) and gradients of parameters are always fp32, and the residual stream may be: y of embed, y of linear with add, x and
- *    d_x of layernorm and rmsnorm and of their backward take fp32 beside others in bf16, and so does d_y of embed_bwd. In bf16 an operand is widened (exact), the arithmetic and every sum
- *    are fp32, and a result is rounded once, to nearest even, when it is stored. Products of matrices take bf16 operands; logits and
- *    attention scores are fp32 and live for one tile; attention's probabilities are rounded where bf16 units multiply them (onednn).
+ *  - dtype: activations, their gradients and parameters have the context's compute dtype, fp32 or bf16.
+ *    Statistics (mean, rstd, lse, losses) and gradients of parameters are always fp32. The residual stream
+ *    may be fp32 beside bf16: y of embed, y of linear with add, x and d_x of the norms and of their backward,
+ *    d_y of embed_bwd. In bf16 an operand is widened (exact), the arithmetic and every sum are fp32, and a
+ *    result is rounded once, to nearest even, when it is stored. Matrix products take bf16 operands; logits
+ *    and attention scores are fp32 and live for one tile; attention probabilities are rounded where bf16
+ *    units multiply them (onednn).
+ *
+ * tests/kernels has a scalar reference of each kernel and compares at odd sizes.
  */
 #ifndef SALT_KERNELS_H
 #define SALT_KERNELS_H
@@ -37,25 +39,26 @@ enum kernels_dtype { KERNELS_DTYPE_AUTO, KERNELS_DTYPE_FP32, KERNELS_DTYPE_BF16 
 struct kernels_options {
 	enum kernels_backend backend;
 	enum kernels_dtype dtype;
-	int threads;			/* >= 1: OpenMP threads of this context; 0: all the processors this process may run on */
-	struct kernels *share;		/* NULL, or a context of the same backend and dtype that outlives this one: repacked weights are
-					 * kept once for both (workers on one model); neither may see parameters change meanwhile */
+	int threads;			/* OpenMP threads of this context; 0: all processors that this process may run on */
+	struct kernels *share;		/* NULL, or a context of the same backend and dtype that outlives this one: both use one copy of
+					 * repacked weights; parameters must not change while either runs */
 };
 
 struct kernels;
 
 /*
- * kernels_new - a context. One host thread uses it at a time; several contexts may run side by side, each with threads = 1 (tiles).
+ * kernels_new - a context. One host thread uses it at a time; several contexts may run side by side.
  *
- * Backends x dtypes:  openblas fp32   everywhere
- *                     onednn   bf16   the fast one, where the processor multiplies bf16 (avx512_bf16, amx_bf16)
- *                     onednn   fp32   everywhere oneDNN runs; slower or faster than OpenBLAS by processor
- *                     openblas bf16   everywhere: bf16 storage, panels widened and multiplied in fp32. The same numbers as bf16 units
- *                                     give, up to the order of sums, but slower than fp32: to continue or to check a bf16 run
- * auto: bf16 on onednn where processor and build have it, else fp32 on openblas; kernels_reason says why. An explicit dtype with
- * backend auto takes the backend that is fastest for it here.
- * Returns 0, ERR_UNSUPPORTED (note: what the processor or build lacks), ERR_LIBRARY (OpenBLAS is not the OpenMP build:
- * openblas_get_parallel() != 2), ENOMEM.
+ *   openblas fp32   on every processor
+ *   onednn   bf16   the fastest, where the processor multiplies bf16 (avx512_bf16, amx_bf16)
+ *   onednn   fp32   wherever oneDNN runs; slower or faster than OpenBLAS, depending on the processor
+ *   openblas bf16   on every processor: bf16 storage, panels widened and multiplied in fp32. The results of bf16 units up to the order
+ *                   of sums, but slower than fp32: for continuing or checking a bf16 run
+ *
+ * auto: bf16 on onednn where processor and build have it, else fp32 on openblas; kernels_reason says why. An
+ * explicit dtype with backend auto takes the backend that is fastest for it here.
+ * Returns 0, ERR_RANGE (threads), ERR_UNSUPPORTED (note: what the processor or build lacks), ERR_LIBRARY
+ * (OpenBLAS is not its OpenMP build), ENOMEM.
  */
 int kernels_new(struct kernels **k, const struct kernels_options *options, struct err_note *note);
 void kernels_destroy(struct kernels **k);
@@ -64,25 +67,31 @@ enum dtype kernels_dtype(const struct kernels *k);
 int kernels_threads(const struct kernels *k);
 const char *kernels_compute_class(const struct kernels *k);	/* "fp32/openblas": part of label and score identities */
 const char *kernels_describe(const struct kernels *k);		/* "OpenBLAS 0.3.21 Haswell fp32, 2 threads": for logs and status */
-
-const char *kernels_reason(const struct kernels *k);		/* why this backend and dtype: "no bf16 units: processor lacks avx512_bf16 and amx_bf16" */
+const char *kernels_reason(const struct kernels *k);		/* why this backend and dtype, for logs */
 
 /*
- * kernels_params - tells a context that [params, params + n) of its compute dtype are parameters, in state `generation` (a number that
- * is never reused; model_bind and model_changed take new ones). Weights inside such a range may be kept repacked, in the formats that
- * matrix units want, from their first use until the same params come with another generation; weights outside any range never are.
- * kernels_adamw with this context makes them stale too. Only model_forward needs to call it.
+ * kernels_params - declares that [params, params + n), in the compute dtype, are parameters with the values
+ * of `generation` (a number that is never used twice: model_bind and model_changed draw them). A backend may
+ * keep weights inside such a range repacked, in the format of its matrix units, until the same range comes
+ * with another generation or kernels_adamw runs in this context. Weights outside every range are never kept.
+ * Called by model_forward only.
  */
 void kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t generation);
 
-/* kernels_resolve - what auto means on this machine, without making a context. Writes the compute class into buf. */
+/*
+ * kernels_resolve - writes the compute class of the context that kernels_new would make into buf. With
+ * explicit backend and dtype the answer does not depend on this machine; else auto is decided here. Returns 0
+ * or ERR_RANGE.
+ */
 int kernels_resolve(const struct kernels_options *options, char *buf, size_t size, struct err_note *note);
 
 /*
- * Device memory. What kernels_alloc returns is an address of the backend: outside kernels/ it is only passed on (in tensors, with an
- * offset added), uploaded to, downloaded from and freed. The preset `guard` makes any other access end the process with a report.
+ * Device memory. What kernels_alloc returns is an address of the backend: outside kernels/ it is only passed
+ * on (in tensors, with an offset added), uploaded to, downloaded from and freed. The preset `guard` makes any
+ * other access end the process with a report.
  *
- * Work and copies of one context run in the order of the calls, as in one queue; on a GPU a call returns before its work is done.
+ * Work and copies of one context run in the order of the calls, as in one queue; on a GPU a call returns
+ * before its work is done.
  *   kernels_upload          returns when `host` may be reused; later work of this context sees the new values
  *   kernels_download        waits for all earlier work and returns when `host` is filled
  *   kernels_download_start  returns at once; `host` comes from kernels_host_alloc and is filled when an event that is recorded
@@ -90,9 +99,11 @@ int kernels_resolve(const struct kernels_options *options, char *buf, size_t siz
  *   kernels_sync            waits for all earlier work of this context
  * On the CPU backends all of them are done when they return.
  *
- * kernels_alloc: aligned to 64, zeroed; NULL without memory. The pages of large arrays are created when they are first written: a
- * process that asks for more than the machine has may be killed then, not here. kernels_free(NULL) does nothing.
- * kernels_host_alloc: host memory for transfers (page-locked where that makes them faster), aligned to 64, zeroed; NULL without memory.
+ * kernels_alloc: aligned to 64, zeroed; NULL without memory. The pages of large arrays are created when they
+ * are first written: a process that asks for more than the machine has may be killed then, not here.
+ * kernels_free(NULL) does nothing.
+ * kernels_host_alloc: host memory for transfers (page-locked where that makes them faster), aligned to 64,
+ * zeroed; NULL without memory.
  */
 void *kernels_alloc(struct kernels *k, size_t bytes);
 void kernels_free(struct kernels *k, void *p);
@@ -105,16 +116,18 @@ void kernels_download(struct kernels *k, void *host, const void *from, size_t by
 void kernels_download_start(struct kernels *k, void *host, const void *from, size_t bytes);
 void kernels_sync(struct kernels *k);
 /*
- * kernels_host_pointer - the address at which the host may read and write the device memory at p: p itself where both are one memory
- * (CPU backends), NULL where they are not and in the preset guard; then data go through kernels_download and kernels_upload. For
- * transfers that would otherwise copy gigabytes within one memory. The device must be done with the memory first (an event, kernels_sync).
+ * kernels_host_pointer - the address at which the host may read and write the device memory at p: p itself
+ * where both are one memory (CPU backends), NULL where they are not and in the preset guard; then data go
+ * through kernels_download and kernels_upload. For transfers that would otherwise copy gigabytes within one
+ * memory. The device must be done with the memory first (an event, kernels_sync).
  */
 void *kernels_host_pointer(struct kernels *k, void *p);
 
 /*
- * Events: a point in a context's queue. kernels_event_record sets the event to "all work given to k so far", again and again if needed;
- * kernels_event_done asks whether that work is done, kernels_event_wait blocks the calling thread until it is. An event that was never
- * recorded is done. kernels_event_new: NULL without memory; destroy before the context.
+ * Events: a point in a context's queue. kernels_event_record sets the event to "all work given to k so far",
+ * again and again if needed; kernels_event_done asks whether that work is done, kernels_event_wait blocks the
+ * calling thread until it is. An event that was never recorded is done. kernels_event_new: NULL without
+ * memory; destroy before the context.
  */
 struct kernels_event;
 struct kernels_event *kernels_event_new(struct kernels *k);
@@ -123,14 +136,16 @@ void kernels_event_record(struct kernels *k, struct kernels_event *e);
 bool kernels_event_done(struct kernels *k, const struct kernels_event *e);
 void kernels_event_wait(struct kernels *k, const struct kernels_event *e);
 
-/* to[i] = from[i] in another dtype (fp32, bf16): widening is exact, narrowing rounds to nearest even, NaN stays NaN. Equal dtypes copy.
- * Device to device; to is not from. */
+/*
+ * to[i] = from[i] in another dtype (fp32, bf16), device to device: widening is exact, narrowing rounds to
+ * nearest even, NaN stays NaN. Equal dtypes copy. to must not be from.
+ */
 void kernels_convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n);
 
 /*
- * kernels_row_tile - from now on kernels_linear and kernels_output_label compute each `rows` rows as a product of their own, so that
- * the bits of a sequence of `rows` tokens do not depend on the other sequences of its batch. 0: whole products (the default). Rows
- * that are no multiple are computed as one product.
+ * kernels_row_tile - from now on kernels_linear and kernels_output_label compute each `rows` rows as a
+ * product of their own, so that the bits of a sequence of `rows` tokens do not depend on the other sequences
+ * of its batch. 0: whole products (the default). Rows that are no multiple are computed as one product.
  */
 void kernels_row_tile(struct kernels *k, int64_t rows);
 
@@ -141,14 +156,16 @@ enum kernels_layout {
 	KERNELS_IN_OUT			/* w: [K, N], y = x w: GPT-2's Conv1D */
 };
 
-/* y = x w^T + b or x w + b. x: [M, K], w by layout, b: [N] or absent, y: [M, N]. y not x. add: y += instead. y may be fp32
- * whatever x and w are (logits). */
+/*
+ * y = x w^T + b or x w + b. x: [M, K], w by layout, b: [N] or absent, y: [M, N] and not x. add: y += instead.
+ * y may be fp32 whatever x and w are (logits).
+ */
 void kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *w, const struct tensor *b,
     enum kernels_layout layout, bool add);
 /* d_x = d_y w (by layout); add: d_x +=. */
 void kernels_linear_bwd_x(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *w,
     enum kernels_layout layout, bool add);
-/* Adds d_y^T x (by layout) to d_w and the column sums of d_y to d_b (absent: not). d_w, d_b fp32. */
+/* Adds d_y^T x (by layout) to d_w, and the column sums of d_y to d_b unless it is absent. d_w, d_b fp32. */
 void kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, const struct tensor *d_y, const struct tensor *x,
     enum kernels_layout layout);
 
@@ -157,7 +174,7 @@ void kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *
 /* y[m, :] = wte[tokens[m], :] + wpe[m mod T, :]. tokens: host [B*T], in range. wpe absent: not added. y: [B*T, C]. */
 void kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
     int64_t b, int64_t t);
-/* Adds to d_wte (rows in order of m: fixed bits) and d_wpe (absent: not). */
+/* Adds to d_wte (rows in order of m, so bits are fixed) and to d_wpe unless it is absent. */
 void kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
     int64_t b, int64_t t);
 
@@ -179,7 +196,8 @@ void kernels_rmsnorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d
 /* gelu_new: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). bwd: d_x = d_y * gelu'(x); d_x may be d_y. */
 void kernels_gelu(struct kernels *k, struct tensor *y, const struct tensor *x);
 void kernels_gelu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x);
-/* The exact GELU, x Phi(x) = 0.5 x (1 + erf(x / sqrt(2))): GPT-NeoX's. bwd: d_x = d_y (Phi(x) + x phi(x)); d_x may be d_y. */
+/* The exact GELU, x Phi(x) = 0.5 x (1 + erf(x / sqrt(2))): GPT-NeoX's. bwd: d_x = d_y (Phi(x) + x phi(x));
+ * d_x may be d_y. */
 void kernels_gelu_erf(struct kernels *k, struct tensor *y, const struct tensor *x);
 void kernels_gelu_erf_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x);
 /* SwiGLU: y = silu(gate) * up. bwd writes both; d_gate, d_up may be any of d_y, gate, up. */
@@ -190,9 +208,10 @@ void kernels_swiglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor 
 /* ---- attention ---- */
 
 /*
- * A set of heads inside a wider row: element (b, t, h, d) is data[(b*T + t) * stride + h*S + d], S = head_stride; so q, k, v of a fused
- * [M, 3C] projection are three of these with stride 3C and different data, and so are those of GPT-NeoX, whose row is [H, 3, D], with
- * S = 3 D. A view of the first R of D elements of each head (head_dim R, head_stride D) is what partial rotary embeddings turn.
+ * A set of heads inside a wider row: element (b, t, h, d) is data[(b*T + t) * stride + h*S + d], S =
+ * head_stride. So q, k and v of a fused [M, 3C] projection are three of these with stride 3C and different
+ * data; GPT-NeoX, whose row is [H, 3, D], has S = 3 D. Partial rotary embeddings take a view of the first R
+ * of D elements of each head: head_dim R, head_stride D.
  */
 struct kernels_heads {
 	void *data;
@@ -204,8 +223,8 @@ struct kernels_heads {
 };
 
 /*
- * RMSNorm of every head by itself (Qwen3's q and k): y = x / rms(x) * g over D. x, y: m rows of heads; g: [D]; rstd: fp32 [m, H].
- * y may be x. bwd overwrites d_x, which may be d_y, and adds to d_g.
+ * RMSNorm of each head separately (Qwen3's q and k): y = x / rms(x) * g over D. x, y: m rows of heads; g:
+ * [D]; rstd: fp32 [m, H]. y may be x. bwd overwrites d_x, which may be d_y, and adds to d_g.
  */
 void kernels_rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, const struct kernels_heads *x,
     const struct tensor *g, float eps, int64_t m);
@@ -215,14 +234,15 @@ void kernels_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, str
 /*
  * Rotary embedding in place, Hugging Face's half-split convention: for j < D/2
  *   x'[j] = x[j] cos(t f_j) - x[j + D/2] sin(t f_j);  x'[j + D/2] = x[j + D/2] cos(t f_j) + x[j] sin(t f_j)
- * freq: host [D/2] (theta and scaling are the model's business); cos and sin of float products as PyTorch makes them: (float)t * freq in fp32.
- * inverse: the transpose rotation, which is the backward.
+ * freq: host [D/2] (theta and scaling are the model's business); cos and sin of float products as PyTorch
+ * makes them: (float)t * freq in fp32. inverse: the transpose rotation, which is the backward.
  */
 void kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse);
 
 /*
- * Causal attention, scale 1/sqrt(D): o = softmax(q k^T * scale, causal) v per head; head h uses key/value head h / (H/K).
- * lse: fp32 [B, H, T], the log-sum-exp of each row's scaled scores, for backward. No [T, T] outlives a tile. o: [B*T, H*D].
+ * Causal attention, scale 1/sqrt(D): o = softmax(q k^T * scale, causal) v per head; head h uses key/value
+ * head h / (H/K). lse: fp32 [B, H, T], the log-sum-exp of each row's scaled scores, for backward. No [T, T]
+ * outlives a tile. o: [B*T, H*D].
  */
 void kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
     const struct kernels_heads *value, int64_t b, int64_t t);
@@ -236,10 +256,11 @@ void kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct 
 enum kernels_residual { KERNELS_RESIDUAL_TRUE_TOKEN, KERNELS_RESIDUAL_GHOST, KERNELS_RESIDUAL_RENORMALISE };
 
 /*
- * What each of M rows is trained towards. Student logits z = h w_out^T, p = softmax(z), next token y, soft label t with kept ids K,
- * weight w (0: plain LM; soft label not looked at):
+ * The training targets of M rows. Student logits z = h w_out^T, p = softmax(z), next token y, soft label t
+ * with kept ids K, distillation weight w (0: plain LM; the soft label is not read):
  *   q = (1-w) onehot(y) + w t;  loss = logsumexp(z) - sum_v q_v z_v;  dloss/dz = p - q
- * Sparse t: ids offsets[m] .. offsets[m+1] with probabilities values (fp32, >= 0, sum <= 1 up to rounding); tail = 1 - sum, by residual:
+ * Sparse t: ids offsets[m] .. offsets[m+1] with probabilities values (fp32, >= 0, sum <= 1 up to rounding);
+ * tail = 1 - sum, by residual:
  *   true_token   tail is added at y
  *   renormalise  t is divided by its sum (an empty t: all of it at y)
  *   ghost        one more class: loss_soft = -sum_K t_v log p_v - t_tail log P_tail, P_tail = sum of p outside K, from its own
@@ -271,9 +292,9 @@ struct kernels_loss_sums {
 };
 
 /*
- * h: [M, C] final hidden states; w_out: [V, C]. In chunks of rows: logits exist for one chunk only.
- * d_h, d_w absent (data NULL): evaluation only. Else d_h = grad_scale * (p - q) w_out overwritten, d_w (fp32) += grad_scale * (p - q)^T h.
- * *sums is overwritten.
+ * h: [M, C] final hidden states; w_out: [V, C]. In chunks of rows: logits exist for one chunk only. d_h, d_w
+ * absent (data NULL): evaluation only. Else d_h = grad_scale * (p - q) w_out overwritten, d_w (fp32) +=
+ * grad_scale * (p - q)^T h. *sums is overwritten.
  */
 void kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
     float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);
@@ -295,14 +316,15 @@ struct kernels_label_spec {
  * Rows m = b*T + t; position of a row within its sequence is t, its sequence seqs[b].
  * score:    loss_nats = logsumexp(u) - u_y; rank = number of v with u_v > u_y or (u_v == u_y and v < y).
  * sampled:  N draws from t. Draw d (from 0) uses words of random_words(seed, RANDOM_PURPOSE_LABEL, seq, t, d / 2): out[0..1] for even d,
- *           out[2..3] for odd, u = random_uniform53: the id is the smallest v whose cumulative probability exceeds u * total, in id order.
- *           counts: unique ids ascending with counts.
+ *           out[2..3] for odd, u = random_uniform53: the id is the smallest v whose cumulative probability
+ *           exceeds u * total, in id order. counts: unique ids ascending with counts.
  * topk:     k highest, descending; ties: lower id first. values = log t.
  * dense:    values[m, v] = log t_v, masked ids -inf.
- * A row's bits depend on u's row alone. (u's bits may depend on how many rows the product has: a fixed tile gives fixed labels.)
- * Weights exp((u - max) / tau) are rounded to multiples of 2^-33, so sums of up to 2^20 of them are exact in fp64 and a draw has one
- * answer whatever the order of summation; ids less probable than 2^-34 of the best are never drawn.
- * A row that is not finite gets ids in range all the same; its loss is not finite either.
+ * A row's bits depend on u's row alone. (u's bits may depend on the number of rows of the product: a fixed
+ * tile gives fixed labels.) Weights exp((u - max) / tau) are rounded to multiples of 2^-33, so sums of up to
+ * 2^20 of them are exact in fp64 and a draw does not depend on the order of summation; ids less probable than
+ * 2^-34 of the best are never drawn. A row that is not finite still gets ids in range; its loss is not
+ * finite.
  */
 struct kernels_labels {
 	float *loss_nats;		/* [M] if score */
@@ -319,15 +341,15 @@ void kernels_output_label(struct kernels *k, const struct tensor *h, const struc
 
 /* ---- the optimiser's arithmetic, on flat fp32 ranges ---- */
 
-/* y += x; the tree of gradient sums is made of these. n elements. */
+/* y += x, n elements: the tree of gradient sums consists of these. */
 void kernels_accumulate(struct kernels *k, float *y, const float *x, int64_t n);
 
 #define KERNELS_NORM_BLOCK (64 * 1024)
 
 /*
- * Sums of squares, fp64, of each block of KERNELS_NORM_BLOCK elements (the last may be short) into host out[ceil(n / block)].
- * begin of the range must be a multiple of the block in the flat array, so that blocks are the same for any sharding.
- * NaN and infinity show in the sum.
+ * Sums of squares, fp64, of each block of KERNELS_NORM_BLOCK elements (the last may be short) into host
+ * out[ceil(n / block)]. x must start at a multiple of the block in the flat array, so that blocks are the
+ * same for any sharding. A NaN or infinity gives a sum that is not finite.
  */
 void kernels_norm_blocks(struct kernels *k, const float *x, int64_t n, double *out);
 
@@ -335,7 +357,7 @@ void kernels_norm_blocks(struct kernels *k, const float *x, int64_t n, double *o
  * AdamW (Loshchilov & Hutter, 2019; PyTorch's order of operations), one range:
  *   g = grad * grad_scale;  w -= lr * decay * w;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
  *   w -= lr * (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)
- * step counts from 1. copy: NULL or where the compute-dtype copy of w goes (fp32 or bf16), in the same pass. Makes repacked weights stale.
+ * step counts from 1. copy: NULL, or the compute-dtype copy of w (fp32 or bf16), written in the same pass. Repacked weights are dropped.
  */
 struct kernels_adamw {
 	float lr, beta1, beta2, eps, decay, grad_scale;

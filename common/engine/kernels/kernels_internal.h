@@ -12,18 +12,18 @@ enum kernels__pointwise {
 	KERNELS__GELU, KERNELS__GELU_BWD, KERNELS__GELU_ERF, KERNELS__GELU_ERF_BWD, KERNELS__SWIGLU, KERNELS__SWIGLU_BWD
 };
 
-/* A matrix as it lies in memory, and how it enters a product. */
+/* A stored matrix and how it enters a product. */
 struct kernels__matrix {
 	void *data;
 	enum dtype dtype;
 	int64_t ld;
 	bool trans;
-	bool keep;			/* B only: a weight of forward; inside the range of kernels_params its repacked form is kept */
+	bool keep;			/* B only: a weight of forward, whose repacked form may be kept (kernels_params) */
 };
 
 /*
- * A backend. The functions are those of kernels.h without the checks, which api/ has made; "absent" tensors are NULL here. A backend
- * whose calls are complete when they return leaves sync and the events NULL.
+ * A backend. The functions are those of kernels.h without the checks, which api/ has made; "absent" tensors
+ * are NULL here. A backend whose calls are complete when they return leaves sync and the events NULL.
  */
 struct kernels_ops {
 	/* Does this machine multiply bf16? units [size]: by what, or what it lacks. */
@@ -54,37 +54,43 @@ struct kernels_ops {
 	void (*matmul)(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struct kernels__matrix *a,
 	    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add);
 	void (*column_sums)(struct kernels *k, float *sums, const struct tensor *x);		/* sums += */
-	void (*embed)(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
-	    int64_t m, int64_t t);
-	void (*embed_bwd)(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
-	    int64_t m, int64_t t);
+	void (*embed)(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte,
+	    const struct tensor *wpe, int64_t m, int64_t t);
+	void (*embed_bwd)(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe,
+	    const struct tensor *d_y, const int32_t *tokens, int64_t m, int64_t t);
 	/* LayerNorm; RMSNorm where mean and b (d_b) are NULL. */
-	void (*norm)(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x, const struct tensor *g,
-	    const struct tensor *b, float eps);
-	void (*norm_bwd)(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
-	    const struct tensor *x, const struct tensor *g, const float *mean, const float *rstd, bool add);
+	void (*norm)(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x,
+	    const struct tensor *g, const struct tensor *b, float eps);
+	void (*norm_bwd)(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b,
+	    const struct tensor *d_y, const struct tensor *x, const struct tensor *g, const float *mean,
+	    const float *rstd, bool add);
 	void (*rmsnorm_heads)(struct kernels *k, struct kernels_heads *y, float *rstd, const struct kernels_heads *x,
 	    const struct tensor *g, float eps, int64_t m);
-	void (*rmsnorm_heads_bwd)(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g, const struct kernels_heads *d_y,
-	    const struct kernels_heads *x, const struct tensor *g, const float *rstd, int64_t m);
+	void (*rmsnorm_heads_bwd)(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g,
+	    const struct kernels_heads *d_y, const struct kernels_heads *x, const struct tensor *g,
+	    const float *rstd, int64_t m);
 	/* n elements of each; unused operands are NULL. Inputs are read before outputs are written. */
-	void (*pointwise)(struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2], const struct tensor *const in[3],
-	    int64_t n);
+	void (*pointwise)(struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2],
+	    const struct tensor *const in[3], int64_t n);
 	void (*rope)(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse);
 	void (*attention)(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q,
 	    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t);
-	void (*attention_bwd)(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
-	    const struct kernels_heads *d_o, const struct kernels_heads *o, const float *lse, const struct kernels_heads *q,
-	    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t);
-	void (*output_loss)(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
-	    float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);
-	void (*output_label)(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
-	    const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out);
+	void (*attention_bwd)(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key,
+	    struct kernels_heads *d_value, const struct kernels_heads *d_o, const struct kernels_heads *o,
+	    const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
+	    const struct kernels_heads *value, int64_t b, int64_t t);
+	void (*output_loss)(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
+	    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
+	    struct kernels_loss_sums *sums);
+	void (*output_label)(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
+	    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b,
+	    int64_t t, struct kernels_labels *out);
 	void (*accumulate)(struct kernels *k, float *y, const float *x, int64_t n);
 	void (*norm_blocks)(struct kernels *k, const float *x, int64_t n, double *out);
-	void (*adamw)(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
-	    const struct kernels_adamw *a);
-	void (*convert)(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n);
+	void (*adamw)(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy,
+	    enum dtype copy_dtype, int64_t n, const struct kernels_adamw *a);
+	void (*convert)(struct kernels *k, void *to, enum dtype to_dtype, const void *from,
+	    enum dtype from_dtype, int64_t n);
 };
 
 extern const struct kernels_ops kernels__openblas, kernels__onednn;
@@ -92,7 +98,8 @@ extern const struct kernels_ops kernels__openblas, kernels__onednn;
 struct vec;
 
 struct kernels {
-	const struct kernels_ops *ops;		/* what the API calls: the backend's table, or in the guard build one in front of it */
+	const struct kernels_ops
+	    *ops; /* what the API calls: the backend's table, or in the guard build one in front of it */
 	const struct kernels_ops *backend;	/* the backend's own table, for calls among its functions */
 	void *own;				/* the backend's */
 	enum dtype dtype;
@@ -104,7 +111,7 @@ struct kernels {
 	/* Of the CPU backends. */
 	const struct vec *vec;
 	int64_t small;				/* CPU__SMALL; tests lower it */
-	int n_slow;				/* shapes for which oneDNN has only its plain loops; each is logged once */
+	int n_slow; /* shapes for which oneDNN has only its plain loops; each is logged once */
 	float *scratch, *panels;		/* see cpu__scratch, cpu__panels */
 	size_t scratch_bytes, panels_bytes;
 	float *rope_table;			/* [T, D/2] cosines, then [T, D/2] sines, of rope_freq */
@@ -146,7 +153,8 @@ kernels__element(const void *data, enum dtype dtype, int64_t i)
 void kernels__shape(bool fits, const char *kernel);
 
 #ifdef SALT_GUARD
-/* The table in front of a backend's in which addresses of device memory are no addresses of the host: tests/kernels/guard.c. */
+/* The table in front of a backend's in which addresses of device memory are no addresses of the host:
+ * tests/kernels/guard.c. */
 const struct kernels_ops *kernels__guard(const struct kernels_ops *backend);
 #endif
 

@@ -1,7 +1,8 @@
 /*
- * backward - mirror of forward.c. BUFFER_D_X carries the gradient of the residual stream down the layers; each
- * branch of a block adds its part after its norm. With parallel residuals both branches start from the sum of the block, so the
- * gradient of attention is computed before the mlp adds its part.
+ * backward - the gradients of forward.c, layer by layer from the last to the first. BUFFER_D_X holds the
+ * gradient of the residual stream; each branch of a block adds its part after its norm. With parallel
+ * residuals both branches start from the gradient of the block's sum, so attention reads it before the mlp
+ * adds its part.
  */
 #include "base/log/log.h"
 #include "engine/model/session.h"
@@ -17,7 +18,7 @@ norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct
 		    model__floats(s, rstd, layer), add);
 }
 
-/* The gradient of the residual stream in the compute dtype, as an operand of products. */
+/* The gradient of the residual stream in the compute dtype, for products. */
 static struct tensor
 d_branch(struct model_session *s)
 {
@@ -42,7 +43,7 @@ mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__lay
 	struct tensor d_up = model__buffer(s, BUFFER_D_UP, 0);
 
 	kernels_linear_bwd_w(k, &d->down_w, &d->down_b, &d_x, &act, layout);
-	kernels_linear_bwd_x(k, &d_up, &d_x, &p->down_w, layout, false);	/* d_up holds d_act until the next call */
+	kernels_linear_bwd_x(k, &d_up, &d_x, &p->down_w, layout, false);	/* holds d_act until the activation's backward */
 	if (s->traits->gated) {
 		struct tensor gate = model__buffer(s, BUFFER_GATE, layer), d_gate = model__buffer(s, BUFFER_D_GATE, 0);
 

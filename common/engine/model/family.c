@@ -1,6 +1,7 @@
 /*
- * family - the model families: what they compute, how their files name things, and their tensors, one row each. A family made of layers
- * that others have needs an entry here and in enum model_family; weights/config.c reads and writes its config.json.
+ * family - the model families: what they compute, names in their files, and a row per tensor. A family whose
+ * layers all exist needs an entry here and in enum model_family; weights/config.c reads and writes its
+ * config.json.
  */
 #include <string.h>
 
@@ -26,7 +27,7 @@ static const struct model__row gpt2_rows[] = {
 	{"lm_head.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
 };
 
-/* Llama, Qwen2, Qwen3. q, k, v stand side by side: see enum role. */
+/* Llama, Qwen2, Qwen3. q, k and v are adjacent: see enum role. */
 static const struct model__row llama_rows[] = {
 	{"model.embed_tokens.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
 	{"model.layers.%d.input_layernorm.weight", ROLE_NORM1_G, LAYER, {DIM_C}, ONES, ALWAYS},
@@ -70,8 +71,8 @@ static const struct model__row neox_rows[] = {
 	{"embed_out.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
 };
 
-#define LLAMA_TRAITS .activation = "silu", .prefix = "model.", .output = "lm_head.weight", .buffers = {".rotary_emb.inv_freq"},	\
-	.rms = true, .rope = true, .gated = true, .layout = KERNELS_OUT_IN
+#define LLAMA_TRAITS .activation = "silu", .prefix = "model.", .output = "lm_head.weight",	\
+	.buffers = {".rotary_emb.inv_freq"}, .rms = true, .rope = true, .gated = true, .layout = KERNELS_OUT_IN
 #define ROWS(rows) (rows), sizeof(rows) / sizeof((rows)[0])
 
 static const struct family {
@@ -79,18 +80,21 @@ static const struct family {
 	size_t n_rows;
 	struct model_traits traits;
 } families[] = {
-	[MODEL_FAMILY_GPT2] = {ROWS(gpt2_rows), {.name = "gpt2", .architecture = "GPT2LMHeadModel", .activation = "gelu_new",
-	    .prefix = "transformer.", .output = "lm_head.weight", .buffers = {".attn.bias", ".attn.masked_bias"},
-	    .fused_qkv = true, .layout = KERNELS_IN_OUT}},
+	/* clang-format off */
+	[MODEL_FAMILY_GPT2] = {ROWS(gpt2_rows), {.name = "gpt2", .architecture = "GPT2LMHeadModel",
+	    .activation = "gelu_new", .prefix = "transformer.", .output = "lm_head.weight",
+	    .buffers = {".attn.bias", ".attn.masked_bias"}, .fused_qkv = true, .layout = KERNELS_IN_OUT}},
 	[MODEL_FAMILY_LLAMA] = {ROWS(llama_rows), {.name = "llama", .architecture = "LlamaForCausalLM", LLAMA_TRAITS}},
 	[MODEL_FAMILY_QWEN2] = {ROWS(llama_rows), {.name = "qwen2", .architecture = "Qwen2ForCausalLM", LLAMA_TRAITS,
 	    .needs_attention_bias = true, .no_mlp_bias = true}},
 	[MODEL_FAMILY_QWEN3] = {ROWS(llama_rows), {.name = "qwen3", .architecture = "Qwen3ForCausalLM", LLAMA_TRAITS,
 	    .qk_norm = true, .no_mlp_bias = true}},
-	[MODEL_FAMILY_NEOX] = {ROWS(neox_rows), {.name = "gpt_neox", .architecture = "GPTNeoXForCausalLM", .activation = "gelu",
-	    .prefix = "gpt_neox.", .output = "embed_out.weight",
+	[MODEL_FAMILY_NEOX] = {ROWS(neox_rows), {.name = "gpt_neox", .architecture = "GPTNeoXForCausalLM",
+	    .activation = "gelu", .prefix = "gpt_neox.", .output = "embed_out.weight",
 	    .buffers = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"},
-	    .rope = true, .gelu_erf = true, .mixed_heads = true, .fused_qkv = true, .partial_rotary = true, .layout = KERNELS_OUT_IN}},
+	    .rope = true, .gelu_erf = true, .mixed_heads = true, .fused_qkv = true, .partial_rotary = true,
+	    .layout = KERNELS_OUT_IN}},
+	/* clang-format on */
 };
 
 #define N_FAMILIES (sizeof(families) / sizeof(families[0]))

@@ -1,5 +1,5 @@
 /*
- * flops - the cost of a token, for reports and estimates.
+ * flops - floating point operations per token, for reports and plans.
  */
 #include "engine/model/model_internal.h"
 

@@ -1,8 +1,8 @@
 /*
  * forward - tokens to final normed hidden states. The pre-norm block of all families:
  *   mid = x + attention(norm1(x)) W_proj;  next = mid + mlp(norm2(mid))
- * or, with parallel residuals (GPT-NeoX), next = mid + mlp(norm2(x)).
- * Each residual sum is a copy and a product that adds to it. Inference needs no copy, because x, mid and next are the same memory.
+ * or, with parallel residuals (GPT-NeoX), next = mid + mlp(norm2(x)). A residual sum is a copy and a product
+ * that adds to it. In inference x, mid and next are one buffer, so there is no copy.
  */
 #include <string.h>
 
@@ -21,7 +21,7 @@ norm(struct model_session *s, struct tensor *y, enum buffer mean, enum buffer rs
 		kernels_layernorm(s->kernels, y, model__floats(s, mean, layer), model__floats(s, rstd, layer), x, g, b, eps);
 }
 
-/* Copies x to y unless they are the same memory. */
+/* y = x, unless they are the same memory. */
 static void
 carry(struct model_session *s, struct tensor *y, const struct tensor *x)
 {
@@ -37,7 +37,7 @@ norm2_forward(struct model_session *s, const struct model__layer *p, int layer, 
 	norm(s, &normed, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD, layer, x, &p->norm2_g, &p->norm2_b);
 }
 
-/* sum false: mid is not computed, because the result is not used. */
+/* sum false: mid is not computed, because backward does not read it. */
 static void
 attention_forward(struct model_session *s, const struct model__layer *p, int layer, bool sum)
 {

@@ -1,5 +1,5 @@
 /*
- * init - values of the parameters: initial ones, and those from a file.
+ * init - initial values of the parameters, and loading them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -46,7 +46,7 @@ model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end,
 		int64_t from = (begin > t->offset ? begin : t->offset) - t->offset;
 		int64_t to = (end < t->offset + t->n_elements ? end : t->offset + t->n_elements) - t->offset;
 
-		/* Three elementary functions for two values: on one thread a model of 135M takes seconds. */
+		/* In parallel: a model of 135M takes seconds on one thread. */
 #pragma omp parallel for schedule(static) if (to - from > PIECE)
 		for (int64_t piece = from / PIECE; piece < (to + PIECE - 1) / PIECE; piece++) {
 			int64_t at = piece * PIECE > from ? piece * PIECE : from, stop = (piece + 1) * PIECE < to ? (piece + 1) * PIECE : to;

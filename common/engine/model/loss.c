@@ -1,5 +1,5 @@
 /*
- * loss - the output layer: mixed-target loss, logits for generation, scores and labels. Logits are never stored as a whole.
+ * loss - the output layer: mixed-target loss, logits, scores and labels. Logits exist for a chunk of rows at a time.
  */
 #include <inttypes.h>
 

@@ -1,12 +1,12 @@
 /*
- * model - GPT-2, Llama, Qwen2, Qwen3 and GPT-NeoX families: tensor table, forward, fused loss, backward, labels.
+ * model - transformer language models: tensor table, forward, fused loss, backward, scores and labels.
  *
- *   struct model          shared by all: configuration, tensor table, a pointer to the parameters. No activations.
- *   struct model_session  one stream of work: B x T activations and a kernels context. Many sessions on one model, a thread each.
+ *   struct model          configuration, tensor table, a pointer to the parameters; shared by sessions
+ *   struct model_session  one stream of work: B x T activations and a kernels context. Sessions of one model may run in parallel.
  *
- * Parameters are one flat array in canonical order: the tensor table gives name, shape and offset. Names, shapes and layouts are
- * those of Hugging Face (GPT-2's Conv1D weights stay [in, out]), so loading and saving are straight copies, and optimiser,
- * checkpoint, sharding and tests all use the same table.
+ * Parameters are one flat array in canonical order: the tensor table gives name, shape and offset. Names,
+ * shapes and layouts are those of Hugging Face (GPT-2's Conv1D weights stay [in, out]), so loading and saving
+ * are straight copies, and the optimiser, the checkpoint, the sharding and the tests all walk the same table.
  */
 #ifndef SALT_MODEL_H
 #define SALT_MODEL_H
@@ -80,8 +80,10 @@ struct model_config {
 #define MODEL_MAX_DIM INT32_MAX		/* of every dimension of a matrix: BLAS counts in int */
 #define MODEL_MAX_LAYERS 10000
 
-/* model_config_check - whether shapes are consistent and sizes do not overflow. Returns 0, ERR_RANGE or ERR_UNSUPPORTED; the note has
- * the field's name (as here), what was expected and what was found. */
+/*
+ * model_config_check - shapes that fit together and into memory arithmetic. Returns 0, ERR_RANGE or
+ * ERR_UNSUPPORTED; the note has the field's name (as here), what was expected and what was found.
+ */
 int model_config_check(const struct model_config *cfg, struct err_note *note);
 
 struct model_tensor {
@@ -94,7 +96,7 @@ struct model_tensor {
 	bool decay;			/* weight decay applies: two-dimensional weights, embeddings among them */
 	float init_std;			/* normal(0, init_std); residual projections scaled by 1/sqrt(2 n_layers) */
 	float init_value;		/* where init_std == 0: constant (norm weights 1, biases 0) */
-	int role;			/* private: enum role, the tensor's role in forward and backward */
+	int role;			/* private */
 };
 
 struct model {
@@ -113,49 +115,55 @@ int model_new(struct model **model, const struct model_config *cfg, struct err_n
 void model_destroy(struct model **model);		/* takes NULL; does not free params */
 
 /*
- * model_bind - use this flat array (n_params elements of dtype, from kernels_alloc): the kernels' compute dtype, fp32 or bf16. May be
- * called again; sessions see it at the next forward. A trainer in bf16 keeps fp32 masters itself and binds the bf16 copy.
+ * model_bind - use this flat array (n_params elements of dtype, from kernels_alloc): the kernels' compute
+ * dtype, fp32 or bf16. May be called again; sessions see it at the next forward. A trainer in bf16 keeps fp32
+ * masters itself and binds the bf16 copy.
  */
 void model_bind(struct model *model, void *params, enum dtype dtype);
 
 /*
- * model_changed - the bound parameters have new values: call it after every optimiser step (after the ranks have gathered theirs), after
- * a load, after anything that wrote into the array. Kernels may keep repacked weights; without this call a
- * backend with matrix units would use the old values. The call is cheap: weights are repacked at their next use. Not while a
- * session of the model is running. model_bind implies it.
+ * model_changed - the bound parameters have new values. Call it after every optimiser step (after the ranks
+ * have gathered), after a load, after anything that wrote into the array: a backend with matrix units may
+ * keep weights repacked and would use the old ones. It costs nothing; repacking happens at the next use. Not
+ * while a session of the model is running. model_bind implies it.
  */
 void model_changed(struct model *model);
 
 /*
- * model_load - fills params (n_params elements of the kernels' dtype, from kernels_alloc) with the fp32 values that get writes, a piece at a time,
- * so that bf16 parameters are never held in fp32 as a whole. get: elements [begin, end) into host memory.
- * Returns 0, the error of get, or ENOMEM. Does not bind the parameters.
+ * model_load - fills params (n_params elements of the kernels' dtype, from kernels_alloc), a piece at a time,
+ * so that bf16 parameters never exist in fp32 as a whole. get writes elements [begin, end) as fp32 into host
+ * memory. Does not bind.
+ * Returns 0, the error of get, or ENOMEM.
  */
 int model_load(const struct model *model, struct kernels *kernels, void *params,
     int (*get)(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note), void *arg, struct err_note *note);
 
 /*
- * model_init - initial fp32 values of elements [begin, end) of the flat array into out[end - begin] (host memory).
- * Element e of tensor number i: random_words(seed, RANDOM_PURPOSE_INIT, i, e >> 2 ...) through random_normal: a pure function of
- * (seed, i, e), so that each rank can make its own range, and a seed gives the same model for any number of ranks.
+ * model_init - initial fp32 values of elements [begin, end) of the flat array into out[end - begin] (host
+ * memory). Element e of tensor number i: random_words(seed, RANDOM_PURPOSE_INIT, i, e >> 2 ...) through
+ * random_normal: a pure function of (seed, i, e), so that any rank can compute any range, and the model does
+ * not depend on the number of ranks.
  */
 void model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end, float *out);
 
 /*
- * model_flops_per_token - FLOPs of forward and backward per token at context t, for reports: 6 per parameter that takes part in a
- * matrix product (the output layer once, tied or not; no look-ups, norms, biases) + 12 n_layers H D t for attention. That counts
- * the masked half of attention and no recomputation, as PaLM (Chowdhery et al., 2022, appendix B) and llm.c do: figures compare.
- * Forward alone is a third. NaN-free for any checked config.
+ * model_flops_per_token - FLOPs of forward and backward per token at context t, for reports: 6 per parameter
+ * that takes part in a matrix product (the output layer once, tied or not; no look-ups, norms, biases) + 12
+ * n_layers H D t for attention. That counts the masked half of attention and no recomputation, as PaLM
+ * (Chowdhery et al., 2022, appendix B) and llm.c do. Forward alone is a third.
  */
 double model_flops_per_token(const struct model_config *cfg, int64_t t);
 
 /* ---- sessions ---- */
 
 /*
- * Hooks per layer, for overlapping communication (and ZeRO-3 later). layer as in model_tensor.layer. Both may be NULL.
- * need(layer): called before the parameters of a layer are read: forward, loss (n_layers, or -1 where tied), logits, labels, backward.
- * done(layer): called in backward when the gradients of that layer are complete for this micro-batch: n_layers, then
- * downwards, -1 last (a tied embedding's gradient is complete only then). Both run in the session's thread.
+ * Hooks per layer, for overlapping communication (and ZeRO-3 later). layer as in model_tensor.layer. Both may
+ * be NULL.
+ * need(layer): called before the parameters of a layer are read: forward, loss (n_layers, or -1 where tied),
+ * logits, labels, backward.
+ * done(layer): called in backward when every gradient of that layer has its last contribution of this
+ * micro-batch: n_layers, then downwards, -1 last (a tied embedding's gradient is complete only then). Both
+ * run in the session's thread.
  */
 struct model_hooks {
 	void *arg;
@@ -172,49 +180,58 @@ struct model_session_options {
 
 struct model_session;
 
-/* model_session_new - allocates everything the session needs, except the workspace of the kernels. kernels: not owned, one
- * thread at a time. Model and kernels must outlive the session. Returns 0, ERR_RANGE (T past the context: note), ENOMEM. */
+/*
+ * model_session_new - allocates all memory of the session (except the workspace of kernels). kernels: not
+ * owned, one thread at a time. Model and kernels must outlive the session. Returns 0, ERR_RANGE (T past the
+ * context: note), ENOMEM.
+ */
 int model_session_new(struct model_session **s, const struct model *model, struct kernels *kernels,
     const struct model_session_options *options, struct err_note *note);
 void model_session_destroy(struct model_session **s);
 void model_session_hooks(struct model_session *s, const struct model_hooks *hooks);
 
 /*
- * model_session_plan - bytes of the session that model_session_new would make with these kernels' dtype, without making it: for
- * estimates and for choosing a micro-batch. Returns 0, ERR_RANGE.
+ * model_session_plan - bytes of the session that model_session_new would make with these kernels' dtype,
+ * without making it: for plans and for choosing a micro-batch. Returns 0, ERR_RANGE.
  */
 int model_session_plan(const struct model_config *cfg, enum dtype compute_dtype, const struct model_session_options *options,
     size_t *bytes, struct err_note *note);
 
 /*
  * model_forward - tokens [B, T] int32 host memory, each in 0..V-1 (checked: ERR_RANGE, nothing computed).
- * Leaves the final normed hidden states [B*T, C] in the session. Rows of a sequence depend on that sequence only; bits of a row may
- * depend on (B, T, threads) but on nothing else. The tokens are copied. Any B and T up to the session's. Returns 0 or ERR_RANGE.
- * The model must be bound, in the kernels' compute dtype (anything else is a bug: log_fatal).
+ * Leaves the final normed hidden states [B*T, C] in the session. Rows of a sequence depend on that sequence
+ * only; bits of a row may depend on (B, T, threads) but on nothing else. The tokens are copied. Any B and T
+ * up to the session's. Returns 0 or ERR_RANGE. The model must be bound, in the kernels' compute dtype (else
+ * log_fatal).
  */
 int model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
 
-/* model_logits - logits of rows [begin, begin + n) of the last forward, [n, V] fp32, host memory. For generation and tests, not for the loss.
- * Runs in chunks of MODEL_LOGITS_ROWS rows. */
+/*
+ * model_logits - logits of rows [begin, begin + n) of the last forward, [n, V] fp32, host memory. For text
+ * generation; not for loss. Runs in chunks of MODEL_LOGITS_ROWS rows.
+ */
 #define MODEL_LOGITS_ROWS 16
 void model_logits(struct model_session *s, int64_t begin, int64_t n, float *out);
 
 /*
- * model_loss - mixed-target loss of the last forward's rows, see kernels_output_loss for formula and fields. With d_params != NULL
- * (flat fp32, n_params, accumulated into) it also starts backward: gradient of the output layer, and of the hidden states times
- * grad_scale; model_backward must follow. With d_params == NULL it only evaluates.
- * Targets are looked at first (targets.c). Returns 0, or ERR_RANGE with nothing computed.
+ * model_loss - mixed-target loss of the last forward's rows, see kernels_output_loss for formula and fields.
+ * With d_params != NULL (flat fp32, n_params, accumulated into) it also starts backward: gradient of the
+ * output layer, and of the hidden states times grad_scale; model_backward must follow. With d_params == NULL
+ * it only evaluates. Targets are checked first (targets.c). Returns 0, or ERR_RANGE with nothing computed.
  */
 int model_loss(struct model_session *s, const struct kernels_targets *targets, float grad_scale, float *d_params,
     struct kernels_loss_sums *sums);
 
-/* model_backward - the rest of the gradients of the last model_loss, accumulated into d_params. Activations stay: another
- * model_loss and model_backward may follow without a new forward. */
+/*
+ * model_backward - the rest of the gradients of the last model_loss, accumulated into d_params. Activations
+ * stay: another model_loss and model_backward may follow without a new forward.
+ */
 void model_backward(struct model_session *s, float *d_params);
 
 /*
- * Evaluation on windows of L+1 tokens: they are evaluated in groups, group j in lane j mod lanes. The caller adds the lanes' sums in lane order,
- * so that neither the number of ranks nor of threads changes a bit. A trainer's groups are its micro-batches.
+ * Evaluation on windows of L+1 tokens, in groups; group j belongs to lane j mod lanes. The caller adds the
+ * lanes' sums in lane order, so bits depend neither on the number of ranks that share the lanes nor on
+ * threads. A trainer's groups are its micro-batches.
  */
 struct model_evaluation {
 	uint64_t n_windows;
@@ -232,10 +249,12 @@ struct model_evaluation {
 int model_evaluate_lane(struct model_session *s, const struct model_evaluation *e, int64_t lane, struct kernels_loss_sums *sums);
 
 /*
- * model_labels - scores and/or labels of all rows of the last forward, see kernels_output_label. Never holds [M, V] as a whole.
- * targets: [B*T] next tokens (needed with spec->score, else NULL). seqs: [B], the sequence id of each row block (sampling's counter).
- * out: caller's arrays, sized as kernels_output_label says for M = B*T rows.
- * Returns 0, or ERR_RANGE with nothing computed: a target outside the valid ids, n or n_valid over V, tau not over 0.
+ * model_labels - scores and/or labels of all rows of the last forward, see kernels_output_label. Never holds
+ * [M, V] as a whole. targets: [B*T] next tokens (needed with spec->score, else NULL). seqs: [B], the sequence
+ * id of each row block (sampling's counter). out: caller's arrays, sized as kernels_output_label says for M =
+ * B*T rows.
+ * Returns 0, or ERR_RANGE with nothing computed: a target outside the valid ids, n or n_valid over V, tau not
+ * over 0.
  */
 int model_labels(struct model_session *s, const struct kernels_label_spec *spec, const int32_t *targets, const uint64_t *seqs,
     struct kernels_labels *out);

@@ -1,14 +1,16 @@
-/* What the files of model share: the roles of tensors, and views of a layer by role. */
+/*
+ * model_internal - tensors by their role in the computation, whatever their names.
+ */
 #ifndef SALT_MODEL_INTERNAL_H
 #define SALT_MODEL_INTERNAL_H
 
 #include "engine/model/model.h"
 
 /*
- * A tensor's place in the computation. Families differ in names, layouts and in which roles exist. Where a family stores q, k and
- * v apart, they lie side by side in the flat array (weights, then biases), so ROLE_QKV_* is one matrix [(H+2K) D, C] everywhere
- * except in files; ROLE_KEY_* and ROLE_VALUE_* only reserve the space. GPT-NeoX's matrix has q, k, v of a head side by side, which
- * model__heads (session.h) handles.
+ * A tensor's place in the computation. Families differ in names, layouts and in which roles exist. Where a
+ * family stores q, k and v apart, they are adjacent in the flat array (weights, then biases), so ROLE_QKV_*
+ * is used as one matrix [(H+2K) D, C]; ROLE_KEY_* and ROLE_VALUE_* are used only for files. GPT-NeoX's matrix
+ * has q, k and v of a head side by side: see model__heads (session.h).
  */
 enum role {
 	ROLE_TOKEN_EMBED, ROLE_POSITION_EMBED,
@@ -41,7 +43,7 @@ const struct model__row *model__rows(enum model_family family, size_t *n);
 
 /* ---- views ---- */
 
-/* Views of one layer, and of the tensors before and after the layers; absent if the family has none. */
+/* Views of one layer, and of the tensors before and after the layers; absent where the family has none. */
 struct model__layer {
 	struct tensor norm1_g, norm1_b, qkv_w, qkv_b, query_norm_g, key_norm_g, proj_w, proj_b, norm2_g, norm2_b;
 	struct tensor gate_w, gate_b, up_w, up_b, down_w, down_b;
@@ -56,16 +58,18 @@ struct model__ends {
 void model__layer_views(const struct model *m, void *base, enum dtype dtype, int layer, struct model__layer *out);
 void model__ends_views(const struct model *m, void *base, enum dtype dtype, struct model__ends *out);
 
-/* Elements of a head that rope turns: the first ones. */
+/* The number of leading elements of a head to which rope applies. */
 int64_t model__rotary_dim(const struct model_config *cfg);
 
-/* model__rope_freq - inverse frequencies into out[model__rotary_dim / 2]: default and llama3 scaling, in fp32 steps as transformers takes them. */
+/* model__rope_freq - inverse frequencies into out[model__rotary_dim / 2]: default and llama3 scaling, in fp32
+ * steps as transformers takes them. */
 void model__rope_freq(const struct model_config *cfg, float *out);
 
 /*
- * model__targets_check - what model_loss refuses, with a note of row, id and value: an id outside 0..V-1, or sparse ids of a row not
- * ascending; a weight outside 0..1; of a row with weight > 0: no soft label, a probability that is negative or not a number, a sum
- * over 1 (dense: not 1) by more than 1e-3, nothing to renormalise. n_rows: B*T as it must be. Returns 0 or ERR_RANGE.
+ * model__targets_check - what model_loss rejects, with a note of row, id and value: an id outside 0..V-1, or
+ * sparse ids of a row not ascending; a weight outside 0..1; of a row with weight > 0: no soft label, a
+ * probability that is negative or not a number, a sum over 1 (dense: not 1) by more than 1e-3, nothing to
+ * renormalise. n_rows: B*T as it must be. Returns 0 or ERR_RANGE.
  */
 int model__targets_check(const struct model_config *cfg, const struct kernels_targets *targets, int64_t n_rows, struct err_note *note);
 

@@ -1,9 +1,9 @@
 /*
  * rope - inverse frequencies of the rotary embedding.
- *   default  f_j = 1 / theta^(2j/R), R: number of rotated elements of a head
+ *   default  f_j = 1 / theta^(2j/R), R: the elements of a head to which it applies
  *   llama3   wave length l = 2 pi / f. l under original/high: f as it is; over original/low: f / factor; between: with
  *            s = (original/l - low) / (high - low), (1-s) f / factor + s f
- * Each step is rounded to fp32, as in transformers: at position 10,000 an ulp of f_j is a noticeable angle.
+ * Each step is rounded to fp32 as in transformers: at position 10,000 an ulp of f_j is a visible angle.
  */
 #include <math.h>
 

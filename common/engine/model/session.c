@@ -103,9 +103,11 @@ plan(const struct model_config *cfg, enum dtype compute, const struct model_sess
     struct model__place places[BUFFER_COUNT], size_t *bytes, struct err_note *note)
 {
 	if (o->max_tokens < 1 || o->max_tokens > cfg->context)
-		return err_expect(note, ERR_RANGE, "max_tokens", "1 to the model's context, %" PRId64, "%" PRId64, cfg->context, o->max_tokens);
+		return err_expect(note, ERR_RANGE, "max_tokens", "1 to the model's context, %" PRId64,
+		    "%" PRId64, cfg->context, o->max_tokens);
 	if (o->max_batch < 1 || o->max_batch > MODEL_MAX_DIM / o->max_tokens)
-		return err_expect(note, ERR_RANGE, "max_batch", "at least 1, and at most %" PRId64 " with %" PRId64 " tokens", "%" PRId64,
+		return err_expect(note, ERR_RANGE, "max_batch",
+		    "at least 1, and at most %" PRId64 " with %" PRId64 " tokens", "%" PRId64,
 		    MODEL_MAX_DIM / o->max_tokens, o->max_tokens, o->max_batch);
 	lay_out(cfg, o, compute, places);
 	if (!carve(places, o->max_batch * o->max_tokens, bytes))
@@ -115,8 +117,8 @@ plan(const struct model_config *cfg, enum dtype compute, const struct model_sess
 }
 
 int
-model_session_plan(const struct model_config *cfg, enum dtype compute_dtype, const struct model_session_options *options,
-    size_t *bytes, struct err_note *note)
+model_session_plan(const struct model_config *cfg, enum dtype compute_dtype,
+    const struct model_session_options *options, size_t *bytes, struct err_note *note)
 {
 	struct model__place places[BUFFER_COUNT];
 
@@ -205,7 +207,8 @@ model__heads(const struct model_session *s, enum buffer buffer, int layer)
 	const struct model_config *cfg = &s->model->config;
 	struct tensor rows = model__buffer(s, buffer, layer);
 	size_t head_bytes = (size_t)cfg->head_dim * dtype_size(rows.dtype);
-	struct kernels_heads h = {.data = rows.data, .dtype = rows.dtype, .stride = rows.dims[1], .head_dim = cfg->head_dim};
+	struct kernels_heads h = {
+	    .data = rows.data, .dtype = rows.dtype, .stride = rows.dims[1], .head_dim = cfg->head_dim};
 	struct model__heads out = {h, h, h};
 
 	out.q.n_heads = cfg->n_heads;
@@ -251,7 +254,8 @@ model__mid(const struct model_session *s, int layer)
 {
 	if (!s->options.training)
 		return model__buffer(s, BUFFER_X, layer);
-	return s->model->config.parallel_residual ? model__buffer(s, BUFFER_X, layer + 1) : model__buffer(s, BUFFER_MID, layer);
+	return s->model->config.parallel_residual ? model__buffer(s, BUFFER_X, layer + 1) :
+						    model__buffer(s, BUFFER_MID, layer);
 }
 
 void

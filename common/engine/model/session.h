@@ -7,8 +7,9 @@
 #include "engine/model/model_internal.h"
 
 /*
- * Activations. One table (session.c) has width, rows, copies and dtype of each, and thereby the layout of the allocation. The residual
- * stream and its gradient (X, MID, D_X) are always fp32, because dozens of small sums are added to them one after another.
+ * Activations. One table (session.c) gives each its width, copies and dtype, and thereby its place in the
+ * allocation. The residual stream and its gradient (X, MID, D_X) are always fp32, because dozens of small
+ * terms are added to them.
  */
 enum buffer {
 	BUFFER_X,			/* input of each layer, then of the final norm */
@@ -22,7 +23,7 @@ enum buffer {
 	BUFFER_GATE, BUFFER_UP, BUFFER_ACT,
 	BUFFER_FINAL, BUFFER_FINAL_MEAN, BUFFER_FINAL_RSTD,
 	BUFFER_LOGITS,
-	/* backward's, one copy each */
+	/* of backward, one copy each */
 	BUFFER_D_X, BUFFER_D_BRANCH,	/* D_X rounded to the compute dtype, for products */
 	BUFFER_D_NORM, BUFFER_D_QKV, BUFFER_D_ATT, BUFFER_D_GATE, BUFFER_D_UP,
 	BUFFER_COUNT
@@ -54,9 +55,9 @@ struct model_session {
 	int slots_layer;		/* layer whose activations single copies hold; -1: none */
 };
 
-/* The view [B*T, width] (width 1: [B*T]) of a buffer; layer picks the copy where there are several, and is ignored where there is one. */
+/* The view [B*T, width] (width 1: [B*T]) of a buffer; layer selects the copy where there are several. */
 struct tensor model__buffer(const struct model_session *s, enum buffer buffer, int layer);
-/* The same as fp32 numbers: means, rstds, lse. */
+/* Its device address, for fp32 buffers: means, rstds, lse. */
 float *model__floats(const struct model_session *s, enum buffer buffer, int layer);
 
 /* q, k, v inside a fused row: of BUFFER_QKV or BUFFER_D_QKV. */
@@ -64,9 +65,9 @@ struct model__heads {
 	struct kernels_heads q, k, v;
 };
 struct model__heads model__heads(const struct model_session *s, enum buffer buffer, int layer);
-/* The operands of attention: the same, or the normed q and k. */
+/* The inputs of attention: the same, or the normed q and k. */
 struct model__heads model__attention_heads(const struct model_session *s, int layer);
-/* Rotates q and k of these heads in place. */
+/* Applies rope to q and k of these heads in place. */
 void model__rope(struct model_session *s, const struct model__heads *heads, bool inverse);
 /* The residual stream between attention and mlp. */
 struct tensor model__mid(const struct model_session *s, int layer);
@@ -74,7 +75,7 @@ struct tensor model__mid(const struct model_session *s, int layer);
 void model__need(const struct model_session *s, int layer);
 void model__done(const struct model_session *s, int layer);
 
-/* model__layer_forward - from X of the layer to X of the next. output false: stops when everything for backward is computed. */
+/* model__layer_forward - from X of the layer to X of the next. output false: only what backward needs. */
 void model__layer_forward(struct model_session *s, int layer, bool output);
 
 #endif

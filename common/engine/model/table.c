@@ -1,5 +1,5 @@
 /*
- * table - from a configuration to tensors: checks, the table of tensors in canonical order, views by role.
+ * table - checks of a configuration, its table of tensors in canonical order, views by role.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -45,7 +45,8 @@ row_present(const struct model_config *cfg, const struct model__row *row)
 	}
 }
 
-/* Elements of the flat array and number of tensors. False if sizes in bytes overflow, gradients in fp32 included. */
+/* Elements of the flat array and number of tensors; false if they do not fit in memory arithmetic, gradients
+ * in fp32 included. */
 static bool
 measure(const struct model_config *cfg, int64_t *n_params, int *n_tensors)
 {
@@ -177,7 +178,7 @@ add_tensor(struct model *m, const struct model__row *row, int layer, const int64
 	const struct model_config *cfg = &m->config;
 	struct model_tensor *t = &m->tensors[m->n_tensors];
 
-	/* A name of the table has at most one %d, and the longest one fits. */
+	/* A name contains at most one %d. */
 	if (row->where == LAYER) {
 		const char *mark = strstr(row->name, "%d");
 
@@ -262,7 +263,7 @@ model_bind(struct model *model, void *params, enum dtype dtype)
 void
 model_changed(struct model *model)
 {
-	static atomic_uint_fast64_t drawn;		/* unique in the process, so that an array that another model had before counts as new */
+	static atomic_uint_fast64_t drawn;		/* unique in the process: the array may have belonged to another model */
 
 	model->generation = atomic_fetch_add_explicit(&drawn, 1, memory_order_relaxed) + 1;
 }
@@ -301,7 +302,7 @@ model__layer_views(const struct model *m, void *base, enum dtype dtype, int laye
 
 	for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		*map[i].to = view(m, base, dtype, layer, map[i].role);
-	out->qkv_w.dims[model_traits(cfg->family)->layout == KERNELS_OUT_IN ? 0 : 1] = qkv;	/* stored apart, used as one */
+	out->qkv_w.dims[model_traits(cfg->family)->layout == KERNELS_OUT_IN ? 0 : 1] = qkv;	/* stored separately, used as one matrix */
 	out->qkv_b.dims[0] = qkv;
 }
 

@@ -1,5 +1,5 @@
 /*
- * targets - what a row may be trained towards: checks before anything is computed.
+ * targets - checks of training targets, before anything is computed.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -27,7 +27,8 @@ check_probabilities(const float *values, int64_t n, double *sum, int64_t row, st
 }
 
 static int
-check_sparse(const struct model_config *cfg, const struct kernels_targets *t, int64_t row, bool used, struct err_note *note)
+check_sparse(const struct model_config *cfg, const struct kernels_targets *t, int64_t row, bool used,
+    struct err_note *note)
 {
 	int64_t from = t->offsets[row], to = t->offsets[row + 1];
 	double sum;
@@ -66,7 +67,8 @@ check_dense(const struct model_config *cfg, const struct kernels_targets *t, int
 }
 
 int
-model__targets_check(const struct model_config *cfg, const struct kernels_targets *t, int64_t n_rows, struct err_note *note)
+model__targets_check(
+    const struct model_config *cfg, const struct kernels_targets *t, int64_t n_rows, struct err_note *note)
 {
 	int rc;
 

@@ -32,15 +32,17 @@ struct optim_config {
  *   cosine             min + (lr - min) * (1 + cos(pi x)) / 2,  x = (step - warmup) / (steps - warmup)
  *   linear             lr - (lr - min) * x
  *   wsd                lr until step = steps - decay_steps, then min + (lr - min) * (1 - sqrt(x)), x = (step - (steps - decay_steps)) / decay_steps
- *                      (Haegele et al., 2024: a faster start than linear decay, with a better result)
- * x is 1 only at step = steps, one after the last; from there on the rate is min (constant: lr).
+ *                      (Haegele et al., 2024)
+ * x is 1 only at step = steps, one past the last; from there on min (constant: lr).
  */
 double optim_lr(const struct optim_config *cfg, int64_t step);
 
-/* optim_norm - square root of the sum, in order, of n blocks of kernels_norm_blocks. Not finite if a block is not. */
+/* optim_norm - sqrt of the sum in order of all n blocks of kernels_norm_blocks, NaN or infinite if any is:
+ * test with isfinite. */
 double optim_norm(const double *blocks, int64_t n);
 
-/* optim_clip_scale - factor for gradients: min(1, clip / (norm + 1e-6)), as in PyTorch; 1 if clip is 0. norm is finite. */
+/* optim_clip_scale - the factor for gradients: min(1, clip / (norm + 1e-6)), as PyTorch clips; 1 if clip is
+ * 0. norm finite. */
 float optim_clip_scale(double norm, double clip);
 
 /* Parameters [begin, begin of the next span) are decayed or not; begin ascends, the first is 0. */
@@ -50,10 +52,11 @@ struct optim_span {
 };
 
 /*
- * optim_adamw - one AdamW update of elements [begin, end) of the flat order. w, m, v, grad (and copy) point at element begin.
+ * optim_adamw - one AdamW update of elements [begin, end) of the flat order. w, m, v, grad (and copy) point
+ * at element begin.
  * @step       counted from 0
  * @lr         of this step: optim_lr()
- * @grad_scale factor for gradients: optim_clip_scale(), times the factor that the caller's sums still need
+ * @grad_scale factor for gradients: optim_clip_scale()
  */
 void optim_adamw(struct kernels *k, const struct optim_config *cfg, int64_t step, double lr, float grad_scale,
     const struct optim_span *spans, int64_t n_spans, int64_t begin, int64_t end, float *w, float *m, float *v, const float *grad,

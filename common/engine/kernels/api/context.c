@@ -32,7 +32,9 @@ choose(const struct kernels_options *o, struct choice *c)
 	bool wants_bf16 = o->dtype == KERNELS_DTYPE_BF16;
 	const char *lacks = c->units;
 
-	*c = (struct choice){.backend = o->backend, .dtype = wants_bf16 ? DTYPE_BF16 : DTYPE_F32, .units = "this build has no oneDNN"};
+	*c = (struct choice){.backend = o->backend,
+	    .dtype = wants_bf16 ? DTYPE_BF16 : DTYPE_F32,
+	    .units = "this build has no oneDNN"};
 	if (onednn != NULL)
 		c->has_bf16 = onednn->bf16_units(c->units, sizeof(c->units));
 	if (c->has_bf16)
@@ -89,7 +91,8 @@ kernels_new(struct kernels **out, const struct kernels_options *options, struct 
 	if (backends[c.backend] == NULL)
 		return err_expect(note, ERR_UNSUPPORTED, "compute.backend", "auto or openblas: %s", "onednn", c.units);
 	if (c.backend == KERNELS_BACKEND_ONEDNN && c.dtype == DTYPE_BF16 && !c.has_bf16)
-		return err_expect(note, ERR_UNSUPPORTED, "compute.dtype", "fp32, or bf16 on openblas (slow): %s", "bf16 on onednn", c.units);
+		return err_expect(note, ERR_UNSUPPORTED, "compute.dtype",
+		    "fp32, or bf16 on openblas (slow): %s", "bf16 on onednn", c.units);
 	if ((k = calloc(1, sizeof(*k))) == NULL)
 		return err_note_set(note, ENOMEM, "kernels");
 	k->ops = k->backend = backends[c.backend];

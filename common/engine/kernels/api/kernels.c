@@ -1,5 +1,6 @@
 /*
- * kernels - the arithmetic of kernels.h: shapes are checked here, once for all backends, and the backend's function is called.
+ * kernels - the arithmetic of kernels.h: shapes are checked here, once for all backends, and the backend's
+ * function is called.
  */
 #include "base/log/log.h"
 #include "engine/kernels/kernels_internal.h"
@@ -28,7 +29,9 @@ static void
 multiply(struct kernels *k, int64_t m, int64_t n, int64_t inner, struct kernels__matrix a, struct kernels__matrix b,
     struct kernels__matrix c, const struct tensor *bias, bool add)
 {
-	kernels__shape(a.dtype == k->dtype && b.dtype == k->dtype && (c.dtype == k->dtype || c.dtype == DTYPE_F32), "matmul: dtype");
+	kernels__shape(
+	    a.dtype == k->dtype && b.dtype == k->dtype && (c.dtype == k->dtype || c.dtype == DTYPE_F32),
+	    "matmul: dtype");
 	k->ops->matmul(k, m, n, inner, &a, &b, &c, present(bias) ? bias : NULL, add);
 }
 
@@ -55,14 +58,16 @@ weight_fits(const struct tensor *w, int64_t in, int64_t out, enum kernels_layout
 }
 
 void
-kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *w, const struct tensor *b,
-    enum kernels_layout layout, bool add)
+kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+    const struct tensor *b, enum kernels_layout layout, bool add)
 {
 	int64_t m = kernels__rows(x), in = kernels__cols(x), out = kernels__cols(y);
 	struct kernels__matrix weight = matrix(w, layout == KERNELS_OUT_IN ? in : out, layout == KERNELS_OUT_IN);
 
 	weight.keep = true;
-	kernels__shape(kernels__rows(y) == m && weight_fits(w, in, out, layout) && (!present(b) || kernels__cols(b) == out), "linear");
+	kernels__shape(kernels__rows(y) == m && weight_fits(w, in, out, layout) &&
+		(!present(b) || kernels__cols(b) == out),
+	    "linear");
 	for (int64_t row = 0, rows = tile_rows(k, m); row < m; row += rows) {
 		struct kernels__matrix from = matrix(x, in, false), to = matrix(y, out, false);
 
@@ -80,21 +85,25 @@ kernels_linear_bwd_x(struct kernels *k, struct tensor *d_x, const struct tensor 
 	bool out_in = layout == KERNELS_OUT_IN;
 
 	kernels__shape(kernels__rows(d_x) == m && weight_fits(w, in, out, layout), "linear_bwd_x");
-	multiply(k, m, in, out, matrix(d_y, out, false), matrix(w, out_in ? in : out, !out_in), matrix(d_x, in, false), NULL, add);
+	multiply(k, m, in, out, matrix(d_y, out, false), matrix(w, out_in ? in : out, !out_in),
+	    matrix(d_x, in, false), NULL, add);
 }
 
 void
-kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, const struct tensor *d_y, const struct tensor *x,
-    enum kernels_layout layout)
+kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, const struct tensor *d_y,
+    const struct tensor *x, enum kernels_layout layout)
 {
 	int64_t m = kernels__rows(d_y), in = kernels__cols(x), out = kernels__cols(d_y);
 
-	kernels__shape(kernels__rows(x) == m && weight_fits(d_w, in, out, layout) && (!present(d_b) || kernels__cols(d_b) == out),
+	kernels__shape(kernels__rows(x) == m && weight_fits(d_w, in, out, layout) &&
+		(!present(d_b) || kernels__cols(d_b) == out),
 	    "linear_bwd_w");
 	if (layout == KERNELS_OUT_IN)
-		multiply(k, out, in, m, matrix(d_y, out, true), matrix(x, in, false), matrix(d_w, in, false), NULL, true);
+		multiply(k, out, in, m, matrix(d_y, out, true), matrix(x, in, false), matrix(d_w, in, false),
+		    NULL, true);
 	else
-		multiply(k, in, out, m, matrix(x, in, true), matrix(d_y, out, false), matrix(d_w, out, false), NULL, true);
+		multiply(k, in, out, m, matrix(x, in, true), matrix(d_y, out, false), matrix(d_w, out, false),
+		    NULL, true);
 	if (present(d_b))
 		k->ops->column_sums(k, d_b->data, d_y);
 }
@@ -102,20 +111,23 @@ kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, 
 /* ---- embeddings ---- */
 
 static void
-check_embed(const struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe, int64_t b, int64_t t,
-    const char *kernel)
+check_embed(const struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
+    int64_t b, int64_t t, const char *kernel)
 {
 	int64_t c = kernels__cols(wte);
 
-	kernels__shape(is_matrix(y, b * t, c) && (!present(wpe) || (kernels__cols(wpe) == c && wpe->dims[0] >= t)), kernel);
+	kernels__shape(
+	    is_matrix(y, b * t, c) && (!present(wpe) || (kernels__cols(wpe) == c && wpe->dims[0] >= t)),
+	    kernel);
 	for (int64_t i = 0; i < b * t; i++)
 		if (tokens[i] < 0 || tokens[i] >= wte->dims[0])
-			log_fatal("kernels.token", "id=%d vocab=%lld row=%lld", (int)tokens[i], (long long)wte->dims[0], (long long)i);
+			log_fatal("kernels.token", "id=%d vocab=%lld row=%lld", (int)tokens[i],
+			    (long long)wte->dims[0], (long long)i);
 }
 
 void
-kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
-    int64_t b, int64_t t)
+kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte,
+    const struct tensor *wpe, int64_t b, int64_t t)
 {
 	check_embed(y, tokens, wte, wpe, b, t, "embed");
 	kernels__shape(y->dtype == wte->dtype || y->dtype == DTYPE_F32, "embed: dtype");
@@ -123,8 +135,8 @@ kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const 
 }
 
 void
-kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
-    int64_t b, int64_t t)
+kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y,
+    const int32_t *tokens, int64_t b, int64_t t)
 {
 	check_embed(d_y, tokens, d_wte, d_wpe, b, t, "embed_bwd");
 	k->ops->embed_bwd(k, d_wte, present(d_wpe) ? d_wpe : NULL, d_y, tokens, b * t, t);
@@ -133,24 +145,29 @@ kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe,
 /* ---- norms ---- */
 
 void
-kernels_layernorm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x, const struct tensor *g,
-    const struct tensor *b, float eps)
+kernels_layernorm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x,
+    const struct tensor *g, const struct tensor *b, float eps)
 {
 	int64_t c = kernels__cols(x);
 
-	kernels__shape(is_matrix(y, kernels__rows(x), c) && kernels__cols(g) == c && kernels__cols(b) == c, "layernorm");
+	kernels__shape(
+	    is_matrix(y, kernels__rows(x), c) && kernels__cols(g) == c && kernels__cols(b) == c, "layernorm");
 	k->ops->norm(k, y, mean, rstd, x, g, b, eps);
 }
 
 void
-kernels_rmsnorm(struct kernels *k, struct tensor *y, float *rstd, const struct tensor *x, const struct tensor *g, float eps)
+kernels_rmsnorm(struct kernels *k, struct tensor *y, float *rstd, const struct tensor *x,
+    const struct tensor *g, float eps)
 {
-	kernels__shape(is_matrix(y, kernels__rows(x), kernels__cols(x)) && kernels__cols(g) == kernels__cols(x), "rmsnorm");
+	kernels__shape(
+	    is_matrix(y, kernels__rows(x), kernels__cols(x)) && kernels__cols(g) == kernels__cols(x),
+	    "rmsnorm");
 	k->ops->norm(k, y, NULL, rstd, x, g, NULL, eps);
 }
 
 static bool
-norm_bwd_fits(const struct tensor *d_x, const struct tensor *d_g, const struct tensor *d_y, const struct tensor *x, const struct tensor *g)
+norm_bwd_fits(const struct tensor *d_x, const struct tensor *d_g, const struct tensor *d_y,
+    const struct tensor *x, const struct tensor *g)
 {
 	int64_t m = kernels__rows(x), c = kernels__cols(x);
 
@@ -158,16 +175,17 @@ norm_bwd_fits(const struct tensor *d_x, const struct tensor *d_g, const struct t
 }
 
 void
-kernels_layernorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
-    const struct tensor *x, const struct tensor *g, const float *mean, const float *rstd, bool add)
+kernels_layernorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b,
+    const struct tensor *d_y, const struct tensor *x, const struct tensor *g, const float *mean,
+    const float *rstd, bool add)
 {
 	kernels__shape(norm_bwd_fits(d_x, d_g, d_y, x, g) && kernels__cols(d_b) == kernels__cols(x), "layernorm_bwd");
 	k->ops->norm_bwd(k, d_x, d_g, d_b, d_y, x, g, mean, rstd, add);
 }
 
 void
-kernels_rmsnorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, const struct tensor *d_y, const struct tensor *x,
-    const struct tensor *g, const float *rstd, bool add)
+kernels_rmsnorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, const struct tensor *d_y,
+    const struct tensor *x, const struct tensor *g, const float *rstd, bool add)
 {
 	kernels__shape(norm_bwd_fits(d_x, d_g, d_y, x, g), "rmsnorm_bwd");
 	k->ops->norm_bwd(k, d_x, d_g, NULL, d_y, x, g, NULL, rstd, add);
@@ -184,7 +202,8 @@ heads_fit(const struct kernels_heads *x)
 static bool
 same_heads(const struct kernels_heads *a, const struct kernels_heads *b, const struct tensor *g)
 {
-	return heads_fit(a) && heads_fit(b) && a->n_heads == b->n_heads && a->head_dim == b->head_dim && kernels__cols(g) == a->head_dim;
+	return heads_fit(a) && heads_fit(b) && a->n_heads == b->n_heads && a->head_dim == b->head_dim &&
+	    kernels__cols(g) == a->head_dim;
 }
 
 void
@@ -196,8 +215,9 @@ kernels_rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, c
 }
 
 void
-kernels_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g, const struct kernels_heads *d_y,
-    const struct kernels_heads *x, const struct tensor *g, const float *rstd, int64_t m)
+kernels_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g,
+    const struct kernels_heads *d_y, const struct kernels_heads *x, const struct tensor *g, const float *rstd,
+    int64_t m)
 {
 	kernels__shape(same_heads(d_x, x, g) && same_heads(d_y, x, d_g), "rmsnorm_heads_bwd");
 	k->ops->rmsnorm_heads_bwd(k, d_x, d_g, d_y, x, g, rstd, m);
@@ -206,8 +226,8 @@ kernels_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct t
 /* ---- pointwise ---- */
 
 static void
-pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *out0, struct tensor *out1, const struct tensor *in0,
-    const struct tensor *in1, const struct tensor *in2, const char *kernel)
+pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *out0, struct tensor *out1,
+    const struct tensor *in0, const struct tensor *in1, const struct tensor *in2, const char *kernel)
 {
 	struct tensor *const out[2] = {out0, out1};
 	const struct tensor *const all[4] = {out1, in0, in1, in2};
@@ -267,8 +287,9 @@ kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int6
 static bool
 attention_fits(const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value)
 {
-	return heads_fit(q) && heads_fit(key) && heads_fit(value) && q->n_heads % key->n_heads == 0 && value->n_heads == key->n_heads &&
-	    key->head_dim == q->head_dim && value->head_dim == q->head_dim && key->dtype == q->dtype && value->dtype == q->dtype;
+	return heads_fit(q) && heads_fit(key) && heads_fit(value) && q->n_heads % key->n_heads == 0 &&
+	    value->n_heads == key->n_heads && key->head_dim == q->head_dim &&
+	    value->head_dim == q->head_dim && key->dtype == q->dtype && value->dtype == q->dtype;
 }
 
 /* o or d_o, [m, H*D], seen as heads like those of q. */
@@ -276,13 +297,16 @@ static struct kernels_heads
 output_heads(const struct tensor *o, const struct kernels_heads *q, int64_t m, const char *kernel)
 {
 	kernels__shape(is_matrix(o, m, q->n_heads * q->head_dim) && o->dtype == q->dtype, kernel);
-	return (struct kernels_heads){.data = o->data, .dtype = o->dtype, .stride = q->n_heads * q->head_dim, .n_heads = q->n_heads,
+	return (struct kernels_heads){.data = o->data,
+	    .dtype = o->dtype,
+	    .stride = q->n_heads * q->head_dim,
+	    .n_heads = q->n_heads,
 	    .head_dim = q->head_dim};
 }
 
 void
-kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t b, int64_t t)
+kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct kernels_heads *q,
+    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t)
 {
 	const struct kernels_heads out = output_heads(o, q, b * t, "attention");
 
@@ -291,22 +315,27 @@ kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct 
 }
 
 void
-kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
-    const struct tensor *d_o, const struct tensor *o, const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t b, int64_t t)
+kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key,
+    struct kernels_heads *d_value, const struct tensor *d_o, const struct tensor *o, const float *lse,
+    const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value,
+    int64_t b, int64_t t)
 {
-	const struct kernels_heads out = output_heads(o, q, b * t, "attention_bwd"), d_out = output_heads(d_o, q, b * t, "attention_bwd");
+	const struct kernels_heads out = output_heads(o, q, b * t, "attention_bwd"),
+				   d_out = output_heads(d_o, q, b * t, "attention_bwd");
 
-	kernels__shape(attention_fits(q, key, value) && attention_fits(d_q, d_key, d_value) && d_q->n_heads == q->n_heads &&
-	    d_key->n_heads == key->n_heads && d_q->head_dim == q->head_dim && d_q->dtype == q->dtype, "attention_bwd");
+	kernels__shape(attention_fits(q, key, value) && attention_fits(d_q, d_key, d_value) &&
+		d_q->n_heads == q->n_heads && d_key->n_heads == key->n_heads &&
+		d_q->head_dim == q->head_dim && d_q->dtype == q->dtype,
+	    "attention_bwd");
 	k->ops->attention_bwd(k, d_q, d_key, d_value, &d_out, &out, lse, q, key, value, b, t);
 }
 
 /* ---- the output layer ---- */
 
 void
-kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
-    float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
+kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
+    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
+    struct kernels_loss_sums *sums)
 {
 	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0];
 	bool grad = present(d_h);
@@ -324,22 +353,25 @@ from_row(void *out, int64_t i)
 }
 
 void
-kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
-    const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out)
+kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
+    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t,
+    struct kernels_labels *out)
 {
 	int64_t n_valid = spec->n_valid > 0 ? spec->n_valid : w_out->dims[0];
 	bool sampled = spec->kind == KERNELS_LABEL_SAMPLED, top = spec->kind == KERNELS_LABEL_TOPK;
-	int64_t step = tile_rows(k, b * t) == t ? 1 : b, width = spec->kind == KERNELS_LABEL_DENSE ? w_out->dims[0] : spec->n;
+	int64_t step = tile_rows(k, b * t) == t ? 1 : b,
+		width = spec->kind == KERNELS_LABEL_DENSE ? w_out->dims[0] : spec->n;
 
 	kernels__shape(kernels__rows(h) == b * t && w_out->n_dims == 2 && w_out->dims[1] == kernels__cols(h) &&
 	    n_valid <= w_out->dims[0] && (spec->kind == KERNELS_LABEL_NONE || spec->tau > 0) &&
 	    (!(sampled || top) || (spec->n >= 1 && spec->n <= 1 << 20)) && (!top || spec->n <= n_valid) &&
 	    (!sampled || n_valid <= 1 << 20), "output_label");
 	for (int64_t i = 0, row = 0; i < b; i += step, row += step * t) {
-		struct tensor part = tensor_2d(kernels__element(h->data, h->dtype, row * kernels__cols(h)), h->dtype, step * t,
-		    kernels__cols(h));
-		struct kernels_labels to = {from_row(out->loss_nats, row), from_row(out->rank, row), from_row(out->n_unique, row),
-		    from_row(out->ids, row * width), from_row(out->counts, row * width), from_row(out->values, row * width)};
+		struct tensor part = tensor_2d(kernels__element(h->data, h->dtype, row * kernels__cols(h)),
+		    h->dtype, step * t, kernels__cols(h));
+		struct kernels_labels to = {from_row(out->loss_nats, row), from_row(out->rank, row),
+		    from_row(out->n_unique, row), from_row(out->ids, row * width),
+		    from_row(out->counts, row * width), from_row(out->values, row * width)};
 
 		k->ops->output_label(k, &part, w_out, spec, next != NULL ? next + row : NULL, seqs + i, step, t, &to);
 	}
@@ -360,8 +392,8 @@ kernels_norm_blocks(struct kernels *k, const float *x, int64_t n, double *out)
 }
 
 void
-kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
-    const struct kernels_adamw *a)
+kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy,
+    enum dtype copy_dtype, int64_t n, const struct kernels_adamw *a)
 {
 	kernels__shape(a->step >= 1 && (copy == NULL || copy_dtype == DTYPE_F32 || copy_dtype == DTYPE_BF16), "adamw");
 	k->ops->adamw(k, w, m, v, grad, copy, copy_dtype, n, a);

@@ -5,13 +5,15 @@
 #include <string.h>
 
 /*
- * Tiles of CPU__QUERIES rows: scores of a tile are [CPU__QUERIES, keys up to the tile's last row], so memory is CPU__QUERIES * T floats a
- * thread. Tasks are whole tiles (forward) or whole key heads (backward) and write disjoint outputs; inside a task the order is fixed.
+ * Tiles of CPU__QUERIES rows. The scores of a tile are [CPU__QUERIES, keys up to the tile's last row], so a
+ * thread needs CPU__QUERIES * T floats. A task is a tile (forward) or a key head (backward); tasks write
+ * disjoint outputs, and the order inside a task is fixed.
  */
 
 /* n rows of one head as fp32: its own data in fp32, else widened into room. */
 static struct cpu__rows
-head_rows(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n, int64_t h, float *room, bool fill)
+head_rows(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n, int64_t h,
+    float *room, bool fill)
 {
 	int64_t d = x->head_dim;
 
@@ -31,10 +33,11 @@ cpu__heads_store(const struct kernels *k, const struct kernels_heads *x, int64_t
 }
 
 void
-cpu__attention(struct kernels *k, const struct kernels_heads *out, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t b, int64_t t)
+cpu__attention(struct kernels *k, const struct kernels_heads *out, float *lse, const struct kernels_heads *q,
+    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t)
 {
-	int64_t heads = q->n_heads, d = q->head_dim, group, tiles = (t + CPU__QUERIES - 1) / CPU__QUERIES, tile_rows = cpu__min(CPU__QUERIES, t);
+	int64_t heads = q->n_heads, d = q->head_dim, group, tiles = (t + CPU__QUERIES - 1) / CPU__QUERIES,
+		tile_rows = cpu__min(CPU__QUERIES, t);
 	int64_t room = tile_rows * t + (q->dtype == DTYPE_F32 ? 0 : 2 * (tile_rows + t) * d);
 	float scale = 1.0f / sqrtf((float)d);
 	float *scratch;
@@ -46,19 +49,22 @@ cpu__attention(struct kernels *k, const struct kernels_heads *out, float *lse, c
 		int64_t tile = task % tiles, h = task / tiles % heads, row0 = task / tiles / heads * t;
 		int64_t t0 = tile * CPU__QUERIES, n = cpu__min(CPU__QUERIES, t - t0), keys = t0 + n;
 		float *s = scratch + omp_get_thread_num() * room, *at = s + tile_rows * t;
-		struct cpu__rows mine = head_rows(k, q, row0 + t0, n, h, at, true), to = head_rows(k, out, row0 + t0, n, h, at + tile_rows * d, false);
+		struct cpu__rows mine = head_rows(k, q, row0 + t0, n, h, at, true),
+				 to = head_rows(k, out, row0 + t0, n, h, at + tile_rows * d, false);
 		struct cpu__rows theirs = head_rows(k, key, row0, keys, h / group, at + 2 * tile_rows * d, true);
-		struct cpu__rows values = head_rows(k, value, row0, keys, h / group, at + (2 * tile_rows + t) * d, true);
+		struct cpu__rows values = head_rows(
+		    k, value, row0, keys, h / group, at + (2 * tile_rows + t) * d, true);
 
 		cpu__sgemm(false, true, n, keys, d, 1, mine.data, mine.stride, theirs.data, theirs.stride, 0, s, keys);
 		for (int64_t i = 0; i < n; i++)
-			lse[(row0 / t * heads + h) * t + t0 + i] = k->vec->softmax(s + i * keys, t0 + i + 1, keys, scale);
+			lse[(row0 / t * heads + h) * t + t0 + i] = k->vec->softmax(
+			    s + i * keys, t0 + i + 1, keys, scale);
 		cpu__sgemm(false, false, n, d, keys, 1, s, keys, values.data, values.stride, 0, to.data, to.stride);
 		cpu__heads_store(k, out, row0 + t0, n, h, to);
 	}
 }
 
-/* What the tiles of one key head share, and the scratch of their thread. */
+/* A task of backward: the tiles of one key head, and the scratch of its thread. */
 struct task_bwd {
 	struct kernels *k;
 	const struct kernels_heads *q, *d_q, *o, *d_o;
@@ -74,7 +80,8 @@ tile_bwd(const struct task_bwd *w, const float *lse, int64_t row0, int64_t t0, i
 {
 	struct kernels *k = w->k;
 	int64_t d = w->q->head_dim, keys = t0 + n, row = row0 + t0, size = w->tile_rows * d;
-	struct cpu__rows q = head_rows(k, w->q, row, n, h, w->room, true), d_q = head_rows(k, w->d_q, row, n, h, w->room + size, false);
+	struct cpu__rows q = head_rows(k, w->q, row, n, h, w->room, true),
+			 d_q = head_rows(k, w->d_q, row, n, h, w->room + size, false);
 	struct cpu__rows out = head_rows(k, w->o, row, n, h, w->room + 2 * size, true);
 	struct cpu__rows d_out = head_rows(k, w->d_o, row, n, h, w->room + 3 * size, true);
 	float scale = 1.0f / sqrtf((float)d), *p = w->p, *d_p = w->d_p;
@@ -86,15 +93,17 @@ tile_bwd(const struct task_bwd *w, const float *lse, int64_t row0, int64_t t0, i
 
 		k->vec->softmax_bwd(p + i * keys, d_p + i * keys, t0 + i + 1, keys, scale, lse[t0 + i], delta);
 	}
-	cpu__sgemm(true, false, keys, d, n, 1, p, keys, d_out.data, d_out.stride, 1, w->d_value.data, w->d_value.stride);
+	cpu__sgemm(true, false, keys, d, n, 1, p, keys, d_out.data, d_out.stride, 1, w->d_value.data,
+	    w->d_value.stride);
 	cpu__sgemm(true, false, keys, d, n, 1, d_p, keys, q.data, q.stride, 1, w->d_key.data, w->d_key.stride);
 	cpu__sgemm(false, false, n, d, keys, 1, d_p, keys, w->key.data, w->key.stride, 0, d_q.data, d_q.stride);
 	cpu__heads_store(k, w->d_q, row, n, h, d_q);
 }
 
 void
-cpu__attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
-    const struct kernels_heads *d_o, const struct kernels_heads *o, const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
+cpu__attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key,
+    struct kernels_heads *d_value, const struct kernels_heads *d_o, const struct kernels_heads *o,
+    const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
     const struct kernels_heads *value, int64_t b, int64_t t)
 {
 	int64_t heads = q->n_heads, d = q->head_dim, group, tile_rows = cpu__min(CPU__QUERIES, t);
@@ -107,9 +116,17 @@ cpu__attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_
 	for (int64_t task = 0; task < b * key->n_heads; task++) {
 		int64_t kh = task % key->n_heads, seq = task / key->n_heads, row0 = seq * t;
 		float *p = scratch + omp_get_thread_num() * room, *at = p + tile_rows * t * 2;
-		const struct task_bwd w = {.k = k, .q = q, .d_q = d_q, .o = o, .d_o = d_o, .p = p,
-		    .d_p = p + tile_rows * t, .tile_rows = tile_rows, .room = at + 4 * t * d,
-		    .key = head_rows(k, key, row0, t, kh, at, true), .value = head_rows(k, value, row0, t, kh, at + t * d, true),
+		const struct task_bwd w = {.k = k,
+		    .q = q,
+		    .d_q = d_q,
+		    .o = o,
+		    .d_o = d_o,
+		    .p = p,
+		    .d_p = p + tile_rows * t,
+		    .tile_rows = tile_rows,
+		    .room = at + 4 * t * d,
+		    .key = head_rows(k, key, row0, t, kh, at, true),
+		    .value = head_rows(k, value, row0, t, kh, at + t * d, true),
 		    .d_key = head_rows(k, d_key, row0, t, kh, at + 2 * t * d, false),
 		    .d_value = head_rows(k, d_value, row0, t, kh, at + 3 * t * d, false)};
 

@@ -1,5 +1,6 @@
 /*
- * cpu - what the CPU backends share: loops over tensors, on a team of OpenMP threads. openblas.c and onednn/ add the products.
+ * cpu - what the CPU backends share: loops over tensors, on a team of OpenMP threads. openblas.c and onednn/
+ * add the products.
  */
 #ifndef SALT_KERNELS_CPU_H
 #define SALT_KERNELS_CPU_H
@@ -8,12 +9,12 @@
 #include "engine/kernels/kernels_internal.h"
 
 /*
- * Loops over fewer elements run on one thread (some 0.1 ms): a team costs little where its processors are idle, but a time slice where
- * one of them is busy with something else. Bits do not depend on it.
+ * Loops over fewer elements (about 0.1 ms) run on one thread: starting a team costs little on idle
+ * processors, but a time slice where one of them is busy. Bits do not depend on it.
  */
 #define CPU__SMALL (1 << 18)
 
-/* Row blocks of reductions over rows: the shape alone decides. */
+/* Rows of a block in reductions over rows. */
 #define CPU__ROW_BLOCK 64
 
 static inline int64_t
@@ -36,8 +37,9 @@ cpu__head_at(const struct kernels_heads *x, int64_t row, int64_t h)
 }
 
 /*
- * Pieces of a tensor as fp32, n elements from element at on. In fp32 all three are the tensor's own data and cost nothing; in bf16 a
- * piece is widened into buf, changed there, and narrowed back, so that loops handle fp32 only.
+ * Pieces of a tensor as fp32, n elements from element at on. In fp32 all three are the tensor's own data and
+ * cost nothing; in bf16 a piece is widened into buf, changed there, and narrowed back, so that loops handle
+ * fp32 only.
  *   cpu__read   the piece to read
  *   cpu__place  where to write the piece (not yet filled)
  *   cpu__store  ends writing: piece is what cpu__place gave
@@ -65,15 +67,16 @@ cpu__store(const struct kernels *k, void *data, enum dtype dtype, int64_t at, in
 }
 
 /*
- * cpu__open, cpu__close - a CPU backend's part of kernels_new and kernels_destroy: threads, the loops of the processor, and OpenBLAS,
- * which multiplies in attention for every CPU backend.
+ * cpu__open, cpu__close - a CPU backend's part of kernels_new and kernels_destroy: threads, the loops of the
+ * processor, and OpenBLAS, which multiplies in attention for every CPU backend.
  */
 int cpu__open(struct kernels *k, const struct kernels_options *options, struct err_note *note);
 void cpu__close(struct kernels *k);
 /* cpu__describe - what kernels_describe returns. */
 void cpu__describe(struct kernels *k, const char *library, const char *version, const char *units);
 
-/* cpu__scratch - at least n floats, 64-byte aligned, not zeroed, valid until the next call. log_fatal without memory. */
+/* cpu__scratch - at least n floats, 64-byte aligned, not zeroed, valid until the next call. log_fatal without
+ * memory. */
 float *cpu__scratch(struct kernels *k, size_t n);
 /* cpu__panels - a second such array, for products of matrices, whose callers hold the scratch. */
 float *cpu__panels(struct kernels *k, size_t n);
@@ -92,9 +95,11 @@ struct cpu__rows {
 };
 
 /* cpu__heads_store - rounds from to n rows of one head of x; nothing to do in fp32, where from is the head itself. */
-void cpu__heads_store(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n, int64_t h, struct cpu__rows from);
+void cpu__heads_store(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n,
+    int64_t h, struct cpu__rows from);
 
-/* The functions that all CPU backends have in common: cpu__NAME has the type of the member NAME of struct kernels_ops. */
+/* The functions that all CPU backends have in common: cpu__NAME has the type of the member NAME of struct
+ * kernels_ops. */
 #define CPU__DECLARE(name) extern __typeof__(*((struct kernels_ops *)NULL)->name) cpu__##name
 CPU__DECLARE(alloc);
 CPU__DECLARE(free);
@@ -120,13 +125,13 @@ CPU__DECLARE(adamw);
 CPU__DECLARE(convert);
 
 /* Those of them that no CPU backend replaces. */
-#define CPU__OPS											\
-	.alloc = cpu__alloc, .free = cpu__free, .host_alloc = cpu__alloc, .host_free = cpu__free, .zero = cpu__zero,	\
-	.host_pointer = cpu__host_pointer,										\
-	.transfer = cpu__transfer, .column_sums = cpu__column_sums, .embed = cpu__embed, .embed_bwd = cpu__embed_bwd,	\
-	.norm = cpu__norm, .norm_bwd = cpu__norm_bwd, .rmsnorm_heads = cpu__rmsnorm_heads,				\
-	.rmsnorm_heads_bwd = cpu__rmsnorm_heads_bwd, .pointwise = cpu__pointwise, .rope = cpu__rope,			\
-	.output_loss = cpu__output_loss, .output_label = cpu__output_label, .accumulate = cpu__accumulate,		\
+#define CPU__OPS \
+	.alloc = cpu__alloc, .free = cpu__free, .host_alloc = cpu__alloc, .host_free = cpu__free, \
+	.zero = cpu__zero, .host_pointer = cpu__host_pointer, .transfer = cpu__transfer, \
+	.column_sums = cpu__column_sums, .embed = cpu__embed, .embed_bwd = cpu__embed_bwd, \
+	.norm = cpu__norm, .norm_bwd = cpu__norm_bwd, .rmsnorm_heads = cpu__rmsnorm_heads, \
+	.rmsnorm_heads_bwd = cpu__rmsnorm_heads_bwd, .pointwise = cpu__pointwise, .rope = cpu__rope, \
+	.output_loss = cpu__output_loss, .output_label = cpu__output_label, .accumulate = cpu__accumulate, \
 	.norm_blocks = cpu__norm_blocks, .convert = cpu__convert
 
 /* Rows of logits that exist at a time: by V alone. */

@@ -34,7 +34,7 @@ cpu__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const str
 	}
 }
 
-/* Columns are shared out, rows go in order: each sum has one order whatever the threads do. */
+/* Threads take columns and go through the rows in order, so the order of each sum is fixed. */
 void
 cpu__embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
     int64_t m, int64_t t)

@@ -10,7 +10,7 @@
 #include "base/mem/mem.h"
 #include "base/random/random.h"
 
-/* Ids whose weights are added before the sweep looks at them one by one. */
+/* The sweep adds the weights of this many ids at a time before it goes id by id. */
 #define SWEEP 64
 
 /* The rank of y among u[0..n), ties broken by lower id; the worst rank if u_y is NaN. */
@@ -31,9 +31,9 @@ ascending(const void *a, const void *b)
 }
 
 /*
- * N draws by one sweep. weights: exp((u - max)/tau) rounded to VEC_GRAIN, so every sum of them is exact in fp64 and "the smallest v
- * whose cumulative sum exceeds u * total" has one answer in whatever order sums are made. Ids are never of weight 0.
- * A row that is not finite gives its last id: it is a label all the same, and the score beside it says NaN.
+ * N draws by one sweep. weights: exp((u - max)/tau) rounded to VEC_GRAIN, so every sum of them is exact in
+ * fp64 and "the smallest v whose cumulative sum exceeds u * total" does not depend on the order of summation.
+ * Ids of weight 0 are never drawn. A row that is not finite gives its last id; its score is NaN.
  */
 static void
 draw(const struct vec *vec, const float *weights, int64_t n_ids, const double *uniforms, double *bounds, int n, int32_t *ids,
@@ -107,7 +107,7 @@ sift_down(const float *u, int32_t *heap, int n, int i)
 	}
 }
 
-/* The k best ids, best first: a heap with the worst on top; the first id of a tie is in before the others are seen. */
+/* The k best ids, best first, by a heap with the worst on top. Of equal values the lower id stays: it comes first. */
 static void
 top_k(const float *u, int64_t n_ids, int k, int32_t *ids)
 {
@@ -162,8 +162,8 @@ row_labels(const struct task *task, const float *u, int64_t m, float *work, doub
 	}
 	if (spec->kind == KERNELS_LABEL_NONE)
 		return;
-	if (!spec->score || spec->tau != 1) {			/* else the score's are at hand: the same arithmetic */
-		vec->affine(work, u, 1, top, n_valid);		/* u - max before the division: large logits keep their bits */
+	if (!spec->score || spec->tau != 1) {			/* else the score has computed them */
+		vec->affine(work, u, 1, top, n_valid);		/* subtract the maximum before the division, for the precision of large logits */
 		vec->exp(work, work, inv_tau, 0, n_valid);
 	}
 	if (spec->kind == KERNELS_LABEL_SAMPLED) {

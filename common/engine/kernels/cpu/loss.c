@@ -6,9 +6,12 @@
 
 #include "base/log/log.h"
 
-/* Logits that exist at a time, in floats; rows are at least MIN_ROWS so that the products stay products of matrices. Every chunk
- * reads and writes the whole output layer: at 64 rows of 50,257 the three products ran at 0.67 of OpenBLAS's speed, at 320 at 0.80.
- * Rows come in multiples of 256 or of 64, so that parts of a chunk are shared out evenly: in bf16 256 rows of 50,257 ran at 397 GFLOP/s, 320 at 342. */
+/*
+ * Logits that exist at a time, in floats. Every chunk reads and writes the whole output layer, so small
+ * chunks are slow: with 50,257 ids and 64 rows the three products ran at 0.67 of OpenBLAS's speed, with 320
+ * rows at 0.80. Rows come in multiples of 256, or else 64, which divide evenly among threads: in bf16, 256
+ * rows ran at 397 GFLOP/s and 320 rows at 342.
+ */
 #define LOGITS (16 << 20)
 #define MIN_ROWS 64
 #define MAX_ROWS 1024
@@ -72,11 +75,12 @@ soft_of(const struct kernels_targets *t, int64_t m, int64_t v)
 	else if (sum > 0)
 		s.scale = 1 / sum;
 	else
-		s.at_next = 1;			/* nothing to renormalise: the label says nothing beyond y */
+		s.at_next = 1;			/* nothing to renormalise: all mass at y */
 	return s;
 }
 
-/* Log-sum-exp of z over the ids that s does not keep: its own maximum, so that a small rest does not cancel away. */
+/* Log-sum-exp of z over the ids that s does not keep, with their own maximum: a small rest would lose its
+ * bits otherwise. */
 static double
 lse_outside(const struct vec *vec, const float *z, int64_t v, const struct soft *s, float *work)
 {
@@ -102,7 +106,7 @@ lse_outside(const struct vec *vec, const float *z, int64_t v, const struct soft 
 	return (double)top + log(sum);
 }
 
-/* Cross-entropy to the soft label and the label's entropy; z are logits still. */
+/* Cross-entropy to the soft label and the label's entropy, from the logits z. */
 static void
 soft_loss(struct row *r, const float *z, int64_t v, int32_t y, const struct soft *s, double lse, double lse_tail)
 {
@@ -143,8 +147,9 @@ soft_loss(struct row *r, const float *z, int64_t v, int32_t y, const struct soft
 }
 
 /*
- * One row: losses, and with grad returns grad_scale * dloss/dz, made in work [V] or in place of the logits z; without it NULL.
- * First grad_scale * p (for ghost: less w * tail * p / P_tail outside), then what q holds is taken away at its ids.
+ * The losses of one row. With grad: returns grad_scale * dloss/dz, in work [V] or in place of the logits z;
+ * else NULL. First grad_scale * p (for ghost: less w * tail * p / P_tail outside K), then q is subtracted at
+ * its ids.
  */
 static const float *
 row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_targets *t, int64_t m, bool grad, float grad_scale,

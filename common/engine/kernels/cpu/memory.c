@@ -11,9 +11,9 @@
 #include "engine/kernels/cpu/cpu.h"
 
 /*
- * Large arrays come straight from the system, which hands out zeroed pages when they are first touched: a start does not write gigabytes
- * of zeros that the first step writes over, and huge pages, where the system grants them, cost one fault for 512 small ones.
- * Small ones, and all of them under the address sanitizer, which watches malloc's edges, come from mem_alloc.
+ * Large arrays are mapped: the system provides zeroed pages at the first access, so a start does not write
+ * gigabytes of zeros that the first step overwrites, and one fault of a huge page replaces 512. Small arrays
+ * come from mem_alloc; under the address sanitizer, which checks the bounds of malloc's arrays, all do.
  */
 #ifdef __SANITIZE_ADDRESS__
 #define LARGE_BYTES SIZE_MAX
@@ -48,7 +48,7 @@ cpu__alloc(struct kernels *k, size_t bytes)
 			return NULL;
 		p = start + HEAD_BYTES;
 		p += (HUGE_PAGE_BYTES - (uintptr_t)p % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
-		/* Advice: without huge pages the small ones do. */
+		/* Only advice: small pages work as well. */
 		(void)madvise(p, bytes, MADV_HUGEPAGE);
 	}
 	head = (struct head *)(void *)(p - HEAD_BYTES);

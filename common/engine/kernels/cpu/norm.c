@@ -4,8 +4,8 @@
 #include <string.h>
 
 /*
- * Rooms for rows in bf16: first `shared` widened once for all (g, b), then `rows` of c for each thread. NULL in fp32: rows are used where
- * they lie, as are those of an fp32 tensor beside others in bf16. partial: floats in front, whatever the dtype.
+ * Buffers for widened rows: first `shared` rows, widened once (g, b), then `rows` rows of c for each thread.
+ * NULL in fp32, where rows are used in place. partial: floats in front of them, whatever the dtype.
  */
 static float *
 norm_rooms(struct kernels *k, enum dtype dtype, int64_t partial, int64_t shared, int64_t rows, int64_t c, float **out)
@@ -17,14 +17,14 @@ norm_rooms(struct kernels *k, enum dtype dtype, int64_t partial, int64_t shared,
 	return all;
 }
 
-/* The calling thread's rooms, or NULL. */
+/* The calling thread's buffers, or NULL. */
 static float *
 my_room(float *rooms, int64_t shared, int64_t rows, int64_t c)
 {
 	return rooms != NULL ? rooms + (shared + omp_get_thread_num() * rows) * c : NULL;
 }
 
-/* room + i rows of c, where there are rooms. */
+/* room + i rows of c, or NULL. */
 static float *
 nth(float *room, int64_t i, int64_t c)
 {
@@ -61,7 +61,7 @@ cpu__norm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const s
 	}
 }
 
-/* Both norms: gradients of weights gather in a partial row for each block of rows, and the blocks are added in order. */
+/* Gradients of weights are summed in a partial row for each block of rows; then the blocks are added in order. */
 void
 cpu__norm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
     const struct tensor *x, const struct tensor *g, const float *mean, const float *rstd, bool add)
@@ -124,7 +124,7 @@ cpu__rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, cons
 	}
 }
 
-/* As cpu__norm_bwd: a partial row of d_g for each block of rows. */
+/* A partial row of d_g for each block of rows, as in cpu__norm_bwd. */
 void
 cpu__rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g, const struct kernels_heads *d_y,
     const struct kernels_heads *x, const struct tensor *g, const float *rstd, int64_t m)
@@ -154,7 +154,7 @@ cpu__rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tens
 		k->vec->add(cpu__f32(d_g), cpu__f32(d_g), partial + block * d, d);
 }
 
-/* Column sums of x [m, n] added to sums: blocks of rows first, then the blocks in order. */
+/* Sums of blocks of rows first; then the blocks are added in order. */
 void
 cpu__column_sums(struct kernels *k, float *sums, const struct tensor *x)
 {

@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A part has about this many multiply-adds, a matrix at most so many parts, and no side of a part goes below this. */
+/* Multiply-adds of a part, roughly; most parts of a matrix; shortest side of a part. */
 #define PART_WORK (64 << 20)
 #define PARTS_MAX 256
 #define PART_SIDE 64
-/* Sides of parts are multiples of this: the register tile of every SGEMM kernel divides it. */
+/* Sides of parts are multiples of this, which is a multiple of the register tile of every SGEMM kernel. */
 #define PART_UNIT 16
 
 void
@@ -24,17 +24,20 @@ cpu__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float al
 {
 	int threads = omp_get_max_threads();
 
-	kernels__shape(m <= INT_MAX && n <= INT_MAX && k <= INT_MAX && lda <= INT_MAX && ldb <= INT_MAX && ldc <= INT_MAX, "sgemm");
-	/* OpenBLAS's OpenMP build asks for the calling thread's team size; the setting belongs to this thread alone. */
+	kernels__shape(m <= INT_MAX && n <= INT_MAX && k <= INT_MAX && lda <= INT_MAX && ldb <= INT_MAX &&
+		ldc <= INT_MAX,
+	    "sgemm");
+	/* OpenBLAS's OpenMP build uses the calling thread's team size; the setting affects this thread only. */
 	if (threads != 1)
 		omp_set_num_threads(1);
-	cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans, trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k,
-	    alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+	cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans, trans_b ? CblasTrans : CblasNoTrans,
+	    (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
 	if (threads != 1)
 		omp_set_num_threads(threads);
 }
 
-/* How often each side is cut: the longer side of a part is halved until parts are small enough, or enough. */
+/* Number of parts along each side: the longer side of a part is halved until parts are small enough or there
+ * are enough. */
 static void
 cut(int64_t m, int64_t n, int64_t k, int64_t *parts_m, int64_t *parts_n)
 {
@@ -67,8 +70,8 @@ edge(int64_t size, int64_t parts, int64_t i)
 }
 
 static void
-matmul_f32(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, const struct kernels__matrix *b,
-    const struct kernels__matrix *c, const float *bias, bool add)
+matmul_f32(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, const float *bias, bool add)
 {
 	int64_t pm, pn;
 
@@ -89,21 +92,24 @@ matmul_f32(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct ke
 			else
 				memcpy(row, bias + n0, (size_t)(n1 - n0) * sizeof(float));
 		}
-		cpu__sgemm(a->trans, b->trans, m1 - m0, n1 - n0, k, 1, (float *)a->data + (a->trans ? m0 : m0 * a->ld), a->ld,
-		    (float *)b->data + (b->trans ? n0 * b->ld : n0), b->ld, add || bias != NULL ? 1 : 0, out, c->ld);
+		cpu__sgemm(a->trans, b->trans, m1 - m0, n1 - n0, k, 1,
+		    (float *)a->data + (a->trans ? m0 : m0 * a->ld), a->ld,
+		    (float *)b->data + (b->trans ? n0 * b->ld : n0), b->ld, add || bias != NULL ? 1 : 0, out,
+		    c->ld);
 	}
 }
 
 /*
- * bf16 on OpenBLAS. Panels of both operands, PANEL of the inner dimension at a time, are widened into a thread's own room and multiplied
- * in fp32 into the part's sums: a product of two bf16 numbers is exact in fp32, so this is what bf16 units compute, up to the order of sums.
+ * bf16 on OpenBLAS: panels of both operands, PANEL of the inner dimension at a time, are widened into the
+ * thread's buffer and multiplied in fp32. A product of two bf16 numbers is exact in fp32, so the result is
+ * that of bf16 units up to the order of sums.
  */
 #define PANEL 512
 
-/* Rows r0.. and columns c0.. of a matrix as it lies in memory, as fp32; *ld: the row length of what is returned. */
+/* Rows r0.. and columns c0.. of a stored matrix as fp32; *ld: row length of the result. */
 static const float *
-block_f32(const struct kernels *k, const struct kernels__matrix *x, int64_t r0, int64_t rows, int64_t c0, int64_t cols, float *buf,
-    int64_t *ld)
+block_f32(const struct kernels *k, const struct kernels__matrix *x, int64_t r0, int64_t rows, int64_t c0,
+    int64_t cols, float *buf, int64_t *ld)
 {
 	if (x->dtype == DTYPE_F32) {
 		*ld = x->ld;
@@ -115,10 +121,10 @@ block_f32(const struct kernels *k, const struct kernels__matrix *x, int64_t r0, 
 	return buf;
 }
 
-/* The sums of a part before anything is multiplied: what C holds, bias, both, or nothing (returns false: not filled). */
+/* Initial sums of a part: C, bias, both, or nothing (returns false: sums are not filled). */
 static bool
-part_start(const struct kernels *k, float *sums, int64_t ld, const struct kernels__matrix *c, const struct tensor *bias, bool add,
-    int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *buf)
+part_start(const struct kernels *k, float *sums, int64_t ld, const struct kernels__matrix *c,
+    const struct tensor *bias, bool add, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *buf)
 {
 	int64_t n = n1 - n0;
 	const float *b;
@@ -139,8 +145,8 @@ part_start(const struct kernels *k, float *sums, int64_t ld, const struct kernel
 }
 
 static void
-matmul_widened(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, const struct kernels__matrix *b,
-    const struct kernels__matrix *c, const struct tensor *bias, bool add)
+matmul_widened(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add)
 {
 	int64_t pm, pn, side_m, side_n, depth = k < PANEL ? k : PANEL, room;
 	float *rooms;
@@ -164,7 +170,8 @@ matmul_widened(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 		started = part_start(ctx, sums, ldc, c, bias, add, m0, m1, n0, n1, mine_b);
 		for (int64_t at = 0; at < k || (at == 0 && k == 0); at += PANEL) {
 			int64_t len = k - at < PANEL ? k - at : PANEL;
-			const float *pa = a->trans ? block_f32(ctx, a, at, len, m0, mn, mine, &lda) : block_f32(ctx, a, m0, mn, at, len, mine, &lda);
+			const float *pa = a->trans ? block_f32(ctx, a, at, len, m0, mn, mine, &lda) :
+						     block_f32(ctx, a, m0, mn, at, len, mine, &lda);
 			const float *pb = b->trans ? block_f32(ctx, b, n0, nn, at, len, mine_b, &ldb) :
 			    block_f32(ctx, b, at, len, n0, nn, mine_b, &ldb);
 
@@ -178,8 +185,8 @@ matmul_widened(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 }
 
 static void
-matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, const struct kernels__matrix *b,
-    const struct kernels__matrix *c, const struct tensor *bias, bool add)
+matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add)
 {
 	if (ctx->dtype == DTYPE_F32)
 		matmul_f32(ctx, m, n, k, a, b, c, bias != NULL ? bias->data : NULL, add);
@@ -192,8 +199,9 @@ matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernel
 static pthread_once_t openblas_once = PTHREAD_ONCE_INIT;
 
 /*
- * OpenBLAS is only ever called for one thread: the parts of a product are ours. Its own team size is one number for the process; set
- * here, before any call, so that no call ever changes it. (The setter also sets OpenMP's, which is put back.)
+ * OpenBLAS always runs on one thread; the context's threads take parts of a product. Its team size is one
+ * number for the whole process, so it is set once, before the first call. The setter also changes OpenMP's
+ * team size, which is restored.
  */
 static void
 openblas_start(void)
@@ -209,8 +217,8 @@ pick_vec(void)
 {
 #ifdef SALT_VEC_X86
 	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-	    __builtin_cpu_supports("avx512bw"))
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
 		return &vec_avx512;
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 		return &vec_haswell;
@@ -222,7 +230,8 @@ int
 cpu__open(struct kernels *k, const struct kernels_options *options, struct err_note *note)
 {
 	if (openblas_get_parallel() != OPENBLAS_OPENMP)
-		return err_expect(note, ERR_LIBRARY, "OpenBLAS", "its OpenMP build (libopenblas-openmp-dev)", "the %s build",
+		return err_expect(note, ERR_LIBRARY, "OpenBLAS", "its OpenMP build (libopenblas-openmp-dev)",
+		    "the %s build",
 		    openblas_get_parallel() == OPENBLAS_SEQUENTIAL ? "sequential" : "pthread");
 	pthread_once(&openblas_once, openblas_start);
 	k->small = CPU__SMALL;
@@ -234,8 +243,8 @@ cpu__open(struct kernels *k, const struct kernels_options *options, struct err_n
 void
 cpu__describe(struct kernels *k, const char *library, const char *version, const char *units)
 {
-	snprintf(k->describe, sizeof(k->describe), "%s %s %.20s %s, %s loops, %d thread%s", library, version, units, dtype_name(k->dtype),
-	    k->vec->name, k->threads, k->threads == 1 ? "" : "s");
+	snprintf(k->describe, sizeof(k->describe), "%s %s %.20s %s, %s loops, %d thread%s", library, version,
+	    units, dtype_name(k->dtype), k->vec->name, k->threads, k->threads == 1 ? "" : "s");
 }
 
 void

@@ -8,9 +8,9 @@
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 
-/* Element-wise loops go in pieces of this size. */
+/* Elements of a piece, the unit of work of a thread. */
 #define PIECE 4096
-/* In bf16 so many elements of an operand are widened at a time. */
+/* In bf16, elements of an operand that are widened at a time. */
 #define ROOM 1024
 
 #define PIECES(k, n, call)										\
@@ -48,7 +48,8 @@ op_run(const struct vec *vec, enum kernels__pointwise op, float *const out[2], c
 	}
 }
 
-/* One piece: in fp32 at once and in place, in bf16 through ROOM elements of each operand. Inputs are read before outputs are written. */
+/* One piece: in place in fp32, through ROOM widened elements of each operand in bf16. Inputs are read before
+ * outputs are written. */
 static void
 op_piece(const struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2], const struct tensor *const in[3], int64_t begin, int64_t n)
 {
@@ -94,7 +95,7 @@ cpu__convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from,
 		PIECES(k, n, k->vec->widen((float *)to + at, (const uint16_t *)from + at, len));
 }
 
-/* Cosines and sines are kept from call to call: the same for every layer, query and key of a model. */
+/* Cosines and sines are kept between calls: every layer of a model uses the same. */
 static void
 rope_prepare(struct kernels *k, const float *freq, int64_t t, int64_t half)
 {

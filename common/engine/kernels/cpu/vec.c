@@ -45,15 +45,15 @@ gelu_bwd(float *d_x, const float *d_y, const float *x, int64_t n)
 		float square = x[i] * x[i], u = GELU_A * x[i] * (1.0f + GELU_B * square);
 		float slope = GELU_A * (1.0f + 3.0f * GELU_B * square), s = vec_sigmoidf(2.0f * u), t = 1.0f - s;
 
-		/* far out s or 1 - s is 0 and the slope may be infinite: their product is 0, not NaN */
+		/* for large |x|, s or 1 - s is 0 and the slope may be infinite: the product must be 0, not NaN */
 		slope = slope > 1e30f ? 1e30f : slope;
 		d_x[i] = d_y[i] * (s + 2.0f * (x[i] * (s * t)) * slope);
 	}
 }
 
 /*
- * Phi(x) from z = |x| / sqrt(2): 1 - erf(z) = t (a1 + t (a2 + ...)) exp(-z^2), t = 1 / (1 + 0.3275911 z), within 1.5e-7 (Hastings;
- * Abramowitz and Stegun, 7.1.26). *bell = exp(-x^2 / 2).
+ * Phi(x) from z = |x| / sqrt(2): 1 - erf(z) = t (a1 + t (a2 + ...)) exp(-z^2), t = 1 / (1 + 0.3275911 z),
+ * within 1.5e-7 (Hastings; Abramowitz and Stegun, 7.1.26). *bell = exp(-x^2 / 2).
  */
 static inline float
 normal_cdf(float x, float *bell)
@@ -84,7 +84,7 @@ static void
 gelu_erf_bwd(float *d_x, const float *d_y, const float *x, int64_t n)
 {
 	VEC_LOOP (int64_t i = 0; i < n; i++) {
-		/* beyond 1e18 the bell is 0 and x may be infinite: their product is 0, not NaN */
+		/* for |x| over 1e18 the bell is 0 and x may be infinite: the product must be 0, not NaN */
 		float bell, cdf = normal_cdf(x[i], &bell), near = x[i] > 1e18f ? 1e18f : x[i] < -1e18f ? -1e18f : x[i];
 
 		d_x[i] = d_y[i] * (cdf + near * bell * 0.39894228f);

@@ -1,9 +1,11 @@
 /*
- * vec - the inner loops of kernels/, single-threaded, on plain float arrays. vec.c and vec_rows.c are compiled once for each
- * instruction set; context.c picks one table. Aliasing is as in kernels.h: element-wise loops read an element before writing it.
+ * vec - the inner loops of kernels/, single-threaded, on plain float arrays. vec.c and vec_rows.c are
+ * compiled once for each instruction set; cpu__open picks one table. Aliasing is as in kernels.h:
+ * element-wise loops read an element before writing it.
  *
- * Bits: element-wise results depend on the element alone (products are fused only where vec_math.h says so). Sums run over
- * VEC_LANES * 4 interleaved partial sums whatever the instruction set is, so their order is fixed by n.
+ * Bits: element-wise results depend on the element alone (products are fused only where vec_math.h says so).
+ * Sums run over VEC_LANES * 4 interleaved partial sums whatever the instruction set is, so their order is
+ * fixed by n.
  */
 #ifndef SALT_KERNELS_VEC_H
 #define SALT_KERNELS_VEC_H
@@ -41,7 +43,7 @@ struct vec {
 	float (*sum)(const float *x, int64_t n);
 	float (*dot)(const float *a, const float *b, int64_t n);
 	double (*sum_squares)(const float *x, int64_t n);			/* in fp64 */
-	float (*max)(const float *x, int64_t n);				/* -inf of nothing; NaN is passed over */
+	float (*max)(const float *x, int64_t n);				/* -inf of nothing; NaN is ignored */
 	int64_t (*count_above)(const float *x, int64_t n, float bound);		/* x > bound */
 	int64_t (*count_from)(const float *x, int64_t n, float bound);		/* x >= bound */
 

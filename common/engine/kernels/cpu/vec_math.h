@@ -49,8 +49,8 @@ vec_to_bf16(float x)
 /*
  * exp(x) within 2 ulp (tests/kernels measures it over the whole range); 0 where the result would be below 2^-125.5
  * (x < -86.98), infinity above 88.7229; exp(NaN) is NaN, exp(-inf) is 0.
- * x = n ln 2 + r, |r| <= ln(2)/2; ln 2 in two parts (Cody and Waite); Taylor's polynomial of degree 7 for e^r (what it leaves is
- * r^8/8!, 5e-9). n stands in the low bits of shifted; 2^n goes in as 2^(n-1) * 2, for n may be 128.
+ * x = n ln 2 + r, |r| <= ln(2)/2; ln 2 in two parts (Cody and Waite); Taylor's polynomial of degree 7 for e^r (error
+ * r^8/8!, 5e-9). n is in the low bits of shifted; 2^n is computed as 2^(n-1) * 2, because n may be 128.
  */
 static inline float
 vec_expf(float x)

@@ -22,7 +22,8 @@ fold(lanes_f a, lanes_f b, lanes_f c, lanes_f d)
 	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
 
-/* Sum over i of EXPR, a lanes_f or float made of `at(pointer)`; the tail is added one by one to lane order's end. */
+/* Sum over i: VECTOR(i) gives 8 terms, SCALAR(i) one. The rest that fills no vector is summed separately and
+ * added last. */
 #define ROW_SUM(result, n, VECTOR, SCALAR)					\
 	do {									\
 		lanes_f s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};			\
@@ -226,7 +227,8 @@ VEC_ROW(rope)(float *restrict x, const float *restrict cosine, const float *rest
 	}
 }
 
-/* Loops end at a multiple of 16 where there is room: what lies behind the row weighs nothing, and short ends cost more than whole vectors. */
+/* Loops end at a multiple of 16 where the padding allows: whole vectors are faster than a short rest, and the
+ * padding has weight 0. */
 static inline int64_t
 row_end(int64_t n, int64_t n_padded)
 {

@@ -1,4 +1,4 @@
-/* vec_rows - what vec.c takes from vec_rows.c; names carry the instruction set. */
+/* vec_rows - the loops over whole rows; names end in the instruction set. */
 #ifndef SALT_KERNELS_VEC_ROWS_H
 #define SALT_KERNELS_VEC_ROWS_H
 

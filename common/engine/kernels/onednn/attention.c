@@ -1,6 +1,6 @@
 /*
- * attention - in bf16 on matrix units: products take q, k, v as they lie in memory; probabilities are rounded to bf16 for the products
- * that take them. In fp32 the shared kernels are as fast.
+ * attention - in bf16 on matrix units: products read q, k and v in place; probabilities are rounded to bf16
+ * before they are multiplied. fp32 uses the shared kernels.
  */
 #include "engine/kernels/onednn/onednn.h"
 
@@ -22,7 +22,7 @@ struct tile {
 	const struct primitive *d_query;			/* [n, D] = d_S K */
 };
 
-/* Tiles of a sequence of t and the room that a thread's products want, in floats. The caller frees. */
+/* Tiles of a sequence of t; *room: scratch of a thread's products, in floats. The caller frees the tiles. */
 static struct tile *
 tiles_of(struct kernels *k, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value, int64_t t,
     int64_t d_q_stride, int64_t d_key_ld, int64_t *room)

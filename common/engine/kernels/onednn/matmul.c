@@ -1,14 +1,18 @@
 /*
  * matmul - products of matrices by oneDNN (its API: primitive.c).
  *
- * oneDNN never runs a team of its own: C is cut into parts by the shape alone (struct cut), and the context's threads take parts,
- * each a primitive made for and run on one thread. So bits do not depend on the number of threads; they may depend on m, through the shape of
- * the last part.
- * A part is whole rows of C where it can be, because oneDNN's fast products want C without gaps between its rows: handed a stride they
- * fall back to others, and with repacked weights to a plain loop a thousand times as slow. Where C is too wide, or too few rows would make
- * too few parts of a deep product, a part is COLUMNS wide, computed without gaps in the thread's own room and moved to its place.
- * Weights of forward inside a range told by kernels_params are kept repacked, a panel of a part's width at a time, in the format that oneDNN
- * asks for. Backward takes them as they lie: a second form would cost 2 more bytes a parameter, and is worth little (performance.md).
+ * oneDNN always runs on one thread. C is cut into parts by the shape alone (struct cut), and the context's
+ * threads take parts. So bits do not depend on the number of threads; they may depend on m, through the shape
+ * of the last part.
+ *
+ * A part is whole rows of C where possible, because oneDNN is fast only where rows of C have no gaps: with a
+ * stride it uses slower code, with repacked weights even a plain loop that is a thousand times slower. Where
+ * C is too wide, or a deep product has too few rows for enough parts, a part is COLUMNS wide; it is computed
+ * without gaps in the thread's buffer and then copied.
+ *
+ * Forward weights inside a range of kernels_params are kept repacked, in panels as wide as a part, in
+ * oneDNN's preferred format. Backward reads them in place: a second form would cost 2 more bytes per
+ * parameter and gain little (docs/performance.md).
  */
 #include "engine/kernels/onednn/onednn.h"
 
@@ -108,7 +112,7 @@ onednn__params(struct kernels *k, const void *params, size_t bytes, uint64_t gen
 		if (r->begin == fresh.begin && r->end == fresh.end && r->generation == generation)
 			goto out;
 		if (r->begin < fresh.end && fresh.begin < r->end) {
-			/* The same array with new values keeps its memory; what else lay there is gone. */
+			/* The same array with new values keeps its memory; other weights at this place no longer exist. */
 			bool same = r->begin == fresh.begin && r->end == fresh.end;
 
 			for (int j = p->n - 1; j >= 0; j--) {
@@ -149,7 +153,8 @@ onednn__stale(struct onednn *o)
 	pthread_mutex_unlock(&o->packs->lock);
 }
 
-/* Rows of a part: as near to ROWS as gives all threads of a small team the same, else ROWS; fewer where there would be few parts. */
+/* Rows of a part: near ROWS and such that two threads get the same number of parts, if possible; half of that
+ * where m is small. */
 static int64_t
 cut_rows(int64_t m)
 {
@@ -183,7 +188,7 @@ pack_find(struct packs *p, const struct kernels__matrix *b, int64_t n, int64_t k
 	return NULL;
 }
 
-/* Panels of b, repacked now if they are not; NULL: not a parameter. */
+/* The repacked panels of b, made now if needed; NULL if b is not a parameter. */
 static const char *
 packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, size_t *panel_bytes)
 {
@@ -235,7 +240,8 @@ out:
 
 /* ---- the product ---- */
 
-/* rows x cols of sums, without gaps, to their place in C: bias and what C holds are added in fp32, and the result is rounded once. */
+/* Copies rows x cols of sums, without gaps, to C. Bias and the former C are added in fp32, and the result is
+ * rounded once. */
 static void
 part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, const struct kernels__matrix *c, int64_t row, int64_t col,
     const struct tensor *bias, bool add)
@@ -258,7 +264,7 @@ part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, c
 	}
 }
 
-/* Size of part (last_m, last_n) of a product; the rest of its shape is the caller's. */
+/* Size of part (last_m, last_n) of a product; the caller fills in the rest of the shape. */
 static struct shape
 part_shape(const struct onednn *o, const struct cut *cut, bool last_m, bool last_n, int64_t m, int64_t n, int64_t k)
 {
@@ -289,7 +295,7 @@ onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 	if (m == 0 || n == 0)
 		return;
 	kernels__shape(c->ld == n, "matmul: gaps between rows");
-	/* What oneDNN makes now is made for one thread. */
+	/* oneDNN compiles a primitive for the current team size. */
 	omp_set_num_threads(1);
 	panels = b->keep ? packed(ctx, b, n, k, &cut, &panel_bytes) : NULL;
 	for (int last_m = 0; last_m < 2; last_m++) {

@@ -47,8 +47,9 @@ struct reorder {
 };
 
 /*
- * onednn__source - what a product reads as A: @a itself, or a copy of its only column in @scratch. oneDNN 3.7 takes elements that lie
- * side by side when a transposed A has one column only, whatever its stride; tests/kernels/test_bf16.c finds that (17 x 33 x 65).
+ * onednn__source - what a product reads as A: @a itself, or a copy of its only column in @scratch. oneDNN 3.7
+ * takes elements that lie side by side when a transposed A has one column only, whatever its stride;
+ * tests/kernels/test_bf16.c finds that (17 x 33 x 65).
  */
 void *onednn__source(const struct primitive *p, const void *a, void *scratch);
 
@@ -78,11 +79,11 @@ struct argument {
 };
 
 /*
- * All of these end the process when oneDNN cannot (log_fatal): a shape it does not take is a mistake of ours.
+ * All of these end the process if oneDNN fails (log_fatal): a shape that it does not support is a bug.
  *
- * onednn__primitive, onednn__reorder - made once for a shape, kept as long as the context; call them outside of parallel
- * loops, with omp_set_num_threads(1). The reorder packs a panel [k, n] of weights in the format in which a full part wants it.
- * onednn__run - n arguments, at most 6; on the calling thread, any of the context's.
+ * onednn__primitive, onednn__reorder - created once per shape and kept with the context; call them outside of
+ * parallel loops, with omp_set_num_threads(1). The reorder packs a panel [k, n] of weights for a full part.
+ * onednn__run - with n arguments, at most 6, on the calling thread.
  */
 struct primitive *onednn__primitive(struct kernels *k, const struct shape *s);
 struct reorder *onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans);
@@ -97,9 +98,10 @@ void onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const 
     const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add);
 
 /*
- * Small products that a thread makes alone, inside a parallel loop of the caller's: C[m, n] = op(A) op(B) (+ C), A and B in the compute
- * dtype, C in it or fp32, rows of any length. onednn__tile prepares one, outside of parallel loops; the data of a, b, c do not matter
- * yet. onednn__tile_run needs scratch_bytes of the thread's own memory, 64-byte aligned.
+ * Small products that a thread makes alone, inside a parallel loop of the caller's: C[m, n] = op(A) op(B) (+
+ * C), A and B in the compute dtype, C in it or fp32, rows of any length. onednn__tile prepares one, outside
+ * of parallel loops; the data of a, b, c do not matter yet. onednn__tile_run needs scratch_bytes of the
+ * thread's own memory, 64-byte aligned.
  */
 const struct primitive *onednn__tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
     const struct kernels__matrix *b, const struct kernels__matrix *c, bool add);

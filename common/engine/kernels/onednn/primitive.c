@@ -1,7 +1,9 @@
 /*
- * primitive - oneDNN's C API: descriptors, primitives and reorders kept by shape, running one, and a context's part of it.
+ * primitive - oneDNN's C API: descriptors, primitives and reorders by shape, execution, and the backend's
+ * table.
  *
- * oneDNN 2 makes a primitive descriptor from an operation descriptor, oneDNN 3 in one call; the functions up to matmul_descriptor hide that.
+ * oneDNN 2 makes a primitive descriptor from an operation descriptor, oneDNN 3 in one call; the functions up
+ * to matmul_descriptor hide the difference.
  */
 #include "engine/kernels/onednn/onednn.h"
 
@@ -47,7 +49,8 @@ layout_any(struct layout *l, int64_t rows, int64_t cols, enum dtype dtype)
 	const dnnl_dims_t dims = {rows, cols};
 
 #if DNNL_VERSION_MAJOR >= 3
-	must(dnnl_memory_desc_create_with_tag(&l->md, 2, dims, type_of(dtype), dnnl_format_tag_any), "memory descriptor");
+	must(dnnl_memory_desc_create_with_tag(&l->md, 2, dims, type_of(dtype), dnnl_format_tag_any),
+	    "memory descriptor");
 #else
 	must(dnnl_memory_desc_init_by_tag(&l->md, 2, dims, type_of(dtype), dnnl_format_tag_any), "memory descriptor");
 #endif
@@ -96,12 +99,14 @@ matmul_descriptor(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, const struct 
 		dnnl_post_ops_destroy(ops);
 	}
 #if DNNL_VERSION_MAJOR >= 3
-	status = dnnl_matmul_primitive_desc_create(pd, engine, a->md, b->md, bias != NULL ? bias->md : NULL, c->md, attr);
+	status = dnnl_matmul_primitive_desc_create(
+	    pd, engine, a->md, b->md, bias != NULL ? bias->md : NULL, c->md, attr);
 #else
 	{
 		dnnl_matmul_desc_t op;
 
-		if ((status = dnnl_matmul_desc_init(&op, &a->md, &b->md, bias != NULL ? &bias->md : NULL, &c->md)) == dnnl_success)
+		if ((status = dnnl_matmul_desc_init(
+			 &op, &a->md, &b->md, bias != NULL ? &bias->md : NULL, &c->md)) == dnnl_success)
 			status = dnnl_primitive_desc_create(pd, &op, attr, engine, NULL);
 	}
 #endif
@@ -125,7 +130,8 @@ onednn__source(const struct primitive *p, const void *a, void *scratch)
 	if (p->column_size == 0)
 		return (void *)(uintptr_t)a;
 	for (int64_t i = 0; i < p->shape.k; i++)
-		memcpy(column + (size_t)i * p->column_size, (const char *)a + (size_t)(i * p->shape.lda) * p->column_size, p->column_size);
+		memcpy(column + (size_t)i * p->column_size,
+		    (const char *)a + (size_t)(i * p->shape.lda) * p->column_size, p->column_size);
 	return column;
 }
 
@@ -145,11 +151,18 @@ shape_layouts(const struct shape *s, struct layout *a, struct layout *b, struct 
 		layout_strided(bias, 1, s->n, (enum dtype)s->dtype, s->n, 1);
 }
 
-/* The format in which oneDNN wants a panel [k, n] of weights: that of a full part, so that it is one for all m. */
+/* oneDNN's preferred format of a panel [k, n] of weights: that of a full part, so that it does not depend on m. */
 static void
 packed_layout(struct onednn *o, int64_t n, int64_t k, struct layout *out)
 {
-	const struct shape s = {.m = ONEDNN__ROWS, .n = n, .k = k, .lda = k, .ldc = n, .dtype = o->dtype, .dtype_c = o->dtype, .packed = true};
+	const struct shape s = {.m = ONEDNN__ROWS,
+	    .n = n,
+	    .k = k,
+	    .lda = k,
+	    .ldc = n,
+	    .dtype = o->dtype,
+	    .dtype_c = o->dtype,
+	    .packed = true};
 	struct layout a = {0}, b = {0}, c = {0};
 	dnnl_primitive_desc_t pd;
 
@@ -185,7 +198,8 @@ onednn__primitive(struct kernels *k, const struct shape *s)
 	must(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *)&name), "implementation");
 	if (strncmp(name, "ref", 3) == 0) {
 		k->n_slow++;
-		log_warn("kernels.slow", "what=matmul m=%lld n=%lld k=%lld implementation=%s", (long long)s->m, (long long)s->n, (long long)s->k, name);
+		log_warn("kernels.slow", "what=matmul m=%lld n=%lld k=%lld implementation=%s",
+		    (long long)s->m, (long long)s->n, (long long)s->k, name);
 	}
 	layout_query(&p->scratch, pd, dnnl_query_scratchpad_md);
 	p->scratch_bytes = dnnl_memory_desc_get_size(LAYOUT_PTR(&p->scratch));
@@ -215,7 +229,9 @@ onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans)
 	layout_strided(&r->from, k, n, o->dtype, trans ? 1 : ld, trans ? ld : 1);
 	packed_layout(o, n, k, &r->to);
 	r->to_bytes = dnnl_memory_desc_get_size(LAYOUT_PTR(&r->to));
-	must(dnnl_reorder_primitive_desc_create(&pd, LAYOUT_PTR(&r->from), o->engine, LAYOUT_PTR(&r->to), o->engine, NULL), "reorder");
+	must(dnnl_reorder_primitive_desc_create(
+		 &pd, LAYOUT_PTR(&r->from), o->engine, LAYOUT_PTR(&r->to), o->engine, NULL),
+	    "reorder");
 	must(dnnl_primitive_create(&r->run, pd), "reorder");
 	dnnl_primitive_desc_destroy(pd);
 	SLIST_INSERT_HEAD(&o->reorders, r, next);
@@ -232,7 +248,8 @@ onednn__run(struct onednn *o, dnnl_primitive_t primitive, dnnl_stream_t stream, 
 
 	for (int i = 0; i < n; i++) {
 		list[i].arg = args[i].index;
-		must(dnnl_memory_create(&list[i].memory, LAYOUT_PTR(args[i].layout), o->engine, args[i].data), "memory");
+		must(dnnl_memory_create(&list[i].memory, LAYOUT_PTR(args[i].layout), o->engine, args[i].data),
+		    "memory");
 	}
 	if (threads != 1)
 		omp_set_num_threads(1);
@@ -339,8 +356,8 @@ onednn_open(struct kernels *k, const struct kernels_options *options, struct err
 }
 
 static void
-onednn_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
-    const struct kernels_adamw *a)
+onednn_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy,
+    enum dtype copy_dtype, int64_t n, const struct kernels_adamw *a)
 {
 	onednn__stale(onednn__of(k));
 	cpu__adamw(k, w, m, v, grad, copy, copy_dtype, n, a);
