@@ -273,9 +273,36 @@ openmp_left_alone(void)
 	fixture_close("openmp_left_alone");
 }
 
-int
-main(void)
+/*
+ * A machine without bf16 units (ctest sets ONEDNN_MAX_CPU_ISA=AVX2), or a build without oneDNN: an explicit backend and dtype still
+ * resolve, since they name a teacher's machine; a context is rejected with what this machine lacks; auto takes fp32.
+ */
+static void
+no_units(void)
 {
+	const struct kernels_options bf16 = {KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_BF16, 1}, any = {.threads = 1};
+	struct err_note note = {0};
+	struct kernels *k;
+	char class[32] = "";
+
+	CHECK(kernels_resolve(&bf16, class, sizeof(class), &note) == 0);
+	CHECK_STR(class, "bf16/onednn");
+	CHECK(kernels_new(&k, &bf16, &note) == ERR_UNSUPPORTED && k == NULL);
+	CHECK(strstr(note.expected, "neither avx512_bf16 nor amx_bf16") != NULL || strstr(note.expected, "no oneDNN") != NULL);
+	CHECK(kernels_resolve(&any, class, sizeof(class), &note) == 0);
+	CHECK_STR(class, "fp32/openblas");
+	REQUIRE(kernels_new(&k, &any, &note) == 0);
+	CHECK_STR(kernels_compute_class(k), "fp32/openblas");
+	kernels_destroy(&k);
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc > 1 && strcmp(argv[1], "no_units") == 0) {
+		no_units();
+		return check_done();
+	}
 	fixture_start();
 	openmp_left_alone();
 	refusals();
