@@ -27,9 +27,11 @@ small_disk_or_skip() {
 }
 
 # small_corpus: train and held in $scratch, about 60,000 tokens.
+# The licences that Debian 12 has: with the dozen more of Debian 13 the corpus would be another size.
 small_corpus() {
-	find /usr/share/common-licenses -type f | sort | xargs "$BIN/saltctl" corpus build --split-on blank-lines \
-		--tokenizer "$SOURCE/share/tokenizer-4k" --out "$scratch/train" --heldout-out "$scratch/held" > /dev/null || fail "saltctl corpus build"
+	printf "/usr/share/common-licenses/%s\n" Apache-2.0 Artistic BSD CC0-1.0 GFDL-1.2 GFDL-1.3 GPL-1 GPL-2 GPL-3 LGPL-2 LGPL-2.1 LGPL-3 \
+		MPL-1.1 MPL-2.0 | xargs "$BIN/saltctl" corpus build --split-on blank-lines --tokenizer "$SOURCE/share/tokenizer-4k" \
+		--out "$scratch/train" --heldout-out "$scratch/held" > /dev/null || fail "saltctl corpus build"
 }
 
 # small_teachers FILE: teacher and scorer in $scratch, trained just enough that scores differ: without that every selection is a tie.
