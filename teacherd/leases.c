@@ -178,8 +178,9 @@ leases_take(struct leases *l, size_t shard, const struct wire_lease *w)
 		hand_back(l, shard, w->lease_id);
 	if (l->leaving || find(l, shard, w->lease_id) != NULL)
 		return;
-	if ((lease = calloc(1, sizeof(*lease))) == NULL || (lease->done = calloc(w->n_seqs,
-	    sizeof(bool))) == NULL || (job = infer_job_new(w->n_seqs, w->context)) == NULL) {
+	if ((lease = calloc(1, sizeof(*lease))) == NULL ||
+	    (lease->done = calloc(w->n_seqs, sizeof(bool))) == NULL ||
+	    (job = infer_job_new(w->n_seqs, w->context)) == NULL) {
 		if (lease != NULL)
 			free(lease->done);
 		free(lease);
@@ -210,10 +211,7 @@ leases_take(struct leases *l, size_t shard, const struct wire_lease *w)
 	if (why == NULL) {
 		infer_submit(l->infer, job);
 	} else {
-		/*
-		 * answered with an error for each sequence: a lease that only expires would count against
-		 * other teachers too
-		 */
+		/* answered with an error for each sequence; left to expire, it would be leased again and again */
 		for (size_t i = 0; i < job->n; i++)
 			snprintf(job->rows[i].error, sizeof(job->rows[i].error), "%.120s", why);
 		lease->computed = true;
