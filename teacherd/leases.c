@@ -216,6 +216,7 @@ leases_take(struct leases *l, size_t shard, const struct wire_lease *w)
 			snprintf(job->rows[i].error, sizeof(job->rows[i].error), "%.120s", why);
 		lease->computed = true;
 		log_error("lease.impossible", "lease=%" PRIu64 " why=\"%s\"", job->lease_id, why);
+		status_add(l->m_failed, job->n);
 	}
 	if (!l->had_one)
 		log_info("lease.first", "lease=%" PRIu64 " sequences=%zu", w->lease_id, w->n_seqs);

@@ -281,6 +281,18 @@ struct daemon {
 	struct status *status;
 };
 
+/* The metrics at the end of the last play(). */
+static struct status_snapshot last;
+
+static double
+metric(const char *name)
+{
+	for (size_t i = 0; i < last.n_metrics; i++)
+		if (strcmp(last.metrics[i].name, name) == 0)
+			return last.metrics[i].value;
+	return -1;
+}
+
 /* Runs teacherd's loop over a story; its return code and note. */
 static int
 play(fake_script_fn *step, void *story, struct err_note *note)
@@ -301,6 +313,7 @@ play(fake_script_fn *step, void *story, struct err_note *note)
 	struct loop_options o = {.config = d.config, .bus = d.bus, .infer = d.infer, .waker = d.waker, .status = d.status, .name = "t", .status_endpoint = ""};
 
 	rc = loop_run(&o, note);
+	status_snapshot(d.status, clock_now_ms(), &last);
 	infer_destroy(&d.infer);
 	config_destroy(&d.config);
 	status_destroy(&d.status);
@@ -331,12 +344,14 @@ main(void)
 	CHECK(story.n_hello == 1);
 	CHECK(story.n_credit == 2 && story.credit == 2);	/* one lease came and is done: two may come again, not three */
 	CHECK(story.n_ping >= 2);				/* without PING selectord would forget this teacher */
+	CHECK(metric("sequences_failed_total") == 1 && metric("results_sent_total") == 1 && metric("leases_in_hand") == 0);
 
 	rc = play(cut_off, &cut, &note);
 	CHECK_ROW(rc == 0 ? "rc" : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
 	look(&cut.story);
 	CHECK(cut.results_at_once == 2);
 	CHECK(cut.story.n_result == 5);				/* once before, four times since */
+	CHECK(metric("results_sent_total") == 5);
 	CHECK(clock_now_ms() == cut.stop_ms);			/* it ends without waiting */
 
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
@@ -367,6 +382,8 @@ main(void)
 		CHECK_ROW(rc == 0 ? wants[i].what : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
 		CHECK_ROW(wants[i].what, s.n_scores == (wants[i].score ? BOTH_SEQS : 0) && s.n_labels == (wants[i].label ? BOTH_SEQS : 0));
 		CHECK_ROW(wants[i].what, n_passes == BOTH_SEQS);
+		CHECK_ROW(wants[i].what, metric("sequences_total") == BOTH_SEQS && metric("tokens_total") == BOTH_SEQS * BOTH_L);
+		CHECK_ROW(wants[i].what, metric("results_sent_total") == BOTH_SEQS && metric("sequences_failed_total") == 0);
 		labels_unigram_destroy(&s.unigram);
 	}
 	return check_done();
