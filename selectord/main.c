@@ -48,7 +48,8 @@ struct selectord {
 
 /* One corpus: its windows, its identity, and whether its ids fit the models. */
 static int
-open_corpus(struct corpus **c, const char *prefix, uint32_t number, uint32_t L, struct hash128 *hash, struct err_note *note)
+open_corpus(struct corpus **c, const char *prefix, uint32_t number, uint32_t L, struct hash128 *hash,
+    struct err_note *note)
 {
 	int rc;
 
@@ -57,11 +58,13 @@ open_corpus(struct corpus **c, const char *prefix, uint32_t number, uint32_t L, 
 	corpus_set_number(*c, number);
 	if (corpus_n_windows(*c, L) > 0)
 		return 0;
-	return err_expect(note, ERR_RANGE, "%s", "at least %" PRIu32 " tokens (corpus.context + 1)", "%" PRIu64, prefix, L + 1, corpus_n_tokens(*c));
+	return err_expect(note, ERR_RANGE, "%s", "at least %" PRIu32 " tokens (corpus.context + 1)",
+	    "%" PRIu64, prefix, L + 1, corpus_n_tokens(*c));
 }
 
 static void
-fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, uint32_t L, uint32_t vocab, struct wire_id tokenizer)
+fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, uint32_t L, uint32_t vocab,
+    struct wire_id tokenizer)
 {
 	w->present = true;
 	w->fingerprint = (struct wire_id){true, hash};
@@ -72,8 +75,9 @@ fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, 
 }
 
 /*
- * Corpus, teacher and scorer must have the same tokenizer, or ids would mean different text. A corpus from elsewhere may not state its
- * tokenizer; then the teacher's is taken for it, and the trainer's is compared with that.
+ * Corpus, teacher and scorer must have the same tokenizer, or ids would mean different text. A corpus from
+ * elsewhere may not state its tokenizer; then the teacher's is taken for it, and the trainer's is compared
+ * with that.
  */
 static int
 check_tokenizer(const char *key, const char *dir, struct wire_id *tokenizer, struct err_note *note)
@@ -94,12 +98,13 @@ check_tokenizer(const char *key, const char *dir, struct wire_id *tokenizer, str
 		*tokenizer = (struct wire_id){true, fingerprint};
 	if (hash_equal(tokenizer->hash, fingerprint))
 		return 0;
-	return err_expect(note, ERR_MISMATCH, "%s %s", "tokenizer %s, the corpus's", "%s", key, path, hash_hex(tokenizer->hash, hex[0]),
-	    hash_hex(fingerprint, hex[1]));
+	return err_expect(note, ERR_MISMATCH, "%s %s", "tokenizer %s, the corpus's", "%s", key, path,
+	    hash_hex(tokenizer->hash, hex[0]), hash_hex(fingerprint, hex[1]));
 }
 
 static int
-check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struct wire_id *tokenizer, struct hash128 *hash, struct err_note *note)
+check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struct wire_id *tokenizer,
+    struct hash128 *hash, struct err_note *note)
 {
 	struct model_config m;
 	int rc;
@@ -109,11 +114,12 @@ check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struc
 	if (*vocab == 0)			/* the corpus does not state its vocabulary: every id of the model */
 		*vocab = (uint32_t)m.vocab_size;
 	if (m.vocab_size < (int64_t)*vocab)
-		return err_expect(note, ERR_MISMATCH, "%s %s", "a vocabulary of at least %" PRIu32 ", the corpus's", "%" PRId64, key, dir, *vocab,
+		return err_expect(note, ERR_MISMATCH, "%s %s",
+		    "a vocabulary of at least %" PRIu32 ", the corpus's", "%" PRId64, key, dir, *vocab,
 		    m.vocab_size);
 	if (m.context < (int64_t)L)
-		return err_expect(note, ERR_MISMATCH, "%s %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64, key, dir, L,
-		    m.context);
+		return err_expect(note, ERR_MISMATCH, "%s %s",
+		    "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64, key, dir, L, m.context);
 	return check_tokenizer(key, dir, tokenizer, note);
 }
 
@@ -133,7 +139,10 @@ record_max(const struct labels_spec *s)
 	return LABELS_OVERHEAD_BYTES + (uint64_t)s->context * row;
 }
 
-/* The distribution that sampled labels are coded with, from the corpus's token counts. It is part of the label set's identity. */
+/*
+ * The distribution that sampled labels are coded with, from the corpus's token counts. It is part of the
+ * label set's identity.
+ */
 static int
 make_unigram(struct selectord *d, struct err_note *note)
 {
@@ -156,7 +165,8 @@ static int
 identify(struct selectord *d, struct err_note *note)
 {
 	const struct config *cfg = d->cfg;
-	struct kernels_options ko = {(enum kernels_backend)cfg->compute.backend, (enum kernels_dtype)cfg->compute.dtype, 1};
+	struct kernels_options ko = {
+	    (enum kernels_backend)cfg->compute.backend, (enum kernels_dtype)cfg->compute.dtype, 1};
 	struct core_config *cc = &d->core_cfg;
 	struct labels_spec *spec = &d->label_set.spec;
 	struct wire_label_set *ls = &cc->label_set;
@@ -175,10 +185,13 @@ identify(struct selectord *d, struct err_note *note)
 	tokenizer = (struct wire_id){corpus_info(d->train)->has_tokenizer, corpus_info(d->train)->tokenizer};
 	if (d->heldout != NULL && tokenizer.known && corpus_info(d->heldout)->has_tokenizer &&
 	    !hash_equal(corpus_info(d->heldout)->tokenizer, tokenizer.hash))
-		return err_expect(note, ERR_MISMATCH, "corpus.heldout %s", "tokenizer %s, that of corpus.train", "%s", cfg->corpus.heldout,
+		return err_expect(note, ERR_MISMATCH, "corpus.heldout %s",
+		    "tokenizer %s, that of corpus.train", "%s", cfg->corpus.heldout,
 		    hash_hex(tokenizer.hash, hex[0]), hash_hex(corpus_info(d->heldout)->tokenizer, hex[1]));
-	if ((rc = check_model("teacher.model", cfg->teacher.model, L, &vocab, &tokenizer, &d->teacher_hash, note)) != 0 ||
-	    (rc = check_model("teacher.scorer", cfg->teacher.scorer, L, &vocab, &tokenizer, &d->scorer_hash, note)) != 0 ||
+	if ((rc = check_model(
+		 "teacher.model", cfg->teacher.model, L, &vocab, &tokenizer, &d->teacher_hash, note)) != 0 ||
+	    (rc = check_model(
+		 "teacher.scorer", cfg->teacher.scorer, L, &vocab, &tokenizer, &d->scorer_hash, note)) != 0 ||
 	    (rc = corpus_limit_vocab(d->train, vocab, note)) != 0 ||
 	    (d->heldout != NULL && (rc = corpus_limit_vocab(d->heldout, vocab, note)) != 0))
 		return rc;
@@ -198,7 +211,8 @@ identify(struct selectord *d, struct err_note *note)
 	spec->seed = cfg->labels.seed;
 	spec->tau = (double)(float)cfg->labels.tau;	/* a float in messages */
 	d->score_set.version = LABELS_SCORES_VERSION;
-	if ((rc = labels_spec_check(spec, note)) != 0 || (spec->kind == LABELS_KIND_SAMPLED && (rc = make_unigram(d, note)) != 0))
+	if ((rc = labels_spec_check(spec, note)) != 0 ||
+	    (spec->kind == LABELS_KIND_SAMPLED && (rc = make_unigram(d, note)) != 0))
 		return rc;
 	spec->set = labels_set_hash(&d->label_set);
 
@@ -243,10 +257,13 @@ known_version(struct selectord *d, struct err_note *note)
 {
 	char version[CACHE_IDENTITY_BYTES];
 
-	if (cache_identity_get(d->cache, "label_set.version", version, sizeof(version)) != 0 || atoi(version) == LABELS_VERSION)
+	if (cache_identity_get(d->cache, "label_set.version", version, sizeof(version)) != 0 ||
+	    atoi(version) == LABELS_VERSION)
 		return 0;
-	return err_expect(note, ERR_VERSION, "cache.dir %s: label records", "version %u", "%.20s; export it with the saltctl of the version that made it (saltctl cache export) and import it into a new "
-	    "cache with this one (saltctl cache import --corpus PREFIX)", d->cfg->cache.dir, LABELS_VERSION, version);
+	return err_expect(note, ERR_VERSION, "cache.dir %s: label records", "version %u",
+	    "%.20s; export it with the saltctl of the version that made it (saltctl cache export) and import it into a new "
+	    "cache with this one (saltctl cache import --corpus PREFIX)",
+	    d->cfg->cache.dir, LABELS_VERSION, version);
 }
 
 /* Opens the cache. Its identity is kept value by value, so that a mismatch names what differs. */
@@ -261,7 +278,9 @@ bind_cache(struct selectord *d, struct err_note *note)
 	size_t n = 0;
 	int rc;
 
-#define ITEM(key, ...)	(snprintf(text[n], sizeof(text[n]), __VA_ARGS__), items[n] = (struct cache_identity){key, text[n]}, n++)
+#define ITEM(key, ...) \
+	(snprintf(text[n], sizeof(text[n]), __VA_ARGS__), items[n] = (struct cache_identity){key, text[n]}, \
+	    n++)
 	ITEM("corpus", "%s", hash_hex(d->train_hash, hex));
 	ITEM("context", "%" PRIu32, wc->context);
 	ITEM("windows", "%" PRIu64, wc->n_windows);
@@ -295,7 +314,8 @@ bind_cache(struct selectord *d, struct err_note *note)
 	}
 	if (rc != 0 || (rc = known_version(d, note)) != 0 || (rc = cache_identity_bind(d->cache, items, n, note)) != 0)
 		return rc;
-	if (d->unigram != NULL && (rc = cache_unigram_put(d->cache, d->core_cfg.unigram.bytes, d->core_cfg.unigram.len)) != 0)
+	if (d->unigram != NULL &&
+	    (rc = cache_unigram_put(d->cache, d->core_cfg.unigram.bytes, d->core_cfg.unigram.len)) != 0)
 		err_note_set(note, rc, "cache.dir %s: unigram table", d->cfg->cache.dir);
 	return rc;
 }
@@ -314,7 +334,8 @@ bind_server(struct selectord *d, struct err_note *note)
 		unsigned long i = strtoul(shard, &end, 10);
 
 		if (shard[0] < '0' || shard[0] > '9' || *end != '\0' || i > last)
-			return err_expect(note, ERR_USAGE, "--shard", "0 .. %" PRIu32 " (selector.endpoints)", "%s", last, shard);
+			return err_expect(note, ERR_USAGE, "--shard", "0 .. %" PRIu32 " (selector.endpoints)",
+			    "%s", last, shard);
 		d->shard = last = (uint32_t)i;
 	}
 	for (uint32_t i = d->shard; i <= last && rc != 0 && !d->daemon.check; i++) {
@@ -366,8 +387,8 @@ assemble(struct selectord *d, struct err_note *note)
 		return errno;
 	if ((rc = commit_new(&d->commit, d->cache, cfg->selector.commit_ms, COMMIT_RECORDS, wake, d->waker)) != 0)
 		return rc;
-	parts = (struct loop_parts){d->daemon.bus, d->server, d->waker, d->core, &d->store, d->commit, d->cache, d->daemon.status,
-	    cfg->cache.dir, d->core_cfg.max_message};
+	parts = (struct loop_parts){d->daemon.bus, d->server, d->waker, d->core, &d->store, d->commit,
+	    d->cache, d->daemon.status, cfg->cache.dir, d->core_cfg.max_message};
 	return loop_new(&d->loop, &parts);
 }
 
@@ -391,9 +412,11 @@ run(struct selectord *d)
 	d->hooks = (struct daemon_hooks){loop_peers, loop_members, d->loop};
 	daemon_set_hooks(daemon, &d->hooks);
 	daemon_announce(daemon, bus_server_endpoint(d->server));
-	log_info("start", "mode=%s endpoint=%s status=%s shard=%" PRIu32 "/%" PRIu32 " cache=%s windows=%" PRIu64 " heldout_windows=%" PRIu64,
-	    config_mode_name(d->cfg), bus_server_endpoint(d->server), daemon_status_endpoint(daemon), d->shard, d->n_shards,
-	    d->cfg->cache.dir, d->core_cfg.corpus.n_windows, d->core_cfg.n_heldout);
+	log_info("start",
+	    "mode=%s endpoint=%s status=%s shard=%" PRIu32 "/%" PRIu32 " cache=%s windows=%" PRIu64
+	    " heldout_windows=%" PRIu64,
+	    config_mode_name(d->cfg), bus_server_endpoint(d->server), daemon_status_endpoint(daemon),
+	    d->shard, d->n_shards, d->cfg->cache.dir, d->core_cfg.corpus.n_windows, d->core_cfg.n_heldout);
 	log_info("identity", "labels=\"%s\" scores=\"%s\"", labels_set_text(&d->label_set, a, sizeof(a)),
 	    labels_scores_set_text(&d->score_set, b, sizeof(b)));
 	rc = loop_run(d->loop, note);
@@ -408,8 +431,12 @@ main(int argc, char **argv)
 		{"shard", "I", "which of selector.endpoints this is (default: the first that can be bound)", false, 0},
 		CLI_END
 	};
-	struct selectord d = {.daemon = {.program = "selectord", .purpose = "leases sequences to teachers, stores labels, serves rows to trainers",
-	    .needs = CONFIG_NEED_RUN | CONFIG_NEED_CORPUS | CONFIG_NEED_CACHE | CONFIG_NEED_TEACHER, .key = BUS_ROLE_SELECTOR, .options = options}};
+	struct selectord d = {
+	    .daemon = {.program = "selectord",
+		.purpose = "leases sequences to teachers, stores labels, serves rows to trainers",
+		.needs = CONFIG_NEED_RUN | CONFIG_NEED_CORPUS | CONFIG_NEED_CACHE | CONFIG_NEED_TEACHER,
+		.key = BUS_ROLE_SELECTOR,
+		.options = options}};
 	int rc;
 
 	if (!daemon_start(&d.daemon, argc, argv))

@@ -1,9 +1,9 @@
 /*
- * cli - command lines by getopt_long(3), described by tables of options: one parser for the daemons and for every verb of saltctl. The
- * tables also make the help texts, the manual pages and the completion.
+ * cli - command lines by getopt_long(3), described by tables of options: one parser for the daemons and for
+ * every verb of saltctl. The tables also make the help texts, the manual pages and the completion.
  *
- * Accepted forms: --name ARG, --name=ARG, any unambiguous beginning of a name, and for options with a letter -c ARG and -cARG. Letters
- * without an argument may stand together (-nv). What follows "--" is an operand.
+ * Accepted forms: --name ARG, --name=ARG, any unambiguous beginning of a name, and for options with a letter
+ * -c ARG and -cARG. Letters without an argument may stand together (-nv). What follows "--" is an operand.
  */
 #ifndef SALT_CONFIG_CLI_H
 #define SALT_CONFIG_CLI_H
@@ -40,7 +40,8 @@ struct cli_args {
 };
 
 /*
- * cli_parse - argv[0] is not read. Returns 0, or the exit code after the message was printed (EX_USAGE, EX_OSERR). cli_free in any case.
+ * cli_parse - argv[0] is not read. Returns 0, or the exit code after the message was printed (EX_USAGE,
+ * EX_OSERR). cli_free in any case.
  * cli_usage - prints "PROGRAM: MESSAGE" and "try: HELP" on standard error. Returns EX_USAGE.
  * cli_print_options - one line for each option, as help texts show it; left: columns of the option itself.
  */
@@ -49,7 +50,10 @@ void cli_free(struct cli_args *args);
 int cli_usage(const struct cli_args *args, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void cli_print_options(const struct cli_option *options, int left, FILE *out);
 
-/* cli_get - the last value given, "" for an option without argument, NULL if not given. cli_get_nth - the i-th, NULL past the end. */
+/*
+ * cli_get - the last value given, "" for an option without argument, NULL if not given. cli_get_nth - the
+ * i-th, NULL past the end.
+ */
 const char *cli_get(const struct cli_args *args, const char *name);
 const char *cli_get_nth(const struct cli_args *args, const char *name, size_t i);
 

@@ -16,7 +16,8 @@
 static const struct cli_option common_options[] = {
 	{"config", "FILE", "configuration of the fleet, see docs/config.md", false, 'c'},
 	{"set", "KEY=VALUE", "override one option, such as --set trainer.lr=1e-3; may be repeated", true, 0},
-	{"check", NULL, "check the configuration and the files it names, then exit; -nv prints it as resolved", false, 'n'},
+	{"check", NULL, "check the configuration and the files it names, then exit; -nv prints it as resolved",
+	    false, 'n'},
 	{"verbose", NULL, "debug lines in the log", false, 'v'},
 	{"version", NULL, "print the version and exit", false, 0},
 };
@@ -26,7 +27,8 @@ static const struct cli_option common_options[] = {
 static void
 usage(const struct daemon *d)
 {
-	printf("%s - %s\n\nusage: %s -c fleet.yaml [--set section.key=value ...] [-n | -nv]\n\n", d->program, d->purpose, d->program);
+	printf("%s - %s\n\nusage: %s -c fleet.yaml [--set section.key=value ...] [-n | -nv]\n\n", d->program,
+	    d->purpose, d->program);
 	cli_print_options(d->table, 20, stdout);
 	printf("  -h, --help           print this text and exit\n");
 }
@@ -152,8 +154,8 @@ answer_request(void *arg, const uint8_t *body, size_t len, uint8_t **answer, siz
 		log_last_error(snap->last_error, sizeof(snap->last_error));
 	if (hooks != NULL && (peers = mem_alloc(WIRE_PEERS_MAX, sizeof(*peers))) != NULL)
 		n = hooks->peers(hooks->arg, peers, WIRE_PEERS_MAX);
-	if (wire_status_answer(body, len, snap, peers, n, answer, answer_len) == 0 && hooks != NULL && hooks->members != NULL &&
-	    *answer != NULL && *answer_len > 0 && (*answer)[0] == '{')
+	if (wire_status_answer(body, len, snap, peers, n, answer, answer_len) == 0 && hooks != NULL &&
+	    hooks->members != NULL && *answer != NULL && *answer_len > 0 && (*answer)[0] == '{')
 		add_members(hooks, answer, answer_len);
 	free(peers);
 	free(snap);
@@ -175,8 +177,8 @@ warn(const char *event, const struct err_note *note, int rc)
 }
 
 /*
- * A PUB socket with every line of the log, debug lines too, under the topic of its event. It is beside the status socket: the same host and
- * any free port, or PATH.events.
+ * A PUB socket with every line of the log, debug lines too, under the topic of its event. It is beside the
+ * status socket: the same host and any free port, or PATH.events.
  */
 static void
 open_events(struct daemon *d)

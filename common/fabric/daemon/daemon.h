@@ -1,6 +1,7 @@
 /*
- * daemon - what selectord, teacherd and trainerd do the same way: command line, check-only mode, log, signals, bus context, status
- * socket, announcement, messages to systemd, the fatal error and the exit code. A main.c says what is particular to its daemon:
+ * daemon - what selectord, teacherd and trainerd do the same way: command line, check-only mode, log,
+ * signals, bus context, status socket, announcement, messages to systemd, the fatal error and the exit code.
+ * A main.c says what is particular to its daemon:
  *
  *	struct daemon d = {.program = "teacherd", .purpose = "computes ...", .needs = CONFIG_NEED_TEACHER, .key = BUS_ROLE_TEACHER};
  *	int rc;
@@ -16,8 +17,9 @@
  *	...free what is the daemon's own...
  *	return daemon_end(&d, rc);
  *
- * Check-only mode (-n): the same calls run up to the loop, but daemon_open_* and daemon_announce do nothing, so that a running fleet is
- * not disturbed. The files that the options name are opened and checked as at a start, with the same exit codes.
+ * Check-only mode (-n): the same calls run up to the loop, but daemon_open_* and daemon_announce do nothing,
+ * so that a running fleet is not disturbed. The files that the options name are opened and checked as at a
+ * start, with the same exit codes.
  *
  * One thread calls these functions, except the daemon_notify_* functions, which any thread may call.
  */
@@ -38,7 +40,10 @@ struct json;
 
 enum { DAEMON_OPTIONS_MAX = 16 };		/* those of every daemon and its own */
 
-/* What a daemon adds to the answers of its status socket. Both are called on that socket's thread and take their own locks. */
+/*
+ * What a daemon adds to the answers of its status socket. Both are called on that socket's thread and take
+ * their own locks.
+ */
 struct daemon_hooks {
 	size_t (*peers)(void *arg, struct wire_peer *peers, size_t max);	/* connected peers; returns how many */
 	void (*members)(void *arg, struct json *answer);		/* more members for the JSON answer; NULL: none */
@@ -69,15 +74,18 @@ struct daemon {
 };
 
 /*
- * daemon_start - installs signals (base/clock/stop.h), reads the command line and the configuration, starts the log. False: the process is
- * to end with daemon_end(d, 0): after --help and --version, wrong usage, or a bad configuration (the message was printed).
+ * daemon_start - installs signals (base/clock/stop.h), reads the command line and the configuration, starts
+ * the log. False: the process is to end with daemon_end(d, 0): after --help and --version, wrong usage, or a
+ * bad configuration (the message was printed).
  */
 bool daemon_start(struct daemon *d, int argc, char **argv);
 
 /*
  * daemon_open_bus - the bus context, with our key if the configuration names keys. 0 or what bus_new returns.
- * daemon_open_status - status, events and the status socket, under a name that is unique in the fleet. The socket answers from here on.
- * Returns 0, ENOMEM, or why the socket cannot be bound. Without an events socket, which is logged, nothing else is missing.
+ * daemon_open_status - status, events and the status socket, under a name that is unique in the fleet. The
+ * socket answers from here on.
+ * Returns 0, ENOMEM, or why the socket cannot be bound. Without an events socket, which is logged, nothing
+ * else is missing.
  * daemon_set_hooks - hooks must live until daemon_close_status.
  */
 int daemon_open_bus(struct daemon *d);
@@ -86,27 +94,35 @@ void daemon_set_hooks(struct daemon *d, const struct daemon_hooks *hooks);
 const char *daemon_status_endpoint(const struct daemon *d);
 
 /*
- * daemon_announce - writes run.dir/daemons/NAME.json, by which saltctl finds this daemon. data_endpoint: where peers connect, may be NULL.
- * A failure is logged, not returned: nothing but monitoring depends on the file.
+ * daemon_announce - writes run.dir/daemons/NAME.json, by which saltctl finds this daemon. data_endpoint:
+ * where peers connect, may be NULL. A failure is logged, not returned: nothing but monitoring depends on the
+ * file.
  */
 void daemon_announce(struct daemon *d, const char *data_endpoint);
 
-/* daemon_close_status - removes the announcement and ends the threads that call hooks; after it their data may be freed. */
+/*
+ * daemon_close_status - removes the announcement and ends the threads that call hooks; after it their data
+ * may be freed.
+ */
 void daemon_close_status(struct daemon *d);
 
 /*
- * daemon_end - reports rc and d->note if rc is not 0, closes what is open, and returns the exit code (err_exit_code(rc)).
- * The report is one line on standard error with name, place, expected and found: of a running daemon the log event "failed" (ERR_STOPPED:
- * "stopped"), which subscribers of the events socket get too; in check-only mode plain text.
+ * daemon_end - reports rc and d->note if rc is not 0, closes what is open, and returns the exit code
+ * (err_exit_code(rc)). The report is one line on standard error with name, place, expected and found: of a
+ * running daemon the log event "failed" (ERR_STOPPED: "stopped"), which subscribers of the events socket get
+ * too; in check-only mode plain text.
  */
 int daemon_end(struct daemon *d, int rc);
 
 /*
- * Messages to systemd (sd_notify(3)). Without NOTIFY_SOCKET in the environment nothing is sent; a failure to send is logged once.
+ * Messages to systemd (sd_notify(3)). Without NOTIFY_SOCKET in the environment nothing is sent; a failure to
+ * send is logged once.
  *
- * daemon_notify_off - nothing is sent from here on. Trainer ranks other than 0 call it: mpirun hands all ranks the same socket.
+ * daemon_notify_off - nothing is sent from here on. Trainer ranks other than 0 call it: mpirun hands all
+ * ranks the same socket.
  * daemon_notify_ready - READY=1: requests are answered or steps are made. Sends STATUS= too.
- * daemon_notify_status - STATUS=, one line for `systemctl status`, cut at 255 bytes. An unchanged text is not sent again.
+ * daemon_notify_status - STATUS=, one line for `systemctl status`, cut at 255 bytes. An unchanged text is
+ * not sent again.
  * daemon_notify_stopping - STOPPING=1, once, and STATUS=.
  */
 void daemon_notify_off(void);
@@ -115,15 +131,16 @@ void daemon_notify_status(const char *fmt, ...) __attribute__((format(printf, 1,
 void daemon_notify_stopping(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /*
- * daemon_notify_alive - called at each turn of a main loop. WATCHDOG=1 is sent four times in the time that systemd allows (WATCHDOG_USEC),
- * but while there is work (busy) only if progress differs from when it was last sent: a loop that turns without progress is ended.
+ * daemon_notify_alive - called at each turn of a main loop. WATCHDOG=1 is sent four times in the time that
+ * systemd allows (WATCHDOG_USEC), but while there is work (busy) only if progress differs from when it was
+ * last sent: a loop that turns without progress is ended.
  */
 void daemon_notify_alive(uint64_t progress, bool busy);
 
 /*
- * daemon_notify_allow - what is being done now may take so many seconds without progress. Raises systemd's watchdog (WATCHDOG_USEC=, never
- * below its first value) and, when stopping, the time to stop (EXTEND_TIMEOUT_USEC=). Sent again when the time changes by a quarter, or,
- * when stopping, after progress.
+ * daemon_notify_allow - what is being done now may take so many seconds without progress. Raises systemd's
+ * watchdog (WATCHDOG_USEC=, never below its first value) and, when stopping, the time to stop
+ * (EXTEND_TIMEOUT_USEC=). Sent again when the time changes by a quarter, or, when stopping, after progress.
  */
 void daemon_notify_allow(double seconds, bool stopping, uint64_t progress);
 

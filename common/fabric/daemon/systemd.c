@@ -117,7 +117,8 @@ daemon_notify_alive(uint64_t progress, bool busy)
 	double now_s = clock_now_s();
 
 	pthread_mutex_lock(&state.lock);
-	if (watchdog_s() > 0 && now_s - state.alive_s >= state.watchdog_s / PARTS && (!busy || progress != state.alive_progress)) {
+	if (watchdog_s() > 0 && now_s - state.alive_s >= state.watchdog_s / PARTS &&
+	    (!busy || progress != state.alive_progress)) {
 		state.alive_s = now_s;
 		state.alive_progress = progress;
 		send_text("WATCHDOG=1");

@@ -1,9 +1,9 @@
 /*
- * status - the metrics of a daemon (counters, gauges, timers), its state and phase, and snapshots of them. A snapshot becomes JSON here
- * and protobuf in wire. The time is passed in (now_ms, monotonic milliseconds).
+ * status - the metrics of a daemon (counters, gauges, timers), its state and phase, and snapshots of them. A
+ * snapshot becomes JSON here and protobuf in wire. The time is passed in (now_ms, monotonic milliseconds).
  *
- * One thread registers metrics at the start. Any thread updates them at any time; a metric is one atomic. Any thread takes snapshots; a
- * snapshot is consistent for each metric, not across metrics.
+ * One thread registers metrics at the start. Any thread updates them at any time; a metric is one atomic.
+ * Any thread takes snapshots; a snapshot is consistent for each metric, not across metrics.
  */
 #ifndef SALT_STATUS_H
 #define SALT_STATUS_H
@@ -33,17 +33,20 @@ struct status;
 struct status_metric;			/* valid until status_destroy */
 
 /*
- * status_new - @role teacherd, selectord, trainerd; @name unique in the fleet (teacherd-0); @version of the program.
- * host and pid are taken from the system. Starts in state "starting". NULL without memory. status_destroy takes NULL.
+ * status_new - @role teacherd, selectord, trainerd; @name unique in the fleet (teacherd-0); @version of the
+ * program. host and pid are taken from the system. Starts in state "starting". NULL without memory.
+ * status_destroy takes NULL.
  */
 struct status *status_new(const char *role, const char *name, const char *version, int64_t now_ms);
 void status_destroy(struct status **st);
 
 /*
- * status_register - name: as for Prometheus, without prefix (tokens_total, rows_ahead); unit: "tokens", "rows", "bytes", "seconds", "". Texts
- * are copied. NULL if the name is taken or not [a-z_][a-z0-9_]*, or there are STATUS_METRICS_MAX. Updates of NULL do nothing.
+ * status_register - name: as for Prometheus, without prefix (tokens_total, rows_ahead); unit: "tokens",
+ * "rows", "bytes", "seconds", "". Texts are copied. NULL if the name is taken or not [a-z_][a-z0-9_]*, or
+ * there are STATUS_METRICS_MAX. Updates of NULL do nothing.
  */
-struct status_metric *status_register(struct status *st, enum status_kind kind, const char *name, const char *unit, const char *help);
+struct status_metric *status_register(
+    struct status *st, enum status_kind kind, const char *name, const char *unit, const char *help);
 void status_add(struct status_metric *m, uint64_t n);		/* counters; timers: nanoseconds */
 void status_set(struct status_metric *m, double value);		/* gauges and queues */
 double status_get(const struct status_metric *m);		/* timers in seconds */
@@ -78,20 +81,23 @@ struct status_snapshot {
 };
 
 /*
- * status_snapshot - rates are exponentially weighted means over about 10 s. A snapshot at least 0.5 s after the last that changed them adds
- * the rate since then with weight 1 - exp(-dt / 10 s); the first rate is the plain mean since the start.
+ * status_snapshot - rates are exponentially weighted means over about 10 s. A snapshot at least 0.5 s after
+ * the last that changed them adds the rate since then with weight 1 - exp(-dt / 10 s); the first rate is the
+ * plain mean since the start.
  */
 void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *out);
 
 /*
- * status_json - {"role","name","pid","host","version","state","phase","step","steps_total","uptime_s","rates":{},"queues":{},
- * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"help":{},"last_error","events_endpoint"}; one line in malloc'ed memory, NULL without
- * memory. last_error and events_endpoint are null when there is none.
+ * status_json -
+ * {"role","name","pid","host","version","state","phase","step","steps_total","uptime_s","rates":{},"queues":{},
+ * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"help":{},"last_error","events_endpoint"}; one
+ * line in malloc'ed memory, NULL without memory. last_error and events_endpoint are null when there is none.
  */
 char *status_json(const struct status_snapshot *snap);
 
 /*
- * An announcement is the file run_dir/daemons/NAME.json, by which saltctl finds a daemon. It is for monitoring only and never a lock.
+ * An announcement is the file run_dir/daemons/NAME.json, by which saltctl finds a daemon. It is for
+ * monitoring only and never a lock.
  */
 struct status_announce {
 	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX], host[STATUS_TEXT_MAX];
@@ -100,19 +106,25 @@ struct status_announce {
 };
 
 /* status_announce_fill - role, name, this host and pid; endpoints may be NULL. */
-void status_announce_fill(struct status_announce *a, const char *role, const char *name, const char *status_endpoint, const char *data_endpoint);
+void status_announce_fill(struct status_announce *a, const char *role, const char *name,
+    const char *status_endpoint, const char *data_endpoint);
 
 /*
- * status_announce_write - replaces the file; missing folders are made. Name: [A-Za-z0-9._-], not starting with a dot. 0, ERR_FORMAT or errno.
+ * status_announce_write - replaces the file; missing folders are made. Name: [A-Za-z0-9._-], not starting
+ * with a dot. 0, ERR_FORMAT or errno.
  */
 int status_announce_write(const char *run_dir, const struct status_announce *a, struct err_note *note);
 
-/* status_announce_remove - removes the file of that name if this host and pid wrote it. 0, also if there is none, or errno. */
+/*
+ * status_announce_remove - removes the file of that name if this host and pid wrote it. 0, also if there is
+ * none, or errno.
+ */
 int status_announce_remove(const char *run_dir, const char *name);
 
 /*
- * status_announce_list - all announcements, sorted by name, in malloc'ed memory (free(*list)). Files that do not parse are skipped and counted
- * in *n_bad (may be NULL). Without the folder there are 0. Returns 0, ENOMEM or errno.
+ * status_announce_list - all announcements, sorted by name, in malloc'ed memory (free(*list)). Files that do
+ * not parse are skipped and counted in *n_bad (may be NULL). Without the folder there are 0. Returns 0,
+ * ENOMEM or errno.
  */
 int status_announce_list(const char *run_dir, struct status_announce **list, size_t *n, size_t *n_bad);
 
