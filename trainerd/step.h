@@ -77,7 +77,7 @@ const struct shard *step_shard(const struct step *s);
  */
 enum step_array { STEP_MASTERS, STEP_M, STEP_V, STEP_ARRAYS };
 
-#define STEP_PIECE (INT64_C(1) << 22)	/* elements that step_fill asks for at a time */
+#define STEP_PIECE (INT64_C(1) << 20)	/* elements that step_fill asks for at a time */
 
 /* step_read - elements [begin, begin + count) of the flat order, inside this rank's range, into host memory. */
 void step_read(struct step *s, enum step_array array, int64_t begin, int64_t count, float *out);

@@ -36,7 +36,7 @@ init_tensor(uint32_t seed, int number, const struct model_tensor *t, int64_t beg
 	}
 }
 
-#define PIECE (1 << 18)		/* elements a thread takes at a time; a multiple of a group */
+#define PIECE (1 << 16)		/* elements a thread takes at a time; a multiple of a group */
 
 void
 model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end, float *out)
