@@ -66,11 +66,7 @@ self_test() {
 # Functions without a caller in the programs that stay exported, each with its reason.
 allowed() {
 	sed 's/[[:space:]]*#.*//; s/^[[:space:]]*//' <<- 'LIST' | grep .
-		kernels_add		# the plainest kernel: tests of threads, bf16 and the guard preset call it, and the bench
 		labels_encode_draws	# the encoder of draws that a client's own teacher makes; tests encode with it
-		model_find		# tests look up tensors of the table by name
-		model_session_bytes	# tests compare it with what the plan of a session states
-		model_targets_check	# model_loss calls it; tests need its note, which model_loss does not take
 		ctl_verbs		# the table of verbs: tests check every entry
 		fleet_add		# called in its own file; tests fill a fleet without daemons
 		top_loss		# called in its own file; tests draw given losses
