@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # compare.sh [--build DIR] [--out DIR] [--rounds N] [--threads N] [--tiny] [NAME...]: the benches beside their peers, in turns.
 #
 # NAME: a row of bench/README.md's table, for instance train_gpt2_124m_fp32; none: all of them. Results: DIR/*.json (build/bench).
@@ -14,7 +15,7 @@ while [ $# -gt 0 ]; do
 	--rounds) rounds=$2; shift 2 ;;
 	--threads) threads=$2; shift 2 ;;
 	--tiny) tiny=--tiny; shift ;;
-	-*) sed -n '2s/^# //p' "$0" >&2; exit 64 ;;
+	-*) sed -n '3s/^# //p' "$0" >&2; exit 64 ;;
 	*) break ;;
 	esac
 done

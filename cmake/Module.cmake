@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # module(NAME SOURCES a.c b.c [DEPENDS other ...] [PKG pkg-config-name ...] [LIBS lib ...])
 #   One module of common/ or of a daemon: the static library salt_NAME. DEPENDS names modules; what a
 #   module includes must stand here, so the arrows of the design are the arrows of the link.

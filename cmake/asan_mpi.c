@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * asan_mpi - what the address sanitizer must know in programs that use MPI: executables that link it say DEPENDS asan_mpi. Open MPI 4.1
  * and the PMIx in it keep memory for good that they take in MPI_Init and in a thread of their own, and unload their plugins at

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Sourced by quickstart.sh and smollm2-teacher.sh: programs, the working folder, the corpus, a port. They set
 # build, dir and define usage.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

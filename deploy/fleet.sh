@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Sourced by local.sh and ssh.sh, which define usage and own_option first: arguments, the configuration as the
 # programs read it, and the numbers that `scale` keeps. parse leaves the words after the verb in names and the
 # --set options in set_options.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # install-deps.sh [--tests] [--check] - installs what the build, the quickstart and nearly all tests need on
 # Debian 12 and 13. --tests adds large packages that single tests use (Slurm on one node, Prometheus,
 # Chromium, systemd's tools, sshd); those tests skip without them. Installs as root or through sudo. Selects

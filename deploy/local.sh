@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # local.sh - a fleet on this machine, each daemon under a supervisor that restarts it when it fails. See
 # docs/operation.md.
 set -euo pipefail

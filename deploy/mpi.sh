@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # mpi.sh [--hosts A:2,B:2] [--network LIST] -n RANKS PROGRAM [ARG ...]
 # mpi.sh --check
 #

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # quickstart.sh [--fresh] [--dir DIR] [--steps N] - builds the programs, trains a small model, then a larger
 # one with and without its help, and compares the results. It asks no questions and takes about eight minutes
 # on two cores once the packages are installed. Started again, it continues where it stopped and does not

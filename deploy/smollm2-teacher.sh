@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # smollm2-teacher.sh [options] - the published SmolLM2-135M teaches a small student: imports the GGUF file,
 # makes a corpus of Debian's perl-doc with its tokenizer, and runs SALT_DS through the whole fleet. It takes
 # some minutes on two cores and asks no questions. Started again, it continues.

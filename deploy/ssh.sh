@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # ssh.sh - a fleet on several hosts: runs local.sh on each of them through ssh. See docs/operation.md.
 set -euo pipefail
 

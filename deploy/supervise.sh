@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # supervise.sh NAME RUN [--stop SIGNAL] [--restarts N] [--within SECONDS] [--launcher] -- COMMAND [ARG ...]
 # Runs one daemon and restarts it when it fails, after 1, 2, 4 .. 30 s (1 s again once it has run for a
 # minute). Gives up after N restarts (10) within SECONDS (600). Does not restart after exit code 0 (done) nor

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Choosing a block's rows, then looking up their labels. Both in steps, because a block may have millions of
  * positions.

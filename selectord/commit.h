@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * commit - the writer thread, the only writer of the cache. It takes the core's records in order and commits
  * them in groups: commit_ms after the last group was begun, or when max_records are queued; then all that are

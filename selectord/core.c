@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Peers, messages, sequences, and records on their way to the disk. */
 #include "selectord/core_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * core - all decisions of selectord. It has no socket, clock, file or log: state, now_ms and a message go in;
  * messages to send, records to write and lines to log come out. It reads the cache through a struct

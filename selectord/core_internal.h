@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The core's private structs and functions, shared by core.c, hello.c, work.c, choose.c, drop.c, leases.c and
  * rows.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The core's statistics: counts, plans, peers. */
 #include "selectord/core_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * DROP_LABELS: a client asks to drop the labels that no plan needs. Every stored label is checked once, in
  * order and in steps, against all plans, also those that are only in the cache. A plan needs every row that a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* HELLO: checks a peer's identities and opens its plan, which all peers that name it share. */
 #include "selectord/core_internal.h"
 

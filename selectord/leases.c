@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Leases: granted, renewed, returned, expired; and the results of teachers. */
 #include "selectord/core_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "selectord/loop.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * loop - the main loop of selectord and its only poll: passes frames to the core, its answers to the peers
  * and its records to the writer thread, and sends acknowledgements when their records are on the disk.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* selectord - identities of corpora, models, labels and cache; the parts put together. */
 #include <errno.h>
 #include <inttypes.h>

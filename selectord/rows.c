@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Row requests: answered when ready, in any order, with as many rows as fit. A repeated request replaces the
  * former one.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * store - struct core_store, answered from the cache and the corpora. The first question begins a read
  * transaction; store_end() ends it, which the loop calls after it has encoded the core's messages.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Blocks: what is stored of them and what they need; held-out windows; which teacher gets the next lease. */
 #include "selectord/core_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * account - what this teacher has computed and used, on disk in the run's folder, so that a report can count
  * it after the teacher is gone: RUN/ledger/NAME-BOOT.json, one file per process, replaced from time to time

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * leases - the leases that this teacher holds, from LEASE to the last DONE. A result is kept and sent again
  * until selectord confirms it. Decides and sends; owns no poll and never waits. One thread.

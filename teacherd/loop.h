@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * loop - teacherd's main loop, the only one that polls: leases in, results out. The engine computes in
  * threads of its own.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* teacherd - its models and the main loop. */
 #include <errno.h>
 #include <stdio.h>

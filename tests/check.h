@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * check - CHECK works in every build. A test program: TEST functions called from main, `return check_done();` at the end.
  * Table rows carry a `what`, shown by CHECK_ROW when a row fails.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm.h for one rank, without MPI: for unit tests and benches. */
 #include "trainerd/comm.h"
 

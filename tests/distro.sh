@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # distro.sh RELEASE [--quick] [--only STEPS] [--scratch DIR] [--mirror URL] - the project on a fresh Debian of that release (bookworm,
 # trixie): debootstrap into a folder, install-deps.sh, quickstart, the tests, the Debian package. Not part of the test suite: it takes about
 # an hour on two cores, needs root, debootstrap and the network, and ends by itself after at most three hours.

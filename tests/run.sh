@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # run.sh - everything: installs what is missing, builds the presets dev and asan, runs all tests in both.
 # SALT_TEST_PRESETS="dev" runs fewer presets, SALT_TEST_SECONDS bounds the tests of one preset. The last line is
 # "N passed, N failed, N skipped" over all presets; the exit code is 0 only if nothing failed.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "trainerd/agree.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* agree - gives all ranks the same result. */
 #ifndef SALT_AGREE_H
 #define SALT_AGREE_H

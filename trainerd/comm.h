@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * comm - the ranks of one training run as a group; comm_mpi.c implements it by MPI. All memory is host memory:
  * comm_device.h is for device memory. All calls are collective over the group unless stated otherwise, made by one

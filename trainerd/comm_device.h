@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * comm_device - the transfers of comm.h for device memory (what kernels_alloc returned).
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* comm.h by MPI. The only file of the programs that includes mpi.h. */
 #include "trainerd/comm.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * feed - a thread that fetches the rows of the next steps. One per rank.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What feed.c (the slots of coming steps) and link.c (the conversation with selectord) share. */
 #ifndef SALT_FEED_INT_H
 #define SALT_FEED_INT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The feed's conversation with the shards of selectord, over one session. selectord keeps nothing of a lost
  * connection, and asking twice is harmless: what is not answered is asked for again.

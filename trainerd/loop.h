@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * loop - the main loop of a training run: from the first step, or the one after the newest checkpoint, to the last.
  */

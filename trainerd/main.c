@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* trainerd - MPI around the training run. */
 #include <stdio.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * metrics - RUN/metrics.jsonl, one JSON object per line, written by rank 0:
  *   {"kind":"step","step":N,...}  after N steps were done;  {"kind":"eval","step":N,...};  {"kind":"event","step":N,"event":"switch",...}

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * phase - the end of phase one and the distillation weight of each step. Pure functions.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * reduce - the sum of gradients over lanes and ranks, in buckets, while backward still runs.
  *

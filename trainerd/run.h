@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * run - the state of a training run on one rank. run_new opens the files and checks them against each other, creates
  * the model, loads the newest checkpoint and starts the feed.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * save - writes, finds and loads the checkpoints of a run of many ranks. All functions are collective and return the
  * same code on all ranks. Arrays are staged between device and files in pieces of a few MiB.

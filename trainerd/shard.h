@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * shard - which rank owns which part of the flat parameter array (ZeRO-1), and the fixed tree along which gradients
  * are summed.

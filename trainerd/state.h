@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * state - the contents of a checkpoint's state.json (docs/formats.md): progress of the run, and its identity, which a
  * resume must match.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW on this rank's range, gather of
  * the parameters.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tensorboard - RUN/tb/events.out.tfevents.*, scalars for TensorBoard, written by rank 0. They are made from what
  * metrics.jsonl has and are never read back, so a failed write does not end a run.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * watchdog - a thread that ends the run (all ranks, exit code 75) when this rank makes no progress within a limit:
  * the larger of trainer.stall_s and 10 times the median of the last steps; 10 times trainer.stall_s before the first

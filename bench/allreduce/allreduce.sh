@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # allreduce.sh [--build DIR] [--json FILE] [--rounds N] [--tiny]: sums of gradients over two ranks, on loopback and over 1 Gbit/s (two network
 # namespaces, a veth pair, tc tbf: needs root). Every run is bounded.
 #   allreduce_hidden_share    1 - (what the sum cost during and after backward) / (the sum alone), at least 0: GPT-2 124M, 2 x 256 a rank, one thread

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_allreduce sums ELEMENTS ROUNDS - under mpirun: seconds of one sum over ranks with its result on all of them: along the fixed
  * tree in buckets and gathered, by MPI_Allreduce, by MPI_Ireduce in buckets and gathered; a line of three figures a round.

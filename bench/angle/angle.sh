@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # angle.sh [--build DIR] [--json FILE] [--tiny]: how far sampled labels turn the student's gradient. The quickstart's text, SLM and student, the student
 # as phase one has made it by step 100; 8,192 tokens that it has not seen; sampled labels N = 50 at tau 1 beside dense ones.
 #   label_angle_deg        degrees between the two gradients of the loss that phase one trains with (weight 0.667)

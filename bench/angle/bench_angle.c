@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_angle TEACHER STUDENT CORPUS CONTEXT TOKENS SAMPLES TAU WEIGHT FIRST - the student's parameter gradient with sampled labels beside the one
  * with dense labels, of the same windows. Both kinds are made by teacherd's engine, as records, and decoded as trainerd does.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench - what the benches share: clock, median, the JSON of results, peers that answer how long they take.
  *

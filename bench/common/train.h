@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * train - a model that trains on made tokens and made labels, for the benches of a step. The program links the comm it wants.
  */

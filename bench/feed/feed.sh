@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # feed.sh [--build DIR] [--json FILE] [--tiny]: a real fleet, one teacherd, small shape (6 layers, width 256, vocabulary 8,192, 32 x 256).
 #
 #   feed_wait_share   time that trainerd waits for rows beside the time of its steps, over phase one, from the

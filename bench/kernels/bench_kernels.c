@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_kernels [--json FILE] [--dtype fp32|bf16] [--threads N] [--seconds S] [--cpu-time] [--batch B --context T --width C --heads H --ff F --vocab V --layers N]
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_labels EXPORT ROUNDS - sampled labels of a `saltctl cache export`, coded as records again, in one thread. Prints one line: tokens,
  * bytes a token of whole records, unique ids a token, entropy of the stored distribution in bits a token, tokens/s encoded, tokens/s decoded

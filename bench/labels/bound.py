@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """bound.py EXPORT COUNTS: bits a token that sampled labels cost under the plain unigram model of the corpus, by counting; shares no code with
 the codec. A row's ids are a set: the sum of -log2 p(id) with p = smoothed count / all, less log2 n! for their order. How many there are costs the
 entropy of n over these rows, and the counts of a row of n ids the entropy of counts in rows of as many: what an ideal coder that knew these

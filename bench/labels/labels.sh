@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # labels.sh [--build DIR] [--json FILE] [--rounds N] [--tiny]: bytes and speed of sampled label records, N = 50, 512 tokens a record, of SmolLM2-135M
 # (--tiny: of a model of one layer) on three unlike texts: Debian's perl-doc, its fortunes (rows that end _fortunes) and C headers of /usr/include
 # (_headers). A real fleet makes the labels, in fp32, so that they are nearly the same on every processor.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_memory - the most anonymous memory that a training step has, beside what docs/performance.md counts.
  *

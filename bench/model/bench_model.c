@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_model - tokens per second of whole models: training (forward, loss, backward) and a teacher's pass (forward, scores, 50
  * sampled labels a row).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch's tokens per second at the shapes of bench_model.c: lines "NAME VALUE" for its --peer.
 
     tests/peers/run.sh bench/model/bench_model.py [--threads N] [--seconds S] > peer.txt

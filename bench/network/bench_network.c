@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_network - latency and bandwidth between ranks, as the trainer's reduction uses the network: mpirun -n 2 bench_network --json FILE.
  * Neighbours (0 and 1, 2 and 3, ...) exchange all at once: alpha is the median of an exchange of one float, beta what an exchange of

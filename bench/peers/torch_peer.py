@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch as a peer of the benches: one process that answers "how long does this take you" as often as it is asked.
 
     tests/peers/run.sh bench/peers/torch_peer.py [--threads N] [--variants eager,compiled]

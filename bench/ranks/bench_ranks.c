@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_ranks BATCH STEPS THREADS [tiny] - under mpirun: seconds of each optimiser step of GPT-2 124M, BATCH x 256 in micro-batches
  * of 4 and two lanes; rank 0 prints one line a step, after one that is not counted. ranks.sh compares.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # ranks.sh [--build DIR] [--json FILE] [--rounds N] [--tiny]: two ranks of one thread compared with one rank of two threads, in turns.
 # GPT-2 124M, 64 x 256. BATCH=8 in the environment takes fewer sequences and changes the name of the row.
 . "$(dirname "$0")/../lib.sh"

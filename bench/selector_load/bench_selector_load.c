@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_selector_load [--dir DIR] [--context L] [--record BYTES] [--tokens N] [--serve SECONDS] [--set
  * key=value ...] [--json FILE] [--keep]

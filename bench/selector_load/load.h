@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* load - what the files of bench_selector_load share. */
 #ifndef SALT_BENCH_SELECTOR_LOAD_H
 #define SALT_BENCH_SELECTOR_LOAD_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pace - a slow disk, by LD_PRELOAD: fdatasync returns no sooner than PACE_MB_S allows for the bytes written
  * since. Writes are counted where LMDB makes them (pwrite, pwritev, writev); nothing else of the disk

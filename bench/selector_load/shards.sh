@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # shards.sh BIN [--json FILE] [--dir DIR] [--pace MB_S]: ingest of one selectord and of four, each with a disk slowed to MB_S (pace.c: its
 # fdatasync waits; the limit is simulated), eight simulated teachers in both. Prints the ratio.
 set -eu

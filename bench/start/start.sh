@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # start.sh [--build DIR] [--json FILE] [--rounds N] [--tiny]: from the start of a process to work, 135M Llama shape, files cached.
 #
 #   start_seconds_trainer    trainerd to the beginning of its first step, weights from trainer.init

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_teacher - teacherd's engine (teacherd/infer.h: sequences in, encoded label records out), 135M Llama shape, 4 x 512, sampled N = 50.
  *

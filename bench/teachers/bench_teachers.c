@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_teachers files DIR TOKENS
  *     DIR/train and DIR/model, as bench_selector_load's.

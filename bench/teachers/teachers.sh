@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # teachers.sh [--build DIR] [--json FILE] [--rounds N] [--tiny]: does labelling grow with teachers? 1, 2 and 4 stubs of a fixed rate (they sleep
 # 100 ms for a lease of eight sequences of 512 tokens; real bus, wire and records) at a real selectord with a new cache each time.
 #

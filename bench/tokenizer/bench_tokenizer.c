@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_tokenizer TOKENIZER.json TEXT [--json FILE] [--peer-mb-s X]
  * Encodes the text on one thread, in documents of about 64 KiB ended at a line, three times, and decodes it; says the best.

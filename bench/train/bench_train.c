@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_train - whole optimiser steps as trainerd makes them (trainerd/step.h: forward, loss, backward, clip, AdamW), one rank.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/train/ceiling.h"
 
 #ifdef SALT_ONEDNN

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ceiling - one product of matrices by a library alone, at its best: what a step's products can be measured against.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cache - what the verbs `saltctl cache ...` share: the caches a verb works on, a cache's identity, and the
  * corpora and settings that fleet.yaml adds. A folder with shard_0, shard_1, ... holds one cache each; every

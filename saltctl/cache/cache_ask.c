@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A running selectord has the cache for itself, so `cache drop --write` asks it to drop the labels. */
 #include "saltctl/cache/cache.h"
 

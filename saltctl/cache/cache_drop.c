@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cache drop: labels that no plan needs any more. Needed are the labels of all rows that a kept checkpoint
  * may train again (CHECKPOINTED gives the oldest step), and of everything that a plan which is not released

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* cache export: a cache as safetensors files and one JSON file, readable without saltfleet. Each file is
  * made in memory, then written. */
 #include "saltctl/cache/cache.h"

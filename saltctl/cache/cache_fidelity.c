@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cache stat --fidelity: whether the stored labels are what the teacher computes. A few sequences are
  * labelled again, as teacherd does it, and compared byte by byte; a second run is the control. Then the

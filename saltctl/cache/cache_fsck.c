@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cache fsck: reads every record and compares it with all that is known: its checksum, its key, the label
  * set, the corpus if it is given, and rows with the order, the plan and the scores that they were chosen by.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cache import: an export of cache export into a cache of the same identities. Nothing in it is trusted:
  * files are checked by size and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Statistics over the records of a cache, and which rows have their labels. */
 #include "saltctl/cache/cache.h"
 

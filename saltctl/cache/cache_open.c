@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The caches a verb works on, their identities, and small helpers of all `cache` verbs. */
 #include "saltctl/cache/cache.h"
 

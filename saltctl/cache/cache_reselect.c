@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cache reselect: the rows that another k, keep, window or pool would choose, from stored scores, without a
  * teacher. The arithmetic is selectord's (data/select); a plan written here is the one that selectord would

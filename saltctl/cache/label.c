@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * label: opens the plan of a configuration at every shard of selectord, all of it to be labelled now, and
  * watches until every row can be served. It needs no trainer: a trainer that comes later finds the labels.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ctl - saltctl: one program with a verb for each task. main.c finds the verb in its table and parses the options that
  * the verb declares; the verb's function does the work and returns a sysexits code. Nothing here is linked

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* docs - the table of verbs as a manual page and as bash completion: both are made when the programs are built. */
 #include <ctype.h>
 #include <stdio.h>

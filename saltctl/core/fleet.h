@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fleet - the daemons of a fleet and what each answers on its status socket. Daemons are found by their
  * announcements in run.dir/daemons, by --endpoint, and by the roster in selectord's answer; all are asked at once.

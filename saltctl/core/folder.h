@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * folder - a new folder that appears complete or not at all: its files are written into FOLDER.PID.tmp beside
  * it, which is renamed at the end. Nothing is overwritten: where FOLDER exists it must be empty.

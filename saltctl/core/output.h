@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * output - how saltctl prints: tables, progress, JSON, numbers for people. Results go to standard output,
  * everything else to standard error. Without memory these functions end the program with exit code 71: a verb

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * selector - a session with selectord as a client, made from fleet.yaml: for `label` and `cache drop
  * --write`.

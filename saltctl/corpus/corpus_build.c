@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* corpus build: text -> documents -> token ids -> PREFIX.bin, .idx, .json, and the same for the held-out part. */
 #include <errno.h>
 #include <inttypes.h>

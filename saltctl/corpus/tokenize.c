@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tokenizer encode, decode, info. */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* generate: one forward pass over the last tokens that fit, for each new token. Slow and simple; all
  * arithmetic is training's. */
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "saltctl/model/lm.h"
 
 #include <errno.h>

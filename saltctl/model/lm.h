@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* lm - a model loaded from its folder, for eval, generate and cache stat --fidelity. */
 #ifndef SALT_CTL_LM_H
 #define SALT_CTL_LM_H

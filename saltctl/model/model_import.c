@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model import: a GGUF file of a Llama model -> a folder that trainer.model, teacher.model and transformers load. */
 #include <errno.h>
 #include <inttypes.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model new: a folder with config.json and tokenizer.json for trainer.model, made from a shape. */
 #include <errno.h>
 #include <inttypes.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* plan: what a configuration needs before it is run: memory, bytes, FLOPs, seconds, and when a teacher pays. */
 #include "saltctl/plan/plan.h"
 

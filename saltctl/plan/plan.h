@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * plan - `saltctl plan`: the cost of a configuration before it is run.
  *

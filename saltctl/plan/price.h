@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * price - the needs of a run before it is started: memory of a rank, sequences to label, bytes, FLOPs, seconds
  * at R ranks. Arithmetic only: no file, no clock, no printing, so that tests can work it out by hand. All bytes

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ledger: what a run has cost, as far as its files tell, and what it saved against the control run. A figure
  * that no file has is "-". One seed is an observation, not a claim, and the output says so.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * report - runs read from their folders, compared, printed and drawn. Every figure shown was measured by the
  * runs; a missing one is shown as missing.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Charts as SVG without scripts, fonts or other files. Lines differ by colour, dashes and markers, so they
  * can be told apart without colour. */
 #include <math.h>

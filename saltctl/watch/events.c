@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* events: what the daemons publish, at the time it happens: steps, switches, joins, leases, losses, errors. */
 #include <inttypes.h>
 #include <stdio.h>

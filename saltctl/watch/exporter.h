@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * exporter - a fleet's figures over HTTP: for Prometheus, for programs, for a browser.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The only file that uses libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection
  * that is idle for CONNECTION_IDLE_S is closed, and there are never more than CONNECTIONS_MAX.

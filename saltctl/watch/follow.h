@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * follow - lines of many daemons as one stream: collected, sorted by time, printed with the daemon's name
  * before them. Shared by logs and events.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * logs: the last lines of every daemon, or with -f all that follow. If a supervisor keeps a daemon's output
  * in run.dir/logs, that file is

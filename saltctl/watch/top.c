@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* top: the fleet as a live screen, or one frame of it as text. */
 #include <langinfo.h>
 #include <limits.h>

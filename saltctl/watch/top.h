@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * top - a fleet as a live screen. Three parts:
  *   top_model.c   the daemons' answers -> struct top: the trainer's step, loss, pace; the rows ahead; a row

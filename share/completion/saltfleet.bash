@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Completion for bash. When it is installed, a table of saltctl's verbs precedes this file. Options of the daemons and of the deploy scripts are
 # read from their --help.
 

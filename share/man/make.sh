@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # make.sh PROGRAM TEMPLATE - prints a daemon's manual page: the template, with @SYNOPSIS@ and @OPTIONS@ taken from the output of --help.
 set -euo pipefail
 [ $# -eq 2 ] || { echo "usage: $0 PROGRAM TEMPLATE" >&2; exit 64; }

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Train the shipped tokenizer: byte-level BPE, 4,096 ids, <|endoftext|> at id 0, GPT-2's split, no normaliser.
 
 usage: train.py FOLDER OUT.json     FOLDER holds *.pod files: Debian 12's perl-doc has them in /usr/share/perl/5.36.0/pod

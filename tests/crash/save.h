@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One small save with two writers, for the tests of what survives. Everything in it is a function of the step. */
 #ifndef SALT_TEST_SAVE_H
 #define SALT_TEST_SAVE_H

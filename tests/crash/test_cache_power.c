@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The power fails: what reached the disk is not what was written. Every write and sync that LMDB makes is noted, and the file made again as a
  * cut at a random moment may have left it: what was synced is there, of what came after it any sectors are, or are not (kill -9 shows nothing

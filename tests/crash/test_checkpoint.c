@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Checkpoints under SIGKILL at each named step, under every write, sync and rename failing in turn, and on a disk that is full:
  * the checkpoint before stays whole, and the new one is whole or not there.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* fuzz - seeded mutations of a kept input, for readers that must refuse anything without a wrong access. Deterministic: the seed is printed. */
 #ifndef SALT_FUZZ_H
 #define SALT_FUZZ_H

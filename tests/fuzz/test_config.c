@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * test_fuzz_config [N [SEED]] - the corpus (tests/golden/config/ *.in) and N seeded mutations of it. Whatever comes in: an error that names
  * something, or settings that print to a file which reads back to the same settings.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Mutated GGUF files: gguf_open refuses, or everything that it gives can be asked for - each tensor to its end, configuration, binding to
  * a model, tokenizer - without a wrong access. Arguments are files to replay instead (a crash found elsewhere).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Mutated .idx files beside a fixed .bin: corpus_open refuses or the stream it gives is read to its end without a wrong access. Where it
  * opens, the index said nothing but what the .bin holds.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes into labels_decode, half of them with length and checksum made right, so that the payload's rules are reached. What is
  * accepted obeys the promises of struct labels_batch, and sampled rows, coded again, come back.

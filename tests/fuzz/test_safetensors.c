@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Mutated safetensors headers, indexes and config.json: weights_open refuses, or every tensor it gives can be read to its end without
  * a wrong access. Arguments are files or folders to replay instead (a crash found elsewhere); none: the kept corpus, then mutations.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tokenizer.json files mutated: refused with a note, or loaded and then whatever they say encodes and decodes without a wrong access. */
 #include "fuzz.h"
 #include "data/tokenizer/tokenizer.h"

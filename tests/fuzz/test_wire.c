@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes into wire_decode and wire_status_answer. What is decoded encodes again, and that decodes to a message that encodes to the
  * same bytes: nothing is accepted that we would not send.

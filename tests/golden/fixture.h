@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fixture - one model of tests/golden/model: NAME.json and NAME.bin as make_fixtures.py describes them.
  */

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Golden values of tests/unit/test_optim.c, from the formulas in optim.h; AdamW and clipping from PyTorch."""
 import math
 def lr(kind, step, peak=1e-3, ratio=0.1, steps=200, warmup=20, decay=40):

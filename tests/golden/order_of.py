@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The seeded order, computed from the description in docs/formats.md, for tests.
 
     order_of.py SEED N FIRST COUNT    sequences at stream positions FIRST .. FIRST + COUNT - 1 of N

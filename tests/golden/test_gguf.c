@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * GGUF files as the gguf package wrote them (gguf/make.py): every type's blocks bit for bit, a model's logits as transformers has them
  * from the same file, and tokenizers that give the ids of those they were made from.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whole models against PyTorch and transformers: table, logits, losses, every gradient, ten AdamW steps. Fixtures and the script
  * that made them are in model/.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Model directories as transformers wrote them (weights/make.py): the same logits, ranges of the flat order, saving and reading back,
  * shards, fingerprints, names with and without prefix, and what must be refused.

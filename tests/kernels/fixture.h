@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fixture - arrays between guards, seeded numbers, comparison scaled to the values. TEST_SEED in the environment tries another seed.
  */

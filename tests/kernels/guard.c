@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * guard - a table in front of a backend's for tests: kernels_alloc returns addresses at which nothing can be
  * read or written.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * reference - each kernel once more: scalar, one loop per sum, fp64 inside, plain arrays in host memory, no context. For tests.
  * Shapes, aliasing, "adds" and "overwrites" as in kernels.h; b, d_b, wpe, d_wpe may be NULL.

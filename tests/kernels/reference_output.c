@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* References of the output layer: losses straight from their definitions, labels by looking at every id for every draw. */
 #include <math.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every backend and dtype beside fp32 on OpenBLAS, against the scalar references at odd sizes, with one, two and four threads: the same
  * bits. Operands are numbers that bf16 holds, so a result differs from the reference by its last rounding (2^-8 of its size at most in bf16) and by

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a context refuses and says; exp over its range; and many contexts side by side give the bits of one alone. */
 #include <omp.h>
 #include <pthread.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The worked numbers of the method, V = 5: w_out is the identity, so that h are the logits. To six digits, as they are given. */
 #include "engine/kernels/kernels.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Backward kernels against differences of their forward kernels: sum(weights * output), summed in fp64, moved along random
  * directions of each input by a step large enough for fp32.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The guard reports what it is there for, and kernels behind it give the results they give without it. */
 #include <sys/wait.h>
 #include <unistd.h>

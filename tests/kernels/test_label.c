@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Scores and labels against the reference, which looks at every id for every draw. */
 #include "fixture.h"
 #include "reference.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The fused output layer against its reference, and what must hold of any loss: finite differences, shifts, means of samples. */
 #include "fixture.h"
 #include "reference.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Every kernel but the output layer against its scalar reference, at odd sizes, with one, two and three threads: the same bits. */
 #include "fixture.h"
 #include "reference.h"

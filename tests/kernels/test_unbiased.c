@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sampled targets are unbiased: what the kernel draws and the codec carries averages to the teacher's dense distribution. Two statistics over all
  * rows of all states, each of them standard normal where that is so:

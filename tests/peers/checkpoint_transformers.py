@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint that trainerd wrote, loaded by transformers; and trainerd going on from a model that transformers saved.
 
     tests/peers/run.sh tests/peers/checkpoint_transformers.py --bin build/dev/bin

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """S(x) of the scorer of tests/system/choice.sh, beside PyTorch's of the same weights; that script compares the rows at 1, 2 and 4 shards.
 
     tests/peers/run.sh tests/peers/choice_torch.py --bin build/dev/bin

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Llama models and tokenizers of Hugging Face as GGUF files, for tests and fixtures: names, order of rows and metadata as
 llama.cpp's conversion makes them."""
 import gguf

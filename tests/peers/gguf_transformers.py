@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GGUF files imported by saltctl, against transformers' own reading of the same files and ours of what was written.
 
     tests/peers/run.sh tests/peers/gguf_transformers.py --bin build/dev/bin --program build/dev/bin/model_dump

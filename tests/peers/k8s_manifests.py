@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """deploy/k8s against the API's own schemas, by kubernetes-validate. MPIJob is an operator's kind without a schema there: its pods are checked.
 
     tests/peers/run.sh tests/peers/k8s_manifests.py [--source DIR]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * model_dump - what our engine makes of a model directory, as raw files for tests/peers/model_torch.py.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our engine beside transformers, live: real shapes, through model directories, both ways.
 
     tests/peers/run.sh tests/peers/model_torch.py --program build/dev/bin/model_dump [--only NAME | --small] [--threads N]

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # run.sh SCRIPT ARGUMENT...: runs a peer test with $SALT_PEERS_PYTHON, else with build/peers of setup.sh, else python3; the first
 # that has the peers. Exit status 77 (skipped) with the reason where none has.
 here=$(cd "$(dirname "$0")" && pwd)

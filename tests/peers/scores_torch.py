@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stored scores beside PyTorch: S(x) of every scored sequence, from transformers' logits in fp32, and loss and rank of every token.
 
     scores_torch.py EXPORT MODEL CORPUS K        EXPORT: of saltctl cache export; CORPUS: prefix of uint16 tokens

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The run of tests/system/tensorboard.sh, read by TensorBoard's own reader: steps done twice are there once.
 
     tests/peers/run.sh tests/peers/tensorboard_reader.py --bin build/dev/bin

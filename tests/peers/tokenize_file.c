@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tokenize_file TOKENIZER.json [--specials] [--decode] < in > out
  * Standard input's text to ids as raw little-endian int32, or back with --decode: for comparison with another tokenizer.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Token ids of tokenize_file against Hugging Face tokenizers on real files.
 
 usage: tokenizer_hf.py --program build/dev/bin/tokenize_file [--tokenizer T.json ...] [--chunk BYTES] [FILE...]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fake_bus - bus.h without a network, chosen at link time: a script decides what arrives and how time passes,
  * and what is sent is recorded. The real loop and the real handlers run against it. Wakers are the real ones,

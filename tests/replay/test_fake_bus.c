@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The fake bus itself: a small loop over it behaves as over the real bus. */
 #include "replay/fake_bus.h"
 

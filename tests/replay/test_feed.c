@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The trainer's feed over the fake bus: tokens and labels of a step, quarantined and late rows, the switch by margin, RELEASE, and rows that
  * it must reject.

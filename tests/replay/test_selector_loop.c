@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * selectord's real loop, core, store and writer over the fake bus: a story in which every counter counts, and
  * at its end every metric of the status socket is compared with what happened. A metric that the story does

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A session over the fake bus: when it sends HELLO, which WELCOME it accepts, what happens after a lost
  * connection.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * teacherd's main loop over the fake bus: what it sends when idle, how many leases it requests, how many
  * forward passes a lease takes.

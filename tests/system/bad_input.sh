@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Wrong input gets a clear error that names the thing, the place, what was expected and what was found, and an exit code of sysexits.h.
 # Nothing is lost: after each group the correct command works.
 . "$(dirname "$0")/lib.sh"

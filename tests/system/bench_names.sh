@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every bench runs with its smallest shapes, and its file is JSON with the names that bench/README.md lists.
 . "$SOURCE/tests/system/lib.sh"
 build=$(dirname "$BIN")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # These must not change a bit: a second run, stops and resumes at one rank or two, shards, another plan on the same cache, the size of leases,
 # the threads of teachers. And phase two runs without other processes.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The verbs of saltctl cache on a cache that one small fleet has filled: stat, fsck, drop, export, import and reselect.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The rows that selectord chooses, through real daemons at 1, 2 and 4 shards, are those that a plain reference chooses from the stored scores: blocks
 # and pools, with and without equal scores, also where the blocks outrun the corpus. With one model as teacher and scorer, each sequence takes one
 # forward pass, not two. With SCORES_TORCH=PYTHON (tests/peers/choice_torch.py) S(x) is compared with PyTorch's as well.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Preset release has no crash points (base/err/crash.h): neither the variable's name nor the names of the points are in what it compiles.
 # Only the libraries whose sources have such points are built.
 . "$(dirname "$0")/lib.sh"

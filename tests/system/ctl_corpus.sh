@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # corpus build and tokenizer: decoding gives the input text again.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"

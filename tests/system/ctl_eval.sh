@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # eval and generate: compared with results that are known without our code, and with the trainer's own evaluation.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"

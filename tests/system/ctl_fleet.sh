@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # label, status and cache stat with a real selectord and teacherd.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"

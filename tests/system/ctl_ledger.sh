@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # ledger on files made here: costs and savings are compared with arithmetic in Python that uses the models' shapes only.
 . "$(dirname "$0")/lib.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }

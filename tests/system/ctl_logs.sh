@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # logs and events of a real fleet: merged from files and over the network; daemons that join, rotated files, a daemon that hangs.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

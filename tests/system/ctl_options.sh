@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Options of saltctl that no other test uses: each changes what it says it changes.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

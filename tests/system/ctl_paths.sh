@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every verb makes the missing parent folders of its output. A failed verb leaves neither output nor temporary files.
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"

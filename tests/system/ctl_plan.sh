@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # saltctl plan: every figure is compared with the same arithmetic in Python, from the configuration alone; a real run is read; bad input is refused.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # report and ledger on metrics files made here, so that every figure is known.
 . "$(dirname "$0")/lib.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }

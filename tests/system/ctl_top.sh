@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # saltctl top in a real terminal (tmux) with a real fleet: contents, keys, other sizes, a daemon that hangs; and as text.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

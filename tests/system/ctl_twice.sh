@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Repeating a command is harmless: existing files stay the same, byte for byte, and a command that only reads prints the same.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Wrong use of every verb: the exit code, and a message that says what to type.
 . "$(dirname "$0")/lib.sh"
 

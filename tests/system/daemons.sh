@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What all daemons do the same way: every form of an option, check-only mode with its exit codes, SIGHUP.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

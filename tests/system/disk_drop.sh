@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A disk full of labels that no plan needs: `saltctl cache drop` frees space inside the cache's file while selectord waits for it, and the waiting
 # records are then stored. In the end the cache has the same content as one on a large disk.
 . "$(dirname "$0")/lib.sh"

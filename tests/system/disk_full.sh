@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A full disk: selectord accepts no more results, serves the rows it has, reports the state in log and status, and continues when there is space.
 # Everything acknowledged is in the cache, and in the end its content is that of a cache on a large disk. Its map of 1 MiB grows meanwhile.
 . "$(dirname "$0")/lib.sh"

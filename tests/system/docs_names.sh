@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # docs_names - the documentation names only what exists: links, paths of the repository, options of fleet.yaml, verbs of saltctl and their options.
 # It reads all *.md files. Only the glossary and CHANGELOG.md may contain former names of options.
 set -u

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads an export of a sampled cache with the standard library alone, from the description in docs/formats.md, and checks or chooses.
 
     export_check.py DIR                                   prints sequences, ids a token, bits of entropy a token

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # saltctl exporter with a real fleet: its figures are those of the status sockets, at rest and in training; a hanging daemon does not delay the
 # others; it serves loss curves of all runs, and proper errors for wrong requests.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """exporter_check.py SALTCTL FLEET.YAML URL MIN - what the exporter at URL says against what the status sockets say.
 
 /metrics is read by the rules of Prometheus' text format. A figure that two looks at the status sockets show alike, one before and one

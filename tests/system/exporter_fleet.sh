@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Sourced after lib.sh and small.sh by the tests of saltctl exporter: a running fleet and an exporter that watches it.
 
 # exporter_files: corpus, models and fleet.yaml (selectord's port is free) in $scratch, which is the current folder.

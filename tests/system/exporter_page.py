@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """exporter_page.py rest|train|bare CHROMEDRIVER SALTCTL URL [SHOTS] - the dashboard in a headless Chromium.
 
 rest: what it shows is what the status sockets say, at 1280 and at 390 pixels. train: it goes on by itself; keys work. bare: no Chart.js

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The dashboard in a headless Chromium, with a real fleet: its numbers are those of the status sockets, it updates by itself, keys work, it fits a
 # phone, and the console has no error. SHOTS: a folder for screenshots.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """exporter_prometheus.py rest|train SALTCTL PROMETHEUS DASHBOARD - what Prometheus knows of a fleet against what its daemons say.
 
 rest: nobody works, figures are equal. train: counters grow, never ahead of the daemons; rules and Grafana's questions have answers.

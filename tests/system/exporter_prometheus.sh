@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A real Prometheus reads the exporter of a real fleet, with the files of deploy/prometheus, and gets the figures of the daemons. promtool accepts
 # the metrics, the rules and the configuration, and each alert fires in its situation.
 . "$(dirname "$0")/lib.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """exporter_runs.py write DIR | check URL DIR - a run's metrics.jsonl of 1,000 steps with known curves, and what /api/runs makes of it."""
 import json, math, sys, urllib.request
 

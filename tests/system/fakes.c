@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fakes - stand-ins for the system tests of selectord, which speak the real protocol over real sockets:
  *   fakes files DIR                             DIR/train, DIR/held (corpora), DIR/model (a small GPT-2 with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A whole small fleet: SLM, then SALT_DS with two teachers and two ranks, then BASELINE. Losses are compared as text of 17 digits, so equal text is
 # equal bits. Killing, stopping and restarting processes, at any number of ranks, changes none of them.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Outside of kernels, device memory is only passed on, uploaded and downloaded. The fleet runs once with the usual programs and once with programs
 # in which any other access ends the process (tests/kernels/guard.c): training, labels and scores, a stop and a resume at another number of ranks,
 # evaluation, generation. No access is reported, and every bit is the same.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A fleet on four hosts (netns.sh): selectord, teachers, and two for trainers under mpirun with TCP between them. Endpoints are names, CURVE keys are
 # used, each host has only the files that it needs, and the trainers share one directory for checkpoints. While it runs it is scaled, 1 -> 4 -> 1
 # teachers and 1 -> 2 trainers, and each host is cut off once for longer than a lease. The losses are those of an undisturbed run on one host.

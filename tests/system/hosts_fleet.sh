@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Sourced by hosts.sh and hosts_stalled.sh after netns.sh, lib.sh, small.sh: the fleet on four hosts, and the same on one host.
 own=$scratch/hosts run=$scratch/shared
 trap 'for h in "${!host_pid[@]}"; do kill "${host_pid[$h]}" 2> /dev/null || true; done; cleanup' EXIT

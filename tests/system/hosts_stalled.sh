@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Trainers on two hosts (hosts_fleet.sh) and mpirun across them: SIGTERM to mpirun itself, a hanging rank on the other host, that host cut off for longer
 # than trainer.stall_s, and a stop. Each time the trainer ends, is restarted and continues from its checkpoint. The losses are those of an
 # undisturbed run on one host.

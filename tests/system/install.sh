@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # cmake --install: the installed programs run, roff accepts the manual pages without a warning, completion offers every verb and option, and the
 # deploy scripts find the programs.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every kind of label, tail rule, handover and mode trains to the end through the real programs, and metrics.jsonl has the right values.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Sourced by the system tests: strict mode, a scratch folder, mpirun with the options that tests need.
 set -euo pipefail
 : "${BIN:?folder of the programs}" "${SOURCE:?root of the source}"

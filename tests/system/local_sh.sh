@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # deploy/local.sh and its supervisors with simulated programs: what is started, restarted, given up and stopped, and in which order.
 . "$(dirname "$0")/lib.sh"
 

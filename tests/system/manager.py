@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a service manager does, as far as tests of the daemons need it.
 manager.py listen SOCKET   a datagram socket as NOTIFY_SOCKET names one; prints "PID TEXT" for each message, line feeds as " | "
 manager.py hold PID NAME   stops the one thread NAME of a process, as a debugger does, and lets it go when standard input ends"""

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mpi_reduce - sums in buckets while "backward" goes down the array, against the plain tree (tree_reduce), bit for bit: sizes that
  * are no multiple of anything, buckets from one block to the whole, lanes below, ranges that become final in steps of all sizes, ranks that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mpi_save - saves or loads a checkpoint of a model whose arrays take several pieces of every staging buffer, and compares every element
  * with a function of its number. Any number of ranks may load what any number saved (ranks_same_bits.sh).

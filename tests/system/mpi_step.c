@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mpi_step - some optimiser steps of a small model on made token streams, soft labels included; prints one line per step and a hash
  * of all parameters and moments at the end. The lines must be the same whatever R is (ranks_same_bits.sh compares them).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Sourced before lib.sh by tests that need several hosts: network namespaces of this kernel, each with a name, a /tmp and an /etc/hosts of its own,
 # connected by a bridge. The script restarts itself in new namespaces for processes, mounts and network, so everything that it starts ends with it,
 # and the network of the machine is not changed. Exit code 77, with the reason, where that is not possible.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Losses, gradients, evaluation, parameters and moments are equal, bit for bit, at R = 1, 2, 4, 8, for any size of the buckets in which gradients are
 # summed, with activations recomputed or kept. A number of ranks that does not divide the lanes is refused.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Teachers end by themselves, after selector.teacher_idle_s without work and at the switch, with exit code 0, and no supervisor restarts them. `down`
 # during the work loses nothing that was acknowledged: it is in the cache and is not made again.
 . "$(dirname "$0")/lib.sh"

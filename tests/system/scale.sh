@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # local.sh scale and drain on a real fleet: teachers 1 -> 4 -> 1 and trainers 1 -> 2 while it runs, with the losses of an undisturbed run of one rank.
 # Where phase one must not end, the trainer is held by draining its teachers or by SIGSTOP; in_phase_one fails if it has ended all the same.
 . "$(dirname "$0")/lib.sh"

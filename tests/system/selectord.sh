@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # selectord with simulated teachers and trainers (fakes.c): rows do not depend on killed processes, shards or lost results; what is
 # acknowledged survives kill -9 at every step of a commit; what must not be mixed is refused.
 set -u

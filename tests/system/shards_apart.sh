@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Four shards on hosts that cannot reach one another (netns.sh; their ports of the switch are isolated from each other). They give the same rows as one
 # shard, so no message between shards is needed, and none can be sent.
 . "$(dirname "$0")/netns.sh"

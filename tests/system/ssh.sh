@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # deploy/ssh.sh with three separate hosts, each a real sshd in a network namespace with its own name, address and files: the verbs of local.sh, and the
 # losses of a run with local.sh. Skipped without root, sshd, rsync or namespaces.
 if [ -z "${SALT_NAMESPACES:-}" ]; then

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A rank that hangs (SIGSTOP): the watchdog of the others reports it and ends the run with 75, the supervisor restarts it from the last checkpoint, and
 # the losses are those of an undisturbed run. The same limit applies to a rank that never completes the start of MPI.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Two hundred daemons and twenty that hang: all are asked at once, so the hanging ones cost one timeout and do not delay the others.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

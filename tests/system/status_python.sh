@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The Python program of docs/monitoring.md, taken from the page, asks a real daemon, and reports one that was killed.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

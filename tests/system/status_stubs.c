@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * status_stubs - a fleet of status sockets with nothing behind them, for tests of who watches it:
  *   status_stubs RUN ANSWERING SILENT

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # deploy/systemd with systemd's own tools: verify prints nothing, security --offline gives at most 2.0, the user is created. Then each daemon with a
 # NOTIFY_SOCKET of the test: READY when it serves, STATUS, STOPPING, and WATCHDOG only while the work advances. It stops when a rank is stopped, or one
 # thread of a teacher or the writer of selectord is held.

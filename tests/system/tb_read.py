@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Event files of RUN/tb against RUN/metrics.jsonl: every step once, the same numbers as fp32.
 
     tb_read.py [--tensorboard] [--cut] RUN

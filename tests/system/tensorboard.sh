@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # TensorBoard files of trainerd: a run that is killed after a checkpoint and resumed shows every step once, with the values of metrics.jsonl.
 # TB_READER: a python with tensorboard, whose reader is then used instead of ours.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Difficult situations of trainerd: a rank that cannot start, a margin evaluated twice, a damaged checkpoint, fewer steps than were already done, a
 # switch moved to an earlier step, rows in many short answers.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "core_sim.h"
 #include "base/random/random.h"
 #include "base/random/shuffle.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * core_sim - a world around selectord's core for its tests: a store in memory, teachers that are functions, time that is a number, commits
  * that happen when the test says so.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # exports.sh SOURCE - every function that a header of common/, of a daemon or of saltctl declares has a production caller: its name stands
 # in another .c file than the one that defines it, or in a macro or inline function of a header. Tests and benchmarks do not count. The
 # remedy for a finding is to delete the function, or to make it static where only its own file calls it.

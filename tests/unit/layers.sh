@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # Who may include what: one door for each library, rooms that do not know daemons, two wings that do not know each other, nothing in common/
 # that ends the process but log_fatal, no paths of the machine it was written on. The rules are tried on files that break them first.
 set -u

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* model_find - the tensor of that name, NULL if there is none; for tests of the table. */
 #ifndef SALT_TESTS_MODEL_FIND_H
 #define SALT_TESTS_MODEL_FIND_H

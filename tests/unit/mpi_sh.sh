@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # deploy/mpi.sh with a fake mpirun that prints a version and records its arguments: which options each version
 # gets, which launchers are refused. Then the rule that options which depend on the version stand in
 # deploy/mpi.sh only. Usage: mpi_sh.sh SOURCE

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # debian/ agrees with the source: the version of debian/changelog is that of CMakeLists.txt, Build-Depends is
 # what install-deps.sh installs for the build. Usage: package.sh SOURCE
 set -u

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* bus over loopback, both ends in this process. Every wait has a limit; none is a measurement. */
 #include "fabric/bus/bus.h"
 

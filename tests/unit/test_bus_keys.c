@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Which keys are accepted; also all the cases in which CURVE and ZAP are known to accept everybody. */
 #include "fabric/bus/bus.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The tables: what is written comes back, also after a reopen; what must not mix is refused; what is damaged is said to be. */
 #include "check.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints without crashes: any ranks to any ranks, what is refused, what is found, what goes. */
 #include "crash/save.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fleet.yaml in, settings or an error out. tests/golden/config/NAME.in is the file, NAME.ok what must come of it: the error, or the
  * settings as printed. Lines "#! set K=V" are --set, "#! need N" asks config_require, "#! show K K" prints only these.

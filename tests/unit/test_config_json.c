@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config.json: what is read, and what is refused by its key. */
 #include "engine/weights/weights.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The core replayed over a store in memory (core_sim.h). What rows must come out is worked out there the plain way: all scores, a sort,
  * no leases.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* DROP_LABELS: what goes and what stays, beside a plain reckoning over the stored rows; who may ask; asked again; plans that nobody opened here. */
 #include "core_sim.h"
 #include "base/random/shuffle.h"

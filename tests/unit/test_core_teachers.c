@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * selectord's core and several teachers: lost ones, ones that come back, ones that disagree. Called by
  * test_core.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* exporter_metrics: a fleet made by hand -> Prometheus text. What a daemon may call itself must not break the text of the others. */
 #include <errno.h>
 #include <math.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* GGUF files made here byte by byte: what must be read, row order by hand, and everything that must be refused with its reason. */
 #include "engine/gguf/gguf.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Records do not depend on how sequences are grouped into batches and spread over threads: one compute class, one record. */
 #include "engine/infer/infer.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Records, byte by byte: the golden ones, damaged ones, and whole ones that break a rule. */
 #include "data/labels/labels.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The log's tap and what is kept of its lines. */
 #include "base/log/log.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Configuration checks, the tensor table, first values, cost of a token. */
 #include <string.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Sessions: what forward, loss and backward promise apart from the numbers, which are golden/model's. */
 #include <string.h>
 

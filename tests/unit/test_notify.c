@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* notify against a datagram socket of our own: what is sent, what is not sent again, and when the watchdog hears nothing. */
 #include <stdio.h>
 #include <stdlib.h>

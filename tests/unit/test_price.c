@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The arithmetic of saltctl plan against figures worked out by hand, and shares against the trainer's own. */
 #include "saltctl/plan/price.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reading and writing safetensors files: every refusal, values against numpy's, streaming, shards. */
 #include "engine/weights/weights.h"
 

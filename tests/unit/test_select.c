@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Choosing: golden values of the method, ties, NaN, even and odd counts, and a plain reference by sorting. */
 #include "check.h"
 #include "base/hash/hash.h"

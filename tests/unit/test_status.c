@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What a daemon says about itself: counts from several threads, rates over a clock we turn, the JSON users' scripts read, announcements. */
 #include <errno.h>
 #include <fcntl.h>

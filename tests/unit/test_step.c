@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One rank's optimiser steps against the same steps computed here: the gradient of the whole batch in one piece, the norm, the clipping and
  * AdamW in double from their formulas. With soft labels on some rows, lanes that do not fit the tree evenly, and clipping that takes effect.

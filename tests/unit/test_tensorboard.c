@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What system/tensorboard, which reads whole runs, does not test: failed writes, and names after the clock was set back. */
 #include "trainerd/tensorboard.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Ids against Hugging Face's (tests/golden/tokenizer, made by its make.py), round trips of any bytes, and files that are no good. */
 #include "check.h"
 #include "base/mem/mem.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* saltctl top without a terminal: what daemons said -> what is known -> lines. */
 #include "saltctl/watch/top.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The table of saltctl's verbs: each has what help needs, and its example is a command line that the verb takes. */
 #include "saltctl/core/ctl.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* stop - the request to stop: signals set it, waits end on it. One flag for the process, because signals belong to the process. */
 #ifndef SALT_STOP_H
 #define SALT_STOP_H

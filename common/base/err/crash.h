@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * crash - named points at which tests end the process, to see that what is on disk survives. Only builds
  * with the CMake option SALT_CRASH_POINTS have them (presets dev, asan, tsan); elsewhere crash_point is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * err - one integer for every failure: 0 for success, > 0 an errno, < 0 one of the codes below. Codes of libraries are translated where the
  * library is called.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* nearest - "did you mean ...?" */
 #ifndef SALT_NEAREST_H
 #define SALT_NEAREST_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * file - whole files: read, replaced atomically, folders made with their parents. Every function returns 0, errno or an ERR_ code and
  * fills the note with the path and the step that failed. A write that stores fewer bytes than asked without an errno is ENOSPC.

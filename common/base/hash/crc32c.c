@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include <isa-l/crc.h>
 #include <limits.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * hash_file and its sidecar. The sidecar is one line of text:
  *   salthash1 <root, 32 hex> <size> <mtime seconds>.<nanoseconds> <inode>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* hash - fingerprints and checksums. All but hash_file are pure functions; stored caches and runs depend on every bit of them. */
 #ifndef SALT_HASH_H
 #define SALT_HASH_H

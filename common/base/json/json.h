@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * json - the only module that includes Jansson. A struct json * is a node; nodes of a parsed text are valid until its root is closed.
  * Parsing rejects duplicate keys, NUL in strings, lone surrogates and more than max_bytes. Numbers are 64-bit integers and doubles.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * log - logfmt lines on stderr, one per event:
  *   ts=2026-01-31T12:00:00.123Z level=info prog=teacherd pid=4711 event=lease.done seqs=8 ms=93

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* recent - the last lines of the log, for requests to the status socket. */
 #include "base/log/log.h"
 

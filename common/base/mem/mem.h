@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* mem - arithmetic of sizes that cannot overflow unnoticed, zeroed and growing memory, and an arena for parsed input. */
 #ifndef SALT_MEM_H
 #define SALT_MEM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* shuffle - the order in which sequences are visited: a pure function of seed and position. Stored caches depend on it. */
 #ifndef SALT_SHUFFLE_H
 #define SALT_SHUFFLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cache - the LMDB tables: scores, labels, rows, plans, attempts, quarantine, meta. The only module that includes LMDB.
  *

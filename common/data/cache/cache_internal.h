@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of cache share. */
 #ifndef SALT_CACHE_INTERNAL_H
 #define SALT_CACHE_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Opening, the lock, the file system, and helpers for the other files. */
 #include "data/cache/cache_internal.h"
 

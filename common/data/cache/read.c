@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reading: snapshots, single records, identity values, and whole tables that are small. */
 #include "data/cache/cache_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Iteration: the next record from a key on, and every record of a table, damaged ones included. */
 #include "data/cache/cache_internal.h"
 

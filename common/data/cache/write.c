@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Writing: one transaction at a time, of selectord's commit thread; and identity, written once at the start. */
 #include "data/cache/cache_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* PREFIX.json: what the token file does not contain. */
 #include "data/corpus/corpus_internal.h"
 

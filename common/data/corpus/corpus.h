@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * corpus - token files as one stream, mmap'ed, cut into windows.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of corpus share. */
 #ifndef SALT_CORPUS_INTERNAL_H
 #define SALT_CORPUS_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Recognises the files at PREFIX, maps them and checks them against PREFIX.json. */
 #include "data/corpus/corpus_internal.h"
 

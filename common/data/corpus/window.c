@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reading the stream: windows, checks, counts, fingerprint. */
 #include "data/corpus/corpus_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bytes -> rows. Nothing in the bytes is used before the checksum is verified, and sizes in them are not trusted after it: memory is
  * allocated by the number of bytes received, never by a number in them.

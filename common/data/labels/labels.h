@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * labels - the soft-label codec: rows <-> bytes, pure. No file, no socket, no tensor, no clock. The score codec and the identities of
  * label sets and score sets are here too.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of labels share; labels.h describes the format. */
 #ifndef SALT_LABELS_INTERNAL_H
 #define SALT_LABELS_INTERNAL_H

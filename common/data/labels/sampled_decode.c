@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Payload -> rows, one at a time: which ids of an earlier row it has, its new ones, its counts. */
 #include "data/labels/sampled_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Rows -> payload: one pass forward for the bits and their probabilities, then one backward through the coder. */
 #include "data/labels/sampled_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the encoder and the decoder of sampled labels share: the coder's constants and the adaptive bits. docs/formats.md describes the
  * whole format.

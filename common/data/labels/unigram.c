@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The unigram model of a label set: one byte per id, from which every process derives the same tables with integers only.
  *

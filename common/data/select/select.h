@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * select - the arithmetic of choosing sequences (SALT, arXiv 2410.18779, section on data selection). Arrays
  * in, arrays out.

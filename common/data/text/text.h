@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * text - documents from files, folders and standard input. Plain text or JSON lines, either also compressed by zstd (recognised by its
  * first bytes). Bytes are passed on unchanged: nothing is decoded, trimmed or repaired, and bytes that are not UTF-8 stay.

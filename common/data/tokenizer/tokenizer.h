@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tokenizer - bytes <-> token ids, according to a Hugging Face tokenizer.json with byte-level BPE.
  *

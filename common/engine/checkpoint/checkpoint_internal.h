@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Shared by the files of this module only. */
 #ifndef SALT_CHECKPOINT_INTERNAL_H
 #define SALT_CHECKPOINT_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reads manifests; lists, verifies and prunes checkpoints. */
 #include "engine/checkpoint/checkpoint_internal.h"
 

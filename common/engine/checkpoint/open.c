@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reads the optimiser's arrays by range, from any number of shards. */
 #include "engine/checkpoint/checkpoint_internal.h"
 

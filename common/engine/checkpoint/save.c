@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Saving: the steps of checkpoint.h, in its order. */
 #include "engine/checkpoint/checkpoint_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One GGUF file: its header, pairs and tensors, checked in full. The layout is in gguf.h. */
 #include "engine/gguf/gguf_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * gguf - reads GGUF files: metadata, tensors, and both as a Llama model. Read only.
  *

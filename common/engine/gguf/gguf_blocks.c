@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Blocks of GGUF tensors to float. d, m are fp16 in the file; q are small integers. Compiled without contraction of products and
  * sums, so that an imported model has the same bits, and the same fingerprint, wherever it was imported.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of gguf share: an open file and its pairs. */
 #ifndef SALT_GGUF_OWN_H
 #define SALT_GGUF_OWN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A GGUF file as a Llama model: configuration, names of tensors, order of rows. */
 #include "engine/gguf/gguf_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The pairs of an open GGUF file: lookup, typed values, error notes. */
 #include "engine/gguf/gguf_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* tokenizer.ggml.* of a GGUF file as the text of a tokenizer.json (byte-level BPE) and of a tokenizer_config.json. */
 #include "engine/gguf/gguf_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * infer - batches of sequences to scores and label records, with the models held in device memory.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kernels - all arithmetic on tensor data, behind one context. Letters as in tensor/tensor.h.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kernels_internal - what the API (api/) and the backends share: the context and the table of functions of a backend.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * backward - the gradients of forward.c, layer by layer from the last to the first. BUFFER_D_X holds the
  * gradient of the residual stream; each branch of a block adds its part after its norm. With parallel

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * family - the model families: what they compute, names in their files, and a row per tensor. A family whose
  * layers all exist needs an entry here and in enum model_family; weights/config.c reads and writes its

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * flops - floating point operations per token, for reports and plans.
  */

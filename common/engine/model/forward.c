@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * forward - tokens to final normed hidden states. The pre-norm block of all families:
  *   mid = x + attention(norm1(x)) W_proj;  next = mid + mlp(norm2(mid))

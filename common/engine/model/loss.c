@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * loss - the output layer: mixed-target loss, logits, scores and labels. Logits exist for a chunk of rows at a time.
  */

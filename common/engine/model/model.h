@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * model - transformer language models: tensor table, forward, fused loss, backward, scores and labels.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * model_internal - tensors by their role in the computation, whatever their names.
  */

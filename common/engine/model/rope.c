@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rope - inverse frequencies of the rotary embedding.
  *   default  f_j = 1 / theta^(2j/R), R: the elements of a head to which it applies

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * session - struct model_session, for forward.c, backward.c and loss.c.
  */

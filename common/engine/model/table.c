@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * table - checks of a configuration, its table of tensors in canonical order, views by role.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * optim - learning rate schedules, clipping, and AdamW over a range of the flat parameters. Pure: no state, any thread.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tensor - shape, dtype and where the data is; no arithmetic. Letters used in all comments of the engine:
  *   B sequences in a micro-batch   T positions of a sequence (= context L when full)   C model width (d_model)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * config.json of the supported families. A key that changes outputs is either supported or refused by name. Other keys are ignored:
  * the family's implementation in transformers does not read them either.

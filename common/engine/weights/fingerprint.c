@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Identity of a model directory, and the sidecar file that saves the next start from reading all of it:
  *   salt_fingerprint1 <32 hex digits> <number of files>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Maps files to the tensor table of a model: names, reading by range, saving from a source. */
 #include "engine/weights/weights_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A file being written: buffered, hashed while it is written, synced at its end. Nothing is overwritten or retried. */
 #include "engine/weights/weights_internal.h"
 

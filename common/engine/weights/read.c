@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Bytes of a tensor to float. */
 #include "engine/weights/weights.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The header of one safetensors file:
  *   0      8   u64, little-endian: n, length of the JSON text

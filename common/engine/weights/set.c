@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* An open set of tensors: one file, or an index and its shards. */
 #include "engine/weights/weights_internal.h"
 

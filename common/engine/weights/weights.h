@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * weights - Hugging Face model directories: config.json beside model.safetensors, or beside
  * model.safetensors.index.json and its shards. Read, write, fingerprint.

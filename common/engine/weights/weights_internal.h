@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of weights share: the parser of one safetensors header and the file being written.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Streaming writer of one or several safetensors files. */
 #include "engine/weights/weights_internal.h"
 

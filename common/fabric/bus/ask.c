@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ask - requests to many status sockets at once; each ends with its own answer or timeout, whatever the
  * others do.

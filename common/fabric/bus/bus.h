@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bus - sockets, poll, keys. The only module that includes ZeroMQ.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of bus share. */
 #ifndef SALT_BUS_INTERNAL_H
 #define SALT_BUS_INTERNAL_H

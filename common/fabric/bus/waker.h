@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The side of a waker that a poll needs: for poll.c and the fake bus of the replay tests. */
 #ifndef SALT_BUS_WAKER_H
 #define SALT_BUS_WAKER_H

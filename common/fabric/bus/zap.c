@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ZAP (RFC 27): which keys may connect. libzmq asks a REP socket at a fixed inproc address at each handshake.
  * Without an answer it waits and then drops the connection. Without a socket there, and without

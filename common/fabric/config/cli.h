@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cli - command lines by getopt_long(3), described by tables of options: one parser for the daemons and for
  * every verb of saltctl. The tables also make the help texts, the manual pages and the completion.

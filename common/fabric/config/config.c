@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config - reads files, checks options against each other, answers questions about the settings. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * config - fleet.yaml as structs. One table (table.c) has key, type, default, range or choices, class and help of every option.
  * Parsing, --set, printing, docs/config.md and the comparison of identities use it. The module does not log, exit or read the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* config_internal - shared by the files of this module. */
 #ifndef SALT_CONFIG_INTERNAL_H
 #define SALT_CONFIG_INTERNAL_H

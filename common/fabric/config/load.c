@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* load - a text and overrides to settings. */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* man - the table of options as fleet.yaml(5). The text before the table is that of docs/config.md, converted to roff. */
 #include <errno.h>
 #include <string.h>

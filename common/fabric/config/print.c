@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* print - settings and the table as text, and comparison of two configurations. */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* table - every option. docs/config.md, config_print and config_identity_diff follow this order. */
 #include <math.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* value - converts a value between its text and its field in struct config. */
 #include <ctype.h>
 #include <errno.h>

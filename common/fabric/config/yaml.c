@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* yaml - parses fleet.yaml with libyaml's events: a mapping of sections, each a mapping of options to a value or a flat list. */
 #include <errno.h>
 #include <stdlib.h>

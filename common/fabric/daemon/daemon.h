@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * daemon - what selectord, teacherd and trainerd do the same way: command line, check-only mode, log,
  * signals, bus context, status socket, announcement, messages to systemd, the fatal error and the exit code.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* systemd - messages to the service manager. The only file that includes libsystemd. */
 #include "fabric/daemon/daemon.h"
 

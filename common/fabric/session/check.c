@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A WELCOME against what this process holds, and what a REFUSE means. */
 #include "fabric/session/session_internal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "fabric/session/session.h"
 
 #include "data/corpus/corpus.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * session - a client's conversation with all shards of one selectord, over bus and wire. Used by teacherd,
  * trainerd, saltctl and the stubs of tests and bench. It is the only place that encodes a HELLO.

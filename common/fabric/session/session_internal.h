@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of session share. */
 #ifndef SALT_SESSION_INTERNAL_H
 #define SALT_SESSION_INTERNAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* announce - run.dir/daemons/NAME.json: which daemon runs where, for saltctl. */
 #include <dirent.h>
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* status - metrics, state and phase, and snapshots of them. */
 #include <math.h>
 #include <pthread.h>

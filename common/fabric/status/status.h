@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * status - the metrics of a daemon (counters, gauges, timers), its state and phase, and snapshots of them. A
  * snapshot becomes JSON here and protobuf in wire. The time is passed in (now_ms, monotonic milliseconds).

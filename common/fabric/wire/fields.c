@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "fabric/wire/wire_internal.h"
 
 #include "salt.pb-c.h"

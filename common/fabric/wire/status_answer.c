@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "fabric/wire/status_answer.h"
 
 #include <errno.h>

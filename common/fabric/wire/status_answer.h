@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * status_answer - the answer of a status socket: a snapshot of the status module and, from selectord, the
  * connected peers, as JSON or as the protobuf of proto/status.proto. A daemon's bus_status_fn takes its

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "fabric/wire/tb_event.h"
 
 #include "tensorboard.pb-c.h"

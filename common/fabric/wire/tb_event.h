@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tb_event - one event of a TensorBoard file as protobuf bytes. trainerd/tensorboard.c frames them.
  */

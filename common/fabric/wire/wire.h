@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * wire - structs to frames and back. The only module that includes protobuf. proto/salt.proto has the meaning
  * of every field, wire_fields.h its type here and its limits.

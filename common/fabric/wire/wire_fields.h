@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * wire_fields - every field of every message: the table beside proto/salt.proto, which has the meaning of
  * each field. wire.h includes it to declare the structs, fields.c to build the tables that encode, decode and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of wire share. */
 #ifndef SALT_WIRE_INTERNAL_H
 #define SALT_WIRE_INTERNAL_H

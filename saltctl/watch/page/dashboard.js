@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 "use strict";
 /*
  * The dashboard: asks /api/status and /api/runs again and again and shows what they say. Nothing is computed that they do not have, but

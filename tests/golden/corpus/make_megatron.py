@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Token files as other projects write them, from the layouts in docs/formats.md; shares no code with common/data/corpus.
   small.bin, small.idx    Megatron, uint16: three documents, the second of two sequences
   wide.bin, wide.idx      Megatron, int32, ids over 65,535

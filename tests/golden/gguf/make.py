@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Make this folder's fixtures: small GGUF files, and what the gguf package and transformers make of them.
 
 usage: make.py     (the files here came from gguf 0.19.0, transformers 5.23 with PyTorch 2.15)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label records version 3, put together byte by byte from docs/formats.md; shares no code with common/data/labels.
 Writes sampled.bin, like.bin, common.bin, topk.bin, dense.bin, scores.bin beside itself and prints the identity hashes that tests know.
 Needs libxxhash.so.0 (Debian: libxxhash0) and nothing else."""

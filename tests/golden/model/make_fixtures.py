@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures of tests/golden/test_model.c: tiny random GPT-2, Llama, Qwen2, Qwen3 and GPT-NeoX models of transformers, with what PyTorch makes of them.
 
     python3 tests/golden/model/make_fixtures.py        (tests/peers/requirements.txt; writes beside itself)

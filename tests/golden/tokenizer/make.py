@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Make this folder's fixtures: small tokenizers with the splits of well-known ones, texts, and the ids Hugging Face gives.
 
 usage: make.py POD_FOLDER     (perl-doc's /usr/share/perl/5.36.0/pod; the files here came from tokenizers 0.23.3)

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Makes the fixtures of this folder with transformers, safetensors and numpy; run from anywhere, writes beside itself.
 
     gpt2/           GPT2LMHeadModel.save_pretrained: tied, transformer. prefix, no lm_head.weight

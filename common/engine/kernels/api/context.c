@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * context - which backend and dtype a context gets, and the calls that need no checks: memory, events, parameters.
  */

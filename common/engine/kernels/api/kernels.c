@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kernels - the arithmetic of kernels.h: shapes are checked here, once for all backends, and the backend's
  * function is called.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cpu - what the CPU backends share: loops over tensors, on a team of OpenMP threads. openblas.c and onednn/
  * add the products.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * memory - device memory of the CPU backends, which is the host's, and the scratch of a context.
  */

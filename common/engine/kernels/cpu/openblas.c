@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * openblas - products of matrices by OpenBLAS, and the backend made of them and the shared kernels.
  */

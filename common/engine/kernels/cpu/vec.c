@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/kernels/cpu/vec.h"
 
 #include "engine/kernels/cpu/vec_math.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vec - the inner loops of kernels/, single-threaded, on plain float arrays. vec.c and vec_rows.c are
  * compiled once for each instruction set; cpu__open picks one table. Aliasing is as in kernels.h:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vec_math - scalar functions that compilers turn into vector code: no branches, no table. Only vec*.c include it.
  */

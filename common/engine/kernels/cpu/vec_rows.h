@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* vec_rows - the loops over whole rows; names end in the instruction set. */
 #ifndef SALT_KERNELS_VEC_ROWS_H
 #define SALT_KERNELS_VEC_ROWS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * attention - in bf16 on matrix units: products read q, k and v in place; probabilities are rounded to bf16
  * before they are multiplied. fp32 uses the shared kernels.

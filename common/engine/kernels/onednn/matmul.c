@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * matmul - products of matrices by oneDNN (its API: primitive.c).
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * onednn - what the files of the backend onednn share. It is optional: without oneDNN they are not in the build.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * primitive - oneDNN's C API: descriptors, primitives and reorders by shape, execution, and the backend's
  * table.
