@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 #include <time.h>
 
+#include "base/clock/clock.h"
 #include "base/err/crash.h"
 #include "base/log/log.h"
 
@@ -241,18 +242,6 @@ write_drops(struct commit *c, struct items *group)
 	return no_room(rc) ? 0 : rc;
 }
 
-static void
-after_ms(struct timespec *at, int64_t ms)
-{
-	clock_gettime(CLOCK_MONOTONIC, at);
-	at->tv_sec += ms / 1000;
-	at->tv_nsec += ms % 1000 * 1000000;
-	if (at->tv_nsec >= 1000000000) {
-		at->tv_sec++;
-		at->tv_nsec -= 1000000000;
-	}
-}
-
 static int
 grow(struct commit *c)
 {
@@ -281,7 +270,7 @@ next_group(struct commit *c, struct items *group, size_t *n, uint64_t *no, struc
 	while (!STAILQ_EMPTY(&c->items) && c->n < c->max_records && !c->stop)
 		if (pthread_cond_timedwait(&c->work, &c->lock, next_at) == ETIMEDOUT)
 			break;
-	after_ms(next_at, c->commit_ms);
+	*next_at = clock_after_ms(c->commit_ms);
 	STAILQ_INIT(group);
 	for (*n = 0; *n < GROUP_MAX && (i = STAILQ_FIRST(&c->items)) != NULL; (*n)++) {
 		STAILQ_REMOVE_HEAD(&c->items, link);
@@ -301,7 +290,7 @@ pause_for_space(struct commit *c)
 	bool stop;
 
 	pthread_mutex_lock(&c->lock);
-	after_ms(&until, RETRY_MS);
+	until = clock_after_ms(RETRY_MS);
 	while (!c->stop && pthread_cond_timedwait(&c->work, &c->lock, &until) != ETIMEDOUT)
 		;
 	stop = c->stop;
@@ -381,7 +370,6 @@ int
 commit_new(struct commit **out, struct cache *cache, uint32_t commit_ms, size_t max_records, void (*wake)(void *arg), void *wake_arg)
 {
 	struct commit *c = calloc(1, sizeof(*c));
-	pthread_condattr_t attr;
 	int rc;
 
 	*out = NULL;
@@ -394,10 +382,7 @@ commit_new(struct commit **out, struct cache *cache, uint32_t commit_ms, size_t 
 	c->wake_arg = wake_arg;
 	STAILQ_INIT(&c->items);
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->work, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&c->work);
 	if ((rc = pthread_create(&c->thread, NULL, run, c)) != 0) {
 		commit_destroy(&c);
 		return rc;

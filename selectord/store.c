@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock/clock.h"
 #include "base/mem/mem.h"
 
 static int
@@ -93,15 +94,6 @@ ask_tokens(void *arg, uint64_t seq, int32_t *out)
 #define CHECK_SPEND_NS INT64_C(500000)		/* full checks in each such window take about so long; beyond it: */
 #define CHECK_ONE_OF 1024			/* of so many labels one is checked fully */
 
-static int64_t
-now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* Length, checksum and header: this finds what can go wrong between a teacher with our encoder and here. */
 static int
 check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, const void *bytes, size_t len, struct err_note *note)
@@ -132,7 +124,7 @@ ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct e
 	if ((rc = ask_tokens(s, seq, s->tokens)) != 0)
 		return rc;
 	tokens = hash_tokens(s->tokens, (size_t)s->context + 1);
-	start = now_ns();
+	start = clock_now_ns();
 	if (start - s->window_ns >= CHECK_WINDOW_NS) {
 		s->window_ns = start;
 		s->spent_ns = 0;
@@ -142,7 +134,7 @@ ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct e
 		return check_envelope(&s->spec, &tokens, bytes, len, note);
 	}
 	rc = labels_check(&s->spec, &tokens, bytes, len, note);
-	s->spent_ns += now_ns() - start;
+	s->spent_ns += clock_now_ns() - start;
 	return rc;
 }
 

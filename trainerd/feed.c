@@ -307,7 +307,6 @@ feed_new(struct feed **out, const struct feed_options *o, struct err_note *note)
 {
 	const struct config *cfg = o->config;
 	struct feed *f = calloc(1, sizeof(*f));
-	pthread_condattr_t attr;
 	int rc = ENOMEM;
 
 	*out = NULL;
@@ -323,10 +322,7 @@ feed_new(struct feed **out, const struct feed_options *o, struct err_note *note)
 	f->teacher_nats = o->resumed != NULL ? o->resumed->teacher_nats : NAN;
 	f->released = o->resumed != NULL && o->resumed->released;
 	pthread_mutex_init(&f->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&f->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&f->changed);
 	if (f->n_windows == 0) {
 		rc = err_expect(note, ERR_RANGE, "%s", "at least corpus.context + 1 = %u tokens", "%" PRIu64, cfg->corpus.train, f->context + 1,
 		    corpus_n_tokens(o->corpus));
@@ -415,15 +411,8 @@ feed_poll(struct feed *f, uint64_t step, struct err_note *note)
 void
 feed_wait(struct feed *f, int timeout_ms)
 {
-	struct timespec t;
+	struct timespec t = clock_after_ms(timeout_ms);
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += timeout_ms / 1000;
-	t.tv_nsec += timeout_ms % 1000 * 1000000L;
-	if (t.tv_nsec >= 1000000000L) {
-		t.tv_sec++;
-		t.tv_nsec -= 1000000000L;
-	}
 	pthread_mutex_lock(&f->lock);
 	pthread_cond_timedwait(&f->changed, &f->lock, &t);
 	pthread_mutex_unlock(&f->lock);

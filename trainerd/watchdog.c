@@ -80,11 +80,9 @@ watchdog_main(void *arg)
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->stop) {
-		struct timespec t;
+		struct timespec t = clock_after_ms(1000);
 		double idle;
 
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		t.tv_sec += 1;
 		pthread_cond_timedwait(&w->changed, &w->lock, &t);
 		idle = clock_now_s() - w->last;
 		if (w->comm != NULL)
@@ -105,7 +103,6 @@ static struct watchdog *
 watchdog_start(struct comm *comm, double min_s, const char *doing, double allowed_s)
 {
 	struct watchdog *w = calloc(1, sizeof(*w));
-	pthread_condattr_t attr;
 
 	if (w == NULL)
 		return NULL;
@@ -115,10 +112,7 @@ watchdog_start(struct comm *comm, double min_s, const char *doing, double allowe
 	w->doing = doing;
 	w->allowed_s = allowed_s;
 	pthread_mutex_init(&w->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&w->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&w->changed);
 	if (pthread_create(&w->thread, NULL, watchdog_main, w) != 0) {
 		free(w);
 		return NULL;
