@@ -20,6 +20,11 @@ refusals(void)
 		CHECK_ROW(rows[i].what, json_parse(rows[i].text, strlen(rows[i].text), "x.json", &j, &note) == ERR_FORMAT && j == NULL);
 	CHECK(json_parse("{\n  \"a\": tru\n}", 14, "x.json", &j, &note) == ERR_FORMAT);
 	CHECK(strstr(note.place, "line 2") != NULL);
+	CHECK(json_parse("version https://git-lfs.github.com/spec/v1\n", 43, "x.json", &j, &note) == ERR_FORMAT &&
+	    strstr(note.found, "git lfs pull") != NULL);
+	CHECK(json_parse("\xef\xbb\xbf{}", 5, "x.json", &j, &note) == 0 && json_kind(j) == JSON_KIND_OBJECT);
+	json_close(&j);
+	CHECK(json_parse("\xef\xbb", 2, "x.json", &j, &note) == ERR_FORMAT);
 	CHECK(json_parse_file(check_missing(), 0, &j, &note) == 2);
 	CHECK(json_parse_file("CMakePresets.json", 10, &j, &note) == ERR_RANGE);
 }

@@ -71,6 +71,26 @@ out:
 	return rc;
 }
 
+const char *
+file_magic(const void *p, size_t n)
+{
+	static const struct { const char *bytes; size_t n; const char *what; } kinds[] = {
+#define KIND(bytes, what) {bytes, sizeof(bytes) - 1, what}
+		KIND("version https://git-lfs", "a Git LFS pointer; type `git lfs pull` in its folder"),
+		KIND("PK\3\4", "a zip archive, as PyTorch writes"), KIND("\x80\2", "a Python pickle"),
+		KIND("GGUF", "a GGUF file"), KIND("\x89HDF", "an HDF5 file"), KIND("\x1f\x8b", "a gzip file"),
+		KIND("\x28\xb5\x2f\xfd", "a zstd file"), KIND("\xfd" "7zXZ", "an xz file"), KIND("BZh", "a bzip2 file"),
+		KIND("\xff\xfe", "UTF-16 text"), KIND("\xfe\xff", "UTF-16 text"),
+		KIND("<!DOCTYPE", "an HTML page"), KIND("<!doctype", "an HTML page"), KIND("<html", "an HTML page"),
+#undef KIND
+	};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (n >= kinds[i].n && memcmp(p, kinds[i].bytes, kinds[i].n) == 0)
+			return kinds[i].what;
+	return NULL;
+}
+
 int
 file_write_all(int fd, const void *p, size_t n)
 {

@@ -18,6 +18,12 @@
  */
 int file_read(const char *path, size_t max_bytes, char **data, size_t *len, struct err_note *note);
 
+/*
+ * file_magic - what bytes that begin a file show it to be, in words for a message: "a Git LFS pointer; ...", "a gzip file". NULL: none of the
+ * kinds that are found in place of model files. n may be any length; 64 bytes are enough.
+ */
+const char *file_magic(const void *p, size_t n);
+
 /* file_write_all - all n bytes to fd, repeated after short writes and EINTR. 0 or errno; no note. */
 int file_write_all(int fd, const void *p, size_t n);
 

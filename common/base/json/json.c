@@ -26,13 +26,17 @@ int
 json_parse(const char *text, size_t len, const char *name, struct json **root, struct err_note *note)
 {
 	json_error_t e;
-	json_t *j = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+	size_t bom = len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;	/* as editors on Windows write it */
+	json_t *j = json_loadb(text + bom, len - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+	const char *magic;
 
 	*root = out(j);
 	if (j != NULL)
 		return 0;
 	if (json_error_code(&e) == json_error_out_of_memory)
 		return err_note_set(note, ENOMEM, "%s", name);
+	if ((magic = file_magic(text, len)) != NULL)
+		return err_expect(note, ERR_FORMAT, "%s", "JSON", "%s", name, magic);
 	err_note_set(note, ERR_FORMAT, "%s", name);
 	err_note_place(note, "line %d column %d (byte %d)", e.line, e.column, e.position);
 	err_note_expected(note, "JSON");

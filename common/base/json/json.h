@@ -16,7 +16,7 @@ struct json;				/* a Jansson value; never defined */
 enum json_kind { JSON_KIND_NULL, JSON_KIND_FLAG, JSON_KIND_INT, JSON_KIND_FLOAT, JSON_KIND_TEXT, JSON_KIND_ARRAY, JSON_KIND_OBJECT };
 
 /*
- * json_parse, json_parse_file - notes begin with name. max_bytes 0: no limit.
+ * json_parse, json_parse_file - notes begin with name. max_bytes 0: no limit. A byte order mark before the text is skipped.
  * Return 0 and *root (json_close it), ERR_FORMAT, ERR_RANGE (too large), ENOMEM or errno; *root is NULL then.
  */
 int json_parse(const char *text, size_t len, const char *name, struct json **root, struct err_note *note);
