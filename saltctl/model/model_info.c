@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -29,6 +27,7 @@ struct facts {
 	uint64_t context, micro_batch;
 	bool has_weights;
 	char fingerprint[HASH_HEX_BYTES];
+	char remarks[512];			/* weights_model_remarks */
 	size_t train_bytes, infer_bytes;	/* activations of a session; 0: too large */
 	double flops;				/* forward and backward per token */
 	char compute[128];
@@ -71,7 +70,7 @@ print_json(const struct facts *f, bool tensors)
 	    CTL("flops_per_token_forward", f->flops / 3), CTL("param_bytes", f->model->n_params * 4),
 	    CTL("train_activation_bytes", ctl_known(f->train_bytes > 0, (int64_t)f->train_bytes)),
 	    CTL("label_activation_bytes", ctl_known(f->infer_bytes > 0, (int64_t)f->infer_bytes)),
-	    CTL("fingerprint", f->has_weights ? f->fingerprint : NULL), CTL("compute", f->compute),
+	    CTL("fingerprint", f->has_weights ? f->fingerprint : NULL), CTL("remarks", f->remarks), CTL("compute", f->compute),
 	    CTL("compute_reason", f->compute_reason));
 	char buf[128];
 
@@ -114,6 +113,8 @@ print_text(const struct facts *f)
 		ctl_line("memory to label", "%s of parameters, %s of activations a thread", ctl_bytes(4 * params, a),
 		    ctl_bytes((double)f->infer_bytes, b));
 	ctl_line("fingerprint", "%s", f->has_weights ? f->fingerprint : "none: no weights here");
+	if (f->remarks[0] != '\0')
+		ctl_line("weights", "%s", f->remarks);
 	ctl_line("compute here", "%s", f->compute);
 	ctl_line("because", "%s", f->compute_reason);
 }
@@ -128,20 +129,18 @@ look(struct facts *f, struct err_note *note)
 	struct kernels *k = NULL;
 	struct weights_model *w = NULL;
 	struct hash128 fingerprint;
-	struct stat st;
 	int rc;
 
-	if (stat(f->path, &st) == 0 && S_ISDIR(st.st_mode)) {
-		/* A folder with only config.json is a shape; weights, if there are any, must fit it. */
-		if ((rc = weights_model_open(&w, f->path, f->model, note)) == 0) {
-			weights_model_close(&w);
-			if ((rc = weights_fingerprint(f->path, &fingerprint, note)) != 0)
-				return rc;
-			f->has_weights = true;
-			hash_hex(fingerprint, f->fingerprint);
-		} else if (rc != ENOENT && rc != ERR_NOT_FOUND) {
+	/* A folder with only config.json is a shape; weights, if there are any, must be those that eval would read. */
+	if (weights_present(f->path)) {
+		if ((rc = weights_model_open(&w, f->path, f->model, note)) != 0)
 			return rc;
-		}
+		snprintf(f->remarks, sizeof(f->remarks), "%s", weights_model_remarks(w));
+		weights_model_close(&w);
+		if ((rc = weights_fingerprint(f->path, &fingerprint, note)) != 0)
+			return rc;
+		f->has_weights = true;
+		hash_hex(fingerprint, f->fingerprint);
 	}
 	f->flops = model_flops_per_token(&f->model->config, (int64_t)f->context);
 	if (model_session_plan(&f->model->config, DTYPE_F32, &train, &f->train_bytes, NULL) != 0)

@@ -223,14 +223,20 @@ fingerprints(void)
 		{"rope high", "\"high_freq_factor\": 4.0", "\"high_freq_factor\": 5.0", true},
 		{"rope original", "\"original_max_position_embeddings\": 16", "\"original_max_position_embeddings\": 32", true},
 		{"rope type", "\"rope_type\": \"llama3\"", "\"rope_type\": \"default\"", true},
-		{"tying", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", true},
-		{"kv heads", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1", true},
-		{"biases", "\"attention_bias\": false", "\"attention_bias\": true", true},
 		{"formatting", "{\n  \"arch", "{\"arch", false},
 		{"version", "\"transformers_version\": \"5.23.0\"", "\"transformers_version\": \"4.0\"", false},
 		{"eos", "\"eos_token_id\": 2", "\"eos_token_id\": 3", false},
 	};
+	static const struct {
+		const char *from, *to;
+		int rc;
+	} unfit[] = {
+		{"\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", ERR_NOT_FOUND},
+		{"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1", ERR_MISMATCH},
+		{"\"attention_bias\": false", "\"attention_bias\": true", ERR_NOT_FOUND},
+	};
 	struct hash128 one = print_of(fixture("llama")), h;
+	struct err_note note;
 
 	CHECK(hash_equal(one, print_of(fixture("llama_sharded"))));
 	CHECK(hash_equal(print_of(fixture("gpt2")), print_of(fixture("gpt2_bare"))));
@@ -239,6 +245,12 @@ fingerprints(void)
 		shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
 		replace(made("fp/config.json"), edits[i].from, edits[i].to);
 		CHECK_ROW(edits[i].what, hash_equal(one, print_of(made("fp"))) == !edits[i].changes);
+	}
+	/* Weights that do not fit the configuration are no model, and have no fingerprint. */
+	for (size_t i = 0; i < sizeof(unfit) / sizeof(unfit[0]); i++) {
+		shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
+		replace(made("fp/config.json"), unfit[i].from, unfit[i].to);
+		CHECK_ROW(unfit[i].from, weights_fingerprint(made("fp"), &h, &note) == unfit[i].rc);
 	}
 	/* One bit of one weight. The sidecar of before is there and must not be believed. */
 	shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
@@ -306,6 +318,7 @@ tied_head_and_nan(void)
 	struct weights_writer *w;
 	struct err_note note;
 	struct weights *set;
+	struct hash128 h;
 	struct model *m;
 	float *p = load(fixture("gpt2"), &m), *all;
 
@@ -344,6 +357,7 @@ tied_head_and_nan(void)
 		}
 		REQUIRE(weights_model_open(&wm, made("tied"), m, &note) == 0);
 		CHECK(weights_model_read(wm, 0, (uint64_t)m->n_params, p, &note) == (round == 2 ? ERR_NONFINITE : 0));
+		CHECK(weights_fingerprint(made("tied"), &h, &note) == (round == 2 ? ERR_NONFINITE : 0));
 		if (round == 2)
 			CHECK(strstr(note.place, "tensor h.1.mlp.c_fc.bias, element 5 ") != NULL);
 		weights_model_close(&wm);
@@ -386,6 +400,178 @@ bare_names(void)
 	model_destroy(&m);
 	free(p);
 	free(q);
+}
+
+/*
+ * The fixture's tensors in a folder of their own, each under the name that rename makes of its own in buf; false: left out.
+ * again: a second time under their own names.
+ */
+static void
+write_renamed(const char *from, const char *to, bool (*rename)(const char *name, char *buf), bool again)
+{
+	static char texts[64][256];
+	struct weights_spec specs[64];
+	const struct weights_tensor *data[64];
+	struct weights_writer *w;
+	struct err_note note;
+	struct weights *set;
+	size_t n = 0;
+
+	shell("rm -rf %s/%s && mkdir %1$s/%2$s && cp " GOLDEN "%3$s/config.json %1$s/%2$s", to, from);
+	REQUIRE(weights_open(&set, fixture(from), &note) == 0);
+	for (size_t i = 0; i < weights_count(set) * (again ? 2 : 1); i++) {
+		const struct weights_tensor *t = weights_at(set, i % weights_count(set));
+
+		REQUIRE(n < 64);
+		snprintf(texts[n], sizeof(texts[n]), "%s", t->name);
+		if (i < weights_count(set) && !rename(t->name, texts[n]))
+			continue;
+		specs[n] = (struct weights_spec){.name = texts[n], .dtype = t->dtype, .n_dims = t->n_dims};
+		memcpy(specs[n].shape, t->shape, sizeof(t->shape));
+		data[n++] = t;
+	}
+	REQUIRE(weights_writer_new(&w, made(to), "model", specs, n, NULL, 0, 0, &note) == 0);
+	for (size_t i = 0; i < n; i++)
+		REQUIRE(weights_writer_bytes(w, data[i]->data, data[i]->len_bytes, &note) == 0);
+	REQUIRE(weights_writer_finish(w, &note) == 0);
+	weights_writer_destroy(&w);
+	weights_close(&set);
+}
+
+static const char *prefix;
+
+static bool
+with_prefix(const char *name, char *buf)
+{
+	snprintf(buf, 256, "%s%s", prefix, name);
+	return true;
+}
+
+/* As FSDP and torch.compile of single layers do. */
+static bool
+inside(const char *name, char *buf)
+{
+	const char *at = strstr(name, ".mlp.");
+
+	if (at != NULL)
+		snprintf(buf, 256, "%.*s._fsdp_wrapped_module.mlp._orig_mod.%s", (int)(at - name), name, at + 5);
+	return true;
+}
+
+static bool
+without_embedding(const char *name, char *buf)
+{
+	(void)buf;
+	return strstr(name, "wte.weight") == NULL;
+}
+
+/* What opening the folder as a model says: 0 and the remarks, or the error and its text. */
+static int
+opened(const char *dir, char *text, size_t size)
+{
+	struct weights_model *w = NULL;
+	struct err_note note = {.name = ""};
+	struct model_config cfg;
+	struct model *m = NULL;
+	int rc;
+
+	if ((rc = weights_config_load(dir, &cfg, &note)) == 0 && (rc = model_new(&m, &cfg, &note)) == 0)
+		rc = weights_model_open(&w, dir, m, &note);
+	if (rc == 0)
+		snprintf(text, size, "%s", weights_model_remarks(w));
+	else
+		err_note_str(&note, rc, text, size);
+	weights_model_close(&w);
+	model_destroy(&m);
+	return rc;
+}
+
+/* Names that wrappers changed: the same model where it is clear which is meant, else an error that shows the prefix. */
+static void
+wrapped_names(void)
+{
+	static const char *const prefixes[] = {"_orig_mod.", "module.", "module._orig_mod.", "model.", "_forward_module.model."};
+	struct hash128 llama = print_of(fixture("llama")), gpt2 = print_of(fixture("gpt2"));
+	char text[1400];
+
+	CHECK(opened(fixture("llama"), text, sizeof(text)) == 0 && text[0] == '\0');
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+		prefix = prefixes[i];
+		write_renamed("llama", "var", with_prefix, false);
+		CHECK_ROW(prefix, opened(made("var"), text, sizeof(text)) == 0 && strstr(text, "left out of the names") != NULL);
+		CHECK_ROW(prefix, hash_equal(llama, print_of(made("var"))));
+		write_renamed("gpt2", "var", with_prefix, false);
+		CHECK_ROW(prefix, hash_equal(gpt2, print_of(made("var"))));
+	}
+	write_renamed("llama", "var", inside, false);
+	CHECK(hash_equal(llama, print_of(made("var"))));
+	prefix = "language_model.";
+	write_renamed("llama", "var", with_prefix, false);
+	CHECK(opened(made("var"), text, sizeof(text)) == ERR_NOT_FOUND && strstr(text, "begin with \"language_model.model.\"") != NULL);
+	prefix = "_orig_mod.";
+	write_renamed("llama", "var", with_prefix, true);
+	CHECK(opened(made("var"), text, sizeof(text)) == ERR_MISMATCH && strstr(text, "differ in prefixes only") != NULL);
+	write_renamed("gpt2_bare", "var", without_embedding, false);
+	CHECK(opened(made("var"), text, sizeof(text)) == 0 && strstr(text, "lm_head.weight is taken for transformer.wte.weight") != NULL);
+	CHECK(hash_equal(gpt2, print_of(made("var"))));
+}
+
+/* Folders whose files are incomplete, of another kind, or more than one kind. Each command runs in a copy of the fixture. */
+static void
+folders(void)
+{
+	static const struct {
+		const char *fixture, *command;
+		int rc;
+		const char *text;		/* part of the error, or of the remarks */
+	} rows[] = {
+		{"llama_sharded", "rm *.index.json", 0, "no index"},
+		{"llama_sharded", "rm *.index.json model-00002*", ERR_NOT_FOUND, "expected model-00002-of-"},
+		{"llama_sharded", "rm model-00002*", ENOENT, "this file, named in"},
+		{"llama_sharded", "rm model-00002*; ln -s gone/blob model-00002-of-00006.safetensors", ENOENT, "none at gone/blob"},
+		{"llama_sharded", "sed -i 's/\"weight_map\": {/&\"lm_head.weight\": \"model-00001-of-00006.safetensors\",/' *.index.json", 0, ""},
+		{"llama_sharded", "sed -i 's/\"weight_map\": {/&\"model.x\": \"model-00001-of-00006.safetensors\",/' *.index.json",
+		    ERR_FORMAT, "model.x, which none has"},
+		{"llama_sharded", "cp ../llama/model.safetensors .", 0, "model-*-of-00006.safetensors is there too"},
+		{"llama", "touch adapter_model.safetensors", 0, "adapter_model.safetensors is there too"},
+		{"llama", "touch pytorch_model.bin", 0, ""},
+		{"llama", "rm model.safetensors", ERR_NOT_FOUND, "neither"},
+		{"llama", "rm model.safetensors; ln -s gone model.safetensors", ENOENT, "none at gone"},
+		{"llama", "mv model.safetensors pytorch_model.bin", ERR_NOT_FOUND, "PyTorch's format: convert it"},
+		{"llama", "mv model.safetensors pytorch_model-00001-of-00002.bin", ERR_NOT_FOUND, "convert it"},
+		{"llama", "mv model.safetensors adapter_model.safetensors", ERR_NOT_FOUND, "merge_and_unload"},
+		{"llama", "mv model.safetensors consolidated.safetensors", ERR_NOT_FOUND, "own layout"},
+		{"llama", "mv model.safetensors x.Q8_0.gguf", ERR_NOT_FOUND, "saltctl model import"},
+		{"llama", "mv model.safetensors weights.safetensors", ERR_NOT_FOUND, "name it model.safetensors"},
+		{"llama", ": > model.safetensors", ERR_FORMAT, "at least 8 bytes, found 0"},
+		{"llama", "truncate -s -1 model.safetensors", ERR_FORMAT, "cut short"},
+		{"llama", "truncate -s 100 model.safetensors", ERR_FORMAT, "cut short"},
+		{"llama", "printf 'version https://git-lfs.github.com/spec/v1\n' > model.safetensors", ERR_FORMAT, "git lfs pull"},
+		{"llama", "printf 'version https://git-lfs.github.com/spec/v1\n' > config.json", ERR_FORMAT, "git lfs pull"},
+		{"llama", "printf '<!DOCTYPE html>' > model.safetensors", ERR_FORMAT, "HTML"},
+		{"llama", "sed -i '1s/^/\xef\xbb\xbf/' config.json", 0, ""},
+		{"llama", "sed -i 's/\"rope_theta\": 5000.0/\"rope_theta\": NaN/' config.json", ERR_FORMAT, "NaN"},
+		{"llama", "sed -i 's/\"vocab_size\": 37/\"vocab_size\": 36/' config.json", ERR_MISMATCH,
+		    "36 rows, vocab_size of config.json, found 37 (a padded vocabulary?): set vocab_size to 37"},
+		{"llama", "sed -i 's/\"vocab_size\": 37/\"vocab_size\": 38/' config.json", ERR_MISMATCH, "set vocab_size to 37"},
+	};
+	struct hash128 h, llama = print_of(fixture("llama"));
+	struct err_note note;
+	char text[1400];
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		int rc;
+
+		shell("rm -rf %s/var && cp -r " GOLDEN "%s %1$s/var", rows[i].fixture, "");
+		shell("cd %s/var && { %s; }", rows[i].command, "");
+		rc = opened(made("var"), text, sizeof(text));
+		CHECK_ROW(rows[i].command, rc == rows[i].rc && strstr(text, rows[i].text) != NULL);
+		if (rc != rows[i].rc || strstr(text, rows[i].text) == NULL)
+			fprintf(stderr, "%d: %s\n", rc, text);
+		CHECK_ROW(rows[i].command, weights_present(made("var")) == (strstr(text, "neither") == NULL));
+		/* The fingerprint is that of a model that opens, and of no other. */
+		CHECK_ROW(rows[i].command, rc == 0 ? hash_equal(print_of(made("var")), llama) : weights_fingerprint(made("var"), &h, &note) == rc);
+	}
 }
 
 static int
@@ -432,6 +618,8 @@ main(void)
 	refusals();
 	tied_head_and_nan();
 	bare_names();
+	wrapped_names();
+	folders();
 	failed_save();
 	json_close(&want);
 	json_close(&expect);

@@ -57,6 +57,12 @@ wrong 66 'nowhere' model info "$scratch/nowhere"
 "$BIN/saltctl" model new --layers 1 --width 8 --context 4 --vocab 10 "$scratch/shape" > "$scratch/log"
 "$BIN/saltctl" model info "$scratch/shape" > "$scratch/log" || fail "a folder with only config.json is a shape, and model info refused it"
 grep -q '^fingerprint *none' "$scratch/log" || fail "model info of a shape: $(cat "$scratch/log")"
+# model info says what eval says of weights that cannot be read.
+: > "$scratch/shape/pytorch_model.bin"
+wrong 66 'only pytorch_model.bin, in PyTorch.s format: convert it' model info "$scratch/shape"
+sed 's/model info/eval/' "$scratch/err" > "$scratch/log"
+wrong 66 'convert it' eval --model "$scratch/shape" --corpus "$scratch/nowhere"
+cmp -s "$scratch/err" "$scratch/log" || fail "eval and model info differ: $(cat "$scratch/err" "$scratch/log")"
 
 wrong 64 'give -c fleet.yaml' config check
 wrong 66 'nowhere' config check -c "$scratch/nowhere"

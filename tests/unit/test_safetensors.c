@@ -331,7 +331,7 @@ indices(void)
 		{"up and away", "{\"weight_map\":{\"b\":\"../x.safetensors\"}}", ERR_FORMAT, "b", "same directory", "../x"},
 		{"number", "{\"weight_map\":{\"b\":1}}", ERR_FORMAT, "b", "file name", "integer"},
 		{"shard missing", "{\"weight_map\":{\"b\":\"gone.safetensors\"}}", ENOENT, "", "", ""},
-		{"tensor missing", "{\"weight_map\":{\"zz\":\"many-00001-of-00002.safetensors\"}}", ERR_FORMAT, "zz", "many-00001", "no file"},
+		{"tensor missing", "{\"weight_map\":{\"b\":\"many-00001-of-00002.safetensors\",\"zz\":\"many-00001-of-00002.safetensors\"}}", ERR_FORMAT, "zz", "many-00001", "no file"},
 		{"tensor elsewhere", "{\"weight_map\":{\"b\":\"many-00002-of-00002.safetensors\",\"a\":\"many-00001-of-00002.safetensors\"}}",
 		    ERR_FORMAT, "", "many-0000", "many-0000"},
 		{"tensor not in the map", "{\"weight_map\":{\"a\":\"many-00002-of-00002.safetensors\"}}", ERR_FORMAT, "weight_map", "an entry", "none"},

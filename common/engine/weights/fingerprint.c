@@ -74,32 +74,29 @@ by_bare(const void *a, const void *b)
 }
 
 static int
-hash_tensors(struct hash_state *h, const struct weights *set, const struct model_config *c, const char *dir, struct err_note *note)
+hash_tensors(struct hash_state *h, const struct weights_model *w, const struct model *model, const char *dir, struct err_note *note)
 {
-	struct named *list = mem_alloc(weights_count(set), sizeof(*list));
-	size_t n = 0;
+	struct named *list = mem_alloc((size_t)model->n_tensors, sizeof(*list));
+	int rc = 0;
 
 	if (list == NULL)
 		return err_note_set(note, ENOMEM, "%s", dir);
-	for (size_t i = 0; i < weights_count(set); i++) {
-		enum weights__role role;
-
-		list[n].t = weights_at(set, i);
-		role = weights__role(c, list[n].t->name, &list[n].bare);
-		if (role == WEIGHTS__PARAMETER || (role == WEIGHTS__HEAD && !c->tied))
-			n++;
+	for (int i = 0; i < model->n_tensors; i++) {
+		list[i].t = weights__model_tensor(w, i);
+		weights__role(&model->config, model->tensors[i].name, &list[i].bare);
 	}
-	qsort(list, n, sizeof(*list), by_bare);
-	for (size_t i = 0; i < n; i++) {
+	qsort(list, (size_t)model->n_tensors, sizeof(*list), by_bare);
+	for (int i = 0; i < model->n_tensors && rc == 0; i++) {
 		const struct weights_tensor *t = list[i].t;
 
 		hash_field_str(h, "tensor", list[i].bare);
 		hash_field_str(h, "dtype", weights_dtype_name(t->dtype));
 		hash_field(h, "shape", t->shape, t->n_dims * sizeof(t->shape[0]));
 		hash_field(h, "bytes", t->data, (size_t)t->len_bytes);
+		rc = weights__check_finite(t, note);
 	}
 	free(list);
-	return 0;
+	return rc;
 }
 
 static bool
@@ -140,7 +137,7 @@ static bool
 sidecar_read(const char *dir, struct hash128 *out)
 {
 	char path[4096 + 64], line[WEIGHTS_NAME_BYTES + 128], now[WEIGHTS_NAME_BYTES + 128], hex[HASH_HEX_BYTES];
-	bool good = false, config = false, single = false;
+	bool good = false, config = false, single = false, index = false;
 	size_t n, i;
 	FILE *f;
 
@@ -161,9 +158,13 @@ sidecar_read(const char *dir, struct hash128 *out)
 			goto out;
 		config |= strcmp(name + 1, "config.json") == 0;
 		single |= strcmp(name + 1, "model.safetensors") == 0;
+		index |= strcmp(name + 1, "model.safetensors.index.json") == 0;
 	}
+	/* A file that would be read in place of those listed must not have come. */
 	snprintf(path, sizeof(path), "%s/model.safetensors", dir);
 	good = config && n >= 2 && (single || access(path, F_OK) != 0) && hash_from_hex(out, hex) == 0;
+	snprintf(path, sizeof(path), "%s/model.safetensors.index.json", dir);
+	good = good && (single || index || access(path, F_OK) != 0);
 out:
 	fclose(f);
 	return good;
@@ -189,7 +190,6 @@ sidecar_write(const char *dir, const char *lines, size_t n, struct hash128 h)
 static size_t
 file_names(const struct weights *set, const char **names)
 {
-	bool sharded = false;
 	size_t n = 0;
 
 	names[n++] = "config.json";
@@ -201,9 +201,8 @@ file_names(const struct weights *set, const char **names)
 			known = strcmp(names[k], name) == 0;
 		if (!known)
 			names[n++] = name;
-		sharded |= strcmp(name, "model.safetensors") != 0;
 	}
-	if (sharded)
+	if (weights__indexed(set))
 		names[n++] = "model.safetensors.index.json";
 	return n;
 }
@@ -213,7 +212,9 @@ weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note)
 {
 	char *before = NULL, *after = NULL;
 	struct hash_state *h = NULL;
-	struct weights *first = NULL, *set = NULL;
+	struct weights *first = NULL;
+	struct weights_model *w = NULL;
+	struct model *model = NULL;
 	const char **names = NULL;
 	struct model_config cfg;
 	size_t n_names;
@@ -224,7 +225,7 @@ weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note)
 	if (sidecar_read(dir, out))
 		return 0;
 	/* Opened twice: first for the names of the files; then, with their state recorded, to read them. */
-	if ((rc = weights_open(&first, dir, note)) != 0)
+	if ((rc = weights__open(&first, dir, note)) != 0)
 		goto out;
 	if ((names = mem_alloc(weights_count(first) + 2, sizeof(*names))) == NULL || (h = hash_new()) == NULL) {
 		rc = err_note_set(note, ENOMEM, "%s", dir);
@@ -232,11 +233,12 @@ weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note)
 	}
 	n_names = file_names(first, names);
 	before = sidecar_lines(dir, names, n_names);
-	if ((rc = weights_config_load(dir, &cfg, note)) != 0 || (rc = weights_open(&set, dir, note)) != 0)
+	if ((rc = weights_config_load(dir, &cfg, note)) != 0 || (rc = model_new(&model, &cfg, note)) != 0 ||
+	    (rc = weights_model_open(&w, dir, model, note)) != 0)
 		goto out;
 	hash_field_str(h, "salt_model", "1");
 	hash_config(h, &cfg);
-	if ((rc = hash_tensors(h, set, &cfg, dir, note)) != 0)
+	if ((rc = hash_tensors(h, w, model, dir, note)) != 0)
 		goto out;
 	*out = hash_digest(h);
 	after = sidecar_lines(dir, names, n_names);
@@ -247,7 +249,8 @@ out:
 	free(after);
 	free(names);
 	hash_destroy(&h);
-	weights_close(&set);
+	weights_model_close(&w);
+	model_destroy(&model);
 	weights_close(&first);
 	return rc;
 }

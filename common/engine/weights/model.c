@@ -4,16 +4,28 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/model/model.h"
 
+/* A tensor of the files under the name that the family would give it, without its prefix. */
+struct named {
+	char *bare;				/* malloc'ed */
+	const struct weights_tensor *t;
+	enum weights__role role;
+	bool used;
+};
+
 struct weights_model {
 	const struct model *model;
 	struct weights *set;
 	const struct weights_tensor **from;	/* for each tensor of the table, where it comes from */
+	struct named *names;			/* by bare name; only while the model is opened */
+	size_t n_names;
+	char remarks[512];
 };
 
 static bool
@@ -22,6 +34,45 @@ ends_with(const char *s, const char *end)
 	size_t n = strlen(s), m = strlen(end);
 
 	return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+/* Parts of names that torch.compile, DataParallel, DeepSpeed and FSDP add. No supported family has a part of these names. */
+static const char *const wrappers[] = {"_orig_mod.", "module.", "_forward_module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."};
+
+/*
+ * The name without the parts that wrappers put into it, and without a second "model." before the family's prefix; into buf. Returns the
+ * first part that was left out, NULL if none was.
+ */
+static const char *
+canonical(const struct model_config *cfg, const char *name, char *buf, size_t size)
+{
+	const struct model_traits *t = model_traits(cfg->family);
+	const char *left_out = NULL, *rest;
+	size_t n = 0;
+
+	for (const char *s = name; *s != '\0';) {
+		size_t part = strcspn(s, ".") + (strchr(s, '.') != NULL), i = 0;
+
+		while (i < sizeof(wrappers) / sizeof(wrappers[0]) && (strlen(wrappers[i]) != part || strncmp(s, wrappers[i], part) != 0))
+			i++;
+		if (i < sizeof(wrappers) / sizeof(wrappers[0])) {
+			left_out = left_out != NULL ? left_out : wrappers[i];
+		} else {
+			if (n + part < size)
+				memcpy(buf + n, s, part);
+			n += part;
+		}
+		s += part;
+	}
+	buf[n < size ? n : size - 1] = '\0';
+	while (strncmp(buf, "model.", 6) == 0) {
+		rest = buf + 6;
+		if (strncmp(rest, t->prefix, strlen(t->prefix)) != 0 && strcmp(rest, t->output) != 0)
+			break;
+		memmove(buf, rest, strlen(rest) + 1);
+		left_out = left_out != NULL ? left_out : "model.";
+	}
+	return left_out;
 }
 
 enum weights__role
@@ -51,10 +102,17 @@ shape_text(char *buf, size_t size, unsigned n_dims, const uint64_t *a, const int
 		snprintf(buf + at, size - at, "]");
 }
 
+static bool
+is_embedding(const char *bare)
+{
+	return strcmp(bare, "wte.weight") == 0 || strcmp(bare, "embed_tokens.weight") == 0 || strcmp(bare, "embed_in.weight") == 0;
+}
+
 static int
-check_shape(const struct model_tensor *want, const struct weights_tensor *t, struct err_note *note)
+check_shape(const struct model_config *cfg, const struct model_tensor *want, const struct weights_tensor *t, struct err_note *note)
 {
 	bool same = t->n_dims == (unsigned)want->n_dims;
+	const char *bare;
 	char text[128];
 
 	for (unsigned i = 0; i < t->n_dims && same; i++)
@@ -70,6 +128,13 @@ check_shape(const struct model_tensor *want, const struct weights_tensor *t, str
 	err_note_expected(note, "shape %s", text);
 	shape_text(text, sizeof(text), t->n_dims, t->shape, NULL);
 	err_note_found(note, "%s", text);
+	weights__role(cfg, want->name, &bare);
+	if ((is_embedding(bare) || strcmp(bare, model_traits(cfg->family)->output) == 0) && t->n_dims == 2 && want->n_dims == 2 &&
+	    t->shape[1] == (uint64_t)want->dims[1]) {
+		err_note_expected(note, "%" PRId64 " rows, vocab_size of config.json", want->dims[0]);
+		err_note_found(note, "%" PRIu64 "%s: set vocab_size to %" PRIu64 " if the two belong together", t->shape[0],
+		    t->shape[0] > (uint64_t)want->dims[0] ? " (a padded vocabulary?)" : "", t->shape[0]);
+	}
 	return ERR_MISMATCH;
 }
 
@@ -84,6 +149,8 @@ check_tied_head(const struct weights_tensor *head, const struct weights_tensor *
 		return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s",
 		    "the shape of the embedding it is tied to", "%" PRIu64 " elements", head->file,
 		    head->name, head->n_elements);
+	if (head->dtype == embedding->dtype && memcmp(head->data, embedding->data, (size_t)head->len_bytes) == 0)
+		return 0;
 	for (uint64_t at = 0; at < head->n_elements; at += 1024) {
 		uint64_t n = head->n_elements - at < 1024 ? head->n_elements - at : 1024;
 
@@ -94,11 +161,101 @@ check_tied_head(const struct weights_tensor *head, const struct weights_tensor *
 			if (a[i] == b[i])
 				continue;
 			return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s, element %" PRIu64,
-			    "%g as in %s (tie_word_embeddings is true)", "%g", head->file, head->name, at + i,
-			    (double)b[i], embedding->name, (double)a[i]);
+			    "%.9g as in %s, for config.json ties them", "%.9g: set tie_word_embeddings to false to use both, or "
+			    "take %s out of the file", head->file, head->name, at + i, (double)b[i], embedding->name, (double)a[i],
+			    head->name);
 		}
 	}
 	return 0;
+}
+
+static int
+by_bare(const void *a, const void *b)
+{
+	return strcmp(((const struct named *)a)->bare, ((const struct named *)b)->bare);
+}
+
+static struct named *
+find(const struct weights_model *m, const char *bare)
+{
+	struct named key = {.bare = (char *)(uintptr_t)bare};
+
+	return bsearch(&key, m->names, m->n_names, sizeof(*m->names), by_bare);
+}
+
+static void remark(struct weights_model *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void
+remark(struct weights_model *m, const char *fmt, ...)
+{
+	size_t n = strlen(m->remarks);
+	va_list ap;
+
+	n += (size_t)snprintf(m->remarks + n, sizeof(m->remarks) - n, "%s", n > 0 ? "; " : "");
+	va_start(ap, fmt);
+	if (n < sizeof(m->remarks))
+		vsnprintf(m->remarks + n, sizeof(m->remarks) - n, fmt, ap);
+	va_end(ap);
+}
+
+/* m->names. Two tensors that would have one name are refused. */
+static int
+name_all(struct weights_model *m, const char *dir, struct err_note *note)
+{
+	const struct model_config *cfg = &m->model->config;
+	const char *left_out = NULL, *bare;
+	size_t n = weights_count(m->set), n_renamed = 0;
+	char name[1024];
+
+	if ((m->names = mem_alloc(n, sizeof(*m->names))) == NULL)
+		return err_note_set(note, ENOMEM, "%s", dir);
+	for (; m->n_names < n; m->n_names++) {
+		struct named *e = &m->names[m->n_names];
+		const char *part;
+
+		e->t = weights_at(m->set, m->n_names);
+		if ((part = canonical(cfg, e->t->name, name, sizeof(name))) != NULL) {
+			left_out = left_out != NULL ? left_out : part;
+			n_renamed++;
+		}
+		e->role = weights__role(cfg, name, &bare);
+		e->used = false;
+		if ((e->bare = strdup(bare)) == NULL)
+			return err_note_set(note, ENOMEM, "%s", dir);
+	}
+	qsort(m->names, n, sizeof(*m->names), by_bare);
+	for (size_t i = 1; i < n; i++)
+		if (strcmp(m->names[i - 1].bare, m->names[i].bare) == 0)
+			return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s", "one tensor of that name",
+			    "two that differ in prefixes only: %s and %s", dir, m->names[i].bare, m->names[i - 1].t->name,
+			    m->names[i].t->name);
+	if (n_renamed > 0)
+		remark(m, "\"%s\" is left out of the names of %zu tensors", left_out, n_renamed);
+	return 0;
+}
+
+/* A missing tensor, and what suggests why. */
+static int
+missing(const struct weights_model *m, const char *dir, const char *want, const char *bare, struct err_note *note)
+{
+	size_t n = strlen(bare);
+
+	err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s", "it in the model's files", "%zu tensors, not this one", dir, want,
+	    weights_count(m->set));
+	for (size_t i = 0; i < m->n_names; i++) {
+		const char *name = m->names[i].t->name;
+		size_t len = strlen(name);
+
+		if (strstr(name, ".lora_A") != NULL || strstr(name, ".lora_B") != NULL)
+			err_note_found(note, "%s, of an adapter (LoRA): merge it into its base model with peft, merge_and_unload", name);
+		else if (len > n + 1 && name[len - n - 1] == '.' && strcmp(name + len - n, bare) == 0)
+			err_note_found(note, "%s: names begin with \"%.*s\"; save the model inside of it, or rename the tensors", name,
+			    (int)(len - n), name);
+		else
+			continue;
+		break;
+	}
+	return ERR_NOT_FOUND;
 }
 
 static int
@@ -106,46 +263,70 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 {
 	const struct model *model = m->model;
 	const struct weights_tensor *embedding = NULL;
-	const char *bare;
-	size_t n_used = 0;
+	const char *bare, *head = model_traits(model->config.family)->output, *name;
+	size_t n_buffers = 0;
+	void *it = NULL;
 	int rc;
 
 	for (int i = 0; i < model->n_tensors; i++) {
 		const struct model_tensor *want = &model->tensors[i];
-		const struct weights_tensor *t = weights_find(m->set, want->name);
+		struct named *e;
 
 		weights__role(&model->config, want->name, &bare);
-		if (t == NULL)
-			t = weights_find(m->set, bare);
-		if (t == NULL)
-			return err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s",
-			    "it in the model's files", "%zu tensors, not this one", dir, want->name,
-			    weights_count(m->set));
-		if ((rc = check_shape(want, t, note)) != 0)
+		if ((e = find(m, bare)) == NULL && model->config.tied && is_embedding(bare) && (e = find(m, head)) != NULL)
+			remark(m, "%s is taken for %s, which it is tied to", e->t->name, want->name);
+		if (e == NULL)
+			return missing(m, dir, want->name, bare, note);
+		if ((rc = check_shape(&model->config, want, e->t, note)) != 0)
 			return rc;
-		if (strcmp(bare, "wte.weight") == 0 || strcmp(bare, "embed_tokens.weight") == 0 || strcmp(bare, "embed_in.weight") == 0)
-			embedding = t;
-		m->from[i] = t;
-		n_used++;
+		if (is_embedding(bare))
+			embedding = e->t;
+		m->from[i] = e->t;
+		e->used = true;
 	}
-	for (size_t i = 0; i < weights_count(m->set); i++) {
-		const struct weights_tensor *t = weights_at(m->set, i);
-		enum weights__role role = weights__role(&model->config, t->name, &bare);
-		bool used = false;
+	for (size_t i = 0; i < m->n_names; i++) {
+		const struct named *e = &m->names[i];
 
-		for (int k = 0; k < model->n_tensors && !used; k++)
-			used = m->from[k] == t;
-		if (used || role == WEIGHTS__BUFFER)
+		if (e->used)
 			continue;
-		if (role == WEIGHTS__HEAD && model->config.tied) {
-			if ((rc = check_tied_head(t, embedding, note)) != 0)
+		if (e->role == WEIGHTS__BUFFER) {
+			n_buffers++;
+		} else if (e->role == WEIGHTS__HEAD && model->config.tied) {
+			if ((rc = check_tied_head(e->t, embedding, note)) != 0)
 				return rc;
-			continue;
+		} else {
+			return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s", "only the model's %d tensors",
+			    "one that config.json does not provide for", e->t->file, e->t->name, model->n_tensors);
 		}
-		return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s", "only the model's %zu tensors",
-		    "one that config.json does not provide for", t->file, t->name, n_used);
 	}
+	/* A tied head that was dropped on saving, and buffers, may be named by an index although no file has them. */
+	while ((name = weights__index_next(m->set, &it)) != NULL) {
+		char text[1024];
+		enum weights__role role;
+
+		canonical(&model->config, name, text, sizeof(text));
+		role = weights__role(&model->config, text, &bare);
+		if (role != WEIGHTS__BUFFER && !(model->config.tied && (role == WEIGHTS__HEAD || is_embedding(bare))))
+			return err_expect_at(note, ERR_FORMAT, "%s", "weight_map of the index", "tensors that its files have",
+			    "%s, which none has", dir, name);
+	}
+	if (n_buffers > 0)
+		remark(m, "%zu tensors that are no parameters (masks, frequencies) are not read", n_buffers);
+	if (weights__unindexed(m->set))
+		remark(m, "there is no index; all of model-00001-of-... are read");
+	if (weights__unread(m->set)[0] != '\0')
+		remark(m, "%s is there too and is not read", weights__unread(m->set));
 	return 0;
+}
+
+static void
+free_names(struct weights_model *m)
+{
+	for (size_t i = 0; i < m->n_names; i++)
+		free(m->names[i].bare);
+	free(m->names);
+	m->names = NULL;
+	m->n_names = 0;
 }
 
 int
@@ -160,13 +341,26 @@ weights_model_open(struct weights_model **out, const char *dir, const struct mod
 		goto out;
 	}
 	m->model = model;
-	if ((rc = weights_open(&m->set, dir, note)) == 0)
+	if ((rc = weights__open(&m->set, dir, note)) == 0 && (rc = name_all(m, dir, note)) == 0)
 		rc = bind(m, dir, note);
+	free_names(m);
 out:
 	if (rc != 0)
 		weights_model_close(&m);
 	*out = m;
 	return rc;
+}
+
+const char *
+weights_model_remarks(const struct weights_model *m)
+{
+	return m->remarks;
+}
+
+const struct weights_tensor *
+weights__model_tensor(const struct weights_model *m, int i)
+{
+	return m->from[i];
 }
 
 void

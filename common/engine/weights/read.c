@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bytes of a tensor to float. */
-#include "engine/weights/weights.h"
+#include "engine/weights/weights_internal.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -70,6 +70,37 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 			    t->file, t->name, begin + at + i, t->offset_bytes + (begin + at + i) * width,
 			    isnan(to[i]) ? "NaN" : "infinity");
 		}
+	}
+	return 0;
+}
+
+int
+weights__check_finite(const struct weights_tensor *t, struct err_note *note)
+{
+	uint32_t mask = t->dtype == WEIGHTS_F32 ? 0x7f800000 : t->dtype == WEIGHTS_F16 ? 0x7c00 : 0x7f80, bad = 0;
+	float values[8192];
+	int rc;
+
+	for (uint64_t at = 0; at < t->n_elements; at += 8192) {
+		uint64_t n = t->n_elements - at < 8192 ? t->n_elements - at : 8192;
+
+		if (t->dtype == WEIGHTS_F32) {
+			for (uint64_t i = 0; i < n; i++) {
+				uint32_t u;
+
+				memcpy(&u, t->data + 4 * (at + i), 4);
+				bad |= (u & mask) == mask;
+			}
+		} else {
+			for (uint64_t i = 0; i < n; i++) {
+				uint16_t u;
+
+				memcpy(&u, t->data + 2 * (at + i), 2);
+				bad |= (u & mask) == mask;
+			}
+		}
+		if (bad != 0 && (rc = weights_read_f32(t, at, n, values, WEIGHTS_FINITE, note)) != 0)
+			return rc;
 	}
 	return 0;
 }

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file/file.h"
+
 static const struct {
 	const char *name;
 	size_t bytes;
@@ -124,7 +126,8 @@ parse_tensor(struct weights_tensor *t, const struct json *entry, uint64_t data_a
 		tensor_note(note, ERR_FORMAT, path, t->name);
 		return err_expect(note, ERR_FORMAT, "",
 		    "0 <= begin <= end <= %" PRIu64 " (bytes of data in the file)",
-		    "[%" PRId64 ", %" PRId64 "]", data_bytes, begin, end);
+		    "[%" PRId64 ", %" PRId64 "]%s", data_bytes, begin, end,
+		    begin >= 0 && end >= begin ? ": the file is cut short; copy or download it again" : "");
 	}
 	if ((uint64_t)(end - begin) != t->len_bytes) {
 		tensor_note(note, ERR_FORMAT, path, t->name);
@@ -187,18 +190,22 @@ static int
 header_range(struct err_note *note, const char *path, uint64_t limit, uint64_t n)
 {
 	return err_expect_at(note, ERR_FORMAT, "%s", "byte 0 (header length)",
-	    "2 to %" PRIu64 " (bytes left in the file, %u at most)", "%" PRIu64, path, limit,
-	    WEIGHTS_MAX_HEADER_BYTES, n);
+	    "2 to %" PRIu64 " (bytes left in the file, %u at most)", "%" PRIu64 "%s", path, limit,
+	    WEIGHTS_MAX_HEADER_BYTES, n, n > limit && n <= WEIGHTS_MAX_HEADER_BYTES ?
+	    ": the file is cut short; copy or download it again" : "");
 }
 
 int
 weights__parse(const unsigned char *p, uint64_t size, const char *path, struct weights__table *t, struct err_note *note)
 {
 	uint64_t n = 0, limit;
+	const char *magic;
 	size_t n_entries;
 	int rc;
 
 	memset(t, 0, sizeof(*t));
+	if ((magic = file_magic(p, size)) != NULL)
+		return err_expect(note, ERR_FORMAT, "%s", "a safetensors file", "%s", path, magic);
 	if (size < 8)
 		return err_expect(note, ERR_FORMAT, "%s", "a safetensors file: at least 8 bytes", "%" PRIu64,
 		    path, size);

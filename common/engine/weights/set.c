@@ -2,6 +2,7 @@
 /* An open set of tensors: one file, or an index and its shards. */
 #include "engine/weights/weights_internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,6 +12,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/file/file.h"
 
 #define MAX_INDEX_BYTES ((size_t)100000000)
 
@@ -26,6 +29,37 @@ struct weights {
 	size_t n_shards, cap_shards;
 	struct weights_tensor *tensors;		/* in name order */
 	size_t n_tensors;
+	struct json *index;			/* NULL without one */
+	char unread[256];			/* weights__unread */
+};
+
+/* A model directory: its files of weights by name, readable or not. */
+struct listing {
+	bool single, index;
+	unsigned n_shards, total;		/* model-00001-of-TOTAL.safetensors: how many; with two totals, of the smaller */
+	bool *shard;				/* [total] which of them; NULL: none */
+	char other[WEIGHTS_NAME_BYTES];		/* the first file of others below, "" */
+	const char *what, *todo;
+	char adapter[WEIGHTS_NAME_BYTES];	/* of an adapter, "" */
+};
+
+#define SINGLE "model.safetensors"
+#define INDEX "model.safetensors.index.json"
+#define CONVERT "convert it with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
+
+/* Files of weights that are not read, by the start and the end of their names; the first line wins. */
+static const struct other {
+	const char *begin, *end, *what, *todo;
+} others[] = {
+	{"adapter_model", "", "an adapter (LoRA)", "merge it into its base model with peft: merge_and_unload, then save_pretrained"},
+	{"consolidated", "", "in its maker's own layout", "get the files that the maker publishes for transformers"},
+	{"pytorch_model", ".bin", "in PyTorch's format", CONVERT}, {"pytorch_model", ".json", "in PyTorch's format", CONVERT},
+	{"", ".gguf", "a GGUF file", "type: saltctl model import FILE.gguf NEW"},
+	{"tf_model", "", "in TensorFlow's format", CONVERT}, {"flax_model", "", "in Flax's format", CONVERT},
+	{"model", ".pth", "in PyTorch's format", CONVERT}, {"model", ".pt", "in PyTorch's format", CONVERT},
+	{"model", ".bin", "in PyTorch's format", CONVERT}, {"ckpt", ".pt", "in PyTorch's format", CONVERT},
+	{"", ".safetensors", "of another name", "name it " SINGLE},
+	{"", ".safetensors.index.json", "of another name", "name it " INDEX " and its files as it says"},
 };
 
 bool
@@ -33,6 +67,19 @@ weights__file_name(const char *name)
 {
 	return name[0] != '\0' && strlen(name) < WEIGHTS_NAME_BYTES && strchr(name, '/') == NULL && strcmp(name, ".") != 0 &&
 	    strcmp(name, "..") != 0;
+}
+
+/* A name without its file: in the cache of Hugging Face, a download that was not finished. */
+static void
+broken_link(const char *path, struct err_note *note)
+{
+	char to[200];
+	ssize_t n = readlink(path, to, sizeof(to) - 1);
+
+	if (n <= 0)
+		return;
+	err_note_expected(note, "the file that this symbolic link names");
+	err_note_found(note, "none at %.*s", (int)n, to);
 }
 
 static int
@@ -54,6 +101,7 @@ add_shard(struct weights *w, const char *path, struct err_note *note)
 	}
 	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0 || fstat(fd, &st) != 0) {
 		rc = err_note_set(note, errno, "%s", path);
+		broken_link(path, note);
 		goto out;
 	}
 	if (!S_ISREG(st.st_mode)) {
@@ -137,14 +185,16 @@ open_index(struct weights *w, const char *path, struct err_note *note)
 {
 	const char *slash = strrchr(path, '/'), **names = NULL;
 	int dir_len = slash != NULL ? (int)(slash - path) : 1;
-	struct json *root = NULL, *map;
+	struct json *map;
 	size_t n_names, n_files = 0;
 	char file[4096];
 	int rc;
 
-	if ((rc = json_parse_file(path, MAX_INDEX_BYTES, &root, note)) != 0)
+	if ((rc = json_parse_file(path, MAX_INDEX_BYTES, &w->index, note)) != 0) {
+		broken_link(path, note);
 		goto out;
-	map = json_get(root, "weight_map");
+	}
+	map = json_get(w->index, "weight_map");
 	n_names = json_count(map);
 	if (json_kind(map) != JSON_KIND_OBJECT || n_names == 0) {
 		rc = err_expect_at(note, ERR_FORMAT, "%s", "weight_map",
@@ -180,8 +230,8 @@ open_index(struct weights *w, const char *path, struct err_note *note)
 			rc = err_note_set(note, ENAMETOOLONG, "%s", path);
 			goto out;
 		}
-		if ((rc = add_shard(w, file, note)) == ENOENT)
-			err_note_place(note, "named in %.200s", path);
+		if ((rc = add_shard(w, file, note)) == ENOENT && note != NULL && note->found[0] == '\0')
+			err_expect(note, rc, "", "this file, named in %.200s: copy or download it", "none", path);
 		if (rc != 0)
 			goto out;
 	}
@@ -192,8 +242,8 @@ open_index(struct weights *w, const char *path, struct err_note *note)
 		const char *in = NULL;
 
 		json_text(json_value(it), &in);
-		if (t == NULL || in == NULL || strcmp(strrchr(t->file, '/') + 1, in) != 0) {
-			rc = index_note(note, path, json_key(it), in, t == NULL ? "it in no file" : t->file);
+		if (t != NULL && in != NULL && strcmp(strrchr(t->file, '/') + 1, in) != 0) {
+			rc = index_note(note, path, json_key(it), in, t->file);
 			goto out;
 		}
 	}
@@ -205,8 +255,18 @@ open_index(struct weights *w, const char *path, struct err_note *note)
 	}
 out:
 	free(names);
-	json_close(&root);
 	return rc;
+}
+
+static int
+check_index(const struct weights *w, const char *path, struct err_note *note)
+{
+	const char *missing = weights__index_next(w, NULL), *in = "";
+
+	if (missing == NULL)
+		return 0;
+	json_text(json_get(json_get(w->index, "weight_map"), missing), &in);
+	return index_note(note, path, missing, in, "it in no file");
 }
 
 static bool
@@ -217,11 +277,142 @@ ends_with(const char *s, const char *end)
 	return n >= m && strcmp(s + n - m, end) == 0;
 }
 
+static bool
+begins_with(const char *s, const char *begin)
+{
+	return strncmp(s, begin, strlen(begin)) == 0;
+}
+
+/* The number of a shard, 1 to *total, from its name; 0: another file. */
+static unsigned
+shard_number(const char *name, unsigned *total)
+{
+	unsigned i;
+	int n = 0;
+
+	if (sscanf(name, "model-%5u-of-%5u.safetensors%n", &i, total, &n) != 2 || n == 0 || name[n] != '\0' || i < 1 || i > *total)
+		return 0;
+	return i;
+}
+
+static int
+look(struct listing *l, const char *dir)
+{
+	struct dirent *e;
+	unsigned i, total;
+	size_t best = sizeof(others) / sizeof(others[0]);
+	DIR *d = opendir(dir);
+
+	memset(l, 0, sizeof(*l));
+	if (d == NULL)
+		return errno;
+	while ((e = readdir(d)) != NULL) {
+		if (strcmp(e->d_name, SINGLE) == 0) {
+			l->single = true;
+		} else if (strcmp(e->d_name, INDEX) == 0) {
+			l->index = true;
+		} else if ((i = shard_number(e->d_name, &total)) > 0) {
+			if (l->shard == NULL || total < l->total) {
+				free(l->shard);
+				if ((l->shard = mem_alloc(total, sizeof(*l->shard))) == NULL) {
+					closedir(d);
+					return ENOMEM;
+				}
+				l->total = total;
+				l->n_shards = 0;
+			}
+			if (total == l->total && !l->shard[i - 1]) {
+				l->shard[i - 1] = true;
+				l->n_shards++;
+			}
+		} else {
+			for (size_t k = 0; k < best; k++)
+				if (begins_with(e->d_name, others[k].begin) && ends_with(e->d_name, others[k].end) &&
+				    strlen(e->d_name) < sizeof(l->other)) {
+					best = k;
+					snprintf(l->other, sizeof(l->other), "%s", e->d_name);
+					l->what = others[k].what;
+					l->todo = others[k].todo;
+				}
+			if (begins_with(e->d_name, "adapter_model") && strlen(e->d_name) < sizeof(l->adapter))
+				snprintf(l->adapter, sizeof(l->adapter), "%s", e->d_name);
+		}
+	}
+	closedir(d);
+	return 0;
+}
+
+/* Shards without an index: read if all are there, for their headers say what they hold. */
+static int
+open_shards(struct weights *w, const struct listing *l, const char *dir, struct err_note *note)
+{
+	char file[4096];
+	unsigned gap = 0;
+	int rc = 0;
+
+	while (gap < l->total && l->shard[gap])
+		gap++;
+	if (gap < l->total)
+		return err_expect(note, ERR_NOT_FOUND, "%s", "model-%05u-of-%05u.safetensors", "only %u of the %u files, and no "
+		    INDEX, dir, gap + 1, l->total, l->n_shards, l->total);
+	for (unsigned i = 1; i <= l->total && rc == 0; i++) {
+		snprintf(file, sizeof(file), "%s/model-%05u-of-%05u.safetensors", dir, i, l->total);
+		rc = add_shard(w, file, note);
+	}
+	return rc != 0 ? rc : gather(w, dir, note);
+}
+
+static int
+open_directory(struct weights *w, const char *dir, struct err_note *note)
+{
+	struct listing l;
+	char file[4096], shards[64] = "";
+	int rc;
+
+	if (strlen(dir) >= sizeof(file) - 64)
+		return err_note_set(note, ENAMETOOLONG, "%s", dir);
+	if ((rc = look(&l, dir)) != 0) {
+		err_note_set(note, rc, "%s", dir);
+		goto out;
+	}
+	snprintf(file, sizeof(file), "%s/%s", dir, l.single ? SINGLE : INDEX);
+	if (l.single) {
+		if ((rc = add_shard(w, file, note)) == 0)
+			rc = gather(w, file, note);
+		if (l.n_shards > 0)
+			snprintf(shards, sizeof(shards), "model-*-of-%05u.safetensors", l.total);
+		snprintf(w->unread, sizeof(w->unread), "%s", shards[0] != '\0' ? shards : l.index ? INDEX : l.adapter);
+	} else if (l.index) {
+		rc = open_index(w, file, note);
+		snprintf(w->unread, sizeof(w->unread), "%s", l.adapter);
+	} else if (l.n_shards > 0) {
+		rc = open_shards(w, &l, dir, note);
+		snprintf(w->unread, sizeof(w->unread), "%s", l.adapter);
+	} else if (l.other[0] != '\0') {
+		rc = err_expect(note, ERR_NOT_FOUND, "%s", SINGLE ", or " INDEX " and its files", "only %.100s, %s: %s", dir,
+		    l.other, l.what, l.todo);
+	} else {
+		rc = err_expect(note, ERR_NOT_FOUND, "%s", SINGLE ", or " INDEX " and its files", "neither", dir);
+	}
+out:
+	free(l.shard);
+	return rc;
+}
+
+bool
+weights_present(const char *dir)
+{
+	struct listing l;
+	bool any = look(&l, dir) == 0 && (l.single || l.index || l.n_shards > 0 || l.other[0] != '\0');
+
+	free(l.shard);
+	return any;
+}
+
 int
-weights_open(struct weights **out, const char *path, struct err_note *note)
+weights__open(struct weights **out, const char *path, struct err_note *note)
 {
 	struct weights *w = calloc(1, sizeof(*w));
-	char file[4096];
 	struct stat st;
 	int rc;
 
@@ -230,32 +421,59 @@ weights_open(struct weights **out, const char *path, struct err_note *note)
 		return err_note_set(note, ENOMEM, "%s", path);
 	if (stat(path, &st) != 0) {
 		rc = err_note_set(note, errno, "%s", path);
-		goto out;
-	}
-	if (S_ISDIR(st.st_mode)) {
-		if ((size_t)snprintf(file, sizeof(file), "%s/model.safetensors", path) >= sizeof(file) - 16) {
-			rc = err_note_set(note, ENAMETOOLONG, "%s", path);
-			goto out;
-		}
-		if (stat(file, &st) != 0 && errno == ENOENT) {
-			snprintf(file, sizeof(file), "%s/model.safetensors.index.json", path);
-			if (stat(file, &st) != 0 && errno == ENOENT) {
-				rc = err_expect(note, ERR_NOT_FOUND, "%s",
-				    "model.safetensors or model.safetensors.index.json", "neither", path);
-				goto out;
-			}
-		}
-		path = file;
-	}
-	if (ends_with(path, ".json"))
+		broken_link(path, note);
+	} else if (S_ISDIR(st.st_mode)) {
+		rc = open_directory(w, path, note);
+	} else if (ends_with(path, ".json")) {
 		rc = open_index(w, path, note);
-	else if ((rc = add_shard(w, path, note)) == 0)
+	} else if ((rc = add_shard(w, path, note)) == 0) {
 		rc = gather(w, path, note);
-out:
+	}
 	if (rc != 0)
 		weights_close(&w);
 	*out = w;
 	return rc;
+}
+
+int
+weights_open(struct weights **out, const char *path, struct err_note *note)
+{
+	int rc = weights__open(out, path, note);
+
+	if (rc == 0 && (rc = check_index(*out, path, note)) != 0)
+		weights_close(out);
+	return rc;
+}
+
+bool
+weights__indexed(const struct weights *w)
+{
+	return w->index != NULL;
+}
+
+bool
+weights__unindexed(const struct weights *w)
+{
+	return w->index == NULL && w->n_shards > 1;
+}
+
+const char *
+weights__unread(const struct weights *w)
+{
+	return w->unread;
+}
+
+const char *
+weights__index_next(const struct weights *w, void **it)
+{
+	void *first = NULL;
+
+	if (it == NULL)
+		it = &first;
+	*it = *it == NULL ? json_first(json_get(w->index, "weight_map")) : json_next(json_get(w->index, "weight_map"), *it);
+	while (*it != NULL && weights_find(w, json_key(*it)) != NULL)
+		*it = json_next(json_get(w->index, "weight_map"), *it);
+	return *it != NULL ? json_key(*it) : NULL;
 }
 
 void
@@ -273,6 +491,7 @@ weights_close(struct weights **pw)
 	}
 	free(w->shards);
 	free(w->tensors);
+	json_close(&w->index);
 	free(w);
 	*pw = NULL;
 }

@@ -54,9 +54,12 @@ struct weights_tensor {
 
 struct weights;
 
+/* weights_present - DIR has a file of weights, of a kind that can be read or not; false: at most the shape of a model. */
+bool weights_present(const char *dir);
+
 /*
- * weights_open - map a .safetensors file, an index (.json), or a model directory (model.safetensors, or else
- * model.safetensors.index.json with every shard it names).
+ * weights_open - map a .safetensors file, an index (.json), or a model directory: model.safetensors, or else
+ * model.safetensors.index.json with every shard it names, or else all of model-00001-of-N.safetensors ... without an index.
  * Headers are checked completely before anything is used: size, UTF-8 JSON, no duplicate names, ranges without gaps or overlaps,
  * shape times dtype equal to the range, last end equal to the file's end; with an index: every tensor in the file it names and
  * no file outside the directory.
@@ -158,12 +161,18 @@ int weights_config_save(const char *dir, const struct model_config *cfg, enum we
 
 /*
  * weights_model_open - open the tensors of DIR and bind them to the model's table: every tensor of the table must exist in its
- * shape (with or without the family's prefix), and nothing else except known buffers and an lm_head equal to the tied embedding.
+ * shape (with or without the family's prefix; the parts that torch.compile, DataParallel and FSDP put into names are left out),
+ * and nothing else except known buffers and an lm_head equal to the tied embedding. Of a tied pair, the head alone will do.
+ * Reads headers, and values only to compare a tied head.
  * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape, extra, tied head that differs), and all of weights_open.
  * Keeps model: it must outlive *m. Any number of threads may read.
+ *
+ * weights_model_remarks - what a user should know of how the files were read, in one line ("names without their _orig_mod.; ..."),
+ * "" if nothing; valid until weights_model_close.
  */
 struct weights_model;
 int weights_model_open(struct weights_model **m, const char *dir, const struct model *model, struct err_note *note);
+const char *weights_model_remarks(const struct weights_model *m);
 void weights_model_close(struct weights_model **m);	/* takes NULL */
 
 /*
@@ -192,6 +201,7 @@ weights_source weights_source_array;
 /*
  * weights_fingerprint - identity of the model in DIR: every tensor of the table in name order (name, dtype, shape, bytes) and every
  * configuration value that changes outputs. Shards, formatting, prefixes and unused buffers do not change it; the stored dtype does.
+ * Fails where weights_model_open and weights_model_read of all elements fail.
  * DIR/.salt_fingerprint stores it together with (size, mtime, inode) of every file read; in a read-only directory it is not written.
  */
 int weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note);

@@ -26,6 +26,17 @@ void weights__table_free(struct weights__table *t);
 /* weights__file_name - may be appended to a directory: not empty, no '/', not "." or "..", fits WEIGHTS_NAME_BYTES. */
 bool weights__file_name(const char *name);
 
+/*
+ * weights__open - weights_open, except that an index may name tensors that no file has. weights__index_next lists these: *it is NULL at
+ * first; returns NULL after the last. Pass it == NULL for the first only.
+ * weights__unread - the name of other weights in the directory that were not read, "" if there are none.
+ */
+int weights__open(struct weights **w, const char *path, struct err_note *note);
+const char *weights__index_next(const struct weights *w, void **it);
+bool weights__indexed(const struct weights *w);		/* has an index */
+bool weights__unindexed(const struct weights *w);	/* several files without one */
+const char *weights__unread(const struct weights *w);
+
 /* The role of a tensor of a file in a model of the family. */
 enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
 
@@ -34,6 +45,12 @@ enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
  * inverse frequencies); else PARAMETER. *bare is the name without the family's prefix ("transformer.", "model.", "gpt_neox.").
  */
 enum weights__role weights__role(const struct model_config *cfg, const char *name, const char **bare);
+
+/* weights__model_tensor - where tensor i of the model's table comes from. */
+const struct weights_tensor *weights__model_tensor(const struct weights_model *m, int i);
+
+/* weights__check_finite - ERR_NONFINITE with tensor and element if t has NaN or infinity; t is F32, F16 or BF16. */
+int weights__check_finite(const struct weights_tensor *t, struct err_note *note);
 
 /* A file being written and hashed. {.fd = -1} is closed. */
 struct weights__out {
