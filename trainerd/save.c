@@ -237,7 +237,7 @@ save_write(struct step *s, struct comm *comm, const struct save_options *o, cons
 	struct checkpoint_files files = {0};
 	char dir[CHECKPOINT_PATH_BYTES] = "", text[1024];
 	struct err_note prune_note = {.name = ""};
-	int rc = g.piece == NULL ? ENOMEM : 0, there = 0;
+	int rc = g.piece == NULL ? ENOMEM : 0, there = 0, pruned;
 
 	if (rc == 0 && comm_rank(comm) == 0 && (rc = checkpoint_begin(o->root, state->step, dir, note)) == ERR_EXISTS)
 		rc = take_place(o, state->step, dir, &there, note);
@@ -250,8 +250,8 @@ save_write(struct step *s, struct comm *comm, const struct save_options *o, cons
 	if (comm_rank(comm) == 0) {
 		if (rc != 0)
 			checkpoint_abort(o->root, state->step, NULL);
-		else if (checkpoint_prune(o->root, o->keep, o->keep_steps, o->n_keep_steps, NULL, &prune_note) != 0)
-			log_warn("checkpoint.prune", "why=%s", err_note_str(&prune_note, EIO, text, sizeof(text)));
+		else if ((pruned = checkpoint_prune(o->root, o->keep, o->keep_steps, o->n_keep_steps, NULL, &prune_note)) != 0)
+			log_warn("checkpoint.prune", "why=\"%s\"", err_note_str(&prune_note, pruned, text, sizeof(text)));
 	}
 out:
 	free(files.files);

@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,11 +10,10 @@
 
 #include "base/file/file.h"
 
-/* The first file in dir is reported (EEXIST), or all are removed. */
+/* The first file in dir is reported (EEXIST). */
 static int
-visit(const char *dir, bool remove_all, struct err_note *note)
+expect_empty(const char *dir, struct err_note *note)
 {
-	char path[sizeof(((struct ctl_folder *)0)->temp) + 260];
 	DIR *d = opendir(dir);
 	struct dirent *e;
 	int rc = 0;
@@ -25,11 +23,7 @@ visit(const char *dir, bool remove_all, struct err_note *note)
 	while (rc == 0 && (e = readdir(d)) != NULL) {
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		if (remove_all)
-			unlink(path);
-		else
-			rc = err_note_set(note, EEXIST, "%s", path);
+		rc = err_note_set(note, EEXIST, "%s/%s", dir, e->d_name);
 	}
 	closedir(d);
 	return rc;
@@ -47,7 +41,7 @@ ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note)
 		return err_note_set(note, ENAMETOOLONG, "%.100s", path);
 	snprintf(f->path, sizeof(f->path), "%.*s", (int)n, path);
 	snprintf(f->temp, sizeof(f->temp), "%s.%d.tmp", f->path, (int)getpid());
-	if ((rc = visit(f->path, false, note)) != 0 || (rc = file_make_parents(f->path, note)) != 0)
+	if ((rc = expect_empty(f->path, note)) != 0 || (rc = file_make_parents(f->path, note)) != 0)
 		return rc;
 	return mkdir(f->temp, 0777) != 0 ? err_note_set(note, errno, "%s", f->temp) : 0;
 }
@@ -60,8 +54,7 @@ ctl_folder_end(struct ctl_folder *f, int rc, struct err_note *note)
 	if (rc == 0 && (rc = file_sync_dir(f->temp, note)) == 0 && rename(f->temp, f->path) != 0)
 		rc = err_note_set(note, errno, "%s: rename to %s", f->temp, f->path);
 	if (rc != 0) {
-		visit(f->temp, true, NULL);
-		rmdir(f->temp);
+		file_remove_tree(f->temp, NULL);
 		return rc;
 	}
 	if (slash == NULL)

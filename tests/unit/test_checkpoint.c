@@ -3,6 +3,8 @@
 #include "crash/save.h"
 
 #include <errno.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
@@ -136,6 +138,41 @@ finding(void)
 	CHECK(save_all(root, CHECKPOINT_MAX_STEP + 1, 1, &note) == ERR_RANGE);
 }
 
+/* Pruning does not follow links, takes what was put into an old checkpoint along, and passes over what it cannot remove. */
+static void
+prune_foreign(void)
+{
+	struct checkpoint_info *list;
+	struct err_note note;
+	size_t n;
+
+	shell("rm -rf '%1$s' '%1$s'.elsewhere", "");
+	for (uint64_t s = 1; s <= 5; s++)
+		REQUIRE(save_all(root, s, 1, &note) == 0);
+	shell("mkdir '%1$s'.elsewhere && mv '%1$s'/step_00000001 '%1$s'.elsewhere && ln -s '%1$s'.elsewhere/step_00000001 '%1$s'", "");
+	shell("mkdir -p '%1$s'/step_00000002/.ipynb_checkpoints/deep && ln -s '%1$s'.elsewhere '%1$s'/step_00000002/link", "");
+	shell("ln -s '%1$s'.elsewhere/step_00000001 '%1$s'/step_00000009.tmp", "");
+	CHECK(checkpoint_clean(root, &n, &note) == 0 && n == 1);
+	CHECK(checkpoint_prune(root, 2, NULL, 0, &n, &note) == 0 && n == 2);
+	REQUIRE(checkpoint_list(root, &list, &n, &note) == 0 && n == 3);
+	CHECK(list[0].step == 1 && list[1].step == 4 && list[2].step == 5);
+	CHECK(checkpoint_verify(list[0].path, CHECKPOINT_HASHES, &note) == 0);
+	free(list);
+	CHECK(checkpoint_clean(root, &n, &note) == 0 && n == 0);
+	/* A mounted file system in a leftover cannot be removed: the start, the save of that step and the pruning go on. */
+	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+		return;			/* needs root */
+	shell("mkdir -p '%1$s'/step_00000004/m '%1$s'/step_00000006.tmp/m && mount -t tmpfs none '%1$s'/step_00000004/m", "");
+	shell("mount -t tmpfs none '%1$s'/step_00000006.tmp/m && touch '%1$s'/step_00000006.tmp/m/keep", "");
+	CHECK(checkpoint_clean(root, &n, &note) == 0 && n == 0);
+	CHECK(save_all(root, 6, 1, &note) == 0);
+	shell("test -e '%1$s'/step_00000006.tmp.left-1/m/keep", "");
+	CHECK(checkpoint_prune(root, 1, NULL, 0, &n, &note) == 0 && n == 1);
+	CHECK(checkpoint_clean(root, &n, &note) == 0 && n == 0);
+	shell("umount '%1$s'/step_00000004.tmp/m '%1$s'/step_00000006.tmp.left-1/m", "");
+	shell("rm -rf '%1$s' '%1$s'.elsewhere", "");
+}
+
 static void
 finish_refuses(void)
 {
@@ -209,6 +246,7 @@ main(void)
 	damage();
 	finding();
 	finish_refuses();
+	prune_foreign();
 	snprintf(root, sizeof(root), "%.128s", base);
 	shell("rm -rf '%s'", "");
 	return check_done();

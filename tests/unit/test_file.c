@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -89,6 +92,45 @@ test_dirs(void)
 	CHECK(file_make_parents("alone", &note) == 0 && file_make_parents("/root-level", &note) == 0);
 }
 
+static int
+make(const char *name)
+{
+	return file_replace_all(in(name), "x", 1, false, NULL);
+}
+
+static bool
+there(const char *name)
+{
+	struct stat st;
+
+	return lstat(in(name), &st) == 0;
+}
+
+/* A tree goes with everything below it; what its symbolic links lead to stays, and so does a file system mounted in it. */
+static void
+test_remove(void)
+{
+	struct err_note note;
+
+	CHECK(file_remove_tree(in("none"), &note) == 0);
+	REQUIRE(make("outside/keep") == 0 && make("tree/a/b/c") == 0 && make("tree/.hidden") == 0 && make("single") == 0);
+	REQUIRE(symlink("../outside", in("tree/link")) == 0 && symlink("nowhere", in("tree/a/dangling")) == 0 &&
+	    symlink("outside", in("top")) == 0);
+	CHECK(file_remove_tree(in("top/"), &note) == 0 && !there("top") && there("outside/keep"));
+	CHECK(file_remove_tree(in("tree/"), &note) == 0 && !there("tree") && there("outside/keep"));
+	CHECK(file_remove_tree(in("single"), &note) == 0 && !there("single"));
+	CHECK(file_remove_tree(in("outside/keep/below"), &note) == ENOTDIR);
+
+	REQUIRE(make("tree/first") == 0 && make("tree/m/below") == 0 && make("tree/z") == 0);
+	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+	    mount(in("outside"), in("tree/m"), NULL, MS_BIND, NULL) != 0)
+		return;			/* needs root */
+	CHECK(file_remove_tree(in("tree"), &note) == EBUSY && there("outside/keep"));
+	CHECK_STR(note.name, in("tree/m"));
+	CHECK(!there("tree/first") && !there("tree/z"));
+	CHECK(umount(in("tree/m")) == 0 && file_remove_tree(in("tree"), &note) == 0 && !there("tree"));
+}
+
 int
 main(void)
 {
@@ -98,6 +140,7 @@ main(void)
 	test_replace();
 	test_no_space();
 	test_dirs();
+	test_remove();
 	snprintf(command, sizeof(command), "rm -r %s", dir);
 	CHECK(system(command) == 0);
 	return check_done();

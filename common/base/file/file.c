@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/file/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define PATH_BYTES sizeof(((struct file_replace *)0)->path)
 
 /* The errno of a stdio call that failed. stdio sets none for some short writes to a full disk. */
 static int
@@ -112,7 +115,7 @@ file_write_all(int fd, const void *p, size_t n)
 int
 file_make_dirs(const char *path, mode_t mode, struct err_note *note)
 {
-	char part[sizeof(((struct file_replace *)0)->path)];
+	char part[PATH_BYTES];
 	size_t n = strlen(path);
 	struct stat st;
 
@@ -140,7 +143,7 @@ int
 file_make_parents(const char *path, struct err_note *note)
 {
 	const char *slash = strrchr(path, '/');
-	char parent[sizeof(((struct file_replace *)0)->path)];
+	char parent[PATH_BYTES];
 
 	if (slash == NULL || slash == path)
 		return 0;
@@ -149,6 +152,64 @@ file_make_parents(const char *path, struct err_note *note)
 	memcpy(parent, path, (size_t)(slash - path));
 	parent[slash - path] = '\0';
 	return file_make_dirs(parent, 0777, note);
+}
+
+/* The entry of the open folder `at` whose whole name is path, beginning at path + name. */
+static int
+remove_entry(int at, char *path, size_t name, struct err_note *note)
+{
+	int fd = -1, rc = 0, below;
+	size_t len = strlen(path);
+	struct dirent *e;
+	struct statx sx;
+	DIR *d = NULL;
+
+	if (unlinkat(at, path + name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return failed(note, errno, path, "remove");
+	if ((fd = openat(at, path + name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0 ||
+	    statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &sx) != 0)
+		rc = failed(note, errno == ENOTDIR ? EPERM : errno, path, "remove");
+	else if ((sx.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
+		rc = failed(note, EBUSY, path, "remove: a mounted file system");
+	else if (len + sizeof(e->d_name) + 2 >= PATH_BYTES)
+		rc = failed(note, ENAMETOOLONG, path, "remove");
+	else if ((d = fdopendir(fd)) == NULL)
+		rc = failed(note, errno, path, "remove");
+	if (d == NULL) {
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	path[len] = '/';
+	while ((e = readdir(d)) != NULL) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		memcpy(path + len + 1, e->d_name, strlen(e->d_name) + 1);
+		below = remove_entry(fd, path, len + 1, rc == 0 ? note : NULL);
+		rc = rc == 0 ? below : rc;
+	}
+	path[len] = '\0';
+	closedir(d);
+	if (rc == 0 && unlinkat(at, path + name, AT_REMOVEDIR) != 0 && errno != ENOENT)
+		rc = failed(note, errno, path, "remove");
+	return rc;
+}
+
+int
+file_remove_tree(const char *path, struct err_note *note)
+{
+	char whole[PATH_BYTES];
+	size_t n = strlen(path);
+
+	while (n > 1 && path[n - 1] == '/')		/* LINK/ would be the folder that LINK leads to */
+		n--;
+	if (n >= sizeof(whole))
+		return failed(note, ENAMETOOLONG, path, "remove");
+	memcpy(whole, path, n);
+	whole[n] = '\0';
+	return remove_entry(AT_FDCWD, whole, 0, note);
 }
 
 int

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * file - whole files: read, replaced atomically, folders made with their parents. Every function returns 0, errno or an ERR_ code and
+ * file - whole files: read, replaced atomically; folders made with their parents, removed with their content. Every function returns 0, errno or an ERR_ code and
  * fills the note with the path and the step that failed. A write that stores fewer bytes than asked without an errno is ENOSPC.
  */
 #ifndef SALT_FILE_H
@@ -49,6 +49,12 @@ int file_replace_begin(struct file_replace *r, const char *path, struct err_note
 int file_replace_end(struct file_replace *r, bool durable, struct err_note *note);
 void file_replace_abort(struct file_replace *r);
 int file_replace_all(const char *path, const void *data, size_t len, bool durable, struct err_note *note);
+
+/*
+ * file_remove_tree - PATH, and everything below it if it is a folder. Symbolic links are removed and never followed, mounted file systems
+ * are not entered (EBUSY). After a failure the rest is removed all the same; the note names the first file that stays. 0 if there is none.
+ */
+int file_remove_tree(const char *path, struct err_note *note);
 
 /* file_sync_dir - fsync of a folder, so that names created or renamed in it survive a power cut. */
 int file_sync_dir(const char *dir, struct err_note *note);

@@ -87,7 +87,10 @@ int checkpoint_finish(const char *root, uint64_t step, const struct checkpoint_f
 /* checkpoint_abort - removes the temporary directory of step; 0, also when there is none, or errno. */
 int checkpoint_abort(const char *root, uint64_t step, struct err_note *note);
 
-/* checkpoint_clean - removes every temporary directory in ROOT; n_removed may be NULL. Not during a save. */
+/*
+ * checkpoint_clean - removes every temporary directory in ROOT; n_removed may be NULL. What cannot be removed stays, with a warning
+ * (event checkpoint.left). Not during a save.
+ */
 int checkpoint_clean(const char *root, size_t *n_removed, struct err_note *note);
 
 /* ---- finding ---- */
@@ -119,8 +122,9 @@ int checkpoint_verify(const char *path, enum checkpoint_check check, struct err_
 int checkpoint_find_latest(const char *root, enum checkpoint_check check, struct checkpoint_info *out, struct err_note *note);
 
 /*
- * checkpoint_prune - removes all but the n_keep newest (0 counts as 1) and the steps in keep_steps. Nothing is
- * removed unless the newest one passes CHECKPOINT_HASHES. n_removed may be NULL.
+ * checkpoint_prune - removes all but the n_keep newest (0 counts as 1), the steps in keep_steps and symbolic links to checkpoints that
+ * lie elsewhere. Whatever a user put into an old checkpoint goes with it. Nothing is removed unless the newest one passes
+ * CHECKPOINT_HASHES. What cannot be removed stays, with a warning (event checkpoint.left). n_removed may be NULL.
  */
 int checkpoint_prune(const char *root, unsigned n_keep, const uint64_t *keep_steps, size_t n_keep_steps, size_t *n_removed,
     struct err_note *note);

@@ -17,8 +17,11 @@ bool checkpoint__name(const char *name, bool temp, uint64_t *step);
 /* A note of path, place in it and what was expected (may be ""). Returns rc. */
 int checkpoint__note(struct err_note *note, int rc, const char *path, const char *place, const char *expected);
 
-/* Removes a directory of plain files. 0 if there is none. */
-int checkpoint__remove(const char *path, struct err_note *note);
+/*
+ * Removes what a crash left under the temporary name; what cannot be removed (a mounted file system, files of somebody else) is
+ * renamed to TEMP.left-1, -2, ... with a warning, so that it is in nobody's way.
+ */
+int checkpoint__make_way(const char *temp, struct err_note *note);
 
 /* Reads the manifest: files and step. Checks its numbers, but not the files. */
 int checkpoint__manifest(const char *path, struct checkpoint_files *list, uint64_t *step, struct err_note *note);

@@ -226,23 +226,35 @@ checkpoint_find_latest(const char *root, enum checkpoint_check check, struct che
 	return first_rc;
 }
 
+/* A leftover takes space and harms nobody, so it is no error. */
+static void
+warn_left(const struct err_note *why, int rc)
+{
+	char text[1024], quoted[1200];
+
+	log_warn("checkpoint.left", "why=%s", log_quote(err_note_str(why, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+}
+
 int
 checkpoint_clean(const char *root, size_t *n_removed, struct err_note *note)
 {
 	char path[CHECKPOINT_PATH_BYTES];
 	DIR *d = opendir(root);
+	struct err_note why;
 	struct dirent *e;
 	size_t n = 0;
 	uint64_t step;
-	int rc = 0;
+	int rc = 0, one;
 
 	if (d == NULL)
 		rc = errno == ENOENT ? 0 : err_note_set(note, errno, "%s", root);
 	while (d != NULL && rc == 0 && (e = readdir(d)) != NULL) {
 		if (!checkpoint__name(e->d_name, true, &step) || (rc = checkpoint__path(root, step, true, path, note)) != 0)
 			continue;
-		if ((rc = checkpoint__remove(path, note)) == 0)
+		if ((one = file_remove_tree(path, &why)) == 0)
 			n++;
+		else
+			warn_left(&why, one);
 	}
 	if (d != NULL)
 		closedir(d);
@@ -258,14 +270,14 @@ remove_one(const char *root, const struct checkpoint_info *info, struct err_note
 	char temp[CHECKPOINT_PATH_BYTES];
 	int rc;
 
-	if ((rc = checkpoint__path(root, info->step, true, temp, note)) != 0 || (rc = checkpoint__remove(temp, note)) != 0)
+	if ((rc = checkpoint__path(root, info->step, true, temp, note)) != 0 || (rc = checkpoint__make_way(temp, note)) != 0)
 		return rc;
 	if (rename(info->path, temp) != 0)
 		return checkpoint__note(note, errno, info->path, "rename", "");
 	if ((rc = file_sync_dir(root, note)) != 0)
 		return rc;
 	crash_point("checkpoint.prune");
-	if ((rc = checkpoint__remove(temp, note)) != 0)
+	if ((rc = file_remove_tree(temp, note)) != 0)
 		return rc;
 	crash_point("checkpoint.pruned");
 	return 0;
@@ -276,8 +288,10 @@ checkpoint_prune(const char *root, unsigned n_keep, const uint64_t *keep_steps, 
     struct err_note *note)
 {
 	struct checkpoint_info *list;
+	struct err_note why;
+	struct stat st;
 	size_t n, gone = 0;
-	int rc;
+	int rc, one;
 
 	if (n_removed != NULL)
 		*n_removed = 0;
@@ -288,12 +302,16 @@ checkpoint_prune(const char *root, unsigned n_keep, const uint64_t *keep_steps, 
 	if (n > n_keep)
 		rc = checkpoint_verify(list[n - 1].path, CHECKPOINT_HASHES, note);
 	for (size_t i = 0; rc == 0 && i + n_keep < n; i++) {
-		bool keep = false;
+		bool keep = lstat(list[i].path, &st) == 0 && S_ISLNK(st.st_mode);	/* moved elsewhere by the user */
 
 		for (size_t k = 0; k < n_keep_steps && !keep; k++)
 			keep = keep_steps[k] == list[i].step;
-		if (!keep && (rc = remove_one(root, &list[i], note)) == 0)
+		if (keep)
+			continue;
+		if ((one = remove_one(root, &list[i], &why)) == 0)
 			gone++;
+		else
+			warn_left(&why, one);
 	}
 	if (n_removed != NULL)
 		*n_removed = gone;

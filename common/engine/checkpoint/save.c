@@ -15,6 +15,7 @@
 #include "base/err/crash.h"
 #include "base/file/file.h"
 #include "base/json/json.h"
+#include "base/log/log.h"
 #include "base/mem/mem.h"
 #include "engine/model/model.h"
 
@@ -58,24 +59,6 @@ checkpoint__name(const char *name, bool temp, uint64_t *step)
 }
 
 int
-checkpoint__remove(const char *path, struct err_note *note)
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-	int rc = 0;
-
-	if (d == NULL)
-		return errno == ENOENT ? 0 : step_note(note, errno, path, "remove");
-	while ((e = readdir(d)) != NULL)
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && unlinkat(dirfd(d), e->d_name, 0) != 0 && errno != ENOENT)
-			rc = step_note(note, errno, path, "remove");
-	closedir(d);
-	if (rc == 0 && rmdir(path) != 0 && errno != ENOENT)
-		rc = step_note(note, errno, path, "remove");
-	return rc;
-}
-
-int
 checkpoint_files_add(struct checkpoint_files *list, const struct weights_file *file)
 {
 	void *p = list->files;
@@ -84,6 +67,28 @@ checkpoint_files_add(struct checkpoint_files *list, const struct weights_file *f
 	list->files = p;
 	if (rc == 0)
 		list->files[list->n++] = *file;
+	return rc;
+}
+
+int
+checkpoint__make_way(const char *temp, struct err_note *note)
+{
+	char aside[CHECKPOINT_PATH_BYTES + 32];
+	struct err_note why = {.name = ""};
+	char text[1024], quoted[1200];
+	int rc = file_remove_tree(temp, &why);
+
+	for (int i = 1; rc != 0 && i < 100; i++) {
+		snprintf(aside, sizeof(aside), "%s.left-%d", temp, i);
+		if (access(aside, F_OK) == 0)
+			continue;
+		if (rename(temp, aside) != 0)
+			break;
+		log_warn("checkpoint.left", "path=%s why=%s", aside, log_quote(err_note_str(&why, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+		return 0;
+	}
+	if (rc != 0 && note != NULL)
+		*note = why;
 	return rc;
 }
 
@@ -125,7 +130,7 @@ checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES
 		return step_note(note, ERR_EXISTS, whole, "begin");
 	if (errno != ENOENT)
 		return step_note(note, errno, whole, "begin");
-	if ((rc = checkpoint__remove(dir, note)) != 0)
+	if ((rc = checkpoint__make_way(dir, note)) != 0)
 		return rc;
 	if (mkdir(dir, 0777) != 0)
 		return step_note(note, errno, dir, "make directory");
@@ -359,5 +364,5 @@ checkpoint_abort(const char *root, uint64_t step, struct err_note *note)
 
 	if ((rc = checkpoint__path(root, step, true, dir, note)) != 0)
 		return rc;
-	return checkpoint__remove(dir, note);
+	return file_remove_tree(dir, note);
 }
