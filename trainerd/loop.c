@@ -110,6 +110,8 @@ loop_save(struct run *r, struct err_note *note)
 	r->state.released = feed.released;
 	r->state.switch_step = r->phase.switch_step;
 	r->state.evaluated_step = r->evaluated_step;
+	if ((rc = run_check_directory(r, note)) != 0)
+		return rc;
 	if (r->rank == 0 && r->metrics != NULL && metrics_sync(r->metrics) != 0)
 		log_warn("metrics.sync", "errno=%d", errno);
 	if ((rc = save_write(r->step, r->comm, &r->save, &r->state, note)) != 0)

@@ -3,39 +3,69 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/file/file.h"
 #include "base/json/json.h"
+#include "base/log/log.h"
 
 struct metrics {
 	int fd;
 };
 
-/* Is this a complete line of a step that is kept? */
-static int
-line_stays(const char *line, size_t n, uint64_t step)
+/* Is this a complete line of a step that is kept? Sets *step_after if it is the line of a later step. */
+static bool
+line_stays(const char *line, size_t n, uint64_t step, bool *step_after)
 {
 	struct json *j = NULL;
 	const char *kind;
 	int64_t at;
-	int stays;
+	bool stays = false;
 
 	if (json_parse(line, n, "metrics", &j, NULL) != 0)
-		return 0;
-	stays = json_int(json_get(j, "step"), &at) && at >= 0 && (uint64_t)at <= step &&
-	    json_text(json_get(j, "kind"), &kind) && ((uint64_t)at < step || strcmp(kind, "event") != 0);	/* an event comes again */
+		return false;
+	if (json_int(json_get(j, "step"), &at) && at >= 0 && json_text(json_get(j, "kind"), &kind)) {
+		*step_after = (uint64_t)at > step && strcmp(kind, "step") == 0;
+		/* An event of this step comes again. */
+		stays = step > 0 && ((uint64_t)at < step || ((uint64_t)at == step && strcmp(kind, "event") != 0));
+	}
 	json_close(&j);
 	return stays;
 }
 
+/* A second name for the file, with the date. */
 static int
-metrics_cut(const char *path, uint64_t step, struct err_note *note)
+keep_former(const char *path, uint64_t step, struct err_note *note)
+{
+	char kept[4300], date[32];
+	time_t now = time(NULL);
+	struct tm tm;
+
+	strftime(date, sizeof(date), "%Y-%m-%dT%H%M%SZ", gmtime_r(&now, &tm));
+	snprintf(kept, sizeof(kept), "%s.%s", path, date);
+	for (int i = 1; i < 100 && link(path, kept) != 0; i++) {
+		if (errno != EEXIST && (errno == ENOENT || rename(path, kept) != 0))	/* not all file systems have links */
+			return err_note_set(note, errno, "%s", kept);
+		if (errno != EEXIST)
+			break;
+		snprintf(kept, sizeof(kept), "%s.%s-%d", path, date, i);
+	}
+	log_warn("metrics.kept", "path=%s step=%" PRIu64 " why=\"it has steps that are trained again from step %" PRIu64 " on\"", kept, step, step);
+	return 0;
+}
+
+static int
+metrics_cut(const char *path, uint64_t step, uint64_t usual, struct err_note *note)
 {
 	struct file_replace out;
+	uint64_t removed = 0;
+	bool step_after;
 	char *line = NULL;
 	size_t cap = 0;
 	ssize_t n;
@@ -44,29 +74,36 @@ metrics_cut(const char *path, uint64_t step, struct err_note *note)
 
 	if ((in = fopen(path, "re")) == NULL)
 		return errno == ENOENT ? 0 : err_note_set(note, errno, "%s", path);
-	if ((rc = file_replace_begin(&out, path, note)) == 0) {
-		while ((n = getline(&line, &cap, in)) > 0)
-			if (step > 0 && line[n - 1] == '\n' && line_stays(line, (size_t)n, step))
-				fwrite(line, 1, (size_t)n, out.f);
-		if (ferror(in)) {
-			rc = err_note_set(note, errno, "%s", path);
-			file_replace_abort(&out);
-		} else {
-			rc = file_replace_end(&out, true, note);
-		}
+	if ((rc = file_replace_begin(&out, path, note)) != 0)
+		goto out;
+	while ((n = getline(&line, &cap, in)) > 0) {
+		step_after = false;
+		if (line[n - 1] == '\n' && line_stays(line, (size_t)n, step, &step_after))
+			fwrite(line, 1, (size_t)n, out.f);
+		else if (step == 0 || step_after)
+			removed++;
 	}
+	if (ferror(in))
+		rc = err_note_set(note, errno, "%s", path);
+	else if (removed > (step > 0 ? usual : 0))
+		rc = keep_former(path, step, note);
+	if (rc != 0)
+		file_replace_abort(&out);
+	else
+		rc = file_replace_end(&out, true, note);
+out:
 	free(line);
 	fclose(in);
 	return rc;
 }
 
 int
-metrics_open(struct metrics **m, const char *path, uint64_t step, struct err_note *note)
+metrics_open(struct metrics **m, const char *path, uint64_t step, uint64_t usual, struct err_note *note)
 {
 	int rc;
 
 	*m = NULL;
-	if ((rc = metrics_cut(path, step, note)) != 0)
+	if ((rc = metrics_cut(path, step, usual, note)) != 0)
 		return rc;
 	if ((*m = calloc(1, sizeof(**m))) == NULL)
 		return ENOMEM;

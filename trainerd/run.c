@@ -102,24 +102,38 @@ run_has_checkpoint(const char *checkpoints)
 	return has;
 }
 
+static void run_tensorboard(struct run *r, bool resumed);
+
+/* Says where the options in use are, if that is not RUN/fleet.yaml. */
+static int
+run_store(const struct config *cfg, struct err_note *note)
+{
+	char path[4200], *name;
+	int rc = config_store(cfg, cfg->run.dir, note);
+
+	config_stored(cfg->run.dir, path, sizeof(path));
+	name = strrchr(path, '/');
+	if (rc == 0 && name != NULL && strcmp(name, "/fleet.yaml") != 0)
+		log_info("run.resolved", "path=%s hint=\"the fleet.yaml beside it was not written by trainerd and stays as it is\"", path);
+	return rc;
+}
+
 /*
- * Creates run.dir and writes its fleet.yaml. If run.dir has checkpoints, options that are part of the run's identity
- * must not have changed since; without a checkpoint the former fleet.yaml is ignored. Rank 0.
+ * Creates run.dir, locks it and stores the options in use. If run.dir has checkpoints, options that are part of the run's identity
+ * must not have changed since; without a checkpoint the former options are ignored. Rank 0.
  */
 static int
-run_directory(const struct config *cfg, struct err_note *note)
+run_directory(struct run *r, struct err_note *note)
 {
+	const struct config *cfg = r->config;
 	struct config *old = NULL;
 	char path[4200];
-	bool has_checkpoint;
 	int rc;
 
-	snprintf(path, sizeof(path), "%s/checkpoints", cfg->run.dir);
-	if ((rc = file_make_dirs(path, 0777, note)) != 0)
+	if ((rc = lock_take(&r->lock, cfg->run.dir, note)) != 0 || (rc = file_make_dirs(r->checkpoints, 0777, note)) != 0)
 		return rc;
-	has_checkpoint = run_has_checkpoint(path);
-	snprintf(path, sizeof(path), "%s/fleet.yaml", cfg->run.dir);
-	if (has_checkpoint && access(path, F_OK) == 0) {
+	config_stored(cfg->run.dir, path, sizeof(path));
+	if (run_has_checkpoint(r->checkpoints) && access(path, F_OK) == 0) {
 		if ((rc = config_load(path, NULL, 0, &old, note)) != 0)
 			return rc;
 		if ((rc = config_identity_diff(old, cfg, note)) == 0)
@@ -130,7 +144,33 @@ run_directory(const struct config *cfg, struct err_note *note)
 		if (rc != 0)
 			return rc;
 	}
-	return config_write_resolved(cfg, path, note);
+	return run_store(cfg, note);
+}
+
+/* metrics.jsonl, continued at the present step. Rank 0. */
+static int
+run_open_metrics(struct run *r, struct err_note *note)
+{
+	uint64_t every = r->config->trainer.checkpoint_every;
+	char path[4200];
+
+	snprintf(path, sizeof(path), "%s/metrics.jsonl", r->config->run.dir);
+	return metrics_open(&r->metrics, path, r->state.step, every > 0 ? every : UINT64_MAX, note);
+}
+
+int
+run_check_directory(struct run *r, struct err_note *note)
+{
+	bool again = false;
+	int rc = r->rank == 0 ? lock_check(r->lock, &again, note) : 0;
+
+	if (rc == 0 && again && (rc = run_store(r->config, note)) == 0) {
+		metrics_close(&r->metrics);
+		tensorboard_close(&r->tensorboard);
+		if ((rc = run_open_metrics(r, note)) == 0)
+			run_tensorboard(r, true);
+	}
+	return agree(r->comm, rc, note);
 }
 
 static int
@@ -406,7 +446,6 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 {
 	struct run *r = calloc(1, sizeof(*r));
 	struct hash128 train, heldout;
-	char path[4200];
 	bool found;
 	int rc;
 
@@ -422,7 +461,7 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 	run_plan(r);
 	run_metrics(r);
 	if ((rc = agree(r->comm, run_open(r, &train, &heldout, note), note)) != 0 ||
-	    (rc = agree(r->comm, r->rank == 0 ? run_directory(r->config, note) : 0, note)) != 0)
+	    (rc = agree(r->comm, r->rank == 0 ? run_directory(r, note) : 0, note)) != 0)
 		goto fail;
 	run_identity(r, train, heldout);
 	/*
@@ -436,8 +475,7 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 	watchdog_long(r->watchdog, "loading a checkpoint", run_checkpoint_s(r));
 	if ((rc = run_restore(r, &found, note)) != 0)
 		goto fail;
-	snprintf(path, sizeof(path), "%s/metrics.jsonl", r->config->run.dir);
-	rc = r->rank == 0 ? metrics_open(&r->metrics, path, r->state.step, note) : 0;
+	rc = r->rank == 0 ? run_open_metrics(r, note) : 0;
 	if (rc == 0 && r->rank == 0)
 		run_tensorboard(r, found);
 	if (rc == 0)
@@ -467,6 +505,7 @@ run_destroy(struct run **run)
 	corpus_destroy(&r->heldout);
 	corpus_destroy(&r->train);
 	kernels_destroy(&r->kernels);
+	lock_release(&r->lock);
 	free(r);
 	*run = NULL;
 }

@@ -11,6 +11,7 @@
 
 #include "engine/optim/optim.h"
 #include "trainerd/feed.h"
+#include "trainerd/lock.h"
 #include "trainerd/loop.h"
 #include "trainerd/metrics.h"
 #include "trainerd/phase.h"
@@ -32,6 +33,7 @@ struct run {
 	uint64_t n_windows, n_eval;
 	struct step *step;
 	struct feed *feed;
+	struct lock *lock;			/* of run.dir; rank 0 */
 	struct metrics *metrics;		/* rank 0 */
 	struct tensorboard *tensorboard;	/* rank 0; NULL: switched off, or a write failed */
 	struct watchdog *watchdog;
@@ -59,6 +61,12 @@ void run_destroy(struct run **run);
  * run_check - opens and checks the files of a run as run_new does, without MPI (trainerd -n). 0, or why not (note).
  */
 int run_check(const struct config *config, struct err_note *note);
+
+/*
+ * run_check_directory - before a checkpoint: run.dir is still this run's. If it was removed, what rank 0 had written there begins anew;
+ * ERR_AGAIN if another trainer has it now. Collective.
+ */
+int run_check_directory(struct run *r, struct err_note *note);
 
 double run_checkpoint_s(const struct run *r);	/* limit for reading or writing a checkpoint on a slow disk */
 

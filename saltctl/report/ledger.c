@@ -67,7 +67,7 @@ teacher_flops(const struct report_run *run)
 
 	if (run->kd_tokens <= 0)
 		return 0;
-	snprintf(path, sizeof(path), "%s/fleet.yaml", run->dir);
+	config_stored(run->dir, path, sizeof(path));
 	if (config_load(path, NULL, 0, &cfg, NULL) != 0)
 		return NAN;
 	if (config_phase_one(cfg)) {

@@ -121,7 +121,7 @@ read_settings(struct report_run *run, struct err_note *note)
 	int rc;
 
 	snprintf(run->mode, sizeof(run->mode), "?");
-	snprintf(path, sizeof(path), "%s/fleet.yaml", run->dir);
+	config_stored(run->dir, path, sizeof(path));
 	if (access(path, F_OK) != 0)
 		return 0;
 	if ((rc = config_load(path, NULL, 0, &cfg, note)) != 0)

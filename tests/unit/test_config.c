@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
+#include "base/file/file.h"
 #include "fabric/config/config.h"
 
 #define GOLDEN "tests/golden/config"
@@ -292,15 +293,15 @@ test_diff(void)
 static void
 test_files(void)
 {
-	char dir[] = "/tmp/salt_config_XXXXXX", path[200], resolved[200], below[240], want[300];
+	char dir[] = "/tmp/salt_config_XXXXXX", path[200], stored[300], below[240], want[300], command[300], *text;
 	const char *const set[] = { "trainer.lr=0.1234567890123456" };
 	struct config *c = NULL, *again = NULL;
 	struct err_note note = { 0 };
+	size_t len;
 	FILE *f;
 
 	REQUIRE(mkdtemp(dir) != NULL);
 	snprintf(path, sizeof(path), "%s/fleet.yaml", dir);
-	snprintf(resolved, sizeof(resolved), "%s/resolved.yaml", dir);
 	CHECK(config_load(path, NULL, 0, &c, &note) == 2 && c == NULL);		/* ENOENT */
 	CHECK_STR(note.name, path);
 	REQUIRE((f = fopen(path, "w")) != NULL);
@@ -309,19 +310,34 @@ test_files(void)
 	REQUIRE(config_load(path, set, 1, &c, &note) == 0);
 	snprintf(want, sizeof(want), "%s/r \\ \" # caf\xC3\xA9", dir);
 	CHECK_STR(c->run.dir, want);
-	CHECK(config_write_resolved(c, resolved, &note) == 0);
-	REQUIRE(config_load(resolved, NULL, 0, &again, &note) == 0);
+	/* fleet.yaml in dir is the user's: it stays. */
+	CHECK(config_store(c, dir, &note) == 0);
+	config_stored(dir, stored, sizeof(stored));
+	CHECK_STR(strrchr(stored, '/'), "/fleet.resolved.yaml");
+	CHECK(file_read(path, 0, &text, &len, &note) == 0 && strstr(text, "# caf") != NULL);
+	free(text);
+	REQUIRE(config_load(stored, NULL, 0, &again, &note) == 0);
 	CHECK_STR(again->run.dir, want);
 	CHECK(again->trainer.lr == c->trainer.lr && again->trainer.keep_steps.n == 1);
 	CHECK(config_identity_diff(c, again, &note) == 0 && config_tunable_diff(c, again, NULL, NULL) == 0);
 	config_destroy(&again);
-	snprintf(below, sizeof(below), "%s/fleet.yaml", resolved);
-	CHECK(config_write_resolved(c, below, &note) == ENOTDIR);
-	CHECK_STR(note.name, resolved);
-	CHECK(mkdir(want, 0700) == 0);
-	CHECK(config_write_resolved(c, want, &note) != 0);		/* a directory is in the way */
-	CHECK_STR(note.place, "rename");
-	rmdir(want);
+	/* Where there is none it is made, and made again, until somebody edits it. */
+	snprintf(below, sizeof(below), "%s/below", dir);
+	for (int i = 0; i < 3; i++) {
+		CHECK(config_store(c, below, &note) == 0);
+		config_stored(below, stored, sizeof(stored));
+		CHECK_STR(strrchr(stored, '/'), i < 2 ? "/fleet.yaml" : "/fleet.resolved.yaml");
+		if (i == 1) {
+			REQUIRE((f = fopen(stored, "a")) != NULL);
+			fputs("# mine\n", f);
+			fclose(f);
+		}
+	}
+	CHECK(config_store(c, path, &note) == ENOTDIR);
+	CHECK_STR(note.name, path);
+	snprintf(command, sizeof(command), "cd %s/below && rm fleet.yaml && mkdir fleet.yaml", dir);
+	CHECK(system(command) == 0);
+	CHECK(config_store(c, below, &note) == 0);			/* a directory is not ours either */
 	config_destroy(&c);
 
 	REQUIRE((f = fopen(path, "w")) != NULL);
@@ -331,8 +347,8 @@ test_files(void)
 	CHECK(config_load(path, NULL, 0, &c, &note) == ERR_CONFIG && c == NULL);
 	CHECK_STR(note.expected, "at most 1048576 bytes");
 	CHECK(config_load(dir, NULL, 0, &c, NULL) == 21);		/* EISDIR; nobody wants a note */
-	unlink(path);
-	unlink(resolved);
+	snprintf(command, sizeof(command), "cd %s && rmdir below/fleet.yaml && rm below/fleet.resolved.yaml fleet.resolved.yaml fleet.yaml && rmdir below", dir);
+	CHECK(system(command) == 0);
 	CHECK(rmdir(dir) == 0);						/* no temporary file stayed */
 }
 

@@ -6,7 +6,7 @@
  *
  * At its start a daemon calls config_load(file, --set list), which parses, applies overrides, derives values from other options
  * and checks options against each other; then config_require() for the options that it needs. The configuration of an existing
- * run (run.dir/fleet.yaml) is loaded too, and config_identity_diff() compares the two. config_write_resolved() stores the values
+ * run (run.dir/fleet.yaml) is loaded too, and config_identity_diff() compares the two. config_store() stores the values
  * in use.
  */
 #ifndef SALT_CONFIG_H
@@ -230,8 +230,13 @@ int config_print(const struct config *cfg, FILE *out, bool with_origin);
  */
 void config_print_renamed(const struct config *cfg, FILE *out, const char *program);
 
-/* config_write_resolved - config_print to a file that is replaced atomically. 0 or errno; note names the step. */
-int config_write_resolved(const struct config *cfg, const char *path, struct err_note *note);
+/*
+ * config_store - writes the values in use to run_dir, atomically: to fleet.yaml, or to fleet.resolved.yaml if there is a fleet.yaml that
+ * config_store did not write or that was edited since (its first line has a hash of the rest). 0 or errno; note names the step.
+ * config_stored - the path of that file. It may not exist.
+ */
+int config_store(const struct config *cfg, const char *run_dir, struct err_note *note);
+void config_stored(const char *run_dir, char *path, size_t size);
 
 /*
  * config_identity_diff - looks for the first identity option, in table order, that differs.

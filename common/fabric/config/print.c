@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/file/file.h"
+#include "base/hash/hash.h"
 #include "fabric/config/config_internal.h"
 
 int
@@ -53,19 +55,68 @@ config_print_renamed(const struct config *cfg, FILE *out, const char *program)
 		fputc('\n', out);
 }
 
-int
-config_write_resolved(const struct config *cfg, const char *path, struct err_note *note)
+#define RESOLVED "fleet.resolved.yaml"		/* where a fleet.yaml of the user is in the way */
+#define STORED_HEAD "# Written by trainerd from the options of the run, and again at its next start. "
+
+static void
+stored_head(const char *body, size_t len, char head[128])
 {
-	struct file_replace r;
-	int rc = file_replace_begin(&r, path, note);
+	char hex[HASH_HEX_BYTES];
+
+	snprintf(head, 128, STORED_HEAD "%s\n", hash_hex(hash_bytes(body, len), hex));
+}
+
+/* Is path absent, or as config_store left it? */
+static bool
+replaceable(const char *path)
+{
+	char *text = NULL, *body, head[128];
+	size_t len;
+	bool ours;
+	int rc = file_read(path, CONFIG__FILE_BYTES_MAX, &text, &len, NULL);
 
 	if (rc != 0)
-		return rc;
-	if ((rc = config_print(cfg, r.f, false)) == ENOMEM) {
-		file_replace_abort(&r);
-		return err_note_set(note, rc, "%s", path);
-	}
-	return file_replace_end(&r, true, note);
+		return rc == ENOENT;
+	body = memchr(text, '\n', len);
+	body = body != NULL ? body + 1 : text + len;
+	stored_head(body, len - (size_t)(body - text), head);
+	ours = strlen(head) == (size_t)(body - text) && memcmp(text, head, strlen(head)) == 0;
+	free(text);
+	return ours;
+}
+
+void
+config_stored(const char *run_dir, char *path, size_t size)
+{
+	snprintf(path, size, "%s/" RESOLVED, run_dir);
+	if (access(path, F_OK) != 0)
+		snprintf(path, size, "%s/fleet.yaml", run_dir);
+}
+
+int
+config_store(const struct config *cfg, const char *run_dir, struct err_note *note)
+{
+	char path[CONFIG__TEXT_BYTES_MAX + 32], resolved[sizeof(path)], head[128], *body = NULL;
+	struct file_replace r;
+	size_t len = 0;
+	FILE *f = open_memstream(&body, &len);
+	int rc = f != NULL ? config_print(cfg, f, false) : ENOMEM;
+
+	if (f != NULL && fclose(f) != 0)
+		rc = ENOMEM;
+	if (rc != 0)
+		goto out;
+	snprintf(path, sizeof(path), "%s/fleet.yaml", run_dir);
+	snprintf(resolved, sizeof(resolved), "%s/" RESOLVED, run_dir);
+	stored_head(body, len, head);
+	if ((rc = file_replace_begin(&r, access(resolved, F_OK) == 0 || !replaceable(path) ? resolved : path, note)) != 0)
+		goto out;
+	fputs(head, r.f);
+	fwrite(body, 1, len, r.f);
+	rc = file_replace_end(&r, true, note);
+out:
+	free(body);
+	return rc;
 }
 
 /* False if other options make o meaningless. A difference is ignored only if that is so in both configurations. */
@@ -151,7 +202,8 @@ const char config__docs_head[] =
 	"\n"
 	"* `--set section.key=value` (any number of times) overrides the file: `--set trainer.lr=1e-3 --set trainer.keep_steps=50,100`.\n"
 	"* Relative paths, also those of `--set`, start at the directory of the configuration file. `~` and `$NAME` are not expanded.\n"
-	"* `saltctl config check -c fleet.yaml` prints the file with all values resolved. A run keeps its own copy in `run.dir/fleet.yaml`.\n"
+	"* `saltctl config check -c fleet.yaml` prints the file with all values resolved. A run keeps its own copy in `run.dir/fleet.yaml`,\n"
+	"  or in `run.dir/fleet.resolved.yaml` if a `fleet.yaml` of yours is there.\n"
 	"* An unknown or repeated key, a wrong type or a value out of range ends the program with exit code 78. The message has file and line,\n"
 	"  what was expected and what was found. Anchors, aliases, tags, more than one document and files over 1 MiB are refused.\n"
 	"* Options have three classes. **identity**: rows, labels or sums depend on it; a change on a live run or cache is refused (78).\n"
