@@ -22,6 +22,8 @@
 
 #define TICK_MS 100
 #define DRAIN_MS 10000
+#define LATE_MS 3000			/* a turn of the loop that comes so late: the process was stopped, or the machine */
+#define CATCH_UP_MS 2000
 #define ROSTER_MAX 1024
 #define TRIM_BYTES (1 << 20)
 #define KEEP_BYTES (64 << 20)		/* freed memory that malloc keeps, because records come and go all the time */
@@ -105,6 +107,7 @@ struct loop {
 	bool draining;
 	bool ready;				/* the first turn of the loop is done */
 	int64_t next_tick_ms, next_second_ms, next_readers_ms;
+	int64_t turned_ms, caught_up_ms;	/* the last turn of the loop; no lease expires before */
 	uint64_t most_pending;			/* bytes, since memory was last returned to the kernel */
 	pthread_mutex_t lock;			/* for what the status thread reads: */
 	struct wire_peer roster[ROSTER_MAX];
@@ -401,7 +404,13 @@ time_in(struct loop *l, int64_t now_ms)
 {
 	int rc = 0;
 
-	if (now_ms >= l->next_tick_ms || core_wait_ms(l->p.core) <= 1) {
+	/* Leases were renewed and peers heard of while this process was stopped: first what they sent is read. */
+	if (now_ms - l->turned_ms > LATE_MS) {
+		log_info("late", "ms=%" PRId64, now_ms - l->turned_ms);
+		l->caught_up_ms = now_ms + CATCH_UP_MS;
+	}
+	l->turned_ms = now_ms;
+	if (now_ms >= l->caught_up_ms && (now_ms >= l->next_tick_ms || core_wait_ms(l->p.core) <= 1)) {
 		l->next_tick_ms = now_ms + TICK_MS;
 		rc = flush(l, core_tick(l->p.core, now_ms));
 	}
@@ -443,7 +452,8 @@ loop_run(struct loop *l, struct err_note *note)
 	struct bus_event e;
 	int rc = 0;
 
-	metrics_update(l, clock_now_ms());
+	l->turned_ms = clock_now_ms();
+	metrics_update(l, l->turned_ms);
 	while (rc == 0) {
 		int64_t now_ms = clock_now_ms(), tick_ms = l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0;
 		int64_t wait_ms = core_wait_ms(l->p.core);

@@ -28,6 +28,7 @@
 
 #define SKIPPED_MAX 10			/* updates skipped in a row before the run ends */
 #define VOTE_MS 5			/* between two votes while rows are missing */
+#define STOPPED_MS 5000			/* a vote that comes so late */
 #define LOG_EVERY_MS 2000		/* at most one line about a step in so long */
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -226,7 +227,7 @@ enum loop_go { LOOP_GO, LOOP_STOP, LOOP_FAIL };
 static enum loop_go
 loop_wait(struct run *r, int *rc, struct err_note *note)
 {
-	int64_t start = clock_now_ms(), limit = (int64_t)(r->config->trainer.wait_max_s * 1000);
+	int64_t start = clock_now_ms(), limit = (int64_t)(r->config->trainer.wait_max_s * 1000), now, stopped = 0, before = start;
 	bool waiting = false, margin = r->phase.switch_step == PHASE_UNKNOWN;
 	enum { MISSING, STOP, TOO_LONG, FAILED, VOTES };
 
@@ -241,8 +242,12 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 		 */
 		vote[MISSING] = (polled == ERR_AGAIN && !feed_late(r->feed, r->state.step)) ||
 		    (margin && !isfinite(feed_view(r->feed).teacher_nats));
+		now = clock_now_ms();
+		if (now - before > STOPPED_MS)		/* this process or another rank did not run (SIGSTOP): no wait for rows */
+			stopped += now - before;
+		before = now;
 		vote[STOP] = stop_requested();
-		vote[TOO_LONG] = limit > 0 && clock_now_ms() - start > limit;
+		vote[TOO_LONG] = limit > 0 && now - start - stopped > limit;
 		vote[FAILED] = polled != 0 && polled != ERR_AGAIN;
 		comm_max(r->comm, vote, VOTES);
 		if (vote[FAILED]) {

@@ -13,6 +13,7 @@
 #include "fabric/daemon/daemon.h"
 
 #define RECENT 32
+#define CHECK_MS 1000
 
 struct watchdog {
 	struct comm *comm;		/* NULL: of watchdog_limit */
@@ -80,11 +81,18 @@ watchdog_main(void *arg)
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->stop) {
-		struct timespec t = clock_after_ms(1000);
-		double idle;
+		struct timespec t = clock_after_ms(CHECK_MS);
+		double slept = clock_now_s(), now, idle;
 
 		pthread_cond_timedwait(&w->changed, &w->lock, &t);
-		idle = clock_now_s() - w->last;
+		/* Time in which this process did not run (SIGSTOP, a paused machine) does not count. */
+		now = clock_now_s();
+		slept = now - slept;
+		if (slept > 2e-3 * CHECK_MS) {
+			w->last = w->last + slept < now ? w->last + slept : now;
+			log_info("watchdog.late", "seconds=%.1f", slept);
+		}
+		idle = now - w->last;
 		if (w->comm != NULL)
 			notify_manager(w);
 		if (w->stop || idle <= limit_s(w))

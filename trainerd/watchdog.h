@@ -3,7 +3,7 @@
  * watchdog - a thread that ends the run (all ranks, exit code 75) when this rank makes no progress within a limit:
  * the larger of trainer.stall_s and 10 times the median of the last steps; 10 times trainer.stall_s before the first
  * step; or the limit given for an activity. Every vote while rows are missing is progress, so a rank may wait for
- * rows for any time, as long as it votes. One per process.
+ * rows for any time, as long as it votes. Time in which the process itself was stopped does not count. One per process.
  *
  * watchdog_limit is for starting and ending MPI, when there is no watchdog.
  */
