@@ -67,7 +67,7 @@ work=$(mktemp -d "$scratch/$release.XXXXXX")
 cleanup() {
 	local root
 	for root in "$work"/*/; do
-		[ ! -d "$root/proc" ] || umount -R -l "$root"/{proc,sys,dev} 2> /dev/null || true
+		[ ! -d "$root/proc" ] || umount -R -l "$root"/{proc,sys,dev} "$root"/run/netns 2> /dev/null || true
 	done
 	[ -n "${KEEP:-}" ] || rm -rf --one-file-system "$work"
 }
@@ -163,7 +163,7 @@ step quickstart offline "$root" 3600 'cd /src && ./deploy/quickstart.sh --steps 
 step build inside "$root" 3600 'cd /src && cmake --preset dev && cmake --build --preset dev -j "$JOBS"'
 step unit offline "$root" 1800 'cd /src && ctest --test-dir build/dev -L "^(unit|kernels|golden|replay|crash)$" -j "$JOBS" --output-on-failure --timeout 300'
 # A chroot has no init; slurm.sh and the browser's test start services of the host.
-step system offline "$root" 5400 'cd /src && ctest --test-dir build/dev -L "^system$" -R "$1" -E "system/(slurm|exporter_page)$" --output-on-failure --timeout 600' "$tests"
+step system offline "$root" 5400 'cd /src && ctest --test-dir build/dev -j $((JOBS + 1)) -L "^system$" -R "$1" -E "system/(slurm|exporter_page)$" --output-on-failure --timeout 600' "$tests"
 
 make_package() {
 	inside "$root" 3600 '

@@ -24,7 +24,7 @@ ctl model new --layers 2 --width 32 --heads 4 --context 16 --vocab 50 --rope-the
 grep -q '"rope_theta": *123456' m/config.json || fail "model new --rope-theta: $(cat m/config.json)"
 ctl model info m --json --tensors > one
 ctl model info m --json --micro-batch 4 > four
-[ "$(sed -n 's/.*"elements": *\([0-9]*\).*/\1/p' one | paste -sd+ | bc)" = "$(field params one)" ] || fail "model info --tensors: $(cat one)"
+[ "$(sed -n 's/.*"elements": *\([0-9]*\).*/\1/p' one | awk '{ n += $1 } END { printf "%d", n }')" = "$(field params one)" ] || fail "model info --tensors: $(cat one)"
 [ "$(field train_activation_bytes four)" -gt $((2 * $(field train_activation_bytes one))) ] || fail "model info --micro-batch"
 
 # plan: the assumed saving and label bytes are those given; a faster network inside a host makes steps shorter.

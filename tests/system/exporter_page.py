@@ -90,13 +90,17 @@ def number(v):
     return float(v) if v not in (None, "") else None
 
 
-process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
-session = None
-try:
+session = port = None
+for attempt in range(5):        # it takes a free IPv4 port, and ends if another program has that port of IPv6
+    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if "successfully on port " in line:
             port = line.rsplit("on port ", 1)[1].strip().rstrip(".")
             break
+    if port:
+        break
+    process.wait()
+try:
     at = f"http://127.0.0.1:{port}"
     arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1000", "--no-first-run",
                  "--disable-background-networking", "--disable-component-update", "--user-data-dir=" + os.path.abspath("chromium")]
