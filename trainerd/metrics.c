@@ -19,24 +19,25 @@ struct metrics {
 	int fd;
 };
 
-/* Is this a complete line of a step that is kept? Sets *step_after if it is the line of a later step. */
-static bool
-line_stays(const char *line, size_t n, uint64_t step, bool *step_after)
+/* Is this a complete line of a step that is kept? Sets *step_after if it is the line of a later step. 0, also for other text, or ENOMEM. */
+static int
+line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_after)
 {
 	struct json *j = NULL;
 	const char *kind;
 	int64_t at;
-	bool stays = false;
+	int rc;
 
-	if (json_parse(line, n, "metrics", &j, NULL) != 0)
-		return false;
+	*stays = *step_after = false;
+	if ((rc = json_parse(line, n, "metrics", &j, NULL)) != 0)
+		return rc == ENOMEM ? rc : 0;
 	if (json_int(json_get(j, "step"), &at) && at >= 0 && json_text(json_get(j, "kind"), &kind)) {
 		*step_after = (uint64_t)at > step && strcmp(kind, "step") == 0;
 		/* An event of this step comes again. */
-		stays = step > 0 && ((uint64_t)at < step || ((uint64_t)at == step && strcmp(kind, "event") != 0));
+		*stays = step > 0 && ((uint64_t)at < step || ((uint64_t)at == step && strcmp(kind, "event") != 0));
 	}
 	json_close(&j);
-	return stays;
+	return 0;
 }
 
 /* A second name for the file, with the date. */
@@ -65,7 +66,7 @@ metrics_cut(const char *path, uint64_t step, uint64_t usual, struct err_note *no
 {
 	struct file_replace out;
 	uint64_t removed = 0;
-	bool step_after;
+	bool stays, step_after;
 	char *line = NULL;
 	size_t cap = 0;
 	ssize_t n;
@@ -76,16 +77,18 @@ metrics_cut(const char *path, uint64_t step, uint64_t usual, struct err_note *no
 		return errno == ENOENT ? 0 : err_note_set(note, errno, "%s", path);
 	if ((rc = file_replace_begin(&out, path, note)) != 0)
 		goto out;
-	while ((n = getline(&line, &cap, in)) > 0) {
-		step_after = false;
-		if (line[n - 1] == '\n' && line_stays(line, (size_t)n, step, &step_after))
+	while (rc == 0 && (n = getline(&line, &cap, in)) > 0) {
+		stays = step_after = false;
+		if (line[n - 1] == '\n' && (rc = line_stays(line, (size_t)n, step, &stays, &step_after)) != 0)
+			err_note_set(note, rc, "%s", path);
+		else if (stays)
 			fwrite(line, 1, (size_t)n, out.f);
 		else if (step == 0 || step_after)
 			removed++;
 	}
-	if (ferror(in))
+	if (rc == 0 && ferror(in))
 		rc = err_note_set(note, errno, "%s", path);
-	else if (removed > (step > 0 ? usual : 0))
+	else if (rc == 0 && removed > (step > 0 ? usual : 0))
 		rc = keep_former(path, step, note);
 	if (rc != 0)
 		file_replace_abort(&out);

@@ -228,10 +228,13 @@ export_label(void *arg, const struct cache_item *item)
 	struct hash128 tokens;
 	int rc;
 
-	if (item->rc != 0 || !item->key_ok || cache_decode(&e->job->id, item->bytes, &e->batch, &tokens, NULL) != 0) {
+	if (item->rc != 0 || !item->key_ok ||
+	    (rc = cache_decode(&e->job->id, item->bytes, &e->batch, &tokens, &e->job->note)) < 0) {
 		e->left_out++;
 		return 0;
 	}
+	if (rc != 0)
+		return rc;			/* an errno is no damage */
 	put(e, "seq", item->seq, 0);
 	put_hash(e, "token_hash", tokens);
 	return (rc = put_label_rows(e, item->bytes)) != 0 ? rc : record_done(e);

@@ -128,7 +128,8 @@ check_seq(struct fsck *f, const struct cache_item *item, uint32_t corpus_no)
 	return false;
 }
 
-static void
+/* 0, also for a bad label, or why it could not be looked at: no memory or a corpus that cannot be read is no damage of the label. */
+static int
 check_label(struct fsck *f, const struct cache_item *item)
 {
 	const struct labels_spec *spec = &f->job->id.labels.spec;
@@ -138,16 +139,24 @@ check_label(struct fsck *f, const struct cache_item *item)
 	int rc;
 
 	if (!check_seq(f, item, CORPUS_TRAIN))
-		return;
-	if (f->with_train && cache_tokens_of(&f->job->corpora, item->seq, spec->context, f->tokens, &tokens,
-	    &note) != 0) {
+		return 0;
+	if (f->with_train &&
+	    (rc = cache_tokens_of(&f->job->corpora, item->seq, spec->context, f->tokens, &tokens, &note)) != 0) {
+		if (rc > 0)
+			goto unknown;
 		bad(f, item, "the corpus has no such window", note.expected, note.found);
-		return;
+		return 0;
 	}
 	if ((rc = labels_check(spec, f->with_train ? &tokens : NULL, item->bytes.bytes, item->bytes.len, &note)) == 0)
-		return;
+		return 0;
+	if (rc > 0)
+		goto unknown;
 	snprintf(what, sizeof(what), "%s%s%s", err_str(rc), note.place[0] != '\0' ? ", " : "", note.place);
 	bad(f, item, what, note.expected, note.found);
+	return 0;
+unknown:
+	f->job->note = note;
+	return rc;
 }
 
 static const struct cache_plan *
@@ -185,7 +194,7 @@ check_item(void *arg, const struct cache_item *item)
 	} else if (!id->bound) {
 		;
 	} else if (item->table == CACHE_TABLE_LABELS) {
-		check_label(f, item);
+		return check_label(f, item);
 	} else if (item->table == CACHE_TABLE_SCORES) {
 		if (check_seq(f, item, item->set == CACHE_SCORES_TEACHER ? CORPUS_HELDOUT : CORPUS_TRAIN) &&
 		    labels_scores_decode(item->bytes.bytes, item->bytes.len, id->labels.spec.context, f->loss,

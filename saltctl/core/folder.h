@@ -6,8 +6,7 @@
  *	if ((rc = ctl_folder_begin(&f, path, note)) != 0)	makes missing parents
  *		return rc;
  *	rc = write_files(f.temp);
- *	return ctl_folder_end(&f, rc,
- note);			renames and syncs; after an error (rc) removes what was written
+ *	return ctl_folder_end(&f, rc, note);		renames and syncs; after an error (rc) removes what was written
  * Only plain files may be in it. Errors are errno codes, EEXIST among them, with the path in the note.
  */
 #ifndef SALT_CTL_FOLDER_H

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "fabric/bus/bus.h"
 #include "saltctl/core/ctl.h"
@@ -18,29 +20,50 @@ one(const struct ctl_args *args, const char *name, enum bus_role role)
 	struct err_note note = {.name = ""};
 	int rc = bus_keys_generate(args->operands[0], name, role, &note);
 
-	if (rc != 0)
-		return ctl_fail(args, rc, &note);
-	printf("%s/%s.key  %s/%s.pub  role %s\n", args->operands[0], name, args->operands[0], name,
-	    bus_role_name(role));
-	return 0;
+	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
+}
+
+static void
+say(const char *dir, const char *name, enum bus_role role)
+{
+	printf("%s/%s.key  %s/%s.pub  role %s\n", dir, name, dir, name, bus_role_name(role));
+}
+
+/* All keys or none, so that the same command can be repeated. */
+static int
+all(const struct ctl_args *args)
+{
+	const char *dir = args->operands[0];
+	char path[PATH_MAX];
+	int exit_code = 0;
+
+	for (enum bus_role r = BUS_ROLE_SELECTOR; r <= BUS_ROLE_CLIENT && exit_code == 0; r++)
+		if ((exit_code = one(args, bus_role_name(r), r)) != 0)
+			while (--r >= BUS_ROLE_SELECTOR)
+				for (const char *const *end = (const char *const []){"key", "pub", NULL}; *end != NULL; end++) {
+					snprintf(path, sizeof(path), "%s/%s.%s", dir, bus_role_name(r), *end);
+					unlink(path);
+				}
+	for (enum bus_role r = BUS_ROLE_SELECTOR; r <= BUS_ROLE_CLIENT && exit_code == 0; r++)
+		say(dir, bus_role_name(r), r);
+	return exit_code;
 }
 
 static int
 keygen(struct ctl_args *args)
 {
 	const char *role = ctl_get(args, "role"), *name = ctl_get(args, "name");
-	int exit_code = 0;
+	int exit_code;
 
-	if (role == NULL && name != NULL)
-		return ctl_usage(args, "--name needs --role");
-	for (enum bus_role r = BUS_ROLE_SELECTOR; r <= BUS_ROLE_CLIENT; r++) {
-		if (role != NULL && strcmp(role, bus_role_name(r)) == 0)
-			return one(args, name != NULL ? name : role, r);
-		if (role == NULL && exit_code == 0)
-			exit_code = one(args, bus_role_name(r), r);
-	}
-	return role != NULL ? ctl_usage(args,
-	    "--role: expected selector, teacher, trainer or client, found \"%s\"", role) : exit_code;
+	if (role == NULL)
+		return name != NULL ? ctl_usage(args, "--name needs --role") : all(args);
+	for (enum bus_role r = BUS_ROLE_SELECTOR; r <= BUS_ROLE_CLIENT; r++)
+		if (strcmp(role, bus_role_name(r)) == 0) {
+			if ((exit_code = one(args, name != NULL ? name : role, r)) == 0)
+				say(args->operands[0], name != NULL ? name : role, r);
+			return exit_code;
+		}
+	return ctl_usage(args, "--role: expected selector, teacher, trainer or client, found \"%s\"", role);
 }
 
 const struct ctl_verb ctl_keygen = {

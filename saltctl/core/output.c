@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "saltctl/core/output.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -345,9 +346,11 @@ ctl_print_json(struct json *root)
 int
 ctl_flush(int exit_code)
 {
+	errno = 0;
 	if (fflush(stdout) != 0 || ferror(stdout)) {
 		if (exit_code == 0)
-			fprintf(stderr, "saltctl: standard output could not be written\n");
+			fprintf(stderr, "saltctl: standard output could not be written%s%s\n", errno != 0 ? ": " : "",
+			    errno != 0 ? strerror(errno) : "");
 		return exit_code != 0 ? exit_code : EX_IOERR;
 	}
 	return exit_code;

@@ -157,7 +157,9 @@ finish(struct build *b, struct err_note *note)
 	if ((rc = corpus_writer_finish(b->train.writer, &source, note)) != 0 || b->heldout.writer == NULL)
 		return rc;
 	source = hash_digest(b->heldout.hash);
-	return corpus_writer_finish(b->heldout.writer, &source, note);
+	if ((rc = corpus_writer_finish(b->heldout.writer, &source, note)) != 0)
+		corpus_writer_withdraw(b->train.writer);	/* so that the same command can be repeated */
+	return rc;
 }
 
 static void

@@ -40,6 +40,7 @@ struct generation {
 	uint64_t n, top_k, seed;
 	double temperature;
 	int32_t eod;				/* -1: none */
+	int exit_code;				/* of standard output */
 	struct err_note note;
 };
 
@@ -128,7 +129,8 @@ generate_all(struct generation *g, bool go_on)
 			break;
 		if (tokenizer_token(g->tok, id, &bytes, &len, NULL) == 0)
 			fwrite(bytes, 1, len, stdout);
-		fflush(stdout);
+		if ((g->exit_code = ctl_flush(0)) != 0)
+			return 0;
 	}
 	putchar('\n');
 	return 0;
@@ -207,6 +209,8 @@ generate(struct ctl_args *args)
 	if ((exit_code = generation_open(args, &g, &ko)) == 0 && (exit_code = read_prompt(args, &g)) == 0 &&
 	    (rc = generate_all(&g, ctl_has(args, "go-on"))) != 0)
 		exit_code = ctl_fail(args, rc, &g.note);
+	if (exit_code == 0)
+		exit_code = g.exit_code;
 	free(g.logits);
 	free(g.order);
 	free(g.ids.ids);

@@ -8,8 +8,8 @@
 #include <sysexits.h>
 
 #include "saltctl/core/ctl.h"
+#include "saltctl/core/folder.h"
 #include "saltctl/core/output.h"
-#include "base/file/file.h"
 #include "engine/model/model.h"
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
@@ -99,8 +99,7 @@ write_folder(const struct ctl_args *args, const char *dir, const struct model *m
 	uint64_t seed = 0;
 	int rc;
 
-	if ((rc = file_make_dirs(dir, 0777, note)) != 0 ||
-	    (rc = weights_config_save(dir, &model->config, WEIGHTS_F32, NULL, note)) != 0 ||
+	if ((rc = weights_config_save(dir, &model->config, WEIGHTS_F32, NULL, note)) != 0 ||
 	    (tokenizer != NULL && (rc = weights_file_copy(dir, "tokenizer.json", tokenizer, NULL, note)) != 0))
 		return rc;
 	if (!ctl_has(args, "weights"))
@@ -116,6 +115,7 @@ model_new_verb(struct ctl_args *args)
 	struct model_config cfg = {.bos_id = -1, .eos_id = -1};
 	const char *tokenizer = ctl_get(args, "tokenizer");
 	struct err_note note = {.name = ""};
+	struct ctl_folder folder;
 	struct tokenizer *tok = NULL;
 	struct model *model = NULL;
 	char path[4200], buf[32];
@@ -135,8 +135,9 @@ model_new_verb(struct ctl_args *args)
 	if ((exit_code = ctl_get_u64(args, "weights", 0, UINT32_MAX, &seed)) != 0 ||
 	    (exit_code = shape_from(args, &cfg)) != 0)
 		return exit_code;
-	if ((rc = model_new(&model, &cfg, &note)) != 0 ||
-	    (rc = write_folder(args, args->operands[0], model, tokenizer != NULL ? path : NULL, &note)) != 0)
+	if ((rc = model_new(&model, &cfg, &note)) == 0 && (rc = ctl_folder_begin(&folder, args->operands[0], &note)) == 0)
+		rc = ctl_folder_end(&folder, write_folder(args, folder.temp, model, tokenizer != NULL ? path : NULL, &note), &note);
+	if (rc != 0)
 		exit_code = ctl_fail(args, rc, &note);
 	else
 		printf("%s: %s parameters\n", args->operands[0], ctl_count((double)model->n_params, buf));
@@ -146,7 +147,8 @@ model_new_verb(struct ctl_args *args)
 
 const struct ctl_verb ctl_model_new = {
 	.name = "model new", .operands = "FOLDER", .summary = "a model's config.json (and tokenizer.json) from a shape",
-	.about = "Makes a folder for trainer.model, with its parents. Nothing is overwritten.",
+	.about = "Makes a folder for trainer.model, with its parents. It appears complete or not at all, and nothing is\n"
+	    "overwritten: FOLDER must not exist, or be empty.",
 	.example = "saltctl model new --layers 4 --width 160 --heads 4 --context 128 --tokenizer share/tokenizer-4k models/student",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = model_new_verb,
 };

@@ -17,7 +17,6 @@
 #include "saltctl/report/report.h"
 #include "base/json/json.h"
 #include "engine/model/model.h"
-#include "engine/weights/weights.h"
 
 #define MAX_RUNS 32
 
@@ -50,8 +49,7 @@ model_flops(const char *path, uint32_t context)
 {
 	struct model_config cfg;
 
-	return path[0] != '\0' && weights_config_load(path, &cfg, NULL) == 0 ? model_flops_per_token(&cfg,
-	    (int64_t)context) : NAN;
+	return report_model_config(path, &cfg) == 0 ? model_flops_per_token(&cfg, (int64_t)context) : NAN;
 }
 
 /* Forward passes of teacher and scorer over what phase one trained on, by the run's own settings. */

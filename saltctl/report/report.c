@@ -264,10 +264,12 @@ write_html(const struct ctl_args *args, const struct report *r, const char *path
 
 	if ((rc = file_replace_begin(&file, path, &note)) != 0)
 		return ctl_fail(args, rc, &note);
-	if ((rc = report_html(r, file.f)) == 0)
+	if ((rc = report_html(r, file.f)) == 0) {
 		rc = file_replace_end(&file, false, &note);
-	else
+	} else {
 		file_replace_abort(&file);
+		err_note_set(&note, rc, "%s", path);
+	}
 	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
 }
 

@@ -62,6 +62,10 @@ struct report_run {
 int report_read(struct report_run *run, const char *dir, struct err_note *note);
 void report_run_free(struct report_run *run);
 
+/* report_model_config - a model's config.json. 0, or why there is none; a file that is there and cannot be read is logged. */
+struct model_config;
+int report_model_config(const char *dir, struct model_config *cfg);
+
 const struct report_eval *report_last(const struct report_run *run);		/* NULL: none */
 const struct report_eval *report_at(const struct report_run *run, uint64_t step);	/* NULL: none */
 /* report_finished - the last step was evaluated: fleet.yaml's, or without one the last in the metrics. */

@@ -12,8 +12,21 @@
 #include "saltctl/core/output.h"
 #include "saltctl/report/report.h"
 #include "base/json/json.h"
+#include "base/log/log.h"
 #include "engine/model/model.h"
 #include "engine/weights/weights.h"
+
+int
+report_model_config(const char *dir, struct model_config *cfg)
+{
+	struct err_note note = {.name = ""};
+	char text[1024], quoted[1200];
+	int rc = dir[0] != '\0' ? weights_config_load(dir, cfg, &note) : ENOENT;
+
+	if (rc > 0 && rc != ENOENT)
+		log_warn("model.unread", "why=%s", log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+	return rc;
+}
 
 static int
 read_step(struct report_run *run, const struct json *j, uint64_t step)
@@ -59,10 +72,11 @@ read_line(struct report_run *run, const char *line, size_t n)
 	struct json *j = NULL;
 	const char *kind;
 	int64_t step;
-	int rc = ERR_FORMAT;
+	int rc = json_parse(line, n, "metrics.jsonl", &j, NULL);
 
-	if (json_parse(line, n, "metrics.jsonl", &j, NULL) != 0)
-		return ERR_FORMAT;
+	if (rc != 0)
+		return rc;
+	rc = ERR_FORMAT;
 	if (json_text(json_get(j, "kind"), &kind) && json_int(json_get(j, "step"), &step) && step >= 0) {
 		rc = 0;
 		if (strcmp(kind, "step") == 0) {
@@ -98,6 +112,8 @@ read_metrics(struct report_run *run, struct err_note *note)
 			rc = 0;
 		} else if (rc == 0) {
 			good++;
+		} else {
+			err_note_set(note, rc, "%s", path);
 		}
 	}
 	if (rc == 0 && ferror(in))
@@ -134,7 +150,7 @@ read_settings(struct report_run *run, struct err_note *note)
 	run->batch = cfg->trainer.batch;
 	run->context = cfg->corpus.context;
 	run->seed = cfg->run.seed;
-	if (run->model[0] != '\0' && weights_config_load(run->model, &mc, NULL) == 0 &&
+	if (report_model_config(run->model, &mc) == 0 &&
 	    model_new(&model, &mc, NULL) == 0)
 		run->n_params = model->n_params;
 	model_destroy(&model);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,18 +23,40 @@ out(json_t *j)
 	return (struct json *)j;
 }
 
+/* jansson takes a failed allocation for bad text in many places. */
+static _Thread_local bool no_memory;
+
+static void *
+allocate(size_t n)
+{
+	void *p = malloc(n);
+
+	no_memory |= p == NULL;
+	return p;
+}
+
+static void
+use_allocate(void)
+{
+	json_set_alloc_funcs(allocate, free);
+}
+
 int
 json_parse(const char *text, size_t len, const char *name, struct json **root, struct err_note *note)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	json_error_t e;
 	size_t bom = len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;	/* as editors on Windows write it */
-	json_t *j = json_loadb(text + bom, len - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
 	const char *magic;
+	json_t *j;
 
+	pthread_once(&once, use_allocate);
+	no_memory = false;
+	j = json_loadb(text + bom, len - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
 	*root = out(j);
 	if (j != NULL)
 		return 0;
-	if (json_error_code(&e) == json_error_out_of_memory)
+	if (no_memory || json_error_code(&e) == json_error_out_of_memory)
 		return err_note_set(note, ENOMEM, "%s", name);
 	if ((magic = file_magic(text, len)) != NULL)
 		return err_expect(note, ERR_FORMAT, "%s", "JSON", "%s", name, magic);

@@ -95,16 +95,17 @@ is_ours(const char *path, bool *ours, struct err_note *note)
 {
 	static const char mark[] = "\"" CORPUS__FORMAT "\"";
 	char head[512];
+	int fd, rc = 0;
 	ssize_t n;
-	int fd;
 
 	*ours = false;
 	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
 		return errno == ENOENT || errno == ENOTDIR ? 0 : err_note_set(note, errno, "%s", path);
-	n = pread(fd, head, sizeof(head), 0);
+	if ((n = pread(fd, head, sizeof(head), 0)) < 0)
+		rc = err_note_set(note, errno, "%s", path);
 	close(fd);
 	*ours = n > 0 && memmem(head, (size_t)n, mark, sizeof(mark) - 1) != NULL;
-	return 0;
+	return rc;
 }
 
 int

@@ -139,6 +139,10 @@ int corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n
  */
 int corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, struct err_note *note);
 
+/* corpus_writer_withdraw - corpus_writer_destroy will remove what corpus_writer_finish made: for a caller that writes two corpora or
+ * none. Nothing with replace. */
+void corpus_writer_withdraw(struct corpus_writer *w);
+
 /* corpus_writer_destroy - takes NULL; without finish, removes the temporary files. */
 void corpus_writer_destroy(struct corpus_writer **w);
 

@@ -34,7 +34,7 @@ struct corpus_writer {
 	int32_t *sizes;			/* tokens of each document */
 	size_t cap_sizes;
 	uint64_t *counts;		/* [vocab] */
-	bool replace, failed, finished;
+	bool replace, failed, renaming, finished;
 };
 
 static int
@@ -119,6 +119,13 @@ out:
 }
 
 void
+corpus_writer_withdraw(struct corpus_writer *w)
+{
+	if (!w->replace)
+		w->finished = false;
+}
+
+void
 corpus_writer_destroy(struct corpus_writer **out)
 {
 	struct corpus_writer *w = *out;
@@ -128,8 +135,11 @@ corpus_writer_destroy(struct corpus_writer **out)
 	if (w->bin != NULL)
 		fclose(w->bin);
 	if (w->lock >= 0) {
-		for (int i = 0; i < N_FILES && !w->finished; i++)
+		for (int i = N_FILES - 1; i >= 0 && !w->finished; i--) {	/* the index first */
 			unlink(w->temps[i]);
+			if (w->renaming && !w->replace)
+				unlink(w->paths[i]);
+		}
 		close(w->lock);
 	}
 	for (int i = 0; i < N_FILES; i++) {
@@ -312,6 +322,7 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 		return failed(note, errno, "remove", w->paths[FILE_IDX]);
 	}
 	crash_point("corpus.unlinked_idx");
+	w->renaming = true;
 	for (int i = 0; i < N_FILES; i++) {
 		if (i == FILE_IDX && (rc = file_sync_dir(w->dir, note)) != 0)
 			return rc;

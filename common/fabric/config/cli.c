@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fabric/config/cli.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -86,8 +87,10 @@ cli_parse(struct cli_args *args, int argc, char **argv)
 	longs[n] = (struct option){"help", no_argument, NULL, 'h'};
 	args->values = calloc((size_t)argc + 1, sizeof(*args->values));
 	args->operands = calloc((size_t)argc + 1, sizeof(*args->operands));
-	if (args->values == NULL || args->operands == NULL)
+	if (args->values == NULL || args->operands == NULL) {
+		fprintf(stderr, "%s: %s\n", args->program, strerror(ENOMEM));
 		return EX_OSERR;
+	}
 	optind = 0;			/* glibc: start afresh */
 	while (rc == 0 && (code = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
 		if (code == 1) {
