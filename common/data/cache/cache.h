@@ -138,15 +138,16 @@ int cache_plan_get(struct cache_txn *txn, struct hash128 hash, struct cache_plan
 
 struct cache_attempts {
 	uint64_t seq;
-	uint32_t n_dead;		/* of boot[]: disappeared with a lease of this sequence alone */
+	uint32_t n_dead;		/* of boot[] and who[]: different teachers that failed on it */
 	uint32_t n_errors;		/* times a teacher answered with an error */
-	struct hash128 boot[CACHE_ATTEMPTS_MAX];
+	struct hash128 boot[CACHE_ATTEMPTS_MAX];	/* the process, where it disappeared with a lease of this sequence alone; else zero */
+	struct hash128 who[CACHE_ATTEMPTS_MAX];		/* hash of key, host and name; of an older record: the same as boot */
 };
 
 struct cache_quarantine {
 	uint64_t seq;
 	int64_t since_s;		/* Unix time */
-	char reason[96];
+	char reason[256];
 };
 
 /* All of a table, in key order; stop at each()'s first non-zero and return it. ERR_CORRUPT records are counted and left out. */

@@ -13,6 +13,7 @@
 #define CACHE__ROWS_HEADER_BYTES 16u
 #define CACHE__ROW_BYTES 24u
 #define CACHE__KEY_MAX 64u
+#define CACHE__ATTEMPTS_BYTES (16u + 32u * CACHE_ATTEMPTS_MAX)
 
 struct cache {
 	char *dir;

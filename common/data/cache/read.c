@@ -305,9 +305,10 @@ each_attempts(void *arg, const MDB_val *key, struct cache_bytes v)
 {
 	struct each_walk *w = arg;
 	struct cache_attempts a = {0};
+	size_t who = v.len == CACHE__ATTEMPTS_BYTES ? 16 * CACHE_ATTEMPTS_MAX : 0;	/* offset from boot[] */
 
 	(void)key;
-	if (v.len != 16 + 16 * CACHE_ATTEMPTS_MAX || (a.n_dead = cache__get_u32(v.bytes + 8)) > CACHE_ATTEMPTS_MAX) {
+	if ((v.len != CACHE__ATTEMPTS_BYTES && v.len != 16 + 16 * CACHE_ATTEMPTS_MAX) || (a.n_dead = cache__get_u32(v.bytes + 8)) > CACHE_ATTEMPTS_MAX) {
 		atomic_fetch_add(&w->c->n_corrupt, 1);
 		return 0;
 	}
@@ -316,6 +317,8 @@ each_attempts(void *arg, const MDB_val *key, struct cache_bytes v)
 	for (int i = 0; i < CACHE_ATTEMPTS_MAX; i++) {
 		a.boot[i].hi = cache__get_u64(v.bytes + 16 + 16 * i);
 		a.boot[i].lo = cache__get_u64(v.bytes + 24 + 16 * i);
+		a.who[i].hi = cache__get_u64(v.bytes + who + 16 + 16 * i);
+		a.who[i].lo = cache__get_u64(v.bytes + who + 24 + 16 * i);
 	}
 	w->rc = w->attempts(w->arg, &a);
 	return w->rc != 0;

@@ -237,7 +237,7 @@ int
 cache_write_attempts(struct cache *c, const struct cache_attempts *a)
 {
 	struct cache__key key = {.len = 0};
-	uint8_t v[16 + 16 * CACHE_ATTEMPTS_MAX];
+	uint8_t v[CACHE__ATTEMPTS_BYTES];
 
 	cache__key_u64(&key, a->seq);
 	cache__put_u64(v, a->seq);
@@ -246,6 +246,8 @@ cache_write_attempts(struct cache *c, const struct cache_attempts *a)
 	for (int i = 0; i < CACHE_ATTEMPTS_MAX; i++) {
 		cache__put_u64(v + 16 + 16 * i, a->boot[i].hi);
 		cache__put_u64(v + 24 + 16 * i, a->boot[i].lo);
+		cache__put_u64(v + 16 + 16 * (CACHE_ATTEMPTS_MAX + i), a->who[i].hi);
+		cache__put_u64(v + 24 + 16 * (CACHE_ATTEMPTS_MAX + i), a->who[i].lo);
 	}
 	return put(c, CACHE_TABLE_ATTEMPTS, &key, v, sizeof(v));
 }
