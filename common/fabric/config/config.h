@@ -85,6 +85,8 @@ struct config_selector {
 	uint32_t lease_sequences;
 	uint32_t commit_ms;
 	double teacher_idle_s;		/* 0: idle teachers are never released */
+	uint32_t quarantine_teachers;	/* 1 .. 3 */
+	double max_quarantined;		/* 0 .. 1 */
 };
 
 struct config_trainer {

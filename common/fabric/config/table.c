@@ -113,6 +113,10 @@ const struct config__option config__table[] = {
 	    "time between commits while fewer than 1024 records wait; 0: commit at once"),
 	OPT_FLOAT(selector, teacher_idle_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds",
 	    "teachers without work for this long are released; 0: never"),
+	OPT_U32(selector, quarantine_teachers, TUNABLE, "3", 1, 3, "teachers",
+	    "a sequence that so many different teachers fail on is trained without the teacher from then on"),
+	OPT_FLOAT(selector, max_quarantined, TUNABLE, "0.01", false, 0, 1, NULL, "",
+	    "largest share of sequences in quarantine that a phase one trains with; beyond it, the run stops"),
 
 	OPT_PATH(trainer, model, HOST, NULL, "the student: a model directory or a config.json that describes it"),
 	OPT_PATH(trainer, init, HOST, "",
