@@ -19,8 +19,11 @@
 static const struct cli_option options[] = {
 	CTL_CACHE, CTL_CORPORA,
 	{"queue", NULL, "drop damaged records, so that selectord orders them again; no other process may have the cache open", false},
+	{"free-quarantine", NULL, "with --queue: take all sequences out of quarantine, so that teachers get them again", false},
 	CTL_JSON, CTL_END
 };
+
+#define QUARANTINE_SHOWN 3		/* sequences in quarantine that are shown with their reason */
 
 /* The key of a block whose rows are dropped. */
 struct rows_key {
@@ -42,7 +45,7 @@ struct fsck {
 	struct cache_bits quarantined;
 	struct drop *drops;
 	size_t n_drops, cap_drops;
-	uint64_t n_records, n_found, n_holes, n_dropped[CACHE_TABLES];
+	uint64_t n_records, n_found, n_holes, n_quarantine, n_dropped[CACHE_TABLES];
 	struct json *list;			/* --json: the findings; else NULL */
 	int32_t *tokens;			/* [L + 1] */
 	float *loss, *scratch;			/* [L] */
@@ -176,6 +179,20 @@ known_name(const struct cache_item *item)
 	    (item->key_len == 7 && memcmp(item->key, "unigram", 7) == 0);
 }
 
+/* A sequence in quarantine is no finding: shown, and with --free-quarantine queued. */
+static void
+check_quarantine(struct fsck *f, const struct cache_item *item)
+{
+	const int head = 16;			/* bytes before the reason */
+	int n = (int)item->bytes.len - head;
+
+	if (f->n_quarantine++ < QUARANTINE_SHOWN && f->list == NULL && n > 0)
+		printf("%s: sequence %" PRIu64 " is in quarantine: %.*s\n", f->job->dir, CORPUS_SEQ_INDEX(item->seq), n,
+		    (const char *)item->bytes.bytes + head);
+	if (ctl_has(f->job->args, "free-quarantine"))
+		queue(f, item->table, item->key, item->key_len);
+}
+
 static int
 check_item(void *arg, const struct cache_item *item)
 {
@@ -191,6 +208,8 @@ check_item(void *arg, const struct cache_item *item)
 		bad(f, item, "damaged", "a value that fits its checksum", "other bytes");
 	} else if (!item->key_ok) {
 		bad(f, item, "a key that the table does not have", "", "");
+	} else if (item->table == CACHE_TABLE_QUARANTINE) {
+		check_quarantine(f, item);
 	} else if (!id->bound) {
 		;
 	} else if (item->table == CACHE_TABLE_LABELS) {
@@ -363,7 +382,7 @@ summary(const struct fsck *f, bool mend)
 
 	if (f->job->all != NULL) {
 		ctl_push(f->job->all, ctl_record(CTL("cache", dir), CTL("records", f->n_records),
-		    CTL("findings", f->n_found), CTL("holes", f->n_holes),
+		    CTL("findings", f->n_found), CTL("holes", f->n_holes), CTL("quarantine", f->n_quarantine),
 		    CTL("compared_with_corpus", f->with_train), CTL("queued_labels", n[CACHE_TABLE_LABELS]),
 		    CTL("queued_scores", n[CACHE_TABLE_SCORES]), CTL("dropped_rows", n[CACHE_TABLE_ROWS])));
 		return;
@@ -371,6 +390,9 @@ summary(const struct fsck *f, bool mend)
 	printf("%s: %" PRIu64 " records read, %" PRIu64 " findings, %" PRIu64 " of them rows that wait for a label%s\n",
 	    dir, f->n_records, f->n_found, f->n_holes,
 	    f->with_train ? "" : "; tokens were not compared, for no corpus was given (-c or --corpus)");
+	if (f->n_quarantine > 0)
+		printf("%s: %" PRIu64 " sequences in quarantine: saltctl cache stat --quarantine lists them\n", dir,
+		    f->n_quarantine);
 	if (mend)
 		printf("%s: queued: %" PRIu64 " labels and %" PRIu64 " scores dropped to be made again, %" PRIu64
 		    " records of rows to be chosen again, %" PRIu64 " others dropped; %" PRIu64
@@ -420,9 +442,14 @@ check_one(struct cache_job *job, void *arg)
 static int
 run(struct ctl_args *args)
 {
-	struct total total = {.list = ctl_has(args, "json") ? ctl_array() : NULL};
+	struct total total = {.list = NULL};
 	struct cache_job job;
-	int exit_code = cache_job_begin(&job, args, true);
+	int exit_code;
+
+	if (ctl_has(args, "free-quarantine") && !ctl_has(args, "queue"))
+		return ctl_usage(args, "--free-quarantine needs --queue");
+	total.list = ctl_has(args, "json") ? ctl_array() : NULL;
+	exit_code = cache_job_begin(&job, args, true);
 
 	if (exit_code == 0)
 		exit_code = cache_job_each(&job, check_one, &total);
