@@ -12,7 +12,8 @@
 #include "data/corpus/corpus.h"
 #include "data/select/select.h"
 
-enum { COUNT_COST = 8, DROP_COST = 4 };		/* positions counted for one unit of scan_left; units for one needed_elsewhere() */
+/* Positions counted, and epochs looked at, for one unit of scan_left; units for one needed_elsewhere(). */
+enum { COUNT_COST = 8, EPOCHS_COST = 8, DROP_COST = 4 };
 
 int
 core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kept, uint64_t p, uint64_t *i)
@@ -47,6 +48,7 @@ needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, cons
 	for (struct core_plan *q = c->plans; q != NULL; q = q->next) {
 		uint64_t end = q->n_blocks * q->window;
 
+		c->scan_left -= q->released ? 0 : (int64_t)(end / n / EPOCHS_COST);
 		for (uint64_t epoch = 0; !q->released && epoch * n < end; epoch++) {
 			uint64_t p = epoch * n + shuffle_position(q->wire.seed, n, epoch, CORPUS_SEQ_INDEX(seq)), no = p / q->window;
 			uint64_t at;
@@ -81,7 +83,7 @@ core__choose_begin(struct core_block *b)
 }
 
 static bool
-make_room(struct core *c, const struct core_plan *plan, struct core_block *b, bool drop)
+make_room(struct core *c, struct core_plan *plan, struct core_block *b, bool drop)
 {
 	if (b->cut == NULL && (b->cut = calloc(1, sizeof(*b->cut))) != NULL)
 		b->cut->n_keep = plan->kept;
@@ -91,7 +93,7 @@ make_room(struct core *c, const struct core_plan *plan, struct core_block *b, bo
 		b->drops = malloc((plan->window - plan->kept + 1) * sizeof(*b->drops));
 	if (b->cut != NULL && b->rows != NULL && (!drop || b->drops != NULL))
 		return true;
-	c->failed = true;
+	c->no_memory = plan->no_memory = true;
 	return false;
 }
 

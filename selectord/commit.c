@@ -18,12 +18,7 @@
 #define GROUP_MAX 4096			/* records of one commit */
 #define MAP_GROW_RATIO 0.7		/* share of the map in use at which it is made larger */
 
-struct item {
-	struct core_op *op;
-	bool done;			/* a dropped label, committed before its turn to free space */
-	STAILQ_ENTRY(item) link;
-};
-STAILQ_HEAD(items, item);
+STAILQ_HEAD(ops, core_op);
 
 struct commit {
 	struct cache *cache;
@@ -35,7 +30,7 @@ struct commit {
 	bool started;
 	pthread_mutex_t lock;
 	pthread_cond_t work;			/* CLOCK_MONOTONIC */
-	struct items items;			/* under lock, as n */
+	struct ops ops;			/* under lock, as n */
 	size_t n;
 	bool stop;
 	uint64_t n_group_differs;
@@ -138,7 +133,7 @@ write_op(struct commit *c, const struct core_op *op)
 }
 
 static int
-write_group(struct commit *c, const struct items *group)
+write_group(struct commit *c, const struct ops *group)
 {
 	int rc;
 
@@ -146,16 +141,16 @@ write_group(struct commit *c, const struct items *group)
 	crash_point("commit.begin");
 	if ((rc = cache_write_begin(c->cache)) != 0)
 		return rc;
-	for (const struct item *i = STAILQ_FIRST(group); i != NULL && rc == 0;) {
+	for (struct core_op *op = STAILQ_FIRST(group); op != NULL && rc == 0;) {
 		size_t n = 0;
 
-		if (i->op->kind != CORE_OP_RESULT) {
-			rc = i->done ? 0 : write_op(c, i->op);
-			i = STAILQ_NEXT(i, link);
+		if (op->kind != CORE_OP_RESULT) {
+			rc = op->done ? 0 : write_op(c, op);
+			op = STAILQ_NEXT(op, link);
 			continue;
 		}
-		for (; i != NULL && i->op->kind == CORE_OP_RESULT && n < GROUP_MAX; i = STAILQ_NEXT(i, link))
-			c->run[n++] = i->op;
+		for (; op != NULL && op->kind == CORE_OP_RESULT && n < GROUP_MAX; op = STAILQ_NEXT(op, link))
+			c->run[n++] = op;
 		rc = write_results(c, c->run, n);
 	}
 	if (rc != 0) {
@@ -175,25 +170,25 @@ no_room(int rc)
 }
 
 static size_t
-find_drops(struct items *from, struct item **out, size_t n)
+find_drops(struct ops *from, struct core_op **out, size_t n)
 {
-	struct item *i;
+	struct core_op *op;
 
-	STAILQ_FOREACH(i, from, link)
-		if (n < GROUP_MAX && i->op->kind == CORE_OP_DROP_LABEL && !i->done)
-			out[n++] = i;
+	STAILQ_FOREACH(op, from, link)
+		if (n < GROUP_MAX && op->kind == CORE_OP_DROP_LABEL && !op->done)
+			out[n++] = op;
 	return n;
 }
 
 static int
-drop_some(struct commit *c, struct item **drops, size_t n)
+drop_some(struct commit *c, struct core_op **drops, size_t n)
 {
 	int rc = cache_write_begin(c->cache);
 
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = write_op(c, drops[i]->op);
+		rc = write_op(c, drops[i]);
 	if (rc != 0)
 		cache_write_abort(c->cache);
 	else
@@ -211,17 +206,15 @@ drop_some(struct commit *c, struct item **drops, size_t n)
  * the daemon.
  */
 static int
-write_drops(struct commit *c, struct items *group)
+write_drops(struct commit *c, struct ops *group)
 {
-	struct item **drops = calloc(GROUP_MAX, sizeof(*drops));
+	struct core_op **drops = c->run;		/* write_group() is not using it */
 	size_t n, at = 0, take;
 	int rc = 0;
 
-	if (drops == NULL)
-		return ENOMEM;
 	n = find_drops(group, drops, 0);
 	pthread_mutex_lock(&c->lock);
-	n = find_drops(&c->items, drops, n);
+	n = find_drops(&c->ops, drops, n);
 	pthread_mutex_unlock(&c->lock);
 	for (take = n; at < n && take > 0;) {
 		take = take < n - at ? take : n - at;
@@ -238,7 +231,6 @@ write_drops(struct commit *c, struct items *group)
 		rc = cache_write_turn(c->cache);
 		log_info("commit.dropped", "labels=%zu of=%zu rc=%d", at, n, rc);
 	}
-	free(drops);
 	return no_room(rc) ? 0 : rc;
 }
 
@@ -260,22 +252,22 @@ grow(struct commit *c)
  * record. false: stopped, none left.
  */
 static bool
-next_group(struct commit *c, struct items *group, size_t *n, uint64_t *no, struct timespec *next_at)
+next_group(struct commit *c, struct ops *group, size_t *n, uint64_t *no, struct timespec *next_at)
 {
-	struct item *i;
+	struct core_op *op;
 
 	pthread_mutex_lock(&c->lock);
-	while (STAILQ_EMPTY(&c->items) && !c->stop)
+	while (STAILQ_EMPTY(&c->ops) && !c->stop)
 		pthread_cond_wait(&c->work, &c->lock);
-	while (!STAILQ_EMPTY(&c->items) && c->n < c->max_records && !c->stop)
+	while (!STAILQ_EMPTY(&c->ops) && c->n < c->max_records && !c->stop)
 		if (pthread_cond_timedwait(&c->work, &c->lock, next_at) == ETIMEDOUT)
 			break;
 	*next_at = clock_after_ms(c->commit_ms);
 	STAILQ_INIT(group);
-	for (*n = 0; *n < GROUP_MAX && (i = STAILQ_FIRST(&c->items)) != NULL; (*n)++) {
-		STAILQ_REMOVE_HEAD(&c->items, link);
-		STAILQ_INSERT_TAIL(group, i, link);
-		*no = i->op->no;
+	for (*n = 0; *n < GROUP_MAX && (op = STAILQ_FIRST(&c->ops)) != NULL; (*n)++) {
+		STAILQ_REMOVE_HEAD(&c->ops, link);
+		STAILQ_INSERT_TAIL(group, op, link);
+		*no = op->no;
 	}
 	c->n -= *n;
 	pthread_mutex_unlock(&c->lock);
@@ -300,7 +292,7 @@ pause_for_space(struct commit *c)
 
 /* Commits a group, however long that has to wait for space. 0, or why it cannot be committed. */
 static int
-commit_group(struct commit *c, struct items *group, size_t n)
+commit_group(struct commit *c, struct ops *group, size_t n)
 {
 	int rc, dropped;
 
@@ -320,14 +312,13 @@ commit_group(struct commit *c, struct items *group, size_t n)
 }
 
 static void
-items_free(struct items *items)
+ops_free(struct ops *ops)
 {
-	struct item *i;
+	struct core_op *op;
 
-	while ((i = STAILQ_FIRST(items)) != NULL) {
-		STAILQ_REMOVE_HEAD(items, link);
-		core_op_free(&i->op);
-		free(i);
+	while ((op = STAILQ_FIRST(ops)) != NULL) {
+		STAILQ_REMOVE_HEAD(ops, link);
+		core_op_free(&op);
 	}
 }
 
@@ -336,7 +327,7 @@ run(void *arg)
 {
 	struct commit *c = arg;
 	struct timespec next_at = {0};		/* commit_ms after the last group was begun */
-	struct items group;
+	struct ops group;
 	double ratio = 0;
 	uint64_t no = 0;
 	size_t n;
@@ -357,7 +348,7 @@ run(void *arg)
 			log_error("commit.failed", "records=%zu error=\"%s\"", n, err_str(rc));
 			atomic_store(&c->failed, rc);
 		}
-		items_free(&group);
+		ops_free(&group);
 		if (rc != 0) {
 			c->wake(c->wake_arg);
 			break;
@@ -380,7 +371,7 @@ commit_new(struct commit **out, struct cache *cache, uint32_t commit_ms, size_t 
 	c->max_records = max_records;
 	c->wake = wake;
 	c->wake_arg = wake_arg;
-	STAILQ_INIT(&c->items);
+	STAILQ_INIT(&c->ops);
 	pthread_mutex_init(&c->lock, NULL);
 	clock_cond_init(&c->work);
 	if ((rc = pthread_create(&c->thread, NULL, run, c)) != 0) {
@@ -407,7 +398,7 @@ commit_destroy(struct commit **commit)
 		pthread_mutex_unlock(&c->lock);
 		pthread_join(c->thread, NULL);
 	}
-	items_free(&c->items);
+	ops_free(&c->ops);
 	pthread_cond_destroy(&c->work);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
@@ -417,16 +408,8 @@ commit_destroy(struct commit **commit)
 void
 commit_submit(struct commit *c, struct core_op *op)
 {
-	struct item *i = calloc(1, sizeof(*i));
-
-	if (i == NULL) {
-		atomic_store(&c->failed, ENOMEM);
-		core_op_free(&op);
-		return;
-	}
-	i->op = op;
 	pthread_mutex_lock(&c->lock);
-	STAILQ_INSERT_TAIL(&c->items, i, link);
+	STAILQ_INSERT_TAIL(&c->ops, op, link);
 	c->n++;
 	if (c->n == 1 || c->n >= c->max_records)
 		pthread_cond_signal(&c->work);

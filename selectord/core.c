@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "data/corpus/corpus.h"
 #include "data/labels/labels.h"
 #include "base/mem/mem.h"
 #include "data/select/select.h"
@@ -35,16 +36,25 @@ core__event(struct core *c, enum log_level level, const char *name, const char *
 	va_end(ap);
 }
 
+static void
+message_free(struct core_message *m)
+{
+	free(m->memory[0]);
+	free(m->memory[1]);
+	m->memory[0] = m->memory[1] = NULL;
+}
+
 struct core_message *
 core__send(struct core *c, uint64_t peer, enum wire_type type)
 {
-	static _Thread_local struct core_message spare;
-	struct core_message *m = &spare;
+	struct core_message *m = &c->spare;
 
-	if (mem_grow((void **)&c->out.messages, &c->messages_cap, c->out.n_messages + 1, sizeof(*m)) == 0)
+	if (mem_grow((void **)&c->out.messages, &c->messages_cap, c->out.n_messages + 1, sizeof(*m)) == 0) {
 		m = &c->out.messages[c->out.n_messages++];
-	else
-		c->failed = true;
+	} else {
+		c->no_memory = true;
+		message_free(m);
+	}
 	memset(m, 0, sizeof(*m));
 	m->peer = peer;
 	m->msg.type = type;
@@ -72,14 +82,23 @@ core__refuse_note(struct core *c, uint64_t peer, int code, const struct err_note
 	}
 }
 
+void
+core__refuse_memory(struct core *c, uint64_t peer)
+{
+	c->no_memory = true;
+	core__refuse(c, peer, EX_UNAVAILABLE, "", 5000, "memory", "memory for this request", "none left");
+}
+
+/* The pending record comes with the op, so that core__op_done cannot fail. */
 struct core_op *
 core__op(struct core *c, enum core_op_kind kind, uint64_t seq)
 {
 	struct core_op *op = calloc(1, sizeof(*op));
 
-	if (op == NULL || mem_grow((void **)&c->out.ops, &c->ops_cap, c->out.n_ops + 1, sizeof(op)) != 0) {
-		free(op);
-		c->failed = true;
+	if (op == NULL || (op->pending = calloc(1, sizeof(*op->pending))) == NULL ||
+	    mem_grow((void **)&c->out.ops, &c->ops_cap, c->out.n_ops + 1, sizeof(op)) != 0) {
+		core_op_free(&op);
+		c->no_memory = true;
 		return NULL;
 	}
 	op->kind = kind;
@@ -90,13 +109,9 @@ core__op(struct core *c, enum core_op_kind kind, uint64_t seq)
 void
 core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes)
 {
-	struct core_pending *p = malloc(sizeof(*p));
+	struct core_pending *p = op->pending;
 
-	if (p == NULL) {
-		core_op_free(&op);
-		c->failed = true;
-		return;
-	}
+	op->pending = NULL;
 	op->no = ++c->next_op;
 	c->out.ops[c->out.n_ops++] = op;	/* core__op made room, and one op is made at a time */
 	*p = (struct core_pending){
@@ -112,6 +127,7 @@ core_op_free(struct core_op **op)
 	if (*op == NULL)
 		return;
 	mem_arena_destroy(&(*op)->held);
+	free((*op)->pending);
 	free((*op)->rows);
 	free((*op)->drops);
 	free(*op);
@@ -127,10 +143,9 @@ core_out(struct core *c)
 void
 core_clear(struct core *c)
 {
-	for (size_t i = 0; i < c->out.n_messages; i++) {
-		free(c->out.messages[i].memory[0]);
-		free(c->out.messages[i].memory[1]);
-	}
+	for (size_t i = 0; i < c->out.n_messages; i++)
+		message_free(&c->out.messages[i]);
+	message_free(&c->spare);
 	for (size_t i = 0; i < c->out.n_ops; i++)
 		core_op_free(&c->out.ops[i]);
 	c->out.n_messages = c->out.n_ops = c->out.n_events = 0;
@@ -150,12 +165,11 @@ core__seq(struct core *c, uint64_t seq, bool make)
 		s->seq = seq;
 		HASH_ADD(hh, c->seqs, seq, sizeof(s->seq), s);
 	}
-	if (s == NULL || s->hh.tbl == NULL) {
-		c->failed = true;
-		free(s);
-		return NULL;
-	}
-	return s;
+	if (s != NULL && s->hh.tbl != NULL)
+		return s;
+	c->no_memory = true;
+	free(s);
+	return NULL;
 }
 
 /* These parts are on the disk. */
@@ -175,7 +189,7 @@ core__seq_forget(struct core *c, uint64_t seq)
 {
 	struct core_seq *s = core__seq(c, seq, false);
 
-	if (s == NULL || s->flight != 0 || s->op != 0 || s->single || s->quarantined || s->n_dead != 0 || s->n_errors != 0)
+	if (s == NULL || s->flight != 0 || s->op != 0 || s->single || s->quarantined || s->n_failed != 0 || s->n_errors != 0)
 		return;
 	seq_durable(s, WANT_SCORE | WANT_LABEL);
 	HASH_DEL(c->seqs, s);
@@ -256,6 +270,8 @@ core_new(struct core **out, const struct core_config *cfg, const struct core_sto
 	if (c == NULL)
 		return ENOMEM;
 	c->cfg = *cfg;
+	if (c->cfg.quarantine_teachers == 0 || c->cfg.quarantine_teachers > CACHE_ATTEMPTS_MAX)
+		c->cfg.quarantine_teachers = CACHE_ATTEMPTS_MAX;
 	c->store = store;
 	c->room = true;
 	c->heldout_loss = NAN;
@@ -264,10 +280,11 @@ core_new(struct core **out, const struct core_config *cfg, const struct core_sto
 	c->scratch = mem_alloc(L, sizeof(*c->scratch));
 	c->rank = mem_alloc(L, 1);
 	c->tokens = mem_alloc(L + 1, sizeof(*c->tokens));
+	c->pick = core__pick_new();
 	c->held = calloc(cfg->n_heldout + 1, 1);
 	c->held_loss = calloc(cfg->n_heldout + 1, sizeof(*c->held_loss));
 	if (c->loss == NULL || c->scratch == NULL || c->rank == NULL || c->tokens == NULL || c->held == NULL ||
-	    c->held_loss == NULL) {
+	    c->held_loss == NULL || c->pick == NULL) {
 		core_destroy(&c);
 		return ENOMEM;
 	}
@@ -286,6 +303,7 @@ core_destroy(struct core **core)
 {
 	struct core_seq *s, *next_seq;
 	struct core_lease *l, *next_lease;
+	struct core_known *k, *next_known;
 	struct core *c = *core;
 
 	if (c == NULL)
@@ -298,6 +316,10 @@ core_destroy(struct core **core)
 		HASH_DEL(c->seqs, s);
 		free(s);
 	}
+	HASH_ITER(hh, c->known, k, next_known) {
+		HASH_DEL(c->known, k);
+		free(k);
+	}
 	for (struct core_peer *p; (p = c->peers) != NULL; free(p))
 		c->peers = p->next;
 	for (struct core_wait *w; (w = c->waits) != NULL; free(w))
@@ -307,7 +329,6 @@ core_destroy(struct core **core)
 	for (struct core_plan *p; (p = c->plans) != NULL; free(p)) {
 		c->plans = p->next;
 		core__blocks_close(p);
-		free(p->done);
 	}
 	free(c->drop.plans);
 	free(c->out.messages);
@@ -319,6 +340,7 @@ core_destroy(struct core **core)
 	free(c->scratch);
 	free(c->rank);
 	free(c->tokens);
+	free(c->pick);
 	free(c);
 	*core = NULL;
 }
@@ -331,9 +353,10 @@ core_load_attempts(struct core *c, const struct cache_attempts *a)
 	if (s == NULL)
 		return ENOMEM;
 	s->single = true;
-	s->n_dead = a->n_dead <= CACHE_ATTEMPTS_MAX ? a->n_dead : CACHE_ATTEMPTS_MAX;
+	s->n_failed = a->n_dead <= CACHE_ATTEMPTS_MAX ? a->n_dead : CACHE_ATTEMPTS_MAX;
 	s->n_errors = a->n_errors;
-	memcpy(s->boot, a->boot, sizeof(s->boot));
+	for (uint32_t i = 0; i < s->n_failed; i++)
+		s->failed[i] = (struct core_failure){a->who[i], a->boot[i]};
 	return 0;
 }
 
@@ -344,8 +367,10 @@ core_load_quarantine(struct core *c, const struct cache_quarantine *q)
 
 	if (s == NULL)
 		return ENOMEM;
-	if (!s->quarantined)
+	if (!s->quarantined) {
 		c->stats.n_quarantined++;
+		c->n_quarantined += CORPUS_SEQ_NO(q->seq) == CORPUS_TRAIN;
+	}
 	s->quarantined = true;
 	return 0;
 }
@@ -387,10 +412,32 @@ core__peer_drop(struct core *c, uint64_t id)
 	struct core_peer *p = core__peer(c, id);
 
 	if (p != NULL) {
+		if (p->plan != NULL)
+			p->plan->n_peers--;
 		DL_DELETE(c->peers, p);
 		free(p);
 	}
 	core__waits_drop_peer(c, id);
+}
+
+bool
+core__plan_active(const struct core_plan *plan)
+{
+	return !plan->released && (plan->n_peers > 0 || plan->left_open);
+}
+
+/* There is no memory for it: its peers are refused for now, and nothing is done for it until one comes back. */
+static void
+plan_pause(struct core *c, struct core_plan *plan)
+{
+	for (struct core_peer *p = c->peers, *next; p != NULL; p = next) {
+		next = p->next;
+		if (p->plan == plan) {
+			core__refuse_memory(c, p->id);
+			core__peer_drop(c, p->id);
+		}
+	}
+	plan->left_open = plan->no_memory = false;
 }
 
 void
@@ -410,18 +457,55 @@ core__save_plan(struct core *c, const struct core_plan *plan)
 
 /* ---- messages ---- */
 
+/* A message that this peer had no right to: counted, logged, refused. After CORE_MISUSE_MAX of them the peer is gone. */
 static void
-plan_message(struct core *c, const struct core_peer *peer, bool release, struct hash128 hash, uint64_t step, uint64_t request_id, int64_t now_ms)
+misuse(struct core *c, struct core_peer *p, enum wire_type type, const char *expected, const char *found)
 {
-	struct core_plan *plan = core__plan(c, hash);
+	struct core_message *m = core__send(c, p->id, WIRE_REFUSE);
+	struct wire_refuse *r = &m->msg.refuse;
+
+	c->stats.n_bad_messages++;
+	p->n_misused++;
+	r->code = EX_NOPERM;
+	snprintf(r->field, sizeof(r->field), "%s", wire_type_name(type));
+	snprintf(r->expected, sizeof(r->expected), "%s", expected);
+	snprintf(r->found, sizeof(r->found), "%s", found);
+	m->end = p->n_misused >= CORE_MISUSE_MAX;
+	core__event(c, LOG_LEVEL_WARN, "message.refused", "name=%s role=%s message=%s expected=\"%s\" found=\"%s\"", p->name,
+	    wire_role_name(p->role), r->field, expected, found);
+	if (!m->end)
+		return;
+	c->stats.n_refused++;
+	core__leases_back(c, p->boot);
+	core__peer_drop(c, p->id);
+}
+
+/* Does the plan belong to this peer: did it open it with its HELLO? Else the message is refused. */
+static struct core_plan *
+own_plan(struct core *c, struct core_peer *p, enum wire_type type, struct hash128 hash)
+{
+	char found[HASH_HEX_BYTES + 32], hex[HASH_HEX_BYTES];
+
+	if (p->role == WIRE_ROLE_TRAINER && p->plan != NULL && hash_equal(p->plan->hash, hash))
+		return p->plan;
+	snprintf(found, sizeof(found), "%s, plan %s", wire_role_name(p->role), hash_hex(hash, hex));
+	misuse(c, p, type, "a trainer, and the plan of its HELLO", found);
+	return NULL;
+}
+
+static void
+plan_message(struct core *c, struct core_peer *peer, const struct wire_message *msg, int64_t now_ms)
+{
+	bool release = msg->type == WIRE_RELEASE;
+	uint64_t step = release ? msg->release.step : msg->checkpointed.step, steps;
+	struct hash128 hash = release ? msg->release.plan_hash : msg->checkpointed.plan_hash;
+	struct core_plan *plan = own_plan(c, peer, msg->type, hash);
 	struct core_message *m;
 	char hex[HASH_HEX_BYTES];
 
-	if (plan == NULL) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "send HELLO again", 100, "hello",
-		    "a plan opened by HELLO", "%s", hash_hex(hash, hex));
+	if (plan == NULL)
 		return;
-	}
+	steps = plan->n_blocks * plan->kept / plan->wire.batch + 1;
 	if (release && !plan->released) {
 		plan->released = true;
 		plan->released_step = step;
@@ -431,11 +515,11 @@ plan_message(struct core *c, const struct core_peer *peer, bool release, struct 
 		core__event(c, LOG_LEVEL_INFO, "plan.released", "plan=%s step=%" PRIu64, hash_hex(hash, hex), step);
 		core__save_plan(c, plan);
 	} else if (!release && step > plan->oldest_step) {
-		plan->oldest_step = step;
+		plan->oldest_step = step < steps ? step : steps;	/* later steps have no rows */
 		core__save_plan(c, plan);
 	}
 	m = core__send(c, peer->id, WIRE_ACK);
-	m->msg.ack.request_id = request_id;
+	m->msg.ack.request_id = release ? msg->release.request_id : msg->checkpointed.request_id;
 	m->after = c->next_op;			/* also when asked twice: the first record may not be on the disk yet */
 }
 
@@ -504,11 +588,12 @@ take_durable(struct core *c)
 		else if (p->kind == CORE_OP_ROWS)
 			core__rows_written(c, p->plan, p->block);
 		free(p);
+		c->waits_due = true;
 	}
 	c->more |= c->pending != NULL && c->pending->no <= c->told_durable;
 }
 
-static int
+static void
 settle(struct core *c, int64_t now_ms)
 {
 	c->more = false;
@@ -518,88 +603,100 @@ settle(struct core *c, int64_t now_ms)
 		c->scan_left = SCAN_STEP;
 	}
 	core__scan(c);
-	core__drop_step(c);
 	if (c->room && !c->draining && c->stats.pending_bytes < PENDING_BYTES_MAX)
 		core__grant(c, now_ms);
 	core__waits_check(c);
-	return c->failed ? ENOMEM : 0;
+	if (c->no_memory) {			/* what could not be done is tried again with the next call */
+		for (struct core_plan *p = c->plans; p != NULL; p = p->next)
+			if (p->no_memory)
+				plan_pause(c, p);
+		c->no_memory = false;
+		c->stats.n_no_memory++;
+		core__event(c, LOG_LEVEL_ERROR, "memory", "next=\"tried again\"");
+	}
 }
 
-int
-core_message(struct core *c, uint64_t id, const struct wire_message *msg, int64_t now_ms)
+static void
+teacher_message(struct core *c, struct core_peer *p, const struct wire_message *msg, int64_t now_ms)
+{
+	if (p->role != WIRE_ROLE_TEACHER) {
+		misuse(c, p, msg->type, "a teacher", wire_role_name(p->role));
+	} else if (msg->type == WIRE_LEASE_REQUEST) {
+		p->credit = msg->lease_request.credit < 64 ? msg->lease_request.credit : 64;
+	} else if (msg->type == WIRE_LEASE_RENEW) {
+		core__lease_renew(c, p, &msg->lease_renew, now_ms);
+	} else if (msg->type == WIRE_LEASE_RETURN) {
+		core__lease_return(c, p, msg->lease_return.lease_id);
+	} else {
+		p->busy_ms = now_ms;
+		core__result(c, p, msg, now_ms);
+		core__teacher_check(c, p->known, now_ms);
+	}
+}
+
+static void
+bye(struct core *c, struct core_peer *p, const struct wire_bye *m)
+{
+	core__event(c, LOG_LEVEL_INFO, "peer.bye", "name=%s reason=\"%.100s\"", p->name, m->reason);
+	if (p->plan != NULL)
+		p->plan->left_open = true;
+	core__leases_back(c, p->boot);
+	core__peer_drop(c, p->id);
+}
+
+void
+core_message(struct core *c, uint64_t id, const char *key, const struct wire_message *msg, int64_t now_ms)
 {
 	struct core_peer *p = core__peer(c, id);
+	struct core_plan *plan;
 
+	c->no_memory = false;
 	if (msg->type == WIRE_HELLO) {
-		core__hello(c, id, &msg->hello, now_ms);
-		return settle(c, now_ms);
+		core__hello(c, id, key, &msg->hello, now_ms);
+		settle(c, now_ms);
+		return;
 	}
 	if (p == NULL) {			/* selectord was restarted, or the peer was silent for too long */
 		core__refuse(c, id, EX_TEMPFAIL, "unknown peer: send HELLO again", 100, "hello",
 		    "HELLO first", "%s", wire_type_name(msg->type));
-		return c->failed ? ENOMEM : 0;
+		return;
 	}
 	p->heard_ms = now_ms;
 	switch (msg->type) {
 	case WIRE_PING:
 		core__send(c, id, WIRE_PONG)->msg.ping.nonce = msg->ping.nonce;
-		return c->failed ? ENOMEM : 0;
+		return;
 	case WIRE_BYE:
-		core__event(c, LOG_LEVEL_INFO, "peer.bye", "name=%s reason=\"%.100s\"", p->name, msg->bye.reason);
-		core__leases_back(c, p->boot);
-		core__peer_drop(c, id);
+		bye(c, p, &msg->bye);
 		break;
 	case WIRE_LEASE_REQUEST:
 	case WIRE_LEASE_RENEW:
 	case WIRE_LEASE_RETURN:
 	case WIRE_RESULT:
-		if (p->role != WIRE_ROLE_TEACHER) {
-			c->stats.n_bad_messages++;
-			break;
-		}
-		if (msg->type == WIRE_LEASE_REQUEST) {
-			p->credit = msg->lease_request.credit < 64 ? msg->lease_request.credit : 64;
-		} else if (msg->type == WIRE_LEASE_RENEW) {
-			core__lease_renew(c, p, &msg->lease_renew, now_ms);
-		} else if (msg->type == WIRE_LEASE_RETURN) {
-			core__lease_return(c, p, msg->lease_return.lease_id);
-		} else {
-			p->busy_ms = now_ms;
-			core__result(c, p, msg, now_ms);
-			if (p->n_bad >= CORE_BAD_MAX) {
-				core__refuse(c, id, EX_DATAERR, "see the log of selectord", 0, "result",
-				    "valid scores and labels", "three bad results");
-				core__leases_back(c, p->boot);
-				core__peer_drop(c, id);
-			}
-		}
+		teacher_message(c, p, msg, now_ms);
 		break;
 	case WIRE_ROWS_REQUEST:
+		if ((plan = own_plan(c, p, msg->type, msg->rows_request.plan_hash)) != NULL)
+			core__rows_request(c, p, plan, &msg->rows_request, now_ms);
+		break;
 	case WIRE_CHECKPOINTED:
 	case WIRE_RELEASE:
-		if (p->role == WIRE_ROLE_TEACHER)
-			c->stats.n_bad_messages++;
-		else if (msg->type == WIRE_ROWS_REQUEST)
-			core__rows_request(c, p, &msg->rows_request, now_ms);
-		else if (msg->type == WIRE_CHECKPOINTED)
-			plan_message(c, p, false, msg->checkpointed.plan_hash, msg->checkpointed.step, msg->checkpointed.request_id, now_ms);
-		else
-			plan_message(c, p, true, msg->release.plan_hash, msg->release.step, msg->release.request_id, now_ms);
+		plan_message(c, p, msg, now_ms);
 		break;
 	case WIRE_DROP_LABELS:
 		if (p->role == WIRE_ROLE_CLIENT)
 			core__drop_labels(c, p, &msg->drop_labels);
 		else
-			c->stats.n_bad_messages++;
+			misuse(c, p, msg->type, "a client", wire_role_name(p->role));
 		break;
 	default:
-		c->stats.n_bad_messages++;
+		misuse(c, p, msg->type, "a message that a peer sends", wire_role_name(p->role));
 		break;
 	}
-	return settle(c, now_ms);
+	settle(c, now_ms);
 }
 
-int
+void
 core_gone(struct core *c, uint64_t peer)
 {
 	const struct core_peer *p = core__peer(c, peer);
@@ -607,33 +704,32 @@ core_gone(struct core *c, uint64_t peer)
 	if (p != NULL)			/* not after BYE, nor after a final REFUSE */
 		core__event(c, LOG_LEVEL_INFO, "peer.lost", "name=%s role=%s host=%s", p->name, wire_role_name(p->role), p->host);
 	core__peer_drop(c, peer);
-	return c->failed ? ENOMEM : 0;
 }
 
-int
+void
 core_durable(struct core *c, uint64_t no, int64_t now_ms)
 {
 	c->told_durable = no;
-	return settle(c, now_ms);
+	settle(c, now_ms);
 }
 
-int
+void
 core_room(struct core *c, bool room, int64_t now_ms)
 {
 	if (c->room != room)
 		core__event(c, LOG_LEVEL_WARN, room ? "disk.room" : "disk.full", "leases=%s rows=served", room ? "granted" : "stopped");
 	c->room = room;
-	return settle(c, now_ms);
+	settle(c, now_ms);
 }
 
-int
+void
 core_drain(struct core *c, int64_t now_ms)
 {
 	c->draining = true;
-	return settle(c, now_ms);
+	settle(c, now_ms);
 }
 
-int
+void
 core_tick(struct core *c, int64_t now_ms)
 {
 	for (struct core_peer *p = c->peers, *next; p != NULL; p = next) {
@@ -645,7 +741,8 @@ core_tick(struct core *c, int64_t now_ms)
 	}
 	core__leases_tick(c, now_ms);
 	release_teachers(c, now_ms);
-	return settle(c, now_ms);
+	c->waits_due = true;
+	settle(c, now_ms);
 }
 
 int64_t

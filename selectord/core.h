@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include "data/cache/cache.h"
 #include "base/err/err.h"
 #include "base/hash/hash.h"
@@ -46,6 +47,7 @@ struct core_store {
 	int (*plans)(void *arg, int (*each)(void *each_arg, const struct cache_plan *plan), void *each_arg);	/* ERR_CORRUPT: one is damaged */
 	int (*label_next)(void *arg, uint64_t *seq, struct cache_bytes *out);		/* as cache_labels_next */
 	int (*tokens)(void *arg, uint64_t seq, int32_t *out);		/* the window's L + 1 ids */
+	int (*n_results)(void *arg, uint64_t *n);	/* sequences with a label or a score, whichever are more */
 	/* Is this a label record of the label set for that sequence? 0 or why not. */
 	int (*check_label)(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note);
 };
@@ -65,6 +67,8 @@ struct core_config {
 	struct wire_score_set score_set;	/* complete */
 	bool keep_unselected;
 	bool rows_wait_heldout;			/* until_margin: rows go out only when heldout_loss_nats is known */
+	uint32_t quarantine_teachers;		/* 1 .. 3: different teachers that fail on a sequence until quarantine */
+	double max_quarantined;			/* share of a plan's sequences in quarantine that it may train with */
 };
 
 /* Limits. */
@@ -72,9 +76,16 @@ enum {
 	CORE_PLANS_MAX = 64,			/* in memory; a plan without a connected peer makes room for another */
 	CORE_PEERS_MAX = 4096,
 	CORE_WAITS_MAX = 64,			/* row requests of one peer that wait; the oldest one is dropped */
-	CORE_BAD_MAX = 3,			/* wrong results of one teacher until it is refused */
-	CORE_DEAD_MAX = 3,			/* different teachers lost on one sequence until quarantine */
-	CORE_ERRORS_MAX = 3,			/* errors reported for one sequence until quarantine; two from different teachers suffice */
+	CORE_BAD_MAX = 3,			/* wrong results of one teacher until it is sent away */
+	CORE_ERRORS_MAX = 8,			/* sequences that one teacher may report an error for, and */
+	CORE_ERRORS_PER = 50,			/* one more for so many that it delivers; beyond, it is sent away */
+	CORE_AWAY_MS = 600000,			/* a teacher that was sent away is refused for so long */
+	CORE_KNOWN_MAX = 4096,			/* teachers that are remembered */
+	CORE_MISUSE_MAX = 8,			/* messages without the right to them until the peer is cut off */
+	CORE_EPOCHS_MAX = 4096,			/* how often a plan may go through the corpus */
+	CORE_POSITIONS_MIN = 1 << 24,		/* but so many stream positions are always accepted, */
+	CORE_WINDOW_MIN = 1 << 16,		/* and blocks of so many; else at most CORE_WINDOW_EPOCHS times the corpus */
+	CORE_WINDOW_EPOCHS = 4,
 	CORE_LEASE_STALLED = 4,			/* a lease without progress ends after so many lease_ms, renewed or not */
 	CORE_LEASE_LONGEST = 40,		/* and any lease after so many */
 	CORE_SILENT_MS = 120000			/* a peer that sends nothing for so long is forgotten */
@@ -90,6 +101,9 @@ enum core_op_kind {
 
 struct core_op {
 	uint64_t no;
+	STAILQ_ENTRY(core_op) link;		/* the receiver's, as done */
+	bool done;
+	struct core_pending *pending;		/* the core's */
 	enum core_op_kind kind;
 	uint64_t seq;
 	enum cache_scores set;
@@ -151,21 +165,21 @@ int core_load_attempts(struct core *core, const struct cache_attempts *a);
 int core_load_quarantine(struct core *core, const struct cache_quarantine *q);
 
 /*
- * core_message - a decoded message of a peer (the number of its connection). The core answers and refuses by
- * itself, and counts messages that make no sense. Records to write hold the arena of the RESULT they came in,
- * so that must come from wire_decode.
+ * core_message - a decoded message of a peer (the number of its connection); key: the name of its key, "" without
+ * keys. The core answers and refuses by itself, and counts messages that make no sense. Records to write hold the
+ * arena of the RESULT they came in, so that must come from wire_decode.
  * core_gone - the connection ended: waiting requests are dropped, leases stay with the boot id.
  * core_durable - records up to no are committed. core_room - there is room to write; without, no leases are
  * granted.
  * core_tick - time has passed; call it every 100 ms or so. core_drain - grant no leases from now on.
- * All return 0, or ENOMEM when the daemon must end.
+ * Without memory for what a peer asked, that peer is refused for now; other work is tried again later.
  */
-int core_message(struct core *core, uint64_t peer, const struct wire_message *msg, int64_t now_ms);
-int core_gone(struct core *core, uint64_t peer);
-int core_durable(struct core *core, uint64_t no, int64_t now_ms);
-int core_room(struct core *core, bool room, int64_t now_ms);
-int core_tick(struct core *core, int64_t now_ms);
-int core_drain(struct core *core, int64_t now_ms);
+void core_message(struct core *core, uint64_t peer, const char *key, const struct wire_message *msg, int64_t now_ms);
+void core_gone(struct core *core, uint64_t peer);
+void core_durable(struct core *core, uint64_t no, int64_t now_ms);
+void core_room(struct core *core, bool room, int64_t now_ms);
+void core_tick(struct core *core, int64_t now_ms);
+void core_drain(struct core *core, int64_t now_ms);
 
 /*
  * core_wait_ms - how long to wait for a message before core_tick: 0 if the last call left something to grant
@@ -183,10 +197,10 @@ struct core_stats {
 	    n_duplicates, n_differed;
 	uint64_t n_bad_results, n_bad_messages, n_refused, n_rows_sent, n_row_requests, n_quarantined, n_dead,
 	    n_errors, n_blocks_written;
-	uint64_t n_corrupt, n_dropped;
+	uint64_t n_corrupt, n_dropped, n_away, n_no_memory;
 	size_t n_peers, n_teachers, n_trainers, n_leases, n_seqs_leased, n_waiting, n_ops_pending, n_plans,
 	    n_plans_released;
-	size_t n_blocks_active;
+	size_t n_blocks_active, n_plans_wanted;		/* wanted: neither released nor left by all its peers */
 	uint64_t pending_bytes;
 	uint64_t rows_ready;			/* of the newest plan, from row 0 without a gap */
 	uint64_t rows_asked;			/* of the newest plan: one past the furthest */
@@ -194,6 +208,7 @@ struct core_stats {
 	double heldout_loss_nats;		/* NaN: not known */
 	bool no_room;
 	char starved[160];			/* "no teacher for model ...", "" if none is missing */
+	char failing[160];			/* "sequence ... failed on ...", "" if none waits for another teacher */
 };
 
 void core_stats(const struct core *core, struct core_stats *out);

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The core's private structs and functions, shared by core.c, hello.c, work.c, choose.c, drop.c, leases.c and
- * rows.c.
+ * The core's private structs and functions, shared by core.c, hello.c, work.c, choose.c, drop.c, leases.c,
+ * quarantine.c and rows.c.
  */
 #ifndef SALT_SELECTORD_CORE_INTERNAL_H
 #define SALT_SELECTORD_CORE_INTERNAL_H
 
 #include "selectord/core.h"
 
-/* Keys are ids and sequence numbers of 8 bytes. */
+/* Keys are ids and sequence numbers of 8 bytes, and hashes, of which the first 8 bytes suffice. */
 #define HASH_FUNCTION(key, len, hash) \
 	do { \
 		hash = (unsigned)((*(const uint64_t *)(const void *)(key)*UINT64_C(0x9e3779b97f4a7c15)) >> \
 		    32); \
 	} while (0)
-#define HASH_NONFATAL_OOM 1		/* without memory an element is not added, and the daemon ends */
-#define uthash_nonfatal_oom(element) (c->failed = true)
+#define HASH_NONFATAL_OOM 1		/* without memory an element is not added */
+#define uthash_nonfatal_oom(element) (c->no_memory = true)
 #include <uthash.h>
 #include <utlist.h>
 
@@ -30,6 +30,12 @@ struct core_copy {
 	size_t len;
 };
 
+/* A teacher that could not label a sequence: it vanished with it alone in hand, or reported an error. */
+struct core_failure {
+	struct hash128 who;			/* as core_known */
+	struct hash128 boot;			/* vanished: the process, which may come back; zero: it reported an error */
+};
+
 /* A sequence that is under lease, on its way to the disk, or has gone wrong before; else it is forgotten. */
 struct core_seq {
 	uint64_t seq;
@@ -40,15 +46,28 @@ struct core_seq {
 	struct core_copy scores, label;
 	bool single;				/* a holder of it vanished: leased alone from now on */
 	bool quarantined;
-	uint32_t n_dead, n_errors;
-	struct hash128 boot[CACHE_ATTEMPTS_MAX];	/* holders that vanished */
-	struct hash128 error_boot;		/* of the teacher that reported the first error */
+	uint32_t n_failed, n_errors;		/* n_errors: reports, also those that do not count as a failure */
+	struct core_failure failed[CACHE_ATTEMPTS_MAX];	/* different teachers */
+	struct hash128 error_who;		/* the last teacher that reported an error */
 	UT_hash_handle hh;			/* by seq */
+};
+
+/*
+ * What is remembered of a teacher beyond its connection. who: the hash of its key's name, host and name (without
+ * its process id), so that a faulty teacher that is started again is no other one.
+ */
+struct core_known {
+	struct hash128 who;
+	char label[2 * WIRE_NAME_MAX];		/* name@host */
+	uint64_t n_good, n_errors;		/* sequences that it delivered; sequences that it reported an error for */
+	uint32_t n_bad;				/* wrong results */
+	int64_t away_ms;			/* sent away: refused until then; 0: it was not */
+	UT_hash_handle hh;			/* by who; the oldest first */
 };
 
 struct core_lease {
 	uint64_t id;
-	struct hash128 boot;			/* holder */
+	struct hash128 boot, who;		/* holder */
 	enum cache_scores set;			/* of the scores */
 	uint8_t wants;
 	bool single;				/* holds a sequence that is under suspicion */
@@ -63,13 +82,15 @@ struct core_lease {
 
 struct core_peer {
 	uint64_t id;				/* connection */
-	struct hash128 boot;
+	struct hash128 boot;			/* with keys the hash of boot id and key: nobody can take the place of another key's process */
+	struct core_known *known;		/* teachers */
 	enum wire_role role;
 	char name[WIRE_NAME_MAX], host[WIRE_NAME_MAX], status_endpoint[WIRE_ENDPOINT_MAX];
 	uint32_t pid, max_message;
 	int64_t heard_ms, busy_ms;		/* busy: last time it held or returned something */
 	int64_t hello_ms;
-	uint32_t credit, n_bad;
+	uint32_t credit;
+	uint32_t n_misused;			/* messages that it had no right to */
 	bool can_score, can_label, can_heldout;	/* scorer SCORE, teacher LABEL, teacher SCORE */
 	bool released;				/* RELEASE_TEACHER sent */
 	struct core_plan *plan;			/* of its HELLO, NULL: none */
@@ -101,6 +122,8 @@ struct core_block {
 	struct core_block *next, *prev;		/* by no */
 };
 
+enum { DONE_BITS = 1 << 20 };			/* own blocks from the first unfinished one on whose end is remembered */
+
 struct core_plan {
 	struct hash128 hash;
 	struct wire_plan wire;
@@ -112,8 +135,10 @@ struct core_plan {
 	size_t n_active;
 	uint64_t frontier;			/* lowest block of ours never activated in order */
 	uint64_t ready;				/* lowest block of ours that is not done */
-	uint8_t *done;				/* bit per own block (b div S) */
-	size_t done_cap;
+	uint8_t done[DONE_BITS / 8];		/* bit (b div S) mod DONE_BITS of own blocks from ready on; all before it are done */
+	size_t n_peers;				/* that opened it and are connected */
+	bool left_open;				/* one of them said BYE: the work goes on without it */
+	bool no_memory;				/* an allocation for it failed: to be paused */
 	uint64_t oldest_step, released_step;
 	bool released;
 	int64_t released_ms, used_ms;		/* used: last HELLO or row request */
@@ -158,13 +183,19 @@ struct core {
 	const struct core_store *store;
 	struct core_out out;
 	size_t messages_cap, ops_cap, events_cap;
-	bool failed;				/* no memory: the daemon must end */
+	struct core_message spare;		/* a message that found no memory: it is lost, as any message may be */
+	bool no_memory;				/* an allocation failed since it was last looked at */
 
 	struct core_peer *peers;		/* the newest first */
+	struct core_known *known;		/* hash table */
+	uint64_t n_quarantined;			/* of the training corpus */
 	struct core_lease *leases;		/* hash table */
 	size_t n_live, n_single;		/* leases not expired; of them with a sequence under suspicion */
-	struct core_plan *plans, *turn;		/* the newest first; turn: its blocks are considered first for the next lease */
+	struct core_plan *plans;		/* the oldest first */
+	struct core_plan *turn, *scan_turn;	/* considered first for the next lease; and when next something is looked up */
 	struct core_wait *waits;		/* the oldest first */
+	struct core_wait *wait_at;		/* the next one to look at, NULL: none */
+	bool waits_due;				/* something has changed: look at all of them, after wait_at */
 	struct core_drop drop;
 	struct core_seq *seqs;			/* hash table */
 	struct core_pending *pending;		/* by no */
@@ -183,6 +214,7 @@ struct core {
 	int32_t *tokens;			/* [L + 1] */
 	uint64_t told_durable;			/* the argument of core_durable; its records are processed in steps */
 	uint64_t grant_turn;			/* the peer that got the last lease */
+	struct core_pick *pick;			/* of the lease that is being made */
 	bool more;				/* something is left for the next call */
 	int64_t scan_left, scan_ms;		/* what is left of SCAN_STEP in this millisecond */
 	struct core_stats stats;
@@ -190,7 +222,7 @@ struct core {
 
 /* core.c */
 void core__event(struct core *c, enum log_level level, const char *name, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-struct core_message *core__send(struct core *c, uint64_t peer, enum wire_type type);	/* never NULL: a spare when out of memory */
+struct core_message *core__send(struct core *c, uint64_t peer, enum wire_type type);	/* never NULL */
 /*
  * A REFUSE with the texts of a note; final unless retry_ms > 0. core__refuse makes the note: field, expected
  * and found as err_expect.
@@ -203,7 +235,8 @@ void core__refuse_note(struct core *c, uint64_t peer, int code, const struct err
 		err_expect(&note_, ERR_REFUSED, field, expected, __VA_ARGS__);	\
 		core__refuse_note(c, peer, code, &note_, text, retry_ms);	\
 	} while (0)
-struct core_op *core__op(struct core *c, enum core_op_kind kind, uint64_t seq);	/* NULL: out of memory (failed is set) */
+void core__refuse_memory(struct core *c, uint64_t peer);	/* not now: no memory */
+struct core_op *core__op(struct core *c, enum core_op_kind kind, uint64_t seq);	/* NULL: out of memory */
 void core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes);	/* numbered and queued */
 struct core_seq *core__seq(struct core *c, uint64_t seq, bool make);
 void core__seq_forget(struct core *c, uint64_t seq);	/* if there is nothing left to remember */
@@ -215,13 +248,28 @@ int core__score_of(struct core *c, uint64_t seq, unsigned k, float *out);	/* S(x
 bool core__has_label(struct core *c, uint64_t seq);	/* a damaged one is dropped and counts as absent */
 void core__save_plan(struct core *c, const struct core_plan *plan);
 void core__peer_drop(struct core *c, uint64_t id);
+bool core__plan_active(const struct core_plan *plan);	/* somebody wants its labels */
 
 /* hello.c */
-void core__hello(struct core *c, uint64_t peer, const struct wire_hello *hello, int64_t now_ms);
+void core__hello(struct core *c, uint64_t peer, const char *key, const struct wire_hello *hello, int64_t now_ms);
+uint64_t core__positions_max(const struct core *c);	/* stream positions that a plan over this corpus may have */
+
+/* quarantine.c */
+void core__quarantine(struct core *c, struct core_seq *s, const char *reason);
+bool core__quarantine_over(struct core *c, const struct core_plan *plan, struct err_note *note);	/* too many for this plan */
+void core__save_attempts(struct core *c, const struct core_seq *s);
+/* This teacher failed on s (vanished: of which process; NULL: it reported an error): quarantine when enough did. */
+void core__seq_failed(struct core *c, struct core_seq *s, struct hash128 who, const struct hash128 *vanished, const char *why);
+struct core_known *core__known(struct core *c, struct hash128 who, const char *name, const char *host);	/* NULL: no memory */
+/* After one more wrong result or reported error: a teacher that has had too many is sent away, with all its connections. */
+void core__teacher_check(struct core *c, struct core_known *teacher, int64_t now_ms);
+bool core__teacher_away(struct core *c, struct core_peer *peer, int64_t now_ms);	/* refused: it was sent away before */
 
 /* work.c: blocks */
 uint64_t core__order(const struct core *c, const struct core_plan *plan, uint64_t p);
-void core__block_open(struct core *c, struct core_plan *plan, uint64_t no);
+uint64_t core__block_bytes(uint64_t window, uint64_t kept);	/* memory of one active block */
+/* false: not now, since its plan has enough active blocks, or there is no memory. */
+bool core__block_open(struct core *c, struct core_plan *plan, uint64_t no);
 struct core_block *core__block_find(struct core_plan *plan, uint64_t no);
 void core__block_finish(struct core *c, struct core_plan *plan, struct core_block *b);	/* all its labels are there: closed */
 void core__blocks_close(struct core_plan *plan);	/* all active ones */
@@ -238,6 +286,7 @@ void core__rows_written(struct core *c, struct hash128 plan, uint64_t block);
 void core__heldout_stored(struct core *c, uint64_t seq);
 uint64_t core__rows_ready(const struct core_plan *plan);
 void core__grant(struct core *c, int64_t now_ms);
+struct core_pick *core__pick_new(void);			/* for core.pick; free() */
 
 /* choose.c: each step goes as far as scan_left allows */
 void core__choose_begin(struct core_block *b);
@@ -256,7 +305,8 @@ void core__drop_step(struct core *c);
 
 /* leases.c */
 void core__lease_free(struct core *c, struct core_lease *lease);
-void core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cache_scores set, const uint64_t *seqs, size_t n, bool single,
+/* false: none of the sequences could be leased, for want of memory or of their tokens. */
+bool core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cache_scores set, const uint64_t *seqs, size_t n, bool single,
     int64_t now_ms);
 void core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_lease_renew *m, int64_t now_ms);
 void core__lease_return(struct core *c, struct core_peer *peer, uint64_t id);
@@ -271,7 +321,7 @@ void core__result(struct core *c, struct core_peer *peer, const struct wire_mess
 bool core__holds_single(const struct core *c, struct hash128 boot);
 
 /* rows.c */
-void core__rows_request(struct core *c, struct core_peer *peer, const struct wire_rows_request *m, int64_t now_ms);
+void core__rows_request(struct core *c, struct core_peer *peer, struct core_plan *plan, const struct wire_rows_request *m, int64_t now_ms);
 void core__waits_check(struct core *c);
 void core__waits_drop_peer(struct core *c, uint64_t peer);
 void core__waits_drop_plan(struct core *c, const struct core_plan *plan);

@@ -2,8 +2,34 @@
 /* The core's statistics: counts, plans, peers. */
 #include "selectord/core_internal.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+
+static const struct core_plan *
+newest(const struct core *c)
+{
+	return c->plans != NULL ? c->plans->prev : NULL;	/* of a list of utlist.h: the last one */
+}
+
+static const struct core_plan *
+older(const struct core *c, const struct core_plan *plan)
+{
+	return plan != c->plans ? plan->prev : NULL;
+}
+
+/* A sequence that enough teachers have not failed on yet for quarantine. */
+static void
+failing(const struct core *c, char *out, size_t size)
+{
+	size_t n = 0;
+
+	for (const struct core_seq *s = c->seqs; s != NULL; s = s->hh.next)
+		if (!s->quarantined && s->n_failed > 0 && s->pending == 0 && n++ == 0)
+			snprintf(out, size, "sequence %" PRIu64 " failed on %" PRIu32 " of the %" PRIu32
+			    " different teachers that put it into quarantine (selector.quarantine_teachers)", s->seq,
+			    s->n_failed, c->cfg.quarantine_teachers);
+}
 
 void
 core_stats(const struct core *c, struct core_stats *out)
@@ -26,13 +52,14 @@ core_stats(const struct core *c, struct core_stats *out)
 		}
 	for (const struct core_wait *w = c->waits; w != NULL; w = w->next)
 		out->n_waiting++;
-	for (const struct core_plan *p = c->plans; p != NULL; p = p->next) {
+	for (const struct core_plan *p = newest(c); p != NULL; p = older(c, p)) {
 		if (out->n_plans++ == 0) {
 			out->rows_ready = core__rows_ready(p);
 			out->rows_asked = p->asked;
 			out->rows_total = p->wire.n_rows;
 		}
 		out->n_plans_released += p->released;
+		out->n_plans_wanted += core__plan_active(p);
 		out->n_blocks_active += p->n_active;
 		for (const struct core_block *b = p->blocks; b != NULL; b = b->next)
 			need_score |= b->state == BLOCK_SCORE;
@@ -40,7 +67,8 @@ core_stats(const struct core *c, struct core_stats *out)
 	out->n_ops_pending = c->n_pending;
 	out->heldout_loss_nats = c->heldout_loss;
 	out->no_room = !c->room;
-	out->starved[0] = '\0';
+	out->starved[0] = out->failing[0] = '\0';
+	failing(c, out->failing, sizeof(out->failing));
 	if (out->n_blocks_active > 0 && need_score && !score)
 		snprintf(out->starved, sizeof(out->starved), "no teacher that scores with model %s", hash_hex(c->cfg.score_set.scorer.hash, hex));
 	else if (out->n_blocks_active > 0 && !label)
@@ -52,7 +80,7 @@ core_plan_stats(const struct core *c, struct core_plan_stats *out, size_t max)
 {
 	size_t n = 0;
 
-	for (const struct core_plan *p = c->plans; p != NULL; p = p->next, n++)
+	for (const struct core_plan *p = newest(c); p != NULL; p = older(c, p), n++)
 		if (n < max)
 			out[n] = (struct core_plan_stats){p->hash, p->wire.n_rows, core__rows_ready(p),
 			    p->asked, p->n_active, p->released, p->scores};

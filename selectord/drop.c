@@ -17,7 +17,8 @@
 #include "data/corpus/corpus.h"
 #include "base/mem/mem.h"
 
-enum { DROP_COST = 4, PENDING_MAX = 4096 };	/* units of scan_left for a plan's row; with more pending records, dropping waits */
+/* Units of scan_left for a plan's row; epochs for one unit. With more pending records, dropping waits. */
+enum { DROP_COST = 4, EPOCHS_COST = 8, PENDING_MAX = 4096 };
 enum { KEY_AND_CHECKSUM = 9 + 8 };			/* bytes beside a record */
 
 /* What decides whether a plan needs a label; from a plan in memory or a stored one. */
@@ -31,10 +32,12 @@ struct view {
 static bool
 view_needs(struct core *c, const struct view *v, uint64_t index)
 {
-	uint64_t n = c->cfg.corpus.n_windows, n_blocks = v->n_rows == 0 ? 0 : (v->n_rows - 1) / v->kept + 1, end = n_blocks * v->window;
+	uint64_t n = c->cfg.corpus.n_windows, n_blocks = v->n_rows == 0 ? 0 : (v->n_rows - 1) / v->kept + 1;
+	uint64_t most = core__positions_max(c) / v->window, end = (n_blocks < most ? n_blocks : most) * v->window;
 
 	if (v->released && c->drop.released_too)
 		return false;
+	c->scan_left -= (int64_t)(end / n / EPOCHS_COST);
 	for (uint64_t epoch = 0; epoch * n < end; epoch++) {
 		uint64_t p = epoch * n + shuffle_position(v->seed, n, epoch, index), no = p / v->window, count, i;
 		int rc;
@@ -55,6 +58,12 @@ view_needs(struct core *c, const struct view *v, uint64_t index)
 	return false;
 }
 
+static uint64_t
+first_row(uint64_t step, uint64_t batch)
+{
+	return step <= UINT64_MAX / batch ? step * batch : UINT64_MAX;
+}
+
 static bool
 needed(struct core *c, uint64_t seq)
 {
@@ -63,14 +72,16 @@ needed(struct core *c, uint64_t seq)
 	if (CORPUS_SEQ_NO(seq) != CORPUS_TRAIN || CORPUS_SEQ_INDEX(seq) >= c->cfg.corpus.n_windows || (s != NULL && (s->op != 0 || s->flight != 0)))
 		return true;
 	for (const struct core_plan *p = c->plans; p != NULL; p = p->next) {
-		const struct view v = {p->hash, p->wire.seed, p->window, p->kept, p->wire.n_rows, p->oldest_step * p->wire.batch, p->released};
+		const struct view v = {p->hash, p->wire.seed, p->window, p->kept, p->wire.n_rows,
+		    first_row(p->oldest_step, p->wire.batch), p->released};
 
 		if (view_needs(c, &v, CORPUS_SEQ_INDEX(seq)))
 			return true;
 	}
 	for (size_t i = 0; i < c->drop.n_plans; i++) {
 		const struct cache_plan *p = &c->drop.plans[i];
-		const struct view v = {p->hash, p->seed, p->window, p->kept, p->n_rows, p->oldest_step * p->batch, p->released};
+		const struct view v = {p->hash, p->seed, p->window, p->kept, p->n_rows,
+		    first_row(p->oldest_step, p->batch), p->released};
 
 		if (core__plan(c, p->hash) == NULL && view_needs(c, &v, CORPUS_SEQ_INDEX(seq)))
 			return true;
@@ -84,7 +95,7 @@ take_plan(void *arg, const struct cache_plan *plan)
 	struct core_drop *d = arg;
 	int rc;
 
-	if (plan->kept < 1 || plan->kept > plan->window)
+	if (plan->kept < 1 || plan->kept > plan->window || plan->batch < 1)
 		return ERR_CORRUPT;
 	if ((rc = mem_grow((void **)&d->plans, &d->cap, d->n_plans + 1, sizeof(*d->plans))) == 0)
 		d->plans[d->n_plans++] = *plan;
@@ -120,8 +131,10 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 	d->n_plans = 0;
 	if ((rc = c->store->plans(c->store->arg, take_plan, d)) != 0) {
 		d->boot = (struct hash128){0, 0};
-		if (rc == ENOMEM)
-			c->failed = true;
+		if (rc == ENOMEM) {
+			core__refuse_memory(c, peer->id);
+			return;
+		}
 		core__refuse(c, peer->id, rc == ERR_CORRUPT ? EX_DATAERR : EX_IOERR,
 		    "the needs of a damaged plan are unknown: run saltctl cache fsck", 0, "plans",
 		    "a readable record of every plan", "%s", err_str(rc));
@@ -141,7 +154,7 @@ core__drop_step(struct core *c)
 {
 	struct core_drop *d = &c->drop;
 
-	while (d->active && c->scan_left > 0 && c->n_pending < PENDING_MAX && !c->failed) {
+	while (d->active && c->scan_left > 0 && c->n_pending < PENDING_MAX) {
 		uint64_t seq = d->next;
 		struct cache_bytes v = {NULL, 0};
 		struct core_op *op;
@@ -156,14 +169,15 @@ core__drop_step(struct core *c)
 			return;
 		}
 		c->scan_left -= LABEL_COST;
-		d->next = seq + 1;
 		if (rc == ERR_CORRUPT || needed(c, seq)) {
+			d->next = seq + 1;
 			d->n_kept++;
 			continue;
 		}
 		if ((op = core__op(c, CORE_OP_DROP_LABEL, seq)) == NULL)
-			return;
+			return;			/* the same one again */
 		core__op_done(c, op, 0, 0);
+		d->next = seq + 1;
 		d->n_labels++;
 		d->n_bytes += v.len + KEY_AND_CHECKSUM;
 	}

@@ -10,6 +10,9 @@
 
 #include "data/select/select.h"
 
+#define KEY_NAME_MAX 96			/* as in bus */
+#define PLANS_BYTES_MAX (UINT64_C(4) << 30)	/* of one block of each plan in memory; a single plan may have more */
+
 /* Compares a teacher's models with those the cache needs. false: refused. */
 static bool
 teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
@@ -64,16 +67,6 @@ teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 	return false;
 }
 
-static bool
-plan_held(const struct core *c, const struct core_plan *plan)
-{
-	const struct core_peer *p;
-
-	for (p = c->peers; p != NULL && p->plan != plan; p = p->next)
-		;
-	return p != NULL;
-}
-
 /*
  * Removes one plan from memory to make room for another: of those that no connected peer uses, the one used
  * longest ago, released ones first. Its records stay in the cache, and the next HELLO that names it opens it
@@ -88,7 +81,7 @@ plan_retire(struct core *c)
 	if (c->drop.active)			/* it checks labels against the plans in memory and those stored when it began */
 		return false;
 	for (struct core_plan *p = c->plans; p != NULL; p = p->next)
-		if (!plan_held(c, p) &&
+		if (p->n_peers == 0 &&
 		    (plan == NULL ||
 			(p->released != plan->released ? p->released : p->used_ms < plan->used_ms)))
 			plan = p;
@@ -99,10 +92,70 @@ plan_retire(struct core *c)
 	core__waits_drop_plan(c, plan);
 	if (c->turn == plan)
 		c->turn = NULL;
+	if (c->scan_turn == plan)
+		c->scan_turn = NULL;
 	DL_DELETE(c->plans, plan);
-	free(plan->done);
 	free(plan);
 	return true;
+}
+
+uint64_t
+core__positions_max(const struct core *c)
+{
+	uint64_t n = c->cfg.corpus.n_windows * CORE_EPOCHS_MAX;		/* n_windows is below 2^48 */
+
+	return n > CORE_POSITIONS_MIN ? n : CORE_POSITIONS_MIN;
+}
+
+/* Are the sizes of a plan such as the corpus allows? false: refused. */
+static bool
+plan_fits(struct core *c, const struct core_peer *p, const struct wire_plan *w, uint64_t window, uint64_t kept)
+{
+	uint64_t n = c->cfg.corpus.n_windows, rows;
+	uint64_t most = n * CORE_WINDOW_EPOCHS > CORE_WINDOW_MIN ? n * CORE_WINDOW_EPOCHS : CORE_WINDOW_MIN;
+
+	if (window > most) {
+		core__refuse(c, p->id, EX_CONFIG, "a block may be longer than the corpus, but not by far", 0,
+		    w->pool > 0 ? "plan.pool" : "plan.window", "at most %" PRIu64 " sequences; the corpus has %" PRIu64,
+		    "%" PRIu64, most, n, window);
+		return false;
+	}
+	if (kept < 1) {
+		core__refuse(c, p->id, EX_CONFIG, "", 0, "plan.keep", "at least one sequence kept from a block",
+		    "%.9g of %" PRIu64, w->keep, window);
+		return false;
+	}
+	rows = core__positions_max(c) / window * kept;
+	if (w->n_rows <= rows)
+		return true;
+	core__refuse(c, p->id, EX_CONFIG, "phase one goes through the corpus too often", 0, "plan.n_rows",
+	    "at most %" PRIu64 " rows; the corpus has %" PRIu64 " sequences", "%" PRIu64, rows, n, w->n_rows);
+	return false;
+}
+
+/* Room for one more plan (plan is NULL) among those in memory. false: refused for now. */
+static bool
+plan_room(struct core *c, const struct core_peer *p, const struct core_plan *plan, uint64_t window, uint64_t kept)
+{
+	uint64_t bytes, n;
+
+	if (plan != NULL)
+		return true;
+	do {
+		bytes = core__block_bytes(window, kept);
+		n = 0;
+		for (const struct core_plan *q = c->plans; q != NULL; q = q->next, n++)
+			bytes += core__block_bytes(q->window, q->kept);
+		if (n == 0 || (n < CORE_PLANS_MAX && bytes <= PLANS_BYTES_MAX))
+			return true;
+	} while (plan_retire(c));
+	if (n >= CORE_PLANS_MAX)
+		core__refuse(c, p->id, EX_UNAVAILABLE, "", 5000, "plan", "at most %d plans in use by connected peers",
+		    "one more", CORE_PLANS_MAX);
+	else
+		core__refuse(c, p->id, EX_UNAVAILABLE, "", 5000, "plan",
+		    "at most %" PRIu64 " bytes for one block of each plan in use", "%" PRIu64, PLANS_BYTES_MAX, bytes);
+	return false;
 }
 
 /* The plan of a HELLO: found or opened. NULL: refused. */
@@ -111,9 +164,11 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 {
 	struct hash128 hash = wire_plan_hash(&c->cfg.corpus, w, w->mode == WIRE_MODE_SALT_DS ? &c->cfg.score_set.hash.hash : NULL);
 	char want[HASH_HEX_BYTES], got[HASH_HEX_BYTES];
+	uint64_t window = w->pool > 0 ? w->pool : w->window;
+	uint64_t kept = w->mode == WIRE_MODE_SALT_DS ? select_kept(w->keep, window) : window;
 	struct core_plan *plan = core__plan(c, hash);
 	struct cache_plan stored;
-	size_t n = 0;
+	struct err_note note = {0};
 
 	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
 		core__refuse(c, p->id, EX_CONFIG,
@@ -128,25 +183,11 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 		    "%" PRIu32, w->k);
 		return NULL;
 	}
-	for (const struct core_plan *q = c->plans; q != NULL; q = q->next)
-		n++;
+	if (!plan_fits(c, p, w, window, kept) || !plan_room(c, p, plan, window, kept))
+		return NULL;
 	if (plan == NULL) {
-		uint64_t window = w->pool > 0 ? w->pool : w->window;
-		uint64_t kept = w->mode == WIRE_MODE_SALT_DS ? select_kept(w->keep, window) : window;
-
-		if (kept < 1 || window > UINT64_C(1) << 32) {
-			core__refuse(c, p->id, EX_CONFIG, "", 0, "plan.keep",
-			    "at least one sequence kept from a block of at most 2^32", "%.9g of %" PRIu64,
-			    w->keep, window);
-			return NULL;
-		}
-		if (n >= CORE_PLANS_MAX && !plan_retire(c)) {
-			core__refuse(c, p->id, EX_UNAVAILABLE, "", 5000, "plan",
-			    "at most %d plans in use by connected peers", "one more", CORE_PLANS_MAX);
-			return NULL;
-		}
 		if ((plan = calloc(1, sizeof(*plan))) == NULL) {
-			c->failed = true;
+			core__refuse_memory(c, p->id);
 			return NULL;
 		}
 		plan->hash = hash;
@@ -154,7 +195,7 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 		plan->window = window;
 		plan->kept = kept;
 		plan->frontier = plan->ready = c->cfg.shard;
-		DL_PREPEND(c->plans, plan);
+		DL_APPEND(c->plans, plan);
 		if (c->store->plan(c->store->arg, hash, &stored) == 0) {
 			uint64_t S = c->cfg.n_shards, rows, block;
 
@@ -183,12 +224,40 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 		plan->ahead = w->label_ahead_rows;
 	plan->n_blocks = (plan->wire.n_rows - 1) / plan->kept + 1;
 	plan->used_ms = now_ms;
+	if (!plan->released && core__quarantine_over(c, plan, &note)) {
+		core__refuse_note(c, p->id, EX_DATAERR, &note, "see saltctl cache stat --quarantine", 0);
+		return NULL;
+	}
 	p->plan = plan;
+	plan->n_peers++;
 	return plan;
 }
 
+/* Who a teacher is: its key, host and name, without the process id that a default name ends with. */
+static struct hash128
+who_is(const char *key, const struct wire_hello *h)
+{
+	char text[KEY_NAME_MAX + 2 * WIRE_NAME_MAX + 2], pid[16];
+	size_t name = strlen(h->name), n = (size_t)snprintf(pid, sizeof(pid), "-%" PRIu32, h->pid);
+
+	if (name > n && strcmp(h->name + name - n, pid) == 0)
+		name -= n;
+	return hash_bytes(text, (size_t)snprintf(text, sizeof(text), "%s\n%s\n%.*s", key, h->host, (int)name, h->name));
+}
+
+static struct hash128
+boot_of(const char *key, struct hash128 boot)
+{
+	struct { struct hash128 boot, key; } both = {boot, {0, 0}};
+
+	if (key[0] == '\0')
+		return boot;
+	both.key = hash_bytes(key, strlen(key));
+	return hash_bytes(&both, sizeof(both));
+}
+
 void
-core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now_ms)
+core__hello(struct core *c, uint64_t id, const char *key, const struct wire_hello *h, int64_t now_ms)
 {
 	struct core_peer *p, *old;
 	struct core_plan *plan = NULL;
@@ -213,14 +282,14 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 	/*
 	 * The same process on a new connection: it keeps its leases, and the old connection no longer counts.
 	 */
-	if ((old = core__boot(c, h->boot_id)) != NULL)
+	if ((old = core__boot(c, boot_of(key, h->boot_id))) != NULL)
 		core__peer_drop(c, old->id);
 	if ((p = calloc(1, sizeof(*p))) == NULL) {
-		c->failed = true;
+		core__refuse_memory(c, id);
 		return;
 	}
 	p->id = id;
-	p->boot = h->boot_id;
+	p->boot = boot_of(key, h->boot_id);
 	p->role = h->role;
 	snprintf(p->name, sizeof(p->name), "%s", h->name);
 	snprintf(p->host, sizeof(p->host), "%s", h->host);
@@ -238,7 +307,11 @@ core__hello(struct core *c, uint64_t id, const struct wire_hello *h, int64_t now
 			    p->max_message);
 			goto drop;
 		}
-		if (!teacher_check(c, p, h))
+		if ((p->known = core__known(c, who_is(key, h), h->name, h->host)) == NULL) {
+			core__refuse_memory(c, id);
+			goto drop;
+		}
+		if (core__teacher_away(c, p, now_ms) || !teacher_check(c, p, h))
 			goto drop;
 		core__boot_back(c, p->boot);
 	} else {

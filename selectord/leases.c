@@ -11,6 +11,7 @@
 #include "base/mem/mem.h"
 
 #define ERROR_PAUSE_MS 1000		/* times the number of errors reported: the sequence is not leased again before */
+#define ERROR_PAUSES 60
 
 static const char *
 wants_name(uint8_t wants)
@@ -56,39 +57,37 @@ core__holds_single(const struct core *c, struct hash128 boot)
 	return false;
 }
 
+/* Takes the tokens of the sequences that can be leased; the others stay free. */
 static void
-save_attempts(struct core *c, const struct core_seq *s)
+lease_fill(struct core *c, struct core_lease *l, const uint64_t *seqs, size_t n, int32_t *tokens, uint64_t *sent)
 {
-	struct core_op *op = core__op(c, CORE_OP_ATTEMPTS, s->seq);
+	uint32_t L = c->cfg.corpus.context;
 
-	if (op == NULL)
-		return;
-	op->attempts.seq = s->seq;
-	op->attempts.n_dead = s->n_dead;
-	op->attempts.n_errors = s->n_errors;
-	memcpy(op->attempts.boot, s->boot, sizeof(s->boot));
-	core__op_done(c, op, 0, 0);
+	for (size_t i = 0; i < n; i++) {
+		struct core_seq *s = core__seq(c, seqs[i], true);
+		int rc;
+
+		if (s == NULL) {
+			core__seq_free(c, seqs[i]);
+			continue;
+		}
+		if ((rc = c->store->tokens(c->store->arg, seqs[i], tokens + l->n * (L + 1))) != 0) {
+			char reason[96];
+
+			snprintf(reason, sizeof(reason), "the corpus cannot provide it: %s", err_str(rc));
+			core__quarantine(c, s, reason);
+			core__seq_free(c, seqs[i]);
+			core__seq_forget(c, seqs[i]);
+			continue;
+		}
+		s->flight |= l->wants;
+		l->open[l->n] = true;
+		sent[l->n] = l->seqs[l->n] = seqs[i];
+		l->n++;
+	}
 }
 
-static void
-quarantine(struct core *c, struct core_seq *s, const char *reason)
-{
-	struct core_op *op;
-
-	if (s->quarantined)
-		return;
-	s->quarantined = true;
-	c->stats.n_quarantined++;
-	core__event(c, LOG_LEVEL_ERROR, "seq.quarantined", "seq=%" PRIu64 " reason=\"%.200s\"", s->seq, reason);
-	if ((op = core__op(c, CORE_OP_QUARANTINE, s->seq)) == NULL)
-		return;
-	op->quarantine.seq = s->seq;		/* the writer sets since_s: there is no clock here */
-	snprintf(op->quarantine.reason, sizeof(op->quarantine.reason), "%s", reason);
-	core__op_done(c, op, 0, 0);
-	core__seq_quarantined(c, s->seq);
-}
-
-void
+bool
 core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cache_scores set, const uint64_t *seqs, size_t n, bool single,
     int64_t now_ms)
 {
@@ -98,42 +97,31 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 	struct wire_lease *w;
 	int32_t *tokens = mem_alloc(n * (L + 1), sizeof(*tokens));
 	uint64_t *sent = mem_alloc(n, sizeof(*sent));
-	int rc;
 
-	if (l != NULL) {
-		l->id = ++c->next_lease;
-		l->seqs = malloc(n * sizeof(*l->seqs));
-		l->open = malloc(n * sizeof(*l->open));
-	}
-	if (l == NULL || tokens == NULL || sent == NULL || l->seqs == NULL || l->open == NULL) {
-		c->failed = true;
+	if (l == NULL || tokens == NULL || sent == NULL || (l->seqs = malloc(n * sizeof(*l->seqs))) == NULL ||
+	    (l->open = malloc(n * sizeof(*l->open))) == NULL) {
+		c->no_memory = true;
+		for (size_t i = 0; i < n; i++)
+			core__seq_free(c, seqs[i]);
 		goto fail;
 	}
-	for (size_t i = 0; i < n; i++) {
-		struct core_seq *s = core__seq(c, seqs[i], true);
-
-		if (s == NULL)
-			break;
-		if ((rc = c->store->tokens(c->store->arg, seqs[i], tokens + l->n * (L + 1))) != 0) {
-			char reason[96];
-
-			snprintf(reason, sizeof(reason), "the corpus cannot provide it: %s", err_str(rc));
-			quarantine(c, s, reason);
-			continue;
-		}
-		s->flight |= wants;
-		l->open[l->n] = true;
-		sent[l->n] = l->seqs[l->n] = seqs[i];
-		l->n++;
-	}
+	l->wants = wants;
+	lease_fill(c, l, seqs, n, tokens, sent);
 	if (l->n == 0)
 		goto fail;
+	l->id = ++c->next_lease;
 	HASH_ADD(hh, c->leases, id, sizeof(l->id), l);
-	if (l->hh.tbl == NULL)
+	if (l->hh.tbl == NULL) {
+		for (size_t i = 0; i < l->n; i++) {
+			core__seq(c, l->seqs[i], false)->flight &= (uint8_t)~wants;
+			core__seq_free(c, l->seqs[i]);
+			core__seq_forget(c, l->seqs[i]);
+		}
 		goto fail;
+	}
 	l->n_open = l->n;
 	l->boot = peer->boot;
-	l->wants = wants;
+	l->who = peer->known->who;
 	l->set = set;
 	l->single = single;
 	l->granted_ms = l->moved_ms = now_ms;
@@ -142,7 +130,7 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 	c->n_single += l->single;
 	/* The attempts are on the disk before another teacher gets the sequence. */
 	if (single)
-		save_attempts(c, core__seq(c, l->seqs[0], true));
+		core__save_attempts(c, core__seq(c, l->seqs[0], false));
 	m = core__send(c, peer->id, WIRE_LEASE);
 	m->after = single ? c->next_op : 0;
 	m->memory[0] = tokens;
@@ -164,7 +152,7 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 	core__event(c, LOG_LEVEL_DEBUG, "lease.granted",
 	    "lease=%" PRIu64 " to=%s wants=%s seqs=%zu single=%d", l->id, peer->name, wants_name(wants), l->n,
 	    single);
-	return;
+	return true;
 fail:
 	if (l != NULL) {
 		free(l->seqs);
@@ -173,6 +161,7 @@ fail:
 	free(l);
 	free(tokens);
 	free(sent);
+	return false;
 }
 
 /* Is what the lease wanted of this sequence stored by now, from a late result or another lease? */
@@ -200,19 +189,15 @@ lease_end(struct core *c, struct core_lease *l, bool vanished)
 		if (s->pending == 0 || (s->pending & l->wants) != l->wants)
 			s->flight &= (uint8_t)~(l->wants & (uint8_t)~s->pending);
 		if (vanished && !s->quarantined && s->pending == 0 && !stored(c, l, s->seq)) {
-			bool known = false;
+			uint32_t n = s->n_failed;
 
 			s->single = true;
-			for (uint32_t j = 0; j < s->n_dead; j++)
-				known |= hash_equal(s->boot[j], l->boot);
-			if (alone && !known && s->n_dead < CACHE_ATTEMPTS_MAX) {
-				s->boot[s->n_dead++] = l->boot;
+			if (alone)
+				core__seq_failed(c, s, l->who, &l->boot, "teachers vanished while they held it alone");
+			if (s->n_failed > n) {
 				c->stats.n_dead++;
-				save_attempts(c, s);
-				core__event(c, LOG_LEVEL_WARN, "seq.holder_lost", "seq=%" PRIu64 " times=%" PRIu32, s->seq, s->n_dead);
+				core__event(c, LOG_LEVEL_WARN, "seq.holder_lost", "seq=%" PRIu64 " times=%" PRIu32, s->seq, s->n_failed);
 			}
-			if (s->n_dead >= CORE_DEAD_MAX)
-				quarantine(c, s, "three different teachers vanished while they held it alone");
 		}
 		core__seq_free(c, l->seqs[i]);
 		core__seq_forget(c, l->seqs[i]);
@@ -277,15 +262,15 @@ core__boot_back(struct core *c, struct hash128 boot)
 	for (struct core_seq *s = c->seqs; s != NULL; s = s->hh.next) {
 		uint32_t kept = 0;
 
-		for (uint32_t j = 0; j < s->n_dead; j++)
-			if (!hash_equal(s->boot[j], boot))
-				s->boot[kept++] = s->boot[j];
-		if (kept == s->n_dead || s->quarantined)
+		for (uint32_t j = 0; j < s->n_failed; j++)
+			if (!hash_equal(s->failed[j].boot, boot))
+				s->failed[kept++] = s->failed[j];
+		if (kept == s->n_failed || s->quarantined)
 			continue;
-		s->n_dead = kept;
-		save_attempts(c, s);
+		s->n_failed = kept;
+		core__save_attempts(c, s);
 		core__event(c, LOG_LEVEL_INFO, "seq.holder_back", "seq=%" PRIu64 " times=%" PRIu32, s->seq,
-		    s->n_dead);
+		    s->n_failed);
 	}
 }
 
@@ -311,24 +296,30 @@ core__leases_tick(struct core *c, int64_t now_ms)
 
 /* ---- results ---- */
 
+/*
+ * After its first one, a teacher's error counts as a failure of the sequence only while it delivers as many
+ * sequences as it reports: of one that fails on everything nothing is learned about a sequence.
+ */
 static void
 row_error(struct core *c, struct core_peer *peer, struct core_lease *l, struct core_seq *s, const char *text, int64_t now_ms)
 {
-	char reason[96];
-	bool other = s->n_errors > 0 && !hash_equal(s->error_boot, peer->boot);
+	struct core_known *k = peer->known;
+	bool again = s->n_errors > 0 && hash_equal(s->error_who, k->who);	/* one bad sequence costs it once */
+	uint32_t n = s->n_failed;
 
+	for (uint32_t i = 0; i < n; i++)
+		again |= hash_equal(s->failed[i].who, k->who);
 	c->stats.n_errors++;
-	if (s->n_errors++ == 0)
-		s->error_boot = peer->boot;
-	core__event(c, LOG_LEVEL_WARN, "seq.error", "seq=%" PRIu64 " teacher=%s error=\"%.150s\"", s->seq, peer->name, text);
+	k->n_errors += !again;
+	s->n_errors++;
+	s->error_who = k->who;
+	core__event(c, LOG_LEVEL_WARN, "seq.error", "seq=%" PRIu64 " teacher=%s error=\"%.150s\"", s->seq, k->label, text);
 	s->flight &= (uint8_t)~l->wants;
-	s->not_before_ms = now_ms + ERROR_PAUSE_MS * (int64_t)s->n_errors;
-	if (other || s->n_errors >= CORE_ERRORS_MAX) {
-		snprintf(reason, sizeof(reason), "teachers report: %.70s", text);
-		quarantine(c, s, reason);
-	} else {
-		save_attempts(c, s);
-	}
+	s->not_before_ms = now_ms + ERROR_PAUSE_MS * (int64_t)(s->n_errors < ERROR_PAUSES ? s->n_errors : ERROR_PAUSES);
+	if (k->n_errors <= k->n_good + 1)
+		core__seq_failed(c, s, k->who, NULL, text);
+	if (s->n_failed == n)
+		core__save_attempts(c, s);
 	core__seq_free(c, s->seq);
 }
 
@@ -362,7 +353,7 @@ static void
 bad_row(struct core *c, struct core_peer *peer, const struct core_lease *l, uint64_t seq, const char *why)
 {
 	c->stats.n_bad_results++;
-	peer->n_bad++;
+	peer->known->n_bad++;
 	core__event(c, LOG_LEVEL_WARN, "result.bad",
 	    "teacher=%s lease=%" PRIu64 " seq=%" PRIu64 " why=\"%s\"", peer->name, l->id, seq, why);
 }
@@ -395,7 +386,7 @@ static bool
 store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const struct wire_message *msg,
     const struct wire_result_row *row, bool scores, bool label)
 {
-	bool suspect = s->single || s->n_dead > 0 || s->n_errors > 0;
+	bool suspect = s->single || s->n_failed > 0 || s->n_errors > 0;
 	struct core_op *op = core__op(c, CORE_OP_RESULT, row->seq);
 
 	if (op == NULL)
@@ -417,7 +408,7 @@ store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const 
 	s->pending |= l->wants;
 	s->flight |= l->wants;
 	s->single = false;
-	s->n_dead = s->n_errors = 0;
+	s->n_failed = s->n_errors = 0;
 	if (suspect && (op = core__op(c, CORE_OP_DROP_ATTEMPTS, row->seq)) != NULL)
 		core__op_done(c, op, 0, 0);
 	c->stats.n_scores += scores;
@@ -490,6 +481,7 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 	}
 	if (!store_row(c, l, s, msg, row, scores == NEW, label == NEW))
 		return false;
+	peer->known->n_good++;
 	*after = s->op;
 	return true;
 }
@@ -504,7 +496,7 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_message *
 	size_t n = 0;
 
 	if (seqs == NULL) {
-		c->failed = true;
+		core__refuse_memory(c, peer->id);
 		return;
 	}
 	for (size_t i = 0; i < m->n_rows && l != NULL; i++)

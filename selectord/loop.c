@@ -21,6 +21,7 @@
 #include "fabric/wire/wire.h"
 
 #define TICK_MS 100
+#define TURN_FRAMES 256
 #define DRAIN_MS 10000
 #define LATE_MS 3000			/* a turn of the loop that comes so late: the process was stopped, or the machine */
 #define CATCH_UP_MS 2000
@@ -75,6 +76,8 @@ static const struct {
 	{STATUS_COUNTER, "refused_total", "", "peers refused", COUNT(core.n_refused)},
 	{STATUS_COUNTER, "holders_lost_total", "", "teachers lost while they held one sequence alone", COUNT(core.n_dead)},
 	{STATUS_COUNTER, "sequence_errors_total", "", "errors that teachers reported for a sequence", COUNT(core.n_errors)},
+	{STATUS_COUNTER, "teachers_sent_away_total", "", "teachers sent away after too many errors or wrong results", COUNT(core.n_away)},
+	{STATUS_COUNTER, "no_memory_total", "", "times that memory was missing for a peer or its plan", COUNT(core.n_no_memory)},
 	{STATUS_COUNTER, "damaged_records_total", "", "damaged records found in the cache", COUNT(core.n_corrupt)},
 	{STATUS_COUNTER, "labels_dropped_total", "sequences", "labels dropped because a client asked", COUNT(core.n_dropped)},
 	{STATUS_COUNTER, "commits_total", "", "commits", COUNT(n_commits)},
@@ -98,6 +101,18 @@ static const struct {
 _Static_assert(sizeof(size_t) == sizeof(uint64_t), "counts of core_stats are read as uint64_t");
 enum { N_METRICS = sizeof(metrics) / sizeof(metrics[0]) };
 
+/* What peers can cause: so many lines of each event in LIMIT_MS are written to the log. */
+static const struct {
+	const char *name;
+	uint64_t max;
+} limited[] = {
+	{"frame.bad", 20}, {"message.refused", 20}, {"peer.refused", 20}, {"peer.wrong_role", 20}, {"result.bad", 20},
+	{"result.differs", 20}, {"seq.error", 50}, {"plan.opened", 100}, {"plan.retired", 100}, {"peer.welcome", 1000},
+	{"peer.lost", 1000}, {"peer.bye", 1000}, {"memory", 5},
+};
+
+enum { N_LIMITED = sizeof(limited) / sizeof(limited[0]), LIMIT_MS = 10000, NO_MEMORY_MS = 5000 };
+
 struct loop {
 	struct loop_parts p;
 	struct bus_poll *poll;
@@ -106,8 +121,9 @@ struct loop {
 	struct status_metric *metric[N_METRICS];
 	bool draining;
 	bool ready;				/* the first turn of the loop is done */
-	int64_t next_tick_ms, next_second_ms, next_readers_ms;
 	int64_t turned_ms, caught_up_ms;	/* the last turn of the loop; no lease expires before */
+	int64_t next_tick_ms, next_second_ms, next_readers_ms, next_limit_ms;
+	uint64_t n_logged[N_LIMITED];		/* since then */
 	uint64_t most_pending;			/* bytes, since memory was last returned to the kernel */
 	pthread_mutex_t lock;			/* for what the status thread reads: */
 	struct wire_peer roster[ROSTER_MAX];
@@ -153,6 +169,8 @@ metrics_update(struct loop *l, int64_t now_ms)
 		state = "waiting for a plan";
 	else if (s->n_plans == s->n_plans_released)
 		state = "released";
+	else if (s->n_plans_wanted == 0)
+		state = "waiting for a trainer";
 	else if (s->starved[0] != '\0')
 		state = "waiting for teachers";
 	else if (s->n_blocks_active > 0)
@@ -168,6 +186,8 @@ metrics_update(struct loop *l, int64_t now_ms)
 		status_error(l->p.status, text);
 	} else if (s->starved[0] != '\0' && !l->draining) {
 		status_error(l->p.status, s->starved);
+	} else if (s->failing[0] != '\0' && !l->draining) {
+		status_error(l->p.status, s->failing);
 	} else {
 		status_error(l->p.status, "");		/* the last line of the log is shown */
 	}
@@ -275,14 +295,15 @@ send_parked(struct loop *l)
  * Keeps a frame until record `after` is on the disk. Most come in that order, so its place is searched from
  * the end.
  */
-static int
+static void
 park(struct loop *l, const struct core_message *m, uint8_t *frame, size_t len)
 {
 	struct parked *p = calloc(1, sizeof(*p)), *before;
 
-	if (p == NULL) {
+	if (p == NULL) {			/* the peer will ask again */
+		l->n_unsent++;
 		free(frame);
-		return ENOMEM;
+		return;
 	}
 	p->peer = m->peer;
 	p->after = m->after;
@@ -296,10 +317,9 @@ park(struct loop *l, const struct core_message *m, uint8_t *frame, size_t len)
 		TAILQ_INSERT_AFTER(&l->parked, before, p, link);
 	else
 		TAILQ_INSERT_HEAD(&l->parked, p, link);
-	return 0;
 }
 
-static int
+static void
 send_message(struct loop *l, const struct core_message *m)
 {
 	struct err_note note;
@@ -308,32 +328,54 @@ send_message(struct loop *l, const struct core_message *m)
 	size_t len;
 	int rc = wire_encode(&m->msg, l->p.max_message, &frame, &len, &note);
 
-	if (rc == ENOMEM)
-		return rc;
 	if (rc != 0) {
+		l->n_unsent++;
 		log_error("message.unsendable", "type=%s peer=%" PRIu64 " error=\"%s\"",
 		    wire_type_name(m->msg.type), m->peer, err_note_str(&note, rc, text, sizeof(text)));
-		return 0;
+		if (m->end)
+			bus_server_end(l->p.server, m->peer);
+	} else if (m->after > l->durable) {
+		park(l, m, frame, len);
+	} else {
+		send_frame(l, m->peer, frame, len, m->end);
 	}
-	if (m->after > l->durable)
-		return park(l, m, frame, len);
-	send_frame(l, m->peer, frame, len, m->end);
-	return 0;
+}
+
+/* Is one more line of this event within its limit? Those that are not are counted; log_left_out() tells of them. */
+static bool
+log_allowed(struct loop *l, const char *name)
+{
+	for (size_t i = 0; i < N_LIMITED; i++)
+		if (strcmp(limited[i].name, name) == 0)
+			return l->n_logged[i]++ < limited[i].max;
+	return true;
+}
+
+static void
+log_left_out(struct loop *l)
+{
+	for (size_t i = 0; i < N_LIMITED; i++) {
+		if (l->n_logged[i] > limited[i].max)
+			log_warn("log.left_out", "lines=%" PRIu64 " of=%s seconds=%d", l->n_logged[i] - limited[i].max,
+			    limited[i].name, LIMIT_MS / 1000);
+		l->n_logged[i] = 0;
+	}
 }
 
 /*
  * Handles the core's output: encodes its messages, submits its records, logs its events. Messages borrow
  * bytes of the read transaction, so that ends last.
  */
-static int
-flush(struct loop *l, int rc)
+static void
+flush(struct loop *l)
 {
 	const struct core_out *out = core_out(l->p.core);
 
 	for (size_t i = 0; i < out->n_events; i++)
-		log_event(out->events[i].level, out->events[i].name, "%s", out->events[i].text);
-	for (size_t i = 0; i < out->n_messages && rc == 0; i++)
-		rc = send_message(l, &out->messages[i]);
+		if (log_allowed(l, out->events[i].name))
+			log_event(out->events[i].level, out->events[i].name, "%s", out->events[i].text);
+	for (size_t i = 0; i < out->n_messages; i++)
+		send_message(l, &out->messages[i]);
 	for (size_t i = 0; i < out->n_ops; i++) {
 		l->submitted = out->ops[i]->no;
 		commit_submit(l->p.commit, out->ops[i]);
@@ -341,50 +383,78 @@ flush(struct loop *l, int rc)
 	}
 	core_clear(l->p.core);
 	store_end(l->p.store);
-	return rc;
 }
 
 /* ---- receiving ---- */
 
-static int
+/* A frame that is no message, or that there is no memory for: its sender is cut off. */
+static void
+frame_bad(struct loop *l, const struct bus_event *e, int rc, const struct err_note *note)
+{
+	struct wire_message refuse = {.type = WIRE_REFUSE};
+	uint8_t *frame;
+	char text[512];
+	size_t len;
+
+	l->n_bad_frames += rc != ENOMEM;
+	if (log_allowed(l, "frame.bad"))
+		log_warn("frame.bad", "peer=%" PRIu64 " bytes=%zu error=\"%s\"", e->peer, e->len,
+		    err_note_str(note, rc, text, sizeof(text)));
+	wire_refuse_fill(&refuse.refuse, rc, note, rc == ENOMEM ? NO_MEMORY_MS : 0);
+	if (wire_encode(&refuse, l->p.max_message, &frame, &len, NULL) == 0)
+		send_frame(l, e->peer, frame, len, true);
+	else
+		bus_server_end(l->p.server, e->peer);
+	core_gone(l->p.core, e->peer);
+	flush(l);
+}
+
+static void
 frame_in(struct loop *l, const struct bus_event *e, int64_t now_ms)
 {
 	struct wire_message *msg = NULL;
-	struct err_note note;
-	char text[512];
+	struct err_note note = {0};
 	int rc;
 
-	if ((rc = wire_decode(e->frame, e->len, &msg, &note)) == ENOMEM)
-		return rc;
-	if (rc != 0) {
-		struct wire_message refuse = {.type = WIRE_REFUSE};
-		uint8_t *frame;
-		size_t len;
-
-		l->n_bad_frames++;
-		log_warn("frame.bad", "peer=%" PRIu64 " bytes=%zu error=\"%s\"", e->peer, e->len, err_note_str(&note, rc, text, sizeof(text)));
-		wire_refuse_fill(&refuse.refuse, rc, &note, 0);
-		if (wire_encode(&refuse, l->p.max_message, &frame, &len, NULL) == 0)
-			send_frame(l, e->peer, frame, len, true);
-		else
-			bus_server_end(l->p.server, e->peer);
-		return flush(l, core_gone(l->p.core, e->peer));
+	if ((rc = wire_decode(e->frame, e->len, &msg, &note)) != 0) {
+		frame_bad(l, e, rc, &note);
+		return;
 	}
 	/* With CURVE a key has a role: a peer that claims another one is cut off. */
 	if (msg->type == WIRE_HELLO && e->key_role != BUS_ROLE_NONE &&
 	    !((e->key_role == BUS_ROLE_TEACHER && msg->hello.role == WIRE_ROLE_TEACHER) ||
 	      (e->key_role == BUS_ROLE_TRAINER && msg->hello.role == WIRE_ROLE_TRAINER) ||
 	      (e->key_role == BUS_ROLE_CLIENT && msg->hello.role == WIRE_ROLE_CLIENT))) {
-		log_warn("peer.wrong_role", "peer=%" PRIu64 " key=%s key_role=%s says=%s", e->peer, e->user, bus_role_name(e->key_role),
-		    wire_role_name(msg->hello.role));
+		l->n_bad_frames++;
+		if (log_allowed(l, "peer.wrong_role"))
+			log_warn("peer.wrong_role", "peer=%" PRIu64 " key=%s key_role=%s says=%s", e->peer, e->user,
+			    bus_role_name(e->key_role), wire_role_name(msg->hello.role));
 		bus_server_end(l->p.server, e->peer);
-		wire_message_destroy(&msg);
-		return 0;
+	} else {
+		core_message(l->p.core, e->peer, e->user, msg, now_ms);
+		flush(l);
 	}
-	rc = core_message(l->p.core, e->peer, msg, now_ms);
-	rc = flush(l, rc);
 	wire_message_destroy(&msg);
-	return rc;
+}
+
+/*
+ * The frames of one turn. A peer may cost so much in one turn; what comes from it beyond that waits for the next
+ * one, and when much waits the turn ends.
+ */
+static void
+frames_in(struct loop *l, int64_t now_ms)
+{
+	struct bus_event e;
+
+	for (int n = 0; n < TURN_FRAMES && bus_server_recv(l->p.server, &e) == 0; n++) {
+		if (e.kind == BUS_EVENT_FRAME) {
+			frame_in(l, &e, now_ms);
+		} else if (e.kind == BUS_EVENT_GONE) {
+			core_gone(l->p.core, e.peer);
+			flush(l);
+		}
+		bus_event_free(&e);
+	}
 }
 
 static int
@@ -396,14 +466,14 @@ durable_in(struct loop *l, int64_t now_ms)
 		return commit.failed;
 	l->durable = commit.durable;
 	send_parked(l);
-	return flush(l, core_durable(l->p.core, commit.durable, now_ms));
+	core_durable(l->p.core, commit.durable, now_ms);
+	flush(l);
+	return 0;
 }
 
-static int
+static void
 time_in(struct loop *l, int64_t now_ms)
 {
-	int rc = 0;
-
 	/* Leases were renewed and peers heard of while this process was stopped: first what they sent is read. */
 	if (now_ms - l->turned_ms > LATE_MS) {
 		log_info("late", "ms=%" PRId64, now_ms - l->turned_ms);
@@ -412,9 +482,10 @@ time_in(struct loop *l, int64_t now_ms)
 	l->turned_ms = now_ms;
 	if (now_ms >= l->caught_up_ms && (now_ms >= l->next_tick_ms || core_wait_ms(l->p.core) <= 1)) {
 		l->next_tick_ms = now_ms + TICK_MS;
-		rc = flush(l, core_tick(l->p.core, now_ms));
+		core_tick(l->p.core, now_ms);
+		flush(l);
 	}
-	if (rc == 0 && now_ms >= l->next_second_ms) {
+	if (now_ms >= l->next_second_ms) {
 		int room = cache_room(l->p.cache, NULL);
 
 		l->next_second_ms = now_ms + 1000;
@@ -425,7 +496,8 @@ time_in(struct loop *l, int64_t now_ms)
 		 * space.
 		 */
 		room = (room == 0 || room == ERR_FULL) && commit_state(l->p.commit).waiting == 0;
-		rc = flush(l, core_room(l->p.core, room, now_ms));
+		core_room(l->p.core, room, now_ms);
+		flush(l);
 		metrics_update(l, now_ms);
 		/* After a burst of records its memory is returned to the kernel. */
 		if (l->numbers.core.pending_bytes > l->most_pending)
@@ -435,21 +507,23 @@ time_in(struct loop *l, int64_t now_ms)
 			malloc_trim(0);
 		}
 	}
-	if (rc == 0 && now_ms >= l->next_readers_ms) {
+	if (now_ms >= l->next_limit_ms) {
+		l->next_limit_ms = now_ms + LIMIT_MS;
+		log_left_out(l);
+	}
+	if (now_ms >= l->next_readers_ms) {
 		int n_dead = 0;
 
 		l->next_readers_ms = now_ms + 10000;
 		if (cache_reader_check(l->p.cache, &n_dead) == 0 && n_dead > 0)
 			log_warn("cache.dead_readers", "cleared=%d", n_dead);
 	}
-	return rc;
 }
 
 int
 loop_run(struct loop *l, struct err_note *note)
 {
 	int64_t drain_until_ms = 0;
-	struct bus_event e;
 	int rc = 0;
 
 	l->turned_ms = clock_now_ms();
@@ -467,19 +541,15 @@ loop_run(struct loop *l, struct err_note *note)
 			drain_until_ms = now_ms + DRAIN_MS;
 			daemon_notify_stopping("draining: %" PRIu64 " records on their way to the disk",
 			    l->submitted - l->durable);
-			rc = flush(l, core_drain(l->p.core, now_ms));
+			core_drain(l->p.core, now_ms);
+			flush(l);
 		}
 		/* First the commits: they may have stored what the next messages ask for. */
-		if (rc == 0)
-			rc = durable_in(l, now_ms);
-		for (int n = 0; rc == 0 && n < 256 && bus_server_recv(l->p.server, &e) == 0; n++) {
-			rc = e.kind == BUS_EVENT_FRAME ? frame_in(l, &e, now_ms) :
-			    e.kind == BUS_EVENT_GONE ? flush(l, core_gone(l->p.core, e.peer)) : 0;
-			bus_event_free(&e);
-		}
-		if (rc == 0)
-			rc = time_in(l, now_ms);
-		if (rc == 0 && !l->ready) {
+		if ((rc = durable_in(l, now_ms)) != 0)
+			break;
+		frames_in(l, now_ms);
+		time_in(l, now_ms);
+		if (!l->ready) {
 			l->ready = true;
 			daemon_notify_ready("serving");
 		}
@@ -492,7 +562,7 @@ loop_run(struct loop *l, struct err_note *note)
 		    ((l->durable == l->submitted && TAILQ_EMPTY(&l->parked)) || now_ms >= drain_until_ms))
 			break;
 	}
-	return rc != 0 ? err_note_set(note, rc, rc == ENOMEM ? "memory" : "cache.dir %s", l->p.cache_dir) : 0;
+	return rc != 0 ? err_note_set(note, rc, "cache.dir %s", l->p.cache_dir) : 0;
 }
 
 int

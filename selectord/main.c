@@ -224,6 +224,8 @@ identify(struct selectord *d, struct err_note *note)
 	cc->lease_rows = cfg->selector.lease_sequences;
 	cc->lease_ms = (uint32_t)(cfg->selector.lease_s * 1000);
 	cc->teacher_idle_ms = (int64_t)(cfg->selector.teacher_idle_s * 1000);
+	cc->quarantine_teachers = cfg->selector.quarantine_teachers;
+	cc->max_quarantined = cfg->selector.max_quarantined;
 	cc->n_valid = vocab;
 	cc->record_max = record_max(spec);
 	cc->keep_unselected = cfg->cache.keep_unselected;

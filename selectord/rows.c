@@ -12,10 +12,13 @@
 #include <sysexits.h>
 
 #define ROW_OVERHEAD 32u		/* at most so many bytes of a row in a frame beside its label */
+#define WAITS_STEP 256			/* requests looked at in one call */
 
 static void
 wait_drop(struct core *c, struct core_wait *w)
 {
+	if (c->wait_at == w)
+		c->wait_at = w->next;
 	DL_DELETE(c->waits, w);
 	free(w);
 }
@@ -51,7 +54,7 @@ answer(struct core *c, const struct core_wait *w)
 	const struct core_peer *peer = core__peer(c, w->peer);
 	uint64_t K = plan->kept, frame;
 	size_t max = w->count < WIRE_ROWS_MAX ? w->count : WIRE_ROWS_MAX, n = 0, need, bytes = 256;
-	struct wire_row *rows;
+	struct wire_row *rows = NULL;
 	struct core_message *m;
 	bool full = false;
 
@@ -59,10 +62,6 @@ answer(struct core *c, const struct core_wait *w)
 		return false;
 	frame = peer->max_message < c->cfg.max_message ? peer->max_message : c->cfg.max_message;
 	need = K - w->first % K < max ? (size_t)(K - w->first % K) : max;
-	if ((rows = calloc(max, sizeof(*rows))) == NULL) {
-		c->failed = true;
-		return false;
-	}
 	while (n < max && !full) {
 		uint64_t g = w->first + n, block = g / K;
 		struct cache_bytes label = {NULL, 0};
@@ -90,6 +89,10 @@ answer(struct core *c, const struct core_wait *w)
 			break;
 		}
 		bytes += label.len + ROW_OVERHEAD;
+		if (rows == NULL && (rows = calloc(max, sizeof(*rows))) == NULL) {
+			c->no_memory = true;
+			return false;
+		}
 		rows[n++] = (struct wire_row){row.seq, quarantined, {label.bytes, label.len}};
 	}
 	if (n == 0 || (n < need && !full)) {
@@ -109,19 +112,13 @@ answer(struct core *c, const struct core_wait *w)
 }
 
 void
-core__rows_request(struct core *c, struct core_peer *peer, const struct wire_rows_request *m, int64_t now_ms)
+core__rows_request(struct core *c, struct core_peer *peer, struct core_plan *plan, const struct wire_rows_request *m, int64_t now_ms)
 {
-	struct core_plan *plan = core__plan(c, m->plan_hash);
 	struct core_wait *w, *next, *oldest = NULL;
 	char hex[HASH_HEX_BYTES];
 	size_t n = 0;
 
 	c->stats.n_row_requests++;
-	if (plan == NULL) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "send HELLO again", 100, "hello",
-		    "a plan opened by HELLO", "%s", hash_hex(m->plan_hash, hex));
-		return;
-	}
 	if (m->first_row / plan->kept % c->cfg.n_shards != c->cfg.shard) {
 		core__refuse(c, peer->id, EX_CONFIG, "selector.endpoints differ?", 0,
 		    "rows_request.first_row", "a row of shard %" PRIu32 " of %" PRIu32,
@@ -152,7 +149,7 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 			oldest = w;
 	}
 	if ((w = calloc(1, sizeof(*w))) == NULL) {
-		c->failed = true;
+		core__refuse_memory(c, peer->id);
 		return;
 	}
 	w->peer = peer->id;
@@ -161,16 +158,25 @@ core__rows_request(struct core *c, struct core_peer *peer, const struct wire_row
 	w->plan = plan;
 	w->count = (uint64_t)m->count < plan->wire.n_rows - m->first_row ? m->count : (uint32_t)(plan->wire.n_rows - m->first_row);
 	DL_APPEND(c->waits, w);
+	c->waits_due = true;
 	if (n >= CORE_WAITS_MAX)
 		wait_drop(c, oldest);
 }
 
+/* WAITS_STEP of them in one call, each in its turn. */
 void
 core__waits_check(struct core *c)
 {
-	struct core_wait *w, *next;
+	if (c->wait_at == NULL && c->waits_due) {
+		c->wait_at = c->waits;
+		c->waits_due = false;
+	}
+	for (int i = 0; i < WAITS_STEP && c->wait_at != NULL; i++) {
+		struct core_wait *w = c->wait_at;
 
-	DL_FOREACH_SAFE(c->waits, w, next)
-		if (!c->failed && answer(c, w))
+		c->wait_at = w->next;
+		if (answer(c, w))
 			wait_drop(c, w);
+	}
+	c->more |= c->wait_at != NULL;
 }

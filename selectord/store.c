@@ -73,6 +73,18 @@ ask_plans(void *arg, int (*each)(void *each_arg, const struct cache_plan *plan),
 }
 
 static int
+ask_n_results(void *arg, uint64_t *n)
+{
+	struct store *s = arg;
+	struct cache_stat stat;
+	int rc = cache_stat(s->cache, &stat);
+	uint64_t labels = stat.table[CACHE_TABLE_LABELS].n_records, scores = stat.table[CACHE_TABLE_SCORES].n_records;
+
+	*n = labels > scores ? labels : scores;
+	return rc;
+}
+
+static int
 ask_label_next(void *arg, uint64_t *seq, struct cache_bytes *out)
 {
 	struct store *s = arg;
@@ -149,7 +161,7 @@ store_init(struct store *s, struct cache *cache, const struct corpus *train, con
 	s->context = spec->context;
 	s->tokens = mem_alloc((size_t)spec->context + 1, sizeof(*s->tokens));
 	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_plans, ask_label_next,
-	    ask_tokens, ask_check_label};
+	    ask_tokens, ask_n_results, ask_check_label};
 	return s->tokens != NULL ? 0 : ENOMEM;
 }
 

@@ -15,6 +15,7 @@
 #include "data/select/select.h"
 
 #define SAME_TEACHER_MS 5000
+#define BLOCKS_BYTES_MAX (UINT64_C(64) << 20)	/* of a plan's active blocks; two may always be active */
 
 uint64_t
 core__order(const struct core *c, const struct core_plan *plan, uint64_t p)
@@ -92,26 +93,24 @@ core__heldout_stored(struct core *c, uint64_t seq)
 static bool
 done_bit(const struct core *c, const struct core_plan *plan, uint64_t no)
 {
-	uint64_t j = no / c->cfg.n_shards;
+	uint64_t j = no / c->cfg.n_shards, ready = plan->ready / c->cfg.n_shards;
 
-	return j / 8 < plan->done_cap && (plan->done[j / 8] >> j % 8 & 1) != 0;
+	return j < ready || (j - ready < DONE_BITS && (plan->done[j % DONE_BITS / 8] >> j % 8 & 1) != 0);
 }
 
+/* One too far ahead to be remembered is looked up again when the frontier comes to it. */
 static void
 set_done(struct core *c, struct core_plan *plan, uint64_t no)
 {
-	uint64_t j = no / c->cfg.n_shards;
-	size_t old = plan->done_cap;
+	uint64_t j = no / c->cfg.n_shards, ready = plan->ready / c->cfg.n_shards;
 
-	if (mem_grow((void **)&plan->done, &plan->done_cap, j / 8 + 1, 1) != 0) {
-		c->failed = true;
+	if (j < ready || j - ready >= DONE_BITS)
 		return;
+	plan->done[j % DONE_BITS / 8] |= (uint8_t)(1u << j % 8);
+	for (; plan->ready < plan->n_blocks && done_bit(c, plan, plan->ready); plan->ready += c->cfg.n_shards) {
+		j = plan->ready / c->cfg.n_shards;
+		plan->done[j % DONE_BITS / 8] &= (uint8_t)~(1u << j % 8);
 	}
-	if (plan->done_cap > old)
-		memset(plan->done + old, 0, plan->done_cap - old);
-	plan->done[j / 8] |= (uint8_t)(1u << j % 8);
-	while (plan->ready < plan->n_blocks && done_bit(c, plan, plan->ready))
-		plan->ready += c->cfg.n_shards;
 }
 
 uint64_t
@@ -155,26 +154,35 @@ by_number(const struct core_block *a, const struct core_block *b)
 	return a->no < b->no ? -1 : a->no > b->no;
 }
 
-void
+uint64_t
+core__block_bytes(uint64_t window, uint64_t kept)
+{
+	return window * (1 + sizeof(float)) + kept * sizeof(struct cache_row) + (window - kept) * sizeof(uint64_t);
+}
+
+bool
 core__block_open(struct core *c, struct core_plan *plan, uint64_t no)
 {
 	struct core_block *b;
 
 	if (core__block_find(plan, no) != NULL)
-		return;
+		return true;
+	if (plan->n_active >= 2 && plan->n_active * core__block_bytes(plan->window, plan->kept) >= BLOCKS_BYTES_MAX)
+		return false;			/* those that are active will make room */
 	if ((b = calloc(1, sizeof(*b))) == NULL || (b->flags = calloc(plan->window, 1)) == NULL ||
 	    (plan->wire.mode == WIRE_MODE_SALT_DS && (b->score = calloc(plan->window, sizeof(*b->score))) == NULL)) {
 		if (b != NULL)
 			free(b->flags);
 		free(b);
-		c->failed = true;
-		return;
+		c->no_memory = plan->no_memory = true;
+		return false;
 	}
 	b->no = no;
 	b->first = no * plan->window;
 	b->state = BLOCK_SCAN;
 	DL_INSERT_INORDER(plan->blocks, b, by_number);
 	plan->n_active++;
+	return true;
 }
 
 void
@@ -296,38 +304,70 @@ work_left(const struct core_plan *plan)
 	return left;
 }
 
+static void
+scan_plan(struct core *c, struct core_plan *plan, uint64_t slots)
+{
+	uint64_t target = plan->asked < plan->wire.n_rows ? plan->asked : plan->wire.n_rows, n_blocks, S = c->cfg.n_shards;
+
+	for (struct core_block *b = plan->blocks, *next; b != NULL && c->scan_left > 0; b = next) {
+		next = b->next;
+		block_step(c, plan, b);
+	}
+	target = plan->ahead < plan->wire.n_rows - target ? target + plan->ahead : plan->wire.n_rows;
+	n_blocks = target == 0 ? 0 : (target - 1) / plan->kept + 1;
+	/*
+	 * Twice as many positions as the connected teachers can lease; never a whole plan in memory.
+	 */
+	while (c->scan_left > 0 && plan->frontier < n_blocks && plan->frontier / S - plan->ready / S < DONE_BITS &&
+	    work_left(plan) < 2 * slots * c->lease_rows) {
+		uint64_t no = plan->frontier;
+
+		if (!done_bit(c, plan, no) && core__block_find(plan, no) == NULL) {
+			if (!core__block_open(c, plan, no))
+				return;
+			block_step(c, plan, core__block_find(plan, no));
+		}
+		plan->frontier += S;
+	}
+}
+
+/*
+ * The time of this millisecond is shared: each plan that somebody wants, and DROP_LABELS, gets an equal part of what
+ * is left; then those that need more get the rest. Another one is the first each time.
+ */
 void
 core__scan(struct core *c)
 {
 	uint64_t slots = 1 + c->n_live;
+	int64_t n = 1;
+	bool hungry = true;
 
 	for (const struct core_peer *p = c->peers; p != NULL; p = p->next)
 		slots += p->credit;
-	for (struct core_plan *plan = c->plans; plan != NULL; plan = plan->next) {
-		uint64_t target = plan->asked, n_blocks;
+	for (const struct core_plan *p = c->plans; p != NULL; p = p->next)
+		n += core__plan_active(p);
+	for (int pass = 0; pass < 2 && c->scan_left > 0 && hungry; pass++) {
+		struct core_plan *plan = c->scan_turn != NULL ? c->scan_turn : c->plans, *first = plan;
+		int64_t left = n, all = c->scan_left, part = pass == 0 ? all / left-- : all;
 
-		for (struct core_block *b = plan->blocks, *next; b != NULL && c->scan_left > 0; b = next) {
-			next = b->next;
-			block_step(c, plan, b);
+		c->scan_left = part;
+		core__drop_step(c);
+		hungry = c->scan_left <= 0;
+		c->scan_left += all - part;
+		for (; plan != NULL && c->scan_left > 0; plan = plan->next != NULL ? plan->next : c->plans) {
+			if (core__plan_active(plan)) {
+				all = c->scan_left;
+				part = pass == 0 && left > 1 ? all / left-- : all;
+				c->scan_left = part;
+				scan_plan(c, plan, slots);
+				hungry |= c->scan_left <= 0;
+				c->scan_left += all - part;
+			}
+			if ((plan->next != NULL ? plan->next : c->plans) == first)
+				break;
 		}
-		if (plan->released)
-			continue;
-		target = plan->ahead < plan->wire.n_rows - (target < plan->wire.n_rows ? target : plan->wire.n_rows) ? target + plan->ahead :
-		    plan->wire.n_rows;
-		n_blocks = target == 0 ? 0 : (target - 1) / plan->kept + 1;
-		/*
-		 * Twice as many positions as the connected teachers can lease; never a whole plan in memory.
-		 */
-		while (c->scan_left > 0 && plan->frontier < n_blocks && !c->failed && work_left(plan) < 2 * slots * c->lease_rows) {
-			uint64_t no = plan->frontier;
-
-			plan->frontier += c->cfg.n_shards;
-			if (done_bit(c, plan, no) || core__block_find(plan, no) != NULL)
-				continue;
-			core__block_open(c, plan, no);
-			if (!c->failed)
-				block_step(c, plan, core__block_find(plan, no));
-		}
+		if (first != NULL)
+			c->scan_turn = first->next;
 	}
 }
 
@@ -449,19 +489,25 @@ core__seq_free(struct core *c, uint64_t seq)
 
 /* ---- which teacher gets which sequences ---- */
 
-struct pick {
+struct core_pick {
 	uint64_t seqs[WIRE_SEQS_MAX];
 	size_t n, max;
 	uint8_t wants;			/* the same for all sequences of a lease */
 	bool single;
-	struct hash128 boot;		/* of the teacher */
+	struct hash128 who;		/* the teacher */
 	int64_t now_ms;
 };
+
+struct core_pick *
+core__pick_new(void)
+{
+	return calloc(1, sizeof(struct core_pick));
+}
 
 enum pick_answer { PICKED, PASSED, LATER };	/* PASSED: nothing to do; LATER: there is, but not in this lease */
 
 static enum pick_answer
-pick_seq(struct core *c, struct pick *pick, uint64_t seq, uint8_t wants)
+pick_seq(struct core *c, struct core_pick *pick, uint64_t seq, uint8_t wants)
 {
 	const struct core_seq *s = core__seq(c, seq, false);
 
@@ -476,7 +522,7 @@ pick_seq(struct core *c, struct pick *pick, uint64_t seq, uint8_t wants)
 		/*
 		 * The teacher that reported an error gets it again only if no other has taken it for a while.
 		 */
-		if (s->n_errors > 0 && hash_equal(s->error_boot, pick->boot) && pick->now_ms < s->not_before_ms + SAME_TEACHER_MS)
+		if (s->n_errors > 0 && hash_equal(s->error_who, pick->who) && pick->now_ms < s->not_before_ms + SAME_TEACHER_MS)
 			return LATER;
 	}
 	for (size_t i = 0; i < pick->n; i++)
@@ -495,7 +541,7 @@ pick_seq(struct core *c, struct pick *pick, uint64_t seq, uint8_t wants)
 }
 
 static void
-pick_heldout(struct core *c, struct pick *pick)
+pick_heldout(struct core *c, struct core_pick *pick)
 {
 	uint64_t keep = UINT64_MAX, i;
 
@@ -506,7 +552,7 @@ pick_heldout(struct core *c, struct pick *pick)
 }
 
 static void
-pick_block(struct core *c, const struct core_peer *peer, struct core_plan *plan, struct core_block *b, struct pick *pick)
+pick_block(struct core *c, const struct core_peer *peer, struct core_plan *plan, struct core_block *b, struct core_pick *pick)
 {
 	uint64_t keep = UINT64_MAX, i;
 
@@ -535,44 +581,34 @@ grant_one(struct core *c, struct core_peer *peer, int64_t now_ms)
 {
 	uint64_t frame = peer->max_message < c->cfg.max_message ? peer->max_message : c->cfg.max_message;
 	uint64_t fit = (frame - 1024) / (4 * ((uint64_t)c->cfg.corpus.context + 1) + 10);
-	struct pick *pick = calloc(1, sizeof(*pick));
+	struct core_pick *pick = c->pick;
 	struct core_plan *plan;
 	size_t n_plans = 0;
-	bool any = false;
 
-	if (pick == NULL) {
-		c->failed = true;
+	if (core__holds_single(c, peer->boot))	/* anything else it held would come under suspicion too */
 		return false;
-	}
+	pick->n = 0;
+	pick->single = false;
 	pick->max = c->lease_rows < fit ? c->lease_rows : fit;
 	pick->now_ms = now_ms;
-	pick->boot = peer->boot;
-	if (core__holds_single(c, peer->boot))	/* anything else it held would come under suspicion too */
-		goto out;
-	if (peer->can_heldout) {
+	pick->who = peer->known->who;
+	if (peer->can_heldout)
 		pick_heldout(c, pick);
-		if (pick->n > 0) {
-			core__lease_new(c, peer, WANT_SCORE, CACHE_SCORES_TEACHER, pick->seqs, pick->n, pick->single, now_ms);
-			any = true;
-			goto out;
-		}
-	}
+	if (pick->n > 0)
+		return core__lease_new(c, peer, WANT_SCORE, CACHE_SCORES_TEACHER, pick->seqs, pick->n, pick->single, now_ms);
 	for (plan = c->plans; plan != NULL; plan = plan->next)
 		n_plans++;
 	plan = c->turn != NULL ? c->turn : c->plans;
 	for (size_t i = 0; i < n_plans && pick->n == 0; i++) {
-		for (struct core_block *b = plan->blocks; b != NULL && pick->n < pick->max && !pick->single; b = b->next)
-			pick_block(c, peer, plan, b, pick);
+		if (core__plan_active(plan))
+			for (struct core_block *b = plan->blocks; b != NULL && pick->n < pick->max && !pick->single; b = b->next)
+				pick_block(c, peer, plan, b, pick);
 		plan = plan->next != NULL ? plan->next : c->plans;
 	}
-	if (pick->n > 0) {
-		c->turn = plan;
-		core__lease_new(c, peer, pick->wants, CACHE_SCORES_SCORER, pick->seqs, pick->n, pick->single, now_ms);
-		any = true;
-	}
-out:
-	free(pick);
-	return any;
+	if (pick->n == 0)
+		return false;
+	c->turn = plan;
+	return core__lease_new(c, peer, pick->wants, CACHE_SCORES_SCORER, pick->seqs, pick->n, pick->single, now_ms);
 }
 
 /* One lease for each teacher in turn, GRANT_STEP in one call: a commit can make many teachers ask at once. */
@@ -582,7 +618,7 @@ core__grant(struct core *c, int64_t now_ms)
 	struct core_peer *p = core__peer(c, c->grant_turn);
 	int n = 0;
 
-	for (size_t idle = 0, n_peers = 0; !c->failed; idle++) {
+	for (size_t idle = 0, n_peers = 0;; idle++) {
 		if (p == NULL || (p = p->next) == NULL)
 			p = c->peers;
 		if (p == NULL || (n_peers > 0 && idle >= n_peers))

@@ -61,6 +61,7 @@ hello(const struct story *s, uint64_t peer, enum wire_role role, const struct wi
 	struct wire_message m = {.type = WIRE_HELLO,
 	    .hello = {.role = role, .boot_id = {peer, 1}, .name = "p", .max_message = 1 << 16}};
 
+	snprintf(m.hello.name, sizeof(m.hello.name), "p%u", (unsigned)peer);
 	if (role == WIRE_ROLE_TEACHER) {
 		m.hello.n_models = 1;
 		m.hello.models[0] = (struct wire_model){model, "fp32/x", true, true, VOCAB, 1024, {false, {0, 0}}};
@@ -223,7 +224,7 @@ check_end(struct story *s)
 		{"rows_sent_total", 4}, {"label_bytes_total", (double)(N * s->label_len)},
 		{"leases_granted_total", (double)s->n_leases}, {"leases_expired_total", 2}, {"leases_returned_total", 1},
 		{"row_requests_total", 1}, {"blocks_written_total", 3}, {"duplicates_total", 3}, {"differed_total", 3}, {"bad_results_total", 1},
-		{"bad_messages_total", 2}, {"refused_total", 1}, {"holders_lost_total", 1}, {"sequence_errors_total", 2},
+		{"bad_messages_total", 2}, {"refused_total", 1}, {"holders_lost_total", 1}, {"sequence_errors_total", 2}, {"teachers_sent_away_total", 0}, {"no_memory_total", 0},
 		{"damaged_records_total", 1}, {"labels_dropped_total", WINDOW}, {"commits_total", (double)commit_state(s->commit).n_commits},
 		{"unsent_total", 1}, {"labels_unread_total", N + 3}, {"quarantined", 1}, {"peers", 3}, {"teachers", 0}, {"trainers", 2},
 		{"plans", 2}, {"plans_released", 1}, {"blocks_active", 1}, {"rows_ready", 0}, {"rows_asked", 0},
@@ -490,6 +491,8 @@ main(void)
 	    .lease_ms = LEASE_MS,
 	    .n_valid = VOCAB,
 	    .record_max = 200,
+	    .quarantine_teachers = 2,
+	    .max_quarantined = 1,
 	    .n_heldout = 1,
 	    .keep_unselected = true,
 	    .corpus = {true, {true, {1, 1}}, L, WINDOWS, {false, {0, 0}}, VOCAB},

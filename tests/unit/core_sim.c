@@ -129,6 +129,20 @@ ask_tokens(void *arg, uint64_t seq, int32_t *out)
 }
 
 static int
+ask_n_results(void *arg, uint64_t *n)
+{
+	struct sim *s = arg;
+	uint64_t labels = 0, scores = 0;
+
+	for (size_t i = 0; i < WINDOWS; i++) {
+		labels += s->has_label[i];
+		scores += s->has_score[CACHE_SCORES_SCORER][i];
+	}
+	*n = labels > scores ? labels : scores;
+	return 0;
+}
+
+static int
 ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)
 {
 	uint8_t want[LABEL_BYTES];
@@ -158,7 +172,7 @@ apply(struct sim *s, const struct core_op *op)
 	case CORE_OP_ROWS:
 		for (size_t i = 0; i < s->n_blocks; i++)	/* written once */
 			CHECK(s->blocks[i].block != op->block || !hash_equal(s->blocks[i].plan, op->plan_hash));
-		REQUIRE(s->n_blocks < 256);
+		REQUIRE(s->n_blocks < sizeof(s->blocks) / sizeof(s->blocks[0]));
 		s->blocks[s->n_blocks].plan = op->plan_hash;
 		s->blocks[s->n_blocks].block = op->block;
 		s->blocks[s->n_blocks].n = op->n_rows;
@@ -240,7 +254,7 @@ pump(struct sim *s)
 				s->first = h->next;
 			}
 			s->last = &s->first;
-			CHECK(core_durable(s->core, s->durable, s->now) == 0);
+			core_durable(s->core, s->durable, s->now);
 			more = true;
 		}
 	}
@@ -275,11 +289,12 @@ sim_config(struct sim *s, uint32_t shard, uint32_t n_shards, bool two_models)
 {
 	memset(s, 0, sizeof(*s));
 	s->last = &s->first;
+	s->key = "";
 	s->now = 1000;
-	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_plans, ask_label_next, ask_tokens, ask_check_label};
+	s->ask = (struct core_store){s, ask_label, ask_scores, ask_rows_count, ask_rows, ask_plan, ask_plans, ask_label_next, ask_tokens, ask_n_results, ask_check_label};
 	s->cfg = (struct core_config){
 		.boot_id = {9, 9}, .shard = shard, .n_shards = n_shards, .max_message = 1 << 16, .lease_rows = 4, .lease_ms = 1000, .n_valid = 100,
-		.record_max = 200,
+		.record_max = 200, .quarantine_teachers = 3, .max_quarantined = 1,
 		.corpus = {true, {true, {1, 1}}, L, WINDOWS, {true, {2, 2}}, 100},
 		.label_set = {true, {true, {3, 3}}, {true, teacher}, "fp32/x", LABELS_KIND_SAMPLED, 8, 1.0f, 7, 1},
 		.score_set = {true, {true, {4, 4}}, {true, two_models ? early : teacher}, "fp32/x", 1},
@@ -346,7 +361,7 @@ say(struct sim *s, uint64_t peer, const struct wire_message *m)
 		CHECK(wire_decode(frame, len, &heard, NULL) == 0);
 		free(frame);
 	}
-	CHECK(core_message(s->core, peer, heard != NULL ? heard : m, s->now) == 0);
+	core_message(s->core, peer, s->key, heard != NULL ? heard : m, s->now);
 	wire_message_destroy(&heard);
 	pump(s);
 }
@@ -355,7 +370,7 @@ void
 pass(struct sim *s, int64_t ms)
 {
 	s->now += ms;
-	CHECK(core_tick(s->core, s->now) == 0);
+	core_tick(s->core, s->now);
 	pump(s);
 }
 
@@ -366,6 +381,7 @@ hello_teacher(struct sim *s, uint64_t peer, uint64_t boot)
 	    .max_message = 1 << 16, .n_models = 2}};
 
 	m.hello.models[0] = (struct wire_model){teacher, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
+	snprintf(m.hello.name, sizeof(m.hello.name), "t%u", (unsigned)boot);
 	m.hello.models[1] = (struct wire_model){early, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
 	say(s, peer, &m);
 }
@@ -424,6 +440,14 @@ work(struct sim *s, uint64_t peer, const struct core_message *lease, uint64_t no
 	}
 	if (m.result.n_rows > 0)
 		say(s, peer, &m);
+}
+
+void
+report(struct sim *s, uint64_t peer, uint64_t lease_id, uint64_t seq)
+{
+	struct wire_result_row row = {.seq = seq, .error = "logits are not finite"};
+
+	say(s, peer, &(struct wire_message){.type = WIRE_RESULT, .result = {lease_id, &row, 1}});
 }
 
 static void

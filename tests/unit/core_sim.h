@@ -24,6 +24,7 @@ struct sim {
 	struct core *core;
 	struct core_config cfg;
 	struct core_store ask;
+	const char *key;		/* of whoever speaks */
 	/* the disk */
 	bool has_score[2][WINDOWS + HELD], has_label[WINDOWS];
 	uint8_t score[2][WINDOWS + HELD][3 * L], label[WINDOWS][LABEL_BYTES];
@@ -32,7 +33,7 @@ struct sim {
 		uint64_t block;
 		size_t n;
 		struct cache_row *rows;
-	} blocks[256];
+	} blocks[1024];
 	size_t n_blocks;
 	struct cache_plan plans[CORE_PLANS_MAX + 8];
 	size_t n_plans;
@@ -84,6 +85,8 @@ struct wire_plan plan_of(uint32_t seed, enum wire_mode mode, uint64_t n_rows);
 
 /* One lease worked on: results for its sequences but those of `not` (UINT64_MAX: for all). work_all: teachers peers[0..n) until nothing is leased. */
 void work(struct sim *s, uint64_t peer, const struct core_message *lease, uint64_t not);
+/* report: the teacher says that it cannot label seq. */
+void report(struct sim *s, uint64_t peer, uint64_t lease_id, uint64_t seq);
 void work_all(struct sim *s, const uint64_t *peers, size_t n);
 
 /* Rows [first, first + count) asked for and looked at; returns how many came. */
