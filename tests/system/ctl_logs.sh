@@ -5,7 +5,6 @@
 cd "$scratch"
 ctl() { timeout 100 "$BIN/saltctl" "$@"; }
 code() { local got=0; "$@" > out 2> err || got=$?; echo $got; }
-export OMP_WAIT_POLICY=passive
 small_corpus
 small_model teacher 5
 small_model student -

@@ -25,7 +25,6 @@ until_gone() {
 		sleep 0.1
 	done
 }
-export OMP_WAIT_POLICY=passive
 small_corpus
 small_model teacher 5
 small_model student -

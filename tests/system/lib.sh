@@ -2,6 +2,7 @@
 # Sourced by the system tests: strict mode, a scratch folder, mpirun with the options that tests need.
 set -euo pipefail
 : "${BIN:?folder of the programs}" "${SOURCE:?root of the source}"
+export OMP_WAIT_POLICY=passive		# tests run side by side: a thread that waits leaves its processor to others
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/salt_test.XXXXXX")
 cleanup() {
 	local pids

@@ -37,7 +37,7 @@ small_corpus() {
 
 # small_teachers FILE: teacher and scorer in $scratch, trained just enough that scores differ: without that every selection is a tie.
 small_teachers() {
-	timeout 60 "$BIN/trainerd" -c "$1" --set run.dir="$scratch/slm" --set run.seed=11 --set selector.mode=none --set phase_one.steps=0 \
+	timeout 150 "$BIN/trainerd" -c "$1" --set run.dir="$scratch/slm" --set run.seed=11 --set selector.mode=none --set phase_one.steps=0 \
 		--set trainer.steps=80 --set trainer.batch=16 --set trainer.lr=1e-2 --set trainer.keep_steps=[40] --set trainer.checkpoint_every=0 \
 		--set trainer.eval_every=0 > "$scratch/slm.log" 2>&1 || fail "training the teacher: $(tail -1 "$scratch/slm.log")"
 	ln -sfn slm/checkpoints/step_00000080 "$scratch/teacher"

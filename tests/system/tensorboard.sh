@@ -7,7 +7,7 @@ cd "$scratch"
 small_corpus
 small_model "$scratch/student" -
 small_fleet fleet.yaml "$(free_port)"
-train() { timeout 60 "$BIN/trainerd" -c fleet.yaml --set phase_one.steps=0 --set selector.mode=none --set trainer.steps="$1" "${@:2}"; }
+train() { timeout 150 "$BIN/trainerd" -c fleet.yaml --set phase_one.steps=0 --set selector.mode=none --set trainer.steps="$1" "${@:2}"; }
 
 # Killed some time after the checkpoint of step 30: the steps from 31 on are done again.
 start first "$BIN/trainerd" -c fleet.yaml --set phase_one.steps=0 --set selector.mode=none --set trainer.steps=100000 \
