@@ -18,7 +18,8 @@ for_build=(		# Build-Depends in debian/control lists the same; the test unit/pac
 	libopenblas-openmp-dev					# matrix products
 	libdnnl-dev						# matrix products in bf16
 	libpcre2-dev libutf8proc-dev				# tokenizer
-	libjansson-dev libyaml-dev libxxhash-dev libzstd-dev	# files
+	libjansson-dev libyaml-dev libxxhash-dev		# files
+	zlib1g-dev libbz2-dev liblzma-dev libzstd-dev		# compressed text
 	uthash-dev						# hash tables and lists
 	libisal-dev						# checksum of TensorBoard's files
 	libncurses-dev						# saltctl top

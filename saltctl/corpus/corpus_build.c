@@ -27,6 +27,8 @@ struct document {
 	unsigned char *bytes;
 	size_t n, cap;
 	struct tokenizer_ids ids;
+	struct text_place place;
+	uint64_t n_unknown;		/* bytes without a token */
 	int rc;
 	struct err_note note;
 };
@@ -46,6 +48,9 @@ struct build {
 	struct text *text;
 	struct part train, heldout;
 	uint32_t one_in;
+	unsigned flags;			/* of tokenizer_encode */
+	struct text_tally no_token;	/* documents without a token */
+	struct text_tally unknown;	/* bytes without a token; first: documents with some */
 	struct document docs[BATCH_DOCUMENTS];
 	size_t n_docs;
 };
@@ -56,9 +61,11 @@ static const struct cli_option options[] = {
 	{"heldout-out", "PREFIX", "write about one document in N there instead, for evaluation", false},
 	{"heldout-one-in", "N", "share of the held-out part; default 20", false},
 	{"split-on", "HOW", "where a document ends: file (default), blank-lines, lines, or =TEXT: a line equal to TEXT", false},
-	{"jsonl", NULL, "read every input as JSON lines, whatever its name", false},
-	{"field", "NAME", "the member of a JSON line that holds the text; default \"text\"", false},
-	{"skip-bad-lines", NULL, "leave bad JSON lines out and count them", false},
+	{"jsonl", NULL, "read every input as JSON, whatever its name and its first bytes", false},
+	{"text", NULL, "read every input as plain text, also what looks like JSON or is not text", false},
+	{"field", "NAME", "the member of a JSON object that holds the text; default \"text\"", false},
+	{"skip-bad-lines", NULL, "leave out bad JSON lines and objects without the field; count them", false},
+	{"unknown-bytes", "HOW", "bytes without a token: stop (default), drop, or an added token in the place of each", false},
 	{"only", "PATTERN", "in folders read only files that match, such as '*.txt'", false},
 	{"eod", "TOKEN", "the token that ends a document; default: the tokenizer's", false},
 	{"threads", "N", "encode on N threads; default: all processors. The result does not depend on it", false},
@@ -72,16 +79,19 @@ read_batch(struct build *b, struct err_note *note)
 {
 	size_t bytes = 0, n;
 	const unsigned char *text;
+	struct text_place place;
 	int rc = 0;
 
 	b->n_docs = 0;
-	while (b->n_docs < BATCH_DOCUMENTS && bytes < BATCH_BYTES && (rc = text_next(b->text, &text, &n, note)) == 0) {
+	while (b->n_docs < BATCH_DOCUMENTS && bytes < BATCH_BYTES &&
+	    (rc = text_next(b->text, &text, &n, &place, note)) == 0) {
 		struct document *d = &b->docs[b->n_docs];
 
 		if (mem_grow((void **)&d->bytes, &d->cap, n, 1) != 0)
 			return ENOMEM;
 		memcpy(d->bytes, text, n);
 		d->n = n;
+		d->place = place;
 		d->ids.n = 0;
 		bytes += n;
 		b->n_docs++;
@@ -89,18 +99,38 @@ read_batch(struct build *b, struct err_note *note)
 	return rc == ERR_NOT_FOUND && b->n_docs > 0 ? 0 : rc;
 }
 
+/* "line 7, object 2" */
+static const char *
+place_text(const struct document *d, char *buf, size_t size)
+{
+	int n = snprintf(buf, size, "line %" PRIu64, d->place.line);
+
+	if (d->place.record > 0)
+		snprintf(buf + n, size - (size_t)n, ", object %" PRIu64, d->place.record);
+	return buf;
+}
+
 static int
 write_document(struct build *b, struct document *d, struct err_note *note)
 {
 	bool heldout = b->heldout.writer != NULL && corpus_split_heldout(d->bytes, d->n, b->one_in);
 	struct part *part = heldout ? &b->heldout : &b->train;
+	char place[64];
 
+	place_text(d, place, sizeof(place));
 	if (d->rc != 0) {
-		*note = d->note;
-		return d->rc;
+		err_note_set(note, d->rc, "%s", d->place.name);
+		err_note_place(note, "document at %s: %s%.100s", place,
+		    d->note.place[0] != '\0' ? "its " : "", d->note.place);
+		return err_expect(note, d->rc, "", "%s%s", "%s", d->note.expected,
+		    d->rc == ERR_UNSUPPORTED ? " (--unknown-bytes drop leaves others out)" : "",
+		    d->note.found);
 	}
+	if (d->n_unknown > 0 &&
+	    text_tally_add(&b->unknown, d->n_unknown, "%s: %s", d->place.name, place) != 0)
+		return ENOMEM;
 	if (d->ids.n == 0)
-		return 0;
+		return text_tally_add(&b->no_token, 1, "%s: %s", d->place.name, place);
 	hash_field(part->hash, "document", d->bytes, d->n);
 	part->n_bytes += d->n;
 	return corpus_writer_document(part->writer, d->ids.ids, d->ids.n, d->n, note);
@@ -117,10 +147,12 @@ build_all(struct build *b, struct err_note *note)
 #pragma omp parallel for schedule(dynamic, 1) num_threads(b->n_threads)
 		for (size_t i = 0; i < b->n_docs; i++) {
 			struct document *d = &b->docs[i];
+			struct tokenizer_encoder *enc = b->encoders[omp_get_thread_num()];
+			uint64_t before = tokenizer_encoder_n_unknown(enc);
 
 			d->note = (struct err_note){.name = ""};
-			d->rc = tokenizer_encode(b->encoders[omp_get_thread_num()], d->bytes, d->n, 0,
-			    &d->ids, &d->note);
+			d->rc = tokenizer_encode(enc, d->bytes, d->n, b->flags, &d->ids, &d->note);
+			d->n_unknown = tokenizer_encoder_n_unknown(enc) - before;
 		}
 		for (size_t i = 0; i < b->n_docs && rc == 0; i++)
 			rc = write_document(b, &b->docs[i], note);
@@ -138,16 +170,20 @@ finish(struct build *b, struct err_note *note)
 {
 	uint64_t train = corpus_writer_n_documents(b->train.writer);
 	uint64_t heldout = b->heldout.writer != NULL ? corpus_writer_n_documents(b->heldout.writer) : 0;
+	const char *left_out = NULL;
 	struct hash128 source;
 	int rc;
 
+	for (int kind = TEXT_TALLY_NOT_TEXT; kind < TEXT_TALLIES && left_out == NULL; kind++)
+		left_out = text_tally(b->text, kind)->first[0];
 	if (train == 0 || (b->heldout.writer != NULL && heldout == 0)) {
 		const char *prefix = train == 0 ? b->train.prefix : b->heldout.prefix;
 
 		if (train + heldout == 0)
 			return err_expect(note, ERR_FORMAT, "%s", "text",
-			    "no document with a token in it in %zu input%s", prefix, text_n_files(b->text),
-			    text_n_files(b->text) == 1 ? "" : "s");
+			    "no document with a token in it in %zu input%s%s%.200s", prefix,
+			    text_n_files(b->text), text_n_files(b->text) == 1 ? "" : "s",
+			    left_out != NULL ? "; left out: " : "", left_out != NULL ? left_out : "");
 		return err_expect(note, ERR_FORMAT, "%s",
 		    "at least one document (split the text into more documents by --split-on, or change --heldout-one-in)",
 		    "none of the %" PRIu64 " falls into this part with --heldout-one-in %u", prefix,
@@ -176,6 +212,56 @@ report_part(const struct part *p, const char *name, struct json *to)
 	    name, p->prefix, documents, tokens, p->n_bytes, (double)p->n_bytes / (double)tokens);
 }
 
+/* One count of the result: what it counts, how many, and the first places. */
+static void
+report_tally(const struct text_tally *t, const char *name, const char *what, struct json *to)
+{
+	struct json *first;
+
+	if (to == NULL && t->n == 0)
+		return;
+	if (to == NULL)
+		printf("%" PRIu64 " %s", t->n, what);
+	first = to != NULL ? ctl_array() : NULL;
+	for (size_t i = 0; i < TEXT_TALLY_FIRST && t->first[i] != NULL; i++)
+		if (to != NULL)
+			ctl_push(first, (const char *)t->first[i]);
+		else
+			printf("%s%s", i == 0 ? ": " : ", ", t->first[i]);
+	if (to != NULL)
+		ctl_put(to, name, ctl_record(CTL("n", t->n), CTL("first", first)));
+	else
+		puts(t->n > TEXT_TALLY_FIRST ? ", ..." : "");
+}
+
+static void
+report_tallies(const struct build *b, struct json *root)
+{
+	static const struct {
+		const char *name, *what;
+	} texts[TEXT_TALLIES] = {
+	    [TEXT_TALLY_PLAIN] = {"plain_text", "read as plain text"},
+	    [TEXT_TALLY_JSON] = {"json", "read as JSON"},
+	    [TEXT_TALLY_NO_DOCUMENT] = {"no_document", "of these without a document"},
+	    [TEXT_TALLY_NOT_TEXT] = {"not_text", "files left out, not text"},
+	    [TEXT_TALLY_NO_FIELD] = {"no_field", "files left out"},
+	    [TEXT_TALLY_HIDDEN] = {"hidden", "left out, hidden"},
+	    [TEXT_TALLY_NOT_ONLY] = {"not_only", "left out by --only"},
+	    [TEXT_TALLY_NO_FILE] = {"no_file", "left out, not files (a link to a folder, a socket, a pipe)"},
+	    [TEXT_TALLY_BAD] = {"bad_records", "bad lines left out"},
+	    [TEXT_TALLY_EMPTY] = {"empty", "records left out, empty text"},
+	    [TEXT_TALLY_SURROGATES] = {"surrogates", "records with lone surrogates, which became U+FFFD"},
+	};
+	struct json *to = root != NULL ? ctl_object() : NULL;
+
+	for (int kind = 0; kind < TEXT_TALLIES; kind++)
+		report_tally(text_tally(b->text, kind), texts[kind].name, texts[kind].what, to);
+	report_tally(&b->no_token, "no_token", "documents left out, no token", to);
+	report_tally(&b->unknown, "unknown_bytes", "bytes without a token (--unknown-bytes)", to);
+	if (to != NULL)
+		ctl_put(root, "text", to);
+}
+
 static int
 report(const struct build *b, const struct ctl_args *args, double seconds)
 {
@@ -188,21 +274,25 @@ report(const struct build *b, const struct ctl_args *args, double seconds)
 	if (root == NULL) {
 		printf("%zu inputs in %.1f s, %s/s\n", text_n_files(b->text), seconds,
 		    ctl_bytes((double)(b->train.n_bytes + b->heldout.n_bytes) / seconds, rate));
-		if (text_n_bad(b->text) > 0)
-			printf("%" PRIu64 " bad lines left out\n", text_n_bad(b->text));
+		report_tallies(b, NULL);
 		return 0;
 	}
-	ctl_put_all(root, CTL("inputs", text_n_files(b->text)), CTL("bad_lines", text_n_bad(b->text)),
-	    CTL("seconds", seconds));
+	ctl_put_all(root, CTL("inputs", text_n_files(b->text)),
+	    CTL("bad_lines", text_tally(b->text, TEXT_TALLY_BAD)->n), CTL("seconds", seconds));
+	report_tallies(b, root);
 	return ctl_print_json(root);
 }
 
 static int
-part_open(struct build *b, struct part *part, const char *prefix, int32_t eod, bool replace, struct err_note *note)
+part_open(struct build *b, const struct ctl_args *args, struct part *part, const char *prefix, int32_t eod,
+    struct err_note *note)
 {
-	struct corpus_writer_options wo = {.vocab = (uint32_t)tokenizer_vocab_size(b->tok), .eod = eod,
-	    .tokenizer = tokenizer_fingerprint(b->tok), .replace = replace};
-
+	const char *how = ctl_get(args, "unknown-bytes");
+	struct corpus_writer_options wo = {.vocab = (uint32_t)tokenizer_vocab_size(b->tok),
+	    .eod = eod,
+	    .tokenizer = tokenizer_fingerprint(b->tok),
+	    .replace = ctl_has(args, "replace"),
+	    .unknown_bytes = how != NULL && strcmp(how, "stop") != 0 ? how : NULL};
 
 	part->prefix = prefix;
 	if ((part->hash = hash_new()) == NULL)
@@ -215,8 +305,14 @@ text_options(const struct ctl_args *args, struct text_options *o)
 {
 	const char *how = ctl_get(args, "split-on");
 
-	*o = (struct text_options){.jsonl = ctl_has(args, "jsonl"), .field = ctl_get(args, "field"),
-	    .only = ctl_get(args, "only"), .skip_bad = ctl_has(args, "skip-bad-lines")};
+	*o = (struct text_options){.form = ctl_has(args, "jsonl") ? TEXT_FORM_JSON :
+		ctl_has(args, "text")				  ? TEXT_FORM_PLAIN :
+								    TEXT_FORM_AUTO,
+	    .field = ctl_get(args, "field"),
+	    .only = ctl_get(args, "only"),
+	    .skip_bad = ctl_has(args, "skip-bad-lines")};
+	if (ctl_has(args, "jsonl") && ctl_has(args, "text"))
+		return ctl_usage(args, "--jsonl and --text exclude each other");
 	if (o->field == NULL)
 		o->field = "text";
 	o->split = TEXT_SPLIT_FILE;
@@ -232,22 +328,40 @@ text_options(const struct ctl_args *args, struct text_options *o)
 	return 0;
 }
 
+/* An encoder for each thread, with what --unknown-bytes says. 0, or an exit code after the message was printed. */
+static int
+encoders_new(struct build *b, const struct ctl_args *args)
+{
+	const char *how = ctl_get(args, "unknown-bytes");
+	int32_t id = -1;
+
+	for (int i = 0; i < b->n_threads; i++)
+		if (tokenizer_encoder_new(&b->encoders[i], b->tok) != 0)
+			return ctl_fail(args, ENOMEM, NULL);
+	if (how == NULL || strcmp(how, "stop") == 0)
+		return 0;
+	if (strcmp(how, "drop") != 0 && tokenizer_end_of_document(b->tok, how, &id, NULL) != 0)
+		return ctl_usage(args,
+		    "--unknown-bytes: expected stop, drop or an added token of the tokenizer, found \"%s\"",
+		    how);
+	b->flags |= TOKENIZER_DROP_UNKNOWN;
+	for (int i = 0; i < b->n_threads; i++)
+		tokenizer_encoder_unknown(b->encoders[i], id);
+	return 0;
+}
+
 static int
 build_open(struct build *b, const struct ctl_args *args, const struct text_options *to, struct err_note *note)
 {
 	const char *heldout = ctl_get(args, "heldout-out");
-	bool replace = ctl_has(args, "replace");
 	int32_t eod;
 	int rc;
 
-	for (int i = 0; i < b->n_threads; i++)
-		if ((rc = tokenizer_encoder_new(&b->encoders[i], b->tok)) != 0)
-			return rc;
 	if ((rc = tokenizer_end_of_document(b->tok, ctl_get(args, "eod"), &eod, note)) != 0 ||
 	    (rc = text_open(&b->text, args->operands, args->n_operands, to, note)) != 0 ||
-	    (rc = part_open(b, &b->train, ctl_get(args, "out"), eod, replace, note)) != 0)
+	    (rc = part_open(b, args, &b->train, ctl_get(args, "out"), eod, note)) != 0)
 		return rc;
-	return heldout != NULL ? part_open(b, &b->heldout, heldout, eod, replace, note) : 0;
+	return heldout != NULL ? part_open(b, args, &b->heldout, heldout, eod, note) : 0;
 }
 
 static void
@@ -266,6 +380,10 @@ build_free(struct build **build)
 	hash_destroy(&b->train.hash);
 	hash_destroy(&b->heldout.hash);
 	text_close(&b->text);
+	for (int i = 0; i < TEXT_TALLY_FIRST; i++) {
+		free(b->unknown.first[i]);
+		free(b->no_token.first[i]);
+	}
 	tokenizer_destroy(&b->tok);
 	free(b);
 	*build = NULL;
@@ -298,7 +416,8 @@ corpus_build(struct ctl_args *args)
 	b->n_threads = threads > 0 ? (int)threads : sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 	if (b->n_threads > MAX_THREADS)
 		b->n_threads = MAX_THREADS;
-	if ((exit_code = ctl_open_tokenizer(args, tokenizer, &b->tok)) == 0) {
+	if ((exit_code = ctl_open_tokenizer(args, tokenizer, &b->tok)) == 0 &&
+	    (exit_code = encoders_new(b, args)) == 0) {
 		if ((rc = build_open(b, args, &to, &note)) != 0 || (rc = build_all(b, &note)) != 0 ||
 		    (rc = finish(b, &note)) != 0)
 			exit_code = ctl_fail(args, rc, &note);
@@ -312,11 +431,12 @@ corpus_build(struct ctl_args *args)
 const struct ctl_verb ctl_corpus_build = {
 	.name = "corpus build", .operands = "TEXT ...", .summary = "text to a tokenised corpus with a held-out part",
 	.about = "TEXT is a file, a folder (its files in name order), or - for standard input; plain text or JSON\n"
-	    "lines, both also compressed by zstd. Each document is encoded separately and ended by the\n"
-	    "end-of-document token; it may be longer than a training sequence, and bytes that are not UTF-8 are\n"
-	    "kept. A hash of its text alone decides whether a document belongs to the held-out part, so the order\n"
-	    "of files does not matter and copies never fall into both parts. Missing folders of PREFIX are made.\n"
-	    "Memory: the longest document.",
+	    "(lines, or objects and arrays of them), also compressed by gzip, bzip2, xz or zstd. The first bytes\n"
+	    "decide which. The result says what was read as what, and what was left out. Each document is encoded\n"
+	    "separately and ended by the end-of-document token; it may be longer than a training sequence, and\n"
+	    "bytes that are not UTF-8 are kept. A hash of its text alone decides whether a document belongs to the\n"
+	    "held-out part, so the order of files does not matter and copies never fall into both parts. Missing\n"
+	    "folders of PREFIX are made. Memory: the longest document.",
 	.example = "saltctl corpus build --tokenizer share/tokenizer-4k --out data/train --heldout-out data/heldout texts/",
 	.options = options, .min_operands = 1, .max_operands = CTL_ANY, .run = corpus_build,
 };

@@ -77,9 +77,55 @@ cat z.zst | build --out z2 -
 second
 $end" ] || fail "zstd from a pipe: $(text_of z2)"
 head -c 20 z.zst > cut.zst
-must_fail 65 'cut.zst: byte 20: expected the rest of a zstd frame' --out zc cut.zst
+must_fail 65 'cut.zst: byte 20: expected the rest of the zstd data' --out zc cut.zst
 printf 'not zstd' > no.zst
-must_fail 65 'expected a zstd frame' --out zc no.zst
+must_fail 65 'expected zstd data, because the name ends in .zst' --out zc no.zst
+
+# A cloned data folder: each file is read as what its first bytes are, and the result says what was taken and what was not.
+mkdir -p cloned/.git
+printf '{"text": "one", "score": NaN}\n{"text": "two"}\n' > lines
+echo '[{"text": "three"}, {"text": "four"}]' > cloned/c.json
+printf 'PAR1 and more' > cloned/d.parquet
+printf '# About\n' > cloned/README.md
+gzip -c lines > cloned/a.json.gz
+xz -c lines > cloned/b.jsonl
+build --out cloned_c cloned
+[ "$(text_of cloned_c)" = "# About
+${end}one${end}two${end}one${end}two${end}three${end}four$end" ] || fail "a cloned folder: $(text_of cloned_c)"
+for line in '1 read as plain text: cloned/README.md' '3 read as JSON: cloned/a.json.gz, cloned/b.jsonl, cloned/c.json' \
+	'1 files left out, not text: cloned/d.parquet: a Parquet file' '1 left out, hidden: cloned/.git'; do
+	grep -qx "$line" said || fail "a cloned folder: no \"$line\" in $(cat said)"
+done
+build --replace --json --out cloned_c cloned
+grep -q '"cloned/d.parquet: a Parquet file"' said || fail "--json: $(cat said)"
+must_fail 65 'cloned/d.parquet: expected text or JSON.*found a Parquet file' --out none cloned/d.parquet
+build --out piped - < cloned/a.json.gz
+[ "$(text_of piped)" = "one${end}two$end" ] || fail "JSON lines by gzip on standard input: $(text_of piped)"
+build --text --out raw lines
+[ "$(text_of raw)" = "$(cat lines)
+$end" ] || fail "--text: $(text_of raw)"
+
+# A byte that the tokenizer has no token for: named, left out, or another token in its place. Hugging Face leaves it out.
+python3 - "$tok/tokenizer.json" > lacks.json <<'END'
+import json, sys
+t = json.load(open(sys.argv[1]))
+vocab = t["model"]["vocab"]
+vocab["\u0104\u0104"] = vocab.pop("\u0104")	# byte 4
+json.dump(t, sys.stdout)
+END
+printf '{"text": "fine"}\n{"text": "a\\u0004b"}\n' > four.jsonl
+without() { ctl corpus build --tokenizer lacks.json --replace --out four "$@" four.jsonl > said 2> err; }
+got=0; without || got=$?
+[ $got = 65 ] && grep -q 'four.jsonl: document at line 2: its byte offset 1: expected .*--unknown-bytes.* found byte 0x04' err ||
+	fail "a byte without a token: $got $(cat err)"
+without --unknown-bytes drop
+[ "$(text_of four)" = "fine${end}ab$end" ] || fail "--unknown-bytes drop: $(text_of four)"
+grep -qx '1 bytes without a token (--unknown-bytes): four.jsonl: line 2' said || fail "dropped bytes are not counted: $(cat said)"
+grep -q '"unknown_bytes": "drop"' four.json || fail "PREFIX.json does not tell the rule: $(cat four.json)"
+without --unknown-bytes "$end"
+[ "$(text_of four)" = "fine${end}a${end}b$end" ] || fail "--unknown-bytes TOKEN: $(text_of four)"
+got=0; without --unknown-bytes nothing || got=$?
+[ $got = 64 ] || fail "--unknown-bytes with an unknown token: $got $(cat err)"
 
 # Nothing to read; nothing overwritten.
 must_fail 65 'no document with a token' --out none /dev/null

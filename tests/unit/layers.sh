@@ -46,7 +46,7 @@ rules() {
 	door utf8proc 'utf8proc\.h' 'common/data/tokenizer/'
 	door xxHash 'xxhash\.h' 'common/base/hash/'
 	door ISA-L '(isa-l|isa-l/.*)\.h' 'common/base/hash/'
-	door zstd 'zstd\.h' 'common/data/text/'
+	door 'zlib, bzip2, xz and zstd' '(zlib|bzlib|lzma|zstd)\.h' 'common/data/text/'
 	door libmicrohttpd 'microhttpd\.h' 'saltctl/watch/'
 	door libsystemd 'systemd/.*\.h' 'common/fabric/daemon/'
 	door ncurses '(ncurses|curses|ncursesw/.*)\.h' 'saltctl/watch/'
@@ -106,6 +106,7 @@ self_test() {
 		common/data/corpus/a.h #include <xxhash.h>
 		common/data/corpus/a.h #include <isa-l.h>
 		common/data/corpus/a.c #include <zstd.h>
+		saltctl/corpus/a.c #include <zlib.h>
 		selectord/a.c #include <microhttpd.h>
 		trainerd/a.c #include <ncurses.h>
 		teacherd/a.c #include <systemd/sd-daemon.h>
@@ -138,7 +139,7 @@ self_test() {
 		fi
 	done
 	rm -r "$dir"
-	[ "$n" -ge 35 ] || found "self test" "only $n lines"
+	[ "$n" -ge 36 ] || found "self test" "only $n lines"
 }
 
 self_test

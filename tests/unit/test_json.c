@@ -29,6 +29,84 @@ refusals(void)
 	CHECK(json_parse_file("CMakePresets.json", 10, &j, &note) == ERR_RANGE);
 }
 
+/* One member of a line of data: what json_scan takes, and where it stops at what is no JSON. */
+static void
+scan(void)
+{
+	static const struct {
+		const char *what, *text, *expected;	/* the text of "t"; NULL: none */
+		int rc;
+		size_t used;
+	} rows[] = {
+		{"plain", "{\"t\": \"x\"}", "x", 0, 10},
+		{"behind others", " {\"a\":[1,{\"t\":\"no\"}],\"b\":{\"t\":[]},\"t\":\"x\"} rest", "x", 0, 42},
+		{"not finite", "{\"a\":NaN,\"b\":[Infinity,-Infinity],\"t\":\"x\"}", "x", 0, 42},
+		{"numbers", "{\"a\":18446744073709551616,\"b\":-1.5e+999,\"t\":\"x\"}", "x", 0, 48},
+		{"twice: the last", "{\"t\":\"x\",\"a\":1,\"a\":2,\"t\":\"y\"}", "y", 0, 29},
+		{"bytes and controls beside it", "{\"a\":\"\xff\xc3\t\x01\",\"t\":\"x\"}", "x", 0, 20},
+		{"bytes in it stay", "{\"t\":\"\xff\"}", "\xff", 0, 9},
+		{"escapes", "{\"t\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041\\u00e9\\u20AC\\ud83d\\ude00\"}",
+		    "\"\\/\b\f\n\r\tA\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 0, 54},
+		{"an escaped name", "{\"\\u0074\":\"x\"}", "x", 0, 14},
+		{"escapes beside it are not read", "{\"a\":\"\\q\\ud800\",\"t\":\"x\"}", "x", 0, 24},
+		{"lone surrogates", "{\"t\":\"\\ud83dx\\ude00\\ud83d\\ud83d\\ude00\"}", "\xef\xbf\xbdx\xef\xbf\xbd\xef\xbf\xbd\xf0\x9f\x98\x80", 0, 39},
+		{"ends with a backslash", "{\"a\":\"\\\\\",\"t\":\"\\\\\"}", "\\", 0, 19},
+		{"null", "{\"t\": null}", NULL, 0, 11},
+		{"absent", "{}", NULL, 0, 2},
+		{"an object", "{\"t\": {\"t\": \"no\"}}", NULL, 0, 18},
+		{"cut", "{\"t\": \"x", NULL, ERR_AGAIN, 0},
+		{"cut in a word", "{\"t\": tr", NULL, ERR_AGAIN, 0},
+		{"nothing", " ", NULL, ERR_AGAIN, 0},
+		{"an array", " [1]", NULL, ERR_FORMAT, 1},
+		{"Python's None", "{\"a\": None}", NULL, ERR_FORMAT, 6},
+		{"other quotes", "{'t': 1}", NULL, ERR_FORMAT, 1},
+		{"a comma too many", "{\"t\": \"x\",}", NULL, ERR_FORMAT, 10},
+		{"no comma", "{\"a\": 1 \"t\": \"x\"}", NULL, ERR_FORMAT, 8},
+		{"no colon", "{\"t\" \"x\"}", NULL, ERR_FORMAT, 5},
+		{"wrong bracket", "{\"a\": [1}", NULL, ERR_FORMAT, 8},
+		{"a sign alone", "{\"a\": -}", NULL, ERR_FORMAT, 6},
+		{"a wrong escape in it", "{\"t\": \"x\\q\"}", NULL, ERR_FORMAT, 8},
+		{"a short escape in it", "{\"t\": \"\\u12\"}", NULL, ERR_FORMAT, 7},
+		{"a string over lines", "{\"a\": \"x\ny\"}", NULL, ERR_FORMAT, 6},
+	};
+	struct json_scan s = {.text = NULL};
+	const size_t depth = 100000;
+	char *deep = malloc(2 * depth + 32);
+	size_t n;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		n = strlen(rows[i].text);
+		CHECK_ROW(rows[i].what, json_scan(&s, rows[i].text, n, "t") == rows[i].rc && (rows[i].rc == ERR_AGAIN || s.used == rows[i].used));
+		if (rows[i].rc != 0)
+			continue;
+		CHECK_ROW(rows[i].what, rows[i].expected == NULL ? !s.found || s.kind != JSON_KIND_TEXT : s.found && s.kind == JSON_KIND_TEXT &&
+		    s.n_text == strlen(rows[i].expected) && memcmp(s.text, rows[i].expected, s.n_text) == 0);
+		for (size_t cut = 0; cut < rows[i].used; cut++)	/* every beginning is one */
+			CHECK_ROW(rows[i].what, json_scan(&s, rows[i].text, cut, "t") == ERR_AGAIN);
+	}
+	CHECK(json_scan(&s, "{\"t\":\"a\\u0000b\"}", 16, "t") == 0 && s.n_text == 3 && memcmp(s.text, "a\0b", 3) == 0 && s.n_replaced == 0);
+	CHECK(json_scan(&s, "{\"t\":\"\\udc00\"}", 14, "t") == 0 && s.n_replaced == 1);
+	REQUIRE(deep != NULL);
+	n = (size_t)sprintf(deep, "{\"a\":");
+	memset(deep + n, '[', depth);
+	memset(deep + n + depth, ']', depth);
+	n += 2 * depth;
+	n += (size_t)sprintf(deep + n, ",\"t\":\"x\"}");
+	CHECK(json_scan(&s, deep, n, "t") == 0 && s.used == n && s.n_text == 1);
+	free(deep);
+	json_scan_free(&s);
+}
+
+/* A byte order mark before a file of settings, as editors of Windows write it. */
+static void
+byte_order_mark(void)
+{
+	struct json *j;
+
+	CHECK(json_parse("\xef\xbb\xbf{\"a\": 1}", 11, "x", &j, NULL) == 0 && json_count(j) == 1);
+	json_close(&j);
+}
+
 static void
 round_trip(void)
 {
@@ -80,6 +158,8 @@ int
 main(void)
 {
 	refusals();
+	scan();
+	byte_order_mark();
 	round_trip();
 	build();
 	return check_done();

@@ -143,18 +143,9 @@ json_item(const struct json *array, size_t i)
 bool
 json_text(const struct json *j, const char **text)
 {
-	size_t len;
-
-	return json_text_n(j, text, &len);
-}
-
-bool
-json_text_n(const struct json *j, const char **text, size_t *len)
-{
 	if (json_kind(j) != JSON_KIND_TEXT)
 		return false;
 	*text = json_string_value(in(j));
-	*len = json_string_length(in(j));
 	return true;
 }
 

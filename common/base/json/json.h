@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * json - the only module that includes Jansson. A struct json * is a node; nodes of a parsed text are valid until its root is closed.
- * Parsing rejects duplicate keys, NUL in strings, lone surrogates and more than max_bytes. Numbers are 64-bit integers and doubles.
+ * Parsing rejects duplicate keys, NUL in strings, lone surrogates and more than max_bytes. Numbers are 64-bit integers and doubles. A
+ * byte order mark before the text is skipped. That is for settings; json_scan, at the end, is for lines of data.
  */
 #ifndef SALT_JSON_H
 #define SALT_JSON_H
@@ -30,7 +31,6 @@ size_t json_count(const struct json *j);				/* items of an array, members of an 
 struct json *json_get(const struct json *object, const char *key);	/* NULL if absent or not an object */
 struct json *json_item(const struct json *array, size_t i);		/* NULL past the end */
 bool json_text(const struct json *j, const char **out);			/* UTF-8; as long as the root */
-bool json_text_n(const struct json *j, const char **out, size_t *len);
 bool json_int(const struct json *j, int64_t *out);			/* integers only */
 bool json_num(const struct json *j, double *out);			/* integers and floats */
 bool json_flag(const struct json *j, bool *out);
@@ -67,5 +67,29 @@ int json_merge(struct json *object, struct json *more);
 
 /* json_print - text in malloc'ed memory (free() it), NULL without memory. pretty: indented by 2 and ended by a newline; else one line without. */
 char *json_print(const struct json *j, bool pretty);
+
+/*
+ * json_scan - one member of the object that text begins with; nothing else of it is built or judged. Data
+ * sets hold much that a strict parser ends at and that does not change the text: NaN and Infinity, numbers
+ * of any size, the same key twice (the last one counts, as in Python), NUL as \u0000, bytes that are not
+ * UTF-8 or unescaped control characters in strings, any depth. A lone surrogate in the text becomes U+FFFD.
+ * No packaged C library reads all of these: Jansson and yajl reject NaN, json-c cannot be linked beside
+ * Jansson.
+ * @s  zeroed before the first call, json_scan_free after the last; the same one may be used again
+ * Returns 0: used bytes belong to the object; found and kind tell about the member key, and if it is a
+ * text, text and n_text are it, valid until the next call and as long as the input. ERR_AGAIN: the input
+ * ends within the object. ERR_FORMAT: expected, at byte used; strings do not go over the end of a line.
+ * ENOMEM.
+ */
+struct json_scan {
+	const char *text, *expected;
+	size_t n_text, used, n_replaced;	/* n_replaced: lone surrogates of the text */
+	bool found;
+	enum json_kind kind;			/* any number is JSON_KIND_FLOAT */
+	char *buf, *open;			/* memory of the scanner */
+	size_t cap, cap_open;
+};
+int json_scan(struct json_scan *s, const char *text, size_t len, const char *key);
+void json_scan_free(struct json_scan *s);
 
 #endif

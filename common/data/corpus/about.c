@@ -191,13 +191,13 @@ hash_text(const struct hash128 *h)
 }
 
 int
-corpus__about_write(const char *path, const struct corpus_info *info, const struct hash128 *fingerprint,
-    const struct hash128 *counts, struct err_note *note)
+corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes,
+    const struct hash128 *fingerprint, const struct hash128 *counts, struct err_note *note)
 {
-	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
+	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s*, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
 	    "version", 1, "kind", corpus_kind_name(info->kind), "dtype", corpus_dtype_name(info->dtype),
 	    "n_tokens", (int64_t)info->n_tokens, "n_documents", (int64_t)info->n_documents, "n_bytes", (int64_t)info->n_bytes,
-	    "vocab", (int64_t)info->vocab, "eod", (int64_t)info->eod,
+	    "vocab", (int64_t)info->vocab, "eod", (int64_t)info->eod, "unknown_bytes", unknown_bytes,
 	    "tokenizer", hash_text(info->has_tokenizer ? &info->tokenizer : NULL),
 	    "source", hash_text(info->has_source ? &info->source : NULL),
 	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts));

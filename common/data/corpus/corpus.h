@@ -115,6 +115,7 @@ struct corpus_writer_options {
 	uint32_t vocab;			/* ids must be below it; 1 .. INT32_MAX */
 	int32_t eod;			/* appended to every document */
 	struct hash128 tokenizer;	/* fingerprint; zeros: not known */
+	const char *unknown_bytes;	/* what was done with bytes without a token, for PREFIX.json; NULL: there is no rule. Kept by the caller */
 	bool replace;			/* an existing PREFIX.idx is replaced; else ERR_EXISTS */
 };
 

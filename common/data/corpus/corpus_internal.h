@@ -56,9 +56,9 @@ int corpus__idx_check(const char *path, struct corpus__map idx, const char *bin_
 /* corpus__about_read - PREFIX.json, if it exists and has our format, into c; *kind is what it describes. c->has_about. */
 int corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info *about, struct err_note *note);
 
-/* corpus__about_write - PREFIX.json's text at path, synced. fingerprint, source, counts: NULL for none. */
-int corpus__about_write(const char *path, const struct corpus_info *info, const struct hash128 *fingerprint,
-    const struct hash128 *counts, struct err_note *note);
+/* corpus__about_write - PREFIX.json's text at path, synced. unknown_bytes, fingerprint, source, counts: NULL for none. */
+int corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes,
+    const struct hash128 *fingerprint, const struct hash128 *counts, struct err_note *note);
 
 /* corpus__identity - the fingerprint from the roots of the files. idx NULL unless Megatron. */
 int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const char *idx, const char *const *bins, size_t n_bins,

@@ -34,6 +34,7 @@ struct corpus_writer {
 	int32_t *sizes;			/* tokens of each document */
 	size_t cap_sizes;
 	uint64_t *counts;		/* [vocab] */
+	const char *unknown_bytes;
 	bool replace, failed, renaming, finished;
 };
 
@@ -89,6 +90,7 @@ corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct c
 		return err_note_set(note, ENOMEM, "%s", prefix);
 	w->lock = -1;
 	w->replace = options->replace;
+	w->unknown_bytes = options->unknown_bytes;
 	w->info = (struct corpus_info){.kind = CORPUS_KIND_MEGATRON, .vocab = options->vocab, .eod = options->eod,
 	    .has_tokenizer = options->tokenizer.hi != 0 || options->tokenizer.lo != 0, .tokenizer = options->tokenizer, .dtype = options->vocab <= 65536 ? CORPUS_DTYPE_UINT16 : CORPUS_DTYPE_INT32};
 	if ((rc = make_paths(w, prefix)) != 0 || (w->counts = mem_alloc(options->vocab, sizeof(w->counts[0]))) == NULL) {
@@ -311,7 +313,7 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 		return rc;
 	if ((rc = corpus__identity(CORPUS_KIND_MEGATRON, w->info.dtype, w->temps[FILE_IDX], bins, 1, false, &fingerprint, note)) != 0)
 		return rc;
-	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, &fingerprint, &counts, note)) != 0)
+	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, w->unknown_bytes, &fingerprint, &counts, note)) != 0)
 		return rc;
 	crash_point("corpus.written");
 	/* An old index must never be read together with new tokens. */

@@ -1,53 +1,84 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "data/text/text.h"
+#include "data/text/text_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
 #include <fts.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zstd.h>
 
 #include "base/json/json.h"
 #include "base/mem/mem.h"
 
 #define READ_BYTES (256u << 10)
-#define ZSTD_WINDOW_LOG 31		/* as zstd --long=31 writes: up to 2 GiB of memory, only for files that need it */
+#define WANTED "text or JSON, plain or compressed by gzip, bzip2, xz or zstd"
+
+enum mode {
+	MODE_PLAIN,
+	MODE_LINES,			/* a JSON object on each line */
+	MODE_OBJECTS,			/* JSON objects over any lines, alone or in arrays */
+	MODE_LEFT_OUT
+};
+
+struct file {
+	char *name;
+	bool in_folder;
+};
 
 struct text {
 	struct text_options o;
-	char **files;
+	struct file *files;
 	size_t n_files, cap_files, next;
-	uint64_t total, n_read, n_bad;
+	uint64_t total, n_read;			/* n_read: of the sources before this one */
 	bool endless;				/* at least one source has no known size */
+	struct text_tally tally[TEXT_TALLIES];
 	/* the open source */
-	int fd;					/* -1: none */
+	const struct file *file;		/* NULL: none */
+	struct text__source source;
 	const char *name;
-	bool jsonl, started, at_end;
-	ZSTD_DStream *z;			/* NULL: plain */
-	size_t z_wants;				/* hint from zstd: 0 between frames */
-	unsigned char *raw;			/* compressed bytes */
-	ZSTD_inBuffer in;
+	enum mode mode;
+	bool at_end, in_array;
+	uint64_t n_documents;
 	unsigned char *buf;			/* text not yet returned: [begin, end) */
 	size_t begin, end, cap;
-	uint64_t line;
+	uint64_t line, record;			/* of what was last taken */
+	uint64_t newlines;			/* taken so far */
 	/* the document */
 	unsigned char *doc;
 	size_t n_doc, cap_doc;
-	struct json *json;
+	struct json_scan scan;
 };
 
+int
+text_tally_add(struct text_tally *tally, uint64_t count, const char *fmt, ...)
+{
+	va_list ap;
+	int n, i = 0;
+
+	tally->n += count;
+	while (i < TEXT_TALLY_FIRST && tally->first[i] != NULL)
+		i++;
+	if (i == TEXT_TALLY_FIRST)
+		return 0;
+	va_start(ap, fmt);
+	n = vasprintf(&tally->first[i], fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		tally->first[i] = NULL;
+	return n < 0 ? ENOMEM : 0;
+}
+
 static int
-add_file(struct text *t, const char *path, const struct stat *st)
+add_file(struct text *t, const char *path, const struct stat *st, bool in_folder)
 {
 	if (mem_grow((void **)&t->files, &t->cap_files, t->n_files + 1, sizeof(*t->files)) != 0 ||
-	    (t->files[t->n_files] = strdup(path)) == NULL)
+	    (t->files[t->n_files].name = strdup(path)) == NULL)
 		return ENOMEM;
-	t->n_files++;
+	t->files[t->n_files++].in_folder = in_folder;
 	if (st != NULL && S_ISREG(st->st_mode))
 		t->total += (uint64_t)st->st_size;
 	else
@@ -61,27 +92,46 @@ by_name(const FTSENT **a, const FTSENT **b)
 	return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
+/* What is not read is counted. A link to nothing is an error: it stands for data that were not fetched. */
+static int
+add_entry(struct text *t, FTS *fts, FTSENT *e, struct err_note *note)
+{
+	struct stat st;
+
+	if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || e->fts_info == FTS_NS)
+		return err_note_set(note, e->fts_errno, "%s", e->fts_path);
+	if (e->fts_level == 0 || e->fts_info == FTS_DP)
+		return 0;
+	if (e->fts_name[0] == '.') {
+		fts_set(fts, e, FTS_SKIP);
+		return text_tally_add(&t->tally[TEXT_TALLY_HIDDEN], 1, "%s", e->fts_path);
+	}
+	if (e->fts_info == FTS_D)
+		return 0;
+	if (t->o.only != NULL && fnmatch(t->o.only, e->fts_name, 0) != 0)
+		return text_tally_add(&t->tally[TEXT_TALLY_NOT_ONLY], 1, "%s", e->fts_path);
+	if (stat(e->fts_path, &st) != 0)
+		return err_expect(note, errno, "%s", "a file", "a link whose target cannot be read", e->fts_path);
+	if (!S_ISREG(st.st_mode))
+		return text_tally_add(&t->tally[TEXT_TALLY_NO_FILE], 1, "%s", e->fts_path);
+	return add_file(t, e->fts_path, &st, true);
+}
+
 static int
 add_folder(struct text *t, const char *path, struct err_note *note)
 {
 	char *paths[2] = {(char *)path, NULL};
 	FTS *fts = fts_open(paths, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR, by_name);
 	size_t before = t->n_files;
-	struct stat st;
 	FTSENT *e;
 	int rc = 0;
 
 	if (fts == NULL)
 		return err_note_set(note, errno, "%s", path);
-	while (rc == 0 && (e = fts_read(fts)) != NULL) {
-		if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || e->fts_info == FTS_NS)
-			rc = err_note_set(note, e->fts_errno, "%s", e->fts_path);
-		else if (e->fts_level > 0 && e->fts_name[0] == '.')
-			fts_set(fts, e, FTS_SKIP);
-		else if ((e->fts_info == FTS_F || e->fts_info == FTS_SL) && (t->o.only == NULL || fnmatch(t->o.only, e->fts_name, 0) == 0) &&
-		    stat(e->fts_path, &st) == 0 && S_ISREG(st.st_mode))
-			rc = add_file(t, e->fts_path, &st);
-	}
+	while (rc == 0 && (errno = 0, e = fts_read(fts)) != NULL)
+		rc = add_entry(t, fts, e, note);
+	if (rc == 0 && errno != 0)
+		rc = err_note_set(note, errno, "%s", path);
 	fts_close(fts);
 	if (rc == 0 && t->n_files == before) {
 		rc = err_expect(note, ERR_NOT_FOUND, "%s", "a folder with files%s%s", "", path,
@@ -101,29 +151,19 @@ text_open(struct text **out, const char *const *paths, size_t n, const struct te
 	if (t == NULL)
 		return ENOMEM;
 	t->o = *options;
-	t->fd = -1;
+	t->source.fd = -1;
 	for (size_t i = 0; i < n && rc == 0; i++) {
 		if (strcmp(paths[i], "-") == 0)
-			rc = add_file(t, "-", fstat(STDIN_FILENO, &st) == 0 ? &st : NULL);
+			rc = add_file(t, "-", fstat(STDIN_FILENO, &st) == 0 ? &st : NULL, false);
 		else if (stat(paths[i], &st) != 0)
 			rc = err_note_set(note, errno, "%s", paths[i]);
 		else
-			rc = S_ISDIR(st.st_mode) ? add_folder(t, paths[i], note) : add_file(t, paths[i], &st);
+			rc = S_ISDIR(st.st_mode) ? add_folder(t, paths[i], note) : add_file(t, paths[i], &st, false);
 	}
 	if (rc != 0)
 		text_close(&t);
 	*out = t;
 	return rc;
-}
-
-static void
-source_close(struct text *t)
-{
-	if (t->fd > STDIN_FILENO)
-		close(t->fd);
-	t->fd = -1;
-	ZSTD_freeDStream(t->z);
-	t->z = NULL;
 }
 
 void
@@ -133,121 +173,27 @@ text_close(struct text **text)
 
 	if (t == NULL)
 		return;
-	source_close(t);
+	text__source_close(&t->source);
+	text__source_free(&t->source);
 	for (size_t i = 0; i < t->n_files; i++)
-		free(t->files[i]);
-	json_close(&t->json);
+		free(t->files[i].name);
+	for (size_t i = 0; i < TEXT_TALLIES * TEXT_TALLY_FIRST; i++)
+		free(t->tally[i / TEXT_TALLY_FIRST].first[i % TEXT_TALLY_FIRST]);
+	json_scan_free(&t->scan);
 	free(t->files);
-	free(t->raw);
 	free(t->buf);
 	free(t->doc);
 	free(t);
 	*text = NULL;
 }
 
-static bool
-ends_with(const char *s, const char *end)
-{
-	size_t n = strlen(s), m = strlen(end);
-
-	return n >= m && strcmp(s + n - m, end) == 0;
-}
-
-static int
-source_open(struct text *t, struct err_note *note)
-{
-	t->name = t->files[t->next++];
-	t->fd = STDIN_FILENO;
-	if (strcmp(t->name, "-") != 0 && (t->fd = open(t->name, O_RDONLY | O_CLOEXEC)) < 0)
-		return err_note_set(note, errno, "%s", t->name);
-	t->jsonl = t->o.jsonl || ends_with(t->name, ".jsonl") || ends_with(t->name, ".ndjson") || ends_with(t->name, ".jsonl.zst") ||
-	    ends_with(t->name, ".ndjson.zst");
-	t->started = t->at_end = false;
-	t->begin = t->end = 0;
-	t->line = 0;
-	return 0;
-}
-
-/* Up to n bytes of the file; *got 0 at its end. */
-static int
-read_raw(struct text *t, unsigned char *p, size_t n, size_t *got, struct err_note *note)
-{
-	ssize_t r;
-
-	do
-		r = read(t->fd, p, n);
-	while (r < 0 && errno == EINTR);
-	if (r < 0)
-		return err_note_set(note, errno, "%s", t->name);
-	*got = (size_t)r;
-	t->n_read += *got;
-	return 0;
-}
-
-/* Decides from the first bytes of a source whether it is compressed. */
-static int
-source_start(struct text *t, struct err_note *note)
-{
-	size_t n = 0, got = 1;
-	int rc = 0;
-
-	t->started = true;
-	if (t->raw == NULL && (t->raw = malloc(READ_BYTES)) == NULL)
-		return ENOMEM;
-	while (n < 4 && got > 0 && (rc = read_raw(t, t->raw + n, READ_BYTES - n, &got, note)) == 0)
-		n += got;
-	t->in = (ZSTD_inBuffer){.src = t->raw, .size = n};
-	if (rc != 0 || n < 4 || memcmp(t->raw, "\x28\xb5\x2f\xfd", 4) != 0) {
-		if (rc == 0 && ends_with(t->name, ".zst") && n > 0) {
-			rc = err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "a zstd frame, because the name ends in .zst",
-			    "", t->name);
-		}
-		return rc;
-	}
-	if ((t->z = ZSTD_createDStream()) == NULL)
-		return ENOMEM;
-	ZSTD_DCtx_setParameter(t->z, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
-	t->z_wants = 1;
-	return 0;
-}
-
-static int
-fill_zstd(struct text *t, struct err_note *note)
-{
-	ZSTD_outBuffer out = {.dst = t->buf + t->end, .size = t->cap - t->end};
-	size_t got = 0;
-	int rc;
-
-	while (out.pos == 0 && !t->at_end) {
-		if (t->in.pos == t->in.size) {
-			if ((rc = read_raw(t, t->raw, READ_BYTES, &got, note)) != 0)
-				return rc;
-			t->in = (ZSTD_inBuffer){.src = t->raw, .size = got};
-			t->at_end = got == 0;
-			if (t->at_end && t->z_wants != 0)
-				return err_expect_at(note, ERR_FORMAT, "%s", "byte %llu",
-				    "the rest of a zstd frame", "the end of the file", t->name,
-				    (unsigned long long)t->n_read);
-			continue;
-		}
-		t->z_wants = ZSTD_decompressStream(t->z, &out, &t->in);
-		if (ZSTD_isError(t->z_wants))
-			return err_expect(note, ERR_FORMAT, "%s", "zstd data", "%s", t->name,
-			    ZSTD_getErrorName(t->z_wants));
-	}
-	t->end += out.pos;
-	return 0;
-}
-
 /* More text into buf, or at_end. */
 static int
 fill(struct text *t, struct err_note *note)
 {
-	size_t got = 0, n;
+	size_t got;
 	int rc;
 
-	if (!t->started && (rc = source_start(t, note)) != 0)
-		return rc;
 	if (t->begin > 0 && t->begin * 2 > t->end) {
 		memmove(t->buf, t->buf + t->begin, t->end - t->begin);
 		t->end -= t->begin;
@@ -255,20 +201,177 @@ fill(struct text *t, struct err_note *note)
 	}
 	if (mem_grow((void **)&t->buf, &t->cap, t->end + READ_BYTES, 1) != 0)
 		return ENOMEM;
-	if (t->z != NULL)
-		return fill_zstd(t, note);
-	if (t->in.pos < t->in.size) {			/* the bytes read to detect compression */
-		n = t->in.size - t->in.pos;
-		memcpy(t->buf + t->end, t->raw + t->in.pos, n);
-		t->in.pos += n;
-		t->end += n;
-		return 0;
-	}
-	if ((rc = read_raw(t, t->buf + t->end, t->cap - t->end, &got, note)) != 0)
+	if ((rc = text__source_read(&t->source, t->buf + t->end, t->cap - t->end, &got, note)) != 0)
 		return rc;
 	t->end += got;
 	t->at_end = got == 0;
 	return 0;
+}
+
+/* At least n bytes into buf, or all that are left. */
+static int
+fill_to(struct text *t, size_t n, struct err_note *note)
+{
+	int rc = 0;
+
+	while (rc == 0 && !t->at_end && t->end - t->begin < n)
+		rc = fill(t, note);
+	return rc;
+}
+
+/* The object that begins at t->begin + skip: of json_scan, and never ERR_AGAIN before the end of the source. */
+static int
+scan_object(struct text *t, size_t skip, struct err_note *note)
+{
+	int rc;
+
+	while ((rc = json_scan(&t->scan, (const char *)t->buf + t->begin + skip, t->end - t->begin - skip,
+		    t->o.field)) == ERR_AGAIN &&
+	    !t->at_end)
+		if ((rc = fill_to(t, 2 * (t->end - t->begin) + 1, note)) != 0)
+			break;
+	return rc;
+}
+
+/* The first bytes of what was found, as text for a message. */
+static const char *
+quote(const unsigned char *p, size_t n, char buf[64])
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < n && i < 40 && p[i] != '\n'; i++)
+		buf[at++] = p[i] >= ' ' && p[i] < 127 ? (char)p[i] : '?';
+	buf[at] = '\0';
+	return buf;
+}
+
+/* A source that is not what is wanted: left out where that is allowed, else an error. */
+static int
+refuse(struct text *t, bool leave_out, enum text_tally_kind kind, const char *what, const char *advice,
+    struct err_note *note)
+{
+	if (leave_out && t->file->in_folder) {
+		t->mode = MODE_LEFT_OUT;
+		return text_tally_add(&t->tally[kind], 1, "%s: %s", t->name, what);
+	}
+	return err_expect(note, ERR_FORMAT, "%s", WANTED, "%s; %s", t->name, what, advice);
+}
+
+/*
+ * Lines, or objects over several lines? The first object decides. A folder may hold one that describes the
+ * data: it is left out.
+ */
+static int
+classify_json(struct text *t, bool named, struct err_note *note)
+{
+	size_t skip = 0, used;
+	const unsigned char *p;
+	int rc;
+
+	while (skip < t->end - t->begin && memchr(" \t\r\n", t->buf[t->begin + skip], 4) != NULL)
+		skip++;
+	t->mode = MODE_LINES;
+	if (t->begin + skip < t->end && t->buf[t->begin + skip] == '[') {
+		t->mode = MODE_OBJECTS;
+		return 0;
+	}
+	if ((rc = scan_object(t, skip, note)) != 0 && rc != ERR_AGAIN && rc != ERR_FORMAT)
+		return rc;
+	p = t->buf + t->begin + skip;
+	used = rc == 0 ? t->scan.used : t->end - t->begin - skip;
+	if (rc == ERR_FORMAT)
+		return 0;
+	if (memchr(p, '\n', used) != NULL)
+		t->mode = MODE_OBJECTS;
+	if (rc != 0)
+		return 0;
+	for (used += skip; (rc = fill_to(t, used + 1, note)) == 0 && used < t->end - t->begin; used++) {
+		int c = t->buf[t->begin + used];
+
+		if (c == '{' && memchr(t->buf + t->begin + skip, '\n', used - skip) == NULL)
+			t->mode = MODE_OBJECTS;
+		if (memchr(" \t\r\n", c, 4) == NULL)
+			return 0;
+	}
+	/* one object is all there is */
+	if (rc != 0 || named || t->o.skip_bad || (t->scan.found && t->scan.kind == JSON_KIND_TEXT))
+		return rc;
+	return refuse(t, true, TEXT_TALLY_NO_FIELD, "one JSON object without the text field",
+	    "name it with --field, or give --text to read it as plain text", note);
+}
+
+/* Decides from the first bytes what a source is. */
+static int
+classify(struct text *t, struct err_note *note)
+{
+	const char *what, *advice, *ending, *format;
+	size_t bom = 0, n;
+	char begins[64];
+	bool stop, named;
+	int rc;
+
+	if ((rc = fill_to(t, TEXT__HEAD_BYTES, note)) != 0)
+		return rc;
+	if ((what = text__bom(t->buf, t->end, &bom)) != NULL) {
+		t->begin = bom;
+		if (strcmp(what, "UTF-8") != 0) {
+			if ((rc = text__source_convert(&t->source, what, t->buf + bom, t->end - bom, note)) != 0)
+				return rc;
+			t->begin = t->end = 0;
+			t->at_end = false;
+			if ((rc = fill_to(t, TEXT__HEAD_BYTES, note)) != 0)
+				return rc;
+		}
+	}
+	t->mode = MODE_PLAIN;
+	if (t->o.form == TEXT_FORM_PLAIN)
+		return 0;
+	n = t->end - t->begin;
+	if ((what = text__not_text(t->buf + t->begin, n, &advice, &stop)) != NULL)
+		return refuse(t, !stop, TEXT_TALLY_NOT_TEXT, what, advice, note);
+	named = t->o.form == TEXT_FORM_JSON || text__named_json(t->name);
+	if (n > 0 && (named || text__looks_json(t->buf + t->begin, n)))
+		return classify_json(t, t->o.form == TEXT_FORM_JSON || (named && !text__ends_with(t->name, ".json")), note);
+	/* A name that promises something else: an error page of a download, or a damaged beginning. */
+	quote(t->buf + t->begin, n, begins);
+	if (text__source_codec(&t->source) == NULL && (ending = text__codec_ending(t->name, &format)) != NULL)
+		return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s data, because the name ends in %s",
+		    "%s%s%s", t->name, format, ending, n > 0 ? "\"" : "an empty file", begins,
+		    n > 0 ? "\"" : "");
+	if ((what = text__named_binary(t->name)) != NULL)
+		return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s, because of its name", "%s%s%s",
+		    t->name, what, n > 0 ? "\"" : "an empty file", begins, n > 0 ? "\"" : "");
+	return 0;
+}
+
+static int
+source_open(struct text *t, struct err_note *note)
+{
+	int rc;
+
+	t->file = &t->files[t->next++];
+	t->at_end = t->in_array = false;
+	t->begin = t->end = 0;
+	t->newlines = t->record = t->n_documents = 0;
+	rc = text__source_open(&t->source, t->file->name, note);
+	t->name = t->source.name;
+	if (rc == 0 && (rc = classify(t, note)) == 0 && t->mode != MODE_LEFT_OUT)
+		rc = text_tally_add(&t->tally[t->mode == MODE_PLAIN ? TEXT_TALLY_PLAIN : TEXT_TALLY_JSON], 1, "%s", t->name);
+	return rc;
+}
+
+static int
+source_close(struct text *t)
+{
+	int rc = 0;
+
+	if (t->mode != MODE_LEFT_OUT && t->n_documents == 0)
+		rc = text_tally_add(&t->tally[TEXT_TALLY_NO_DOCUMENT], 1, "%s", t->name);
+	t->n_read += t->source.n_raw;
+	t->source.n_raw = 0;
+	text__source_close(&t->source);
+	t->file = NULL;
+	return rc;
 }
 
 /* One line, its newline included if it has one; ERR_NOT_FOUND at the end of the source. */
@@ -287,7 +390,7 @@ next_line(struct text *t, const unsigned char **line, size_t *n, struct err_note
 			*line = t->buf + t->begin;
 			*n = newline != NULL ? (size_t)(newline - *line) + 1 : have;
 			t->begin += *n;
-			t->line++;
+			t->line = ++t->newlines;
 			return *n > 0 ? 0 : ERR_NOT_FOUND;
 		}
 		looked = have;
@@ -306,43 +409,123 @@ without_end(const unsigned char *line, size_t n)
 	return n;
 }
 
+static const char *
+place_of(const struct text *t, char buf[64])
+{
+	unsigned long long line = t->line, record = t->record;
+
+	snprintf(buf, 64, t->mode == MODE_OBJECTS ? "line %llu, object %llu" : "line %llu", line, record);
+	return buf;
+}
+
+/* A record without a document. Where bad ones may be left out it is counted and 0 returned. */
 static int
-next_json(struct text *t, const unsigned char **doc, size_t *n, struct err_note *note)
+bad_record(struct text *t, const char *expected, const char *found, struct err_note *note)
+{
+	char place[64];
+
+	if (t->o.skip_bad)
+		return text_tally_add(&t->tally[TEXT_TALLY_BAD], 1, "%s: %s: %s", t->name, place_of(t, place), found);
+	return err_expect_at(note, ERR_FORMAT, "%s", "%s", "%s", "%s", t->name, place_of(t, place), expected, found);
+}
+
+/* After json_scan, with its result, at p with n bytes: the document, with *n_doc 0 where there is none. */
+static int
+take_record(struct text *t, int rc, const unsigned char *p, size_t n, const unsigned char **doc,
+    size_t *n_doc, struct err_note *note)
+{
+	char expected[128], found[160], begins[64], place[64];
+
+	*n_doc = 0;
+	if (rc == ERR_FORMAT || rc == ERR_AGAIN) {
+		if (rc == ERR_AGAIN)
+			snprintf(found, sizeof(found), "the end of the %s within it",
+			    t->mode == MODE_LINES ? "line" : "file");
+		else
+			snprintf(found, sizeof(found), "no %s at \"%s\" (byte %zu of it)", t->scan.expected,
+			    quote(p + t->scan.used, n - t->scan.used, begins), t->scan.used);
+		return bad_record(t, "one JSON object (--text reads the input as plain text)", found, note);
+	}
+	if (rc != 0)
+		return rc;
+	if (!t->scan.found || t->scan.kind != JSON_KIND_TEXT) {
+		snprintf(expected, sizeof(expected), "an object with the text field \"%.60s\" (see --field)",
+		    t->o.field);
+		return bad_record(t, expected, t->scan.found ? json_kind_name(t->scan.kind) : "nothing", note);
+	}
+	*doc = (const unsigned char *)t->scan.text;
+	*n_doc = t->scan.n_text;
+	if (t->scan.n_text > 0 && t->scan.n_replaced == 0)
+		return 0;
+	return text_tally_add(&t->tally[t->scan.n_text == 0 ? TEXT_TALLY_EMPTY : TEXT_TALLY_SURROGATES], 1, "%s: %s",
+	    t->name, place_of(t, place));
+}
+
+/* A line's object. *n 0: nothing on this line. */
+static int
+next_json_line(struct text *t, const unsigned char **doc, size_t *n, struct err_note *note)
 {
 	const unsigned char *line;
-	const char *text = NULL;
-	struct err_note why = {.name = ""};
-	size_t len;
+	size_t len, bom;
 	int rc;
 
-	for (;;) {
-		json_close(&t->json);
-		if ((rc = next_line(t, &line, &len, note)) != 0)
+	*n = 0;
+	if ((rc = next_line(t, &line, &len, note)) != 0)
+		return rc;
+	if (text__bom(line, len, &bom) != NULL && bom == 3) { /* of files put together */
+		line += bom;
+		len -= bom;
+	}
+	while (len > 0 && memchr(" \t\r\n", line[len - 1], 4) != NULL)
+		len--;
+	if (len == 0)
+		return 0;
+	if ((rc = json_scan(&t->scan, (const char *)line, len, t->o.field)) == 0 && t->scan.used < len) {
+		t->scan.expected = "end of the line";
+		rc = ERR_FORMAT;
+	}
+	return take_record(t, rc, line, len, doc, n, note);
+}
+
+/* The next object, alone or in an array. */
+static int
+next_object(struct text *t, const unsigned char **doc, size_t *n, struct err_note *note)
+{
+	char place[64];
+	bool bad;
+	int rc;
+
+	*n = 0;
+	for (;; t->begin++) {
+		int c;
+
+		if ((rc = fill_to(t, 1, note)) != 0)
 			return rc;
-		if (without_end(line, len) == 0)
-			continue;
-		rc = json_parse((const char *)line, len, t->name, &t->json, &why);
-		if (rc == 0 && json_text_n(json_get(t->json, t->o.field), &text, n)) {
-			*doc = (const unsigned char *)text;
-			return 0;
-		}
-		if (rc == ENOMEM)
-			return rc;
-		if (!t->o.skip_bad)
+		if (t->begin == t->end && !t->in_array)
+			return ERR_NOT_FOUND;
+		c = t->begin < t->end ? t->buf[t->begin] : 0;
+		t->newlines += c == '\n';
+		if (c == '[' && !t->in_array)
+			t->in_array = true;
+		else if (c == ']' && t->in_array)
+			t->in_array = false;
+		else if (memchr(" \t\r\n", c, 4) == NULL && !(c == ',' && t->in_array))
 			break;
-		t->n_bad++;
 	}
-	err_note_set(note, ERR_FORMAT, "%s", t->name);
-	err_note_place(note, "line %llu", (unsigned long long)t->line);
-	if (rc != 0) {
-		err_note_expected(note, "one JSON object");
-		err_note_found(note, "%.150s%s%.150s", why.place, why.found[0] != '\0' ? ": " : "", why.found);
-	} else {
-		err_note_expected(note, "an object with the text field \"%s\" (see --field)", t->o.field);
-		err_note_found(note, "%s", json_kind(t->json) == JSON_KIND_OBJECT ? json_kind_name(json_kind(json_get(t->json, t->o.field))) :
-		    json_kind_name(json_kind(t->json)));
+	t->line = t->newlines + 1;
+	t->record++;
+	rc = scan_object(t, 0, note);
+	bad = rc != 0;
+	*doc = t->buf + t->begin;
+	rc = take_record(t, rc, *doc, t->end - t->begin, doc, n, note);
+	if (rc != 0 || !bad) {
+		for (size_t i = 0; !bad && i < t->scan.used; i++)
+			t->newlines += t->buf[t->begin + i] == '\n';
+		t->begin += bad ? 0 : t->scan.used;
+		return rc;
 	}
-	return ERR_FORMAT;
+	return err_expect_at(note, ERR_FORMAT, "%s", "%s", "a JSON object; only in JSON lines can bad ones be left out",
+	    "%s", t->name, place_of(t, place), t->begin == t->end ? "the end of the file within an array" : t->scan.expected);
 }
 
 /* Lines up to a separator, or the whole source. */
@@ -351,6 +534,7 @@ next_joined(struct text *t, const unsigned char **doc, size_t *n, struct err_not
 {
 	const unsigned char *line;
 	size_t len, bare;
+	uint64_t first = t->newlines + 1;
 	bool cut = false;
 	int rc = 0;
 
@@ -368,34 +552,46 @@ next_joined(struct text *t, const unsigned char **doc, size_t *n, struct err_not
 	}
 	*doc = t->doc;
 	*n = t->n_doc;
+	t->line = first;
 	return rc == ERR_NOT_FOUND && t->n_doc > 0 ? 0 : rc;
 }
 
 int
-text_next(struct text *t, const unsigned char **doc, size_t *n, struct err_note *note)
+text_next(struct text *t, const unsigned char **doc, size_t *n, struct text_place *place, struct err_note *note)
 {
 	int rc;
 
 	for (;;) {
-		if (t->fd < 0) {
+		if (t->file == NULL) {
 			if (t->next == t->n_files)
 				return ERR_NOT_FOUND;
 			if ((rc = source_open(t, note)) != 0)
 				return rc;
 		}
-		if (t->jsonl) {
-			rc = next_json(t, doc, n, note);
+		if (t->mode == MODE_LEFT_OUT) {
+			rc = ERR_NOT_FOUND;
+		} else if (t->mode == MODE_LINES) {
+			rc = next_json_line(t, doc, n, note);
+		} else if (t->mode == MODE_OBJECTS) {
+			rc = next_object(t, doc, n, note);
 		} else if (t->o.split == TEXT_SPLIT_LINE) {
 			if ((rc = next_line(t, doc, n, note)) == 0)
 				*n = without_end(*doc, *n);
 		} else {
 			rc = next_joined(t, doc, n, note);
 		}
-		if (rc == ERR_NOT_FOUND)
-			source_close(t);
-		else if (rc != 0 || *n > 0)
-			return rc;
+		if (rc == ERR_NOT_FOUND && (rc = source_close(t)) == 0)
+			continue;
+		if (rc != 0 || *n > 0)
+			break;
 	}
+	if (rc != 0)
+		return rc;
+	t->n_documents++;
+	if (place != NULL)
+		*place = (struct text_place){
+		    .name = t->name, .line = t->line, .record = t->mode == MODE_OBJECTS ? t->record : 0};
+	return 0;
 }
 
 size_t
@@ -413,11 +609,11 @@ text_total_bytes(const struct text *t)
 uint64_t
 text_read_bytes(const struct text *t)
 {
-	return t->n_read;
+	return t->n_read + t->source.n_raw;
 }
 
-uint64_t
-text_n_bad(const struct text *t)
+const struct text_tally *
+text_tally(const struct text *t, enum text_tally_kind kind)
 {
-	return t->n_bad;
+	return &t->tally[kind];
 }

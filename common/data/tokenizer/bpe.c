@@ -73,7 +73,7 @@ no_token(struct tokenizer_encoder *enc, unsigned char byte)
 	err_note_set(enc->note, ERR_UNSUPPORTED, "text");
 	if (p != NULL)
 		err_note_place(enc->note, "byte offset %zu", (size_t)(p - enc->text));
-	return err_expect(enc->note, ERR_UNSUPPORTED, "", "bytes the vocabulary has a token for",
+	return err_expect(enc->note, ERR_UNSUPPORTED, "", "bytes that the tokenizer has a token for",
 	    "byte 0x%02x", byte);
 }
 
@@ -88,10 +88,10 @@ first_tokens(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, in
 
 		if (id >= 0)
 			ids[at++] = id;
-		else if ((enc->flags & TOKENIZER_DROP_UNKNOWN) != 0)
-			enc->dropped++;
-		else
+		else if ((enc->flags & TOKENIZER_DROP_UNKNOWN) == 0)
 			return no_token(enc, p[i]);
+		else if (enc->n_unknown++, enc->unknown_id >= 0)
+			ids[at++] = enc->unknown_id;
 	}
 	*n_ids = at;
 	return 0;
@@ -255,7 +255,7 @@ tokenizer__word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 	const struct tokenizer *tok = enc->tok;
 	struct tokenizer_ids *out = enc->out;
 	struct cache_entry *e = NULL;
-	uint64_t hash = 0, dropped = enc->dropped;
+	uint64_t hash = 0, n_unknown = enc->n_unknown;
 	int32_t ids[SHORT_WORD], whole;
 	size_t n_ids;
 	int rc;
@@ -285,7 +285,7 @@ tokenizer__word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 	}
 	memcpy(out->ids + out->n, ids, n_ids * sizeof ids[0]);
 	out->n += n_ids;
-	if (e != NULL && n_ids <= CACHE_IDS && enc->dropped == dropped) {
+	if (e != NULL && n_ids <= CACHE_IDS && enc->n_unknown == n_unknown) {
 		e->hash = hash;
 		e->len = (uint8_t)n;
 		e->n = (uint8_t)n_ids;

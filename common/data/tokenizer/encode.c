@@ -122,6 +122,7 @@ tokenizer_encoder_new(struct tokenizer_encoder **enc, const struct tokenizer *to
 	if ((*enc = e = calloc(1, sizeof *e)) == NULL)
 		return ENOMEM;
 	e->tok = tok;
+	e->unknown_id = -1;
 	if ((e->cache = tokenizer__cache_new()) == NULL || (e->merge = tokenizer__merge_scratch_new()) == NULL ||
 	    (e->split = tokenizer__split_scratch_new()) == NULL) {
 		tokenizer_encoder_destroy(enc);
@@ -147,6 +148,18 @@ tokenizer_encoder_destroy(struct tokenizer_encoder **enc)
 	free(e->code_points);
 	free(e);
 	*enc = NULL;
+}
+
+void
+tokenizer_encoder_unknown(struct tokenizer_encoder *enc, int32_t id)
+{
+	enc->unknown_id = id;
+}
+
+uint64_t
+tokenizer_encoder_n_unknown(const struct tokenizer_encoder *enc)
+{
+	return enc->n_unknown;
 }
 
 int

@@ -46,7 +46,7 @@ struct tokenizer_bytes {
 
 enum tokenizer_flags {
 	TOKENIZER_SPECIALS = 1,		/* encode: recognise special tokens in the text */
-	TOKENIZER_DROP_UNKNOWN = 2,	/* encode: leave out bytes the vocabulary has no token for, as Hugging Face does, and count them */
+	TOKENIZER_DROP_UNKNOWN = 2,	/* encode: leave out bytes that have no token, as Hugging Face does, and count them */
 	TOKENIZER_SKIP_SPECIALS = 4	/* decode: leave special tokens out */
 };
 
@@ -101,6 +101,12 @@ void tokenizer_encoder_destroy(struct tokenizer_encoder **enc);		/* takes NULL *
 int tokenizer_encode(struct tokenizer_encoder *enc, const void *text, size_t len, unsigned flags, struct tokenizer_ids *out,
     struct err_note *note);
 
+/*
+ * With TOKENIZER_DROP_UNKNOWN: tokenizer_encoder_unknown sets an id that takes the place of each byte without a token; -1, as at first:
+ * none. tokenizer_encoder_n_unknown is the number of such bytes since the encoder was made.
+ */
+void tokenizer_encoder_unknown(struct tokenizer_encoder *enc, int32_t id);
+uint64_t tokenizer_encoder_n_unknown(const struct tokenizer_encoder *enc);
 
 /*
  * tokenizer_decode - append the bytes of n ids. @flags TOKENIZER_SKIP_SPECIALS. Any thread.

@@ -83,7 +83,8 @@ struct tokenizer_encoder {
 	struct err_note *note;
 	const unsigned char *text;	/* what tokenizer_encode was given: for places in notes */
 	size_t text_len;
-	uint64_t dropped;
+	int32_t unknown_id;		/* for a byte without a token; -1: none */
+	uint64_t n_unknown;
 	struct cache_entry *cache;
 	struct merge_scratch *merge;
 	struct split_scratch *split;

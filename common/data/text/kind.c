@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "data/text/text_internal.h"
+
+#include <string.h>
+
+#define CONVERT "convert it to JSON lines (docs/saltctl.md shows how)"
+#define UNPACK "unpack it first"
+#define TOKENS "token files need no build: name them as a corpus"
+#define OTHER "leave it out"
+
+static const struct {
+	const char *bytes;
+	unsigned n, at;
+	const char *what, *advice;
+	bool weak;		/* a text may begin like this, so the rest must be binary too */
+} magics[] = {
+	{"PAR1", 4, 0, "a Parquet file", CONVERT},
+	{"PARE", 4, 0, "an encrypted Parquet file", CONVERT},
+	{"ARROW1", 6, 0, "an Arrow or Feather file", CONVERT},
+	{"FEA1", 4, 0, "a Feather file", CONVERT},
+	{"\xff\xff\xff\xff", 4, 0, "an Arrow stream", CONVERT},
+	{"Obj\x01", 4, 0, "an Avro file", CONVERT},
+	{"\x89HDF\r\n\x1a\n", 8, 0, "an HDF5 file", CONVERT},
+	{"SQLite format 3", 16, 0, "an SQLite database", CONVERT},
+	{"ORC", 3, 0, "an ORC file", CONVERT, true},
+	{"WARC/", 5, 0, "a WARC file", "extract its text first, or give --text to read it as it is"},
+	{"\x93NUMPY", 6, 0, "a NumPy array", TOKENS},
+	{"MMIDIDX", 7, 0, "a Megatron index", TOKENS},
+	{"\x88\x2b\x35\x01", 4, 0, "an llm.c token file", TOKENS},
+	{"\x01\xdc\x34\x01", 4, 0, "an llm.c token file", TOKENS},
+	{"GGUF", 4, 0, "a GGUF model", OTHER, true},
+	{"\0\0\0\0{\"", 6, 4, "a safetensors file", OTHER},
+	{"\x80\x02", 2, 0, "a Python pickle", OTHER, true},
+	{"\x80\x03", 2, 0, "a Python pickle", OTHER, true},
+	{"\x80\x04\x95", 3, 0, "a Python pickle", OTHER},
+	{"\x80\x05\x95", 3, 0, "a Python pickle", OTHER},
+	{"PK\x03\x04", 4, 0, "a zip archive", UNPACK},
+	{"PK\x05\x06", 4, 0, "a zip archive", UNPACK},
+	{"7z\xbc\xaf\x27\x1c", 6, 0, "a 7z archive", UNPACK},
+	{"Rar!\x1a\x07", 6, 0, "a rar archive", UNPACK},
+	{"ustar", 5, 257, "a tar archive", UNPACK},
+	{"\x04\x22\x4d\x18", 4, 0, "lz4 data", UNPACK},
+	{"LZIP\x01", 5, 0, "lzip data", UNPACK},
+	{"\x1f\x9d", 2, 0, "data of compress(1)", UNPACK, true},
+	{"\x5d\x00\x00", 3, 0, "lzma data", UNPACK},
+	{"\xff\x06\x00\x00sNaPpY", 10, 0, "snappy data", UNPACK},
+	{"\x27\xb5\x2f\xfd", 4, 0, "data of zstd before 1.0", UNPACK},
+	{"\x1f\x8b", 2, 0, "gzip data inside compressed data", UNPACK},
+	{"BZh91AY&SY", 10, 0, "bzip2 data inside compressed data", UNPACK},
+	{"\xfd" "7zXZ", 6, 0, "xz data inside compressed data", UNPACK},
+	{"\x28\xb5\x2f\xfd", 4, 0, "zstd data inside compressed data", UNPACK},
+	{"\x89PNG\r\n\x1a\n", 8, 0, "a PNG image", OTHER},
+	{"\xff\xd8\xff", 3, 0, "a JPEG image", OTHER},
+	{"GIF87a", 6, 0, "a GIF image", OTHER},
+	{"GIF89a", 6, 0, "a GIF image", OTHER},
+	{"WEBP", 4, 8, "a WebP image", OTHER, true},
+	{"WAVE", 4, 8, "a WAV sound", OTHER, true},
+	{"OggS", 4, 0, "an Ogg sound", OTHER, true},
+	{"fLaC", 4, 0, "a FLAC sound", OTHER, true},
+	{"ftyp", 4, 4, "an MP4 film", OTHER, true},
+	{"%PDF-", 5, 0, "a PDF document", "extract its text first (pdftotext)"},
+	{"{\\rtf", 5, 0, "an RTF document", "save it as text"},
+	{"\xd0\xcf\x11\xe0", 4, 0, "an old Office document", "save it as text"},
+	{"\x7f" "ELF", 4, 0, "a program", OTHER},
+};
+
+static const char *const binary_endings[][2] = {
+	{".parquet", "a Parquet file"}, {".arrow", "an Arrow file"}, {".feather", "a Feather file"},
+	{".npy", "a NumPy array"}, {".npz", "a zip archive"}, {".safetensors", "a safetensors file"},
+	{".gguf", "a GGUF model"}, {".zip", "a zip archive"}, {".7z", "a 7z archive"},
+	{".tar", "a tar archive"}, {".png", "a PNG image"}, {".jpg", "a JPEG image"},
+	{".jpeg", "a JPEG image"}, {".pdf", "a PDF document"}, {".sqlite", "an SQLite database"},
+	{".pt", "a PyTorch file"}, {".lz4", "lz4 data"},
+};
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+bool
+text__ends_with(const char *s, const char *end)
+{
+	size_t n = strlen(s), m = strlen(end);
+
+	return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+const char *
+text__named_binary(const char *name)
+{
+	for (size_t i = 0; i < COUNT(binary_endings); i++)
+		if (text__ends_with(name, binary_endings[i][0]))
+			return binary_endings[i][1];
+	return NULL;
+}
+
+bool
+text__named_json(const char *name)
+{
+	static const char *const endings[] = {".json", ".jsonl", ".ndjson", ".jsonlines"};
+	const char *format, *packed = text__codec_ending(name, &format);
+	size_t n = strlen(name) - (packed != NULL ? strlen(packed) : 0);
+
+	for (size_t i = 0; i < COUNT(endings); i++)
+		if (n >= strlen(endings[i]) &&
+		    memcmp(name + n - strlen(endings[i]), endings[i], strlen(endings[i])) == 0)
+			return true;
+	return false;
+}
+
+const char *
+text__bom(const unsigned char *p, size_t n, size_t *len)
+{
+	static const struct {
+		const char *bytes;
+		size_t n;
+		const char *encoding;
+	} boms[] = {{"\xef\xbb\xbf", 3, "UTF-8"}, {"\xff\xfe\0\0", 4, "UTF-32LE"},
+	    {"\0\0\xfe\xff", 4, "UTF-32BE"}, {"\xff\xfe", 2, "UTF-16LE"}, {"\xfe\xff", 2, "UTF-16BE"}};
+
+	for (size_t i = 0; i < COUNT(boms); i++) {
+		*len = boms[i].n;
+		if (n >= *len && memcmp(p, boms[i].bytes, *len) == 0)
+			return boms[i].encoding;
+	}
+	return NULL;
+}
+
+/* Text of mostly Latin letters without a byte order mark has its zeros at the same places of each character. */
+static const char *
+wide_without_bom(const unsigned char *p, size_t n)
+{
+	size_t zeros[4] = {0}, quarter = n / 4;
+
+	if (n < 4)
+		return NULL;
+	for (size_t i = 0; i < 4 * quarter; i++)
+		zeros[i % 4] += p[i] == 0;
+#define MOST(i) (zeros[i] * 10 >= quarter * 7)
+#define FEW(i) (zeros[i] * 50 <= quarter)
+	if (MOST(1) && MOST(3) && FEW(0))
+		return MOST(2) ? "UTF-32LE without a byte order mark" :
+		    FEW(2)     ? "UTF-16LE without a byte order mark" :
+				 NULL;
+	if (MOST(0) && MOST(2) && FEW(3))
+		return MOST(1) ? "UTF-32BE without a byte order mark" :
+		    FEW(1)     ? "UTF-16BE without a byte order mark" :
+				 NULL;
+	return NULL;
+#undef MOST
+#undef FEW
+}
+
+/*
+ * Control characters that text has: tab, newline, form feed, carriage return, backspace, bell, escape. More
+ * than a few others, beside zeros or bytes that are not UTF-8, are not text in any encoding. The number of
+ * bytes from 0x80 on that do not follow each other as in UTF-8 is enough for that; it need not be exact.
+ */
+static bool
+is_binary(const unsigned char *p, size_t n)
+{
+	size_t controls = 0, zeros = 0, wrong = 0;
+	int follow = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		controls += (p[i] < 0x20 && !(p[i] >= 7 && p[i] <= 13 && p[i] != 11) && p[i] != 27) ||
+		    p[i] == 0x7f;
+		zeros += p[i] == 0;
+		if ((p[i] & 0xc0) == 0x80) {
+			wrong += follow == 0;
+			follow -= follow > 0;
+		} else {
+			wrong += follow > 0;
+			follow = p[i] < 0xc0 ? 0 : p[i] < 0xe0 ? 1 : p[i] < 0xf0 ? 2 : 3;
+		}
+	}
+	return controls >= 4 && controls > n / 32 && (zeros > 0 || wrong > 0);
+}
+
+const char *
+text__not_text(const unsigned char *p, size_t n, const char **advice, bool *stop)
+{
+	static const char lfs[] = "version https://git-lfs.github.com/spec/", annex[] = "annex/objects/";
+	const char *encoding;
+
+	*stop = true;
+	if (n >= sizeof(lfs) - 1 && memcmp(p, lfs, sizeof(lfs) - 1) == 0) {
+		*advice = "git lfs pull fetches the file itself";
+		return "a Git LFS pointer";
+	}
+	if (n >= sizeof(annex) && n < 4096 && p[0] == '/' && memcmp(p + 1, annex, sizeof(annex) - 1) == 0) {
+		*advice = "git annex get fetches the file itself";
+		return "a git-annex pointer";
+	}
+	*stop = false;
+	for (size_t i = 0; i < COUNT(magics); i++) {
+		*advice = magics[i].advice;
+		if (n >= magics[i].at + magics[i].n &&
+		    memcmp(p + magics[i].at, magics[i].bytes, magics[i].n) == 0 &&
+		    (!magics[i].weak || is_binary(p, n)))
+			return magics[i].what;
+	}
+	*stop = true;
+	if ((encoding = wide_without_bom(p, n)) != NULL) {
+		*advice = "convert it: iconv -f ENCODING -t UTF-8 FILE";
+		return encoding;
+	}
+	*stop = false;
+	*advice = OTHER ", or give --text to read its bytes as they are";
+	return is_binary(p, n) ? "binary data" : NULL;
+}
+
+bool
+text__looks_json(const unsigned char *p, size_t n)
+{
+	static const char space[] = " \t\r\n";
+	size_t i = 0;
+
+#define SKIP() \
+	do { \
+		while (i < n && p[i] != 0 && strchr(space, p[i]) != NULL) \
+			i++; \
+	} while (0)
+	SKIP();
+	if (i < n && p[i] == '[') {
+		i++;
+		SKIP();
+	}
+	if (i >= n || p[i] != '{')
+		return false;
+	i++;
+	SKIP();
+#undef SKIP
+	return i < n && (p[i] == '"' || p[i] == '}');
+}
