@@ -417,7 +417,8 @@ check_one(struct cache_job *job, void *arg)
 	bool mend = ctl_has(job->args, "queue");
 	int rc;
 
-	if ((rc = cache_open(&job->c, job->dir, mend ? CACHE_UPKEEP : CACHE_READ, 0, &job->note)) != 0)
+	if ((rc = cache_open(&job->c, job->dir, mend ? CACHE_UPKEEP : CACHE_READ, 0, &job->note)) != 0 ||
+	    (rc = cache_check_pages(job->c, true, &job->note)) != 0)
 		return rc;
 	rc = prepare(&f);
 	for (int t = 0; rc == 0 && t < CACHE_TABLES; t++)

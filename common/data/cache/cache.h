@@ -45,6 +45,13 @@ enum cache_mode {
  * Dead readers' slots are cleared. One cache of a directory per process.
  */
 int cache_open(struct cache **c, const char *dir, enum cache_mode mode, uint64_t map_bytes, struct err_note *note);
+
+/*
+ * cache_check_pages - compares the pages of the LMDB file with what LMDB itself counted, without following them blindly, so that a
+ * damaged page is an error and not a SIGSEGV. cache_open does it. @all: headers of overflow pages too, which is a read for each record.
+ * 0; ERR_CORRUPT (the note has the page and what to do); ENOMEM; errno, EIO from the disk too.
+ */
+int cache_check_pages(struct cache *c, bool all, struct err_note *note);
 int cache_make_dir(const char *dir, struct err_note *note);	/* a folder that holds caches: created and its parent synced; 0 if it exists */
 void cache_destroy(struct cache **c);		/* takes NULL; every transaction must have ended */
 

@@ -49,6 +49,7 @@ void cache__put_u64(uint8_t *p, uint64_t v);
 uint32_t cache__get_u32(const uint8_t *p);
 uint64_t cache__get_u64(const uint8_t *p);
 
+int cache__check_metas(const char *dir, int fd, struct err_note *note);	/* pages.c, before LMDB opens it: 0, ERR_CORRUPT, errno */
 int cache__rc(int rc);				/* LMDB's codes -> ours */
 
 /* cache__read_begin - a read transaction of LMDB, under map_lock, after taking over a map that another process made larger. 0 or

@@ -335,7 +335,10 @@ open_tables(struct cache *c, struct err_note *note)
 			goto out;
 		}
 	}
-	rc = cache__get(c, txn, CACHE_TABLE_META, "format", 6, &v);
+	if ((rc = cache__get(c, txn, CACHE_TABLE_META, "format", 6, &v)) == ERR_CORRUPT) {
+		err_note_expected(note, "the format version in table meta");
+		err_note_found(note, "a damaged record: copy data.mdb back from a backup, or move the folder away");
+	}
 	if (rc == ERR_NOT_FOUND && c->mode == CACHE_WRITE) {
 		if ((rc = cache__rc(mdb_stat(txn, c->dbi[CACHE_TABLE_LABELS], &st))) != 0)
 			goto out;
@@ -362,6 +365,18 @@ open_tables(struct cache *c, struct err_note *note)
 	}
 out:
 	mdb_txn_abort(txn);			/* takes NULL */
+	return rc;
+}
+
+static int
+check_metas(const char *dir, const char *path, struct err_note *note)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
+
+	if (fd < 0)
+		return err_note_set(note, errno, "%s", path);
+	rc = cache__check_metas(dir, fd, note);
+	close(fd);
 	return rc;
 }
 
@@ -398,6 +413,8 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 		goto out;
 	if (mode != CACHE_READ && (rc = take_lock(c, note)) != 0)
 		goto out;
+	if (!is_new && (rc = check_metas(dir, path, note)) != 0)
+		goto out;
 	if ((rc = mdb_env_create(&c->env)) != 0) {
 		rc = err_note_set(note, cache__rc(rc), "cache.dir %s", dir);
 		goto out;
@@ -419,7 +436,7 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 	 * Reading past the end of a truncated file raises SIGBUS. LMDB may leave its last few pages unwritten when they were freed before
 	 * the commit, so a slightly shorter file is valid.
 	 */
-	if (!is_new && (rc = check_length(c, UINT64_C(1) << 20, note)) != 0)
+	if (!is_new && ((rc = check_length(c, UINT64_C(1) << 20, note)) != 0 || (rc = cache_check_pages(c, false, note)) != 0))
 		goto out;
 	if ((rc = open_tables(c, note)) != 0)
 		goto out;
