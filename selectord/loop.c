@@ -371,6 +371,9 @@ flush(struct loop *l)
 {
 	const struct core_out *out = core_out(l->p.core);
 
+	/* What the core made of a corpus that cannot be read (quarantine, refused labels) goes nowhere. */
+	if (l->p.store->failed != 0)
+		core_clear(l->p.core);
 	for (size_t i = 0; i < out->n_events; i++)
 		if (log_allowed(l, out->events[i].name))
 			log_event(out->events[i].level, out->events[i].name, "%s", out->events[i].text);
@@ -549,6 +552,8 @@ loop_run(struct loop *l, struct err_note *note)
 			break;
 		frames_in(l, now_ms);
 		time_in(l, now_ms);
+		if ((rc = l->p.store->failed) != 0)
+			break;
 		if (!l->ready) {
 			l->ready = true;
 			daemon_notify_ready("serving");
@@ -561,6 +566,10 @@ loop_run(struct loop *l, struct err_note *note)
 		if (l->draining &&
 		    ((l->durable == l->submitted && TAILQ_EMPTY(&l->parked)) || now_ms >= drain_until_ms))
 			break;
+	}
+	if (rc != 0 && rc == l->p.store->failed) {
+		*note = l->p.store->why;
+		return rc;
 	}
 	return rc != 0 ? err_note_set(note, rc, "cache.dir %s", l->p.cache_dir) : 0;
 }

@@ -49,12 +49,13 @@ struct selectord {
 
 /* One corpus: its windows, its identity, and whether its ids fit the models. */
 static int
-open_corpus(struct corpus **c, const char *prefix, uint32_t number, uint32_t L, struct hash128 *hash,
+open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uint32_t number, struct hash128 *hash,
     struct err_note *note)
 {
+	uint32_t L = cfg->corpus.context;
 	int rc;
 
-	if ((rc = corpus_open(c, prefix, note)) != 0 || (rc = corpus_fingerprint(*c, hash, note)) != 0)
+	if ((rc = corpus_open_as(c, prefix, cfg->corpus.dtype, note)) != 0 || (rc = corpus_fingerprint(*c, hash, note)) != 0)
 		return rc;
 	corpus_set_number(*c, number);
 	if (corpus_n_windows(*c, L) > 0)
@@ -177,10 +178,10 @@ identify(struct selectord *d, struct err_note *note)
 	struct wire_id tokenizer;
 	int rc;
 
-	if ((rc = open_corpus(&d->train, cfg->corpus.train, CORPUS_TRAIN, L, &d->train_hash, note)) != 0)
+	if ((rc = open_corpus(&d->train, cfg, cfg->corpus.train, CORPUS_TRAIN, &d->train_hash, note)) != 0)
 		return rc;
 	if (cfg->corpus.heldout[0] != '\0' &&
-	    (rc = open_corpus(&d->heldout, cfg->corpus.heldout, CORPUS_HELDOUT, L, &d->heldout_hash, note)) != 0)
+	    (rc = open_corpus(&d->heldout, cfg, cfg->corpus.heldout, CORPUS_HELDOUT, &d->heldout_hash, note)) != 0)
 		return rc;
 	vocab = corpus_info(d->train)->vocab;
 	tokenizer = (struct wire_id){corpus_info(d->train)->has_tokenizer, corpus_info(d->train)->tokenizer};

@@ -98,8 +98,14 @@ ask_tokens(void *arg, uint64_t seq, int32_t *out)
 {
 	struct store *s = arg;
 	const struct corpus *c = CORPUS_SEQ_NO(seq) == CORPUS_HELDOUT ? s->heldout : s->train;
+	struct err_note note = {.name = ""};
+	int rc = c == NULL ? ERR_NOT_FOUND : corpus_window(c, seq, s->context, out, &note);
 
-	return c == NULL ? ERR_NOT_FOUND : corpus_window(c, seq, s->context, out, NULL);
+	if ((rc > 0 || rc == ERR_CORRUPT) && s->failed == 0) {
+		s->failed = rc;
+		s->why = note;
+	}
+	return rc;
 }
 
 #define CHECK_WINDOW_NS INT64_C(20000000)

@@ -19,6 +19,8 @@ struct store {
 	struct labels_spec spec;
 	uint32_t context;
 	int32_t *tokens;			/* [context + 1], scratch */
+	int failed;				/* 0, or why the corpus could not be read: the daemon must end */
+	struct err_note why;
 	struct cache_txn *txn;
 	/* For deciding which labels are checked fully, see store.c. */
 	int64_t window_ns, spent_ns;		/* begin of the window, and time spent in it */

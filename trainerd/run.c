@@ -174,9 +174,10 @@ run_check_directory(struct run *r, struct err_note *note)
 }
 
 static int
-open_corpus(struct corpus **c, const char *prefix, uint32_t number, const struct model_config *model, struct err_note *note)
+open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uint32_t number, const struct model_config *model,
+    struct err_note *note)
 {
-	int rc = corpus_open(c, prefix, note);
+	int rc = corpus_open_as(c, prefix, cfg->corpus.dtype, note);
 
 	if (rc != 0)
 		return rc;
@@ -306,7 +307,7 @@ run_files(struct run *r, struct model_config *model, struct hash128 *train, stru
 	int rc;
 
 	if ((rc = weights_config_load(cfg->trainer.model, model, note)) != 0 ||
-	    (rc = open_corpus(&r->train, cfg->corpus.train, CORPUS_TRAIN, model, note)) != 0)
+	    (rc = open_corpus(&r->train, cfg, cfg->corpus.train, CORPUS_TRAIN, model, note)) != 0)
 		return rc;
 	if (model->context < (int64_t)cfg->corpus.context)
 		return err_expect(note, ERR_MISMATCH, "trainer.model %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64,
@@ -318,7 +319,7 @@ run_files(struct run *r, struct model_config *model, struct hash128 *train, stru
 	if ((rc = corpus_fingerprint(r->train, train, note)) != 0)
 		return rc;
 	if (cfg->corpus.heldout[0] != '\0') {
-		if ((rc = open_corpus(&r->heldout, cfg->corpus.heldout, CORPUS_HELDOUT, model, note)) != 0 ||
+		if ((rc = open_corpus(&r->heldout, cfg, cfg->corpus.heldout, CORPUS_HELDOUT, model, note)) != 0 ||
 		    (rc = corpus_fingerprint(r->heldout, heldout, note)) != 0)
 			return rc;
 		r->n_eval = corpus_n_windows(r->heldout, cfg->corpus.context);

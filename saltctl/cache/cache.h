@@ -49,7 +49,7 @@ int cache_decode(const struct cache_id *id, struct cache_bytes bytes, struct lab
 
 /* The corpora of a cache: --corpus and --heldout, else fleet.yaml's. NULL: not given. */
 #define CTL_CORPORA {"corpus", "PREFIX", "the corpus; default corpus.train of -c", false}, \
-	{"heldout", "PREFIX", "the held-out corpus; default corpus.heldout of -c", false}
+	{"heldout", "PREFIX", "the held-out corpus; default corpus.heldout of -c", false}, CTL_DTYPE
 
 struct cache_corpora {
 	struct corpus *train, *heldout;

@@ -315,18 +315,13 @@ watch_bus(const struct ctl_args *args)
 }
 
 static int
-open_corpus(struct ctl_args *args, const char *option, const char *configured, uint32_t number, struct corpus **c,
-    struct hash128 *hash)
+open_corpus(struct ctl_args *args, const struct config *cfg, const char *option, const char *configured, uint32_t number,
+    struct corpus **c, struct hash128 *hash)
 {
 	const char *prefix = ctl_has(args, option) ? ctl_get(args, option) : configured;
-	struct err_note note = {.name = ""};
-	int rc;
 
-	if (prefix == NULL || prefix[0] == '\0')
-		return 0;
-	if ((rc = ctl_open_corpus(args, prefix, number, c)) != 0)
-		return rc;
-	return (rc = corpus_fingerprint(*c, hash, &note)) != 0 ? ctl_fail(args, rc, &note) : 0;
+	return prefix == NULL || prefix[0] == '\0' ? 0 : ctl_open_corpus(args, cfg != NULL ? cfg->corpus.dtype :
+	    CORPUS_DTYPE_NONE, prefix, number, c, hash);
 }
 
 static void
@@ -366,9 +361,9 @@ cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora)
 	find_dirs(job);
 	watch_bus(args);
 	cfg = job->cfg;
-	if (corpora && ((exit_code = open_corpus(args, "corpus", cfg != NULL ? cfg->corpus.train : NULL, CORPUS_TRAIN,
+	if (corpora && ((exit_code = open_corpus(args, cfg, "corpus", cfg != NULL ? cfg->corpus.train : NULL, CORPUS_TRAIN,
 	    &job->corpora.train, &job->corpora.train_hash)) != 0 ||
-	    (exit_code = open_corpus(args, "heldout", cfg != NULL ? cfg->corpus.heldout : NULL, CORPUS_HELDOUT,
+	    (exit_code = open_corpus(args, cfg, "heldout", cfg != NULL ? cfg->corpus.heldout : NULL, CORPUS_HELDOUT,
 	    &job->corpora.heldout, &job->corpora.heldout_hash)) != 0))
 		return exit_code;
 	return 0;

@@ -13,10 +13,10 @@
 #include <stdio.h>
 
 #include "base/err/err.h"
+#include "data/corpus/corpus.h"
 #include "fabric/config/cli.h"
 
 struct config;
-struct corpus;
 struct tokenizer;
 
 /* ---- verbs ---- */
@@ -94,7 +94,13 @@ int ctl_fail(const struct ctl_args *args, int rc, const struct err_note *note);
 int ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg);
 /* path: a tokenizer.json or a folder with one */
 int ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokenizer **tok);
-int ctl_open_corpus(const struct ctl_args *args, const char *prefix, uint32_t number, struct corpus **corpus);
+/*
+ * --dtype states the type of raw ids, which is then remembered in PREFIX.json and said on standard error; else what is configured.
+ * Every corpus is fingerprinted, so that what is read of it is checked; *fingerprint may be NULL.
+ */
+#define CTL_DTYPE {"dtype", "TYPE", "type of the ids in a raw token file: uint16, uint32 or int32; then remembered in PREFIX.json", false}
+int ctl_open_corpus(const struct ctl_args *args, enum corpus_dtype configured, const char *prefix, uint32_t number,
+    struct corpus **corpus, struct hash128 *fingerprint);
 
 /* ctl_read_all - a file, or standard input for "-", into *bytes (free() it). */
 int ctl_read_all(const struct ctl_args *args, const char *path, unsigned char **bytes, size_t *n);

@@ -17,12 +17,10 @@ open_corpus(const struct selector *s, const struct config *cfg, const char *pref
 {
 	struct err_note note = {.name = ""};
 	struct hash128 fingerprint;
-	int exit_code, rc;
+	int exit_code;
 
-	if ((exit_code = ctl_open_corpus(s->args, prefix, number, corpus)) != 0)
+	if ((exit_code = ctl_open_corpus(s->args, cfg->corpus.dtype, prefix, number, corpus, &fingerprint)) != 0)
 		return exit_code;
-	if ((rc = corpus_fingerprint(*corpus, &fingerprint, &note)) != 0)
-		return ctl_fail(s->args, rc, &note);
 	*out = session_corpus(*corpus, fingerprint, cfg->corpus.context, corpus_info(*corpus)->vocab,
 	    (struct wire_id){.known = false});
 	if (out->vocab_size == 0)

@@ -12,8 +12,8 @@
 static const struct cli_option options[] = {
 	{"context", "L", "count the sequences of L tokens", false},
 	{"tokenizer", "PATH", "also compare with this tokenizer", false},
-	{"check", NULL, "read every token: ids must be below the vocabulary", false},
-	CTL_JSON, CTL_END
+	{"check", NULL, "read everything: compare with the checksums; ids must be below the vocabulary", false},
+	CTL_DTYPE, CTL_JSON, CTL_END
 };
 
 struct facts {
@@ -79,14 +79,10 @@ corpus_info_verb(struct ctl_args *args)
 	struct hash128 fingerprint;
 	int exit_code, rc;
 
-	if ((exit_code = ctl_get_u64(args, "context", 1, UINT32_MAX - 1, &f.context)) != 0 ||
-	    (exit_code = ctl_open_corpus(args, f.prefix, CORPUS_TRAIN, &corpus)) != 0)
-		return exit_code;
-	f.info = corpus_info(corpus);
-	if ((rc = corpus_fingerprint(corpus, &fingerprint, &note)) != 0) {
-		exit_code = ctl_fail(args, rc, &note);
+	if ((exit_code = ctl_get_u64(args, "context", 1, UINT32_MAX - 1, &f.context)) != 0 || (exit_code = ctl_open_corpus(args,
+	    CORPUS_DTYPE_NONE, f.prefix, CORPUS_TRAIN, &corpus, &fingerprint)) != 0)
 		goto out;
-	}
+	f.info = corpus_info(corpus);
 	hash_hex(fingerprint, f.fingerprint);
 	if (f.info->has_tokenizer)
 		hash_hex(f.info->tokenizer, f.tokenizer);
@@ -101,16 +97,13 @@ corpus_info_verb(struct ctl_args *args)
 		uint32_t vocab = f.info->vocab > 0 ? f.info->vocab : tok != NULL ?
 		    (uint32_t)tokenizer_vocab_size(tok) : 0;
 
-		if (vocab == 0) {
-			exit_code = ctl_usage(args,
-			    "--check: the vocabulary of %s is not known; give --tokenizer PATH", f.prefix);
-			goto out;
-		}
-		if ((rc = corpus_check_vocab(corpus, vocab, &note)) != 0) {
+		if ((rc = corpus_verify(corpus, &note)) != 0 ||
+		    (vocab > 0 && (rc = corpus_check_vocab(corpus, vocab, &note)) != 0)) {
 			exit_code = ctl_fail(args, rc, &note);
 			goto out;
 		}
-		f.checked = "every id is in the vocabulary";
+		f.checked = vocab > 0 ? "all blocks have their checksums; every id is in the vocabulary" :
+		    "all blocks have their checksums; ids were not compared, for the vocabulary is not known (--tokenizer PATH states it)";
 	}
 	exit_code = print_facts(&f, ctl_has(args, "json"));
 out:
@@ -121,7 +114,8 @@ out:
 
 const struct ctl_verb ctl_corpus_info = {
 	.name = "corpus info", .operands = "PREFIX", .summary = "what a corpus holds, and its fingerprint",
-	.about = "PREFIX of a Megatron indexed dataset, an llm.c shard or a file of raw uint16.",
+	.about = "PREFIX of a Megatron indexed dataset, an llm.c shard, a .npy of integers, a pattern that matches such\n"
+	    "files, or a file of raw ids, whose type --dtype states.",
 	.example = "saltctl corpus info data/train --context 128",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = corpus_info_verb,
 };

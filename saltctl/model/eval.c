@@ -20,7 +20,7 @@ static const struct cli_option options[] = {
 	{"group", "N", "sequences of a micro-batch; default trainer.micro_batch of -c, else 8", false},
 	{"lanes", "N", "sums kept apart; default trainer.lanes of -c, else 8", false},
 	{"threads", "N", "default: all processors. The result does not depend on it", false},
-	CTL_CONFIG, CTL_JSON, CTL_END
+	CTL_DTYPE, CTL_CONFIG, CTL_JSON, CTL_END
 };
 
 struct evaluation {
@@ -28,6 +28,7 @@ struct evaluation {
 	struct lm lm;
 	struct corpus *corpus;
 	struct kernels_options kernels;
+	enum corpus_dtype dtype;
 	uint64_t context, windows, group, lanes, done;
 	struct ctl_meter meter;
 	struct err_note note;
@@ -57,6 +58,7 @@ settings(struct evaluation *e, const char **corpus)
 			return exit_code;
 		snprintf(prefix, sizeof(prefix), "%s", cfg->corpus.heldout);
 		e->context = cfg->corpus.context;
+		e->dtype = cfg->corpus.dtype;
 		e->windows = cfg->trainer.eval_sequences;
 		e->group = cfg->trainer.micro_batch > 0 ? cfg->trainer.micro_batch : 8;
 		e->lanes = cfg->trainer.lanes > 0 ? cfg->trainer.lanes : 8;
@@ -85,7 +87,7 @@ open_corpus(struct evaluation *e, const char *prefix)
 	uint64_t n;
 	int exit_code, rc;
 
-	if ((exit_code = ctl_open_corpus(e->args, prefix, CORPUS_HELDOUT, &e->corpus)) != 0)
+	if ((exit_code = ctl_open_corpus(e->args, e->dtype, prefix, CORPUS_HELDOUT, &e->corpus, NULL)) != 0)
 		return exit_code;
 	if ((rc = corpus_limit_vocab(e->corpus, (uint32_t)e->lm.model->config.vocab_size, &e->note)) != 0)
 		return ctl_fail(e->args, rc, &e->note);

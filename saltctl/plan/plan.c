@@ -83,7 +83,7 @@ dtype_of(const struct config *cfg, enum dtype *dtype, struct err_note *note)
 
 /* A missing corpus is no error of a plan, a bad one is. */
 static int
-look_at_corpus(const struct ctl_args *args, const char *prefix, uint32_t context, uint64_t *windows, double *bytes)
+look_at_corpus(const struct ctl_args *args, const struct config *cfg, const char *prefix, uint64_t *windows, double *bytes)
 {
 	struct err_note note = {.name = ""};
 	struct corpus *c = NULL;
@@ -92,11 +92,12 @@ look_at_corpus(const struct ctl_args *args, const char *prefix, uint32_t context
 	*windows = 0;
 	if (prefix[0] == '\0')
 		return 0;
-	if ((rc = corpus_open(&c, prefix, &note)) != 0)
+	if ((rc = corpus_open_as(&c, prefix, cfg->corpus.dtype, &note)) != 0)
 		return rc == ENOENT ? 0 : ctl_fail(args, rc, &note);
-	*windows = corpus_n_windows(c, context);
+	*windows = corpus_n_windows(c, cfg->corpus.context);
 	if (bytes != NULL)
-		*bytes = (double)corpus_n_tokens(c) * (corpus_info(c)->dtype == CORPUS_DTYPE_UINT16 ? 2 : 4);
+		*bytes = (double)corpus_n_tokens(c) * (corpus_info(c)->dtype == CORPUS_DTYPE_UINT16 ? 2 :
+		    corpus_info(c)->kind == CORPUS_KIND_NPY ? 8 : 4);
 	corpus_destroy(&c);
 	return 0;
 }
@@ -299,9 +300,9 @@ fill(const struct ctl_args *args, struct plan *p)
 	    cfg->corpus.context)) != 0))
 		return exit_code;
 	p->corpus_bytes = p->label_bytes = p->score_bytes = p->labels_stored = p->scores_stored = NAN;
-	if ((exit_code = look_at_corpus(args, cfg->corpus.train, cfg->corpus.context, &p->n_windows,
-	    &p->corpus_bytes)) != 0 || (exit_code = look_at_corpus(args, cfg->corpus.heldout,
-	    cfg->corpus.context, &p->heldout_windows, NULL)) != 0 || (exit_code = ranks_of(args, p)) != 0 ||
+	if ((exit_code = look_at_corpus(args, cfg, cfg->corpus.train, &p->n_windows,
+	    &p->corpus_bytes)) != 0 || (exit_code = look_at_corpus(args, cfg, cfg->corpus.heldout,
+	    &p->heldout_windows, NULL)) != 0 || (exit_code = ranks_of(args, p)) != 0 ||
 	    (exit_code = machine_of(args, p)) != 0 || (exit_code = seconds_of(args, p)) != 0 ||
 	    (exit_code = ctl_get_num(args, "saving", 0, 1, &saving)) != 0 ||
 	    (exit_code = ctl_get_num(args, "label-bytes", 0, 1e9, &label_bytes)) != 0)

@@ -6,6 +6,7 @@
 #include <ftw.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/err/crash.h"
@@ -68,6 +69,8 @@ remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 	return remove(path);
 }
 
+static enum corpus_dtype stated;		/* for check_stream */
+
 /* The whole stream of a corpus, by windows of one target. */
 static void
 check_stream(const char *what, const char *prefix, const int32_t *want, size_t n, enum corpus_kind kind, enum corpus_dtype dtype)
@@ -75,7 +78,7 @@ check_stream(const char *what, const char *prefix, const int32_t *want, size_t n
 	struct corpus *c = NULL;
 	int32_t out[64];
 
-	CHECK_ROW(what, corpus_open(&c, prefix, &note) == 0);
+	CHECK_ROW(what, corpus_open_as(&c, prefix, stated, &note) == 0);
 	if (c == NULL)
 		return;
 	CHECK_ROW(what, corpus_n_tokens(c) == n && corpus_info(c)->kind == kind && corpus_info(c)->dtype == dtype);
@@ -115,7 +118,9 @@ foreign(void)
 	check_stream("llm.c prefix", GOLDEN "gpt2_000", shards, 5, CORPUS_KIND_LLMC, CORPUS_DTYPE_UINT16);
 	check_stream("llm.c shards", GOLDEN "gpt2_*.bin", shards, 9, CORPUS_KIND_LLMC, CORPUS_DTYPE_UINT16);
 	check_stream("llm.c uint32", GOLDEN "llama3", llama, 4, CORPUS_KIND_LLMC, CORPUS_DTYPE_UINT32);
+	stated = CORPUS_DTYPE_UINT16;
 	check_stream("raw", GOLDEN "raw.u16", raw, 7, CORPUS_KIND_RAW, CORPUS_DTYPE_UINT16);
+	stated = CORPUS_DTYPE_NONE;
 
 	REQUIRE(corpus_open(&c, GOLDEN "small", &note) == 0);
 	CHECK(corpus_info(c)->n_documents == 3 && corpus_info(c)->vocab == 0 && corpus_info(c)->eod == -1 && corpus_info(c)->n_bytes == 0);
@@ -216,6 +221,17 @@ round_trip(uint32_t vocab, enum corpus_dtype dtype)
 	corpus_destroy(&c);
 }
 
+/* PREFIX.json of version 2 as one of version 1, which has no check. */
+static void
+as_version_1(char *text)
+{
+	char *version = strstr(text, "\"version\": 2"), *check = strstr(text, ",\n  \"check\"");
+
+	REQUIRE(version != NULL && check != NULL);
+	version[11] = '1';
+	strcpy(check, "\n}\n");
+}
+
 /* A corpus of ours one of whose files was changed afterwards. */
 static void
 changed_afterwards(void)
@@ -252,8 +268,17 @@ changed_afterwards(void)
 	REQUIRE((at = strstr((char *)buf, "\"n_tokens\": 20")) != NULL);
 	at[13] = '9';
 	spill(in_dir("c.json"), buf, n);
+	CHECK(corpus_open(&c, in_dir("c"), &note) == ERR_CORRUPT && strcmp(note.place, "check") == 0 && c == NULL);
+	as_version_1((char *)buf);
+	spill(in_dir("c.json"), buf, strlen((char *)buf));
 	CHECK(corpus_open(&c, in_dir("c"), &note) == ERR_CORRUPT && strcmp(note.place, "n_tokens") == 0 && c == NULL);
+	REQUIRE((at = strstr((char *)buf, "\"n_tokens\": 29")) != NULL);
 	at[13] = '0';
+	n = strlen((char *)buf);
+	spill(in_dir("c.json"), buf, n);
+	REQUIRE(corpus_open(&c, in_dir("c"), &note) == 0);		/* as this program wrote it until now */
+	CHECK(corpus_info(c)->vocab == 1000 && corpus_fingerprint(c, &h, &note) == 0);
+	corpus_destroy(&c);
 	REQUIRE((at = strstr((char *)buf, "\"eod\": 2")) != NULL);
 	at[7] = '-';
 	spill(in_dir("c.json"), buf, n);
@@ -315,6 +340,7 @@ damaged(void)
 		{"llm.c too long", "gpt2_000.bin", 0, "", 0, 1036, ERR_FORMAT, "byte 1034"},
 		{"llm.c magic", "gpt2_000.bin", 0, "\0", 1, 0, ERR_FORMAT, "byte 0"},
 		{"raw odd", "raw.u16", 0, "", 0, 13, ERR_FORMAT, "byte 12"},
+		{"empty", "raw.u16", 0, "", 0, SIZE_MAX, ERR_FORMAT, "byte 0"},
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -329,11 +355,12 @@ damaged(void)
 		copy_golden("raw.u16", "raw.u16");
 		n = slurp(in_dir(rows[i].file), buf, 1500);
 		memcpy(buf + rows[i].at, rows[i].bytes, rows[i].n);
-		spill(in_dir(rows[i].file), buf, rows[i].len > 0 ? rows[i].len : n);
+		spill(in_dir(rows[i].file), buf, rows[i].len == SIZE_MAX ? 0 : rows[i].len > 0 ? rows[i].len : n);
 		snprintf(prefix, sizeof(prefix), "%s", rows[i].file);
 		if (strcmp(prefix, "raw.u16") != 0)	/* which is only known by its full name */
 			*strchr(prefix, '.') = '\0';
-		CHECK_ROW(rows[i].what, corpus_open(&c, in_dir(prefix), &note) == rows[i].want);
+		CHECK_ROW(rows[i].what, corpus_open_as(&c, in_dir(prefix), prefix[0] == 'r' ? CORPUS_DTYPE_UINT16 : CORPUS_DTYPE_NONE,
+		    &note) == rows[i].want);
 		CHECK_ROW(rows[i].what, c == NULL);
 		CHECK_ROW(rows[i].what, strncmp(note.place, rows[i].place, strlen(rows[i].place)) == 0 && note.expected[0] != '\0' &&
 		    note.found[0] != '\0');
@@ -341,8 +368,6 @@ damaged(void)
 			fprintf(stderr, "  %s: %s: expected %s, found %s\n", note.name, note.place, note.expected, note.found);
 		corpus_destroy(&c);
 	}
-	spill(in_dir("none.u16"), "", 0);
-	CHECK(corpus_open(&(struct corpus *){NULL}, in_dir("none.u16"), &note) == ERR_FORMAT && strcmp(note.found, "an empty corpus") == 0);
 }
 
 static void
@@ -391,6 +416,333 @@ vocabulary(void)
 	spill(in_dir("v.bin"), "\x20\4\1\0\1\0\1\0\1\0\1\0\1\0\1\0\1\0", 18);	/* 1056 */
 	REQUIRE(corpus_open(&c, in_dir("v"), &note) == 0 && corpus_limit_vocab(c, 2000, &note) == 0);
 	CHECK(corpus_window(c, 0, 2, out, &note) == ERR_CORRUPT && strstr(note.expected, "1000") != NULL);
+	corpus_destroy(&c);
+}
+
+/* Opens prefix, which must be refused with a note whose expected or found part has all the words, separated by '|'. */
+static void
+refused(const char *what, const char *prefix, enum corpus_dtype dtype, int want, const char *words)
+{
+	char list[200], *word, *rest = list;
+	struct corpus *c;
+	int rc = corpus_open_as(&c, prefix, dtype, &note);
+
+	CHECK_ROW(what, rc == want && c == NULL);
+	if (rc != want || c != NULL) {
+		corpus_destroy(&c);
+		return;
+	}
+	snprintf(list, sizeof(list), "%s", words);
+	while ((word = strsep(&rest, "|")) != NULL)
+		CHECK_ROW(what, strstr(note.expected, word) != NULL || strstr(note.found, word) != NULL || strstr(note.name, word) != NULL);
+}
+
+/* Files that are no tokens are named, whatever type is stated for them. */
+static void
+other_formats(void)
+{
+	static const struct {
+		const char *bytes;
+		size_t n;
+		const char *words;
+	} rows[] = {
+		{"\x1f\x8b\x08\0\0\0\0\0", 8, "gzip"}, {"\x28\xb5\x2f\xfd\0\0\0\0", 8, "zstd"},
+		{"BZh91AY&SY\0\0", 12, "bzip2"}, {"\xfd" "7zXZ\0\0\0", 8, "xz"}, {"PK\3\4\0\0\0\0", 8, "zip"}, {"PAR1\0\0\0\0", 8, "Parquet"},
+		{"ARROW1\0\0", 8, "Arrow"}, {"GGUF\3\0\0\0", 8, "GGUF"}, {"\x10\0\0\0\0\0\0\0{\"a\":1}  ", 16, "safetensors"},
+		{"\x89HDF\r\n\x1a\n", 8, "HDF5"}, {"\x80\4\x95\1\0\0\0\0", 8, "pickle"}, {"MMIDIDX\0\0\1\0\0\0\0\0\0\0\0", 18, ".idx|PREFIX"},
+		{"{\"text\": \"one\"}\n{\"text\": \"two\"}\n", 32, "JSON|corpus build"}, {"[1, 2, 3]\n", 10, "JSON"},
+		{"Once upon a time.\n", 18, "text|corpus build"}, {"\xef\xbb\xbfMarchen\n", 11, "text"},
+		{"version https://git-lfs.github.com/spec/v1\noid sha256:", 54, "Git LFS"},
+		{"\x8a\xd8\x34\1\1\0\0\0", 8, "evaluation|20240522"}, {"\xc6\xd7\x34\1\1\0\0\0", 8, "llm.c"},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		spill(in_dir("other.bin"), rows[i].bytes, rows[i].n);
+		for (int k = 0; k < 2; k++) {
+			enum corpus_dtype dtype = k == 0 ? CORPUS_DTYPE_NONE : CORPUS_DTYPE_UINT16;
+			struct corpus *c;
+			int rc = corpus_open_as(&c, in_dir("other.bin"), dtype, &note);
+
+			CHECK_ROW(rows[i].words, rc == ERR_FORMAT || rc == ERR_UNSUPPORTED);
+			corpus_destroy(&c);
+			refused(rows[i].words, in_dir("other.bin"), dtype, rc, rows[i].words);
+		}
+	}
+}
+
+/* Raw ids need a type: the caller's or PREFIX.json's, where corpus_remember puts it. */
+static void
+raw_types(void)
+{
+	static const uint32_t ids[] = {70000, 1, 2, 65536, 3, 5, 8, 13};
+	static const int32_t halves[] = {4464, 1, 1, 0, 2, 0, 0, 1, 3, 0, 5, 0, 8, 0, 13, 0};
+	static const char json[] = "{\"format\": \"saltfleet-corpus\", \"version\": 1, \"kind\": \"raw\", \"dtype\": \"uint32\", \"n_tokens\": 8}";
+	uint32_t many[400];
+	struct corpus *c;
+	struct hash128 h;
+	bool written;
+
+	spill(in_dir("r.t"), ids, sizeof(ids));
+	refused("no type", in_dir("r.t"), CORPUS_DTYPE_NONE, ERR_FORMAT, "--dtype|corpus.dtype|uint32|r.t");
+	refused("no type, pattern", in_dir("r.?"), CORPUS_DTYPE_NONE, ERR_FORMAT, "--dtype|corpus.dtype");
+	for (int k = 0; k < 2; k++) {
+		stated = k == 0 ? CORPUS_DTYPE_UINT32 : CORPUS_DTYPE_INT32;
+		check_stream("4 bytes", in_dir("r.t"), (const int32_t *)ids, 8, CORPUS_KIND_RAW, stated);
+	}
+	stated = CORPUS_DTYPE_UINT16;		/* too few of them to tell */
+	check_stream("2 bytes", in_dir("r.t"), halves, 16, CORPUS_KIND_RAW, stated);
+	stated = CORPUS_DTYPE_NONE;
+	for (int i = 0; i < 400; i++)
+		many[i] = (uint32_t)i * 397 % 150000;
+	spill(in_dir("r.many"), many, sizeof(many));
+	refused("32 bits", in_dir("r.many"), CORPUS_DTYPE_UINT16, ERR_FORMAT, "32 bits|uint32");
+	refused("the format says it", GOLDEN "gpt2_000.bin", CORPUS_DTYPE_UINT32, ERR_MISMATCH, "uint16|uint32|--dtype");
+	refused("Megatron says it", GOLDEN "wide", CORPUS_DTYPE_UINT16, ERR_MISMATCH, "int32|uint16");
+
+	/* remembered, with the fingerprint of that time */
+	REQUIRE(corpus_open_as(&c, in_dir("r.t"), CORPUS_DTYPE_UINT32, &note) == 0);
+	CHECK(corpus_remember(c, &written, &note) == 0 && written && corpus_remember(c, &written, &note) == 0 && !written);
+	corpus_destroy(&c);
+	check_stream("remembered", in_dir("r.t"), (const int32_t *)ids, 8, CORPUS_KIND_RAW, CORPUS_DTYPE_UINT32);
+	REQUIRE(corpus_open(&c, in_dir("r.t"), &note) == 0);
+	CHECK(corpus_fingerprint(c, &h, &note) == 0 && corpus_info(c)->vocab == 0 && corpus_info(c)->eod == -1);
+	corpus_destroy(&c);
+	refused("another type is remembered", in_dir("r.t"), CORPUS_DTYPE_INT32, ERR_CORRUPT, "r.t.json");
+	spill(in_dir("r.t"), halves, 32);
+	REQUIRE(corpus_open(&c, in_dir("r.t"), &note) == 0);
+	CHECK(corpus_fingerprint(c, &h, &note) == ERR_CORRUPT && strstr(note.expected, "PREFIX.json") != NULL);
+	corpus_destroy(&c);
+	spill(in_dir("r.t"), halves, 36);
+	refused("another length is remembered", in_dir("r.t"), CORPUS_DTYPE_NONE, ERR_CORRUPT, "r.t.json");
+	spill(in_dir("r.t"), ids, sizeof(ids));
+	spill(in_dir("r.t.json"), json, sizeof(json) - 1);
+	check_stream("by hand", in_dir("r.t"), (const int32_t *)ids, 8, CORPUS_KIND_RAW, CORPUS_DTYPE_UINT32);
+
+	/* 65,536 ids is what uint16 can name */
+	spill(in_dir("r.small"), halves, sizeof(halves) / 2);
+	REQUIRE(corpus_open_as(&c, in_dir("r.small"), CORPUS_DTYPE_UINT16, &note) == 0);
+	CHECK(corpus_limit_vocab(c, 65536, &note) == 0 && corpus_limit_vocab(c, 65537, &note) == ERR_MISMATCH);
+	CHECK(strstr(note.found, "65,536") != NULL);
+	corpus_destroy(&c);
+}
+
+static void
+spill_npy(const char *path, int version, const char *dict, const void *data, size_t n)
+{
+	char file[1024] = "\x93NUMPY";
+	size_t at = version == 1 ? 10 : 12, len = strlen(dict);
+
+	file[6] = (char)version;
+	file[8] = (char)len;
+	memcpy(file + at, dict, len);
+	memcpy(file + at + len, data, n);
+	spill(path, file, at + len + n);
+}
+
+static void
+npy(void)
+{
+	static const int32_t want[] = {3, 1, 4, 65535, 0};
+	static const uint16_t u2[] = {3, 1, 4, 65535, 0};
+	static const int64_t i8[] = {3, 1, 4, 65535, 0}, big[] = {3, INT64_C(1) << 33, -7};
+	static const struct {
+		const char *what, *dict;
+		enum corpus_dtype dtype;	/* NONE: refused, with words */
+		const void *data;
+		size_t n;
+		const char *words;
+	} rows[] = {
+		{"u2", "{'descr': '<u2', 'fortran_order': False, 'shape': (5,), }  \n", CORPUS_DTYPE_UINT16, u2, sizeof(u2), NULL},
+		{"u4", "{'descr': '<u4', 'fortran_order': False, 'shape': (5,), }\n", CORPUS_DTYPE_UINT32, want, sizeof(want), NULL},
+		{"i4", "{'descr': '<i4', 'fortran_order': False, 'shape': (5,), }\n", CORPUS_DTYPE_INT32, want, sizeof(want), NULL},
+		{"i8", "{'descr': '<i8', 'fortran_order': False, 'shape': (5,), }\n", CORPUS_DTYPE_INT64, i8, sizeof(i8), NULL},
+		{"u8", "{'descr': '<u8', 'fortran_order': False, 'shape': (5,), }\n", CORPUS_DTYPE_UINT64, i8, sizeof(i8), NULL},
+		{"big-endian", "{'descr': '>u2', 'fortran_order': False, 'shape': (5,), }\n", 0, u2, sizeof(u2), "'>u2'|little-endian"},
+		{"float", "{'descr': '<f4', 'fortran_order': False, 'shape': (5,), }\n", 0, want, sizeof(want), "'<f4'"},
+		{"bytes", "{'descr': '|u1', 'fortran_order': False, 'shape': (5,), }\n", 0, u2, 5, "'|u1'"},
+		{"records", "{'descr': [('a', '<u2')], 'fortran_order': False, 'shape': (5,), }\n", 0, u2, sizeof(u2), "little-endian"},
+		{"Fortran", "{'descr': '<u2', 'fortran_order': True, 'shape': (5,), }\n", 0, u2, sizeof(u2), "True"},
+		{"two dimensions", "{'descr': '<u2', 'fortran_order': False, 'shape': (1, 5), }\n", 0, u2, sizeof(u2), "(1, 5)|reshape"},
+		{"no dimension", "{'descr': '<u2', 'fortran_order': False, 'shape': (), }\n", 0, u2, 2, "()"},
+		{"cut short", "{'descr': '<u2', 'fortran_order': False, 'shape': (5,), }\n", 0, u2, sizeof(u2) - 1, "5 elements of 2 bytes"},
+		{"longer", "{'descr': '<u2', 'fortran_order': False, 'shape': (4,), }\n", 0, u2, sizeof(u2), "4 elements"},
+		{"2^62", "{'descr': '<u8', 'fortran_order': False, 'shape': (4611686018427387904,), }\n", 0, u2, sizeof(u2), "elements"},
+		{"no dictionary", "\n", 0, u2, sizeof(u2), "little-endian"},
+	};
+	int32_t out[3];
+	struct corpus *c;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		for (int version = 1; version <= 3; version++) {
+			spill_npy(in_dir("n.npy"), version, rows[i].dict, rows[i].data, rows[i].n);
+			if (rows[i].dtype != CORPUS_DTYPE_NONE) {
+				check_stream(rows[i].what, in_dir("n.npy"), want, 5, CORPUS_KIND_NPY, rows[i].dtype);
+				continue;
+			}
+			if (corpus_open(&c, in_dir("n.npy"), &note) == ERR_FORMAT)
+				refused(rows[i].what, in_dir("n.npy"), CORPUS_DTYPE_NONE, ERR_FORMAT, rows[i].words);
+			else
+				refused(rows[i].what, in_dir("n.npy"), CORPUS_DTYPE_NONE, ERR_UNSUPPORTED, rows[i].words);
+		}
+	}
+	spill(in_dir("n.npy"), "\x93NUMPY\1\0\xff\xff{'descr'", 18);
+	refused("header cut short", in_dir("n.npy"), CORPUS_DTYPE_NONE, ERR_FORMAT, "cut short");
+	spill_npy(in_dir("n.npy"), 1, "{'descr': '<i8', 'fortran_order': False, 'shape': (3,), }\n", big, sizeof(big));
+	REQUIRE(corpus_open(&c, in_dir("n.npy"), &note) == 0);
+	CHECK(corpus_window(c, 0, 2, out, &note) == ERR_CORRUPT);
+	CHECK_STR(note.found, "8589934592");
+	CHECK(corpus_limit_vocab(c, 100000, &note) == 0);
+	corpus_destroy(&c);
+}
+
+/* A pattern means token files: not what saltctl wrote beside them, Megatron's by their indexes, no file twice. */
+static void
+patterns(void)
+{
+	static const uint16_t ids[] = {1, 2, 3, 4};
+	static const int32_t both[] = {1, 2, 3, 0, 40000, 65535, 7, 0, 9, 8, 7, 6, 5, 0, 1, 2, 3, 0, 40000, 65535, 7, 0, 9, 8, 7, 6, 5, 0};
+	uint8_t shard[1024 + 2] = {0};
+	struct hash128 one, two;
+	struct corpus *c;
+	int32_t header[3] = {20240520, 1, 1}, out[290];
+	char name[32];
+	size_t n;
+
+	spill(in_dir("p_1.bin"), ids, sizeof(ids));
+	for (int i = 0; i < 3; i++) {
+		REQUIRE(corpus_open_as(&c, in_dir("p_*"), CORPUS_DTYPE_UINT16, &note) == 0);
+		CHECK(corpus_n_tokens(c) == 4 && corpus_fingerprint(c, &two, &note) == 0);
+		CHECK(access(in_dir("p_1.bin.salthash"), F_OK) == 0);
+		CHECK(i == 0 || hash_equal(one, two));
+		one = two;
+		corpus_destroy(&c);
+	}
+	spill(in_dir("p_1.bin.idx.tmp"), "x", 1);	/* of a build that was killed */
+	spill(in_dir("p_2.json"), "{\"format\": \"saltfleet-corpus\"}", 30);
+	spill(in_dir("p_2.counts.bin"), "SALTCNT1\1\0\0\0\0\0\0\0", 16);
+	REQUIRE(corpus_open_as(&c, in_dir("p_*"), CORPUS_DTYPE_UINT16, &note) == 0);
+	CHECK(corpus_n_tokens(c) == 4);
+	corpus_destroy(&c);
+	refused("side files only", in_dir("p_*.salthash"), CORPUS_DTYPE_UINT16, ENOENT, "only files");
+	REQUIRE(symlink("p_1.bin", in_dir("p_3.bin")) == 0);
+	refused("a file twice", in_dir("p_*"), CORPUS_DTYPE_UINT16, ERR_FORMAT, "p_3.bin|p_1.bin|once");
+	REQUIRE(unlink(in_dir("p_3.bin")) == 0);
+	spill(in_dir("p_3.bin"), ids, 0);
+	refused("an empty file", in_dir("p_*"), CORPUS_DTYPE_UINT16, ERR_FORMAT, "p_3.bin|an empty file");
+	REQUIRE(unlink(in_dir("p_3.bin")) == 0 && mkdir(in_dir("p_3.bin"), 0700) == 0);
+	refused("a folder", in_dir("p_*"), CORPUS_DTYPE_UINT16, EISDIR, "p_3.bin");
+	REQUIRE(rmdir(in_dir("p_3.bin")) == 0 && mkfifo(in_dir("p_3.bin"), 0600) == 0);
+	refused("a FIFO", in_dir("p_*"), CORPUS_DTYPE_UINT16, EINVAL, "p_3.bin|no regular file");
+
+	copy_golden("small.bin", "m_1.bin");
+	copy_golden("small.idx", "m_1.idx");
+	copy_golden("small.bin", "m_2.bin");
+	copy_golden("small.idx", "m_2.idx");
+	check_stream("Megatron shards", in_dir("m_*"), both, 28, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_UINT16);
+	check_stream("by .bin", in_dir("m_*.bin"), both, 28, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_UINT16);
+	check_stream("by .idx", in_dir("m_*.idx"), both, 28, CORPUS_KIND_MEGATRON, CORPUS_DTYPE_UINT16);
+	REQUIRE(corpus_open(&c, in_dir("m_*"), &note) == 0);
+	CHECK(corpus_info(c)->n_documents == 6 && corpus_limit_vocab(c, 40000, &note) == 0);
+	CHECK(corpus_window(c, 4, 4, out, &note) == ERR_CORRUPT);
+	CHECK_STR(note.place, "token 18 (token 4 of this file) (window 4 of context 4, position 2)");
+	CHECK_STR(note.name, in_dir("m_2.bin"));
+	corpus_destroy(&c);
+	REQUIRE(unlink(in_dir("m_2.bin")) == 0);
+	refused("an index alone", in_dir("m_*"), CORPUS_DTYPE_NONE, ENOENT, "m_2.bin");
+	refused("an index as tokens", in_dir("m_2.id*"), CORPUS_DTYPE_UINT16, ENOENT, "m_2.bin");
+
+	/* more files than stay open; and one of them becomes another one */
+	memcpy(shard, header, sizeof(header));
+	for (int i = 0; i < 290; i++) {
+		shard[1024] = (uint8_t)(i % 256);
+		shard[1025] = (uint8_t)(i / 256);
+		snprintf(name, sizeof(name), "many_%03d", i);
+		spill(in_dir(name), shard, sizeof(shard));
+	}
+	REQUIRE(corpus_open(&c, in_dir("many_*"), &note) == 0);
+	CHECK(corpus_fingerprint(c, &one, &note) == 0 && corpus_window(c, 0, 289, out, &note) == 0);
+	n = 0;
+	for (int i = 0; i < 290; i++)
+		n += out[i] == i;
+	CHECK(n == 290);
+	spill(in_dir("many_new"), shard, sizeof(shard));
+	REQUIRE(rename(in_dir("many_new"), in_dir("many_280")) == 0);
+	CHECK(corpus_window(c, 0, 289, out, &note) == ERR_CORRUPT && strcmp(note.name, in_dir("many_280")) == 0);
+	corpus_destroy(&c);
+}
+
+/* Changes a bit and leaves size and times as they are, as a failing disk does. */
+static void
+rot(const char *path, off_t at, int bit)
+{
+	struct timespec times[2];
+	int fd = open(path, O_RDWR);
+	struct stat st;
+	uint8_t byte;
+
+	REQUIRE(fd >= 0 && fstat(fd, &st) == 0 && pread(fd, &byte, 1, at) == 1);
+	byte ^= (uint8_t)(1 << bit);
+	times[0] = st.st_atim;
+	times[1] = st.st_mtim;
+	REQUIRE(pwrite(fd, &byte, 1, at) == 1 && futimens(fd, times) == 0 && close(fd) == 0);
+}
+
+static int
+use(const char *prefix)
+{
+	struct corpus *c;
+	struct hash128 h;
+	int32_t out[8];
+	int rc = corpus_open(&c, prefix, &note);
+
+	if (rc == 0)
+		rc = corpus_fingerprint(c, &h, &note);
+	for (uint64_t i = 0; rc == 0 && i < corpus_n_windows(c, 7); i++)
+		rc = corpus_window(c, i, 7, out, &note);
+	corpus_destroy(&c);
+	return rc;
+}
+
+/* Every bit of a small corpus, one after the other, with the side files of the undamaged one. */
+static void
+rotten(void)
+{
+	static const char *const files[] = {"rot.bin", "rot.idx", "rot.json"};
+	struct corpus *c;
+	struct hash128 h;
+	struct stat st;
+	int32_t out[5];
+
+	REQUIRE(write_some(in_dir("rot"), 1000, 4, true) == 0 && use(in_dir("rot")) == 0);
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		REQUIRE(stat(in_dir(files[i]), &st) == 0);
+		for (off_t at = 0; at < st.st_size; at++) {
+			for (int bit = 0; bit < 8; bit++) {
+				rot(in_dir(files[i]), at, bit);
+				if (use(in_dir("rot")) == 0)
+					fprintf(stderr, "%s: byte %lld, bit %d\n", files[i], (long long)at, bit);
+				CHECK_ROW(files[i], use(in_dir("rot")) != 0);
+				rot(in_dir(files[i]), at, bit);
+			}
+		}
+	}
+	CHECK(use(in_dir("rot")) == 0);
+
+	/* A foreign corpus, whose fingerprint only its side file has; and one that is cut short while it is open. */
+	copy_golden("gpt2_000.bin", "f.bin");
+	CHECK(use(in_dir("f.bin")) == 0);
+	rot(in_dir("f.bin"), 1027, 2);
+	REQUIRE(corpus_open(&c, in_dir("f.bin"), &note) == 0);
+	CHECK(corpus_fingerprint(c, &h, &note) == 0 && corpus_window(c, 0, 4, out, &note) == ERR_CORRUPT);
+	CHECK(strcmp(note.name, in_dir("f.bin")) == 0 && strncmp(note.place, "block 0 ", 8) == 0 && err_exit_code(ERR_CORRUPT) == 65);
+	CHECK(corpus_verify(c, &note) == ERR_CORRUPT && corpus_check_vocab(c, 60000, &note) == ERR_CORRUPT);
+	rot(in_dir("f.bin"), 1027, 2);
+	CHECK(corpus_window(c, 0, 4, out, &note) == 0 && corpus_verify(c, &note) == 0);
+	rot(in_dir("f.bin"), 1027, 2);
+	CHECK(corpus_window(c, 0, 4, out, &note) == 0 && corpus_verify(c, &note) == ERR_CORRUPT);	/* each block once */
+	REQUIRE(truncate(in_dir("f.bin"), 1028) == 0);
+	CHECK(corpus_window(c, 0, 4, out, &note) == ERR_CORRUPT && strcmp(note.name, in_dir("f.bin")) == 0 &&
+	    strstr(note.found, "cut short") != NULL);
 	corpus_destroy(&c);
 }
 
@@ -543,6 +895,11 @@ main(void)
 	changed_afterwards();
 	damaged();
 	vocabulary();
+	other_formats();
+	raw_types();
+	npy();
+	patterns();
+	rotten();
 	writer_refuses();
 	if (CRASH_POINTS)
 		killed();

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/hash/hash.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
+#include "base/log/log.h"
 #include "base/random/random.h"
 #include "base/random/shuffle.h"
 #include "check.h"
@@ -77,25 +80,133 @@ hex_round_trip(void)
 	CHECK(hash_from_hex(&back, "12") == ERR_FORMAT);
 }
 
+/* Three blocks, the last one short. */
+enum { FILE_BYTES = 2 * HASH_BLOCK_BYTES + 1000 };
+
+/* Changes a byte of the file and leaves size and times as they are, as a failing disk does. */
 static void
-file_and_sidecar(void)
+rot(int fd, off_t at)
+{
+	struct timespec times[2];
+	struct stat st;
+	uint8_t byte;
+
+	REQUIRE(fstat(fd, &st) == 0 && pread(fd, &byte, 1, at) == 1);
+	byte ^= 4;
+	times[0] = st.st_atim;
+	times[1] = st.st_mtim;
+	REQUIRE(pwrite(fd, &byte, 1, at) == 1 && futimens(fd, times) == 0);
+}
+
+static int
+all_blocks(const char *path, int fd, struct hash128 *root, struct err_note *note)
+{
+	struct hash_blocks *b;
+	int rc = hash_blocks_open(&b, fd, path, root, note);
+
+	if (rc == 0)
+		rc = hash_blocks_check(b, fd, 0, FILE_BYTES, false, note);
+	hash_blocks_close(&b);
+	return rc;
+}
+
+static void
+spill(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	REQUIRE(f != NULL && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+static void
+blocks(const char *path, const char *side, int fd)
+{
+	static char data[FILE_BYTES];
+	struct hash128 a, b, piece;
+	struct hash_state *h = hash_new();
+	struct hash_blocks *kept;
+	char text[200], hex[HASH_HEX_BYTES];
+	struct err_note note;
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (char)(i * 7 + i / 251);
+	REQUIRE(write(fd, data, sizeof(data)) == (ssize_t)sizeof(data) && fstat(fd, &st) == 0);
+	piece = hash_bytes(data, sizeof(data));
+	hash_field(h, "piece", &piece, sizeof(piece));
+	hash_field_u64(h, "size", sizeof(data));
+	CHECK(hash_file(path, &a, &note) == 0 && hash_equal(a, hash_digest(h)));
+	hash_destroy(&h);
+	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b) && access(side, R_OK) == 0);
+	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
+
+	/* A damaged block is found when it is read, not before, and no other one is. */
+	REQUIRE(hash_blocks_open(&kept, fd, path, &b, &note) == 0);
+	CHECK(hash_blocks_check(kept, fd, 0, 1, false, &note) == 0);
+	rot(fd, 5);
+	rot(fd, HASH_BLOCK_BYTES + 17);
+	CHECK(hash_blocks_check(kept, fd, 100, 1, false, &note) == 0);			/* this block was read before */
+	CHECK(hash_blocks_check(kept, fd, 2 * HASH_BLOCK_BYTES, 1000, false, &note) == 0);
+	CHECK(hash_blocks_check(kept, fd, HASH_BLOCK_BYTES - 1, 2, false, &note) == ERR_CORRUPT);
+	CHECK_STR(note.name, path);
+	CHECK_STR(note.place, "block 1 (bytes 262144 to 524288)");
+	CHECK(hash_blocks_check(kept, fd, 100, 1, true, &note) == ERR_CORRUPT && strncmp(note.place, "block 0 ", 8) == 0);
+	rot(fd, 5);
+	rot(fd, HASH_BLOCK_BYTES + 17);
+	CHECK(hash_blocks_check(kept, fd, 0, FILE_BYTES, true, &note) == 0);
+
+	/* Cut short while it is open. */
+	REQUIRE(ftruncate(fd, FILE_BYTES - 1) == 0);
+	CHECK(hash_blocks_check(kept, fd, FILE_BYTES - 5, 2, true, &note) == ERR_CORRUPT && strstr(note.found, "cut short") != NULL);
+	REQUIRE(pwrite(fd, data + FILE_BYTES - 1, 1, FILE_BYTES - 1) == 1);
+	hash_blocks_close(&kept);
+	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));		/* another time: read again */
+
+	/* A side file of the older form, of this state of the file: it becomes one of today, or the bytes are not those that it is of. */
+	REQUIRE(fstat(fd, &st) == 0);
+	snprintf(text, sizeof(text), "salthash1 %s %d %lld.%09ld %llu\n", hash_hex(a, hex), FILE_BYTES, (long long)st.st_mtim.tv_sec,
+	    st.st_mtim.tv_nsec, (unsigned long long)st.st_ino);
+	spill(side, text);
+	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
+	REQUIRE(stat(side, &st) == 0);
+	CHECK(st.st_size > 3 * 8 + 100);
+	spill(side, text);
+	rot(fd, 3);
+	CHECK(all_blocks(path, fd, &b, &note) == ERR_CORRUPT && strstr(note.found, "bytes changed") != NULL);
+	rot(fd, 3);
+
+	/* A damaged side file is made again, and does not hide what is in the file. */
+	unlink(side);
+	CHECK(all_blocks(path, fd, &b, &note) == 0);
+	REQUIRE(stat(side, &st) == 0);
+	for (off_t at = 0; at < st.st_size; at++) {
+		int s = open(side, O_RDWR);
+
+		rot(s, at);
+		close(s);
+		b = (struct hash128){0, 0};
+		CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
+	}
+	spill(side, "");
+	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
+}
+
+static void
+files(void)
 {
 	char path[] = "/tmp/salt_hash_XXXXXX", side[64];
-	struct hash128 a, b, c;
 	struct err_note note;
+	struct hash128 a;
 	int fd = mkstemp(path);
 
-	REQUIRE(fd >= 0 && write(fd, "abc", 3) == 3);
+	REQUIRE(fd >= 0);
 	snprintf(side, sizeof(side), "%s.salthash", path);
-	CHECK(hash_file(path, 1, &a, &note) == 0);
-	CHECK(access(side, R_OK) == 0);
-	CHECK(hash_file(path, 1, &b, &note) == 0 && hash_equal(a, b));
-	CHECK(write(fd, "d", 1) == 1);
-	CHECK(hash_file(path, 1, &c, &note) == 0 && !hash_equal(a, c));
+	log_init("test", LOG_LEVEL_ERROR);
+	blocks(path, side, fd);
 	close(fd);
 	unlink(path);
 	unlink(side);
-	CHECK(hash_file(path, 1, &c, &note) == 2);
+	CHECK(hash_file(path, &a, &note) == 2);
 	CHECK(strstr(note.name, path) != NULL);
 }
 
@@ -142,7 +253,7 @@ main(void)
 	order_is_a_bijection();
 	order_golden();
 	hex_round_trip();
-	file_and_sidecar();
+	files();
 	chance_is_fair();
 	crc32c();
 	return check_done();

@@ -128,6 +128,25 @@ refusals(void)
 	rmdir(at("x.safetensors"));
 }
 
+/* Lengths of headers whose bytes begin like a pickle (80 02), gzip (1f 8b) or UTF-16 (ff fe, fe ff). */
+static void
+header_like_a_signature(void)
+{
+	static const uint64_t lengths[] = {0x280, 0x8b1f, 0xfeff, 0xfffe};
+	static char file[70000];
+	struct err_note note;
+	struct weights *w;
+
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		memset(file, ' ', sizeof(file));
+		memcpy(file, &lengths[i], 8);
+		memcpy(file + 8, "{}", 2);
+		spill(at("made.safetensors"), file, 8 + lengths[i]);
+		CHECK(weights_open(&w, at("made.safetensors"), &note) == 0);
+		weights_close(&w);
+	}
+}
+
 /* The header may be 100 MB at most, whatever the file's size. */
 static void
 huge_header(void)
@@ -376,6 +395,7 @@ main(void)
 	snprintf(dir, sizeof(dir), "%.90s/safetensors.XXXXXX", tmp != NULL ? tmp : "/tmp");
 	REQUIRE(mkdtemp(dir) != NULL);
 	refusals();
+	header_like_a_signature();
 	huge_header();
 	numpy_values();
 	round_trips();

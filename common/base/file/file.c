@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -74,24 +75,26 @@ out:
 	return rc;
 }
 
-const char *
-file_magic(const void *p, size_t n)
+int
+file_pread(int fd, const char *path, uint64_t at, void *out, size_t n, struct err_note *note)
 {
-	static const struct { const char *bytes; size_t n; const char *what; } kinds[] = {
-#define KIND(bytes, what) {bytes, sizeof(bytes) - 1, what}
-		KIND("version https://git-lfs", "a Git LFS pointer; type `git lfs pull` in its folder"),
-		KIND("PK\3\4", "a zip archive, as PyTorch writes"), KIND("\x80\2", "a Python pickle"),
-		KIND("GGUF", "a GGUF file"), KIND("\x89HDF", "an HDF5 file"), KIND("\x1f\x8b", "a gzip file"),
-		KIND("\x28\xb5\x2f\xfd", "a zstd file"), KIND("\xfd" "7zXZ", "an xz file"), KIND("BZh", "a bzip2 file"),
-		KIND("\xff\xfe", "UTF-16 text"), KIND("\xfe\xff", "UTF-16 text"),
-		KIND("<!DOCTYPE", "an HTML page"), KIND("<!doctype", "an HTML page"), KIND("<html", "an HTML page"),
-#undef KIND
-	};
+	size_t done = 0;
+	ssize_t got;
+	int rc;
 
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (n >= kinds[i].n && memcmp(p, kinds[i].bytes, kinds[i].n) == 0)
-			return kinds[i].what;
-	return NULL;
+	while (done < n) {
+		if ((got = pread(fd, (char *)out + done, n - done, (off_t)(at + done))) > 0) {
+			done += (size_t)got;
+		} else if (got == 0) {
+			return err_expect_at(note, ERR_CORRUPT, "%s", "byte %" PRIu64, "more bytes, as when it was opened",
+			    "the end of the file: it was cut short while in use", path, at + done);
+		} else if (errno != EINTR) {
+			rc = err_note_set(note, errno, "%s", path);
+			err_note_place(note, "byte %" PRIu64, at + done);
+			return rc;
+		}
+	}
+	return 0;
 }
 
 int

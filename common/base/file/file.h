@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/types.h>
 #include "base/err/err.h"
@@ -19,10 +20,21 @@
 int file_read(const char *path, size_t max_bytes, char **data, size_t *len, struct err_note *note);
 
 /*
- * file_magic - what bytes that begin a file show it to be, in words for a message: "a Git LFS pointer; ...", "a gzip file". NULL: none of the
- * kinds that are found in place of model files. n may be any length; 64 bytes are enough.
+ * file_pread - n bytes from byte at of fd, all of them. 0; errno; ERR_CORRUPT where the file ends before: it was cut short after its size
+ * was read. path is for the note. Any thread.
  */
-const char *file_magic(const void *p, size_t n);
+int file_pread(int fd, const char *path, uint64_t at, void *out, size_t n, struct err_note *note);
+
+/*
+ * What the first n bytes of a file show it to be, in words for a message ("a gzip file"); NULL: none of the kinds known here. n may be any
+ * number; 512 bytes are enough.
+ * file_format - by signatures that no numbers bear by chance, safetensors among them. file_magic - for files that should be JSON or
+ * safetensors: also by signatures of two bytes, and web pages.
+ * file_is_text - whether n bytes are UTF-8 text without control characters; a character that n cuts is fine.
+ */
+const char *file_format(const void *head, size_t n);
+const char *file_magic(const void *head, size_t n);
+bool file_is_text(const void *head, size_t n);
 
 /* file_write_all - all n bytes to fd, repeated after short writes and EINTR. 0 or errno; no note. */
 int file_write_all(int fd, const void *p, size_t n);

@@ -16,13 +16,15 @@
 static const struct {
 	enum corpus_kind kind;
 	const char *name;
-} kinds[] = {{CORPUS_KIND_MEGATRON, "megatron"}, {CORPUS_KIND_LLMC, "llmc"}, {CORPUS_KIND_RAW, "raw"}};
+} kinds[] = {{CORPUS_KIND_MEGATRON, "megatron"}, {CORPUS_KIND_LLMC, "llmc"}, {CORPUS_KIND_RAW, "raw"},
+    {CORPUS_KIND_NPY, "npy"}};
 
 static const struct {
 	enum corpus_dtype dtype;
 	const char *name;
 	unsigned bytes;
-} dtypes[] = {{CORPUS_DTYPE_UINT16, "uint16", 2}, {CORPUS_DTYPE_INT32, "int32", 4}, {CORPUS_DTYPE_UINT32, "uint32", 4}};
+} dtypes[] = {{CORPUS_DTYPE_UINT16, "uint16", 2}, {CORPUS_DTYPE_INT32, "int32", 4}, {CORPUS_DTYPE_UINT32, "uint32", 4},
+    {CORPUS_DTYPE_INT64, "int64", 8}, {CORPUS_DTYPE_UINT64, "uint64", 8}};
 
 const char *
 corpus_kind_name(enum corpus_kind kind)
@@ -45,7 +47,10 @@ corpus_dtype_name(enum corpus_dtype dtype)
 unsigned
 corpus__token_bytes(enum corpus_dtype dtype)
 {
-	return dtype == CORPUS_DTYPE_UINT16 ? 2 : 4;
+	for (size_t i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]); i++)
+		if (dtypes[i].dtype == dtype)
+			return dtypes[i].bytes;
+	return 0;
 }
 
 static int
@@ -89,11 +94,14 @@ get_hash(const struct json *root, const char *path, const char *member, bool *ha
 	return 0;
 }
 
-/* A file of ours has the format's name near its beginning, even when damaged. Other JSON (for instance the text of the corpus) has not. */
-static int
-is_ours(const char *path, bool *ours, struct err_note *note)
+/*
+ * A file of ours has the format's name or the number of tokens near its beginning; both, so that one damaged byte does not make it another
+ * file's. Other JSON (for instance the text of the corpus) has not.
+ */
+int
+corpus__about_ours(const char *path, bool *ours, struct err_note *note)
 {
-	static const char mark[] = "\"" CORPUS__FORMAT "\"";
+	static const char *const marks[] = {"\"" CORPUS__FORMAT "\"", "\"n_tokens\":"};
 	char head[512];
 	int fd, rc = 0;
 	ssize_t n;
@@ -104,8 +112,29 @@ is_ours(const char *path, bool *ours, struct err_note *note)
 	if ((n = pread(fd, head, sizeof(head), 0)) < 0)
 		rc = err_note_set(note, errno, "%s", path);
 	close(fd);
-	*ours = n > 0 && memmem(head, (size_t)n, mark, sizeof(mark) - 1) != NULL;
+	for (size_t i = 0; n > 0 && i < sizeof(marks) / sizeof(marks[0]); i++)
+		*ours |= memmem(head, (size_t)n, marks[i], strlen(marks[i])) != NULL;
 	return rc;
+}
+
+#define CHECK_MEMBER ",\n  \"check\": \""
+
+/* Version 2 ends with the hash of the text before it. */
+static int
+verify(const char *path, const char *text, size_t len, struct err_note *note)
+{
+	const size_t tail = sizeof(CHECK_MEMBER) - 1 + 32 + sizeof("\"\n}\n") - 1;
+	char hex[HASH_HEX_BYTES] = "", now[HASH_HEX_BYTES];
+	const char *at = text + len - tail;
+
+	if (len < tail || memcmp(at, CHECK_MEMBER, sizeof(CHECK_MEMBER) - 1) != 0 || strcmp(text + len - 4, "\"\n}\n") != 0)
+		return err_expect_at(note, ERR_CORRUPT, "%s", "check", "a hash as the last member (version 2)", "none: the file was damaged or edited; "
+		    "restore it, or make it \"version\": 1, which has none", path);
+	memcpy(hex, at + sizeof(CHECK_MEMBER) - 1, 32);
+	if (strcmp(hash_hex(hash_bytes(text, len - tail), now), hex) != 0)
+		return err_expect_at(note, ERR_CORRUPT, "%s", "check", "%s, the hash of the text before", "%s: the file was damaged or edited; "
+		    "restore it, or make it \"version\": 1 without this member", path, now, hex);
+	return 0;
 }
 
 int
@@ -115,22 +144,28 @@ corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info 
 	char path[CORPUS__PATH_MAX + 8];
 	struct json *root = NULL;
 	const char *text;
-	size_t i;
+	char *bytes = NULL;
+	size_t i, len;
 	int rc;
 
 	memset(about, 0, sizeof(*about));
 	about->eod = -1;
 	snprintf(path, sizeof(path), "%s.json", c->stem);
-	if ((rc = is_ours(path, &c->has_about, note)) != 0 || !c->has_about)
+	if ((rc = corpus__about_ours(path, &c->has_about, note)) != 0 || !c->has_about)
 		return rc;
-	if ((rc = json_parse_file(path, CORPUS__ABOUT_MAX, &root, note)) != 0)
-		return rc;
-	if ((rc = get_int(root, path, "version", 1, INT32_MAX, &version, note)) != 0)
+	if ((rc = file_read(path, CORPUS__ABOUT_MAX, &bytes, &len, note)) != 0 || (rc = json_parse(bytes, len, path, &root, note)) != 0 ||
+	    (rc = get_int(root, path, "version", 1, INT32_MAX, &version, note)) != 0)
 		goto out;
-	if (version != 1) {
+	if (version < 1 || version > 2) {
 		rc = ERR_VERSION;
-		wrong(note, path, "version", "1", NULL);
+		wrong(note, path, "version", "1 or 2", NULL);
 		err_note_found(note, "%" PRId64, version);
+		goto out;
+	}
+	if (version == 2 && (rc = verify(path, bytes, len, note)) != 0)
+		goto out;
+	if (!json_text(json_get(root, "format"), &text) || strcmp(text, CORPUS__FORMAT) != 0) {
+		rc = wrong(note, path, "format", "\"" CORPUS__FORMAT "\"", json_get(root, "format"));
 		goto out;
 	}
 	if (!json_text(json_get(root, "kind"), &text))
@@ -138,7 +173,7 @@ corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info 
 	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && strcmp(kinds[i].name, text) != 0;)
 		i++;
 	if (i == sizeof(kinds) / sizeof(kinds[0])) {
-		rc = wrong(note, path, "kind", "megatron, llmc or raw", json_get(root, "kind"));
+		rc = wrong(note, path, "kind", "megatron, llmc, raw or npy", json_get(root, "kind"));
 		goto out;
 	}
 	*kind = kinds[i].kind;
@@ -147,7 +182,7 @@ corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info 
 	for (i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]) && strcmp(dtypes[i].name, text) != 0;)
 		i++;
 	if (i == sizeof(dtypes) / sizeof(dtypes[0])) {
-		rc = wrong(note, path, "dtype", "uint16, int32 or uint32", json_get(root, "dtype"));
+		rc = wrong(note, path, "dtype", "uint16, int32, uint32, int64 or uint64", json_get(root, "dtype"));
 		goto out;
 	}
 	about->kind = *kind;
@@ -178,6 +213,7 @@ corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info 
 	about->eod = (int32_t)eod;
 out:
 	json_close(&root);
+	free(bytes);
 	return rc;
 }
 
@@ -194,16 +230,22 @@ int
 corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes,
     const struct hash128 *fingerprint, const struct hash128 *counts, struct err_note *note)
 {
-	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s*, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
-	    "version", 1, "kind", corpus_kind_name(info->kind), "dtype", corpus_dtype_name(info->dtype),
+	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:o*, s:o*, s:s*, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
+	    "version", 2, "kind", corpus_kind_name(info->kind), "dtype", corpus_dtype_name(info->dtype),
 	    "n_tokens", (int64_t)info->n_tokens, "n_documents", (int64_t)info->n_documents, "n_bytes", (int64_t)info->n_bytes,
-	    "vocab", (int64_t)info->vocab, "eod", (int64_t)info->eod, "unknown_bytes", unknown_bytes,
+	    "vocab", info->vocab > 0 ? json_new_int(info->vocab) : NULL, "eod", info->eod >= 0 ? json_new_int(info->eod) : NULL,
+	    "unknown_bytes", unknown_bytes,
 	    "tokenizer", hash_text(info->has_tokenizer ? &info->tokenizer : NULL),
 	    "source", hash_text(info->has_source ? &info->source : NULL),
 	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts));
-	char *text = o != NULL ? json_print(o, true) : NULL;
-	int rc = text != NULL ? file_replace_all(path, text, strlen(text), true, note) : err_note_set(note, ENOMEM, "%s", path);
+	char *text = o != NULL ? json_print(o, true) : NULL, *whole = NULL, hex[HASH_HEX_BYTES];
+	int n = text != NULL ? (int)strlen(text) - 3 : 0, rc;		/* without "\n}\n" */
 
+	if (n <= 0 || asprintf(&whole, "%.*s" CHECK_MEMBER "%s\"\n}\n", n, text, hash_hex(hash_bytes(text, (size_t)n), hex)) < 0)
+		rc = err_note_set(note, ENOMEM, "%s", path);
+	else
+		rc = file_replace_all(path, whole, strlen(whole), true, note);
+	free(whole);
 	free(text);
 	json_close(&o);
 	return rc;

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * corpus - token files as one stream, mmap'ed, cut into windows.
+ * corpus - token files as one stream, cut into windows.
  *
- * Kinds, recognised by the files at PREFIX (docs/formats.md has the byte offsets):
+ * Kinds, recognised by the first bytes of the files at PREFIX (docs/formats.md has the byte offsets):
  *   Megatron  PREFIX.bin + PREFIX.idx (MMIDIDX version 1), tokens uint16 or int32; PREFIX may also name either file
- *   llm.c     a shard (PREFIX, PREFIX.bin) or several (PREFIX holds * ? [: in name order); uint16 (magic 20240520, version 1) or
- *             uint32 (20240801, version 7)
- *   raw       a file of uint16, only if PREFIX is its full name (or a pattern)
+ *   llm.c     a shard (PREFIX, PREFIX.bin); uint16 (magic 20240520, version 1) or uint32 (20240801, version 7)
+ *   npy       a NumPy array of integers, one-dimensional, little-endian
+ *   raw       ids and nothing else. Nothing in the file states their type: the caller does, or PREFIX.json
+ * A PREFIX with * ? [ stands for all files of one kind that match, in name order. Files that are known to be something else (text, gzip,
+ * Parquet, ...) are refused by name; files that saltctl or a daemon wrote beside a corpus never match a pattern.
  * PREFIX.json (PREFIX without a trailing .bin or .idx, and without a pattern's part from its first * ? [ on) holds what the tokens do
  * not: vocabulary, tokenizer, bytes of text. Corpora written here always have one; for others it may be missing.
  *
  * Documents end with one end-of-document token, which is trained on. Windows ignore document boundaries: window i of context L is tokens
  * [i*L, i*L + L] of the stream, L inputs and L targets; neighbouring windows share one token. A seq identifies a window and its corpus.
  *
- * A struct corpus is read-only after open and the two setters: windows may be read from any thread. The files must not be
- * changed while they are open (a file cut short then raises SIGBUS).
+ * Integrity: from corpus_fingerprint on, each block of 256 KiB is compared with its checksum when it is first read (hash_blocks), so that
+ * no window is returned whose bytes are not those of the fingerprint. A file that is cut short while in use is an error as well.
+ *
+ * A struct corpus is read-only after open, corpus_fingerprint and the two setters: windows may be read from any thread.
  */
 #ifndef SALT_CORPUS_H
 #define SALT_CORPUS_H
@@ -32,10 +36,12 @@
 #define CORPUS_SEQ_NO(seq) ((uint32_t)((uint64_t)(seq) >> 48))
 #define CORPUS_SEQ_INDEX(seq) ((uint64_t)(seq) & UINT64_C(0xffffffffffff))
 
-enum corpus_kind { CORPUS_KIND_MEGATRON, CORPUS_KIND_LLMC, CORPUS_KIND_RAW };
+enum corpus_kind { CORPUS_KIND_MEGATRON, CORPUS_KIND_LLMC, CORPUS_KIND_RAW, CORPUS_KIND_NPY };
 
-/* How a token is stored; windows are always int32. The values of the first two are Megatron's codes. */
-enum corpus_dtype { CORPUS_DTYPE_INT32 = 4, CORPUS_DTYPE_UINT16 = 8, CORPUS_DTYPE_UINT32 = 100 };
+/* How a token is stored; windows are always int32. INT32, INT64 and UINT16 are Megatron's codes; 64 bits occur in .npy only. */
+enum corpus_dtype {
+	CORPUS_DTYPE_NONE, CORPUS_DTYPE_INT32 = 4, CORPUS_DTYPE_INT64, CORPUS_DTYPE_UINT16 = 8, CORPUS_DTYPE_UINT32 = 100, CORPUS_DTYPE_UINT64
+};
 
 struct corpus_info {
 	enum corpus_kind kind;
@@ -53,12 +59,14 @@ struct corpus_info {
 struct corpus;
 
 /*
- * corpus_open - map a corpus. The whole index is checked (12 bytes per document are read); the tokens are not (see corpus_check_vocab).
+ * corpus_open_as - open a corpus. stated: the type of raw ids, UINT16, UINT32 or INT32; NONE: not stated (corpus_open). The whole index is checked (20 bytes per document are read); the tokens are not (see corpus_check_vocab).
  * Returns 0 and *c, or with *c NULL and the note naming file, byte offset, expected and found: ENOENT, ERR_FORMAT (not a corpus:
- * magic, cut short, counts or pointers that do not fit, no token), ERR_UNSUPPORTED (other token types, by name), ERR_VERSION,
- * ERR_CORRUPT (half-written: PREFIX.json without PREFIX.idx; PREFIX.json has other counts), ENOMEM, errno.
+ * magic, cut short, counts or pointers that do not fit, no token; another format, by name; raw ids without a stated type),
+ * ERR_UNSUPPORTED (other token types, by name), ERR_VERSION, ERR_MISMATCH (the format states another type), ERR_CORRUPT (half-written:
+ * PREFIX.json without PREFIX.idx; PREFIX.json has other counts or is damaged), ENOMEM, errno.
  */
-int corpus_open(struct corpus **c, const char *prefix, struct err_note *note);
+int corpus_open_as(struct corpus **c, const char *prefix, enum corpus_dtype stated, struct err_note *note);
+#define corpus_open(c, prefix, note) corpus_open_as(c, prefix, CORPUS_DTYPE_NONE, note)
 void corpus_destroy(struct corpus **c);		/* takes NULL */
 
 const struct corpus_info *corpus_info(const struct corpus *c);	/* as long as c */
@@ -66,6 +74,12 @@ const char *corpus_kind_name(enum corpus_kind kind);
 const char *corpus_dtype_name(enum corpus_dtype dtype);
 
 uint64_t corpus_n_tokens(const struct corpus *c);
+
+/*
+ * corpus_remember - writes PREFIX.json with dtype, number of tokens and fingerprint of a raw corpus that has none, so that its type need not
+ * be stated again. *written: whether it was. 0, errno, and all of corpus_fingerprint.
+ */
+int corpus_remember(struct corpus *c, bool *written, struct err_note *note);
 
 /* corpus_n_windows - (n_tokens - 1) / L; 0 if the corpus has fewer than L+1 tokens or L is 0. */
 uint64_t corpus_n_windows(const struct corpus *c, uint32_t L);
@@ -75,7 +89,8 @@ void corpus_set_number(struct corpus *c, uint32_t corpus_no);
 
 /*
  * corpus_limit_vocab - windows are refused when they hold an id >= vocab (the model's). Without it the limit is PREFIX.json's
- * vocabulary, or none. Returns ERR_MISMATCH if PREFIX.json states a larger vocabulary than the model has; smaller is fine (padding).
+ * vocabulary, or none. Returns ERR_MISMATCH if PREFIX.json states a larger vocabulary than the model has; smaller is fine (padding); or
+ * if a file that is not Megatron's stores uint16, vocab is above 65,536 and PREFIX.json states no vocabulary.
  */
 int corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note);
 
@@ -83,8 +98,8 @@ int corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note);
  * corpus_window - the L+1 tokens of a window.
  * @seq  CORPUS_SEQ_MAKE(corpus number, index < corpus_n_windows)
  * @out  int32[L+1]; inputs out[0..L), targets out[1..L]
- * Returns 0, ERR_RANGE (no such window, another corpus number, L = 0) or ERR_CORRUPT (an id is negative or not below the vocabulary:
- * note names window, position and id). Any thread.
+ * Returns 0, ERR_RANGE (no such window, another corpus number, L = 0), ERR_CORRUPT (an id is negative or not below the vocabulary:
+ * note names window, position and id; or the bytes changed, or the file was cut short: note names file and block) or errno. Any thread.
  */
 int corpus_window(const struct corpus *c, uint64_t seq, uint32_t L, int32_t *out, struct err_note *note);
 
@@ -100,11 +115,13 @@ int corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct 
 
 /*
  * corpus_fingerprint - the identity of a corpus in score sets, label sets and plans: a hash over kind, dtype and every byte of the token and
- * index files; names, times and PREFIX.json are not part of it. Reads everything once; later calls and later processes use the
- * sidecar files FILE.salthash (see hash_file) and are cheap. Returns 0, errno, or ERR_CORRUPT if PREFIX.json records another one.
+ * index files; names, times and PREFIX.json are not part of it. Reads the token files once; later calls and later processes use the
+ * side files FILE.salthash (see hash_blocks) and are cheap. Returns 0, errno, or ERR_CORRUPT if PREFIX.json records another one.
  * Stores the result in c: the first call must not run while another thread uses c.
+ * corpus_verify - reads everything, also what was read before, and compares it with the checksums. 0 or as corpus_window.
  */
 int corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note);
+int corpus_verify(struct corpus *c, struct err_note *note);
 
 /*
  * Writing, always Megatron: uint16 up to a vocabulary of 65,536, else int32. Everything is written under temporary names

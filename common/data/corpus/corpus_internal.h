@@ -3,27 +3,37 @@
 #ifndef SALT_CORPUS_INTERNAL_H
 #define SALT_CORPUS_INTERNAL_H
 
+#include <sys/types.h>
+
 #include "data/corpus/corpus.h"
 
 #define CORPUS__PATH_MAX 4096
 #define CORPUS__FORMAT "saltfleet-corpus"
 #define CORPUS__ABOUT_MAX (1u << 20)	/* bytes of PREFIX.json */
+#define CORPUS__COUNTS_MAGIC "SALTCNT1"
 #define CORPUS__COUNTS_HEADER 16u
 
 #define CORPUS__IDX_MAGIC "MMIDIDX\0"	/* and the literal's own zero: 9 bytes */
 #define CORPUS__IDX_MAGIC_BYTES 9u
 #define CORPUS__IDX_HEADER 34u
 
-/* A whole file, mapped. bytes NULL and len 0 for an empty one. */
-struct corpus__map {
-	const uint8_t *bytes;
-	size_t len;
+/*
+ * A file that is read by position. It is not mapped: one that is cut short while in use gives an error, not SIGBUS. Only the first
+ * FILES_OPEN (open.c) of a corpus stay open; fd is -1 in the others, which are opened for each read.
+ */
+struct corpus__file {
+	char *path;
+	int fd;
+	uint64_t size;
+	dev_t dev;
+	ino_t inode;
 };
 
 struct corpus__part {
-	char *path;
-	struct corpus__map map;
-	const uint8_t *tokens;		/* into map; as aligned as the file: read with memcpy */
+	struct corpus__file file;
+	char *idx_path;			/* Megatron; else NULL */
+	struct hash_blocks *blocks;	/* from corpus_fingerprint on */
+	uint64_t tokens_at;		/* byte of the first token */
 	uint64_t first, n_tokens;	/* position in the stream */
 };
 
@@ -32,7 +42,6 @@ struct corpus {
 	uint32_t number;
 	uint32_t limit;			/* ids in windows are below it */
 	char *stem;			/* PREFIX of PREFIX.json */
-	char *idx_path;			/* Megatron */
 	struct corpus__part *parts;
 	size_t n_parts, cap_parts;
 	bool has_about, has_recorded, has_fingerprint;
@@ -41,8 +50,14 @@ struct corpus {
 	struct hash128 fingerprint;
 };
 
-int corpus__map_file(const char *path, struct corpus__map *map, struct err_note *note);
-void corpus__unmap(struct corpus__map *map);
+/* open: fills file, which corpus__file_close empties. fd: a descriptor until done, < 0 with *rc. read: n bytes from byte at. check: the blocks of them, see hash_blocks_check. */
+int corpus__file_open(struct corpus__file *file, const char *path, struct err_note *note);
+void corpus__file_close(struct corpus__file *file);
+int corpus__file_fd(const struct corpus__file *file, int *rc, struct err_note *note);
+void corpus__file_done(const struct corpus__file *file, int fd);
+int corpus__file_read(const struct corpus__file *file, uint64_t at, void *out, size_t n, struct err_note *note);
+int corpus__file_check(const struct corpus__file *file, struct hash_blocks *blocks, uint64_t at, uint64_t n, bool again,
+    struct err_note *note);
 
 unsigned corpus__token_bytes(enum corpus_dtype dtype);
 
@@ -50,8 +65,22 @@ unsigned corpus__token_bytes(enum corpus_dtype dtype);
 int corpus__bad(struct err_note *note, int rc, const char *path, uint64_t at, const char *expected, int64_t found);
 
 /* corpus__idx_check - PREFIX.idx against the size of PREFIX.bin; fills info's dtype, n_tokens, n_documents. */
-int corpus__idx_check(const char *path, struct corpus__map idx, const char *bin_path, uint64_t bin_bytes, struct corpus_info *info,
-    struct err_note *note);
+int corpus__idx_check(const char *path, const char *bin_path, uint64_t bin_bytes, struct corpus_info *info, struct err_note *note);
+
+/*
+ * corpus__format - what a file of tokens other than Megatron's is, from its first n bytes. 0 with kind, dtype, n_tokens and tokens_at; for raw
+ * (a file of no known format) dtype is 0 and the rest is the caller's. ERR_FORMAT, ERR_UNSUPPORTED, ERR_VERSION: another kind of file, by name.
+ */
+#define CORPUS__HEAD_BYTES 4096u
+struct corpus__format {
+	enum corpus_kind kind;
+	enum corpus_dtype dtype;
+	uint64_t n_tokens, tokens_at;
+};
+int corpus__format(const char *path, const uint8_t *head, size_t n, uint64_t size, struct corpus__format *f, struct err_note *note);
+
+/* corpus__about_ours - whether path is a PREFIX.json of ours (whole or damaged). 0 or errno. */
+int corpus__about_ours(const char *path, bool *ours, struct err_note *note);
 
 /* corpus__about_read - PREFIX.json, if it exists and has our format, into c; *kind is what it describes. c->has_about. */
 int corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info *about, struct err_note *note);
@@ -60,8 +89,8 @@ int corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_i
 int corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes,
     const struct hash128 *fingerprint, const struct hash128 *counts, struct err_note *note);
 
-/* corpus__identity - the fingerprint from the roots of the files. idx NULL unless Megatron. */
-int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const char *idx, const char *const *bins, size_t n_bins,
-    bool use_sidecar, struct hash128 *out, struct err_note *note);
+/* corpus__identity - the fingerprint from the hashes of the files: bins[n], and idx[n] for Megatron, else NULL. */
+int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,
+    struct hash128 *out, struct err_note *note);
 
 #endif

@@ -9,51 +9,97 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file/file.h"
 #include "base/mem/mem.h"
 
-#define LLMC_HEADER 1024u		/* 256 int32 */
+#define FILES_OPEN 256u			/* descriptors that a corpus keeps; the usual limit of a process is 1,024 */
+#define FILES_MAX 16384u 		/* that a pattern may match */
+#define LOOK_TOKENS 1024u		/* that are looked at for a wrong dtype */
 
 int
-corpus__map_file(const char *path, struct corpus__map *map, struct err_note *note)
+corpus__file_open(struct corpus__file *file, const char *path, struct err_note *note)
 {
 	struct stat st;
-	void *p = NULL;
-	int fd, rc = 0;
+	int rc = 0;
 
-	map->bytes = NULL;
-	map->len = 0;
-	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-		return err_note_set(note, errno, "%s", path);
-	if (fstat(fd, &st) != 0) {
+	*file = (struct corpus__file){.fd = -1};
+	if ((file->path = strdup(path)) == NULL)
+		return err_note_set(note, ENOMEM, "%s", path);
+	/* Not blocking: a FIFO is no token file, and opening one would wait for its writer. */
+	if ((file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0 || fstat(file->fd, &st) != 0)
 		rc = err_note_set(note, errno, "%s", path);
-		goto out;
+	else if (!S_ISREG(st.st_mode))
+		rc = err_expect(note, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, "%s", "a token file", "%s", path,
+		    S_ISDIR(st.st_mode) ? "a folder" : "no regular file");
+	if (rc != 0) {
+		corpus__file_close(file);
+		return rc;
 	}
-	if (!S_ISREG(st.st_mode)) {
-		rc = err_note_set(note, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, "%s", path);
-		goto out;
-	}
-	if (st.st_size > 0 && (p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED) {
-		rc = err_note_set(note, errno, "%s", path);
-		goto out;
-	}
-	map->bytes = p;
-	map->len = (size_t)st.st_size;
-out:
-	close(fd);
-	return rc;
+	file->size = (uint64_t)st.st_size;
+	file->dev = st.st_dev;
+	file->inode = st.st_ino;
+	return 0;
 }
 
 void
-corpus__unmap(struct corpus__map *map)
+corpus__file_close(struct corpus__file *file)
 {
-	if (map->bytes != NULL)
-		munmap((void *)(uintptr_t)map->bytes, map->len);
-	map->bytes = NULL;
-	map->len = 0;
+	if (file->path != NULL && file->fd >= 0)
+		close(file->fd);
+	free(file->path);
+	*file = (struct corpus__file){.fd = -1};
+}
+
+int
+corpus__file_fd(const struct corpus__file *file, int *rc, struct err_note *note)
+{
+	struct corpus__file again;
+
+	*rc = 0;
+	if (file->fd >= 0)
+		return file->fd;
+	if ((*rc = corpus__file_open(&again, file->path, note)) != 0)
+		return -1;
+	free(again.path);
+	if (again.dev == file->dev && again.inode == file->inode)
+		return again.fd;
+	close(again.fd);
+	*rc = err_expect(note, ERR_CORRUPT, "%s", "the file that was opened at the start", "another one of its name", file->path);
+	return -1;
+}
+
+void
+corpus__file_done(const struct corpus__file *file, int fd)
+{
+	if (file->fd < 0)
+		close(fd);
+}
+
+int
+corpus__file_read(const struct corpus__file *file, uint64_t at, void *out, size_t n, struct err_note *note)
+{
+	int rc, fd = corpus__file_fd(file, &rc, note);
+
+	if (fd < 0)
+		return rc;
+	rc = file_pread(fd, file->path, at, out, n, note);
+	corpus__file_done(file, fd);
+	return rc;
+}
+
+int
+corpus__file_check(const struct corpus__file *file, struct hash_blocks *blocks, uint64_t at, uint64_t n, bool again, struct err_note *note)
+{
+	int rc, fd = corpus__file_fd(file, &rc, note);
+
+	if (fd < 0)
+		return rc;
+	rc = hash_blocks_check(blocks, fd, at, n, again, note);
+	corpus__file_done(file, fd);
+	return rc;
 }
 
 static bool
@@ -72,7 +118,7 @@ ends_with(const char *s, const char *end)
 	return n > m && strcmp(s + n - m, end) == 0;
 }
 
-/* Appends the file to the stream; the caller fills in tokens and dtype. */
+/* Appends the file to the stream; the caller fills in what it holds and dtype. The same file twice is refused. */
 static int
 add_part(struct corpus *c, const char *path, struct corpus__part **part, struct err_note *note)
 {
@@ -83,103 +129,186 @@ add_part(struct corpus *c, const char *path, struct corpus__part **part, struct 
 		return err_note_set(note, rc, "%s", path);
 	p = &c->parts[c->n_parts];
 	memset(p, 0, sizeof(*p));
-	if ((p->path = strdup(path)) == NULL)
-		return err_note_set(note, ENOMEM, "%s", path);
+	if ((rc = corpus__file_open(&p->file, path, note)) != 0)
+		return rc;
 	c->n_parts++;
 	p->first = c->info.n_tokens;
+	for (size_t i = 0; i + 1 < c->n_parts; i++)
+		if (c->parts[i].file.inode == p->file.inode && c->parts[i].file.dev == p->file.dev)
+			return err_expect(note, ERR_FORMAT, "%s", "each token file once", "the file that is also matched as %s (a link)", path,
+			    c->parts[i].file.path);
 	*part = p;
-	return corpus__map_file(path, &p->map, note);
+	return 0;
 }
 
+/* One more part of this kind and dtype, which must be those of the parts before. */
 static int
-open_megatron(struct corpus *c, struct err_note *note)
+join(struct corpus *c, enum corpus_kind kind, enum corpus_dtype dtype, struct err_note *note)
 {
+	struct corpus__part *part = &c->parts[c->n_parts - 1];
+
+	if (c->n_parts > 1 && (kind != c->info.kind || dtype != c->info.dtype))
+		return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s of %s, as in %s", "%s of %s", part->file.path,
+		    corpus_kind_name(c->info.kind), corpus_dtype_name(c->info.dtype), c->parts[0].file.path, corpus_kind_name(kind),
+		    corpus_dtype_name(dtype));
+	c->info.kind = kind;
+	c->info.dtype = dtype;
+	c->info.n_tokens += part->n_tokens;
+	if (c->n_parts > FILES_OPEN) {
+		close(part->file.fd);
+		part->file.fd = -1;
+	}
+	return 0;
+}
+
+/* STEM.bin with STEM.idx. */
+static int
+open_megatron(struct corpus *c, const char *stem, struct err_note *note)
+{
+	struct corpus_info info = {.kind = CORPUS_KIND_MEGATRON};
 	char bin[CORPUS__PATH_MAX + 8];
-	struct corpus__part *part = NULL;
-	struct corpus__map idx = {0};
+	struct corpus__part *part;
 	int rc;
 
-	snprintf(bin, sizeof(bin), "%s.bin", c->stem);
-	if ((rc = add_part(c, bin, &part, note)) != 0 || (rc = corpus__map_file(c->idx_path, &idx, note)) != 0)
-		goto out;
-	if ((rc = corpus__idx_check(c->idx_path, idx, bin, part->map.len, &c->info, note)) != 0)
-		goto out;
-	c->info.kind = CORPUS_KIND_MEGATRON;
-	part->tokens = part->map.bytes;
-	part->n_tokens = c->info.n_tokens;
-out:
-	corpus__unmap(&idx);
-	return rc;
+	snprintf(bin, sizeof(bin), "%s.bin", stem);
+	if ((rc = add_part(c, bin, &part, note)) != 0)
+		return rc;
+	if (asprintf(&part->idx_path, "%s.idx", stem) < 0) {
+		part->idx_path = NULL;
+		return err_note_set(note, ENOMEM, "%s", bin);
+	}
+	if ((rc = corpus__idx_check(part->idx_path, bin, part->file.size, &info, note)) != 0)
+		return rc;
+	part->n_tokens = info.n_tokens;
+	c->info.n_documents += info.n_documents;
+	return join(c, CORPUS_KIND_MEGATRON, info.dtype, note);
 }
 
-/* An llm.c shard by its magic, or raw uint16 if that is allowed. */
+/* Ids of 32 bits that are read as 16 have a zero (up to a vocabulary of 196,608: at most 2) in every second place. */
 static int
-open_foreign(struct corpus *c, const char *path, bool raw_allowed, struct err_note *note)
+look_for_uint32(const struct corpus__part *part, const uint8_t *head, size_t n, struct err_note *note)
 {
-	enum corpus_kind kind = CORPUS_KIND_RAW;
-	enum corpus_dtype dtype = CORPUS_DTYPE_UINT16;
+	size_t n_ids = n / 2 < LOOK_TOKENS ? n / 2 : LOOK_TOKENS, small[2] = {0, 0};
+
+	for (size_t i = 0; i < n_ids; i++)
+		small[i % 2] += head[2 * i + 1] == 0 && head[2 * i] <= 2;
+	if (n_ids < 64 || small[1] < n_ids / 2 || small[0] > n_ids / 4)
+		return 0;
+	return err_expect_at(note, ERR_FORMAT, "%s", "token 1", "ids of uint16, as was stated", "0, 1 or 2 in every second place of the first %zu: "
+	    "these are ids of 32 bits; state uint32 or int32", part->file.path, n_ids);
+}
+
+/* n_tokens and dtype of a raw file: the dtype that was stated. */
+static int
+open_raw(struct corpus__part *part, enum corpus_dtype dtype, const uint8_t *head, size_t n, struct err_note *note)
+{
+	unsigned width = corpus__token_bytes(dtype);
+
+	if (dtype == 0)
+		return err_expect(note, ERR_FORMAT, "%s", "a format that states the type of its ids (Megatron, llm.c, .npy), or a type stated for raw ids: "
+		    "--dtype uint16|uint32|int32 of saltctl, corpus.dtype in fleet.yaml, or PREFIX.json", "%" PRIu64 " bytes of no known format",
+		    part->file.path, part->file.size);
+	if (part->file.size % width != 0)
+		return err_expect_at(note, ERR_FORMAT, "%s", "byte %" PRIu64, "a multiple of %u bytes (%s ids)", "%" PRIu64 " bytes", part->file.path,
+		    part->file.size / width * width, width, corpus_dtype_name(dtype), part->file.size);
+	part->n_tokens = part->file.size / width;
+	return dtype == CORPUS_DTYPE_UINT16 ? look_for_uint32(part, head, n, note) : 0;
+}
+
+/*
+ * A file that is not Megatron's. stated: the dtype from the caller, 0: none. about: PREFIX.json, which states it for raw files; NULL: none.
+ * raw_allowed: path is the name that was given, or a type was stated.
+ */
+static int
+open_foreign(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about, bool raw_allowed,
+    struct err_note *note)
+{
 	struct corpus__part *part = NULL;
-	int32_t header[3] = {0};
-	uint64_t want;
+	uint8_t head[CORPUS__HEAD_BYTES];
+	struct corpus__format f;
+	size_t n;
 	int rc;
 
 	if ((rc = add_part(c, path, &part, note)) != 0)
 		return rc;
-	if (part->map.len >= sizeof(header))
-		memcpy(header, part->map.bytes, sizeof(header));
-	if (header[0] == 20240520 || header[0] == 20240801) {
-		int version = header[0] == 20240520 ? 1 : 7;
+	n = part->file.size < sizeof(head) ? (size_t)part->file.size : sizeof(head);
+	if ((rc = corpus__file_read(&part->file, 0, head, n, note)) != 0 ||
+	    (rc = corpus__format(path, head, n, part->file.size, &f, note)) != 0)
+		return rc;
+	part->tokens_at = f.tokens_at;
+	part->n_tokens = f.n_tokens;
+	if (f.kind == CORPUS_KIND_RAW) {
+		if (stated == 0 && about != NULL && about->kind == CORPUS_KIND_RAW)
+			f.dtype = about->dtype;
+		else
+			f.dtype = stated;
+		if (f.dtype == 0 && !raw_allowed)
+			return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s.idx beside it, or an llm.c shard (for raw ids give the file's full "
+			    "name and their type, as in --dtype uint16)", "%" PRIu64 " bytes of no known format", path, c->stem, part->file.size);
+		if ((rc = open_raw(part, f.dtype, head, n, note)) != 0)
+			return rc;
+	}
+	return join(c, f.kind, f.dtype, note);
+}
 
-		kind = CORPUS_KIND_LLMC;
-		dtype = header[0] == 20240520 ? CORPUS_DTYPE_UINT16 : CORPUS_DTYPE_UINT32;
-		if (header[1] != version)
-			return corpus__bad(note, ERR_VERSION, path, 4, version == 1 ? "version 1" : "version 7", header[1]);
-		if (header[2] < 0)
-			return corpus__bad(note, ERR_FORMAT, path, 8, "a number of tokens of 0 or more", header[2]);
-		part->n_tokens = (uint64_t)header[2];
-		want = LLMC_HEADER + part->n_tokens * corpus__token_bytes(dtype);
-		if (part->map.len != want) {
-			corpus__bad(note, ERR_FORMAT, path, part->map.len < want ? part->map.len : want, "", 0);
-			return err_expect(note, ERR_FORMAT, "", "%" PRIu64 " bytes (%" PRId32 " tokens)",
-			    "%zu", want, header[2], part->map.len);
-		}
-		part->tokens = part->map.bytes + LLMC_HEADER;
-	} else if (raw_allowed) {
-		if (part->map.len % 2 != 0)
-			return corpus__bad(note, ERR_FORMAT, path, part->map.len - 1, "an even number of bytes (uint16 tokens)",
-			    (int64_t)part->map.len);
-		part->tokens = part->map.bytes;
-		part->n_tokens = part->map.len / 2;
-	} else {
-		corpus__bad(note, ERR_FORMAT, path, 0, "", header[0]);
-		err_note_expected(note, "%s.idx beside it, or an llm.c shard (for raw uint16 give the file's full name)", c->stem);
-		return ERR_FORMAT;
-	}
-	if (c->n_parts > 1 && (kind != c->info.kind || dtype != c->info.dtype)) {
-		corpus__bad(note, ERR_FORMAT, path, 0, "", 0);
-		return err_expect(note, ERR_FORMAT, "", "%s of %s, as in %s", "%s of %s",
-		    corpus_kind_name(c->info.kind), corpus_dtype_name(c->info.dtype), c->parts[0].path,
-		    corpus_kind_name(kind), corpus_dtype_name(dtype));
-	}
-	c->info.kind = kind;
-	c->info.dtype = dtype;
-	c->info.n_tokens += part->n_tokens;
-	return 0;
+/* Whether saltctl or a daemon wrote this file beside a corpus, so that no pattern means it. */
+static bool
+is_side(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+	char magic[8] = "";
+	bool ours = false;
+	int fd;
+
+	if (ends_with(name, ".salthash") || ends_with(name, ".tmp") || strncmp(name, ".salt", 5) == 0)
+		return true;
+	if (ends_with(name, ".json") || strcmp(name, ".json") == 0)
+		return corpus__about_ours(path, &ours, NULL) == 0 && ours;
+	if (!ends_with(name, ".counts.bin") || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return false;
+	ours = pread(fd, magic, sizeof(magic), 0) == sizeof(magic) && memcmp(magic, CORPUS__COUNTS_MAGIC, sizeof(magic)) == 0;
+	close(fd);
+	return ours;
+}
+
+/* A match of a pattern: a file of tokens, or the tokens or the index of a Megatron corpus, which is opened once. */
+static int
+open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about, struct err_note *note)
+{
+	char stem[CORPUS__PATH_MAX], other[CORPUS__PATH_MAX + 8];
+	bool is_bin = ends_with(path, ".bin"), is_idx = ends_with(path, ".idx");
+
+	if (strlen(path) >= sizeof(stem))
+		return err_note_set(note, ENAMETOOLONG, "%.60s...", path);
+	if (is_side(path))
+		return 0;
+	snprintf(stem, sizeof(stem), "%.*s", (int)strlen(path) - 4, path);
+	snprintf(other, sizeof(other), "%s%s", stem, is_bin ? ".idx" : ".bin");
+	if (!is_idx && !(is_bin && exists(other)))
+		return open_foreign(c, path, stated, about, true, note);
+	for (size_t i = 0; is_idx && i < c->n_parts; i++)
+		if (strcmp(c->parts[i].file.path, other) == 0)
+			return 0;
+	return open_megatron(c, stem, note);
 }
 
 static int
-open_pattern(struct corpus *c, const char *pattern, struct err_note *note)
+open_pattern(struct corpus *c, const char *pattern, enum corpus_dtype stated, const struct corpus_info *about, struct err_note *note)
 {
 	glob_t found;
-	int rc = 0, g = glob(pattern, 0, NULL, &found);
+	int rc = 0, g = glob(pattern, GLOB_ERR, NULL, &found);
 
 	if (g != 0) {
-		rc = err_expect(note, g == GLOB_NOMATCH ? ENOENT : g == GLOB_NOSPACE ? ENOMEM : EIO, "%s",
-		    "a pattern that matches token files", "", pattern);
+		rc = err_expect(note, g == GLOB_NOMATCH ? ENOENT : g == GLOB_NOSPACE ? ENOMEM : EACCES, "%s",
+		    "a pattern that matches token files, in folders that can be read", "", pattern);
 		goto out;
 	}
+	if (found.gl_pathc > FILES_MAX)
+		rc = err_expect(note, ERR_RANGE, "%s", "a pattern that matches at most %u files", "%zu", pattern, FILES_MAX, found.gl_pathc);
 	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
-		rc = open_foreign(c, found.gl_pathv[i], true, note);
+		rc = open_match(c, found.gl_pathv[i], stated, about, note);
+	if (rc == 0 && c->n_parts == 0)
+		rc = err_expect(note, ENOENT, "%s", "a pattern that matches token files", "only files that saltctl wrote beside them", pattern);
 out:
 	globfree(&found);
 	return rc;
@@ -203,8 +332,11 @@ compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		if (rows[i].says != rows[i].holds)
 			return err_expect_at(note, ERR_CORRUPT, "%s.json", "%s", "%" PRIu64 " as in %s",
-			    "%" PRIu64, c->stem, rows[i].member, rows[i].holds, c->parts[0].path,
+			    "%" PRIu64, c->stem, rows[i].member, rows[i].holds, c->parts[0].file.path,
 			    rows[i].says);
+	if (about->vocab > 65536 && c->info.dtype == CORPUS_DTYPE_UINT16)
+		return err_expect_at(note, ERR_MISMATCH, "%s.json", "vocab", "at most 65,536, what the uint16 ids of %s can name", "%" PRIu32, c->stem,
+		    c->parts[0].file.path, about->vocab);
 	if (kind != CORPUS_KIND_MEGATRON)
 		c->info.n_documents = about->n_documents;
 	c->info.n_bytes = about->n_bytes;
@@ -222,12 +354,13 @@ compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about
 
 /* Recognises the kind of corpus at prefix; the first match wins, in the order of corpus.h. */
 static int
-open_any(struct corpus *c, const char *prefix, struct err_note *note)
+open_any(struct corpus *c, const char *prefix, enum corpus_dtype stated, struct err_note *note)
 {
 	bool is_pattern = strpbrk(prefix, "*?[") != NULL && !exists(prefix);
+	char bin[CORPUS__PATH_MAX + 8], idx[CORPUS__PATH_MAX + 8];
 	enum corpus_kind kind = CORPUS_KIND_RAW;
+	const struct corpus_info *states = NULL;
 	struct corpus_info about;
-	char bin[CORPUS__PATH_MAX + 8];
 	size_t n = strlen(prefix);
 	int rc;
 
@@ -237,38 +370,43 @@ open_any(struct corpus *c, const char *prefix, struct err_note *note)
 		n = strcspn(prefix, "*?[");
 	else if (ends_with(prefix, ".bin") || ends_with(prefix, ".idx"))
 		n -= 4;
-	if ((c->stem = strndup(prefix, n)) == NULL || asprintf(&c->idx_path, "%s.idx", c->stem) < 0)
+	if ((c->stem = strndup(prefix, n)) == NULL)
 		return err_note_set(note, ENOMEM, "%s", prefix);
 	snprintf(bin, sizeof(bin), "%s.bin", c->stem);
+	snprintf(idx, sizeof(idx), "%s.idx", c->stem);
 	if ((rc = corpus__about_read(c, &kind, &about, note)) != 0)
 		return rc;
+	if (c->has_about)
+		states = &about;
 
 	if (is_pattern) {
-		rc = open_pattern(c, prefix, note);
-	} else if (exists(c->idx_path)) {
-		rc = open_megatron(c, note);
+		rc = open_pattern(c, prefix, stated, states, note);
+	} else if (exists(idx)) {
+		rc = open_megatron(c, c->stem, note);
 	} else if (c->has_about && kind == CORPUS_KIND_MEGATRON) {
 		rc = err_expect(note, ERR_CORRUPT, "%s", "the index of a finished corpus",
-		    "none: the build was interrupted; build the corpus again", c->idx_path);
+		    "none: the build was interrupted; build the corpus again", idx);
 	} else if (exists(prefix)) {
-		rc = open_foreign(c, prefix, true, note);
+		rc = open_foreign(c, prefix, stated, states, true, note);
 	} else if (exists(bin)) {
-		rc = open_foreign(c, bin, false, note);
+		rc = open_foreign(c, bin, stated, states, stated != 0 || states != NULL, note);
 	} else {
-		rc = err_expect(note, ENOENT, "%s", "%s and %s, or a token file", "", prefix, bin,
-		    c->idx_path);
+		rc = err_expect(note, ENOENT, "%s", "%s and %s, or a token file", "", prefix, bin, idx);
 	}
+	if (rc == 0 && stated != 0 && stated != c->info.dtype)
+		rc = err_expect(note, ERR_MISMATCH, "%s", "%s ids, as stated (--dtype or corpus.dtype)", "%s, which its format states",
+		    c->parts[0].file.path, corpus_dtype_name(stated), corpus_dtype_name(c->info.dtype));
 	if (rc == 0 && c->has_about)
 		rc = compare(c, kind, &about, note);
 	if (rc == 0 && c->info.n_tokens == 0) {
 		rc = err_expect(note, ERR_FORMAT, "%s", "at least one token", "an empty corpus",
-		    c->parts[0].path);
+		    c->parts[0].file.path);
 	}
 	return rc;
 }
 
 int
-corpus_open(struct corpus **c, const char *prefix, struct err_note *note)
+corpus_open_as(struct corpus **c, const char *prefix, enum corpus_dtype stated, struct err_note *note)
 {
 	int rc;
 
@@ -277,9 +415,27 @@ corpus_open(struct corpus **c, const char *prefix, struct err_note *note)
 	(*c)->info.eod = -1;
 	(*c)->limit = (uint32_t)INT32_MAX + 1;
 	(*c)->number = CORPUS_TRAIN;
-	if ((rc = open_any(*c, prefix, note)) != 0)
+	if ((rc = open_any(*c, prefix, stated, note)) != 0)
 		corpus_destroy(c);
 	return rc;
+}
+
+int
+corpus_remember(struct corpus *c, bool *written, struct err_note *note)
+{
+	char path[CORPUS__PATH_MAX + 8];
+	struct hash128 fingerprint;
+	int rc;
+
+	*written = false;
+	snprintf(path, sizeof(path), "%s.json", c->stem);
+	if (c->info.kind != CORPUS_KIND_RAW || c->has_about || exists(path))
+		return 0;
+	if ((rc = corpus_fingerprint(c, &fingerprint, note)) != 0 ||
+	    (rc = corpus__about_write(path, &c->info, NULL, &fingerprint, NULL, note)) != 0)
+		return rc;
+	*written = true;
+	return 0;
 }
 
 void
@@ -288,12 +444,12 @@ corpus_destroy(struct corpus **c)
 	if (*c == NULL)
 		return;
 	for (size_t i = 0; i < (*c)->n_parts; i++) {
-		corpus__unmap(&(*c)->parts[i].map);
-		free((*c)->parts[i].path);
+		corpus__file_close(&(*c)->parts[i].file);
+		hash_blocks_close(&(*c)->parts[i].blocks);
+		free((*c)->parts[i].idx_path);
 	}
 	free((*c)->parts);
 	free((*c)->stem);
-	free((*c)->idx_path);
 	free(*c);
 	*c = NULL;
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file/file.h"
 #include "base/mem/mem.h"
 
 #define CHUNK_TOKENS 4096u		/* of a scan */
@@ -42,18 +43,22 @@ corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note)
 	if (c->info.vocab > vocab)
 		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "at most the model's %" PRIu32,
 		    "%" PRIu32, c->stem, vocab, c->info.vocab);
+	/* A program that wrote ids of a larger vocabulary as uint16 cut them off, and nothing in the file shows it. */
+	if (vocab > 65536 && c->info.vocab == 0 && c->info.dtype == CORPUS_DTYPE_UINT16 && c->info.kind != CORPUS_KIND_MEGATRON)
+		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "ids of 32 bits for the model's vocabulary of %" PRIu32,
+		    "uint16, which can name 65,536 (if the tokenizer has no more, state \"vocab\" in %s.json)", c->parts[0].file.path, vocab, c->stem);
 	if (vocab < c->limit)
 		c->limit = vocab;
 	return 0;
 }
 
-/* n tokens from position on, whichever files they lie in, as int32 (uint32 above INT32_MAX come out negative). position + n <= n_tokens. */
-static void
-copy(const struct corpus *c, uint64_t position, size_t n, int32_t *out)
+/* The part that holds the token at position: the last one that begins at or before it. */
+static size_t
+part_of(const struct corpus *c, uint64_t position)
 {
 	size_t lo = 0, hi = c->n_parts;
 
-	while (hi - lo > 1) {		/* the last part that begins at or before position */
+	while (hi - lo > 1) {
 		size_t mid = (lo + hi) / 2;
 
 		if (c->parts[mid].first <= position)
@@ -61,29 +66,64 @@ copy(const struct corpus *c, uint64_t position, size_t n, int32_t *out)
 		else
 			hi = mid;
 	}
-	for (; n > 0; lo++) {
-		const struct corpus__part *part = &c->parts[lo];
+	return lo;
+}
+
+/* n tokens of a part from token at on, as int32; those that are none (above INT32_MAX, negative) become -1 or stay negative. */
+static int
+read_part(const struct corpus *c, const struct corpus__part *part, uint64_t at, size_t n, int32_t *out, struct err_note *note)
+{
+	unsigned width = corpus__token_bytes(c->info.dtype);
+	uint64_t from = part->tokens_at + width * at, wide[512];
+	uint8_t *narrow = (uint8_t *)out + 2 * n;		/* the half of out that is written last */
+	int rc;
+
+	if (part->blocks != NULL && (rc = corpus__file_check(&part->file, part->blocks, from, (uint64_t)width * n, false, note)) != 0)
+		return rc;
+	switch (width) {
+	case 2:
+		if ((rc = corpus__file_read(&part->file, from, narrow, 2 * n, note)) != 0)
+			return rc;
+		for (size_t i = 0; i < n; i++) {
+			uint16_t id;
+
+			memcpy(&id, narrow + 2 * i, 2);
+			out[i] = id;
+		}
+		return 0;
+	case 4:
+		return corpus__file_read(&part->file, from, out, 4 * n, note);
+	default:
+		for (size_t done = 0, take; done < n; done += take) {
+			take = n - done < 512 ? n - done : 512;
+			if ((rc = corpus__file_read(&part->file, from + 8 * done, wide, 8 * take, note)) != 0)
+				return rc;
+			for (size_t i = 0; i < take; i++)
+				out[done + i] = wide[i] <= INT32_MAX ? (int32_t)wide[i] : -1;
+		}
+		return 0;
+	}
+}
+
+/* n tokens from position on, whichever files they lie in. position + n <= n_tokens. */
+static int
+copy(const struct corpus *c, uint64_t position, size_t n, int32_t *out, struct err_note *note)
+{
+	for (size_t i = part_of(c, position); n > 0; i++) {
+		const struct corpus__part *part = &c->parts[i];
 		uint64_t at = position - part->first, left = part->n_tokens - at;
 		size_t take = n < left ? n : (size_t)left;
+		int rc;
 
 		if (take == 0)
 			continue;	/* an empty shard */
-		if (c->info.dtype == CORPUS_DTYPE_UINT16) {
-			const uint8_t *p = part->tokens + 2 * at;
-
-			for (size_t i = 0; i < take; i++) {
-				uint16_t id;
-
-				memcpy(&id, p + 2 * i, 2);
-				out[i] = id;
-			}
-		} else {
-			memcpy(out, part->tokens + 4 * at, 4 * take);
-		}
+		if ((rc = read_part(c, part, at, take, out, note)) != 0)
+			return rc;
 		out += take;
 		n -= take;
 		position += take;
 	}
+	return 0;
 }
 
 /* Index of the first id that is negative or >= limit; n if there is none. */
@@ -97,12 +137,25 @@ first_bad(const int32_t *ids, size_t n, uint32_t limit)
 	return i;
 }
 
+/* The note of an id that is none, as the file has it; the place is "token POSITION", and the token of the file if there are several. */
 static int
 bad_id(const struct corpus *c, uint64_t position, uint32_t limit, int32_t id, struct err_note *note)
 {
-	err_expect_at(note, ERR_CORRUPT, "%s", "token %" PRIu64, "an id below the vocabulary of %" PRIu32, "",
-	    c->stem, position, limit);
-	if (c->info.dtype == CORPUS_DTYPE_UINT32)
+	const struct corpus__part *part = &c->parts[part_of(c, position)];
+	uint64_t wide = 0;
+	char place[64] = "";
+
+	if (c->n_parts > 1)
+		snprintf(place, sizeof(place), " (token %" PRIu64 " of this file)", position - part->first);
+	err_expect_at(note, ERR_CORRUPT, "%s", "token %" PRIu64 "%s", "an id below the vocabulary of %" PRIu32, "", part->file.path, position, place,
+	    limit);
+	if (corpus__token_bytes(c->info.dtype) == 8)
+		corpus__file_read(&part->file, part->tokens_at + 8 * (position - part->first), &wide, 8, NULL);
+	if (c->info.dtype == CORPUS_DTYPE_INT64)
+		err_note_found(note, "%" PRId64, (int64_t)wide);
+	else if (c->info.dtype == CORPUS_DTYPE_UINT64)
+		err_note_found(note, "%" PRIu64, wide);
+	else if (c->info.dtype == CORPUS_DTYPE_UINT32)
 		err_note_found(note, "%" PRIu32, (uint32_t)id);
 	else
 		err_note_found(note, "%" PRId32, id);
@@ -113,7 +166,9 @@ int
 corpus_window(const struct corpus *c, uint64_t seq, uint32_t L, int32_t *out, struct err_note *note)
 {
 	uint64_t index = CORPUS_SEQ_INDEX(seq), first = index * L;
+	char place[sizeof(note->place)];
 	size_t bad;
+	int rc;
 
 	if (CORPUS_SEQ_NO(seq) != c->number)
 		return err_expect_at(note, ERR_RANGE, "%s", "sequence %" PRIu64, "one of corpus %" PRIu32,
@@ -121,10 +176,12 @@ corpus_window(const struct corpus *c, uint64_t seq, uint32_t L, int32_t *out, st
 	if (index >= corpus_n_windows(c, L))
 		return err_expect_at(note, ERR_RANGE, "%s", "context %" PRIu32, "a window below %" PRIu64,
 		    "%" PRIu64, c->stem, L, corpus_n_windows(c, L), index);
-	copy(c, first, (size_t)L + 1, out);
+	if ((rc = copy(c, first, (size_t)L + 1, out, note)) != 0)
+		return rc;
 	if ((bad = first_bad(out, (size_t)L + 1, c->limit)) <= L) {
 		bad_id(c, first + bad, c->limit, out[bad], note);
-		err_note_place(note, "token %" PRIu64 " (window %" PRIu64 " of context %" PRIu32 ", position %zu)", first + bad, index, L, bad);
+		snprintf(place, sizeof(place), "%s", note != NULL ? note->place : "");
+		err_note_place(note, "%s (window %" PRIu64 " of context %" PRIu32 ", position %zu)", place, index, L, bad);
 		return ERR_CORRUPT;
 	}
 	return 0;
@@ -136,12 +193,14 @@ scan(const struct corpus *c, uint32_t vocab, uint64_t *counts, struct err_note *
 {
 	int32_t ids[CHUNK_TOKENS];
 	uint64_t at = 0;
+	int rc;
 
 	while (at < c->info.n_tokens) {
 		uint64_t left = c->info.n_tokens - at;
 		size_t n = left < CHUNK_TOKENS ? (size_t)left : CHUNK_TOKENS, bad;
 
-		copy(c, at, n, ids);
+		if ((rc = copy(c, at, n, ids, note)) != 0)
+			return rc;
 		if ((bad = first_bad(ids, n, vocab)) < n)
 			return bad_id(c, at + bad, vocab, ids[bad], note);
 		for (size_t i = 0; counts != NULL && i < n; i++)
@@ -160,9 +219,10 @@ corpus_check_vocab(const struct corpus *c, uint32_t vocab, struct err_note *note
 int
 corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_note *note)
 {
-	char path[CORPUS__PATH_MAX + 16];
-	struct corpus__map map = {0};
+	const size_t want = CORPUS__COUNTS_HEADER + 8 * (size_t)vocab;
+	char path[CORPUS__PATH_MAX + 16], *bytes = NULL;
 	uint32_t stored;
+	size_t len;
 	int rc;
 
 	if (vocab == 0 || vocab > INT32_MAX || (c->info.vocab != 0 && c->info.vocab != vocab))
@@ -174,69 +234,81 @@ corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_
 		return scan(c, vocab, out, note);
 	}
 	snprintf(path, sizeof(path), "%s.counts.bin", c->stem);
-	if ((rc = corpus__map_file(path, &map, note)) != 0)
+	if ((rc = file_read(path, 0, &bytes, &len, note)) != 0)
 		return rc;
-	if (map.len != CORPUS__COUNTS_HEADER + 8 * (uint64_t)vocab) {
-		rc = corpus__bad(note, ERR_CORRUPT, path, map.len, "", 0);
-		err_note_expected(note, "%" PRIu64 " bytes (vocabulary %" PRIu32 ")", CORPUS__COUNTS_HEADER + 8 * (uint64_t)vocab, vocab);
-		err_note_found(note, "%zu", map.len);
+	if (len != want) {
+		rc = corpus__bad(note, ERR_CORRUPT, path, len, "", 0);
+		err_note_expected(note, "%zu bytes (vocabulary %" PRIu32 ")", want, vocab);
+		err_note_found(note, "%zu", len);
 		goto out;
 	}
-	memcpy(&stored, map.bytes + 8, 4);
-	if (!hash_equal(hash_bytes(map.bytes, map.len), c->counts) || memcmp(map.bytes, "SALTCNT1", 8) != 0 || stored != vocab) {
+	memcpy(&stored, bytes + 8, 4);
+	if (!hash_equal(hash_bytes(bytes, len), c->counts) || memcmp(bytes, CORPUS__COUNTS_MAGIC, 8) != 0 || stored != vocab) {
 		rc = corpus__bad(note, ERR_CORRUPT, path, 0, "the counts whose hash is in PREFIX.json", 0);
 		err_note_found(note, "others");
 		goto out;
 	}
-	memcpy(out, map.bytes + CORPUS__COUNTS_HEADER, 8 * (size_t)vocab);
+	memcpy(out, bytes + CORPUS__COUNTS_HEADER, 8 * (size_t)vocab);
 out:
-	corpus__unmap(&map);
+	free(bytes);
 	return rc;
 }
 
 int
-corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const char *idx, const char *const *bins, size_t n_bins,
-    bool use_sidecar, struct hash128 *out, struct err_note *note)
+corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,
+    struct hash128 *out, struct err_note *note)
 {
 	struct hash_state *h = hash_new();
-	struct hash128 root;
-	int rc = 0;
 
 	if (h == NULL)
 		return err_note_set(note, ENOMEM, "fingerprint of a corpus");
 	hash_field_u64(h, "corpus", 1);
 	hash_field_str(h, "kind", corpus_kind_name(kind));
 	hash_field_str(h, "dtype", corpus_dtype_name(dtype));
-	if (idx != NULL) {
-		if ((rc = hash_file(idx, use_sidecar, &root, note)) != 0)
-			goto out;
-		hash_field(h, "idx", &root, sizeof(root));
-	}
-	for (size_t i = 0; i < n_bins; i++) {
-		if ((rc = hash_file(bins[i], use_sidecar, &root, note)) != 0)
-			goto out;
-		hash_field(h, "bin", &root, sizeof(root));
+	for (size_t i = 0; i < n; i++) {
+		if (idx != NULL)
+			hash_field(h, "idx", &idx[i], sizeof(idx[i]));
+		hash_field(h, "bin", &bins[i], sizeof(bins[i]));
 	}
 	*out = hash_digest(h);
-out:
 	hash_destroy(&h);
+	return 0;
+}
+
+/* Checksums of all parts, and what the fingerprint is made of. An index is read whole: all of it was used to open the corpus. */
+static int
+hash_parts(struct corpus *c, struct hash128 *idx, struct hash128 *bins, struct err_note *note)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < c->n_parts && rc == 0; i++) {
+		struct corpus__part *part = &c->parts[i];
+		int fd = corpus__file_fd(&part->file, &rc, note);
+
+		if (fd < 0)
+			break;
+		hash_blocks_close(&part->blocks);		/* of a call that failed */
+		rc = hash_blocks_open(&part->blocks, fd, part->file.path, &bins[i], note);
+		corpus__file_done(&part->file, fd);
+		if (rc == 0 && part->idx_path != NULL)
+			rc = hash_file(part->idx_path, &idx[i], note);
+	}
 	return rc;
 }
 
 int
 corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note)
 {
-	const char **bins = NULL;
+	struct hash128 *hashes = NULL, *idx;
 	int rc = 0;
 
 	if (c->has_fingerprint)
 		goto out;
-	if ((bins = mem_alloc(c->n_parts, sizeof(bins[0]))) == NULL)
+	if ((hashes = mem_alloc(c->n_parts, 2 * sizeof(hashes[0]))) == NULL)
 		return err_note_set(note, ENOMEM, "%s", c->stem);
-	for (size_t i = 0; i < c->n_parts; i++)
-		bins[i] = c->parts[i].path;
-	if ((rc = corpus__identity(c->info.kind, c->info.dtype, c->info.kind == CORPUS_KIND_MEGATRON ? c->idx_path : NULL, bins, c->n_parts,
-	    true, &c->fingerprint, note)) != 0)
+	idx = hashes + c->n_parts;
+	if ((rc = hash_parts(c, idx, hashes, note)) != 0 || (rc = corpus__identity(c->info.kind, c->info.dtype,
+	    c->info.kind == CORPUS_KIND_MEGATRON ? idx : NULL, hashes, c->n_parts, &c->fingerprint, note)) != 0)
 		goto out;
 	if (c->has_recorded && !hash_equal(c->recorded, c->fingerprint)) {
 		char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
@@ -247,9 +319,20 @@ corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note)
 	}
 	c->has_fingerprint = true;
 out:
-	free(bins);
+	free(hashes);
 	if (rc == 0)
 		*out = c->fingerprint;
+	return rc;
+}
+
+int
+corpus_verify(struct corpus *c, struct err_note *note)
+{
+	struct hash128 fingerprint;
+	int rc = corpus_fingerprint(c, &fingerprint, note);
+
+	for (size_t i = 0; i < c->n_parts && rc == 0; i++)
+		rc = corpus__file_check(&c->parts[i].file, c->parts[i].blocks, 0, c->parts[i].file.size, true, note);
 	return rc;
 }
 

@@ -244,7 +244,7 @@ write_counts(const struct corpus_writer *w, struct hash128 *hash, struct err_not
 
 	if (p == NULL)
 		return err_note_set(note, ENOMEM, "%s", w->temps[FILE_COUNTS]);
-	memcpy(p, "SALTCNT1", 8);
+	memcpy(p, CORPUS__COUNTS_MAGIC, 8);
 	memcpy(p + 8, &w->info.vocab, 4);
 	for (uint32_t v = 0; v < w->info.vocab; v++) {
 		uint64_t smoothed = w->counts[v] + 1;
@@ -291,8 +291,7 @@ int
 corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, struct err_note *note)
 {
 	static const char *const points[N_FILES] = {"corpus.renamed_json", "corpus.renamed_bin", "corpus.renamed_counts", "corpus.renamed_idx"};
-	const char *bins[1] = {w->temps[FILE_BIN]};
-	struct hash128 fingerprint, counts;
+	struct hash128 fingerprint, counts, bin, idx;
 	int rc;
 
 	if (w->failed || w->finished)
@@ -311,7 +310,8 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 		return failed(note, rc, "write", w->temps[FILE_BIN]);
 	if ((rc = write_counts(w, &counts, note)) != 0 || (rc = write_idx(w, note)) != 0)
 		return rc;
-	if ((rc = corpus__identity(CORPUS_KIND_MEGATRON, w->info.dtype, w->temps[FILE_IDX], bins, 1, false, &fingerprint, note)) != 0)
+	if ((rc = hash_file(w->temps[FILE_IDX], &idx, note)) != 0 || (rc = hash_file(w->temps[FILE_BIN], &bin, note)) != 0 ||
+	    (rc = corpus__identity(CORPUS_KIND_MEGATRON, w->info.dtype, &idx, &bin, 1, &fingerprint, note)) != 0)
 		return rc;
 	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, w->unknown_bytes, &fingerprint, &counts, note)) != 0)
 		return rc;

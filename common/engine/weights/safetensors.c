@@ -204,7 +204,8 @@ weights__parse(const unsigned char *p, uint64_t size, const char *path, struct w
 	int rc;
 
 	memset(t, 0, sizeof(*t));
-	if ((magic = file_magic(p, size)) != NULL)
+	/* A header of 640 bytes begins like a pickle: only a file without a header is named. */
+	if ((size < 9 || p[8] != '{') && (magic = file_magic(p, size)) != NULL)
 		return err_expect(note, ERR_FORMAT, "%s", "a safetensors file", "%s", path, magic);
 	if (size < 8)
 		return err_expect(note, ERR_FORMAT, "%s", "a safetensors file: at least 8 bytes", "%" PRIu64,

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include "base/err/err.h"
+#include "data/corpus/corpus.h"
 #include "data/labels/labels.h"
 
 /* Choices. The words in fleet.yaml are the last parts of the names in lower case; config_word() returns them. */
@@ -51,6 +52,7 @@ struct config_run {
 struct config_corpus {
 	char *train, *heldout;		/* prefixes of PREFIX.bin, PREFIX.idx */
 	uint32_t context;		/* L, tokens */
+	enum corpus_dtype dtype;	/* of raw ids; CORPUS_DTYPE_NONE: auto */
 };
 
 struct config_cache {

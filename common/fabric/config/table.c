@@ -16,6 +16,9 @@ static const struct config__word schedule_words[] = {
 	{ "constant", CONFIG_SCHEDULE_CONSTANT }, { NULL, 0 } };
 static const struct config__word dtype_words[] = {
 	{ "auto", CONFIG_DTYPE_AUTO }, { "fp32", CONFIG_DTYPE_FP32 }, { "bf16", CONFIG_DTYPE_BF16 }, { NULL, 0 } };
+static const struct config__word ids_words[] = {
+	{ "auto", CORPUS_DTYPE_NONE }, { "uint16", CORPUS_DTYPE_UINT16 }, { "uint32", CORPUS_DTYPE_UINT32 }, { "int32", CORPUS_DTYPE_INT32 },
+	{ NULL, 0 } };
 static const struct config__word switch_words[] = {
 	{ "auto", CONFIG_SWITCH_AUTO }, { "on", CONFIG_SWITCH_ON }, { "off", CONFIG_SWITCH_OFF }, { NULL, 0 } };
 static const struct config__word residual_words[] = {
@@ -67,6 +70,8 @@ const struct config__option config__table[] = {
 	OPT_PATH(corpus, heldout, HOST, "", "prefix of the held-out corpus; empty: no evaluation"),
 	OPT_U32(corpus, context, IDENTITY, NULL, 1, 1U << 24, "tokens",
 	    "context L, the length of a sequence: L inputs and L targets"),
+	OPT_CHOICE(corpus, dtype, HOST, "auto", ids_words,
+	    "type of the ids in raw token files; auto: the file's format or PREFIX.json states it"),
 
 	OPT_PATH(cache, dir, HOST, NULL,
 	    "directory of scores, labels and rows, on a local file system; several runs can share it"),

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Hashes of files, whole and by blocks, and the side file PATH.salthash, which saves the next start from reading all of the file:
+ *   salthash2 <root, 32 hex> <size> <mtime seconds>.<nanoseconds> <inode> <block bytes> <check, 32 hex>\n
+ *   u64 [number of blocks], little-endian: the xxh3-64 of each block
+ * check is the xxh3-128 of all before it in the line and of the u64. The older form is one line, "salthash1 root size mtime inode".
+ */
+#include "base/hash/hash.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file/file.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
+
+#define PIECE_BYTES (UINT64_C(64) << 20)
+#define READ_BYTES (4 * HASH_BLOCK_BYTES)
+#define HEADER_BYTES 256u
+
+struct hash_blocks {
+	const char *path;
+	uint64_t size, n;
+	uint64_t *sums;			/* [n] */
+	_Atomic unsigned char *checked;	/* [n] */
+};
+
+/* Reads size bytes of fd: *root, and sums (may be NULL) of its blocks. */
+static int
+hash_all(int fd, const char *path, uint64_t size, uint64_t *sums, struct hash128 *root, struct err_note *note)
+{
+	struct hash_state *h = hash_new(), *piece = hash_new();
+	unsigned char *buf = malloc(READ_BYTES);
+	int rc = 0;
+
+	if (h == NULL || piece == NULL || buf == NULL) {
+		rc = err_note_set(note, ENOMEM, "%s", path);
+		goto out;
+	}
+	for (uint64_t at = 0, n; at < size; at += n) {
+		n = size - at < READ_BYTES ? size - at : READ_BYTES;
+		if ((rc = file_pread(fd, path, at, buf, n, note)) != 0)
+			goto out;
+		hash_update(piece, buf, n);
+		for (uint64_t i = 0; sums != NULL && i < n; i += HASH_BLOCK_BYTES)
+			sums[(at + i) / HASH_BLOCK_BYTES] = hash_bytes64(buf + i, n - i < HASH_BLOCK_BYTES ? n - i : HASH_BLOCK_BYTES);
+		if ((at + n) % PIECE_BYTES == 0 || at + n == size) {
+			struct hash128 one = hash_digest(piece);
+
+			hash_field(h, "piece", &one, sizeof(one));
+			hash_destroy(&piece);
+			if ((piece = hash_new()) == NULL) {
+				rc = err_note_set(note, ENOMEM, "%s", path);
+				goto out;
+			}
+		}
+	}
+	hash_field_u64(h, "size", size);
+	*root = hash_digest(h);
+out:
+	hash_destroy(&h);
+	hash_destroy(&piece);
+	free(buf);
+	return rc;
+}
+
+int
+hash_file(const char *path, struct hash128 *root, struct err_note *note)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) != 0)
+		rc = err_note_set(note, errno, "%s", path);
+	else
+		rc = hash_all(fd, path, (uint64_t)st.st_size, NULL, root, note);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+/* What the side file says of the state of the file, in buf. */
+static void
+state_text(const struct stat *st, char *buf, size_t size)
+{
+	snprintf(buf, size, "%" PRIu64 " %" PRId64 ".%09ld %" PRIu64, (uint64_t)st->st_size, (int64_t)st->st_mtim.tv_sec,
+	    st->st_mtim.tv_nsec, (uint64_t)st->st_ino);
+}
+
+/* Of the n bytes of the line up to the check, and of what follows the line. */
+static int
+side_check(const char *line, size_t n, const void *rest, size_t n_rest, struct hash128 *check)
+{
+	struct hash_state *h = hash_new();
+
+	if (h == NULL)
+		return ENOMEM;
+	hash_update(h, line, n);
+	hash_update(h, rest, n_rest);
+	*check = hash_digest(h);
+	hash_destroy(&h);
+	return 0;
+}
+
+/*
+ * Root and sums from the side file, if it was made of the file in its present state. 0; ERR_NOT_FOUND: there is none, or of another state;
+ * ERR_VERSION: one of the older form, which has only the root; ERR_CORRUPT: it is damaged.
+ */
+static int
+side_read(const char *side, const char *state, struct hash_blocks *b, struct hash128 *root)
+{
+	char want[160], hex[HASH_HEX_BYTES] = "";
+	struct hash128 check, stated;
+	size_t len, n_line;
+	char *text, *end;
+	int rc = ERR_CORRUPT;
+
+	if (file_read(side, HEADER_BYTES + b->n * sizeof(b->sums[0]), &text, &len, NULL) != 0)
+		return ERR_NOT_FOUND;
+	if ((end = memchr(text, '\n', len < HEADER_BYTES ? len : HEADER_BYTES)) == NULL || (n_line = (size_t)(end - text)) < 44)
+		goto out;
+	*end = '\0';
+	memcpy(hex, text + 10, sizeof(hex) - 1);
+	if (hash_from_hex(root, hex) != 0)
+		goto out;
+	if (strncmp(text, "salthash1 ", 10) == 0) {
+		rc = strcmp(text + 43, state) == 0 ? ERR_VERSION : ERR_NOT_FOUND;
+		goto out;
+	}
+	if (n_line < 76 || strncmp(text, "salthash2 ", 10) != 0 || hash_from_hex(&stated, end - 32) != 0 ||
+	    side_check(text, n_line - 32, end + 1, len - n_line - 1, &check) != 0 || !hash_equal(check, stated))
+		goto out;
+	snprintf(want, sizeof(want), "%s %u ", state, HASH_BLOCK_BYTES);
+	rc = strncmp(text + 43, want, strlen(want)) == 0 && len - n_line - 1 == b->n * sizeof(b->sums[0]) ? 0 : ERR_NOT_FOUND;
+	if (rc == 0 && b->n > 0)
+		memcpy(b->sums, end + 1, b->n * sizeof(b->sums[0]));
+out:
+	free(text);
+	return rc;
+}
+
+/* Failures are ignored: without the side file the next start reads the whole file. */
+static void
+side_write(const char *side, const char *state, const struct hash_blocks *b, struct hash128 root)
+{
+	char line[HEADER_BYTES], hex[HASH_HEX_BYTES];
+	struct file_replace r;
+	struct hash128 check;
+	int n = snprintf(line, sizeof(line), "salthash2 %s %s %u ", hash_hex(root, hex), state, HASH_BLOCK_BYTES);
+
+	if (side_check(line, (size_t)n, b->sums, b->n * sizeof(b->sums[0]), &check) != 0 || file_replace_begin(&r, side, NULL) != 0)
+		return;
+	fprintf(r.f, "%s%s\n", line, hash_hex(check, hex));
+	fwrite(b->sums, sizeof(b->sums[0]), b->n, r.f);
+	file_replace_end(&r, false, NULL);
+}
+
+/* The root and the sums, by reading the file; was: what side_read said of the side file, and the root in it. */
+static int
+side_make(struct hash_blocks *b, int fd, const char *side, const char *state, int was, struct hash128 *root, struct err_note *note)
+{
+	char now[128], hex[2][HASH_HEX_BYTES];
+	struct hash128 old = *root;
+	struct stat st;
+	int rc;
+
+	if ((rc = hash_all(fd, b->path, b->size, b->sums, root, note)) != 0)
+		return rc;
+	if (was == ERR_VERSION && !hash_equal(old, *root))
+		return err_expect(note, ERR_CORRUPT, "%s", "hash %s, as its side file .salthash states for this size and time",
+		    "%s: its bytes changed; restore it from a copy (if the change was meant, remove the side file)", b->path,
+		    hash_hex(old, hex[0]), hash_hex(*root, hex[1]));
+	if (was != ERR_NOT_FOUND)
+		log_warn("side_file.renewed", "path=%s why=%s", side, was == ERR_VERSION ? "older_form" : "damaged");
+	/* A file that is being written gets no side file. */
+	if (fstat(fd, &st) == 0) {
+		state_text(&st, now, sizeof(now));
+		if (strcmp(now, state) == 0)
+			side_write(side, state, b, *root);
+	}
+	return 0;
+}
+
+int
+hash_blocks_open(struct hash_blocks **out, int fd, const char *path, struct hash128 *root, struct err_note *note)
+{
+	struct hash_blocks *b = mem_alloc(1, sizeof(*b));
+	char side[4160], state[128];
+	struct stat st;
+	int rc;
+
+	*out = NULL;
+	if (b == NULL)
+		return err_note_set(note, ENOMEM, "%s", path);
+	if (fstat(fd, &st) != 0) {
+		rc = err_note_set(note, errno, "%s", path);
+		goto out;
+	}
+	b->path = path;
+	b->size = (uint64_t)st.st_size;
+	b->n = b->size / HASH_BLOCK_BYTES + (b->size % HASH_BLOCK_BYTES != 0);
+	if ((b->sums = mem_alloc(b->n + 1, sizeof(b->sums[0]))) == NULL || (b->checked = mem_alloc(b->n + 1, sizeof(b->checked[0]))) == NULL) {
+		rc = err_note_set(note, ENOMEM, "%s", path);
+		goto out;
+	}
+	snprintf(side, sizeof(side), "%s.salthash", path);
+	state_text(&st, state, sizeof(state));
+	if ((rc = side_read(side, state, b, root)) != 0)
+		rc = side_make(b, fd, side, state, rc, root, note);
+out:
+	if (rc != 0)
+		hash_blocks_close(&b);
+	*out = b;
+	return rc;
+}
+
+void
+hash_blocks_close(struct hash_blocks **b)
+{
+	if (*b == NULL)
+		return;
+	free((*b)->sums);
+	free((void *)(*b)->checked);
+	free(*b);
+	*b = NULL;
+}
+
+int
+hash_blocks_check(struct hash_blocks *b, int fd, uint64_t at, uint64_t n, bool again, struct err_note *note)
+{
+	unsigned char *buf = NULL;
+	uint64_t last;
+	int rc = 0;
+
+	if (n == 0 || at >= b->size)
+		return 0;
+	last = (n < b->size - at ? at + n - 1 : b->size - 1) / HASH_BLOCK_BYTES;
+	for (uint64_t i = at / HASH_BLOCK_BYTES; i <= last && rc == 0; i++) {
+		uint64_t from = i * HASH_BLOCK_BYTES, len = b->size - from < HASH_BLOCK_BYTES ? b->size - from : HASH_BLOCK_BYTES, sum;
+
+		if (!again && b->checked[i])
+			continue;
+		if (buf == NULL && (buf = malloc(HASH_BLOCK_BYTES)) == NULL)
+			return err_note_set(note, ENOMEM, "%s", b->path);
+		if ((rc = file_pread(fd, b->path, from, buf, len, note)) != 0)
+			break;
+		if ((sum = hash_bytes64(buf, len)) == b->sums[i])
+			b->checked[i] = 1;
+		else
+			rc = err_expect_at(note, ERR_CORRUPT, "%s", "block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64 ")",
+			    "checksum %016" PRIx64 ", as in its side file .salthash or when it was first read", "%016" PRIx64
+			    ": its bytes changed, though not its size and time; restore it from a copy (if the change was meant, "
+			    "remove the side file)", b->path, i, from, from + len, b->sums[i], sum);
+	}
+	free(buf);
+	return rc;
+}
