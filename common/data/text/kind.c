@@ -2,6 +2,7 @@
 #include "data/text/text_internal.h"
 
 #include <string.h>
+#include <strings.h>
 
 #define CONVERT "convert it to JSON lines (docs/saltctl.md shows how)"
 #define UNPACK "unpack it first"
@@ -70,7 +71,7 @@ static const char *const binary_endings[][2] = {
 	{".gguf", "a GGUF model"}, {".zip", "a zip archive"}, {".7z", "a 7z archive"},
 	{".tar", "a tar archive"}, {".png", "a PNG image"}, {".jpg", "a JPEG image"},
 	{".jpeg", "a JPEG image"}, {".pdf", "a PDF document"}, {".sqlite", "an SQLite database"},
-	{".pt", "a PyTorch file"}, {".lz4", "lz4 data"},
+	{".lz4", "lz4 data"},
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -80,7 +81,7 @@ text__ends_with(const char *s, const char *end)
 {
 	size_t n = strlen(s), m = strlen(end);
 
-	return n >= m && strcmp(s + n - m, end) == 0;
+	return n >= m && strcasecmp(s + n - m, end) == 0;
 }
 
 const char *
@@ -101,7 +102,7 @@ text__named_json(const char *name)
 
 	for (size_t i = 0; i < COUNT(endings); i++)
 		if (n >= strlen(endings[i]) &&
-		    memcmp(name + n - strlen(endings[i]), endings[i], strlen(endings[i])) == 0)
+		    strncasecmp(name + n - strlen(endings[i]), endings[i], strlen(endings[i])) == 0)
 			return true;
 	return false;
 }
@@ -124,29 +125,48 @@ text__bom(const unsigned char *p, size_t n, size_t *len)
 	return NULL;
 }
 
-/* Text of mostly Latin letters without a byte order mark has its zeros at the same places of each character. */
+/*
+ * UTF-16 or UTF-32 without a byte order mark. Latin letters have their zeros at the same places of each character; other scripts have
+ * spaces, newlines, commas and full stops of two bytes.
+ */
 static const char *
-wide_without_bom(const unsigned char *p, size_t n)
+wide_without_bom(const unsigned char *p, size_t n, const char **advice)
 {
-	size_t zeros[4] = {0}, quarter = n / 4;
+	static const unsigned char spaces[][2] = {{0, 10}, {0, 13}, {0, 32}, {0x30, 1}, {0x30, 2}};
+	static const char *const answers[][2] = {
+		{"UTF-16LE without a byte order mark", "convert it: iconv -f UTF-16LE -t UTF-8 FILE"},
+		{"UTF-16BE without a byte order mark", "convert it: iconv -f UTF-16BE -t UTF-8 FILE"},
+		{"UTF-32LE without a byte order mark", "convert it: iconv -f UTF-32LE -t UTF-8 FILE"},
+		{"UTF-32BE without a byte order mark", "convert it: iconv -f UTF-32BE -t UTF-8 FILE"},
+	};
+	size_t zeros[4] = {0}, wide[2] = {0}, none = 0, quarter = n / 4;
+	int which = -1;
 
-	if (n < 4)
-		return NULL;
-	for (size_t i = 0; i < 4 * quarter; i++)
+	for (size_t i = 0; i + 1 < n; i += 2) {
 		zeros[i % 4] += p[i] == 0;
+		zeros[i % 4 + 1] += p[i + 1] == 0;
+		none += p[i] == 0 && p[i + 1] == 0;
+		for (size_t k = 0; k < COUNT(spaces); k++) {
+			wide[0] += p[i] == spaces[k][1] && p[i + 1] == spaces[k][0];
+			wide[1] += p[i] == spaces[k][0] && p[i + 1] == spaces[k][1];
+		}
+	}
 #define MOST(i) (zeros[i] * 10 >= quarter * 7)
 #define FEW(i) (zeros[i] * 50 <= quarter)
-	if (MOST(1) && MOST(3) && FEW(0))
-		return MOST(2) ? "UTF-32LE without a byte order mark" :
-		    FEW(2)     ? "UTF-16LE without a byte order mark" :
-				 NULL;
-	if (MOST(0) && MOST(2) && FEW(3))
-		return MOST(1) ? "UTF-32BE without a byte order mark" :
-		    FEW(1)     ? "UTF-16BE without a byte order mark" :
-				 NULL;
-	return NULL;
+	if (n < 4)
+		return NULL;
+	if (MOST(1) && MOST(3) && FEW(0) && (MOST(2) || FEW(2)))
+		which = MOST(2) ? 2 : 0;
+	else if (MOST(0) && MOST(2) && FEW(3) && (MOST(1) || FEW(1)))
+		which = MOST(1) ? 3 : 1;
+	else if (none == 0 && (wide[0] * 200 > n || wide[1] * 200 > n))
+		which = wide[1] > wide[0];
 #undef MOST
 #undef FEW
+	if (which < 0)
+		return NULL;
+	*advice = answers[which][1];
+	return answers[which][0];
 }
 
 /*
@@ -179,7 +199,7 @@ const char *
 text__not_text(const unsigned char *p, size_t n, const char **advice, bool *stop)
 {
 	static const char lfs[] = "version https://git-lfs.github.com/spec/", annex[] = "annex/objects/";
-	const char *encoding;
+	const char *what;
 
 	*stop = true;
 	if (n >= sizeof(lfs) - 1 && memcmp(p, lfs, sizeof(lfs) - 1) == 0) {
@@ -199,10 +219,8 @@ text__not_text(const unsigned char *p, size_t n, const char **advice, bool *stop
 			return magics[i].what;
 	}
 	*stop = true;
-	if ((encoding = wide_without_bom(p, n)) != NULL) {
-		*advice = "convert it: iconv -f ENCODING -t UTF-8 FILE";
-		return encoding;
-	}
+	if ((what = wide_without_bom(p, n, advice)) != NULL)
+		return what;
 	*stop = false;
 	*advice = OTHER ", or give --text to read its bytes as they are";
 	return is_binary(p, n) ? "binary data" : NULL;

@@ -111,7 +111,8 @@ add_entry(struct text *t, FTS *fts, FTSENT *e, struct err_note *note)
 	if (t->o.only != NULL && fnmatch(t->o.only, e->fts_name, 0) != 0)
 		return text_tally_add(&t->tally[TEXT_TALLY_NOT_ONLY], 1, "%s", e->fts_path);
 	if (stat(e->fts_path, &st) != 0)
-		return err_expect(note, errno, "%s", "a file", "a link whose target cannot be read", e->fts_path);
+		return err_expect(note, errno, "%s", "a file, or a name that --only leaves out", "a link whose target cannot be read",
+		    e->fts_path);
 	if (!S_ISREG(st.st_mode))
 		return text_tally_add(&t->tally[TEXT_TALLY_NO_FILE], 1, "%s", e->fts_path);
 	return add_file(t, e->fts_path, &st, true);
@@ -442,8 +443,8 @@ take_record(struct text *t, int rc, const unsigned char *p, size_t n, const unsi
 			snprintf(found, sizeof(found), "the end of the %s within it",
 			    t->mode == MODE_LINES ? "line" : "file");
 		else
-			snprintf(found, sizeof(found), "no %s at \"%s\" (byte %zu of it)", t->scan.expected,
-			    quote(p + t->scan.used, n - t->scan.used, begins), t->scan.used);
+			snprintf(found, sizeof(found), "\"%s\" in place of %s (byte %zu of it)",
+			    quote(p + t->scan.used, n - t->scan.used, begins), t->scan.expected, t->scan.used);
 		return bad_record(t, "one JSON object (--text reads the input as plain text)", found, note);
 	}
 	if (rc != 0)
@@ -481,7 +482,7 @@ next_json_line(struct text *t, const unsigned char **doc, size_t *n, struct err_
 	if (len == 0)
 		return 0;
 	if ((rc = json_scan(&t->scan, (const char *)line, len, t->o.field)) == 0 && t->scan.used < len) {
-		t->scan.expected = "end of the line";
+		t->scan.expected = "the end of the line";
 		rc = ERR_FORMAT;
 	}
 	return take_record(t, rc, line, len, doc, n, note);
@@ -585,6 +586,8 @@ text_next(struct text *t, const unsigned char **doc, size_t *n, struct text_plac
 		if (rc != 0 || *n > 0)
 			break;
 	}
+	if (rc == ENOMEM)
+		return err_note_set(note, rc, "%s", t->file != NULL ? t->name : "text");
 	if (rc != 0)
 		return rc;
 	t->n_documents++;
