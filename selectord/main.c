@@ -313,8 +313,7 @@ bind_cache(struct selectord *d, struct err_note *note)
 		rc = cache_open(&d->cache, d->cfg->cache.dir, CACHE_WRITE, d->cfg->cache.map_size, note);
 	} else {
 		snprintf(dir, sizeof(dir), "%s/shard_%" PRIu32, d->cfg->cache.dir, d->shard);
-		if ((rc = cache_make_dir(d->cfg->cache.dir, note)) == 0)
-			rc = cache_open(&d->cache, dir, CACHE_WRITE, d->cfg->cache.map_size, note);
+		rc = cache_open(&d->cache, dir, CACHE_WRITE, d->cfg->cache.map_size, note);
 	}
 	if (rc != 0 || (rc = known_version(d, note)) != 0 || (rc = cache_identity_bind(d->cache, items, n, note)) != 0)
 		return rc;

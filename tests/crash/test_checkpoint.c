@@ -200,13 +200,13 @@ every_call_fails(int error)
 			break;
 		}
 		n_failed++;
-		CHECK(rc == error || rc == EEXIST);
-		CHECK(note.name[0] != '\0' && note.place[0] != '\0');
+		CHECK(rc == error || rc == EEXIST || (rc == 0 && good(2)));	/* 0: mkdir of a folder that is there */
+		CHECK(rc == 0 || (note.name[0] != '\0' && note.place[0] != '\0'));
 		CHECK(good(1) && temps() == 0);
 		if (good(2)) {			/* only the sync of ROOT after the rename leaves the new one behind */
 			char command[640];
 
-			CHECK_STR(note.place, "sync folder");
+			CHECK_STR(note.place, rc != 0 ? "sync folder" : "");
 			CHECK(latest() == 2);
 			snprintf(command, sizeof(command), "rm -rf '%s'/step_00000002", root);
 			REQUIRE(system(command) == 0);

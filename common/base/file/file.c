@@ -115,12 +115,24 @@ file_write_all(int fd, const void *p, size_t n)
 	return 0;
 }
 
+/* A name that was just made survives a power cut. */
+static int
+sync_parent(const char *path, struct err_note *note)
+{
+	const char *slash = strrchr(path, '/');
+	char parent[PATH_BYTES];
+
+	snprintf(parent, sizeof(parent), "%.*s", slash == NULL || slash == path ? 1 : (int)(slash - path), slash == NULL ? "." : path);
+	return file_sync_dir(parent, note);
+}
+
 int
 file_make_dirs(const char *path, mode_t mode, struct err_note *note)
 {
 	char part[PATH_BYTES];
 	size_t n = strlen(path);
 	struct stat st;
+	int rc;
 
 	if (n >= sizeof(part))
 		return failed(note, ENAMETOOLONG, path, "make folder");
@@ -129,9 +141,11 @@ file_make_dirs(const char *path, mode_t mode, struct err_note *note)
 		if (part[i] != '/' && part[i] != '\0')
 			continue;
 		part[i] = '\0';
-		if (mkdir(part, mode) != 0) {
-			int rc = errno;
-
+		if (mkdir(part, mode) == 0) {
+			if ((rc = sync_parent(part, note)) != 0 && rc != EACCES)	/* written, but not read */
+				return rc;
+		} else {
+			rc = errno;
 			if (stat(part, &st) != 0)
 				return failed(note, rc, part, "make folder");
 			if (!S_ISDIR(st.st_mode))
@@ -258,8 +272,7 @@ file_replace_abort(struct file_replace *r)
 int
 file_replace_end(struct file_replace *r, bool durable, struct err_note *note)
 {
-	const char *slash = strrchr(r->path, '/'), *step = "write";
-	char dir[sizeof(r->path)];
+	const char *step = "write";
 	int rc = 0;
 
 	if (ferror(r->f) || fflush(r->f) != 0)
@@ -279,10 +292,7 @@ file_replace_end(struct file_replace *r, bool durable, struct err_note *note)
 		unlink(r->temp);
 		return failed(note, rc, r->path, step);
 	}
-	if (!durable)
-		return 0;
-	snprintf(dir, sizeof(dir), "%.*s", slash == NULL ? 1 : slash == r->path ? 1 : (int)(slash - r->path), slash == NULL ? "." : r->path);
-	return file_sync_dir(dir, note);
+	return durable ? sync_parent(r->path, note) : 0;
 }
 
 int

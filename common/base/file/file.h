@@ -39,7 +39,7 @@ bool file_is_text(const void *head, size_t n);
 /* file_write_all - all n bytes to fd, repeated after short writes and EINTR. 0 or errno; no note. */
 int file_write_all(int fd, const void *p, size_t n);
 
-/* file_make_dirs - PATH and its missing parents, as mkdir -p. file_make_parents - only the parents of PATH. 0 if they exist already. */
+/* file_make_dirs - PATH and its missing parents, as mkdir -p; each new name is synced in its folder. file_make_parents - only the parents of PATH. 0 if they exist already. */
 int file_make_dirs(const char *path, mode_t mode, struct err_note *note);
 int file_make_parents(const char *path, struct err_note *note);
 

@@ -52,7 +52,6 @@ int cache_open(struct cache **c, const char *dir, enum cache_mode mode, uint64_t
  * 0; ERR_CORRUPT (the note has the page and what to do); ENOMEM; errno, EIO from the disk too.
  */
 int cache_check_pages(struct cache *c, bool all, struct err_note *note);
-int cache_make_dir(const char *dir, struct err_note *note);	/* a folder that holds caches: created and its parent synced; 0 if it exists */
 void cache_destroy(struct cache **c);		/* takes NULL; every transaction must have ended */
 
 /*

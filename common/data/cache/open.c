@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -241,24 +240,6 @@ check_file_system(const char *dir, struct err_note *note)
 	return 0;
 }
 
-int
-cache_make_dir(const char *dir, struct err_note *note)
-{
-	struct stat st;
-	char *parent;
-	int rc;
-
-	if (stat(dir, &st) == 0 && S_ISDIR(st.st_mode))
-		return 0;
-	if ((rc = file_make_dirs(dir, 0777, note)) != 0)
-		return rc;
-	if ((parent = strdup(dir)) == NULL)
-		return ENOMEM;
-	rc = file_sync_dir(dirname(parent), note);
-	free(parent);
-	return rc;
-}
-
 /* selectord.lock holds "pid N on HOST\n" of its owner; the lock itself is taken by flock and ends with the process. */
 static int
 take_lock(struct cache *c, struct err_note *note)
@@ -401,7 +382,7 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 		rc = ENOMEM;
 		goto out;
 	}
-	if (mode == CACHE_WRITE && (rc = cache_make_dir(dir, note)) != 0)
+	if (mode == CACHE_WRITE && (rc = file_make_dirs(dir, 0777, note)) != 0)
 		goto out;
 	snprintf(path, sizeof(path), "%s/data.mdb", dir);
 	is_new = stat(path, &st) != 0;

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,28 +91,6 @@ checkpoint__make_way(const char *temp, struct err_note *note)
 	return rc;
 }
 
-/* As mkdir -p, but the name of every new directory is synced. */
-static int
-make_root(const char *root, struct err_note *note)
-{
-	char path[CHECKPOINT_PATH_BYTES];
-	size_t n = strlen(root);
-	int rc = 0;
-
-	if (n == 0 || n >= sizeof(path))
-		return step_note(note, ENAMETOOLONG, root, "make directory");
-	for (size_t i = 1; i <= n && rc == 0; i++) {
-		if (root[i] != '/' && root[i] != '\0')
-			continue;
-		snprintf(path, sizeof(path), "%.*s", (int)i, root);
-		if (mkdir(path, 0777) == 0)
-			rc = file_sync_dir(dirname(path), note);
-		else if (errno != EEXIST)
-			rc = step_note(note, errno, path, "make directory");
-	}
-	return rc;
-}
-
 int
 checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES], struct err_note *note)
 {
@@ -124,7 +101,7 @@ checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES
 	if (step > CHECKPOINT_MAX_STEP)
 		return err_expect_at(note, ERR_RANGE, "%s", "step", "at most %" PRIu64, "%" PRIu64, root, CHECKPOINT_MAX_STEP, step);
 	if ((rc = checkpoint__path(root, step, false, whole, note)) != 0 || (rc = checkpoint__path(root, step, true, dir, note)) != 0 ||
-	    (rc = make_root(root, note)) != 0)
+	    (rc = file_make_dirs(root, 0777, note)) != 0)
 		return rc;
 	if (lstat(whole, &st) == 0)
 		return step_note(note, ERR_EXISTS, whole, "begin");
