@@ -17,7 +17,7 @@
 #include "data/cache/cache.h"
 #include "base/hash/hash.h"
 
-enum { COMMITS = 60, RECORDS = 8, RECORD_BYTES = 3000, DROP_AFTER = 3, TRIALS = 120, SECTOR = 512, EVENTS_MAX = 1 << 16, WRITTEN_BACK = 64 };
+enum { COMMITS = 60, RECORDS = 8, RECORD_BYTES = 3000, DROP_AFTER = 3, TRIALS = 250, CONTROLS = 120, SECTOR = 512, EVENTS_MAX = 1 << 16, WRITTEN_BACK = 64 };
 
 enum kind { WRITE, WRITE_SYNCED, SYNC, ACKNOWLEDGED };		/* WRITE_SYNCED: to a descriptor of O_DSYNC */
 
@@ -274,13 +274,13 @@ survives(const char *dir, uint64_t acknowledged)
 }
 
 static int
-trials(const char *dir, size_t from, enum disk disk)
+trials(const char *dir, size_t from, enum disk disk, int n)
 {
 	char path[128];
 	int lost = 0;
 
 	snprintf(path, sizeof(path), "%s/data.mdb", dir);
-	for (int i = 0; i < TRIALS; i++) {
+	for (int i = 0; i < n; i++) {
 		size_t cut = from + draw(n_events - from);
 		uint64_t acknowledged = make_again(path, cut, disk);
 
@@ -289,13 +289,17 @@ trials(const char *dir, size_t from, enum disk disk)
 	return lost;
 }
 
+/* [CUTS [SEED]] */
 int
-main(void)
+main(int argc, char **argv)
 {
-	char made[] = "/tmp/salt-power-XXXXXX", dir[64], command[128];
+	int n_trials = argc > 1 ? atoi(argv[1]) : TRIALS, lost[3];
+	char made[64], dir[64 + 2], command[128];
 	size_t from = 0, syncs = 0;
-	int lost[3];
 
+	if (argc > 2)
+		random_state = strtoull(argv[2], NULL, 10);
+	snprintf(made, sizeof(made), "%s/salt-power-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
 	REQUIRE(mkdtemp(made) != NULL);
 	snprintf(dir, sizeof(dir), "%s/c", made);
 	noting = true;
@@ -306,12 +310,12 @@ main(void)
 		from++;
 	CHECK(syncs >= COMMITS);
 	for (int disk = HONEST; disk <= NO_SYNC; disk++)
-		lost[disk] = trials(dir, from, (enum disk)disk);
-	printf("%zu events, %zu syncs; of %d cuts %d lost something, without syncs of meta pages %d, without any %d\n", n_events, syncs, TRIALS,
+		lost[disk] = trials(dir, from, (enum disk)disk, disk == HONEST ? n_trials : CONTROLS);
+	printf("%zu events, %zu syncs; of %d cuts %d lost something, without syncs of meta pages %d, without any %d\n", n_events, syncs, n_trials,
 	    lost[HONEST], lost[NO_META_SYNC], lost[NO_SYNC]);
 	CHECK(lost[HONEST] == 0);
 	CHECK(lost[NO_META_SYNC] > 0);
-	CHECK(lost[NO_SYNC] > TRIALS / 2);
+	CHECK(lost[NO_SYNC] > CONTROLS / 2);
 	for (size_t i = 0; i < n_events; i++)
 		free(events[i].bytes);
 	snprintf(command, sizeof(command), "rm -rf %s", made);

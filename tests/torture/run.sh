@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 # NAME COUNT SECONDS: the count of a full run, and the time after which a row has failed.
 rows="
 faults 60 1800
+power 2000 900
 "
 
 usage() {
