@@ -91,6 +91,16 @@ log_tunable(void *arg, const char *key, const char *was, const char *is)
 	log_info("option.changed", "key=%s was=\"%s\" is=\"%s\"", key, was, is);
 }
 
+/* A run that goes on from a checkpoint: what changed and still counts, and what does not. */
+static void
+run_compare(const struct config *old, const struct config *cfg)
+{
+	config_tunable_diff(old, cfg, log_tunable, NULL);
+	if (strcmp(old->trainer.init, cfg->trainer.init) != 0)
+		log_warn("init.ignored", "trainer.init=%s was=\"%s\" hint=\"the run goes on from its checkpoint; to start from trainer.init "
+		    "use another run.dir\"", cfg->trainer.init[0] != '\0' ? cfg->trainer.init : "\"\"", old->trainer.init);
+}
+
 static bool
 run_has_checkpoint(const char *checkpoints)
 {
@@ -137,7 +147,7 @@ run_directory(struct run *r, struct err_note *note)
 		if ((rc = config_load(path, NULL, 0, &old, note)) != 0)
 			return rc;
 		if ((rc = config_identity_diff(old, cfg, note)) == 0)
-			config_tunable_diff(old, cfg, log_tunable, NULL);
+			run_compare(old, cfg);
 		else
 			err_note_place(note, "run.dir %.200s holds a run with another value: use another run.dir, or the old value", cfg->run.dir);
 		config_destroy(&old);
@@ -241,6 +251,31 @@ initial_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err
 	return weights_model_read(arg, begin, count, out, note);
 }
 
+/* trainer.init, which must have the shape of trainer.model. */
+static int
+run_open_init(const struct run *r, const struct model *model, struct weights_model **w, struct err_note *note)
+{
+	char quoted[600];
+	int rc;
+
+	if ((rc = weights_model_open(w, r->config->trainer.init, model, note)) != 0)
+		return err_note_within(note, rc, rc == ERR_MISMATCH || rc == ERR_NOT_FOUND ? "trainer.init (shape of trainer.model)" : "trainer.init");
+	if (r->rank == 0 && weights_model_remarks(*w)[0] != '\0')
+		log_info("weights.remarks", "dir=%s what=%s", r->config->trainer.init, log_quote(weights_model_remarks(*w), quoted, sizeof(quoted)));
+	return 0;
+}
+
+/* Weights beside the shape are not read. Someone who put them there may expect that they are. */
+static void
+run_warn_unused(const struct run *r)
+{
+	const struct config_trainer *t = &r->config->trainer;
+
+	if (r->rank == 0 && t->init[0] == '\0' && weights_present(t->model))
+		log_warn("weights.unused", "trainer.model=%s hint=\"training starts from random weights (run.seed); to start from those in this folder "
+		    "set trainer.init: %s; if random weights are meant, name its config.json in trainer.model\"", t->model, t->model);
+}
+
 /* Initial weights of this rank's range: trainer.init, or random by run.seed. */
 static int
 run_weights(struct run *r, struct err_note *note)
@@ -248,9 +283,10 @@ run_weights(struct run *r, struct err_note *note)
 	struct weights_model *w = NULL;
 	int rc;
 
+	run_warn_unused(r);
 	if (r->config->trainer.init[0] == '\0')
 		return step_init(r->step, r->config->run.seed, note);
-	if ((rc = weights_model_open(&w, r->config->trainer.init, step_model(r->step), note)) == 0)
+	if ((rc = run_open_init(r, step_model(r->step), &w, note)) == 0)
 		rc = step_fill(r->step, STEP_MASTERS, initial_source, w, note);
 	weights_model_close(&w);
 	return rc;
@@ -306,8 +342,9 @@ run_files(struct run *r, struct model_config *model, struct hash128 *train, stru
 	const struct config *cfg = r->config;
 	int rc;
 
-	if ((rc = weights_config_load(cfg->trainer.model, model, note)) != 0 ||
-	    (rc = open_corpus(&r->train, cfg, cfg->corpus.train, CORPUS_TRAIN, model, note)) != 0)
+	if ((rc = weights_config_load(cfg->trainer.model, model, note)) != 0)
+		return err_note_within(note, rc, "trainer.model");
+	if ((rc = open_corpus(&r->train, cfg, cfg->corpus.train, CORPUS_TRAIN, model, note)) != 0)
 		return rc;
 	if (model->context < (int64_t)cfg->corpus.context)
 		return err_expect(note, ERR_MISMATCH, "trainer.model %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64,
@@ -345,12 +382,16 @@ run_check(const struct config *cfg, struct err_note *note)
 	struct model *model = NULL;
 	struct model_config shape;
 	struct hash128 train, heldout;
-	char class[128];
+	char class[128], checkpoints[4200];
 	int rc;
+
+	snprintf(checkpoints, sizeof(checkpoints), "%s/checkpoints", cfg->run.dir);
+	if (!run_has_checkpoint(checkpoints))
+		run_warn_unused(&r);
 
 	if ((rc = kernels_resolve(&ko, class, sizeof(class), note)) == 0 && (rc = run_files(&r, &shape, &train, &heldout, note)) == 0 &&
 	    cfg->trainer.init[0] != '\0' && (rc = model_new(&model, &shape, note)) == 0)
-		rc = weights_model_open(&w, cfg->trainer.init, model, note);
+		rc = run_open_init(&r, model, &w, note);
 	weights_model_close(&w);
 	model_destroy(&model);
 	corpus_destroy(&r.train);

@@ -2,6 +2,7 @@
 #include "saltctl/model/lm.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "engine/weights/weights.h"
 
@@ -26,6 +27,8 @@ lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, i
 	    (rc = weights_model_open(&w, dir, lm->model, note)) != 0 || (rc = kernels_new(&lm->kernels,
 	    options, note)) != 0)
 		goto out;
+	if (weights_model_remarks(w)[0] != '\0')
+		fprintf(stderr, "%s: %s\n", dir, weights_model_remarks(w));
 	if (t == 0)
 		so.max_tokens = cfg.context;
 	rc = ENOMEM;

@@ -63,6 +63,29 @@ load_model(const struct ctl_args *args, struct plan_model *m, const char *key, c
 	return 0;
 }
 
+/* What trainerd will start from: trainer.init must fit if it is there; weights beside the shape are not read. */
+static int
+check_init(const struct ctl_args *args, const struct config *cfg, const struct model_config *shape)
+{
+	const char *init = cfg->trainer.init;
+	struct err_note note = {.name = ""};
+	struct weights_model *w = NULL;
+	struct model *model = NULL;
+	int rc;
+
+	if (init[0] == '\0') {
+		if (weights_present(cfg->trainer.model))
+			fprintf(stderr, "saltctl plan: warning: training starts from random weights, not from those in trainer.model %s; "
+			    "set trainer.init to start from them, or name the folder's config.json in trainer.model\n", cfg->trainer.model);
+		return 0;
+	}
+	if ((rc = model_new(&model, shape, &note)) == 0)
+		rc = weights_model_open(&w, init, model, &note);
+	weights_model_close(&w);
+	model_destroy(&model);
+	return rc == 0 || (rc == ENOENT && access(init, F_OK) != 0) ? 0 : ctl_fail(args, err_note_within(&note, rc, "trainer.init"), &note);
+}
+
 /* The trainer's arithmetic: as configured, or what this machine would choose. */
 static int
 dtype_of(const struct config *cfg, enum dtype *dtype, struct err_note *note)
@@ -275,7 +298,8 @@ fill(const struct ctl_args *args, struct plan *p)
 	char word[16];
 	int exit_code, rc;
 
-	if ((exit_code = load_model(args, &p->student, "trainer.model", cfg->trainer.model, cfg->corpus.context)) != 0)
+	if ((exit_code = load_model(args, &p->student, "trainer.model", cfg->trainer.model, cfg->corpus.context)) != 0 ||
+	    (exit_code = check_init(args, cfg, &p->student.config)) != 0)
 		return exit_code;
 	*s = (struct price_shape){.model = &p->student.config, .n_params = p->student.n_params,
 	    .batch = cfg->trainer.batch, .micro_batch = cfg->trainer.micro_batch, .lanes = cfg->trainer.lanes,

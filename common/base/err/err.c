@@ -139,6 +139,18 @@ err_note_found(struct err_note *note, const char *fmt, ...)
 }
 
 int
+err_note_within(struct err_note *note, int rc, const char *text)
+{
+	char name[sizeof(note->name)];
+
+	if (note == NULL)
+		return rc;
+	snprintf(name, sizeof(name), "%s", note->name);
+	snprintf(note->name, sizeof(note->name), "%.40s%s%.150s", text, name[0] != '\0' ? " " : "", name);
+	return rc;
+}
+
+int
 err__expect(struct err_note *note, int rc, const char *fmt, ...)
 {
 	char text[6000], *at = text, *part[4];

@@ -54,6 +54,9 @@ void err_note_place(struct err_note *note, const char *fmt, ...) __attribute__((
 void err_note_expected(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void err_note_found(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* err_note_within - puts text before the name: the option that named a file, say. Returns rc. */
+int err_note_within(struct err_note *note, int rc, const char *text);
+
 /*
  * err_expect - the usual note in one call, all parts printf formats (string literals) whose arguments follow in order. Returns rc.
  *	return err_expect(note, ERR_RANGE, "trainer.lanes", "a power of two", "%d", lanes);

@@ -40,10 +40,11 @@ log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
 {
 	static const char *const names[] = {"debug", "info", "warn", "error"};
 	static const char cut[] = " cut=1";
-	char line[LINE_MAX_BYTES], rank[24] = "";
+	char line[LINE_MAX_BYTES], said[LINE_MAX_BYTES], rank[24] = "";
 	struct timespec now;
+	size_t head, n;
 	struct tm tm;
-	int head, n;
+	int len, more;
 
 	if ((int)level < log_min && tap == NULL)
 		return;
@@ -51,14 +52,17 @@ log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
 	gmtime_r(&now.tv_sec, &tm);
 	if (log_rank_no >= 0)
 		snprintf(rank, sizeof(rank), " rank=%d", log_rank_no);
-	head = snprintf(line, sizeof(line), "ts=%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ level=%s prog=%s pid=%d%s ",
+	head = (size_t)snprintf(line, sizeof(line), "ts=%04d-%02d-%02dT%02d:%02d:%02d.%03ldZ level=%s prog=%s pid=%d%s ",
 	    tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec / 1000000,
 	    names[level], log_prog, (int)getpid(), rank);
-	n = head + snprintf(line + head, sizeof(line) - (size_t)head, "event=%.128s%s", event, fmt[0] ? " " : "");
-	n += vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
-	if (n > LINE_MAX_BYTES - 2) {
-		n = LINE_MAX_BYTES - 1;
-		memcpy(line + n - (int)(sizeof(cut) - 1), cut, sizeof(cut) - 1);
+	len = snprintf(said, sizeof(said), "event=%.128s%s", event, fmt[0] ? " " : "");
+	more = vsnprintf(said + len, sizeof(said) - (size_t)len, fmt, ap);
+	len += more > 0 ? more : 0;
+	n = len < LINE_MAX_BYTES ? (size_t)len : LINE_MAX_BYTES - 1;
+	n = head + log_escape(said, n, line + head, sizeof(line) - head - sizeof(cut));
+	if (len >= LINE_MAX_BYTES || n + sizeof(cut) + 4 >= sizeof(line)) {
+		memcpy(line + n, cut, sizeof(cut) - 1);
+		n += sizeof(cut) - 1;
 	}
 	line[n] = '\0';
 	pthread_mutex_lock(&tap_lock);
@@ -68,13 +72,13 @@ log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
 	if ((int)level < log_min)
 		return;
 	line[n++] = '\n';
-	log__remember(line, (size_t)n);
+	log__remember(line, n);
 	if (level >= LOG_LEVEL_WARN) {
 		pthread_mutex_lock(&last_lock);
-		snprintf(last_error, sizeof(last_error), "%.*s", n - head - 1, line + head);
+		snprintf(last_error, sizeof(last_error), "%.*s", (int)(n - head - 1), line + head);
 		pthread_mutex_unlock(&last_lock);
 	}
-	if (write(STDERR_FILENO, line, (size_t)n) < 0)
+	if (write(STDERR_FILENO, line, n) < 0)
 		return;			/* there is no other place to report it */
 }
 
@@ -119,17 +123,16 @@ log_quote(const char *text, char *buf, unsigned long size)
 		return buf;
 	}
 	buf[n++] = '"';
-	for (; *text != '\0' && n + 6 < size; text++) {
-		unsigned char c = (unsigned char)*text;
+	while (*text != '\0' && n + 6 < size) {
+		size_t plain = strcspn(text, "\"\\");
 
-		if (c == '"' || c == '\\') {
+		if (plain == 0) {
 			buf[n++] = '\\';
-			buf[n++] = (char)c;
-		} else if (c < 0x20 || c == 0x7f) {
-			n += (unsigned long)snprintf(buf + n, size - n, "\\x%02x", c);
-		} else {
-			buf[n++] = (char)c;
+			buf[n++] = *text++;
+			continue;
 		}
+		n += log_escape(text, plain, buf + n, size - n - 2);
+		text += plain;
 	}
 	buf[n++] = '"';
 	buf[n] = '\0';

@@ -33,8 +33,25 @@ void log_event(enum log_level level, const char *event, const char *fmt, ...) __
 /* log_fatal - for a broken invariant: logs and ends the process with exit code 70. The only exit in common/. */
 void log_fatal(const char *event, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
 
-/* log_quote - "text" with quotes, backslashes and control bytes escaped; into buf, cut to size; returns buf. */
+/*
+ * log_quote - "text" in quotes, with quotes and backslashes escaped, and bytes as log_escape does; into buf, cut to size; returns buf.
+ * log_escape - text[0 .. len) into out, at most size bytes with NUL, cut between characters. Control characters, those that reorder a
+ * line or break it, and bytes that are no UTF-8 become \xNN: text from a peer or a file cannot start a new line of a log or move a
+ * terminal's cursor. Returns the length. log_event does it with every line.
+ */
 const char *log_quote(const char *text, char *buf, unsigned long size);
+size_t log_escape(const char *text, size_t len, char *out, size_t size);
+
+/*
+ * log_limited - for lines that a peer can cause at will: true for the first LOG_LIMIT_LINES in LOG_LIMIT_S seconds, with *left_out set
+ * to the lines that were not written before, which the caller writes as left_out=N. Any thread; one static zeroed limit for each event.
+ */
+enum { LOG_LIMIT_LINES = 10, LOG_LIMIT_S = 10 };
+struct log_limit {
+	int64_t since_s;
+	unsigned long n, left_out;
+};
+bool log_limited(struct log_limit *limit, unsigned long *left_out);
 
 /*
  * log_tap - calls fn for every line of any level, without its newline, before it is written; NULL: none. fn is called under a lock, from any

@@ -488,6 +488,7 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 	struct weights_model *w = NULL;
 	struct model_config cfg;
 	struct hash128 fingerprint;
+	char quoted[600];
 	enum dtype dtype;
 	int rc;
 
@@ -508,6 +509,8 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 	    (rc = model_new(&l->model, &cfg, note)) != 0 ||
 	    (rc = weights_model_open(&w, dir, l->model, note)) != 0)
 		goto out;
+	if (weights_model_remarks(w)[0] != '\0')
+		log_info("weights.remarks", "dir=%s what=%s", dir, log_quote(weights_model_remarks(w), quoted, sizeof(quoted)));
 	dtype = kernels_dtype(in->workers[0].kernels);
 	if ((l->params = kernels_alloc(in->workers[0].kernels, (size_t)l->model->n_params * dtype_size(dtype))) == NULL) {
 		rc = err_note_set(note, ENOMEM, "%s", dir);

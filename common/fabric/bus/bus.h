@@ -102,9 +102,10 @@ const char *bus_server_endpoint(const struct bus_server *server);
 int bus_server_recv(struct bus_server *server, struct bus_event *event);	/* 0, ERR_AGAIN, errno */
 
 /*
- * bus_server_send - takes the frame (malloc'ed) whatever it returns. What ZeroMQ does not take (16 frames for
- * each peer) is queued, up to 4 x max_message bytes for each peer, and sent by later calls of bus_poll_wait.
- * Returns 0; ERR_AGAIN: the queue is full, the frame is dropped; ERR_CLOSED: no such peer (any more); ENOMEM.
+ * bus_server_send - takes the frame (malloc'ed) whatever it returns. What ZeroMQ does not take is queued, up to
+ * 4 x max_message bytes for each peer, and sent by later calls of bus_poll_wait. Peers that read nothing are
+ * ended when more than 16 x max_message bytes are queued for all.
+ * Returns 0; ERR_AGAIN: a queue is full, the frame is dropped; ERR_CLOSED: no such peer (any more); ENOMEM.
  * bus_server_end - for a peer that is refused for good: what was sent before is delivered, then it is ignored
  * and disconnected.
  */

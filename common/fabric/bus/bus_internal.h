@@ -29,13 +29,16 @@ struct bus {
 	struct bus_key key;		/* with curve_dir */
 	struct bus__zap *zap;
 	atomic_int n_sockets;		/* open ones: the context may only be closed without any */
+	struct bus__guard *guard;
+	uint64_t budget;		/* bytes that may be queued for all peers together, in each direction */
+	atomic_size_t out_bytes;	/* of frames that servers have queued, libzmq's share included */
 };
 
 /* context.c: makes every socket, with all options set, and closes it. NULL: errno. */
 struct bus__socket_options {
 	int type;
 	int64_t max_message;		/* longest frame received, bytes */
-	int hwm;			/* frames held for each peer, in each direction */
+	int hwm;			/* frames that wait to be sent to each peer */
 	int linger_ms;
 };
 
@@ -45,6 +48,25 @@ void *bus__monitor_new(struct bus *bus, void *socket, int events);	/* PAIR that 
 bool bus__monitor_next(void *monitor, int *event, int *value);	/* never waits */
 int bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDPOINT_MAX], struct err_note *note);
 int bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *server_key, struct err_note *note);
+
+/*
+ * guard.c: ends TCP connections that make us hold too much. One per bus; its thread starts with the first watch.
+ * bus__guard_watch     accepted connections of a socket bound to endpoint are watched; ipc is ignored
+ * bus__guard_received  a frame of so many bytes came in on fd, which may be -1
+ * bus__guard_may_send  an answer of so many bytes may be sent; false: what was sent before is not read, the
+ *                      connection is ended
+ */
+struct bus__limits {
+	uint64_t first, most;		/* bytes held, of a connection before its first message and of any */
+};
+
+int bus__guard_new(struct bus__guard **out, uint64_t budget);	/* 0 or ENOMEM */
+void bus__guard_destroy(struct bus__guard **guard);
+int bus__guard_watch(struct bus__guard *guard, const char *endpoint, struct bus__limits limits);	/* 0 or errno */
+void bus__guard_forget(struct bus__guard *guard, const char *endpoint);
+void bus__guard_received(struct bus__guard *guard, int fd, size_t bytes);
+bool bus__guard_may_send(struct bus__guard *guard, int fd, size_t bytes, uint64_t most);
+void bus__peer_address(int fd, char *out, size_t size);		/* "192.0.2.7:4711", or "?" */
 
 /* endpoint.c */
 struct bus__endpoint {
@@ -67,10 +89,24 @@ int bus__curve_server(struct bus *bus, void *socket);
 int bus__curve_client(void *socket, const struct bus_key *mine, const char *server_public);
 
 /*
+ * What is queued for one peer, libzmq's share included: a wrapped frame counts until libzmq has freed it, which may be
+ * after the peer was forgotten. flow may be NULL.
+ */
+struct bus__flow {
+	atomic_int refs;
+	atomic_size_t bytes;
+	atomic_int_fast64_t moved_ms;	/* when a frame was freed last, or the first one queued */
+	atomic_size_t *total;		/* of all flows: bus.out_bytes */
+};
+
+struct bus__flow *bus__flow_new(struct bus *bus);	/* NULL: no memory */
+void bus__flow_leave(struct bus__flow *flow);		/* takes NULL */
+
+/*
  * frame.c. bus__frame_recv: the next message as own, frame and len of *event; *single: it had one part only,
  * the others are dropped. 0, EAGAIN, ENOMEM or errno.
  */
-int bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len);	/* takes bytes always; 0 or ENOMEM */
+int bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len, struct bus__flow *flow);	/* takes bytes always; 0 or ENOMEM */
 int bus__frame_recv(void *socket, struct bus_event *event, bool *single);
 
 /* Frames that ZeroMQ does not take yet, bounded in bytes.  */

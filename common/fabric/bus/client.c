@@ -195,7 +195,7 @@ bus_client_send(struct bus_client *c, uint8_t *frame, size_t len)
 		free(frame);
 		return ERR_CLOSED;
 	}
-	if ((rc = bus__frame_wrap(&msg, frame, len)) != 0)
+	if ((rc = bus__frame_wrap(&msg, frame, len, NULL)) != 0)
 		return rc;
 	if (STAILQ_EMPTY(&c->box.frames)) {
 		if ((rc = try_send(c, &msg)) == 0)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include "base/log/log.h"
 
 enum {
@@ -12,8 +13,11 @@ enum {
 	HEARTBEAT_MS = 3000, HEARTBEAT_TIMEOUT_MS = 9000,
 	RECONNECT_MS = 100, RECONNECT_MAX_MS = 5000,
 	CONNECT_TIMEOUT_MS = 5000,
-	BACKLOG = 512,
-	SOCKETS_MAX = 8192
+	KEEPALIVE_IDLE_S = 6, KEEPALIVE_EVERY_S = 2, KEEPALIVE_PROBES = 3,
+	BACKLOG = 1024,
+	SOCKETS_MAX = 8192,
+	BUDGET_MIN = 64 << 20,
+	BUDGET_MESSAGES = 16		/* bytes queued for all peers together, in units of max_message */
 };
 
 const char *
@@ -52,6 +56,18 @@ open_keys(struct bus *bus, const struct bus_options *o, struct err_note *note)
 	return (rc = bus__zap_start(bus, note)) != 0 ? rc : bus__zap_prove(bus, note);
 }
 
+/* As many descriptors as the kernel gives: each connection needs one, idle ones and strangers' too. */
+static void
+raise_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
 int
 bus_new(struct bus **out, const struct bus_options *options, struct err_note *note)
 {
@@ -63,12 +79,18 @@ bus_new(struct bus **out, const struct bus_options *options, struct err_note *no
 		return err_note_set(note, ENOMEM, "bus");
 	bus->max_message = options->max_message != 0 ? options->max_message : DEFAULT_MAX_MESSAGE;
 	bus->allow_plain_remote = options->allow_plain_remote;
+	bus->budget = bus->max_message * BUDGET_MESSAGES;
+	if (bus->budget < BUDGET_MIN)
+		bus->budget = BUDGET_MIN;
+	raise_files();
 	if (bus->max_message > INT32_MAX)
 		rc = err_expect(note, ERR_CONFIG, "bus.max_message", "at most %d bytes", "%llu", INT32_MAX,
 		    (unsigned long long)bus->max_message);
 	else if ((bus->ctx = zmq_ctx_new()) == NULL || zmq_ctx_set(bus->ctx, ZMQ_MAX_SOCKETS,
 	    SOCKETS_MAX) != 0)
 		rc = err_note_set(note, errno, "zmq context");
+	else if ((rc = bus__guard_new(&bus->guard, bus->budget)) != 0)
+		err_note_set(note, rc, "bus");
 	else if (options->curve_dir != NULL && options->curve_dir[0] != '\0')
 		rc = open_keys(bus, options, note);
 	if (rc != 0)
@@ -86,6 +108,7 @@ bus_destroy(struct bus **bus)
 		return;
 	*bus = NULL;
 	bus__zap_stop(b);
+	bus__guard_destroy(&b->guard);
 	if (atomic_load(&b->n_sockets) != 0) {
 		/* zmq_ctx_term would wait for them for ever; the process ends anyway */
 		log_error("bus.destroy", "sockets_open=%d", atomic_load(&b->n_sockets));
@@ -99,14 +122,22 @@ bus_destroy(struct bus **bus)
 	free(b);
 }
 
+/*
+ * RCVHWM 0: a socket with a full queue stops reading its peer, and libzmq up to 4.3.5 aborts when that peer vanishes and
+ * a heartbeat of either side follows (its issues 3596, 3937, 4364). What a peer may have queued is bounded in bytes
+ * instead, by guard.c. A SUB socket keeps the bound, because its peer drops what it cannot send; so neither end of
+ * events has heartbeats, and TCP's keepalive finds dead hosts.
+ */
 void *
 bus__socket_new(struct bus *bus, const struct bus__socket_options *o)
 {
+	const bool events = o->type == ZMQ_PUB || o->type == ZMQ_SUB;
 	const struct { int option, value; } ints[] = {
-		{ZMQ_SNDHWM, o->hwm}, {ZMQ_RCVHWM, o->hwm}, {ZMQ_LINGER, o->linger_ms}, {ZMQ_HANDSHAKE_IVL,
-		    HANDSHAKE_MS},
-		{ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS},
-		{ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS}, {ZMQ_RECONNECT_IVL, RECONNECT_MS},
+		{ZMQ_SNDHWM, o->hwm}, {ZMQ_RCVHWM, o->type == ZMQ_SUB ? o->hwm : 0}, {ZMQ_LINGER, o->linger_ms},
+		{ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS}, {ZMQ_HEARTBEAT_IVL, events ? 0 : HEARTBEAT_MS},
+		{ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS}, {ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS},
+		{ZMQ_TCP_KEEPALIVE, 1}, {ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S}, {ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_EVERY_S},
+		{ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES}, {ZMQ_RECONNECT_IVL, RECONNECT_MS},
 		{ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS}, {ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS},
 		{ZMQ_BACKLOG, BACKLOG}, {ZMQ_ROUTER_MANDATORY, 1}, {ZMQ_ROUTER_HANDOVER, 0},
 	};

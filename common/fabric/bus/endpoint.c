@@ -78,3 +78,17 @@ bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note
 	    port == 0 ? "*" : out->port);
 	return 0;
 }
+
+void
+bus__peer_address(int fd, char *out, size_t size)
+{
+	char host[INET6_ADDRSTRLEN + 8], port[8];
+	struct sockaddr_storage at;
+	socklen_t n = sizeof(at);
+
+	if (getpeername(fd, (struct sockaddr *)&at, &n) != 0 || getnameinfo((struct sockaddr *)&at, n, host, sizeof(host), port,
+	    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		snprintf(out, size, "?");
+	else
+		snprintf(out, size, at.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}

@@ -5,13 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HWM_EVENTS = 1000, EVENT_MAX = 64 << 10 };
+enum {
+	HWM_EVENTS = 1000, EVENT_MAX = 64 << 10,
+	HELD_BYTES = 256 << 10		/* a subscriber sends its subscriptions, and no more than this */
+};
 
 /* Two parts: topic, text. */
 struct bus_events {
 	struct bus *bus;
 	void *socket;
 	char endpoint[BUS_ENDPOINT_MAX];
+	bool publishes;
 	pthread_mutex_t lock;		/* of the socket, for senders */
 };
 
@@ -36,6 +40,10 @@ bus_events_publish(struct bus_events **out, struct bus *bus, const char *endpoin
 
 	if ((rc = make(out, bus, ZMQ_PUB, note)) == 0)
 		rc = bus__bind(bus, (*out)->socket, endpoint, (*out)->endpoint, note);
+	if (rc == 0 && (rc = bus__guard_watch(bus->guard, (*out)->endpoint, (struct bus__limits){HELD_BYTES, HELD_BYTES})) != 0)
+		err_note_set(note, rc, "%s: thread that watches connections", endpoint);
+	if (*out != NULL)
+		(*out)->publishes = rc == 0;
 	if (rc != 0)
 		bus_events_destroy(out);
 	return rc;
@@ -63,6 +71,8 @@ bus_events_destroy(struct bus_events **events)
 {
 	if (*events == NULL)
 		return;
+	if ((*events)->publishes)
+		bus__guard_forget((*events)->bus->guard, (*events)->endpoint);
 	bus__socket_close((*events)->bus, &(*events)->socket);
 	pthread_mutex_destroy(&(*events)->lock);
 	free(*events);

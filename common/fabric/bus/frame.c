@@ -3,20 +3,67 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include "base/clock/clock.h"
 
+struct wrapped {
+	struct bus__flow *flow;
+	size_t len;
+};
+
+struct bus__flow *
+bus__flow_new(struct bus *bus)
+{
+	struct bus__flow *flow = calloc(1, sizeof(*flow));
+
+	if (flow != NULL) {
+		atomic_init(&flow->refs, 1);
+		flow->total = &bus->out_bytes;
+	}
+	return flow;
+}
+
+void
+bus__flow_leave(struct bus__flow *flow)
+{
+	if (flow != NULL && atomic_fetch_sub(&flow->refs, 1) == 1)
+		free(flow);
+}
+
+/* On any thread, when libzmq has no more use for the bytes. */
 static void
 release(void *bytes, void *hint)
 {
-	(void)hint;
+	struct wrapped *w = hint;
+
 	free(bytes);
+	if (w == NULL)
+		return;
+	atomic_fetch_sub(&w->flow->bytes, w->len);
+	atomic_fetch_sub(w->flow->total, w->len);
+	atomic_store(&w->flow->moved_ms, clock_now_ms());
+	bus__flow_leave(w->flow);
+	free(w);
 }
 
 int
-bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len)
+bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len, struct bus__flow *flow)
 {
-	if (zmq_msg_init_data(msg, bytes, len, release, NULL) == 0)
+	struct wrapped *w = NULL;
+
+	if (flow != NULL) {
+		if ((w = malloc(sizeof(*w))) == NULL) {
+			free(bytes);
+			return ENOMEM;
+		}
+		*w = (struct wrapped){flow, len};
+		if (atomic_fetch_add(&flow->bytes, len) == 0)
+			atomic_store(&flow->moved_ms, clock_now_ms());
+		atomic_fetch_add(flow->total, len);
+		atomic_fetch_add(&flow->refs, 1);
+	}
+	if (zmq_msg_init_data(msg, bytes, len, release, w) == 0)
 		return 0;
-	free(bytes);
+	release(bytes, w);
 	return ENOMEM;
 }
 

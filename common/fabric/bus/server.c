@@ -8,11 +8,15 @@
 #include <sys/socket.h>
 #include "base/clock/clock.h"
 #include "base/log/log.h"
+#include "base/mem/mem.h"
 
 enum {
 	BUCKETS = 256,
 	HWM_FRAMES = 16,
-	QUEUE_MESSAGES = 4,		/* our own queue for each peer, in units of max_message */
+	LIBRARY_BYTES = 1 << 20,	/* of frames that libzmq holds for a peer; one more is always given to it */
+	QUEUE_MESSAGES = 4,		/* what is queued for each peer, and by each peer, in units of max_message */
+	FIRST_BYTES = 256 << 10,	/* what a peer may send before its first message (HELLO) is complete */
+	STUCK_MS = 2000,		/* a peer that has read nothing for so long is ended when the budget is used up */
 	ID_BYTES = 5,			/* of ids that ROUTER makes: 0 and a number */
 	LINGER_MS = 1000,
 	END_MS = 500			/* a last REFUSE has so long to be sent before the connection is closed */
@@ -30,6 +34,7 @@ struct peer {
 	bool gone, ended;
 	int64_t end_ms;			/* ended: when to close the connection; INT64_MAX: done */
 	struct bus__outbox box;
+	struct bus__flow *flow;		/* of box and what libzmq holds */
 };
 
 struct bus_server {
@@ -40,6 +45,8 @@ struct bus_server {
 	size_t n_gone, n_ended;		/* peers marked so and still in the table */
 	size_t queued;			/* bytes, of all peers */
 	size_t max_queued;		/* bytes, of each peer */
+	bool *fd_open;			/* of descriptors below n_fds: a connection was accepted and has not ended */
+	size_t n_fds;
 	bool named_logged;		/* a peer with an id of its own was logged */
 };
 
@@ -108,9 +115,25 @@ drain_monitor(struct bus_server *s)
 {
 	int event, value;
 
-	while (bus__monitor_next(s->source.monitor, &event, &value))
+	while (bus__monitor_next(s->source.monitor, &event, &value)) {
+		size_t had = s->n_fds;
+
+		if (value < 0 || mem_grow((void **)&s->fd_open, &s->n_fds, (size_t)value + 1, sizeof(*s->fd_open)) != 0)
+			continue;
+		memset(s->fd_open + had, 0, s->n_fds - had);
+		s->fd_open[value] = event == ZMQ_EVENT_ACCEPTED;
 		if (event == ZMQ_EVENT_DISCONNECTED)
 			fd_gone(s, value, NULL);
+	}
+}
+
+static void
+forget(struct peer *p)
+{
+	LIST_REMOVE(p, entry);
+	bus__outbox_clear(&p->box);
+	bus__flow_leave(p->flow);
+	free(p);
 }
 
 /* Takes one gone peer out of the table; 0 when there is none. */
@@ -125,10 +148,9 @@ take_gone(struct bus_server *s)
 		if (p->gone) {
 			uint64_t number = p->number;
 
-			LIST_REMOVE(p, entry);
 			s->n_gone--;
 			s->n_ended -= p->ended;
-			free(p);
+			forget(p);
 			return number;
 		}
 	return 0;
@@ -166,8 +188,12 @@ bus_server_end(struct bus_server *s, uint64_t number)
 static void
 reject(struct bus_server *s, struct peer *p)
 {
-	log_warn("bus.bad_peer", "endpoint=%s peer=%llx why=\"more than one part\"", s->endpoint,
-	    (unsigned long long)p->number);
+	static struct log_limit limit;
+	unsigned long left_out;
+
+	if (log_limited(&limit, &left_out))
+		log_warn("bus.bad_peer", "endpoint=%s peer=%llx why=\"more than one part\" left_out=%lu", s->endpoint,
+		    (unsigned long long)p->number, left_out);
 	drop_queue(s, p);
 	end(s, p, 0);
 	disconnect(p);
@@ -181,6 +207,8 @@ try_send(struct bus_server *s, const struct peer *p, zmq_msg_t *msg)
 	int events, rc;
 	size_t n = sizeof(events);
 
+	if (atomic_load(&p->flow->bytes) - p->box.bytes > LIBRARY_BYTES + zmq_msg_size(msg))
+		return EAGAIN;
 	id_of(p->number, id);
 	for (int attempt = 0; ; attempt++) {
 		if (zmq_send(s->source.socket, id, ID_BYTES, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
@@ -247,10 +275,11 @@ bus_server_new(struct bus_server **out, struct bus *bus, const char *endpoint, s
 	s->bus = bus;
 	s->max_queued = (size_t)bus->max_message * QUEUE_MESSAGES;
 	if ((s->source.socket = bus__socket_new(bus, &options)) == NULL
-	    || (s->source.monitor = bus__monitor_new(bus, s->source.socket, ZMQ_EVENT_DISCONNECTED)) == NULL)
+	    || (s->source.monitor = bus__monitor_new(bus, s->source.socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED)) == NULL)
 		rc = err_note_set(note, errno, "%s", endpoint);
-	else
-		rc = bus__bind(bus, s->source.socket, endpoint, s->endpoint, note);
+	else if ((rc = bus__bind(bus, s->source.socket, endpoint, s->endpoint, note)) == 0 &&
+	    (rc = bus__guard_watch(bus->guard, s->endpoint, (struct bus__limits){FIRST_BYTES, s->max_queued})) != 0)
+		err_note_set(note, rc, "%s: thread that watches connections", endpoint);
 	if (rc != 0)
 		bus_server_destroy(&s);
 	*out = s;
@@ -270,13 +299,13 @@ bus_server_destroy(struct bus_server **server)
 	*server = NULL;
 	flush(&s->source, &ignored_ms, &ignored);	/* sends what ZeroMQ still takes */
 	for (int b = 0; b < BUCKETS; b++)
-		while ((p = LIST_FIRST(&s->buckets[b])) != NULL) {
-			LIST_REMOVE(p, entry);
-			bus__outbox_clear(&p->box);
-			free(p);
-		}
+		while ((p = LIST_FIRST(&s->buckets[b])) != NULL)
+			forget(p);
+	if (s->endpoint[0] != '\0')
+		bus__guard_forget(s->bus->guard, s->endpoint);
 	bus__socket_close(s->bus, &s->source.socket);
 	bus__socket_close(s->bus, &s->source.monitor);
+	free(s->fd_open);
 	free(s);
 }
 
@@ -298,14 +327,18 @@ note_peer(struct bus_server *s, uint64_t number, int fd)
 	 * before, so it has arrived; handled first, it cannot be taken for the new peer's.
 	 */
 	drain_monitor(s);
-	if ((p = calloc(1, sizeof(*p))) == NULL)
+	if ((p = calloc(1, sizeof(*p))) == NULL || (p->flow = bus__flow_new(s->bus)) == NULL) {
+		free(p);
 		return NULL;
+	}
 	p->number = number;
 	p->fd = fd;
 	STAILQ_INIT(&p->box.frames);
 	LIST_INSERT_HEAD(&s->buckets[number % BUCKETS], p, entry);
 	if (fd >= 0)
 		fd_gone(s, fd, p);
+	if (fd >= 0 && ((size_t)fd >= s->n_fds || !s->fd_open[fd]))
+		mark_gone(s, p);		/* it ended before its first frame was received */
 	return p;
 }
 
@@ -334,7 +367,7 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 		uint8_t id[256];
 		struct peer *p;
 		bool single;
-		int n, rc;
+		int n, fd, rc;
 
 		if ((n = zmq_recv(s->source.socket, id, sizeof(id), ZMQ_DONTWAIT)) < 0) {
 			if (errno == EINTR)
@@ -349,8 +382,9 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 		if ((rc = bus__frame_recv(s->source.socket, event, &single)) != 0)
 			return rc;
 		/* a peer with an id of its own choosing is ignored: it could take the id of another */
-		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id),
-		    zmq_msg_get(event->own, ZMQ_SRCFD)) : NULL;
+		fd = zmq_msg_get(event->own, ZMQ_SRCFD);
+		bus__guard_received(s->bus->guard, fd, event->len);
+		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id), fd) : NULL;
 		if (n != ID_BYTES && !s->named_logged) {
 			log_warn("bus.bad_peer", "endpoint=%s why=\"a routing id of its own\"", s->endpoint);
 			s->named_logged = true;
@@ -368,6 +402,36 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 	}
 }
 
+/*
+ * More is queued than all peers may have. Ends the peer with the longest queue of those that have not read for a while.
+ * False: there is none.
+ */
+static bool
+end_stuck(struct bus_server *s)
+{
+	static struct log_limit limit;
+	int64_t now = clock_now_ms();
+	struct peer *p, *worst = NULL;
+	unsigned long left_out;
+	size_t most = 0, n;
+
+	EACH_PEER(s, p)
+		if (!p->ended && !p->gone && (n = atomic_load(&p->flow->bytes)) > most &&
+		    now - atomic_load(&p->flow->moved_ms) >= STUCK_MS) {
+			most = n;
+			worst = p;
+		}
+	if (worst == NULL)
+		return false;
+	if (log_limited(&limit, &left_out))
+		log_warn("bus.slow_peer", "endpoint=%s peer=%llx bytes=%zu why=\"it reads nothing, and too much is queued for all peers\" "
+		    "left_out=%lu", s->endpoint, (unsigned long long)worst->number, most, left_out);
+	drop_queue(s, worst);
+	end(s, worst, 0);
+	disconnect(worst);
+	return true;
+}
+
 int
 bus_server_send(struct bus_server *s, uint64_t number, uint8_t *frame, size_t len)
 {
@@ -376,11 +440,17 @@ bus_server_send(struct bus_server *s, uint64_t number, uint8_t *frame, size_t le
 	size_t before;
 	int rc;
 
+	while (atomic_load(&s->bus->out_bytes) + len > s->bus->budget && end_stuck(s))
+		;
 	if (p == NULL || p->gone || p->ended) {
 		free(frame);
 		return ERR_CLOSED;
 	}
-	if ((rc = bus__frame_wrap(&msg, frame, len)) != 0)
+	if (atomic_load(&s->bus->out_bytes) + len > 2 * s->bus->budget && atomic_load(&p->flow->bytes) > 0) {
+		free(frame);
+		return ERR_AGAIN;
+	}
+	if ((rc = bus__frame_wrap(&msg, frame, len, p->flow)) != 0)
 		return rc;
 	if (STAILQ_EMPTY(&p->box.frames)) {
 		if ((rc = try_send(s, p, &msg)) == 0)

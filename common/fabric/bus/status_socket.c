@@ -6,7 +6,11 @@
 #include <string.h>
 #include "base/log/log.h"
 
-enum { HWM_FRAMES = 16, LINGER_MS = 200 };
+enum {
+	HWM_FRAMES = 16, LINGER_MS = 200,
+	HELD_BYTES = 256 << 10,		/* of requests that a connection has sent and that are not complete */
+	UNREAD_BYTES = 8 << 20		/* of answers that a connection has not read: then it gets no other */
+};
 
 struct bus_status {
 	struct bus *bus;
@@ -52,13 +56,16 @@ serve(void *arg)
 	uint8_t *answer = NULL;
 	size_t len = 0;
 	bool delimited;
+	int fd;
 
 	zmq_msg_init(&id);
 	zmq_msg_init(&body);
 	if (receive(s->service.socket, &id, &body, &delimited)) {
+		fd = zmq_msg_get(&body, ZMQ_SRCFD);
+		bus__guard_received(s->bus->guard, fd, zmq_msg_size(&body));
 		s->fn(s->arg, zmq_msg_data(&body), zmq_msg_size(&body), &answer, &len);
 		/* a client that does not read loses answers whole: ROUTER refuses the first part */
-		if (answer != NULL && zmq_msg_send(&id, s->service.socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0
+		if (answer != NULL && bus__guard_may_send(s->bus->guard, fd, len, UNREAD_BYTES) && zmq_msg_send(&id, s->service.socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0
 		    && (!delimited || zmq_send(s->service.socket, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0))
 			zmq_send(s->service.socket, answer, len, ZMQ_DONTWAIT);
 		free(answer);
@@ -86,7 +93,8 @@ bus_status_new(struct bus_status **out, struct bus *bus, const char *endpoint, b
 	if ((s->service.socket = bus__socket_new(bus, &options)) == NULL)
 		rc = err_note_set(note, errno, "%s", endpoint);
 	else if ((rc = bus__bind(bus, s->service.socket, endpoint, s->endpoint, note)) == 0 &&
-	    (rc = bus__service_start(&s->service)) != 0)
+	    ((rc = bus__guard_watch(bus->guard, s->endpoint, (struct bus__limits){HELD_BYTES, HELD_BYTES})) != 0 ||
+	    (rc = bus__service_start(&s->service)) != 0))
 		err_note_set(note, rc, "%s: status thread", endpoint);
 	if (rc != 0)
 		bus_status_destroy(&s);
@@ -103,6 +111,8 @@ bus_status_destroy(struct bus_status **status)
 		return;
 	*status = NULL;
 	bus__service_stop(&s->service);
+	if (s->endpoint[0] != '\0')
+		bus__guard_forget(s->bus->guard, s->endpoint);
 	bus__socket_close(s->bus, &s->service.socket);
 	free(s);
 }

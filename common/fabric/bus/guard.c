@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * guard - bounds what TCP peers make this process hold. libzmq reads a connection as fast as bytes come and keeps
+ * them until a message is whole, before its handshake too, and parts of a message without any limit. It offers no
+ * way to look at these bytes or to close one connection. The kernel does: TCP_INFO counts what came in and what
+ * was acknowledged, and shutdown(2) ends a connection. So a thread compares, for each accepted connection, the
+ * bytes that came in with those that the daemon received, and ends what holds too much.
+ *
+ * What is held in memory may be more than the bytes that came: a frame of one byte costs libzmq about 100. So the
+ * process's memory is watched too while bytes are held.
+ *
+ * Connections of ipc sockets are not counted: who may connect there is decided by the folder's permissions.
+ */
+#include "fabric/bus/bus_internal.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/clock/clock.h"
+#include "base/log/log.h"
+#include "base/mem/mem.h"
+
+enum {
+	LISTENERS_MAX = 8,
+	SCAN_MS = 20, SCAN_SHARE = 20,	/* pause after a scan: at least SCAN_MS, and so many times what it took */
+	FRAME_EXTRA = 64,		/* bytes beside the frame: headers, boxes of CURVE */
+	IDLE_PER_S = 64,		/* bytes of heartbeats, which nobody receives */
+	QUIET_BYTES = 1 << 20,		/* less than that held by all peers is not worth looking at */
+	SPARE_FDS = 64
+};
+
+struct connection {
+	uint64_t cookie;		/* the kernel's number of the socket; 0: not one of ours */
+	uint64_t received, sent;	/* bytes of frames that the daemon received and sent */
+	uint64_t n_frames;
+	int64_t since_ms;
+	int listener;			/* -1: not an accepted connection */
+	bool ended;
+};
+
+struct bus__guard {
+	pthread_mutex_t lock;
+	pthread_t thread;
+	bool started;
+	struct bus_waker *stop;
+	uint64_t budget;		/* bytes, of all connections, in each direction */
+	struct { uint16_t port; struct bus__limits limits; } listeners[LISTENERS_MAX];	/* port 0: free */
+	struct connection *by_fd;
+	size_t cap;
+	size_t n_fds;			/* open descriptors at the last scan */
+	uint64_t quiet_memory;		/* bytes, when the peers began to hold more than QUIET_BYTES; 0: they do not */
+	bool trim;			/* much was held: memory goes back to the kernel when it is quiet again */
+};
+
+/* Lock held. The entry of a descriptor that is an open socket now; NULL: it is none, or no memory. */
+static struct connection *
+connection_of(struct bus__guard *g, int fd)
+{
+	struct sockaddr_storage at;
+	uint64_t cookie = 0;
+	socklen_t n = sizeof(cookie);
+	struct connection *c;
+	size_t had = g->cap;
+	int listens = 0;
+	uint16_t port;
+
+	if (fd < 0 || mem_grow((void **)&g->by_fd, &g->cap, (size_t)fd + 1, sizeof(*g->by_fd)) != 0)
+		return NULL;
+	memset(g->by_fd + had, 0, (g->cap - had) * sizeof(*g->by_fd));
+	c = &g->by_fd[fd];
+	if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &n) != 0) {
+		c->cookie = 0;
+		return NULL;
+	}
+	if (c->cookie == cookie)
+		return c;
+	*c = (struct connection){.cookie = cookie, .since_ms = clock_now_ms(), .listener = -1};
+	n = sizeof(listens);
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) != 0 || listens != 0)
+		return c;
+	n = sizeof(at);
+	if (getsockname(fd, (struct sockaddr *)&at, &n) != 0 || (at.ss_family != AF_INET && at.ss_family != AF_INET6))
+		return c;
+	port = at.ss_family == AF_INET ? ((struct sockaddr_in *)&at)->sin_port : ((struct sockaddr_in6 *)&at)->sin6_port;
+	for (int i = 0; i < LISTENERS_MAX; i++)
+		if (port != 0 && g->listeners[i].port == port)
+			c->listener = i;
+	return c;
+}
+
+/* What the connection makes us hold, in each direction. False: the kernel does not say. */
+static bool
+held(const struct connection *c, int fd, uint64_t *in, uint64_t *out)
+{
+	struct tcp_info info = {0};
+	socklen_t n = sizeof(info);
+	uint64_t known = c->received + (uint64_t)(clock_now_ms() - c->since_ms) * IDLE_PER_S / 1000 + FRAME_EXTRA * 16;
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0 ||
+	    n < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received))
+		return false;
+	*in = info.tcpi_bytes_received > known ? info.tcpi_bytes_received - known : 0;
+	*out = c->sent > info.tcpi_bytes_acked ? c->sent - info.tcpi_bytes_acked : 0;
+	return true;
+}
+
+static void
+end(struct connection *c, int fd, uint64_t bytes, const char *why)
+{
+	static struct log_limit limit;
+	const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	char address[64];
+	unsigned long left_out;
+
+	if (c->ended)
+		return;
+	c->ended = true;
+	bus__peer_address(fd, address, sizeof(address));
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));	/* when libzmq closes it, nothing of it stays in the kernel */
+	shutdown(fd, SHUT_RDWR);
+	if (log_limited(&limit, &left_out))
+		log_warn("bus.peer_ended", "address=%s bytes=%llu why=\"%s\" left_out=%lu", address, (unsigned long long)bytes, why, left_out);
+}
+
+/* Anonymous memory of this process in bytes; 0: not known. */
+static uint64_t
+own_memory(void)
+{
+	char text[4096], *at;
+	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return (at = strstr(text, "RssAnon:")) != NULL ? strtoull(at + 8, NULL, 10) << 10 : 0;
+}
+
+/* The connections of one scan that hold most, and what all of them hold. */
+struct sums {
+	uint64_t in, out, most_in, most_out;
+	int in_fd, out_fd;
+	int idle_fd;			/* the oldest connection that has sent nothing */
+	int64_t idle_since_ms;
+};
+
+/* Lock held. */
+static void
+look_at(struct bus__guard *g, int fd, struct sums *sums)
+{
+	struct connection *c = connection_of(g, fd);
+	const struct bus__limits *limits;
+	uint64_t in, out;
+
+	if (c == NULL || c->listener < 0 || c->ended || !held(c, fd, &in, &out))
+		return;
+	limits = &g->listeners[c->listener].limits;
+	if (c->n_frames == 0 && in > limits->first) {
+		end(c, fd, in, "too many bytes before its first message was complete");
+		return;
+	}
+	if (in > limits->most) {
+		end(c, fd, in, "too many bytes that make no complete message, or come faster than they can be handled");
+		return;
+	}
+	sums->in += in;
+	sums->out += out;
+	if (in > sums->most_in) {
+		sums->most_in = in;
+		sums->in_fd = fd;
+	}
+	if (out > sums->most_out) {
+		sums->most_out = out;
+		sums->out_fd = fd;
+	}
+	if (c->n_frames == 0 && c->since_ms < sums->idle_since_ms) {
+		sums->idle_since_ms = c->since_ms;
+		sums->idle_fd = fd;
+	}
+}
+
+/* Lock held. */
+static void
+decide(struct bus__guard *g, const struct sums *s)
+{
+	struct rlimit files;
+	uint64_t memory;
+
+	if (s->in > g->budget)
+		end(&g->by_fd[s->in_fd], s->in_fd, s->most_in, "all peers together sent more than can be handled; this one most");
+	if (s->out > g->budget)
+		end(&g->by_fd[s->out_fd], s->out_fd, s->most_out, "all peers together read too little; this one least");
+	if (s->in > QUIET_BYTES) {
+		memory = own_memory();
+		if (g->quiet_memory == 0)
+			g->quiet_memory = memory;
+		if (memory > g->quiet_memory + g->budget)
+			end(&g->by_fd[s->in_fd], s->in_fd, s->most_in, "what peers sent fills the memory; this one sent most");
+		g->trim = true;
+	} else {
+		g->quiet_memory = 0;
+	}
+	if (s->idle_fd >= 0 && getrlimit(RLIMIT_NOFILE, &files) == 0 && g->n_fds + SPARE_FDS > files.rlim_cur)
+		end(&g->by_fd[s->idle_fd], s->idle_fd, 0, "no descriptors are left, and it has sent nothing");
+}
+
+static void
+scan(struct bus__guard *g)
+{
+	struct sums sums = {.in_fd = -1, .out_fd = -1, .idle_fd = -1, .idle_since_ms = INT64_MAX};
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	size_t n = 0;
+	bool trim;
+
+	if (dir == NULL)
+		return;
+	pthread_mutex_lock(&g->lock);
+	for (; (entry = readdir(dir)) != NULL; n++)
+		if (isdigit((unsigned char)entry->d_name[0]))
+			look_at(g, atoi(entry->d_name), &sums);
+	g->n_fds = n;
+	decide(g, &sums);
+	if ((trim = g->trim && sums.in <= QUIET_BYTES && sums.out <= QUIET_BYTES))
+		g->trim = false;
+	pthread_mutex_unlock(&g->lock);
+	closedir(dir);
+	if (trim)
+		malloc_trim(0);
+}
+
+static void *
+guard_main(void *arg)
+{
+	struct bus__guard *g = arg;
+	struct pollfd stop = {.fd = bus__waker_fd(g->stop), .events = POLLIN};
+	double pause_s = 0;
+
+	while (poll(&stop, 1, (int)(pause_s * 1000) + SCAN_MS) == 0) {
+		double start_s = clock_now_s();
+
+		scan(g);
+		pause_s = SCAN_SHARE * (clock_now_s() - start_s);
+		pause_s = pause_s > 1 ? 1 : pause_s;
+	}
+	return NULL;
+}
+
+int
+bus__guard_new(struct bus__guard **out, uint64_t budget)
+{
+	struct bus__guard *g = calloc(1, sizeof(*g));
+
+	if ((*out = g) == NULL)
+		return ENOMEM;
+	g->budget = budget;
+	pthread_mutex_init(&g->lock, NULL);
+	return 0;
+}
+
+void
+bus__guard_destroy(struct bus__guard **guard)
+{
+	struct bus__guard *g = *guard;
+
+	if (g == NULL)
+		return;
+	if (g->started) {
+		bus_waker_wake(g->stop);
+		pthread_join(g->thread, NULL);
+	}
+	bus_waker_destroy(&g->stop);
+	pthread_mutex_destroy(&g->lock);
+	free(g->by_fd);
+	free(g);
+	*guard = NULL;
+}
+
+static uint16_t
+port_of(const char *endpoint)
+{
+	const char *port = strncmp(endpoint, "tcp://", 6) == 0 ? strrchr(endpoint, ':') : NULL;
+
+	return port != NULL ? htons((uint16_t)atoi(port + 1)) : 0;
+}
+
+/* Lock held. */
+static int
+start(struct bus__guard *g)
+{
+	sigset_t all, old;
+	int rc;
+
+	if (g->started)
+		return 0;
+	if (g->stop == NULL && (g->stop = bus_waker_new()) == NULL)
+		return errno;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&g->thread, NULL, guard_main, g);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	g->started = rc == 0;
+	return rc;
+}
+
+int
+bus__guard_watch(struct bus__guard *g, const char *endpoint, struct bus__limits limits)
+{
+	uint16_t port = port_of(endpoint);
+	int rc = 0;
+
+	if (port == 0)
+		return 0;
+	pthread_mutex_lock(&g->lock);
+	for (int i = 0; i < LISTENERS_MAX; i++)
+		if (g->listeners[i].port == 0) {
+			g->listeners[i].port = port;
+			g->listeners[i].limits = limits;
+			break;
+		}
+	rc = start(g);
+	pthread_mutex_unlock(&g->lock);
+	return rc;
+}
+
+void
+bus__guard_forget(struct bus__guard *g, const char *endpoint)
+{
+	uint16_t port = port_of(endpoint);
+
+	pthread_mutex_lock(&g->lock);
+	for (int i = 0; i < LISTENERS_MAX; i++)
+		if (port != 0 && g->listeners[i].port == port) {
+			g->listeners[i].port = 0;
+			for (size_t fd = 0; fd < g->cap; fd++)
+				if (g->by_fd[fd].listener == i)
+					g->by_fd[fd].cookie = 0;
+		}
+	pthread_mutex_unlock(&g->lock);
+}
+
+void
+bus__guard_received(struct bus__guard *g, int fd, size_t bytes)
+{
+	struct connection *c;
+
+	pthread_mutex_lock(&g->lock);
+	if ((c = connection_of(g, fd)) != NULL) {
+		c->received += bytes + FRAME_EXTRA;
+		c->n_frames++;
+	}
+	pthread_mutex_unlock(&g->lock);
+}
+
+bool
+bus__guard_may_send(struct bus__guard *g, int fd, size_t bytes, uint64_t most)
+{
+	struct connection *c;
+	uint64_t in, out;
+	bool may = true;
+
+	pthread_mutex_lock(&g->lock);
+	if ((c = connection_of(g, fd)) != NULL && c->listener >= 0 && held(c, fd, &in, &out)) {
+		if ((may = out == 0 || out + bytes <= most))
+			c->sent += bytes;
+		else
+			end(c, fd, out, "it does not read its answers");
+	}
+	pthread_mutex_unlock(&g->lock);
+	return may;
+}
