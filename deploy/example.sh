@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by quickstart.sh and smollm2-teacher.sh: programs, the working folder, the corpus, a port. They set
 # build, dir and define usage.
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-source=$(cd "$here/.." && pwd)
-self=${0##*/} self=${self%.sh}
-die() { echo "$self: $2" >&2; exit "$1"; }
+source=$(cd -- "$here/.." && pwd)
+self=${self%.sh}
 
 # Installed, this folder is PREFIX/share/saltfleet/deploy; there is nothing to build, and results go to the
 # current folder.
@@ -18,22 +16,22 @@ programs_install() { "$here/install-deps.sh"; }
 
 programs_build() {
 	mkdir -p "$source/build"
-	(cd "$source" && cmake --preset release -DSALT_WERROR=OFF > build/configure.log) || { cat "$source/build/configure.log" >&2; return 70; }
-	cmake --build "$source/build" -j "$(nproc)" --target saltctl selectord teacherd trainerd | tail -n 1 || return 70
+	(cd -- "$source" && cmake --preset release -DSALT_WERROR=OFF > build/configure.log) || { cat "$source/build/configure.log" >&2; return 70; }
+	cmake --build "$source/build" -j "$(nproc)" --target saltctl selectord teacherd trainerd saltfleet-supervise | tail -n 1 || return 70
 }
 
 programs_find() {	# sets bin
 	local program
 	[ $build -eq 1 ] || bin=${BIN:-$bin}
-	for program in saltctl selectord teacherd trainerd; do
+	for program in saltctl selectord teacherd trainerd saltfleet-supervise; do
 		[ -x "$bin/$program" ] || die 69 "$bin/$program does not exist; start without --no-build, or set BIN to the folder of the programs"
 	done
-	bin=$(cd "$bin" && pwd)
+	bin=$(cd -- "$bin" && pwd)
 }
 
 dir_open() {		# creates dir and locks it
-	mkdir -p "$dir" || die 73 "$dir: cannot be created"
-	dir=$(cd "$dir" && pwd)
+	mkdir -p -- "$dir" || die 73 "$dir: cannot be created"
+	dir=$(cd -- "$dir" && pwd)
 	exec 8>>"$dir/.lock"
 	flock -n 8 || die 75 "another $self works in $dir"
 }

@@ -47,18 +47,26 @@ parse() {
 	esac
 	[ -n "$config" ] || die 64 "-c fleet.yaml is missing"
 	[ -r "$config" ] || die 66 "$config: cannot be read"
-	config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
+	config=$(absolute "$config")
 	local program
-	for program in saltctl selectord teacherd trainerd; do
+	for program in saltctl selectord teacherd trainerd saltfleet-supervise; do
 		[ -x "$bin/$program" ] || die 69 "$bin/$program does not exist; build first: cmake --preset release && cmake --build --preset release"
 	done
-	bin=$(cd "$bin" && pwd)
+	bin=$(cd -- "$bin" && pwd)
 	run=$(get run.dir) || exit $?
 	[ -n "$run" ] || die 78 "$config: run.dir is required"
 	daemons=$run/daemons logs=$run/logs metrics=$run/metrics.jsonl
 }
 
 get() { "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --get "$1"; }		# get SECTION.KEY
+
+# Is the run in phase two, so that the trainer needs no other daemon? By its newest complete checkpoint, not by what a log or
+# metrics.jsonl tells of an earlier start. $1: a command that runs saltctl elsewhere.
+switched() {
+	local info
+	info=$("$@" "$bin/saltctl" run info -c "$config" ${set_options[@]+"${set_options[@]}"} --json < /dev/null) || exit $?
+	[[ $info == *'"phase": "two"'* ]]
+}
 
 has_phase_one() { [ "$(get phase_one.steps)" != 0 ] || [ "$(get phase_one.until_margin)" != none ]; }
 

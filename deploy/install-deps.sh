@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/bash -p
 # SPDX-License-Identifier: Apache-2.0
 # install-deps.sh [--tests] [--check] - installs what the build, the quickstart and nearly all tests need on
 # Debian 12 and 13. --tests adds large packages that single tests use (Slurm on one node, Prometheus,
@@ -8,6 +8,8 @@
 # repeatedly. Exit code: 0 all installed; 1 --check found something missing; 69 no apt; 77 neither root nor
 # sudo; otherwise apt's.
 set -u
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+. "$here/shell.sh"
 
 for_build=(		# Build-Depends in debian/control lists the same; the test unit/package compares them
 	build-essential cmake ninja-build pkg-config

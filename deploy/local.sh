@@ -1,8 +1,10 @@
-#!/bin/bash
+#!/bin/bash -p
 # SPDX-License-Identifier: Apache-2.0
 # local.sh - a fleet on this machine, each daemon under a supervisor that restarts it when it fails. See
 # docs/operation.md.
 set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+. "$here/shell.sh"
 
 usage() {
 	cat <<'END'
@@ -37,7 +39,7 @@ examples:
   --bin DIR                    folder of the programs (default: $BIN, build/bin of this source tree, or the bin folder of the installation)
 END
 }
-. "$(dirname "${BASH_SOURCE[0]}")/fleet.sh"
+. "$here/fleet.sh"
 own_option() {
 	own_words=2
 	case "$1" in
@@ -77,28 +79,79 @@ pick() {		# pick NAME ...: prints the wanted ones
 # ---- one daemon ----
 
 # A shared lock, so that two callers at the same moment do not take each other for the daemon.
-running() { [ -e "$daemons/$1.lock" ] && ! flock -s -n "$daemons/$1.lock" true; }
+# The supervisors of this machine as the kernel knows them, so that a fleet whose run.dir was removed is found too. A line is
+# "pid NAME RUN FLEET.YAML", with tabs between them.
+supervisors_here() { "$bin/saltfleet-supervise" --list; }
 
 supervisor_of() {	# pid of the running supervisor; nothing if there is none
-	local pid=''
-	[ ! -r "$daemons/$1.supervisor" ] || read -r pid _ < "$daemons/$1.supervisor" || true
-	if [ -n "$pid" ] && running "$1" && kill -0 "$pid" 2>/dev/null; then
-		echo "$pid"
+	local pid name of from
+	while IFS=$'\t' read -r pid name of from; do
+		[ "$name" != "$1" ] || [ "$of" != "$run" ] || { echo "$pid"; return; }
+	done < <(supervisors_here)
+}
+
+locked() { [ -e "$daemons/$1.lock" ] && ! flock -s -n "$daemons/$1.lock" true; }	# by the supervisor or the daemon
+running() { locked "$1" || [ -n "$(supervisor_of "$1")" ]; }
+
+names_of() {		# names_of PATTERN: supervised daemons that match it
+	local f pid name of from
+	{
+		for f in "$daemons"/$1.lock; do
+			[ ! -e "$f" ] || basename "$f" .lock
+		done
+		while IFS=$'\t' read -r pid name of from; do
+			# shellcheck disable=SC2053	# a pattern
+			[ "$of" != "$run" ] || [[ $name != $1 ]] || echo "$name"
+		done < <(supervisors_here)
+	} | sort -u
+}
+
+# After rm -r of run.dir its daemons live on and cannot be seen in it. A second fleet beside them would take their places.
+check_lost() {
+	local name pid lost=''
+	for name in $(names_of '*'); do
+		pid=$(supervisor_of "$name")
+		[ -z "$pid" ] || locked "$name" || lost="$lost $name (pid $pid)"
+	done
+	[ -z "$lost" ] || die 75 "$run was removed or replaced while its fleet runs:$lost; stop it first: $self down -c $config"
+}
+
+# Daemons that were started from this fleet.yaml when it named another run.dir, a line each.
+elsewhere() {
+	local pid name of from
+	while IFS=$'\t' read -r pid name of from; do
+		[ "$from" != "$config" ] || [ "$of" = "$run" ] || echo "$name (pid $pid) in $of"
+	done < <(supervisors_here)
+}
+
+# resolve NAME [--set KEY=VALUE]: prints the file with which NAME is started, and started again: fleet.yaml as it is now, all values
+# resolved. scale changes a number of what runs, so it begins with what NAME, or another of its kind, was started with.
+resolve() {
+	local name=$1 base=$config f said
+	shift
+	if [ "$verb" = scale ]; then
+		for f in "$daemons/$name.yaml" "$daemons/${name%-*}"*.yaml; do
+			[ ! -e "$f" ] || { base=$f; break; }
+		done
 	fi
+	{
+		echo "# What $name was started with, made from $config by $self. It is replaced at the next start."
+		said=$("$bin/saltctl" config check -c "$base" ${set_options[@]+"${set_options[@]}"} "$@" 2>&1 >&3) || { echo "$said" >&2; return 78; }
+	} > "$daemons/$name.yaml.tmp" 3>&1
+	mv -f "$daemons/$name.yaml.tmp" "$daemons/$name.yaml" || return
+	echo "$daemons/$name.yaml"
+}
+
+already() {		# already NAME: it runs, which is said. What it was started with stays
+	[ -n "$(supervisor_of "$1")" ] && echo "$1: runs already"
 }
 
 start() {		# start NAME [supervisor's options] -- COMMAND ...
 	local name=$1
-	if [ -n "$(supervisor_of "$name")" ]; then
-		echo "$name: runs already"
-		return
-	fi
+	shift
 	rm -f "$daemons/$name.exit" "$daemons/$name.supervisor"
 	if [ "$name" = trainerd ]; then rm -f "$daemons"/trainerd-*.json; else rm -f "$daemons/$name.json"; fi
-	# In a session of its own, ^C and a closed terminal do not reach the daemons.
-	name=$1
-	shift
-	setsid --fork "$here/supervise.sh" "$name" "$run" "$@" </dev/null >/dev/null 2>&1
+	"$bin/saltfleet-supervise" "$name" "$run" --detach --from "$config" "$@" || exit
 	started+=("$name")
 }
 
@@ -143,52 +196,62 @@ await_started() {
 }
 
 stop_all() {		# stop_all NAME ...: all at once. After 20 s the supervisor kills its daemon; after 30 s this function does
-	local name pid asked=()
+	local name pid i asked=() pids=()
 	for name in "$@"; do
 		pid=$(supervisor_of "$name")
 		if [ -n "$pid" ]; then
 			kill -TERM "$pid" 2>/dev/null || true
-			asked+=("$name")
-		elif running "$name"; then		# its supervisor was killed; the kernel has sent it the stop signal
-			asked+=("$name")
+		elif ! locked "$name"; then		# if it is: its supervisor was killed; the kernel has sent it the stop signal
+			continue
 		fi
+		asked+=("$name") pids+=("$pid")
 	done
-	for name in ${asked[@]+"${asked[@]}"}; do
-		if ! flock -s -w 30 "$daemons/$name.lock" true; then
-			for pid in "$(supervisor_of "$name")" "$(cat "$daemons/$name.pid" 2>/dev/null || true)"; do
+	for ((i = 0; i < ${#asked[@]}; i++)); do
+		name=${asked[i]} pid=${pids[i]}
+		if ! ended "$name" "$pid" 30; then
+			for pid in "$pid" "$(cat "$daemons/$name.pid" 2>/dev/null || true)"; do
 				[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
 			done
-			flock -s -w 5 "$daemons/$name.lock" true || die 75 "$name does not end, even after SIGKILL"
+			ended "$name" "${pids[i]}" 5 || die 75 "$name does not end, even after SIGKILL"
 		fi
 		echo "$name: stopped"
 	done
 }
 
-names_of() {		# names_of PATTERN: supervised daemons that match it
-	local f
-	for f in "$daemons"/$1.lock; do
-		[ ! -e "$f" ] || basename "$f" .lock
+ended() {		# ended NAME PID SECONDS: waits until the supervisor PID (may be empty) and the daemon have ended
+	local end=$((SECONDS + $3))
+	while [ -n "$2" ] && kill -0 "$2" 2>/dev/null; do
+		[ $SECONDS -lt $end ] || return
+		sleep 0.05
 	done
+	[ ! -e "$daemons/$1.lock" ] || flock -s -w "$3" "$daemons/$1.lock" true
 }
 
 start_teacher() {	# start_teacher NUMBER
-	start "teacherd-$1" -- "$bin/teacherd" -c "$config" ${set_options[@]+"${set_options[@]}"} --name "teacherd-$1"
+	local resolved
+	! already "teacherd-$1" || return 0
+	resolved=$(resolve "teacherd-$1") || exit
+	start "teacherd-$1" -- "$bin/teacherd" -c "$resolved" --name "teacherd-$1"
 }
 
 start_trainer() {	# start_trainer RANKS
+	local resolved
 	"$here/mpi.sh" --check || exit
-	[ -n "$(supervisor_of trainerd)" ] || echo "$1" > "$daemons/trainerd.ranks"
+	! already trainerd || return 0
+	resolved=$(resolve trainerd --set "trainer.ranks=$1") || exit
+	echo "$1" > "$daemons/trainerd.ranks"
 	# mpirun passes USR1 to the ranks at once, TERM only after a delay.
-	start trainerd --launcher --stop USR1 -- "$here/mpi.sh" ${hosts:+--hosts "$hosts"} -n "$1" "$bin/trainerd" \
-	    -c "$config" ${set_options[@]+"${set_options[@]}"} --set "trainer.ranks=$1"
+	start trainerd --launcher --stop USR1 -- "$here/mpi.sh" ${hosts:+--hosts "$hosts"} -n "$1" "$bin/trainerd" -c "$resolved"
 }
 
 # ---- verbs ----
 
-switched() { grep -qs '"event": *"switch"' "$metrics"; }
-
 up() {
-	local shards teachers ranks i name fleet=1
+	local shards teachers ranks i name resolved others fleet=1
+	check_lost
+	others=$(elsewhere)
+	[ -z "$others" ] || echo "$self: daemons that were started from this file run elsewhere, too: ${others//$'\n'/, }" >&2
+	"$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --quiet > /dev/null || exit		# names former names once
 	mkdir -p "$daemons" "$logs" || die 73 "$run: cannot be created"
 	if [ -z "$only" ] && ! has_phase_one; then
 		fleet=0
@@ -200,7 +263,9 @@ up() {
 		shards=$(shards) || return
 		for ((i = 0; i < shards; i++)); do
 			name=$(shard_name "$i" "$shards")
-			! wanted "$name" || start "$name" -- "$bin/selectord" -c "$config" ${set_options[@]+"${set_options[@]}"} --shard "$i"
+			wanted "$name" && ! already "$name" || continue
+			resolved=$(resolve "$name") || exit
+			start "$name" -- "$bin/selectord" -c "$resolved" --shard "$i"
 		done
 		teachers=$(count teachers) || return
 		for ((i = 0; i < teachers; i++)); do
@@ -219,6 +284,13 @@ up() {
 }
 
 down() {
+	local others
+	# Most likely run.dir was edited: nothing here, and a fleet of this file elsewhere.
+	others=$(elsewhere)
+	if [ -n "$others" ] && ! set_here run.dir && ! anybody_up; then
+		die 69 "nothing runs in $run, but daemons that were started from $config do elsewhere: ${others//$'\n'/, }; stop them: \
+$self down -c $config --set run.dir=DIR"
+	fi
 	# shellcheck disable=SC2046	# names have no spaces
 	{
 		stop_all $(pick $(names_of trainerd))
@@ -323,18 +395,17 @@ field() { sed -n "s/.*\"$1\": *\([^,}]*\).*/\1/p" <<< "$2"; }
 # Has a daemon that the trainer still needs ended for good? Prints which.
 fleet_lost() {
 	local name code word left=0 gone=''
-	switched && return 1
 	for name in $(names_of 'selectord*') $(names_of 'teacherd-*'); do
 		if [ -e "$daemons/$name.exit" ]; then
 			read -r code word < "$daemons/$name.exit"
 			case "$word" in failed | gave_up) ;; *) continue ;; esac
-			case "$name" in selectord*) echo "$name: $word with $code; $logs/$name.log"; return 0 ;; esac
 			gone="$name: $word with $code; $logs/$name.log"
+			case "$name" in selectord*) left=0; break ;; esac
 		elif [ "${name#teacherd}" != "$name" ]; then
 			left=1
 		fi
 	done
-	[ $left -eq 0 ] && [ -n "$gone" ] && echo "$gone"
+	[ $left -eq 0 ] && [ -n "$gone" ] && ! switched && echo "$gone"
 }
 
 wait_trainer() {
@@ -343,8 +414,9 @@ wait_trainer() {
 	trap 'echo; echo "the fleet continues to run; local.sh down -c $config stops it" >&2; exit 130' INT TERM
 	while scaling || [ ! -e "$daemons/trainerd.exit" ]; do
 		sleep 0.5
+		[ -d "$daemons" ] || check_lost
 		if ! scaling && ! running trainerd && [ ! -e "$daemons/trainerd.exit" ]; then
-			die 70 "the supervisor of the trainer was killed; up restarts both"
+			die 70 "the supervisor of the trainer was killed, or $run was removed; up starts both again"
 		fi
 		now=$(date +%s)
 		[ -t 2 ] || [ $((now - last_said)) -ge 15 ] || continue
@@ -382,8 +454,10 @@ supervisors() {
 	printf '%-14s %-9s %8s %9s %s\n' daemon supervisor pid restarts since
 	for name in $(names_of 'selectord*') $(names_of 'teacherd-*') $(names_of trainerd); do
 		pid=$(cat "$daemons/$name.pid" 2>/dev/null || echo -)
-		if [ -n "$(supervisor_of "$name")" ] && read -r _ started restarts < "$daemons/$name.supervisor"; then
+		if [ -n "$(supervisor_of "$name")" ] && { read -r _ started restarts < "$daemons/$name.supervisor"; } 2>/dev/null; then
 			printf '%-14s %-9s %8s %9s %s\n' "$name" running "$pid" "$restarts" "$(date -d "@$started" '+%F %T')"
+		elif [ -n "$(supervisor_of "$name")" ]; then
+			printf '%-14s %-9s %8s %9s %s\n' "$name" lost - - "run.dir was removed under it; down stops it"
 		elif [ -e "$daemons/$name.exit" ]; then
 			read -r code word < "$daemons/$name.exit"
 			printf '%-14s %-9s %8s %9s %s\n' "$name" "$word" - - "exit code $code"

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/bin/bash -p
 # SPDX-License-Identifier: Apache-2.0
 # mpi.sh [--hosts A:2,B:2] [--network LIST] -n RANKS PROGRAM [ARG ...]
 # mpi.sh --check
@@ -14,7 +14,8 @@
 #
 # Exit code: mpirun's; 64 wrong use; 69 no mpirun, or not Open MPI 3 or later.
 set -euo pipefail
-die() { echo "mpi.sh: $2" >&2; exit "$1"; }
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+. "$here/shell.sh"
 
 hosts='' network='' check=0
 while [ $# -gt 0 ]; do

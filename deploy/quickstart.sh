@@ -1,10 +1,12 @@
-#!/bin/bash
+#!/bin/bash -p
 # SPDX-License-Identifier: Apache-2.0
 # quickstart.sh [--fresh] [--dir DIR] [--steps N] - builds the programs, trains a small model, then a larger
 # one with and without its help, and compares the results. It asks no questions and takes about eight minutes
 # on two cores once the packages are installed. Started again, it continues where it stopped and does not
 # repeat what is finished. The table at the end contains measurements of these runs only.
 set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+. "$here/shell.sh"
 
 usage() {
 	cat <<'END'
@@ -18,7 +20,7 @@ usage: quickstart.sh [options]
   --no-build   use the programs in build/bin (or in $BIN) as they are; install and build nothing
 END
 }
-. "$(dirname "${BASH_SOURCE[0]}")/example.sh"
+. "$here/example.sh"
 fresh=0 steps='' size=auto
 while [ $# -gt 0 ]; do
 	case "$1" in

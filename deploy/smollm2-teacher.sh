@@ -1,9 +1,11 @@
-#!/bin/bash
+#!/bin/bash -p
 # SPDX-License-Identifier: Apache-2.0
 # smollm2-teacher.sh [options] - the published SmolLM2-135M teaches a small student: imports the GGUF file,
 # makes a corpus of Debian's perl-doc with its tokenizer, and runs SALT_DS through the whole fleet. It takes
 # some minutes on two cores and asks no questions. Started again, it continues.
 set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+. "$here/shell.sh"
 
 usage() {
 	cat <<'HELP'
@@ -16,7 +18,7 @@ usage: smollm2-teacher.sh [options]
   --no-build   use the programs in build/bin (or in $BIN) as they are; install and build nothing
 HELP
 }
-. "$(dirname "${BASH_SOURCE[0]}")/example.sh"
+. "$here/example.sh"
 gguf='' steps=''
 while [ $# -gt 0 ]; do
 	case "$1" in

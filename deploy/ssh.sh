@@ -1,7 +1,9 @@
-#!/bin/bash
+#!/bin/bash -p
 # SPDX-License-Identifier: Apache-2.0
 # ssh.sh - a fleet on several hosts: runs local.sh on each of them through ssh. See docs/operation.md.
 set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+. "$here/shell.sh"
 
 usage() {
 	cat <<'END'
@@ -39,7 +41,7 @@ examples:
 END
 }
 
-. "$(dirname "${BASH_SOURCE[0]}")/fleet.sh"
+. "$here/fleet.sh"
 hosts_file='' update=0
 own_option() {
 	own_words=1
@@ -121,10 +123,12 @@ host_of() {		# host_of NAME: the host of this daemon; nothing if no host has one
 # ---- a command on hosts ----
 
 remote() {		# remote HOST COMMAND...: standard input is passed on
-	local host=$1
+	local host=$1 word words='' quote="'\\''"
 	shift
+	# In single quotes, which every shell reads alike; printf %q writes $'..' for letters beyond ASCII.
+	for word; do words="$words '${word//\'/$quote}'"; done
 	# shellcheck disable=SC2029,SC2086	# quoted here for the remote shell; SALT_SSH is split into words
-	$SALT_SSH "$host" "$(printf '%q ' "$@")"
+	$SALT_SSH "$host" "$words"
 }
 
 local_there() {		# local_there HOST VERB ARGS...: local.sh on that host, for this fleet
@@ -264,7 +268,7 @@ check_layout() {	# does the hosts file fit fleet.yaml?
 # Checks, before anything is started or stopped, that all hosts have what they need and that it is identical
 # to the files here.
 same_everywhere() {
-	local host lacks=() programs=("$bin"/{saltctl,selectord,teacherd,trainerd} "$here"/{fleet,local,mpi,supervise}.sh "$config") asked=() p
+	local host lacks=() programs=("$bin"/{saltctl,selectord,teacherd,trainerd,saltfleet-supervise} "$here"/{shell,fleet,local,mpi}.sh "$config") asked=() p
 	local train heldout teacher scorer student init
 	train=$(get corpus.train) heldout=$(get corpus.heldout) teacher=$(get teacher.model) scorer=$(get teacher.scorer)
 	student=$(get trainer.model) init=$(get trainer.init)
@@ -323,7 +327,7 @@ start_trainer() {	# start_trainer HOST [--wait]
 stop_trainer() { local_there "$1" down --only trainer; }
 stop_teachers() { local_there "$1" down --only teachers; }
 stop_selectors() { local_there "$1" down --only selectord; }
-switched_there() { remote "${trainer_hosts[0]}" grep -qs '"event": *"switch"' "$metrics" < /dev/null; }
+switched_there() { switched remote "${trainer_hosts[0]}"; }
 
 want_teachers() {	# want_teachers N
 	local i

@@ -43,7 +43,7 @@ struct ctl_verb {
 extern const struct ctl_verb ctl_corpus_build, ctl_corpus_info, ctl_tokenizer_encode, ctl_tokenizer_decode,
     ctl_tokenizer_info, ctl_model_info, ctl_model_new, ctl_model_import, ctl_config_check, ctl_label, ctl_eval,
     ctl_generate, ctl_status, ctl_cache_stat, ctl_cache_fsck, ctl_cache_export, ctl_cache_import, ctl_cache_reselect,
-    ctl_cache_drop, ctl_report, ctl_ledger, ctl_keygen, ctl_plan, ctl_logs, ctl_events, ctl_top, ctl_exporter;
+    ctl_cache_drop, ctl_report, ctl_ledger, ctl_keygen, ctl_plan, ctl_logs, ctl_run_info, ctl_events, ctl_top, ctl_exporter;
 
 /* ---- documents made from the table of verbs (docs.c) ---- */
 

@@ -58,7 +58,7 @@ trainer_up() {
 	local list
 	list=$(printf ',%s:1' "$@")
 	rm -f $run/daemons/trainerd-*.json
-	on trainer-a env OMP_WAIT_POLICY=passive SALT_SSH=/mnt/agent setsid --fork /mnt/source/deploy/supervise.sh trainerd /mnt/run --stop USR1 -- \
+	on trainer-a env OMP_WAIT_POLICY=passive SALT_SSH=/mnt/agent /mnt/bin/saltfleet-supervise trainerd /mnt/run --detach --stop USR1 -- \
 	    /mnt/source/deploy/mpi.sh --hosts "${list#,}" --network 10.77.0.0/24 -n $# \
 	    /mnt/bin/trainerd -c /mnt/fleet.yaml --set trainer.ranks=$# < /dev/null > /dev/null 2>&1
 	until_file $run/daemons/trainerd-$(($# - 1)).json

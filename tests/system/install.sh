@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"
 cmake --install "$(dirname "$BIN")" --prefix "$scratch/usr" > install.log 2>&1 || fail "cmake --install: $(tail -3 install.log)"
-for program in saltctl selectord teacherd trainerd; do
+for program in saltctl selectord teacherd trainerd saltfleet-supervise; do
 	usr/bin/$program --version | grep -q "^$program [0-9]" || fail "the installed $program does not run"
 done
 for script in local.sh ssh.sh quickstart.sh smollm2-teacher.sh; do

@@ -4,7 +4,7 @@
 
 root="$scratch/a fleet"; bin="$scratch/bin dir"		# spaces on purpose
 mkdir -p "$root" "$bin"
-touch "$root/fleet.yaml"
+echo "as it was at up" > "$root/fleet.yaml"
 trap 'local_sh down >/dev/null 2>&1 || true; cleanup' EXIT
 local_sh() {
 	local verb=$1
@@ -14,7 +14,10 @@ local_sh() {
 cat > "$bin/saltctl" <<'END'
 #!/bin/bash
 [ "$1" != status ] || { echo "status asked"; exit 0; }
-case "$6" in		# config check -c FILE --get KEY
+# What fleet.yaml says is in it; what up resolved is the copy of it that the program gets.
+[ "$1" != run ] || { printf '"phase": "%s"\n' "$(cat "$(dirname "$4")/phase" 2> /dev/null || echo one)"; exit 0; }
+case "${6-}" in		# config check -c FILE --get KEY
+"" | trainer.ranks=*) cat "$4" ;;
 run.dir) echo "$(dirname "$4")/run" ;;
 selector.endpoints) echo "[tcp://127.0.0.1:5750, tcp://127.0.0.1:5751]" ;;
 trainer.steps) echo 10 ;;
@@ -28,11 +31,12 @@ cat > "$bin/program" <<'END'
 #!/bin/bash
 name=$(basename "$0") dir=
 while [ $# -gt 0 ]; do
-	case "$1" in -c) dir=$(dirname "$2")/run ;; --name) name=$2 ;; --shard) name=selectord-$2 ;; esac
+	case "$1" in -c) config=$2 dir=$(dirname "$(dirname "$2")") ;; --name) name=$2 ;; --shard) name=selectord-$2 ;; esac
 	shift
 done
 [ -z "${OMPI_COMM_WORLD_RANK-}" ] || name=trainerd-$OMPI_COMM_WORLD_RANK
 echo "start $name" >> "$dir/story"
+tail -n 1 "$config" > "$dir/$name.read"
 trap 'echo "TERM $name" >> "$dir/story"; exit 0' TERM
 trap 'echo "USR1 $name" >> "$dir/story"; exit 75' USR1
 echo $$ > "$dir/$name.self"
@@ -48,6 +52,7 @@ done
 END
 chmod +x "$bin"/*
 for p in selectord teacherd trainerd; do cp "$bin/program" "$bin/$p"; done
+cp "$BIN/saltfleet-supervise" "$bin"
 run="$root/run"
 starts() { grep -c "^start $1\$" "$run/story" || true; }
 within() {		# within SECONDS WHAT COMMAND ...
@@ -72,6 +77,9 @@ same "$run/story" "$scratch/story" "a second up started something"
 local_sh status > "$scratch/out"
 grep -q 'teacherd-1 *running' "$scratch/out" && grep -q 'status asked' "$scratch/out" || fail "status: $(cat "$scratch/out")"
 
+# fleet.yaml is edited: what is started again reads what the last up resolved, also after an up that changed nothing.
+echo "the next experiment" > "$root/fleet.yaml"
+local_sh up > "$scratch/out"
 # What dies is started again: by a signal, by a code that may pass; a rank takes all ranks with it.
 kill -9 "$(cat "$run/daemons/teacherd-0.pid")"
 kill -9 "$(cat "$run/daemons/selectord-1.pid")"
@@ -79,7 +87,8 @@ kill -9 "$(cat "$run/trainerd-1.self")"
 again() { [ "$(starts teacherd-0) $(starts selectord-1) $(starts trainerd-0) $(starts trainerd-1)" = "2 2 2 2" ]; }
 within 20 "all again" again
 [ "$(starts teacherd-1) $(starts selectord-0)" = "1 1" ] || fail "others were started again too"
-grep -q 'event=daemon.restart code=137' "$run/logs/teacherd-0.log" || fail "the log does not tell"
+[ "$(cat "$run"/{teacherd-0,selectord-1,trainerd-0}.read | sort -u)" = "as it was at up" ] || fail "a restart reads the edited file: $(cat "$run"/*.read)"
+grep -q 'event=daemon.restart .*code=137' "$run/logs/teacherd-0.log" || fail "the log does not tell"
 
 # A code that will not get better: no restart, and said so.
 echo 78 > "$run/teacherd-1.does"
@@ -114,7 +123,9 @@ grep -q '^teacherd-0: up' "$scratch/out" || fail "up after a killed supervisor: 
 ! grep -q 'start trainerd' <(tail -n +6 "$run/story") || fail "--only teachers started a trainer"
 
 # --wait hands the trainer's code on: 0 when done, 75 after the restarts are used up would be too long here; 65 at once.
+# An old line in metrics.jsonl is no phase two; the newest checkpoint, which saltctl reads, is.
 printf '{"kind":"event","step":5,"event":"switch"}\n' > "$run/metrics.jsonl"
+echo two > "$root/phase"
 ( sleep 2; echo 0 > "$run/trainerd-0.end"; echo 0 > "$run/trainerd-1.end" ) &
 local_sh up --wait > "$scratch/out" 2>&1 || fail "up --wait: exit code $?: $(cat "$scratch/out")"
 grep -q 'phase two' "$scratch/out" || fail "phase two is not seen: $(cat "$scratch/out")"
@@ -127,10 +138,34 @@ local_sh up --wait > "$scratch/out" 2>&1 || rc=$?
 # The budget: two restarts, then it is said and over.
 mkdir "$scratch/sup"
 rc=0
-timeout 60 "$SOURCE/deploy/supervise.sh" one "$scratch/sup" --restarts 2 -- sh -c 'exit 70' || rc=$?
+timeout 60 "$bin/saltfleet-supervise" one "$scratch/sup" --restarts 2 -- sh -c 'exit 70' || rc=$?
 [ $rc -eq 70 ] || fail "a spent budget: exit code $rc"
 [ "$(grep -c event=daemon.start "$scratch/sup/logs/one.log")" = 3 ] || fail "starts within the budget"
 grep -q event=daemon.given_up "$scratch/sup/logs/one.log" || fail "giving up is not said"
+
+# The stop signal reaches the supervisor as the daemon ends by itself: no wait, no KILL, the daemon's own code.
+for ((i = 0; i < 8; i++)); do
+	mkdir "$scratch/race$i"
+	( rc=0; "$bin/saltfleet-supervise" x "$scratch/race$i" -- bash -c 'sleep 0.1; kill -TERM $PPID; exit 3' || rc=$?; echo $rc > "$scratch/race$i/rc" ) & races[i]=$!
+done
+wait "${races[@]}"
+for ((i = 0; i < 8; i++)); do
+	case "$(cat "$scratch/race$i/rc" "$scratch/race$i/daemons/x.exit" | paste -s)" in $'3\t3 stopped' | $'143\t143 stopped') ;; *)
+		fail "a stop as the daemon ends: $(cat "$scratch/race$i/daemons/x.exit" "$scratch/race$i/logs/x.log")" ;;
+	esac
+	! grep -q daemon.kill "$scratch/race$i/logs/x.log" || fail "KILL for a daemon that had ended: $(cat "$scratch/race$i/logs/x.log")"
+done
+
+# USR1 comes again until it is taken, as a launcher that is still starting loses it; a process that outlives its daemon is ended.
+mkdir "$scratch/lost"
+"$bin/saltfleet-supervise" x "$scratch/lost" --stop USR1 -- bash -c 'trap : USR1; sleep 60 & echo $! > "$1/rest"; while [ $((n++)) -lt 20 ]; do sleep 0.1; done
+	trap "exit 75" USR1; while :; do sleep 0.1; done' - "$scratch/lost" & pid=$!
+within 10 "the daemon" [ -s "$scratch/lost/rest" ]
+kill -TERM $pid
+rc=0; wait $pid || rc=$?
+[ $rc -eq 75 ] || fail "a stop signal that was lost at first: exit code $rc: $(cat "$scratch/lost/logs/x.log")"
+gone() { ! kill -0 "$(cat "$scratch/lost/rest")" 2> /dev/null; }
+gone || fail "a process outlives its daemon and the supervisor"
 
 # A launcher that cannot start anything: its own words and code, at once, no restart. A failure after ranks have run is retried.
 mkdir "$scratch/fake"
@@ -166,12 +201,44 @@ for words in 'No network interfaces were found' 'mpirun cannot continue'; do
 	grep -q "^trainerd: $words" "$scratch/out" && grep -q "$words" "$run/logs/trainerd.log" ||
 	    fail "\"$words\" is not shown or not in the log: $(cat "$scratch/out" "$run/logs/trainerd.log")"
 done
-grep -q 'event=launcher.failed code=213' "$run/logs/trainerd.log" || fail "the log does not name the failure: $(cat "$run/logs/trainerd.log")"
+grep -q 'event=launcher.failed .*code=213' "$run/logs/trainerd.log" || fail "the log does not name the failure: $(cat "$run/logs/trainerd.log")"
 touch "$run/launch.ranks"
 fake_mpirun up --only trainer > "$scratch/out" 2>&1 || fail "up of a launcher that starts ranks: exit code $?: $(cat "$scratch/out")"
 within 20 "another start" launched 4
 [ ! -e "$run/daemons/trainerd.exit" ] || fail "a launcher that started ranks before is not retried: $(cat "$run/daemons/trainerd.exit")"
 fake_mpirun down > /dev/null
+
+# run.dir is removed under a fleet: a second one is refused, down finds the first all the same.
+rm -f "$run"/*.end "$root/phase"
+local_sh up --only teachers > /dev/null
+pid=$(cat "$run/daemons/teacherd-0.pid")
+mv "$run" "$scratch/moved"
+rc=0
+local_sh up > "$scratch/out" 2>&1 || rc=$?
+[ $rc -eq 75 ] && grep -q "was removed or replaced while its fleet runs: teacherd-0 (pid [0-9]*)" "$scratch/out" || fail "up beside a lost fleet: $rc: $(cat "$scratch/out")"
+local_sh status > "$scratch/out" 2>&1 || true
+grep -q '^teacherd-0 *lost' "$scratch/out" || fail "status of a lost fleet: $(cat "$scratch/out")"
+local_sh down > "$scratch/out" 2>&1 || fail "down of a lost fleet: $?: $(cat "$scratch/out")"
+grep -q '^teacherd-0: stopped' "$scratch/out" && ! kill -0 "$pid" 2> /dev/null || fail "down leaves the lost fleet running: $(cat "$scratch/out")"
+
+# A shell with other habits: aliases of cd and grep, a decimal comma, options of another shell; called through a link, from elsewhere.
+mkdir -p "$scratch/links"
+ln -s "$SOURCE/deploy/local.sh" "$scratch/links/fleet"
+cat > "$scratch/env" <<'END'
+set -o noclobber -o posix
+shopt -s nullglob failglob
+grep() { command grep -v "$@"; }
+export -f grep
+END
+odd() { (cd "$scratch" && env CDPATH=.:/tmp: GREP_OPTIONS=-v POSIXLY_CORRECT=1 LC_NUMERIC=de_DE.UTF-8 LC_ALL=de_DE.UTF-8 IFS=/ BASH_ENV="$scratch/env" timeout 60 "$@"); }
+for how in "$scratch/links/fleet" "bash $SOURCE/deploy/local.sh"; do
+	# shellcheck disable=SC2086
+	odd $how up -c "a fleet/fleet.yaml" --bin "bin dir" --only teachers > "$scratch/out" 2>&1 || fail "up in an odd shell ($how): $?: $(cat "$scratch/out")"
+	grep -q '^teacherd-0: up, pid [0-9]' "$scratch/out" || fail "up in an odd shell ($how): $(cat "$scratch/out")"
+	# shellcheck disable=SC2086
+	odd $how down -c "a fleet/fleet.yaml" --bin "bin dir" > "$scratch/out" 2>&1 || fail "down in an odd shell ($how): $?: $(cat "$scratch/out")"
+	grep -q '^teacherd-1: stopped' "$scratch/out" || fail "down in an odd shell ($how): $(cat "$scratch/out")"
+done
 
 # Wrong use.
 for wrong in "up -x" "sideways" "up --only nobody"; do

@@ -83,8 +83,8 @@ done
 # ---- the fleet: what it needs is here, and on no host ----
 
 mkdir -p fleet/bin fleet/deploy
-cp "$BIN"/{saltctl,selectord,teacherd,trainerd} fleet/bin/
-cp "$SOURCE"/deploy/{fleet,local,mpi,supervise,ssh}.sh fleet/deploy/
+cp "$BIN"/{saltctl,selectord,teacherd,trainerd,saltfleet-supervise} fleet/bin/
+cp "$SOURCE"/deploy/{shell,fleet,local,mpi,ssh}.sh fleet/deploy/
 small_corpus
 small_model "$scratch/student" -
 small_fleet fleet/fleet.yaml "$(free_port)"

@@ -94,7 +94,7 @@ for wrong in '' '--hosts'; do
 	[ $rc -eq 64 ] || fail "mpi.sh $wrong: exit code $rc, expected 64: $out"
 done
 mkdir "$dir/none"
-for program in bash env head id; do ln -s "$(command -v $program)" "$dir/none/"; done
+for program in bash env head id readlink dirname; do ln -s "$(command -v $program)" "$dir/none/"; done
 out=$(PATH=$dir/none "$source/deploy/mpi.sh" -n 1 program 2>&1)
 rc=$?
 [ $rc -eq 69 ] && grep -q 'mpirun is not installed' <<< "$out" || fail "without mpirun: exit code $rc: $out"

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* saltctl run info - where a run stands, by its newest complete checkpoint. deploy/ decides by it which daemons a start needs. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "engine/checkpoint/checkpoint.h"
+#include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
+#include "saltctl/core/output.h"
+
+static const struct cli_option options[] = {CTL_CONFIG, CTL_JSON, CTL_END};
+
+/* Steps done and the phase of the next one, as trainerd would go on from this checkpoint. */
+static int
+read_state(const char *path, const struct config *cfg, int64_t *step, bool *one, struct err_note *note)
+{
+	struct checkpoint *c = NULL;
+	int64_t switched;
+	int rc = checkpoint_open(&c, path, CHECKPOINT_SIZES, note);
+
+	if (rc != 0)
+		return rc;
+	*step = ctl_int_of(checkpoint_state(c), "step", 0);
+	switched = ctl_int_of(checkpoint_state(c), "switch_step", INT64_MAX);	/* null: not decided */
+	*one = config_phase_one(cfg) && *step < (int64_t)cfg->trainer.steps;
+	if (switched < *step || (!config_until_margin(cfg, NULL) && (int64_t)cfg->phase_one.steps <= *step) ||
+	    (config_until_margin(cfg, NULL) && switched <= *step))
+		*one = false;
+	checkpoint_close(&c);
+	return 0;
+}
+
+static int
+run_info(struct ctl_args *args)
+{
+	struct checkpoint_info newest = {.path = ""};
+	struct err_note note = {.name = ""};
+	struct config *cfg = NULL;
+	char root[4200];
+	int64_t step = 0;
+	bool one;
+	int exit_code, rc;
+
+	if ((exit_code = ctl_open_config(args, CONFIG_NEED_RUN, &cfg)) != 0)
+		return exit_code;
+	one = config_phase_one(cfg);
+	snprintf(root, sizeof(root), "%s/checkpoints", cfg->run.dir);
+	/* The hashes are only computed if much depends on them: trainerd falls back to an older checkpoint that may be in phase one. */
+	if ((rc = checkpoint_find_latest(root, CHECKPOINT_SIZES, &newest, &note)) == 0)
+		rc = read_state(newest.path, cfg, &step, &one, &note);
+	if (rc == 0 && !one && config_phase_one(cfg) && (rc = checkpoint_find_latest(root, CHECKPOINT_HASHES, &newest, &note)) == 0)
+		rc = read_state(newest.path, cfg, &step, &one, &note);
+	if (rc != 0 && rc != ERR_NOT_FOUND) {
+		exit_code = ctl_fail(args, rc, &note);
+	} else if (ctl_has(args, "json")) {
+		exit_code = ctl_print_json(ctl_record(CTL("run", (const char *)cfg->run.dir), CTL("mode", config_mode_name(cfg)),
+		    CTL("checkpoint", newest.path[0] != '\0' ? (const char *)newest.path : NULL), CTL("step", step),
+		    CTL("steps", (int64_t)cfg->trainer.steps), CTL("phase", one ? "one" : "two")));
+	} else {
+		ctl_line("run", "%s (%s)", cfg->run.dir, config_mode_name(cfg));
+		ctl_line("newest checkpoint", "%s", newest.path[0] != '\0' ? newest.path : "none");
+		ctl_line("step", "%" PRId64 " of %" PRIu64, step, cfg->trainer.steps);
+		ctl_line("phase", "%s", one ? "one" : "two");
+	}
+	config_destroy(&cfg);
+	return exit_code;
+}
+
+const struct ctl_verb ctl_run_info = {
+	.name = "run info", .operands = "", .summary = "where a run stands: newest complete checkpoint, step, phase",
+	.about = "Reads run.dir/checkpoints, not the daemons; damaged checkpoints are passed over with a warning. The phase\n"
+	    "is that of the step with which trainerd would go on: phase two needs no selectord and no teacher.",
+	.example = "saltctl run info -c fleet.yaml",
+	.options = options, .run = run_info,
+};
