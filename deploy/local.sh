@@ -142,6 +142,19 @@ resolve() {
 	echo "$daemons/$name.yaml"
 }
 
+as_options() {		# as_options FILE: what resolve wrote, as --set KEY=VALUE; each word ends with a NUL
+	local line section='' value
+	while IFS= read -r line; do
+		if [[ $line =~ ^([a-z_]+):$ ]]; then
+			section=${BASH_REMATCH[1]}
+		elif [[ $line =~ ^\ \ ([a-z_]+):\ (.*)\ \ \#\ (default|derived|line\ [0-9]+|--set)$ ]]; then
+			value=${BASH_REMATCH[2]}
+			[[ $value != \"* ]] || value=$(sed 's/^"\(.*\)"$/\1/; s/\\\(.\)/\1/g' <<< "$value")
+			printf '%s\0' --set "$section.${BASH_REMATCH[1]}=$value"
+		fi
+	done < "$1"
+}
+
 already() {		# already NAME: it runs, which is said. What it was started with stays
 	[ -n "$(supervisor_of "$1")" ] && echo "$1: runs already"
 }
@@ -240,8 +253,13 @@ start_trainer() {	# start_trainer RANKS
 	! already trainerd || return 0
 	resolved=$(resolve trainerd --set "trainer.ranks=$1") || exit
 	echo "$1" > "$daemons/trainerd.ranks"
+	local options=(-c "$resolved")
+	if [ -n "$hosts" ]; then		# they have fleet.yaml, and not run.dir
+		mapfile -t -d '' options < <(as_options "$resolved")
+		options=(-c "$config" "${options[@]}")
+	fi
 	# mpirun passes USR1 to the ranks at once, TERM only after a delay.
-	start trainerd --launcher --stop USR1 -- "$here/mpi.sh" ${hosts:+--hosts "$hosts"} -n "$1" "$bin/trainerd" -c "$resolved"
+	start trainerd --launcher --stop USR1 -- "$here/mpi.sh" ${hosts:+--hosts "$hosts"} -n "$1" "$bin/trainerd" "${options[@]}"
 }
 
 # ---- verbs ----

@@ -315,6 +315,18 @@ supervise(char **command, unsigned restarts_max, unsigned within_s, bool reached
 
 /* ---- the list ---- */
 
+/* Does process pid see the files that we see? A container's run.dir is another one under the same path. */
+static bool
+same_files(const char *pid)
+{
+	char path[300], ours[64], its[64];
+	ssize_t n = readlink("/proc/self/ns/mnt", ours, sizeof(ours)), m;
+
+	snprintf(path, sizeof(path), "/proc/%s/ns/mnt", pid);
+	m = readlink(path, its, sizeof(its));
+	return n < 0 || m < 0 || (n == m && memcmp(ours, its, (size_t)n) == 0);		/* < 0: another user's */
+}
+
 /* The arguments of process pid, if it is a supervisor: its NAME, RUN and --from. */
 static void
 list_one(const char *pid)
@@ -335,7 +347,7 @@ list_one(const char *pid)
 		else if (strcmp(p, "--from") == 0 && p + strlen(p) + 1 < text + n)
 			from = p + strlen(p) + 1;
 	}
-	if (k >= 3 && strcmp(strrchr(arg[0], '/') != NULL ? strrchr(arg[0], '/') + 1 : arg[0], PROGRAM) == 0)
+	if (k >= 3 && strcmp(strrchr(arg[0], '/') != NULL ? strrchr(arg[0], '/') + 1 : arg[0], PROGRAM) == 0 && same_files(pid))
 		printf("%s\t%s\t%s\t%s\n", pid, arg[1], arg[2], from);
 }
 
