@@ -112,7 +112,7 @@ check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struc
 	int rc;
 
 	if ((rc = weights_config_load(dir, &m, note)) != 0 || (rc = weights_fingerprint(dir, hash, note)) != 0)
-		return rc;
+		return err_note_within(note, rc, key);
 	if (*vocab == 0)			/* the corpus does not state its vocabulary: every id of the model */
 		*vocab = (uint32_t)m.vocab_size;
 	if (m.vocab_size < (int64_t)*vocab)

@@ -25,10 +25,10 @@ open_models(const struct config *cfg, struct bus_waker *waker, struct infer **in
 	if ((rc = infer_new(infer, &io, note)) != 0)
 		return rc;
 	if ((rc = infer_add_model(*infer, cfg->teacher.model, true, labels, note)) != 0)
-		return rc;
+		return err_note_within(note, rc, "teacher.model");
 	if (scores && strcmp(cfg->teacher.scorer, cfg->teacher.model) != 0 &&
 	    (rc = infer_add_model(*infer, cfg->teacher.scorer, true, false, note)) != 0)
-		return rc;
+		return err_note_within(note, rc, "teacher.scorer");
 	for (size_t i = 0; i < infer_n_models(*infer); i++) {
 		const struct infer_model *m = infer_model(*infer, i);
 		char hex[HASH_HEX_BYTES];

@@ -73,6 +73,20 @@ same whole.safetensors $c/step_00000030/model.safetensors "the checkpoint made a
 # Fewer steps than were done: nothing is left to do.
 train base --set trainer.steps=20 --set trainer.warmup=0 || last_log base "fewer steps than were done"
 
+# Weights in the folder of trainer.model are not read, and that is said once; a run that goes on does not read trainer.init either.
+[ "$(grep -c weights.unused base.log)" -eq 0 ] || fail "a warning about weights that are not there: $(cat base.log)"
+fleet unused $c/step_00000030
+train unused --set trainer.model=$c/step_00000030 --set trainer.steps=1 || last_log unused "trainer.model with weights"
+[ "$(grep -c "event=weights.unused .*set trainer.init: $PWD/$c/step_00000030" unused.log)" -eq 1 ] || fail "weights that are not read: $(cat unused.log)"
+train unused --set trainer.model=$c/step_00000030 --set trainer.steps=2 --set trainer.init=$c/step_00000015 || last_log unused "resumed"
+grep -q "event=init.ignored .*was=\"\"" unused.log || fail "trainer.init of a run that goes on: $(cat unused.log)"
+! grep -q weights.unused unused.log || fail "a run that goes on warns about initial weights"
+"$BIN/saltctl" plan -c unused.yaml --set trainer.model=$c/step_00000030 --set trainer.steps=1 2> plan.err > plan.log || fail "plan: $(cat plan.err)"
+grep -q "random weights.*set trainer.init" plan.err || fail "plan says nothing of weights that are not read"
+"$BIN/saltctl" model new --layers 2 --width 32 --heads 2 --context 32 --tokenizer "$SOURCE/share/tokenizer-4k" --weights 1 deeper > model.log
+! train unused -n --set trainer.steps=2 --set trainer.init=deeper || fail "trainer.init of another shape"
+grep -q "trainer.init (shape of trainer.model)" unused.log || fail "trainer.init of another shape: $(cat unused.log)"
+
 # A margin that was not met stays so after a resume, without another evaluation of the same step.
 fleet margin $c/step_00000030 "until_margin: 0"
 serve margin

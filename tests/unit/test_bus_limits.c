@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What peers may not do to a process: end it, fill its memory, take its descriptors. They speak ZMTP 3.0 (RFC 23) by hand,
+ * over TCP, because a library's peer does not do most of this.
+ */
+#include "fabric/bus/bus.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/clock/clock.h"
+#include "base/log/log.h"
+#include "check.h"
+#include "fabric/bus/bus_internal.h"
+
+enum { PATIENCE_MS = 10000, MORE = 1, LONG = 2, COMMAND = 4 };
+
+static struct bus *
+plain_bus(uint64_t max_message)
+{
+	struct bus_options options = {.max_message = max_message};
+	struct bus *bus;
+
+	REQUIRE(bus_new(&bus, &options, NULL) == 0);
+	return bus;
+}
+
+/* A TCP connection to "tcp://127.0.0.1:PORT". */
+static int
+dial(const char *endpoint)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(strrchr(endpoint, ':') + 1)),
+	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0);
+	return fd;
+}
+
+static size_t
+short_frame(uint8_t *out, uint8_t flags, const void *body, size_t len)
+{
+	out[0] = flags;
+	out[1] = (uint8_t)len;
+	memcpy(out + 2, body, len);
+	return 2 + len;
+}
+
+/* Greeting and READY without keys, of a DEALER or SUB; waits until the server's READY has come. */
+static int
+greet_as(const char *endpoint, bool sub)
+{
+	static const char dealer[] = "\5READY\13Socket-Type\0\0\0\6DEALER", subscriber[] = "\5READY\13Socket-Type\0\0\0\3SUB";
+	uint8_t greeting[64] = {0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 3, 0, 'N', 'U', 'L', 'L'}, command[64], in[256];
+	size_t n = sub ? short_frame(command, COMMAND, subscriber, sizeof(subscriber) - 1) :
+	    short_frame(command, COMMAND, dealer, sizeof(dealer) - 1), got = 0;
+	int fd = dial(endpoint);
+	ssize_t k;
+
+	REQUIRE(send(fd, greeting, sizeof(greeting), 0) == sizeof(greeting) && send(fd, command, n, 0) == (ssize_t)n);
+	while (got < 64 + 2 || got < 64 + 2 + (size_t)in[65]) {
+		REQUIRE((k = recv(fd, in + got, sizeof(in) - got, 0)) > 0);
+		got += (size_t)k;
+	}
+	return fd;
+}
+
+static int
+greet(const char *endpoint)
+{
+	return greet_as(endpoint, false);
+}
+
+/* Closes with RST, so that the server notices at once. */
+static void
+reset(int fd)
+{
+	struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(fd);
+}
+
+/*
+ * libzmq 4.3.4 stops reading a peer whose queue is full, forgets the descriptor when the peer then vanishes, and
+ * aborts ("!_io_error") at the next heartbeat of either side. SALT_ROUNDS=10000 is the long run.
+ */
+static void
+test_vanishing_peers(void)
+{
+	enum { AT_ONCE = 20, FRAMES = 200 };
+	const char *env = getenv("SALT_ROUNDS");
+	long rounds = env != NULL ? atol(env) : 40;
+	struct bus *bus = plain_bus(1 << 16);
+	struct bus_poll *poll = bus_poll_new(bus);
+	struct bus_server *server = NULL;
+	struct bus_event event;
+	uint8_t burst[FRAMES * 3 + 32];
+	size_t n = 0, frames = 0, gone = 0, started = 0, unseen = 0;
+	int64_t end;
+
+	REQUIRE(bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	bus_poll_add_server(poll, server);
+	for (int i = 0; i < FRAMES; i++)
+		n += short_frame(burst + n, 0, "x", 1);
+	n += short_frame(burst + n, COMMAND, "\4PING\0\144", 7);
+	while (started < (size_t)rounds) {
+		int fds[AT_ONCE];
+
+		for (int i = 0; i < AT_ONCE; i++, started++) {
+			fds[i] = greet(bus_server_endpoint(server));
+			REQUIRE(send(fds[i], burst, n, 0) == (ssize_t)n);
+		}
+		stop_sleep_ms(20);		/* the daemon computes meanwhile, and its queues fill */
+		for (int i = 0; i < AT_ONCE; i++)
+			reset(fds[i]);
+		stop_sleep_ms(5);
+		/* on a busy host a reset may come before the burst was read: such a peer is never seen */
+		for (end = clock_now_ms() + 300; gone + unseen < started && clock_now_ms() < end; bus_poll_wait(poll, 10))
+			while (bus_server_recv(server, &event) == 0) {
+				frames += event.kind == BUS_EVENT_FRAME;
+				gone += event.kind == BUS_EVENT_GONE;
+				bus_event_free(&event);
+			}
+		unseen = started - gone;
+		REQUIRE(frames == gone * FRAMES);	/* everyone who was seen is reported as gone */
+	}
+	CHECK(gone > started / 2);
+	printf("%zu peers vanished, %zu of them before they were seen; %zu frames came\n", started, unseen, frames);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+}
+
+/* Sends the block again and again until the connection ends; how many bytes it took. At most max. */
+static size_t
+pour(int fd, const uint8_t *block, size_t len, size_t max)
+{
+	size_t sent = 0;
+	ssize_t k;
+
+	while (sent < max && (k = send(fd, block + sent % len, len - sent % len, MSG_NOSIGNAL)) > 0)
+		sent += (size_t)k;
+	return sent;
+}
+
+static void
+answer_large(void *arg, const uint8_t *body, size_t len, uint8_t **answer, size_t *answer_len)
+{
+	(void)arg, (void)body, (void)len;
+	*answer_len = 1 << 20;
+	*answer = calloc(1, *answer_len);
+}
+
+/* The memory of this process in MiB. */
+static long
+memory_mib(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[256];
+	long kib = -1;
+
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+		if (sscanf(line, "RssAnon: %ld", &kib) == 1)
+			break;
+	fclose(f);
+	return kib / 1024;
+}
+
+/* Bytes that never make a message: before the handshake, as parts, as a long frame's beginning, at each kind of socket. */
+static void
+test_endless_bytes(void)
+{
+	enum { BLOCK = 1 << 20, MAX = 512 << 20 };
+	static const struct { const char *what; int socket; bool greets, hello; uint8_t flags; size_t body; } rows[] = {
+		{"no ZMTP at all", 0, false, false, 0xee, 200},
+		{"a command before the handshake", 0, false, false, LONG | COMMAND, 1 << 20},
+		{"parts", 0, true, true, MORE, 200}, {"parts of one byte", 0, true, true, MORE, 1},
+		{"parts before the first message", 0, true, false, MORE, 200}, {"parts to the status socket", 1, true, true, MORE, 200},
+		{"parts of one byte to the status socket", 1, true, true, MORE, 1}, {"subscriptions", 2, true, false, 0, 200},
+	};
+	struct bus *bus = plain_bus(1 << 20);
+	struct bus_poll *poll = bus_poll_new(bus);
+	struct bus_server *server = NULL;
+	struct bus_status *status = NULL;
+	struct bus_events *events = NULL;
+	struct bus_event event;
+	uint8_t *block = malloc(BLOCK);
+	long before, most = 0;
+
+	REQUIRE(block != NULL && bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	REQUIRE(bus_status_new(&status, bus, "tcp://127.0.0.1:0", answer_large, NULL, NULL) == 0);
+	REQUIRE(bus_events_publish(&events, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	bus_poll_add_server(poll, server);
+	before = memory_mib();
+	for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+		const char *endpoint = rows[r].socket == 0 ? bus_server_endpoint(server) : rows[r].socket == 1 ?
+		    bus_status_endpoint(status) : bus_events_endpoint(events);
+		size_t len = 0, sent;
+		int fd = rows[r].greets ? greet_as(endpoint, rows[r].socket == 2) : dial(endpoint);
+		uint8_t body[256] = "\1topic", hello[8];
+
+		if (rows[r].hello) {
+			REQUIRE(send(fd, hello, short_frame(hello, 0, "hi", 2), 0) == 4);
+			for (bool got = rows[r].socket != 0; !got; bus_poll_wait(poll, 10))
+				if (bus_server_recv(server, &event) == 0) {
+					got = event.kind == BUS_EVENT_FRAME;
+					bus_event_free(&event);
+				}
+		}
+		if (rows[r].body > 255)
+			memset(block, 0, BLOCK);
+		while (rows[r].body <= 255 && len + 260 < BLOCK) {
+			memcpy(body + 6, &len, sizeof(len));		/* subscriptions differ */
+			len += short_frame(block + len, rows[r].flags, body, rows[r].body);
+		}
+		if (rows[r].body > 255) {
+			static const uint8_t greeting[64] = {0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 3, 0, 'N', 'U', 'L', 'L'};
+			static const uint8_t head[9] = {LONG | COMMAND, 0, 0, 0, 0, 0, 0xf, 0xff, 0xff};
+
+			REQUIRE(send(fd, greeting, sizeof(greeting), 0) == 64 && send(fd, head, sizeof(head), 0) == 9);
+			len = BLOCK;
+		}
+		sent = pour(fd, block, len, MAX);
+		CHECK_ROW(rows[r].what, sent < MAX);
+		most = memory_mib() > most ? memory_mib() : most;
+		printf("%s: ended after %zu KiB, memory %ld MiB\n", rows[r].what, sent >> 10, memory_mib());
+		close(fd);
+	}
+	free(block);
+	/* parts of one byte cost about a hundred times their size, and bytes come in for 20 ms before anyone looks */
+	CHECK(most - before < 512);
+	bus_events_destroy(&events);
+	bus_status_destroy(&status);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+}
+
+/* Peers that read nothing: all of them together hold a bounded number of bytes, and one that reads is not affected. */
+static void
+test_no_readers(void)
+{
+	enum { PEERS = 20, FRAME = 1 << 20 };
+	struct bus *bus = plain_bus(16 << 20);
+	struct bus_poll *poll = bus_poll_new(bus);
+	struct bus_server *server = NULL;
+	struct bus_client *client = NULL;
+	struct bus_event event;
+	uint64_t peers[PEERS + 1];
+	uint8_t hello[8];
+	size_t n = 0, gone = 0, most = 0, read = 0;
+	int64_t end = clock_now_ms() + PATIENCE_MS;
+	int fds[PEERS];
+
+	bus->budget = 64 << 20;
+	REQUIRE(bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	bus_poll_add_server(poll, server);
+	REQUIRE(bus_client_new(&client, bus, bus_server_endpoint(server), NULL, NULL) == 0);
+	bus_poll_add_client(poll, client);
+	for (int i = 0; i < PEERS; i++) {
+		fds[i] = greet(bus_server_endpoint(server));
+		REQUIRE(send(fds[i], hello, short_frame(hello, 0, "hi", 2), 0) == 4);
+	}
+	for (bool sent = false; (n < PEERS + 1 || gone < PEERS / 2 || read < 10) && clock_now_ms() < end; bus_poll_wait(poll, 1)) {
+		while (bus_client_recv(client, &event) == 0) {
+			read += event.kind == BUS_EVENT_FRAME;
+			bus_event_free(&event);
+		}
+		sent = sent || bus_client_send(client, (uint8_t *)strdup("hi"), 2) == 0;
+		while (bus_server_recv(server, &event) == 0) {
+			if (event.kind == BUS_EVENT_FRAME && n < PEERS + 1)
+				peers[n++] = event.peer;
+			gone += event.kind == BUS_EVENT_GONE;
+			bus_event_free(&event);
+		}
+		for (size_t i = 0; n == PEERS + 1 && i < n; i++)
+			bus_server_send(server, peers[i], calloc(1, FRAME), FRAME);
+		most = atomic_load(&bus->out_bytes) > most ? atomic_load(&bus->out_bytes) : most;
+	}
+	CHECK(most <= 2 * bus->budget + FRAME * (PEERS + 1) && gone >= PEERS / 2 && read >= 10);
+	printf("%d peers that read nothing: at most %zu MiB queued, %zu ended; one that reads got %zu frames\n", PEERS, most >> 20, gone, read);
+	for (int i = 0; i < PEERS; i++)
+		close(fds[i]);
+	bus_client_destroy(&client);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+}
+
+int
+main(void)
+{
+	log_init("test", LOG_LEVEL_WARN);
+	test_vanishing_peers();
+	test_endless_bytes();
+	test_no_readers();
+	return check_done();
+}
