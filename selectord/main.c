@@ -84,24 +84,24 @@ fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, 
 static int
 check_tokenizer(const char *key, const char *dir, struct wire_id *tokenizer, struct err_note *note)
 {
-	char path[4200], hex[2][HASH_HEX_BYTES];
-	struct tokenizer *tok = NULL;
+	char path[4200], hex[2][HASH_HEX_BYTES], why[600], quoted[700];
 	struct hash128 fingerprint;
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
 	if (access(path, F_OK) != 0)
 		return 0;
-	if ((rc = tokenizer_load(&tok, path, note)) != 0)
-		return rc;
-	fingerprint = tokenizer_fingerprint(tok);
-	tokenizer_destroy(&tok);
+	if ((rc = tokenizer_identify(path, &fingerprint, why, sizeof(why), note)) != 0)
+		return err_note_within(note, rc, key);
+	if (why[0] != '\0' && !tokenizer->known)	/* once, if teacher and scorer are one */
+		log_warn("tokenizer.unread", "file=%s why=%s hint=\"it is compared by its hash\"", path, log_quote(why, quoted, sizeof(quoted)));
 	if (!tokenizer->known)
 		*tokenizer = (struct wire_id){true, fingerprint};
 	if (hash_equal(tokenizer->hash, fingerprint))
 		return 0;
-	return err_expect(note, ERR_MISMATCH, "%s %s", "tokenizer %s, the corpus's", "%s", key, path,
-	    hash_hex(tokenizer->hash, hex[0]), hash_hex(fingerprint, hex[1]));
+	return err_expect(note, ERR_MISMATCH, "%s %s", "tokenizer %s, the corpus's", "%s%s", key, path,
+	    hash_hex(tokenizer->hash, hex[0]), hash_hex(fingerprint, hex[1]), why[0] == '\0' ? "" :
+	    ", the hash of a file that cannot be read; put the corpus's tokenizer.json in its place, or none");
 }
 
 static int

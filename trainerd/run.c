@@ -200,8 +200,7 @@ static int
 run_tokenizer(struct run *r, struct err_note *note)
 {
 	const struct corpus_info *info = corpus_info(r->train);
-	char hex[2][HASH_HEX_BYTES];
-	struct tokenizer *tok = NULL;
+	char hex[2][HASH_HEX_BYTES], why[600], quoted[700];
 	const char *slash;
 	struct stat st;
 	int rc;
@@ -214,14 +213,16 @@ run_tokenizer(struct run *r, struct err_note *note)
 		log_warn("tokenizer.none", "model=%s hint=\"checkpoints will hold no tokenizer.json\"", r->config->trainer.model);
 		return 0;
 	}
-	if ((rc = tokenizer_load(&tok, r->tokenizer, note)) != 0)
+	if ((rc = tokenizer_identify(r->tokenizer, &r->tokenizer_id, why, sizeof(why), note)) != 0)
 		return rc;
-	r->tokenizer_id = tokenizer_fingerprint(tok);
-	tokenizer_destroy(&tok);
+	if (why[0] != '\0' && r->rank == 0)
+		log_warn("tokenizer.unread", "file=%s why=%s hint=\"training does not need it: it is compared by its hash and copied to the "
+		    "checkpoints\"", r->tokenizer, log_quote(why, quoted, sizeof(quoted)));
 	r->save.tokenizer = r->tokenizer;
 	if (info->has_tokenizer && !hash_equal(info->tokenizer, r->tokenizer_id))
-		return err_expect(note, ERR_MISMATCH, "%s", "the tokenizer of corpus %.120s, %s", "%s", r->tokenizer, r->config->corpus.train,
-		    hash_hex(info->tokenizer, hex[0]), hash_hex(r->tokenizer_id, hex[1]));
+		return err_expect(note, ERR_MISMATCH, "%s", "the tokenizer of corpus %.120s, %s", "%s%s", r->tokenizer, r->config->corpus.train,
+		    hash_hex(info->tokenizer, hex[0]), hash_hex(r->tokenizer_id, hex[1]), why[0] == '\0' ? "" :
+		    ", the hash of a file that cannot be read; put the corpus's tokenizer.json in its place, or none");
 	return 0;
 }
 

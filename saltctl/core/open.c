@@ -50,10 +50,13 @@ ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokeniz
 {
 	char file[4200];
 	struct err_note note = {.name = ""};
+	size_t n;
 	int rc;
 
 	ctl_tokenizer_path(path, file, sizeof(file));
 	rc = tokenizer_load(tok, file, &note);
+	if (rc == ERR_UNSUPPORTED && (n = strlen(note.found)) < sizeof(note.found))
+		snprintf(note.found + n, sizeof(note.found) - n, "; to train on ids that another program made, no tokenizer is needed");
 	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
 }
 

@@ -25,6 +25,7 @@ static const struct cli_option options[] = {
 struct import {
 	struct ctl_folder folder;
 	char tokenizer_path[4200];		/* of --tokenizer; "": that in the file */
+	char unread[600];			/* why that of --tokenizer cannot be read; "": it can */
 	enum weights_dtype dtype;
 	struct gguf *gguf;
 	struct model *model;
@@ -46,11 +47,15 @@ source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *n
 static int
 read_tokenizer(struct import *im, const char *from, struct err_note *note)
 {
+	struct hash128 id;
 	int rc;
 
-	if (im->tokenizer_path[0] != '\0')
+	if (im->tokenizer_path[0] != '\0') {
+		/* Of a kind that cannot be read it is copied all the same. */
+		if ((rc = tokenizer_identify(im->tokenizer_path, &id, im->unread, sizeof(im->unread), note)) != 0 || im->unread[0] != '\0')
+			return rc;
 		rc = tokenizer_load(&im->tok, im->tokenizer_path, note);
-	else if ((rc = gguf_tokenizer(im->gguf, &im->tokenizer, &im->tokenizer_config, note)) == 0)
+	} else if ((rc = gguf_tokenizer(im->gguf, &im->tokenizer, &im->tokenizer_config, note)) == 0)
 		rc = tokenizer_parse(&im->tok, im->tokenizer, strlen(im->tokenizer), from, note);
 	if (rc != 0 || (int64_t)tokenizer_vocab_size(im->tok) <= im->model->config.vocab_size)
 		return rc;
@@ -97,13 +102,16 @@ report(const struct ctl_args *args, const struct import *im)
 {
 	const struct model_config *cfg = &im->model->config;
 	const char *dir = args->operands[1], *dtype = weights_dtype_name(im->dtype),
-	    *tokenizer = tokenizer_describe(im->tok);
+	    *tokenizer = im->tok != NULL ? tokenizer_describe(im->tok) : "copied, not read";
 	char buf[32];
+
+	if (im->tok == NULL)
+		fprintf(stderr, "saltctl model import: warning: %s; copied as it is\n", im->unread);
 
 	if (ctl_has(args, "json"))
 		return ctl_print_json(ctl_record(CTL("dir", dir), CTL("parameters", im->model->n_params),
 		    CTL("dtype", dtype), CTL("vocab_size", cfg->vocab_size), CTL("context", cfg->context),
-		    CTL("tokens", tokenizer_vocab_size(im->tok)), CTL("tokenizer", tokenizer)));
+		    CTL("tokens", ctl_known(im->tok != NULL, im->tok != NULL ? tokenizer_vocab_size(im->tok) : 0)), CTL("tokenizer", tokenizer)));
 	printf("%s: %s parameters in %s, vocabulary %" PRId64 ", context %" PRId64 ", tokenizer %s\n", dir,
 	    ctl_count((double)im->model->n_params, buf), dtype, cfg->vocab_size, cfg->context, tokenizer);
 	return 0;

@@ -118,17 +118,22 @@ model_new_verb(struct ctl_args *args)
 	struct ctl_folder folder;
 	struct tokenizer *tok = NULL;
 	struct model *model = NULL;
-	char path[4200], buf[32];
+	char path[4200], buf[32], why[600];
+	struct hash128 id;
 	uint64_t seed = 0;
 	int32_t eod;
 	int exit_code, rc;
 
 	if (tokenizer != NULL) {
 		ctl_tokenizer_path(tokenizer, path, sizeof(path));
-		if ((exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
+		/* One that cannot be read is copied too, if the vocabulary is known otherwise. */
+		if ((!ctl_has(args, "vocab") || tokenizer_identify(path, &id, why, sizeof(why), &note) != 0 || why[0] == '\0') &&
+		    (exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
 			return exit_code;
-		cfg.vocab_size = tokenizer_vocab_size(tok);
-		if (tokenizer_end_of_document(tok, NULL, &eod, NULL) == 0)
+		if (tok == NULL)
+			fprintf(stderr, "saltctl model new: warning: %s; copied as it is\n", why);
+		cfg.vocab_size = tok != NULL ? tokenizer_vocab_size(tok) : 0;
+		if (tok != NULL && tokenizer_end_of_document(tok, NULL, &eod, NULL) == 0)
 			cfg.bos_id = cfg.eos_id = eod;
 		tokenizer_destroy(&tok);
 	}

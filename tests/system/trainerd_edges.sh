@@ -87,6 +87,30 @@ grep -q "random weights.*set trainer.init" plan.err || fail "plan says nothing o
 ! train unused -n --set trainer.steps=2 --set trainer.init=deeper || fail "trainer.init of another shape"
 grep -q "trainer.init (shape of trainer.model)" unused.log || fail "trainer.init of another shape: $(cat unused.log)"
 
+# A corpus of ids from elsewhere and a tokenizer.json of a kind that is not read: all go on, compare it by its hash and carry it along.
+cp train.bin foreign.bin
+cp train.idx foreign.idx
+cp -r slm slm_foreign
+cp -r $c/step_00000030 teacher_foreign
+sed -i 's/"type": *"BPE"/"type": "Unigram"/' slm_foreign/tokenizer.json
+cp slm_foreign/tokenizer.json teacher_foreign/
+fleet foreign teacher_foreign "steps: 2"
+foreign=(--set corpus.train=foreign --set corpus.heldout= --set trainer.model=slm_foreign --set trainer.steps=2)
+serve foreign "${foreign[@]}"
+train foreign "${foreign[@]}" || last_log foreign "a tokenizer that is not read"
+serve_no_more
+for log in foreign foreign.selectord foreign.teacherd; do
+	[ "$(grep -c 'event=tokenizer.unread .*model.type: expected BPE, found Unigram' $log.log)" -eq 1 ] || fail "$log: $(cat $log.log)"
+done
+same slm_foreign/tokenizer.json run_foreign/checkpoints/step_00000002/tokenizer.json "the tokenizer of the checkpoint"
+echo >> teacher_foreign/tokenizer.json
+serve foreign "${foreign[@]}" --set cache.dir=cache_foreign2
+! train foreign "${foreign[@]}" --set run.dir=run_foreign2 || fail "another tokenizer of the teacher was accepted"
+grep -q "corpus.tokenizer" foreign.log || fail "another tokenizer of the teacher: $(cat foreign.log)"
+serve_no_more
+"$BIN/saltctl" generate --model run_foreign/checkpoints/step_00000002 --prompt a 2> generate.err && fail "text without a tokenizer"
+grep -q "model.type: expected BPE, found Unigram" generate.err || fail "generate: $(cat generate.err)"
+
 # A margin that was not met stays so after a resume, without another evaluation of the same step.
 fleet margin $c/step_00000030 "until_margin: 0"
 serve margin

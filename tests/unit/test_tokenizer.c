@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ids against Hugging Face's (tests/golden/tokenizer, made by its make.py), round trips of any bytes, and files that are no good. */
+#include <errno.h>
+#include <fcntl.h>
 #include "check.h"
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
@@ -315,6 +317,8 @@ test_classes(void)
 #define TAIL "\"merges\":[\"a b\"]}}"
 #define SPLIT(re) HEAD "[]" MID "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" re \
 	"\"},\"behavior\":\"Isolated\",\"invert\":false}," BL "]}" MOD VOC TAIL
+#define STRING(text) HEAD "[]" MID "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"String\":\"" text \
+	"\"},\"behavior\":\"Isolated\",\"invert\":false}," BL "]}" MOD VOC TAIL
 #define ADDED(list) HEAD list MID BL MOD VOC TAIL
 #define MODEL(rest) HEAD "[]" MID BL MOD rest "}}"
 #define SPECIAL(id, content) "{\"id\":" id ",\"content\":\"" content "\",\"special\":true}"
@@ -331,6 +335,9 @@ test_bad_files(void)
 		{"good, added", ADDED("[" SPECIAL("3", "<x>") "]"), 0, ""},
 		{"good, arrays", MODEL(VOC "\"merges\":[[\"a\",\"b\"]]"), 0, ""},
 		{"good, pattern", SPLIT("(?i:'s)|[^a-z\\\\p{L}]?\\\\p{N}{1,3}|\\\\s+(?!\\\\S)|\\\\u3040+"), 0, ""},
+		{"good, a string of all that is special in patterns", STRING("^$.|?*+()[]{}\\\\-/ &&#~"), 0, ""},
+		{"empty string", STRING(""), ERR_UNSUPPORTED, "pre_tokenizer.pretokenizers[0].pattern"},
+		{"added tokens not in order", ADDED("[" SPECIAL("4", "<y>") "," SPECIAL("3", "<x>") "]"), ERR_FORMAT, "added_tokens[0].id"},
 		{"empty", "", ERR_FORMAT, "line 1 column 0 (byte 0)"},
 		{"cut", "{\"version\":\"1.0\",", ERR_FORMAT, "line 1 column 17 (byte 17)"},
 		{"not an object", "[1]", ERR_FORMAT, "the whole"},
@@ -429,10 +436,79 @@ test_fingerprint(void)
 	    fingerprint_of(ADDED("[{\"id\":3,\"content\":\"<x>\",\"special\":false,\"normalized\":false}]"))));
 }
 
+/* A pattern that is a string means its characters, and the words of its split are not merged with others. */
+static void
+test_string(void)
+{
+	static const char text[] = STRING("b");
+	struct tokenizer_encoder *enc;
+	struct tokenizer_ids ids = {0};
+	struct tokenizer *tok;
+
+	CHECK(hash_equal(fingerprint_of(STRING("a.b")), fingerprint_of(SPLIT("a\\\\.b"))));
+	CHECK(!hash_equal(fingerprint_of(STRING("a.b")), fingerprint_of(SPLIT("a.b"))));
+	REQUIRE(tokenizer_parse(&tok, text, strlen(text), "t.json", NULL) == 0 && tokenizer_encoder_new(&enc, tok) == 0);
+	CHECK(tokenizer_encode(enc, "ab", 2, 0, &ids, NULL) == 0 && ids.n == 2 && ids.ids[0] == 0 && ids.ids[1] == 1);
+	tokenizer_encoder_destroy(&enc);
+	tokenizer_destroy(&tok);
+	free(ids.ids);
+	/* The first line of merges.txt in the list changes nothing. */
+	CHECK(hash_equal(fingerprint_of(MODEL(VOC "\"merges\":[\"#version: 0.2\",\"a b\"]")), fingerprint_of(MODEL(VOC "\"merges\":[\"a b\"]"))));
+}
+
+static void
+write_file(const char *path, const char *text, long size)
+{
+	FILE *f = fopen(path, "wb");
+
+	REQUIRE(f != NULL && fwrite(text, 1, strlen(text), f) == strlen(text) && fclose(f) == 0);
+	REQUIRE(size == 0 || truncate(path, size) == 0);
+}
+
+/* Files that cannot be loaded are compared by their bytes; what is no tokenizer.json at all is an error. */
+static void
+test_identify(void)
+{
+	static const char unigram[] = HEAD "[]" MID BL ",\"model\":{\"type\":\"Unigram\"}}\n";
+	static const struct {
+		const char *text, *found;
+	} bad[] = {
+		{"", "an empty file"}, {"{\"version\":\"1.0\",", "does not end"}, {"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"},
+		{"<!DOCTYPE html>", "HTML"}, {"[]", "another kind"},
+	};
+	char path[] = "/tmp/salt_tokenizer.XXXXXX", why[600];
+	struct hash128 id, other;
+	struct err_note note;
+	int fd = mkstemp(path);
+
+	REQUIRE(fd >= 0 && close(fd) == 0);
+	write_file(path, ADDED("[]"), 0);
+	CHECK(tokenizer_identify(path, &id, why, sizeof(why), &note) == 0 && why[0] == '\0' && hash_equal(id, fingerprint_of(ADDED("[]"))));
+	write_file(path, unigram, 0);
+	CHECK(tokenizer_identify(path, &id, why, sizeof(why), &note) == 0 && strstr(why, "model.type: expected BPE, found Unigram") != NULL);
+	CHECK(hash_equal(id, hash_bytes(unigram, strlen(unigram))));
+	write_file(path, HEAD "[]" MID BL ",\"model\":{\"type\":\"WordPiece\"}}", 0);
+	CHECK(tokenizer_identify(path, &other, why, sizeof(why), &note) == 0 && !hash_equal(id, other));
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		write_file(path, bad[i].text, 0);
+		CHECK_ROW(bad[i].found, tokenizer_identify(path, &id, why, sizeof(why), &note) == ERR_FORMAT);
+		CHECK_ROW(bad[i].found, strstr(note.found, bad[i].found) != NULL && strstr(note.name, path) != NULL);
+	}
+	/* Over the limit. */
+	write_file(path, unigram, (long)TOKENIZER_MAX_FILE_BYTES + 1);
+	CHECK(tokenizer_identify(path, &id, why, sizeof(why), &note) == ERR_FORMAT);		/* ends with NUL */
+	REQUIRE((fd = open(path, O_WRONLY)) >= 0 && pwrite(fd, "}", 1, (off_t)TOKENIZER_MAX_FILE_BYTES) == 1 && close(fd) == 0);
+	CHECK(tokenizer_identify(path, &id, why, sizeof(why), &note) == 0 && strstr(why, "at most 268435456 bytes") != NULL);
+	REQUIRE(unlink(path) == 0);
+	CHECK(tokenizer_identify(path, &id, why, sizeof(why), &note) == ENOENT);
+}
+
 int
 main(void)
 {
 	test_bad_files();
+	test_string();
+	test_identify();
 	test_fingerprint();
 	test_golden();
 	test_classes();

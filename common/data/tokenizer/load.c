@@ -8,7 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file/file.h"
+#include "base/hash/hash.h"
 #include "base/mem/mem.h"
+
+#define READ_BYTES ((size_t)1 << 20)
 
 int
 tokenizer__bad(struct loading *l, int rc, const char *place, const char *expected, const char *fmt, ...)
@@ -213,7 +217,8 @@ load_added_token(struct loading *l, const struct json *j, size_t i, int32_t *nex
 			return tokenizer__bad(l, ERR_FORMAT, where, "an id no other token has", "%" PRId64 ", twice", id);
 		if (id != *next) {
 			tokenizer__bad(l, ERR_FORMAT, where, "", "%" PRId64, id);
-			err_note_expected(l->note, "%d, the next free id: there are no holes, and new tokens stand in order", *next);
+			err_note_expected(l->note, "%d, the next free id: new tokens stand in order, without holes (Hugging Face's library numbers "
+			    "them in the order of the list, whatever their ids; sort the list by id)", *next);
 			return ERR_FORMAT;
 		}
 		++*next;
@@ -315,11 +320,13 @@ load_merges(struct loading *l, const struct json *merges)
 		rc = tokenizer__no_memory(l);
 		goto out;
 	}
-	l->tok->n_merges = (uint32_t)n;
 	for (i = 0; i < n; i++) {
 		char *joined = buf + 2 * (MAX_TOKEN_BYTES + 2);
 
 		snprintf(place, sizeof place, "model.merges[%zu]", i);
+		/* The first line of a merges.txt, copied along. Hugging Face's library passes over each text that begins like this. */
+		if (json_text(json_item(merges, i), &left) && strncmp(left, "#version", 8) == 0)
+			continue;
 		if ((rc = merge_sides(l, json_item(merges, i), place, buf, &left, &right)) != 0)
 			goto out;
 		n_left = strlen(left);
@@ -328,7 +335,7 @@ load_merges(struct loading *l, const struct json *merges)
 		if ((rc = vocab_id(l, place, "left side", left, &a)) != 0 || (rc = vocab_id(l, place, "right side", right, &b)) != 0 ||
 		    (rc = vocab_id(l, place, "joined token", joined, &c)) != 0)
 			goto out;
-		tokenizer__pair_put(l->tok, (uint32_t)a, (uint32_t)b, (uint32_t)i, (int32_t)c);
+		tokenizer__pair_put(l->tok, (uint32_t)a, (uint32_t)b, l->tok->n_merges++, (int32_t)c);
 	}
 	rc = 0;
 out:
@@ -477,6 +484,70 @@ tokenizer_parse(struct tokenizer **tok, const char *source, size_t len, const ch
 	rc = from_json(tok, root, name, note);
 	json_close(&root);
 	return rc;
+}
+
+/* The hash of the file's bytes; ERR_FORMAT unless it begins and ends as a JSON object does. */
+static int
+hash_object(const char *path, struct hash128 *id, struct err_note *note)
+{
+	struct hash_state *h = hash_new();
+	FILE *f = fopen(path, "rbe");
+	char *buf = malloc(READ_BYTES), head[64];
+	const char *magic;
+	size_t n, n_head = 0, at;
+	int rc = 0, first = EOF, last = EOF;
+
+	if (f == NULL || h == NULL || buf == NULL) {
+		rc = err_note_set(note, f == NULL ? errno : ENOMEM, "%s", path);
+		goto out;
+	}
+	while ((n = fread(buf, 1, READ_BYTES, f)) > 0) {
+		hash_update(h, buf, n);
+		if (n_head == 0)
+			memcpy(head, buf, n_head = n < sizeof(head) ? n : sizeof(head));
+		for (at = first == EOF && n >= 3 && memcmp(buf, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; first == EOF && at < n; at++)
+			if (strchr(" \t\r\n", buf[at]) == NULL)
+				first = (unsigned char)buf[at];
+		for (at = n; at > 0 && buf[at - 1] != '\0' && strchr(" \t\r\n", buf[at - 1]) != NULL; at--)
+			;
+		if (at > 0)
+			last = (unsigned char)buf[at - 1];
+	}
+	magic = file_magic(head, n_head);
+	if (ferror(f))
+		rc = err_note_set(note, EIO, "%s", path);
+	else if (magic != NULL || first != '{' || last != '}')
+		rc = err_expect(note, ERR_FORMAT, "%s", "a JSON object, or no such file: only encoding and decoding of text need it", "%s", path, magic != NULL ? magic : n_head == 0 ?
+		    "an empty file" : first == '{' ? "one that does not end" : "another kind of file");
+	*id = hash_digest(h);
+out:
+	if (f != NULL)
+		fclose(f);
+	free(buf);
+	hash_destroy(&h);
+	return rc;
+}
+
+int
+tokenizer_identify(const char *path, struct hash128 *id, char *why, size_t size, struct err_note *note)
+{
+	struct tokenizer *tok;
+	struct err_note reason = {.name = ""};
+	int rc = tokenizer_load(&tok, path, &reason);
+
+	why[0] = '\0';
+	if (rc == 0) {
+		*id = tokenizer_fingerprint(tok);
+		tokenizer_destroy(&tok);
+		return 0;
+	}
+	if (rc > 0) {
+		if (note != NULL)
+			*note = reason;
+		return rc;
+	}
+	err_note_str(&reason, rc, why, size);
+	return hash_object(path, id, note);
 }
 
 void

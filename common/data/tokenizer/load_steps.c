@@ -7,6 +7,7 @@
 
 #include "base/mem/mem.h"
 
+#define MAX_STRING_BYTES 256u
 #define MAX_DEPTH 8			/* of Sequence in Sequence */
 
 /* The pattern of ByteLevel with use_regex (GPT-2's). */
@@ -37,6 +38,29 @@ add_split(struct loading *l, const char *pattern, const char *place)
 	return rc == ENOMEM ? tokenizer__no_memory(l) : rc;
 }
 
+/* A pattern of plain text: as a regular expression, with a backslash before each character that is special there. */
+static int
+load_string(struct loading *l, const struct json *pattern, const char *place)
+{
+	char regex[2 * MAX_STRING_BYTES + 1];
+	const char *s;
+	size_t n = 0;
+	int rc;
+
+	if ((rc = tokenizer__text(l, pattern, place, "String", &s)) != 0)
+		return rc;
+	if (strlen(s) > MAX_STRING_BYTES)
+		return tokenizer__bad(l, ERR_UNSUPPORTED, place, "a String of at most 256 bytes", "%zu", strlen(s));
+	for (; *s != '\0'; s++) {
+		if (strchr("\\^$.|?*+()[]{}", *s) != NULL)
+			regex[n++] = '\\';
+		regex[n++] = *s;
+	}
+	regex[n] = '\0';
+	describe(l->tok, "Split");
+	return add_split(l, regex, place);
+}
+
 static int
 load_split(struct loading *l, const struct json *j, const char *place)
 {
@@ -55,7 +79,7 @@ load_split(struct loading *l, const struct json *j, const char *place)
 	if (json_kind(pattern) != JSON_KIND_OBJECT)
 		return tokenizer__bad(l, ERR_FORMAT, where, "an object", "%s", tokenizer__kind_of(pattern));
 	if (json_get(pattern, "Regex") == NULL && json_get(pattern, "String") != NULL)
-		return tokenizer__bad(l, ERR_UNSUPPORTED, where, "Regex", "String");
+		return load_string(l, pattern, where);
 	if ((rc = tokenizer__text(l, pattern, where, "Regex", &regex)) != 0)
 		return rc;
 	snprintf(where, sizeof where, "%.200s.pattern.Regex", place);

@@ -67,6 +67,14 @@ int32_t tokenizer_vocab_size(const struct tokenizer *tok);
  * file's formatting, its order of keys, or the parts not applied. */
 struct hash128 tokenizer_fingerprint(const struct tokenizer *tok);
 
+/*
+ * tokenizer_identify - what the tokenizer.json at path is compared by, where no text is encoded: tokenizer_fingerprint of a file that can be
+ * loaded; of another (a kind that is not supported, larger than the limits) the xxh3-128 of its bytes.
+ * @why  "" if the file can be loaded, else why not, as tokenizer_load says it, cut to size bytes.
+ * Returns 0; ERR_FORMAT: not a JSON object at all, so damaged or another kind of file; ENOMEM or errno.
+ */
+int tokenizer_identify(const char *path, struct hash128 *id, char *why, size_t size, struct err_note *note);
+
 /* tokenizer_is_lossless - no normaliser, no prefix space, and a token for each of the 256 bytes. */
 bool tokenizer_is_lossless(const struct tokenizer *tok);
 

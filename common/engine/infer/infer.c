@@ -460,18 +460,17 @@ infer_destroy(struct infer **infer)
 static int
 load_tokenizer(struct infer_model *info, struct err_note *note)
 {
-	struct tokenizer *tok = NULL;
-	char path[4200];
+	char path[4200], why[600], quoted[700];
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/tokenizer.json", info->dir);
 	if (access(path, F_OK) != 0)
 		return 0;
-	if ((rc = tokenizer_load(&tok, path, note)) != 0)
+	if ((rc = tokenizer_identify(path, &info->tokenizer, why, sizeof(why), note)) != 0)
 		return rc;
-	info->tokenizer = tokenizer_fingerprint(tok);
+	if (why[0] != '\0')
+		log_warn("tokenizer.unread", "file=%s why=%s hint=\"it is compared by its hash\"", path, log_quote(why, quoted, sizeof(quoted)));
 	info->has_tokenizer = true;
-	tokenizer_destroy(&tok);
 	return 0;
 }
 
