@@ -99,6 +99,10 @@ static const struct info infos[] = {
 	{"blk.0.ffn_norm.weight", 0, C}, {"blk.0.ffn_gate.weight", F, C}, {"blk.0.ffn_up.weight", F, C}, {"blk.0.ffn_down.weight", C, F},
 };
 
+/* As Qwen2 has them: none for attn_output. */
+static const struct info biases[] = {{"blk.0.attn_q.bias", 0, 8}, {"blk.0.attn_k.bias", 0, 4}, {"blk.0.attn_v.bias", 0, 4}};
+
+#define N_BIASES (sizeof(biases) / sizeof(biases[0]))
 #define N_INFOS (sizeof(infos) / sizeof(infos[0]))
 
 static void
@@ -108,7 +112,8 @@ put_tokens(void)
 	static const uint32_t types[V] = {1, 1, 1, 3, 1, 3};
 
 	pair_text("tokenizer.ggml.model", wrong("spm") ? "llama" : "gpt2");
-	pair_text("tokenizer.ggml.pre", wrong("pre") ? "tekken" : "gpt-2");
+	if (!wrong("no pre"))
+		pair_text("tokenizer.ggml.pre", wrong("pre") ? "tekken" : wrong("refact") ? "refact" : wrong("smaug") ? "smaug-bpe" : "gpt-2");
 	pair_array("tokenizer.ggml.tokens", 8, V);
 	for (int i = 0; i < V; i++)
 		put_text(wrong("token twice") && i == 1 ? "a" : wrong("token utf8") && i == 1 ? "\xc3(" : tokens[i]);
@@ -144,6 +149,8 @@ put_pairs(void)
 		pair_f32("llama.attention.layer_norm_rms_epsilon", wrong("nan eps") ? NAN : 1e-5f);
 	if (wrong("rope_freqs") || wrong("other rope_freqs") || wrong("rope_freqs shape"))
 		pair_f32("llama.rope.freq_base", 5e8f);
+	if (wrong("rope_freqs 1024"))
+		pair_f32("llama.rope.freq_base", 101321);
 	if (wrong("yarn"))
 		pair_text("llama.rope.scaling.type", "yarn");
 	if (wrong("experts"))
@@ -240,6 +247,10 @@ build(const char *how)
 
 	fault = how;
 	n_file = n_infos = n_pairs_put = 0;
+	if (wrong("git lfs")) {
+		memcpy(file, "version https://git-lfs.github.com/spec/v1\n", 43);
+		n_file = 43;
+	}
 	put(wrong("magic") ? 0x46554746 : 0x46554747, 4);
 	put(wrong("version 1") ? 1 : wrong("version 4") ? 4 : wrong("big-endian") ? 0x03000000 : wrong("version 2") ? 2 : 3, 4);
 	at_counts = n_file;
@@ -249,7 +260,9 @@ build(const char *how)
 	for (size_t i = 0; i < N_INFOS; i++)
 		if (!(wrong("missing") && i == 9))
 			put_info(&infos[i], &offset);
-	if (wrong("rope_freqs") || wrong("other rope_freqs") || wrong("rope_freqs shape"))
+	for (size_t i = 0; wrong("biases") && i < N_BIASES; i++)
+		put_info(&biases[i], &offset);
+	if (wrong("rope_freqs") || wrong("rope_freqs 1024") || wrong("other rope_freqs") || wrong("rope_freqs shape"))
 		put_info(&(struct info){"rope_freqs.weight", 0, wrong("rope_freqs shape") ? 4 : 2}, &offset);
 	while (n_file % ALIGN != 0)
 		put(0, 1);
@@ -260,6 +273,12 @@ build(const char *how)
 			continue;
 		for (uint64_t i = 0; i < n; i++)
 			put_f32(wrong("nan") && k == 6 && i == 5 ? NAN : (float)(1000 * k + i));
+		while (n_file % ALIGN != 0)
+			put(0, 1);
+	}
+	for (size_t k = 0; wrong("biases") && k < N_BIASES; k++) {
+		for (uint64_t i = 0; i < biases[k].width; i++)
+			put_f32((float)(100 * k + i));
 		while (n_file % ALIGN != 0)
 			put(0, 1);
 	}
@@ -336,8 +355,10 @@ test_refusals(void)
 		{"other rope_freqs", ERR_UNSUPPORTED, "tensor rope_freqs.weight, element 0: expected 1"},
 		{"rope_freqs shape", ERR_MISMATCH, "rope_freqs.weight: expected 2 elements"},
 		{"nan", ERR_NONFINITE, "tensor blk.0.attn_v.weight, element 5"},
-		{"spm", ERR_UNSUPPORTED, "tokenizer.ggml.model: expected gpt2 (byte-level BPE), found llama"},
-		{"pre", ERR_UNSUPPORTED, "found tekken"}, {"token twice", ERR_FORMAT, "'a' twice, the second with id 1"},
+		{"spm", ERR_UNSUPPORTED, "tokenizer.ggml.model: expected gpt2 (byte-level BPE); else give --tokenizer PATH, found llama"},
+		{"pre", ERR_UNSUPPORTED, "qwen2; else give --tokenizer PATH, found tekken"},
+		{"no pre", ERR_FORMAT, "give --tokenizer PATH, found nothing"}, {"git lfs", ERR_FORMAT, "git lfs pull"},
+ {"token twice", ERR_FORMAT, "'a' twice, the second with id 1"},
 		{"token utf8", ERR_FORMAT, "item 1"}, {"types short", ERR_FORMAT, "each of the 6 tokens, found 5"},
 		{"byte token", ERR_UNSUPPORTED, "found 6 (byte)"}, {"no merges", ERR_FORMAT, "tokenizer.ggml.merges"},
 		{"merges of u32", ERR_FORMAT, "an array of u32"},
@@ -425,7 +446,64 @@ test_values(void)
 	CHECK(cfg.rope_scaling.llama3 && cfg.rope_scaling.factor == 32 && cfg.rope_scaling.original_context == 8192);
 	CHECK(cfg.rope_scaling.low_freq_factor == 1 && cfg.rope_scaling.high_freq_factor == 4);
 	gguf_close(&g);
+	/* The second one's wavelength is 2000: at 8192 it would not be scaled, at 1024 it is scaled in full. */
+	build("rope_freqs 1024");
+	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
+	CHECK(cfg.rope_scaling.factor == 32 && cfg.rope_scaling.original_context == 1024);
+	gguf_close(&g);
 	CHECK(gguf_open(&g, check_missing(), &note) == ENOENT && g == NULL);
+}
+
+/* Biases on q, k and v only are Qwen2's layer; those of q and k are in the order of their rows. */
+static void
+test_biases(void)
+{
+	static const struct { const char *name; int begin, n; } rows[] = {
+		{"model.layers.0.self_attn.q_proj.bias", 0, 8}, {"model.layers.0.self_attn.k_proj.bias", 100, 4},
+		{"model.layers.0.self_attn.v_proj.bias", 200, 4}};
+	static const int paired[] = {0, 2, 1, 3, 4, 6, 5, 7};
+	struct gguf_model *m = NULL;
+	struct model *model = NULL;
+	struct model_config cfg;
+	struct err_note note = {0};
+	struct gguf *g = NULL;
+	float x[8];
+
+	build("biases");
+	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0 && model_new(&model, &cfg, &note) == 0);
+	REQUIRE(gguf_model_open(&m, g, model, &note) == 0);
+	CHECK(cfg.family == MODEL_FAMILY_QWEN2);
+	for (size_t k = 0; k < 3; k++) {
+		const struct model_tensor *t = model_find(model, rows[k].name);
+
+		REQUIRE(t != NULL && t->n_elements == rows[k].n);
+		REQUIRE(gguf_model_source(m, (uint64_t)t->offset, (uint64_t)t->n_elements, x, &note) == 0);
+		for (int i = 0; i < rows[k].n; i++)
+			CHECK_ROW(rows[k].name, x[i] == (float)(rows[k].begin + (k < 2 ? paired[i] : i)));
+	}
+	gguf_model_close(&m);
+	model_destroy(&model);
+	gguf_close(&g);
+}
+
+/* Names of splits that have the regular expressions of another one. */
+static void
+test_splits(void)
+{
+	static const struct { const char *how, *has; } rows[] = {
+		{"refact", "\"Digits\""}, {"smaug", "\\\\p{N}{1,3}"}};
+	struct err_note note = {0};
+	char *json, *config;
+	struct gguf *g;
+
+	for (size_t i = 0; i < 2; i++) {
+		build(rows[i].how);
+		REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_tokenizer(g, &json, &config, &note) == 0);
+		CHECK_ROW(rows[i].how, strstr(json, rows[i].has) != NULL && strstr(json, "\"ignore_merges\": false") != NULL);
+		free(json);
+		free(config);
+		gguf_close(&g);
+	}
 }
 
 int
@@ -438,6 +516,8 @@ main(void)
 	REQUIRE((fd = mkstemp(path)) >= 0);
 	close(fd);
 	test_values();
+	test_biases();
+	test_splits();
 	test_refusals();
 	test_truncated();
 	unlink(path);

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file/file.h"
 #include "base/mem/mem.h"
 
 /* ---- reading the header ---- */
@@ -304,8 +305,11 @@ read_head(struct cursor *c, uint64_t *n_tensors, uint64_t *n_pairs)
 	uint64_t version;
 	int rc;
 
-	if (c->g->size < 4 || memcmp(c->g->map, "GGUF", 4) != 0)
-		return bad(c, ERR_FORMAT, 0, "GGUF", "%s", c->g->size < 4 ? "less than four bytes" : "something else");
+	if (c->g->size < 4 || memcmp(c->g->map, "GGUF", 4) != 0) {
+		const char *magic = file_magic(c->g->map, c->g->size);
+
+		return bad(c, ERR_FORMAT, 0, "GGUF", "%s", magic != NULL ? magic : c->g->size < 4 ? "less than four bytes" : "something else");
+	}
 	c->at = 4;
 	if ((rc = take(c, 4, "a version", &version)) != 0)
 		return rc;

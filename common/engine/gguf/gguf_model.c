@@ -139,45 +139,63 @@ llama3_divisor(const struct model_config *cfg, double factor, int64_t pair)
 	return 1 / ((1 - smooth) / factor + smooth);
 }
 
+/* The first of n divisors that llama3 scaling with cfg's numbers does not give, within 1e-4 of it; n: all are given. */
+static size_t
+first_other(const struct model_config *cfg, const float *divisors, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n) {
+		double want = llama3_divisor(cfg, cfg->rope_scaling.factor, (int64_t)i);
+
+		if (!(fabs((double)divisors[i] - want) <= 1e-4 * want))
+			break;
+		i++;
+	}
+	return i;
+}
+
 /*
  * rope_freqs.weight holds the divisor of each frequency, not the four parameters it was computed from. Llama 3.1, 3.2 and 3.3 all use
- * 1, 4 and 8192 for three of them; the fourth is the last divisor. Accepted if all divisors follow from these, else refused.
+ * 1, 4 and 8192 for three of them; the fourth is the last divisor. Other models may have another original context, a power of two.
+ * Accepted if all divisors follow from these, else refused.
  */
 static int
 read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note *note)
 {
+	static const int64_t originals[] = {8192, 1024, 2048, 4096, 16384, 32768, 65536, 131072};
 	const struct gguf_tensor *t = gguf_find(g, ROPE_FREQS);
-	float factor, x;
+	size_t n = (size_t)cfg->head_dim / 2, other;
+	float *divisors;
 	int rc;
 
 	if (t == NULL)
 		return 0;
+	if (t->n_elements != n || n == 0)
+		return err_expect_at(note, ERR_MISMATCH, "%s", "tensor " ROPE_FREQS, "%zu elements, one a rotary pair", "%" PRIu64, g->path, n,
+		    t->n_elements);
+	if ((divisors = mem_alloc(n, sizeof(*divisors))) == NULL)
+		return err_note_set(note, ENOMEM, "%s", g->path);
+	if ((rc = gguf_read_f32(t, 0, n, divisors, note)) != 0)
+		goto out;
 	cfg->rope_scaling.llama3 = true;
 	cfg->rope_scaling.low_freq_factor = 1;
 	cfg->rope_scaling.high_freq_factor = 4;
-	cfg->rope_scaling.original_context = 8192;
-	if (t->n_elements != (uint64_t)cfg->head_dim / 2) {
-		err_note_set(note, ERR_MISMATCH, "%s", g->path);
-		err_note_place(note, "tensor " ROPE_FREQS);
-		return err_expect(note, ERR_MISMATCH, "", "%" PRId64 " elements, one a rotary pair",
-		    "%" PRIu64, cfg->head_dim / 2, t->n_elements);
+	cfg->rope_scaling.factor = (double)divisors[n - 1];
+	for (size_t i = 0; i < sizeof(originals) / sizeof(originals[0]); i++) {
+		cfg->rope_scaling.original_context = originals[i];
+		if (first_other(cfg, divisors, n) == n)
+			goto out;
 	}
-	if ((rc = gguf_read_f32(t, t->n_elements - 1, 1, &factor, note)) != 0)
-		return rc;
-	for (uint64_t i = 0; i < t->n_elements; i++) {
-		double want = llama3_divisor(cfg, (double)factor, (int64_t)i);
-
-		if ((rc = gguf_read_f32(t, i, 1, &x, note)) != 0)
-			return rc;
-		if (fabs((double)x - want) <= 1e-4 * want)
-			continue;
-		err_note_set(note, ERR_UNSUPPORTED, "%s", g->path);
-		err_note_place(note, "tensor " ROPE_FREQS ", element %" PRIu64, i);
-		return err_expect(note, ERR_UNSUPPORTED, "", "%g, as llama3 scaling (1, 4, 8192) by %g gives",
-		    "%g", want, (double)factor, (double)x);
-	}
-	cfg->rope_scaling.factor = (double)factor;
-	return 0;
+	cfg->rope_scaling.original_context = originals[0];
+	other = first_other(cfg, divisors, n);
+	rc = err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor " ROPE_FREQS ", element %zu",
+	    "%g, as llama3 scaling (1, 4, 8192) by %g gives", "%g, which no original context from 1024 to 131072 gives either; the model's folder "
+	    "of safetensors may state its scaling", g->path, other, llama3_divisor(cfg, cfg->rope_scaling.factor, (int64_t)other),
+	    cfg->rope_scaling.factor, (double)divisors[other]);
+out:
+	free(divisors);
+	return rc;
 }
 
 /* The vocabulary size is that of the embedding; more tokens, or another stated size, are an error. */
@@ -232,8 +250,8 @@ gguf_config(const struct gguf *g, struct model_config *out, struct err_note *not
 	if (!gguf__text(gguf__pair(g, "general.architecture"), &arch))
 		return gguf__bad_kind(g, note, "general.architecture", "a string");
 	if (!gguf__is(&arch, "llama"))
-		return gguf__bad(g, note, ERR_UNSUPPORTED, "general.architecture", "llama", "%.*s", (int)(arch.len < 100 ? arch.len : 100),
-		    arch.s);
+		return gguf__bad(g, note, ERR_UNSUPPORTED, "general.architecture", "llama", "%.*s; other families are read from their folder of "
+		    "safetensors", (int)(arch.len < 100 ? arch.len : 100), arch.s);
 	if ((rc = check_keys(g, note)) != 0)
 		return rc;
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
@@ -256,6 +274,9 @@ gguf_config(const struct gguf *g, struct model_config *out, struct err_note *not
 	cfg.tied = gguf_find(g, "output.weight") == NULL;
 	cfg.attention_bias = gguf_find(g, "blk.0.attn_q.bias") != NULL;
 	cfg.mlp_bias = gguf_find(g, "blk.0.ffn_down.bias") != NULL;
+	/* Biases on q, k and v only: the layer is Qwen2's, whatever the file calls it. */
+	if (cfg.attention_bias && !cfg.mlp_bias && gguf_find(g, "blk.0.attn_output.bias") == NULL)
+		cfg.family = MODEL_FAMILY_QWEN2;
 	if ((rc = read_vocab_size(g, &cfg, note)) != 0 ||
 	    (rc = id_key(g, "tokenizer.ggml.bos_token_id", cfg.vocab_size, &cfg.bos_id, note)) != 0 ||
 	    (rc = id_key(g, "tokenizer.ggml.eos_token_id", cfg.vocab_size, &cfg.eos_id, note)) != 0 ||

@@ -16,16 +16,26 @@
 /* Values of tokenizer.ggml.token_type. */
 enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE };
 
-/* The splits in tokenizer.json of the models they are named after; regex NULL: ByteLevel's own (GPT-2's). */
+/*
+ * The splits in tokenizer.json of the models they are named after; regex NULL: ByteLevel's own (GPT-2's). Names with the regular expressions
+ * of another one (in llama.cpp's table too) differ in the rest of their line only.
+ */
 #define WORDS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define GIVE "; else give --tokenizer PATH"
+#define PRE "smollm, refact, starcoder, gpt-2, llama-bpe, smaug-bpe or qwen2" GIVE
 #define REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 static const struct split {
 	const char *name, *regex;
 	bool digits, nfc, ignore_merges, bos;	/* bos: added unless the file has another setting */
 } splits[] = {
 	{.name = "smollm", .digits = true},
+	{.name = "refact", .digits = true},
+	{.name = "starcoder", .digits = true},
 	{.name = "gpt-2"},
 	{.name = "llama-bpe", .regex = WORDS "\\p{N}{1,3}" REST, .ignore_merges = true, .bos = true},
+	{.name = "llama3", .regex = WORDS "\\p{N}{1,3}" REST, .ignore_merges = true, .bos = true},
+	{.name = "llama-v3", .regex = WORDS "\\p{N}{1,3}" REST, .ignore_merges = true, .bos = true},
+	{.name = "smaug-bpe", .regex = WORDS "\\p{N}{1,3}" REST},
 	{.name = "qwen2", .regex = WORDS "\\p{N}" REST, .nfc = true},
 };
 
@@ -151,15 +161,15 @@ read_rules(struct conversion *c)
 	if (!gguf__text(gguf__pair(c->g, model_key), &model))
 		return gguf__bad_kind(c->g, c->note, model_key, "a string");
 	if (!gguf__is(&model, "gpt2"))
-		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, model_key, "gpt2 (byte-level BPE)", "%.*s",
+		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, model_key, "gpt2 (byte-level BPE)" GIVE, "%.*s",
 		    (int)(model.len < 100 ? model.len : 100), model.s);
 	if (!gguf__text(gguf__pair(c->g, pre_key), &pre))
-		return gguf__bad_kind(c->g, c->note, pre_key, "smollm, gpt-2, llama-bpe or qwen2");
+		return gguf__bad_kind(c->g, c->note, pre_key, PRE);
 	for (size_t i = 0; i < sizeof(splits) / sizeof(splits[0]); i++)
 		if (gguf__is(&pre, splits[i].name))
 			c->split = &splits[i];
 	if (c->split == NULL)
-		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, pre_key, "smollm, gpt-2, llama-bpe or qwen2", "%.*s",
+		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, pre_key, PRE, "%.*s",
 		    (int)(pre.len < 100 ? pre.len : 100), pre.s);
 	if ((rc = flag_key(c, "tokenizer.ggml.add_space_prefix", false, &c->prefix_space)) != 0 ||
 	    (rc = flag_key(c, "tokenizer.ggml.add_bos_token", c->split->bos, &c->add_bos)) != 0 ||
