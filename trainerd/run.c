@@ -282,12 +282,18 @@ static int
 run_weights(struct run *r, struct err_note *note)
 {
 	struct weights_model *w = NULL;
+	struct hash128 fingerprint;
+	bool checkpoint;
 	int rc;
 
 	run_warn_unused(r);
 	if (r->config->trainer.init[0] == '\0')
 		return step_init(r->step, r->config->run.seed, note);
-	if ((rc = run_open_init(r, step_model(r->step), &w, note)) == 0)
+	rc = run_open_init(r, step_model(r->step), &w, note);
+	/* Rank 0 compares all of it with its manifest or its record; the ranks agree on the result. */
+	if (rc == 0 && r->rank == 0 && (rc = checkpoint_verify_model(r->config->trainer.init, &checkpoint, note)) == 0 && !checkpoint)
+		rc = weights_model_fingerprint(w, r->config->trainer.init, &fingerprint, note);
+	if (rc == 0)
 		rc = step_fill(r->step, STEP_MASTERS, initial_source, w, note);
 	weights_model_close(&w);
 	return rc;

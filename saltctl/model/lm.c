@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/weights/weights.h"
 
 static int
@@ -19,12 +20,15 @@ lm_open(struct lm *lm, const char *dir, const struct kernels_options *options, i
 	struct model_session_options so = {.max_batch = b, .max_tokens = t};
 	struct weights_model *w = NULL;
 	struct model_config cfg;
+	struct hash128 fingerprint;
+	bool checkpoint = false;
 	enum dtype dtype;
 	int rc;
 
 	*lm = (struct lm){.kernels = NULL};
-	if ((rc = weights_config_load(dir, &cfg, note)) != 0 || (rc = model_new(&lm->model, &cfg, note)) != 0 ||
-	    (rc = weights_model_open(&w, dir, lm->model, note)) != 0 || (rc = kernels_new(&lm->kernels,
+	if ((rc = checkpoint_verify_model(dir, &checkpoint, note)) != 0 || (rc = weights_config_load(dir, &cfg, note)) != 0 || (rc = model_new(&lm->model, &cfg, note)) != 0 ||
+	    (rc = weights_model_open(&w, dir, lm->model, note)) != 0 ||
+	    (!checkpoint && (rc = weights_model_fingerprint(w, dir, &fingerprint, note)) != 0) || (rc = kernels_new(&lm->kernels,
 	    options, note)) != 0)
 		goto out;
 	if (weights_model_remarks(w)[0] != '\0')

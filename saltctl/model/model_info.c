@@ -12,6 +12,7 @@
 #include "base/json/json.h"
 #include "engine/kernels/kernels.h"
 #include "engine/model/model.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/weights/weights.h"
 
 static const struct cli_option options[] = {
@@ -129,6 +130,7 @@ look(struct facts *f, struct err_note *note)
 	struct kernels *k = NULL;
 	struct weights_model *w = NULL;
 	struct hash128 fingerprint;
+	bool checkpoint;
 	int rc;
 
 	/* A folder with only config.json is a shape; weights, if there are any, must be those that eval would read. */
@@ -136,8 +138,10 @@ look(struct facts *f, struct err_note *note)
 		if ((rc = weights_model_open(&w, f->path, f->model, note)) != 0)
 			return rc;
 		snprintf(f->remarks, sizeof(f->remarks), "%s", weights_model_remarks(w));
+		if ((rc = checkpoint_verify_model(f->path, &checkpoint, note)) == 0)
+			rc = weights_model_fingerprint(w, f->path, &fingerprint, note);
 		weights_model_close(&w);
-		if ((rc = weights_fingerprint(f->path, &fingerprint, note)) != 0)
+		if (rc != 0)
 			return rc;
 		f->has_weights = true;
 		hash_hex(fingerprint, f->fingerprint);

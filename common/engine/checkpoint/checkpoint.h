@@ -115,6 +115,12 @@ enum checkpoint_check {
 int checkpoint_verify(const char *path, enum checkpoint_check check, struct err_note *note);
 
 /*
+ * checkpoint_verify_model - before the model in a directory is used: if that is a checkpoint, the model's files (all but the optimiser and the
+ * trainer's state) against the hashes of its manifest. *is: whether it is one. 0 or as checkpoint_verify.
+ */
+int checkpoint_verify_model(const char *dir, bool *is, struct err_note *note);
+
+/*
  * checkpoint_find_latest - the newest checkpoint that passes the check. Those that do not are logged (event
  * checkpoint.skipped) and skipped. Returns 0, ERR_NOT_FOUND (there are none; the note only names ROOT), ERR_CORRUPT
  * (none passes; the note is that of the newest), errno.

@@ -117,7 +117,9 @@ verify_file(const char *path, const struct weights_file *f, enum checkpoint_chec
 	if ((rc = hash_plain(file, f->size_bytes, &h, note)) != 0)
 		return rc;
 	if (!hash_equal(h, f->hash))
-		return err_expect(note, ERR_CORRUPT, "%s", "xxh3-128 %s", "%s", file, hash_hex(f->hash, want), hash_hex(h, found));
+		return err_expect(note, ERR_CORRUPT, "%s", "xxh3-128 %s, as in MANIFEST.json", "%s: its bytes changed; restore it, "
+		    "or take another checkpoint (for a model alone, if the change was meant, remove MANIFEST.json)", file, hash_hex(f->hash, want),
+		    hash_hex(h, found));
 	return 0;
 }
 
@@ -138,6 +140,31 @@ checkpoint_verify(const char *path, enum checkpoint_check check, struct err_note
 		rc = err_expect(note, ERR_MISMATCH, "%s", "step %" PRIu64 ", as in its name", "%" PRIu64 " in the manifest", path, named, step);
 	for (size_t i = 0; i < list.n && rc == 0; i++)
 		rc = verify_file(path, &list.files[i], check, note);
+	free(list.files);
+	return rc;
+}
+
+int
+checkpoint_verify_model(const char *dir, bool *is, struct err_note *note)
+{
+	char file[CHECKPOINT_PATH_BYTES + 32];
+	struct checkpoint_files list;
+	unsigned rank, n_ranks;
+	uint64_t step;
+	int rc;
+
+	*is = false;
+	if (strlen(dir) >= CHECKPOINT_PATH_BYTES)
+		return err_note_set(note, ENAMETOOLONG, "%s", dir);
+	snprintf(file, sizeof(file), "%s/" CHECKPOINT__MANIFEST, dir);
+	if (access(file, F_OK) != 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : err_note_set(note, errno, "%s", file);
+	*is = true;
+	if ((rc = checkpoint__manifest(dir, &list, &step, note)) != 0)
+		return rc;
+	for (size_t i = 0; i < list.n && rc == 0; i++)
+		if (!checkpoint__optim_name(list.files[i].name, &rank, &n_ranks) && strcmp(list.files[i].name, "state.json") != 0)
+			rc = verify_file(dir, &list.files[i], CHECKPOINT_HASHES, note);
 	free(list.files);
 	return rc;
 }

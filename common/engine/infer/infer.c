@@ -13,6 +13,7 @@
 
 #include "base/log/log.h"
 #include "base/mem/mem.h"
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/model/model.h"
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
@@ -483,55 +484,58 @@ read_range(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note 
 int
 infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serves_label, struct err_note *note)
 {
-	struct infer_loaded *l = &in->models[in->n_models];
+	struct infer_loaded l = {.model = NULL};
 	struct weights_model *w = NULL;
 	struct model_config cfg;
 	struct hash128 fingerprint;
 	char quoted[600];
 	enum dtype dtype;
+	bool checkpoint;
 	int rc;
 
-	if ((rc = weights_fingerprint(dir, &fingerprint, note)) != 0)
-		return rc;
+	/* The fingerprint is that of the bytes that are loaded below. */
+	if ((rc = checkpoint_verify_model(dir, &checkpoint, note)) != 0 ||
+	    (rc = weights_config_load(dir, &cfg, note)) != 0 ||
+	    (rc = model_new(&l.model, &cfg, note)) != 0 ||
+	    (rc = weights_model_open(&w, dir, l.model, note)) != 0 ||
+	    (rc = weights_model_fingerprint(w, dir, &fingerprint, note)) != 0)
+		goto out;
 	for (size_t i = 0; i < in->n_models; i++)
 		if (hash_equal(in->models[i].info.fingerprint, fingerprint)) {
 			in->models[i].info.serves_score |= serves_score;
 			in->models[i].info.serves_label |= serves_label;
-			return 0;
+			goto out;
 		}
-	if (in->n_models == INFER_MODELS_MAX)
-		return err_note_set(note, ERR_FULL, "%s", dir);
-	memset(l, 0, sizeof(*l));
-	snprintf(l->info.dir, sizeof(l->info.dir), "%s", dir);
-	if ((rc = load_tokenizer(&l->info, note)) != 0 ||
-	    (rc = weights_config_load(dir, &cfg, note)) != 0 ||
-	    (rc = model_new(&l->model, &cfg, note)) != 0 ||
-	    (rc = weights_model_open(&w, dir, l->model, note)) != 0)
+	if (in->n_models == INFER_MODELS_MAX) {
+		rc = err_note_set(note, ERR_FULL, "%s", dir);
+		goto out;
+	}
+	snprintf(l.info.dir, sizeof(l.info.dir), "%s", dir);
+	if ((rc = load_tokenizer(&l.info, note)) != 0)
 		goto out;
 	if (weights_model_remarks(w)[0] != '\0')
 		log_info("weights.remarks", "dir=%s what=%s", dir, log_quote(weights_model_remarks(w), quoted, sizeof(quoted)));
 	dtype = kernels_dtype(in->workers[0].kernels);
-	if ((l->params = kernels_alloc(in->workers[0].kernels, (size_t)l->model->n_params * dtype_size(dtype))) == NULL) {
+	if ((l.params = kernels_alloc(in->workers[0].kernels, (size_t)l.model->n_params * dtype_size(dtype))) == NULL) {
 		rc = err_note_set(note, ENOMEM, "%s", dir);
 		goto out;
 	}
-	if ((rc = model_load(l->model, in->workers[0].kernels, l->params, read_range, w, note)) != 0)
+	if ((rc = model_load(l.model, in->workers[0].kernels, l.params, read_range, w, note)) != 0)
 		goto out;
-	model_bind(l->model, l->params, dtype);
-	l->info.fingerprint = fingerprint;
-	l->info.vocab_size = (uint32_t)cfg.vocab_size;
-	l->info.max_context = (uint32_t)cfg.context;
-	l->info.n_params = l->model->n_params;
-	l->info.serves_score = serves_score;
-	l->info.serves_label = serves_label;
-	in->n_models++;
+	model_bind(l.model, l.params, dtype);
+	l.info.fingerprint = fingerprint;
+	l.info.vocab_size = (uint32_t)cfg.vocab_size;
+	l.info.max_context = (uint32_t)cfg.context;
+	l.info.n_params = l.model->n_params;
+	l.info.serves_score = serves_score;
+	l.info.serves_label = serves_label;
+	in->models[in->n_models++] = l;
+	l = (struct infer_loaded){.model = NULL};
 out:
 	weights_model_close(&w);
-	if (rc != 0) {
-		model_destroy(&l->model);
-		kernels_free(in->workers[0].kernels, l->params);
-		memset(l, 0, sizeof(*l));
-	}
+	model_destroy(&l.model);
+	if (l.params != NULL)
+		kernels_free(in->workers[0].kernels, l.params);
 	return rc;
 }
 

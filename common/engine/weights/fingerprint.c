@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Identity of a model directory, and the sidecar file that saves the next start from reading all of it:
- *   salt_fingerprint1 <32 hex digits> <number of files>
- *   <size> <mtime seconds>.<nanoseconds> <inode> <name>          a line for each file that was read
+ * Identity of a model directory, and the record of its files, .salt_fingerprint, with which later reads are compared:
+ *   salt_fingerprint2 <32 hex digits> <number of files>
+ *   <size> <mtime seconds>.<nanoseconds> <inode> <name> <hash, 32 hex>   a line for each file that was read
+ * Older ones are salt_fingerprint1, without the hash in the lines.
  */
 #include "engine/weights/weights_internal.h"
 
@@ -14,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file/file.h"
 #include "engine/model/model.h"
 
 #define SIDECAR ".salt_fingerprint"
@@ -108,22 +110,23 @@ stat_line(const char *dir, const char *name, char *buf, size_t size)
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	if (stat(path, &st) != 0)
 		return false;
-	snprintf(buf, size, "%" PRIu64 " %" PRId64 ".%09ld %" PRIu64 " %s\n", (uint64_t)st.st_size, (int64_t)st.st_mtim.tv_sec,
+	snprintf(buf, size, "%" PRIu64 " %" PRId64 ".%09ld %" PRIu64 " %s", (uint64_t)st.st_size, (int64_t)st.st_mtim.tv_sec,
 	    st.st_mtim.tv_nsec, (uint64_t)st.st_ino, name);
 	return true;
 }
 
-/* The sidecar's text for the current state of the files; NULL without memory or when one is missing. Free it. */
+/* A line for the state of each file, with its hash or without (hashes NULL); NULL without memory or when a file is missing. Free it. */
 static char *
-sidecar_lines(const char *dir, const char *const *names, size_t n)
+state_lines(const char *dir, const char *const *names, size_t n, const struct hash128 *hashes)
 {
-	char *text = NULL, line[WEIGHTS_NAME_BYTES + 128];
+	char *text = NULL, line[WEIGHTS_NAME_BYTES + 128], hex[HASH_HEX_BYTES];
 	size_t len = 0;
 	FILE *f = open_memstream(&text, &len);
 	bool good = f != NULL;
 
 	for (size_t i = 0; i < n && good; i++)
-		good = stat_line(dir, names[i], line, sizeof(line)) && fputs(line, f) >= 0;
+		good = stat_line(dir, names[i], line, sizeof(line)) &&
+		    fprintf(f, hashes == NULL ? "%s\n" : "%s %s\n", line, hashes == NULL ? "" : hash_hex(hashes[i], hex)) > 0;
 	if (f != NULL && fclose(f) != 0)
 		good = false;
 	if (!good) {
@@ -133,57 +136,71 @@ sidecar_lines(const char *dir, const char *const *names, size_t n)
 	return text;
 }
 
-static bool
-sidecar_read(const char *dir, struct hash128 *out)
+/*
+ * The record, if there is one, against the files: where size, time and inode are those of a line, the hash must be too. states: lines of the
+ * present states without hashes, as the older record has them.
+ */
+static int
+record_check(const char *dir, const char *record, const char *const *names, size_t n, const struct hash128 *hashes, const char *states,
+    struct hash128 fingerprint, struct err_note *note)
 {
-	char path[4096 + 64], line[WEIGHTS_NAME_BYTES + 128], now[WEIGHTS_NAME_BYTES + 128], hex[HASH_HEX_BYTES];
-	bool good = false, config = false, single = false, index = false;
-	size_t n, i;
-	FILE *f;
+	char line[WEIGHTS_NAME_BYTES + 128], was[HASH_HEX_BYTES] = "", now[HASH_HEX_BYTES];
+	const char *rest = strchr(record, '\n'), *at;
+	struct hash128 h;
 
-	snprintf(path, sizeof(path), "%s/" SIDECAR, dir);
-	if ((f = fopen(path, "re")) == NULL)
-		return false;
-	if (fgets(line, sizeof(line), f) == NULL || sscanf(line, "salt_fingerprint1 %32s %zu\n", hex, &n) != 2)
-		goto out;
-	for (i = 0; i < n; i++) {
-		char *name;
-
-		if (fgets(line, sizeof(line), f) == NULL || (name = strrchr(line, ' ')) == NULL || strlen(name) < 2)
-			goto out;
-		name[strlen(name) - 1] = '\0';		/* the newline, put back below by stat_line */
-		if (!weights__file_name(name + 1) || !stat_line(dir, name + 1, now, sizeof(now)))
-			goto out;
-		if (strncmp(now, line, strlen(line)) != 0 || strcmp(now + strlen(line), "\n") != 0)
-			goto out;
-		config |= strcmp(name + 1, "config.json") == 0;
-		single |= strcmp(name + 1, "model.safetensors") == 0;
-		index |= strcmp(name + 1, "model.safetensors.index.json") == 0;
+	if (rest == NULL)
+		return 0;
+	if (sscanf(record, "salt_fingerprint1 %32s", was) == 1 && strcmp(rest + 1, states) == 0 && hash_from_hex(&h, was) == 0 &&
+	    !hash_equal(h, fingerprint))
+		return err_expect(note, ERR_CORRUPT, "%s", "fingerprint %s, as .salt_fingerprint states for files of these sizes and times",
+		    "%s: bytes of a file changed; restore it from a copy (if the change was meant, remove .salt_fingerprint)", dir, was,
+		    hash_hex(fingerprint, now));
+	for (size_t i = 0; i < n && strncmp(record, "salt_fingerprint2 ", 18) == 0; i++) {
+		if (!stat_line(dir, names[i], line + 1, sizeof(line) - 2))
+			continue;
+		line[0] = '\n';
+		strcat(line, " ");
+		if ((at = strstr(record, line)) == NULL)
+			continue;
+		snprintf(was, sizeof(was), "%s", at + strlen(line));
+		if (strcmp(was, hash_hex(hashes[i], now)) != 0)
+			return err_expect(note, ERR_CORRUPT, "%s/%s", "hash %s, as .salt_fingerprint states for this size and time", "%s: its bytes "
+			    "changed; restore it from a copy (if the change was meant, remove .salt_fingerprint)", dir, names[i], was, now);
 	}
-	/* A file that would be read in place of those listed must not have come. */
-	snprintf(path, sizeof(path), "%s/model.safetensors", dir);
-	good = config && n >= 2 && (single || access(path, F_OK) != 0) && hash_from_hex(out, hex) == 0;
-	snprintf(path, sizeof(path), "%s/model.safetensors.index.json", dir);
-	good = good && (single || index || access(path, F_OK) != 0);
-out:
-	fclose(f);
-	return good;
+	return 0;
 }
 
-/* Best effort: a read-only directory only costs the next start a full read. */
-static void
-sidecar_write(const char *dir, const char *lines, size_t n, struct hash128 h)
+/* Compares the files with the record and renews that. states: before the weights were read; files that change meanwhile are not recorded. */
+static int
+record(const char *dir, const char *const *names, size_t n, const char *states, struct hash128 fingerprint, struct err_note *note)
 {
-	char path[4096 + 64], temp[4096 + 96], hex[HASH_HEX_BYTES];
-	FILE *f;
+	struct hash128 *hashes = mem_alloc(n, sizeof(*hashes));
+	char path[4096 + WEIGHTS_NAME_BYTES], hex[HASH_HEX_BYTES], *old = NULL, *now = NULL, *lines = NULL, *text = NULL;
+	size_t len;
+	int rc = hashes == NULL ? err_note_set(note, ENOMEM, "%s", dir) : 0;
 
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		rc = hash_file(path, &hashes[i], note);
+	}
+	if (rc != 0 || (now = state_lines(dir, names, n, NULL)) == NULL || strcmp(now, states) != 0 ||
+	    (lines = state_lines(dir, names, n, hashes)) == NULL)
+		goto out;
 	snprintf(path, sizeof(path), "%s/" SIDECAR, dir);
-	snprintf(temp, sizeof(temp), "%s.%d.tmp", path, (int)getpid());
-	if ((f = fopen(temp, "wxe")) == NULL)
-		return;
-	fprintf(f, "salt_fingerprint1 %s %zu\n%s", hash_hex(h, hex), n, lines);
-	if (fclose(f) != 0 || rename(temp, path) != 0)
-		unlink(temp);
+	if (file_read(path, 0, &old, &len, NULL) == 0 && (rc = record_check(dir, old, names, n, hashes, states, fingerprint, note)) != 0)
+		goto out;
+	/* Best effort: in a read-only directory nothing is recorded. */
+	if (asprintf(&text, "salt_fingerprint2 %s %zu\n%s", hash_hex(fingerprint, hex), n, lines) < 0)
+		text = NULL;
+	else if (old == NULL || strcmp(old, text) != 0)
+		file_replace_all(path, text, strlen(text), false, NULL);
+out:
+	free(hashes);
+	free(old);
+	free(now);
+	free(lines);
+	free(text);
+	return rc;
 }
 
 /* Names of all files that the set and the configuration come from. names: room for weights_count + 2. */
@@ -208,49 +225,50 @@ file_names(const struct weights *set, const char **names)
 }
 
 int
+weights_model_fingerprint(const struct weights_model *m, const char *dir, struct hash128 *out, struct err_note *note)
+{
+	const struct model *model = weights__model_of(m);
+	const struct weights *set = weights__model_set(m);
+	const char **names = mem_alloc(weights_count(set) + 2, sizeof(*names));
+	struct hash_state *h = hash_new();
+	char *states = NULL;
+	size_t n_names;
+	int rc;
+
+	if (names == NULL || h == NULL) {
+		rc = err_note_set(note, ENOMEM, "%s", dir);
+		goto out;
+	}
+	n_names = file_names(set, names);
+	states = state_lines(dir, names, n_names, NULL);
+	hash_field_str(h, "salt_model", "1");
+	hash_config(h, &model->config);
+	if ((rc = hash_tensors(h, m, model, dir, note)) != 0)
+		goto out;
+	*out = hash_digest(h);
+	if (states != NULL)
+		rc = record(dir, names, n_names, states, *out, note);
+out:
+	free(states);
+	free(names);
+	hash_destroy(&h);
+	return rc;
+}
+
+int
 weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note)
 {
-	char *before = NULL, *after = NULL;
-	struct hash_state *h = NULL;
-	struct weights *first = NULL;
 	struct weights_model *w = NULL;
 	struct model *model = NULL;
-	const char **names = NULL;
 	struct model_config cfg;
-	size_t n_names;
 	int rc;
 
 	if (strlen(dir) >= 4096 - WEIGHTS_NAME_BYTES)
 		return err_note_set(note, ENAMETOOLONG, "%s", dir);
-	if (sidecar_read(dir, out))
-		return 0;
-	/* Opened twice: first for the names of the files; then, with their state recorded, to read them. */
-	if ((rc = weights__open(&first, dir, note)) != 0)
-		goto out;
-	if ((names = mem_alloc(weights_count(first) + 2, sizeof(*names))) == NULL || (h = hash_new()) == NULL) {
-		rc = err_note_set(note, ENOMEM, "%s", dir);
-		goto out;
-	}
-	n_names = file_names(first, names);
-	before = sidecar_lines(dir, names, n_names);
-	if ((rc = weights_config_load(dir, &cfg, note)) != 0 || (rc = model_new(&model, &cfg, note)) != 0 ||
-	    (rc = weights_model_open(&w, dir, model, note)) != 0)
-		goto out;
-	hash_field_str(h, "salt_model", "1");
-	hash_config(h, &cfg);
-	if ((rc = hash_tensors(h, w, model, dir, note)) != 0)
-		goto out;
-	*out = hash_digest(h);
-	after = sidecar_lines(dir, names, n_names);
-	if (before != NULL && after != NULL && strcmp(before, after) == 0)
-		sidecar_write(dir, after, n_names, *out);
-out:
-	free(before);
-	free(after);
-	free(names);
-	hash_destroy(&h);
+	if ((rc = weights_config_load(dir, &cfg, note)) == 0 && (rc = model_new(&model, &cfg, note)) == 0 &&
+	    (rc = weights_model_open(&w, dir, model, note)) == 0)
+		rc = weights_model_fingerprint(w, dir, out, note);
 	weights_model_close(&w);
 	model_destroy(&model);
-	weights_close(&first);
 	return rc;
 }

@@ -363,6 +363,18 @@ weights__model_tensor(const struct weights_model *m, int i)
 	return m->from[i];
 }
 
+const struct model *
+weights__model_of(const struct weights_model *m)
+{
+	return m->model;
+}
+
+const struct weights *
+weights__model_set(const struct weights_model *m)
+{
+	return m->set;
+}
+
 void
 weights_model_close(struct weights_model **m)
 {

@@ -199,11 +199,13 @@ int weights_model_save(const char *dir, const struct model *model, weights_sourc
 weights_source weights_source_array;
 
 /*
- * weights_fingerprint - identity of the model in DIR: every tensor of the table in name order (name, dtype, shape, bytes) and every
- * configuration value that changes outputs. Shards, formatting, prefixes and unused buffers do not change it; the stored dtype does.
- * Fails where weights_model_open and weights_model_read of all elements fail.
- * DIR/.salt_fingerprint stores it together with (size, mtime, inode) of every file read; in a read-only directory it is not written.
+ * weights_model_fingerprint - identity of an open model: every tensor of the table in name order (name, dtype, shape, bytes) and every
+ * configuration value that changes outputs. Shards, formatting, prefixes and unused buffers do not change it; the stored dtype does. All of
+ * the model's files in DIR are read and hashed. DIR/.salt_fingerprint records the hashes with size, mtime and inode; in a read-only directory
+ * it is not written. ERR_CORRUPT: a file with recorded size, mtime and inode has another hash, so its bytes changed since.
+ * weights_fingerprint - the same of a model that is not open, with the errors of weights_model_open.
  */
+int weights_model_fingerprint(const struct weights_model *m, const char *dir, struct hash128 *out, struct err_note *note);
 int weights_fingerprint(const char *dir, struct hash128 *out, struct err_note *note);
 
 #endif

@@ -48,6 +48,8 @@ enum weights__role weights__role(const struct model_config *cfg, const char *nam
 
 /* weights__model_tensor - where tensor i of the model's table comes from. */
 const struct weights_tensor *weights__model_tensor(const struct weights_model *m, int i);
+const struct model *weights__model_of(const struct weights_model *m);
+const struct weights *weights__model_set(const struct weights_model *m);
 
 /* weights__check_finite - ERR_NONFINITE with tensor and element if t has NaN or infinity; t is F32, F16 or BF16. */
 int weights__check_finite(const struct weights_tensor *t, struct err_note *note);
