@@ -444,14 +444,18 @@ static int
 run(struct ctl_args *args)
 {
 	struct total total = {.list = NULL};
+	struct err_note note = {.name = ""};
 	struct cache_job job;
-	int exit_code;
+	int exit_code, rc = 0;
 
 	if (ctl_has(args, "free-quarantine") && !ctl_has(args, "queue"))
 		return ctl_usage(args, "--free-quarantine needs --queue");
 	total.list = ctl_has(args, "json") ? ctl_array() : NULL;
 	exit_code = cache_job_begin(&job, args, true);
-
+	/* First the corpora, all of them: a record must not be called damaged, or dropped, for damaged tokens. */
+	if (exit_code == 0 && ((job.corpora.train != NULL && (rc = corpus_verify(job.corpora.train, &note)) != 0) ||
+	    (job.corpora.heldout != NULL && (rc = corpus_verify(job.corpora.heldout, &note)) != 0)))
+		exit_code = ctl_fail(args, rc, &note);
 	if (exit_code == 0)
 		exit_code = cache_job_each(&job, check_one, &total);
 	if (job.all != NULL)
@@ -462,7 +466,7 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_fsck = {
 	.name = "cache fsck", .operands = "", .summary = "read all records of a cache and report what is wrong",
-	.about = "Checksums, keys, label set, and with the corpus (-c or --corpus) the tokens that labels belong\n"
+	.about = "Checksums, keys, label set, and with the corpus (-c or --corpus) its checksums and the tokens that labels belong\n"
 	    "to; rows against order, plan and scores; rows that wait for a label. A line per finding; exit code\n"
 	    "0: nothing found, 65: something. Without --queue nothing is changed.",
 	.example = "saltctl cache fsck -c fleet.yaml",

@@ -208,6 +208,11 @@ stop TERM $selectord $teacherd
 said 0 ' 0 findings' fsck --cache broken -c f.yaml
 dump broken broken.dump
 same good broken.dump "what was mended"
+# A rotten corpus is named, and its records are not called damaged.
+rot train.bin 5000
+said 65 'train.bin: block 0 .*its bytes changed' fsck --cache broken -c f.yaml --queue
+rot train.bin 5000
+said 0 ' 0 findings' fsck --cache broken -c f.yaml
 # Damage that no checksum shows, made in an export: other tokens (only the corpus tells), other scores, rows at another block.
 # edit PART TENSOR N STRIDE: an import of ex with 1 added to the first N bytes of a tensor that are STRIDE apart.
 edit() {

@@ -163,3 +163,35 @@ END
 cmp -s <(docs h1) <(sort chosen) || fail "$(docs h1 | wc -l) of 401 documents held out, $(wc -l < chosen) have a hash divisible by 10"
 must_fail 65 'none of the 1 falls into this part' --out t4 --heldout-out h4 --heldout-one-in 1000000000 in/a.txt
 [ -z "$(ls t4.* h4.* 2>/dev/null)" ] || fail "half a corpus is left: $(ls t4.* h4.*)"
+
+# Token files of others: raw ids need a type, which is remembered; other files are named; a pattern means the same each time.
+python3 - <<'END'
+import array
+array.array("I", range(1, 4001)).tofile(open("u32.bin", "wb"))
+array.array("H", range(1, 4001)).tofile(open("shard_1.bin", "wb"))
+text = b"{'descr': '<i8', 'fortran_order': False, 'shape': (300,), }\n"
+open("ids.npy", "wb").write(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + array.array("q", range(300)).tobytes())
+END
+printf '{"text": "one"}\n{"text": "two"}\n' > even.jsonl
+info() {		# info CODE PATTERN ARGUMENT...
+	local code=$1 pattern=$2 got=0
+	shift 2
+	ctl corpus info "$@" > said 2>&1 || got=$?
+	[ $got = "$code" ] && grep -qE -- "$pattern" said || fail "corpus info $*: exit code $got, expected $code and \"$pattern\": $(cat said)"
+}
+info 65 '--dtype uint16.uint32.int32 .*corpus.dtype' u32.bin
+info 64 '--dtype: expected uint16, uint32 or int32, found "int8"' u32.bin --dtype int8
+info 65 'ids of 32 bits; state uint32' u32.bin --dtype uint16
+info 65 'JSON text: make a corpus' even.jsonl --dtype uint16
+info 0 'uint32 ids, remembered' u32.bin --dtype uint32
+info 0 'raw, uint32' u32.bin
+info 0 'npy, int64' ids.npy
+for i in 1 2 3; do info 0 'tokens *4000$' 'shard_*' --dtype uint16; done
+# Bit rot with size and times kept: info --check and the fingerprint of the next look.
+info 0 'all blocks have their checksums' l --check
+rot l.bin 5
+info 65 'l.bin: block 0 ' l --check
+rot l.bin 5
+info 0 'all blocks have their checksums; every id' l --check
+rot l.json 100
+info 65 'l.json' l

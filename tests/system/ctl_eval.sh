@@ -77,6 +77,21 @@ a, b = map(float, sys.argv[1:])
 assert abs(a - b) < 1e-6, (a, b)
 END
 
+# Bit rot, with size and times kept, in a checkpoint (its manifest) and in a folder from elsewhere (the record of its first use).
+for dir in run/checkpoints/step_00000003 model; do
+	ctl eval --model $dir --corpus heldout --context 16 > /dev/null
+	rot $dir/model.safetensors 9000
+	must_fail 65 "$dir/model.safetensors: .*its bytes changed" --model $dir --corpus heldout --context 16
+	got=0; ctl generate --model $dir --prompt x --tokens 2 > /dev/null 2> err || got=$?
+	[ $got = 65 ] && grep -q "$dir/model.safetensors: .*its bytes changed" err || fail "generate with rotten weights: exit code $got: $(cat err)"
+	got=0; ctl model info $dir > /dev/null 2> err || got=$?
+	[ $got = 65 ] || fail "model info with rotten weights: exit code $got: $(cat err)"
+	rot $dir/model.safetensors 9000
+done
+rot heldout.bin 400
+must_fail 65 'heldout.bin: block 0 ' --model model --corpus heldout --context 16
+rot heldout.bin 400
+
 # generate: the same seed, the same text; another seed, another; temperature 0 needs no seed; the window slides past 32 tokens.
 ctl generate --model model --prompt 'The quick' --tokens 60 --seed 1 --go-on > a
 ctl generate --model model --prompt 'The quick' --tokens 60 --seed 1 --go-on --threads 1 > b

@@ -24,3 +24,17 @@ ranks() {
 same() {
 	cmp -s "$1" "$2" || { diff "$1" "$2" | head -20 >&2 || true; fail "$3: $1 and $2 differ"; }
 }
+# rot FILE BYTE: flips a bit and leaves size and times as they are, as a failing disk does. Again: the file is as before.
+rot() {
+	python3 - "$@" <<'END'
+import os, sys
+path, at = sys.argv[1], int(sys.argv[2])
+st = os.stat(path)
+with open(path, "r+b") as f:
+    f.seek(at)
+    byte = f.read(1)[0]
+    f.seek(at)
+    f.write(bytes([byte ^ 4]))
+os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+END
+}

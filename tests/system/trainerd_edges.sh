@@ -70,6 +70,36 @@ train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set traine
 same whole.safetensors $c/step_00000030/model.safetensors "the checkpoint made again"
 [ -d $c/step_00000030.damaged-1 ] || fail "the damaged checkpoint was not kept aside: $(ls $c)"
 
+# Bit rot in the corpus, and a corpus that is cut short while it is used: named, before a step is made of it.
+rot train.bin 4000
+rc=0; train base --set run.dir=run_rot --set trainer.steps=30 || rc=$?
+[ $rc = 65 ] && grep -q 'train.bin: block 0 .*its bytes changed' base.log || last_log base "a rotten corpus: exit code $rc"
+rot train.bin 4000
+cp -p train.bin whole.bin
+train base --set run.dir=run_rot --set trainer.steps=1000000 --set trainer.checkpoint_every=0 --set trainer.eval_every=0 &
+pid=$!
+for ((i = 0; i < 400; i++)); do
+	if grep -qs '"kind":"step"' run_rot/metrics.jsonl; then break; fi
+	sleep 0.05
+done
+truncate -s 2000 train.bin
+rc=0; wait $pid || rc=$?
+[ $rc = 65 ] && grep -q 'train.bin: byte .*cut short while in use' base.log || last_log base "a corpus that was cut short: exit code $rc"
+cp -p whole.bin train.bin
+
+# Bit rot in trainer.init, a folder and a checkpoint.
+cp -r "$c/step_00000015" init
+for manifest in yes no; do
+	[ $manifest = yes ] || rm init/MANIFEST.json
+	rm -rf run_rot
+	train base --set run.dir=run_rot --set trainer.steps=1 --set trainer.init=init || last_log base "trainer.init"
+	rot init/model.safetensors 9000
+	rm -rf run_rot
+	rc=0; train base --set run.dir=run_rot --set trainer.steps=1 --set trainer.init=init || rc=$?
+	[ $rc = 65 ] && grep -q 'init/model.safetensors: .*its bytes changed' base.log || last_log base "rotten trainer.init, manifest $manifest: exit code $rc"
+	rot init/model.safetensors 9000
+done
+
 # Fewer steps than were done: nothing is left to do.
 train base --set trainer.steps=20 --set trainer.warmup=0 || last_log base "fewer steps than were done"
 
