@@ -134,14 +134,15 @@ unescape(struct json_scan *s, const struct span *in, size_t *n_out, size_t *at)
 	return 0;
 }
 
-static bool
-key_is(struct json_scan *s, const struct span *found, const char *key)
+/* Whether a name is the wanted one; a name with a wrong escape is not. 0 or ENOMEM. */
+static int
+compare_key(struct json_scan *s, const struct span *found, const char *key, bool *same)
 {
 	size_t n = found->n, at;
+	int rc = found->escaped ? unescape(s, found, &n, &at) : 0;
 
-	if (!found->escaped)
-		return n == strlen(key) && memcmp(found->p, key, n) == 0;
-	return unescape(s, found, &n, &at) == 0 && n == strlen(key) && memcmp(s->buf, key, n) == 0;
+	*same = rc == 0 && n == strlen(key) && memcmp(found->escaped ? s->buf : found->p, key, n) == 0;
+	return rc == ENOMEM ? rc : 0;
 }
 
 /* A number, true, false, null, NaN, Infinity or -Infinity. *kind; the end of it, or NULL. */
@@ -218,7 +219,8 @@ json_scan(struct json_scan *s, const char *text, size_t len, const char *key)
 		if (want == WANT_KEY || want == WANT_KEY_OR_END) {
 			if (*p != '"')
 				return bad(s, "a name in quotes", (size_t)(p - text));
-			wanted = depth == 1 && key_is(s, &str, key);
+			if (depth == 1 && (rc = compare_key(s, &str, key, &wanted)) != 0)
+				return rc;
 			if ((p = skip_space(str.p + str.n + 1, end)) == end)
 				return ERR_AGAIN;
 			if (*p++ != ':')

@@ -238,7 +238,10 @@ corpus__about_write(const char *path, const struct corpus_info *info, const char
 	    "tokenizer", hash_text(info->has_tokenizer ? &info->tokenizer : NULL),
 	    "source", hash_text(info->has_source ? &info->source : NULL),
 	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts));
-	char *text = o != NULL ? json_print(o, true) : NULL, *whole = NULL, hex[HASH_HEX_BYTES];
+	/* A value for which there was no memory is left out like one that is not known, so the members are counted. */
+	size_t members = 7 + (info->vocab > 0) + (info->eod >= 0) + (unknown_bytes != NULL) + info->has_tokenizer + info->has_source +
+	    (fingerprint != NULL) + (counts != NULL);
+	char *text = json_count(o) == members ? json_print(o, true) : NULL, *whole = NULL, hex[HASH_HEX_BYTES];
 	int n = text != NULL ? (int)strlen(text) - 3 : 0, rc;		/* without "\n}\n" */
 
 	if (n <= 0 || asprintf(&whole, "%.*s" CHECK_MEMBER "%s\"\n}\n", n, text, hash_hex(hash_bytes(text, (size_t)n), hex)) < 0)

@@ -334,8 +334,8 @@ text__source_convert(
 {
 	s->converter = iconv_open("UTF-8", encoding);
 	if (s->converter == (iconv_t)-1)
-		return err_expect(note, ERR_UNSUPPORTED, "%s", "UTF-8, or iconv with %s", "%s", s->name,
-		    encoding, encoding);
+		return err_expect(note, errno == EINVAL ? ERR_UNSUPPORTED : errno, "%s", "UTF-8, or iconv with %s", "%s",
+		    s->name, encoding, encoding);
 	s->encoding = encoding;
 	free(s->wide);
 	if ((s->wide = malloc(n + WIDE_BYTES)) == NULL)

@@ -161,6 +161,8 @@ text_open(struct text **out, const char *const *paths, size_t n, const struct te
 		else
 			rc = S_ISDIR(st.st_mode) ? add_folder(t, paths[i], note) : add_file(t, paths[i], &st, false);
 	}
+	if (rc == ENOMEM)
+		err_note_set(note, rc, "the list of inputs");
 	if (rc != 0)
 		text_close(&t);
 	*out = t;
