@@ -97,6 +97,7 @@ write_op(struct commit *c, const struct core_op *op)
 	case CORE_OP_RESULT:
 		break;				/* write_results */
 	case CORE_OP_ROWS:
+		crash_point("commit.rows");
 		rc = cache_write_rows(c->cache, op->plan_hash, op->block, op->rows, op->n_rows, &differs);
 		if (rc == ERR_EXISTS && differs) {
 			log_error("rows.differ", "block=%" PRIu64 " kept=\"the first ones\"", op->block);
@@ -106,12 +107,14 @@ write_op(struct commit *c, const struct core_op *op)
 			rc = cache_drop_labels(c->cache, op->drops[i]);
 		break;
 	case CORE_OP_DROP_LABEL:
+		crash_point("commit.drop");
 		rc = cache_drop_labels(c->cache, op->seq);
 		break;
 	case CORE_OP_DROP_SCORES:
 		rc = cache_drop_scores(c->cache, op->set, op->seq);
 		break;
 	case CORE_OP_PLAN:
+		crash_point("commit.plan");
 		rc = cache_write_plan(c->cache, &op->plan);
 		break;
 	case CORE_OP_ATTEMPTS:

@@ -13,6 +13,7 @@
 
 #include "data/corpus/corpus.h"
 #include "data/labels/labels.h"
+#include "base/err/crash.h"
 #include "base/mem/mem.h"
 #include "data/select/select.h"
 
@@ -510,11 +511,13 @@ plan_message(struct core *c, struct core_peer *peer, const struct wire_message *
 		plan->released = true;
 		plan->released_step = step;
 		plan->released_ms = now_ms;
+		crash_point("plan.released");
 		core__blocks_close(plan);
 		core__waits_drop_plan(c, plan);
 		core__event(c, LOG_LEVEL_INFO, "plan.released", "plan=%s step=%" PRIu64, hash_hex(hash, hex), step);
 		core__save_plan(c, plan);
 	} else if (!release && step > plan->oldest_step) {
+		crash_point("plan.checkpointed");
 		plan->oldest_step = step < steps ? step : steps;	/* later steps have no rows */
 		core__save_plan(c, plan);
 	}
@@ -547,6 +550,7 @@ release_teachers(struct core *c, int64_t now_ms)
 		if (why == NULL)
 			continue;
 		p->released = true;
+		crash_point("teacher.released");
 		snprintf(core__send(c, p->id, WIRE_RELEASE_TEACHER)->msg.release_teacher.reason, WIRE_TEXT_MAX, "%s", why);
 		core__event(c, LOG_LEVEL_INFO, "teacher.released", "name=%s reason=\"%s\"", p->name, why);
 	}

@@ -9,6 +9,7 @@
 #include <sysexits.h>
 
 #include "data/select/select.h"
+#include "base/err/crash.h"
 
 #define KEY_NAME_MAX 96			/* as in bus */
 #define PLANS_BYTES_MAX (UINT64_C(4) << 30)	/* of one block of each plan in memory; a single plan may have more */
@@ -335,6 +336,7 @@ core__hello(struct core *c, uint64_t id, const char *key, const struct wire_hell
 		if (h->plan.present && (plan = plan_open(c, p, &h->plan, now_ms)) == NULL)
 			goto drop;
 	}
+	crash_point("hello.welcome");
 	m = core__send(c, id, WIRE_WELCOME);
 	w = &m->msg.welcome;
 	w->protocol_version = WIRE_VERSION;

@@ -8,6 +8,7 @@
 #include <sys/queue.h>
 
 #include "base/clock/clock.h"
+#include "base/err/crash.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 
@@ -174,6 +175,7 @@ leases_take(struct leases *l, size_t shard, const struct wire_lease *w)
 	const char *why;
 	char text[1200];
 
+	crash_point("teacher.lease");
 	l->requested[shard] -= l->requested[shard] > 0;
 	if (l->leaving)
 		hand_back(l, shard, w->lease_id);
@@ -216,6 +218,7 @@ leases_take(struct leases *l, size_t shard, const struct wire_lease *w)
 		for (size_t i = 0; i < job->n; i++)
 			snprintf(job->rows[i].error, sizeof(job->rows[i].error), "%.120s", why);
 		lease->computed = true;
+		crash_point("teacher.computed");
 		log_error("lease.impossible", "lease=%" PRIu64 " why=\"%s\"", job->lease_id, why);
 		status_add(l->m_failed, job->n);
 	}
@@ -235,6 +238,7 @@ leases_done(struct leases *l, size_t shard, const struct wire_done *d)
 	for (size_t i = 0; i < d->n_seqs; i++)
 		for (size_t r = 0; r < lease->job->n; r++)
 			if (lease->job->rows[r].seq == d->seqs[i] && !lease->done[r]) {
+				crash_point("teacher.done");
 				lease->done[r] = true;
 				lease->n_done++;
 			}

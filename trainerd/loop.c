@@ -12,6 +12,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
+#include "base/err/crash.h"
 #include "base/json/json.h"
 #include "engine/kernels/kernels.h"
 #include "base/log/log.h"
@@ -158,7 +159,9 @@ loop_switch(struct run *r, struct err_note *note)
 		    again, isnan(r->phase.margin_nats) ? "steps" : "margin");
 		rc = loop_line(r, "event", fields, COUNT(fields), note);
 	}
+	crash_point("switch.line");
 	feed_release(r->feed, r->phase.switch_step);
+	crash_point("switch.released");
 	return agree(r->comm, rc, note);
 }
 
@@ -211,6 +214,7 @@ loop_between(struct run *r, struct err_note *note)
 	    (rc = loop_save(r, note)) != 0)
 		return rc;
 	if (switches && !r->switched) {
+		crash_point("switch.begin");
 		r->switched = true;
 		if ((rc = loop_switch(r, note)) != 0)
 			return rc;
@@ -326,8 +330,10 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	    {"rows_ahead", json_new_int((int64_t)feed_view(r->feed).ahead)}, {"ranks", json_new_int(comm_size(r->comm))},
 	    {"host_ranks", json_new_int(comm_host_ranks(r->comm))}, {"threads", json_new_int(kernels_threads(r->kernels))}};
 
+	crash_point("trainer.step");
 	if ((rc = loop_line(r, "step", fields, COUNT(fields), note)) != 0)
 		return rc;
+	crash_point("trainer.line");
 	loop_curves(r, e, seconds, lr, weight);
 	logs = clock_now_ms() - r->logged_ms > LOG_EVERY_MS || r->state.step == r->config->trainer.steps;
 	if (logs)

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/err/crash.h"
 #include "base/file/file.h"
 #include "base/json/json.h"
 #include "base/log/log.h"
@@ -94,6 +95,7 @@ metrics_cut(const char *path, uint64_t step, uint64_t usual, struct err_note *no
 		file_replace_abort(&out);
 	else
 		rc = file_replace_end(&out, true, note);
+	crash_point("metrics.cut");
 out:
 	free(line);
 	fclose(in);

@@ -16,6 +16,7 @@
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
+#include "base/err/crash.h"
 #include "base/log/log.h"
 #include "base/file/file.h"
 #include "fabric/status/status.h"
@@ -459,6 +460,7 @@ run_restore(struct run *r, bool *found, struct err_note *note)
 	r->evaluated_step = stored.evaluated_step;
 	r->switched = stored.step > r->phase.switch_step;
 	log_info("resume", "step=%" PRIu64, stored.step);
+	crash_point("trainer.resumed");
 	return 0;
 }
 

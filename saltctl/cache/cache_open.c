@@ -14,6 +14,7 @@
 
 #include "fabric/config/config.h"
 #include "saltctl/core/output.h"
+#include "base/err/crash.h"
 #include "base/file/file.h"
 #include "base/json/json.h"
 
@@ -419,10 +420,12 @@ cache_job_end(struct cache_job *job, int exit_code)
 int
 cache_batch_end(struct cache_batch *b, int rc)
 {
+	crash_point("batch.filled");
 	if (b->open && rc == 0)
 		rc = cache_write_commit(b->c);
 	else if (b->open)
 		cache_write_abort(b->c);
+	crash_point("batch.committed");
 	b->open = false;
 	b->n = 0;
 	return rc;

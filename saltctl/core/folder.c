@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/err/crash.h"
 #include "base/file/file.h"
 
 /* The first file in dir is reported (EEXIST). */
@@ -51,12 +52,14 @@ ctl_folder_end(struct ctl_folder *f, int rc, struct err_note *note)
 {
 	char *slash = strrchr(f->path, '/');
 
+	crash_point("folder.filled");
 	if (rc == 0 && (rc = file_sync_dir(f->temp, note)) == 0 && rename(f->temp, f->path) != 0)
 		rc = err_note_set(note, errno, "%s: rename to %s", f->temp, f->path);
 	if (rc != 0) {
 		file_remove_tree(f->temp, NULL);
 		return rc;
 	}
+	crash_point("folder.renamed");
 	if (slash == NULL)
 		return file_sync_dir(".", note);
 	slash[slash == f->path] = '\0';

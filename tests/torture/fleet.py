@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fleet so small that every start is quick, for the rows of this folder: corpus, models, a trained teacher, processes, what they left."""
+import atexit
 import json
 import os
 import re
@@ -18,10 +19,13 @@ LICENCES = ("Apache-2.0 Artistic BSD CC0-1.0 GFDL-1.2 GFDL-1.3 GPL-1 GPL-2 GPL-3
 
 
 def scratch():
-    """The row's folder, or a new one on a file system in memory where there is one."""
+    """The row's folder; without run.sh a new one that is removed at the end (KEEP=1: it stays)."""
     if "SCRATCH" in os.environ:
         return os.environ["SCRATCH"]
-    return tempfile.mkdtemp(prefix="salt_torture.", dir=os.environ.get("TMPDIR", "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"))
+    new = tempfile.mkdtemp(prefix="salt_torture.", dir=os.environ.get("TMPDIR", "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"))
+    if "KEEP" not in os.environ:
+        atexit.register(shutil.rmtree, new, ignore_errors=True)
+    return new
 
 
 def say(*words):

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/err/crash.h"
+
 #define PATH_BYTES sizeof(((struct file_replace *)0)->path)
 
 /* The errno of a stdio call that failed. stdio sets none for some short writes to a full disk. */
@@ -142,6 +144,7 @@ file_make_dirs(const char *path, mode_t mode, struct err_note *note)
 			continue;
 		part[i] = '\0';
 		if (mkdir(part, mode) == 0) {
+			crash_point("file.folder");
 			if ((rc = sync_parent(part, note)) != 0 && rc != EACCES)	/* written, but not read */
 				return rc;
 		} else {
@@ -256,6 +259,7 @@ file_replace_begin(struct file_replace *r, const char *path, struct err_note *no
 	if ((r->f = fopen(r->temp, "wbe")) == NULL)
 		return failed(note, errno, r->temp, "create");
 	errno = 0;
+	crash_point("file.begin");
 	return 0;
 }
 
@@ -284,6 +288,7 @@ file_replace_end(struct file_replace *r, bool durable, struct err_note *note)
 	if (fclose(r->f) != 0 && rc == 0)
 		rc = write_errno();
 	r->f = NULL;
+	crash_point("file.written");
 	if (rc == 0 && rename(r->temp, r->path) != 0) {
 		rc = errno;
 		step = "rename";
@@ -292,6 +297,7 @@ file_replace_end(struct file_replace *r, bool durable, struct err_note *note)
 		unlink(r->temp);
 		return failed(note, rc, r->path, step);
 	}
+	crash_point("file.renamed");
 	return durable ? sync_parent(r->path, note) : 0;
 }
 

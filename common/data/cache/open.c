@@ -15,6 +15,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/err/crash.h"
 #include "base/file/file.h"
 #include "base/mem/mem.h"
 
@@ -267,6 +268,7 @@ take_lock(struct cache *c, struct err_note *note)
 	n = snprintf(line, sizeof(line), "pid %ld on %s\n", (long)getpid(), host);
 	if (ftruncate(c->lock_fd, 0) != 0 || pwrite(c->lock_fd, line, (size_t)n, 0) != n)
 		return err_note_set(note, errno != 0 ? errno : EIO, "%s", path);
+	crash_point("cache.locked");
 	return 0;
 }
 
@@ -341,6 +343,7 @@ open_tables(struct cache *c, struct err_note *note)
 	}
 	if (rc == 0) {
 		/* Committed in read mode too, because an abort would close the table handles. */
+		crash_point("cache.tables");
 		rc = cache__rc(mdb_txn_commit(txn));
 		txn = NULL;
 	}

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/err/crash.h"
 #include "base/mem/mem.h"
 
 int
@@ -297,8 +298,10 @@ cache_identity_bind(struct cache *c, const struct cache_identity *items, size_t 
 		if (rc != 0)
 			goto out;
 	}
-	if (any)
+	if (any) {
+		crash_point("cache.identity");
 		return cache_write_commit(c);
+	}
 out:
 	cache_write_abort(c);
 	return no_room_or(c, rc);

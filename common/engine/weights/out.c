@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A file being written: buffered, hashed while it is written, synced at its end. Nothing is overwritten or retried. */
 #include "engine/weights/weights_internal.h"
+#include "base/err/crash.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -106,6 +107,7 @@ weights__out_close(struct weights__out *o, struct err_note *note)
 
 	if ((rc = flush(o, note)) != 0)
 		return rc;
+	crash_point("weights.written");
 	if (fsync(o->fd) != 0)
 		return step_note(note, errno, o->path, "fsync");
 	o->file.hash = hash_digest(o->hash);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/err/crash.h"
 #include "base/file/file.h"
 
 /*
@@ -171,8 +172,9 @@ bus_keys_generate(const char *dir, const char *name, enum bus_role role, struct 
 		return err_note_set(note, EEXIST, "%s", public_path);
 	if (zmq_curve_keypair(key.public_key, key.secret_key) != 0)
 		return err_note_set(note, errno, "a new key pair");
-	if ((rc = key_write(secret_path, 0600, &key, true, note)) == 0
-	    && (rc = key_write(public_path, 0644, &key, false, note)) != 0)
+	rc = key_write(secret_path, 0600, &key, true, note);
+	crash_point("keys.secret");
+	if (rc == 0 && (rc = key_write(public_path, 0644, &key, false, note)) != 0)
 		unlink(secret_path);
 	explicit_bzero(&key, sizeof(key));
 	return rc;
