@@ -540,6 +540,12 @@ folders(void)
 		{"llama_sharded", "sed -i 's/\"weight_map\": {/&\"model.x\": \"model-00001-of-00006.safetensors\",/' *.index.json",
 		    ERR_FORMAT, "model.x, which none has"},
 		{"llama_sharded", "cp ../llama/model.safetensors .", 0, "model-*-of-00006.safetensors is there too"},
+		{"llama_sharded", "cp model-00001-of-00006.safetensors model-00001-of-00009.safetensors", 0, "1 more of model-*-of-*.safetensors"},
+		{"llama_sharded", "rm *.index.json; cp model-00001-of-00006.safetensors model-00001-of-00009.safetensors", ERR_FORMAT, "one set"},
+		{"llama_sharded", "rm *.index.json; cp model-00001-of-00006.safetensors model-00002-of-00006.safetensors", ERR_FORMAT,
+		    "expected it in one file"},
+		{"llama", "sed -i 's/\"tie_word_embeddings\": true/\"tie_word_embeddings\": false/' config.json", ERR_NOT_FOUND,
+		    "set tie_word_embeddings to true"},
 		{"llama", "touch adapter_model.safetensors", 0, "adapter_model.safetensors is there too"},
 		{"llama", "touch pytorch_model.bin", 0, ""},
 		{"llama", "rm model.safetensors", ERR_NOT_FOUND, "neither"},
@@ -579,6 +585,20 @@ folders(void)
 		/* The fingerprint is that of a model that opens, and of no other. */
 		CHECK_ROW(rows[i].command, rc == 0 ? hash_equal(print_of(made("var")), llama) : weights_fingerprint(made("var"), &h, &note) == rc);
 	}
+}
+
+/* A sidecar of shards without an index does not hold when an index comes. */
+static void
+index_comes(void)
+{
+	struct hash128 llama = print_of(fixture("llama"));
+
+	shell("rm -rf %s/var && cp -r " GOLDEN "llama_sharded %1$s/var && rm -f %1$s/var/.salt_fingerprint %1$s/var/*.index.json", "", "");
+	CHECK(hash_equal(print_of(made("var")), llama));
+	shell("sed -i 's/salt_fingerprint1 ......../salt_fingerprint1 00000000/' %s/var/.salt_fingerprint", "", "");
+	CHECK(!hash_equal(print_of(made("var")), llama));
+	shell("cp " GOLDEN "llama_sharded/*.index.json %s/var", "", "");
+	CHECK(hash_equal(print_of(made("var")), llama));
 }
 
 static int
@@ -627,6 +647,7 @@ main(void)
 	bare_names();
 	wrapped_names();
 	folders();
+	index_comes();
 	failed_save();
 	json_close(&want);
 	json_close(&expect);

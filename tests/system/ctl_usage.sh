@@ -57,6 +57,8 @@ wrong 66 'nowhere' model info "$scratch/nowhere"
 "$BIN/saltctl" model new --layers 1 --width 8 --context 4 --vocab 10 "$scratch/shape" > "$scratch/log"
 "$BIN/saltctl" model info "$scratch/shape" > "$scratch/log" || fail "a folder with only config.json is a shape, and model info refused it"
 grep -q '^fingerprint *none' "$scratch/log" || fail "model info of a shape: $(cat "$scratch/log")"
+wrong 65 "a file of weights: name its folder" model info "$scratch/shape/model.safetensors"
+wrong 65 "saltctl model import" model info "$scratch/x.gguf"
 # model info says what eval says of weights that cannot be read.
 : > "$scratch/shape/pytorch_model.bin"
 wrong 66 'only pytorch_model.bin, in PyTorch.s format: convert it' model info "$scratch/shape"

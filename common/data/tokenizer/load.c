@@ -516,7 +516,7 @@ hash_object(const char *path, struct hash128 *id, struct err_note *note)
 	magic = file_magic(head, n_head);
 	if (ferror(f))
 		rc = err_note_set(note, EIO, "%s", path);
-	else if (magic != NULL || first != '{' || last != '}')
+	else if (first != '{' || last != '}')
 		rc = err_expect(note, ERR_FORMAT, "%s", "a JSON object, or no such file: only encoding and decoding of text need it", "%s", path, magic != NULL ? magic : n_head == 0 ?
 		    "an empty file" : first == '{' ? "one that does not end" : "another kind of file");
 	*id = hash_digest(h);

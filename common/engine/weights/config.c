@@ -350,6 +350,9 @@ weights_config_load(const char *path, struct model_config *out, struct err_note 
 			return err_note_set(note, ENAMETOOLONG, "%s", path);
 		r.path = file;
 	}
+	if (r.path == path && (strstr(path, ".safetensors") != NULL || strstr(path, ".gguf") != NULL))
+		return err_expect(note, ERR_UNSUPPORTED, "%s", "a model's folder, or its config.json", "a file of weights: %s", path,
+		    strstr(path, ".gguf") != NULL ? "type: saltctl model import FILE.gguf NEW" : "name its folder");
 	if ((r.rc = json_parse_file(r.path, MAX_CONFIG_BYTES, &root, note)) != 0)
 		return r.rc;
 	r.root = root;

@@ -242,6 +242,8 @@ missing(const struct weights_model *m, const char *dir, const char *want, const 
 
 	err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s", "it in the model's files", "%zu tensors, not this one", dir, want,
 	    weights_count(m->set));
+	if (strcmp(bare, model_traits(m->model->config.family)->output) == 0)
+		err_note_found(note, "none: if the output layer is the embedding, set tie_word_embeddings to true in config.json");
 	for (size_t i = 0; i < m->n_names; i++) {
 		const char *name = m->names[i].t->name;
 		size_t len = strlen(name);
@@ -296,7 +298,8 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 				return rc;
 		} else {
 			return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s", "only the model's %d tensors",
-			    "one that config.json does not provide for", e->t->file, e->t->name, model->n_tensors);
+			    "one that config.json does not provide for%s", e->t->file, e->t->name, model->n_tensors,
+			    strstr(e->bare, "_proj.bias") != NULL ? "; attention_bias and mlp_bias say whether there are biases" : "");
 		}
 	}
 	/* A tied head that was dropped on saving, and buffers, may be named by an index although no file has them. */

@@ -36,7 +36,7 @@ struct weights {
 /* A model directory: its files of weights by name, readable or not. */
 struct listing {
 	bool single, index;
-	unsigned n_shards, total;		/* model-00001-of-TOTAL.safetensors: how many; with two totals, of the smaller */
+	unsigned n_shards, total, more;		/* model-00001-of-TOTAL.safetensors: how many, and how many of another TOTAL */
 	bool *shard;				/* [total] which of them; NULL: none */
 	char other[WEIGHTS_NAME_BYTES];		/* the first file of others below, "" */
 	const char *what, *todo;
@@ -312,15 +312,11 @@ look(struct listing *l, const char *dir)
 		} else if (strcmp(e->d_name, INDEX) == 0) {
 			l->index = true;
 		} else if ((i = shard_number(e->d_name, &total)) > 0) {
-			if (l->shard == NULL || total < l->total) {
-				free(l->shard);
-				if ((l->shard = mem_alloc(total, sizeof(*l->shard))) == NULL) {
-					closedir(d);
-					return ENOMEM;
-				}
-				l->total = total;
-				l->n_shards = 0;
+			if (l->shard == NULL && (l->shard = mem_alloc(l->total = total, sizeof(*l->shard))) == NULL) {
+				closedir(d);
+				return ENOMEM;
 			}
+			l->more += total != l->total;
 			if (total == l->total && !l->shard[i - 1]) {
 				l->shard[i - 1] = true;
 				l->n_shards++;
@@ -350,6 +346,9 @@ open_shards(struct weights *w, const struct listing *l, const char *dir, struct 
 	unsigned gap = 0;
 	int rc = 0;
 
+	if (l->more > 0)
+		return err_expect(note, ERR_FORMAT, "%s", "one set of files, or " INDEX, "model-*-of-%05u.safetensors and %u of another set",
+		    dir, l->total, l->more);
 	while (gap < l->total && l->shard[gap])
 		gap++;
 	if (gap < l->total)
@@ -384,7 +383,9 @@ open_directory(struct weights *w, const char *dir, struct err_note *note)
 		snprintf(w->unread, sizeof(w->unread), "%s", shards[0] != '\0' ? shards : l.index ? INDEX : l.adapter);
 	} else if (l.index) {
 		rc = open_index(w, file, note);
-		snprintf(w->unread, sizeof(w->unread), "%s", l.adapter);
+		if (rc == 0 && l.n_shards + l.more > w->n_shards)
+			snprintf(shards, sizeof(shards), "%zu more of model-*-of-*.safetensors", l.n_shards + l.more - w->n_shards);
+		snprintf(w->unread, sizeof(w->unread), "%s", shards[0] != '\0' ? shards : l.adapter);
 	} else if (l.n_shards > 0) {
 		rc = open_shards(w, &l, dir, note);
 		snprintf(w->unread, sizeof(w->unread), "%s", l.adapter);
