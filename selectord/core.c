@@ -511,7 +511,7 @@ plan_message(struct core *c, struct core_peer *peer, const struct wire_message *
 		plan->released = true;
 		plan->released_step = step;
 		plan->released_ms = now_ms;
-		crash_point("plan.released");
+		crash_point("plan.release");
 		core__blocks_close(plan);
 		core__waits_drop_plan(c, plan);
 		core__event(c, LOG_LEVEL_INFO, "plan.released", "plan=%s step=%" PRIu64, hash_hex(hash, hex), step);
@@ -550,7 +550,7 @@ release_teachers(struct core *c, int64_t now_ms)
 		if (why == NULL)
 			continue;
 		p->released = true;
-		crash_point("teacher.released");
+		crash_point("teacher.release");
 		snprintf(core__send(c, p->id, WIRE_RELEASE_TEACHER)->msg.release_teacher.reason, WIRE_TEXT_MAX, "%s", why);
 		core__event(c, LOG_LEVEL_INFO, "teacher.released", "name=%s reason=\"%s\"", p->name, why);
 	}

@@ -133,7 +133,7 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 	if (single)
 		core__save_attempts(c, core__seq(c, l->seqs[0], false));
 	m = core__send(c, peer->id, WIRE_LEASE);
-	crash_point("lease.granted");
+	crash_point("lease.new");
 	m->after = single ? c->next_op : 0;
 	m->memory[0] = tokens;
 	m->memory[1] = sent;
@@ -501,7 +501,7 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_message *
 		core__refuse_memory(c, peer->id);
 		return;
 	}
-	crash_point("lease.result");
+	crash_point("lease.rows");
 	for (size_t i = 0; i < m->n_rows && l != NULL; i++)
 		if (result_row(c, peer, l, msg, &m->rows[i], &after, now_ms))
 			seqs[n++] = m->rows[i].seq;
