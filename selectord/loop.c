@@ -21,7 +21,8 @@
 #include "fabric/wire/wire.h"
 
 #define TICK_MS 100
-#define TURN_FRAMES 256
+#define COST_NS 250000			/* of the loop's time for one unit of cost; a frame costs one at least */
+#define HELD_BYTES (16u << 20)
 #define DRAIN_MS 10000
 #define LATE_MS 3000			/* a turn of the loop that comes so late: the process was stopped, or the machine */
 #define CATCH_UP_MS 2000
@@ -111,12 +112,24 @@ static const struct {
 	{"peer.lost", 1000}, {"peer.bye", 1000}, {"memory", 5},
 };
 
+/* Frames received in one turn of the loop; cost of one peer in it; frames that wait for the next turn. */
+enum { TURN_FRAMES = 256, TURN_COST = 32, HELD_FRAMES = 512, COSTS = 1024 };
+
+/* What a peer sent beyond its part of a turn. */
+struct held {
+	struct bus_event event;
+	TAILQ_ENTRY(held) link;
+};
+
 enum { N_LIMITED = sizeof(limited) / sizeof(limited[0]), LIMIT_MS = 10000, NO_MEMORY_MS = 5000 };
 
 struct loop {
 	struct loop_parts p;
 	struct bus_poll *poll;
 	TAILQ_HEAD(parked_list, parked) parked;	/* by after */
+	TAILQ_HEAD(held_list, held) held;	/* as they came */
+	size_t n_held, held_bytes;
+	struct { uint64_t peer; uint32_t cost; } costs[COSTS];	/* of this turn; by peer */
 	uint64_t durable, submitted, n_unsent, n_bad_frames;
 	struct status_metric *metric[N_METRICS];
 	bool draining;
@@ -440,24 +453,73 @@ frame_in(struct loop *l, const struct bus_event *e, int64_t now_ms)
 	wire_message_destroy(&msg);
 }
 
+static uint32_t *
+cost_of(struct loop *l, uint64_t peer)
+{
+	size_t i = peer % COSTS;
+
+	while (l->costs[i].peer != 0 && l->costs[i].peer != peer)
+		i = (i + 1) % COSTS;		/* there are more places than a turn has frames and held peers */
+	l->costs[i].peer = peer;
+	return &l->costs[i].cost;
+}
+
+static void
+event_in(struct loop *l, struct bus_event *e, int64_t now_ms)
+{
+	int64_t start_ns = clock_now_ns();
+
+	if (e->kind == BUS_EVENT_FRAME) {
+		frame_in(l, e, now_ms);
+	} else if (e->kind == BUS_EVENT_GONE) {
+		core_gone(l->p.core, e->peer);
+		flush(l);
+	}
+	*cost_of(l, e->peer) += 1 + (uint32_t)((clock_now_ns() - start_ns) / COST_NS);
+	bus_event_free(e);
+}
+
+/* false: no memory. */
+static bool
+hold(struct loop *l, struct bus_event *e)
+{
+	struct held *h = calloc(1, sizeof(*h));
+
+	if (h == NULL)
+		return false;
+	h->event = *e;
+	TAILQ_INSERT_TAIL(&l->held, h, link);
+	l->n_held++;
+	l->held_bytes += e->len;
+	return true;
+}
+
 /*
- * The frames of one turn. A peer may cost so much in one turn; what comes from it beyond that waits for the next
- * one, and when much waits the turn ends.
+ * The frames of one turn. ZeroMQ gives one of each peer in turn; but frames differ in what they cost. A peer that
+ * had its part of this turn waits for the next one with what else has come from it, in its order; when too much
+ * waits, nothing more is received in this turn.
  */
 static void
 frames_in(struct loop *l, int64_t now_ms)
 {
+	struct held *h, *next;
 	struct bus_event e;
 
-	for (int n = 0; n < TURN_FRAMES && bus_server_recv(l->p.server, &e) == 0; n++) {
-		if (e.kind == BUS_EVENT_FRAME) {
-			frame_in(l, &e, now_ms);
-		} else if (e.kind == BUS_EVENT_GONE) {
-			core_gone(l->p.core, e.peer);
-			flush(l);
-		}
-		bus_event_free(&e);
+	memset(l->costs, 0, sizeof(l->costs));
+	for (h = TAILQ_FIRST(&l->held); h != NULL; h = next) {
+		next = TAILQ_NEXT(h, link);
+		if (*cost_of(l, h->event.peer) >= TURN_COST)
+			continue;
+		TAILQ_REMOVE(&l->held, h, link);
+		l->n_held--;
+		l->held_bytes -= h->event.len;
+		event_in(l, &h->event, now_ms);
+		free(h);
 	}
+	for (int n = 0; n < TURN_FRAMES && l->n_held < HELD_FRAMES && l->held_bytes < HELD_BYTES &&
+	    bus_server_recv(l->p.server, &e) == 0; n++)
+		if (*cost_of(l, e.peer) < TURN_COST || !hold(l, &e))
+			event_in(l, &e, now_ms);
 }
 
 static int
@@ -533,7 +595,7 @@ loop_run(struct loop *l, struct err_note *note)
 	metrics_update(l, l->turned_ms);
 	while (rc == 0) {
 		int64_t now_ms = clock_now_ms(), tick_ms = l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0;
-		int64_t wait_ms = core_wait_ms(l->p.core);
+		int64_t wait_ms = l->n_held > 0 ? 0 : core_wait_ms(l->p.core);
 
 		if ((rc = bus_poll_wait(l->poll, wait_ms < tick_ms ? wait_ms : tick_ms)) != 0)
 			return err_note_set(note, rc, "waiting for messages");
@@ -567,6 +629,7 @@ loop_run(struct loop *l, struct err_note *note)
 		    ((l->durable == l->submitted && TAILQ_EMPTY(&l->parked)) || now_ms >= drain_until_ms))
 			break;
 	}
+	log_left_out(l);
 	if (rc != 0 && rc == l->p.store->failed) {
 		*note = l->p.store->why;
 		return rc;
@@ -585,6 +648,7 @@ loop_new(struct loop **out, const struct loop_parts *parts)
 		return ENOMEM;
 	l->p = *parts;
 	TAILQ_INIT(&l->parked);
+	TAILQ_INIT(&l->held);
 	l->durable = l->submitted = commit_state(parts->commit).durable;
 	pthread_mutex_init(&l->lock, NULL);
 	mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
@@ -614,6 +678,10 @@ loop_destroy(struct loop **loop)
 	for (struct parked *p; (p = TAILQ_FIRST(&l->parked)) != NULL; free(p)) {
 		TAILQ_REMOVE(&l->parked, p, link);
 		free(p->frame);
+	}
+	for (struct held *h; (h = TAILQ_FIRST(&l->held)) != NULL; free(h)) {
+		TAILQ_REMOVE(&l->held, h, link);
+		bus_event_free(&h->event);
 	}
 	bus_poll_destroy(&l->poll);
 	pthread_mutex_destroy(&l->lock);

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 #include <string.h>
-#include "check.h"
+#include "../check.h"
 
 static uint64_t fuzz_state;
 

@@ -15,7 +15,7 @@
 #include "check.h"
 #include "replay/fake_bus.h"
 
-enum { L = 4, VOCAB = 32, WINDOWS = 24, WINDOW = 8, LEASE_MS = 4000 };
+enum { L = 4, VOCAB = 32, WINDOWS = 24, WINDOW = 8, LEASE_MS = 4000, N_PINGS = 120 };
 enum { TEACHER = 1, OTHER = 2, TRAINER = 3, CLIENT = 4, NOISE = 5, STRANGER = 6, SECOND = 7 };	/* connections */
 
 static const struct hash128 model = {10, 10};
@@ -41,6 +41,7 @@ struct story {
 	size_t label_len;
 	uint64_t n_leases, n_leases_before, n_results, n_done, n_rows, n_asked, n_acks;
 	struct wire_dropped dropped;
+	uint64_t n_pongs, n_pongs_before;	/* TRAINER's; before CLIENT's */
 };
 
 static void
@@ -176,6 +177,10 @@ look(struct story *s)
 		if (m->type == WIRE_DROPPED)
 			s->dropped = m->dropped;
 		s->n_acks += m->type == WIRE_ACK;
+		if (m->type == WIRE_PONG && f->peer == TRAINER)
+			s->n_pongs++;
+		if (m->type == WIRE_PONG && f->peer == CLIENT)
+			s->n_pongs_before = s->n_pongs;
 		wire_message_destroy(&m);
 	}
 }
@@ -243,6 +248,7 @@ check_end(struct story *s)
 	CHECK(metric(&snap, "cache_map_ratio") > 0 && metric(&snap, "cache_map_ratio") < 1);
 	CHECK(metric(&snap, "cache_disk_free_ratio") > 0 && metric(&snap, "cache_disk_free_ratio") <= 1);
 	CHECK(metric(&snap, "commits_total") >= 3);
+	CHECK(s->n_pongs == N_PINGS && s->n_pongs_before > 0 && s->n_pongs_before < N_PINGS / 2);
 	CHECK(s->n_rows == 4 && s->lost && s->returned);
 	CHECK(s->dropped.labels == WINDOW && s->dropped.kept == WINDOW - 2);	/* one damaged, one in quarantine */
 	CHECK(loop_peers(s->loop, peers, 8) == 3 && loop_peers(s->loop, peers, 2) == 2);
@@ -362,6 +368,9 @@ script(void *arg, int step)
 			s->at--;
 			return FAKE_AGAIN_WHEN_WOKEN;
 		}
+		for (int i = 0; i < N_PINGS; i++)		/* more than its part of a turn, and another peer's frame behind it */
+			push(TRAINER, &(struct wire_message){.type = WIRE_PING});
+		push(CLIENT, &(struct wire_message){.type = WIRE_PING});
 		s->wait_until_ms = clock_now_ms() + 2500;
 		break;
 	default:

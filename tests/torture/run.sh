@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.." || exit 1
 rows="
 kill 500 1500
 faults 60 1800
+frames 500000 3600
 power 2000 900
 "
 

@@ -78,7 +78,7 @@ enum bus_event_kind {
 struct bus_event {
 	enum bus_event_kind kind;
 	uint64_t peer;			/* server only */
-	const uint8_t *frame;		/* FRAME: valid until bus_event_free or the next recv on that socket */
+	const uint8_t *frame;		/* FRAME: valid until bus_event_free */
 	size_t len;
 	enum bus_role key_role;		/* server with keys: role of the peer's key; else BUS_ROLE_NONE */
 	char user[BUS_USER_MAX];	/* server with keys: name of the peer's key; else "" */
