@@ -587,20 +587,6 @@ folders(void)
 	}
 }
 
-/* A sidecar of shards without an index does not hold when an index comes. */
-static void
-index_comes(void)
-{
-	struct hash128 llama = print_of(fixture("llama"));
-
-	shell("rm -rf %s/var && cp -r " GOLDEN "llama_sharded %1$s/var && rm -f %1$s/var/.salt_fingerprint %1$s/var/*.index.json", "", "");
-	CHECK(hash_equal(print_of(made("var")), llama));
-	shell("sed -i 's/salt_fingerprint1 ......../salt_fingerprint1 00000000/' %s/var/.salt_fingerprint", "", "");
-	CHECK(!hash_equal(print_of(made("var")), llama));
-	shell("cp " GOLDEN "llama_sharded/*.index.json %s/var", "", "");
-	CHECK(hash_equal(print_of(made("var")), llama));
-}
-
 static int
 failing_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
 {
@@ -647,7 +633,6 @@ main(void)
 	bare_names();
 	wrapped_names();
 	folders();
-	index_comes();
 	failed_save();
 	json_close(&want);
 	json_close(&expect);
