@@ -25,7 +25,8 @@ main(void)
 	REQUIRE(a != NULL);
 	s = mem_arena_strndup(a, "hello", 4);
 	CHECK_STR(s, "hell");
-	CHECK(mem_arena_alloc(a, 2000) == NULL);
+	CHECK(!mem_arena_at_limit(a));
+	CHECK(mem_arena_alloc(a, 2000) == NULL && mem_arena_at_limit(a));
 	CHECK(mem_arena_alloc(a, SIZE_MAX) == NULL);
 	CHECK(mem_arena_alloc(a, 500) != NULL);
 	held = mem_arena_hold(a);

@@ -74,6 +74,7 @@ struct mem_arena {
 	struct mem_chunk *chunks;
 	size_t total, max, chunk_bytes;
 	atomic_uint n_holders;
+	bool at_limit;
 };
 
 struct mem_arena *
@@ -119,18 +120,23 @@ mem_arena_destroy(struct mem_arena **arena)
 	*arena = NULL;
 }
 
+bool
+mem_arena_at_limit(const struct mem_arena *a)
+{
+	return a->at_limit;
+}
+
 void *
 mem_arena_alloc_raw(struct mem_arena *a, size_t bytes)
 {
 	struct mem_chunk *c = a->chunks;
-	size_t need = bytes, total;
+	size_t need = bytes <= SIZE_MAX - 64 ? (bytes + 15) / 16 * 16 : SIZE_MAX, total;
 	void *p;
 
-	if (bytes > SIZE_MAX - 64)
+	if (need == SIZE_MAX || !mem_add(a->total, need, &total) || total > a->max) {
+		a->at_limit = true;
 		return NULL;
-	need = (bytes + 15) / 16 * 16;
-	if (!mem_add(a->total, need, &total) || total > a->max)
-		return NULL;
+	}
 	if (c == NULL || c->size - c->used < need) {
 		size_t size = need > a->chunk_bytes ? need : a->chunk_bytes;
 

@@ -30,6 +30,7 @@ struct mem_arena *mem_arena_new(size_t max_bytes);	/* 0: no limit. NULL without 
 void mem_arena_expect(struct mem_arena *arena, size_t bytes);	/* a hint before the first allocation: the total */
 struct mem_arena *mem_arena_hold(struct mem_arena *arena);	/* returns arena; any thread */
 void mem_arena_destroy(struct mem_arena **arena);	/* takes NULL; any thread */
+bool mem_arena_at_limit(const struct mem_arena *arena);	/* an allocation was refused by max_bytes, not for lack of memory */
 void *mem_arena_alloc(struct mem_arena *arena, size_t bytes);	/* zeroed, aligned to 16; NULL beyond the limit */
 void *mem_arena_alloc_raw(struct mem_arena *arena, size_t bytes);	/* the same, not zeroed */
 char *mem_arena_strndup(struct mem_arena *arena, const char *s, size_t n);

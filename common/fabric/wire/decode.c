@@ -259,7 +259,9 @@ wire_decode(const void *bytes, size_t len, struct wire_message **out, struct err
 	} else if (!d.budget.exceeded) {
 		rc = err_expect(note, ERR_FORMAT, "%s", "a protobuf message of that type", "", d.message);
 	}
-	if (d.budget.exceeded) {
+	if (d.budget.exceeded && !mem_arena_at_limit(d.budget.arena)) {
+		rc = err_note_set(note, ENOMEM, "%s", d.message);
+	} else if (d.budget.exceeded) {
 		rc = err_expect_at(note, ERR_RANGE, "%s", "frame of %zu bytes",
 		    "at most %zu bytes of memory for it", "more", d.message, len + WIRE_HEADER_BYTES, budget);
 	}
