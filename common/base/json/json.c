@@ -23,7 +23,7 @@ out(json_t *j)
 	return (struct json *)j;
 }
 
-/* jansson takes a failed allocation for bad text in many places. */
+/* jansson takes a failed allocation for bad text in many places, and leaves the key of a member out of what it prints. */
 static _Thread_local bool no_memory;
 
 static void *
@@ -41,17 +41,25 @@ use_allocate(void)
 	json_set_alloc_funcs(allocate, free);
 }
 
+/* no_memory is about what follows. */
+static void
+watch_memory(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, use_allocate);
+	no_memory = false;
+}
+
 int
 json_parse(const char *text, size_t len, const char *name, struct json **root, struct err_note *note)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	json_error_t e;
 	size_t bom = len >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;	/* as editors on Windows write it */
 	const char *magic;
 	json_t *j;
 
-	pthread_once(&once, use_allocate);
-	no_memory = false;
+	watch_memory();
 	j = json_loadb(text + bom, len - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
 	*root = out(j);
 	if (j != NULL)
@@ -310,9 +318,15 @@ json_merge(struct json *object, struct json *more)
 char *
 json_print(const struct json *j, bool pretty)
 {
-	char *text = json_dumps(in(j), (pretty ? JSON_INDENT(2) : JSON_COMPACT) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)), *more;
+	char *text, *more;
 	size_t n;
 
+	watch_memory();
+	text = json_dumps(in(j), (pretty ? JSON_INDENT(2) : JSON_COMPACT) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+	if (no_memory) {
+		free(text);
+		text = NULL;
+	}
 	if (text == NULL || !pretty)
 		return text;
 	n = strlen(text);
