@@ -174,8 +174,13 @@ parse_float(const char *s, const struct config__option *o, double *out)
 static bool
 clean_text(const char *s)
 {
+	/* U+FEFF, U+FFFE and U+FFFF are not printable in yaml; U+2028 and U+2029 break lines there */
+	static const char *const not_printable[] = {"\xEF\xBB\xBF", "\xEF\xBF\xBE", "\xEF\xBF\xBF", "\xE2\x80\xA8", "\xE2\x80\xA9"};
 	const unsigned char *p = (const unsigned char *)s;
 
+	for (size_t i = 0; i < sizeof(not_printable) / sizeof(not_printable[0]); i++)
+		if (strstr(s, not_printable[i]) != NULL)
+			return false;
 	while (*p != 0) {
 		unsigned more = *p < 0x80 ? 0 : *p >= 0xC2 && *p < 0xE0 ? 1 : *p >= 0xE0 && *p < 0xF0 ? 2 : *p >= 0xF0 && *p < 0xF5 ? 3 : 9;
 
