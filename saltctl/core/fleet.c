@@ -108,6 +108,8 @@ fleet_add(struct fleet *f, const char *role, const char *name, const char *host,
 		snprintf(d->name, sizeof(d->name), "%s", name);
 		snprintf(d->host, sizeof(d->host), "%s", host);
 		snprintf(d->endpoint, sizeof(d->endpoint), "%s", endpoint);
+		ctl_printable(d->name);
+		ctl_printable(d->host);
 		d->pid = pid;
 		d->rc = ERR_AGAIN;
 	}
@@ -146,6 +148,7 @@ take_text(const struct json *answer, const char *key, char *to, size_t size)
 
 	if (json_text(json_get(answer, key), &text))
 		snprintf(to, size, "%s", text);
+	ctl_printable(to);
 }
 
 static void

@@ -39,6 +39,17 @@ ctl_alloc(size_t n, size_t size)
 }
 
 char *
+ctl_printable(char *text)
+{
+	for (unsigned char *p = (unsigned char *)text; *p != '\0'; p++)
+		if (*p < 0x20 || *p == 0x7f)
+			*p = ' ';
+		else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)		/* U+0080 to U+009f */
+			p[0] = p[1] = ' ';
+	return text;
+}
+
+char *
 ctl_strndup(const char *text, size_t n)
 {
 	return have(strndup(text, n));
@@ -70,7 +81,7 @@ split_cells(char ***cells, size_t *n, size_t *cap, char *text, char end)
 	for (char *next; text != NULL; text = next) {
 		if ((next = strchr(text, end)) != NULL)
 			*next++ = '\0';
-		*(char **)ctl__add((void **)cells, n, cap, sizeof(**cells)) = ctl_strndup(text, SIZE_MAX);
+		*(char **)ctl__add((void **)cells, n, cap, sizeof(**cells)) = ctl_printable(ctl_strndup(text, SIZE_MAX));
 	}
 }
 

@@ -13,6 +13,7 @@
 
 #define SEED_BYTES (8 << 20)
 #define PACE_S 60.0			/* pace is the mean over this time */
+#define STEP_MAX 1e15			/* a step past it is no step: sums and differences of steps fit 64 bits */
 
 void
 top_init(struct top *t, const char *title, double tokens_per_step)
@@ -30,6 +31,18 @@ top_free(struct top *t)
 }
 
 /* ---- the past ---- */
+
+/* A number of steps in a file or an answer, which may say anything; false, with *out unchanged, if it cannot be one. */
+static bool
+step_of(const struct json *number, int64_t *out)
+{
+	double v;
+
+	if (!json_num(number, &v) || !(v >= 0 && v <= STEP_MAX))
+		return false;
+	*out = (int64_t)v;
+	return true;
+}
 
 /* Two points become one: the whole past stays visible, at half the resolution. */
 static void
@@ -81,7 +94,7 @@ seed_line(struct top *t, const char *text, size_t len)
 	if (json_parse(text, len, "metrics", &line, NULL) != 0)
 		return;			/* an incomplete line, at either end */
 	kind = ctl_text_of(line, "kind", "");
-	if (json_int(json_get(line, "step"), &step) && json_num(json_get(line, "loss"), &loss)) {
+	if (step_of(json_get(line, "step"), &step) && json_num(json_get(line, "loss"), &loss)) {
 		if (strcmp(kind, "step") == 0)
 			top_loss(t, step, loss);
 		else if (strcmp(kind, "eval") == 0)
@@ -142,14 +155,10 @@ top_pace(const struct top *t)
 
 /* ---- the present ---- */
 
-/* A text of a daemon for a screen: no control characters. */
 static void
 take_text(const struct json *o, const char *key, char *out, size_t size)
 {
 	snprintf(out, size, "%s", ctl_text_of(o, key, ""));
-	for (char *p = out; *p != '\0'; p++)
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			*p = ' ';
 }
 
 static double
@@ -162,7 +171,6 @@ static void
 take_trainer(struct top *t, const struct json *o, double now_s)
 {
 	char state[sizeof(t->state)];
-	double to;
 
 	t->trains = true;
 	take_text(o, "state", state, sizeof(state));
@@ -171,10 +179,10 @@ take_trainer(struct top *t, const struct json *o, double now_s)
 		t->state_since_s = now_s;
 	}
 	take_text(o, "phase", t->phase, sizeof(t->phase));
-	json_int(json_get(o, "step"), &t->step);
-	json_int(json_get(o, "steps_total"), &t->steps);
-	t->knows_switch = json_num(json_get(json_get(o, "gauges"), "switch_step"), &to);
-	t->switch_step = t->knows_switch ? (int64_t)to : 0;
+	step_of(json_get(o, "step"), &t->step);
+	step_of(json_get(o, "steps_total"), &t->steps);
+	t->switch_step = 0;
+	t->knows_switch = step_of(json_get(json_get(o, "gauges"), "switch_step"), &t->switch_step);
 	t->tokens_per_s = num(o, "rates", "tokens_per_s");
 	t->trainer_ahead = num(o, "queues", "rows_ahead");
 	if (num(o, "gauges", "loss") > 0 && t->step > 0) {		/* 0: no step since its start */
@@ -197,9 +205,9 @@ take_selectord(struct top *t, const struct json *o)
 	t->scores_per_s += num(o, "rates", "scores_per_s");
 	if (num(o, "gauges", "teachers") > t->teachers)
 		t->teachers = num(o, "gauges", "teachers");
-	if (json_int(json_get(o, "step"), &v) && (t->rows_ready == 0 || v < t->rows_ready))
+	if (step_of(json_get(o, "step"), &v) && (t->rows_ready == 0 || v < t->rows_ready))
 		t->rows_ready = v;
-	if (json_int(json_get(o, "steps_total"), &v))
+	if (step_of(json_get(o, "steps_total"), &v))
 		t->rows_total = v;
 }
 

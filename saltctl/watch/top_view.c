@@ -62,6 +62,7 @@ add(struct top_lines *out, const struct top_look *look, enum top_attr attr, cons
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	ctl_printable(text);
 	l->attr = attr;
 	for (char *p = text; !look->utf8 && *p != '\0'; p++)
 		if ((unsigned char)*p >= 0x80)
