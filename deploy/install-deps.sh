@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # install-deps.sh [--tests] [--check] - installs what the build, the quickstart and nearly all tests need on
 # Debian 12 and 13. --tests adds large packages that single tests use (Slurm on one node, Prometheus,
-# Chromium, systemd's tools, sshd); those tests skip without them. Installs as root or through sudo. Selects
+# Chromium, systemd's tools, sshd, clang); those tests skip without them. Installs as root or through sudo. Selects
 # the OpenMP build of OpenBLAS, because it shares its threads with the kernels; another build starts a second
 # pool of threads that competes with them. --check only reports what is missing. The script can be run
 # repeatedly. Exit code: 0 all installed; 1 --check found something missing; 69 no apt; 77 neither root nor
@@ -36,7 +36,8 @@ for_use=(
 	iproute2 procps curl					# system tests
 )
 packages=("${for_build[@]}" "${for_use[@]}")
-for_tests=(slurm-wlm munge tmux groff-base prometheus chromium chromium-driver python3-zmq systemd openssh-server rsync)
+for_tests=(slurm-wlm munge tmux groff-base prometheus chromium chromium-driver python3-zmq systemd openssh-server rsync
+	clang libclang-rt-dev libomp-dev)			# the fuzz targets under libFuzzer (tests/fuzz)
 
 check=0
 for arg; do

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../fuzz/fuzz.h"
+#include "../fuzz/mutate.h"
 #include "base/clock/clock.h"
 #include "data/corpus/corpus.h"
 #include "fabric/bus/bus.h"

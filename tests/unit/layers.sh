@@ -36,7 +36,7 @@ rules() {
 	local bad
 	# Tests of a room may look at the library behind it.
 	door ZeroMQ '(zmq|czmq|zmq_.*|zauth|zpoller)\.h' 'common/fabric/bus/|tests/unit/test_bus'
-	door protobuf-c '(.*\.pb-c|protobuf-c/.*)\.h' 'common/fabric/wire/|tests/(unit|fuzz)/test_wire|tests/replay/'
+	door protobuf-c '(.*\.pb-c|protobuf-c/.*)\.h' 'common/fabric/wire/|tests/unit/test_wire|tests/replay/'
 	door LMDB 'lmdb\.h' 'common/data/cache/|tests/(unit|crash)/test_cache|bench/'
 	door 'BLAS, oneDNN and CUDA' '(cblas|openblas.*|lapacke|dnnl.*|oneapi/.*|cuda.*|cublas.*)\.h' 'common/engine/kernels/|bench/'
 	door MPI 'mpi\.h' 'trainerd/comm_mpi\.c|bench/allreduce/'

@@ -95,10 +95,7 @@ add_shard(struct weights *w, const char *path, struct err_note *note)
 		goto out;
 	}
 	w->shards = list;
-	if ((size_t)snprintf(s->path, sizeof(s->path), "%s", path) >= sizeof(s->path)) {
-		rc = err_note_set(note, ENAMETOOLONG, "%s", path);
-		goto out;
-	}
+	snprintf(s->path, sizeof(s->path), "%s", path);		/* it fits: weights_open and open_index have seen to it */
 	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0 || fstat(fd, &st) != 0) {
 		rc = err_note_set(note, errno, "%s", path);
 		broken_link(path, note);

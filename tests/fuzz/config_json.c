@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config.json of a model: refused, or a configuration that is the same once saved and loaded again, and of which a model can be made. */
+#include "engine/weights/weights.h"
+
+#include "engine/model/model.h"
+#include "fuzz.h"
+
+/* Field by field: the bytes between them do not count. */
+static bool
+same(const struct model_config *a, const struct model_config *b)
+{
+	return a->family == b->family && a->vocab_size == b->vocab_size && a->context == b->context && a->d_model == b->d_model &&
+	    a->n_layers == b->n_layers && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim &&
+	    a->d_ff == b->d_ff && a->norm_eps == b->norm_eps && a->tied == b->tied && a->attention_bias == b->attention_bias &&
+	    a->mlp_bias == b->mlp_bias && a->parallel_residual == b->parallel_residual && a->rope_theta == b->rope_theta &&
+	    a->rotary_dim == b->rotary_dim && a->rope_scaling.llama3 == b->rope_scaling.llama3 &&
+	    a->rope_scaling.factor == b->rope_scaling.factor && a->rope_scaling.low_freq_factor == b->rope_scaling.low_freq_factor &&
+	    a->rope_scaling.high_freq_factor == b->rope_scaling.high_freq_factor &&
+	    a->rope_scaling.original_context == b->rope_scaling.original_context && a->initializer_range == b->initializer_range &&
+	    a->bos_id == b->bos_id && a->eos_id == b->eos_id;
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	const char *path = fuzz_file("config.json", data, len);
+	struct model_config cfg, again;
+	struct model *m = NULL;
+	struct err_note note = {0};
+	int rc;
+
+	if ((rc = weights_config_load(path, &cfg, &note)) != 0 || (rc = model_config_check(&cfg, &note)) != 0) {
+		FUZZ_REFUSED(rc, note);
+		return 0;
+	}
+	unlink(path);
+	if (FUZZ_WORKS(weights_config_save(fuzz_dir(), &cfg, WEIGHTS_F32, NULL, &note)) &&
+	    FUZZ_WORKS(weights_config_load(fuzz_dir(), &again, &note)))
+		FUZZ_CHECK(same(&cfg, &again));
+	if (cfg.n_layers < 100 && model_new(&m, &cfg, &note) == 0)
+		FUZZ_CHECK(m->n_params > 0);
+	model_destroy(&m);
+	return 0;
+}

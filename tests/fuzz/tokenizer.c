@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tokenizer.json, and after a zero byte flags and a text: refused, or the text encodes to ids below the vocabulary that decode; where the
+ * tokenizer says it is lossless the text comes back.
+ */
+#include "data/tokenizer/tokenizer.h"
+
+#include "fuzz.h"
+
+static const char usual[] = "ab  a<e> x 12 b'll \xcc\x81\xcc\xa7\xff\xe2\x80\x8d\n\n  ab\xc3\xa9 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+static void
+encode(const struct tokenizer *tok, const char *text, size_t len, unsigned flags)
+{
+	struct tokenizer_encoder *enc = NULL;
+	static struct tokenizer_ids ids;
+	static struct tokenizer_bytes bytes;
+	struct err_note note = {0};
+	int rc;
+
+	ids.n = bytes.n = 0;
+	if (!FUZZ_WORKS(tokenizer_encoder_new(&enc, tok)))
+		return;
+	if ((rc = tokenizer_encode(enc, text, len, flags, &ids, &note)) != 0) {
+		FUZZ_CHECK(ids.n == 0);
+		FUZZ_REFUSED(rc, note);
+	}
+	for (size_t i = 0; i < ids.n; i++)
+		FUZZ_CHECK(ids.ids[i] >= 0 && ids.ids[i] < tokenizer_vocab_size(tok));
+	if (rc == 0 && FUZZ_WORKS(tokenizer_decode(tok, ids.ids, ids.n, 0, &bytes, &note)) && tokenizer_is_lossless(tok))
+		FUZZ_CHECK(bytes.n == len && memcmp(bytes.bytes, text, len) == 0);
+	if (rc == 0)
+		tokenizer_decode(tok, ids.ids, ids.n, TOKENIZER_SKIP_SPECIALS, &bytes, &note);
+	tokenizer_encoder_destroy(&enc);
+	free(ids.ids);
+	free(bytes.bytes);
+	ids = (struct tokenizer_ids){0};
+	bytes = (struct tokenizer_bytes){0};
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	struct err_note note = {0};
+	struct tokenizer *tok;
+	static struct tokenizer_bytes none;
+	const unsigned char *bytes;
+	const char *text;
+	size_t text_len, n_bytes, n = fuzz_cut(data, len, &text, &text_len);
+	int32_t end, n_ids;
+	bool special;
+	int rc;
+
+	if (len > 1 << 20)
+		return 0;
+	rc = text == NULL ? tokenizer_load(&tok, fuzz_file("tokenizer.json", data, n), &note) :
+	    tokenizer_parse(&tok, (const char *)data, n, "fuzz", &note);
+	if (rc != 0) {
+		FUZZ_CHECK(tok == NULL);
+		FUZZ_REFUSED(rc, note);
+		return 0;
+	}
+	FUZZ_CHECK(tokenizer_describe(tok) != NULL && (n_ids = tokenizer_vocab_size(tok)) > 0);
+	for (int32_t id = 0; id < n_ids && id < 300; id++)
+		FUZZ_CHECK(tokenizer_token(tok, id, &bytes, &n_bytes, &special) == 0 && (n_bytes == 0 || bytes[n_bytes - 1] <= 255));
+	FUZZ_CHECK(tokenizer_token(tok, n_ids, &bytes, &n_bytes, NULL) == ERR_RANGE);
+	FUZZ_CHECK(tokenizer_decode(tok, &n_ids, 1, 0, &none, &note) == ERR_RANGE && none.n == 0);
+	if (tokenizer_end_of_document(tok, "<e>", &end, &note) != 0)
+		FUZZ_CHECK(note.expected[0] != '\0');
+	tokenizer_fingerprint(tok);
+	if (tokenizer_end_of_document(tok, NULL, &end, &note) == 0)
+		FUZZ_CHECK(end >= 0 && end < tokenizer_vocab_size(tok));
+	if (text_len > 0)
+		encode(tok, text + 1, text_len - 1, (unsigned char)text[0] & 3);
+	else
+		encode(tok, usual, sizeof(usual) - 1, TOKENIZER_SPECIALS);
+	tokenizer_destroy(&tok);
+	return 0;
+}
