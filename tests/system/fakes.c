@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fakes - stand-ins for the system tests of selectord, which speak the real protocol over real sockets:
- *   fakes files DIR                             DIR/train, DIR/held (corpora), DIR/model (a small GPT-2 with
+ *   fakes files DIR [train=N]                   DIR/train (of N tokens), DIR/held (corpora), DIR/model (a small GPT-2 with
  *   random weights) fakes teacher ENDPOINT DIR [key=value ..]   made-up labels and scores, pure functions of
  *   the sequence
  *        name=, rows=N (leave after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per
- *        sequence), lose=1 (drop every third result, sent again only when it is not acknowledged in 500 ms),
+ *        sequence), lose=1 (drop every third result, sent again only when it is not acknowledged in 500 ms), resend_ms=N (in N ms),
  *        differ=1 (send another result after the first one of a lease), told=FILE (a line "label SEQ" or
  *        "score SEQ" for each that was acknowledged)
  *   fakes rows ENDPOINT[,ENDPOINT..] DIR first=F count=N [mode=none|salt_ds] [window=] [keep=] [seed=]
@@ -35,7 +35,7 @@
 #include "engine/weights/weights.h"
 #include "fabric/session/session.h"
 
-enum { L = 16, VOCAB = 96, N_TRAIN = 12000, N_HELD = 600 };
+enum { L = 16, VOCAB = 96, N_TRAIN = 12000, N_HELD = 600 };	/* tokens, unless told otherwise */
 
 static void
 die(int rc, const struct err_note *note, const char *what)
@@ -105,7 +105,7 @@ noise(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *no
 }
 
 static int
-files(const char *dir)
+files(const char *dir, size_t n_train)
 {
 	struct model_config m = {.family = MODEL_FAMILY_GPT2, .vocab_size = 128, .context = 1024,
 	    .d_model = 8, .n_layers = 1, .n_heads = 2, .n_kv_heads = 2, .head_dim = 4, .d_ff = 32,
@@ -116,7 +116,7 @@ files(const char *dir)
 	char path[512];
 	int rc;
 
-	make_corpus(dir, "train", 5, N_TRAIN);
+	make_corpus(dir, "train", 5, n_train);
 	make_corpus(dir, "held", 6, N_HELD);
 	snprintf(path, sizeof(path), "%s/model", dir);
 	if (mkdir(path, 0777) != 0)
@@ -263,7 +263,7 @@ drop_owed(struct owed **owed)
 struct teacher {
 	struct peer p;
 	struct owed *owed;
-	uint64_t limit, deadly, slow_ms, lose, differ, n, n_sent;
+	uint64_t limit, deadly, slow_ms, lose, differ, resend_ms, n, n_sent;
 	FILE *told;
 	bool scored[N_TRAIN];
 	struct labels_buf buf;
@@ -361,6 +361,7 @@ run_teacher(struct bus *bus, char *endpoint, const char *dir, int argc, char **a
 	t.deadly = number(argc, argv, "die", UINT64_MAX);
 	t.slow_ms = number(argc, argv, "slow_ms", 0);
 	t.lose = number(argc, argv, "lose", 0);
+	t.resend_ms = number(argc, argv, "resend_ms", 500);
 	t.differ = number(argc, argv, "differ", 0);
 	t.told = told_path != NULL ? fopen(told_path, "ae") : NULL;
 	snprintf(h.name, sizeof(h.name), "%s", option(argc, argv, "name", "fake-teacher"));
@@ -386,7 +387,7 @@ run_teacher(struct bus *bus, char *endpoint, const char *dir, int argc, char **a
 		    .lease_request = {2}}) == 0)
 			t.asked_ms = now;
 		for (struct owed *o = t.owed; o != NULL; o = o->next)
-			if (now - o->sent_ms > 500)
+			if (now - o->sent_ms > (int64_t)t.resend_ms)
 				send_result(&t.p, o);
 		if (e == NULL || e->kind != SESSION_MESSAGE)
 			continue;
@@ -567,8 +568,8 @@ main(int argc, char **argv)
 	struct bus *bus;
 	int rc;
 
-	if (argc == 3 && strcmp(argv[1], "files") == 0)
-		return files(argv[2]);
+	if (argc >= 3 && strcmp(argv[1], "files") == 0)
+		return files(argv[2], number(argc - 3, argv + 3, "train", N_TRAIN));
 	if (argc < 4 || (strcmp(argv[1], "teacher") != 0 && strcmp(argv[1], "rows") != 0)) {
 		fprintf(stderr, "usage: fakes files DIR | teacher ENDPOINT DIR .. | rows ENDPOINTS DIR ..\n");
 		return 64;

@@ -11,6 +11,8 @@ kill 500 1500
 faults 60 1800
 frames 500000 3600
 power 2000 900
+fuzz 60 1200
+proxy 200000 1200
 "
 
 usage() {
