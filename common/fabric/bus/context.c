@@ -164,6 +164,8 @@ bus__socket_close(struct bus *bus, void **socket)
 {
 	if (*socket == NULL)
 		return;
+	/* events end while their reader is there: without one, the library's I/O thread would wait for ever in writing them */
+	zmq_socket_monitor(*socket, NULL, 0);
 	zmq_close(*socket);
 	*socket = NULL;
 	atomic_fetch_sub(&bus->n_sockets, 1);
