@@ -101,7 +101,7 @@ for case in "no weights|rm $w|66|safetensors" "cut weights|truncate -s -40 $w|65
 	"cut header|truncate -s 50 $w|65|$w.*expected.*found" "huge header|poke $w 0 '\377\377\377\377\377\377\377\177'|65|$w.*expected.*found" \
 	"empty weights|truncate -s 0 $w|65|$w.*expected.*found" "NaN|poke $w \$((\$(size_of $w) - 4)) '\000\000\300\177'|65|$w.*: .*expected.*finite.*found.*[nN]a[nN]" \
 	"infinity|poke $w \$((\$(size_of $w) - 4)) '\000\000\200\177'|65|$w.*: .*expected.*finite.*found.*[iI]nf" \
-	"shard missing|mv $w a && echo '{\"weight_map\": {\"model.norm.weight\": \"a\", \"model.embed_tokens.weight\": \"b\"}}' > $w.index.json|66|bad/b: named in .*index.json" \
+	"shard missing|mv $w a && echo '{\"weight_map\": {\"model.norm.weight\": \"a\", \"model.embed_tokens.weight\": \"b\"}}' > $w.index.json|66|bad/b: expected this file, named in .*index.json" \
 	"no config|rm config.json|66|config.json.*No such" "cut config|truncate -s 60 config.json|65|config.json.*" "no layers|sed -i s/num_hidden_layers/x/ config.json|65|config.json.*num_hidden_layers.*expected" \
 	"text for a number|sed -i s/.hidden_size.:.32/\\\"hidden_size\\\":\\\"a\\\"/ config.json|65|config.json.*hidden_size.*expected" \
 	"other shape|sed -i s/.intermediate_size.:.64/\\\"intermediate_size\\\":65/ config.json|78|$w.*(mlp|proj).*expected.*65.*found.*64"; do
@@ -125,8 +125,8 @@ done
 
 # ---- what does not fit together ----
 hash='[0-9a-f]{32}'
-cp -r "$scratch/teacher" "$scratch/small_vocab"
-sed -i 's/"vocab_size": 4096/"vocab_size": 3000/' "$scratch/small_vocab/config.json"
+"$ctl" model new --layers 1 --width 32 --heads 2 --context 32 --vocab 3000 --weights 5 "$scratch/small_vocab" > /dev/null
+cp "$scratch/teacher/tokenizer.json" "$scratch/small_vocab"
 small_model "$scratch/wide_vocab" 5 --vocab 4200
 cp -r "$scratch/teacher" "$scratch/short"
 sed -i 's/"max_position_embeddings": 32/"max_position_embeddings": 16/' "$scratch/short/config.json"
