@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which keys are accepted; also all the cases in which CURVE and ZAP are known to accept everybody. */
-#include "fabric/bus/bus.h"
+#include "fabric/bus/bus_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -275,6 +275,110 @@ test_status_keys(void)
 	bus_destroy(&trainer);
 }
 
+/* A removed key ends the connections that it had, to every kind of socket; what others have goes on. */
+static void
+test_removed(void)
+{
+	struct bus *selector = NULL, *teacher = NULL, *trainer = NULL;
+	struct bus_server *server = NULL;
+	struct bus_client *gone = NULL, *stays = NULL;
+	struct bus_events *events = NULL, *heard = NULL;
+	struct bus_poll *poll = NULL, *stays_poll = NULL;
+	char from[400], to[400], topic[32], text[32] = "";
+	struct bus_event event;
+	struct err_note note = {0};
+	uint64_t before, refused, ended;
+	int64_t end;
+	int lost = 0;
+
+	REQUIRE(new_bus(&selector, dir, BUS_ROLE_SELECTOR, &note) == 0 && new_bus(&teacher, dir, BUS_ROLE_TEACHER, &note) == 0 &&
+	    new_bus(&trainer, dir, BUS_ROLE_TRAINER, &note) == 0);
+	REQUIRE(bus_server_new(&server, selector, "tcp://127.0.0.1:0", &note) == 0 &&
+	    bus_events_publish(&events, selector, "tcp://127.0.0.1:0", &note) == 0);
+	REQUIRE(bus_client_new(&gone, teacher, bus_server_endpoint(server), NULL, &note) == 0 &&
+	    bus_client_new(&stays, trainer, bus_server_endpoint(server), NULL, &note) == 0 &&
+	    bus_events_subscribe(&heard, teacher, bus_events_endpoint(events), NULL, "a", &note) == 0);
+	poll = bus_poll_new(teacher);
+	stays_poll = bus_poll_new(trainer);
+	bus_poll_add_client(poll, gone);
+	bus_poll_add_client(stays_poll, stays);
+	REQUIRE(await_client(poll, gone, 1u << BUS_EVENT_CONNECTED, PATIENCE_MS, &event) == BUS_EVENT_CONNECTED);
+	REQUIRE(await_client(stays_poll, stays, 1u << BUS_EVENT_CONNECTED, PATIENCE_MS, &event) == BUS_EVENT_CONNECTED);
+	CHECK(bus_client_send(gone, (uint8_t *)strdup("hi"), 2) == 0 && bus_client_send(stays, (uint8_t *)strdup("hi"), 2) == 0);
+	bus_poll_remove(poll, gone);
+	bus_poll_add_server(poll, server);
+	for (int i = 0; i < 2; i++) {
+		REQUIRE(await_frame(poll, server, PATIENCE_MS, &event));
+		bus_event_free(&event);
+	}
+	for (end = clock_now_ms() + PATIENCE_MS; text[0] == '\0' && clock_now_ms() < end;) {
+		bus_events_send(events, "a", "heard");
+		bus_events_recv(heard, topic, sizeof(topic), text, sizeof(text), 20);
+	}
+	CHECK_STR(text, "heard");
+
+	bus_counts(selector, &before, &ended);
+	path_of(from, sizeof(from), dir, "teacher.pub");
+	path_of(to, sizeof(to), dir, "teacher.revoked");
+	REQUIRE(rename(from, to) == 0);
+	for (end = clock_now_ms() + PATIENCE_MS; lost == 0 && clock_now_ms() < end; bus_poll_wait(poll, 20))
+		while (bus_server_recv(server, &event) == 0) {
+			lost += event.kind == BUS_EVENT_GONE;
+			bus_event_free(&event);
+		}
+	CHECK(lost == 1);
+	/* both of them try again, are refused, and that is counted */
+	for (end = clock_now_ms() + PATIENCE_MS, refused = 0; refused < before + 2 && clock_now_ms() < end; bus_poll_wait(poll, 20)) {
+		while (bus_client_recv(gone, &event) == 0)
+			bus_event_free(&event);
+		bus_counts(selector, &refused, &ended);
+	}
+	CHECK(refused >= before + 2);
+	while (bus_events_recv(heard, topic, sizeof(topic), text, sizeof(text), 0) == 0)
+		;
+	bus_events_send(events, "a", "secret");
+	CHECK(bus_events_recv(heard, topic, sizeof(topic), text, sizeof(text), SILENCE_MS) == ERR_TIMEOUT);
+	CHECK(bus_client_send(stays, (uint8_t *)strdup("ho"), 2) == 0 && await_frame(poll, server, PATIENCE_MS, &event));
+	bus_event_free(&event);
+	REQUIRE(rename(to, from) == 0);
+	bus_events_destroy(&heard);
+	bus_events_destroy(&events);
+	bus_client_destroy(&gone);
+	bus_client_destroy(&stays);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_poll_destroy(&stays_poll);
+	bus_destroy(&teacher);
+	bus_destroy(&trainer);
+	bus_destroy(&selector);
+}
+
+/* Whoever can write to the folder or to a public key decides who may connect. */
+static void
+test_writable(void)
+{
+	static const mode_t modes[] = {0777, 0775, 0757, 01777};
+	struct err_note note = {0};
+	struct bus *bus = NULL;
+	char path[400];
+
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		REQUIRE(chmod(dir, modes[i]) == 0);
+		CHECK(new_bus(&bus, dir, BUS_ROLE_TEACHER, &note) == EACCES && bus == NULL && strstr(note.name, "security.curve_dir") != NULL);
+		CHECK(bus_keys_generate(dir, "new", BUS_ROLE_CLIENT, &note) == EACCES);
+	}
+	REQUIRE(chmod(dir, 0755) == 0);
+	REQUIRE(new_bus(&bus, dir, BUS_ROLE_TEACHER, &note) == 0);
+	path_of(path, sizeof(path), dir, "teacher.pub");
+	CHECK(bus__key_allowed(dir, bus->key.public_key, NULL));
+	REQUIRE(chmod(path, 0664) == 0);
+	CHECK(!bus__key_allowed(dir, bus->key.public_key, NULL));
+	REQUIRE(chmod(path, 0644) == 0 && chmod(dir, 0775) == 0);
+	CHECK(!bus__key_allowed(dir, bus->key.public_key, NULL));		/* made writable while the daemon runs */
+	bus_destroy(&bus);
+	REQUIRE(chmod(dir, 0700) == 0);
+}
+
 static void
 clear_dir(const char *path)
 {
@@ -307,6 +411,8 @@ main(void)
 	CHECK_STR(last, "");		/* the random key that is rejected at start is no error */
 	test_matrix();
 	test_status_keys();
+	test_removed();
+	test_writable();
 	clear_dir(dir);
 	clear_dir(other_dir);
 	return check_done();

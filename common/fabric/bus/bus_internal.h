@@ -31,6 +31,9 @@ struct bus {
 	atomic_int n_sockets;		/* open ones: the context may only be closed without any */
 	struct bus__guard *guard;
 	uint64_t budget;		/* bytes that may be queued for all peers together, in each direction */
+	atomic_uint keys_changed;	/* how often the accepted keys have changed */
+	atomic_uint_fast64_t n_refused;	/* handshakes without an accepted key */
+	atomic_uint_fast64_t n_ended;	/* connections that held too much */
 	atomic_size_t out_bytes;	/* of frames that servers have queued, libzmq's share included */
 };
 
@@ -51,7 +54,9 @@ int bus__connect(struct bus *bus, void *socket, const char *endpoint, const char
 
 /*
  * guard.c: ends TCP connections that make us hold too much. One per bus; its thread starts with the first watch.
- * bus__guard_watch     accepted connections of a socket bound to endpoint are watched; ipc is ignored
+ * bus__guard_watch     accepted connections of a socket bound to endpoint are watched; those of ipc only when the accepted
+ *                      keys change. socket, else NULL: its refused handshakes are reported, and when a key is removed all
+ *                      its connections are ended, for they come back by themselves if they may
  * bus__guard_received  a frame of so many bytes came in on fd, which may be -1
  * bus__guard_may_send  an answer of so many bytes may be sent; false: what was sent before is not read, the
  *                      connection is ended
@@ -60,9 +65,10 @@ struct bus__limits {
 	uint64_t first, most;		/* bytes held, of a connection before its first message and of any */
 };
 
-int bus__guard_new(struct bus__guard **out, uint64_t budget);	/* 0 or ENOMEM */
+int bus__guard_new(struct bus__guard **out, struct bus *bus);	/* 0 or ENOMEM */
 void bus__guard_destroy(struct bus__guard **guard);
-int bus__guard_watch(struct bus__guard *guard, const char *endpoint, struct bus__limits limits);	/* 0 or errno */
+int bus__guard_watch(struct bus__guard *guard, const char *endpoint, struct bus__limits limits, void *socket);	/* 0 or errno */
+void bus__refused(struct bus *bus, int event, int value, const char *endpoint);	/* an event of a server's monitor: logs and counts */
 void bus__guard_forget(struct bus__guard *guard, const char *endpoint);
 void bus__guard_received(struct bus__guard *guard, int fd, size_t bytes);
 bool bus__guard_may_send(struct bus__guard *guard, int fd, size_t bytes, uint64_t most);
@@ -80,7 +86,9 @@ int bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_
 
 /* keys.c, zap.c */
 int bus__key_load(const char *dir, const char *name, bool secret, struct bus_key *out, struct err_note *note);
-bool bus__key_allowed(const char *dir, const char *public_key, struct bus_key *out);	/* reads dir each time */
+bool bus__key_allowed(const char *dir, const char *public_key, struct bus_key *out);	/* reads dir each time; out may be NULL */
+int bus__keys_check_dir(const char *dir, struct err_note *note);	/* EACCES if others may write to it */
+uint64_t bus__keys_sum(const char *dir);	/* of all accepted keys: another one when a key came or went */
 enum bus_role bus__role_from_name(const char *name);
 int bus__zap_start(struct bus *bus, struct err_note *note);
 void bus__zap_stop(struct bus *bus);

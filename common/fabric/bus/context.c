@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fabric/bus/bus_internal.h"
 
+#include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include "base/log/log.h"
 
 enum {
@@ -47,6 +54,8 @@ open_keys(struct bus *bus, const struct bus_options *o, struct err_note *note)
 		return err_note_set(note, ERR_UNSUPPORTED, "security.curve_dir: this libzmq has no CURVE");
 	if ((bus->curve_dir = strdup(o->curve_dir)) == NULL)
 		return err_note_set(note, ENOMEM, "bus");
+	if ((rc = bus__keys_check_dir(bus->curve_dir, note)) != 0)
+		return rc;
 	if ((rc = bus__key_load(bus->curve_dir, o->key_name != NULL ? o->key_name : bus_role_name(o->role),
 	    true, &bus->key, note)) != 0)
 		return rc;
@@ -89,7 +98,7 @@ bus_new(struct bus **out, const struct bus_options *options, struct err_note *no
 	else if ((bus->ctx = zmq_ctx_new()) == NULL || zmq_ctx_set(bus->ctx, ZMQ_MAX_SOCKETS,
 	    SOCKETS_MAX) != 0)
 		rc = err_note_set(note, errno, "zmq context");
-	else if ((rc = bus__guard_new(&bus->guard, bus->budget)) != 0)
+	else if ((rc = bus__guard_new(&bus->guard, bus)) != 0)
 		err_note_set(note, rc, "bus");
 	else if (options->curve_dir != NULL && options->curve_dir[0] != '\0')
 		rc = open_keys(bus, options, note);
@@ -171,6 +180,13 @@ bus__socket_close(struct bus *bus, void **socket)
 	atomic_fetch_sub(&bus->n_sockets, 1);
 }
 
+void
+bus_counts(const struct bus *bus, uint64_t *n_refused, uint64_t *n_ended)
+{
+	*n_refused = atomic_load(&bus->n_refused);
+	*n_ended = atomic_load(&bus->n_ended);
+}
+
 void *
 bus__monitor_new(struct bus *bus, void *socket, int events)
 {
@@ -233,6 +249,50 @@ is_curve_server(void *socket)
 	    enforce == 1;
 }
 
+/*
+ * libzmq unlinks whatever is at the path of an ipc socket. Only a socket that nobody listens on may go: one that a killed process
+ * left.
+ */
+static int
+check_ipc_path(const char *endpoint, const char *path, struct err_note *note)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	struct stat st;
+	int fd, rc = 0;
+
+	if (lstat(path, &st) != 0)
+		return errno == ENOENT ? 0 : err_note_set(note, errno, "%s", endpoint);
+	if (!S_ISSOCK(st.st_mode))
+		return err_expect(note, EEXIST, "%s", "a path where nothing is, or a socket that was left",
+		    "something else: it is not replaced", endpoint);
+	if ((fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) < 0)
+		return err_note_set(note, errno, "%s", endpoint);
+	memcpy(at.sun_path, path, strlen(path) + 1);		/* bus__endpoint_parse has checked the length */
+	if (connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0 || errno != ECONNREFUSED)
+		rc = err_expect(note, EADDRINUSE, "%s", "a path that no process listens on", "one that another process listens on", endpoint);
+	close(fd);
+	return rc;
+}
+
+/* Binds an ipc socket; the folder is locked, so that of two processes that start at once one finds the other. */
+static int
+bind_ipc(void *socket, const char *endpoint, struct err_note *note)
+{
+	char folder[BUS_ENDPOINT_MAX];
+	int lock, rc;
+
+	if (endpoint[6] == '@' || strcmp(endpoint + 6, "*") == 0)
+		return zmq_bind(socket, endpoint) != 0 ? err_note_set(note, errno, "%s", endpoint) : 0;
+	snprintf(folder, sizeof(folder), "%s", endpoint + 6);
+	if ((lock = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 || flock(lock, LOCK_EX) != 0)
+		rc = err_note_set(note, errno, "%s: its folder", endpoint);
+	else if ((rc = check_ipc_path(endpoint, endpoint + 6, note)) == 0 && zmq_bind(socket, endpoint) != 0)
+		rc = err_note_set(note, errno, "%s", endpoint);
+	if (lock >= 0)
+		close(lock);
+	return rc;
+}
+
 int
 bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDPOINT_MAX],
     struct err_note *note)
@@ -241,7 +301,7 @@ bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDP
 	char actual[BUS_ENDPOINT_MAX];
 	const char *port;
 	size_t n = sizeof(actual);
-	int rc;
+	int one = 1, rc;
 
 	if ((rc = bus__endpoint_parse(endpoint, &e, note)) != 0)
 		return rc;
@@ -254,7 +314,11 @@ bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDP
 		    "keys, or a loopback address, or security.allow_plain_remote: true",
 		    "no keys, and an address that other hosts reach", endpoint);
 	}
-	if (zmq_bind(socket, e.bindable) != 0) {
+	if (e.ipc && (rc = bind_ipc(socket, e.bindable, note)) != 0)
+		return rc;
+	if (e.host[0] == '[' && zmq_setsockopt(socket, ZMQ_IPV6, &one, sizeof(one)) != 0)
+		return err_note_set(note, errno, "%s", endpoint);
+	if (!e.ipc && zmq_bind(socket, e.bindable) != 0) {
 		if (errno == EADDRINUSE)
 			return err_expect(note, EADDRINUSE, "%s", "a free port",
 			    "a port that another process listens on", endpoint);
@@ -281,7 +345,7 @@ bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *se
 {
 	struct bus__endpoint e;
 	struct bus_key server;
-	int rc;
+	int one = 1, rc;
 
 	if ((rc = bus__endpoint_parse(endpoint, &e, note)) != 0)
 		return rc;
@@ -295,6 +359,8 @@ bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *se
 		if ((rc = bus__curve_client(socket, &bus->key, server.public_key)) != 0)
 			return err_note_set(note, rc, "%s: keys of the socket", endpoint);
 	}
+	if (e.host[0] == '[' && zmq_setsockopt(socket, ZMQ_IPV6, &one, sizeof(one)) != 0)
+		return err_note_set(note, errno, "%s", endpoint);
 	/* not the resolved address: the library resolves a name again at each reconnect */
 	if (zmq_connect(socket, endpoint) != 0)
 		return err_note_set(note, errno, "%s", endpoint);

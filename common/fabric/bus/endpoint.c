@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 static int
 bad(const char *text, const char *found, struct err_note *note)
@@ -50,6 +51,9 @@ bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note
 		return bad(text == NULL ? "endpoint" : text, text == NULL ? "nothing" : "a longer text",
 		    note);
 	if (strncmp(text, "ipc://", 6) == 0 && text[6] != 0) {
+		if (strlen(text + 6) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+			return err_expect(note, ERR_CONFIG, "%s", "a path of at most %zu bytes", "%zu", text,
+			    sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1, strlen(text + 6));
 		out->ipc = out->loopback = true;
 		snprintf(out->bindable, sizeof(out->bindable), "%s", text);
 		return 0;

@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/clock/clock.h"
@@ -38,7 +39,8 @@ enum {
 	FRAME_EXTRA = 64,		/* bytes beside the frame: headers, boxes of CURVE */
 	IDLE_PER_S = 64,		/* bytes of heartbeats, which nobody receives */
 	QUIET_BYTES = 1 << 20,		/* less than that held by all peers is not worth looking at */
-	SPARE_FDS = 64
+	SPARE_FDS = 64,
+	KEYS_MS = 1000
 };
 
 struct connection {
@@ -55,8 +57,16 @@ struct bus__guard {
 	pthread_t thread;
 	bool started;
 	struct bus_waker *stop;
-	uint64_t budget;		/* bytes, of all connections, in each direction */
-	struct { uint16_t port; struct bus__limits limits; } listeners[LISTENERS_MAX];	/* port 0: free */
+	struct bus *bus;
+	struct listener {
+		bool used;
+		uint16_t port;		/* 0: ipc */
+		char path[BUS_ENDPOINT_MAX];	/* of an ipc socket; else the endpoint, for the log */
+		struct bus__limits limits;
+		void *monitor;		/* NULL: the socket's owner has it */
+	} listeners[LISTENERS_MAX];
+	uint64_t keys_sum;
+	int64_t keys_ms;		/* when to look at the keys again */
 	struct connection *by_fd;
 	size_t cap;
 	size_t n_fds;			/* open descriptors at the last scan */
@@ -91,11 +101,14 @@ connection_of(struct bus__guard *g, int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) != 0 || listens != 0)
 		return c;
 	n = sizeof(at);
-	if (getsockname(fd, (struct sockaddr *)&at, &n) != 0 || (at.ss_family != AF_INET && at.ss_family != AF_INET6))
+	memset(&at, 0, sizeof(at));
+	if (getsockname(fd, (struct sockaddr *)&at, &n) != 0)
 		return c;
-	port = at.ss_family == AF_INET ? ((struct sockaddr_in *)&at)->sin_port : ((struct sockaddr_in6 *)&at)->sin6_port;
+	port = at.ss_family == AF_INET ? ((struct sockaddr_in *)&at)->sin_port : at.ss_family == AF_INET6 ?
+	    ((struct sockaddr_in6 *)&at)->sin6_port : 0;
 	for (int i = 0; i < LISTENERS_MAX; i++)
-		if (port != 0 && g->listeners[i].port == port)
+		if (g->listeners[i].used && g->listeners[i].port == port && (port != 0 || (at.ss_family == AF_UNIX &&
+		    strncmp(g->listeners[i].path, ((struct sockaddr_un *)&at)->sun_path, sizeof(((struct sockaddr_un *)&at)->sun_path)) == 0)))
 			c->listener = i;
 	return c;
 }
@@ -117,7 +130,7 @@ held(const struct connection *c, int fd, uint64_t *in, uint64_t *out)
 }
 
 static void
-end(struct connection *c, int fd, uint64_t bytes, const char *why)
+end(struct bus__guard *g, struct connection *c, int fd, uint64_t bytes, const char *why)
 {
 	static struct log_limit limit;
 	const struct linger reset = {.l_onoff = 1, .l_linger = 0};
@@ -127,6 +140,7 @@ end(struct connection *c, int fd, uint64_t bytes, const char *why)
 	if (c->ended)
 		return;
 	c->ended = true;
+	atomic_fetch_add(&g->bus->n_ended, 1);
 	bus__peer_address(fd, address, sizeof(address));
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));	/* when libzmq closes it, nothing of it stays in the kernel */
 	shutdown(fd, SHUT_RDWR);
@@ -168,11 +182,11 @@ look_at(struct bus__guard *g, int fd, struct sums *sums)
 		return;
 	limits = &g->listeners[c->listener].limits;
 	if (c->n_frames == 0 && in > limits->first) {
-		end(c, fd, in, "too many bytes before its first message was complete");
+		end(g, c, fd, in, "too many bytes before its first message was complete");
 		return;
 	}
 	if (in > limits->most) {
-		end(c, fd, in, "too many bytes that make no complete message, or come faster than they can be handled");
+		end(g, c, fd, in, "too many bytes that make no complete message, or come faster than they can be handled");
 		return;
 	}
 	sums->in += in;
@@ -198,22 +212,62 @@ decide(struct bus__guard *g, const struct sums *s)
 	struct rlimit files;
 	uint64_t memory;
 
-	if (s->in > g->budget)
-		end(&g->by_fd[s->in_fd], s->in_fd, s->most_in, "all peers together sent more than can be handled; this one most");
-	if (s->out > g->budget)
-		end(&g->by_fd[s->out_fd], s->out_fd, s->most_out, "all peers together read too little; this one least");
+	if (s->in > g->bus->budget)
+		end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in, "all peers together sent more than can be handled; this one most");
+	if (s->out > g->bus->budget)
+		end(g, &g->by_fd[s->out_fd], s->out_fd, s->most_out, "all peers together read too little; this one least");
 	if (s->in > QUIET_BYTES) {
 		memory = own_memory();
 		if (g->quiet_memory == 0)
 			g->quiet_memory = memory;
-		if (memory > g->quiet_memory + g->budget)
-			end(&g->by_fd[s->in_fd], s->in_fd, s->most_in, "what peers sent fills the memory; this one sent most");
+		if (memory > g->quiet_memory + g->bus->budget)
+			end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in, "what peers sent fills the memory; this one sent most");
 		g->trim = true;
 	} else {
 		g->quiet_memory = 0;
 	}
 	if (s->idle_fd >= 0 && getrlimit(RLIMIT_NOFILE, &files) == 0 && g->n_fds + SPARE_FDS > files.rlim_cur)
-		end(&g->by_fd[s->idle_fd], s->idle_fd, 0, "no descriptors are left, and it has sent nothing");
+		end(g, &g->by_fd[s->idle_fd], s->idle_fd, 0, "no descriptors are left, and it has sent nothing");
+}
+
+/*
+ * Lock held. An accepted key may be gone: the owners of data sockets look at their peers, and connections that are only known here
+ * are ended.
+ */
+static void
+look_at_keys(struct bus__guard *g)
+{
+	uint64_t sum;
+	int64_t now = clock_now_ms();
+
+	if (g->bus->curve_dir == NULL || now < g->keys_ms)
+		return;
+	g->keys_ms = now + KEYS_MS;
+	if ((sum = bus__keys_sum(g->bus->curve_dir)) == g->keys_sum)
+		return;
+	g->keys_sum = sum;
+	atomic_fetch_add(&g->bus->keys_changed, 1);
+	for (size_t fd = 0; fd < g->cap; fd++) {
+		struct connection *c = connection_of(g, (int)fd);
+
+		if (c != NULL && c->listener >= 0 && g->listeners[c->listener].monitor != NULL)
+			shutdown((int)fd, SHUT_RDWR);
+	}
+	log_info("bus.keys_changed", "dir=%s", g->bus->curve_dir);
+}
+
+void
+bus__refused(struct bus *bus, int event, int value, const char *endpoint)
+{
+	static struct log_limit limit;
+	unsigned long left_out;
+
+	if (event != ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
+		return;
+	atomic_fetch_add(&bus->n_refused, 1);
+	if (log_limited(&limit, &left_out))
+		log_warn("bus.refused", "endpoint=%s code=0x%x why=\"%s\" left_out=%lu", endpoint, (unsigned)value,
+		    bus->curve_dir != NULL ? "no handshake of CURVE, or with another server's key" : "no handshake without keys", left_out);
 }
 
 static void
@@ -233,6 +287,10 @@ scan(struct bus__guard *g)
 			look_at(g, atoi(entry->d_name), &sums);
 	g->n_fds = n;
 	decide(g, &sums);
+	look_at_keys(g);
+	for (int i = 0, event, value; i < LISTENERS_MAX; i++)
+		while (g->listeners[i].monitor != NULL && bus__monitor_next(g->listeners[i].monitor, &event, &value))
+			bus__refused(g->bus, event, value, g->listeners[i].path);
 	if ((trim = g->trim && sums.in <= QUIET_BYTES && sums.out <= QUIET_BYTES))
 		g->trim = false;
 	pthread_mutex_unlock(&g->lock);
@@ -259,13 +317,13 @@ guard_main(void *arg)
 }
 
 int
-bus__guard_new(struct bus__guard **out, uint64_t budget)
+bus__guard_new(struct bus__guard **out, struct bus *bus)
 {
 	struct bus__guard *g = calloc(1, sizeof(*g));
 
 	if ((*out = g) == NULL)
 		return ENOMEM;
-	g->budget = budget;
+	g->bus = bus;
 	pthread_mutex_init(&g->lock, NULL);
 	return 0;
 }
@@ -316,21 +374,25 @@ start(struct bus__guard *g)
 }
 
 int
-bus__guard_watch(struct bus__guard *g, const char *endpoint, struct bus__limits limits)
+bus__guard_watch(struct bus__guard *g, const char *endpoint, struct bus__limits limits, void *socket)
 {
 	uint16_t port = port_of(endpoint);
 	int rc = 0;
 
-	if (port == 0)
-		return 0;
 	pthread_mutex_lock(&g->lock);
 	for (int i = 0; i < LISTENERS_MAX; i++)
-		if (g->listeners[i].port == 0) {
-			g->listeners[i].port = port;
-			g->listeners[i].limits = limits;
+		if (!g->listeners[i].used) {
+			struct listener *l = &g->listeners[i];
+
+			*l = (struct listener){.used = true, .port = port, .limits = limits};
+			snprintf(l->path, sizeof(l->path), "%s", port == 0 ? endpoint + 6 : endpoint);
+			if (socket != NULL && (l->monitor = bus__monitor_new(g->bus, socket, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)) == NULL)
+				rc = errno;
 			break;
 		}
-	rc = start(g);
+	if (!g->started && g->bus->curve_dir != NULL)
+		g->keys_sum = bus__keys_sum(g->bus->curve_dir);
+	rc = rc != 0 ? rc : start(g);
 	pthread_mutex_unlock(&g->lock);
 	return rc;
 }
@@ -341,13 +403,17 @@ bus__guard_forget(struct bus__guard *g, const char *endpoint)
 	uint16_t port = port_of(endpoint);
 
 	pthread_mutex_lock(&g->lock);
-	for (int i = 0; i < LISTENERS_MAX; i++)
-		if (port != 0 && g->listeners[i].port == port) {
-			g->listeners[i].port = 0;
-			for (size_t fd = 0; fd < g->cap; fd++)
-				if (g->by_fd[fd].listener == i)
-					g->by_fd[fd].cookie = 0;
-		}
+	for (int i = 0; i < LISTENERS_MAX; i++) {
+		struct listener *l = &g->listeners[i];
+
+		if (!l->used || l->port != port || strcmp(l->path, port == 0 ? endpoint + 6 : endpoint) != 0)
+			continue;
+		bus__socket_close(g->bus, &l->monitor);
+		l->used = false;
+		for (size_t fd = 0; fd < g->cap; fd++)
+			if (g->by_fd[fd].listener == i)
+				g->by_fd[fd].cookie = 0;
+	}
 	pthread_mutex_unlock(&g->lock);
 }
 
@@ -376,7 +442,7 @@ bus__guard_may_send(struct bus__guard *g, int fd, size_t bytes, uint64_t most)
 		if ((may = out == 0 || out + bytes <= most))
 			c->sent += bytes;
 		else
-			end(c, fd, out, "it does not read its answers");
+			end(g, c, fd, out, "it does not read its answers");
 	}
 	pthread_mutex_unlock(&g->lock);
 	return may;

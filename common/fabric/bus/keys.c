@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include "base/err/crash.h"
 #include "base/file/file.h"
+#include "base/hash/hash.h"
 
 /*
  * A key file is text: a line "role=teacher", one with "public=" and 40 characters of Z85, and in NAME.key
@@ -58,6 +60,32 @@ z85_ok(const char *text)
 	return strlen(text) == BUS_KEY_BYTES - 1 && zmq_z85_decode(raw, text) != NULL;
 }
 
+/* On a file system that nobody can write to; Kubernetes mounts secrets so, with mode 1777. */
+static bool
+file_read_only(int fd)
+{
+	struct statvfs fs;
+
+	return fstatvfs(fd, &fs) == 0 && (fs.f_flag & ST_RDONLY) != 0;
+}
+
+int
+bus__keys_check_dir(const char *dir, struct err_note *note)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) != 0)
+		rc = err_note_set(note, errno, "security.curve_dir %s", dir);
+	else if ((st.st_mode & 022) != 0 && !file_read_only(fd))
+		rc = err_expect(note, EACCES, "security.curve_dir %s",
+		    "a folder that only its owner may change, since its .pub files are the accepted keys (chmod go-w)", "mode %04o", dir,
+		    (unsigned)st.st_mode & 07777u);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
 static int
 key_read(const char *path, bool secret, struct bus_key *out, struct err_note *note)
 {
@@ -70,6 +98,11 @@ key_read(const char *path, bool secret, struct bus_key *out, struct err_note *no
 		return err_note_set(note, errno == ENOENT ? ERR_NOT_FOUND : errno, "%s", path);
 	if (fstat(fd, &st) != 0 || (n = read(fd, text, KEY_FILE_MAX)) < 0) {
 		rc = err_note_set(note, errno, "%s", path);
+		goto out;
+	}
+	if (!secret && (st.st_mode & 022) != 0 && !file_read_only(fd)) {
+		rc = err_expect(note, EACCES, "%s", "a file that only its owner may change (chmod go-w)", "mode %04o", path,
+		    (unsigned)st.st_mode & 07777u);
 		goto out;
 	}
 	if (secret && (st.st_mode & 077) != 0) {
@@ -105,14 +138,16 @@ bus__key_load(const char *dir, const char *name, bool secret, struct bus_key *ou
 	return key_read(path, secret, out, note);
 }
 
-bool
-bus__key_allowed(const char *dir, const char *public_key, struct bus_key *out)
+/* Calls each() for the keys of dir's .pub files until it returns true. */
+static bool
+each_public(const char *dir, bool (*each)(void *arg, const struct bus_key *key), void *arg)
 {
 	DIR *d = opendir(dir);
 	struct dirent *entry;
-	bool found = false;
+	struct bus_key key;
+	bool done = false;
 
-	for (int i = 0; d != NULL && !found && i < KEYS_MAX && (entry = readdir(d)) != NULL; i++) {
+	for (int i = 0; d != NULL && !done && i < KEYS_MAX && (entry = readdir(d)) != NULL; i++) {
 		size_t n = strlen(entry->d_name);
 		char name[BUS_KEY_NAME_MAX];
 
@@ -120,12 +155,52 @@ bus__key_allowed(const char *dir, const char *public_key, struct bus_key *out)
 			continue;
 		memcpy(name, entry->d_name, n - 4);
 		name[n - 4] = 0;
-		found = bus__key_load(dir, name, false, out, NULL) == 0 && strcmp(out->public_key,
-		    public_key) == 0;
+		done = bus__key_load(dir, name, false, &key, NULL) == 0 && each(arg, &key);
 	}
 	if (d != NULL)
 		closedir(d);
-	return found;
+	return done;
+}
+
+static bool
+is_this(void *arg, const struct bus_key *key)
+{
+	struct bus_key *wanted = arg;
+
+	if (strcmp(wanted->public_key, key->public_key) != 0)
+		return false;
+	*wanted = *key;
+	return true;
+}
+
+bool
+bus__key_allowed(const char *dir, const char *public_key, struct bus_key *out)
+{
+	struct bus_key key = {.name = ""};
+
+	snprintf(key.public_key, sizeof(key.public_key), "%s", public_key);
+	if (bus__keys_check_dir(dir, NULL) != 0 || !each_public(dir, is_this, &key))
+		return false;
+	if (out != NULL)
+		*out = key;
+	return true;
+}
+
+static bool
+add_name(void *arg, const struct bus_key *key)
+{
+	*(uint64_t *)arg += hash_bytes64(key, sizeof(*key));
+	return false;
+}
+
+uint64_t
+bus__keys_sum(const char *dir)
+{
+	uint64_t sum = 0;
+
+	if (bus__keys_check_dir(dir, NULL) == 0)
+		each_public(dir, add_name, &sum);
+	return sum;
 }
 
 static int
@@ -166,7 +241,7 @@ bus_keys_generate(const char *dir, const char *name, enum bus_role role, struct 
 	if ((size_t)snprintf(secret_path, sizeof(secret_path), "%s/%s.key", dir, name) >= sizeof(secret_path))
 		return err_note_set(note, ENAMETOOLONG, "%s", dir);
 	snprintf(public_path, sizeof(public_path), "%s/%s.pub", dir, name);
-	if ((rc = file_make_dirs(dir, 0700, note)) != 0)
+	if ((rc = file_make_dirs(dir, 0700, note)) != 0 || (rc = bus__keys_check_dir(dir, note)) != 0)
 		return rc;
 	if (access(public_path, F_OK) == 0)
 		return err_note_set(note, EEXIST, "%s", public_path);

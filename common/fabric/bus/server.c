@@ -32,6 +32,7 @@ struct peer {
 	uint64_t number;
 	int fd;				/* -1: not known */
 	bool gone, ended;
+	char public_key[BUS_KEY_BYTES];	/* with keys */
 	int64_t end_ms;			/* ended: when to close the connection; INT64_MAX: done */
 	struct bus__outbox box;
 	struct bus__flow *flow;		/* of box and what libzmq holds */
@@ -47,6 +48,7 @@ struct bus_server {
 	size_t max_queued;		/* bytes, of each peer */
 	bool *fd_open;			/* of descriptors below n_fds: a connection was accepted and has not ended */
 	size_t n_fds;
+	unsigned keys_changed;		/* bus.keys_changed when peers' keys were looked at last */
 	bool named_logged;		/* a peer with an id of its own was logged */
 };
 
@@ -118,7 +120,8 @@ drain_monitor(struct bus_server *s)
 	while (bus__monitor_next(s->source.monitor, &event, &value)) {
 		size_t had = s->n_fds;
 
-		if (value < 0 || mem_grow((void **)&s->fd_open, &s->n_fds, (size_t)value + 1, sizeof(*s->fd_open)) != 0)
+		bus__refused(s->bus, event, value, s->endpoint);
+		if (event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL || value < 0 || mem_grow((void **)&s->fd_open, &s->n_fds, (size_t)value + 1, sizeof(*s->fd_open)) != 0)
 			continue;
 		memset(s->fd_open + had, 0, s->n_fds - had);
 		s->fd_open[value] = event == ZMQ_EVENT_ACCEPTED;
@@ -242,12 +245,34 @@ flush_peer(struct bus_server *s, struct peer *p)
 		mark_gone(s, p);
 }
 
+/* The accepted keys have changed: peers whose key is not among them any more are disconnected. */
+static void
+check_keys(struct bus_server *s)
+{
+	unsigned changed = atomic_load(&s->bus->keys_changed);
+	struct peer *p;
+
+	if (changed == s->keys_changed)
+		return;
+	s->keys_changed = changed;
+	EACH_PEER(s, p) {
+		if (p->gone || p->ended || p->public_key[0] == '\0' || bus__key_allowed(s->bus->curve_dir, p->public_key, NULL))
+			continue;
+		log_warn("bus.key_removed", "endpoint=%s peer=%llx key=\"%s\"", s->endpoint, (unsigned long long)p->number, p->public_key);
+		drop_queue(s, p);
+		end(s, p, 0);
+		disconnect(p);
+	}
+}
+
 static size_t
 flush(struct bus__source *source, int64_t *due_ms, bool *pending)
 {
 	struct bus_server *s = (struct bus_server *)source;
 	int64_t now = clock_now_ms();
 	struct peer *p;
+
+	check_keys(s);
 
 	if (s->queued > 0 || s->n_ended > 0)
 		EACH_PEER(s, p) {
@@ -275,10 +300,12 @@ bus_server_new(struct bus_server **out, struct bus *bus, const char *endpoint, s
 	s->bus = bus;
 	s->max_queued = (size_t)bus->max_message * QUEUE_MESSAGES;
 	if ((s->source.socket = bus__socket_new(bus, &options)) == NULL
-	    || (s->source.monitor = bus__monitor_new(bus, s->source.socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED)) == NULL)
+	    || (s->source.monitor = bus__monitor_new(bus, s->source.socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED |
+	    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)) == NULL)
 		rc = err_note_set(note, errno, "%s", endpoint);
 	else if ((rc = bus__bind(bus, s->source.socket, endpoint, s->endpoint, note)) == 0 &&
-	    (rc = bus__guard_watch(bus->guard, s->endpoint, (struct bus__limits){FIRST_BYTES, s->max_queued})) != 0)
+	    (rc = bus__guard_watch(bus->guard, s->endpoint, (struct bus__limits){FIRST_BYTES, s->max_queued},
+	    NULL)) != 0)
 		err_note_set(note, rc, "%s: thread that watches connections", endpoint);
 	if (rc != 0)
 		bus_server_destroy(&s);
@@ -342,19 +369,20 @@ note_peer(struct bus_server *s, uint64_t number, int fd)
 	return p;
 }
 
-/* The key's role and name, as zap.c gave them: "role/name". */
+/* The key's role, name and the key itself, as zap.c gave them: "role/name/key". */
 static void
-fill_user(struct bus_event *event, zmq_msg_t *msg)
+fill_user(struct bus_event *event, struct peer *p, zmq_msg_t *msg)
 {
-	const char *user = zmq_msg_gets(msg, "User-Id"), *slash;
+	const char *user = zmq_msg_gets(msg, "User-Id"), *name, *key;
 	char role[16];
 
-	if (user == NULL || (slash = strchr(user, '/')) == NULL || (size_t)(slash - user) >= sizeof(role))
+	if (user == NULL || (name = strchr(user, '/')) == NULL || (key = strchr(name + 1, '/')) == NULL ||
+	    (size_t)(name - user) >= sizeof(role))
 		return;
-	memcpy(role, user, (size_t)(slash - user));
-	role[slash - user] = 0;
+	snprintf(role, sizeof(role), "%.*s", (int)(name - user), user);
 	event->key_role = bus__role_from_name(role);
-	snprintf(event->user, sizeof(event->user), "%s", slash + 1);
+	snprintf(event->user, sizeof(event->user), "%.*s", (int)(key - name - 1), name + 1);
+	snprintf(p->public_key, sizeof(p->public_key), "%s", key + 1);
 }
 
 int
@@ -397,7 +425,7 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 		}
 		event->kind = BUS_EVENT_FRAME;
 		event->peer = p->number;
-		fill_user(event, event->own);
+		fill_user(event, p, event->own);
 		return 0;
 	}
 }

@@ -68,8 +68,10 @@ is(const struct part *p, const char *text)
 static void
 answer(struct bus__zap *zap, struct part parts[ZAP_PARTS], int n, bool good)
 {
-	char public_key[BUS_KEY_BYTES] = "", user[BUS_USER_MAX] = "";
+	char public_key[BUS_KEY_BYTES] = "", user[BUS_USER_MAX + BUS_KEY_BYTES] = "";
+	static struct log_limit limit;
 	struct bus_key key;
+	unsigned long left_out;
 	bool allowed = false;
 	void *s = zap->service.socket;
 
@@ -77,13 +79,16 @@ answer(struct bus__zap *zap, struct part parts[ZAP_PARTS], int n, bool good)
 	    && parts[6].len == 32 && zmq_z85_encode(public_key, parts[6].bytes, 32) != NULL
 	    && bus__key_allowed(zap->bus->curve_dir, public_key, &key)) {
 		allowed = true;
-		snprintf(user, sizeof(user), "%s/%s", bus_role_name(key.role), key.name);
+		snprintf(user, sizeof(user), "%s/%s/%s", bus_role_name(key.role), key.name, public_key);
 	}
 	if (!allowed) {
 		atomic_fetch_add(&zap->n_refused, 1);
-		log_event(atomic_load(&zap->proving) ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, "bus.refused",
-		    "address=%.*s key=\"%s\"", good && n > 3 ? (int)parts[3].len : 0,
-		    (const char *)parts[3].bytes, public_key);
+		if (!atomic_load(&zap->proving)) {
+			atomic_fetch_add(&zap->bus->n_refused, 1);
+			if (log_limited(&limit, &left_out))
+				log_warn("bus.refused", "address=%.*s key=\"%s\" why=\"not among the accepted keys\" left_out=%lu",
+				    good && n > 3 ? (int)parts[3].len : 0, (const char *)parts[3].bytes, public_key, left_out);
+		}
 	}
 	if (zmq_send(s, "1.0", 3, ZMQ_SNDMORE) < 0
 	    || zmq_send(s, parts[1].bytes, n > 1 ? parts[1].len : 0, ZMQ_SNDMORE) < 0

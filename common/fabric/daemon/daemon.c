@@ -138,6 +138,16 @@ add_members(const struct daemon_hooks *hooks, uint8_t **answer, size_t *len)
 	json_close(&root);
 }
 
+static void
+count_peers(struct daemon *d)
+{
+	uint64_t n_refused, n_ended;
+
+	bus_counts(d->bus, &n_refused, &n_ended);
+	status_add(d->refused, n_refused - (uint64_t)status_get(d->refused));
+	status_add(d->ended, n_ended - (uint64_t)status_get(d->ended));
+}
+
 /* The status socket's bus_status_fn. */
 static void
 answer_request(void *arg, const uint8_t *body, size_t len, uint8_t **answer, size_t *answer_len)
@@ -150,6 +160,7 @@ answer_request(void *arg, const uint8_t *body, size_t len, uint8_t **answer, siz
 
 	if (log_answer(body, len, (char **)answer, answer_len) || (snap = malloc(sizeof(*snap))) == NULL)
 		return;
+	count_peers(d);
 	status_snapshot(d->status, clock_now_ms(), snap);
 	if (snap->last_error[0] == '\0')
 		log_last_error(snap->last_error, sizeof(snap->last_error));
@@ -219,6 +230,10 @@ daemon_open_status(struct daemon *d, const char *name)
 	snprintf(d->name, sizeof(d->name), "%s", name);
 	if ((d->status = status_new(d->program, d->name, cli_version, clock_now_ms())) == NULL)
 		return ENOMEM;
+	d->refused = status_register(d->status, STATUS_COUNTER, "handshakes_refused_total", "",
+	    "connections without an accepted key, or with a broken handshake");
+	d->ended = status_register(d->status, STATUS_COUNTER, "connections_ended_total", "",
+	    "connections that were ended because they sent too much or read too little");
 	open_events(d);
 	return bus_status_new(&d->socket, d->bus, d->config->status.bind, answer_request, d, &d->note);
 }

@@ -64,6 +64,7 @@ struct daemon {
 	/* set by daemon_open_bus and daemon_open_status; NULL in check-only mode */
 	struct bus *bus;
 	struct status *status;
+	struct status_metric *refused, *ended;	/* of bus_counts */
 	struct bus_status *socket;
 	struct bus_events *events;
 	char name[STATUS_TEXT_MAX];
