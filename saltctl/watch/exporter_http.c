@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The only file that uses libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection
- * that is idle for CONNECTION_IDLE_S is closed, and there are never more than CONNECTIONS_MAX.
+ * that is idle for CONNECTION_IDLE_S is closed. Of more than CONNECTIONS_KEPT the one that has asked nothing for
+ * the longest time is closed, so that slow or silent ones keep nobody out.
  */
 #include "saltctl/watch/exporter.h"
 
@@ -13,12 +14,15 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/file/file.h"
+#include "base/log/log.h"
 
 #define CONNECTIONS_MAX 64
+#define CONNECTIONS_KEPT 32
 #define CONNECTION_IDLE_S 15
 #define CONNECTION_MEMORY 16384		/* bytes for one request's head */
 #define CHART_JS_MAX_BYTES (4 << 20)
@@ -52,8 +56,16 @@ static const struct board {
 	[EXPORTER_RUNS] = {"/api/runs", "application/json"},
 };
 
+struct connection {
+	TAILQ_ENTRY(connection) entry;
+	int fd;
+	bool closing;
+};
+
 struct exporter_http {
 	struct MHD_Daemon *daemon;
+	TAILQ_HEAD(, connection) connections;	/* libmicrohttpd's thread's; the one that asked last is the last */
+	size_t n_connections;
 	char url[300];
 	pthread_mutex_t lock;
 	char *texts[EXPORTER_TEXTS];
@@ -124,13 +136,54 @@ from_board(struct exporter_http *h, struct MHD_Connection *c, size_t which)
 	return text != NULL ? respond(c, MHD_HTTP_OK, boards[which].type, text, strlen(text), true) : MHD_NO;
 }
 
+static struct connection *
+context_of(struct MHD_Connection *c)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info != NULL ? info->socket_context : NULL;
+}
+
+/* A connection begins or ends. */
+static void
+notify(void *arg, struct MHD_Connection *c, void **context, enum MHD_ConnectionNotificationCode what)
+{
+	struct exporter_http *h = arg;
+	struct connection *one = *context;
+
+	if (what == MHD_CONNECTION_NOTIFY_CLOSED && one != NULL) {
+		TAILQ_REMOVE(&h->connections, one, entry);
+		h->n_connections -= !one->closing;
+		free(one);
+		*context = NULL;
+	} else if (what == MHD_CONNECTION_NOTIFY_STARTED && (one = calloc(1, sizeof(*one))) != NULL) {
+		one->fd = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+		TAILQ_INSERT_TAIL(&h->connections, one, entry);
+		*context = one;
+		if (++h->n_connections <= CONNECTIONS_KEPT)
+			return;
+		TAILQ_FOREACH(one, &h->connections, entry)
+			if (!one->closing)
+				break;
+		one->closing = true;		/* it ends when libmicrohttpd notices */
+		h->n_connections--;
+		shutdown(one->fd, SHUT_RDWR);
+	}
+}
+
 static enum MHD_Result
 answer(void *arg, struct MHD_Connection *c, const char *path, const char *method, const char *version,
     const char *upload, size_t *upload_bytes, void **request)
 {
 	struct exporter_http *h = arg;
 
+	struct connection *one = context_of(c);
+
 	(void)version, (void)upload, (void)upload_bytes, (void)request;
+	if (one != NULL) {
+		TAILQ_REMOVE(&h->connections, one, entry);
+		TAILQ_INSERT_TAIL(&h->connections, one, entry);
+	}
 	if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0)
 		return say(c, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
 	for (size_t i = 0; i < EXPORTER_TEXTS; i++)
@@ -168,6 +221,16 @@ split(const char *listen, char host[256], char port[8])
 	return 0;
 }
 
+static bool
+is_loopback(const struct sockaddr_storage *at)
+{
+	const struct in6_addr *six = &((const struct sockaddr_in6 *)at)->sin6_addr;
+
+	if (at->ss_family == AF_INET)
+		return ntohl(((const struct sockaddr_in *)at)->sin_addr.s_addr) >> 24 == 127;
+	return IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127);
+}
+
 /* Opens the listening socket here, so that a used port is reported as EADDRINUSE; libmicrohttpd has no such error. */
 static int
 bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note *note)
@@ -194,6 +257,9 @@ bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note
 		    at.ss_family == AF_INET6 ? "]" : "", ntohs(at.ss_family == AF_INET6 ?
 		    ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port));
 	freeaddrinfo(found);
+	if (rc == 0 && !is_loopback(&at))
+		log_warn("exporter.public", "url=%s hint=\"other hosts reach this address: whoever connects reads everything, "
+		    "without a password\"", url);
 	if (rc != 0 && fd >= 0)
 		close(fd);
 	*out = rc == 0 ? fd : -1;
@@ -210,12 +276,13 @@ exporter_http_new(struct exporter_http **out, const char *listen_at, struct err_
 	if (h == NULL)
 		return ENOMEM;
 	pthread_mutex_init(&h->lock, NULL);
+	TAILQ_INIT(&h->connections);
 	if ((rc = bind_to(listen_at, &fd, h->url, sizeof(h->url), note)) != 0)
 		goto out;
 	h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, answer, h,
 	    MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
 	    MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-	    (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+	    (size_t)CONNECTION_MEMORY, MHD_OPTION_NOTIFY_CONNECTION, notify, h, MHD_OPTION_END);
 	if (h->daemon == NULL) {
 		close(fd);
 		rc = err_note_set(note, ERR_LIBRARY, "HTTP server on %s", listen_at);

@@ -126,7 +126,7 @@ for file in '' dashboard.js dashboard.css; do
 done
 ! grep -nE "(src|href)=\"(https?:)?//|@import|url\(" "$SOURCE"/saltctl/watch/page/* || fail "the page loads something from elsewhere"
 
-# A hundred connections that say nothing: the exporter has 64, gives none away, and is there when they are gone.
+# A hundred connections that say nothing, and a hundred that send a header byte by byte: others are answered meanwhile.
 python3 - "$url" <<'END' || fail "idle connections"
 import socket, sys, time, urllib.parse, urllib.request
 at = urllib.parse.urlsplit(sys.argv[1])
@@ -135,17 +135,36 @@ for i in range(100):
     s = socket.create_connection((at.hostname, at.port), 5)
     s.settimeout(5)
     idle.append(s)
+assert urllib.request.urlopen(sys.argv[1] + "metrics", timeout=10).status == 200, "silent connections keep others out"
+for i in range(100):
+    s = socket.create_connection((at.hostname, at.port), 5)
+    try:
+        s.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: ")
+    except OSError:
+        pass
+    idle.append(s)
+for i in range(3):
+    for s in idle:
+        try:
+            s.sendall(b"a")
+        except OSError:
+            pass
+    assert urllib.request.urlopen(sys.argv[1] + "metrics", timeout=10).status == 200, "slow connections keep others out"
 for s in idle:
     s.close()
-assert urllib.request.urlopen(sys.argv[1] + "metrics", timeout=20).status == 200
 END
 fds=$(ls "/proc/$(pgrep -P "$exporter")/fd" | wc -l)
 [ "$fds" -lt 60 ] || fail "$fds open files after all have gone"
 
-# Where it listens: on loopback unless told; a port that is taken and an address that is none say so.
+# Where it listens: on loopback unless told, and with a warning where other hosts reach it; a port that is taken and an address that is none say so.
 port=${url##*:} port=${port%/}
 ss -Hltn "sport = :$port" > listening
 [ "$(wc -l < listening)" = 1 ] && grep -q "127.0.0.1:$port" listening || fail "it listens on: $(cat listening)"
+! grep -q exporter.public exporter.log || fail "loopback is called public: $(cat exporter.log)"
+for at in 0.0.0.0:0 '[::]:0'; do
+	timeout -s INT 2 "$BIN/saltctl" exporter -c fleet.yaml --listen "$at" > public.log 2>&1 || true
+	[ "$at" = '[::]:0' ] && ! grep -q http public.log || grep -q 'event=exporter.public url=http' public.log || fail "--listen $at without a warning: $(cat public.log)"
+done
 rc=0
 timeout 20 "$BIN/saltctl" exporter -c fleet.yaml --listen "127.0.0.1:$port" > taken.log 2>&1 || rc=$?
 [ $rc = 69 ] && grep -q "127.0.0.1:$port" taken.log || fail "a taken port: exit code $rc, $(cat taken.log)"
