@@ -40,7 +40,8 @@ enum {
 	IDLE_PER_S = 64,		/* bytes of heartbeats, which nobody receives */
 	QUIET_BYTES = 1 << 20,		/* less than that held by all peers is not worth looking at */
 	SPARE_FDS = 64,
-	KEYS_MS = 1000
+	KEYS_MS = 1000,
+	TRIM_MS = 500			/* after so long in quiet, when libzmq has freed what it held */
 };
 
 struct connection {
@@ -63,7 +64,7 @@ struct bus__guard {
 		uint16_t port;		/* 0: ipc */
 		char path[BUS_ENDPOINT_MAX];	/* of an ipc socket; else the endpoint, for the log */
 		struct bus__limits limits;
-		void *monitor;		/* NULL: the socket's owner has it */
+		void *socket, *monitor;	/* NULL: the socket's owner has the monitor */
 	} listeners[LISTENERS_MAX];
 	uint64_t keys_sum;
 	int64_t keys_ms;		/* when to look at the keys again */
@@ -71,7 +72,7 @@ struct bus__guard {
 	size_t cap;
 	size_t n_fds;			/* open descriptors at the last scan */
 	uint64_t quiet_memory;		/* bytes, when the peers began to hold more than QUIET_BYTES; 0: they do not */
-	bool trim;			/* much was held: memory goes back to the kernel when it is quiet again */
+	int64_t trim_ms;		/* much was held: when memory goes back to the kernel; 0: it was not */
 };
 
 /* Lock held. The entry of a descriptor that is an open socket now; NULL: it is none, or no memory. */
@@ -140,6 +141,7 @@ end(struct bus__guard *g, struct connection *c, int fd, uint64_t bytes, const ch
 	if (c->ended)
 		return;
 	c->ended = true;
+	g->trim_ms = clock_now_ms() + TRIM_MS;
 	atomic_fetch_add(&g->bus->n_ended, 1);
 	bus__peer_address(fd, address, sizeof(address));
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));	/* when libzmq closes it, nothing of it stays in the kernel */
@@ -222,7 +224,7 @@ decide(struct bus__guard *g, const struct sums *s)
 			g->quiet_memory = memory;
 		if (memory > g->quiet_memory + g->bus->budget)
 			end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in, "what peers sent fills the memory; this one sent most");
-		g->trim = true;
+		g->trim_ms = clock_now_ms() + TRIM_MS;
 	} else {
 		g->quiet_memory = 0;
 	}
@@ -291,8 +293,8 @@ scan(struct bus__guard *g)
 	for (int i = 0, event, value; i < LISTENERS_MAX; i++)
 		while (g->listeners[i].monitor != NULL && bus__monitor_next(g->listeners[i].monitor, &event, &value))
 			bus__refused(g->bus, event, value, g->listeners[i].path);
-	if ((trim = g->trim && sums.in <= QUIET_BYTES && sums.out <= QUIET_BYTES))
-		g->trim = false;
+	if ((trim = g->trim_ms != 0 && g->trim_ms <= clock_now_ms()))
+		g->trim_ms = 0;
 	pthread_mutex_unlock(&g->lock);
 	closedir(dir);
 	if (trim)
@@ -386,6 +388,7 @@ bus__guard_watch(struct bus__guard *g, const char *endpoint, struct bus__limits 
 
 			*l = (struct listener){.used = true, .port = port, .limits = limits};
 			snprintf(l->path, sizeof(l->path), "%s", port == 0 ? endpoint + 6 : endpoint);
+			l->socket = socket;
 			if (socket != NULL && (l->monitor = bus__monitor_new(g->bus, socket, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)) == NULL)
 				rc = errno;
 			break;
@@ -408,6 +411,8 @@ bus__guard_forget(struct bus__guard *g, const char *endpoint)
 
 		if (!l->used || l->port != port || strcmp(l->path, port == 0 ? endpoint + 6 : endpoint) != 0)
 			continue;
+		if (l->socket != NULL)		/* first, or the library's I/O thread would write events that nobody reads, for ever */
+			zmq_socket_monitor(l->socket, NULL, 0);
 		bus__socket_close(g->bus, &l->monitor);
 		l->used = false;
 		for (size_t fd = 0; fd < g->cap; fd++)
