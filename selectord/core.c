@@ -641,7 +641,9 @@ teacher_message(struct core *c, struct core_peer *p, const struct wire_message *
 static void
 bye(struct core *c, struct core_peer *p, const struct wire_bye *m)
 {
-	core__event(c, LOG_LEVEL_INFO, "peer.bye", "name=%s reason=\"%.100s\"", p->name, m->reason);
+	char quoted[120];
+
+	core__event(c, LOG_LEVEL_INFO, "peer.bye", "name=%s reason=%s", p->name, log_quote(m->reason, quoted, sizeof(quoted)));
 	if (p->plan != NULL)
 		p->plan->left_open = true;
 	core__leases_back(c, p->boot);

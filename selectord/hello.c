@@ -246,6 +246,15 @@ who_is(const char *key, const struct wire_hello *h)
 	return hash_bytes(text, (size_t)snprintf(text, sizeof(text), "%s\n%s\n%.*s", key, h->host, (int)name, h->name));
 }
 
+/* Names stand in log lines without quotes: what would end the word there becomes '_'. */
+static void
+make_word(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text <= ' ' || *text == 0x7f || *text == '"' || *text == '=' || *text == '\\')
+			*text = '_';
+}
+
 static struct hash128
 boot_of(const char *key, struct hash128 boot)
 {
@@ -294,6 +303,8 @@ core__hello(struct core *c, uint64_t id, const char *key, const struct wire_hell
 	p->role = h->role;
 	snprintf(p->name, sizeof(p->name), "%s", h->name);
 	snprintf(p->host, sizeof(p->host), "%s", h->host);
+	make_word(p->name);
+	make_word(p->host);
 	snprintf(p->status_endpoint, sizeof(p->status_endpoint), "%s", h->status_endpoint);
 	p->pid = h->pid;
 	p->max_message = h->max_message;

@@ -7,6 +7,7 @@
 
 #include "saltctl/core/output.h"
 #include "base/json/json.h"
+#include "base/log/log.h"
 
 void
 follow_add(struct follow *f, const char *name, const char *text, size_t len, char last_ts[32])
@@ -39,8 +40,14 @@ print_line(const struct follow *f, const struct follow_line *l)
 	struct json *o;
 	char *text;
 
-	if (!f->json) {
-		printf("%-*s | %s\n", (int)f->widest, l->name, l->text);
+	if (!f->json) {			/* JSON has its own escapes */
+		size_t size = 4 * (strlen(l->name) + strlen(l->text)) + 2, n;
+
+		text = ctl_alloc(size, 1);
+		n = log_escape(l->name, strlen(l->name), text, size) + 1;
+		log_escape(l->text, strlen(l->text), text + n, size - n);
+		printf("%-*s | %s\n", (int)f->widest, text, text + n);
+		free(text);
 		return;
 	}
 	o = ctl_record(CTL("daemon", l->name), CTL("line", l->text));

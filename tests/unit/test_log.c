@@ -35,6 +35,46 @@ ask(const char *request, unsigned *first, unsigned *next, const char **lines)
 	return answer;
 }
 
+/* What a peer's text may do to a line or a terminal. */
+static void
+test_escapes(void)
+{
+	static const struct { const char *text, *want; } rows[] = {
+		{"plain, \"quoted\" \\ text", "plain, \"quoted\" \\ text"}, {"\x1b[2J", "\\x1b[2J"}, {"a\nb\rc\td\x7f", "a\\x0ab\\x0dc\\x09d\\x7f"},
+		{"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f"}, {"\xe2\x82\xac \xf0\x9f\x98\x80", "\xe2\x82\xac \xf0\x9f\x98\x80"},
+		{"\xff\xfe", "\\xff\\xfe"}, {"\xc3", "\\xc3"}, {"\xc3(", "\\xc3("}, {"\xc0\xaf", "\\xc0\\xaf"}, {"\xe0\x80\x80", "\\xe0\\x80\\x80"},
+		{"\xed\xa0\x80", "\\xed\\xa0\\x80"}, {"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"}, {"\xe2\x82", "\\xe2\\x82"},
+		{"\xc2\x9b" "31m", "\\xc2\\x9b31m"}, {"\xe2\x80\xae" "abc", "\\xe2\\x80\\xae" "abc"}, {"\xe2\x80\xa8", "\\xe2\\x80\\xa8"},
+		{"\xe2\x81\xa6", "\\xe2\\x81\\xa6"}, {"\xef\xbb\xbf", "\\xef\\xbb\\xbf"},
+	};
+	struct log_limit limit = {0};
+	unsigned long left_out = 7;
+	char out[64], quoted[64];
+	int n = 0;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		CHECK_ROW(rows[i].want, log_escape(rows[i].text, strlen(rows[i].text), out, sizeof(out)) == strlen(rows[i].want));
+		CHECK_STR(out, rows[i].want);
+	}
+	for (size_t size = 1; size < 12; size++) {		/* cut between characters, never inside of an escape */
+		size_t len = log_escape("\xe2\x82\xac\x1b\xe2\x82\xac", 7, out, size);
+
+		CHECK(len < size && (len == 0 || len == 3 || len == 7 || len == 10) && out[len] == '\0');
+	}
+	CHECK_STR(log_quote("a\"b\\c\x1b\n\xff", quoted, sizeof(quoted)), "\"a\\\"b\\\\c\\x1b\\x0a\\xff\"");
+	CHECK_STR(log_quote("\x1b\x1b\x1b\x1b", quoted, 12), "\"\\x1b\\x1b\"");
+	log_tap(tap, &tapped);
+	log_info("evil", "name=%s", "x\n\x1b]0;title\x07 level=error");
+	CHECK(strchr(tapped.line, '\n') == NULL && strchr(tapped.line, '\x1b') == NULL && strstr(tapped.line, "name=x\\x0a\\x1b]0;title\\x07") != NULL);
+	log_tap(NULL, NULL);
+	for (int i = 0; i < 1000; i++)
+		n += log_limited(&limit, &left_out);
+	CHECK(n >= LOG_LIMIT_LINES && n < 100);		/* a slow host may see more than one of the periods */
+	limit.since_s -= 2 * LOG_LIMIT_S;
+	CHECK(log_limited(&limit, &left_out) && left_out > 0);
+	CHECK(log_limited(&limit, &left_out) && left_out == 0);
+}
+
 int
 main(void)
 {
@@ -91,6 +131,7 @@ main(void)
 	CHECK(strncmp(strstr(lines, "event="), "event=line.100 ", 15) == 0);
 	CHECK(strstr(lines, "event=line.611 n=611\n") != NULL);
 	free(answer);
+	test_escapes();
 	dup2(err, STDERR_FILENO);
 	return check_done();
 }
