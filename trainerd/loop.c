@@ -314,6 +314,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	comm_sum(r->comm, counts, 2);
 	r->state.late_rows += (uint64_t)counts[0];
 	status_add(r->m_late, (uint64_t)counts[0]);
+	status_add(r->m_quarantined, (uint64_t)counts[1]);
 	if (r->rank != 0)
 		return 0;
 	const struct metrics_field fields[] = {{"phase", json_new_int(kd || weight > 0 ? 1 : 2)}, {"loss", json_new_num(e->loss)},
@@ -441,6 +442,9 @@ loop_run(const struct loop_options *o, struct err_note *note)
 		if (r->rank == 0)
 			log_info("run.done", "steps=%" PRIu64 " tokens=%" PRIu64 " train_s=%.1f wait_s=%.1f skipped=%" PRIu64, r->state.step,
 			    r->state.tokens, r->state.train_s, r->state.wait_s, r->state.skipped);
+		if (r->rank == 0 && status_get(r->m_quarantined) > 0)
+			log_warn("rows.quarantined", "rows=%.0f why=\"their sequences are in quarantine: trained without the teacher\" "
+			    "next=\"saltctl cache stat --quarantine\"", status_get(r->m_quarantined));
 	}
 	run_destroy(&r);
 	return rc;

@@ -340,6 +340,8 @@ run_metrics(struct run *r)
 	    "steps since this start without an update, because loss or gradient was not finite");
 	r->m_late = status_register(st, STATUS_COUNTER, "late_rows_total", "rows",
 	    "rows since this start that were trained without soft labels (phase_one.late)");
+	r->m_quarantined = status_register(st, STATUS_COUNTER, "quarantined_rows_total", "rows",
+	    "rows of phase one trained without the teacher because their sequence is in quarantine");
 	r->m_heldout = status_register(st, STATUS_GAUGE, "heldout_loss", "nats", "log-perplexity of the last evaluation");
 }
 

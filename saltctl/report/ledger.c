@@ -174,6 +174,8 @@ print_costs(const struct report_run *runs, const struct cost *costs, size_t n)
 		    known(c->teacher_flops, ctl_count, b[6]), known(c->teacher_seconds, ctl_span, b[7]));
 	}
 	ctl_table_end(&t);
+	for (size_t i = 0; i < n; i++)
+		report_print_quarantined(&runs[i]);
 }
 
 static const char *
@@ -249,6 +251,7 @@ run_json(const struct report_run *run, const struct cost *c)
 	    CTL("tokens", c->tokens), CTL("flops", c->flops), CTL("train_seconds", run->seconds),
 	    CTL("flops_per_second", c->rate), CTL("wait_seconds", run->wait_seconds),
 	    CTL("labelled_tokens", run->kd_tokens), CTL("label_bytes", run->label_bytes),
+	    CTL("quarantined_rows", run->quarantined_rows),
 	    CTL("teacher_flops", c->teacher_flops), CTL("teacher_cpu_seconds", c->teacher_seconds));
 }
 

@@ -178,6 +178,14 @@ print_results(const struct report *r)
 	ctl_table_end(&t);
 }
 
+void
+report_print_quarantined(const struct report_run *run)
+{
+	if (run->quarantined_rows > 0)
+		printf("\n%s: %" PRId64 " rows of phase one were trained without the teacher, their sequences in quarantine\n"
+		    "(saltctl cache stat --quarantine)\n", run->name[0] != '\0' ? run->name : run->dir, run->quarantined_rows);
+}
+
 static void
 print_table(const struct report *r)
 {
@@ -208,6 +216,8 @@ print_table(const struct report *r)
 			printf("  rows seen again        %" PRId64 " of phase one come again in phase two\n",
 			    run->rows_seen_again);
 	}
+	for (size_t i = 0; i < r->n_runs; i++)
+		report_print_quarantined(&r->runs[i]);
 	if (isfinite(r->teacher_seconds))
 		printf("\nteacher seconds          %.1f (%s)\n", r->teacher_seconds, r->teacher_source);
 	else if (r->n_races > 0)
@@ -237,7 +247,7 @@ print_json(const struct report *r)
 		    CTL("switch_step", ctl_known(run->switch_step > 0, (int64_t)run->switch_step)),
 		    CTL("at_switch", eval_json(run->switch_step > 0 ? report_at(run, run->switch_step) : NULL)),
 		    CTL("last", eval_json(report_last(run))), CTL("train_seconds", run->seconds),
-		    CTL("wait_seconds", run->wait_seconds),
+		    CTL("wait_seconds", run->wait_seconds), CTL("quarantined_rows", run->quarantined_rows),
 		    CTL("label_bytes_per_token", run->kd_tokens > 0 ? run->label_bytes / run->kd_tokens : NAN)));
 	}
 	for (size_t i = 0; i < r->n_races; i++) {

@@ -52,6 +52,7 @@ struct report_run {
 	int64_t rows_seen_again;	/* -1: not said */
 	uint64_t last_step, bad_lines;
 	double seconds, wait_seconds, kd_tokens, label_bytes;	/* sums; seconds of training, of waiting for rows */
+	int64_t quarantined_rows;	/* sum: trained without the teacher */
 	double teacher_seconds;		/* processor time of all teacherd, from RUN/ledger; NaN: no such file */
 };
 
@@ -70,6 +71,8 @@ const struct report_eval *report_last(const struct report_run *run);		/* NULL: n
 const struct report_eval *report_at(const struct report_run *run, uint64_t step);	/* NULL: none */
 /* report_finished - the last step was evaluated: fleet.yaml's, or without one the last in the metrics. */
 bool report_finished(const struct report_run *run);
+
+void report_print_quarantined(const struct report_run *run);	/* a paragraph; nothing if there are none */
 
 /* ledger_json - what a run has cost (ledger.c); a figure that no file has is null. json_close it. */
 struct json *ledger_json(const struct report_run *run);

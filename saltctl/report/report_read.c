@@ -46,6 +46,7 @@ read_step(struct report_run *run, const struct json *j, uint64_t step)
 	run->wait_seconds += isfinite(p->wait_seconds) ? p->wait_seconds : 0;
 	run->kd_tokens += isfinite(p->kd_tokens) ? p->kd_tokens : 0;
 	run->label_bytes += isfinite(p->label_bytes) ? p->label_bytes : 0;
+	run->quarantined_rows += ctl_int_of(j, "quarantined_rows", 0);
 	return 0;
 }
 

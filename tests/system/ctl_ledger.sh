@@ -20,7 +20,7 @@ with open(name + "/metrics.jsonl", "w") as f:
         for step in (2 * i + 1, 2 * i + 2):
             kd = 8 * 32 if "phase_one" in more and step <= 4 else 0
             f.write(json.dumps(dict(kind="step", step=step, phase=1 if kd else 2, hard=loss, lr=1e-3, kd_tokens=kd, label_bytes=3 * kd,
-                                    seconds=pace * step, wait_seconds=0.25)) + "\n")
+                                    quarantined_rows=2 if kd and name == "plain" else 0, seconds=pace * step, wait_seconds=0.25)) + "\n")
         f.write(json.dumps(dict(kind="eval", step=2 * i + 2, loss=loss, accuracy=0.5, bits_per_byte=1.0, teacher_loss=None)) + "\n")
         if "phase_one" in more and i == 1:
             f.write(json.dumps(dict(kind="event", step=4, event="switch", rows_seen_again=0)) + "\n")
@@ -55,6 +55,7 @@ for name, flop in cost.items():
     want(l[name]["teacher_flops"], flop, name)
 want(l["two"]["teacher_cpu_seconds"], 3.75, "CPU"); assert l["one"]["teacher_cpu_seconds"] is None
 want(l["two"]["label_bytes"], 4 * 8 * 32 * 3, "bytes"); want(l["two"]["wait_seconds"], 2, "waited"); want(l["two"]["train_seconds"], 10, "seconds")
+want(l["plain"]["quarantined_rows"], 8, "quarantined"); want(l["two"]["quarantined_rows"], 0, "none quarantined")
 a = l["two"]["against"]
 want(a["target_log_perplexity"], 4.0, "target"); want(a["reached_step"], 6, "reached"); want(a["saved_steps"], 0.25, "steps")
 want(a["saved_flops"], 0.25, "FLOPs"); want(a["saved_flops_with_teacher"], 1 - (6 * step + cost["two"]) / (8 * step), "with the teacher")
@@ -76,3 +77,6 @@ grep -q 'reached at step 6' text && grep -q '25.0 % saved' text && grep -q 'not 
 got=0; ctl ledger --run two --baseline nowhere 2> err > out || got=$?
 [ $got = 66 ] && grep -q nowhere err && [ ! -s out ] || fail "--baseline nowhere: $got $(cat err)"
 ctl ledger --run base --baseline two | grep -q 'not compared: the run to compare with had a teacher' || fail "a baseline with a teacher"
+[ "$(ctl ledger --run plain --run two | grep -c 'trained without the teacher')" = 1 ] || fail "ledger: rows in quarantine"
+ctl ledger --run plain | grep -q '^plain: 8 rows of phase one were trained' || fail "ledger: $(ctl ledger --run plain)"
+ctl report --run Q=plain --out r.html --table | grep -q '^Q: 8 rows of phase one were trained' || fail "report: rows in quarantine"
