@@ -600,7 +600,7 @@ take_durable(struct core *c)
 static void
 settle(struct core *c, int64_t now_ms)
 {
-	c->more = false;
+	c->more = c->work_due = false;
 	take_durable(c);
 	if (now_ms != c->scan_ms) {
 		c->scan_ms = now_ms;
@@ -680,6 +680,9 @@ core_message(struct core *c, uint64_t id, const char *key, const struct wire_mes
 	case WIRE_LEASE_RETURN:
 	case WIRE_RESULT:
 		teacher_message(c, p, msg, now_ms);
+		/* The many results change nothing for others before they are on the disk. */
+		if (!c->work_due && (msg->type == WIRE_RESULT || msg->type == WIRE_LEASE_RENEW))
+			return;
 		break;
 	case WIRE_ROWS_REQUEST:
 		if ((plan = own_plan(c, p, msg->type, msg->rows_request.plan_hash)) != NULL)

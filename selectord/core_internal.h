@@ -216,6 +216,7 @@ struct core {
 	uint64_t grant_turn;			/* the peer that got the last lease */
 	struct core_pick *pick;			/* of the lease that is being made */
 	bool more;				/* something is left for the next call */
+	bool work_due;				/* since settle(): a sequence or a teacher became free */
 	int64_t scan_left, scan_ms;		/* what is left of SCAN_STEP in this millisecond */
 	struct core_stats stats;
 };

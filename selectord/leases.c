@@ -43,6 +43,7 @@ void
 core__lease_free(struct core *c, struct core_lease *l)
 {
 	lease_over(c, l);
+	c->work_due |= l->single;
 	HASH_DEL(c->leases, l);
 	free(l->seqs);
 	free(l->open);

@@ -385,7 +385,8 @@ each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct 
 		uint64_t last_epoch = UINT64_MAX, at = 0;
 
 		for (struct core_block *b = plan->blocks, *next; b != NULL; b = next) {
-			uint64_t no = b->no, first = b->first, end = first + plan->window;
+			uint64_t first = b->first, end = first + plan->window;
+			size_t n_active = plan->n_active;
 
 			next = b->next;
 			for (uint64_t epoch = first / n; epoch * n < end; epoch++) {
@@ -394,7 +395,7 @@ each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct 
 				last_epoch = epoch;
 				if (at >= first && at < end)
 					each(c, plan, b, at - first, wants);
-				if (core__block_find(plan, no) != b)
+				if (plan->n_active != n_active)
 					break;		/* each() closed the block */
 			}
 		}
@@ -482,6 +483,7 @@ position_free(struct core *c, struct core_plan *plan, struct core_block *b, uint
 void
 core__seq_free(struct core *c, uint64_t seq)
 {
+	c->work_due = true;
 	if (CORPUS_SEQ_NO(seq) == CORPUS_HELDOUT && CORPUS_SEQ_INDEX(seq) < c->held_cursor)
 		c->held_cursor = CORPUS_SEQ_INDEX(seq);
 	each_position(c, seq, position_free, 0);

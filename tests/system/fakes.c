@@ -6,6 +6,7 @@
  *   the sequence
  *        name=, rows=N (leave after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per
  *        sequence), lose=1 (drop every third result, sent again only when it is not acknowledged in 500 ms), resend_ms=N (in N ms),
+ *        fail=N (report an error for every N-th sequence of the corpus),
  *        differ=1 (send another result after the first one of a lease), told=FILE (a line "label SEQ" or
  *        "score SEQ" for each that was acknowledged)
  *   fakes rows ENDPOINT[,ENDPOINT..] DIR first=F count=N [mode=none|salt_ds] [window=] [keep=] [seed=]
@@ -263,7 +264,7 @@ drop_owed(struct owed **owed)
 struct teacher {
 	struct peer p;
 	struct owed *owed;
-	uint64_t limit, deadly, slow_ms, lose, differ, resend_ms, n, n_sent;
+	uint64_t limit, deadly, slow_ms, lose, differ, resend_ms, fail, n, n_sent;
 	FILE *told;
 	bool scored[N_TRAIN];
 	struct labels_buf buf;
@@ -300,8 +301,16 @@ lease_in(struct teacher *t, const struct wire_lease *l)
 	int64_t now = clock_now_ms();
 
 	for (size_t i = 0; i < l->n_seqs; i++) {
-		struct owed *o = calloc(1, sizeof(*o));
+		struct wire_result_row row = {.seq = l->seqs[i], .error = "not finite"};
+		struct owed *o;
 
+		if (t->fail != 0 && CORPUS_SEQ_INDEX(l->seqs[i]) % t->fail == 0) {
+			session_send(t->p.session, 0, &(struct wire_message){.type = WIRE_RESULT,
+			    .result = {l->lease_id, &row, 1}});
+			t->asked_ms = 0;
+			continue;
+		}
+		o = calloc(1, sizeof(*o));
 		if (l->seqs[i] == t->deadly || t->n++ >= t->limit)
 			_exit(9);
 		/* Scores are never deleted: one that was acknowledged must not be requested again. */
@@ -363,6 +372,7 @@ run_teacher(struct bus *bus, char *endpoint, const char *dir, int argc, char **a
 	t.lose = number(argc, argv, "lose", 0);
 	t.resend_ms = number(argc, argv, "resend_ms", 500);
 	t.differ = number(argc, argv, "differ", 0);
+	t.fail = number(argc, argv, "fail", 0);
 	t.told = told_path != NULL ? fopen(told_path, "ae") : NULL;
 	snprintf(h.name, sizeof(h.name), "%s", option(argc, argv, "name", "fake-teacher"));
 	snprintf(path, sizeof(path), "%s/model", dir);

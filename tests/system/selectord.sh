@@ -208,6 +208,45 @@ else
 	echo "skipped: disk full (needs root and mount namespaces)"
 fi
 
+# 6b. A teacher that fails on everything: sent away with 65 (here: refused, 3), nothing in quarantine, and another one does the work.
+config r "ipc://$dir/r"
+start r
+( timeout 60 "$BIN/fakes" rows "ipc://$dir/r" "$dir" mode=salt_ds first=0 count=200 total=200 timeout=50 > ds.6 2>> log.rows ) &
+fetch=$!
+timeout 20 "$BIN/fakes" teacher "ipc://$dir/r" "$dir" name=faulty fail=1 > faulty 2>&1
+[ $? -eq 3 ] && grep -q "valid scores and labels\|errors for a few" faulty || fail "a teacher that fails on everything: $(cat faulty)"
+timeout 20 "$BIN/fakes" teacher "ipc://$dir/r" "$dir" name=faulty fail=1 > faulty 2>&1
+[ $? -eq 3 ] || fail "it came back, as another process: $(cat faulty)"
+teacher "ipc://$dir/r" "$dir" name=good
+wait "$fetch" || fail "rows beside a faulty teacher: $(tail -n 1 log.rows)"
+same "beside a faulty teacher" ds.1 ds.6
+! grep -q seq.quarantined log.selectord.r || fail "one teacher filled the quarantine"
+kill -9 "$teacher"
+wait "$teacher" 2>/dev/null
+
+# 6c. Three teachers agree that every 60th sequence fails: beyond selector.max_quarantined the trainer is refused, with the reason. Out of quarantine
+# again (fsck), with selectord stopped, the run goes on.
+stop "$selector"
+config q "ipc://$dir/q"
+start q --set selector.max_quarantined=0.001
+for t in 1 2 3; do teacher "ipc://$dir/q" "$dir" name=q$t fail=60; done
+timeout 60 "$BIN/fakes" rows "ipc://$dir/q" "$dir" mode=none first=0 count=512 total=512 timeout=50 > none.6 2> refused
+[ $? -eq 3 ] && grep -q "selector.max_quarantined.*expected at most 0.001 of.*in quarantine" refused || fail "too many in quarantine: $(cat refused)"
+timeout 20 "$BIN/fakes" rows "ipc://$dir/q" "$dir" mode=none first=0 count=8 total=512 > none.6 2> refused
+[ $? -eq 3 ] && grep -q "selector.max_quarantined" refused || fail "too many in quarantine, at the next HELLO: $(cat refused)"
+stop "$selector"
+kill -9 "${pids[@]: -3}" 2>/dev/null
+timeout 20 "$BIN/saltctl" cache fsck --cache cache_q > fsck || true
+grep -q "is in quarantine: not finite: q[123]@" fsck && grep -q "sequences in quarantine" fsck || fail "fsck: $(cat fsck)"
+timeout 20 "$BIN/saltctl" cache fsck --queue --free-quarantine --cache cache_q > /dev/null || true
+start q
+teacher "ipc://$dir/q" "$dir" name=good
+rows none.6 "ipc://$dir/q" mode=none first=0 count=300 total=300
+same "out of quarantine again" none.1 none.6
+kill -9 "$teacher"
+wait "$teacher" 2>/dev/null
+stop "$selector"
+
 # 7. RELEASE: the teacher is told to go, and leaves by itself with 0.
 start a
 teacher "ipc://$dir/a" "$dir" name=t9
