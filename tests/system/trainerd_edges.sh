@@ -122,6 +122,7 @@ cp train.bin foreign.bin
 cp train.idx foreign.idx
 cp -r slm slm_foreign
 cp -r $c/step_00000030 teacher_foreign
+rm teacher_foreign/MANIFEST.json		# it has the hash of the tokenizer.json that is replaced
 sed -i 's/"type": *"BPE"/"type": "Unigram"/' slm_foreign/tokenizer.json
 cp slm_foreign/tokenizer.json teacher_foreign/
 fleet foreign teacher_foreign "steps: 2"
