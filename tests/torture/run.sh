@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.." || exit 1
 
 # NAME COUNT SECONDS: the count of a full run, and the time after which a row has failed.
 rows="
+soak 3600 5000
 kill 500 1500
 faults 60 1800
 frames 500000 3600
