@@ -139,6 +139,25 @@ def dump(cache):
     return run(tool("cache_dump"), cache, 4000).stdout.splitlines()
 
 
+def damage(cache):
+    """Changes a byte of the LMDB file that makes cache fsck find one damaged record."""
+    path = cache + "/data.mdb"
+    with open(path, "r+b") as f:
+        size = os.path.getsize(path)
+        for at in range(size // 2, size, 997):
+            f.seek(at)
+            old = f.read(1)
+            f.seek(at)
+            f.write(bytes([old[0] ^ 1]))
+            f.flush()
+            if "to have 1 records made again" in run(tool("saltctl"), "cache", "fsck", "--cache", cache, check=False).stdout:
+                return
+            f.seek(at)
+            f.write(old)
+            f.flush()
+    sys.exit(f"no byte of {path} damages a record alone")
+
+
 def checkpoint_files(run_dir):
     """The sizes and hashes of the last checkpoint, without those of state.json, which has times in it."""
     root = run_dir + "/checkpoints"

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.." || exit 1
 rows="
 soak 3600 5000
 kill 500 1500
-faults 60 1800
+faults 40 1800
 frames 500000 3600
 power 2000 900
 fuzz 60 1200
