@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/json/json.h"
 
+#include <errno.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include "check.h"
 
 static void
@@ -154,9 +156,48 @@ build(void)
 	json_close(&o);
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)	/* which have an allocator of their own */
+#define FAILING_MALLOC
+static long fail_at;			/* the fail_at-th allocation from now on fails; 0: none */
+
+void *__libc_malloc(size_t n);
+
+void *
+malloc(size_t n)
+{
+	return fail_at > 0 && --fail_at == 0 ? NULL : __libc_malloc(n);
+}
+
+/* Each allocation in turn fails: an error that says so, never another value. */
+static void
+no_memory(void)
+{
+	static const char text[] = "{\"a name longer than the first buffer\": [\"and a text that is longer still, with \\u00e9\", 1.25, {}]}";
+	struct json *j;
+	struct err_note note;
+	long n = 0;
+	int rc;
+
+	do {
+		fail_at = ++n;
+		rc = json_parse(text, strlen(text), "x.json", &j, &note);
+		if (fail_at > 0)
+			break;
+		CHECK(rc == ENOMEM && j == NULL);
+		json_close(&j);
+	} while (n < 1000);
+	fail_at = 0;
+	CHECK(rc == 0 && n > 10);
+	json_close(&j);
+}
+#endif
+
 int
 main(void)
 {
+#ifdef FAILING_MALLOC
+	no_memory();
+#endif
 	refusals();
 	scan();
 	byte_order_mark();

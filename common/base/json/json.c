@@ -61,6 +61,10 @@ json_parse(const char *text, size_t len, const char *name, struct json **root, s
 
 	watch_memory();
 	j = json_loadb(text + bom, len - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+	if (no_memory && j != NULL) {		/* with a character left out where a buffer could not grow */
+		json_decref(j);
+		j = NULL;
+	}
 	*root = out(j);
 	if (j != NULL)
 		return 0;
