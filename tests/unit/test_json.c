@@ -88,6 +88,7 @@ scan(void)
 	}
 	CHECK(json_scan(&s, "{\"t\":\"a\\u0000b\"}", 16, "t") == 0 && s.n_text == 3 && memcmp(s.text, "a\0b", 3) == 0 && s.n_replaced == 0);
 	CHECK(json_scan(&s, "{\"t\":\"\\udc00\"}", 14, "t") == 0 && s.n_replaced == 1);
+	CHECK(json_scan(&s, "{\"\\udc00\":1,\"t\":\"x\"}", 20, "t") == 0 && s.n_replaced == 0);
 	REQUIRE(deep != NULL);
 	n = (size_t)sprintf(deep, "{\"a\":");
 	memset(deep + n, '[', depth);

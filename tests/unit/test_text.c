@@ -243,6 +243,8 @@ records(void)
 	r = read_bytes("r.json", BYTES(objects), skip);
 	CHECK(r.rc == 0 && strcmp(r.docs, "a|c|") == 0 && r.last.line == 2 && r.last.record == 3);
 	CHECK_STR(r.first[TEXT_TALLY_BAD], "r.json: line 2, object 2: nothing");
+	r = read_bytes("r.json", BYTES("{\n\"text\":\n\"x\"\n}\n{\"text\":\"y\"}"), skip);
+	CHECK(r.rc == 0 && r.last.line == 5 && r.last.record == 2);
 	r = read_bytes("r.json", BYTES("[{\"text\":\"a\"}, oops, {\"text\":\"b\"}]"), skip);
 	CHECK(r.rc == ERR_FORMAT);			/* where the next one begins cannot be told */
 	CHECK_STR(r.note.place, "line 1, object 2");
@@ -299,6 +301,8 @@ folders(void)
 	CHECK_STR(r.first[TEXT_TALLY_NO_DOCUMENT], "f/empty.txt");
 	r = read_with("f", (struct text_options){.split = TEXT_SPLIT_FILE, .only = "*.jsonl"});
 	CHECK(r.rc == 0 && strcmp(r.docs, "x|") == 0 && r.n[TEXT_TALLY_NOT_ONLY] == 5);
+	r = read_with("f", (struct text_options){.split = TEXT_SPLIT_FILE, .skip_bad = true});
+	CHECK(r.rc == 0 && r.n[TEXT_TALLY_NO_FIELD] == 0 && r.n[TEXT_TALLY_BAD] == 1);
 	put("f/c.jsonl", BYTES("{\"body\":\"y\"}"));		/* by its name it is data, though one object */
 	r = read_with("f", (struct text_options){.split = TEXT_SPLIT_FILE});
 	CHECK(r.rc == ERR_FORMAT && strstr(r.note.name, "c.jsonl") != NULL);
