@@ -234,7 +234,7 @@ records(void)
 
 	CHECK(r.rc == 0 && strcmp(r.docs, "a|\xef\xbf\xbd|b|") == 0 && r.last.line == 8);
 	CHECK(r.n[TEXT_TALLY_BAD] == 4 && r.n[TEXT_TALLY_EMPTY] == 1 && r.n[TEXT_TALLY_SURROGATES] == 1);
-	CHECK_STR(r.first[TEXT_TALLY_BAD], "r.jsonl: line 3: null");
+	CHECK_STR(r.first[TEXT_TALLY_BAD], "r.jsonl: line 3: a field of type null");
 	CHECK_STR(r.first[TEXT_TALLY_EMPTY], "r.jsonl: line 6");
 	CHECK_STR(r.first[TEXT_TALLY_SURROGATES], "r.jsonl: line 2");
 	r = read_with("r.jsonl", (struct text_options){.split = TEXT_SPLIT_FILE});
@@ -242,7 +242,7 @@ records(void)
 	CHECK_STR(r.note.place, "line 3");
 	r = read_bytes("r.json", BYTES(objects), skip);
 	CHECK(r.rc == 0 && strcmp(r.docs, "a|c|") == 0 && r.last.line == 2 && r.last.record == 3);
-	CHECK_STR(r.first[TEXT_TALLY_BAD], "r.json: line 2, object 2: nothing");
+	CHECK_STR(r.first[TEXT_TALLY_BAD], "r.json: line 2, object 2: no such field");
 	r = read_bytes("r.json", BYTES("{\n\"text\":\n\"x\"\n}\n{\"text\":\"y\"}"), skip);
 	CHECK(r.rc == 0 && r.last.line == 5 && r.last.record == 2);
 	r = read_bytes("r.json", BYTES("[{\"text\":\"a\"}, oops, {\"text\":\"b\"}]"), skip);

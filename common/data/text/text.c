@@ -454,7 +454,8 @@ take_record(struct text *t, int rc, const unsigned char *p, size_t n, const unsi
 	if (!t->scan.found || t->scan.kind != JSON_KIND_TEXT) {
 		snprintf(expected, sizeof(expected), "an object with the text field \"%.60s\" (see --field)",
 		    t->o.field);
-		return bad_record(t, expected, t->scan.found ? json_kind_name(t->scan.kind) : "nothing", note);
+		snprintf(found, sizeof(found), t->scan.found ? "a field of type %s" : "no such field", json_kind_name(t->scan.kind));
+		return bad_record(t, expected, found, note);
 	}
 	*doc = (const unsigned char *)t->scan.text;
 	*n_doc = t->scan.n_text;
