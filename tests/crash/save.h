@@ -75,7 +75,7 @@ out:
 }
 
 /* True if the checkpoint at path has the hashes and values of this step. */
-static bool
+static inline bool
 save_good(const char *path, uint64_t step)
 {
 	struct weights_model *wm = NULL;

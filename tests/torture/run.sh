@@ -13,7 +13,8 @@ faults 40 1800
 frames 500000 3600
 power 2000 900
 fuzz 60 1200
-proxy 200000 1200
+proxy 200000 4200
+flips 2000 900
 "
 
 usage() {
