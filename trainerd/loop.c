@@ -156,7 +156,7 @@ loop_switch(struct run *r, struct err_note *note)
 		const struct metrics_field fields[] = {{"event", json_new_text("switch")}, {"rows_seen_again", json_new_int((int64_t)again)}};
 
 		log_info("switch", "step=%" PRIu64 " rows_seen_again=%s%" PRIu64 " switched_by=%s", r->phase.switch_step, exact ? "" : "about_",
-		    again, isnan(r->phase.margin_nats) ? "steps" : "margin");
+		    again, r->state.switch_by);
 		rc = loop_line(r, "event", fields, COUNT(fields), note);
 	}
 	crash_point("switch.line");

@@ -427,6 +427,58 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	return step_new(&r->step, &model, r->kernels, r->comm, &so, note);
 }
 
+/* Another number format or library is accepted if it was asked for; what is chosen automatically must not change from host to host. */
+static void
+run_class(const struct run *r, struct state_identity *stored)
+{
+	const struct config *cfg = r->config;
+	const char *now = r->state.identity.compute_class;
+	size_t dtype = strcspn(now, "/");
+	bool same_dtype = strcspn(stored->compute_class, "/") == dtype && strncmp(stored->compute_class, now, dtype) == 0;
+	bool same_backend = strcmp(stored->compute_class + strcspn(stored->compute_class, "/"), now + dtype) == 0;
+
+	if ((same_dtype && same_backend) || (!same_dtype && cfg->trainer.dtype == CONFIG_DTYPE_AUTO && cfg->compute.dtype == CONFIG_DTYPE_AUTO) ||
+	    (!same_backend && cfg->compute.backend == CONFIG_BACKEND_AUTO))
+		return;
+	log_warn("compute.changed", "was=\"%s\" is=\"%s\" hint=\"losses differ from here on from those of a run without this change\"",
+	    stored->compute_class, now);
+	snprintf(stored->compute_class, sizeof(stored->compute_class), "%s", now);
+}
+
+/*
+ * The end of phase one, of a run that goes on from a checkpoint. A switch after which steps were trained is kept. One at the very step of
+ * the checkpoint may be moved: no step of phase two depends on it. None is made at an earlier step than the checkpoint's.
+ */
+static void
+run_switch(struct run *r, struct state *stored)
+{
+	uint64_t asked = r->phase.switch_step, was = stored->switch_step;
+	bool by_margin = asked == PHASE_UNKNOWN, moved;
+
+	if (was < stored->step || (was == stored->step && (by_margin ? strcmp(stored->switch_by, "steps") != 0 : asked <= was))) {
+		if (!by_margin && asked != was && asked != 0)
+			log_warn("switch.stays", "phase_one.steps=%" PRIu64 " switched_at=%" PRIu64, asked, was);
+		r->phase.switch_step = was;
+		return;
+	}
+	stored->released = false;
+	if (by_margin) {
+		/* Decided by the margin earlier, and the hand-over runs; what phase_one.steps decided then does not count. */
+		if (strcmp(stored->switch_by, "steps") != 0)
+			r->phase.switch_step = was;
+		moved = was != r->phase.switch_step;
+	} else if (asked < stored->step) {
+		log_warn("switch.now", "phase_one.steps=%" PRIu64 " step=%" PRIu64, asked, stored->step);
+		r->phase.switch_step = stored->step;
+		moved = false;
+	} else {
+		moved = was != asked;
+	}
+	if (moved)
+		log_info("switch.moved", "was=%" PRId64 " is=%" PRId64 " hint=\"-1: when the margin is met\"", (int64_t)was, (int64_t)r->phase.switch_step);
+	snprintf(stored->switch_by, sizeof(stored->switch_by), "%s", by_margin ? "margin" : "steps");
+}
+
 /* Weights and optimiser from the newest checkpoint, or initial ones. Collective. */
 static int
 run_restore(struct run *r, bool *found, struct err_note *note)
@@ -439,24 +491,16 @@ run_restore(struct run *r, bool *found, struct err_note *note)
 		return rc;
 	if (!*found) {
 		r->state.switch_step = r->phase.switch_step;
+		snprintf(r->state.switch_by, sizeof(r->state.switch_by), "%s", r->phase.switch_step == PHASE_UNKNOWN ? "margin" : "steps");
 		if ((rc = agree(r->comm, run_weights(r, note), note)) == 0)
 			step_spread(r->step);
 		return rc;
 	}
+	run_class(r, &stored.identity);
 	if ((rc = state_identity_check(&stored.identity, &r->state.identity, note)) != 0)
 		return rc;
-	/*
-	 * A switch that was made or decided before the checkpoint is kept, and none is made at an earlier step than
-	 * the checkpoint's.
-	 */
-	if (r->phase.switch_step == PHASE_UNKNOWN || stored.switch_step <= stored.step) {
-		if (r->phase.switch_step != PHASE_UNKNOWN && r->phase.switch_step != stored.switch_step)
-			log_warn("switch.stays", "phase_one.steps=%" PRIu64 " switched_at=%" PRIu64, r->phase.switch_step, stored.switch_step);
-		r->phase.switch_step = stored.switch_step;
-	} else if (r->phase.switch_step < stored.step) {
-		log_warn("switch.now", "phase_one.steps=%" PRIu64 " step=%" PRIu64, r->phase.switch_step, stored.step);
-		r->phase.switch_step = stored.step;
-	}
+	run_switch(r, &stored);
+	stored.identity = r->state.identity;
 	r->state = stored;
 	r->saved_step = stored.step;
 	r->evaluated_step = stored.evaluated_step;

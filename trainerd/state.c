@@ -11,9 +11,9 @@
 
 /*
  * STEP: null stands for UINT64_MAX (not decided, none). NUMBER: null stands for NaN. TEXT is an array, of `size`
- * bytes.
+ * bytes. NEWER: a TEXT that older checkpoints lack.
  */
-enum kind { U32, U64, STEP, HASH, TEXT, NUMBER, FLAG };
+enum kind { U32, U64, STEP, HASH, TEXT, NEWER, NUMBER, FLAG };
 
 struct field {
 	const char *key;
@@ -44,6 +44,7 @@ static const struct field state_fields[] = {
 	{"updates", U64, STATE(updates)},
 	{"tokens", U64, STATE(tokens)},
 	{"switch_step", STEP, STATE(switch_step)},
+	{"switch_by", NEWER, STATE(switch_by)},
 	{"evaluated_step", STEP, STATE(evaluated_step)},
 	{"skipped", U64, STATE(skipped)},
 	{"late_rows", U64, STATE(late_rows)},
@@ -78,6 +79,7 @@ field_to_json(const struct field *f, const void *object)
 	case HASH:
 		return json_new_text(hash_hex(*(const struct hash128 *)p, hex));
 	case TEXT:
+	case NEWER:
 		return json_new_text(p);
 	case NUMBER:
 		return json_new_num(*(const double *)p);
@@ -141,6 +143,10 @@ field_from_json(const struct field *f, const struct json *o, void *object, struc
 		if (!json_text(j, &text) || hash_from_hex(p, text) != 0)
 			break;
 		return 0;
+	case NEWER:
+		if (j == NULL)
+			return 0;		/* state_from_json began with zeros */
+		/* fall through */
 	case TEXT:
 		expected = "a short text";
 		if (!json_text(j, &text) || strlen(text) >= f->size)
@@ -205,6 +211,23 @@ field_text(const struct field *f, const void *object, char buf[64])
 	return buf;
 }
 
+/* rkd is a salt whose phase one has the length of the run, which may change; a baseline is what follows after a phase one. */
+static int
+mode_check(const char *was, const char *is, struct err_note *note)
+{
+	bool was_chosen = strcmp(was, "salt_ds") == 0, is_chosen = strcmp(is, "salt_ds") == 0;
+
+	if (strcmp(is, "baseline") == 0)
+		return 0;
+	if (strcmp(was, "baseline") == 0)
+		return err_expect_at(note, ERR_MISMATCH, "phase_one", "checkpoint to resume from",
+		    "none: this run is past its phase one, or began without one; for a phase one begin a new run", "%s", is);
+	if (was_chosen != is_chosen)
+		return err_expect_at(note, ERR_MISMATCH, "selector.mode", "checkpoint to resume from", "%s (the checkpoint's)", "%s",
+		    was_chosen ? "salt_ds" : "none", is_chosen ? "salt_ds" : "none");
+	return 0;
+}
+
 int
 state_identity_check(const struct state_identity *stored, const struct state_identity *now, struct err_note *note)
 {
@@ -214,6 +237,8 @@ state_identity_check(const struct state_identity *stored, const struct state_ide
 		const struct field *f = &identity_fields[i];
 		const char *a = field_text(f, stored, buf[0]), *b = field_text(f, now, buf[1]);
 
+		if (strcmp(f->key, "mode") == 0)
+			return mode_check(a, b, note);		/* the last one */
 		if (strcmp(a, b) != 0)
 			return err_expect_at(note, ERR_MISMATCH, "%s", "checkpoint to resume from", "%s (the checkpoint's)", "%s", f->option, a, b);
 	}

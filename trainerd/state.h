@@ -35,6 +35,7 @@ struct state {
 	uint64_t updates;			/* of the optimiser: steps minus skipped */
 	uint64_t tokens;
 	uint64_t switch_step;			/* PHASE_UNKNOWN: not decided */
+	char switch_by[8];			/* what decides it: "steps", "margin"; "": not known, of an older version */
 	uint64_t evaluated_step;		/* step of the last evaluation, so that it is not repeated; UINT64_MAX: none */
 	uint64_t skipped, late_rows;
 	double train_s, wait_s;			/* seconds of steps; of waiting for rows */
@@ -49,7 +50,7 @@ struct json *state_to_json(const struct state *s);
 int state_from_json(const struct json *j, struct state *s, struct err_note *note);
 
 /*
- * state_identity_check - 0, or ERR_MISMATCH and a note of the option, the checkpoint's value (expected) and the
+ * state_identity_check - the modes salt and rkd are the same kind of run, and a phase one may be ended; none can begin in the middle. 0, or ERR_MISMATCH and a note of the option, the checkpoint's value (expected) and the
  * present one (found).
  */
 int state_identity_check(const struct state_identity *stored, const struct state_identity *now, struct err_note *note);

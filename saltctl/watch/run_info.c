@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* saltctl run info - where a run stands, by its newest complete checkpoint. deploy/ decides by it which daemons a start needs. */
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "engine/checkpoint/checkpoint.h"
 #include "fabric/config/config.h"
@@ -17,15 +17,17 @@ read_state(const char *path, const struct config *cfg, int64_t *step, bool *one,
 {
 	struct checkpoint *c = NULL;
 	int64_t switched;
+	bool until_margin = config_until_margin(cfg, NULL), by_steps;
 	int rc = checkpoint_open(&c, path, CHECKPOINT_SIZES, note);
 
 	if (rc != 0)
 		return rc;
 	*step = ctl_int_of(checkpoint_state(c), "step", 0);
 	switched = ctl_int_of(checkpoint_state(c), "switch_step", INT64_MAX);	/* null: not decided */
-	*one = config_phase_one(cfg) && *step < (int64_t)cfg->trainer.steps;
-	if (switched < *step || (!config_until_margin(cfg, NULL) && (int64_t)cfg->phase_one.steps <= *step) ||
-	    (config_until_margin(cfg, NULL) && switched <= *step))
+	by_steps = strcmp(ctl_text_of(checkpoint_state(c), "switch_by", ""), "steps") == 0;
+	*one = config_phase_one(cfg) && *step < (int64_t)cfg->trainer.steps && switched >= *step;
+	/* A switch at this very step is not made yet, and the options may move it. */
+	if (until_margin ? switched == *step && !by_steps : (int64_t)cfg->phase_one.steps <= *step)
 		*one = false;
 	checkpoint_close(&c);
 	return 0;

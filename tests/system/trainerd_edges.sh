@@ -8,6 +8,7 @@ cd "$scratch"
 	--split-on blank-lines "$SOURCE/docs" > corpus.log
 "$BIN/saltctl" model new --layers 1 --width 32 --heads 2 --context 32 --tokenizer "$SOURCE/share/tokenizer-4k" slm > model.log
 daemons=()
+saltctl() { "$BIN/saltctl" "$@"; }
 
 # fleet NAME MODEL PHASE_ONE [TRAINER] [REST]: NAME.yaml
 fleet() {
@@ -161,6 +162,44 @@ train moved --set trainer.steps=8 --set phase_one.steps=7 || last_log moved "pha
 rm -r run_moved/checkpoints/step_0000000[3-8]
 train moved --set trainer.steps=8 --set phase_one.steps=1 || last_log moved "phase one made shorter than what was done"
 [ "$(grep '"kind":"step"' run_moved/metrics.jsonl | grep -c '"phase":1')" -eq 2 ] || fail "phase one went on beyond its end"
+
+# A run that was phase one from its start to its end is made longer: with more of phase one, until a margin, and without the teacher.
+phase() { saltctl run info -c longer.yaml "$@" --json | sed -n 's/.*"phase": "\(.*\)".*/\1/p'; }
+ones() { grep '"kind":"step"' run_longer/metrics.jsonl | grep -c '"phase":1'; }
+more() { serve_no_more; serve longer; train longer "$@"; }		# the teacher was released at the end of the one before
+fleet longer $c/step_00000030 "steps: 4"
+more --set trainer.steps=4 || last_log longer "phase one only"
+more --set trainer.steps=6 --set phase_one.steps=6 || last_log longer "more of phase one"
+[ "$(ones) $(phase --set trainer.steps=8)" = "6 two" ] || fail "phase one made longer: $(ones) steps"
+margin=(--set trainer.steps=8 --set phase_one.steps=0 --set phase_one.until_margin=-50)
+[ "$(phase "${margin[@]}")" = one ] || fail "run info: $(saltctl run info -c longer.yaml "${margin[@]}")"
+more "${margin[@]}" || last_log longer "until a margin that is not met"
+[ "$(ones)" = 8 ] || fail "phase one ended without the margin: $(grep switch longer.log)"
+train longer --set trainer.steps=10 --set phase_one.steps=8 || last_log longer "without the teacher"
+serve_no_more
+[ "$(ones) $(grep -c '"kind":"step"' run_longer/metrics.jsonl)" = "8 10" ] || fail "the last two steps: $(ones)"
+rc=0
+train longer --set trainer.steps=12 --set phase_one.steps=12 --set selector.mode=salt_ds || rc=$?
+[ $rc -eq 78 ] || last_log longer "another choice of rows on resume: $rc"
+
+# One run.dir, two trainers: the second is told who has it. It is removed: the trainer goes on, and ends if somebody else has it by then.
+fleet owner slm
+"$BIN/trainerd" -c owner.yaml --set trainer.steps=100000 --set trainer.checkpoint_every=20 --set trainer.eval_every=0 > owner.log 2>&1 & pid=$!
+for ((i = 0; i < 200; i++)); do [ ! -d run_owner/checkpoints/step_00000020 ] || break; sleep 0.05; done
+rc=0
+timeout 60 "$BIN/trainerd" -c owner.yaml --set trainer.steps=5 > owner2.log 2>&1 || rc=$?
+[ $rc -eq 75 ] && grep -q "found one on $(hostname), pid $pid," owner2.log || last_log owner2 "a second trainer: $rc"
+mv run_owner moved_owner
+for ((i = 0; i < 200; i++)); do [ ! -s run_owner/metrics.jsonl ] || break; sleep 0.05; done
+grep -q event=run.removed owner.log && [ -s run_owner/metrics.jsonl ] && [ -e run_owner/fleet.yaml ] || last_log owner "a run.dir that was moved away"
+kill -USR1 $pid
+rc=0; wait $pid || rc=$?
+[ $rc -eq 75 ] || last_log owner "the stop after that: $rc"
+cp -r moved_owner/metrics.jsonl run_owner/metrics.jsonl
+rm -r run_owner/checkpoints
+train owner --set trainer.steps=3 || last_log owner "anew, beside the metrics of a run whose checkpoints are gone"
+cmp -s moved_owner/metrics.jsonl run_owner/metrics.jsonl.2* || fail "the former metrics are gone: $(ls run_owner)"
+[ "$(grep -c '"kind":"step"' run_owner/metrics.jsonl)" = 3 ] || fail "the new metrics"
 
 # Dense rows: a frame holds a few, a step needs many frames. What an answer leaves out is asked for again at once, not after a while.
 kind=dense fleet dense $c/step_00000030 "steps: 3" "" "bus: {max_message: 1MiB}"

@@ -10,7 +10,7 @@ example(void)
 {
 	struct state s = {.identity = {.seed = 4294967295u, .batch = 64, .micro_batch = 8, .lanes = 8, .context = 128, .corpus = {1, 2},
 	    .heldout = {3, 4}, .tokenizer = {5, 6}, .compute_class = "fp32/openblas", .mode = "salt_ds"}, .step = 60, .updates = 59,
-	    .tokens = 1u << 20, .switch_step = 60, .evaluated_step = 50, .skipped = 1, .late_rows = 2, .train_s = 0.1, .wait_s = 1e-9,
+	    .tokens = 1u << 20, .switch_step = 60, .switch_by = "margin", .evaluated_step = 50, .skipped = 1, .late_rows = 2, .train_s = 0.1, .wait_s = 1e-9,
 	    .teacher_nats = 3.25, .has_sets = true, .sets = {{7, 8}, {9, 10}, {11, 12}, {13, 14}},
 	    .released = true};
 
@@ -36,6 +36,7 @@ round_trip(void)
 	CHECK(state_from_json(j, &b, &note) == 0);
 	CHECK(b.skipped == 1 && b.late_rows == 2);
 	CHECK(b.step == 60 && b.updates == 59 && b.tokens == a.tokens && b.switch_step == 60 && b.evaluated_step == 50);
+	CHECK_STR(b.switch_by, "margin");
 	CHECK(b.train_s == 0.1 && b.wait_s == 1e-9 && b.teacher_nats == 3.25 && b.released && b.has_sets);
 	CHECK(memcmp(&a.sets, &b.sets, sizeof(a.sets)) == 0);
 	CHECK(state_identity_check(&a.identity, &b.identity, &note) == 0);
@@ -76,10 +77,51 @@ refusals(void)
 	CHECK(strstr(note.name, "corpus.train") != NULL);
 }
 
+/* Which change of the mode a resume accepts, and which option it names otherwise. */
+static void
+modes(void)
+{
+	static const struct { const char *was, *is, *names; } rows[] = {
+		{"rkd", "salt", NULL}, {"salt", "rkd", NULL}, {"rkd", "rkd", NULL}, {"salt_ds", "salt_ds", NULL}, {"salt", "baseline", NULL},
+		{"salt_ds", "baseline", NULL}, {"baseline", "baseline", NULL}, {"salt", "salt_ds", "selector.mode"}, {"salt_ds", "rkd", "selector.mode"},
+		{"baseline", "salt", "phase_one"}, {"baseline", "salt_ds", "phase_one"},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct state a = example(), b = a;
+		struct err_note note = {.name = ""};
+
+		snprintf(a.identity.mode, sizeof(a.identity.mode), "%s", rows[i].was);
+		snprintf(b.identity.mode, sizeof(b.identity.mode), "%s", rows[i].is);
+		CHECK_ROW(rows[i].was, state_identity_check(&a.identity, &b.identity, &note) == (rows[i].names != NULL ? ERR_MISMATCH : 0));
+		CHECK_STR(note.name, rows[i].names != NULL ? rows[i].names : "");
+	}
+}
+
+/* A checkpoint from before switch_by was stored. */
+static void
+older(void)
+{
+	struct state a = example(), b;
+	struct err_note note;
+	struct json *j = state_to_json(&a);
+	char *text = json_print(j, false), *at;
+
+	REQUIRE(text != NULL && (at = strstr(text, "\"switch_by\"")) != NULL);
+	memcpy(at, "\"switch_xx\"", 11);
+	json_close(&j);
+	REQUIRE(json_parse(text, strlen(text), "t", &j, NULL) == 0);
+	CHECK(state_from_json(j, &b, &note) == 0 && b.switch_by[0] == '\0' && b.switch_step == 60);
+	json_close(&j);
+	free(text);
+}
+
 int
 main(void)
 {
 	round_trip();
 	refusals();
+	modes();
+	older();
 	return check_done();
 }
