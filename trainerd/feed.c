@@ -344,7 +344,11 @@ feed_new(struct feed **out, const struct feed_options *o, struct err_note *note)
 			f->release_step = f->phase.switch_step;
 		}
 	}
-	if ((f->waker = bus_waker_new()) == NULL || (f->poll = bus_poll_new(o->bus)) == NULL || bus_poll_add_waker(f->poll, f->waker) != 0)
+	if ((f->waker = bus_waker_new()) == NULL) {
+		rc = err_note_set(note, errno, "feed");
+		goto fail;
+	}
+	if ((f->poll = bus_poll_new(o->bus)) == NULL || bus_poll_add_waker(f->poll, f->waker) != 0)
 		goto fail;
 	if ((rc = pthread_create(&f->thread, NULL, feed_main, f)) != 0)
 		goto fail;

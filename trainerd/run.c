@@ -566,7 +566,7 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 	 * a disk may take.
 	 */
 	if ((r->watchdog = watchdog_new(r->comm, r->config->trainer.stall_s)) == NULL) {
-		rc = ENOMEM;
+		rc = err_note_set(note, errno, "watchdog");
 		goto fail;
 	}
 	watchdog_long(r->watchdog, "loading a checkpoint", run_checkpoint_s(r));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "trainerd/watchdog.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,7 @@ static struct watchdog *
 watchdog_start(struct comm *comm, double min_s, const char *doing, double allowed_s)
 {
 	struct watchdog *w = calloc(1, sizeof(*w));
+	int rc;
 
 	if (w == NULL)
 		return NULL;
@@ -121,8 +123,9 @@ watchdog_start(struct comm *comm, double min_s, const char *doing, double allowe
 	w->allowed_s = allowed_s;
 	pthread_mutex_init(&w->lock, NULL);
 	clock_cond_init(&w->changed);
-	if (pthread_create(&w->thread, NULL, watchdog_main, w) != 0) {
+	if ((rc = pthread_create(&w->thread, NULL, watchdog_main, w)) != 0) {
 		free(w);
+		errno = rc;
 		return NULL;
 	}
 	return w;

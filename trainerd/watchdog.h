@@ -16,7 +16,7 @@
 
 struct watchdog;
 
-/* watchdog_new - min_s: the smallest limit. NULL without memory or threads. */
+/* watchdog_new - min_s: the smallest limit. NULL with errno. */
 struct watchdog *watchdog_new(struct comm *comm, double min_s);
 void watchdog_destroy(struct watchdog **w);	/* takes NULL */
 

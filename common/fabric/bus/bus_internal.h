@@ -77,6 +77,7 @@ void bus__peer_address(int fd, char *out, size_t size);		/* "192.0.2.7:4711", or
 /* endpoint.c */
 struct bus__endpoint {
 	bool ipc, any, loopback;	/* any: all interfaces */
+	bool ipv6;			/* the socket needs ZMQ_IPV6 */
 	bool loopback_name;		/* a name other than localhost that resolves to loopback */
 	char host[200], port[8];
 	char bindable[BUS_ENDPOINT_MAX];	/* with the host as a number */

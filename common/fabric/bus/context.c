@@ -316,7 +316,7 @@ bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_ENDP
 	}
 	if (e.ipc && (rc = bind_ipc(socket, e.bindable, note)) != 0)
 		return rc;
-	if (e.host[0] == '[' && zmq_setsockopt(socket, ZMQ_IPV6, &one, sizeof(one)) != 0)
+	if (e.ipv6 && zmq_setsockopt(socket, ZMQ_IPV6, &one, sizeof(one)) != 0)
 		return err_note_set(note, errno, "%s", endpoint);
 	if (!e.ipc && zmq_bind(socket, e.bindable) != 0) {
 		if (errno == EADDRINUSE)
@@ -359,7 +359,7 @@ bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *se
 		if ((rc = bus__curve_client(socket, &bus->key, server.public_key)) != 0)
 			return err_note_set(note, rc, "%s: keys of the socket", endpoint);
 	}
-	if (e.host[0] == '[' && zmq_setsockopt(socket, ZMQ_IPV6, &one, sizeof(one)) != 0)
+	if (e.ipv6 && zmq_setsockopt(socket, ZMQ_IPV6, &one, sizeof(one)) != 0)
 		return err_note_set(note, errno, "%s", endpoint);
 	/* not the resolved address: the library resolves a name again at each reconnect */
 	if (zmq_connect(socket, endpoint) != 0)

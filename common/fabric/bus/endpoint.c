@@ -17,14 +17,21 @@ bad(const char *text, const char *found, struct err_note *note)
 	return err_expect(note, ERR_CONFIG, "%s", "tcp://HOST:PORT or ipc://PATH", "%s", text, found);
 }
 
+static bool
+is_loopback6(const struct in6_addr *in)
+{
+	return IN6_IS_ADDR_LOOPBACK(in) || (IN6_IS_ADDR_V4MAPPED(in) && in->s6_addr[12] == 127);
+}
+
 /*
  * ZeroMQ binds to addresses and interface names only. A name that does not resolve is left as it is: it may
- * be an interface.
+ * be an interface. IPv4 comes first, as in ZeroMQ.
  */
 static void
-resolve(struct bus__endpoint *e, char number[INET6_ADDRSTRLEN])
+resolve(struct bus__endpoint *e, char number[INET6_ADDRSTRLEN + 2])
 {
 	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
+	char text[INET6_ADDRSTRLEN];
 
 	number[0] = 0;
 	if (getaddrinfo(e->host, NULL, &hints, &found) == 0 && found != NULL) {
@@ -32,8 +39,14 @@ resolve(struct bus__endpoint *e, char number[INET6_ADDRSTRLEN])
 
 		inet_ntop(AF_INET, &in->sin_addr, number, INET6_ADDRSTRLEN);
 		e->loopback = ntohl(in->sin_addr.s_addr) >> 24 == 127;
-		e->loopback_name = e->loopback && strcmp(e->host, "localhost") != 0;
+	} else if (hints.ai_family = AF_INET6, getaddrinfo(e->host, NULL, &hints, &found) == 0 && found != NULL) {
+		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)found->ai_addr;
+
+		snprintf(number, INET6_ADDRSTRLEN + 2, "[%s]", inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text)));
+		e->loopback = is_loopback6(&in6->sin6_addr);
+		e->ipv6 = true;
 	}
+	e->loopback_name = e->loopback && strcmp(e->host, "localhost") != 0;
 	if (found != NULL)
 		freeaddrinfo(found);
 }
@@ -42,7 +55,8 @@ int
 bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note *note)
 {
 	const char *colon, *host = text + 6;
-	char number[INET6_ADDRSTRLEN], *end;
+	char number[INET6_ADDRSTRLEN + 2], six[sizeof(out->host)], *end;
+	struct in6_addr in6;
 	struct in_addr in;
 	long port;
 
@@ -72,11 +86,13 @@ bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note
 	out->any = strcmp(out->host, "*") == 0 || strcmp(out->host, "0.0.0.0") == 0 || strcmp(out->host,
 	    "[::]") == 0;
 	snprintf(number, sizeof(number), "%s", "");
-	if (strcmp(out->host, "[::1]") == 0)
-		out->loopback = true;
-	else if (inet_pton(AF_INET, out->host, &in) == 1)
+	if (out->host[0] == '[') {
+		out->ipv6 = true;
+		snprintf(six, sizeof(six), "%.*s", (int)strlen(out->host) - 2, out->host + 1);
+		out->loopback = inet_pton(AF_INET6, six, &in6) == 1 && is_loopback6(&in6);
+	} else if (inet_pton(AF_INET, out->host, &in) == 1)
 		out->loopback = ntohl(in.s_addr) >> 24 == 127;
-	else if (!out->any && out->host[0] != '[')
+	else if (!out->any)
 		resolve(out, number);
 	snprintf(out->bindable, sizeof(out->bindable), "tcp://%s:%s", number[0] != 0 ? number : out->host,
 	    port == 0 ? "*" : out->port);

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* value - converts a value between its text and its field in struct config. */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <locale.h>
 #include <math.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include "fabric/config/config_internal.h"
 
 static void *
@@ -197,6 +201,24 @@ clean_text(const char *s)
 	return (size_t)(p - (const unsigned char *)s) <= CONFIG__TEXT_BYTES_MAX;
 }
 
+/* The longest PATH: that of a Unix socket, and beside a status socket (bind) is PATH.events. */
+static size_t
+ipc_max(bool bind)
+{
+	return sizeof(((struct sockaddr_un *)0)->sun_path) - 1 - (bind ? strlen(".events") : 0);
+}
+
+/* The usual complaint about a bad endpoint, with the limit if that is why. */
+static int
+bad_endpoint(const char *s, bool bind, struct err_note *note)
+{
+	if (strncmp(s, "ipc://", 6) == 0 && strlen(s + 6) > ipc_max(bind)) {
+		err_note_expected(note, "an ipc path of at most %zu bytes%s", ipc_max(bind), bind ? ", with .events after it 107" : "");
+		err_note_found(note, "%zu bytes: %s", strlen(s + 6), s);
+	}
+	return ERR_CONFIG;
+}
+
 static bool
 endpoint_ok(const char *s, bool bind)
 {
@@ -207,7 +229,7 @@ endpoint_ok(const char *s, bool bind)
 	if (!clean_text(s) || strlen(s) > 200)		/* buffers of announcements and of ZeroMQ have 256 */
 		return false;
 	if (strncmp(s, "ipc://", 6) == 0)
-		return s[6] != '\0' && strlen(s + 6) < 100;	/* sockaddr_un */
+		return s[6] != '\0' && strlen(s + 6) <= ipc_max(bind);
 	if (strncmp(s, "tcp://", 6) != 0)
 		return false;
 	host = s + 6;
@@ -236,10 +258,19 @@ bool
 config__loopback(const char *endpoint)
 {
 	const char *h = endpoint + 6;
+	size_t n = strcspn(h, "]");
+	char host[INET6_ADDRSTRLEN];
+	struct in6_addr in;
 
 	if (strncmp(endpoint, "ipc://", 6) == 0)
 		return true;
-	return strncmp(h, "127.", 4) == 0 || strncmp(h, "localhost:", 10) == 0 || strncmp(h, "[::1]:", 6) == 0;
+	if (h[0] != '[')
+		return strncmp(h, "127.", 4) == 0 || strncmp(h, "localhost:", 10) == 0;
+	if (n < 1 || n > sizeof(host))
+		return false;
+	memcpy(host, h + 1, n - 1);
+	host[n - 1] = '\0';
+	return inet_pton(AF_INET6, host, &in) == 1 && (IN6_IS_ADDR_LOOPBACK(&in) || (IN6_IS_ADDR_V4MAPPED(&in) && in.s6_addr[12] == 127));
 }
 
 static char *
@@ -331,7 +362,7 @@ assign_list(struct config *cfg, const struct config__option *o, const struct con
 bad_item:
 	err_note_expected(note, "%s", config__expected(o, buf, sizeof(buf)));
 	err_note_found(note, "%s as item %zu", raw->item[i][0] == '\0' ? "nothing" : raw->item[i], i + 1);
-	return ERR_CONFIG;
+	return o->type == CONFIG__ENDPOINTS ? bad_endpoint(raw->item[i], false, note) : ERR_CONFIG;
 }
 
 int
@@ -357,7 +388,7 @@ config__assign(struct config *cfg, const struct config__option *o, const struct 
 			wrong(o, raw, note);
 			if (!clean_text(s))
 				err_note_found(note, "control bytes, invalid UTF-8 or more than %d bytes", CONFIG__TEXT_BYTES_MAX);
-			return ERR_CONFIG;
+			return o->type == CONFIG__ENDPOINT ? bad_endpoint(s, true, note) : ERR_CONFIG;
 		}
 		text = o->type == CONFIG__PATH ? resolve_path(cfg, s) : mem_arena_strndup(cfg->own->arena, s, strlen(s));
 		if (text == NULL)

@@ -297,6 +297,10 @@ config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *
 		free(r.section_line);
 		return ENOMEM;
 	}
+	if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) {	/* a byte order mark, as Windows editors write it: libyaml refuses it */
+		text += 3;
+		len -= 3;
+	}
 	yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
 	yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
 	rc = read_file(&r);
