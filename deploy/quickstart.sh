@@ -78,6 +78,10 @@ down_all() {
 }
 trap 'echo; echo "stopping; start again to continue" >&2; down_all; exit 130' INT TERM HUP
 if [ $fresh -eq 1 ]; then
+	for what in data models slm salt baseline cache; do
+		[ -e "$dir/settings" ] || [ ! -e "$dir/$what" ] ||
+		    die 73 "--fresh would delete $dir/$what, and $dir was not made by this script; give another --dir"
+	done
 	down_all
 	for what in data models slm salt baseline cache report.html table.txt settings; do rm -rf "${dir:?}/$what"; done
 fi

@@ -655,7 +655,7 @@ loop_new(struct loop **out, const struct loop_parts *parts)
 	mallopt(M_MMAP_THRESHOLD, KEEP_BYTES / 2);
 	if ((l->poll = bus_poll_new(parts->bus)) == NULL) {
 		loop_destroy(&l);
-		return errno != 0 ? errno : ENOMEM;
+		return ENOMEM;
 	}
 	if ((rc = bus_poll_add_server(l->poll, parts->server)) != 0 || (rc = bus_poll_add_waker(l->poll, parts->waker)) != 0) {
 		loop_destroy(&l);

@@ -369,7 +369,9 @@ run_files(struct run *r, struct model_config *model, struct hash128 *train, stru
 		if ((rc = open_corpus(&r->heldout, cfg, cfg->corpus.heldout, CORPUS_HELDOUT, model, note)) != 0 ||
 		    (rc = corpus_fingerprint(r->heldout, heldout, note)) != 0)
 			return rc;
-		r->n_eval = corpus_n_windows(r->heldout, cfg->corpus.context);
+		if ((r->n_eval = corpus_n_windows(r->heldout, cfg->corpus.context)) == 0)
+			return err_expect_at(note, ERR_RANGE, "corpus.heldout", "%s", "at least corpus.context + 1 = %" PRIu32 " tokens, or no corpus.heldout",
+			    "%" PRIu64, cfg->corpus.heldout, cfg->corpus.context + 1, corpus_n_tokens(r->heldout));
 		if (cfg->trainer.eval_sequences > 0 && cfg->trainer.eval_sequences < r->n_eval)
 			r->n_eval = cfg->trainer.eval_sequences;
 	}

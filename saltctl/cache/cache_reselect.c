@@ -14,6 +14,7 @@
 
 #include "base/random/shuffle.h"
 #include "fabric/config/config.h"
+#include "saltctl/core/folder.h"
 #include "saltctl/core/output.h"
 #include "base/file/file.h"
 #include "base/json/json.h"
@@ -28,6 +29,7 @@ static const struct cli_option options[] = {
 	{"seed", "SEED", "run.seed", false},
 	{"steps", "N", "steps of phase one; default phase_one.steps of -c", false},
 	{"rows", "FILE", "write the rows to FILE (-: standard output) as lines of row, position, sequence, S(x)", false},
+	{"replace", NULL, "--rows: replace any file, not only rows of an earlier call", false},
 	{"write", NULL, "store the plan's rows; no other process may have the cache open", false},
 	CTL_JSON, CTL_END
 };
@@ -334,7 +336,8 @@ run(struct ctl_args *args)
 		return ctl_usage(args, "--rows - and --json both want standard output");
 	if ((exit_code = cache_job_begin(&job, args, false)) != 0 || (exit_code = settings(args, job.cfg, &ch)) != 0)
 		return cache_job_end(&job, exit_code);
-	if (path != NULL && !to_stdout && (rc = file_replace_begin(&file, path, &note)) != 0)
+	if (path != NULL && !to_stdout && ((rc = ctl_may_write(path, "0\t", ctl_has(args, "replace"), &note)) != 0 ||
+	    (rc = file_replace_begin(&file, path, &note)) != 0))
 		return cache_job_end(&job, ctl_fail(args, rc, &note));
 	ch.out = to_stdout ? stdout : file.f;
 	exit_code = cache_job_each(&job, reselect, &ch);

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -28,6 +29,24 @@ expect_empty(const char *dir, struct err_note *note)
 	}
 	closedir(d);
 	return rc;
+}
+
+int
+ctl_may_write(const char *path, const char *ours, bool replace, struct err_note *note)
+{
+	char begins[256] = "";
+	struct stat st;
+	FILE *f;
+
+	if (replace || stat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
+		return 0;
+	if ((f = fopen(path, "re")) != NULL) {
+		begins[fread(begins, 1, sizeof(begins) - 1, f)] = '\0';
+		fclose(f);
+		if (strncmp(begins, ours, strlen(ours)) == 0)
+			return 0;
+	}
+	return err_expect(note, EEXIST, "%s", "no such file, or --replace", "another file", path);
 }
 
 int

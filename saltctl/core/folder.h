@@ -12,11 +12,19 @@
 #ifndef SALT_CTL_FOLDER_H
 #define SALT_CTL_FOLDER_H
 
+#include <stdbool.h>
+
 #include "base/err/err.h"
 
 struct ctl_folder {
 	char path[4096], temp[4128];
 };
+
+/*
+ * ctl_may_write - for a single file: 0 if path does not exist, is empty or no regular file, begins with `ours`, or
+ * replace is set; else EEXIST. ours: how a file of this verb begins, which is made anew without asking.
+ */
+int ctl_may_write(const char *path, const char *ours, bool replace, struct err_note *note);
 
 int ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note);
 int ctl_folder_end(struct ctl_folder *f, int rc, struct err_note *note);

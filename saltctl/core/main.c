@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,6 +119,7 @@ main(int argc, char **argv)
 	bool asks_help;
 
 	log_init("saltctl", LOG_LEVEL_WARN);
+	signal(SIGPIPE, SIG_IGN);	/* a verb completes its files although nobody reads what it prints: ctl_flush */
 	argc--;
 	argv++;
 	if (argc == 0) {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -354,15 +355,25 @@ ctl_print_json(struct json *root)
 	return ctl_flush(0);
 }
 
+/* Has the reader of standard output gone (saltctl ... | head)? */
+static bool
+reader_gone(void)
+{
+	struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR) != 0;
+}
+
 int
 ctl_flush(int exit_code)
 {
 	errno = 0;
-	if (fflush(stdout) != 0 || ferror(stdout)) {
-		if (exit_code == 0)
-			fprintf(stderr, "saltctl: standard output could not be written%s%s\n", errno != 0 ? ": " : "",
-			    errno != 0 ? strerror(errno) : "");
-		return exit_code != 0 ? exit_code : EX_IOERR;
-	}
-	return exit_code;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return exit_code;
+	if (errno == EPIPE || reader_gone())
+		exit(exit_code);			/* it has read what it wanted */
+	if (exit_code == 0)
+		fprintf(stderr, "saltctl: standard output could not be written%s%s\n", errno != 0 ? ": " : "",
+		    errno != 0 ? strerror(errno) : "");
+	return exit_code != 0 ? exit_code : EX_IOERR;
 }

@@ -100,7 +100,10 @@ int64_t ctl_int_of(const struct json *o, const char *key, int64_t otherwise);
 double ctl_num_of(const struct json *o, const char *key, double otherwise);
 bool ctl_flag_of(const struct json *o, const char *key);
 
-/* ctl_flush - exit code of a verb that printed: what it has, or EX_IOERR if standard output failed. */
+/*
+ * ctl_flush - exit code of a verb that printed: what it has, or EX_IOERR if standard output failed. If its reader
+ * has gone, as head(1) does, that is no error: the program ends with what it has, without a message.
+ */
 int ctl_flush(int exit_code);
 
 #endif

@@ -7,6 +7,7 @@
 #include <sysexits.h>
 
 #include "saltctl/core/ctl.h"
+#include "saltctl/core/folder.h"
 #include "saltctl/core/output.h"
 #include "saltctl/report/report.h"
 #include "base/file/file.h"
@@ -17,7 +18,8 @@
 static const struct cli_option options[] = {
 	{"run", "[NAME=]DIR", "a run's folder, and its name in the tables (default: the folder's); may be repeated (required)", true},
 	{"baseline", "NAME", "compare with this run; default: the baseline with the same model, data order and steps", false},
-	{"out", "FILE", "write report.html there", false},
+	{"out", "FILE", "write report.html there; an earlier report is replaced", false},
+	{"replace", NULL, "--out: replace any file", false},
 	{"teacher-seconds", "X", "computing time of the teachers, instead of RUN/ledger: a number, or a file of `saltctl status --json`", false},
 	{"table", NULL, "print the tables, with --out too", false},
 	CTL_JSON, CTL_END
@@ -272,7 +274,8 @@ write_html(const struct ctl_args *args, const struct report *r, const char *path
 	struct file_replace file;
 	int rc;
 
-	if ((rc = file_replace_begin(&file, path, &note)) != 0)
+	if ((rc = ctl_may_write(path, REPORT_HTML_BEGIN, ctl_has(args, "replace"), &note)) != 0 ||
+	    (rc = file_replace_begin(&file, path, &note)) != 0)
 		return ctl_fail(args, rc, &note);
 	if ((rc = report_html(r, file.f)) == 0) {
 		rc = file_replace_end(&file, false, &note);

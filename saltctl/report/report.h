@@ -35,6 +35,10 @@ struct report_eval {
 	double seconds;			/* of training up to this step; NaN: not known */
 };
 
+/* How report.html begins: such a file is replaced without asking. */
+#define REPORT_HTML_BEGIN "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">" \
+	"<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>saltfleet: report</title>"
+
 struct report_run {
 	const char *dir;
 	char name[64];

@@ -12,8 +12,7 @@
 #define SMOOTH_PART 50			/* the moving mean is over steps / 50 steps */
 
 static const char head[] =
-    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>saltfleet: report</title>\n<style>\n"
+    REPORT_HTML_BEGIN "\n<style>\n"
     "body{font:16px/1.45 system-ui,sans-serif;max-width:760px;margin:0 auto;padding:12px;color:#222;background:#fff}\n"
     "h1{font-size:1.4em}h2{font-size:1.1em;margin-top:1.6em}figure{margin:1.4em 0}figcaption{font-weight:600;margin-bottom:.3em}\n"
     "svg{width:100%;height:auto;display:block}.legend span{white-space:nowrap;margin-right:1em}.legend svg{display:inline;width:44px}\n"

@@ -35,6 +35,19 @@ twice 0 generate --model student --prompt 'The program' --tokens 5 --seed 3
 timeout 60 "$BIN/trainerd" -c fleet.yaml --set phase_one.steps=0 --set selector.mode=none > said.log 2>&1 || fail "trainerd: $(tail -1 said.log)"
 twice 0 report --run ONE=run --out report.html --table
 twice 0 ledger --run run
+# A file that is no report is not replaced, unless that is asked for.
+cp text other.html
+got=0; "$BIN/saltctl" report --run ONE=run --out other.html > said.1 2> said.err || got=$?
+[ $got = 73 ] && cmp -s text other.html && grep -q 'other.html.*--replace' said.err || fail "report over another file: $got: $(cat said.err)"
+"$BIN/saltctl" report --run ONE=run --out other.html --replace > said.1 && cmp -s report.html other.html || fail "report --replace"
+# Nobody reads the output: no error, whatever the verb, and whether the caller ignores SIGPIPE or not.
+for words in help 'help --man' 'config check -c fleet.yaml' "tokenizer encode --tokenizer $tok text" 'run info -c fleet.yaml' \
+    'status -c fleet.yaml' 'ledger --run run' 'logs -c fleet.yaml' 'model info student --json'; do
+	for ignore in : "trap '' PIPE"; do
+		(eval "$ignore"; sleep 0.05; got=0; timeout 20 "$BIN/saltctl" $words 2> said.err || got=$?; echo $got > said.code) | :
+		[ "$(cat said.code)" = 0 ] && [ ! -s said.err ] || fail "saltctl $words, unread: $(cat said.code said.err)"
+	done
+done
 mkdir -p run/logs
 echo 'ts=2026-01-01T00:00:00.000Z level=info event=a' > run/logs/trainerd.log
 twice 0 logs -c fleet.yaml

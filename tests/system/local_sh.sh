@@ -124,10 +124,22 @@ grep -q '^teacherd-0: up' "$scratch/out" || fail "up after a killed supervisor: 
 
 # --wait hands the trainer's code on: 0 when done, 75 after the restarts are used up would be too long here; 65 at once.
 # An old line in metrics.jsonl is no phase two; the newest checkpoint, which saltctl reads, is.
-printf '{"kind":"event","step":5,"event":"switch"}\n' > "$run/metrics.jsonl"
+printf '{"kind":"event","step":5,"event":"switch"}\n{"kind":"step","step":5,"phase":2,"loss":1.5}\n' > "$run/metrics.jsonl"
 echo two > "$root/phase"
+# A locale with a decimal comma, where one can be made: progress has numbers with a point.
+mkdir "$scratch/locales"
+{
+	for c in CTYPE COLLATE MONETARY TIME MESSAGES PAPER NAME ADDRESS TELEPHONE MEASUREMENT IDENTIFICATION; do
+		printf 'LC_%s\n%s\nEND LC_%s\n' $c "$([ $c = IDENTIFICATION ] && echo 'title "comma"' || echo 'copy "POSIX"')" $c
+	done
+	printf 'LC_NUMERIC\ndecimal_point ","\nthousands_sep "."\ngrouping 3;3\nEND LC_NUMERIC\n'
+} > "$scratch/comma.src"
+localedef -c -i "$scratch/comma.src" -f ANSI_X3.4-1968 "$scratch/locales/de_DE" > /dev/null 2>&1 || true
+export LOCPATH=$scratch/locales
+[ "$(LC_ALL=de_DE bash -c 'printf %.1f 1,5' 2> /dev/null)" = 1,5 ] || echo "not shown: a decimal comma, since no locale with one can be made here"
 ( sleep 2; echo 0 > "$run/trainerd-0.end"; echo 0 > "$run/trainerd-1.end" ) &
-local_sh up --wait > "$scratch/out" 2>&1 || fail "up --wait: exit code $?: $(cat "$scratch/out")"
+LC_ALL=de_DE local_sh up --wait > "$scratch/out" 2>&1 || fail "up --wait: exit code $?: $(cat "$scratch/out")"
+grep -q 'step 5 of 10  phase 2  loss 1.5000' "$scratch/out" || fail "progress: $(cat "$scratch/out")"
 grep -q 'phase two' "$scratch/out" || fail "phase two is not seen: $(cat "$scratch/out")"
 [ "$(cat "$run/daemons/trainerd.exit")" = "0 done" ] || fail "trainerd.exit: $(cat "$run/daemons/trainerd.exit")"
 echo 65 > "$run/trainerd-0.end"; echo 65 > "$run/trainerd-1.end"
@@ -230,7 +242,7 @@ shopt -s nullglob failglob
 grep() { command grep -v "$@"; }
 export -f grep
 END
-odd() { (cd "$scratch" && env CDPATH=.:/tmp: GREP_OPTIONS=-v POSIXLY_CORRECT=1 LC_NUMERIC=de_DE.UTF-8 LC_ALL=de_DE.UTF-8 IFS=/ BASH_ENV="$scratch/env" timeout 60 "$@"); }
+odd() { (cd "$scratch" && env CDPATH=.:/tmp: GREP_OPTIONS=-v POSIXLY_CORRECT=1 LC_NUMERIC=de_DE LC_ALL=de_DE IFS=/ BASH_ENV="$scratch/env" timeout 60 "$@"); }
 for how in "$scratch/links/fleet" "bash $SOURCE/deploy/local.sh"; do
 	# shellcheck disable=SC2086
 	odd $how up -c "a fleet/fleet.yaml" --bin "bin dir" --only teachers > "$scratch/out" 2>&1 || fail "up in an odd shell ($how): $?: $(cat "$scratch/out")"

@@ -42,7 +42,8 @@ resolve(struct bus__endpoint *e, char number[INET6_ADDRSTRLEN + 2])
 	} else if (hints.ai_family = AF_INET6, getaddrinfo(e->host, NULL, &hints, &found) == 0 && found != NULL) {
 		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)found->ai_addr;
 
-		snprintf(number, INET6_ADDRSTRLEN + 2, "[%s]", inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text)));
+		inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text));
+		snprintf(number, INET6_ADDRSTRLEN + 2, "[%s]", text);
 		e->loopback = is_loopback6(&in6->sin6_addr);
 		e->ipv6 = true;
 	}

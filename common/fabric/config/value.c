@@ -213,7 +213,8 @@ static int
 bad_endpoint(const char *s, bool bind, struct err_note *note)
 {
 	if (strncmp(s, "ipc://", 6) == 0 && strlen(s + 6) > ipc_max(bind)) {
-		err_note_expected(note, "an ipc path of at most %zu bytes%s", ipc_max(bind), bind ? ", with .events after it 107" : "");
+		err_note_expected(note, "an ipc path of at most %zu bytes%s", ipc_max(bind),
+		    bind ? ", with .events after it 107" : "");
 		err_note_found(note, "%zu bytes: %s", strlen(s + 6), s);
 	}
 	return ERR_CONFIG;
@@ -270,7 +271,8 @@ config__loopback(const char *endpoint)
 		return false;
 	memcpy(host, h + 1, n - 1);
 	host[n - 1] = '\0';
-	return inet_pton(AF_INET6, host, &in) == 1 && (IN6_IS_ADDR_LOOPBACK(&in) || (IN6_IS_ADDR_V4MAPPED(&in) && in.s6_addr[12] == 127));
+	return inet_pton(AF_INET6, host, &in) == 1 &&
+	    (IN6_IS_ADDR_LOOPBACK(&in) || (IN6_IS_ADDR_V4MAPPED(&in) && in.s6_addr[12] == 127));
 }
 
 static char *

@@ -297,7 +297,8 @@ config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *
 		free(r.section_line);
 		return ENOMEM;
 	}
-	if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) {	/* a byte order mark, as Windows editors write it: libyaml refuses it */
+	/* A byte order mark, as Windows editors write it: libyaml refuses one when it is told the encoding. */
+	if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) {
 		text += 3;
 		len -= 3;
 	}
