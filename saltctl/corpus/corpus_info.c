@@ -9,6 +9,8 @@
 #include "saltctl/core/output.h"
 #include "data/tokenizer/tokenizer.h"
 
+#define QUICK_TOKENS (UINT64_C(1) << 28)
+
 static const struct cli_option options[] = {
 	{"context", "L", "count the sequences of L tokens", false},
 	{"tokenizer", "PATH", "also compare with this tokenizer", false},
@@ -93,6 +95,11 @@ corpus_info_verb(struct ctl_args *args)
 		f.same_tokenizer = !f.info->has_tokenizer ? "cannot be told" :
 		    hash_equal(tokenizer_fingerprint(tok), f.info->tokenizer) ? "the same" : "another";
 	}
+	/* Where that takes a moment, the fingerprint is not taken from a side file alone. */
+	if (!ctl_has(args, "check") && corpus_n_tokens(corpus) <= QUICK_TOKENS && (rc = corpus_verify(corpus, &note)) != 0) {
+		exit_code = ctl_fail(args, rc, &note);
+		goto out;
+	}
 	if (ctl_has(args, "check")) {
 		uint32_t vocab = f.info->vocab > 0 ? f.info->vocab : tok != NULL ?
 		    (uint32_t)tokenizer_vocab_size(tok) : 0;
@@ -115,7 +122,8 @@ out:
 const struct ctl_verb ctl_corpus_info = {
 	.name = "corpus info", .operands = "PREFIX", .summary = "what a corpus holds, and its fingerprint",
 	.about = "PREFIX of a Megatron indexed dataset, an llm.c shard, a .npy of integers, a pattern that matches such\n"
-	    "files, or a file of raw ids, whose type --dtype states.",
+	    "files, or a file of raw ids, whose type --dtype states. Up to 268,435,456 tokens the bytes are always compared\n"
+	    "with their checksums; beyond that with --check.",
 	.example = "saltctl corpus info data/train --context 128",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = corpus_info_verb,
 };

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,24 +77,23 @@ checkpoint__manifest(const char *path, struct checkpoint_files *list, uint64_t *
 static int
 hash_plain(const char *path, uint64_t size, struct hash128 *out, struct err_note *note)
 {
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = fd < 0 ? errno : 0;
 	struct hash_state *h = hash_new();
 	unsigned char *buf = malloc(READ_BYTES);
-	FILE *f = fopen(path, "rbe");
-	int rc = f == NULL ? errno : h == NULL || buf == NULL ? ENOMEM : 0;
-	uint64_t n_read = 0;
 
-	for (size_t n; rc == 0 && (n = fread(buf, 1, READ_BYTES, f)) > 0; n_read += n)
-		hash_update(h, buf, n);
-	if (rc == 0 && ferror(f))
-		rc = errno;
-	if (rc == 0 && n_read != size)
-		rc = ERR_CORRUPT;
+	if (rc == 0 && (h == NULL || buf == NULL))
+		rc = ENOMEM;
 	if (rc != 0)
 		err_note_set(note, rc, "%s", path);
-	else
+	for (uint64_t at = 0, n; rc == 0 && at < size; at += n) {
+		n = size - at < READ_BYTES ? size - at : READ_BYTES;
+		if ((rc = file_pread(fd, path, at, buf, n, note)) == 0)
+			hash_update(h, buf, n);
+	}
+	if (rc == 0)
 		*out = hash_digest(h);
-	if (f != NULL)
-		fclose(f);
+	if (fd >= 0)
+		close(fd);
 	free(buf);
 	hash_destroy(&h);
 	return rc;
