@@ -191,9 +191,11 @@ identify(struct selectord *d, struct err_note *note)
 		    "tokenizer %s, that of corpus.train", "%s", cfg->corpus.heldout,
 		    hash_hex(tokenizer.hash, hex[0]), hash_hex(corpus_info(d->heldout)->tokenizer, hex[1]));
 	if ((rc = check_model(
-		 "teacher.model", cfg->teacher.model, L, &vocab, &tokenizer, &d->teacher_hash, note)) != 0 ||
-	    (rc = check_model(
-		 "teacher.scorer", cfg->teacher.scorer, L, &vocab, &tokenizer, &d->scorer_hash, note)) != 0 ||
+		 "teacher.model", cfg->teacher.model, L, &vocab, &tokenizer, &d->teacher_hash, note)) != 0)
+		return rc;
+	d->scorer_hash = d->teacher_hash;
+	if ((strcmp(cfg->teacher.scorer, cfg->teacher.model) != 0 && (rc = check_model(
+		 "teacher.scorer", cfg->teacher.scorer, L, &vocab, &tokenizer, &d->scorer_hash, note)) != 0) ||
 	    (rc = corpus_limit_vocab(d->train, vocab, note)) != 0 ||
 	    (d->heldout != NULL && (rc = corpus_limit_vocab(d->heldout, vocab, note)) != 0))
 		return rc;

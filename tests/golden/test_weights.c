@@ -278,6 +278,29 @@ fingerprints(void)
 	CHECK(!hash_equal(one, print_of(made("fs"))) && hash_equal(h, print_of(made("fs"))));
 }
 
+/* A file that is cut short while it is read is an error that names it, not SIGBUS; a fingerprint is an error too. */
+static void
+cut_short(void)
+{
+	static float x[5000];
+	struct weights_model *w;
+	struct model_config cfg;
+	struct model *m = NULL;
+	struct err_note note;
+	struct hash128 h;
+
+	shell("rm -rf %s/cut && cp -r " GOLDEN "llama %1$s/cut", "", "");
+	REQUIRE(weights_config_load(made("cut"), &cfg, &note) == 0 && model_new(&m, &cfg, &note) == 0);
+	REQUIRE(weights_model_open(&w, made("cut"), m, &note) == 0);
+	CHECK(weights_model_read(w, 0, (uint64_t)m->n_params, x, &note) == 0);
+	REQUIRE(m->n_params <= 5000 && truncate(made("cut/model.safetensors"), 6000) == 0);
+	CHECK(weights_model_read(w, 0, (uint64_t)m->n_params, x, &note) == ERR_CORRUPT && strstr(note.found, "cut short") != NULL);
+	CHECK_STR(note.name, made("cut/model.safetensors"));
+	CHECK(weights_model_fingerprint(w, made("cut"), &h, &note) == ERR_CORRUPT && strstr(note.found, "cut short") != NULL);
+	weights_model_close(&w);
+	model_destroy(&m);
+}
+
 static void
 refusals(void)
 {
@@ -628,6 +651,7 @@ main(void)
 		save_and_load(names[i], 3000);
 	}
 	fingerprints();
+	cut_short();
 	refusals();
 	tied_head_and_nan();
 	bare_names();

@@ -88,6 +88,24 @@ rc=0; wait $pid || rc=$?
 [ $rc = 65 ] && grep -q 'train.bin: byte .*cut short while in use' base.log || last_log base "a corpus that was cut short: exit code $rc"
 cp -p whole.bin train.bin
 
+# selectord, which sends windows to teachers, ends as well, and puts no sequence into quarantine for it; teacherd does not label with rotten weights.
+mkdir good
+cp -p train.* good
+rot train.bin 4000
+fleet sel "$c/step_00000015" "steps: 4"
+serve sel
+train sel --set corpus.train=good/train --set trainer.steps=4 &
+rc=0; wait "${daemons[0]}" || rc=$?
+[ $rc = 65 ] && grep -q 'event=failed .*train.bin: block 0 .*its bytes changed' sel.selectord.log || fail "selectord, rotten corpus: exit code $rc, $(tail -2 sel.selectord.log)"
+kill %% && wait %% || true
+serve_no_more
+rot train.bin 4000
+"$BIN/saltctl" cache stat -c sel.yaml | grep -q '^quarantine *0 sequences' || fail "quarantine: $("$BIN/saltctl" cache stat -c sel.yaml)"
+rot "$c/step_00000015/model.safetensors" 9000
+rc=0; timeout 20 "$BIN/teacherd" -c sel.yaml > sel.log 2>&1 || rc=$?
+[ $rc = 65 ] && grep -q 'step_00000015/model.safetensors: .*its bytes changed' sel.log || last_log sel "teacherd, rotten weights: exit code $rc"
+rot "$c/step_00000015/model.safetensors" 9000
+
 # Bit rot in trainer.init, a folder and a checkpoint.
 cp -r "$c/step_00000015" init
 for manifest in yes no; do

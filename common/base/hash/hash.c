@@ -101,12 +101,16 @@ hash_update(struct hash_state *h, const void *p, size_t n)
 }
 
 void
+hash_field_begin(struct hash_state *h, const char *name, uint64_t n)
+{
+	hash_update(h, name, strlen(name) + 1);
+	hash_update(h, &n, sizeof(n));
+}
+
+void
 hash_field(struct hash_state *h, const char *name, const void *p, size_t n)
 {
-	uint64_t len = n;
-
-	hash_update(h, name, strlen(name) + 1);
-	hash_update(h, &len, sizeof(len));
+	hash_field_begin(h, name, n);
 	hash_update(h, p, n);
 }
 

@@ -493,6 +493,13 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 	bool checkpoint;
 	int rc;
 
+	/* The same folder is read once, and only one copy of equal models is kept. */
+	for (size_t i = 0; i < in->n_models; i++)
+		if (strcmp(in->models[i].info.dir, dir) == 0) {
+			in->models[i].info.serves_score |= serves_score;
+			in->models[i].info.serves_label |= serves_label;
+			return 0;
+		}
 	/* The fingerprint is that of the bytes that are loaded below. */
 	if ((rc = checkpoint_verify_model(dir, &checkpoint, note)) != 0 ||
 	    (rc = weights_config_load(dir, &cfg, note)) != 0 ||

@@ -75,6 +75,29 @@ by_bare(const void *a, const void *b)
 	return strcmp(((const struct named *)a)->bare, ((const struct named *)b)->bare);
 }
 
+/* The bytes of a tensor; NaN and infinity are refused. */
+static int
+hash_data(struct hash_state *h, const struct weights_tensor *t, struct err_note *note)
+{
+	unsigned char buf[1 << 15];
+	float values[sizeof(buf) / 2];
+	int rc = 0;
+
+	hash_field_begin(h, "bytes", t->len_bytes);
+	for (uint64_t at = 0, n; at < t->len_bytes && rc == 0; at += n) {
+		n = t->len_bytes - at < sizeof(buf) ? t->len_bytes - at : sizeof(buf);
+		if ((rc = weights__read(t, at, n, buf, note)) != 0)
+			break;
+		hash_update(h, buf, n);
+		if (!weights__finite(t->dtype, buf, n)) {
+			size_t width = weights_dtype_bytes(t->dtype);
+
+			rc = weights_read_f32(t, at / width, n / width, values, WEIGHTS_FINITE, note);	/* for the note */
+		}
+	}
+	return rc;
+}
+
 static int
 hash_tensors(struct hash_state *h, const struct weights_model *w, const struct model *model, const char *dir, struct err_note *note)
 {
@@ -94,8 +117,7 @@ hash_tensors(struct hash_state *h, const struct weights_model *w, const struct m
 		hash_field_str(h, "tensor", list[i].bare);
 		hash_field_str(h, "dtype", weights_dtype_name(t->dtype));
 		hash_field(h, "shape", t->shape, t->n_dims * sizeof(t->shape[0]));
-		hash_field(h, "bytes", t->data, (size_t)t->len_bytes);
-		rc = weights__check_finite(t, note);
+		rc = hash_data(h, t, note);
 	}
 	free(list);
 	return rc;

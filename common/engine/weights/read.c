@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/file/file.h"
 #include "engine/tensor/tensor.h"
 
 static uint32_t
@@ -28,6 +29,15 @@ all_finite(const float *x, size_t n)
 }
 
 int
+weights__read(const struct weights_tensor *t, uint64_t at, size_t n, void *out, struct err_note *note)
+{
+	if (t->fd >= 0)
+		return file_pread(t->fd, t->file, t->offset_bytes + at, out, n, note);
+	memcpy(out, t->data + at, n);
+	return 0;
+}
+
+int
 weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count, float *out, unsigned flags, struct err_note *note)
 {
 	const size_t block = 8192, width = weights_dtype_bytes(t->dtype);
@@ -40,12 +50,15 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 		    t->file, t->name, weights_dtype_name(t->dtype));
 	for (uint64_t at = 0; at < count; at += block) {
 		size_t n = count - at < block ? (size_t)(count - at) : block;
-		const unsigned char *from = t->data + (begin + at) * width;
+		unsigned char from[2 * 8192];		/* of the narrow ones */
 		float *to = out + at;
 		uint16_t h;
+		int rc = weights__read(t, (begin + at) * width, n * width, t->dtype == WEIGHTS_F32 ? (void *)to : from, note);
 
+		if (rc != 0)
+			return rc;
 		if (t->dtype == WEIGHTS_F32) {
-			memcpy(to, from, n * width);
+			;
 		} else if (t->dtype == WEIGHTS_BF16) {
 			for (size_t i = 0; i < n; i++) {
 				uint32_t u;
@@ -74,33 +87,23 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 	return 0;
 }
 
-int
-weights__check_finite(const struct weights_tensor *t, struct err_note *note)
+bool
+weights__finite(enum weights_dtype dtype, const void *p, size_t n_bytes)
 {
-	uint32_t mask = t->dtype == WEIGHTS_F32 ? 0x7f800000 : t->dtype == WEIGHTS_F16 ? 0x7c00 : 0x7f80, bad = 0;
-	float values[8192];
-	int rc;
+	uint32_t mask = dtype == WEIGHTS_F32 ? 0x7f800000 : dtype == WEIGHTS_F16 ? 0x7c00 : 0x7f80, bad = 0;
+	const unsigned char *from = p;
 
-	for (uint64_t at = 0; at < t->n_elements; at += 8192) {
-		uint64_t n = t->n_elements - at < 8192 ? t->n_elements - at : 8192;
+	for (size_t i = 0; dtype == WEIGHTS_F32 && i < n_bytes; i += 4) {
+		uint32_t u;
 
-		if (t->dtype == WEIGHTS_F32) {
-			for (uint64_t i = 0; i < n; i++) {
-				uint32_t u;
-
-				memcpy(&u, t->data + 4 * (at + i), 4);
-				bad |= (u & mask) == mask;
-			}
-		} else {
-			for (uint64_t i = 0; i < n; i++) {
-				uint16_t u;
-
-				memcpy(&u, t->data + 2 * (at + i), 2);
-				bad |= (u & mask) == mask;
-			}
-		}
-		if (bad != 0 && (rc = weights_read_f32(t, at, n, values, WEIGHTS_FINITE, note)) != 0)
-			return rc;
+		memcpy(&u, from + i, 4);
+		bad |= (u & mask) == mask;
 	}
-	return 0;
+	for (size_t i = 0; dtype != WEIGHTS_F32 && i < n_bytes; i += 2) {
+		uint16_t u;
+
+		memcpy(&u, from + i, 2);
+		bad |= (u & mask) == mask;
+	}
+	return bad == 0;
 }

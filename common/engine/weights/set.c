@@ -15,10 +15,12 @@
 
 #include "base/file/file.h"
 
+#define OPEN_SHARDS 256u		/* descriptors that a set keeps */
 #define MAX_INDEX_BYTES ((size_t)100000000)
 
 struct shard {
 	char path[4096];
+	int fd;				/* < 0: closed, see OPEN_SHARDS */
 	void *map;
 	size_t size;
 	struct weights__table table;
@@ -117,6 +119,11 @@ add_shard(struct weights *w, const char *path, struct err_note *note)
 	}
 	if ((rc = weights__parse(s->map, s->size, s->path, &s->table, note)) != 0)
 		goto out;
+	s->fd = w->n_shards < OPEN_SHARDS ? fd : -1;
+	for (size_t i = 0; i < s->table.n_tensors; i++)
+		s->table.tensors[i].fd = s->fd;
+	if (s->fd >= 0)
+		fd = -1;
 	w->shards[w->n_shards++] = s;
 	s = NULL;
 out:
@@ -485,6 +492,8 @@ weights_close(struct weights **pw)
 		weights__table_free(&w->shards[i]->table);
 		if (w->shards[i]->map != NULL)
 			munmap(w->shards[i]->map, w->shards[i]->size);
+		if (w->shards[i]->fd >= 0)
+			close(w->shards[i]->fd);
 		free(w->shards[i]);
 	}
 	free(w->shards);

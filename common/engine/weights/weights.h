@@ -9,7 +9,8 @@
  *                      has to be in memory twice).
  * Any safetensors:     weights_open, weights_find, weights_read_f32; weights_writer_*.
  *
- * Files are mapped: if another process truncates one while it is read, SIGBUS follows. Replace model files by rename.
+ * Tensors are read from the file, so that one that is cut short meanwhile is an error. The mapping (data) is for random access: there
+ * SIGBUS follows. Replace model files by rename.
  */
 #ifndef SALT_WEIGHTS_H
 #define SALT_WEIGHTS_H
@@ -50,6 +51,7 @@ struct weights_tensor {
 	uint64_t offset_bytes;			/* from the start of its file */
 	const char *file;			/* path */
 	const unsigned char *data;		/* the mapped bytes, little-endian, not necessarily aligned to the dtype */
+	int fd;					/* of the file; < 0: only mapped */
 };
 
 struct weights;

@@ -51,8 +51,9 @@ const struct weights_tensor *weights__model_tensor(const struct weights_model *m
 const struct model *weights__model_of(const struct weights_model *m);
 const struct weights *weights__model_set(const struct weights_model *m);
 
-/* weights__check_finite - ERR_NONFINITE with tensor and element if t has NaN or infinity; t is F32, F16 or BF16. */
-int weights__check_finite(const struct weights_tensor *t, struct err_note *note);
+/* weights__read - n bytes of t from byte at of it. weights__finite - whether bytes of F32, F16 or BF16 hold no NaN or infinity. */
+int weights__read(const struct weights_tensor *t, uint64_t at, size_t n, void *out, struct err_note *note);
+bool weights__finite(enum weights_dtype dtype, const void *p, size_t n_bytes);
 
 /* A file being written and hashed. {.fd = -1} is closed. */
 struct weights__out {
