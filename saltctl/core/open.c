@@ -56,15 +56,17 @@ ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokeniz
 	ctl_tokenizer_path(path, file, sizeof(file));
 	rc = tokenizer_load(tok, file, &note);
 	if (rc == ERR_UNSUPPORTED && (n = strlen(note.found)) < sizeof(note.found))
-		snprintf(note.found + n, sizeof(note.found) - n, "; to train on ids that another program made, no tokenizer is needed");
+		snprintf(note.found + n, sizeof(note.found) - n,
+		    "; to train on ids that another program made, no tokenizer is needed");
 	return rc != 0 ? ctl_fail(args, rc, &note) : 0;
 }
 
 int
-ctl_open_corpus(const struct ctl_args *args, enum corpus_dtype configured, const char *prefix, uint32_t number,
-    struct corpus **corpus, struct hash128 *fingerprint)
+ctl_open_corpus(const struct ctl_args *args, enum corpus_dtype configured, const char *prefix,
+    uint32_t number, struct corpus **corpus, struct hash128 *fingerprint)
 {
-	static const enum corpus_dtype types[] = {CORPUS_DTYPE_UINT16, CORPUS_DTYPE_UINT32, CORPUS_DTYPE_INT32};
+	static const enum corpus_dtype types[] = {
+	    CORPUS_DTYPE_UINT16, CORPUS_DTYPE_UINT32, CORPUS_DTYPE_INT32};
 	enum corpus_dtype dtype = configured;
 	const char *said = ctl_get(args, "dtype");
 	struct err_note note = {.name = ""};
@@ -73,18 +75,22 @@ ctl_open_corpus(const struct ctl_args *args, enum corpus_dtype configured, const
 	size_t i = 0;
 	int rc;
 
-	while (said != NULL && i < sizeof(types) / sizeof(types[0]) && strcmp(said, corpus_dtype_name(types[i])) != 0)
+	while (said != NULL && i < sizeof(types) / sizeof(types[0]) &&
+	    strcmp(said, corpus_dtype_name(types[i])) != 0)
 		i++;
 	if (i == sizeof(types) / sizeof(types[0]))
 		return ctl_usage(args, "--dtype: expected uint16, uint32 or int32, found \"%.40s\"", said);
 	if (said != NULL)
 		dtype = types[i];
-	if ((rc = corpus_open_as(corpus, prefix, dtype, &note)) != 0 || (rc = corpus_fingerprint(*corpus, &hash, &note)) != 0)
+	if ((rc = corpus_open_as(corpus, prefix, dtype, &note)) != 0 ||
+	    (rc = corpus_fingerprint(*corpus, &hash, &note)) != 0)
 		return ctl_fail(args, rc, &note);
 	if (said != NULL && (rc = corpus_remember(*corpus, &written, &note)) != 0)
-		fprintf(stderr, "saltctl %s: the type of the ids was not remembered: %s: %s\n", args->verb->name, note.name, err_str(rc));
+		fprintf(stderr, "saltctl %s: the type of the ids was not remembered: %s: %s\n",
+		    args->verb->name, note.name, err_str(rc));
 	if (written)
-		fprintf(stderr, "saltctl %s: %s: %s ids, remembered in its .json\n", args->verb->name, prefix, said);
+		fprintf(stderr, "saltctl %s: %s: %s ids, remembered in its .json\n", args->verb->name, prefix,
+		    said);
 	corpus_set_number(*corpus, number);
 	if (fingerprint != NULL)
 		*fingerprint = hash;

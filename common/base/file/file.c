@@ -88,7 +88,8 @@ file_pread(int fd, const char *path, uint64_t at, void *out, size_t n, struct er
 		if ((got = pread(fd, (char *)out + done, n - done, (off_t)(at + done))) > 0) {
 			done += (size_t)got;
 		} else if (got == 0) {
-			return err_expect_at(note, ERR_CORRUPT, "%s", "byte %" PRIu64, "more bytes, as when it was opened",
+			return err_expect_at(note, ERR_CORRUPT, "%s", "byte %" PRIu64,
+			    "more bytes, as when it was opened",
 			    "the end of the file: it was cut short while in use", path, at + done);
 		} else if (errno != EINTR) {
 			rc = err_note_set(note, errno, "%s", path);
@@ -124,7 +125,8 @@ sync_parent(const char *path, struct err_note *note)
 	const char *slash = strrchr(path, '/');
 	char parent[PATH_BYTES];
 
-	snprintf(parent, sizeof(parent), "%.*s", slash == NULL || slash == path ? 1 : (int)(slash - path), slash == NULL ? "." : path);
+	snprintf(parent, sizeof(parent), "%.*s", slash == NULL || slash == path ? 1 : (int)(slash - path),
+	    slash == NULL ? "." : path);
 	return file_sync_dir(parent, note);
 }
 
@@ -145,7 +147,7 @@ file_make_dirs(const char *path, mode_t mode, struct err_note *note)
 		part[i] = '\0';
 		if (mkdir(part, mode) == 0) {
 			crash_point("file.folder");
-			if ((rc = sync_parent(part, note)) != 0 && rc != EACCES)	/* written, but not read */
+			if ((rc = sync_parent(part, note)) != 0 && rc != EACCES) /* written, but not read */
 				return rc;
 		} else {
 			rc = errno;

@@ -28,8 +28,8 @@
 struct hash_blocks {
 	const char *path;
 	uint64_t size, n;
-	uint64_t *sums;			/* [n] */
-	_Atomic unsigned char *checked;	/* [n] */
+	uint64_t *sums; /* [n] */
+	_Atomic unsigned char *checked; /* [n] */
 };
 
 /* Reads size bytes of fd: *root, and sums (may be NULL) of its blocks. */
@@ -50,7 +50,8 @@ hash_all(int fd, const char *path, uint64_t size, uint64_t *sums, struct hash128
 			goto out;
 		hash_update(piece, buf, n);
 		for (uint64_t i = 0; sums != NULL && i < n; i += HASH_BLOCK_BYTES)
-			sums[(at + i) / HASH_BLOCK_BYTES] = hash_bytes64(buf + i, n - i < HASH_BLOCK_BYTES ? n - i : HASH_BLOCK_BYTES);
+			sums[(at + i) / HASH_BLOCK_BYTES] = hash_bytes64(
+			    buf + i, n - i < HASH_BLOCK_BYTES ? n - i : HASH_BLOCK_BYTES);
 		if ((at + n) % PIECE_BYTES == 0 || at + n == size) {
 			struct hash128 one = hash_digest(piece);
 
@@ -90,8 +91,8 @@ hash_file(const char *path, struct hash128 *root, struct err_note *note)
 static void
 state_text(const struct stat *st, char *buf, size_t size)
 {
-	snprintf(buf, size, "%" PRIu64 " %" PRId64 ".%09ld %" PRIu64, (uint64_t)st->st_size, (int64_t)st->st_mtim.tv_sec,
-	    st->st_mtim.tv_nsec, (uint64_t)st->st_ino);
+	snprintf(buf, size, "%" PRIu64 " %" PRId64 ".%09ld %" PRIu64, (uint64_t)st->st_size,
+	    (int64_t)st->st_mtim.tv_sec, st->st_mtim.tv_nsec, (uint64_t)st->st_ino);
 }
 
 /* Of the n bytes of the line up to the check, and of what follows the line. */
@@ -124,7 +125,8 @@ side_read(const char *side, const char *state, struct hash_blocks *b, struct has
 
 	if (file_read(side, HEADER_BYTES + b->n * sizeof(b->sums[0]), &text, &len, NULL) != 0)
 		return ERR_NOT_FOUND;
-	if ((end = memchr(text, '\n', len < HEADER_BYTES ? len : HEADER_BYTES)) == NULL || (n_line = (size_t)(end - text)) < 44)
+	if ((end = memchr(text, '\n', len < HEADER_BYTES ? len : HEADER_BYTES)) == NULL ||
+	    (n_line = (size_t)(end - text)) < 44)
 		goto out;
 	*end = '\0';
 	memcpy(hex, text + 10, sizeof(hex) - 1);
@@ -135,10 +137,13 @@ side_read(const char *side, const char *state, struct hash_blocks *b, struct has
 		goto out;
 	}
 	if (n_line < 76 || strncmp(text, "salthash2 ", 10) != 0 || hash_from_hex(&stated, end - 32) != 0 ||
-	    side_check(text, n_line - 32, end + 1, len - n_line - 1, &check) != 0 || !hash_equal(check, stated))
+	    side_check(text, n_line - 32, end + 1, len - n_line - 1, &check) != 0 ||
+	    !hash_equal(check, stated))
 		goto out;
 	snprintf(want, sizeof(want), "%s %u ", state, HASH_BLOCK_BYTES);
-	rc = strncmp(text + 43, want, strlen(want)) == 0 && len - n_line - 1 == b->n * sizeof(b->sums[0]) ? 0 : ERR_NOT_FOUND;
+	rc = strncmp(text + 43, want, strlen(want)) == 0 && len - n_line - 1 == b->n * sizeof(b->sums[0]) ?
+	    0 :
+	    ERR_NOT_FOUND;
 	if (rc == 0 && b->n > 0)
 		memcpy(b->sums, end + 1, b->n * sizeof(b->sums[0]));
 out:
@@ -153,9 +158,11 @@ side_write(const char *side, const char *state, const struct hash_blocks *b, str
 	char line[HEADER_BYTES], hex[HASH_HEX_BYTES];
 	struct file_replace r;
 	struct hash128 check;
-	int n = snprintf(line, sizeof(line), "salthash2 %s %s %u ", hash_hex(root, hex), state, HASH_BLOCK_BYTES);
+	int n = snprintf(
+	    line, sizeof(line), "salthash2 %s %s %u ", hash_hex(root, hex), state, HASH_BLOCK_BYTES);
 
-	if (side_check(line, (size_t)n, b->sums, b->n * sizeof(b->sums[0]), &check) != 0 || file_replace_begin(&r, side, NULL) != 0)
+	if (side_check(line, (size_t)n, b->sums, b->n * sizeof(b->sums[0]), &check) != 0 ||
+	    file_replace_begin(&r, side, NULL) != 0)
 		return;
 	fprintf(r.f, "%s%s\n", line, hash_hex(check, hex));
 	fwrite(b->sums, sizeof(b->sums[0]), b->n, r.f);
@@ -164,7 +171,8 @@ side_write(const char *side, const char *state, const struct hash_blocks *b, str
 
 /* The root and the sums, by reading the file; was: what side_read said of the side file, and the root in it. */
 static int
-side_make(struct hash_blocks *b, int fd, const char *side, const char *state, int was, struct hash128 *root, struct err_note *note)
+side_make(struct hash_blocks *b, int fd, const char *side, const char *state, int was, struct hash128 *root,
+    struct err_note *note)
 {
 	char now[128], hex[2][HASH_HEX_BYTES];
 	struct hash128 old = *root;
@@ -174,11 +182,13 @@ side_make(struct hash_blocks *b, int fd, const char *side, const char *state, in
 	if ((rc = hash_all(fd, b->path, b->size, b->sums, root, note)) != 0)
 		return rc;
 	if (was == ERR_VERSION && !hash_equal(old, *root))
-		return err_expect(note, ERR_CORRUPT, "%s", "hash %s, as its side file .salthash states for this size and time",
-		    "%s: its bytes changed; restore it from a copy (if the change was meant, remove the side file)", b->path,
-		    hash_hex(old, hex[0]), hash_hex(*root, hex[1]));
+		return err_expect(note, ERR_CORRUPT, "%s",
+		    "hash %s, as its side file .salthash states for this size and time",
+		    "%s: its bytes changed; restore it from a copy (if the change was meant, remove the side file)",
+		    b->path, hash_hex(old, hex[0]), hash_hex(*root, hex[1]));
 	if (was != ERR_NOT_FOUND)
-		log_warn("side_file.renewed", "path=%s why=%s", side, was == ERR_VERSION ? "older_form" : "damaged");
+		log_warn("side_file.renewed", "path=%s why=%s", side,
+		    was == ERR_VERSION ? "older_form" : "damaged");
 	/* A file that is being written gets no side file. */
 	if (fstat(fd, &st) == 0) {
 		state_text(&st, now, sizeof(now));
@@ -189,7 +199,8 @@ side_make(struct hash_blocks *b, int fd, const char *side, const char *state, in
 }
 
 int
-hash_blocks_open(struct hash_blocks **out, int fd, const char *path, struct hash128 *root, struct err_note *note)
+hash_blocks_open(
+    struct hash_blocks **out, int fd, const char *path, struct hash128 *root, struct err_note *note)
 {
 	struct hash_blocks *b = mem_alloc(1, sizeof(*b));
 	char side[4160], state[128];
@@ -206,7 +217,8 @@ hash_blocks_open(struct hash_blocks **out, int fd, const char *path, struct hash
 	b->path = path;
 	b->size = (uint64_t)st.st_size;
 	b->n = b->size / HASH_BLOCK_BYTES + (b->size % HASH_BLOCK_BYTES != 0);
-	if ((b->sums = mem_alloc(b->n + 1, sizeof(b->sums[0]))) == NULL || (b->checked = mem_alloc(b->n + 1, sizeof(b->checked[0]))) == NULL) {
+	if ((b->sums = mem_alloc(b->n + 1, sizeof(b->sums[0]))) == NULL ||
+	    (b->checked = mem_alloc(b->n + 1, sizeof(b->checked[0]))) == NULL) {
 		rc = err_note_set(note, ENOMEM, "%s", path);
 		goto out;
 	}
@@ -243,7 +255,8 @@ hash_blocks_check(struct hash_blocks *b, int fd, uint64_t at, uint64_t n, bool a
 		return 0;
 	last = (n < b->size - at ? at + n - 1 : b->size - 1) / HASH_BLOCK_BYTES;
 	for (uint64_t i = at / HASH_BLOCK_BYTES; i <= last && rc == 0; i++) {
-		uint64_t from = i * HASH_BLOCK_BYTES, len = b->size - from < HASH_BLOCK_BYTES ? b->size - from : HASH_BLOCK_BYTES, sum;
+		uint64_t from = i * HASH_BLOCK_BYTES,
+			 len = b->size - from < HASH_BLOCK_BYTES ? b->size - from : HASH_BLOCK_BYTES, sum;
 
 		if (!again && b->checked[i])
 			continue;
@@ -254,10 +267,14 @@ hash_blocks_check(struct hash_blocks *b, int fd, uint64_t at, uint64_t n, bool a
 		if ((sum = hash_bytes64(buf, len)) == b->sums[i])
 			b->checked[i] = 1;
 		else
-			rc = err_expect_at(note, ERR_CORRUPT, "%s", "block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64 ")",
-			    "checksum %016" PRIx64 ", as in its side file .salthash or when it was first read", "%016" PRIx64
+			rc = err_expect_at(note, ERR_CORRUPT, "%s",
+			    "block %" PRIu64 " (bytes %" PRIu64 " to %" PRIu64 ")",
+			    "checksum %016" PRIx64
+			    ", as in its side file .salthash or when it was first read",
+			    "%016" PRIx64
 			    ": its bytes changed, though not its size and time; restore it from a copy (if the change was meant, "
-			    "remove the side file)", b->path, i, from, from + len, b->sums[i], sum);
+			    "remove the side file)",
+			    b->path, i, from, from + len, b->sums[i], sum);
 	}
 	free(buf);
 	return rc;

@@ -5,7 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define CHUNK 4096u			/* entries read at a time */
+#define CHUNK 4096u /* entries read at a time */
 
 static uint64_t
 get(const uint8_t *p, unsigned bytes)
@@ -23,7 +23,8 @@ corpus__bad(struct err_note *note, int rc, const char *path, uint64_t at, const 
 }
 
 static int
-check_header(const struct corpus__file *idx, uint8_t header[CORPUS__IDX_HEADER], struct corpus_info *info, struct err_note *note)
+check_header(const struct corpus__file *idx, uint8_t header[CORPUS__IDX_HEADER], struct corpus_info *info,
+    struct err_note *note)
 {
 	static const char *const names[] = {"", "uint8", "int8", "int16", "", "int64", "float64", "float32"};
 	const char *path = idx->path;
@@ -32,7 +33,8 @@ check_header(const struct corpus__file *idx, uint8_t header[CORPUS__IDX_HEADER],
 	int rc;
 
 	if (idx->size < CORPUS__IDX_HEADER) {
-		corpus__bad(note, ERR_FORMAT, path, idx->size, "a header of 34 bytes (MMIDIDX)", (int64_t)idx->size);
+		corpus__bad(
+		    note, ERR_FORMAT, path, idx->size, "a header of 34 bytes (MMIDIDX)", (int64_t)idx->size);
 		err_note_found(note, "%" PRIu64 " bytes", idx->size);
 		return ERR_FORMAT;
 	}
@@ -45,7 +47,8 @@ check_header(const struct corpus__file *idx, uint8_t header[CORPUS__IDX_HEADER],
 		if (old)
 			err_note_found(note, "TNTIDX, the older layout");
 		else
-			err_note_found(note, "%02x %02x %02x %02x ...", header[0], header[1], header[2], header[3]);
+			err_note_found(
+			    note, "%02x %02x %02x %02x ...", header[0], header[1], header[2], header[3]);
 		return old ? ERR_UNSUPPORTED : ERR_FORMAT;
 	}
 	if ((version = get(header + 9, 8)) != 1)
@@ -65,8 +68,8 @@ check_header(const struct corpus__file *idx, uint8_t header[CORPUS__IDX_HEADER],
 
 /* n sequences: sizes from byte 34 on, then pointers. */
 static int
-check_sequences(const struct corpus__file *idx, uint64_t n, const char *bin_path, uint64_t bin_bytes, uint64_t token_bytes, uint64_t *out,
-    struct err_note *note)
+check_sequences(const struct corpus__file *idx, uint64_t n, const char *bin_path, uint64_t bin_bytes,
+    uint64_t token_bytes, uint64_t *out, struct err_note *note)
 {
 	uint64_t sizes_at = CORPUS__IDX_HEADER, pointers_at = sizes_at + 4 * n, end = 0;
 	uint8_t sizes[4 * CHUNK], pointers[8 * CHUNK];
@@ -78,13 +81,15 @@ check_sequences(const struct corpus__file *idx, uint64_t n, const char *bin_path
 		int32_t size;
 		int64_t pointer;
 
-		if (k == 0 && ((rc = corpus__file_read(idx, sizes_at + 4 * i, sizes, 4 * take, note)) != 0 ||
-		    (rc = corpus__file_read(idx, pointers_at + 8 * i, pointers, 8 * take, note)) != 0))
+		if (k == 0 &&
+		    ((rc = corpus__file_read(idx, sizes_at + 4 * i, sizes, 4 * take, note)) != 0 ||
+			(rc = corpus__file_read(idx, pointers_at + 8 * i, pointers, 8 * take, note)) != 0))
 			return rc;
 		size = (int32_t)get(sizes + 4 * k, 4);
 		pointer = (int64_t)get(pointers + 8 * k, 8);
 		if (size < 0)
-			return corpus__bad(note, ERR_FORMAT, path, sizes_at + 4 * i, "a size of 0 or more", size);
+			return corpus__bad(
+			    note, ERR_FORMAT, path, sizes_at + 4 * i, "a size of 0 or more", size);
 		if (pointer < 0 || (uint64_t)pointer != end) {
 			corpus__bad(note, ERR_FORMAT, path, pointers_at + 8 * i, "", pointer);
 			err_note_expected(note, "pointer %" PRIu64 " of sequence %" PRIu64 ", the end of the one before", end, i);
@@ -118,18 +123,22 @@ check_documents(const struct corpus__file *idx, uint64_t at, uint64_t m, uint64_
 			return rc;
 		doc = (int64_t)get(docs + 8 * k, 8);
 		if (i == 0 && doc != 0)
-			return corpus__bad(note, ERR_FORMAT, idx->path, at, "the first document at sequence 0", doc);
+			return corpus__bad(
+			    note, ERR_FORMAT, idx->path, at, "the first document at sequence 0", doc);
 		if (doc < last)
-			return corpus__bad(note, ERR_FORMAT, idx->path, at + 8 * i, "documents in ascending order", doc);
+			return corpus__bad(
+			    note, ERR_FORMAT, idx->path, at + 8 * i, "documents in ascending order", doc);
 		if (i == m - 1 && doc != (int64_t)n)
-			return corpus__bad(note, ERR_FORMAT, idx->path, at + 8 * i, "the number of sequences as the last mark", doc);
+			return corpus__bad(note, ERR_FORMAT, idx->path, at + 8 * i,
+			    "the number of sequences as the last mark", doc);
 		last = doc;
 	}
 	return m > 0 ? 0 : corpus__bad(note, ERR_FORMAT, idx->path, 26, "at least one document mark", 0);
 }
 
 int
-corpus__idx_check(const char *path, const char *bin_path, uint64_t bin_bytes, struct corpus_info *info, struct err_note *note)
+corpus__idx_check(const char *path, const char *bin_path, uint64_t bin_bytes, struct corpus_info *info,
+    struct err_note *note)
 {
 	uint8_t header[CORPUS__IDX_HEADER];
 	uint64_t n, m, want, end = 0, token_bytes;
@@ -144,19 +153,21 @@ corpus__idx_check(const char *path, const char *bin_path, uint64_t bin_bytes, st
 	n = get(header + 18, 8);
 	m = get(header + 26, 8);
 	if (n > idx.size / 12) {
-		rc = corpus__bad(note, ERR_FORMAT, path, 18, "no more sequences than the file has room for", (int64_t)n);
+		rc = corpus__bad(
+		    note, ERR_FORMAT, path, 18, "no more sequences than the file has room for", (int64_t)n);
 		goto out;
 	}
 	if (m > idx.size / 8) {
-		rc = corpus__bad(note, ERR_FORMAT, path, 26, "no more documents than the file has room for", (int64_t)m);
+		rc = corpus__bad(
+		    note, ERR_FORMAT, path, 26, "no more documents than the file has room for", (int64_t)m);
 		goto out;
 	}
 	want = CORPUS__IDX_HEADER + 12 * n + 8 * m;
 	if (idx.size != want) {
 		corpus__bad(note, ERR_FORMAT, path, idx.size < want ? idx.size : want, "", 0);
 		rc = err_expect(note, ERR_FORMAT, "",
-		    "%" PRIu64 " bytes (%" PRIu64 " sequences, %" PRIu64 " document marks)", "%" PRIu64 " bytes%s",
-		    want, n, m, idx.size,
+		    "%" PRIu64 " bytes (%" PRIu64 " sequences, %" PRIu64 " document marks)",
+		    "%" PRIu64 " bytes%s", want, n, m, idx.size,
 		    idx.size == want + n && n > 0 ? " (with multimodal modes, which are not supported)" : "");
 		goto out;
 	}
@@ -164,9 +175,8 @@ corpus__idx_check(const char *path, const char *bin_path, uint64_t bin_bytes, st
 		goto out;
 	if (end != bin_bytes) {
 		corpus__bad(note, ERR_FORMAT, bin_path, end, "", 0);
-		rc = err_expect(note, ERR_FORMAT, "",
-		    "%" PRIu64 " bytes, the end of the last sequence in %s", "%" PRIu64, end, path,
-		    bin_bytes);
+		rc = err_expect(note, ERR_FORMAT, "", "%" PRIu64 " bytes, the end of the last sequence in %s",
+		    "%" PRIu64, end, path, bin_bytes);
 		goto out;
 	}
 	if ((rc = check_documents(&idx, CORPUS__IDX_HEADER + 12 * n, m, n, note)) != 0)

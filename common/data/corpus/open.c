@@ -15,9 +15,9 @@
 #include "base/file/file.h"
 #include "base/mem/mem.h"
 
-#define FILES_OPEN 256u			/* descriptors that a corpus keeps; the usual limit of a process is 1,024 */
-#define FILES_MAX 16384u 		/* that a pattern may match */
-#define LOOK_TOKENS 1024u		/* that are looked at for a wrong dtype */
+#define FILES_OPEN 256u /* descriptors that a corpus keeps; the usual limit of a process is 1,024 */
+#define FILES_MAX 16384u /* that a pattern may match */
+#define LOOK_TOKENS 1024u /* that are looked at for a wrong dtype */
 
 int
 corpus__file_open(struct corpus__file *file, const char *path, struct err_note *note)
@@ -67,7 +67,8 @@ corpus__file_fd(const struct corpus__file *file, int *rc, struct err_note *note)
 	if (again.dev == file->dev && again.inode == file->inode)
 		return again.fd;
 	close(again.fd);
-	*rc = err_expect(note, ERR_CORRUPT, "%s", "the file that was opened at the start", "another one of its name", file->path);
+	*rc = err_expect(note, ERR_CORRUPT, "%s", "the file that was opened at the start",
+	    "another one of its name", file->path);
 	return -1;
 }
 
@@ -91,7 +92,8 @@ corpus__file_read(const struct corpus__file *file, uint64_t at, void *out, size_
 }
 
 int
-corpus__file_check(const struct corpus__file *file, struct hash_blocks *blocks, uint64_t at, uint64_t n, bool again, struct err_note *note)
+corpus__file_check(const struct corpus__file *file, struct hash_blocks *blocks, uint64_t at, uint64_t n,
+    bool again, struct err_note *note)
 {
 	int rc, fd = corpus__file_fd(file, &rc, note);
 
@@ -135,8 +137,8 @@ add_part(struct corpus *c, const char *path, struct corpus__part **part, struct 
 	p->first = c->info.n_tokens;
 	for (size_t i = 0; i + 1 < c->n_parts; i++)
 		if (c->parts[i].file.inode == p->file.inode && c->parts[i].file.dev == p->file.dev)
-			return err_expect(note, ERR_FORMAT, "%s", "each token file once", "the file that is also matched as %s (a link)", path,
-			    c->parts[i].file.path);
+			return err_expect(note, ERR_FORMAT, "%s", "each token file once",
+			    "the file that is also matched as %s (a link)", path, c->parts[i].file.path);
 	*part = p;
 	return 0;
 }
@@ -148,9 +150,9 @@ join(struct corpus *c, enum corpus_kind kind, enum corpus_dtype dtype, struct er
 	struct corpus__part *part = &c->parts[c->n_parts - 1];
 
 	if (c->n_parts > 1 && (kind != c->info.kind || dtype != c->info.dtype))
-		return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s of %s, as in %s", "%s of %s", part->file.path,
-		    corpus_kind_name(c->info.kind), corpus_dtype_name(c->info.dtype), c->parts[0].file.path, corpus_kind_name(kind),
-		    corpus_dtype_name(dtype));
+		return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s of %s, as in %s", "%s of %s",
+		    part->file.path, corpus_kind_name(c->info.kind), corpus_dtype_name(c->info.dtype),
+		    c->parts[0].file.path, corpus_kind_name(kind), corpus_dtype_name(dtype));
 	c->info.kind = kind;
 	c->info.dtype = dtype;
 	c->info.n_tokens += part->n_tokens;
@@ -194,22 +196,27 @@ look_for_uint32(const struct corpus__part *part, const uint8_t *head, size_t n, 
 		small[i % 2] += head[2 * i + 1] == 0 && head[2 * i] <= 2;
 	if (n_ids < 64 || small[1] < n_ids / 2 || small[0] > n_ids / 4)
 		return 0;
-	return err_expect_at(note, ERR_FORMAT, "%s", "token 1", "ids of uint16, as was stated", "0, 1 or 2 in every second place of the first %zu: "
-	    "these are ids of 32 bits; state uint32 or int32", part->file.path, n_ids);
+	return err_expect_at(note, ERR_FORMAT, "%s", "token 1", "ids of uint16, as was stated",
+	    "0, 1 or 2 in every second place of the first %zu: "
+	    "these are ids of 32 bits; state uint32 or int32",
+	    part->file.path, n_ids);
 }
 
 /* n_tokens and dtype of a raw file: the dtype that was stated. */
 static int
-open_raw(struct corpus__part *part, enum corpus_dtype dtype, const uint8_t *head, size_t n, struct err_note *note)
+open_raw(
+    struct corpus__part *part, enum corpus_dtype dtype, const uint8_t *head, size_t n, struct err_note *note)
 {
 	unsigned width = corpus__token_bytes(dtype);
 
 	if (dtype == 0)
-		return err_expect(note, ERR_FORMAT, "%s", "a format that states the type of its ids (Megatron, llm.c, .npy), or a type stated for raw ids: "
-		    "--dtype uint16|uint32|int32 of saltctl, corpus.dtype in fleet.yaml, or PREFIX.json", "%" PRIu64 " bytes of no known format",
-		    part->file.path, part->file.size);
+		return err_expect(note, ERR_FORMAT, "%s",
+		    "a format that states the type of its ids (Megatron, llm.c, .npy), or a type stated for raw ids: "
+		    "--dtype uint16|uint32|int32 of saltctl, corpus.dtype in fleet.yaml, or PREFIX.json",
+		    "%" PRIu64 " bytes of no known format", part->file.path, part->file.size);
 	if (part->file.size % width != 0)
-		return err_expect_at(note, ERR_FORMAT, "%s", "byte %" PRIu64, "a multiple of %u bytes (%s ids)", "%" PRIu64 " bytes", part->file.path,
+		return err_expect_at(note, ERR_FORMAT, "%s", "byte %" PRIu64,
+		    "a multiple of %u bytes (%s ids)", "%" PRIu64 " bytes", part->file.path,
 		    part->file.size / width * width, width, corpus_dtype_name(dtype), part->file.size);
 	part->n_tokens = part->file.size / width;
 	return dtype == CORPUS_DTYPE_UINT16 ? look_for_uint32(part, head, n, note) : 0;
@@ -220,8 +227,8 @@ open_raw(struct corpus__part *part, enum corpus_dtype dtype, const uint8_t *head
  * raw_allowed: path is the name that was given, or a type was stated.
  */
 static int
-open_foreign(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about, bool raw_allowed,
-    struct err_note *note)
+open_foreign(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about,
+    bool raw_allowed, struct err_note *note)
 {
 	struct corpus__part *part = NULL;
 	uint8_t head[CORPUS__HEAD_BYTES];
@@ -243,8 +250,10 @@ open_foreign(struct corpus *c, const char *path, enum corpus_dtype stated, const
 		else
 			f.dtype = stated;
 		if (f.dtype == 0 && !raw_allowed)
-			return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s.idx beside it, or an llm.c shard (for raw ids give the file's full "
-			    "name and their type, as in --dtype uint16)", "%" PRIu64 " bytes of no known format", path, c->stem, part->file.size);
+			return err_expect_at(note, ERR_FORMAT, "%s", "byte 0",
+			    "%s.idx beside it, or an llm.c shard (for raw ids give the file's full "
+			    "name and their type, as in --dtype uint16)",
+			    "%" PRIu64 " bytes of no known format", path, c->stem, part->file.size);
 		if ((rc = open_raw(part, f.dtype, head, n, note)) != 0)
 			return rc;
 	}
@@ -266,14 +275,16 @@ is_side(const char *path)
 		return corpus__about_ours(path, &ours, NULL) == 0 && ours;
 	if (!ends_with(name, ".counts.bin") || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
 		return false;
-	ours = pread(fd, magic, sizeof(magic), 0) == sizeof(magic) && memcmp(magic, CORPUS__COUNTS_MAGIC, sizeof(magic)) == 0;
+	ours = pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
+	    memcmp(magic, CORPUS__COUNTS_MAGIC, sizeof(magic)) == 0;
 	close(fd);
 	return ours;
 }
 
 /* A match of a pattern: a file of tokens, or the tokens or the index of a Megatron corpus, which is opened once. */
 static int
-open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about, struct err_note *note)
+open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about,
+    struct err_note *note)
 {
 	char stem[CORPUS__PATH_MAX], other[CORPUS__PATH_MAX + 8];
 	bool is_bin = ends_with(path, ".bin"), is_idx = ends_with(path, ".idx");
@@ -293,22 +304,28 @@ open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const s
 }
 
 static int
-open_pattern(struct corpus *c, const char *pattern, enum corpus_dtype stated, const struct corpus_info *about, struct err_note *note)
+open_pattern(struct corpus *c, const char *pattern, enum corpus_dtype stated, const struct corpus_info *about,
+    struct err_note *note)
 {
 	glob_t found;
 	int rc = 0, g = glob(pattern, GLOB_ERR, NULL, &found);
 
 	if (g != 0) {
-		rc = err_expect(note, g == GLOB_NOMATCH ? ENOENT : g == GLOB_NOSPACE ? ENOMEM : EACCES, "%s",
-		    "a pattern that matches token files, in folders that can be read", "", pattern);
+		rc = err_expect(note,
+		    g == GLOB_NOMATCH	  ? ENOENT :
+			g == GLOB_NOSPACE ? ENOMEM :
+					    EACCES,
+		    "%s", "a pattern that matches token files, in folders that can be read", "", pattern);
 		goto out;
 	}
 	if (found.gl_pathc > FILES_MAX)
-		rc = err_expect(note, ERR_RANGE, "%s", "a pattern that matches at most %u files", "%zu", pattern, FILES_MAX, found.gl_pathc);
+		rc = err_expect(note, ERR_RANGE, "%s", "a pattern that matches at most %u files", "%zu",
+		    pattern, FILES_MAX, found.gl_pathc);
 	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
 		rc = open_match(c, found.gl_pathv[i], stated, about, note);
 	if (rc == 0 && c->n_parts == 0)
-		rc = err_expect(note, ENOENT, "%s", "a pattern that matches token files", "only files that saltctl wrote beside them", pattern);
+		rc = err_expect(note, ENOENT, "%s", "a pattern that matches token files",
+		    "only files that saltctl wrote beside them", pattern);
 out:
 	globfree(&found);
 	return rc;
@@ -335,7 +352,8 @@ compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about
 			    "%" PRIu64, c->stem, rows[i].member, rows[i].holds, c->parts[0].file.path,
 			    rows[i].says);
 	if (about->vocab > 65536 && c->info.dtype == CORPUS_DTYPE_UINT16)
-		return err_expect_at(note, ERR_MISMATCH, "%s.json", "vocab", "at most 65,536, what the uint16 ids of %s can name", "%" PRIu32, c->stem,
+		return err_expect_at(note, ERR_MISMATCH, "%s.json", "vocab",
+		    "at most 65,536, what the uint16 ids of %s can name", "%" PRIu32, c->stem,
 		    c->parts[0].file.path, about->vocab);
 	if (kind != CORPUS_KIND_MEGATRON)
 		c->info.n_documents = about->n_documents;
@@ -394,13 +412,14 @@ open_any(struct corpus *c, const char *prefix, enum corpus_dtype stated, struct 
 		rc = err_expect(note, ENOENT, "%s", "%s and %s, or a token file", "", prefix, bin, idx);
 	}
 	if (rc == 0 && stated != 0 && stated != c->info.dtype)
-		rc = err_expect(note, ERR_MISMATCH, "%s", "%s ids, as stated (--dtype or corpus.dtype)", "%s, which its format states",
-		    c->parts[0].file.path, corpus_dtype_name(stated), corpus_dtype_name(c->info.dtype));
+		rc = err_expect(note, ERR_MISMATCH, "%s", "%s ids, as stated (--dtype or corpus.dtype)",
+		    "%s, which its format states", c->parts[0].file.path, corpus_dtype_name(stated),
+		    corpus_dtype_name(c->info.dtype));
 	if (rc == 0 && c->has_about)
 		rc = compare(c, kind, &about, note);
 	if (rc == 0 && c->info.n_tokens == 0) {
-		rc = err_expect(note, ERR_FORMAT, "%s", "at least one token", "an empty corpus",
-		    c->parts[0].file.path);
+		rc = err_expect(
+		    note, ERR_FORMAT, "%s", "at least one token", "an empty corpus", c->parts[0].file.path);
 	}
 	return rc;
 }

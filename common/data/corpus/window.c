@@ -44,9 +44,12 @@ corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note)
 		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "at most the model's %" PRIu32,
 		    "%" PRIu32, c->stem, vocab, c->info.vocab);
 	/* A program that wrote ids of a larger vocabulary as uint16 cut them off, and nothing in the file shows it. */
-	if (vocab > 65536 && c->info.vocab == 0 && c->info.dtype == CORPUS_DTYPE_UINT16 && c->info.kind != CORPUS_KIND_MEGATRON)
-		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "ids of 32 bits for the model's vocabulary of %" PRIu32,
-		    "uint16, which can name 65,536 (if the tokenizer has no more, state \"vocab\" in %s.json)", c->parts[0].file.path, vocab, c->stem);
+	if (vocab > 65536 && c->info.vocab == 0 && c->info.dtype == CORPUS_DTYPE_UINT16 &&
+	    c->info.kind != CORPUS_KIND_MEGATRON)
+		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary",
+		    "ids of 32 bits for the model's vocabulary of %" PRIu32,
+		    "uint16, which can name 65,536 (if the tokenizer has no more, state \"vocab\" in %s.json)",
+		    c->parts[0].file.path, vocab, c->stem);
 	if (vocab < c->limit)
 		c->limit = vocab;
 	return 0;
@@ -71,14 +74,16 @@ part_of(const struct corpus *c, uint64_t position)
 
 /* n tokens of a part from token at on, as int32; those that are none (above INT32_MAX, negative) become -1 or stay negative. */
 static int
-read_part(const struct corpus *c, const struct corpus__part *part, uint64_t at, size_t n, int32_t *out, struct err_note *note)
+read_part(const struct corpus *c, const struct corpus__part *part, uint64_t at, size_t n, int32_t *out,
+    struct err_note *note)
 {
 	unsigned width = corpus__token_bytes(c->info.dtype);
 	uint64_t from = part->tokens_at + width * at, wide[512];
-	uint8_t *narrow = (uint8_t *)out + 2 * n;		/* the half of out that is written last */
+	uint8_t *narrow = (uint8_t *)out + 2 * n; /* the half of out that is written last */
 	int rc;
 
-	if (part->blocks != NULL && (rc = corpus__file_check(&part->file, part->blocks, from, (uint64_t)width * n, false, note)) != 0)
+	if (part->blocks != NULL &&
+	    (rc = corpus__file_check(&part->file, part->blocks, from, (uint64_t)width * n, false, note)) != 0)
 		return rc;
 	switch (width) {
 	case 2:
@@ -147,10 +152,11 @@ bad_id(const struct corpus *c, uint64_t position, uint32_t limit, int32_t id, st
 
 	if (c->n_parts > 1)
 		snprintf(place, sizeof(place), " (token %" PRIu64 " of this file)", position - part->first);
-	err_expect_at(note, ERR_CORRUPT, "%s", "token %" PRIu64 "%s", "an id below the vocabulary of %" PRIu32, "", part->file.path, position, place,
-	    limit);
+	err_expect_at(note, ERR_CORRUPT, "%s", "token %" PRIu64 "%s",
+	    "an id below the vocabulary of %" PRIu32, "", part->file.path, position, place, limit);
 	if (corpus__token_bytes(c->info.dtype) == 8)
-		corpus__file_read(&part->file, part->tokens_at + 8 * (position - part->first), &wide, 8, NULL);
+		corpus__file_read(
+		    &part->file, part->tokens_at + 8 * (position - part->first), &wide, 8, NULL);
 	if (c->info.dtype == CORPUS_DTYPE_INT64)
 		err_note_found(note, "%" PRId64, (int64_t)wide);
 	else if (c->info.dtype == CORPUS_DTYPE_UINT64)
@@ -181,7 +187,8 @@ corpus_window(const struct corpus *c, uint64_t seq, uint32_t L, int32_t *out, st
 	if ((bad = first_bad(out, (size_t)L + 1, c->limit)) <= L) {
 		bad_id(c, first + bad, c->limit, out[bad], note);
 		snprintf(place, sizeof(place), "%s", note != NULL ? note->place : "");
-		err_note_place(note, "%s (window %" PRIu64 " of context %" PRIu32 ", position %zu)", place, index, L, bad);
+		err_note_place(note, "%s (window %" PRIu64 " of context %" PRIu32 ", position %zu)", place,
+		    index, L, bad);
 		return ERR_CORRUPT;
 	}
 	return 0;
@@ -243,7 +250,8 @@ corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_
 		goto out;
 	}
 	memcpy(&stored, bytes + 8, 4);
-	if (!hash_equal(hash_bytes(bytes, len), c->counts) || memcmp(bytes, CORPUS__COUNTS_MAGIC, 8) != 0 || stored != vocab) {
+	if (!hash_equal(hash_bytes(bytes, len), c->counts) || memcmp(bytes, CORPUS__COUNTS_MAGIC, 8) != 0 ||
+	    stored != vocab) {
 		rc = corpus__bad(note, ERR_CORRUPT, path, 0, "the counts whose hash is in PREFIX.json", 0);
 		err_note_found(note, "others");
 		goto out;
@@ -255,8 +263,8 @@ out:
 }
 
 int
-corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,
-    struct hash128 *out, struct err_note *note)
+corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx,
+    const struct hash128 *bins, size_t n, struct hash128 *out, struct err_note *note)
 {
 	struct hash_state *h = hash_new();
 
@@ -287,7 +295,7 @@ hash_parts(struct corpus *c, struct hash128 *idx, struct hash128 *bins, struct e
 
 		if (fd < 0)
 			break;
-		hash_blocks_close(&part->blocks);		/* of a call that failed */
+		hash_blocks_close(&part->blocks); /* of a call that failed */
 		rc = hash_blocks_open(&part->blocks, fd, part->file.path, &bins[i], note);
 		corpus__file_done(&part->file, fd);
 		if (rc == 0 && part->idx_path != NULL)
@@ -307,8 +315,10 @@ corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note)
 	if ((hashes = mem_alloc(c->n_parts, 2 * sizeof(hashes[0]))) == NULL)
 		return err_note_set(note, ENOMEM, "%s", c->stem);
 	idx = hashes + c->n_parts;
-	if ((rc = hash_parts(c, idx, hashes, note)) != 0 || (rc = corpus__identity(c->info.kind, c->info.dtype,
-	    c->info.kind == CORPUS_KIND_MEGATRON ? idx : NULL, hashes, c->n_parts, &c->fingerprint, note)) != 0)
+	if ((rc = hash_parts(c, idx, hashes, note)) != 0 ||
+	    (rc = corpus__identity(c->info.kind, c->info.dtype,
+		 c->info.kind == CORPUS_KIND_MEGATRON ? idx : NULL, hashes, c->n_parts, &c->fingerprint,
+		 note)) != 0)
 		goto out;
 	if (c->has_recorded && !hash_equal(c->recorded, c->fingerprint)) {
 		char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
@@ -332,7 +342,8 @@ corpus_verify(struct corpus *c, struct err_note *note)
 	int rc = corpus_fingerprint(c, &fingerprint, note);
 
 	for (size_t i = 0; i < c->n_parts && rc == 0; i++)
-		rc = corpus__file_check(&c->parts[i].file, c->parts[i].blocks, 0, c->parts[i].file.size, true, note);
+		rc = corpus__file_check(
+		    &c->parts[i].file, c->parts[i].blocks, 0, c->parts[i].file.size, true, note);
 	return rc;
 }
 

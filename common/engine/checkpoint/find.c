@@ -117,9 +117,10 @@ verify_file(const char *path, const struct weights_file *f, enum checkpoint_chec
 	if ((rc = hash_plain(file, f->size_bytes, &h, note)) != 0)
 		return rc;
 	if (!hash_equal(h, f->hash))
-		return err_expect(note, ERR_CORRUPT, "%s", "xxh3-128 %s, as in MANIFEST.json", "%s: its bytes changed; restore it, "
-		    "or take another checkpoint (for a model alone, if the change was meant, remove MANIFEST.json)", file, hash_hex(f->hash, want),
-		    hash_hex(h, found));
+		return err_expect(note, ERR_CORRUPT, "%s", "xxh3-128 %s, as in MANIFEST.json",
+		    "%s: its bytes changed; restore it, "
+		    "or take another checkpoint (for a model alone, if the change was meant, remove MANIFEST.json)",
+		    file, hash_hex(f->hash, want), hash_hex(h, found));
 	return 0;
 }
 
@@ -163,7 +164,8 @@ checkpoint_verify_model(const char *dir, bool *is, struct err_note *note)
 	if ((rc = checkpoint__manifest(dir, &list, &step, note)) != 0)
 		return rc;
 	for (size_t i = 0; i < list.n && rc == 0; i++)
-		if (!checkpoint__optim_name(list.files[i].name, &rank, &n_ranks) && strcmp(list.files[i].name, "state.json") != 0)
+		if (!checkpoint__optim_name(list.files[i].name, &rank, &n_ranks) &&
+		    strcmp(list.files[i].name, "state.json") != 0)
 			rc = verify_file(dir, &list.files[i], CHECKPOINT_HASHES, note);
 	free(list.files);
 	return rc;

@@ -92,7 +92,8 @@ hash_data(struct hash_state *h, const struct weights_tensor *t, struct err_note 
 		if (!weights__finite(t->dtype, buf, n)) {
 			size_t width = weights_dtype_bytes(t->dtype);
 
-			rc = weights_read_f32(t, at / width, n / width, values, WEIGHTS_FINITE, note);	/* for the note */
+			rc = weights_read_f32(
+			    t, at / width, n / width, values, WEIGHTS_FINITE, note); /* for the note */
 		}
 	}
 	return rc;
@@ -132,8 +133,8 @@ stat_line(const char *dir, const char *name, char *buf, size_t size)
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	if (stat(path, &st) != 0)
 		return false;
-	snprintf(buf, size, "%" PRIu64 " %" PRId64 ".%09ld %" PRIu64 " %s", (uint64_t)st.st_size, (int64_t)st.st_mtim.tv_sec,
-	    st.st_mtim.tv_nsec, (uint64_t)st.st_ino, name);
+	snprintf(buf, size, "%" PRIu64 " %" PRId64 ".%09ld %" PRIu64 " %s", (uint64_t)st.st_size,
+	    (int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (uint64_t)st.st_ino, name);
 	return true;
 }
 
@@ -148,7 +149,8 @@ state_lines(const char *dir, const char *const *names, size_t n, const struct ha
 
 	for (size_t i = 0; i < n && good; i++)
 		good = stat_line(dir, names[i], line, sizeof(line)) &&
-		    fprintf(f, hashes == NULL ? "%s\n" : "%s %s\n", line, hashes == NULL ? "" : hash_hex(hashes[i], hex)) > 0;
+		    fprintf(f, hashes == NULL ? "%s\n" : "%s %s\n", line,
+			hashes == NULL ? "" : hash_hex(hashes[i], hex)) > 0;
 	if (f != NULL && fclose(f) != 0)
 		good = false;
 	if (!good) {
@@ -163,8 +165,8 @@ state_lines(const char *dir, const char *const *names, size_t n, const struct ha
  * present states without hashes, as the older record has them.
  */
 static int
-record_check(const char *dir, const char *record, const char *const *names, size_t n, const struct hash128 *hashes, const char *states,
-    struct hash128 fingerprint, struct err_note *note)
+record_check(const char *dir, const char *record, const char *const *names, size_t n,
+    const struct hash128 *hashes, const char *states, struct hash128 fingerprint, struct err_note *note)
 {
 	char line[WEIGHTS_NAME_BYTES + 128], was[HASH_HEX_BYTES] = "", now[HASH_HEX_BYTES];
 	const char *rest = strchr(record, '\n'), *at;
@@ -172,11 +174,12 @@ record_check(const char *dir, const char *record, const char *const *names, size
 
 	if (rest == NULL)
 		return 0;
-	if (sscanf(record, "salt_fingerprint1 %32s", was) == 1 && strcmp(rest + 1, states) == 0 && hash_from_hex(&h, was) == 0 &&
-	    !hash_equal(h, fingerprint))
-		return err_expect(note, ERR_CORRUPT, "%s", "fingerprint %s, as .salt_fingerprint states for files of these sizes and times",
-		    "%s: bytes of a file changed; restore it from a copy (if the change was meant, remove .salt_fingerprint)", dir, was,
-		    hash_hex(fingerprint, now));
+	if (sscanf(record, "salt_fingerprint1 %32s", was) == 1 && strcmp(rest + 1, states) == 0 &&
+	    hash_from_hex(&h, was) == 0 && !hash_equal(h, fingerprint))
+		return err_expect(note, ERR_CORRUPT, "%s",
+		    "fingerprint %s, as .salt_fingerprint states for files of these sizes and times",
+		    "%s: bytes of a file changed; restore it from a copy (if the change was meant, remove .salt_fingerprint)",
+		    dir, was, hash_hex(fingerprint, now));
 	for (size_t i = 0; i < n && strncmp(record, "salt_fingerprint2 ", 18) == 0; i++) {
 		if (!stat_line(dir, names[i], line + 1, sizeof(line) - 2))
 			continue;
@@ -186,18 +189,23 @@ record_check(const char *dir, const char *record, const char *const *names, size
 			continue;
 		snprintf(was, sizeof(was), "%s", at + strlen(line));
 		if (strcmp(was, hash_hex(hashes[i], now)) != 0)
-			return err_expect(note, ERR_CORRUPT, "%s/%s", "hash %s, as .salt_fingerprint states for this size and time", "%s: its bytes "
-			    "changed; restore it from a copy (if the change was meant, remove .salt_fingerprint)", dir, names[i], was, now);
+			return err_expect(note, ERR_CORRUPT, "%s/%s",
+			    "hash %s, as .salt_fingerprint states for this size and time",
+			    "%s: its bytes "
+			    "changed; restore it from a copy (if the change was meant, remove .salt_fingerprint)",
+			    dir, names[i], was, now);
 	}
 	return 0;
 }
 
 /* Compares the files with the record and renews that. states: before the weights were read; files that change meanwhile are not recorded. */
 static int
-record(const char *dir, const char *const *names, size_t n, const char *states, struct hash128 fingerprint, struct err_note *note)
+record(const char *dir, const char *const *names, size_t n, const char *states, struct hash128 fingerprint,
+    struct err_note *note)
 {
 	struct hash128 *hashes = mem_alloc(n, sizeof(*hashes));
-	char path[4096 + WEIGHTS_NAME_BYTES], hex[HASH_HEX_BYTES], *old = NULL, *now = NULL, *lines = NULL, *text = NULL;
+	char path[4096 + WEIGHTS_NAME_BYTES], hex[HASH_HEX_BYTES], *old = NULL, *now = NULL, *lines = NULL,
+								   *text = NULL;
 	size_t len;
 	int rc = hashes == NULL ? err_note_set(note, ENOMEM, "%s", dir) : 0;
 
@@ -209,7 +217,8 @@ record(const char *dir, const char *const *names, size_t n, const char *states, 
 	    (lines = state_lines(dir, names, n, hashes)) == NULL)
 		goto out;
 	snprintf(path, sizeof(path), "%s/" SIDECAR, dir);
-	if (file_read(path, 0, &old, &len, NULL) == 0 && (rc = record_check(dir, old, names, n, hashes, states, fingerprint, note)) != 0)
+	if (file_read(path, 0, &old, &len, NULL) == 0 &&
+	    (rc = record_check(dir, old, names, n, hashes, states, fingerprint, note)) != 0)
 		goto out;
 	/* Best effort: in a read-only directory nothing is recorded. */
 	if (asprintf(&text, "salt_fingerprint2 %s %zu\n%s", hash_hex(fingerprint, hex), n, lines) < 0)
@@ -247,7 +256,8 @@ file_names(const struct weights *set, const char **names)
 }
 
 int
-weights_model_fingerprint(const struct weights_model *m, const char *dir, struct hash128 *out, struct err_note *note)
+weights_model_fingerprint(
+    const struct weights_model *m, const char *dir, struct hash128 *out, struct err_note *note)
 {
 	const struct model *model = weights__model_of(m);
 	const struct weights *set = weights__model_set(m);

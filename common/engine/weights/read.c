@@ -50,10 +50,11 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 		    t->file, t->name, weights_dtype_name(t->dtype));
 	for (uint64_t at = 0; at < count; at += block) {
 		size_t n = count - at < block ? (size_t)(count - at) : block;
-		unsigned char from[2 * 8192];		/* of the narrow ones */
+		unsigned char from[2 * 8192]; /* of the narrow ones */
 		float *to = out + at;
 		uint16_t h;
-		int rc = weights__read(t, (begin + at) * width, n * width, t->dtype == WEIGHTS_F32 ? (void *)to : from, note);
+		int rc = weights__read(
+		    t, (begin + at) * width, n * width, t->dtype == WEIGHTS_F32 ? (void *)to : from, note);
 
 		if (rc != 0)
 			return rc;
