@@ -110,6 +110,38 @@ test_far_rows(void)
 	sim_end(s);
 }
 
+/* Rows far out that are ready before the first ones do not count as those. */
+static void
+test_far_blocks(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 1 << 24);
+	struct core_stats st;
+	struct core_message m;
+	struct hash128 hash;
+
+	plan.window = 1;
+	s->cfg.lease_rows = 1;
+	sim_start(s);
+	hash = hello_trainer(s, TRAINER, &plan);
+	hello_teacher(s, 1, 1);
+	for (uint64_t i = 0; i < 40; i++)
+		say(s, TRAINER, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {i, hash, (1 << 20) + i, 1, 0}});
+	for (int n = 0; n < 40; n++) {
+		credit(s, 1, 1);
+		if ((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE)
+			work(s, 1, &m, UINT64_MAX);
+		done_with(&m);
+		while ((m = take(s, TRAINER, WIRE_ROWS)).msg.type == WIRE_ROWS)
+			done_with(&m);
+		core_stats(s->core, &st);
+		for (uint64_t g = 0; g < st.rows_ready; g++)
+			CHECK(s->has_label[shuffle_order(3, WINDOWS, g)]);
+	}
+	CHECK(st.rows_ready > 0);
+	sim_end(s);
+}
+
 /* Who may say what: only a trainer that opened it changes a plan, only teachers get and end leases, and only their own. */
 static void
 test_rights(void)
@@ -317,6 +349,38 @@ test_faulty_teacher(void)
 	sim_end(s);
 }
 
+/*
+ * Three different teachers that all fail on all they get put no more into quarantine than their first reports can; also where
+ * there are fewer sequences than reports that a teacher is sent away for.
+ */
+static void
+test_faulty_fleet(uint64_t n_rows)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, n_rows);
+	struct core_stats st;
+	struct core_message m;
+
+	s->cfg.lease_rows = 1;
+	sim_start(s);
+	hello_trainer(s, TRAINER, &plan);
+	for (uint64_t t = 1; t <= 3; t++)
+		hello_teacher(s, t, t);
+	for (int round = 0; round < 1000; round++)
+		for (uint64_t t = 1; t <= 3; t++) {
+			credit(s, t, 1);
+			while ((m = take(s, t, WIRE_LEASE)).msg.type == WIRE_LEASE) {
+				report(s, t, m.msg.lease.lease_id, m.msg.lease.seqs[0]);
+				done_with(&m);
+			}
+			pass(s, 100);
+		}
+	core_stats(s->core, &st);
+	CHECK(st.n_away == 3 && st.n_teachers == 0);
+	CHECK(st.n_quarantined <= 1);
+	sim_end(s);
+}
+
 /* A good teacher with a few bad sequences is not sent away: the more it delivers, the more it may report. */
 static void
 test_error_budget(void)
@@ -439,10 +503,13 @@ main(void)
 {
 	test_plan_sizes();
 	test_far_rows();
+	test_far_blocks();
 	test_rights();
 	test_fair();
 	test_fair_leases();
 	test_faulty_teacher();
+	test_faulty_fleet(48);
+	test_faulty_fleet(8);
 	test_error_budget();
 	test_share();
 	test_failures_kept();
