@@ -127,7 +127,8 @@ text__bom(const unsigned char *p, size_t n, size_t *len)
 
 /*
  * UTF-16 or UTF-32 without a byte order mark. Latin letters have their zeros at the same places of each character; other scripts have
- * spaces, newlines, commas and full stops of two bytes.
+ * spaces, newlines, commas and full stops of two bytes, and
+ * few pairs of bytes that are both printable, unlike text with a zero in it.
  */
 static const char *
 wide_without_bom(const unsigned char *p, size_t n, const char **advice)
@@ -139,13 +140,14 @@ wide_without_bom(const unsigned char *p, size_t n, const char **advice)
 		{"UTF-32LE without a byte order mark", "convert it: iconv -f UTF-32LE -t UTF-8 FILE"},
 		{"UTF-32BE without a byte order mark", "convert it: iconv -f UTF-32BE -t UTF-8 FILE"},
 	};
-	size_t zeros[4] = {0}, wide[2] = {0}, none = 0, quarter = n / 4;
+	size_t zeros[4] = {0}, wide[2] = {0}, none = 0, printable = 0, quarter = n / 4;
 	int which = -1;
 
 	for (size_t i = 0; i + 1 < n; i += 2) {
 		zeros[i % 4] += p[i] == 0;
 		zeros[i % 4 + 1] += p[i + 1] == 0;
 		none += p[i] == 0 && p[i + 1] == 0;
+		printable += p[i] >= 32 && p[i] < 127 && p[i + 1] >= 32 && p[i + 1] < 127;
 		for (size_t k = 0; k < COUNT(spaces); k++) {
 			wide[0] += p[i] == spaces[k][1] && p[i + 1] == spaces[k][0];
 			wide[1] += p[i] == spaces[k][0] && p[i + 1] == spaces[k][1];
@@ -159,7 +161,7 @@ wide_without_bom(const unsigned char *p, size_t n, const char **advice)
 		which = MOST(2) ? 2 : 0;
 	else if (MOST(0) && MOST(2) && FEW(3) && (MOST(1) || FEW(1)))
 		which = MOST(1) ? 3 : 1;
-	else if (none == 0 && (wide[0] * 200 > n || wide[1] * 200 > n))
+	else if (none == 0 && printable < quarter && (wide[0] * 200 > n || wide[1] * 200 > n))
 		which = wide[1] > wide[0];
 #undef MOST
 #undef FEW
