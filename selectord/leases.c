@@ -428,7 +428,7 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 	enum known scores = STORED, label = STORED;
 	struct cache_bytes stored_bytes = {NULL, 0};
 	struct err_note note = {0};
-	bool differs = false;
+	bool differs = false, open;
 	struct core_seq *s;
 	char text[300];
 	size_t at;
@@ -464,7 +464,7 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 		label = part_known(rc, &stored_bytes, (s->pending & WANT_LABEL) != 0, &s->label, &row->label,
 		    &differs);
 	}
-	if (l->open[at]) {
+	if ((open = l->open[at])) {
 		l->open[at] = false;
 		l->n_open--;
 	}
@@ -482,8 +482,11 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 		core__seq_forget(c, row->seq);
 		return true;
 	}
-	if (!store_row(c, l, s, msg, row, scores == NEW, label == NEW))
+	if (!store_row(c, l, s, msg, row, scores == NEW, label == NEW)) {
+		l->open[at] = open;		/* no memory: the teacher sends it again, or the lease expires */
+		l->n_open += open;
 		return false;
+	}
 	peer->known->n_good++;
 	*after = s->op;
 	return true;
