@@ -262,14 +262,17 @@ void
 bus__refused(struct bus *bus, int event, int value, const char *endpoint)
 {
 	static struct log_limit limit;
+	/* a peer that sees first that the handshakes differ closes the connection, and so does a port scan */
+	bool cut = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL && bus->curve_dir != NULL;
 	unsigned long left_out;
 
-	if (event != ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
+	if (event != ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL && !cut)
 		return;
 	atomic_fetch_add(&bus->n_refused, 1);
 	if (log_limited(&limit, &left_out))
-		log_warn("bus.refused", "endpoint=%s code=0x%x why=\"%s\" left_out=%lu", endpoint, (unsigned)value,
-		    bus->curve_dir != NULL ? "no handshake of CURVE, or with another server's key" : "no handshake without keys", left_out);
+		log_event(cut ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "bus.refused", "endpoint=%s code=0x%x why=\"%s\" left_out=%lu", endpoint,
+		    (unsigned)value, cut ? "its handshake was not completed" : bus->curve_dir != NULL ?
+		    "no handshake of CURVE, or with another server's key" : "no handshake without keys", left_out);
 }
 
 static void
@@ -389,7 +392,8 @@ bus__guard_watch(struct bus__guard *g, const char *endpoint, struct bus__limits 
 			*l = (struct listener){.used = true, .port = port, .limits = limits};
 			snprintf(l->path, sizeof(l->path), "%s", port == 0 ? endpoint + 6 : endpoint);
 			l->socket = socket;
-			if (socket != NULL && (l->monitor = bus__monitor_new(g->bus, socket, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)) == NULL)
+			if (socket != NULL && (l->monitor = bus__monitor_new(g->bus, socket,
+			    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)) == NULL)
 				rc = errno;
 			break;
 		}

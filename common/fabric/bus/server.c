@@ -121,7 +121,8 @@ drain_monitor(struct bus_server *s)
 		size_t had = s->n_fds;
 
 		bus__refused(s->bus, event, value, s->endpoint);
-		if (event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL || value < 0 || mem_grow((void **)&s->fd_open, &s->n_fds, (size_t)value + 1, sizeof(*s->fd_open)) != 0)
+		if ((event != ZMQ_EVENT_ACCEPTED && event != ZMQ_EVENT_DISCONNECTED) || value < 0 ||
+		    mem_grow((void **)&s->fd_open, &s->n_fds, (size_t)value + 1, sizeof(*s->fd_open)) != 0)
 			continue;
 		memset(s->fd_open + had, 0, s->n_fds - had);
 		s->fd_open[value] = event == ZMQ_EVENT_ACCEPTED;
@@ -301,7 +302,7 @@ bus_server_new(struct bus_server **out, struct bus *bus, const char *endpoint, s
 	s->max_queued = (size_t)bus->max_message * QUEUE_MESSAGES;
 	if ((s->source.socket = bus__socket_new(bus, &options)) == NULL
 	    || (s->source.monitor = bus__monitor_new(bus, s->source.socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED |
-	    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)) == NULL)
+	    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)) == NULL)
 		rc = err_note_set(note, errno, "%s", endpoint);
 	else if ((rc = bus__bind(bus, s->source.socket, endpoint, s->endpoint, note)) == 0 &&
 	    (rc = bus__guard_watch(bus->guard, s->endpoint, (struct bus__limits){FIRST_BYTES, s->max_queued},
