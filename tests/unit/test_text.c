@@ -158,6 +158,7 @@ kinds(void)
 		{"a bracket of a text", "a", BYTES("[Scene one] A storm."), "[Scene one] A storm.|", ""},
 		{"Latin-1", "a", BYTES("caf\xe9 cr\xe8me\n"), "caf\xe9 cr\xe8me\n|", ""},
 		{"a few controls", "a", BYTES("a\x04 b \x01 c \xff d\n"), "a\x04 b \x01 c \xff d\n|", ""},
+		{"a zero behind a space", "a", BYTES("zero \0 and \xff bytes"), "zero \0 and \xff bytes|", ""},
 		{"form feeds and escapes", "a", BYTES("\f\x1b[1m\f\x1b[0m\xff\f\f\f"), "\f\x1b[1m\f\x1b[0m\xff\f\f\f|", ""},
 		{"BOM, text", "a.txt", BYTES("\xef\xbb\xbftext"), "text|", ""},
 		{"BOM, JSON lines", "a.jsonl", BYTES("\xef\xbb\xbf{\"text\": \"x\"}\n"), "x|", ""},
