@@ -91,9 +91,8 @@ scan(void)
 	CHECK(json_scan(&s, "{\"\\udc00\":1,\"t\":\"x\"}", 20, "t") == 0 && s.n_replaced == 0);
 	REQUIRE(deep != NULL);
 	n = (size_t)sprintf(deep, "{\"a\":");
-	memset(deep + n, '[', depth);
-	memset(deep + n + depth, ']', depth);
-	n += 2 * depth;
+	for (size_t i = 0; i < 2 * depth; i++)
+		deep[n++] = i < depth ? '[' : ']';
 	n += (size_t)sprintf(deep + n, ",\"t\":\"x\"}");
 	CHECK(json_scan(&s, deep, n, "t") == 0 && s.used == n && s.n_text == 1);
 	free(deep);
