@@ -34,18 +34,21 @@ PARSERS = {
     "gguf": {"common/engine/gguf/" + f: [] for f in (
         "gguf.c", "gguf_pairs.c", "gguf_model.c", "gguf_tokenizer.c", "gguf_blocks.c")},
     "idx": {
-        "common/data/corpus/idx.c": [], "common/data/corpus/open.c": ["corpus__map_file"],
-        "common/data/corpus/about.c": ["corpus__about_write", "hash_text"]},
+        "common/data/corpus/idx.c": [], "common/data/corpus/open.c": [], "common/data/corpus/format.c": [],
+        "common/data/corpus/about.c": ["corpus__about_write", "hash_text"], "common/base/hash/blocks.c": []},
     "manifest": {
         "common/engine/checkpoint/open.c": ["checkpoint__check_optim"],
         "common/engine/checkpoint/find.c": ["by_step", "checkpoint_list", "checkpoint_find_latest", "checkpoint_clean", "remove_one",
-                                            "checkpoint_prune", "by_u64", "kept", "warn_left"]},
+                                            "checkpoint_prune", "warn_left"]},
     "status": {
         "common/fabric/wire/status_answer.c": [], "common/base/log/recent.c": [],
         "common/fabric/status/announce.c": ["status_announce_fill", "status_announce_write", "by_name"],
         "saltctl/watch/exporter_metrics.c": [], "saltctl/watch/top_model.c": ["halve", "top_pace"]},
     "http": {
         "saltctl/watch/exporter_http.c": ["split", "bind_to", "exporter_http_new"]},
+    "text": {
+        "common/data/text/text.c": [], "common/data/text/source.c": [],
+        "common/data/text/kind.c": [], "common/base/json/scan.c": []},
 }
 
 

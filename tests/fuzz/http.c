@@ -54,7 +54,11 @@ ask(const void *bytes, size_t len, char buf[512])
 	for (;;) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 
-		FUZZ_CHECK(poll(&p, 1, 10000) == 1);		/* it answers or closes; 10 s is a hang */
+		int ready;
+
+		while ((ready = poll(&p, 1, 10000)) < 0 && errno == EINTR)	/* libFuzzer's own timer */
+			;
+		FUZZ_CHECK(ready == 1);		/* it answers or closes; 10 s is a hang */
 		if ((got = recv(fd, more, sizeof(more), 0)) <= 0)
 			break;
 		for (ssize_t i = 0; i < got && n + (size_t)i < 511; i++)
@@ -64,6 +68,21 @@ ask(const void *bytes, size_t len, char buf[512])
 	close(fd);
 	buf[n < 511 ? n : 511] = '\0';
 	return n;
+}
+
+/* Silent connections take no place from one that asks: the longest silent is closed. */
+static void
+ask_among_silent(const char *bytes, size_t len, char buf[512])
+{
+	int fds[40];
+
+	for (size_t i = 0; i < 40; i++) {
+		FUZZ_CHECK((fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0);
+		FUZZ_CHECK(connect(fds[i], (struct sockaddr *)&at, sizeof(at)) == 0);
+	}
+	FUZZ_CHECK(ask(bytes, len, buf) > 0 || fuzz_faults);
+	for (size_t i = 0; i < 40; i++)
+		close(fds[i]);
 }
 
 int
@@ -77,6 +96,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		start();
 	if (ask(data, len, answer) > 0)
 		FUZZ_CHECK(strncmp(answer, "HTTP/1.", 7) == 0);
+	if (len == 0)
+		ask_among_silent(plain, sizeof(plain) - 1, answer);
 	if (++n_runs % 64 == 0) {
 		FUZZ_CHECK(ask(plain, sizeof(plain) - 1, answer) > 0);
 		FUZZ_CHECK(strncmp(answer, "HTTP/1.", 7) == 0 && strstr(answer, " 200 OK") != NULL && strstr(answer, "m 1\n") != NULL);

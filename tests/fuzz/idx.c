@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Token files. Byte 0: what the rest is (0 PREFIX.idx beside a .bin of zeros, 1 PREFIX.bin alone, 2 the full name of a file, 3 a pattern
- * that matches it and a shard of llm.c). Bytes 1 and 2: length of the .bin. Bytes 3 and 4: length of PREFIX.json, which comes last.
- * What opens has the tokens that the files have room for, and windows can be read to the end.
+ * Token files. Byte 0, bits 0 to 2: what the rest is (0 PREFIX.idx beside a .bin of zeros, 1 PREFIX.bin
+ * alone, 2 the full name of a file, 3 a pattern that matches it and a shard of llm.c, 4 as 0 but opened by
+ * a pattern, 5 the side file of checksums of a .bin of zeros, with the state of that file where it has an
+ * @, 6 PREFIX.counts.bin beside one, 7 a name or pattern in a folder of shards); bits 3 and 4: the type
+ * that is stated for raw ids. Bytes 1 and 2: length of the .bin. Bytes 3 and 4: length of PREFIX.json,
+ * which comes last. What opens has the tokens that the files have room for, windows can be read to the end,
+ * and it is the same when it is opened again.
  */
 #include "data/corpus/corpus.h"
 
@@ -18,12 +22,12 @@ read_all(struct corpus *c)
 
 	for (uint64_t i = 0; i < n; i++)
 		if ((rc = corpus_window(c, i, 4, out, &note)) != 0) {
-			FUZZ_CHECK(rc == ERR_CORRUPT);		/* an id past the vocabulary */
+			FUZZ_CHECK(rc == ERR_CORRUPT || (fuzz_faults && rc == ENOMEM));	/* an id past the vocabulary */
 			FUZZ_REFUSED(rc, note);
 		}
 	FUZZ_CHECK(corpus_window(c, n, 4, out, &note) == ERR_RANGE);
-	if (corpus_check_vocab(c, 50257, &note) != 0)
-		FUZZ_CHECK(note.found[0] != '\0');
+	if ((rc = corpus_check_vocab(c, 50257, &note)) != 0)
+		FUZZ_REFUSED(rc, note);
 	if (corpus_limit_vocab(c, 50257, &note) != 0)
 		FUZZ_CHECK(note.found[0] != '\0');
 	if (corpus_info(c)->vocab > 0 && corpus_info(c)->vocab < 1000) {
@@ -34,40 +38,101 @@ read_all(struct corpus *c)
 	}
 }
 
+/* Its fingerprint, and again from the side files and from the PREFIX.json that it left. */
+static void
+remember(struct corpus *c, const char *opened, enum corpus_dtype stated)
+{
+	struct err_note note = {0};
+	struct hash128 one, two;
+	struct corpus *again;
+	bool written = false;
+	int rc;
+
+	if ((rc = corpus_remember(c, &written, &note)) != 0 || (rc = corpus_fingerprint(c, &one, &note)) != 0) {
+		FUZZ_REFUSED(rc, note);
+		return;
+	}
+	FUZZ_WORKS(corpus_verify(c, &note));
+	if (!FUZZ_WORKS(corpus_open_as(&again, opened, written ? CORPUS_DTYPE_NONE : stated, &note)))
+		return;
+	FUZZ_CHECK(corpus_n_tokens(again) == corpus_n_tokens(c) && corpus_info(again)->dtype == corpus_info(c)->dtype);
+	if (FUZZ_WORKS(corpus_fingerprint(again, &two, &note)))
+		FUZZ_CHECK(hash_equal(one, two));
+	corpus_destroy(&again);
+}
+
+/* The text with the state of a file in place of the first @, as a side file has it. */
+static void
+put_side(const char *of, const uint8_t *data, size_t len)
+{
+	const uint8_t *mark = len > 0 ? memchr(data, '@', len) : NULL;
+	size_t head = mark != NULL ? (size_t)(mark - data) : len, n;
+	static char text[70000];
+	struct stat st;
+
+	FUZZ_CHECK(stat(of, &st) == 0);
+	memcpy(text, data, head);
+	n = head;
+	if (mark != NULL) {
+		n += (size_t)sprintf(text + n, "%lld %lld.%09ld %llu", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+		    st.st_mtim.tv_nsec, (unsigned long long)st.st_ino);
+		memcpy(text + n, mark + 1, len - head - 1);
+		n += len - head - 1;
+	}
+	fuzz_file("x.bin.salthash", text, n);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	static const char *const names[4] = {"x.idx", "x.bin", "x", "x.t"};
+	static const char *const names[8] = {"x.idx", "x.bin", "x", "x.t", "x.idx", NULL, "x.counts.bin", NULL},
+	    *const ask[8] = {"x", "x", "x", "x.t*", "x.[bi]*", "x.bin", "x.[bcj]*", NULL};
+	static const enum corpus_dtype types[4] = {
+	    CORPUS_DTYPE_NONE, CORPUS_DTYPE_UINT16, CORPUS_DTYPE_UINT32, CORPUS_DTYPE_INT32};
 	static const uint8_t zeros[65536];
 	int32_t shard[256 + 2] = {20240520, 1, 4};
-	char opened[128];
+	enum corpus_dtype stated;
+	char opened[128], link[128];
 	struct err_note note = {0};
 	struct corpus *c;
 	uint16_t n_bin, n_json;
 	int kind, rc;
 
-	if (len < 5)
+	if (len < 5 || len > 65536)
 		return 0;
-	kind = data[0] & 3;
+	kind = data[0] & 7;
+	stated = types[data[0] >> 3 & 3];
 	memcpy(&n_bin, data + 1, 2);
 	memcpy(&n_json, data + 3, 2);
 	data += 5;
 	len -= 5;
 	n_json = n_json < len ? n_json : (uint16_t)len;
-	for (int i = 0; i < 4; i++) {
-		snprintf(opened, sizeof(opened), "%s/%s", fuzz_dir(), names[i]);
-		unlink(opened);
-	}
-	snprintf(opened, sizeof(opened), "%s/x.json", fuzz_dir());
-	unlink(opened);
-	if (kind == 0)
+	len -= n_json;
+	nftw(fuzz_dir(), fuzz_unlink, 8, FTW_DEPTH | FTW_PHYS);
+	FUZZ_CHECK(mkdir(fuzz_dir(), 0777) == 0);
+	if (kind == 0 || kind >= 4)
 		fuzz_file("x.bin", zeros, n_bin);
 	if (n_json > 0)
-		fuzz_file("x.json", data + len - n_json, n_json);
-	fuzz_file(names[kind], data, len - n_json);
+		fuzz_file("x.json", data + len, n_json);
+	if (names[kind] != NULL)
+		fuzz_file(names[kind], data, len);
+	if (kind == 5) {
+		snprintf(opened, sizeof(opened), "%s/x.bin", fuzz_dir());
+		put_side(opened, data, len);
+	}
 	fuzz_file("x.tt", shard, sizeof(shard));
-	snprintf(opened, sizeof(opened), "%s/x%s", fuzz_dir(), kind == 3 ? ".t*" : "");
-	if ((rc = corpus_open(&c, opened, &note)) != 0) {
+	snprintf(opened, sizeof(opened), "%s/%s", fuzz_dir(), ask[kind] != NULL ? ask[kind] : "");
+	if (kind == 7) {
+		if (memchr(data, '/', len) != NULL || memchr(data, 0, len) != NULL)
+			return 0;
+		snprintf(opened + strlen(opened), 32, "%.*s", (int)len, (const char *)data);
+		snprintf(link, sizeof(link), "%s/x.link", fuzz_dir());
+		FUZZ_CHECK(symlink("x.tt", link) == 0);
+		snprintf(link, sizeof(link), "%s/folder", fuzz_dir());
+		FUZZ_CHECK(mkdir(link, 0777) == 0);
+		fuzz_file("x.salthash", "salthash2", 9);
+	}
+	if ((rc = corpus_open_as(&c, opened, stated, &note)) != 0) {
 		FUZZ_CHECK(c == NULL);
 		FUZZ_REFUSED(rc, note);
 		return 0;
@@ -75,6 +140,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (kind == 0)
 		FUZZ_CHECK(corpus_n_tokens(c) * (corpus_info(c)->dtype == CORPUS_DTYPE_UINT16 ? 2 : 4) == n_bin);
 	read_all(c);
+	remember(c, opened, stated);
+	read_all(c);
 	corpus_destroy(&c);
+	corpus_destroy(&c);		/* NULL now */
 	return 0;
 }

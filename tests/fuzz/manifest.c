@@ -54,6 +54,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	struct checkpoint *c;
 	struct err_note note = {0};
 	const char *state;
+	bool is, verified;
 	size_t state_len, n = fuzz_cut(data, len, &state, &state_len);
 	int rc;
 
@@ -63,6 +64,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	fuzz_file("step_00000003/state.json", state != NULL ? state : "{}", state != NULL ? state_len : 2);
 	if ((rc = checkpoint_verify(at, CHECKPOINT_HASHES, &note)) != 0)
 		FUZZ_REFUSED(rc, note);
+	note = (struct err_note){0};
+	verified = rc == 0;
+	if ((rc = checkpoint_verify_model(at, &is, &note)) != 0)
+		FUZZ_REFUSED(rc, note);
+	FUZZ_CHECK(is && (rc == 0 || !verified || fuzz_faults));
 	note = (struct err_note){0};
 	if ((rc = checkpoint_open(&c, at, CHECKPOINT_SIZES, &note)) != 0) {
 		FUZZ_CHECK(c == NULL);

@@ -21,7 +21,9 @@ encode(const struct tokenizer *tok, const char *text, size_t len, unsigned flags
 	ids.n = bytes.n = 0;
 	if (!FUZZ_WORKS(tokenizer_encoder_new(&enc, tok)))
 		return;
-	if ((rc = tokenizer_encode(enc, text, len, flags, &ids, &note)) != 0) {
+	if ((flags & 8) != 0)
+		tokenizer_encoder_unknown(enc, 0);
+	if ((rc = tokenizer_encode(enc, text, len, flags & 3, &ids, &note)) != 0) {
 		FUZZ_CHECK(ids.n == 0);
 		FUZZ_REFUSED(rc, note);
 	}
@@ -31,11 +33,33 @@ encode(const struct tokenizer *tok, const char *text, size_t len, unsigned flags
 		FUZZ_CHECK(bytes.n == len && memcmp(bytes.bytes, text, len) == 0);
 	if (rc == 0)
 		tokenizer_decode(tok, ids.ids, ids.n, TOKENIZER_SKIP_SPECIALS, &bytes, &note);
+	if ((flags & TOKENIZER_DROP_UNKNOWN) == 0)
+		FUZZ_CHECK(tokenizer_encoder_n_unknown(enc) == 0);
 	tokenizer_encoder_destroy(&enc);
+	tokenizer_encoder_destroy(&enc);	/* NULL now */
 	free(ids.ids);
 	free(bytes.bytes);
 	ids = (struct tokenizer_ids){0};
 	bytes = (struct tokenizer_bytes){0};
+}
+
+/* A file that can be loaded is compared by its fingerprint, another by its bytes, with the reason. */
+static void
+identify(const char *path, const struct tokenizer *tok)
+{
+	struct err_note note = {0};
+	struct hash128 id;
+	char why[100];
+	int rc = tokenizer_identify(path, &id, why, sizeof(why), &note);
+
+	if (rc != 0) {
+		FUZZ_REFUSED(rc, note);
+		FUZZ_CHECK(fuzz_faults || tok == NULL);
+	} else if (tok != NULL) {
+		FUZZ_CHECK(why[0] == '\0' && hash_equal(id, tokenizer_fingerprint(tok)));
+	} else {
+		FUZZ_CHECK(fuzz_faults || why[0] != '\0');
+	}
 }
 
 int
@@ -55,6 +79,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		return 0;
 	rc = text == NULL ? tokenizer_load(&tok, fuzz_file("tokenizer.json", data, n), &note) :
 	    tokenizer_parse(&tok, (const char *)data, n, "fuzz", &note);
+	if (text == NULL)
+		identify(fuzz_file("tokenizer.json", data, n), tok);
 	if (rc != 0) {
 		FUZZ_CHECK(tok == NULL);
 		FUZZ_REFUSED(rc, note);
@@ -71,7 +97,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (tokenizer_end_of_document(tok, NULL, &end, &note) == 0)
 		FUZZ_CHECK(end >= 0 && end < tokenizer_vocab_size(tok));
 	if (text_len > 0)
-		encode(tok, text + 1, text_len - 1, (unsigned char)text[0] & 3);
+		encode(tok, text + 1, text_len - 1, (unsigned char)text[0] & 11);
 	else
 		encode(tok, usual, sizeof(usual) - 1, TOKENIZER_SPECIALS);
 	tokenizer_destroy(&tok);
