@@ -185,7 +185,10 @@ wait_stop(int timeout_ms)
 		s.stopping = true;
 }
 
-/* Waits for the daemon's end. When stopping: the signal, then KILL. Returns its exit code, 128 + signal if it died by one. */
+/*
+ * Waits for the daemon's end. When stopping: the signal, then KILL. Returns its exit code, 128 + signal if it died by one; EX_TEMPFAIL, as of a
+ * trainer that was stopped, if it died by USR1: mpirun does before it handles signals, and again once its ranks have ended.
+ */
 static int
 await(void)
 {
@@ -223,6 +226,8 @@ await(void)
 	close(p[1].fd);
 	end_rest();
 	wait_stop(0);			/* a request that came with the daemon's end */
+	if (s.stopping && s.stop_signal == SIGUSR1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1)
+		return EX_TEMPFAIL;
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -43,7 +43,7 @@ down_all() {
 }
 trap 'down_all; cleanup' EXIT
 
-show() { tail -n 25 "$1"/logs/*.log 2>/dev/null >&2 || true; }
+show() { tail -n 25 "$1"/logs/*.log >&2 2>/dev/null || true; }
 step_of() { { tail -n 3 "$1/metrics.jsonl" 2>/dev/null || true; } | sed -n 's/.*"kind":"step","step":\([0-9]*\).*/\1/p' | tail -n 1; }
 wait_step() {		# wait_step RUN N: until N steps are done
 	local end=$((SECONDS + 120)) step

@@ -179,6 +179,14 @@ rc=0; wait $pid || rc=$?
 gone() { ! kill -0 "$(cat "$scratch/lost/rest")" 2> /dev/null; }
 gone || fail "a process outlives its daemon and the supervisor"
 
+# mpirun dies by a USR1 that comes while its ranks are not there yet, or no more: that is a stop, too.
+mkdir "$scratch/early"
+"$bin/saltfleet-supervise" x "$scratch/early" --stop USR1 -- sh -c ': > "$1"; sleep 60' - "$scratch/early/up" & pid=$!
+within 10 "the daemon" [ -e "$scratch/early/up" ]
+kill -TERM $pid
+rc=0; wait $pid || rc=$?
+[ "$rc $(cat "$scratch/early/daemons/x.exit")" = "75 75 stopped" ] || fail "a launcher that died by USR1: $rc $(cat "$scratch/early/daemons/x.exit")"
+
 # A launcher that cannot start anything: its own words and code, at once, no restart. A failure after ranks have run is retried.
 mkdir "$scratch/fake"
 cat > "$scratch/fake/mpirun" <<'END'

@@ -68,7 +68,8 @@ END
 start() {
 	local name=$1
 	shift
-	"$@" > "$scratch/$name.log" 2>&1 &
+	: > "$scratch/$name.log"	# here, not in the child: until_line must not find a line of the last one
+	"$@" >> "$scratch/$name.log" 2>&1 &
 	printf -v "$name" %s $!
 }
 

@@ -192,6 +192,9 @@ refused 78 'expected at most 2' restart --set trainer.ranks=4
 [ "$(pids '*')" = "$others" ] || fail "a refused restart stopped something"
 does up
 [ "$(grep -c 'runs already' out)" = 5 ] && [ "$(pids '*')" = "$others" ] || fail "a second up: $(cat out)"
+go_on			# selectord forgets a trainer that was held for long, and status then has nothing to ask
+wait_step $(($(step) + 1))
+hold
 refused 69 '^teacherd  *teacherd-1 ' status		# rank 0 is held, and said to be
 says '^gamma: teacherd-1 *running'
 says 'trainerd-0 .*NO ANSWER'
