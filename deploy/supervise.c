@@ -119,7 +119,7 @@ open_files(int *log)
 	}
 	if ((*log = open(s.log, O_WRONLY | O_APPEND | O_CREAT, 0666)) < 0)
 		return fail(EX_CANTCREAT, s.log);
-	/* The daemon inherits the lock: its place is taken as long as it lives. */
+	/* The daemon inherits the locked file: no second one can start under this name while it runs. */
 	if ((s.lock = open(path_of("lock"), O_RDWR | O_APPEND | O_CREAT, 0666)) < 0)
 		return fail(EX_CANTCREAT, path_of("lock"));
 	/* A daemon whose supervisor was killed is about to end: its death signal was sent. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * model.safetensors.index.json beside files that are there: a, b and c are whole (c repeats a tensor of a), d is damaged, folder is one,
- * gone is a link to nothing. After a zero byte: which other files of a model's folder are there, a bit each.
+ * Input: model.safetensors.index.json. Its folder has the files a, b and c, which are valid (c has a tensor that a has too), d, which is
+ * damaged, a folder named folder, and gone, a symbolic link whose target is missing. After a zero byte: which other files of a model's folder are there, a bit each.
  */
 #include "engine/weights/weights.h"
 

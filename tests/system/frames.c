@@ -2,8 +2,8 @@
 /*
  * frames ENDPOINT DIR COUNT SEED PID [keys=DIR] - mutated frames at a selectord, process PID, from peers that are let in.
  *
- * 20 clients send PING a hundred times a second each, and one teacher asks for leases. First they are alone; then
- * another process sends COUNT frames beside them: messages of all types with changed bytes, and valid ones with
+ * 20 clients send 100 PINGs a second each, and one teacher asks for leases. First nobody else is connected; then another
+ * process also sends COUNT frames: messages of all types with changed bytes, and valid ones with
  * absurd numbers, plans, leases and rows that are not the sender's. DIR is of `fakes files`. Prints one line:
  *   frames F connections C share_min S share_mean M rss_before A rss_most B mib
  * share: what a client's PINGs were answered beside the attack, of what they were alone. Exit: 0, or 1 if the selectord

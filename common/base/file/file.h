@@ -28,8 +28,9 @@ int file_pread(int fd, const char *path, uint64_t at, void *out, size_t n, struc
 /*
  * What the first n bytes of a file show it to be, in words for a message ("a gzip file"); NULL: none of the kinds known here. n may be any
  * number; 512 bytes are enough.
- * file_format - by signatures that no numbers bear by chance, safetensors among them. file_magic - for files that should be JSON or
- * safetensors: also by signatures of two bytes, and web pages.
+ * file_format - by signatures that are too long to occur by chance at the start of a file of numbers, and by the header of safetensors.
+ * file_magic - by these signatures, by shorter ones and by the start of a web page; not safetensors. For files that should be JSON or
+ * safetensors.
  * file_is_text - whether n bytes are UTF-8 text without control characters; a character that n cuts is fine.
  */
 const char *file_format(const void *head, size_t n);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pages - checks the pages of an LMDB file before LMDB follows them. LMDB (0.9) trusts its file: one flipped bit in a
- * page's header or in a node makes it read outside of the map. So every page that leads to a record is read with
+ * page's header or in a node makes it read beyond its memory map. So every branch and leaf page is first read with
  * pread(2) and compared with what LMDB itself counted: headers, offsets, the order of keys, that each page is used
  * once, and the numbers of pages and records of each table. Values are not looked at: they have their own checksums.
  *

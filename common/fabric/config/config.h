@@ -235,8 +235,8 @@ int config_print(const struct config *cfg, FILE *out, bool with_origin);
 void config_print_renamed(const struct config *cfg, FILE *out, const char *program);
 
 /*
- * config_store - writes the values in use to run_dir, atomically: to fleet.yaml, or to fleet.resolved.yaml if there is a fleet.yaml that
- * config_store did not write or that was edited since (its first line has a hash of the rest). 0 or errno; note names the step.
+ * config_store - writes the resolved options to run_dir/fleet.yaml, atomically. If a fleet.yaml is there that config_store did not write, or
+ * that was edited since (its first line holds a hash of the rest), they go to fleet.resolved.yaml. 0 or errno; note names the step.
  * config_stored - the path of that file. It may not exist.
  */
 int config_store(const struct config *cfg, const char *run_dir, struct err_note *note);
