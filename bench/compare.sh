@@ -25,7 +25,7 @@ cores=$(nproc)
 [ "$threads" = 0 ] && threads=$cores
 export OMP_NUM_THREADS="$threads"
 
-names=${*:-train teacher memory start ranks feed allreduce labels angle teachers}
+names=${*:-train teacher memory start ranks feed allreduce labels angle teachers python}
 peer="sh '$here/tests/peers/run.sh' '$here/bench/peers/torch_peer.py' --threads $threads"
 if ! sh "$here/tests/peers/run.sh" -c 'import torch; print("peer: PyTorch", torch.__version__)'; then
 	echo "no peer from pip: tests/peers/setup.sh makes its environment"
@@ -51,7 +51,7 @@ run() {
 for name in $names; do
 	case $name in
 	train) run bench_train train ;;
-	train_* | share_of_ceiling* | kd_step_cost) run bench_train "$name" --only "$name" ;;
+	train_* | share_of_ceiling* | kd_step_cost | muon_step_cost*) run bench_train "$name" --only "$name" ;;
 	teacher | teacher_*) run bench_teacher teacher ;;
 	memory | rss_vs_plan) "$build/bin/bench_memory" --threads "$threads" $tiny --json "$out/rss_vs_plan.json" ;;
 	start | start_seconds) "$here/bench/start/start.sh" --build "$build" $tiny --json "$out/start_seconds.json" ;;
@@ -61,6 +61,11 @@ for name in $names; do
 	labels | label_*) "$here/bench/labels/labels.sh" --build "$build" $tiny --json "$out/labels.json" ;;
 	teachers | teachers_*) "$here/bench/teachers/teachers.sh" --build "$build" $tiny --json "$out/teachers.json" ;;
 	allreduce | allreduce_*) "$here/bench/allreduce/allreduce.sh" --build "$build" $tiny --json "$out/allreduce.json" ;;
+	python | python_*)
+		for script in "$here"/bench/python/*.py; do
+			sh "$here/tests/peers/run.sh" "$script" --build "$build" --rounds "$rounds" $tiny --json "$out/python_$(basename "$script" .py).json" ||
+				[ $? = 77 ]
+		done ;;
 	*) echo "compare.sh: no bench for $name" >&2; exit 64 ;;
 	esac
 done

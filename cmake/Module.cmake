@@ -7,6 +7,7 @@ function(module NAME)
 	cmake_parse_arguments(M "" "" "SOURCES;DEPENDS;PKG;LIBS" ${ARGN})
 	add_library(salt_${NAME} STATIC ${M_SOURCES})
 	target_include_directories(salt_${NAME} PUBLIC ${CMAKE_SOURCE_DIR}/common ${CMAKE_SOURCE_DIR})
+	client_code(salt_${NAME})
 	foreach(dep IN LISTS M_DEPENDS)
 		target_link_libraries(salt_${NAME} PUBLIC salt_${dep})
 	endforeach()
@@ -17,6 +18,15 @@ function(module NAME)
 	endforeach()
 	if(M_LIBS)
 		target_link_libraries(salt_${NAME} PRIVATE ${M_LIBS})
+	endif()
+endfunction()
+
+# client_code(TARGET): what libsaltfleet.so is made of is position-independent, and shows nothing outside of the program or library that it
+#   is linked into. All else, the engine above all, is compiled as without a shared library.
+function(client_code TARGET)
+	file(RELATIVE_PATH folder ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+	if(folder MATCHES "^(proto|client|common/(base|data|fabric))(/|$)")
+		set_target_properties(${TARGET} PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
 	endif()
 endfunction()
 
@@ -31,6 +41,10 @@ function(program NAME)
 		target_link_libraries(${NAME} PRIVATE ${P_LIBS})
 	endif()
 endfunction()
+
+# tests/run.sh lets ctest run four tests for each processor, because most wait: for other processes, or for time to pass. A test that computes
+# all the time counts as three, PROCESSORS ${SALT_TEST_COMPUTES}. COST lets the longest begin first.
+set(SALT_TEST_COMPUTES 3)
 
 # unit_test(NAME [SOURCES x.c] DEPENDS module ... [TIMEOUT s]): test_NAME from test_NAME.c of the calling
 #   folder; run by ctest as FOLDER/NAME from the source root, so fixtures are tests/golden/...
@@ -53,6 +67,9 @@ function(unit_test NAME)
 	endif()
 	add_test(NAME ${folder}/${NAME} COMMAND test_${folder}_${NAME} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 	set_tests_properties(${folder}/${NAME} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS ${folder})
+	if(folder STREQUAL "kernels")
+		set_tests_properties(${folder}/${NAME} PROPERTIES PROCESSORS ${SALT_TEST_COMPUTES})
+	endif()
 endfunction()
 
 # crash_points(FILE ...): files of the calling folder in which base/err/crash.h counts, in builds that ask for it.

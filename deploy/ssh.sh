@@ -74,13 +74,17 @@ read_hosts() {
 	while read -r host words || [ -n "$host" ]; do
 		line=$((line + 1))
 		words=${words%%#*}
-		case "$host" in '' | '#'*) continue ;; -* | *[!-A-Za-z0-9._@]*) die 65 "$hosts_file:$line: expected the name of a host, found $host" ;; esac
+		case "$host" in
+		'' | '#'*) continue ;;
+		[-.@]* | *@ | *@*@* | *@[-.]* | *[!-A-Za-z0-9._@]*)
+			die 65 "$hosts_file:$line: expected the name of a host, or USER@HOST, found $(printf %q "$host")" ;;
+		esac
 		[ -z "${parts_of[$host]-}" ] || die 65 "$hosts_file:$line: $host already has a line"
 		[ -n "${words// /}" ] || die 65 "$hosts_file:$line: $host has no part: expected selectord, teachers=N or trainers=N"
 		hosts+=("$host")
 		for word in $words; do
 			[[ $word =~ ^(selectord|(teachers|trainers)=([0-9]{1,4}))$ ]] ||
-			    die 65 "$hosts_file:$line: expected selectord, teachers=N or trainers=N, found $word"
+			    die 65 "$hosts_file:$line: expected selectord, teachers=N or trainers=N, found $(printf %q "$word")"
 			n=$((10#${BASH_REMATCH[3]:-0}))
 			case "$word" in
 			selectord) selector_hosts+=("$host") ;;
@@ -223,10 +227,11 @@ ask() {			# ask KIND PATH ...: the same questions for every host and for here
 data_of() {		# data_of HOST: KIND and PATH, a line each, of the corpora and models that its parts read
 	local part parts=${parts_of[$1]}
 	for part in $parts; do
+		[ "$part" = teachers ] || printf 'corpus\n%s\n' "${trains[@]}"
 		case "$part" in
-		selectord) printf '%s\n' corpus "$train" corpus "$heldout" model "$teacher" model "$scorer" ;;
+		selectord) printf '%s\n' corpus "$heldout" model "$teacher" model "$scorer" ;;
 		teachers) printf '%s\n' model "$teacher" model "$scorer" ;;
-		trainers) printf '%s\n' corpus "$train" corpus "$heldout" model "$student" model "$init" ;;
+		trainers) printf '%s\n' corpus "$heldout" model "$student" model "$init" ;;
 		esac
 	done | paste - - | awk -F '\t' '$2 != "" && !seen[$0]++' | tr '\t' '\n'
 }
@@ -269,8 +274,9 @@ check_layout() {	# does the hosts file fit fleet.yaml?
 # to the files here.
 same_everywhere() {
 	local host lacks=() programs=("$bin"/{saltctl,selectord,teacherd,trainerd,saltfleet-supervise} "$here"/{shell,fleet,local,mpi}.sh "$config") asked=() p
-	local train heldout teacher scorer student init
-	train=$(get corpus.train) heldout=$(get corpus.heldout) teacher=$(get teacher.model) scorer=$(get teacher.scorer)
+	local trains heldout teacher scorer student init
+	mapfile -t trains < <(get corpus.train | sed '/^\[ *{/!b; s/"prefix": "\([^"]*\)"/\n\1\n/g' | sed '/^[^/]/d')	# of a blend: a line for each prefix
+	heldout=$(get corpus.heldout) teacher=$(get teacher.model) scorer=$(get teacher.scorer)
 	student=$(get trainer.model) init=$(get trainer.init)
 	for p in "${programs[@]}"; do asked+=(file "$p"); done
 	ask "${asked[@]}"

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "base/random/shuffle.h"
+#include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "data/select/select.h"
 
@@ -43,18 +43,18 @@ core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kep
 static bool
 needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, const struct core_block *block)
 {
-	uint64_t n = c->cfg.corpus.n_windows;
-
 	for (struct core_plan *q = c->plans; q != NULL; q = q->next) {
 		uint64_t end = q->n_blocks * q->window;
 
-		c->scan_left -= q->released ? 0 : (int64_t)(end / n / EPOCHS_COST);
-		for (uint64_t epoch = 0; !q->released && epoch * n < end; epoch++) {
-			uint64_t p = epoch * n + shuffle_position(q->wire.seed, n, epoch, CORPUS_SEQ_INDEX(seq)), no = p / q->window;
-			uint64_t at;
+		c->scan_left -= q->released ? 0 : (int64_t)(core__epoch_at(c, q->list, CORPUS_SEQ_INDEX(seq), end) / EPOCHS_COST);
+		for (uint64_t epoch = 0; !q->released; epoch++) {
+			uint64_t p, no, at;
 			const struct core_block *b;
 
-			if (p >= end || no % c->cfg.n_shards != c->cfg.shard)
+			if (!core__position(c, q->list, q->wire.seed, epoch, CORPUS_SEQ_INDEX(seq), &p) || p >= end)
+				break;
+			no = p / q->window;
+			if (no % c->cfg.n_shards != c->cfg.shard)
 				continue;
 			if (q == own && no == block->no) {
 				if ((block->flags[p - block->first] & POS_KEPT) != 0)
@@ -85,49 +85,68 @@ core__choose_begin(struct core_block *b)
 static bool
 make_room(struct core *c, struct core_plan *plan, struct core_block *b, bool drop)
 {
-	if (b->cut == NULL && (b->cut = calloc(1, sizeof(*b->cut))) != NULL)
-		b->cut->n_keep = plan->kept;
+	if (b->limits == NULL && plan->scored) {
+		b->cut = calloc(1, sizeof(*b->cut));
+		b->limits = calloc(plan->n_parts, sizeof(*b->limits));
+		if ((b->wanted = calloc(plan->n_parts, sizeof(*b->wanted))) != NULL) {
+			b->wanted[0] = plan->kept;
+			if (plan->n_parts > 1)
+				select_parts(c->cfg.order, b->no, plan->window, plan->kept, b->wanted);
+			if (b->cut != NULL)
+				b->cut->n_keep = b->wanted[0];
+		}
+	}
 	if (b->rows == NULL)
 		b->rows = malloc(plan->kept * sizeof(*b->rows));
 	if (drop && b->drops == NULL)
 		b->drops = malloc((plan->window - plan->kept + 1) * sizeof(*b->drops));
-	if (b->cut != NULL && b->rows != NULL && (!drop || b->drops != NULL))
+	if ((!plan->scored || (b->cut != NULL && b->limits != NULL && b->wanted != NULL)) && b->rows != NULL && (!drop || b->drops != NULL))
 		return true;
+	free(b->cut);
+	free(b->limits);
+	free(b->wanted);
+	b->cut = NULL;
+	b->limits = NULL;
+	b->wanted = NULL;
 	c->no_memory = plan->no_memory = true;
 	return false;
 }
 
-/* Two passes find the lowest score that is kept. */
+static size_t
+part_of(const struct core *c, const struct core_plan *plan, const struct core_block *b, uint64_t i)
+{
+	return plan->n_parts > 1 ? blend_part_at(c->cfg.order, b->first + i) : 0;
+}
+
+/* Two passes for each part find the lowest score that is kept. */
 static void
 count(struct core *c, const struct core_plan *plan, struct core_block *b)
 {
-	while (b->cut->pass < 2 && c->scan_left > 0) {
+	while (b->n_limits < plan->n_parts && c->scan_left > 0) {
 		uint64_t n = plan->window - b->scan_at, most = (uint64_t)c->scan_left * COUNT_COST;
 
 		n = n < most ? n : most;
-		select_cut_count(b->cut, b->score + b->scan_at, n);
+		if (plan->n_parts == 1)
+			select_cut_count(b->cut, b->score + b->scan_at, n);
+		else
+			for (uint64_t i = b->scan_at; i < b->scan_at + n; i++)
+				if (part_of(c, plan, b, i) == b->n_limits)
+					select_cut_count(b->cut, &b->score[i], 1);
 		c->scan_left -= (int64_t)(n / COUNT_COST) + 1;
 		if ((b->scan_at += n) < plan->window)
 			continue;
 		select_cut_next(b->cut);
 		b->scan_at = 0;
+		if (b->cut->pass < 2)
+			continue;
 		/*
-		 * Fewer than K are eligible, but a block has K rows: sequences without a score fill it up,
+		 * If fewer are eligible than wanted, a block still has K rows: sequences without a score fill it up,
 		 * with weight 0.
 		 */
-		b->n_fill = plan->kept - b->cut->n_keep;
+		b->limits[b->n_limits] = select_cut_limit(b->cut, b->wanted[b->n_limits]);
+		if (++b->n_limits < plan->n_parts)
+			*b->cut = (struct select_cut){.n_keep = b->wanted[b->n_limits]};
 	}
-}
-
-static bool
-is_kept(const struct core_plan *plan, struct core_block *b, uint64_t i)
-{
-	if (plan->wire.mode != WIRE_MODE_SALT_DS || select_cut_take(b->cut, b->score[i]))
-		return true;
-	if (!isnan(b->score[i]) || b->n_fill == 0)
-		return false;
-	b->n_fill--;
-	return true;
 }
 
 static void
@@ -142,18 +161,18 @@ count_score(struct core_scores *s, float score, bool kept)
 void
 core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b)
 {
-	bool scores = plan->wire.mode == WIRE_MODE_SALT_DS, drop = scores && c->same_model && !c->cfg.keep_unselected;
+	bool scores = plan->scored, salt_ds = plan->wire.mode == WIRE_MODE_SALT_DS, drop = salt_ds && c->same_model && !c->cfg.keep_unselected;
 	struct core_op *op;
 
 	if (!make_room(c, plan, b, drop))
 		return;
 	if (scores)
 		count(c, plan, b);
-	for (; (!scores || b->cut->pass == 2) && b->scan_at < plan->window && c->scan_left > 0; b->scan_at++, c->scan_left--) {
+	for (; (!scores || b->n_limits == plan->n_parts) && b->scan_at < plan->window && c->scan_left > 0; b->scan_at++, c->scan_left--) {
 		uint64_t i = b->scan_at, seq = core__order(c, plan, b->first + i);
-		bool kept = is_kept(plan, b, i);
+		bool kept = !scores || select_take(&b->limits[part_of(c, plan, b, i)], b->score[i]);
 
-		if (scores && !isnan(b->score[i]))
+		if (salt_ds && !isnan(b->score[i]))	/* those of a file have their own unit */
 			count_score(&plan->scores, b->score[i], kept);
 		if (kept) {
 			b->flags[i] |= POS_KEPT;
@@ -165,7 +184,7 @@ core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b)
 				b->drops[b->n_drops++] = seq;
 		}
 	}
-	if (b->scan_at < plan->window || (scores && b->cut->pass < 2))
+	if (b->scan_at < plan->window || (scores && b->n_limits < plan->n_parts))
 		return;
 	if ((op = core__op(c, CORE_OP_ROWS, 0)) == NULL)
 		return;
@@ -178,7 +197,11 @@ core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b)
 	b->rows = NULL;
 	b->drops = NULL;
 	free(b->cut);
+	free(b->limits);
+	free(b->wanted);
 	b->cut = NULL;
+	b->limits = NULL;
+	b->wanted = NULL;
 	core__op_done(c, op, 0, op->n_rows * sizeof(*op->rows));
 	b->op = c->next_op;
 	b->state = BLOCK_CHOSEN;

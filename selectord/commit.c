@@ -338,6 +338,8 @@ run(void *arg)
 	while (next_group(c, &group, &n, &no, &next_at)) {
 		int rc = commit_group(c, &group, n);
 
+		if (rc == 0)			/* before anything is acknowledged: a file that was removed can be written, too */
+			rc = cache_there(c->cache);
 		if (rc == 0) {
 			if (atomic_exchange(&c->waiting, 0) != 0)
 				log_info("commit.room", "records=%zu", n);

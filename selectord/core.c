@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "data/labels/labels.h"
 #include "base/err/crash.h"
@@ -290,10 +291,13 @@ core_new(struct core **out, const struct core_config *cfg, const struct core_sto
 		return ENOMEM;
 	}
 	c->lease_rows = cfg->lease_rows < WIRE_SEQS_MAX ? cfg->lease_rows : WIRE_SEQS_MAX;
-	if ((rc = core_check(cfg, note)) != 0) {
+	if ((rc = core_check(cfg, note)) != 0 ||
+	    (cfg->order == NULL && (rc = blend_new(&c->own_order, &cfg->corpus.n_windows, NULL, 1, note)) != 0)) {
 		core_destroy(&c);
 		return rc;
 	}
+	if (cfg->order == NULL)
+		c->cfg.order = c->own_order;
 	core__heldout_scan(c);
 	*out = c;
 	return 0;
@@ -342,6 +346,7 @@ core_destroy(struct core **core)
 	free(c->rank);
 	free(c->tokens);
 	free(c->pick);
+	blend_destroy(&c->own_order);
 	free(c);
 	*core = NULL;
 }
@@ -441,6 +446,13 @@ plan_pause(struct core *c, struct core_plan *plan)
 	plan->left_open = plan->no_memory = false;
 }
 
+static uint32_t
+stored_mode(const struct core_plan *plan)
+{
+	return plan->wire.mode == WIRE_MODE_NONE ? CACHE_MODE_NONE : plan->wire.mode == WIRE_MODE_SALT_DS ? CACHE_MODE_SALT_DS :
+	    plan->scored ? CACHE_MODE_SCORES : CACHE_MODE_LIST;
+}
+
 void
 core__save_plan(struct core *c, const struct core_plan *plan)
 {
@@ -449,7 +461,7 @@ core__save_plan(struct core *c, const struct core_plan *plan)
 	if (op == NULL)
 		return;
 	op->plan = (struct cache_plan){
-		.hash = plan->hash, .seed = plan->wire.seed, .batch = plan->wire.batch, .mode = (uint32_t)plan->wire.mode, .k = plan->wire.k,
+		.hash = plan->hash, .seed = plan->wire.seed, .batch = plan->wire.batch, .mode = stored_mode(plan), .k = plan->wire.k,
 		.window = plan->window, .kept = plan->kept, .n_rows = plan->wire.n_rows, .keep = plan->wire.keep,
 		.oldest_step = plan->oldest_step, .released_step = plan->released_step, .released = plan->released,
 	};
@@ -507,6 +519,8 @@ plan_message(struct core *c, struct core_peer *peer, const struct wire_message *
 	if (plan == NULL)
 		return;
 	steps = plan->n_blocks * plan->kept / plan->wire.batch + 1;
+	if (release)
+		plan->undecided_ms = 0;
 	if (release && !plan->released) {
 		plan->released = true;
 		plan->released_step = step;
@@ -526,13 +540,17 @@ plan_message(struct core *c, struct core_peer *peer, const struct wire_message *
 	m->after = c->next_op;			/* also when asked twice: the first record may not be on the disk yet */
 }
 
+/*
+ * Teachers leave when all plans are released, or when they were idle for long. A run that was phase one to its end and is made longer
+ * opens a released plan and asks for rows a moment later: its teachers must not leave in between.
+ */
 static void
 release_teachers(struct core *c, int64_t now_ms)
 {
 	bool all = c->plans != NULL;
 
 	for (const struct core_plan *p = c->plans; p != NULL; p = p->next)
-		all &= p->released;
+		all &= p->released && now_ms >= p->undecided_ms;
 	for (struct core_peer *p = c->peers; p != NULL; p = p->next) {
 		const char *why = NULL;
 		bool holds = false;

@@ -8,8 +8,9 @@
  * b belongs to shard b mod S. A block is scanned for what is stored of it, then its sequences are leased to
  * teachers for SCORE. With all W scores known, data/select chooses K of them, and the block's rows are
  * written, once. Then the kept sequences are leased for LABEL. Where one model scores and labels, a lease
- * asks for both. Mode none keeps all W without a score. A ROWS_REQUEST is answered when its rows and labels
- * are stored.
+ * asks for both. Mode none keeps all W without a score; mode file needs no teacher
+ * for scores. If its file is a list, each block takes the next K sequences of the list. A ROWS_REQUEST is
+ * answered when its rows and labels are stored.
  *
  * Some messages must wait for the disk. Every record to write has a number (core_op.no, growing by one); a
  * message with after > 0 may be sent when the record of that number is committed. core_durable() tells the
@@ -29,8 +30,10 @@
 #include "fabric/wire/status_answer.h"
 #include "fabric/wire/wire.h"
 
+struct blend;
 struct core;
 struct mem_arena;
+struct select_file;
 
 /*
  * Access to the cache and the corpora. Bytes are borrowed until the caller of the core ends its read
@@ -62,9 +65,12 @@ struct core_config {
 	uint32_t n_valid;			/* ids of the tokenizer */
 	uint64_t record_max;			/* bytes a label record can have */
 	struct wire_corpus corpus, heldout;	/* complete; heldout may be absent */
+	const struct blend *order;		/* of corpus; the caller's, must outlive the core. NULL: it has one part */
 	struct wire_label_set label_set;	/* complete */
 	struct wire_bytes unigram;		/* for WELCOME; the caller's, must outlive the core */
 	struct wire_score_set score_set;	/* complete */
+	const struct select_file *file;		/* of plans of mode file; NULL: there is none. The caller's, must outlive the core */
+	struct wire_score_set file_set;		/* complete, with file: its hash as the scorer */
 	bool keep_unselected;
 	bool rows_wait_heldout;			/* until_margin: rows go out only when heldout_loss_nats is known */
 	uint32_t quarantine_teachers;		/* 1 .. 3: different teachers that fail on a sequence until quarantine */
@@ -86,8 +92,6 @@ enum {
 	CORE_POSITIONS_MIN = 1 << 24,		/* but so many stream positions are always accepted, */
 	CORE_WINDOW_MIN = 1 << 16,		/* and blocks of so many; else at most CORE_WINDOW_EPOCHS times the corpus */
 	CORE_WINDOW_EPOCHS = 4,
-	CORE_LEASE_STALLED = 4,			/* a lease without progress ends after so many lease_ms, renewed or not */
-	CORE_LEASE_LONGEST = 40,		/* and any lease after so many */
 	CORE_SILENT_MS = 120000			/* a peer that sends nothing for so long is forgotten */
 };
 

@@ -6,6 +6,7 @@
 #ifndef SALT_SELECTORD_CORE_INTERNAL_H
 #define SALT_SELECTORD_CORE_INTERNAL_H
 
+#include "data/select/file.h"
 #include "selectord/core.h"
 
 /* Keys are ids and sequence numbers of 8 bytes, and hashes, of which the first 8 bytes suffice. */
@@ -113,12 +114,15 @@ struct core_block {
 	bool rows_stored;
 	uint64_t scan_at, cursor;		/* cursor: no position below needs a lease */
 	uint8_t *flags;				/* [W], POS_ */
-	float *score;				/* [W], salt_ds */
+	float *score;				/* [W], plans with scores */
 	uint64_t n_scored, n_kept, n_labelled;	/* quarantined ones count as scored and labelled */
 	uint64_t op;				/* CHOSEN: record of its rows */
-	struct select_cut *cut;			/* CHOOSE */
+	struct select_cut *cut;			/* CHOOSE: of the part at hand */
+	struct select_limit *limits;		/* [parts that are chosen from apart, at least 1]; n_limits are known */
+	uint64_t *wanted;			/* the same: rows of each part */
+	size_t n_limits;
 	struct cache_row *rows;
-	uint64_t *drops, n_rows, n_drops, n_fill;
+	uint64_t *drops, n_rows, n_drops;
 	struct core_block *next, *prev;		/* by no */
 };
 
@@ -127,7 +131,10 @@ enum { DONE_BITS = 1 << 20 };			/* own blocks from the first unfinished one on w
 struct core_plan {
 	struct hash128 hash;
 	struct wire_plan wire;
-	uint64_t window, kept;			/* W, K */
+	uint64_t window, kept;			/* W, K; equal in mode none and with a list */
+	bool scored;				/* rows are chosen by scores */
+	size_t n_parts;				/* that they are chosen from apart; 1: all positions of a block together */
+	const struct select_file *list;		/* the stream is its list; NULL: it is the shuffle order */
 	uint64_t n_blocks;			/* ceil(n_rows / K), all shards */
 	uint64_t asked;				/* one past the furthest row asked for */
 	uint64_t ahead;
@@ -142,6 +149,7 @@ struct core_plan {
 	uint64_t oldest_step, released_step;
 	bool released;
 	int64_t released_ms, used_ms;		/* used: last HELLO or row request */
+	int64_t undecided_ms;			/* until then a trainer that found it released may still ask for rows; see release_teachers */
 	struct core_scores scores;
 	struct core_plan *next, *prev;
 };
@@ -150,6 +158,7 @@ struct core_wait {
 	uint64_t peer, request_id, first;
 	struct core_plan *plan;
 	uint32_t count;
+	uint32_t missing;			/* first + this row was not ready when last looked at */
 	struct core_wait *next, *prev;
 };
 
@@ -180,6 +189,7 @@ struct core_drop {
 
 struct core {
 	struct core_config cfg;
+	struct blend *own_order;		/* cfg.order, if the caller has none */
 	const struct core_store *store;
 	struct core_out out;
 	size_t messages_cap, ops_cap, events_cap;
@@ -268,6 +278,12 @@ bool core__teacher_away(struct core *c, struct core_peer *peer, int64_t now_ms);
 
 /* work.c: blocks */
 uint64_t core__order(const struct core *c, const struct core_plan *plan, uint64_t p);
+/*
+ * The stream visits every sequence again and again. core__position: where for the (epoch + 1)-th time, which grows with epoch; false: it
+ * is not in the stream. core__epoch_at: an epoch in which its position is not above p, or the first; not many before p. list: of the plan.
+ */
+uint64_t core__epoch_at(const struct core *c, const struct select_file *list, uint64_t index, uint64_t p);
+bool core__position(const struct core *c, const struct select_file *list, uint32_t seed, uint64_t epoch, uint64_t index, uint64_t *p);
 uint64_t core__block_bytes(uint64_t window, uint64_t kept);	/* memory of one active block */
 /* false: not now, since its plan has enough active blocks, or there is no memory. */
 bool core__block_open(struct core *c, struct core_plan *plan, uint64_t no);

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <sysexits.h>
 
-#include "base/random/shuffle.h"
 #include "data/corpus/corpus.h"
 #include "base/mem/mem.h"
 
@@ -27,22 +26,29 @@ struct view {
 	uint32_t seed;
 	uint64_t window, kept, n_rows, oldest_row;
 	bool released;
+	const struct select_file *list;
+	bool unknown;				/* the stream is a list, and not one that is here */
 };
 
 static bool
 view_needs(struct core *c, const struct view *v, uint64_t index)
 {
-	uint64_t n = c->cfg.corpus.n_windows, n_blocks = v->n_rows == 0 ? 0 : (v->n_rows - 1) / v->kept + 1;
+	uint64_t n_blocks = v->n_rows == 0 ? 0 : (v->n_rows - 1) / v->kept + 1;
 	uint64_t most = core__positions_max(c) / v->window, end = (n_blocks < most ? n_blocks : most) * v->window;
 
 	if (v->released && c->drop.released_too)
 		return false;
-	c->scan_left -= (int64_t)(end / n / EPOCHS_COST);
-	for (uint64_t epoch = 0; epoch * n < end; epoch++) {
-		uint64_t p = epoch * n + shuffle_position(v->seed, n, epoch, index), no = p / v->window, count, i;
+	if (v->unknown)
+		return true;
+	c->scan_left -= (int64_t)(core__epoch_at(c, v->list, index, end) / EPOCHS_COST);
+	for (uint64_t epoch = 0;; epoch++) {
+		uint64_t p, no, count, i;
 		int rc;
 
-		if (p >= end || no % c->cfg.n_shards != c->cfg.shard || (no + 1) * v->kept <= v->oldest_row)
+		if (!core__position(c, v->list, v->seed, epoch, index, &p) || p >= end)
+			return false;
+		no = p / v->window;
+		if (no % c->cfg.n_shards != c->cfg.shard || (no + 1) * v->kept <= v->oldest_row)
 			continue;
 		c->scan_left -= DROP_COST;
 		if (c->store->rows_count(c->store->arg, v->hash, no, &count) != 0 || count != v->kept) {
@@ -55,7 +61,6 @@ view_needs(struct core *c, const struct view *v, uint64_t index)
 		if (rc != 0 || no * v->kept + i >= v->oldest_row)
 			return true;
 	}
-	return false;
 }
 
 static uint64_t
@@ -73,7 +78,7 @@ needed(struct core *c, uint64_t seq)
 		return true;
 	for (const struct core_plan *p = c->plans; p != NULL; p = p->next) {
 		const struct view v = {p->hash, p->wire.seed, p->window, p->kept, p->wire.n_rows,
-		    first_row(p->oldest_step, p->wire.batch), p->released};
+		    first_row(p->oldest_step, p->wire.batch), p->released, p->list, false};
 
 		if (view_needs(c, &v, CORPUS_SEQ_INDEX(seq)))
 			return true;
@@ -81,7 +86,7 @@ needed(struct core *c, uint64_t seq)
 	for (size_t i = 0; i < c->drop.n_plans; i++) {
 		const struct cache_plan *p = &c->drop.plans[i];
 		const struct view v = {p->hash, p->seed, p->window, p->kept, p->n_rows,
-		    first_row(p->oldest_step, p->batch), p->released};
+		    first_row(p->oldest_step, p->batch), p->released, NULL, p->mode == CACHE_MODE_LIST};
 
 		if (core__plan(c, p->hash) == NULL && view_needs(c, &v, CORPUS_SEQ_INDEX(seq)))
 			return true;

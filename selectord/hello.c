@@ -8,9 +8,11 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "data/corpus/blend.h"
 #include "data/select/select.h"
 #include "base/err/crash.h"
 
+#define UNDECIDED_MS 60000		/* for a trainer that finds its plan released to say whether it needs it again */
 #define KEY_NAME_MAX 96			/* as in bus */
 #define PLANS_BYTES_MAX (UINT64_C(4) << 30)	/* of one block of each plan in memory; a single plan may have more */
 
@@ -61,6 +63,12 @@ teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 	}
 	if (p->can_score || p->can_label || p->can_heldout)
 		return true;
+	if (h->n_models > 0 && strcmp(h->models[0].compute_class, set->compute_class) != 0) {
+		core__refuse(c, p->id, EX_CONFIG, "another model, or the same one in another class: teacher.compute_class must be the same "
+		    "here and at selectord", 0, "models.compute_class", "%s", "%s",
+		    set->compute_class, h->models[0].compute_class);
+		return false;
+	}
 	core__refuse(c, p->id, EX_CONFIG,
 	    "no model that this cache needs, or it does not serve what it is needed for", 0,
 	    "models.fingerprint", "teacher %s or scorer %s", "%s", hash_hex(set->teacher.hash, a),
@@ -159,23 +167,59 @@ plan_room(struct core *c, const struct core_peer *p, const struct core_plan *pla
 	return false;
 }
 
+/* The scores that rows are chosen by; NULL: none. */
+static const struct wire_score_set *
+scores_of(const struct core *c, enum wire_mode mode)
+{
+	return mode == WIRE_MODE_SALT_DS ? &c->cfg.score_set : mode == WIRE_MODE_FILE ? &c->cfg.file_set : NULL;
+}
+
+/* Does the file have what this plan needs of it? false: refused. */
+static bool
+plan_file(struct core *c, const struct core_peer *p, const struct wire_plan *w, uint64_t window, uint64_t kept)
+{
+	struct err_note note = {0};
+
+	if (w->mode != WIRE_MODE_FILE || kept < 1 || select_file_check(c->cfg.file, c->cfg.order, w->seed, w->n_rows, window, kept, &note) == 0)
+		return true;
+	core__refuse_note(c, p->id, EX_CONFIG, &note, "", 0);
+	return false;
+}
+
+static const char *
+mode_name(enum wire_mode mode)
+{
+	return mode == WIRE_MODE_NONE ? "none" : mode == WIRE_MODE_SALT_DS ? "salt_ds" : "file";
+}
+
 /* The plan of a HELLO: found or opened. NULL: refused. */
 static struct core_plan *
 plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_t now_ms)
 {
-	struct hash128 hash = wire_plan_hash(&c->cfg.corpus, w, w->mode == WIRE_MODE_SALT_DS ? &c->cfg.score_set.hash.hash : NULL);
+	const struct wire_score_set *scores = scores_of(c, w->mode);
+	struct hash128 hash = wire_plan_hash(&c->cfg.corpus, w, scores != NULL ? &scores->hash.hash : NULL);
 	char want[HASH_HEX_BYTES], got[HASH_HEX_BYTES];
+	const struct select_file *list = w->mode == WIRE_MODE_FILE && c->cfg.file != NULL && c->cfg.file->list != NULL ? c->cfg.file : NULL;
 	uint64_t window = w->pool > 0 ? w->pool : w->window;
-	uint64_t kept = w->mode == WIRE_MODE_SALT_DS ? select_kept(w->keep, window) : window;
+	uint64_t kept = scores != NULL ? select_kept(w->keep, window) : window;
 	struct core_plan *plan = core__plan(c, hash);
 	struct cache_plan stored;
 	struct err_note note = {0};
 
+	if (w->mode == WIRE_MODE_FILE && c->cfg.file == NULL) {
+		core__refuse(c, p->id, EX_CONFIG, "selectord was started without selector.mode: file", 0, "selector.mode",
+		    "none or salt_ds", "file");
+		return NULL;
+	}
+	if ((plan == NULL || w->n_rows > plan->wire.n_rows) && !plan_file(c, p, w, window, kept))
+		return NULL;
+	if (list != NULL)			/* as many blocks and rows as with scores, but no choice */
+		window = kept;
 	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
 		core__refuse(c, p->id, EX_CONFIG,
 		    w->mode == WIRE_MODE_SALT_DS ?
 			"the same settings give another plan here: corpus or score set differ" :
-			"corpus differs",
+			w->mode == WIRE_MODE_FILE ? "another selector.file or corpus" : "corpus differs",
 		    0, "plan.hash", "%s", "%s", hash_hex(hash, want), hash_hex(w->hash.hash, got));
 		return NULL;
 	}
@@ -195,6 +239,9 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 		plan->wire = *w;
 		plan->window = window;
 		plan->kept = kept;
+		plan->list = list;
+		plan->scored = scores != NULL && list == NULL;
+		plan->n_parts = plan->scored && w->by_part ? blend_n_parts(c->cfg.order) : 1;
 		plan->frontier = plan->ready = c->cfg.shard;
 		DL_APPEND(c->plans, plan);
 		if (c->store->plan(c->store->arg, hash, &stored) == 0) {
@@ -215,7 +262,7 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 			plan->asked = rows;
 		}
 		core__event(c, LOG_LEVEL_INFO, "plan.opened", "plan=%s mode=%s seed=%" PRIu32 " batch=%" PRIu32 " window=%" PRIu64 " kept=%" PRIu64
-		    " rows=%" PRIu64 " released=%d", hash_hex(hash, want), w->mode == WIRE_MODE_SALT_DS ? "salt_ds" : "none", w->seed, w->batch,
+		    " rows=%" PRIu64 " released=%d", hash_hex(hash, want), mode_name(w->mode), w->seed, w->batch,
 		    window, kept, w->n_rows, plan->released);
 		core__save_plan(c, plan);
 	}
@@ -229,6 +276,8 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 		core__refuse_note(c, p->id, EX_DATAERR, &note, "see saltctl cache stat --quarantine", 0);
 		return NULL;
 	}
+	if (plan->released && p->role == WIRE_ROLE_TRAINER)
+		plan->undecided_ms = now_ms + UNDECIDED_MS;
 	p->plan = plan;
 	plan->n_peers++;
 	return plan;
@@ -361,8 +410,8 @@ core__hello(struct core *c, uint64_t id, const char *key, const struct wire_hell
 	w->label_set = c->cfg.label_set;
 	w->unigram = c->cfg.unigram;
 	w->heldout_loss_nats = c->heldout_loss;
-	if (plan == NULL || plan->wire.mode == WIRE_MODE_SALT_DS)
-		w->score_set = c->cfg.score_set;
+	if (plan == NULL || plan->wire.mode != WIRE_MODE_NONE)
+		w->score_set = *scores_of(c, plan != NULL ? plan->wire.mode : WIRE_MODE_SALT_DS);
 	if (plan != NULL) {
 		w->plan_hash = (struct wire_id){true, plan->hash};
 		w->rows_ready = core__rows_ready(plan);

@@ -3,6 +3,7 @@
 #include "selectord/core_internal.h"
 #include "base/err/crash.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,6 +152,7 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 	if (w->want_label)
 		w->label_set = c->cfg.label_set;
 	w->n_valid = c->cfg.n_valid;
+	w->document_end = c->cfg.corpus.document_end;
 	c->stats.n_leases_granted++;
 	core__event(c, LOG_LEVEL_DEBUG, "lease.granted",
 	    "lease=%" PRIu64 " to=%s wants=%s seqs=%zu single=%d", l->id, peer->name, wants_name(wants), l->n,
@@ -219,8 +221,8 @@ core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_leas
 		l->progress = m->progress;
 		l->moved_ms = now_ms;
 	}
-	stalled = l->moved_ms + (int64_t)CORE_LEASE_STALLED * c->cfg.lease_ms;
-	longest = l->granted_ms + (int64_t)CORE_LEASE_LONGEST * c->cfg.lease_ms;
+	stalled = l->moved_ms + (int64_t)WIRE_LEASE_STALLED * c->cfg.lease_ms;
+	longest = l->granted_ms + (int64_t)WIRE_LEASE_LONGEST * c->cfg.lease_ms;
 	l->expires_ms = now_ms + c->cfg.lease_ms;
 	if (l->expires_ms > stalled)
 		l->expires_ms = stalled;
@@ -420,8 +422,11 @@ store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const 
 	return true;
 }
 
-/* One row of a result. true: it is to be acknowledged, when record *after is on the disk. */
-static bool
+/*
+ * One row of a result. 0: it is to be acknowledged, when record *after is on the disk. ENOMEM: nothing is changed, the teacher sends it
+ * again, or its lease expires. ERR_FORMAT: it is wrong.
+ */
+static int
 result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const struct wire_message *msg, const struct wire_result_row *row,
     uint64_t *after, int64_t now_ms)
 {
@@ -436,10 +441,12 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 
 	for (at = 0; at < l->n && l->seqs[at] != row->seq; at++)
 		;
-	if (at == l->n || (s = core__seq(c, row->seq, true)) == NULL) {
+	if (at == l->n) {
 		bad_row(c, peer, l, row->seq, "not of this lease");
-		return false;
+		return ERR_FORMAT;
 	}
+	if ((s = core__seq(c, row->seq, true)) == NULL)
+		return ENOMEM;
 	if (row->error[0] != '\0') {
 		if (l->open[at]) {
 			l->open[at] = false;
@@ -447,12 +454,13 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 			if (!l->expired)
 				row_error(c, peer, l, s, row->error, now_ms);
 		}
-		return true;			/* this teacher has nothing more to send for it */
+		return 0;			/* this teacher has nothing more to send for it */
 	}
 	if ((rc = check_row(c, l, row, &note)) != 0) {
-		bad_row(c, peer, l, row->seq, err_note_str(&note, rc, text, sizeof(text)));
+		if (rc != ENOMEM)
+			bad_row(c, peer, l, row->seq, err_note_str(&note, rc, text, sizeof(text)));
 		core__seq_forget(c, row->seq);
-		return false;
+		return rc == ENOMEM ? ENOMEM : ERR_FORMAT;
 	}
 	if ((l->wants & WANT_SCORE) != 0) {
 		rc = c->store->scores(c->store->arg, l->set, row->seq, &stored_bytes);
@@ -480,16 +488,17 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 		if (s->pending == 0)
 			s->flight &= (uint8_t)~l->wants;
 		core__seq_forget(c, row->seq);
-		return true;
+		return 0;
 	}
 	if (!store_row(c, l, s, msg, row, scores == NEW, label == NEW)) {
-		l->open[at] = open;		/* no memory: the teacher sends it again, or the lease expires */
+		l->open[at] = open;
 		l->n_open += open;
-		return false;
+		core__seq_forget(c, row->seq);
+		return ENOMEM;
 	}
 	peer->known->n_good++;
 	*after = s->op;
-	return true;
+	return 0;
 }
 
 void
@@ -500,15 +509,22 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_message *
 	struct core_message *out;
 	uint64_t *seqs = malloc(m->n_rows * sizeof(*seqs)), after = 0;
 	size_t n = 0;
+	bool no_memory = false;
 
 	if (seqs == NULL) {
 		core__refuse_memory(c, peer->id);
 		return;
 	}
 	crash_point("lease.rows");
-	for (size_t i = 0; i < m->n_rows && l != NULL; i++)
-		if (result_row(c, peer, l, msg, &m->rows[i], &after, now_ms))
+	for (size_t i = 0; i < m->n_rows && l != NULL; i++) {
+		int rc = result_row(c, peer, l, msg, &m->rows[i], &after, now_ms);
+
+		if (rc == 0)
 			seqs[n++] = m->rows[i].seq;
+		no_memory |= rc == ENOMEM;
+	}
+	if (no_memory)				/* not now: it greets again, and sends again what is not acknowledged */
+		core__refuse_memory(c, peer->id);
 	if (l == NULL) {
 		/*
 		 * A forgotten lease, or one of an earlier selectord: only what is stored can be acknowledged.

@@ -26,6 +26,7 @@
 #define DRAIN_MS 10000
 #define LATE_MS 3000			/* a turn of the loop that comes so late: the process was stopped, or the machine */
 #define CATCH_UP_MS 2000
+#define BEHIND_MS 10000			/* while what has come is not all read, no lease expires for so long: its renewal may be among it */
 #define ROSTER_MAX 1024
 #define TRIM_BYTES (1 << 20)
 #define KEEP_BYTES (64 << 20)		/* freed memory that malloc keeps, because records come and go all the time */
@@ -135,6 +136,8 @@ struct loop {
 	bool draining;
 	bool ready;				/* the first turn of the loop is done */
 	int64_t turned_ms, caught_up_ms;	/* the last turn of the loop; no lease expires before */
+	bool all_read;				/* all that had come was handled in this turn */
+	int64_t behind_ms;			/* since when it was not, or the last tick */
 	int64_t next_tick_ms, next_second_ms, next_readers_ms, next_limit_ms;
 	uint64_t n_logged[N_LIMITED];		/* since then */
 	uint64_t most_pending;			/* bytes, since memory was last returned to the kernel */
@@ -516,10 +519,15 @@ frames_in(struct loop *l, int64_t now_ms)
 		event_in(l, &h->event, now_ms);
 		free(h);
 	}
-	for (int n = 0; n < TURN_FRAMES && l->n_held < HELD_FRAMES && l->held_bytes < HELD_BYTES &&
-	    bus_server_recv(l->p.server, &e) == 0; n++)
+	l->all_read = false;
+	for (int n = 0; n < TURN_FRAMES && l->n_held < HELD_FRAMES && l->held_bytes < HELD_BYTES; n++) {
+		if (bus_server_recv(l->p.server, &e) != 0) {
+			l->all_read = l->n_held == 0;
+			break;
+		}
 		if (*cost_of(l, e.peer) < TURN_COST || !hold(l, &e))
 			event_in(l, &e, now_ms);
+	}
 }
 
 static int
@@ -536,23 +544,30 @@ durable_in(struct loop *l, int64_t now_ms)
 	return 0;
 }
 
-static void
+static int
 time_in(struct loop *l, int64_t now_ms)
 {
+	int rc;
+
 	/* Leases were renewed and peers heard of while this process was stopped: first what they sent is read. */
 	if (now_ms - l->turned_ms > LATE_MS) {
 		log_info("late", "ms=%" PRId64, now_ms - l->turned_ms);
 		l->caught_up_ms = now_ms + CATCH_UP_MS;
 	}
 	l->turned_ms = now_ms;
-	if (now_ms >= l->caught_up_ms && (now_ms >= l->next_tick_ms || core_wait_ms(l->p.core) <= 1)) {
+	if (l->all_read)
+		l->behind_ms = now_ms;
+	if (now_ms >= l->caught_up_ms && (l->all_read || now_ms - l->behind_ms >= BEHIND_MS) && (now_ms >= l->next_tick_ms || core_wait_ms(l->p.core) <= 1)) {
 		l->next_tick_ms = now_ms + TICK_MS;
+		l->behind_ms = now_ms;
 		core_tick(l->p.core, now_ms);
 		flush(l);
 	}
 	if (now_ms >= l->next_second_ms) {
 		int room = cache_room(l->p.cache, NULL);
 
+		if ((rc = cache_there(l->p.cache)) != 0)
+			return rc;
 		l->next_second_ms = now_ms + 1000;
 		if (room == ENOSPC)			/* dropped labels leave free pages in the file, not on the disk */
 			room = cache_room_inside(l->p.cache);
@@ -583,6 +598,7 @@ time_in(struct loop *l, int64_t now_ms)
 		if (cache_reader_check(l->p.cache, &n_dead) == 0 && n_dead > 0)
 			log_warn("cache.dead_readers", "cleared=%d", n_dead);
 	}
+	return 0;
 }
 
 int
@@ -591,7 +607,7 @@ loop_run(struct loop *l, struct err_note *note)
 	int64_t drain_until_ms = 0;
 	int rc = 0;
 
-	l->turned_ms = clock_now_ms();
+	l->turned_ms = l->behind_ms = clock_now_ms();
 	metrics_update(l, l->turned_ms);
 	while (rc == 0) {
 		int64_t now_ms = clock_now_ms(), tick_ms = l->next_tick_ms > now_ms ? l->next_tick_ms - now_ms : 0;
@@ -613,8 +629,7 @@ loop_run(struct loop *l, struct err_note *note)
 		if ((rc = durable_in(l, now_ms)) != 0)
 			break;
 		frames_in(l, now_ms);
-		time_in(l, now_ms);
-		if ((rc = l->p.store->failed) != 0)
+		if ((rc = time_in(l, now_ms)) != 0 || (rc = l->p.store->failed) != 0)
 			break;
 		if (!l->ready) {
 			l->ready = true;
@@ -634,6 +649,10 @@ loop_run(struct loop *l, struct err_note *note)
 		*note = l->p.store->why;
 		return rc;
 	}
+	if (rc == ENOENT)
+		return err_expect(note, rc, "cache.dir %s", "the data.mdb that this selectord opened",
+		    "that it was removed, moved or replaced: put it back and start again; without it a start makes a new cache, and the teachers are "
+		    "asked for everything again", l->p.cache_dir);
 	return rc != 0 ? err_note_set(note, rc, "cache.dir %s", l->p.cache_dir) : 0;
 }
 

@@ -11,9 +11,12 @@
 #include "base/file/file.h"
 #include "fabric/bus/bus.h"
 #include "data/cache/cache.h"
+#include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
 #include "data/labels/labels.h"
+#include "data/modelfiles/modelfiles.h"
+#include "data/select/file.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 #include "engine/model/model.h"
@@ -32,10 +35,12 @@ struct selectord {
 	const struct config *cfg;
 	uint32_t shard, n_shards;
 	struct corpus *train, *heldout;
+	struct blend *order;
 	struct hash128 train_hash, heldout_hash, teacher_hash, scorer_hash;
 	struct labels_set label_set;
 	struct labels_unigram *unigram;
 	struct labels_scores_set score_set;
+	struct select_file *file;		/* selector.mode file */
 	struct core_config core_cfg;
 	struct cache *cache;
 	struct bus_server *server;
@@ -49,13 +54,14 @@ struct selectord {
 
 /* One corpus: its windows, its identity, and whether its ids fit the models. */
 static int
-open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uint32_t number, struct hash128 *hash,
+open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uint32_t number, int32_t end, struct hash128 *hash,
     struct err_note *note)
 {
 	uint32_t L = cfg->corpus.context;
 	int rc;
 
-	if ((rc = corpus_open_as(c, prefix, cfg->corpus.dtype, note)) != 0 || (rc = corpus_fingerprint(*c, hash, note)) != 0)
+	if ((rc = corpus_open_as(c, prefix, cfg->corpus.dtype, note)) != 0 ||
+	    (cfg->corpus.isolate_documents && (rc = corpus_isolate(*c, end, note)) != 0) || (rc = corpus_fingerprint(*c, hash, note)) != 0)
 		return rc;
 	corpus_set_number(*c, number);
 	if (corpus_n_windows(*c, L) > 0)
@@ -74,15 +80,17 @@ fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, 
 	w->n_windows = corpus_n_windows(c, L);
 	w->tokenizer = tokenizer;
 	w->vocab_size = vocab;
+	w->document_end = (uint32_t)(corpus_document_end(c) + 1);
 }
 
 /*
  * Corpus, teacher and scorer must have the same tokenizer, or ids would mean different text. A corpus from
  * elsewhere may not state its tokenizer; then the teacher's is taken for it, and the trainer's is compared
- * with that.
+ * with that. With a declared compute class the model's may have more ids: its teachers compare each id of the
+ * corpus, and say in HELLO that they have its tokenizer.
  */
 static int
-check_tokenizer(const char *key, const char *dir, struct wire_id *tokenizer, struct err_note *note)
+check_tokenizer(const char *key, const char *dir, bool declared, struct wire_id *tokenizer, struct err_note *note)
 {
 	char path[4200], hex[2][HASH_HEX_BYTES], why[600], quoted[700];
 	struct hash128 fingerprint;
@@ -99,30 +107,86 @@ check_tokenizer(const char *key, const char *dir, struct wire_id *tokenizer, str
 		*tokenizer = (struct wire_id){true, fingerprint};
 	if (hash_equal(tokenizer->hash, fingerprint))
 		return 0;
+	if (declared) {
+		log_warn("tokenizer.other", "file=%s expected=%s found=%s hint=\"only teachers that compare each id are accepted "
+		    "(--corpus-tokenizer)\"", path, hash_hex(tokenizer->hash, hex[0]), hash_hex(fingerprint, hex[1]));
+		return 0;
+	}
 	return err_expect(note, ERR_MISMATCH, "%s %s", "tokenizer %s, the corpus's", "%s%s", key, path,
 	    hash_hex(tokenizer->hash, hex[0]), hash_hex(fingerprint, hex[1]), why[0] == '\0' ? "" :
 	    ", the hash of a file that cannot be read; put the corpus's tokenizer.json in its place, or none");
 }
 
+/* Does the model fit the corpus? A limit that is not known (0) is checked when a teacher says HELLO. */
 static int
-check_model(const char *key, const char *dir, uint32_t L, uint32_t *vocab, struct wire_id *tokenizer,
+check_sizes(const char *key, const char *dir, int64_t vocab, int64_t context, uint32_t corpus_vocab, uint32_t L, struct err_note *note)
+{
+	if (vocab > 0 && vocab < (int64_t)corpus_vocab)
+		return err_expect(note, ERR_MISMATCH, "%s %s", "a vocabulary of at least %" PRIu32 ", the corpus's", "%" PRId64, key, dir,
+		    corpus_vocab, vocab);
+	if (context > 0 && context < (int64_t)L)
+		return err_expect(note, ERR_MISMATCH, "%s %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64, key, dir, L,
+		    context);
+	return 0;
+}
+
+/*
+ * With a declared compute class a model may be of any architecture: its files are its identity, and of a configuration that
+ * teacherd could not use only what the corpus states is known.
+ */
+static int
+check_foreign(const char *key, const char *dir, struct model_config *m, struct hash128 *hash, struct err_note *note)
+{
+	struct err_note unread = {.name = ""};
+	char text[1200], quoted[1300];
+	int rc;
+
+	if ((rc = modelfiles_hash(dir, hash, note)) != 0)
+		return rc;
+	if ((rc = weights_config_load(dir, m, &unread)) == 0)
+		return 0;
+	*m = (struct model_config){0};
+	log_info("model.foreign", "option=%s dir=%s why=%s", key, dir, log_quote(err_note_str(&unread, rc, text, sizeof(text)), quoted, sizeof(quoted)));
+	return 0;
+}
+
+/* teacherd cannot compute this model; another teacher may. */
+static void
+offer_class(const char *dir, struct err_note *note)
+{
+	char path[4200], found[sizeof(note->found)];
+
+	snprintf(path, sizeof(path), "%s/config.json", dir);
+	if (access(path, F_OK) != 0)		/* a file of weights, not a folder */
+		return;
+	snprintf(found, sizeof(found), "%.120s", note->found);
+	err_note_found(note, "%s; for a teacher in PyTorch or vLLM set teacher.compute_class to a name for what it computes, such as "
+	    "bf16/torch-cuda", found);
+}
+
+static int
+check_model(const struct config *cfg, const char *key, const char *dir, uint32_t *vocab, struct wire_id *tokenizer,
     struct hash128 *hash, struct err_note *note)
 {
 	struct model_config m;
 	int rc;
 
-	if ((rc = weights_config_load(dir, &m, note)) != 0 || (rc = weights_fingerprint(dir, hash, note)) != 0)
+	if (config_compute_class(cfg) != NULL)
+		rc = check_foreign(key, dir, &m, hash, note);
+	else if ((rc = weights_config_load(dir, &m, note)) == 0)
+		rc = weights_fingerprint(dir, hash, note);
+	else if (rc == ERR_UNSUPPORTED)
+		offer_class(dir, note);
+	if (rc != 0)
 		return err_note_within(note, rc, key);
 	if (*vocab == 0)			/* the corpus does not state its vocabulary: every id of the model */
 		*vocab = (uint32_t)m.vocab_size;
-	if (m.vocab_size < (int64_t)*vocab)
-		return err_expect(note, ERR_MISMATCH, "%s %s",
-		    "a vocabulary of at least %" PRIu32 ", the corpus's", "%" PRId64, key, dir, *vocab,
-		    m.vocab_size);
-	if (m.context < (int64_t)L)
-		return err_expect(note, ERR_MISMATCH, "%s %s",
-		    "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64, key, dir, L, m.context);
-	return check_tokenizer(key, dir, tokenizer, note);
+	if (*vocab == 0)
+		return err_expect(note, ERR_CONFIG, "corpus.train %s", "the vocabulary (ids) in %s.json, since %s %s has an architecture of which it is "
+		    "not known", "none; add \"vocab\"", cfg->corpus.train, cfg->corpus.train, key, dir);
+	if ((rc = check_sizes(key, dir, m.vocab_size, m.context, *vocab, cfg->corpus.context, note)) != 0)
+		return rc;
+	return check_tokenizer(key, dir, config_compute_class(cfg) != NULL, tokenizer, note);
 }
 
 /* The longest label record of the set. It must fit into a message, or a stored label could not be served. */
@@ -162,6 +226,43 @@ out:
 	return rc;
 }
 
+static void
+fill_score_set(struct wire_score_set *w, const struct labels_scores_set *s)
+{
+	w->present = true;
+	w->hash = (struct wire_id){true, labels_scores_set_hash(s)};
+	w->scorer = (struct wire_id){true, s->scorer};
+	w->version = s->version;
+	snprintf(w->compute_class, sizeof(w->compute_class), "%s", s->compute_class);
+}
+
+/* selector.file: a score set whose scorer is the file. What the run of fleet.yaml needs of it is checked now, other plans at their HELLO. */
+static int
+read_file(struct selectord *d, struct err_note *note)
+{
+	const struct config *cfg = d->cfg;
+	struct labels_scores_set set = d->score_set;
+	uint64_t block, kept, steps = config_until_margin(cfg, NULL) ? cfg->trainer.steps : cfg->phase_one.steps;
+	char hex[HASH_HEX_BYTES];
+	int rc;
+
+	if (cfg->selector.mode != CONFIG_MODE_FILE)
+		return 0;
+	config_block(cfg, &block, &kept);
+	if ((rc = select_file_read(&d->file, cfg->selector.file, cfg->selector.file, corpus_n_windows(d->train, cfg->corpus.context),
+	    note)) != 0)
+		return err_note_within(note, rc, "selector.file");
+	if ((rc = select_file_check(d->file, d->order, cfg->run.seed, steps * cfg->trainer.batch, block, kept, note)) != 0)
+		return rc;
+	set.scorer = d->file->hash;
+	snprintf(set.compute_class, sizeof(set.compute_class), "file");
+	fill_score_set(&d->core_cfg.file_set, &set);
+	d->core_cfg.file = d->file;
+	log_info("selector.file", "path=%s form=%s sequences=%" PRIu64 " hash=%s", cfg->selector.file,
+	    d->file->list != NULL ? "list" : "scores", d->file->n, hash_hex(d->file->hash, hex));
+	return 0;
+}
+
 /* Corpora, models, label set and score set: peers and the cache are compared with these. */
 static int
 identify(struct selectord *d, struct err_note *note)
@@ -172,16 +273,17 @@ identify(struct selectord *d, struct err_note *note)
 	struct core_config *cc = &d->core_cfg;
 	struct labels_spec *spec = &d->label_set.spec;
 	struct wire_label_set *ls = &cc->label_set;
-	struct wire_score_set *ss = &cc->score_set;
 	uint32_t L = cfg->corpus.context, vocab;
 	char hex[2][HASH_HEX_BYTES];
 	struct wire_id tokenizer;
 	int rc;
 
-	if ((rc = open_corpus(&d->train, cfg, cfg->corpus.train, CORPUS_TRAIN, &d->train_hash, note)) != 0)
+	if ((rc = open_corpus(&d->train, cfg, cfg->corpus.train, CORPUS_TRAIN, -1, &d->train_hash, note)) != 0 ||
+	    (rc = corpus_blend(&d->order, d->train, L, note)) != 0)
 		return rc;
 	if (cfg->corpus.heldout[0] != '\0' &&
-	    (rc = open_corpus(&d->heldout, cfg, cfg->corpus.heldout, CORPUS_HELDOUT, &d->heldout_hash, note)) != 0)
+	    (rc = open_corpus(&d->heldout, cfg, cfg->corpus.heldout, CORPUS_HELDOUT, corpus_document_end(d->train),
+		&d->heldout_hash, note)) != 0)
 		return rc;
 	vocab = corpus_info(d->train)->vocab;
 	tokenizer = (struct wire_id){corpus_info(d->train)->has_tokenizer, corpus_info(d->train)->tokenizer};
@@ -190,12 +292,11 @@ identify(struct selectord *d, struct err_note *note)
 		return err_expect(note, ERR_MISMATCH, "corpus.heldout %s",
 		    "tokenizer %s, that of corpus.train", "%s", cfg->corpus.heldout,
 		    hash_hex(tokenizer.hash, hex[0]), hash_hex(corpus_info(d->heldout)->tokenizer, hex[1]));
-	if ((rc = check_model(
-		 "teacher.model", cfg->teacher.model, L, &vocab, &tokenizer, &d->teacher_hash, note)) != 0)
+	if ((rc = check_model(cfg, "teacher.model", cfg->teacher.model, &vocab, &tokenizer, &d->teacher_hash, note)) != 0)
 		return rc;
 	d->scorer_hash = d->teacher_hash;
-	if ((strcmp(cfg->teacher.scorer, cfg->teacher.model) != 0 && (rc = check_model(
-		 "teacher.scorer", cfg->teacher.scorer, L, &vocab, &tokenizer, &d->scorer_hash, note)) != 0) ||
+	if ((strcmp(cfg->teacher.scorer, cfg->teacher.model) != 0 && (rc = check_model(cfg,
+		 "teacher.scorer", cfg->teacher.scorer, &vocab, &tokenizer, &d->scorer_hash, note)) != 0) ||
 	    (rc = corpus_limit_vocab(d->train, vocab, note)) != 0 ||
 	    (d->heldout != NULL && (rc = corpus_limit_vocab(d->heldout, vocab, note)) != 0))
 		return rc;
@@ -203,7 +304,9 @@ identify(struct selectord *d, struct err_note *note)
 	d->label_set.corpus = d->score_set.corpus = d->train_hash;
 	d->label_set.teacher = d->teacher_hash;
 	d->score_set.scorer = d->scorer_hash;
-	if ((rc = kernels_resolve(&ko, d->label_set.compute_class, sizeof(d->label_set.compute_class), note)) != 0)
+	if (config_compute_class(cfg) != NULL)
+		snprintf(d->label_set.compute_class, sizeof(d->label_set.compute_class), "%s", config_compute_class(cfg));
+	else if ((rc = kernels_resolve(&ko, d->label_set.compute_class, sizeof(d->label_set.compute_class), note)) != 0)
 		return rc;
 	snprintf(d->score_set.compute_class, sizeof(d->score_set.compute_class), "%s", d->label_set.compute_class);
 	spec->kind = cfg->labels.kind;
@@ -233,6 +336,7 @@ identify(struct selectord *d, struct err_note *note)
 	cc->record_max = record_max(spec);
 	cc->keep_unselected = cfg->cache.keep_unselected;
 	fill_corpus(&cc->corpus, d->train, d->train_hash, L, vocab, tokenizer);
+	cc->order = d->order;
 	if (d->heldout != NULL) {
 		uint64_t n = corpus_n_windows(d->heldout, L), want = cfg->trainer.eval_sequences;
 
@@ -241,7 +345,7 @@ identify(struct selectord *d, struct err_note *note)
 		cc->n_heldout = (cfg->teacher.serve & CONFIG_SERVE_SCORE) == 0 ? 0 : want > 0 && want < n ? want : n;
 		cc->rows_wait_heldout = config_until_margin(cfg, &(double){0});
 	}
-	ls->present = ss->present = true;
+	ls->present = true;
 	ls->hash = (struct wire_id){true, spec->set};
 	ls->teacher = (struct wire_id){true, d->teacher_hash};
 	ls->kind = spec->kind;
@@ -249,12 +353,9 @@ identify(struct selectord *d, struct err_note *note)
 	ls->tau = (float)spec->tau;
 	ls->seed = spec->seed;
 	ls->version = spec->version;
-	ss->hash = (struct wire_id){true, labels_scores_set_hash(&d->score_set)};
-	ss->scorer = (struct wire_id){true, d->scorer_hash};
-	ss->version = LABELS_SCORES_VERSION;
 	snprintf(ls->compute_class, sizeof(ls->compute_class), "%s", d->label_set.compute_class);
-	snprintf(ss->compute_class, sizeof(ss->compute_class), "%s", d->score_set.compute_class);
-	return core_check(cc, note);
+	fill_score_set(&cc->score_set, &d->score_set);
+	return (rc = read_file(d, note)) != 0 ? rc : core_check(cc, note);
 }
 
 /* Only a cache of the present record format is written to. */
@@ -279,8 +380,9 @@ bind_cache(struct selectord *d, struct err_note *note)
 	const struct wire_label_set *ls = &d->core_cfg.label_set;
 	const struct wire_score_set *ss = &d->core_cfg.score_set;
 	const struct wire_corpus *wc = &d->core_cfg.corpus;
-	struct cache_identity items[24];
-	char text[24][CACHE_IDENTITY_BYTES], dir[4096], hex[HASH_HEX_BYTES];
+	struct cache_identity items[24 + BLEND_PARTS_MAX];
+	char text[24 + BLEND_PARTS_MAX][CACHE_IDENTITY_BYTES], names[BLEND_PARTS_MAX][40], dir[4096], hex[HASH_HEX_BYTES];
+	uint32_t period;
 	size_t n = 0;
 	int rc;
 
@@ -310,6 +412,11 @@ bind_cache(struct selectord *d, struct err_note *note)
 	ITEM("score_set.version", "%" PRIu32, ss->version);
 	ITEM("score_set", "%s", hash_hex(ss->hash.hash, hex));
 	ITEM("shard", "%" PRIu32 " of %" PRIu32, d->shard, d->n_shards);
+	for (size_t i = 0; blend_n_parts(d->order) > 1 && i < blend_n_parts(d->order); i++) {
+		snprintf(names[i], sizeof(names[i]), CACHE_IDENTITY_PART, i);
+		ITEM(names[i], "%" PRIu64 " windows, share %" PRIu32, corpus_n_windows(corpus_part(d->train, i), wc->context),
+		    blend_share(d->order, i, &period));
+	}
 #undef ITEM
 	if (d->n_shards == 1) {
 		rc = cache_open(&d->cache, d->cfg->cache.dir, CACHE_WRITE, d->cfg->cache.map_size, note);
@@ -457,7 +564,9 @@ main(int argc, char **argv)
 	bus_waker_destroy(&d.waker);
 	cache_destroy(&d.cache);
 	labels_unigram_destroy(&d.unigram);
+	blend_destroy(&d.order);
 	corpus_destroy(&d.train);
 	corpus_destroy(&d.heldout);
+	select_file_destroy(&d.file);
 	return daemon_end(&d.daemon, rc);
 }

@@ -44,17 +44,49 @@ core__waits_drop_plan(struct core *c, const struct core_plan *plan)
 }
 
 /*
- * Rows [first, first + count) as far as they are in blocks of this shard and fit a frame. true: sent. The
- * first block's part must be complete (or fill the frame); later blocks add what is ready.
+ * Is row first + n of a request there, with its label? The first `need` rows are needed for an answer: the block of one that is missing is
+ * opened.
  */
 static bool
-answer(struct core *c, const struct core_wait *w)
+row_ready(struct core *c, const struct core_wait *w, size_t n, size_t need, struct wire_row *out)
+{
+	struct core_plan *plan = w->plan;
+	uint64_t g = w->first + n, block = g / plan->kept;
+	struct cache_bytes label = {NULL, 0};
+	struct cache_row row;
+	bool quarantined;
+
+	if (c->store->rows(c->store->arg, plan->hash, block, g % plan->kept, 1, &row) != 0) {
+		if (n == 0 && !plan->released)
+			core__block_open(c, plan, block);
+		return false;
+	}
+	quarantined = (row.flags & CACHE_ROW_QUARANTINED) != 0;
+	if (!quarantined && c->store->label(c->store->arg, row.seq, &label) != 0) {
+		if (!core__quarantined(c, row.seq)) {
+			if (n < need && !plan->released)	/* no effect while it is labelled; if the label was lost, it opens again */
+				core__block_open(c, plan, block);
+			return false;
+		}
+		quarantined = true;
+	}
+	*out = (struct wire_row){row.seq, quarantined, {label.bytes, label.len}};
+	return true;
+}
+
+/*
+ * Rows [first, first + count) as far as they are in blocks of this shard and fit a frame. true: sent. The
+ * first block's part must be complete (or fill the frame); later blocks add what is ready. A request is looked
+ * at whenever something has changed, so the row that was missing the last time is looked up first.
+ */
+static bool
+answer(struct core *c, struct core_wait *w)
 {
 	struct core_plan *plan = w->plan;
 	const struct core_peer *peer = core__peer(c, w->peer);
 	uint64_t K = plan->kept, frame;
 	size_t max = w->count < WIRE_ROWS_MAX ? w->count : WIRE_ROWS_MAX, n = 0, need, bytes = 256;
-	struct wire_row *rows = NULL;
+	struct wire_row *rows, row;
 	struct core_message *m;
 	bool full = false;
 
@@ -62,40 +94,21 @@ answer(struct core *c, const struct core_wait *w)
 		return false;
 	frame = peer->max_message < c->cfg.max_message ? peer->max_message : c->cfg.max_message;
 	need = K - w->first % K < max ? (size_t)(K - w->first % K) : max;
-	while (n < max && !full) {
-		uint64_t g = w->first + n, block = g / K;
-		struct cache_bytes label = {NULL, 0};
-		struct cache_row row;
-		bool quarantined;
-
-		if (block % c->cfg.n_shards != c->cfg.shard)
+	if (!row_ready(c, w, w->missing, need, &row))
+		return false;
+	if ((rows = calloc(max, sizeof(*rows))) == NULL) {
+		c->no_memory = true;
+		return false;
+	}
+	while (n < max && (w->first + n) / K % c->cfg.n_shards == c->cfg.shard && row_ready(c, w, n, need, &row)) {
+		full = bytes + row.label.len + ROW_OVERHEAD > frame;
+		if (full)
 			break;
-		if (c->store->rows(c->store->arg, plan->hash, block, g % K, 1, &row) != 0) {
-			if (n == 0 && !plan->released)
-				core__block_open(c, plan, block);
-			break;
-		}
-		quarantined = (row.flags & CACHE_ROW_QUARANTINED) != 0;
-		if (!quarantined && c->store->label(c->store->arg, row.seq, &label) != 0) {
-			if (!core__quarantined(c, row.seq)) {
-				if (n < need && !plan->released)	/* no effect while it is labelled; if the label was lost, it opens again */
-					core__block_open(c, plan, block);
-				break;
-			}
-			quarantined = true;
-		}
-		if (bytes + label.len + ROW_OVERHEAD > frame) {
-			full = true;
-			break;
-		}
-		bytes += label.len + ROW_OVERHEAD;
-		if (rows == NULL && (rows = calloc(max, sizeof(*rows))) == NULL) {
-			c->no_memory = true;
-			return false;
-		}
-		rows[n++] = (struct wire_row){row.seq, quarantined, {label.bytes, label.len}};
+		bytes += row.label.len + ROW_OVERHEAD;
+		rows[n++] = row;
 	}
 	if (n == 0 || (n < need && !full)) {
+		w->missing = (uint32_t)n;
 		free(rows);
 		return false;
 	}

@@ -42,13 +42,49 @@ ask_rows_count(void *arg, struct hash128 plan, uint64_t block, uint64_t *n)
 	return rc != 0 ? rc : cache_rows_count(s->txn, plan, block, n);
 }
 
+/*
+ * A checksum covers a record of thousands of rows, and the core asks for one row at a time: the piece of the block that it is in is read once
+ * and kept. NULL: it cannot be kept, for whatever reason; the reader of the single row will say.
+ */
+static const struct store_rows *
+rows_piece(struct store *s, struct hash128 plan, uint64_t block, uint64_t first)
+{
+	struct store_rows *r = &s->rows[0];
+	uint64_t total;
+
+	for (struct store_rows *at = s->rows; at < s->rows + STORE_ROWS_KEPT; at++) {
+		if (at->n > 0 && at->block == block && at->first == first && hash_equal(at->plan, plan)) {
+			at->used = ++s->n_rows_asked;
+			return at;
+		}
+		if (at->used < r->used)
+			r = at;
+	}
+	if (cache_rows_count(s->txn, plan, block, &total) != 0 || first >= total)
+		return NULL;
+	free(r->rows);
+	*r = (struct store_rows){plan, block, first, 0, NULL, ++s->n_rows_asked};
+	total = total - first < STORE_ROWS ? total - first : STORE_ROWS;
+	if ((r->rows = mem_alloc(total, sizeof(*r->rows))) == NULL || cache_rows_get(s->txn, plan, block, first, total, r->rows) != 0)
+		return NULL;
+	r->n = total;
+	return r;
+}
+
 static int
 ask_rows(void *arg, struct hash128 plan, uint64_t block, uint64_t first, size_t n, struct cache_row *out)
 {
 	struct store *s = arg;
+	const struct store_rows *r;
+	uint64_t at = first % STORE_ROWS;
 	int rc = begin(s);
 
-	return rc != 0 ? rc : cache_rows_get(s->txn, plan, block, first, n, out);
+	if (rc != 0)
+		return rc;
+	if ((r = rows_piece(s, plan, block, first - at)) == NULL || at >= r->n || n > r->n - at)
+		return cache_rows_get(s->txn, plan, block, first, n, out);
+	memcpy(out, r->rows + at, n * sizeof(*out));
+	return 0;
 }
 
 static int
@@ -181,6 +217,8 @@ void
 store_free(struct store *s)
 {
 	store_end(s);
+	for (size_t i = 0; i < STORE_ROWS_KEPT; i++)
+		free(s->rows[i].rows);
 	free(s->tokens);
 	s->tokens = NULL;
 }

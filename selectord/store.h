@@ -12,6 +12,17 @@
 #include "data/labels/labels.h"
 #include "selectord/core.h"
 
+/* Rows of a block that were read, with their checksum, and are kept: they never change once they are written. */
+enum { STORE_ROWS = 4096, STORE_ROWS_KEPT = 16 };	/* rows of one piece; pieces, 96 KiB each at most, those not used for longest make room */
+
+struct store_rows {
+	struct hash128 plan;
+	uint64_t block, first;			/* first: a multiple of STORE_ROWS */
+	size_t n;				/* 0: none */
+	struct cache_row *rows;			/* [n] */
+	uint64_t used;
+};
+
 struct store {
 	struct core_store ask;			/* for core_new */
 	struct cache *cache;
@@ -22,6 +33,8 @@ struct store {
 	int failed;				/* 0, or why the corpus could not be read: the daemon must end */
 	struct err_note why;
 	struct cache_txn *txn;
+	struct store_rows rows[STORE_ROWS_KEPT];
+	uint64_t n_rows_asked;
 	/* For deciding which labels are checked fully, see store.c. */
 	int64_t window_ns, spent_ns;		/* begin of the window, and time spent in it */
 	uint64_t n_unread;

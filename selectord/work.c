@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/random/shuffle.h"
+#include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "data/labels/labels.h"
 #include "base/mem/mem.h"
@@ -20,7 +20,26 @@
 uint64_t
 core__order(const struct core *c, const struct core_plan *plan, uint64_t p)
 {
-	return CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(plan->wire.seed, c->cfg.corpus.n_windows, p));
+	if (plan->list != NULL)
+		return CORPUS_SEQ_MAKE(CORPUS_TRAIN, plan->list->list[p % plan->list->n]);
+	return CORPUS_SEQ_MAKE(CORPUS_TRAIN, blend_order(c->cfg.order, plan->wire.seed, p));
+}
+
+uint64_t
+core__epoch_at(const struct core *c, const struct select_file *list, uint64_t index, uint64_t p)
+{
+	return list != NULL ? p / list->n : blend_epoch_at(c->cfg.order, index, p);
+}
+
+bool
+core__position(const struct core *c, const struct select_file *list, uint32_t seed, uint64_t epoch, uint64_t index, uint64_t *p)
+{
+	if (list == NULL) {
+		*p = blend_position(c->cfg.order, seed, epoch, index);
+		return true;
+	}
+	*p = epoch * list->n + list->place[index];
+	return list->place[index] < list->n;
 }
 
 /* ---- held-out windows ---- */
@@ -53,13 +72,10 @@ heldout_read(struct core *c, uint64_t i)
 {
 	uint32_t L = c->cfg.corpus.context;
 	struct cache_bytes v;
-	double sum = 0;
 	int rc = c->store->scores(c->store->arg, CACHE_SCORES_TEACHER, heldout_seq(i), &v);
 
-	if (rc == 0 && (rc = labels_scores_decode(v.bytes, v.len, L, c->loss, NULL, NULL)) == 0) {
-		for (uint32_t t = 0; t < L; t++)
-			sum += c->loss[t];
-		c->held_loss[i] = (float)(sum / L);
+	if (rc == 0 && (rc = labels_scores_decode(v.bytes, v.len, L, c->loss, c->rank, NULL)) == 0) {
+		c->held_loss[i] = (float)labels_scores_mean(c->loss, c->rank, L, NULL);
 		c->held[i] |= POS_SCORED;
 		c->n_held++;
 	} else if (core__quarantined(c, heldout_seq(i))) {
@@ -136,6 +152,8 @@ block_close(struct core_plan *plan, struct core_block *b)
 	free(b->flags);
 	free(b->score);
 	free(b->cut);
+	free(b->limits);
+	free(b->wanted);
 	free(b->rows);
 	free(b->drops);
 	free(b);
@@ -170,7 +188,7 @@ core__block_open(struct core *c, struct core_plan *plan, uint64_t no)
 	if (plan->n_active >= 2 && plan->n_active * core__block_bytes(plan->window, plan->kept) >= BLOCKS_BYTES_MAX)
 		return false;			/* those that are active will make room */
 	if ((b = calloc(1, sizeof(*b))) == NULL || (b->flags = calloc(plan->window, 1)) == NULL ||
-	    (plan->wire.mode == WIRE_MODE_SALT_DS && (b->score = calloc(plan->window, sizeof(*b->score))) == NULL)) {
+	    (plan->scored && (b->score = calloc(plan->window, sizeof(*b->score))) == NULL)) {
 		if (b != NULL)
 			free(b->flags);
 		free(b);
@@ -209,7 +227,7 @@ scan_position(struct core *c, struct core_plan *plan, struct core_block *b, uint
 {
 	uint64_t seq = core__order(c, plan, b->first + i);
 
-	if (plan->wire.mode == WIRE_MODE_NONE || c->same_model)
+	if (plan->wire.mode != WIRE_MODE_SALT_DS || c->same_model)
 		if (core__has_label(c, seq))
 			b->flags[i] |= POS_LABELLED;
 	if (core__quarantined(c, seq) && (b->flags[i] & POS_LABELLED) == 0)
@@ -218,6 +236,8 @@ scan_position(struct core *c, struct core_plan *plan, struct core_block *b, uint
 		return;
 	if ((b->flags[i] & POS_QUARANTINED) != 0)
 		b->score[i] = NAN;
+	else if (plan->wire.mode == WIRE_MODE_FILE)
+		b->score[i] = c->cfg.file->score[CORPUS_SEQ_INDEX(seq)];
 	else if (core__score_of(c, seq, plan->wire.k, &b->score[i]) != 0)
 		return;
 	b->flags[i] |= POS_SCORED;
@@ -277,7 +297,7 @@ scan_block(struct core *c, struct core_plan *plan, struct core_block *b)
 	if (b->rows_stored || b->scan_at < plan->window)
 		return;
 	b->state = BLOCK_SCORE;
-	if (plan->wire.mode == WIRE_MODE_NONE || b->n_scored == plan->window)
+	if (!plan->scored || b->n_scored == plan->window)
 		core__choose_begin(b);
 }
 
@@ -377,23 +397,26 @@ static void
 each_position(struct core *c, uint64_t seq, void (*each)(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i, uint8_t wants),
     uint8_t wants)
 {
-	uint64_t n = c->cfg.corpus.n_windows, index = CORPUS_SEQ_INDEX(seq);
+	uint64_t index = CORPUS_SEQ_INDEX(seq);
 
-	if (CORPUS_SEQ_NO(seq) != CORPUS_TRAIN || index >= n)
+	if (CORPUS_SEQ_NO(seq) != CORPUS_TRAIN || index >= c->cfg.corpus.n_windows)
 		return;
 	for (struct core_plan *plan = c->plans; plan != NULL; plan = plan->next) {
 		uint64_t last_epoch = UINT64_MAX, at = 0;
+		bool listed = true;
 
 		for (struct core_block *b = plan->blocks, *next; b != NULL; b = next) {
 			uint64_t first = b->first, end = first + plan->window;
 			size_t n_active = plan->n_active;
 
 			next = b->next;
-			for (uint64_t epoch = first / n; epoch * n < end; epoch++) {
+			for (uint64_t epoch = core__epoch_at(c, plan->list, index, first);; epoch++) {
 				if (epoch != last_epoch)
-					at = epoch * n + shuffle_position(plan->wire.seed, n, epoch, index);
+					listed = core__position(c, plan->list, plan->wire.seed, epoch, index, &at);
 				last_epoch = epoch;
-				if (at >= first && at < end)
+				if (!listed || at >= end)
+					break;
+				if (at >= first)
 					each(c, plan, b, at - first, wants);
 				if (plan->n_active != n_active)
 					break;		/* each() closed the block */

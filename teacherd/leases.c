@@ -204,6 +204,7 @@ leases_take(struct leases *l, size_t shard, const struct wire_lease *w)
 	job->want_score = w->want_score;
 	job->want_label = w->want_label;
 	job->n_valid = w->n_valid;
+	job->document_end = (int32_t)w->document_end - 1;
 	for (size_t i = 0; i < w->n_seqs; i++)
 		job->rows[i].seq = w->seqs[i];
 	memcpy(job->tokens, w->tokens, w->n_seqs * ((size_t)w->context + 1) * sizeof(int32_t));

@@ -11,10 +11,10 @@
 #include "base/log/log.h"
 #include "engine/infer/infer.h"
 #include "fabric/config/config.h"
+#include "fabric/account/account.h"
 #include "fabric/daemon/daemon.h"
 #include "fabric/session/session.h"
 #include "fabric/status/status.h"
-#include "teacherd/account.h"
 #include "teacherd/leases.h"
 
 #define TURN_MS 250
@@ -37,7 +37,7 @@ struct loop {
 static void
 account(struct loop *l, int64_t now_ms)
 {
-	struct account a = {.run_dir = l->o->config->run.dir, .name = l->o->name,
+	struct account a = {.run_dir = l->o->config->run.dir, .name = l->o->name, .boot_id = bus_boot_id(),
 	    .sequences = leases_sequences(l->leases), .tokens = leases_tokens(l->leases),
 	    .cpu_seconds = infer_cpu_seconds(l->o->infer),
 	    .up_seconds = (double)(now_ms - l->started_ms) * 1e-3, .threads = infer_threads(l->o->infer)};

@@ -10,6 +10,18 @@
 #include "fabric/daemon/daemon.h"
 #include "teacherd/loop.h"
 
+/* With a declared compute class the model may be one for another teacher. */
+static int
+refused(const struct config *cfg, int rc, const char *key, struct err_note *note)
+{
+	char found[sizeof(note->found)];
+
+	snprintf(found, sizeof(found), "%.120s", note->found);
+	if (rc == ERR_UNSUPPORTED && config_compute_class(cfg) != NULL)
+		err_note_found(note, "%s; teacherd cannot compute this model: start a teacher that can, and set deploy.teachers: 0", found);
+	return err_note_within(note, rc, key);
+}
+
 /*
  * The models that teacher.serve asks for. teacher.model computes labels, the scores of held-out windows, and all scores if teacher.scorer
  * is the same model.
@@ -18,17 +30,21 @@ static int
 open_models(const struct config *cfg, struct bus_waker *waker, struct infer **infer, struct err_note *note)
 {
 	bool scores = cfg->teacher.serve & CONFIG_SERVE_SCORE, labels = cfg->teacher.serve & CONFIG_SERVE_LABEL;
-	struct infer_options io = {.kernels = {.backend = (enum kernels_backend)cfg->compute.backend,
-	    .dtype = (enum kernels_dtype)cfg->compute.dtype}, .threads = (int)cfg->teacher.threads, .notify = bus_waker_notify, .notify_arg = waker};
+	struct infer_options io = {.kernels = {.backend = (enum kernels_backend)cfg->compute.backend}, .threads = (int)cfg->teacher.threads,
+	    .compute_class = config_compute_class(cfg), .notify = bus_waker_notify, .notify_arg = waker};
+	enum config_dtype dtype;
 	int rc;
 
+	if ((rc = config_teacher_dtype(cfg, &dtype, note)) != 0)
+		return rc;
+	io.kernels.dtype = (enum kernels_dtype)dtype;
 	if ((rc = infer_new(infer, &io, note)) != 0)
 		return rc;
 	if ((rc = infer_add_model(*infer, cfg->teacher.model, true, labels, note)) != 0)
-		return err_note_within(note, rc, "teacher.model");
+		return refused(cfg, rc, "teacher.model", note);
 	if (scores && strcmp(cfg->teacher.scorer, cfg->teacher.model) != 0 &&
 	    (rc = infer_add_model(*infer, cfg->teacher.scorer, true, false, note)) != 0)
-		return err_note_within(note, rc, "teacher.scorer");
+		return refused(cfg, rc, "teacher.scorer", note);
 	for (size_t i = 0; i < infer_n_models(*infer); i++) {
 		const struct infer_model *m = infer_model(*infer, i);
 		char hex[HASH_HEX_BYTES];

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 /* Weak: one pair for all files of a test, or a failure in any but main's would not count. */
-__attribute__((weak)) int check_count, check_failures;
+__attribute__((weak)) _Atomic int check_count, check_failures;
 
 #define CHECK_ROW(what, cond)								\
 	do {										\

@@ -22,7 +22,7 @@ usage: distro.sh RELEASE [options]
   build       the dev preset, warnings are errors
   unit        the tests unit, kernels, golden, replay and crash
   system      the tests system, without those that need the host's own services
-  package     dpkg-buildpackage -b, and lintian without errors
+  package     dpkg-buildpackage -b, lintian without errors, programs with the library of libsaltfleet-dev
   installed   the package in a system without compilers: quickstart.sh, removal
 
 It tests HEAD of this checkout, from a clean clone. Exit code: 0 all steps passed; 1 a step failed; 64 wrong use; 69 cannot run here.
@@ -163,14 +163,20 @@ step quickstart offline "$root" 3600 'cd /src && ./deploy/quickstart.sh --steps 
 step build inside "$root" 3600 'cd /src && cmake --preset dev && cmake --build --preset dev -j "$JOBS"'
 step unit offline "$root" 1800 'cd /src && ctest --test-dir build/dev -L "^(unit|kernels|golden|replay|crash)$" -j "$JOBS" --output-on-failure --timeout 300'
 # A chroot has no init; slurm.sh and the browser's test start services of the host.
-step system offline "$root" 5400 'cd /src && ctest --test-dir build/dev -j $((JOBS + 1)) -L "^system$" -R "$1" -E "system/(slurm|exporter_page)$" --output-on-failure --timeout 600' "$tests"
+step system offline "$root" 5400 'cd /src && ctest --test-dir build/dev -j $((JOBS * 4)) -L "^system$" -R "$1" -E "system/(slurm|exporter_page)$" --output-on-failure --timeout 600' "$tests"
 
 make_package() {
 	inside "$root" 3600 '
 		apt-get -qq -y --no-install-recommends install debhelper lintian > /dev/null
 		cd /src
 		dpkg-buildpackage -b -us -uc -j"$JOBS"
-		lintian --fail-on error --no-tag-display-limit ../saltfleet_*.changes' || return
+		lintian --fail-on error --no-tag-display-limit ../saltfleet_*.changes
+		apt-get -qq -y --no-install-recommends install ../libsaltfleet1_*.deb ../libsaltfleet-dev_*.deb > /dev/null
+		for example in /usr/share/doc/libsaltfleet-dev/examples/*.c; do
+			cc -std=c17 -D_GNU_SOURCE "$example" -o /tmp/example $(pkg-config --cflags --libs saltfleet) -lm
+			/tmp/example nothing.yaml nothing > /tmp/example.log 2>&1 && rc=0 || rc=$?
+			[ $rc -eq 66 ] || { echo "$example nothing.yaml: expected 66, found $rc: $(cat /tmp/example.log)"; exit 1; }
+		done' || return
 	mkdir -p "$work/debs" && cp "$root"/saltfleet_*.deb "$work/debs"
 }
 # Only what the package depends on is there: no compiler, no source.

@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "base/clock/clock.h"
-#include "base/random/shuffle.h"
+#include "data/corpus/blend.h"
 #include "fabric/config/config.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
@@ -138,7 +138,7 @@ slot_local_row(struct feed *f, struct feed_slot *slot, uint64_t i)
 {
 	uint64_t position = slot->step * f->batch + (uint64_t)f->o.rank * f->n_rows + i;
 	struct err_note note;
-	int rc = corpus_window(f->o.corpus, shuffle_order(f->plan.seed, f->n_windows, position), f->context,
+	int rc = corpus_window(f->o.corpus, blend_order(f->order, f->plan.seed, position), f->context,
 	    slot->tokens + i * (f->context + 1), &note);
 
 	if (rc != 0) {
@@ -173,9 +173,9 @@ feed__accept(struct feed *f, uint64_t g, const struct wire_row *wr)
 		return;			/* it was asked for twice, or is not needed any more */
 	row = &slot->rows[i];
 	tokens = slot->tokens + i * (f->context + 1);
-	if (f->plan.mode == WIRE_MODE_NONE && wr->seq != shuffle_order(f->plan.seed, f->n_windows, g)) {
+	if (f->plan.mode == WIRE_MODE_NONE && wr->seq != blend_order(f->order, f->plan.seed, g)) {
 		rc = err_expect(&note, ERR_MISMATCH, "row %" PRIu64 " of the plan", "sequence %" PRIu64, "%" PRIu64, g,
-		    shuffle_order(f->plan.seed, f->n_windows, g), wr->seq);
+		    blend_order(f->order, f->plan.seed, g), wr->seq);
 		feed__fail(f, rc, &note);
 		return;
 	}
@@ -317,17 +317,14 @@ feed_new(struct feed **out, const struct feed_options *o, struct err_note *note)
 	f->context = cfg->corpus.context;
 	f->batch = cfg->trainer.batch;
 	f->n_rows = f->batch / (uint64_t)o->n_ranks;
-	f->n_windows = corpus_n_windows(o->corpus, f->context);
 	f->next_step = o->first_step;
 	f->teacher_nats = o->resumed != NULL ? o->resumed->teacher_nats : NAN;
 	f->released = o->resumed != NULL && o->resumed->released;
 	pthread_mutex_init(&f->lock, NULL);
 	clock_cond_init(&f->changed);
-	if (f->n_windows == 0) {
-		rc = err_expect(note, ERR_RANGE, "%s", "at least corpus.context + 1 = %u tokens", "%" PRIu64, cfg->corpus.train, f->context + 1,
-		    corpus_n_tokens(o->corpus));
+	if ((rc = corpus_blend(&f->order, o->corpus, f->context, note)) != 0)
 		goto fail;
-	}
+	rc = ENOMEM;
 	feed_plan(f);
 	f->rows_ahead = status_register(o->status, STATUS_QUEUE, "rows_ahead", "steps", "steps whose rows are complete");
 	f->label_bytes = status_register(o->status, STATUS_COUNTER, "label_bytes_total", "bytes", "label records received");
@@ -390,6 +387,7 @@ feed_destroy(struct feed **feed)
 		free(slot->values);
 		free(slot->dense);
 	}
+	blend_destroy(&f->order);
 	labels_unigram_destroy(&f->unigram);
 	pthread_cond_destroy(&f->changed);
 	pthread_mutex_destroy(&f->lock);

@@ -15,7 +15,7 @@
 #include "data/corpus/corpus.h"
 #include "base/err/err.h"
 #include "base/hash/hash.h"
-#include "trainerd/phase.h"
+#include "data/phase/phase.h"
 #include "trainerd/state.h"
 #include "trainerd/step.h"
 

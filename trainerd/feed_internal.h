@@ -48,7 +48,8 @@ struct feed_link {
 struct feed {
 	struct feed_options o;
 	uint32_t context;
-	uint64_t batch, n_rows, n_windows;	/* n_rows: of this rank a step */
+	uint64_t batch, n_rows;			/* n_rows: of this rank a step */
+	struct blend *order;
 	uint64_t block, kept;			/* W, K */
 	struct labels_spec spec;		/* set and unigram: from WELCOME, under the lock */
 	struct labels_unigram *unigram;

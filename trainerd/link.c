@@ -41,6 +41,7 @@ feed__links_new(struct feed *f, struct err_note *note)
 	if (resumed != NULL && resumed->has_sets) {
 		h.label_set.teacher = (struct wire_id){true, resumed->sets.teacher};
 		h.label_set.hash = (struct wire_id){true, resumed->sets.label_set};
+		so.file = (struct wire_id){true, resumed->sets.scorer};
 	}
 	return session_new(&f->session, &so, note);
 }

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/clock/clock.h"
 #include "base/clock/stop.h"
@@ -13,6 +14,8 @@
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
 #include "base/err/crash.h"
+#include "base/file/file.h"
+#include "base/mem/mem.h"
 #include "base/json/json.h"
 #include "engine/kernels/kernels.h"
 #include "base/log/log.h"
@@ -55,22 +58,94 @@ loop_line(struct run *r, const char *kind, const struct metrics_field *fields, s
 	return rc == 0 ? 0 : err_note_set(note, rc, "metrics.jsonl");
 }
 
-/* Held-out loss, to metrics and to the margin. Collective. */
+/* What the evaluation says about a file of trainer.eval_choices. */
+static struct json *
+loop_judged(const struct task *task, const struct task_results *results)
+{
+	const struct task_result *r = &results->all;
+	struct json *o = json_build("{s:s, s:I}", "kind", task_kind_name(task_kind(task)), "items", (long long)r->n);
+
+	json_put(o, "accuracy", json_new_num(r->right.mean));
+	json_put(o, "accuracy_se", json_new_num(r->right.se));
+	json_put(o, "log_probability", json_new_num(r->log_p.mean));
+	json_put(o, "log_probability_se", json_new_num(r->log_p.se));
+	if (task_kind(task) == TASK_CHOICES) {
+		json_put(o, "accuracy_by_token", json_new_num(r->by_token.mean));
+		json_put(o, "accuracy_by_byte", json_new_num(r->by_byte.mean));
+	}
+	if (task_n_sets(task) > 1) {
+		json_put(o, "sets", json_new_int((int64_t)task_n_sets(task)));
+		json_put(o, "sets_mean", json_new_num(results->sets_mean));
+		json_put(o, "sets_mean_se", json_new_num(results->sets_se_items));
+	}
+	return o;
+}
+
+/* The files of trainer.eval_choices, to TensorBoard and the log; *tasks: their results by name. Rank 0. */
+static void
+loop_tasks(struct run *r, struct json **tasks)
+{
+	struct tb_scalar scalars[TB_SCALARS_MAX];
+	char tags[TB_SCALARS_MAX][64];
+	size_t n = judge_n(r->judge);
+
+	*tasks = json_new_object();
+	for (size_t i = 0; i < n; i++) {
+		const struct task_results *results = judge_results(r->judge, i);
+		const struct task_mean *right = &results->all.right;
+
+		json_put(*tasks, judge_name(r->judge, i), loop_judged(judge_task(r->judge, i), results));
+		log_info("eval.choices", "step=%" PRIu64 " file=%s items=%zu accuracy=%.4f se=%.4f", r->state.step, judge_name(r->judge, i),
+		    results->all.n, right->mean, right->se);
+		snprintf(tags[i], sizeof(tags[i]), "choices/%s", judge_name(r->judge, i));
+		scalars[i] = (struct tb_scalar){tags[i], (float)right->mean};
+	}
+	loop_scalars(r, scalars, n);
+}
+
+/* The loss of each held-out sequence after the last step, for `saltctl report`: run.dir/sequence_losses.jsonl. Rank 0. */
+static int
+loop_sequence_losses(const struct run *r, const double *nats, struct err_note *note)
+{
+	struct file_replace file;
+	char path[4200];
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/sequence_losses.jsonl", r->config->run.dir);
+	if ((rc = file_replace_begin(&file, path, note)) != 0)
+		return rc;
+	for (uint64_t i = 0; i < r->n_eval; i++)
+		fprintf(file.f, "{\"sequence\": %" PRIu64 ", \"loss\": %.9g}\n", i, nats[i]);
+	return file_replace_end(&file, false, note);
+}
+
+/* Held-out loss, and trainer.eval_choices, to metrics and to the margin. Collective. */
 static int
 loop_evaluate(struct run *r, struct err_note *note)
 {
 	const struct corpus_info *info;
 	int64_t start = clock_now_ms();
+	double *nats = NULL;
 	struct step_eval e;
 	int rc;
 
 	if (r->heldout == NULL || r->n_eval == 0)
 		return 0;
+	if (r->state.step >= r->config->trainer.steps &&
+	    (rc = agree(r->comm, (nats = mem_alloc(r->n_eval, sizeof(*nats))) == NULL ? ENOMEM : 0, note)) != 0)
+		return rc;
 	watchdog_progress(r->watchdog, "evaluation");
 	status_state(r->status, "evaluating", start);
 	daemon_notify_status("step %" PRIu64 ": evaluating", r->state.step);
-	if ((rc = step_evaluate(r->step, r->n_eval, run_heldout_window, r, &e)) != 0)
-		return err_note_set(note, rc, "%s", r->config->corpus.heldout);
+	if ((rc = step_evaluate(r->step, r->n_eval, run_heldout_window, r, nats, &e)) != 0)
+		err_note_set(note, rc, "%s", r->config->corpus.heldout);
+	else if (r->judge != NULL && (rc = judge_run(r->judge, r->comm, run_evaluates, r)) != 0)
+		err_note_set(note, rc, "trainer.eval_choices");
+	if (rc == 0 && r->rank == 0 && nats != NULL)
+		rc = loop_sequence_losses(r, nats, note);
+	free(nats);
+	if ((rc = agree(r->comm, rc, note)) != 0)
+		return rc;
 	r->evaluated_step = r->state.step;
 	r->last_eval = e;
 	info = corpus_info(r->heldout);
@@ -80,13 +155,15 @@ loop_evaluate(struct run *r, struct err_note *note)
 		double bits_per_byte = info->n_bytes > 0 ? e.loss / log(2.0) * (double)info->n_tokens / (double)info->n_bytes : NAN;
 		const struct tb_scalar scalars[] = {{"heldout/loss", (float)e.loss}, {"heldout/accuracy", (float)e.accuracy},
 		    {"heldout/bits_per_byte", (float)bits_per_byte}};
-		const struct metrics_field fields[] = {{"loss", json_new_num(e.loss)}, {"accuracy", json_new_num(e.accuracy)},
+		struct metrics_field fields[] = {{"loss", json_new_num(e.loss)}, {"accuracy", json_new_num(e.accuracy)},
 		    {"bits_per_byte", json_new_num(bits_per_byte)}, {"tokens", json_new_int(e.tokens)},
 		    {"teacher_loss", json_new_num(feed_view(r->feed).teacher_nats)},
-		    {"seconds", json_new_num((double)(clock_now_ms() - start) * 1e-3)}};
+		    {"seconds", json_new_num((double)(clock_now_ms() - start) * 1e-3)}, {"choices", NULL}};
 
 		loop_scalars(r, scalars, info->n_bytes > 0 ? 3 : 2);
-		rc = loop_line(r, "eval", fields, COUNT(fields), note);
+		if (r->judge != NULL)
+			loop_tasks(r, &fields[COUNT(fields) - 1].value);
+		rc = loop_line(r, "eval", fields, COUNT(fields) - (r->judge == NULL), note);
 		log_info("eval", "step=%" PRIu64 " log_perplexity=%.4f accuracy=%.4f ms=%" PRId64, r->state.step, e.loss, e.accuracy,
 		    clock_now_ms() - start);
 	}
@@ -99,6 +176,7 @@ loop_save(struct run *r, struct err_note *note)
 {
 	const struct feed_view feed = feed_view(r->feed);
 	int64_t start = clock_now_ms();
+	bool again;
 	int rc;
 
 	watchdog_long(r->watchdog, "checkpoint", run_checkpoint_s(r));
@@ -112,11 +190,20 @@ loop_save(struct run *r, struct err_note *note)
 	r->state.released = feed.released;
 	r->state.switch_step = r->phase.switch_step;
 	r->state.evaluated_step = r->evaluated_step;
-	if ((rc = run_check_directory(r, note)) != 0)
+	if ((rc = run_check_directory(r, &again, note)) != 0)
 		return rc;
 	if (r->rank == 0 && r->metrics != NULL && metrics_sync(r->metrics) != 0)
 		log_warn("metrics.sync", "errno=%d", errno);
-	if ((rc = save_write(r->step, r->comm, &r->save, &r->state, note)) != 0)
+	rc = save_write(r->step, r->comm, &r->save, &r->state, note);
+	if (rc == ENOENT) {		/* was run.dir moved away while the checkpoint was written? */
+		struct err_note other = {.name = ""};
+		int moved = run_check_directory(r, &again, &other);
+
+		if (moved != 0)
+			*note = other;
+		rc = moved != 0 ? moved : again ? save_write(r->step, r->comm, &r->save, &r->state, note) : rc;
+	}
+	if (rc != 0)
 		return rc;
 	r->saved_step = r->state.step;
 	if (r->rank == 0)
@@ -296,9 +383,10 @@ loop_curves(struct run *r, const struct step_result *e, double seconds, float lr
 	struct tb_scalar scalars[] = {{"train/loss", (float)e->loss}, {"train/hard_loss", (float)e->hard}, {"train/accuracy", (float)e->accuracy},
 	    {"train/grad_norm", (float)e->grad_norm}, {"train/lr", lr}, {"train/kd_weight", weight}, {"train/phase", kd || weight > 0 ? 1 : 2},
 	    {"train/tokens_per_second", (float)(tokens / all)}, {"train/wait_share", (float)(r->waited_s / all)},
-	    {"train/soft_loss", (float)e->soft}, {"train/kl", (float)(e->soft - e->entropy)}};
+	    {"train/soft_loss", (float)e->soft}, {"train/kl", (float)(e->soft - e->entropy)},
+	    {"train/token_weight", (float)e->weight}};
 
-	loop_scalars(r, scalars, COUNT(scalars) - (kd ? 0 : 2));
+	loop_scalars(r, scalars, COUNT(scalars) - (kd ? 0 : 3));
 }
 
 static int
@@ -321,7 +409,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	    {"hard", json_new_num(e->hard)}, {"soft", json_new_num(kd ? e->soft : NAN)},
 	    {"teacher_entropy", json_new_num(kd ? e->entropy : NAN)}, {"kl", json_new_num(kd ? e->soft - e->entropy : NAN)},
 	    {"accuracy", json_new_num(e->accuracy)}, {"grad_norm", json_new_num(e->grad_norm)}, {"lr", json_new_num(lr)},
-	    {"weight", json_new_num(weight)}, {"kd_tokens", json_new_int(e->kd_tokens)}, {"label_bytes", json_new_int((int64_t)label_bytes)},
+	    {"weight", json_new_num(weight)}, {"token_weight", json_new_num(kd ? e->weight : NAN)}, {"kd_tokens", json_new_int(e->kd_tokens)}, {"label_bytes", json_new_int((int64_t)label_bytes)},
 	    {"late_rows", json_new_int((int64_t)counts[0])}, {"quarantined_rows", json_new_int((int64_t)counts[1])},
 	    {"skipped", json_new_flag(e->skipped)}, {"tokens", json_new_int((int64_t)r->state.tokens)},
 	    {"seconds", json_new_num(r->state.train_s)}, {"step_seconds", json_new_num(seconds)},
@@ -427,9 +515,9 @@ loop_run(const struct loop_options *o, struct err_note *note)
 
 	if ((rc = run_new(&r, o, note)) != 0)
 		return rc;
-	log_info("run.start", "mode=%s step=%" PRIu64 " of=%" PRIu64 " ranks=%d threads=%d params=%" PRId64 " compute=\"%s\" why=\"%s\"",
+	log_info("run.start", "mode=%s step=%" PRIu64 " of=%" PRIu64 " ranks=%d threads=%d params=%" PRId64 " optimizer=%s compute=\"%s\" why=\"%s\"",
 	    config_mode_name(r->config), r->state.step, r->config->trainer.steps, comm_size(r->comm), kernels_threads(r->kernels),
-	    step_model(r->step)->n_params, kernels_describe(r->kernels), kernels_reason(r->kernels));
+	    step_model(r->step)->n_params, r->state.identity.optimizer, kernels_describe(r->kernels), kernels_reason(r->kernels));
 	status_set(r->m_switch, r->phase.switch_step != PHASE_UNKNOWN ? (double)r->phase.switch_step : NAN);
 	status_phase(r->status, phase_is_one(&r->phase, r->state.step) ? "one" : "two");
 	status_step(r->status, r->state.step, r->config->trainer.steps);

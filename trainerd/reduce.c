@@ -54,19 +54,19 @@ later_first(const void *a, const void *b)
 
 /* Every rank's range in pieces of at most `size` elements. */
 static int
-make_buckets(struct reduce *r, int64_t size)
+make_buckets(struct reduce *r, const struct optim_split *split, int64_t size)
 {
 	int n_ranks = comm_size(r->comm);
 	int64_t n = 0;
 
-	if ((r->buckets = mem_alloc((size_t)(r->shard.n / size + n_ranks), sizeof(*r->buckets))) == NULL)
+	if ((r->buckets = mem_alloc((size_t)(r->shard.n / size + n_ranks * split->n_parts), sizeof(*r->buckets))) == NULL)
 		return ENOMEM;
-	for (int rank = 0; rank < n_ranks; rank++) {
-		struct shard part;
+	for (int i = 0; i < split->n_parts * n_ranks; i++) {
+		int64_t begin, end;
 
-		shard_range(&part, r->shard.n, rank, n_ranks);
-		for (int64_t at = part.begin; at < part.end; at += size)
-			r->buckets[n++] = (struct bucket){.begin = at, .end = at + size < part.end ? at + size : part.end, .owner = rank};
+		optim_split_range(&split->parts[i / n_ranks], i % n_ranks, n_ranks, &begin, &end);
+		for (int64_t at = begin; at < end; at += size)
+			r->buckets[n++] = (struct bucket){.begin = at, .end = at + size < end ? at + size : end, .owner = i % n_ranks};
 	}
 	r->n_buckets = n;
 	qsort(r->buckets, (size_t)n, sizeof(*r->buckets), later_first);
@@ -74,7 +74,8 @@ make_buckets(struct reduce *r, int64_t size)
 }
 
 int
-reduce_new(struct reduce **out, const struct shard *shard, struct comm *comm, struct kernels *kernels, const struct reduce_options *o)
+reduce_new(struct reduce **out, const struct optim_split *split, struct comm *comm, struct kernels *kernels,
+    const struct reduce_options *o)
 {
 	struct reduce *r = calloc(1, sizeof(*r));
 	int64_t size = o->bucket > 0 ? o->bucket : REDUCE_BUCKET;
@@ -82,17 +83,17 @@ reduce_new(struct reduce **out, const struct shard *shard, struct comm *comm, st
 	*out = NULL;
 	if (r == NULL)
 		return ENOMEM;
-	r->shard = *shard;
+	shard_range(&r->shard, split, comm_rank(comm), comm_size(comm));
 	r->comm = comm;
 	r->kernels = kernels;
 	r->any_order = o->any_order;
 	size = (size + KERNELS_NORM_BLOCK - 1) / KERNELS_NORM_BLOCK * KERNELS_NORM_BLOCK;
 	if (size > COMM_OP_MAX)
 		size = COMM_OP_MAX;
-	if (make_buckets(r, size) != 0)
+	if (make_buckets(r, split, size) != 0)
 		goto fail;
-	if (size > shard->n)
-		size = shard->n;
+	if (size > split->n)
+		size = split->n;
 	if (comm_size(comm) > 1 && comm_device_new(&r->device, comm, kernels, SLOTS, size) != 0)
 		goto fail;
 	for (int i = 0; i < SLOTS; i++) {

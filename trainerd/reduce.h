@@ -2,7 +2,7 @@
 /*
  * reduce - the sum of gradients over lanes and ranks, in buckets, while backward still runs.
  *
- * A bucket is a range of the flat array, in whole norm blocks, inside one rank's shard. As soon as its gradients are
+ * A bucket is a range of the flat array inside one rank's shard. As soon as its gradients are
  * final, the sums of the earlier lanes are added to it, then it is summed over ranks along the tree of shard.h: at
  * distance 1, 2, 4, ... the rank whose bit differs from the owner's sends its sum to its partner, which adds it.
  * Every element is the sum of the same values in the same order, whatever the number of ranks and the size of the
@@ -33,8 +33,9 @@ struct reduce_options {
 	bool any_order;			/* MPI chooses the order of the sum over ranks */
 };
 
-/* reduce_new - shard: of this rank, copied. comm and kernels stay the caller's. Returns 0 or ENOMEM. */
-int reduce_new(struct reduce **r, const struct shard *shard, struct comm *comm, struct kernels *kernels, const struct reduce_options *o);
+/* reduce_new - split: only read here. comm and kernels stay the caller's. Returns 0 or ENOMEM. */
+int reduce_new(struct reduce **r, const struct optim_split *split, struct comm *comm, struct kernels *kernels,
+    const struct reduce_options *o);
 void reduce_destroy(struct reduce **r);		/* takes NULL; not between begin and end */
 
 /*
@@ -54,7 +55,7 @@ struct reduce_stats {
 };
 
 /*
- * reduce_end - everything is final: waits for the rest. Afterwards grads[shard.begin .. shard.end) is the sum over
+ * reduce_end - everything is final: waits for the rest. Afterwards this rank's ranges of grads are the sum over
  * all lanes and ranks; the rest of grads is undefined. stats may be NULL.
  */
 void reduce_end(struct reduce *r, struct reduce_stats *stats);

@@ -14,6 +14,7 @@
 #include "fabric/bus/bus.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "fabric/config/config.h"
+#include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
 #include "base/err/crash.h"
@@ -36,6 +37,14 @@ run_checkpoint_s(const struct run *r)
 	return 5 * r->config->trainer.stall_s + (double)step_model(r->step)->n_params * 12 / SLOW_DISK_BYTES_PER_S;
 }
 
+void
+run_evaluates(void *arg)
+{
+	struct run *r = arg;
+
+	watchdog_progress(r->watchdog, "evaluation");
+}
+
 int
 run_heldout_window(void *arg, uint64_t i, int32_t *out)
 {
@@ -44,7 +53,7 @@ run_heldout_window(void *arg, uint64_t i, int32_t *out)
 	char text[1024];
 	int rc;
 
-	watchdog_progress(r->watchdog, "evaluation");	/* an evaluation may be of any length */
+	run_evaluates(r);
 	rc = corpus_window(r->heldout, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, i), r->config->corpus.context, out, &note);
 
 	if (rc != 0)
@@ -170,22 +179,24 @@ run_open_metrics(struct run *r, struct err_note *note)
 }
 
 int
-run_check_directory(struct run *r, struct err_note *note)
+run_check_directory(struct run *r, bool *again, struct err_note *note)
 {
-	bool again = false;
-	int rc = r->rank == 0 ? lock_check(r->lock, &again, note) : 0;
+	int rc;
 
-	if (rc == 0 && again && (rc = run_store(r->config, note)) == 0) {
+	*again = false;
+	rc = r->rank == 0 ? lock_check(r->lock, again, note) : 0;
+	if (rc == 0 && *again && (rc = run_store(r->config, note)) == 0) {
 		metrics_close(&r->metrics);
 		tensorboard_close(&r->tensorboard);
 		if ((rc = run_open_metrics(r, note)) == 0)
 			run_tensorboard(r, true);
 	}
+	comm_bcast(r->comm, 0, again, sizeof(*again));
 	return agree(r->comm, rc, note);
 }
 
 static int
-open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uint32_t number, const struct model_config *model,
+open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uint32_t number, int32_t end, const struct model_config *model,
     struct err_note *note)
 {
 	int rc = corpus_open_as(c, prefix, cfg->corpus.dtype, note);
@@ -193,6 +204,8 @@ open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uin
 	if (rc != 0)
 		return rc;
 	corpus_set_number(*c, number);
+	if (cfg->corpus.isolate_documents && (rc = corpus_isolate(*c, end, note)) != 0)
+		return rc;
 	return corpus_limit_vocab(*c, (uint32_t)model->vocab_size, note);
 }
 
@@ -230,6 +243,7 @@ run_tokenizer(struct run *r, struct err_note *note)
 static void
 run_identity(struct run *r, struct hash128 train, struct hash128 heldout)
 {
+	static const char *const optimizers[] = OPTIM_NAMES;
 	const struct config *cfg = r->config;
 	struct state_identity *id = &r->state.identity;
 
@@ -244,6 +258,7 @@ run_identity(struct run *r, struct hash128 train, struct hash128 heldout)
 	if (corpus_info(r->train)->has_tokenizer)
 		id->tokenizer = corpus_info(r->train)->tokenizer;
 	snprintf(id->compute_class, sizeof(id->compute_class), "%s", kernels_compute_class(r->kernels));
+	snprintf(id->optimizer, sizeof(id->optimizer), "%s", optimizers[r->optim.kind]);
 	snprintf(id->mode, sizeof(id->mode), "%s", config_mode_name(cfg));
 }
 
@@ -312,7 +327,7 @@ run_plan(struct run *r)
 	r->phase = (struct phase){.total_steps = cfg->trainer.steps, .switch_step = by_margin ? PHASE_UNKNOWN : cfg->phase_one.steps,
 	    .margin_nats = margin, .weight = (float)cfg->phase_one.weight, .handover = handovers[cfg->phase_one.handover],
 	    .handover_steps = cfg->phase_one.handover_steps};
-	r->optim = (struct optim_config){.lr = cfg->trainer.lr, .min_lr_ratio = cfg->trainer.min_lr_ratio, .steps = (int64_t)cfg->trainer.steps,
+	r->optim = (struct optim_config){.kind = (enum optim_kind)cfg->trainer.optimizer, .lr = cfg->trainer.lr, .min_lr_ratio = cfg->trainer.min_lr_ratio, .steps = (int64_t)cfg->trainer.steps,
 	    .warmup = (int64_t)cfg->trainer.warmup, .decay_steps = (int64_t)cfg->trainer.decay_steps,
 	    .schedule = (enum optim_schedule)cfg->trainer.schedule, .beta1 = cfg->trainer.betas[0], .beta2 = cfg->trainer.betas[1],
 	    .eps = cfg->trainer.eps, .weight_decay = cfg->trainer.weight_decay, .clip = cfg->trainer.clip};
@@ -350,23 +365,27 @@ static int
 run_files(struct run *r, struct model_config *model, struct hash128 *train, struct hash128 *heldout, struct err_note *note)
 {
 	const struct config *cfg = r->config;
+	struct blend *order;
 	int rc;
 
 	if ((rc = weights_config_load(cfg->trainer.model, model, note)) != 0)
 		return err_note_within(note, rc, "trainer.model");
-	if ((rc = open_corpus(&r->train, cfg, cfg->corpus.train, CORPUS_TRAIN, model, note)) != 0)
+	if ((rc = open_corpus(&r->train, cfg, cfg->corpus.train, CORPUS_TRAIN, -1, model, note)) != 0)
 		return rc;
 	if (model->context < (int64_t)cfg->corpus.context)
 		return err_expect(note, ERR_MISMATCH, "trainer.model %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64,
 		    cfg->trainer.model, cfg->corpus.context, model->context);
-	r->n_windows = corpus_n_windows(r->train, cfg->corpus.context);
+	if ((rc = corpus_blend(&order, r->train, cfg->corpus.context, note)) != 0)
+		return rc;
+	r->n_windows = blend_n_windows(order);
+	blend_destroy(&order);			/* the feed has its own */
 	if (model->eos_id < 0)
 		model->eos_id = corpus_info(r->train)->eod;	/* written to the checkpoints, for generation */
 	*heldout = (struct hash128){0, 0};
 	if ((rc = corpus_fingerprint(r->train, train, note)) != 0)
 		return rc;
 	if (cfg->corpus.heldout[0] != '\0') {
-		if ((rc = open_corpus(&r->heldout, cfg, cfg->corpus.heldout, CORPUS_HELDOUT, model, note)) != 0 ||
+		if ((rc = open_corpus(&r->heldout, cfg, cfg->corpus.heldout, CORPUS_HELDOUT, corpus_document_end(r->train), model, note)) != 0 ||
 		    (rc = corpus_fingerprint(r->heldout, heldout, note)) != 0)
 			return rc;
 		if ((r->n_eval = corpus_n_windows(r->heldout, cfg->corpus.context)) == 0)
@@ -402,7 +421,7 @@ run_check(const struct config *cfg, struct err_note *note)
 		run_warn_unused(&r);
 
 	if ((rc = kernels_resolve(&ko, class, sizeof(class), note)) == 0 && (rc = run_files(&r, &shape, &train, &heldout, note)) == 0 &&
-	    cfg->trainer.init[0] != '\0' && (rc = model_new(&model, &shape, note)) == 0)
+	    (rc = judge_check(cfg, &shape, r.save.tokenizer != NULL ? r.tokenizer : "", note)) == 0 && cfg->trainer.init[0] != '\0' && (rc = model_new(&model, &shape, note)) == 0)
 		rc = run_open_init(&r, model, &w, note);
 	weights_model_close(&w);
 	model_destroy(&model);
@@ -419,14 +438,20 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	struct kernels_options ko = run_kernels(cfg);
 	struct step_options so = {.context = cfg->corpus.context, .batch = cfg->trainer.batch, .micro_batch = cfg->trainer.micro_batch,
 	    .lanes = cfg->trainer.lanes, .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF, .optim = r->optim,
-	    .residual = (enum kernels_residual)cfg->phase_one.residual, .recompute = cfg->trainer.recompute};
+	    .residual = (enum kernels_residual)cfg->phase_one.residual,
+	    .token_weight = (enum kernels_token_weight)cfg->phase_one.token_weight, .recompute = cfg->trainer.recompute};
 	struct model_config model;
 	int rc;
 
 	ko.threads = run_threads(cfg, r->comm);
 	if ((rc = kernels_new(&r->kernels, &ko, note)) != 0 || (rc = run_files(r, &model, train, heldout, note)) != 0)
 		return rc;
-	return step_new(&r->step, &model, r->kernels, r->comm, &so, note);
+	so.isolate_documents = cfg->corpus.isolate_documents;
+	so.document_end = corpus_document_end(r->train);
+	if ((rc = step_new(&r->step, &model, r->kernels, r->comm, &so, note)) != 0)
+		return rc;
+	ko.share = r->kernels;
+	return judge_new(&r->judge, cfg, step_model(r->step), &ko, ko.threads, r->save.tokenizer != NULL ? r->tokenizer : "", r->status, note);
 }
 
 /* Another number format or library is accepted if it was asked for; what is chosen automatically must not change from host to host. */
@@ -600,6 +625,7 @@ run_destroy(struct run **run)
 	feed_destroy(&r->feed);
 	tensorboard_close(&r->tensorboard);
 	metrics_close(&r->metrics);
+	judge_destroy(&r->judge);
 	step_destroy(&r->step);
 	corpus_destroy(&r->heldout);
 	corpus_destroy(&r->train);

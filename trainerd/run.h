@@ -11,10 +11,11 @@
 
 #include "engine/optim/optim.h"
 #include "trainerd/feed.h"
+#include "trainerd/judge.h"
 #include "trainerd/lock.h"
 #include "trainerd/loop.h"
 #include "trainerd/metrics.h"
-#include "trainerd/phase.h"
+#include "data/phase/phase.h"
 #include "trainerd/save.h"
 #include "trainerd/state.h"
 #include "trainerd/step.h"
@@ -32,6 +33,7 @@ struct run {
 	struct corpus *train, *heldout;		/* heldout: NULL without one */
 	uint64_t n_windows, n_eval;
 	struct step *step;
+	struct judge *judge;			/* NULL: no trainer.eval_choices */
 	struct feed *feed;
 	struct lock *lock;			/* of run.dir; rank 0 */
 	struct metrics *metrics;		/* rank 0 */
@@ -63,12 +65,14 @@ void run_destroy(struct run **run);
 int run_check(const struct config *config, struct err_note *note);
 
 /*
- * run_check_directory - before a checkpoint: run.dir is still this run's. If it was removed, what rank 0 had written there begins anew;
- * ERR_AGAIN if another trainer has it now. Collective.
+ * run_check_directory - before a checkpoint: run.dir is still this run's. If it was removed, *again is set and what rank 0 had written
+ * there begins anew; ERR_AGAIN if another trainer has it now. Collective.
  */
-int run_check_directory(struct run *r, struct err_note *note);
+int run_check_directory(struct run *r, bool *again, struct err_note *note);
 
 double run_checkpoint_s(const struct run *r);	/* limit for reading or writing a checkpoint on a slow disk */
+
+void run_evaluates(void *arg);			/* an evaluation of any length makes progress; arg is the run */
 
 /* run_heldout_window - step_evaluate's get; arg is the run. */
 int run_heldout_window(void *arg, uint64_t i, int32_t *out);

@@ -48,6 +48,9 @@ save_same_file_system(struct comm *comm, const struct save_options *o, struct er
 
 #define PIECE ((int64_t)WEIGHTS_SOURCE_MAX)	/* elements */
 
+/* In checkpoints; masters are the model itself. */
+static const char *const array_names[STEP_ARRAYS] = {[STEP_M] = "m", [STEP_V] = "v"};
+
 struct gather {
 	struct step *step;
 	struct comm *comm;
@@ -56,15 +59,18 @@ struct gather {
 	float *piece;				/* [PIECE] */
 };
 
-/* The rank that owns element at, and its part. */
+/* The rank that owns element at of the array, and where the owner's range ends. */
 static int
-owner_of(const struct gather *g, int64_t at, struct shard *part)
+owner_of(const struct gather *g, int64_t at, int64_t *end)
 {
-	for (int r = 0; r < comm_size(g->comm); r++) {
-		shard_range(part, step_shard(g->step)->n, r, comm_size(g->comm));
-		if (part->begin <= at && at < part->end)
-			return r;
-	}
+	int64_t begin;
+
+	for (int part = 0; part < step_parts(g->step); part++)
+		for (int r = 0; r < comm_size(g->comm); r++) {
+			step_range(g->step, g->array, r, part, &begin, end);
+			if (begin <= at && at < *end)
+				return r;
+		}
 	log_fatal("checkpoint.owner", "element=%lld", (long long)at);
 }
 
@@ -78,11 +84,11 @@ piece_end(int64_t begin, int64_t end)
 static void
 gather_next(struct gather *g)
 {
-	struct shard part;
-	int owner = owner_of(g, g->end, &part);
+	int64_t end;
+	int owner = owner_of(g, g->end, &end);
 
 	g->begin = g->end;
-	g->end = piece_end(g->begin, part.end);
+	g->end = piece_end(g->begin, end);
 	if (owner == comm_rank(g->comm))
 		step_read(g->step, g->array, g->begin, g->end - g->begin, g->piece);
 	else
@@ -106,73 +112,82 @@ gather_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_
 	return 0;
 }
 
-/* The other ranks: their range, in the pieces that gather_next receives. */
+/* The other ranks: their ranges, in the pieces that gather_next receives. */
 static void
-gather_send(struct gather *g)
+gather_send(struct gather *g, int part)
 {
-	const struct shard *own = step_shard(g->step);
+	int64_t at, all;
 
-	for (int64_t at = own->begin, end; at < own->end; at = end) {
-		end = piece_end(at, own->end);
+	step_range(g->step, g->array, comm_rank(g->comm), part, &at, &all);
+	for (int64_t end; at < all; at = end) {
+		end = piece_end(at, all);
 		step_read(g->step, g->array, at, end - at, g->piece);
 		comm_send(g->comm, 0, g->piece, end - at);
 	}
 }
 
-/* Writes the optimiser's shard of rank r, which sends it if r is not this rank. */
+/* Writes the optimiser's shard of rank r and a part, which r sends if it is not this rank. */
 static int
-write_shard(struct gather *g, int r, const char *dir, struct weights_file *entry, struct err_note *note)
+write_shard(struct gather *g, int r, int part, const char *dir, struct weights_file *entry, struct err_note *note)
 {
-	struct gather m = *g, v = *g;
-	struct checkpoint_array arrays[] = {{"m", gather_source, &m}, {"v", gather_source, &v}};
-	int size = comm_size(g->comm), rc;
-	struct shard part;
+	unsigned size = (unsigned)comm_size(g->comm), n = 0;
+	struct gather each[STEP_ARRAYS];
+	struct checkpoint_array arrays[STEP_ARRAYS];
+	struct checkpoint_range ranges[STEP_ARRAYS];
+	int64_t begin, end, total = step_total(g->step, STEP_MASTERS);
+	int rc;
 
-	shard_range(&part, step_shard(g->step)->n, r, size);
-	m.array = STEP_M;
-	v.array = STEP_V;
-	m.begin = m.end = v.begin = v.end = part.begin;
-	rc = checkpoint_write_optim(dir, (unsigned)r, (unsigned)size, (uint64_t)part.begin, (uint64_t)part.end, (uint64_t)part.n, arrays, 2,
-	    entry, note);
-	while (r != comm_rank(g->comm) && m.end < part.end)	/* after a failure: r sends all the same */
-		gather_next(&m);
-	while (r != comm_rank(g->comm) && v.end < part.end)
-		gather_next(&v);
+	for (enum step_array a = STEP_M; a <= STEP_V; a++, n++) {
+		step_range(g->step, a, r, part, &begin, &end);
+		each[n] = *g;
+		each[n].array = a;
+		each[n].begin = each[n].end = begin;
+		ranges[n] = (struct checkpoint_range){(uint64_t)begin, (uint64_t)end, (uint64_t)step_total(g->step, a)};
+		arrays[n] = (struct checkpoint_array){.name = array_names[a], .source = gather_source, .arg = &each[n],
+		    .own = step_total(g->step, a) != total ? &ranges[n] : NULL};
+	}
+	step_range(g->step, STEP_MASTERS, r, part, &begin, &end);
+	rc = checkpoint_write_optim(dir, (unsigned)part * size + (unsigned)r, (unsigned)step_parts(g->step) * size, (uint64_t)begin,
+	    (uint64_t)end, (uint64_t)total, arrays, n, entry, note);
+	for (unsigned i = 0; i < n; i++)	/* after a failure: r sends all the same */
+		while (r != comm_rank(g->comm) && (uint64_t)each[i].end < ranges[i].end)
+			gather_next(&each[i]);
 	return rc;
 }
 
-/* The optimiser's state: every rank writes its shard, or, with gather, rank 0 writes them all. */
+/* The optimiser's state: every rank writes its shards, or, with gather, rank 0 writes them all. */
 static int
 write_optim(struct gather *g, bool gather, const char *dir, struct checkpoint_files *files, struct err_note *note)
 {
 	int rank = comm_rank(g->comm), size = comm_size(g->comm), rc = 0;
 	struct weights_file entry = {.name = ""}, *all = NULL;
 
-	if (gather && rank != 0) {
-		for (g->array = STEP_M; g->array <= STEP_V; g->array++)
-			gather_send(g);
-		return agree(g->comm, 0, note);
-	}
-	if (gather) {
-		for (int r = 0; r < size; r++) {
+	for (int part = 0; part < step_parts(g->step) && gather; part++) {
+		for (g->array = STEP_M; g->array <= STEP_V && rank != 0; g->array++)
+			gather_send(g, part);
+		for (int r = 0; r < size && rank == 0; r++) {
 			struct err_note later = {.name = ""};
-			int one = write_shard(g, r, dir, &entry, rc == 0 ? note : &later);
+			int one = write_shard(g, r, part, dir, &entry, rc == 0 ? note : &later);
 
 			if (one == 0)
 				one = checkpoint_files_add(files, &entry);
 			rc = rc == 0 ? one : rc;
 		}
-		return agree(g->comm, rc, note);
 	}
-	rc = write_shard(g, rank, dir, &entry, note);
+	if (gather)
+		return agree(g->comm, rc, note);
 	if (rank == 0 && (all = mem_alloc((size_t)size, sizeof(*all))) == NULL)
 		rc = ENOMEM;
-	if ((rc = agree(g->comm, rc, note)) == 0) {
+	for (int part = 0; part < step_parts(g->step); part++) {
+		if (rc == 0)
+			rc = write_shard(g, rank, part, dir, &entry, note);
+		if ((rc = agree(g->comm, rc, note)) != 0)
+			break;
 		comm_gather(g->comm, 0, &entry, sizeof(entry), all);
 		for (int r = 0; rank == 0 && r < size && rc == 0; r++)
 			rc = checkpoint_files_add(files, &all[r]);
-		rc = agree(g->comm, rc, note);
 	}
+	rc = agree(g->comm, rc, note);
 	free(all);
 	return rc;
 }
@@ -188,14 +203,15 @@ write_rest(struct gather *g, const struct save_options *o, const char *dir, cons
 	g->array = STEP_MASTERS;
 	g->begin = g->end = 0;
 	if (comm_rank(g->comm) != 0) {
-		gather_send(g);
+		for (int part = 0; part < step_parts(g->step); part++)
+			gather_send(g, part);
 		return 0;
 	}
 	rc = (j = state_to_json(state)) == NULL ? ENOMEM : 0;
 	if (rc == 0 && (rc = checkpoint_write_model(dir, step_model(g->step), o->tokenizer, gather_source, g, 0, files, note)) == 0 &&
 	    (rc = checkpoint_write_state(dir, j, files, note)) == 0)
 		rc = checkpoint_finish(o->root, state->step, files, note);
-	while (g->end < step_shard(g->step)->n)		/* after a failure: the others send all the same */
+	while (g->end < step_total(g->step, STEP_MASTERS))	/* after a failure: the others send all the same */
 		gather_next(g);
 	json_close(&j);
 	return rc;
@@ -273,10 +289,10 @@ stored_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_
 
 	if (from->array == STEP_MASTERS)
 		return weights_model_read(from->weights, begin, count, out, note);
-	return checkpoint_read_optim(from->checkpoint, from->array == STEP_M ? "m" : "v", begin, count, out, note);
+	return checkpoint_read_optim(from->checkpoint, array_names[from->array], begin, count, out, note);
 }
 
-/* What send_part sends. */
+/* What send_ranges sends. */
 static int
 received_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
 {
@@ -286,26 +302,29 @@ received_source(void *arg, uint64_t begin, uint64_t count, float *out, struct er
 	return 0;
 }
 
-/* Rank 0: all arrays of rank r's range, in the pieces that step_fill asks for. */
+/* Rank 0: all arrays of rank r's ranges, in the pieces that step_fill asks for. */
 static void
-send_part(struct comm *comm, struct stored *from, int64_t n_params, int r)
+send_ranges(struct step *s, struct comm *comm, struct stored *from, int r)
 {
 	float *piece = mem_alloc((size_t)STEP_PIECE, sizeof(*piece));
 	struct err_note note = {.name = ""};
 	char text[1024];
-	struct shard part;
 	int rc;
 
-	shard_range(&part, n_params, r, comm_size(comm));
 	if (piece == NULL)
 		log_fatal("checkpoint.gather", "need_elements=%lld", (long long)STEP_PIECE);
-	for (from->array = 0; from->array < STEP_ARRAYS; from->array++)
-		for (int64_t at = part.begin, n; at < part.end; at += n) {
-			n = part.end - at < STEP_PIECE ? part.end - at : STEP_PIECE;
+	for (int i = 0; i < STEP_ARRAYS * step_parts(s); i++) {
+		int64_t at, end;
+
+		from->array = (enum step_array)(i / step_parts(s));
+		step_range(s, from->array, r, i % step_parts(s), &at, &end);
+		for (int64_t n; at < end; at += n) {
+			n = end - at < STEP_PIECE ? end - at : STEP_PIECE;
 			if ((rc = stored_source(from, (uint64_t)at, (uint64_t)n, piece, &note)) != 0)
 				log_fatal("checkpoint.read", "rank=%d why=\"%s\"", r, err_note_str(&note, rc, text, sizeof(text)));
 			comm_send(comm, r, piece, n);
 		}
+	}
 	free(piece);
 }
 
@@ -313,6 +332,7 @@ send_part(struct comm *comm, struct stored *from, int64_t n_params, int r)
 static int
 load_from(struct step *s, struct comm *comm, bool gather, const char *path, struct state *state, struct err_note *note)
 {
+	static const char *const optimizers[] = OPTIM_NAMES;
 	bool reads = !gather || comm_rank(comm) == 0;
 	struct weights_model *weights = NULL;
 	struct checkpoint *c = NULL;
@@ -322,12 +342,14 @@ load_from(struct step *s, struct comm *comm, bool gather, const char *path, stru
 	if (reads) {
 		if ((rc = checkpoint_open(&c, path, CHECKPOINT_SIZES, note)) != 0 ||
 		    (rc = state_from_json(checkpoint_state(c), state, note)) != 0 ||
+		    (rc = state_optimizer_check(&state->identity, optimizers[step_optim(s)], path, note)) != 0 ||
 		    (rc = weights_model_open(&weights, path, step_model(s), note)) != 0)
 			goto agree;
 		from = (struct stored){.checkpoint = c, .weights = weights};
-		if (checkpoint_optim_total(c) != (uint64_t)step_shard(s)->n)
-			rc = err_expect(note, ERR_MISMATCH, "%s", "optimiser state of %lld parameters", "%llu", path,
-			    (long long)step_shard(s)->n, (unsigned long long)checkpoint_optim_total(c));
+		for (enum step_array a = STEP_M; a <= STEP_V && rc == 0; a++)
+			if (checkpoint_optim_total(c, array_names[a]) != (uint64_t)step_total(s, a))
+				rc = err_expect_at(note, ERR_MISMATCH, "%s", "optimiser array %s", "%lld elements", "%llu", path, array_names[a],
+				    (long long)step_total(s, a), (unsigned long long)checkpoint_optim_total(c, array_names[a]));
 		for (from.array = 0; from.array < STEP_ARRAYS && rc == 0; from.array++)
 			rc = step_fill(s, from.array, stored_source, &from, note);
 	}
@@ -336,7 +358,7 @@ agree:
 	if (rc == 0 && gather && comm_size(comm) > 1) {
 		comm_bcast(comm, 0, state, sizeof(*state));
 		for (int r = 1; r < comm_size(comm) && reads; r++)
-			send_part(comm, &from, step_shard(s)->n, r);
+			send_ranges(s, comm, &from, r);
 		for (enum step_array a = 0; a < STEP_ARRAYS && !reads && rc == 0; a++)
 			rc = step_fill(s, a, received_source, comm, note);
 		rc = agree(comm, rc, note);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shard - which rank owns which part of the flat parameter array (ZeRO-1), and the fixed tree along which gradients
+ * shard - which rank owns which elements of the flat parameter array (ZeRO-1), and the fixed tree along which gradients
  * are summed.
  *
- * Ranges come from recursive halving in units of KERNELS_NORM_BLOCK: at distance 1, 2, 4, ... a rank and its partner
+ * Every part of the array (engine/optim/split.h) is halved recursively: at distance 1, 2, 4, ... a rank and its partner
  * (rank ^ distance) split what they hold; the one without the bit keeps the front. Partners add what they receive to
  * what they hold, so after distance d every element is the sum over 2d neighbouring ranks, adjacent pairs first: the
  * same tree as that of the lanes.
@@ -14,24 +14,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/optim/split.h"
 #include "trainerd/comm_device.h"
 
 #define SHARD_MAX_LEVELS 16
 
-struct shard {
-	int64_t n;				/* elements in all */
-	int rank;
-	int64_t begin, end;			/* this rank's: [begin, end), may be empty; begin a multiple of the block */
-	int n_levels;				/* log2 of ranks */
-	int64_t level_begin[SHARD_MAX_LEVELS + 1];	/* [0]: everything; [i+1]: what is held after distance 2^i */
+struct shard_part {
+	int64_t begin, end;			/* this rank's: [begin, end), may be empty */
+	int64_t level_begin[SHARD_MAX_LEVELS + 1];	/* [0]: the whole part; [i+1]: what is held after distance 2^i */
 	int64_t level_end[SHARD_MAX_LEVELS + 1];
 };
 
-/* shard_range - rank's part of n elements over n_ranks (a power of two). Pure. */
-void shard_range(struct shard *s, int64_t n, int rank, int n_ranks);
+struct shard {
+	int64_t n;				/* elements in all */
+	int rank;
+	int n_levels;				/* log2 of ranks */
+	int n_parts;
+	struct shard_part parts[OPTIM_PARTS];
+};
+
+/* shard_range - rank's share over n_ranks (a power of two). Pure. */
+void shard_range(struct shard *s, const struct optim_split *split, int rank, int n_ranks);
 
 /*
- * shard_gather - x: device memory [n] of element_bytes each, in which this rank's range is valid. Collective;
+ * shard_gather - x: device memory [n] of element_bytes each, in which this rank's ranges are valid. Collective;
  * afterwards all of x is valid on all ranks.
  */
 void shard_gather(const struct shard *s, struct comm_device *device, void *x, size_t element_bytes);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/json/json.h"
-#include "trainerd/phase.h"
+#include "data/phase/phase.h"
 
 /*
  * STEP: null stands for UINT64_MAX (not decided, none). NUMBER: null stands for NaN. TEXT is an array, of `size`
@@ -36,6 +36,7 @@ static const struct field identity_fields[] = {
 	{"heldout", HASH, IDENTITY(heldout), "corpus.heldout (fingerprint)"},
 	{"tokenizer", HASH, IDENTITY(tokenizer), "tokenizer (fingerprint)"},
 	{"compute_class", TEXT, IDENTITY(compute_class), "compute class"},
+	{"optimizer", NEWER, IDENTITY(optimizer), "trainer.optimizer"},
 	{"mode", TEXT, IDENTITY(mode), "mode"},
 };
 
@@ -194,6 +195,8 @@ state_from_json(const struct json *j, struct state *s, struct err_note *note)
 	if ((rc = get_fields(json_get(j, "identity"), identity_fields, COUNT(identity_fields), &s->identity, note)) != 0 ||
 	    (rc = get_fields(j, state_fields, COUNT(state_fields), s, note)) != 0)
 		return rc;
+	if (s->identity.optimizer[0] == '\0')
+		snprintf(s->identity.optimizer, sizeof(s->identity.optimizer), "adamw");
 	s->has_sets = json_get(j, "plan") != NULL;
 	return s->has_sets ? get_fields(j, set_fields, COUNT(set_fields), s, note) : 0;
 }
@@ -203,7 +206,7 @@ field_text(const struct field *f, const void *object, char buf[64])
 {
 	const void *p = (const char *)object + f->at;
 
-	if (f->kind == TEXT)
+	if (f->kind == TEXT || f->kind == NEWER)
 		return p;
 	if (f->kind == HASH)
 		return hash_hex(*(const struct hash128 *)p, buf);
@@ -211,20 +214,24 @@ field_text(const struct field *f, const void *object, char buf[64])
 	return buf;
 }
 
+static const char *
+selector_mode(const char *mode)
+{
+	return strcmp(mode, "salt_ds") == 0 ? "salt_ds" : strcmp(mode, "salt_file") == 0 ? "file" : "none";
+}
+
 /* rkd is a salt whose phase one has the length of the run, which may change; a baseline is what follows after a phase one. */
 static int
 mode_check(const char *was, const char *is, struct err_note *note)
 {
-	bool was_chosen = strcmp(was, "salt_ds") == 0, is_chosen = strcmp(is, "salt_ds") == 0;
-
 	if (strcmp(is, "baseline") == 0)
 		return 0;
 	if (strcmp(was, "baseline") == 0)
 		return err_expect_at(note, ERR_MISMATCH, "phase_one", "checkpoint to resume from",
 		    "none: this run is past its phase one, or began without one; for a phase one begin a new run", "%s", is);
-	if (was_chosen != is_chosen)
+	if (strcmp(selector_mode(was), selector_mode(is)) != 0)
 		return err_expect_at(note, ERR_MISMATCH, "selector.mode", "checkpoint to resume from", "%s (the checkpoint's)", "%s",
-		    was_chosen ? "salt_ds" : "none", is_chosen ? "salt_ds" : "none");
+		    selector_mode(was), selector_mode(is));
 	return 0;
 }
 
@@ -243,4 +250,14 @@ state_identity_check(const struct state_identity *stored, const struct state_ide
 			return err_expect_at(note, ERR_MISMATCH, "%s", "checkpoint to resume from", "%s (the checkpoint's)", "%s", f->option, a, b);
 	}
 	return 0;
+}
+
+int
+state_optimizer_check(const struct state_identity *stored, const char *now, const char *path, struct err_note *note)
+{
+	if (strcmp(stored->optimizer, now) == 0)
+		return 0;
+	return err_expect_at(note, ERR_MISMATCH, "trainer.optimizer", "checkpoint to resume from",
+	    "%s (the checkpoint's), or another run.dir with trainer.init: %s, which begins a run from its weights", "%s", stored->optimizer, path,
+	    now);
 }

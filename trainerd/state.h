@@ -21,7 +21,8 @@ struct state_identity {
 	uint32_t seed, batch, micro_batch, lanes, context;
 	struct hash128 corpus, heldout, tokenizer;	/* heldout: zero without one */
 	char compute_class[48];
-	char mode[16];				/* baseline, rkd, salt, salt_ds */
+	char optimizer[16];			/* trainer.optimizer; "adamw" in checkpoints that do not say */
+	char mode[16];				/* baseline, rkd, salt, salt_ds, salt_file */
 };
 
 /* What the rows and labels of phase one depend on, as WELCOME named it. */
@@ -54,5 +55,11 @@ int state_from_json(const struct json *j, struct state *s, struct err_note *note
  * present one (found).
  */
 int state_identity_check(const struct state_identity *stored, const struct state_identity *now, struct err_note *note);
+
+/*
+ * state_optimizer_check - the state of one optimiser is of no use to the other. now: this run's. 0, or ERR_MISMATCH with a note of what to
+ * do; path: the checkpoint.
+ */
+int state_optimizer_check(const struct state_identity *stored, const char *now, const char *path, struct err_note *note);
 
 #endif

@@ -16,7 +16,9 @@
 #define GATHER_PIECE (INT64_C(1) << 22)	/* floats that a rank sends to another at a time when parameters are gathered */
 
 /* Loss sums of a lane, in the order of the vector that is summed over ranks. */
-enum lane_sum { LANE_LOSS, LANE_HARD, LANE_SOFT, LANE_ENTROPY, LANE_CORRECT, LANE_KD_ROWS, LANE_ROWS, LANE_NOT_FINITE, LANE_SUMS };
+enum lane_sum {
+	LANE_LOSS, LANE_HARD, LANE_SOFT, LANE_ENTROPY, LANE_WEIGHT, LANE_CORRECT, LANE_KD_ROWS, LANE_ROWS, LANE_NOT_FINITE, LANE_SUMS
+};
 
 struct step {
 	struct step_options options;
@@ -24,13 +26,13 @@ struct step {
 	struct kernels *kernels;
 	struct model *model;
 	struct model_session *session;
+	struct optim_split *split;
 	struct shard shard;
 	int64_t rank_lanes;			/* G / R */
 	int64_t n_tree;				/* gradient buffers */
 	/* Device memory. */
 	void *params;				/* [n_params], the model's, in its dtype */
-	float *own;				/* fp32 masters of this rank's range where params are not fp32; else NULL */
-	float *state[STEP_ARRAYS];		/* of this rank's range; masters: own, or this rank's range inside params */
+	float *state[STEP_ARRAYS];		/* of this rank's ranges, one after the other; masters in fp32: params */
 	float *grads[MAX_TREE];
 	/* Host memory. */
 	struct comm_device *device;		/* NULL with one rank */
@@ -38,9 +40,13 @@ struct step {
 	struct reduce *reduce;
 	bool reducing;				/* in backward of the last micro-batch: its hooks drive reduce */
 	int64_t *final_from;			/* [n_layers + 2], from layer -1 on: gradients from here on are final when the layer is done */
+	struct range {
+		int64_t begin, end;		/* this rank's elements of a part */
+		int64_t at;			/* where in state they begin */
+	} ranges[STEP_ARRAYS][OPTIM_PARTS];
 	struct optim_span *spans;		/* [n_tensors] */
-	double *blocks;				/* [n_blocks] sums of squares */
-	int64_t n_blocks;
+	struct kernels_muon_matrix *matrices;	/* room for all of the model; NULL without Muon */
+	double *blocks;				/* [split->n_blocks] sums of squares */
 	double *lane_sums;			/* [G, LANE_SUMS] */
 	int32_t *inputs, *next;			/* [micro_batch * L] */
 	float *row_weight;			/* [micro_batch * L] */
@@ -102,6 +108,55 @@ step_hooks(struct step *s)
 	return 0;
 }
 
+/* ---- the state of the optimiser ---- */
+
+void
+step_range(const struct step *s, enum step_array array, int rank, int part, int64_t *begin, int64_t *end)
+{
+	optim_split_range(&s->split->parts[part], rank, comm_size(s->comm), begin, end);
+	if (array == STEP_V) {
+		*begin = optim_split_second(s->split, *begin);
+		*end = optim_split_second(s->split, *end);
+	}
+}
+
+/* This rank's ranges, and memory for them. 0 or ENOMEM. */
+static int
+step_state(struct step *s)
+{
+	for (int a = 0; a < STEP_ARRAYS; a++) {
+		bool inside = a == STEP_MASTERS && s->model->dtype == DTYPE_F32;
+		int64_t n = 0;
+
+		for (int i = 0; i < s->split->n_parts; i++) {
+			struct range *r = &s->ranges[a][i];
+
+			step_range(s, (enum step_array)a, comm_rank(s->comm), i, &r->begin, &r->end);
+			r->at = inside ? r->begin : n;
+			n += r->end - r->begin;
+		}
+		s->state[a] = inside ? s->params : kernels_alloc(s->kernels, (size_t)n * sizeof(float));
+		if (s->state[a] == NULL)
+			return ENOMEM;
+	}
+	return 0;
+}
+
+static float *
+step_element(const struct step *s, enum step_array array, int part, int64_t i)
+{
+	const struct range *r = &s->ranges[array][part];
+
+	return s->state[array] + r->at + (i - r->begin);
+}
+
+/* Where the compute-dtype copy of element i goes; NULL where the masters are that copy. */
+static void *
+step_copy(const struct step *s, int64_t i)
+{
+	return s->model->dtype == DTYPE_F32 ? NULL : (char *)s->params + (size_t)i * dtype_size(s->model->dtype);
+}
+
 int
 step_new(struct step **out, const struct model_config *cfg, struct kernels *kernels, struct comm *comm,
     const struct step_options *options, struct err_note *note)
@@ -110,7 +165,7 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	    .recompute = options->recompute};
 	struct reduce_options reduce = {.bucket = options->bucket, .any_order = !options->deterministic};
 	enum dtype dtype = kernels_dtype(kernels);
-	int64_t n, n_own, rows = options->micro_batch * options->context;
+	int64_t n, n_matrices = 0, rows = options->micro_batch * options->context;
 	struct step *s = NULL;
 	int rc;
 
@@ -120,33 +175,32 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	if ((s = calloc(1, sizeof(*s))) == NULL)
 		return ENOMEM;
 	s->options = *options;
+	if (!options->isolate_documents)
+		s->options.document_end = -1;
 	s->comm = comm;
 	s->kernels = kernels;
 	if ((rc = model_new(&s->model, cfg, note)) != 0 ||
-	    (rc = model_session_new(&s->session, s->model, kernels, &session, note)) != 0)
+	    (rc = model_session_new(&s->session, s->model, kernels, &session, note)) != 0 ||
+	    (rc = model_session_documents(s->session, s->options.document_end)) != 0)
 		goto fail;
 	n = s->model->n_params;
-	shard_range(&s->shard, n, comm_rank(comm), comm_size(comm));
 	s->rank_lanes = options->lanes / comm_size(comm);
 	s->n_tree = 1;
 	for (int64_t lanes = s->rank_lanes; options->deterministic && lanes > 1; lanes /= 2)
 		s->n_tree++;
-	s->n_blocks = (n + KERNELS_NORM_BLOCK - 1) / KERNELS_NORM_BLOCK;
-	n_own = s->shard.end - s->shard.begin;
 	rc = ENOMEM;
-	if ((s->params = kernels_alloc(kernels, (size_t)n * dtype_size(dtype))) == NULL)
+	if (optim_split_new(&s->split, s->model, options->optim.kind) != 0 ||
+	    (s->params = kernels_alloc(kernels, (size_t)n * dtype_size(dtype))) == NULL)
 		goto fail;
-	if (dtype != DTYPE_F32 && (s->own = kernels_alloc(kernels, (size_t)n_own * sizeof(float))) == NULL)
+	model_bind(s->model, s->params, dtype);
+	shard_range(&s->shard, s->split, comm_rank(comm), comm_size(comm));
+	if (step_state(s) != 0)
 		goto fail;
-	s->state[STEP_MASTERS] = s->own != NULL ? s->own : (float *)s->params + s->shard.begin;
-	for (int a = STEP_M; a <= STEP_V; a++)
-		if ((s->state[a] = kernels_alloc(kernels, (size_t)n_own * sizeof(float))) == NULL)
-			goto fail;
 	if (comm_size(comm) > 1 && comm_device_new(&s->device, comm, kernels, 0, GATHER_PIECE) != 0)
 		goto fail;
 	if ((s->backward_done = kernels_event_new(kernels)) == NULL)
 		goto fail;
-	if (reduce_new(&s->reduce, &s->shard, comm, kernels, &reduce) != 0 || step_hooks(s) != 0)
+	if (reduce_new(&s->reduce, s->split, comm, kernels, &reduce) != 0 || step_hooks(s) != 0)
 		goto fail;
 	for (int64_t i = 0; i < s->n_tree; i++)
 		if ((s->grads[i] = kernels_alloc(kernels, (size_t)n * sizeof(float))) == NULL)
@@ -155,14 +209,17 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 		goto fail;
 	for (int i = 0; i < s->model->n_tensors; i++)
 		s->spans[i] = (struct optim_span){.begin = s->model->tensors[i].offset, .decay = s->model->tensors[i].decay};
-	s->blocks = mem_alloc((size_t)s->n_blocks, sizeof(double));
+	for (int i = 0; i < s->model->n_tensors; i++)
+		n_matrices += s->model->tensors[i].n_matrices;
+	if (options->optim.kind == OPTIM_MUON && (s->matrices = mem_alloc((size_t)n_matrices, sizeof(*s->matrices))) == NULL)
+		goto fail;
+	s->blocks = mem_alloc((size_t)s->split->n_blocks, sizeof(double));
 	s->lane_sums = mem_alloc((size_t)options->lanes * LANE_SUMS, sizeof(double));
 	s->inputs = mem_alloc((size_t)rows, sizeof(int32_t));
 	s->next = mem_alloc((size_t)rows, sizeof(int32_t));
 	s->row_weight = mem_alloc((size_t)rows, sizeof(float));
 	if (s->blocks == NULL || s->lane_sums == NULL || s->inputs == NULL || s->next == NULL || s->row_weight == NULL)
 		goto fail;
-	model_bind(s->model, s->params, dtype);
 	*out = s;
 	return 0;
 fail:
@@ -182,6 +239,7 @@ step_destroy(struct step **step)
 	free(s->inputs);
 	free(s->lane_sums);
 	free(s->blocks);
+	free(s->matrices);
 	free(s->spans);
 	for (int64_t i = 0; i < s->n_tree; i++)
 		kernels_free(s->kernels, s->grads[i]);
@@ -191,8 +249,10 @@ step_destroy(struct step **step)
 	free(s->final_from);
 	kernels_free(s->kernels, s->state[STEP_V]);
 	kernels_free(s->kernels, s->state[STEP_M]);
-	kernels_free(s->kernels, s->own);
+	if (s->state[STEP_MASTERS] != s->params)
+		kernels_free(s->kernels, s->state[STEP_MASTERS]);
 	kernels_free(s->kernels, s->params);
+	optim_split_destroy(&s->split);
 	model_session_destroy(&s->session);
 	model_destroy(&s->model);
 	free(s);
@@ -205,30 +265,49 @@ step_model(const struct step *s)
 	return s->model;
 }
 
-const struct shard *
-step_shard(const struct step *s)
+enum optim_kind
+step_optim(const struct step *s)
 {
-	return &s->shard;
+	return s->options.optim.kind;
+}
+
+int
+step_parts(const struct step *s)
+{
+	return s->split->n_parts;
+}
+
+int64_t
+step_total(const struct step *s, enum step_array array)
+{
+	return array == STEP_V ? s->split->n_second : s->split->n;
 }
 
 void
 step_read(struct step *s, enum step_array array, int64_t begin, int64_t count, float *out)
 {
-	kernels_download(s->kernels, out, s->state[array] + (begin - s->shard.begin), (size_t)count * sizeof(float));
+	int part = 0;
+
+	while (part + 1 < s->split->n_parts && begin >= s->ranges[array][part].end)
+		part++;
+	kernels_download(s->kernels, out, step_element(s, array, part, begin), (size_t)count * sizeof(float));
 }
 
 int
 step_fill(struct step *s, enum step_array array, step_source *source, void *arg, struct err_note *note)
 {
-	int64_t n_own = s->shard.end - s->shard.begin;
-	float *piece = mem_alloc((size_t)(n_own < STEP_PIECE ? n_own : STEP_PIECE), sizeof(*piece));
+	float *piece = mem_alloc((size_t)STEP_PIECE, sizeof(*piece));
 	int rc = piece == NULL ? ENOMEM : 0;
 
-	for (int64_t at = s->shard.begin; at < s->shard.end && rc == 0; at += STEP_PIECE) {
-		int64_t n = s->shard.end - at < STEP_PIECE ? s->shard.end - at : STEP_PIECE;
+	for (int part = 0; part < s->split->n_parts; part++) {
+		int64_t end = s->ranges[array][part].end;
 
-		if ((rc = source(arg, (uint64_t)at, (uint64_t)n, piece, note)) == 0)
-			kernels_upload(s->kernels, s->state[array] + (at - s->shard.begin), piece, (size_t)n * sizeof(float));
+		for (int64_t at = s->ranges[array][part].begin; at < end && rc == 0; at += STEP_PIECE) {
+			int64_t n = end - at < STEP_PIECE ? end - at : STEP_PIECE;
+
+			if ((rc = source(arg, (uint64_t)at, (uint64_t)n, piece, note)) == 0)
+				kernels_upload(s->kernels, step_element(s, array, part, at), piece, (size_t)n * sizeof(float));
+		}
 	}
 	free(piece);
 	return rc;
@@ -257,14 +336,7 @@ step_init(struct step *s, uint32_t seed, struct err_note *note)
 	return step_fill(s, STEP_MASTERS, init_source, &init, note);
 }
 
-/* Where the compute-dtype copy of this rank's range goes; NULL where the masters are that copy. */
-static void *
-step_copy(struct step *s)
-{
-	return s->own == NULL ? NULL : (char *)s->params + (size_t)s->shard.begin * dtype_size(s->model->dtype);
-}
-
-/* This rank's range of the parameters has changed: the other ranks get it, and this one theirs. */
+/* This rank's ranges of the parameters have changed: the other ranks get it, and this one theirs. */
 static void
 step_gather(struct step *s)
 {
@@ -275,15 +347,18 @@ step_gather(struct step *s)
 void
 step_spread(struct step *s)
 {
-	void *copy = step_copy(s);
-
 	/* Rounded as the optimiser rounds: a resumed run has the copy that it would have had without the stop. */
-	if (copy != NULL && s->shard.end > s->shard.begin)
-		kernels_convert(s->kernels, copy, s->model->dtype, s->own, DTYPE_F32, s->shard.end - s->shard.begin);
+	for (int i = 0; i < s->split->n_parts && s->model->dtype != DTYPE_F32; i++) {
+		const struct range *r = &s->ranges[STEP_MASTERS][i];
+
+		if (r->begin < r->end)
+			kernels_convert(s->kernels, step_copy(s, r->begin), s->model->dtype, step_element(s, STEP_MASTERS, i, r->begin), DTYPE_F32,
+			    r->end - r->begin);
+	}
 	step_gather(s);
 }
 
-/* Split windows of L+1 tokens into inputs and next tokens of n sequences. */
+/* Split windows of L+1 tokens into inputs and targets of n sequences. */
 static void
 step_split(struct step *s, const int32_t *windows, int64_t n)
 {
@@ -293,6 +368,7 @@ step_split(struct step *s, const int32_t *windows, int64_t n)
 		memcpy(s->inputs + i * len, windows + i * (len + 1), (size_t)len * sizeof(int32_t));
 		memcpy(s->next + i * len, windows + i * (len + 1) + 1, (size_t)len * sizeof(int32_t));
 	}
+	model_document_targets(s->inputs, n * len, s->options.document_end, s->next);
 }
 
 static void
@@ -302,6 +378,7 @@ lane_add(double *lane, const struct kernels_loss_sums *sums)
 	lane[LANE_HARD] += sums->hard;
 	lane[LANE_SOFT] += sums->soft;
 	lane[LANE_ENTROPY] += sums->entropy;
+	lane[LANE_WEIGHT] += sums->weight;
 	lane[LANE_CORRECT] += (double)sums->correct;
 	lane[LANE_KD_ROWS] += (double)sums->kd_rows;
 	lane[LANE_ROWS] += (double)sums->rows;
@@ -332,7 +409,8 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 	float scale = 1.0f / (float)(o->batch * len);
 
 	for (int64_t first = lane * per_lane; first < (lane + 1) * per_lane; first += o->micro_batch) {
-		struct kernels_targets targets = {.n_rows = o->micro_batch * len, .next = s->next, .residual = o->residual};
+		struct kernels_targets targets = {.n_rows = o->micro_batch * len, .next = s->next, .residual = o->residual,
+		    .token_weight = o->token_weight};
 		struct kernels_loss_sums micro;
 		int rc;
 
@@ -402,11 +480,59 @@ step_lanes(struct step *s, const struct step_rows *rows)
 	return tree[top];
 }
 
+/* AdamW of elements [begin, end) of this rank's range of a part. */
+static void
+step_adamw(struct step *s, int part, int64_t begin, int64_t end, const float *grads, float lr, int64_t update, float scale)
+{
+	if (begin < end)
+		optim_adamw(s->kernels, &s->options.optim, update - 1, lr, scale, s->spans, s->model->n_tensors, begin, end,
+		    step_element(s, STEP_MASTERS, part, begin), step_element(s, STEP_M, part, begin),
+		    step_element(s, STEP_V, part, optim_split_second(s->split, begin)), grads + begin, step_copy(s, begin), s->model->dtype);
+}
+
+/* Adds the matrices of a tensor to the n of the list; returns their new number. */
+static int64_t
+step_matrices(struct step *s, int part, int tensor, const float *grads, int64_t n)
+{
+	for (int i = 0; i < s->model->tensors[tensor].n_matrices; i++) {
+		struct model_matrix x = model_matrix(s->model, tensor, i);
+
+		s->matrices[n++] = (struct kernels_muon_matrix){.w = step_element(s, STEP_MASTERS, part, x.begin),
+		    .m = step_element(s, STEP_M, part, x.begin), .grad = grads + x.begin, .copy = step_copy(s, x.begin), .rows = x.rows,
+		    .cols = x.cols, .ld = x.ld, .group = x.group, .group_stride = x.group_stride};
+	}
+	return n;
+}
+
+/* Everything that this rank owns. */
+static void
+step_update(struct step *s, const float *grads, float lr, int64_t update, float scale)
+{
+	int64_t n = 0;
+
+	for (int part = 0; part < s->split->n_parts; part++) {
+		const struct optim_part *p = &s->split->parts[part];
+		const struct range *r = &s->ranges[STEP_MASTERS][part];
+
+		if (p->pieces == NULL)
+			step_adamw(s, part, r->begin, r->end, grads, lr, update, scale);
+		for (int i = 0; i < p->n_pieces; i++) {
+			if (p->pieces[i].begin < r->begin || p->pieces[i].end > r->end)
+				continue;
+			if (s->model->tensors[p->pieces[i].tensor].n_matrices > 0)
+				n = step_matrices(s, part, p->pieces[i].tensor, grads, n);
+			else
+				step_adamw(s, part, p->pieces[i].begin, p->pieces[i].end, grads, lr, update, scale);
+		}
+	}
+	if (n > 0)
+		optim_muon(s->kernels, &s->options.optim, lr, scale, s->matrices, n, s->model->dtype);
+}
+
 void
 step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update, struct step_result *out)
 {
-	double total[LANE_SUMS], start = clock_now_s(), computed, reduced;
-	int64_t begin = s->shard.begin, n_own = s->shard.end - s->shard.begin;
+	double total[LANE_SUMS], start = clock_now_s(), computed, reduced, correction;
 	struct reduce_stats reduce;
 	float *grads;
 
@@ -417,12 +543,14 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 		reduce_poll(s->reduce);
 	computed = clock_now_s();
 	reduce_end(s->reduce, &reduce);
-	memset(s->blocks, 0, (size_t)s->n_blocks * sizeof(double));
-	if (n_own > 0)
-		kernels_norm_blocks(s->kernels, grads + begin, n_own, s->blocks + begin / KERNELS_NORM_BLOCK);
-	comm_sum(s->comm, s->blocks, (size_t)s->n_blocks);
+	memset(s->blocks, 0, (size_t)s->split->n_blocks * sizeof(double));
+	for (int i = 0; i < s->split->n_parts; i++)
+		optim_split_norm(&s->split->parts[i], s->kernels, grads, s->shard.parts[i].begin, s->shard.parts[i].end, s->blocks);
+	comm_sum(s->comm, s->blocks, (size_t)s->split->n_blocks);
 	lanes_total(s, total);
-	out->grad_norm = optim_norm(s->blocks, s->n_blocks);
+	/* Gradients are sums over batch * L; how many of them have a target is known now. 1 unless documents are isolated. */
+	correction = (double)(s->options.batch * s->options.context) / total[LANE_ROWS];
+	out->grad_norm = optim_norm(s->blocks, s->split->n_blocks) * correction;
 	reduced = clock_now_s();
 	out->loss = total[LANE_LOSS] / total[LANE_ROWS];
 	out->hard = total[LANE_HARD] / total[LANE_ROWS];
@@ -431,13 +559,11 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	if (out->kd_tokens > 0) {
 		out->soft = total[LANE_SOFT] / total[LANE_KD_ROWS];
 		out->entropy = total[LANE_ENTROPY] / total[LANE_KD_ROWS];
+		out->weight = total[LANE_WEIGHT] / total[LANE_KD_ROWS];
 	}
 	out->skipped = total[LANE_NOT_FINITE] > 0 || !isfinite(out->loss) || !isfinite(out->grad_norm);
 	if (!out->skipped) {
-		if (n_own > 0)
-			optim_adamw(s->kernels, &s->options.optim, update - 1, lr, optim_clip_scale(out->grad_norm, s->options.optim.clip), s->spans,
-			    s->model->n_tensors, begin, s->shard.end, s->state[STEP_MASTERS], s->state[STEP_M], s->state[STEP_V], grads + begin,
-			    step_copy(s), s->model->dtype);
+		step_update(s, grads, lr, update, optim_clip_scale(out->grad_norm, s->options.optim.clip) * (float)correction);
 		step_gather(s);
 	}
 	kernels_sync(s->kernels);
@@ -450,10 +576,11 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 }
 
 int
-step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int32_t *out), void *arg, struct step_eval *out)
+step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int32_t *out), void *arg, double *window_nats,
+    struct step_eval *out)
 {
 	struct model_evaluation e = {.n_windows = n, .context = s->options.context, .group = s->options.micro_batch, .lanes = s->options.lanes,
-	    .get = get, .arg = arg};
+	    .get = get, .arg = arg, .window_nats = window_nats};
 	int64_t own = comm_rank(s->comm) * s->rank_lanes;
 	struct kernels_loss_sums sums;
 	double total[LANE_SUMS];
@@ -462,6 +589,8 @@ step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int3
 
 	memset(out, 0, sizeof(*out));
 	memset(s->lane_sums, 0, (size_t)e.lanes * LANE_SUMS * sizeof(double));
+	if (window_nats != NULL)
+		memset(window_nats, 0, n * sizeof(*window_nats));
 	for (int64_t lane = own; lane < own + s->rank_lanes && rc == 0; lane++)
 		if ((rc = model_evaluate_lane(s->session, &e, lane, &sums)) == 0)
 			lane_add(s->lane_sums + lane * LANE_SUMS, &sums);
@@ -471,6 +600,8 @@ step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int3
 	if (failed[1] != 0 || failed[0] != 0)
 		return failed[1] != 0 ? -(int)failed[1] : (int)failed[0];
 	lanes_total(s, total);
+	if (window_nats != NULL)
+		comm_sum(s->comm, window_nats, n);
 	out->tokens = (int64_t)total[LANE_ROWS];
 	out->finite = total[LANE_NOT_FINITE] == 0;
 	if (out->tokens > 0) {

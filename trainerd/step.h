@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW on this rank's range, gather of
+ * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW or Muon on this rank's ranges, gather of
  * the parameters.
  *
  * The batch is G lanes; rank r of R holds lanes [r*G/R, (r+1)*G/R), so rows [r*batch/R, (r+1)*batch/R). A lane runs
@@ -29,6 +29,9 @@ struct step_options {
 	bool deterministic;		/* the fixed tree; off: one buffer a rank, and MPI chooses the order of the sum */
 	struct optim_config optim;
 	enum kernels_residual residual;
+	enum kernels_token_weight token_weight;
+	bool isolate_documents;		/* token document_end ends a document: see model_session_documents */
+	int32_t document_end;
 	bool recompute;			/* backward computes activations of a layer again: less memory, the same bits */
 	int64_t bucket;			/* elements of a bucket, see reduce.h; 0: its default */
 };
@@ -44,10 +47,14 @@ struct step_rows {
 	const float *dense;		/* [n_rows * L, V] or NULL */
 };
 
-/* Means over the whole batch, the same bits on all ranks. Losses in nats per token. */
+/*
+ * Means over the whole batch, the same bits on all ranks. Losses in nats per token. Where documents are isolated, the mean (and the gradient) is
+ * over the tokens of the batch that have a prediction, not over all: batch * L less the tokens that end a document.
+ */
 struct step_result {
 	double loss, hard;		/* mixed; LM */
 	double soft, entropy;		/* over tokens with KD weight > 0; 0 where there are none. KL(t || p) = soft - entropy */
+	double weight;			/* distillation weight, over the same tokens: the row's, after token_weight */
 	double accuracy;		/* of the next token, 0..1 */
 	double grad_norm;		/* before clipping */
 	int64_t kd_tokens;
@@ -69,23 +76,36 @@ int step_new(struct step **s, const struct model_config *cfg, struct kernels *ke
 void step_destroy(struct step **s);		/* takes NULL */
 
 const struct model *step_model(const struct step *s);
-const struct shard *step_shard(const struct step *s);
+enum optim_kind step_optim(const struct step *s);
 
 /*
- * The state of the optimiser: fp32 masters of this rank's range of the weights, and AdamW's two moments. They are in
- * device memory, like all of the weights in the compute dtype, which the model reads; in fp32 the masters are part of
+ * The state of the optimiser: fp32 masters of this rank's ranges of the weights, AdamW's first moment or Muon's momentum, and AdamW's second
+ * moment. They are in device memory, like all of the weights in the compute dtype, which the model reads; in fp32 the masters are part of
  * the latter. Only the functions below move them between device and host.
+ *
+ * Elements of masters and M are numbered as the parameters in the flat order. V has no elements for matrices that Muon updates: its numbers
+ * leave them out.
  */
 enum step_array { STEP_MASTERS, STEP_M, STEP_V, STEP_ARRAYS };
 
+/* step_total - elements of an array over all ranks. */
+int64_t step_total(const struct step *s, enum step_array array);
+
+/*
+ * step_parts, step_range - a rank has one range of each of so many parts of an array (engine/optim/split.h): elements [begin, end), which may
+ * be none. The ranges of the parts ascend; those of all ranks together are the array.
+ */
+int step_parts(const struct step *s);
+void step_range(const struct step *s, enum step_array array, int rank, int part, int64_t *begin, int64_t *end);
+
 #define STEP_PIECE (INT64_C(1) << 20)	/* elements that step_fill asks for at a time */
 
-/* step_read - elements [begin, begin + count) of the flat order, inside this rank's range, into host memory. */
+/* step_read - elements [begin, begin + count) of an array, inside one range of this rank, into host memory. */
 void step_read(struct step *s, enum step_array array, int64_t begin, int64_t count, float *out);
 
 /*
- * step_fill - all of this rank's range from source, which gets adjoining ranges [begin, begin + count) of at most
- * STEP_PIECE elements of the flat order. step_spread must follow when masters were filled. Returns 0, ENOMEM, what
+ * step_fill - all of this rank's ranges of an array from source, which gets ranges [begin, begin + count) of at most
+ * STEP_PIECE elements, ascending. step_spread must follow when masters were filled. Returns 0, ENOMEM, what
  * source returned.
  */
 typedef int step_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
@@ -111,8 +131,9 @@ struct step_eval {
 /*
  * step_evaluate - collective. get(arg, i, out) copies the L+1 tokens of window i of n; returns 0 or an error, which
  * ends the evaluation on all ranks and is returned by all. Windows go in groups of micro_batch, group j to lane j mod
- * G.
+ * G. window_nats: NULL, or [n], the mean loss of each window on all ranks.
  */
-int step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int32_t *out), void *arg, struct step_eval *out);
+int step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int32_t *out), void *arg, double *window_nats,
+    struct step_eval *out);
 
 #endif

@@ -33,16 +33,17 @@ sums_open(struct sums *s, struct comm *comm, int64_t n)
 	const struct kernels_options ko = {.dtype = KERNELS_DTYPE_FP32, .threads = 1};
 	struct reduce_options fixed = {.any_order = false}, any = {.any_order = true};
 	struct err_note note = {.name = ""};
+	struct optim_split whole = optim_split_whole(n);
 	int rc;
 
 	*s = (struct sums){.comm = comm};
 	if ((rc = kernels_new(&s->kernels, &ko, &note)) != 0)
 		bench_fail("kernels", rc, &note);
-	shard_range(&s->shard, n, comm_rank(comm), comm_size(comm));
+	shard_range(&s->shard, &whole, comm_rank(comm), comm_size(comm));
 	s->x = bench_need(kernels_alloc(s->kernels, (size_t)n * sizeof(float)));
 	if ((rc = comm_device_new(&s->device, comm, s->kernels, 0, INT64_C(1) << 22)) != 0 ||
-	    (rc = reduce_new(&s->fixed, &s->shard, comm, s->kernels, &fixed)) != 0 ||
-	    (rc = reduce_new(&s->any, &s->shard, comm, s->kernels, &any)) != 0)
+	    (rc = reduce_new(&s->fixed, &whole, comm, s->kernels, &fixed)) != 0 ||
+	    (rc = reduce_new(&s->any, &whole, comm, s->kernels, &any)) != 0)
 		bench_fail("reduce", rc, &note);
 }
 
@@ -105,7 +106,7 @@ bench_hidden(struct comm *comm, int steps, int tiny)
 	shape.batch = 2 * comm_size(comm);
 	shape.micro_batch = 2;
 	shape.lanes = comm_size(comm);
-	bench_train_open(&t, &shape, comm, KERNELS_DTYPE_FP32, 1);
+	bench_train_open(&t, &shape, comm, KERNELS_DTYPE_FP32, 1, OPTIM_ADAMW, 0);
 	sums_open(&s, comm, step_model(t.step)->n_params);
 	for (int i = 0; i <= steps; i++) {
 		double alone = sums_once(&s, s.fixed, 0);

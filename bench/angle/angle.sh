@@ -26,8 +26,8 @@ if [ -n "$tiny" ]; then
 		--out "$quick/data/train" --heldout-out "$quick/data/heldout" > /dev/null
 	"$bin/saltctl" model new --layers 1 --width 32 --heads 2 --context $context --tokenizer "$root/share/tokenizer-4k" --weights 1 "$quick/slm/model" > /dev/null
 	"$bin/saltctl" model new --layers 1 --width 48 --heads 2 --context $context --tokenizer "$root/share/tokenizer-4k" "$quick/models/student" > /dev/null
-	sed -e "s/context: 128/context: $context/; s/steps: 100/steps: 6/; s/steps: 400/steps: 6/; s/warmup: .*/warmup: 2/; s/block: 256/block: 32/" \
-		-e "s/^  batch: .*/  batch: $batch/; s/eval_sequences: .*/eval_sequences: 8/; s/micro_batch: 2/micro_batch: 1/; s/step_00000600\|step_00000150/model/; s/checkpoints\/model/model/" \
+	sed -e "s/context: 128/context: $context/; s/steps: 160/steps: 6/; s/steps: 400/steps: 6/; s/warmup: .*/warmup: 2/; s/block: 256/block: 32/" \
+		-e "s/^  batch: .*/  batch: $batch/; s/eval_sequences: .*/eval_sequences: 8/; s/micro_batch: 2/micro_batch: 1/; s/step_00000300/model/; s/checkpoints\/model/model/" \
 		"$root/deploy/examples/quickstart/salt.yaml" > "$quick/salt.yaml"
 else
 	quick=${SALT_QUICKSTART:-$scratch/quickstart}

@@ -14,12 +14,14 @@
 #include "base/err/err.h"
 #include "base/json/json.h"
 
+static clockid_t clock_id = CLOCK_MONOTONIC;	/* --cpu-time: of the process */
+
 double
 bench_now(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock_id, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -264,6 +266,10 @@ bench_args(struct bench_args *a, int argc, char **argv)
 			a->tiny = 1;
 			continue;
 		}
+		if (strcmp(argv[i], "--cpu-time") == 0) {
+			clock_id = CLOCK_PROCESS_CPUTIME_ID;
+			continue;
+		}
 		if (value != NULL && strcmp(argv[i], "--threads") == 0)
 			a->threads = atoi(value);
 		else if (value != NULL && strcmp(argv[i], "--rounds") == 0)
@@ -275,7 +281,7 @@ bench_args(struct bench_args *a, int argc, char **argv)
 		else if (value != NULL && strcmp(argv[i], "--peer") == 0 && a->n_peers < BENCH_PEERS_MAX)
 			a->peer[a->n_peers++] = value;
 		else {
-			fprintf(stderr, "usage: %s [--threads N] [--rounds N] [--tiny] [--only NAME] [--json FILE] [--peer COMMAND]...\n", argv[0]);
+			fprintf(stderr, "usage: %s [--threads N] [--rounds N] [--tiny] [--cpu-time] [--only NAME] [--json FILE] [--peer COMMAND]...\n", argv[0]);
 			exit(64);
 		}
 		i++;

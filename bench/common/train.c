@@ -50,12 +50,12 @@ fill_labels(struct bench_train *t)
 
 void
 bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm,
-    enum kernels_dtype dtype, int threads)
+    enum kernels_dtype dtype, int threads, enum optim_kind kind, int64_t documents)
 {
 	const struct kernels_options ko = {.backend = KERNELS_BACKEND_AUTO, .dtype = dtype, .threads = threads};
 	const struct step_options so = {.context = shape->tokens, .batch = shape->batch, .micro_batch = shape->micro_batch,
-	    .lanes = shape->lanes, .deterministic = true, .optim = {.lr = 1e-4f, .steps = 1000, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
-	    .weight_decay = 0.1f, .clip = 1}, .residual = KERNELS_RESIDUAL_TRUE_TOKEN};
+	    .lanes = shape->lanes, .deterministic = true, .optim = {.kind = kind, .lr = 1e-4f, .steps = 1000, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
+	    .weight_decay = 0.1f, .clip = 1}, .residual = KERNELS_RESIDUAL_TRUE_TOKEN, .isolate_documents = documents > 0};
 	int64_t batch = shape->batch / comm_size(comm);
 	size_t n_tokens = (size_t)(batch * (shape->tokens + 1)), rows = (size_t)(batch * shape->tokens);
 	struct err_note note = {.name = ""};
@@ -75,7 +75,8 @@ bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct 
 	t->ids = bench_need(calloc(rows * 16, sizeof(t->ids[0])));
 	t->values = bench_need(calloc(rows * 16, sizeof(t->values[0])));
 	for (size_t i = 0; i < n_tokens; i++)
-		t->tokens[i] = (int32_t)(chance(i) % (uint64_t)shape->config.vocab_size);
+		t->tokens[i] = documents > 0 && chance(i + n_tokens) % (uint64_t)documents == 0 ? 0 :
+		    (int32_t)(chance(i) % (uint64_t)shape->config.vocab_size);
 	for (int64_t i = 0; i < batch; i++)
 		t->weight[i] = 0.667f;
 	t->plain = (struct step_rows){.n_rows = batch, .tokens = t->tokens};

@@ -23,9 +23,12 @@ struct bench_train {
 	int64_t updates;
 };
 
-/* bench_train_open - dtype: of compute; shape stays the caller's. Ends the process where it cannot. */
+/*
+ * bench_train_open - dtype: of compute; shape stays the caller's. documents: their mean length, which are isolated; 0: sequences are not
+ * divided. Ends the process where it cannot.
+ */
 void bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm,
-    enum kernels_dtype dtype, int threads);
+    enum kernels_dtype dtype, int threads, enum optim_kind kind, int64_t documents);
 void bench_train_close(struct bench_train *t);
 
 /* bench_train_once - seconds of one optimiser step. */

@@ -194,7 +194,7 @@ output_loss(struct bench *b)
 	struct kernels_targets targets = {.n_rows = m, .next = b->next};
 	struct kernels_loss_sums sums;
 
-	kernels_output_loss(b->k, &h, &w, &targets, 1e-3f, &d_h, &d_w, &sums);
+	kernels_output_loss(b->k, &h, &w, NULL, &targets, 1e-3f, &d_h, &d_w, &sums);
 }
 
 static void
@@ -207,7 +207,7 @@ output_label(struct bench *b)
 	struct kernels_labels out = {.loss_nats = b->stat, .rank = ints, .n_unique = ints + m, .ids = ints + 2 * m, .counts = ints + 52 * m};
 	uint64_t seqs[1024] = {0};
 
-	kernels_output_label(b->k, &h, &w, &spec, b->next, seqs, b->s.b, b->s.t, &out);
+	kernels_output_label(b->k, &h, &w, NULL, &spec, b->next, seqs, b->s.b, b->s.t, &out);
 }
 
 static struct kernels_heads
@@ -224,7 +224,7 @@ attention(struct bench *b)
 	struct kernels_heads q = heads(b, b->big, 0), key = heads(b, b->big, 1), value = heads(b, b->big, 2);
 	struct tensor o = mat(b, b->y, b->s.b * b->s.t, b->s.c);
 
-	kernels_attention(b->k, &o, b->stat, &q, &key, &value, b->s.b, b->s.t);
+	kernels_attention(b->k, &o, b->stat, &q, &key, &value, NULL, b->s.b, b->s.t);
 }
 
 static void
@@ -234,7 +234,7 @@ attention_bwd(struct bench *b)
 	struct kernels_heads d_q = heads(b, b->other, 0), d_key = heads(b, b->other, 1), d_value = heads(b, b->other, 2);
 	struct tensor o = mat(b, b->y, b->s.b * b->s.t, b->s.c), d_o = mat(b, b->x, b->s.b * b->s.t, b->s.c);
 
-	kernels_attention_bwd(b->k, &d_q, &d_key, &d_value, &d_o, &o, b->stat, &q, &key, &value, b->s.b, b->s.t);
+	kernels_attention_bwd(b->k, &d_q, &d_key, &d_value, &d_o, &o, b->stat, &q, &key, &value, NULL, b->s.b, b->s.t);
 }
 
 static void
@@ -277,7 +277,7 @@ embed(struct bench *b)
 {
 	struct tensor y = mat(b, b->y, b->s.b * b->s.t, b->s.c), wte = mat(b, b->w, b->s.v, b->s.c), wpe = mat(b, b->x, b->s.t, b->s.c);
 
-	kernels_embed(b->k, &y, b->next, &wte, &wpe, b->s.b, b->s.t);
+	kernels_embed(b->k, &y, b->next, &wte, &wpe, b->s.b, b->s.t, NULL);
 }
 
 static void
@@ -285,7 +285,7 @@ embed_bwd(struct bench *b)
 {
 	struct tensor d_y = mat(b, b->y, b->s.b * b->s.t, b->s.c), d_wte = f32(b->d_w, b->s.v, b->s.c), d_wpe = mat(b, b->d_x, b->s.t, b->s.c);
 
-	kernels_embed_bwd(b->k, &d_wte, &d_wpe, &d_y, b->next, b->s.b, b->s.t);
+	kernels_embed_bwd(b->k, &d_wte, &d_wpe, &d_y, b->next, b->s.b, b->s.t, NULL);
 }
 
 #define ADAMW_N (4 << 20)

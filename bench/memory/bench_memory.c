@@ -76,7 +76,7 @@ main(int argc, char **argv)
 	bench_args(&a, argc, argv);
 	if (comm_init(&comm, NULL, NULL) != 0)
 		return 70;
-	bench_train_open(&t, bench_shape("gpt2_124m", a.tiny), comm, KERNELS_DTYPE_AUTO, a.threads);
+	bench_train_open(&t, bench_shape("gpt2_124m", a.tiny), comm, KERNELS_DTYPE_AUTO, a.threads, OPTIM_ADAMW, 0);
 	atomic_store(&watching, true);
 	if (pthread_create(&watcher, NULL, watch, NULL) != 0)
 		return 71;

@@ -9,31 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/err/err.h"
 #include "base/json/json.h"
+#include "bench/common/bench.h"
 #include "engine/kernels/kernels.h"
 #include "trainerd/comm.h"
 
 #define ROUNDS 21
-
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
 
 /* Median seconds of one exchange of n floats, of `often` in a row each. */
 static double
@@ -45,13 +28,12 @@ exchange(struct comm *c, float *out, float *in, int64_t n, int often)
 		double start;
 
 		comm_sum(c, &nothing, 1);		/* a barrier */
-		start = now();
+		start = bench_now();
 		for (int k = 0; k < often; k++)
 			comm_exchange(c, comm_rank(c) ^ 1, out, (size_t)n * sizeof(float), in, (size_t)n * sizeof(float));
-		seconds[i] = (now() - start) / often;
+		seconds[i] = (bench_now() - start) / often;
 	}
-	qsort(seconds, ROUNDS, sizeof(seconds[0]), by_value);
-	return seconds[ROUNDS / 2];
+	return bench_median(seconds, ROUNDS);
 }
 
 static int
@@ -129,10 +111,10 @@ main(int argc, char **argv)
 	latency = exchange(c, out, in, 1, 100);
 	large = exchange(c, out, in, n, 1);
 	kernels_accumulate(k, y, x, n);
-	start = now();
+	start = bench_now();
 	for (int i = 0; i < 8; i++)
 		kernels_accumulate(k, y, x, n);
-	sum = 8 * 4.0 * (double)n / (now() - start);
+	sum = 8 * 4.0 * (double)n / (bench_now() - start);
 	bad = comm_rank(c) == 0 ? write_out(path, latency, 4.0 * (double)n / (large > latency ? large - latency : large), sum) : 0;
 	free(out);
 	free(in);

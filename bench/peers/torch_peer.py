@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch as a peer of the benches: one process that answers "how long does this take you" as often as it is asked.
 
-    tests/peers/run.sh bench/peers/torch_peer.py [--threads N] [--variants eager,compiled]
+    tests/peers/run.sh bench/peers/torch_peer.py [--threads N] [--variants eager,compiled] [--cpu-time]
 
 Reads lines "WORK DTYPE SIZES...", answers "SECONDS VARIANT". The first question about a work warms up every variant (eager and
 torch.compile; bf16 under autocast) and keeps the fastest; "- none" instead says that none works. bench/compare.sh starts one process a
 variant, so that all of them take part in the comparison to its end.
 
     train FAMILY layers width heads kv_heads ff vocab batch tokens   one whole step: forward, loss, backward, clip, fused AdamW
+    muon FAMILY ...                                                  as train, torch.optim.Muon for the matrices of the layers
     teach FAMILY ...                                                 no gradients: forward, softmax, 50 draws a token
     forward FAMILY ...                                               no gradients: logits only
 
@@ -23,6 +24,9 @@ import time
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+
+clock = time.monotonic                           # or processor seconds of the process: --cpu-time
 
 
 def config_of(family, layers, width, heads, kv_heads, ff, vocab, tokens):
@@ -51,6 +55,14 @@ def new_adamw(parameters):
     raise RuntimeError("no AdamW")
 
 
+def new_muon(model):
+    """Muon for the matrices of the layers, as transformers has them (GPT-2's queries, keys and values are one), AdamW for all else."""
+    named = list(model.named_parameters())
+    muon = [p for n, p in named if p.dim() == 2 and (".h." in n or ".layers." in n)]
+    rest = [p for _, p in named if all(p is not m for m in muon)]
+    return [torch.optim.Muon(muon, lr=1e-4, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"), new_adamw(rest)]
+
+
 class Work:
     """One work in one variant; once() does it."""
 
@@ -59,8 +71,8 @@ class Work:
         self.kind, self.bf16 = kind, dtype == "bf16"
         self.model = new_model(config_of(family, layers, width, heads, kv_heads, ff, vocab, tokens))
         self.call = torch.compile(self.model) if variant == "compiled" else self.model
-        self.model.train(kind == "train")
-        self.optimizer = new_adamw(self.model.parameters()) if kind == "train" else None
+        self.model.train(kind in ("train", "muon"))
+        self.optimizers = new_muon(self.model) if kind == "muon" else [new_adamw(self.model.parameters())] if kind == "train" else []
         self.x = torch.randint(0, vocab, (batch, tokens))
         self.y = torch.randint(0, vocab, (batch * tokens,))
 
@@ -68,14 +80,15 @@ class Work:
         return torch.autocast("cpu", dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def once(self):
-        if self.kind == "train":
+        if self.optimizers:
             with self.autocast():
                 z = self.call(self.x, use_cache=False).logits.flatten(0, 1)
                 loss = torch.nn.functional.cross_entropy(z, self.y)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             return
         with torch.no_grad(), self.autocast():
             z = self.call(self.x, use_cache=False).logits.flatten(0, 1)
@@ -83,9 +96,9 @@ class Work:
                 torch.multinomial(torch.softmax(z.float(), 1), 50, replacement=True)
 
     def seconds(self):
-        start = time.monotonic()
+        start = clock()
         self.once()
-        return time.monotonic() - start
+        return clock() - start
 
 
 def try_variant(kind, dtype, variant, sizes):
@@ -121,10 +134,13 @@ class Server:
 
 
 def main():
+    global clock
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variants", default="eager,compiled")
+    parser.add_argument("--cpu-time", action="store_true")
     args = parser.parse_args()
+    clock = time.process_time if args.cpu_time else time.monotonic
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     variants = [v for v in args.variants.split(",") if v != "compiled" or hasattr(torch, "compile")]

@@ -28,7 +28,7 @@ main(int argc, char **argv)
 	shape.batch = batch;
 	shape.micro_batch = 4;
 	shape.lanes = 2;
-	bench_train_open(&t, &shape, comm, KERNELS_DTYPE_FP32, atoi(argv[3]));
+	bench_train_open(&t, &shape, comm, KERNELS_DTYPE_FP32, atoi(argv[3]), OPTIM_ADAMW, 0);
 	for (int i = 0; i <= steps; i++) {
 		double seconds;
 

@@ -2,7 +2,7 @@
 /*
  * bench_train - whole optimiser steps as trainerd makes them (trainerd/step.h: forward, loss, backward, clip, AdamW), one rank.
  *
- *   bench_train [--threads N] [--rounds N] [--tiny] [--only NAME] [--json FILE] [--peer COMMAND]...
+ *   bench_train [--threads N] [--rounds N] [--tiny] [--cpu-time] [--only NAME] [--json FILE] [--peer COMMAND]...
  *
  *   train_gpt2_124m_fp32, train_small_fp32, train_llama_135m_fp32 (and _bf16)   tokens/s beside the fastest peer
  *   share_of_ceiling_fp32 (GPT-2 124M, 4 x 256), share_of_ceiling (16 x 256, bf16)
@@ -11,6 +11,12 @@
  *       token; the ceiling leaves attention out.
  *   kd_step_cost_gpt2_124m, kd_step_cost_small; kd_step_cost is the worse of the two
  *       a phase-one step, sampled labels of N = 50 at hand, beside a plain step on the same tokens
+ *
+ *   muon_step_cost (GPT-2 124M, 4 x 256), muon_step_cost_16 (16 x 256)
+ *       a step with Muon beside one with AdamW. Newton-Schulz takes the same time whatever the batch is
+ *
+ *   document_step_cost_LENGTH (GPT-2 124M, 16 x 256)
+ *       a step with corpus.isolate_documents and documents of this mean length, compared with a step without the option
  *
  * What is compared takes turns (A B A B ...) in this one process, the peers answering through pipes; medians of --rounds.
  */
@@ -159,7 +165,7 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 		return;
 	for (int p = 0; p < a->n_peers && !alone; p++)		/* chooses its fastest way, before anything is timed */
 		theirs[p][0] = peers[p] != NULL ? bench_peer_seconds(peers[p], "train", type, shape) : -1;
-	bench_train_open(&t, shape, comm, dtype, a->threads);
+	bench_train_open(&t, shape, comm, dtype, a->threads, OPTIM_ADAMW, 0);
 	ceiling_open(&c, shape, kernels_threads(t.kernels), dtype == KERNELS_DTYPE_BF16);
 	bench_train_once(&t, &t.plain);
 	for (int round = 0; round < a->rounds; round++) {
@@ -201,7 +207,7 @@ kd_row(const struct bench_args *a, struct bench_results *r, const char *shape_na
 	struct bench_train t;
 
 	snprintf(name, sizeof(name), "kd_step_cost_%s", shape_name);
-	bench_train_open(&t, bench_shape(shape_name, a->tiny), comm, dtype, a->threads);
+	bench_train_open(&t, bench_shape(shape_name, a->tiny), comm, dtype, a->threads, OPTIM_ADAMW, 0);
 	bench_train_once(&t, &t.plain);
 	bench_train_once(&t, &t.kd);
 	for (int i = 0; i < n; i++) {			/* A B, then B A: a machine that slows down harms both alike */
@@ -226,6 +232,54 @@ kd_rows(const struct bench_args *a, struct bench_results *r)
 	large = kd_row(a, r, "gpt2_124m");
 	small = kd_row(a, r, "small");
 	bench_row(r, "kd_step_cost", large > small ? large : small, "x", "plain step", 1);
+}
+
+/* A step with Muon beside one with AdamW. */
+static void
+muon_row(const struct bench_args *a, struct bench_results *r, const char *shape_name, const char *name)
+{
+	double seconds[2][BENCH_ROUNDS_MAX];
+	struct bench_train t[2];
+
+	if (!bench_wanted(a, name))
+		return;
+	for (int kind = 0; kind < 2; kind++) {
+		bench_train_open(&t[kind], bench_shape(shape_name, a->tiny), comm, KERNELS_DTYPE_AUTO, a->threads, (enum optim_kind)kind, 0);
+		bench_train_once(&t[kind], &t[kind].plain);
+	}
+	for (int i = 0; i < a->rounds; i++)
+		for (int j = 0; j < 2; j++) {		/* A B, then B A */
+			int kind = (i + j) % 2;
+
+			seconds[kind][i] = bench_train_once(&t[kind], &t[kind].plain);
+		}
+	bench_row(r, name, bench_median(seconds[OPTIM_MUON], a->rounds) * 1e3, "ms", "the step with AdamW",
+	    bench_median(seconds[OPTIM_ADAMW], a->rounds) * 1e3);
+	for (int kind = 0; kind < 2; kind++)
+		bench_train_close(&t[kind]);
+}
+
+static void
+document_row(const struct bench_args *a, struct bench_results *r, int64_t length)
+{
+	double seconds[2][BENCH_ROUNDS_MAX];
+	struct bench_train t[2];
+	char name[64];
+
+	snprintf(name, sizeof(name), "document_step_cost_%lld", (long long)length);
+	if (!bench_wanted(a, name))
+		return;
+	for (int isolated = 0; isolated < 2; isolated++) {
+		bench_train_open(&t[isolated], bench_shape("gpt2_124m_16", a->tiny), comm, KERNELS_DTYPE_AUTO, a->threads, OPTIM_ADAMW,
+		    isolated * length);
+		bench_train_once(&t[isolated], &t[isolated].plain);
+	}
+	for (int i = 0; i < a->rounds; i++)
+		for (int j = 0; j < 2; j++)		/* A B, then B A */
+			seconds[(i + j) % 2][i] = bench_train_once(&t[(i + j) % 2], &t[(i + j) % 2].plain);
+	bench_row(r, name, bench_median(seconds[1], a->rounds) * 1e3, "ms", "a plain step", bench_median(seconds[0], a->rounds) * 1e3);
+	for (int isolated = 0; isolated < 2; isolated++)
+		bench_train_close(&t[isolated]);
 }
 
 /* The rows of bf16, where auto takes it: a machine with units for it. */
@@ -270,6 +324,10 @@ main(int argc, char **argv)
 	train_row(&a, peers, r, "small", "train_small_fp32", NULL, KERNELS_DTYPE_FP32);
 	train_row(&a, peers, r, "llama_135m", "train_llama_135m_fp32", NULL, KERNELS_DTYPE_FP32);
 	kd_rows(&a, r);
+	document_row(&a, r, 20);
+	document_row(&a, r, 200);
+	muon_row(&a, r, "gpt2_124m", "muon_step_cost");
+	muon_row(&a, r, "gpt2_124m_16", "muon_step_cost_16");
 	bf16_rows(&a, peers, r);
 	for (int p = 0; p < a.n_peers; p++)
 		bench_peer_close(&peers[p]);

@@ -21,6 +21,12 @@ must(dnnl_status_t status)
 
 #if DNNL_VERSION_MAJOR >= 3
 #define MD(md) (md)
+#else
+#define MD(md) (&(md))
+#define dnnl_memory_desc_create_with_strides dnnl_memory_desc_init_by_strides
+#define dnnl_memory_desc_create_with_tag dnnl_memory_desc_init_by_tag
+#endif
+
 static void
 plain(dnnl_memory_desc_t *md, int64_t rows, int64_t cols, dnnl_data_type_t type, bool trans)
 {
@@ -36,24 +42,6 @@ any(dnnl_memory_desc_t *md, int64_t rows, int64_t cols)
 
 	must(dnnl_memory_desc_create_with_tag(md, 2, dims, dnnl_bf16, dnnl_format_tag_any));
 }
-#else
-#define MD(md) (&(md))
-static void
-plain(dnnl_memory_desc_t *md, int64_t rows, int64_t cols, dnnl_data_type_t type, bool trans)
-{
-	const dnnl_dims_t dims = {rows, cols}, strides = {trans ? 1 : cols, trans ? rows : 1};
-
-	must(dnnl_memory_desc_init_by_strides(md, 2, dims, type, strides));
-}
-
-static void
-any(dnnl_memory_desc_t *md, int64_t rows, int64_t cols)
-{
-	const dnnl_dims_t dims = {rows, cols};
-
-	must(dnnl_memory_desc_init_by_tag(md, 2, dims, dnnl_bf16, dnnl_format_tag_any));
-}
-#endif
 
 static dnnl_primitive_desc_t
 descriptor(dnnl_engine_t engine, dnnl_memory_desc_t *a, dnnl_memory_desc_t *b, dnnl_memory_desc_t *c)

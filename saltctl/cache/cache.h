@@ -8,6 +8,7 @@
 #define SALT_CTL_CACHE_H
 
 #include "data/cache/cache.h"
+#include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "saltctl/core/ctl.h"
 #include "data/labels/labels.h"
@@ -28,6 +29,7 @@ struct cache_id {
 	struct labels_set labels;		/* spec.context, spec.vocab: the cache's */
 	struct labels_scores_set scores;
 	uint64_t windows;
+	struct blend *order;			/* of the corpus */
 	uint32_t shard, n_shards;
 	struct labels_unigram *unigram;		/* of labels.spec, sampled */
 	struct json *texts;			/* name -> text, all of them */

@@ -9,7 +9,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "base/random/shuffle.h"
 #include "fabric/config/config.h"
 #include "saltctl/core/output.h"
 
@@ -31,10 +30,18 @@ struct needs {
 	uint64_t n_kept;
 };
 
+/* Nothing of a block is chosen yet, or its rows are damaged: any sequence that it may be chosen from, which of a list is any at all. */
 static void
-need_position(struct needs *n, const struct cache_plan *plan, uint64_t p)
+need_block(struct needs *n, const struct cache_plan *plan, uint64_t b)
 {
-	cache_bits_set(&n->need, shuffle_order(plan->seed, n->id->windows, p));
+	uint64_t windows = n->id->windows;
+
+	if (plan->mode == CACHE_MODE_LIST)
+		for (uint64_t i = 0; i < windows; i++)
+			cache_bits_set(&n->need, i);
+	else
+		for (uint64_t i = 0; i < plan->window; i++)
+			cache_bits_set(&n->need, blend_order(n->id->order, plan->seed, b * plan->window + i));
 }
 
 /* The rows that one plan needs, in its blocks of this shard. */
@@ -61,10 +68,9 @@ need_plan(struct needs *n, struct cache *c, const struct cache_plan *plan)
 		    cache_rows_get(txn, plan->hash, b, 0, plan->kept, rows) == 0) {
 			for (uint64_t i = 0; i < plan->kept; i++)
 				if (b * plan->kept + i >= first)
-					need_position(n, plan, rows[i].position);
+					cache_bits_set(&n->need, CORPUS_SEQ_INDEX(rows[i].seq));
 		} else if (!plan->released) {
-			for (uint64_t i = 0; i < plan->window; i++)	/* not chosen yet, or damaged: all of them may be */
-				need_position(n, plan, b * plan->window + i);
+			need_block(n, plan, b);
 		}
 		cache_txn_end(&txn);
 	}

@@ -19,7 +19,9 @@
 #include "saltctl/model/lm.h"
 #include "saltctl/core/output.h"
 #include "base/json/json.h"
+#include "data/modelfiles/modelfiles.h"
 #include "engine/infer/infer.h"
+#include "engine/weights/weights.h"
 
 struct distance {
 	double kl_nats, tv;			/* sums over tokens */
@@ -40,6 +42,7 @@ struct fidelity {
 	double *p;				/* [V] */
 	float *logits;				/* [vocab_size] */
 	struct distance was, other;
+	bool declared;				/* the labels' compute class is a declared one */
 	struct labels_batch batch;
 };
 
@@ -76,6 +79,7 @@ label(struct fidelity *f, uint32_t seed, struct infer_job **out)
 	job->want_label = true;
 	job->context = L;
 	job->n_valid = f->id->labels.spec.vocab;
+	job->document_end = corpus_document_end(f->corpora->train);
 	job->spec = f->id->labels.spec;
 	job->spec.seed = seed;
 	for (size_t i = 0; i < f->n; i++)
@@ -200,7 +204,8 @@ measure(struct fidelity *f, struct json **out)
 	n = (double)f->was.n;
 	*out = ctl_record(CTL("sequences", f->n), CTL("same_bytes_as_stored", as_stored),
 	    CTL("same_bytes_run_twice", twice), CTL("compute_class_stored", f->id->labels.compute_class),
-	    CTL("compute_class_here", infer_compute_class(f->infer)), CTL("kl_nats", f->was.kl_nats / n),
+	    CTL("compute_class_here", infer_compute_class(f->infer)),
+	    CTL("declared_class", f->declared), CTL("kl_nats", f->was.kl_nats / n),
 	    CTL("total_variation", f->was.tv / n), CTL("kl_nats_other_seed", f->other.kl_nats / n),
 	    CTL("total_variation_other_seed", f->other.tv / n));
 out:
@@ -210,28 +215,60 @@ out:
 	return rc;
 }
 
+/*
+ * Labels of a declared compute class know their teacher by its files. The engine stands for it here: its distance from the labels is
+ * what they promise, and equal bytes are not expected.
+ */
+static bool
+declared(const struct fidelity *f, const struct infer_model *m)
+{
+	struct hash128 files;
+
+	return !hash_equal(m->fingerprint, f->id->labels.teacher) && modelfiles_hash(f->dir, &files, NULL) == 0 &&
+	    hash_equal(files, f->id->labels.teacher);
+}
+
+static int
+unknown_teacher(struct fidelity *f)
+{
+	char found[sizeof(f->note->found)];
+
+	snprintf(found, sizeof(found), "%.80s", f->note->found);
+	err_note_found(f->note, "%s, which saltctl cannot compute; in Python: python -m saltfleet.teacher.fidelity --model %.120s -c fleet.yaml", found,
+	    f->dir);
+	return ERR_UNSUPPORTED;
+}
+
 static int
 open_models(struct fidelity *f, const struct config *cfg)
 {
 	const struct labels_spec *spec = &f->id->labels.spec;
 	struct infer_options io = {.kernels = {KERNELS_BACKEND_AUTO, KERNELS_DTYPE_AUTO, 1}};
 	const struct infer_model *m;
+	struct model_config known;
+	enum config_dtype dtype;
 	int rc;
 
 	if (cfg != NULL) {
+		if ((rc = config_teacher_dtype(cfg, &dtype, f->note)) != 0)
+			return rc;
 		io.kernels.backend = (enum kernels_backend)cfg->compute.backend;
-		io.kernels.dtype = (enum kernels_dtype)cfg->compute.dtype;
+		io.kernels.dtype = (enum kernels_dtype)dtype;
 	}
-	if ((rc = infer_new(&f->infer, &io, f->note)) != 0 || (rc = infer_add_model(f->infer, f->dir, false,
+	if ((rc = weights_config_load(f->dir, &known, f->note)) == ERR_UNSUPPORTED)
+		return unknown_teacher(f);
+	if (rc != 0 || (rc = infer_new(&f->infer, &io, f->note)) != 0 || (rc = infer_add_model(f->infer, f->dir, false,
 	    true, f->note)) != 0)
 		return rc;
 	m = infer_model(f->infer, 0);
-	if (!hash_equal(m->fingerprint, f->id->labels.teacher))
+	f->declared = declared(f, m);
+	if (!f->declared && !hash_equal(m->fingerprint, f->id->labels.teacher))
 		return err_expect(f->note, ERR_MISMATCH, "teacher %s", "%s, which made the labels", "%s", f->dir,
 		    cache_hex(f->id->labels.teacher), cache_hex(m->fingerprint));
 	f->p = ctl_alloc(spec->vocab, sizeof(*f->p));
 	f->logits = ctl_alloc(m->vocab_size, sizeof(*f->logits));
-	return lm_open(&f->lm, f->dir, &io.kernels, 1, spec->context, f->note);
+	rc = lm_open(&f->lm, f->dir, &io.kernels, 1, spec->context, f->note);
+	return rc != 0 ? rc : model_session_documents(f->lm.session, corpus_document_end(f->corpora->train));
 }
 
 int

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sysexits.h>
 
-#include "base/random/shuffle.h"
 #include "saltctl/core/output.h"
 #include "data/select/select.h"
 
@@ -222,9 +221,9 @@ check_item(void *arg, const struct cache_item *item)
 	} else if (item->table == CACHE_TABLE_PLANS) {
 		plan = plan_of(f, item->plan);
 		if (plan == NULL || plan->batch == 0 || plan->window == 0 || plan->kept == 0 ||
-		    plan->kept > plan->window || plan->mode > 1)
+		    plan->kept > plan->window || plan->mode > CACHE_MODE_LIST)
 			bad(f, item, "not a plan",
-			    "84 bytes, batch, window and kept above 0, kept at most window, mode 0 or 1",
+			    "84 bytes, batch, window and kept above 0, kept at most window, mode 0 to 3",
 			    "others");
 	} else if (item->table == CACHE_TABLE_META && !known_name(item)) {
 		bad(f, item, "unknown name", "", "");
@@ -240,7 +239,7 @@ same_score(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan,
 	uint32_t L = f->job->id.labels.spec.context;
 	struct cache_bytes v;
 
-	if (plan->mode == 0 || (row->flags & CACHE_ROW_QUARANTINED) != 0 || isnan(row->score) ||
+	if (plan->mode != CACHE_MODE_SALT_DS || (row->flags & CACHE_ROW_QUARANTINED) != 0 || isnan(row->score) ||
 	    cache_scores_get(txn, CACHE_SCORES_SCORER, row->seq, &v) != 0 ||
 	    labels_scores_decode(v.bytes, v.len, L, f->loss, f->rank, NULL) != 0)
 		return true;
@@ -272,8 +271,10 @@ rows_good(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, 
 	}
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t p = rows[i].position, seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN,
-		    shuffle_order(plan->seed, id->windows, p));
+		    blend_order(id->order, plan->seed, p));
 
+		if (plan->mode == CACHE_MODE_LIST && CORPUS_SEQ_INDEX(rows[i].seq) < id->windows)
+			seq = rows[i].seq;	/* what else it should be, the list says */
 		if (p / plan->window != block || (i > 0 && p <= rows[i - 1].position) || rows[i].seq != seq) {
 			snprintf(want, 96,
 			    "row %" PRIu64 " at a later position of the block, sequence %" PRIu64, i, seq);

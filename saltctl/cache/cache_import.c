@@ -24,7 +24,7 @@
 #include "engine/weights/weights.h"
 
 #define MANIFEST_MAX_BYTES ((size_t)256 << 20)
-#define IDENTITIES_MAX 64
+#define IDENTITIES_MAX (64 + BLEND_PARTS_MAX)
 
 static const struct cli_option options[] = {
 	CTL_CACHE, CTL_CORPORA, CTL_JSON, CTL_END
@@ -402,7 +402,7 @@ import_plan(struct importer *m, const struct json *o)
 	double keep = ctl_num_of(o, "keep", NAN);
 	int rc;
 
-	if (hash_from_hex(&hash, ctl_text_of(o, "plan", "")) != 0 || batch < 1 || mode < 0 || mode > 1 ||
+	if (hash_from_hex(&hash, ctl_text_of(o, "plan", "")) != 0 || batch < 1 || mode < 0 || mode > CACHE_MODE_LIST ||
 	    window < 1 || kept < 1 || kept > window || rows < 0 || seed < 0 || oldest < 0 || isnan(keep))
 		return bad(m, "manifest.json", "plans",
 		    "objects with plan, seed, batch, mode, k, window, kept, rows, keep");

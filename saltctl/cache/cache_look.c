@@ -55,6 +55,7 @@ struct look {
 	struct labels_batch batch;
 	struct cache_bits ids;
 	double entropy, entries, loss_sum, top;
+	uint64_t score_tokens;			/* with a prediction */
 	float *loss, *scratch;			/* [L] */
 	uint8_t *rank;
 };
@@ -118,6 +119,7 @@ look_score(void *arg, uint64_t seq, struct cache_bytes v)
 	s = select_score(l->loss, l->rank, L, out->k, l->scratch);
 	for (uint32_t t = 0; t < L; t++) {
 		l->loss_sum += l->loss[t];
+		l->score_tokens += !labels_score_absent(l->loss[t], l->rank[t]);
 		l->top += l->rank[t] < out->k;
 	}
 	*(double *)ctl_add(out->score, out->n_scores, out->cap_scores) = s;
@@ -148,8 +150,8 @@ cache_look(struct cache *c, const struct cache_id *id, uint64_t max, unsigned k,
 	tokens = (double)out->label_tokens;			/* without records the means are 0 / 0, NaN */
 	out->entropy_bits = l.entropy / tokens;
 	out->unique = l.entries / tokens;
-	out->mean_loss_nats = l.loss_sum / ((double)out->n_scores * L);
-	out->in_top_k = l.top / ((double)out->n_scores * L);
+	out->mean_loss_nats = l.loss_sum / (double)l.score_tokens;
+	out->in_top_k = l.top / (double)l.score_tokens;
 	labels_batch_free(&l.batch);
 	cache_bits_free(&l.ids);
 	free(l.loss);

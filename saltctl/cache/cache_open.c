@@ -174,6 +174,30 @@ read_sets(struct cache_id *id, struct err_note *note)
 	return 0;
 }
 
+/* The order that the rows were found in: of one corpus, or of the parts that a blend has stored. */
+static int
+read_order(struct cache_id *id, struct err_note *note)
+{
+	uint64_t windows[BLEND_PARTS_MAX] = {id->windows}, sum = 0;
+	uint32_t shares[BLEND_PARTS_MAX] = {1};
+	char name[32];
+	size_t n = 0;
+
+	for (; n < BLEND_PARTS_MAX; n++) {
+		const char *text;
+
+		snprintf(name, sizeof(name), CACHE_IDENTITY_PART, n);
+		if (!json_text(json_get(id->texts, name), &text))
+			break;
+		if (sscanf(text, "%" SCNu64 " windows, share %" SCNu32, &windows[n], &shares[n]) != 2)
+			return err_expect(note, ERR_CORRUPT, "identity %s", "\"N windows, share S\"", "%.60s", name, text);
+		sum += windows[n];
+	}
+	if (n > 0 && sum != id->windows)
+		return err_expect(note, ERR_CORRUPT, "identity windows", "%" PRIu64 ", the sum of the parts", "%" PRIu64, sum, id->windows);
+	return blend_new(&id->order, windows, shares, n > 0 ? n : 1, note);
+}
+
 int
 cache_id_read(struct cache *c, struct cache_id *id, struct err_note *note)
 {
@@ -200,7 +224,7 @@ cache_id_parse(struct cache_id *id, struct err_note *note)
 
 	if (json_count(id->texts) == 0)
 		return 0;
-	if ((rc = read_sets(id, note)) != 0)
+	if ((rc = read_sets(id, note)) != 0 || (rc = read_order(id, note)) != 0)
 		return rc;
 	if (json_get(id->texts, "heldout") != NULL) {
 		if ((rc = want_hash(id, "heldout", &id->heldout, note)) != 0)
@@ -224,6 +248,7 @@ void
 cache_id_free(struct cache_id *id)
 {
 	labels_unigram_destroy(&id->unigram);
+	blend_destroy(&id->order);
 	json_close(&id->texts);
 }
 
@@ -321,8 +346,8 @@ open_corpus(struct ctl_args *args, const struct config *cfg, const char *option,
 {
 	const char *prefix = ctl_has(args, option) ? ctl_get(args, option) : configured;
 
-	return prefix == NULL || prefix[0] == '\0' ? 0 : ctl_open_corpus(args, cfg != NULL ? cfg->corpus.dtype :
-	    CORPUS_DTYPE_NONE, prefix, number, c, hash);
+	return prefix == NULL || prefix[0] == '\0' ? 0 : ctl_open_corpus(args, cfg != NULL ? &cfg->corpus : NULL,
+	    prefix, number, c, hash);
 }
 
 static void

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/random/shuffle.h"
 #include "fabric/config/config.h"
 #include "saltctl/core/folder.h"
 #include "saltctl/core/output.h"
@@ -44,6 +43,9 @@ struct choice {
 	float *score, *loss, *scratch;
 	uint8_t *rank;
 	struct select_cut *cut;
+	struct select_limit *limits;
+	uint64_t *wanted;				/* rows of each part that is chosen from apart */
+	size_t n_parts;
 	struct cache_row *rows;
 	bool *quarantined, *labelled;			/* [W] */
 	FILE *out;
@@ -86,6 +88,8 @@ allocate(struct choice *ch, uint32_t L)
 {
 	ch->score = ctl_alloc(ch->W, sizeof(*ch->score));
 	ch->cut = ctl_alloc(1, sizeof(*ch->cut));
+	ch->limits = ctl_alloc(ch->n_parts, sizeof(*ch->limits));
+	ch->wanted = ctl_alloc(ch->n_parts, sizeof(*ch->wanted));
 	ch->rows = ctl_alloc(ch->K, sizeof(*ch->rows));
 	ch->quarantined = ctl_alloc(ch->W, sizeof(*ch->quarantined));
 	ch->labelled = ctl_alloc(ch->W, sizeof(*ch->labelled));
@@ -99,12 +103,20 @@ choice_free(struct choice *ch)
 {
 	free(ch->score);
 	free(ch->cut);
+	free(ch->limits);
+	free(ch->wanted);
 	free(ch->rows);
 	free(ch->quarantined);
 	free(ch->labelled);
 	free(ch->loss);
 	free(ch->scratch);
 	free(ch->rank);
+}
+
+static size_t
+part_of(const struct choice *ch, const struct cache_id *id, uint64_t position)
+{
+	return ch->n_parts > 1 ? blend_part_at(id->order, position) : 0;
 }
 
 /* The rows of one block into ch->rows, chosen as selectord/work.c does; *complete: no score that is needed
@@ -115,10 +127,10 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
 {
 	bool same_model = hash_equal(id->labels.teacher, id->scores.scorer);
 	uint32_t L = id->labels.spec.context;
-	uint64_t missing = 0, at = 0, more;
+	uint64_t missing = 0, at = 0;
 
 	for (uint64_t i = 0; i < ch->W; i++) {
-		uint64_t index = shuffle_order(ch->plan.seed, id->windows, block * ch->W + i),
+		uint64_t index = blend_order(id->order, ch->plan.seed, block * ch->W + i),
 		    seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, index);
 		struct cache_bytes v;
 		int rc;
@@ -142,24 +154,25 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
 	*complete = missing == 0;
 	if (!*complete)
 		return 0;
-	memset(ch->cut, 0, sizeof(*ch->cut));
-	ch->cut->n_keep = ch->K;
-	for (int pass = 0; pass < 2; pass++) {
-		select_cut_count(ch->cut, ch->score, ch->W);
-		select_cut_next(ch->cut);
+	ch->wanted[0] = ch->K;
+	if (ch->n_parts > 1)
+		select_parts(id->order, block, ch->W, ch->K, ch->wanted);
+	for (size_t part = 0; part < ch->n_parts; part++) {
+		memset(ch->cut, 0, sizeof(*ch->cut));
+		ch->cut->n_keep = ch->wanted[part];
+		for (int pass = 0; pass < 2; pass++) {
+			for (uint64_t i = 0; i < ch->W; i++)
+				if (part_of(ch, id, block * ch->W + i) == part)
+					select_cut_count(ch->cut, &ch->score[i], 1);
+			select_cut_next(ch->cut);
+		}
+		ch->limits[part] = select_cut_limit(ch->cut, ch->wanted[part]);
 	}
-	more = ch->K - ch->cut->n_keep;
 	for (uint64_t i = 0; i < ch->W; i++) {
-		bool chosen = select_cut_take(ch->cut, ch->score[i]);
 		uint64_t position = block * ch->W + i;
 
-		/* fewer than K are eligible: the first of the others fill the block */
-		if (!chosen && more > 0) {
-			more--;
-			chosen = true;
-		}
-		if (chosen) {
-			uint64_t seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, shuffle_order(ch->plan.seed, id->windows, position));
+		if (select_take(&ch->limits[part_of(ch, id, position)], ch->score[i])) {
+			uint64_t seq = CORPUS_SEQ_MAKE(CORPUS_TRAIN, blend_order(id->order, ch->plan.seed, position));
 			bool out = ch->quarantined[i] && !ch->labelled[i];
 
 			ch->rows[at++] = (struct cache_row){position, seq, ch->score[i], out ? CACHE_ROW_QUARANTINED : 0};
@@ -274,8 +287,11 @@ reselect(struct cache_job *job, void *arg)
 	if ((rc = cache_job_open(job, ch->write ? CACHE_UPKEEP : CACHE_READ,
 	    ch->write ? job->cfg->cache.map_size : 0, true)) != 0)
 		return rc;
-	if (job->i == 0)
+	if (job->i == 0) {
+		ch->plan.by_part = job->cfg->selector.by_part && blend_n_parts(job->id.order) > 1;
+		ch->n_parts = ch->plan.by_part ? blend_n_parts(job->id.order) : 1;
 		allocate(ch, job->id.labels.spec.context);
+	}
 	ch->hash = cache_plan_hash(&job->id, &ch->plan);
 	if ((rc = cache_quarantined(job->c, job->id.windows, &quarantine)) == 0 && ch->write)
 		rc = store_plan(job->c, ch);

@@ -206,7 +206,10 @@ print_fidelity(const struct json *o)
 	ctl_line("labelled again", "%" PRId64 " of %" PRId64 " sequences gave the stored bytes", same, n);
 	ctl_line("run twice", "%" PRId64 " of %" PRId64 " gave the same bytes twice%s", twice, n,
 	    twice == n ? ": the teacher repeats itself" : ": this teacher does NOT repeat itself");
-	if (strcmp(was, is) != 0)
+	if (ctl_flag_of(o, "declared_class"))
+		ctl_line("computed with", "%s, a declared class, when stored; teacherd's engine, %s, stands for the teacher here. Its distance "
+		    "is what counts, equal bytes are not promised", was, is);
+	else if (strcmp(was, is) != 0)
 		ctl_line("computed with", "%s when stored, %s here: other bytes are to be expected", was, is);
 	ctl_line("KL(label, teacher)", "%.5f nats a token stored, %.5f a fresh sample under another seed",
 	    ctl_num_of(o, "kl_nats", NAN), ctl_num_of(o, "kl_nats_other_seed", NAN));

@@ -17,6 +17,7 @@
 #include "fabric/config/cli.h"
 
 struct config;
+struct config_corpus;
 struct tokenizer;
 
 /* ---- verbs ---- */
@@ -40,10 +41,11 @@ struct ctl_verb {
 	{"set", "KEY=VALUE", "override one option of fleet.yaml; may be repeated", true, 0}
 #define CTL_END CLI_END
 
-extern const struct ctl_verb ctl_corpus_build, ctl_corpus_info, ctl_tokenizer_encode, ctl_tokenizer_decode,
-    ctl_tokenizer_info, ctl_model_info, ctl_model_new, ctl_model_import, ctl_config_check, ctl_label, ctl_eval,
+extern const struct ctl_verb ctl_corpus_build, ctl_corpus_info, ctl_corpus_show, ctl_corpus_merge, ctl_corpus_split, ctl_corpus_sample, ctl_tokenizer_encode, ctl_tokenizer_decode,
+    ctl_tokenizer_info, ctl_model_info, ctl_model_new, ctl_model_import, ctl_model_grow, ctl_config_check, ctl_label, ctl_eval,
     ctl_generate, ctl_status, ctl_cache_stat, ctl_cache_fsck, ctl_cache_export, ctl_cache_import, ctl_cache_reselect,
-    ctl_cache_drop, ctl_report, ctl_ledger, ctl_keygen, ctl_plan, ctl_logs, ctl_run_info, ctl_events, ctl_top, ctl_exporter;
+    ctl_cache_drop, ctl_scores_export, ctl_scores_import, ctl_report, ctl_ledger, ctl_keygen, ctl_plan, ctl_logs, ctl_run_info, ctl_events, ctl_top,
+    ctl_exporter;
 
 /* ---- documents made from the table of verbs (docs.c) ---- */
 
@@ -92,20 +94,25 @@ int ctl_fail(const struct ctl_args *args, int rc, const struct err_note *note);
 /* ---- what several verbs open (open.c); 0, or an exit code after the message was printed ---- */
 
 int ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg);
-/* path: a tokenizer.json or a folder with one */
+/* path: a tokenizer.json or tokenizer.model, or a folder with one */
 int ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokenizer **tok);
 /*
- * --dtype states the type of raw ids, which is then remembered in PREFIX.json and said on standard error; else what is configured.
+ * --dtype states the type of raw ids, which is then remembered in PREFIX.json and said on standard error; else what is configured (NULL:
+ * nothing). Of `configured` type and isolation are used.
  * Every corpus is fingerprinted, so that what is read of it is checked; *fingerprint may be NULL.
  */
 #define CTL_DTYPE {"dtype", "TYPE", "type of the ids in a raw token file: uint16, uint32 or int32; then remembered in PREFIX.json", false}
-int ctl_open_corpus(const struct ctl_args *args, enum corpus_dtype configured, const char *prefix, uint32_t number,
+int ctl_open_corpus(const struct ctl_args *args, const struct config_corpus *configured, const char *prefix, uint32_t number,
     struct corpus **corpus, struct hash128 *fingerprint);
 
 /* ctl_read_all - a file, or standard input for "-", into *bytes (free() it). */
 int ctl_read_all(const struct ctl_args *args, const char *path, unsigned char **bytes, size_t *n);
 
-/* ctl_tokenizer_path - path, or path/tokenizer.json where path is a folder. */
+/*
+ * ctl_tokenizer_path - path; where that is a folder path/tokenizer.json, or path/tokenizer.model if only that is there.
+ * ctl_tokenizer_copy - dir/tokenizer.json from the file at path; of a tokenizer.model it is converted.
+ */
 void ctl_tokenizer_path(const char *path, char *out, size_t size);
+int ctl_tokenizer_copy(const char *dir, const char *path, struct err_note *note);
 
 #endif

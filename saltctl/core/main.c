@@ -13,12 +13,13 @@
 
 /* One verb, one line; help lists them in this order. */
 static const struct ctl_verb *const verbs[] = {
-	&ctl_corpus_build, &ctl_corpus_info,
+	&ctl_corpus_build, &ctl_corpus_info, &ctl_corpus_show, &ctl_corpus_split, &ctl_corpus_merge, &ctl_corpus_sample,
 	&ctl_tokenizer_encode, &ctl_tokenizer_decode, &ctl_tokenizer_info,
-	&ctl_model_new, &ctl_model_import, &ctl_model_info,
+	&ctl_model_new, &ctl_model_import, &ctl_model_grow, &ctl_model_info,
 	&ctl_config_check, &ctl_plan,
 	&ctl_label, &ctl_run_info, &ctl_status, &ctl_top, &ctl_logs, &ctl_events, &ctl_exporter,
 	&ctl_cache_stat, &ctl_cache_fsck, &ctl_cache_export, &ctl_cache_import, &ctl_cache_reselect, &ctl_cache_drop,
+	&ctl_scores_export, &ctl_scores_import,
 	&ctl_eval, &ctl_generate,
 	&ctl_report, &ctl_ledger,
 	&ctl_keygen,

@@ -12,6 +12,8 @@
 
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
+#include "engine/weights/weights.h"
+#include "base/json/json.h"
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
 
@@ -40,9 +42,35 @@ ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg
 void
 ctl_tokenizer_path(const char *path, char *out, size_t size)
 {
+	char json[4096], model[4096];
+	const char *name = "";
 	struct stat st;
 
-	snprintf(out, size, "%s%s", path, stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? "/tokenizer.json" : "");
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+		snprintf(json, sizeof(json), "%s/tokenizer.json", path);
+		snprintf(model, sizeof(model), "%s/tokenizer.model", path);
+		name = access(json, F_OK) != 0 && access(model, F_OK) == 0 ? "/tokenizer.model" : "/tokenizer.json";
+	}
+	snprintf(out, size, "%s%s", path, name);
+}
+
+int
+ctl_tokenizer_copy(const char *dir, const char *path, struct err_note *note)
+{
+	size_t n = strlen(path);
+	struct json *root;
+	char *text;
+	int rc;
+
+	if (n < 6 || strcmp(path + n - 6, ".model") != 0)
+		return weights_file_copy(dir, "tokenizer.json", path, NULL, note);
+	if ((rc = tokenizer_model_json(path, &root, note)) != 0)
+		return rc;
+	text = json_print(root, true);
+	rc = text != NULL ? weights_file_write(dir, "tokenizer.json", text, strlen(text), NULL, note) : err_note_set(note, ENOMEM, "%s", path);
+	json_close(&root);
+	free(text);
+	return rc;
 }
 
 int
@@ -62,12 +90,12 @@ ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokeniz
 }
 
 int
-ctl_open_corpus(const struct ctl_args *args, enum corpus_dtype configured, const char *prefix,
+ctl_open_corpus(const struct ctl_args *args, const struct config_corpus *configured, const char *prefix,
     uint32_t number, struct corpus **corpus, struct hash128 *fingerprint)
 {
 	static const enum corpus_dtype types[] = {
 	    CORPUS_DTYPE_UINT16, CORPUS_DTYPE_UINT32, CORPUS_DTYPE_INT32};
-	enum corpus_dtype dtype = configured;
+	enum corpus_dtype dtype = configured != NULL ? configured->dtype : CORPUS_DTYPE_NONE;
 	const char *said = ctl_get(args, "dtype");
 	struct err_note note = {.name = ""};
 	struct hash128 hash;
@@ -91,6 +119,9 @@ ctl_open_corpus(const struct ctl_args *args, enum corpus_dtype configured, const
 	if (written)
 		fprintf(stderr, "saltctl %s: %s: %s ids, remembered in its .json\n", args->verb->name, prefix,
 		    said);
+	if (configured != NULL && configured->isolate_documents && ((rc = corpus_isolate(*corpus, -1, &note)) != 0 ||
+	    (rc = corpus_fingerprint(*corpus, &hash, &note)) != 0))
+		return ctl_fail(args, rc, &note);
 	corpus_set_number(*corpus, number);
 	if (fingerprint != NULL)
 		*fingerprint = hash;

@@ -19,7 +19,7 @@ open_corpus(const struct selector *s, const struct config *cfg, const char *pref
 	struct hash128 fingerprint;
 	int exit_code;
 
-	if ((exit_code = ctl_open_corpus(s->args, cfg->corpus.dtype, prefix, number, corpus, &fingerprint)) != 0)
+	if ((exit_code = ctl_open_corpus(s->args, &cfg->corpus, prefix, number, corpus, &fingerprint)) != 0)
 		return exit_code;
 	*out = session_corpus(*corpus, fingerprint, cfg->corpus.context, corpus_info(*corpus)->vocab,
 	    (struct wire_id){.known = false});

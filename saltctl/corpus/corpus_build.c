@@ -49,6 +49,8 @@ struct build {
 	struct part train, heldout;
 	uint32_t one_in;
 	unsigned flags;			/* of tokenizer_encode */
+	struct tokenizer_template special;	/* ids around each text */
+	char special_text[512];		/* the same as "1 text 2"; "": none */
 	struct text_tally no_token;	/* documents without a token */
 	struct text_tally unknown;	/* bytes without a token; first: documents with some */
 	struct document docs[BATCH_DOCUMENTS];
@@ -56,7 +58,7 @@ struct build {
 };
 
 static const struct cli_option options[] = {
-	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one (required)", false},
+	{"tokenizer", "PATH", "tokenizer.json or tokenizer.model, or a folder that holds one (required)", false},
 	{"out", "PREFIX", "write PREFIX.bin, PREFIX.idx, PREFIX.json (required)", false},
 	{"heldout-out", "PREFIX", "write about one document in N there instead, for evaluation", false},
 	{"heldout-one-in", "N", "share of the held-out part; default 20", false},
@@ -67,6 +69,7 @@ static const struct cli_option options[] = {
 	{"skip-bad-lines", NULL, "leave out bad JSON lines and objects without the field; count them", false},
 	{"unknown-bytes", "HOW", "bytes without a token: stop (default), drop, or an added token in the place of each", false},
 	{"only", "PATTERN", "in folders read only files that match, such as '*.txt'", false},
+	{"add-special", NULL, "put around each text what the tokenizer's post_processor does, such as BOS", false},
 	{"eod", "TOKEN", "the token that ends a document; default: the tokenizer's", false},
 	{"threads", "N", "encode on N threads; default: all processors. The result does not depend on it", false},
 	{"replace", NULL, "replace an existing corpus", false},
@@ -116,6 +119,7 @@ write_document(struct build *b, struct document *d, struct err_note *note)
 	bool heldout = b->heldout.writer != NULL && corpus_split_heldout(d->bytes, d->n, b->one_in);
 	struct part *part = heldout ? &b->heldout : &b->train;
 	char place[64];
+	int rc;
 
 	place_text(d, place, sizeof(place));
 	if (d->rc != 0) {
@@ -133,7 +137,27 @@ write_document(struct build *b, struct document *d, struct err_note *note)
 		return text_tally_add(&b->no_token, 1, "%s: %s", d->place.name, place);
 	hash_field(part->hash, "document", d->bytes, d->n);
 	part->n_bytes += d->n;
+	if ((rc = corpus_writer_source(part->writer, d->place.name, UINT64_MAX, note)) != 0)
+		return rc;
 	return corpus_writer_document(part->writer, d->ids.ids, d->ids.n, d->n, note);
+}
+
+static int
+encode_document(const struct build *b, struct tokenizer_encoder *enc, struct document *d)
+{
+	const struct tokenizer_template *t = &b->special;
+	int rc = tokenizer_encode(enc, d->bytes, d->n, b->flags, &d->ids, &d->note);
+	size_t n = d->ids.n;
+
+	if (rc != 0 || n == 0 || t->n_before + t->n_after == 0)
+		return rc;
+	if ((rc = mem_grow((void **)&d->ids.ids, &d->ids.cap, n + t->n_before + t->n_after, sizeof(int32_t))) != 0)
+		return rc;
+	memmove(d->ids.ids + t->n_before, d->ids.ids, n * sizeof(int32_t));
+	memcpy(d->ids.ids, t->before, t->n_before * sizeof(int32_t));
+	memcpy(d->ids.ids + t->n_before + n, t->after, t->n_after * sizeof(int32_t));
+	d->ids.n = n + t->n_before + t->n_after;
+	return 0;
 }
 
 static int
@@ -151,7 +175,7 @@ build_all(struct build *b, struct err_note *note)
 			uint64_t before = tokenizer_encoder_n_unknown(enc);
 
 			d->note = (struct err_note){.name = ""};
-			d->rc = tokenizer_encode(enc, d->bytes, d->n, b->flags, &d->ids, &d->note);
+			d->rc = encode_document(b, enc, d);
 			d->n_unknown = tokenizer_encoder_n_unknown(enc) - before;
 		}
 		for (size_t i = 0; i < b->n_docs && rc == 0; i++)
@@ -272,6 +296,8 @@ report(const struct build *b, const struct ctl_args *args, double seconds)
 	if (b->heldout.writer != NULL)
 		report_part(&b->heldout, "heldout", root);
 	if (root == NULL) {
+		if (b->special_text[0] != '\0')
+			printf("added     %s\n", b->special_text);
 		printf("%zu inputs in %.1f s, %s/s\n", text_n_files(b->text), seconds,
 		    ctl_bytes((double)(b->train.n_bytes + b->heldout.n_bytes) / seconds, rate));
 		report_tallies(b, NULL);
@@ -279,6 +305,8 @@ report(const struct build *b, const struct ctl_args *args, double seconds)
 	}
 	ctl_put_all(root, CTL("inputs", text_n_files(b->text)),
 	    CTL("bad_lines", text_tally(b->text, TEXT_TALLY_BAD)->n), CTL("seconds", seconds));
+	if (b->special_text[0] != '\0')
+		ctl_put(root, "add_special", (const char *)b->special_text);
 	report_tallies(b, root);
 	return ctl_print_json(root);
 }
@@ -292,6 +320,7 @@ part_open(struct build *b, const struct ctl_args *args, struct part *part, const
 	    .eod = eod,
 	    .tokenizer = tokenizer_fingerprint(b->tok),
 	    .replace = ctl_has(args, "replace"),
+	    .add_special = b->special_text[0] != '\0' ? b->special_text : NULL,
 	    .unknown_bytes = how != NULL && strcmp(how, "stop") != 0 ? how : NULL};
 
 	part->prefix = prefix;
@@ -350,6 +379,30 @@ encoders_new(struct build *b, const struct ctl_args *args)
 	return 0;
 }
 
+/* --add-special. The corpus ends each document with eod: where the template ends with it too, it is not written twice. */
+static int
+special_open(struct build *b, int32_t eod, struct err_note *note)
+{
+	struct tokenizer_template *t = &b->special;
+	size_t n = 0;
+	int rc;
+
+	if ((rc = tokenizer_get_template(b->tok, t, note)) != 0)
+		return rc;
+	if (t->n_after > 0 && t->after[t->n_after - 1] == eod)
+		t->n_after--;
+	for (size_t i = 0; i < t->n_before + t->n_after + 1 && t->n_before + t->n_after > 0; i++)
+		if (i == t->n_before)
+			n += (size_t)snprintf(b->special_text + n, sizeof(b->special_text) - n, i > 0 ? " text" : "text");
+		else
+			n += (size_t)snprintf(b->special_text + n, sizeof(b->special_text) - n, i > 0 ? " %d" : "%d",
+			    i < t->n_before ? t->before[i] : t->after[i - t->n_before - 1]);
+	if (n == 0)
+		fprintf(stderr, "corpus build: --add-special: the tokenizer's post_processor adds nothing%s\n",
+		    t->after != NULL ? " beside the token that ends a document" : "");
+	return 0;
+}
+
 static int
 build_open(struct build *b, const struct ctl_args *args, const struct text_options *to, struct err_note *note)
 {
@@ -358,6 +411,7 @@ build_open(struct build *b, const struct ctl_args *args, const struct text_optio
 	int rc;
 
 	if ((rc = tokenizer_end_of_document(b->tok, ctl_get(args, "eod"), &eod, note)) != 0 ||
+	    (ctl_has(args, "add-special") && (rc = special_open(b, eod, note)) != 0) ||
 	    (rc = text_open(&b->text, args->operands, args->n_operands, to, note)) != 0 ||
 	    (rc = part_open(b, args, &b->train, ctl_get(args, "out"), eod, note)) != 0)
 		return rc;

@@ -24,6 +24,7 @@ struct facts {
 	char fingerprint[HASH_HEX_BYTES], tokenizer[HASH_HEX_BYTES];
 	uint64_t context, n_windows;
 	const char *checked, *same_tokenizer;	/* NULL: not asked for */
+	char unreadable[1200];			/* why the tokenizer given cannot encode text here, "" if it can */
 };
 
 static int
@@ -48,6 +49,8 @@ print_facts(const struct facts *f, bool as_json)
 			ctl_put(o, "checked", f->checked);
 		if (f->same_tokenizer != NULL)
 			ctl_put(o, "tokenizer_is", f->same_tokenizer);
+		if (f->unreadable[0] != '\0')
+			ctl_put(o, "tokenizer_unreadable", (const char *)f->unreadable);
 		return ctl_print_json(o);
 	}
 	ctl_line("corpus", "%s", f->prefix);
@@ -63,6 +66,8 @@ print_facts(const struct facts *f, bool as_json)
 		ctl_line("vocabulary", "not known");
 	ctl_line("tokenizer", "%s%s%s", i->has_tokenizer ? f->tokenizer : "not known",
 	    f->same_tokenizer != NULL ? ", the one given: " : "", f->same_tokenizer != NULL ? f->same_tokenizer : "");
+	if (f->unreadable[0] != '\0')
+		ctl_line("", "compared by its bytes, for it cannot encode text here: %s", f->unreadable);
 	ctl_line("fingerprint", "%s", f->fingerprint);
 	if (f->context > 0)
 		ctl_line("windows", "%" PRIu64 " of %" PRIu64 " tokens", f->n_windows, f->context);
@@ -78,11 +83,12 @@ corpus_info_verb(struct ctl_args *args)
 	struct corpus *corpus = NULL;
 	struct tokenizer *tok = NULL;
 	struct err_note note = {.name = ""};
-	struct hash128 fingerprint;
+	struct hash128 fingerprint, id;
+	char path[4200];
 	int exit_code, rc;
 
 	if ((exit_code = ctl_get_u64(args, "context", 1, UINT32_MAX - 1, &f.context)) != 0 || (exit_code = ctl_open_corpus(args,
-	    CORPUS_DTYPE_NONE, f.prefix, CORPUS_TRAIN, &corpus, &fingerprint)) != 0)
+	    NULL, f.prefix, CORPUS_TRAIN, &corpus, &fingerprint)) != 0)
 		goto out;
 	f.info = corpus_info(corpus);
 	hash_hex(fingerprint, f.fingerprint);
@@ -90,10 +96,14 @@ corpus_info_verb(struct ctl_args *args)
 		hash_hex(f.info->tokenizer, f.tokenizer);
 	f.n_windows = corpus_n_windows(corpus, (uint32_t)f.context);
 	if (ctl_has(args, "tokenizer")) {
-		if ((exit_code = ctl_open_tokenizer(args, ctl_get(args, "tokenizer"), &tok)) != 0)
+		ctl_tokenizer_path(ctl_get(args, "tokenizer"), path, sizeof(path));
+		if ((rc = tokenizer_identify(path, &id, f.unreadable, sizeof(f.unreadable), &note)) != 0) {
+			exit_code = ctl_fail(args, rc, &note);
 			goto out;
-		f.same_tokenizer = !f.info->has_tokenizer ? "cannot be told" :
-		    hash_equal(tokenizer_fingerprint(tok), f.info->tokenizer) ? "the same" : "another";
+		}
+		if (f.unreadable[0] == '\0' && (exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
+			goto out;
+		f.same_tokenizer = !f.info->has_tokenizer ? "cannot be told" : hash_equal(id, f.info->tokenizer) ? "the same" : "another";
 	}
 	/* Where that takes a moment, the fingerprint is not taken from a side file alone. */
 	if (!ctl_has(args, "check") && corpus_n_tokens(corpus) <= QUICK_TOKENS && (rc = corpus_verify(corpus, &note)) != 0) {

@@ -10,7 +10,7 @@
 #include "saltctl/core/output.h"
 #include "data/tokenizer/tokenizer.h"
 
-#define TOKENIZER_OPTION {"tokenizer", "PATH", "tokenizer.json, or a folder that holds one (required)", false}
+#define TOKENIZER_OPTION {"tokenizer", "PATH", "tokenizer.json or tokenizer.model, or a folder that holds one (required)", false}
 
 static const struct cli_option encode_options[] = {
 	TOKENIZER_OPTION,
@@ -139,7 +139,8 @@ decode_one(struct coder *c, const char *name, const unsigned char *bytes, size_t
 	}
 	if (rc != 0 || (rc = tokenizer_decode(c->tok, c->ids.ids, c->ids.n, flags, &c->text, &c->note)) != 0)
 		return ctl_fail(c->args, rc, &c->note);
-	fwrite(c->text.bytes, 1, c->text.n, stdout);
+	if (c->text.n > 0)		/* of no ids the text is NULL */
+		fwrite(c->text.bytes, 1, c->text.n, stdout);
 	return 0;
 }
 
@@ -217,7 +218,7 @@ const struct ctl_verb ctl_tokenizer_decode = {
 
 const struct ctl_verb ctl_tokenizer_info = {
 	.name = "tokenizer info", .operands = "PATH", .summary = "vocabulary, split and fingerprint of a tokenizer",
-	.about = "PATH is a tokenizer.json, or a folder that holds one.",
+	.about = "PATH is a tokenizer.json or tokenizer.model, or a folder that holds one.",
 	.example = "saltctl tokenizer info share/tokenizer-4k",
 	.options = info_options, .min_operands = 1, .max_operands = 1, .run = info,
 };

@@ -8,9 +8,11 @@
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
 #include "saltctl/core/ctl.h"
+#include "saltctl/model/eval.h"
 #include "saltctl/model/lm.h"
 #include "saltctl/core/output.h"
 #include "base/clock/clock.h"
+#include "base/file/file.h"
 
 static const struct cli_option options[] = {
 	{"model", "FOLDER", "a Hugging Face model folder, or a trainer's checkpoint (required)", false},
@@ -20,6 +22,9 @@ static const struct cli_option options[] = {
 	{"group", "N", "sequences of a micro-batch; default trainer.micro_batch of -c, else 8", false},
 	{"lanes", "N", "sums kept apart; default trainer.lanes of -c, else 8", false},
 	{"threads", "N", "default: all processors. The result does not depend on it", false},
+	{"isolate-documents", NULL, "each document by itself, as with corpus.isolate_documents; the first token of one has no loss", false},
+	{"by-sequence", "FILE", "write the loss of each sequence, as JSON lines: what `saltctl report --teacher-losses` reads", false},
+	EVAL_TASK_OPTIONS,
 	CTL_DTYPE, CTL_CONFIG, CTL_JSON, CTL_END
 };
 
@@ -28,8 +33,9 @@ struct evaluation {
 	struct lm lm;
 	struct corpus *corpus;
 	struct kernels_options kernels;
-	enum corpus_dtype dtype;
+	struct config_corpus said;	/* of -c and the options: type and isolation */
 	uint64_t context, windows, group, lanes, done;
+	double *window_nats;		/* [windows] with --by-sequence */
 	struct ctl_meter meter;
 	struct err_note note;
 };
@@ -44,21 +50,20 @@ get_window(void *arg, uint64_t i, int32_t *out)
 }
 
 static int
-settings(struct evaluation *e, const char **corpus)
+settings(struct evaluation *e, char prefix[4200])
 {
 	const struct ctl_args *args = e->args;
 	struct config *cfg = NULL;
 	uint64_t threads = 0;
-	static char prefix[4200];
 	int exit_code;
 
 	e->group = e->lanes = 8;
 	if (ctl_has(args, "config")) {
 		if ((exit_code = ctl_open_config(args, 0, &cfg)) != 0)
 			return exit_code;
-		snprintf(prefix, sizeof(prefix), "%s", cfg->corpus.heldout);
+		snprintf(prefix, 4200, "%s", cfg->corpus.heldout);
 		e->context = cfg->corpus.context;
-		e->dtype = cfg->corpus.dtype;
+		e->said = (struct config_corpus){.dtype = cfg->corpus.dtype, .isolate_documents = cfg->corpus.isolate_documents};
 		e->windows = cfg->trainer.eval_sequences;
 		e->group = cfg->trainer.micro_batch > 0 ? cfg->trainer.micro_batch : 8;
 		e->lanes = cfg->trainer.lanes > 0 ? cfg->trainer.lanes : 8;
@@ -68,9 +73,6 @@ settings(struct evaluation *e, const char **corpus)
 			e->kernels.dtype = (enum kernels_dtype)cfg->trainer.dtype;
 		config_destroy(&cfg);
 	}
-	*corpus = ctl_has(args, "corpus") ? ctl_get(args, "corpus") : prefix;
-	if ((*corpus)[0] == '\0')
-		return ctl_usage(args, "which text? give --corpus PREFIX, or -c fleet.yaml with corpus.heldout");
 	if ((exit_code = ctl_get_u64(args, "context", 1, INT32_MAX, &e->context)) != 0 ||
 	    (exit_code = ctl_get_u64(args, "windows", 1, UINT64_MAX, &e->windows)) != 0 ||
 	    (exit_code = ctl_get_u64(args, "group", 1, 1u << 16, &e->group)) != 0 ||
@@ -78,6 +80,7 @@ settings(struct evaluation *e, const char **corpus)
 	    (exit_code = ctl_get_u64(args, "threads", 1, 4096, &threads)) != 0)
 		return exit_code;
 	e->kernels.threads = (int)threads;
+	e->said.isolate_documents |= ctl_has(args, "isolate-documents");
 	return 0;
 }
 
@@ -87,9 +90,10 @@ open_corpus(struct evaluation *e, const char *prefix)
 	uint64_t n;
 	int exit_code, rc;
 
-	if ((exit_code = ctl_open_corpus(e->args, e->dtype, prefix, CORPUS_HELDOUT, &e->corpus, NULL)) != 0)
+	if ((exit_code = ctl_open_corpus(e->args, &e->said, prefix, CORPUS_HELDOUT, &e->corpus, NULL)) != 0)
 		return exit_code;
-	if ((rc = corpus_limit_vocab(e->corpus, (uint32_t)e->lm.model->config.vocab_size, &e->note)) != 0)
+	if ((rc = corpus_limit_vocab(e->corpus, (uint32_t)e->lm.model->config.vocab_size, &e->note)) != 0 ||
+	    (rc = model_session_documents(e->lm.session, corpus_document_end(e->corpus))) != 0)
 		return ctl_fail(e->args, rc, &e->note);
 	n = corpus_n_windows(e->corpus, (uint32_t)e->context);
 	if (n == 0)
@@ -105,7 +109,8 @@ static int
 evaluate(struct evaluation *e, struct kernels_loss_sums *total)
 {
 	struct model_evaluation plan = {.n_windows = e->windows, .context = (int64_t)e->context,
-	    .group = (int64_t)e->group, .lanes = (int64_t)e->lanes, .get = get_window, .arg = e};
+	    .group = (int64_t)e->group, .lanes = (int64_t)e->lanes, .get = get_window, .arg = e,
+	    .window_nats = e->window_nats};
 	int rc = 0;
 
 	*total = (struct kernels_loss_sums){.finite = true};
@@ -124,6 +129,22 @@ evaluate(struct evaluation *e, struct kernels_loss_sums *total)
 	if (rc == 0 && !total->finite)
 		rc = err_note_set(&e->note, ERR_NONFINITE, "loss");
 	return rc;
+}
+
+/* --by-sequence. */
+static int
+write_losses(struct evaluation *e)
+{
+	struct file_replace file;
+	int rc;
+
+	if (e->window_nats == NULL)
+		return 0;
+	if ((rc = file_replace_begin(&file, ctl_get(e->args, "by-sequence"), &e->note)) != 0)
+		return rc;
+	for (uint64_t i = 0; i < e->windows; i++)
+		fprintf(file.f, "{\"sequence\": %" PRIu64 ", \"loss\": %.9g}\n", i, e->window_nats[i]);
+	return file_replace_end(&file, false, &e->note);
 }
 
 static int
@@ -155,14 +176,18 @@ eval(struct ctl_args *args)
 {
 	struct evaluation e = {.args = args};
 	const char *model = ctl_need(args, "model"), *corpus;
+	char prefix[4200] = "";
 	struct kernels_loss_sums total;
 	double start = clock_now_s();
 	int exit_code, rc;
 
 	if (model == NULL)
 		return EX_USAGE;
-	if ((exit_code = settings(&e, &corpus)) != 0)
+	if ((exit_code = settings(&e, prefix)) != 0 || eval_task(args, &e.kernels, e.context, &exit_code))
 		return exit_code;
+	corpus = ctl_has(args, "corpus") ? ctl_get(args, "corpus") : prefix;
+	if (corpus[0] == '\0')
+		return ctl_usage(args, "which text? give --corpus PREFIX, or -c fleet.yaml with corpus.heldout");
 	if ((rc = lm_open(&e.lm, model, &e.kernels, (int64_t)e.group, (int64_t)e.context, &e.note)) != 0) {
 		exit_code = ctl_fail(args, rc, &e.note);
 		goto out;
@@ -171,11 +196,14 @@ eval(struct ctl_args *args)
 		e.context = (uint64_t)e.lm.model->config.context;
 	if ((exit_code = open_corpus(&e, corpus)) != 0)
 		goto out;
-	if ((rc = evaluate(&e, &total)) != 0)
+	if (ctl_has(args, "by-sequence"))
+		e.window_nats = ctl_alloc(e.windows, sizeof(*e.window_nats));
+	if ((rc = evaluate(&e, &total)) != 0 || (rc = write_losses(&e)) != 0)
 		exit_code = ctl_fail(args, rc, &e.note);
 	else
 		exit_code = print(&e, corpus, &total, clock_now_s() - start);
 out:
+	free(e.window_nats);
 	corpus_destroy(&e.corpus);
 	lm_close(&e.lm);
 	return exit_code;

@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/json/json.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/weights/weights.h"
 
@@ -57,4 +60,44 @@ lm_close(struct lm *lm)
 	lm->params = NULL;
 	model_destroy(&lm->model);
 	kernels_destroy(&lm->kernels);
+}
+
+int
+lm_foreign(const char *dir, struct lm_foreign *out, struct err_note *note)
+{
+	struct json *config = NULL;
+	struct weights *w = NULL;
+	const char *type;
+	char path[4200];
+	int rc;
+
+	*out = (struct lm_foreign){.type = "?"};
+	if ((rc = weights_open(&w, dir, note)) != 0)
+		return rc;
+	snprintf(path, sizeof(path), "%s/config.json", dir);
+	if ((rc = json_parse_file(path, 1u << 20, &config, note)) == 0 && json_text(json_get(config, "model_type"), &type))
+		snprintf(out->type, sizeof(out->type), "%s", type);
+	out->n_tensors = (int64_t)weights_count(w);
+	for (size_t i = 0; i < weights_count(w); i++) {
+		out->n_params += (int64_t)weights_at(w, i)->n_elements;
+		out->bytes += (double)weights_at(w, i)->len_bytes;
+	}
+	json_close(&config);
+	weights_close(&w);
+	return rc;
+}
+
+struct json *
+lm_origin(const char *path)
+{
+	struct json *config = NULL, *origin = NULL;
+	char file[4200], *text = NULL;
+
+	snprintf(file, sizeof(file), "%s/config.json", path);
+	if ((json_parse_file(file, 4u << 20, &config, NULL) == 0 || json_parse_file(path, 4u << 20, &config, NULL) == 0) &&
+	    json_kind(json_get(config, LM_ORIGIN)) == JSON_KIND_OBJECT && (text = json_print(json_get(config, LM_ORIGIN), false)) != NULL)
+		json_parse(text, strlen(text), path, &origin, NULL);
+	free(text);
+	json_close(&config);
+	return origin;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model import: a GGUF file of a Llama model -> a folder that trainer.model, teacher.model and transformers load. */
+/* model import: a GGUF file -> a folder that trainer.model, teacher.model and transformers load. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -90,7 +90,7 @@ write_files(struct import *im, const char *d, struct err_note *note)
 		return rc;
 	rc = im->tokenizer != NULL ?
 	    weights_file_write(d, "tokenizer.json", im->tokenizer, strlen(im->tokenizer), NULL, note) :
-	    weights_file_copy(d, "tokenizer.json", im->tokenizer_path, NULL, note);
+	    ctl_tokenizer_copy(d, im->tokenizer_path, note);
 	if (rc == 0 && im->tokenizer_config != NULL)
 		rc = weights_file_write(d, "tokenizer_config.json", im->tokenizer_config,
 		    strlen(im->tokenizer_config), NULL, note);
@@ -158,10 +158,10 @@ model_import_verb(struct ctl_args *args)
 }
 
 const struct ctl_verb ctl_model_import = {
-	.name = "model import", .operands = "FILE.gguf FOLDER", .summary = "a GGUF file of a Llama model into a folder that loads everywhere",
-	.about = "Decodes the weights (F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K) and writes\n"
-	    "model.safetensors, config.json, tokenizer.json and tokenizer_config.json. FOLDER appears complete or\n"
-	    "not at all; missing parents are made, and nothing is overwritten.",
+	.name = "model import", .operands = "FILE.gguf FOLDER", .summary = "a GGUF file into a folder that loads everywhere",
+	.about = "Decodes the weights and writes model.safetensors, config.json, tokenizer.json and tokenizer_config.json.\n"
+	    "FOLDER appears complete or not at all; missing parents are made, and nothing is overwritten. Types of tensors:\n"
+	    GGUF_TYPES ".",
 	.example = "saltctl model import SmolLM2-135M-Instruct.Q4_1.gguf models/teacher",
 	.options = options, .min_operands = 2, .max_operands = 2, .run = model_import_verb,
 };

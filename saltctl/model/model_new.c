@@ -19,13 +19,13 @@ static const struct cli_option options[] = {
 	{"layers", "N", "layers (required)", false},
 	{"width", "N", "width of the hidden states (required)", false},
 	{"heads", "N", "attention heads; default width / 64, at least 1", false},
-	{"kv-heads", "N", "key/value heads (llama, qwen); default: as many as heads", false},
-	{"ff", "N", "width of the feed-forward layer; default 4 x width (gpt2, gpt_neox), else 8/3 x width rounded up to 32", false},
+	{"kv-heads", "N", "key/value heads (not gpt2, gpt_neo, gpt_neox, opt, gpt_bigcode); default: as many as heads", false},
+	{"ff", "N", "width of the feed-forward layer; default 4 x width without a gate (gpt2, gpt_neox, phi), else 8/3 x width rounded up to 32", false},
 	{"context", "N", "longest sequence, tokens; default 1024", false},
 	{"vocab", "N", "vocabulary; default: the tokenizer's", false},
-	{"tokenizer", "PATH", "tokenizer.json, or a folder that holds one; is copied beside config.json", false},
-	{"untied", NULL, "an output layer that does not share the embedding (not gpt2)", false},
-	{"rope-theta", "X", "base of the rotary frequencies (not gpt2); default 10000", false},
+	{"tokenizer", "PATH", "tokenizer.json or tokenizer.model, or a folder that holds one; is copied beside config.json", false},
+	{"untied", NULL, "an output layer that does not share the embedding (not gpt2, gpt_neo, opt, gpt_bigcode)", false},
+	{"rope-theta", "X", "base of the rotary frequencies; default: the family's", false},
 	{"weights", "SEED", "also write model.safetensors: the initial values for run.seed SEED", false},
 	CTL_END
 };
@@ -63,16 +63,26 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 		ff = !t->gated ? 4 * width : (8 * width / 3 + 31) / 32 * 32;
 	if (!t->rope && (ctl_has(args, "untied") || ctl_has(args, "rope-theta")))
 		return ctl_usage(args, "--untied and --rope-theta do not apply to %s", t->name);
-	if (t->fused_qkv && kv != 0)
+	if ((t->whole_heads || t->one_key_head) && kv != 0)
 		return ctl_usage(args, "--kv-heads does not apply to %s", t->name);
-	*cfg = (struct model_config){.family = cfg->family, .bos_id = cfg->bos_id, .eos_id = cfg->eos_id,
-	    .n_layers = (int64_t)layers, .d_model = (int64_t)width, .n_heads = (int64_t)heads,
-	    .n_kv_heads = (int64_t)(kv > 0 ? kv : heads), .head_dim = (int64_t)(width / heads),
-	    .d_ff = (int64_t)ff, .context = (int64_t)context, .vocab_size = (int64_t)vocab,
-	    .tied = !ctl_has(args, "untied"), .attention_bias = t->needs_attention_bias || t->fused_qkv,
-	    .mlp_bias = t->fused_qkv, .parallel_residual = t->partial_rotary,
-	    .rotary_dim = t->partial_rotary ? (int64_t)(width / heads) / 8 * 2 : 0,
-	    .norm_eps = 1e-5f, .initializer_range = 0.02f, .rope_theta = t->rope ? theta : 0};
+	cfg->n_layers = (int64_t)layers;
+	cfg->d_model = (int64_t)width;
+	cfg->n_heads = (int64_t)heads;
+	cfg->n_kv_heads = t->one_key_head ? 1 : (int64_t)(kv > 0 ? kv : heads);
+	cfg->head_dim = (int64_t)(width / heads);
+	cfg->d_ff = (int64_t)ff;
+	cfg->context = (int64_t)context;
+	cfg->vocab_size = (int64_t)vocab;
+	model_family_start(cfg);
+	cfg->rotary_dim = t->rotary_share > 0 ? (int64_t)((double)(width / heads) * t->rotary_share) / 2 * 2 : 0;
+	cfg->tied = !ctl_has(args, "untied");
+	cfg->norm_eps = 1e-5f;
+	cfg->initializer_range = 0.02f;
+	if (t->rope && (ctl_has(args, "rope-theta") || cfg->family == MODEL_FAMILY_LLAMA))
+		cfg->rope_theta = theta;
+	/* Granite's and Gemma's defaults are those of one size; 1/sqrt(D) is right for all. GPT-Neo has no key for it. */
+	if (cfg->family != MODEL_FAMILY_GPT_NEO)
+		cfg->attention_scale = 0;
 	return 0;
 }
 
@@ -100,7 +110,7 @@ write_folder(const struct ctl_args *args, const char *dir, const struct model *m
 	int rc;
 
 	if ((rc = weights_config_save(dir, &model->config, WEIGHTS_F32, NULL, note)) != 0 ||
-	    (tokenizer != NULL && (rc = weights_file_copy(dir, "tokenizer.json", tokenizer, NULL, note)) != 0))
+	    (tokenizer != NULL && (rc = ctl_tokenizer_copy(dir, tokenizer, note)) != 0))
 		return rc;
 	if (!ctl_has(args, "weights"))
 		return 0;

@@ -11,9 +11,11 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
+#include "saltctl/model/lm.h"
 #include "engine/kernels/kernels.h"
 #include "data/labels/labels.h"
 #include "engine/weights/weights.h"
@@ -42,6 +44,24 @@ static const struct cli_option options[] = {
 	CTL_JSON, CTL_END
 };
 
+/*
+ * A teacher of an architecture that the engine does not know, for a declared compute class: 6 FLOPs a parameter, attention left out.
+ */
+static int
+load_foreign(struct plan_model *m, const char *path, const struct model_config *student, struct err_note *note)
+{
+	struct lm_foreign f;
+	int rc = lm_foreign(path, &f, note);
+
+	if (rc != 0)
+		return rc;
+	m->config = (struct model_config){.vocab_size = student->vocab_size};
+	m->n_params = f.n_params;
+	m->flops = 6 * (double)f.n_params;
+	snprintf(m->remark, sizeof(m->remark), ", %s: FLOPs as 6 a parameter", f.type);
+	return 0;
+}
+
 static int
 load_model(const struct ctl_args *args, struct plan_model *m, const char *key, const char *path, uint32_t context)
 {
@@ -61,6 +81,20 @@ load_model(const struct ctl_args *args, struct plan_model *m, const char *key, c
 		    "at most %" PRId64 ", what %s (%s) can take", "%" PRIu32, m->config.context, key, path,
 		    context), &note);
 	return 0;
+}
+
+static int
+load_teacher(const struct ctl_args *args, const struct plan *p, struct plan_model *m, const char *key, const char *path)
+{
+	struct err_note note = {.name = ""};
+	struct model_config known;
+	int rc;
+
+	if (config_compute_class(p->cfg) == NULL || weights_config_load(path, &known, NULL) != ERR_UNSUPPORTED)
+		return load_model(args, m, key, path, p->cfg->corpus.context);
+	snprintf(m->path, sizeof(m->path), "%s", path);
+	rc = load_foreign(m, path, &p->student.config, &note);
+	return rc != 0 ? ctl_fail(args, err_note_within(&note, rc, key), &note) : 0;
 }
 
 /* What trainerd will start from: trainer.init must fit if it is there; weights beside the shape are not read. */
@@ -104,9 +138,33 @@ dtype_of(const struct config *cfg, enum dtype *dtype, struct err_note *note)
 	return 0;
 }
 
-/* A missing corpus is no error of a plan, a bad one is. */
+/* What the run takes of each part: the first steps * batch positions of the order, in phase one chosen from it. */
 static int
-look_at_corpus(const struct ctl_args *args, const struct config *cfg, const char *prefix, uint64_t *windows, double *bytes)
+look_at_parts(struct plan *p, const struct corpus *c, struct err_note *note)
+{
+	struct blend *order;
+	int rc = corpus_blend(&order, c, p->cfg->corpus.context, note);
+
+	if (rc != 0)
+		return rc;
+	p->n_parts = corpus_n_parts(c);
+	p->parts = ctl_alloc(p->n_parts, sizeof(*p->parts));
+	for (size_t i = 0; i < p->n_parts; i++) {
+		struct plan_part *part = &p->parts[i];
+		uint32_t period, share = blend_share(order, i, &period);
+
+		snprintf(part->prefix, sizeof(part->prefix), "%s", corpus_prefix(corpus_part(c, i)));
+		part->share = (double)share / period;
+		part->windows = corpus_n_windows(corpus_part(c, i), p->cfg->corpus.context);
+		part->sequences = blend_taken(order, i, p->cfg->trainer.steps * p->cfg->trainer.batch);
+	}
+	blend_destroy(&order);
+	return 0;
+}
+
+/* A missing corpus is no error of a plan, a bad one is. p: of the training corpus; else NULL. */
+static int
+look_at_corpus(const struct ctl_args *args, const struct config *cfg, const char *prefix, uint64_t *windows, double *bytes, struct plan *p)
 {
 	struct err_note note = {.name = ""};
 	struct corpus *c = NULL;
@@ -121,8 +179,10 @@ look_at_corpus(const struct ctl_args *args, const struct config *cfg, const char
 	if (bytes != NULL)
 		*bytes = (double)corpus_n_tokens(c) * (corpus_info(c)->dtype == CORPUS_DTYPE_UINT16 ? 2 :
 		    corpus_info(c)->kind == CORPUS_KIND_NPY ? 8 : 4);
+	if (p != NULL && *windows > 0)
+		rc = look_at_parts(p, c, &note);
 	corpus_destroy(&c);
-	return 0;
+	return rc == 0 ? 0 : ctl_fail(args, rc, &note);
 }
 
 static int
@@ -288,6 +348,30 @@ price_teacher(struct plan *p)
 	    (p->work.one_pass ? 0 : (double)p->work.scored * p->scorer.flops)) / 3 * context;
 }
 
+/* What the optimiser keeps and computes. */
+static int
+optimizer_of(struct plan *p, struct err_note *note)
+{
+	struct model *m = NULL;
+	int rc = model_new(&m, &p->student.config, note);
+
+	if (rc == 0)
+		rc = optim_split_new(&p->split, m, (enum optim_kind)p->cfg->trainer.optimizer);
+	for (int i = 0; rc == 0 && i < m->n_tensors && p->cfg->trainer.optimizer == CONFIG_OPTIMIZER_MUON; i++)
+		for (int j = 0; j < m->tensors[i].n_matrices; j++) {
+			struct model_matrix x = model_matrix(m, i, j);
+
+			p->muon_flops += optim_muon_flops(x.rows, x.cols);
+			if (x.rows * x.cols > p->shape.muon_rows * p->shape.muon_cols) {
+				p->shape.muon_rows = x.rows;
+				p->shape.muon_cols = x.cols;
+			}
+		}
+	p->shape.split = p->split;
+	model_destroy(&m);
+	return rc;
+}
+
 static int
 fill(const struct ctl_args *args, struct plan *p)
 {
@@ -306,7 +390,7 @@ fill(const struct ctl_args *args, struct plan *p)
 	    .context = cfg->corpus.context, .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF,
 	    .recompute = config_get_text(cfg, "trainer.recompute", word, sizeof(word)) == 0 &&
 	    strcmp(word, "true") == 0};
-	if ((rc = dtype_of(cfg, &s->dtype, &note)) != 0)
+	if ((rc = dtype_of(cfg, &s->dtype, &note)) != 0 || (rc = optimizer_of(p, &note)) != 0)
 		return ctl_fail(args, rc, &note);
 	if (s->batch % s->lanes != 0 || s->micro_batch == 0 || s->batch / s->lanes % s->micro_batch != 0)
 		return ctl_fail(args, err_expect(&note, ERR_CONFIG, "trainer.batch",
@@ -318,15 +402,14 @@ fill(const struct ctl_args *args, struct plan *p)
 	    cfg->phase_one.steps;
 	if (!p->has_teacher)
 		p->phase_one_steps = 0;
-	if (p->has_teacher && ((exit_code = load_model(args, &p->teacher, "teacher.model", cfg->teacher.model,
-	    cfg->corpus.context)) != 0 || (exit_code = load_model(args, &p->scorer, "teacher.scorer",
-	    cfg->teacher.scorer[0] != '\0' ? cfg->teacher.scorer : cfg->teacher.model,
-	    cfg->corpus.context)) != 0))
+	if (p->has_teacher && ((exit_code = load_teacher(args, p, &p->teacher, "teacher.model", cfg->teacher.model)) != 0 ||
+	    (exit_code = load_teacher(args, p, &p->scorer, "teacher.scorer", cfg->teacher.scorer[0] != '\0' ? cfg->teacher.scorer :
+	    cfg->teacher.model)) != 0))
 		return exit_code;
 	p->corpus_bytes = p->label_bytes = p->score_bytes = p->labels_stored = p->scores_stored = NAN;
 	if ((exit_code = look_at_corpus(args, cfg, cfg->corpus.train, &p->n_windows,
-	    &p->corpus_bytes)) != 0 || (exit_code = look_at_corpus(args, cfg, cfg->corpus.heldout,
-	    &p->heldout_windows, NULL)) != 0 || (exit_code = ranks_of(args, p)) != 0 ||
+	    &p->corpus_bytes, p)) != 0 || (exit_code = look_at_corpus(args, cfg, cfg->corpus.heldout,
+	    &p->heldout_windows, NULL, NULL)) != 0 || (exit_code = ranks_of(args, p)) != 0 ||
 	    (exit_code = machine_of(args, p)) != 0 || (exit_code = seconds_of(args, p)) != 0 ||
 	    (exit_code = ctl_get_num(args, "saving", 0, 1, &saving)) != 0 ||
 	    (exit_code = ctl_get_num(args, "label-bytes", 0, 1e9, &label_bytes)) != 0)
@@ -340,7 +423,7 @@ fill(const struct ctl_args *args, struct plan *p)
 	p->baseline_flops = tokens * p->student.flops;
 	p->eval_flops = (double)p->evaluations * (double)p->heldout_windows * (double)cfg->corpus.context *
 	    p->student.flops / 3;
-	p->checkpoint_bytes = 12.0 * (double)p->student.n_params;
+	p->checkpoint_bytes = 8.0 * (double)p->student.n_params + 4.0 * (double)p->split->n_second;
 	if (p->has_teacher) {
 		label_size(args, p, label_bytes);
 		price_teacher(p);
@@ -348,6 +431,7 @@ fill(const struct ctl_args *args, struct plan *p)
 		    p->baseline_flops, p->teacher_flops, tokens, saving);
 	}
 	for (size_t i = 0; i < p->n_ranks; i++) {
+		s->threads = (int)ceil(price_cores(&p->machine, p->ranks[i]));
 		if ((rc = price_memory(s, p->ranks[i], p->memory[i], &note)) != 0)
 			return ctl_fail(args, rc, &note);
 		price_time(&p->time[i], s, &p->machine, &p->measured.compute, p->ranks[i]);
@@ -366,6 +450,8 @@ plan(struct ctl_args *args)
 		exit_code = ctl_usage(args, "corpus.context is missing");
 	if (exit_code == 0 && (exit_code = fill(args, &p)) == 0)
 		exit_code = ctl_has(args, "json") ? plan_print_json(&p) : plan_print_text(&p);
+	optim_split_destroy(&p.split);
+	free(p.parts);
 	config_destroy(&p.cfg);
 	return exit_code;
 }

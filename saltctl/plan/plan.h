@@ -19,6 +19,7 @@ struct plan_model {
 	char path[4096];
 	struct model_config config;
 	int64_t n_params;
+	char remark[128];		/* of an architecture that is not known; "" */
 	double flops;			/* a token, forward and backward */
 };
 
@@ -34,10 +35,19 @@ struct plan_measured {
 	char source[4400], remark[400];
 };
 
+/* One part of a blend: its size, its share, and the sequences that the run trains on from it. */
+struct plan_part {
+	char prefix[4096];
+	double share;
+	uint64_t windows, sequences;	/* sequences: of the run, with repetitions */
+};
+
 struct plan {
 	struct config *cfg;
 	struct plan_model student, teacher, scorer;
 	bool has_teacher;		/* there is a phase one */
+	struct optim_split *split;	/* of the student's parameters; shape refers to it */
+	double muon_flops;		/* of a step, in Newton-Schulz; 0: AdamW */
 	struct price_shape shape;
 	struct price_machine machine;
 	struct price_work work;
@@ -48,6 +58,8 @@ struct plan {
 	bool until_margin;
 	uint64_t n_windows, heldout_windows, evaluations;	/* 0: not known; eval_windows applied */
 	double corpus_bytes;		/* NaN: no corpus there */
+	struct plan_part *parts;	/* [n_parts]; NULL: no corpus there */
+	size_t n_parts;
 	double label_bytes, score_bytes;	/* a token; NaN: does not apply */
 	const char *label_source;
 	double checkpoint_bytes;

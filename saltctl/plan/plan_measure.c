@@ -126,6 +126,16 @@ read_settings(const char *dir, struct config **cfg, struct err_note *note)
 	return config_load(path, NULL, 0, cfg, note);
 }
 
+static double
+update_cost(const struct optim_split *split)
+{
+	double cost = 0;
+
+	for (int i = 0; i < split->n_parts; i++)
+		cost += optim_split_cost(&split->parts[i], split->parts[i].begin, split->parts[i].end);
+	return cost;
+}
+
 int
 plan_read_run(struct plan *p, const char *path, struct err_note *note)
 {
@@ -133,6 +143,8 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 	struct price_machine there = p->machine;
 	struct price_shape shape = p->shape;
 	struct model_config model = p->student.config;
+	enum optim_kind kind = (enum optim_kind)p->cfg->trainer.optimizer;
+	struct optim_split *split = NULL;
 	struct model *table = NULL;
 	struct config *cfg = NULL;
 	struct seen s = {.n = 0};
@@ -193,25 +205,32 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 	micros = (double)shape.batch / (double)shape.micro_batch / m->ranks;
 	m->compute.cores = price_cores(&there, m->ranks);
 	m->compute.micro_s = compute / micros;
-	/* update_seconds has the gather in it; what is left is this rank's share of AdamW. */
+	/* update_seconds has the gather in it; what is left is this rank's share of the update. */
 	update -= m->ranks > 1 ? price_gather(&shape, &p->machine, m->ranks) : 0;
-	update = update > 0 ? update * (double)shape.n_params / (double)price_share(shape.n_params, m->ranks) : 0;
+	if (cfg != NULL)
+		kind = (enum optim_kind)cfg->trainer.optimizer;
+	if ((rc = optim_split_new(&split, table, kind)) != 0)
+		goto out;
+	update = update > 0 ? update / price_share(split, m->ranks) : 0;
 	flops = model_flops_per_token(&model, (int64_t)shape.context) * (double)shape.micro_batch * (double)shape.context;
 	m->flops_per_s = flops / m->compute.micro_s / m->compute.cores;
 	m->compute.micro_s *= (p->shape.recompute ? 4.0 / 3 : 1) / (shape.recompute ? 4.0 / 3 : 1);	/* one more forward pass */
 	m->compute.micro_s *= p->student.flops * (double)p->shape.micro_batch * (double)p->shape.context / flops;
-	m->compute.update_s = update * (double)p->shape.n_params / (double)shape.n_params;
+	m->compute.update_s = update * update_cost(p->split) / update_cost(split);
 	if (s.kd_tokens > 0)
 		m->label_bytes = s.label_bytes / s.kd_tokens;
 	snprintf(m->source, sizeof(m->source), "%s: medians of %zu steps at %d rank%s of %g core%s", metrics, s.n, m->ranks,
 	    m->ranks == 1 ? "" : "s", m->compute.cores, m->compute.cores == 1 ? "" : "s");
-	if (shape.n_params != p->shape.n_params || shape.context != p->shape.context || shape.micro_batch != p->shape.micro_batch)
-		snprintf(m->remark, sizeof(m->remark), "that run had another model, context or micro-batch: scaled by FLOPs, the update by parameters");
+	if (kind != (enum optim_kind)p->cfg->trainer.optimizer)
+		snprintf(m->remark, sizeof(m->remark), "that run had another optimizer: the update is a rough estimate");
+	else if (shape.n_params != p->shape.n_params || shape.context != p->shape.context || shape.micro_batch != p->shape.micro_batch)
+		snprintf(m->remark, sizeof(m->remark), "that run had another model, context or micro-batch: scaled by FLOPs, the update by its work");
 	else if (m->ranks > 1 && p->network_source[0] == '\0')
 		snprintf(m->remark, sizeof(m->remark), "the update has the gather of those ranks in it, for no network is given");
 out:
 	for (int c = 0; c < COLUMNS; c++)
 		free(s.column[c]);
+	optim_split_destroy(&split);
 	model_destroy(&table);
 	config_destroy(&cfg);
 	return rc;
@@ -225,6 +244,7 @@ struct bench {
 	struct model_session *session;
 	void *params;
 	float *masters, *m, *v, *grads;
+	struct kernels_muon_matrix *matrices;	/* room for those of all tensors */
 	int32_t *inputs, *next;
 };
 
@@ -238,6 +258,7 @@ bench_free(struct bench *b)
 		kernels_free(b->kernels, b->v);
 		kernels_free(b->kernels, b->grads);
 	}
+	free(b->matrices);
 	free(b->inputs);
 	free(b->next);
 	model_session_destroy(&b->session);
@@ -283,7 +304,8 @@ bench_new(struct bench *b, const struct plan *p, struct err_note *note)
 	b->m = kernels_alloc(b->kernels, n * sizeof(float));
 	b->v = kernels_alloc(b->kernels, n * sizeof(float));
 	b->grads = kernels_alloc(b->kernels, n * sizeof(float));
-	if (b->inputs == NULL || b->next == NULL || b->masters == NULL || b->m == NULL || b->v == NULL || b->grads == NULL)
+	b->matrices = mem_alloc((size_t)b->model->n_tensors * 3, sizeof(*b->matrices));
+	if (b->matrices == NULL || b->inputs == NULL || b->next == NULL || b->masters == NULL || b->m == NULL || b->v == NULL || b->grads == NULL)
 		return err_note_set(note, ENOMEM, "--measure");
 	if ((p->shape.dtype != DTYPE_F32 && (b->params = kernels_alloc(b->kernels, n * dtype_size(p->shape.dtype))) == NULL) ||
 	    (first = mem_alloc(n, sizeof(*first))) == NULL)
@@ -318,11 +340,48 @@ micro_batch(struct bench *b, const struct plan *p, double *seconds)
 	return 0;
 }
 
+static void
+update_range(struct bench *b, const struct plan *p, const struct optim_config *optim, int64_t i, int64_t begin, int64_t end)
+{
+	const struct optim_span all = {.begin = 0};
+	char *copy = b->params;
+
+	optim_adamw(b->kernels, optim, i, 1e-9, 1, &all, 1, begin, end, b->masters + begin, b->m + begin, b->v + begin, b->grads + begin,
+	    copy != NULL ? copy + (size_t)begin * dtype_size(p->shape.dtype) : NULL, p->shape.dtype);
+}
+
+/* Update number i, from 0, of all parameters, as the trainer makes it; too small to matter. */
+static void
+update_all(struct bench *b, const struct plan *p, int64_t i)
+{
+	const struct optim_config optim = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .steps = 1};
+	bool muon = p->cfg->trainer.optimizer == CONFIG_OPTIMIZER_MUON;
+	char *copy = b->params;
+	int64_t n = 0;
+
+	if (!muon)
+		update_range(b, p, &optim, i, 0, b->model->n_params);
+	for (int t = 0; t < b->model->n_tensors && muon; t++) {
+		const struct model_tensor *tensor = &b->model->tensors[t];
+
+		if (tensor->n_matrices == 0)
+			update_range(b, p, &optim, i, tensor->offset, tensor->offset + tensor->n_elements);
+		for (int j = 0; j < tensor->n_matrices; j++) {
+			struct model_matrix x = model_matrix(b->model, t, j);
+
+			b->matrices[n++] = (struct kernels_muon_matrix){.w = b->masters + x.begin, .m = b->m + x.begin, .grad = b->grads + x.begin,
+			    .copy = copy != NULL ? copy + (size_t)x.begin * dtype_size(p->shape.dtype) : NULL, .rows = x.rows, .cols = x.cols,
+			    .ld = x.ld, .group = x.group, .group_stride = x.group_stride};
+		}
+	}
+	if (n > 0)
+		optim_muon(b->kernels, &optim, 1e-9, 1, b->matrices, n, p->shape.dtype);
+	kernels_sync(b->kernels);
+}
+
 int
 plan_measure_here(struct plan *p, struct err_note *note)
 {
-	const struct optim_config optim = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .steps = 1};
-	const struct optim_span all = {.begin = 0};
 	struct plan_measured *m = &p->measured;
 	struct bench b = {.kernels = NULL};
 	double seconds[MEASURE_MAX], update[MEASURE_MIN], start;
@@ -339,9 +398,7 @@ plan_measure_here(struct plan *p, struct err_note *note)
 			goto out;
 	for (size_t i = 0; i < MEASURE_MIN; i++) {
 		start = clock_now_s();
-		optim_adamw(b.kernels, &optim, (int64_t)i, 1e-9, 1, &all, 1, 0, b.model->n_params, b.masters, b.m, b.v, b.grads, b.params,
-		    p->shape.dtype);
-		kernels_sync(b.kernels);
+		update_all(&b, p, (int64_t)i);
 		update[i] = clock_now_s() - start;
 	}
 	m->compute.micro_s = median(seconds, n);

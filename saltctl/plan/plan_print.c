@@ -13,9 +13,10 @@ static const struct {
 } items[PRICE_MEMORY_ITEMS] = {
 	[PRICE_MASTERS] = {"masters", "parameters, fp32"},
 	[PRICE_COPY] = {"compute_copy", "copy in compute dtype"},
-	[PRICE_MOMENTS] = {"moments", "AdamW's m and v"},
+	[PRICE_MOMENTS] = {"moments", "optimizer's moments"},
 	[PRICE_GRADIENTS] = {"gradients", "gradients, with the tree"},
 	[PRICE_SCRATCH] = {"scratch", "received gradients"},
+	[PRICE_MUON] = {"muon", "Newton-Schulz"},
 	[PRICE_ACTIVATIONS] = {"activations", "activations"},
 	[PRICE_ROWS] = {"rows", "rows and labels ahead"},
 };
@@ -112,7 +113,7 @@ print_teacher(const struct plan *p)
 {
 	const struct price_work *w = &p->work;
 	const struct price_worth *e = &p->worth;
-	char a[32], b[32];
+	char a[32];
 
 	printf("\n");
 	ctl_line("phase one", "%" PRIu64 " of %" PRIu64 " steps%s, %" PRIu64 " sequences", p->phase_one_steps,
@@ -125,13 +126,42 @@ print_teacher(const struct plan *p)
 	ctl_line("labels", "%.1f bytes a token (%s)", p->label_bytes, p->label_source);
 	bytes_line("cache, labels", p->labels_stored, "");
 	bytes_line("cache, scores", p->scores_stored, "");
-	ctl_line("in line",
-	    "a phase-one step would cost %.3f times a plain one if the teacher ran inside the trainer",
-	    e->inline_factor);
-	ctl_line("off the shelf", "pays if it saves more than %.2f %% of the steps", 100 * e->label_share);
-	ctl_line("made for this",
-	    "on as many tokens as the student sees: pays above %.1f %%; at %.0f %% saved, trained on at most %s tokens",
-	    100 * e->made_share, 100 * e->saving, e->teacher_tokens > 0 ? ctl_count(e->teacher_tokens, b) : "0 ");
+}
+
+/* Is the teacher expected to pay? docs/projection.md has the arithmetic. */
+static void
+print_worth(const struct plan *p)
+{
+	const struct price_worth *e = &p->worth;
+	double steps = (double)p->cfg->trainer.steps, phase_one = (double)p->phase_one_steps / steps;
+	double n_t = (double)p->teacher.n_params, n_s = (double)p->student.n_params;
+	double tokens = steps * (double)(p->shape.batch * p->shape.context);
+	char a[32];
+
+	printf("\nWhen the teacher pays. Assumed: the baseline's final loss is there at step %.0f of %.0f, %.3g %% earlier (--saving).\n",
+	    (1 - e->saving) * steps, steps, 100 * e->saving);
+	ctl_line("off the shelf", "The teacher's work costs %.3g %% of the baseline's FLOPs. %s", 100 * e->label_share,
+	    e->net_saving > 0 ? "It is expected to pay:" : "It is not expected to pay:");
+	if (e->net_saving > 0)
+		ctl_line("", "%.3g %% of the FLOPs are saved. It pays if that loss is there before step %.0f.", 100 * e->net_saving,
+		    floor((1 - e->label_share) * steps));
+	else
+		ctl_line("", "%.3g %% more FLOPs than without it. It pays if more than %.3g %% of the steps are saved.",
+		    -100 * e->net_saving, 100 * e->label_share);
+	ctl_line("made for this", "Trained on as many tokens as the student, it costs %.3g %% with its training. %s",
+	    100 * e->made_share, e->made_net_saving > 0 ? "It is expected to pay." : "It is not expected to pay.");
+	if (e->teacher_tokens > 0)
+		ctl_line("", "It pays if its training took less than %s tokens, %.3g %% of the student's.",
+		    ctl_count(e->teacher_tokens, a), 100 * e->teacher_tokens / tokens);
+	ctl_line("wall clock", "A teacher with cores of its own takes no time from the trainer.");
+	ctl_line("", "Inside the trainer it would make a phase-one step %.3f times as long.", e->inline_factor);
+	if (n_t >= n_s)
+		ctl_line("warning", "The teacher has %.3g times the student's parameters. SALT is meant for a smaller one.", n_t / n_s);
+	if (phase_one >= 1 && !p->until_margin)
+		ctl_line("warning", "Phase one is the whole run. In the paper such runs end worse than those without a teacher.");
+	else if (phase_one >= 0.5 && !p->until_margin)
+		ctl_line("warning", "Phase one is %.3g %% of the steps. The paper tried 10 to 29 %%, and found them alike.", 100 * phase_one);
+	ctl_line("measured", "docs/results.md has what such runs saved here, at which sizes, and with how good a teacher.");
 }
 
 int
@@ -146,15 +176,26 @@ plan_print_text(const struct plan *p)
 	    "no recompute");
 	ctl_line("student", "%s parameters (%s)", ctl_count((double)p->student.n_params, a), p->student.path);
 	if (p->has_teacher)
-		ctl_line("teacher", "%s parameters (%s)", ctl_count((double)p->teacher.n_params, a), p->teacher.path);
+		ctl_line("teacher", "%s parameters (%s)%s", ctl_count((double)p->teacher.n_params, a), p->teacher.path,
+		    p->teacher.remark);
 	ctl_line("FLOPs", "%s a token, %s a step, %s the run", ctl_count(p->student.flops, a),
 	    ctl_count(p->student.flops * (double)(p->shape.batch * p->shape.context), b),
 	    ctl_count(p->baseline_flops, c));
+	if (p->muon_flops > 0)
+		ctl_line("optimizer", "muon: %s FLOPs a step for Newton-Schulz, %.1f %% of the model's", ctl_count(p->muon_flops, a),
+		    100 * p->muon_flops / (p->student.flops * (double)(p->shape.batch * p->shape.context)));
 	bytes_line("corpus", p->corpus_bytes, "");
-	bytes_line("a checkpoint", p->checkpoint_bytes, "weights, m and v");
+	for (size_t i = 0; p->n_parts > 1 && i < p->n_parts; i++)
+		ctl_line(i == 0 ? "blend" : "", "%.4g %%, %" PRIu64 " of %" PRIu64 " sequences, %.3g epochs (%s)", 100 * p->parts[i].share,
+		    p->parts[i].sequences, p->parts[i].windows, (double)p->parts[i].sequences / (double)p->parts[i].windows, p->parts[i].prefix);
+	if (p->n_parts > 1 && p->cfg->selector.mode != CONFIG_MODE_NONE && p->has_teacher && !p->cfg->selector.by_part)
+		ctl_line("", "phase one chooses among all parts (selector.by_part: false): its shares follow from the scores");
+	bytes_line("a checkpoint", p->checkpoint_bytes, "weights and moments");
 	print_memory(p);
-	if (p->has_teacher)
+	if (p->has_teacher) {
 		print_teacher(p);
+		print_worth(p);
+	}
 	printf("\n");
 	if (!timed(p)) {
 		ctl_line("seconds", "not known: give --measured RUN, --measure or --flops-per-second F");
@@ -226,6 +267,17 @@ time_json(const struct plan *p)
 }
 
 static struct json *
+parts_json(const struct plan *p)
+{
+	struct json *list = ctl_array();
+
+	for (size_t i = 0; i < p->n_parts; i++)
+		ctl_push(list, ctl_record(CTL("prefix", p->parts[i].prefix), CTL("share", p->parts[i].share), CTL("sequences_there", p->parts[i].windows),
+		    CTL("sequences", p->parts[i].sequences), CTL("epochs", (double)p->parts[i].sequences / (double)p->parts[i].windows)));
+	return list;
+}
+
+static struct json *
 model_json(const struct plan_model *m)
 {
 	return ctl_record(CTL("path", m->path), CTL("params", m->n_params), CTL("flops_per_token", m->flops));
@@ -247,7 +299,8 @@ teacher_json(const struct plan *p)
 	    CTL("share_of_baseline_flops", p->worth.label_share), CTL("assumed_saving", p->worth.saving),
 	    CTL("break_even_off_the_shelf", p->worth.label_share),
 	    CTL("break_even_made_for_this", p->worth.made_share),
-	    CTL("break_even_teacher_tokens", p->worth.teacher_tokens));
+	    CTL("break_even_teacher_tokens", p->worth.teacher_tokens),
+	    CTL("net_saving_off_the_shelf", p->worth.net_saving), CTL("net_saving_made_for_this", p->worth.made_net_saving));
 }
 
 int
@@ -259,10 +312,11 @@ plan_print_json(const struct plan *p)
 
 	return ctl_print_json(ctl_record(CTL("mode", config_mode_name(p->cfg)), CTL("steps", p->cfg->trainer.steps),
 	    CTL("tokens", step_tokens * (double)p->cfg->trainer.steps), CTL("dtype", dtype_name(p->shape.dtype)),
-	    CTL("recompute", p->shape.recompute), CTL("student", model_json(&p->student)),
+	    CTL("recompute", p->shape.recompute), CTL("optimizer", config_word("trainer.optimizer", (int)p->cfg->trainer.optimizer)),
+	    CTL("muon_flops_per_step", p->muon_flops), CTL("student", model_json(&p->student)),
 	    CTL("teacher", p->has_teacher ? teacher_json(p) : json_new_null()),
 	    CTL("flops_per_step", p->student.flops * step_tokens), CTL("flops", p->baseline_flops),
-	    CTL("corpus_bytes", p->corpus_bytes), CTL("checkpoint_bytes", p->checkpoint_bytes),
+	    CTL("corpus_bytes", p->corpus_bytes), CTL("corpora", parts_json(p)), CTL("checkpoint_bytes", p->checkpoint_bytes),
 	    CTL("memory", memory_json(p)), CTL("measured", ctl_record(CTL("source",
 	    timed(p) ? p->measured.source : NULL), CTL("remark", p->measured.remark[0] != '\0' ?
 	    p->measured.remark : NULL), CTL("micro_batch_seconds", c->micro_s),

@@ -25,33 +25,65 @@ front(int64_t n)
 	return half < n ? half : n;
 }
 
-int64_t
-price_share(int64_t n, int n_ranks)
+double
+price_share(const struct optim_split *split, int n_ranks)
 {
-	for (; n_ranks > 1; n_ranks /= 2)
-		n = front(n);
-	return n;
+	double all = 0, most = 0;
+
+	for (int r = 0; r < n_ranks; r++) {
+		double mine = 0;
+
+		for (int i = 0; i < split->n_parts; i++) {
+			int64_t begin, end;
+
+			optim_split_range(&split->parts[i], r, n_ranks, &begin, &end);
+			mine += optim_split_cost(&split->parts[i], begin, end);
+		}
+		all += mine;
+		most = mine > most ? mine : most;
+	}
+	return most / all;
 }
 
-/* Buckets are whole blocks inside one rank's share; each slot is as large as the largest could be. */
+/* Buckets are inside one rank's range of a part; each slot is as large as the largest could be. */
 static int64_t
-scratch(int64_t n, int n_ranks)
+scratch(const struct optim_split *split, int n_ranks)
 {
-	int64_t size = n < PRICE_BUCKET ? n : PRICE_BUCKET, buckets = 0;
+	int64_t size = split->n < PRICE_BUCKET ? split->n : PRICE_BUCKET, buckets = 0;
 
-	/* At least one bucket a rank that has a share; with fewer than there are slots, only so many. */
-	for (int r = 0; r < n_ranks && buckets < PRICE_BUCKETS; r++) {
-		int64_t begin = 0, end = n;
+	/* Each range that is not empty has at least one bucket; the number of buckets is bounded by PRICE_BUCKETS. */
+	for (int i = 0; i < split->n_parts * n_ranks && buckets < PRICE_BUCKETS; i++) {
+		int64_t begin, end;
 
-		for (int distance = 1; distance < n_ranks; distance *= 2) {
-			int64_t middle = begin + front(end - begin);
-
-			begin = r & distance ? middle : begin;
-			end = r & distance ? end : middle;
-		}
+		optim_split_range(&split->parts[i / n_ranks], i % n_ranks, n_ranks, &begin, &end);
 		buckets += (end - begin + PRICE_BUCKET - 1) / PRICE_BUCKET;
 	}
 	return size * (buckets < PRICE_BUCKETS ? buckets : PRICE_BUCKETS);
+}
+
+/* Parameters of the rank that has most to keep of them, and how many of these have a second moment. */
+static void
+largest(const struct optim_split *split, int n_ranks, bool masters, double *own, double *second)
+{
+	double most = -1;
+
+	for (int r = 0; r < n_ranks; r++) {
+		double n = 0, v = 0, bytes;
+
+		for (int i = 0; i < split->n_parts; i++) {
+			int64_t begin, end;
+
+			optim_split_range(&split->parts[i], r, n_ranks, &begin, &end);
+			n += (double)(end - begin);
+			v += (double)(optim_split_second(split, end) - optim_split_second(split, begin));
+		}
+		bytes = (masters ? 2 : 1) * n + v;
+		if (bytes <= most)
+			continue;
+		most = bytes;
+		*own = n;
+		*second = v;
+	}
 }
 
 int
@@ -59,7 +91,7 @@ price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY
 {
 	struct model_session_options o = {.max_batch = (int64_t)s->micro_batch,
 	    .max_tokens = (int64_t)s->context, .training = true, .recompute = s->recompute};
-	double n = (double)s->n_params, own = (double)price_share(s->n_params, n_ranks);
+	double n = (double)s->n_params, own = 0, second = 0;
 	double rows = (double)(s->batch / (uint64_t)n_ranks), tokens = rows * (double)s->context;
 	bool copy = s->dtype != DTYPE_F32;
 	size_t session;
@@ -67,11 +99,13 @@ price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY
 
 	if ((rc = model_session_plan(s->model, s->dtype, &o, &session, note)) != 0)
 		return rc;
+	largest(s->split, n_ranks, copy, &own, &second);
 	bytes[PRICE_MASTERS] = 4 * (copy ? own : n);
 	bytes[PRICE_COPY] = copy ? (double)dtype_size(s->dtype) * n : 0;
-	bytes[PRICE_MOMENTS] = 8 * own;
+	bytes[PRICE_MOMENTS] = 4 * (own + second);
+	bytes[PRICE_MUON] = s->muon_rows > 0 ? (double)kernels_muon_bytes(s->muon_rows, s->muon_cols, s->threads) : 0;
 	bytes[PRICE_GRADIENTS] = 4 * n * (s->deterministic ? 1 + log2_of(s->lanes / (uint64_t)n_ranks) : 1);
-	bytes[PRICE_SCRATCH] = n_ranks > 1 && s->deterministic ? 4 * (double)scratch(s->n_params, n_ranks) : 0;
+	bytes[PRICE_SCRATCH] = n_ranks > 1 && s->deterministic ? 4 * (double)scratch(s->split, n_ranks) : 0;
 	bytes[PRICE_ACTIVATIONS] = (double)session;
 	bytes[PRICE_ROWS] = PRICE_STEPS_AHEAD * (4 * (tokens + rows) + (s->label_entries > 0 ?
 	    tokens * (8 + 8 * s->label_entries) : 0));
@@ -159,7 +193,7 @@ price_time(struct price_time *t, const struct price_shape *s, const struct price
 	    .cores = price_cores(m, n_ranks), .other_s = c->other_s};
 	slower = c->cores / t->cores;
 	t->compute_s = c->micro_s * slower * micros;
-	t->update_s = c->update_s * slower * (double)price_share(n, n_ranks) / (double)n;
+	t->update_s = c->update_s * slower * price_share(s->split, n_ranks);
 	t->gather_s = price_gather(s, m, n_ranks);
 	for (int level = 0; 1 << level < n_ranks; level++) {
 		double part = (double)(n = front(n));
@@ -188,6 +222,8 @@ price_worth(struct price_worth *w, double student_params, double teacher_params,
 	w->inline_factor = 1 + teacher_params / (3 * student_params);
 	w->label_share = teacher_flops / baseline_flops;
 	w->saving = saving;
+	w->net_saving = saving - w->label_share;
 	w->made_share = teacher_params / student_params + w->label_share;
-	w->teacher_tokens = (saving - w->label_share) * run_tokens * student_params / teacher_params;
+	w->made_net_saving = saving - w->made_share;
+	w->teacher_tokens = w->net_saving * run_tokens * student_params / teacher_params;
 }

@@ -13,6 +13,7 @@
 
 #include "base/err/err.h"
 #include "engine/model/model.h"
+#include "engine/optim/split.h"
 
 /* ---- memory of the rank that needs most ---- */
 
@@ -21,10 +22,11 @@ enum price_memory_item {
 	PRICE_MASTERS,
 	/* all parameters in the compute dtype, where that is not fp32; masters are then this rank's share */
 	PRICE_COPY,
-	PRICE_MOMENTS,			/* AdamW's m and v, this rank's share */
+	PRICE_MOMENTS,			/* AdamW's m and v, or Muon's momentum, this rank's share */
 	PRICE_GRADIENTS,		/* fp32, whole; in the fixed tree 1 + log2(lanes / R) of them */
 	/* buckets of gradients received from other ranks: PRICE_BUCKETS of PRICE_BUCKET elements at most */
 	PRICE_SCRATCH,
+	PRICE_MUON,			/* what Newton-Schulz works in */
 	PRICE_ACTIVATIONS,		/* model_session_plan of one micro-batch */
 	PRICE_ROWS,			/* tokens and labels of PRICE_STEPS_AHEAD steps */
 	PRICE_MEMORY_ITEMS
@@ -39,6 +41,9 @@ struct price_shape {
 	int64_t n_params;
 	enum dtype dtype;		/* of compute */
 	bool recompute, deterministic;
+	const struct optim_split *split;	/* by optimizer */
+	int64_t muon_rows, muon_cols;	/* of the largest matrix; 0: none */
+	int threads;			/* of a rank, which work on matrices side by side */
 	uint64_t batch, micro_batch, lanes, context;
 	/* ids of a token's label as decoded: 8 bytes each, and 8 a token; 0: no labels */
 	double label_entries;
@@ -47,9 +52,8 @@ struct price_shape {
 /* price_memory - bytes of each item at n_ranks (a power of two that divides the lanes). 0, or as model_session_plan. */
 int price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY_ITEMS], struct err_note *note);
 
-/* price_share - parameters that the rank with the largest share updates, of n over n_ranks: halves in
- * whole blocks, the front the larger. */
-int64_t price_share(int64_t n, int n_ranks);
+/* price_share - share of the work of an update, 0..1, that the rank has which has most. */
+double price_share(const struct optim_split *split, int n_ranks);
 
 /* ---- the work of the teachers ---- */
 
@@ -95,7 +99,7 @@ struct price_machine {
 /* Seconds with `cores` cores a rank. */
 struct price_compute {
 	double micro_s;			/* forward, loss and backward of one micro-batch */
-	double update_s;		/* AdamW of all parameters */
+	double update_s;		/* of all parameters, by one rank */
 	double other_s;			/* the rest of a step that no other figure has */
 	double cores;
 };
@@ -135,6 +139,8 @@ struct price_worth {
 	double inline_factor;		/* 1 + N_T / (3 N_S): a phase-one step if the teacher ran in line */
 	double label_share;		/* teacher's FLOPs (scores and labels) / FLOPs of the whole baseline */
 	double saving;			/* assumed: share of the baseline's steps that is saved */
+	double net_saving;		/* saving - label_share: of the baseline's FLOPs, teacher's training not counted */
+	double made_net_saving;		/* saving - made_share */
 	/* of the baseline: a teacher made for this on as many tokens, labels included */
 	double made_share;
 	double teacher_tokens;		/* most tokens such a teacher may see to be paid back; <= 0: never */

@@ -18,7 +18,7 @@
 #include "base/json/json.h"
 #include "engine/model/model.h"
 
-#define MAX_RUNS 32
+#define MAX_RUNS 256
 
 static const struct cli_option options[] = {
 	{"run", "DIR", "a run's directory; may be repeated (required)", true},
@@ -42,6 +42,8 @@ struct saving {
 	 * seconds; NaN: none. */
 	double equal_flops, equal_seconds;
 	uint64_t equal_flops_step, equal_seconds_step;
+	double speed;			/* report_speed: where it is far from 1, a run's seconds times speed are those at the baseline's speed */
+	bool same_speed;
 };
 
 static double
@@ -104,9 +106,11 @@ static void
 compare(struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base,
     const struct cost *b)
 {
-	double seconds = base->seconds;
+	double seconds;
 
-	*s = (struct saving){.target = NAN, .equal_flops = NAN, .equal_seconds = NAN};
+	*s = (struct saving){.target = NAN, .equal_flops = NAN, .equal_seconds = NAN, .speed = report_speed(run, base)};
+	s->same_speed = report_same_speed(s->speed);
+	seconds = base->seconds / (s->same_speed ? 1 : s->speed);
 	if (strcmp(run->model, base->model) != 0 || run->batch != base->batch || run->context != base->context)
 		s->why = "another model, batch or context than the baseline's";
 	else if (run->seed != base->seed)
@@ -139,6 +143,12 @@ static double
 saved(double spent, double of)
 {
 	return of > 0 ? 1 - spent / of : NAN;
+}
+
+static double
+saved_seconds(const struct saving *s, const struct report_run *base, bool equal_speed)
+{
+	return s->reached != NULL ? saved(s->reached->seconds * (equal_speed ? s->speed : 1), base->seconds) : NAN;
 }
 
 static double
@@ -189,7 +199,7 @@ static void
 print_saving(const struct saving *s, const struct report_run *run, const struct cost *c, const struct report_run *base,
     const struct cost *b)
 {
-	char x[32], y[32];
+	char x[32], y[32], z[32];
 
 	printf("\n%s against %s\n", run->dir, base->dir);
 	if (s->why != NULL) {
@@ -206,14 +216,20 @@ print_saving(const struct saving *s, const struct report_run *run, const struct 
 		printf("  FLOPs                  %s; with the teacher's passes %s\n",
 		    percent(saved(reached_flops(s, c, false), b->flops), x), percent(saved(reached_flops(s, c,
 		    true), b->flops), y));
-		printf("  wall clock             %s of training; teachers took %s of processor time beside it\n",
-		    percent(saved(s->reached->seconds, base->seconds), x), known(c->teacher_seconds, ctl_span, y));
+		if (s->same_speed)
+			printf("  wall clock             %s of training", percent(saved_seconds(s, base, false), x));
+		else
+			printf("  wall clock             does not compare: %s FLOP/s against the baseline's %s (other work beside one of them, or another\n"
+			    "                         machine?); at the baseline's speed %s of training", known(c->rate, ctl_count, x),
+			    known(b->rate, ctl_count, y), percent(saved_seconds(s, base, true), z));
+		printf("; teachers took %s of processor time beside it\n", known(c->teacher_seconds, ctl_span, y));
 	}
 	if (isfinite(s->equal_flops))
 		printf("  at equal FLOPs         %.4f at step %" PRIu64 ", teacher's passes counted\n",
 		    s->equal_flops, s->equal_flops_step);
 	if (isfinite(s->equal_seconds))
-		printf("  at equal wall clock    %.4f at step %" PRIu64 "\n", s->equal_seconds, s->equal_seconds_step);
+		printf("  at equal wall clock    %.4f at step %" PRIu64 "%s\n", s->equal_seconds, s->equal_seconds_step,
+		    s->same_speed ? "" : ", at the baseline's speed");
 	if (report_at(run, report_last(base)->step) != NULL)
 		printf("  at equal steps         %.4f\n", report_at(run, report_last(base)->step)->loss);
 }
@@ -239,7 +255,8 @@ saving_json(const struct saving *s, const struct report_run *run, const struct c
 	    (double)report_last(base)->step) : NAN), CTL("saved_flops", saved(reached_flops(s, c, false),
 	    b->flops)),
 	    CTL("saved_flops_with_teacher", saved(reached_flops(s, c, true), b->flops)),
-	    CTL("saved_seconds", at != NULL ? saved(at->seconds, base->seconds) : NAN),
+	    CTL("saved_seconds", saved_seconds(s, base, false)), CTL("saved_seconds_at_equal_speed", saved_seconds(s, base, true)),
+	    CTL("speed_ratio", s->speed), CTL("same_speed", json_new_flag(s->same_speed)),
 	    CTL("loss_at_equal_steps", same != NULL ? same->loss : NAN), CTL("loss_at_equal_flops", s->equal_flops),
 	    CTL("loss_at_equal_seconds", s->equal_seconds), CTL("seeds", 1));
 }
@@ -316,7 +333,8 @@ const struct ctl_verb ctl_ledger = {
 	.about = "Read from metrics.jsonl, fleet.yaml and RUN/ledger. FLOPs are the model's (forward and\n"
 	    "backward), as `model info` counts them; the teacher's are the forward passes that phase one needed.\n"
 	    "With --baseline: steps, FLOPs and wall clock to the baseline's final loss, with and without the\n"
-	    "teacher, and the loss at equal steps, FLOPs and wall clock. \"-\": not known.",
+	    "teacher, and the loss at equal steps, FLOPs and wall clock. Runs whose FLOP/s differ by a tenth or\n"
+	    "more are named, and compared at the baseline's speed. \"-\": not known.",
 	.example = "saltctl ledger --run run/salt --baseline run/baseline",
 	.options = options, .run = ledger,
 };

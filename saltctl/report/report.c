@@ -13,14 +13,16 @@
 #include "base/file/file.h"
 #include "base/json/json.h"
 
-#define MAX_RUNS 32
+#define MAX_RUNS 256
 
 static const struct cli_option options[] = {
-	{"run", "[NAME=]DIR", "a run's folder, and its name in the tables (default: the folder's); may be repeated (required)", true},
+	{"run", "[NAME=]DIR", "a run's folder, and its name in the tables (default: the folder's); may be repeated, also with the same NAME (required)", true},
 	{"baseline", "NAME", "compare with this run; default: the baseline with the same model, data order and steps", false},
 	{"out", "FILE", "write report.html there; an earlier report is replaced", false},
 	{"replace", NULL, "--out: replace any file", false},
 	{"teacher-seconds", "X", "computing time of the teachers, instead of RUN/ledger: a number, or a file of `saltctl status --json`", false},
+	{"teacher-losses", "FILE", "also the loss by thirds of the held-out sequences that the teacher finds easy, medium and hard; its losses, of "
+	    "`saltctl eval --by-sequence`", false},
 	{"table", NULL, "print the tables, with --out too", false},
 	CTL_JSON, CTL_END
 };
@@ -71,13 +73,18 @@ has_teacher(const struct report_run *run)
 static const struct report_run *
 find_baseline(const struct report *r, const struct report_run *run, const char *name)
 {
+	const struct report_run *named = NULL;
+
 	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct report_run *b = &r->runs[i];
 
-		if (name != NULL ? strcmp(b->name, name) == 0 : strcmp(b->mode, "baseline") == 0 && comparable(b, run))
+		if (name != NULL ? strcmp(b->name, name) != 0 : strcmp(b->mode, "baseline") != 0)
+			continue;
+		if (run != NULL && comparable(b, run))
 			return b;
+		named = name == NULL || named != NULL ? named : b;
 	}
-	return NULL;
+	return named;
 }
 
 static void
@@ -156,7 +163,7 @@ eval_row(struct ctl_table *t, const struct report_run *run, const char *when, co
 {
 	char loss[32], accuracy[32], bits[32], span[32];
 
-	ctl_table_add(t, "%s\t%s\t%s\t%" PRIu64 "\t%s\t%s\t%s\t%s", run->name, run->mode, when, e->step,
+	ctl_table_add(t, "%s\t%s\t%s\t%" PRIu64 "\t%s\t%s\t%s\t%s", run->label, run->mode, when, e->step,
 	    number(e->loss, "%.4f", loss), number(100 * e->accuracy, "%.2f %%", accuracy),
 	    number(e->bits_per_byte, "%.4f", bits), isfinite(e->seconds) ? ctl_span(e->seconds, span) : "-");
 }
@@ -192,6 +199,7 @@ static void
 print_table(const struct report *r)
 {
 	char buf[160], a[32], b[32];
+	double speed;
 
 	printf("Held-out evaluation\n\n");
 	print_results(r);
@@ -199,7 +207,9 @@ print_table(const struct report *r)
 		const struct report_race *c = &r->races[i];
 		const struct report_run *run = c->run;
 
-		printf("\n%s against %s\n", run->name, c->baseline != NULL ? c->baseline->name : "no baseline");
+		if (r->seeds && c->baseline == NULL)
+			continue;		/* a shorter run: the table of seeds has it */
+		printf("\n%s against %s\n", run->label, c->baseline != NULL ? c->baseline->label : "no baseline");
 		printf("  baseline's final loss  %s", verdict(c, buf, sizeof(buf)));
 		if (isfinite(c->target))
 			printf(" (log-perplexity %.4f)", c->target);
@@ -208,6 +218,10 @@ print_table(const struct report *r)
 			printf("  time to it             %s of training; %s trained %s\n",
 			    ctl_span(c->reached->seconds, a), c->baseline->name,
 			    ctl_span(c->baseline->seconds, b));
+		speed = c->baseline != NULL ? report_speed(run, c->baseline) : NAN;
+		if (c->reached != NULL && !report_same_speed(speed))
+			printf("  at equal speed         %s; the run made %.2f times as many steps a second as %s, so their seconds do not compare\n",
+			    ctl_span(c->reached->seconds * speed, a), speed, c->baseline->name);
 		if (run->wait_seconds > 0)
 			printf("  waited for labels      %s\n", ctl_span(run->wait_seconds, a));
 		if (run->kd_tokens > 0)
@@ -218,6 +232,9 @@ print_table(const struct report *r)
 			printf("  rows seen again        %" PRId64 " of phase one come again in phase two\n",
 			    run->rows_seen_again);
 	}
+	if (r->seeds)
+		report_print_groups(r);
+	report_judged_print(r);
 	for (size_t i = 0; i < r->n_runs; i++)
 		report_print_quarantined(&r->runs[i]);
 	if (isfinite(r->teacher_seconds))
@@ -248,7 +265,8 @@ print_json(const struct report *r)
 		    CTL("finished", report_finished(run)), CTL("last_step", run->last_step),
 		    CTL("switch_step", ctl_known(run->switch_step > 0, (int64_t)run->switch_step)),
 		    CTL("at_switch", eval_json(run->switch_step > 0 ? report_at(run, run->switch_step) : NULL)),
-		    CTL("last", eval_json(report_last(run))), CTL("train_seconds", run->seconds),
+		    CTL("last", eval_json(report_last(run))), CTL("choices", report_choices_json(run)),
+		    CTL("by_teacher_loss", report_thirds_json(r, i)), CTL("train_seconds", run->seconds),
 		    CTL("wait_seconds", run->wait_seconds), CTL("quarantined_rows", run->quarantined_rows),
 		    CTL("label_bytes_per_token", run->kd_tokens > 0 ? run->label_bytes / run->kd_tokens : NAN)));
 	}
@@ -260,10 +278,11 @@ print_json(const struct report *r)
 		    CTL("target_log_perplexity", c->target),
 		    CTL("reached", c->decided ? json_new_flag(c->reached != NULL) : json_new_null()),
 		    CTL("reached_at", eval_json(c->reached)), CTL("baseline_seconds", b != NULL ? b->seconds : NAN),
-		    CTL("verdict", verdict(c, buf, sizeof(buf)))));
+		    CTL("speed_ratio", b != NULL ? report_speed(c->run, b) : NAN), CTL("verdict", verdict(c, buf, sizeof(buf)))));
 	}
 	return ctl_print_json(ctl_record(CTL("runs", runs), CTL("comparisons", races),
-	    CTL("teacher_seconds", r->teacher_seconds),
+	    CTL("teacher_by_loss", report_thirds_json(r, r->n_runs)),
+	    CTL("seeds", report_groups_json(r)), CTL("teacher_seconds", r->teacher_seconds),
 	    CTL("teacher_seconds_are", isfinite(r->teacher_seconds) ? r->teacher_source : NULL)));
 }
 
@@ -291,10 +310,11 @@ report_verb(struct ctl_args *args)
 {
 	const char *text, *baseline = ctl_get(args, "baseline"), *out = ctl_get(args, "out");
 	static struct report_run runs[MAX_RUNS];
-	struct report_race races[MAX_RUNS];
+	static struct report_race races[MAX_RUNS];
 	struct report r = {.runs = runs, .races = races, .teacher_seconds = NAN,
 	    .teacher_source = "processor time, RUN/ledger"};
-	int exit_code = 0;
+	struct err_note note = {.name = ""};
+	int exit_code = 0, rc;
 
 	if (ctl_need(args, "run") == NULL)
 		return EX_USAGE;
@@ -313,17 +333,22 @@ report_verb(struct ctl_args *args)
 			if (isfinite(runs[i].teacher_seconds))
 				r.teacher_seconds = (isnan(r.teacher_seconds) ? 0 : r.teacher_seconds) +
 				    runs[i].teacher_seconds;
+	if (exit_code == 0 && (text = ctl_get(args, "teacher-losses")) != NULL && (rc = report_thirds_read(&r, text, &note)) != 0)
+		exit_code = ctl_fail(args, rc, &note);
 	for (size_t i = 0; i < r.n_runs && exit_code == 0; i++)
 		if (has_teacher(&runs[i]))
 			race(&races[r.n_races++], &runs[i], find_baseline(&r, &runs[i], baseline));
+	report_groups(&r, baseline);
 	if (exit_code == 0 && out != NULL)
 		exit_code = write_html(args, &r, out);
 	if (exit_code == 0 && ctl_has(args, "json"))
 		exit_code = print_json(&r);
 	else if (exit_code == 0 && (out == NULL || ctl_has(args, "table")))
 		print_table(&r);
+	free(r.groups);
 	for (size_t i = 0; i < r.n_runs; i++)
 		report_run_free(&runs[i]);
+	free(r.thirds);
 	return exit_code;
 }
 
@@ -332,7 +357,9 @@ const struct ctl_verb ctl_report = {
 	.about = "Reads metrics.jsonl and fleet.yaml of each run. A run with a teacher is compared with the\n"
 	    "baseline that had the same model, seed, batch, context and steps: the first evaluation at or below\n"
 	    "its final held-out loss, or \"not reached\". Seconds are those of training steps, without waiting\n"
-	    "for labels and evaluations.",
+	    "for labels and evaluations. Runs with the same NAME are seeds of one recipe, or complete runs of\n"
+	    "other lengths: a further table has their means and standard errors, the difference from the baseline\n"
+	    "of the same seed, and the share of its steps at which complete runs end with its final loss.",
 	.example = "saltctl report --run SLM=run/slm --run BASELINE=run/baseline --run SALT_DS=run/salt --out run/report.html --table",
 	.options = options, .run = report_verb,
 };

@@ -145,9 +145,16 @@ line(const struct chart_series *d, const struct scale *s, FILE *out)
 		down = true;
 	}
 	fprintf(out, "\"/>\n");
-	for (size_t p = 0; d->markers && p < d->n; p++)
-		if (isfinite(d->y[p]) && d->y[p] <= s->y1)
-			marker(d->look, px(s, d->x[p]), py(s, d->y[p]), out);
+}
+
+/* An inner svg cuts off what lies outside of it: the frame, and margin units around. */
+static void
+clip_begin(double margin, FILE *out)
+{
+	double x = LEFT - margin, y = TOP - margin, width = WIDTH - LEFT - RIGHT + 2 * margin, height = HEIGHT - TOP - BOTTOM + 2 * margin;
+
+	fprintf(out, "<svg x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" viewBox=\"%.1f %.1f %.1f %.1f\">\n", x, y, width, height, x, y,
+	    width, height);
 }
 
 void
@@ -168,9 +175,7 @@ chart_svg(const struct chart *c, FILE *out)
 	chart_text(c->title, out);
 	fprintf(out, "</title>\n");
 	axes(c, &s, out);
-	/* An inner svg cuts off what lies outside the frame. */
-	fprintf(out, "<svg x=\"0\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" viewBox=\"0 %.1f %.1f %.1f\">\n",
-	    TOP - 6, WIDTH, HEIGHT - TOP - BOTTOM + 12, TOP - 6, WIDTH, HEIGHT - TOP - BOTTOM + 12);
+	clip_begin(0, out);
 	for (size_t i = 0; i < c->n_series; i++) {
 		if (isfinite(c->series[i].mark_x) && c->series[i].mark_x <= s.x1)
 			fprintf(out,
@@ -178,6 +183,15 @@ chart_svg(const struct chart *c, FILE *out)
 			    px(&s, c->series[i].mark_x), TOP, px(&s, c->series[i].mark_x), HEIGHT - BOTTOM,
 			    colour_of(c->series[i].look));
 		line(&c->series[i], &s, out);
+	}
+	fprintf(out, "</svg>\n");
+	clip_begin(6, out);
+	for (size_t i = 0; i < c->n_series; i++) {
+		const struct chart_series *d = &c->series[i];
+
+		for (size_t p = 0; d->markers && p < d->n; p++)
+			if (isfinite(d->y[p]) && d->y[p] <= s.y1)
+				marker(d->look, px(&s, d->x[p]), py(&s, d->y[p]), out);
 	}
 	fprintf(out, "</svg></svg>\n<p class=\"legend\">");
 	for (size_t i = 0; i < c->n_series; i++) {

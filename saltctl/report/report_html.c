@@ -13,8 +13,8 @@
 
 static const char head[] =
     REPORT_HTML_BEGIN "\n<style>\n"
-    "body{font:16px/1.45 system-ui,sans-serif;max-width:760px;margin:0 auto;padding:12px;color:#222;background:#fff}\n"
-    "h1{font-size:1.4em}h2{font-size:1.1em;margin-top:1.6em}figure{margin:1.4em 0}figcaption{font-weight:600;margin-bottom:.3em}\n"
+    "body{font:16px/1.45 system-ui,sans-serif;max-width:1180px;margin:0 auto;padding:12px;color:#222;background:#fff}\n"
+    "h1{font-size:1.4em}h2{font-size:1.1em;margin-top:1.6em}p,figure{max-width:760px}figure{margin:1.4em 0}figcaption{font-weight:600;margin-bottom:.3em}\n"
     "svg{width:100%;height:auto;display:block}.legend span{white-space:nowrap;margin-right:1em}.legend svg{display:inline;width:44px}\n"
     ".wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\n"
     "td,th{padding:3px 9px;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}\n"
@@ -33,7 +33,7 @@ static void
 result_row(FILE *out, const struct report_run *run, const char *when, const struct report_eval *e)
 {
 	fprintf(out, "<tr><td>");
-	chart_text(run->name, out);
+	chart_text(run->label, out);
 	fprintf(out, "</td><td class=\"t\">%s</td><td>%" PRIu64 "</td>", when, e->step);
 	number(out, "%.4f", e->loss);
 	number(out, "%.2f&nbsp;%%", 100 * e->accuracy);
@@ -62,13 +62,37 @@ results(const struct report *r, FILE *out)
 }
 
 static void
+groups(const struct report *r, FILE *out)
+{
+	char b[4][48], share[96];
+
+	fprintf(out, "<h2>Several seeds, mean and standard error</h2>\n<div class=\"wide\"><table><tr><th>runs</th><th>steps</th><th>seeds</th>"
+	    "<th>log-perplexity</th><th>token accuracy, %%</th><th>bits per byte</th><th>against baseline</th><th>%% of its steps</th></tr>\n");
+	for (size_t i = 0; i < r->n_groups; i++) {
+		const struct report_group *g = &r->groups[i];
+
+		fprintf(out, "<tr><td>");
+		chart_text(g->first->name, out);
+		fprintf(out, "</td><td>%" PRIu64 "</td><td>%zu</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td></tr>\n",
+		    g->first->steps, g->loss.n, report_plus_minus(&g->loss, 1, 4, b[0]), report_plus_minus(&g->accuracy, 100, 2, b[1]),
+		    report_plus_minus(&g->bits_per_byte, 1, 4, b[2]), report_plus_minus(&g->difference, 1, 4, b[3]), report_share(g, share));
+	}
+	fprintf(out, "</table></div>\n<p class=\"note\">Against baseline: the final loss minus that of the baseline of the same seed. %% of its "
+	    "steps: where the final losses of complete runs reach the baseline's, in the row of the longest run.</p>\n");
+}
+
+static void
 races(const struct report *r, FILE *out)
 {
+	double speed;
+
 	for (size_t i = 0; i < r->n_races; i++) {
 		const struct report_race *c = &r->races[i];
 
+		if (r->seeds && c->baseline == NULL)
+			continue;
 		fprintf(out, "<p><b>");
-		chart_text(c->run->name, out);
+		chart_text(c->run->label, out);
 		fprintf(out, "</b>: ");
 		if (c->baseline == NULL) {
 			fprintf(out, "no baseline of the same model, data order and steps was given.");
@@ -85,6 +109,10 @@ races(const struct report *r, FILE *out)
 				    c->reached->step, c->reached->seconds);
 			else
 				fprintf(out, c->decided ? "<b>not reached</b>." : "not reached so far.");
+			speed = report_speed(c->run, c->baseline);
+			if (c->reached != NULL && !report_same_speed(speed))
+				fprintf(out, " The two ran at different speeds (%.2f times as many steps a second): at the speed of the baseline it took "
+				    "%.1f s.", speed, c->reached->seconds * speed);
 		}
 		if (c->run->kd_tokens > 0)
 			fprintf(out, " Labels took %.1f bytes a token.", c->run->label_bytes / c->run->kd_tokens);
@@ -108,7 +136,7 @@ settings(const struct report *r, FILE *out)
 		const struct report_run *run = &r->runs[i];
 
 		fprintf(out, "<tr><td>");
-		chart_text(run->name, out);
+		chart_text(run->label, out);
 		fprintf(out,
 		    "</td><td class=\"t\">%s</td><td>%s</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64 "</td><td>%" PRIu64
 		    "</td></tr>\n", run->mode, run->n_params > 0 ? ctl_count((double)run->n_params, buf) :
@@ -161,7 +189,7 @@ draw(const struct report *r, enum what what, struct chart *chart, FILE *out)
 		const struct report_run *run = &r->runs[i];
 
 		curve_make(run, what, &curves[i]);
-		series[i] = (struct chart_series){.name = run->name, .look = i, .x = curves[i].x,
+		series[i] = (struct chart_series){.name = run->label, .look = i, .x = curves[i].x,
 		    .y = curves[i].y, .n = curves[i].n, .markers = what == HELDOUT,
 		    .mark_x = run->switch_step > 0 ? (double)run->switch_step : NAN};
 		/* The large losses of the first steps would flatten the rest: the scale is what a
@@ -190,7 +218,10 @@ report_html(const struct report *r, FILE *out)
 
 	fputs(head, out);
 	results(r, out);
+	if (r->seeds)
+		groups(r, out);
 	races(r, out);
+	report_judged_html(r, out);
 	draw(r, HELDOUT, &heldout, out);
 	draw(r, TRAINING, &training, out);
 	draw(r, RATE, &rate, out);

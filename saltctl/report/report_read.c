@@ -16,6 +16,8 @@
 #include "engine/model/model.h"
 #include "engine/weights/weights.h"
 
+#define SAME_SPEED 1.1
+
 int
 report_model_config(const char *dir, struct model_config *cfg)
 {
@@ -64,6 +66,7 @@ read_eval(struct report_run *run, const struct json *j, uint64_t step)
 	    .accuracy = ctl_num_of(j, "accuracy", NAN), .bits_per_byte = ctl_num_of(j, "bits_per_byte", NAN),
 	    .teacher_loss = ctl_num_of(j, "teacher_loss", NAN), .seconds = run->last_step == step ?
 	    run->seconds : NAN};
+	report_choices_read(run, j);
 	return 0;
 }
 
@@ -205,6 +208,9 @@ report_run_free(struct report_run *run)
 {
 	free(run->points);
 	free(run->evals);
+	free(run->choices);
+	run->choices = NULL;
+	run->n_choices = 0;
 	run->points = NULL;
 	run->evals = NULL;
 	run->n_points = run->n_evals = 0;
@@ -223,6 +229,18 @@ report_at(const struct report_run *run, uint64_t step)
 		if (run->evals[i].step == step)
 			return &run->evals[i];
 	return NULL;
+}
+
+double
+report_speed(const struct report_run *run, const struct report_run *base)
+{
+	return (double)run->last_step / run->seconds / ((double)base->last_step / base->seconds);
+}
+
+bool
+report_same_speed(double ratio)
+{
+	return !isfinite(ratio) || (ratio < SAME_SPEED && ratio > 1 / SAME_SPEED);
 }
 
 bool

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "saltctl/watch/follow.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "saltctl/core/output.h"
+#include "base/clock/stop.h"
 #include "base/json/json.h"
 #include "base/log/log.h"
 
@@ -57,20 +61,35 @@ print_line(const struct follow *f, const struct follow_line *l)
 	json_close(&o);
 }
 
+/* False: a stop was requested while standard output took nothing. In write(2) to a pipe that is not read, a signal would not end us. */
+static bool
+wait_for_reader(void)
+{
+	struct pollfd p[] = {{.fd = STDOUT_FILENO, .events = POLLOUT}, {.fd = stop_fd(), .events = POLLIN}};
+
+	while (poll(p, 2, -1) < 0)
+		if (errno != EINTR)
+			return true;
+	return p[0].revents != 0;
+}
+
 void
 follow_print(struct follow *f)
 {
+	bool read = true;
+
 	if (f->n > 0)
 		qsort(f->lines, f->n, sizeof(*f->lines), earlier);
 	for (size_t i = 0; i < f->n; i++)
 		if (strlen(f->lines[i].name) > f->widest)
 			f->widest = strlen(f->lines[i].name);
 	for (size_t i = 0; i < f->n; i++) {
-		print_line(f, &f->lines[i]);
+		if (read && (read = wait_for_reader())) {
+			print_line(f, &f->lines[i]);
+			fflush(stdout);
+		}
 		free(f->lines[i].text);
 	}
-	if (f->n > 0)
-		fflush(stdout);
 	f->n = 0;
 }
 

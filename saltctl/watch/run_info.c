@@ -39,7 +39,7 @@ run_info(struct ctl_args *args)
 	struct checkpoint_info newest = {.path = ""};
 	struct err_note note = {.name = ""};
 	struct config *cfg = NULL;
-	char root[4200];
+	char root[4200], optimizer[32];
 	int64_t step = 0;
 	bool one;
 	int exit_code, rc;
@@ -47,6 +47,8 @@ run_info(struct ctl_args *args)
 	if ((exit_code = ctl_open_config(args, CONFIG_NEED_RUN, &cfg)) != 0)
 		return exit_code;
 	one = config_phase_one(cfg);
+	if (config_get_text(cfg, "trainer.optimizer", optimizer, sizeof(optimizer)) != 0)
+		optimizer[0] = '\0';
 	snprintf(root, sizeof(root), "%s/checkpoints", cfg->run.dir);
 	/* The hashes are only computed if much depends on them: trainerd falls back to an older checkpoint that may be in phase one. */
 	if ((rc = checkpoint_find_latest(root, CHECKPOINT_SIZES, &newest, &note)) == 0)
@@ -57,10 +59,11 @@ run_info(struct ctl_args *args)
 		exit_code = ctl_fail(args, rc, &note);
 	} else if (ctl_has(args, "json")) {
 		exit_code = ctl_print_json(ctl_record(CTL("run", (const char *)cfg->run.dir), CTL("mode", config_mode_name(cfg)),
-		    CTL("checkpoint", newest.path[0] != '\0' ? (const char *)newest.path : NULL), CTL("step", step),
+		    CTL("optimizer", optimizer), CTL("checkpoint", newest.path[0] != '\0' ? (const char *)newest.path : NULL), CTL("step", step),
 		    CTL("steps", (int64_t)cfg->trainer.steps), CTL("phase", one ? "one" : "two")));
 	} else {
 		ctl_line("run", "%s (%s)", cfg->run.dir, config_mode_name(cfg));
+		ctl_line("optimizer", "%s", optimizer);
 		ctl_line("newest checkpoint", "%s", newest.path[0] != '\0' ? newest.path : "none");
 		ctl_line("step", "%" PRId64 " of %" PRIu64, step, cfg->trainer.steps);
 		ctl_line("phase", "%s", one ? "one" : "two");

@@ -8,7 +8,7 @@ name=$(basename "$1")
 escaped() { sed -e 's/\\/\\e/g' -e 's/-/\\-/g'; }
 version=$("$1" --version | cut -d' ' -f2)
 synopsis=$(sed -n "s/^usage: $name //p" <<< "$help" | escaped)
-options=$(sed -nE 's/^  (-.*[^ ])  +([^ ].*)$/\1\t\2/p; s/^  (--[^ ]*, --[^ ]*)$/\1\t/p' <<< "$help" | escaped |
+options=$(sed -z 's/\n \{10,\}/ /g' <<< "$help" | sed -nE 's/^  (-.*[^ ])  +([^ ].*)$/\1\t\2/p; s/^  (--[^ ]*, --[^ ]*)$/\1\t/p' | escaped |
 	awk -F '\t' '{ printf ".TP\n\\fB%s\\fR\n%s\n", $1, $2 != "" ? $2 : "print this and exit" }')
 [ -n "$synopsis" ] && [ -n "$options" ] || { echo "$0: $1 --help: no usage line or no options found" >&2; exit 65; }
 echo ".\\\" Generated from $(basename "$2") and the output of $name \\-\\-help."

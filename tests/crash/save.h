@@ -94,7 +94,7 @@ save_good(const char *path, uint64_t step)
 	    weights_model_open(&wm, path, model, NULL) != 0)
 		goto out;
 	n = (uint64_t)model->n_params;
-	if (checkpoint_optim_total(c) != n || (x = malloc(n * sizeof(*x))) == NULL)
+	if (checkpoint_optim_total(c, "m") != n || (x = malloc(n * sizeof(*x))) == NULL)
 		goto out;
 	good = true;
 	for (unsigned array = 0; array < 3 && good; array++) {

@@ -13,10 +13,15 @@ same(const struct model_config *a, const struct model_config *b)
 	    a->n_layers == b->n_layers && a->n_heads == b->n_heads && a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim &&
 	    a->d_ff == b->d_ff && a->norm_eps == b->norm_eps && a->tied == b->tied && a->attention_bias == b->attention_bias &&
 	    a->mlp_bias == b->mlp_bias && a->parallel_residual == b->parallel_residual && a->rope_theta == b->rope_theta &&
-	    a->rotary_dim == b->rotary_dim && a->rope_scaling.llama3 == b->rope_scaling.llama3 &&
+	    a->rotary_dim == b->rotary_dim && a->rope_scaling.type == b->rope_scaling.type &&
 	    a->rope_scaling.factor == b->rope_scaling.factor && a->rope_scaling.low_freq_factor == b->rope_scaling.low_freq_factor &&
 	    a->rope_scaling.high_freq_factor == b->rope_scaling.high_freq_factor &&
-	    a->rope_scaling.original_context == b->rope_scaling.original_context && a->initializer_range == b->initializer_range &&
+	    a->rope_scaling.original_context == b->rope_scaling.original_context &&
+	    a->rope_scaling.beta_fast == b->rope_scaling.beta_fast && a->rope_scaling.beta_slow == b->rope_scaling.beta_slow &&
+	    a->rope_scaling.attention_factor == b->rope_scaling.attention_factor && a->rope_scaling.mscale == b->rope_scaling.mscale &&
+	    a->rope_scaling.mscale_all_dim == b->rope_scaling.mscale_all_dim && a->rope_scaling.no_truncate == b->rope_scaling.no_truncate &&
+	    a->activation == b->activation && a->no_proj_bias == b->no_proj_bias && a->attention_cap == b->attention_cap &&
+	    a->logit_cap == b->logit_cap && a->window == b->window && a->local_theta == b->local_theta && a->initializer_range == b->initializer_range &&
 	    a->bos_id == b->bos_id && a->eos_id == b->eos_id;
 }
 

@@ -32,7 +32,7 @@ PARSERS = {
     "config": {
         "common/fabric/config/load.c": [], "common/fabric/config/yaml.c": [], "common/fabric/config/value.c": []},
     "gguf": {"common/engine/gguf/" + f: [] for f in (
-        "gguf.c", "gguf_pairs.c", "gguf_model.c", "gguf_tokenizer.c", "gguf_blocks.c")},
+        "gguf.c", "gguf_pairs.c", "gguf_model.c", "gguf_tokenizer.c", "gguf_pre.c", "gguf_blocks.c")},
     "idx": {
         "common/data/corpus/idx.c": [], "common/data/corpus/open.c": [], "common/data/corpus/format.c": [],
         "common/data/corpus/about.c": ["corpus__about_write", "hash_text"], "common/base/hash/blocks.c": []},

@@ -76,7 +76,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		return 0;
 	}
 	FUZZ_CHECK(checkpoint_state(c) != NULL || state != NULL);
-	for (uint64_t i = 0, total = checkpoint_optim_total(c); i < total; i++) {
+	for (uint64_t i = 0, total = checkpoint_optim_total(c, "m"); i < total; i++) {
 		float x = 0;
 
 		FUZZ_CHECK(checkpoint_read_optim(c, "m", i, 1, &x, &note) == 0 && x == 1);

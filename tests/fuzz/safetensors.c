@@ -30,7 +30,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 				FUZZ_REFUSED(rc, note);
 			FUZZ_CHECK(rc != ERR_NONFINITE || flags == WEIGHTS_FINITE);
 		}
-		if (t->dtype == WEIGHTS_F32 || t->dtype == WEIGHTS_F16 || t->dtype == WEIGHTS_BF16)
+		if (weights__readable(t->dtype))
 			FUZZ_CHECK(weights__finite(t->dtype, t->data, (size_t)t->len_bytes) == (rc == 0));
 		FUZZ_CHECK(weights_read_f32(t, t->n_elements, 1, x, 0, &note) != 0);
 	}

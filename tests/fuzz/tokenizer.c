@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tokenizer.json, and after a zero byte flags and a text: refused, or the text encodes to ids below the vocabulary that decode; where the
- * tokenizer says it is lossless the text comes back.
+ * tokenizer says it is lossless the text comes back. What begins with a newline, as protobuf does, is a tokenizer.model.
  */
 #include "data/tokenizer/tokenizer.h"
 
@@ -69,7 +69,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	struct tokenizer *tok;
 	static struct tokenizer_bytes none;
 	const unsigned char *bytes;
-	const char *text;
+	const char *text, *file = len > 0 && data[0] == '\n' ? "tokenizer.model" : "tokenizer.json";
 	size_t text_len, n_bytes, n = fuzz_cut(data, len, &text, &text_len);
 	int32_t end, n_ids;
 	bool special;
@@ -77,10 +77,15 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (len > 1 << 20)
 		return 0;
-	rc = text == NULL ? tokenizer_load(&tok, fuzz_file("tokenizer.json", data, n), &note) :
+	if (file[10] == 'm') {
+		text = NULL;
+		text_len = 0;
+		n = len;
+	}
+	rc = text == NULL ? tokenizer_load(&tok, fuzz_file(file, data, n), &note) :
 	    tokenizer_parse(&tok, (const char *)data, n, "fuzz", &note);
 	if (text == NULL)
-		identify(fuzz_file("tokenizer.json", data, n), tok);
+		identify(fuzz_file(file, data, n), tok);
 	if (rc != 0) {
 		FUZZ_CHECK(tok == NULL);
 		FUZZ_REFUSED(rc, note);

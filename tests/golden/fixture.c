@@ -71,7 +71,7 @@ read_config(const struct json *j, struct model_config *cfg)
 	cfg->initializer_range = 0.02f;
 	cfg->bos_id = cfg->eos_id = -1;
 	if (scaling != NULL) {
-		cfg->rope_scaling.llama3 = true;
+		cfg->rope_scaling.type = MODEL_ROPE_LLAMA3;
 		cfg->rope_scaling.factor = fixture_num(scaling, "factor");
 		cfg->rope_scaling.low_freq_factor = fixture_num(scaling, "low_freq_factor");
 		cfg->rope_scaling.high_freq_factor = fixture_num(scaling, "high_freq_factor");

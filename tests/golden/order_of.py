@@ -34,8 +34,9 @@ def order(seed, n, p):
             return x
 
 
-if len(sys.argv) == 5:
-    seed, n, first, count = map(int, sys.argv[1:])
-    print(*(order(seed, n, first + i) for i in range(count)))
-else:
-    print("{" + ", ".join(str(order(1234, 1000, 995 + p)) for p in range(8)) + "}")
+if __name__ == "__main__":
+    if len(sys.argv) == 5:
+        seed, n, first, count = map(int, sys.argv[1:])
+        print(*(order(seed, n, first + i) for i in range(count)))
+    else:
+        print("{" + ", ".join(str(order(1234, 1000, 995 + p)) for p in range(8)) + "}")

@@ -8,14 +8,13 @@
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "check.h"
 #include "base/json/json.h"
 #include "engine/model/model.h"
+#include "files.h"
 
 #define GOLDEN "tests/golden/weights/"
 
-static const char *const names[] = {"gpt2", "gpt2_bare", "llama", "llama_sharded", "llama_bf16"};
-static char tmp[128];
+static const char *const names[] = {"gpt2", "gpt2_bare", "llama", "llama_sharded", "llama_bf16", "llama_mixed"};
 
 /* What the tests do to copies of fixtures. The commands are made of this file's own names. */
 static void
@@ -23,26 +22,15 @@ shell(const char *fmt, const char *a, const char *b)
 {
 	char command[1200];
 
-	snprintf(command, sizeof(command), fmt, tmp, a, b);
+	snprintf(command, sizeof(command), fmt, files_dir, a, b);
 	REQUIRE(system(command) == 0);
-}
-
-static const char *
-made(const char *name)
-{
-	static char paths[4][256];
-	static unsigned next;
-	char *p = paths[next++ % 4];
-
-	snprintf(p, sizeof(paths[0]), "%s/%s", tmp, name);
-	return p;
 }
 
 /* A copy of the fixture: a sidecar is going to be put there. */
 static const char *
 fixture(const char *name)
 {
-	return made(name);
+	return in_dir(name);
 }
 
 /* A file in which one piece of text is replaced by one of the same length or, for JSON, any length. */
@@ -184,15 +172,15 @@ save_and_load(const char *name, uint64_t max_shard_bytes)
 	size_t n_files;
 
 	shell("rm -rf %s/saved && mkdir %1$s/saved", "", "");
-	REQUIRE(weights_config_save(made("saved"), &m->config, WEIGHTS_F32, NULL, &note) == 0);
-	REQUIRE(weights_model_save(made("saved"), m, weights_source_array, p, WEIGHTS_F32, max_shard_bytes, &files, &n_files, &note) == 0);
+	REQUIRE(weights_config_save(in_dir("saved"), &m->config, WEIGHTS_F32, NULL, &note) == 0);
+	REQUIRE(weights_model_save(in_dir("saved"), m, weights_source_array, p, WEIGHTS_F32, max_shard_bytes, &files, &n_files, &note) == 0);
 	CHECK_ROW(name, max_shard_bytes == 0 ? n_files == 1 : n_files > 2);
 	free(files);
-	q = load(made("saved"), &again);
+	q = load(in_dir("saved"), &again);
 	CHECK_ROW(name, memcmp(&m->config, &again->config, sizeof(m->config)) == 0);
 	CHECK_ROW(name, m->n_params == again->n_params && memcmp(p, q, (size_t)m->n_params * sizeof(*p)) == 0);
-	CHECK(weights_fingerprint(fixture(name), &a, &note) == 0 && weights_fingerprint(made("saved"), &b, &note) == 0);
-	CHECK_ROW(name, hash_equal(a, b) == (strcmp(name, "llama_bf16") != 0));		/* stored dtype counts */
+	CHECK(weights_fingerprint(fixture(name), &a, &note) == 0 && weights_fingerprint(in_dir("saved"), &b, &note) == 0);
+	CHECK_ROW(name, hash_equal(a, b) == (strcmp(name, "llama_bf16") != 0 && strcmp(name, "llama_mixed") != 0));	/* stored dtype counts */
 	model_destroy(&m);
 	model_destroy(&again);
 	free(p);
@@ -243,39 +231,39 @@ fingerprints(void)
 	CHECK(!hash_equal(one, print_of(fixture("gpt2"))));
 	for (size_t i = 0; i < sizeof(edits) / sizeof(edits[0]); i++) {
 		shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
-		replace(made("fp/config.json"), edits[i].from, edits[i].to);
-		CHECK_ROW(edits[i].what, hash_equal(one, print_of(made("fp"))) == !edits[i].changes);
+		replace(in_dir("fp/config.json"), edits[i].from, edits[i].to);
+		CHECK_ROW(edits[i].what, hash_equal(one, print_of(in_dir("fp"))) == !edits[i].changes);
 	}
 	/* Weights that do not fit the configuration are no model, and have no fingerprint. */
 	for (size_t i = 0; i < sizeof(unfit) / sizeof(unfit[0]); i++) {
 		shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
-		replace(made("fp/config.json"), unfit[i].from, unfit[i].to);
-		CHECK_ROW(unfit[i].from, weights_fingerprint(made("fp"), &h, &note) == unfit[i].rc);
+		replace(in_dir("fp/config.json"), unfit[i].from, unfit[i].to);
+		CHECK_ROW(unfit[i].from, weights_fingerprint(in_dir("fp"), &h, &note) == unfit[i].rc);
 	}
 	/* One bit of one weight. The sidecar of before is there and must not be believed. */
 	shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
-	CHECK(access(made("fp/.salt_fingerprint"), F_OK) != 0);
-	CHECK(hash_equal(one, print_of(made("fp"))) && access(made("fp/.salt_fingerprint"), F_OK) == 0);
+	CHECK(access(in_dir("fp/.salt_fingerprint"), F_OK) != 0);
+	CHECK(hash_equal(one, print_of(in_dir("fp"))) && access(in_dir("fp/.salt_fingerprint"), F_OK) == 0);
 	shell("printf x | dd of=%s/fp/model.safetensors bs=1 seek=20000 conv=notrunc status=none", "", "");
-	h = print_of(made("fp"));
+	h = print_of(in_dir("fp"));
 	CHECK(!hash_equal(one, h));
 	/* Another bit, with size and time as they were: the record finds it and names the file; the record of before this version finds it too. */
 	shell("cd %s/fp && cp -p model.safetensors times && printf y | dd of=model.safetensors bs=1 seek=15000 conv=notrunc status=none && "
 	    "touch -r times model.safetensors && rm times", "", "");
-	CHECK(weights_fingerprint(made("fp"), &h, &note) == ERR_CORRUPT);
-	CHECK_STR(note.name, made("fp/model.safetensors"));
+	CHECK(weights_fingerprint(in_dir("fp"), &h, &note) == ERR_CORRUPT);
+	CHECK_STR(note.name, in_dir("fp/model.safetensors"));
 	shell("cd %s/fp && sed -i -E 's/^salt_fingerprint2/salt_fingerprint1/; s/ [0-9a-f]{32}$//' .salt_fingerprint", "", "");
-	CHECK(weights_fingerprint(made("fp"), &h, &note) == ERR_CORRUPT && strstr(note.found, "bytes of a file changed") != NULL);
+	CHECK(weights_fingerprint(in_dir("fp"), &h, &note) == ERR_CORRUPT && strstr(note.found, "bytes of a file changed") != NULL);
 	shell("cd %s/fp && touch model.safetensors", "", "");		/* it was meant */
-	h = print_of(made("fp"));
+	h = print_of(in_dir("fp"));
 	CHECK(!hash_equal(one, h));
 	/* A record that is cut short, and one that names only what is not there any more. */
 	shell("head -c 60 %s/fp/.salt_fingerprint >%1$s/cut && cp %1$s/cut %1$s/fp/.salt_fingerprint", "", "");
-	CHECK(hash_equal(h, print_of(made("fp"))));
+	CHECK(hash_equal(h, print_of(in_dir("fp"))));
 	shell("rm -rf %s/fs && cp -r " GOLDEN "llama_sharded %1$s/fs && rm -f %1$s/fs/.salt_fingerprint", "", "");
-	one = print_of(made("fs"));
+	one = print_of(in_dir("fs"));
 	shell("cp %s/fp/model.safetensors %1$s/fs/", "", "");		/* from now on this file is the model */
-	CHECK(!hash_equal(one, print_of(made("fs"))) && hash_equal(h, print_of(made("fs"))));
+	CHECK(!hash_equal(one, print_of(in_dir("fs"))) && hash_equal(h, print_of(in_dir("fs"))));
 }
 
 /* A file that is cut short while it is read is an error that names it, not SIGBUS; a fingerprint is an error too. */
@@ -290,13 +278,13 @@ cut_short(void)
 	struct hash128 h;
 
 	shell("rm -rf %s/cut && cp -r " GOLDEN "llama %1$s/cut", "", "");
-	REQUIRE(weights_config_load(made("cut"), &cfg, &note) == 0 && model_new(&m, &cfg, &note) == 0);
-	REQUIRE(weights_model_open(&w, made("cut"), m, &note) == 0);
+	REQUIRE(weights_config_load(in_dir("cut"), &cfg, &note) == 0 && model_new(&m, &cfg, &note) == 0);
+	REQUIRE(weights_model_open(&w, in_dir("cut"), m, &note) == 0);
 	CHECK(weights_model_read(w, 0, (uint64_t)m->n_params, x, &note) == 0);
-	REQUIRE(m->n_params <= 5000 && truncate(made("cut/model.safetensors"), 6000) == 0);
+	REQUIRE(m->n_params <= 5000 && truncate(in_dir("cut/model.safetensors"), 6000) == 0);
 	CHECK(weights_model_read(w, 0, (uint64_t)m->n_params, x, &note) == ERR_CORRUPT && strstr(note.found, "cut short") != NULL);
-	CHECK_STR(note.name, made("cut/model.safetensors"));
-	CHECK(weights_model_fingerprint(w, made("cut"), &h, &note) == ERR_CORRUPT && strstr(note.found, "cut short") != NULL);
+	CHECK_STR(note.name, in_dir("cut/model.safetensors"));
+	CHECK(weights_model_fingerprint(w, in_dir("cut"), &h, &note) == ERR_CORRUPT && strstr(note.found, "cut short") != NULL);
 	weights_model_close(&w);
 	model_destroy(&m);
 }
@@ -315,11 +303,11 @@ refusals(void)
 	CHECK(weights_model_open(&w, fixture("gpt2"), m, &note) == ERR_NOT_FOUND && w == NULL);
 	CHECK(strstr(note.place, "model.embed_tokens.weight") != NULL);
 	shell("rm -rf %s/bad && cp -r " GOLDEN "llama %1$s/bad", "", "");
-	replace(made("bad/model.safetensors"), "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_prox.weight");
-	CHECK(weights_model_open(&w, made("bad"), m, &note) == ERR_NOT_FOUND && strstr(note.place, "model.layers.1.mlp.up_proj.weight") != NULL);
+	replace(in_dir("bad/model.safetensors"), "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_prox.weight");
+	CHECK(weights_model_open(&w, in_dir("bad"), m, &note) == ERR_NOT_FOUND && strstr(note.place, "model.layers.1.mlp.up_proj.weight") != NULL);
 	shell("rm -rf %s/bad && cp -r " GOLDEN "llama %1$s/bad", "", "");
-	replace(made("bad/model.safetensors"), "\"shape\":[37,16]", "\"shape\":[16,37]");
-	CHECK(weights_model_open(&w, made("bad"), m, &note) == ERR_MISMATCH && strstr(note.place, "model.embed_tokens.weight") != NULL);
+	replace(in_dir("bad/model.safetensors"), "\"shape\":[37,16]", "\"shape\":[16,37]");
+	CHECK(weights_model_open(&w, in_dir("bad"), m, &note) == ERR_MISMATCH && strstr(note.place, "model.embed_tokens.weight") != NULL);
 	CHECK_STR(note.expected, "shape [37, 16]");
 	CHECK_STR(note.found, "[16, 37]");
 	model_destroy(&m);
@@ -364,7 +352,7 @@ tied_head_and_nan(void)
 			specs[n] = (struct weights_spec){.name = t->name, .dtype = t->dtype, .n_dims = t->n_dims};
 			memcpy(specs[n++].shape, t->shape, sizeof(t->shape));
 		}
-		REQUIRE(weights_writer_new(&w, made("tied"), "model", specs, n, NULL, 0, 0, &note) == 0);
+		REQUIRE(weights_writer_new(&w, in_dir("tied"), "model", specs, n, NULL, 0, 0, &note) == 0);
 		for (size_t i = 0; i < n; i++) {
 			const struct weights_tensor *t = weights_at(set, i);
 
@@ -381,13 +369,13 @@ tied_head_and_nan(void)
 		weights_writer_destroy(&w);
 		weights_close(&set);
 		if (round == 1) {
-			CHECK(weights_model_open(&wm, made("tied"), m, &note) == ERR_MISMATCH);
+			CHECK(weights_model_open(&wm, in_dir("tied"), m, &note) == ERR_MISMATCH);
 			CHECK(strstr(note.place, "lm_head.weight, element 100") != NULL && strstr(note.expected, "wte.weight") != NULL);
 			continue;
 		}
-		REQUIRE(weights_model_open(&wm, made("tied"), m, &note) == 0);
+		REQUIRE(weights_model_open(&wm, in_dir("tied"), m, &note) == 0);
 		CHECK(weights_model_read(wm, 0, (uint64_t)m->n_params, p, &note) == (round == 2 ? ERR_NONFINITE : 0));
-		CHECK(weights_fingerprint(made("tied"), &h, &note) == (round == 2 ? ERR_NONFINITE : 0));
+		CHECK(weights_fingerprint(in_dir("tied"), &h, &note) == (round == 2 ? ERR_NONFINITE : 0));
 		if (round == 2)
 			CHECK(strstr(note.place, "tensor h.1.mlp.c_fc.bias, element 5 ") != NULL);
 		weights_model_close(&wm);
@@ -416,16 +404,16 @@ bare_names(void)
 		specs[i].name = strncmp(t->name, "model.", 6) == 0 ? t->name + 6 : t->name;
 		memcpy(specs[i].shape, t->shape, sizeof(t->shape));
 	}
-	REQUIRE(weights_writer_new(&w, made("bare"), "model", specs, weights_count(set), NULL, 0, 0, &note) == 0);
+	REQUIRE(weights_writer_new(&w, in_dir("bare"), "model", specs, weights_count(set), NULL, 0, 0, &note) == 0);
 	for (size_t i = 0; i < weights_count(set); i++)
 		REQUIRE(weights_writer_bytes(w, weights_at(set, i)->data, weights_at(set, i)->len_bytes, &note) == 0);
 	REQUIRE(weights_writer_finish(w, &note) == 0);
 	weights_writer_destroy(&w);
 	weights_close(&set);
-	CHECK(hash_equal(print_of(made("bare")), print_of(fixture("llama_bf16"))));
+	CHECK(hash_equal(print_of(in_dir("bare")), print_of(fixture("llama_bf16"))));
 	p = load(fixture("llama_bf16"), &m);
 	model_destroy(&m);
-	q = load(made("bare"), &m);
+	q = load(in_dir("bare"), &m);
 	CHECK(memcmp(p, q, (size_t)m->n_params * sizeof(*p)) == 0);
 	model_destroy(&m);
 	free(p);
@@ -460,7 +448,7 @@ write_renamed(const char *from, const char *to, bool (*rename)(const char *name,
 		memcpy(specs[n].shape, t->shape, sizeof(t->shape));
 		data[n++] = t;
 	}
-	REQUIRE(weights_writer_new(&w, made(to), "model", specs, n, NULL, 0, 0, &note) == 0);
+	REQUIRE(weights_writer_new(&w, in_dir(to), "model", specs, n, NULL, 0, 0, &note) == 0);
 	for (size_t i = 0; i < n; i++)
 		REQUIRE(weights_writer_bytes(w, data[i]->data, data[i]->len_bytes, &note) == 0);
 	REQUIRE(weights_writer_finish(w, &note) == 0);
@@ -528,22 +516,22 @@ wrapped_names(void)
 	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
 		prefix = prefixes[i];
 		write_renamed("llama", "var", with_prefix, false);
-		CHECK_ROW(prefix, opened(made("var"), text, sizeof(text)) == 0 && strstr(text, "left out of the names") != NULL);
-		CHECK_ROW(prefix, hash_equal(llama, print_of(made("var"))));
+		CHECK_ROW(prefix, opened(in_dir("var"), text, sizeof(text)) == 0 && strstr(text, "left out of the names") != NULL);
+		CHECK_ROW(prefix, hash_equal(llama, print_of(in_dir("var"))));
 		write_renamed("gpt2", "var", with_prefix, false);
-		CHECK_ROW(prefix, hash_equal(gpt2, print_of(made("var"))));
+		CHECK_ROW(prefix, hash_equal(gpt2, print_of(in_dir("var"))));
 	}
 	write_renamed("llama", "var", inside, false);
-	CHECK(hash_equal(llama, print_of(made("var"))));
+	CHECK(hash_equal(llama, print_of(in_dir("var"))));
 	prefix = "language_model.";
 	write_renamed("llama", "var", with_prefix, false);
-	CHECK(opened(made("var"), text, sizeof(text)) == ERR_NOT_FOUND && strstr(text, "begin with \"language_model.model.\"") != NULL);
+	CHECK(opened(in_dir("var"), text, sizeof(text)) == ERR_NOT_FOUND && strstr(text, "begin with \"language_model.model.\"") != NULL);
 	prefix = "_orig_mod.";
 	write_renamed("llama", "var", with_prefix, true);
-	CHECK(opened(made("var"), text, sizeof(text)) == ERR_MISMATCH && strstr(text, "differ in prefixes only") != NULL);
+	CHECK(opened(in_dir("var"), text, sizeof(text)) == ERR_MISMATCH && strstr(text, "differ in prefixes only") != NULL);
 	write_renamed("gpt2_bare", "var", without_embedding, false);
-	CHECK(opened(made("var"), text, sizeof(text)) == 0 && strstr(text, "lm_head.weight is taken for transformer.wte.weight") != NULL);
-	CHECK(hash_equal(gpt2, print_of(made("var"))));
+	CHECK(opened(in_dir("var"), text, sizeof(text)) == 0 && strstr(text, "lm_head.weight is taken for transformer.wte.weight") != NULL);
+	CHECK(hash_equal(gpt2, print_of(in_dir("var"))));
 }
 
 /* Folders whose files are incomplete, of another kind, or more than one kind. Each command runs in a copy of the fixture. */
@@ -573,8 +561,8 @@ folders(void)
 		{"llama", "touch pytorch_model.bin", 0, ""},
 		{"llama", "rm model.safetensors", ERR_NOT_FOUND, "neither"},
 		{"llama", "rm model.safetensors; ln -s gone model.safetensors", ENOENT, "none at gone"},
-		{"llama", "mv model.safetensors pytorch_model.bin", ERR_NOT_FOUND, "PyTorch's format: convert it"},
-		{"llama", "mv model.safetensors pytorch_model-00001-of-00002.bin", ERR_NOT_FOUND, "convert it"},
+		{"llama", "mv model.safetensors pytorch_model.bin", ERR_NOT_FOUND, "PyTorch's format; type: python3 -c 'from transformers"},
+		{"llama", "mv model.safetensors pytorch_model-00001-of-00002.bin", ERR_NOT_FOUND, "/var\").save_pretrained(\"NEW\")'"},
 		{"llama", "mv model.safetensors adapter_model.safetensors", ERR_NOT_FOUND, "merge_and_unload"},
 		{"llama", "mv model.safetensors consolidated.safetensors", ERR_NOT_FOUND, "own layout"},
 		{"llama", "mv model.safetensors x.Q8_0.gguf", ERR_NOT_FOUND, "saltctl model import"},
@@ -600,13 +588,13 @@ folders(void)
 
 		shell("rm -rf %s/var && cp -r " GOLDEN "%s %1$s/var", rows[i].fixture, "");
 		shell("cd %s/var && { %s; }", rows[i].command, "");
-		rc = opened(made("var"), text, sizeof(text));
+		rc = opened(in_dir("var"), text, sizeof(text));
 		CHECK_ROW(rows[i].command, rc == rows[i].rc && strstr(text, rows[i].text) != NULL);
 		if (rc != rows[i].rc || strstr(text, rows[i].text) == NULL)
 			fprintf(stderr, "%d: %s\n", rc, text);
-		CHECK_ROW(rows[i].command, weights_present(made("var")) == (strstr(text, "neither") == NULL));
+		CHECK_ROW(rows[i].command, weights_present(in_dir("var")) == (strstr(text, "neither") == NULL));
 		/* The fingerprint is that of a model that opens, and of no other. */
-		CHECK_ROW(rows[i].command, rc == 0 ? hash_equal(print_of(made("var")), llama) : weights_fingerprint(made("var"), &h, &note) == rc);
+		CHECK_ROW(rows[i].command, rc == 0 ? hash_equal(print_of(in_dir("var")), llama) : weights_fingerprint(in_dir("var"), &h, &note) == rc);
 	}
 }
 
@@ -626,9 +614,9 @@ failed_save(void)
 	float *p = load(fixture("llama"), &m);
 
 	shell("rm -rf %s/half && mkdir %1$s/half", "", "");
-	CHECK(weights_model_save(made("half"), m, failing_source, NULL, WEIGHTS_F32, 4096, NULL, NULL, &note) == EIO);
+	CHECK(weights_model_save(in_dir("half"), m, failing_source, NULL, WEIGHTS_F32, 4096, NULL, NULL, &note) == EIO);
 	CHECK_STR(note.name, "source");
-	CHECK(rmdir(made("half")) == 0);		/* empty: nothing was left */
+	CHECK(rmdir(in_dir("half")) == 0);		/* empty: nothing was left */
 	model_destroy(&m);
 	free(p);
 }
@@ -636,11 +624,9 @@ failed_save(void)
 int
 main(void)
 {
-	const char *base = getenv("TMPDIR");
 	struct json *want, *expect;
 
-	snprintf(tmp, sizeof(tmp), "%.90s/weights.XXXXXX", base != NULL ? base : "/tmp");
-	REQUIRE(mkdtemp(tmp) != NULL);
+	files_begin();
 	REQUIRE(json_parse_file(GOLDEN "logits.json", 0, &want, NULL) == 0);
 	REQUIRE(json_parse_file(GOLDEN "expect.json", 0, &expect, NULL) == 0);
 	shell("cp -r " GOLDEN "* %s/", "", "");
@@ -660,6 +646,6 @@ main(void)
 	failed_save();
 	json_close(&want);
 	json_close(&expect);
-	shell("rm -rf %s", "", "");
+	files_end();
 	return check_done();
 }

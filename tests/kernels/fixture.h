@@ -87,6 +87,22 @@ noise(int64_t n, float std)
 	return p;
 }
 
+/* starts of b sequences of t rows (kernels.h) with documents of 1 to most rows; NULL for most 0. The caller frees them. */
+static inline int32_t *
+drawn_starts(int64_t b, int64_t t, int32_t most)
+{
+	int32_t *starts = most > 0 ? malloc((size_t)(b * t) * sizeof(*starts)) : NULL;
+	int32_t left = 0;
+
+	for (int64_t m = 0; starts != NULL && m < b * t; m++, left--) {
+		bool begins = m % t == 0 || left == 0;
+
+		left = begins ? 1 + below(most) : left;
+		starts[m] = begins ? (int32_t)(m % t) : starts[m - 1];
+	}
+	return starts;
+}
+
 static inline float *
 copy_of(const float *p, int64_t n)
 {

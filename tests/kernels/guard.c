@@ -216,16 +216,16 @@ guard_column_sums(struct kernels *k, float *sums, const struct tensor *x)
 
 static void
 guard_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte,
-    const struct tensor *wpe, int64_t m, int64_t t)
+    const struct tensor *wpe, int64_t m, int64_t t, const int32_t *starts)
 {
-	k->backend->embed(k, T(y), tokens, T(wte), T(wpe), m, t);
+	k->backend->embed(k, T(y), tokens, T(wte), T(wpe), m, t, starts);
 }
 
 static void
 guard_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y,
-    const int32_t *tokens, int64_t m, int64_t t)
+    const int32_t *tokens, int64_t m, int64_t t, const int32_t *starts)
 {
-	k->backend->embed_bwd(k, T(d_wte), T(d_wpe), T(d_y), tokens, m, t);
+	k->backend->embed_bwd(k, T(d_wte), T(d_wpe), T(d_y), tokens, m, t, starts);
 }
 
 static void
@@ -268,41 +268,65 @@ guard_pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *co
 }
 
 static void
-guard_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse)
+guard_affine(struct kernels *k, struct tensor *y, const struct tensor *x, float factor, float shift)
 {
-	k->backend->rope(k, H(x), freq, b, t, inverse);
+	k->backend->affine(k, T(y), T(x), factor, shift);
+}
+
+static void
+guard_add_scaled(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *branch, float factor)
+{
+	k->backend->add_scaled(k, T(y), T(x), T(branch), factor);
+}
+
+static void
+guard_soft_cap(struct kernels *k, struct tensor *x, float cap)
+{
+	k->backend->soft_cap(k, T(x), cap);
+}
+
+static void
+guard_rope(struct kernels *k, struct kernels_heads *x, const float *freq, float magnitude, int64_t b, int64_t t,
+    const int32_t *starts, bool inverse)
+{
+	k->backend->rope(k, H(x), freq, magnitude, b, t, starts, inverse);
 }
 
 static void
 guard_attention(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q,
-    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t)
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form,
+    int64_t b, int64_t t)
 {
-	k->backend->attention(k, H(o), at(lse), H(q), H(key), H(value), b, t);
+	k->backend->attention(k, H(o), at(lse), H(q), H(key), H(value), form, b, t);
 }
 
 static void
 guard_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key,
     struct kernels_heads *d_value, const struct kernels_heads *d_o, const struct kernels_heads *o,
     const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t b, int64_t t)
+    const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)
 {
-	k->backend->attention_bwd(k, H(d_q), H(d_key), H(d_value), H(d_o), H(o), at(lse), H(q), H(key), H(value), b, t);
+	k->backend->attention_bwd(k, H(d_q), H(d_key), H(d_value), H(d_o), H(o), at(lse), H(q), H(key), H(value), form, b, t);
 }
 
 static void
 guard_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
-    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
+    const struct kernels_output *more, const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
     struct kernels_loss_sums *sums)
 {
-	k->backend->output_loss(k, T(h), T(w_out), targets, grad_scale, T(d_h), T(d_w), sums);
+	const struct kernels_output here = {T(more->bias), T(more->d_bias), more->soft_cap};
+
+	k->backend->output_loss(k, T(h), T(w_out), &here, targets, grad_scale, T(d_h), T(d_w), sums);
 }
 
 static void
 guard_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
-    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t,
+    const struct kernels_output *more, const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t,
     struct kernels_labels *out)
 {
-	k->backend->output_label(k, T(h), T(w_out), spec, next, seqs, b, t, out);
+	const struct kernels_output here = {T(more->bias), NULL, more->soft_cap};
+
+	k->backend->output_label(k, T(h), T(w_out), &here, spec, next, seqs, b, t, out);
 }
 
 static void
@@ -322,6 +346,22 @@ guard_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, 
     enum dtype copy_dtype, int64_t n, const struct kernels_adamw *a)
 {
 	k->backend->adamw(k, at(w), at(m), at(v), at(grad), at(copy), copy_dtype, n, a);
+}
+
+static void
+guard_muon(struct kernels *k, const struct kernels_muon_matrix *list, int64_t n, const struct kernels_muon *a)
+{
+	struct kernels_muon_matrix *here = calloc((size_t)n + 1, sizeof(*here));
+
+	for (int64_t i = 0; i < n && here != NULL; i++) {
+		here[i] = list[i];
+		here[i].w = at(list[i].w);
+		here[i].m = at(list[i].m);
+		here[i].grad = at(list[i].grad);
+		here[i].copy = at(list[i].copy);
+	}
+	k->backend->muon(k, here, n, a);
+	free(here);
 }
 
 static void
@@ -348,6 +388,9 @@ kernels__guard(const struct kernels_ops *backend)
 	    .rmsnorm_heads = guard_rmsnorm_heads,
 	    .rmsnorm_heads_bwd = guard_rmsnorm_heads_bwd,
 	    .pointwise = guard_pointwise,
+	    .affine = guard_affine,
+	    .add_scaled = guard_add_scaled,
+	    .soft_cap = guard_soft_cap,
 	    .rope = guard_rope,
 	    .attention = guard_attention,
 	    .attention_bwd = guard_attention_bwd,
@@ -356,6 +399,7 @@ kernels__guard(const struct kernels_ops *backend)
 	    .accumulate = guard_accumulate,
 	    .norm_blocks = guard_norm_blocks,
 	    .adamw = guard_adamw,
+	    .muon = guard_muon,
 	    .convert = guard_convert,
 	};
 

@@ -2,6 +2,7 @@
 #include "reference.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SQRT_2_OVER_PI 0.79788456080286535588
@@ -63,22 +64,30 @@ kernels_linear_bwd_w_ref(float *d_w, float *d_b, const float *d_y, const float *
 	}
 }
 
-void
-kernels_embed_ref(float *y, const int32_t *tokens, const float *wte, const float *wpe, int64_t b, int64_t t, int64_t c)
+static int64_t
+position(const int32_t *starts, int64_t m, int64_t t)
 {
-	for (int64_t r = 0; r < b * t; r++)
-		for (int64_t i = 0; i < c; i++)
-			y[r * c + i] = wte[tokens[r] * c + i] + (wpe != NULL ? wpe[r % t * c + i] : 0);
+	return m % t - (starts != NULL ? starts[m] : 0);
 }
 
 void
-kernels_embed_bwd_ref(float *d_wte, float *d_wpe, const float *d_y, const int32_t *tokens, int64_t b, int64_t t, int64_t c)
+kernels_embed_ref(float *y, const int32_t *tokens, const float *wte, const float *wpe, int64_t b, int64_t t, int64_t c,
+    const int32_t *starts)
+{
+	for (int64_t r = 0; r < b * t; r++)
+		for (int64_t i = 0; i < c; i++)
+			y[r * c + i] = wte[tokens[r] * c + i] + (wpe != NULL ? wpe[position(starts, r, t) * c + i] : 0);
+}
+
+void
+kernels_embed_bwd_ref(float *d_wte, float *d_wpe, const float *d_y, const int32_t *tokens, int64_t b, int64_t t, int64_t c,
+    const int32_t *starts)
 {
 	for (int64_t r = 0; r < b * t; r++) {
 		for (int64_t i = 0; i < c; i++) {
 			d_wte[tokens[r] * c + i] += d_y[r * c + i];
 			if (d_wpe != NULL)
-				d_wpe[r % t * c + i] += d_y[r * c + i];
+				d_wpe[position(starts, r, t) * c + i] += d_y[r * c + i];
 		}
 	}
 }
@@ -219,6 +228,39 @@ kernels_swiglu_bwd_ref(float *d_gate, float *d_up, const float *d_y, const float
 	}
 }
 
+void
+kernels_relu_ref(float *y, const float *x, int64_t n, bool squared)
+{
+	for (int64_t i = 0; i < n; i++)
+		y[i] = x[i] > 0 ? squared ? x[i] * x[i] : x[i] : 0;
+}
+
+void
+kernels_relu_bwd_ref(float *d_x, const float *d_y, const float *x, int64_t n, bool squared)
+{
+	for (int64_t i = 0; i < n; i++)
+		d_x[i] = x[i] > 0 ? squared ? 2 * x[i] * d_y[i] : d_y[i] : 0;
+}
+
+void
+kernels_geglu_ref(float *y, const float *gate, const float *up, int64_t n)
+{
+	kernels_gelu_ref(y, gate, n);
+	for (int64_t i = 0; i < n; i++)
+		y[i] *= up[i];
+}
+
+void
+kernels_geglu_bwd_ref(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n)
+{
+	kernels_gelu_ref(d_up, gate, n);
+	kernels_gelu_bwd_ref(d_gate, d_y, gate, n);
+	for (int64_t i = 0; i < n; i++) {
+		d_up[i] *= d_y[i];
+		d_gate[i] *= up[i];
+	}
+}
+
 static float *
 head_row(const struct kernels_heads *x, int64_t row, int64_t h)
 {
@@ -244,7 +286,7 @@ kernels_rmsnorm_heads_bwd_ref(struct kernels_heads *d_x, float *d_g, const struc
 }
 
 void
-kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse)
+kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t t, const int32_t *starts, bool inverse)
 {
 	int64_t half = x->head_dim / 2;
 
@@ -253,7 +295,7 @@ kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t 
 			float *p = head_row(x, r, h);
 
 			for (int64_t j = 0; j < half; j++) {
-				float angle = (float)(r % t) * freq[j];
+				float angle = (float)position(starts, r, t) * freq[j];
 				double cosine = cos((double)angle), sine = inverse ? -sin((double)angle) : sin((double)angle);
 				double a = (double)p[j], c = (double)p[j + half];
 
@@ -264,48 +306,68 @@ kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t 
 	}
 }
 
-/* Log-sum-exp of the scaled scores of query row i (within its sequence, of n keys 0..i). */
+/* The score of one key as form makes it; *slope: its derivative to q k^T. */
 static double
-score(const struct kernels_heads *q, const struct kernels_heads *key, int64_t row, int64_t h, int64_t key_row, int64_t kh)
+score(const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_attention_form *form, int64_t row, int64_t h,
+    int64_t key_row, int64_t kh, double *slope)
 {
 	const float *a = head_row(q, row, h), *b = head_row(key, key_row, kh);
 	double s = 0;
 
 	for (int64_t j = 0; j < q->head_dim; j++)
 		s += (double)a[j] * (double)b[j];
-	return s / sqrt((double)q->head_dim);
+	*slope = form != NULL && form->scale != 0 ? (double)form->scale : 1 / sqrt((double)q->head_dim);
+	s *= *slope;
+	if (form != NULL && form->soft_cap > 0) {
+		double cap = (double)form->soft_cap, u = tanh(s / cap);
+
+		*slope *= 1 - u * u;
+		s = cap * u;
+	}
+	return s;
 }
 
-static double
-score_lse(const struct kernels_heads *q, const struct kernels_heads *key, int64_t row0, int64_t i, int64_t h, int64_t kh)
+/* The first key that query i of the sequence at row0 sees. */
+static int64_t
+first_of(const struct kernels_attention_form *form, int64_t row0, int64_t i)
 {
-	double top = -INFINITY, sum = 0;
+	int64_t start = form != NULL && form->starts != NULL ? form->starts[row0 + i] : 0;
 
-	for (int64_t j = 0; j <= i; j++)
-		top = fmax(top, score(q, key, row0 + i, h, row0 + j, kh));
-	for (int64_t j = 0; j <= i; j++)
-		sum += exp(score(q, key, row0 + i, h, row0 + j, kh) - top);
+	return form != NULL && form->window > 0 && i + 1 - form->window > start ? i + 1 - form->window : start;
+}
+
+/* Log-sum-exp of the scores of query row i (within its sequence). */
+static double
+score_lse(const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_attention_form *form, int64_t row0,
+    int64_t i, int64_t h, int64_t kh)
+{
+	double top = -INFINITY, sum = 0, slope;
+
+	for (int64_t j = first_of(form, row0, i); j <= i; j++)
+		top = fmax(top, score(q, key, form, row0 + i, h, row0 + j, kh, &slope));
+	for (int64_t j = first_of(form, row0, i); j <= i; j++)
+		sum += exp(score(q, key, form, row0 + i, h, row0 + j, kh, &slope) - top);
 	return top + log(sum);
 }
 
 void
 kernels_attention_ref(float *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t b, int64_t t)
+    const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)
 {
 	int64_t d = q->head_dim, group = q->n_heads / key->n_heads;
 
 	for (int64_t s = 0; s < b; s++) {
 		for (int64_t h = 0; h < q->n_heads; h++) {
 			for (int64_t i = 0; i < t; i++) {
-				double l = score_lse(q, key, s * t, i, h, h / group);
+				double l = score_lse(q, key, form, s * t, i, h, h / group);
 				float *out = o + (s * t + i) * q->n_heads * d + h * d;
 
 				lse[(s * q->n_heads + h) * t + i] = (float)l;
 				for (int64_t x = 0; x < d; x++) {
-					double sum = 0;
+					double sum = 0, slope;
 
-					for (int64_t j = 0; j <= i; j++)
-						sum += exp(score(q, key, s * t + i, h, s * t + j, h / group) - l) *
+					for (int64_t j = first_of(form, s * t, i); j <= i; j++)
+						sum += exp(score(q, key, form, s * t + i, h, s * t + j, h / group, &slope) - l) *
 						    (double)head_row(value, s * t + j, h / group)[x];
 					out[x] = (float)sum;
 				}
@@ -316,11 +378,10 @@ kernels_attention_ref(float *o, float *lse, const struct kernels_heads *q, const
 
 void
 kernels_attention_bwd_ref(struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
-    const float *d_o, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value, int64_t b,
-    int64_t t)
+    const float *d_o, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value,
+    const struct kernels_attention_form *form, int64_t b, int64_t t)
 {
 	int64_t d = q->head_dim, group = q->n_heads / key->n_heads;
-	double scale = 1 / sqrt((double)d);
 
 	for (int64_t r = 0; r < b * t; r++) {
 		for (int64_t h = 0; h < key->n_heads; h++) {
@@ -334,11 +395,11 @@ kernels_attention_bwd_ref(struct kernels_heads *d_q, struct kernels_heads *d_key
 		for (int64_t h = 0; h < q->n_heads; h++) {
 			for (int64_t i = 0; i < t; i++) {
 				const float *out = d_o + (s * t + i) * q->n_heads * d + h * d;
-				double l = score_lse(q, key, s * t, i, h, h / group), delta = 0;
+				double l = score_lse(q, key, form, s * t, i, h, h / group), delta = 0;
 
 				for (int pass = 0; pass < 2; pass++) {
-					for (int64_t j = 0; j <= i; j++) {
-						double p = exp(score(q, key, s * t + i, h, s * t + j, h / group) - l), d_p = 0;
+					for (int64_t j = first_of(form, s * t, i); j <= i; j++) {
+						double slope, p = exp(score(q, key, form, s * t + i, h, s * t + j, h / group, &slope) - l), d_p = 0;
 
 						for (int64_t x = 0; x < d; x++)
 							d_p += (double)out[x] * (double)head_row(value, s * t + j, h / group)[x];
@@ -347,7 +408,7 @@ kernels_attention_bwd_ref(struct kernels_heads *d_q, struct kernels_heads *d_key
 							continue;
 						}
 						for (int64_t x = 0; x < d; x++) {
-							double d_s = p * (d_p - delta) * scale;
+							double d_s = p * (d_p - delta) * slope;
 
 							head_row(d_value, s * t + j, h / group)[x] += (float)(p * (double)out[x]);
 							head_row(d_key, s * t + j, h / group)[x] +=
@@ -386,4 +447,59 @@ kernels_adamw_ref(float *w, float *m, float *v, const float *grad, int64_t n, co
 		m[i] = (float)m_new;
 		v[i] = (float)v_new;
 	}
+}
+
+/* X = a X + (b G + c G G) X with G = X X^T; x: [rows, cols]. */
+static void
+newton_schulz(double *x, int64_t rows, int64_t cols)
+{
+	double *g = calloc((size_t)(rows * rows), sizeof(*g)), *p = calloc((size_t)(rows * rows), sizeof(*p));
+	double *y = calloc((size_t)(rows * cols), sizeof(*y));
+
+	for (int64_t i = 0; i < rows; i++)
+		for (int64_t j = 0; j < rows; j++)
+			for (int64_t c = 0; c < cols; c++)
+				g[i * rows + j] += x[i * cols + c] * x[j * cols + c];
+	for (int64_t i = 0; i < rows; i++)
+		for (int64_t j = 0; j < rows; j++) {
+			p[i * rows + j] = -4.7750 * g[i * rows + j] + (i == j ? 3.4445 : 0);
+			for (int64_t c = 0; c < rows; c++)
+				p[i * rows + j] += 2.0315 * g[i * rows + c] * g[c * rows + j];
+		}
+	for (int64_t i = 0; i < rows; i++)
+		for (int64_t j = 0; j < rows; j++)
+			for (int64_t c = 0; c < cols; c++)
+				y[i * cols + c] += p[i * rows + j] * x[j * cols + c];
+	memcpy(x, y, (size_t)(rows * cols) * sizeof(*x));
+	free(g);
+	free(p);
+	free(y);
+}
+
+void
+kernels_muon_ref(const struct kernels_muon_matrix *x, const struct kernels_muon *a)
+{
+	double *u = malloc((size_t)(x->rows * x->cols) * sizeof(*u)), sum = 0, beta = (double)a->momentum, lr = (double)a->lr;
+
+	for (int64_t r = 0; r < x->rows; r++)
+		for (int64_t c = 0; c < x->cols; c++) {
+			int64_t at = r / x->group * x->group_stride + r % x->group * x->ld + c;
+			double g = (double)x->grad[at] * (double)a->grad_scale, m = beta * (double)x->m[at] + (1 - beta) * g;
+			double *to = &u[r * x->cols + c];
+
+			x->m[at] = (float)m;
+			*to = (1 - beta) * g + beta * m;
+			sum += *to * *to;
+		}
+	for (int64_t i = 0; i < x->rows * x->cols; i++)
+		u[i] /= fmax(sqrt(sum), 1e-7);
+	for (int i = 0; i < 5; i++)
+		newton_schulz(u, x->rows, x->cols);
+	for (int64_t r = 0; r < x->rows; r++)
+		for (int64_t c = 0; c < x->cols; c++) {
+			float *w = &x->w[r / x->group * x->group_stride + r % x->group * x->ld + c];
+
+			*w = (float)((double)*w * (1 - lr * (double)a->decay) - lr * (double)x->scale * u[r * x->cols + c]);
+		}
+	free(u);
 }

@@ -15,8 +15,10 @@ void kernels_linear_bwd_x_ref(float *d_x, const float *d_y, const float *w, int6
 void kernels_linear_bwd_w_ref(float *d_w, float *d_b, const float *d_y, const float *x, int64_t m, int64_t k, int64_t n,
     enum kernels_layout layout);
 
-void kernels_embed_ref(float *y, const int32_t *tokens, const float *wte, const float *wpe, int64_t b, int64_t t, int64_t c);
-void kernels_embed_bwd_ref(float *d_wte, float *d_wpe, const float *d_y, const int32_t *tokens, int64_t b, int64_t t, int64_t c);
+void kernels_embed_ref(float *y, const int32_t *tokens, const float *wte, const float *wpe, int64_t b, int64_t t, int64_t c,
+    const int32_t *starts);
+void kernels_embed_bwd_ref(float *d_wte, float *d_wpe, const float *d_y, const int32_t *tokens, int64_t b, int64_t t, int64_t c,
+    const int32_t *starts);
 
 void kernels_layernorm_ref(float *y, float *mean, float *rstd, const float *x, const float *g, const float *b, float eps, int64_t m,
     int64_t c);
@@ -33,17 +35,24 @@ void kernels_gelu_erf_ref(float *y, const float *x, int64_t n);
 void kernels_gelu_erf_bwd_ref(float *d_x, const float *d_y, const float *x, int64_t n);
 void kernels_swiglu_ref(float *y, const float *gate, const float *up, int64_t n);
 void kernels_swiglu_bwd_ref(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n);
+void kernels_relu_ref(float *y, const float *x, int64_t n, bool squared);
+void kernels_relu_bwd_ref(float *d_x, const float *d_y, const float *x, int64_t n, bool squared);
+void kernels_geglu_ref(float *y, const float *gate, const float *up, int64_t n);
+void kernels_geglu_bwd_ref(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n);
 void kernels_rmsnorm_heads_ref(struct kernels_heads *y, float *rstd, const struct kernels_heads *x, const float *g, float eps, int64_t m);
 void kernels_rmsnorm_heads_bwd_ref(struct kernels_heads *d_x, float *d_g, const struct kernels_heads *d_y, const struct kernels_heads *x,
     const float *g, const float *rstd, int64_t m);
-void kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse);
+void kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t t, const int32_t *starts,
+    bool inverse);
 
 void kernels_attention_ref(float *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t b, int64_t t);
+    const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
 void kernels_attention_bwd_ref(struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
-    const float *d_o, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value, int64_t b,
-    int64_t t);
+    const float *d_o, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value,
+    const struct kernels_attention_form *form, int64_t b, int64_t t);
 
+/* The distillation weight of row m, token_weight applied. */
+double kernels_token_weight_ref(const float *h, const float *w_out, const struct kernels_targets *targets, int64_t m, int64_t c, int64_t v);
 /* d_h NULL: evaluation. sums->correct and finite as the kernel does. */
 void kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels_targets *targets, float grad_scale, float *d_h,
     float *d_w, struct kernels_loss_sums *sums, int64_t c, int64_t v);
@@ -52,5 +61,7 @@ void kernels_output_label_ref(const float *h, const float *w_out, const struct k
 
 void kernels_norm_blocks_ref(const float *x, int64_t n, double *out);
 void kernels_adamw_ref(float *w, float *m, float *v, const float *grad, int64_t n, const struct kernels_adamw *a);
+/* The five times as they are written, X by X, without the shortcut over the smaller side. */
+void kernels_muon_ref(const struct kernels_muon_matrix *x, const struct kernels_muon *a);
 
 #endif

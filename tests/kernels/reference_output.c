@@ -2,6 +2,7 @@
 /* References of the output layer: losses straight from their definitions, labels by looking at every id for every draw. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/hash/hash.h"
 #include "base/random/random.h"
@@ -75,6 +76,33 @@ soft_label(double *t, double *kept, const struct kernels_targets *targets, int64
 	return fmax(0, 1 - sum);
 }
 
+double
+kernels_token_weight_ref(const float *h, const float *w_out, const struct kernels_targets *targets, int64_t m, int64_t c, int64_t v)
+{
+	double *z = doubles(v), *t = doubles(v), *kept = doubles(v), w = (double)targets->weight[m], ghost, t_y, p_y;
+	int32_t y = targets->next[m];
+
+	if (w == 0 || targets->token_weight == KERNELS_TOKEN_WEIGHT_CONSTANT)
+		goto out;
+	logits_of(z, h + m * c, w_out, c, v);
+	ghost = soft_label(t, kept, targets, m, v);
+	t_y = t[y];
+	p_y = exp(z[y] - lse_of(z, NULL, v));
+	if (ghost > 0 && kept[y] == 0) {
+		t_y = ghost;
+		p_y = exp(lse_of(z, kept, v) - lse_of(z, NULL, v));
+	}
+	if (targets->token_weight == KERNELS_TOKEN_WEIGHT_MARGIN)
+		w *= t_y > 0 ? fmax(0, 1 - p_y / t_y) : 0;
+	else
+		w *= fmin(1, t_y);
+out:
+	free(z);
+	free(t);
+	free(kept);
+	return w;
+}
+
 void
 kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels_targets *targets, float grad_scale, float *d_h,
     float *d_w, struct kernels_loss_sums *sums, int64_t c, int64_t v)
@@ -87,15 +115,22 @@ kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels
 		int32_t y = targets->next[m];
 		int64_t best = 0;
 
+		if (y == KERNELS_NO_TARGET) {
+			if (d_h != NULL)
+				memset(d_h + m * c, 0, (size_t)c * sizeof(*d_h));
+			continue;
+		}
 		logits_of(z, h + m * c, w_out, c, v);
 		lse = lse_of(z, NULL, v);
 		for (int64_t i = 0; i < v; i++) {
 			best = z[i] > z[best] ? i : best;
-			grad[i] = exp(z[i] - lse) - (i == y ? 1 - w : 0);
+			grad[i] = exp(z[i] - lse);
 		}
 		if (w > 0) {
 			double ghost = soft_label(t, kept, targets, m, v);
 
+			w = kernels_token_weight_ref(h, w_out, targets, m, c, v);
+			sums->weight += w;
 			for (int64_t i = 0; i < v; i++) {
 				soft += t[i] * (lse - z[i]);
 				entropy -= t[i] > 0 ? t[i] * log(t[i]) : 0;
@@ -111,6 +146,7 @@ kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels
 			}
 			sums->kd_rows++;
 		}
+		grad[y] -= 1 - w;
 		loss = (1 - w) * (lse - z[y]) + w * soft;
 		sums->loss += loss;
 		sums->hard += lse - z[y];

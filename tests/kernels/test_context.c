@@ -199,9 +199,9 @@ compute(struct work *j)
 	kernels_linear(j->k, &y, &x, &w, &absent, KERNELS_OUT_IN, false);
 	kernels_linear_bwd_x(j->k, &d_x, &d_y, &w, KERNELS_OUT_IN, false);
 	kernels_linear_bwd_w(j->k, &d_w, NULL, &d_y, &x, KERNELS_OUT_IN);
-	kernels_attention(j->k, &o, lse, &q, &q, &q, 2, M / 2);
-	kernels_attention_bwd(j->k, &d_q, &d_k, &d_v, &x, &o, lse, &q, &q, &q, 2, M / 2);
-	kernels_output_loss(j->k, &x, &w_out, &targets, 1, &d_h, &d_w_out, &sums);
+	kernels_attention(j->k, &o, lse, &q, &q, &q, NULL, 2, M / 2);
+	kernels_attention_bwd(j->k, &d_q, &d_k, &d_v, &x, &o, lse, &q, &q, &q, NULL, 2, M / 2);
+	kernels_output_loss(j->k, &x, &w_out, NULL, &targets, 1, &d_h, &d_w_out, &sums);
 	free(lse);
 	free(qkv);
 }

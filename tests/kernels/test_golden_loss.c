@@ -29,7 +29,7 @@ run(const float *logits, struct kernels_targets targets)
 		w[i * V + i] = 1;
 	targets.n_rows = 1;
 	targets.next = &y;
-	kernels_output_loss(k, &th, &tw, &targets, 1, &d_h, &d_w, &r.sums);
+	kernels_output_loss(k, &th, &tw, NULL, &targets, 1, &d_h, &d_w, &r.sums);
 	return r;
 }
 
@@ -137,6 +137,74 @@ sampled(void)
 	}
 }
 
+/*
+ * Weights of a token, from the same z and u. p_y = 0.129510, and with K = {0, 3} the tail is t_1 + t_2 + t_4 = 0.245073 and
+ * P_tail = 0.129510 + 0.047644 + 0.028898 = 0.206052. So with w = 2/3:
+ *      label         t_y             teacher_confidence w t_y   margin w (1 - p_y / t_y)
+ *      dense         0.172871        0.115247                   w 0.250828 = 0.167219
+ *      sampled       9/50            0.12                       w (1 - 0.129510 / 0.18) = 0.187001
+ *      true_token    tail            0.163382                   w (1 - 0.129510 / 0.245073) = 0.314364
+ *      ghost         tail            0.163382                   w (1 - 0.206052 / 0.245073) = 0.106150
+ *      renormalise   0               0                          0
+ * The loss is (1 - w_t) 2.043998 + w_t CE(soft), with CE(soft) of the tests above ((loss - 2.043998 / 3) 3 / 2), the gradient the one
+ * above with w_t for w: for dense at y, 0.129510 - (1 - 0.115247) - 0.115247 0.172871 = -0.775166.
+ */
+static void
+token_weights(void)
+{
+	static const int32_t kept_ids[2] = {0, 3}, drawn_ids[4] = {0, 1, 2, 3};
+	static const int64_t kept_offsets[2] = {0, 2}, drawn_offsets[2] = {0, 4};
+	static const float drawn[4] = {23.0f / 50, 9.0f / 50, 3.0f / 50, 15.0f / 50};
+	float t[V], kept[2], w = (float)(2.0 / 3);
+	const struct kernels_targets dense_t = {.weight = &w, .dense = t};
+	const struct kernels_targets sampled_t = {.weight = &w, .offsets = drawn_offsets, .ids = drawn_ids, .values = drawn};
+	const struct kernels_targets kept_t = {.weight = &w, .offsets = kept_offsets, .ids = kept_ids, .values = kept};
+	static const struct {
+		const char *what;
+		int label;			/* 0 dense, 1 sampled, 2 topk */
+		enum kernels_residual residual;
+		enum kernels_token_weight rule;
+		double weight, loss;
+		float grad[V];
+	} rows[] = {
+		{"dense, confidence", 0, 0, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE, 0.115247, 1.976467,
+		    {.159370f, -.775166f, .040315f, .547576f, .027906f}},
+		{"dense, margin", 0, 0, KERNELS_TOKEN_WEIGHT_MARGIN, 0.167219, 1.946012,
+		    {.134948f, -.732179f, .037010f, .532763f, .027458f}},
+		{"sampled, confidence", 1, 0, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE, 0.12, 1.969598,
+		    {.158326f, -.772090f, .040444f, .544423f, .028898f}},
+		{"sampled, margin", 1, 0, KERNELS_TOKEN_WEIGHT_MARGIN, 0.187001, 1.928058,
+		    {.127505f, -.717150f, .036424f, .524323f, .028898f}},
+		{"true_token, confidence", 2, KERNELS_RESIDUAL_TRUE_TOKEN, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE, 0.163382, 1.935761,
+		    {.136751f, -.747149f, .047644f, .533856f, .028898f}},
+		{"true_token, margin", 2, KERNELS_RESIDUAL_TRUE_TOKEN, KERNELS_TOKEN_WEIGHT_MARGIN, 0.314364, 1.835739,
+		    {.065802f, -.633168f, .047644f, .490824f, .028898f}},
+		{"ghost, confidence", 2, KERNELS_RESIDUAL_GHOST, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE, 0.163382, 1.917168,
+		    {.136751f, -.732275f, .038386f, .533856f, .023282f}},
+		{"ghost, margin", 2, KERNELS_RESIDUAL_GHOST, KERNELS_TOKEN_WEIGHT_MARGIN, 0.106150, 1.961596,
+		    {.163645f, -.780691f, .041629f, .550169f, .025249f}},
+		{"renormalise, confidence", 2, KERNELS_RESIDUAL_RENORMALISE, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE, 0, 2.043998,
+		    {.213526f, -.870490f, .047644f, .580423f, .028898f}},
+		{"renormalise, margin", 2, KERNELS_RESIDUAL_RENORMALISE, KERNELS_TOKEN_WEIGHT_MARGIN, 0, 2.043998,
+		    {.213526f, -.870490f, .047644f, .580423f, .028898f}},
+	};
+
+	teacher(u, 1, t);
+	kept[0] = t[0];
+	kept[1] = t[3];
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct kernels_targets targets = rows[i].label == 0 ? dense_t : rows[i].label == 1 ? sampled_t : kept_t;
+		struct result r;
+
+		targets.residual = rows[i].residual;
+		targets.token_weight = rows[i].rule;
+		r = run(z, targets);
+		CHECK_ROW(rows[i].what, fabs(r.sums.weight - rows[i].weight) <= TOL && r.sums.kd_rows == 1);
+		CHECK_ROW(rows[i].what, fabs(r.sums.loss - rows[i].loss) <= TOL);
+		check_grad(rows[i].what, &r, rows[i].grad);
+	}
+}
+
 /* The same model on both sides: the loss is the label's entropy and nothing is to be learnt. */
 static void
 teacher_is_student(void)
@@ -178,6 +246,7 @@ main(void)
 	dense();
 	sparse();
 	sampled();
+	token_weights();
 	teacher_is_student();
 	kernels_destroy(&k);
 	return check_done();

@@ -21,8 +21,9 @@ struct probe {
 	void (*forward)(const struct probe *p);
 	void (*backward)(const struct probe *p);
 	int64_t b, t, c, heads, kv_heads;
+	const struct kernels_attention_form *form;
 	float *stat[2], *freq;
-	int32_t *tokens;
+	int32_t *tokens, *starts;
 };
 
 static double
@@ -205,11 +206,28 @@ swiglu_bwd(const struct probe *p)
 }
 
 static void
+geglu_fwd(const struct probe *p)
+{
+	struct tensor gate = t1(p->inputs[0].x, p->c), up = t1(p->inputs[1].x, p->c), y = t1(p->y, p->c);
+
+	kernels_geglu(k, &y, &gate, &up);
+}
+
+static void
+geglu_bwd(const struct probe *p)
+{
+	struct tensor gate = t1(p->inputs[0].x, p->c), up = t1(p->inputs[1].x, p->c), d_y = t1(p->d_y, p->c);
+	struct tensor d_gate = t1(p->inputs[0].d_x, p->c), d_up = t1(p->inputs[1].d_x, p->c);
+
+	kernels_geglu_bwd(k, &d_gate, &d_up, &d_y, &gate, &up);
+}
+
+static void
 embed_fwd(const struct probe *p)
 {
 	struct tensor wte = in_2d(p, 0, 5, p->c), wpe = in_2d(p, 1, p->t, p->c), y = t2(p->y, p->b * p->t, p->c);
 
-	kernels_embed(k, &y, p->tokens, &wte, &wpe, p->b, p->t);
+	kernels_embed(k, &y, p->tokens, &wte, &wpe, p->b, p->t, p->starts);
 }
 
 static void
@@ -217,7 +235,7 @@ embed_bwd(const struct probe *p)
 {
 	struct tensor d_wte = grad_2d(p, 0, 5, p->c), d_wpe = grad_2d(p, 1, p->t, p->c), d_y = t2(p->d_y, p->b * p->t, p->c);
 
-	kernels_embed_bwd(k, &d_wte, &d_wpe, &d_y, p->tokens, p->b, p->t);
+	kernels_embed_bwd(k, &d_wte, &d_wpe, &d_y, p->tokens, p->b, p->t, p->starts);
 }
 
 static struct kernels_heads
@@ -233,7 +251,7 @@ attention_fwd(const struct probe *p)
 	struct kernels_heads value = heads(p->inputs[2].x, p->kv_heads, p->c);
 	struct tensor o = t2(p->y, p->b * p->t, p->heads * p->c);
 
-	kernels_attention(k, &o, p->stat[0], &q, &key, &value, p->b, p->t);
+	kernels_attention(k, &o, p->stat[0], &q, &key, &value, p->form, p->b, p->t);
 }
 
 static void
@@ -244,7 +262,7 @@ attention_bwd(const struct probe *p)
 	struct kernels_heads d_key = heads(p->inputs[1].d_x, p->kv_heads, p->c), d_value = heads(p->inputs[2].d_x, p->kv_heads, p->c);
 	struct tensor o = t2(p->y, p->b * p->t, p->heads * p->c), d_o = t2(p->d_y, p->b * p->t, p->heads * p->c);
 
-	kernels_attention_bwd(k, &d_q, &d_key, &d_value, &d_o, &o, p->stat[0], &q, &key, &value, p->b, p->t);
+	kernels_attention_bwd(k, &d_q, &d_key, &d_value, &d_o, &o, p->stat[0], &q, &key, &value, p->form, p->b, p->t);
 }
 
 static void
@@ -253,7 +271,7 @@ rope_fwd(const struct probe *p)
 	struct kernels_heads x = heads(p->y, p->heads, p->c);
 
 	memcpy(p->y, p->inputs[0].x, (size_t)p->n_y * sizeof(float));
-	kernels_rope(k, &x, p->freq, p->b, p->t, false);
+	kernels_rope(k, &x, p->freq, 1.3f, p->b, p->t, p->starts, false);
 }
 
 static void
@@ -262,13 +280,14 @@ rope_bwd(const struct probe *p)
 	struct kernels_heads x = heads(p->inputs[0].d_x, p->heads, p->c);
 
 	memcpy(p->inputs[0].d_x, p->d_y, (size_t)p->n_y * sizeof(float));
-	kernels_rope(k, &x, p->freq, p->b, p->t, true);
+	kernels_rope(k, &x, p->freq, 1.3f, p->b, p->t, p->starts, true);
 }
 
 int
 main(void)
 {
-	int32_t tokens[6] = {4, 0, 4, 1, 0, 4};
+	int32_t tokens[6] = {4, 0, 4, 1, 0, 4}, short_starts[6] = {0, 0, 2, 0, 1, 1};
+	int32_t starts[22] = {0, 0, 0, 3, 3, 3, 3, 3, 8, 9, 9, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 10};
 	struct probe p;
 
 	fixture_start();
@@ -313,6 +332,12 @@ main(void)
 	output(&p, 201);
 	differences(&p, 3e-3, 2e-3);
 
+	p = (struct probe){.what = "geglu", .forward = geglu_fwd, .backward = geglu_bwd, .c = 201};
+	input(&p, "gate", 201, 2);
+	input(&p, "up", 201, 1);
+	output(&p, 201);
+	differences(&p, 3e-3, 2e-3);
+
 	p = (struct probe){.what = "embed", .forward = embed_fwd, .backward = embed_bwd, .b = 2, .t = 3, .c = 7, .tokens = tokens};
 	input(&p, "wte", 5 * 7, 1);
 	input(&p, "wpe", 3 * 7, 1);
@@ -327,6 +352,40 @@ main(void)
 	output(&p, 22 * 24);
 	p.stat[0] = room(2 * 4 * 11);
 	differences(&p, 3e-3, 2e-3);
+
+	p = (struct probe){.what = "attention: cap and window", .forward = attention_fwd, .backward = attention_bwd, .b = 2, .t = 11, .c = 6,
+	    .heads = 4, .kv_heads = 2, .form = &(struct kernels_attention_form){.scale = 0.6f, .soft_cap = 2, .window = 4}};
+	input(&p, "q", 22 * 24, 1);
+	input(&p, "key", 22 * 12, 1);
+	input(&p, "value", 22 * 12, 1);
+	output(&p, 22 * 24);
+	p.stat[0] = room(2 * 4 * 11);
+	differences(&p, 3e-3, 2e-3);
+
+	p = (struct probe){.what = "attention in documents", .forward = attention_fwd, .backward = attention_bwd, .b = 2, .t = 11, .c = 6,
+	    .heads = 4, .kv_heads = 2, .form = &(struct kernels_attention_form){.starts = starts}};
+	input(&p, "q", 22 * 24, 1);
+	input(&p, "key", 22 * 12, 1);
+	input(&p, "value", 22 * 12, 1);
+	output(&p, 22 * 24);
+	p.stat[0] = room(2 * 4 * 11);
+	differences(&p, 3e-3, 2e-3);
+
+	p = (struct probe){.what = "rope in documents", .forward = rope_fwd, .backward = rope_bwd, .b = 2, .t = 11, .c = 6, .heads = 2,
+	    .starts = starts};
+	input(&p, "x", 22 * 12, 1);
+	output(&p, 22 * 12);
+	p.freq = room(3);
+	for (int j = 0; j < 3; j++)
+		p.freq[j] = 1 / (float)(1 + 3 * j);
+	differences(&p, 1e-2, 1e-3);
+
+	p = (struct probe){.what = "embed in documents", .forward = embed_fwd, .backward = embed_bwd, .b = 2, .t = 3, .c = 7, .tokens = tokens,
+	    .starts = short_starts};
+	input(&p, "wte", 5 * 7, 1);
+	input(&p, "wpe", 3 * 7, 1);
+	output(&p, 6 * 7);
+	differences(&p, 1e-2, 1e-3);
 
 	p = (struct probe){.what = "rope", .forward = rope_fwd, .backward = rope_bwd, .b = 2, .t = 5, .c = 6, .heads = 2};
 	input(&p, "x", 10 * 12, 1);

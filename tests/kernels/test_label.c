@@ -64,7 +64,7 @@ one(const char *what, enum kernels_label_kind kind, int64_t b, int64_t t, int64_
 	for (int threads = 1; threads <= MAX_THREADS; threads++) {
 		struct answers got = answers_new(m, n, v);
 
-		kernels_output_label(contexts[threads - 1], &th, &tw, &spec, next, seqs, b, t, &got.labels);
+		kernels_output_label(contexts[threads - 1], &th, &tw, NULL, &spec, next, seqs, b, t, &got.labels);
 		for (int64_t i = 0; i < m; i++)		/* of many logits some are closer than fp32 tells apart */
 			CHECK_ROW(what, abs(got.labels.rank[i] - want.labels.rank[i]) <= v / 10000);
 		CHECK_ROW(what, same_ints(got.labels.ids, want.labels.ids, m * n));
@@ -99,7 +99,7 @@ ties(void)
 	for (int i = 0; i < V; i++)
 		w[i * V + i] = 1;
 	for (int32_t y = 0; y < V; y++) {
-		kernels_output_label(contexts[0], &th, &tw, &spec, &y, &seq, 1, 1, &out);
+		kernels_output_label(contexts[0], &th, &tw, NULL, &spec, &y, &seq, 1, 1, &out);
 		CHECK(rank == ranks[y]);
 		CHECK(same_ints(ids, want, 4));
 	}
@@ -124,7 +124,7 @@ not_finite(void)
 		for (int kind = KERNELS_LABEL_SAMPLED; kind <= KERNELS_LABEL_TOPK; kind++) {
 			struct kernels_label_spec spec = {.score = true, .kind = (enum kernels_label_kind)kind, .n = 3, .tau = 1};
 
-			kernels_output_label(contexts[0], &th, &tw, &spec, &y, &seq, 1, 1, &out);
+			kernels_output_label(contexts[0], &th, &tw, NULL, &spec, &y, &seq, 1, 1, &out);
 			CHECK(!isfinite(loss) && rank >= 0 && rank < V && (rank == V - 1 || !isnan(bad[i])));
 			for (int j = 0; j < (kind == KERNELS_LABEL_TOPK ? 3 : n_unique); j++)
 				CHECK(ids[j] >= 0 && ids[j] < V);

@@ -75,6 +75,8 @@ unmake(struct problem *p, const char *what)
 enum form { FORM_LM, FORM_DENSE, FORM_TRUE_TOKEN, FORM_GHOST, FORM_RENORMALISE, FORM_COUNT };
 static const char *const form_names[FORM_COUNT] = {"lm", "dense", "true_token", "ghost", "renormalise"};
 
+enum { RULES = KERNELS_TOKEN_WEIGHT_MARGIN + 1 };
+
 static struct kernels_targets
 targets_of(const struct problem *p, enum form form)
 {
@@ -101,7 +103,7 @@ run(struct kernels *k, const struct problem *p, const struct kernels_targets *t,
 	struct tensor h = t2(p->h, p->m, p->c), w = t2(p->w_out, p->v, p->c), th = t2(d_h, p->m, p->c), tw = t2(d_w, p->v, p->c);
 	struct kernels_loss_sums sums;
 
-	kernels_output_loss(k, &h, &w, t, scale, &th, &tw, &sums);
+	kernels_output_loss(k, &h, &w, NULL, t, scale, &th, &tw, &sums);
 	return sums;
 }
 
@@ -113,19 +115,25 @@ check_sums(const char *what, const struct kernels_loss_sums *a, const struct ker
 	CHECK_ROW(what, fabs(a->hard - b->hard) <= tol * (b->hard + (double)b->rows));
 	CHECK_ROW(what, fabs(a->soft - b->soft) <= tol * (b->soft + (double)b->rows));
 	CHECK_ROW(what, fabs(a->entropy - b->entropy) <= tol * (b->entropy + 1e-6));
+	CHECK_ROW(what, fabs(a->weight - b->weight) <= tol * (b->weight + (double)b->kd_rows));
 }
 
 static void
-against_reference(int64_t m, int64_t c, int64_t v, int64_t k)
+against_reference(int64_t m, int64_t c, int64_t v, int64_t k, int rules)
 {
-	for (int form = 0; form < FORM_COUNT; form++) {
+	for (int test = 0; test < FORM_COUNT * rules; test++) {
+		int form = test % FORM_COUNT;
 		struct problem p = make(m, c, v, k);
 		struct kernels_targets t = targets_of(&p, (enum form)form);
 		float *d_h = room(m * c), *d_w = room(v * c), *start = noise(v * c, 0.01f), *want_h = room(m * c), *want_w = copy_of(start, v * c);
 		float *want_loss = room(m), *want_hard = room(m), *first_h = NULL, *first_w = NULL;
 		struct kernels_loss_sums want, got, evaluated;
-		struct kernels_targets tr = t;
+		struct kernels_targets tr;
 
+		for (int64_t i = 5; i < m; i += 7)
+			p.next[i] = KERNELS_NO_TARGET;
+		t.token_weight = (enum kernels_token_weight)(test / FORM_COUNT);
+		tr = t;
 		tr.row_loss = want_loss;
 		tr.row_hard = want_hard;
 		kernels_output_loss_ref(p.h, p.w_out, &tr, 0.25f, want_h, want_w, &want, c, v);
@@ -150,16 +158,31 @@ against_reference(int64_t m, int64_t c, int64_t v, int64_t k)
 	}
 }
 
-/* d loss / d h along random directions, by differences of the fp64 loss. */
+/*
+ * d loss / d h along random directions, by differences of the fp64 loss. Under a token_weight, of the loss whose rows have the weights
+ * that the rule gave them: no gradient goes through a weight.
+ */
 static void
 finite_differences(void)
 {
-	for (int form = 0; form < FORM_COUNT; form++) {
+	int zero[RULES] = {0}, part[RULES] = {0};
+
+	for (int test = 0; test < FORM_COUNT * RULES; test++) {
+		int form = test % FORM_COUNT, rule = test / FORM_COUNT;
 		struct problem p = make(9, 11, 23, 6);
 		struct kernels_targets t = targets_of(&p, (enum form)form);
 		float *d_h = room(p.m * p.c), *d_w = room(p.v * p.c), *h0 = copy_of(p.h, p.m * p.c), *w0 = copy_of(p.w_out, p.v * p.c);
 
+		t.token_weight = (enum kernels_token_weight)rule;
 		run(contexts[0], &p, &t, 1, d_h, d_w);
+		for (int64_t m = 0; form != FORM_LM && m < p.m; m++) {
+			float w = (float)kernels_token_weight_ref(p.h, p.w_out, &t, m, p.c, p.v);
+
+			zero[rule] += p.weight[m] > 0 && w == 0;
+			part[rule] += w > 0 && w < p.weight[m];
+			p.weight[m] = w;
+		}
+		t.token_weight = KERNELS_TOKEN_WEIGHT_CONSTANT;
 		for (int direction = 0; direction < 8; direction++) {
 			bool of_h = direction & 1;
 			int64_t n = of_h ? p.m * p.c : p.v * p.c;
@@ -182,6 +205,8 @@ finite_differences(void)
 		}
 		unmake(&p, form_names[form]);
 	}
+	CHECK(part[KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE] > 0 && part[KERNELS_TOKEN_WEIGHT_MARGIN] > 0);
+	CHECK(zero[KERNELS_TOKEN_WEIGHT_MARGIN] > 0);
 }
 
 /* Teacher and student the same: KL is 0, gradient 0, in every form. Labels moved by one row: not. */
@@ -227,30 +252,37 @@ teacher_is_student(void)
 	unmake(&p, "teacher_is_student");
 }
 
-/* Labels drawn by kernels_output_label: their mean gradient is the dense one within four standard errors, tau included. */
+/*
+ * Labels drawn by kernels_output_label: their mean gradient is the dense one within four standard errors, tau included. With
+ * teacher_confidence it is the dense one at w (1 - 1/N): with N draws from t, E[t_y' t'] = (1 - 1/N) t_y t + t_y onehot(y) / N.
+ */
 static void
-samples_are_unbiased(void)
+samples_are_unbiased(enum kernels_token_weight rule)
 {
 	enum { M = 2000, V = 13, N = 10 };
 	float *h = room(M * V), *w = room(V * V), *dense = room(M * V), *values = room(M * N), *d_h = room(M * V), *d_w = room(V * V), *weight = room(M);
-	float *u = noise(V, 1.5f), *z = noise(V, 1), *want = room(V);
+	float *u = noise(V, 0.8f), *z = noise(V, 1), *want = room(V);
 	static int32_t ids[M * N], counts[M * N], n_unique[M], packed[M * N], next[M];
 	static int64_t offsets[M + 1];
 	struct tensor th = t2(h, M, V), tw = t2(w, V, V), tdh = t2(d_h, M, V), tdw = t2(d_w, V, V);
 	struct kernels_label_spec spec = {.kind = KERNELS_LABEL_SAMPLED, .n = N, .tau = 0.7f, .seed = fixture_seed};
 	struct kernels_labels labels = {.ids = ids, .counts = counts, .n_unique = n_unique};
-	struct kernels_targets t = {.n_rows = M, .next = next, .weight = weight, .dense = dense};
+	struct kernels_targets t = {.n_rows = M, .next = next, .weight = weight, .dense = dense, .token_weight = rule};
 	struct kernels_loss_sums sums;
 	const uint64_t seq = 5;
+	double share = rule == KERNELS_TOKEN_WEIGHT_CONSTANT ? 1 : 1 - 1.0 / N;
+	int32_t best = 0;
 
-	for (int i = 0; i < V; i++)
+	for (int i = 0; i < V; i++) {
 		w[i * V + i] = 1;
+		best = u[i] > u[best] ? i : best;
+	}
 	for (int m = 0; m < M; m++) {
 		memcpy(h + m * V, u, V * sizeof(float));
-		weight[m] = 2.0f / 3;
-		next[m] = 1;
+		weight[m] = (float)(share * 2 / 3);
+		next[m] = best;
 	}
-	kernels_output_label(contexts[1], &th, &tw, &spec, NULL, &seq, 1, M, &labels);
+	kernels_output_label(contexts[1], &th, &tw, NULL, &spec, NULL, &seq, 1, M, &labels);
 	for (int m = 0; m < M; m++) {
 		int total = 0;
 
@@ -266,13 +298,15 @@ samples_are_unbiased(void)
 		softmax(dense + m * V, dense + m * V, V);
 		memcpy(h + m * V, z, V * sizeof(float));
 	}
-	kernels_output_loss(contexts[1], &th, &tw, &t, 1, &tdh, &tdw, &sums);
+	kernels_output_loss(contexts[1], &th, &tw, NULL, &t, 1, &tdh, &tdw, &sums);
 	memcpy(want, d_h, V * sizeof(float));
+	for (int m = 0; m < M; m++)
+		weight[m] = 2.0f / 3;
 	t.dense = NULL;
 	t.offsets = offsets;
 	t.ids = packed;
 	t.values = values;
-	kernels_output_loss(contexts[1], &th, &tw, &t, 1, &tdh, &tdw, &sums);
+	kernels_output_loss(contexts[1], &th, &tw, NULL, &t, 1, &tdh, &tdw, &sums);
 	for (int v = 0; v < V; v++) {
 		double mean = 0, square = 0, error;
 
@@ -300,11 +334,76 @@ ghost_far_out(void)
 	struct kernels_loss_sums sums;
 	double p1 = 1 / (1 + exp(-1));
 
-	kernels_output_loss(contexts[0], &th, &tw, &t, 1, &tdh, &tdw, &sums);
+	kernels_output_loss(contexts[0], &th, &tw, NULL, &t, 1, &tdh, &tdw, &sums);
 	CHECK_NEAR(sums.soft, 0.25 * (80 - log(1 + exp(-1))), 1e-4);
 	CHECK_NEAR(d_h[0], 0.25, 1e-6);
 	CHECK_NEAR(d_h[1], -0.25 * p1, 1e-6);
 	CHECK_NEAR(d_h[2], -0.25 * (1 - p1), 1e-6);
+}
+
+/*
+ * A bias and a soft cap, against the reference: it is given the capped logits as hidden states and the identity as its matrix, and
+ * the gradient of those is carried on here.
+ */
+static void
+beside_the_matrix(enum form form, float cap, bool biased)
+{
+	struct problem p = make(67, 11, 23, 5);
+	struct kernels_targets t = targets_of(&p, form);
+	float *bias = noise(p.v, 1), *y = room(p.m * p.v), *eye = room(p.v * p.v), *d_y = room(p.m * p.v), *d_eye = room(p.v * p.v);
+	float *d_h = room(p.m * p.c), *d_w = room(p.v * p.c), *d_b = room(p.v), *first = NULL;
+	float *want_h = room(p.m * p.c), *want_w = room(p.v * p.c), *want_b = room(p.v), *row_loss = p.row_loss, *want_loss = room(p.m);
+	struct tensor h = t2(p.h, p.m, p.c), w = t2(p.w_out, p.v, p.c), th = t2(d_h, p.m, p.c), tw = t2(d_w, p.v, p.c), b = t1(bias, p.v);
+	struct tensor tb = t1(d_b, p.v);
+	const struct kernels_output more = {.bias = biased ? &b : NULL, .d_bias = biased ? &tb : NULL, .soft_cap = cap};
+	const struct kernels_label_spec spec = {.score = true};
+	struct kernels_loss_sums got, want;
+	float *nats = room(p.m);
+	int32_t *rank = calloc((size_t)p.m, sizeof(*rank));
+	uint64_t seq = 0;
+	struct kernels_labels labels = {.loss_nats = nats, .rank = rank};
+
+	for (int64_t m = 0; m < p.m; m++)
+		for (int64_t v = 0; v < p.v; v++) {
+			double z = biased ? (double)bias[v] : 0;
+
+			for (int64_t c = 0; c < p.c; c++)
+				z += (double)p.h[m * p.c + c] * (double)p.w_out[v * p.c + c];
+			y[m * p.v + v] = (float)(cap > 0 ? (double)cap * tanh(z / (double)cap) : z);
+			eye[v * p.v + v] = 1;
+		}
+	t.row_loss = want_loss;
+	kernels_output_loss_ref(y, eye, &t, 0.5f, d_y, d_eye, &want, p.v, p.v);
+	t.row_loss = row_loss;
+	for (int64_t m = 0; m < p.m; m++)
+		for (int64_t v = 0; v < p.v; v++) {
+			double d = (double)d_y[m * p.v + v], u = cap > 0 ? (double)y[m * p.v + v] / (double)cap : 0;
+
+			d *= 1 - u * u;
+			want_b[v] += (float)d;
+			for (int64_t c = 0; c < p.c; c++) {
+				want_h[m * p.c + c] += (float)(d * (double)p.w_out[v * p.c + c]);
+				want_w[v * p.c + c] += (float)(d * (double)p.h[m * p.c + c]);
+			}
+		}
+	for (int threads = 0; threads < MAX_THREADS; threads++) {
+		memset(d_w, 0, (size_t)(p.v * p.c) * sizeof(float));
+		memset(d_b, 0, (size_t)p.v * sizeof(float));
+		kernels_output_loss(contexts[threads], &h, &w, &more, &t, 0.5f, &th, &tw, &got);
+		first = first == NULL ? copy_of(d_w, p.v * p.c) : first;
+		check_same("beside: threads", d_w, first, p.v * p.c);
+	}
+	check_sums("beside", &got, &want, 1e-6);
+	check_close("beside: rows", p.row_loss, want_loss, p.m, 2e-6);
+	check_close("beside: d_h", d_h, want_h, p.m * p.c, 5e-6);
+	check_close("beside: d_w", d_w, want_w, p.v * p.c, 5e-6);
+	if (biased)
+		check_close("beside: d_bias", d_b, want_b, p.v, 5e-6);
+	kernels_output_label(contexts[0], &h, &w, &more, &spec, p.next, &seq, 1, p.m, &labels);
+	if (form == FORM_LM)
+		check_close("beside: scores", nats, want_loss, p.m, 2e-6);
+	free(rank);
+	unmake(&p, "beside_the_matrix");
 }
 
 /* One bad number is seen, and named by its row. */
@@ -329,14 +428,20 @@ main(void)
 	fixture_start();
 	for (int i = 0; i < MAX_THREADS; i++)
 		contexts[i] = fixture_kernels(i + 1);
-	against_reference(2, 3, 3, 1);
-	against_reference(7, 3, 5, 4);
-	against_reference(70, 33, 129, 12);
-	against_reference(67, 9, 32771, 5);		/* more rows than one chunk */
+	against_reference(2, 3, 3, 1, RULES);
+	against_reference(7, 3, 5, 4, RULES);
+	against_reference(70, 33, 129, 12, RULES);
+	against_reference(67, 9, 32771, 5, 1);		/* more rows than one chunk */
 	finite_differences();
 	teacher_is_student();
-	samples_are_unbiased();
+	samples_are_unbiased(KERNELS_TOKEN_WEIGHT_CONSTANT);
+	samples_are_unbiased(KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE);
 	ghost_far_out();
+	for (int form = 0; form < FORM_COUNT; form++) {
+		beside_the_matrix((enum form)form, 1.5f, false);
+		beside_the_matrix((enum form)form, 0, true);
+		beside_the_matrix((enum form)form, 2, true);
+	}
 	not_finite();
 	for (int i = 0; i < MAX_THREADS; i++)
 		kernels_destroy(&contexts[i]);

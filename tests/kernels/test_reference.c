@@ -66,26 +66,27 @@ linears(void)
 }
 
 static void
-embed(int64_t vocab, int64_t b, int64_t t, int64_t c, bool positions)
+embed(int64_t vocab, int64_t b, int64_t t, int64_t c, bool positions, int32_t most)
 {
 	float *wte = noise(vocab * c, 1), *wpe = noise((t + 2) * c, 1), *y = room(b * t * c), *want = room(b * t * c), *zero = room(b * t * c);
 	float *d_y = noise(b * t * c, 1), *dte0 = noise(vocab * c, 1), *dte = room(vocab * c), *dpe0 = noise((t + 2) * c, 1);
 	float *dpe = room((t + 2) * c);
 	struct tensor twte = t2(wte, vocab, c), twpe = t2(positions ? wpe : NULL, t + 2, c), ty = t2(y, b * t, c);
 	struct tensor tdte = t2(dte, vocab, c), tdpe = t2(positions ? dpe : NULL, t + 2, c), td_y = t2(d_y, b * t, c);
-	int32_t *tokens = malloc((size_t)(b * t) * sizeof(*tokens));
+	int32_t *tokens = malloc((size_t)(b * t) * sizeof(*tokens)), *starts = drawn_starts(b, t, most);
 
 	for (int64_t i = 0; i < b * t; i++)
 		tokens[i] = i < 2 ? (int32_t)(i * (vocab - 1)) : below((int32_t)vocab);
-	EACH_THREADS("embed", y, b * t * c, zero, kernels_embed(k, &ty, tokens, &twte, &twpe, b, t));
-	kernels_embed_ref(want, tokens, wte, positions ? wpe : NULL, b, t, c);
+	EACH_THREADS("embed", y, b * t * c, zero, kernels_embed(k, &ty, tokens, &twte, &twpe, b, t, starts));
+	kernels_embed_ref(want, tokens, wte, positions ? wpe : NULL, b, t, c, starts);
 	check_close("embed", y, want, b * t * c, 0);
 	EACH_THREADS("embed_bwd", dte, vocab * c, dte0,
-	    memcpy(dpe, dpe0, (size_t)((t + 2) * c) * sizeof(float)); kernels_embed_bwd(k, &tdte, &tdpe, &td_y, tokens, b, t));
-	kernels_embed_bwd_ref(dte0, positions ? dpe0 : NULL, d_y, tokens, b, t, c);
+	    memcpy(dpe, dpe0, (size_t)((t + 2) * c) * sizeof(float)); kernels_embed_bwd(k, &tdte, &tdpe, &td_y, tokens, b, t, starts));
+	kernels_embed_bwd_ref(dte0, positions ? dpe0 : NULL, d_y, tokens, b, t, c, starts);
 	check_close("embed_bwd: wte", dte, dte0, vocab * c, 0);		/* the same sums in the same order */
 	check_close("embed_bwd: wpe", dpe, dpe0, (t + 2) * c, 0);
 	free(tokens);
+	free(starts);
 	fixture_close("embed");
 }
 
@@ -162,6 +163,34 @@ pointwise(int64_t n, float std)
 	EACH_THREADS("swiglu_bwd", y, n, x, memcpy(y2, u, (size_t)n * sizeof(float)); kernels_swiglu_bwd(k, &ty, &ty2, &td, &ty, &ty2));
 	check_close("swiglu_bwd: gate", y, want, n, 3e-6);
 	check_close("swiglu_bwd: up", y2, want2, n, 1e-6);
+	kernels_geglu_ref(want, x, u, n);
+	EACH_THREADS("geglu", y, n, zero, kernels_geglu(k, &ty, &tx, &tu));
+	check_close("geglu", y, want, n, 1e-6);
+	kernels_geglu_bwd_ref(want, want2, d, x, u, n);
+	EACH_THREADS("geglu_bwd", y, n, x, memcpy(y2, u, (size_t)n * sizeof(float)); kernels_geglu_bwd(k, &ty, &ty2, &td, &ty, &ty2));
+	check_close("geglu_bwd: gate", y, want, n, 3e-6);
+	check_close("geglu_bwd: up", y2, want2, n, 1e-6);
+	for (int squared = 0; squared < 2; squared++) {
+		kernels_relu_ref(want, x, n, squared);
+		EACH_THREADS("relu", y, n, x, kernels_relu(k, &ty, &ty, squared));
+		check_close("relu", y, want, n, 1e-7);
+		kernels_relu_bwd_ref(want, d, x, n, squared);
+		EACH_THREADS("relu_bwd", y, n, d, kernels_relu_bwd(k, &ty, &ty, &tx, squared));
+		check_close("relu_bwd", y, want, n, 2e-7);
+	}
+	for (int64_t i = 0; i < n; i++)
+		want[i] = (float)(3 * (double)x[i] + 0.25);
+	EACH_THREADS("affine", y, n, x, kernels_affine(k, &ty, &ty, 3, 0.25f));
+	check_close("affine", y, want, n, 1e-7);
+	for (int64_t i = 0; i < n; i++)
+		want[i] = (float)((double)x[i] - 0.3 * (double)u[i]);
+	EACH_THREADS("add_scaled", y, n, zero, kernels_add_scaled(k, &ty, &tx, &tu, -0.3f));
+	check_close("add_scaled", y, want, n, 1e-7);
+	EACH_THREADS("add_scaled: in place", y, n, x, kernels_add_scaled(k, &ty, &ty, &tu, -0.3f));
+	check_close("add_scaled: in place", y, want, n, 1e-7);
+	EACH_THREADS("soft_cap", y, n, x, kernels_soft_cap(k, &ty, 7));
+	for (int64_t i = 0; i < n; i++)		/* small values as exact as large ones */
+		CHECK_ROW("soft_cap", fabs((double)y[i] - 7 * tanh((double)x[i] / 7)) <= 1e-6 * fabs(7 * tanh((double)x[i] / 7)));
 	fixture_close("pointwise");
 }
 
@@ -184,46 +213,50 @@ pointwise_not_finite(void)
 
 /* q, k and v lie side by side in one row of width stride, as a fused projection makes them; one float of each row stays untouched. */
 static void
-attention(int64_t b, int64_t t, int64_t heads, int64_t kv_heads, int64_t d)
+attention(int64_t b, int64_t t, int64_t heads, int64_t kv_heads, int64_t d, const struct kernels_attention_form *form, int32_t most)
 {
 	int64_t stride = (heads + 2 * kv_heads) * d + 1, n = b * t * stride, n_o = b * t * heads * d;
 	float *qkv = noise(n, 1), *zero = room(n), *d_qkv = room(n), *want_d = room(n), *o = room(n_o), *want = room(n_o), *d_o = noise(n_o, 1);
 	float *lse = room(b * heads * t), *want_lse = room(b * heads * t), *freq = room(d / 2), *turned = room(n), *back;
+	struct kernels_attention_form with = form != NULL ? *form : (struct kernels_attention_form){0};
+	int32_t *starts = drawn_starts(b, t, most);
 	struct kernels_heads q = {qkv, DTYPE_F32, stride, heads, d, 0}, key = {qkv + heads * d, DTYPE_F32, stride, kv_heads, d, 0};
 	struct kernels_heads value = {qkv + (heads + kv_heads) * d, DTYPE_F32, stride, kv_heads, d, 0};
 	struct kernels_heads dq = q, dk = key, dv = value, wq = q, wk = key, wv = value, rq = q;
 	struct tensor to = t2(o, b * t, heads * d), tdo = t2(d_o, b * t, heads * d);
 
+	with.starts = starts;
 	dq.data = d_qkv;
 	dk.data = d_qkv + heads * d;
 	dv.data = d_qkv + (heads + kv_heads) * d;
 	wq.data = want_d;
 	wk.data = want_d + heads * d;
 	wv.data = want_d + (heads + kv_heads) * d;
-	EACH_THREADS("attention", o, n_o, zero, kernels_attention(k, &to, lse, &q, &key, &value, b, t));
-	kernels_attention_ref(want, want_lse, &q, &key, &value, b, t);
+	EACH_THREADS("attention", o, n_o, zero, kernels_attention(k, &to, lse, &q, &key, &value, &with, b, t));
+	kernels_attention_ref(want, want_lse, &q, &key, &value, &with, b, t);
 	check_close("attention", o, want, n_o, 3e-6);
 	check_close("attention: lse", lse, want_lse, b * heads * t, 2e-6);
-	EACH_THREADS("attention_bwd", d_qkv, n, zero, kernels_attention_bwd(k, &dq, &dk, &dv, &tdo, &to, lse, &q, &key, &value, b, t));
-	kernels_attention_bwd_ref(&wq, &wk, &wv, d_o, &q, &key, &value, b, t);
+	EACH_THREADS("attention_bwd", d_qkv, n, zero, kernels_attention_bwd(k, &dq, &dk, &dv, &tdo, &to, lse, &q, &key, &value, &with, b, t));
+	kernels_attention_bwd_ref(&wq, &wk, &wv, d_o, &q, &key, &value, &with, b, t);
 	check_close("attention_bwd", d_qkv, want_d, n, 5e-6);
 
 	if (d % 2 == 0) {
 		for (int64_t j = 0; j < d / 2; j++)
 			freq[j] = powf(10000, -2 * (float)j / (float)d);
 		rq.data = turned;
-		EACH_THREADS("rope", turned, n, qkv, kernels_rope(k, &rq, freq, b, t, false));
+		EACH_THREADS("rope", turned, n, qkv, kernels_rope(k, &rq, freq, 1, b, t, starts, false));
 		back = copy_of(turned, n);
 		memcpy(turned, qkv, (size_t)n * sizeof(float));
-		kernels_rope_ref(&rq, freq, b, t, false);
+		kernels_rope_ref(&rq, freq, b, t, starts, false);
 		check_close("rope", back, turned, n, 1e-6);
 		rq.data = back;
-		kernels_rope(contexts[0], &rq, freq, b, t, true);
+		kernels_rope(contexts[0], &rq, freq, 1, b, t, starts, true);
 		check_close("rope: there and back", back, qkv, n, 1e-6);
 		rq.data = turned;
-		kernels_rope_ref(&rq, freq, b, t, true);
+		kernels_rope_ref(&rq, freq, b, t, starts, true);
 		check_close("rope: inverse", turned, back, n, 1e-6);
 	}
+	free(starts);
 	fixture_close("attention");
 }
 
@@ -253,19 +286,19 @@ interleaved(int64_t b, int64_t t, int64_t heads, int64_t d, int64_t rotary)
 		freq[j] = powf(10000, -2 * (float)j / (float)rotary);
 	part = m[0];
 	part.head_dim = rotary;
-	kernels_rope(k, &part, freq, b, t, false);
+	kernels_rope(k, &part, freq, 1, b, t, NULL, false);
 	turned = copy_of(mixed, n);
 	part.data = before;
-	kernels_rope_ref(&part, freq, b, t, false);
+	kernels_rope_ref(&part, freq, b, t, NULL, false);
 	check_close("partial rope", turned, before, n, 1e-6);
 	for (int64_t i = 0; i < n; i++)		/* (row, h, which, x) -> (row, which, h, x) */
 		plain[i / (3 * heads * d) * 3 * heads * d + i / d % 3 * heads * d + i / (3 * d) % heads * d + i % d] = mixed[i];
 
-	kernels_attention(k, &to, lse, &m[0], &m[1], &m[2], b, t);
-	kernels_attention(k, &twant, lse, &p[0], &p[1], &p[2], b, t);
+	kernels_attention(k, &to, lse, &m[0], &m[1], &m[2], NULL, b, t);
+	kernels_attention(k, &twant, lse, &p[0], &p[1], &p[2], NULL, b, t);
 	check_same("interleaved heads", o, want, n_o);
-	kernels_attention_bwd(k, &dm[0], &dm[1], &dm[2], &tdo, &to, lse, &m[0], &m[1], &m[2], b, t);
-	kernels_attention_bwd(k, &dp[0], &dp[1], &dp[2], &tdo, &to, lse, &p[0], &p[1], &p[2], b, t);
+	kernels_attention_bwd(k, &dm[0], &dm[1], &dm[2], &tdo, &to, lse, &m[0], &m[1], &m[2], NULL, b, t);
+	kernels_attention_bwd(k, &dp[0], &dp[1], &dp[2], &tdo, &to, lse, &p[0], &p[1], &p[2], NULL, b, t);
 	for (int64_t i = 0; i < n; i++)
 		moved[i / (3 * heads * d) * 3 * heads * d + i / d % 3 * heads * d + i / (3 * d) % heads * d + i % d] = d_mixed[i];
 	check_same("interleaved heads: gradients", moved, d_plain, n);
@@ -336,9 +369,10 @@ main(void)
 	for (int i = 0; i < MAX_THREADS; i++)
 		contexts[i] = fixture_kernels(i + 1);
 	linears();
-	embed(7, 2, 3, 5, true);
-	embed(101, 3, 67, 131, true);
-	embed(101, 3, 67, 131, false);
+	embed(7, 2, 3, 5, true, 0);
+	embed(101, 3, 67, 131, true, 0);
+	embed(101, 3, 67, 131, true, 20);
+	embed(101, 3, 67, 131, false, 0);
 	for (int form = 0; form < 4; form++) {
 		norms(1, 3, form & 1, form & 2);
 		norms(5, 7, form & 1, form & 2);
@@ -348,11 +382,20 @@ main(void)
 	pointwise(3, 1);
 	pointwise(20011, 4);
 	pointwise_not_finite();
-	attention(1, 1, 1, 1, 2);
-	attention(2, 5, 3, 1, 4);
-	attention(1, 65, 2, 2, 7);
-	attention(2, 67, 4, 2, 12);
-	attention(1, 150, 3, 3, 10);
+	attention(1, 1, 1, 1, 2, NULL, 0);
+	attention(2, 5, 3, 1, 4, NULL, 0);
+	attention(1, 65, 2, 2, 7, NULL, 0);
+	attention(2, 67, 4, 2, 12, NULL, 0);
+	attention(1, 150, 3, 3, 10, NULL, 0);
+	attention(3, 50, 2, 1, 6, NULL, 7);
+	attention(1, 260, 4, 2, 8, NULL, 90);
+	attention(2, 200, 2, 2, 5, NULL, 190);
+	attention(2, 200, 2, 1, 6, &(struct kernels_attention_form){.soft_cap = 3, .window = 20}, 90);
+	/* windows of one key, within a tile, of a tile, over a tile's border and longer than the sequence; caps that bite */
+	for (int64_t window = 0; window <= 200; window = window < 2 ? window + 1 : window == 2 ? 7 : window == 7 ? 64 : window == 64 ? 65 : 2 * window)
+		attention(1, 150, 4, 2, 10, &(struct kernels_attention_form){.window = window, .scale = 0.7f}, 0);
+	attention(2, 67, 4, 1, 6, &(struct kernels_attention_form){.soft_cap = 2}, 0);
+	attention(2, 131, 3, 3, 7, &(struct kernels_attention_form){.scale = 1, .soft_cap = 5, .window = 70}, 0);
 	interleaved(1, 3, 2, 4, 2);
 	interleaved(2, 67, 3, 10, 6);
 	interleaved(1, 65, 5, 7, 4);

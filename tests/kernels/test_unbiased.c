@@ -25,7 +25,7 @@ kernel(const struct teacher *t, enum kernels_label_kind kind, const uint64_t *se
 	struct tensor h = t2(t->h, b * rows, C), w = t2(t->w, V, C);
 	struct kernels_label_spec spec = {.kind = kind, .n = kind == KERNELS_LABEL_TOPK ? K : N, .tau = t->tau, .seed = fixture_seed};
 
-	kernels_output_label(t->kernels, &h, &w, &spec, NULL, seqs, b, rows, out);
+	kernels_output_label(t->kernels, &h, &w, NULL, &spec, NULL, seqs, b, rows, out);
 }
 
 /* Records of all sequences, and their rows as the trainer gets them. */

@@ -2,13 +2,15 @@
 /*
  * model_dump - what our engine makes of a model directory, as raw files for tests/peers/model_torch.py.
  *
- *   model_dump DIR TOKENS B T OUT [--init SEED] [--save DIR2] [--threads N] [--recompute]
+ *   model_dump DIR TOKENS B T OUT [--init SEED] [--save DIR2] [--threads N] [--recompute] [--steps N] [--document-end ID]
  *
  * DIR      config.json and, without --init, its tensors; --init: first values of ours instead
  * TOKENS   int32 [B, T+1]
  * OUT      a folder that is there: OUT/logits.f32 [B*T, V], OUT/grads.f32 in the flat canonical order, of the mean LM loss
  * --save   writes the parameters as a model directory as well
- * Prints one line of JSON: the loss, and name and offset of each tensor.
+ * --document-end  documents end with this id and are isolated (model_session_documents); the mean is over the tokens that have a target
+ * --steps  then N steps of AdamW on these tokens: learning rate 1e-3, betas 0.9 and 0.95, eps 1e-8, no decay; what is saved comes after them
+ * Prints one line of JSON: the loss, name and offset of each tensor, and the loss after each step.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -24,19 +26,21 @@ struct dump {
 	long long b, t, seed;
 	int threads;
 	bool recompute;
+	int steps, document_end;
+	int64_t counted;		/* tokens with a target */
 
 	struct model_config config;
 	struct model *model;
 	struct kernels *kernels;
 	struct model_session *session;
-	float *host, *params, *d_params, *logits;
+	float *host, *params, *d_params, *moments, *logits;
 	int32_t *tokens, *inputs, *next;
 };
 
 static int
 usage(void)
 {
-	fprintf(stderr, "usage: model_dump DIR TOKENS B T OUT [--init SEED] [--save DIR2] [--threads N] [--recompute]\n");
+	fprintf(stderr, "usage: model_dump DIR TOKENS B T OUT [--init SEED] [--save DIR2] [--threads N] [--recompute] [--steps N] [--document-end ID]\n");
 	return ERR_USAGE;
 }
 
@@ -46,7 +50,7 @@ parse(struct dump *d, int argc, char **argv)
 	if (argc < 6)
 		return usage();
 	*d = (struct dump){.dir = argv[1], .tokens_path = argv[2], .b = atoll(argv[3]), .t = atoll(argv[4]), .out = argv[5], .seed = -1,
-	    .threads = 1};
+	    .threads = 1, .document_end = -1};
 	for (int i = 6; i < argc; i++) {
 		if (strcmp(argv[i], "--recompute") == 0)
 			d->recompute = true;
@@ -58,6 +62,10 @@ parse(struct dump *d, int argc, char **argv)
 			d->save = argv[++i];
 		else if (strcmp(argv[i], "--threads") == 0)
 			d->threads = atoi(argv[++i]);
+		else if (strcmp(argv[i], "--steps") == 0)
+			d->steps = atoi(argv[++i]);
+		else if (strcmp(argv[i], "--document-end") == 0)
+			d->document_end = atoi(argv[++i]);
 		else
 			return usage();
 	}
@@ -84,6 +92,10 @@ read_tokens(struct dump *d, struct err_note *note)
 		d->inputs[i] = d->tokens[at];
 		d->next[i] = d->tokens[at + 1];
 	}
+	if (rc == 0)
+		model_document_targets(d->inputs, (int64_t)rows, d->document_end, d->next);
+	for (size_t i = 0; rc == 0 && i < rows; i++)
+		d->counted += d->next[i] != KERNELS_NO_TARGET;
 	fclose(f);
 	return rc;
 }
@@ -104,7 +116,8 @@ load(struct dump *d, struct err_note *note)
 	d->host = malloc(bytes);
 	d->params = kernels_alloc(d->kernels, bytes);
 	d->d_params = kernels_alloc(d->kernels, bytes);
-	if (d->host == NULL || d->params == NULL || d->d_params == NULL)
+	d->moments = kernels_alloc(d->kernels, 2 * bytes);
+	if (d->host == NULL || d->params == NULL || d->d_params == NULL || d->moments == NULL)
 		return ENOMEM;
 	if (d->seed >= 0) {
 		model_init(d->model, (uint32_t)d->seed, 0, d->model->n_params, d->host);
@@ -117,12 +130,8 @@ load(struct dump *d, struct err_note *note)
 	}
 	kernels_upload(d->kernels, d->params, d->host, bytes);
 	model_bind(d->model, d->params, DTYPE_F32);
-	if (d->save != NULL) {
-		if ((rc = weights_config_save(d->save, &d->config, WEIGHTS_F32, NULL, note)) != 0 ||
-		    (rc = weights_model_save(d->save, d->model, weights_source_array, d->host, WEIGHTS_F32, 0, NULL, NULL, note)) != 0)
-			return rc;
-	}
-	return model_session_new(&d->session, d->model, d->kernels, &session, note);
+	rc = model_session_new(&d->session, d->model, d->kernels, &session, note);
+	return rc != 0 ? rc : model_session_documents(d->session, d->document_end);
 }
 
 static int
@@ -143,6 +152,42 @@ write_floats(const struct dump *d, const char *name, const float *x, size_t n, s
 }
 
 static int
+save(struct dump *d, struct err_note *note)
+{
+	int rc;
+
+	kernels_download(d->kernels, d->host, d->params, (size_t)d->model->n_params * sizeof(float));
+	if (d->save == NULL)
+		return 0;
+	if ((rc = weights_config_save(d->save, &d->config, WEIGHTS_F32, NULL, note)) != 0)
+		return rc;
+	return weights_model_save(d->save, d->model, weights_source_array, d->host, WEIGHTS_F32, 0, NULL, NULL, note);
+}
+
+/* Losses after each step, printed; the gradients of the start are there. */
+static int
+steps(struct dump *d, const struct kernels_targets *targets)
+{
+	int64_t n = d->model->n_params, rows = d->counted;
+	struct kernels_loss_sums sums;
+	int rc;
+
+	for (int i = 1; i <= d->steps; i++) {
+		const struct kernels_adamw a = {.lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .grad_scale = 1, .step = i};
+
+		kernels_adamw(d->kernels, d->params, d->moments, d->moments + n, d->d_params, NULL, DTYPE_F32, n, &a);
+		model_changed(d->model);
+		kernels_zero(d->kernels, d->d_params, (size_t)n * sizeof(float));
+		if ((rc = model_forward(d->session, d->inputs, d->b, d->t)) != 0 ||
+		    (rc = model_loss(d->session, targets, 1.0f / (float)rows, d->d_params, &sums)) != 0)
+			return rc;
+		model_backward(d->session, d->d_params);
+		printf("%s%.9g", i > 1 ? ", " : "", sums.loss / (double)rows);
+	}
+	return 0;
+}
+
+static int
 compute(struct dump *d, struct err_note *note)
 {
 	int64_t rows = d->b * d->t;
@@ -156,18 +201,21 @@ compute(struct dump *d, struct err_note *note)
 	if ((rc = model_forward(d->session, d->inputs, d->b, d->t)) != 0)
 		return rc;
 	model_logits(d->session, 0, rows, d->logits);
-	if ((rc = model_loss(d->session, &targets, 1.0f / (float)rows, d->d_params, &sums)) != 0)
+	if ((rc = model_loss(d->session, &targets, 1.0f / (float)d->counted, d->d_params, &sums)) != 0)
 		return rc;
 	model_backward(d->session, d->d_params);
 	kernels_download(d->kernels, d->host, d->d_params, (size_t)d->model->n_params * sizeof(float));
 	if ((rc = write_floats(d, "logits.f32", d->logits, n_logits, note)) != 0 ||
 	    (rc = write_floats(d, "grads.f32", d->host, (size_t)d->model->n_params, note)) != 0)
 		return rc;
-	printf("{\"loss\": %.9g, \"tensors\": {", sums.loss / (double)rows);
+	printf("{\"loss\": %.9g, \"tensors\": {", sums.loss / (double)d->counted);
 	for (int i = 0; i < d->model->n_tensors; i++)
 		printf("%s\"%s\": %lld", i > 0 ? ", " : "", d->model->tensors[i].name, (long long)d->model->tensors[i].offset);
-	printf("}}\n");
-	return 0;
+	printf("}, \"steps\": [");
+	if ((rc = steps(d, &targets)) != 0)
+		return rc;
+	printf("]}\n");
+	return save(d, note);
 }
 
 int
@@ -186,6 +234,7 @@ main(int argc, char **argv)
 	if (d.kernels != NULL) {
 		kernels_free(d.kernels, d.params);
 		kernels_free(d.kernels, d.d_params);
+		kernels_free(d.kernels, d.moments);
 	}
 	kernels_destroy(&d.kernels);
 	model_destroy(&d.model);

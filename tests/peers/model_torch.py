@@ -41,7 +41,7 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "low_fr
 # name: configuration, B, T, shard size of save_pretrained
 MODELS = {
     "gpt2_124m": (lambda: gpt2(), 2, 64, None),
-    "smollm2_135m": (lambda: smollm2(), 2, 64, None),
+    "smollm2": (lambda: smollm2(num_hidden_layers=6), 2, 64, None),         # SmolLM2-135M in all but depth
     # Llama 3.2's frequencies at positions where they matter, untied, sharded
     "llama3_long": (lambda: smollm2(vocab_size=1031, hidden_size=256, intermediate_size=688, num_hidden_layers=4, num_attention_heads=8,
                                     num_key_value_heads=2, head_dim=64, max_position_embeddings=131072, tie_word_embeddings=False,
@@ -65,7 +65,10 @@ MODELS = {
                                           rope_parameters={"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.6}),
                     3, 127, None),
 }
-REAL_SIZES = ("gpt2_124m", "smollm2_135m")
+REAL_SIZES = ("gpt2_124m", "smollm2")
+# Once more with isolated documents: transformers gets a block-diagonal mask, positions that restart, and no target after the end of a document.
+DOCUMENTS = ("llama_biases", "gpt2_untied", "qwen3", "pythia")
+END = 3
 
 
 def make(config, seed):
@@ -91,8 +94,15 @@ def dump(args, folder, tokens, out, *options):
     return result
 
 
-def logits_of(model, tokens):
-    return model(tokens[:, :-1], use_cache=False).logits.flatten(0, 1)
+def logits_of(model, tokens, end=None):
+    inputs, more = tokens[:, :-1], {}
+    if end is not None:
+        document = torch.cat([torch.zeros_like(inputs[:, :1]), (inputs[:, :-1] == end).cumsum(1)], 1)
+        places = torch.arange(inputs.shape[1])
+        seen = (document[:, :, None] == document[:, None, :]) & (places <= places[:, None])
+        more = {"position_ids": (document[:, :, None] == document[:, None, :]).tril().sum(2) - 1,
+                "attention_mask": torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]}
+    return model(inputs, use_cache=False, **more).logits.flatten(0, 1)
 
 
 def worst_grad(model, result):
@@ -111,30 +121,36 @@ def worst_grad(model, result):
     return worst
 
 
-def compare(args, name, folder):
+def compare(args, name, folder, end=None):
     build, b, t, shards = MODELS[name]
     config = build()
     model = make(config, 7)
     tokens = torch.randint(0, config.vocab_size, (b, t + 1), generator=torch.Generator().manual_seed(5))
+    options = () if end is None else ("--document-end", str(end))
+    if end is not None:         # about one in 20
+        tokens[torch.rand(tokens.shape, generator=torch.Generator().manual_seed(6)) < 0.05] = end
     model.save_pretrained(folder / "theirs", **({"max_shard_size": shards} if shards else {}))
     started = time.monotonic()
-    ours = dump(args, folder / "theirs", tokens, folder / "out")
+    ours = dump(args, folder / "theirs", tokens, folder / "out", *options)
     seconds = time.monotonic() - started
-    z = logits_of(model, tokens)
-    loss = torch.nn.functional.cross_entropy(z, tokens[:, 1:].flatten())
+    z, targets = logits_of(model, tokens, end), tokens[:, 1:].flatten()
+    if end is not None:
+        targets = targets.masked_fill(tokens[:, :-1].flatten() == end, -100)
+    loss = torch.nn.functional.cross_entropy(z, targets)
     loss.backward()
     d_logits = float(np.abs(ours["logits"] - z.detach().flatten().numpy()).max())
     d_loss = abs(ours["loss"] - loss.item())
     d_grad, where = worst_grad(model, ours)
 
     (folder / "ours").mkdir()
-    again = dump(args, folder / "theirs", tokens, folder / "out2", "--init", "3", "--save", folder / "ours")
+    again = dump(args, folder / "theirs", tokens, folder / "out2", "--init", "3", "--save", folder / "ours", *options)
     back, info = AutoModelForCausalLM.from_pretrained(folder / "ours", dtype=torch.float32, attn_implementation="eager",
                                                       output_loading_info=True)
     complaints = {k: v for k, v in info.items() if v}
     with torch.no_grad():
-        d_back = float(np.abs(again["logits"] - logits_of(back.eval(), tokens).flatten().numpy()).max())
+        d_back = float(np.abs(again["logits"] - logits_of(back.eval(), tokens, end).flatten().numpy()).max())
     good = d_logits <= LOGITS and d_loss <= LOSS and d_grad <= GRADS and d_back <= LOGITS and not complaints
+    name += "" if end is None else ", documents"
     print(f"{name}: {'ok' if good else 'FAILED'}: logits {d_logits:.2g}, loss {d_loss:.2g}, gradient {d_grad:.2g} ({where}), "
           f"ours loaded there: logits {d_back:.2g}{' ' + str(complaints) if complaints else ''}; {seconds:.1f} s", flush=True)
     return good
@@ -154,6 +170,9 @@ def main():
             continue
         with tempfile.TemporaryDirectory() as folder:
             good &= compare(args, name, pathlib.Path(folder))
+        if name in DOCUMENTS:
+            with tempfile.TemporaryDirectory() as folder:
+                good &= compare(args, name, pathlib.Path(folder), END)
     return 0 if good else 1
 
 

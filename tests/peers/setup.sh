@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Makes the virtual environment of tests/peers, build/peers, with the versions of requirements.txt. A second run repairs or does
+# Makes the virtual environment of tests/peers and python/tests, build/peers, with the versions of requirements.txt. A second run repairs or does
 # nothing. Several GB with torch's libraries; needs python3-venv and a network.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)

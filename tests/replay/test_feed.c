@@ -15,118 +15,15 @@
 #include "fabric/session/session.h"
 #include "fabric/status/status.h"
 #include "replay/fake_bus.h"
+#include "replay/fake_selectord.h"
 
 enum { L = 4, VOCAB = 32, MODEL_VOCAB = 40, BATCH = 4, STEPS = 4, SEED = 9 };
+
+#define FAKE_PLAN .corpus = corpus, .fingerprint = fingerprint, .context = L, .vocab = VOCAB, .seed = SEED, .first_rows = BATCH
 
 static char dir[] = "/tmp/salt_feed_XXXXXX";
 static struct corpus *corpus;
 static struct hash128 fingerprint;
-
-/* What selectord does; rows by their number in the plan, -1: none. */
-struct selectord {
-	int64_t quarantined, withheld, other_seq, other_label;
-	size_t seen;
-	bool pushed;
-	struct labels_spec spec;
-	int n_release;
-	uint64_t label_bytes;			/* of step 0 */
-};
-
-static void
-push(struct selectord *s, const struct wire_message *m)
-{
-	uint8_t *frame;
-	size_t len;
-
-	REQUIRE(wire_encode(m, SIZE_MAX, &frame, &len, NULL) == 0);
-	fake_bus_push(0, 0, frame, len);
-	free(frame);
-	s->pushed = true;
-}
-
-static void
-welcome(struct selectord *s, const struct wire_hello *hello)
-{
-	struct wire_message m = {.type = WIRE_WELCOME, .welcome = {.protocol_version = WIRE_VERSION, .boot_id = {1, 2}, .n_shards = 1,
-	    .max_message = 1 << 20, .lease_ms = 5000, .corpus = hello->corpus, .label_set = hello->label_set, .heldout_loss_nats = 2.5f}};
-	struct labels_set set = {.corpus = fingerprint, .teacher = {5, 6}, .compute_class = "fp32/openblas"};
-
-	m.welcome.label_set.teacher = (struct wire_id){true, set.teacher};
-	snprintf(m.welcome.label_set.compute_class, sizeof(m.welcome.label_set.compute_class), "%s", set.compute_class);
-	set.spec = session_label_spec(&m.welcome.label_set, L, VOCAB, NULL);
-	m.welcome.label_set.hash = (struct wire_id){true, labels_set_hash(&set)};
-	m.welcome.plan_hash = (struct wire_id){true, wire_plan_hash(&hello->corpus, &hello->plan, NULL)};
-	s->spec = set.spec;
-	s->spec.set = labels_set_hash(&set);
-	push(s, &m);
-}
-
-/* A label of two ids: the row's number modulo VOCAB with probability 3/4, and the next one. */
-static void
-label(const struct selectord *s, uint64_t row, const int32_t *tokens, struct labels_buf *out)
-{
-	int32_t ids[L * 2];
-	float log_p[L * 2];
-
-	for (int t = 0; t < L; t++) {
-		ids[2 * t] = (int32_t)(row % VOCAB);
-		ids[2 * t + 1] = (int32_t)((row + 1) % VOCAB);
-		log_p[2 * t] = logf(0.75f);
-		log_p[2 * t + 1] = logf(0.25f);
-	}
-	REQUIRE(labels_encode_topk(&s->spec, hash_tokens(tokens, L + 1), ids, log_p, out, NULL) == 0);
-}
-
-static void
-answer(struct selectord *s, const struct wire_rows_request *q)
-{
-	for (uint64_t row = q->first_row; row < q->first_row + q->count; row++) {
-		struct wire_row one = {.seq = shuffle_order(SEED, corpus_n_windows(corpus, L), row), .quarantined = (int64_t)row == s->quarantined};
-		struct wire_message m = {.type = WIRE_ROWS, .rows = {.request_id = q->request_id, .plan_hash = q->plan_hash, .first_row = row,
-		    .rows = &one, .n_rows = 1, .heldout_loss_nats = NAN}};
-		struct labels_buf buf = {0};
-		int32_t tokens[L + 1];
-
-		if ((int64_t)row == s->withheld)
-			continue;
-		one.seq += (int64_t)row == s->other_seq;
-		REQUIRE(corpus_window(corpus, one.seq, L, tokens, NULL) == 0);
-		tokens[0] = (tokens[0] + ((int64_t)row == s->other_label)) % VOCAB;
-		if (!one.quarantined) {
-			label(s, row, tokens, &buf);
-			one.label.bytes = buf.bytes;
-			one.label.len = buf.len;
-		}
-		s->label_bytes += row < BATCH ? buf.len : 0;
-		push(s, &m);
-		labels_buf_free(&buf);
-	}
-}
-
-static enum fake_step
-script(void *arg, int step)
-{
-	struct selectord *s = arg;
-
-	s->pushed = step == 0;
-	if (step == 0)
-		fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
-	for (const struct fake_sent *sent; (sent = fake_bus_sent(s->seen)) != NULL; s->seen++) {
-		struct wire_message *m = NULL;
-
-		REQUIRE(wire_decode(sent->frame, sent->len, &m, NULL) == 0);
-		if (m->type == WIRE_HELLO)
-			welcome(s, &m->hello);
-		else if (m->type == WIRE_ROWS_REQUEST)
-			answer(s, &m->rows_request);
-		else if (m->type == WIRE_RELEASE) {
-			s->n_release++;
-			push(s, &(struct wire_message){.type = WIRE_ACK, .ack = {m->release.request_id}});
-		}
-		wire_message_destroy(&m);
-	}
-	return s->pushed ? FAKE_GO : FAKE_AGAIN_WHEN_WOKEN;
-}
 
 struct fixture {
 	struct bus *bus;
@@ -136,7 +33,7 @@ struct fixture {
 };
 
 static void
-begin(struct fixture *x, struct selectord *s)
+begin(struct fixture *x, struct fake_selectord *s)
 {
 	static const char *const options[] = {"corpus.context=4", "trainer.batch=4", "trainer.lanes=1", "trainer.steps=4", "run.seed=9",
 	    "selector.mode=none", "selector.endpoints=[tcp://127.0.0.1:1]", "labels.kind=topk", "labels.k=2", "phase_one.steps=4",
@@ -148,7 +45,7 @@ begin(struct fixture *x, struct selectord *s)
 	char text[1024];
 	int rc;
 
-	fake_bus_reset(1000000, script, s);
+	fake_bus_reset(1000000, fake_selectord_script, s);
 	rc = config_load(NULL, options, sizeof(options) / sizeof(options[0]), &x->config, &note);
 	if (rc != 0)
 		fprintf(stderr, "%s\n", err_note_str(&note, rc, text, sizeof(text)));
@@ -219,7 +116,7 @@ check_plain(const struct step_rows *rows, uint64_t i)
 static void
 a_run(void)
 {
-	struct selectord s = {.quarantined = 1, .withheld = BATCH + 2, .other_seq = -1, .other_label = -1};
+	struct fake_selectord s = {FAKE_PLAN, .quarantined = 1, .withheld = BATCH + 2, .other_seq = -1, .other_label = -1};
 	struct err_note note;
 	struct feed_rows rows;
 	struct fixture x;
@@ -262,7 +159,8 @@ a_run(void)
 static void
 rejected(void)
 {
-	struct selectord s[] = {{-1, -1, 2, -1, .seen = 0}, {-1, -1, -1, 2, .seen = 0}};
+	struct fake_selectord s[] = {{FAKE_PLAN, .quarantined = -1, .withheld = -1, .other_seq = 2, .other_label = -1},
+	    {FAKE_PLAN, .quarantined = -1, .withheld = -1, .other_seq = -1, .other_label = 2}};
 	static const char *const names[] = {"row 2 of the plan", ""};
 
 	for (size_t i = 0; i < 2; i++) {

@@ -15,7 +15,7 @@
 #include "check.h"
 #include "replay/fake_bus.h"
 
-enum { L = 4, VOCAB = 32, WINDOWS = 24, WINDOW = 8, LEASE_MS = 4000, N_PINGS = 120 };
+enum { L = 4, VOCAB = 32, WINDOWS = 24, WINDOW = 8, LEASE_MS = 4000, N_PINGS = 120, BACKLOG = 1000 };
 enum { TEACHER = 1, OTHER = 2, TRAINER = 3, CLIENT = 4, NOISE = 5, STRANGER = 6, SECOND = 7 };	/* connections */
 
 static const struct hash128 model = {10, 10};
@@ -327,9 +327,18 @@ script(void *arg, int step)
 		break;
 	case 5:
 		check_middle(s);
-		s->wait_until_ms = clock_now_ms() + LEASE_MS / 2 + 500;		/* TEACHER's lease ends */
+		for (int i = 0; i < BACKLOG; i++)		/* more than is read in a turn; behind it what keeps TEACHER's lease alive */
+			push(OTHER, &(struct wire_message){.type = WIRE_PING});
+		push(TEACHER, &(struct wire_message){.type = WIRE_LEASE_RENEW, .lease_renew = {s->lease->lease.lease_id, 1}});
+		fake_bus_advance(LEASE_MS / 2 + 100);
+		s->wait_until_ms = clock_now_ms() + 1200;
 		break;
 	case 6:
+		status_snapshot(s->status, clock_now_ms(), &snap);
+		CHECK(metric(&snap, "leases") == 1 && metric(&snap, "leases_expired_total") == 0);
+		s->wait_until_ms = clock_now_ms() + LEASE_MS + 500;		/* TEACHER's lease ends */
+		break;
+	case 7:
 		s->n_leases_before = s->n_leases;
 		credit(OTHER);
 		credit(TEACHER);
@@ -340,30 +349,30 @@ script(void *arg, int step)
 		push(TRAINER, &(struct wire_message){.type = WIRE_CHECKPOINTED, .checkpointed = {8, s->plan, 0}});
 		s->n_asked++;
 		break;
-	case 7:
+	case 8:
 		status_snapshot(s->status, clock_now_ms(), &snap);
 		if (metric(&snap, "rows_ready") == WINDOW)
 			break;
 		if (s->n_leases == s->n_leases_before)
 			s->wait_until_ms = clock_now_ms() + 500;
-		s->at = 6;
+		s->at = 7;
 		break;
-	case 8:
+	case 9:
 		push(OTHER, &(struct wire_message){.type = WIRE_BYE});
 		push(TEACHER, &(struct wire_message){.type = WIRE_BYE});
 		break;
-	case 9:
+	case 10:
 		s->damage = true;
 		plan.mode = WIRE_MODE_NONE;		/* the sequences of the first block of the other plan */
 		hello(s, SECOND, WIRE_ROLE_TRAINER, &plan);
 		push(TRAINER, &(struct wire_message){.type = WIRE_RELEASE, .release = {9, s->plan, 2}});
 		s->n_asked++;
 		break;
-	case 10:
+	case 11:
 		hello(s, CLIENT, WIRE_ROLE_CLIENT, NULL);
 		push(CLIENT, &(struct wire_message){.type = WIRE_DROP_LABELS, .drop_labels = {10, true}});
 		break;
-	case 11:
+	case 12:
 		if (s->dropped.request_id != 10) {
 			s->at--;
 			return FAKE_AGAIN_WHEN_WOKEN;
@@ -550,7 +559,7 @@ main(void)
 	s.commit = p.commit;
 	REQUIRE(loop_new(&s.loop, &p) == 0);
 	CHECK(loop_run(s.loop, NULL) == 0);
-	CHECK(s.at == 13);				/* the script came to its end */
+	CHECK(s.at == 14);				/* the script came to its end */
 	REQUIRE(cache_txn_begin(p.cache, &txn) == 0 && cache_quarantine_each(txn, check_quarantine, &s) == 0);
 	CHECK(cache_labels_has(txn, unselected) == ERR_NOT_FOUND);
 	cache_txn_end(&txn);

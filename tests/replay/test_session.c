@@ -17,6 +17,7 @@ static const struct wire_corpus corpus = {.present = true, .fingerprint = {true,
 static struct wire_plan plan = {.present = true, .seed = 1, .batch = 2, .mode = WIRE_MODE_NONE,
     .window = 4, .n_rows = 16};
 static uint8_t table[VOCAB];
+static struct wire_id resumed_file;	/* of begin()'s options */
 
 struct fixture {
 	struct bus *bus;
@@ -75,7 +76,7 @@ begin(struct fixture *f, size_t n_shards, bool need_labels)
 	    .corpus = corpus, .plan = plan, .label_set = {.present = true, .kind = LABELS_KIND_SAMPLED, .n = 8,
 	    .tau = 1, .seed = 7, .version = LABELS_VERSION}};
 	struct session_options o = {.endpoints = endpoints, .n_shards = n_shards, .hello = &hello,
-	    .all_shards = true, .need_labels = need_labels};
+	    .all_shards = true, .need_labels = need_labels, .file = resumed_file};
 
 	memset(f, 0, sizeof(*f));
 	fake_bus_reset(1000, NULL, NULL);
@@ -347,6 +348,41 @@ test_two_plans(void)
 	plan.keep = plan.k = 0;
 }
 
+/* In mode file the scorer is selector.file: not another one than a checkpoint names, nor than the first WELCOME named. */
+static void
+test_other_file(void)
+{
+	struct hash128 files[] = {{5, 6}, {5, 7}};
+
+	plan.mode = WIRE_MODE_FILE;
+	plan.keep = 0.5;
+	for (int resumed = 0; resumed < 2; resumed++) {
+		struct wire_message m = make_welcome(0, 1);
+		struct fixture f;
+
+		resumed_file = (struct wire_id){resumed == 1, files[0]};
+		begin(&f, 1, false);
+		for (int i = resumed; i < 2; i++) {
+			fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
+			CHECK(next(&f, 0) && sent(&f, WIRE_HELLO, 0, NULL));
+			m.welcome.score_set = (struct wire_score_set){.present = true, .hash = {true, {7, (uint64_t)i}},
+			    .scorer = {true, files[i]}, .compute_class = "file", .version = LABELS_SCORES_VERSION};
+			m.welcome.plan_hash.hash = wire_plan_hash(&corpus, &plan, &m.welcome.score_set.hash.hash);
+			push(0, &m);
+			CHECK(next(&f, i == 0 ? SESSION_WELCOME : SESSION_FAILED));
+			if (i == 0) {
+				fake_bus_push_event(0, 0, BUS_EVENT_DISCONNECTED);
+				CHECK(next(&f, SESSION_LOST));
+			}
+		}
+		CHECK_STR(f.e.note.name, "selector.file");
+		end(&f);
+	}
+	plan.mode = WIRE_MODE_NONE;
+	plan.keep = 0;
+	resumed_file.known = false;
+}
+
 /* Without a label set a trainer is not welcomed yet. */
 static void
 test_need_labels(void)
@@ -400,6 +436,7 @@ main(void)
 	test_differs();
 	test_two_shards();
 	test_two_plans();
+	test_other_file();
 	test_need_labels();
 	test_too_long();
 	return check_done();

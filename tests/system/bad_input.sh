@@ -70,6 +70,10 @@ bad "R and lanes against the batch" 78 "trainer.batch.*trainer.lanes|trainer.lan
 bad "a required key" 78 "corpus.train.*(required|expected)" "$BIN/trainerd" -c /dev/null --set run.dir="$scratch/x"
 bad "wrong usage" 64 "unknown option.*--bogus" $sel --bogus
 bad "no such shard" 64 "--shard: expected 0 .. 0.*found 3" $sel --shard 3
+for name in selectord teacherd trainerd; do
+	bad "$name with few descriptors" 71 "^$name: open files \(ulimit -n\): expected a hard limit of at least 64.*found 24" \
+	    bash -c 'ulimit -n 24 && exec "$@"' - "$BIN/$name" -c "$F"
+done
 
 # ---- corpora ----
 for end in "missing .idx:rm X:65:bad.idx" "cut .idx:truncate -s 100 X:65:bad.idx" "long .idx:truncate -s +8 X:65:bad.idx" \
@@ -173,6 +177,24 @@ bad "another tau" 78 "label_set.tau: .*expected 1, found 2" $trv --set labels.ta
 bad "another context" 78 "corpus.context: .*expected 32, found 16" $trv --set corpus.context=16
 bad "another corpus" 78 "corpus.(n_windows|fingerprint): .*expected .*found" $trv --set corpus.train="$scratch/held"
 bad "another heldout corpus" 78 "heldout.(n_windows|fingerprint): .*expected .*found" $trv --set corpus.heldout="$scratch/train"
+
+# ---- cache.dir is removed or replaced while selectord runs: it ends before it acknowledges what no later start would find ----
+# gone COMMAND: with cache.dir in $1, as soon as a selectord serves
+gone() {
+	start gone "$BIN/selectord" -c "$F" --set cache.dir=cache_gone --set run.dir=run_gone --set "selector.endpoints=[tcp://127.0.0.1:$(free_port)]"
+	until_line "$scratch/gone.log" "event=heldout.needed|event=identity"
+	until [ -e "$scratch/cache_gone/data.mdb" ]; do sleep 0.1; done
+	bash -c "$1" - "$scratch/cache_gone"
+	until_gone "$gone" 20
+	rc=0
+	wait "$gone" || rc=$?
+	bad "cache.dir: $1" 66 "cache.dir .*cache_gone: expected the data.mdb that this selectord opened.*removed, moved or replaced: put it back" \
+	    bash -c 'cat "$2"; exit "$1"' - $rc "$scratch/gone.log"
+	rm -rf "$scratch/cache_gone" "$scratch/cache_away"
+}
+gone 'rm -r "$1"'
+gone 'mv "$1" "${1%gone}away"'
+gone 'mv "$1" "${1%gone}away" && cp -r "${1%gone}away" "$1"'
 
 # ---- the run lives ----
 start tea1 $tea

@@ -250,6 +250,19 @@ awk -F'\t' '{ printf "%s\t%s\t%s\t%.6f\n", $1, $2, $3, $4 }' mine.tsv > mine6.ts
 same plain.tsv mine6.tsv "reselect and a plain reference"
 said 0 'rows need one' reselect -c f.yaml ${settings/--window/--pool} --rows pool.tsv		# a pool of 16 is one window of 16
 same mine.tsv pool.tsv "a window of 16 and a pool of 16"
+# FILE is written whole, or not at all; what this verb did not write stays.
+said 0 'rows need one' reselect -c f.yaml $settings --rows pool.tsv
+same mine.tsv pool.tsv "the same rows once more"
+echo 'a list of mine' > pool.tsv
+said 73 'pool.tsv: expected no such file, or --replace' reselect -c f.yaml $settings --rows pool.tsv
+[ "$(cat pool.tsv)" = 'a list of mine' ] || fail "reselect --rows replaced a file"
+said 0 'rows need one' reselect -c f.yaml $settings --rows pool.tsv --replace
+same mine.tsv pool.tsv "--replace"
+said 0 '' reselect -c f.yaml $settings --rows -
+same mine.tsv out "--rows -"
+said 64 'both want standard output' reselect -c f.yaml $settings --rows - --json
+said 66 'new/rows: rename: Is a directory' reselect -c f.yaml $settings --rows new/rows
+[ -z "$(find new -name '*.tmp')" ] || fail "reselect --rows left $(find new -name '*.tmp')"
 [ "$(wc -l < mine.tsv)" = 24 ] && [ "$need" -gt 0 ] && [ "$need" -lt 24 ] || fail "reselect: $(cat out)"
 copy other_choice
 other="--set selector.k=20 --set selector.keep_share=0.25 --set selector.block=16 --set phase_one.steps=3 --set cache.dir=other_choice"

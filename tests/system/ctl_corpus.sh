@@ -127,6 +127,31 @@ without --unknown-bytes "$end"
 got=0; without --unknown-bytes nothing || got=$?
 [ $got = 64 ] || fail "--unknown-bytes with an unknown token: $got $(cat err)"
 
+# --add-special: what the post_processor puts around a text, and the end-of-document token once.
+python3 - "$tok/tokenizer.json" <<'END'
+import json, sys
+t = json.load(open(sys.argv[1]))
+token = lambda name: {"SpecialToken": {"id": name, "type_id": 0}}
+single = [token("B"), {"Sequence": {"id": "A", "type_id": 0}}, token("E")]
+t["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": [],
+                       "special_tokens": {n: {"id": n, "ids": ids, "tokens": [n] * len(ids)} for n, ids in (("B", [5, 6]), ("E", [7, 0]))}}
+json.dump(t, open("around.json", "w"))
+t["post_processor"] = {"type": "Unknown"}
+json.dump(t, open("strange.json", "w"))
+END
+printf 'one\ntwo\n' > two_lines
+around() { ctl corpus build --tokenizer "$1" --replace --split-on lines --out special "${@:2}" two_lines > said 2> err; }
+ids() { od -An -v -tu2 special.bin | xargs; }
+one=$(printf one | ctl tokenizer encode --tokenizer "$tok") two=$(printf two | ctl tokenizer encode --tokenizer "$tok")
+around around.json || fail "a post_processor: $(cat err)"
+[ "$(ids)" = "$one 0 $two 0" ] && ! grep -q add_special special.json || fail "without --add-special: $(ids)"
+around around.json --add-special || fail "--add-special: $(cat err)"
+[ "$(ids)" = "5 6 $one 7 0 5 6 $two 7 0" ] || fail "--add-special: $(ids)"
+grep -qx 'added     5 6 text 7' said && grep -q '"add_special": "5 6 text 7"' special.json || fail "--add-special is not told: $(cat said special.json)"
+around "$tok" --add-special && [ "$(ids)" = "$one 0 $two 0" ] && grep -q 'post_processor adds nothing' err || fail "nothing to add: $(ids) $(cat err)"
+got=0; around strange.json --add-special || got=$?
+[ $got = 65 ] && grep -q 'post_processor: expected TemplateProcessing.* found Unknown' err || fail "another post_processor: $got $(cat err)"
+
 # Nothing to read; nothing overwritten.
 must_fail 65 'no document with a token' --out none /dev/null
 must_fail 65 'no document with a token' --out none - < /dev/null
@@ -195,3 +220,25 @@ rot l.bin 5
 info 0 'all blocks have their checksums; every id' l --check
 rot l.json 100
 info 65 'l.json' l
+rot l.json 100
+
+# A tokenizer.json that text cannot be encoded with here is compared by its bytes.
+mkdir other
+printf '{"model": {"type": "WordPiece", "vocab": []}}' > other/tokenizer.json
+info 0 'the one given: the same$' l --tokenizer "$tok"
+info 0 'the one given: another$' l --tokenizer other
+grep -q 'compared by its bytes, .*expected BPE or Unigram, found WordPiece' said || fail "a tokenizer that cannot be read: $(cat said)"
+info 0 '"tokenizer_unreadable": ".*WordPiece' l --tokenizer other --json --check
+info 66 'nowhere' l --tokenizer nowhere
+printf 'no JSON' > other/tokenizer.json
+info 65 'other/tokenizer.json: expected a JSON object' l --tokenizer other
+
+# A folder with SentencePiece's model only; model new writes the tokenizer.json that it is.
+mkdir spm
+cp "$SOURCE/tests/golden/tokenizer/pieces_bpe.model" spm/tokenizer.model
+printf 'the cat  sat\n on a  m\303\251t \377' > text
+ids=$(ctl tokenizer encode --tokenizer spm text) || fail "a text by tokenizer.model"
+ctl tokenizer decode --tokenizer spm <<< "$ids" > back
+same text back "a text by tokenizer.model"
+ctl model new --layers 1 --width 16 --heads 2 --context 16 --tokenizer spm student > said || fail "model new of tokenizer.model: $(cat said)"
+[ "$(ctl tokenizer encode --tokenizer student text)" = "$ids" ] || fail "the tokenizer.json of a tokenizer.model has other ids"

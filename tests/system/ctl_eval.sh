@@ -70,12 +70,44 @@ for threads in 1 2; do
 	grep '"kind":"eval","step":3' run/metrics.jsonl | grep -q "\"loss\":$(field log_perplexity eval.json),\"accuracy\":$(field accuracy eval.json),\"bits_per_byte\":$(field bits_per_byte eval.json),\"tokens\":$(field tokens eval.json)," ||
 		fail "eval -c differs from the trainer: $(cat eval.json; grep '"eval"' run/metrics.jsonl)"
 done
+# Of each sequence, too; their mean is the loss, and the trainer has written the same after its last step.
+ctl eval -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence losses > /dev/null
+same losses run/sequence_losses.jsonl "losses of sequences"
+python3 - "$(field log_perplexity eval.json)" <<'END'
+import json, sys
+lines = [json.loads(x) for x in open("losses")]
+assert [x["sequence"] for x in lines] == list(range(13)) and len({x["loss"] for x in lines}) > 5
+assert abs(sum(x["loss"] for x in lines) / 13 - float(sys.argv[1])) < 1e-6
+END
 ctl eval --model run/checkpoints/step_00000003 --corpus heldout --context 32 --windows 13 --group 13 --lanes 1 --json > other.json
 python3 - "$(field log_perplexity eval.json)" "$(field log_perplexity other.json)" <<'END'
 import sys
 a, b = map(float, sys.argv[1:])
 assert abs(a - b) < 1e-6, (a, b)
 END
+
+# A grown model has the loss of the small one, and a run that starts with it has the first loss of a run that starts with the small one.
+ctl model grow run/checkpoints/step_00000003 grown --layers 4 --width 64 --noise 1 --seed 9 --json > grow.json
+for model in run/checkpoints/step_00000003 grown; do
+	ctl eval -c fleet.yaml --set compute.dtype=fp32 --model $model --json > eval.json
+	field log_perplexity eval.json >> grown.losses
+	timeout 100 "$BIN/trainerd" -c fleet.yaml --set compute.dtype=fp32 --set run.dir=run_$(basename $model) --set trainer.steps=1 \
+		--set trainer.model=$model --set trainer.init=$model 2> trainer.log || fail "trainerd from $model: $(tail -3 trainer.log)"
+	sed -n 's/.*"step":1,"phase":2,"loss":\([^,]*\),.*/\1/p' run_$(basename $model)/metrics.jsonl >> grown.losses
+done
+python3 - grow.json grown/config.json <<'END'
+import json, math, sys
+said, config = (json.load(open(path)) for path in sys.argv[1:])
+small, small_first, grown, grown_first = map(float, open("grown.losses"))
+assert abs(small - grown) < 1e-5 and abs(small_first - grown_first) < 1e-5, (small, grown, small_first, grown_first)
+assert abs(small - math.log(4096)) > 0.1, small
+assert said["function_preserved"] and said["grown_from"] == config["salt_grown_from"], (said, config)
+END
+fingerprint=$(ctl model info run/checkpoints/step_00000003 | sed -n 's/^fingerprint *//p')
+ctl model info grown | grep -q "^grown from *$fingerprint: 2 layers, width 32, 4 heads (2 key/value).*; depth identity, noise 1 of seed 9" ||
+	fail "model info of a grown model: $(ctl model info grown)"
+[ "$(ctl model info grown --json | sed -n 's/^ *"fingerprint": "\(.*\)",*/\1/p' | sort -u | wc -l)" = 2 ] || fail "model info --json: the fingerprints of both models"
+cmp -s run/checkpoints/step_00000003/tokenizer.json grown/tokenizer.json || fail "model grow did not copy the tokenizer"
 
 # Bit rot, with size and times kept, in a checkpoint (its manifest) and in a folder from elsewhere (the record of its first use).
 for dir in run/checkpoints/step_00000003 model; do

@@ -60,11 +60,13 @@ a = l["two"]["against"]
 want(a["target_log_perplexity"], 4.0, "target"); want(a["reached_step"], 6, "reached"); want(a["saved_steps"], 0.25, "steps")
 want(a["saved_flops"], 0.25, "FLOPs"); want(a["saved_flops_with_teacher"], 1 - (6 * step + cost["two"]) / (8 * step), "with the teacher")
 want(a["saved_seconds"], 1 - 7.5 / 8, "seconds"); want(a["loss_at_equal_steps"], 3.8, "equal steps")
-want(a["loss_at_equal_seconds"], 3.9, "8 s hold 6 steps of 1.25 s")
+want(a["speed_ratio"], 0.8, "1.25 s a step against 1 s"); assert a["same_speed"] is False, a
+want(a["saved_seconds_at_equal_speed"], 0.25, "at 1 s a step"); want(a["loss_at_equal_seconds"], 3.8, "8 s hold 8 steps at the baseline's speed")
 k = max(e for e in (0, 2, 4, 6, 8) if e * step + cost["two"] <= 8 * step)
 want(a["loss_at_equal_flops"], {2: 5, 4: 4.4, 6: 3.9, 8: 3.8}[k], "equal FLOPs")
 a = l["plain"]["against"]
-want(a["reached_step"], 4, "equal counts as reached"); want(a["saved_seconds"], 1 - 2 / 8, "twice as fast"); want(a["loss_at_equal_seconds"], 3.8, "all of it")
+want(a["reached_step"], 4, "equal counts as reached"); want(a["saved_seconds"], 1 - 2 / 8, "twice as fast"); want(a["saved_seconds_at_equal_speed"], 0.5, "at its speed")
+assert l["one"]["against"]["same_speed"] is True, l["one"]["against"]; want(a["loss_at_equal_seconds"], 3.8, "all of it")
 a = l["one"]["against"]
 want(a["reached_step"], 8, "at the end"); want(a["saved_steps"], 0, "nothing"); assert a["saved_flops_with_teacher"] < 0, a
 a = l["never"]["against"]
@@ -74,6 +76,7 @@ END
 ctl ledger --run two --run never --run seed --baseline base > text
 grep -q 'reached at step 6' text && grep -q '25.0 % saved' text && grep -q 'not reached: nothing was saved' text &&
 	grep -q 'not compared: another seed' text && grep -q 'a claim needs three' text || fail "text: $(cat text)"
+grep -q 'wall clock  *does not compare: .* FLOP/s against' text && grep -q "at the baseline's speed 25.0 % saved of training" text || fail "unequal speeds: $(cat text)"
 got=0; ctl ledger --run two --baseline nowhere 2> err > out || got=$?
 [ $got = 66 ] && grep -q nowhere err && [ ! -s out ] || fail "--baseline nowhere: $got $(cat err)"
 ctl ledger --run base --baseline two | grep -q 'not compared: the run to compare with had a teacher' || fail "a baseline with a teacher"

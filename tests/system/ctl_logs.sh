@@ -116,3 +116,17 @@ until_line events.log '^selectord +\| .* event=peer.welcome .*name=teacherd-0 '
 	fail "logs with a key that nobody knows: $(cat out err)"
 stop TERM $teacher $selectord
 stop INT $events
+
+# Standard output is a pipe that nobody reads: a signal ends the verb all the same.
+mkdir -p full/logs
+for i in $(seq 1000 1999); do
+	echo "ts=2026-11-29T15:00:00.$i""Z level=info prog=trainerd pid=1 event=step step=$i of=4000 loss=1.0 and more, so that the pipe is full soon"
+done > full/logs/trainerd.log
+mkfifo pipe
+exec 5<> pipe
+"$BIN/saltctl" logs -f --lines 1000 -c fleet.yaml --set run.dir=full >&5 2> full.err &
+full=$!
+sleep 1
+kill -TERM $full
+until_gone $full
+exec 5>&-

@@ -11,7 +11,7 @@ field() { sed -n "s/^ *\"$1\": *\(.*[^,]\),*$/\1/p" "$2" | head -1; }
 ctl tokenizer info "$tok" --ids > ids
 [ "$(wc -l < ids)" = 4096 ] && [ "$(cut -f1 ids | tail -1)" = 4095 ] || fail "tokenizer info --ids: $(tail -1 ids)"
 [ "$(grep -cP '^0\t<\|endoftext\|>\tspecial$' ids)" = 1 ] || fail "tokenizer info --ids: $(head -1 ids)"
-[ -z "$(echo 0 | ctl tokenizer decode --tokenizer "$tok" --skip-specials)" ] || fail "tokenizer decode --skip-specials"
+out=$(echo 0 | ctl tokenizer decode --tokenizer "$tok" --skip-specials) && [ -z "$out" ] || fail "tokenizer decode --skip-specials"
 printf 'one text\n\nanother\n' > text
 ctl corpus build --tokenizer "$tok" --split-on blank-lines --out plain text > /dev/null
 ctl corpus build --tokenizer "$tok" --split-on blank-lines --eod '<|endoftext|>' --out named text > /dev/null
@@ -22,6 +22,10 @@ got=0; ctl corpus build --tokenizer "$tok" --eod '<nothing>' --out none text > /
 # model: the rotary base, the tensors, memory of a larger micro-batch.
 ctl model new --layers 2 --width 32 --heads 4 --context 16 --vocab 50 --rope-theta 123456 m > /dev/null
 grep -q '"rope_theta": *123456' m/config.json || fail "model new --rope-theta: $(cat m/config.json)"
+ctl model new --family gemma2 --layers 5 --width 32 --heads 4 --context 16 --vocab 50 gemma > /dev/null
+ctl model info gemma --json > one
+[ "$(field window one)$(field window_layers one)" = 40963 ] || fail "model info of a model with windows: $(cat one)"
+ctl model info gemma | grep -q '^window *4096 tokens in 3 layers' || fail "model info: $(ctl model info gemma)"
 ctl model info m --json --tensors > one
 ctl model info m --json --micro-batch 4 > four
 [ "$(sed -n 's/.*"elements": *\([0-9]*\).*/\1/p' one | awk '{ n += $1 } END { printf "%d", n }')" = "$(field params one)" ] || fail "model info --tensors: $(cat one)"
@@ -43,6 +47,7 @@ awk -v a="$(field gather_seconds near)" -v b="$(field gather_seconds local)" 'BE
 	fail "plan --local-network: gather takes $(field gather_seconds local) s, $(field gather_seconds near) s without"
 
 # status --watch prints again and again, exporter --runs shows another folder's runs.
+true > watched		# there before the loop looks at it
 ctl status --endpoint tcp://127.0.0.1:1 --timeout 0.1 --watch 0.1 > watched 2>&1 &
 for ((i = 0; i < 100; i++)); do [ "$(grep -c '^role' watched || true)" -lt 2 ] || break; sleep 0.1; done
 kill %1

@@ -15,6 +15,7 @@ makes new/a/train.bin corpus build --tokenizer "$tok" --split-on blank-lines --o
 [ -s new/b/held.bin ] || fail "the held-out part is not there"
 makes models/of/mine/config.json model new --layers 1 --width 8 --context 4 --vocab 10 --weights 3 models/of/mine
 [ -s models/of/mine/model.safetensors ] || fail "model new --weights"
+makes grown/of/mine/model.safetensors model grow --layers 2 models/of/mine grown/of/mine
 makes keys/of/mine/client.key keygen keys/of/mine/
 [ "$(stat -c %a keys/of/mine)" = 700 ] || fail "the folder of keys is open to others: $(stat -c %A keys/of/mine)"
 mkdir run

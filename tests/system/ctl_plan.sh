@@ -5,9 +5,11 @@
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
 cd "$scratch"
 
-# The paper's example plans without any of its files but the shapes.
+# All examples are valid. The paper's plans without any of its files but the shapes.
 example="$SOURCE/deploy/examples/paper-2.8b.yaml"
-ctl config check -c "$example" > /dev/null || fail "config check of the example"
+for yaml in "$SOURCE"/deploy/examples/*.yaml "$SOURCE"/deploy/examples/*/*.yaml; do
+	ctl config check -c "$yaml" > /dev/null 2> err || fail "config check of $yaml: $(cat err)"
+done
 ctl plan -c "$example" --set trainer.dtype=bf16 --ranks 1,64,1024 --flops-per-second 1e12 --cores 4 --set trainer.threads=0 \
 	--latency 20e-6 --bandwidth 12.5e9 --json > paper.json
 python3 - <<'END'
@@ -58,6 +60,41 @@ for r in (1, 64, 1024):
     near(time[r]["efficiency"], step(1) / (r * step(r)), "efficiency")
     near(time[r]["end_seconds"], steps * step(r) + 208 * 1024 * L * fS / 3 / 1e12 / 4 / r, "to the end")
 END
+
+# When the teacher pays, in sentences: the figures above in percent, and 208000 x 0.73, 208000 x (1 - 0.0334), 0.0334 - 0.01.
+near_text() {
+	grep -q -- "$1" paper.txt || fail "no \"$1\" in: $(sed -n '/^When/,$p' paper.txt)"
+}
+ctl plan -c "$example" --set trainer.dtype=bf16 --ranks 64 > paper.txt
+near_text "at step 151840 of 208000, 27 % earlier"
+near_text "^off the shelf .* costs 3.34 % .* It is expected to pay:"
+near_text "^ *23.7 % of the FLOPs are saved. .* before step 20105[0-9]\."
+near_text "^made for this .* costs 58.8 % with its training. It is not expected to pay"
+near_text "less than 232 G tokens, 42.6 % of the student's"
+near_text "Inside the trainer .* 1.185 times as long"
+! grep -q "^warning" paper.txt || fail "warnings: $(grep warning paper.txt)"
+ctl plan -c "$example" --set trainer.dtype=bf16 --ranks 64 --saving 0.01 --set phase_one.steps=208000 > paper.txt
+near_text "^off the shelf .* costs 19.[0-9]* % .* It is not expected to pay:"
+near_text "It pays if more than 19.[0-9]* % of the steps are saved"
+near_text "^warning .*the whole run"
+ctl plan -c "$example" --set trainer.dtype=bf16 --ranks 64 --set phase_one.steps=104000 --set teacher.model="${example%.yaml}/student" > paper.txt
+near_text "^warning .* 1 times the student's parameters"
+near_text "^warning .*Phase one is 50 %"
+
+# Muon: no second moments for the matrices of the layers; Newton-Schulz takes s^2 (3 l + 17 s) FLOPs for a matrix of sides s <= l.
+ctl plan -c "$example" --set trainer.optimizer=muon --set trainer.dtype=bf16 --ranks 1,2,64 --cores 4 --set trainer.threads=2 --json > muon.json
+python3 - <<'END'
+import json
+p, c, layers = json.load(open("muon.json")), 2560, 34
+n, hidden = p["student"]["params"], 12 * c * c * layers
+assert p["optimizer"] == "muon" and p["muon_flops_per_step"] == layers * 138 * c ** 3, p["muon_flops_per_step"]
+assert p["checkpoint_bytes"] == 12 * n - 4 * hidden
+m = {x["ranks"]: x for x in p["memory"]}
+assert m[1]["moments_bytes"] == 8 * n - 4 * hidden
+assert 1 <= m[2]["moments_bytes"] / (m[1]["moments_bytes"] / 2) < 1.05 and 1 <= m[64]["moments_bytes"] / (m[1]["moments_bytes"] / 64) < 1.6
+assert m[1]["muon_bytes"] >= 2 * 4 * (4 * c * c + 4 * c * c)
+END
+ctl plan -c "$example" --set trainer.optimizer=muon --cores 4 | grep -q '^optimizer  *muon: .* FLOPs a step' || fail "plan does not print Muon's work"
 
 # A small model; its run gives the seconds.
 small_corpus

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
 cd "$scratch"
-# run NAME LAST LOSSES [SWITCH]: evaluations at steps 2, 4, ...; 0.5 s a step; phase one: 100 tokens with 250 label bytes a step.
+# run NAME LAST LOSSES SWITCH MODEL [SEED [SECONDS]]: evaluations at steps 2, 4, ...; 0.5 s a step (SECONDS in place of that); phase one: 100 tokens with 250 label bytes a step.
 run() {
 	local name=$1 last=$2 switch=${4-0} step=0 kd loss
 	mkdir -p "$name"
@@ -13,13 +13,13 @@ run() {
 			step=$((step + 1))
 			kd=0
 			[ $step -gt "$switch" ] || kd=100
-			echo "{\"kind\":\"step\",\"step\":$step,\"phase\":2,\"loss\":9,\"hard\":$loss,\"lr\":0.001,\"kd_tokens\":$kd,\"label_bytes\":$((kd * 5 / 2)),\"seconds\":$((step / 2)).$((step % 2 * 5)),\"wait_seconds\":0.25}" >> "$name/metrics.jsonl"
+			echo "{\"kind\":\"step\",\"step\":$step,\"phase\":2,\"loss\":9,\"hard\":$loss,\"lr\":0.001,\"kd_tokens\":$kd,\"label_bytes\":$((kd * 5 / 2)),\"seconds\":$(awk "BEGIN {print $step * ${7-0.5}}"),\"wait_seconds\":0.25}" >> "$name/metrics.jsonl"
 		done
 		echo "{\"kind\":\"eval\",\"step\":$step,\"loss\":$loss,\"accuracy\":0.25,\"bits_per_byte\":1.5,\"tokens\":9,\"teacher_loss\":null,\"seconds\":1}" >> "$name/metrics.jsonl"
 		[ $step != "$switch" ] || echo "{\"kind\":\"event\",\"step\":$step,\"event\":\"switch\",\"rows_seen_again\":7}" >> "$name/metrics.jsonl"
 	done
 	cat > "$name/fleet.yaml" <<END
-run: {dir: ., seed: 1}
+run: {dir: ., seed: ${6-1}}
 corpus: {train: t, context: 32}
 trainer: {model: ../$5, steps: $last, batch: 8}
 END
@@ -74,6 +74,36 @@ grep -q 'reached at step 6 of 8 (log-perplexity 4.1250)' table || fail "table: $
 grep -q '^ *baseline.s final loss *not reached (log-perplexity 4.1250)$' table || fail "table has no plain \"not reached\": $(cat table)"
 grep -q '^teacher seconds *12.5 (as given)$' table || fail "teacher seconds: $(cat table)"
 
+# Choices of the last evaluation; losses by thirds of the teacher's: 6 sequences that all have, so two in each third.
+sed -i '$ s/}$/,"choices":{"blimp":{"kind":"pairs","items":4,"accuracy":0.75,"accuracy_se":0.25,"sets_mean":0.5,"sets_mean_se":0.125,"log_probability":-3.5}}}/' good/metrics.jsonl
+losses() { python3 -c 'import sys; [print("{\"sequence\": %d, \"loss\": %s}" % (i, x)) for i, x in enumerate(sys.argv[1:])]' "$@"; }
+losses 5 1 2 6 4 3 9 > teacher.jsonl			# the order is 1 2 | 5 4 | 0 3
+losses 10 20 30 40 50 60 > base/sequence_losses.jsonl
+losses 1 2 3 4 5 7 9 > good/sequence_losses.jsonl
+ctl report --run base --run good --run bad --teacher-losses teacher.jsonl --json > r.json
+ctl report --run base --run good --run bad --teacher-losses teacher.jsonl --out r.html --table > table
+python3 - <<'END'
+import json
+r = json.load(open("r.json"))
+runs = {x["name"]: x for x in r["runs"]}
+def thirds(o):
+    return [o[k]["log_perplexity"] for k in ("easy", "medium", "hard")]
+assert thirds(runs["base"]["by_teacher_loss"]) == [25, 55, 25], runs["base"]
+assert thirds(runs["good"]["by_teacher_loss"]) == [2.5, 6, 2.5], runs["good"]
+assert thirds(r["teacher_by_loss"]) == [1.5, 3.5, 5.5], r["teacher_by_loss"]
+assert runs["base"]["by_teacher_loss"]["easy"]["se"] == 5 and runs["bad"]["by_teacher_loss"] is None
+assert runs["good"]["choices"]["blimp"]["accuracy"] == 0.75 and runs["good"]["choices"]["blimp"]["sets_mean"] == 0.5 and runs["base"]["choices"] == {}
+html = open("r.html").read()
+assert "75.00 % +- 25.00" in html and "<td>good</td><td>2.5000 +- 0.5000</td>" in html
+END
+grep -q '^good *blimp *pairs *4 *75.00 % +- 25.00 *- *50.00 % +- 12.50 *-3.500$' table || fail "choices in the table: $(cat table)"
+grep -q '^the teacher *1.5000 +- 0.5000 *3.5000 +- 0.5000 *5.5000 +- 0.5000$' table || fail "thirds in the table: $(cat table)"
+grep -q '^bad *- *- *-$' table || fail "a run without losses: $(cat table)"
+losses 1 2 > teacher.jsonl
+echo '{"sequence": 1, "loss": 3}' >> teacher.jsonl
+got=0; ctl report --run base --teacher-losses teacher.jsonl > /dev/null 2> err || got=$?
+[ $got = 65 ] && grep -q 'sequence 1 twice' err || fail "a sequence twice: exit code $got: $(cat err)"
+
 # The baseline by name; teacher seconds out of a saved status; names that want escaping.
 ctl report --run other --run base --baseline base --json | grep -q '"verdict": "reached at step 6 of 8"' || fail "--baseline"
 echo '{"daemons":[{"role":"teacherd","state_seconds":{"computing":2.5}},{"role":"selectord"},{"role":"teacherd","state_seconds":{"computing":1}}]}' > st.json
@@ -102,6 +132,53 @@ got=0; ctl report --run empty 2> err || got=$?
 echo old > keep.html
 got=0; ctl report --run empty --out keep.html 2> /dev/null || got=$?
 [ "$(cat keep.html)" = old ] || fail "a failed report replaced the old one"
+
+# Seeds of one recipe, and complete shorter runs: the same name. In long, each seed is compared with its own baseline.
+base=(0 4.0 4.2 4.1) long=(0 3.8 4.1 4.1) short=(0 4.1 4.3 4.2) seeds=()
+for n in 1 2 3; do
+	run "b$n" 8 "5 5 5 ${base[n]}" 0 big "$n"
+	run "l$n" 8 "5 5 5 ${long[n]}" 4 big "$n"
+	run "s$n" 6 "5 5 ${short[n]}" 4 big "$n"
+	seeds+=(--run "BASELINE=b$n" --run "SALT=l$n" --run "SALT=s$n")
+done
+ctl report "${seeds[@]}" --json > seeds.json
+ctl report "${seeds[@]}" --out seeds.html --table > seeds
+python3 - <<'END'
+import json, math, statistics
+groups = {(g["name"], g["steps"]): g for g in json.load(open("seeds.json"))["seeds"]}
+assert sorted(groups) == [("BASELINE", 8), ("SALT", 6), ("SALT", 8)], sorted(groups)
+def want(got, values, what):
+    mean, se = statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
+    assert got["seeds"] == len(values) and abs(got["mean"] - mean) < 1e-9 and abs(got["standard_error"] - se) < 1e-9, f"{what}: {got}, expected {mean} {se}"
+want(groups["BASELINE", 8]["log_perplexity"], [4.0, 4.2, 4.1], "baseline")
+want(groups["SALT", 8]["log_perplexity"], [3.8, 4.1, 4.1], "salt")
+want(groups["SALT", 8]["against_baseline"], [-0.2, -0.1, 0], "pairs of a seed")
+want(groups["SALT", 6]["against_baseline"], [0.1, 0.1, 0.1], "shorter runs")
+# From (6, short) to (8, long): where the line is at the baseline's loss.
+want(groups["SALT", 8]["share_of_steps"], [(8 - 2 * 0.2 / 0.3) / 8, 7 / 8, 1], "share of the steps")
+assert groups["SALT", 6]["share_of_steps"] is None and groups["BASELINE", 8]["against_baseline"] is None
+END
+grep -q 'SALT  *8  *3  *4.0000 +- 0.1000 .* -0.1000 +- 0.0577  *90.3 +- 5.0' seeds || fail "seeds: $(cat seeds)"
+grep -q 'SALT seed 2, 8 steps against BASELINE seed 2, 8 steps' seeds && grep -q '90.3 +- 5.0' seeds.html || fail "labels of seeds: $(cat seeds)"
+run fast 8 "5 4.25 4.0 3.5" 4 big 1 0.125
+ctl report --run fast --run base | grep -q 'at equal speed  *3.00 s; the run made 4.00 times as many steps a second as base' || fail "unequal speeds: $(ctl report --run fast --run base)"
+
+# At 1,280 pixels no table needs a scroll bar; curves are cut off at the frame of their chart.
+python3 - <<'END'
+import re
+for chart in re.findall(r"<figure>.*?</figure>", open("seeds.html").read(), re.S):
+    frame = re.search(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" fill="none"', chart).groups()
+    inner = re.search(r'<svg x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" viewBox="([\d.]+) ([\d.]+) ([\d.]+) ([\d.]+)">(.*?)</svg>', chart, re.S).groups()
+    assert inner[:4] == frame and inner[4:8] == frame, (frame, inner[:8])
+    assert inner[8].count('<path fill="none"') == chart.count('<path fill="none"') == 9, "curves outside of the inner svg"
+END
+if command -v chromium > /dev/null; then
+	{ cat seeds.html; echo '<script>document.title = [...document.querySelectorAll(".wide")].map(e => e.scrollWidth - e.clientWidth).join(" ")</script>'; } > wide.html
+	HOME=$scratch timeout 60 chromium --headless --no-sandbox --disable-gpu --window-size=1280,900 --dump-dom "file://$scratch/wide.html" > dom 2> /dev/null
+	grep -q '<title>0 0 0</title>' dom || fail "tables at 1280 pixels: $(grep -o '<title>.*</title>' dom)"
+else
+	echo "not shown: the page at 1280 pixels (no chromium here)"
+fi
 
 ctl ledger --run good --run base --json > l.json
 python3 - <<'END'

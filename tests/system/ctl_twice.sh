@@ -25,6 +25,7 @@ twice 0 tokenizer encode --tokenizer "$tok" text
 twice 0 tokenizer info "$tok"
 twice 73 model new --layers 1 --width 32 --heads 2 --context 32 --tokenizer "$tok" --weights 5 student
 twice 0 model info student
+twice 73 model grow student grown --width 64 --noise 0.5
 twice 73 keygen keys
 small_fleet fleet.yaml "$(free_port)"
 sed -i 's/^teacher:.*/teacher: {model: student}/' fleet.yaml

@@ -95,8 +95,9 @@ fleet down killed > /dev/null
 compare killed "daemons were killed"
 
 # Stopped and started again at other numbers of ranks, around the switch; after it everybody else is gone for good, the cache too.
+# Labels come late, so that phase one is not over before the stop.
 salt stopped
-fleet up stopped --set trainer.ranks=1 > /dev/null
+fleet up stopped --set trainer.ranks=1 --set selector.label_ahead_steps=1 --set selector.commit_ms=150 > /dev/null
 wait_step stopped 33
 fleet down stopped > /dev/null
 grep -q 'event=daemon.exit .*code=75' stopped/logs/trainerd.log || { show stopped; fail "a stopped trainer ends with 75"; }

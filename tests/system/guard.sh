@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Outside of kernels, device memory is only passed on, uploaded and downloaded. The fleet runs once with the usual programs and once with programs
-# in which any other access ends the process (tests/kernels/guard.c): training, labels and scores, a stop and a resume at another number of ranks,
+# in which any other access ends the process (tests/kernels/guard.c): training with either optimizer, labels and scores, a stop and a resume at another number of ranks,
 # evaluation, generation. No access is reported, and every bit is the same.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
@@ -53,7 +53,12 @@ cycle() {
 	"$bin/saltctl" generate --model "$run/checkpoints/step_00000016" --prompt "You may" --tokens 8 > "$run.text" 2> "$run.text.log" ||
 		{ reported "$run.text.log"; fail "saltctl generate"; }
 	"$bin/saltctl" plan -c f.yaml --measure > "$run.plan" 2>&1 || { reported "$run.plan"; fail "saltctl plan --measure"; }
+	"$bin/trainerd" -c f.yaml --set run.dir="$run.muon" --set phase_one.steps=0 --set selector.mode=none --set trainer.optimizer=muon \
+		--set trainer.steps=4 > "$run.muon.log" 2>&1 || { reported "$run.muon.log"; fail "trainerd with Muon: $(tail -3 "$run.muon.log")"; }
+	"$bin/saltctl" plan -c f.yaml --set trainer.optimizer=muon --measure > "$run.plan" 2>&1 || { reported "$run.plan"; fail "plan --measure, Muon"; }
 	losses "$run/metrics.jsonl" > "$run.bits"
+	losses "$run.muon/metrics.jsonl" >> "$run.bits"
+	sha256sum < "$run.muon/checkpoints/step_00000004/model.safetensors" >> "$run.bits"
 	sha256sum < slm/checkpoints/step_00000080/model.safetensors >> "$run.bits"
 	sha256sum < "$run/checkpoints/step_00000016/model.safetensors" >> "$run.bits"
 	grep -E 'perplexity|accuracy' "$run.eval" >> "$run.bits"
@@ -62,5 +67,5 @@ cycle() {
 cycle "$guard" run_guard
 mv slm slm_guard
 cycle "$BIN" run_usual
-[ "$(grep -c '"kind":"step"' run_guard.bits)" = 16 ] || fail "not 16 steps"
+[ "$(grep -c '"kind":"step"' run_guard.bits)" = 20 ] || fail "not 16 steps and 4 of Muon"
 same run_guard.bits run_usual.bits "with the guard and without"

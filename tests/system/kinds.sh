@@ -61,6 +61,18 @@ run topk_all --set labels.kind=topk --set labels.k=4096
 paste -d' ' <(field dense loss | tr ' ' '\n') <(field topk_all loss | tr ' ' '\n') |
 	awk 'NF == 2 && ($1 - $2 > 1e-3 || $2 - $1 > 1e-3) { exit 1 }' || fail "dense: $(field dense loss), top-k of all ids: $(field topk_all loss)"
 
+# Weights of tokens, for labels of each kind. w of the row is what it was; the mean over the tokens is less, and the loss another one.
+run confidence --set phase_one.token_weight=teacher_confidence
+run ahead --set phase_one.token_weight=margin --set labels.kind=topk --set labels.k=12 --set phase_one.residual=ghost
+for rule in confidence ahead; do
+	expect $rule weight "$six $none"
+	field $rule token_weight | awk '{ for (i = 1; i <= 6; i++) if (!($i > 0 && $i < 0.6)) exit 1; exit !($7 == "null") }' ||
+		fail "$rule: mean weights $(field $rule token_weight)"
+done
+expect sampled token_weight "$six $none"		# null where there is no label
+differ confidence sampled
+differ ahead topk_ghost
+
 # Hand-over: w over the last four steps of phase one; linear in w, then in w / (1 - w).
 run linear --set phase_one.handover=linear --set phase_one.handover_steps=4
 run ratio --set phase_one.handover=ratio --set phase_one.handover_steps=4

@@ -22,6 +22,12 @@
 
 static int n_failed;
 
+/* As Muon divides parameters: the middle is cut between its pieces, of any length. */
+static const struct optim_piece pieces[] = {{.begin = 3 * B + 7, .end = 4 * B, .cost = 9}, {.begin = 4 * B, .end = 4 * B + 5, .cost = 1},
+    {.begin = 4 * B + 5, .end = 7 * B, .cost = 7}, {.begin = 7 * B, .end = 9 * B + 11, .cost = 20}, {.begin = 9 * B + 11, .end = 10 * B, .cost = 5}};
+static const struct optim_split three_parts = {.n = 12 * B + 3, .n_parts = 3, .parts = {{.end = 3 * B + 7},
+    {.begin = 3 * B + 7, .end = 10 * B, .pieces = pieces, .n_pieces = 5}, {.begin = 10 * B, .end = 12 * B + 3}}};
+
 /* Elements [begin, end) of a rank's buffer. Sizes far apart: every order of summation rounds otherwise. */
 static void
 fill(float *x, int64_t begin, int64_t end, int rank, int buffer)
@@ -38,15 +44,17 @@ fill(float *x, int64_t begin, int64_t end, int rank, int buffer)
 static void
 tree_reduce(const struct shard *s, struct comm *comm, float *grads, float *scratch)
 {
-	for (int level = 0; level < s->n_levels; level++) {
-		int64_t begin = s->level_begin[level], end = s->level_end[level], mine = s->level_begin[level + 1];
-		int64_t mine_end = s->level_end[level + 1], n = end - begin - (mine_end - mine);
+	for (int i = 0; i < s->n_parts * s->n_levels; i++) {
+		const struct shard_part *p = &s->parts[i / s->n_levels];
+		int level = i % s->n_levels;
+		int64_t begin = p->level_begin[level], end = p->level_end[level], mine = p->level_begin[level + 1];
+		int64_t mine_end = p->level_end[level + 1], n = end - begin - (mine_end - mine);
 		int64_t theirs = s->rank >> level & 1 ? begin : mine_end;
 
 		comm_exchange(comm, s->rank ^ 1 << level, grads + theirs, (size_t)n * sizeof(float), scratch,
 		    (size_t)(mine_end - mine) * sizeof(float));
-		for (int64_t i = 0; i < mine_end - mine; i++)
-			grads[mine + i] += scratch[i];
+		for (int64_t j = 0; j < mine_end - mine; j++)
+			grads[mine + j] += scratch[j];
 	}
 }
 
@@ -59,8 +67,9 @@ fill_device(struct kernels *k, float *x, float *host, int64_t begin, int64_t end
 }
 
 static void
-one_case(struct comm *comm, struct kernels *k, int64_t n, int64_t bucket, int n_below, bool any_order)
+one_case(struct comm *comm, struct kernels *k, const struct optim_split *split, int64_t bucket, int n_below, bool any_order)
 {
+	int64_t n = split->n;
 	struct reduce_options o = {.bucket = bucket, .any_order = any_order};
 	size_t bytes = (size_t)n * sizeof(float);
 	float *below[MAX_BELOW], *grads = kernels_alloc(k, bytes), *plain = malloc(bytes), *host = malloc(bytes), *scratch = malloc(bytes);
@@ -70,8 +79,8 @@ one_case(struct comm *comm, struct kernels *k, int64_t n, int64_t bucket, int n_
 	int rank = comm_rank(comm);
 	int64_t bad = -1;
 
-	shard_range(&shard, n, rank, comm_size(comm));
-	if (grads == NULL || plain == NULL || host == NULL || scratch == NULL || reduce_new(&r, &shard, comm, k, &o) != 0)
+	shard_range(&shard, split, rank, comm_size(comm));
+	if (grads == NULL || plain == NULL || host == NULL || scratch == NULL || reduce_new(&r, split, comm, k, &o) != 0)
 		comm_abort(comm, 71);
 	for (int i = 0; i < n_below; i++) {
 		if ((below[i] = kernels_alloc(k, bytes)) == NULL)
@@ -110,10 +119,11 @@ one_case(struct comm *comm, struct kernels *k, int64_t n, int64_t bucket, int n_
 		}
 		reduce_end(r, &stats);
 		kernels_download(k, host, grads, bytes);
-		for (int64_t i = shard.begin; i < shard.end && bad < 0; i++)
-			if (any_order ? !(fabsf(host[i] - plain[i]) <= 1e-5f * (1e4f + fabsf(plain[i]))) :
-			    memcmp(&host[i], &plain[i], sizeof(float)) != 0)
-				bad = i;
+		for (int p = 0; p < shard.n_parts; p++)
+			for (int64_t i = shard.parts[p].begin; i < shard.parts[p].end && bad < 0; i++)
+				if (any_order ? !(fabsf(host[i] - plain[i]) <= 1e-5f * (1e4f + fabsf(plain[i]))) :
+				    memcmp(&host[i], &plain[i], sizeof(float)) != 0)
+					bad = i;
 		if (!(stats.early >= 0 && stats.early <= 1 && stats.exposed_s >= 0))
 			bad = -2;
 	}
@@ -143,12 +153,17 @@ main(int argc, char **argv)
 	if (comm_init(&comm, &argc, &argv) != 0 || kernels_new(&k, &ko, NULL) != 0)
 		return 1;
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		one_case(comm, k, sizes[i], 1, 0, false);
-		one_case(comm, k, sizes[i], B, MAX_BELOW, false);
-		one_case(comm, k, sizes[i], 2 * B + 1, 1, false);
-		one_case(comm, k, sizes[i], 0, 2, false);
-		one_case(comm, k, sizes[i], 2 * B, 1, true);
+		const struct optim_split whole = optim_split_whole(sizes[i]);
+
+		one_case(comm, k, &whole, 1, 0, false);
+		one_case(comm, k, &whole, B, MAX_BELOW, false);
+		one_case(comm, k, &whole, 2 * B + 1, 1, false);
+		one_case(comm, k, &whole, 0, 2, false);
+		one_case(comm, k, &whole, 2 * B, 1, true);
 	}
+	one_case(comm, k, &three_parts, 1, 2, false);
+	one_case(comm, k, &three_parts, 2 * B + 1, 1, false);
+	one_case(comm, k, &three_parts, 0, 0, true);
 	failed = n_failed;
 	comm_max(comm, &failed, 1);
 	if (comm_rank(comm) == 0)

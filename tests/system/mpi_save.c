@@ -2,7 +2,7 @@
 /*
  * mpi_save - saves or loads a checkpoint of a model whose arrays take several pieces of every staging buffer, and compares every element
  * with a function of its number. Any number of ranks may load what any number saved (ranks_same_bits.sh).
- * usage: mpirun -n R mpi_save DIR save|load [gather]
+ * usage: mpirun -n R mpi_save DIR save|load [gather] [muon]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,19 +29,23 @@ source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *n
 
 /* Elements of this rank that are not as source() made them. */
 static int64_t
-wrong(struct step *s)
+wrong(struct step *s, int rank)
 {
-	const struct shard *own = step_shard(s);
 	static float x[CHUNK];
 	int64_t n_wrong = 0;
 
-	for (int a = 0; a < STEP_ARRAYS; a++)
-		for (int64_t at = own->begin, n; at < own->end; at += n) {
-			n = own->end - at < CHUNK ? own->end - at : CHUNK;
-			step_read(s, (enum step_array)a, at, n, x);
-			for (int64_t i = 0; i < n; i++)
-				n_wrong += x[i] != value((enum step_array)a, (uint64_t)(at + i));
+	for (int i = 0; i < STEP_ARRAYS * step_parts(s); i++) {
+		enum step_array a = (enum step_array)(i % STEP_ARRAYS);
+		int64_t at, end;
+
+		step_range(s, a, rank, i / STEP_ARRAYS, &at, &end);
+		for (int64_t n; at < end; at += n) {
+			n = end - at < CHUNK ? end - at : CHUNK;
+			step_read(s, a, at, n, x);
+			for (int64_t j = 0; j < n; j++)
+				n_wrong += x[j] != value(a, (uint64_t)(at + j));
 		}
+	}
 	return n_wrong;
 }
 
@@ -52,9 +56,9 @@ main(int argc, char **argv)
 	const struct model_config cfg = {.family = MODEL_FAMILY_LLAMA, .vocab_size = 70001, .context = 8, .d_model = 72, .n_layers = 1,
 	    .n_heads = 2, .n_kv_heads = 2, .head_dim = 36, .d_ff = 96, .norm_eps = 1e-5f, .tied = true, .rope_theta = 10000,
 	    .initializer_range = 0.02f, .bos_id = -1, .eos_id = -1};
-	const struct step_options so = {.context = 8, .batch = 4, .micro_batch = 1, .lanes = 4, .deterministic = true};
-	struct state state = {.identity = {.compute_class = "c", .mode = "m"}, .step = 7, .tokens = 99, .switch_step = 3};
-	struct save_options save = {.root = argc > 1 ? argv[1] : "", .gather = argc > 3, .keep = 2};
+	struct step_options so = {.context = 8, .batch = 4, .micro_batch = 1, .lanes = 4, .deterministic = true};
+	struct state state = {.identity = {.compute_class = "c", .optimizer = "adamw", .mode = "m"}, .step = 7, .tokens = 99, .switch_step = 3};
+	struct save_options save = {.root = argc > 1 ? argv[1] : "", .keep = 2};
 	struct kernels *kernels = NULL;
 	struct comm *comm = NULL;
 	struct step *s = NULL;
@@ -68,6 +72,13 @@ main(int argc, char **argv)
 		return 70;
 	if (argc < 3)
 		comm_abort(comm, 64);
+	for (int i = 3; i < argc; i++) {
+		save.gather = save.gather || strcmp(argv[i], "gather") == 0;
+		if (strcmp(argv[i], "muon") == 0) {
+			so.optim.kind = OPTIM_MUON;
+			strcpy(state.identity.optimizer, "muon");
+		}
+	}
 	if ((rc = kernels_new(&kernels, &ko, &note)) != 0 || (rc = step_new(&s, &cfg, kernels, comm, &so, &note)) != 0)
 		goto out;
 	if (strcmp(argv[2], "save") == 0) {
@@ -84,7 +95,7 @@ out:
 		fprintf(stderr, "mpi_save: %s\n", err_note_str(&note, rc, text, sizeof(text)));
 		comm_abort(comm, 1);
 	}
-	bad = wrong(s) + !found + (state.step != 7 || state.tokens != 99 || state.switch_step != 3);
+	bad = wrong(s, comm_rank(comm)) + !found + (state.step != 7 || state.tokens != 99 || state.switch_step != 3);
 	if (bad != 0)
 		fprintf(stderr, "mpi_save: rank %d: %lld elements differ\n", comm_rank(comm), (long long)bad);
 	comm_max(comm, &bad, 1);

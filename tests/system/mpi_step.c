@@ -2,7 +2,7 @@
 /*
  * mpi_step - some optimiser steps of a small model on made token streams, soft labels included; prints one line per step and a hash
  * of all parameters and moments at the end. The lines must be the same whatever R is (ranks_same_bits.sh compares them).
- * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [bucket=ELEMENTS]
+ * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [margin] [documents] [bucket=ELEMENTS] [muon] [gpt2] [threads=N]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +52,7 @@ main(int argc, char **argv)
 	char text[1024];
 	int32_t *tokens, *ids;
 	float *weight, *values;
-	int64_t *offsets, rows, n_own;
+	int64_t *offsets, rows;
 	double sums[STEP_ARRAYS] = {0};
 	float *own;
 	int rc;
@@ -66,6 +66,18 @@ main(int argc, char **argv)
 			so.recompute = true;
 		else if (strcmp(argv[i], "bf16") == 0)
 			ko.dtype = KERNELS_DTYPE_BF16;
+		else if (strcmp(argv[i], "margin") == 0)
+			so.token_weight = KERNELS_TOKEN_WEIGHT_MARGIN;
+		else if (strcmp(argv[i], "documents") == 0)		/* tokens that occur often end documents */
+			so.isolate_documents = (so.document_end = 3) > 0;
+		else if (strcmp(argv[i], "muon") == 0)
+			so.optim.kind = OPTIM_MUON;
+		else if (strcmp(argv[i], "gpt2") == 0)		/* fused queries, keys and values */
+			cfg = (struct model_config){.family = MODEL_FAMILY_GPT2, .vocab_size = VOCAB, .context = CONTEXT, .d_model = 120, .n_layers = 2,
+			    .n_heads = 6, .n_kv_heads = 6, .head_dim = 20, .d_ff = 300, .norm_eps = 1e-5f, .attention_bias = true, .mlp_bias = true,
+			    .initializer_range = 0.02f, .bos_id = -1, .eos_id = -1};
+		else if (strncmp(argv[i], "threads=", 8) == 0)
+			ko.threads = atoi(argv[i] + 8);
 		else if (strncmp(argv[i], "bucket=", 7) == 0)
 			so.bucket = atoll(argv[i] + 7);
 		else
@@ -109,20 +121,23 @@ main(int argc, char **argv)
 		}
 		step_run(step, &in, 3e-3f, s + 1, &out);
 		if (comm_rank(comm) == 0)
-			printf("step %d loss %.17g hard %.17g soft %.17g norm %.17g accuracy %.17g\n", s + 1, out.loss, out.hard, out.soft,
-			    out.grad_norm, out.accuracy);
+			printf("step %d loss %.17g hard %.17g soft %.17g norm %.17g accuracy %.17g weight %.17g\n", s + 1, out.loss, out.hard,
+			    out.soft, out.grad_norm, out.accuracy, out.weight);
 	}
 	struct step_eval e;
 
-	if ((rc = step_evaluate(step, 37, heldout, NULL, &e)) != 0)
+	if ((rc = step_evaluate(step, 37, heldout, NULL, NULL, &e)) != 0)
 		comm_abort(comm, 70);
 	/* Every rank adds the bits of its range as whole numbers below 2^53: exact in any order. */
-	n_own = step_shard(step)->end - step_shard(step)->begin;
-	own = calloc((size_t)n_own + 1, sizeof(*own));
-	for (int a = 0; a < STEP_ARRAYS; a++) {
-		step_read(step, (enum step_array)a, step_shard(step)->begin, n_own, own);
-		for (int64_t i = 0; i < n_own; i++) {
-			union { float f; uint32_t u; } bits = {.f = own[i]};
+	own = calloc((size_t)step_model(step)->n_params, sizeof(*own));
+	for (int i = 0; i < STEP_ARRAYS * step_parts(step); i++) {
+		int a = i % STEP_ARRAYS;
+		int64_t begin, end;
+
+		step_range(step, (enum step_array)a, comm_rank(comm), i / STEP_ARRAYS, &begin, &end);
+		step_read(step, (enum step_array)a, begin, end - begin, own);
+		for (int64_t j = 0; j < end - begin; j++) {
+			union { float f; uint32_t u; } bits = {.f = own[j]};
 
 			sums[a] += bits.u;
 		}

@@ -20,7 +20,33 @@ for r in 1 2 4; do
 	ranks $r "$BIN/mpi_step" bf16 > "$scratch/bf16_$r"
 	same "$scratch/bf16_1" "$scratch/bf16_$r" "bf16, R = $r"
 done
+for how in margin "margin bf16"; do
+	ranks 1 "$BIN/mpi_step" $how > "$scratch/margin_1"
+	ranks 4 "$BIN/mpi_step" $how recompute > "$scratch/margin_4"
+	same "$scratch/margin_1" "$scratch/margin_4" "$how, R = 4 with recompute"
+done
+awk '$1 == "step" && $2 < 7 && !($14 > 0 && $14 < 0.499) { exit 1 }' "$scratch/margin_1" || fail "weights under margin: $(head -6 "$scratch/margin_1")"
 cmp -s "$scratch/r1" "$scratch/bf16_1" && fail "bf16 gives the bits of fp32"
+for how in documents "documents bf16"; do
+	for r in 1 2 4; do
+		ranks $r "$BIN/mpi_step" $how > "$scratch/documents_$r"
+		same "$scratch/documents_1" "$scratch/documents_$r" "isolated documents, $how, R = $r"
+	done
+done
+cmp -s "$scratch/bf16_1" "$scratch/documents_1" && fail "isolated documents give the bits of others"
+# Muon: whole matrices to ranks, apart or fused, also where there are more ranks than can have a layer's.
+for r in 1 2 4 8; do
+	ranks $r "$BIN/mpi_step" muon > "$scratch/muon_$r"
+	same "$scratch/muon_1" "$scratch/muon_$r" "Muon, R = $r"
+done
+for r in 1 4; do
+	ranks $r "$BIN/mpi_step" muon gpt2 bf16 > "$scratch/muon_bf16_$r"
+	same "$scratch/muon_bf16_1" "$scratch/muon_bf16_$r" "Muon, GPT-2 in bf16, R = $r"
+done
+OMP_NUM_THREADS=2 ranks 1 "$BIN/mpi_step" muon threads=2 > "$scratch/muon_threads"
+same "$scratch/muon_1" "$scratch/muon_threads" "Muon, two threads"
+cmp -s "$scratch/r1" "$scratch/muon_1" && fail "Muon gives the bits of AdamW"
+awk '$1 == "step" { hard[$2] = $6 } END { exit !(hard[12] < hard[1] - 0.3) }' "$scratch/muon_1" || fail "the loss does not fall with Muon"
 ranks 1 "$BIN/mpi_step" > "$scratch/again"
 same "$scratch/r1" "$scratch/again" "a second run"
 grep -q "^step 12 loss" "$scratch/r1" || fail "no twelfth step"
@@ -41,6 +67,18 @@ done
 ranks 2 "$BIN/mpi_save" "$scratch/save4" load > "$scratch/log" 2>&1 || fail "load at R = 2 of R = 4: $(cat "$scratch/log")"
 ranks 4 "$BIN/mpi_save" "$scratch/save1" load gather > "$scratch/log" 2>&1 || fail "gathered load at R = 4 of R = 1: $(cat "$scratch/log")"
 ranks 1 "$BIN/mpi_save" "$scratch/save2" load > "$scratch/log" 2>&1 || fail "load at R = 1 of R = 2: $(cat "$scratch/log")"
+# Muon's: a file for each rank and part, the second moments in an order of their own.
+ranks 2 "$BIN/mpi_save" "$scratch/muon2" save muon > "$scratch/log" 2>&1 || fail "save of Muon's state: $(cat "$scratch/log")"
+[ "$(ls "$scratch/muon2"/step_00000007/optim_* | wc -l)" = 6 ] || fail "not 6 shards: $(ls "$scratch/muon2"/step_00000007)"
+ranks 2 "$BIN/mpi_save" "$scratch/muon2g" save gather muon > "$scratch/log" 2>&1 || fail "gathered save of Muon's state: $(cat "$scratch/log")"
+for f in "$scratch/muon2"/step_00000007/*; do
+	same "$f" "$scratch/muon2g/step_00000007/${f##*/}" "gathered or not, Muon"
+done
+ranks 4 "$BIN/mpi_save" "$scratch/muon2" load muon > "$scratch/log" 2>&1 || fail "load of Muon's state at R = 4 of R = 2: $(cat "$scratch/log")"
+ranks 1 "$BIN/mpi_save" "$scratch/muon2" load muon > "$scratch/log" 2>&1 || fail "load of Muon's state at R = 1 of R = 2: $(cat "$scratch/log")"
+ranks 2 "$BIN/mpi_save" "$scratch/muon2" load gather muon > "$scratch/log" 2>&1 || fail "gathered load of Muon's state: $(cat "$scratch/log")"
+ranks 1 "$BIN/mpi_save" "$scratch/muon2" load > "$scratch/log" 2>&1 && fail "AdamW took the state of Muon"
+grep -q "trainer.optimizer.*muon.*trainer.init.*adamw" "$scratch/log" || fail "no clear error for the other optimizer: $(cat "$scratch/log")"
 if ranks 3 "$BIN/mpi_step" > "$scratch/r3" 2> "$scratch/r3.err"; then
 	fail "3 ranks on 8 lanes were taken"
 fi

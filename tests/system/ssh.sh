@@ -23,7 +23,7 @@ ip link set lo up
 ip link add salt type bridge
 ip link set salt up
 ip addr add 10.77.1.1/24 dev salt
-mkdir fleet keys
+mkdir fleet keys home
 ssh-keygen -q -t ed25519 -N '' -f keys/host
 ssh-keygen -q -t ed25519 -N '' -f keys/user
 cat > keys/sshd_config <<END
@@ -35,6 +35,7 @@ UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 MaxStartups 100
+SetEnv HOME=$scratch/home
 END
 cat > keys/ssh_config <<END
 Host *
@@ -154,6 +155,9 @@ wrong() {		# wrong CODE WORDS LINE..: as the file of hosts
 wrong 65 'wrong:2: expected selectord, teachers=N or trainers=N, found teacher=2' 'alpha selectord' 'beta teacher=2'
 wrong 65 'wrong:2: alpha already has a line' 'alpha selectord' 'alpha trainers=1'
 wrong 65 'wrong:1: alpha has no part' 'alpha'
+for name in -oProxyCommand=x .. @alpha root@ 'a;b'; do
+	wrong 65 'wrong:1: expected the name of a host, or USER@HOST, found' "$name selectord"
+done
 wrong 65 'no host has selectord' 'alpha trainers=1'
 wrong 65 'no host has trainers' 'alpha selectord'
 wrong 65 '2 hosts have selectord' 'alpha selectord' 'beta selectord trainers=1'
@@ -212,7 +216,7 @@ does status
 says '^beta: teacherd-2 *drained'
 says '^trainerd  *trainerd-0 .*beta'
 does logs trainerd
-says '^beta: .*event=steps.begin'
+says '^beta: .*prog=trainerd .*event='
 does logs teacherd-1
 says '^gamma: .*event=selectord.welcome'
 refused 78 'one of 1 2 4$' scale trainers=3

@@ -120,7 +120,7 @@ def main():
     lines = [json.loads(x) for x in open(run / "metrics.jsonl")]
     steps = [x for x in lines if x["kind"] == "step"]
     evals = [x for x in lines if x["kind"] == "eval"]
-    names = {"loss": "loss", "hard_loss": "hard", "soft_loss": "soft", "kl": "kl", "accuracy": "accuracy", "grad_norm": "grad_norm", "lr": "lr", "kd_weight": "weight", "phase": "phase"}
+    names = {"loss": "loss", "hard_loss": "hard", "soft_loss": "soft", "kl": "kl", "accuracy": "accuracy", "grad_norm": "grad_norm", "lr": "lr", "kd_weight": "weight", "token_weight": "token_weight", "phase": "phase"}
     n = 0
     for tag, key, rows in [(f"train/{t}", k, steps) for t, k in names.items()] + [(f"heldout/{k}", k, evals) for k in ("loss", "accuracy", "bits_per_byte")]:
         rows = {x["step"]: fp32(x[key]) for x in rows if x[key] is not None}
@@ -141,4 +141,5 @@ def main():
     print(f"{n} values of {len(steps)} steps and {len(evals)} evaluations are those of metrics.jsonl")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-# Difficult situations of trainerd: a rank that cannot start, a margin evaluated twice, a damaged checkpoint, fewer steps than were already done, a
+# Difficult situations of trainerd: a rank that cannot start, another optimizer than the checkpoint's, a margin evaluated twice, a damaged checkpoint, fewer steps than were already done, a
 # switch moved to an earlier step, rows in many short answers.
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"
 
 "$BIN/saltctl" corpus build --tokenizer "$SOURCE/share/tokenizer-4k" --out train --heldout-out held --heldout-one-in 8 --threads 1 \
-	--split-on blank-lines "$SOURCE/docs" > corpus.log
+	--split-on blank-lines --only '*.md' "$SOURCE/docs" > corpus.log
 "$BIN/saltctl" model new --layers 1 --width 32 --heads 2 --context 32 --tokenizer "$SOURCE/share/tokenizer-4k" slm > model.log
 daemons=()
 saltctl() { "$BIN/saltctl" "$@"; }
@@ -51,6 +51,16 @@ timeout 40 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c socket.yaml --set trainer.step
 [ $rc -ne 0 ] && [ $rc -ne 124 ] || last_log socket "two ranks on one port ended with $rc"
 grep -q "tcp://127.0.0.1:$port" socket.log || last_log socket "the port is not named"
 
+# A held-out corpus shorter than one sequence: every daemon refuses to start and names the corpus.
+head -c 300 "$SOURCE/LICENSE" | tr -d '\n' | cut -c 1-40 > short.txt
+"$BIN/saltctl" corpus build --tokenizer "$SOURCE/share/tokenizer-4k" --out short short.txt > corpus.log
+fleet short slm
+for daemon in trainerd selectord; do
+	rc=0
+	timeout 20 "$BIN/$daemon" -c short.yaml --set trainer.steps=2 --set corpus.heldout=short > short.log 2>&1 || rc=$?
+	[ $rc -eq 65 ] && grep -q 'short: expected at least .*33 tokens.* found 7' short.log || last_log short "$daemon, a short held-out set: $rc"
+done
+
 # bf16: a checkpoint has the fp32 masters, and the run that goes on from it, on two ranks, ends with the same bits.
 fleet bf16 slm
 options=(--set trainer.dtype=bf16 --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep_checkpoints=3)
@@ -60,6 +70,23 @@ mv run_bf16/checkpoints/step_00000030 bf16_whole
 timeout 60 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c bf16.yaml "${options[@]}" > bf16.log 2>&1 || last_log bf16 "bf16 goes on, on two ranks"
 same bf16_whole/model.safetensors run_bf16/checkpoints/step_00000030/model.safetensors "bf16 stopped and resumed on two ranks"
 grep -q '"dtype":"F32"' bf16_whole/model.safetensors || fail "the masters are not fp32"
+
+# Muon: the same from a checkpoint, on two ranks; another optimizer is refused, with or without the options of the run at hand.
+fleet muon slm
+options=(--set trainer.optimizer=muon --set trainer.steps=8 --set trainer.checkpoint_every=4 --set trainer.keep_checkpoints=3)
+train muon "${options[@]}" || last_log muon "muon"
+grep -q 'event=run.start .*optimizer=muon' muon.log || last_log muon "the log does not say which optimizer"
+grep -q '"optimizer": *"muon"' run_muon/checkpoints/step_00000008/state.json || fail "state.json does not say which optimizer"
+saltctl run info -c muon.yaml "${options[@]}" | grep -q '^optimizer *muon$' || fail "run info does not say which optimizer"
+mv run_muon/checkpoints/step_00000008 muon_whole
+rc=0; train muon "${options[@]}" --set trainer.optimizer=adamw || rc=$?
+[ $rc = 78 ] && grep -q 'trainer.optimizer.*another run.dir' muon.log || last_log muon "AdamW goes on with Muon's run: exit code $rc"
+mv run_muon/fleet.yaml muon_fleet.yaml
+rc=0; train muon "${options[@]}" --set trainer.optimizer=adamw || rc=$?
+[ $rc = 78 ] && grep -q 'trainer.optimizer.*trainer.init: .*step_00000004' muon.log || last_log muon "AdamW goes on from Muon's checkpoint: exit code $rc"
+mv muon_fleet.yaml run_muon/fleet.yaml
+timeout 60 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c muon.yaml "${options[@]}" > muon.log 2>&1 || last_log muon "muon goes on, on two ranks"
+same muon_whole/model.safetensors run_muon/checkpoints/step_00000008/model.safetensors "Muon stopped and resumed on two ranks"
 
 # A damaged checkpoint is passed over, and its place is taken by a good one when the run comes by again.
 fleet base slm
@@ -142,7 +169,7 @@ cp train.idx foreign.idx
 cp -r slm slm_foreign
 cp -r $c/step_00000030 teacher_foreign
 rm teacher_foreign/MANIFEST.json		# it has the hash of the tokenizer.json that is replaced
-sed -i 's/"type": *"BPE"/"type": "Unigram"/' slm_foreign/tokenizer.json
+sed -i 's/"type": *"BPE"/"type": "WordPiece"/' slm_foreign/tokenizer.json
 cp slm_foreign/tokenizer.json teacher_foreign/
 fleet foreign teacher_foreign "steps: 2"
 foreign=(--set corpus.train=foreign --set corpus.heldout= --set trainer.model=slm_foreign --set trainer.steps=2)
@@ -150,7 +177,7 @@ serve foreign "${foreign[@]}"
 train foreign "${foreign[@]}" || last_log foreign "a tokenizer that is not read"
 serve_no_more
 for log in foreign foreign.selectord foreign.teacherd; do
-	[ "$(grep -c 'event=tokenizer.unread .*model.type: expected BPE, found Unigram' $log.log)" -eq 1 ] || fail "$log: $(cat $log.log)"
+	[ "$(grep -c 'event=tokenizer.unread .*model.type: expected BPE or Unigram, found WordPiece' $log.log)" -eq 1 ] || fail "$log: $(cat $log.log)"
 done
 same slm_foreign/tokenizer.json run_foreign/checkpoints/step_00000002/tokenizer.json "the tokenizer of the checkpoint"
 echo >> teacher_foreign/tokenizer.json
@@ -159,7 +186,7 @@ serve foreign "${foreign[@]}" --set cache.dir=cache_foreign2
 grep -q "corpus.tokenizer" foreign.log || fail "another tokenizer of the teacher: $(cat foreign.log)"
 serve_no_more
 "$BIN/saltctl" generate --model run_foreign/checkpoints/step_00000002 --prompt a 2> generate.err && fail "text without a tokenizer"
-grep -q "model.type: expected BPE, found Unigram" generate.err || fail "generate: $(cat generate.err)"
+grep -q "model.type: expected BPE or Unigram, found WordPiece" generate.err || fail "generate: $(cat generate.err)"
 
 # A margin that was not met stays so after a resume, without another evaluation of the same step.
 fleet margin $c/step_00000030 "until_margin: 0"
@@ -202,21 +229,29 @@ train longer --set trainer.steps=12 --set phase_one.steps=12 --set selector.mode
 
 # One run.dir, two trainers: the second is told who has it. It is removed: the trainer goes on, and ends if somebody else has it by then.
 fleet owner slm
-"$BIN/trainerd" -c owner.yaml --set trainer.steps=100000 --set trainer.checkpoint_every=20 --set trainer.eval_every=0 > owner.log 2>&1 & pid=$!
-for ((i = 0; i < 200; i++)); do [ ! -d run_owner/checkpoints/step_00000020 ] || break; sleep 0.05; done
+"$BIN/trainerd" -c owner.yaml --set trainer.steps=100000 --set trainer.checkpoint_every=1 --set trainer.eval_every=0 > owner.log 2>&1 & pid=$!
+wait_checkpoint() {			# and what is written beside it
+	for ((i = 0; i < 200; i++)); do
+		[ -z "$(ls -d run_owner/checkpoints/step_???????? 2> /dev/null)" ] || [ ! -s run_owner/metrics.jsonl ] || break
+		sleep 0.05
+	done
+}
+wait_checkpoint
 rc=0
 timeout 60 "$BIN/trainerd" -c owner.yaml --set trainer.steps=5 > owner2.log 2>&1 || rc=$?
 [ $rc -eq 75 ] && grep -q "found one on $(hostname), pid $pid," owner2.log || last_log owner2 "a second trainer: $rc"
-mv run_owner moved_owner
-for ((i = 0; i < 200; i++)); do [ ! -s run_owner/metrics.jsonl ] || break; sleep 0.05; done
-grep -q event=run.removed owner.log && [ -s run_owner/metrics.jsonl ] && [ -e run_owner/fleet.yaml ] || last_log owner "a run.dir that was moved away"
+for ((n = 0; n < 20; n++)); do		# most of these moves come while a checkpoint is being written
+	mv run_owner moved_owner_$n
+	wait_checkpoint
+	grep -q event=run.removed owner.log && [ -s run_owner/metrics.jsonl ] && [ -e run_owner/fleet.yaml ] || last_log owner "a run.dir that was moved away: $n"
+done
 kill -USR1 $pid
 rc=0; wait $pid || rc=$?
 [ $rc -eq 75 ] || last_log owner "the stop after that: $rc"
-cp -r moved_owner/metrics.jsonl run_owner/metrics.jsonl
+cp moved_owner_0/metrics.jsonl run_owner/metrics.jsonl
 rm -r run_owner/checkpoints
 train owner --set trainer.steps=3 || last_log owner "anew, beside the metrics of a run whose checkpoints are gone"
-cmp -s moved_owner/metrics.jsonl run_owner/metrics.jsonl.2* || fail "the former metrics are gone: $(ls run_owner)"
+cmp -s moved_owner_0/metrics.jsonl run_owner/metrics.jsonl.2* || fail "the former metrics are gone: $(ls run_owner)"
 [ "$(grep -c '"kind":"step"' run_owner/metrics.jsonl)" = 3 ] || fail "the new metrics"
 
 # Dense rows: a frame holds a few, a step needs many frames. What an answer leaves out is asked for again at once, not after a while.

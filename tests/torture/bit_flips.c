@@ -147,11 +147,11 @@ read_checkpoint(struct sink *s, struct hash128 *identity)
 	take(s, &info.step, sizeof(info.step));
 	if ((text = json_print(checkpoint_state(c), false)) != NULL)
 		take_text(s, text);
-	if ((x = malloc(checkpoint_optim_total(c) * sizeof(*x))) == NULL)
+	if ((x = malloc(checkpoint_optim_total(c, "m") * sizeof(*x))) == NULL)
 		s->rc = ENOMEM;
 	for (int i = 0; i < 2 && s->rc == 0; i++)
-		if ((s->rc = checkpoint_read_optim(c, arrays[i], 0, checkpoint_optim_total(c), x, NULL)) == 0)
-			take(s, x, checkpoint_optim_total(c) * sizeof(*x));
+		if ((s->rc = checkpoint_read_optim(c, arrays[i], 0, checkpoint_optim_total(c, arrays[i]), x, NULL)) == 0)
+			take(s, x, checkpoint_optim_total(c, arrays[i]) * sizeof(*x));
 	free(x);
 	free(text);
 	checkpoint_close(&c);

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# run.sh [--seed N] [--only NAME,...] - all rows of the table below, two at a time; the longest first, so that the others run beside it.
+# run.sh [--seed N] [--only NAME,...] [--jobs N] - all rows of the table below, two (N) at a time; the longest first, so that the others run beside it.
 # run.sh NAME [COUNT [SEED]] - one row, as README.md describes it.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -8,13 +8,13 @@ cd "$(dirname "$0")/../.." || exit 1
 # NAME COUNT SECONDS: the count of a full run, and the time after which a row has failed.
 rows="
 soak 3600 5000
-kill 500 1500
-faults 40 1800
+kill 500 2400
+faults 40 3600
 frames 500000 3600
-power 2000 900
-fuzz 60 1200
-proxy 200000 4200
-flips 2000 900
+power 2000 1500
+fuzz 60 1800
+proxy 200000 3600
+flips 2000 1500
 "
 
 usage() {
@@ -33,12 +33,13 @@ row_of() {
 
 export SOURCE=$PWD BIN=${BIN:-$PWD/build/dev/bin}
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-seed=$((RANDOM * 32768 + RANDOM)) only=
+seed=$((RANDOM * 32768 + RANDOM)) only= jobs=2
 while [ $# -gt 0 ] && [[ $1 == -* ]]; do
 	[ $# -ge 2 ] || usage
 	case $1 in
 	--seed) number --seed "$2"; seed=$2 ;;
 	--only) only=${2//,/ } ;;
+	--jobs) number --jobs "$2"; jobs=$2 ;;
 	*) usage ;;
 	esac
 	shift 2
@@ -82,8 +83,8 @@ start=$SECONDS
 while read -r name count limit; do
 	[ -n "$name" ] || continue
 	[ -z "$only" ] || [[ " $only " == *" $name "* ]] || continue
-	while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
-	row "$name" "${2:-$count}" "$limit" &
+	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+	row "$name" "${2:-$count}" "$limit" < /dev/null &		# which the loop reads its rows from
 done <<< "$rows"
 wait
 

@@ -2,6 +2,9 @@
 #include "core_sim.h"
 #include "base/random/random.h"
 #include "base/random/shuffle.h"
+#include "data/corpus/blend.h"
+
+#include <errno.h>
 
 static size_t
 slot(uint64_t seq)
@@ -145,11 +148,16 @@ ask_n_results(void *arg, uint64_t *n)
 static int
 ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)
 {
-	uint8_t want[LABEL_BYTES];
+	uint8_t *want = malloc(LABEL_BYTES);		/* as labels_check, which needs room for a row */
+	bool good;
 
 	(void)arg;
+	if (want == NULL)
+		return err_note_set(note, ENOMEM, "label");
 	make_label(seq, want);
-	return len == LABEL_BYTES && memcmp(bytes, want, 12) == 0 ? 0 : err_note_set(note, ERR_MISMATCH, "label");
+	good = len == LABEL_BYTES && memcmp(bytes, want, 12) == 0;
+	free(want);
+	return good ? 0 : err_note_set(note, ERR_MISMATCH, "label");
 }
 
 static void
@@ -361,7 +369,11 @@ say(struct sim *s, uint64_t peer, const struct wire_message *m)
 		CHECK(wire_decode(frame, len, &heard, NULL) == 0);
 		free(frame);
 	}
+	if (s->before != NULL)
+		s->before();
 	core_message(s->core, peer, s->key, heard != NULL ? heard : m, s->now);
+	if (s->before != NULL)
+		s->after();
 	wire_message_destroy(&heard);
 	pump(s);
 }
@@ -504,6 +516,33 @@ fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_
 	return n;
 }
 
+const struct blend *reference_order;
+
+static uint64_t
+seq_at(const struct wire_plan *plan, uint64_t p)
+{
+	return reference_order != NULL ? blend_order(reference_order, plan->seed, p) : shuffle_order(plan->seed, WINDOWS, p);
+}
+
+/* Rows of part i in a block, chosen apart: as many as it has among the next K positions, capped by those of the block; the first parts fill up. */
+static uint64_t
+rows_of_part(uint64_t block, uint64_t W, uint64_t K, size_t i)
+{
+	uint64_t n[8] = {0}, has[8] = {0}, left = K;
+	size_t n_parts = blend_n_parts(reference_order);
+
+	for (uint64_t p = block * K; p < (block + 1) * K; p++)
+		n[blend_part_at(reference_order, p)]++;
+	for (uint64_t p = block * W; p < (block + 1) * W; p++)
+		has[blend_part_at(reference_order, p)]++;
+	for (size_t j = 0; j < n_parts; j++)
+		left -= n[j] = n[j] < has[j] ? n[j] : has[j];
+	for (size_t j = 0; j < n_parts; j++)
+		for (; left > 0 && n[j] < has[j]; left--)
+			n[j]++;
+	return n[i];
+}
+
 /* The rows as the method says, without a core: row g = the (g mod K)-th kept of block g div K. bad: never eligible. */
 void
 reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out)
@@ -515,7 +554,7 @@ reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t 
 		double S[64];
 
 		for (uint64_t i = 0; i < W; i++) {
-			uint64_t seq = shuffle_order(plan->seed, WINDOWS, block * W + i);
+			uint64_t seq = seq_at(plan, block * W + i);
 			float loss[L], masked[L];
 			uint8_t bytes[3 * L], rank[L];
 
@@ -534,12 +573,16 @@ reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t 
 			S[i] = seq == bad ? -1 : masked[L / 2];
 		}
 		for (uint64_t i = 0; i < W; i++) {
-			uint64_t better = 0;
+			uint64_t better = 0, most = K;
+			size_t part = plan->by_part ? blend_part_at(reference_order, block * W + i) : 0;
 
+			if (plan->by_part)
+				most = rows_of_part(block, W, K, part);
 			for (uint64_t j = 0; j < W; j++)
-				better += S[j] > S[i] || (S[j] == S[i] && j < i);
-			if ((plan->mode == WIRE_MODE_NONE || better < K) && kept++ == g % K)
-				out[g] = shuffle_order(plan->seed, WINDOWS, block * W + i);
+				if (!plan->by_part || blend_part_at(reference_order, block * W + j) == part)
+					better += S[j] > S[i] || (S[j] == S[i] && j < i);
+			if ((plan->mode == WIRE_MODE_NONE || better < most) && kept++ == g % K)
+				out[g] = seq_at(plan, block * W + i);
 		}
 	}
 }

@@ -13,6 +13,8 @@
 #include "selectord/core.h"
 #include "data/select/select.h"
 
+struct blend;
+
 enum { L = 5, WINDOWS = 50, HELD = 3, INBOX = 4096, LABEL_BYTES = 40 };
 
 struct held_op {
@@ -25,6 +27,7 @@ struct sim {
 	struct core_config cfg;
 	struct core_store ask;
 	const char *key;		/* of whoever speaks */
+	void (*before)(void), (*after)(void);	/* NULL, or called around each message to the core */
 	/* the disk */
 	bool has_score[2][WINDOWS + HELD], has_label[WINDOWS];
 	uint8_t score[2][WINDOWS + HELD][3 * L], label[WINDOWS][LABEL_BYTES];
@@ -92,7 +95,8 @@ void work_all(struct sim *s, const uint64_t *peers, size_t n);
 /* Rows [first, first + count) asked for and looked at; returns how many came. */
 size_t fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_t count, uint64_t *seqs, bool *quarantined);
 
-/* The rows as the method says, without a core. bad: never eligible. */
+/* The rows as the method says, without a core. bad: never eligible. Of a blend after reference_order was set; NULL: the shuffle order. */
+extern const struct blend *reference_order;
 void reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out);
 
 void test_core_teachers(void);			/* test_core_teachers.c */

@@ -67,7 +67,6 @@ self_test() {
 # Functions without a caller in the programs that stay exported, each with its reason.
 allowed() {
 	sed 's/[[:space:]]*#.*//; s/^[[:space:]]*//' <<- 'LIST' | grep .
-		labels_encode_draws	# the encoder of draws that a client's own teacher makes; tests encode with it
 		ctl_verbs		# the table of verbs: tests check every entry
 		fleet_add		# called in its own file; tests fill a fleet without daemons
 		top_loss		# called in its own file; tests draw given losses

@@ -6,8 +6,10 @@
 #include "fabric/bus/bus.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -34,14 +36,21 @@ plain_bus(uint64_t max_message)
 	return bus;
 }
 
-/* A TCP connection to "tcp://127.0.0.1:PORT". */
+/* A connection to "tcp://127.0.0.1:PORT" or "ipc://PATH". */
 static int
 dial(const char *endpoint)
 {
+	struct sockaddr_un path = {.sun_family = AF_UNIX};
 	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(strrchr(endpoint, ':') + 1)),
 	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool ipc = strncmp(endpoint, "ipc://", 6) == 0;
+	int fd = socket(ipc ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	if (ipc) {
+		snprintf(path.sun_path, sizeof(path.sun_path), "%s", endpoint + 6);
+		REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&path, sizeof(path)) == 0);
+		return fd;
+	}
 	REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0);
 	return fd;
 }
@@ -178,7 +187,7 @@ memory_mib(void)
 
 /* Bytes that never make a message: before the handshake, as parts, as a long frame's beginning, at each kind of socket. */
 static void
-test_endless_bytes(void)
+test_endless_bytes(bool ipc)
 {
 	enum { BLOCK = 1 << 20, MAX = 512 << 20 };
 	static const struct { const char *what; int socket; bool greets, hello; uint8_t flags; size_t body; } rows[] = {
@@ -195,11 +204,15 @@ test_endless_bytes(void)
 	struct bus_events *events = NULL;
 	struct bus_event event;
 	uint8_t *block = malloc(BLOCK);
+	char dir[] = "/tmp/salt-ipc-XXXXXX", paths[3][64];
 	long before, most = 0;
 
-	REQUIRE(block != NULL && bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
-	REQUIRE(bus_status_new(&status, bus, "tcp://127.0.0.1:0", answer_large, NULL, NULL) == 0);
-	REQUIRE(bus_events_publish(&events, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	REQUIRE(block != NULL && mkdtemp(dir) != NULL);
+	for (int i = 0; i < 3; i++)
+		snprintf(paths[i], sizeof(paths[i]), ipc ? "ipc://%s/%d" : "tcp://127.0.0.1:0", dir, i);
+	REQUIRE(bus_server_new(&server, bus, paths[0], NULL) == 0);
+	REQUIRE(bus_status_new(&status, bus, paths[1], answer_large, NULL, NULL) == 0);
+	REQUIRE(bus_events_publish(&events, bus, paths[2], NULL) == 0);
 	bus_poll_add_server(poll, server);
 	before = memory_mib();
 	for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
@@ -233,7 +246,7 @@ test_endless_bytes(void)
 		sent = pour(fd, block, len, MAX);
 		CHECK_ROW(rows[r].what, sent < MAX);
 		most = memory_mib() > most ? memory_mib() : most;
-		printf("%s: ended after %zu KiB, memory %ld MiB\n", rows[r].what, sent >> 10, memory_mib());
+		printf("%s, %s: ended after %zu KiB, memory %ld MiB\n", ipc ? "ipc" : "tcp", rows[r].what, sent >> 10, memory_mib());
 		close(fd);
 	}
 	free(block);
@@ -243,6 +256,42 @@ test_endless_bytes(void)
 	bus_status_destroy(&status);
 	bus_server_destroy(&server);
 	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+	for (int i = 0; ipc && i < 3; i++)
+		unlink(paths[i] + strlen("ipc://"));
+	CHECK(rmdir(dir) == 0);
+}
+
+/* AddressSanitizer keeps freed memory for a while: there, what is allocated counts. */
+extern size_t __sanitizer_get_current_allocated_bytes(void) __attribute__((weak));
+
+static long
+allocated_mib(void)
+{
+	return __sanitizer_get_current_allocated_bytes != NULL ? (long)(__sanitizer_get_current_allocated_bytes() >> 20) : memory_mib();
+}
+
+/* Subscribers that come and go while nothing is published leave no memory behind. */
+static void
+test_subscribers(void)
+{
+	enum { ROUNDS = 5, PEERS = 300 };
+	struct bus *bus = plain_bus(1 << 20);
+	struct bus_events *events = NULL;
+	long first = 0, last = 0;
+
+	REQUIRE(bus_events_publish(&events, bus, "tcp://127.0.0.1:0", NULL) == 0);
+	for (int round = 0; round < ROUNDS; round++) {
+		for (int i = 0; i < PEERS; i++)
+			reset(greet_as(bus_events_endpoint(events), true));
+		stop_sleep_ms(500);
+		malloc_trim(0);
+		last = allocated_mib();
+		first = round == 0 ? last : first;
+	}
+	printf("%d subscribers that came and went: memory %+ld MiB\n", (ROUNDS - 1) * PEERS, last - first);
+	CHECK(last - first < 10);
+	bus_events_destroy(&events);
 	bus_destroy(&bus);
 }
 
@@ -295,6 +344,68 @@ test_no_readers(void)
 	bus_server_destroy(&server);
 	bus_poll_destroy(&poll);
 	bus_destroy(&bus);
+}
+
+/* Whole messages of an ipc peer that come faster than they are handled: it is ended, and others are served. */
+static void
+test_ipc_flood(void)
+{
+	enum { BODY = 200, MAX = 512 << 20, BLOCK = 1 << 16 };
+	char dir[] = "/tmp/salt-ipc-XXXXXX", endpoint[80], path[64];
+	struct bus *bus = plain_bus(1 << 20);
+	struct bus_poll *poll = bus_poll_new(bus);
+	struct bus_server *server = NULL;
+	struct bus_event event;
+	uint8_t *block = malloc(BLOCK), body[BODY] = {0}, hello[8];
+	size_t len = 0, sent = 0, frames = 0, good = 0, asked = 0;
+	uint64_t flooder = 0, refused, ended;
+	bool gone = false, closed = false;
+	int64_t last = clock_now_ms() + 3 * PATIENCE_MS;
+	long before = memory_mib(), most = 0;
+	int fd, other;
+
+	REQUIRE(block != NULL && mkdtemp(dir) != NULL);
+	snprintf(path, sizeof(path), "%s/s", dir);
+	snprintf(endpoint, sizeof(endpoint), "ipc://%s", path);
+	while (len + BODY + 2 <= BLOCK)
+		len += short_frame(block + len, 0, body, BODY);
+	REQUIRE(bus_server_new(&server, bus, endpoint, NULL) == 0);
+	bus_poll_add_server(poll, server);
+	fd = greet(endpoint);
+	other = greet(endpoint);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	while (!(gone && good >= 20) && sent < MAX && clock_now_ms() < last) {
+		for (ssize_t k = 1; k > 0 && !closed && sent < MAX;) {
+			k = send(fd, block + sent % len, len - sent % len, MSG_NOSIGNAL);
+			sent += k > 0 ? (size_t)k : 0;
+			closed = k < 0 && errno != EAGAIN;
+		}
+		if (asked++ < 20)
+			REQUIRE(send(other, hello, short_frame(hello, 0, "hi", 2), 0) == 4);
+		/* one message at a time, as a daemon that is slow */
+		if (bus_server_recv(server, &event) == 0) {
+			if (event.kind == BUS_EVENT_FRAME && event.len == BODY)
+				flooder = event.peer;
+			frames += event.len == BODY;
+			good += event.len == 2;
+			gone = gone || (event.kind == BUS_EVENT_GONE && event.peer == flooder);
+			bus_event_free(&event);
+		}
+		most = memory_mib() > most ? memory_mib() : most;
+		if (gone)
+			bus_poll_wait(poll, 10);
+	}
+	bus_counts(bus, &refused, &ended);
+	printf("an ipc peer that floods: ended after %zu KiB and %zu messages, memory +%ld MiB\n", sent >> 10, frames, most - before);
+	CHECK(gone && good == 20 && sent < MAX && ended == 1 && most - before < 256);
+	close(fd);
+	close(other);
+	free(block);
+	bus_server_destroy(&server);
+	bus_poll_destroy(&poll);
+	bus_destroy(&bus);
+	unlink(path);
+	CHECK(rmdir(dir) == 0);
 }
 
 /* What is at the path of an ipc socket: a file and a live socket stay, a socket that was left is replaced. */
@@ -395,14 +506,105 @@ test_idle_connections(void)
 	bus_destroy(&bus);
 }
 
+/* Times that threads of this process began to wait. */
+static unsigned long
+waits(void)
+{
+	unsigned long n = 0, one;
+	char path[300], line[200];
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	FILE *f;
+
+	REQUIRE(dir != NULL);
+	while ((entry = readdir(dir)) != NULL) {
+		snprintf(path, sizeof(path), "/proc/self/task/%s/status", entry->d_name);
+		for (f = fopen(path, "r"); f != NULL && fgets(line, sizeof(line), f) != NULL; )
+			n += sscanf(line, "voluntary_ctxt_switches: %lu", &one) == 1 ? one : 0;
+		if (f != NULL)
+			fclose(f);
+	}
+	closedir(dir);
+	return n;
+}
+
+/* A status socket that nobody asks, as of an idle client: no thread looks 50 times a second. A connection that pours bytes in is ended all the same. */
+static void
+test_quiet(void)
+{
+	enum { BLOCK = 1 << 20, MAX = 512 << 20 };
+	struct bus *bus = plain_bus(1 << 20);
+	struct bus_status *status = NULL;
+	uint8_t *block = malloc(BLOCK), body[200] = {0};
+	unsigned long before, n;
+	size_t len = 0;
+	int fd;
+
+	REQUIRE(block != NULL && bus_status_new(&status, bus, "tcp://127.0.0.1:0", answer_large, NULL, NULL) == 0);
+	while (len + 260 < BLOCK)
+		len += short_frame(block + len, MORE, body, sizeof(body));
+	for (int i = 0; i < 2; i++) {
+		before = waits();
+		stop_sleep_ms(2000);
+		n = waits() - before;
+		CHECK_ROW("waits in two seconds", n < 50);
+		printf("a status socket that nobody asks: %lu waits in two seconds\n", n);
+		fd = greet(bus_status_endpoint(status));
+		CHECK_ROW("parts", pour(fd, block, len, MAX) < MAX);
+		close(fd);
+		stop_sleep_ms(500);			/* until it is gone here too */
+	}
+	free(block);
+	bus_status_destroy(&status);
+	bus_destroy(&bus);
+}
+
+/* Where libzmq would abort for want of descriptors, there is an error; with the fewest that are allowed a daemon's sockets can be made. */
+static void
+test_few_files(void)
+{
+	struct bus_options options = {0};
+	struct bus_status *status = NULL;
+	struct bus_server *server = NULL;
+	struct bus *bus = NULL;
+	struct err_note note;
+	char text[300];
+	int state;
+	pid_t pid;
+
+	fflush(stdout);
+	if ((pid = fork()) == 0) {
+		setrlimit(RLIMIT_NOFILE, &(struct rlimit){20, 20});
+		CHECK(bus_new(&bus, &options, &note) == EMFILE && bus == NULL);
+		err_note_str(&note, EMFILE, text, sizeof(text));
+		CHECK(strstr(text, "ulimit -n") != NULL && strstr(text, "found 20") != NULL);
+		_exit(check_done());
+	}
+	REQUIRE(pid > 0 && waitpid(pid, &state, 0) == pid);
+	CHECK(state == 0);
+	if ((pid = fork()) == 0) {
+		setrlimit(RLIMIT_NOFILE, &(struct rlimit){20, 64});
+		CHECK(bus_new(&bus, &options, &note) == 0 && bus_status_new(&status, bus, "tcp://127.0.0.1:*", answer_large, NULL, NULL) == 0 &&
+		    bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
+		_exit(check_done());
+	}
+	REQUIRE(pid > 0 && waitpid(pid, &state, 0) == pid);
+	CHECK(state == 0);
+}
+
 int
 main(void)
 {
 	log_init("test", LOG_LEVEL_WARN);
+	test_few_files();
 	test_vanishing_peers();
-	test_endless_bytes();
+	test_endless_bytes(false);
+	test_endless_bytes(true);
+	test_subscribers();
 	test_no_readers();
+	test_ipc_flood();
 	test_ipc_paths();
 	test_idle_connections();
+	test_quiet();
 	return check_done();
 }

@@ -45,7 +45,7 @@ any_ranks(void)
 		REQUIRE(save_all(root, 100, ranks[i], &note) == 0);
 		CHECK(save_good(step_path(100), 100));
 		REQUIRE(checkpoint_open(&c, step_path(100), CHECKPOINT_SIZES, &note) == 0);
-		total = checkpoint_optim_total(c);
+		total = checkpoint_optim_total(c, "v");
 		for (uint64_t at = 0; at < total; at += 611) {		/* ranges that no writer had */
 			uint64_t n = total - at < 700 ? total - at : 700;
 

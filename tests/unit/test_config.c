@@ -130,6 +130,7 @@ test_fields(void)
 	CHECK(c->run.seed == 42 && c->corpus.context == 128 && c->cache.keep_unselected);
 	CHECK(c->cache.map_size == 1073741824 && c->teacher.serve == CONFIG_SERVE_LABEL && c->teacher.threads == 2);
 	CHECK_STR(c->teacher.scorer, "/t/slm_early");
+	CHECK_STR(config_compute_class(c), "bf16/torch-cuda");
 	CHECK(c->labels.kind == LABELS_KIND_TOPK && c->labels.samples == 13 && c->labels.k == 32 && c->labels.tau == 0.25);
 	CHECK(c->selector.mode == CONFIG_MODE_SALT_DS && c->selector.k == 5 && c->selector.block == 256);
 	CHECK(c->selector.endpoints.n == 2 && strcmp(c->selector.endpoints.item[1], "ipc:///tmp/s") == 0);
@@ -138,7 +139,9 @@ test_fields(void)
 	CHECK(c->trainer.schedule == CONFIG_SCHEDULE_WSD && c->trainer.dtype == CONFIG_DTYPE_BF16);
 	CHECK(c->trainer.deterministic == CONFIG_SWITCH_OFF && c->trainer.recompute && c->trainer.keep_steps.n == 2);
 	CHECK(c->trainer.keep_steps.item[0] == 26 && c->trainer.keep_steps.item[1] == 208);
+	CHECK(c->trainer.eval_choices.n == 2 && strcmp(c->trainer.eval_choices.item[1], "/t/glosses.jsonl") == 0);
 	CHECK(c->phase_one.residual == CONFIG_RESIDUAL_GHOST && c->phase_one.handover == CONFIG_HANDOVER_RATIO);
+	CHECK(c->phase_one.token_weight == CONFIG_TOKEN_WEIGHT_MARGIN);
 	CHECK(c->phase_one.late == CONFIG_LATE_HARD && c->checkpoint.gather && c->compute.backend == CONFIG_BACKEND_OPENBLAS);
 	CHECK(!config_until_margin(c, &margin) && margin == 5);
 	CHECK_STR(config_word("phase_one.residual", c->phase_one.residual), "ghost");
@@ -147,7 +150,39 @@ test_fields(void)
 	free(text);
 	c = load("corpus: {heldout: h}\nphase_one: {until_margin: -0.5}");
 	CHECK(config_until_margin(c, &margin) && margin == -0.5 && config_phase_one(c));
+	CHECK(config_compute_class(c) == NULL);			/* auto */
 	config_destroy(&c);
+}
+
+/* What the engine computes labels in under a declared class; ERR_MISMATCH: the class says otherwise. */
+static void
+test_teacher_dtype(void)
+{
+	static const struct { const char *class, *dtype; int rc; enum config_dtype expected; const char *says; } rows[] = {
+		{"auto", "auto", 0, CONFIG_DTYPE_AUTO, ""},
+		{"auto", "bf16", 0, CONFIG_DTYPE_BF16, ""},
+		{"fp32/torch", "auto", 0, CONFIG_DTYPE_FP32, ""},
+		{"bf16/torch-cuda", "auto", 0, CONFIG_DTYPE_BF16, ""},
+		{"bf16/torch-cuda", "bf16", 0, CONFIG_DTYPE_BF16, ""},
+		{"mixed/any", "fp32", 0, CONFIG_DTYPE_FP32, ""},
+		{"fp32/torch", "bf16", ERR_MISMATCH, 0, "compute.dtype: expected fp32 or auto, because teacher.compute_class is fp32/torch, found bf16"},
+		{"fp16/torch", "auto", ERR_MISMATCH, 0, "found fp16/torch"},
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		enum config_dtype dtype = CONFIG_DTYPE_AUTO;
+		struct err_note note = {.name = ""};
+		char text[200], error[1400] = "";
+		struct config *c;
+		int rc;
+
+		snprintf(text, sizeof(text), "teacher: {compute_class: %s}\ncompute: {dtype: %s}", rows[i].class, rows[i].dtype);
+		c = load(text);
+		if ((rc = config_teacher_dtype(c, &dtype, &note)) != 0)
+			err_note_str(&note, rc, error, sizeof(error));
+		CHECK_ROW(text, rc == rows[i].rc && (rc != 0 || dtype == rows[i].expected) && strstr(error, rows[i].says) != NULL);
+		config_destroy(&c);
+	}
 }
 
 /* An option under its former name: the same value, one line that names both, and one option given twice all the same. */
@@ -193,6 +228,7 @@ test_modes(void)
 		{ "trainer: {steps: 10}\nphase_one: {steps: 4}", "salt" },
 		{ "trainer: {steps: 10}\nphase_one: {steps: 10}", "rkd" },
 		{ "trainer: {steps: 10}\nphase_one: {steps: 4}\nselector: {mode: salt_ds}", "salt_ds" },
+		{ "trainer: {steps: 10}\nphase_one: {steps: 10}\nselector: {mode: file, file: f}", "salt_file" },
 		{ "corpus: {heldout: h}\nphase_one: {until_margin: 0}", "salt" },
 	};
 
@@ -210,6 +246,7 @@ test_block(void)
 	static const struct { const char *text; uint64_t block, kept; } rows[] = {
 		{ "selector: {mode: none, block: 100, keep_share: 0.3}", 100, 100 },
 		{ "selector: {mode: salt_ds, block: 100, keep_share: 0.3}", 100, 30 },
+		{ "selector: {mode: file, file: f, block: 100, keep_share: 0.3}", 100, 30 },
 		{ "selector: {mode: salt_ds, block: 100, keep_share: 0.29}", 100, 29 },	/* 28.999999999999996 in binary */
 		{ "selector: {mode: salt_ds, block: 10, keep_share: 0.7}", 10, 7 },
 		{ "selector: {mode: salt_ds, block: 10, keep_share: 0.55}", 10, 5 },
@@ -393,6 +430,7 @@ main(void)
 {
 	test_golden();
 	test_fields();
+	test_teacher_dtype();
 	test_former_names();
 	test_modes();
 	test_block();

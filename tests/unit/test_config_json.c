@@ -43,8 +43,9 @@ refusals(void)
 		{"\"model_type\":\"mamba\"", ERR_UNSUPPORTED, "model_type", "mamba"},
 		{"\"model_type\":\"gpt2\"", ERR_FORMAT, "vocab_size", "nothing"},
 		{GPT2 ",\"quantization_config\":{\"bits\":4}", ERR_UNSUPPORTED, "quantization_config", "bits"},
-		{GPT2 ",\"activation_function\":\"relu\"", ERR_UNSUPPORTED, "activation_function", "relu"},
-		{GPT2 ",\"activation_function\":\"gelu\"", ERR_UNSUPPORTED, "activation_function", "gelu"},
+		{GPT2 ",\"activation_function\":\"quick_gelu\"", ERR_UNSUPPORTED, "activation_function", "quick_gelu"},
+		{GPT2 ",\"activation_function\":\"silu\"", ERR_UNSUPPORTED, "activation_function", "silu"},
+		{GPT2 ",\"activation_function\":\"gelu\"", 0, "", ""},
 		{GPT2 ",\"activation_function\":3", ERR_FORMAT, "activation_function", "3"},
 		{GPT2 ",\"activation_function\":\"gelu_pytorch_tanh\"", 0, "", ""},
 		{GPT2 ",\"scale_attn_weights\":false", ERR_UNSUPPORTED, "scale_attn_weights", "false"},
@@ -66,30 +67,40 @@ refusals(void)
 		{LLAMA ",\"partial_rotary_factor\":0.5", ERR_UNSUPPORTED, "partial_rotary_factor", "0.5"},
 		{LLAMA ",\"rope_theta\":-1", ERR_RANGE, "rope_theta", "-1"},
 		{LLAMA ",\"rope_scaling\":3", ERR_FORMAT, "rope_scaling", "3"},
-		{LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}", ERR_UNSUPPORTED, "rope_scaling.rope_type", "yarn"},
-		{LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", ERR_UNSUPPORTED, "rope_scaling.type", "linear"},
+		{LLAMA ",\"rope_scaling\":{\"rope_type\":\"proportional\",\"factor\":2}", ERR_UNSUPPORTED, "rope_scaling.rope_type", "proportional"},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", 0, "", ""},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"linear\"}", ERR_FORMAT, "rope_scaling.factor", "nothing"},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,2]}", ERR_FORMAT, "rope_scaling.long_factor", "nothing"},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1]}", ERR_FORMAT, "rope_scaling.short_factor", "[1]"},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":-1}", ERR_RANGE, "rope_scaling.factor", "-1"},
+		{LLAMA ",\"sliding_window\":8", ERR_UNSUPPORTED, "sliding_window", "8"},
+		{LLAMA ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]", ERR_UNSUPPORTED, "layer_types", "sliding"},
 		{LLAMA ",\"rope_scaling\":{\"factor\":2}", ERR_FORMAT, "rope_scaling.rope_type", "factor"},
 		{LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":2}", ERR_FORMAT, "rope_scaling.low_freq_factor", "nothing"},
-		{LLAMA ",\"rope_parameters\":{\"rope_type\":\"dynamic\"}", ERR_UNSUPPORTED, "rope_parameters.rope_type", "dynamic"},
+		{LLAMA ",\"rope_parameters\":{\"rope_type\":\"dynamic\"}", ERR_FORMAT, "rope_parameters.factor", "nothing"},
 		{LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.25}", ERR_UNSUPPORTED,
 		    "rope_parameters.partial_rotary_factor", "0.25"},
 		{LLAMA ",\"rope_parameters\":{\"full\":{\"rope_theta\":1}}", ERR_UNSUPPORTED, "rope_parameters.full", "rope_theta"},
 		{LLAMA ",\"rope_parameters\":{\"rope_theta\":1},\"rope_scaling\":{\"rope_type\":\"default\"}", ERR_UNSUPPORTED, "rope_scaling", "default"},
 		{LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4}", ERR_RANGE,
 		    "rope_scaling.high_freq_factor", "4"},
-		{QWEN("2") ",\"use_sliding_window\":true", ERR_UNSUPPORTED, "use_sliding_window", "true"},
+		{QWEN("2") ",\"use_sliding_window\":true,\"max_window_layers\":1,\"sliding_window\":32", 0, "", ""},
+		{QWEN("2") ",\"use_sliding_window\":true,\"max_window_layers\":\"x\"", ERR_FORMAT, "max_window_layers", "x"},
+		{QWEN("2") ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\"]", ERR_FORMAT, "layer_types", "full"},
+		{QWEN("2") ",\"use_sliding_window\":true,\"layer_types\":[\"full_attention\",\"chunked_attention\"]", ERR_UNSUPPORTED, "layer_types", "chunked"},
 		{QWEN("2") ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]", ERR_UNSUPPORTED, "layer_types", "sliding_attention"},
-		{QWEN("2") ",\"sliding_window\":32,\"layer_types\":[\"full_attention\"]", 0, "", ""},
-		{QWEN("2") ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", ERR_UNSUPPORTED, "rope_scaling.type", "yarn"},
+		{QWEN("2") ",\"sliding_window\":32,\"layer_types\":[\"full_attention\",\"full_attention\"]", 0, "", ""},
+		{QWEN("2") ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", 0, "", ""},
 		{QWEN("2") ",\"hidden_act\":\"gelu\"", ERR_UNSUPPORTED, "hidden_act", "gelu"},
 		{QWEN("3"), ERR_FORMAT, "head_dim", "nothing"},
 		{QWEN("3") ",\"head_dim\":5", ERR_RANGE, "head_dim", "odd"},
-		{NEOX ",\"hidden_act\":\"gelu_new\"", ERR_UNSUPPORTED, "hidden_act", "gelu_new"},
+		{NEOX ",\"hidden_act\":\"gelu_new\"", 0, "", ""},
+		{NEOX ",\"hidden_act\":\"silu\"", ERR_UNSUPPORTED, "hidden_act", "silu"},
 		{NEOX ",\"rotary_pct\":0.1", ERR_RANGE, "rotary_pct", "0.1"},
 		{NEOX ",\"rotary_pct\":0.4", ERR_RANGE, "rotary_pct", "0.4"},
 		{NEOX ",\"rotary_pct\":2", ERR_RANGE, "rotary_pct", "2"},
 		{NEOX ",\"use_parallel_residual\":1", ERR_FORMAT, "use_parallel_residual", "1"},
-		{NEOX ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", ERR_UNSUPPORTED, "rope_scaling.type", "linear"},
+		{NEOX ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", 0, "", ""},
 		{LLAMA ",\"vocab_size\":3", ERR_FORMAT, "line 1", "duplicate"},
 		{LLAMA ",", ERR_FORMAT, "line 1", ""},
 	};
@@ -118,14 +129,14 @@ defaults(void)
 	CHECK(!c.tied && c.d_ff == 48 && c.eos_id == -1);
 	REQUIRE(load(LLAMA, &c, &note) == 0);
 	CHECK(c.family == MODEL_FAMILY_LLAMA && !c.tied && c.n_kv_heads == 4 && c.head_dim == 4 && c.rope_theta == 10000.0);
-	CHECK(c.norm_eps == 1e-6f && !c.attention_bias && !c.mlp_bias && !c.rope_scaling.llama3);
+	CHECK(c.norm_eps == 1e-6f && !c.attention_bias && !c.mlp_bias && c.rope_scaling.type == MODEL_ROPE_DEFAULT);
 	REQUIRE(load(LLAMA ",\"rope_theta\":500000.0,\"rope_scaling\":{" LLAMA3 "},\"eos_token_id\":[7,8],\"head_dim\":6", &c, &note) == 0);
-	CHECK(c.rope_theta == 500000.0 && c.rope_scaling.llama3 && c.rope_scaling.factor == 8 && c.rope_scaling.original_context == 32);
+	CHECK(c.rope_theta == 500000.0 && c.rope_scaling.type == MODEL_ROPE_LLAMA3 && c.rope_scaling.factor == 8 && c.rope_scaling.original_context == 32);
 	CHECK(c.eos_id == 7 && c.head_dim == 6);
 	REQUIRE(load(LLAMA ",\"rope_parameters\":{\"rope_theta\":7000," LLAMA3 "}", &c, &note) == 0);
-	CHECK(c.rope_theta == 7000.0 && c.rope_scaling.llama3 && c.rope_scaling.high_freq_factor == 4);
+	CHECK(c.rope_theta == 7000.0 && c.rope_scaling.type == MODEL_ROPE_LLAMA3 && c.rope_scaling.high_freq_factor == 4);
 	REQUIRE(load(LLAMA ",\"rope_parameters\":{\"rope_theta\":7000,\"rope_type\":\"default\"}", &c, &note) == 0);
-	CHECK(c.rope_theta == 7000.0 && !c.rope_scaling.llama3);
+	CHECK(c.rope_theta == 7000.0 && c.rope_scaling.type == MODEL_ROPE_DEFAULT);
 	REQUIRE(load(LLAMA ",\"original_max_position_embeddings\":48,\"rope_scaling\":{" LLAMA3 "}", &c, &note) == 0);
 	CHECK(c.rope_scaling.original_context == 48);
 	REQUIRE(load(QWEN("2"), &c, &note) == 0);

@@ -4,6 +4,7 @@
  * no leases.
  */
 #include "core_sim.h"
+#include "data/corpus/blend.h"
 #include "base/random/shuffle.h"
 
 static const uint64_t both[] = {1, 2};
@@ -169,6 +170,46 @@ test_restart(void)
 	work_all(s, both, 1);
 	CHECK(fetch(s, 50, hash, 0, 70, got, NULL) == 70 && memcmp(want, got, sizeof(got)) == 0);
 	sim_end(s);
+}
+
+/* A blend: 144 positions go through the small part three times and not once through the large one; rows together, apart, and without scores. */
+static void
+test_blend(void)
+{
+	static const uint64_t n_windows[3] = {12, 30, 8};
+	static const uint32_t shares[3] = {5, 3, 2};
+	const struct wire_plan plans[3] = {plan_of(3, WIRE_MODE_NONE, 70), plan_of(3, WIRE_MODE_SALT_DS, 70), plan_of(3, WIRE_MODE_SALT_DS, 70)};
+	struct blend *order;
+	uint64_t want[70], got[70], before[70] = {0};
+
+	REQUIRE(blend_new(&order, n_windows, shares, 3, NULL) == 0);
+	reference_order = order;
+	for (int i = 0; i < 3; i++) {
+		struct sim *s = sim_new();
+		struct wire_plan plan = plans[i];
+		struct hash128 hash;
+
+		plan.by_part = i == 2;
+		s->cfg.order = order;
+		reference(&plan, 70, UINT64_MAX, want);
+		sim_start(s);
+		hello_teacher(s, 1, 1);
+		hash = hello_trainer(s, 50, &plan);
+		work_all(s, both, 1);
+		CHECK(fetch(s, 50, hash, 0, 70, got, NULL) == 70 && memcmp(want, got, sizeof(got)) == 0);
+		CHECK(memcmp(got, before, sizeof(got)) != 0);
+		memcpy(before, got, sizeof(got));
+		if (plan.by_part) {		/* the shares are those of the order: 7 whole periods */
+			uint64_t n[3] = {0, 0, 0};
+
+			for (int g = 0; g < 70; g++)
+				n[got[g] < 12 ? 0 : got[g] < 42 ? 1 : 2]++;
+			CHECK(n[0] == 35 && n[1] == 21 && n[2] == 14);
+		}
+		sim_end(s);
+	}
+	reference_order = NULL;
+	blend_destroy(&order);
 }
 
 /* A poison sequence: whoever gets it vanishes. Its lease comes back as singles; three teachers later it is in quarantine, alone. */
@@ -380,7 +421,7 @@ test_refusals(void)
 	sim_start(s);
 	good.hello = (struct wire_hello){.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = {5, 5}, .name = "r", .max_message = 1 << 16,
 	    .corpus = s->cfg.corpus, .plan = plan};
-	for (int i = 0; i < 12; i++) {
+	for (int i = 0; i < 13; i++) {
 		const char *field = "";
 
 		h = good;
@@ -405,6 +446,7 @@ test_refusals(void)
 				field = "models.fingerprint";
 			} else {
 				h.hello.models[0].compute_class[0] = 'b';
+				h.hello.models[0].fingerprint.lo += i == 12;	/* the class is the likely cause of both */
 				field = "models.compute_class";
 			}
 		}
@@ -460,6 +502,27 @@ test_release(void)
 	    .name = "r", .max_message = 1 << 16, .corpus = s->cfg.corpus, .plan = plan}});
 	m = take(s, 50, WIRE_WELCOME);
 	CHECK(m.msg.type == WIRE_WELCOME && m.msg.welcome.released);
+	pass(s, 100);
+	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);		/* it may be a run that was made longer */
+	CHECK(fetch(s, 50, hash, 0, 24, seqs, NULL) == 24);
+	pass(s, 70000);
+	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);		/* it was */
+	say(s, 50, &(struct wire_message){.type = WIRE_RELEASE, .release = {1, hash, 6}});
+	pass(s, 100);
+	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_RELEASE_TEACHER);
+	/* One that says nothing keeps nobody for long. */
+	for (int says = 0; says < 2; says++) {
+		sim_stop(s);
+		sim_start(s);
+		hello_teacher(s, 1, 1);
+		CHECK(hash_equal(hello_trainer(s, 50, &plan), hash));
+		if (says)
+			say(s, 50, &(struct wire_message){.type = WIRE_RELEASE, .release = {1, hash, 6}});
+		pass(s, 100);
+		CHECK((take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_RELEASE_TEACHER) == says);
+		pass(s, 70000);
+		CHECK((take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_RELEASE_TEACHER) == !says);
+	}
 	sim_end(s);
 }
 
@@ -686,6 +749,7 @@ main(void)
 	test_labels_kept();
 	test_acknowledged_after_commit();
 	test_restart();
+	test_blend();
 	test_poison();
 	test_core_teachers();
 	test_leases_end();

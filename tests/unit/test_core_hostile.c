@@ -4,6 +4,7 @@
  * time, memory that is missing, plans of others, teachers that report errors for everything.
  */
 #include "core_sim.h"
+#include "failing_malloc.h"
 #include "base/random/shuffle.h"
 
 #include <malloc.h>
@@ -498,9 +499,77 @@ test_failures_kept(void)
 	sim_end(s);
 }
 
+#ifdef FAILING_MALLOC
+static long fail_next, fail_left;
+
+static void
+fail_begin(void)
+{
+	fail_at = fail_next;
+}
+
+static void
+fail_end(void)
+{
+	fail_left = fail_at;
+	fail_at = 0;
+}
+
+/*
+ * The n-th allocation fails while the core takes in a good result, n = 1 until all are there. The teacher has done nothing wrong: it is told to
+ * come again, or its rows are acknowledged; what is not, it sends again.
+ */
+static void
+test_result_without_memory(void)
+{
+	int n_refused = 0, n_cut = 0;
+
+	for (fail_next = 1, fail_left = 0; fail_left == 0; fail_next++) {
+		struct sim *s = sim_new();
+		struct wire_plan plan = plan_of(3, WIRE_MODE_SALT_DS, 16);
+		struct core_message lease, m;
+		struct core_stats st;
+		bool told = false;
+
+		REQUIRE(fail_next < 1000);
+		sim_start(s);
+		hello_trainer(s, TRAINER, &plan);
+		hello_teacher(s, 1, 1);
+		credit(s, 1, 1);
+		REQUIRE((lease = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
+		s->before = fail_begin;
+		s->after = fail_end;
+		work(s, 1, &lease, UINT64_MAX);
+		s->before = NULL;
+		core_stats(s->core, &st);
+		CHECK(st.n_bad_results == 0 && st.n_errors == 0 && st.n_quarantined == 0 && st.n_away == 0 && st.n_teachers == 1);
+		n_cut += st.n_labels < lease.msg.lease.n_seqs;
+		while ((m = take(s, 1, WIRE_REFUSE)).msg.type == WIRE_REFUSE) {
+			CHECK(m.msg.refuse.retry_ms > 0 && !m.end && strcmp(m.msg.refuse.field, "memory") == 0);
+			told = true;
+		}
+		CHECK(told || st.n_labels == lease.msg.lease.n_seqs || st.n_no_memory > 0);
+		n_refused += told;
+		hello_teacher(s, 1, 1);
+		work(s, 1, &lease, UINT64_MAX);
+		core_stats(s->core, &st);
+		CHECK(st.n_labels == lease.msg.lease.n_seqs && st.n_bad_results == 0);
+		done_with(&lease);
+		work_all(s, (const uint64_t[]){1}, 1);
+		core_stats(s->core, &st);
+		CHECK(st.n_quarantined == 0 && st.n_away == 0 && st.rows_ready == 16);
+		sim_end(s);
+	}
+	CHECK(n_refused > 4 && n_cut > 4);
+}
+#endif
+
 int
 main(void)
 {
+#ifdef FAILING_MALLOC
+	test_result_without_memory();
+#endif
 	test_plan_sizes();
 	test_far_rows();
 	test_far_blocks();

@@ -213,9 +213,59 @@ test_same_teacher_counts_once(void)
 	sim_end(s);
 }
 
+/*
+ * selectord is told to stop while leases are held, long before they expire: nothing new is leased, results that come are taken and
+ * acknowledged. It stops; what its successor gets for a lease of before is neither stored nor acknowledged, held against nobody, and leased anew.
+ */
+static void
+test_stop_before_expiry(void)
+{
+	struct sim *s = sim_new();
+	struct wire_plan plan = plan_of(3, WIRE_MODE_NONE, 16);
+	struct core_message held[2], m;
+	struct core_stats st;
+
+	sim_start(s);
+	hello_trainer(s, 50, &plan);
+	for (uint64_t t = 1; t <= 2; t++) {
+		hello_teacher(s, t, t);
+		credit(s, t, 1);
+		REQUIRE((held[t - 1] = take(s, t, WIRE_LEASE)).msg.type == WIRE_LEASE && held[t - 1].msg.lease.n_seqs == 4);
+	}
+	core_drain(s->core, s->now);
+	pump(s);
+	work(s, 1, &held[0], UINT64_MAX);
+	CHECK((m = take(s, 1, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 4);
+	done_with(&m);
+	say(s, 2, &(struct wire_message){.type = WIRE_LEASE_RETURN, .lease_return = {held[1].msg.lease.lease_id + 1000}});	/* not its own */
+	credit(s, 1, 4);
+	CHECK(take(s, 1, WIRE_LEASE).msg.type == WIRE_NONE);
+	core_stats(s->core, &st);
+	CHECK(st.n_labels == 4 && st.n_leases == 1 && st.n_leases_expired == 0);
+	sim_stop(s);
+
+	sim_start(s);
+	hello_trainer(s, 50, &plan);
+	hello_teacher(s, 2, 2);
+	work(s, 2, &held[1], UINT64_MAX);
+	core_stats(s->core, &st);
+	CHECK(take(s, 2, WIRE_DONE).msg.type == WIRE_NONE && st.n_labels == 0 && st.n_bad_results == 0 && st.n_bad_messages == 0);
+	for (size_t i = 0; i < 4; i++)
+		CHECK(!s->has_label[held[1].msg.lease.seqs[i]]);
+	work_all(s, (const uint64_t[]){2}, 1);
+	core_stats(s->core, &st);
+	CHECK(st.n_labels == 12 && st.rows_ready == 16 && st.n_dead == 0 && st.n_quarantined == 0 && st.n_away == 0);
+	for (size_t i = 0; i < 4; i++)
+		CHECK(s->attempts[held[1].msg.lease.seqs[i]].n_dead == 0);
+	done_with(&held[0]);
+	done_with(&held[1]);
+	sim_end(s);
+}
+
 void
 test_core_teachers(void)
 {
+	test_stop_before_expiry();
 	test_no_label_before_score();
 	test_same_teacher_counts_once();
 	test_differs();

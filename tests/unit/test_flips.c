@@ -8,39 +8,17 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log/log.h"
 #include "base/random/random.h"
-#include "check.h"
 #include "crash/save.h"
 #include "data/corpus/corpus.h"
+#include "files.h"
 
-static char dir[64];
 static struct err_note note;
-
-static const char *
-in_dir(const char *name)
-{
-	static char path[4][128];
-	static int turn;
-	char *out = path[turn++ % 4];
-
-	snprintf(out, sizeof(path[0]), "%s/%s", dir, name);
-	return out;
-}
-
-static int
-remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void)st;
-	(void)flag;
-	(void)ftw;
-	return remove(path);
-}
 
 /* ---- use: what a daemon reads; 0 or the error ---- */
 
@@ -105,14 +83,6 @@ static const struct target {
 enum { N_TARGETS = sizeof(targets) / sizeof(targets[0]) };
 
 static void
-spill(const char *name, const void *head, size_t n_head, const void *p, size_t n)
-{
-	FILE *f = fopen(in_dir(name), "w");
-
-	REQUIRE(f != NULL && fwrite(head, 1, n_head, f) == n_head && fwrite(p, 1, n, f) == n && fclose(f) == 0);
-}
-
-static void
 copy(const char *from, const char *to)
 {
 	char command[300];
@@ -125,23 +95,25 @@ static void
 make(void)
 {
 	static int32_t ids[300000];
-	static uint16_t narrow[300000];
+	static struct {
+		int32_t header[256];
+		uint16_t ids[300000];
+	} foreign = {.header = {20240520, 1, 300000}};
 	struct corpus_writer_options o = {.vocab = 1000, .eod = 2};
-	int32_t header[256] = {20240520, 1, 300000};
 	struct corpus_writer *w;
 	struct corpus *c;
 	bool written;
 
 	for (int i = 0; i < 300000; i++)
-		narrow[i] = (uint16_t)(ids[i] = (int32_t)((uint32_t)i * 2654435761u >> 8) % 1000);
+		foreign.ids[i] = (uint16_t)(ids[i] = (int32_t)((uint32_t)i * 2654435761u >> 8) % 1000);
 	REQUIRE(corpus_writer_new(&w, in_dir("own/c"), &o, &note) == 0);
 	for (int i = 0; i < 300; i++)
 		REQUIRE(corpus_writer_document(w, ids + 1000 * i, 1000, 4000, &note) == 0);
 	REQUIRE(corpus_writer_finish(w, NULL, &note) == 0);
 	corpus_writer_destroy(&w);
 	REQUIRE(mkdir(in_dir("foreign"), 0777) == 0 && mkdir(in_dir("raw"), 0777) == 0);
-	spill("foreign/c.bin", header, sizeof(header), narrow, sizeof(narrow));
-	spill("raw/c.bin", ids, 0, ids, sizeof(ids));
+	spill(in_dir("foreign/c.bin"), &foreign, sizeof(foreign));
+	spill(in_dir("raw/c.bin"), ids, sizeof(ids));
 	REQUIRE(corpus_open_as(&c, in_dir("raw/c.bin"), CORPUS_DTYPE_UINT32, &note) == 0);
 	REQUIRE(corpus_remember(c, &written, &note) == 0 && written);
 	corpus_destroy(&c);
@@ -208,12 +180,10 @@ main(int argc, char **argv)
 {
 	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : 140, seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 20261129;
 	unsigned tried[N_TARGETS] = {0}, found[N_TARGETS] = {0};
-	const char *tmp = getenv("TMPDIR");
 	char path[512];
 
 	log_init("test", LOG_LEVEL_ERROR);
-	snprintf(dir, sizeof(dir), "%.40s/flips.XXXXXX", tmp != NULL ? tmp : "/tmp");
-	REQUIRE(mkdtemp(dir) != NULL);
+	files_begin();
 	make();
 	for (int k = 0; k < N_TARGETS; k++)
 		REQUIRE(targets[k].use(in_dir(targets[k].prefix)) == 0);
@@ -239,6 +209,6 @@ main(int argc, char **argv)
 		CHECK_ROW(targets[k].what, tried[k] == found[k]);
 		CHECK_ROW(targets[k].what, targets[k].use(in_dir(targets[k].prefix)) == 0);
 	}
-	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	files_end();
 	return check_done();
 }

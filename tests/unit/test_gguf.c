@@ -40,6 +40,20 @@ put_text(const char *s)
 	n_file += strlen(s);
 }
 
+/* A key; those of the architecture, which begin with "llama.", under another one in some rows. */
+static void
+put_key(const char *s)
+{
+	char text[64];
+
+	if (strncmp(s, "llama.", 6) != 0) {
+		put_text(s);
+		return;
+	}
+	snprintf(text, sizeof(text), "%s%s", wrong("qwen2") ? "qwen2" : "llama", s + 5);
+	put_text(text);
+}
+
 static void
 put_f32(float x)
 {
@@ -54,7 +68,7 @@ static unsigned n_pairs_put;
 static void
 pair_u32(const char *key, uint32_t v)
 {
-	put_text(key);
+	put_key(key);
 	put(4, 4);
 	put(v, 4);
 	n_pairs_put++;
@@ -63,7 +77,7 @@ pair_u32(const char *key, uint32_t v)
 static void
 pair_f32(const char *key, float v)
 {
-	put_text(key);
+	put_key(key);
 	put(6, 4);
 	put_f32(v);
 	n_pairs_put++;
@@ -72,7 +86,7 @@ pair_f32(const char *key, float v)
 static void
 pair_text(const char *key, const char *s)
 {
-	put_text(key);
+	put_key(key);
 	put(8, 4);
 	put_text(s);
 	n_pairs_put++;
@@ -81,7 +95,7 @@ pair_text(const char *key, const char *s)
 static void
 pair_array(const char *key, uint32_t kind, uint64_t count)
 {
-	put_text(key);
+	put_key(key);
 	put(9, 4);
 	put(kind, 4);
 	put(count, 8);
@@ -111,15 +125,20 @@ put_tokens(void)
 	static const char *const tokens[V] = {"a", "b", "ab", "<s>", "c", "</s>"};
 	static const uint32_t types[V] = {1, 1, 1, 3, 1, 3};
 
-	pair_text("tokenizer.ggml.model", wrong("spm") ? "llama" : "gpt2");
+	pair_text("tokenizer.ggml.model", wrong("spm") || wrong("scores") || wrong("scores short") ? "llama" : wrong("t5") ? "t5" : "gpt2");
 	if (!wrong("no pre"))
-		pair_text("tokenizer.ggml.pre", wrong("pre") ? "tekken" : wrong("refact") ? "refact" : wrong("smaug") ? "smaug-bpe" : "gpt-2");
+		pair_text("tokenizer.ggml.pre", wrong("pre") ? "kimi-k2" : wrong("refact") ? "refact" : wrong("smaug") ? "smaug-bpe" : "gpt-2");
 	pair_array("tokenizer.ggml.tokens", 8, V);
 	for (int i = 0; i < V; i++)
 		put_text(wrong("token twice") && i == 1 ? "a" : wrong("token utf8") && i == 1 ? "\xc3(" : tokens[i]);
 	pair_array("tokenizer.ggml.token_type", 5, wrong("types short") ? V - 1 : V);
 	for (int i = 0; i < V - wrong("types short"); i++)
 		put(wrong("byte token") && i == 2 ? 6 : types[i], 4);
+	if (wrong("scores") || wrong("scores short")) {
+		pair_array("tokenizer.ggml.scores", 6, wrong("scores short") ? V - 1 : V);
+		for (int i = 0; i < V - wrong("scores short"); i++)
+			put(i == 2 ? 0xbf800000 : 0, 4);		/* -1, 0 */
+	}
 	if (wrong("no merges"))
 		return;
 	pair_array("tokenizer.ggml.merges", wrong("merges of u32") ? 4 : 8, 1);
@@ -133,7 +152,7 @@ static void
 put_pairs(void)
 {
 	if (!wrong("no architecture"))
-		pair_text("general.architecture", wrong("architecture") ? "qwen2" : "llama");
+		pair_text("general.architecture", wrong("architecture") ? "falcon" : wrong("qwen2") ? "qwen2" : "llama");
 	pair_u32("llama.context_length", 16);
 	pair_u32("llama.embedding_length", C);
 	pair_u32("llama.block_count", wrong("layers") ? 2 : 1);
@@ -151,8 +170,18 @@ put_pairs(void)
 		pair_f32("llama.rope.freq_base", 5e8f);
 	if (wrong("rope_freqs 1024"))
 		pair_f32("llama.rope.freq_base", 101321);
-	if (wrong("yarn"))
-		pair_text("llama.rope.scaling.type", "yarn");
+	if (wrong("yarn") || wrong("ntk") || wrong("linear")) {
+		pair_text("llama.rope.scaling.type", fault);
+		pair_f32("llama.rope.scaling.factor", 4);
+	}
+	if (wrong("old linear"))
+		pair_f32("llama.rope.scale_linear", 4);
+	if (wrong("yarn")) {
+		pair_u32("llama.rope.scaling.original_context_length", 8);
+		pair_f32("llama.rope.scaling.yarn_beta_slow", 2);
+	}
+	if (wrong("yarn_ext_factor"))
+		pair_f32("llama.rope.scaling.yarn_ext_factor", 0.5f);
 	if (wrong("experts"))
 		pair_u32("llama.expert_count", 8);
 	if (wrong("new key"))
@@ -231,7 +260,7 @@ put_info(const struct info *t, uint64_t *offset)
 	    q && wrong("wide dim") ? UINT64_MAX : t->width, 8);
 	if (t->rows > 0)
 		put(q && wrong("huge dim") ? UINT64_C(1) << 32 : t->rows, 8);
-	put(q && wrong("type Q2_K") ? 10 : q && wrong("type 77") ? 77 : q && wrong("part of a block") ? GGUF_Q8_0 : GGUF_F32, 4);
+	put(q && wrong("type IQ2_XS") ? 17 : q && wrong("type 77") ? 77 : q && wrong("part of a block") ? GGUF_Q8_0 : GGUF_F32, 4);
 	put(q && wrong("misaligned") ? *offset + 4 : q && wrong("past end") ? UINT64_C(1) << 40 : q && wrong("wraps") ? UINT64_MAX - 31 :
 	    q && wrong("overlap") ? 0 : *offset, 8);
 	*offset += ((t->rows > 0 ? t->rows : 1) * t->width * 4 + ALIGN - 1) / ALIGN * ALIGN;
@@ -260,7 +289,7 @@ build(const char *how)
 	for (size_t i = 0; i < N_INFOS; i++)
 		if (!(wrong("missing") && i == 9))
 			put_info(&infos[i], &offset);
-	for (size_t i = 0; wrong("biases") && i < N_BIASES; i++)
+	for (size_t i = 0; (wrong("biases") || wrong("qwen2")) && i < N_BIASES; i++)
 		put_info(&biases[i], &offset);
 	if (wrong("rope_freqs") || wrong("rope_freqs 1024") || wrong("other rope_freqs") || wrong("rope_freqs shape"))
 		put_info(&(struct info){"rope_freqs.weight", 0, wrong("rope_freqs shape") ? 4 : 2}, &offset);
@@ -276,7 +305,7 @@ build(const char *how)
 		while (n_file % ALIGN != 0)
 			put(0, 1);
 	}
-	for (size_t k = 0; wrong("biases") && k < N_BIASES; k++) {
+	for (size_t k = 0; (wrong("biases") || wrong("qwen2")) && k < N_BIASES; k++) {
 		for (uint64_t i = 0; i < biases[k].width; i++)
 			put_f32((float)(100 * k + i));
 		while (n_file % ALIGN != 0)
@@ -339,24 +368,26 @@ test_refusals(void)
 		{"split", ERR_UNSUPPORTED, "one part of 3"},
 		{"dims", ERR_RANGE, "tensor blk.0.attn_q.weight: expected 1 to 4 dimensions"}, {"huge dim", ERR_RANGE, "blk.0.attn_q.weight"},
 		{"zero dim", ERR_RANGE, "blk.0.attn_q.weight"}, {"wide dim", ERR_RANGE, "18446744073709551615"},
-		{"type Q2_K", ERR_UNSUPPORTED, "type Q2_K (10)"}, {"type 77", ERR_UNSUPPORTED, "type ? (77)"},
+		{"type IQ2_XS", ERR_UNSUPPORTED, "type IQ2_XS (17)"}, {"type 77", ERR_UNSUPPORTED, "type ? (77)"},
 		{"part of a block", ERR_FORMAT, "8 elements in blocks of 32 (Q8_0)"}, {"misaligned", ERR_FORMAT, "an offset that 32 divides"},
 		{"past end", ERR_FORMAT, "1099511627776"}, {"wraps", ERR_FORMAT, "a range within"}, {"overlap", ERR_FORMAT, "a range of its own"},
 		{"name twice", ERR_FORMAT, "tensor token_embd.weight: expected each name once"},
-		{"no architecture", ERR_FORMAT, "general.architecture"}, {"architecture", ERR_UNSUPPORTED, "expected llama, found qwen2"},
+		{"no architecture", ERR_FORMAT, "general.architecture"}, {"architecture", ERR_UNSUPPORTED, "smollm3 or granite, found falcon"},
 		{"heads per layer", ERR_FORMAT, "head_count: expected an integer, found array"}, {"no heads", ERR_RANGE, "head_count"},
 		{"odd heads", ERR_RANGE, "a divisor of llama.embedding_length"}, {"no eps", ERR_FORMAT, "rms_epsilon: expected a number, found nothing"},
-		{"nan eps", ERR_RANGE, "norm_eps"}, {"yarn", ERR_UNSUPPORTED, "expected none, found yarn"},
+		{"nan eps", ERR_RANGE, "norm_eps"}, {"ntk", ERR_UNSUPPORTED, "expected none, linear, yarn or longrope, found ntk"},
+		{"yarn_ext_factor", ERR_UNSUPPORTED, "llama.rope.scaling.yarn_ext_factor: expected 1, found 0.5"},
 		{"experts", ERR_UNSUPPORTED, "llama.expert_count: expected 0, found 8"}, {"new key", ERR_UNSUPPORTED, "llama.attention.temperature"},
 		{"half rope", ERR_UNSUPPORTED, "llama.rope.dimension_count"}, {"vocab", ERR_MISMATCH, "llama.vocab_size"},
 		{"bos", ERR_RANGE, "tokenizer.ggml.bos_token_id"}, {"layers", ERR_NOT_FOUND, "tensor blk.1.attn_norm.weight"},
 		{"missing", ERR_NOT_FOUND, "tensor blk.0.ffn_gate.weight"}, {"extra", ERR_UNSUPPORTED, "tensor blk.0.attn_q_norm.weight"},
 		{"shape", ERR_MISMATCH, "blk.0.attn_q.weight: expected 8 rows of 8, found 8 rows of 4"},
-		{"other rope_freqs", ERR_UNSUPPORTED, "tensor rope_freqs.weight, element 0: expected 1"},
 		{"rope_freqs shape", ERR_MISMATCH, "rope_freqs.weight: expected 2 elements"},
 		{"nan", ERR_NONFINITE, "tensor blk.0.attn_v.weight, element 5"},
-		{"spm", ERR_UNSUPPORTED, "tokenizer.ggml.model: expected gpt2 (byte-level BPE); else give --tokenizer PATH, found llama"},
-		{"pre", ERR_UNSUPPORTED, "qwen2; else give --tokenizer PATH, found tekken"},
+		{"t5", ERR_UNSUPPORTED, "tokenizer.ggml.model: expected gpt2 (byte-level BPE) or llama (SentencePiece); else give --tokenizer PATH, found t5"},
+		{"spm", ERR_FORMAT, "tokenizer.ggml.scores: expected an array of f32, for a tokenizer of model llama; else give --tokenizer PATH, found nothing"},
+		{"scores short", ERR_FORMAT, "tokenizer.ggml.scores: expected one for each of the 6 tokens, found 5"},
+		{"pre", ERR_UNSUPPORTED, "or another one of docs/models.md; else give --tokenizer PATH, found kimi-k2"},
 		{"no pre", ERR_FORMAT, "give --tokenizer PATH, found nothing"}, {"git lfs", ERR_FORMAT, "git lfs pull"},
  {"token twice", ERR_FORMAT, "'a' twice, the second with id 1"},
 		{"token utf8", ERR_FORMAT, "item 1"}, {"types short", ERR_FORMAT, "each of the 6 tokens, found 5"},
@@ -443,7 +474,7 @@ test_values(void)
 	/* The first frequency's wavelength is under 8192 / 4, the second one's over 8192: divisors 1 and the factor. */
 	build("rope_freqs");
 	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
-	CHECK(cfg.rope_scaling.llama3 && cfg.rope_scaling.factor == 32 && cfg.rope_scaling.original_context == 8192);
+	CHECK(cfg.rope_scaling.type == MODEL_ROPE_LLAMA3 && cfg.rope_scaling.factor == 32 && cfg.rope_scaling.original_context == 8192);
 	CHECK(cfg.rope_scaling.low_freq_factor == 1 && cfg.rope_scaling.high_freq_factor == 4);
 	gguf_close(&g);
 	/* The second one's wavelength is 2000: at 8192 it would not be scaled, at 1024 it is scaled in full. */
@@ -451,12 +482,29 @@ test_values(void)
 	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
 	CHECK(cfg.rope_scaling.factor == 32 && cfg.rope_scaling.original_context == 1024);
 	gguf_close(&g);
+	/* Divisors that llama3 scaling does not give: each frequency by its own, at any length. */
+	build("other rope_freqs");
+	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
+	CHECK(cfg.rope_scaling.type == MODEL_ROPE_LONGROPE && cfg.rope_scaling.attention_factor == 1 && cfg.rope_scaling.original_context == 16);
+	CHECK(cfg.rope_scaling.short_factor[0] == 2 && cfg.rope_scaling.short_factor[1] == 32 && cfg.rope_scaling.long_factor[1] == 32);
+	gguf_close(&g);
+	for (int i = 0; i < 2; i++) {
+		build(i == 0 ? "linear" : "old linear");
+		REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
+		CHECK(cfg.rope_scaling.type == MODEL_ROPE_LINEAR && cfg.rope_scaling.factor == 4);
+		gguf_close(&g);
+	}
+	build("yarn");
+	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
+	CHECK(cfg.rope_scaling.type == MODEL_ROPE_YARN && cfg.rope_scaling.factor == 4 && cfg.rope_scaling.original_context == 8);
+	CHECK(cfg.rope_scaling.beta_fast == 32 && cfg.rope_scaling.beta_slow == 2);
+	gguf_close(&g);
 	CHECK(gguf_open(&g, check_missing(), &note) == ENOENT && g == NULL);
 }
 
-/* Biases on q, k and v only are Qwen2's layer; those of q and k are in the order of their rows. */
+/* Biases on q, k and v only are Qwen2's layer. A llama file has q and k pair by pair, also their biases; a qwen2 file does not. */
 static void
-test_biases(void)
+test_biases(const char *how, bool pairs)
 {
 	static const struct { const char *name; int begin, n; } rows[] = {
 		{"model.layers.0.self_attn.q_proj.bias", 0, 8}, {"model.layers.0.self_attn.k_proj.bias", 100, 4},
@@ -469,7 +517,7 @@ test_biases(void)
 	struct gguf *g = NULL;
 	float x[8];
 
-	build("biases");
+	build(how);
 	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0 && model_new(&model, &cfg, &note) == 0);
 	REQUIRE(gguf_model_open(&m, g, model, &note) == 0);
 	CHECK(cfg.family == MODEL_FAMILY_QWEN2);
@@ -479,10 +527,33 @@ test_biases(void)
 		REQUIRE(t != NULL && t->n_elements == rows[k].n);
 		REQUIRE(gguf_model_source(m, (uint64_t)t->offset, (uint64_t)t->n_elements, x, &note) == 0);
 		for (int i = 0; i < rows[k].n; i++)
-			CHECK_ROW(rows[k].name, x[i] == (float)(rows[k].begin + (k < 2 ? paired[i] : i)));
+			CHECK_ROW(rows[k].name, x[i] == (float)(rows[k].begin + (pairs && k < 2 ? paired[i] : i)));
+	}
+	{
+		const struct model_tensor *t = model_find(model, "model.layers.0.self_attn.q_proj.weight");
+
+		REQUIRE(gguf_model_source(m, (uint64_t)t->offset + C, 1, x, &note) == 0);
+		CHECK_ROW(how, x[0] == (float)(4000 + C * (pairs ? 2 : 1)));
 	}
 	gguf_model_close(&m);
 	model_destroy(&model);
+	gguf_close(&g);
+}
+
+/* Scores in place of merges. */
+static void
+test_scores(void)
+{
+	struct err_note note = {0};
+	char *json, *config;
+	struct gguf *g;
+
+	build("scores");
+	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_tokenizer(g, &json, &config, &note) == 0);
+	CHECK(strstr(json, "\"Prepend\"") != NULL && strstr(json, "\"ByteFallback\"") != NULL && strstr(json, "\"Metaspace\"") == NULL);
+	CHECK(strstr(json, "\"merges\": [\n      [\n        \"a\",\n        \"b\"\n      ]\n    ]") != NULL);
+	free(json);
+	free(config);
 	gguf_close(&g);
 }
 
@@ -516,7 +587,9 @@ main(void)
 	REQUIRE((fd = mkstemp(path)) >= 0);
 	close(fd);
 	test_values();
-	test_biases();
+	test_biases("biases", true);
+	test_biases("qwen2", false);
+	test_scores();
 	test_splits();
 	test_refusals();
 	test_truncated();

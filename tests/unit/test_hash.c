@@ -7,7 +7,7 @@
 #include "base/log/log.h"
 #include "base/random/random.h"
 #include "base/random/shuffle.h"
-#include "check.h"
+#include "files.h"
 
 /* Known answers of Philox4x32-10 from its authors' Random123 distribution. */
 static void
@@ -111,14 +111,6 @@ all_blocks(const char *path, int fd, struct hash128 *root, struct err_note *note
 }
 
 static void
-spill(const char *path, const char *text)
-{
-	FILE *f = fopen(path, "w");
-
-	REQUIRE(f != NULL && fputs(text, f) >= 0 && fclose(f) == 0);
-}
-
-static void
 blocks(const char *path, const char *side, int fd)
 {
 	static char data[FILE_BYTES];
@@ -166,11 +158,11 @@ blocks(const char *path, const char *side, int fd)
 	REQUIRE(fstat(fd, &st) == 0);
 	snprintf(text, sizeof(text), "salthash1 %s %d %lld.%09ld %llu\n", hash_hex(a, hex), FILE_BYTES, (long long)st.st_mtim.tv_sec,
 	    st.st_mtim.tv_nsec, (unsigned long long)st.st_ino);
-	spill(side, text);
+	spill_text(side, text);
 	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
 	REQUIRE(stat(side, &st) == 0);
 	CHECK(st.st_size > 3 * 8 + 100);
-	spill(side, text);
+	spill_text(side, text);
 	rot(fd, 3);
 	CHECK(all_blocks(path, fd, &b, &note) == ERR_CORRUPT && strstr(note.found, "bytes changed") != NULL);
 	rot(fd, 3);
@@ -187,7 +179,7 @@ blocks(const char *path, const char *side, int fd)
 		b = (struct hash128){0, 0};
 		CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
 	}
-	spill(side, "");
+	spill_text(side, "");
 	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
 }
 

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include "check.h"
+#include "failing_malloc.h"
 
 static void
 refusals(void)
@@ -156,18 +157,7 @@ build(void)
 	json_close(&o);
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)	/* which have an allocator of their own */
-#define FAILING_MALLOC
-static long fail_at;			/* the fail_at-th allocation from now on fails; 0: none */
-
-void *__libc_malloc(size_t n);
-
-void *
-malloc(size_t n)
-{
-	return fail_at > 0 && --fail_at == 0 ? NULL : __libc_malloc(n);
-}
-
+#ifdef FAILING_MALLOC
 /* Each allocation in turn fails: an error that says so, never another value. */
 static void
 no_memory(void)

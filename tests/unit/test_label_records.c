@@ -472,6 +472,27 @@ scores(void)
 	CHECK(labels_scores_encode(loss, &bad_rank, 1, out, &note) == ERR_RANGE);
 }
 
+/* Tokens 7 end documents: what follows one has no prediction. */
+static void
+scores_within(void)
+{
+	static const int32_t tokens[5] = {1, 7, 2, 3, 7};
+	float loss[5] = {0.5f, 4, 1, 1.5f, NAN}, back[5];
+	int32_t rank[5] = {1, 300, 0, 2, 9};
+	uint8_t out[15], back_rank[5];
+	uint32_t n = 0;
+
+	labels_scores_within(tokens, 5, -1, loss, rank);
+	CHECK(loss[1] == 4 && rank[1] == 300);
+	labels_scores_within(tokens, 5, 7, loss, rank);
+	REQUIRE(labels_scores_encode(loss, rank, 5, out, &note) == 0);
+	REQUIRE(labels_scores_decode(out, sizeof(out), 5, back, back_rank, &note) == 0);
+	for (int i = 0; i < 5; i++)
+		CHECK(labels_score_absent(back[i], back_rank[i]) == (tokens[i] == 7));
+	CHECK_NEAR(labels_scores_mean(back, back_rank, 5, &n), 1, 1e-6);
+	CHECK(n == 3 && isnan(labels_scores_mean(back + 4, back_rank + 4, 1, &n)) && n == 0);
+}
+
 int
 main(void)
 {
@@ -490,6 +511,7 @@ main(void)
 	rules();
 	shifted();
 	scores();
+	scores_within();
 	for (size_t i = 0; i < sizeof(golden_unigram) / sizeof(golden_unigram[0]); i++)
 		labels_unigram_destroy(&golden_unigram[i]);
 	return check_done();

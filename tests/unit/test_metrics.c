@@ -6,29 +6,13 @@
 #include <math.h>
 #include <stdint.h>
 #include <unistd.h>
-#include "check.h"
 #include "base/json/json.h"
-
-static void
-write_text(const char *path, const char *text)
-{
-	FILE *f = fopen(path, "w");
-
-	REQUIRE(f != NULL);
-	fputs(text, f);
-	fclose(f);
-}
+#include "files.h"
 
 static void
 read_text(const char *path, char *buf, size_t size)
 {
-	FILE *f = fopen(path, "r");
-	size_t n;
-
-	REQUIRE(f != NULL);
-	n = fread(buf, 1, size - 1, f);
-	buf[n] = '\0';
-	fclose(f);
+	buf[slurp(path, buf, size)] = '\0';
 }
 
 /* How many former files stand beside it. */
@@ -55,7 +39,7 @@ main(void)
 
 	REQUIRE(fd >= 0);
 	close(fd);
-	write_text(path, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"eval\",\"step\":2}\n{\"kind\":\"event\",\"step\":2}\n"
+	spill_text(path, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"eval\",\"step\":2}\n{\"kind\":\"event\",\"step\":2}\n"
 	    "{\"kind\":\"step\",\"step\":3}\nnot json\n{\"kind\":\"step\",\"step\":2}\n{\"kind\":\"step\",\"step\":1");
 	REQUIRE(metrics_open(&m, path, 2, 1, &note) == 0);
 	CHECK(metrics_write(m, "step", 3, NULL, 0) == 0);

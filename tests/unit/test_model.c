@@ -18,7 +18,7 @@ static const struct model_config smollm2_135m = {.family = MODEL_FAMILY_LLAMA, .
 
 static const struct model_config llama31_8b = {.family = MODEL_FAMILY_LLAMA, .vocab_size = 128256, .context = 131072, .d_model = 4096,
     .n_layers = 32, .n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .d_ff = 14336, .norm_eps = 1e-5f, .rope_theta = 500000,
-    .rope_scaling = {.llama3 = true, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_context = 8192},
+    .rope_scaling = {.type = MODEL_ROPE_LLAMA3, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_context = 8192},
     .initializer_range = 0.02f};
 
 /* Totals as their publishers give them. */
@@ -105,7 +105,7 @@ test_refused(void)
 	} while (0)
 
 	CHECK(model_config_check(&gpt2_124m, NULL) == 0);
-	REFUSED(gpt2_124m, c.family = (enum model_family)7, ERR_UNSUPPORTED, "family");
+	REFUSED(gpt2_124m, c.family = (enum model_family)77, ERR_UNSUPPORTED, "family");
 	REFUSED(gpt2_124m, c.vocab_size = 0, ERR_RANGE, "vocab_size");
 	REFUSED(gpt2_124m, c.vocab_size = INT64_C(1) << 31, ERR_RANGE, "vocab_size");
 	REFUSED(gpt2_124m, c.context = -1, ERR_RANGE, "context");

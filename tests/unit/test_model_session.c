@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "engine/kernels/kernels_internal.h"
 #include "engine/model/session.h"
 
 #define V 37
@@ -371,7 +372,9 @@ test_refused(const struct model_config *cfg)
 	}
 	s = session_open(&e, B, T, false, false);
 	tokens_fill(tokens, ROWS + 1);
-	CHECK(model_forward(s, tokens, B + 1, 1) == ERR_RANGE);
+	CHECK(model_forward(s, tokens, ROWS, 1) == 0);		/* short sequences may fill the session's rows */
+	CHECK(model_forward(s, tokens, ROWS + 1, 1) == ERR_RANGE);
+	CHECK(model_forward(s, tokens, B + 1, T) == ERR_RANGE);
 	CHECK(model_forward(s, tokens, 1, T + 1) == ERR_RANGE);
 	CHECK(model_forward(s, tokens, 0, T) == ERR_RANGE);
 	tokens[ROWS - 1] = V;
@@ -630,6 +633,179 @@ test_sampled_mean(const struct model_config *cfg)
 	bench_close(&teacher);
 }
 
+/* The gradient of the parameters of e, as this backend computes it: logits first, then gradients, in out [ROWS * V + n_params]. */
+static bool
+result_of(const struct bench *e, enum kernels_backend backend, enum kernels_dtype dtype, int threads, const int32_t *tokens,
+    const struct kernels_targets *targets, float *out)
+{
+	const struct kernels_options options = {.backend = backend, .dtype = dtype, .threads = threads};
+	const struct model_session_options o = {.max_batch = B, .max_tokens = T, .training = true};
+	struct kernels *k = NULL;
+	struct model *m = NULL;
+	struct model_session *s = NULL;
+	struct kernels_loss_sums sums = {0};
+	int64_t n = e->model->n_params;
+	float *wide, *d;
+	void *params;
+
+	if (kernels_new(&k, &options, NULL) != 0)
+		return false;		/* a build without it */
+	k->small = 0;
+	REQUIRE(model_new(&m, &e->model->config, NULL) == 0);
+	wide = kernels_alloc(k, e->bytes);
+	params = kernels_alloc(k, e->bytes);
+	d = kernels_alloc(k, e->bytes);
+	REQUIRE(wide != NULL && params != NULL && d != NULL);
+	kernels_upload(k, wide, e->host, e->bytes);
+	kernels_convert(k, params, kernels_dtype(k), wide, DTYPE_F32, n);
+	model_bind(m, params, kernels_dtype(k));
+	REQUIRE(model_session_new(&s, m, k, &o, NULL) == 0);
+	logits_of(s, tokens, B, T, out);
+	REQUIRE(model_loss(s, targets, 1.0f / ROWS, d, &sums) == 0);
+	model_backward(s, d);
+	kernels_download(k, out + ROWS * V, d, e->bytes);
+	model_session_destroy(&s);
+	kernels_free(k, wide);
+	kernels_free(k, params);
+	kernels_free(k, d);
+	model_destroy(&m);
+	kernels_destroy(&k);
+	return true;
+}
+
+/* The distance of two arrays over the size of the second. */
+static double
+distance(const float *a, const float *b, int64_t n)
+{
+	double apart = 0, size = 0;
+
+	for (int64_t i = 0; i < n; i++) {
+		apart += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+		size += (double)b[i] * (double)b[i];
+	}
+	return sqrt(apart / size);
+}
+
+/* Each backend and dtype near the first, and the same bits with one thread and three. */
+static void
+test_backends(const struct model_config *cfg)
+{
+	static const struct {
+		enum kernels_backend backend;
+		enum kernels_dtype dtype;
+		double tol;
+	} rows[] = {
+		{KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_FP32, 0}, {KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_FP32, 1e-5},
+		{KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_BF16, 0.2}, {KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_BF16, 0.2},
+	};
+	struct bench e;
+	struct labels labels;
+	struct kernels_targets targets = targets_make(&labels);
+	const char *name = model_family_name(cfg->family);
+	int32_t tokens[ROWS];
+	float *first, *got, *again;
+	size_t bytes;
+
+	bench_open(&e, cfg, 1);
+	tokens_fill(tokens, ROWS);
+	bytes = ROWS * V * sizeof(float) + e.bytes;
+	first = malloc(bytes);
+	got = malloc(bytes);
+	again = malloc(bytes);
+	REQUIRE(first != NULL && got != NULL && again != NULL);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		if (!result_of(&e, rows[i].backend, rows[i].dtype, 1, tokens, &targets, got))
+			continue;
+		result_of(&e, rows[i].backend, rows[i].dtype, 3, tokens, &targets, again);
+		CHECK_ROW(name, memcmp(got, again, bytes) == 0);
+		if (i == 0)
+			memcpy(first, got, bytes);
+		CHECK_ROW(name, distance(got, first, ROWS * V) <= rows[i].tol);
+		CHECK_ROW(name, distance(got + ROWS * V, first + ROWS * V, e.model->n_params) <= rows[i].tol);
+	}
+	free(first);
+	free(got);
+	free(again);
+	bench_close(&e);
+}
+
+/* A small model of the family, with everything it has: windows shorter than T, factors that are not 1. */
+static struct model_config
+family_config(enum model_family family)
+{
+	const struct model_traits *t = model_traits(family);
+	struct model_config c = {.family = family, .vocab_size = V, .context = 11, .d_model = 24, .n_layers = 3, .n_heads = 3,
+	    .n_kv_heads = t->whole_heads ? 3 : 1, .head_dim = 8, .d_ff = 21};
+
+	model_family_start(&c);
+	c.initializer_range = family == MODEL_FAMILY_GPT_NEO ? 0.15f : 0.3f;	/* its scores are not scaled: steep */
+	c.window = c.window > 0 ? 3 : 0;
+	c.attention_cap = c.attention_cap > 0 ? 3 : 0;
+	c.logit_cap = c.logit_cap > 0 ? 4 : 0;
+	c.local_theta = c.local_theta > 0 ? 50 : 0;
+	if (family == MODEL_FAMILY_OPT)
+		c.activation = MODEL_GELU;	/* a ReLU has no differences at 0 */
+	if (family == MODEL_FAMILY_SMOLLM3)
+		c.nope_layers[0] = 2;
+	if (family == MODEL_FAMILY_GRANITE) {
+		c.embed_scale = 1.5f;
+		c.residual_scale = 0.6f;
+		c.output_scale = 0.5f;
+	}
+	if (family == MODEL_FAMILY_PHI3) {
+		c.rotary_dim = 6;
+		c.rope_scaling.type = MODEL_ROPE_LONGROPE;
+		c.rope_scaling.original_context = 11;	/* beyond it all positions turn differently */
+		for (int i = 0; i < 3; i++) {
+			c.rope_scaling.short_factor[i] = 1 + (float)i;
+			c.rope_scaling.long_factor[i] = 2 + (float)i;
+		}
+	}
+	return c;
+}
+
+/*
+ * Document [3, 6) of a row of 8 with two sets of neighbours: its losses are the same bits, those of the document alone up to the order of
+ * sums, and the token after its end, 1, has no loss.
+ */
+static void
+test_documents(const struct model_config *cfg)
+{
+	enum { END = 1, LEN = 8 };
+	static const struct { int32_t tokens[LEN + 1]; } rows[2] = {{{5, 6, END, 7, 8, END, 9, 10, 11}}, {{END, 3, END, 7, 8, END, 4, END, 2}}};
+	static const int32_t want[LEN] = {0, 0, 0, 3, 3, 3, 6, 6}, other[LEN] = {0, 1, 1, 3, 3, 3, 6, 6};
+	int32_t next[LEN], starts[LEN];
+	float hard[2][LEN], alone[3];
+	struct kernels_loss_sums sums;
+	struct bench e;
+	struct model_session *s;
+
+	bench_open(&e, cfg, 1);
+	s = session_open(&e, 1, LEN, false, false);
+	CHECK(model_session_documents(s, END) == 0);
+	for (int i = 0; i < 2; i++) {
+		struct kernels_targets targets = {.n_rows = LEN, .next = next, .row_hard = hard[i]};
+
+		model_document_starts(rows[i].tokens, LEN, END, starts);
+		CHECK(memcmp(starts, i == 0 ? want : other, sizeof(want)) == 0);
+		memcpy(next, rows[i].tokens + 1, sizeof(next));
+		model_document_targets(rows[i].tokens, LEN, END, next);
+		REQUIRE(model_forward(s, rows[i].tokens, 1, LEN) == 0 && model_loss(s, &targets, 0, NULL, &sums) == 0);
+		CHECK(sums.rows == (i == 0 ? 6 : 4) && hard[i][2] == 0 && hard[i][5] == 0);
+	}
+	CHECK(memcmp(hard[0] + 3, hard[1] + 3, 3 * sizeof(hard[0][0])) == 0);
+	CHECK(model_session_documents(s, -1) == 0);
+	REQUIRE(model_forward(s, rows[0].tokens + 3, 1, 3) == 0);
+	REQUIRE(model_loss(s, &(struct kernels_targets){.n_rows = 3, .next = rows[0].tokens + 4, .row_hard = alone}, 0, NULL, &sums) == 0);
+	for (int i = 0; i < 2; i++)
+		CHECK_NEAR(hard[0][3 + i], alone[i], 1e-5);
+	REQUIRE(model_forward(s, rows[0].tokens, 1, LEN) == 0);
+	REQUIRE(model_loss(s, &(struct kernels_targets){.n_rows = LEN, .next = rows[0].tokens + 1, .row_hard = hard[1]}, 0, NULL, &sums) == 0);
+	CHECK(hard[1][3] != hard[0][3]);		/* without isolation the neighbours do count */
+	model_session_destroy(&s);
+	bench_close(&e);
+}
+
 int
 main(void)
 {
@@ -642,7 +818,19 @@ main(void)
 		test_labels(&configs[i]);
 		test_own_teacher(&configs[i]);
 		test_sampled_mean(&configs[i]);
+		test_documents(&configs[i]);
 	}
 	test_targets_refused();
+	for (int i = 0; i < MODEL_FAMILY_COUNT; i++) {
+		const struct model_config cfg = family_config((enum model_family)i);
+
+		test_rows_alone(&cfg);
+		test_recompute(&cfg);
+		test_finite_differences(&cfg);
+		test_hooks(&cfg);
+		test_labels(&cfg);
+		test_backends(&cfg);
+		test_documents(&cfg);
+	}
 	return check_done();
 }

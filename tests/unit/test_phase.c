@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "trainerd/phase.h"
+#include "data/phase/phase.h"
 
 #include "check.h"
 

@@ -19,14 +19,15 @@ shares(void)
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		for (int ranks = 1; ranks <= 64; ranks *= 2) {
+			const struct optim_split whole = optim_split_whole(sizes[i]);
 			int64_t most = 0;
 			struct shard s;
 
 			for (int r = 0; r < ranks; r++) {
-				shard_range(&s, sizes[i], r, ranks);
-				most = s.end - s.begin > most ? s.end - s.begin : most;
+				shard_range(&s, &whole, r, ranks);
+				most = s.parts[0].end - s.parts[0].begin > most ? s.parts[0].end - s.parts[0].begin : most;
 			}
-			CHECK(price_share(sizes[i], ranks) == most);
+			CHECK_NEAR(price_share(&whole, ranks) * (double)sizes[i], (double)most, 1e-6);
 		}
 }
 
@@ -34,7 +35,8 @@ static void
 memory(void)
 {
 	/* 8 blocks of parameters, 16 sequences of 10 tokens, 8 lanes. */
-	struct price_shape s = {.model = &tiny, .n_params = 8 * BLOCK, .dtype = DTYPE_F32, .deterministic = true, .batch = 16, .micro_batch = 2,
+	const struct optim_split whole = optim_split_whole(8 * BLOCK);
+	struct price_shape s = {.model = &tiny, .split = &whole, .n_params = 8 * BLOCK, .dtype = DTYPE_F32, .deterministic = true, .batch = 16, .micro_batch = 2,
 	    .lanes = 8, .context = 10, .label_entries = 3};
 	struct model_session_options o = {.max_batch = 2, .max_tokens = 10, .training = true};
 	double b[PRICE_MEMORY_ITEMS];
@@ -66,6 +68,30 @@ memory(void)
 	CHECK(price_memory(&s, 1, b, NULL) == ERR_RANGE);
 }
 
+/* Muon: no second moments for the matrices of the layer, 8 x 24, 8 x 8, 8 x 32 and 32 x 8; the largest is what Newton-Schulz works in. */
+static void
+muon_memory(void)
+{
+	struct price_shape s = {.model = &tiny, .dtype = DTYPE_BF16, .batch = 8, .micro_batch = 1, .lanes = 8, .context = 10, .muon_rows = 8,
+	    .muon_cols = 32, .threads = 2};
+	double b[PRICE_MEMORY_ITEMS];
+	struct optim_split *split = NULL;
+	struct model *m = NULL;
+
+	REQUIRE(model_new(&m, &tiny, NULL) == 0 && optim_split_new(&split, m, OPTIM_MUON) == 0);
+	s.split = split;
+	s.n_params = m->n_params;
+	CHECK(price_memory(&s, 1, b, NULL) == 0);
+	CHECK(b[PRICE_MOMENTS] == 8.0 * (double)m->n_params - 4.0 * (8 * 24 + 8 * 8 + 2 * 8 * 32));
+	CHECK(b[PRICE_MUON] >= 2 * 4.0 * (8 * 32 + 4 * 8 * 8));
+	/* Each part is less than a block: rank 0 has the embeddings and the output norm, and the matrices go to the ranks one by one. */
+	CHECK(price_memory(&s, 8, b, NULL) == 0);
+	CHECK(b[PRICE_MASTERS] < 4.0 * (double)m->n_params && b[PRICE_MASTERS] >= 4.0 * 8 * (100 + 16));
+	CHECK(price_share(split, 1) == 1 && price_share(split, 4) < 1 && price_share(split, 4) >= 0.25);
+	optim_split_destroy(&split);
+	model_destroy(&m);
+}
+
 static void
 work(void)
 {
@@ -90,7 +116,8 @@ work(void)
 static void
 seconds(void)
 {
-	const struct price_shape s = {.model = &tiny, .n_params = 4 * BLOCK, .dtype = DTYPE_F32, .batch = 16, .micro_batch = 2, .lanes = 8,
+	const struct optim_split whole = optim_split_whole(4 * BLOCK);
+	const struct price_shape s = {.model = &tiny, .split = &whole, .n_params = 4 * BLOCK, .dtype = DTYPE_F32, .batch = 16, .micro_batch = 2, .lanes = 8,
 	    .context = 10};
 	const struct price_compute c = {.micro_s = 1, .update_s = 0.4, .other_s = 0.05, .cores = 2};
 	struct price_machine m = {.cores = 2, .threads = 0, .ranks_per_host = 1, .between = {0.001, 1048576}, .within = {0, 1048576 * 4},
@@ -150,6 +177,8 @@ worth(void)
 	CHECK_NEAR(w.teacher_tokens / 1e11, 0.504, 1e-9);
 	price_worth(&w, 2.8e9, 1.5e9, 1e21, 3e19, 1e11, 0.27);	/* labels cost 3 % */
 	CHECK_NEAR(w.label_share, 0.03, 1e-12);
+	CHECK_NEAR(w.net_saving, 0.24, 1e-12);
+	CHECK_NEAR(w.made_net_saving, 0.27 - 0.03 - 1.5 / 2.8, 1e-12);
 	CHECK_NEAR(w.teacher_tokens / 1e11, 0.24 * 2.8 / 1.5, 1e-9);
 }
 
@@ -159,6 +188,7 @@ main(void)
 	CHECK(PRICE_BUCKET == REDUCE_BUCKET);
 	shares();
 	memory();
+	muon_memory();
 	work();
 	seconds();
 	worth();

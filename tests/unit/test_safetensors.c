@@ -5,41 +5,8 @@
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "check.h"
 #include "base/json/json.h"
-
-static char dir[128];
-
-static const char *
-at(const char *name)
-{
-	static char paths[4][256];
-	static unsigned next;
-	char *p = paths[next++ % 4];
-
-	snprintf(p, sizeof(paths[0]), "%s/%s", dir, name);
-	return p;
-}
-
-static void
-spill(const char *path, const void *p, size_t n)
-{
-	FILE *f = fopen(path, "wb");
-
-	REQUIRE(f != NULL && fwrite(p, 1, n, f) == n && fclose(f) == 0);
-}
-
-static size_t
-slurp(const char *path, unsigned char *out, size_t cap)
-{
-	FILE *f = fopen(path, "rb");
-	size_t n;
-
-	REQUIRE(f != NULL);
-	n = fread(out, 1, cap, f);
-	fclose(f);
-	return n;
-}
+#include "files.h"
 
 /* A file of this header and n_data bytes of data, opened. */
 static int
@@ -51,8 +18,8 @@ open_made(const char *header, size_t n_data, struct weights **w, struct err_note
 	for (int i = 0; i < 8; i++)
 		buf[i] = (unsigned char)((uint64_t)n >> (8 * i));
 	memcpy(buf + 8, header, n);
-	spill(at("made.safetensors"), buf, 8 + n + n_data);
-	return weights_open(w, at("made.safetensors"), note);
+	spill(in_dir("made.safetensors"), buf, 8 + n + n_data);
+	return weights_open(w, in_dir("made.safetensors"), note);
 }
 
 static void
@@ -111,21 +78,21 @@ refusals(void)
 		CHECK_ROW(rows[i].what, rc == 0 || strstr(note.name, "made.safetensors") != NULL);
 		weights_close(&w);
 	}
-	spill(at("made.safetensors"), raw, 10);
-	CHECK(weights_open(&w, at("made.safetensors"), &note) == ERR_FORMAT && strstr(note.place, "header length") != NULL);
+	spill(in_dir("made.safetensors"), raw, 10);
+	CHECK(weights_open(&w, in_dir("made.safetensors"), &note) == ERR_FORMAT && strstr(note.place, "header length") != NULL);
 	memset(raw, 0, 8);
 	raw[0] = 3;					/* one byte more than there is */
-	spill(at("made.safetensors"), raw, 10);
-	CHECK(weights_open(&w, at("made.safetensors"), &note) == ERR_FORMAT && strstr(note.expected, "2 to 2") != NULL);
-	spill(at("made.safetensors"), raw, 7);
-	CHECK(weights_open(&w, at("made.safetensors"), &note) == ERR_FORMAT && strstr(note.expected, "8 bytes") != NULL);
-	spill(at("made.safetensors"), raw, 0);
-	CHECK(weights_open(&w, at("made.safetensors"), &note) == ERR_FORMAT);
-	CHECK(weights_open(&w, at("none.safetensors"), &note) == ENOENT && w == NULL);
-	CHECK(weights_open(&w, dir, &note) == ERR_NOT_FOUND && strstr(note.expected, "index") != NULL);
-	REQUIRE(mkdir(at("x.safetensors"), 0777) == 0);
-	CHECK(weights_open(&w, at("x.safetensors"), &note) == ERR_NOT_FOUND);	/* a directory without a model */
-	rmdir(at("x.safetensors"));
+	spill(in_dir("made.safetensors"), raw, 10);
+	CHECK(weights_open(&w, in_dir("made.safetensors"), &note) == ERR_FORMAT && strstr(note.expected, "2 to 2") != NULL);
+	spill(in_dir("made.safetensors"), raw, 7);
+	CHECK(weights_open(&w, in_dir("made.safetensors"), &note) == ERR_FORMAT && strstr(note.expected, "8 bytes") != NULL);
+	spill(in_dir("made.safetensors"), raw, 0);
+	CHECK(weights_open(&w, in_dir("made.safetensors"), &note) == ERR_FORMAT);
+	CHECK(weights_open(&w, in_dir("none.safetensors"), &note) == ENOENT && w == NULL);
+	CHECK(weights_open(&w, files_dir, &note) == ERR_NOT_FOUND && strstr(note.expected, "index") != NULL);
+	REQUIRE(mkdir(in_dir("x.safetensors"), 0777) == 0);
+	CHECK(weights_open(&w, in_dir("x.safetensors"), &note) == ERR_NOT_FOUND);	/* a directory without a model */
+	rmdir(in_dir("x.safetensors"));
 }
 
 /* Lengths of headers whose bytes begin like a pickle (80 02), gzip (1f 8b) or UTF-16 (ff fe, fe ff). */
@@ -141,8 +108,8 @@ header_like_a_signature(void)
 		memset(file, ' ', sizeof(file));
 		memcpy(file, &lengths[i], 8);
 		memcpy(file + 8, "{}", 2);
-		spill(at("made.safetensors"), file, 8 + lengths[i]);
-		CHECK(weights_open(&w, at("made.safetensors"), &note) == 0);
+		spill(in_dir("made.safetensors"), file, 8 + lengths[i]);
+		CHECK(weights_open(&w, in_dir("made.safetensors"), &note) == 0);
 		weights_close(&w);
 	}
 }
@@ -155,10 +122,10 @@ huge_header(void)
 	struct err_note note;
 	struct weights *w;
 
-	spill(at("made.safetensors"), head, sizeof(head));
-	REQUIRE(truncate(at("made.safetensors"), 200000000) == 0);
-	CHECK(weights_open(&w, at("made.safetensors"), &note) == ERR_FORMAT && strstr(note.expected, "2 to 100000000") != NULL);
-	unlink(at("made.safetensors"));
+	spill(in_dir("made.safetensors"), head, sizeof(head));
+	REQUIRE(truncate(in_dir("made.safetensors"), 200000000) == 0);
+	CHECK(weights_open(&w, in_dir("made.safetensors"), &note) == ERR_FORMAT && strstr(note.expected, "2 to 100000000") != NULL);
+	unlink(in_dir("made.safetensors"));
 }
 
 static void
@@ -214,7 +181,7 @@ write_set(const char *stem, uint64_t max_shard_bytes, size_t piece, struct weigh
 
 	for (size_t i = 0; i < 26; i++)
 		x[i] = value(i);
-	if ((rc = weights_writer_new(w, dir, stem, specs, 5, meta, 1, max_shard_bytes, note)) != 0)
+	if ((rc = weights_writer_new(w, files_dir, stem, specs, 5, meta, 1, max_shard_bytes, note)) != 0)
 		return rc;
 	for (size_t i = 0; i < 26; i += piece)
 		if ((rc = weights_writer_f32(*w, x + i, 26 - i < piece ? 26 - i : piece, note)) != 0)
@@ -262,26 +229,26 @@ round_trips(void)
 	for (size_t i = 0; i < 3; i++) {
 		REQUIRE(write_set("one", 0, pieces[i], &w, &note) == 0);
 		REQUIRE(weights_writer_n_files(w) == 1);
-		check_set(at("one.safetensors"));
-		n = slurp(at("one.safetensors"), bytes, sizeof(bytes));
+		check_set(in_dir("one.safetensors"));
+		n = slurp(in_dir("one.safetensors"), bytes, sizeof(bytes));
 		CHECK(weights_writer_file(w, 0)->size_bytes == n && n == 8 + (bytes[0] | (size_t)bytes[1] << 8) + 60 + 12 + 8 + 4);
 		CHECK((8 + bytes[0]) % 8 == 0);
 		CHECK(hash_equal(weights_writer_file(w, 0)->hash, hash_bytes(bytes, n)));
 		weights_writer_destroy(&w);
-		unlink(at("one.safetensors"));
+		unlink(in_dir("one.safetensors"));
 	}
 	REQUIRE(write_set("many", 24, 5, &w, &note) == 0);		/* 60 | 0 + 12 + 8 + 4 */
 	CHECK(weights_writer_n_files(w) == 3);
 	CHECK_STR(weights_writer_file(w, 1)->name, "many-00002-of-00002.safetensors");
 	CHECK_STR(weights_writer_file(w, 2)->name, "many.safetensors.index.json");
 	weights_writer_destroy(&w);
-	check_set(at("many.safetensors.index.json"));
-	REQUIRE(json_parse_file(at("many.safetensors.index.json"), 0, &index, &note) == 0);
+	check_set(in_dir("many.safetensors.index.json"));
+	REQUIRE(json_parse_file(in_dir("many.safetensors.index.json"), 0, &index, &note) == 0);
 	CHECK(json_int(json_get(json_get(index, "metadata"), "total_size"), &v) && v == 84);
 	json_close(&index);
 	CHECK(write_set("many", 24, 5, &w, &note) == EEXIST && w == NULL);
 	CHECK_STR(note.place, "create");
-	check_set(at("many.safetensors.index.json"));			/* and the one that was there is whole */
+	check_set(in_dir("many.safetensors.index.json"));			/* and the one that was there is whole */
 }
 
 static void
@@ -295,27 +262,29 @@ writer_refusals(void)
 	struct err_note note;
 	float x[4] = {0};
 
-	CHECK(weights_writer_new(&w, dir, "bad", twice, 2, NULL, 0, 0, &note) == ERR_FORMAT && w == NULL);
-	CHECK(weights_writer_new(&w, dir, "bad", meta, 1, NULL, 0, 0, &note) == ERR_FORMAT);
-	CHECK(weights_writer_new(&w, dir, "bad", wide, 1, NULL, 0, 0, &note) == ERR_RANGE);
-	CHECK(weights_writer_new(&w, at("nowhere"), "bad", twice, 1, NULL, 0, 0, &note) == ENOENT && strcmp(note.place, "create") == 0);
-	REQUIRE(weights_writer_new(&w, dir, "bad", ints, 1, NULL, 0, 0, &note) == 0);
+	CHECK(weights_writer_new(&w, files_dir, "bad", twice, 2, NULL, 0, 0, &note) == ERR_FORMAT && w == NULL);
+	CHECK(weights_writer_new(&w, files_dir, "bad", meta, 1, NULL, 0, 0, &note) == ERR_FORMAT);
+	CHECK(weights_writer_new(&w, files_dir, "bad", wide, 1, NULL, 0, 0, &note) == ERR_RANGE);
+	CHECK(weights_writer_new(&w, in_dir("nowhere"), "bad", twice, 1, NULL, 0, 0, &note) == ENOENT && strcmp(note.place, "create") == 0);
+	REQUIRE(weights_writer_new(&w, files_dir, "bad", ints, 1, NULL, 0, 0, &note) == 0);
 	CHECK(weights_writer_f32(w, x, 1, &note) == ERR_UNSUPPORTED);
 	weights_writer_destroy(&w);
-	REQUIRE(weights_writer_new(&w, dir, "bad", twice, 1, NULL, 0, 0, &note) == 0);
+	REQUIRE(weights_writer_new(&w, files_dir, "bad", twice, 1, NULL, 0, 0, &note) == 0);
 	CHECK(weights_writer_f32(w, x, 3, &note) == ERR_RANGE);
 	weights_writer_destroy(&w);
-	REQUIRE(weights_writer_new(&w, dir, "bad", twice, 1, NULL, 0, 0, &note) == 0);
+	REQUIRE(weights_writer_new(&w, files_dir, "bad", twice, 1, NULL, 0, 0, &note) == 0);
 	CHECK(weights_writer_bytes(w, x, 3, &note) == 0 && weights_writer_f32(w, x, 1, &note) == ERR_RANGE);
 	CHECK(weights_writer_finish(w, &note) == ERR_RANGE && strcmp(note.expected, "8 bytes") == 0 && strcmp(note.found, "3") == 0);
 	weights_writer_destroy(&w);
-	CHECK(access(at("bad.safetensors"), F_OK) != 0);		/* nothing stays of an unfinished one */
+	CHECK(access(in_dir("bad.safetensors"), F_OK) != 0);		/* nothing stays of an unfinished one */
 }
 
 static void
 nonfinite(void)
 {
-	struct weights_spec spec[] = {{"f", WEIGHTS_F32, 1, {10000}}, {"h", WEIGHTS_BF16, 1, {3}}};
+	/* F64: 1 and a bit more than half of float's next step; a number beyond float's range; one that is no number in float's least bits. */
+	static const double doubles[] = {1 + 0x1.000002p-24, -1e39, 1e-60};
+	struct weights_spec spec[] = {{"f", WEIGHTS_F32, 1, {10000}}, {"h", WEIGHTS_BF16, 1, {3}}, {"d", WEIGHTS_F64, 1, {3}}};
 	float *x = calloc(10003, sizeof(*x)), y[3];
 	struct weights_writer *w;
 	struct err_note note;
@@ -324,15 +293,20 @@ nonfinite(void)
 	REQUIRE(x != NULL);
 	x[9999] = NAN;
 	x[10001] = -INFINITY;
-	REQUIRE(weights_writer_new(&w, dir, "nan", spec, 2, NULL, 0, 0, &note) == 0);
-	REQUIRE(weights_writer_f32(w, x, 10003, &note) == 0 && weights_writer_finish(w, &note) == 0);
+	REQUIRE(weights_writer_new(&w, files_dir, "nan", spec, 3, NULL, 0, 0, &note) == 0);
+	REQUIRE(weights_writer_f32(w, x, 10003, &note) == 0 && weights_writer_bytes(w, doubles, sizeof(doubles), &note) == 0);
+	REQUIRE(weights_writer_finish(w, &note) == 0);
 	weights_writer_destroy(&w);
-	REQUIRE(weights_open(&r, at("nan.safetensors"), &note) == 0);
+	REQUIRE(weights_open(&r, in_dir("nan.safetensors"), &note) == 0);
 	CHECK(weights_read_f32(weights_find(r, "f"), 1, 9999, x, WEIGHTS_FINITE, &note) == ERR_NONFINITE);
 	CHECK(strstr(note.place, "tensor f, element 9999 ") != NULL && strcmp(note.found, "NaN") == 0);
 	CHECK(weights_read_f32(weights_find(r, "h"), 0, 3, y, WEIGHTS_FINITE, &note) == ERR_NONFINITE);
 	CHECK(strstr(note.place, "tensor h, element 1 ") != NULL && strcmp(note.found, "infinity") == 0);
 	CHECK(weights_read_f32(weights_find(r, "f"), 0, 10000, x, 0, &note) == 0 && isnan(x[9999]));
+	CHECK(weights_read_f32(weights_find(r, "d"), 0, 3, y, WEIGHTS_FINITE, &note) == ERR_NONFINITE);
+	CHECK(strstr(note.place, "tensor d, element 1 ") != NULL && strcmp(note.found, "infinity") == 0);
+	CHECK(weights_read_f32(weights_find(r, "d"), 0, 3, y, 0, &note) == 0);
+	CHECK(y[0] == 1 + 0x1p-23f && y[1] == -INFINITY && y[2] == 0);
 	weights_close(&r);
 	free(x);
 }
@@ -360,8 +334,8 @@ indices(void)
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		memset(&note, 0, sizeof(note));
-		spill(at("x.index.json"), rows[i].text, strlen(rows[i].text));
-		CHECK_ROW(rows[i].what, weights_open(&w, at("x.index.json"), &note) == rows[i].rc && w == NULL);
+		spill(in_dir("x.index.json"), rows[i].text, strlen(rows[i].text));
+		CHECK_ROW(rows[i].what, weights_open(&w, in_dir("x.index.json"), &note) == rows[i].rc && w == NULL);
 		CHECK_ROW(rows[i].what, strstr(note.place, rows[i].place) != NULL);
 		CHECK_ROW(rows[i].what, strstr(note.expected, rows[i].expected) != NULL);
 		CHECK_ROW(rows[i].what, strstr(note.found, rows[i].found) != NULL);
@@ -376,24 +350,20 @@ copies(void)
 	struct err_note note;
 	size_t n;
 
-	CHECK(weights_file_copy(dir, "copy", "tests/golden/weights/dtypes.safetensors", &f, &note) == 0);
+	CHECK(weights_file_copy(files_dir, "copy", "tests/golden/weights/dtypes.safetensors", &f, &note) == 0);
 	n = slurp("tests/golden/weights/dtypes.safetensors", a, sizeof(a));
-	CHECK(slurp(at("copy"), b, sizeof(b)) == n && memcmp(a, b, n) == 0);
+	CHECK(slurp(in_dir("copy"), b, sizeof(b)) == n && memcmp(a, b, n) == 0);
 	CHECK(f.size_bytes == n && hash_equal(f.hash, hash_bytes(a, n)) && strcmp(f.name, "copy") == 0);
-	CHECK(weights_file_copy(dir, "copy", "tests/golden/weights/dtypes.safetensors", &f, &note) == EEXIST);
-	CHECK(weights_file_copy(dir, "copy2", "tests/golden/weights/none", &f, &note) == ENOENT);
-	CHECK(access(at("copy2"), F_OK) != 0);
-	CHECK(weights_file_write(dir, "../up", "x", 1, NULL, &note) != 0);
+	CHECK(weights_file_copy(files_dir, "copy", "tests/golden/weights/dtypes.safetensors", &f, &note) == EEXIST);
+	CHECK(weights_file_copy(files_dir, "copy2", "tests/golden/weights/none", &f, &note) == ENOENT);
+	CHECK(access(in_dir("copy2"), F_OK) != 0);
+	CHECK(weights_file_write(files_dir, "../up", "x", 1, NULL, &note) != 0);
 }
 
 int
 main(void)
 {
-	const char *tmp = getenv("TMPDIR");
-	char command[160];
-
-	snprintf(dir, sizeof(dir), "%.90s/safetensors.XXXXXX", tmp != NULL ? tmp : "/tmp");
-	REQUIRE(mkdtemp(dir) != NULL);
+	files_begin();
 	refusals();
 	header_like_a_signature();
 	huge_header();
@@ -403,7 +373,6 @@ main(void)
 	nonfinite();
 	indices();
 	copies();
-	snprintf(command, sizeof(command), "rm -rf '%s'", dir);
-	CHECK(system(command) == 0);
+	files_end();
 	return check_done();
 }

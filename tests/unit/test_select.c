@@ -2,6 +2,7 @@
 /* Choosing: golden values of the method, ties, NaN, even and odd counts, and a plain reference by sorting. */
 #include "check.h"
 #include "base/hash/hash.h"
+#include "data/corpus/blend.h"
 #include "data/select/select.h"
 #include "base/random/random.h"
 
@@ -23,6 +24,19 @@ test_golden(void)
 	CHECK_NEAR(select_score(loss, rank, 7, 10, scratch), 0.10, 1e-7);
 	CHECK_NEAR(select_score(loss, rank, 1, 10, scratch), 0.10, 1e-7);
 	CHECK(isnan(select_score(loss, rank, 0, 10, scratch)));
+}
+
+/* Loss 0 and rank 255: a token without a prediction. Counted as 0 these three would give 0. */
+static void
+test_absent(void)
+{
+	static const float loss[] = {1, 0, 3, 0, 0, 0};
+	static const uint8_t rank[] = {0, 255, 0, 255, 255, 0};
+	float scratch[6];
+
+	CHECK_NEAR(select_score(loss, rank, 5, 10, scratch), 2, 1e-7);
+	CHECK_NEAR(select_score(loss, rank, 6, 10, scratch), 1, 1e-7);	/* rank 0: a loss of 0 */
+	CHECK(isnan(select_score(loss + 3, rank + 3, 2, 10, scratch)));
 }
 
 static void
@@ -127,6 +141,7 @@ static uint64_t
 cut_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t step, uint64_t *kept)
 {
 	static struct select_cut cut;
+	struct select_limit limit;
 	uint64_t at = 0;
 
 	memset(&cut, 0, sizeof(cut));
@@ -136,11 +151,59 @@ cut_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t step, uint64
 			select_cut_count(&cut, score + i, n - i < step ? n - i : step);
 		select_cut_next(&cut);
 	}
+	limit = select_cut_limit(&cut, cut.n_keep);
 	for (uint64_t i = 0; i < n; i++)
-		if (select_cut_take(&cut, score[i]))
+		if (select_take(&limit, score[i]))
 			kept[at++] = i;
 	CHECK(at == cut.n_keep);
 	return at;
+}
+
+/* Fewer are eligible than wanted: the first of the others fill up. */
+static void
+test_fill(void)
+{
+	static const float score[6] = {NAN, 1, NAN, 0, NAN, NAN};
+	static struct select_cut cut = {.n_keep = 4};
+	static const int want[6] = {1, 1, 1, 1, 0, 0};
+	struct select_limit limit;
+
+	for (int pass = 0; pass < 2; pass++) {
+		select_cut_count(&cut, score, 6);
+		select_cut_next(&cut);
+	}
+	limit = select_cut_limit(&cut, 4);
+	for (int i = 0; i < 6; i++)
+		CHECK(select_take(&limit, score[i]) == want[i]);
+}
+
+/* Rows of a part: its share of the rows of all blocks, whatever its share of one block; never more than it has there. */
+static void
+test_parts(void)
+{
+	static const uint64_t n_windows[3] = {10, 10, 10};
+	static const uint32_t shares[3] = {89, 10, 1};
+	uint64_t rows[3], sum[3] = {0, 0, 0};
+	struct blend *b;
+
+	REQUIRE(blend_new(&b, n_windows, shares, 3, NULL) == 0);
+	for (uint64_t no = 0; no < 100; no++) {
+		uint64_t has[3] = {0, 0, 0};
+
+		select_parts(b, no, 64, 16, rows);
+		CHECK(rows[0] + rows[1] + rows[2] == 16);
+		for (uint64_t p = no * 64; p < (no + 1) * 64; p++)
+			has[blend_part_at(b, p)]++;
+		for (int i = 0; i < 3; i++) {
+			CHECK(rows[i] <= has[i]);
+			sum[i] += rows[i];
+		}
+	}
+	/* 1600 rows: 1424, 160 and 16; a row of the rare part is lost to the first where the block has none of it */
+	CHECK(sum[1] == 160 && sum[2] <= 16 && sum[2] >= 8 && sum[0] == 1600 - 160 - sum[2]);
+	select_parts(b, 3, 5, 5, rows);
+	CHECK(rows[0] + rows[1] + rows[2] == 5);
+	blend_destroy(&b);
 }
 
 static void
@@ -197,10 +260,13 @@ int
 main(void)
 {
 	test_golden();
+	test_absent();
 	test_nan();
 	test_median_against_sort();
 	test_kept();
 	test_block();
+	test_fill();
+	test_parts();
 	test_cut();
 	return check_done();
 }

@@ -3,13 +3,13 @@
 
 #include "check.h"
 #include "base/json/json.h"
-#include "trainerd/phase.h"
+#include "data/phase/phase.h"
 
 static struct state
 example(void)
 {
 	struct state s = {.identity = {.seed = 4294967295u, .batch = 64, .micro_batch = 8, .lanes = 8, .context = 128, .corpus = {1, 2},
-	    .heldout = {3, 4}, .tokenizer = {5, 6}, .compute_class = "fp32/openblas", .mode = "salt_ds"}, .step = 60, .updates = 59,
+	    .heldout = {3, 4}, .tokenizer = {5, 6}, .compute_class = "fp32/openblas", .optimizer = "muon", .mode = "salt_ds"}, .step = 60, .updates = 59,
 	    .tokens = 1u << 20, .switch_step = 60, .switch_by = "margin", .evaluated_step = 50, .skipped = 1, .late_rows = 2, .train_s = 0.1, .wait_s = 1e-9,
 	    .teacher_nats = 3.25, .has_sets = true, .sets = {{7, 8}, {9, 10}, {11, 12}, {13, 14}},
 	    .released = true};
@@ -37,6 +37,7 @@ round_trip(void)
 	CHECK(b.skipped == 1 && b.late_rows == 2);
 	CHECK(b.step == 60 && b.updates == 59 && b.tokens == a.tokens && b.switch_step == 60 && b.evaluated_step == 50);
 	CHECK_STR(b.switch_by, "margin");
+	CHECK_STR(b.identity.optimizer, "muon");
 	CHECK(b.train_s == 0.1 && b.wait_s == 1e-9 && b.teacher_nats == 3.25 && b.released && b.has_sets);
 	CHECK(memcmp(&a.sets, &b.sets, sizeof(a.sets)) == 0);
 	CHECK(state_identity_check(&a.identity, &b.identity, &note) == 0);
@@ -75,6 +76,11 @@ refusals(void)
 	b.identity.corpus.lo++;
 	CHECK(state_identity_check(&a.identity, &b.identity, &note) == ERR_MISMATCH);
 	CHECK(strstr(note.name, "corpus.train") != NULL);
+	CHECK(state_optimizer_check(&a.identity, "muon", "dir", &note) == 0);
+	CHECK(state_optimizer_check(&a.identity, "adamw", "dir/step_7", &note) == ERR_MISMATCH);
+	CHECK_STR(note.name, "trainer.optimizer");
+	CHECK(strstr(note.expected, "muon") != NULL && strstr(note.expected, "trainer.init: dir/step_7") != NULL);
+	CHECK_STR(note.found, "adamw");
 }
 
 /* Which change of the mode a resume accepts, and which option it names otherwise. */
@@ -84,6 +90,7 @@ modes(void)
 	static const struct { const char *was, *is, *names; } rows[] = {
 		{"rkd", "salt", NULL}, {"salt", "rkd", NULL}, {"rkd", "rkd", NULL}, {"salt_ds", "salt_ds", NULL}, {"salt", "baseline", NULL},
 		{"salt_ds", "baseline", NULL}, {"baseline", "baseline", NULL}, {"salt", "salt_ds", "selector.mode"}, {"salt_ds", "rkd", "selector.mode"},
+		{"salt_file", "salt_file", NULL}, {"salt_file", "baseline", NULL}, {"salt_file", "salt_ds", "selector.mode"}, {"salt", "salt_file", "selector.mode"},
 		{"baseline", "salt", "phase_one"}, {"baseline", "salt_ds", "phase_one"},
 	};
 
@@ -98,7 +105,7 @@ modes(void)
 	}
 }
 
-/* A checkpoint from before switch_by was stored. */
+/* A checkpoint from before switch_by and optimizer were stored. */
 static void
 older(void)
 {
@@ -109,9 +116,12 @@ older(void)
 
 	REQUIRE(text != NULL && (at = strstr(text, "\"switch_by\"")) != NULL);
 	memcpy(at, "\"switch_xx\"", 11);
+	REQUIRE((at = strstr(text, "\"optimizer\"")) != NULL);
+	memcpy(at, "\"optimizex\"", 11);
 	json_close(&j);
 	REQUIRE(json_parse(text, strlen(text), "t", &j, NULL) == 0);
 	CHECK(state_from_json(j, &b, &note) == 0 && b.switch_by[0] == '\0' && b.switch_step == 60);
+	CHECK_STR(b.identity.optimizer, "adamw");
 	json_close(&j);
 	free(text);
 }

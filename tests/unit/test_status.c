@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "check.h"
+#include "files.h"
 #include "base/json/json.h"
 #include "fabric/status/status.h"
 
@@ -224,16 +224,6 @@ test_json(void)
 }
 
 static void
-write_file(const char *path, const char *text)
-{
-	FILE *f = fopen(path, "w");
-
-	REQUIRE(f != NULL);
-	fputs(text, f);
-	fclose(f);
-}
-
-static void
 test_announce(void)
 {
 	char dir[] = "/tmp/salt_status_XXXXXX", path[300];
@@ -251,11 +241,11 @@ test_announce(void)
 	status_announce_fill(&a, "selectord", "selectord-0", "tcp://127.0.0.1:40002", "tcp://127.0.0.1:5750");
 	CHECK(status_announce_write(dir, &a, &note) == 0);
 	snprintf(path, sizeof(path), "%s/daemons/half.json", dir);
-	write_file(path, "{\"role\": \"tea");
+	spill_text(path, "{\"role\": \"tea");
 	snprintf(path, sizeof(path), "%s/daemons/.teacherd-9.json", dir);	/* a writer killed before its rename */
-	write_file(path, "{");
+	spill_text(path, "{");
 	snprintf(path, sizeof(path), "%s/daemons/elsewhere.json", dir);
-	write_file(path, "{\"role\":\"trainerd\",\"name\":\"elsewhere\",\"pid\":1,\"host\":\"another-host\",\"status\":\"\",\"data\":\"\"}");
+	spill_text(path, "{\"role\":\"trainerd\",\"name\":\"elsewhere\",\"pid\":1,\"host\":\"another-host\",\"status\":\"\",\"data\":\"\"}");
 	REQUIRE(status_announce_list(dir, &list, &n, &bad) == 0 && n == 3);
 	CHECK(bad == 1);
 	CHECK_STR(list[0].name, "elsewhere");

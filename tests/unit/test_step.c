@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One rank's optimiser steps against the same steps computed here: the gradient of the whole batch in one piece, the norm, the clipping and
- * AdamW in double from their formulas. With soft labels on some rows, lanes that do not fit the tree evenly, and clipping that takes effect.
+ * One rank's optimiser steps against the same steps computed here: the gradient of the whole batch in one piece, the norm, the clipping,
+ * AdamW and Muon in double from their formulas. With soft labels on some rows, lanes that do not fit the tree evenly, and clipping that takes effect.
  */
 #include "trainerd/step.h"
 
@@ -26,7 +26,7 @@ struct rows {
 	int64_t offsets[ROWS + 1];
 };
 
-/* Rows of a step: odd sequences have soft labels of two ids, and the distillation weight 0.6. */
+/* Rows of a step: odd sequences have soft labels of two ids and a tail, and the distillation weight 0.6. */
 static struct step_rows
 rows_make(struct rows *r, uint64_t step)
 {
@@ -44,7 +44,7 @@ rows_make(struct rows *r, uint64_t step)
 			continue;
 		random_words(4, RANDOM_PURPOSE_GENERATE, step, (uint32_t)m, 0, u);
 		r->ids[at] = (int32_t)(u[0] % (V / 2));
-		r->values[at++] = 0.75f;
+		r->values[at++] = 0.625f;
 		r->ids[at] = V / 2 + (int32_t)(u[1] % (V / 2));
 		r->values[at++] = 0.25f;
 	}
@@ -61,6 +61,7 @@ struct plain {
 	float *params, *d_params;		/* device */
 	float *host;
 	double *w, *m, *v;
+	double *u;				/* a matrix's Nesterov momentum */
 };
 
 static void
@@ -78,7 +79,8 @@ plain_open(struct plain *p, struct kernels *kernels, const float *initial)
 	p->w = malloc(n * sizeof(double));
 	p->m = calloc(n, sizeof(double));
 	p->v = calloc(n, sizeof(double));
-	REQUIRE(p->params != NULL && p->d_params != NULL && p->host != NULL && p->w != NULL && p->m != NULL && p->v != NULL);
+	p->u = calloc(n, sizeof(double));
+	REQUIRE(p->params != NULL && p->d_params != NULL && p->host != NULL && p->w != NULL && p->m != NULL && p->v != NULL && p->u != NULL);
 	for (size_t i = 0; i < n; i++)
 		p->w[i] = initial[i];
 	model_bind(p->model, p->params, DTYPE_F32);
@@ -95,16 +97,69 @@ plain_close(struct plain *p)
 	free(p->w);
 	free(p->m);
 	free(p->v);
+	free(p->u);
+}
+
+/* x = a x + (b g + c g g) x with g = x x^T, five times. */
+static void
+plain_newton_schulz(double *x, int64_t rows, int64_t cols)
+{
+	double *g = calloc((size_t)(rows * rows), sizeof(*g)), *y = malloc((size_t)(rows * cols) * sizeof(*y));
+
+	REQUIRE(g != NULL && y != NULL);
+	for (int times = 0; times < 5; times++) {
+		for (int64_t i = 0; i < rows * rows; i++) {
+			g[i] = 0;
+			for (int64_t c = 0; c < cols; c++)
+				g[i] += x[i / rows * cols + c] * x[i % rows * cols + c];
+		}
+		for (int64_t i = 0; i < rows * cols; i++)
+			y[i] = 3.4445 * x[i];
+		for (int64_t i = 0; i < rows; i++)
+			for (int64_t j = 0; j < rows; j++) {
+				double of_x = -4.7750 * g[i * rows + j];
+
+				for (int64_t k = 0; k < rows; k++)
+					of_x += 2.0315 * g[i * rows + k] * g[k * rows + j];
+				for (int64_t c = 0; c < cols; c++)
+					y[i * cols + c] += of_x * x[j * cols + c];
+			}
+		memcpy(x, y, (size_t)(rows * cols) * sizeof(*x));
+	}
+	free(g);
+	free(y);
+}
+
+/* Muon of a matrix that is not fused. */
+static void
+plain_muon(struct plain *p, const struct model_tensor *t, const struct optim_config *o, double lr, double clip)
+{
+	double sum = 0, scale = 0.2 * sqrt((double)(t->dims[0] > t->dims[1] ? t->dims[0] : t->dims[1]));
+	double *w = p->w + t->offset, *m = p->m + t->offset;
+
+	for (int64_t i = 0; i < t->n_elements; i++) {
+		double g = p->host[t->offset + i] * clip;
+
+		m[i] = 0.95 * m[i] + 0.05 * g;
+		p->u[i] = 0.05 * g + 0.95 * m[i];
+		sum += p->u[i] * p->u[i];
+	}
+	for (int64_t i = 0; i < t->n_elements; i++)
+		p->u[i] /= sqrt(sum);
+	plain_newton_schulz(p->u, t->dims[0], t->dims[1]);
+	for (int64_t i = 0; i < t->n_elements; i++)
+		w[i] -= lr * o->weight_decay * w[i] + lr * scale * p->u[i];
 }
 
 /* One step, counted from 1. *norm: of the gradient before clipping. */
 static struct kernels_loss_sums
-plain_step(struct plain *p, const struct step_rows *rows, const struct optim_config *o, double lr, int step, double *norm)
+plain_step(struct plain *p, const struct step_rows *rows, const struct step_options *so, double lr, int step, double *norm)
 {
 	static int32_t inputs[ROWS], next[ROWS];
 	static float weight[ROWS];
 	const struct kernels_targets targets = {.n_rows = ROWS, .next = next, .weight = weight, .offsets = rows->offsets, .ids = rows->ids,
-	    .values = rows->values};
+	    .values = rows->values, .token_weight = so->token_weight};
+	const struct optim_config *o = &so->optim;
 	size_t n = (size_t)p->model->n_params, bytes = n * sizeof(float);
 	struct kernels_loss_sums sums;
 	double sum = 0, clip;
@@ -127,7 +182,11 @@ plain_step(struct plain *p, const struct step_rows *rows, const struct optim_con
 		sum += (double)p->host[i] * p->host[i];
 	*norm = sqrt(sum);
 	clip = o->clip / (*norm + 1e-6) < 1 ? o->clip / (*norm + 1e-6) : 1;
-	for (int t = 0; t < p->model->n_tensors; t++)
+	for (int t = 0; t < p->model->n_tensors; t++) {
+		if (o->kind == OPTIM_MUON && p->model->tensors[t].n_matrices > 0) {
+			plain_muon(p, &p->model->tensors[t], o, lr, clip);
+			continue;
+		}
 		for (int64_t i = p->model->tensors[t].offset; i < p->model->tensors[t].offset + p->model->tensors[t].n_elements; i++) {
 			double g = p->host[i] * clip;
 
@@ -136,6 +195,7 @@ plain_step(struct plain *p, const struct step_rows *rows, const struct optim_con
 			p->v[i] = o->beta2 * p->v[i] + (1 - o->beta2) * g * g;
 			p->w[i] -= lr * (p->m[i] / (1 - pow(o->beta1, step))) / (sqrt(p->v[i] / (1 - pow(o->beta2, step))) + o->eps);
 		}
+	}
 	return sums;
 }
 
@@ -143,26 +203,36 @@ plain_step(struct plain *p, const struct step_rows *rows, const struct optim_con
 static double
 difference(struct step *s, enum step_array array, const double *want)
 {
-	int64_t n = step_model(s)->n_params;
-	float *x = malloc((size_t)n * sizeof(*x));
+	const struct model *model = step_model(s);
+	float *x = malloc((size_t)model->n_params * sizeof(*x));
 	double worst = 0, largest = 0;
+	int64_t at = 0;
 
 	REQUIRE(x != NULL);
-	step_read(s, array, 0, n, x);
-	for (int64_t i = 0; i < n; i++) {
-		worst = fmax(worst, fabs((double)x[i] - want[i]));
-		largest = fmax(largest, fabs(want[i]));
+	for (int t = 0; t < model->n_tensors; t++) {
+		const struct model_tensor *tensor = &model->tensors[t];
+
+		if (array == STEP_V && step_optim(s) == OPTIM_MUON && tensor->n_matrices > 0)
+			continue;			/* no second moment */
+		step_read(s, array, at, tensor->n_elements, x);
+		at += tensor->n_elements;
+		for (int64_t i = 0; i < tensor->n_elements; i++) {
+			worst = fmax(worst, fabs((double)x[i] - want[tensor->offset + i]));
+			largest = fmax(largest, fabs(want[tensor->offset + i]));
+		}
 	}
+	CHECK(at == step_total(s, array));
 	free(x);
 	return worst / largest;
 }
 
 static void
-same_as_plain(int64_t lanes, int64_t micro_batch, bool deterministic)
+same_as_plain(enum optim_kind kind, int64_t lanes, int64_t micro_batch, bool deterministic, enum kernels_token_weight rule)
 {
 	const struct kernels_options ko = {.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = 1};
 	const struct step_options so = {.context = L, .batch = BATCH, .micro_batch = micro_batch, .lanes = lanes,
-	    .deterministic = deterministic, .optim = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.1, .clip = 0.5}};
+	    .deterministic = deterministic, .token_weight = rule,
+	    .optim = {.kind = kind, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.1, .clip = 0.5}};
 	struct kernels *kernels = NULL;
 	struct comm *comm = NULL;
 	struct step *s = NULL;
@@ -175,7 +245,12 @@ same_as_plain(int64_t lanes, int64_t micro_batch, bool deterministic)
 	step_spread(s);
 	initial = malloc((size_t)step_model(s)->n_params * sizeof(*initial));
 	REQUIRE(initial != NULL);
-	step_read(s, STEP_MASTERS, 0, step_model(s)->n_params, initial);
+	for (int i = 0; i < step_parts(s); i++) {
+		int64_t begin, end;
+
+		step_range(s, STEP_MASTERS, 0, i, &begin, &end);
+		step_read(s, STEP_MASTERS, begin, end - begin, initial + begin);
+	}
 	plain_open(&p, kernels, initial);
 	for (int i = 1; i <= STEPS; i++) {
 		const struct step_rows rows = rows_make(&r, (uint64_t)i);
@@ -184,12 +259,14 @@ same_as_plain(int64_t lanes, int64_t micro_batch, bool deterministic)
 		double lr = 0.02 * i, norm;
 
 		step_run(s, &rows, (float)lr, i, &e);
-		sums = plain_step(&p, &rows, &so.optim, (float)lr, i, &norm);
+		sums = plain_step(&p, &rows, &so, (float)lr, i, &norm);
 		CHECK(norm > 1.2 * so.optim.clip && fabs(e.grad_norm / norm - 1) < 1e-4);
 		CHECK(fabs(e.loss - sums.loss / ROWS) < 1e-5 && fabs(e.hard - sums.hard / ROWS) < 1e-5);
 		CHECK(e.kd_tokens == sums.kd_rows && fabs(e.soft - sums.soft / (double)sums.kd_rows) < 1e-5);
 		CHECK(fabs(e.entropy - sums.entropy / (double)sums.kd_rows) < 1e-5 && e.accuracy == (double)sums.correct / ROWS);
 		CHECK(!e.skipped && e.kd_tokens == ROWS / 2);
+		CHECK(fabs(e.weight - sums.weight / (double)sums.kd_rows) < 1e-5);
+		CHECK((rule == KERNELS_TOKEN_WEIGHT_CONSTANT) == (fabs(e.weight - 0.6) < 1e-6) && e.weight > 0.01);
 		CHECK(difference(s, STEP_MASTERS, p.w) < 1e-4 && difference(s, STEP_M, p.m) < 1e-3 && difference(s, STEP_V, p.v) < 1e-3);
 	}
 	plain_close(&p);
@@ -233,10 +310,12 @@ not_finite(void)
 int
 main(void)
 {
-	same_as_plain(1, 8, true);
-	same_as_plain(4, 1, true);
-	same_as_plain(8, 1, true);
-	same_as_plain(2, 2, false);
+	same_as_plain(OPTIM_ADAMW, 1, 8, true, KERNELS_TOKEN_WEIGHT_CONSTANT);
+	same_as_plain(OPTIM_ADAMW, 4, 1, true, KERNELS_TOKEN_WEIGHT_CONSTANT);
+	same_as_plain(OPTIM_ADAMW, 8, 1, true, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE);
+	same_as_plain(OPTIM_ADAMW, 2, 2, false, KERNELS_TOKEN_WEIGHT_CONSTANT);
+	same_as_plain(OPTIM_ADAMW, 2, 2, true, KERNELS_TOKEN_WEIGHT_MARGIN);
+	same_as_plain(OPTIM_MUON, 4, 1, true, KERNELS_TOKEN_WEIGHT_CONSTANT);
 	not_finite();
 	return check_done();
 }

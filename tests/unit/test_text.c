@@ -177,7 +177,7 @@ kinds(void)
 		{"Arrow", "a", BYTES("ARROW1\0\0"), NULL, "an Arrow"},
 		{"NumPy", "a", BYTES("\x93NUMPY\x01\0v\0{'descr'"), NULL, "a NumPy array"},
 		{"safetensors", "a", BYTES("\x40\0\0\0\0\0\0\0{\"w\": {\"dtype\": \"F32\"}}"), NULL, "a safetensors"},
-		{"GGUF", "a", BYTES("GGUF\x03\0\0\0\0\0\0\0"), NULL, "a GGUF model"},
+		{"GGUF", "a", BYTES("GGUF\x03\0\0\0\0\0\0\0"), NULL, "a GGUF"},
 		{"zip", "a", BYTES("PK\x03\x04\x14\0\0\0"), NULL, "a zip archive"},
 		{"7z", "a", BYTES("7z\xbc\xaf\x27\x1c"), NULL, "a 7z archive"},
 		{"PNG", "a", BYTES("\x89PNG\r\n\x1a\n"), NULL, "a PNG image"},

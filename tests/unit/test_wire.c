@@ -23,7 +23,7 @@ static const struct wire_row rows[2] = {{.seq = 9, .label = {(const uint8_t *)"\
 static struct wire_corpus
 full_corpus(uint64_t n)
 {
-	return (struct wire_corpus){true, {true, H1}, 128, n, {true, H2}, 4096};
+	return (struct wire_corpus){true, {true, H1}, 128, n, {true, H2}, 4096, 2};
 }
 
 static struct wire_label_set
@@ -42,7 +42,7 @@ fill(struct wire_message *m, enum wire_type type)
 		m->hello = (struct wire_hello){.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = H3, .name = "trainerd-0",
 			.host = "node1", .pid = 12, .max_message = 1 << 20, .corpus = full_corpus(1000), .heldout = full_corpus(10), .rank = 3,
 			.status_endpoint = "tcp://node1:5000", .label_set = full_label_set(),
-			.plan = {true, {true, H4}, 42, 8, WIRE_MODE_SALT_DS, 10, 512, 0.75, 3, 1600, UINT64_MAX}};
+			.plan = {true, {true, H4}, 42, 8, WIRE_MODE_SALT_DS, 10, 512, 0.75, 3, 1600, UINT64_MAX, true}};
 		break;
 	case WIRE_WELCOME:
 		m->welcome = (struct wire_welcome){1, H3, 1, 2, 1 << 20, 30000, full_corpus(1000), full_corpus(10), full_label_set(),
@@ -55,7 +55,7 @@ fill(struct wire_message *m, enum wire_type type)
 		m->lease_request.credit = 2;
 		break;
 	case WIRE_LEASE:
-		m->lease = (struct wire_lease){11, H2, true, true, seqs, 2, tokens, 3, 30000, full_label_set(), 100};
+		m->lease = (struct wire_lease){11, H2, true, true, seqs, 2, tokens, 3, 30000, full_label_set(), 100, 2};
 		break;
 	case WIRE_LEASE_RENEW:
 		m->lease_renew = (struct wire_lease_renew){11, 1234};
@@ -136,7 +136,7 @@ static bool
 corpus_equal(const struct wire_corpus *a, const struct wire_corpus *b)
 {
 	return a->present == b->present && id_equal(a->fingerprint, b->fingerprint) && a->context == b->context
-	    && a->n_windows == b->n_windows && id_equal(a->tokenizer, b->tokenizer) && a->vocab_size == b->vocab_size;
+	    && a->n_windows == b->n_windows && id_equal(a->tokenizer, b->tokenizer) && a->vocab_size == b->vocab_size && a->document_end == b->document_end;
 }
 
 static bool
@@ -166,7 +166,7 @@ check_hello(const char *what, const struct wire_hello *a, const struct wire_hell
 	}
 	CHECK_ROW(what, p->present == q->present && id_equal(p->hash, q->hash) && p->seed == q->seed && p->batch == q->batch);
 	CHECK_ROW(what, p->mode == q->mode && p->k == q->k && p->window == q->window && p->keep == q->keep && p->pool == q->pool);
-	CHECK_ROW(what, p->n_rows == q->n_rows && p->label_ahead_rows == q->label_ahead_rows);
+	CHECK_ROW(what, p->by_part == q->by_part && p->n_rows == q->n_rows && p->label_ahead_rows == q->label_ahead_rows);
 }
 
 static void
@@ -195,7 +195,7 @@ check_equal(const char *what, const struct wire_message *a, const struct wire_me
 		CHECK_ROW(what, memcmp(x->tokens, y->tokens, x->n_seqs * (x->context + 1) * 4) == 0);
 		CHECK_ROW(what, x->lease_id == y->lease_id && hash_equal(x->model, y->model) && x->want_score == y->want_score);
 		CHECK_ROW(what, x->want_label == y->want_label && x->context == y->context && x->lease_ms == y->lease_ms);
-		CHECK_ROW(what, label_set_equal(&x->label_set, &y->label_set) && x->n_valid == y->n_valid);
+		CHECK_ROW(what, label_set_equal(&x->label_set, &y->label_set) && x->n_valid == y->n_valid && x->document_end == y->document_end);
 		break;
 	}
 	case WIRE_HELLO:
@@ -496,7 +496,7 @@ test_wrong(void)
 	REFUSED(WIRE_HELLO, m.hello.corpus.context = 0, ERR_FORMAT, "corpus.context");
 	REFUSED(WIRE_HELLO, m.hello.corpus.context = (1 << 24) + 1, ERR_RANGE, "corpus.context");
 	REFUSED(WIRE_HELLO, m.hello.heldout.vocab_size = 0, ERR_FORMAT, "heldout.vocab_size");
-	REFUSED(WIRE_HELLO, m.hello.plan.mode = (enum wire_mode)2, ERR_FORMAT, "plan.mode");
+	REFUSED(WIRE_HELLO, m.hello.plan.mode = (enum wire_mode)3, ERR_FORMAT, "plan.mode");
 	REFUSED(WIRE_HELLO, m.hello.plan.batch = 0, ERR_FORMAT, "plan.batch");
 	REFUSED(WIRE_HELLO, m.hello.plan.keep = NAN, ERR_RANGE, "plan.keep");
 	REFUSED(WIRE_HELLO, m.hello.plan.keep = 0, ERR_RANGE, "plan.keep");
@@ -700,10 +700,18 @@ test_plan_hash(void)
 	DIFFERS(p2.window++, true);
 	DIFFERS(p2.keep = 0.5, true);
 	DIFFERS(p2.pool = 512, true);
+	DIFFERS(p2.by_part = true, true);
 	DIFFERS(s = &H2, true);
 	DIFFERS(p2.n_rows++, false);
 	DIFFERS(p2.label_ahead_rows++, false);
 	DIFFERS(p2.hash.known = true, false);
+	/* of mode file: all but k, and the score set, which is the file's */
+	DIFFERS(p2.mode = WIRE_MODE_FILE, true);
+	p.mode = WIRE_MODE_FILE;
+	base = wire_plan_hash(&c, &p, &H1);
+	DIFFERS(p2.k++, false);
+	DIFFERS(p2.keep = 0.5, true);
+	DIFFERS(s = &H2, true);
 	/* what a mode does not use does not count */
 	p.mode = WIRE_MODE_NONE;
 	base = wire_plan_hash(&c, &p, NULL);
@@ -762,6 +770,11 @@ test_diff(void)
 	d.vocab_size++;
 	CHECK(wire_corpus_diff("corpus", &c, &d, &note) == ERR_MISMATCH);
 	CHECK_STR(note.name, "corpus.vocab_size");
+	d = c;
+	d.document_end = 0;
+	CHECK(wire_corpus_diff("corpus", &c, &d, &note) == ERR_MISMATCH);
+	CHECK_STR(note.name, "corpus.isolate_documents");
+	CHECK_STR(note.found, "false");
 	d = c;
 	d.fingerprint.hash.hi ^= 1;
 	CHECK(wire_corpus_diff("corpus", &c, &d, &note) == ERR_MISMATCH);

@@ -31,10 +31,13 @@ int file_pread(int fd, const char *path, uint64_t at, void *out, size_t n, struc
  * file_format - by signatures that are too long to occur by chance at the start of a file of numbers, and by the header of safetensors.
  * file_magic - by these signatures, by shorter ones and by the start of a web page; not safetensors. For files that should be JSON or
  * safetensors.
+ * file_not_text - by signatures that no text begins with, and by some that one may begin with, if is_binary says that the rest is none; *advice:
+ * what to do where text was wanted.
  * file_is_text - whether n bytes are UTF-8 text without control characters; a character that n cuts is fine.
  */
 const char *file_format(const void *head, size_t n);
 const char *file_magic(const void *head, size_t n);
+const char *file_not_text(const void *head, size_t n, bool (*is_binary)(const unsigned char *p, size_t n), const char **advice);
 bool file_is_text(const void *head, size_t n);
 
 /* file_write_all - all n bytes to fd, repeated after short writes and EINTR. 0 or errno; no note. */

@@ -5,37 +5,71 @@
 #include <stdint.h>
 #include <string.h>
 
-struct signature {
-	uint16_t at, n;
-	const char *bytes, *name;
+enum {
+	FIRM = 1,			/* too long to occur by chance at the start of a file of numbers */
+	SHORT = 2,			/* tells a file that should be JSON or a model */
+	TEXT = 4,			/* no text begins like this */
+	WEAK = 8,			/* a text may begin like this: the rest must be binary too */
 };
 
-#define SIGNATURE(at, bytes, name) {at, sizeof(bytes) - 1, bytes, name}
-static const struct signature strong[] = {
-	SIGNATURE(0, "version https://git-lfs", "a Git LFS pointer; type `git lfs pull` in its folder"),
-	SIGNATURE(0, "PK\3\4", "a zip archive, as PyTorch and numpy.savez write"), SIGNATURE(0, "\x80\4\x95", "a Python pickle"),
-	SIGNATURE(0, "\x80\5\x95", "a Python pickle"), SIGNATURE(0, "GGUF", "a GGUF file"), SIGNATURE(0, "\x89HDF", "an HDF5 file"),
-	SIGNATURE(0, "\x1f\x8b\x08", "a gzip file"), SIGNATURE(0, "\x28\xb5\x2f\xfd", "a zstd file"), SIGNATURE(0, "\xfd" "7zXZ", "an xz file"),
-	SIGNATURE(4, "1AY&SY", "a bzip2 file"), SIGNATURE(0, "\x04\x22\x4d\x18", "an lz4 file"), SIGNATURE(0, "7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
-	SIGNATURE(257, "ustar", "a tar archive"), SIGNATURE(0, "PAR1", "a Parquet file"), SIGNATURE(0, "ARROW1", "an Arrow file"),
-	SIGNATURE(0, "Obj\1", "an Avro file"), SIGNATURE(0, "\x93NUMPY", "a NumPy array (.npy)"),
-	SIGNATURE(0, "MMIDIDX\0", "a Megatron index (.idx)"), SIGNATURE(0, "TNTIDX\0", "a Megatron index (.idx)"),
-	SIGNATURE(0, "SQLite format 3", "an SQLite database"), SIGNATURE(0, "%PDF-", "a PDF file"), SIGNATURE(0, "\x89PNG\r\n", "an image (PNG)"),
-	SIGNATURE(0, "\xff\xd8\xff\xe0", "an image (JPEG)"), SIGNATURE(0, "\xff\xd8\xff\xe1", "an image (JPEG)"), SIGNATURE(0, "GIF8", "an image (GIF)"),
-	SIGNATURE(0, "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an office document"), SIGNATURE(0, "\x7f" "ELF", "a program (ELF)"),
-	{0, 0, NULL, NULL}
-}, weak[] = {
-	SIGNATURE(0, "\x80\2", "a Python pickle"), SIGNATURE(0, "\x1f\x8b", "a gzip file"), SIGNATURE(0, "BZh", "a bzip2 file"),
-	SIGNATURE(0, "\xff\xfe", "UTF-16 text"), SIGNATURE(0, "\xfe\xff", "UTF-16 text"), SIGNATURE(0, "<!DOCTYPE", "an HTML page"),
-	SIGNATURE(0, "<!doctype", "an HTML page"), SIGNATURE(0, "<html", "an HTML page"), {0, 0, NULL, NULL}
+#define CONVERT "convert it to JSON lines (docs/saltctl.md shows how)"
+#define UNPACK "unpack it first"
+#define TOKENS "token files need no build: name them as a corpus"
+#define OTHER "leave it out"
+
+#define SIGNATURE(at, bytes, uses, name, advice) {at, sizeof(bytes) - 1, uses, bytes, name, advice}
+static const struct signature {
+	uint16_t at, n, uses;
+	const char *bytes, *name, *advice;		/* advice: where text was wanted */
+} signatures[] = {
+	SIGNATURE(0, "version https://git-lfs", FIRM, "a Git LFS pointer; type `git lfs pull` in its folder", NULL),
+	SIGNATURE(0, "PK\3\4", FIRM | TEXT, "a zip archive (PyTorch and numpy.savez write such)", UNPACK),
+	SIGNATURE(0, "PK\5\6", TEXT, "a zip archive", UNPACK),
+	SIGNATURE(0, "\x80\4\x95", FIRM | TEXT, "a Python pickle", OTHER), SIGNATURE(0, "\x80\5\x95", FIRM | TEXT, "a Python pickle", OTHER),
+	SIGNATURE(0, "\x80\2", SHORT | WEAK, "a Python pickle", OTHER), SIGNATURE(0, "\x80\3", SHORT | WEAK, "a Python pickle", OTHER),
+	SIGNATURE(0, "GGUF", FIRM | WEAK, "a GGUF file", OTHER), SIGNATURE(0, "\x89HDF\r\n\x1a\n", FIRM | TEXT, "an HDF5 file", CONVERT),
+	SIGNATURE(4, "\0\0\0\0{\"", TEXT, "a safetensors file", OTHER),
+	SIGNATURE(0, "\x1f\x8b\x08", FIRM | TEXT, "gzip data", UNPACK), SIGNATURE(0, "\x1f\x8b", SHORT, "gzip data", UNPACK),
+	SIGNATURE(0, "\x28\xb5\x2f\xfd", FIRM | TEXT, "zstd data", UNPACK), SIGNATURE(0, "\x27\xb5\x2f\xfd", TEXT, "data of zstd before 1.0", UNPACK),
+	SIGNATURE(0, "\xfd" "7zXZ", FIRM | TEXT, "xz data", UNPACK), SIGNATURE(4, "1AY&SY", FIRM | TEXT, "bzip2 data", UNPACK),
+	SIGNATURE(0, "BZh", SHORT, "bzip2 data", UNPACK), SIGNATURE(0, "\x04\x22\x4d\x18", FIRM | TEXT, "lz4 data", UNPACK),
+	SIGNATURE(0, "LZIP\1", TEXT, "lzip data", UNPACK), SIGNATURE(0, "\x1f\x9d", WEAK, "data of compress(1)", UNPACK),
+	SIGNATURE(0, "\x5d\0\0", TEXT, "lzma data", UNPACK), SIGNATURE(0, "\xff\6\0\0sNaPpY", TEXT, "snappy data", UNPACK),
+	SIGNATURE(0, "7z\xbc\xaf\x27\x1c", FIRM | TEXT, "a 7z archive", UNPACK), SIGNATURE(0, "Rar!\x1a\7", TEXT, "a rar archive", UNPACK),
+	SIGNATURE(257, "ustar", FIRM | TEXT, "a tar archive", UNPACK),
+	SIGNATURE(0, "PAR1", FIRM | TEXT, "a Parquet file", CONVERT), SIGNATURE(0, "PARE", TEXT, "an encrypted Parquet file", CONVERT),
+	SIGNATURE(0, "ARROW1", FIRM | TEXT, "an Arrow or Feather file", CONVERT), SIGNATURE(0, "FEA1", TEXT, "a Feather file", CONVERT),
+	SIGNATURE(0, "\xff\xff\xff\xff", TEXT, "an Arrow stream", CONVERT), SIGNATURE(0, "Obj\1", FIRM | TEXT, "an Avro file", CONVERT),
+	SIGNATURE(0, "SQLite format 3\0", FIRM | TEXT, "an SQLite database", CONVERT), SIGNATURE(0, "ORC", WEAK, "an ORC file", CONVERT),
+	SIGNATURE(0, "WARC/", TEXT, "a WARC file", "extract its text first, or give --text to read it as it is"),
+	SIGNATURE(0, "\x93NUMPY", FIRM | TEXT, "a NumPy array (.npy)", TOKENS), SIGNATURE(0, "MMIDIDX\0", FIRM | TEXT, "a Megatron index (.idx)", TOKENS),
+	SIGNATURE(0, "TNTIDX\0", FIRM | TEXT, "a Megatron index (.idx)", TOKENS),
+	SIGNATURE(0, "\x88\x2b\x35\1", TEXT, "an llm.c token file", TOKENS), SIGNATURE(0, "\1\xdc\x34\1", TEXT, "an llm.c token file", TOKENS),
+	SIGNATURE(0, "%PDF-", FIRM | TEXT, "a PDF document", "extract its text first (pdftotext)"),
+	SIGNATURE(0, "{\\rtf", TEXT, "an RTF document", "save it as text"),
+	SIGNATURE(0, "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", FIRM | TEXT, "an old Office document", "save it as text"),
+	SIGNATURE(0, "\x89PNG\r\n\x1a\n", FIRM | TEXT, "a PNG image", OTHER), SIGNATURE(0, "GIF87a", FIRM | TEXT, "a GIF image", OTHER),
+	SIGNATURE(0, "GIF89a", FIRM | TEXT, "a GIF image", OTHER), SIGNATURE(0, "\xff\xd8\xff\xe0", FIRM, "a JPEG image", OTHER),
+	SIGNATURE(0, "\xff\xd8\xff\xe1", FIRM, "a JPEG image", OTHER), SIGNATURE(0, "\xff\xd8\xff", TEXT, "a JPEG image", OTHER),
+	SIGNATURE(8, "WEBP", WEAK, "a WebP image", OTHER), SIGNATURE(8, "WAVE", WEAK, "a WAV sound", OTHER),
+	SIGNATURE(0, "OggS", WEAK, "an Ogg sound", OTHER), SIGNATURE(0, "fLaC", WEAK, "a FLAC sound", OTHER), SIGNATURE(4, "ftyp", WEAK, "an MP4 film", OTHER),
+	SIGNATURE(0, "\x7f" "ELF", FIRM | TEXT, "a program (ELF)", OTHER),
+	SIGNATURE(0, "\xff\xfe", SHORT, "UTF-16 text", NULL), SIGNATURE(0, "\xfe\xff", SHORT, "UTF-16 text", NULL),
+	SIGNATURE(0, "<!DOCTYPE", SHORT, "an HTML page", NULL), SIGNATURE(0, "<!doctype", SHORT, "an HTML page", NULL),
+	SIGNATURE(0, "<html", SHORT, "an HTML page", NULL),
 };
 
-static const char *
-match(const struct signature *s, const uint8_t *p, size_t n)
+/* The first one from *at on that has one of the uses; *at: the one after it. NULL: none. */
+static const struct signature *
+match(unsigned uses, const uint8_t *p, size_t n, size_t *at)
 {
-	while (s->name != NULL && (n < (size_t)s->at + s->n || memcmp(p + s->at, s->bytes, s->n) != 0))
-		s++;
-	return s->name;
+	while (*at < sizeof(signatures) / sizeof(signatures[0])) {
+		const struct signature *s = &signatures[(*at)++];
+
+		if ((s->uses & uses) != 0 && n >= (size_t)s->at + s->n && memcmp(p + s->at, s->bytes, s->n) == 0)
+			return s;
+	}
+	return NULL;
 }
 
 /* u64 length of the header, then the header: a JSON object. */
@@ -53,17 +87,30 @@ is_safetensors(const uint8_t *p, size_t n)
 const char *
 file_format(const void *head, size_t n)
 {
-	const char *name = match(strong, head, n);
+	const struct signature *s = match(FIRM, head, n, &(size_t){0});
 
-	return name != NULL ? name : is_safetensors(head, n) ? "a safetensors file" : NULL;
+	return s != NULL ? s->name : is_safetensors(head, n) ? "a safetensors file" : NULL;
 }
 
 const char *
 file_magic(const void *head, size_t n)
 {
-	const char *name = match(strong, head, n);
+	const struct signature *s = match(FIRM | SHORT, head, n, &(size_t){0});
 
-	return name != NULL ? name : match(weak, head, n);
+	return s != NULL ? s->name : NULL;
+}
+
+const char *
+file_not_text(const void *head, size_t n, bool (*is_binary)(const unsigned char *p, size_t n), const char **advice)
+{
+	const struct signature *s;
+
+	for (size_t at = 0; (s = match(TEXT | WEAK, head, n, &at)) != NULL;)
+		if ((s->uses & WEAK) == 0 || is_binary(head, n)) {
+			*advice = s->advice;
+			return s->name;
+		}
+	return NULL;
 }
 
 /* Bytes of the UTF-8 character at p, at most n; 0: none (overlong forms and surrogates are not looked for). */

@@ -16,6 +16,7 @@
 static char log_prog[32] = "salt";
 static atomic_int log_min = LOG_LEVEL_INFO;
 static atomic_int log_rank_no = -1;
+static atomic_int log_fd = STDERR_FILENO;	/* -1: none */
 static pthread_mutex_t last_lock = PTHREAD_MUTEX_INITIALIZER;
 static char last_error[512];
 static pthread_mutex_t tap_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -27,6 +28,13 @@ log_init(const char *prog, enum log_level level)
 {
 	snprintf(log_prog, sizeof(log_prog), "%s", prog);
 	log_min = (int)level;
+}
+
+void
+log_quiet(const char *prog)
+{
+	log_init(prog, LOG_LEVEL_INFO);
+	log_fd = -1;
 }
 
 void
@@ -78,7 +86,7 @@ log_vevent(enum log_level level, const char *event, const char *fmt, va_list ap)
 		snprintf(last_error, sizeof(last_error), "%.*s", (int)(n - head - 1), line + head);
 		pthread_mutex_unlock(&last_lock);
 	}
-	if (write(STDERR_FILENO, line, n) < 0)
+	if (log_fd >= 0 && write(log_fd, line, n) < 0)
 		return;			/* there is no other place to report it */
 }
 

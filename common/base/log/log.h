@@ -16,6 +16,9 @@ enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERRO
 /* log_init - name of the program for prog=; lines below level are dropped. Keeps a copy of prog. */
 void log_init(const char *prog, enum log_level level);
 
+/* log_quiet - as log_init, for a library: lines from level info on are kept and tapped, and nothing is written to stderr. */
+void log_quiet(const char *prog);
+
 /* log_rank - adds rank=N to every line (trainerd); -1: no rank. */
 void log_rank(int rank);
 

@@ -10,7 +10,9 @@ enum random_purpose {
 	RANDOM_PURPOSE_ORDER = 1,	/* Feistel rounds of shuffle_order */
 	RANDOM_PURPOSE_INIT = 2,	/* initial weights: seq = tensor number, position/draw = element */
 	RANDOM_PURPOSE_LABEL = 3,	/* label sampling: seq, position, draw */
-	RANDOM_PURPOSE_GENERATE = 4	/* saltctl generate */
+	RANDOM_PURPOSE_GENERATE = 4,	/* saltctl generate */
+	RANDOM_PURPOSE_GROW = 5,	/* noise of a grown model: seq = tensor number, position/draw = pair of elements */
+	RANDOM_PURPOSE_SPLIT = 6	/* saltctl corpus split: seq = document */
 };
 
 void random_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);

@@ -21,6 +21,7 @@
 #define CACHE_FORMAT_VERSION 1u
 #define CACHE_MAP_BYTES_DEFAULT (UINT64_C(1) << 40)	/* 1 TiB of address space */
 #define CACHE_IDENTITY_BYTES 160			/* of one identity value, with NUL */
+#define CACHE_IDENTITY_PART "corpus.part.%zu"		/* of a blend only: "N windows, share S" */
 #define CACHE_VALUE_MAX (UINT32_C(1) << 30)		/* bytes of one record */
 
 struct cache;
@@ -126,10 +127,13 @@ struct cache_row {
 int cache_rows_get(struct cache_txn *txn, struct hash128 plan, uint64_t block, uint64_t first, size_t n, struct cache_row *out);
 int cache_rows_count(struct cache_txn *txn, struct hash128 plan, uint64_t block, uint64_t *n);
 
+/* How the rows of a plan are found: every sequence in shuffle order, by scores of this cache, by scores of a file, a list of a file. */
+enum cache_plan_mode { CACHE_MODE_NONE, CACHE_MODE_SALT_DS, CACHE_MODE_SCORES, CACHE_MODE_LIST };
+
 /* What is stored about a plan beside its rows. */
 struct cache_plan {
 	struct hash128 hash;
-	uint32_t seed, batch, mode, k;	/* mode: 0 none, 1 salt_ds */
+	uint32_t seed, batch, mode, k;	/* mode: CACHE_MODE_ */
 	uint64_t window, kept, n_rows;	/* W, K of a block */
 	double keep;
 	uint64_t oldest_step;		/* of CHECKPOINTED */
@@ -238,6 +242,9 @@ int cache_room(struct cache *c, double *map_ratio);
  * ENOSPC if not, others. Any thread.
  */
 int cache_room_inside(struct cache *c);
+
+/* cache_there - 0 if the file that is open is the one in cache.dir; ENOENT: the folder or the file was removed, moved or replaced. Any thread. */
+int cache_there(const struct cache *c);
 
 /* cache_disk_free - share of the cache's file system that is free; NaN: unknown. Any thread. */
 double cache_disk_free(const struct cache *c);

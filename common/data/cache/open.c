@@ -488,6 +488,19 @@ cache_room(struct cache *c, double *map_ratio)
 }
 
 int
+cache_there(const struct cache *c)
+{
+	struct stat ours, there;
+	char path[4096];
+	mdb_filehandle_t fd;
+
+	snprintf(path, sizeof(path), "%s/data.mdb", c->dir);
+	if (mdb_env_get_fd(c->env, &fd) != 0 || fstat(fd, &ours) != 0)
+		return ERR_LIBRARY;
+	return stat(path, &there) == 0 && there.st_ino == ours.st_ino && there.st_dev == ours.st_dev ? 0 : ENOENT;
+}
+
+int
 cache_room_inside(struct cache *c)
 {
 	uint64_t n_pages = 0;

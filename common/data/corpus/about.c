@@ -29,6 +29,8 @@ static const struct {
 const char *
 corpus_kind_name(enum corpus_kind kind)
 {
+	if (kind == CORPUS_KIND_BLEND)
+		return "blend";
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (kinds[i].kind == kind)
 			return kinds[i].name;
@@ -227,19 +229,19 @@ hash_text(const struct hash128 *h)
 }
 
 int
-corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes,
+corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes, const char *add_special,
     const struct hash128 *fingerprint, const struct hash128 *counts, struct err_note *note)
 {
-	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:o*, s:o*, s:s*, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
+	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:o*, s:o*, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
 	    "version", 2, "kind", corpus_kind_name(info->kind), "dtype", corpus_dtype_name(info->dtype),
 	    "n_tokens", (int64_t)info->n_tokens, "n_documents", (int64_t)info->n_documents, "n_bytes", (int64_t)info->n_bytes,
 	    "vocab", info->vocab > 0 ? json_new_int(info->vocab) : NULL, "eod", info->eod >= 0 ? json_new_int(info->eod) : NULL,
-	    "unknown_bytes", unknown_bytes,
+	    "unknown_bytes", unknown_bytes, "add_special", add_special,
 	    "tokenizer", hash_text(info->has_tokenizer ? &info->tokenizer : NULL),
 	    "source", hash_text(info->has_source ? &info->source : NULL),
 	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts));
 	/* A value for which there was no memory is left out like one that is not known, so the members are counted. */
-	size_t members = 7 + (info->vocab > 0) + (info->eod >= 0) + (unknown_bytes != NULL) + info->has_tokenizer + info->has_source +
+	size_t members = 7 + (info->vocab > 0) + (info->eod >= 0) + (unknown_bytes != NULL) + (add_special != NULL) + info->has_tokenizer + info->has_source +
 	    (fingerprint != NULL) + (counts != NULL);
 	char *text = json_count(o) == members ? json_print(o, true) : NULL, *whole = NULL, hex[HASH_HEX_BYTES];
 	int n = text != NULL ? (int)strlen(text) - 3 : 0, rc;		/* without "\n}\n" */

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 
 #define CORPUS__PATH_MAX 4096
@@ -12,6 +13,8 @@
 #define CORPUS__ABOUT_MAX (1u << 20)	/* bytes of PREFIX.json */
 #define CORPUS__COUNTS_MAGIC "SALTCNT1"
 #define CORPUS__COUNTS_HEADER 16u
+#define CORPUS__SOURCES ".sources.jsonl"
+#define CORPUS__SOURCES_HEAD "{\"format\": \"saltfleet-sources\", \"version\": 1}\n"
 
 #define CORPUS__IDX_MAGIC "MMIDIDX\0"	/* and the literal's own zero: 9 bytes */
 #define CORPUS__IDX_MAGIC_BYTES 9u
@@ -45,9 +48,14 @@ struct corpus {
 	struct corpus__part *parts;
 	size_t n_parts, cap_parts;
 	bool has_about, has_recorded, has_fingerprint;
+	bool isolated;
 	struct hash128 recorded;	/* PREFIX.json's fingerprint */
 	struct hash128 counts;		/* PREFIX.json's hash of PREFIX.counts.bin */
 	struct hash128 fingerprint;
+	char *prefix;			/* as given to corpus_open */
+	struct corpus **members;	/* of a blend; else NULL, and what is above describes the files */
+	size_t n_members;
+	uint32_t *shares;		/* [n_members] */
 };
 
 /* open: fills file, which corpus__file_close empties. fd: a descriptor until done, < 0 with *rc. read: n bytes from byte at. check: the blocks of them, see hash_blocks_check. */
@@ -85,12 +93,17 @@ int corpus__about_ours(const char *path, bool *ours, struct err_note *note);
 /* corpus__about_read - PREFIX.json, if it exists and has our format, into c; *kind is what it describes. c->has_about. */
 int corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info *about, struct err_note *note);
 
-/* corpus__about_write - PREFIX.json's text at path, synced. unknown_bytes, fingerprint, source, counts: NULL for none. */
-int corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes,
+/* corpus__about_write - PREFIX.json's text at path, synced. unknown_bytes, add_special, fingerprint, source, counts: NULL for none. */
+int corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes, const char *add_special,
     const struct hash128 *fingerprint, const struct hash128 *counts, struct err_note *note);
 
 /* corpus__identity - the fingerprint from the hashes of the files: bins[n], and idx[n] for Megatron, else NULL. */
 int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,
     struct hash128 *out, struct err_note *note);
+
+/* list.c: the parts of a blend. open: fills c. counts: as corpus_counts. fingerprint: into c. */
+int corpus__list_open(struct corpus *c, const char *text, enum corpus_dtype stated, struct err_note *note);
+int corpus__list_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_note *note);
+int corpus__list_fingerprint(struct corpus *c, struct err_note *note);
 
 #endif

@@ -269,7 +269,7 @@ is_side(const char *path)
 	bool ours = false;
 	int fd;
 
-	if (ends_with(name, ".salthash") || ends_with(name, ".tmp") || strncmp(name, ".salt", 5) == 0)
+	if (ends_with(name, CORPUS__SOURCES) || ends_with(name, ".salthash") || ends_with(name, ".tmp") || strncmp(name, ".salt", 5) == 0)
 		return true;
 	if (ends_with(name, ".json") || strcmp(name, ".json") == 0)
 		return corpus__about_ours(path, &ours, NULL) == 0 && ours;
@@ -424,6 +424,17 @@ open_any(struct corpus *c, const char *prefix, enum corpus_dtype stated, struct 
 	return rc;
 }
 
+/* A list of one part is that corpus. */
+static void
+alone(struct corpus **c)
+{
+	struct corpus *member = (*c)->members[0];
+
+	(*c)->n_members = 0;
+	corpus_destroy(c);
+	*c = member;
+}
+
 int
 corpus_open_as(struct corpus **c, const char *prefix, enum corpus_dtype stated, struct err_note *note)
 {
@@ -434,7 +445,15 @@ corpus_open_as(struct corpus **c, const char *prefix, enum corpus_dtype stated, 
 	(*c)->info.eod = -1;
 	(*c)->limit = (uint32_t)INT32_MAX + 1;
 	(*c)->number = CORPUS_TRAIN;
-	if ((rc = open_any(*c, prefix, stated, note)) != 0)
+	if (((*c)->prefix = strdup(prefix)) == NULL)
+		rc = err_note_set(note, ENOMEM, "%s", prefix);
+	else if (corpus_is_list(prefix))
+		rc = corpus__list_open(*c, prefix, stated, note);
+	else
+		rc = open_any(*c, prefix, stated, note);
+	if (rc == 0 && (*c)->n_members == 1)
+		alone(c);
+	if (rc != 0)
 		corpus_destroy(c);
 	return rc;
 }
@@ -447,11 +466,20 @@ corpus_remember(struct corpus *c, bool *written, struct err_note *note)
 	int rc;
 
 	*written = false;
+	for (size_t i = 0; i < c->n_members; i++) {
+		bool one;
+
+		if ((rc = corpus_remember(c->members[i], &one, note)) != 0)
+			return rc;
+		*written |= one;
+	}
+	if (c->members != NULL)
+		return 0;
 	snprintf(path, sizeof(path), "%s.json", c->stem);
 	if (c->info.kind != CORPUS_KIND_RAW || c->has_about || exists(path))
 		return 0;
 	if ((rc = corpus_fingerprint(c, &fingerprint, note)) != 0 ||
-	    (rc = corpus__about_write(path, &c->info, NULL, &fingerprint, NULL, note)) != 0)
+	    (rc = corpus__about_write(path, &c->info, NULL, NULL, &fingerprint, NULL, note)) != 0)
 		return rc;
 	*written = true;
 	return 0;
@@ -467,8 +495,13 @@ corpus_destroy(struct corpus **c)
 		hash_blocks_close(&(*c)->parts[i].blocks);
 		free((*c)->parts[i].idx_path);
 	}
+	for (size_t i = 0; i < (*c)->n_members; i++)
+		corpus_destroy(&(*c)->members[i]);
+	free((*c)->members);
+	free((*c)->shares);
 	free((*c)->parts);
 	free((*c)->stem);
+	free((*c)->prefix);
 	free(*c);
 	*c = NULL;
 }

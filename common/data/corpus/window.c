@@ -28,7 +28,13 @@ corpus_n_tokens(const struct corpus *c)
 uint64_t
 corpus_n_windows(const struct corpus *c, uint32_t L)
 {
-	return L == 0 ? 0 : (c->info.n_tokens - 1) / L;
+	uint64_t n = 0;
+
+	if (c->members == NULL)
+		return L == 0 ? 0 : (c->info.n_tokens - 1) / L;
+	for (size_t i = 0; i < c->n_members; i++)
+		n += corpus_n_windows(c->members[i], L);
+	return n;
 }
 
 void
@@ -40,6 +46,13 @@ corpus_set_number(struct corpus *c, uint32_t corpus_no)
 int
 corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note)
 {
+	int rc;
+
+	for (size_t i = 0; i < c->n_members; i++)
+		if ((rc = corpus_limit_vocab(c->members[i], vocab, note)) != 0)
+			return rc;
+	if (c->members != NULL)
+		return 0;
 	if (c->info.vocab > vocab)
 		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "at most the model's %" PRIu32,
 		    "%" PRIu32, c->stem, vocab, c->info.vocab);
@@ -182,6 +195,11 @@ corpus_window(const struct corpus *c, uint64_t seq, uint32_t L, int32_t *out, st
 	if (index >= corpus_n_windows(c, L))
 		return err_expect_at(note, ERR_RANGE, "%s", "context %" PRIu32, "a window below %" PRIu64,
 		    "%" PRIu64, c->stem, L, corpus_n_windows(c, L), index);
+	if (c->members != NULL) {
+		const struct corpus *part = corpus_at(c, L, index, &index);
+
+		return corpus_window(part, CORPUS_SEQ_MAKE(part->number, index), L, out, note);
+	}
 	if ((rc = copy(c, first, (size_t)L + 1, out, note)) != 0)
 		return rc;
 	if ((bad = first_bad(out, (size_t)L + 1, c->limit)) <= L) {
@@ -194,6 +212,20 @@ corpus_window(const struct corpus *c, uint64_t seq, uint32_t L, int32_t *out, st
 	return 0;
 }
 
+int
+corpus_tokens(const struct corpus *c, uint64_t first, size_t n, int32_t *out, struct err_note *note)
+{
+	size_t bad;
+	int rc;
+
+	if (c->members != NULL || first > c->info.n_tokens || n > c->info.n_tokens - first)
+		return err_expect(note, ERR_RANGE, "%s", "tokens below %" PRIu64 " of a corpus alone", "%zu from %" PRIu64 " on", c->stem,
+		    c->info.n_tokens, n, first);
+	if ((rc = copy(c, first, n, out, note)) != 0)
+		return rc;
+	return (bad = first_bad(out, n, c->limit)) < n ? bad_id(c, first + bad, c->limit, out[bad], note) : 0;
+}
+
 /* Every token once; counts may be NULL. */
 static int
 scan(const struct corpus *c, uint32_t vocab, uint64_t *counts, struct err_note *note)
@@ -202,7 +234,10 @@ scan(const struct corpus *c, uint32_t vocab, uint64_t *counts, struct err_note *
 	uint64_t at = 0;
 	int rc;
 
-	while (at < c->info.n_tokens) {
+	for (size_t i = 0; i < c->n_members; i++)
+		if ((rc = scan(c->members[i], vocab, counts, note)) != 0)
+			return rc;
+	while (c->members == NULL && at < c->info.n_tokens) {
 		uint64_t left = c->info.n_tokens - at;
 		size_t n = left < CHUNK_TOKENS ? (size_t)left : CHUNK_TOKENS, bad;
 
@@ -215,6 +250,65 @@ scan(const struct corpus *c, uint32_t vocab, uint64_t *counts, struct err_note *
 		at += n;
 	}
 	return 0;
+}
+
+/* Is one of the first tokens the end-of-document id? 0, ERR_NOT_FOUND or the error of a read. */
+static int
+find_end(const struct corpus *c, struct err_note *note)
+{
+	int32_t ids[CHUNK_TOKENS];
+	int rc;
+
+	for (uint64_t at = 0; at < c->info.n_tokens && at < CORPUS_ISOLATE_TOKENS; at += CHUNK_TOKENS) {
+		uint64_t left = c->info.n_tokens - at;
+		size_t n = left < CHUNK_TOKENS ? (size_t)left : CHUNK_TOKENS;
+
+		if ((rc = copy(c, at, n, ids, note)) != 0)
+			return rc;
+		for (size_t i = 0; i < n; i++)
+			if (ids[i] == c->info.eod)
+				return 0;
+	}
+	return ERR_NOT_FOUND;
+}
+
+/* Of a blend every part. 0, or why its documents cannot be kept apart. */
+static int
+check_isolation(const struct corpus *c, int32_t end, struct err_note *note)
+{
+	int rc;
+
+	for (size_t i = 0; i < c->n_members; i++)
+		if ((rc = check_isolation(c->members[i], end, note)) != 0)
+			return rc;
+	if (c->members != NULL)
+		return 0;
+	if (c->info.eod < 0)
+		return err_expect_at(note, ERR_FORMAT, "%s", "corpus.isolate_documents", "the id that ends documents (\"eod\" in %s.json)", "none; state "
+		    "it there, or build the corpus with saltctl corpus build", c->stem, c->stem);
+	if (end >= 0 && c->info.eod != end)
+		return err_expect_at(note, ERR_MISMATCH, "%s", "corpus.isolate_documents", "the end-of-document id of corpus.train, %" PRId32, "%" PRId32,
+		    c->stem, end, c->info.eod);
+	if ((rc = find_end(c, note)) == ERR_NOT_FOUND)
+		return err_expect_at(note, ERR_FORMAT, "%s", "corpus.isolate_documents", "documents that end with token %" PRId32 " (\"eod\" in %s.json)",
+		    "none in the first %" PRIu64 " tokens", c->stem, c->info.eod, c->stem,
+		    c->info.n_tokens < CORPUS_ISOLATE_TOKENS ? c->info.n_tokens : CORPUS_ISOLATE_TOKENS);
+	return rc;
+}
+
+int
+corpus_isolate(struct corpus *c, int32_t end, struct err_note *note)
+{
+	int rc = check_isolation(c, end, note);
+
+	c->isolated |= rc == 0;
+	return rc;
+}
+
+int32_t
+corpus_document_end(const struct corpus *c)
+{
+	return c->isolated ? c->info.eod : -1;
 }
 
 int
@@ -235,6 +329,8 @@ corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_
 	if (vocab == 0 || vocab > INT32_MAX || (c->info.vocab != 0 && c->info.vocab != vocab))
 		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "%" PRIu32, "%" PRIu32, c->stem,
 		    c->info.vocab, vocab);
+	if (c->members != NULL)
+		return corpus__list_counts(c, vocab, out, note);
 	if (!c->info.has_counts) {
 		for (uint32_t v = 0; v < vocab; v++)
 			out[v] = 1;
@@ -304,14 +400,20 @@ hash_parts(struct corpus *c, struct hash128 *idx, struct hash128 *bins, struct e
 	return rc;
 }
 
-int
-corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note)
+/* c->fingerprint: of the bytes alone. */
+static int
+fingerprint(struct corpus *c, struct err_note *note)
 {
-	struct hash128 *hashes = NULL, *idx;
-	int rc = 0;
+	struct hash128 *hashes, *idx;
+	int rc;
 
 	if (c->has_fingerprint)
-		goto out;
+		return 0;
+	if (c->members != NULL) {
+		if ((rc = corpus__list_fingerprint(c, note)) == 0)
+			c->has_fingerprint = true;
+		return rc;
+	}
 	if ((hashes = mem_alloc(c->n_parts, 2 * sizeof(hashes[0]))) == NULL)
 		return err_note_set(note, ENOMEM, "%s", c->stem);
 	idx = hashes + c->n_parts;
@@ -330,17 +432,37 @@ corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note)
 	c->has_fingerprint = true;
 out:
 	free(hashes);
-	if (rc == 0)
-		*out = c->fingerprint;
 	return rc;
+}
+
+int
+corpus_fingerprint(struct corpus *c, struct hash128 *out, struct err_note *note)
+{
+	struct hash_state *h;
+	int rc = fingerprint(c, note);
+
+	if (rc != 0)
+		return rc;
+	*out = c->fingerprint;
+	if (!c->isolated)
+		return 0;
+	if ((h = hash_new()) == NULL)
+		return err_note_set(note, ENOMEM, "fingerprint of a corpus");
+	hash_field_u64(h, "isolated", 1);
+	hash_field(h, "corpus", out, sizeof(*out));
+	hash_field_u64(h, "end", (uint64_t)c->info.eod);
+	*out = hash_digest(h);
+	hash_destroy(&h);
+	return 0;
 }
 
 int
 corpus_verify(struct corpus *c, struct err_note *note)
 {
-	struct hash128 fingerprint;
-	int rc = corpus_fingerprint(c, &fingerprint, note);
+	int rc = fingerprint(c, note);
 
+	for (size_t i = 0; i < c->n_members && rc == 0; i++)
+		rc = corpus_verify(c->members[i], note);
 	for (size_t i = 0; i < c->n_parts && rc == 0; i++)
 		rc = corpus__file_check(
 		    &c->parts[i].file, c->parts[i].blocks, 0, c->parts[i].file.size, true, note);

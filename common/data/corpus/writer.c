@@ -17,6 +17,7 @@
 
 #include "base/err/crash.h"
 #include "base/file/file.h"
+#include "base/json/json.h"
 #include "base/mem/mem.h"
 
 #define CHUNK_TOKENS 4096u
@@ -30,11 +31,13 @@ struct corpus_writer {
 	struct corpus_info info;
 	char *paths[N_FILES], *temps[N_FILES], *dir;
 	int lock;			/* fd of the locked PREFIX.bin.tmp, dup of bin's */
-	FILE *bin;
+	FILE *bin, *sources;		/* sources: NULL until the first one is known */
+	char *sources_path, *sources_temp, *source;	/* source: of the document written last; its line has source_nth and source_at */
+	uint64_t source_nth, source_at;
 	int32_t *sizes;			/* tokens of each document */
 	size_t cap_sizes;
 	uint64_t *counts;		/* [vocab] */
-	const char *unknown_bytes;
+	const char *unknown_bytes, *add_special;
 	bool replace, failed, renaming, finished;
 };
 
@@ -61,6 +64,8 @@ make_paths(struct corpus_writer *w, const char *prefix)
 			return ENOMEM;
 		}
 	}
+	if (asprintf(&w->sources_path, "%s" CORPUS__SOURCES, prefix) < 0 || asprintf(&w->sources_temp, "%s" CORPUS__SOURCES ".tmp", prefix) < 0)
+		return ENOMEM;
 	w->dir = slash == NULL ? strdup(".") : slash == prefix ? strdup("/") : strndup(prefix, (size_t)(slash - prefix));
 	return w->dir != NULL ? 0 : ENOMEM;
 }
@@ -91,6 +96,7 @@ corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct c
 	w->lock = -1;
 	w->replace = options->replace;
 	w->unknown_bytes = options->unknown_bytes;
+	w->add_special = options->add_special;
 	w->info = (struct corpus_info){.kind = CORPUS_KIND_MEGATRON, .vocab = options->vocab, .eod = options->eod,
 	    .has_tokenizer = options->tokenizer.hi != 0 || options->tokenizer.lo != 0, .tokenizer = options->tokenizer, .dtype = options->vocab <= 65536 ? CORPUS_DTYPE_UINT16 : CORPUS_DTYPE_INT32};
 	if ((rc = make_paths(w, prefix)) != 0 || (w->counts = mem_alloc(options->vocab, sizeof(w->counts[0]))) == NULL) {
@@ -136,7 +142,14 @@ corpus_writer_destroy(struct corpus_writer **out)
 		return;
 	if (w->bin != NULL)
 		fclose(w->bin);
+	if (w->sources != NULL)
+		fclose(w->sources);
 	if (w->lock >= 0) {
+		if (!w->finished) {
+			unlink(w->sources_temp);
+			if (w->renaming && !w->replace)
+				unlink(w->sources_path);
+		}
 		for (int i = N_FILES - 1; i >= 0 && !w->finished; i--) {	/* the index first */
 			unlink(w->temps[i]);
 			if (w->renaming && !w->replace)
@@ -148,6 +161,9 @@ corpus_writer_destroy(struct corpus_writer **out)
 		free(w->paths[i]);
 		free(w->temps[i]);
 	}
+	free(w->sources_path);
+	free(w->sources_temp);
+	free(w->source);
 	free(w->dir);
 	free(w->sizes);
 	free(w->counts);
@@ -227,12 +243,69 @@ corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n, ui
 	return 0;
 }
 
+int
+corpus_writer_source(struct corpus_writer *w, const char *file, uint64_t nth, struct err_note *note)
+{
+	struct json *line;
+	char *text;
+	int rc = 0;
+
+	if (w->source != NULL && strcmp(w->source, file) == 0 &&
+	    (nth == UINT64_MAX || nth - w->source_nth == w->info.n_documents - w->source_at))
+		return 0;
+	w->source_nth = nth;
+	w->source_at = w->info.n_documents;
+	free(w->source);
+	if ((w->source = strdup(file)) == NULL)
+		return ENOMEM;
+	if (w->sources == NULL) {
+		if ((w->sources = fopen(w->sources_temp, "we")) == NULL)
+			return failed(note, errno, "create", w->sources_temp);
+		rc = put(w->sources, CORPUS__SOURCES_HEAD, strlen(CORPUS__SOURCES_HEAD));
+	}
+	line = json_build("{s:I, s:o, s:o*}", "document", (long long)w->info.n_documents, "file", json_new_text(file), "first",
+	    nth != UINT64_MAX ? json_new_int((int64_t)nth) : NULL);
+	if ((text = json_print(line, false)) == NULL)
+		rc = ENOMEM;
+	if (rc == 0 && (rc = put(w->sources, text, strlen(text))) == 0)
+		rc = put(w->sources, "\n", 1);
+	json_close(&line);
+	free(text);
+	return rc == 0 ? 0 : failed(note, rc, "write", w->sources_temp);
+}
+
 static int
 sync_and_close(FILE *f)
 {
 	int rc = fflush(f) != 0 || fsync(fileno(f)) != 0 ? errno : 0;
 
 	return fclose(f) != 0 && rc == 0 ? errno : rc;
+}
+
+/* The last line has the number of documents, so that a side file of another build is known. */
+static int
+finish_sources(struct corpus_writer *w, struct err_note *note)
+{
+	int rc;
+
+	if (w->sources == NULL)
+		return 0;
+	rc = fprintf(w->sources, "{\"document\": %" PRIu64 "}\n", w->info.n_documents) < 0 ? errno : 0;
+	if (rc == 0)
+		rc = sync_and_close(w->sources);
+	else
+		fclose(w->sources);
+	w->sources = NULL;
+	return rc == 0 ? 0 : failed(note, rc, "write", w->sources_temp);
+}
+
+/* After the old index was removed, before the new one is there. */
+static int
+rename_sources(struct corpus_writer *w, struct err_note *note)
+{
+	if (w->source == NULL)
+		return unlink(w->sources_path) == 0 || errno == ENOENT ? 0 : failed(note, errno, "remove", w->sources_path);
+	return rename(w->sources_temp, w->sources_path) == 0 ? 0 : failed(note, errno, "rename", w->sources_temp);
 }
 
 static int
@@ -308,12 +381,12 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 	w->bin = NULL;
 	if (rc != 0)
 		return failed(note, rc, "write", w->temps[FILE_BIN]);
-	if ((rc = write_counts(w, &counts, note)) != 0 || (rc = write_idx(w, note)) != 0)
+	if ((rc = finish_sources(w, note)) != 0 || (rc = write_counts(w, &counts, note)) != 0 || (rc = write_idx(w, note)) != 0)
 		return rc;
 	if ((rc = hash_file(w->temps[FILE_IDX], &idx, note)) != 0 || (rc = hash_file(w->temps[FILE_BIN], &bin, note)) != 0 ||
 	    (rc = corpus__identity(CORPUS_KIND_MEGATRON, w->info.dtype, &idx, &bin, 1, &fingerprint, note)) != 0)
 		return rc;
-	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, w->unknown_bytes, &fingerprint, &counts, note)) != 0)
+	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, w->unknown_bytes, w->add_special, &fingerprint, &counts, note)) != 0)
 		return rc;
 	crash_point("corpus.written");
 	/* An old index must never be read together with new tokens. */
@@ -325,6 +398,8 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 	}
 	crash_point("corpus.unlinked_idx");
 	w->renaming = true;
+	if ((rc = rename_sources(w, note)) != 0)
+		return rc;
 	for (int i = 0; i < N_FILES; i++) {
 		if (i == FILE_IDX && (rc = file_sync_dir(w->dir, note)) != 0)
 			return rc;

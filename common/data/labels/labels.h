@@ -43,6 +43,7 @@
 #ifndef SALT_LABELS_H
 #define SALT_LABELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "base/err/err.h"
@@ -182,13 +183,21 @@ int labels_peek(const void *bytes, size_t len, struct labels_header *out, struct
  * nearest, 65535 = 31.9995 nat and more), offset 3*t + 2 u8 min(rank, 255). L tokens, no header: the cache's value carries checksum
  * and set. S(x) is computed by data/select.
  *
+ * Where documents are isolated, the token after the end of one has no prediction: loss 0 and rank 255 say so. No other token has that pair: of
+ * 255 ids as probable as y or more, y's share is at most 1/256 and its loss at least 5.5 nats.
+ *
  * labels_scores_encode - loss_nats: float[L], rank: int32[L], out: uint8[3*L]. ERR_NONFINITE, ERR_RANGE (loss < -1e-3, rank < 0), row named.
+ * labels_scores_within - makes it so for the L tokens of a sequence that follow a token `end`. end < 0: none does.
+ * labels_scores_mean - mean loss over the tokens that have a prediction; *n of them, if not NULL. NaN if there are none.
  * labels_scores_decode - into loss_nats float[L], rank uint8[L], either may be NULL. ERR_CORRUPT unless len = 3*L.
  */
 #define LABELS_SCORES_VERSION 1u
 #define LABELS_SCORE_BYTES 3u
 
 int labels_scores_encode(const float *loss_nats, const int32_t *rank, uint32_t L, uint8_t *out, struct err_note *note);
+bool labels_score_absent(float loss_nats, uint8_t rank);
+void labels_scores_within(const int32_t *tokens, uint32_t L, int32_t end, float *loss_nats, int32_t *rank);
+double labels_scores_mean(const float *loss_nats, const uint8_t *rank, uint32_t L, uint32_t *n);
 int labels_scores_decode(const void *bytes, size_t len, uint32_t L, float *loss_nats, uint8_t *rank, struct err_note *note);
 
 /*

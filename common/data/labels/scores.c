@@ -37,3 +37,34 @@ labels_scores_decode(const void *bytes, size_t len, uint32_t L, float *loss_nats
 	}
 	return 0;
 }
+
+bool
+labels_score_absent(float loss_nats, uint8_t rank)
+{
+	return rank == 255 && loss_nats == 0;
+}
+
+void
+labels_scores_within(const int32_t *tokens, uint32_t L, int32_t end, float *loss_nats, int32_t *rank)
+{
+	for (uint32_t t = 0; end >= 0 && t < L; t++)
+		if (tokens[t] == end) {
+			loss_nats[t] = 0;
+			rank[t] = 255;
+		}
+}
+
+double
+labels_scores_mean(const float *loss_nats, const uint8_t *rank, uint32_t L, uint32_t *n)
+{
+	double sum = 0;
+	uint32_t counted = 0;
+
+	for (uint32_t t = 0; t < L; t++) {
+		sum += (double)loss_nats[t];
+		counted += !labels_score_absent(loss_nats[t], rank[t]);
+	}
+	if (n != NULL)
+		*n = counted;
+	return sum / counted;
+}

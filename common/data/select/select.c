@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "data/select/select.h"
+#include "data/corpus/blend.h"
 
 #include <math.h>
 #include <string.h>
@@ -39,15 +40,18 @@ nth(float *x, ptrdiff_t n, ptrdiff_t k)
 double
 select_score(const float *loss_nats, const uint8_t *rank, size_t n, unsigned k, float *scratch)
 {
+	size_t all = n;
 	float high, low;
 
-	if (n == 0)
-		return NAN;
-	for (size_t t = 0; t < n; t++) {
+	n = 0;
+	for (size_t t = 0; t < all; t++) {
 		if (isnan(loss_nats[t]))
 			return NAN;
-		scratch[t] = rank[t] < k ? loss_nats[t] : 0.0f;
+		if (rank[t] != 255 || loss_nats[t] != 0)
+			scratch[n++] = rank[t] < k ? loss_nats[t] : 0.0f;
 	}
+	if (n == 0)
+		return NAN;
 	high = nth(scratch, (ptrdiff_t)n, (ptrdiff_t)(n / 2));
 	if (n % 2 == 1)
 		return high;
@@ -123,17 +127,50 @@ select_cut_next(struct select_cut *cut)
 	memset(cut->bins, 0, sizeof(cut->bins));
 }
 
-int
-select_cut_take(struct select_cut *cut, float score)
+struct select_limit
+select_cut_limit(const struct select_cut *cut, uint64_t n_keep)
 {
+	return (struct select_limit){.n_keep = cut->n_keep, .n_ties = cut->n_ties, .n_fill = n_keep - cut->n_keep, .key = cut->key};
+}
+
+int
+select_take(struct select_limit *limit, float score)
+{
+	uint64_t *left;
 	uint32_t key;
 
-	if (isnan(score) || cut->n_keep == 0)
+	if (isnan(score)) {
+		left = &limit->n_fill;
+	} else {
+		if (limit->n_keep == 0)
+			return 0;
+		if ((key = key_of(score)) != limit->key)
+			return key > limit->key;
+		left = &limit->n_ties;
+	}
+	if (*left == 0)
 		return 0;
-	if ((key = key_of(score)) != cut->key)
-		return key > cut->key;
-	if (cut->n_ties == 0)
-		return 0;
-	cut->n_ties--;
+	--*left;
 	return 1;
+}
+
+void
+select_parts(const struct blend *order, uint64_t no, uint64_t window, uint64_t kept, uint64_t *rows)
+{
+	uint64_t left = kept;
+
+	for (size_t i = 0; i < blend_n_parts(order); i++) {
+		uint64_t want = blend_taken(order, i, (no + 1) * kept) - blend_taken(order, i, no * kept);
+		uint64_t has = blend_taken(order, i, (no + 1) * window) - blend_taken(order, i, no * window);
+
+		rows[i] = want < has ? want : has;
+		left -= rows[i];
+	}
+	for (size_t i = 0; left > 0 && i < blend_n_parts(order); i++) {
+		uint64_t has = blend_taken(order, i, (no + 1) * window) - blend_taken(order, i, no * window);
+		uint64_t more = has - rows[i] < left ? has - rows[i] : left;
+
+		rows[i] += more;
+		left -= more;
+	}
 }

@@ -11,11 +11,12 @@
 
 /*
  * select_score - S(x) = median over t of 1{rank_t < k} * loss_t, nats. Masked tokens count as 0 and stay in
- * the median; an even count takes the mean of the two middle values.
+ * the median; an even count takes the mean of the two middle values. A token with loss 0 and rank
+ * 255 has no prediction (data/labels/labels.h) and is left out.
  * @loss_nats  float[n]; NaN anywhere gives NaN
  * @rank       uint8[n], rank of the true token, 255 = 255 or more; so k <= 255
  * @scratch    float[n]
- * n = 0 gives NaN. Pure.
+ * No token gives NaN. Pure.
  */
 double select_score(const float *loss_nats, const uint8_t *rank, size_t n, unsigned k, float *scratch);
 
@@ -26,11 +27,22 @@ double select_score(const float *loss_nats, const uint8_t *rank, size_t n, unsig
 uint64_t select_kept(double keep, uint64_t window);
 
 /*
+ * select_parts - how many rows of block `no` each part of a blend gets, where rows are chosen within each part: as many as it has
+ * among the positions no * kept .. (no + 1) * kept - 1 of the order, so that the rows of all blocks together have the blend's shares;
+ * at most as many as it has in the block, in which case the parts before others get the rest.
+ * @window  W; @kept K <= W
+ * @rows    uint64[blend_n_parts], their sum is K
+ */
+struct blend;
+void select_parts(const struct blend *order, uint64_t no, uint64_t window, uint64_t kept, uint64_t *rows);
+
+/*
  * select_cut - the n_keep highest scores of a block: NaN never, ties to the lower position. Nothing is
  * sorted; the passes over the positions can be cut into steps of any length, so that a block of millions does
  * not stop the caller. Start with {.n_keep = K}, then
  *   select_cut_count over all positions, select_cut_next, select_cut_count over all positions, select_cut_next,
- *   and select_cut_take once for each position, ascending: is it kept?
+ *   and select_take with select_cut_limit's result once for each position, ascending: is it kept?
+ * Where fewer are eligible than were wanted, positions with NaN fill the rest up, the lower ones first.
  * After the first pass n_eligible (scores that are not NaN) is known and n_keep is at most that. A score's
  * key is its bits in the order of floats, 16 of them for each pass.
  */
@@ -44,6 +56,14 @@ struct select_cut {
 
 void select_cut_count(struct select_cut *cut, const float *score, uint64_t n);
 void select_cut_next(struct select_cut *cut);
-int select_cut_take(struct select_cut *cut, float score);	/* 0 or 1 */
+
+struct select_limit {
+	uint64_t n_keep, n_ties, n_fill;
+	uint32_t key;
+};
+
+/* n_keep: as it was given at the start. */
+struct select_limit select_cut_limit(const struct select_cut *cut, uint64_t n_keep);
+int select_take(struct select_limit *limit, float score);	/* 0 or 1 */
 
 #endif

@@ -3,67 +3,7 @@
 
 #include <string.h>
 #include <strings.h>
-
-#define CONVERT "convert it to JSON lines (docs/saltctl.md shows how)"
-#define UNPACK "unpack it first"
-#define TOKENS "token files need no build: name them as a corpus"
-#define OTHER "leave it out"
-
-static const struct {
-	const char *bytes;
-	unsigned n, at;
-	const char *what, *advice;
-	bool weak;		/* a text may begin like this, so the rest must be binary too */
-} magics[] = {
-	{"PAR1", 4, 0, "a Parquet file", CONVERT},
-	{"PARE", 4, 0, "an encrypted Parquet file", CONVERT},
-	{"ARROW1", 6, 0, "an Arrow or Feather file", CONVERT},
-	{"FEA1", 4, 0, "a Feather file", CONVERT},
-	{"\xff\xff\xff\xff", 4, 0, "an Arrow stream", CONVERT},
-	{"Obj\x01", 4, 0, "an Avro file", CONVERT},
-	{"\x89HDF\r\n\x1a\n", 8, 0, "an HDF5 file", CONVERT},
-	{"SQLite format 3", 16, 0, "an SQLite database", CONVERT},
-	{"ORC", 3, 0, "an ORC file", CONVERT, true},
-	{"WARC/", 5, 0, "a WARC file", "extract its text first, or give --text to read it as it is"},
-	{"\x93NUMPY", 6, 0, "a NumPy array", TOKENS},
-	{"MMIDIDX", 7, 0, "a Megatron index", TOKENS},
-	{"\x88\x2b\x35\x01", 4, 0, "an llm.c token file", TOKENS},
-	{"\x01\xdc\x34\x01", 4, 0, "an llm.c token file", TOKENS},
-	{"GGUF", 4, 0, "a GGUF model", OTHER, true},
-	{"\0\0\0\0{\"", 6, 4, "a safetensors file", OTHER},
-	{"\x80\x02", 2, 0, "a Python pickle", OTHER, true},
-	{"\x80\x03", 2, 0, "a Python pickle", OTHER, true},
-	{"\x80\x04\x95", 3, 0, "a Python pickle", OTHER},
-	{"\x80\x05\x95", 3, 0, "a Python pickle", OTHER},
-	{"PK\x03\x04", 4, 0, "a zip archive", UNPACK},
-	{"PK\x05\x06", 4, 0, "a zip archive", UNPACK},
-	{"7z\xbc\xaf\x27\x1c", 6, 0, "a 7z archive", UNPACK},
-	{"Rar!\x1a\x07", 6, 0, "a rar archive", UNPACK},
-	{"ustar", 5, 257, "a tar archive", UNPACK},
-	{"\x04\x22\x4d\x18", 4, 0, "lz4 data", UNPACK},
-	{"LZIP\x01", 5, 0, "lzip data", UNPACK},
-	{"\x1f\x9d", 2, 0, "data of compress(1)", UNPACK, true},
-	{"\x5d\x00\x00", 3, 0, "lzma data", UNPACK},
-	{"\xff\x06\x00\x00sNaPpY", 10, 0, "snappy data", UNPACK},
-	{"\x27\xb5\x2f\xfd", 4, 0, "data of zstd before 1.0", UNPACK},
-	{"\x1f\x8b", 2, 0, "gzip data inside compressed data", UNPACK},
-	{"BZh91AY&SY", 10, 0, "bzip2 data inside compressed data", UNPACK},
-	{"\xfd" "7zXZ", 6, 0, "xz data inside compressed data", UNPACK},
-	{"\x28\xb5\x2f\xfd", 4, 0, "zstd data inside compressed data", UNPACK},
-	{"\x89PNG\r\n\x1a\n", 8, 0, "a PNG image", OTHER},
-	{"\xff\xd8\xff", 3, 0, "a JPEG image", OTHER},
-	{"GIF87a", 6, 0, "a GIF image", OTHER},
-	{"GIF89a", 6, 0, "a GIF image", OTHER},
-	{"WEBP", 4, 8, "a WebP image", OTHER, true},
-	{"WAVE", 4, 8, "a WAV sound", OTHER, true},
-	{"OggS", 4, 0, "an Ogg sound", OTHER, true},
-	{"fLaC", 4, 0, "a FLAC sound", OTHER, true},
-	{"ftyp", 4, 4, "an MP4 film", OTHER, true},
-	{"%PDF-", 5, 0, "a PDF document", "extract its text first (pdftotext)"},
-	{"{\\rtf", 5, 0, "an RTF document", "save it as text"},
-	{"\xd0\xcf\x11\xe0", 4, 0, "an old Office document", "save it as text"},
-	{"\x7f" "ELF", 4, 0, "a program", OTHER},
-};
+#include "base/file/file.h"
 
 static const char *const binary_endings[][2] = {
 	{".parquet", "a Parquet file"}, {".arrow", "an Arrow file"}, {".feather", "a Feather file"},
@@ -213,18 +153,13 @@ text__not_text(const unsigned char *p, size_t n, const char **advice, bool *stop
 		return "a git-annex pointer";
 	}
 	*stop = false;
-	for (size_t i = 0; i < COUNT(magics); i++) {
-		*advice = magics[i].advice;
-		if (n >= magics[i].at + magics[i].n &&
-		    memcmp(p + magics[i].at, magics[i].bytes, magics[i].n) == 0 &&
-		    (!magics[i].weak || is_binary(p, n)))
-			return magics[i].what;
-	}
+	if ((what = file_not_text(p, n, is_binary, advice)) != NULL)
+		return what;
 	*stop = true;
 	if ((what = wide_without_bom(p, n, advice)) != NULL)
 		return what;
 	*stop = false;
-	*advice = OTHER ", or give --text to read its bytes as they are";
+	*advice = "leave it out, or give --text to read its bytes as they are";
 	return is_binary(p, n) ? "binary data" : NULL;
 }
 

@@ -7,27 +7,12 @@
 
 #include "base/mem/mem.h"
 
-static size_t
-edge_slot(const struct trie *t, uint32_t key)
-{
-	size_t i = (size_t)(key * 0x9e3779b1u) & t->mask;
-
-	while (t->key[i] != 0 && t->key[i] != key)
-		i = (i + 1) & t->mask;
-	return i;
-}
-
-/* ERR_RANGE: more nodes than 24 bits number. */
 int
-tokenizer__trie_build(struct tokenizer *tok, struct trie *t, bool normalized)
+tokenizer__trie_alloc(struct trie *t, size_t total)
 {
-	size_t total = 1, slots = 16, i, k;
+	size_t slots = 16;
 
-	for (i = 0; i < tok->n_added; i++) {
-		if (tok->added[i].normalized == normalized)
-			total += tok->added[i].len;
-	}
-	if (total >= 1u << 24)
+	if (++total >= 1u << 24)		/* nodes are numbered with 24 bits */
 		return ERR_RANGE;
 	while (slots < 2 * total)
 		slots *= 2;
@@ -37,25 +22,49 @@ tokenizer__trie_build(struct tokenizer *tok, struct trie *t, bool normalized)
 		return ENOMEM;
 	t->token[0] = -1;
 	t->n_nodes = 1;
+	return 0;
+}
+
+int32_t
+tokenizer__trie_put(struct trie *t, const unsigned char *p, size_t n, int32_t value)
+{
+	uint32_t node = 0;
+	int32_t before;
+
+	t->first[p[0]] = true;
+	for (size_t k = 0; k < n; k++) {
+		size_t slot = tokenizer__trie_slot(t, node, p[k]);
+
+		if (t->key[slot] == 0) {
+			t->key[slot] = (node << 8 | p[k]) + 1;
+			t->child[slot] = t->n_nodes;
+			t->token[t->n_nodes++] = -1;
+		}
+		node = t->child[slot];
+	}
+	before = t->token[node];
+	t->token[node] = value;
+	return before;
+}
+
+/* ERR_RANGE: more nodes than 24 bits number. ERR_FORMAT: two tokens with the same text. */
+int
+tokenizer__trie_build(struct tokenizer *tok, struct trie *t, bool normalized)
+{
+	size_t total = 0, i;
+	int rc;
+
+	for (i = 0; i < tok->n_added; i++) {
+		if (tok->added[i].normalized == normalized)
+			total += tok->added[i].find_len;
+	}
+	if ((rc = tokenizer__trie_alloc(t, total)) != 0)
+		return rc;
 	for (i = 0; i < tok->n_added; i++) {
 		const struct added_token *a = &tok->added[i];
-		uint32_t node = 0;
 
-		if (a->normalized != normalized)
-			continue;
-		t->first[(unsigned char)a->content[0]] = true;
-		for (k = 0; k < a->len; k++) {
-			uint32_t key = (node << 8 | (unsigned char)a->content[k]) + 1;
-			size_t slot = edge_slot(t, key);
-
-			if (t->key[slot] == 0) {
-				t->key[slot] = key;
-				t->child[slot] = t->n_nodes;
-				t->token[t->n_nodes++] = -1;
-			}
-			node = t->child[slot];
-		}
-		t->token[node] = (int32_t)i;
+		if (a->normalized == normalized && tokenizer__trie_put(t, (const unsigned char *)a->find, a->find_len, (int32_t)i) >= 0)
+			return ERR_FORMAT;
 	}
 	return 0;
 }
@@ -78,7 +87,7 @@ longest_at(const struct tokenizer *tok, const struct trie *t, const unsigned cha
 	size_t k;
 
 	for (k = 0; k < n; k++) {
-		size_t slot = edge_slot(t, (node << 8 | p[k]) + 1);
+		size_t slot = tokenizer__trie_slot(t, node, p[k]);
 
 		if (t->key[slot] == 0)
 			break;
@@ -89,23 +98,24 @@ longest_at(const struct tokenizer *tok, const struct trie *t, const unsigned cha
 	return best;
 }
 
-/* Length of the white space character (Unicode White_Space) at p, 0 if there is none. */
+/* Length of the character of these classes at p, 0 if it is none. */
 static size_t
-space_len(const unsigned char *p, size_t n)
+class_at(const unsigned char *p, size_t n, unsigned classes)
 {
-	if (n >= 1 && (p[0] == ' ' || (p[0] >= 9 && p[0] <= 13)))
-		return 1;
-	if (n >= 2 && p[0] == 0xc2 && (p[1] == 0x85 || p[1] == 0xa0))
-		return 2;
-	if (n < 3)
-		return 0;
-	switch ((p[0] & 0x0fu) << 12 | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu)) {
-	case 0x1680: case 0x2000: case 0x2001: case 0x2002: case 0x2003: case 0x2004: case 0x2005: case 0x2006: case 0x2007:
-	case 0x2008: case 0x2009: case 0x200a: case 0x2028: case 0x2029: case 0x202f: case 0x205f: case 0x3000:
-		return (p[0] & 0xf0) == 0xe0 ? 3 : 0;
-	default:
-		return 0;
-	}
+	size_t len = n > 0 ? tokenizer__utf8_len(p, n) : 0;
+
+	return len > 0 && (tokenizer__char_class(tokenizer__utf8_decode(p, len)) & classes) != 0 ? len : 0;
+}
+
+/* The same of the character that ends at p + n. */
+static size_t
+class_before(const unsigned char *p, size_t n, unsigned classes)
+{
+	size_t k = 1;
+
+	while (k < n && k < 4 && (p[n - k] & 0xc0) == 0x80)
+		k++;
+	return k <= n ? class_at(p + n - k, k, classes) : 0;
 }
 
 const struct added_token *
@@ -124,26 +134,20 @@ tokenizer__added_next(const struct tokenizer *tok, const struct trie *t, unsigne
 			i++;
 			continue;
 		}
-		if (a->special && (flags & TOKENIZER_SPECIALS) == 0) {
-			i += a->len;
+		*at = i + a->find_len;
+		if ((a->special && (flags & TOKENIZER_SPECIALS) == 0) ||
+		    (a->single_word && (class_before(p, i, CHAR_WORD) > 0 || class_at(p + *at, n - *at, CHAR_WORD) > 0))) {
+			i = *at;
 			continue;
 		}
 		*start = i;
-		*end = i + a->len;
-		if (a->lstrip) {
-			for (;;) {
-				for (k = 1; k <= 3 && *start >= floor + k && space_len(p + *start - k, k) != k; k++)
-					;
-				if (k > 3 || *start < floor + k)
-					break;
-				*start -= k;
-			}
-		}
-		if (a->rstrip) {
-			while (*end < n && (k = space_len(p + *end, n - *end)) != 0)
-				*end += k;
-		}
-		*at = *end;
+		*end = *at;
+		while (a->lstrip && *start > floor && (k = class_before(p, *start, CHAR_SPACE)) > 0)
+			*start -= k;
+		if (a->lstrip && *start < floor)
+			*start = floor;
+		while (a->rstrip && (k = class_at(p + *end, n - *end, CHAR_SPACE)) > 0)
+			*end += k;
 		return a;
 	}
 	*at = n;

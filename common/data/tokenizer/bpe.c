@@ -2,13 +2,14 @@
 #include "data/tokenizer/tokenizer_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem/mem.h"
 
 /*
- * Byte-level BPE: a word starts as one token per byte; the neighbouring pair with the lowest rank is merged, the leftmost
+ * BPE: a word starts as one token per byte, or per character; the neighbouring pair with the lowest rank is merged, the leftmost
  * of equals, until no pair can be merged (Sennrich et al., 2016; the order is that of Hugging Face's BPE).
  *
  * Words up to SHORT_WORD bytes scan their pairs for the lowest rank, which is quadratic in theory and fastest in practice;
@@ -65,33 +66,106 @@ tokenizer__cache_new(void)
 	return mem_alloc((size_t)1 << CACHE_BITS, sizeof(struct cache_entry));
 }
 
-static int
-no_token(struct tokenizer_encoder *enc, unsigned char byte)
+int
+tokenizer__no_token(
+    struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t *ids, size_t *n_ids)
 {
-	const unsigned char *p = memchr(enc->text, byte, enc->text_len);
+	const unsigned char *at;
+	char found[64];
 
+	if ((enc->flags & TOKENIZER_DROP_UNKNOWN) != 0) {
+		enc->n_unknown++;
+		if (enc->unknown_id >= 0)
+			ids[(*n_ids)++] = enc->unknown_id;
+		return 0;
+	}
 	err_note_set(enc->note, ERR_UNSUPPORTED, "text");
-	if (p != NULL)
-		err_note_place(enc->note, "byte offset %zu", (size_t)(p - enc->text));
-	return err_expect(enc->note, ERR_UNSUPPORTED, "", "bytes that the tokenizer has a token for",
-	    "byte 0x%02x", byte);
+	if ((at = memmem(enc->text, enc->text_len, p, n)) != NULL)
+		err_note_place(enc->note, "byte offset %zu", (size_t)(at - enc->text));
+	if (n == 1)
+		snprintf(found, sizeof found, "byte 0x%02x", p[0]);
+	else
+		snprintf(found, sizeof found, "'%.*s'", (int)n, (const char *)p);
+	err_expect(enc->note, ERR_UNSUPPORTED, "", "bytes that the tokenizer has a token for", "%s", found);
+	if (enc->tok->model != MODEL_BYTES)
+		err_note_expected(enc->note, "characters that the tokenizer has a token for");
+	return ERR_UNSUPPORTED;
 }
 
-/* The first tokens of a word, one per byte, into ids (room for n). Returns 0 or ERR_UNSUPPORTED. */
+/* Of bytes that are not UTF-8 each is a character. */
+static size_t
+char_len(const unsigned char *p, size_t n)
+{
+	size_t len = tokenizer__utf8_len(p, n);
+
+	return len == 0 ? 1 : len;
+}
+
+static int32_t
+char_id(const struct tokenizer *tok, const unsigned char *p, size_t len)
+{
+	return p[0] < 128 ? tok->ascii_id[p[0]] : tokenizer__word_find(tok, p, len);
+}
+
+/*
+ * The first symbols of a word of characters: its token, else its byte tokens if there is one for each byte, else the unk_token, one for
+ * neighbours with fuse_unk. As in Hugging Face's library an unk_token is put where the next character with a token begins, so after
+ * byte tokens between.
+ */
+static int
+first_chars(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t *ids, size_t *n_ids)
+{
+	const struct tokenizer *tok = enc->tok;
+	size_t i, k, len, at = 0;
+	bool unknown = false;
+	int rc;
+
+	for (i = 0; i < n; i += len) {
+		int32_t id = char_id(tok, p + i, len = char_len(p + i, n - i));
+
+		if (id >= 0) {
+			if (unknown)
+				ids[at++] = tok->unk_id;
+			unknown = false;
+			ids[at++] = id;
+			continue;
+		}
+		for (k = 0; k < len && tok->byte_id[p[i + k]] >= 0; k++)
+			;
+		if (k == len) {
+			for (k = 0; k < len; k++)
+				ids[at++] = tok->byte_id[p[i + k]];
+		} else if (tok->unk_id < 0) {
+			if ((rc = tokenizer__no_token(enc, p + i, len, ids, &at)) != 0)
+				return rc;
+		} else {
+			if (unknown && !tok->fuse_unk)
+				ids[at++] = tok->unk_id;
+			unknown = true;
+		}
+	}
+	if (unknown)
+		ids[at++] = tok->unk_id;
+	*n_ids = at;
+	return 0;
+}
+
+/* The first tokens of a word, at most one per byte, into ids (room for n). Returns 0 or ERR_UNSUPPORTED. */
 static int
 first_tokens(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t *ids, size_t *n_ids)
 {
 	size_t i, at = 0;
+	int rc;
 
+	if (enc->tok->model != MODEL_BYTES)
+		return first_chars(enc, p, n, ids, n_ids);
 	for (i = 0; i < n; i++) {
 		int32_t id = enc->tok->byte_id[p[i]];
 
 		if (id >= 0)
 			ids[at++] = id;
-		else if ((enc->flags & TOKENIZER_DROP_UNKNOWN) == 0)
-			return no_token(enc, p[i]);
-		else if (enc->n_unknown++, enc->unknown_id >= 0)
-			ids[at++] = enc->unknown_id;
+		else if ((rc = tokenizer__no_token(enc, p + i, 1, ids, &at)) != 0)
+			return rc;
 	}
 	*n_ids = at;
 	return 0;
@@ -249,14 +323,90 @@ merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 	return 0;
 }
 
-int
-tokenizer__word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+/*
+ * Where a text is not split into words, or into long ones, it is cut at places that no merge can cross: a merge joins two tokens, so it
+ * can only cross a place between characters if the left token of some merge ends as the text does before it and the right one begins as
+ * the text does after it. What lies between such places merges by itself, and is short enough for the cache. A character that may be
+ * part of an unk_token is no such place, nor is any where byte tokens or the unk_token take part in merges, whose text is not the text's.
+ */
+static const unsigned char space[3] = {0xe2, 0x96, 0x81}; /* U+2581 */
+
+static void
+join(struct tokenizer *tok, unsigned char left, const unsigned char *right, size_t n)
+{
+	tok->joins[left][right[0] / 32] |= 1u << right[0] % 32;
+	if (n >= sizeof space && memcmp(right, space, sizeof space) == 0)
+		tok->joins_space[left] = true;
+}
+
+static bool
+stands_for_text(const struct tokenizer *tok, uint32_t id)
+{
+	size_t b;
+
+	if (tok->len[id] == 6) {
+		for (b = 0; b < 256 && tok->byte_id[b] != (int32_t)id; b++)
+			;
+		if (b < 256)
+			return false;
+	}
+	return (int32_t)id != tok->unk_id && tok->len[id] > 0;
+}
+
+void
+tokenizer__joins_build(struct tokenizer *tok)
+{
+	size_t i, k;
+
+	if (tok->model == MODEL_BYTES)
+		return;
+	tok->all_bytes = true;
+	for (i = 0; i < 256; i++)
+		tok->all_bytes = tok->all_bytes && tok->byte_id[i] >= 0;
+	for (i = 0; i < 128; i++)
+		tok->ascii_id[i] = tokenizer__word_find(tok, &(unsigned char){(unsigned char)i}, 1);
+	tok->may_cut = tokenizer__word_find(tok, space, sizeof space) >= 0;
+	for (i = 0; tok->pair != NULL && i <= tok->pair_mask; i++) {
+		const struct pair_slot *s = &tok->pair[i];
+
+		if (s->left == UINT32_MAX)
+			continue;
+		if (!stands_for_text(tok, s->left) || !stands_for_text(tok, s->right))
+			tok->may_cut = false;
+		else
+			join(tok, tok->bytes[s->left][tok->len[s->left] - 1], tok->bytes[s->right],
+			    tok->len[s->right]);
+	}
+	for (i = 0; tok->model == MODEL_UNIGRAM && i < (size_t)tok->n_tokens; i++) {
+		for (k = 1; k < tok->len[i]; k++)
+			join(tok, tok->bytes[i][k - 1], tok->bytes[i] + k, tok->len[i] - k);
+	}
+}
+
+size_t
+tokenizer__cut(const struct tokenizer *tok, const unsigned char *p, size_t n)
+{
+	size_t i;
+
+	for (i = 1; i < n; i++) {
+		if (p[i] < 0x80 ? (tok->all_bytes || tok->ascii_id[p[i]] >= 0) &&
+			    (tok->joins[p[i - 1]][p[i] / 32] >> p[i] % 32 & 1) == 0 :
+				  p[i] == space[0] && n - i >= sizeof space &&
+			    memcmp(p + i, space, sizeof space) == 0 && !tok->joins_space[p[i - 1]])
+			break;
+	}
+	return i;
+}
+
+/* A word, or a part of one; whole: ignore_merges may apply. */
+static int
+word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, bool whole)
 {
 	const struct tokenizer *tok = enc->tok;
 	struct tokenizer_ids *out = enc->out;
 	struct cache_entry *e = NULL;
 	uint64_t hash = 0, n_unknown = enc->n_unknown;
-	int32_t ids[SHORT_WORD], whole;
+	int32_t ids[SHORT_WORD], id;
 	size_t n_ids;
 	int rc;
 
@@ -273,9 +423,18 @@ tokenizer__word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 			return 0;
 		}
 	}
-	if (tok->ignore_merges && (whole = tokenizer__word_find(tok, p, n)) >= 0) {
-		ids[0] = whole;
+	if (whole && tok->ignore_merges && (id = tokenizer__word_find(tok, p, n)) >= 0) {
+		ids[0] = id;
 		n_ids = 1;
+	} else if (tok->model == MODEL_UNIGRAM) {
+		size_t before = out->n;
+
+		if ((rc = tokenizer__unigram_word(enc, p, n, out)) != 0)
+			return rc;
+		if ((n_ids = out->n - before) > CACHE_IDS)
+			return 0;
+		memcpy(ids, out->ids + before, n_ids * sizeof ids[0]);
+		out->n = before;
 	} else if (n <= SHORT_WORD) {
 		if ((rc = first_tokens(enc, p, n, ids, &n_ids)) != 0)
 			return rc;
@@ -293,4 +452,20 @@ tokenizer__word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 		memcpy(e->ids, ids, n_ids * sizeof ids[0]);
 	}
 	return 0;
+}
+
+int
+tokenizer__word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+{
+	const struct tokenizer *tok = enc->tok;
+	size_t len;
+	int rc = 0;
+
+	if (tok->model != MODEL_CHARS || !tok->may_cut)
+		return word(enc, p, n, true);
+	if (n > 0 && tok->ignore_merges && tokenizer__word_find(tok, p, n) >= 0)
+		return word(enc, p, n, true);
+	for (; n > 0 && rc == 0; p += len, n -= len)
+		rc = word(enc, p, len = tokenizer__cut(tok, p, n), false);
+	return rc;
 }

@@ -36,6 +36,21 @@ tokenizer__utf8_len(const unsigned char *p, size_t n)
 	return len;
 }
 
+uint32_t
+tokenizer__utf8_decode(const unsigned char *p, size_t len)
+{
+	switch (len) {
+	case 1:
+		return p[0];
+	case 2:
+		return (p[0] & 0x1fu) << 6 | (p[1] & 0x3fu);
+	case 3:
+		return (p[0] & 0x0fu) << 12 | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu);
+	default:
+		return (p[0] & 0x07u) << 18 | (p[1] & 0x3fu) << 12 | (p[2] & 0x3fu) << 6 | (p[3] & 0x3fu);
+	}
+}
+
 /* Length of the well-formed UTF-8 that p begins with. */
 static size_t
 valid_prefix(const unsigned char *p, size_t n)
@@ -85,9 +100,11 @@ cut_added(struct tokenizer_encoder *enc, const struct trie *t, const unsigned ch
 {
 	const struct added_token *a;
 	size_t done = 0, at = 0, from, to;
+	bool first = enc->first;
 	int rc;
 
 	while ((a = tokenizer__added_next(enc->tok, t, enc->flags, p, n, done, &at, &from, &to)) != NULL) {
+		enc->first = first && done == 0;
 		if (from > done && (rc = part(enc, p + done, from - done)) != 0)
 			return rc;
 		if ((rc = tokenizer__ids_reserve(enc->out, 1)) != 0)
@@ -95,6 +112,7 @@ cut_added(struct tokenizer_encoder *enc, const struct trie *t, const unsigned ch
 		enc->out->ids[enc->out->n++] = a->id;
 		done = to;
 	}
+	enc->first = first && done == 0;
 	return done < n ? part(enc, p + done, n - done) : 0;
 }
 
@@ -109,7 +127,7 @@ normal_part(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 {
 	int rc;
 
-	if (enc->tok->nfc && (rc = tokenizer__nfc(enc, p, n, &p, &n)) != 0)
+	if ((rc = tokenizer__normalize(enc, p, n, &p, &n)) != 0)
 		return rc;
 	return cut_added(enc, &enc->tok->normalized, p, n, split_part);
 }
@@ -124,7 +142,7 @@ tokenizer_encoder_new(struct tokenizer_encoder **enc, const struct tokenizer *to
 	e->tok = tok;
 	e->unknown_id = -1;
 	if ((e->cache = tokenizer__cache_new()) == NULL || (e->merge = tokenizer__merge_scratch_new()) == NULL ||
-	    (e->split = tokenizer__split_scratch_new()) == NULL) {
+	    (e->regex = tokenizer__regex_scratch_new()) == NULL) {
 		tokenizer_encoder_destroy(enc);
 		return ENOMEM;
 	}
@@ -141,10 +159,13 @@ tokenizer_encoder_destroy(struct tokenizer_encoder **enc)
 		return;
 	free(e->cache);
 	tokenizer__merge_scratch_destroy(&e->merge);
-	tokenizer__split_scratch_destroy(&e->split);
+	tokenizer__regex_scratch_destroy(&e->regex);
 	for (i = 0; i < MAX_STAGES; i++)
-		free(e->prefixed[i].bytes);
-	free(e->normal.bytes);
+		free(e->changed[i].bytes);
+	free(e->unmapped.bytes);
+	free(e->normal[0].bytes);
+	free(e->normal[1].bytes);
+	tokenizer__unigram_scratch_destroy(&e->unigram);
 	free(e->code_points);
 	free(e);
 	*enc = NULL;
@@ -181,6 +202,7 @@ tokenizer_encode(struct tokenizer_encoder *enc, const void *text, size_t len, un
 	while (at < len && rc == 0) {
 		size_t n = valid_prefix(p + at, len - at), bad;
 
+		enc->first = true;
 		if (n > 0 && (rc = cut_added(enc, &enc->tok->raw, p + at, n, normal_part)) != 0)
 			break;
 		for (at += n, bad = at; bad < len && tokenizer__utf8_len(p + bad, len - bad) == 0; bad++)

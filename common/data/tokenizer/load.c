@@ -52,19 +52,6 @@ tokenizer__flag(struct loading *l, const struct json *object, const char *place,
 }
 
 int
-tokenizer__flag_not(struct loading *l, const struct json *object, const char *place, const char *key, bool refused)
-{
-	char where[PLACE_BYTES];
-	bool value;
-	int rc;
-
-	if ((rc = tokenizer__flag(l, object, place, key, !refused, &value)) != 0 || value != refused)
-		return rc;
-	snprintf(where, sizeof where, "%.200s.%s", place, key);
-	return tokenizer__bad(l, ERR_UNSUPPORTED, where, refused ? "false" : "true", "%s", refused ? "true" : "false");
-}
-
-int
 tokenizer__text(struct loading *l, const struct json *object, const char *place, const char *key, const char **out)
 {
 	const struct json *j = json_get(object, key);
@@ -101,7 +88,7 @@ static int
 size_vocab(struct loading *l, const struct json *added)
 {
 	struct tokenizer *tok = l->tok;
-	size_t model = json_count(l->vocab), most = model + json_count(added), n;
+	size_t model = l->n_model, most = model + json_count(added), n;
 	char place[PLACE_BYTES];
 	int64_t id, top = -1;
 	void *it;
@@ -121,51 +108,113 @@ size_vocab(struct loading *l, const struct json *added)
 	}
 	if (model == 0)
 		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "at least one token", "none");
-	if ((size_t)top >= most)
-		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "ids without holes, from 0 on", "%zu tokens, the largest id is %" PRId64, model, top);
-	/* Added tokens may fill gaps; how many are new is known later. */
-	n = most;
+	if (tok->model == MODEL_UNIGRAM)
+		top = (int64_t)model - 1;
+	/* How many added tokens are new is known later. */
+	n = (size_t)top < most ? most : (size_t)top + 1;
 	tok->bytes = mem_alloc(n, sizeof tok->bytes[0]);
 	tok->len = mem_alloc(n, sizeof tok->len[0]);
 	tok->mark = mem_alloc(n, sizeof tok->mark[0]);
 	tok->added = mem_alloc(json_count(added), sizeof tok->added[0]);
-	if (tok->bytes == NULL || tok->len == NULL || tok->mark == NULL || tok->added == NULL)
+	if (tok->model == MODEL_UNIGRAM)
+		tok->score = mem_alloc(n, sizeof tok->score[0]);
+	if (tok->bytes == NULL || tok->len == NULL || tok->mark == NULL || tok->added == NULL ||
+	    (tok->model == MODEL_UNIGRAM && tok->score == NULL))
 		return tokenizer__no_memory(l);
 	tok->n_tokens = (int32_t)n;
 	return 0;
 }
 
 static int
-load_vocab(struct loading *l)
+put_token(struct loading *l, const char *place, const char *text, int64_t id)
 {
 	struct tokenizer *tok = l->tok;
+	size_t len = strlen(text), n = len;
+	unsigned char *copy;
+
+	if (len > MAX_TOKEN_BYTES)
+		return tokenizer__bad(l, ERR_RANGE, place, "at most 65536 bytes", "%zu", len);
+	if (tok->mark[id] != 0)
+		return tokenizer__bad(
+		    l, ERR_FORMAT, place, "an id no other token has", "%" PRId64 ", twice", id);
+	if ((copy = (unsigned char *)mem_arena_strndup(tok->arena, text, len)) == NULL)
+		return tokenizer__no_memory(l);
+	tok->mark[id] = TOKEN_MODEL;
+	if (tok->model == MODEL_BYTES && tokenizer__unmap(text, len, copy, &n) && n > 0)
+		tok->mark[id] |= TOKEN_BYTE_LEVEL;
+	else
+		memcpy(
+		    copy, text, n = len); /* not in the alphabet: its text unchanged, as the decoder does */
+	tok->bytes[id] = copy;
+	tok->len[id] = (uint32_t)n;
+	return 0;
+}
+
+static int
+load_vocab(struct loading *l)
+{
 	char place[PLACE_BYTES];
+	int64_t id;
 	void *it;
+	int rc = 0;
 
-	for (it = json_first(l->vocab); it != NULL; it = json_next(l->vocab, it)) {
-		const char *key = json_key(it);
-		size_t len = strlen(key), n;
-		unsigned char *copy;
-		int64_t id;
-
+	for (it = json_first(l->vocab); it != NULL && rc == 0; it = json_next(l->vocab, it)) {
 		json_int(json_value(it), &id);			/* checked by size_vocab */
-		vocab_place(place, key);
-		if (len > MAX_TOKEN_BYTES)
-			return tokenizer__bad(l, ERR_RANGE, place, "at most 65536 bytes", "%zu", len);
-		if (tok->mark[id] != 0)
-			return tokenizer__bad(l, ERR_FORMAT, place, "an id no other token has", "%" PRId64 ", twice", id);
-		if ((copy = (unsigned char *)mem_arena_strndup(tok->arena, key, len)) == NULL)
+		vocab_place(place, json_key(it));
+		rc = put_token(l, place, json_key(it), id);
+	}
+	return rc;
+}
+
+/* [text, score] of Unigram's list. */
+static int
+piece(struct loading *l, const struct json *j, size_t i, const char **text, double *score)
+{
+	char place[PLACE_BYTES];
+
+	if (json_count(j) == 2 && json_text(json_item(j, 0), text) && json_num(json_item(j, 1), score))
+		return 0;
+	snprintf(place, sizeof place, "model.vocab[%zu]", i);
+	return tokenizer__bad(l, ERR_FORMAT, place, "[token, score]", "%s", tokenizer__kind_of(j));
+}
+
+/* l->vocab from Unigram's list: of a token that is there twice the last id counts. */
+static int
+list_vocab(struct loading *l, const struct json *list)
+{
+	const char *text;
+	double score;
+	int rc;
+
+	if (json_kind(list) != JSON_KIND_ARRAY)
+		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "an array of [token, score]", "%s",
+		    tokenizer__kind_of(list));
+	l->n_model = json_count(list);
+	l->owns_vocab = true;
+	if ((l->vocab = json_new_object()) == NULL)
+		return tokenizer__no_memory(l);
+	for (size_t i = 0; i < l->n_model && i < TOKENIZER_MAX_VOCAB; i++) {
+		if ((rc = piece(l, json_item(list, i), i, &text, &score)) != 0)
+			return rc;
+		if (json_put(l->vocab, text, json_new_int((int64_t)i)) != 0)
 			return tokenizer__no_memory(l);
-		tok->mark[id] = TOKEN_MODEL;
-		n = len;
-		if (tokenizer__unmap(key, len, copy, &n) && n > 0)
-			tok->mark[id] |= TOKEN_BYTE_LEVEL;
-		else
-			memcpy(copy, key, n = len);		/* not in the alphabet: its text unchanged, as the decoder does */
-		tok->bytes[id] = copy;
-		tok->len[id] = (uint32_t)n;
 	}
 	return 0;
+}
+
+static int
+load_pieces(struct loading *l, const struct json *list)
+{
+	char place[PLACE_BYTES];
+	const char *text;
+	int rc = 0;
+
+	for (size_t i = 0; i < l->n_model && rc == 0; i++) {
+		snprintf(place, sizeof place, "model.vocab[%zu]", i);
+		if ((rc = piece(l, json_item(list, i), i, &text, &l->tok->score[i])) == 0)
+			rc = put_token(l, place, text, (int64_t)i);
+	}
+	return rc;
 }
 
 static int
@@ -176,14 +225,13 @@ load_added_token(struct loading *l, const struct json *j, size_t i, int32_t *nex
 	const struct json *in_vocab;
 	char place[PLACE_BYTES], where[PLACE_BYTES + 16];
 	const char *content;
-	int64_t id, model_id = -1;
-	size_t k;
+	int64_t id, stated;
 	int rc;
 
 	snprintf(place, sizeof place, "added_tokens[%zu]", i);
 	if (json_kind(j) != JSON_KIND_OBJECT)
 		return tokenizer__bad(l, ERR_FORMAT, place, "an object", "%s", tokenizer__kind_of(j));
-	if ((rc = tokenizer__text(l, j, place, "content", &content)) != 0 || (rc = tokenizer__flag_not(l, j, place, "single_word", true)) != 0 ||
+	if ((rc = tokenizer__text(l, j, place, "content", &content)) != 0 || (rc = tokenizer__flag(l, j, place, "single_word", false, &a->single_word)) != 0 ||
 	    (rc = tokenizer__flag(l, j, place, "special", false, &a->special)) != 0 ||
 	    (rc = tokenizer__flag(l, j, place, "lstrip", false, &a->lstrip)) != 0 ||
 	    (rc = tokenizer__flag(l, j, place, "rstrip", false, &a->rstrip)) != 0 ||
@@ -193,52 +241,76 @@ load_added_token(struct loading *l, const struct json *j, size_t i, int32_t *nex
 	snprintf(where, sizeof where, "%.200s.content", place);
 	if (a->len == 0 || a->len > MAX_ADDED_BYTES)
 		return tokenizer__bad(l, ERR_RANGE, where, "1 to 4096 bytes", "%zu", a->len);
-	for (k = 0; a->normalized && tok->nfc && k < a->len; k++) {
-		if ((unsigned char)content[k] >= 0xcc)
-			return tokenizer__bad(l, ERR_UNSUPPORTED, where, "\"normalized\": false, or characters below U+0300", "'%.100s'", content);
-	}
 	snprintf(where, sizeof where, "%.200s.id", place);
-	if ((rc = token_id(l, json_get(j, "id"), where, &id)) != 0)
+	if ((rc = token_id(l, json_get(j, "id"), where, &stated)) != 0)
 		return rc;
 	if ((a->content = mem_arena_strndup(tok->arena, content, a->len)) == NULL)
 		return tokenizer__no_memory(l);
-	a->id = (int32_t)id;
+	a->find = a->content;
+	a->find_len = a->len;
+	/* As Hugging Face's library: one of the vocabulary keeps its id, the others are numbered in the order of the list. */
 	if ((in_vocab = json_get(l->vocab, content)) != NULL) {
-		json_int(in_vocab, &model_id);
-		if (model_id != id) {
-			tokenizer__bad(l, ERR_FORMAT, where, "", "%" PRId64, id);
-			err_note_expected(l->note, "%" PRId64 ", which model.vocab gives to '%.60s'", model_id, content);
-			return ERR_FORMAT;
-		}
+		json_int(in_vocab, &id);
 		if (tok->len[id] != a->len || memcmp(tok->bytes[id], content, a->len) != 0)
 			return tokenizer__bad(l, ERR_UNSUPPORTED, where, "an added token that is not a byte-level token too", "'%.60s'", content);
 	} else {
-		if (id <= *next && tok->mark[id] != 0)
-			return tokenizer__bad(l, ERR_FORMAT, where, "an id no other token has", "%" PRId64 ", twice", id);
-		if (id != *next) {
-			tokenizer__bad(l, ERR_FORMAT, where, "", "%" PRId64, id);
-			err_note_expected(l->note, "%d, the next free id: new tokens stand in order, without holes (Hugging Face's library numbers "
-			    "them in the order of the list, whatever their ids; sort the list by id)", *next);
-			return ERR_FORMAT;
+		id = (*next)++;
+		if (tok->mark[id] != 0) {
+			tokenizer__bad(l, ERR_UNSUPPORTED, where, "", "%" PRId64 " for '%.60s'", id, content);
+			err_note_expected(l->note, "the number of tokens in model.vocab to be an id that none of them has, as it is that of the first new token");
+			return ERR_UNSUPPORTED;
 		}
-		++*next;
 		tok->bytes[id] = (const unsigned char *)a->content;
 		tok->len[id] = (uint32_t)a->len;
 	}
+	a->id = (int32_t)id;
+	tok->n_renumbered += id != stated;
 	if ((tok->mark[id] & TOKEN_ADDED) != 0)
 		return tokenizer__bad(l, ERR_FORMAT, place, "each added token once", "'%.60s', twice", content);
 	tok->mark[id] |= (uint8_t)(TOKEN_ADDED | (a->special ? TOKEN_SPECIAL : 0));
 	if (!a->special && (a->lstrip || a->rstrip))
-		l->loses_space = true;
+		l->loses = true;
 	tok->n_added = i + 1;
 	return 0;
+}
+
+/* What a normalised text is searched for: the content as the normaliser leaves it. */
+static int
+normalize_added(struct loading *l)
+{
+	struct tokenizer *tok = l->tok;
+	struct tokenizer_encoder *enc;
+	const unsigned char *p;
+	char place[PLACE_BYTES];
+	size_t i, n;
+	int rc = 0;
+
+	if (tok->n_normals == 0)
+		return 0;
+	if (tokenizer_encoder_new(&enc, tok) != 0)
+		return tokenizer__no_memory(l);
+	enc->note = l->note;
+	for (i = 0; i < tok->n_added && rc == 0; i++) {
+		struct added_token *a = &tok->added[i];
+
+		if (!a->normalized || (rc = tokenizer__normalize(enc, (const unsigned char *)a->content, a->len, &p, &n)) != 0)
+			continue;
+		snprintf(place, sizeof place, "added_tokens[%zu].content", i);
+		if (n == 0)
+			rc = tokenizer__bad(l, ERR_UNSUPPORTED, place, "text that the normaliser leaves something of", "'%.60s'", a->content);
+		else if ((a->find = mem_arena_strndup(tok->arena, (const char *)p, n)) == NULL)
+			rc = tokenizer__no_memory(l);
+		a->find_len = n;
+	}
+	tokenizer_encoder_destroy(&enc);
+	return rc;
 }
 
 static int
 load_added(struct loading *l, const struct json *added)
 {
 	struct tokenizer *tok = l->tok;
-	int32_t next = (int32_t)json_count(l->vocab), id;
+	int32_t next = (int32_t)l->n_model, id;
 	size_t i;
 	int rc;
 
@@ -246,16 +318,21 @@ load_added(struct loading *l, const struct json *added)
 		if ((rc = load_added_token(l, json_item(added, i), i, &next)) != 0)
 			return rc;
 	}
-	tok->n_tokens = next;
-	for (id = 0; id < next; id++) {
+	for (id = tok->n_tokens; id > next && tok->mark[id - 1] == 0; id--)
+		;
+	tok->n_tokens = id;
+	for (id = 0; id < tok->n_tokens; id++) {
 		if (tok->mark[id] == 0)
-			return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "ids without holes, from 0 on", "no token with id %d", id);
+			tok->bytes[id] = (const unsigned char *)"";		/* a hole */
 	}
+	if ((rc = normalize_added(l)) != 0)
+		return rc;
 	if ((rc = tokenizer__trie_build(tok, &tok->raw, false)) == 0)
 		rc = tokenizer__trie_build(tok, &tok->normalized, true);
 	if (rc == ENOMEM)
 		return tokenizer__no_memory(l);
-	return rc == 0 ? 0 : tokenizer__bad(l, rc, "added_tokens", "at most 16 MiB of them", "more");
+	return rc == 0 ? 0 : rc == ERR_FORMAT ? tokenizer__bad(l, rc, "added_tokens", "no two that the normaliser makes equal", "two") :
+	    tokenizer__bad(l, rc, "added_tokens", "at most 16 MiB of them", "more");
 }
 
 /* The two sides of a merge as NUL-terminated text in buf: "left right" or ["left", "right"]. */
@@ -357,8 +434,14 @@ check_model(struct loading *l, const struct json *model)
 
 	if (json_kind(model) != JSON_KIND_OBJECT)
 		return tokenizer__bad(l, ERR_FORMAT, "model", "an object", "%s", tokenizer__kind_of(model));
-	if ((j = json_get(model, "type")) != NULL && (!json_text(j, &s) || strcmp(s, "BPE") != 0))
-		return tokenizer__bad(l, ERR_UNSUPPORTED, "model.type", "BPE", "%s", json_text(j, &s) ? s : tokenizer__kind_of(j));
+	l->tok->model = MODEL_CHARS; /* or MODEL_BYTES, as the splits say */
+	if ((j = json_get(model, "type")) != NULL && json_text(j, &s) && strcmp(s, "Unigram") == 0) {
+		l->tok->model = MODEL_UNIGRAM;
+		return list_vocab(l, json_get(model, "vocab"));
+	}
+	if (j != NULL && (!json_text(j, &s) || strcmp(s, "BPE") != 0))
+		return tokenizer__bad(l, ERR_UNSUPPORTED, "model.type", "BPE or Unigram", "%s",
+		    json_text(j, &s) ? s : tokenizer__kind_of(j));
 	j = json_get(model, "dropout");
 	if (json_kind(j) != JSON_KIND_NULL && !(json_num(j, &dropout) && dropout == 0))
 		return tokenizer__bad(l, ERR_UNSUPPORTED, "model.dropout", "null", "%s", tokenizer__kind_of(j));
@@ -369,42 +452,67 @@ check_model(struct loading *l, const struct json *model)
 		snprintf(place, sizeof place, "model.%s", empty[i]);
 		return tokenizer__bad(l, ERR_UNSUPPORTED, place, "null or \"\"", "%s", json_text(j, &s) ? s : tokenizer__kind_of(j));
 	}
-	if ((rc = tokenizer__flag_not(l, model, "model", "byte_fallback", true)) != 0 ||
-	    (rc = tokenizer__flag(l, model, "model", "ignore_merges", false, &l->tok->ignore_merges)) != 0)
+	if ((rc = tokenizer__flag(l, model, "model", "ignore_merges", false, &l->tok->ignore_merges)) != 0)
 		return rc;
 	l->vocab = json_get(model, "vocab");
+	l->n_model = json_count(l->vocab);
 	if (json_kind(l->vocab) != JSON_KIND_OBJECT)
 		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "an object", "%s", tokenizer__kind_of(l->vocab));
 	return 0;
 }
 
-/* Bytes without a token: an unk_token stands in for each, where the file has one. */
+/* The id of unk_token, or unk_id; -1: none. */
+static int
+unknown_id(struct loading *l, const struct json *model, int64_t *unk)
+{
+	const struct json *j = json_get(model, l->tok->model == MODEL_UNIGRAM ? "unk_id" : "unk_token");
+	const char *s;
+
+	*unk = -1;
+	if (json_kind(j) == JSON_KIND_NULL)
+		return 0;
+	if (l->tok->model != MODEL_UNIGRAM)
+		return json_text(j, &s) ? vocab_id(l, "model.unk_token", "token", s, unk) :
+					  tokenizer__bad(l, ERR_FORMAT, "model.unk_token", "a string or null",
+					      "%s", tokenizer__kind_of(j));
+	if (json_int(j, unk) && *unk >= 0 && (uint64_t)*unk < l->n_model)
+		return 0;
+	return tokenizer__bad(
+	    l, ERR_FORMAT, "model.unk_id", "an id of model.vocab, or null", "%s", tokenizer__kind_of(j));
+}
+
+/* Bytes and characters without a token: byte tokens or the unk_token stand in for them, where the file has these. */
 static int
 load_unknown(struct loading *l, const struct json *model)
 {
 	struct tokenizer *tok = l->tok;
-	const struct json *j = json_get(model, "unk_token");
-	int64_t unk = -1;
-	const char *s;
-	bool all = true, fuse;
+	bool all = true, fuse, fallback;
+	char text[8];
+	int64_t unk;
 	size_t b;
 	int rc;
 
-	if (json_kind(j) != JSON_KIND_NULL && !json_text(j, &s))
-		return tokenizer__bad(l, ERR_FORMAT, "model.unk_token", "a string or null", "%s", tokenizer__kind_of(j));
-	if (json_kind(j) == JSON_KIND_TEXT && (rc = vocab_id(l, "model.unk_token", "token", s, &unk)) != 0)
+	if ((rc = unknown_id(l, model, &unk)) != 0 ||
+	    (rc = tokenizer__flag(l, model, "model", "fuse_unk", false, &fuse)) != 0 ||
+	    (rc = tokenizer__flag(l, model, "model", "byte_fallback", false, &fallback)) != 0)
 		return rc;
-	if ((rc = tokenizer__flag(l, model, "model", "fuse_unk", false, &fuse)) != 0)
-		return rc;
+	tok->unk_id = (int32_t)unk;
+	tok->fuse_unk = fuse;
 	for (b = 0; b < 256; b++) {
-		if (tok->byte_id[b] >= 0)
+		snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
+		if (tok->model != MODEL_BYTES && fallback)
+			tok->byte_id[b] = tokenizer__word_find(
+			    tok, (const unsigned char *)text, strlen(text));
+		if (tok->model != MODEL_BYTES || tok->byte_id[b] >= 0)
 			continue;
 		all = false;
-		if (unk >= 0 && fuse)
-			return tokenizer__bad(l, ERR_UNSUPPORTED, "model.fuse_unk", "false, or a token for each byte", "true, none for 0x%02x", (unsigned)b);
+		if (fallback || (unk >= 0 && fuse))
+			return tokenizer__bad(l, ERR_UNSUPPORTED,
+			    fallback ? "model.byte_fallback" : "model.fuse_unk",
+			    "false, or a token for each byte", "true, none for 0x%02x", (unsigned)b);
 		tok->byte_id[b] = (int32_t)unk;
 	}
-	tok->lossless = all && !tok->nfc && !l->prefix_space && !l->loses_space;
+	tok->lossless = tok->model == MODEL_BYTES && all && tok->n_normals == 0 && !l->loses;
 	return 0;
 }
 
@@ -413,6 +521,7 @@ build(struct loading *l, const struct json *root)
 {
 	const struct json *model = json_get(root, "model"), *added = json_get(root, "added_tokens"), *j;
 	const char *s;
+	bool unigram;
 	int rc;
 
 	if (json_kind(root) != JSON_KIND_OBJECT)
@@ -421,24 +530,34 @@ build(struct loading *l, const struct json *root)
 		return tokenizer__bad(l, ERR_VERSION, "version", "\"1.0\"", "%s", json_text(j, &s) ? s : tokenizer__kind_of(j));
 	if (json_kind(added) != JSON_KIND_ARRAY && json_kind(added) != JSON_KIND_NULL)
 		return tokenizer__bad(l, ERR_FORMAT, "added_tokens", "an array", "%s", tokenizer__kind_of(added));
-	j = json_get(root, "decoder");
-	if (json_kind(j) != JSON_KIND_NULL) {
-		if ((rc = tokenizer__text(l, j, "decoder", "type", &s)) != 0)
-			return rc;
-		if (strcmp(s, "ByteLevel") != 0)
-			return tokenizer__bad(l, ERR_UNSUPPORTED, "decoder.type", "ByteLevel", "%s", s);
-	}
-	if ((rc = check_model(l, model)) != 0 || 
-	    (rc = tokenizer__load_steps(l, json_get(root, "normalizer"), json_get(root, "pre_tokenizer"))) != 0)
+	if ((rc = check_model(l, model)) != 0 ||
+	    (rc = tokenizer__load_steps(l, json_get(root, "normalizer"), json_get(root, "pre_tokenizer"))) !=
+		0 ||
+	    (rc = tokenizer__load_decoder(l, json_get(root, "decoder"))) != 0)
 		return rc;
-	if ((rc = size_vocab(l, added)) != 0 || (rc = load_vocab(l)) != 0 || (rc = load_added(l, added)) != 0 ||
-	    (rc = load_merges(l, json_get(model, "merges"))) != 0)
+	unigram = l->tok->model == MODEL_UNIGRAM;
+	if ((rc = size_vocab(l, added)) != 0 ||
+	    (rc = unigram ? load_pieces(l, json_get(model, "vocab")) : load_vocab(l)) != 0 ||
+	    (rc = load_added(l, added)) != 0 ||
+	    (!unigram && (rc = load_merges(l, json_get(model, "merges"))) != 0))
 		return rc;
 	if (tokenizer__words_build(l->tok) != 0)
 		return tokenizer__no_memory(l);
 	if ((rc = load_unknown(l, model)) != 0)
 		return rc;
-	return tokenizer__fingerprint(l->tok) == 0 ? 0 : tokenizer__no_memory(l);
+	if (unigram && (rc = tokenizer__unigram_build(l->tok)) == ERR_RANGE)
+		return tokenizer__bad(l, rc, "model.vocab", "at most 16 MiB of tokens", "more");
+	tokenizer__joins_build(l->tok);
+	if (l->tok->n_renumbered > 0) {
+		size_t n = strlen(l->tok->describe);
+
+		snprintf(l->tok->describe + n, sizeof l->tok->describe - n, "; %zu added tokens have other ids than the file states", l->tok->n_renumbered);
+	}
+	if (tokenizer__load_template(l->tok, json_get(root, "post_processor")) != 0)
+		return tokenizer__no_memory(l);
+	if (rc != 0 || tokenizer__shown_build(l->tok) != 0 || tokenizer__fingerprint(l->tok) != 0)
+		return tokenizer__no_memory(l);
+	return 0;
 }
 
 static int
@@ -451,11 +570,21 @@ from_json(struct tokenizer **tok, const struct json *root, const char *name, str
 		rc = tokenizer__no_memory(&l);
 	else
 		rc = build(&l, root);
+	if (l.owns_vocab)
+		json_close(&l.vocab);
 	if (rc != 0)
 		tokenizer_destroy(tok);
 	else
 		err_note_set(note, 0, "%s", "");
 	return rc;
+}
+
+static bool
+is_model(const char *path)
+{
+	size_t n = strlen(path);
+
+	return n > 6 && strcmp(path + n - 6, ".model") == 0;
 }
 
 int
@@ -465,7 +594,9 @@ tokenizer_load(struct tokenizer **tok, const char *path, struct err_note *note)
 	int rc;
 
 	*tok = NULL;
-	if ((rc = json_parse_file(path, TOKENIZER_MAX_FILE_BYTES, &root, note)) != 0)
+	rc = is_model(path) ? tokenizer_model_json(path, &root, note) :
+			      json_parse_file(path, TOKENIZER_MAX_FILE_BYTES, &root, note);
+	if (rc != 0)
 		return rc;
 	rc = from_json(tok, root, path, note);
 	json_close(&root);
@@ -516,7 +647,7 @@ hash_object(const char *path, struct hash128 *id, struct err_note *note)
 	magic = file_magic(head, n_head);
 	if (ferror(f))
 		rc = err_note_set(note, EIO, "%s", path);
-	else if (first != '{' || last != '}')
+	else if (!is_model(path) && (first != '{' || last != '}'))
 		rc = err_expect(note, ERR_FORMAT, "%s", "a JSON object, or no such file: only encoding and decoding of text need it", "%s", path, magic != NULL ? magic : n_head == 0 ?
 		    "an empty file" : first == '{' ? "one that does not end" : "another kind of file");
 	*id = hash_digest(h);
@@ -559,9 +690,17 @@ tokenizer_destroy(struct tokenizer **tok)
 	if (t == NULL)
 		return;
 	for (i = 0; i < t->n_stages; i++)
-		tokenizer__stage_free(&t->stage[i]);
+		tokenizer__regex_free(&t->stage[i].code);
+	for (i = 0; i < t->n_normals; i++)
+		tokenizer__regex_free(&t->normal[i].code);
 	tokenizer__trie_free(&t->raw);
 	tokenizer__trie_free(&t->normalized);
+	tokenizer__trie_free(&t->pieces);
+	if (t->model != MODEL_BYTES) {
+		free(t->shown);
+		free(t->shown_len);
+	}
+	free(t->score);
 	mem_arena_destroy(&t->arena);
 	free(t->bytes);
 	free(t->len);

@@ -14,8 +14,10 @@ struct loading {
 	struct tokenizer *tok;
 	const char *name;
 	struct err_note *note;
-	struct json *vocab;
-	bool prefix_space, byte_level, loses_space;
+	struct json *vocab;		/* token -> id; of Unigram made from its list */
+	bool owns_vocab;
+	size_t n_model;			/* tokens of the model */
+	bool byte_level, loses;		/* text is left out or added: not lossless */
 };
 
 /* One note: where in the JSON, what was expected, what was found. Returns rc. */
@@ -24,12 +26,16 @@ int tokenizer__bad(struct loading *l, int rc, const char *place, const char *exp
 int tokenizer__no_memory(struct loading *l);
 const char *tokenizer__kind_of(const struct json *j);
 
-/* Members of an object at `place`: a flag that may be absent or null (then `otherwise`), one that must not be `refused`, a string. */
+/* Members of an object at `place`: a flag that may be absent or null (then `otherwise`), a string. */
 int tokenizer__flag(struct loading *l, const struct json *object, const char *place, const char *key, bool otherwise, bool *out);
-int tokenizer__flag_not(struct loading *l, const struct json *object, const char *place, const char *key, bool refused);
 int tokenizer__text(struct loading *l, const struct json *object, const char *place, const char *key, const char **out);
 
-/* load_steps.c: normalizer and pre_tokenizer into tok->nfc and tok->stage. */
+/* load_steps.c: normalizer and pre_tokenizer into tok->normal and tok->stage. */
 int tokenizer__load_steps(struct loading *l, const struct json *normalizer, const struct json *pre_tokenizer);
+
+/* decode.c: the decoder of a model that is not MODEL_BYTES. */
+int tokenizer__load_decoder(struct loading *l, const struct json *decoder);
+/* What the pre-tokenizer and the decoder of this name have in common. */
+int tokenizer__metaspace(struct loading *l, const struct json *j, const char *place, const char **replacement, enum prepend_scheme *scheme);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "data/tokenizer/tokenizer_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -8,28 +9,33 @@
 #include "base/mem/mem.h"
 
 /*
- * NFC (Unicode Standard Annex 15): decompose, sort each run of combining marks by class, compose. utf8proc does the first and
- * the last; its sort is quadratic in the run, so a long run of marks would take too long: the runs are sorted here.
+ * The normal forms (Unicode Standard Annex 15): decompose, sort each run of combining marks by class, compose. utf8proc does the
+ * first and the last; its sort is quadratic in the run, so a long run of marks would take too long: the runs are sorted here.
  *
- * Code points below U+0300 (bytes below 0xcc) are normal by themselves and never the second of a composition, so only
- * stretches of higher ones, each with the one character before it, are looked at.
+ * Low code points are normal by themselves and never the second of a composition (first_bytes), so only stretches of higher
+ * ones, each with the one character before it, are looked at. Inert characters are newer than the library's tables: it takes
+ * them for starters that neither decompose nor compose, so they end a stretch of what is sorted and composed.
  */
-#define HIGH_BYTE 0xcc
-#define STRETCH_BYTES 4096u		/* beyond this a stretch ends at the first possible place: memory is 16 bytes for each of its bytes */
+#define STRETCH_BYTES \
+	4096u /* beyond this a stretch ends at the first possible place: memory is 16 bytes for each of its bytes */
+#define MAX_GROWTH 64 /* of a text, over all steps: 16 of them could multiply it by 256 each */
+#define MAX_POINTS 18 /* that one character decomposes into (U+FDFA) */
 
-static uint32_t
-decode(const unsigned char *p, size_t len)
+static const struct {
+	int options;
+	unsigned char first_byte; /* of the lowest character that changes: U+0300, U+00C0, U+00A0 */
+	size_t growth; /* code points for each byte of a text */
+} forms[] = {
+    [NORMAL_NFC] = {UTF8PROC_STABLE | UTF8PROC_COMPOSE, 0xcc, 2},
+    [NORMAL_NFD] = {UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, 0xc3, 2},
+    [NORMAL_NFKC] = {UTF8PROC_STABLE | UTF8PROC_COMPAT | UTF8PROC_COMPOSE, 0xc2, 6},
+    [NORMAL_NFKD] = {UTF8PROC_STABLE | UTF8PROC_COMPAT | UTF8PROC_DECOMPOSE, 0xc2, 6},
+};
+
+static bool
+is_inert(int32_t c)
 {
-	switch (len) {
-	case 1:
-		return p[0];
-	case 2:
-		return (p[0] & 0x1fu) << 6 | (p[1] & 0x3fu);
-	case 3:
-		return (p[0] & 0x0fu) << 12 | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu);
-	default:
-		return (p[0] & 0x07u) << 18 | (p[1] & 0x3fu) << 12 | (p[2] & 0x3fu) << 6 | (p[3] & 0x3fu);
-	}
+	return c >= 0x300 && (tokenizer__char_class((uint32_t)c) & CHAR_INERT) != 0;
 }
 
 static unsigned
@@ -74,55 +80,94 @@ sort_marks(int32_t *c, size_t n, int32_t *tmp)
 }
 
 static int
-stretch(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+write_points(struct tokenizer_bytes *b, const int32_t *points, size_t n)
 {
-	const int options = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-	size_t at = 0, n_points = 0, i, k;
-	utf8proc_ssize_t left;
-	int32_t *points;
-	int rc, last_class = 0;
+	size_t i;
+	int rc;
 
-	/* A character of two bytes or more decomposes into at most four; then as much again for sorting. */
-	if ((rc = mem_grow((void **)&enc->code_points, &enc->code_points_cap, 4 * n + 8, sizeof enc->code_points[0])) != 0)
+	if ((rc = tokenizer__bytes_reserve(b, 4 * n + 1)) != 0)
 		return rc;
-	points = enc->code_points;
-	while (at < n) {
-		size_t len = tokenizer__utf8_len(p + at, n - at);
-
-		left = utf8proc_decompose_char((int32_t)decode(p + at, len), points + n_points, 4, options, &last_class);
-		if (left < 0 || left > 4)
-			return ERR_INTERNAL;
-		n_points += (size_t)left;
-		at += len;
-	}
-	for (i = 0; i < n_points; i = k) {
-		for (k = i; k < n_points && class_of(points[k]) != 0; k++)
-			;
-		if (k - i > 1)
-			sort_marks(points + i, k - i, points + n_points);
-		if (k == i)
-			k++;
-	}
-	if ((left = utf8proc_normalize_utf32(points, (utf8proc_ssize_t)n_points, options)) < 0)
-		return ERR_LIBRARY;
-	if ((rc = tokenizer__bytes_reserve(&enc->normal, 4 * (size_t)left)) != 0)
-		return rc;
-	for (i = 0; i < (size_t)left; i++)
-		enc->normal.n += (size_t)utf8proc_encode_char(points[i], enc->normal.bytes + enc->normal.n);
+	for (i = 0; i < n; i++)
+		b->n += (size_t)utf8proc_encode_char(points[i], b->bytes + b->n);
 	return 0;
 }
 
-int
-tokenizer__nfc(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, const unsigned char **out, size_t *out_len)
+/* Sorts and composes what was decomposed, and writes it. tmp: room for n. */
+static int
+finish_points(struct tokenizer_bytes *b, int options, int32_t *points, size_t n, int32_t *tmp)
 {
+	utf8proc_ssize_t left = (utf8proc_ssize_t)n;
+	size_t i, k;
+
+	for (i = 0; i < n; i = k) {
+		for (k = i; k < n && class_of(points[k]) != 0; k++)
+			;
+		if (k - i > 1)
+			sort_marks(points + i, k - i, tmp);
+		if (k == i)
+			k++;
+	}
+	if ((options & UTF8PROC_COMPOSE) != 0 && n > 0 &&
+	    (left = utf8proc_normalize_utf32(points, left, options)) < 0)
+		return ERR_LIBRARY;
+	return write_points(b, points, (size_t)left);
+}
+
+static int
+stretch(struct tokenizer_encoder *enc, enum normal_kind form, const unsigned char *p, size_t n,
+    struct tokenizer_bytes *b)
+{
+	int options = forms[form].options, rc, last_class = 0;
+	size_t room = forms[form].growth * n + MAX_POINTS, at = 0, n_points = 0, len;
+	utf8proc_ssize_t left;
+	int32_t *points, c;
+
+	/* The second half is for sorting. */
+	if ((rc = mem_grow((void **)&enc->code_points, &enc->code_points_cap, 2 * room,
+		 sizeof enc->code_points[0])) != 0)
+		return rc;
+	points = enc->code_points;
+	for (; at < n; at += len) {
+		len = tokenizer__utf8_len(p + at, n - at);
+		c = (int32_t)tokenizer__utf8_decode(p + at, len);
+		if (is_inert(c)) {
+			if ((rc = finish_points(b, options, points, n_points, points + room)) != 0 ||
+			    (rc = write_points(b, &c, 1)) != 0)
+				return rc;
+			n_points = 0;
+			continue;
+		}
+		left = utf8proc_decompose_char(c, points + n_points, MAX_POINTS, options, &last_class);
+		if (left < 0 || left > MAX_POINTS)
+			return ERR_INTERNAL;
+		n_points += (size_t)left;
+	}
+	return finish_points(b, options, points, n_points, points + room);
+}
+
+static int
+append(struct tokenizer_bytes *b, const void *p, size_t n)
+{
+	int rc = tokenizer__bytes_reserve(b, n + 1);
+
+	if (rc == 0 && n > 0) {
+		memcpy(b->bytes + b->n, p, n);
+		b->n += n;
+	}
+	return rc;
+}
+
+/* Each of the steps below: b gets the text changed, or stays empty with *same if the text is already so. */
+static int
+normal_form(struct tokenizer_encoder *enc, enum normal_kind form, const unsigned char *p, size_t n,
+    struct tokenizer_bytes *b, bool *same)
+{
+	unsigned char high = forms[form].first_byte;
 	size_t done = 0, from, to = 0;
 	int rc;
 
-	*out = p;
-	*out_len = n;
-	enc->normal.n = 0;
 	for (;;) {
-		while (to < n && p[to] < HIGH_BYTE)
+		while (to < n && p[to] < high)
 			to++;
 		if (to == n)
 			break;
@@ -132,30 +177,183 @@ tokenizer__nfc(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, 
 				from--;
 			} while ((p[from] & 0xc0) == 0x80);
 		}
-		if ((rc = tokenizer__bytes_reserve(&enc->normal, from - done + 1)) != 0)
-			goto fail;
-		memcpy(enc->normal.bytes + enc->normal.n, p + done, from - done);
-		enc->normal.n += from - done;
-		while (to < n && p[to] >= HIGH_BYTE) {
+		if ((rc = append(b, p + done, from - done)) != 0)
+			return rc;
+		while (to < n && p[to] >= high) {
 			size_t len = tokenizer__utf8_len(p + to, n - to);
 
-			if (to - from >= STRETCH_BYTES && is_boundary((int32_t)decode(p + to, len)))
+			if (to - from >= STRETCH_BYTES &&
+			    is_boundary((int32_t)tokenizer__utf8_decode(p + to, len)))
 				break;
 			to += len;
 		}
-		if ((rc = stretch(enc, p + from, to - from)) != 0)
-			goto fail;
+		if ((rc = stretch(enc, form, p + from, to - from, b)) != 0)
+			return rc;
 		done = to;
 	}
-	if (done == 0)
-		return 0;
-	if ((rc = tokenizer__bytes_reserve(&enc->normal, n - done + 1)) != 0)
-		goto fail;
-	memcpy(enc->normal.bytes + enc->normal.n, p + done, n - done);
-	enc->normal.n += n - done;
-	*out = enc->normal.bytes;
-	*out_len = enc->normal.n;
+	*same = done == 0;
+	return done == 0 ? 0 : append(b, p + done, n - done);
+}
+
+/* One code point for one, but U+0130, as Rust's char::to_lowercase. */
+static int
+lower_case(const unsigned char *p, size_t n, struct tokenizer_bytes *b)
+{
+	size_t at = 0, len;
+	int rc = tokenizer__bytes_reserve(b, 2 * n + 4);
+
+	for (; rc == 0 && at < n; at += len) {
+		uint32_t c, low;
+
+		len = 1;
+		if (p[at] < 0x80) {
+			b->bytes[b->n++] = (unsigned char)(p[at] >= 'A' && p[at] <= 'Z' ? p[at] + 32 : p[at]);
+			continue;
+		}
+		len = tokenizer__utf8_len(p + at, n - at);
+		c = tokenizer__utf8_decode(p + at, len);
+		if ((low = tokenizer__lower_new(c)) == 0)
+			low = c == 0x130 ? 'i' : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+		b->n += (size_t)utf8proc_encode_char((utf8proc_int32_t)low, b->bytes + b->n);
+		if (c == 0x130)
+			rc = append(b, "\xcc\x87", 2);
+		/* A letter may take one byte more (U+023A): the room is for every one of them. */
+	}
+	return rc;
+}
+
+static int
+strip_accents(const unsigned char *p, size_t n, struct tokenizer_bytes *b, bool *same)
+{
+	size_t at = 0, len;
+	int rc = tokenizer__bytes_reserve(b, n + 1);
+
+	*same = true;
+	for (; rc == 0 && at < n; at += len) {
+		len = p[at] < 0x80 ? 1 : tokenizer__utf8_len(p + at, n - at);
+		if (len > 1 &&
+		    (tokenizer__char_class(tokenizer__utf8_decode(p + at, len)) & CHAR_MARK) != 0) {
+			*same = false;
+			continue;
+		}
+		memcpy(b->bytes + b->n, p + at, len);
+		b->n += len;
+	}
+	return rc;
+}
+
+static size_t
+space_at(const unsigned char *p, size_t n)
+{
+	size_t len = n > 0 ? tokenizer__utf8_len(p, n) : 0;
+
+	return len > 0 && (tokenizer__char_class(tokenizer__utf8_decode(p, len)) & CHAR_SPACE) != 0 ? len : 0;
+}
+
+static void
+strip(const struct normal_step *s, const unsigned char **p, size_t *n)
+{
+	size_t len, k;
+
+	while (s->left && (len = space_at(*p, *n)) > 0) {
+		*p += len;
+		*n -= len;
+	}
+	while (s->right && *n > 0) {
+		for (k = 1; k < *n && k < 4 && ((*p)[*n - k] & 0xc0) == 0x80; k++)
+			;
+		if (space_at(*p + *n - k, k) == 0)
+			break;
+		*n -= k;
+	}
+}
+
+static int
+replace(struct tokenizer_encoder *enc, const struct normal_step *s, const unsigned char *p, size_t n,
+    struct tokenizer_bytes *b, size_t max, bool *same)
+{
+	size_t at = 0, from, to;
+	int rc = 0;
+
+	*same = true;
+	while (at < n) {
+		if (s->literal != NULL) {
+			const unsigned char *q = s->literal_len == 1 ?
+			    memchr(p + at, s->literal[0], n - at) :
+			    memmem(p + at, n - at, s->literal, s->literal_len);
+
+			if (q == NULL)
+				break;
+			from = (size_t)(q - p);
+			to = from + s->literal_len;
+		} else if ((rc = tokenizer__regex_next(enc, 0, s->code, s->pattern, p, n, at, &from, &to)) ==
+		    ERR_NOT_FOUND) {
+			break;
+		} else if (rc != 0) {
+			return rc;
+		}
+		*same = false;
+		if ((rc = append(b, p + at, from - at)) != 0 ||
+		    (rc = append(b, s->content, s->content_len)) != 0)
+			return rc;
+		if (b->n > max)
+			return EFBIG;
+		at = to;
+	}
+	return *same ? 0 : append(b, p + at, n - at);
+}
+
+int
+tokenizer__normalize(struct tokenizer_encoder *enc, const unsigned char *p, size_t n,
+    const unsigned char **out, size_t *out_len)
+{
+	size_t i, given_len = n, turn = 0, max = n < MAX_TEXT_BYTES / 128 ? MAX_GROWTH * n + 65536 : MAX_TEXT_BYTES;
+	int rc = 0;
+
+	for (i = 0; i < enc->tok->n_normals && n > 0; i++) {
+		const struct normal_step *s = &enc->tok->normal[i];
+		struct tokenizer_bytes *b = &enc->normal[turn];
+		bool same = false;
+
+		b->n = 0;
+		switch (s->kind) {
+		case NORMAL_LOWERCASE:
+			rc = lower_case(p, n, b);
+			break;
+		case NORMAL_STRIP:
+			same = true;
+			strip(s, &p, &n);
+			break;
+		case NORMAL_STRIP_ACCENTS:
+			rc = strip_accents(p, n, b, &same);
+			break;
+		case NORMAL_PREPEND:
+			if ((rc = append(b, s->content, s->content_len)) == 0)
+				rc = append(b, p, n);
+			break;
+		case NORMAL_PRECOMPILED:
+			rc = tokenizer__precompiled(s, p, n, b, max, &same);
+			break;
+		case NORMAL_REPLACE:
+			rc = replace(enc, s, p, n, b, max, &same);
+			break;
+		default:
+			rc = normal_form(enc, s->kind, p, n, b, &same);
+		}
+		if (rc == EFBIG || (rc == 0 && !same && b->n > max))
+			return err_expect(enc->note, ERR_RANGE, "normalizer",
+			    "a text that grows to at most 64 times its bytes", "more, from %zu bytes", given_len);
+		if (rc == ERR_RANGE || (rc == ERR_LIBRARY && s->kind == NORMAL_REPLACE))
+			return rc; /* with a note */
+		if (rc != 0)
+			return err_note_set(enc->note, rc, "normalising %zu bytes", given_len);
+		if (!same) {
+			p = b->bytes;
+			n = b->n;
+			turn = !turn;
+		}
+	}
+	*out = p;
+	*out_len = n;
 	return 0;
-fail:
-	return err_note_set(enc->note, rc, "normalising %zu bytes", n);
 }

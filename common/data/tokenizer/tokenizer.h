@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tokenizer - bytes <-> token ids, according to a Hugging Face tokenizer.json with byte-level BPE.
+ * tokenizer - bytes <-> token ids, according to a Hugging Face tokenizer.json (BPE over bytes or characters, Unigram).
  *
  * One struct tokenizer is loaded once, never changes and is shared by all threads. Each thread that encodes has its own
  * struct tokenizer_encoder: the regular expressions' scratch memory and a cache of words already cut into ids. Ids never depend on
  * what the encoder processed before.
  *
- * Steps of encoding: cut out what is not UTF-8 -> added tokens -> normaliser -> split into words -> byte-level BPE per word.
+ * Steps of encoding: cut out what is not UTF-8 -> added tokens -> normaliser -> split into words -> the model per word.
  *
  *   Invalid bytes      The text is cut at every maximal run of bytes that belong to no well-formed UTF-8 sequence. A run is
  *                      a word of its own, given to BPE unchanged; each stretch between is encoded by itself.
  *   Added tokens       Those marked special are recognised only with TOKENIZER_SPECIALS: a corpus is plain text, and
  *                      "<|endoftext|>" in it is thirteen characters. The others are always recognised (Hugging Face:
  *                      encode_special_tokens = True does the same; its default is TOKENIZER_SPECIALS).
- *   post_processor     (BOS and the like), truncation and padding are not applied.
+ *   post_processor     (BOS and the like), truncation and padding are not applied; see tokenizer_get_template.
  *
  * Where tokenizer_is_lossless() holds, decode(encode(x)) = x for any bytes x.
  */
@@ -44,6 +44,12 @@ struct tokenizer_bytes {
 	size_t n, cap;
 };
 
+/* Ids around one text. */
+struct tokenizer_template {
+	const int32_t *before, *after;
+	size_t n_before, n_after;
+};
+
 enum tokenizer_flags {
 	TOKENIZER_SPECIALS = 1,		/* encode: recognise special tokens in the text */
 	TOKENIZER_DROP_UNKNOWN = 2,	/* encode: leave out bytes that have no token, as Hugging Face does, and count them */
@@ -51,16 +57,26 @@ enum tokenizer_flags {
 };
 
 /*
- * tokenizer_load, tokenizer_parse - from a file, from its text (@name stands in notes).
+ * tokenizer_load, tokenizer_parse - from a file, from its text (@name stands in notes). A path that ends in .model is that of a
+ * SentencePiece model.
  * Return 0 and *tok (tokenizer_destroy it); on failure *tok is NULL, the note has the place in the JSON and what was expected:
- * ERR_FORMAT (not JSON, wrong types, an id twice, a gap in the ids, a merge of unknown tokens), ERR_RANGE (over a cap above),
- * ERR_UNSUPPORTED (valid, but not byte-level BPE as described in README.md), ENOMEM, or errno.
+ * ERR_FORMAT (not JSON, wrong types, an id twice, a merge of unknown tokens), ERR_RANGE (over a cap above),
+ * ERR_UNSUPPORTED (valid, but nothing that README.md describes), ENOMEM, or errno.
  */
 int tokenizer_load(struct tokenizer **tok, const char *path, struct err_note *note);
 int tokenizer_parse(struct tokenizer **tok, const char *text, size_t len, const char *name, struct err_note *note);
 void tokenizer_destroy(struct tokenizer **tok);		/* takes NULL; no encoder of it may be in use any more */
 
-/* tokenizer_vocab_size - n: ids are 0..n-1, each has a token. A model's vocab_size may be larger, never smaller. */
+/*
+ * tokenizer_model_json - the tokenizer.json that a SentencePiece model (tokenizer.model) is, as Hugging Face's library reads it.
+ * json_close *root. Returns 0; ERR_FORMAT, ERR_RANGE with the place in the file or the piece; ERR_UNSUPPORTED: a normaliser other than
+ * the identity, spaces taken away or put behind words, models other than BPE and Unigram; ENOMEM or errno.
+ */
+struct json;
+int tokenizer_model_json(const char *path, struct json **root, struct err_note *note);
+
+/* tokenizer_vocab_size - n: ids are 0..n-1. A few may have no token (holes in the file's ids): they decode to nothing, as in
+ * Hugging Face's library. A model's vocab_size may be larger, never smaller. */
 int32_t tokenizer_vocab_size(const struct tokenizer *tok);
 
 /* tokenizer_fingerprint - over all that changes ids or bytes (vocabulary, merges, normaliser, split, added tokens), not the
@@ -75,7 +91,8 @@ struct hash128 tokenizer_fingerprint(const struct tokenizer *tok);
  */
 int tokenizer_identify(const char *path, struct hash128 *id, char *why, size_t size, struct err_note *note);
 
-/* tokenizer_is_lossless - no normaliser, no prefix space, and a token for each of the 256 bytes. */
+/* tokenizer_is_lossless - no normaliser, no prefix space, no step that leaves text out, and a token for each of the 256 bytes. A Split that
+ * keeps only its matches leaves nothing out where each character can be shown to have one. Of text without TOKENIZER_SPECIALS. */
 bool tokenizer_is_lossless(const struct tokenizer *tok);
 
 /* tokenizer_describe - the split and normaliser in one line for `tokenizer info`; as long as the tokenizer. */
@@ -86,6 +103,14 @@ const char *tokenizer_describe(const struct tokenizer *tok);
  * Returns 0 or ERR_RANGE with everything untouched. @special may be NULL.
  */
 int tokenizer_token(const struct tokenizer *tok, int32_t id, const unsigned char **bytes, size_t *len, bool *special);
+
+/*
+ * tokenizer_get_template - the ids that the file's post_processor puts around one text (TemplateProcessing, RobertaProcessing,
+ * BertProcessing, alone or in a Sequence), such as BOS before and EOS after it. tokenizer_encode never adds them.
+ * The arrays live as long as the tokenizer. Both are empty where the file has no post_processor or one that adds nothing.
+ * Returns 0, or ERR_UNSUPPORTED with the note saying which post_processor it is.
+ */
+int tokenizer_get_template(const struct tokenizer *tok, struct tokenizer_template *t, struct err_note *note);
 
 /*
  * tokenizer_end_of_document - the id that ends a document.

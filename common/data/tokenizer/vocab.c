@@ -9,26 +9,42 @@
 
 /*
  * The byte-level alphabet: bytes that print as a Latin-1 character stand for themselves, the other 68 are U+0100 onwards in
- * byte order.
+ * byte order: 0 to 0x20, 0x7f to 0xa0, 0xad.
  */
-static bool
-prints(unsigned b)
+static uint32_t
+char_of(unsigned b)
 {
-	return (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
+	if (b <= 0x20)
+		return 0x100 + b;
+	if (b >= 0x7f && b <= 0xa0)
+		return 0x121 + (b - 0x7f);
+	return b == 0xad ? 0x143 : b;
 }
 
 static int
 byte_of(uint32_t c)
 {
-	unsigned b;
+	if (c >= 0x100)
+		return c <= 0x120 ? (int)(c - 0x100) : c <= 0x142 ? (int)(c - 0x121 + 0x7f) : c == 0x143 ? 0xad : -1;
+	return char_of(c) == c ? (int)c : -1;
+}
 
-	if (c < 256)
-		return prints(c) ? (int)c : -1;
-	for (b = 0, c -= 256; b < 256; b++) {
-		if (!prints(b) && c-- == 0)
-			return (int)b;
+size_t
+tokenizer__map(const unsigned char *p, size_t n, unsigned char *out)
+{
+	size_t i, at = 0;
+
+	for (i = 0; i < n; i++) {
+		uint32_t c = char_of(p[i]);
+
+		if (c < 0x80) {
+			out[at++] = (unsigned char)c;
+		} else {
+			out[at++] = (unsigned char)(0xc0 | c >> 6);
+			out[at++] = (unsigned char)(0x80 | (c & 0x3f));
+		}
 	}
-	return -1;
+	return at;
 }
 
 bool
@@ -68,7 +84,7 @@ int
 tokenizer__words_build(struct tokenizer *tok)
 {
 	size_t slots = table_slots((size_t)tok->n_tokens), i;
-	int32_t id;
+	int32_t id, other;
 
 	for (i = 0; i < 256; i++)
 		tok->byte_id[i] = -1;
@@ -78,14 +94,15 @@ tokenizer__words_build(struct tokenizer *tok)
 		tok->word[i] = -1;
 	tok->word_mask = slots - 1;
 	for (id = 0; id < tok->n_tokens; id++) {
-		if ((tok->mark[id] & TOKEN_BYTE_LEVEL) == 0)
+		if ((tok->mark[id] & (tok->model == MODEL_BYTES ? TOKEN_BYTE_LEVEL : TOKEN_MODEL)) == 0)
 			continue;
-		if (tok->len[id] == 1)
+		if (tok->model == MODEL_BYTES && tok->len[id] == 1)
 			tok->byte_id[tok->bytes[id][0]] = id;
 		i = hash_bytes64(tok->bytes[id], tok->len[id]) & tok->word_mask;
-		while (tok->word[i] >= 0)
+		while ((other = tok->word[i]) >= 0 && (tok->len[other] != tok->len[id] ||
+		    memcmp(tok->bytes[other], tok->bytes[id], tok->len[id]) != 0))
 			i = (i + 1) & tok->word_mask;
-		tok->word[i] = id;
+		tok->word[i] = id;		/* of a token that Unigram's list has twice: the last */
 	}
 	return 0;
 }
@@ -141,12 +158,34 @@ by_rank(const void *a, const void *b)
 	return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
+/* Hashed for these only, so that the fingerprints of byte-level tokenizers stay what they were. */
+static void
+hash_model(const struct tokenizer *tok, struct hash_state *h)
+{
+	hash_field_u64(h, "model", tok->model);
+	hash_field_u64(h, "unk", (uint64_t)(int64_t)tok->unk_id);
+	hash_field_u64(h, "fuse_unk", tok->fuse_unk);
+	hash_field(h, "byte_id", tok->byte_id, sizeof tok->byte_id);
+	for (size_t i = 0; i < tok->n_decode; i++) {
+		const struct decode_step *d = &tok->decode[i];
+
+		hash_field_u64(h, "decode", d->kind);
+		hash_field_str(h, "from", d->from != NULL ? d->from : "");
+		hash_field_str(h, "to", d->to != NULL ? d->to : "");
+		hash_field_u64(h, "ends", (uint64_t)d->start << 32 | d->stop);
+		hash_field_u64(h, "drop_first", d->drop_first);
+	}
+	if (tok->score != NULL)
+		hash_field(h, "score", tok->score, (size_t)tok->n_tokens * sizeof tok->score[0]);
+}
+
 /* The order of two merges matters, the numbers of their lines do not; so the fingerprint takes the pairs sorted by rank. */
 int
 tokenizer__fingerprint(struct tokenizer *tok)
 {
 	struct hash_state *h = hash_new();
 	struct pair_slot *merge = mem_alloc((size_t)tok->n_merges + 1, sizeof merge[0]);
+	bool only_nfc = tok->n_normals == 1 && tok->normal[0].kind == NORMAL_NFC;
 	size_t i, n = 0;
 	int32_t id;
 
@@ -156,17 +195,34 @@ tokenizer__fingerprint(struct tokenizer *tok)
 		return ENOMEM;
 	}
 	hash_field_u64(h, "tokenizer", 1);
-	hash_field_u64(h, "nfc", tok->nfc);
+	hash_field_u64(h, "nfc", only_nfc);
 	hash_field_u64(h, "ignore_merges", tok->ignore_merges);
-	for (i = 0; i < tok->n_stages; i++) {
-		hash_field_u64(h, "stage", tok->stage[i].kind);
-		hash_field_str(h, "pattern", tok->stage[i].pattern);
+	/* What came after version 1 is hashed only where it is used, so that the others keep their fingerprints. */
+	for (i = 0; i < tok->n_normals && !only_nfc; i++) {
+		const struct normal_step *s = &tok->normal[i];
+
+		hash_field_u64(h, "normal", s->kind);
+		hash_field_u64(h, "sides", (unsigned)s->left | (unsigned)s->right << 1);
+		hash_field_str(h, "pattern", s->pattern != NULL ? s->pattern : "");
+		hash_field(h, "content", s->content, s->content_len);
 	}
+	for (i = 0; i < tok->n_stages; i++) {
+		const struct stage *s = &tok->stage[i];
+
+		hash_field_u64(h, "stage", s->kind);
+		hash_field_str(h, "pattern", s->pattern);
+		if (s->behavior != BEHAVIOR_ISOLATED && !(s->chars == CHAR_NUMERIC && !s->invert))
+			hash_field_u64(h, "behavior", s->behavior | (unsigned)s->invert << 8);
+		if (s->kind == STAGE_METASPACE)
+			hash_field_u64(h, "metaspace", (uint64_t)s->prepend << 1 | s->split);
+	}
+	if (tok->model != MODEL_BYTES)
+		hash_model(tok, h);
 	for (id = 0; id < tok->n_tokens; id++) {
 		hash_field_u64(h, "mark", tok->mark[id]);
 		hash_field(h, "token", tok->bytes[id], tok->len[id]);
 	}
-	for (i = 0; i <= tok->pair_mask; i++) {
+	for (i = 0; tok->pair != NULL && i <= tok->pair_mask; i++) {
 		if (tok->pair[i].left != UINT32_MAX)
 			merge[n++] = tok->pair[i];
 	}
@@ -179,7 +235,7 @@ tokenizer__fingerprint(struct tokenizer *tok)
 		hash_field_u64(h, "added", (uint64_t)a->id);
 		hash_field(h, "content", a->content, a->len);
 		hash_field_u64(h, "how", (unsigned)a->special | (unsigned)a->lstrip << 1 | (unsigned)a->rstrip << 2 |
-		    (unsigned)a->normalized << 3);
+		    (unsigned)a->normalized << 3 | (unsigned)a->single_word << 4);
 	}
 	tok->fingerprint = hash_digest(h);
 	hash_destroy(&h);
@@ -216,11 +272,21 @@ tokenizer_token(const struct tokenizer *tok, int32_t id, const unsigned char **b
 {
 	if (id < 0 || id >= tok->n_tokens)
 		return ERR_RANGE;
-	*bytes = tok->bytes[id];
-	*len = tok->len[id];
+	*bytes = tok->shown[id];
+	*len = tok->shown_len[id];
 	if (special != NULL)
 		*special = (tok->mark[id] & TOKEN_SPECIAL) != 0;
 	return 0;
+}
+
+int
+tokenizer_get_template(const struct tokenizer *tok, struct tokenizer_template *t, struct err_note *note)
+{
+	*t = tok->template;
+	if (tok->template_not == NULL)
+		return 0;
+	return err_expect_at(note, ERR_UNSUPPORTED, "tokenizer.json", "post_processor",
+	    "TemplateProcessing with one sequence, RobertaProcessing, BertProcessing, ByteLevel or a Sequence of these", "%s", tok->template_not);
 }
 
 static const struct added_token *
@@ -261,34 +327,4 @@ tokenizer_end_of_document(const struct tokenizer *tok, const char *name, int32_t
 		err_note_expected(note, "one of <|endoftext|>, <|end_of_text|>, </s>, <eos>, <|eos|>, <|end_of_document|>");
 	err_note_found(note, "%zu added tokens, none of these", tok->n_added);
 	return ERR_NOT_FOUND;
-}
-
-int
-tokenizer_decode(const struct tokenizer *tok, const int32_t *ids, size_t n, unsigned flags, struct tokenizer_bytes *out,
-    struct err_note *note)
-{
-	size_t i, before = out->n;
-	int rc;
-
-	for (i = 0; i < n; i++) {
-		int32_t id = ids[i];
-
-		if (id < 0 || id >= tok->n_tokens) {
-			rc = err_expect_at(note, ERR_RANGE, "token id", "item %zu", "0..%d", "%d", i,
-			    tok->n_tokens - 1, id);
-			goto fail;
-		}
-		if ((flags & TOKENIZER_SKIP_SPECIALS) != 0 && (tok->mark[id] & TOKEN_SPECIAL) != 0)
-			continue;
-		if ((rc = tokenizer__bytes_reserve(out, (size_t)tok->len[id] + 1)) != 0) {
-			err_note_set(note, rc, "decoded text");
-			goto fail;
-		}
-		memcpy(out->bytes + out->n, tok->bytes[id], tok->len[id]);
-		out->n += tok->len[id];
-	}
-	return 0;
-fail:
-	out->n = before;
-	return rc;
 }

@@ -48,18 +48,24 @@ int checkpoint_files_add(struct checkpoint_files *list, const struct weights_fil
  */
 int checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES], struct err_note *note);
 
+struct checkpoint_range {
+	uint64_t begin, end, total;
+};
+
 /*
- * One array of the optimiser ("m", "v", in any order). source gives its elements, by their numbers in the flat order.
+ * One array of the optimiser ("m", "v", in any order). source gives its elements, by their numbers in the flat order; or, of an array that
+ * leaves parameters out, in an order of its own, of which `own` is the rank's range. NULL: that of the parameters.
  */
 struct checkpoint_array {
 	const char *name;
 	weights_source *source;
 	void *arg;
+	const struct checkpoint_range *own;
 };
 
 /*
  * checkpoint_write_optim - one rank's range [begin, end) of n_total elements, end >= begin, the same arrays on all
- * ranks. Writes optim_RRRRR_of_NNNNN.safetensors, synced, and fills entry (to be sent to rank 0). Sources are called
+ * ranks; a rank with several ranges counts as several. Writes optim_RRRRR_of_NNNNN.safetensors, synced, and fills entry (to be sent to rank 0). Sources are called
  * one array after the other, with adjoining ranges of at most WEIGHTS_SOURCE_MAX elements.
  */
 int checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_t begin, uint64_t end, uint64_t n_total,
@@ -146,7 +152,7 @@ struct checkpoint;
 int checkpoint_open(struct checkpoint **c, const char *path, enum checkpoint_check check, struct err_note *note);
 void checkpoint_close(struct checkpoint **c);		/* takes NULL */
 const struct json *checkpoint_state(const struct checkpoint *c);	/* good until checkpoint_close */
-uint64_t checkpoint_optim_total(const struct checkpoint *c);		/* elements of each array; 0: it has no optimiser state */
+uint64_t checkpoint_optim_total(const struct checkpoint *c, const char *array);	/* elements; 0: no such array of the optimiser */
 
 /*
  * checkpoint_read_optim - elements [begin, begin + count) of an array, from the shards that hold them: the number of

@@ -26,6 +26,9 @@ int checkpoint__make_way(const char *temp, struct err_note *note);
 /* Reads the manifest: files and step. Checks its numbers, but not the files. */
 int checkpoint__manifest(const char *path, struct checkpoint_files *list, uint64_t *step, struct err_note *note);
 
+/* Keys of a shard's range in its metadata: begin, end, total. */
+extern const char *const checkpoint__range_keys[3];
+
 /* Rank and number of ranks in the name of an optimiser shard; false for any other name. */
 bool checkpoint__optim_name(const char *name, unsigned *rank, unsigned *n_ranks);
 

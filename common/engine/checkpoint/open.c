@@ -13,9 +13,11 @@
 
 #define MAX_STATE_BYTES ((size_t)64 << 20)
 
+const char *const checkpoint__range_keys[3] = {"begin", "end", "total"};
+
 struct shard {
 	struct weights *file;
-	uint64_t begin, end;
+	struct checkpoint_range range;		/* of the parameters */
 	char name[WEIGHTS_NAME_BYTES];
 };
 
@@ -23,7 +25,6 @@ struct checkpoint {
 	struct json *state;
 	struct shard *shards;			/* in order of begin; together they are [0, total) */
 	size_t n_shards;
-	uint64_t total;
 };
 
 bool
@@ -47,12 +48,35 @@ meta_u64(const struct weights *w, const char *key, uint64_t *out)
 	return errno == 0 && *end == '\0';
 }
 
+/* The range in the metadata, of an array of its own (prefix: its name) or of the parameters (""). False if it is none. */
+static bool
+meta_range(const struct weights *w, const char *prefix, struct checkpoint_range *out)
+{
+	uint64_t *values[] = {&out->begin, &out->end, &out->total};
+	char key[48];
+
+	for (int i = 0; i < 3; i++) {
+		snprintf(key, sizeof(key), "%.32s%s%s", prefix, prefix[0] != '\0' ? "." : "", checkpoint__range_keys[i]);
+		if (!meta_u64(w, key, values[i]))
+			return false;
+	}
+	return out->begin <= out->end && out->end <= out->total;
+}
+
+/* The range that a shard has of an array: its own, or that of the parameters. */
+static struct checkpoint_range
+array_range(const struct shard *s, const char *array)
+{
+	struct checkpoint_range own;
+
+	return meta_range(s->file, array, &own) ? own : s->range;
+}
+
 static int
 open_shard(struct checkpoint *c, const char *path, const char *name, struct err_note *note)
 {
 	struct shard *s = &c->shards[c->n_shards];
 	char file[CHECKPOINT_PATH_BYTES + WEIGHTS_NAME_BYTES];
-	uint64_t total;
 	int rc;
 
 	snprintf(file, sizeof(file), "%s/%s", path, name);
@@ -60,16 +84,13 @@ open_shard(struct checkpoint *c, const char *path, const char *name, struct err_
 	if ((rc = weights_open(&s->file, file, note)) != 0)
 		return rc;
 	c->n_shards++;
-	if (!meta_u64(s->file, "begin", &s->begin) || !meta_u64(s->file, "end", &s->end) || !meta_u64(s->file, "total", &total) ||
-	    s->begin > s->end || s->end > total)
+	if (!meta_range(s->file, "", &s->range))
 		return checkpoint__note(note, ERR_FORMAT, path, name, "__metadata__ with begin <= end <= total");
-	if (c->n_shards > 1 && total != c->total)
-		return checkpoint__note(note, ERR_MISMATCH, path, name, "the total of the other shards");
-	c->total = total;
 	for (size_t i = 0; i < weights_count(s->file); i++) {
 		const struct weights_tensor *t = weights_at(s->file, i);
+		struct checkpoint_range r = array_range(s, t->name);
 
-		if (t->dtype != WEIGHTS_F32 || t->n_dims != 1 || t->n_elements != s->end - s->begin)
+		if (t->dtype != WEIGHTS_F32 || t->n_dims != 1 || t->n_elements != r.end - r.begin)
 			return checkpoint__note(note, ERR_FORMAT, path, name, "F32 arrays of end - begin elements");
 		if (c->n_shards > 1 && weights_find(c->shards[0].file, t->name) == NULL)
 			return checkpoint__note(note, ERR_MISMATCH, path, name, "the arrays of the other shards");
@@ -82,18 +103,38 @@ open_shard(struct checkpoint *c, const char *path, const char *name, struct err_
 static int
 by_begin(const void *a, const void *b)
 {
-	const struct shard *x = a, *y = b;
+	const struct checkpoint_range *x = &((const struct shard *)a)->range, *y = &((const struct shard *)b)->range;
 
 	if (x->begin != y->begin)
 		return x->begin < y->begin ? -1 : 1;
 	return x->end < y->end ? -1 : x->end > y->end;
 }
 
+/* The shards' ranges of an array ("": of the parameters) are [0, total) together. */
+static int
+check_ranges(const struct checkpoint *c, const char *path, const char *array, struct err_note *note)
+{
+	uint64_t at = 0, total = array_range(&c->shards[0], array).total;
+
+	for (size_t i = 0; i < c->n_shards; i++) {
+		struct checkpoint_range r = array_range(&c->shards[i], array);
+
+		if (r.total != total)
+			return checkpoint__note(note, ERR_MISMATCH, path, c->shards[i].name, "the total of the other shards");
+		if (r.begin != at)
+			return err_expect_at(note, ERR_FORMAT, "%s", "%s", "ranges that join", "[%" PRIu64 ", %" PRIu64 ") where %" PRIu64 " is next",
+			    path, c->shards[i].name, r.begin, r.end, at);
+		at = r.end;
+	}
+	if (at != total)
+		return err_expect_at(note, ERR_FORMAT, "%s", "optimiser", "ranges up to the total", "%" PRIu64 " of %" PRIu64, path, at, total);
+	return 0;
+}
+
 static int
 open_shards(struct checkpoint *c, const char *path, const struct checkpoint_files *list, struct err_note *note)
 {
 	unsigned rank, n_ranks;
-	uint64_t at = 0;
 	int rc;
 
 	if ((c->shards = mem_alloc(list->n, sizeof(*c->shards))) == NULL)
@@ -102,16 +143,13 @@ open_shards(struct checkpoint *c, const char *path, const struct checkpoint_file
 		if (checkpoint__optim_name(list->files[i].name, &rank, &n_ranks) &&
 		    (rc = open_shard(c, path, list->files[i].name, note)) != 0)
 			return rc;
+	if (c->n_shards == 0)
+		return 0;
 	qsort(c->shards, c->n_shards, sizeof(*c->shards), by_begin);
-	for (size_t i = 0; i < c->n_shards; i++) {
-		if (c->shards[i].begin != at)
-			return err_expect_at(note, ERR_FORMAT, "%s", "%s", "ranges that join", "[%" PRIu64 ", %" PRIu64 ") where %" PRIu64 " is next",
-			    path, c->shards[i].name, c->shards[i].begin, c->shards[i].end, at);
-		at = c->shards[i].end;
-	}
-	if (at != c->total)
-		return err_expect_at(note, ERR_FORMAT, "%s", "optimiser", "ranges up to the total", "%" PRIu64 " of %" PRIu64, path, at, c->total);
-	return 0;
+	rc = check_ranges(c, path, "", note);
+	for (size_t i = 0; i < weights_count(c->shards[0].file) && rc == 0; i++)
+		rc = check_ranges(c, path, weights_at(c->shards[0].file, i)->name, note);
+	return rc;
 }
 
 int
@@ -170,28 +208,32 @@ checkpoint_state(const struct checkpoint *c)
 }
 
 uint64_t
-checkpoint_optim_total(const struct checkpoint *c)
+checkpoint_optim_total(const struct checkpoint *c, const char *array)
 {
-	return c->total;
+	if (c->n_shards == 0 || weights_find(c->shards[0].file, array) == NULL)
+		return 0;
+	return array_range(&c->shards[0], array).total;
 }
 
 int
 checkpoint_read_optim(const struct checkpoint *c, const char *array, uint64_t begin, uint64_t count, float *out, struct err_note *note)
 {
-	uint64_t end;
+	uint64_t end, total;
 	int rc;
 
-	if (begin > c->total || count > c->total - begin)
-		return err_expect(note, ERR_RANGE, "optimiser array %s", "elements within 0..%" PRIu64, "%" PRIu64 " from %" PRIu64, array,
-		    c->total, count, begin);
 	if (c->n_shards == 0 || weights_find(c->shards[0].file, array) == NULL)
 		return err_note_set(note, ERR_NOT_FOUND, "optimiser array %s", array);
+	total = checkpoint_optim_total(c, array);
+	if (begin > total || count > total - begin)
+		return err_expect(note, ERR_RANGE, "optimiser array %s", "elements within 0..%" PRIu64, "%" PRIu64 " from %" PRIu64, array,
+		    total, count, begin);
 	end = begin + count;
 	for (size_t i = 0; i < c->n_shards; i++) {
 		const struct shard *s = &c->shards[i];
-		uint64_t from = s->begin > begin ? s->begin : begin, to = s->end < end ? s->end : end;
+		struct checkpoint_range r = array_range(s, array);
+		uint64_t from = r.begin > begin ? r.begin : begin, to = r.end < end ? r.end : end;
 
-		if (from < to && (rc = weights_read_f32(weights_find(s->file, array), from - s->begin, to - from, out + (from - begin),
+		if (from < to && (rc = weights_read_f32(weights_find(s->file, array), from - r.begin, to - from, out + (from - begin),
 		    WEIGHTS_FINITE, note)) != 0)
 			return rc;
 	}

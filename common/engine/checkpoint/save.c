@@ -115,49 +115,96 @@ checkpoint_begin(const char *root, uint64_t step, char dir[CHECKPOINT_PATH_BYTES
 	return 0;
 }
 
+static bool
+range_fits(const struct checkpoint_range *r)
+{
+	return r->begin <= r->end && r->end <= r->total;
+}
+
+/* The metadata of the parameters' range and of those that arrays have of their own: three texts each. */
+struct range_text {
+	char key[3][48], value[3][24];
+};
+
+static void
+range_meta(const char *prefix, const struct checkpoint_range *r, struct range_text *text, struct weights_meta_pair *meta)
+{
+	const uint64_t values[] = {r->begin, r->end, r->total};
+
+	for (int i = 0; i < 3; i++) {
+		snprintf(text->key[i], sizeof(text->key[i]), "%.32s%s%s", prefix, prefix[0] != '\0' ? "." : "", checkpoint__range_keys[i]);
+		snprintf(text->value[i], sizeof(text->value[i]), "%" PRIu64, values[i]);
+		meta[i] = (struct weights_meta_pair){text->key[i], text->value[i]};
+	}
+}
+
+static int
+write_arrays(struct weights_writer *w, const struct checkpoint_range *all, const struct checkpoint_array *arrays, size_t n_arrays,
+    struct err_note *note)
+{
+	float *piece = mem_alloc((size_t)WEIGHTS_SOURCE_MAX, sizeof(*piece));
+	int rc = piece == NULL ? ENOMEM : 0;
+
+	for (size_t i = 0; i < n_arrays && rc == 0; i++) {
+		const struct checkpoint_range *r = arrays[i].own != NULL ? arrays[i].own : all;
+
+		for (uint64_t at = r->begin, n; at < r->end && rc == 0; at += n) {
+			n = r->end - at < WEIGHTS_SOURCE_MAX ? r->end - at : WEIGHTS_SOURCE_MAX;
+			if ((rc = arrays[i].source(arrays[i].arg, at, n, piece, note)) == 0)
+				rc = weights_writer_f32(w, piece, n, note);
+		}
+		if (i == 0 && rc == 0)
+			crash_point("checkpoint.optim");
+	}
+	free(piece);
+	return rc;
+}
+
 int
 checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_t begin, uint64_t end, uint64_t n_total,
     const struct checkpoint_array *arrays, size_t n_arrays, struct weights_file *entry, struct err_note *note)
 {
-	char stem[64], range[3][24];
-	struct weights_meta_pair meta[] = {{"begin", range[0]}, {"end", range[1]}, {"total", range[2]}};
+	const struct checkpoint_range all = {begin, end, n_total};
 	struct weights_spec *specs = mem_alloc(n_arrays, sizeof(*specs));
-	size_t widest = end - begin < WEIGHTS_SOURCE_MAX ? (size_t)(end - begin) : WEIGHTS_SOURCE_MAX;
-	float *piece = mem_alloc(widest, sizeof(*piece));
+	struct weights_meta_pair *meta = mem_alloc(3 * (n_arrays + 1), sizeof(*meta));
+	struct range_text *texts = mem_alloc(n_arrays + 1, sizeof(*texts));
 	struct weights_writer *w = NULL;
+	size_t n_meta = 0;
+	char stem[64];
+	bool fits = rank < n_ranks && n_ranks <= 99999 && range_fits(&all) && n_arrays > 0;
 	int rc;
 
-	if (specs == NULL || piece == NULL) {
+	if (specs == NULL || meta == NULL || texts == NULL) {
 		rc = step_note(note, ENOMEM, dir, "optimiser");
 		goto out;
 	}
-	if (rank >= n_ranks || n_ranks > 99999 || end < begin || end > n_total || n_arrays == 0) {
+	range_meta("", &all, &texts[0], meta);
+	n_meta = 3;
+	for (size_t i = 0; i < n_arrays; i++) {
+		const struct checkpoint_range *r = arrays[i].own != NULL ? arrays[i].own : &all;
+
+		fits = fits && range_fits(r);
+		specs[i] = (struct weights_spec){.name = arrays[i].name, .dtype = WEIGHTS_F32, .n_dims = 1, .shape = {r->end - r->begin}};
+		if (arrays[i].own != NULL) {
+			range_meta(arrays[i].name, r, &texts[i + 1], meta + n_meta);
+			n_meta += 3;
+		}
+	}
+	if (!fits) {
 		rc = err_expect_at(note, ERR_RANGE, "%s", "optimiser", "", "rank %u of %u, range [%" PRIu64 ", %" PRIu64 ") of %" PRIu64, dir,
 		    rank, n_ranks, begin, end, n_total);
 		goto out;
 	}
 	snprintf(stem, sizeof(stem), "optim_%05u_of_%05u", rank, n_ranks);
-	snprintf(range[0], sizeof(range[0]), "%" PRIu64, begin);
-	snprintf(range[1], sizeof(range[1]), "%" PRIu64, end);
-	snprintf(range[2], sizeof(range[2]), "%" PRIu64, n_total);
-	for (size_t i = 0; i < n_arrays; i++)
-		specs[i] = (struct weights_spec){.name = arrays[i].name, .dtype = WEIGHTS_F32, .n_dims = 1, .shape = {end - begin}};
-	if ((rc = weights_writer_new(&w, dir, stem, specs, n_arrays, meta, 3, 0, note)) != 0)
+	if ((rc = weights_writer_new(&w, dir, stem, specs, n_arrays, meta, n_meta, 0, note)) != 0 ||
+	    (rc = write_arrays(w, &all, arrays, n_arrays, note)) != 0)
 		goto out;
-	for (size_t i = 0; i < n_arrays; i++) {
-		for (uint64_t at = begin, n; at < end; at += n) {
-			n = end - at < WEIGHTS_SOURCE_MAX ? end - at : WEIGHTS_SOURCE_MAX;
-			if ((rc = arrays[i].source(arrays[i].arg, at, n, piece, note)) != 0 || (rc = weights_writer_f32(w, piece, n, note)) != 0)
-				goto out;
-		}
-		if (i == 0)
-			crash_point("checkpoint.optim");
-	}
 	if ((rc = weights_writer_finish(w, note)) == 0)
 		*entry = *weights_writer_file(w, 0);
 out:
 	weights_writer_destroy(&w);
-	free(piece);
+	free(texts);
+	free(meta);
 	free(specs);
 	return rc;
 }

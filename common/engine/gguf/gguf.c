@@ -235,7 +235,7 @@ read_tensor(struct cursor *c, struct gguf_tensor *t)
 	t->type = (uint32_t)v;
 	t->n_elements = n;
 	if (gguf_type_elements(t->type) == 0)
-		return tensor_bad(c, t, ERR_UNSUPPORTED, "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K",
+		return tensor_bad(c, t, ERR_UNSUPPORTED, GGUF_TYPES,
 		    "type %s (%" PRIu32 ")", gguf_type_name(t->type), t->type);
 	if (t->dims[0] % gguf_type_elements(t->type) != 0)
 		return tensor_bad(c, t, ERR_FORMAT, "rows of whole blocks", "%" PRIu64 " elements in blocks of %u (%s)", t->dims[0],

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gguf - reads GGUF files: metadata, tensors, and both as a Llama model. Read only.
+ * gguf - reads GGUF files: metadata, tensors, and both as a model of the families that gguf_model.c lists. Read only.
  *
  * gguf_open -> gguf_config -> model_new -> gguf_model_open (names and shapes checked against the model's tensor table) ->
  * weights_model_save with gguf_model_source; gguf_tokenizer gives the text of a tokenizer.json. Tensors are decoded piece by
@@ -41,10 +41,13 @@ struct model_config;
 
 /* As numbered in the file; those without a decoder here are refused by name. */
 enum gguf_type {
-	GGUF_F32 = 0, GGUF_F16 = 1, GGUF_Q4_0 = 2, GGUF_Q4_1 = 3, GGUF_Q5_0 = 6, GGUF_Q5_1 = 7, GGUF_Q8_0 = 8, GGUF_Q4_K = 12,
-	GGUF_Q5_K = 13, GGUF_Q6_K = 14, GGUF_BF16 = 30
+	GGUF_F32 = 0, GGUF_F16 = 1, GGUF_Q4_0 = 2, GGUF_Q4_1 = 3, GGUF_Q5_0 = 6, GGUF_Q5_1 = 7, GGUF_Q8_0 = 8, GGUF_Q2_K = 10,
+	GGUF_Q3_K = 11, GGUF_Q4_K = 12, GGUF_Q5_K = 13, GGUF_Q6_K = 14, GGUF_IQ4_NL = 20, GGUF_IQ4_XS = 23, GGUF_BF16 = 30,
+	GGUF_TQ1_0 = 34, GGUF_TQ2_0 = 35, GGUF_MXFP4 = 39
 };
 
+/* Those with a decoder, as texts name them. */
+#define GGUF_TYPES "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, TQ1_0 or TQ2_0"
 #define GGUF_MAX_BLOCK 256		/* elements of the largest block */
 
 const char *gguf_type_name(uint32_t type);		/* "Q4_K"; "?" for an unknown number */
@@ -93,17 +96,17 @@ int gguf_read_f32(const struct gguf_tensor *t, uint64_t begin, uint64_t count, f
 void gguf_decode(uint32_t type, const unsigned char *p, uint64_t n_blocks, float *y);
 
 /*
- * gguf_config - the model's shape from the metadata; tied if there is no output.weight; rope_freqs.weight is supported if it is
- * the llama3 scaling of Llama 3.1 and later.
+ * gguf_config - the model's shape from the metadata; tied if there is no output.weight. Divisors of frequencies in tensors become llama3
+ * scaling if they follow from it, else LongRoPE.
  * Returns 0; ERR_UNSUPPORTED: another architecture, or a key that changes outputs and is not known; ERR_FORMAT: a key missing or of
- * the wrong kind; ERR_RANGE.
+ * the wrong kind; ERR_RANGE; ERR_NOT_FOUND, ERR_MISMATCH: a tensor of divisors.
  */
 int gguf_config(const struct gguf *g, struct model_config *out, struct err_note *note);
 
 /*
  * gguf_tokenizer - text of tokenizer.json and of tokenizer_config.json (for transformers: class, special tokens, chat template) from
- * tokenizer.ggml.*; *json, *config malloc'ed, free() them, NULL on failure. Byte-level BPE only, split as one of: smollm, gpt-2,
- * llama-bpe, qwen2.
+ * tokenizer.ggml.*; *json, *config malloc'ed, free() them, NULL on failure. Byte-level BPE split as one of the names in gguf_pre.c and
+ * docs/models.md; or SentencePiece's (model llama), merges made from the scores.
  * Returns 0, ERR_UNSUPPORTED (another model or split, named), ERR_FORMAT, ERR_RANGE, ENOMEM. Whether ids and merges fit together
  * is checked by data/tokenizer when it parses the text.
  */
@@ -111,7 +114,8 @@ int gguf_tokenizer(const struct gguf *g, char **json, char **config, struct err_
 
 /*
  * gguf_model_open - bind the tensors to the model's table: every tensor of the table must exist in its shape, and nothing else.
- * Rows of query and key projections are stored as adjacent rotary pairs and returned as halves, the order of the table.
+ * Some architectures store rows of query and key projections as adjacent rotary pairs; they are returned as halves, the order of the
+ * table. Gemma's norms are stored as 1 + g and returned as g.
  * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape), ERR_UNSUPPORTED (a tensor that is not in the table), ENOMEM.
  * Keeps g and model: both must outlive *m. Any number of threads may read.
  */

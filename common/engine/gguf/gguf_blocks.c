@@ -182,6 +182,129 @@ q6_k(const unsigned char *p, float *y)
 	}
 }
 
+/*
+ * 0 scales[16], 16 q[64], 80 d, 82 dmin. Sixteen sub-blocks of 16; scales has a scale in the low nibble and a minimum in the high one. Of
+ * half h of 128 elements, group g of 32 takes bits 2g, 2g+1 of q[32h + i]. y = (d scale) q - (dmin min)
+ */
+static void
+q2_k(const unsigned char *p, float *y)
+{
+	float d = half(p + 80), dmin = half(p + 82);
+
+	for (int j = 0; j < 16; j++) {
+		const unsigned char *q = p + 16 + 32 * (j / 8) + 16 * (j % 2);
+		float a = d * (float)(p[j] & 15), b = dmin * (float)(p[j] >> 4);
+
+		for (int i = 0; i < 16; i++)
+			y[16 * j + i] = a * (float)(q[i] >> 2 * (j / 2 % 4) & 3) - b;
+	}
+}
+
+/*
+ * 0 third bits[32], 32 q[64], 96 scales[12], 108 d. Sub-blocks and q as in Q2_K; bit j / 2 of third[16 (j % 2) + i] says that 4 is not
+ * subtracted. Six-bit scale of sub-block j: the low nibble of scales[j], or the high one of scales[j - 8]; bits 2(j/4), 2(j/4)+1 of
+ * scales[8 + j % 4] on top. y = d (scale - 32) (q - 4 or 0)
+ */
+static void
+q3_k(const unsigned char *p, float *y)
+{
+	float d = half(p + 108);
+
+	for (int j = 0; j < 16; j++) {
+		const unsigned char *q = p + 32 + 32 * (j / 8) + 16 * (j % 2), *third = p + 16 * (j % 2), *scales = p + 96;
+		int scale = (scales[j % 8] >> 4 * (j / 8) & 15) | (scales[8 + j % 4] >> 2 * (j / 4) & 3) << 4;
+		float a = d * (float)(scale - 32);
+
+		for (int i = 0; i < 16; i++)
+			y[16 * j + i] = a * (float)((q[i] >> 2 * (j / 2 % 4) & 3) - (third[i] >> j / 2 & 1 ? 0 : 4));
+	}
+}
+
+/* What the 16 values of four bits stand for in IQ4_NL and IQ4_XS; in MXFP4 (E2M1), times two. */
+static const int8_t uneven[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+/* 32 elements of q[16] as in Q4_0. y = d values[q] */
+static void
+looked_up(float d, const unsigned char *q, const int8_t *values, float *y)
+{
+	for (int i = 0; i < 16; i++) {
+		y[i] = d * (float)values[q[i] & 15];
+		y[i + 16] = d * (float)values[q[i] >> 4];
+	}
+}
+
+/* 0 d, 2 q[16] */
+static void
+iq4_nl(const unsigned char *p, float *y)
+{
+	looked_up(half(p), p + 2, uneven, y);
+}
+
+/*
+ * 0 d, 2 u16 high bits of scales, 4 low nibbles of scales[4], 8 q[128]. Eight sub-blocks of 32, the scale of j: nibble j of the low ones,
+ * bits 2j, 2j+1 of the high ones. y = d (scale - 32) values[q]
+ */
+static void
+iq4_xs(const unsigned char *p, float *y)
+{
+	float d = half(p);
+	unsigned high = p[2] | (unsigned)p[3] << 8;
+
+	for (int j = 0; j < 8; j++) {
+		int scale = (p[4 + j / 2] >> 4 * (j % 2) & 15) | (int)(high >> 2 * j & 3) << 4;
+
+		looked_up(d * (float)(scale - 32), p + 8 + 16 * j, uneven, y + 32 * j);
+	}
+}
+
+/* 0 e, 1 q[16]. y = 2^(e - 128) values[q] (OCP Microscaling Formats 1.0, without its NaN of e = 255); e of 0 and 1 are subnormal floats. */
+static void
+mxfp4(const unsigned char *p, float *y)
+{
+	uint32_t bits = p[0] < 2 ? UINT32_C(0x200000) << p[0] : (uint32_t)(p[0] - 1) << 23;
+	float d;
+
+	memcpy(&d, &bits, sizeof(d));
+	looked_up(d, p + 1, e2m1, y);
+}
+
+/*
+ * 0 q[48], 48 r[4], 52 d. A byte holds five digits of base 3 (of r: four), as digits after the point: with t = byte 3^n mod 256, digit n is
+ * 3 t / 256. Digit n of q[i] is element 32 n + i for i < 32, 160 + 16 n + i - 32 for the others; of r[i] it is 240 + 4 n + i. y = d (digit - 1)
+ */
+static void
+tq1_0(const unsigned char *p, float *y)
+{
+	static const struct {
+		int begin, n_bytes, n_digits;
+	} parts[] = {{0, 32, 5}, {32, 16, 5}, {48, 4, 4}};
+	float d = half(p + 52);
+
+	for (int k = 0; k < 3; k++) {
+		unsigned char power = 1;
+
+		for (int n = 0; n < parts[k].n_digits; n++) {
+			for (int i = 0; i < parts[k].n_bytes; i++) {
+				unsigned char t = (unsigned char)(p[parts[k].begin + i] * power);
+
+				*y++ = d * (float)((t * 3 >> 8) - 1);
+			}
+			power = (unsigned char)(power * 3);
+		}
+	}
+}
+
+/* 0 q[64], 64 d. Of half h of 128 elements, group g of 32 takes bits 2g, 2g+1 of q[32h + i]. y = d (q - 1) */
+static void
+tq2_0(const unsigned char *p, float *y)
+{
+	float d = half(p + 64);
+
+	for (int i = 0; i < 256; i++)
+		y[i] = d * (float)((p[32 * (i / 128) + i % 32] >> 2 * (i / 32 % 4) & 3) - 1);
+}
+
 static const struct {
 	const char *name;
 	unsigned elements, bytes;
@@ -189,13 +312,13 @@ static const struct {
 } types[] = {
 	[GGUF_F32] = {"F32", 1, 4, f32}, [GGUF_F16] = {"F16", 1, 2, f16}, [GGUF_Q4_0] = {"Q4_0", 32, 18, q4_0},
 	[GGUF_Q4_1] = {"Q4_1", 32, 20, q4_1}, [4] = {.name = "Q4_2"}, [5] = {.name = "Q4_3"}, [GGUF_Q5_0] = {"Q5_0", 32, 22, q5_0},
-	[GGUF_Q5_1] = {"Q5_1", 32, 24, q5_1}, [GGUF_Q8_0] = {"Q8_0", 32, 34, q8_0}, [9] = {.name = "Q8_1"}, [10] = {.name = "Q2_K"},
-	[11] = {.name = "Q3_K"}, [GGUF_Q4_K] = {"Q4_K", 256, 144, q4_k}, [GGUF_Q5_K] = {"Q5_K", 256, 176, q5_k},
+	[GGUF_Q5_1] = {"Q5_1", 32, 24, q5_1}, [GGUF_Q8_0] = {"Q8_0", 32, 34, q8_0}, [9] = {.name = "Q8_1"}, [GGUF_Q2_K] = {"Q2_K", 256, 84, q2_k},
+	[GGUF_Q3_K] = {"Q3_K", 256, 110, q3_k}, [GGUF_Q4_K] = {"Q4_K", 256, 144, q4_k}, [GGUF_Q5_K] = {"Q5_K", 256, 176, q5_k},
 	[GGUF_Q6_K] = {"Q6_K", 256, 210, q6_k}, [15] = {.name = "Q8_K"}, [16] = {.name = "IQ2_XXS"}, [17] = {.name = "IQ2_XS"},
-	[18] = {.name = "IQ3_XXS"}, [19] = {.name = "IQ1_S"}, [20] = {.name = "IQ4_NL"}, [21] = {.name = "IQ3_S"},
-	[22] = {.name = "IQ2_S"}, [23] = {.name = "IQ4_XS"}, [24] = {.name = "I8"}, [25] = {.name = "I16"}, [26] = {.name = "I32"},
+	[18] = {.name = "IQ3_XXS"}, [19] = {.name = "IQ1_S"}, [GGUF_IQ4_NL] = {"IQ4_NL", 32, 18, iq4_nl}, [21] = {.name = "IQ3_S"},
+	[22] = {.name = "IQ2_S"}, [GGUF_IQ4_XS] = {"IQ4_XS", 256, 136, iq4_xs}, [24] = {.name = "I8"}, [25] = {.name = "I16"}, [26] = {.name = "I32"},
 	[27] = {.name = "I64"}, [28] = {.name = "F64"}, [29] = {.name = "IQ1_M"}, [GGUF_BF16] = {"BF16", 1, 2, bf16},
-	[34] = {.name = "TQ1_0"}, [35] = {.name = "TQ2_0"}, [39] = {.name = "MXFP4"}, [40] = {.name = "NVFP4"},
+	[GGUF_TQ1_0] = {"TQ1_0", 256, 54, tq1_0}, [GGUF_TQ2_0] = {"TQ2_0", 256, 66, tq2_0}, [GGUF_MXFP4] = {"MXFP4", 32, 17, mxfp4}, [40] = {.name = "NVFP4"}, [41] = {.name = "Q1_0"},
 };
 
 #define N_TYPES (sizeof(types) / sizeof(types[0]))

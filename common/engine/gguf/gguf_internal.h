@@ -35,6 +35,9 @@ struct gguf {
 };
 
 const struct gguf__pair *gguf__pair(const struct gguf *g, const char *key);	/* NULL: no such key */
+/* gguf__key - "ARCHITECTURE.END" of the file's general.architecture, in buf; a key that the file cannot have if it names none. Returns buf. */
+#define GGUF__KEY_BYTES 128
+const char *gguf__key(const struct gguf *g, const char *end, char buf[GGUF__KEY_BYTES]);
 int gguf__by_key(const void *a, const void *b);				/* for qsort */
 const char *gguf__kind_name(enum gguf__kind kind);
 unsigned gguf__kind_bytes(enum gguf__kind kind);			/* 0: the length is stored in the file */
@@ -46,6 +49,18 @@ bool gguf__num(const struct gguf__pair *pair, double *out);	/* floats and intege
 bool gguf__flag(const struct gguf__pair *pair, bool *out);
 bool gguf__text(const struct gguf__pair *pair, struct gguf__text *out);
 bool gguf__is(const struct gguf__text *text, const char *s);
+
+/* A split of text into words, before byte-level BPE, and what else the tokenizers of that name have in common. */
+struct gguf__pre {
+	const char *names;			/* as in tokenizer.ggml.pre, with spaces between */
+	const char *splits[6];			/* regular expressions, one after the other: matches and the text between; NULL: GPT-2's alone */
+	bool digits;				/* before it, each digit alone */
+	bool falcon;				/* runs of punctuation, GPT-2's, numbers, and three digits at a time */
+	bool nfc, ignore_merges, bos;		/* bos: added unless the file has another setting */
+};
+
+const struct gguf__pre *gguf__pre(const struct gguf__text *name);		/* NULL: no such name */
+const char *gguf__pre_names(size_t i);		/* of row i of the table; NULL: there is none */
 
 /* Iterating over an array: at starts as pair->value; each call returns one item and advances. Items were checked when the file was opened. */
 struct gguf__text gguf__next_text(const unsigned char **at);

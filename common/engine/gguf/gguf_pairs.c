@@ -47,6 +47,16 @@ gguf__pair(const struct gguf *g, const char *key)
 }
 
 const char *
+gguf__key(const struct gguf *g, const char *end, char buf[GGUF__KEY_BYTES])
+{
+	struct gguf__text arch = {"", 0};
+
+	gguf__text(gguf__pair(g, "general.architecture"), &arch);
+	snprintf(buf, GGUF__KEY_BYTES, "%.*s.%s", (int)(arch.len < 64 ? arch.len : 64), arch.s, end);
+	return buf;
+}
+
+const char *
 gguf__kind_name(enum gguf__kind kind)
 {
 	return kinds[kind].name;

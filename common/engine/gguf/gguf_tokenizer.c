@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tokenizer.ggml.* of a GGUF file as the text of a tokenizer.json (byte-level BPE) and of a tokenizer_config.json. */
+/* tokenizer.ggml.* of a GGUF file as the text of a tokenizer.json (byte-level BPE, or SentencePiece's by scores) and of a tokenizer_config.json. */
 #include "engine/gguf/gguf_internal.h"
 
 #include <errno.h>
@@ -10,44 +10,25 @@
 
 #include "base/json/json.h"
 #include "base/mem/mem.h"
+#include "base/pieces/pieces.h"
 
 #define MAX_TOKEN_BYTES 65536u			/* as in data/tokenizer */
 
 /* Values of tokenizer.ggml.token_type. */
 enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_UNUSED, TOKEN_BYTE };
 
-/*
- * The splits in tokenizer.json of the models they are named after; regex NULL: ByteLevel's own (GPT-2's). Names with the regular expressions
- * of another one (in llama.cpp's table too) differ in the rest of their line only.
- */
-#define WORDS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 #define GIVE "; else give --tokenizer PATH"
-#define PRE "smollm, refact, starcoder, gpt-2, llama-bpe, smaug-bpe or qwen2" GIVE
-#define REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-static const struct split {
-	const char *name, *regex;
-	bool digits, nfc, ignore_merges, bos;	/* bos: added unless the file has another setting */
-} splits[] = {
-	{.name = "smollm", .digits = true},
-	{.name = "refact", .digits = true},
-	{.name = "starcoder", .digits = true},
-	{.name = "gpt-2"},
-	{.name = "llama-bpe", .regex = WORDS "\\p{N}{1,3}" REST, .ignore_merges = true, .bos = true},
-	{.name = "llama3", .regex = WORDS "\\p{N}{1,3}" REST, .ignore_merges = true, .bos = true},
-	{.name = "llama-v3", .regex = WORDS "\\p{N}{1,3}" REST, .ignore_merges = true, .bos = true},
-	{.name = "smaug-bpe", .regex = WORDS "\\p{N}{1,3}" REST},
-	{.name = "qwen2", .regex = WORDS "\\p{N}" REST, .nfc = true},
-};
 
 struct conversion {
 	const struct gguf *g;
 	struct err_note *note;
-	const struct split *split;
+	const struct gguf__pre *split;
 	struct mem_arena *arena;
 	const char **tokens;			/* [n], ended by NUL */
 	uint8_t *types;				/* [n] enum token_type */
 	size_t n;
 	bool prefix_space, add_bos, add_eos;
+	bool spm; /* model llama: BPE over characters, merges by scores */
 };
 
 static int
@@ -112,8 +93,9 @@ read_types(struct conversion *c)
 	for (size_t i = 0; i < c->n; i++) {
 		int64_t v = gguf__next_int(pair->item_kind, &at);
 
-		snprintf(expected, sizeof(expected), "1 to 5 at item %zu", i);
-		if (v < TOKEN_NORMAL || v > TOKEN_UNUSED)
+		snprintf(
+		    expected, sizeof(expected), "1 to %d at item %zu", c->spm ? TOKEN_BYTE : TOKEN_UNUSED, i);
+		if (v < TOKEN_NORMAL || v > (c->spm ? TOKEN_BYTE : TOKEN_UNUSED))
 			return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, key, expected, "%" PRId64 "%s", v, v == TOKEN_BYTE ? " (byte)" : "");
 		c->types[i] = (uint8_t)v;
 	}
@@ -151,26 +133,42 @@ flag_key(struct conversion *c, const char *key, bool otherwise, bool *out)
 	return 0;
 }
 
+/* A name that is not in the table; the message has the first one of each row. */
+static int
+unknown_pre(const struct conversion *c, int rc, const struct gguf__text *found)
+{
+	char names[320] = "";
+	size_t at = 0;
+
+	for (size_t i = 0; gguf__pre_names(i) != NULL && at < sizeof(names); i++)
+		at += (size_t)snprintf(names + at, sizeof(names) - at, "%.*s, ", (int)strcspn(gguf__pre_names(i), " "), gguf__pre_names(i));
+	if (at < sizeof(names))
+		snprintf(names + at, sizeof(names) - at, "or another one of docs/models.md" GIVE);
+	return gguf__bad(c->g, c->note, rc, "tokenizer.ggml.pre", names, "%.*s", (int)(found->len < 100 ? found->len : 100), found->s);
+}
+
 static int
 read_rules(struct conversion *c)
 {
 	const char *model_key = "tokenizer.ggml.model", *pre_key = "tokenizer.ggml.pre";
-	struct gguf__text model, pre;
+	struct gguf__text model, pre = {"nothing", 7};
 	int rc;
 
 	if (!gguf__text(gguf__pair(c->g, model_key), &model))
 		return gguf__bad_kind(c->g, c->note, model_key, "a string");
+	if ((c->spm = gguf__is(&model, "llama")))
+		return (rc = flag_key(c, "tokenizer.ggml.add_space_prefix", true, &c->prefix_space)) != 0 ||
+			(rc = flag_key(c, "tokenizer.ggml.add_bos_token", true, &c->add_bos)) != 0 ?
+		    rc :
+		    flag_key(c, "tokenizer.ggml.add_eos_token", false, &c->add_eos);
 	if (!gguf__is(&model, "gpt2"))
-		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, model_key, "gpt2 (byte-level BPE)" GIVE, "%.*s",
+		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, model_key,
+		    "gpt2 (byte-level BPE) or llama (SentencePiece)" GIVE, "%.*s",
 		    (int)(model.len < 100 ? model.len : 100), model.s);
-	if (!gguf__text(gguf__pair(c->g, pre_key), &pre))
-		return gguf__bad_kind(c->g, c->note, pre_key, PRE);
-	for (size_t i = 0; i < sizeof(splits) / sizeof(splits[0]); i++)
-		if (gguf__is(&pre, splits[i].name))
-			c->split = &splits[i];
-	if (c->split == NULL)
-		return gguf__bad(c->g, c->note, ERR_UNSUPPORTED, pre_key, PRE, "%.*s",
-		    (int)(pre.len < 100 ? pre.len : 100), pre.s);
+	if (gguf__pair(c->g, pre_key) != NULL && !gguf__text(gguf__pair(c->g, pre_key), &pre))
+		return gguf__bad_kind(c->g, c->note, pre_key, "a string");
+	if ((c->split = gguf__pre(&pre)) == NULL)
+		return unknown_pre(c, gguf__pair(c->g, pre_key) != NULL ? ERR_UNSUPPORTED : ERR_FORMAT, &pre);
 	if ((rc = flag_key(c, "tokenizer.ggml.add_space_prefix", false, &c->prefix_space)) != 0 ||
 	    (rc = flag_key(c, "tokenizer.ggml.add_bos_token", c->split->bos, &c->add_bos)) != 0 ||
 	    (rc = flag_key(c, "tokenizer.ggml.add_eos_token", false, &c->add_eos)) != 0)
@@ -199,15 +197,28 @@ byte_level(bool prefix_space, bool regex)
 static struct json *
 pre_tokenizer(const struct conversion *c)
 {
-	struct json *split;
+	const struct gguf__pre *pre = c->split;
+	struct json *list;
+	int rc = 0;
 
-	if (c->split->regex == NULL && !c->split->digits)
+	if (pre->splits[0] == NULL && !pre->digits)
 		return byte_level(c->prefix_space, true);
-	split = c->split->digits ? json_build("{s:s, s:b}", "type", "Digits", "individual_digits", true) :
-	    json_build("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", c->split->regex, "behavior", "Isolated",
-	    "invert", false);
-	return json_build("{s:s, s:[o, o]}", "type", "Sequence", "pretokenizers", split,
-	    byte_level(c->prefix_space, c->split->regex == NULL));
+	list = json_new_array();
+	if (pre->digits)
+		rc |= json_push(list, json_build("{s:s, s:b}", "type", "Digits", "individual_digits", true));
+	if (pre->falcon) {
+		rc |= json_push(list, json_build("{s:s, s:s}", "type", "Punctuation", "behavior", "Contiguous"));
+		rc |= json_push(list, byte_level(c->prefix_space, true));
+		rc |= json_push(list, json_build("{s:s, s:b}", "type", "Digits", "individual_digits", false));
+	}
+	for (size_t i = 0; i < sizeof(pre->splits) / sizeof(pre->splits[0]) && pre->splits[i] != NULL; i++)
+		rc |= json_push(list, json_build("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", pre->splits[i],
+		    "behavior", "Isolated", "invert", false));
+	if (!pre->falcon)
+		rc |= json_push(list, byte_level(c->prefix_space, pre->splits[0] == NULL));
+	if (rc != 0)
+		json_close(&list);
+	return json_build("{s:s, s:o}", "type", "Sequence", "pretokenizers", list);
 }
 
 static int
@@ -329,6 +340,61 @@ put_merges(struct conversion *c, struct json *model)
 }
 
 static int
+read_scores(struct conversion *c, float **out)
+{
+	const char *key = "tokenizer.ggml.scores";
+	const struct gguf__pair *pair = gguf__pair(c->g, key);
+	const unsigned char *at;
+	char expected[64];
+	uint32_t bits;
+
+	if (pair == NULL || pair->kind != GGUF__ARRAY || pair->item_kind != GGUF__F32)
+		return gguf__bad_kind(
+		    c->g, c->note, key, "an array of f32, for a tokenizer of model llama" GIVE);
+	if (pair->count != c->n) {
+		snprintf(expected, sizeof(expected), "one for each of the %zu tokens", c->n);
+		return gguf__bad(c->g, c->note, ERR_FORMAT, key, expected, "%" PRIu64, pair->count);
+	}
+	if ((*out = mem_alloc(c->n, sizeof(**out))) == NULL)
+		return no_memory(c);
+	at = pair->value;
+	for (size_t i = 0; i < c->n; i++, at += 4) {
+		bits = (uint32_t)gguf__little(at, 4);
+		memcpy(&(*out)[i], &bits, 4);
+	}
+	return 0;
+}
+
+static int
+make_spm_json(struct conversion *c, char **out)
+{
+	struct pieces p = {.n = c->n, .text = c->tokens, .type = c->types, .prefix = c->prefix_space};
+	struct json *root = NULL;
+	float *scores = NULL;
+	int64_t unk = 0;
+	int rc;
+
+	if (gguf__int(gguf__pair(c->g, "tokenizer.ggml.unknown_token_id"), &unk) &&
+	    (unk < 0 || (uint64_t)unk >= c->n))
+		return gguf__bad(c->g, c->note, ERR_FORMAT, "tokenizer.ggml.unknown_token_id",
+		    "the id of a token", "%" PRId64, unk);
+	p.unk_id = (int32_t)unk;
+	for (size_t i = 0; i < c->n; i++)
+		p.byte_fallback = p.byte_fallback || c->types[i] == TOKEN_BYTE;
+	if ((rc = read_scores(c, &scores)) == 0) {
+		p.score = scores;
+		rc = pieces_json(&p, c->g->path, &root, c->note);
+	}
+	if (rc == 0 &&
+	    (json_put(root, "post_processor", post_processor(c)) != 0 ||
+		(*out = json_print(root, true)) == NULL))
+		rc = no_memory(c);
+	json_close(&root);
+	free(scores);
+	return rc;
+}
+
+static int
 make_json(struct conversion *c, char **out)
 {
 	struct json *root = json_build("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
@@ -363,12 +429,13 @@ make_config(struct conversion *c, char **out)
 		{"unk_token", "tokenizer.ggml.unknown_token_id"}, {"pad_token", "tokenizer.ggml.padding_token_id"},
 	};
 	struct json *o = json_build("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", false);
+	char key[GGUF__KEY_BYTES];
 	struct gguf__text chat;
 	const char *token, *text;
 	int64_t context;
 	int rc = o != NULL ? 0 : ENOMEM;
 
-	if (gguf__int(gguf__pair(c->g, "llama.context_length"), &context))
+	if (gguf__int(gguf__pair(c->g, gguf__key(c->g, "context_length", key)), &context))
 		rc |= json_put(o, "model_max_length", json_new_int(context));
 	for (size_t i = 0; i < sizeof(specials) / sizeof(specials[0]); i++)
 		if ((token = token_key(c, specials[i].key)) != NULL)
@@ -392,7 +459,9 @@ gguf_tokenizer(const struct gguf *g, char **json, char **config, struct err_note
 	*json = *config = NULL;
 	if ((c.arena = mem_arena_new(0)) == NULL)
 		return no_memory(&c);
-	if ((rc = read_rules(&c)) != 0 || (rc = read_tokens(&c)) != 0 || (rc = make_json(&c, json)) != 0 || (rc = make_config(&c, config)) != 0) {
+	if ((rc = read_rules(&c)) != 0 || (rc = read_tokens(&c)) != 0 ||
+	    (rc = c.spm ? make_spm_json(&c, json) : make_json(&c, json)) != 0 ||
+	    (rc = make_config(&c, config)) != 0) {
 		free(*json);
 		*json = NULL;
 	}

@@ -15,6 +15,7 @@
 #include "base/mem/mem.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/model/model.h"
+#include "data/modelfiles/modelfiles.h"
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
 
@@ -43,6 +44,7 @@ STAILQ_HEAD(infer_jobs, infer_job);
 
 struct infer {
 	struct kernels_options kernels;
+	char compute_class[LABELS_CLASS_BYTES];	/* declared; "": none */
 	size_t batch;
 	void (*notify)(void *arg);
 	void *notify_arg;
@@ -72,6 +74,7 @@ infer_job_new(size_t n, uint32_t context)
 		return NULL;
 	job->n = job->left = n;
 	job->context = context;
+	job->document_end = -1;
 	if (!mem_mul(n, (size_t)context + 1, &tokens) || (job->rows = mem_alloc(n, sizeof(*job->rows))) == NULL ||
 	    (job->tokens = mem_alloc(tokens, sizeof(int32_t))) == NULL)
 		infer_job_free(&job);
@@ -202,6 +205,7 @@ encode_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct
 	if (job->want_score) {
 		if ((row->scores = malloc((size_t)job->context * LABELS_SCORE_BYTES)) == NULL)
 			return ENOMEM;
+		labels_scores_within(tokens, job->context, job->document_end, w->loss_nats + first, w->rank + first);
 		if ((rc = labels_scores_encode(w->loss_nats + first, w->rank + first, job->context, row->scores, note)) != 0)
 			return rc;
 	}
@@ -237,6 +241,8 @@ forward_batch(struct infer_worker *w, const struct infer_job *job, size_t begin,
 	out = (struct kernels_labels){.loss_nats = w->loss_nats, .rank = w->rank, .n_unique = w->n_unique, .ids = w->ids,
 	    .counts = w->counts, .values = w->values};
 	kernels_row_tile(w->kernels, (int64_t)L);
+	if ((rc = model_session_documents(w->session[job->model], job->document_end)) != 0)
+		return rc;
 	if ((rc = model_forward(w->session[job->model], w->inputs, (int64_t)n, (int64_t)L)) != 0)
 		return err_note_set(note, rc, "tokens of sequence %llu", (unsigned long long)w->seqs[0]);
 	if ((rc = model_labels(w->session[job->model], &spec, w->targets, w->seqs, &out)) != 0)
@@ -370,6 +376,8 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 		return ENOMEM;
 	in->kernels = o->kernels;
 	in->kernels.threads = 1;
+	if (o->compute_class != NULL)
+		snprintf(in->compute_class, sizeof(in->compute_class), "%s", o->compute_class);
 	in->batch = o->batch > 0 ? (size_t)o->batch : 1;
 	STAILQ_INIT(&in->waiting);
 	STAILQ_INIT(&in->finished);
@@ -505,7 +513,8 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 	    (rc = weights_config_load(dir, &cfg, note)) != 0 ||
 	    (rc = model_new(&l.model, &cfg, note)) != 0 ||
 	    (rc = weights_model_open(&w, dir, l.model, note)) != 0 ||
-	    (rc = weights_model_fingerprint(w, dir, &fingerprint, note)) != 0)
+	    (rc = weights_model_fingerprint(w, dir, &fingerprint, note)) != 0 ||
+	    (in->compute_class[0] != '\0' && (rc = modelfiles_hash(dir, &fingerprint, note)) != 0))
 		goto out;
 	for (size_t i = 0; i < in->n_models; i++)
 		if (hash_equal(in->models[i].info.fingerprint, fingerprint)) {
@@ -561,7 +570,7 @@ infer_model(const struct infer *in, size_t i)
 const char *
 infer_compute_class(const struct infer *in)
 {
-	return kernels_compute_class(in->workers[0].kernels);
+	return in->compute_class[0] != '\0' ? in->compute_class : kernels_compute_class(in->workers[0].kernels);
 }
 
 const char *

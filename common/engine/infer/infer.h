@@ -23,7 +23,8 @@
 
 struct infer_model {
 	char dir[4096];
-	struct hash128 fingerprint, tokenizer;
+	struct hash128 fingerprint;	/* weights_fingerprint; modelfiles_hash with a declared class */
+	struct hash128 tokenizer;
 	bool has_tokenizer;
 	uint32_t vocab_size, max_context;
 	int64_t n_params;
@@ -35,6 +36,11 @@ struct infer;
 struct infer_options {
 	struct kernels_options kernels;	/* threads is ignored: always 1 per worker */
 	int threads;			/* workers; 0: all the processors this process may run on */
+	/*
+	 * The declared compute class (teacher.compute_class), NULL: none. With one the models' fingerprints are the hashes of their files,
+	 * and infer_compute_class says it; what is computed is the same.
+	 */
+	const char *compute_class;
 	int batch;			/* sequences of a job in one forward pass; 0: 1, the best on a CPU */
 	void (*notify)(void *arg);	/* called when a job is finished, from the thread that finished it, under a lock; NULL: not */
 	void *notify_arg;
@@ -51,7 +57,7 @@ void infer_destroy(struct infer **in);		/* ends the workers and frees unfinished
 int infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serves_label, struct err_note *note);
 size_t infer_n_models(const struct infer *in);
 const struct infer_model *infer_model(const struct infer *in, size_t i);
-const char *infer_compute_class(const struct infer *in);
+const char *infer_compute_class(const struct infer *in);	/* as announced: declared, or that of the kernels */
 const char *infer_describe(const struct infer *in);
 const char *infer_reason(const struct infer *in);		/* why this backend and dtype: kernels_reason */
 int infer_threads(const struct infer *in);
@@ -77,6 +83,7 @@ struct infer_job {
 	size_t model;			/* index */
 	bool want_score, want_label;
 	uint32_t context, n_valid;
+	int32_t document_end;		/* the id after which a document of its own begins (model_session_documents); -1: sequences are not divided */
 	struct labels_spec spec;	/* with want_label */
 	size_t n;			/* sequences */
 	struct infer_row *rows;		/* [n]: seq filled in by the caller */
@@ -86,7 +93,7 @@ struct infer_job {
 	STAILQ_ENTRY(infer_job) entry;	/* infer's */
 };
 
-struct infer_job *infer_job_new(size_t n, uint32_t context);	/* NULL without memory or if the size overflows */
+struct infer_job *infer_job_new(size_t n, uint32_t context);	/* NULL without memory or if the size overflows; document_end is -1 */
 void infer_job_free(struct infer_job **job);			/* takes NULL */
 
 /* infer_check - whether the job is possible: model's context, vocabulary, tokens in range. 0 or ERR_RANGE with note. */

@@ -172,12 +172,20 @@ void kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *
 
 /* ---- embeddings ---- */
 
-/* y[m, :] = wte[tokens[m], :] + wpe[m mod T, :]. tokens: host [B*T], in range. wpe absent: not added. y: [B*T, C]. */
+/*
+ * Documents. Where several documents lie in one sequence and must not see each other, embed, rope and attention take
+ * starts: host [B*T]; starts[m] is the place in its sequence, 0 .. m mod T, of the first token of row m's document. Then the
+ * position of row m is m mod T - starts[m], and it attends to the rows of its document up to itself. NULL: a sequence is one
+ * document, all starts are 0. What the rows of a document get does not depend on the other documents, bit for bit, as long as
+ * it stays in its place.
+ */
+
+/* y[m, :] = wte[tokens[m], :] + wpe[position of m, :]. tokens: host [B*T], in range. wpe absent: not added. y: [B*T, C]. */
 void kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
-    int64_t b, int64_t t);
+    int64_t b, int64_t t, const int32_t *starts);
 /* Adds to d_wte (rows in order of m, so bits are fixed) and to d_wpe unless it is absent. */
 void kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
-    int64_t b, int64_t t);
+    int64_t b, int64_t t, const int32_t *starts);
 
 /* ---- norms ---- x, y, d_*: [M, C]; g, b: [C]; mean, rstd: fp32 [M], written forward, read backward */
 
@@ -201,10 +209,24 @@ void kernels_gelu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor
  * d_x may be d_y. */
 void kernels_gelu_erf(struct kernels *k, struct tensor *y, const struct tensor *x);
 void kernels_gelu_erf_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x);
+/* ReLU: y = max(x, 0), or its square (squared). bwd: d_x = d_y [x > 0], or d_y 2 max(x, 0); d_x may be d_y. */
+void kernels_relu(struct kernels *k, struct tensor *y, const struct tensor *x, bool squared);
+void kernels_relu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x, bool squared);
 /* SwiGLU: y = silu(gate) * up. bwd writes both; d_gate, d_up may be any of d_y, gate, up. */
 void kernels_swiglu(struct kernels *k, struct tensor *y, const struct tensor *gate, const struct tensor *up);
 void kernels_swiglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor *d_up, const struct tensor *d_y,
     const struct tensor *gate, const struct tensor *up);
+/* GeGLU: y = gelu_new(gate) * up, as kernels_swiglu. */
+void kernels_geglu(struct kernels *k, struct tensor *y, const struct tensor *gate, const struct tensor *up);
+void kernels_geglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor *d_up, const struct tensor *d_y,
+    const struct tensor *gate, const struct tensor *up);
+
+/* y = factor * x + shift, element by element; x and y have the same number of elements, fp32 or bf16 each. y may be x. */
+void kernels_affine(struct kernels *k, struct tensor *y, const struct tensor *x, float factor, float shift);
+/* y = x + factor * branch. x, y: fp32, y may be x; branch: fp32 or bf16. */
+void kernels_add_scaled(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *branch, float factor);
+/* x = cap * tanh(x / cap), fp32, in place. */
+void kernels_soft_cap(struct kernels *k, struct tensor *x, float cap);
 
 /* ---- attention ---- */
 
@@ -234,27 +256,55 @@ void kernels_rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, str
 
 /*
  * Rotary embedding in place, Hugging Face's half-split convention: for j < D/2
- *   x'[j] = x[j] cos(t f_j) - x[j + D/2] sin(t f_j);  x'[j + D/2] = x[j + D/2] cos(t f_j) + x[j] sin(t f_j)
+ *   x'[j] = x[j] cos(t f_j) - x[j + D/2] sin(t f_j);  x'[j + D/2] = x[j + D/2] cos(t f_j) + x[j] sin(t f_j), t the position
  * freq: host [D/2] (theta and scaling are the model's business); cos and sin of float products as PyTorch
- * makes them: (float)t * freq in fp32. inverse: the transpose rotation, which is the backward.
+ * makes them: (float)t * freq in fp32, both times magnitude (YaRN, LongRoPE; else 1). inverse: the transpose, which is
+ * the backward.
  */
-void kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse);
+void kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, float magnitude, int64_t b, int64_t t,
+    const int32_t *starts, bool inverse);
 
 /*
- * Causal attention, scale 1/sqrt(D): o = softmax(q k^T * scale, causal) v per head; head h uses key/value
+ * How attention differs from the plain one; NULL or zeros: not at all.
+ * scale: of q k^T; 0: 1/sqrt(D).
+ * soft_cap: scores s become soft_cap * tanh(s / soft_cap) after the scaling, before the mask; 0: they stay.
+ * window: a query sees itself and the window - 1 keys before it; 0: all keys before it.
+ * starts: see Documents above.
+ */
+struct kernels_attention_form {
+	float scale, soft_cap;
+	int64_t window;
+	const int32_t *starts;
+};
+
+/*
+ * Causal attention: o = softmax(q k^T * scale, causal) v per head; head h uses key/value
  * head h / (H/K). lse: fp32 [B, H, T], the log-sum-exp of each row's scaled scores, for backward. No [T, T]
  * outlives a tile. o: [B*T, H*D].
  */
 void kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t b, int64_t t);
+    const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
 /* Overwrites d_q, d_key, d_value (of grouped heads: the sum over their queries, in head order). */
 void kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
     const struct tensor *d_o, const struct tensor *o, const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-    const struct kernels_heads *value, int64_t b, int64_t t);
+    const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
 
 /* ---- output layer fused with the mixed-target loss ---- */
 
+/*
+ * What an output layer has beside its matrix; NULL or zeros: nothing. Logits z = h w_out^T + bias; with soft_cap,
+ * soft_cap * tanh(z / soft_cap) takes the place of z wherever logits are used.
+ */
+struct kernels_output {
+	const struct tensor *bias;	/* [V]; NULL or absent: none */
+	struct tensor *d_bias;		/* fp32 [V], added to where there are a bias and gradients */
+	float soft_cap;			/* 0: none */
+};
+
 enum kernels_residual { KERNELS_RESIDUAL_TRUE_TOKEN, KERNELS_RESIDUAL_GHOST, KERNELS_RESIDUAL_RENORMALISE };
+enum kernels_token_weight {
+	KERNELS_TOKEN_WEIGHT_CONSTANT, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE, KERNELS_TOKEN_WEIGHT_MARGIN
+};
 
 /*
  * The training targets of M rows. Student logits z = h w_out^T, p = softmax(z), next token y, soft label t
@@ -267,38 +317,49 @@ enum kernels_residual { KERNELS_RESIDUAL_TRUE_TOKEN, KERNELS_RESIDUAL_GHOST, KER
  *   ghost        one more class: loss_soft = -sum_K t_v log p_v - t_tail log P_tail, P_tail = sum of p outside K, from its own
  *                log-sum-exp; gradient outside K: p_v (1 - w t_tail / P_tail), inside p_v - w t_v; both minus (1-w) at y
  * Sampled labels (sum 1) are the same under all three. Dense t: [M, V] fp32 probabilities.
+ *
+ * token_weight: in place of w a row has w g. t_y: what t has at y after the residual rule, p_y: the student's. Where y is not in K
+ * and there is a ghost, both are the ghost's class: t_tail and P_tail. No gradient goes through g.
+ *   constant             g = 1
+ *   teacher_confidence   g = min(1, t_y)
+ *   margin               g = max(0, 1 - p_y / t_y), 0 if t_y = 0
+ * docs/training.md says where these come from.
  */
+#define KERNELS_NO_TARGET INT32_MIN
+
 struct kernels_targets {
 	int64_t n_rows;			/* M of the session's last forward */
-	const int32_t *next;		/* host [M]: y */
-	const float *weight;		/* host [M]: w of each row, 0..1; NULL: all 0 */
+	const int32_t *next;		/* host [M]: y; KERNELS_NO_TARGET: the row has no loss and no gradient, and is in no sum */
+	const float *weight;		/* host [M]: w of each row, 0..1, before token_weight; NULL: all 0 */
 	const int64_t *offsets;		/* host [M + 1]; NULL: no sparse labels */
 	const int32_t *ids;		/* host, in 0..V-1, ascending within a row, no duplicates */
 	const float *values;		/* host */
 	const float *dense;		/* host [M, V]; NULL: sparse */
 	enum kernels_residual residual;
-	float *row_loss;		/* host [M] or NULL: the mixed loss of each row, nats */
+	enum kernels_token_weight token_weight;
+	float *row_loss;		/* host [M] or NULL: the mixed loss of each row, nats; 0 without a target */
 	float *row_hard;		/* host [M] or NULL: -log p_y */
 };
 
 /* Sums over the rows in row order, fp64. Divide by rows, or kd_rows, for means. */
 struct kernels_loss_sums {
 	double loss;			/* mixed */
-	double hard;			/* LM: -log p_y, every row */
+	double hard;			/* LM: -log p_y, every row with a target */
 	double soft;			/* KD cross-entropy to t under the residual rule, rows with w > 0 */
 	double entropy;			/* -sum t log t after the residual rule (a ghost is one class), rows with w > 0; KL(t || p) = soft - entropy */
-	int64_t correct;		/* argmax z == y (lowest id wins ties), every row */
-	int64_t rows, kd_rows;
+	double weight;			/* w g, rows with w > 0 */
+	int64_t correct;		/* argmax z == y (lowest id wins ties), likewise */
+	int64_t rows, kd_rows;		/* with a target; of these, with w > 0 */
 	bool finite;			/* every row's loss was a finite number */
 };
 
 /*
- * h: [M, C] final hidden states; w_out: [V, C]. In chunks of rows: logits exist for one chunk only. d_h, d_w
+ * h: [M, C] final hidden states; w_out: [V, C]; more: see there. In chunks of rows: logits exist for one chunk only. d_h, d_w
  * absent (data NULL): evaluation only. Else d_h = grad_scale * (p - q) w_out overwritten, d_w (fp32) +=
- * grad_scale * (p - q)^T h. *sums is overwritten.
+ * grad_scale * (p - q)^T h. *sums is overwritten. With a soft cap p - q is multiplied by the cap's slope.
  */
-void kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
-    float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);
+void kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
+    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);
 
 /* ---- a teacher's scores and labels, without ever holding [M, V] ---- */
 
@@ -337,8 +398,8 @@ struct kernels_labels {
 };
 
 /* h: [B*T, C]; next: host [B*T] or NULL without score; seqs: host [B]. All of out is host memory. */
-void kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
-    const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out);
+void kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
+    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out);
 
 /* ---- the optimiser's arithmetic, on flat fp32 ranges ---- */
 
@@ -349,8 +410,8 @@ void kernels_accumulate(struct kernels *k, float *y, const float *x, int64_t n);
 
 /*
  * Sums of squares, fp64, of each block of KERNELS_NORM_BLOCK elements (the last may be short) into host
- * out[ceil(n / block)]. x must start at a multiple of the block in the flat array, so that blocks are the
- * same for any sharding. A NaN or infinity gives a sum that is not finite.
+ * out[ceil(n / block)]. x must start where a block of the flat array starts (engine/optim/split.h), so that
+ * blocks are the same for any sharding. A NaN or infinity gives a sum that is not finite.
  */
 void kernels_norm_blocks(struct kernels *k, const float *x, int64_t n, double *out);
 
@@ -366,5 +427,40 @@ struct kernels_adamw {
 };
 void kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
     const struct kernels_adamw *a);
+
+/*
+ * Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/; as torch.optim.Muon), one matrix W [rows, cols]:
+ *   g = grad * grad_scale;  M = momentum M + (1 - momentum) g;  U = (1 - momentum) g + momentum M  (Nesterov)
+ *   W = W - lr * decay * W - lr * scale * NS(U)
+ * NS(U): X = U / max(|U|, 1e-7), Frobenius norm; five times X = (a I + b G + c G^2) X with G = X X^T and
+ * (a, b, c) = (3.4445, -4.7750, 2.0315), which brings all singular values near 1 (0.7 to 1.2).
+ * X stays X_0 times a polynomial in G_0, so all five times are computed on the smaller side of the matrix:
+ * G and the product Q of the polynomials are symmetric and commute, G' = P G P, Q' = P Q, and X_5 = Q X_0. In fp32; in bf16 with fp32 sums
+ * where that is the compute dtype and the backend multiplies it (onednn), as torch.optim.Muon does; X is then rounded, and G computed from it,
+ * more than once. W, M and U are fp32 either way. Transposing W transposes the result, in bf16 within rounding. Repacked weights are dropped.
+ */
+struct kernels_muon {
+	float lr, momentum, decay, grad_scale;
+	enum dtype copy_dtype;
+};
+
+/*
+ * Element (r, c) of w, m, grad and copy alike is number (r / group) * group_stride + (r % group) * ld + c: a
+ * matrix may be some columns, or some groups of rows, of a wider one. copy as kernels_adamw's, or NULL.
+ */
+struct kernels_muon_matrix {
+	float *w, *m;
+	const float *grad;
+	void *copy;
+	int64_t rows, cols, ld, group, group_stride;
+	float scale;
+};
+
+/* kernels_muon - updates n matrices, which do not overlap. The list is host memory. */
+void kernels_muon(struct kernels *k, const struct kernels_muon_matrix *list, int64_t n, const struct kernels_muon *a);
+
+/* kernels_muon_bytes - the memory that kernels_muon takes in fp32 for matrices of at most this size; kept until the context ends. In bf16
+ * it is less; for matrices of below about 100 rows up to a tenth more, which is oneDNN's. */
+size_t kernels_muon_bytes(int64_t rows, int64_t cols, int threads);
 
 #endif

@@ -10,7 +10,8 @@
 enum kernels__transfer { KERNELS__COPY, KERNELS__UPLOAD, KERNELS__DOWNLOAD, KERNELS__DOWNLOAD_START };
 
 enum kernels__pointwise {
-	KERNELS__GELU, KERNELS__GELU_BWD, KERNELS__GELU_ERF, KERNELS__GELU_ERF_BWD, KERNELS__SWIGLU, KERNELS__SWIGLU_BWD
+	KERNELS__GELU, KERNELS__GELU_BWD, KERNELS__GELU_ERF, KERNELS__GELU_ERF_BWD, KERNELS__SWIGLU, KERNELS__SWIGLU_BWD,
+	KERNELS__RELU, KERNELS__RELU_BWD, KERNELS__RELU2, KERNELS__RELU2_BWD, KERNELS__GEGLU, KERNELS__GEGLU_BWD
 };
 
 /* A stored matrix and how it enters a product. */
@@ -56,9 +57,9 @@ struct kernels_ops {
 	    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add);
 	void (*column_sums)(struct kernels *k, float *sums, const struct tensor *x);		/* sums += */
 	void (*embed)(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte,
-	    const struct tensor *wpe, int64_t m, int64_t t);
+	    const struct tensor *wpe, int64_t m, int64_t t, const int32_t *starts);
 	void (*embed_bwd)(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe,
-	    const struct tensor *d_y, const int32_t *tokens, int64_t m, int64_t t);
+	    const struct tensor *d_y, const int32_t *tokens, int64_t m, int64_t t, const int32_t *starts);
 	/* LayerNorm; RMSNorm where mean and b (d_b) are NULL. */
 	void (*norm)(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x,
 	    const struct tensor *g, const struct tensor *b, float eps);
@@ -73,23 +74,31 @@ struct kernels_ops {
 	/* n elements of each; unused operands are NULL. Inputs are read before outputs are written. */
 	void (*pointwise)(struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2],
 	    const struct tensor *const in[3], int64_t n);
-	void (*rope)(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse);
+	void (*affine)(struct kernels *k, struct tensor *y, const struct tensor *x, float factor, float shift);
+	void (*add_scaled)(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *branch, float factor);
+	void (*soft_cap)(struct kernels *k, struct tensor *x, float cap);
+	void (*rope)(struct kernels *k, struct kernels_heads *x, const float *freq, float magnitude, int64_t b, int64_t t,
+	    const int32_t *starts, bool inverse);
+	/* form is never NULL here, and its scale is not 0. */
 	void (*attention)(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q,
-	    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t);
+	    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form,
+	    int64_t b, int64_t t);
 	void (*attention_bwd)(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key,
 	    struct kernels_heads *d_value, const struct kernels_heads *d_o, const struct kernels_heads *o,
 	    const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
-	    const struct kernels_heads *value, int64_t b, int64_t t);
+	    const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
+	/* more is never NULL here; an absent bias is. */
 	void (*output_loss)(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
-	    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
+	    const struct kernels_output *more, const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
 	    struct kernels_loss_sums *sums);
 	void (*output_label)(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
-	    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b,
+	    const struct kernels_output *more, const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b,
 	    int64_t t, struct kernels_labels *out);
 	void (*accumulate)(struct kernels *k, float *y, const float *x, int64_t n);
 	void (*norm_blocks)(struct kernels *k, const float *x, int64_t n, double *out);
 	void (*adamw)(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy,
 	    enum dtype copy_dtype, int64_t n, const struct kernels_adamw *a);
+	void (*muon)(struct kernels *k, const struct kernels_muon_matrix *list, int64_t n, const struct kernels_muon *a);
 	void (*convert)(struct kernels *k, void *to, enum dtype to_dtype, const void *from,
 	    enum dtype from_dtype, int64_t n);
 };
@@ -115,9 +124,13 @@ struct kernels {
 	int n_slow; /* shapes for which oneDNN has only its plain loops; each is logged once */
 	float *scratch, *panels;		/* see cpu__scratch, cpu__panels */
 	size_t scratch_bytes, panels_bytes;
-	float *rope_table;			/* [T, D/2] cosines, then [T, D/2] sines, of rope_freq */
-	float *rope_freq;
-	int64_t rope_t, rope_half;
+	/* Local and global layers have frequencies of their own: the two tables used last. */
+	struct kernels__rope {
+		float *table;			/* [T, D/2] cosines, then [T, D/2] sines, of freq, times magnitude */
+		float *freq, magnitude;
+		int64_t t, half;
+	} ropes[2];
+	int rope_next;				/* the one that a new table replaces */
 };
 
 static inline int64_t

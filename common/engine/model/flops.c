@@ -10,7 +10,10 @@ model_flops_per_token(const struct model_config *cfg, int64_t t)
 	double q = (double)cfg->n_heads * (double)cfg->head_dim, kv = (double)cfg->n_kv_heads * (double)cfg->head_dim;
 	double c = (double)cfg->d_model, layers = (double)cfg->n_layers;
 	double mlp = (model_traits(cfg->family)->gated ? 3 : 2) * c * (double)cfg->d_ff;
+	double keys = 0;
 	double params = layers * (c * (q + 2 * kv) + q * c + mlp) + c * (double)cfg->vocab_size;
 
-	return 6 * params + 12 * layers * q * (double)t;
+	for (int i = 0; i < cfg->n_layers; i++)
+		keys += (double)(model_layer_local(cfg, i) && cfg->window < t ? cfg->window : t);
+	return 6 * params + 12 * q * keys;
 }

@@ -24,7 +24,8 @@ model_loss(struct model_session *s, const struct kernels_targets *targets, float
     struct kernels_loss_sums *sums)
 {
 	struct tensor final, d_final = {.data = NULL}, d_w = {.data = NULL};
-	struct model__ends ends, d_ends;
+	struct model__ends ends, d_ends = {.output_b = {.data = NULL}};
+	struct kernels_output more = {.soft_cap = s->model->config.logit_cap};
 	int rc;
 
 	if ((rc = model__targets_check(&s->model->config, targets, s->b * s->t, NULL)) != 0)
@@ -36,7 +37,9 @@ model_loss(struct model_session *s, const struct kernels_targets *targets, float
 		d_w = d_ends.output_w;
 		d_final = model__buffer(s, BUFFER_D_NORM, 0);
 	}
-	kernels_output_loss(s->kernels, &final, &ends.output_w, targets, grad_scale, &d_final, &d_w, sums);
+	more.bias = &ends.output_b;
+	more.d_bias = &d_ends.output_b;
+	kernels_output_loss(s->kernels, &final, &ends.output_w, &more, targets, grad_scale, &d_final, &d_w, sums);
 	s->state = d_params != NULL ? STATE_LOSS : STATE_FORWARD;
 	return 0;
 }
@@ -44,7 +47,7 @@ model_loss(struct model_session *s, const struct kernels_targets *targets, float
 void
 model_logits(struct model_session *s, int64_t begin, int64_t n, float *out)
 {
-	const struct tensor absent = {.data = NULL};
+	const float cap = s->model->config.logit_cap;
 	int64_t v = s->model->config.vocab_size;
 	struct model__ends ends = output_ends(s, "model.logits");
 	struct tensor final = model__buffer(s, BUFFER_FINAL, 0), logits = model__buffer(s, BUFFER_LOGITS, 0);
@@ -56,7 +59,9 @@ model_logits(struct model_session *s, int64_t begin, int64_t n, float *out)
 
 		logits.dims[0] = n - done < MODEL_LOGITS_ROWS ? n - done : MODEL_LOGITS_ROWS;
 		rows = tensor_rows(&final, begin + done, logits.dims[0]);
-		kernels_linear(s->kernels, &logits, &rows, &ends.output_w, &absent, KERNELS_OUT_IN, false);
+		kernels_linear(s->kernels, &logits, &rows, &ends.output_w, &ends.output_b, KERNELS_OUT_IN, false);
+		if (cap > 0)
+			kernels_soft_cap(s->kernels, &logits, cap);
 		kernels_download(s->kernels, out, logits.data, (size_t)tensor_count(&logits) * dtype_size(logits.dtype));
 	}
 }
@@ -66,6 +71,7 @@ model_labels(struct model_session *s, const struct kernels_label_spec *spec, con
     struct kernels_labels *out)
 {
 	int64_t v = s->model->config.vocab_size, valid = spec->n_valid > 0 ? spec->n_valid : v;
+	struct kernels_output more = {.soft_cap = s->model->config.logit_cap};
 	struct model__ends ends;
 	struct tensor final;
 
@@ -82,6 +88,7 @@ model_labels(struct model_session *s, const struct kernels_label_spec *spec, con
 			return ERR_RANGE;
 	ends = output_ends(s, "model.labels");
 	final = model__buffer(s, BUFFER_FINAL, 0);
-	kernels_output_label(s->kernels, &final, &ends.output_w, spec, spec->score ? targets : NULL, seqs, s->b, s->t, out);
+	more.bias = &ends.output_b;
+	kernels_output_label(s->kernels, &final, &ends.output_w, &more, spec, spec->score ? targets : NULL, seqs, s->b, s->t, out);
 	return 0;
 }

@@ -21,9 +21,13 @@ enum buffer {
 	BUFFER_MID,			/* after attention's residual; inference adds in place: the same memory as X.
 					 * A layer with parallel residuals uses the next X instead */
 	BUFFER_NORM2, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD,
+	BUFFER_ATT_OUT, BUFFER_MLP_OUT,	/* what a branch adds, before its norm, where it is not added at once */
+	BUFFER_POST1_RSTD, BUFFER_POST2_RSTD, BUFFER_BRANCH,	/* of that norm, and its result */
 	BUFFER_GATE, BUFFER_UP, BUFFER_ACT,
 	BUFFER_FINAL, BUFFER_FINAL_MEAN, BUFFER_FINAL_RSTD,
 	BUFFER_LOGITS,
+	/* single rows: 1 + g; 1 and 0 for norms without parameters, and where their gradients go */
+	BUFFER_GAIN, BUFFER_ONES, BUFFER_ZEROS, BUFFER_SINK,
 	/* of backward, one copy each */
 	BUFFER_D_X, BUFFER_D_BRANCH,	/* D_X rounded to the compute dtype, for products */
 	BUFFER_D_NORM, BUFFER_D_QKV, BUFFER_D_ATT, BUFFER_D_GATE, BUFFER_D_UP,
@@ -49,8 +53,10 @@ struct model_session {
 	struct model__place places[BUFFER_COUNT];
 	char *data;			/* from kernels_alloc */
 	size_t bytes;
-	float *rope_freq;		/* host [rotary_dim / 2]; NULL without rope */
+	float *rope_freq;		/* host [MODEL__ROPE_COUNT, rotary_dim / 2]; NULL without rope */
 	int32_t *tokens;		/* host, of the last forward */
+	int32_t *starts;		/* host, of the last forward, see kernels.h; NULL: documents are not told apart */
+	int32_t document_end;		/* see model_session_documents */
 	enum session_state state;
 	int64_t b, t;			/* of the last forward */
 	int slots_layer;		/* layer whose activations single copies hold; -1: none */
@@ -66,10 +72,18 @@ struct model__heads {
 	struct kernels_heads q, k, v;
 };
 struct model__heads model__heads(const struct model_session *s, enum buffer buffer, int layer);
+/* As the norm of queries and keys sees them: heads, or all of them as one. */
+struct kernels_heads model__norm_view(const struct model_session *s, struct kernels_heads heads);
 /* The inputs of attention: the same, or the normed q and k. */
 struct model__heads model__attention_heads(const struct model_session *s, int layer);
-/* Applies rope to q and k of these heads in place. */
-void model__rope(struct model_session *s, const struct model__heads *heads, bool inverse);
+/* Applies the layer's rope, if it has one, to q and k of these heads in place. */
+void model__rope(struct model_session *s, const struct model__heads *heads, int layer, bool inverse);
+struct kernels_attention_form model__attention_form(const struct model_session *s, int layer);
+/* Branches are not added at once: they are scaled, or normed after. */
+bool model__apart(const struct model_config *cfg);
+/* What a norm multiplies by: g, 1 + g in BUFFER_GAIN until the next call, or ones where there is none. Of its bias and gradients alike. */
+struct tensor model__gain(struct model_session *s, const struct tensor *g);
+struct tensor model__or_row(struct model_session *s, const struct tensor *t, enum buffer otherwise, int64_t n);
 /* The residual stream between attention and mlp. */
 struct tensor model__mid(const struct model_session *s, int layer);
 

@@ -78,6 +78,8 @@ model__targets_check(
 	for (int64_t row = 0; row < n_rows; row++) {
 		float w = t->weight != NULL ? t->weight[row] : 0;
 
+		if (t->next[row] == KERNELS_NO_TARGET)
+			continue;
 		if (t->next[row] < 0 || t->next[row] >= cfg->vocab_size)
 			return refuse_row(note, row, "next token", "0 to vocab_size - 1", t->next[row]);
 		if (!(w >= 0 && w <= 1))

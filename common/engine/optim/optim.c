@@ -78,3 +78,23 @@ optim_adamw(struct kernels *k, const struct optim_config *cfg, int64_t step, dou
 		at = stop;
 	}
 }
+
+void
+optim_muon(struct kernels *k, const struct optim_config *cfg, double lr, float grad_scale, struct kernels_muon_matrix *list, int64_t n,
+    enum dtype copy_dtype)
+{
+	const struct kernels_muon a = {.lr = (float)lr, .momentum = (float)OPTIM_MUON_MOMENTUM, .decay = (float)cfg->weight_decay,
+	    .grad_scale = grad_scale, .copy_dtype = copy_dtype};
+
+	for (int64_t i = 0; i < n; i++)
+		list[i].scale = (float)(0.2 * sqrt((double)(list[i].rows > list[i].cols ? list[i].rows : list[i].cols)));
+	kernels_muon(k, list, n, &a);
+}
+
+double
+optim_muon_flops(int64_t rows, int64_t cols)
+{
+	double s = (double)(rows < cols ? rows : cols), l = (double)(rows < cols ? cols : rows);
+
+	return s * s * (3 * l + 17 * s);
+}

@@ -34,6 +34,54 @@ field_num(struct hash_state *h, const char *name, double v)
 	hash_field_u64(h, name, u);
 }
 
+/* Fields that were added later are left out where they have no effect, so that fingerprints stay what they were. */
+static void
+hash_features(struct hash_state *h, const struct model_config *c)
+{
+	const struct {
+		const char *name;
+		float value;
+	} factors[] = {
+		{"embed_scale", c->embed_scale}, {"attention_scale", c->attention_scale}, {"residual_scale", c->residual_scale},
+		{"output_scale", c->output_scale}, {"attention_cap", c->attention_cap}, {"logit_cap", c->logit_cap},
+	};
+	bool nope = false;
+
+	for (size_t i = 0; i < sizeof(factors) / sizeof(factors[0]); i++)
+		if (factors[i].value != 0)
+			field_num(h, factors[i].name, (double)factors[i].value);
+	if (c->window > 0) {
+		hash_field_u64(h, "window", (uint64_t)c->window);
+		for (int i = 0; i < c->n_layers && i < MODEL_MAX_LISTED; i++)
+			hash_field_u64(h, "local", model_layer_local(c, i));
+	}
+	for (int i = 0; i < c->n_layers; i++)
+		nope = nope || model_layer_nope(c, i);
+	for (int i = 0; nope && i < c->n_layers; i++)
+		hash_field_u64(h, "nope", model_layer_nope(c, i));
+}
+
+static void
+hash_scaling(struct hash_state *h, const struct model_config *c)
+{
+	const struct {
+		const char *name;
+		double value;
+	} numbers[] = {
+		{"rope_factor", c->rope_scaling.factor}, {"rope_original_context", (double)c->rope_scaling.original_context},
+		{"rope_beta_fast", c->rope_scaling.beta_fast}, {"rope_beta_slow", c->rope_scaling.beta_slow},
+		{"rope_attention_factor", c->rope_scaling.attention_factor}, {"rope_mscale", c->rope_scaling.mscale},
+		{"rope_mscale_all_dim", c->rope_scaling.mscale_all_dim}, {"rope_no_truncate", c->rope_scaling.no_truncate},
+		/* without a factor it is context / original_context */
+		{"context", c->rope_scaling.factor == 0 ? (double)c->context : 0},
+	};
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		field_num(h, numbers[i].name, numbers[i].value);
+	hash_field(h, "rope_short_factor", c->rope_scaling.short_factor, sizeof(c->rope_scaling.short_factor));
+	hash_field(h, "rope_long_factor", c->rope_scaling.long_factor, sizeof(c->rope_scaling.long_factor));
+}
+
 /* Only values that change outputs: not context length, ids of special tokens or the initial standard deviation. */
 static void
 hash_config(struct hash_state *h, const struct model_config *c)
@@ -50,18 +98,25 @@ hash_config(struct hash_state *h, const struct model_config *c)
 	hash_field_u64(h, "d_ff", (uint64_t)c->d_ff);
 	field_num(h, "norm_eps", c->norm_eps);
 	hash_field_u64(h, "tied", c->tied);
-	hash_field_str(h, "activation", t->activation);
+	hash_field_str(h, "activation", model_activation_name(model_activation(c)));
+	hash_features(h, c);
 	if (!t->rope)
 		return;
 	hash_field_u64(h, "attention_bias", c->attention_bias);
 	hash_field_u64(h, "mlp_bias", c->mlp_bias);
+	if (c->no_proj_bias)
+		hash_field_u64(h, "no_proj_bias", true);
 	if (t->partial_rotary) {
 		hash_field_u64(h, "parallel_residual", c->parallel_residual);
 		hash_field_u64(h, "rotary_dim", (uint64_t)(c->rotary_dim > 0 ? c->rotary_dim : c->head_dim));
 	}
 	field_num(h, "rope_theta", c->rope_theta);
-	hash_field_str(h, "rope_type", c->rope_scaling.llama3 ? "llama3" : "default");
-	if (c->rope_scaling.llama3) {
+	if (c->local_theta > 0)
+		field_num(h, "local_theta", c->local_theta);
+	hash_field_str(h, "rope_type", model_rope_scaling_name(c->rope_scaling.type));
+	if (c->rope_scaling.type != MODEL_ROPE_DEFAULT && c->rope_scaling.type != MODEL_ROPE_LLAMA3)
+		hash_scaling(h, c);
+	if (c->rope_scaling.type == MODEL_ROPE_LLAMA3) {
 		field_num(h, "rope_factor", c->rope_scaling.factor);
 		field_num(h, "rope_low_freq_factor", c->rope_scaling.low_freq_factor);
 		field_num(h, "rope_high_freq_factor", c->rope_scaling.high_freq_factor);

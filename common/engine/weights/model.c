@@ -117,13 +117,12 @@ check_shape(const struct model_config *cfg, const struct model_tensor *want, con
 
 	for (unsigned i = 0; i < t->n_dims && same; i++)
 		same = t->shape[i] == (uint64_t)want->dims[i];
-	if (same && (t->dtype == WEIGHTS_F32 || t->dtype == WEIGHTS_F16 || t->dtype == WEIGHTS_BF16))
+	if (same && weights__readable(t->dtype))
 		return 0;
 	err_note_set(note, ERR_MISMATCH, "%s", t->file);
 	err_note_place(note, "tensor %s", t->name);
 	if (same)
-		return err_expect(note, ERR_UNSUPPORTED, "", "dtype F32, F16 or BF16", "%s",
-		    weights_dtype_name(t->dtype));
+		return err_expect(note, ERR_UNSUPPORTED, "", WEIGHTS__READABLE, "%s", weights_dtype_name(t->dtype));
 	shape_text(text, sizeof(text), (unsigned)want->n_dims, NULL, want->dims);
 	err_note_expected(note, "shape %s", text);
 	shape_text(text, sizeof(text), t->n_dims, t->shape, NULL);

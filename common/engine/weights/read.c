@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes of a tensor to float. */
+/* Bytes of a tensor to float. F64 is rounded to the nearest float, and what is beyond float's range to infinity. */
 #include "engine/weights/weights_internal.h"
 
 #include <inttypes.h>
@@ -28,6 +28,12 @@ all_finite(const float *x, size_t n)
 	return bad == 0;
 }
 
+bool
+weights__readable(enum weights_dtype dtype)
+{
+	return dtype == WEIGHTS_F32 || dtype == WEIGHTS_F16 || dtype == WEIGHTS_BF16 || dtype == WEIGHTS_F64;
+}
+
 int
 weights__read(const struct weights_tensor *t, uint64_t at, size_t n, void *out, struct err_note *note)
 {
@@ -40,17 +46,17 @@ weights__read(const struct weights_tensor *t, uint64_t at, size_t n, void *out, 
 int
 weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count, float *out, unsigned flags, struct err_note *note)
 {
-	const size_t block = 8192, width = weights_dtype_bytes(t->dtype);
+	const size_t width = weights_dtype_bytes(t->dtype), block = t->dtype == WEIGHTS_F64 ? 2048 : 8192;
 
 	if (begin > t->n_elements || count > t->n_elements - begin)
 		return err_expect_at(note, ERR_RANGE, "%s", "tensor %s", "elements within 0..%" PRIu64,
 		    "%" PRIu64 " from %" PRIu64, t->file, t->name, t->n_elements, count, begin);
-	if (t->dtype != WEIGHTS_F32 && t->dtype != WEIGHTS_F16 && t->dtype != WEIGHTS_BF16)
-		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "dtype F32, F16 or BF16", "%s",
+	if (!weights__readable(t->dtype))
+		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", WEIGHTS__READABLE, "%s",
 		    t->file, t->name, weights_dtype_name(t->dtype));
 	for (uint64_t at = 0; at < count; at += block) {
 		size_t n = count - at < block ? (size_t)(count - at) : block;
-		unsigned char from[2 * 8192]; /* of the narrow ones */
+		unsigned char from[2 * 8192]; /* of all but F32 */
 		float *to = out + at;
 		uint16_t h;
 		int rc = weights__read(
@@ -67,6 +73,13 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 				memcpy(&h, from + 2 * i, 2);
 				u = (uint32_t)h << 16;
 				memcpy(&to[i], &u, 4);
+			}
+		} else if (t->dtype == WEIGHTS_F64) {
+			for (size_t i = 0; i < n; i++) {
+				double d;
+
+				memcpy(&d, from + 8 * i, 8);
+				to[i] = (float)d;
 			}
 		} else {
 			for (size_t i = 0; i < n; i++) {
@@ -94,13 +107,19 @@ weights__finite(enum weights_dtype dtype, const void *p, size_t n_bytes)
 	uint32_t mask = dtype == WEIGHTS_F32 ? 0x7f800000 : dtype == WEIGHTS_F16 ? 0x7c00 : 0x7f80, bad = 0;
 	const unsigned char *from = p;
 
+	for (size_t i = 0; dtype == WEIGHTS_F64 && i < n_bytes; i += 8) {
+		double d;
+
+		memcpy(&d, from + i, 8);
+		bad |= !isfinite((float)d);
+	}
 	for (size_t i = 0; dtype == WEIGHTS_F32 && i < n_bytes; i += 4) {
 		uint32_t u;
 
 		memcpy(&u, from + i, 4);
 		bad |= (u & mask) == mask;
 	}
-	for (size_t i = 0; dtype != WEIGHTS_F32 && i < n_bytes; i += 2) {
+	for (size_t i = 0; dtype != WEIGHTS_F32 && dtype != WEIGHTS_F64 && i < n_bytes; i += 2) {
 		uint16_t u;
 
 		memcpy(&u, from + i, 2);

@@ -47,9 +47,9 @@ struct listing {
 
 #define SINGLE "model.safetensors"
 #define INDEX "model.safetensors.index.json"
-#define CONVERT "convert it with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
 
-/* Files of weights that are not read, by the start and the end of their names; the first line wins. */
+/* Files of weights that are not read, by the start and the end of their names; the first line wins. CONVERT: transformers reads them. */
+#define CONVERT NULL
 static const struct other {
 	const char *begin, *end, *what, *todo;
 } others[] = {
@@ -394,8 +394,12 @@ open_directory(struct weights *w, const char *dir, struct err_note *note)
 		rc = open_shards(w, &l, dir, note);
 		snprintf(w->unread, sizeof(w->unread), "%s", l.adapter);
 	} else if (l.other[0] != '\0') {
-		rc = err_expect(note, ERR_NOT_FOUND, "%s", SINGLE ", or " INDEX " and its files", "only %.100s, %s: %s", dir,
-		    l.other, l.what, l.todo);
+		rc = err_expect(note, ERR_NOT_FOUND, "%s", SINGLE ", or " INDEX " and its files", "only %.60s, %s: %s", dir,
+		    l.other, l.what, l.todo != NULL ? l.todo : "");
+		if (l.todo == CONVERT)
+			err_note_found(note, "only %.60s, %s; type: python3 -c 'from transformers import AutoModelForCausalLM as M; "
+			    "M.from_pretrained(\"%s\").save_pretrained(\"NEW\")'", l.other, l.what,
+			    strlen(dir) < 100 && strpbrk(dir, "'\"\\") == NULL ? dir : "DIR");
 	} else {
 		rc = err_expect(note, ERR_NOT_FOUND, "%s", SINGLE ", or " INDEX " and its files", "neither", dir);
 	}

@@ -31,7 +31,7 @@ struct json;				/* json/json.h */
 #define WEIGHTS_MAX_HEADER_BYTES 100000000u
 #define WEIGHTS_NAME_BYTES 256		/* of a file name inside a directory, with its NUL */
 
-/* Types in safetensors files. F32, F16 and BF16 are converted to float; the others are listed but not read. */
+/* Types in safetensors files. F32, F16, BF16 and F64 are converted to float; the others are listed but not read. */
 enum weights_dtype {
 	WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_BF16, WEIGHTS_F64, WEIGHTS_I64, WEIGHTS_I32, WEIGHTS_I16, WEIGHTS_I8,
 	WEIGHTS_U64, WEIGHTS_U32, WEIGHTS_U16, WEIGHTS_U8, WEIGHTS_BOOL, WEIGHTS_F8_E4M3, WEIGHTS_F8_E5M2
@@ -157,9 +157,14 @@ int weights_file_copy(const char *dir, const char *name, const char *from, struc
  */
 int weights_config_load(const char *path, struct model_config *out, struct err_note *note);
 
-/* weights_config_save - DIR/config.json that transformers and weights_config_load read; synced; *out filled if not NULL. */
+/*
+ * weights_config_save - DIR/config.json that transformers and weights_config_load read; synced; *out filled if not NULL.
+ * weights_config_save_more - with the members of more (taken): keys that change no output, which weights_config_load ignores.
+ */
 int weights_config_save(const char *dir, const struct model_config *cfg, enum weights_dtype dtype, struct weights_file *out,
     struct err_note *note);
+int weights_config_save_more(const char *dir, const struct model_config *cfg, enum weights_dtype dtype, struct json *more,
+    struct weights_file *out, struct err_note *note);
 
 /*
  * weights_model_open - open the tensors of DIR and bind them to the model's table: every tensor of the table must exist in its

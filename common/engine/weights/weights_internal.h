@@ -51,7 +51,14 @@ const struct weights_tensor *weights__model_tensor(const struct weights_model *m
 const struct model *weights__model_of(const struct weights_model *m);
 const struct weights *weights__model_set(const struct weights_model *m);
 
-/* weights__read - n bytes of t from byte at of it. weights__finite - whether bytes of F32, F16 or BF16 hold no NaN or infinity. */
+/* weights__readable - whether tensors of the dtype can be parameters. */
+#define WEIGHTS__READABLE "dtype F32, F16, BF16 or F64"
+bool weights__readable(enum weights_dtype dtype);
+
+/*
+ * weights__read - n bytes of t from byte at of it. weights__finite - whether bytes of a readable dtype hold no NaN, no infinity and nothing
+ * that is one as float.
+ */
 int weights__read(const struct weights_tensor *t, uint64_t at, size_t n, void *out, struct err_note *note);
 bool weights__finite(enum weights_dtype dtype, const void *p, size_t n_bytes);
 

@@ -51,9 +51,16 @@ struct bus_options {
 };
 
 /*
+ * bus_raise_files - raises the soft limit of open files to the hard one: each connection needs a descriptor, idle ones and strangers' too.
+ * EMFILE if that is so low that libzmq or MPI would abort for want of one. bus_new does it; a program whose other libraries open files first
+ * calls it at its start.
+ */
+int bus_raise_files(struct err_note *note);
+
+/*
  * bus_new - with curve_dir: reads our key and the allow-list, starts the ZAP thread and tests that a random
  * key is rejected. Returns 0; ERR_CONFIG, ERR_NOT_FOUND, EACCES or ERR_FORMAT for keys (the note names the
- * file); ERR_INTERNAL when the test fails.
+ * file); ERR_INTERNAL when the test fails; EMFILE, see bus_raise_files.
  * bus_destroy - after all sockets are destroyed and all threads that had one have ended. Takes NULL. Waits at
  * most a second for frames that were sent last.
  */

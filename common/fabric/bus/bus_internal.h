@@ -53,10 +53,11 @@ int bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_
 int bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *server_key, struct err_note *note);
 
 /*
- * guard.c: ends TCP connections that make us hold too much. One per bus; its thread starts with the first watch.
- * bus__guard_watch     accepted connections of a socket bound to endpoint are watched; those of ipc only when the accepted
- *                      keys change. socket, else NULL: its refused handshakes are reported, and when a key is removed all
- *                      its connections are ended, for they come back by themselves if they may
+ * guard.c: ends connections that make us hold too much. One per bus; its threads start with the first watch.
+ * bus__guard_watch     accepted connections of a socket bound to endpoint are watched. socket, else NULL: its refused handshakes are
+ *                      reported, and when a key is removed all its connections are ended, for they come back by themselves if
+ *                      they may. lock, else NULL: of a socket that is not polled, so that libzmq would keep what it had for ended
+ *                      connections
  * bus__guard_received  a frame of so many bytes came in on fd, which may be -1
  * bus__guard_may_send  an answer of so many bytes may be sent; false: what was sent before is not read, the
  *                      connection is ended
@@ -67,12 +68,12 @@ struct bus__limits {
 
 int bus__guard_new(struct bus__guard **out, struct bus *bus);	/* 0 or ENOMEM */
 void bus__guard_destroy(struct bus__guard **guard);
-int bus__guard_watch(struct bus__guard *guard, const char *endpoint, struct bus__limits limits, void *socket);	/* 0 or errno */
+int bus__guard_watch(struct bus__guard *guard, const char *endpoint, struct bus__limits limits, void *socket, pthread_mutex_t *lock);	/* 0 or errno */
 void bus__refused(struct bus *bus, int event, int value, const char *endpoint);	/* an event of a server's monitor: logs and counts */
 void bus__guard_forget(struct bus__guard *guard, const char *endpoint);
 void bus__guard_received(struct bus__guard *guard, int fd, size_t bytes);
 bool bus__guard_may_send(struct bus__guard *guard, int fd, size_t bytes, uint64_t most);
-void bus__peer_address(int fd, char *out, size_t size);		/* "192.0.2.7:4711", or "?" */
+void bus__peer_address(int fd, char *out, size_t size);		/* "192.0.2.7:4711"; ipc: "pid:4711"; "?" */
 
 /* endpoint.c */
 struct bus__endpoint {

@@ -23,6 +23,7 @@ enum {
 	KEEPALIVE_IDLE_S = 6, KEEPALIVE_EVERY_S = 2, KEEPALIVE_PROBES = 3,
 	BACKLOG = 1024,
 	SOCKETS_MAX = 8192,
+	FILES_MIN = 64,			/* descriptors: selectord has 32 of its own, a rank of trainerd under MPI 44 */
 	BUDGET_MIN = 64 << 20,
 	BUDGET_MESSAGES = 16		/* bytes queued for all peers together, in units of max_message */
 };
@@ -65,16 +66,19 @@ open_keys(struct bus *bus, const struct bus_options *o, struct err_note *note)
 	return (rc = bus__zap_start(bus, note)) != 0 ? rc : bus__zap_prove(bus, note);
 }
 
-/* As many descriptors as the kernel gives: each connection needs one, idle ones and strangers' too. */
-static void
-raise_files(void)
+int
+bus_raise_files(struct err_note *note)
 {
 	struct rlimit files;
 
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+		return 0;
+	if (files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
+	return files.rlim_cur >= FILES_MIN ? 0 : err_expect(note, EMFILE, "open files (ulimit -n)",
+	    "a hard limit of at least %d for this process", "%llu", FILES_MIN, (unsigned long long)files.rlim_cur);
 }
 
 int
@@ -84,6 +88,8 @@ bus_new(struct bus **out, const struct bus_options *options, struct err_note *no
 	int rc = 0;
 
 	*out = NULL;
+	if ((rc = bus_raise_files(note)) != 0)
+		return rc;
 	if ((bus = calloc(1, sizeof(*bus))) == NULL)
 		return err_note_set(note, ENOMEM, "bus");
 	bus->max_message = options->max_message != 0 ? options->max_message : DEFAULT_MAX_MESSAGE;
@@ -91,7 +97,6 @@ bus_new(struct bus **out, const struct bus_options *options, struct err_note *no
 	bus->budget = bus->max_message * BUDGET_MESSAGES;
 	if (bus->budget < BUDGET_MIN)
 		bus->budget = BUDGET_MIN;
-	raise_files();
 	if (bus->max_message > INT32_MAX)
 		rc = err_expect(note, ERR_CONFIG, "bus.max_message", "at most %d bytes", "%llu", INT32_MAX,
 		    (unsigned long long)bus->max_message);

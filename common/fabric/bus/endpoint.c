@@ -105,10 +105,14 @@ bus__peer_address(int fd, char *out, size_t size)
 {
 	char host[INET6_ADDRSTRLEN + 8], port[8];
 	struct sockaddr_storage at;
-	socklen_t n = sizeof(at);
+	socklen_t n = sizeof(at), n_cred = sizeof(struct ucred);
+	struct ucred cred;
 
-	if (getpeername(fd, (struct sockaddr *)&at, &n) != 0 || getnameinfo((struct sockaddr *)&at, n, host, sizeof(host), port,
-	    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+	if (getpeername(fd, (struct sockaddr *)&at, &n) != 0)
+		snprintf(out, size, "?");
+	else if (at.ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n_cred) == 0)
+		snprintf(out, size, "pid:%ld", (long)cred.pid);
+	else if (getnameinfo((struct sockaddr *)&at, n, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		snprintf(out, size, "?");
 	else
 		snprintf(out, size, at.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);

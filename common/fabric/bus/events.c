@@ -41,7 +41,7 @@ bus_events_publish(struct bus_events **out, struct bus *bus, const char *endpoin
 	if ((rc = make(out, bus, ZMQ_PUB, note)) == 0)
 		rc = bus__bind(bus, (*out)->socket, endpoint, (*out)->endpoint, note);
 	if (rc == 0 && (rc = bus__guard_watch(bus->guard, (*out)->endpoint, (struct bus__limits){HELD_BYTES, HELD_BYTES},
-	    (*out)->socket)) != 0)
+	    (*out)->socket, &(*out)->lock)) != 0)
 		err_note_set(note, rc, "%s: thread that watches connections", endpoint);
 	if (*out != NULL)
 		(*out)->publishes = rc == 0;

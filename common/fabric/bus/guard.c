@@ -6,10 +6,13 @@
  * was acknowledged, and shutdown(2) ends a connection. So a thread compares, for each accepted connection, the
  * bytes that came in with those that the daemon received, and ends what holds too much.
  *
+ * Where nobody is connected nothing can be held, and the thread waits until a socket accepts a connection: the sockets' monitors say so at once.
+ *
  * What is held in memory may be more than the bytes that came: a frame of one byte costs libzmq about 100. So the
  * process's memory is watched too while bytes are held.
  *
- * Connections of ipc sockets are not counted: who may connect there is decided by the folder's permissions.
+ * Of an ipc connection the kernel counts nothing. server.c counts its messages. One that never ends is seen here by what it does: bytes
+ * wait in the connection again and again, no message of it comes out, and meanwhile the memory of the process grows.
  */
 #include "fabric/bus/bus_internal.h"
 
@@ -24,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -36,18 +40,24 @@
 enum {
 	LISTENERS_MAX = 8,
 	SCAN_MS = 20, SCAN_SHARE = 20,	/* pause after a scan: at least SCAN_MS, and so many times what it took */
-	FRAME_EXTRA = 64,		/* bytes beside the frame: headers, boxes of CURVE */
+	QUIET_MS = 1000,		/* where nobody is connected: keys, ended connections and memory are looked at so often */
+	FIRST_EXTRA = 1024,		/* bytes of the handshake */
+	FRAME_EXTRA = 9, CURVE_EXTRA = 33,	/* beside a frame: flags and length; "MESSAGE", nonce, box, flags */
 	IDLE_PER_S = 64,		/* bytes of heartbeats, which nobody receives */
 	QUIET_BYTES = 1 << 20,		/* less than that held by all peers is not worth looking at */
-	SPARE_FDS = 64,
+	HEARTBEAT_BYTES = 256,		/* ipc: what waits between heartbeats may be so much */
+	SPARE_FDS = 64, SPARE_SHARE = 4,	/* descriptors to be left: so many, or this part of all */
 	KEYS_MS = 1000,
-	TRIM_MS = 500			/* after so long in quiet, when libzmq has freed what it held */
+	TEND_MS = 500,
+	TRIM_MS = 500, TRIM_TIMES = 4	/* after so long in quiet, when libzmq has freed what it held; what peers left that are gone takes longer */
 };
 
 struct connection {
 	uint64_t cookie;		/* the kernel's number of the socket; 0: not one of ours */
 	uint64_t received, sent;	/* bytes of frames that the daemon received and sent */
 	uint64_t n_frames;
+	uint64_t seen_frames;		/* ipc: n_frames when own_bytes was taken */
+	uint64_t own_bytes;		/* ipc: own_memory() when bytes waited for the first time after the last frame; 0: none did */
 	int64_t since_ms;
 	int listener;			/* -1: not an accepted connection */
 	bool ended;
@@ -55,9 +65,12 @@ struct connection {
 
 struct bus__guard {
 	pthread_mutex_t lock;
-	pthread_t thread;
-	bool started;
-	struct bus_waker *stop;
+	pthread_mutex_t tending;	/* of a listener's socket; taken before lock */
+	pthread_cond_t tend;
+	pthread_t threads[2];		/* guard_main, tend_main */
+	int n_started;
+	bool stop, stop_tending;	/* under lock, tending */
+	struct bus_waker *waker;	/* stop, or another listener */
 	struct bus *bus;
 	struct listener {
 		bool used;
@@ -65,14 +78,19 @@ struct bus__guard {
 		char path[BUS_ENDPOINT_MAX];	/* of an ipc socket; else the endpoint, for the log */
 		struct bus__limits limits;
 		void *socket, *monitor;	/* NULL: the socket's owner has the monitor */
+		pthread_mutex_t *lock;	/* of a socket that nobody may use for hours, see tend; NULL: its owner polls it */
 	} listeners[LISTENERS_MAX];
 	uint64_t keys_sum;
 	int64_t keys_ms;		/* when to look at the keys again */
 	struct connection *by_fd;
 	size_t cap;
 	size_t n_fds;			/* open descriptors at the last scan */
+	size_t n_connected;		/* accepted connections then; 0: quiet */
+	bool few_files;			/* and they were nearly as many as the limit allows */
 	uint64_t quiet_memory;		/* bytes, when the peers began to hold more than QUIET_BYTES; 0: they do not */
 	int64_t trim_ms;		/* much was held: when memory goes back to the kernel; 0: it was not */
+	int n_trims;			/* since then */
+	uint64_t flood_bytes;		/* own_memory() before the ipc connection that was ended last; used until memory went back */
 };
 
 /* Lock held. The entry of a descriptor that is an open socket now; NULL: it is none, or no memory. */
@@ -120,7 +138,7 @@ held(const struct connection *c, int fd, uint64_t *in, uint64_t *out)
 {
 	struct tcp_info info = {0};
 	socklen_t n = sizeof(info);
-	uint64_t known = c->received + (uint64_t)(clock_now_ms() - c->since_ms) * IDLE_PER_S / 1000 + FRAME_EXTRA * 16;
+	uint64_t known = c->received + (uint64_t)(clock_now_ms() - c->since_ms) * IDLE_PER_S / 1000 + FIRST_EXTRA;
 
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0 ||
 	    n < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received))
@@ -128,6 +146,13 @@ held(const struct connection *c, int fd, uint64_t *in, uint64_t *out)
 	*in = info.tcpi_bytes_received > known ? info.tcpi_bytes_received - known : 0;
 	*out = c->sent > info.tcpi_bytes_acked ? c->sent - info.tcpi_bytes_acked : 0;
 	return true;
+}
+
+static void
+trim_later(struct bus__guard *g)
+{
+	g->trim_ms = clock_now_ms() + TRIM_MS;
+	g->n_trims = 0;
 }
 
 static void
@@ -141,7 +166,7 @@ end(struct bus__guard *g, struct connection *c, int fd, uint64_t bytes, const ch
 	if (c->ended)
 		return;
 	c->ended = true;
-	g->trim_ms = clock_now_ms() + TRIM_MS;
+	trim_later(g);
 	atomic_fetch_add(&g->bus->n_ended, 1);
 	bus__peer_address(fd, address, sizeof(address));
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));	/* when libzmq closes it, nothing of it stays in the kernel */
@@ -166,11 +191,34 @@ own_memory(void)
 
 /* The connections of one scan that hold most, and what all of them hold. */
 struct sums {
+	uint64_t own_bytes;		/* own_memory(); 0: not asked for yet */
 	uint64_t in, out, most_in, most_out;
 	int in_fd, out_fd;
 	int idle_fd;			/* the oldest connection that has sent nothing */
 	int64_t idle_since_ms;
 };
+
+/* Lock held. An ipc connection. */
+static void
+look_at_ipc(struct bus__guard *g, struct connection *c, int fd, struct sums *sums)
+{
+	int waiting;
+
+	if (c->n_frames != c->seen_frames) {
+		c->seen_frames = c->n_frames;
+		c->own_bytes = 0;
+	}
+	if (ioctl(fd, FIONREAD, &waiting) != 0 || waiting <= HEARTBEAT_BYTES)
+		return;
+	if (sums->own_bytes == 0)
+		sums->own_bytes = own_memory();
+	if (c->own_bytes == 0) {
+		c->own_bytes = g->trim_ms != 0 && g->n_trims == 0 && g->flood_bytes != 0 ? g->flood_bytes : sums->own_bytes;
+	} else if (sums->own_bytes > c->own_bytes + g->bus->budget) {
+		g->flood_bytes = c->own_bytes;
+		end(g, c, fd, sums->own_bytes - c->own_bytes, "memory grew so much since its last complete message, and it goes on sending");
+	}
+}
 
 /* Lock held. */
 static void
@@ -180,7 +228,14 @@ look_at(struct bus__guard *g, int fd, struct sums *sums)
 	const struct bus__limits *limits;
 	uint64_t in, out;
 
-	if (c == NULL || c->listener < 0 || c->ended || !held(c, fd, &in, &out))
+	if (c == NULL || c->listener < 0)
+		return;
+	g->n_connected++;
+	if (c->ended)
+		return;
+	if (g->listeners[c->listener].port == 0)
+		look_at_ipc(g, c, fd, sums);
+	if (!held(c, fd, &in, &out))
 		return;
 	limits = &g->listeners[c->listener].limits;
 	if (c->n_frames == 0 && in > limits->first) {
@@ -211,8 +266,11 @@ look_at(struct bus__guard *g, int fd, struct sums *sums)
 static void
 decide(struct bus__guard *g, const struct sums *s)
 {
+	static struct log_limit limit;
+	unsigned long left_out;
 	struct rlimit files;
-	uint64_t memory;
+	uint64_t memory, spare;
+	bool few;
 
 	if (s->in > g->bus->budget)
 		end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in, "all peers together sent more than can be handled; this one most");
@@ -224,12 +282,20 @@ decide(struct bus__guard *g, const struct sums *s)
 			g->quiet_memory = memory;
 		if (memory > g->quiet_memory + g->bus->budget)
 			end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in, "what peers sent fills the memory; this one sent most");
-		g->trim_ms = clock_now_ms() + TRIM_MS;
+		trim_later(g);
 	} else {
 		g->quiet_memory = 0;
 	}
-	if (s->idle_fd >= 0 && getrlimit(RLIMIT_NOFILE, &files) == 0 && g->n_fds + SPARE_FDS > files.rlim_cur)
-		end(g, &g->by_fd[s->idle_fd], s->idle_fd, 0, "no descriptors are left, and it has sent nothing");
+	if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+		return;
+	spare = files.rlim_cur / SPARE_SHARE < SPARE_FDS ? files.rlim_cur / SPARE_SHARE : SPARE_FDS;
+	few = g->n_fds + spare > files.rlim_cur;
+	if (few && s->idle_fd >= 0)
+		end(g, &g->by_fd[s->idle_fd], s->idle_fd, 0, "few descriptors are left, and it has sent nothing");
+	else if (few && !g->few_files && log_limited(&limit, &left_out))
+		log_warn("bus.few_files", "open=%zu limit=%llu hint=\"raise the limit (ulimit -Hn, LimitNOFILE of a unit), or new peers will not be "
+		    "able to connect\" left_out=%lu", g->n_fds, (unsigned long long)files.rlim_cur, left_out);
+	g->few_files = few;
 }
 
 /*
@@ -287,6 +353,7 @@ scan(struct bus__guard *g)
 	if (dir == NULL)
 		return;
 	pthread_mutex_lock(&g->lock);
+	g->n_connected = 0;
 	for (; (entry = readdir(dir)) != NULL; n++)
 		if (isdigit((unsigned char)entry->d_name[0]))
 			look_at(g, atoi(entry->d_name), &sums);
@@ -294,30 +361,113 @@ scan(struct bus__guard *g)
 	decide(g, &sums);
 	look_at_keys(g);
 	for (int i = 0, event, value; i < LISTENERS_MAX; i++)
-		while (g->listeners[i].monitor != NULL && bus__monitor_next(g->listeners[i].monitor, &event, &value))
+		while (g->listeners[i].monitor != NULL && bus__monitor_next(g->listeners[i].monitor, &event, &value)) {
+			g->n_connected += event == ZMQ_EVENT_ACCEPTED;	/* perhaps since we looked */
 			bus__refused(g->bus, event, value, g->listeners[i].path);
+		}
 	if ((trim = g->trim_ms != 0 && g->trim_ms <= clock_now_ms()))
-		g->trim_ms = 0;
+		g->trim_ms = ++g->n_trims < TRIM_TIMES ? clock_now_ms() + ((int64_t)TRIM_MS << 3 * g->n_trims) : 0;
 	pthread_mutex_unlock(&g->lock);
 	closedir(dir);
 	if (trim)
 		malloc_trim(0);
 }
 
+/*
+ * Waits until the next scan is due; false: the end. A listener whose monitor is its owner's does not say here that it accepted a connection, so
+ * scans go on beside it.
+ */
+static bool
+wait_scan(struct bus__guard *g, int pause_ms)
+{
+	struct pollfd fds[1 + LISTENERS_MAX] = {{.fd = bus__waker_fd(g->waker), .events = POLLIN}};
+	size_t size = sizeof(fds[0].fd);
+	bool quiet, stop;
+	nfds_t n = 1;
+
+	pthread_mutex_lock(&g->lock);
+	quiet = g->n_connected == 0;
+	for (int i = 0; i < LISTENERS_MAX && quiet; i++) {
+		const struct listener *l = &g->listeners[i];
+
+		if (!l->used)
+			continue;
+		quiet = l->monitor != NULL && zmq_getsockopt(l->monitor, ZMQ_FD, &fds[n].fd, &size) == 0;
+		fds[n++].events = POLLIN;
+	}
+	pthread_mutex_unlock(&g->lock);
+	poll(fds, quiet ? n : 1, quiet ? QUIET_MS : pause_ms);
+	if (fds[0].revents != 0)
+		bus__waker_clear(g->waker);
+	pthread_mutex_lock(&g->lock);
+	stop = g->stop;
+	pthread_mutex_unlock(&g->lock);
+	return !stop;
+}
+
+/* Processor time of this thread: on a busy host the time by the clock would make the pauses long. */
+static double
+used_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void *
 guard_main(void *arg)
 {
 	struct bus__guard *g = arg;
-	struct pollfd stop = {.fd = bus__waker_fd(g->stop), .events = POLLIN};
 	double pause_s = 0;
 
-	while (poll(&stop, 1, (int)(pause_s * 1000) + SCAN_MS) == 0) {
-		double start_s = clock_now_s();
+	do {
+		double start_s = used_s();
 
 		scan(g);
-		pause_s = SCAN_SHARE * (clock_now_s() - start_s);
+		pause_s = SCAN_SHARE * (used_s() - start_s);
 		pause_s = pause_s > 1 ? 1 : pause_s;
+	} while (wait_scan(g, (int)(pause_s * 1000) + SCAN_MS));
+	return NULL;
+}
+
+/*
+ * tending held. libzmq frees what it had for a connection that ended when its socket is used next. On a socket that only sends, that may
+ * be never: each subscriber that came and went would leave 33 KB. This call also takes in what subscribers send, and does not return while they send faster;
+ * so it has a thread of its own, and guard_main ends them meanwhile.
+ */
+static void
+tend(struct bus__guard *g, int i)
+{
+	pthread_mutex_t *lock;
+	void *socket;
+	int events;
+	size_t n = sizeof(events);
+
+	pthread_mutex_lock(&g->lock);
+	socket = g->listeners[i].used ? g->listeners[i].socket : NULL;
+	lock = g->listeners[i].lock;
+	pthread_mutex_unlock(&g->lock);
+	if (socket == NULL || lock == NULL || pthread_mutex_trylock(lock) != 0)
+		return;
+	zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n);
+	pthread_mutex_unlock(lock);
+}
+
+static void *
+tend_main(void *arg)
+{
+	struct bus__guard *g = arg;
+	struct timespec next;
+
+	pthread_mutex_lock(&g->tending);
+	while (!g->stop_tending) {
+		next = clock_after_ms(TEND_MS);
+		pthread_cond_timedwait(&g->tend, &g->tending, &next);
+		for (int i = 0; i < LISTENERS_MAX && !g->stop_tending; i++)
+			tend(g, i);
 	}
+	pthread_mutex_unlock(&g->tending);
 	return NULL;
 }
 
@@ -330,6 +480,8 @@ bus__guard_new(struct bus__guard **out, struct bus *bus)
 		return ENOMEM;
 	g->bus = bus;
 	pthread_mutex_init(&g->lock, NULL);
+	pthread_mutex_init(&g->tending, NULL);
+	clock_cond_init(&g->tend);
 	return 0;
 }
 
@@ -340,11 +492,20 @@ bus__guard_destroy(struct bus__guard **guard)
 
 	if (g == NULL)
 		return;
-	if (g->started) {
-		bus_waker_wake(g->stop);
-		pthread_join(g->thread, NULL);
-	}
-	bus_waker_destroy(&g->stop);
+	pthread_mutex_lock(&g->lock);
+	g->stop = true;
+	pthread_mutex_unlock(&g->lock);
+	if (g->n_started > 0)
+		bus_waker_wake(g->waker);
+	pthread_mutex_lock(&g->tending);
+	g->stop_tending = true;
+	pthread_cond_signal(&g->tend);
+	pthread_mutex_unlock(&g->tending);
+	while (g->n_started > 0)
+		pthread_join(g->threads[--g->n_started], NULL);
+	bus_waker_destroy(&g->waker);
+	pthread_cond_destroy(&g->tend);
+	pthread_mutex_destroy(&g->tending);
 	pthread_mutex_destroy(&g->lock);
 	free(g->by_fd);
 	free(g);
@@ -363,23 +524,26 @@ port_of(const char *endpoint)
 static int
 start(struct bus__guard *g)
 {
+	static void *(*const mains[])(void *) = {guard_main, tend_main};
 	sigset_t all, old;
-	int rc;
+	int rc = 0;
 
-	if (g->started)
+	if (g->n_started == 2) {
+		bus_waker_wake(g->waker);	/* it waits for this listener's connections too; those there are seen by the scan */
 		return 0;
-	if (g->stop == NULL && (g->stop = bus_waker_new()) == NULL)
+	}
+	if (g->waker == NULL && (g->waker = bus_waker_new()) == NULL)
 		return errno;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&g->thread, NULL, guard_main, g);
+	while (g->n_started < 2 && (rc = pthread_create(&g->threads[g->n_started], NULL, mains[g->n_started], g)) == 0)
+		g->n_started++;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	g->started = rc == 0;
 	return rc;
 }
 
 int
-bus__guard_watch(struct bus__guard *g, const char *endpoint, struct bus__limits limits, void *socket)
+bus__guard_watch(struct bus__guard *g, const char *endpoint, struct bus__limits limits, void *socket, pthread_mutex_t *lock)
 {
 	uint16_t port = port_of(endpoint);
 	int rc = 0;
@@ -392,12 +556,13 @@ bus__guard_watch(struct bus__guard *g, const char *endpoint, struct bus__limits 
 			*l = (struct listener){.used = true, .port = port, .limits = limits};
 			snprintf(l->path, sizeof(l->path), "%s", port == 0 ? endpoint + 6 : endpoint);
 			l->socket = socket;
+			l->lock = lock;
 			if (socket != NULL && (l->monitor = bus__monitor_new(g->bus, socket,
-			    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)) == NULL)
+			    ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)) == NULL)
 				rc = errno;
 			break;
 		}
-	if (!g->started && g->bus->curve_dir != NULL)
+	if (g->n_started == 0 && g->bus->curve_dir != NULL)
 		g->keys_sum = bus__keys_sum(g->bus->curve_dir);
 	rc = rc != 0 ? rc : start(g);
 	pthread_mutex_unlock(&g->lock);
@@ -409,6 +574,7 @@ bus__guard_forget(struct bus__guard *g, const char *endpoint)
 {
 	uint16_t port = port_of(endpoint);
 
+	pthread_mutex_lock(&g->tending);
 	pthread_mutex_lock(&g->lock);
 	for (int i = 0; i < LISTENERS_MAX; i++) {
 		struct listener *l = &g->listeners[i];
@@ -424,6 +590,7 @@ bus__guard_forget(struct bus__guard *g, const char *endpoint)
 				g->by_fd[fd].cookie = 0;
 	}
 	pthread_mutex_unlock(&g->lock);
+	pthread_mutex_unlock(&g->tending);
 }
 
 void
@@ -433,7 +600,7 @@ bus__guard_received(struct bus__guard *g, int fd, size_t bytes)
 
 	pthread_mutex_lock(&g->lock);
 	if ((c = connection_of(g, fd)) != NULL) {
-		c->received += bytes + FRAME_EXTRA;
+		c->received += bytes + FRAME_EXTRA + (g->bus->curve_dir != NULL ? CURVE_EXTRA : 0);
 		c->n_frames++;
 	}
 	pthread_mutex_unlock(&g->lock);

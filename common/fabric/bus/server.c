@@ -18,6 +18,8 @@ enum {
 	FIRST_BYTES = 256 << 10,	/* what a peer may send before its first message (HELLO) is complete */
 	STUCK_MS = 2000,		/* a peer that has read nothing for so long is ended when the budget is used up */
 	ID_BYTES = 5,			/* of ids that ROUTER makes: 0 and a number */
+	AHEAD = 64,			/* ipc: frames taken from libzmq for each one that is returned */
+	FRAME_COST = 160,		/* memory of a queued frame beside its bytes */
 	LINGER_MS = 1000,
 	END_MS = 500			/* a last REFUSE has so long to be sent before the connection is closed */
 };
@@ -36,6 +38,13 @@ struct peer {
 	int64_t end_ms;			/* ended: when to close the connection; INT64_MAX: done */
 	struct bus__outbox box;
 	struct bus__flow *flow;		/* of box and what libzmq holds */
+	size_t in_bytes;		/* of frames in bus_server.in */
+};
+
+/* A frame that was taken from libzmq and is not returned yet. */
+struct waiting {
+	TAILQ_ENTRY(waiting) entry;
+	struct bus_event event;
 };
 
 struct bus_server {
@@ -45,7 +54,10 @@ struct bus_server {
 	LIST_HEAD(, peer) buckets[BUCKETS];	/* by number */
 	size_t n_gone, n_ended;		/* peers marked so and still in the table */
 	size_t queued;			/* bytes, of all peers */
-	size_t max_queued;		/* bytes, of each peer */
+	size_t max_queued;		/* bytes, of each peer, in each direction */
+	bool ipc;			/* the kernel does not count what comes in: frames are taken from libzmq early, and counted here */
+	TAILQ_HEAD(, waiting) in;
+	size_t in_bytes;
 	bool *fd_open;			/* of descriptors below n_fds: a connection was accepted and has not ended */
 	size_t n_fds;
 	unsigned keys_changed;		/* bus.keys_changed when peers' keys were looked at last */
@@ -283,7 +295,7 @@ flush(struct bus__source *source, int64_t *due_ms, bool *pending)
 			if (p->ended && !p->gone && p->end_ms < *due_ms)
 				*due_ms = p->end_ms;
 		}
-	*pending = *pending || s->n_gone > 0;
+	*pending = *pending || s->n_gone > 0 || !TAILQ_EMPTY(&s->in);
 	return s->queued;
 }
 
@@ -300,19 +312,23 @@ bus_server_new(struct bus_server **out, struct bus *bus, const char *endpoint, s
 	s->source.flush = flush;
 	s->bus = bus;
 	s->max_queued = (size_t)bus->max_message * QUEUE_MESSAGES;
+	s->ipc = strncmp(endpoint, "ipc://", 6) == 0;
+	TAILQ_INIT(&s->in);
 	if ((s->source.socket = bus__socket_new(bus, &options)) == NULL
 	    || (s->source.monitor = bus__monitor_new(bus, s->source.socket, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED |
 	    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)) == NULL)
 		rc = err_note_set(note, errno, "%s", endpoint);
 	else if ((rc = bus__bind(bus, s->source.socket, endpoint, s->endpoint, note)) == 0 &&
 	    (rc = bus__guard_watch(bus->guard, s->endpoint, (struct bus__limits){FIRST_BYTES, s->max_queued},
-	    NULL)) != 0)
+	    NULL, NULL)) != 0)
 		err_note_set(note, rc, "%s: thread that watches connections", endpoint);
 	if (rc != 0)
 		bus_server_destroy(&s);
 	*out = s;
 	return rc;
 }
+
+static void drop_waiting(struct bus_server *s, const struct peer *peer);
 
 void
 bus_server_destroy(struct bus_server **server)
@@ -326,6 +342,7 @@ bus_server_destroy(struct bus_server **server)
 		return;
 	*server = NULL;
 	flush(&s->source, &ignored_ms, &ignored);	/* sends what ZeroMQ still takes */
+	drop_waiting(s, NULL);
 	for (int b = 0; b < BUCKETS; b++)
 		while ((p = LIST_FIRST(&s->buckets[b])) != NULL)
 			forget(p);
@@ -386,12 +403,10 @@ fill_user(struct bus_event *event, struct peer *p, zmq_msg_t *msg)
 	snprintf(p->public_key, sizeof(p->public_key), "%s", key + 1);
 }
 
-int
-bus_server_recv(struct bus_server *s, struct bus_event *event)
+/* The next frame of a peer that may send: 0, EAGAIN, errno. */
+static int
+receive(struct bus_server *s, struct bus_event *event, struct peer **from)
 {
-	memset(event, 0, sizeof(*event));
-	/* Lost connections first, then frames: at EAGAIN all frames of lost peers have been returned. */
-	drain_monitor(s);
 	for (;;) {
 		uint8_t id[256];
 		struct peer *p;
@@ -401,12 +416,7 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 		if ((n = zmq_recv(s->source.socket, id, sizeof(id), ZMQ_DONTWAIT)) < 0) {
 			if (errno == EINTR)
 				continue;
-			if (errno != EAGAIN)
-				return errno;
-			if ((event->peer = take_gone(s)) == 0)
-				return ERR_AGAIN;
-			event->kind = BUS_EVENT_GONE;
-			return 0;
+			return errno;
 		}
 		if ((rc = bus__frame_recv(s->source.socket, event, &single)) != 0)
 			return rc;
@@ -427,8 +437,113 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 		event->kind = BUS_EVENT_FRAME;
 		event->peer = p->number;
 		fill_user(event, p, event->own);
+		*from = p;
 		return 0;
 	}
+}
+
+/* Peers with frames in s->in are in the table: GONE comes after all of them. */
+static void
+waiting_free(struct bus_server *s, struct waiting *w)
+{
+	struct peer *p = find(s, w->event.peer);
+
+	p->in_bytes -= w->event.len + FRAME_COST;
+	s->in_bytes -= w->event.len + FRAME_COST;
+	TAILQ_REMOVE(&s->in, w, entry);
+	free(w);
+}
+
+/* Those of peer, or all of them (NULL). */
+static void
+drop_waiting(struct bus_server *s, const struct peer *peer)
+{
+	struct waiting *next;
+
+	for (struct waiting *w = TAILQ_FIRST(&s->in); w != NULL; w = next) {
+		struct bus_event event = w->event;
+
+		next = TAILQ_NEXT(w, entry);
+		if (peer != NULL && event.peer != peer->number)
+			continue;
+		waiting_free(s, w);
+		bus_event_free(&event);
+	}
+}
+
+/* As guard.c ends TCP connections: one that holds too much, and the one that holds most when all of them together do. */
+static void
+end_flooding(struct bus_server *s, struct peer *last)
+{
+	static struct log_limit limit;
+	bool all = s->in_bytes > s->bus->budget;
+	struct peer *p, *worst = last;
+	unsigned long left_out;
+
+	if (!all && last->in_bytes <= s->max_queued)
+		return;
+	if (all)
+		EACH_PEER(s, p)
+			worst = p->in_bytes > worst->in_bytes ? p : worst;
+	if (log_limited(&limit, &left_out))
+		log_warn("bus.peer_ended", "endpoint=%s peer=%llx bytes=%zu why=\"%s\" left_out=%lu", s->endpoint, (unsigned long long)worst->number,
+		    worst->in_bytes, all ? "all peers together sent more than can be handled; this one most" :
+		    "its messages come faster than they can be handled", left_out);
+	atomic_fetch_add(&s->bus->n_ended, 1);
+	drop_waiting(s, worst);
+	drop_queue(s, worst);
+	end(s, worst, 0);
+	disconnect(worst);
+}
+
+static int
+take_early(struct bus_server *s)
+{
+	struct waiting *w;
+	struct peer *p;
+	int rc = 0;
+
+	for (int i = 0; i < AHEAD && rc == 0; i++) {
+		if ((w = calloc(1, sizeof(*w))) == NULL)
+			return ENOMEM;
+		if ((rc = receive(s, &w->event, &p)) != 0) {
+			free(w);
+			break;
+		}
+		TAILQ_INSERT_TAIL(&s->in, w, entry);
+		p->in_bytes += w->event.len + FRAME_COST;
+		s->in_bytes += w->event.len + FRAME_COST;
+		end_flooding(s, p);
+	}
+	return rc;
+}
+
+int
+bus_server_recv(struct bus_server *s, struct bus_event *event)
+{
+	struct waiting *w;
+	struct peer *p;
+	int rc;
+
+	memset(event, 0, sizeof(*event));
+	/* Lost connections first, then frames: at EAGAIN all frames of lost peers have been returned. */
+	drain_monitor(s);
+	rc = s->ipc ? take_early(s) : receive(s, event, &p);
+	while ((w = TAILQ_FIRST(&s->in)) != NULL) {
+		bool ended = find(s, w->event.peer)->ended;
+
+		*event = w->event;
+		waiting_free(s, w);
+		if (!ended)
+			return 0;
+		bus_event_free(event);
+	}
+	if (rc != EAGAIN)
+		return rc;
+	if ((event->peer = take_gone(s)) == 0)
+		return ERR_AGAIN;
+	event->kind = BUS_EVENT_GONE;
+	return 0;
 }
 
 /*

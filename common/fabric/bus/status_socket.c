@@ -94,7 +94,7 @@ bus_status_new(struct bus_status **out, struct bus *bus, const char *endpoint, b
 		rc = err_note_set(note, errno, "%s", endpoint);
 	else if ((rc = bus__bind(bus, s->service.socket, endpoint, s->endpoint, note)) == 0 &&
 	    ((rc = bus__guard_watch(bus->guard, s->endpoint, (struct bus__limits){HELD_BYTES, HELD_BYTES},
-	    s->service.socket)) != 0 ||
+	    s->service.socket, NULL)) != 0 ||
 	    (rc = bus__service_start(&s->service)) != 0))
 		err_note_set(note, rc, "%s: status thread", endpoint);
 	if (rc != 0)

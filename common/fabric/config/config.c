@@ -151,12 +151,16 @@ config__validate(const struct config *cfg, struct err_note *note)
 		return clash(cfg, note, "phase_one.until_margin", "phase_one.steps", "steps or until_margin, not both");
 	if (config_until_margin(cfg, NULL) && cfg->corpus.heldout[0] == '\0')
 		return clash(cfg, note, "phase_one.until_margin", "corpus.heldout", "a held-out corpus to measure the margin on");
+	if (cfg->trainer.eval_choices.n > 0 && cfg->corpus.heldout[0] == '\0')
+		return clash(cfg, note, "trainer.eval_choices", "corpus.heldout", "a held-out corpus: evaluations are of both");
 	if (p->handover != CONFIG_HANDOVER_STEP && config_phase_one(cfg)) {
 		if (p->handover_steps == 0)
 			return clash(cfg, note, "phase_one.handover_steps", "phase_one.handover", "at least one step");
 		if (p->steps > 0 && p->handover_steps > p->steps)
 			return clash(cfg, note, "phase_one.handover_steps", "phase_one.steps", "at most the steps of phase one");
 	}
+	if (cfg->selector.mode == CONFIG_MODE_FILE && cfg->selector.file[0] == '\0')
+		return clash(cfg, note, "selector.file", "selector.mode", "a file of sequences or scores");
 	config_block(cfg, &block, &kept);
 	if (kept < 1)
 		return clash(cfg, note, "selector.keep_share", cfg->selector.pool > 0 ? "selector.pool" : "selector.block",
@@ -197,6 +201,33 @@ config_until_margin(const struct config *cfg, double *margin_nats)
 	return true;
 }
 
+const char *
+config_compute_class(const struct config *cfg)
+{
+	return strcmp(cfg->teacher.compute_class, "auto") == 0 ? NULL : cfg->teacher.compute_class;
+}
+
+int
+config_teacher_dtype(const struct config *cfg, enum config_dtype *dtype, struct err_note *note)
+{
+	static const struct { const char *word; enum config_dtype dtype; } classes[] = {{"fp32/", CONFIG_DTYPE_FP32},
+	    {"bf16/", CONFIG_DTYPE_BF16}, {"fp16/", CONFIG_DTYPE_AUTO}};
+	const char *class = cfg->teacher.compute_class;
+
+	*dtype = cfg->compute.dtype;
+	for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
+		if (strncmp(class, classes[i].word, strlen(classes[i].word)) != 0)
+			continue;
+		if (classes[i].dtype == CONFIG_DTYPE_AUTO)
+			return err_expect(note, ERR_MISMATCH, "teacher.compute_class", "auto, fp32/... or bf16/... for labels of this engine", "%s", class);
+		if (cfg->compute.dtype != CONFIG_DTYPE_AUTO && cfg->compute.dtype != classes[i].dtype)
+			return err_expect(note, ERR_MISMATCH, "compute.dtype", "%.4s or auto, because teacher.compute_class is %s", "%s",
+			    classes[i].word, class, config_word("compute.dtype", cfg->compute.dtype));
+		*dtype = classes[i].dtype;
+	}
+	return 0;
+}
+
 bool
 config_phase_one(const struct config *cfg)
 {
@@ -210,6 +241,8 @@ config_mode_name(const struct config *cfg)
 		return "baseline";
 	if (cfg->selector.mode == CONFIG_MODE_SALT_DS)
 		return "salt_ds";
+	if (cfg->selector.mode == CONFIG_MODE_FILE)
+		return "salt_file";
 	return cfg->phase_one.steps > 0 && cfg->phase_one.steps == cfg->trainer.steps ? "rkd" : "salt";
 }
 

@@ -22,11 +22,13 @@
 
 /* Choices. The words in fleet.yaml are the last parts of the names in lower case; config_word() returns them. */
 enum config_serve { CONFIG_SERVE_SCORE = 1, CONFIG_SERVE_LABEL = 2, CONFIG_SERVE_BOTH = 3 };	/* bits: SCORE | LABEL = BOTH */
-enum config_mode { CONFIG_MODE_NONE, CONFIG_MODE_SALT_DS };
+enum config_mode { CONFIG_MODE_NONE, CONFIG_MODE_SALT_DS, CONFIG_MODE_FILE };
+enum config_optimizer { CONFIG_OPTIMIZER_ADAMW, CONFIG_OPTIMIZER_MUON };
 enum config_schedule { CONFIG_SCHEDULE_COSINE, CONFIG_SCHEDULE_LINEAR, CONFIG_SCHEDULE_WSD, CONFIG_SCHEDULE_CONSTANT };
 enum config_dtype { CONFIG_DTYPE_AUTO, CONFIG_DTYPE_FP32, CONFIG_DTYPE_BF16 };
 enum config_switch { CONFIG_SWITCH_AUTO, CONFIG_SWITCH_ON, CONFIG_SWITCH_OFF };
 enum config_residual { CONFIG_RESIDUAL_TRUE_TOKEN, CONFIG_RESIDUAL_GHOST, CONFIG_RESIDUAL_RENORMALISE };
+enum config_token_weight { CONFIG_TOKEN_WEIGHT_CONSTANT, CONFIG_TOKEN_WEIGHT_TEACHER_CONFIDENCE, CONFIG_TOKEN_WEIGHT_MARGIN };
 enum config_handover { CONFIG_HANDOVER_STEP, CONFIG_HANDOVER_LINEAR, CONFIG_HANDOVER_RATIO };
 enum config_late { CONFIG_LATE_WAIT, CONFIG_LATE_HARD };
 enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_OPENBLAS, CONFIG_BACKEND_ONEDNN };
@@ -50,9 +52,11 @@ struct config_run {
 };
 
 struct config_corpus {
-	char *train, *heldout;		/* prefixes of PREFIX.bin, PREFIX.idx */
+	char *train;			/* a prefix, or a list as corpus_open takes it */
+	char *heldout;			/* a prefix */
 	uint32_t context;		/* L, tokens */
 	enum corpus_dtype dtype;	/* of raw ids; CORPUS_DTYPE_NONE: auto */
+	bool isolate_documents;
 };
 
 struct config_cache {
@@ -63,6 +67,7 @@ struct config_cache {
 
 struct config_teacher {
 	char *model, *scorer;		/* scorer: derived from model when not given */
+	char *compute_class;		/* "auto" or a name; see config_compute_class() */
 	enum config_serve serve;
 	uint32_t threads;		/* 0: all cores */
 };
@@ -77,10 +82,12 @@ struct config_labels {
 
 struct config_selector {
 	enum config_mode mode;
+	char *file;			/* of mode file; read by selectord only */
 	uint32_t k;
 	uint64_t block;			/* W, sequences; see config_block() */
 	double keep_share;		/* (0, 1] */
 	uint64_t pool;			/* sequences of one global block; 0: blocks of W */
+	bool by_part;			/* of a blend: choose within each part */
 	struct config_texts endpoints;	/* one for each shard, in shard order */
 	uint64_t label_ahead_steps;	/* or CONFIG_ALL */
 	double lease_s;
@@ -98,6 +105,7 @@ struct config_trainer {
 	uint32_t batch;			/* sequences a step, over all ranks */
 	uint32_t micro_batch;		/* sequences; derived: batch / lanes */
 	uint32_t lanes;
+	enum config_optimizer optimizer;
 	double lr;
 	double min_lr_ratio;		/* lr at the end / lr */
 	uint64_t warmup;		/* steps */
@@ -117,6 +125,7 @@ struct config_trainer {
 	struct config_numbers keep_steps;
 	uint64_t eval_every;		/* steps; 0: at the switch and at the end only */
 	uint64_t eval_sequences;	/* 0: all */
+	struct config_texts eval_choices;	/* files or folders of data/task */
 	bool tensorboard;		/* write run.dir/tb */
 	double wait_max_s;		/* 0: for ever */
 	double stall_s;			/* without progress: the watchdog's */
@@ -126,6 +135,7 @@ struct config_phase_one {
 	uint64_t steps;			/* 0: none, unless until_margin */
 	double until_margin;		/* nats; NaN: not given. Ask config_until_margin() */
 	double weight;			/* w */
+	enum config_token_weight token_weight;
 	enum config_residual residual;
 	enum config_handover handover;
 	uint64_t handover_steps;
@@ -182,7 +192,7 @@ struct config {
  * config_load - reads a file, applies overrides, derives values and checks everything.
  * @path       fleet.yaml (at most 1 MiB), or NULL: defaults and overrides only, relative paths from the working directory
  * @overrides  n texts "section.key=value", as for --set; the last one of a key counts. A value is written as in the file
- *             (lists: [a, b] or a,b); its relative paths start at the directory of the file
+ *             (lists: [a, b] or a,b; of corpora [{prefix: a, weight: 1}, ...]); its relative paths start at the directory of the file
  * Returns 0 and *cfg (to be freed by config_destroy), ERR_CONFIG with note "FILE:LINE: KEY: expected .., found ..", ENOMEM or
  * errno. *cfg is NULL on failure. Required keys are checked by config_require, not here.
  */
@@ -203,9 +213,15 @@ enum config_need {
 };
 int config_require(const struct config *cfg, unsigned needs, struct err_note *note);
 
-/* config_mode_name - what the settings amount to: "baseline", "rkd" (phase one is the whole run), "salt" or "salt_ds". */
+/* config_mode_name - what the settings amount to: "baseline", "rkd" (phase one is the whole run), "salt", "salt_ds" or "salt_file". */
 const char *config_mode_name(const struct config *cfg);
 bool config_phase_one(const struct config *cfg);		/* the run has a phase one */
+const char *config_compute_class(const struct config *cfg);	/* teacher.compute_class; NULL: auto */
+/*
+ * config_teacher_dtype - what our engine computes labels in: compute.dtype; with auto, what a declared class begins with. ERR_MISMATCH:
+ * the two contradict each other, or the class is of a format that the engine has not.
+ */
+int config_teacher_dtype(const struct config *cfg, enum config_dtype *dtype, struct err_note *note);
 bool config_until_margin(const struct config *cfg, double *margin_nats);	/* false: not given, *margin untouched */
 
 /*

@@ -9,15 +9,20 @@
 enum {
 	CONFIG__FILE_BYTES_MAX = 1 << 20,
 	CONFIG__ITEMS_MAX = 256,		/* of a list */
+	CONFIG__PATHS_MAX = 15,			/* of a list of paths */
+	CONFIG__LIST_BYTES_MAX = 32768,		/* of a list of corpora as text */
 	CONFIG__TEXT_BYTES_MAX = 4096,
 	CONFIG__VALUE_BYTES = 65536		/* enough for any value as text: 256 endpoints of 200 bytes, quoted */
 };
 
 enum config__type {
 	CONFIG__PATH,
+	CONFIG__CORPUS,			/* a path, or a list of {prefix, weight}, which the field holds as JSON for corpus_open */
+	CONFIG__COMPUTE_CLASS,		/* auto, or the name of a compute class */
 	CONFIG__ENDPOINT,
 	CONFIG__ENDPOINTS,		/* list, at least one, no duplicates */
 	CONFIG__NUMBERS,		/* list of u64 */
+	CONFIG__PATHS,			/* list, no duplicates */
 	CONFIG__U32,
 	CONFIG__U64,
 	CONFIG__BYTES,			/* u64 with KiB MiB GiB TiB */
@@ -76,7 +81,7 @@ struct config_own {
 struct config__raw {
 	bool is_list;
 	size_t n;
-	const char **item;
+	const char **item;		/* of CONFIG__CORPUS: prefix, weight, prefix, weight, ... */
 	bool *quoted;
 };
 
@@ -94,8 +99,9 @@ int config__validate(const struct config *cfg, struct err_note *note);	/* option
 struct config__origin *config__origin_of(const struct config *cfg, const char *key);	/* NULL: no such option */
 bool config__given(const struct config *cfg, const struct config__option *o);	/* it has a default or was set */
 
-/* config__yaml - parses the text of a file and assigns its values. */
+/* config__yaml - parses the text of a file and assigns its values. config__yaml_value: the text of one value. */
 int config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *note);
+int config__yaml_value(struct config *cfg, const struct config__option *o, const char *text, struct err_note *note);
 
 extern const char config__docs_head[];		/* text of docs/config.md before the table */
 

@@ -38,7 +38,7 @@ new_config(const char *file, const char *base_dir, struct config **out, struct e
 		if (o->def != NULL) {
 			if ((rc = config__assign_text(cfg, o, o->def, note)) != 0)
 				goto out;
-		} else if (o->type == CONFIG__PATH) {
+		} else if (o->type == CONFIG__PATH || o->type == CONFIG__CORPUS) {
 			char *empty = mem_arena_strndup(cfg->own->arena, "", 0);
 
 			rc = ENOMEM;

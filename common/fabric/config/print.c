@@ -123,14 +123,18 @@ out:
 static bool
 in_use(const struct config *cfg, const struct config__option *o)
 {
-	bool sampled = cfg->labels.kind == LABELS_KIND_SAMPLED, chosen = cfg->selector.mode == CONFIG_MODE_SALT_DS;
+	bool sampled = cfg->labels.kind == LABELS_KIND_SAMPLED, chosen = cfg->selector.mode != CONFIG_MODE_NONE;
 
 	if (strcmp(o->key, "labels.samples") == 0 || strcmp(o->key, "labels.seed") == 0)
 		return sampled;
 	if (strcmp(o->key, "labels.k") == 0)
 		return cfg->labels.kind == LABELS_KIND_TOPK;
-	if (strcmp(o->key, "selector.k") == 0 || strcmp(o->key, "selector.keep_share") == 0)
+	if (strcmp(o->key, "selector.k") == 0)
+		return cfg->selector.mode == CONFIG_MODE_SALT_DS;
+	if (strcmp(o->key, "selector.keep_share") == 0)
 		return chosen;
+	if (strcmp(o->key, "selector.by_part") == 0)
+		return chosen && corpus_is_list(cfg->corpus.train);
 	if (strcmp(o->key, "selector.block") == 0)
 		return cfg->selector.pool == 0;
 	return true;
@@ -197,10 +201,13 @@ const char config__docs_head[] =
 	"Look up here what an option does, which values it takes, and whether you may change it on a run that exists.\n"
 	"\n"
 	"One file configures every daemon of a fleet. It has sections, sections have options, and an option has one value or a flat list.\n"
+	"`corpus.train` may also be a list of corpora with weights: `[{prefix: data/web, weight: 0.7}, {prefix: data/code, weight: 0.3}]`, or a\n"
+	"line `- {prefix: data/web, weight: 0.7}` for each.\n"
 	"Options marked *required* have no default. They are needed only by programs that use them: a baseline run needs no cache and no\n"
 	"teacher.\n"
 	"\n"
-	"* `--set section.key=value` (any number of times) overrides the file: `--set trainer.lr=1e-3 --set trainer.keep_steps=50,100`.\n"
+	"* `--set section.key=value` (any number of times) overrides the file: `--set trainer.lr=1e-3 --set trainer.keep_steps=50,100`. A list\n"
+	"  of corpora is written as in the file: `--set 'corpus.train=[{prefix: a, weight: 1}, {prefix: b, weight: 3}]'`.\n"
 	"* Relative paths, also those of `--set`, start at the directory of the configuration file. `~` and `$NAME` are not expanded.\n"
 	"* `saltctl config check -c fleet.yaml` prints the file with all values resolved. A run keeps its own copy in `run.dir/fleet.yaml`,\n"
 	"  or in `run.dir/fleet.resolved.yaml` if a `fleet.yaml` of yours is there.\n"
@@ -214,13 +221,14 @@ const char config__docs_head[] =
 	"* Some options had other names before (`docs/glossary.md` lists them). The former names still work, and programs report them.\n"
 	"\n"
 	"Each daemon prints at its start what the settings amount to: `baseline` (no phase one), `salt` (phase one, then without the teacher),\n"
-	"`salt_ds` (the same on chosen sequences) or `rkd` (phase one is the whole run, every sequence in order).\n"
+	"`salt_ds` (the same on chosen sequences), `salt_file` (on those of `selector.file`) or `rkd` (phase one is the whole run, every\n"
+	"sequence in order).\n"
 	"\n"
 	"Some options depend on each other. `trainer.lanes` is a power of two; `trainer.ranks` divides it, and it divides `trainer.batch`.\n"
 	"`trainer.micro_batch` divides batch / lanes. `trainer.warmup` is at most `trainer.steps`, with wsd together with\n"
 	"`trainer.decay_steps`. `phase_one.steps` is at most `trainer.steps` and excludes `phase_one.until_margin`, which needs\n"
 	"`corpus.heldout`. With `linear` and `ratio`, `phase_one.handover_steps` is from 1 to `phase_one.steps`. `selector.keep_share` of a\n"
-	"block must be at least one sequence. Endpoints outside of the machine need `security.curve_dir` or\n"
+	"block must be at least one sequence. `selector.mode: file` needs `selector.file`. Endpoints outside of the machine need `security.curve_dir` or\n"
 	"`security.allow_plain_remote: true`.\n";
 
 static void

@@ -10,7 +10,9 @@ static const struct config__word serve_words[] = {
 static const struct config__word kind_words[] = {
 	{ "sampled", LABELS_KIND_SAMPLED }, { "topk", LABELS_KIND_TOPK }, { "dense", LABELS_KIND_DENSE }, { NULL, 0 } };
 static const struct config__word mode_words[] = {
-	{ "none", CONFIG_MODE_NONE }, { "salt_ds", CONFIG_MODE_SALT_DS }, { NULL, 0 } };
+	{ "none", CONFIG_MODE_NONE }, { "salt_ds", CONFIG_MODE_SALT_DS }, { "file", CONFIG_MODE_FILE }, { NULL, 0 } };
+static const struct config__word optimizer_words[] = {
+	{ "adamw", CONFIG_OPTIMIZER_ADAMW }, { "muon", CONFIG_OPTIMIZER_MUON }, { NULL, 0 } };
 static const struct config__word schedule_words[] = {
 	{ "cosine", CONFIG_SCHEDULE_COSINE }, { "linear", CONFIG_SCHEDULE_LINEAR }, { "wsd", CONFIG_SCHEDULE_WSD },
 	{ "constant", CONFIG_SCHEDULE_CONSTANT }, { NULL, 0 } };
@@ -24,6 +26,9 @@ static const struct config__word switch_words[] = {
 static const struct config__word residual_words[] = {
 	{ "true_token", CONFIG_RESIDUAL_TRUE_TOKEN }, { "ghost", CONFIG_RESIDUAL_GHOST },
 	{ "renormalise", CONFIG_RESIDUAL_RENORMALISE }, { NULL, 0 } };
+static const struct config__word token_weight_words[] = {
+	{ "constant", CONFIG_TOKEN_WEIGHT_CONSTANT }, { "teacher_confidence", CONFIG_TOKEN_WEIGHT_TEACHER_CONFIDENCE },
+	{ "margin", CONFIG_TOKEN_WEIGHT_MARGIN }, { NULL, 0 } };
 static const struct config__word handover_words[] = {
 	{ "step", CONFIG_HANDOVER_STEP }, { "linear", CONFIG_HANDOVER_LINEAR }, { "ratio", CONFIG_HANDOVER_RATIO }, { NULL, 0 } };
 static const struct config__word late_words[] = {
@@ -38,10 +43,16 @@ static const struct config__word backend_words[] = {
 #define KEY(s, f) .section = #s, .name = #f, .key = #s "." #f
 #define OPT_PATH(s, f, c, d, h) { KEY(s, f), .type = CONFIG__PATH, .class = CONFIG__##c, .offset = AT(s, f, char *), .def = d, \
 	.unit = "", .help = h }
+#define OPT_CORPUS(s, f, c, d, h) { KEY(s, f), .type = CONFIG__CORPUS, .class = CONFIG__##c, .offset = AT(s, f, char *), .def = d, \
+	.open = true, .flo = 0, .fhi = 1e15, .unit = "", .help = h }
+#define OPT_COMPUTE_CLASS(s, f, c, d, h) { KEY(s, f), .type = CONFIG__COMPUTE_CLASS, .class = CONFIG__##c, .offset = AT(s, f, char *), \
+	.def = d, .unit = "", .help = h }
 #define OPT_ENDPOINT(s, f, c, d, h) { KEY(s, f), .type = CONFIG__ENDPOINT, .class = CONFIG__##c, .offset = AT(s, f, char *), \
 	.def = d, .unit = "", .help = h }
 #define OPT_ENDPOINTS(s, f, c, d, h) { KEY(s, f), .type = CONFIG__ENDPOINTS, .class = CONFIG__##c, \
 	.offset = AT(s, f, struct config_texts), .def = d, .unit = "", .help = h }
+#define OPT_PATHS(s, f, c, h) { KEY(s, f), .type = CONFIG__PATHS, .class = CONFIG__##c, .offset = AT(s, f, struct config_texts), \
+	.def = "[]", .unit = "", .help = h }
 #define OPT_NUMBERS(s, f, c, d, l, u, un, h) { KEY(s, f), .type = CONFIG__NUMBERS, .class = CONFIG__##c, \
 	.offset = AT(s, f, struct config_numbers), .def = d, .lo = l, .hi = u, .unit = un, .help = h }
 #define OPT_U32(s, f, c, d, l, u, un, ...) { KEY(s, f), .type = CONFIG__U32, .class = CONFIG__##c, .offset = AT(s, f, uint32_t), \
@@ -66,12 +77,15 @@ const struct config__option config__table[] = {
 	OPT_PATH(run, dir, HOST, NULL, "directory of this run: checkpoints, logs, metrics, announcements"),
 	OPT_U32(run, seed, IDENTITY, "1", 0, UINT32_MAX, "", "seed of the initial weights and of the shuffle order"),
 
-	OPT_PATH(corpus, train, HOST, NULL, "prefix of the training corpus: PREFIX.bin, PREFIX.idx, PREFIX.json"),
+	OPT_CORPUS(corpus, train, HOST, NULL, "prefix of the training corpus: PREFIX.bin, PREFIX.idx, PREFIX.json; a list blends several in the "
+	    "shares of their weights"),
 	OPT_PATH(corpus, heldout, HOST, "", "prefix of the held-out corpus; empty: no evaluation"),
 	OPT_U32(corpus, context, IDENTITY, NULL, 1, 1U << 24, "tokens",
 	    "context L, the length of a sequence: L inputs and L targets"),
 	OPT_CHOICE(corpus, dtype, HOST, "auto", ids_words,
 	    "type of the ids in raw token files; auto: the file's format or PREFIX.json states it"),
+	OPT_FLAG(corpus, isolate_documents, IDENTITY, "false",
+	    "attention, positions and labels do not cross the borders of documents inside a sequence; a border is the corpus's end-of-document id"),
 
 	OPT_PATH(cache, dir, HOST, NULL,
 	    "directory of scores, labels and rows, on a local file system; several runs can share it"),
@@ -83,6 +97,9 @@ const struct config__option config__table[] = {
 	OPT_PATH(teacher, model, HOST, NULL, "directory of the small model that makes labels"),
 	OPT_PATH(teacher, scorer, HOST, "",
 	    "directory of the small model that scores, such as an early checkpoint; empty: teacher.model"),
+	OPT_COMPUTE_CLASS(teacher, compute_class, IDENTITY, "auto",
+	    "compute class of the scores and labels; auto: that of compute.backend and compute.dtype, every teacher gives the same bits. "
+	    "A name: for teachers that do not, such as PyTorch on a GPU; each of them announces it, and the first label of a sequence stays"),
 	OPT_CHOICE(teacher, serve, HOST, "both", serve_words, "what a teacherd with this file offers to do"),
 	OPT_U32(teacher, threads, HOST, "0", 0, 4096, "threads", "threads of one teacherd; 0: all cores"),
 
@@ -97,7 +114,9 @@ const struct config__option config__table[] = {
 	OPT_U32(labels, seed, IDENTITY, "1", 0, UINT32_MAX, "", "seed of the draws of sampled labels"),
 
 	OPT_CHOICE(selector, mode, IDENTITY, "none", mode_words,
-	    "rows of phase one: every sequence in order, or those chosen by the scorer"),
+	    "rows of phase one: every sequence in order, those chosen by the scorer, or what selector.file says"),
+	OPT_PATH(selector, file, HOST, "",
+	    "of mode file: sequences or scores of another program, lines of JSON; its content is part of the rows' identity"),
 	OPT_U32(selector, k, IDENTITY, "10", 1, 255, "ids",
 	    "a token counts in a sequence score if it is among the scorer's k most probable ids"),
 	OPT_U64(selector, block, IDENTITY, "512", 1, 1ULL << 32, NULL, "sequences",
@@ -106,6 +125,8 @@ const struct config__option config__table[] = {
 	    "share of a block that becomes rows: floor(keep_share * W) sequences, highest score first", .was = "selector.keep"),
 	OPT_U64(selector, pool, IDENTITY, "0", 0, 1ULL << 40, NULL, "sequences",
 	    "one global block of this many sequences instead of blocks of W; 0: off"),
+	OPT_FLAG(selector, by_part, IDENTITY, "true",
+	    "corpus.train is a list: rows are chosen within each corpus, in the shares of the weights; false: among all sequences of a block"),
 	OPT_ENDPOINTS(selector, endpoints, HOST, "[tcp://127.0.0.1:5750]",
 	    "data sockets of selectord, one for each shard, in shard order"),
 	OPT_U64(selector, label_ahead_steps, TUNABLE, "32", 1, U53, "all", "steps",
@@ -133,6 +154,8 @@ const struct config__option config__table[] = {
 	    "sequences in one forward and backward pass; 0: batch / lanes"),
 	OPT_U32(trainer, lanes, IDENTITY, "8", 1, 1024, "lanes",
 	    "parts of a batch whose gradients are summed apart and added in a fixed tree; a power of two that the ranks divide"),
+	OPT_CHOICE(trainer, optimizer, IDENTITY, "adamw", optimizer_words,
+	    "muon: orthogonalized momentum for the matrices of the layers, AdamW with the same learning rate for all else"),
 	OPT_FLOAT(trainer, lr, TUNABLE, "0.0003", true, 0, 10, NULL, "", "peak learning rate"),
 	OPT_FLOAT(trainer, min_lr_ratio, TUNABLE, "0.1", false, 0, 1, NULL, "",
 	    "final learning rate as a fraction of lr"),
@@ -142,7 +165,7 @@ const struct config__option config__table[] = {
 	OPT_U64(trainer, decay_steps, TUNABLE, "0", 0, U53, NULL, "steps",
 	    "length of the final decay of wsd; 0: a tenth of the steps"),
 	OPT_FLOAT(trainer, weight_decay, TUNABLE, "0.1", false, 0, 10, NULL, "",
-	    "weight decay of AdamW, applied to matrices only"),
+	    "weight decay of either optimizer, applied to matrices only"),
 	OPT_PAIR(trainer, betas, TUNABLE, "[0.9, 0.95]", 0, 0.9999999, "beta1 and beta2 of AdamW"),
 	OPT_FLOAT(trainer, eps, TUNABLE, "1e-08", true, 0, 1, NULL, "", "epsilon of AdamW"),
 	OPT_FLOAT(trainer, clip, TUNABLE, "1", false, 0, 1e6, NULL, "",
@@ -167,6 +190,8 @@ const struct config__option config__table[] = {
 	    "interval of evaluations; 0: only at the switch and at the end"),
 	OPT_U64(trainer, eval_sequences, TUNABLE, "0", 0, U53, NULL, "sequences",
 	    "held-out sequences in an evaluation, from the first on; 0: all", .was = "trainer.eval_windows"),
+	OPT_PATHS(trainer, eval_choices, HOST,
+	    "files that each evaluation judges the student by: choices, minimal pairs or last words, JSON lines; or folders of them"),
 	OPT_FLAG(trainer, tensorboard, TUNABLE, "true", "write scalars of every step for TensorBoard to run.dir/tb"),
 	OPT_FLOAT(trainer, wait_max_s, TUNABLE, "600", false, 0, YEAR_S, NULL, "seconds",
 	    "longest wait for rows; then the trainer writes a checkpoint and exits with 75; 0: no limit"),
@@ -179,6 +204,8 @@ const struct config__option config__table[] = {
 	    "phase one ends when the student's held-out loss is at most the teacher's plus this"),
 	OPT_FLOAT(phase_one, weight, TUNABLE, "0.667", false, 0, 1, NULL, "",
 	    "distillation weight w: weight of the soft label in the loss; the next token has 1 - w"),
+	OPT_CHOICE(phase_one, token_weight, TUNABLE, "constant", token_weight_words,
+	    "w of each token: the same, by the teacher's probability of the next token, or by how far the student's is below it"),
 	OPT_CHOICE(phase_one, residual, TUNABLE, "true_token", residual_words,
 	    "tail of topk labels: give it to the next token, to one class of its own, or rescale the k ids to a sum of 1"),
 	OPT_CHOICE(phase_one, handover, TUNABLE, "step", handover_words,

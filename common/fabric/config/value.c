@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include "data/corpus/blend.h"
 #include "fabric/config/config_internal.h"
 
 static void *
@@ -82,11 +83,20 @@ config__expected(const struct config__option *o, char *buf, size_t size)
 	case CONFIG__PATH:
 		text_add(&t, "a path");
 		break;
+	case CONFIG__CORPUS:
+		text_add(&t, "a path, or a list of {prefix: PATH, weight: a number above 0}");
+		break;
+	case CONFIG__COMPUTE_CLASS:
+		text_add(&t, "auto, or 1 to %d letters, digits and / . _ + -, such as bf16/torch-cuda", LABELS_CLASS_BYTES - 1);
+		break;
 	case CONFIG__ENDPOINT:
 		text_add(&t, "tcp://HOST:PORT or ipc://PATH");
 		break;
 	case CONFIG__ENDPOINTS:
 		text_add(&t, "a list of one or more different tcp://HOST:PORT or ipc://PATH");
+		break;
+	case CONFIG__PATHS:
+		text_add(&t, "a list of at most %d different paths", CONFIG__PATHS_MAX);
 		break;
 	case CONFIG__U32:
 	case CONFIG__U64:
@@ -199,6 +209,16 @@ clean_text(const char *s)
 				return false;
 	}
 	return (size_t)(p - (const unsigned char *)s) <= CONFIG__TEXT_BYTES_MAX;
+}
+
+/* A word that log lines, messages and file names can hold as it is. */
+static bool
+class_ok(const char *s)
+{
+	size_t n = strlen(s);
+
+	return n > 0 && n < LABELS_CLASS_BYTES &&
+	    strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+-") == n;
 }
 
 /* The longest PATH: that of a Unix socket, and beside a status socket (bind) is PATH.events. */
@@ -316,6 +336,12 @@ wrong(const struct config__option *o, const struct config__raw *raw, struct err_
 	return ERR_CONFIG;
 }
 
+static bool
+is_list(const struct config__option *o)
+{
+	return o->type == CONFIG__PAIR || o->type == CONFIG__NUMBERS || o->type == CONFIG__ENDPOINTS || o->type == CONFIG__PATHS;
+}
+
 static int
 assign_list(struct config *cfg, const struct config__option *o, const struct config__raw *raw, struct err_note *note)
 {
@@ -325,7 +351,7 @@ assign_list(struct config *cfg, const struct config__option *o, const struct con
 	char buf[256];
 	size_t i, j = 0;
 
-	if (!raw->is_list || raw->n > CONFIG__ITEMS_MAX)
+	if (!raw->is_list || raw->n > (o->type == CONFIG__PATHS ? CONFIG__PATHS_MAX : CONFIG__ITEMS_MAX))
 		return wrong(o, raw, note);
 	if (o->type == CONFIG__PAIR ? raw->n != 2 : o->type == CONFIG__ENDPOINTS && raw->n == 0)
 		return wrong(o, raw, note);
@@ -345,13 +371,14 @@ assign_list(struct config *cfg, const struct config__option *o, const struct con
 			if (raw->quoted[i] || !parse_u64(s, o, &numbers.item[i]))
 				goto bad_item;
 		} else {
-			if (!endpoint_ok(s, false))
+			if (o->type == CONFIG__PATHS ? s[0] == '\0' || !clean_text(s) : !endpoint_ok(s, false))
 				goto bad_item;
-			for (j = 0; j < i; j++)
-				if (strcmp(s, texts.item[j]) == 0)
-					goto bad_item;
-			if ((texts.item[i] = mem_arena_strndup(cfg->own->arena, s, strlen(s))) == NULL)
+			texts.item[i] = o->type == CONFIG__PATHS ? resolve_path(cfg, s) : mem_arena_strndup(cfg->own->arena, s, strlen(s));
+			if (texts.item[i] == NULL)
 				return ENOMEM;
+			for (j = 0; j < i; j++)
+				if (strcmp(texts.item[i], texts.item[j]) == 0)
+					goto bad_item;
 		}
 	}
 	if (o->type == CONFIG__PAIR)
@@ -367,6 +394,46 @@ bad_item:
 	return o->type == CONFIG__ENDPOINTS ? bad_endpoint(raw->item[i], false, note) : ERR_CONFIG;
 }
 
+/* A list of {prefix, weight} as the JSON text that corpus_open takes; a list of one is its prefix. */
+static int
+assign_corpora(struct config *cfg, const struct config__option *o, const struct config__raw *raw, struct err_note *note)
+{
+	size_t n = raw->n / 2;
+	char *buf = mem_arena_alloc(cfg->own->arena, CONFIG__LIST_BYTES_MAX), number[40], expected[256];
+	struct text t = { buf, CONFIG__LIST_BYTES_MAX, 0 };
+	double weight;
+
+	if (buf == NULL)
+		return ENOMEM;
+	if (n < 1 || n > BLEND_PARTS_MAX)
+		return err_expect(note, ERR_CONFIG, "", "a list of 1 to %u corpora", "%zu", BLEND_PARTS_MAX, n);
+	for (size_t i = 0; i < n; i++) {
+		const char *s = raw->item[2 * i];
+		char *path;
+
+		if (s[0] == '\0' || !clean_text(s))
+			return err_expect(note, ERR_CONFIG, "", "%s", "the prefix of item %zu", config__expected(o, expected, sizeof(expected)), i + 1);
+		if (raw->quoted[2 * i + 1] || !parse_float(raw->item[2 * i + 1], o, &weight))
+			return err_expect(note, ERR_CONFIG, "", "%s", "the weight %s of item %zu (%s)", config__expected(o, expected, sizeof(expected)),
+			    raw->item[2 * i + 1], i + 1, s);
+		if ((path = resolve_path(cfg, s)) == NULL)
+			return ENOMEM;
+		if (n == 1) {
+			memcpy(field_of(cfg, o), &path, sizeof(path));
+			return 0;
+		}
+		text_add(&t, "%s{\"prefix\": \"", i == 0 ? "[" : ", ");
+		for (const char *p = path; *p != '\0'; p++)
+			text_add(&t, *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+		text_add(&t, "\", \"weight\": %s}", float_text(weight, number, sizeof(number)));
+	}
+	text_add(&t, "]");
+	if (t.len >= t.size)
+		return err_expect(note, ERR_CONFIG, "", "a list of corpora of less than %zu bytes as text", "%zu", t.size, t.len);
+	memcpy(field_of(cfg, o), &buf, sizeof(buf));
+	return 0;
+}
+
 int
 config__assign(struct config *cfg, const struct config__option *o, const struct config__raw *raw, struct err_note *note)
 {
@@ -377,14 +444,24 @@ config__assign(struct config *cfg, const struct config__option *o, const struct 
 	double f;
 	char *text;
 
-	if (o->type == CONFIG__PAIR || o->type == CONFIG__NUMBERS || o->type == CONFIG__ENDPOINTS)
+	if (is_list(o))
 		return assign_list(cfg, o, raw, note);
+	if (o->type == CONFIG__CORPUS && raw->is_list)
+		return assign_corpora(cfg, o, raw, note);
 	if (raw->is_list)
 		return wrong(o, raw, note);
 	s = raw->item[0];
 	plain = !raw->quoted[0];
 	switch (o->type) {
+	case CONFIG__COMPUTE_CLASS:
+		if (!class_ok(s))
+			return wrong(o, raw, note);
+		if ((text = mem_arena_strndup(cfg->own->arena, s, strlen(s))) == NULL)
+			return ENOMEM;
+		memcpy(field_of(cfg, o), &text, sizeof(text));
+		return 0;
 	case CONFIG__PATH:
+	case CONFIG__CORPUS:
 	case CONFIG__ENDPOINT:
 		if (!clean_text(s) || (o->type == CONFIG__ENDPOINT && !endpoint_ok(s, true))) {
 			wrong(o, raw, note);
@@ -392,7 +469,7 @@ config__assign(struct config *cfg, const struct config__option *o, const struct 
 				err_note_found(note, "control bytes, invalid UTF-8 or more than %d bytes", CONFIG__TEXT_BYTES_MAX);
 			return o->type == CONFIG__ENDPOINT ? bad_endpoint(s, true, note) : ERR_CONFIG;
 		}
-		text = o->type == CONFIG__PATH ? resolve_path(cfg, s) : mem_arena_strndup(cfg->own->arena, s, strlen(s));
+		text = o->type != CONFIG__ENDPOINT ? resolve_path(cfg, s) : mem_arena_strndup(cfg->own->arena, s, strlen(s));
 		if (text == NULL)
 			return ENOMEM;
 		memcpy(field_of(cfg, o), &text, sizeof(text));
@@ -474,7 +551,9 @@ config__assign_text(struct config *cfg, const struct config__option *o, const ch
 	bool quoted = false;
 	int rc;
 
-	if (o->type != CONFIG__PAIR && o->type != CONFIG__NUMBERS && o->type != CONFIG__ENDPOINTS) {
+	if (o->type == CONFIG__CORPUS && corpus_is_list(text))
+		return config__yaml_value(cfg, o, text, note);
+	if (!is_list(o)) {
 		raw = (struct config__raw){ .n = 1, .item = &text, .quoted = &quoted };
 		return config__assign(cfg, o, &raw, note);
 	}
@@ -518,9 +597,12 @@ config__value(const struct config *cfg, const struct config__option *o, bool quo
 	switch (o->type) {
 	case CONFIG__PATH:
 	case CONFIG__ENDPOINT:
-		add_text(&t, *(char *const *)at, quoted);
+	case CONFIG__COMPUTE_CLASS:
+	case CONFIG__CORPUS:
+		add_text(&t, *(char *const *)at, quoted && !(o->type == CONFIG__CORPUS && corpus_is_list(*(char *const *)at)));
 		break;
 	case CONFIG__ENDPOINTS:
+	case CONFIG__PATHS:
 		text_add(&t, "[");
 		for (size_t i = 0; i < texts->n; i++) {
 			text_add(&t, "%s", i > 0 ? ", " : "");

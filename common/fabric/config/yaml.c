@@ -14,6 +14,7 @@ struct reader {
 	yaml_event_t event;
 	bool has_event;
 	struct err_note *note;
+	bool is_value;			/* of --set: there is no file and no line */
 	unsigned *section_line;		/* indexed by the section's first option; 0: not seen yet */
 };
 
@@ -37,6 +38,8 @@ line_at(const char *text, size_t offset)
 static int
 refuse(struct reader *r, unsigned line, const char *place)
 {
+	if (r->is_value)		/* the note names --set */
+		return ERR_CONFIG;
 	err_note_set(r->note, ERR_CONFIG, "%s:%u", r->cfg->own->file, line);
 	err_note_place(r->note, "%s", place);
 	return ERR_CONFIG;
@@ -137,6 +140,48 @@ add_item(struct reader *r, struct config__raw *raw, size_t *cap, size_t *cap_quo
 	return 0;
 }
 
+/* One {prefix: PATH, weight: NUMBER} of a list of corpora, which starts with the current event: two items, prefix first. */
+static int
+read_corpus(struct reader *r, const struct config__option *o, struct config__raw *raw, size_t *cap, size_t *cap_quoted)
+{
+	struct config__raw one[2] = {{ 0 }, { 0 }};	/* prefix, weight */
+	size_t caps[2][2] = {{ 0, 0 }, { 0, 0 }};
+	unsigned line = line_of(r);
+	char buf[256], found[80];
+	int rc = 0;
+
+	for (size_t i; rc == 0 && (rc = next(r)) == 0 && r->event.type != YAML_MAPPING_END_EVENT;) {
+		const char *key = r->event.type == YAML_SCALAR_EVENT ? (const char *)r->event.data.scalar.value : NULL;
+
+		if (key == NULL)
+			key = "";
+		i = strcmp(key, "weight") == 0;
+		snprintf(found, sizeof(found), "%.60s", key);
+		if ((i == 0 && strcmp(key, "prefix") != 0) || one[i].n > 0) {
+			rc = wrong_event(r, line, o->key, "prefix and weight, once each", key[0] == '\0' ? event_name(&r->event) : found);
+			break;
+		}
+		if ((rc = next(r)) == 0 && r->event.type != YAML_SCALAR_EVENT)
+			rc = wrong_event(r, line, o->key, config__expected(o, buf, sizeof(buf)), event_name(&r->event));
+		if (rc == 0)
+			rc = add_item(r, &one[i], &caps[i][0], &caps[i][1]);
+	}
+	if (rc == 0 && one[0].n + one[1].n != 2)
+		rc = wrong_event(r, line, o->key, "prefix and weight", one[0].n > 0 ? "no weight" : one[1].n > 0 ? "no prefix" : "neither");
+	if (rc == 0 && (mem_grow((void **)&raw->item, cap, raw->n + 2, sizeof(*raw->item)) != 0 ||
+	    mem_grow((void **)&raw->quoted, cap_quoted, raw->n + 2, sizeof(*raw->quoted)) != 0))
+		rc = ENOMEM;
+	for (size_t i = 0; i < 2; i++) {
+		if (rc == 0) {
+			raw->item[raw->n] = one[i].item[0];
+			raw->quoted[raw->n++] = one[i].quoted[0];
+		}
+		free(one[i].item);
+		free(one[i].quoted);
+	}
+	return rc;
+}
+
 /* Reads the value of option o, which starts with the current event. */
 static int
 read_value(struct reader *r, const struct config__option *o, unsigned line, bool renamed)
@@ -151,13 +196,16 @@ read_value(struct reader *r, const struct config__option *o, unsigned line, bool
 		rc = add_item(r, &raw, &cap, &cap_quoted);
 	} else if (r->event.type == YAML_SEQUENCE_START_EVENT) {
 		raw.is_list = true;
-		while ((rc = next(r)) == 0 && r->event.type == YAML_SCALAR_EVENT && raw.n <= CONFIG__ITEMS_MAX)
+		while (o->type == CONFIG__CORPUS && (rc = next(r)) == 0 && r->event.type == YAML_MAPPING_START_EVENT && raw.n <= 2 * CONFIG__ITEMS_MAX)
+			if ((rc = read_corpus(r, o, &raw, &cap, &cap_quoted)) != 0)
+				break;
+		while (o->type != CONFIG__CORPUS && (rc = next(r)) == 0 && r->event.type == YAML_SCALAR_EVENT && raw.n <= CONFIG__ITEMS_MAX)
 			if ((rc = add_item(r, &raw, &cap, &cap_quoted)) != 0)
 				break;
 		if (rc == 0 && r->event.type != YAML_SEQUENCE_END_EVENT) {
 			refuse(r, line, o->key);
 			rc = err_expect(r->note, ERR_CONFIG, "", "%s", "%s inside the list", config__expected(o, buf, sizeof(buf)),
-			    r->event.type == YAML_SCALAR_EVENT ? "more than 256 items" : event_name(&r->event));
+			    r->event.type == YAML_SCALAR_EVENT && o->type != CONFIG__CORPUS ? "more than 256 items" : event_name(&r->event));
 		}
 	} else {
 		rc = wrong_event(r, line, o->key, config__expected(o, buf, sizeof(buf)), event_name(&r->event));
@@ -309,5 +357,25 @@ config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *
 		yaml_event_delete(&r.event);
 	yaml_parser_delete(&r.parser);
 	free(r.section_line);
+	return rc;
+}
+
+int
+config__yaml_value(struct config *cfg, const struct config__option *o, const char *text, struct err_note *note)
+{
+	struct err_note own_note;
+	struct reader r = { .cfg = cfg, .text = text, .len = strlen(text), .note = note != NULL ? note : &own_note, .is_value = true };
+	int rc;
+
+	if (!yaml_parser_initialize(&r.parser))
+		return ENOMEM;
+	yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
+	yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, r.len);
+	if ((rc = next(&r)) == 0 && (rc = next(&r)) == 0 && (rc = next(&r)) == 0 &&	/* stream start, document start, the value */
+	    (rc = read_value(&r, o, 0, false)) == 0 && (rc = next(&r)) == 0 && (rc = next(&r)) == 0 && r.event.type != YAML_STREAM_END_EVENT)
+		rc = wrong_event(&r, 0, o->key, "one value", event_name(&r.event));
+	if (r.has_event)
+		yaml_event_delete(&r.event);
+	yaml_parser_delete(&r.parser);
 	return rc;
 }

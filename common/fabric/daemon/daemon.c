@@ -111,9 +111,10 @@ daemon_start(struct daemon *d, int argc, char **argv)
 	snprintf(d->help, sizeof(d->help), "%s --help", d->program);
 	d->args = (struct cli_args){.program = d->program, .help = d->help, .options = d->table};
 	log_init(d->program, LOG_LEVEL_INFO);
-	if ((rc = stop_install()) == 0)
+	if ((rc = stop_install()) != 0)
+		err_note_set(&d->note, rc, "signal handlers");
+	else if ((rc = bus_raise_files(&d->note)) == 0)		/* before MPI_Init */
 		return read_arguments(d, argc, argv);
-	err_note_set(&d->note, rc, "signal handlers");
 	print_failure(d, rc);
 	d->exit_code = err_exit_code(rc);
 	return false;

@@ -57,6 +57,12 @@ session__check_welcome(struct session__rules *rules, size_t shard, const struct 
 		return rc;
 	if (!h->plan.present)
 		return 0;
+	if (h->plan.mode == WIRE_MODE_FILE && w->score_set.present) {
+		if (rules->file.known && !hash_equal(rules->file.hash, w->score_set.scorer.hash))
+			return differ(note, "selector.file", "the hash of the file that this run began with", rules->file.hash,
+			    w->score_set.scorer.hash);
+		rules->file = w->score_set.scorer;
+	}
 	plan = wire_plan_hash(&h->corpus, &h->plan, w->score_set.present ? &w->score_set.hash.hash : NULL);
 	if (w->plan_hash.known && !hash_equal(plan, w->plan_hash.hash))
 		return differ(note, "plan", "computed from its parts", plan, w->plan_hash.hash);

@@ -12,6 +12,7 @@ session_corpus(const struct corpus *corpus, struct hash128 fingerprint, uint32_t
 
 	return (struct wire_corpus){.present = true, .fingerprint = {true, fingerprint}, .context = context,
 	    .n_windows = corpus_n_windows(corpus, context), .vocab_size = vocab,
+	    .document_end = (uint32_t)(corpus_document_end(corpus) + 1),
 	    .tokenizer = info->has_tokenizer ? (struct wire_id){true, info->tokenizer} : tokenizer};
 }
 
@@ -29,12 +30,12 @@ struct wire_plan
 session_plan(const struct config *config, uint64_t n_rows, uint64_t ahead_rows)
 {
 	const struct config_selector *s = &config->selector;
-	bool salt_ds = s->mode == CONFIG_MODE_SALT_DS;
+	bool salt_ds = s->mode == CONFIG_MODE_SALT_DS, file = s->mode == CONFIG_MODE_FILE;
 
 	return (struct wire_plan){.present = true, .seed = config->run.seed, .batch = config->trainer.batch,
-	    .mode = salt_ds ? WIRE_MODE_SALT_DS : WIRE_MODE_NONE, .k = salt_ds ? s->k : 0, .window = s->block,
-	    .keep = salt_ds ? s->keep_share : 0, .pool = s->pool, .n_rows = n_rows,
-	    .label_ahead_rows = ahead_rows};
+	    .mode = salt_ds ? WIRE_MODE_SALT_DS : file ? WIRE_MODE_FILE : WIRE_MODE_NONE, .k = salt_ds ? s->k : 0,
+	    .window = s->block, .keep = salt_ds || file ? s->keep_share : 0, .pool = s->pool, .n_rows = n_rows,
+	    .label_ahead_rows = ahead_rows, .by_part = (salt_ds || file) && s->by_part && corpus_is_list(config->corpus.train)};
 }
 
 struct labels_spec

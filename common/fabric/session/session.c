@@ -67,7 +67,7 @@ session_new(struct session **out, const struct session_options *o, struct err_no
 		snprintf(h->host, sizeof(h->host), "%s", bus_host());
 	if (h->pid == 0)
 		h->pid = (uint32_t)getpid();
-	s->rules = (struct session__rules){.hello = h, .n_shards = o->n_shards, .all_shards = o->all_shards};
+	s->rules = (struct session__rules){.hello = h, .n_shards = o->n_shards, .all_shards = o->all_shards, .file = o->file};
 	for (size_t i = 0; i < o->n_shards; i++) {
 		struct shard *shard = &s->shards[i];
 

@@ -55,6 +55,7 @@ struct session_options {
 	const struct wire_hello *hello;	/* copied; boot_id, host and pid may be left zero for those of this process */
 	bool all_shards;		/* endpoints[i] is shard i of n_shards, and WELCOME must say so */
 	bool need_labels;		/* repeat HELLO until selectord knows the label set */
+	struct wire_id file;		/* mode file: the hash that selector.file must have, of a checkpoint; may be unknown */
 	bool log;			/* write log lines (selectord.welcome, selectord.gone, ...), as daemons do */
 };
 

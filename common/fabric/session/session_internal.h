@@ -15,6 +15,7 @@ struct session__rules {
 	bool all_shards;
 	bool has_sets;			/* the two below: kept from the first WELCOME with a label set */
 	struct hash128 label_set, plan;
+	struct wire_id file;		/* mode file: of the options, else of the first WELCOME */
 };
 
 /* check.c */

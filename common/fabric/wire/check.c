@@ -184,11 +184,11 @@ plan(const struct wire__where *outer, const struct wire_plan *p)
 		return 0;
 	if (p->pool == 0 && (rc = range(&w, "window", p->window, 1, WIRE_WINDOWS_MAX)) != 0)
 		return rc;
-	if (p->mode != WIRE_MODE_SALT_DS)
+	if (p->mode == WIRE_MODE_NONE)
 		return 0;
 	if (!(p->keep > 0))
 		return bad(&w, ERR_RANGE, "keep", "over 0, at most 1", "%g", p->keep);
-	return range(&w, "k", p->k, 1, UINT32_MAX);
+	return p->mode == WIRE_MODE_FILE ? 0 : range(&w, "k", p->k, 1, UINT32_MAX);
 }
 
 /* Checked before the models themselves, because a trainer has none. */

@@ -34,9 +34,12 @@ wire_plan_hash(const struct wire_corpus *corpus, const struct wire_plan *plan, c
 	hash_field_u64(h, "mode", (uint64_t)plan->mode);
 	hash_field_u64(h, "window", plan->pool != 0 ? 0 : plan->window);
 	hash_field_u64(h, "pool", plan->pool);
-	if (plan->mode == WIRE_MODE_SALT_DS) {
-		hash_field_u64(h, "k", plan->k);
+	if (plan->mode != WIRE_MODE_NONE) {
+		if (plan->mode == WIRE_MODE_SALT_DS)
+			hash_field_u64(h, "k", plan->k);
 		hash_field_u64(h, "keep", keep_bits);
+		if (plan->by_part)
+			hash_field_u64(h, "by_part", 1);
 		hash_field_u64(h, "scores_hi", score_set != NULL ? score_set->hi : 0);
 		hash_field_u64(h, "scores_lo", score_set != NULL ? score_set->lo : 0);
 	}
@@ -94,6 +97,20 @@ diff_class(struct err_note *note, const char *prefix, const char *ours, const ch
 	return differ(note, prefix, "compute_class", ours, theirs);
 }
 
+/* corpus.isolate_documents and the id, as a user sets them. */
+static int
+diff_document_end(struct err_note *note, const char *prefix, uint32_t ours, uint32_t theirs)
+{
+	char text[2][48] = {"false", "false"};
+
+	if (ours == theirs)
+		return 0;
+	for (int i = 0; i < 2; i++)
+		if ((i == 0 ? ours : theirs) != 0)
+			snprintf(text[i], sizeof(text[i]), "true, documents end with token %" PRIu32, (i == 0 ? ours : theirs) - 1);
+	return differ(note, prefix, "isolate_documents", text[0], text[1]);
+}
+
 int
 wire_corpus_diff(const char *prefix, const struct wire_corpus *ours, const struct wire_corpus *theirs, struct err_note *note)
 {
@@ -104,7 +121,8 @@ wire_corpus_diff(const char *prefix, const struct wire_corpus *ours, const struc
 	if ((rc = diff_u64(note, prefix, "context", ours->context, theirs->context)) != 0
 	    || (rc = diff_u64(note, prefix, "vocab_size", ours->vocab_size, theirs->vocab_size)) != 0
 	    || (rc = diff_id(note, prefix, "tokenizer", &ours->tokenizer, &theirs->tokenizer)) != 0
-	    || (rc = diff_u64(note, prefix, "n_windows", ours->n_windows, theirs->n_windows)) != 0)
+	    || (rc = diff_u64(note, prefix, "n_windows", ours->n_windows, theirs->n_windows)) != 0
+	    || (rc = diff_document_end(note, prefix, ours->document_end, theirs->document_end)) != 0)
 		return rc;
 	return diff_id(note, prefix, "fingerprint", &ours->fingerprint, &theirs->fingerprint);
 }

@@ -22,6 +22,8 @@
 
 enum {
 	WIRE_VERSION = 1,
+	WIRE_LEASE_STALLED = 4,		/* a lease without progress ends after so many lease_ms, renewed or not */
+	WIRE_LEASE_LONGEST = 40,	/* and any lease after so many */
 	WIRE_HEADER_BYTES = 8,
 	WIRE_NAME_MAX = 64,		/* array sizes of texts, the ending NUL included */
 	WIRE_CLASS_MAX = 48,
@@ -62,7 +64,7 @@ enum wire_type {
 };
 
 enum wire_role { WIRE_ROLE_NONE, WIRE_ROLE_TEACHER, WIRE_ROLE_TRAINER, WIRE_ROLE_CLIENT };
-enum wire_mode { WIRE_MODE_NONE, WIRE_MODE_SALT_DS };
+enum wire_mode { WIRE_MODE_NONE, WIRE_MODE_SALT_DS, WIRE_MODE_FILE };
 
 /* A fingerprint that may be unknown; unknown matches anything. */
 struct wire_id {

@@ -27,6 +27,7 @@ PART(corpus, Corpus)
 	F_U64(n_windows, 0, WIRE_WINDOWS_MAX)
 	F_ID(tokenizer, OPTIONAL)
 	F_U32(vocab_size, 1, WIRE_VOCAB_MAX)
+	F_U32(document_end, 0, WIRE_VOCAB_MAX)
 END(corpus)
 
 STRUCT(model, Model)				/* serves score, label or both */
@@ -62,16 +63,17 @@ PART(score_set, ScoreSet)
 END(score_set)
 
 PART(plan, Plan)
-	F_ID(hash, OPTIONAL)				/* wire_plan_hash(); unknown in HELLO while the score set is (salt_ds) */
+	F_ID(hash, OPTIONAL)				/* wire_plan_hash(); unknown in HELLO while the score set is (salt_ds, file) */
 	F_U32(seed, 0, UINT32_MAX)			/* run.seed */
 	F_U32(batch, 1, UINT32_MAX)			/* sequences per step */
-	F_ENUM(mode, wire_mode, WIRE_MODE_NONE, WIRE_MODE_SALT_DS)
+	F_ENUM(mode, wire_mode, WIRE_MODE_NONE, WIRE_MODE_FILE)
 	F_U32(k, 0, UINT32_MAX)				/* needed by salt_ds */
 	F_U64(window, 0, UINT64_MAX)			/* W; needed unless there is a pool */
-	F_F64(keep, 0, 1)				/* over 0 in salt_ds */
+	F_F64(keep, 0, 1)				/* over 0 in salt_ds and file */
 	F_U64(pool, 0, WIRE_WINDOWS_MAX)		/* over 0: one block of so many sequences; window is not used */
 	F_U64(n_rows, 1, UINT64_MAX)
 	F_U64(label_ahead_rows, 0, UINT64_MAX)		/* UINT64_MAX: all */
+	F_BOOL(by_part)					/* of a blend: rows are chosen within each part */
 END(plan)
 
 STRUCT(hello, Hello)
@@ -133,6 +135,7 @@ STRUCT(lease, Lease)
 	F_U32(lease_ms, 1, UINT32_MAX)
 	F_PART(label_set, label_set)			/* exactly with want_label */
 	F_U32(n_valid, 1, WIRE_VOCAB_MAX)
+	F_U32(document_end, 0, WIRE_VOCAB_MAX)
 END(lease)
 
 STRUCT(lease_renew, LeaseRenew)

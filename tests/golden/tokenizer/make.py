@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make this folder's fixtures: small tokenizers with the splits of well-known ones, texts, and the ids Hugging Face gives.
 
-usage: make.py POD_FOLDER     (perl-doc's /usr/share/perl/5.36.0/pod; the files here came from tokenizers 0.23.3)
+usage: make.py POD_FOLDER | seams | kinds     (perl-doc's /usr/share/perl/5.36.0/pod; the files here came from tokenizers 0.23.3)
 
 NAME.json              tokenizer; NAME tells whose normaliser, split and merge rule it carries
 texts/T.txt            any bytes
 ids/NAME/T.u16         ids of T, little-endian, special tokens not recognised; T.specials.u16: recognised
 seams.json             merges each byte 0x80..0xbf with a following a, 1, !: ids then show on which side of a split a character stands
 seams.hash             xxh3-128 of seams.json's ids (int32) of seams_text(): the class of every code point below U+32400
+kinds.txt              each pipeline of kinds.py: its name, a tab, the members of tokenizer.json but the model
+kinds_model.json       their model
+kinds_text.txt         random text where their pieces meet
+kinds.tsv              for each of them the xxh3-128 of the ids (int32) of each text and of kinds_text.txt with special tokens recognised
 pod.tsv                file, xxh3-128 of its bytes, then for each tokenizer the xxh3-128 of its ids as little-endian int32
 """
 import json
@@ -23,6 +27,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "peers"))
+import kinds  # noqa: E402
 import tokenizer_hf  # noqa: E402
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -140,7 +145,31 @@ def seams_text():
     return "".join(f"{chr(c)}a {chr(c)}1 {chr(c)}! " for c in range(0x80, 0x32400) if not 0xD800 <= c < 0xE000).encode()
 
 
+def make_kinds():
+    # Its words are whole texts, so that its merges cross every border between pieces: ids show where a split is.
+    rng = random.Random(12)
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer, tok.decoder = P.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    tok.train_from_iterator([tokenizer_hf.random_text(rng) for _ in range(4000)],
+                            trainers.BpeTrainer(vocab_size=kinds.VOCAB, special_tokens=["<|endoftext|>"], show_progress=False,
+                                                initial_alphabet=P.ByteLevel.alphabet(), max_token_length=12))
+    (HERE / "kinds_model.json").write_text(json.dumps(json.loads(tok.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n")
+    rng = random.Random(11)
+    (HERE / "kinds_text.txt").write_bytes("".join(tokenizer_hf.random_text(rng) for _ in range(800)).encode())
+    (HERE / "kinds.txt").write_text("".join(f"{k}\t{kinds.steps(k)}\n" for k in kinds.KINDS))
+    texts = {p.stem: p.read_bytes() for p in [*sorted((HERE / "texts").glob("*.txt")), HERE / "kinds_text.txt"]}
+    rows = ["\t".join(["kind", *texts, "specials"])]
+    for k in kinds.KINDS:
+        tok = Tokenizer.from_str(kinds.whole(k))
+        ids = [tokenizer_hf.encode(tok, t) for t in texts.values()] + [tokenizer_hf.encode(tok, texts["kinds_text"], True)]
+        rows.append("\t".join([k, *(xxhash.xxh3_128_hexdigest(np.array(i, dtype="<i4").tobytes()) for i in ids)]))
+    (HERE / "kinds.tsv").write_text("\n".join(rows) + "\n")
+
+
 def main():
+    if sys.argv[1] == "kinds":
+        make_kinds()
+        return
     ids = np.array(tokenizer_hf.encode(seams(), seams_text()), dtype="<i4")
     (HERE / "seams.hash").write_text(xxhash.xxh3_128_hexdigest(ids.tobytes()) + "\n")
     if sys.argv[1] == "seams":
@@ -167,6 +196,7 @@ def main():
             row = [p.name, xxhash.xxh3_128_hexdigest(data)]
             row += [xxhash.xxh3_128_hexdigest(np.array(tokenizer_hf.encode(t, data), dtype="<i4").tobytes()) for t in toks.values()]
             rows.append("\t".join(row))
+    make_kinds()
     (HERE / "pod.tsv").write_text("\t".join(["file", "bytes", *toks]) + "\n" + "\n".join(rows) + "\n")
 
 

@@ -7,6 +7,7 @@
     llama/          LlamaForCausalLM: grouped queries, tied, rope llama3, written as transformers 5 does (rope_parameters)
     llama_sharded/  the same model as llama/, in shards with an index
     llama_bf16/     untied, biases, bfloat16, legacy keys rope_theta and rope_scaling
+    llama_mixed/    tied; F64, F32, F16 and BF16 tensors; the embedding under lm_head.weight only; in two shards, the index naming both of the pair
     dtypes.safetensors   one tensor of each common dtype, numpy's values
     expect.json     for every model: tensor -> [sum, first, last] in float64, as numpy sees them
     logits.json     for every model: logits of one short sequence (float32), from transformers
@@ -37,7 +38,7 @@ def record(name, model):
     expect[name] = {}
     for f in sorted((here / name).glob("*.safetensors")):
         for k, v in load_file(f).items():
-            v = v.double().flatten()
+            v = v.float().double().flatten()        # F64 is rounded to float
             expect[name][k] = [v.sum().item(), v[0].item(), v[-1].item()]
 
 
@@ -81,6 +82,26 @@ c["rope_theta"], c["rope_scaling"], c["torch_dtype"] = p["rope_theta"], None, c.
 c["eos_token_id"] = [2, 5]
 (d / "config.json").write_text(json.dumps(c, indent=2) + "\n")
 record("llama_bf16", LlamaForCausalLM.from_pretrained(d, dtype=torch.float32))
+
+d = fresh("llama_mixed")
+llama.save_pretrained(d)
+(d / "model.safetensors").unlink()
+kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+t = {k: v.clone().contiguous() for k, v in llama.state_dict().items() if k != "model.embed_tokens.weight"}
+g = torch.Generator().manual_seed(5)
+for i, k in enumerate(sorted(t)):       # F64: values that float does not have
+    t[k] = (t[k].double() * (1 + 1e-9 * torch.randn(t[k].shape, generator=g).double())).to(kinds[i % 4])
+parts = [{k: v for i, (k, v) in enumerate(sorted(t.items())) if i % 2 == part} for part in (0, 1)]
+where = {"model.embed_tokens.weight": "model-00002-of-00002.safetensors"}
+for part in (0, 1):
+    file = f"model-0000{part + 1}-of-00002.safetensors"
+    save_file(parts[part], d / file, metadata={"format": "pt"})
+    where |= dict.fromkeys(parts[part], file)
+(d / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=1) + "\n")
+mixed = LlamaForCausalLM(llama.config).eval()
+mixed.load_state_dict({k: v.float() for k, v in t.items()} | {"model.embed_tokens.weight": t["lm_head.weight"].float()})
+record("llama_mixed", mixed)
+expect["llama_mixed"]["model.embed_tokens.weight"] = expect["llama_mixed"]["lm_head.weight"]
 
 for f in here.glob("*/generation_config.json"):
     f.unlink()

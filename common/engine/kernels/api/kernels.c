@@ -3,6 +3,8 @@
  * kernels - the arithmetic of kernels.h: shapes are checked here, once for all backends, and the backend's
  * function is called.
  */
+#include <math.h>
+
 #include "base/log/log.h"
 #include "engine/kernels/kernels_internal.h"
 
@@ -111,12 +113,22 @@ kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, 
 
 /* ---- embeddings ---- */
 
+/* Documents follow each other in a sequence, and a row belongs to the last one that has begun. */
+static void
+check_starts(const int32_t *starts, int64_t b, int64_t t, const char *kernel)
+{
+	for (int64_t m = 0; starts != NULL && m < b * t; m++)
+		if (starts[m] != m % t && (m % t == 0 || starts[m] != starts[m - 1]))
+			log_fatal("kernels.starts", "kernel=%s row=%lld start=%d", kernel, (long long)m, (int)starts[m]);
+}
+
 static void
 check_embed(const struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
-    int64_t b, int64_t t, const char *kernel)
+    int64_t b, int64_t t, const int32_t *starts, const char *kernel)
 {
 	int64_t c = kernels__cols(wte);
 
+	check_starts(starts, b, t, kernel);
 	kernels__shape(
 	    is_matrix(y, b * t, c) && (!present(wpe) || (kernels__cols(wpe) == c && wpe->dims[0] >= t)),
 	    kernel);
@@ -128,19 +140,19 @@ check_embed(const struct tensor *y, const int32_t *tokens, const struct tensor *
 
 void
 kernels_embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte,
-    const struct tensor *wpe, int64_t b, int64_t t)
+    const struct tensor *wpe, int64_t b, int64_t t, const int32_t *starts)
 {
-	check_embed(y, tokens, wte, wpe, b, t, "embed");
+	check_embed(y, tokens, wte, wpe, b, t, starts, "embed");
 	kernels__shape(y->dtype == wte->dtype || y->dtype == DTYPE_F32, "embed: dtype");
-	k->ops->embed(k, y, tokens, wte, present(wpe) ? wpe : NULL, b * t, t);
+	k->ops->embed(k, y, tokens, wte, present(wpe) ? wpe : NULL, b * t, t, starts);
 }
 
 void
 kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y,
-    const int32_t *tokens, int64_t b, int64_t t)
+    const int32_t *tokens, int64_t b, int64_t t, const int32_t *starts)
 {
-	check_embed(d_y, tokens, d_wte, d_wpe, b, t, "embed_bwd");
-	k->ops->embed_bwd(k, d_wte, present(d_wpe) ? d_wpe : NULL, d_y, tokens, b * t, t);
+	check_embed(d_y, tokens, d_wte, d_wpe, b, t, starts, "embed_bwd");
+	k->ops->embed_bwd(k, d_wte, present(d_wpe) ? d_wpe : NULL, d_y, tokens, b * t, t, starts);
 }
 
 /* ---- norms ---- */
@@ -276,13 +288,62 @@ kernels_swiglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor *d_up
 	pointwise(k, KERNELS__SWIGLU_BWD, d_gate, d_up, d_y, gate, up, "swiglu_bwd");
 }
 
+void
+kernels_relu(struct kernels *k, struct tensor *y, const struct tensor *x, bool squared)
+{
+	pointwise(k, squared ? KERNELS__RELU2 : KERNELS__RELU, y, NULL, x, NULL, NULL, "relu");
+}
+
+void
+kernels_relu_bwd(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *x, bool squared)
+{
+	pointwise(k, squared ? KERNELS__RELU2_BWD : KERNELS__RELU_BWD, d_x, NULL, d_y, x, NULL, "relu_bwd");
+}
+
+void
+kernels_geglu(struct kernels *k, struct tensor *y, const struct tensor *gate, const struct tensor *up)
+{
+	pointwise(k, KERNELS__GEGLU, y, NULL, gate, up, NULL, "geglu");
+}
+
+void
+kernels_geglu_bwd(struct kernels *k, struct tensor *d_gate, struct tensor *d_up, const struct tensor *d_y,
+    const struct tensor *gate, const struct tensor *up)
+{
+	pointwise(k, KERNELS__GEGLU_BWD, d_gate, d_up, d_y, gate, up, "geglu_bwd");
+}
+
+void
+kernels_affine(struct kernels *k, struct tensor *y, const struct tensor *x, float factor, float shift)
+{
+	kernels__shape(tensor_count(y) == tensor_count(x), "affine");
+	k->ops->affine(k, y, x, factor, shift);
+}
+
+void
+kernels_add_scaled(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *branch, float factor)
+{
+	kernels__shape(tensor_count(y) == tensor_count(x) && tensor_count(branch) == tensor_count(x) && y->dtype == DTYPE_F32 &&
+	    x->dtype == DTYPE_F32, "add_scaled");
+	k->ops->add_scaled(k, y, x, branch, factor);
+}
+
+void
+kernels_soft_cap(struct kernels *k, struct tensor *x, float cap)
+{
+	kernels__shape(x->dtype == DTYPE_F32 && cap > 0, "soft_cap");
+	k->ops->soft_cap(k, x, cap);
+}
+
 /* ---- attention ---- */
 
 void
-kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, int64_t b, int64_t t, bool inverse)
+kernels_rope(struct kernels *k, struct kernels_heads *x, const float *freq, float magnitude, int64_t b, int64_t t,
+    const int32_t *starts, bool inverse)
 {
+	check_starts(starts, b, t, "rope");
 	kernels__shape(x->head_dim % 2 == 0 && heads_fit(x), "rope");
-	k->ops->rope(k, x, freq, b, t, inverse);
+	k->ops->rope(k, x, freq, magnitude, b, t, starts, inverse);
 }
 
 static bool
@@ -305,22 +366,37 @@ output_heads(const struct tensor *o, const struct kernels_heads *q, int64_t m, c
 	    .head_dim = q->head_dim};
 }
 
+/* The form with its scale. */
+static struct kernels_attention_form
+form_of(const struct kernels_attention_form *form, const struct kernels_heads *q)
+{
+	struct kernels_attention_form out = form != NULL ? *form : (struct kernels_attention_form){0};
+
+	kernels__shape(out.window >= 0 && out.soft_cap >= 0, "attention: form");
+	if (out.scale == 0)
+		out.scale = 1.0f / sqrtf((float)q->head_dim);
+	return out;
+}
+
 void
 kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct kernels_heads *q,
-    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t)
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)
 {
 	const struct kernels_heads out = output_heads(o, q, b * t, "attention");
+	const struct kernels_attention_form full = form_of(form, q);
 
 	kernels__shape(attention_fits(q, key, value), "attention");
-	k->ops->attention(k, &out, lse, q, key, value, b, t);
+	check_starts(full.starts, b, t, "attention");
+	k->ops->attention(k, &out, lse, q, key, value, &full, b, t);
 }
 
 void
 kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key,
     struct kernels_heads *d_value, const struct tensor *d_o, const struct tensor *o, const float *lse,
     const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value,
-    int64_t b, int64_t t)
+    const struct kernels_attention_form *form, int64_t b, int64_t t)
 {
+	const struct kernels_attention_form full = form_of(form, q);
 	const struct kernels_heads out = output_heads(o, q, b * t, "attention_bwd"),
 				   d_out = output_heads(d_o, q, b * t, "attention_bwd");
 
@@ -328,22 +404,37 @@ kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kerne
 		d_q->n_heads == q->n_heads && d_key->n_heads == key->n_heads &&
 		d_q->head_dim == q->head_dim && d_q->dtype == q->dtype,
 	    "attention_bwd");
-	k->ops->attention_bwd(k, d_q, d_key, d_value, &d_out, &out, lse, q, key, value, b, t);
+	check_starts(full.starts, b, t, "attention_bwd");
+	k->ops->attention_bwd(k, d_q, d_key, d_value, &d_out, &out, lse, q, key, value, &full, b, t);
 }
 
 /* ---- the output layer ---- */
 
+/* more, never NULL, with an absent bias as NULL. */
+static struct kernels_output
+output_of(const struct kernels_output *more, int64_t v, bool grad)
+{
+	struct kernels_output out = more != NULL ? *more : (struct kernels_output){0};
+
+	out.bias = present(out.bias) ? out.bias : NULL;
+	out.d_bias = out.bias != NULL && grad ? out.d_bias : NULL;
+	kernels__shape(out.soft_cap >= 0 && (out.bias == NULL || tensor_count(out.bias) == v) &&
+	    (out.bias == NULL || !grad || (present(out.d_bias) && tensor_count(out.d_bias) == v)), "output: bias");
+	return out;
+}
+
 void
 kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
-    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
+    const struct kernels_output *more, const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
     struct kernels_loss_sums *sums)
 {
 	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0];
 	bool grad = present(d_h);
+	const struct kernels_output beside = output_of(more, v, grad);
 
 	kernels__shape(w_out->n_dims == 2 && w_out->dims[1] == c && targets->n_rows == m && v > 0 &&
 	    (!grad || (tensor_count(d_h) == m * c && present(d_w) && tensor_count(d_w) == v * c)), "output_loss");
-	k->ops->output_loss(k, h, w_out, targets, grad_scale, grad ? d_h : NULL, grad ? d_w : NULL, sums);
+	k->ops->output_loss(k, h, w_out, &beside, targets, grad_scale, grad ? d_h : NULL, grad ? d_w : NULL, sums);
 }
 
 /* An output from element i on; NULL where it is absent. All are of 4 bytes. */
@@ -355,10 +446,11 @@ from_row(void *out, int64_t i)
 
 void
 kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
-    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t,
+    const struct kernels_output *more, const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t,
     struct kernels_labels *out)
 {
 	int64_t n_valid = spec->n_valid > 0 ? spec->n_valid : w_out->dims[0];
+	const struct kernels_output beside = output_of(more, w_out->dims[0], false);
 	bool sampled = spec->kind == KERNELS_LABEL_SAMPLED, top = spec->kind == KERNELS_LABEL_TOPK;
 	int64_t step = tile_rows(k, b * t) == t ? 1 : b,
 		width = spec->kind == KERNELS_LABEL_DENSE ? w_out->dims[0] : spec->n;
@@ -374,7 +466,7 @@ kernels_output_label(struct kernels *k, const struct tensor *h, const struct ten
 		    from_row(out->n_unique, row), from_row(out->ids, row * width),
 		    from_row(out->counts, row * width), from_row(out->values, row * width)};
 
-		k->ops->output_label(k, &part, w_out, spec, next != NULL ? next + row : NULL, seqs + i, step, t, &to);
+		k->ops->output_label(k, &part, w_out, &beside, spec, next != NULL ? next + row : NULL, seqs + i, step, t, &to);
 	}
 }
 
@@ -398,6 +490,18 @@ kernels_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad
 {
 	kernels__shape(a->step >= 1 && (copy == NULL || copy_dtype == DTYPE_F32 || copy_dtype == DTYPE_BF16), "adamw");
 	k->ops->adamw(k, w, m, v, grad, copy, copy_dtype, n, a);
+}
+
+void
+kernels_muon(struct kernels *k, const struct kernels_muon_matrix *list, int64_t n, const struct kernels_muon *a)
+{
+	for (int64_t i = 0; i < n; i++) {
+		const struct kernels_muon_matrix *x = &list[i];
+
+		kernels__shape(x->rows > 0 && x->cols > 0 && x->cols <= x->ld && x->group > 0 && x->rows % x->group == 0 &&
+		    x->group_stride >= (x->group - 1) * x->ld + x->cols && (a->copy_dtype == DTYPE_F32 || a->copy_dtype == DTYPE_BF16), "muon");
+	}
+	k->ops->muon(k, list, n, a);
 }
 
 void

@@ -37,6 +37,13 @@ cpu__head_at(const struct kernels_heads *x, int64_t row, int64_t h)
 	return row * x->stride + h * kernels__head_stride(x);
 }
 
+/* The position of row m in its document. */
+static inline int64_t
+cpu__position(const int32_t *starts, int64_t m, int64_t t)
+{
+	return m % t - (starts != NULL ? starts[m] : 0);
+}
+
 /*
  * Pieces of a tensor as fp32, n elements from element at on. In fp32 all three are the tensor's own data and
  * cost nothing; in bf16 a piece is widened into buf, changed there, and narrowed back, so that loops handle
@@ -86,8 +93,43 @@ float *cpu__panels(struct kernels *k, size_t n);
 void cpu__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
     const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
+/* C[m, n] = op(A) op(B), row-major; rows of C have no gaps. */
+struct cpu__product {
+	bool trans_a, trans_b;
+	int64_t m, n, k, lda, ldb;
+};
+
+/* Products of bf16 factors into fp32, where a backend has them. */
+struct cpu__bf16 {
+	/* To be called for a shape before its first product, outside of parallel loops; returns the bytes of scratch memory it needs. */
+	size_t (*prepare)(struct kernels *k, const struct cpu__product *p);
+	/* On the calling thread alone, which is one of the context's; scratch: 64-byte aligned. */
+	void (*run)(struct kernels *k, const struct cpu__product *p, const void *a, const void *b, float *c, void *scratch, int thread);
+};
+
+/* cpu__muon_with - as cpu__muon, but the products of Newton-Schulz are computed in bf16, by the functions of bf16. */
+void cpu__muon_with(struct kernels *k, const struct cpu__bf16 *bf16, const struct kernels_muon_matrix *list, int64_t n,
+    const struct kernels_muon *a);
+
 /* Tiles of attention have this many rows. */
 #define CPU__QUERIES 64
+
+/* The first key that a tile whose first query is t0 reads. */
+static inline int64_t
+cpu__first_key(const struct kernels_attention_form *form, int64_t t0)
+{
+	return form->window > 0 && t0 >= form->window ? t0 - form->window + 1 : 0;
+}
+
+/*
+ * cpu__softmax_row - the scores of query t, s[0, keys), over keys first .. first + keys - 1, to probabilities; keys that it does
+ * not see get 0: those outside form's window, and those before start, where its document begins. Returns the log-sum-exp of the scores as form makes them.
+ * cpu__softmax_row_bwd - p: scores again, to probabilities; d_p: the gradient of probabilities, to that of q k^T. room: [keys].
+ */
+float cpu__softmax_row(const struct kernels *k, const struct kernels_attention_form *form, float *s, int64_t t, int64_t start, int64_t first,
+    int64_t keys);
+void cpu__softmax_row_bwd(const struct kernels *k, const struct kernels_attention_form *form, float *p, float *d_p, int64_t t,
+    int64_t start, int64_t first, int64_t keys, float lse, float delta, float *room);
 
 /* Rows of fp32 numbers. */
 struct cpu__rows {
@@ -115,6 +157,9 @@ CPU__DECLARE(norm_bwd);
 CPU__DECLARE(rmsnorm_heads);
 CPU__DECLARE(rmsnorm_heads_bwd);
 CPU__DECLARE(pointwise);
+CPU__DECLARE(affine);
+CPU__DECLARE(add_scaled);
+CPU__DECLARE(soft_cap);
 CPU__DECLARE(rope);
 CPU__DECLARE(attention);
 CPU__DECLARE(attention_bwd);
@@ -123,6 +168,7 @@ CPU__DECLARE(output_label);
 CPU__DECLARE(accumulate);
 CPU__DECLARE(norm_blocks);
 CPU__DECLARE(adamw);
+CPU__DECLARE(muon);
 CPU__DECLARE(convert);
 
 /* Those of them that no CPU backend replaces. */
@@ -131,7 +177,8 @@ CPU__DECLARE(convert);
 	.zero = cpu__zero, .host_pointer = cpu__host_pointer, .transfer = cpu__transfer, \
 	.column_sums = cpu__column_sums, .embed = cpu__embed, .embed_bwd = cpu__embed_bwd, \
 	.norm = cpu__norm, .norm_bwd = cpu__norm_bwd, .rmsnorm_heads = cpu__rmsnorm_heads, \
-	.rmsnorm_heads_bwd = cpu__rmsnorm_heads_bwd, .pointwise = cpu__pointwise, .rope = cpu__rope, \
+	.rmsnorm_heads_bwd = cpu__rmsnorm_heads_bwd, .pointwise = cpu__pointwise, .affine = cpu__affine, .add_scaled = cpu__add_scaled, \
+	.soft_cap = cpu__soft_cap, .rope = cpu__rope, \
 	.output_loss = cpu__output_loss, .output_label = cpu__output_label, .accumulate = cpu__accumulate, \
 	.norm_blocks = cpu__norm_blocks, .convert = cpu__convert
 

@@ -8,7 +8,7 @@
 
 void
 cpu__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
-    int64_t m, int64_t t)
+    int64_t m, int64_t t, const int32_t *starts)
 {
 	int64_t c = kernels__cols(wte);
 	const void *te = wte->data, *pe = wpe != NULL ? wpe->data : NULL;
@@ -29,7 +29,7 @@ cpu__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const str
 				continue;
 			}
 			k->vec->add(out, cpu__read(k, te, wte->dtype, tokens[i] * c + at, n, te_room),
-			    cpu__read(k, pe, wpe->dtype, i % t * c + at, n, pe_room), n);
+			    cpu__read(k, pe, wpe->dtype, cpu__position(starts, i, t) * c + at, n, pe_room), n);
 			cpu__store(k, y->data, y->dtype, i * c + at, n, out);
 		}
 	}
@@ -38,7 +38,7 @@ cpu__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const str
 /* Threads take columns and go through the rows in order, so the order of each sum is fixed. */
 void
 cpu__embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
-    int64_t m, int64_t t)
+    int64_t m, int64_t t, const int32_t *starts)
 {
 	int64_t c = kernels__cols(d_y), blocks = (c + COLUMN_BLOCK - 1) / COLUMN_BLOCK;
 	float *te = cpu__f32(d_wte), *pe = d_wpe != NULL ? cpu__f32(d_wpe) : NULL;
@@ -53,7 +53,7 @@ cpu__embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, co
 
 			k->vec->add(row, row, d, n);
 			if (pe != NULL) {
-				row = pe + i % t * c + at;
+				row = pe + cpu__position(starts, i, t) * c + at;
 				k->vec->add(row, row, d, n);
 			}
 		}

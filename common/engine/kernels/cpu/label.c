@@ -197,8 +197,8 @@ row_labels(const struct task *task, const float *u, int64_t m, float *work, doub
 }
 
 void
-cpu__output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_label_spec *spec,
-    const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out)
+cpu__output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
+    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out)
 {
 	int64_t m = b * t, c = kernels__cols(h), v = w_out->dims[0], chunk = cpu__logit_rows(v), draws, stride;
 	struct task task = {k->vec, spec, next, seqs, t, v, spec->n_valid > 0 ? spec->n_valid : v, out};
@@ -214,12 +214,14 @@ cpu__output_label(struct kernels *k, const struct tensor *h, const struct tensor
 
 		k->backend->matmul(k, n, v, c, &(struct kernels__matrix){kernels__element(h->data, h->dtype, begin * c), h->dtype, c, false},
 		    &(struct kernels__matrix){w_out->data, w_out->dtype, c, true, true}, &(struct kernels__matrix){logits, DTYPE_F32, v, false},
-		    NULL, false);
+		    more->bias, false);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++) {
 			float *mine = work + omp_get_thread_num() * stride;
 			double *uniforms = (double *)(void *)(mine + stride - 4 * draws);
 
+			if (more->soft_cap > 0)
+				k->vec->soft_cap(logits + i * v, logits + i * v, 1, more->soft_cap, v);
 			row_labels(&task, logits + i * v, begin + i, mine, uniforms, uniforms + draws);
 		}
 	}

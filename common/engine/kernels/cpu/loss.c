@@ -16,6 +16,7 @@
 #define LOGITS (16 << 20)
 #define MIN_ROWS 64
 #define MAX_ROWS 1024
+#define BIAS_COLUMNS 1024
 
 int64_t
 cpu__logit_rows(int64_t v)
@@ -27,8 +28,8 @@ cpu__logit_rows(int64_t v)
 }
 
 struct row {
-	double loss, hard, soft, entropy;
-	bool correct, soft_known;
+	double loss, hard, soft, entropy, weight;
+	bool counted, correct, soft_known;
 };
 
 /* The soft label of one row, as the residual rule makes it. */
@@ -147,12 +148,36 @@ soft_loss(struct row *r, const float *z, int64_t v, int32_t y, const struct soft
 	r->entropy = entropy;
 }
 
+/* g of kernels_token_weight. */
+static double
+weight_factor(const struct kernels_targets *t, const struct soft *s, int32_t y, float z_y, double lse, double lse_tail)
+{
+	double t_y = s->dense != NULL ? (double)s->dense[y] : s->at_next, log_p = (double)z_y - lse;
+	bool listed = s->dense != NULL;
+
+	if (t->token_weight == KERNELS_TOKEN_WEIGHT_CONSTANT)
+		return 1;
+	for (int64_t i = 0; i < s->n && s->ids[i] <= y; i++) {
+		if (s->ids[i] == y) {
+			t_y += (double)s->values[i] * s->scale;
+			listed = true;
+		}
+	}
+	if (!listed && s->tail > 0) {
+		t_y = s->tail;
+		log_p = lse_tail - lse;
+	}
+	if (t->token_weight == KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE)
+		return t_y < 1 ? t_y : 1;
+	return t_y > exp(log_p) ? 1 - exp(log_p) / t_y : 0;
+}
+
 /*
  * The losses of one row. With grad: returns grad_scale * dloss/dz, in work [V] or in place of the logits z;
  * else NULL. First grad_scale * p (for ghost: less w * tail * p / P_tail outside K), then q is subtracted at
  * its ids.
  */
-static const float *
+static float *
 row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_targets *t, int64_t m, bool grad, float grad_scale,
     float *work, struct row *r)
 {
@@ -162,6 +187,11 @@ row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_target
 	struct soft s = {.scale = 1};
 	float top = vec->max(z, v);
 
+	*r = (struct row){.counted = y != KERNELS_NO_TARGET};
+	if (!r->counted) {
+		memset(work, 0, (size_t)v * sizeof(*work));
+		return work;
+	}
 	if (y < 0 || y >= v)
 		log_fatal("kernels.targets", "row=%lld next=%d vocab=%lld", (long long)m, (int)y, (long long)v);
 	r->correct = z[y] == top && vec->count_from(z, y, top) == 0;
@@ -176,6 +206,7 @@ row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_target
 	r->hard = r->loss = lse - (double)z[y];
 	if (r->soft_known) {
 		soft_loss(r, z, v, y, &s, lse, lse_tail);
+		r->weight = w *= weight_factor(t, &s, y, z[y], lse, lse_tail);
 		r->loss = (1 - w) * r->hard + w * r->soft;
 	}
 	if (!grad)
@@ -206,6 +237,8 @@ row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_target
 static void
 add_row(struct kernels_loss_sums *sums, const struct row *r)
 {
+	if (!r->counted)
+		return;
 	sums->loss += r->loss;
 	sums->hard += r->hard;
 	sums->correct += r->correct;
@@ -213,40 +246,63 @@ add_row(struct kernels_loss_sums *sums, const struct row *r)
 	if (r->soft_known) {
 		sums->soft += r->soft;
 		sums->entropy += r->entropy;
+		sums->weight += r->weight;
 		sums->kd_rows++;
 	}
 	if (!isfinite(r->loss))
 		sums->finite = false;
 }
 
+/* sums += the column sums of the gradient of a chunk's logits, row by row. */
+static void
+bias_sums(struct kernels *k, float *sums, const void *d_z, int64_t n, int64_t v)
+{
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t at = 0; at < v; at += BIAS_COLUMNS) {
+			int64_t len = cpu__min(BIAS_COLUMNS, v - at);
+			float room[BIAS_COLUMNS];
+
+			k->vec->add(sums + at, sums + at, cpu__read(k, d_z, k->dtype, i * v + at, len, room), len);
+		}
+}
+
 void
-cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_targets *targets,
-    float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
+cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
+    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
 {
 	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = cpu__logit_rows(v);
 	bool grad = d_h != NULL;
 	struct row rows[MAX_ROWS];
 	bool narrow = grad && k->dtype != DTYPE_F32;
+	int64_t room = grad && more->soft_cap > 0 ? 2 * v : v;		/* of a thread: work, and a row of capped logits */
 	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false, false}, w_t = {w_out->data, w_out->dtype, c, true, true};
 	struct kernels__matrix d_z = {NULL, k->dtype, v, false}, d_z_t;
 	float *logits, *work;
 
 	chunk = chunk < m ? chunk : m;
 	/* logits, work of each thread, and in bf16 the chunk's gradient rounded for the two products that take it */
-	logits = cpu__scratch(k, ((size_t)chunk + (size_t)k->threads) * (size_t)v + (narrow ? ((size_t)chunk * (size_t)v + 1) / 2 : 0));
+	logits = cpu__scratch(k, (size_t)chunk * (size_t)v + (size_t)k->threads * (size_t)room + (narrow ? ((size_t)chunk * (size_t)v + 1) / 2 : 0));
 	work = logits + chunk * v;
-	d_z.data = narrow ? work + (int64_t)k->threads * v : logits;
+	d_z.data = narrow ? work + (int64_t)k->threads * room : logits;
 	*sums = (struct kernels_loss_sums){.finite = true};
 	for (int64_t begin = 0; begin < m; begin += chunk) {
 		int64_t n = m - begin < chunk ? m - begin : chunk;
 		struct kernels__matrix h_rows = {kernels__element(h->data, h->dtype, begin * c), h->dtype, c, false};
 		struct kernels__matrix z = {logits, DTYPE_F32, v, false};
 
-		k->backend->matmul(k, n, v, c, &h_rows, &w_t, &z, NULL, false);
+		k->backend->matmul(k, n, v, c, &h_rows, &w_t, &z, more->bias, false);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++) {
-			float *row = logits + i * v;
-			const float *d_row = row_loss(k->vec, row, v, targets, begin + i, grad, grad_scale, work + omp_get_thread_num() * v, &rows[i]);
+			float *row = logits + i * v, *mine = work + omp_get_thread_num() * room;
+			float *d_row;
+
+			if (more->soft_cap > 0)
+				k->vec->soft_cap(row, row, 1, more->soft_cap, v);
+			if (room > v)
+				memcpy(mine + v, row, (size_t)v * sizeof(float));
+			d_row = row_loss(k->vec, row, v, targets, begin + i, grad, grad_scale, mine, &rows[i]);
+			if (room > v)
+				k->vec->soft_cap_bwd(d_row, mine + v, 1, more->soft_cap, v);
 
 			if (narrow)
 				k->vec->narrow((uint16_t *)d_z.data + i * v, d_row, v);
@@ -267,5 +323,7 @@ cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor 
 		d_z_t = d_z;
 		d_z_t.trans = true;
 		k->backend->matmul(k, v, c, n, &d_z_t, &h_rows, &(struct kernels__matrix){d_w->data, DTYPE_F32, c, false}, NULL, true);
+		if (more->d_bias != NULL)
+			bias_sums(k, cpu__f32(more->d_bias), d_z.data, n, v);
 	}
 }

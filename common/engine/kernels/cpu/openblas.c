@@ -253,8 +253,10 @@ cpu__close(struct kernels *k)
 {
 	free(k->scratch);
 	free(k->panels);
-	free(k->rope_table);
-	free(k->rope_freq);
+	for (int i = 0; i < 2; i++) {
+		free(k->ropes[i].table);
+		free(k->ropes[i].freq);
+	}
 }
 
 static int
@@ -278,4 +280,5 @@ const struct kernels_ops kernels__openblas = {
 	.attention = cpu__attention,
 	.attention_bwd = cpu__attention_bwd,
 	.adamw = cpu__adamw,
+	.muon = cpu__muon,
 };

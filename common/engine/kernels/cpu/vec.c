@@ -110,6 +110,93 @@ swiglu_bwd(float *d_gate, float *d_up, const float *d_y, const float *gate, cons
 	}
 }
 
+/* y = gelu_new(x); *slope: its derivative. As gelu and gelu_bwd. */
+static inline float
+gelu_one(float x, float *slope)
+{
+	float square = x * x, u = GELU_A * x * (1.0f + GELU_B * square), rise = GELU_A * (1.0f + 3.0f * GELU_B * square);
+	float s = vec_sigmoidf(2.0f * u);
+
+	rise = rise > 1e30f ? 1e30f : rise;
+	*slope = s + 2.0f * (x * (s * (1.0f - s))) * rise;
+	return x * s;
+}
+
+static void
+geglu(float *y, const float *gate, const float *up, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float slope;
+
+		y[i] = gelu_one(gate[i], &slope) * up[i];
+	}
+}
+
+static void
+geglu_bwd(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float d = d_y[i], u = up[i], slope, y = gelu_one(gate[i], &slope);
+
+		d_gate[i] = d * u * slope;
+		d_up[i] = d * y;
+	}
+}
+
+static void
+relu(float *y, const float *x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = x[i] > 0.0f ? x[i] : 0.0f;
+}
+
+static void
+relu_bwd(float *d_x, const float *d_y, const float *x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		d_x[i] = x[i] > 0.0f ? d_y[i] : 0.0f;
+}
+
+static void
+relu2(float *y, const float *x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = x[i] > 0.0f ? x[i] * x[i] : 0.0f;
+}
+
+static void
+relu2_bwd(float *d_x, const float *d_y, const float *x, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		d_x[i] = x[i] > 0.0f ? d_y[i] * 2.0f * x[i] : 0.0f;
+}
+
+/* tanh(u) = 2 sigmoid(2 u) - 1, which cancels near 0: there its series, whose next term is 6e-8 of it at 0.3. */
+static void
+soft_cap(float *y, const float *x, float a, float cap, int64_t n)
+{
+	float b = a / cap;
+
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float u = x[i] * b, q = u * u, far = 2.0f * vec_sigmoidf(2.0f * u) - 1.0f, p;
+
+		p = VEC_FMA(q, 0.0218694885f, -0.0539682540f);
+		p = VEC_FMA(p, q, 0.133333333f);
+		p = VEC_FMA(p, q, -0.333333333f);
+		p = VEC_FMA(p * q, u, u);
+		y[i] = cap * (q < 0.09f ? p : far);
+	}
+}
+
+static void
+soft_cap_bwd(float *d, const float *y, float a, float cap, int64_t n)
+{
+	float inv = 1.0f / cap;
+
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		d[i] *= a * (1.0f - (y[i] * inv) * (y[i] * inv));
+}
+
 static void
 exp_scaled(float *y, const float *x, float a, float shift, int64_t n)
 {
@@ -136,6 +223,17 @@ narrow(uint16_t *restrict y, const float *restrict x, int64_t n)
 {
 	VEC_LOOP (int64_t i = 0; i < n; i++)
 		y[i] = vec_to_bf16(x[i]);
+}
+
+static void
+momentum(float *restrict u, float *restrict m, const float *restrict grad, int64_t n, float beta, float one_minus_beta, float grad_scale)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++) {
+		float g = one_minus_beta * (grad[i] * grad_scale);
+
+		m[i] = VEC_FMA(beta, m[i], g);
+		u[i] = VEC_FMA(beta, m[i], g);
+	}
 }
 
 /* PyTorch's order: decay, moments, then w -= step_size * m / (sqrt(v) / sqrt(1 - b2^step) + eps). Returns the new w. */
@@ -213,8 +311,17 @@ const struct vec VEC_PASTE(vec_, SALT_VEC_ISA) = {
 	.gelu_erf_bwd = gelu_erf_bwd,
 	.swiglu = swiglu,
 	.swiglu_bwd = swiglu_bwd,
+	.geglu = geglu,
+	.geglu_bwd = geglu_bwd,
+	.relu = relu,
+	.relu_bwd = relu_bwd,
+	.relu2 = relu2,
+	.relu2_bwd = relu2_bwd,
+	.soft_cap = soft_cap,
+	.soft_cap_bwd = soft_cap_bwd,
 	.exp = exp_scaled,
 	.affine = affine,
+	.momentum = momentum,
 	.adamw = adamw,
 	.widen = widen,
 	.narrow = narrow,

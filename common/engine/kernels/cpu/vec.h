@@ -31,8 +31,18 @@ struct vec {
 	void (*gelu_erf_bwd)(float *d_x, const float *d_y, const float *x, int64_t n);
 	void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);
 	void (*swiglu_bwd)(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n);
+	void (*geglu)(float *y, const float *gate, const float *up, int64_t n);
+	void (*geglu_bwd)(float *d_gate, float *d_up, const float *d_y, const float *gate, const float *up, int64_t n);
+	void (*relu)(float *y, const float *x, int64_t n);
+	void (*relu_bwd)(float *d_x, const float *d_y, const float *x, int64_t n);
+	void (*relu2)(float *y, const float *x, int64_t n);			/* max(x, 0)^2 */
+	void (*relu2_bwd)(float *d_x, const float *d_y, const float *x, int64_t n);
+	void (*soft_cap)(float *y, const float *x, float scale, float cap, int64_t n);	/* y = cap * tanh(x * scale / cap) */
+	void (*soft_cap_bwd)(float *d, const float *y, float scale, float cap, int64_t n);	/* d *= scale * (1 - (y / cap)^2) */
 	void (*exp)(float *y, const float *x, float scale, float shift, int64_t n);	/* y = exp(x * scale - shift) */
 	void (*affine)(float *y, const float *x, float scale, float shift, int64_t n);	/* y = x * scale - shift */
+	/* Nesterov: g = grad * grad_scale; m = beta m + (1 - beta) g; u = beta m + (1 - beta) g */
+	void (*momentum)(float *u, float *m, const float *grad, int64_t n, float beta, float one_minus_beta, float grad_scale);
 	void (*adamw)(float *w, float *m, float *v, const float *g, int64_t n, const struct vec_adamw *a);
 
 	/* bf16 <-> fp32, as tensor_bf16_to_f32 and tensor_f32_to_bf16 */

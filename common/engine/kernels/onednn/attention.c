@@ -2,10 +2,14 @@
 /*
  * attention - in bf16 on matrix units: products read q, k and v in place; probabilities are rounded to bf16
  * before they are multiplied. fp32 uses the shared kernels.
+ *
+ * A primitive takes milliseconds to make and is kept by its shape, so shapes must be few whatever the lengths of
+ * the documents are: tiles are CPU__QUERIES rows of the sequence, the last one what is left, and keys begin at a
+ * multiple of CPU__QUERIES. A tile in which documents meet is computed twice, with zeros in place of the other rows'
+ * probabilities: for the document that reaches into it, whose keys begin earlier, and for those that begin in it.
  */
 #include "engine/kernels/onednn/onednn.h"
 
-#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +17,8 @@
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 
-/* The products of one tile of queries; keys: up to the tile's last row. */
-struct tile {
-	int64_t n, keys;
+/* The products of n queries and keys up to the last of them. */
+struct products {
 	const struct primitive *scores;			/* S [n, keys] = Q K^T */
 	const struct primitive *out;			/* O [n, D] = P V */
 	const struct primitive *d_probs;			/* d_P [n, keys] = d_O V^T */
@@ -23,45 +26,117 @@ struct tile {
 	const struct primitive *d_query;			/* [n, D] = d_S K */
 };
 
-/* Tiles of a sequence of t; *room: scratch of a thread's products, in floats. The caller frees the tiles. */
-static struct tile *
-tiles_of(struct kernels *k, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value, int64_t t,
-    int64_t d_q_stride, int64_t d_key_ld, int64_t *room)
+/* Tiles of b sequences of t rows, and the shapes of their products. */
+struct plan {
+	int64_t t, n_tiles;		/* of a sequence */
+	struct products *products;		/* [2, n_tiles]: full tiles, the short last one; by (t0 - first key) / CPU__QUERIES */
+	int64_t room;			/* scratch of a thread's products, in floats */
+	struct pass {			/* rows of a tile whose documents have the same first key */
+		int64_t t0, n;		/* the tile */
+		int64_t from, to;		/* rows from .. to, counted in the sequence */
+		int64_t key0;		/* first key */
+		const struct products *products;
+	} *passes;
+	int64_t *tiles;			/* [b * n_tiles + 1] first pass of each tile */
+};
+
+static void
+make_products(struct kernels *k, struct products *w, int64_t n, int64_t keys, const struct kernels_heads *q, const struct kernels_heads *key,
+    const struct kernels_heads *value, int64_t d_q_stride, int64_t d_key_ld, size_t *most)
 {
-	const int64_t d = q->head_dim, out_ld = q->n_heads * d, n_tiles = (t + CPU__QUERIES - 1) / CPU__QUERIES;
+	const int64_t d = q->head_dim, out_ld = q->n_heads * d;
 	const enum dtype half = DTYPE_BF16, full = DTYPE_F32;
-	struct tile *tiles = mem_alloc((size_t)n_tiles, sizeof(*tiles));
+	const struct kernels__matrix queries = {NULL, half, q->stride, false}, k_rows = {NULL, half, key->stride, false};
+	const struct kernels__matrix k_cols = {NULL, half, key->stride, true}, v_rows = {NULL, half, value->stride, false};
+	const struct kernels__matrix v_cols = {NULL, half, value->stride, true}, out = {NULL, half, out_ld, false};
+	const struct kernels__matrix scores = {NULL, full, keys, false}, probs = {NULL, half, keys, false}, probs_t = {NULL, half, keys, true};
+	const struct kernels__matrix d_query = {NULL, half, d_q_stride, false}, d_keys = {NULL, full, d_key_ld, false};
+
+	w->scores = onednn__tile(k, n, keys, d, &queries, &k_cols, &scores, false);
+	if (d_q_stride == 0) {
+		w->out = onednn__tile(k, n, d, keys, &probs, &v_rows, &out, false);
+	} else {
+		w->d_probs = onednn__tile(k, n, keys, d, &out, &v_cols, &scores, false);
+		w->d_value = onednn__tile(k, keys, d, n, &probs_t, &out, &d_keys, true);
+		w->d_key = onednn__tile(k, keys, d, n, &probs_t, &queries, &d_keys, true);
+		w->d_query = onednn__tile(k, n, d, keys, &probs, &k_rows, &d_query, false);
+	}
+	for (const struct primitive *const *p = &w->scores; p <= &w->d_query; p++)
+		if (*p != NULL && (*p)->scratch_bytes > *most)
+			*most = (*p)->scratch_bytes;
+}
+
+/* The first key of a tile at t0 for a document that begins at start. With starts a multiple of CPU__QUERIES, so that there are few shapes. */
+static int64_t
+first_key(const struct kernels_attention_form *form, int64_t t0, int64_t start)
+{
+	int64_t first = cpu__first_key(form, t0);
+
+	if (form->starts == NULL)
+		return first;
+	return (first > start ? first : start) / CPU__QUERIES * CPU__QUERIES;
+}
+
+/* The keys of products number i for tiles of n rows. */
+static int64_t
+keys_of(const struct kernels_attention_form *form, int64_t i, int64_t n)
+{
+	return i * CPU__QUERIES + n - (form->starts == NULL ? first_key(form, i * CPU__QUERIES, 0) : 0);
+}
+
+/* The passes of all tiles, in the order of the rows. */
+static void
+make_passes(struct plan *p, const struct kernels_attention_form *form, int64_t b)
+{
+	const int32_t *starts = form->starts;
+	int64_t n = 0;
+
+	for (int64_t tile = 0; tile < b * p->n_tiles; tile++) {
+		int64_t row0 = tile / p->n_tiles * p->t, t0 = tile % p->n_tiles * CPU__QUERIES, end = cpu__min(t0 + CPU__QUERIES, p->t);
+
+		p->tiles[tile] = n;
+		for (int64_t from = t0, to; from < end; from = to) {
+			int64_t first = starts != NULL ? starts[row0 + from] : 0, key0 = first_key(form, t0, first), row = tile % p->n_tiles;
+
+			for (to = starts != NULL ? from + 1 : end; to < end && (starts[row0 + to] == first || first >= t0); to++)
+				;
+			p->passes[n++] = (struct pass){.t0 = t0, .n = end - t0, .from = from, .to = to, .key0 = key0,
+			    .products = &p->products[(end - t0 < CPU__QUERIES ? p->n_tiles : 0) + (starts != NULL ? (t0 - key0) / CPU__QUERIES : row)]};
+		}
+	}
+	p->tiles[b * p->n_tiles] = n;
+}
+
+static struct plan
+plan_new(struct kernels *k, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value,
+    const struct kernels_attention_form *form, int64_t b, int64_t t, int64_t d_q_stride, int64_t d_key_ld)
+{
+	const int32_t *starts = form->starts;
+	struct plan p = {.t = t, .n_tiles = (t + CPU__QUERIES - 1) / CPU__QUERIES};
+	int64_t last = t % CPU__QUERIES;		/* rows of a short last tile */
 	size_t most = 0;
 
-	if (tiles == NULL)
+	p.products = mem_alloc((size_t)(2 * p.n_tiles), sizeof(*p.products));
+	p.passes = mem_alloc((size_t)(starts != NULL ? b * t : b * p.n_tiles), sizeof(*p.passes));
+	p.tiles = mem_alloc((size_t)(b * p.n_tiles + 1), sizeof(*p.tiles));
+	if (p.products == NULL || p.passes == NULL || p.tiles == NULL)
 		log_fatal("kernels.memory", "what=attention");
-	memset(tiles, 0, (size_t)n_tiles * sizeof(*tiles));
-	for (int64_t i = 0; i < n_tiles; i++) {
-		struct tile *w = &tiles[i];
-		const int64_t n = cpu__min(CPU__QUERIES, t - i * CPU__QUERIES), keys = i * CPU__QUERIES + n;
-		const struct kernels__matrix queries = {NULL, half, q->stride, false}, k_rows = {NULL, half, key->stride, false};
-		const struct kernels__matrix k_cols = {NULL, half, key->stride, true}, v_rows = {NULL, half, value->stride, false};
-		const struct kernels__matrix v_cols = {NULL, half, value->stride, true}, out = {NULL, half, out_ld, false};
-		const struct kernels__matrix scores = {NULL, full, keys, false}, probs = {NULL, half, keys, false}, probs_t = {NULL, half, keys, true};
-		const struct kernels__matrix d_query = {NULL, half, d_q_stride, false}, d_keys = {NULL, full, d_key_ld, false};
+	memset(p.products, 0, (size_t)(2 * p.n_tiles) * sizeof(*p.products));
+	for (int64_t i = 0; i < t / CPU__QUERIES; i++)
+		make_products(k, &p.products[i], CPU__QUERIES, keys_of(form, i, CPU__QUERIES), q, key, value, d_q_stride, d_key_ld, &most);
+	for (int64_t i = starts != NULL ? 0 : p.n_tiles - 1; last > 0 && i < p.n_tiles; i++)
+		make_products(k, &p.products[p.n_tiles + i], last, keys_of(form, i, last), q, key, value, d_q_stride, d_key_ld, &most);
+	p.room = (int64_t)((most + 63) / 64 * 16);
+	make_passes(&p, form, b);
+	return p;
+}
 
-		w->n = n;
-		w->keys = keys;
-		w->scores = onednn__tile(k, n, keys, d, &queries, &k_cols, &scores, false);
-		if (d_q_stride == 0) {
-			w->out = onednn__tile(k, n, d, keys, &probs, &v_rows, &out, false);
-		} else {
-			w->d_probs = onednn__tile(k, n, keys, d, &out, &v_cols, &scores, false);
-			w->d_value = onednn__tile(k, keys, d, n, &probs_t, &out, &d_keys, true);
-			w->d_key = onednn__tile(k, keys, d, n, &probs_t, &queries, &d_keys, true);
-			w->d_query = onednn__tile(k, n, d, keys, &probs, &k_rows, &d_query, false);
-		}
-		for (const struct primitive *const *p = &w->scores; p <= &w->d_query; p++)
-			if (*p != NULL && (*p)->scratch_bytes > most)
-				most = (*p)->scratch_bytes;
-	}
-	*room = (int64_t)((most + 63) / 64 * 16);
-	return tiles;
+static void
+plan_free(struct plan *p)
+{
+	free(p->products);
+	free(p->passes);
+	free(p->tiles);
 }
 
 static void *
@@ -70,94 +145,133 @@ head_at(const struct kernels_heads *x, int64_t row, int64_t h)
 	return kernels__element(x->data, x->dtype, cpu__head_at(x, row, h));
 }
 
+/* Where the document of a row begins in its sequence. */
+static int64_t
+start_of(const struct kernels_attention_form *form, int64_t row)
+{
+	return form->starts != NULL ? form->starts[row] : 0;
+}
+
+/* Zeros in the rows of a tile that are another pass's. */
+static void
+clear_others(const struct pass *w, float *s)
+{
+	int64_t keys = w->t0 + w->n - w->key0;
+
+	memset(s, 0, (size_t)((w->from - w->t0) * keys) * sizeof(float));
+	memset(s + (w->to - w->t0) * keys, 0, (size_t)((w->t0 + w->n - w->to) * keys) * sizeof(float));
+}
+
+/* Runs a product whose [n, D] result goes to the pass's rows of head h of x: by way of `tile` where the tile has other rows. */
+static void
+run_rows(struct kernels *k, const struct primitive *product, const struct pass *w, const void *a, const void *b,
+    const struct kernels_heads *x, int64_t row0, int64_t h, uint16_t *tile, float *room)
+{
+	uint16_t *to = head_at(x, row0 + w->t0, h);
+	bool whole = w->from == w->t0 && w->to == w->t0 + w->n;
+
+	onednn__tile_run(k, product, a, b, whole ? to : tile, room);
+	for (int64_t i = w->from - w->t0; i < w->to - w->t0 && !whole; i++)
+		memcpy(to + i * x->stride, tile + i * x->stride, (size_t)x->head_dim * sizeof(*to));
+}
+
 void
 onednn__attention(struct kernels *k, const struct kernels_heads *out, float *lse, const struct kernels_heads *q,
-    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t)
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)
 {
-	const int64_t heads = q->n_heads, n_tiles = (t + CPU__QUERIES - 1) / CPU__QUERIES, group = heads / key->n_heads;
-	const int64_t cells = (cpu__min(CPU__QUERIES, t) * t + 31) / 32 * 32;		/* of a tile's scores */
-	const float scale = 1.0f / sqrtf((float)q->head_dim);
-	int64_t products;
-	struct tile *tiles;
+	const int64_t heads = q->n_heads, group = heads / key->n_heads, rows = cpu__min(CPU__QUERIES, t);
+	const int64_t cells = (rows * t + 31) / 32 * 32;		/* of a tile's scores */
+	const int64_t apart = form->starts != NULL ? (rows * out->stride + 31) / 32 * 16 : 0;
+	int64_t room;
+	struct plan p;
 	float *scratch;
 
 	if (q->dtype == DTYPE_F32) {
-		cpu__attention(k, out, lse, q, key, value, b, t);
+		cpu__attention(k, out, lse, q, key, value, form, b, t);
 		return;
 	}
-	tiles = tiles_of(k, q, key, value, t, 0, 0, &products);
-	scratch = cpu__scratch(k, (size_t)k->threads * (size_t)(products + cells + cells / 2));
+	p = plan_new(k, q, key, value, form, b, t, 0, 0);
+	room = p.room + cells + cells / 2 + apart;
+	scratch = cpu__scratch(k, (size_t)k->threads * (size_t)room);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic) if (k->threads > 1 && b * heads * t * t > k->small)
-	for (int64_t task = 0; task < b * heads * n_tiles; task++) {
-		int64_t tile = n_tiles - 1 - task % n_tiles, h = task / n_tiles % heads, row0 = task / n_tiles / heads * t, t0 = tile * CPU__QUERIES;
-		float *room = scratch + omp_get_thread_num() * (products + cells + cells / 2), *s = room + products;
-		uint16_t *probs = (uint16_t *)(void *)(s + cells);
-		const struct tile *w = &tiles[tile];
+	for (int64_t task = 0; task < b * heads * p.n_tiles; task++) {
+		int64_t seq = task / p.n_tiles / heads, h = task / p.n_tiles % heads, row0 = seq * t;
+		int64_t tile = seq * p.n_tiles + p.n_tiles - 1 - task % p.n_tiles;
+		float *mine = scratch + omp_get_thread_num() * room, *s = mine + p.room;
+		uint16_t *probs = (uint16_t *)(void *)(s + cells), *whole = probs + cells;
 
-		onednn__tile_run(k, w->scores, head_at(q, row0 + t0, h), head_at(key, row0, h / group), s, room);
-		for (int64_t i = 0; i < w->n; i++)
-			lse[(row0 / t * heads + h) * t + t0 + i] = k->vec->softmax(s + i * w->keys, t0 + i + 1, w->keys, scale);
-		k->vec->narrow(probs, s, w->n * w->keys);
-		onednn__tile_run(k, w->out, probs, head_at(value, row0, h / group), head_at(out, row0 + t0, h), room);
+		for (const struct pass *w = p.passes + p.tiles[tile]; w < p.passes + p.tiles[tile + 1]; w++) {
+			int64_t keys = w->t0 + w->n - w->key0;
+
+			onednn__tile_run(k, w->products->scores, head_at(q, row0 + w->t0, h), head_at(key, row0 + w->key0, h / group), s, mine);
+			clear_others(w, s);
+			for (int64_t i = w->from; i < w->to; i++)
+				lse[(seq * heads + h) * t + i] = cpu__softmax_row(k, form, s + (i - w->t0) * keys, i, start_of(form, row0 + i), w->key0, keys);
+			k->vec->narrow(probs, s, w->n * keys);
+			run_rows(k, w->products->out, w, probs, head_at(value, row0 + w->key0, h / group), out, row0, h, whole, mine);
+		}
 	}
-	free(tiles);
+	plan_free(&p);
 }
 
 void
 onednn__attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
     const struct kernels_heads *d_o, const struct kernels_heads *o, const float *lse, const struct kernels_heads *q,
-    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t)
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)
 {
-	const int64_t heads = q->n_heads, d = q->head_dim, n_tiles = (t + CPU__QUERIES - 1) / CPU__QUERIES, group = heads / key->n_heads;
-	const int64_t cells = (cpu__min(CPU__QUERIES, t) * t + 31) / 32 * 32, size = (t * d + 15) / 16 * 16;
-	const float scale = 1.0f / sqrtf((float)d);
-	int64_t products, room;
-	struct tile *tiles;
+	const int64_t heads = q->n_heads, d = q->head_dim, group = heads / key->n_heads, tile_rows = cpu__min(CPU__QUERIES, t);
+	const int64_t cells = (tile_rows * t + 31) / 32 * 32, size = (t * d + 15) / 16 * 16;
+	const int64_t apart = form->starts != NULL ? (tile_rows * d_q->stride + 31) / 32 * 16 : 0;
+	int64_t room;
+	struct plan plan;
 	float *scratch;
 
 	if (q->dtype == DTYPE_F32) {
-		cpu__attention_bwd(k, d_q, d_key, d_value, d_o, o, lse, q, key, value, b, t);
+		cpu__attention_bwd(k, d_q, d_key, d_value, d_o, o, lse, q, key, value, form, b, t);
 		return;
 	}
-	tiles = tiles_of(k, q, key, value, t, d_q->stride, d, &products);
-	room = products + 3 * cells + 2 * size + (2 * d + 15) / 16 * 16;
+	plan = plan_new(k, q, key, value, form, b, t, d_q->stride, d);
+	room = plan.room + 3 * cells + 2 * size + (2 * d + 15) / 16 * 16 + (t + 15) / 16 * 16 + apart;
 	scratch = cpu__scratch(k, (size_t)k->threads * (size_t)room);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic) if (k->threads > 1 && b * heads * t * t > k->small)
 	for (int64_t task = 0; task < b * key->n_heads; task++) {
 		int64_t kh = task % key->n_heads, seq = task / key->n_heads, row0 = seq * t;
-		float *mine = scratch + omp_get_thread_num() * room, *p = mine + products, *d_p = p + cells;
+		float *mine = scratch + omp_get_thread_num() * room, *p = mine + plan.room, *d_p = p + cells;
 		uint16_t *probs = (uint16_t *)(void *)(d_p + cells), *d_scores = probs + cells;
 		struct cpu__rows sum_key = {d_p + 2 * cells, d}, sum_value = {sum_key.data + size, d};
-		float *row = sum_value.data + size;
+		float *row = sum_value.data + size, *capped = row + (2 * d + 15) / 16 * 16;
+		uint16_t *whole = (uint16_t *)(void *)(capped + (t + 15) / 16 * 16);
 
 		memset(sum_key.data, 0, (size_t)(2 * size) * sizeof(float));
 		for (int64_t h = kh * group; h < (kh + 1) * group; h++) {
-			for (int64_t tile = 0; tile < n_tiles; tile++) {
-				const struct tile *w = &tiles[tile];
-				int64_t t0 = tile * CPU__QUERIES, keys = w->keys;
-				const void *queries = head_at(q, row0 + t0, h), *d_out = head_at(d_o, row0 + t0, h);
+			for (int64_t pass = plan.tiles[seq * plan.n_tiles]; pass < plan.tiles[(seq + 1) * plan.n_tiles]; pass++) {
+				const struct pass *w = &plan.passes[pass];
+				const struct products *products = w->products;
+				int64_t keys = w->t0 + w->n - w->key0;
+				const void *queries = head_at(q, row0 + w->t0, h), *d_out = head_at(d_o, row0 + w->t0, h);
+				const void *k_rows = head_at(key, row0 + w->key0, kh);
 
-				onednn__tile_run(k, w->scores, queries, head_at(key, row0, kh), p, mine);
-				onednn__tile_run(k, w->d_probs, d_out, head_at(value, row0, kh), d_p, mine);
-				for (int64_t i = 0; i < w->n; i++) {
-					int64_t at = cpu__head_at(o, row0 + t0 + i, h);
+				onednn__tile_run(k, products->scores, queries, k_rows, p, mine);
+				onednn__tile_run(k, products->d_probs, d_out, head_at(value, row0 + w->key0, kh), d_p, mine);
+				clear_others(w, p);
+				clear_others(w, d_p);
+				for (int64_t i = w->from; i < w->to; i++) {
+					int64_t at = cpu__head_at(o, row0 + i, h), line = (i - w->t0) * keys;
 					float delta = k->vec->dot(cpu__read(k, d_o->data, d_o->dtype, at, d, row),
 					    cpu__read(k, o->data, o->dtype, at, d, row + d), d);
 
-					k->vec->softmax_bwd(p + i * keys, d_p + i * keys, t0 + i + 1, keys, scale,
-					    lse[(seq * heads + h) * t + t0 + i], delta);
+					cpu__softmax_row_bwd(k, form, p + line, d_p + line, i, start_of(form, row0 + i), w->key0, keys,
+					    lse[(seq * heads + h) * t + i], delta, capped);
 				}
 				k->vec->narrow(probs, p, w->n * keys);
 				k->vec->narrow(d_scores, d_p, w->n * keys);
-				onednn__tile_run(k, w->d_value, probs, d_out, sum_value.data, mine);
-				onednn__tile_run(k, w->d_key, d_scores, queries, sum_key.data, mine);
-				onednn__tile_run(k, w->d_query, d_scores, head_at(key, row0, kh),
-				    head_at(d_q, row0 + t0, h), mine);
+				onednn__tile_run(k, products->d_value, probs, d_out, sum_value.data + w->key0 * d, mine);
+				onednn__tile_run(k, products->d_key, d_scores, queries, sum_key.data + w->key0 * d, mine);
+				run_rows(k, products->d_query, w, d_scores, k_rows, d_q, row0, h, whole, mine);
 			}
 		}
 		cpu__heads_store(k, d_key, row0, t, kh, sum_key);
 		cpu__heads_store(k, d_value, row0, t, kh, sum_value);
 	}
-	free(tiles);
+	plan_free(&plan);
 }
-

@@ -377,8 +377,8 @@ onednn__tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct 
 	return p;
 }
 
-void
-onednn__tile_run(const struct kernels *ctx, const struct primitive *p, const void *a, const void *b, void *c, void *room)
+static void
+tile_run(const struct kernels *ctx, const struct primitive *p, const void *a, const void *b, void *c, void *room, int thread)
 {
 	const struct argument args[] = {
 		{DNNL_ARG_SRC, &p->a, onednn__source(p, a, room)},
@@ -387,5 +387,34 @@ onednn__tile_run(const struct kernels *ctx, const struct primitive *p, const voi
 		{DNNL_ARG_SCRATCHPAD, &p->scratch, room},
 	};
 
-	onednn__run(onednn__of(ctx), p->run, onednn__of(ctx)->streams[omp_get_thread_num()], args, 4);
+	onednn__run(onednn__of(ctx), p->run, onednn__of(ctx)->streams[thread], args, 4);
 }
+
+void
+onednn__tile_run(const struct kernels *ctx, const struct primitive *p, const void *a, const void *b, void *c, void *room)
+{
+	tile_run(ctx, p, a, b, c, room, omp_get_thread_num());
+}
+
+static const struct primitive *
+product_of(struct kernels *k, const struct cpu__product *p)
+{
+	const struct kernels__matrix a = {.ld = p->lda, .trans = p->trans_a}, b = {.ld = p->ldb, .trans = p->trans_b};
+	const struct kernels__matrix c = {.dtype = DTYPE_F32, .ld = p->n};
+
+	return onednn__tile(k, p->m, p->n, p->k, &a, &b, &c, false);
+}
+
+static size_t
+product_prepare(struct kernels *k, const struct cpu__product *p)
+{
+	return product_of(k, p)->scratch_bytes;
+}
+
+static void
+product_run(struct kernels *k, const struct cpu__product *p, const void *a, const void *b, float *c, void *scratch, int thread)
+{
+	tile_run(k, product_of(k, p), a, b, c, scratch, thread);
+}
+
+const struct cpu__bf16 onednn__bf16 = {.prepare = product_prepare, .run = product_run};

@@ -108,11 +108,13 @@ const struct primitive *onednn__tile(struct kernels *ctx, int64_t m, int64_t n, 
     const struct kernels__matrix *b, const struct kernels__matrix *c, bool add);
 void onednn__tile_run(const struct kernels *ctx, const struct primitive *tile, const void *a, const void *b, void *c, void *scratch);
 
+extern const struct cpu__bf16 onednn__bf16;	/* tiles by shape, for Muon */
+
 /* attention.c */
 void onednn__attention(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q,
-    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t);
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
 void onednn__attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
     const struct kernels_heads *d_o, const struct kernels_heads *o, const float *lse, const struct kernels_heads *q,
-    const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t);
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
 
 #endif

@@ -364,6 +364,13 @@ onednn_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad,
 	cpu__adamw(k, w, m, v, grad, copy, copy_dtype, n, a);
 }
 
+static void
+onednn_muon(struct kernels *k, const struct kernels_muon_matrix *list, int64_t n, const struct kernels_muon *a)
+{
+	onednn__stale(onednn__of(k));
+	cpu__muon_with(k, k->dtype == DTYPE_BF16 ? &onednn__bf16 : NULL, list, n, a);
+}
+
 const struct kernels_ops kernels__onednn = {
 	CPU__OPS,
 	.bf16_units = bf16_units,
@@ -374,4 +381,5 @@ const struct kernels_ops kernels__onednn = {
 	.attention = onednn__attention,
 	.attention_bwd = onednn__attention_bwd,
 	.adamw = onednn_adamw,
+	.muon = onednn_muon,
 };

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Documents of Megatron files: where one is, and which one a token is in. */
+#include "data/corpus/corpus_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json/json.h"
+
+/* The numbers of an index that was checked at open. */
+struct index {
+	struct corpus__file file;
+	uint64_t n, m;			/* sequences; document marks */
+	unsigned width;			/* bytes of a token */
+};
+
+static int
+number_at(const struct index *x, uint64_t at, uint64_t *out, struct err_note *note)
+{
+	return corpus__file_read(&x->file, at, out, 8, note);
+}
+
+static int
+index_open(struct index *x, const struct corpus *c, const struct corpus__part *part, struct err_note *note)
+{
+	int rc = corpus__file_open(&x->file, part->idx_path, note);
+
+	if (rc != 0)
+		return rc;
+	x->width = corpus__token_bytes(c->info.dtype);
+	if ((rc = number_at(x, 18, &x->n, note)) == 0 && (rc = number_at(x, 26, &x->m, note)) == 0 &&
+	    x->file.size != CORPUS__IDX_HEADER + 12 * x->n + 8 * x->m)
+		rc = err_expect(note, ERR_CORRUPT, "%s", "the index that was opened at the start", "another one of its name", part->idx_path);
+	if (rc != 0)
+		corpus__file_close(&x->file);
+	return rc;
+}
+
+/* The token at which document k begins; of k = m - 1 the end of the last. */
+static int
+first_token(const struct index *x, const struct corpus__part *part, uint64_t k, uint64_t *token, struct err_note *note)
+{
+	uint64_t sequence, pointer;
+	int rc = number_at(x, CORPUS__IDX_HEADER + 12 * x->n + 8 * k, &sequence, note);
+
+	*token = part->n_tokens;
+	if (rc != 0 || sequence >= x->n)
+		return rc;
+	if ((rc = number_at(x, CORPUS__IDX_HEADER + 4 * x->n + 8 * sequence, &pointer, note)) == 0)
+		*token = pointer / x->width;
+	return rc;
+}
+
+/* The document of a part: by its number there, or by a token of it (number UINT64_MAX). */
+static int
+look(const struct corpus *c, size_t i, uint64_t number, uint64_t token, uint64_t before, struct corpus_document *out, struct err_note *note)
+{
+	const struct corpus__part *part = &c->parts[i];
+	uint64_t lo = 0, hi, end, first;
+	struct index x;
+	int rc;
+
+	if (part->idx_path == NULL)
+		return err_expect(note, ERR_UNSUPPORTED, "%s", "a Megatron corpus, whose index has the documents", "%s", part->file.path,
+		    corpus_kind_name(c->info.kind));
+	if ((rc = index_open(&x, c, part, note)) != 0)
+		return rc;
+	if (number == UINT64_MAX) {		/* the last document that begins at or before the token: those before it may be empty */
+		for (hi = x.m - 1; rc == 0 && hi - lo > 1;) {
+			uint64_t mid = lo + (hi - lo) / 2;
+
+			if ((rc = first_token(&x, part, mid, &first, note)) == 0 && first <= token)
+				lo = mid;
+			else
+				hi = mid;
+		}
+		number = lo;
+	}
+	if (rc == 0 && (rc = first_token(&x, part, number, &first, note)) == 0 && (rc = first_token(&x, part, number + 1, &end, note)) == 0)
+		*out = (struct corpus_document){.number = before + number, .first_token = part->first + first, .n_tokens = end - first};
+	corpus__file_close(&x.file);
+	return rc;
+}
+
+/* Documents of the part: marks but the last. */
+static int
+n_documents(const struct corpus *c, size_t i, uint64_t *n, struct err_note *note)
+{
+	struct index x;
+	int rc;
+
+	*n = 0;
+	if (c->parts[i].idx_path == NULL)
+		return 0;
+	if ((rc = index_open(&x, c, &c->parts[i], note)) != 0)
+		return rc;
+	*n = x.m - 1;
+	corpus__file_close(&x.file);
+	return 0;
+}
+
+int
+corpus_document(const struct corpus *c, uint64_t number, struct corpus_document *out, struct err_note *note)
+{
+	uint64_t before = 0, n;
+	int rc;
+
+	for (size_t i = 0; i < c->n_parts; i++, before += n) {
+		if ((rc = n_documents(c, i, &n, note)) != 0)
+			return rc;
+		if (number - before < n || c->parts[i].idx_path == NULL)
+			return look(c, i, number - before, 0, before, out, note);
+	}
+	return err_expect(note, ERR_RANGE, "%s", "a document below %" PRIu64, "%" PRIu64, c->stem, before, number);
+}
+
+int
+corpus_document_at(const struct corpus *c, uint64_t token, struct corpus_document *out, struct err_note *note)
+{
+	uint64_t before = 0, n;
+	int rc;
+
+	for (size_t i = 0; i < c->n_parts; i++, before += n) {
+		const struct corpus__part *part = &c->parts[i];
+
+		if (token >= part->first && token - part->first < part->n_tokens)
+			return look(c, i, UINT64_MAX, token - part->first, before, out, note);
+		if ((rc = n_documents(c, i, &n, note)) != 0)
+			return rc;
+	}
+	return err_expect(note, ERR_RANGE, "%s", "a token below %" PRIu64, "%" PRIu64, c->stem, c->info.n_tokens, token);
+}
+
+/* One line: the document, and the file that begins there; file is NULL at the end of all. */
+static int
+read_source(const char *line, size_t len, const char *path, int64_t *document, const char **file, struct json **root, struct err_note *note)
+{
+	int rc = json_parse(line, len, path, root, note);
+
+	if (rc != 0)
+		return rc;
+	*file = NULL;
+	if (!json_int(json_get(*root, "document"), document) || *document < 0)
+		return err_expect(note, ERR_FORMAT, "%s", "lines with a \"document\"", "", path);
+	json_text(json_get(*root, "file"), file);
+	return 0;
+}
+
+int
+corpus_source(const struct corpus *c, uint64_t document, char *file, size_t size, uint64_t *nth, struct err_note *note)
+{
+	char path[CORPUS__PATH_MAX + 32], *line = NULL;
+	struct json *root = NULL;
+	int64_t at, first = 0, number = 0;
+	const char *name;
+	size_t cap = 0;
+	ssize_t len;
+	FILE *f;
+	int rc = 0;
+
+	if (c->n_parts != 1)
+		return ERR_NOT_FOUND;
+	snprintf(path, sizeof(path), "%s" CORPUS__SOURCES, c->stem);
+	if ((f = fopen(path, "re")) == NULL)
+		return errno == ENOENT ? ERR_NOT_FOUND : err_note_set(note, errno, "%s", path);
+	file[0] = '\0';
+	for (at = 0, len = getline(&line, &cap, f); rc == 0 && (len = getline(&line, &cap, f)) > 0; json_close(&root)) {
+		if ((rc = read_source(line, (size_t)len, path, &at, &name, &root, note)) == 0 && name != NULL && (uint64_t)at <= document) {
+			snprintf(file, size, "%s", name);
+			first = at;
+			number = 0;
+			json_int(json_get(root, "first"), &number);
+		}
+	}
+	if (rc == 0 && ferror(f))
+		rc = err_note_set(note, EIO, "%s", path);
+	if (rc == 0 && (file[0] == '\0' || (uint64_t)at != c->info.n_documents))
+		rc = ERR_NOT_FOUND;
+	*nth = document - (uint64_t)first + (uint64_t)number;
+	fclose(f);
+	free(line);
+	return rc;
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "data/tokenizer/tokenizer_internal.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem/mem.h"
+
+/*
+ * Unigram (Kudo, 2018): of all ways to cut a word into tokens the one with the largest sum of their scores, found from left to right (Viterbi).
+ * A character that is no token may be unknown for the smallest score less 10. Neighbours that are unknown are one, which becomes byte tokens
+ * or the unk token. The order of additions and comparisons is that of Hugging Face's library, so that equal sums give the same choice.
+ *
+ * A long word is cut at places that no token crosses: all ways pass through them, so the best up to there is final. The sum goes on from its
+ * value there, for the next one rounds as if the word had not been cut.
+ */
+#define UNKNOWN_PENALTY 10.0
+#define CUT_BYTES 4096u
+
+struct node {
+	double score; /* of the best way that ends here */
+	uint32_t from; /* where its last token begins; UINT32_MAX: no way ends here */
+	int32_t id;
+};
+
+struct unigram_scratch {
+	struct node *node; /* [bytes of the part + 1] */
+	uint32_t *end; /* of the tokens of the best way, the last first */
+	size_t node_cap, end_cap;
+};
+
+void
+tokenizer__unigram_scratch_destroy(struct unigram_scratch **s)
+{
+	if (*s == NULL)
+		return;
+	free((*s)->node);
+	free((*s)->end);
+	free(*s);
+	*s = NULL;
+}
+
+int
+tokenizer__unigram_build(struct tokenizer *tok)
+{
+	size_t total = 0;
+	double least = HUGE_VAL;
+	int rc;
+
+	for (int32_t id = 0; id < tok->n_tokens; id++) {
+		if ((tok->mark[id] & TOKEN_MODEL) == 0)
+			continue;
+		total += tok->len[id];
+		if (tok->score[id] < least)
+			least = tok->score[id];
+	}
+	tok->unk_score = least - UNKNOWN_PENALTY;
+	if ((rc = tokenizer__trie_alloc(&tok->pieces, total)) != 0)
+		return rc;
+	for (int32_t id = 0; id < tok->n_tokens; id++) {
+		if ((tok->mark[id] & TOKEN_MODEL) != 0 && tok->len[id] > 0)
+			tokenizer__trie_put(&tok->pieces, tok->bytes[id], tok->len[id], id);
+	}
+	return 0;
+}
+
+static inline void
+offer(struct node *to, double score, size_t from, int32_t id)
+{
+	if (to->from == UINT32_MAX || score > to->score)
+		*to = (struct node){score, (uint32_t)from, id};
+}
+
+/* Fills node[0..n]; node[0].score is set. */
+static void
+best_way(const struct tokenizer *tok, struct node *node, const unsigned char *p, size_t n)
+{
+	const struct trie *t = &tok->pieces;
+	size_t at, k, len;
+
+	for (at = 1; at <= n; at++)
+		node[at].from = UINT32_MAX;
+	for (at = 0; at < n; at += len) {
+		double till_here = node[at].score;
+		uint32_t up = 0;
+		bool single = false;
+
+		len = tokenizer__utf8_len(p + at, n - at);
+		len = len == 0 ? 1 : len;
+		for (k = at; k < n; k++) {
+			size_t slot = tokenizer__trie_slot(t, up, p[k]);
+			int32_t id;
+
+			if (t->key[slot] == 0)
+				break;
+			up = t->child[slot];
+			if ((id = t->token[up]) < 0)
+				continue;
+			offer(&node[k + 1], tok->score[id] + till_here, at, id);
+			single = single || k + 1 - at == len;
+		}
+		if (!single)
+			offer(&node[at + len], tok->unk_score + till_here, at, tok->unk_id);
+	}
+}
+
+/* The ids of [p, p+n), which was found to be unknown (one token or several that are), or id's text. */
+static int
+put(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t id, struct tokenizer_ids *out)
+{
+	const struct tokenizer *tok = enc->tok;
+	size_t k;
+	int rc;
+
+	if ((rc = tokenizer__ids_reserve(out, n)) != 0)
+		return err_note_set(enc->note, rc, "token ids");
+	if (id != tok->unk_id || (id = tokenizer__word_find(tok, p, n)) >= 0) {
+		out->ids[out->n++] = id;
+		return 0;
+	}
+	for (k = 0; k < n && tok->byte_id[p[k]] >= 0; k++)
+		;
+	if (k == n) {
+		for (k = 0; k < n; k++)
+			out->ids[out->n++] = tok->byte_id[p[k]];
+		return 0;
+	}
+	if (tok->unk_id < 0)
+		return tokenizer__no_token(enc, p, n, out->ids, &out->n);
+	out->ids[out->n++] = tok->unk_id;
+	return 0;
+}
+
+/* A part: score is the sum before it and becomes that after it. */
+static int
+part(
+    struct tokenizer_encoder *enc, const unsigned char *p, size_t n, double *score, struct tokenizer_ids *out)
+{
+	struct unigram_scratch *s = enc->unigram;
+	size_t n_ends = 0, at;
+	int rc;
+
+	if ((rc = mem_grow((void **)&s->node, &s->node_cap, n + 1, sizeof s->node[0])) != 0 ||
+	    (rc = mem_grow((void **)&s->end, &s->end_cap, n + 1, sizeof s->end[0])) != 0)
+		return err_note_set(enc->note, rc, "a word of %zu bytes", n);
+	s->node[0].score = *score;
+	best_way(enc->tok, s->node, p, n);
+	*score = s->node[n].score;
+	for (at = n; at > 0; at = s->node[at].from) {
+		/* The unknown token before another one takes that in. */
+		if (n_ends > 0 && s->node[at].id == enc->tok->unk_id &&
+		    s->node[s->end[n_ends - 1]].id == enc->tok->unk_id) {
+			s->node[s->end[n_ends - 1]].from = s->node[at].from;
+			continue;
+		}
+		s->end[n_ends++] = (uint32_t)at;
+	}
+	for (rc = 0; n_ends > 0 && rc == 0; n_ends--) {
+		const struct node *end = &s->node[s->end[n_ends - 1]];
+
+		rc = put(enc, p + end->from, s->end[n_ends - 1] - end->from, end->id, out);
+	}
+	return rc;
+}
+
+int
+tokenizer__unigram_word(
+    struct tokenizer_encoder *enc, const unsigned char *p, size_t n, struct tokenizer_ids *out)
+{
+	const struct tokenizer *tok = enc->tok;
+	double score = 0;
+	int rc = 0;
+
+	if (enc->unigram == NULL && (enc->unigram = calloc(1, sizeof *enc->unigram)) == NULL)
+		return err_note_set(enc->note, ENOMEM, "a word of %zu bytes", n);
+	while (n > 0 && rc == 0) {
+		size_t len = n;
+
+		if (tok->may_cut && n > CUT_BYTES) {
+			for (len = 0; len < CUT_BYTES && len < n;)
+				len += tokenizer__cut(tok, p + len, n - len);
+		}
+		rc = part(enc, p, len, &score, out);
+		p += len;
+		n -= len;
+	}
+	return rc;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * eval - what the files of the verb eval share: eval.c (losses on a corpus), eval_task.c (choices, minimal
+ * pairs, last words).
+ */
+#ifndef SALT_CTL_EVAL_H
+#define SALT_CTL_EVAL_H
+
+#include <stdint.h>
+
+#include "engine/kernels/kernels.h"
+#include "saltctl/core/ctl.h"
+
+#define EVAL_TASK_OPTIONS \
+	{"choices", "PATH", "judge by choices instead: JSON lines with context, choices and gold, or a folder of such files", \
+	    false, 0}, \
+	{"pairs", "PATH", "judge by minimal pairs instead: JSON lines with sentence_good and sentence_bad, or a folder", false, 0}, \
+	{"last-word", "PATH", "judge by last words instead: JSON lines with text, or a folder of such files", false, 0}, \
+	{"tokenizer", "PATH", "for these: tokenizer.json or its folder; default: the one in the model's folder", false, 0}, \
+	{"control", "SEED", "--choices: also with the contexts permuted among the items, and without contexts", false, 0}, \
+	{"items", "FILE", "for these: write what each item got, as JSON lines", false, 0}, \
+	{"against", "FILE", "for these: the difference from another model, item by item; what --items wrote of it", false, 0}
+
+/*
+ * eval_task - whether the verb was asked for one of these. *exit_code: of judging, if so. context 0: the
+ * model's longest.
+ */
+bool eval_task(
+    const struct ctl_args *args, const struct kernels_options *kernels, uint64_t context, int *exit_code);
+
+#endif

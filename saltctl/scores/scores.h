@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* scores - what the verbs `saltctl scores ...` share: a table of figures as a file. docs/formats.md has its columns. */
+#ifndef SALT_CTL_SCORES_H
+#define SALT_CTL_SCORES_H
+
+#include "base/err/err.h"
+#include "base/file/file.h"
+#include "saltctl/core/ctl.h"
+
+/* The figures of one sequence or document. */
+struct scores_row {
+	uint64_t number, begin, end;		/* tokens [begin, end) of the corpus */
+	uint64_t tokens;			/* of these, tokens with a loss */
+	uint64_t bytes;				/* of their text */
+	double loss, bits_per_byte, rank_share;	/* nats per token; NaN: not known */
+	float score;				/* S(x) */
+};
+
+#define SCORES_COLUMNS 9
+
+/* A file under construction; zeroed. It appears complete or not at all. */
+struct scores_out {
+	char path[4096];
+	bool with_bytes;
+	uint64_t n;
+	struct file_replace lines;		/* f NULL: safetensors */
+	const char *what;			/* first column: "sequence" or "document" */
+	struct {
+		uint8_t *bytes;
+		size_t len, cap;
+	} column[SCORES_COLUMNS];		/* safetensors */
+};
+
+/* Does the name end in .safetensors? */
+bool scores_is_safetensors(const char *path);
+
+/*
+ * scores_out_begin - ERR_EXISTS unless the file is none, one that an earlier call made, or replace is set. with_bytes: the text's length is
+ * known. scores_out_end - after an error (rc) nothing is left. Returns rc or its own error. Both fill the note.
+ */
+int scores_out_begin(struct scores_out *o, const char *path, const char *what, bool with_bytes, bool replace, struct err_note *note);
+void scores_out_row(struct scores_out *o, const struct scores_row *row);
+int scores_out_end(struct scores_out *o, int rc, struct err_note *note);
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A document in its place gets the same bits from embed, rope and attention whatever its neighbours are, forward and backward, on every
+ * backend and in both dtypes. Sizes: documents that begin and end inside tiles, over several tiles, and beside the end of the sequence.
+ */
+#include "fixture.h"
+
+enum { T = 333, H = 2, D = 10, STRIDE = 3 * H * D, VOCAB = 17 };
+
+static enum dtype dtype;
+
+/* n values from N(0, 1) in the compute dtype; those of rows [from, to) of `kept` are taken over. */
+static char *
+rows_of(int64_t width, const char *kept, int64_t from, int64_t to)
+{
+	size_t size = dtype_size(dtype), row = (size_t)width * size;
+	char *p = malloc(T * row);
+
+	REQUIRE(p != NULL);
+	for (int64_t i = 0; i < T * width; i++) {
+		float x = normal(1);
+		uint16_t half = tensor_f32_to_bf16(x);
+
+		memcpy(p + (size_t)i * size, dtype == DTYPE_F32 ? (void *)&x : (void *)&half, size);
+	}
+	if (kept != NULL)
+		memcpy(p + (size_t)from * row, kept + (size_t)from * row, (size_t)(to - from) * row);
+	return p;
+}
+
+struct run {
+	char *qkv, *d_o, *o, *d_qkv, *y, *wte, *wpe;
+	float lse[H * T];
+	int32_t tokens[T];
+};
+
+static void
+run_kernels(struct kernels *k, struct run *r, const int32_t *starts)
+{
+	size_t size = dtype_size(dtype);
+	static const float freq[D / 2] = {1, 0.5f, 0.25f, 0.125f, 0.0625f};
+	struct kernels_heads q = {.data = r->qkv, .dtype = dtype, .stride = STRIDE, .n_heads = H, .head_dim = D}, key = q, value = q, d_q, d_k, d_v;
+	const struct kernels_attention_form form = {.starts = starts};
+	struct tensor o = tensor_2d(r->o, dtype, T, H * D), d_o = tensor_2d(r->d_o, dtype, T, H * D), y = tensor_2d(r->y, dtype, T, D);
+	struct tensor wte = tensor_2d(r->wte, dtype, VOCAB, D), wpe = tensor_2d(r->wpe, dtype, T, D);
+
+	key.data = r->qkv + H * D * size;
+	value.data = r->qkv + 2 * H * D * size;
+	d_q = d_k = d_v = q;
+	d_q.data = r->d_qkv;
+	d_k.data = r->d_qkv + H * D * size;
+	d_v.data = r->d_qkv + 2 * H * D * size;
+	kernels_embed(k, &y, r->tokens, &wte, &wpe, 1, T, starts);
+	kernels_rope(k, &q, freq, 1, 1, T, starts, false);
+	kernels_rope(k, &key, freq, 1, 1, T, starts, false);
+	kernels_attention(k, &o, r->lse, &q, &key, &value, &form, 1, T);
+	kernels_attention_bwd(k, &d_q, &d_k, &d_v, &d_o, &o, r->lse, &q, &key, &value, &form, 1, T);
+	kernels_rope(k, &d_q, freq, 1, 1, T, starts, true);
+}
+
+/* The document [from, to), with two sets of neighbours. */
+static void
+neighbours(struct kernels *k, int32_t from, int32_t to, int32_t most)
+{
+	struct run a, b;
+	int32_t starts[2][T];
+	size_t size = dtype_size(dtype);
+
+	memset(&a, 0, sizeof(a));
+	a.qkv = rows_of(STRIDE, NULL, 0, 0);
+	a.d_o = rows_of(H * D, NULL, 0, 0);
+	a.wte = rows_of(D, NULL, 0, 0);
+	a.wpe = rows_of(D, NULL, 0, 0);
+	for (int32_t i = 0; i < T; i++)
+		a.tokens[i] = below(VOCAB);
+	b = a;
+	b.qkv = rows_of(STRIDE, a.qkv, from, to);
+	b.d_o = rows_of(H * D, a.d_o, from, to);
+	for (int32_t i = 0; i < T; i++)
+		b.tokens[i] = i >= from && i < to ? a.tokens[i] : below(VOCAB);
+	for (int set = 0; set < 2; set++) {
+		int32_t *drawn = drawn_starts(1, T, set == 0 ? most : 2 * most), *s = starts[set];
+
+		memcpy(s, drawn, sizeof(starts[set]));
+		for (int32_t i = from; i < to; i++)
+			s[i] = from;
+		for (int32_t i = to; i < T && s[i] < to; i++)
+			s[i] = to;
+		free(drawn);
+	}
+	for (struct run *r = &a; r != NULL; r = r == &a ? &b : NULL) {
+		r->o = rows_of(H * D, NULL, 0, 0);
+		r->y = rows_of(D, NULL, 0, 0);
+		r->d_qkv = rows_of(STRIDE, NULL, 0, 0);
+		run_kernels(k, r, starts[r == &b]);
+	}
+#define SAME(member, width) \
+	CHECK_ROW("the same " #member, memcmp(a.member + (size_t)from * (width) * size, b.member + (size_t)from * (width) * size, \
+	    (size_t)(to - from) * (width) * size) == 0)
+	SAME(y, D);
+	SAME(qkv, STRIDE);
+	SAME(o, H * D);
+	SAME(d_qkv, STRIDE);
+	for (int h = 0; h < H; h++)
+		check_same("the same lse", a.lse + h * T + from, b.lse + h * T + from, to - from);
+	CHECK(memcmp(a.o, b.o, T * H * D * size) != 0);		/* the neighbours were others */
+	for (struct run *r = &a; r != NULL; r = r == &a ? &b : NULL) {
+		free(r->qkv);
+		free(r->d_o);
+		free(r->o);
+		free(r->y);
+		free(r->d_qkv);
+	}
+	free(a.wte);
+	free(a.wpe);
+}
+
+int
+main(void)
+{
+	static const struct kernels_options options[] = {
+		{.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = 2},
+		{.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_BF16, .threads = 2},
+		{.backend = KERNELS_BACKEND_ONEDNN, .dtype = KERNELS_DTYPE_FP32, .threads = 2},
+		{.backend = KERNELS_BACKEND_ONEDNN, .dtype = KERNELS_DTYPE_BF16, .threads = 2},
+	};
+
+	fixture_start();
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+		struct err_note note = {0};
+		struct kernels *k = NULL;
+
+		if (kernels_new(&k, &options[i], &note) == ERR_UNSUPPORTED && i > 1) {
+			printf("skipped: onednn: needs %s, found %s\n", note.expected, note.found);
+			continue;
+		}
+		REQUIRE(k != NULL);
+		k->small = 0;
+		dtype = kernels_dtype(k);
+		neighbours(k, 70, 100, 30);		/* inside a tile */
+		neighbours(k, 50, 250, 20);		/* over tiles */
+		neighbours(k, 128, 192, 100);		/* a tile */
+		neighbours(k, 200, T, 9);		/* up to the end */
+		neighbours(k, 0, 65, 3);
+		kernels_destroy(&k);
+	}
+	return check_done();
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the fakes of one shard of selectord share: fake_selectord (a trainer's), fake_leases (a teacher's). Its failures abort: they are in the library's thread. */
+#ifndef SALT_FAKE_SHARD_H
+#define SALT_FAKE_SHARD_H
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "fabric/wire/wire.h"
+#include "replay/fake_bus.h"
+
+#define MUST(cond) ((cond) ? (void)0 : abort())
+
+/* A message to the client. *pushed: there is something to receive. */
+static inline void
+fake_shard_push(const struct wire_message *m, bool *pushed)
+{
+	uint8_t *frame;
+	size_t len;
+
+	MUST(wire_encode(m, SIZE_MAX, &frame, &len, NULL) == 0);
+	fake_bus_push(0, 0, frame, len);
+	free(frame);
+	*pushed = true;
+}
+
+/* At the beginning of a step: the clock jumps once, the connection is there from step 0 on, and lost for a moment. */
+static inline void
+fake_shard_events(int step, atomic_llong *skip_ms, bool lost, bool *pushed)
+{
+	int64_t ms = atomic_exchange(skip_ms, 0);
+
+	if (ms > 0)
+		fake_bus_advance(ms);
+	if (lost)
+		fake_bus_push_event(0, 0, BUS_EVENT_DISCONNECTED);
+	if (step == 0 || lost)
+		fake_bus_push_event(0, 0, BUS_EVENT_CONNECTED);
+	*pushed = step == 0 || lost || ms > 0;
+}
+
+/* The next message of the client after *seen; NULL: none. wire_message_destroy it. */
+static inline struct wire_message *
+fake_shard_heard(size_t *seen, size_t *len)
+{
+	const struct fake_sent *sent = fake_bus_sent(*seen);
+	struct wire_message *m = NULL;
+
+	if (sent == NULL)
+		return NULL;
+	MUST(wire_decode(sent->frame, sent->len, &m, NULL) == 0);
+	*len = sent->len;
+	++*seen;
+	return m;
+}
+
+#endif
