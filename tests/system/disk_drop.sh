@@ -15,6 +15,11 @@ sed -i 's/scorer: [^,]*, //; s/^labels.*/labels: {kind: sampled, samples: 50, se
 	s/mode: salt_ds/mode: none/; s/steps: 12/steps: 100/; s/^phase_one.*/phase_one: {steps: 100, weight: 0.667}/; s/eval_every: 6/eval_every: 0/' f.yaml
 # Two plans, about half of whose labels are the same. The first one's run is over: no trainer will ask for its rows again.
 other=(--set run.seed=4 --set run.dir=run_other)
+second() {			# LOG of selectord. Its teacher starts when the plan is open: with nothing but released plans it would be sent away.
+	start label "$BIN/saltctl" label -c f.yaml "${other[@]}"
+	until_line "$1" "event=plan.opened .*seed=4"
+	start teacherd "$BIN/teacherd" -c f.yaml
+}
 first() {			# its teacher is released at the end
 	start teacherd "$BIN/teacherd" -c f.yaml
 	timeout 100 "$BIN/trainerd" -c f.yaml --set run.dir="run_$1" > train.log 2>&1 || fail "trainerd beside $1: $(tail -1 train.log)"
@@ -28,8 +33,8 @@ drop() {			# CACHE [COMMAND...]
 start selectord "$BIN/selectord" -c f.yaml --set cache.dir=roomy
 first roomy
 before=$(stat -c %s roomy/data.mdb)
-start teacherd "$BIN/teacherd" -c f.yaml
-timeout 100 "$BIN/saltctl" label -c f.yaml "${other[@]}" > label.log 2>&1 || fail "saltctl label: $(tail -1 label.log)"
+second selectord.log
+wait $label || fail "saltctl label: $(tail -1 label.log)"
 after=$(stat -c %s roomy/data.mdb)
 drop roomy
 stop TERM $selectord $teacherd
@@ -54,9 +59,8 @@ unshare -m bash -c '
 disk=$!
 until_line full.log event=start
 first small
-start teacherd "$BIN/teacherd" -c f.yaml
 ! grep -qE 'event=(disk.full|commit.no_room)' full.log || fail "the first plan did not fit"
-start label "$BIN/saltctl" label -c f.yaml "${other[@]}"
+second full.log
 until_line full.log event=disk.full 60
 sleep 1				# it stays so
 kill -0 $label || fail "saltctl label ended: $(tail -1 label.log)"
