@@ -2,7 +2,7 @@
 """The study's grid: sizes, recipes, and which cells are run.
 
 First every recipe runs at three learning rates, with seed 1. Then options of phase one are changed one at a time, from SALT, with seed 1. The
-claims come last: the best of each kind at its own best learning rate, with seeds 2 to 4, in complete runs of 60 to 100 % of the steps. Each of
+claims come last: the best of each kind at its own best learning rate, with seeds 2 to 4, in complete runs of 40 to 100 % of the steps. Each of
 them has its own full schedule.
 """
 from __future__ import annotations
@@ -14,7 +14,7 @@ STEPS, BATCH = 800, 16                     # 100 %: 3.3 M tokens
 FINAL_SEQUENCES = 1024                     # held-out sequences of a run's last evaluation
 EARLY = 0.25                               # the scorer of SALT_DS: the small model after this share of its steps
 GROW = ["--noise", "2"]
-SHARES = (60, 70, 80, 90, 100)
+SHARES = (40, 50, 60, 70, 80, 90, 100)
 CHOICE_SEED, CLAIM_SEEDS = 1, (2, 3, 4)
 
 # layers, width, heads

@@ -247,11 +247,12 @@ class Study:
     def run(self, cells, jobs, seconds, alone):
         end = time.monotonic() + seconds if seconds else None
         todo, claimed, failed = self.ordered(cells), set(), []
+        missing = {str(c) for c in todo}            # not yet finished by this call
 
         def work():
             while not self.stop.is_set():
                 with self.lock:
-                    cell = next((c for c in todo if str(c) not in claimed and all(self.result(n) for n in self.needs(c))), None)
+                    cell = next((c for c in todo if str(c) not in claimed and not any(str(n) in missing for n in self.needs(c))), None)
                     if cell is None:
                         if all(str(c) in claimed for c in todo):
                             return
@@ -263,7 +264,9 @@ class Study:
                         return
                     continue
                 try:
-                    self.run_cell(cell, 2 if alone else 1, alone)
+                    if self.run_cell(cell, 2 if alone else 1, alone):
+                        with self.lock:
+                            missing.discard(str(cell))
                 except (RuntimeError, OSError, subprocess.SubprocessError) as e:
                     failed.append(str(cell))
                     print(f"study.py: {e}", file=sys.stderr, flush=True)

@@ -53,6 +53,8 @@ class Stub(study.Study):
             folder = config.parent
             self.started.append(folder.name)
             cell = next(c for c in [recipes.Cell("small", n) for n in recipes.SLMS] + recipes.cells(self) if self.folder(c) == folder)
+            if not all(self.checkpoint(n, n.steps()).exists() for n in self.needs(cell)):
+                return subprocess.Popen(["sh", "-c", "exit 66"])
             for step in {cell.steps(), cell.early_step()}:
                 self.checkpoint(cell, step).mkdir(parents=True, exist_ok=True)
             step = {"kind": "step", "step_seconds": 30.0, "wait_seconds": 2.0, "label_bytes": 7, "kd_tokens": 3}
@@ -140,7 +142,7 @@ class Cells(WithFolder):
         self.put_sweep()
         claims = [c for c in recipes.cells(s) if c.seed != recipes.CHOICE_SEED]
         self.assertEqual({c.lr for c in claims if c.recipe_name == "salt"}, {4e-3})
-        self.assertEqual({c.percent for c in claims if c.recipe_name == "salt"}, {60, 70, 80, 90, 100})
+        self.assertEqual({c.percent for c in claims if c.recipe_name == "salt"}, {40, 50, 60, 70, 80, 90, 100})
         self.assertEqual({c.size for c in claims}, {"small"})
         self.put(recipes.Cell("small", "salt+linear", 4e-3), result(4.9))                  # a change that helped is what is claimed
         names = {c.recipe_name for c in recipes.cells(s) if c.seed != recipes.CHOICE_SEED}
@@ -180,6 +182,14 @@ class Runner(WithFolder):
         self.assertEqual(d[2:], (None, 1))
         self.run_cells(s, salt)                                         # what is finished is not run again
         self.assertEqual(len(s.started), 3)
+
+    def test_small_model_without_checkpoint_is_trained_again_first(self):
+        salt, slm = recipes.Cell("small", "salt", 4e-3, 2), recipes.Cell("small", "slm")
+        self.put_sweep()
+        self.put(slm, result(5.4))                                      # as in a clone: the result is committed, the checkpoint is not
+        s = self.study()
+        self.run_cells(s, salt)
+        self.assertEqual(s.started, ["small.slm", "small.salt.lr0.004.seed2.p100"])
 
     def test_alone_is_another_result(self):
         cell = recipes.Cell("small", "baseline", 4e-3)
