@@ -564,6 +564,9 @@ all_kernels(void)
 			linear(sizes[i][0], sizes[i][1], sizes[i][2], form & 1 ? KERNELS_OUT_IN : KERNELS_IN_OUT, form & 2, form & 4);
 	linear(270, 259, 601, KERNELS_IN_OUT, true, true);
 	linear(601, 259, 270, KERNELS_OUT_IN, false, true);
+	linear(70, 4133, 67, KERNELS_OUT_IN, true, true);	/* wide results of d_w and d_x */
+	linear(70, 67, 4133, KERNELS_IN_OUT, true, true);	/* d_x in two strips */
+	linear(4133, 67, 70, KERNELS_OUT_IN, false, true);	/* d_w in two strips */
 	embed(101, 3, 67, 131, true);
 	embed(31, 2, 5, 2049, true);
 	embed(101, 3, 67, 131, false);
@@ -588,6 +591,7 @@ all_kernels(void)
 	fixture_drawn = drawn;		/* the numbers of what follows stay: a product of 1 x 1 x 1 may cancel with others */
 	output_loss(70, 33, 1031);
 	output_loss(7, 16, 20011);
+	output_loss(259, 3, 131101);	/* gradients of several chunks in one product, and a rest */
 	labels(3, 29, 33, 1031);
 }
 

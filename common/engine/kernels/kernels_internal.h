@@ -122,8 +122,8 @@ struct kernels {
 	const struct vec *vec;
 	int64_t small;				/* CPU__SMALL; tests lower it */
 	int n_slow; /* shapes for which oneDNN has only its plain loops; each is logged once */
-	float *scratch, *panels;		/* see cpu__scratch, cpu__panels */
-	size_t scratch_bytes, panels_bytes;
+	float *scratch, *panels, *packed;	/* see cpu__scratch, cpu__panels, cpu__packed */
+	size_t scratch_bytes, panels_bytes, packed_bytes;
 	/* Local and global layers have frequencies of their own: the two tables used last. */
 	struct kernels__rope {
 		float *table;			/* [T, D/2] cosines, then [T, D/2] sines, of freq, times magnitude */

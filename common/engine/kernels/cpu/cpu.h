@@ -88,6 +88,8 @@ void cpu__describe(struct kernels *k, const char *library, const char *version, 
 float *cpu__scratch(struct kernels *k, size_t n);
 /* cpu__panels - a second such array, for products of matrices, whose callers hold the scratch. */
 float *cpu__panels(struct kernels *k, size_t n);
+/* cpu__packed - a third one, for operands that a product repacks as a whole. */
+float *cpu__packed(struct kernels *k, size_t n);
 
 /* Row-major C[m, n] = alpha op(A) op(B) + beta C on the calling thread alone, whatever OpenMP's settings are. */
 void cpu__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,

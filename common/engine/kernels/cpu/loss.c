@@ -16,6 +16,11 @@
 #define LOGITS (16 << 20)
 #define MIN_ROWS 64
 #define MAX_ROWS 1024
+/*
+ * In bf16 the gradient of this many chunks is kept, in half the bytes of the logits, and its two products are computed at once:
+ * each reads or writes the whole output layer.
+ */
+#define CHUNKS 4
 #define BIAS_COLUMNS 1024
 
 int64_t
@@ -253,7 +258,7 @@ add_row(struct kernels_loss_sums *sums, const struct row *r)
 		sums->finite = false;
 }
 
-/* sums += the column sums of the gradient of a chunk's logits, row by row. */
+/* sums += the column sums of the gradient of n rows of logits, row by row. */
 static void
 bias_sums(struct kernels *k, float *sums, const void *d_z, int64_t n, int64_t v)
 {
@@ -274,14 +279,16 @@ cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor 
 	bool grad = d_h != NULL;
 	struct row rows[MAX_ROWS];
 	bool narrow = grad && k->dtype != DTYPE_F32;
+	int64_t span, done = 0;		/* rows of a backward product; the first that none has had */
 	int64_t room = grad && more->soft_cap > 0 ? 2 * v : v;		/* of a thread: work, and a row of capped logits */
 	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false, false}, w_t = {w_out->data, w_out->dtype, c, true, true};
 	struct kernels__matrix d_z = {NULL, k->dtype, v, false}, d_z_t;
 	float *logits, *work;
 
 	chunk = chunk < m ? chunk : m;
-	/* logits, work of each thread, and in bf16 the chunk's gradient rounded for the two products that take it */
-	logits = cpu__scratch(k, (size_t)chunk * (size_t)v + (size_t)k->threads * (size_t)room + (narrow ? ((size_t)chunk * (size_t)v + 1) / 2 : 0));
+	span = narrow ? cpu__min(CHUNKS * chunk, m) : chunk;
+	/* logits, work of each thread, and in bf16 the gradient rounded for the two products that take it */
+	logits = cpu__scratch(k, (size_t)chunk * (size_t)v + (size_t)k->threads * (size_t)room + (narrow ? ((size_t)span * (size_t)v + 1) / 2 : 0));
 	work = logits + chunk * v;
 	d_z.data = narrow ? work + (int64_t)k->threads * room : logits;
 	*sums = (struct kernels_loss_sums){.finite = true};
@@ -305,7 +312,7 @@ cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor 
 				k->vec->soft_cap_bwd(d_row, mine + v, 1, more->soft_cap, v);
 
 			if (narrow)
-				k->vec->narrow((uint16_t *)d_z.data + i * v, d_row, v);
+				k->vec->narrow((uint16_t *)d_z.data + (begin - done + i) * v, d_row, v);
 			else if (grad && d_row != row)
 				memcpy(row, d_row, (size_t)v * sizeof(float));
 		}
@@ -316,14 +323,17 @@ cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor 
 			if (targets->row_hard != NULL)
 				targets->row_hard[begin + i] = (float)rows[i].hard;
 		}
-		if (!grad)
+		n += begin - done;
+		if (!grad || (n < span && done + n < m))
 			continue;
+		h_rows.data = kernels__element(h->data, h->dtype, done * c);
 		k->backend->matmul(k, n, c, v, &d_z, &w,
-		    &(struct kernels__matrix){kernels__element(d_h->data, d_h->dtype, begin * c), d_h->dtype, c, false}, NULL, false);
+		    &(struct kernels__matrix){kernels__element(d_h->data, d_h->dtype, done * c), d_h->dtype, c, false}, NULL, false);
 		d_z_t = d_z;
 		d_z_t.trans = true;
 		k->backend->matmul(k, v, c, n, &d_z_t, &h_rows, &(struct kernels__matrix){d_w->data, DTYPE_F32, c, false}, NULL, true);
 		if (more->d_bias != NULL)
 			bias_sums(k, cpu__f32(more->d_bias), d_z.data, n, v);
+		done += n;
 	}
 }

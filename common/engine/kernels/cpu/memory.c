@@ -23,6 +23,7 @@
 #endif
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
 #define HEAD_BYTES 64
+#define ZERO_BYTES ((size_t)1 << 20)	/* that one thread zeroes at a time */
 
 /* In the HEAD_BYTES before an array. */
 struct head {
@@ -74,9 +75,14 @@ cpu__free(struct kernels *k, void *p)
 void
 cpu__zero(struct kernels *k, void *p, size_t bytes)
 {
-	(void)k;
-	if (bytes > 0)
-		memset(p, 0, bytes);
+	int64_t pieces = (int64_t)((bytes + ZERO_BYTES - 1) / ZERO_BYTES);
+
+#pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && pieces > 1)
+	for (int64_t i = 0; i < pieces; i++) {
+		size_t at = (size_t)i * ZERO_BYTES;
+
+		memset((char *)p + at, 0, bytes - at < ZERO_BYTES ? bytes - at : ZERO_BYTES);
+	}
 }
 
 void
@@ -89,15 +95,16 @@ cpu__transfer(struct kernels *k, enum kernels__transfer kind, void *to, const vo
 }
 
 static float *
-grown(float **room, size_t *room_bytes, size_t n)
+grown(struct kernels *k, float **room, size_t *room_bytes, size_t n)
 {
 	size_t bytes;
 
 	if (!mem_mul(n, sizeof(float), &bytes))
 		log_fatal("kernels.memory", "floats=%zu", n);
 	if (bytes > *room_bytes) {
-		free(*room);
-		if ((*room = mem_alloc(bytes, 1)) == NULL)
+		if (*room != NULL)
+			cpu__free(k, *room);
+		if ((*room = cpu__alloc(k, bytes)) == NULL)
 			log_fatal("kernels.memory", "bytes=%zu", bytes);
 		*room_bytes = bytes;
 	}
@@ -107,13 +114,19 @@ grown(float **room, size_t *room_bytes, size_t n)
 float *
 cpu__scratch(struct kernels *k, size_t n)
 {
-	return grown(&k->scratch, &k->scratch_bytes, n);
+	return grown(k, &k->scratch, &k->scratch_bytes, n);
 }
 
 float *
 cpu__panels(struct kernels *k, size_t n)
 {
-	return grown(&k->panels, &k->panels_bytes, n);
+	return grown(k, &k->panels, &k->panels_bytes, n);
+}
+
+float *
+cpu__packed(struct kernels *k, size_t n)
+{
+	return grown(k, &k->packed, &k->packed_bytes, n);
 }
 
 void *

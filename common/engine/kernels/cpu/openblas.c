@@ -251,8 +251,11 @@ cpu__describe(struct kernels *k, const char *library, const char *version, const
 void
 cpu__close(struct kernels *k)
 {
-	free(k->scratch);
-	free(k->panels);
+	float *rooms[] = {k->scratch, k->panels, k->packed};
+
+	for (int i = 0; i < 3; i++)
+		if (rooms[i] != NULL)
+			cpu__free(k, rooms[i]);
 	for (int i = 0; i < 2; i++) {
 		free(k->ropes[i].table);
 		free(k->ropes[i].freq);

@@ -226,6 +226,13 @@ narrow(uint16_t *restrict y, const float *restrict x, int64_t n)
 }
 
 static void
+pairs(uint32_t *restrict y, const uint16_t *restrict a, const uint16_t *restrict b, int64_t n)
+{
+	VEC_LOOP (int64_t i = 0; i < n; i++)
+		y[i] = a[i] | (uint32_t)b[i] << 16;
+}
+
+static void
 momentum(float *restrict u, float *restrict m, const float *restrict grad, int64_t n, float beta, float one_minus_beta, float grad_scale)
 {
 	VEC_LOOP (int64_t i = 0; i < n; i++) {
@@ -325,6 +332,7 @@ const struct vec VEC_PASTE(vec_, SALT_VEC_ISA) = {
 	.adamw = adamw,
 	.widen = widen,
 	.narrow = narrow,
+	.pairs = pairs,
 	.adamw_bf16 = adamw_bf16,
 	.sum = VEC_ROW(sum),
 	.dot = VEC_ROW(dot),
@@ -336,6 +344,7 @@ const struct vec VEC_PASTE(vec_, SALT_VEC_ISA) = {
 	.layernorm_bwd = VEC_ROW(layernorm_bwd),
 	.rmsnorm = VEC_ROW(rmsnorm),
 	.rmsnorm_bwd = VEC_ROW(rmsnorm_bwd),
+	.transpose = VEC_ROW(transpose),
 	.rope = VEC_ROW(rope),
 	.softmax = VEC_ROW(softmax),
 	.softmax_bwd = VEC_ROW(softmax_bwd),

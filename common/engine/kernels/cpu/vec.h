@@ -48,6 +48,7 @@ struct vec {
 	/* bf16 <-> fp32, as tensor_bf16_to_f32 and tensor_f32_to_bf16 */
 	void (*widen)(float *y, const uint16_t *x, int64_t n);
 	void (*narrow)(uint16_t *y, const float *x, int64_t n);
+	void (*pairs)(uint32_t *y, const uint16_t *a, const uint16_t *b, int64_t n);	/* y = a in the low half, b in the high half */
 	void (*adamw_bf16)(float *w, float *m, float *v, const float *g, uint16_t *copy, int64_t n, const struct vec_adamw *a);
 
 	/* sums and searches of one row */
@@ -64,6 +65,8 @@ struct vec {
 	    float rstd, bool add, int64_t n);
 	void (*rmsnorm)(float *y, float *rstd, const float *x, const float *g, float eps, int64_t n);
 	void (*rmsnorm_bwd)(float *d_x, float *d_g, const float *d_y, const float *x, const float *g, float rstd, bool add, int64_t n);
+	/* pairs of bf16 numbers, [rows, cols] to [cols, rows]; strides are pairs in y and numbers in x */
+	void (*transpose)(uint32_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride, int64_t rows, int64_t cols);
 	void (*rope)(float *x, const float *cosine, const float *sine, int64_t half, bool inverse);
 
 	/* attention: s[n] scores -> probabilities with 0 from n to n_padded; returns the log-sum-exp of s * scale */

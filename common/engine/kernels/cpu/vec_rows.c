@@ -2,6 +2,7 @@
 #include "engine/kernels/cpu/vec_rows.h"
 
 #include <math.h>
+#include <string.h>
 #include "engine/kernels/cpu/vec.h"
 
 /* Four vectors of partial sums hide the latency of addition; the compiler splits them where vectors are narrower. */
@@ -213,6 +214,48 @@ VEC_ROW(rmsnorm_bwd)(float *d_x, float *d_g, const float *d_y, const float *x, c
 	else
 		VEC_LOOP (int64_t i = 0; i < n; i++)
 			d_x[i] = rstd * (d_y[i] * g[i] - x[i] * rstd * b);
+}
+
+typedef int32_t pairs_i __attribute__((vector_size(32), aligned(2), may_alias));
+
+#define SHUFFLE(a, b, ...) __builtin_shufflevector((a), (b), __VA_ARGS__)
+
+/* Eight rows of eight pairs: pairs, then quarters, then halves of the rows are exchanged. */
+static inline void
+transpose_8(uint32_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride)
+{
+	lanes_i r[8], s[8];
+
+	for (int i = 0; i < 8; i++)
+		r[i] = *(const pairs_i *)(x + i * x_stride);
+	for (int i = 0; i < 8; i += 2) {
+		s[i] = SHUFFLE(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+		s[i + 1] = SHUFFLE(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+	}
+	for (int i = 0; i < 8; i += 4)
+		for (int j = 0; j < 2; j++) {
+			r[i + 2 * j] = SHUFFLE(s[i + j], s[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+			r[i + 2 * j + 1] = SHUFFLE(s[i + j], s[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+		}
+	for (int i = 0; i < 4; i++) {
+		*(pairs_i *)(y + i * y_stride) = SHUFFLE(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+		*(pairs_i *)(y + (i + 4) * y_stride) = SHUFFLE(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+	}
+}
+
+void
+VEC_ROW(transpose)(uint32_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride, int64_t rows, int64_t cols)
+{
+	for (int64_t i = 0; i < rows; i += 8)
+		for (int64_t j = 0; j < cols; j += 8) {
+			if (rows - i >= 8 && cols - j >= 8) {
+				transpose_8(y + j * y_stride + i, y_stride, x + i * x_stride + 2 * j, x_stride);
+				continue;
+			}
+			for (int64_t a = i; a < i + 8 && a < rows; a++)
+				for (int64_t b = j; b < j + 8 && b < cols; b++)
+					memcpy(y + b * y_stride + a, x + a * x_stride + 2 * b, sizeof(*y));
+		}
 }
 
 void

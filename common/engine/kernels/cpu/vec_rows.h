@@ -20,6 +20,7 @@ void VEC_ROW(layernorm_bwd)(float *d_x, float *d_g, float *d_b, const float *d_y
     float rstd, bool add, int64_t n);
 void VEC_ROW(rmsnorm)(float *y, float *rstd, const float *x, const float *g, float eps, int64_t n);
 void VEC_ROW(rmsnorm_bwd)(float *d_x, float *d_g, const float *d_y, const float *x, const float *g, float rstd, bool add, int64_t n);
+void VEC_ROW(transpose)(uint32_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride, int64_t rows, int64_t cols);
 void VEC_ROW(rope)(float *x, const float *cosine, const float *sine, int64_t half, bool inverse);
 float VEC_ROW(softmax)(float *s, int64_t n, int64_t n_padded, float scale);
 void VEC_ROW(softmax_bwd)(float *p, float *d_p, int64_t n, int64_t n_padded, float scale, float lse, float delta);

@@ -12,8 +12,9 @@
  * without gaps in the thread's buffer and then copied.
  *
  * Forward weights inside a range of kernels_params are kept repacked, in panels as wide as a part, in
- * oneDNN's preferred format. Backward reads them in place: a second form would cost 2 more bytes per
- * parameter and gain little (docs/performance.md).
+ * oneDNN's preferred format. In bf16 the B of every other product of some size is repacked for that product:
+ * with B as it is stored each part would repack it, and with a transposed A oneDNN 2.6 leaves the matrix units
+ * unused. A's rows are copied part by part where they have gaps or are columns.
  */
 #include "engine/kernels/onednn/onednn.h"
 
@@ -24,13 +25,19 @@
 #include <pthread.h>
 
 #include "base/log/log.h"
-#include "base/mem/mem.h"
 
 #define ROWS ONEDNN__ROWS
 #define COLUMNS 256
 /* Products wider or deeper than this are cut into COLUMNS too. */
 #define WIDE 4096
 #define DEEP 8192
+/* Operands of backward are repacked in strips of at most this many rows, which stay in the caches. */
+#define STRIP 4096
+/* The format BA16a64b2a: blocks of 32 rows x 64 columns, two rows interleaved, zeros where a block is not full. */
+#define BLOCK_ROWS 32
+#define BLOCK_COLUMNS 64
+/* Smaller operands are not worth repacking. */
+#define PACK_SIDE 64
 #define MAX_RANGES 16
 
 /* One weight repacked. */
@@ -66,7 +73,7 @@ struct cut {
 static void
 pack_drop(struct packs *p, int i)
 {
-	free(p->all[i].panels);
+	cpu__free(NULL, p->all[i].panels);
 	p->all[i] = p->all[--p->n];
 }
 
@@ -177,6 +184,45 @@ cut_of(int64_t m, int64_t n, int64_t k)
 	return c;
 }
 
+/* Rows k0.. and columns n0.. of b [k, n], one block. */
+static void
+pack_block(const struct vec *vec, const struct kernels__matrix *b, int64_t k0, int64_t k, int64_t n0, int64_t n, uint32_t *to)
+{
+	int64_t rows = cpu__min(k - k0, BLOCK_ROWS), cols = cpu__min(n - n0, BLOCK_COLUMNS), ld = b->ld;
+	const uint16_t *from = (const uint16_t *)b->data + (b->trans ? n0 * ld + k0 : k0 * ld + n0);
+	uint16_t whole[BLOCK_ROWS * BLOCK_COLUMNS];
+
+	if (rows < BLOCK_ROWS || cols < BLOCK_COLUMNS) {
+		int64_t lines = b->trans ? cols : rows, line = b->trans ? rows : cols, gap = b->trans ? BLOCK_ROWS : BLOCK_COLUMNS;
+
+		memset(whole, 0, sizeof(whole));
+		for (int64_t i = 0; i < lines; i++)
+			memcpy(whole + i * gap, from + i * ld, (size_t)line * sizeof(*whole));
+		from = whole;
+		ld = gap;
+	}
+	if (b->trans)
+		vec->transpose(to, BLOCK_COLUMNS, from, ld, BLOCK_COLUMNS, BLOCK_ROWS / 2);
+	else
+		for (int64_t i = 0; i < BLOCK_ROWS / 2; i++)
+			vec->pairs(to + i * BLOCK_COLUMNS, from + 2 * i * ld, from + (2 * i + 1) * ld, BLOCK_COLUMNS);
+}
+
+/* All panels of b [k, n] in that format, by the context's threads. */
+static void
+pack_blocks(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, char *to, size_t panel_bytes)
+{
+	int64_t deep = (k + BLOCK_ROWS - 1) / BLOCK_ROWS, wide = (n + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
+
+#pragma omp parallel for num_threads(ctx->threads) schedule(static) if (ctx->threads > 1 && n * k > ctx->small)
+	for (int64_t i = 0; i < wide * deep; i++) {
+		int64_t n0 = i / deep * BLOCK_COLUMNS, panel = n0 / cut->cols, block = (n0 - panel * cut->cols) / BLOCK_COLUMNS * deep + i % deep;
+
+		pack_block(ctx->vec, b, i % deep * BLOCK_ROWS, k, n0, n,
+		    (uint32_t *)(void *)(to + (size_t)panel * panel_bytes) + block * (BLOCK_ROWS / 2 * BLOCK_COLUMNS));
+	}
+}
+
 static struct pack *
 pack_find(struct packs *p, const struct kernels__matrix *b, int64_t n, int64_t k)
 {
@@ -216,10 +262,12 @@ packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t 
 		p->all = w;
 		w = &p->all[p->n++];
 		*w = (struct pack){.data = b->data, .n = n, .k = k, .ld = b->ld, .trans = b->trans, .panel_bytes = bytes / 64 * 64};
-		if ((w->panels = mem_alloc((size_t)panels, w->panel_bytes)) == NULL)
+		if ((w->panels = cpu__alloc(ctx, (size_t)panels * w->panel_bytes)) == NULL)
 			log_fatal("kernels.memory", "what=\"repacked weights\" bytes=%zu", (size_t)panels * w->panel_bytes);
 	}
-	if (!w->fresh) {
+	if (!w->fresh && full->blocked && last->blocked) {
+		pack_blocks(ctx, b, n, k, cut, w->panels, w->panel_bytes);
+	} else if (!w->fresh) {
 #pragma omp parallel for num_threads(ctx->threads) schedule(static) if (ctx->threads > 1 && panels > 1 && n * k > ctx->small)
 		for (int64_t i = 0; i < panels; i++) {
 			struct reorder *r = i + 1 < panels ? full : last;
@@ -230,8 +278,8 @@ packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t 
 
 			onednn__run(o, r->run, o->streams[omp_get_thread_num()], args, 2);
 		}
-		w->fresh = true;
 	}
+	w->fresh = true;
 	*panel_bytes = w->panel_bytes;
 	out = w->panels;
 out:
@@ -279,35 +327,53 @@ part_shape(const struct onednn *o, const struct cut *cut, bool last_m, bool last
 	return s;
 }
 
-void
-onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
-    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add)
+/* Rows of op(A) without gaps, [rows, ld], with zeros after the first `depth` columns. */
+static void
+part_gather(const struct vec *vec, const struct kernels__matrix *a, int64_t row, int64_t rows, int64_t depth, uint16_t *to, int64_t ld)
+{
+	const uint16_t *from = (const uint16_t *)a->data + (a->trans ? row : row * a->ld);
+	uint32_t lines[BLOCK_ROWS / 2 * ROWS];
+	uint16_t zeros[ROWS] = {0};
+
+	for (int64_t i = 0; i < rows && !a->trans; i++) {
+		memcpy(to + i * ld, from + i * a->ld, (size_t)depth * sizeof(*to));
+		memset(to + i * ld + depth, 0, (size_t)(ld - depth) * sizeof(*to));
+	}
+	for (int64_t at = 0; at < ld && a->trans; at += BLOCK_ROWS) {
+		for (int64_t i = 0; i < BLOCK_ROWS / 2; i++) {
+			int64_t k = at + 2 * i;
+
+			vec->pairs(lines + i * ROWS, k < depth ? from + k * a->ld : zeros, k + 1 < depth ? from + (k + 1) * a->ld : zeros, rows);
+		}
+		vec->transpose((uint32_t *)(void *)(to + at), ld / 2, (const uint16_t *)(const void *)lines, 2 * ROWS, BLOCK_ROWS / 2, rows);
+	}
+}
+
+/*
+ * The product with B in panels, or as it is stored if there are none. gather: parts copy their rows of A first, because oneDNN
+ * takes panels only with an A that has no gaps.
+ */
+static void
+multiply(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, bool gather, const struct kernels__matrix *b,
+    const struct kernels__matrix *c, const struct tensor *bias, bool add, const struct cut *by, const char *panels, size_t panel_bytes)
 {
 	struct onednn *o = onednn__of(ctx);
-	const struct cut cut = cut_of(m, n, k);
+	const struct cut cut = *by;
 	const bool moved = cut.parts_n > 1, biased = bias != NULL;
-	const int64_t pm = cut.parts_m, pn = cut.parts_n;
+	const int64_t pm = cut.parts_m, pn = cut.parts_n, ld = gather ? (k + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS : a->ld;
 	struct primitive *p[2][2] = {{NULL}};
-	size_t panel_bytes = 0, scratch = 0, room;
-	int threads = omp_get_max_threads();
-	const char *panels;
+	size_t scratch = 0, sums_bytes, room;
 	char *rooms;
 
-	if (m == 0 || n == 0)
-		return;
-	kernels__shape(c->ld == n, "matmul: gaps between rows");
-	/* oneDNN compiles a primitive for the current team size. */
-	omp_set_num_threads(1);
-	panels = b->keep ? packed(ctx, b, n, k, &cut, &panel_bytes) : NULL;
 	for (int last_m = 0; last_m < 2; last_m++) {
 		for (int last_n = 0; last_n < 2; last_n++) {
 			struct shape s;
 
 			if ((!last_m && pm == 1) || (!last_n && pn == 1))
 				continue;
-			s = part_shape(o, &cut, last_m, last_n, m, n, k);
-			s.lda = a->ld;
-			s.trans_a = a->trans;
+			s = part_shape(o, &cut, last_m, last_n, m, n, gather ? ld : k);
+			s.lda = ld;
+			s.trans_a = a->trans && !gather;
 			s.ldb = panels != NULL ? 0 : b->ld;
 			s.trans_b = panels != NULL ? 0 : b->trans;
 			s.packed = panels != NULL;
@@ -320,9 +386,9 @@ onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 				scratch = p[last_m][last_n]->scratch_bytes;
 		}
 	}
-	omp_set_num_threads(threads);
 	scratch = (scratch + 63) / 64 * 64;
-	room = scratch + (moved ? (size_t)(cut.rows * cut.cols) * sizeof(float) : 0);
+	sums_bytes = moved ? ((size_t)(cut.rows * cut.cols) * sizeof(float) + 63) / 64 * 64 : 0;
+	room = scratch + sums_bytes + (gather ? (size_t)(cut.rows * ld) * sizeof(uint16_t) : 0);
 	rooms = (char *)cpu__panels(ctx, ((size_t)ctx->threads * room + 64) / sizeof(float));
 #pragma omp parallel for num_threads(ctx->threads) schedule(dynamic) if (ctx->threads > 1 && pm * pn > 1)
 	for (int64_t part = 0; part < pm * pn; part++) {
@@ -331,21 +397,91 @@ onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 		int thread = omp_get_thread_num(), n_args = 4;
 		char *mine = rooms + (size_t)thread * room;
 		float *sums = (float *)(void *)(mine + scratch);
+		void *from = gather ? mine + scratch + sums_bytes : kernels__element(a->data, a->dtype, a->trans ? row : row * a->ld);
 		struct argument args[5] = {
-			{DNNL_ARG_SRC, &here->a,
-			    onednn__source(here, kernels__element(a->data, a->dtype, a->trans ? row : row * a->ld), mine)},
+			{DNNL_ARG_SRC, &here->a, onednn__source(here, from, mine)},
 			{DNNL_ARG_WEIGHTS, &here->b, panels != NULL ? (void *)(uintptr_t)(panels + (size_t)j * panel_bytes) :
 			    kernels__element(b->data, b->dtype, b->trans ? col * b->ld : col)},
 			{DNNL_ARG_DST, &here->c, moved ? (void *)sums : kernels__element(c->data, c->dtype, row * c->ld + col)},
 			{DNNL_ARG_SCRATCHPAD, &here->scratch, mine},
 		};
 
+		if (gather)
+			part_gather(ctx->vec, a, row, here->shape.m, k, from, ld);
 		if (here->shape.bias)
 			args[n_args++] = (struct argument){DNNL_ARG_BIAS, &here->bias, kernels__element(bias->data, bias->dtype, col)};
 		onednn__run(o, here->run, o->streams[thread], args, n_args);
 		if (moved)
 			part_store(ctx, sums, here->shape.m, here->shape.n, c, row, col, bias, add);
 	}
+}
+
+/*
+ * The product with B repacked for this call, strip by strip of the inner dimension. Sums of several strips are added in
+ * fp32: in C, or if that is bf16 beside the panels.
+ */
+static void
+multiply_strips(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, const struct kernels__matrix *b,
+    const struct kernels__matrix *c, const struct tensor *bias, bool add, const struct cut *cut)
+{
+	const int64_t strips = (k + STRIP - 1) / STRIP, depth = ((k + strips - 1) / strips + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS;
+	const size_t panel_bytes = (size_t)((cut->cols + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS * BLOCK_COLUMNS * depth) * sizeof(uint16_t);
+	const bool apart = strips > 1 && c->dtype != DTYPE_F32;
+	char *panels = (char *)cpu__packed(ctx, (size_t)cut->parts_n * panel_bytes / sizeof(float) + (apart ? (size_t)(m * n) : 0));
+	float *sums = (float *)(void *)(panels + (size_t)cut->parts_n * panel_bytes);
+	const struct kernels__matrix to = apart ? (struct kernels__matrix){.data = sums, .dtype = DTYPE_F32, .ld = n} : *c;
+
+	for (int64_t at = 0; at < k; at += depth) {
+		int64_t len = cpu__min(depth, k - at);
+		struct kernels__matrix left = *a, right = *b;
+
+		left.data = kernels__element(a->data, a->dtype, a->trans ? at * a->ld : at);
+		right.data = kernels__element(b->data, b->dtype, b->trans ? at : at * b->ld);
+		pack_blocks(ctx, &right, n, len, cut, panels, panel_bytes);
+		multiply(ctx, m, n, len, &left, a->trans || a->ld != len, &right, &to, at == 0 && !apart ? bias : NULL, at > 0 || (add && !apart),
+		    cut, panels, panel_bytes);
+	}
+	if (!apart)
+		return;
+#pragma omp parallel for num_threads(ctx->threads) schedule(static) if (ctx->threads > 1 && m * n > ctx->small)
+	for (int64_t i = 0; i < m; i++)
+		for (int64_t col = 0; col < n; col += COLUMNS)
+			part_store(ctx, sums + i * n + col, 1, cpu__min(COLUMNS, n - col), c, i, col, bias, add);
+}
+
+/* Does oneDNN want the panels of this product in the format that pack_blocks writes? */
+static bool
+blocked(struct onednn *o, int64_t n, int64_t k, const struct cut *cut)
+{
+	return (cut->parts_n == 1 || onednn__reorder(o, cut->cols, k, n, false)->blocked) &&
+	    onednn__reorder(o, n - (cut->parts_n - 1) * cut->cols, k, n, false)->blocked;
+}
+
+void
+onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
+    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add)
+{
+	struct onednn *o = onednn__of(ctx);
+	const struct cut cut = cut_of(m, n, k), shallow = cut_of(m, n, cpu__min(k, STRIP));
+	int threads = omp_get_max_threads();
+	const char *panels = NULL;
+	size_t panel_bytes = 0;
+	bool strips = false;
+
+	if (m == 0 || n == 0)
+		return;
+	kernels__shape(c->ld == n, "matmul: gaps between rows");
+	/* oneDNN compiles a primitive for the current team size. */
+	omp_set_num_threads(1);
+	if (b->keep)
+		panels = packed(ctx, b, n, k, &cut, &panel_bytes);
+	if (panels == NULL && ctx->dtype == DTYPE_BF16 && m >= PACK_SIDE && n >= PACK_SIDE && k >= PACK_SIDE)
+		strips = blocked(o, n, cpu__min(k, STRIP), &shallow);
+	if (strips)
+		multiply_strips(ctx, m, n, k, a, b, c, bias, add, &shallow);
+	else
+		multiply(ctx, m, n, k, a, false, b, c, bias, add, &cut, panels, panel_bytes);
+	omp_set_num_threads(threads);
 }
 
 /* ---- small products on one thread ---- */

@@ -41,7 +41,7 @@ struct primitive {
 struct reorder {
 	SLIST_ENTRY(reorder) next;
 	int64_t n, k, ld;
-	int32_t trans, unused;
+	int32_t trans, blocked;		/* blocked: to is BA16a64b2a, which matmul.c can write itself */
 	dnnl_primitive_t run;
 	struct layout from, to;
 	size_t to_bytes;

@@ -45,15 +45,14 @@ layout_strided(struct layout *l, int64_t rows, int64_t cols, enum dtype dtype, i
 }
 
 static void
-layout_any(struct layout *l, int64_t rows, int64_t cols, enum dtype dtype)
+layout_tag(struct layout *l, int64_t rows, int64_t cols, enum dtype dtype, dnnl_format_tag_t tag)
 {
 	const dnnl_dims_t dims = {rows, cols};
 
 #if DNNL_VERSION_MAJOR >= 3
-	must(dnnl_memory_desc_create_with_tag(&l->md, 2, dims, type_of(dtype), dnnl_format_tag_any),
-	    "memory descriptor");
+	must(dnnl_memory_desc_create_with_tag(&l->md, 2, dims, type_of(dtype), tag), "memory descriptor");
 #else
-	must(dnnl_memory_desc_init_by_tag(&l->md, 2, dims, type_of(dtype), dnnl_format_tag_any), "memory descriptor");
+	must(dnnl_memory_desc_init_by_tag(&l->md, 2, dims, type_of(dtype), tag), "memory descriptor");
 #endif
 }
 
@@ -144,7 +143,7 @@ shape_layouts(const struct shape *s, struct layout *a, struct layout *b, struct 
 	else
 		layout_strided(a, s->m, s->k, (enum dtype)s->dtype, s->trans_a ? 1 : s->lda, s->trans_a ? s->lda : 1);
 	if (s->packed)
-		layout_any(b, s->k, s->n, (enum dtype)s->dtype);
+		layout_tag(b, s->k, s->n, (enum dtype)s->dtype, dnnl_format_tag_any);
 	else
 		layout_strided(b, s->k, s->n, (enum dtype)s->dtype, s->trans_b ? 1 : s->ldb, s->trans_b ? s->ldb : 1);
 	layout_strided(c, s->m, s->n, (enum dtype)s->dtype_c, s->ldc, 1);
@@ -218,6 +217,7 @@ onednn__primitive(struct kernels *k, const struct shape *s)
 struct reorder *
 onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans)
 {
+	struct layout blocked = {0};
 	dnnl_primitive_desc_t pd;
 	struct reorder *r;
 
@@ -230,6 +230,9 @@ onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans)
 	layout_strided(&r->from, k, n, o->dtype, trans ? 1 : ld, trans ? ld : 1);
 	packed_layout(o, n, k, &r->to);
 	r->to_bytes = dnnl_memory_desc_get_size(LAYOUT_PTR(&r->to));
+	layout_tag(&blocked, k, n, o->dtype, dnnl_BA16a64b2a);
+	r->blocked = o->dtype == DTYPE_BF16 && dnnl_memory_desc_equal(LAYOUT_PTR(&blocked), LAYOUT_PTR(&r->to));
+	layout_drop(&blocked);
 	must(dnnl_reorder_primitive_desc_create(
 		 &pd, LAYOUT_PTR(&r->from), o->engine, LAYOUT_PTR(&r->to), o->engine, NULL),
 	    "reorder");
