@@ -445,13 +445,12 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 static float *
 step_lanes(struct step *s, const struct step_rows *rows)
 {
-	size_t bytes = (size_t)s->model->n_params * sizeof(float);
 	float **tree = s->grads;
 	int64_t top = s->n_tree - 1, last = s->rank_lanes - 1;
 
 	memset(s->lane_sums, 0, (size_t)s->options.lanes * LANE_SUMS * sizeof(double));
 	if (!s->options.deterministic) {
-		kernels_zero(s->kernels, tree[0], bytes);
+		model_gradients_zero(s->session, tree[0]);
 		reduce_begin(s->reduce, tree[0], NULL, 0);
 		for (int64_t lane = 0; lane <= last; lane++)
 			step_lane(s, rows, lane, tree[0]);
@@ -464,7 +463,7 @@ step_lanes(struct step *s, const struct step_rows *rows)
 		 * tree[top] is free: levels 0 .. top-1 hold at most one sum each until the last lane, where they hold
 		 * one each.
 		 */
-		kernels_zero(s->kernels, tree[top], bytes);
+		model_gradients_zero(s->session, tree[top]);
 		if (lane == last)
 			reduce_begin(s->reduce, tree[top], tree, (int)top);
 		step_lane(s, rows, lane, tree[top]);

@@ -183,7 +183,7 @@ linear_bwd_w(struct bench *b)
 	int64_t m = b->s.b * b->s.t;
 	struct tensor x = mat(b, b->x, m, lin_in), d_y = mat(b, b->y, m, lin_out), d_w = f32(b->d_w, lin_in, lin_out), d_b = f32(b->d_b, 1, lin_out);
 
-	kernels_linear_bwd_w(b->k, &d_w, &d_b, &d_y, &x, KERNELS_IN_OUT);
+	kernels_linear_bwd_w(b->k, &d_w, &d_b, &d_y, &x, KERNELS_IN_OUT, true);
 }
 
 static void

@@ -314,7 +314,7 @@ guard_output_loss(struct kernels *k, const struct tensor *h, const struct tensor
     const struct kernels_output *more, const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
     struct kernels_loss_sums *sums)
 {
-	const struct kernels_output here = {T(more->bias), T(more->d_bias), more->soft_cap};
+	const struct kernels_output here = {T(more->bias), T(more->d_bias), more->soft_cap, more->overwrite};
 
 	k->backend->output_loss(k, T(h), T(w_out), &here, targets, grad_scale, T(d_h), T(d_w), sums);
 }

@@ -147,7 +147,7 @@ linear(int64_t m, int64_t in, int64_t out, enum kernels_layout layout, bool add,
 	for (int c = 0; c < N_THREADS; c++) {
 		memcpy(dw, dw0, (size_t)(out * in) * sizeof(float));
 		memcpy(db, db0, (size_t)out * sizeof(float));
-		kernels_linear_bwd_w(contexts[c], &tdw, &tdb, &td_y, &tx, layout);
+		kernels_linear_bwd_w(contexts[c], &tdw, &tdb, &td_y, &tx, layout, true);
 		if (c == 0)
 			memcpy(first, dw, (size_t)(out * in) * sizeof(float));
 		check_same("linear_bwd_w: threads", dw, first, out * in);

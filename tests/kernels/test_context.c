@@ -198,7 +198,7 @@ compute(struct work *j)
 	d_h = t2(qkv, M, C);
 	kernels_linear(j->k, &y, &x, &w, &absent, KERNELS_OUT_IN, false);
 	kernels_linear_bwd_x(j->k, &d_x, &d_y, &w, KERNELS_OUT_IN, false);
-	kernels_linear_bwd_w(j->k, &d_w, NULL, &d_y, &x, KERNELS_OUT_IN);
+	kernels_linear_bwd_w(j->k, &d_w, NULL, &d_y, &x, KERNELS_OUT_IN, true);
 	kernels_attention(j->k, &o, lse, &q, &q, &q, NULL, 2, M / 2);
 	kernels_attention_bwd(j->k, &d_q, &d_k, &d_v, &x, &o, lse, &q, &q, &q, NULL, 2, M / 2);
 	kernels_output_loss(j->k, &x, &w_out, NULL, &targets, 1, &d_h, &d_w_out, &sums);

@@ -119,7 +119,7 @@ linear_bwd(const struct probe *p)
 	struct tensor d_x = grad_2d(p, 0, LINEAR_M, LINEAR_K), d_w = grad_2d(p, 1, LINEAR_K, LINEAR_N), d_b = t1(p->inputs[2].d_x, LINEAR_N);
 
 	kernels_linear_bwd_x(k, &d_x, &d_y, &w, KERNELS_IN_OUT, false);
-	kernels_linear_bwd_w(k, &d_w, &d_b, &d_y, &x, KERNELS_IN_OUT);
+	kernels_linear_bwd_w(k, &d_w, &d_b, &d_y, &x, KERNELS_IN_OUT, true);
 }
 
 static void

@@ -43,7 +43,7 @@ linear(int64_t m, int64_t in, int64_t out, enum kernels_layout layout, bool add,
 	check_close("linear_bwd_x", dx, want, m * in, 2e-6);
 
 	EACH_THREADS("linear_bwd_w", dw, out * in, dw0,
-	    memcpy(db, db0, (size_t)out * sizeof(float)); kernels_linear_bwd_w(k, &tdw, &tdb, &td_y, &tx, layout));
+	    memcpy(db, db0, (size_t)out * sizeof(float)); kernels_linear_bwd_w(k, &tdw, &tdb, &td_y, &tx, layout, true));
 	want = copy_of(dw0, out * in);
 	kernels_linear_bwd_w_ref(want, bias ? db0 : NULL, d_y, x, m, in, out, layout);
 	check_close("linear_bwd_w", dw, want, out * in, 2e-6);

@@ -193,6 +193,46 @@ test_rows_alone(const struct model_config *cfg)
 	bench_close(&e);
 }
 
+/* Gradients into an array that held anything, after model_gradients_zero: those of an array of zeros. */
+static void
+test_gradients_zero(const struct model_config *cfg)
+{
+	struct bench e;
+	struct model_session *s;
+	struct labels labels;
+	const uint32_t drawn = chance;
+	struct kernels_targets targets = targets_make(&labels);
+	struct kernels_loss_sums sums;
+	int32_t tokens[ROWS];
+	float *want, *got, *d;
+
+	bench_open(&e, cfg, 1);
+	s = session_open(&e, B, T, true, false);
+	want = malloc(e.bytes);
+	got = malloc(e.bytes);
+	d = kernels_alloc(e.kernels, e.bytes);
+	REQUIRE(want != NULL && got != NULL && d != NULL);
+	tokens_fill(tokens, ROWS);
+	(void)grads_of(&e, s, tokens, &targets, 2, want);
+	memset(got, 0xff, e.bytes);		/* NaN */
+	kernels_upload(e.kernels, d, got, e.bytes);
+	model_gradients_zero(s, d);
+	for (int i = 0; i < 2; i++) {
+		REQUIRE(model_forward(s, tokens, B, T) == 0);
+		REQUIRE(model_loss(s, &targets, 1.0f / ROWS, d, &sums) == 0);
+		model_backward(s, d);
+	}
+	kernels_download(e.kernels, got, d, e.bytes);
+	for (size_t i = 0; i < e.bytes / sizeof(*got); i++)
+		CHECK(got[i] == want[i]);
+	chance = drawn;				/* the numbers of what follows stay */
+	kernels_free(e.kernels, d);
+	free(want);
+	free(got);
+	model_session_destroy(&s);
+	bench_close(&e);
+}
+
 static void
 test_recompute(const struct model_config *cfg)
 {
@@ -811,6 +851,7 @@ main(void)
 {
 	for (size_t i = 0; i < N_CONFIGS; i++) {
 		test_rows_alone(&configs[i]);
+		test_gradients_zero(&configs[i]);
 		test_recompute(&configs[i]);
 		test_finite_differences(&configs[i]);
 		test_hooks(&configs[i]);
@@ -825,6 +866,7 @@ main(void)
 		const struct model_config cfg = family_config((enum model_family)i);
 
 		test_rows_alone(&cfg);
+		test_gradients_zero(&cfg);
 		test_recompute(&cfg);
 		test_finite_differences(&cfg);
 		test_hooks(&cfg);

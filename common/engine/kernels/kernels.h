@@ -166,9 +166,9 @@ void kernels_linear(struct kernels *k, struct tensor *y, const struct tensor *x,
 /* d_x = d_y w (by layout); add: d_x +=. */
 void kernels_linear_bwd_x(struct kernels *k, struct tensor *d_x, const struct tensor *d_y, const struct tensor *w,
     enum kernels_layout layout, bool add);
-/* Adds d_y^T x (by layout) to d_w, and the column sums of d_y to d_b unless it is absent. d_w, d_b fp32. */
+/* d_w = d_y^T x (by layout); add: d_w +=. Adds the column sums of d_y to d_b unless it is absent. d_w, d_b fp32. */
 void kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, const struct tensor *d_y, const struct tensor *x,
-    enum kernels_layout layout);
+    enum kernels_layout layout, bool add);
 
 /* ---- embeddings ---- */
 
@@ -299,6 +299,7 @@ struct kernels_output {
 	const struct tensor *bias;	/* [V]; NULL or absent: none */
 	struct tensor *d_bias;		/* fp32 [V], added to where there are a bias and gradients */
 	float soft_cap;			/* 0: none */
+	bool overwrite;			/* d_w is written, not added to */
 };
 
 enum kernels_residual { KERNELS_RESIDUAL_TRUE_TOKEN, KERNELS_RESIDUAL_GHOST, KERNELS_RESIDUAL_RENORMALISE };

@@ -60,7 +60,7 @@ mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__lay
 	struct tensor d_normed = model__buffer(s, BUFFER_D_NORM, 0);
 	struct tensor d_up = model__buffer(s, BUFFER_D_UP, 0);
 
-	kernels_linear_bwd_w(k, &d->down_w, &d->down_b, &d_x, &act, layout);
+	kernels_linear_bwd_w(k, &d->down_w, &d->down_b, &d_x, &act, layout, !s->fresh);
 	kernels_linear_bwd_x(k, &d_up, &d_x, &p->down_w, layout, false);	/* holds d_act until the activation's backward */
 	if (s->traits->gated) {
 		struct tensor gate = model__buffer(s, BUFFER_GATE, layer), d_gate = model__buffer(s, BUFFER_D_GATE, 0);
@@ -69,7 +69,7 @@ mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__lay
 			kernels_geglu_bwd(k, &d_gate, &d_up, &d_up, &gate, &up);
 		else
 			kernels_swiglu_bwd(k, &d_gate, &d_up, &d_up, &gate, &up);
-		kernels_linear_bwd_w(k, &d->gate_w, &d->gate_b, &d_gate, &normed, layout);
+		kernels_linear_bwd_w(k, &d->gate_w, &d->gate_b, &d_gate, &normed, layout, !s->fresh);
 		kernels_linear_bwd_x(k, &d_normed, &d_gate, &p->gate_w, layout, false);
 	} else if (activation == MODEL_GELU) {
 		kernels_gelu_erf_bwd(k, &d_up, &d_up, &up);
@@ -78,7 +78,7 @@ mlp_bwd(struct model_session *s, const struct model__layer *p, struct model__lay
 	} else {
 		kernels_gelu_bwd(k, &d_up, &d_up, &up);
 	}
-	kernels_linear_bwd_w(k, &d->up_w, &d->up_b, &d_up, &normed, layout);
+	kernels_linear_bwd_w(k, &d->up_w, &d->up_b, &d_up, &normed, layout, !s->fresh);
 	kernels_linear_bwd_x(k, &d_normed, &d_up, &p->up_w, layout, s->traits->gated);
 }
 
@@ -103,7 +103,7 @@ proj_bwd(struct model_session *s, const struct model__layer *p, struct model__la
 	struct tensor att = model__buffer(s, BUFFER_ATT, layer), d_att = model__buffer(s, BUFFER_D_ATT, 0);
 	struct tensor d_x = d_branch(s, BUFFER_ATT_OUT, BUFFER_POST1_RSTD, layer, &p->post1_g, &d->post1_g);
 
-	kernels_linear_bwd_w(s->kernels, &d->proj_w, &d->proj_b, &d_x, &att, s->traits->layout);
+	kernels_linear_bwd_w(s->kernels, &d->proj_w, &d->proj_b, &d_x, &att, s->traits->layout, !s->fresh);
 	kernels_linear_bwd_x(s->kernels, &d_att, &d_x, &p->proj_w, s->traits->layout, false);
 }
 
@@ -132,13 +132,25 @@ attention_bwd(struct model_session *s, const struct model__layer *p, struct mode
 		gain = model__gain(s, &p->key_norm_g);
 		kernels_rmsnorm_heads_bwd(k, &d_key, &d->key_norm_g, &d_key, &key, &gain, model__floats(s, BUFFER_KEY_RSTD, layer), s->b * s->t);
 	}
-	kernels_linear_bwd_w(k, &d->qkv_w, &d->qkv_b, &d_qkv, &normed, layout);
+	kernels_linear_bwd_w(k, &d->qkv_w, &d->qkv_b, &d_qkv, &normed, layout, !s->fresh);
 	kernels_linear_bwd_x(k, &d_normed, &d_qkv, &p->qkv_w, layout, s->traits->shared_norm);
 	if (s->traits->no_norm_before) {
 		kernels_add_scaled(k, &d_x, &d_x, &d_normed, 1);
 		return;
 	}
 	norm_bwd(s, &d_x, &d->norm1_g, &d->norm1_b, &d_normed, BUFFER_NORM1_MEAN, BUFFER_NORM1_RSTD, layer, &x, &p->norm1_g, true);
+}
+
+void
+model_gradients_zero(struct model_session *s, float *d_params)
+{
+	const struct model *m = s->model;
+	int output = model__tensor(m, m->config.tied ? -1 : (int)m->config.n_layers, m->config.tied ? ROLE_TOKEN_EMBED : ROLE_OUTPUT_W);
+
+	s->fresh = true;
+	for (int i = 0; i < m->n_tensors; i++)
+		if (i != output && m->tensors[i].n_matrices == 0)
+			kernels_zero(s->kernels, d_params + m->tensors[i].offset, (size_t)m->tensors[i].n_elements * sizeof(float));
 }
 
 void
@@ -183,6 +195,7 @@ model_backward(struct model_session *s, float *d_params)
 	}
 	if (m->config.embed_scale != 0)
 		kernels_affine(s->kernels, &d_x, &d_x, m->config.embed_scale, 0);
+	s->fresh = false;
 	kernels_embed_bwd(s->kernels, &d_ends.token_embed, &d_ends.position_embed, &d_x, s->tokens, s->b, s->t, s->starts);
 	model__done(s, -1);
 }

@@ -25,7 +25,7 @@ model_loss(struct model_session *s, const struct kernels_targets *targets, float
 {
 	struct tensor final, d_final = {.data = NULL}, d_w = {.data = NULL};
 	struct model__ends ends, d_ends = {.output_b = {.data = NULL}};
-	struct kernels_output more = {.soft_cap = s->model->config.logit_cap};
+	struct kernels_output more = {.soft_cap = s->model->config.logit_cap, .overwrite = s->fresh};
 	int rc;
 
 	if ((rc = model__targets_check(&s->model->config, targets, s->b * s->t, NULL)) != 0)

@@ -315,6 +315,12 @@ int model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int
 void model_logits(struct model_session *s, int64_t begin, int64_t n, float *out);
 
 /*
+ * model_gradients_zero - d_params (flat fp32, n_params) counts as zero from here on, for the next model_loss and model_backward of this
+ * session. Matrices that these overwrite as a whole are not touched; until then they hold anything.
+ */
+void model_gradients_zero(struct model_session *s, float *d_params);
+
+/*
  * model_loss - mixed-target loss of the last forward's rows, see kernels_output_loss for formula and fields.
  * With d_params != NULL (flat fp32, n_params, accumulated into) it also starts backward: gradient of the
  * output layer, and of the hidden states times grad_scale; model_backward must follow. With d_params == NULL

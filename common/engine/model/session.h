@@ -59,6 +59,7 @@ struct model_session {
 	int32_t document_end;		/* see model_session_documents */
 	enum session_state state;
 	int64_t b, t;			/* of the last forward */
+	bool fresh;			/* the next gradients overwrite matrices: model_gradients_zero */
 	int slots_layer;		/* layer whose activations single copies hold; -1: none */
 };
 

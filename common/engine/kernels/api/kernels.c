@@ -94,7 +94,7 @@ kernels_linear_bwd_x(struct kernels *k, struct tensor *d_x, const struct tensor 
 
 void
 kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, const struct tensor *d_y,
-    const struct tensor *x, enum kernels_layout layout)
+    const struct tensor *x, enum kernels_layout layout, bool add)
 {
 	int64_t m = kernels__rows(d_y), in = kernels__cols(x), out = kernels__cols(d_y);
 
@@ -103,10 +103,10 @@ kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, 
 	    "linear_bwd_w");
 	if (layout == KERNELS_OUT_IN)
 		multiply(k, out, in, m, matrix(d_y, out, true), matrix(x, in, false), matrix(d_w, in, false),
-		    NULL, true);
+		    NULL, add);
 	else
 		multiply(k, in, out, m, matrix(x, in, true), matrix(d_y, out, false), matrix(d_w, out, false),
-		    NULL, true);
+		    NULL, add);
 	if (present(d_b))
 		k->ops->column_sums(k, d_b->data, d_y);
 }

@@ -331,7 +331,8 @@ cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor 
 		    &(struct kernels__matrix){kernels__element(d_h->data, d_h->dtype, done * c), d_h->dtype, c, false}, NULL, false);
 		d_z_t = d_z;
 		d_z_t.trans = true;
-		k->backend->matmul(k, v, c, n, &d_z_t, &h_rows, &(struct kernels__matrix){d_w->data, DTYPE_F32, c, false}, NULL, true);
+		k->backend->matmul(k, v, c, n, &d_z_t, &h_rows, &(struct kernels__matrix){d_w->data, DTYPE_F32, c, false}, NULL,
+		    !more->overwrite || done > 0);
 		if (more->d_bias != NULL)
 			bias_sums(k, cpu__f32(more->d_bias), d_z.data, n, v);
 		done += n;
