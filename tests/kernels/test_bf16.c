@@ -588,6 +588,10 @@ all_kernels(void)
 	attention(1, 320, 2, 1, 8, &(struct kernels_attention_form){.soft_cap = 3, .window = 30}, 150);
 	drawn = fixture_drawn;
 	attention(2, 133, 4, 2, 12, &(struct kernels_attention_form){.scale = 0.4f, .soft_cap = 3, .window = 66}, 0);
+	/* heads that onednn copies without gaps */
+	attention(2, 128, 2, 1, 64, NULL, 0);
+	attention(1, 192, 2, 2, 64, NULL, 90);
+	attention(1, 192, 2, 1, 64, &(struct kernels_attention_form){.soft_cap = 3, .window = 70}, 0);
 	fixture_drawn = drawn;		/* the numbers of what follows stay: a product of 1 x 1 x 1 may cancel with others */
 	output_loss(70, 33, 1031);
 	output_loss(7, 16, 20011);

@@ -12,7 +12,7 @@
  * without gaps in the thread's buffer and then copied.
  *
  * Forward weights inside a range of kernels_params are kept repacked, in panels as wide as a part, in
- * oneDNN's preferred format. In bf16 the B of every other product of some size is repacked for that product:
+ * oneDNN's preferred format, from their second use with the same values on. In bf16 the B of every other product of some size is repacked for that product:
  * with B as it is stored each part would repack it, and with a transposed A oneDNN 2.6 leaves the matrix units
  * unused. A's rows are copied part by part where they have gaps or are columns.
  */
@@ -45,7 +45,8 @@ struct pack {
 	const void *data;
 	int64_t n, k, ld;
 	bool trans, fresh;
-	char *panels;
+	bool seen;			/* used since its values changed */
+	char *panels;			/* NULL until it is used a second time with the same values */
 	size_t panel_bytes;		/* of a full panel; the last may use less */
 };
 
@@ -68,12 +69,19 @@ struct cut {
 	int64_t rows, cols, parts_m, parts_n;
 };
 
+bool
+onednn__blocked(struct onednn *o, int64_t n, int64_t k)
+{
+	return onednn__reorder(o, n, k, n, false)->blocked;
+}
+
 /* ---- repacked weights ---- */
 
 static void
 pack_drop(struct packs *p, int i)
 {
-	cpu__free(NULL, p->all[i].panels);
+	if (p->all[i].panels != NULL)
+		cpu__free(NULL, p->all[i].panels);
 	p->all[i] = p->all[--p->n];
 }
 
@@ -127,7 +135,7 @@ onednn__params(struct kernels *k, const void *params, size_t bytes, uint64_t gen
 				if (!inside(r, p->all[j].data))
 					continue;
 				if (same)
-					p->all[j].fresh = false;
+					p->all[j].fresh = p->all[j].seen = false;
 				else
 					pack_drop(p, j);
 			}
@@ -157,7 +165,7 @@ onednn__stale(struct onednn *o)
 {
 	pthread_mutex_lock(&o->packs->lock);
 	for (int i = 0; i < o->packs->n; i++)
-		o->packs->all[i].fresh = false;
+		o->packs->all[i].fresh = o->packs->all[i].seen = false;
 	pthread_mutex_unlock(&o->packs->lock);
 }
 
@@ -208,6 +216,14 @@ pack_block(const struct vec *vec, const struct kernels__matrix *b, int64_t k0, i
 			vec->pairs(to + i * BLOCK_COLUMNS, from + 2 * i * ld, from + (2 * i + 1) * ld, BLOCK_COLUMNS);
 }
 
+void
+onednn__pack(const struct vec *vec, const struct kernels__matrix *b, int64_t k, int64_t n, uint16_t *to)
+{
+	for (int64_t n0 = 0; n0 < n; n0 += BLOCK_COLUMNS)
+		for (int64_t k0 = 0; k0 < k; k0 += BLOCK_ROWS, to += BLOCK_ROWS * BLOCK_COLUMNS)
+			pack_block(vec, b, k0, k, n0, n, (uint32_t *)(void *)to);
+}
+
 /* All panels of b [k, n] in that format, by the context's threads. */
 static void
 pack_blocks(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, char *to, size_t panel_bytes)
@@ -235,9 +251,12 @@ pack_find(struct packs *p, const struct kernels__matrix *b, int64_t n, int64_t k
 	return NULL;
 }
 
-/* The repacked panels of b, made now if needed; NULL if b is not a parameter. */
+/*
+ * The repacked panels of b, made now if needed; NULL if b is not a parameter, or if once: it is used for the first time with
+ * these values, and may never be again.
+ */
 static const char *
-packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, size_t *panel_bytes)
+packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, bool once, size_t *panel_bytes)
 {
 	struct onednn *o = onednn__of(ctx);
 	int64_t panels = cut->parts_n;
@@ -262,6 +281,13 @@ packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t 
 		p->all = w;
 		w = &p->all[p->n++];
 		*w = (struct pack){.data = b->data, .n = n, .k = k, .ld = b->ld, .trans = b->trans, .panel_bytes = bytes / 64 * 64};
+	}
+	if (w->panels == NULL) {
+		bool wait = once && !w->seen;
+
+		w->seen = true;
+		if (wait)
+			goto out;
 		if ((w->panels = cpu__alloc(ctx, (size_t)panels * w->panel_bytes)) == NULL)
 			log_fatal("kernels.memory", "what=\"repacked weights\" bytes=%zu", (size_t)panels * w->panel_bytes);
 	}
@@ -327,9 +353,8 @@ part_shape(const struct onednn *o, const struct cut *cut, bool last_m, bool last
 	return s;
 }
 
-/* Rows of op(A) without gaps, [rows, ld], with zeros after the first `depth` columns. */
-static void
-part_gather(const struct vec *vec, const struct kernels__matrix *a, int64_t row, int64_t rows, int64_t depth, uint16_t *to, int64_t ld)
+void
+onednn__rows(const struct vec *vec, const struct kernels__matrix *a, int64_t row, int64_t rows, int64_t depth, uint16_t *to, int64_t ld)
 {
 	const uint16_t *from = (const uint16_t *)a->data + (a->trans ? row : row * a->ld);
 	uint32_t lines[BLOCK_ROWS / 2 * ROWS];
@@ -339,13 +364,17 @@ part_gather(const struct vec *vec, const struct kernels__matrix *a, int64_t row,
 		memcpy(to + i * ld, from + i * a->ld, (size_t)depth * sizeof(*to));
 		memset(to + i * ld + depth, 0, (size_t)(ld - depth) * sizeof(*to));
 	}
-	for (int64_t at = 0; at < ld && a->trans; at += BLOCK_ROWS) {
-		for (int64_t i = 0; i < BLOCK_ROWS / 2; i++) {
-			int64_t k = at + 2 * i;
+	for (int64_t first = 0; first < rows && a->trans; first += ROWS, from += ROWS, to += ROWS * ld) {
+		int64_t n = cpu__min(rows - first, ROWS);
 
-			vec->pairs(lines + i * ROWS, k < depth ? from + k * a->ld : zeros, k + 1 < depth ? from + (k + 1) * a->ld : zeros, rows);
+		for (int64_t at = 0; at < ld; at += BLOCK_ROWS) {
+			for (int64_t i = 0; i < BLOCK_ROWS / 2; i++) {
+				int64_t k = at + 2 * i;
+
+				vec->pairs(lines + i * ROWS, k < depth ? from + k * a->ld : zeros, k + 1 < depth ? from + (k + 1) * a->ld : zeros, n);
+			}
+			vec->transpose((uint32_t *)(void *)(to + at), ld / 2, (const uint16_t *)(const void *)lines, 2 * ROWS, BLOCK_ROWS / 2, n);
 		}
-		vec->transpose((uint32_t *)(void *)(to + at), ld / 2, (const uint16_t *)(const void *)lines, 2 * ROWS, BLOCK_ROWS / 2, rows);
 	}
 }
 
@@ -407,7 +436,7 @@ multiply(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kern
 		};
 
 		if (gather)
-			part_gather(ctx->vec, a, row, here->shape.m, k, from, ld);
+			onednn__rows(ctx->vec, a, row, here->shape.m, k, from, ld);
 		if (here->shape.bias)
 			args[n_args++] = (struct argument){DNNL_ARG_BIAS, &here->bias, kernels__element(bias->data, bias->dtype, col)};
 		onednn__run(o, here->run, o->streams[thread], args, n_args);
@@ -453,8 +482,7 @@ multiply_strips(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const stru
 static bool
 blocked(struct onednn *o, int64_t n, int64_t k, const struct cut *cut)
 {
-	return (cut->parts_n == 1 || onednn__reorder(o, cut->cols, k, n, false)->blocked) &&
-	    onednn__reorder(o, n - (cut->parts_n - 1) * cut->cols, k, n, false)->blocked;
+	return (cut->parts_n == 1 || onednn__blocked(o, cut->cols, k)) && onednn__blocked(o, n - (cut->parts_n - 1) * cut->cols, k);
 }
 
 void
@@ -473,11 +501,11 @@ onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 	kernels__shape(c->ld == n, "matmul: gaps between rows");
 	/* oneDNN compiles a primitive for the current team size. */
 	omp_set_num_threads(1);
-	if (b->keep)
-		panels = packed(ctx, b, n, k, &cut, &panel_bytes);
-	if (panels == NULL && ctx->dtype == DTYPE_BF16 && m >= PACK_SIDE && n >= PACK_SIDE && k >= PACK_SIDE)
+	if (ctx->dtype == DTYPE_BF16 && m >= PACK_SIDE && n >= PACK_SIDE && k >= PACK_SIDE)
 		strips = blocked(o, n, cpu__min(k, STRIP), &shallow);
-	if (strips)
+	if (b->keep)
+		panels = packed(ctx, b, n, k, &cut, strips && k <= STRIP, &panel_bytes);
+	if (strips && panels == NULL)
 		multiply_strips(ctx, m, n, k, a, b, c, bias, add, &shallow);
 	else
 		multiply(ctx, m, n, k, a, false, b, c, bias, add, &cut, panels, panel_bytes);
@@ -500,10 +528,11 @@ onednn__tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct 
 	s.n = n;
 	s.k = k;
 	s.lda = a->ld;
-	s.ldb = b->ld;
+	s.ldb = b->keep ? 0 : b->ld;
 	s.ldc = c->ld;
 	s.trans_a = a->trans;
 	s.trans_b = b->trans;
+	s.packed = b->keep;
 	s.dtype = (int32_t)o->dtype;
 	s.dtype_c = (int32_t)c->dtype;
 	s.add = add;

@@ -99,8 +99,19 @@ void onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const 
     const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add);
 
 /*
+ * Operands of bf16 products in the forms for which oneDNN uses the matrix units, on the calling thread.
+ * onednn__blocked - does it want a repacked B [k, n] in the format BA16a64b2a? To be called outside of parallel loops,
+ * with omp_set_num_threads(1).
+ * onednn__pack - B [k, n] in that format: k and n rounded up to multiples of 32 and 64, with zeros.
+ * onednn__rows - rows of op(A) without gaps, [rows, ld], with zeros after the first `depth` columns; ld: a multiple of 32.
+ */
+bool onednn__blocked(struct onednn *o, int64_t n, int64_t k);
+void onednn__pack(const struct vec *vec, const struct kernels__matrix *b, int64_t k, int64_t n, uint16_t *to);
+void onednn__rows(const struct vec *vec, const struct kernels__matrix *a, int64_t row, int64_t rows, int64_t depth, uint16_t *to, int64_t ld);
+
+/*
  * Small products that a thread makes alone, inside a parallel loop of the caller's: C[m, n] = op(A) op(B) (+
- * C), A and B in the compute dtype, C in it or fp32, rows of any length. onednn__tile prepares one, outside
+ * C), A and B in the compute dtype, C in it or fp32, rows of any length; with b->keep B is what onednn__pack makes. onednn__tile prepares one, outside
  * of parallel loops; the data of a, b, c do not matter yet. onednn__tile_run needs scratch_bytes of the
  * thread's own memory, 64-byte aligned.
  */
