@@ -17,7 +17,8 @@
 
 /* Loss sums of a lane, in the order of the vector that is summed over ranks. */
 enum lane_sum {
-	LANE_LOSS, LANE_HARD, LANE_SOFT, LANE_ENTROPY, LANE_WEIGHT, LANE_CORRECT, LANE_KD_ROWS, LANE_ROWS, LANE_NOT_FINITE, LANE_SUMS
+	LANE_LOSS, LANE_HARD, LANE_SOFT, LANE_ENTROPY, LANE_WEIGHT, LANE_CORRECT, LANE_KD_ROWS, LANE_ROWS, LANE_LOSS_WEIGHT, LANE_KD_LOSS_WEIGHT,
+	LANE_NOT_FINITE, LANE_SUMS
 };
 
 struct step {
@@ -382,6 +383,8 @@ lane_add(double *lane, const struct kernels_loss_sums *sums)
 	lane[LANE_CORRECT] += (double)sums->correct;
 	lane[LANE_KD_ROWS] += (double)sums->kd_rows;
 	lane[LANE_ROWS] += (double)sums->rows;
+	lane[LANE_LOSS_WEIGHT] += sums->loss_weight;
+	lane[LANE_KD_LOSS_WEIGHT] += sums->kd_loss_weight;
 	lane[LANE_NOT_FINITE] += !sums->finite;
 }
 
@@ -410,7 +413,7 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 
 	for (int64_t first = lane * per_lane; first < (lane + 1) * per_lane; first += o->micro_batch) {
 		struct kernels_targets targets = {.n_rows = o->micro_batch * len, .next = s->next, .residual = o->residual,
-		    .token_weight = o->token_weight};
+		    .loss_weight = rows->loss_weight != NULL ? rows->loss_weight + first * len : NULL, .token_weight = o->token_weight};
 		struct kernels_loss_sums micro;
 		int rc;
 
@@ -547,21 +550,22 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 		optim_split_norm(&s->split->parts[i], s->kernels, grads, s->shard.parts[i].begin, s->shard.parts[i].end, s->blocks);
 	comm_sum(s->comm, s->blocks, (size_t)s->split->n_blocks);
 	lanes_total(s, total);
-	/* Gradients are sums over batch * L; how many of them have a target is known now. 1 unless documents are isolated. */
-	correction = (double)(s->options.batch * s->options.context) / total[LANE_ROWS];
+	/* Gradients are sums divided by batch * L; the weights of its targets are known now. 1 unless documents are isolated or have weights. */
+	out->masked = total[LANE_LOSS_WEIGHT] == 0;
+	correction = out->masked ? 1 : (double)(s->options.batch * s->options.context) / total[LANE_LOSS_WEIGHT];
 	out->grad_norm = optim_norm(s->blocks, s->split->n_blocks) * correction;
 	reduced = clock_now_s();
-	out->loss = total[LANE_LOSS] / total[LANE_ROWS];
-	out->hard = total[LANE_HARD] / total[LANE_ROWS];
+	out->loss = total[LANE_LOSS] / total[LANE_LOSS_WEIGHT];
+	out->hard = total[LANE_HARD] / total[LANE_LOSS_WEIGHT];
 	out->accuracy = total[LANE_CORRECT] / total[LANE_ROWS];
 	out->kd_tokens = (int64_t)total[LANE_KD_ROWS];
 	if (out->kd_tokens > 0) {
-		out->soft = total[LANE_SOFT] / total[LANE_KD_ROWS];
-		out->entropy = total[LANE_ENTROPY] / total[LANE_KD_ROWS];
+		out->soft = total[LANE_SOFT] / total[LANE_KD_LOSS_WEIGHT];
+		out->entropy = total[LANE_ENTROPY] / total[LANE_KD_LOSS_WEIGHT];
 		out->weight = total[LANE_WEIGHT] / total[LANE_KD_ROWS];
 	}
-	out->skipped = total[LANE_NOT_FINITE] > 0 || !isfinite(out->loss) || !isfinite(out->grad_norm);
-	if (!out->skipped) {
+	out->skipped = !out->masked && (total[LANE_NOT_FINITE] > 0 || !isfinite(out->loss) || !isfinite(out->grad_norm));
+	if (!out->skipped && !out->masked) {
 		step_update(s, grads, lr, update, optim_clip_scale(out->grad_norm, s->options.optim.clip) * (float)correction);
 		step_gather(s);
 	}

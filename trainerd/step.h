@@ -41,6 +41,7 @@ struct step_rows {
 	int64_t n_rows;			/* sequences: batch / R */
 	const int32_t *tokens;		/* [n_rows, L + 1] */
 	const float *weight;		/* [n_rows]: KD weight of each sequence; NULL: plain LM */
+	const float *loss_weight;	/* [n_rows, L]: weight of the loss of each target; NULL: all 1 */
 	const int64_t *offsets;		/* [n_rows * L + 1] into ids, values; NULL with dense or without labels */
 	const int32_t *ids;
 	const float *values;
@@ -49,16 +50,18 @@ struct step_rows {
 
 /*
  * Means over the whole batch, the same bits on all ranks. Losses in nats per token. Where documents are isolated, the mean (and the gradient) is
- * over the tokens of the batch that have a prediction, not over all: batch * L less the tokens that end a document.
+ * over the tokens of the batch that have a prediction, not over all: batch * L less the tokens that end a document. With loss weights a the means
+ * of losses (and the gradient) are sum a l / sum a over the tokens of the batch; weight and accuracy are over those with a > 0, each counted once.
  */
 struct step_result {
-	double loss, hard;		/* mixed; LM */
+	double loss, hard;		/* mixed; LM. NaN: no token of the batch has a loss */
 	double soft, entropy;		/* over tokens with KD weight > 0; 0 where there are none. KL(t || p) = soft - entropy */
 	double weight;			/* distillation weight, over the same tokens: the row's, after token_weight */
 	double accuracy;		/* of the next token, 0..1 */
 	double grad_norm;		/* before clipping */
 	int64_t kd_tokens;
 	bool skipped;			/* loss or gradient was not finite: nothing was updated */
+	bool masked;			/* no token of the batch has a loss: nothing was updated, and it is not skipped */
 	double compute_s, reduce_s, update_s;	/* of this rank; reduce_s: the sums after backward, and the norm */
 	double overlap_s;		/* part of compute_s: sums of gradients while backward ran */
 	double exposed_s;		/* part of reduce_s: waiting for those sums after backward */

@@ -112,10 +112,11 @@ kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels
 	*sums = (struct kernels_loss_sums){.finite = true};
 	for (int64_t m = 0; m < targets->n_rows; m++) {
 		double w = targets->weight != NULL ? (double)targets->weight[m] : 0, lse, soft = 0, entropy = 0, loss;
+		double a = targets->loss_weight != NULL ? (double)targets->loss_weight[m] : 1;
 		int32_t y = targets->next[m];
 		int64_t best = 0;
 
-		if (y == KERNELS_NO_TARGET) {
+		if (y == KERNELS_NO_TARGET || a == 0) {
 			if (d_h != NULL)
 				memset(d_h + m * c, 0, (size_t)c * sizeof(*d_h));
 			continue;
@@ -145,13 +146,15 @@ kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels
 					grad[i] -= kept[i] != 0 ? 0 : w * ghost * exp(z[i] - lse_tail);
 			}
 			sums->kd_rows++;
+			sums->kd_loss_weight += a;
 		}
 		grad[y] -= 1 - w;
 		loss = (1 - w) * (lse - z[y]) + w * soft;
-		sums->loss += loss;
-		sums->hard += lse - z[y];
-		sums->soft += soft;
-		sums->entropy += entropy;
+		sums->loss += a * loss;
+		sums->hard += a * (lse - z[y]);
+		sums->soft += a * soft;
+		sums->entropy += a * entropy;
+		sums->loss_weight += a;
 		sums->correct += best == y;
 		sums->rows++;
 		if (targets->row_loss != NULL)
@@ -163,9 +166,9 @@ kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels
 
 			for (int64_t i = 0; i < v; i++) {
 				s += grad[i] * (double)w_out[i * c + j];
-				d_w[i * c + j] += (float)((double)grad_scale * grad[i] * (double)h[m * c + j]);
+				d_w[i * c + j] += (float)((double)grad_scale * a * grad[i] * (double)h[m * c + j]);
 			}
-			d_h[m * c + j] = (float)((double)grad_scale * s);
+			d_h[m * c + j] = (float)((double)grad_scale * a * s);
 		}
 	}
 	free(z);

@@ -10,7 +10,7 @@ static struct kernels *contexts[MAX_THREADS];
 /* A problem of m rows: teacher probabilities t [m, v] and of them sparse labels with up to k ids a row. */
 struct problem {
 	int64_t m, c, v;
-	float *h, *w_out, *weight, *dense, *values, *row_loss, *row_hard;
+	float *h, *w_out, *weight, *loss_weight, *dense, *values, *row_loss, *row_hard;
 	int32_t *next, *ids;
 	int64_t *offsets;
 };
@@ -35,6 +35,7 @@ make(int64_t m, int64_t c, int64_t v, int64_t k)
 	p.h = noise(m * c, 1);
 	p.w_out = noise(v * c, 2 / sqrtf((float)c));
 	p.weight = room(m);
+	p.loss_weight = room(m);
 	p.dense = noise(m * v, 1.5f);
 	p.values = room(m * k);
 	p.row_loss = room(m);
@@ -51,6 +52,7 @@ make(int64_t m, int64_t c, int64_t v, int64_t k)
 		softmax(t, t, v);
 		p.next[i] = i == 0 ? (int32_t)v - 1 : below((int32_t)v);
 		p.weight[i] = i % 3 == 0 ? 0 : i % 3 == 1 ? 1 : 0.667f;
+		p.loss_weight[i] = i % 5 == 4 ? 0 : 0.25f * (float)(i % 5 + 1) * (float)(i % 5 + 1);
 		for (int64_t id = 0; id < v && have < want; id++) {	/* the first ids of larger mass, so gaps vary */
 			if (t[id] * (float)v < 0.5f && v - id > want - have)
 				continue;
@@ -115,14 +117,15 @@ check_sums(const char *what, const struct kernels_loss_sums *a, const struct ker
 	CHECK_ROW(what, fabs(a->hard - b->hard) <= tol * (b->hard + (double)b->rows));
 	CHECK_ROW(what, fabs(a->soft - b->soft) <= tol * (b->soft + (double)b->rows));
 	CHECK_ROW(what, fabs(a->entropy - b->entropy) <= tol * (b->entropy + 1e-6));
+	CHECK_ROW(what, a->loss_weight == b->loss_weight && a->kd_loss_weight == b->kd_loss_weight);
 	CHECK_ROW(what, fabs(a->weight - b->weight) <= tol * (b->weight + (double)b->kd_rows));
 }
 
 static void
 against_reference(int64_t m, int64_t c, int64_t v, int64_t k, int rules)
 {
-	for (int test = 0; test < FORM_COUNT * rules; test++) {
-		int form = test % FORM_COUNT;
+	for (int test = 0; test < 2 * FORM_COUNT * rules; test++) {
+		int form = test / 2 % FORM_COUNT;
 		struct problem p = make(m, c, v, k);
 		struct kernels_targets t = targets_of(&p, (enum form)form);
 		float *d_h = room(m * c), *d_w = room(v * c), *start = noise(v * c, 0.01f), *want_h = room(m * c), *want_w = copy_of(start, v * c);
@@ -132,7 +135,8 @@ against_reference(int64_t m, int64_t c, int64_t v, int64_t k, int rules)
 
 		for (int64_t i = 5; i < m; i += 7)
 			p.next[i] = KERNELS_NO_TARGET;
-		t.token_weight = (enum kernels_token_weight)(test / FORM_COUNT);
+		t.token_weight = (enum kernels_token_weight)(test / 2 / FORM_COUNT);
+		t.loss_weight = test % 2 == 1 ? p.loss_weight : NULL;
 		tr = t;
 		tr.row_loss = want_loss;
 		tr.row_hard = want_hard;
@@ -155,6 +159,39 @@ against_reference(int64_t m, int64_t c, int64_t v, int64_t k, int rules)
 		check_close(form_names[form], p.row_loss, want_loss, m, 1e-6);
 		check_close(form_names[form], p.row_hard, want_hard, m, 1e-6);
 		unmake(&p, form_names[form]);
+	}
+}
+
+/* Loss weights of 1 are none, bit for bit; rows of weight 0 are rows without a target, whatever they hold. */
+static void
+loss_weights(void)
+{
+	for (int form = 0; form < FORM_COUNT; form++) {
+		struct problem p = make(70, 33, 129, 12);
+		struct kernels_targets t = targets_of(&p, (enum form)form);
+		float *d_h = room(p.m * p.c), *d_w = room(p.v * p.c), *want_h = room(p.m * p.c), *want_w = room(p.v * p.c);
+		struct kernels_loss_sums got, want = run(contexts[1], &p, &t, 0.25f, want_h, want_w);
+
+		for (int64_t i = 0; i < p.m; i++)
+			p.loss_weight[i] = 1;
+		for (int masked = 0; masked < 2; masked++) {
+			t.loss_weight = p.loss_weight;
+			memset(d_w, 0, (size_t)(p.v * p.c) * sizeof(float));
+			got = run(contexts[1], &p, &t, 0.25f, d_h, d_w);
+			CHECK_ROW(form_names[form], memcmp(&got, &want, sizeof(got)) == 0 && got.loss_weight == (double)got.rows);
+			check_same("weights: d_h", d_h, want_h, p.m * p.c);
+			check_same("weights: d_w", d_w, want_w, p.v * p.c);
+			for (int64_t i = 3; masked == 0 && i < p.m; i += 4) {
+				p.loss_weight[i] = 0;
+				p.next[i] = KERNELS_NO_TARGET;
+			}
+			t.loss_weight = NULL;
+			memset(want_w, 0, (size_t)(p.v * p.c) * sizeof(float));
+			want = run(contexts[1], &p, &t, 0.25f, want_h, want_w);
+			for (int64_t i = 3; masked == 0 && i < p.m; i += 4)
+				p.next[i] = 1;
+		}
+		unmake(&p, "loss_weights");
 	}
 }
 
@@ -432,6 +469,7 @@ main(void)
 	against_reference(7, 3, 5, 4, RULES);
 	against_reference(70, 33, 129, 12, RULES);
 	against_reference(67, 9, 32771, 5, 1);		/* more rows than one chunk */
+	loss_weights();
 	finite_differences();
 	teacher_is_student();
 	samples_are_unbiased(KERNELS_TOKEN_WEIGHT_CONSTANT);

@@ -2,7 +2,7 @@
 /*
  * mpi_step - some optimiser steps of a small model on made token streams, soft labels included; prints one line per step and a hash
  * of all parameters and moments at the end. The lines must be the same whatever R is (ranks_same_bits.sh compares them).
- * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [margin] [documents] [bucket=ELEMENTS] [muon] [gpt2] [threads=N]
+ * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [margin] [documents] [weights] [bucket=ELEMENTS] [muon] [gpt2] [threads=N]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +51,8 @@ main(int argc, char **argv)
 	struct err_note note = {.name = ""};
 	char text[1024];
 	int32_t *tokens, *ids;
-	float *weight, *values;
+	float *weight, *loss_weight, *values;
+	bool weighted = false;
 	int64_t *offsets, rows;
 	double sums[STEP_ARRAYS] = {0};
 	float *own;
@@ -70,6 +71,8 @@ main(int argc, char **argv)
 			so.token_weight = KERNELS_TOKEN_WEIGHT_MARGIN;
 		else if (strcmp(argv[i], "documents") == 0)		/* tokens that occur often end documents */
 			so.isolate_documents = (so.document_end = 3) > 0;
+		else if (strcmp(argv[i], "weights") == 0)
+			weighted = true;
 		else if (strcmp(argv[i], "muon") == 0)
 			so.optim.kind = OPTIM_MUON;
 		else if (strcmp(argv[i], "gpt2") == 0)		/* fused queries, keys and values */
@@ -91,6 +94,7 @@ main(int argc, char **argv)
 	rows = BATCH / comm_size(comm);
 	tokens = calloc((size_t)(rows * (CONTEXT + 1)), sizeof(*tokens));
 	weight = calloc((size_t)rows, sizeof(*weight));
+	loss_weight = calloc((size_t)(rows * CONTEXT), sizeof(*loss_weight));
 	offsets = calloc((size_t)(rows * CONTEXT + 1), sizeof(*offsets));
 	ids = calloc((size_t)(rows * CONTEXT * 2), sizeof(*ids));
 	values = calloc((size_t)(rows * CONTEXT * 2), sizeof(*values));
@@ -108,11 +112,13 @@ main(int argc, char **argv)
 
 				ids[at] = y < VOCAB - 1 ? y : 0;
 				ids[at + 1] = y < VOCAB - 1 ? y + 1 : y;
+				loss_weight[r * CONTEXT + t] = (float)((s * BATCH + comm_rank(comm) * rows + r + t / 10) % 4) * 0.7f;
 				values[at] = y < VOCAB - 1 ? 0.75f : 0.25f;
 				values[at + 1] = y < VOCAB - 1 ? 0.25f : 0.75f;
 				offsets[r * CONTEXT + t + 1] = at + 2;
 			}
 		}
+		in.loss_weight = weighted ? loss_weight : NULL;
 		if (s < 6) {
 			in.weight = weight;
 			in.offsets = offsets;
@@ -157,6 +163,7 @@ main(int argc, char **argv)
 	free(values);
 	free(ids);
 	free(offsets);
+	free(loss_weight);
 	free(weight);
 	free(tokens);
 	step_destroy(&step);

@@ -34,6 +34,13 @@ for how in documents "documents bf16"; do
 	done
 done
 cmp -s "$scratch/bf16_1" "$scratch/documents_1" && fail "isolated documents give the bits of others"
+for how in weights "weights documents bf16"; do
+	for r in 1 2 4; do
+		ranks $r "$BIN/mpi_step" $how > "$scratch/weights_$r"
+		same "$scratch/weights_1" "$scratch/weights_$r" "loss weights, $how, R = $r"
+	done
+	cmp -s "$scratch/r1" "$scratch/weights_1" && fail "loss weights change nothing"
+done
 # Muon: whole matrices to ranks, apart or fused, also where there are more ranks than can have a layer's.
 for r in 1 2 4 8; do
 	ranks $r "$BIN/mpi_step" muon > "$scratch/muon_$r"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One rank's optimiser steps against the same steps computed here: the gradient of the whole batch in one piece, the norm, the clipping,
- * AdamW and Muon in double from their formulas. With soft labels on some rows, lanes that do not fit the tree evenly, and clipping that takes effect.
+ * AdamW and Muon in double from their formulas. With soft labels on some rows, with loss weights, lanes that do not fit the tree evenly, and clipping that takes effect.
  */
 #include "trainerd/step.h"
 
@@ -22,13 +22,16 @@ static const struct model_config config = {.family = MODEL_FAMILY_LLAMA, .vocab_
 
 struct rows {
 	int32_t tokens[BATCH * (L + 1)], ids[2 * ROWS];
-	float weight[BATCH], values[2 * ROWS];
+	float weight[BATCH], loss_weight[ROWS], values[2 * ROWS];
 	int64_t offsets[ROWS + 1];
 };
 
-/* Rows of a step: odd sequences have soft labels of two ids and a tail, and the distillation weight 0.6. */
+/*
+ * Rows of a step: odd sequences have soft labels of two ids and a tail, and the distillation weight 0.6. weighted: loss weights of
+ * documents of five tokens, from 0 to 3, so that lanes and micro-batches have different sums of them.
+ */
 static struct step_rows
-rows_make(struct rows *r, uint64_t step)
+rows_make(struct rows *r, uint64_t step, bool weighted)
 {
 	int64_t at = 0;
 	uint32_t u[4];
@@ -40,6 +43,7 @@ rows_make(struct rows *r, uint64_t step)
 	for (int m = 0; m < ROWS; m++) {
 		r->offsets[m] = at;
 		r->weight[m / L] = m / L % 2 == 0 ? 0 : 0.6f;
+		r->loss_weight[m] = (float)(((uint64_t)m / 5 + step) % 4) * (m < ROWS / 2 ? 1 : 0.4f);
 		if (r->weight[m / L] == 0)
 			continue;
 		random_words(4, RANDOM_PURPOSE_GENERATE, step, (uint32_t)m, 0, u);
@@ -49,7 +53,8 @@ rows_make(struct rows *r, uint64_t step)
 		r->values[at++] = 0.25f;
 	}
 	r->offsets[ROWS] = at;
-	return (struct step_rows){.n_rows = BATCH, .tokens = r->tokens, .weight = r->weight, .offsets = r->offsets, .ids = r->ids,
+	return (struct step_rows){.n_rows = BATCH, .tokens = r->tokens, .weight = r->weight,
+	    .loss_weight = weighted ? r->loss_weight : NULL, .offsets = r->offsets, .ids = r->ids,
 	    .values = r->values};
 }
 
@@ -157,14 +162,15 @@ plain_step(struct plain *p, const struct step_rows *rows, const struct step_opti
 {
 	static int32_t inputs[ROWS], next[ROWS];
 	static float weight[ROWS];
-	const struct kernels_targets targets = {.n_rows = ROWS, .next = next, .weight = weight, .offsets = rows->offsets, .ids = rows->ids,
+	const struct kernels_targets targets = {.n_rows = ROWS, .next = next, .weight = weight, .loss_weight = rows->loss_weight, .offsets = rows->offsets, .ids = rows->ids,
 	    .values = rows->values, .token_weight = so->token_weight};
 	const struct optim_config *o = &so->optim;
 	size_t n = (size_t)p->model->n_params, bytes = n * sizeof(float);
 	struct kernels_loss_sums sums;
-	double sum = 0, clip;
+	double sum = 0, weights = 0, clip;
 
 	for (int m = 0; m < ROWS; m++) {
+		weights += rows->loss_weight != NULL ? (double)rows->loss_weight[m] : 1;
 		inputs[m] = rows->tokens[m / L * (L + 1) + m % L];
 		next[m] = rows->tokens[m / L * (L + 1) + m % L + 1];
 		weight[m] = rows->weight[m / L];
@@ -175,7 +181,7 @@ plain_step(struct plain *p, const struct step_rows *rows, const struct step_opti
 	model_changed(p->model);
 	kernels_zero(p->kernels, p->d_params, bytes);
 	REQUIRE(model_forward(p->session, inputs, BATCH, L) == 0 &&
-	    model_loss(p->session, &targets, 1.0f / ROWS, p->d_params, &sums) == 0);
+	    model_loss(p->session, &targets, (float)(1 / weights), p->d_params, &sums) == 0);
 	model_backward(p->session, p->d_params);
 	kernels_download(p->kernels, p->host, p->d_params, bytes);
 	for (size_t i = 0; i < n; i++)
@@ -227,7 +233,7 @@ difference(struct step *s, enum step_array array, const double *want)
 }
 
 static void
-same_as_plain(enum optim_kind kind, int64_t lanes, int64_t micro_batch, bool deterministic, enum kernels_token_weight rule)
+same_as_plain(enum optim_kind kind, int64_t lanes, int64_t micro_batch, bool deterministic, enum kernels_token_weight rule, bool weighted)
 {
 	const struct kernels_options ko = {.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = 1};
 	const struct step_options so = {.context = L, .batch = BATCH, .micro_batch = micro_batch, .lanes = lanes,
@@ -253,18 +259,24 @@ same_as_plain(enum optim_kind kind, int64_t lanes, int64_t micro_batch, bool det
 	}
 	plain_open(&p, kernels, initial);
 	for (int i = 1; i <= STEPS; i++) {
-		const struct step_rows rows = rows_make(&r, (uint64_t)i);
+		const struct step_rows rows = rows_make(&r, (uint64_t)i, weighted);
 		struct kernels_loss_sums sums;
 		struct step_result e;
-		double lr = 0.02 * i, norm;
+		double lr = 0.02 * i, norm, all = 0, kd = 0;
 
 		step_run(s, &rows, (float)lr, i, &e);
 		sums = plain_step(&p, &rows, &so, (float)lr, i, &norm);
+		for (int m = 0; m < ROWS; m++) {
+			double a = weighted ? (double)r.loss_weight[m] : 1;
+
+			all += a;
+			kd += m / L % 2 == 1 ? a : 0;
+		}
 		CHECK(norm > 1.2 * so.optim.clip && fabs(e.grad_norm / norm - 1) < 1e-4);
-		CHECK(fabs(e.loss - sums.loss / ROWS) < 1e-5 && fabs(e.hard - sums.hard / ROWS) < 1e-5);
-		CHECK(e.kd_tokens == sums.kd_rows && fabs(e.soft - sums.soft / (double)sums.kd_rows) < 1e-5);
-		CHECK(fabs(e.entropy - sums.entropy / (double)sums.kd_rows) < 1e-5 && e.accuracy == (double)sums.correct / ROWS);
-		CHECK(!e.skipped && e.kd_tokens == ROWS / 2);
+		CHECK(fabs(e.loss - sums.loss / all) < 1e-5 && fabs(e.hard - sums.hard / all) < 1e-5);
+		CHECK(e.kd_tokens == sums.kd_rows && fabs(e.soft - sums.soft / kd) < 1e-5);
+		CHECK(fabs(e.entropy - sums.entropy / kd) < 1e-5 && e.accuracy == (double)sums.correct / (double)sums.rows);
+		CHECK(!e.skipped && !e.masked && (weighted ? e.kd_tokens < ROWS / 2 : e.kd_tokens == ROWS / 2));
 		CHECK(fabs(e.weight - sums.weight / (double)sums.kd_rows) < 1e-5);
 		CHECK((rule == KERNELS_TOKEN_WEIGHT_CONSTANT) == (fabs(e.weight - 0.6) < 1e-6) && e.weight > 0.01);
 		CHECK(difference(s, STEP_MASTERS, p.w) < 1e-4 && difference(s, STEP_M, p.m) < 1e-3 && difference(s, STEP_V, p.v) < 1e-3);
@@ -276,9 +288,9 @@ same_as_plain(enum optim_kind kind, int64_t lanes, int64_t micro_batch, bool det
 	comm_finalize(&comm);
 }
 
-/* A gradient that is not finite changes nothing. */
+/* A gradient that is not finite changes nothing, and neither does a batch whose weights are all 0. */
 static void
-not_finite(void)
+nothing_done(bool masked)
 {
 	const struct kernels_options ko = {.backend = KERNELS_BACKEND_OPENBLAS, .dtype = KERNELS_DTYPE_FP32, .threads = 1};
 	const struct step_options so = {.context = L, .batch = BATCH, .micro_batch = 2, .lanes = 2, .deterministic = true,
@@ -288,18 +300,20 @@ not_finite(void)
 	struct step *s = NULL;
 	struct step_result e;
 	struct rows r;
-	struct step_rows rows = rows_make(&r, 1);
+	struct step_rows rows = rows_make(&r, 1, masked);
 	float before[4], after[4], bad = NAN;
 
 	REQUIRE(comm_init(&comm, NULL, NULL) == 0 && kernels_new(&kernels, &ko, NULL) == 0);
 	REQUIRE(step_new(&s, &config, kernels, comm, &so, NULL) == 0 && step_init(s, 7, NULL) == 0);
 	step_spread(s);
-	kernels_upload(kernels, (float *)step_model(s)->params + step_model(s)->n_params - 1, &bad, sizeof(bad));	/* the final norm */
+	memset(r.loss_weight, 0, sizeof(r.loss_weight));
+	if (!masked)
+		kernels_upload(kernels, (float *)step_model(s)->params + step_model(s)->n_params - 1, &bad, sizeof(bad));	/* the final norm */
 	model_changed((struct model *)step_model(s));
 	step_read(s, STEP_MASTERS, 0, 4, before);
 	step_run(s, &rows, 0.1f, 1, &e);
 	step_read(s, STEP_MASTERS, 0, 4, after);
-	CHECK(e.skipped && memcmp(before, after, sizeof(before)) == 0);
+	CHECK(e.skipped == !masked && e.masked == masked && !isfinite(e.loss) && memcmp(before, after, sizeof(before)) == 0);
 	step_read(s, STEP_M, 0, 4, after);
 	CHECK(after[0] == 0 && after[1] == 0 && after[2] == 0 && after[3] == 0);
 	step_destroy(&s);
@@ -310,12 +324,16 @@ not_finite(void)
 int
 main(void)
 {
-	same_as_plain(OPTIM_ADAMW, 1, 8, true, KERNELS_TOKEN_WEIGHT_CONSTANT);
-	same_as_plain(OPTIM_ADAMW, 4, 1, true, KERNELS_TOKEN_WEIGHT_CONSTANT);
-	same_as_plain(OPTIM_ADAMW, 8, 1, true, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE);
-	same_as_plain(OPTIM_ADAMW, 2, 2, false, KERNELS_TOKEN_WEIGHT_CONSTANT);
-	same_as_plain(OPTIM_ADAMW, 2, 2, true, KERNELS_TOKEN_WEIGHT_MARGIN);
-	same_as_plain(OPTIM_MUON, 4, 1, true, KERNELS_TOKEN_WEIGHT_CONSTANT);
-	not_finite();
+	same_as_plain(OPTIM_ADAMW, 1, 8, true, KERNELS_TOKEN_WEIGHT_CONSTANT, false);
+	same_as_plain(OPTIM_ADAMW, 4, 1, true, KERNELS_TOKEN_WEIGHT_CONSTANT, false);
+	same_as_plain(OPTIM_ADAMW, 8, 1, true, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE, false);
+	same_as_plain(OPTIM_ADAMW, 2, 2, false, KERNELS_TOKEN_WEIGHT_CONSTANT, false);
+	same_as_plain(OPTIM_ADAMW, 2, 2, true, KERNELS_TOKEN_WEIGHT_MARGIN, false);
+	same_as_plain(OPTIM_MUON, 4, 1, true, KERNELS_TOKEN_WEIGHT_CONSTANT, false);
+	same_as_plain(OPTIM_ADAMW, 1, 8, true, KERNELS_TOKEN_WEIGHT_CONSTANT, true);
+	same_as_plain(OPTIM_ADAMW, 4, 1, true, KERNELS_TOKEN_WEIGHT_MARGIN, true);
+	same_as_plain(OPTIM_ADAMW, 2, 2, false, KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE, true);
+	nothing_done(false);
+	nothing_done(true);
 	return check_done();
 }

@@ -332,22 +332,27 @@ struct kernels_targets {
 	int64_t n_rows;			/* M of the session's last forward */
 	const int32_t *next;		/* host [M]: y; KERNELS_NO_TARGET: the row has no loss and no gradient, and is in no sum */
 	const float *weight;		/* host [M]: w of each row, 0..1, before token_weight; NULL: all 0 */
+	const float *loss_weight;	/* host [M]: a of each row, finite: its loss and gradient are multiplied by it, 0: as KERNELS_NO_TARGET; NULL: all 1 */
 	const int64_t *offsets;		/* host [M + 1]; NULL: no sparse labels */
 	const int32_t *ids;		/* host, in 0..V-1, ascending within a row, no duplicates */
 	const float *values;		/* host */
 	const float *dense;		/* host [M, V]; NULL: sparse */
 	enum kernels_residual residual;
 	enum kernels_token_weight token_weight;
-	float *row_loss;		/* host [M] or NULL: the mixed loss of each row, nats; 0 without a target */
+	float *row_loss;		/* host [M] or NULL: the mixed loss of each row, nats, before loss_weight; 0 without a target */
 	float *row_hard;		/* host [M] or NULL: -log p_y */
 };
 
-/* Sums over the rows in row order, fp64. Divide by rows, or kd_rows, for means. */
+/*
+ * Sums over the rows in row order, fp64. A mean of losses is their sum divided by the sum of their weights, loss_weight or kd_loss_weight; these are
+ * rows and kd_rows where targets have no loss_weight.
+ */
 struct kernels_loss_sums {
-	double loss;			/* mixed */
-	double hard;			/* LM: -log p_y, every row with a target */
-	double soft;			/* KD cross-entropy to t under the residual rule, rows with w > 0 */
-	double entropy;			/* -sum t log t after the residual rule (a ghost is one class), rows with w > 0; KL(t || p) = soft - entropy */
+	double loss;			/* a times mixed */
+	double hard;			/* a times LM: -log p_y, every row with a target */
+	double soft;			/* a times KD cross-entropy to t under the residual rule, rows with w > 0 */
+	double entropy;			/* -a sum t log t after the residual rule (a ghost is one class), rows with w > 0; KL(t || p) = soft - entropy */
+	double loss_weight, kd_loss_weight;	/* a of the rows that are counted in rows, in kd_rows */
 	double weight;			/* w g, rows with w > 0 */
 	int64_t correct;		/* argmax z == y (lowest id wins ties), likewise */
 	int64_t rows, kd_rows;		/* with a target; of these, with w > 0 */
@@ -356,8 +361,8 @@ struct kernels_loss_sums {
 
 /*
  * h: [M, C] final hidden states; w_out: [V, C]; more: see there. In chunks of rows: logits exist for one chunk only. d_h, d_w
- * absent (data NULL): evaluation only. Else d_h = grad_scale * (p - q) w_out overwritten, d_w (fp32) +=
- * grad_scale * (p - q)^T h. *sums is overwritten. With a soft cap p - q is multiplied by the cap's slope.
+ * absent (data NULL): evaluation only. Else d_h = grad_scale * a (p - q) w_out overwritten, d_w (fp32) +=
+ * grad_scale * (a (p - q))^T h. *sums is overwritten. With a soft cap p - q is multiplied by the cap's slope.
  */
 void kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);

@@ -84,6 +84,8 @@ model__targets_check(
 			return refuse_row(note, row, "next token", "0 to vocab_size - 1", t->next[row]);
 		if (!(w >= 0 && w <= 1))
 			return refuse_row(note, row, "weight", "0 to 1", w);
+		if (t->loss_weight != NULL && !(t->loss_weight[row] >= 0 && isfinite(t->loss_weight[row])))
+			return refuse_row(note, row, "loss weight", "a finite number >= 0", (double)t->loss_weight[row]);
 		if (w > 0 && t->offsets == NULL && t->dense == NULL)
 			return refuse_row(note, row, "weight", "0 without a soft label", w);
 		if (t->offsets != NULL && (rc = check_sparse(cfg, t, row, w > 0, note)) != 0)

@@ -34,6 +34,7 @@ cpu__logit_rows(int64_t v)
 
 struct row {
 	double loss, hard, soft, entropy, weight;
+	double factor;			/* a, the row's loss weight */
 	bool counted, correct, soft_known;
 };
 
@@ -178,8 +179,8 @@ weight_factor(const struct kernels_targets *t, const struct soft *s, int32_t y, 
 }
 
 /*
- * The losses of one row. With grad: returns grad_scale * dloss/dz, in work [V] or in place of the logits z;
- * else NULL. First grad_scale * p (for ghost: less w * tail * p / P_tail outside K), then q is subtracted at
+ * The losses of one row. With grad: returns g * dloss/dz, g = grad_scale * a, in work [V] or in place of the logits z;
+ * else NULL. First g * p (for ghost: less w * tail * p / P_tail outside K), then q is subtracted at
  * its ids.
  */
 static float *
@@ -188,11 +189,13 @@ row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_target
 {
 	float *out = work;
 	int32_t y = t->next[m];
-	double w = t->weight != NULL ? (double)t->weight[m] : 0, sum, lse, lse_tail = 0, g = (double)grad_scale;
+	double w = t->weight != NULL ? (double)t->weight[m] : 0, sum, lse, lse_tail = 0, g;
 	struct soft s = {.scale = 1};
 	float top = vec->max(z, v);
 
-	*r = (struct row){.counted = y != KERNELS_NO_TARGET};
+	*r = (struct row){.factor = t->loss_weight != NULL ? (double)t->loss_weight[m] : 1};
+	r->counted = y != KERNELS_NO_TARGET && r->factor != 0;
+	g = (double)grad_scale * r->factor;
 	if (!r->counted) {
 		memset(work, 0, (size_t)v * sizeof(*work));
 		return work;
@@ -244,13 +247,15 @@ add_row(struct kernels_loss_sums *sums, const struct row *r)
 {
 	if (!r->counted)
 		return;
-	sums->loss += r->loss;
-	sums->hard += r->hard;
+	sums->loss += r->factor * r->loss;
+	sums->hard += r->factor * r->hard;
+	sums->loss_weight += r->factor;
 	sums->correct += r->correct;
 	sums->rows++;
 	if (r->soft_known) {
-		sums->soft += r->soft;
-		sums->entropy += r->entropy;
+		sums->soft += r->factor * r->soft;
+		sums->entropy += r->factor * r->entropy;
+		sums->kd_loss_weight += r->factor;
 		sums->weight += r->weight;
 		sums->kd_rows++;
 	}
