@@ -112,6 +112,10 @@ open_corpora(struct salt *s, const struct salt_options *o, struct salt_error *e)
 
 	if ((rc = open_corpus(&s->train, cfg, cfg->corpus.train, CORPUS_TRAIN, o->vocab, -1, &s->train_fingerprint, e)) != 0)
 		return rc;
+	/* A loop that does not know of weights would train another objective than trainerd. */
+	if (o->role == SALT_TRAINER && corpus_info(s->train)->has_weights)
+		return client__error(e, SALT_CONFIG, "corpus.train: expected a corpus without loss weights, because only trainerd applies them, found "
+		    "them in %.200s. saltctl corpus merge --no-weights makes a copy without them, for which labels stay valid", cfg->corpus.train);
 	if ((rc = corpus_blend(&s->order, s->train, s->context, &note)) != 0)
 		return client__fail(e, rc, &note);
 	s->n_windows = blend_n_windows(s->order);

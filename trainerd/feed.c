@@ -132,14 +132,24 @@ slot_complete(struct feed *f, struct feed_slot *slot)
 	pthread_cond_broadcast(&f->changed);
 }
 
+/* The tokens of row i of a slot, and the weights of their losses. */
+static int
+slot_window(struct feed *f, struct feed_slot *slot, uint64_t i, uint64_t seq, struct err_note *note)
+{
+	int rc = corpus_window(f->o.corpus, seq, f->context, slot->tokens + i * (f->context + 1), note);
+
+	if (rc == 0 && slot->loss_weight != NULL)
+		corpus_window_weights(f->o.corpus, seq, f->context, slot->loss_weight + i * f->context);
+	return rc;
+}
+
 /* Row i of a slot from the corpus, in the seeded order. */
 static int
 slot_local_row(struct feed *f, struct feed_slot *slot, uint64_t i)
 {
 	uint64_t position = slot->step * f->batch + (uint64_t)f->o.rank * f->n_rows + i;
 	struct err_note note;
-	int rc = corpus_window(f->o.corpus, blend_order(f->order, f->plan.seed, position), f->context,
-	    slot->tokens + i * (f->context + 1), &note);
+	int rc = slot_window(f, slot, i, blend_order(f->order, f->plan.seed, position), &note);
 
 	if (rc != 0) {
 		feed__fail(f, rc, &note);
@@ -179,7 +189,7 @@ feed__accept(struct feed *f, uint64_t g, const struct wire_row *wr)
 		feed__fail(f, rc, &note);
 		return;
 	}
-	if ((rc = corpus_window(f->o.corpus, wr->seq, f->context, tokens, &note)) != 0) {
+	if ((rc = slot_window(f, slot, i, wr->seq, &note)) != 0) {
 		feed__fail(f, rc, &note);
 		return;
 	}
@@ -282,6 +292,8 @@ feed_rows_alloc(struct feed *f)
 		slot->tokens = mem_alloc(f->n_rows * ((size_t)f->context + 1), sizeof(int32_t));
 		slot->weight = mem_alloc(f->n_rows, sizeof(float));
 		slot->offsets = mem_alloc(f->n_rows * f->context + 1, sizeof(int64_t));
+		if (corpus_info(f->o.corpus)->has_weights && (slot->loss_weight = mem_alloc(f->n_rows * f->context, sizeof(float))) == NULL)
+			return ENOMEM;
 		if (slot->rows == NULL || slot->tokens == NULL || slot->weight == NULL || slot->offsets == NULL)
 			return ENOMEM;
 	}
@@ -382,6 +394,7 @@ feed_destroy(struct feed **feed)
 		free(slot->rows);
 		free(slot->tokens);
 		free(slot->weight);
+		free(slot->loss_weight);
 		free(slot->offsets);
 		free(slot->ids);
 		free(slot->values);
@@ -454,7 +467,7 @@ feed_take(struct feed *f, uint64_t step, struct feed_rows *out)
 	if (rc == 0 && !slot->complete)
 		slot_complete(f, slot);
 	w = phase_weight(&f->phase, step);
-	out->rows = (struct step_rows){.n_rows = (int64_t)f->n_rows, .tokens = slot->tokens};
+	out->rows = (struct step_rows){.n_rows = (int64_t)f->n_rows, .tokens = slot->tokens, .loss_weight = slot->loss_weight};
 	if (slot->phase_one) {
 		for (uint64_t i = 0; i < f->n_rows; i++)
 			slot->weight[i] = slot->rows[i].labelled ? w : 0.0f;

@@ -26,7 +26,7 @@ struct status;
 struct feed_options {
 	struct bus *bus;
 	const struct config *config;
-	const struct corpus *corpus;	/* training corpus; its identity is part of HELLO */
+	const struct corpus *corpus;	/* training corpus, its loss weights loaded; its identity is part of HELLO */
 	const struct corpus *heldout;	/* NULL: none */
 	struct hash128 corpus_fingerprint, heldout_fingerprint;
 	bool has_tokenizer;		/* tokenizer is the model's, for a corpus that does not name one */

@@ -29,6 +29,7 @@ struct feed_slot {
 	struct feed_row *rows;		/* [n_rows] */
 	int32_t *tokens;		/* [n_rows, L + 1] */
 	float *weight;			/* [n_rows] */
+	float *loss_weight;		/* [n_rows, L]; NULL: the corpus has none */
 	int64_t *offsets;		/* [n_rows * L + 1] */
 	int32_t *ids;
 	float *values;

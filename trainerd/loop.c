@@ -467,6 +467,8 @@ loop_step(struct run *r, struct err_note *note)
 		r->state.skipped++;
 		status_add(r->m_skipped, 1);
 		log_warn("update.skipped", "step=%" PRIu64 " loss=%g grad_norm=%g in_row=%u", r->state.step, e.loss, e.grad_norm, r->skipped_in_row);
+	} else if (e.masked) {
+		log_info("update.none", "step=%" PRIu64 " why=\"every document in this batch has the loss weight 0\"", r->state.step);
 	} else {
 		r->state.updates++;
 	}

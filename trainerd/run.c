@@ -255,6 +255,7 @@ run_identity(struct run *r, struct hash128 train, struct hash128 heldout)
 	id->context = cfg->corpus.context;
 	id->corpus = train;
 	id->heldout = heldout;
+	id->loss_weights = r->weights.identity;
 	if (corpus_info(r->train)->has_tokenizer)
 		id->tokenizer = corpus_info(r->train)->tokenizer;
 	snprintf(id->compute_class, sizeof(id->compute_class), "%s", kernels_compute_class(r->kernels));
@@ -382,8 +383,10 @@ run_files(struct run *r, struct model_config *model, struct hash128 *train, stru
 	if (model->eos_id < 0)
 		model->eos_id = corpus_info(r->train)->eod;	/* written to the checkpoints, for generation */
 	*heldout = (struct hash128){0, 0};
-	if ((rc = corpus_fingerprint(r->train, train, note)) != 0)
+	if ((rc = corpus_fingerprint(r->train, train, note)) != 0 || (rc = corpus_load_weights(r->train, &r->weights, note)) != 0)
 		return rc;
+	if (r->weights.sum == 0)
+		return err_expect(note, ERR_FORMAT, "corpus.train", "a document with a loss weight above 0", "none in %s", cfg->corpus.train);
 	if (cfg->corpus.heldout[0] != '\0') {
 		if ((rc = open_corpus(&r->heldout, cfg, cfg->corpus.heldout, CORPUS_HELDOUT, corpus_document_end(r->train), model, note)) != 0 ||
 		    (rc = corpus_fingerprint(r->heldout, heldout, note)) != 0)
@@ -565,6 +568,20 @@ run_tensorboard(struct run *r, bool resumed)
 		log_warn("tensorboard.none", "why=%s", log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
 }
 
+/* Labels are compared with the corpus by each rank, but no label depends on loss weights. Collective. */
+static int
+run_same_weights(const struct run *r, struct err_note *note)
+{
+	char hex[2][HASH_HEX_BYTES];
+	struct hash128 first = r->weights.identity;
+
+	comm_bcast(r->comm, 0, &first, sizeof(first));
+	if (hash_equal(first, r->weights.identity))
+		return 0;
+	return err_expect_at(note, ERR_MISMATCH, "corpus.train", "rank %d", "the loss weights of rank 0, %s (zeros: none)", "%s", r->rank,
+	    hash_hex(first, hex[0]), hash_hex(r->weights.identity, hex[1]));
+}
+
 int
 run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 {
@@ -586,6 +603,8 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 	run_metrics(r);
 	if ((rc = agree(r->comm, run_open(r, &train, &heldout, note), note)) != 0 ||
 	    (rc = agree(r->comm, r->rank == 0 ? run_directory(r, note) : 0, note)) != 0)
+		goto fail;
+	if ((rc = agree(r->comm, run_same_weights(r, note), note)) != 0)
 		goto fail;
 	run_identity(r, train, heldout);
 	/*

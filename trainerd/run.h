@@ -31,6 +31,7 @@ struct run {
 	int rank;
 	struct kernels *kernels;
 	struct corpus *train, *heldout;		/* heldout: NULL without one */
+	struct corpus_weights weights;		/* of train */
 	uint64_t n_windows, n_eval;
 	struct step *step;
 	struct judge *judge;			/* NULL: no trainer.eval_choices */

@@ -11,9 +11,9 @@
 
 /*
  * STEP: null stands for UINT64_MAX (not decided, none). NUMBER: null stands for NaN. TEXT is an array, of `size`
- * bytes. NEWER: a TEXT that older checkpoints lack.
+ * bytes. NEWER, NEWER_HASH: a TEXT, a HASH that older checkpoints lack.
  */
-enum kind { U32, U64, STEP, HASH, TEXT, NEWER, NUMBER, FLAG };
+enum kind { U32, U64, STEP, HASH, NEWER_HASH, TEXT, NEWER, NUMBER, FLAG };
 
 struct field {
 	const char *key;
@@ -34,6 +34,7 @@ static const struct field identity_fields[] = {
 	{"context", U32, IDENTITY(context), "corpus.context"},
 	{"corpus", HASH, IDENTITY(corpus), "corpus.train (fingerprint)"},
 	{"heldout", HASH, IDENTITY(heldout), "corpus.heldout (fingerprint)"},
+	{"loss_weights", NEWER_HASH, IDENTITY(loss_weights), "corpus.train (loss weights)"},
 	{"tokenizer", HASH, IDENTITY(tokenizer), "tokenizer (fingerprint)"},
 	{"compute_class", TEXT, IDENTITY(compute_class), "compute class"},
 	{"optimizer", NEWER, IDENTITY(optimizer), "trainer.optimizer"},
@@ -78,6 +79,7 @@ field_to_json(const struct field *f, const void *object)
 	case STEP:
 		return *(const uint64_t *)p == UINT64_MAX ? json_new_null() : json_new_int((int64_t)*(const uint64_t *)p);
 	case HASH:
+	case NEWER_HASH:
 		return json_new_text(hash_hex(*(const struct hash128 *)p, hex));
 	case TEXT:
 	case NEWER:
@@ -139,6 +141,10 @@ field_from_json(const struct field *f, const struct json *o, void *object, struc
 		else
 			*(uint64_t *)p = (uint64_t)v;
 		return 0;
+	case NEWER_HASH:
+		if (j == NULL)
+			return 0;
+		/* fall through */
 	case HASH:
 		expected = "32 hex digits";
 		if (!json_text(j, &text) || hash_from_hex(p, text) != 0)
@@ -208,7 +214,7 @@ field_text(const struct field *f, const void *object, char buf[64])
 
 	if (f->kind == TEXT || f->kind == NEWER)
 		return p;
-	if (f->kind == HASH)
+	if (f->kind == HASH || f->kind == NEWER_HASH)
 		return hash_hex(*(const struct hash128 *)p, buf);
 	snprintf(buf, 64, "%u", *(const uint32_t *)p);
 	return buf;

@@ -20,6 +20,7 @@ struct json;
 struct state_identity {
 	uint32_t seed, batch, micro_batch, lanes, context;
 	struct hash128 corpus, heldout, tokenizer;	/* heldout: zero without one */
+	struct hash128 loss_weights;		/* of corpus, see corpus_load_weights; zero without any, and in checkpoints that do not say */
 	char compute_class[48];
 	char optimizer[16];			/* trainer.optimizer; "adamw" in checkpoints that do not say */
 	char mode[16];				/* baseline, rkd, salt, salt_ds, salt_file */

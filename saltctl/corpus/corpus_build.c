@@ -29,6 +29,7 @@ struct document {
 	struct tokenizer_ids ids;
 	struct text_place place;
 	uint64_t n_unknown;		/* bytes without a token */
+	double weight;			/* with --weight-column */
 	int rc;
 	struct err_note note;
 };
@@ -48,6 +49,7 @@ struct build {
 	struct text *text;
 	struct part train, heldout;
 	uint32_t one_in;
+	bool weighted;			/* --weight-column */
 	unsigned flags;			/* of tokenizer_encode */
 	struct tokenizer_template special;	/* ids around each text */
 	char special_text[512];		/* the same as "1 text 2"; "": none */
@@ -66,6 +68,7 @@ static const struct cli_option options[] = {
 	{"jsonl", NULL, "read every input as JSON, whatever its name and its first bytes", false},
 	{"text", NULL, "read every input as plain text, also what looks like JSON or is not text", false},
 	{"field", "NAME", "the member of a JSON object that holds the text; default \"text\"", false},
+	{"weight-column", "NAME", "the member of a JSON object that holds the loss weight of its text in training, 0 or 1e-6 to 1e6; needs --jsonl", false},
 	{"skip-bad-lines", NULL, "leave out bad JSON lines and objects without the field; count them", false},
 	{"unknown-bytes", "HOW", "bytes without a token: stop (default), drop, or an added token in the place of each", false},
 	{"only", "PATTERN", "in folders read only files that match, such as '*.txt'", false},
@@ -95,6 +98,7 @@ read_batch(struct build *b, struct err_note *note)
 		memcpy(d->bytes, text, n);
 		d->n = n;
 		d->place = place;
+		d->weight = text_weight(b->text);
 		d->ids.n = 0;
 		bytes += n;
 		b->n_docs++;
@@ -138,6 +142,8 @@ write_document(struct build *b, struct document *d, struct err_note *note)
 	hash_field(part->hash, "document", d->bytes, d->n);
 	part->n_bytes += d->n;
 	if ((rc = corpus_writer_source(part->writer, d->place.name, UINT64_MAX, note)) != 0)
+		return rc;
+	if (b->weighted && !heldout && (rc = corpus_writer_weight(part->writer, (float)d->weight, note)) != 0)
 		return rc;
 	return corpus_writer_document(part->writer, d->ids.ids, d->ids.n, d->n, note);
 }
@@ -338,10 +344,13 @@ text_options(const struct ctl_args *args, struct text_options *o)
 		ctl_has(args, "text")				  ? TEXT_FORM_PLAIN :
 								    TEXT_FORM_AUTO,
 	    .field = ctl_get(args, "field"),
+	    .weight_field = ctl_get(args, "weight-column"),
 	    .only = ctl_get(args, "only"),
 	    .skip_bad = ctl_has(args, "skip-bad-lines")};
 	if (ctl_has(args, "jsonl") && ctl_has(args, "text"))
 		return ctl_usage(args, "--jsonl and --text exclude each other");
+	if (o->weight_field != NULL && !ctl_has(args, "jsonl"))
+		return ctl_usage(args, "--weight-column needs --jsonl: only JSON objects have columns");
 	if (o->field == NULL)
 		o->field = "text";
 	o->split = TEXT_SPLIT_FILE;
@@ -467,6 +476,7 @@ corpus_build(struct ctl_args *args)
 		return exit_code;
 	b = ctl_alloc(1, sizeof(*b));
 	b->one_in = (uint32_t)one_in;
+	b->weighted = to.weight_field != NULL;
 	b->n_threads = threads > 0 ? (int)threads : sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 	if (b->n_threads > MAX_THREADS)
 		b->n_threads = MAX_THREADS;
@@ -490,7 +500,8 @@ const struct ctl_verb ctl_corpus_build = {
 	    "separately and ended by the end-of-document token; it may be longer than a training sequence, and\n"
 	    "bytes that are not UTF-8 are kept. A hash of its text alone decides whether a document belongs to the\n"
 	    "held-out part, so the order of files does not matter and copies never fall into both parts. Missing\n"
-	    "folders of PREFIX are made. Memory: the longest document.",
+	    "folders of PREFIX are made. The held-out part gets no weights: an evaluation counts every token alike.\n"
+	    "Memory: the longest document.",
 	.example = "saltctl corpus build --tokenizer share/tokenizer-4k --out data/train --heldout-out data/heldout texts/",
 	.options = options, .min_operands = 1, .max_operands = CTL_ANY, .run = corpus_build,
 };

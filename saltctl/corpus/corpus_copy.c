@@ -20,6 +20,7 @@
 struct copy {
 	const struct ctl_args *args;
 	struct corpus *from;
+	bool weighted;			/* from has loss weights, and they are copied */
 	struct corpus_writer *to[OUTPUTS_MAX];
 	const char *names[OUTPUTS_MAX];
 	size_t n_to;
@@ -31,8 +32,16 @@ struct copy {
 static int
 open_from(struct copy *c, const char *prefix)
 {
+	struct corpus_weights all;
+	int exit_code, rc;
+
 	corpus_destroy(&c->from);
-	return ctl_open_corpus(c->args, NULL, prefix, CORPUS_TRAIN, &c->from, NULL);
+	if ((exit_code = ctl_open_corpus(c->args, NULL, prefix, CORPUS_TRAIN, &c->from, NULL)) != 0)
+		return exit_code;
+	c->weighted = corpus_info(c->from)->has_weights && !ctl_has(c->args, "no-weights");
+	if (c->weighted && (rc = corpus_load_weights(c->from, &all, &c->note)) != 0)
+		return ctl_fail(c->args, rc, &c->note);
+	return 0;
 }
 
 /* An output like the corpus that is open. */
@@ -65,6 +74,8 @@ copy_document(struct copy *c, uint64_t number, size_t to)
 	if (d.n_tokens == 0)
 		return 0;
 	if ((rc = corpus_writer_source(c->to[to], corpus_prefix(c->from), number, &c->note)) != 0)
+		return rc;
+	if (c->weighted && (rc = corpus_writer_weight(c->to[to], corpus_weight_at(c->from, d.first_token), &c->note)) != 0)
 		return rc;
 	return corpus_writer_document(c->to[to], c->ids, d.n_tokens, 0, &c->note);
 }
@@ -102,6 +113,7 @@ finish(struct copy *c, int rc, int exit_code)
 
 static const struct cli_option merge_options[] = {
 	{"out", "PREFIX", "write PREFIX.bin, PREFIX.idx, PREFIX.json (required)", false},
+	{"no-weights", NULL, "leave out the loss weights of documents", false},
 	{"replace", NULL, "replace an existing corpus", false},
 	CTL_JSON, CTL_END
 };
@@ -146,6 +158,7 @@ merge(struct ctl_args *args)
 static const struct cli_option split_options[] = {
 	{"out", "PREFIX=SHARE", "a corpus that gets about that share of the documents; may be repeated, shares are relative (required)", true},
 	{"seed", "SEED", "of the random choice; default 1", false},
+	{"no-weights", NULL, "leave out the loss weights of documents", false},
 	{"replace", NULL, "replace existing corpora", false},
 	CTL_JSON, CTL_END
 };
@@ -200,6 +213,7 @@ static const struct cli_option sample_options[] = {
 	{"documents", "N", "so many documents", false},
 	{"tokens", "N", "documents until they have so many tokens", false},
 	{"seed", "SEED", "of the random choice; default 1", false},
+	{"no-weights", NULL, "leave out the loss weights of documents", false},
 	{"replace", NULL, "replace an existing corpus", false},
 	CTL_JSON, CTL_END
 };
@@ -250,21 +264,23 @@ sample(struct ctl_args *args)
 const struct ctl_verb ctl_corpus_merge = {
 	.name = "corpus merge", .operands = "PREFIX ...", .summary = "corpora one after the other as one",
 	.about = "The documents of Megatron corpora of one tokenizer. To train several in given shares no copy is needed: corpus.train\n"
-	    "takes a list.",
+	    "takes a list. Loss weights are kept; documents of a corpus without them get 1 beside those of one that has them.",
 	.example = "saltctl corpus merge --out data/all data/web data/code",
 	.options = merge_options, .min_operands = 1, .max_operands = CTL_ANY, .run = merge,
 };
 
 const struct ctl_verb ctl_corpus_split = {
 	.name = "corpus split", .operands = "PREFIX", .summary = "the documents of a corpus into several, at random",
-	.about = "Each document of a Megatron corpus goes into one of the new corpora; the seed decides which.",
+	.about = "Each document of a Megatron corpus goes into one of the new corpora; the seed decides which. Loss weights\n"
+	    "are kept.",
 	.example = "saltctl corpus split --out data/train=0.99 --out data/heldout=0.01 data/all",
 	.options = split_options, .min_operands = 1, .max_operands = 1, .run = split,
 };
 
 const struct ctl_verb ctl_corpus_sample = {
 	.name = "corpus sample", .operands = "PREFIX", .summary = "some documents of a corpus, at random",
-	.about = "Whole documents of a Megatron corpus, each at most once, in the order in which they are there.",
+	.about = "Whole documents of a Megatron corpus, each at most once, in the order in which they are there. Loss\n"
+	    "weights are kept.",
 	.example = "saltctl corpus sample --documents 1000 --out data/small data/all",
 	.options = sample_options, .min_operands = 1, .max_operands = 1, .run = sample,
 };

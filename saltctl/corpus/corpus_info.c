@@ -21,8 +21,9 @@ static const struct cli_option options[] = {
 struct facts {
 	const struct corpus_info *info;
 	const char *prefix;
-	char fingerprint[HASH_HEX_BYTES], tokenizer[HASH_HEX_BYTES];
+	char fingerprint[HASH_HEX_BYTES], tokenizer[HASH_HEX_BYTES], weights_hex[HASH_HEX_BYTES];
 	uint64_t context, n_windows;
+	struct corpus_weights weights;		/* where the corpus has any */
 	const char *checked, *same_tokenizer;	/* NULL: not asked for */
 	char unreadable[1200];			/* why the tokenizer given cannot encode text here, "" if it can */
 };
@@ -43,6 +44,9 @@ print_facts(const struct facts *f, bool as_json)
 		    CTL("end_of_document", ctl_known(i->eod >= 0, i->eod)),
 		    CTL("tokenizer", i->has_tokenizer ? f->tokenizer : NULL), CTL("fingerprint", f->fingerprint));
 
+		if (i->has_weights)
+			ctl_put(o, "loss_weights", ctl_record(CTL("identity", (const char *)f->weights_hex), CTL("mean", f->weights.sum / (double)i->n_tokens),
+			    CTL("masked_tokens", f->weights.n_masked)));
 		if (f->context > 0)
 			ctl_put_all(o, CTL("context", f->context), CTL("windows", f->n_windows));
 		if (f->checked != NULL)
@@ -69,6 +73,9 @@ print_facts(const struct facts *f, bool as_json)
 	if (f->unreadable[0] != '\0')
 		ctl_line("", "compared by its bytes, for it cannot encode text here: %s", f->unreadable);
 	ctl_line("fingerprint", "%s", f->fingerprint);
+	if (i->has_weights)
+		ctl_line("loss weights", "%s, mean %.6g a token, %" PRIu64 " tokens of weight 0", f->weights_hex, f->weights.sum / (double)i->n_tokens,
+		    f->weights.n_masked);
 	if (f->context > 0)
 		ctl_line("windows", "%" PRIu64 " of %" PRIu64 " tokens", f->n_windows, f->context);
 	if (f->checked != NULL)
@@ -94,6 +101,11 @@ corpus_info_verb(struct ctl_args *args)
 	hash_hex(fingerprint, f.fingerprint);
 	if (f.info->has_tokenizer)
 		hash_hex(f.info->tokenizer, f.tokenizer);
+	if ((rc = corpus_load_weights(corpus, &f.weights, &note)) != 0) {
+		exit_code = ctl_fail(args, rc, &note);
+		goto out;
+	}
+	hash_hex(f.weights.identity, f.weights_hex);
 	f.n_windows = corpus_n_windows(corpus, (uint32_t)f.context);
 	if (ctl_has(args, "tokenizer")) {
 		ctl_tokenizer_path(ctl_get(args, "tokenizer"), path, sizeof(path));

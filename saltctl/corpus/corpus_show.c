@@ -44,8 +44,11 @@ documents(struct show *s, const struct corpus *part, uint64_t first, struct json
 		    CTL("position", (int64_t)at - (int64_t)first));
 		char file[4096];
 		uint64_t nth;
+		bool weighted = corpus_info(part)->has_weights;
 		int known = corpus_source(part, d.number, file, sizeof(file), &nth, &s->note);
 
+		if (weighted)
+			ctl_put(o, "weight", (double)corpus_weight_at(part, at));
 		if (known == 0)
 			ctl_put_all(o, CTL("file", (const char *)file), CTL("of_file", nth));
 		else if (known != ERR_NOT_FOUND)
@@ -104,9 +107,12 @@ show_one(struct show *s, uint64_t index)
 	for (size_t i = 0; i < json_count(list); i++) {
 		const struct json *d = json_item(list, i);
 		const char *file = ctl_text_of(d, "file", NULL);
+		char weight[40] = "";
 
-		ctl_line(i == 0 ? "documents" : "", "%" PRId64 ", %" PRId64 " tokens, from position %" PRId64 "%s%s", ctl_int_of(d, "document", 0),
-		    ctl_int_of(d, "tokens", 0), ctl_int_of(d, "position", 0), file != NULL ? ", " : "", file != NULL ? file : "");
+		if (json_get(d, "weight") != NULL)
+			snprintf(weight, sizeof(weight), ", weight %g", ctl_num_of(d, "weight", 1));
+		ctl_line(i == 0 ? "documents" : "", "%" PRId64 ", %" PRId64 " tokens, from position %" PRId64 "%s%s%s", ctl_int_of(d, "document", 0),
+		    ctl_int_of(d, "tokens", 0), ctl_int_of(d, "position", 0), weight, file != NULL ? ", " : "", file != NULL ? file : "");
 	}
 	printf("%-24s", "ids");
 	for (uint32_t t = 0; t <= s->L; t++)
@@ -117,6 +123,16 @@ show_one(struct show *s, uint64_t index)
 out:
 	json_close(&list);
 	return rc;
+}
+
+static int
+load_weights(const struct ctl_args *args, struct corpus *corpus)
+{
+	struct err_note note = {.name = ""};
+	struct corpus_weights all;
+	int rc = corpus_load_weights(corpus, &all, &note);
+
+	return rc == 0 ? 0 : ctl_fail(args, rc, &note);
 }
 
 static int
@@ -139,7 +155,7 @@ run(struct ctl_args *args)
 	else if ((exit_code = ctl_get_u64(args, "context", 1, 1 << 24, &L)) == 0 && L == 0)
 		exit_code = ctl_usage(args, "sequences of how many tokens? give --context L");
 	if (exit_code != 0 || (exit_code = ctl_open_corpus(args, cfg != NULL ? &cfg->corpus : NULL, prefix, CORPUS_TRAIN,
-	    &s.corpus, NULL)) != 0 || (path != NULL && (exit_code = ctl_open_tokenizer(args, path, &s.tok)) != 0))
+	    &s.corpus, NULL)) != 0 || (exit_code = load_weights(args, s.corpus)) != 0 || (path != NULL && (exit_code = ctl_open_tokenizer(args, path, &s.tok)) != 0))
 		goto out;
 	s.L = (uint32_t)L;
 	s.ids = ctl_alloc((size_t)L + 1, sizeof(*s.ids));

@@ -251,6 +251,35 @@ records(void)
 	CHECK_STR(r.note.place, "line 1, object 2");
 }
 
+/* The weight of a record; one without is bad, and says which. */
+static void
+weights(void)
+{
+	static const char lines[] = "{\"text\":\"a\",\"w\":2}\n{\"w\":-0.5,\"text\":\"b\"}\n{\"text\":\"c\",\"w\":1e-3,\"x\":{\"w\":9}}\n{\"text\":\"d\"}\n"
+	    "{\"text\":\"e\",\"w\":NaN}\n{\"text\":\"\",\"w\":1}\n{\"text\":\"f\",\"w\":0}";
+	static const double want[] = {2, 1e-3, 0};
+	struct text_options o = {.split = TEXT_SPLIT_FILE, .form = TEXT_FORM_JSON, .field = "text", .weight_field = "w", .skip_bad = true};
+	char name[128];
+	const char *path = name;
+	const unsigned char *doc;
+	struct err_note why;
+	struct text *t;
+	size_t n, i = 0;
+
+	put("w.jsonl", BYTES(lines));
+	snprintf(name, sizeof(name), "%s/w.jsonl", dir);
+	REQUIRE(text_open(&t, &path, 1, &o, &why) == 0);
+	while (text_next(t, &doc, &n, NULL, &why) == 0) {
+		CHECK(i < 3 && text_weight(t) == want[i < 3 ? i : 0]);
+		i++;
+	}
+	CHECK(i == 3 && text_tally(t, TEXT_TALLY_BAD)->n == 3);
+	CHECK(strstr(text_tally(t, TEXT_TALLY_BAD)->first[0], "line 2: -0.5") != NULL);
+	CHECK(strstr(text_tally(t, TEXT_TALLY_BAD)->first[1], "line 4: no such field") != NULL);
+	CHECK(strstr(text_tally(t, TEXT_TALLY_BAD)->first[2], "line 5: NaN") != NULL);
+	text_close(&t);
+}
+
 /* Longer than any buffer: the objects of an array, an indented object, a line. */
 static void
 long_records(void)
@@ -326,6 +355,7 @@ main(void)
 	compressed();
 	kinds();
 	records();
+	weights();
 	long_records();
 	folders();
 	snprintf(command, sizeof(command), "rm -r %s", dir);

@@ -77,7 +77,8 @@ char *json_print(const struct json *j, bool pretty);
  * Jansson.
  * @s  zeroed before the first call, json_scan_free after the last; the same one may be used again
  * Returns 0: used bytes belong to the object; found and kind tell about the member key, and if it is a
- * text, text and n_text are it, valid until the next call and as long as the input. ERR_AGAIN: the input
+ * text, text and n_text are it, valid until the next call and as long as the input; of a number, true, false
+ * or null they are the characters. ERR_AGAIN: the input
  * ends within the object. ERR_FORMAT: expected, at byte used; strings do not go over the end of a line.
  * ENOMEM.
  */

@@ -244,20 +244,22 @@ json_scan(struct json_scan *s, const char *text, size_t len, const char *key)
 
 			if (after == NULL)
 				return bad(s, "a value", (size_t)(p - text));
-			if (wanted && *p != '"')
+			if (wanted && *p != '"') {
 				s->kind = kind;
+				value = (struct span){.p = p, .n = (size_t)(after - p)};
+			}
 			p = after;
 			want = WANT_COMMA_OR_END;
 		}
 		wanted = false;
 	}
 	s->used = (size_t)(p - text);
-	if (!s->found || s->kind != JSON_KIND_TEXT)
+	if (!s->found || s->kind == JSON_KIND_ARRAY || s->kind == JSON_KIND_OBJECT)
 		return 0;
 	s->n_replaced = 0;
 	s->text = value.p;
 	s->n_text = value.n;
-	if (!value.escaped)
+	if (s->kind != JSON_KIND_TEXT || !value.escaped)
 		return 0;
 	if ((rc = unescape(s, &value, &n, &at)) != 0)
 		return rc == ERR_FORMAT ? bad(s, "an escape that JSON has", (size_t)(value.p - text) + at) :

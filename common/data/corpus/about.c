@@ -197,6 +197,7 @@ corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info 
 	    (rc = get_hash(root, path, "tokenizer", &about->has_tokenizer, &about->tokenizer, note)) != 0 ||
 	    (rc = get_hash(root, path, "source", &about->has_source, &about->source, note)) != 0 ||
 	    (rc = get_hash(root, path, "counts", &about->has_counts, &c->counts, note)) != 0 ||
+	    (rc = get_hash(root, path, "weights", &about->has_weights, &c->weights_hash, note)) != 0 ||
 	    (rc = get_hash(root, path, "fingerprint", &c->has_recorded, &c->recorded, note)) != 0)
 		goto out;
 	if (n_tokens == 0) {
@@ -230,19 +231,19 @@ hash_text(const struct hash128 *h)
 
 int
 corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes, const char *add_special,
-    const struct hash128 *fingerprint, const struct hash128 *counts, struct err_note *note)
+    const struct hash128 *fingerprint, const struct hash128 *counts, const struct hash128 *weights, struct err_note *note)
 {
-	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:o*, s:o*, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
+	struct json *o = json_build("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:o*, s:o*, s:s*, s:s*, s:o*, s:o*, s:o*, s:o*, s:o*}", "format", CORPUS__FORMAT,
 	    "version", 2, "kind", corpus_kind_name(info->kind), "dtype", corpus_dtype_name(info->dtype),
 	    "n_tokens", (int64_t)info->n_tokens, "n_documents", (int64_t)info->n_documents, "n_bytes", (int64_t)info->n_bytes,
 	    "vocab", info->vocab > 0 ? json_new_int(info->vocab) : NULL, "eod", info->eod >= 0 ? json_new_int(info->eod) : NULL,
 	    "unknown_bytes", unknown_bytes, "add_special", add_special,
 	    "tokenizer", hash_text(info->has_tokenizer ? &info->tokenizer : NULL),
 	    "source", hash_text(info->has_source ? &info->source : NULL),
-	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts));
+	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts), "weights", hash_text(weights));
 	/* A value for which there was no memory is left out like one that is not known, so the members are counted. */
 	size_t members = 7 + (info->vocab > 0) + (info->eod >= 0) + (unknown_bytes != NULL) + (add_special != NULL) + info->has_tokenizer + info->has_source +
-	    (fingerprint != NULL) + (counts != NULL);
+	    (fingerprint != NULL) + (counts != NULL) + (weights != NULL);
 	char *text = json_count(o) == members ? json_print(o, true) : NULL, *whole = NULL, hex[HASH_HEX_BYTES];
 	int n = text != NULL ? (int)strlen(text) - 3 : 0, rc;		/* without "\n}\n" */
 

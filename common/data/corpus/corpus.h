@@ -59,6 +59,7 @@ struct corpus_info {
 	uint32_t vocab;			/* 0: not known */
 	int32_t eod;			/* end-of-document id; -1: not known */
 	bool has_tokenizer, has_source, has_counts;
+	bool has_weights;		/* loss weights, of a blend: of one part at least; see corpus_load_weights */
 	struct hash128 tokenizer;	/* tokenizer's fingerprint, if has_tokenizer */
 	struct hash128 source;		/* of the text it was built from, if has_source */
 };
@@ -157,6 +158,30 @@ int corpus_tokens(const struct corpus *c, uint64_t first, size_t n, int32_t *out
  */
 int corpus_source(const struct corpus *c, uint64_t document, char *file, size_t size, uint64_t *nth, struct err_note *note);
 
+/*
+ * Loss weights: PREFIX.weights.bin has a number for each document by which training multiplies the loss of its tokens, 0 or CORPUS_WEIGHT_MIN to
+ * CORPUS_WEIGHT_MAX. PREFIX.json has the hash of that file. Fingerprints, labels and scores do not depend on weights.
+ *
+ * corpus_load_weights - reads and checks them, of a blend those of all parts, for the two functions below. Not while another thread uses c.
+ * Memory: 12 bytes for each run of neighbouring documents of one weight; while it runs the index of a file, and 4 bytes a document. Without
+ * weights there is nothing to do. Returns 0; ERR_CORRUPT (hash, number of documents, a weight that is none), ENOENT, ENOMEM, errno.
+ * corpus_window_weights - of each target of a window, the weight of the document that it is in; 1 where the part has none.
+ * @seq  as corpus_window, which returned 0 for it; @out float[L]
+ * corpus_weight_at - of the document that a token of a corpus alone is in; 1 without weights. Both: any thread.
+ */
+#define CORPUS_WEIGHT_MIN 1e-6
+#define CORPUS_WEIGHT_MAX 1e6
+#define CORPUS_WEIGHT_RANGE "a weight, 0 or a number from 1e-6 to 1e6"
+struct corpus_weights {
+	struct hash128 identity;	/* of all weights; zeros: there are none */
+	double sum;			/* over all tokens */
+	uint64_t n_masked;		/* tokens of weight 0 */
+};
+bool corpus_weight_valid(double weight);
+int corpus_load_weights(struct corpus *c, struct corpus_weights *all, struct err_note *note);
+void corpus_window_weights(const struct corpus *c, uint64_t seq, uint32_t L, float *out);
+float corpus_weight_at(const struct corpus *c, uint64_t token);
+
 /* corpus_check_vocab - reads every token; ERR_CORRUPT with the first id that is negative or >= vocab and its position. */
 int corpus_check_vocab(const struct corpus *c, uint32_t vocab, struct err_note *note);
 
@@ -210,6 +235,12 @@ int corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n
  * Returns 0, ENOMEM or errno.
  */
 int corpus_writer_source(struct corpus_writer *w, const char *file, uint64_t nth, struct err_note *note);
+
+/*
+ * corpus_writer_weight - the loss weight of the next document. Documents without a call have 1; a corpus gets PREFIX.weights.bin with the first
+ * call. Memory: 4 bytes a document. Returns 0, ERR_RANGE (corpus_weight_valid), ENOMEM.
+ */
+int corpus_writer_weight(struct corpus_writer *w, float weight, struct err_note *note);
 
 /*
  * corpus_writer_finish - counts, PREFIX.json and index, fsync, rename; the corpus exists once this returns 0.

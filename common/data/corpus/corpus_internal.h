@@ -13,6 +13,9 @@
 #define CORPUS__ABOUT_MAX (1u << 20)	/* bytes of PREFIX.json */
 #define CORPUS__COUNTS_MAGIC "SALTCNT1"
 #define CORPUS__COUNTS_HEADER 16u
+#define CORPUS__WEIGHTS ".weights.bin"
+#define CORPUS__WEIGHTS_MAGIC "SALTWGT1"
+#define CORPUS__WEIGHTS_HEADER 16u
 #define CORPUS__SOURCES ".sources.jsonl"
 #define CORPUS__SOURCES_HEAD "{\"format\": \"saltfleet-sources\", \"version\": 1}\n"
 
@@ -51,6 +54,8 @@ struct corpus {
 	bool isolated;
 	struct hash128 recorded;	/* PREFIX.json's fingerprint */
 	struct hash128 counts;		/* PREFIX.json's hash of PREFIX.counts.bin */
+	struct hash128 weights_hash;	/* likewise of PREFIX.weights.bin */
+	struct corpus__weights *weights;	/* from corpus_load_weights on, of a corpus alone */
 	struct hash128 fingerprint;
 	char *prefix;			/* as given to corpus_open */
 	struct corpus **members;	/* of a blend; else NULL, and what is above describes the files */
@@ -93,9 +98,24 @@ int corpus__about_ours(const char *path, bool *ours, struct err_note *note);
 /* corpus__about_read - PREFIX.json, if it exists and has our format, into c; *kind is what it describes. c->has_about. */
 int corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info *about, struct err_note *note);
 
-/* corpus__about_write - PREFIX.json's text at path, synced. unknown_bytes, add_special, fingerprint, source, counts: NULL for none. */
+/* corpus__about_write - PREFIX.json's text at path, synced. unknown_bytes, add_special, fingerprint, source, counts, weights: NULL for none. */
 int corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes, const char *add_special,
-    const struct hash128 *fingerprint, const struct hash128 *counts, struct err_note *note);
+    const struct hash128 *fingerprint, const struct hash128 *counts, const struct hash128 *weights, struct err_note *note);
+
+void corpus__weights_destroy(struct corpus__weights **w);		/* takes NULL */
+
+/*
+ * Documents of a Megatron corpus alone, one after the other. next: tokens [first, first + n) of the stream; ERR_NOT_FOUND after the last,
+ * ERR_CORRUPT, ENOMEM, errno. end frees what is open. Memory: the index of one file.
+ */
+struct corpus__documents {
+	const struct corpus *c;
+	size_t part;
+	uint64_t at;			/* document of the part */
+	char *index;			/* of the part; NULL: not read yet */
+};
+int corpus__documents_next(struct corpus__documents *d, uint64_t *first, uint64_t *n, struct err_note *note);
+void corpus__documents_end(struct corpus__documents *d);
 
 /* corpus__identity - the fingerprint from the hashes of the files: bins[n], and idx[n] for Megatron, else NULL. */
 int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/json/json.h"
+#include "base/mem/mem.h"
 
 /* The numbers of an index that was checked at open. */
 struct index {
@@ -100,6 +101,61 @@ n_documents(const struct corpus *c, size_t i, uint64_t *n, struct err_note *note
 	*n = x.m - 1;
 	corpus__file_close(&x.file);
 	return 0;
+}
+
+/* The tokens before document k of a part; of k = m - 1 the part's. The index was checked at open. */
+static uint64_t
+tokens_before(const struct corpus__documents *d, const struct corpus__part *part, uint64_t k)
+{
+	uint64_t n, sequence, pointer;
+
+	memcpy(&n, d->index + 18, 8);
+	memcpy(&sequence, d->index + CORPUS__IDX_HEADER + 12 * n + 8 * k, 8);
+	if (sequence >= n)
+		return part->n_tokens;
+	memcpy(&pointer, d->index + CORPUS__IDX_HEADER + 4 * n + 8 * sequence, 8);
+	return pointer / corpus__token_bytes(d->c->info.dtype);
+}
+
+int
+corpus__documents_next(struct corpus__documents *d, uint64_t *first, uint64_t *n, struct err_note *note)
+{
+	for (; d->part < d->c->n_parts; d->part++, d->at = 0) {
+		const struct corpus__part *part = &d->c->parts[d->part];
+		struct index x;
+		uint64_t end;
+		size_t len;
+		int rc;
+
+		if (d->index == NULL) {
+			if ((rc = index_open(&x, d->c, part, note)) != 0)
+				return rc;
+			len = (size_t)x.file.size;
+			if ((d->index = mem_alloc(len, 1)) == NULL)
+				rc = err_note_set(note, ENOMEM, "%s", part->idx_path);
+			else
+				rc = corpus__file_read(&x.file, 0, d->index, len, note);
+			corpus__file_close(&x.file);
+			if (rc != 0)
+				return rc;
+		}
+		memcpy(&end, d->index + 26, 8);
+		if (d->at + 1 < end) {
+			*first = part->first + tokens_before(d, part, d->at);
+			*n = part->first + tokens_before(d, part, d->at + 1) - *first;
+			d->at++;
+			return 0;
+		}
+		corpus__documents_end(d);
+	}
+	return ERR_NOT_FOUND;
+}
+
+void
+corpus__documents_end(struct corpus__documents *d)
+{
+	free(d->index);
+	d->index = NULL;
 }
 
 int

@@ -65,6 +65,7 @@ agree(struct corpus *c, size_t i, struct err_note *note)
 	all->n_documents = all->n_documents != 0 && one->n_documents != 0 ? all->n_documents + one->n_documents : 0;
 	all->n_bytes = all->n_bytes != 0 && one->n_bytes != 0 ? all->n_bytes + one->n_bytes : 0;
 	all->n_tokens += one->n_tokens;
+	all->has_weights |= one->has_weights;
 	return 0;
 }
 

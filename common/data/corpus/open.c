@@ -273,10 +273,10 @@ is_side(const char *path)
 		return true;
 	if (ends_with(name, ".json") || strcmp(name, ".json") == 0)
 		return corpus__about_ours(path, &ours, NULL) == 0 && ours;
-	if (!ends_with(name, ".counts.bin") || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+	if ((!ends_with(name, ".counts.bin") && !ends_with(name, CORPUS__WEIGHTS)) || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
 		return false;
 	ours = pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
-	    memcmp(magic, CORPUS__COUNTS_MAGIC, sizeof(magic)) == 0;
+	    (memcmp(magic, CORPUS__COUNTS_MAGIC, sizeof(magic)) == 0 || memcmp(magic, CORPUS__WEIGHTS_MAGIC, sizeof(magic)) == 0);
 	close(fd);
 	return ours;
 }
@@ -286,7 +286,7 @@ static int
 open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about,
     struct err_note *note)
 {
-	char stem[CORPUS__PATH_MAX], other[CORPUS__PATH_MAX + 8];
+	char stem[CORPUS__PATH_MAX], other[CORPUS__PATH_MAX + 8], weights[CORPUS__PATH_MAX + 16];
 	bool is_bin = ends_with(path, ".bin"), is_idx = ends_with(path, ".idx");
 
 	if (strlen(path) >= sizeof(stem))
@@ -296,6 +296,10 @@ open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const s
 	snprintf(stem, sizeof(stem), "%.*s", (int)strlen(path) - 4, path);
 	snprintf(other, sizeof(other), "%s%s", stem, is_bin ? ".idx" : ".bin");
 	if (!is_idx && !(is_bin && exists(other)))
+	snprintf(weights, sizeof(weights), "%s" CORPUS__WEIGHTS, stem);
+	if ((is_idx || is_bin) && exists(weights))
+		return err_expect(note, ERR_UNSUPPORTED, "%s", "shards without loss weights in a pattern (saltctl corpus merge makes one corpus of them "
+		    "and keeps their weights)", "%s", path, weights);
 		return open_foreign(c, path, stated, about, true, note);
 	for (size_t i = 0; is_idx && i < c->n_parts; i++)
 		if (strcmp(c->parts[i].file.path, other) == 0)
@@ -399,11 +403,28 @@ open_any(struct corpus *c, const char *prefix, enum corpus_dtype stated, struct 
 
 	if (is_pattern) {
 		rc = open_pattern(c, prefix, stated, states, note);
+	c->info.has_weights = about->has_weights;
 	} else if (exists(idx)) {
 		rc = open_megatron(c, c->stem, note);
 	} else if (c->has_about && kind == CORPUS_KIND_MEGATRON) {
 		rc = err_expect(note, ERR_CORRUPT, "%s", "the index of a finished corpus",
 		    "none: the build was interrupted; build the corpus again", idx);
+/* Weights that PREFIX.json does not name would be of another build, and those of a format without documents of nothing. */
+static int
+check_weights(const struct corpus *c, struct err_note *note)
+{
+	char path[CORPUS__PATH_MAX + 16];
+
+	snprintf(path, sizeof(path), "%s" CORPUS__WEIGHTS, c->stem);
+	if (c->info.has_weights && c->info.kind != CORPUS_KIND_MEGATRON)
+		return err_expect_at(note, ERR_FORMAT, "%s.json", "weights", "a Megatron corpus, whose index has the documents", "%s", c->stem,
+		    corpus_kind_name(c->info.kind));
+	if (!c->info.has_weights && exists(path))
+		return err_expect(note, ERR_CORRUPT, "%s", "its hash in %s.json (\"weights\"): build the corpus again, or remove the file to train "
+		    "without loss weights", "none", path, c->stem);
+	return 0;
+}
+
 	} else if (exists(prefix)) {
 		rc = open_foreign(c, prefix, stated, states, true, note);
 	} else if (exists(bin)) {
@@ -451,6 +472,8 @@ corpus_open_as(struct corpus **c, const char *prefix, enum corpus_dtype stated, 
 		rc = corpus__list_open(*c, prefix, stated, note);
 	else
 		rc = open_any(*c, prefix, stated, note);
+	if (rc == 0)
+		rc = check_weights(c, note);
 	if (rc == 0 && (*c)->n_members == 1)
 		alone(c);
 	if (rc != 0)
@@ -479,7 +502,7 @@ corpus_remember(struct corpus *c, bool *written, struct err_note *note)
 	if (c->info.kind != CORPUS_KIND_RAW || c->has_about || exists(path))
 		return 0;
 	if ((rc = corpus_fingerprint(c, &fingerprint, note)) != 0 ||
-	    (rc = corpus__about_write(path, &c->info, NULL, NULL, &fingerprint, NULL, note)) != 0)
+	    (rc = corpus__about_write(path, &c->info, NULL, NULL, &fingerprint, NULL, NULL, note)) != 0)
 		return rc;
 	*written = true;
 	return 0;
@@ -505,3 +528,4 @@ corpus_destroy(struct corpus **c)
 	free(*c);
 	*c = NULL;
 }
+	corpus__weights_destroy(&(*c)->weights);

@@ -37,6 +37,9 @@ struct corpus_writer {
 	int32_t *sizes;			/* tokens of each document */
 	size_t cap_sizes;
 	uint64_t *counts;		/* [vocab] */
+	float *weights, next_weight;	/* of each document; NULL: none has one */
+	size_t cap_weights;
+	char *weights_path, *weights_temp;
 	const char *unknown_bytes, *add_special;
 	bool replace, failed, renaming, finished;
 };
@@ -65,6 +68,8 @@ make_paths(struct corpus_writer *w, const char *prefix)
 		}
 	}
 	if (asprintf(&w->sources_path, "%s" CORPUS__SOURCES, prefix) < 0 || asprintf(&w->sources_temp, "%s" CORPUS__SOURCES ".tmp", prefix) < 0)
+		return ENOMEM;
+	if (asprintf(&w->weights_path, "%s" CORPUS__WEIGHTS, prefix) < 0 || asprintf(&w->weights_temp, "%s" CORPUS__WEIGHTS ".tmp", prefix) < 0)
 		return ENOMEM;
 	w->dir = slash == NULL ? strdup(".") : slash == prefix ? strdup("/") : strndup(prefix, (size_t)(slash - prefix));
 	return w->dir != NULL ? 0 : ENOMEM;
@@ -147,8 +152,11 @@ corpus_writer_destroy(struct corpus_writer **out)
 	if (w->lock >= 0) {
 		if (!w->finished) {
 			unlink(w->sources_temp);
-			if (w->renaming && !w->replace)
+			unlink(w->weights_temp);
+			if (w->renaming && !w->replace) {
 				unlink(w->sources_path);
+				unlink(w->weights_path);
+			}
 		}
 		for (int i = N_FILES - 1; i >= 0 && !w->finished; i--) {	/* the index first */
 			unlink(w->temps[i]);
@@ -163,6 +171,9 @@ corpus_writer_destroy(struct corpus_writer **out)
 	}
 	free(w->sources_path);
 	free(w->sources_temp);
+	free(w->weights_path);
+	free(w->weights_temp);
+	free(w->weights);
 	free(w->source);
 	free(w->dir);
 	free(w->sizes);
@@ -229,13 +240,18 @@ corpus_writer_document(struct corpus_writer *w, const int32_t *ids, size_t n, ui
 			return err_expect_at(note, ERR_RANGE, "%s", "document %" PRIu64 ", position %zu",
 			    "an id below the vocabulary of %" PRIu32, "%" PRId32, w->paths[FILE_BIN],
 			    w->info.n_documents, i, w->info.vocab, ids[i]);
-	if ((rc = mem_grow((void **)&w->sizes, &w->cap_sizes, w->info.n_documents + 1, sizeof(w->sizes[0]))) != 0)
+	if ((rc = mem_grow((void **)&w->sizes, &w->cap_sizes, w->info.n_documents + 1, sizeof(w->sizes[0]))) != 0 || (w->weights != NULL &&
+	    (rc = mem_grow((void **)&w->weights, &w->cap_weights, w->info.n_documents + 1, sizeof(w->weights[0]))) != 0))
 		return err_note_set(note, rc, "%s", w->paths[FILE_BIN]);
 	if ((rc = put_tokens(w, ids, n)) != 0 || (rc = put_tokens(w, &w->info.eod, 1)) != 0)
 		return failed(note, rc, "write", w->temps[FILE_BIN]);
 	for (size_t i = 0; i < n; i++)
 		w->counts[ids[i]]++;
 	w->counts[w->info.eod]++;
+	if (w->weights != NULL) {
+		w->weights[w->info.n_documents] = w->next_weight;
+		w->next_weight = 1;
+	}
 	w->sizes[w->info.n_documents++] = (int32_t)(n + 1);
 	w->info.n_tokens += n + 1;
 	w->info.n_bytes += n_bytes;
@@ -274,6 +290,22 @@ corpus_writer_source(struct corpus_writer *w, const char *file, uint64_t nth, st
 	return rc == 0 ? 0 : failed(note, rc, "write", w->sources_temp);
 }
 
+int
+corpus_writer_weight(struct corpus_writer *w, float weight, struct err_note *note)
+{
+	if (!corpus_weight_valid((double)weight))
+		return err_expect_at(note, ERR_RANGE, "%s", "document %" PRIu64, CORPUS_WEIGHT_RANGE, "%g", w->weights_path, w->info.n_documents,
+		    (double)weight);
+	if (w->weights == NULL) {
+		if (mem_grow((void **)&w->weights, &w->cap_weights, w->info.n_documents + 1, sizeof(w->weights[0])) != 0)
+			return err_note_set(note, ENOMEM, "%s", w->weights_path);
+		for (uint64_t i = 0; i < w->info.n_documents; i++)
+			w->weights[i] = 1;
+	}
+	w->next_weight = weight;
+	return 0;
+}
+
 static int
 sync_and_close(FILE *f)
 {
@@ -299,13 +331,31 @@ finish_sources(struct corpus_writer *w, struct err_note *note)
 	return rc == 0 ? 0 : failed(note, rc, "write", w->sources_temp);
 }
 
-/* After the old index was removed, before the new one is there. */
+/* A file that not every corpus has, after the old index was removed, before the new one is there. */
 static int
-rename_sources(struct corpus_writer *w, struct err_note *note)
+rename_side(bool there, const char *temp, const char *path, struct err_note *note)
 {
-	if (w->source == NULL)
-		return unlink(w->sources_path) == 0 || errno == ENOENT ? 0 : failed(note, errno, "remove", w->sources_path);
-	return rename(w->sources_temp, w->sources_path) == 0 ? 0 : failed(note, errno, "rename", w->sources_temp);
+	if (!there)
+		return unlink(path) == 0 || errno == ENOENT ? 0 : failed(note, errno, "remove", path);
+	return rename(temp, path) == 0 ? 0 : failed(note, errno, "rename", temp);
+}
+
+static int
+write_weights(const struct corpus_writer *w, struct hash128 *hash, struct err_note *note)
+{
+	size_t bytes = CORPUS__WEIGHTS_HEADER + 4 * (size_t)w->info.n_documents;
+	uint8_t *p = mem_alloc(bytes, 1);
+	int rc;
+
+	if (p == NULL)
+		return err_note_set(note, ENOMEM, "%s", w->weights_temp);
+	memcpy(p, CORPUS__WEIGHTS_MAGIC, 8);
+	memcpy(p + 8, &w->info.n_documents, 8);
+	memcpy(p + CORPUS__WEIGHTS_HEADER, w->weights, 4 * (size_t)w->info.n_documents);
+	*hash = hash_bytes(p, bytes);
+	rc = file_replace_all(w->weights_temp, p, bytes, true, note);
+	free(p);
+	return rc;
 }
 
 static int
@@ -364,7 +414,7 @@ int
 corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, struct err_note *note)
 {
 	static const char *const points[N_FILES] = {"corpus.renamed_json", "corpus.renamed_bin", "corpus.renamed_counts", "corpus.renamed_idx"};
-	struct hash128 fingerprint, counts, bin, idx;
+	struct hash128 fingerprint, counts, weights, bin, idx;
 	int rc;
 
 	if (w->failed || w->finished)
@@ -381,12 +431,14 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 	w->bin = NULL;
 	if (rc != 0)
 		return failed(note, rc, "write", w->temps[FILE_BIN]);
-	if ((rc = finish_sources(w, note)) != 0 || (rc = write_counts(w, &counts, note)) != 0 || (rc = write_idx(w, note)) != 0)
+	if ((rc = finish_sources(w, note)) != 0 || (rc = write_counts(w, &counts, note)) != 0 || (rc = write_idx(w, note)) != 0 ||
+	    (w->weights != NULL && (rc = write_weights(w, &weights, note)) != 0))
 		return rc;
 	if ((rc = hash_file(w->temps[FILE_IDX], &idx, note)) != 0 || (rc = hash_file(w->temps[FILE_BIN], &bin, note)) != 0 ||
 	    (rc = corpus__identity(CORPUS_KIND_MEGATRON, w->info.dtype, &idx, &bin, 1, &fingerprint, note)) != 0)
 		return rc;
-	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, w->unknown_bytes, w->add_special, &fingerprint, &counts, note)) != 0)
+	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, w->unknown_bytes, w->add_special, &fingerprint, &counts,
+	    w->weights != NULL ? &weights : NULL, note)) != 0)
 		return rc;
 	crash_point("corpus.written");
 	/* An old index must never be read together with new tokens. */
@@ -398,7 +450,8 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 	}
 	crash_point("corpus.unlinked_idx");
 	w->renaming = true;
-	if ((rc = rename_sources(w, note)) != 0)
+	if ((rc = rename_side(w->source != NULL, w->sources_temp, w->sources_path, note)) != 0 ||
+	    (rc = rename_side(w->weights != NULL, w->weights_temp, w->weights_path, note)) != 0)
 		return rc;
 	for (int i = 0; i < N_FILES; i++) {
 		if (i == FILE_IDX && (rc = file_sync_dir(w->dir, note)) != 0)

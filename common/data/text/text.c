@@ -50,7 +50,8 @@ struct text {
 	/* the document */
 	unsigned char *doc;
 	size_t n_doc, cap_doc;
-	struct json_scan scan;
+	struct json_scan scan, scan_weight;
+	double weight;
 };
 
 int
@@ -183,6 +184,7 @@ text_close(struct text **text)
 	for (size_t i = 0; i < TEXT_TALLIES * TEXT_TALLY_FIRST; i++)
 		free(t->tally[i / TEXT_TALLY_FIRST].first[i % TEXT_TALLY_FIRST]);
 	json_scan_free(&t->scan);
+	json_scan_free(&t->scan_weight);
 	free(t->files);
 	free(t->buf);
 	free(t->doc);
@@ -432,12 +434,40 @@ bad_record(struct text *t, const char *expected, const char *found, struct err_n
 	return err_expect_at(note, ERR_FORMAT, "%s", "%s", "%s", "%s", t->name, place_of(t, place), expected, found);
 }
 
+/* The weight of the record at p, which json_scan accepts. *good: it is one; else the record is bad. */
+static int
+take_weight(struct text *t, const unsigned char *p, size_t n, bool *good, struct err_note *note)
+{
+	struct json_scan *s = &t->scan_weight;
+	char expected[160], found[200], value[64], *end = NULL;
+	int rc = json_scan(s, (const char *)p, n, t->o.weight_field);
+
+	*good = false;
+	if (rc != 0)
+		return rc;
+	snprintf(expected, sizeof(expected), "a weight in the field \"%.60s\", 0 or a number from %g to %g", t->o.weight_field, TEXT_WEIGHT_MIN,
+	    TEXT_WEIGHT_MAX);
+	if (!s->found || s->kind == JSON_KIND_ARRAY || s->kind == JSON_KIND_OBJECT) {
+		snprintf(found, sizeof(found), s->found ? "a field of type %s" : "no such field", json_kind_name(s->kind));
+		return bad_record(t, expected, found, note);
+	}
+	snprintf(found, sizeof(found), "%.*s", s->n_text < 60 ? (int)s->n_text : 60, s->text);
+	snprintf(value, sizeof(value), "%.*s", s->n_text < sizeof(value) ? (int)s->n_text : 0, s->text);
+	t->weight = strtod(value, &end);
+	*good = s->kind == JSON_KIND_FLOAT && end > value && *end == '\0' &&
+	    (t->weight == 0 || (t->weight >= TEXT_WEIGHT_MIN && t->weight <= TEXT_WEIGHT_MAX));
+	if (s->kind == JSON_KIND_TEXT)
+		snprintf(found, sizeof(found), "the text \"%s\"", quote((const unsigned char *)s->text, s->n_text, value));
+	return *good ? 0 : bad_record(t, expected, found, note);
+}
+
 /* After json_scan, with its result, at p with n bytes: the document, with *n_doc 0 where there is none. */
 static int
 take_record(struct text *t, int rc, const unsigned char *p, size_t n, const unsigned char **doc,
     size_t *n_doc, struct err_note *note)
 {
 	char expected[128], found[160], begins[64], place[64];
+	bool good;
 
 	*n_doc = 0;
 	if (rc == ERR_FORMAT || rc == ERR_AGAIN) {
@@ -457,6 +487,8 @@ take_record(struct text *t, int rc, const unsigned char *p, size_t n, const unsi
 		snprintf(found, sizeof(found), t->scan.found ? "a field of type %s" : "no such field", json_kind_name(t->scan.kind));
 		return bad_record(t, expected, found, note);
 	}
+	if (t->o.weight_field != NULL && ((rc = take_weight(t, p, n, &good, note)) != 0 || !good))
+		return rc;
 	*doc = (const unsigned char *)t->scan.text;
 	*n_doc = t->scan.n_text;
 	if (t->scan.n_text > 0 && t->scan.n_replaced == 0)
@@ -598,6 +630,12 @@ text_next(struct text *t, const unsigned char **doc, size_t *n, struct text_plac
 		*place = (struct text_place){
 		    .name = t->name, .line = t->line, .record = t->mode == MODE_OBJECTS ? t->record : 0};
 	return 0;
+}
+
+double
+text_weight(const struct text *t)
+{
+	return t->weight;
 }
 
 size_t

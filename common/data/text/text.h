@@ -38,6 +38,7 @@ struct text_options {
 	const char *mark;
 	enum text_form form;
 	const char *field;		/* the member of a JSON object that is the document */
+	const char *weight_field;	/* the member that holds the document's weight, for text_weight; NULL: none. JSON alone has it */
 	const char *only;		/* file names in folders must match this shell pattern; NULL: all but hidden ones */
 	bool skip_bad;			/* count bad JSON records and go on instead of failing */
 };
@@ -89,6 +90,14 @@ void text_close(struct text **t);	/* takes NULL */
  * record, a file that is not text, compressed data that is damaged or cut short); ENOMEM, errno.
  */
 int text_next(struct text *t, const unsigned char **doc, size_t *n, struct text_place *place, struct err_note *note);
+
+/*
+ * text_weight - with weight_field: the weight of the document that text_next has returned, TEXT_WEIGHT_MIN to TEXT_WEIGHT_MAX or 0. A record in which
+ * it is missing, no number or outside is a bad JSON record, as one without the text.
+ */
+#define TEXT_WEIGHT_MIN 1e-6
+#define TEXT_WEIGHT_MAX 1e6
+double text_weight(const struct text *t);
 
 size_t text_n_files(const struct text *t);
 uint64_t text_total_bytes(const struct text *t);	/* on disk, all sources; 0: not known (a pipe) */
