@@ -441,6 +441,31 @@ patterns(void)
 	refused("an index alone", in_dir("m_*"), CORPUS_DTYPE_NONE, ENOENT, "m_2.bin");
 	refused("an index as tokens", in_dir("m_2.id*"), CORPUS_DTYPE_UINT16, ENOENT, "m_2.bin");
 
+	/* Megatron's partitions in the order of their numbers, uint16 and int32; each holds its number in its first token */
+	for (int wide = 0; wide < 2; wide++) {
+		static const int order[] = {0, 1, 2, 9, 10, 11, 100};
+		struct corpus_writer_options o = {.vocab = wide ? 70000 : 200, .eod = 150};
+		struct corpus_writer *w;
+
+		for (size_t i = 0; i < 7; i++) {
+			const int32_t id = order[i];
+
+			snprintf(name, sizeof(name), "part%d_%d_text_document", wide, order[i]);
+			REQUIRE(corpus_writer_new(&w, in_dir(name), &o, &note) == 0);
+			REQUIRE(corpus_writer_document(w, &id, 1, 1, &note) == 0 && corpus_writer_finish(w, NULL, &note) == 0);
+			corpus_writer_destroy(&w);
+		}
+		snprintf(name, sizeof(name), "part%d_*", wide);
+		REQUIRE(corpus_open(&c, in_dir(name), &note) == 0);
+		CHECK(corpus_info(c)->n_documents == 7 && corpus_info(c)->dtype == (wide ? CORPUS_DTYPE_INT32 : CORPUS_DTYPE_UINT16));
+		CHECK(corpus_window(c, 0, 13, out, &note) == 0);
+		for (size_t i = 0; i < 7; i++)
+			CHECK_ROW(name, out[2 * i] == order[i] && out[2 * i + 1] == 150);
+		corpus_destroy(&c);
+	}
+	snprintf(name, sizeof(name), "part?_[0-2]_*");
+	refused("partitions of two types", in_dir(name), CORPUS_DTYPE_NONE, ERR_FORMAT, "part1_0_text_document.bin|megatron of uint16|part0_0|int32");
+
 	/* more files than stay open; and one of them becomes another one */
 	memcpy(shard, header, sizeof(header));
 	for (int i = 0; i < 290; i++) {

@@ -7,7 +7,7 @@
  *   llm.c     a shard (PREFIX, PREFIX.bin); uint16 (magic 20240520, version 1) or uint32 (20240801, version 7)
  *   npy       a NumPy array of integers, one-dimensional, little-endian
  *   raw       ids and nothing else. Nothing in the file states their type: the caller does, or PREFIX.json
- * A PREFIX with * ? [ stands for all files of one kind that match, in name order. Files that are known to be something else (text, gzip,
+ * A PREFIX with * ? [ stands for all files of one kind that match, in name order with numbers by their value. Files that are known to be something else (text, gzip,
  * Parquet, ...) are refused by name; files that saltctl or a daemon wrote beside a corpus never match a pattern.
  * PREFIX.json (PREFIX without a trailing .bin or .idx, and without a pattern's part from its first * ? [ on) holds what the tokens do
  * not: vocabulary, tokenizer, bytes of text. Corpora written here always have one; for others it may be missing.

@@ -2,6 +2,7 @@
 /* Recognises the files at PREFIX, maps them and checks them against PREFIX.json. */
 #include "data/corpus/corpus_internal.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -295,11 +296,11 @@ open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const s
 		return 0;
 	snprintf(stem, sizeof(stem), "%.*s", (int)strlen(path) - 4, path);
 	snprintf(other, sizeof(other), "%s%s", stem, is_bin ? ".idx" : ".bin");
-	if (!is_idx && !(is_bin && exists(other)))
 	snprintf(weights, sizeof(weights), "%s" CORPUS__WEIGHTS, stem);
 	if ((is_idx || is_bin) && exists(weights))
 		return err_expect(note, ERR_UNSUPPORTED, "%s", "shards without loss weights in a pattern (saltctl corpus merge makes one corpus of them "
 		    "and keeps their weights)", "%s", path, weights);
+	if (!is_idx && !(is_bin && exists(other)))
 		return open_foreign(c, path, stated, about, true, note);
 	for (size_t i = 0; is_idx && i < c->n_parts; i++)
 		if (strcmp(c->parts[i].file.path, other) == 0)
@@ -307,12 +308,43 @@ open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const s
 	return open_megatron(c, stem, note);
 }
 
+/*
+ * Order of shards: runs of digits by their value, so that PREFIX_10 comes after PREFIX_9, all else byte by byte. Names that differ in leading
+ * zeros alone are in byte order.
+ */
+static int
+by_number(const void *a, const void *b)
+{
+	const char *const *first = a, *const *second = b, *x = *first, *y = *second;
+
+	while (*x != '\0' && *y != '\0') {
+		size_t n, m;
+
+		if (!isdigit((unsigned char)*x) || !isdigit((unsigned char)*y)) {
+			if (*x != *y)
+				return (unsigned char)*x < (unsigned char)*y ? -1 : 1;
+			x++;
+			y++;
+			continue;
+		}
+		x += strspn(x, "0");
+		y += strspn(y, "0");
+		n = strspn(x, "0123456789");
+		m = strspn(y, "0123456789");
+		if (n != m || strncmp(x, y, n) != 0)
+			return n != m ? (n < m ? -1 : 1) : strncmp(x, y, n);
+		x += n;
+		y += m;
+	}
+	return *x != *y ? (*x == '\0' ? -1 : 1) : strcmp(*first, *second);
+}
+
 static int
 open_pattern(struct corpus *c, const char *pattern, enum corpus_dtype stated, const struct corpus_info *about,
     struct err_note *note)
 {
 	glob_t found;
-	int rc = 0, g = glob(pattern, GLOB_ERR, NULL, &found);
+	int rc = 0, g = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, &found);
 
 	if (g != 0) {
 		rc = err_expect(note,
@@ -325,6 +357,8 @@ open_pattern(struct corpus *c, const char *pattern, enum corpus_dtype stated, co
 	if (found.gl_pathc > FILES_MAX)
 		rc = err_expect(note, ERR_RANGE, "%s", "a pattern that matches at most %u files", "%zu",
 		    pattern, FILES_MAX, found.gl_pathc);
+	if (rc == 0)
+		qsort(found.gl_pathv, found.gl_pathc, sizeof(found.gl_pathv[0]), by_number);
 	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
 		rc = open_match(c, found.gl_pathv[i], stated, about, note);
 	if (rc == 0 && c->n_parts == 0)
@@ -369,8 +403,25 @@ compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about
 	c->info.has_source = about->has_source;
 	c->info.source = about->source;
 	c->info.has_counts = about->has_counts;
+	c->info.has_weights = about->has_weights;
 	if (about->vocab > 0)
 		c->limit = about->vocab;
+	return 0;
+}
+
+/* Weights that PREFIX.json does not name would be of another build, and those of a format without documents of nothing. */
+static int
+check_weights(const struct corpus *c, struct err_note *note)
+{
+	char path[CORPUS__PATH_MAX + 16];
+
+	snprintf(path, sizeof(path), "%s" CORPUS__WEIGHTS, c->stem);
+	if (c->info.has_weights && c->info.kind != CORPUS_KIND_MEGATRON)
+		return err_expect_at(note, ERR_FORMAT, "%s.json", "weights", "a Megatron corpus, whose index has the documents", "%s", c->stem,
+		    corpus_kind_name(c->info.kind));
+	if (!c->info.has_weights && exists(path))
+		return err_expect(note, ERR_CORRUPT, "%s", "its hash in %s.json (\"weights\"): build the corpus again, or remove the file to train "
+		    "without loss weights", "none", path, c->stem);
 	return 0;
 }
 
@@ -403,28 +454,11 @@ open_any(struct corpus *c, const char *prefix, enum corpus_dtype stated, struct 
 
 	if (is_pattern) {
 		rc = open_pattern(c, prefix, stated, states, note);
-	c->info.has_weights = about->has_weights;
 	} else if (exists(idx)) {
 		rc = open_megatron(c, c->stem, note);
 	} else if (c->has_about && kind == CORPUS_KIND_MEGATRON) {
 		rc = err_expect(note, ERR_CORRUPT, "%s", "the index of a finished corpus",
 		    "none: the build was interrupted; build the corpus again", idx);
-/* Weights that PREFIX.json does not name would be of another build, and those of a format without documents of nothing. */
-static int
-check_weights(const struct corpus *c, struct err_note *note)
-{
-	char path[CORPUS__PATH_MAX + 16];
-
-	snprintf(path, sizeof(path), "%s" CORPUS__WEIGHTS, c->stem);
-	if (c->info.has_weights && c->info.kind != CORPUS_KIND_MEGATRON)
-		return err_expect_at(note, ERR_FORMAT, "%s.json", "weights", "a Megatron corpus, whose index has the documents", "%s", c->stem,
-		    corpus_kind_name(c->info.kind));
-	if (!c->info.has_weights && exists(path))
-		return err_expect(note, ERR_CORRUPT, "%s", "its hash in %s.json (\"weights\"): build the corpus again, or remove the file to train "
-		    "without loss weights", "none", path, c->stem);
-	return 0;
-}
-
 	} else if (exists(prefix)) {
 		rc = open_foreign(c, prefix, stated, states, true, note);
 	} else if (exists(bin)) {
@@ -438,6 +472,8 @@ check_weights(const struct corpus *c, struct err_note *note)
 		    corpus_dtype_name(c->info.dtype));
 	if (rc == 0 && c->has_about)
 		rc = compare(c, kind, &about, note);
+	if (rc == 0)
+		rc = check_weights(c, note);
 	if (rc == 0 && c->info.n_tokens == 0) {
 		rc = err_expect(
 		    note, ERR_FORMAT, "%s", "at least one token", "an empty corpus", c->parts[0].file.path);
@@ -472,8 +508,6 @@ corpus_open_as(struct corpus **c, const char *prefix, enum corpus_dtype stated, 
 		rc = corpus__list_open(*c, prefix, stated, note);
 	else
 		rc = open_any(*c, prefix, stated, note);
-	if (rc == 0)
-		rc = check_weights(c, note);
 	if (rc == 0 && (*c)->n_members == 1)
 		alone(c);
 	if (rc != 0)
@@ -518,6 +552,7 @@ corpus_destroy(struct corpus **c)
 		hash_blocks_close(&(*c)->parts[i].blocks);
 		free((*c)->parts[i].idx_path);
 	}
+	corpus__weights_destroy(&(*c)->weights);
 	for (size_t i = 0; i < (*c)->n_members; i++)
 		corpus_destroy(&(*c)->members[i]);
 	free((*c)->members);
@@ -528,4 +563,3 @@ corpus_destroy(struct corpus **c)
 	free(*c);
 	*c = NULL;
 }
-	corpus__weights_destroy(&(*c)->weights);
