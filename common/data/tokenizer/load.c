@@ -690,9 +690,9 @@ tokenizer_destroy(struct tokenizer **tok)
 	if (t == NULL)
 		return;
 	for (i = 0; i < t->n_stages; i++)
-		tokenizer__regex_free(&t->stage[i].code);
+		tokenizer__regex_free(&t->stage[i].regex);
 	for (i = 0; i < t->n_normals; i++)
-		tokenizer__regex_free(&t->normal[i].code);
+		tokenizer__regex_free(&t->normal[i].regex);
 	tokenizer__trie_free(&t->raw);
 	tokenizer__trie_free(&t->normalized);
 	tokenizer__trie_free(&t->pieces);

@@ -69,7 +69,7 @@ add_split(struct loading *l, const char *pattern, enum behavior behavior, bool i
 	if ((copy = mem_arena_strndup(l->tok->arena, pattern, strlen(pattern))) == NULL)
 		return tokenizer__no_memory(l);
 	*s = (struct stage){.kind = STAGE_SPLIT, .behavior = behavior, .invert = invert, .pattern = copy};
-	rc = tokenizer__regex_compile(&s->code, &s->may_be_empty, copy, place, l->name, l->note);
+	rc = tokenizer__regex_compile(&s->regex, &s->may_be_empty, copy, place, l->name, l->note);
 	if (rc == 0 && behavior == BEHAVIOR_REMOVED && !l->loses)
 		l->loses = !invert || !tokenizer__regex_covers(copy);
 	return rc == ENOMEM ? tokenizer__no_memory(l) : rc;
@@ -318,7 +318,7 @@ load_replace(struct loading *l, const struct json *j, const char *place, struct 
 		s->literal_len = strlen(s->literal);
 		return 0;
 	}
-	rc = tokenizer__regex_compile(&s->code, &may_be_empty, s->pattern, where, l->name, l->note);
+	rc = tokenizer__regex_compile(&s->regex, &may_be_empty, s->pattern, where, l->name, l->note);
 	if (rc == 0 && may_be_empty)
 		return tokenizer__bad(l, ERR_UNSUPPORTED, where, "a pattern that matches at least one character", "one that can match nothing");
 	return rc == ENOMEM ? tokenizer__no_memory(l) : rc;

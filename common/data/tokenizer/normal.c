@@ -272,6 +272,7 @@ static int
 replace(struct tokenizer_encoder *enc, const struct normal_step *s, const unsigned char *p, size_t n,
     struct tokenizer_bytes *b, size_t max, bool *same)
 {
+	const struct matcher *m = s->literal != NULL ? NULL : tokenizer__regex_for(s->regex, p, n);
 	size_t at = 0, from, to;
 	int rc = 0;
 
@@ -286,7 +287,7 @@ replace(struct tokenizer_encoder *enc, const struct normal_step *s, const unsign
 				break;
 			from = (size_t)(q - p);
 			to = from + s->literal_len;
-		} else if ((rc = tokenizer__regex_next(enc, 0, s->code, s->pattern, p, n, at, &from, &to)) ==
+		} else if ((rc = tokenizer__regex_next(enc, 0, m, s->pattern, p, n, at, &from, &to)) ==
 		    ERR_NOT_FOUND) {
 			break;
 		} else if (rc != 0) {

@@ -10,10 +10,16 @@
 #include <pcre2.h>
 #include <utf8proc.h>
 
+#include "base/mem/mem.h"
+
 /*
  * The patterns in tokenizer.json are written for Oniguruma with Ruby's syntax and Unicode classes; PCRE2 reads most of them
  * alike but gives some a different meaning. So a pattern is translated: constructs with the same meaning are copied, others are
  * rewritten (white space: PCRE2's \s contains U+180E, which is not white space), and the rest is refused with its place.
+ *
+ * Characters that PCRE2 may class differently are listed after its own class. PCRE2 compares with each of them, for every character that is
+ * not in the class before them, and such a list is up to a hundred long. They are rare: a pattern is also compiled without the lists, which
+ * gives the same matches in a text that has none of the characters listed.
  */
 #define WHITE "\\p{Z}\\x09-\\x0d\\x{85}"
 /* Oniguruma's \w beside letters, marks and decimal digits: letter-like numbers and symbols; without brackets around it, WORD_LATIN too. */
@@ -34,6 +40,24 @@
 #define MATCH_LIMIT 200000000u
 #define HEAP_LIMIT_KIB (256u << 10)
 
+#define WORD_CATEGORIES "L M Nd Pc"
+
+struct range {
+	uint32_t first, last;
+};
+
+struct matcher {
+	pcre2_code *code;
+	bool jit;
+};
+
+struct regex {
+	struct matcher full, plain; /* plain: code is NULL where nothing is listed */
+	struct range *rare; /* sorted */
+	size_t n_rare;
+	unsigned char lowest; /* first byte of the first of them */
+};
+
 struct regex_scratch {
 	pcre2_match_data *match[MAX_STAGES];
 	pcre2_match_context *context;
@@ -48,7 +72,9 @@ struct translation {
 	size_t opened[MAX_NESTED]; /* where in out a group begins */
 	bool fold[MAX_NESTED]; /* letters match without case */
 	size_t depth;
-	bool no_memory;
+	bool no_memory, plain; /* plain: what would be listed goes to `rare` */
+	struct range *rare;
+	size_t n_rare, rare_cap;
 	/* For tokenizer__regex_covers. */
 	struct tokenizer_bytes
 	    free; /* "|" and each outermost alternative that asks for nothing around its match */
@@ -102,18 +128,50 @@ struct set {
 	bool negated;
 };
 
+/* list: \\x{A} and \\x{A}-\\x{B}, after each other; NULL: none (Cs, which no UTF-8 has). */
+static void
+set_list(struct translation *t, struct set *set, const char *list)
+{
+	if (list == NULL)
+		return;
+	if (!t->plain)
+		emit_text(t, &set->text, list);
+	while (t->plain && *list != '\0') {
+		struct range r;
+		char *end;
+
+		if ((t->no_memory = t->no_memory ||
+			     mem_grow((void **)&t->rare, &t->rare_cap, t->n_rare + 1, sizeof r) != 0))
+			return;
+		r.first = r.last = (uint32_t)strtoul(list + strlen("\\x{"), &end, 16);
+		if (end[1] == '-')
+			r.last = (uint32_t)strtoul(end + strlen("}-\\x{"), &end, 16);
+		t->rare[t->n_rare++] = r;
+		list = end + 1;
+	}
+}
+
+/* General categories; one letter is all that begin with it. */
 static void
 set_categories(struct translation *t, struct set *set, const char *names)
 {
+	static const char *const groups[] = {
+	    "Lu Ll Lt Lm Lo", "Mn Mc Me", "Nd Nl No", "Pc Pd Ps Pe Pi Pf Po", "Sm Sc Sk So", "Zs Zl Zp"};
+
 	for (; *names != '\0'; names += strcspn(names, " "), names += *names == ' ') {
-		size_t n = strcspn(names, " ");
-		const char *name;
+		size_t n = strcspn(names, " "), i;
+		const char *parts = names, *end = names + n, *name;
 		bool script;
 
 		emit_text(t, &set->text, "\\p{");
 		emit_to(t, &set->text, names, n);
 		emit_text(t, &set->text, "}");
-		emit_text(t, &set->text, tokenizer__new_of(names, n, &name, &script));
+		for (i = 0; n == 1 && i < sizeof groups / sizeof groups[0]; i++) {
+			if (groups[i][0] == names[0])
+				end = (parts = groups[i]) + strlen(groups[i]);
+		}
+		for (; parts < end; parts += 3)
+			set_list(t, set, tokenizer__new_of(parts, 2, &name, &script));
 	}
 }
 
@@ -123,18 +181,16 @@ property(struct translation *t, struct set *set)
 {
 	static const struct {
 		const char *name, *parts;
-		bool
-		    others; /* all but these: PCRE2 may take a newer character for one that is not assigned */
+		bool others; /* all but these: PCRE2 may take a newer character for one that is not assigned */
 	} groups[] = {
-	    {"L", "Lu Ll Lt Lm Lo", false},
-	    {"M", "Mn Mc Me", false},
-	    {"N", "Nd Nl No", false},
-	    {"P", "Pc Pd Ps Pe Pi Pf Po", false},
-	    {"S", "Sm Sc Sk So", false},
-	    {"Z", "Zs Zl Zp", false},
-	    {"C", "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp", true},
-	    {"Cn", "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co",
-		true},
+	    {"L", "L", false},
+	    {"M", "M", false},
+	    {"N", "N", false},
+	    {"P", "P", false},
+	    {"S", "S", false},
+	    {"Z", "Z", false},
+	    {"C", "L M N P S Z", true},
+	    {"Cn", "L M N P S Z Cc Cf Cs Co", true},
 	};
 	const char *p = t->in + t->at, *end = memchr(p, '}', t->len - t->at), *start, *name, *more;
 	size_t n, i;
@@ -146,21 +202,11 @@ property(struct translation *t, struct set *set)
 	n = (size_t)(end - start);
 	set->negated = (p[0] == 'P') != (p[2] == '^');
 	for (i = 0; i < sizeof groups / sizeof groups[0]; i++) {
-		const char *parts = groups[i].parts;
-
 		if (strlen(groups[i].name) != n || memcmp(groups[i].name, start, n) != 0)
 			continue;
 		t->at += (size_t)(end + 1 - p);
 		set->negated ^= groups[i].others;
-		if (!groups[i].others && n == 1) { /* short, as it stands in every pattern */
-			emit_text(t, &set->text, "\\p{");
-			emit_to(t, &set->text, start, 1);
-			emit_text(t, &set->text, "}");
-			for (; *parts != '\0'; parts += strcspn(parts, " "), parts += *parts == ' ')
-				emit_text(t, &set->text, tokenizer__new_of(parts, 2, &name, &script));
-		} else {
-			set_categories(t, set, parts);
-		}
+		set_categories(t, set, groups[i].parts);
 		return true;
 	}
 	if (n == 2 && memcmp(start, "Cs", 2) == 0) {
@@ -174,7 +220,7 @@ property(struct translation *t, struct set *set)
 	emit_text(t, &set->text, script ? SCRIPT : "\\p{");
 	emit_text(t, &set->text, name);
 	emit_text(t, &set->text, "}");
-	emit_text(t, &set->text, more);
+	set_list(t, set, more);
 	return true;
 }
 
@@ -232,8 +278,9 @@ escape(struct translation *t, struct set *set, bool in_class)
 	case 'W':
 		t->at++;
 		set->negated = c == 'W';
-		set_categories(t, set, "Lu Ll Lt Lm Lo Mn Mc Me Nd Pc");
-		emit_text(t, &set->text, in_class ? WORD_MORE : WORD_LATIN WORD_MORE);
+		set_categories(t, set, WORD_CATEGORIES);
+		emit_text(t, &set->text, in_class ? "" : WORD_LATIN);
+		set_list(t, set, WORD_MORE);
 		return true;
 	case 'h':
 	case 'H':
@@ -471,8 +518,10 @@ backslash(struct translation *t)
 
 		t->at++;
 		t->bound = true;
-		set_categories(t, &set, "Lu Ll Lt Lm Lo Mn Mc Me Nd Pc");
-		emit_text(t, &set.text, WORD_LATIN WORD_MORE "]");
+		set_categories(t, &set, WORD_CATEGORIES);
+		emit_text(t, &set.text, WORD_LATIN);
+		set_list(t, &set, WORD_MORE);
+		emit_text(t, &set.text, "]");
 		t->atom = t->out.n;
 		w = t->no_memory ? "" : (const char *)set.text.bytes;
 		emit_text(t, &t->out, "(?:");
@@ -682,7 +731,7 @@ translate(struct translation *t)
 }
 
 static int
-compile(void **code, bool *may_be_empty, const char *pattern, size_t len, struct err_note *note)
+compile(struct matcher *m, bool *may_be_empty, const char *pattern, size_t len, struct err_note *note)
 {
 	pcre2_compile_context *context = pcre2_compile_context_create(NULL);
 	PCRE2_SIZE offset;
@@ -693,31 +742,75 @@ compile(void **code, bool *may_be_empty, const char *pattern, size_t len, struct
 	if (context == NULL)
 		return ENOMEM;
 	pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-	*code = pcre2_compile((PCRE2_SPTR)pattern, len, PCRE2_UTF | PCRE2_UCP, &error, &offset, context);
+	m->code = pcre2_compile((PCRE2_SPTR)pattern, len, PCRE2_UTF | PCRE2_UCP, &error, &offset, context);
 	pcre2_compile_context_free(context);
-	if (*code == NULL) {
+	if (m->code == NULL) {
 		pcre2_get_error_message(error, text, sizeof text);
 		err_note_found(note, "%s", (const char *)text);
 		return error == PCRE2_ERROR_LOOKBEHIND_NOT_FIXED_LENGTH ? ERR_UNSUPPORTED : ERR_FORMAT;
 	}
-	pcre2_pattern_info(*code, PCRE2_INFO_MATCHEMPTY, &empty);
+	pcre2_pattern_info(m->code, PCRE2_INFO_MATCHEMPTY, &empty);
 	*may_be_empty = empty != 0;
 	/* Without executable memory (PCRE2_ERROR_NOMEMORY, _JIT_BADOPTION) matching is only slower. */
-	pcre2_jit_compile(*code, PCRE2_JIT_COMPLETE);
+	m->jit = pcre2_jit_compile(m->code, PCRE2_JIT_COMPLETE) == 0;
 	return 0;
 }
 
+static int
+by_first(const void *a, const void *b)
+{
+	const struct range *x = a, *y = b;
+
+	return (x->first > y->first) - (x->first < y->first);
+}
+
+/* The same pattern without lists. Ranges may overlap, as a list may be there twice: sorted, they are joined. */
+static int
+compile_plain(struct regex *re, const char *pattern, struct err_note *note)
+{
+	struct translation t = {.in = pattern, .len = strlen(pattern), .plain = true};
+	unsigned char first[4];
+	bool may_be_empty;
+	size_t i, n = 0;
+	int rc = 0;
+
+	if (!translate(&t) || t.no_memory) {
+		rc = t.no_memory ? ENOMEM : ERR_INTERNAL;
+	} else if (t.n_rare > 0 &&
+	    (rc = compile(&re->plain, &may_be_empty, (const char *)t.out.bytes, t.out.n, note)) == 0) {
+		qsort(t.rare, t.n_rare, sizeof t.rare[0], by_first);
+		for (i = 1; i < t.n_rare; i++) {
+			if (t.rare[i].first > t.rare[n].last)
+				t.rare[++n] = t.rare[i];
+			else if (t.rare[i].last > t.rare[n].last)
+				t.rare[n].last = t.rare[i].last;
+		}
+		re->rare = t.rare;
+		re->n_rare = n + 1;
+		utf8proc_encode_char((utf8proc_int32_t)t.rare[0].first, first);
+		re->lowest = first[0];
+		t.rare = NULL;
+	}
+	free(t.out.bytes);
+	free(t.free.bytes);
+	free(t.rare);
+	return rc;
+}
+
 int
-tokenizer__regex_compile(void **code, bool *may_be_empty, const char *pattern, const char *place,
+tokenizer__regex_compile(struct regex **out, bool *may_be_empty, const char *pattern, const char *place,
     const char *name, struct err_note *note)
 {
 	struct translation t = {.in = pattern, .len = strlen(pattern)};
+	struct regex *re = *out = calloc(1, sizeof *re);
 	int rc = 0;
 
-	*code = NULL;
+	if (re == NULL)
+		return ENOMEM;
 	err_expect_at(note, ERR_UNSUPPORTED, "%s", "%s", "a regular expression", "", name, place);
 	if (t.len == 0 || t.len > MAX_PATTERN_BYTES) {
 		err_note_found(note, "one of %zu bytes", t.len);
+		tokenizer__regex_free(out);
 		return ERR_UNSUPPORTED;
 	}
 	if (!translate(&t)) {
@@ -727,11 +820,16 @@ tokenizer__regex_compile(void **code, bool *may_be_empty, const char *pattern, c
 		err_note_found(note, "'%.40s' at byte %zu of '%.100s'", pattern + (t.at > 0 ? t.at - 1 : 0),
 		    t.at, pattern);
 	} else {
-		rc = t.no_memory ? ENOMEM :
-				   compile(code, may_be_empty, (const char *)t.out.bytes, t.out.n, note);
+		rc = t.no_memory ?
+		    ENOMEM :
+		    compile(&re->full, may_be_empty, (const char *)t.out.bytes, t.out.n, note);
+		if (rc == 0)
+			rc = compile_plain(re, pattern, note);
 	}
 	free(t.out.bytes);
 	free(t.free.bytes);
+	if (rc != 0)
+		tokenizer__regex_free(out);
 	return rc;
 }
 
@@ -746,7 +844,7 @@ tokenizer__regex_covers(const char *pattern)
 	struct tokenizer_bytes all = {0};
 	pcre2_match_data *match = pcre2_match_data_create(1, NULL);
 	bool covers = match != NULL && translate(&t) && t.free.n > 0 && !t.no_memory, may_be_empty;
-	void *code = NULL;
+	struct matcher m = {0};
 	uint32_t c;
 
 	if (covers) {
@@ -754,15 +852,15 @@ tokenizer__regex_covers(const char *pattern)
 		emit_text(&t, &all, (const char *)t.free.bytes + 1);
 		emit_text(&t, &all, ")\\z");
 		covers = !t.no_memory &&
-		    compile(&code, &may_be_empty, (const char *)all.bytes, all.n, NULL) == 0;
+		    compile(&m, &may_be_empty, (const char *)all.bytes, all.n, NULL) == 0;
 	}
 	for (c = 0; covers && c < 0x110000; c += c == 0xd7ff ? 0x801 : 1) {
 		unsigned char utf8[4];
 		size_t n = (size_t)utf8proc_encode_char((utf8proc_int32_t)c, utf8);
 
-		covers = pcre2_match(code, utf8, n, 0, PCRE2_NO_UTF_CHECK, match, NULL) >= 0;
+		covers = pcre2_match(m.code, utf8, n, 0, PCRE2_NO_UTF_CHECK, match, NULL) >= 0;
 	}
-	tokenizer__regex_free(&code);
+	pcre2_code_free(m.code);
 	pcre2_match_data_free(match);
 	free(t.out.bytes);
 	free(t.free.bytes);
@@ -771,11 +869,56 @@ tokenizer__regex_covers(const char *pattern)
 }
 
 void
-tokenizer__regex_free(void **code)
+tokenizer__regex_free(struct regex **re)
 {
-	if (*code != NULL)
-		pcre2_code_free(*code);
-	*code = NULL;
+	if (*re == NULL)
+		return;
+	pcre2_code_free((*re)->full.code);
+	pcre2_code_free((*re)->plain.code);
+	free((*re)->rare);
+	free(*re);
+	*re = NULL;
+}
+
+static bool
+is_rare(const struct regex *re, uint32_t c)
+{
+	size_t lo = 0, hi = re->n_rare;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (c > re->rare[mid].last)
+			lo = mid + 1;
+		else if (c < re->rare[mid].first)
+			hi = mid;
+		else
+			return true;
+	}
+	return false;
+}
+
+const struct matcher *
+tokenizer__regex_for(const struct regex *re, const unsigned char *p, size_t n)
+{
+	size_t i = 0, len;
+	uint64_t eight;
+
+	if (re->plain.code == NULL)
+		return &re->full;
+	while (i < n) {
+		if (i + 8 <= n && (memcpy(&eight, p + i, 8), (eight & UINT64_C(0x8080808080808080)) == 0)) {
+			i += 8;
+		} else if (p[i] < re->lowest) {
+			i++;
+		} else {
+			len = tokenizer__utf8_len(p + i, n - i);
+			if (is_rare(re, tokenizer__utf8_decode(p + i, len)))
+				return &re->full;
+			i += len;
+		}
+	}
+	return &re->plain;
 }
 
 struct regex_scratch *
@@ -834,16 +977,17 @@ match_failed(struct tokenizer_encoder *enc, const char *pattern, int code, size_
 }
 
 int
-tokenizer__regex_next(struct tokenizer_encoder *enc, size_t slot, const void *code, const char *pattern,
+tokenizer__regex_next(struct tokenizer_encoder *enc, size_t slot, const struct matcher *m, const char *pattern,
     const unsigned char *p, size_t n, size_t at, size_t *from, size_t *to)
 {
 	pcre2_match_data *match = enc->regex->match[slot];
+	pcre2_match_context *context = enc->regex->context;
 	const PCRE2_SIZE *ends;
-	int rc = pcre2_match(code, p, n, at, PCRE2_NO_UTF_CHECK, match, enc->regex->context);
+	int rc = m->jit ? pcre2_jit_match(m->code, p, n, at, PCRE2_NO_UTF_CHECK, match, context) :
+			  pcre2_match(m->code, p, n, at, PCRE2_NO_UTF_CHECK, match, context);
 
 	if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-		rc = pcre2_match(
-		    code, p, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, enc->regex->context);
+		rc = pcre2_match(m->code, p, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, context);
 	if (rc == PCRE2_ERROR_NOMATCH)
 		return ERR_NOT_FOUND;
 	if (rc < 0)

@@ -69,13 +69,14 @@ static int
 split_regex(struct cutter *c, size_t n)
 {
 	const struct stage *s = &c->enc->tok->stage[c->k];
+	const struct matcher *m = tokenizer__regex_for(s->regex, c->p, n);
 	size_t at = 0, done = 0, from, to, last = SIZE_MAX;
 	int rc = 0;
 
 	/* As Oniguruma's iterator in Hugging Face's library: no empty match where the last one ended. */
 	while (at < n || (at == n && s->may_be_empty)) {
 		if ((rc = tokenizer__regex_next(
-			 c->enc, c->k, s->code, s->pattern, c->p, n, at, &from, &to)) == ERR_NOT_FOUND)
+			 c->enc, c->k, m, s->pattern, c->p, n, at, &from, &to)) == ERR_NOT_FOUND)
 			break;
 		if (rc != 0)
 			return rc;
@@ -231,7 +232,7 @@ tokenizer__split(struct tokenizer_encoder *enc, size_t k, const unsigned char *p
 	case STAGE_WORDS:
 		return split_words(&c, n);
 	default:
-		rc = s->code != NULL ? split_regex(&c, n) : split_chars(&c, n);
+		rc = s->regex != NULL ? split_regex(&c, n) : split_chars(&c, n);
 		return rc == 0 ? flush(&c) : rc;
 	}
 }

@@ -78,7 +78,7 @@ struct stage {
 	bool invert;			/* matches and the text between them change places */
 	bool may_be_empty;		/* the pattern can match nothing at all */
 	const char *pattern;		/* as in the file, or what stands for it: identity */
-	void *code;			/* pcre2_code of the translated pattern; NULL: characters of `chars` */
+	struct regex *regex;		/* of the pattern; NULL: characters of `chars` */
 	unsigned chars;			/* enum char_class */
 	enum prepend_scheme prepend;	/* of STAGE_METASPACE, whose pattern is its character */
 	bool split;
@@ -93,7 +93,7 @@ struct normal_step {
 	bool left, right;		/* of NORMAL_STRIP */
 	const char *pattern, *content;	/* of NORMAL_REPLACE, NORMAL_PREPEND (content); the pattern is a regular expression */
 	size_t content_len;
-	void *code;			/* pcre2_code */
+	struct regex *regex;
 	const uint32_t *units;		/* of NORMAL_PRECOMPILED: the trie; content is what its values index */
 	size_t n_units;
 	const char *literal;		/* NULL, or the bytes that the pattern stands for */
@@ -229,18 +229,22 @@ const struct added_token *tokenizer__added_next(const struct tokenizer *tok, con
     const unsigned char *p, size_t n, size_t floor, size_t *at, size_t *start, size_t *end);
 
 /* regex.c: a pattern as Oniguruma reads it. */
-/* @place: where in the JSON, for the note. code: NULL on failure. Returns 0, ERR_UNSUPPORTED, ERR_FORMAT or ENOMEM. */
-int tokenizer__regex_compile(void **code, bool *may_be_empty, const char *pattern, const char *place, const char *name,
+struct regex;
+/* @place: where in the JSON, for the note. re: NULL on failure. Returns 0, ERR_UNSUPPORTED, ERR_FORMAT or ENOMEM. */
+int tokenizer__regex_compile(struct regex **re, bool *may_be_empty, const char *pattern, const char *place, const char *name,
     struct err_note *note);
 /* Its matches leave no text between them, whatever the text. false: they may, or it cannot be told. */
 bool tokenizer__regex_covers(const char *pattern);
-void tokenizer__regex_free(void **code);
+void tokenizer__regex_free(struct regex **re);
 struct regex_scratch;
 struct regex_scratch *tokenizer__regex_scratch_new(void);
 void tokenizer__regex_scratch_destroy(struct regex_scratch **s);
+/* What finds the matches in [p, p+n) (well-formed UTF-8), as long as re. */
+struct matcher;
+const struct matcher *tokenizer__regex_for(const struct regex *re, const unsigned char *p, size_t n);
 /* First match at or after `at` into *from, *to; slot: of MAX_STAGES matches at once. Returns 0, ERR_NOT_FOUND, or an error with a note. */
-int tokenizer__regex_next(struct tokenizer_encoder *enc, size_t slot, const void *code, const char *pattern, const unsigned char *p,
-    size_t n, size_t at, size_t *from, size_t *to);
+int tokenizer__regex_next(struct tokenizer_encoder *enc, size_t slot, const struct matcher *m, const char *pattern,
+    const unsigned char *p, size_t n, size_t at, size_t *from, size_t *to);
 
 /* split.c */
 /* Cut [p, p+n) (well-formed UTF-8) by stages k.. and give each word to tokenizer__word. */

@@ -104,6 +104,7 @@ KINDS = {
                      r"|\p{Devanagari}+|\p{Hebrew}+|\p{Common}+"),
     "no_scripts": regex(r"\P{Latin}+|\p{^Han}"),
     "categories": regex(r"\p{Lu}+|\p{Ll}+|\p{M}+|\p{Sc}|\p{Sm}|\p{So}|\p{Pd}|\p{Nl}|\p{No}|\p{Zs}+|\p{Cf}|\p{C}"),
+    "unassigned": regex(r"\p{Cn}+|\P{Cn}{3}"),
     "not_in_class": regex(r"[\P{L}\s]+|[^\S\n]+|[\W\d]+"),
     "sets": regex(r"[a-f[0-9][x-z]]+|[\p{L}&&[^a-m]&&\P{Lu}]+|[^\w&&[^_]]"),
     "word": regex(r"\w+|\W"),
