@@ -325,6 +325,119 @@ test_missing_bytes(void)
 	free(same.ids);
 }
 
+/* The definition: of all pairs that are merges the one of the lowest rank, the leftmost of equals, again and again. Returns the number left. */
+static size_t
+merge_by_definition(const int (*merge)[3], size_t n_merges, int *ids, size_t n)
+{
+	for (;;) {
+		size_t best = n_merges, at = 0, i, r;
+
+		for (i = 0; i + 1 < n; i++) {
+			for (r = 0; r < best && (merge[r][0] != ids[i] || merge[r][1] != ids[i + 1]); r++)
+				;
+			if (r < best) {
+				best = r;
+				at = i;
+			}
+		}
+		if (best == n_merges)
+			return n;
+		ids[at] = merge[best][2];
+		memmove(ids + at + 1, ids + at + 2, (--n - at - 1) * sizeof ids[0]);
+	}
+}
+
+/* Long words, merges in any order, several for a token: it may be made of ones that are learnt after it. */
+static void
+test_merge_order(void)
+{
+	enum { N_TOKENS = 60, N_MERGES = 120, TOKEN_BYTES = 6, WORD = 300 };
+	char token[N_TOKENS + 1][TOKEN_BYTES + 1] = {"a", "b"}, json[32768], word[WORD + 1];
+	int merge[N_MERGES][3], want[WORD];
+	struct tokenizer_ids ids = {0};
+	struct err_note note;
+	uint64_t x = 1;
+	size_t round, tries, i, k, n, n_tokens, n_merges;
+
+#define NEXT(n) ((x = x * UINT64_C(6364136223846793005) + 1442695040888963407) >> 33) % (n)
+	for (round = 0; round < 200; round++) {
+		struct tokenizer *tok;
+		struct tokenizer_encoder *enc;
+
+		for (tries = 0, i = 0, n = 2; tries < 5000 && i < N_MERGES; tries++) {
+			size_t a = NEXT(n), b = NEXT(n), n_a = strlen(token[a]), n_b = strlen(token[b]);
+
+			if (n_a + n_b > TOKEN_BYTES)
+				continue;
+			memcpy(token[n], token[a], n_a);
+			memcpy(token[n] + n_a, token[b], n_b + 1);
+			merge[i][0] = (int)a;
+			merge[i][1] = (int)b;
+			for (k = 0; strcmp(token[k], token[n]) != 0; k++)
+				;
+			merge[i][2] = (int)k;
+			if (k == N_TOKENS)
+				continue;
+			n += k == n;
+			for (k = 0; merge[k][0] != merge[i][0] || merge[k][1] != merge[i][1]; k++)
+				;
+			i += k == i;
+		}
+		n_merges = i;
+		for (i = n_merges - 1; i > 0 && round > 0; i--) {		/* round 0: as learnt */
+			int swap[3];
+
+			k = NEXT(i + 1);
+			memcpy(swap, merge[i], sizeof swap);
+			memcpy(merge[i], merge[k], sizeof swap);
+			memcpy(merge[k], swap, sizeof swap);
+		}
+		n_tokens = n;
+		n = (size_t)snprintf(json, sizeof json, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+		    "\"use_regex\":false},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{");
+		for (i = 0; i < n_tokens; i++)
+			n += (size_t)snprintf(json + n, sizeof json - n, "%s\"%s\":%zu", i > 0 ? "," : "", token[i], i);
+		n += (size_t)snprintf(json + n, sizeof json - n, "},\"merges\":[");
+		for (i = 0; i < n_merges; i++)
+			n += (size_t)snprintf(json + n, sizeof json - n, "%s[\"%s\",\"%s\"]", i > 0 ? "," : "", token[merge[i][0]],
+			    token[merge[i][1]]);
+		n += (size_t)snprintf(json + n, sizeof json - n, "]}}");
+		REQUIRE(tokenizer_parse(&tok, json, n, "order", &note) == 0 && tokenizer_encoder_new(&enc, tok) == 0);
+		for (i = 0; i < WORD; i++) {
+			word[i] = round % 4 == 3 && i < WORD / 2 ? 'a' : "ab"[NEXT(2)];
+			want[i] = word[i] - 'a';
+		}
+		n = merge_by_definition((const int (*)[3])merge, n_merges, want, WORD);
+		ids.n = 0;
+		CHECK(tokenizer_encode(enc, word, WORD, 0, &ids, &note) == 0);
+		CHECK(ids.n == n && memcmp(ids.ids, want, n * sizeof want[0]) == 0);
+		tokenizer_encoder_destroy(&enc);
+		tokenizer_destroy(&tok);
+	}
+#undef NEXT
+	free(ids.ids);
+}
+
+/* A byte token that merges make too, from its name: the first of three becomes one last, and still is merged first. Ids of tokenizers 0.23.3. */
+static void
+test_merge_byte_token(void)
+{
+	static const char json[] = "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"<0x41>\":0,\"<\":1,\"0\":2,\"x\":3,"
+	    "\"4\":4,\"1\":5,\">\":6,\"<0\":7,\"<0x\":8,\"<0x4\":9,\"<0x41\":10,\"<0x41><0x41>\":11,\"z\":12},"
+	    "\"merges\":[\"< 0\",\"<0 x\",\"<0x 4\",\"<0x4 1\",\"<0x41 >\",\"<0x41> <0x41>\"]}}";
+	static const char text[] = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz<0x41>AA";
+	struct tokenizer_ids ids = {0};
+	struct tokenizer_encoder *enc;
+	struct tokenizer *tok;
+
+	REQUIRE(tokenizer_parse(&tok, json, strlen(json), "byte token", NULL) == 0 && tokenizer_encoder_new(&enc, tok) == 0);
+	CHECK(tokenizer_encode(enc, text, strlen(text), 0, &ids, NULL) == 0);
+	CHECK(ids.n == 42 && ids.ids[39] == 12 && ids.ids[40] == 11 && ids.ids[41] == 0);
+	tokenizer_encoder_destroy(&enc);
+	tokenizer_destroy(&tok);
+	free(ids.ids);
+}
+
 /* A megabyte that is one word, one run of spaces, or marks in the worst order: must end within the test's time, and come back. */
 static void
 test_worst_case(void)
@@ -896,6 +1009,8 @@ main(void)
 	test_pods();
 	test_shipped();
 	test_missing_bytes();
+	test_merge_order();
+	test_merge_byte_token();
 	test_worst_case();
 	return check_done();
 }

@@ -12,8 +12,11 @@
  * BPE: a word starts as one token per byte, or per character; the neighbouring pair with the lowest rank is merged, the leftmost
  * of equals, until no pair can be merged (Sennrich et al., 2016; the order is that of Hugging Face's BPE).
  *
- * Words up to SHORT_WORD bytes scan their pairs for the lowest rank, which is quadratic in theory and fastest in practice;
- * longer ones keep a heap of (rank, place) over a linked list: n log n.
+ * Words up to SHORT_WORD bytes scan their pairs for the lowest rank, which is quadratic in theory and fastest in practice.
+ *
+ * Longer ones are a linked list of symbols, with a list of places for each rank. The ranks are taken in ascending order, each with its
+ * places in ascending order. A merge mostly makes pairs of higher rank than its own, for a token is learnt before what it is part of; a pair
+ * that it makes of lower rank, in other vocabularies, goes to a heap, which is asked first. n log n whatever the vocabulary.
  */
 #define SHORT_WORD 32
 #define CACHE_BITS 16
@@ -33,12 +36,22 @@ struct candidate {
 	uint32_t rank, place;
 };
 
+/* A place on the list of its rank, and the number of the one before it there. */
+struct waiting {
+	uint32_t place, before;
+};
+
 /* Of words longer than SHORT_WORD: symbol i is ids[i], its neighbours prev[i], next[i]; UINT32_MAX is none; ids[i] < 0 is merged away. */
 struct merge_scratch {
 	int32_t *ids;
 	uint32_t *prev, *next;
-	struct candidate *heap;
-	size_t ids_cap, prev_cap, next_cap, heap_cap, n_heap;
+	struct waiting *waiting; /* all lists */
+	uint32_t *last; /* [n_merges] of each rank's list the last, UINT32_MAX: it is empty */
+	uint64_t *listed, *listed64; /* bit r: rank r has a list; bit w: listed[w] is not 0 */
+	uint32_t *batch; /* places of the rank at hand, ascending */
+	struct candidate *heap; /* of ranks not above it */
+	size_t ids_cap, prev_cap, next_cap, waiting_cap, batch_cap, heap_cap, n_waiting, n_heap, n_words64;
+	uint32_t rank;
 };
 
 struct merge_scratch *
@@ -55,6 +68,11 @@ tokenizer__merge_scratch_destroy(struct merge_scratch **m)
 	free((*m)->ids);
 	free((*m)->prev);
 	free((*m)->next);
+	free((*m)->waiting);
+	free((*m)->last);
+	free((*m)->listed);
+	free((*m)->listed64);
+	free((*m)->batch);
 	free((*m)->heap);
 	free(*m);
 	*m = NULL;
@@ -235,47 +253,138 @@ sift_down(struct candidate *heap, size_t n, size_t i)
 	heap[i] = c;
 }
 
-static void
+static int
 heap_push(struct merge_scratch *m, struct candidate c)
 {
-	size_t i = m->n_heap++;
+	size_t i = m->n_heap;
 
-	while (i > 0 && before(c, m->heap[(i - 1) / 2])) {
+	if (i == m->heap_cap && mem_grow((void **)&m->heap, &m->heap_cap, i + 1, sizeof m->heap[0]) != 0)
+		return ENOMEM;
+	for (m->n_heap++; i > 0 && before(c, m->heap[(i - 1) / 2]); i = (i - 1) / 2)
 		m->heap[i] = m->heap[(i - 1) / 2];
-		i = (i - 1) / 2;
-	}
 	m->heap[i] = c;
+	return 0;
 }
 
-static void
+/* The place whose symbol and the next one may be a pair becomes a candidate. */
+static int
 consider(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place)
 {
 	uint32_t rank;
 
-	if (m->next[place] == UINT32_MAX)
-		return;
-	if ((rank = pair_rank(tok, m->ids[place], m->ids[m->next[place]])) != NO_RANK)
-		heap_push(m, (struct candidate){rank, place});
+	if (m->next[place] == UINT32_MAX ||
+	    (rank = pair_rank(tok, m->ids[place], m->ids[m->next[place]])) == NO_RANK)
+		return 0;
+	if (rank <= m->rank && m->rank != NO_RANK)
+		return heap_push(m, (struct candidate){rank, place});
+	m->waiting[m->n_waiting] = (struct waiting){place, m->last[rank]};
+	m->last[rank] = (uint32_t)m->n_waiting++;
+	m->listed[rank / 64] |= UINT64_C(1) << rank % 64;
+	m->listed64[rank / 4096] |= UINT64_C(1) << rank / 64 % 64;
+	return 0;
 }
 
-/*
- * A candidate is stale if its symbols have changed since: the pair at its place has another rank, or the symbol is gone.
- * Each merge takes one symbol away and adds at most two candidates, so the heap never holds more than 3n.
- */
+static int
+by_place(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* The list of the lowest rank becomes the batch, m->rank its rank. Returns the number of places, 0: there are no lists. */
+static size_t
+next_batch(struct merge_scratch *m)
+{
+	size_t w = m->rank == NO_RANK ? 0 : m->rank / 4096, at, n = 0, i;
+	uint32_t k, place;
+	bool sorted = true;
+
+	while (w < m->n_words64 && m->listed64[w] == 0)
+		w++;
+	if (w == m->n_words64)
+		return 0;
+	at = 64 * w + (size_t)__builtin_ctzll(m->listed64[w]);
+	m->rank = (uint32_t)(64 * at + (size_t)__builtin_ctzll(m->listed[at]));
+	if ((m->listed[at] &= m->listed[at] - 1) == 0)
+		m->listed64[w] &= m->listed64[w] - 1;
+	for (k = m->last[m->rank]; k != UINT32_MAX; k = m->waiting[k].before)
+		m->batch[n++] = m->waiting[k].place;
+	m->last[m->rank] = UINT32_MAX;
+	for (i = 0; i < n / 2; i++) {		/* the list has its last first */
+		place = m->batch[i];
+		m->batch[i] = m->batch[n - 1 - i];
+		m->batch[n - 1 - i] = place;
+	}
+	/* Sorted they are, but where a byte token's name is in the text and is merged to it. */
+	for (i = 1; i < n && sorted; i++)
+		sorted = m->batch[i - 1] <= m->batch[i];
+	if (!sorted)
+		qsort(m->batch, n, sizeof m->batch[0], by_place);
+	return n;
+}
+
+static int
+merge_room(struct merge_scratch *m, size_t n, size_t n_merges)
+{
+	size_t words = n_merges / 64 + 1;
+	int rc;
+
+	/* Each merge takes one symbol away and adds at most two candidates: never more than 3n. */
+	if ((rc = mem_grow((void **)&m->ids, &m->ids_cap, n, sizeof m->ids[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->prev, &m->prev_cap, n, sizeof m->prev[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->next, &m->next_cap, n, sizeof m->next[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->waiting, &m->waiting_cap, 3 * n, sizeof m->waiting[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->batch, &m->batch_cap, 3 * n, sizeof m->batch[0])) != 0)
+		return rc;
+	if (m->listed64 != NULL)
+		return 0;
+	free(m->last);			/* of a call that had no memory for the others */
+	free(m->listed);
+	m->last = mem_alloc(n_merges + 1, sizeof m->last[0]);
+	m->listed = mem_alloc(words, sizeof m->listed[0]);
+	if (m->last == NULL || m->listed == NULL ||
+	    (m->listed64 = mem_alloc(words / 64 + 1, sizeof m->listed64[0])) == NULL)
+		return ENOMEM;
+	memset(m->last, 0xff, n_merges * sizeof m->last[0]);
+	m->n_words64 = words / 64 + 1;
+	return 0;
+}
+
+/* A candidate is stale if its symbols have changed since: the pair at its place has another rank, or the symbol is gone. */
+static int
+merge_at(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place, uint32_t rank)
+{
+	const struct pair_slot *s;
+	uint32_t right;
+	int rc;
+
+	if (m->ids[place] < 0 || (right = m->next[place]) == UINT32_MAX)
+		return 0;
+	s = tokenizer__pair_find(tok, (uint32_t)m->ids[place], (uint32_t)m->ids[right]);
+	if (s == NULL || s->rank != rank)
+		return 0;
+	m->ids[place] = s->id;
+	m->ids[right] = -1;
+	m->next[place] = m->next[right];
+	if (m->next[right] != UINT32_MAX)
+		m->prev[m->next[right]] = place;
+	if (m->prev[place] != UINT32_MAX && (rc = consider(tok, m, m->prev[place])) != 0)
+		return rc;
+	return consider(tok, m, place);
+}
+
 static int
 merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 {
 	const struct tokenizer *tok = enc->tok;
 	struct merge_scratch *m = enc->merge;
 	struct tokenizer_ids *out = enc->out;
-	size_t i, n_ids;
+	size_t i, n_ids, n_batch;
 	uint32_t at;
 	int rc;
 
-	if ((rc = mem_grow((void **)&m->ids, &m->ids_cap, n, sizeof m->ids[0])) != 0 ||
-	    (rc = mem_grow((void **)&m->prev, &m->prev_cap, n, sizeof m->prev[0])) != 0 ||
-	    (rc = mem_grow((void **)&m->next, &m->next_cap, n, sizeof m->next[0])) != 0 ||
-	    (rc = mem_grow((void **)&m->heap, &m->heap_cap, 3 * n, sizeof m->heap[0])) != 0)
+	if ((rc = merge_room(m, n, tok->n_merges)) != 0)
 		return err_note_set(enc->note, rc, "a word of %zu bytes", n);
 	if ((rc = first_tokens(enc, p, n, m->ids, &n_ids)) != 0)
 		return rc;
@@ -285,37 +394,28 @@ merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 		m->prev[i] = (uint32_t)i - 1;		/* of the first: UINT32_MAX */
 		m->next[i] = i + 1 < n_ids ? (uint32_t)i + 1 : UINT32_MAX;
 	}
-	m->n_heap = 0;
-	for (i = 0; i + 1 < n_ids; i++) {
-		uint32_t rank = pair_rank(tok, m->ids[i], m->ids[i + 1]);
+	m->n_waiting = m->n_heap = 0;
+	m->rank = NO_RANK;
+	for (i = 0; i + 1 < n_ids; i++)
+		consider(tok, m, (uint32_t)i);
+	while ((n_batch = next_batch(m)) > 0) {
+		for (i = 0; i < n_batch || m->n_heap > 0;) {
+			struct candidate c = {m->rank, i < n_batch ? m->batch[i] : UINT32_MAX};
 
-		if (rank != NO_RANK)
-			m->heap[m->n_heap++] = (struct candidate){rank, (uint32_t)i};
+			if (m->n_heap > 0 && before(m->heap[0], c)) {
+				c = m->heap[0];
+				m->heap[0] = m->heap[--m->n_heap];
+				if (m->n_heap > 0)
+					sift_down(m->heap, m->n_heap, 0);
+			} else {
+				i++;
+			}
+			if (rc == 0)		/* without memory the lists are only emptied */
+				rc = merge_at(tok, m, c.place, c.rank);
+		}
 	}
-	for (i = m->n_heap / 2; i-- > 0;)
-		sift_down(m->heap, m->n_heap, i);
-	while (m->n_heap > 0) {
-		struct candidate c = m->heap[0];
-		const struct pair_slot *s;
-		uint32_t right;
-
-		m->heap[0] = m->heap[--m->n_heap];
-		if (m->n_heap > 0)
-			sift_down(m->heap, m->n_heap, 0);
-		if (m->ids[c.place] < 0 || (right = m->next[c.place]) == UINT32_MAX)
-			continue;
-		s = tokenizer__pair_find(tok, (uint32_t)m->ids[c.place], (uint32_t)m->ids[right]);
-		if (s == NULL || s->rank != c.rank)
-			continue;
-		m->ids[c.place] = s->id;
-		m->ids[right] = -1;
-		m->next[c.place] = m->next[right];
-		if (m->next[right] != UINT32_MAX)
-			m->prev[m->next[right]] = c.place;
-		if (m->prev[c.place] != UINT32_MAX)
-			consider(tok, m, m->prev[c.place]);
-		consider(tok, m, c.place);
-	}
+	if (rc != 0)
+		return err_note_set(enc->note, rc, "a word of %zu bytes", n);
 	if ((rc = tokenizer__ids_reserve(out, n_ids)) != 0)
 		return err_note_set(enc->note, rc, "token ids");
 	for (at = 0; at != UINT32_MAX; at = m->next[at])

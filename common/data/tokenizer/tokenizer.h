@@ -120,7 +120,7 @@ int tokenizer_get_template(const struct tokenizer *tok, struct tokenizer_templat
  */
 int tokenizer_end_of_document(const struct tokenizer *tok, const char *name, int32_t *id, struct err_note *note);
 
-/* tokenizer_encoder_new - about 5 MB of scratch for one thread; tok must outlive it. Returns 0 or ENOMEM. */
+/* tokenizer_encoder_new - about 5 MB of scratch for one thread, and 4 bytes for each merge once a word is longer than 32 bytes; tok must outlive it. Returns 0 or ENOMEM. */
 int tokenizer_encoder_new(struct tokenizer_encoder **enc, const struct tokenizer *tok);
 void tokenizer_encoder_destroy(struct tokenizer_encoder **enc);		/* takes NULL */
 
