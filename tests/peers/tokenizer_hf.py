@@ -2,14 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token ids of tokenize_file against Hugging Face tokenizers on real files.
 
-usage: tokenizer_hf.py --program build/dev/bin/tokenize_file [--tokenizer T.json ...] [--kinds] [--fuzz N] [--chunk BYTES] [FILE...]
+usage: tokenizer_hf.py --program build/dev/bin/tokenize_file [--tokenizer T.json ...] [--kinds] [--fuzz N] [--chunk BYTES]
+                       [--large TEXT | FILE...]
 
 Without --tokenizer: the shipped one and all of tests/golden/tokenizer. Without FILE: the texts there, this repository's own
 files as code, and perl-doc's (over 1 MB) where installed. Each file is compared as a whole (cut into --chunk
 bytes where given, at any byte, so that invalid UTF-8 comes up), special tokens not recognised and recognised, and decoded
 again. --kinds: the pipelines of tests/golden/tokenizer/kinds.py instead. --fuzz: N random strings for each tokenizer too. Exit status 1 on the first difference of each pair, which is shown; 77 without the tokenizers package.
+
+--large TEXT, with --kinds about 25 minutes and so no part of the suite: 9 MB of TEXT (plain, or JSON lines with a member "text"), 3 MB of
+source code of this repository, /usr/include and /usr/lib/python3, 1 MB of random pieces of Unicode, each code point below U+32000 in
+random order, and 256 KiB of random bytes, in chunks of 1 MB cut at any byte. Special tokens are recognised in the last three only.
 """
 import argparse
+import itertools
+import json
 import pathlib
 import random
 import re
@@ -61,6 +68,14 @@ def run(program, tokenizer, data, *options):
     return subprocess.run([program, str(tokenizer), *options], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
+def decode(tok, ids):
+    """Text of ids as HF gives it, but added tokens give their content: its byte-level decoder takes the é of one for a byte, and a normalized
+    one comes back as the normaliser leaves it."""
+    added = {i: t.content for i, t in tok.get_added_tokens_decoder().items() if not t.content.isascii() or t.normalized}
+    runs = itertools.groupby(ids, lambda i: added.get(i, True))
+    return "".join(tok.decode(list(run), skip_special_tokens=False) if key is True else key * len(list(run)) for key, run in runs)
+
+
 WORDS = ["the", "The", "to", " to  ", " in", "in  ", "is", "  is   ", "a", "漢字、かなー", "々", "THE", " of the ", "I'll", "DON'T", "'s", "'S", "café", "cafe\u0301", "naïve", "日本", "日本語", "漢字かなカナ", "한국어", "привет",
          "مرحبا", "שלום", "ไทย", "नमस्ते", "ﬁ", "ﬀ", "½", "²", "Ⅷ", "٣٤", "१२", "\u00a0", "\u3000", "\u2028", "\u0085", "\u180e", "\u200b", "\u200d",
          "\u0301", "\u0323", "\u0327", "İ", "ı", "ſ", "ß", "K", "Å", "😀", "👨\u200d👩", "🇫🇷", "<|endoftext|>", "<mask>", "<s>", "<x>", "zz", "qq", "e.", "...", "——",
@@ -103,6 +118,28 @@ def fuzz(program, path, tok, name, n, specials):
     return len(bad)
 
 
+def large(source, folder):
+    """Files of --large, which see."""
+    rng = random.Random(1)
+    folder = pathlib.Path(folder)
+    with open(source, encoding="utf-8", errors="surrogateescape") as f:
+        lines = (json.loads(line)["text"] for line in f) if source.endswith(".jsonl") else f
+        step = max(1, pathlib.Path(source).stat().st_size // 12_000_000)
+        text = "".join(line for i, line in enumerate(lines) if i % step == 0)
+    code = [*sorted(ROOT.glob("*/**/*.[ch]"))[::3], *sorted(ROOT.glob("*/**/*.py"))[::2], *sorted(pathlib.Path("/usr/include").glob("*.h")),
+            *sorted(pathlib.Path("/usr/lib/python3").glob("**/*.py"))]
+    points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    for name, data in {
+        "text": text.encode("utf-8", "surrogateescape")[:9_000_000],
+        "code": b"".join(p.read_bytes()[:60000] for p in code if p.is_file())[:3_000_000],
+        "unicode": "".join(random_text(rng) for _ in range(60_000)).encode()[:1_000_000],
+        "points": "".join(rng.sample(points[:0x32000], 0x32000)).encode(),
+        "bytes": rng.randbytes(1 << 18),
+    }.items():
+        (folder / name).write_bytes(data)
+        yield folder / name
+
+
 def compare(program, path, tok, name, data, specials, back):
     import numpy as np
 
@@ -114,7 +151,14 @@ def compare(program, path, tok, name, data, specials, back):
         if back and not lacks and tok.normalizer is None and not specials and "prefix" not in path.name and run(program, path, raw, "--decode") != data:
             print(f"{path.name} {name}: decoded text differs")
             return False
-        return True
+        theirs, ours = decode(tok, want.tolist()), run(program, path, raw, "--decode").decode("utf-8", "replace")
+        # Byte tokens that are not UTF-8 stay bytes; HF writes U+FFFD for each of their run (README.md of the tokenizer).
+        if theirs == ours or ("\ufffd" in theirs and tok.token_to_id(ALPHABET[0]) is None):
+            return True
+        k = next((i for i, (x, y) in enumerate(zip(theirs, ours)) if x != y), min(len(theirs), len(ours)))
+        print(f"{path.name} {name} specials={specials}: decoded text differs at character {k}: "
+              f"want {theirs[max(0, k - 20):k + 20]!r} got {ours[max(0, k - 20):k + 20]!r}")
+        return False
     k = next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), min(len(want), len(got)))
     print(f"{path.name} {name} specials={specials}: id {k} of {len(want)}/{len(got)}: "
           f"want {want[k - 3:k + 5].tolist()} got {got[k - 3:k + 5].tolist()}: after "
@@ -130,6 +174,7 @@ def main():
     p.add_argument("--kinds", nargs="?", const="", help="all, or those whose names match this")
     p.add_argument("--fuzz", type=int, default=0)
     p.add_argument("--chunk", type=int, default=0)
+    p.add_argument("--large", metavar="TEXT")
     p.add_argument("files", nargs="*")
     a = p.parse_args()
     try:
@@ -142,6 +187,8 @@ def main():
                         *pathlib.Path("/usr/share/perl/5.36.0/pod").glob("perl5[12]*delta.pod")]
     bad = n = n_bytes = 0
     folder = tempfile.TemporaryDirectory()
+    if a.large:
+        files, a.chunk = list(large(a.large, folder.name)), a.chunk or 1_000_000
     if a.kinds is not None:
         sys.path.insert(0, str(ROOT / "tests/golden/tokenizer"))
         import kinds
@@ -158,7 +205,7 @@ def main():
             data = pathlib.Path(name).read_bytes()
             step = a.chunk or max(1, len(data))
             for at in range(0, max(1, len(data)), step):
-                for specials in (False, True):
+                for specials in (False,) if a.large and pathlib.Path(name).name in ("text", "code") else (False, True):
                     n += 1
                     n_bytes += len(data[at:at + step])
                     bad += not compare(a.program, path, tok, f"{name}+{at}", data[at:at + step], specials, a.kinds is None)
