@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/hash/hash.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -183,6 +184,39 @@ blocks(const char *path, const char *side, int fd)
 	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
 }
 
+/* A file of four pieces, which several threads read, and whose last one is short. */
+static void
+pieces(const char *path, const char *side, int fd)
+{
+	const size_t piece = (size_t)64 << 20, size = 3 * piece + 12345;
+	struct hash_state *h = hash_new();
+	unsigned char *data = calloc(1, size);
+	struct hash128 root, found;
+	struct hash_blocks *b;
+	struct err_note note;
+
+	unlink(side);
+	REQUIRE(data != NULL && ftruncate(fd, 0) == 0 && ftruncate(fd, (off_t)size) == 0);
+	for (size_t i = 0; i < size; i += 100003)
+		REQUIRE(pwrite(fd, memset(data + i, (int)(1 + i % 255), 1), 1, (off_t)i) == 1);
+	for (size_t at = 0; at < size; at += piece) {
+		struct hash128 one = hash_bytes(data + at, size - at < piece ? size - at : piece);
+
+		hash_field(h, "piece", &one, sizeof(one));
+	}
+	hash_field_u64(h, "size", size);
+	root = hash_digest(h);
+	CHECK(hash_file(path, &found, &note) == 0 && hash_equal(found, root));
+	REQUIRE(hash_blocks_open(&b, fd, path, &found, &note) == 0);
+	CHECK(hash_equal(found, root) && hash_blocks_check(b, fd, 0, size, true, &note) == 0);
+	hash_blocks_close(&b);
+	CHECK(access(side, R_OK) == 0);
+	hash_destroy(&h);
+	free(data);
+	/* A failure inside a thread is that of the call. */
+	CHECK(hash_file("/", &found, &note) == EISDIR);
+}
+
 static void
 files(void)
 {
@@ -195,6 +229,7 @@ files(void)
 	snprintf(side, sizeof(side), "%s.salthash", path);
 	log_init("test", LOG_LEVEL_ERROR);
 	blocks(path, side, fd);
+	pieces(path, side, fd);
 	close(fd);
 	unlink(path);
 	unlink(side);
@@ -219,6 +254,39 @@ chance_is_fair(void)
 	}
 	CHECK_NEAR(sum / 40000, 0, 0.02);
 	CHECK_NEAR(square / 40000, 1, 0.03);
+}
+
+/* Many normal numbers at a time are those made one by one: a million pairs, lengths about a block, and numbers of groups about 2^32. */
+static void
+normals(void)
+{
+	static const struct {
+		uint32_t seed;
+		uint64_t seq, first;
+		size_t n;
+	} rows[] = {
+		{11, 0, 0, 1}, {11, 1, 5, 63}, {11, 2, 1, 64}, {11, 3, 9, 65}, {11, 4, UINT64_C(0xffffffc0), 200}, {11, 5, 77, 1 << 19},
+		{12, 9, 628084, 1},		/* so near to the middle of two floats that only the C library's functions decide */
+	};
+	float *out = malloc(4 * ((1 << 19) + 1) * sizeof(*out)), want[4];
+	uint32_t w[4];
+
+	REQUIRE(out != NULL);
+	for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+		size_t differ = 0;
+
+		out[4 * rows[r].n] = 7;
+		random_normals(rows[r].seed, RANDOM_PURPOSE_INIT, rows[r].seq, rows[r].first, rows[r].n, out);
+		for (size_t i = 0; i < rows[r].n; i++) {
+			random_words(rows[r].seed, RANDOM_PURPOSE_INIT, rows[r].seq, (uint32_t)(rows[r].first + i),
+			    (uint32_t)((rows[r].first + i) >> 32), w);
+			random_normal(w[0], w[1], want);
+			random_normal(w[2], w[3], want + 2);
+			differ += memcmp(out + 4 * i, want, sizeof(want)) != 0;
+		}
+		CHECK(differ == 0 && out[4 * rows[r].n] == 7);
+	}
+	free(out);
 }
 
 /* Vectors of RFC 3720, B.4, and the check value of the CRC catalogues. */
@@ -247,6 +315,7 @@ main(void)
 	hex_round_trip();
 	files();
 	chance_is_fair();
+	normals();
 	crc32c();
 	return check_done();
 }

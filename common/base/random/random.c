@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/random/random.h"
+#include "base/random/random_internal.h"
 
 #include <math.h>
 
@@ -9,16 +9,8 @@ random_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4])
 	uint32_t k0 = key[0], k1 = key[1];
 	uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
 
-	for (int round = 0; round < 10; round++) {
-		uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
-
-		c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
-		c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
-		c1 = (uint32_t)b;
-		c3 = (uint32_t)a;
-		k0 += 0x9E3779B9u;
-		k1 += 0xBB67AE85u;
-	}
+	for (int round = 0; round < 10; round++)
+		random__round(&k0, &k1, &c0, &c1, &c2, &c3);
 	out[0] = c0;
 	out[1] = c1;
 	out[2] = c2;

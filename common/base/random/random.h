@@ -3,6 +3,7 @@
 #ifndef SALT_RANDOM_H
 #define SALT_RANDOM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Philox4x32-10 (Salmon et al., 2011). key = (seed, purpose); counter = (seq low, seq high, position, draw). */
@@ -23,5 +24,11 @@ double random_uniform53(uint32_t hi, uint32_t lo);
 
 /* random_normal - two standard normal floats from two words (Box-Muller in double). */
 void random_normal(uint32_t a, uint32_t b, float out[2]);
+
+/*
+ * random_normals - 4 * n normal floats, bit for bit those that random_normal makes of words 0 and 1, and 2 and 3, of random_words(seed,
+ * purpose, seq, low, high of the group's number), for the groups first to first + n - 1; about 8 times as fast.
+ */
+void random_normals(uint32_t seed, enum random_purpose purpose, uint64_t seq, uint64_t first, size_t n, float *out);
 
 #endif
