@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock/clock.h"
+#include "base/cpus/cpus.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 #include "data/corpus/blend.h"
@@ -187,11 +188,9 @@ open_network(struct salt *s, const char *name, struct salt_error *e)
 static unsigned
 default_threads(int role)
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned cores = role == SALT_TEACHER ? (unsigned)cpus_here() : 1;
 
-	if (role != SALT_TEACHER || cores < 1)
-		return 1;
-	return cores < TEACHER_THREADS_MAX ? (unsigned)cores : TEACHER_THREADS_MAX;
+	return cores < TEACHER_THREADS_MAX ? cores : TEACHER_THREADS_MAX;
 }
 
 static int

@@ -52,7 +52,9 @@ options=(--bind-to none --map-by slot:OVERSUBSCRIBE --mca pml ob1 --mca mpi_yiel
 if [ -n "$hosts" ]; then
 	options+=(--host "$hosts" --mca btl "self,$memory,tcp"
 	    "$runtime" plm "$remote" "$runtime" "plm_${remote}_agent" "${SALT_SSH:-ssh -o BatchMode=yes}")
-	[ -z "${OMP_WAIT_POLICY-}" ] || options+=(-x OMP_WAIT_POLICY)
+	for name in OMP_WAIT_POLICY GOMP_SPINCOUNT; do
+		[ -z "${!name-}" ] || options+=(-x "$name")
+	done
 	[ -z "$network" ] || options+=(--mca btl_tcp_if_include "$network" "$runtime" "$interfaces" "$network")
 else
 	options+=(--mca btl "self,$memory")

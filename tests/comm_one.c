@@ -47,6 +47,18 @@ comm_host_ranks(const struct comm *c)
 	return 1;
 }
 
+int
+comm_host_rank(const struct comm *c)
+{
+	return 0;
+}
+
+int
+comm_host_cpus(const struct comm *c)
+{
+	return 1;
+}
+
 void
 comm_abort(struct comm *c, int exit_code)
 {

@@ -21,6 +21,8 @@ void comm_finalize(struct comm **c);
 int comm_rank(const struct comm *c);
 int comm_size(const struct comm *c);
 int comm_host_ranks(const struct comm *c);	/* ranks of this group on this host */
+int comm_host_rank(const struct comm *c);	/* this rank's number among them */
+int comm_host_cpus(const struct comm *c);	/* processors that at least one of them was allowed to use at comm_init */
 
 /* comm_abort - ends all ranks with this exit code; any thread; does not return. */
 void comm_abort(struct comm *c, int exit_code) __attribute__((noreturn));

@@ -5,9 +5,12 @@
 #include <errno.h>
 #include <mpi.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/clock/clock.h"
+#include "base/cpus/cpus.h"
 #include "base/err/err.h"
 
 #define PIECE ((size_t)1 << 24)		/* elements of a message */
@@ -16,7 +19,7 @@
 
 struct comm {
 	MPI_Comm group;
-	int rank, size, host_ranks;
+	int rank, size, host_rank, host_ranks, host_cpus;
 	/*
 	 * Transfers under way. MPI moves data only inside its calls, and the trainer's thread computes for seconds
 	 * between its calls, so a second thread tests the transfers every TICK_NS. Only one thread may be inside MPI
@@ -33,6 +36,40 @@ struct comm {
 };
 
 #define TICK_NS 200000
+
+/*
+ * Ranks wait for each other by polling, and MPI's own calls that wait do nothing else. While the others compute for long, for instance
+ * because another process has their processor, polling would keep this one's from them. So after POLL_NS there are pauses, of a quarter of the time waited so
+ * far.
+ */
+#define POLL_NS 200000
+#define PAUSE_MAX_NS 1000000
+
+static void
+comm_pause(int64_t *since_ns)
+{
+	int64_t now = clock_now_ns(), waited_ns;
+	struct timespec pause = {.tv_sec = 0};
+
+	if (*since_ns == 0)
+		*since_ns = now;
+	if ((waited_ns = now - *since_ns) < POLL_NS) {
+		sched_yield();
+		return;
+	}
+	pause.tv_nsec = waited_ns / 4 < PAUSE_MAX_NS ? waited_ns / 4 : PAUSE_MAX_NS;
+	nanosleep(&pause, NULL);
+}
+
+static void
+comm_wait(MPI_Request *requests, int n)
+{
+	int64_t since_ns = 0;
+	int done = 0;
+
+	while (MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE), !done)
+		comm_pause(&since_ns);
+}
 
 static void *
 comm_progress(void *arg)
@@ -76,12 +113,15 @@ int
 comm_init(struct comm **out, int *argc, char ***argv)
 {
 	struct comm *c = calloc(1, sizeof(*c));
+	struct cpus cpus;
 	MPI_Comm host;
 	int provided;
 
 	*out = NULL;
 	if (c == NULL)
 		return ENOMEM;
+	/* For where Open MPI's own calls poll. A value that the user set stays. */
+	setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
 	if (MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS || provided < MPI_THREAD_FUNNELED) {
 		free(c);
 		return ERR_LIBRARY;
@@ -90,7 +130,11 @@ comm_init(struct comm **out, int *argc, char ***argv)
 	MPI_Comm_rank(c->group, &c->rank);
 	MPI_Comm_size(c->group, &c->size);
 	MPI_Comm_split_type(c->group, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
+	MPI_Comm_rank(host, &c->host_rank);
 	MPI_Comm_size(host, &c->host_ranks);
+	cpus_read(&cpus, "");
+	MPI_Allreduce(MPI_IN_PLACE, cpus.mask.bits, (int)sizeof(cpus.mask.bits), MPI_BYTE, MPI_BOR, host);
+	c->host_cpus = cpus_count(&cpus.mask);
 	MPI_Comm_free(&host);
 	for (int op = 0; op < COMM_OPS; op++)
 		c->ops[op] = MPI_REQUEST_NULL;
@@ -140,6 +184,18 @@ comm_host_ranks(const struct comm *c)
 	return c->host_ranks;
 }
 
+int
+comm_host_rank(const struct comm *c)
+{
+	return c->host_rank;
+}
+
+int
+comm_host_cpus(const struct comm *c)
+{
+	return c->host_cpus;
+}
+
 void
 comm_abort(struct comm *c, int exit_code)
 {
@@ -160,16 +216,23 @@ comm_exchange(struct comm *c, int partner, const void *send, size_t n_send, void
 	for (size_t at = 0; at < n_send || at < n_recv; at += PIECE_BYTES) {
 		int ns = piece(n_send, at, PIECE_BYTES), nr = piece(n_recv, at, PIECE_BYTES);
 
-		MPI_Sendrecv(ns > 0 ? (const char *)send + at : send, ns, MPI_BYTE, partner, 1, nr > 0 ? (char *)recv + at : recv, nr,
-		    MPI_BYTE, partner, 1, c->group, MPI_STATUS_IGNORE);
+		MPI_Request both[2];
+
+		MPI_Irecv(nr > 0 ? (char *)recv + at : recv, nr, MPI_BYTE, partner, 1, c->group, &both[0]);
+		MPI_Isend(ns > 0 ? (const char *)send + at : send, ns, MPI_BYTE, partner, 1, c->group, &both[1]);
+		comm_wait(both, 2);
 	}
 }
 
 void
 comm_sum(struct comm *c, double *x, size_t n)
 {
-	for (size_t at = 0; at < n; at += PIECE)
-		MPI_Allreduce(MPI_IN_PLACE, x + at, piece(n, at, PIECE), MPI_DOUBLE, MPI_SUM, c->group);
+	MPI_Request request;
+
+	for (size_t at = 0; at < n; at += PIECE) {
+		MPI_Iallreduce(MPI_IN_PLACE, x + at, piece(n, at, PIECE), MPI_DOUBLE, MPI_SUM, c->group, &request);
+		comm_wait(&request, 1);
+	}
 }
 
 void
@@ -215,7 +278,8 @@ comm_test(struct comm *c, int op)
 void
 comm_wait_any(struct comm *c)
 {
-	int which;
+	int64_t since_ns = 0;
+	int which, done = 0;
 
 	pthread_mutex_lock(&c->lock);
 	for (int op = 0; op < COMM_OPS; op++)
@@ -223,23 +287,18 @@ comm_wait_any(struct comm *c)
 			pthread_mutex_unlock(&c->lock);
 			return;
 		}
-	MPI_Waitany(COMM_OPS, c->ops, &which, MPI_STATUS_IGNORE);
+	while (MPI_Testany(COMM_OPS, c->ops, &which, &done, MPI_STATUS_IGNORE), !done)
+		comm_pause(&since_ns);
 	pthread_mutex_unlock(&c->lock);
 }
 
 void
 comm_max(struct comm *c, int64_t *x, size_t n)
 {
-	const struct timespec nap = {.tv_nsec = 200000};
 	MPI_Request request;
-	int done = 0;
 
 	MPI_Iallreduce(MPI_IN_PLACE, x, (int)n, MPI_INT64_T, MPI_MAX, c->group, &request);
-	for (int tries = 0; !done; tries++) {
-		MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-		if (!done && tries > 50)
-			nanosleep(&nap, NULL);
-	}
+	comm_wait(&request, 1);
 }
 
 void

@@ -2,6 +2,7 @@
 /* trainerd - MPI around the training run. */
 #include <stdio.h>
 
+#include "base/cpus/cpus.h"
 #include "base/log/log.h"
 #include "fabric/daemon/daemon.h"
 #include "trainerd/agree.h"
@@ -9,6 +10,8 @@
 #include "trainerd/loop.h"
 #include "trainerd/run.h"
 #include "trainerd/watchdog.h"
+
+CPUS_BOUND_SPIN;
 
 /* One rank. Collective. */
 static int

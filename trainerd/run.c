@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "engine/kernels/kernels.h"
+#include "base/cpus/cpus.h"
 #include "base/err/crash.h"
 #include "base/log/log.h"
 #include "base/file/file.h"
@@ -75,23 +75,28 @@ run_oldest_checkpoint(const struct run *r)
 }
 
 /*
- * Threads of this rank: as configured, or its share of this host's processors, at most those that mpirun bound it to.
+ * Threads of this rank: as configured, or its share of the processors that this host's ranks may use. Ranks that nobody has bound are
+ * bound to NUMA nodes first, before they have threads and memory.
  */
 static int
 run_threads(const struct config *cfg, const struct comm *comm)
 {
-	int online = (int)sysconf(_SC_NPROCESSORS_ONLN), share, allowed;
-	cpu_set_t set;
+	int ranks = comm_host_ranks(comm), together = comm_host_cpus(comm), rc;
+	struct cpus_set set;
+	struct cpus c;
+	char found[512];
 
-	if (cfg->trainer.threads > 0)
-		return (int)cfg->trainer.threads;
-	share = online / comm_host_ranks(comm) > 0 ? online / comm_host_ranks(comm) : 1;
-	allowed = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : online;
-	if (allowed < share) {
-		log_warn("threads.bound", "may_use=%d could_use=%d hint=\"mpirun --bind-to none\"", allowed, share);
-		return allowed;
+	cpus_read(&c, "");
+	if (c.allowed == together && cpus_node(&c, comm_host_rank(comm), ranks, &set)) {
+		if ((rc = cpus_bind(&set)) != 0)
+			log_warn("cpus.not_bound", "why=\"%s\"", err_str(rc));
+		cpus_read(&c, "");
+	} else if (c.allowed < c.online / ranks) {
+		log_warn("threads.bound", "may_use=%d could_use=%d hint=\"mpirun --bind-to none\"", c.allowed, c.online / ranks);
 	}
-	return share;
+	cpus_print(&c, found, sizeof(found));
+	log_info("cpus", "found=\"%s\" ranks_here=%d", found, ranks);
+	return cfg->trainer.threads > 0 ? (int)cfg->trainer.threads : cpus_share(&c, together, ranks);
 }
 
 static void

@@ -152,17 +152,19 @@ bench_results_end(struct bench_results **results, const char *path)
 	    .initializer_range = 0.04f, .bos_id = -1, .eos_id = -1}
 
 /* Lanes: as trainer.lanes would be for batches that have eight micro-batches, else one. */
-static const struct bench_shape shapes[2][4] = {
+static const struct bench_shape shapes[2][5] = {
 	{
 		{"gpt2_124m", 4, 256, 1, 4, GPT2(50257, 768, 12, 12)},
 		{"small", 32, 256, 8, 4, GPT2(8192, 256, 6, 4)},
 		{"llama_135m", 4, 512, 1, 4, LLAMA(49152, 576, 30, 9, 3, 1536)},
 		{"gpt2_124m_16", 16, 256, 1, 4, GPT2(50257, 768, 12, 12)},
+		{"llama_3m", 16, 256, 2, 2, LLAMA(8192, 160, 5, 4, 4, 448)},
 	}, {
 		{"gpt2_124m", 2, 32, 1, 2, GPT2(499, 64, 2, 2)},
 		{"small", 8, 32, 8, 1, GPT2(499, 32, 2, 2)},
 		{"llama_135m", 2, 32, 1, 2, LLAMA(499, 96, 2, 3, 1, 160)},
 		{"gpt2_124m_16", 4, 32, 1, 2, GPT2(499, 64, 2, 2)},
+		{"llama_3m", 4, 32, 2, 1, LLAMA(499, 32, 2, 2, 2, 64)},
 	},
 };
 

@@ -42,7 +42,7 @@ struct bench_shape {
 	struct model_config config;
 };
 
-/* bench_shape - "gpt2_124m" (4 x 256), "small" (32 x 256), "llama_135m" (4 x 512), "gpt2_124m_16" (16 x 256); tiny: the same families in a moment. NULL: none such. */
+/* bench_shape - "gpt2_124m" (4 x 256), "small" (32 x 256), "llama_135m" (4 x 512), "gpt2_124m_16" (16 x 256), "llama_3m" (16 x 256 by two); tiny: the same families in a moment. NULL: none such. */
 const struct bench_shape *bench_shape(const char *name, int tiny);
 
 /* ---- peers ---- */

@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_ranks BATCH STEPS THREADS [tiny] - under mpirun: seconds of each optimiser step of GPT-2 124M, BATCH x 256 in micro-batches
- * of 4 and two lanes; rank 0 prints one line a step, after one that is not counted. ranks.sh compares.
+ * bench_ranks SHAPE BATCH STEPS THREADS [tiny] - under mpirun: seconds of each optimiser step of a shape of bench.h, with BATCH sequences and
+ * two lanes; rank 0 prints one line a step, after one that is not counted. ranks.sh and busy.sh compare. GPT-2 computes in fp32, others in
+ * what auto chooses.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpus/cpus.h"
 #include "bench/common/train.h"
+
+CPUS_BOUND_SPIN;		/* as trainerd */
 
 int
 main(int argc, char **argv)
 {
+	const struct bench_shape *found;
 	struct bench_shape shape;
 	struct bench_train t;
 	struct comm *comm;
@@ -20,15 +25,18 @@ main(int argc, char **argv)
 
 	if ((rc = comm_init(&comm, &argc, &argv)) != 0)
 		return 70;
-	if (argc < 4 || (batch = atoll(argv[1])) < 8 || batch % 8 != 0 || (steps = atoi(argv[2])) < 1) {
-		fprintf(stderr, "usage: bench_ranks BATCH STEPS THREADS [tiny]; BATCH a multiple of 8\n");
+	if (argc < 5 || (found = bench_shape(argv[1], argc > 5 && strcmp(argv[5], "tiny") == 0)) == NULL || (batch = atoll(argv[2])) < 8 ||
+	    batch % 8 != 0 || (steps = atoi(argv[3])) < 1) {
+		fprintf(stderr, "usage: bench_ranks SHAPE BATCH STEPS THREADS [tiny]; BATCH a multiple of 8\n");
 		comm_abort(comm, 64);
 	}
-	shape = *bench_shape("gpt2_124m", argc > 4 && strcmp(argv[4], "tiny") == 0);
+	shape = *found;
 	shape.batch = batch;
-	shape.micro_batch = 4;
+	if (shape.micro_batch * 2 > batch)
+		shape.micro_batch = batch / 2;
 	shape.lanes = 2;
-	bench_train_open(&t, &shape, comm, KERNELS_DTYPE_FP32, atoi(argv[3]), OPTIM_ADAMW, 0);
+	bench_train_open(&t, &shape, comm, strcmp(argv[1], "gpt2_124m") == 0 ? KERNELS_DTYPE_FP32 : KERNELS_DTYPE_AUTO, atoi(argv[4]),
+	    OPTIM_ADAMW, 0);
 	for (int i = 0; i <= steps; i++) {
 		double seconds;
 

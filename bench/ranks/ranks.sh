@@ -8,8 +8,8 @@ name=ranks_2x1_vs_1x2
 [ "$batch" = 64 ] || name=${name}_${batch}x256
 export OMP_WAIT_POLICY=passive
 for _ in $(seq "$rounds"); do
-	"${mpirun[@]}" -n 2 "$bin/bench_ranks" "$batch" 1 1 $tiny >> "$scratch/two"
-	"${mpirun[@]}" -n 1 "$bin/bench_ranks" "$batch" 1 2 $tiny >> "$scratch/one"
+	"${mpirun[@]}" -n 2 "$bin/bench_ranks" gpt2_124m "$batch" 1 1 $tiny >> "$scratch/two"
+	"${mpirun[@]}" -n 1 "$bin/bench_ranks" gpt2_124m "$batch" 1 2 $tiny >> "$scratch/one"
 done
 tokens=$((batch * 256))
 two=$(median < "$scratch/two" | awk -v n="$tokens" '{ printf "%.6g", n / $1 }')

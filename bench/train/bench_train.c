@@ -27,9 +27,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpus/cpus.h"
 #include "bench/common/train.h"
 #include "bench/train/ceiling.h"
 #include "engine/kernels/kernels.h"
+
+CPUS_BOUND_SPIN;		/* as trainerd */
 
 /* ---- the ceiling ---- */
 

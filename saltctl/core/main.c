@@ -5,11 +5,14 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "base/cpus/cpus.h"
 #include "base/err/nearest.h"
 #include "fabric/config/cli.h"
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
 #include "base/log/log.h"
+
+CPUS_BOUND_SPIN;
 
 /* One verb, one line; help lists them in this order. */
 static const struct ctl_verb *const verbs[] = {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock/clock.h"
+#include "base/cpus/cpus.h"
 #include "base/mem/mem.h"
 
 /* Separates cells in a formatted line: the tabs of the format, which values may contain, become this. */
@@ -353,6 +354,28 @@ ctl_print_json(struct json *root)
 	free(text);
 	json_close(&root);
 	return ctl_flush(0);
+}
+
+void
+ctl_line_cpus(void)
+{
+	struct cpus c;
+	char text[512];
+
+	cpus_read(&c, "");
+	cpus_print(&c, text, sizeof(text));
+	ctl_line("this machine", "%s", text);
+}
+
+struct json *
+ctl_cpus(void)
+{
+	struct cpus c;
+
+	cpus_read(&c, "");
+	return ctl_record(CTL("processors", c.online), CTL("cores", c.cores), CTL("sockets", c.sockets), CTL("numa_nodes", c.nodes),
+	    CTL("allowed", c.allowed), CTL("limit", c.quota > 0 ? c.quota : NAN),
+	    CTL("limit_file", c.quota > 0 ? c.quota_from : NULL), CTL("usable", cpus_usable(&c)));
 }
 
 /* Has the reader of standard output gone (saltctl ... | head)? */

@@ -43,6 +43,10 @@ void ctl_table_end(struct ctl_table **t);
 /* ctl_line - "name    value" of a listing; names are padded to 23. */
 void ctl_line(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* The processors of this machine, as cpus_read finds them: a line "this machine", and its object of JSON. */
+void ctl_line_cpus(void);
+struct json *ctl_cpus(void);
+
 /* ---- numbers ---- into buf, which is returned */
 
 const char *ctl_bytes(double n, char buf[32]);		/* "12.3 MB"; powers of 1000 */

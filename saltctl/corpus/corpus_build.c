@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <omp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "saltctl/core/output.h"
 #include "data/text/text.h"
 #include "base/clock/clock.h"
+#include "base/cpus/cpus.h"
 #include "base/hash/hash.h"
 #include "base/json/json.h"
 #include "base/mem/mem.h"
@@ -461,7 +461,6 @@ corpus_build(struct ctl_args *args)
 	struct text_options to;
 	double start = clock_now_s();
 	struct build *b;
-	cpu_set_t set;
 	int exit_code, rc;
 
 	if (tokenizer == NULL || ctl_need(args, "out") == NULL)
@@ -477,7 +476,7 @@ corpus_build(struct ctl_args *args)
 	b = ctl_alloc(1, sizeof(*b));
 	b->one_in = (uint32_t)one_in;
 	b->weighted = to.weight_field != NULL;
-	b->n_threads = threads > 0 ? (int)threads : sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+	b->n_threads = threads > 0 ? (int)threads : cpus_here();
 	if (b->n_threads > MAX_THREADS)
 		b->n_threads = MAX_THREADS;
 	if ((exit_code = ctl_open_tokenizer(args, tokenizer, &b->tok)) == 0 &&

@@ -89,7 +89,7 @@ print_json(const struct facts *f, bool tensors)
 	    CTL("label_activation_bytes", ctl_known(f->infer_bytes > 0, (int64_t)f->infer_bytes)),
 	    CTL("fingerprint", f->has_weights ? f->fingerprint : NULL), CTL("files_hash", f->has_weights ? f->files : NULL),
 	    CTL("remarks", f->remarks), CTL("compute", f->compute),
-	    CTL("compute_reason", f->compute_reason));
+	    CTL("compute_reason", f->compute_reason), CTL("machine", ctl_cpus()));
 	char buf[128];
 
 	for (int i = 0; tensors && i < f->model->n_tensors; i++) {
@@ -163,6 +163,7 @@ print_text(const struct facts *f)
 		print_origin(f->origin);
 	ctl_line("compute here", "%s", f->compute);
 	ctl_line("because", "%s", f->compute_reason);
+	ctl_line_cpus();
 }
 
 static int

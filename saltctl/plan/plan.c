@@ -11,6 +11,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "base/cpus/cpus.h"
 #include "data/corpus/blend.h"
 #include "data/corpus/corpus.h"
 #include "saltctl/core/ctl.h"
@@ -37,7 +38,7 @@ static const struct cli_option options[] = {
 	{"bandwidth", "B", "bytes a second, each way", false},
 	{"local-network", "FILE", "the same for two ranks of one host; default as --network", false},
 	{"ranks-per-host", "P", "a power of two; default 1", false},
-	{"cores", "N", "of a host, for the trainer; default: this machine's", false},
+	{"cores", "N", "of a host, for the trainer; default: those that may be used here", false},
 	{"overlap", "X", "share of the reduction's transfers hidden by backward, 0 to 1; default: as measured, else 0", false},
 	{"saving", "X", "share of the steps that a teacher is expected to save; default 0.27 (paper: 0.25 to 0.29)", false},
 	{"label-bytes", "B", "bytes of a token's label; default: the measured run's, else an estimate", false},
@@ -225,7 +226,7 @@ machine_of(const struct ctl_args *args, struct plan *p)
 	struct err_note note = {.name = ""};
 	int exit_code, rc;
 
-	*m = (struct price_machine){.cores = (double)sysconf(_SC_NPROCESSORS_ONLN), .threads = p->cfg->trainer.threads,
+	*m = (struct price_machine){.cores = cpus_here(), .threads = p->cfg->trainer.threads,
 	    .between = {0, INFINITY}, .sum_bytes_per_s = INFINITY};
 	if ((exit_code = ctl_get_num(args, "cores", 0.01, 1e6, &m->cores)) != 0 ||
 	    (exit_code = ctl_get_u64(args, "ranks-per-host", 1, 1024, &per_host)) != 0 ||

@@ -192,6 +192,7 @@ plan_print_text(const struct plan *p)
 		ctl_line("", "phase one chooses among all parts (selector.by_part: false): its shares follow from the scores");
 	bytes_line("a checkpoint", p->checkpoint_bytes, "weights and moments");
 	print_memory(p);
+	ctl_line_cpus();
 	if (p->has_teacher) {
 		print_teacher(p);
 		print_worth(p);
@@ -325,5 +326,5 @@ plan_print_json(const struct plan *p)
 	    CTL("network", ctl_record(CTL("source", network ? p->network_source : NULL),
 	    CTL("latency_seconds", network ? p->machine.between.latency_s : NAN),
 	    CTL("bytes_per_second", p->machine.between.bytes_per_s), CTL("overlap", p->machine.overlap))),
-	    CTL("projection", time_json(p))));
+	    CTL("machine", ctl_cpus()), CTL("projection", time_json(p))));
 }

@@ -26,12 +26,15 @@ has "$scratch/train.json" train_gpt2_124m_bf16 share_of_ceiling train_small_bf16
 has "$scratch/teacher.json" teacher_label_vs_forward teacher_label_vs_torch
 "$BIN/bench_memory" --tiny --json "$scratch/memory.json" > /dev/null || fail bench_memory
 has "$scratch/memory.json" rss_vs_plan
-for name in ranks feed start allreduce labels angle teachers client; do
+busy=busy
+[ "$(nproc)" -ge 2 ] || busy=		# it takes two processors
+for name in ranks feed start allreduce labels angle teachers client $busy; do
 	"$SOURCE/bench/$name/$name.sh" --build "$build" --tiny --rounds 1 --json "$scratch/$name.json" > "$scratch/$name.log" ||
 		fail "$name.sh: $(tail -1 "$scratch/$name.log")"
 done
 has "$scratch/ranks.json" ranks_2x1_vs_1x2
 has "$scratch/feed.json" feed_wait_share
+[ -z "$busy" ] || has "$scratch/busy.json" busy_machine_share busy_machine_share_ranks
 has "$scratch/client.json" client_feed_tps client_feed_tps_2 client_feed_cpu client_feed_entries
 has "$scratch/start.json" start_seconds
 has "$scratch/teachers.json" teachers_label_tps_1 teachers_label_tps_2 teachers_label_tps_4

@@ -162,6 +162,15 @@ grep -q '^memory of a rank' text && grep -q 'efficiency' text && grep -q 'Teache
 ctl plan -c f.yaml > text && grep -q '^seconds *not known' text || fail "without seconds: $(cat text)"
 ctl plan -c f.yaml --measure --json | grep -q '"source": "here: ' || fail "--measure"
 
+# The processors that were found: those of the affinity mask, unless a cgroup grants less.
+first=$(python3 -c 'import os; print(min(os.sched_getaffinity(0)))')
+taskset -c "$first" timeout 60 "$BIN/saltctl" plan -c f.yaml --json > machine.json || fail "plan on one processor"
+python3 -c '
+import json, os
+m = json.load(open("machine.json"))["machine"]
+assert m["allowed"] == 1 and m["usable"] == 1 and m["processors"] == os.cpu_count() and m["numa_nodes"] >= 1 <= m["sockets"], m' || fail "machine of plan --json"
+grep -Eq "^this machine +$(nproc --all) processor" text || fail "plan does not print the processors: $(cat text)"
+
 # Bad input names the thing.
 wrong() {
 	local code=$1 pattern=$2 got=0

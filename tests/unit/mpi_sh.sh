@@ -22,7 +22,7 @@ FAKE
 printf '#!/bin/bash\necho "${FAKE_UID:-1000}"\n' > "$dir/bin/id"
 chmod +x "$dir/bin/"*
 export SAYS=$dir/says GOT=$dir/got
-unset SALT_SSH OMP_WAIT_POLICY
+unset SALT_SSH OMP_WAIT_POLICY GOMP_SPINCOUNT
 
 # mpi TEXT_OF_VERSION ARG...: exit code in rc, what mpirun got as one line in got, what was printed in out
 mpi() {
@@ -62,13 +62,14 @@ has --allow-run-as-root
 mpi "$four" --hosts a:2,b:1 --network 10.0.0.0/24 -n 3 program
 has '--host a:2,b:1' '--mca plm rsh' '--mca plm_rsh_agent ssh -o BatchMode=yes' '--mca btl self,vader,tcp' \
     '--mca btl_tcp_if_include 10.0.0.0/24' '--mca oob_tcp_if_include 10.0.0.0/24'
-lacks prtemca '-x OMP' 'include lo'
+lacks prtemca '-x OMP' '-x GOMP' 'include lo'
 export OMP_WAIT_POLICY=passive
 SALT_SSH='ssh -F file' mpi "$five" --hosts a:2,b:1 --network eth0 -n 3 program
 has '--host a:2,b:1' '--prtemca plm ssh' '--prtemca plm_ssh_agent ssh -F file' '--mca btl self,sm,tcp' \
     '--mca btl_tcp_if_include eth0' '--prtemca prte_if_include eth0' '-x OMP_WAIT_POLICY'
 lacks vader rsh oob_
-SALT_SSH='ssh -F file' mpi "$five" --hosts a:2,b:1 -n 3 program
+GOMP_SPINCOUNT=5 SALT_SSH='ssh -F file' mpi "$five" --hosts a:2,b:1 -n 3 program
+has '-x OMP_WAIT_POLICY' '-x GOMP_SPINCOUNT'
 lacks if_include
 
 # Later versions are taken for the last known one.

@@ -3,14 +3,14 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+#include <time.h>
 
+#include "base/cpus/cpus.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -368,7 +368,6 @@ int
 infer_new(struct infer **out, const struct infer_options *o, struct err_note *note)
 {
 	struct infer *in = calloc(1, sizeof(*in));
-	cpu_set_t set;
 	int rc = ENOMEM;
 
 	*out = NULL;
@@ -385,8 +384,7 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 	in->notify_arg = o->notify_arg;
 	pthread_mutex_init(&in->lock, NULL);
 	pthread_cond_init(&in->work, NULL);
-	in->n_workers = o->threads > 0 ? o->threads :
-	    sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+	in->n_workers = o->threads > 0 ? o->threads : cpus_here();
 	if ((in->workers = mem_alloc((size_t)in->n_workers, sizeof(*in->workers))) == NULL)
 		goto fail;
 	for (int i = 0; i < in->n_workers; i++) {

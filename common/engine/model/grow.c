@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpus/cpus.h"
 #include "base/mem/mem.h"
 #include "base/random/random.h"
 #include "engine/model/model_internal.h"
@@ -435,12 +436,14 @@ value(const struct model_growth *g, int tensor, int64_t e)
 void
 model_growth_read(const struct model_growth *g, int64_t begin, int64_t end, float *out)
 {
+	int threads = cpus_here();
+
 	for (int i = 0; i < g->model->n_tensors; i++) {
 		const struct model_tensor *t = &g->model->tensors[i];
 		int64_t from = begin > t->offset ? begin : t->offset;
 		int64_t to = end < t->offset + t->n_elements ? end : t->offset + t->n_elements;
 
-#pragma omp parallel for schedule(static) if (to - from > 1 << 16)
+#pragma omp parallel for num_threads(threads) schedule(static) if (to - from > 1 << 16)
 		for (int64_t at = from; at < to; at++)
 			out[at - begin] = value(g, i, at - t->offset);
 	}

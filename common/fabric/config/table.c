@@ -101,7 +101,7 @@ const struct config__option config__table[] = {
 	    "compute class of the scores and labels; auto: that of compute.backend and compute.dtype, every teacher gives the same bits. "
 	    "A name: for teachers that do not, such as PyTorch on a GPU; each of them announces it, and the first label of a sequence stays"),
 	OPT_CHOICE(teacher, serve, HOST, "both", serve_words, "what a teacherd with this file offers to do"),
-	OPT_U32(teacher, threads, HOST, "0", 0, 4096, "threads", "threads of one teacherd; 0: all cores"),
+	OPT_U32(teacher, threads, HOST, "0", 0, 4096, "threads", "threads of one teacherd; 0: all processors that it may use"),
 
 	OPT_CHOICE(labels, kind, IDENTITY, "sampled", kind_words,
 	    "soft labels hold N draws from the teacher, its k most probable ids, or all ids"),
@@ -177,7 +177,7 @@ const struct config__option config__table[] = {
 	OPT_FLAG(trainer, recompute, TUNABLE, "false",
 	    "activation recomputation in backward: less memory, about a third more work, the same bits"),
 	OPT_U32(trainer, threads, TUNABLE, "0", 0, 4096, "threads",
-	    "threads of one rank; 0: cores / ranks of the host"),
+	    "threads of one rank; 0: its share of the processors that this host's ranks may use"),
 	OPT_U32(trainer, ranks, HOST, "1", 1, 1024, "ranks",
 	    "ranks that deploy starts with mpirun; trainerd itself uses the size that MPI reports"),
 	OPT_U64(trainer, checkpoint_every, TUNABLE, "100", 0, U53, NULL, "steps",

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpus/cpus.h"
+
 /* Multiply-adds of a part, roughly; most parts of a matrix; shortest side of a part. */
 #define PART_WORK (64 << 20)
 #define PARTS_MAX 256
@@ -236,7 +238,7 @@ cpu__open(struct kernels *k, const struct kernels_options *options, struct err_n
 		    openblas_get_parallel() == OPENBLAS_SEQUENTIAL ? "sequential" : "pthread");
 	pthread_once(&openblas_once, openblas_start);
 	k->small = CPU__SMALL;
-	k->threads = options->threads > 0 ? options->threads : omp_get_num_procs();
+	k->threads = options->threads > 0 ? options->threads : cpus_here();
 	k->vec = pick_vec();
 	return 0;
 }
