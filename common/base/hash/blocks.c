@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock/clock.h"
+#include "base/cpus/cpus.h"
 #include "base/file/file.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
@@ -32,44 +35,112 @@ struct hash_blocks {
 	_Atomic unsigned char *checked; /* [n] */
 };
 
-/* Reads size bytes of fd: *root, and sums (may be NULL) of its blocks. */
+/* A file that threads hash piece by piece. */
+struct hash_job {
+	int fd;
+	const char *path;
+	uint64_t size, n_pieces;
+	uint64_t *sums;			/* of blocks; may be NULL */
+	struct hash128 *pieces;		/* [n_pieces] */
+	atomic_uint_fast64_t next, done_bytes;
+	double said_s;			/* when progress was logged last; the first thread's */
+	pthread_mutex_t lock;		/* of rc and note: those of the first failure */
+	int rc;
+	struct err_note *note;
+};
+
+#define THREADS_MAX 64
+#define SAY_EVERY_S 5
+
+static int
+hash_piece(struct hash_job *j, uint64_t number, unsigned char *buf, bool says, struct err_note *note)
+{
+	uint64_t at = number * PIECE_BYTES, end = j->size - at < PIECE_BYTES ? j->size : at + PIECE_BYTES;
+	struct hash_state *h = hash_new();
+	int rc = 0;
+
+	if (h == NULL)
+		return err_note_set(note, ENOMEM, "%s", j->path);
+	for (uint64_t n, done; at < end; at += n) {
+		n = end - at < READ_BYTES ? end - at : READ_BYTES;
+		if ((rc = file_pread(j->fd, j->path, at, buf, n, note)) != 0)
+			break;
+		hash_update(h, buf, n);
+		for (uint64_t i = 0; j->sums != NULL && i < n; i += HASH_BLOCK_BYTES)
+			j->sums[(at + i) / HASH_BLOCK_BYTES] =
+			    hash_bytes64(buf + i, n - i < HASH_BLOCK_BYTES ? n - i : HASH_BLOCK_BYTES);
+		done = atomic_fetch_add(&j->done_bytes, n) + n;
+		if (says && clock_now_s() - j->said_s >= SAY_EVERY_S) {
+			j->said_s = clock_now_s();
+			log_info("file.hashing", "path=%s done=%.1f%% of_bytes=%" PRIu64, j->path, 100.0 * (double)done / (double)j->size,
+			    j->size);
+		}
+	}
+	j->pieces[number] = hash_digest(h);
+	hash_destroy(&h);
+	return rc;
+}
+
+static void
+hash_pieces(struct hash_job *j, bool says)
+{
+	unsigned char *buf = malloc(READ_BYTES);
+	struct err_note note = {.name = ""};
+	int rc = buf != NULL ? 0 : err_note_set(&note, ENOMEM, "%s", j->path);
+
+	for (uint64_t i; rc == 0 && (i = atomic_fetch_add(&j->next, 1)) < j->n_pieces;)
+		rc = hash_piece(j, i, buf, says, &note);
+	free(buf);
+	if (rc == 0)
+		return;
+	atomic_store(&j->next, j->n_pieces);
+	pthread_mutex_lock(&j->lock);
+	if (j->rc == 0) {
+		j->rc = rc;
+		if (j->note != NULL)
+			*j->note = note;
+	}
+	pthread_mutex_unlock(&j->lock);
+}
+
+static void *
+hash_thread(void *job)
+{
+	hash_pieces(job, false);
+	return NULL;
+}
+
+/*
+ * Reads size bytes of fd, with as many threads as there are processors and pieces: *root, and sums (may be NULL) of its blocks. A thread
+ * that cannot be started is not needed.
+ */
 static int
 hash_all(int fd, const char *path, uint64_t size, uint64_t *sums, struct hash128 *root, struct err_note *note)
 {
-	struct hash_state *h = hash_new(), *piece = hash_new();
-	unsigned char *buf = malloc(READ_BYTES);
-	int rc = 0;
+	struct hash_job j = {.fd = fd, .path = path, .size = size, .n_pieces = size / PIECE_BYTES + (size % PIECE_BYTES != 0),
+	    .sums = sums, .said_s = clock_now_s(), .note = note, .lock = PTHREAD_MUTEX_INITIALIZER};
+	int n = j.n_pieces > 1 ? cpus_here() : 1, started = 1;
+	struct hash_state *h = hash_new();
+	pthread_t threads[THREADS_MAX];
 
-	if (h == NULL || piece == NULL || buf == NULL) {
-		rc = err_note_set(note, ENOMEM, "%s", path);
+	if (h == NULL || (j.pieces = mem_alloc(j.n_pieces + 1, sizeof(j.pieces[0]))) == NULL) {
+		j.rc = err_note_set(note, ENOMEM, "%s", path);
 		goto out;
 	}
-	for (uint64_t at = 0, n; at < size; at += n) {
-		n = size - at < READ_BYTES ? size - at : READ_BYTES;
-		if ((rc = file_pread(fd, path, at, buf, n, note)) != 0)
-			goto out;
-		hash_update(piece, buf, n);
-		for (uint64_t i = 0; sums != NULL && i < n; i += HASH_BLOCK_BYTES)
-			sums[(at + i) / HASH_BLOCK_BYTES] = hash_bytes64(
-			    buf + i, n - i < HASH_BLOCK_BYTES ? n - i : HASH_BLOCK_BYTES);
-		if ((at + n) % PIECE_BYTES == 0 || at + n == size) {
-			struct hash128 one = hash_digest(piece);
-
-			hash_field(h, "piece", &one, sizeof(one));
-			hash_destroy(&piece);
-			if ((piece = hash_new()) == NULL) {
-				rc = err_note_set(note, ENOMEM, "%s", path);
-				goto out;
-			}
-		}
-	}
+	while (started < n && started < THREADS_MAX && (uint64_t)started < j.n_pieces &&
+	    pthread_create(&threads[started], NULL, hash_thread, &j) == 0)
+		started++;
+	hash_pieces(&j, true);
+	while (started > 1)
+		pthread_join(threads[--started], NULL);
+	for (uint64_t i = 0; i < j.n_pieces; i++)
+		hash_field(h, "piece", &j.pieces[i], sizeof(j.pieces[i]));
 	hash_field_u64(h, "size", size);
 	*root = hash_digest(h);
 out:
+	free(j.pieces);
 	hash_destroy(&h);
-	hash_destroy(&piece);
-	free(buf);
-	return rc;
+	return j.rc;
 }
 
 int

@@ -40,7 +40,10 @@ void hash_field_u64(struct hash_state *h, const char *name, uint64_t v);
 void hash_field_str(struct hash_state *h, const char *name, const char *s);
 struct hash128 hash_digest(const struct hash_state *h);
 
-/* hash_file - the hash over the xxh3-128 of each 64 MiB piece of a file, in order, and its length. Reads all of it. 0 or errno, note filled. */
+/*
+ * hash_file - the hash over the xxh3-128 of each 64 MiB piece of a file, in order, and its length. Reads all of it, with as many threads
+ * as processors, and logs every five seconds how much is done. 0 or errno, note filled.
+ */
 int hash_file(const char *path, struct hash128 *root, struct err_note *note);
 
 /*
