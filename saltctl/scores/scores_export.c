@@ -228,16 +228,39 @@ text_bytes(const struct export *x, int32_t id)
 	return x->bytes_of != NULL && (uint32_t)id < x->n_valid ? x->bytes_of[id] : 0;
 }
 
+/*
+ * Sequence i is the first of a part: no document goes on from the part before. The documents there that lie behind its last sequence are counted.
+ * Positions count through the sequences, so the part's first token is number i L.
+ */
+static void
+begin_part(struct export *x, uint64_t i, int32_t eod)
+{
+	uint64_t before = 0;
+
+	if (i > 0 && x->begin < i * x->L + 1)
+		end_document(x, i * x->L + 1);
+	for (uint64_t p = 0, first = 0; first < i; p++) {
+		first += corpus_n_windows(corpus_part(x->corpus, p), x->L);
+		before += corpus_info(corpus_part(x->corpus, p))->n_documents;
+	}
+	if (i > 0 && corpus_info(x->corpus)->n_documents > 0)
+		x->document = before;
+	x->begin = i * x->L;
+	if (x->tokens[0] == eod)
+		end_document(x, i * x->L + 1);
+}
+
 /* One sequence; have: loss and rank are its own. Its tokens 1 .. L are the targets. */
 static void
 take_sequence(struct export *x, uint64_t i, bool have)
 {
 	int32_t eod = corpus_info(x->corpus)->eod;
-	uint64_t first = i * x->L + 1, bytes = 0;
+	uint64_t first = i * x->L + 1, bytes = 0, window;
 	struct scores_row row;
 
-	if (x->documents.path[0] != '\0' && i == 0 && x->tokens[0] == eod)
-		end_document(x, 1);
+	corpus_at(x->corpus, x->L, i, &window);
+	if (x->documents.path[0] != '\0' && window == 0)
+		begin_part(x, i, eod);
 	for (uint32_t t = 0; t < x->L; t++) {
 		uint64_t n = have ? text_bytes(x, x->tokens[t + 1]) : 0;
 
@@ -265,7 +288,7 @@ take_sequence(struct export *x, uint64_t i, bool have)
 	x->n_tokens += row.tokens;
 }
 
-/* The end of the document that the last sequence ends in: its rest is shorter than a sequence. */
+/* The end of the document that the last sequence ends in: its rest is shorter than a sequence. Of a blend it ends with that sequence. */
 static int
 last_document(struct export *x)
 {
@@ -275,7 +298,7 @@ last_document(struct export *x)
 
 	if (x->documents.path[0] == '\0' || x->n_doc == 0)
 		return 0;
-	for (; rc == 0 && end < corpus_n_tokens(x->corpus) && two[1] != corpus_info(x->corpus)->eod; end++)
+	for (; rc == 0 && corpus_n_parts(x->corpus) == 1 && end < corpus_n_tokens(x->corpus) && two[1] != corpus_info(x->corpus)->eod; end++)
 		rc = corpus_window(x->corpus, CORPUS_SEQ_MAKE(CORPUS_TRAIN, end - 1), 1, two, &x->note);
 	if (rc == 0)
 		end_document(x, end);
