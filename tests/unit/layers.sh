@@ -38,7 +38,7 @@ rules() {
 	door ZeroMQ '(zmq|czmq|zmq_.*|zauth|zpoller)\.h' 'common/fabric/bus/|tests/unit/test_bus|tests/system/wrong_keys\.c'
 	door protobuf-c '(.*\.pb-c|protobuf-c/.*)\.h' 'common/fabric/wire/|tests/unit/test_wire|tests/replay/'
 	door LMDB 'lmdb\.h' 'common/data/cache/|tests/(unit|crash)/test_cache|bench/'
-	door 'BLAS, oneDNN and CUDA' '(cblas|openblas.*|lapacke|dnnl.*|oneapi/.*|cuda.*|cublas.*)\.h' 'common/engine/kernels/|bench/'
+	door 'BLAS, oneDNN and CUDA' '(cblas|openblas.*|lapacke|dnnl.*|oneapi/.*|cuda.*|cublas.*)\.h' 'common/engine/kernels/|tests/cuda_emu/|bench/'
 	door MPI 'mpi\.h' 'trainerd/comm_mpi\.c|bench/allreduce/'
 	door Jansson 'jansson\.h' 'common/base/json/'
 	door libyaml 'yaml\.h' 'common/fabric/config/'
