@@ -12,6 +12,18 @@
 #include "base/hash/hash.h"
 #include "engine/kernels/kernels_internal.h"
 
+/*
+ * KERNELS_MIRROR: the test runs the CUDA kernels on their emulation. It is slow, so there sizes are smaller, and one context does what
+ * FIXTURE_TEAMS of different numbers of threads do on the CPU: another order of the device's threads is another run (CUDA_EMU_SEED).
+ */
+#ifdef KERNELS_MIRROR
+#include "mirror.h"
+#define FIXTURE_MIRROR true
+#define FIXTURE_TEAMS 1
+#else
+#define FIXTURE_MIRROR false
+#define FIXTURE_TEAMS 3
+#endif
 #define FIXTURE_GUARD 37		/* floats; odd, so that no array is aligned by luck */
 #define FIXTURE_ROOMS 256
 
@@ -33,14 +45,24 @@ fixture_start(void)
 }
 
 static inline struct kernels *
-fixture_kernels(int threads)
+fixture_context(const struct kernels_options *options)
 {
+#ifdef KERNELS_MIRROR
+	return mirror_new(options->dtype == KERNELS_DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32);
+#else
 	struct kernels *k = NULL;
 	struct err_note note;
 
-	REQUIRE(kernels_new(&k, &(struct kernels_options){.dtype = KERNELS_DTYPE_FP32, .backend = KERNELS_BACKEND_OPENBLAS, .threads = threads}, &note) == 0);
+	REQUIRE(kernels_new(&k, options, &note) == 0);
 	k->small = 0;			/* small sizes go through the teams too */
 	return k;
+#endif
+}
+
+static inline struct kernels *
+fixture_kernels(int threads)
+{
+	return fixture_context(&(struct kernels_options){.dtype = KERNELS_DTYPE_FP32, .backend = KERNELS_BACKEND_OPENBLAS, .threads = threads});
 }
 
 /* n floats between two guards, until fixture_close(). */

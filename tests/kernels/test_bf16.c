@@ -111,7 +111,7 @@ operand_bytes(const struct operand *o)
 	do {												\
 		void *first_ = malloc(operand_bytes(out)), *before_ = malloc(operand_bytes(out));	\
 		memcpy(before_, (out)->data, operand_bytes(out));					\
-		for (int c_ = 0; c_ < N_THREADS; c_++) {						\
+		for (int c_ = 0; c_ < FIXTURE_TEAMS; c_++) {						\
 			struct kernels *k = contexts[c_];						\
 			memcpy((out)->data, before_, operand_bytes(out));				\
 			body;										\
@@ -144,7 +144,7 @@ linear(int64_t m, int64_t in, int64_t out, enum kernels_layout layout, bool add,
 	EACH_THREADS("linear_bwd_x", &dx, kernels_linear_bwd_x(k, &tdx, &td_y, &tw, layout, add));
 	check_result("linear_bwd_x", &dx, want, 2e-6);
 
-	for (int c = 0; c < N_THREADS; c++) {
+	for (int c = 0; c < FIXTURE_TEAMS; c++) {
 		memcpy(dw, dw0, (size_t)(out * in) * sizeof(float));
 		memcpy(db, db0, (size_t)out * sizeof(float));
 		kernels_linear_bwd_w(contexts[c], &tdw, &tdb, &td_y, &tx, layout, true);
@@ -229,7 +229,7 @@ stream(int64_t m, int64_t c, int64_t in)
 	int32_t *tokens = malloc((size_t)m * sizeof(*tokens));
 
 	kernels_linear_ref(want, act.f, w.f, b.f, m, in, c, KERNELS_IN_OUT, true);
-	for (int i = 0; i < N_THREADS; i++) {
+	for (int i = 0; i < FIXTURE_TEAMS; i++) {
 		memcpy(x, x0, (size_t)(m * c) * sizeof(float));
 		kernels_linear(contexts[i], &tx, &tact, &tw, &tb, KERNELS_IN_OUT, true);
 		check_close("stream: linear adds", x, want, m * c, 2e-6);
@@ -239,7 +239,7 @@ stream(int64_t m, int64_t c, int64_t in)
 	EACH_THREADS("stream: layernorm", &y, kernels_layernorm(k, &ty, mean, rstd, &tx, &tg, &tb, 1e-5f));
 	check_result("stream: layernorm", &y, y_ref, 2e-6);
 	kernels_layernorm_bwd_ref(dx_ref, dg_ref, db_ref, d_y.f, want, g.f, mean_ref, rstd_ref, true, m, c);
-	for (int i = 0; i < N_THREADS; i++) {
+	for (int i = 0; i < FIXTURE_TEAMS; i++) {
 		memcpy(dx, dx0, (size_t)(m * c) * sizeof(float));
 		memset(dg, 0, (size_t)c * sizeof(float));
 		memset(db, 0, (size_t)c * sizeof(float));
@@ -356,6 +356,11 @@ attention(int64_t b, int64_t t, int64_t h, int64_t kv, int64_t d, const struct k
 		kernels_rope_ref(&rspin, freq, b, t, starts, false);
 		check_result("rope", &turned, turned_ref, 1e-6);
 	}
+	if (FIXTURE_MIRROR) {
+		free(starts);
+		fixture_close("rope");
+		return;
+	}
 	EACH_THREADS("attention", &o, kernels_attention(k, &to, lse, &q, &key, &value, &with, b, t));
 	kernels_attention_ref(o_ref, lse_ref, &rq, &rk, &rv, &with, b, t);
 	/* on bf16 units probabilities are rounded before they weigh the values: 2^-9 of each */
@@ -433,7 +438,7 @@ labels(int64_t b, int64_t t, int64_t c, int64_t v)
 
 	for (int64_t i = 0; i < m; i++)
 		next[i] = below((int32_t)v);
-	for (int i = 0; i < N_THREADS; i++) {
+	for (int i = 0; i < FIXTURE_TEAMS; i++) {
 		kernels_output_label(contexts[i], &th, &tw, NULL, &spec, next, seqs, b, t, &out);
 		if (i == 0)
 			memcpy(first, loss[0], (size_t)m * sizeof(float));
@@ -552,6 +557,37 @@ params(struct kernels *k, int64_t out)
 	fixture_close("params");
 }
 
+/* What the CUDA kernels have, at sizes below and above a block's threads and columns. Of attention: RoPE. */
+static void
+mirrored(void)
+{
+	static const int64_t sizes[][3] = {{1, 1, 1}, {3, 5, 7}, {17, 33, 65}};
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		for (int form = 0; form < 8; form++)
+			linear(sizes[i][0], sizes[i][1], sizes[i][2], form & 1 ? KERNELS_OUT_IN : KERNELS_IN_OUT, form & 2, form & 4);
+	embed(31, 2, 17, 131, true);
+	embed(31, 1, 5, 1028, false);
+	for (int form = 0; form < 4; form++) {
+		norms(5, 7, form & 1, form & 2);
+		norms(67, 96, form & 1, form & 2);
+		norms(3, 1285, form & 1, form & 2);
+	}
+	stream(5, 7, 3);
+	stream(67, 97, 35);
+	norm_heads(67, 3, 10);
+	norm_heads(5, 2, 8);
+	pointwise(3);
+	pointwise(1031);
+	attention(2, 5, 3, 1, 4, NULL, 0);
+	attention(2, 33, 4, 2, 12, NULL, 9);
+	output_loss(41, 33, 131);
+	output_loss(7, 16, 1031);
+	labels(2, 5, 33, 517);
+	conversions(contexts[0]);
+	adamw_copy(contexts[0], 1027);
+}
+
 static void
 all_kernels(void)
 {
@@ -608,17 +644,21 @@ main(void)
 		enum kernels_dtype dtype;
 		bool everywhere;
 	} rows[] = {
+#ifdef KERNELS_MIRROR
+		{"cuda", KERNELS_BACKEND_AUTO, KERNELS_DTYPE_BF16, true},
+#else
 		{"openblas", KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_BF16, true},
 		{"onednn", KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_FP32, false},
 		{"onednn", KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_BF16, false},
+#endif
 	};
 
 	fixture_start();
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		const struct kernels_options options = {.backend = rows[i].backend, .dtype = rows[i].dtype, .threads = 1};
 		struct err_note note = {0};
-		struct kernels *here;
-		bool unsupported = kernels_new(&here, &options, &note) == ERR_UNSUPPORTED;
+		struct kernels *here = NULL;
+		bool unsupported = !FIXTURE_MIRROR && kernels_new(&here, &options, &note) == ERR_UNSUPPORTED;
 
 		kernels_destroy(&here);
 		if (unsupported && !rows[i].everywhere) {
@@ -631,16 +671,19 @@ main(void)
 			struct kernels_options o = options;
 
 			o.threads = thread_counts[c];
-			REQUIRE(kernels_new(&contexts[c], &o, &note) == 0);
-			contexts[c]->small = 0;
+			contexts[c] = fixture_context(&o);
 		}
 		dtype = kernels_dtype(contexts[0]);
 		CHECK(dtype == (rows[i].dtype == KERNELS_DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32));
-		all_kernels();
-		params(contexts[1], 601);
-		params(contexts[1], 4133);	/* wider than one part */
-		conversions(contexts[1]);
-		adamw_copy(contexts[1], 3 * 16384 - 77);
+		if (FIXTURE_MIRROR) {
+			mirrored();
+		} else {
+			all_kernels();
+			params(contexts[1], 601);
+			params(contexts[1], 4133);	/* wider than one part */
+			conversions(contexts[1]);
+			adamw_copy(contexts[1], 3 * 16384 - 77);
+		}
 		for (int c = 0; c < N_THREADS; c++)		/* every one of the shapes above has fast code */
 			CHECK(contexts[c]->n_slow == 0);
 		for (int c = 0; c < N_THREADS; c++)

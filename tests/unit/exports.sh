@@ -7,7 +7,7 @@ set -u
 
 # One line for each function without a caller: HEADER: NAME. Reads the folder it stands in.
 unused() {
-	find common client selectord teacherd trainerd saltctl -name '*.[ch]' 2>/dev/null | sort | xargs -r awk '
+	find common client selectord teacherd trainerd saltctl \( -name '*.[ch]' -o -name '*.cu' \) 2>/dev/null | sort | xargs -r awk '
 	FNR == 1 { comment = 0 }
 	{
 		line = $0

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * context - the table, the context, memory, transfers and events.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/kernels/cuda/cuda.h"
+extern "C" {
+#include "base/err/err.h"
+}
+
+#define MIN_MAJOR 8			/* compute capability: bf16 in mma.sync, cp.async */
+
+void
+cuda__check(cudaError_t rc, const char *what)
+{
+	if (rc != cudaSuccess)
+		log_fatal("kernels.cuda", "call=\"%s\" error=\"%s\"", what, cudaGetErrorString(rc));
+}
+
+/* ---- context ---- */
+
+static int
+device_of(struct kernels *k, struct err_note *note)
+{
+	struct cudaDeviceProp prop;
+	int n = 0, version = 0;
+	cudaError_t rc = cudaGetDeviceCount(&n);
+
+	if (rc != cudaSuccess || n == 0)
+		return err_expect(note, ERR_UNSUPPORTED, "CUDA", "a device and its driver", "%s", rc != cudaSuccess ? cudaGetErrorString(rc) : "no device");
+	if ((rc = cudaSetDevice(0)) != cudaSuccess || (rc = cudaGetDeviceProperties(&prop, 0)) != cudaSuccess ||
+	    (rc = cudaRuntimeGetVersion(&version)) != cudaSuccess)
+		return err_expect(note, ERR_LIBRARY, "CUDA", "device 0", "%s", cudaGetErrorString(rc));
+	if (prop.major < MIN_MAJOR)
+		return err_expect(note, ERR_UNSUPPORTED, "CUDA", "compute capability %d.0 or higher", "%s with %d.%d", MIN_MAJOR, prop.name, prop.major,
+		    prop.minor);
+	snprintf(k->describe, sizeof(k->describe), "CUDA %d.%d %.64s sm_%d%d %s", version / 1000, version % 1000 / 10, prop.name, prop.major,
+	    prop.minor, dtype_name(k->dtype));
+	return 0;
+}
+
+static int
+cuda_open(struct kernels *k, const struct kernels_options *, struct err_note *note)
+{
+	struct cuda *own = (struct cuda *)calloc(1, sizeof(*own));
+	cudaError_t error;
+	int rc;
+
+	if (own == NULL)
+		return err_note_set(note, ENOMEM, "kernels");
+	k->own = own;
+	k->threads = 1;
+	if ((rc = device_of(k, note)) != 0)
+		return rc;
+	if ((error = cudaStreamCreateWithFlags(&own->stream, cudaStreamNonBlocking)) != cudaSuccess)
+		return err_expect(note, ERR_LIBRARY, "CUDA", "a stream", "%s", cudaGetErrorString(error));
+	return cuda__matmul_open(k, note);
+}
+
+static void
+cuda_close(struct kernels *k)
+{
+	struct cuda *own = cuda_of(k);
+
+	if (own == NULL)
+		return;
+	if (own->stream != NULL)
+		cudaStreamSynchronize(own->stream);
+	cuda__matmul_close(k);
+	for (auto &slot : own->slots) {
+		if (slot.host == NULL)
+			continue;
+		cudaFreeHost(slot.host);
+		cudaFree(slot.device);
+		cudaEventDestroy(slot.sent);
+	}
+	for (auto &room : own->rooms)
+		cudaFree(room.p);
+	if (own->stream != NULL)
+		cudaStreamDestroy(own->stream);
+	free(own);
+	k->own = NULL;
+}
+
+/* ---- memory ---- */
+
+static void *
+cuda_alloc(struct kernels *k, size_t bytes)
+{
+	void *p;
+
+	if (cudaMalloc(&p, bytes > 0 ? bytes : 1) != cudaSuccess) {
+		(void)cudaGetLastError();		/* it would be found by the next launch */
+		return NULL;
+	}
+	CUDA_CALL(cudaMemsetAsync(p, 0, bytes > 0 ? bytes : 1, cuda_of(k)->stream));
+	return p;
+}
+
+static void
+cuda_free(struct kernels *, void *p)
+{
+	CUDA_CALL(cudaFree(p));
+}
+
+static void *
+cuda_host_alloc(struct kernels *, size_t bytes)
+{
+	void *p;
+
+	if (cudaMallocHost(&p, bytes > 0 ? bytes : 1) != cudaSuccess) {
+		(void)cudaGetLastError();
+		return NULL;
+	}
+	return memset(p, 0, bytes);
+}
+
+static void
+cuda_host_free(struct kernels *, void *p)
+{
+	CUDA_CALL(cudaFreeHost(p));
+}
+
+static void
+cuda_zero(struct kernels *k, void *p, size_t bytes)
+{
+	if (bytes > 0)
+		CUDA_CALL(cudaMemsetAsync(p, 0, bytes, cuda_of(k)->stream));
+}
+
+static void
+cuda_sync(struct kernels *k)
+{
+	CUDA_CALL(cudaStreamSynchronize(cuda_of(k)->stream));
+}
+
+static void
+cuda_transfer(struct kernels *k, enum kernels__transfer kind, void *to, const void *from, size_t bytes)
+{
+	static const cudaMemcpyKind kinds[] = {cudaMemcpyDeviceToDevice, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToHost};
+
+	if (bytes > 0)
+		CUDA_CALL(cudaMemcpyAsync(to, from, bytes, kinds[kind], cuda_of(k)->stream));
+	if (kind == KERNELS__UPLOAD || kind == KERNELS__DOWNLOAD)	/* the host may write, or read, its side now */
+		cuda_sync(k);
+}
+
+void
+cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes)
+{
+	cuda_transfer(k, KERNELS__DOWNLOAD, host, device, bytes);
+}
+
+const void *
+cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t bytes)
+{
+	struct cuda *own = cuda_of(k);
+	auto &s = own->slots[slot];
+
+	if (host == NULL || bytes == 0)
+		return NULL;
+	if (s.host != NULL)
+		CUDA_CALL(cudaEventSynchronize(s.sent));
+	else
+		CUDA_CALL(cudaEventCreateWithFlags(&s.sent, cudaEventDisableTiming));
+	if (bytes > s.bytes) {
+		if (s.host != NULL)
+			CUDA_CALL(cudaFreeHost(s.host));
+		CUDA_CALL(cudaFree(s.device));
+		CUDA_CALL(cudaMallocHost(&s.host, bytes));
+		CUDA_CALL(cudaMalloc(&s.device, bytes));
+		s.bytes = bytes;
+	}
+	memcpy(s.host, host, bytes);
+	CUDA_CALL(cudaMemcpyAsync(s.device, s.host, bytes, cudaMemcpyHostToDevice, own->stream));
+	CUDA_CALL(cudaEventRecord(s.sent, own->stream));
+	return s.device;
+}
+
+void *
+cuda__room(struct kernels *k, enum cuda_room room, size_t bytes)
+{
+	auto &r = cuda_of(k)->rooms[room];
+
+	if (bytes > r.bytes) {
+		CUDA_CALL(cudaFree(r.p));
+		r.p = NULL;
+		CUDA_CALL(cudaMalloc(&r.p, bytes));
+		r.bytes = bytes;
+	}
+	return r.p;
+}
+
+/* ---- events ---- */
+
+static int
+cuda_event_new(struct kernels *, void **event)
+{
+	return cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming) == cudaSuccess ? 0 : ENOMEM;
+}
+
+static void
+cuda_event_destroy(struct kernels *, void *event)
+{
+	CUDA_CALL(cudaEventDestroy((cudaEvent_t)event));
+}
+
+static void
+cuda_event_record(struct kernels *k, void *event)
+{
+	CUDA_CALL(cudaEventRecord((cudaEvent_t)event, cuda_of(k)->stream));
+}
+
+static bool
+cuda_event_done(struct kernels *, void *event)
+{
+	cudaError_t rc = cudaEventQuery((cudaEvent_t)event);
+
+	if (rc != cudaErrorNotReady)
+		cuda__check(rc, "cudaEventQuery");
+	return rc == cudaSuccess;
+}
+
+static void
+cuda_event_wait(struct kernels *, void *event)
+{
+	CUDA_CALL(cudaEventSynchronize((cudaEvent_t)event));
+}
+
+static bool
+cuda_bf16_units(char *units, size_t size)
+{
+	snprintf(units, size, "tensor cores");
+	return true;
+}
+
+const struct kernels_ops kernels__cuda = {
+    .bf16_units = cuda_bf16_units,
+    .open = cuda_open,
+    .close = cuda_close,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
+    .zero = cuda_zero,
+    .transfer = cuda_transfer,
+    .sync = cuda_sync,
+    .event_new = cuda_event_new,
+    .event_destroy = cuda_event_destroy,
+    .event_record = cuda_event_record,
+    .event_done = cuda_event_done,
+    .event_wait = cuda_event_wait,
+    .matmul = cuda__matmul,
+    .column_sums = cuda__column_sums,
+    .embed = cuda__embed,
+    .embed_bwd = cuda__embed_bwd,
+    .norm = cuda__norm,
+    .norm_bwd = cuda__norm_bwd,
+    .rmsnorm_heads = cuda__rmsnorm_heads,
+    .rmsnorm_heads_bwd = cuda__rmsnorm_heads_bwd,
+    .pointwise = cuda__pointwise,
+    .affine = cuda__affine,
+    .add_scaled = cuda__add_scaled,
+    .soft_cap = cuda__soft_cap,
+    .rope = cuda__rope,
+    .output_loss = cuda__output_loss,
+    .output_label = cuda__output_label,
+    .accumulate = cuda__accumulate,
+    .norm_blocks = cuda__norm_blocks,
+    .adamw = cuda__adamw,
+    .convert = cuda__convert,
+};

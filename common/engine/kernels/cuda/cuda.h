@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cuda - what the CUDA kernels share: their context, memory for a call, and how device code reads and writes numbers.
+ */
+#ifndef SALT_CUDA_H
+#define SALT_CUDA_H
+
+extern "C" {
+#include "base/log/log.h"
+#include "engine/kernels/kernels_internal.h"
+
+/* The table, for tests only: attention, attention_bwd and muon are NULL. */
+extern const struct kernels_ops kernels__cuda;
+}
+#include "engine/kernels/cuda/device.h"
+
+/* ---- host ---- */
+
+/* Host arrays of a call on the device. Each name has its own memory, which stays until the name is used again. */
+enum cuda_slot {
+	SLOT_TOKENS, SLOT_STARTS, SLOT_FREQ, SLOT_ORDER, SLOT_NEXT, SLOT_WEIGHT, SLOT_LOSS_WEIGHT, SLOT_OFFSETS, SLOT_IDS, SLOT_VALUES, SLOT_SEQS, N_SLOTS
+};
+/* Device memory of a call: contents last until the call ends. */
+enum cuda_room { ROOM_MAIN, ROOM_LOGITS, ROOM_GRADIENT, ROOM_ROWS, ROOM_IDS, ROOM_PRODUCT, N_ROOMS };
+
+struct cuda {
+	cudaStream_t stream;
+	void *lt;				/* matmul.cu's */
+	struct {
+		void *host, *device;
+		size_t bytes;
+		cudaEvent_t sent;		/* host may be written again */
+	} slots[N_SLOTS];
+	struct {
+		void *p;
+		size_t bytes;
+	} rooms[N_ROOMS];
+};
+
+static inline struct cuda *
+cuda_of(const struct kernels *k)
+{
+	return (struct cuda *)k->own;
+}
+
+/* cuda__check - ends the process when a call of CUDA failed. */
+void cuda__check(cudaError_t rc, const char *what);
+#define CUDA_CALL(call) cuda__check((call), #call)
+/* kernel<<<grid, block, 0, the context's stream>>>(...) */
+#define CUDA_RUN(k, kernel, grid, block, ...) cuda__check(cuda_launch(kernel, grid, block, 0, cuda_of(k)->stream, __VA_ARGS__), #kernel)
+
+/* cuda__upload - bytes of host memory, which may be reused at once, on the device; valid until the slot's next use. NULL for NULL. */
+const void *cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t bytes);
+void *cuda__room(struct kernels *k, enum cuda_room room, size_t bytes);
+void cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes);	/* waits */
+
+int cuda__matmul_open(struct kernels *k, struct err_note *note);
+void cuda__matmul_close(struct kernels *k);
+
+/* Blocks of `per` that n takes. */
+static inline unsigned
+cuda_blocks(int64_t n, int64_t per)
+{
+	return (unsigned)((n + per - 1) / per);
+}
+
+/* ---- the table's functions ---- */
+
+void cuda__matmul(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struct kernels__matrix *a, const struct kernels__matrix *b,
+    const struct kernels__matrix *c, const struct tensor *bias, bool add);
+void cuda__column_sums(struct kernels *k, float *sums, const struct tensor *x);
+void cuda__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe, int64_t m,
+    int64_t t, const int32_t *starts);
+void cuda__embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens, int64_t m,
+    int64_t t, const int32_t *starts);
+void cuda__norm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x, const struct tensor *g,
+    const struct tensor *b, float eps);
+void cuda__norm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
+    const struct tensor *x, const struct tensor *g, const float *mean, const float *rstd, bool add);
+void cuda__rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, const struct kernels_heads *x, const struct tensor *g,
+    float eps, int64_t m);
+void cuda__rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g, const struct kernels_heads *d_y,
+    const struct kernels_heads *x, const struct tensor *g, const float *rstd, int64_t m);
+void cuda__pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2], const struct tensor *const in[3], int64_t n);
+void cuda__affine(struct kernels *k, struct tensor *y, const struct tensor *x, float factor, float shift);
+void cuda__add_scaled(struct kernels *k, struct tensor *y, const struct tensor *x, const struct tensor *branch, float factor);
+void cuda__soft_cap(struct kernels *k, struct tensor *x, float cap);
+void cuda__accumulate(struct kernels *k, float *y, const float *x, int64_t n);
+void cuda__convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n);
+void cuda__rope(struct kernels *k, struct kernels_heads *x, const float *freq, float magnitude, int64_t b, int64_t t, const int32_t *starts,
+    bool inverse);
+void cuda__norm_blocks(struct kernels *k, const float *x, int64_t n, double *out);
+void cuda__adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
+    const struct kernels_adamw *a);
+void cuda__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
+    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);
+void cuda__output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
+    const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out);
+
+/* ---- device ---- */
+
+#define QUAD 4
+
+struct quad {
+	float f[QUAD];
+};
+
+/* Numbers in device memory, read as fp32. quads: 4 numbers from any multiple of 4 may be accessed at once. */
+struct view {
+	void *data;
+	bool bf16, quads;
+};
+
+/* stride: a multiple of which every row begins at; 0: one row. */
+static inline struct view
+view_of(const void *data, enum dtype dtype, int64_t stride)
+{
+	return view{const_cast<void *>(data), dtype == DTYPE_BF16, (uintptr_t)data % (QUAD * dtype_size(dtype)) == 0 && stride % QUAD == 0};
+}
+
+__device__ __forceinline__ float
+get(const struct view &v, int64_t i)
+{
+	return v.bf16 ? widen(((const uint16_t *)v.data)[i]) : ((const float *)v.data)[i];
+}
+
+__device__ __forceinline__ void
+put(const struct view &v, int64_t i, float f)
+{
+	if (v.bf16)
+		((uint16_t *)v.data)[i] = (uint16_t)narrow(f);
+	else
+		((float *)v.data)[i] = f;
+}
+
+/* Numbers i .. i + 3, of which n exist; the others are 0. */
+__device__ __forceinline__ struct quad
+get_quad(const struct view &v, int64_t i, int64_t n)
+{
+	struct quad q;
+
+	if (v.quads && n >= QUAD && v.bf16) {
+		words2 w = load_words<words2>((const uint16_t *)v.data + i);
+
+		for (int e = 0; e < QUAD; e++)
+			q.f[e] = widen(w.w[e / 2] >> e % 2 * 16 & 0xffff);
+	} else if (v.quads && n >= QUAD) {
+		words4 w = load_words<words4>((const float *)v.data + i);
+
+		for (int e = 0; e < QUAD; e++)
+			q.f[e] = float_of(w.w[e]);
+	} else {
+		for (int e = 0; e < QUAD; e++)
+			q.f[e] = e < n ? get(v, i + e) : 0;
+	}
+	return q;
+}
+
+__device__ __forceinline__ void
+put_quad(const struct view &v, int64_t i, int64_t n, const struct quad &q)
+{
+	if (v.quads && n >= QUAD && v.bf16) {
+		store_words((uint16_t *)v.data + i, words2{{narrow2(q.f[0], q.f[1]), narrow2(q.f[2], q.f[3])}});
+	} else if (v.quads && n >= QUAD) {
+		store_words((float *)v.data + i, words4{{bits_of(q.f[0]), bits_of(q.f[1]), bits_of(q.f[2]), bits_of(q.f[3])}});
+	} else {
+		for (int e = 0; e < QUAD && e < n; e++)
+			put(v, i + e, q.f[e]);
+	}
+}
+
+struct add_op {
+	template <typename T> __device__ __forceinline__ T operator()(T a, T b) const { return a + b; }
+};
+struct max_op {				/* NaN gives way, as in a < b ? b : a */
+	template <typename T> __device__ __forceinline__ T operator()(T a, T b) const { return a < b ? b : a; }
+};
+
+/*
+ * The sum (or maximum) over a block of up to 1024 threads, a multiple of WARP, in an order that depends on the number of threads only; all
+ * threads get it. room: [WARP] of shared memory, free again after the next barrier of the caller's.
+ */
+template <typename Op, typename T> __device__ __forceinline__ T
+reduced(T v, T *room, T none)
+{
+	int warps = (int)blockDim.x / WARP, lane = (int)threadIdx.x % WARP;
+
+	for (int by = WARP / 2; by > 0; by /= 2)
+		v = Op()(v, __shfl_xor_sync(ALL_LANES, v, by));
+	__syncthreads();			/* room may be read still by an earlier call */
+	if (lane == 0)
+		room[threadIdx.x / WARP] = v;
+	__syncthreads();
+	v = lane < warps ? room[lane] : none;
+	for (int by = WARP / 2; by > 0; by /= 2)
+		v = Op()(v, __shfl_xor_sync(ALL_LANES, v, by));
+	return v;
+}
+
+/* Place in its sequence of row m, counted from the begin of its document. */
+__device__ __forceinline__ int64_t
+position_of(const int32_t *starts, int64_t m, int64_t t)
+{
+	return m % t - (starts != NULL ? starts[m] : 0);
+}
+
+#endif

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * loss - the output layer and the mixed-target loss. Logits exist for a chunk of rows; a block of threads has one row. Losses of the rows go
+ * to the host, which sums them in row order in fp64.
+ */
+#include <math.h>
+
+#include "engine/kernels/cuda/rows.h"
+
+struct row {
+	double loss, hard, soft, entropy, weight, factor;	/* factor: the row's loss weight */
+	int64_t counted;
+	int32_t correct, soft_known;		/* no padding: rows are copied whole */
+};
+
+/* Device memory, and what else a row's block is given. offsets count from `first_id`. */
+struct loss_task {
+	float *logits;				/* [n, v], overwritten by its gradient */
+	uint16_t *narrow;			/* [n, v], the gradient in bf16; NULL: fp32 */
+	int64_t v, begin;			/* row 0 is row `begin` of the call */
+	const int32_t *next;
+	const float *weight;			/* NULL: all 0 */
+	const float *loss_weight;		/* NULL: all 1 */
+	const int64_t *offsets;
+	int64_t first_id;
+	const int32_t *ids;
+	const float *values, *dense;		/* dense: of this chunk */
+	float *saved;				/* logits at the ids */
+	int residual, token_weight;
+	bool grad;
+	float grad_scale, soft_cap;
+	struct row *rows;
+};
+
+__device__ __forceinline__ double
+xlogx(double x)
+{
+	return x > 0 ? x * log(x) : 0;
+}
+
+__device__ __forceinline__ float
+cap_slope(float z, float cap)
+{
+	return cap > 0 ? 1 - z / cap * (z / cap) : 1;
+}
+
+/* Log-sum-exp of the row; the sum is of fp32 terms. top: their maximum. */
+__device__ __forceinline__ double
+row_lse(const float *z, int64_t v, float top, double *room)
+{
+	float sum = 0;
+
+	for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS)
+		sum += row_exp(z[i] - top);
+	return (double)top + log(reduced<add_op>((double)sum, room, 0.0));
+}
+
+__global__ static void
+row_losses(struct loss_task a)
+{
+	CUDA_SHARED(float, room, WARP);
+	CUDA_SHARED(double, wide, WARP);
+	CUDA_SHARED(int, counts, WARP);
+	int64_t m = a.begin + blockIdx.x, v = a.v, n = 0, at = 0;
+	float *z = a.logits + (int64_t)blockIdx.x * v, *saved, top, z_y;
+	uint16_t *narrowed = a.narrow != NULL ? a.narrow + (int64_t)blockIdx.x * v : NULL;
+	const float *dense = a.dense != NULL ? a.dense + (int64_t)blockIdx.x * v : NULL;
+	int32_t y = a.next[m];
+	double w = a.weight != NULL ? (double)a.weight[m] : 0, lse, lse_tail = 0, soft = 0, entropy = 0, t_y = 0, at_next = 0, tail = 0, scale = 1;
+	double loss_weight = a.loss_weight != NULL ? (double)a.loss_weight[m] : 1, g = (double)a.grad_scale * loss_weight, log_p, factor = 1;
+	bool known = w > 0, listed = false;
+	int before = 0;
+
+	if (y == KERNELS_NO_TARGET || loss_weight == 0) {
+		for (int64_t i = threadIdx.x; i < v && a.grad; i += ROW_THREADS) {
+			z[i] = 0;
+			if (narrowed != NULL)
+				narrowed[i] = 0;
+		}
+		if (threadIdx.x == 0)
+			a.rows[m] = row{};
+		return;
+	}
+	top = cap_and_max(z, v, v, a.soft_cap, room);
+	z_y = z[y];
+	for (int64_t i = threadIdx.x; i < y; i += ROW_THREADS)
+		before += z[i] >= top;
+	before = reduced<add_op>(before, counts, 0);
+	lse = row_lse(z, v, top, wide);
+	if (known && dense == NULL) {
+		double sum = 0;
+
+		at = a.offsets[m] - a.first_id;
+		n = a.offsets[m + 1] - a.offsets[m];
+		for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
+			sum += (double)a.values[at + i];
+		sum = reduced<add_op>(sum, wide, 0.0);
+		tail = sum < 1 ? 1 - sum : 0;
+		if (a.residual == KERNELS_RESIDUAL_TRUE_TOKEN)
+			at_next = tail;
+		else if (a.residual != KERNELS_RESIDUAL_GHOST && sum > 0)
+			scale = 1 / sum;
+		else if (a.residual != KERNELS_RESIDUAL_GHOST)
+			at_next = 1;			/* nothing to renormalise: all mass at y */
+		if (a.residual != KERNELS_RESIDUAL_GHOST || n >= v)
+			tail = 0;
+	}
+	saved = a.saved + at;
+	/* The kept ids leave the row, so that sums over the row are of the others. All threads are past their last read of z. */
+	for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS) {
+		saved[i] = z[a.ids[at + i]];
+		z[a.ids[at + i]] = -INFINITY;
+	}
+	__syncthreads();
+	if (tail > 0) {
+		float here = -INFINITY;
+
+		for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS)
+			here = max_op()(here, z[i]);
+		lse_tail = row_lse(z, v, reduced<max_op>(here, room, -INFINITY), wide);
+	}
+	if (known) {
+		int found = 0;
+
+		for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS) {
+			double q = (double)a.values[at + i] * scale;
+
+			if (a.ids[at + i] == y) {	/* one class: the kept mass and the tail put there */
+				q += at_next;
+				t_y = q;
+				found = 1;
+			}
+			if (q != 0) {
+				soft += q * (lse - (double)saved[i]);
+				entropy -= xlogx(q);
+			}
+		}
+		for (int64_t i = threadIdx.x; i < v && dense != NULL; i += ROW_THREADS) {
+			double q = (double)dense[i];
+
+			if (i == y) {
+				t_y = q;
+				found = 1;
+			}
+			if (q != 0) {
+				soft += q * (lse - (double)z[i]);
+				entropy -= xlogx(q);
+			}
+		}
+		soft = reduced<add_op>(soft, wide, 0.0);
+		entropy = reduced<add_op>(entropy, wide, 0.0);
+		t_y = reduced<add_op>(t_y, wide, 0.0);
+		listed = reduced<add_op>(found, counts, 0) > 0;
+		log_p = (double)z_y - lse;
+		if (!listed && at_next > 0) {
+			t_y = at_next;
+			soft += at_next * (lse - (double)z_y);
+			entropy -= xlogx(at_next);
+		}
+		if (tail > 0) {
+			soft += tail * (lse - lse_tail);
+			entropy -= xlogx(tail);
+			if (!listed) {
+				t_y = tail;
+				log_p = lse_tail - lse;
+			}
+		}
+		if (a.token_weight == KERNELS_TOKEN_WEIGHT_TEACHER_CONFIDENCE)
+			factor = t_y < 1 ? t_y : 1;
+		else if (a.token_weight == KERNELS_TOKEN_WEIGHT_MARGIN)
+			factor = t_y > exp(log_p) ? 1 - exp(log_p) / t_y : 0;
+		w *= factor;
+	}
+	if (threadIdx.x == 0) {
+		struct row r = {};
+
+		r.hard = r.loss = lse - (double)z_y;
+		r.factor = loss_weight;
+		r.counted = 1;
+		r.correct = z_y == top && before == 0;
+		if (known) {
+			r.soft_known = 1;
+			r.soft = soft;
+			r.entropy = entropy;
+			r.weight = w;
+			r.loss = (1 - w) * r.hard + w * soft;
+		}
+		a.rows[m] = r;
+	}
+	if (!a.grad)
+		return;
+
+	/* g (p - q), g = grad_scale times the row's loss weight, through the soft cap: outside of the ids, at the ids, at y. */
+	float mass = (float)(g * exp((double)top - lse)), ghost = (float)(-w * tail * g), soft_g = (float)(w * g);
+
+	for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS) {
+		float x = z[i], d = mass * row_exp(x - top);
+
+		if (tail > 0)
+			d += ghost * row_exp(x - (float)lse_tail);
+		if (dense != NULL && known)
+			d -= soft_g * dense[i];
+		z[i] = d * cap_slope(x, a.soft_cap);
+	}
+	__syncthreads();
+	for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
+		z[a.ids[at + i]] = (mass * row_exp(saved[i] - top) - (float)(w * g * ((double)a.values[at + i] * scale))) *
+		    cap_slope(saved[i], a.soft_cap);
+	__syncthreads();
+	if (threadIdx.x == 0)
+		z[y] -= (float)(g * ((1 - w) + w * at_next)) * cap_slope(z_y, a.soft_cap);
+	if (narrowed == NULL)
+		return;
+	__syncthreads();
+	for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS)
+		narrowed[i] = (uint16_t)narrow(z[i]);
+}
+
+/* What comes from outside: ids in range and ascending, a label where there is a weight. */
+static void
+check_targets(const struct kernels_targets *t, int64_t m, int64_t v)
+{
+	for (int64_t i = 0; i < m; i++) {
+		float w = t->weight != NULL ? t->weight[i] : 0;
+
+		if (t->next[i] == KERNELS_NO_TARGET || (t->loss_weight != NULL && t->loss_weight[i] == 0))
+			continue;
+		if (t->next[i] < 0 || t->next[i] >= v)
+			log_fatal("kernels.targets", "row=%lld next=%d vocab=%lld", (long long)i, (int)t->next[i], (long long)v);
+		if (!(w > 0) || t->dense != NULL)
+			continue;
+		if (t->offsets == NULL)
+			log_fatal("kernels.targets", "row=%lld weight=%g labels=none", (long long)i, (double)w);
+		for (int64_t at = t->offsets[i]; at < t->offsets[i + 1]; at++)
+			if (t->ids[at] < 0 || t->ids[at] >= v || (at > t->offsets[i] && t->ids[at] <= t->ids[at - 1]))
+				log_fatal("kernels.targets", "row=%lld id=%d vocab=%lld", (long long)i, (int)t->ids[at], (long long)v);
+	}
+}
+
+static void
+add_row(struct kernels_loss_sums *sums, const struct row *r)
+{
+	if (!r->counted)
+		return;
+	sums->loss += r->factor * r->loss;
+	sums->hard += r->factor * r->hard;
+	sums->loss_weight += r->factor;
+	sums->correct += r->correct;
+	sums->rows++;
+	if (r->soft_known) {
+		sums->soft += r->factor * r->soft;
+		sums->entropy += r->factor * r->entropy;
+		sums->kd_loss_weight += r->factor;
+		sums->weight += r->weight;
+		sums->kd_rows++;
+	}
+	if (!isfinite(r->loss))
+		sums->finite = false;
+}
+
+static void
+report_rows(struct kernels *k, const struct kernels_targets *targets, const struct row *device, int64_t m, struct kernels_loss_sums *sums)
+{
+	struct row part[64];
+
+	*sums = {};
+	sums->finite = true;
+	for (int64_t begin = 0, n; begin < m; begin += n) {
+		n = m - begin < 64 ? m - begin : 64;
+		cuda__fetch(k, part, device + begin, (size_t)n * sizeof(part[0]));
+		for (int64_t i = 0; i < n; i++) {
+			add_row(sums, &part[i]);
+			if (targets->row_loss != NULL)
+				targets->row_loss[begin + i] = (float)part[i].loss;
+			if (targets->row_hard != NULL)
+				targets->row_hard[begin + i] = (float)part[i].hard;
+		}
+	}
+}
+
+/* The targets of all rows on the device. */
+static struct loss_task
+task_of(struct kernels *k, const struct kernels_targets *t, int64_t m, int64_t v, float grad_scale, float soft_cap, bool grad)
+{
+	bool sparse = t->offsets != NULL && t->dense == NULL;
+	int64_t n_ids = sparse ? t->offsets[m] - t->offsets[0] : 0;
+	struct loss_task a = {};
+
+	a.v = v;
+	a.residual = t->residual;
+	a.token_weight = t->token_weight;
+	a.grad = grad;
+	a.grad_scale = grad_scale;
+	a.soft_cap = soft_cap;
+	a.next = (const int32_t *)cuda__upload(k, SLOT_NEXT, t->next, (size_t)m * sizeof(*t->next));
+	a.weight = (const float *)cuda__upload(k, SLOT_WEIGHT, t->weight, (size_t)m * sizeof(*t->weight));
+	a.loss_weight = (const float *)cuda__upload(k, SLOT_LOSS_WEIGHT, t->loss_weight, (size_t)m * sizeof(*t->loss_weight));
+	if (sparse) {
+		a.first_id = t->offsets[0];
+		a.offsets = (const int64_t *)cuda__upload(k, SLOT_OFFSETS, t->offsets, (size_t)(m + 1) * sizeof(*t->offsets));
+		a.ids = (const int32_t *)cuda__upload(k, SLOT_IDS, t->ids + a.first_id, (size_t)n_ids * sizeof(*t->ids));
+		a.values = (const float *)cuda__upload(k, SLOT_VALUES, t->values + a.first_id, (size_t)n_ids * sizeof(*t->values));
+	}
+	a.saved = (float *)cuda__room(k, ROOM_IDS, (size_t)(n_ids + 1) * sizeof(*a.saved));
+	a.rows = (struct row *)cuda__room(k, ROOM_ROWS, (size_t)m * sizeof(*a.rows));
+	return a;
+}
+
+void
+cuda__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
+    const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
+{
+	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = chunk_rows(v, m);
+	bool grad = d_h != NULL, narrow = grad && k->dtype != DTYPE_F32;
+	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false, false}, w_t = {w_out->data, w_out->dtype, c, true, true};
+	struct loss_task a;
+
+	check_targets(targets, m, v);
+	a = task_of(k, targets, m, v, grad_scale, more->soft_cap, grad);
+	a.logits = (float *)cuda__room(k, ROOM_LOGITS, (size_t)(chunk * v) * sizeof(float));
+	a.narrow = narrow ? (uint16_t *)cuda__room(k, ROOM_GRADIENT, (size_t)(chunk * v) * sizeof(uint16_t)) : NULL;
+	for (a.begin = 0; a.begin < m; a.begin += chunk) {
+		int64_t n = m - a.begin < chunk ? m - a.begin : chunk;
+		struct kernels__matrix h_rows = {kernels__element(h->data, h->dtype, a.begin * c), h->dtype, c, false, false};
+		struct kernels__matrix z = {a.logits, DTYPE_F32, v, false, false}, d_z = z, d_z_t;
+		struct kernels__matrix to = {};
+
+		cuda__matmul(k, n, v, c, &h_rows, &w_t, &z, more->bias, false);
+		if (targets->dense != NULL)
+			a.dense = (const float *)cuda__upload(k, SLOT_VALUES, targets->dense + a.begin * v, (size_t)(n * v) * sizeof(float));
+		CUDA_RUN(k, row_losses, (unsigned)n, ROW_THREADS, a);
+		if (!grad)
+			continue;
+		if (narrow) {
+			d_z.data = a.narrow;
+			d_z.dtype = DTYPE_BF16;
+		}
+		to = {kernels__element(d_h->data, d_h->dtype, a.begin * c), d_h->dtype, c, false, false};
+		cuda__matmul(k, n, c, v, &d_z, &w, &to, NULL, false);
+		d_z_t = d_z;
+		d_z_t.trans = true;
+		to = {d_w->data, DTYPE_F32, c, false, false};
+		cuda__matmul(k, v, c, n, &d_z_t, &h_rows, &to, NULL, !more->overwrite || a.begin > 0);
+		if (more->d_bias != NULL) {
+			struct tensor all = {d_z.data, d_z.dtype, 2, {n, v}};
+
+			cuda__column_sums(k, (float *)more->d_bias->data, &all);
+		}
+	}
+	report_rows(k, targets, a.rows, m, sums);
+}

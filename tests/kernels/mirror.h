@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mirror - contexts of the CUDA kernels (common/engine/kernels/cuda) for tests that keep operands in host memory: each call copies its
+ * operands to the device and back. No attention and no Muon.
+ */
+#ifndef SALT_TESTS_KERNELS_MIRROR_H
+#define SALT_TESTS_KERNELS_MIRROR_H
+
+#include "engine/kernels/kernels_internal.h"
+
+/* mirror_new - a context; ends the process where there is no device. Free with kernels_destroy. */
+struct kernels *mirror_new(enum dtype dtype);
+
+#endif
