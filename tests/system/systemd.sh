@@ -72,6 +72,7 @@ silent() {
 }
 hold() {	# hold PID THREAD, until release
 	mkfifo "$scratch/leash"
+	: > held			# the word of the last one
 	python3 "$SOURCE/tests/system/manager.py" hold "$1" "$2" < leash > held 2>&1 & holder=$!
 	exec 7> leash
 	rm leash
