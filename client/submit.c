@@ -75,7 +75,10 @@ struct scratch {
 	double *bounds;			/* [N] */
 };
 
-/* ln(1 + b / a): a the sum of the corpus's ids' weights, b that of the model's other ids. Scaled apart: those may have all of the mass. */
+/*
+ * ln(1 + b / a), where a is the sum of the weights of the ids that the corpus has, and b that of the ids that only the model has. Each sum
+ * is scaled by its own maximum, because b may be nearly all of the probability mass, and a would underflow beside it.
+ */
 static double
 log_others(const struct reduction *r, const float *u, float top, double sum, double *weights)
 {

@@ -10,7 +10,7 @@
  * many milliseconds: where another process has the processor of one thread, the others keep theirs busy with waiting, and the scheduler
  * cannot give it to the thread that they wait for.
  */
-#define ENV_MAX 4096		/* variables; with more of them the program runs as it is */
+#define ENV_MAX 4096		/* environment variables; with more of them the spin limit is not set */
 #define SPIN "GOMP_SPINCOUNT=1000"
 
 __attribute__((no_sanitize("address", "thread", "undefined"))) void

@@ -29,8 +29,9 @@
 #define BLEND_PERIOD_MAX (UINT32_C(1) << 20)
 
 /*
- * blend_shares - weights as integers: the smallest period up to BLEND_PERIOD_MAX in which every weight's part of the sum is a whole
- * number (within 1e-6 of one); else BLEND_PERIOD_MAX, by largest remainders.
+ * blend_shares - weights as integers that add up to the period of the blend. The period is the smallest one, up to BLEND_PERIOD_MAX, for which
+ * every weight / (sum of the weights) * period is a whole number (within 1e-6); if there is none, it is BLEND_PERIOD_MAX, and the shares are
+ * rounded by largest remainders.
  * @weights  [n], n >= 1; @shares [n]
  * Returns 0; ERR_RANGE with *bad: the first weight that is not positive and finite, or is too small for one position in a period.
  */

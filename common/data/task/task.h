@@ -19,7 +19,8 @@
  * (HFLM._encode_pair): white space at the end of the context moves to the continuation; the tokens of the
  * context are encode(context), those of the continuation are encode(context + continuation) without as many
  * at the front. An empty context is the one token that begins a document. No token is put before a context
- * that is not empty. A sequence that is longer than the model's context loses tokens at its front.
+ * that is not empty. Of a sequence that is longer than the model's context the first
+ * tokens are left out.
  *
  * A struct task does not change once it is open; any thread may read it.
  */
