@@ -338,7 +338,7 @@ def main():
     p.add_argument("--pairs", type=pathlib.Path, help="minimal pairs that the runs of the claim are judged by")
     p.add_argument("--runs", type=pathlib.Path, default=SOURCE / "bench/study/runs")
     p.add_argument("--docs", type=pathlib.Path, default=SOURCE / "docs", help="where `tables` writes")
-    args = p.parse_args()
+    args = p.parse_intermixed_args()      # options may stand before the patterns
     if args.pairs and not args.pairs.is_file():
         p.error(f"--pairs: expected a file, found {args.pairs}")
     if args.verb == "run" and args.alone and not args.patterns:

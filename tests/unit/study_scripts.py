@@ -208,6 +208,12 @@ class Runner(WithFolder):
         self.assertIn("p100 is finished and was not judged by pairs; to run it again delete its file", self.run_cells(self.study(pairs=True), cell))
 
 
+    def test_options_before_patterns(self):
+        done = subprocess.run([sys.executable, SOURCE / "bench/study/study.py", "list", "--jobs", "1", "--runs", self.folder, "small/slm*"],
+                              capture_output=True, text=True)
+        self.assertEqual((done.returncode, [line.split()[0] for line in done.stdout.splitlines()]), (0, ["small/slm", "small/slm3"]), done.stderr)
+
+
 class Tables(WithFolder):
     def rows(self):
         s = self.study()
