@@ -55,7 +55,7 @@ for name in $names; do
 	case $name in
 	train* | share_of_ceiling* | kd_step_cost | muon_step_cost* | document_step_cost*) targets+=" bench_train" ;;
 	teacher | teacher_*) targets+=" bench_teacher" ;;
-	memory | rss_vs_plan) targets+=" bench_memory" ;;
+	memory | rss_vs_*) targets+=" bench_memory" ;;
 	*) targets+=" saltctl selectord teacherd trainerd"
 		case $name in
 		ranks* | busy*) targets+=" bench_ranks" ;;
@@ -84,7 +84,7 @@ for name in $names; do
 	train) run bench_train train ;;
 	train_* | share_of_ceiling* | kd_step_cost | muon_step_cost* | document_step_cost*) run bench_train "$name" --only "$name" ;;
 	teacher | teacher_*) run bench_teacher teacher ;;
-	memory | rss_vs_plan) "$build/bin/bench_memory" --threads "$threads" $tiny --json "$out/rss_vs_plan.json" ;;
+	memory | rss_vs_*) "$build/bin/bench_memory" --threads "$threads" $tiny --json "$out/rss_vs_plan.json" ;;
 	start | start_seconds) "$here/bench/start/start.sh" --build "$build" $tiny --json "$out/start_seconds.json" ;;
 	ranks | ranks_2x1_vs_1x2) "$here/bench/ranks/ranks.sh" --build "$build" $tiny --json "$out/ranks_2x1_vs_1x2.json" ;;
 	busy | busy_machine_share*) "$here/bench/busy/busy.sh" --build "$build" $tiny --json "$out/busy_machine_share.json" ;;

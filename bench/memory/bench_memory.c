@@ -4,10 +4,12 @@
  *
  *   bench_memory [--threads N] [--tiny] [--json FILE]
  *
- *   rss_vs_plan   GPT-2 124M, 4 x 256: RssAnon, looked at every millisecond over three steps, beside bytes a parameter + activations.
- *                 fp32: 16 bytes a parameter (weights, gradients, two moments); bf16: 18 (and the copy that computes).
- *                 Activations: model_session_plan.
+ *   rss_vs_plan         GPT-2 124M, 4 x 256: RssAnon, looked at every millisecond over three steps, beside bytes a parameter + activations.
+ *                       fp32: 16 bytes a parameter (weights, gradients, two moments); bf16: 18 (and the copy that computes).
+ *                       Activations: model_session_plan.
+ *   rss_vs_saltctl_plan, rss_vs_saltctl_plan_16   the same beside the sum that `saltctl plan` prints, and with 16 sequences, four micro-batches
  */
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,6 +18,7 @@
 #include <unistd.h>
 
 #include "bench/common/train.h"
+#include "saltctl/plan/price.h"
 
 static atomic_bool watching;
 static size_t most;			/* bytes; the watcher's until it is joined */
@@ -61,6 +64,49 @@ planned(const struct bench_shape *s, enum dtype dtype, bool recompute)
 	return bytes;
 }
 
+/* The sum of `saltctl plan`, bytes. */
+static double
+priced(const struct bench_train *t, int threads)
+{
+	const struct bench_shape *s = t->shape;
+	const struct optim_split split = optim_split_whole(step_model(t->step)->n_params);
+	const struct price_shape shape = {.model = &s->config, .n_params = step_model(t->step)->n_params, .dtype = kernels_dtype(t->kernels),
+	    .deterministic = true, .split = &split, .threads = threads, .batch = (uint64_t)s->batch, .micro_batch = (uint64_t)s->micro_batch,
+	    .lanes = (uint64_t)s->lanes, .context = (uint64_t)s->tokens};
+	double bytes[PRICE_MEMORY_ITEMS], sum = 0;
+	struct err_note note = {.name = ""};
+	int rc = price_memory(&shape, 1, bytes, &note);
+
+	if (rc != 0)
+		bench_fail("price_memory", rc, &note);
+	for (int i = 0; i < PRICE_MEMORY_ITEMS; i++)
+		sum += bytes[i];
+	return sum;
+}
+
+/* Steps of the shape: most has the most memory that there was, in bytes. */
+static void
+steps(struct bench_train *t, const struct bench_shape *shape, struct comm *comm, const struct bench_args *a)
+{
+	pthread_t watcher;
+
+	most = 0;
+	bench_train_open(t, shape, comm, KERNELS_DTYPE_AUTO, a->threads, OPTIM_ADAMW, 0);
+	atomic_store(&watching, true);
+	if (pthread_create(&watcher, NULL, watch, NULL) != 0)
+		bench_fail("watcher", EAGAIN, NULL);
+	for (int i = 0; i < a->rounds; i++)
+		bench_train_once(t, &t->kd);
+	atomic_store(&watching, false);
+	pthread_join(watcher, NULL);
+}
+
+static void
+against_plan(struct bench_results *r, const char *name, const struct bench_train *t, int threads)
+{
+	bench_row(r, name, (double)most / 1048576, "MiB", "saltctl plan, memory of a rank", priced(t, threads) / 1048576);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -68,7 +114,6 @@ main(int argc, char **argv)
 	struct bench_results *r;
 	struct comm *comm;
 	struct bench_train t;
-	pthread_t watcher;
 	double per_param, plan;
 	size_t activations;
 	char peer[96];
@@ -76,25 +121,21 @@ main(int argc, char **argv)
 	bench_args(&a, argc, argv);
 	if (comm_init(&comm, NULL, NULL) != 0)
 		return 70;
-	bench_train_open(&t, bench_shape("gpt2_124m", a.tiny), comm, KERNELS_DTYPE_AUTO, a.threads, OPTIM_ADAMW, 0);
-	atomic_store(&watching, true);
-	if (pthread_create(&watcher, NULL, watch, NULL) != 0)
-		return 71;
-	for (int i = 0; i < a.rounds; i++)
-		bench_train_once(&t, &t.kd);
-	atomic_store(&watching, false);
-	pthread_join(watcher, NULL);
-
+	r = bench_results_new();
+	steps(&t, bench_shape("gpt2_124m", a.tiny), comm, &a);
 	per_param = kernels_dtype(t.kernels) == DTYPE_F32 ? 16 : 18;
 	activations = planned(t.shape, kernels_dtype(t.kernels), false);
 	plan = per_param * (double)step_model(t.step)->n_params + (double)activations;
 	snprintf(peer, sizeof(peer), "%g bytes a parameter + activations, %s", per_param, dtype_name(kernels_dtype(t.kernels)));
-	r = bench_results_new();
 	bench_row(r, "rss_vs_plan", (double)most / 1048576, "MiB", peer, plan / 1048576);
+	against_plan(r, "rss_vs_saltctl_plan", &t, a.threads);
 	printf("  %lld parameters; activations, MiB: fp32 %.1f, recomputed %.1f; bf16 %.1f, recomputed %.1f\n",
 	    (long long)step_model(t.step)->n_params, (double)planned(t.shape, DTYPE_F32, false) / 1048576,
 	    (double)planned(t.shape, DTYPE_F32, true) / 1048576, (double)planned(t.shape, DTYPE_BF16, false) / 1048576,
 	    (double)planned(t.shape, DTYPE_BF16, true) / 1048576);
+	bench_train_close(&t);
+	steps(&t, bench_shape("gpt2_124m_16", a.tiny), comm, &a);
+	against_plan(r, "rss_vs_saltctl_plan_16", &t, a.threads);
 	bench_train_close(&t);
 	comm_finalize(&comm);
 	return bench_results_end(&r, a.json);

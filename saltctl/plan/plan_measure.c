@@ -274,7 +274,7 @@ enough_memory(const struct plan *p, struct err_note *note)
 
 	if ((rc = price_memory(&p->shape, 1, bytes, note)) != 0)
 		return rc;
-	need = bytes[PRICE_ACTIVATIONS] + n * 16 + (p->shape.dtype != DTYPE_F32 ? n * (double)dtype_size(p->shape.dtype) : 0);
+	need = bytes[PRICE_ACTIVATIONS] + bytes[PRICE_PRODUCTS] + n * 16 + (p->shape.dtype != DTYPE_F32 ? n * (double)dtype_size(p->shape.dtype) : 0);
 	has = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 	if (need <= 0.9 * has)
 		return 0;

@@ -18,6 +18,7 @@ static const struct {
 	[PRICE_SCRATCH] = {"scratch", "received gradients"},
 	[PRICE_MUON] = {"muon", "Newton-Schulz"},
 	[PRICE_ACTIVATIONS] = {"activations", "activations"},
+	[PRICE_PRODUCTS] = {"products", "logits, repacked weights"},
 	[PRICE_ROWS] = {"rows", "rows and labels ahead"},
 };
 

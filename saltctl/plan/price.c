@@ -86,6 +86,27 @@ largest(const struct optim_split *split, int n_ranks, bool masters, double *own,
 	}
 }
 
+/*
+ * What products keep: the memory of the output layer's loss, and in bf16 a repacked copy of each weight that is multiplied by twice with the same
+ * values, where several micro-batches or recomputed layers do that all of them, else the output layer's. A weight that is not kept is repacked for
+ * its product: the largest of a layer.
+ */
+static double
+products(const struct price_shape *s, double rows)
+{
+	const struct model_config *m = s->model;
+	int64_t tokens = (int64_t)(s->micro_batch * s->context);
+	double bytes = (double)kernels_output_bytes(s->dtype, tokens, m->vocab_size, m->logit_cap > 0, s->threads);
+	double qkv = (double)((m->n_heads + 2 * m->n_kv_heads) * m->head_dim), width = (double)m->d_model, wide = (double)m->d_ff;
+	double output = width * (double)m->vocab_size;
+
+	if (s->dtype == DTYPE_F32)
+		return bytes;
+	if (s->recompute || rows > (double)s->micro_batch)
+		return bytes + 2 * model_product_params(m);
+	return bytes + 2 * (output + width * (wide > qkv ? wide : qkv));
+}
+
 int
 price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY_ITEMS], struct err_note *note)
 {
@@ -107,6 +128,7 @@ price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY
 	bytes[PRICE_GRADIENTS] = 4 * n * (s->deterministic ? 1 + log2_of(s->lanes / (uint64_t)n_ranks) : 1);
 	bytes[PRICE_SCRATCH] = n_ranks > 1 && s->deterministic ? 4 * (double)scratch(s->split, n_ranks) : 0;
 	bytes[PRICE_ACTIVATIONS] = (double)session;
+	bytes[PRICE_PRODUCTS] = products(s, rows);
 	bytes[PRICE_ROWS] = PRICE_STEPS_AHEAD * (4 * (tokens + rows) + (s->label_entries > 0 ?
 	    tokens * (8 + 8 * s->label_entries) : 0));
 	return 0;

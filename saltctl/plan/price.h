@@ -28,6 +28,7 @@ enum price_memory_item {
 	PRICE_SCRATCH,
 	PRICE_MUON,			/* what Newton-Schulz works in */
 	PRICE_ACTIVATIONS,		/* model_session_plan of one micro-batch */
+	PRICE_PRODUCTS,			/* logits and their gradient, and in bf16 the repacked weights */
 	PRICE_ROWS,			/* tokens and labels of PRICE_STEPS_AHEAD steps */
 	PRICE_MEMORY_ITEMS
 };

@@ -25,7 +25,7 @@ has "$scratch/train.json" train_gpt2_124m_bf16 share_of_ceiling train_small_bf16
 "$BIN/bench_teacher" --tiny --rounds 1 --json "$scratch/teacher.json" > /dev/null || fail bench_teacher
 has "$scratch/teacher.json" teacher_label_vs_forward teacher_label_vs_torch
 "$BIN/bench_memory" --tiny --json "$scratch/memory.json" > /dev/null || fail bench_memory
-has "$scratch/memory.json" rss_vs_plan
+has "$scratch/memory.json" rss_vs_plan rss_vs_saltctl_plan rss_vs_saltctl_plan_16
 busy=busy
 [ "$(nproc)" -ge 2 ] || busy=		# it takes two processors
 for name in ranks feed start allreduce labels angle teachers client $busy; do

@@ -37,7 +37,7 @@ memory(void)
 	/* 8 blocks of parameters, 16 sequences of 10 tokens, 8 lanes. */
 	const struct optim_split whole = optim_split_whole(8 * BLOCK);
 	struct price_shape s = {.model = &tiny, .split = &whole, .n_params = 8 * BLOCK, .dtype = DTYPE_F32, .deterministic = true, .batch = 16, .micro_batch = 2,
-	    .lanes = 8, .context = 10, .label_entries = 3};
+	    .lanes = 8, .context = 10, .threads = 2, .label_entries = 3};
 	struct model_session_options o = {.max_batch = 2, .max_tokens = 10, .training = true};
 	double b[PRICE_MEMORY_ITEMS];
 	size_t session;
@@ -50,6 +50,7 @@ memory(void)
 	CHECK(b[PRICE_SCRATCH] == 0);
 	CHECK(model_session_plan(&tiny, DTYPE_F32, &o, &session, NULL) == 0 && b[PRICE_ACTIVATIONS] == (double)session);
 	CHECK(b[PRICE_ROWS] == 6 * (4 * 16 * 11 + 16 * 10 * (8 + 24)));
+	CHECK(b[PRICE_PRODUCTS] == 4.0 * 100 * (20 + 2));	/* logits of a micro-batch, and a row for each of two threads */
 	CHECK(price_memory(&s, 4, b, NULL) == 0);
 	CHECK(b[PRICE_MASTERS] == 4.0 * 524288);
 	CHECK(b[PRICE_MOMENTS] == 8.0 * 131072);
@@ -64,6 +65,14 @@ memory(void)
 	CHECK(b[PRICE_COPY] == 2.0 * 524288);
 	CHECK(b[PRICE_GRADIENTS] == 4.0 * 524288);
 	CHECK(b[PRICE_ROWS] == 6 * 4 * 4 * 11);
+	/* The rounded gradient, and the matrices of the layer (8 x 24, 8 x 8, 8 x 32, 32 x 8) and of the output, repacked. */
+	CHECK(b[PRICE_PRODUCTS] == 4.0 * 100 * (20 + 2) + 2.0 * 100 * 20 + 2.0 * (8 * 24 + 8 * 8 + 2 * 8 * 32 + 8 * 100));
+	s.micro_batch = 4;			/* one a step: the output layer's, and the largest for its product */
+	CHECK(price_memory(&s, 4, b, NULL) == 0);
+	CHECK(b[PRICE_PRODUCTS] == 4.0 * 100 * (40 + 2) + 2.0 * 100 * 40 + 2.0 * (8 * 100 + 8 * 32));
+	s.recompute = true;
+	CHECK(price_memory(&s, 4, b, NULL) == 0);
+	CHECK(b[PRICE_PRODUCTS] == 4.0 * 100 * (40 + 2) + 2.0 * 100 * 40 + 2.0 * (8 * 24 + 8 * 8 + 2 * 8 * 32 + 8 * 100));
 	s.context = 17;
 	CHECK(price_memory(&s, 1, b, NULL) == ERR_RANGE);
 }

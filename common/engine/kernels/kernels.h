@@ -407,6 +407,12 @@ struct kernels_labels {
 void kernels_output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out);
 
+/*
+ * kernels_output_bytes - the memory that kernels_output_loss with gradients works in, kept until the context ends: logits of some rows, and in bf16
+ * their rounded gradient. rows: of the largest call.
+ */
+size_t kernels_output_bytes(enum dtype dtype, int64_t rows, int64_t vocab, bool soft_cap, int threads);
+
 /* ---- the optimiser's arithmetic, on flat fp32 ranges ---- */
 
 /* y += x, n elements: the tree of gradient sums consists of these. */

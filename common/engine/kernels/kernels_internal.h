@@ -21,6 +21,7 @@ struct kernels__matrix {
 	int64_t ld;
 	bool trans;
 	bool keep;			/* B only: a weight of forward, whose repacked form may be kept (kernels_params) */
+	bool again;			/* with keep: the caller multiplies by it again before its values change */
 };
 
 /*

@@ -243,6 +243,9 @@ void model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t
  */
 double model_flops_per_token(const struct model_config *cfg, int64_t t);
 
+/* model_product_params - those parameters: of the matrices that are multiplied by. */
+double model_product_params(const struct model_config *cfg);
+
 /* ---- sessions ---- */
 
 /*

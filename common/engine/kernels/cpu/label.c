@@ -213,7 +213,7 @@ cpu__output_label(struct kernels *k, const struct tensor *h, const struct tensor
 		int64_t n = m - begin < chunk ? m - begin : chunk;
 
 		k->backend->matmul(k, n, v, c, &(struct kernels__matrix){kernels__element(h->data, h->dtype, begin * c), h->dtype, c, false},
-		    &(struct kernels__matrix){w_out->data, w_out->dtype, c, true, true}, &(struct kernels__matrix){logits, DTYPE_F32, v, false},
+		    &(struct kernels__matrix){w_out->data, w_out->dtype, c, true, true, chunk < m}, &(struct kernels__matrix){logits, DTYPE_F32, v, false},
 		    more->bias, false);
 #pragma omp parallel for num_threads(k->threads) schedule(dynamic, 4) if (k->threads > 1 && n * v > k->small)
 		for (int64_t i = 0; i < n; i++) {

@@ -32,6 +32,28 @@ cpu__logit_rows(int64_t v)
 	return rows < MIN_ROWS ? MIN_ROWS : rows > MAX_ROWS ? MAX_ROWS : rows;
 }
 
+/* Arrays that the output layer's loss works in, in floats: logits and work of each thread; the rows of d_z, in bf16 only, follow. */
+struct room {
+	int64_t chunk, span, work, floats;
+};
+
+static struct room
+room_of(enum dtype dtype, int64_t m, int64_t v, bool grad, bool soft_cap, int threads)
+{
+	bool narrow = grad && dtype != DTYPE_F32;
+	struct room r = {.chunk = cpu__min(cpu__logit_rows(v), m), .work = grad && soft_cap ? 2 * v : v};	/* a row of capped logits */
+
+	r.span = narrow ? cpu__min(CHUNKS * r.chunk, m) : r.chunk;
+	r.floats = r.chunk * v + threads * r.work + (narrow ? (r.span * v + 1) / 2 : 0);
+	return r;
+}
+
+size_t
+kernels_output_bytes(enum dtype dtype, int64_t rows, int64_t vocab, bool soft_cap, int threads)
+{
+	return sizeof(float) * (size_t)room_of(dtype, rows, vocab, true, soft_cap, threads).floats;
+}
+
 struct row {
 	double loss, hard, soft, entropy, weight;
 	double factor;			/* a, the row's loss weight */
@@ -280,21 +302,16 @@ void
 cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
 {
-	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = cpu__logit_rows(v);
-	bool grad = d_h != NULL;
+	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0];
+	bool grad = d_h != NULL, narrow = grad && k->dtype != DTYPE_F32;
+	const struct room memory = room_of(k->dtype, m, v, grad, more->soft_cap > 0, k->threads);
+	const int64_t chunk = memory.chunk, room = memory.work;
+	int64_t span = memory.span, done = 0;		/* rows of a backward product; the first that none has had */
 	struct row rows[MAX_ROWS];
-	bool narrow = grad && k->dtype != DTYPE_F32;
-	int64_t span, done = 0;		/* rows of a backward product; the first that none has had */
-	int64_t room = grad && more->soft_cap > 0 ? 2 * v : v;		/* of a thread: work, and a row of capped logits */
-	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false, false}, w_t = {w_out->data, w_out->dtype, c, true, true};
+	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false}, w_t = {w_out->data, w_out->dtype, c, true, true, chunk < m};
 	struct kernels__matrix d_z = {NULL, k->dtype, v, false}, d_z_t;
-	float *logits, *work;
+	float *logits = cpu__scratch(k, (size_t)memory.floats), *work = logits + chunk * v;
 
-	chunk = chunk < m ? chunk : m;
-	span = narrow ? cpu__min(CHUNKS * chunk, m) : chunk;
-	/* logits, work of each thread, and in bf16 the gradient rounded for the two products that take it */
-	logits = cpu__scratch(k, (size_t)chunk * (size_t)v + (size_t)k->threads * (size_t)room + (narrow ? ((size_t)span * (size_t)v + 1) / 2 : 0));
-	work = logits + chunk * v;
 	d_z.data = narrow ? work + (int64_t)k->threads * room : logits;
 	*sums = (struct kernels_loss_sums){.finite = true};
 	for (int64_t begin = 0; begin < m; begin += chunk) {

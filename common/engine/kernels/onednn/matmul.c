@@ -253,7 +253,7 @@ pack_find(struct packs *p, const struct kernels__matrix *b, int64_t n, int64_t k
 
 /*
  * The repacked panels of b, made now if needed; NULL if b is not a parameter, or if once: it is used for the first time with
- * these values, and may never be again.
+ * these values, and nothing says that it will be again.
  */
 static const char *
 packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, bool once, size_t *panel_bytes)
@@ -504,7 +504,7 @@ onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 	if (ctx->dtype == DTYPE_BF16 && m >= PACK_SIDE && n >= PACK_SIDE && k >= PACK_SIDE)
 		strips = blocked(o, n, cpu__min(k, STRIP), &shallow);
 	if (b->keep)
-		panels = packed(ctx, b, n, k, &cut, strips && k <= STRIP, &panel_bytes);
+		panels = packed(ctx, b, n, k, &cut, strips && k <= STRIP && !b->again, &panel_bytes);
 	if (strips && panels == NULL)
 		multiply_strips(ctx, m, n, k, a, b, c, bias, add, &shallow);
 	else
