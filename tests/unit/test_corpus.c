@@ -385,6 +385,43 @@ npy(void)
 	corpus_destroy(&c);
 }
 
+static void
+write_shard(const char *name, uint32_t vocab, int32_t eod, int32_t id)
+{
+	struct corpus_writer_options o = {.vocab = vocab, .eod = eod};
+	struct corpus_writer *w;
+
+	REQUIRE(corpus_writer_new(&w, in_dir(name), &o, &note) == 0);
+	REQUIRE(corpus_writer_document(w, &id, 1, 1, &note) == 0 && corpus_writer_finish(w, NULL, &note) == 0);
+	corpus_writer_destroy(&w);
+}
+
+static void
+shard_states(void)
+{
+	static const char wrong[] = "{\"format\": \"saltfleet-corpus\", \"version\": 1, \"kind\": \"megatron\", \"dtype\": \"uint16\", \"n_tokens\": 3}";
+	static const char of_all[] = "{\"format\": \"saltfleet-corpus\", \"version\": 1, \"kind\": \"megatron\", \"dtype\": \"uint16\", \"n_tokens\": 4, "
+	    "\"vocab\": 999}";
+	struct corpus *c;
+
+	write_shard("eod_1", 200, 150, 1);
+	write_shard("eod_2", 200, 151, 2);
+	refused("shards with two end-of-document ids", in_dir("eod_*"), CORPUS_DTYPE_NONE, ERR_MISMATCH, "eod_2|150|eod_1|151");
+	write_shard("state_1", 200, 150, 1);
+	write_shard("state_2", 300, 150, 2);
+	refused("shards with two vocabularies", in_dir("state_*"), CORPUS_DTYPE_NONE, ERR_MISMATCH, "state_2|200|state_1|300");
+	REQUIRE(unlink(in_dir("state_2.json")) == 0);		/* a shard that states nothing takes the others' */
+	REQUIRE(corpus_open(&c, in_dir("state_*"), &note) == 0);
+	CHECK(corpus_info(c)->vocab == 200 && corpus_info(c)->eod == 150 && corpus_info(c)->n_bytes == 0 && corpus_info(c)->n_documents == 2);
+	corpus_destroy(&c);
+	spill(in_dir("state_2.json"), wrong, sizeof(wrong) - 1);
+	refused("a shard of another length", in_dir("state_*"), CORPUS_DTYPE_NONE, ERR_CORRUPT, "state_2.json|2 as in|3");
+	spill(in_dir("state_.json"), of_all, sizeof(of_all) - 1);
+	REQUIRE(corpus_open(&c, in_dir("state_*"), &note) == 0);	/* the pattern's own comes first */
+	CHECK(corpus_info(c)->vocab == 999);
+	corpus_destroy(&c);
+}
+
 /* A pattern means token files: not what saltctl wrote beside them, Megatron's by their indexes, no file twice. */
 static void
 patterns(void)
@@ -457,6 +494,8 @@ patterns(void)
 		}
 		snprintf(name, sizeof(name), "part%d_*", wide);
 		REQUIRE(corpus_open(&c, in_dir(name), &note) == 0);
+		CHECK(corpus_info(c)->vocab == o.vocab && corpus_info(c)->eod == 150 && corpus_info(c)->n_bytes == 7);
+		CHECK(corpus_limit_vocab(c, o.vocab - 1, &note) == ERR_MISMATCH);
 		CHECK(corpus_info(c)->n_documents == 7 && corpus_info(c)->dtype == (wide ? CORPUS_DTYPE_INT32 : CORPUS_DTYPE_UINT16));
 		CHECK(corpus_window(c, 0, 13, out, &note) == 0);
 		for (size_t i = 0; i < 7; i++)
@@ -465,6 +504,9 @@ patterns(void)
 	}
 	snprintf(name, sizeof(name), "part?_[0-2]_*");
 	refused("partitions of two types", in_dir(name), CORPUS_DTYPE_NONE, ERR_FORMAT, "part1_0_text_document.bin|megatron of uint16|part0_0|int32");
+
+	/* what a shard's own PREFIX.json states is compared with the others and with the shard */
+	shard_states();
 
 	/* more files than stay open; and one of them becomes another one */
 	memcpy(shard, header, sizeof(header));

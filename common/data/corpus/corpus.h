@@ -10,7 +10,8 @@
  * A PREFIX with * ? [ stands for all files of one kind that match, in name order with numbers by their value. Files that are known to be something else (text, gzip,
  * Parquet, ...) are refused by name; files that saltctl or a daemon wrote beside a corpus never match a pattern.
  * PREFIX.json (PREFIX without a trailing .bin or .idx, and without a pattern's part from its first * ? [ on) holds what the tokens do
- * not: vocabulary, tokenizer, bytes of text. Corpora written here always have one; for others it may be missing.
+ * not: vocabulary, tokenizer, bytes of text. Corpora written here always have one; for others it may be missing. A pattern without one of its own
+ * takes what its shards' PREFIX.json state; what two of them state must be equal.
  *
  * Documents end with one end-of-document token, which is trained on. Windows ignore document boundaries: window i of context L is tokens
  * [i*L, i*L + L] of the stream, L inputs and L targets; neighbouring windows share one token. A seq identifies a window and its corpus.

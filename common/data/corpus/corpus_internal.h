@@ -121,6 +121,10 @@ void corpus__documents_end(struct corpus__documents *d);
 int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,
     struct hash128 *out, struct err_note *note);
 
+/* corpus__agree - adds one, what is known of the part called name, to all, of the parts before; first is the first one's name. What both state must
+ * be equal (ERR_MISMATCH); what one of them states holds for all. */
+int corpus__agree(struct corpus_info *all, const char *first, const struct corpus_info *one, const char *name, struct err_note *note);
+
 /* list.c: the parts of a blend. open: fills c. counts: as corpus_counts. fingerprint: into c. */
 int corpus__list_open(struct corpus *c, const char *text, enum corpus_dtype stated, struct err_note *note);
 int corpus__list_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_note *note);

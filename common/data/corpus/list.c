@@ -35,27 +35,23 @@ read_part(const struct json *item, size_t i, const char **prefix, double *weight
 	return 0;
 }
 
-/* What two parts both know must be equal; what one of them knows holds for all. */
-static int
-agree(struct corpus *c, size_t i, struct err_note *note)
+int
+corpus__agree(struct corpus_info *all, const char *first, const struct corpus_info *one, const char *name, struct err_note *note)
 {
-	const struct corpus *first = c->members[0], *m = c->members[i];
-	struct corpus_info *all = &c->info;
-	const struct corpus_info *one = &m->info;
 	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
 
 	if (one->dtype != all->dtype)
 		return err_expect_at(note, ERR_MISMATCH, "%s", "type of the ids", "%s, as in %s: the parts of a blend store ids alike",
-		    "%s", m->stem, corpus_dtype_name(all->dtype), first->stem, corpus_dtype_name(one->dtype));
+		    "%s", name, corpus_dtype_name(all->dtype), first, corpus_dtype_name(one->dtype));
 	if (one->has_tokenizer && all->has_tokenizer && !hash_equal(one->tokenizer, all->tokenizer))
-		return err_expect_at(note, ERR_MISMATCH, "%s", "tokenizer", "%s, that of the parts before (%s)", "%s", m->stem,
-		    hash_hex(all->tokenizer, a), first->stem, hash_hex(one->tokenizer, b));
+		return err_expect_at(note, ERR_MISMATCH, "%s", "tokenizer", "%s, that of the parts before (%s)", "%s", name,
+		    hash_hex(all->tokenizer, a), first, hash_hex(one->tokenizer, b));
 	if (one->vocab != 0 && all->vocab != 0 && one->vocab != all->vocab)
-		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "%" PRIu32 ", that of the parts before (%s)", "%" PRIu32, m->stem,
-		    all->vocab, first->stem, one->vocab);
+		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "%" PRIu32 ", that of the parts before (%s)", "%" PRIu32, name,
+		    all->vocab, first, one->vocab);
 	if (one->eod >= 0 && all->eod >= 0 && one->eod != all->eod)
 		return err_expect_at(note, ERR_MISMATCH, "%s", "end-of-document id", "%" PRId32 ", that of the parts before (%s)", "%" PRId32,
-		    m->stem, all->eod, first->stem, one->eod);
+		    name, all->eod, first, one->eod);
 	if (one->has_tokenizer) {
 		all->has_tokenizer = true;
 		all->tokenizer = one->tokenizer;
@@ -90,7 +86,7 @@ open_parts(struct corpus *c, const struct json *root, enum corpus_dtype stated, 
 			c->info = c->members[0]->info;
 			c->info.kind = CORPUS_KIND_BLEND;
 			c->info.has_source = c->info.has_counts = false;
-		} else if ((rc = agree(c, i, note)) != 0) {
+		} else if ((rc = corpus__agree(&c->info, c->members[0]->stem, &c->members[i]->info, c->members[i]->stem, note)) != 0) {
 			return rc;
 		}
 	}

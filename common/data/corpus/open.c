@@ -282,32 +282,6 @@ is_side(const char *path)
 	return ours;
 }
 
-/* A match of a pattern: a file of tokens, or the tokens or the index of a Megatron corpus, which is opened once. */
-static int
-open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about,
-    struct err_note *note)
-{
-	char stem[CORPUS__PATH_MAX], other[CORPUS__PATH_MAX + 8], weights[CORPUS__PATH_MAX + 16];
-	bool is_bin = ends_with(path, ".bin"), is_idx = ends_with(path, ".idx");
-
-	if (strlen(path) >= sizeof(stem))
-		return err_note_set(note, ENAMETOOLONG, "%.60s...", path);
-	if (is_side(path))
-		return 0;
-	snprintf(stem, sizeof(stem), "%.*s", (int)strlen(path) - 4, path);
-	snprintf(other, sizeof(other), "%s%s", stem, is_bin ? ".idx" : ".bin");
-	snprintf(weights, sizeof(weights), "%s" CORPUS__WEIGHTS, stem);
-	if ((is_idx || is_bin) && exists(weights))
-		return err_expect(note, ERR_UNSUPPORTED, "%s", "shards without loss weights in a pattern (saltctl corpus merge makes one corpus of them "
-		    "and keeps their weights)", "%s", path, weights);
-	if (!is_idx && !(is_bin && exists(other)))
-		return open_foreign(c, path, stated, about, true, note);
-	for (size_t i = 0; is_idx && i < c->n_parts; i++)
-		if (strcmp(c->parts[i].file.path, other) == 0)
-			return 0;
-	return open_megatron(c, stem, note);
-}
-
 /*
  * Order of shards: runs of digits by their value, so that PREFIX_10 comes after PREFIX_9, all else byte by byte. Names that differ in leading
  * zeros alone are in byte order.
@@ -339,34 +313,19 @@ by_number(const void *a, const void *b)
 	return *x != *y ? (*x == '\0' ? -1 : 1) : strcmp(*first, *second);
 }
 
-static int
-open_pattern(struct corpus *c, const char *pattern, enum corpus_dtype stated, const struct corpus_info *about,
-    struct err_note *note)
+/* What the tokens do not state. whole: of all of them, not of some shards only. */
+static void
+states_of(struct corpus *c, const struct corpus_info *about, bool whole)
 {
-	glob_t found;
-	int rc = 0, g = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, &found);
-
-	if (g != 0) {
-		rc = err_expect(note,
-		    g == GLOB_NOMATCH	  ? ENOENT :
-			g == GLOB_NOSPACE ? ENOMEM :
-					    EACCES,
-		    "%s", "a pattern that matches token files, in folders that can be read", "", pattern);
-		goto out;
-	}
-	if (found.gl_pathc > FILES_MAX)
-		rc = err_expect(note, ERR_RANGE, "%s", "a pattern that matches at most %u files", "%zu",
-		    pattern, FILES_MAX, found.gl_pathc);
-	if (rc == 0)
-		qsort(found.gl_pathv, found.gl_pathc, sizeof(found.gl_pathv[0]), by_number);
-	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
-		rc = open_match(c, found.gl_pathv[i], stated, about, note);
-	if (rc == 0 && c->n_parts == 0)
-		rc = err_expect(note, ENOENT, "%s", "a pattern that matches token files",
-		    "only files that saltctl wrote beside them", pattern);
-out:
-	globfree(&found);
-	return rc;
+	if (whole && c->info.kind != CORPUS_KIND_MEGATRON)
+		c->info.n_documents = about->n_documents;
+	c->info.n_bytes = whole ? about->n_bytes : 0;
+	c->info.vocab = about->vocab;
+	c->info.eod = about->eod;
+	c->info.has_tokenizer = about->has_tokenizer;
+	c->info.tokenizer = about->tokenizer;
+	if (about->vocab > 0)
+		c->limit = about->vocab;
 }
 
 /* Compares PREFIX.json with the files. */
@@ -393,20 +352,108 @@ compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about
 		return err_expect_at(note, ERR_MISMATCH, "%s.json", "vocab",
 		    "at most 65,536, what the uint16 ids of %s can name", "%" PRIu32, c->stem,
 		    c->parts[0].file.path, about->vocab);
-	if (kind != CORPUS_KIND_MEGATRON)
-		c->info.n_documents = about->n_documents;
-	c->info.n_bytes = about->n_bytes;
-	c->info.vocab = about->vocab;
-	c->info.eod = about->eod;
-	c->info.has_tokenizer = about->has_tokenizer;
-	c->info.tokenizer = about->tokenizer;
+	states_of(c, about, true);
 	c->info.has_source = about->has_source;
 	c->info.source = about->source;
 	c->info.has_counts = about->has_counts;
 	c->info.has_weights = about->has_weights;
-	if (about->vocab > 0)
-		c->limit = about->vocab;
 	return 0;
+}
+
+/* Of a pattern: what the PREFIX.json of its shards state. */
+struct shards {
+	size_t n;			/* that have one */
+	char first[CORPUS__PATH_MAX];	/* its PREFIX */
+	struct corpus_info all;
+};
+
+/* A shard that has been opened as the last part of c, n_documents of it, with what its own PREFIX.json (shard) states. */
+static int
+add_shard(struct corpus *c, struct corpus *shard, enum corpus_kind kind, const struct corpus_info *about, uint64_t n_documents,
+    struct shards *shards, struct err_note *note)
+{
+	int rc;
+
+	shard->parts = &c->parts[c->n_parts - 1];
+	shard->info = (struct corpus_info){.kind = c->info.kind, .dtype = c->info.dtype, .n_tokens = shard->parts->n_tokens, .n_documents = n_documents};
+	if ((rc = compare(shard, kind, about, note)) != 0)
+		return rc;
+	if (shards->n++ > 0)
+		return corpus__agree(&shards->all, shards->first, &shard->info, shard->stem, note);
+	shards->all = shard->info;
+	snprintf(shards->first, sizeof(shards->first), "%s", shard->stem);
+	return 0;
+}
+
+/*
+ * A match of a pattern: a file of tokens, or the tokens or the index of a Megatron corpus, which is opened once. about: the pattern's own
+ * PREFIX.json; without one that of the shard counts.
+ */
+static int
+open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about, struct shards *shards,
+    struct err_note *note)
+{
+	char stem[CORPUS__PATH_MAX], other[CORPUS__PATH_MAX + 8], weights[CORPUS__PATH_MAX + 16];
+	bool is_bin = ends_with(path, ".bin"), is_idx = ends_with(path, ".idx");
+	struct corpus shard = {.stem = stem};
+	struct corpus_info mine;
+	uint64_t before = c->info.n_documents;
+	enum corpus_kind kind;
+	int rc;
+
+	if (strlen(path) >= sizeof(stem))
+		return err_note_set(note, ENAMETOOLONG, "%.60s...", path);
+	if (is_side(path))
+		return 0;
+	snprintf(stem, sizeof(stem), "%.*s", (int)strlen(path) - (is_idx || is_bin ? 4 : 0), path);
+	snprintf(other, sizeof(other), "%s%s", stem, is_bin ? ".idx" : ".bin");
+	snprintf(weights, sizeof(weights), "%s" CORPUS__WEIGHTS, stem);
+	if (about == NULL && (rc = corpus__about_read(&shard, &kind, &mine, note)) != 0)
+		return rc;
+	if ((is_idx || is_bin) && (exists(weights) || (shard.has_about && mine.has_weights)))
+		return err_expect(note, ERR_UNSUPPORTED, "%s", "shards without loss weights in a pattern (saltctl corpus merge makes one corpus of them "
+		    "and keeps their weights)", "%s", path, weights);
+	for (size_t i = 0; is_idx && i < c->n_parts; i++)
+		if (strcmp(c->parts[i].file.path, other) == 0)
+			return 0;
+	if (!is_idx && !(is_bin && exists(other)))
+		rc = open_foreign(c, path, stated, shard.has_about ? &mine : about, true, note);
+	else
+		rc = open_megatron(c, stem, note);
+	return rc != 0 || !shard.has_about ? rc : add_shard(c, &shard, kind, &mine, c->info.n_documents - before, shards, note);
+}
+
+static int
+open_pattern(struct corpus *c, const char *pattern, enum corpus_dtype stated, const struct corpus_info *about,
+    struct err_note *note)
+{
+	struct shards shards = {.n = 0};
+	glob_t found;
+	int rc = 0, g = glob(pattern, GLOB_ERR | GLOB_NOSORT, NULL, &found);
+
+	if (g != 0) {
+		rc = err_expect(note,
+		    g == GLOB_NOMATCH	  ? ENOENT :
+			g == GLOB_NOSPACE ? ENOMEM :
+					    EACCES,
+		    "%s", "a pattern that matches token files, in folders that can be read", "", pattern);
+		goto out;
+	}
+	if (found.gl_pathc > FILES_MAX)
+		rc = err_expect(note, ERR_RANGE, "%s", "a pattern that matches at most %u files", "%zu",
+		    pattern, FILES_MAX, found.gl_pathc);
+	if (rc == 0)
+		qsort(found.gl_pathv, found.gl_pathc, sizeof(found.gl_pathv[0]), by_number);
+	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
+		rc = open_match(c, found.gl_pathv[i], stated, about, &shards, note);
+	if (rc == 0 && c->n_parts == 0)
+		rc = err_expect(note, ENOENT, "%s", "a pattern that matches token files",
+		    "only files that saltctl wrote beside them", pattern);
+	if (rc == 0 && shards.n > 0)
+		states_of(c, &shards.all, shards.n == c->n_parts);
+out:
+	globfree(&found);
+	return rc;
 }
 
 /* Weights that PREFIX.json does not name would be of another build, and those of a format without documents of nothing. */
