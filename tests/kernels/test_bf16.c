@@ -158,6 +158,22 @@ linear(int64_t m, int64_t in, int64_t out, enum kernels_layout layout, bool add,
 	fixture_close("linear");
 }
 
+/* Logits are fp32: sums of several strips go where the bias was added once. */
+static void
+linear_to_fp32(int64_t m, int64_t in, int64_t out)
+{
+	struct operand x = drawn(m * in, 1), w = drawn(out * in, 1), b = drawn(out, 1);
+	float *y = room(m * out), *want = room(m * out);
+	struct tensor tx = matrix(&x, m, in), tw = matrix(&w, out, in), tb = vector(&b), ty = t2(y, m, out);
+
+	kernels_linear_ref(want, x.f, w.f, b.f, m, in, out, KERNELS_OUT_IN, false);
+	for (int c = 0; c < FIXTURE_TEAMS; c++) {
+		kernels_linear(contexts[c], &ty, &tx, &tw, &tb, KERNELS_OUT_IN, false);
+		check_close("linear to fp32", y, want, m * out, 2e-6);
+	}
+	fixture_close("linear to fp32");
+}
+
 static void
 embed(int64_t vocab, int64_t b, int64_t t, int64_t c, bool positions)
 {
@@ -603,6 +619,8 @@ all_kernels(void)
 	linear(70, 4133, 67, KERNELS_OUT_IN, true, true);	/* wide results of d_w and d_x */
 	linear(70, 67, 4133, KERNELS_IN_OUT, true, true);	/* d_x in two strips */
 	linear(4133, 67, 70, KERNELS_OUT_IN, false, true);	/* d_w in two strips */
+	linear_to_fp32(17, 33, 65);
+	linear_to_fp32(70, 4133, 67);				/* forward in two strips */
 	embed(101, 3, 67, 131, true);
 	embed(31, 2, 5, 2049, true);
 	embed(101, 3, 67, 131, false);
