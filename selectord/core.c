@@ -470,7 +470,10 @@ core__save_plan(struct core *c, const struct core_plan *plan)
 
 /* ---- messages ---- */
 
-/* A message that this peer had no right to: counted, logged, refused. After CORE_MISUSE_MAX of them the peer is gone. */
+/*
+ * A message that this peer had no right to: counted, logged, refused. After CORE_MISUSE_MAX of them the peer
+ * is gone.
+ */
 static void
 misuse(struct core *c, struct core_peer *p, enum wire_type type, const char *expected, const char *found)
 {
@@ -541,8 +544,9 @@ plan_message(struct core *c, struct core_peer *peer, const struct wire_message *
 }
 
 /*
- * Teachers leave when all plans are released, or when they were idle for long. A run that was phase one to its end and is made longer
- * opens a released plan and asks for rows a moment later: its teachers must not leave in between.
+ * Teachers leave when all plans are released, or when they were idle for long. A run that was phase one to
+ * its end and is made longer opens a released plan and asks for rows a moment later: its teachers must not
+ * leave in between.
  */
 static void
 release_teachers(struct core *c, int64_t now_ms)

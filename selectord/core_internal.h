@@ -272,15 +272,19 @@ void core__save_attempts(struct core *c, const struct core_seq *s);
 /* This teacher failed on s (vanished: of which process; NULL: it reported an error): quarantine when enough did. */
 void core__seq_failed(struct core *c, struct core_seq *s, struct hash128 who, const struct hash128 *vanished, const char *why);
 struct core_known *core__known(struct core *c, struct hash128 who, const char *name, const char *host);	/* NULL: no memory */
-/* After one more wrong result or reported error: a teacher that has had too many is sent away, with all its connections. */
+/*
+ * After one more wrong result or reported error: a teacher that has had too many is sent away, with all its
+ * connections.
+ */
 void core__teacher_check(struct core *c, struct core_known *teacher, int64_t now_ms);
 bool core__teacher_away(struct core *c, struct core_peer *peer, int64_t now_ms);	/* refused: it was sent away before */
 
 /* work.c: blocks */
 uint64_t core__order(const struct core *c, const struct core_plan *plan, uint64_t p);
 /*
- * The stream visits every sequence again and again. core__position: where for the (epoch + 1)-th time, which grows with epoch; false: it
- * is not in the stream. core__epoch_at: an epoch in which its position is not above p, or the first; not many before p. list: of the plan.
+ * The stream visits every sequence again and again. core__position: where for the (epoch + 1)-th time, which
+ * grows with epoch; false: it is not in the stream. core__epoch_at: an epoch in which its position is not
+ * above p, or the first; not many before p. list: of the plan.
  */
 uint64_t core__epoch_at(const struct core *c, const struct select_file *list, uint64_t index, uint64_t p);
 bool core__position(const struct core *c, const struct select_file *list, uint32_t seed, uint64_t epoch, uint64_t index, uint64_t *p);

@@ -423,8 +423,8 @@ store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const 
 }
 
 /*
- * One row of a result. 0: it is to be acknowledged, when record *after is on the disk. ENOMEM: nothing is changed, the teacher sends it
- * again, or its lease expires. ERR_FORMAT: it is wrong.
+ * One row of a result. 0: it is to be acknowledged, when record *after is on the disk. ENOMEM: nothing is
+ * changed, the teacher sends it again, or its lease expires. ERR_FORMAT: it is wrong.
  */
 static int
 result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const struct wire_message *msg, const struct wire_result_row *row,

@@ -131,8 +131,8 @@ check_sizes(const char *key, const char *dir, int64_t vocab, int64_t context, ui
 }
 
 /*
- * With a declared compute class a model may be of any architecture: its files are its identity, and of a configuration that
- * teacherd could not use only what the corpus states is known.
+ * With a declared compute class a model may be of any architecture: its files are its identity, and of a
+ * configuration that teacherd could not use only what the corpus states is known.
  */
 static int
 check_foreign(const char *key, const char *dir, struct model_config *m, struct hash128 *hash, struct err_note *note)
@@ -236,7 +236,10 @@ fill_score_set(struct wire_score_set *w, const struct labels_scores_set *s)
 	snprintf(w->compute_class, sizeof(w->compute_class), "%s", s->compute_class);
 }
 
-/* selector.file: a score set whose scorer is the file. What the run of fleet.yaml needs of it is checked now, other plans at their HELLO. */
+/*
+ * selector.file: a score set whose scorer is the file. What the run of fleet.yaml needs of it is checked now,
+ * other plans at their HELLO.
+ */
 static int
 read_file(struct selectord *d, struct err_note *note)
 {

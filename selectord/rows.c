@@ -44,8 +44,8 @@ core__waits_drop_plan(struct core *c, const struct core_plan *plan)
 }
 
 /*
- * Is row first + n of a request there, with its label? The first `need` rows are needed for an answer: the block of one that is missing is
- * opened.
+ * Is row first + n of a request there, with its label? The first `need` rows are needed for an answer: the
+ * block of one that is missing is opened.
  */
 static bool
 row_ready(struct core *c, const struct core_wait *w, size_t n, size_t need, struct wire_row *out)

@@ -43,8 +43,9 @@ ask_rows_count(void *arg, struct hash128 plan, uint64_t block, uint64_t *n)
 }
 
 /*
- * A checksum covers a record of thousands of rows, and the core asks for one row at a time: the piece of the block that it is in is read once
- * and kept. NULL: it cannot be kept, for whatever reason; the reader of the single row will say.
+ * A checksum covers a record of thousands of rows, and the core asks for one row at a time: the piece of the
+ * block that it is in is read once and kept. NULL: it cannot be kept, for whatever reason; the reader of the
+ * single row will say.
  */
 static const struct store_rows *
 rows_piece(struct store *s, struct hash128 plan, uint64_t block, uint64_t first)

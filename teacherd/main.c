@@ -23,8 +23,8 @@ refused(const struct config *cfg, int rc, const char *key, struct err_note *note
 }
 
 /*
- * The models that teacher.serve asks for. teacher.model computes labels, the scores of held-out windows, and all scores if teacher.scorer
- * is the same model.
+ * The models that teacher.serve asks for. teacher.model computes labels, the scores of held-out windows, and
+ * all scores if teacher.scorer is the same model.
  */
 static int
 open_models(const struct config *cfg, struct bus_waker *waker, struct infer **infer, struct err_note *note)

@@ -37,9 +37,10 @@ struct comm {
 #define TICK_NS 200000
 
 /*
- * Ranks wait for each other by polling, and MPI's own calls that wait do nothing else. While the others compute for long, for instance
- * because another process has their processor, polling would keep this one's from them. So after POLL_NS there are pauses, of a quarter of the time waited so
- * far. Before that they do not yield: where many processes are ready, each call gives a whole turn away.
+ * Ranks wait for each other by polling, and MPI's own calls that wait do nothing else. While the others
+ * compute for long, for instance because another process has their processor, polling would keep this one's
+ * from them. So after POLL_NS there are pauses, of a quarter of the time waited so far. Before that they do
+ * not yield: where many processes are ready, each call gives a whole turn away.
  */
 #define POLL_NS 200000
 #define PAUSE_MAX_NS 1000000

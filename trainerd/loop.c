@@ -103,7 +103,10 @@ loop_tasks(struct run *r, struct json **tasks)
 	loop_scalars(r, scalars, n);
 }
 
-/* The loss of each held-out sequence after the last step, for `saltctl report`: run.dir/sequence_losses.jsonl. Rank 0. */
+/*
+ * The loss of each held-out sequence after the last step, for `saltctl report`:
+ * run.dir/sequence_losses.jsonl. Rank 0.
+ */
 static int
 loop_sequence_losses(const struct run *r, const double *nats, struct err_note *note)
 {

@@ -20,7 +20,10 @@ struct metrics {
 	int fd;
 };
 
-/* Is this a complete line of a step that is kept? Sets *step_after if it is the line of a later step. 0, also for other text, or ENOMEM. */
+/*
+ * Is this a complete line of a step that is kept? Sets *step_after if it is the line of a later step. 0, also
+ * for other text, or ENOMEM.
+ */
 static int
 line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_after)
 {

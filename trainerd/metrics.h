@@ -17,9 +17,10 @@ struct metrics;
 
 /*
  * metrics_open - append to path. Lines of steps after `step` and a half-written last line are removed first, since
- * the run continues from a checkpoint of that step; the file is replaced atomically. Is more removed than a restart explains, which is
- * `usual` steps, or is step 0, because checkpoints were moved away or deleted, then the former file is kept beside it under a name with
- * the date (path.2026-11-28T120000Z) and a warning says so.
+ * the run continues from a checkpoint of that step; the file is replaced atomically. Is more removed than a
+ * restart explains, which is `usual` steps, or is step 0, because checkpoints were moved away or deleted,
+ * then the former file is kept beside it under a name with the date (path.2026-11-28T120000Z) and a warning
+ * says so.
  */
 int metrics_open(struct metrics **m, const char *path, uint64_t step, uint64_t usual, struct err_note *note);
 void metrics_close(struct metrics **m);		/* takes NULL */

@@ -66,8 +66,8 @@ void run_destroy(struct run **run);
 int run_check(const struct config *config, struct err_note *note);
 
 /*
- * run_check_directory - before a checkpoint: run.dir is still this run's. If it was removed, *again is set and what rank 0 had written
- * there begins anew; ERR_AGAIN if another trainer has it now. Collective.
+ * run_check_directory - before a checkpoint: run.dir is still this run's. If it was removed, *again is set
+ * and what rank 0 had written there begins anew; ERR_AGAIN if another trainer has it now. Collective.
  */
 int run_check_directory(struct run *r, bool *again, struct err_note *note);
 

@@ -226,7 +226,10 @@ selector_mode(const char *mode)
 	return strcmp(mode, "salt_ds") == 0 ? "salt_ds" : strcmp(mode, "salt_file") == 0 ? "file" : "none";
 }
 
-/* rkd is a salt whose phase one has the length of the run, which may change; a baseline is what follows after a phase one. */
+/*
+ * rkd is a salt whose phase one has the length of the run, which may change; a baseline is what follows after
+ * a phase one.
+ */
 static int
 mode_check(const char *was, const char *is, struct err_note *note)
 {

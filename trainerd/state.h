@@ -52,14 +52,15 @@ struct json *state_to_json(const struct state *s);
 int state_from_json(const struct json *j, struct state *s, struct err_note *note);
 
 /*
- * state_identity_check - the modes salt and rkd are the same kind of run, and a phase one may be ended; none can begin in the middle. 0, or ERR_MISMATCH and a note of the option, the checkpoint's value (expected) and the
- * present one (found).
+ * state_identity_check - the modes salt and rkd are the same kind of run, and a phase one may be ended; none
+ * can begin in the middle. 0, or ERR_MISMATCH and a note of the option, the checkpoint's value (expected) and
+ * the present one (found).
  */
 int state_identity_check(const struct state_identity *stored, const struct state_identity *now, struct err_note *note);
 
 /*
- * state_optimizer_check - the state of one optimiser is of no use to the other. now: this run's. 0, or ERR_MISMATCH with a note of what to
- * do; path: the checkpoint.
+ * state_optimizer_check - the state of one optimiser is of no use to the other. now: this run's. 0, or
+ * ERR_MISMATCH with a note of what to do; path: the checkpoint.
  */
 int state_optimizer_check(const struct state_identity *stored, const char *now, const char *path, struct err_note *note);
 

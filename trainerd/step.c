@@ -550,7 +550,10 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 		optim_split_norm(&s->split->parts[i], s->kernels, grads, s->shard.parts[i].begin, s->shard.parts[i].end, s->blocks);
 	comm_sum(s->comm, s->blocks, (size_t)s->split->n_blocks);
 	lanes_total(s, total);
-	/* Gradients are sums divided by batch * L; the weights of its targets are known now. 1 unless documents are isolated or have weights. */
+	/*
+	 * Gradients are sums divided by batch * L; the weights of its targets are known now. 1 unless
+	 * documents are isolated or have weights.
+	 */
 	out->masked = total[LANE_LOSS_WEIGHT] == 0;
 	correction = out->masked ? 1 : (double)(s->options.batch * s->options.context) / total[LANE_LOSS_WEIGHT];
 	out->grad_norm = optim_norm(s->blocks, s->split->n_blocks) * correction;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW or Muon on this rank's ranges, gather of
- * the parameters.
+ * step - one optimiser step: lanes, the fixed tree of gradient sums, clipping, AdamW or Muon on this rank's
+ * ranges, gather of the parameters.
  *
  * The batch is G lanes; rank r of R holds lanes [r*G/R, (r+1)*G/R), so rows [r*batch/R, (r+1)*batch/R). A lane runs
  * its micro-batches in order into one gradient buffer. Lanes are summed by adjacent pairs, first within a rank, then
@@ -49,9 +49,11 @@ struct step_rows {
 };
 
 /*
- * Means over the whole batch, the same bits on all ranks. Losses in nats per token. Where documents are isolated, the mean (and the gradient) is
- * over the tokens of the batch that have a prediction, not over all: batch * L less the tokens that end a document. With loss weights a the means
- * of losses (and the gradient) are sum a l / sum a over the tokens of the batch; weight and accuracy are over those with a > 0, each counted once.
+ * Means over the whole batch, the same bits on all ranks. Losses in nats per token. Where documents are
+ * isolated, the mean (and the gradient) is over the tokens of the batch that have a prediction, not over all:
+ * batch * L less the tokens that end a document. With loss weights a the means of losses (and the gradient)
+ * are sum a l / sum a over the tokens of the batch; weight and accuracy are over those with a > 0, each
+ * counted once.
  */
 struct step_result {
 	double loss, hard;		/* mixed; LM. NaN: no token of the batch has a loss */
@@ -82,12 +84,13 @@ const struct model *step_model(const struct step *s);
 enum optim_kind step_optim(const struct step *s);
 
 /*
- * The state of the optimiser: fp32 masters of this rank's ranges of the weights, AdamW's first moment or Muon's momentum, and AdamW's second
- * moment. They are in device memory, like all of the weights in the compute dtype, which the model reads; in fp32 the masters are part of
- * the latter. Only the functions below move them between device and host.
+ * The state of the optimiser: fp32 masters of this rank's ranges of the weights, AdamW's first moment or
+ * Muon's momentum, and AdamW's second moment. They are in device memory, like all of the weights in the
+ * compute dtype, which the model reads; in fp32 the masters are part of the latter. Only the functions below
+ * move them between device and host.
  *
- * Elements of masters and M are numbered as the parameters in the flat order. V has no elements for matrices that Muon updates: its numbers
- * leave them out.
+ * Elements of masters and M are numbered as the parameters in the flat order. V has no elements for matrices
+ * that Muon updates: its numbers leave them out.
  */
 enum step_array { STEP_MASTERS, STEP_M, STEP_V, STEP_ARRAYS };
 
@@ -95,8 +98,9 @@ enum step_array { STEP_MASTERS, STEP_M, STEP_V, STEP_ARRAYS };
 int64_t step_total(const struct step *s, enum step_array array);
 
 /*
- * step_parts, step_range - a rank has one range of each of so many parts of an array (engine/optim/split.h): elements [begin, end), which may
- * be none. The ranges of the parts ascend; those of all ranks together are the array.
+ * step_parts, step_range - a rank has one range of each of so many parts of an array (engine/optim/split.h):
+ * elements [begin, end), which may be none. The ranges of the parts ascend; those of all ranks together are
+ * the array.
  */
 int step_parts(const struct step *s);
 void step_range(const struct step *s, enum step_array array, int rank, int part, int64_t *begin, int64_t *end);

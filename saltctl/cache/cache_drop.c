@@ -30,7 +30,10 @@ struct needs {
 	uint64_t n_kept;
 };
 
-/* Nothing of a block is chosen yet, or its rows are damaged: any sequence that it may be chosen from, which of a list is any at all. */
+/*
+ * Nothing of a block is chosen yet, or its rows are damaged: any sequence that it may be chosen from, which
+ * of a list is any at all.
+ */
 static void
 need_block(struct needs *n, const struct cache_plan *plan, uint64_t b)
 {

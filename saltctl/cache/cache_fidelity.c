@@ -216,8 +216,8 @@ out:
 }
 
 /*
- * Labels of a declared compute class know their teacher by its files. The engine stands for it here: its distance from the labels is
- * what they promise, and equal bytes are not expected.
+ * Labels of a declared compute class know their teacher by its files. The engine stands for it here: its
+ * distance from the labels is what they promise, and equal bytes are not expected.
  */
 static bool
 declared(const struct fidelity *f, const struct infer_model *m)

@@ -130,7 +130,10 @@ check_seq(struct fsck *f, const struct cache_item *item, uint32_t corpus_no)
 	return false;
 }
 
-/* 0, also for a bad label, or why it could not be looked at: no memory or a corpus that cannot be read is no damage of the label. */
+/*
+ * 0, also for a bad label, or why it could not be looked at: no memory or a corpus that cannot be read is no
+ * damage of the label.
+ */
 static int
 check_label(struct fsck *f, const struct cache_item *item)
 {

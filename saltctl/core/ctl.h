@@ -97,7 +97,8 @@ int ctl_open_config(const struct ctl_args *args, unsigned needs, struct config *
 /* path: a tokenizer.json or tokenizer.model, or a folder with one */
 int ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tokenizer **tok);
 /*
- * --dtype states the type of raw ids, which is then remembered in PREFIX.json and said on standard error; else what is configured (NULL:
+ * --dtype states the type of raw ids, which is then remembered in PREFIX.json and said on standard error;
+ * else what is configured (NULL:
  * nothing). Of `configured` type and isolation are used.
  * Every corpus is fingerprinted, so that what is read of it is checked; *fingerprint may be NULL.
  */

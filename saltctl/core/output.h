@@ -18,7 +18,10 @@
 
 void *ctl_alloc(size_t n, size_t size);		/* n * size zeroed bytes; free() them */
 char *ctl_strndup(const char *text, size_t n);	/* at most n bytes of it */
-/* ctl_printable - makes the control characters of a text from elsewhere blanks, or they would steer the terminal. Returns text. */
+/*
+ * ctl_printable - makes the control characters of a text from elsewhere blanks, or they would steer the
+ * terminal. Returns text.
+ */
 char *ctl_printable(char *text);
 
 /* ctl_grow - mem_grow that does not fail. */

@@ -388,7 +388,10 @@ encoders_new(struct build *b, const struct ctl_args *args)
 	return 0;
 }
 
-/* --add-special. The corpus ends each document with eod: where the template ends with it too, it is not written twice. */
+/*
+ * --add-special. The corpus ends each document with eod: where the template ends with it too, it is not
+ * written twice.
+ */
 static int
 special_open(struct build *b, int32_t eod, struct err_note *note)
 {

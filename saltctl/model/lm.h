@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lm - a model loaded from its folder, for eval, generate and cache stat --fidelity; and what is known of one that cannot be. */
+/*
+ * lm - a model loaded from its folder, for eval, generate and cache stat --fidelity; and what is known of one
+ * that cannot be.
+ */
 #ifndef SALT_CTL_LM_H
 #define SALT_CTL_LM_H
 
@@ -23,7 +26,8 @@ int lm_open(struct lm *lm, const char *dir, const struct kernels_options *option
 void lm_close(struct lm *lm);
 
 /*
- * A model folder of an architecture that the engine does not know: what its files say without it. n_params: elements of all tensors.
+ * A model folder of an architecture that the engine does not know: what its files say without it. n_params:
+ * elements of all tensors.
  * Returns 0, as weights_open, or as json_parse_file of config.json.
  */
 struct lm_foreign {
@@ -35,8 +39,8 @@ struct lm_foreign {
 int lm_foreign(const char *dir, struct lm_foreign *out, struct err_note *note);
 
 /*
- * The key of config.json in which model grow records the small model and the options. lm_origin - its object in PATH (a folder, or a
- * config.json) as a root of its own; NULL: there is none.
+ * The key of config.json in which model grow records the small model and the options. lm_origin - its object
+ * in PATH (a folder, or a config.json) as a root of its own; NULL: there is none.
  */
 #define LM_ORIGIN "salt_grown_from"
 struct json *lm_origin(const char *path);

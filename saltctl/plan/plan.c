@@ -46,7 +46,8 @@ static const struct cli_option options[] = {
 };
 
 /*
- * A teacher of an architecture that the engine does not know, for a declared compute class: 6 FLOPs a parameter, attention left out.
+ * A teacher of an architecture that the engine does not know, for a declared compute class: 6 FLOPs a
+ * parameter, attention left out.
  */
 static int
 load_foreign(struct plan_model *m, const char *path, const struct model_config *student, struct err_note *note)

@@ -87,9 +87,10 @@ largest(const struct optim_split *split, int n_ranks, bool masters, double *own,
 }
 
 /*
- * What products keep: the memory of the output layer's loss, and in bf16 a repacked copy of each weight that is multiplied by twice with the same
- * values, where several micro-batches or recomputed layers do that all of them, else the output layer's. A weight that is not kept is repacked for
- * its product: the largest of a layer.
+ * What products keep: the memory of the output layer's loss, and in bf16 a repacked copy of each weight that
+ * is multiplied by twice with the same values, where several micro-batches or recomputed layers do that all
+ * of them, else the output layer's. A weight that is not kept is repacked for its product: the largest of a
+ * layer.
  */
 static double
 products(const struct price_shape *s, double rows)

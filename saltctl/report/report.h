@@ -79,7 +79,10 @@ struct report_run {
 int report_read(struct report_run *run, const char *dir, struct err_note *note);
 void report_run_free(struct report_run *run);
 
-/* report_model_config - a model's config.json. 0, or why there is none; a file that is there and cannot be read is logged. */
+/*
+ * report_model_config - a model's config.json. 0, or why there is none; a file that is there and cannot be
+ * read is logged.
+ */
 struct model_config;
 int report_model_config(const char *dir, struct model_config *cfg);
 
@@ -89,8 +92,9 @@ const struct report_eval *report_at(const struct report_run *run, uint64_t step)
 bool report_finished(const struct report_run *run);
 
 /*
- * report_speed - steps a second of run over those of base, two runs of the same model and batch; NaN: not known. Far from 1 their seconds
- * do not compare: other work ran beside one of them, or the machines or threads differ.
+ * report_speed - steps a second of run over those of base, two runs of the same model and batch; NaN: not
+ * known. Far from 1 their seconds do not compare: other work ran beside one of them, or the machines or
+ * threads differ.
  */
 double report_speed(const struct report_run *run, const struct report_run *base);
 bool report_same_speed(double ratio);		/* within a tenth, or not known */
@@ -120,8 +124,9 @@ struct report_group {
 	struct report_mean loss, accuracy, bits_per_byte;
 	struct report_mean difference;	/* final loss minus that of the baseline of the same seed; empty: none was given */
 	/*
-	 * Complete shorter runs: the share of the baseline's steps at which the final losses of this name's runs, joined by straight lines
-	 * over their steps, reach the baseline's. One value a seed, in the group of the longest run.
+	 * Complete shorter runs: the share of the baseline's steps at which the final losses of this name's
+	 * runs, joined by straight lines over their steps, reach the baseline's. One value a seed, in the
+	 * group of the longest run.
 	 */
 	struct report_mean share;
 	size_t n_at_most;		/* values that are only a bound: the shortest run is already below the baseline */
@@ -149,7 +154,10 @@ struct report {
 	size_t n_sequences;				/* of all thirds */
 };
 
-/* report_groups - makes labels and r->groups. baseline: the name of the runs to compare with; NULL: those without a teacher. */
+/*
+ * report_groups - makes labels and r->groups. baseline: the name of the runs to compare with; NULL: those
+ * without a teacher.
+ */
 void report_groups(struct report *r, const char *baseline);
 struct json *report_groups_json(const struct report *r);
 void report_print_groups(const struct report *r);
@@ -161,8 +169,9 @@ void report_choices_read(struct report_run *run, const struct json *eval);
 struct json *report_choices_json(const struct report_run *run);		/* an object, by file */
 
 /*
- * report_thirds_read - r->thirds from the file of the teacher's losses (saltctl eval --by-sequence) and sequence_losses.jsonl of the runs.
- * Thirds are made of the sequences that all of them have; a run without the file is not known. 0, ERR_FORMAT, errno.
+ * report_thirds_read - r->thirds from the file of the teacher's losses (saltctl eval --by-sequence) and
+ * sequence_losses.jsonl of the runs. Thirds are made of the sequences that all of them have; a run without
+ * the file is not known. 0, ERR_FORMAT, errno.
  * report_thirds_json: of run i, or of the teacher (n_runs); null if not known.
  */
 int report_thirds_read(struct report *r, const char *teacher, struct err_note *note);

@@ -80,8 +80,8 @@ lengths(const struct report *r, const struct report_run *run, const struct repor
 }
 
 /*
- * Where the final losses of complete runs, joined by straight lines over their steps, fall to the target: as a share of the baseline's
- * steps. NaN: nowhere. *at_most: the shortest run is already below it.
+ * Where the final losses of complete runs, joined by straight lines over their steps, fall to the target: as
+ * a share of the baseline's steps. NaN: nowhere. *at_most: the shortest run is already below it.
  */
 static double
 share_of_steps(const struct report_run *const *runs, size_t n, const struct report_run *base, bool *at_most)

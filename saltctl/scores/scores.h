@@ -35,8 +35,9 @@ struct scores_out {
 bool scores_is_safetensors(const char *path);
 
 /*
- * scores_out_begin - ERR_EXISTS unless the file is none, one that an earlier call made, or replace is set. with_bytes: the text's length is
- * known. scores_out_end - after an error (rc) nothing is left. Returns rc or its own error. Both fill the note.
+ * scores_out_begin - ERR_EXISTS unless the file is none, one that an earlier call made, or replace is set.
+ * with_bytes: the text's length is known. scores_out_end - after an error (rc) nothing is left. Returns rc or
+ * its own error. Both fill the note.
  */
 int scores_out_begin(struct scores_out *o, const char *path, const char *what, bool with_bytes, bool replace, struct err_note *note);
 void scores_out_row(struct scores_out *o, const struct scores_row *row);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scores export: loss, bits per byte, rank share and S(x) of each sequence and each document, from the scores in the cache or from a
- * model. The corpus is walked through once, in its order, so that a document's tokens come together although they are in several
- * sequences.
+ * scores export: loss, bits per byte, rank share and S(x) of each sequence and each document, from the scores
+ * in the cache or from a model. The corpus is walked through once, in its order, so that a document's tokens
+ * come together although they are in several sequences.
  */
 #include "saltctl/scores/scores.h"
 
@@ -229,8 +229,9 @@ text_bytes(const struct export *x, int32_t id)
 }
 
 /*
- * Sequence i is the first of a part: no document goes on from the part before. The documents there that lie behind its last sequence are counted.
- * Positions count through the sequences, so the part's first token is number i L.
+ * Sequence i is the first of a part: no document goes on from the part before. The documents there that lie
+ * behind its last sequence are counted. Positions count through the sequences, so the part's first token is
+ * number i L.
  */
 static void
 begin_part(struct export *x, uint64_t i, int32_t eod)
@@ -288,7 +289,10 @@ take_sequence(struct export *x, uint64_t i, bool have)
 	x->n_tokens += row.tokens;
 }
 
-/* The end of the document that the last sequence ends in: its rest is shorter than a sequence. Of a blend it ends with that sequence. */
+/*
+ * The end of the document that the last sequence ends in: its rest is shorter than a sequence. Of a blend it
+ * ends with that sequence.
+ */
 static int
 last_document(struct export *x)
 {

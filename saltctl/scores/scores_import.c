@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scores import: sequences or scores of another program become selector.file, after all checks that selectord makes at its start. A
- * safetensors file is first written as lines: selectord reads nothing else.
+ * scores import: sequences or scores of another program become selector.file, after all checks that selectord
+ * makes at its start. A safetensors file is first written as lines: selectord reads nothing else.
  */
 #include "saltctl/scores/scores.h"
 
@@ -65,7 +65,10 @@ check_tensor(const char *path, const struct weights_tensor *t, const char *name,
 	return 0;
 }
 
-/* Tensors sequence and, if there is one, score, as lines. NaN and infinity become words, which the reader then names with their line. */
+/*
+ * Tensors sequence and, if there is one, score, as lines. NaN and infinity become words, which the reader
+ * then names with their line.
+ */
 static int
 lines_of_tensors(const char *path, FILE *f, struct err_note *note)
 {

@@ -38,8 +38,10 @@ name_ok(const char *name)
 	    !(name[0] >= '0' && name[0] <= '9');
 }
 
-/* A label's value: backslash, quote and line feed are escaped; other control characters become blanks, bytes outside ASCII "?" (a
- * truncated character would make Prometheus reject the whole text). */
+/*
+ * A label's value: backslash, quote and line feed are escaped; other control characters become blanks, bytes
+ * outside ASCII "?" (a truncated character would make Prometheus reject the whole text).
+ */
 static void
 escape(char *out, size_t size, const char *text)
 {

@@ -61,7 +61,10 @@ print_line(const struct follow *f, const struct follow_line *l)
 	json_close(&o);
 }
 
-/* False: a stop was requested while standard output took nothing. In write(2) to a pipe that is not read, a signal would not end us. */
+/*
+ * False: a stop was requested while standard output took nothing. In write(2) to a pipe that is not read, a
+ * signal would not end us.
+ */
 static bool
 wait_for_reader(void)
 {

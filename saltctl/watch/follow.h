@@ -25,8 +25,8 @@ struct follow {
 
 /*
  * follow_add - one line, len bytes of text. last_ts: of its daemon, 32 bytes, "" at first; updated here.
- * follow_print - all lines, earliest first, to standard output; when a stop is requested while nobody reads, the rest is dropped.
- * follow_clear frees what was not printed.
+ * follow_print - all lines, earliest first, to standard output; when a stop is requested while nobody reads,
+ * the rest is dropped. follow_clear frees what was not printed.
  */
 void follow_add(struct follow *f, const char *name, const char *text, size_t len, char last_ts[32]);
 void follow_print(struct follow *f);

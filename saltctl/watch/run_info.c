@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* saltctl run info - where a run stands, by its newest complete checkpoint. deploy/ decides by it which daemons a start needs. */
+/*
+ * saltctl run info - where a run stands, by its newest complete checkpoint. deploy/ decides by it which
+ * daemons a start needs.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,7 +53,10 @@ run_info(struct ctl_args *args)
 	if (config_get_text(cfg, "trainer.optimizer", optimizer, sizeof(optimizer)) != 0)
 		optimizer[0] = '\0';
 	snprintf(root, sizeof(root), "%s/checkpoints", cfg->run.dir);
-	/* The hashes are only computed if much depends on them: trainerd falls back to an older checkpoint that may be in phase one. */
+	/*
+	 * The hashes are only computed if much depends on them: trainerd falls back to an older checkpoint
+	 * that may be in phase one.
+	 */
 	if ((rc = checkpoint_find_latest(root, CHECKPOINT_SIZES, &newest, &note)) == 0)
 		rc = read_state(newest.path, cfg, &step, &one, &note);
 	if (rc == 0 && !one && config_phase_one(cfg) && (rc = checkpoint_find_latest(root, CHECKPOINT_HASHES, &newest, &note)) == 0)

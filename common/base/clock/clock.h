@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* clock - the one monotonic clock (CLOCK_MONOTONIC) for intervals and deadlines. Any thread. For the date use time(2). */
+/*
+ * clock - the one monotonic clock (CLOCK_MONOTONIC) for intervals and deadlines. Any thread. For the date use
+ * time(2).
+ */
 #ifndef SALT_CLOCK_H
 #define SALT_CLOCK_H
 
@@ -11,7 +14,10 @@ int64_t clock_now_ms(void);
 double clock_now_s(void);		/* the same clock in seconds, with nanoseconds */
 int64_t clock_now_ns(void);
 
-/* clock_cond_init - a condition variable that waits by this clock. clock_after_ms - the deadline in ms milliseconds, for its timed wait. */
+/*
+ * clock_cond_init - a condition variable that waits by this clock. clock_after_ms - the deadline in ms
+ * milliseconds, for its timed wait.
+ */
 void clock_cond_init(pthread_cond_t *cond);
 struct timespec clock_after_ms(int64_t ms);
 

@@ -6,9 +6,9 @@
 #include "base/cpus/cpus.h"
 
 /*
- * About 0.05 ms, which is longer than what the main thread computes alone between two parallel loops. libgomp's own 300,000 are
- * many milliseconds: where another process has the processor of one thread, the others keep theirs busy with waiting, and the scheduler
- * cannot give it to the thread that they wait for.
+ * About 0.05 ms, which is longer than what the main thread computes alone between two parallel loops.
+ * libgomp's own 300,000 are many milliseconds: where another process has the processor of one thread, the
+ * others keep theirs busy with waiting, and the scheduler cannot give it to the thread that they wait for.
  */
 #define ENV_MAX 4096		/* environment variables; with more of them the spin limit is not set */
 #define SPIN "GOMP_SPINCOUNT=1000"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * err - one integer for every failure: 0 for success, > 0 an errno, < 0 one of the codes below. Codes of libraries are translated where the
- * library is called.
+ * err - one integer for every failure: 0 for success, > 0 an errno, < 0 one of the codes below. Codes of
+ * libraries are translated where the library is called.
  */
 #ifndef SALT_ERR_H
 #define SALT_ERR_H
@@ -58,7 +58,8 @@ void err_note_found(struct err_note *note, const char *fmt, ...) __attribute__((
 int err_note_within(struct err_note *note, int rc, const char *text);
 
 /*
- * err_expect - the usual note in one call, all parts printf formats (string literals) whose arguments follow in order. Returns rc.
+ * err_expect - the usual note in one call, all parts printf formats (string literals) whose arguments follow
+ * in order. Returns rc.
  *	return err_expect(note, ERR_RANGE, "trainer.lanes", "a power of two", "%d", lanes);
  *	return err_expect(note, ERR_RANGE, "%s", "at most %d bytes", "%zu", path, max, len);
  * err_expect_at - with the place: err_expect_at(note, rc, name, place, expected, found, arguments ...).
@@ -71,7 +72,8 @@ int err__expect(struct err_note *note, int rc, const char *fmt, ...) __attribute
 
 /*
  * err_note_str - "NAME: PLACE: expected EXPECTED, found FOUND (err_str)", leaving out what is empty.
- * @note may be NULL or empty: then only err_str(rc). Writes at most size bytes into buf, always ended by NUL; returns buf.
+ * @note may be NULL or empty: then only err_str(rc). Writes at most size bytes into buf, always ended by NUL;
+ * returns buf.
  */
 const char *err_note_str(const struct err_note *note, int rc, char *buf, unsigned long size);
 

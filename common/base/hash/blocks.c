@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hashes of files, whole and by blocks, and the side file PATH.salthash, which saves the next start from reading all of the file:
+ * Hashes of files, whole and by blocks, and the side file PATH.salthash, which saves the next start from
+ * reading all of the file:
  *   salthash2 <root, 32 hex> <size> <mtime seconds>.<nanoseconds> <inode> <block bytes> <check, 32 hex>\n
  *   u64 [number of blocks], little-endian: the xxh3-64 of each block
- * check is the xxh3-128 of all before it in the line and of the u64. The older form is one line, "salthash1 root size mtime inode".
+ * check is the xxh3-128 of all before it in the line and of the u64. The older form is one line, "salthash1
+ * root size mtime inode".
  */
 #include "base/hash/hash.h"
 
@@ -111,8 +113,8 @@ hash_thread(void *job)
 }
 
 /*
- * Reads size bytes of fd, with as many threads as there are processors and pieces: *root, and sums (may be NULL) of its blocks. A thread
- * that cannot be started is not needed.
+ * Reads size bytes of fd, with as many threads as there are processors and pieces: *root, and sums (may be
+ * NULL) of its blocks. A thread that cannot be started is not needed.
  */
 static int
 hash_all(int fd, const char *path, uint64_t size, uint64_t *sums, struct hash128 *root, struct err_note *note)
@@ -182,7 +184,8 @@ side_check(const char *line, size_t n, const void *rest, size_t n_rest, struct h
 }
 
 /*
- * Root and sums from the side file, if it was made of the file in its present state. 0; ERR_NOT_FOUND: there is none, or of another state;
+ * Root and sums from the side file, if it was made of the file in its present state. 0; ERR_NOT_FOUND: there
+ * is none, or of another state;
  * ERR_VERSION: one of the older form, which has only the root; ERR_CORRUPT: it is damaged.
  */
 static int

@@ -23,7 +23,10 @@ out(json_t *j)
 	return (struct json *)j;
 }
 
-/* jansson takes a failed allocation for bad text in many places, and leaves the key of a member out of what it prints. */
+/*
+ * jansson takes a failed allocation for bad text in many places, and leaves the key of a member out of what
+ * it prints.
+ */
 static _Thread_local bool no_memory;
 
 static void *

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mem - arithmetic of sizes that cannot overflow unnoticed, zeroed and growing memory, and an arena for parsed input. */
+/*
+ * mem - arithmetic of sizes that cannot overflow unnoticed, zeroed and growing memory, and an arena for
+ * parsed input.
+ */
 #ifndef SALT_MEM_H
 #define SALT_MEM_H
 
@@ -7,22 +10,29 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* mem_mul, mem_add - *out = a * b, a + b. False, with *out unchanged, on overflow. Use them for sizes from a file or message. */
+/*
+ * mem_mul, mem_add - *out = a * b, a + b. False, with *out unchanged, on overflow. Use them for sizes from a
+ * file or message.
+ */
 bool mem_mul(size_t a, size_t b, size_t *out);
 bool mem_add(size_t a, size_t b, size_t *out);
 
-/* mem_alloc - n * size zeroed bytes, aligned to 64; NULL when it does not fit or there is no memory. Free with free(). */
+/*
+ * mem_alloc - n * size zeroed bytes, aligned to 64; NULL when it does not fit or there is no memory. Free
+ * with free().
+ */
 void *mem_alloc(size_t n, size_t size);
 
 /*
- * mem_grow - makes the array *p of *cap items of size bytes hold at least need items. New items are not zeroed. Returns 0, or ENOMEM with
- * nothing changed.
+ * mem_grow - makes the array *p of *cap items of size bytes hold at least need items. New items are not
+ * zeroed. Returns 0, or ENOMEM with nothing changed.
  */
 int mem_grow(void **p, size_t *cap, size_t need, size_t size);
 
 /*
- * An arena holds many small allocations that are freed together. It is reference counted: mem_arena_new and mem_arena_hold add a reference,
- * mem_arena_destroy drops one, and the last one frees. Pointers are valid while the caller has a reference. One thread allocates.
+ * An arena holds many small allocations that are freed together. It is reference counted: mem_arena_new and
+ * mem_arena_hold add a reference, mem_arena_destroy drops one, and the last one frees. Pointers are valid
+ * while the caller has a reference. One thread allocates.
  */
 struct mem_arena;
 

@@ -18,7 +18,10 @@ struct merge {
 	uint32_t n_left, n_right; /* characters */
 };
 
-/* Hugging Face's order (transformers' generate_merges): by the score of the piece, then the longer left part, then the right one. */
+/*
+ * Hugging Face's order (transformers' generate_merges): by the score of the piece, then the longer left part,
+ * then the right one.
+ */
 static int
 by_score(const void *a, const void *b)
 {
@@ -116,7 +119,10 @@ bad_piece(const struct pieces *p, const char *name, struct err_note *note, size_
 	return rc;
 }
 
-/* text -> id, and for Unigram the list of (text, score); the lowest id of a text that is there twice is refused for BPE as in the library. */
+/*
+ * text -> id, and for Unigram the list of (text, score); the lowest id of a text that is there twice is
+ * refused for BPE as in the library.
+ */
 static int
 fill_vocab(
     const struct pieces *p, const char *name, struct json *vocab, struct json *list, struct err_note *note)
@@ -154,7 +160,10 @@ added_json(const struct pieces *p)
 	return list;
 }
 
-/* The steps of Llama 2's tokenizer.json: a space before the text, U+2581 for each space; back, and one space at the start away. */
+/*
+ * The steps of Llama 2's tokenizer.json: a space before the text, U+2581 for each space; back, and one space
+ * at the start away.
+ */
 static struct json *
 normalizer_json(bool prefix)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pieces - SentencePiece's vocabularies, which have scores in place of merges, as a Hugging Face tokenizer.json. They stand in
- * a tokenizer.model (data/tokenizer) and in GGUF files (engine/gguf).
+ * pieces - SentencePiece's vocabularies, which have scores in place of merges, as a Hugging Face
+ * tokenizer.json. They stand in a tokenizer.model (data/tokenizer) and in GGUF files (engine/gguf).
  */
 #ifndef SALT_PIECES_H
 #define SALT_PIECES_H
@@ -35,11 +35,11 @@ struct pieces {
 };
 
 /*
- * pieces_json - normaliser and decoder as Llama 2's file has them; unknown and control pieces are special added tokens, user-defined ones
- * added tokens. Merges as transformers makes them (generate_merges): each way to cut a piece in two, by the piece's score, then the longer left part;
- * of pieces up to 512 bytes.
- * Returns 0 and *root (json_close it); ERR_FORMAT (no text, a piece twice, a score that is not finite, unk_id), ERR_RANGE (too many
- * merges), with the piece in the note, name first; ENOMEM.
+ * pieces_json - normaliser and decoder as Llama 2's file has them; unknown and control pieces are special
+ * added tokens, user-defined ones added tokens. Merges as transformers makes them (generate_merges): each way
+ * to cut a piece in two, by the piece's score, then the longer left part; of pieces up to 512 bytes.
+ * Returns 0 and *root (json_close it); ERR_FORMAT (no text, a piece twice, a score that is not finite,
+ * unk_id), ERR_RANGE (too many merges), with the piece in the note, name first; ENOMEM.
  */
 int pieces_json(const struct pieces *p, const char *name, struct json **root, struct err_note *note);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many normal numbers at a time, in loops that compilers turn into vector instructions. The floats must be those of random_normal, whose
- * logarithm, sine and cosine are the C library's. So each value is computed in double with a relative error below ERROR, and where the
- * interval of twice that does not round to one float, random_normal decides.
+ * Many normal numbers at a time, in loops that compilers turn into vector instructions. The floats must be
+ * those of random_normal, whose logarithm, sine and cosine are the C library's. So each value is computed in
+ * double with a relative error below ERROR, and where the interval of twice that does not round to one float,
+ * random_normal decides.
  */
 #include <math.h>
 #include <string.h>
@@ -41,7 +42,10 @@ double_of(uint64_t b)
 	return x;
 }
 
-/* ln(x) of a normal x > 0: x = 2^e m with m in [sqrt(1/2), sqrt(2)), ln(m) = 2 artanh((m - 1) / (m + 1)), artanh by its Taylor series. */
+/*
+ * ln(x) of a normal x > 0: x = 2^e m with m in [sqrt(1/2), sqrt(2)), ln(m) = 2 artanh((m - 1) / (m + 1)),
+ * artanh by its Taylor series.
+ */
 static inline __attribute__((always_inline)) double
 natural_log(double x)
 {
@@ -63,8 +67,8 @@ natural_log(double x)
 }
 
 /*
- * Of words a and b, as random_normal: x[0] and x[1], and whether they are exact enough. pi/2 is a double with 20 trailing zero bits (so
- * that up to four times it is exact) and a rest.
+ * Of words a and b, as random_normal: x[0] and x[1], and whether they are exact enough. pi/2 is a double with
+ * 20 trailing zero bits (so that up to four times it is exact) and a rest.
  */
 static inline __attribute__((always_inline)) void
 pair(uint32_t a, uint32_t b, double *x, double *y, int *sure)

@@ -52,16 +52,24 @@ uint64_t cache__get_u64(const uint8_t *p);
 int cache__check_metas(const char *dir, int fd, struct err_note *note);	/* pages.c, before LMDB opens it: 0, ERR_CORRUPT, errno */
 int cache__rc(int rc);				/* LMDB's codes -> ours */
 
-/* cache__read_begin - a read transaction of LMDB, under map_lock, after taking over a map that another process made larger. 0 or
- * LMDB's code. */
+/*
+ * cache__read_begin - a read transaction of LMDB, under map_lock, after taking over a map that another
+ * process made larger. 0 or LMDB's code.
+ */
 int cache__read_begin(struct cache *c, MDB_txn **txn);
 void cache__read_end(struct cache *c, MDB_txn *txn);
 
-/* cache__get - one value without its checksum. 0, ERR_NOT_FOUND, ERR_CORRUPT (counted), errno. Borrowed from the transaction. */
+/*
+ * cache__get - one value without its checksum. 0, ERR_NOT_FOUND, ERR_CORRUPT (counted), errno. Borrowed from
+ * the transaction.
+ */
 int cache__get(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, struct cache_bytes *out);
 int cache__verify(struct cache *c, const MDB_val *key, const MDB_val *value, struct cache_bytes *out);
 
-/* cache__put - value and checksum; replaces what is there. cache__put_new: ERR_EXISTS and nothing done if it is. cache__drop - 0 also when absent. */
+/*
+ * cache__put - value and checksum; replaces what is there. cache__put_new: ERR_EXISTS and nothing done if it
+ * is. cache__drop - 0 also when absent.
+ */
 int cache__put(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, const void *bytes, size_t len);
 int cache__put_new(struct cache *c, MDB_txn *txn, enum cache_table table, const void *key, size_t key_len, const void *bytes, size_t len);
 int cache__drop(struct cache *c, enum cache_table table, const void *key, size_t key_len);

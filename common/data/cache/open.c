@@ -417,8 +417,8 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 	}
 	mdb_reader_check(c->env, &n_dead);
 	/*
-	 * Reading past the end of a truncated file raises SIGBUS. LMDB may leave its last few pages unwritten when they were freed before
-	 * the commit, so a slightly shorter file is valid.
+	 * Reading past the end of a truncated file raises SIGBUS. LMDB may leave its last few pages unwritten
+	 * when they were freed before the commit, so a slightly shorter file is valid.
 	 */
 	if (!is_new && ((rc = check_length(c, UINT64_C(1) << 20, note)) != 0 || (rc = cache_check_pages(c, false, note)) != 0))
 		goto out;

@@ -349,8 +349,9 @@ meta_ok(const uint8_t *m, unsigned number, uint32_t *page_bytes, uint64_t *txn)
 }
 
 /*
- * LMDB takes the meta page with the higher transaction and believes its page size. Transactions alternate between the two
- * pages, so they differ by one: otherwise one of them is damaged, and LMDB might go back by a commit.
+ * LMDB takes the meta page with the higher transaction and believes its page size. Transactions alternate
+ * between the two pages, so they differ by one: otherwise one of them is damaged, and LMDB might go back by a
+ * commit.
  */
 int
 cache__check_metas(const char *dir, int fd, struct err_note *note)

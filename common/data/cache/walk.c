@@ -89,7 +89,10 @@ read_key(struct cache_item *item)
 	}
 }
 
-/* Up to WALK_STEP records after the key last[0 .. *last_len); MDB_NOTFOUND at the end, *stop: the non-zero result of each(). */
+/*
+ * Up to WALK_STEP records after the key last[0 .. *last_len); MDB_NOTFOUND at the end, *stop: the non-zero
+ * result of each().
+ */
 static int
 step(struct cache *c, enum cache_table table, uint8_t *last, size_t *last_len, int (*each)(void *arg, const struct cache_item *item), void *arg,
     int *stop)

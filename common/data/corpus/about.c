@@ -97,8 +97,8 @@ get_hash(const struct json *root, const char *path, const char *member, bool *ha
 }
 
 /*
- * A file of ours has the format's name or the number of tokens near its beginning; both, so that one damaged byte does not make it another
- * file's. Other JSON (for instance the text of the corpus) has not.
+ * A file of ours has the format's name or the number of tokens near its beginning; both, so that one damaged
+ * byte does not make it another file's. Other JSON (for instance the text of the corpus) has not.
  */
 int
 corpus__about_ours(const char *path, bool *ours, struct err_note *note)

@@ -24,8 +24,9 @@
 #define CORPUS__IDX_HEADER 34u
 
 /*
- * A file that is read by position. It is not mapped: one that is cut short while in use gives an error, not SIGBUS. Only the first
- * FILES_OPEN (open.c) of a corpus stay open; fd is -1 in the others, which are opened for each read.
+ * A file that is read by position. It is not mapped: one that is cut short while in use gives an error, not
+ * SIGBUS. Only the first FILES_OPEN (open.c) of a corpus stay open; fd is -1 in the others, which are opened
+ * for each read.
  */
 struct corpus__file {
 	char *path;
@@ -63,7 +64,10 @@ struct corpus {
 	uint32_t *shares;		/* [n_members] */
 };
 
-/* open: fills file, which corpus__file_close empties. fd: a descriptor until done, < 0 with *rc. read: n bytes from byte at. check: the blocks of them, see hash_blocks_check. */
+/*
+ * open: fills file, which corpus__file_close empties. fd: a descriptor until done, < 0 with *rc. read: n
+ * bytes from byte at. check: the blocks of them, see hash_blocks_check.
+ */
 int corpus__file_open(struct corpus__file *file, const char *path, struct err_note *note);
 void corpus__file_close(struct corpus__file *file);
 int corpus__file_fd(const struct corpus__file *file, int *rc, struct err_note *note);
@@ -81,8 +85,9 @@ int corpus__bad(struct err_note *note, int rc, const char *path, uint64_t at, co
 int corpus__idx_check(const char *path, const char *bin_path, uint64_t bin_bytes, struct corpus_info *info, struct err_note *note);
 
 /*
- * corpus__format - what a file of tokens other than Megatron's is, from its first n bytes. 0 with kind, dtype, n_tokens and tokens_at; for raw
- * (a file of no known format) dtype is 0 and the rest is the caller's. ERR_FORMAT, ERR_UNSUPPORTED, ERR_VERSION: another kind of file, by name.
+ * corpus__format - what a file of tokens other than Megatron's is, from its first n bytes. 0 with kind,
+ * dtype, n_tokens and tokens_at; for raw (a file of no known format) dtype is 0 and the rest is the caller's.
+ * ERR_FORMAT, ERR_UNSUPPORTED, ERR_VERSION: another kind of file, by name.
  */
 #define CORPUS__HEAD_BYTES 4096u
 struct corpus__format {
@@ -95,18 +100,25 @@ int corpus__format(const char *path, const uint8_t *head, size_t n, uint64_t siz
 /* corpus__about_ours - whether path is a PREFIX.json of ours (whole or damaged). 0 or errno. */
 int corpus__about_ours(const char *path, bool *ours, struct err_note *note);
 
-/* corpus__about_read - PREFIX.json, if it exists and has our format, into c; *kind is what it describes. c->has_about. */
+/*
+ * corpus__about_read - PREFIX.json, if it exists and has our format, into c; *kind is what it describes.
+ * c->has_about.
+ */
 int corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info *about, struct err_note *note);
 
-/* corpus__about_write - PREFIX.json's text at path, synced. unknown_bytes, add_special, fingerprint, source, counts, weights: NULL for none. */
+/*
+ * corpus__about_write - PREFIX.json's text at path, synced. unknown_bytes, add_special, fingerprint, source,
+ * counts, weights: NULL for none.
+ */
 int corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes, const char *add_special,
     const struct hash128 *fingerprint, const struct hash128 *counts, const struct hash128 *weights, struct err_note *note);
 
 void corpus__weights_destroy(struct corpus__weights **w);		/* takes NULL */
 
 /*
- * Documents of a Megatron corpus alone, one after the other. next: tokens [first, first + n) of the stream; ERR_NOT_FOUND after the last,
- * ERR_CORRUPT, ENOMEM, errno. end frees what is open. Memory: the index of one file.
+ * Documents of a Megatron corpus alone, one after the other. next: tokens [first, first + n) of the stream;
+ * ERR_NOT_FOUND after the last, ERR_CORRUPT, ENOMEM, errno. end frees what is open. Memory: the index of one
+ * file.
  */
 struct corpus__documents {
 	const struct corpus *c;
@@ -121,8 +133,10 @@ void corpus__documents_end(struct corpus__documents *d);
 int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,
     struct hash128 *out, struct err_note *note);
 
-/* corpus__agree - adds one, what is known of the part called name, to all, of the parts before; first is the first one's name. What both state must
- * be equal (ERR_MISMATCH); what one of them states holds for all. */
+/*
+ * corpus__agree - adds one, what is known of the part called name, to all, of the parts before; first is the
+ * first one's name. What both state must be equal (ERR_MISMATCH); what one of them states holds for all.
+ */
 int corpus__agree(struct corpus_info *all, const char *first, const struct corpus_info *one, const char *name, struct err_note *note);
 
 /* list.c: the parts of a blend. open: fills c. counts: as corpus_counts. fingerprint: into c. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Token files of other programs, recognised by their first bytes: shards of llm.c, NumPy arrays; everything else is refused by name, or raw. */
+/*
+ * Token files of other programs, recognised by their first bytes: shards of llm.c, NumPy arrays; everything
+ * else is refused by name, or raw.
+ */
 #include "data/corpus/corpus_internal.h"
 
 #include <inttypes.h>
@@ -51,7 +54,10 @@ npy_value(const char *header, const char *key)
 	return at != NULL ? at + strlen(key) : "";
 }
 
-/* \x93NUMPY, u8 major, u8 minor, u16 (from version 2 on u32) length, text such as {'descr': '<u2', 'fortran_order': False, 'shape': (7,), } */
+/*
+ * \x93NUMPY, u8 major, u8 minor, u16 (from version 2 on u32) length, text such as {'descr': '<u2',
+ * 'fortran_order': False, 'shape': (7,), }
+ */
 static int
 npy(const char *path, const uint8_t *head, size_t n, uint64_t size, struct corpus__format *f,
     struct err_note *note)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* PREFIX.idx of a Megatron indexed dataset: completely checked before any of it is used. docs/formats.md has the offsets. */
+/*
+ * PREFIX.idx of a Megatron indexed dataset: completely checked before any of it is used. docs/formats.md has
+ * the offsets.
+ */
 #include "data/corpus/corpus_internal.h"
 
 #include <inttypes.h>

@@ -224,7 +224,8 @@ open_raw(
 }
 
 /*
- * A file that is not Megatron's. stated: the dtype from the caller, 0: none. about: PREFIX.json, which states it for raw files; NULL: none.
+ * A file that is not Megatron's. stated: the dtype from the caller, 0: none. about: PREFIX.json, which states
+ * it for raw files; NULL: none.
  * raw_allowed: path is the name that was given, or a type was stated.
  */
 static int
@@ -283,8 +284,8 @@ is_side(const char *path)
 }
 
 /*
- * Order of shards: runs of digits by their value, so that PREFIX_10 comes after PREFIX_9, all else byte by byte. Names that differ in leading
- * zeros alone are in byte order.
+ * Order of shards: runs of digits by their value, so that PREFIX_10 comes after PREFIX_9, all else byte by
+ * byte. Names that differ in leading zeros alone are in byte order.
  */
 static int
 by_number(const void *a, const void *b)
@@ -367,7 +368,10 @@ struct shards {
 	struct corpus_info all;
 };
 
-/* A shard that has been opened as the last part of c, n_documents of it, with what its own PREFIX.json (shard) states. */
+/*
+ * A shard that has been opened as the last part of c, n_documents of it, with what its own PREFIX.json
+ * (shard) states.
+ */
 static int
 add_shard(struct corpus *c, struct corpus *shard, enum corpus_kind kind, const struct corpus_info *about, uint64_t n_documents,
     struct shards *shards, struct err_note *note)
@@ -386,8 +390,8 @@ add_shard(struct corpus *c, struct corpus *shard, enum corpus_kind kind, const s
 }
 
 /*
- * A match of a pattern: a file of tokens, or the tokens or the index of a Megatron corpus, which is opened once. about: the pattern's own
- * PREFIX.json; without one that of the shard counts.
+ * A match of a pattern: a file of tokens, or the tokens or the index of a Megatron corpus, which is opened
+ * once. about: the pattern's own PREFIX.json; without one that of the shard counts.
  */
 static int
 open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about, struct shards *shards,
@@ -456,7 +460,10 @@ out:
 	return rc;
 }
 
-/* Weights that PREFIX.json does not name would be of another build, and those of a format without documents of nothing. */
+/*
+ * Weights that PREFIX.json does not name would be of another build, and those of a format without documents
+ * of nothing.
+ */
 static int
 check_weights(const struct corpus *c, struct err_note *note)
 {

@@ -85,7 +85,10 @@ part_of(const struct corpus *c, uint64_t position)
 	return lo;
 }
 
-/* n tokens of a part from token at on, as int32; those that are none (above INT32_MAX, negative) become -1 or stay negative. */
+/*
+ * n tokens of a part from token at on, as int32; those that are none (above INT32_MAX, negative) become -1 or
+ * stay negative.
+ */
 static int
 read_part(const struct corpus *c, const struct corpus__part *part, uint64_t at, size_t n, int32_t *out,
     struct err_note *note)
@@ -155,7 +158,10 @@ first_bad(const int32_t *ids, size_t n, uint32_t limit)
 	return i;
 }
 
-/* The note of an id that is none, as the file has it; the place is "token POSITION", and the token of the file if there are several. */
+/*
+ * The note of an id that is none, as the file has it; the place is "token POSITION", and the token of the
+ * file if there are several.
+ */
 static int
 bad_id(const struct corpus *c, uint64_t position, uint32_t limit, int32_t id, struct err_note *note)
 {
@@ -379,7 +385,10 @@ corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct ha
 	return 0;
 }
 
-/* Checksums of all parts, and what the fingerprint is made of. An index is read whole: all of it was used to open the corpus. */
+/*
+ * Checksums of all parts, and what the fingerprint is made of. An index is read whole: all of it was used to
+ * open the corpus.
+ */
 static int
 hash_parts(struct corpus *c, struct hash128 *idx, struct hash128 *bins, struct err_note *note)
 {

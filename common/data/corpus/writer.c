@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing a Megatron corpus. Until finish everything is in PREFIX.*.tmp. Then, with each file synced: the old index is removed,
- * PREFIX.json, tokens and counts are renamed, the new index last, and the folder is synced. A crash in between leaves PREFIX.json
- * without PREFIX.idx, which corpus_open rejects with a message that names it.
+ * Writing a Megatron corpus. Until finish everything is in PREFIX.*.tmp. Then, with each file synced: the old
+ * index is removed, PREFIX.json, tokens and counts are renamed, the new index last, and the folder is synced.
+ * A crash in between leaves PREFIX.json without PREFIX.idx, which corpus_open rejects with a message that
+ * names it.
  */
 #include "data/corpus/corpus_internal.h"
 

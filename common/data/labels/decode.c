@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bytes -> rows. Nothing in the bytes is used before the checksum is verified, and sizes in them are not trusted after it: memory is
- * allocated by the number of bytes received, never by a number in them.
+ * Bytes -> rows. Nothing in the bytes is used before the checksum is verified, and sizes in them are not
+ * trusted after it: memory is allocated by the number of bytes received, never by a number in them.
  */
 #include "data/labels/labels_internal.h"
 
@@ -159,7 +159,10 @@ read_topk(struct reading *r, uint64_t *keys)
 	return 0;
 }
 
-/* t: exp of every code, computed once per record; V calls of exp() per row would cost more than the rest of decoding. */
+/*
+ * t: exp of every code, computed once per record; V calls of exp() per row would cost more than the rest of
+ * decoding.
+ */
 static int
 read_dense(struct reading *r, const double *t)
 {

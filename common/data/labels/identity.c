@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The identity of a label set or score set. The hash is xxh3-128 of a packed form (docs/formats.md has its offsets), not of the
- * text, so that neither locale nor printf can change it.
+ * The identity of a label set or score set. The hash is xxh3-128 of a packed form (docs/formats.md has its
+ * offsets), not of the text, so that neither locale nor printf can change it.
  */
 #include "data/labels/labels_internal.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * labels - the soft-label codec: rows <-> bytes, pure. No file, no socket, no tensor, no clock. The score codec and the identities of
- * label sets and score sets are here too.
+ * labels - the soft-label codec: rows <-> bytes, pure. No file, no socket, no tensor, no clock. The score
+ * codec and the identities of label sets and score sets are here too.
  *
- * A record is the labels of one sequence: L rows, row t the teacher's tempered distribution softmax(u / tau) after tokens 0..t,
- * the soft target of token t+1. Exactly L rows, never L+1 or L-1.
+ * A record is the labels of one sequence: L rows, row t the teacher's tempered distribution softmax(u / tau)
+ * after tokens 0..t, the soft target of token t+1. Exactly L rows, never L+1 or L-1.
  *
  * RECORD, VERSION 3, little-endian (docs/formats.md has the same and the whole coder):
  *
@@ -35,7 +35,8 @@
  *   Error of a code: -ln t rounded to 1/2048 nat, so t is off by at most a factor exp(1/4096) = 1.00025 down to t = 1.3e-14 (half
  *   precision would be off by 1.0005 and end at 6e-8).
  *
- * SAMPLING (the kernel label_sample does it; this is the contract that makes a label a pure function of teacher, seed and sequence):
+ * SAMPLING (the kernel label_sample does it; this is the contract that makes a label a pure function of
+ * teacher, seed and sequence):
  *   draw d = 0..N-1 of row `position` of sequence seq takes random_words(labels.seed, RANDOM_PURPOSE_LABEL, seq, position, d / 2, out)
  *   and u = random_uniform53(out[0], out[1]) for even d, random_uniform53(out[2], out[3]) for odd d.
  *   id = smallest v whose cumulative tempered probability (v ascending) exceeds u * total.
@@ -59,10 +60,11 @@
 #define LABELS_UNIGRAM_VOCAB_MAX (1u << 24)
 
 /*
- * The unigram model for coding sampled labels: a weight for every id. It is made with the label set from the corpus's smoothed
- * counts (labels_unigram_from_counts) and stored as one byte per id (1..255; weight c below 16, else
- * (8 + c mod 8) * 2^(c div 8 - 1)), its hash is part of the label set's identity, and the bytes are sent with it. Every process derives the
- * same tables from them with integers. Read-only once made: any number of threads and specs may share one.
+ * The unigram model for coding sampled labels: a weight for every id. It is made with the label set from the
+ * corpus's smoothed counts (labels_unigram_from_counts) and stored as one byte per id (1..255; weight c below
+ * 16, else (8 + c mod 8) * 2^(c div 8 - 1)), its hash is part of the label set's identity, and the bytes are
+ * sent with it. Every process derives the same tables from them with integers. Read-only once made: any
+ * number of threads and specs may share one.
  *
  * labels_unigram_from_counts  counts: uint64[vocab], at least 1. Sampled ids are distributed more evenly than the text, the more so
  *                       the higher tau is: from tau 0.5 on the weights are counts^(3/4). Returns as labels_unigram_new
@@ -98,8 +100,8 @@ struct labels_spec {
 };
 
 /*
- * labels_spec_check - 0; ERR_RANGE with the field named; ERR_VERSION. Encoders and decoders begin with it, and with ERR_MISMATCH where a
- * sampled spec has no unigram table or one of another vocabulary.
+ * labels_spec_check - 0; ERR_RANGE with the field named; ERR_VERSION. Encoders and decoders begin with it,
+ * and with ERR_MISMATCH where a sampled spec has no unigram table or one of another vocabulary.
  */
 int labels_spec_check(const struct labels_spec *spec, struct err_note *note);
 const char *labels_kind_name(enum labels_kind kind);			/* "sampled", "topk", "dense"; "?" */
@@ -116,7 +118,8 @@ void labels_buf_free(struct labels_buf *buf);
 /*
  * Encoders: one record into buf (its former content is overwritten, its memory kept).
  * @tokens  hash_tokens() of the sequence's L+1 ids
- * Return 0, ERR_RANGE or ERR_NONFINITE (the note names row, entry and value; a bug in our own kernel), ENOMEM; buf->len 0 then.
+ * Return 0, ERR_RANGE or ERR_NONFINITE (the note names row, entry and value; a bug in our own kernel),
+ * ENOMEM; buf->len 0 then.
  *
  * labels_encode_draws    draws: int32[L, N], ids as drawn, any order; each row is sorted and counted here
  * labels_encode_sampled  as label_sample gives them: n_unique: int32[L]; ids, counts: int32[L, N], the first n_unique of a row count:
@@ -135,9 +138,10 @@ int labels_encode_dense(const struct labels_spec *spec, struct hash128 tokens, c
     struct err_note *note);
 
 /*
- * Decoded rows, the input of the loss. Start with {0}. Sparse kinds are CSR: row r has entries [row_offsets[r], row_offsets[r+1]), ids
- * strictly ascending whatever the kind, weights t_v >= 0 (counts / N, or probabilities), their sum <= 1 up to rounding. tail[r] = 1 -
- * sum, never negative: 0 for sampled, the mass outside the k for topk. Dense: dense[r*vocab + v], rows scaled to sum 1.
+ * Decoded rows, the input of the loss. Start with {0}. Sparse kinds are CSR: row r has entries
+ * [row_offsets[r], row_offsets[r+1]), ids strictly ascending whatever the kind, weights t_v >= 0 (counts / N,
+ * or probabilities), their sum <= 1 up to rounding. tail[r] = 1 - sum, never negative: 0 for sampled, the
+ * mass outside the k for topk. Dense: dense[r*vocab + v], rows scaled to sum 1.
  * The batch owns the arrays; they are valid until the next labels_* call on it.
  */
 struct labels_batch {
@@ -159,9 +163,10 @@ void labels_batch_free(struct labels_batch *batch);	/* gives the memory back; {0
  * labels_decode - append the L rows of one record to batch.
  * @spec    what the record must be: kind, version, L, N or k, V
  * @tokens  hash_tokens() of the L+1 ids the caller is about to train on
- * Returns 0; ERR_VERSION; ERR_CORRUPT (damaged: length, checksum, a rule of the payload); ERR_MISMATCH (a whole record, but of another
- * spec, label set or other tokens); ENOMEM. The note names byte offset and row. After an error batch has the rows it had before.
- * Pure; any thread, one thread a batch. A later version is one more row in the table of versions in decode.c; callers stay as they are.
+ * Returns 0; ERR_VERSION; ERR_CORRUPT (damaged: length, checksum, a rule of the payload); ERR_MISMATCH (a
+ * whole record, but of another spec, label set or other tokens); ENOMEM. The note names byte offset and row.
+ * After an error batch has the rows it had before. Pure; any thread, one thread a batch. A later version is
+ * one more row in the table of versions in decode.c; callers stay as they are.
  */
 int labels_decode(const struct labels_spec *spec, struct hash128 tokens, const void *bytes, size_t len, struct labels_batch *batch,
     struct err_note *note);
@@ -179,16 +184,19 @@ struct labels_header {
 int labels_peek(const void *bytes, size_t len, struct labels_header *out, struct err_note *note);
 
 /*
- * Scores: per target token the scorer's loss and the rank of the true token, 3 bytes: offset 3*t u16 loss in 1/2048 nat (rounded to
- * nearest, 65535 = 31.9995 nat and more), offset 3*t + 2 u8 min(rank, 255). L tokens, no header: the cache's value carries checksum
- * and set. S(x) is computed by data/select.
+ * Scores: per target token the scorer's loss and the rank of the true token, 3 bytes: offset 3*t u16 loss in
+ * 1/2048 nat (rounded to nearest, 65535 = 31.9995 nat and more), offset 3*t + 2 u8 min(rank, 255). L tokens,
+ * no header: the cache's value carries checksum and set. S(x) is computed by data/select.
  *
- * Where documents are isolated, the token after the end of one has no prediction: loss 0 and rank 255 say so. No other token has that pair: of
- * 255 ids as probable as y or more, y's share is at most 1/256 and its loss at least 5.5 nats.
+ * Where documents are isolated, the token after the end of one has no prediction: loss 0 and rank 255 say so.
+ * No other token has that pair: of 255 ids as probable as y or more, y's share is at most 1/256 and its loss
+ * at least 5.5 nats.
  *
- * labels_scores_encode - loss_nats: float[L], rank: int32[L], out: uint8[3*L]. ERR_NONFINITE, ERR_RANGE (loss < -1e-3, rank < 0), row named.
+ * labels_scores_encode - loss_nats: float[L], rank: int32[L], out: uint8[3*L]. ERR_NONFINITE, ERR_RANGE (loss
+ * < -1e-3, rank < 0), row named.
  * labels_scores_within - makes it so for the L tokens of a sequence that follow a token `end`. end < 0: none does.
- * labels_scores_mean - mean loss over the tokens that have a prediction; *n of them, if not NULL. NaN if there are none.
+ * labels_scores_mean - mean loss over the tokens that have a prediction; *n of them, if not NULL. NaN if
+ * there are none.
  * labels_scores_decode - into loss_nats float[L], rank uint8[L], either may be NULL. ERR_CORRUPT unless len = 3*L.
  */
 #define LABELS_SCORES_VERSION 1u
@@ -202,7 +210,8 @@ int labels_scores_decode(const void *bytes, size_t len, uint32_t L, float *loss_
 
 /*
  * Identities. Labels (scores) of sets with the same hash are interchangeable. compute_class is "dtype/backend", such as
- * "fp32/openblas". The context is spec.context. labels_set_text fills buf with one line of key=value for people; returns buf.
+ * "fp32/openblas". The context is spec.context. labels_set_text fills buf with one line of key=value for
+ * people; returns buf.
  */
 #define LABELS_CLASS_BYTES 48
 #define LABELS_TEXT_BYTES 512

@@ -28,10 +28,16 @@ int labels__spec_ready(const struct labels_spec *spec, struct err_note *note);
 double labels__code_value(uint32_t code);	/* t of a code */
 uint32_t labels__code(double nats);		/* of -ln t >= 0, infinity included */
 
-/* Room for `rows` more rows and `entries` more sparse entries (or the dense floats of the rows). 0 or ENOMEM, nothing changed. */
+/*
+ * Room for `rows` more rows and `entries` more sparse entries (or the dense floats of the rows). 0 or ENOMEM,
+ * nothing changed.
+ */
 int labels__batch_reserve(struct labels_batch *batch, const struct labels_spec *spec, size_t rows, size_t entries);
 
-/* A group of the unigram model: 2^bits ids of one weight, [first, first + 2^bits) in the order of u->ids; slots [start, start + freq). */
+/*
+ * A group of the unigram model: 2^bits ids of one weight, [first, first + 2^bits) in the order of u->ids;
+ * slots [start, start + freq).
+ */
 #define LABELS__SLOTS 32768u
 #define LABELS__LOOKUP 8u		/* slots of one entry of lookup */
 #define LABELS__GROUP_BITS_MAX 16u	/* so that 2^15 slots times 2^bits divide the coder's 2^31 */
@@ -62,11 +68,16 @@ struct labels__row {
 typedef void labels__row_fn(void *arg, uint32_t t, struct labels__row *out);
 typedef int labels__take_fn(void *arg, uint32_t t, uint32_t n, const int32_t *ids, const uint32_t *counts);
 
-/* labels__sampled_encode - the payload, appended to buf. get is called for each row in order; its rows obey the rules. 0, ENOMEM, or ERR_RANGE where
- * they have 2^32 ids. */
+/*
+ * labels__sampled_encode - the payload, appended to buf. get is called for each row in order; its rows obey
+ * the rules. 0, ENOMEM, or ERR_RANGE where they have 2^32 ids.
+ */
 int labels__sampled_encode(const struct labels_spec *spec, labels__row_fn *get, void *arg, struct labels_buf *buf);
 
-/* labels__sampled_decode - calls take for each row in order. 0, the result of take, ENOMEM, or ERR_CORRUPT with *row and *wrong (what was expected). */
+/*
+ * labels__sampled_decode - calls take for each row in order. 0, the result of take, ENOMEM, or ERR_CORRUPT
+ * with *row and *wrong (what was expected).
+ */
 int labels__sampled_decode(const struct labels_spec *spec, const uint8_t *payload, size_t len,
     labels__take_fn *take, void *arg, uint32_t *row, const char **wrong);
 

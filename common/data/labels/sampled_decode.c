@@ -20,7 +20,10 @@ struct decoder {
 	const char *wrong;			/* a rule that was broken */
 };
 
-/* The slots of a rank below n: `each`, and `last` for the last one; and 2^64 / slots, because division is slow on many processors. */
+/*
+ * The slots of a rank below n: `each`, and `last` for the last one; and 2^64 / slots, because division is
+ * slow on many processors.
+ */
 struct share {
 	uint32_t each, last;
 	uint64_t each_inverse, last_inverse;
@@ -182,8 +185,9 @@ put_in_order(const uint32_t *v, uint32_t n, uint32_t lanes, uint32_t *out)
 }
 
 /*
- * n new ids beside n_again ascending ones in r->keys: all of them into r->keys, ascending. Few ids: compared with all before and put in
- * order at the end, without unpredictable branches; loops of constant length are vectorised.
+ * n new ids beside n_again ascending ones in r->keys: all of them into r->keys, ascending. Few ids: compared
+ * with all before and put in order at the end, without unpredictable branches; loops of constant length are
+ * vectorised.
  */
 PHASE void
 get_small_set(struct decoder *decoder, const struct labels_unigram *u, struct rows_buffer *r, uint32_t n_again, uint32_t n)

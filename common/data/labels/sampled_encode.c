@@ -12,8 +12,8 @@
 #define LIKE_WORTH 5			/* bits: the cost of a repeated id, and the least that a reference to a row must save */
 
 /*
- * What one state takes: `bits` plain bits `low`, then the slots [start, start + freq) of 2^15. freq 0: the `low` steps before are the set
- * of a row's new ids, in any order.
+ * What one state takes: `bits` plain bits `low`, then the slots [start, start + freq) of 2^15. freq 0: the
+ * `low` steps before are the set of a row's new ids, in any order.
  */
 struct step {
 	uint16_t start, freq, low;
@@ -134,8 +134,8 @@ put_id(struct encoder *e, int32_t id)
 }
 
 /*
- * The distance back to the row that is most similar to row t; 0: none. A decoder accepts any choice; the encoder always makes the same
- * one, so that a set of rows has one record.
+ * The distance back to the row that is most similar to row t; 0: none. A decoder accepts any choice; the
+ * encoder always makes the same one, so that a set of rows has one record.
  */
 static uint32_t
 most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
@@ -161,8 +161,8 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 }
 
 /*
- * Turns the row's ids into entries with the key that they have in this row: whether the similar row has them too. Emits a bit for each id
- * of that row.
+ * Turns the row's ids into entries with the key that they have in this row: whether the similar row has them
+ * too. Emits a bit for each id of that row.
  */
 static void
 put_again(struct encoder *e, uint32_t t, uint32_t back, const struct labels__row *row)

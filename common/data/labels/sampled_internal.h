@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the encoder and the decoder of sampled labels share: the coder's constants and the adaptive bits. docs/formats.md describes the
- * whole format.
+ * What the encoder and the decoder of sampled labels share: the coder's constants and the adaptive bits.
+ * docs/formats.md describes the whole format.
  *
- * The coder is a stack (rANS; Duda, 2013) of 32-bit words with three 64-bit states, integers only: what is decoded first was encoded
- * last. There are three states because a step depends only on the previous step of the same state, so a processor can overlap them.
+ * The coder is a stack (rANS; Duda, 2013) of 32-bit words with three 64-bit states, integers only: what is
+ * decoded first was encoded last. There are three states because a step depends only on the previous step of
+ * the same state, so a processor can overlap them.
  *
- * A row may refer to a similar earlier row of the record; a bit for each of that row's ids tells whether the id occurs again. The other
- * ids are coded under the unigram table. They are a set: the encoder takes them in an order that it decodes from a state, which
- * saves log2(n!) bits (bits back; Townsend, Bird and Barber, 2019). The decoder sees that order and encodes its rank back, id by id.
- * Reading below the bottom of the stack gives zeros, as many as are needed.
+ * A row may refer to a similar earlier row of the record; a bit for each of that row's ids tells whether the
+ * id occurs again. The other ids are coded under the unigram table. They are a set: the encoder takes them in
+ * an order that it decodes from a state, which saves log2(n!) bits (bits back; Townsend, Bird and Barber,
+ * 2019). The decoder sees that order and encodes its rank back, id by id. Reading below the bottom of the
+ * stack gives zeros, as many as are needed.
  *
- * Then follow a bit for each id that tells whether it was drawn more than once, and how much more often. Bits have adaptive
- * probabilities, which are reset for each record.
+ * Then follow a bit for each id that tells whether it was drawn more than once, and how much more often. Bits
+ * have adaptive probabilities, which are reset for each record.
  */
 #ifndef SALT_LABELS_SAMPLED_H
 #define SALT_LABELS_SAMPLED_H
@@ -66,8 +68,9 @@ bit_seen(struct bit *b, unsigned value)
 }
 
 /*
- * A key is an id of a row, and in the lowest four bits its context in bits: how common it is (labels__unigram.keys), and how often it was drawn in the
- * row that this one is like (0 for an id that is new here, 1 for once, 2 for up to 3 times, 3 for more).
+ * A key is an id of a row, and in the lowest four bits its context in bits: how common it is
+ * (labels__unigram.keys), and how often it was drawn in the row that this one is like (0 for an id that is
+ * new here, 1 for once, 2 for up to 3 times, 3 for more).
  */
 static inline uint32_t
 key_drawn(uint32_t key, uint32_t count)

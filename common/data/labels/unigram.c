@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The unigram model of a label set: one byte per id, from which every process derives the same tables with integers only.
+ * The unigram model of a label set: one byte per id, from which every process derives the same tables with
+ * integers only.
  *
- * Ids are ordered by (weight descending, id ascending), and ids of one weight are cut into groups of 2^m, largest first. A group is a
- * symbol of 2^15 slots, the id within it is m plain bits: one step of the coder, a table of some hundred groups that stays in the
- * first-level cache, and no id without a probability.
+ * Ids are ordered by (weight descending, id ascending), and ids of one weight are cut into groups of 2^m,
+ * largest first. A group is a symbol of 2^15 slots, the id within it is m plain bits: one step of the coder,
+ * a table of some hundred groups that stays in the first-level cache, and no id without a probability.
  */
 #include "data/labels/labels_internal.h"
 

@@ -27,9 +27,10 @@ double select_score(const float *loss_nats, const uint8_t *rank, size_t n, unsig
 uint64_t select_kept(double keep, uint64_t window);
 
 /*
- * select_parts - how many rows of block `no` each part of a blend gets, where rows are chosen within each part: as many as it has
- * among the positions no * kept .. (no + 1) * kept - 1 of the order, so that the rows of all blocks together have the blend's shares;
- * at most as many as it has in the block, in which case the parts before others get the rest.
+ * select_parts - how many rows of block `no` each part of a blend gets, where rows are chosen within each
+ * part: as many as it has among the positions no * kept .. (no + 1) * kept - 1 of the order, so that the rows
+ * of all blocks together have the blend's shares; at most as many as it has in the block, in which case the
+ * parts before others get the rest.
  * @window  W; @kept K <= W
  * @rows    uint64[blend_n_parts], their sum is K
  */

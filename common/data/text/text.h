@@ -92,8 +92,9 @@ void text_close(struct text **t);	/* takes NULL */
 int text_next(struct text *t, const unsigned char **doc, size_t *n, struct text_place *place, struct err_note *note);
 
 /*
- * text_weight - with weight_field: the weight of the document that text_next has returned, TEXT_WEIGHT_MIN to TEXT_WEIGHT_MAX or 0. A record in which
- * it is missing, no number or outside is a bad JSON record, as one without the text.
+ * text_weight - with weight_field: the weight of the document that text_next has returned, TEXT_WEIGHT_MIN to
+ * TEXT_WEIGHT_MAX or 0. A record in which it is missing, no number or outside is a bad JSON record, as one
+ * without the text.
  */
 #define TEXT_WEIGHT_MIN 1e-6
 #define TEXT_WEIGHT_MAX 1e6

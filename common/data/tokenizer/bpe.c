@@ -9,14 +9,17 @@
 #include "base/mem/mem.h"
 
 /*
- * BPE: a word starts as one token per byte, or per character; the neighbouring pair with the lowest rank is merged, the leftmost
- * of equals, until no pair can be merged (Sennrich et al., 2016; the order is that of Hugging Face's BPE).
+ * BPE: a word starts as one token per byte, or per character; the neighbouring pair with the lowest rank is
+ * merged, the leftmost of equals, until no pair can be merged (Sennrich et al., 2016; the order is that of
+ * Hugging Face's BPE).
  *
- * Words up to SHORT_WORD bytes scan their pairs for the lowest rank, which is quadratic in theory and fastest in practice.
+ * Words up to SHORT_WORD bytes scan their pairs for the lowest rank, which is quadratic in theory and fastest
+ * in practice.
  *
- * Longer ones are a linked list of symbols, with a list of places for each rank. The ranks are taken in ascending order, each with its
- * places in ascending order. A merge mostly makes pairs of higher rank than its own, for a token is learnt before what it is part of; a pair
- * that it makes of lower rank, in other vocabularies, goes to a heap, which is asked first. n log n whatever the vocabulary.
+ * Longer ones are a linked list of symbols, with a list of places for each rank. The ranks are taken in
+ * ascending order, each with its places in ascending order. A merge mostly makes pairs of higher rank than
+ * its own, for a token is learnt before what it is part of; a pair that it makes of lower rank, in other
+ * vocabularies, goes to a heap, which is asked first. n log n whatever the vocabulary.
  */
 #define SHORT_WORD 32
 #define CACHE_BITS 16
@@ -41,7 +44,10 @@ struct waiting {
 	uint32_t place, before;
 };
 
-/* Of words longer than SHORT_WORD: symbol i is ids[i], its neighbours prev[i], next[i]; UINT32_MAX is none; ids[i] < 0 is merged away. */
+/*
+ * Of words longer than SHORT_WORD: symbol i is ids[i], its neighbours prev[i], next[i]; UINT32_MAX is none;
+ * ids[i] < 0 is merged away.
+ */
 struct merge_scratch {
 	int32_t *ids;
 	uint32_t *prev, *next;
@@ -126,9 +132,9 @@ char_id(const struct tokenizer *tok, const unsigned char *p, size_t len)
 }
 
 /*
- * The first symbols of a word of characters: its token, else its byte tokens if there is one for each byte, else the unk_token, one for
- * neighbours with fuse_unk. As in Hugging Face's library an unk_token is put where the next character with a token begins, so after
- * byte tokens between.
+ * The first symbols of a word of characters: its token, else its byte tokens if there is one for each byte,
+ * else the unk_token, one for neighbours with fuse_unk. As in Hugging Face's library an unk_token is put
+ * where the next character with a token begins, so after byte tokens between.
  */
 static int
 first_chars(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t *ids, size_t *n_ids)
@@ -292,7 +298,10 @@ by_place(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The list of the lowest rank becomes the batch, m->rank its rank. Returns the number of places, 0: there are no lists. */
+/*
+ * The list of the lowest rank becomes the batch, m->rank its rank. Returns the number of places, 0: there are
+ * no lists.
+ */
 static size_t
 next_batch(struct merge_scratch *m)
 {
@@ -351,7 +360,10 @@ merge_room(struct merge_scratch *m, size_t n, size_t n_merges)
 	return 0;
 }
 
-/* A candidate is stale if its symbols have changed since: the pair at its place has another rank, or the symbol is gone. */
+/*
+ * A candidate is stale if its symbols have changed since: the pair at its place has another rank, or the
+ * symbol is gone.
+ */
 static int
 merge_at(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place, uint32_t rank)
 {
@@ -424,10 +436,12 @@ merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 }
 
 /*
- * Where a text is not split into words, or into long ones, it is cut at places that no merge can cross: a merge joins two tokens, so it
- * can only cross a place between characters if the left token of some merge ends as the text does before it and the right one begins as
- * the text does after it. What lies between such places merges by itself, and is short enough for the cache. A character that may be
- * part of an unk_token is no such place, nor is any where byte tokens or the unk_token take part in merges, whose text is not the text's.
+ * Where a text is not split into words, or into long ones, it is cut at places that no merge can cross: a
+ * merge joins two tokens, so it can only cross a place between characters if the left token of some merge
+ * ends as the text does before it and the right one begins as the text does after it. What lies between such
+ * places merges by itself, and is short enough for the cache. A character that may be part of an unk_token is
+ * no such place, nor is any where byte tokens or the unk_token take part in merges, whose text is not the
+ * text's.
  */
 static const unsigned char space[3] = {0xe2, 0x96, 0x81}; /* U+2581 */
 

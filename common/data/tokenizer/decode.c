@@ -11,9 +11,10 @@
 #define MAX_DECODE_DEPTH 4
 
 /*
- * Ids to text. Byte-level tokens are bytes and only put together. Those of other models go through the decoder's steps as in Hugging
- * Face's library: each step makes a list of pieces from a list of pieces. One thing differs: bytes of <0x..> tokens that are not
- * UTF-8 together stay these bytes, where that library has U+FFFD for each.
+ * Ids to text. Byte-level tokens are bytes and only put together. Those of other models go through the
+ * decoder's steps as in Hugging Face's library: each step makes a list of pieces from a list of pieces. One
+ * thing differs: bytes of <0x..> tokens that are not UTF-8 together stay these bytes, where that library has
+ * U+FFFD for each.
  */
 struct pieces {
 	struct tokenizer_bytes text;
@@ -96,7 +97,10 @@ strip(struct pieces *out, const unsigned char *p, size_t n, const struct decode_
 	return piece_add(out, p + from, to - from);
 }
 
-/* One step. first: the list's first piece is the text's (else the first piece of `in` stands in the middle of a text). */
+/*
+ * One step. first: the list's first piece is the text's (else the first piece of `in` stands in the middle of
+ * a text).
+ */
 static int
 run_step(const struct decode_step *d, const struct pieces *in, struct pieces *out, bool first)
 {

@@ -91,8 +91,9 @@ tokenizer__ids_reserve(struct tokenizer_ids *ids, size_t more)
 }
 
 /*
- * Splits at the added tokens of trie t and passes each part between them to `part`. Called for the raw text first; then, for each
- * remaining part and after the normaliser, with the tokens that are matched in normalised text.
+ * Splits at the added tokens of trie t and passes each part between them to `part`. Called for the raw text
+ * first; then, for each remaining part and after the normaliser, with the tokens that are matched in
+ * normalised text.
  */
 static int
 cut_added(struct tokenizer_encoder *enc, const struct trie *t, const unsigned char *p, size_t n,

@@ -401,7 +401,10 @@ load_merges(struct loading *l, const struct json *merges)
 		char *joined = buf + 2 * (MAX_TOKEN_BYTES + 2);
 
 		snprintf(place, sizeof place, "model.merges[%zu]", i);
-		/* The first line of a merges.txt, copied along. Hugging Face's library passes over each text that begins like this. */
+		/*
+		 * The first line of a merges.txt, copied along. Hugging Face's library passes over each text
+		 * that begins like this.
+		 */
 		if (json_text(json_item(merges, i), &left) && strncmp(left, "#version", 8) == 0)
 			continue;
 		if ((rc = merge_sides(l, json_item(merges, i), place, buf, &left, &right)) != 0)

@@ -76,8 +76,9 @@ add_split(struct loading *l, const char *pattern, enum behavior behavior, bool i
 }
 
 /*
- * A pattern, {"Regex": ...} or {"String": ...}, as a regular expression in the arena: plain text with a backslash before each character
- * that is special there. *literal: NULL, or the text of a String. place: of the pattern; in the end, of what it is made from.
+ * A pattern, {"Regex": ...} or {"String": ...}, as a regular expression in the arena: plain text with a
+ * backslash before each character that is special there. *literal: NULL, or the text of a String. place: of
+ * the pattern; in the end, of what it is made from.
  */
 static int
 load_pattern(struct loading *l, const struct json *pattern, char place[PLACE_BYTES], const char **regex, const char **literal)

@@ -9,12 +9,14 @@
 #include "base/mem/mem.h"
 
 /*
- * The normal forms (Unicode Standard Annex 15): decompose, sort each run of combining marks by class, compose. utf8proc does the
- * first and the last; its sort is quadratic in the run, so a long run of marks would take too long: the runs are sorted here.
+ * The normal forms (Unicode Standard Annex 15): decompose, sort each run of combining marks by class,
+ * compose. utf8proc does the first and the last; its sort is quadratic in the run, so a long run of marks
+ * would take too long: the runs are sorted here.
  *
- * Low code points are normal by themselves and never the second of a composition (first_bytes), so only stretches of higher
- * ones, each with the one character before it, are looked at. Inert characters are newer than the library's tables: it takes
- * them for starters that neither decompose nor compose, so they end a stretch of what is sorted and composed.
+ * Low code points are normal by themselves and never the second of a composition (first_bytes), so only
+ * stretches of higher ones, each with the one character before it, are looked at. Inert characters are newer
+ * than the library's tables: it takes them for starters that neither decompose nor compose, so they end a
+ * stretch of what is sorted and composed.
  */
 #define STRETCH_BYTES \
 	4096u /* beyond this a stretch ends at the first possible place: memory is 16 bytes for each of its bytes */

@@ -8,9 +8,10 @@
 #include "base/mem/mem.h"
 
 /*
- * SentencePiece's normaliser (T5, XLM-R) as Hugging Face's library applies it: a double-array trie (darts-clone) from texts to places in a list
- * of NUL-terminated ones. Each grapheme cluster of fewer than 6 bytes that begins with a text of the trie becomes what stands for the shortest
- * such text, whatever follows it in the cluster; of longer clusters, and where there is none, each character by itself.
+ * SentencePiece's normaliser (T5, XLM-R) as Hugging Face's library applies it: a double-array trie
+ * (darts-clone) from texts to places in a list of NUL-terminated ones. Each grapheme cluster of fewer than 6
+ * bytes that begins with a text of the trie becomes what stands for the shortest such text, whatever follows
+ * it in the cluster; of longer clusters, and where there is none, each character by itself.
  */
 #define MAX_CLUSTER_BYTES 6u
 #define MAX_RESULT_BYTES 256u /* of one text of the list: the limit of growth */
@@ -142,7 +143,10 @@ put(struct tokenizer_bytes *b, const void *p, size_t n)
 	return rc;
 }
 
-/* Marks since Unicode 14 that a cluster goes on with in tokenizers 0.23.3 (found with each code point beside others); utf8proc 2.8 has none. */
+/*
+ * Marks since Unicode 14 that a cluster goes on with in tokenizers 0.23.3 (found with each code point beside
+ * others); utf8proc 2.8 has none.
+ */
 static bool
 is_new_mark(utf8proc_int32_t c)
 {

@@ -13,16 +13,21 @@
 #include "base/mem/mem.h"
 
 /*
- * The patterns in tokenizer.json are written for Oniguruma with Ruby's syntax and Unicode classes; PCRE2 reads most of them
- * alike but gives some a different meaning. So a pattern is translated: constructs with the same meaning are copied, others are
- * rewritten (white space: PCRE2's \s contains U+180E, which is not white space), and the rest is refused with its place.
+ * The patterns in tokenizer.json are written for Oniguruma with Ruby's syntax and Unicode classes; PCRE2
+ * reads most of them alike but gives some a different meaning. So a pattern is translated: constructs with
+ * the same meaning are copied, others are rewritten (white space: PCRE2's \s contains U+180E, which is not
+ * white space), and the rest is refused with its place.
  *
- * Characters that PCRE2 may class differently are listed after its own class. PCRE2 compares with each of them, for every character that is
- * not in the class before them, and such a list is up to a hundred long. They are rare: a pattern is also compiled without the lists, which
- * gives the same matches in a text that has none of the characters listed.
+ * Characters that PCRE2 may class differently are listed after its own class. PCRE2 compares with each of
+ * them, for every character that is not in the class before them, and such a list is up to a hundred long.
+ * They are rare: a pattern is also compiled without the lists, which gives the same matches in a text that
+ * has none of the characters listed.
  */
 #define WHITE "\\p{Z}\\x09-\\x0d\\x{85}"
-/* Oniguruma's \w beside letters, marks and decimal digits: letter-like numbers and symbols; without brackets around it, WORD_LATIN too. */
+/*
+ * Oniguruma's \w beside letters, marks and decimal digits: letter-like numbers and symbols; without brackets
+ * around it, WORD_LATIN too.
+ */
 #define WORD_MORE \
 	"\\x{16ee}-\\x{16f0}\\x{2160}-\\x{2182}\\x{2185}-\\x{2188}\\x{24b6}-\\x{24e9}\\x{3007}\\x{3021}-\\x{3029}" \
 	"\\x{3038}-\\x{303a}\\x{a6e6}-\\x{a6ef}\\x{10140}-\\x{10174}\\x{10341}\\x{1034a}\\x{103d1}-\\x{103d5}" \
@@ -312,7 +317,10 @@ escape(struct translation *t, struct set *set, bool in_class)
 	}
 }
 
-/* One side of && in brackets: the characters listed, and expressions for one character each that cannot be listed with them. */
+/*
+ * One side of && in brackets: the characters listed, and expressions for one character each that cannot be
+ * listed with them.
+ */
 struct operand {
 	struct set set;
 	struct tokenizer_bytes others; /* "|" before each */
@@ -411,8 +419,8 @@ class_items(struct translation *t, struct operand *o, size_t first, size_t depth
 }
 
 /*
- * Brackets, t->at is at the first. What can be written as brackets again goes to `simple` (without them), anything else to
- * `expression`: sets within sets are their union, and [A&&B] is (?=[A])[B].
+ * Brackets, t->at is at the first. What can be written as brackets again goes to `simple` (without them),
+ * anything else to `expression`: sets within sets are their union, and [A&&B] is (?=[A])[B].
  */
 static bool class(struct translation *t, struct set *simple, struct tokenizer_bytes *expression, size_t depth)
 {
@@ -581,7 +589,10 @@ group(struct translation *t)
 	return false;
 }
 
-/* {n}, {n,}, {n,m}, {,m}; other braces are characters. A + after it repeats all of it in Ruby, a ? after {n} makes it optional. */
+/*
+ * {n}, {n,}, {n,m}, {,m}; other braces are characters. A + after it repeats all of it in Ruby, a ? after {n}
+ * makes it optional.
+ */
 static bool
 repeat(struct translation *t)
 {
@@ -834,8 +845,9 @@ tokenizer__regex_compile(struct regex **out, bool *may_be_empty, const char *pat
 }
 
 /*
- * An alternative that matches one character alone, and neither looks around it nor keeps what it took, matches something wherever the
- * character stands: nothing can be left between two matches if each character has one.
+ * An alternative that matches one character alone, and neither looks around it nor keeps what it took,
+ * matches something wherever the character stands: nothing can be left between two matches if each character
+ * has one.
  */
 bool
 tokenizer__regex_covers(const char *pattern)

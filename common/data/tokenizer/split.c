@@ -4,7 +4,10 @@
 #include <errno.h>
 #include <string.h>
 
-/* The pieces of one part, in order, as they are found: matches and the text between them. One piece is kept back to be joined. */
+/*
+ * The pieces of one part, in order, as they are found: matches and the text between them. One piece is kept
+ * back to be joined.
+ */
 struct cutter {
 	struct tokenizer_encoder *enc;
 	size_t k;
@@ -156,7 +159,10 @@ change(struct tokenizer_encoder *enc, size_t k, const unsigned char *p, size_t n
 	return tokenizer__split(enc, k + 1, b->bytes, b->n);
 }
 
-/* Spaces become s->pattern, which also goes before the text as s->prepend says; then a word begins with each of them. */
+/*
+ * Spaces become s->pattern, which also goes before the text as s->prepend says; then a word begins with each
+ * of them.
+ */
 static int
 metaspace(struct tokenizer_encoder *enc, size_t k, const unsigned char *p, size_t n)
 {

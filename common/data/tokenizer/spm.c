@@ -13,8 +13,9 @@
 #include "base/pieces/pieces.h"
 
 /*
- * SentencePiece's tokenizer.model (sentencepiece_model.proto of github.com/google/sentencepiece) as a tokenizer.json. Of its fields only those that
- * change ids are read; the encoding is protobuf's (wire types 0, 1, 2 and 5).
+ * SentencePiece's tokenizer.model (sentencepiece_model.proto of github.com/google/sentencepiece) as a
+ * tokenizer.json. Of its fields only those that change ids are read; the encoding is protobuf's (wire types
+ * 0, 1, 2 and 5).
  */
 
 enum { MODEL_PROTO_PIECES = 1, MODEL_PROTO_TRAINER = 2, MODEL_PROTO_NORMALIZER = 3 };

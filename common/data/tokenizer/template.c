@@ -24,7 +24,10 @@ push(int32_t *ids, size_t *n, int64_t id)
 	return true;
 }
 
-/* {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}, ...], "special_tokens": {"<s>": {"ids": [1]}}} */
+/*
+ * {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}, ...], "special_tokens": {"<s>":
+ * {"ids": [1]}}}
+ */
 static bool template(const struct json *j, struct sides *s)
 {
 	const struct json *single = json_get(j, "single"), *tokens = json_get(j, "special_tokens");

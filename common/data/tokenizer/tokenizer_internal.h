@@ -50,14 +50,15 @@ struct trie {
 };
 
 /*
- * MODEL_BYTES: BPE whose first symbols are bytes, tokens stand unmapped from the byte-level alphabet. MODEL_CHARS: BPE whose first symbols
- * are characters, as SentencePiece. MODEL_UNIGRAM: likewise, the segmentation with the largest sum of scores.
+ * MODEL_BYTES: BPE whose first symbols are bytes, tokens stand unmapped from the byte-level alphabet.
+ * MODEL_CHARS: BPE whose first symbols are characters, as SentencePiece. MODEL_UNIGRAM: likewise, the
+ * segmentation with the largest sum of scores.
  */
 enum model_kind { MODEL_BYTES, MODEL_CHARS, MODEL_UNIGRAM };
 
 /*
- * A pre-tokenizer is a list of stages. Each gets one part of the text at a time and hands its pieces, in order, to the next;
- * the last hands words to the model. The numbers are part of the fingerprint.
+ * A pre-tokenizer is a list of stages. Each gets one part of the text at a time and hands its pieces, in
+ * order, to the next; the last hands words to the model. The numbers are part of the fingerprint.
  */
 enum stage_kind {
 	STAGE_SPLIT,			/* at the matches of a regular expression, or of single characters of a class */
@@ -102,7 +103,10 @@ struct normal_step {
 
 enum decode_kind { DECODE_REPLACE, DECODE_BYTE_FALLBACK, DECODE_FUSE, DECODE_STRIP, DECODE_METASPACE, DECODE_JOIN_SPACE };
 
-/* A step of a decoder for MODEL_CHARS and MODEL_UNIGRAM, as Hugging Face's of that name; JOIN_SPACE: a file without decoder. */
+/*
+ * A step of a decoder for MODEL_CHARS and MODEL_UNIGRAM, as Hugging Face's of that name; JOIN_SPACE: a file
+ * without decoder.
+ */
 struct decode_step {
 	enum decode_kind kind;
 	const char *from, *to;		/* Replace: text and content; Strip, Metaspace: from is the character */
@@ -178,7 +182,10 @@ struct tokenizer_encoder {
 };
 
 /* vocab.c */
-/* Byte-level alphabet (GPT-2's): the text of a token in the file -> its bytes. false: some character is not of the alphabet. */
+/*
+ * Byte-level alphabet (GPT-2's): the text of a token in the file -> its bytes. false: some character is not
+ * of the alphabet.
+ */
 bool tokenizer__unmap(const char *s, size_t n, unsigned char *out, size_t *out_len);
 size_t tokenizer__map(const unsigned char *p, size_t n, unsigned char *out);	/* out: room for 2n; returns its length */
 int tokenizer__words_build(struct tokenizer *tok);			/* word[], byte_id[] from bytes/len/mark. 0 or ENOMEM */
@@ -221,8 +228,9 @@ tokenizer__trie_slot(const struct trie *t, uint32_t node, unsigned char byte)
 int tokenizer__trie_build(struct tokenizer *tok, struct trie *t, bool normalized);	/* 0, ENOMEM, ERR_RANGE, ERR_FORMAT */
 void tokenizer__trie_free(struct trie *t);
 /*
- * The next match at or after *at that counts: [*start, *end) of the text is the token with the white space it strips; *at is then
- * the end of the match itself, so that white space stripped on its right is searched too, as Hugging Face's library does. NULL:
+ * The next match at or after *at that counts: [*start, *end) of the text is the token with the white space it
+ * strips; *at is then the end of the match itself, so that white space stripped on its right is searched too,
+ * as Hugging Face's library does. NULL:
  * none. floor: strip no further left than this.
  */
 const struct added_token *tokenizer__added_next(const struct tokenizer *tok, const struct trie *t, unsigned flags,
@@ -242,7 +250,10 @@ void tokenizer__regex_scratch_destroy(struct regex_scratch **s);
 /* What finds the matches in [p, p+n) (well-formed UTF-8), as long as re. */
 struct matcher;
 const struct matcher *tokenizer__regex_for(const struct regex *re, const unsigned char *p, size_t n);
-/* First match at or after `at` into *from, *to; slot: of MAX_STAGES matches at once. Returns 0, ERR_NOT_FOUND, or an error with a note. */
+/*
+ * First match at or after `at` into *from, *to; slot: of MAX_STAGES matches at once. Returns 0,
+ * ERR_NOT_FOUND, or an error with a note.
+ */
 int tokenizer__regex_next(struct tokenizer_encoder *enc, size_t slot, const struct matcher *m, const char *pattern,
     const unsigned char *p, size_t n, size_t at, size_t *from, size_t *to);
 
@@ -272,13 +283,17 @@ enum char_class {
 unsigned tokenizer__char_class(uint32_t c);
 uint32_t tokenizer__lower_new(uint32_t c);	/* lower case of letters that utf8proc may not know; 0: not one of these */
 /*
- * In-class text of the code points with this general category (two letters) or script that PCRE2 may not know, and its name there;
+ * In-class text of the code points with this general category (two letters) or script that PCRE2 may not
+ * know, and its name there;
  * NULL: no such name.
  */
 const char *tokenizer__new_of(const char *p, size_t n, const char **name, bool *script);
 
 /* template.c */
-/* The file's post_processor into tok->template. What is not known is no error until someone asks for it. 0 or ENOMEM. */
+/*
+ * The file's post_processor into tok->template. What is not known is no error until someone asks for it. 0 or
+ * ENOMEM.
+ */
 struct json;
 int tokenizer__load_template(struct tokenizer *tok, const struct json *post_processor);
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Made by tests/golden/tokenizer/unicode.py: do not edit. What the tables are for: tokenizer_internal.h and README.md. */
+/*
+ * Made by tests/golden/tokenizer/unicode.py: do not edit. What the tables are for: tokenizer_internal.h and
+ * README.md.
+ */
 #include "data/tokenizer/tokenizer_internal.h"
 
 #include <string.h>

@@ -9,12 +9,13 @@
 #include "base/mem/mem.h"
 
 /*
- * Unigram (Kudo, 2018): of all ways to cut a word into tokens the one with the largest sum of their scores, found from left to right (Viterbi).
- * A character that is no token may be unknown for the smallest score less 10. Neighbours that are unknown are one, which becomes byte tokens
- * or the unk token. The order of additions and comparisons is that of Hugging Face's library, so that equal sums give the same choice.
+ * Unigram (Kudo, 2018): of all ways to cut a word into tokens the one with the largest sum of their scores,
+ * found from left to right (Viterbi). A character that is no token may be unknown for the smallest score less
+ * 10. Neighbours that are unknown are one, which becomes byte tokens or the unk token. The order of additions
+ * and comparisons is that of Hugging Face's library, so that equal sums give the same choice.
  *
- * A long word is cut at places that no token crosses: all ways pass through them, so the best up to there is final. The sum goes on from its
- * value there, for the next one rounds as if the word had not been cut.
+ * A long word is cut at places that no token crosses: all ways pass through them, so the best up to there is
+ * final. The sum goes on from its value there, for the next one rounds as if the word had not been cut.
  */
 #define UNKNOWN_PENALTY 10.0
 #define CUT_BYTES 4096u

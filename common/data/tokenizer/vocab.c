@@ -8,8 +8,8 @@
 #include "base/mem/mem.h"
 
 /*
- * The byte-level alphabet: bytes that print as a Latin-1 character stand for themselves, the other 68 are U+0100 onwards in
- * byte order: 0 to 0x20, 0x7f to 0xa0, 0xad.
+ * The byte-level alphabet: bytes that print as a Latin-1 character stand for themselves, the other 68 are
+ * U+0100 onwards in byte order: 0 to 0x20, 0x7f to 0xa0, 0xad.
  */
 static uint32_t
 char_of(unsigned b)
@@ -179,7 +179,10 @@ hash_model(const struct tokenizer *tok, struct hash_state *h)
 		hash_field(h, "score", tok->score, (size_t)tok->n_tokens * sizeof tok->score[0]);
 }
 
-/* The order of two merges matters, the numbers of their lines do not; so the fingerprint takes the pairs sorted by rank. */
+/*
+ * The order of two merges matters, the numbers of their lines do not; so the fingerprint takes the pairs
+ * sorted by rank.
+ */
 int
 tokenizer__fingerprint(struct tokenizer *tok)
 {

@@ -53,8 +53,9 @@ struct checkpoint_range {
 };
 
 /*
- * One array of the optimiser ("m", "v", in any order). source gives its elements, by their numbers in the flat order; or, of an array that
- * leaves parameters out, in an order of its own, of which `own` is the rank's range. NULL: that of the parameters.
+ * One array of the optimiser ("m", "v", in any order). source gives its elements, by their numbers in the
+ * flat order; or, of an array that leaves parameters out, in an order of its own, of which `own` is the
+ * rank's range. NULL: that of the parameters.
  */
 struct checkpoint_array {
 	const char *name;
@@ -65,8 +66,9 @@ struct checkpoint_array {
 
 /*
  * checkpoint_write_optim - one rank's range [begin, end) of n_total elements, end >= begin, the same arrays on all
- * ranks; a rank with several ranges counts as several. Writes optim_RRRRR_of_NNNNN.safetensors, synced, and fills entry (to be sent to rank 0). Sources are called
- * one array after the other, with adjoining ranges of at most WEIGHTS_SOURCE_MAX elements.
+ * ranks; a rank with several ranges counts as several. Writes optim_RRRRR_of_NNNNN.safetensors, synced, and
+ * fills entry (to be sent to rank 0). Sources are called one array after the other, with adjoining ranges of
+ * at most WEIGHTS_SOURCE_MAX elements.
  */
 int checkpoint_write_optim(const char *dir, unsigned rank, unsigned n_ranks, uint64_t begin, uint64_t end, uint64_t n_total,
     const struct checkpoint_array *arrays, size_t n_arrays, struct weights_file *entry, struct err_note *note);
@@ -94,8 +96,8 @@ int checkpoint_finish(const char *root, uint64_t step, const struct checkpoint_f
 int checkpoint_abort(const char *root, uint64_t step, struct err_note *note);
 
 /*
- * checkpoint_clean - removes every temporary directory in ROOT; n_removed may be NULL. What cannot be removed stays, with a warning
- * (event checkpoint.left). Not during a save.
+ * checkpoint_clean - removes every temporary directory in ROOT; n_removed may be NULL. What cannot be removed
+ * stays, with a warning (event checkpoint.left). Not during a save.
  */
 int checkpoint_clean(const char *root, size_t *n_removed, struct err_note *note);
 
@@ -121,8 +123,9 @@ enum checkpoint_check {
 int checkpoint_verify(const char *path, enum checkpoint_check check, struct err_note *note);
 
 /*
- * checkpoint_verify_model - before the model in a directory is used: if that is a checkpoint, the model's files (all but the optimiser and the
- * trainer's state) against the hashes of its manifest. *is: whether it is one. 0 or as checkpoint_verify.
+ * checkpoint_verify_model - before the model in a directory is used: if that is a checkpoint, the model's
+ * files (all but the optimiser and the trainer's state) against the hashes of its manifest. *is: whether it
+ * is one. 0 or as checkpoint_verify.
  */
 int checkpoint_verify_model(const char *dir, bool *is, struct err_note *note);
 
@@ -134,9 +137,10 @@ int checkpoint_verify_model(const char *dir, bool *is, struct err_note *note);
 int checkpoint_find_latest(const char *root, enum checkpoint_check check, struct checkpoint_info *out, struct err_note *note);
 
 /*
- * checkpoint_prune - removes all but the n_keep newest (0 counts as 1), the steps in keep_steps and symbolic links to checkpoints that
- * lie elsewhere. Whatever a user put into an old checkpoint goes with it. Nothing is removed unless the newest one passes
- * CHECKPOINT_HASHES. What cannot be removed stays, with a warning (event checkpoint.left). n_removed may be NULL.
+ * checkpoint_prune - removes all but the n_keep newest (0 counts as 1), the steps in keep_steps and symbolic
+ * links to checkpoints that lie elsewhere. Whatever a user put into an old checkpoint goes with it. Nothing
+ * is removed unless the newest one passes CHECKPOINT_HASHES. What cannot be removed stays, with a warning
+ * (event checkpoint.left). n_removed may be NULL.
  */
 int checkpoint_prune(const char *root, unsigned n_keep, const uint64_t *keep_steps, size_t n_keep_steps, size_t *n_removed,
     struct err_note *note);

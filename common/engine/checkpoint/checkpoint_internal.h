@@ -18,8 +18,8 @@ bool checkpoint__name(const char *name, bool temp, uint64_t *step);
 int checkpoint__note(struct err_note *note, int rc, const char *path, const char *place, const char *expected);
 
 /*
- * Removes what a crash left under the temporary name; what cannot be removed (a mounted file system, files of somebody else) is
- * renamed to TEMP.left-1, -2, ... with a warning, so that it is in nobody's way.
+ * Removes what a crash left under the temporary name; what cannot be removed (a mounted file system, files of
+ * somebody else) is renamed to TEMP.left-1, -2, ... with a warning, so that it is in nobody's way.
  */
 int checkpoint__make_way(const char *temp, struct err_note *note);
 

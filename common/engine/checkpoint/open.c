@@ -48,7 +48,10 @@ meta_u64(const struct weights *w, const char *key, uint64_t *out)
 	return errno == 0 && *end == '\0';
 }
 
-/* The range in the metadata, of an array of its own (prefix: its name) or of the parameters (""). False if it is none. */
+/*
+ * The range in the metadata, of an array of its own (prefix: its name) or of the parameters (""). False if it
+ * is none.
+ */
 static bool
 meta_range(const struct weights *w, const char *prefix, struct checkpoint_range *out)
 {

@@ -2,9 +2,9 @@
 /*
  * gguf - reads GGUF files: metadata, tensors, and both as a model of the families that gguf_model.c lists. Read only.
  *
- * gguf_open -> gguf_config -> model_new -> gguf_model_open (names and shapes checked against the model's tensor table) ->
- * weights_model_save with gguf_model_source; gguf_tokenizer gives the text of a tokenizer.json. Tensors are decoded piece by
- * piece on request, never as a whole.
+ * gguf_open -> gguf_config -> model_new -> gguf_model_open (names and shapes checked against the model's
+ * tensor table) -> weights_model_save with gguf_model_source; gguf_tokenizer gives the text of a
+ * tokenizer.json. Tensors are decoded piece by piece on request, never as a whole.
  *
  * Layout, little-endian (version 2 and 3):
  *   0     4   "GGUF"
@@ -70,12 +70,12 @@ struct gguf_tensor {
 struct gguf;
 
 /*
- * gguf_open - map a file and check everything except the values of tensors: counts and lengths within the caps above and within the file,
- * kinds, UTF-8 of keys and names, keys and names unique, shape times type equal to a range of the data, ranges aligned, disjoint and
- * inside the file.
- * Returns 0 and *g (gguf_close it), ERR_FORMAT, ERR_RANGE, ERR_VERSION, ERR_UNSUPPORTED (big-endian; a tensor of a type not decoded
- * here, named; one part of several), ENOMEM or errno; the note has file, byte or key or tensor, expected and found. *g is NULL on
- * failure. An open file may be read by any number of threads.
+ * gguf_open - map a file and check everything except the values of tensors: counts and lengths within the
+ * caps above and within the file, kinds, UTF-8 of keys and names, keys and names unique, shape times type
+ * equal to a range of the data, ranges aligned, disjoint and inside the file.
+ * Returns 0 and *g (gguf_close it), ERR_FORMAT, ERR_RANGE, ERR_VERSION, ERR_UNSUPPORTED (big-endian; a tensor
+ * of a type not decoded here, named; one part of several), ENOMEM or errno; the note has file, byte or key or
+ * tensor, expected and found. *g is NULL on failure. An open file may be read by any number of threads.
  */
 int gguf_open(struct gguf **g, const char *path, struct err_note *note);
 void gguf_close(struct gguf **g);			/* takes NULL */
@@ -83,49 +83,53 @@ void gguf_close(struct gguf **g);			/* takes NULL */
 const struct gguf_tensor *gguf_find(const struct gguf *g, const char *name);		/* NULL: no such tensor */
 
 /*
- * gguf_read_f32 - elements [begin, begin + count) of t, dims[0] fastest, decoded to float: the same bits on every machine.
- * NaN and infinity are ERR_NONFINITE, the note names tensor and element; out is then part written.
+ * gguf_read_f32 - elements [begin, begin + count) of t, dims[0] fastest, decoded to float: the same bits on
+ * every machine. NaN and infinity are ERR_NONFINITE, the note names tensor and element; out is then part
+ * written.
  * Returns 0, ERR_RANGE (range outside the tensor), ERR_NONFINITE. Any thread.
  */
 int gguf_read_f32(const struct gguf_tensor *t, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 
 /*
- * gguf_decode - n_blocks blocks of a type, n_blocks * gguf_type_elements(type) floats. p needs no alignment. y does not overlap p.
- * Formulas per type are in gguf_blocks.c. type must be one with a decoder.
+ * gguf_decode - n_blocks blocks of a type, n_blocks * gguf_type_elements(type) floats. p needs no alignment.
+ * y does not overlap p. Formulas per type are in gguf_blocks.c. type must be one with a decoder.
  */
 void gguf_decode(uint32_t type, const unsigned char *p, uint64_t n_blocks, float *y);
 
 /*
- * gguf_config - the model's shape from the metadata; tied if there is no output.weight. Divisors of frequencies in tensors become llama3
- * scaling if they follow from it, else LongRoPE.
- * Returns 0; ERR_UNSUPPORTED: another architecture, or a key that changes outputs and is not known; ERR_FORMAT: a key missing or of
- * the wrong kind; ERR_RANGE; ERR_NOT_FOUND, ERR_MISMATCH: a tensor of divisors.
+ * gguf_config - the model's shape from the metadata; tied if there is no output.weight. Divisors of
+ * frequencies in tensors become llama3 scaling if they follow from it, else LongRoPE.
+ * Returns 0; ERR_UNSUPPORTED: another architecture, or a key that changes outputs and is not known;
+ * ERR_FORMAT: a key missing or of the wrong kind; ERR_RANGE; ERR_NOT_FOUND, ERR_MISMATCH: a tensor of
+ * divisors.
  */
 int gguf_config(const struct gguf *g, struct model_config *out, struct err_note *note);
 
 /*
- * gguf_tokenizer - text of tokenizer.json and of tokenizer_config.json (for transformers: class, special tokens, chat template) from
- * tokenizer.ggml.*; *json, *config malloc'ed, free() them, NULL on failure. Byte-level BPE split as one of the names in gguf_pre.c and
- * docs/models.md; or SentencePiece's (model llama), merges made from the scores.
- * Returns 0, ERR_UNSUPPORTED (another model or split, named), ERR_FORMAT, ERR_RANGE, ENOMEM. Whether ids and merges fit together
- * is checked by data/tokenizer when it parses the text.
+ * gguf_tokenizer - text of tokenizer.json and of tokenizer_config.json (for transformers: class, special
+ * tokens, chat template) from tokenizer.ggml.*; *json, *config malloc'ed, free() them, NULL on failure.
+ * Byte-level BPE split as one of the names in gguf_pre.c and docs/models.md; or SentencePiece's (model
+ * llama), merges made from the scores.
+ * Returns 0, ERR_UNSUPPORTED (another model or split, named), ERR_FORMAT, ERR_RANGE, ENOMEM. Whether ids and
+ * merges fit together is checked by data/tokenizer when it parses the text.
  */
 int gguf_tokenizer(const struct gguf *g, char **json, char **config, struct err_note *note);
 
 /*
- * gguf_model_open - bind the tensors to the model's table: every tensor of the table must exist in its shape, and nothing else.
- * Some architectures store rows of query and key projections as adjacent rotary pairs; they are returned as halves, the order of the
- * table. Gemma's norms are stored as 1 + g and returned as g.
- * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape), ERR_UNSUPPORTED (a tensor that is not in the table), ENOMEM.
- * Keeps g and model: both must outlive *m. Any number of threads may read.
+ * gguf_model_open - bind the tensors to the model's table: every tensor of the table must exist in its shape,
+ * and nothing else. Some architectures store rows of query and key projections as adjacent rotary pairs; they
+ * are returned as halves, the order of the table. Gemma's norms are stored as 1 + g and returned as g.
+ * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape), ERR_UNSUPPORTED (a tensor that is not in
+ * the table), ENOMEM. Keeps g and model: both must outlive *m. Any number of threads may read.
  */
 struct gguf_model;
 int gguf_model_open(struct gguf_model **m, const struct gguf *g, const struct model *model, struct err_note *note);
 void gguf_model_close(struct gguf_model **m);		/* takes NULL */
 
 /*
- * gguf_model_source - a weights_source (weights.h) for arg = struct gguf_model *: elements [begin, begin + count) of the flat canonical
- * order as float. Returns as gguf_read_f32; ERR_RANGE for elements outside the model.
+ * gguf_model_source - a weights_source (weights.h) for arg = struct gguf_model *: elements [begin, begin +
+ * count) of the flat canonical order as float. Returns as gguf_read_f32; ERR_RANGE for elements outside the
+ * model.
  */
 int gguf_model_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 

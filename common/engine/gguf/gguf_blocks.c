@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks of GGUF tensors to float. d, m are fp16 in the file; q are small integers. Compiled without contraction of products and
- * sums, so that an imported model has the same bits, and the same fingerprint, wherever it was imported.
+ * Blocks of GGUF tensors to float. d, m are fp16 in the file; q are small integers. Compiled without
+ * contraction of products and sums, so that an imported model has the same bits, and the same fingerprint,
+ * wherever it was imported.
  */
 #include "engine/gguf/gguf.h"
 
@@ -105,8 +106,9 @@ q8_0(const unsigned char *p, float *y)
 }
 
 /*
- * Scale and minimum, six bits each, of sub-block j of eight, from 12 bytes: 0..3 hold the scales of 0..3 in their low six bits,
- * 4..7 the minima of 0..3; bytes 8..11 the low nibbles of scale and minimum of 4..7, whose high two bits top 0..3 and 4..7.
+ * Scale and minimum, six bits each, of sub-block j of eight, from 12 bytes: 0..3 hold the scales of 0..3 in
+ * their low six bits, 4..7 the minima of 0..3; bytes 8..11 the low nibbles of scale and minimum of 4..7,
+ * whose high two bits top 0..3 and 4..7.
  */
 static void
 scale_min(const unsigned char *p, int j, int *scale, int *min)
@@ -121,8 +123,9 @@ scale_min(const unsigned char *p, int j, int *scale, int *min)
 }
 
 /*
- * 0 d, 2 dmin, 4 scales[12], (Q5_K: fifth bits[32],) q[128]. Eight sub-blocks of 32: 2k has the low nibbles of q[32k..], 2k+1 the
- * high ones; bit j of fifth[i] belongs to element i of sub-block j. y = (d scale) q - (dmin min)
+ * 0 d, 2 dmin, 4 scales[12], (Q5_K: fifth bits[32],) q[128]. Eight sub-blocks of 32: 2k has the low nibbles
+ * of q[32k..], 2k+1 the high ones; bit j of fifth[i] belongs to element i of sub-block j. y = (d scale) q -
+ * (dmin min)
  */
 static void
 q45_k(const unsigned char *p, const unsigned char *fifth, const unsigned char *q, float *y)
@@ -160,8 +163,8 @@ q5_k(const unsigned char *p, float *y)
 }
 
 /*
- * 0 low[128], 128 high[64], 192 signed scales[16], 208 d. Two halves of 128 elements; in a half, group g of 32 takes nibble g / 2 of
- * low[32 (g % 2) + i] and bits 2g, 2g+1 of high[i]. y = (d scale of its 16) (q - 32)
+ * 0 low[128], 128 high[64], 192 signed scales[16], 208 d. Two halves of 128 elements; in a half, group g of
+ * 32 takes nibble g / 2 of low[32 (g % 2) + i] and bits 2g, 2g+1 of high[i]. y = (d scale of its 16) (q - 32)
  */
 static void
 q6_k(const unsigned char *p, float *y)
@@ -183,8 +186,9 @@ q6_k(const unsigned char *p, float *y)
 }
 
 /*
- * 0 scales[16], 16 q[64], 80 d, 82 dmin. Sixteen sub-blocks of 16; scales has a scale in the low nibble and a minimum in the high one. Of
- * half h of 128 elements, group g of 32 takes bits 2g, 2g+1 of q[32h + i]. y = (d scale) q - (dmin min)
+ * 0 scales[16], 16 q[64], 80 d, 82 dmin. Sixteen sub-blocks of 16; scales has a scale in the low nibble and a
+ * minimum in the high one. Of half h of 128 elements, group g of 32 takes bits 2g, 2g+1 of q[32h + i]. y = (d
+ * scale) q - (dmin min)
  */
 static void
 q2_k(const unsigned char *p, float *y)
@@ -201,9 +205,10 @@ q2_k(const unsigned char *p, float *y)
 }
 
 /*
- * 0 third bits[32], 32 q[64], 96 scales[12], 108 d. Sub-blocks and q as in Q2_K; bit j / 2 of third[16 (j % 2) + i] says that 4 is not
- * subtracted. Six-bit scale of sub-block j: the low nibble of scales[j], or the high one of scales[j - 8]; bits 2(j/4), 2(j/4)+1 of
- * scales[8 + j % 4] on top. y = d (scale - 32) (q - 4 or 0)
+ * 0 third bits[32], 32 q[64], 96 scales[12], 108 d. Sub-blocks and q as in Q2_K; bit j / 2 of third[16 (j %
+ * 2) + i] says that 4 is not subtracted. Six-bit scale of sub-block j: the low nibble of scales[j], or the
+ * high one of scales[j - 8]; bits 2(j/4), 2(j/4)+1 of scales[8 + j % 4] on top. y = d (scale - 32) (q - 4 or
+ * 0)
  */
 static void
 q3_k(const unsigned char *p, float *y)
@@ -242,8 +247,8 @@ iq4_nl(const unsigned char *p, float *y)
 }
 
 /*
- * 0 d, 2 u16 high bits of scales, 4 low nibbles of scales[4], 8 q[128]. Eight sub-blocks of 32, the scale of j: nibble j of the low ones,
- * bits 2j, 2j+1 of the high ones. y = d (scale - 32) values[q]
+ * 0 d, 2 u16 high bits of scales, 4 low nibbles of scales[4], 8 q[128]. Eight sub-blocks of 32, the scale of
+ * j: nibble j of the low ones, bits 2j, 2j+1 of the high ones. y = d (scale - 32) values[q]
  */
 static void
 iq4_xs(const unsigned char *p, float *y)
@@ -258,7 +263,10 @@ iq4_xs(const unsigned char *p, float *y)
 	}
 }
 
-/* 0 e, 1 q[16]. y = 2^(e - 128) values[q] (OCP Microscaling Formats 1.0, without its NaN of e = 255); e of 0 and 1 are subnormal floats. */
+/*
+ * 0 e, 1 q[16]. y = 2^(e - 128) values[q] (OCP Microscaling Formats 1.0, without its NaN of e = 255); e of 0
+ * and 1 are subnormal floats.
+ */
 static void
 mxfp4(const unsigned char *p, float *y)
 {
@@ -270,8 +278,9 @@ mxfp4(const unsigned char *p, float *y)
 }
 
 /*
- * 0 q[48], 48 r[4], 52 d. A byte holds five digits of base 3 (of r: four), as digits after the point: with t = byte 3^n mod 256, digit n is
- * 3 t / 256. Digit n of q[i] is element 32 n + i for i < 32, 160 + 16 n + i - 32 for the others; of r[i] it is 240 + 4 n + i. y = d (digit - 1)
+ * 0 q[48], 48 r[4], 52 d. A byte holds five digits of base 3 (of r: four), as digits after the point: with t
+ * = byte 3^n mod 256, digit n is 3 t / 256. Digit n of q[i] is element 32 n + i for i < 32, 160 + 16 n + i -
+ * 32 for the others; of r[i] it is 240 + 4 n + i. y = d (digit - 1)
  */
 static void
 tq1_0(const unsigned char *p, float *y)

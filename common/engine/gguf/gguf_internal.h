@@ -35,7 +35,10 @@ struct gguf {
 };
 
 const struct gguf__pair *gguf__pair(const struct gguf *g, const char *key);	/* NULL: no such key */
-/* gguf__key - "ARCHITECTURE.END" of the file's general.architecture, in buf; a key that the file cannot have if it names none. Returns buf. */
+/*
+ * gguf__key - "ARCHITECTURE.END" of the file's general.architecture, in buf; a key that the file cannot have
+ * if it names none. Returns buf.
+ */
 #define GGUF__KEY_BYTES 128
 const char *gguf__key(const struct gguf *g, const char *end, char buf[GGUF__KEY_BYTES]);
 int gguf__by_key(const void *a, const void *b);				/* for qsort */
@@ -43,7 +46,10 @@ const char *gguf__kind_name(enum gguf__kind kind);
 unsigned gguf__kind_bytes(enum gguf__kind kind);			/* 0: the length is stored in the file */
 uint64_t gguf__little(const unsigned char *p, unsigned bytes);
 
-/* The value in its own type; false if it has another kind (or pair is NULL). gguf__int accepts every integer within int64. */
+/*
+ * The value in its own type; false if it has another kind (or pair is NULL). gguf__int accepts every integer
+ * within int64.
+ */
 bool gguf__int(const struct gguf__pair *pair, int64_t *out);
 bool gguf__num(const struct gguf__pair *pair, double *out);	/* floats and integers */
 bool gguf__flag(const struct gguf__pair *pair, bool *out);
@@ -62,7 +68,10 @@ struct gguf__pre {
 const struct gguf__pre *gguf__pre(const struct gguf__text *name);		/* NULL: no such name */
 const char *gguf__pre_names(size_t i);		/* of row i of the table; NULL: there is none */
 
-/* Iterating over an array: at starts as pair->value; each call returns one item and advances. Items were checked when the file was opened. */
+/*
+ * Iterating over an array: at starts as pair->value; each call returns one item and advances. Items were
+ * checked when the file was opened.
+ */
 struct gguf__text gguf__next_text(const unsigned char **at);
 int64_t gguf__next_int(enum gguf__kind kind, const unsigned char **at);
 

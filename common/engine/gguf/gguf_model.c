@@ -220,9 +220,10 @@ read_divisors(const struct gguf *g, const char *name, const struct model_config 
 }
 
 /*
- * rope_freqs.weight holds the divisor of each frequency, not the four parameters it was computed from. Llama 3.1, 3.2 and 3.3 all use
- * 1, 4 and 8192 for three of them; the fourth is the last divisor. Other models may have another original context, a power of two.
- * Divisors that do not follow from these become LongRoPE's, with one list for any length and no factor of cosines and sines.
+ * rope_freqs.weight holds the divisor of each frequency, not the four parameters it was computed from. Llama
+ * 3.1, 3.2 and 3.3 all use 1, 4 and 8192 for three of them; the fourth is the last divisor. Other models may
+ * have another original context, a power of two. Divisors that do not follow from these become LongRoPE's,
+ * with one list for any length and no factor of cosines and sines.
  */
 static int
 read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note *note)
@@ -558,8 +559,9 @@ gguf_model_close(struct gguf_model **m)
 }
 
 /*
- * Query and key rows that are stored in pairs. The table's head has the first halves of its rotary pairs, then the second ones; the file's has pair after pair.
- * Row j D/2 + i of a head (j 0 or 1, i < D/2) is the file's row 2 i + j of that head.
+ * Query and key rows that are stored in pairs. The table's head has the first halves of its rotary pairs,
+ * then the second ones; the file's has pair after pair. Row j D/2 + i of a head (j 0 or 1, i < D/2) is the
+ * file's row 2 i + j of that head.
  */
 static int
 read_paired(const struct gguf_tensor *t, uint64_t head_dim, uint64_t begin, uint64_t count, float *out, struct err_note *note)

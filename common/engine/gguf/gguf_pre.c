@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which splits the names in tokenizer.ggml.pre stand for. Names are llama.cpp's, expressions those of the tokenizer.json of the models they
- * are named after. NFC is not among llama.cpp's steps; it is here where these models have it.
+ * Which splits the names in tokenizer.ggml.pre stand for. Names are llama.cpp's, expressions those of the
+ * tokenizer.json of the models they are named after. NFC is not among llama.cpp's steps; it is here where
+ * these models have it.
  */
 #include "engine/gguf/gguf_internal.h"
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tokenizer.ggml.* of a GGUF file as the text of a tokenizer.json (byte-level BPE, or SentencePiece's by scores) and of a tokenizer_config.json. */
+/*
+ * tokenizer.ggml.* of a GGUF file as the text of a tokenizer.json (byte-level BPE, or SentencePiece's by
+ * scores) and of a tokenizer_config.json.
+ */
 #include "engine/gguf/gguf_internal.h"
 
 #include <errno.h>
@@ -289,8 +292,8 @@ added_tokens(const struct conversion *c)
 }
 
 /*
- * model.vocab. Added tokens at its end are left out, as in the files of Llama 3 and Qwen2; earlier ones (GPT-2, SmolLM2) must be
- * included, or the ids after them would shift.
+ * model.vocab. Added tokens at its end are left out, as in the files of Llama 3 and Qwen2; earlier ones
+ * (GPT-2, SmolLM2) must be included, or the ids after them would shift.
  */
 static int
 put_vocab(const struct conversion *c, struct json *model)

@@ -2,9 +2,10 @@
 /*
  * infer - batches of sequences to scores and label records, with the models held in device memory.
  *
- * A record is a pure function of model, label set and sequence: the same bytes in whatever job, batch and thread the sequence was
- * computed. Each worker thread has a kernels context of one thread, which computes the rows of a sequence as if it were alone
- * (kernels_row_tile). Parameters are shared, activations are per worker.
+ * A record is a pure function of model, label set and sequence: the same bytes in whatever job, batch and
+ * thread the sequence was computed. Each worker thread has a kernels context of one thread, which computes
+ * the rows of a sequence as if it were alone (kernels_row_tile). Parameters are shared, activations are per
+ * worker.
  */
 #ifndef SALT_INFER_H
 #define SALT_INFER_H
@@ -37,8 +38,8 @@ struct infer_options {
 	struct kernels_options kernels;	/* threads is ignored: always 1 per worker */
 	int threads;			/* workers; 0: all the processors this process may run on */
 	/*
-	 * The declared compute class (teacher.compute_class), NULL: none. With one the models' fingerprints are the hashes of their files,
-	 * and infer_compute_class says it; what is computed is the same.
+	 * The declared compute class (teacher.compute_class), NULL: none. With one the models' fingerprints
+	 * are the hashes of their files, and infer_compute_class says it; what is computed is the same.
 	 */
 	const char *compute_class;
 	int batch;			/* sequences of a job in one forward pass; 0: 1, the best on a CPU */
@@ -51,8 +52,9 @@ int infer_new(struct infer **in, const struct infer_options *options, struct err
 void infer_destroy(struct infer **in);		/* ends the workers and frees unfinished jobs; takes NULL */
 
 /*
- * infer_add_model - load DIR (config.json, safetensors, tokenizer.json if it exists). Loading the same directory or fingerprint again only
- * adds what the model serves. Returns 0, ERR_FULL, and the errors of weights_model_open and weights_fingerprint.
+ * infer_add_model - load DIR (config.json, safetensors, tokenizer.json if it exists). Loading the same
+ * directory or fingerprint again only adds what the model serves. Returns 0, ERR_FULL, and the errors of
+ * weights_model_open and weights_fingerprint.
  */
 int infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serves_label, struct err_note *note);
 size_t infer_n_models(const struct infer *in);
@@ -63,8 +65,9 @@ const char *infer_reason(const struct infer *in);		/* why this backend and dtype
 int infer_threads(const struct infer *in);
 
 /*
- * infer_unigram - the unigram table of a label set, made from the bytes in WELCOME, or the table made from the same bytes before. infer
- * owns it; valid until infer_destroy, because a job may outlive its connection. Returns as labels_unigram_new.
+ * infer_unigram - the unigram table of a label set, made from the bytes in WELCOME, or the table made from
+ * the same bytes before. infer owns it; valid until infer_destroy, because a job may outlive its connection.
+ * Returns as labels_unigram_new.
  */
 int infer_unigram(struct infer *in, const uint8_t *bytes, size_t len, const struct labels_unigram **out, struct err_note *note);
 
@@ -76,7 +79,10 @@ struct infer_row {
 	char error[128];
 };
 
-/* The work of a lease. Made by infer_job_new, filled in by the caller, run by infer_submit, returned by infer_finished. */
+/*
+ * The work of a lease. Made by infer_job_new, filled in by the caller, run by infer_submit, returned by
+ * infer_finished.
+ */
 struct infer_job {
 	size_t link;			/* the caller's: which connection */
 	uint64_t lease_id;		/* the caller's */
@@ -102,7 +108,10 @@ int infer_check(const struct infer *in, const struct infer_job *job, struct err_
 void infer_submit(struct infer *in, struct infer_job *job);	/* takes the job; in the order of submission */
 struct infer_job *infer_finished(struct infer *in);		/* the next finished job, owned by the caller, or NULL */
 
-/* infer_abandon - the lease was cancelled: skip sequences that have not started. infer_finished still returns the job. */
+/*
+ * infer_abandon - the lease was cancelled: skip sequences that have not started. infer_finished still returns
+ * the job.
+ */
 void infer_abandon(struct infer *in, size_t link, uint64_t lease_id);
 
 uint64_t infer_progress(const struct infer *in);		/* sequences computed since the start; any thread */

@@ -22,7 +22,10 @@ norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct
 		    model__floats(s, rstd, layer), add);
 }
 
-/* The gradient of a branch's output in the compute dtype, for products: that of the residual stream, back through the branch's norm. */
+/*
+ * The gradient of a branch's output in the compute dtype, for products: that of the residual stream, back
+ * through the branch's norm.
+ */
 static struct tensor
 d_branch(struct model_session *s, enum buffer out, enum buffer rstd, int layer, const struct tensor *g, struct tensor *d_g)
 {

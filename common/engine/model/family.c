@@ -29,7 +29,10 @@ static const struct model__row gpt2_rows[] = {
 	{"lm_head.weight", ROLE_OUTPUT_W, AFTER, {DIM_V, DIM_C}, NORMAL, IF_UNTIED},
 };
 
-/* Llama and its kin. q, k and v are adjacent: see enum role. post_attention_layernorm is the norm before the mlp, or after attention. */
+/*
+ * Llama and its kin. q, k and v are adjacent: see enum role. post_attention_layernorm is the norm before the
+ * mlp, or after attention.
+ */
 static const struct model__row llama_rows[] = {
 	{"model.embed_tokens.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
 	{"model.layers.%d.input_layernorm.weight", ROLE_NORM1_G, LAYER, {DIM_C}, GAIN, IF_BEFORE},

@@ -3,7 +3,8 @@
  * forward - tokens to final normed hidden states. The block of most families:
  *   mid = x + attention(norm1(x)) W_proj;  next = mid + mlp(norm2(mid))
  * or, with parallel residuals (GPT-NeoX), next = mid + mlp(norm2(x)). A residual sum is a copy and a product
- * that adds to it; where a branch is normed after (OLMo 2, Gemma 2) or scaled (Granite), it is kept apart first. In inference x, mid and next are one buffer, so there is no copy.
+ * that adds to it; where a branch is normed after (OLMo 2, Gemma 2) or scaled (Granite), it is kept apart
+ * first. In inference x, mid and next are one buffer, so there is no copy.
  */
 #include <string.h>
 

@@ -21,7 +21,10 @@
 #include "engine/kernels/kernels.h"
 #include "engine/tensor/tensor.h"
 
-/* Every family but Llama: its name in enum model_family, and its model_type in config.json. What each computes: family.c. */
+/*
+ * Every family but Llama: its name in enum model_family, and its model_type in config.json. What each
+ * computes: family.c.
+ */
 #define MODEL_OTHER_FAMILIES(X)										\
 	X(GPT2, "gpt2") X(QWEN2, "qwen2") X(QWEN3, "qwen3") X(NEOX, "gpt_neox") X(MISTRAL, "mistral")	\
 	X(MINISTRAL, "ministral") X(SMOLLM3, "smollm3") X(OLMO, "olmo") X(OLMO2, "olmo2") X(OLMO3, "olmo3")	\
@@ -147,7 +150,10 @@ const struct model_traits *model_traits(enum model_family family);
 const char *model_family_name(enum model_family family);
 /* The family of that model_type; false if there is none. */
 bool model_family_find(const char *name, enum model_family *out);
-/* model_family_start - fills what the family, its sizes and head_dim imply: everything after d_ff except tied, unless start has it. */
+/*
+ * model_family_start - fills what the family, its sizes and head_dim imply: everything after d_ff except
+ * tied, unless start has it.
+ */
 void model_family_start(struct model_config *cfg);
 /* The activation's name in config.json. */
 const char *model_activation_name(enum model_activation activation);
@@ -177,7 +183,10 @@ struct model_tensor {
 	int role;			/* private */
 };
 
-/* A weight matrix inside a tensor: element (r, c) is number begin + (r / group) * group_stride + (r % group) * ld + c of the flat array. */
+/*
+ * A weight matrix inside a tensor: element (r, c) is number begin + (r / group) * group_stride + (r % group)
+ * * ld + c of the flat array.
+ */
 struct model_matrix {
 	int64_t begin, rows, cols, ld, group, group_stride;
 };
@@ -194,8 +203,9 @@ struct model {
 };
 
 /*
- * model_matrix - matrix i of n_matrices of a tensor: the tensor itself, or of a fused projection the one of the queries (0), keys (1) or
- * values (2), or gate (0) and up (1). What an optimiser that works on whole matrices needs.
+ * model_matrix - matrix i of n_matrices of a tensor: the tensor itself, or of a fused projection the one of
+ * the queries (0), keys (1) or values (2), or gate (0) and up (1). What an optimiser that works on whole
+ * matrices needs.
  */
 struct model_matrix model_matrix(const struct model *model, int tensor, int i);
 
@@ -238,8 +248,9 @@ void model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t
 /*
  * model_flops_per_token - FLOPs of forward and backward per token at context t, for reports: 6 per parameter
  * that takes part in a matrix product (the output layer once, tied or not; no look-ups, norms, biases) + 12
- * H D t for the attention of each layer, at most its window in place of t. That counts the masked half of attention and no recomputation, as PaLM
- * (Chowdhery et al., 2022, appendix B) and llm.c do. Forward alone is a third.
+ * H D t for the attention of each layer, at most its window in place of t. That counts the masked half of
+ * attention and no recomputation, as PaLM (Chowdhery et al., 2022, appendix B) and llm.c do. Forward alone is
+ * a third.
  */
 double model_flops_per_token(const struct model_config *cfg, int64_t t);
 
@@ -290,12 +301,14 @@ int model_session_plan(const struct model_config *cfg, enum dtype compute_dtype,
     size_t *bytes, struct err_note *note);
 
 /*
- * model_session_documents - from the next forward on, a token `end` ends a document, and the document after it is computed as if it were
+ * model_session_documents - from the next forward on, a token `end` ends a document, and the document after
+ * it is computed as if it were
  * alone: positions begin at 0 again, and attention does not reach back. end < 0: sequences are not divided (as after
  * model_session_new). Returns 0, or ENOMEM; after ENOMEM sequences are not divided.
  *
  * model_document_starts - starts[i], the place of the first token of token i's document, of t tokens. Pure.
- * model_document_targets - next[i] = KERNELS_NO_TARGET where tokens[i] ends a document: what follows is the next document's. end < 0: none.
+ * model_document_targets - next[i] = KERNELS_NO_TARGET where tokens[i] ends a document: what follows is the
+ * next document's. end < 0: none.
  */
 int model_session_documents(struct model_session *s, int32_t end);
 void model_document_starts(const int32_t *tokens, int64_t t, int32_t end, int32_t *starts);
@@ -305,8 +318,8 @@ void model_document_targets(const int32_t *tokens, int64_t n, int32_t end, int32
  * model_forward - tokens [B, T] int32 host memory, each in 0..V-1 (checked: ERR_RANGE, nothing computed).
  * Leaves the final normed hidden states [B*T, C] in the session. Rows of a sequence depend on that sequence
  * only; bits of a row may depend on (B, T, threads) but on nothing else. The tokens are copied. Any T up to
- * the session's, and any B for which B*T is at most the session's. Returns 0 or ERR_RANGE. The model must be bound, in the kernels' compute dtype (else
- * log_fatal).
+ * the session's, and any B for which B*T is at most the session's. Returns 0 or ERR_RANGE. The model must be
+ * bound, in the kernels' compute dtype (else log_fatal).
  */
 int model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
 
@@ -318,8 +331,9 @@ int model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int
 void model_logits(struct model_session *s, int64_t begin, int64_t n, float *out);
 
 /*
- * model_gradients_zero - d_params (flat fp32, n_params) counts as zero from here on, for the next model_loss and model_backward of this
- * session. Matrices that these overwrite as a whole are not touched; until then they hold anything.
+ * model_gradients_zero - d_params (flat fp32, n_params) counts as zero from here on, for the next model_loss
+ * and model_backward of this session. Matrices that these overwrite as a whole are not touched; until then
+ * they hold anything.
  */
 void model_gradients_zero(struct model_session *s, float *d_params);
 
@@ -341,7 +355,8 @@ void model_backward(struct model_session *s, float *d_params);
 /*
  * Evaluation on windows of L+1 tokens, in groups; group j belongs to lane j mod lanes. The caller adds the
  * lanes' sums in lane order, so bits depend neither on the number of ranks that share the lanes nor on
- * threads. A trainer's groups are its micro-batches. With model_session_documents the first token of a document has no loss.
+ * threads. A trainer's groups are its micro-batches. With model_session_documents the first token of a
+ * document has no loss.
  */
 struct model_evaluation {
 	uint64_t n_windows;

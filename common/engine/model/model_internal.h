@@ -70,7 +70,10 @@ void model__ends_views(const struct model *m, void *base, enum dtype dtype, stru
 /* The number of leading elements of a head to which rope applies. */
 int64_t model__rotary_dim(const struct model_config *cfg);
 
-/* Rotary frequencies: of all layers, of global ones beyond LongRoPE's original context, of local ones that have their own. */
+/*
+ * Rotary frequencies: of all layers, of global ones beyond LongRoPE's original context, of local ones that
+ * have their own.
+ */
 enum model__rope { MODEL__ROPE_GLOBAL, MODEL__ROPE_LONG, MODEL__ROPE_LOCAL, MODEL__ROPE_COUNT };
 
 /* model__rope_freq - inverse frequencies into out[model__rotary_dim / 2], in fp32 steps as transformers takes them. */

@@ -82,7 +82,10 @@ void model__rope(struct model_session *s, const struct model__heads *heads, int 
 struct kernels_attention_form model__attention_form(const struct model_session *s, int layer);
 /* Branches are not added at once: they are scaled, or normed after. */
 bool model__apart(const struct model_config *cfg);
-/* What a norm multiplies by: g, 1 + g in BUFFER_GAIN until the next call, or ones where there is none. Of its bias and gradients alike. */
+/*
+ * What a norm multiplies by: g, 1 + g in BUFFER_GAIN until the next call, or ones where there is none. Of its
+ * bias and gradients alike.
+ */
 struct tensor model__gain(struct model_session *s, const struct tensor *g);
 struct tensor model__or_row(struct model_session *s, const struct tensor *t, enum buffer otherwise, int64_t n);
 /* The residual stream between attention and mlp. */

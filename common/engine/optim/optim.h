@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * optim - learning rate schedules, clipping, AdamW over a range of the flat parameters and Muon on whole matrices. Pure: no state, any
- * thread.
+ * optim - learning rate schedules, clipping, AdamW over a range of the flat parameters and Muon on whole
+ * matrices. Pure: no state, any thread.
  */
 #ifndef SALT_OPTIM_H
 #define SALT_OPTIM_H
@@ -71,15 +71,18 @@ void optim_adamw(struct kernels *k, const struct optim_config *cfg, int64_t step
 #define OPTIM_MUON_MOMENTUM 0.95	/* as Jordan et al. and PyTorch have it */
 
 /*
- * optim_muon - one Muon update of whole matrices (kernels_muon), with the learning rate and weight decay of AdamW: the scale, which this
- * function fills in, is 0.2 sqrt(max(rows, cols)) (Liu et al., 2025, arXiv 2502.16982), so that the root of the mean square of an update is
- * that of AdamW, about 0.2 to 0.4.
+ * optim_muon - one Muon update of whole matrices (kernels_muon), with the learning rate and weight decay of
+ * AdamW: the scale, which this function fills in, is 0.2 sqrt(max(rows, cols)) (Liu et al., 2025, arXiv
+ * 2502.16982), so that the root of the mean square of an update is that of AdamW, about 0.2 to 0.4.
  */
 void optim_muon(struct kernels *k, const struct optim_config *cfg, double lr, float grad_scale, struct kernels_muon_matrix *list, int64_t n,
     enum dtype copy_dtype);
 
-/* optim_muon_flops - of the Newton-Schulz iteration on a matrix, as the CPU backends compute it in fp32. In bf16 they are as many for a square
- * matrix and a third more for one of 1 : 4, at twice the speed (docs/training.md). */
+/*
+ * optim_muon_flops - of the Newton-Schulz iteration on a matrix, as the CPU backends compute it in fp32. In
+ * bf16 they are as many for a square matrix and a third more for one of 1 : 4, at twice the speed
+ * (docs/training.md).
+ */
 double optim_muon_flops(int64_t rows, int64_t cols);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading config.json of the supported families, by the tables of config_keys.c. A key that changes outputs is either supported or refused by name. Other keys are ignored: the
- * family's implementation in transformers does not read them either.
+ * Reading config.json of the supported families, by the tables of config_keys.c. A key that changes outputs
+ * is either supported or refused by name. Other keys are ignored: the family's implementation in transformers
+ * does not read them either.
  */
 #include "engine/weights/weights_internal.h"
 
@@ -490,8 +491,9 @@ load_rope_object(struct reader *r, struct reader *top, struct model_config *c)
 }
 
 /*
- * rope_theta and rope_scaling (type or rope_type), or both in rope_parameters as transformers 5 writes them; where local layers have
- * their own, an object of it for each kind of layer. GPT-NeoX's own names are rotary_emb_base and rotary_pct.
+ * rope_theta and rope_scaling (type or rope_type), or both in rope_parameters as transformers 5 writes them;
+ * where local layers have their own, an object of it for each kind of layer. GPT-NeoX's own names are
+ * rotary_emb_base and rotary_pct.
  */
 static void
 load_rope(struct reader *top, struct model_config *c)

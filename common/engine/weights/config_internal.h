@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the keys of config.json are called in each family: config_keys.c, read by config.c and written by config_save.c. */
+/*
+ * What the keys of config.json are called in each family: config_keys.c, read by config.c and written by
+ * config_save.c.
+ */
 #ifndef SALT_WEIGHTS_CONFIG_OWN_H
 #define SALT_WEIGHTS_CONFIG_OWN_H
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keys of config.json, a row for each family: struct names has what every model has, struct key what else changes outputs. */
+/*
+ * The keys of config.json, a row for each family: struct names has what every model has, struct key what else
+ * changes outputs.
+ */
 #include "engine/weights/config_internal.h"
 
 #define SIZES .context = "max_position_embeddings", .d_model = "hidden_size"

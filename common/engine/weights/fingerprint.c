@@ -193,7 +193,10 @@ stat_line(const char *dir, const char *name, char *buf, size_t size)
 	return true;
 }
 
-/* A line for the state of each file, with its hash or without (hashes NULL); NULL without memory or when a file is missing. Free it. */
+/*
+ * A line for the state of each file, with its hash or without (hashes NULL); NULL without memory or when a
+ * file is missing. Free it.
+ */
 static char *
 state_lines(const char *dir, const char *const *names, size_t n, const struct hash128 *hashes)
 {
@@ -216,8 +219,8 @@ state_lines(const char *dir, const char *const *names, size_t n, const struct ha
 }
 
 /*
- * The record, if there is one, against the files: where size, time and inode are those of a line, the hash must be too. states: lines of the
- * present states without hashes, as the older record has them.
+ * The record, if there is one, against the files: where size, time and inode are those of a line, the hash
+ * must be too. states: lines of the present states without hashes, as the older record has them.
  */
 static int
 record_check(const char *dir, const char *record, const char *const *names, size_t n,
@@ -253,7 +256,10 @@ record_check(const char *dir, const char *record, const char *const *names, size
 	return 0;
 }
 
-/* Compares the files with the record and renews that. states: before the weights were read; files that change meanwhile are not recorded. */
+/*
+ * Compares the files with the record and renews that. states: before the weights were read; files that change
+ * meanwhile are not recorded.
+ */
 static int
 record(const char *dir, const char *const *names, size_t n, const char *states, struct hash128 fingerprint,
     struct err_note *note)

@@ -36,12 +36,15 @@ ends_with(const char *s, const char *end)
 	return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* Parts of names that torch.compile, DataParallel, DeepSpeed and FSDP add. No supported family has a part of these names. */
+/*
+ * Parts of names that torch.compile, DataParallel, DeepSpeed and FSDP add. No supported family has a part of
+ * these names.
+ */
 static const char *const wrappers[] = {"_orig_mod.", "module.", "_forward_module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."};
 
 /*
- * The name without the parts that wrappers put into it, and without a second "model." before the family's prefix; into buf. Returns the
- * first part that was left out, NULL if none was.
+ * The name without the parts that wrappers put into it, and without a second "model." before the family's
+ * prefix; into buf. Returns the first part that was left out, NULL if none was.
  */
 static const char *
 canonical(const struct model_config *cfg, const char *name, char *buf, size_t size)

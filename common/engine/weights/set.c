@@ -48,7 +48,10 @@ struct listing {
 #define SINGLE "model.safetensors"
 #define INDEX "model.safetensors.index.json"
 
-/* Files of weights that are not read, by the start and the end of their names; the first line wins. CONVERT: transformers reads them. */
+/*
+ * Files of weights that are not read, by the start and the end of their names; the first line wins. CONVERT:
+ * transformers reads them.
+ */
 #define CONVERT NULL
 static const struct other {
 	const char *begin, *end, *what, *todo;

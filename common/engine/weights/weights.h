@@ -9,8 +9,8 @@
  *                      has to be in memory twice).
  * Any safetensors:     weights_open, weights_find, weights_read_f32; weights_writer_*.
  *
- * Tensors are read from the file, so that one that is cut short meanwhile is an error. The mapping (data) is for random access: there
- * SIGBUS follows. Replace model files by rename.
+ * Tensors are read from the file, so that one that is cut short meanwhile is an error. The mapping (data) is
+ * for random access: there SIGBUS follows. Replace model files by rename.
  */
 #ifndef SALT_WEIGHTS_H
 #define SALT_WEIGHTS_H
@@ -56,17 +56,21 @@ struct weights_tensor {
 
 struct weights;
 
-/* weights_present - DIR has a file of weights, of a kind that can be read or not; false: at most the shape of a model. */
+/*
+ * weights_present - DIR has a file of weights, of a kind that can be read or not; false: at most the shape of
+ * a model.
+ */
 bool weights_present(const char *dir);
 
 /*
  * weights_open - map a .safetensors file, an index (.json), or a model directory: model.safetensors, or else
- * model.safetensors.index.json with every shard it names, or else all of model-00001-of-N.safetensors ... without an index.
- * Headers are checked completely before anything is used: size, UTF-8 JSON, no duplicate names, ranges without gaps or overlaps,
- * shape times dtype equal to the range, last end equal to the file's end; with an index: every tensor in the file it names and
- * no file outside the directory.
- * Returns 0 and *w (weights_close it), ERR_FORMAT, ERR_RANGE, ERR_NOT_FOUND, ENOMEM or errno; the note has file, tensor, offset,
- * expected and found. *w is NULL on failure. An open set may be read by any number of threads.
+ * model.safetensors.index.json with every shard it names, or else all of model-00001-of-N.safetensors ...
+ * without an index. Headers are checked completely before anything is used: size, UTF-8 JSON, no duplicate
+ * names, ranges without gaps or overlaps, shape times dtype equal to the range, last end equal to the file's
+ * end; with an index: every tensor in the file it names and no file outside the directory.
+ * Returns 0 and *w (weights_close it), ERR_FORMAT, ERR_RANGE, ERR_NOT_FOUND, ENOMEM or errno; the note has
+ * file, tensor, offset, expected and found. *w is NULL on failure. An open set may be read by any number of
+ * threads.
  */
 int weights_open(struct weights **w, const char *path, struct err_note *note);
 void weights_close(struct weights **w);			/* takes NULL */
@@ -84,14 +88,18 @@ enum weights_flags {
 
 /*
  * weights_read_f32 - elements [begin, begin + count) of t, row-major, converted to float.
- * @flags WEIGHTS_FINITE: the first NaN or infinity is ERR_NONFINITE, the note names tensor and element; out is then part written.
+ * @flags WEIGHTS_FINITE: the first NaN or infinity is ERR_NONFINITE, the note names tensor and element; out
+ * is then part written.
  * Returns 0, ERR_RANGE (range outside the tensor), ERR_UNSUPPORTED (dtype), ERR_NONFINITE.
  */
 int weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count, float *out, unsigned flags, struct err_note *note);
 
 /* ---- writing ---- */
 
-/* The content of a file, declared before its first byte. The strings must stay valid until weights_writer_new returns. */
+/*
+ * The content of a file, declared before its first byte. The strings must stay valid until weights_writer_new
+ * returns.
+ */
 struct weights_spec {
 	const char *name;
 	enum weights_dtype dtype;
@@ -114,8 +122,8 @@ struct weights_writer;
 
 /*
  * weights_writer_new - begin DIR/STEM.safetensors, or, when the data is over max_shard_bytes (0: no limit),
- * DIR/STEM-00001-of-0000N.safetensors ... and DIR/STEM.safetensors.index.json. A tensor is never split: one larger than the limit
- * gets its own file.
+ * DIR/STEM-00001-of-0000N.safetensors ... and DIR/STEM.safetensors.index.json. A tensor is never split: one
+ * larger than the limit gets its own file.
  * @specs order of the data; names unique. @meta goes into __metadata__ beside format=pt, may be NULL with n_meta 0.
  * Nothing is overwritten: an existing file is EEXIST. Returns 0, ERR_RANGE, ERR_FORMAT (names), ENOMEM, errno;
  * the note names the step.
@@ -124,7 +132,8 @@ int weights_writer_new(struct weights_writer **w, const char *dir, const char *s
     const struct weights_meta_pair *meta, size_t n_meta, uint64_t max_shard_bytes, struct err_note *note);
 
 /*
- * weights_writer_f32 - the next n elements, in the order of specs, in pieces of any size, converted to the dtype of their tensor.
+ * weights_writer_f32 - the next n elements, in the order of specs, in pieces of any size, converted to the
+ * dtype of their tensor.
  * weights_writer_bytes - the next n bytes unchanged.
  * Returns 0, ERR_RANGE (more than declared), ERR_UNSUPPORTED (dtype), errno (ENOSPC, EIO, ...: note: file and step).
  * After a failure only weights_writer_destroy is allowed.
@@ -133,8 +142,9 @@ int weights_writer_f32(struct weights_writer *w, const float *x, uint64_t n, str
 int weights_writer_bytes(struct weights_writer *w, const void *p, size_t n, struct err_note *note);
 
 /*
- * weights_writer_finish - everything declared must have been written (else ERR_RANGE); syncs and closes the last file, writes the index.
- * The caller syncs the directory. Afterwards weights_writer_n_files / _file list the files.
+ * weights_writer_finish - everything declared must have been written (else ERR_RANGE); syncs and closes the
+ * last file, writes the index. The caller syncs the directory. Afterwards weights_writer_n_files / _file list
+ * the files.
  */
 int weights_writer_finish(struct weights_writer *w, struct err_note *note);
 size_t weights_writer_n_files(const struct weights_writer *w);
@@ -142,7 +152,8 @@ const struct weights_file *weights_writer_file(const struct weights_writer *w, s
 void weights_writer_destroy(struct weights_writer **w);	/* takes NULL; not finished: removes every file it made */
 
 /*
- * weights_file_write - a small file at once: DIR/NAME created (EEXIST if it exists), written, synced; *out filled if not NULL.
+ * weights_file_write - a small file at once: DIR/NAME created (EEXIST if it exists), written, synced; *out
+ * filled if not NULL.
  * weights_file_copy - the same from another file.
  */
 int weights_file_write(const char *dir, const char *name, const void *p, size_t n, struct weights_file *out, struct err_note *note);
@@ -152,14 +163,17 @@ int weights_file_copy(const char *dir, const char *name, const char *from, struc
 
 /*
  * weights_config_load - DIR/config.json (or PATH of a .json) into a model_config.
- * Families: model_type gpt2, llama, qwen2, qwen3, gpt_neox. An unsupported key that changes outputs is refused by name (ERR_UNSUPPORTED), missing and
- * wrong-typed keys are ERR_FORMAT with file and key, impossible values ERR_RANGE.
+ * Families: model_type gpt2, llama, qwen2, qwen3, gpt_neox. An unsupported key that changes outputs is
+ * refused by name (ERR_UNSUPPORTED), missing and wrong-typed keys are ERR_FORMAT with file and key,
+ * impossible values ERR_RANGE.
  */
 int weights_config_load(const char *path, struct model_config *out, struct err_note *note);
 
 /*
- * weights_config_save - DIR/config.json that transformers and weights_config_load read; synced; *out filled if not NULL.
- * weights_config_save_more - with the members of more (taken): keys that change no output, which weights_config_load ignores.
+ * weights_config_save - DIR/config.json that transformers and weights_config_load read; synced; *out filled
+ * if not NULL.
+ * weights_config_save_more - with the members of more (taken): keys that change no output, which
+ * weights_config_load ignores.
  */
 int weights_config_save(const char *dir, const struct model_config *cfg, enum weights_dtype dtype, struct weights_file *out,
     struct err_note *note);
@@ -167,15 +181,16 @@ int weights_config_save_more(const char *dir, const struct model_config *cfg, en
     struct weights_file *out, struct err_note *note);
 
 /*
- * weights_model_open - open the tensors of DIR and bind them to the model's table: every tensor of the table must exist in its
- * shape (with or without the family's prefix; the parts that torch.compile, DataParallel and FSDP put into names are left out),
- * and nothing else except known buffers and an lm_head equal to the tied embedding. Of a tied pair, the head alone will do.
- * Reads headers, and values only to compare a tied head.
- * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape, extra, tied head that differs), and all of weights_open.
- * Keeps model: it must outlive *m. Any number of threads may read.
+ * weights_model_open - open the tensors of DIR and bind them to the model's table: every tensor of the table
+ * must exist in its shape (with or without the family's prefix; the parts that torch.compile, DataParallel
+ * and FSDP put into names are left out), and nothing else except known buffers and an lm_head equal to the
+ * tied embedding. Of a tied pair, the head alone will do. Reads headers, and values only to compare a tied
+ * head.
+ * Returns 0 and *m; ERR_NOT_FOUND (missing), ERR_MISMATCH (shape, extra, tied head that differs), and all of
+ * weights_open. Keeps model: it must outlive *m. Any number of threads may read.
  *
- * weights_model_remarks - what a user should know of how the files were read, in one line ("names without their _orig_mod.; ..."),
- * "" if nothing; valid until weights_model_close.
+ * weights_model_remarks - what a user should know of how the files were read, in one line ("names without
+ * their _orig_mod.; ..."), "" if nothing; valid until weights_model_close.
  */
 struct weights_model;
 int weights_model_open(struct weights_model **m, const char *dir, const struct model *model, struct err_note *note);
@@ -183,20 +198,22 @@ const char *weights_model_remarks(const struct weights_model *m);
 void weights_model_close(struct weights_model **m);	/* takes NULL */
 
 /*
- * weights_model_read - elements [begin, begin + count) of the flat canonical order (the tensors of the table one after the other)
- * as float. Always refuses NaN and infinity: the note names tensor and element.
+ * weights_model_read - elements [begin, begin + count) of the flat canonical order (the tensors of the table
+ * one after the other) as float. Always refuses NaN and infinity: the note names tensor and element.
  */
 int weights_model_read(const struct weights_model *m, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 
 /*
- * weights_source - writes elements [begin, begin + count) of the flat canonical order into out; returns 0 or an error that ends
- * the save. Called with ascending, adjacent ranges of at most WEIGHTS_SOURCE_MAX elements that never cross a tensor.
+ * weights_source - writes elements [begin, begin + count) of the flat canonical order into out; returns 0 or
+ * an error that ends the save. Called with ascending, adjacent ranges of at most WEIGHTS_SOURCE_MAX elements
+ * that never cross a tensor.
  */
 #define WEIGHTS_SOURCE_MAX (UINT64_C(1) << 20)
 typedef int weights_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 
 /*
- * weights_model_save - DIR/model.safetensors (sharded past max_shard_bytes, 0: never) in the table's names and dtype, synced.
+ * weights_model_save - DIR/model.safetensors (sharded past max_shard_bytes, 0: never) in the table's names
+ * and dtype, synced.
  * @files @n_files receive a malloc'ed list to free(); may both be NULL. On failure all files are removed.
  */
 int weights_model_save(const char *dir, const struct model *model, weights_source *source, void *arg, enum weights_dtype dtype,
@@ -206,10 +223,12 @@ int weights_model_save(const char *dir, const struct model *model, weights_sourc
 weights_source weights_source_array;
 
 /*
- * weights_model_fingerprint - identity of an open model: every tensor of the table in name order (name, dtype, shape, bytes) and every
- * configuration value that changes outputs. Shards, formatting, prefixes and unused buffers do not change it; the stored dtype does. All of
- * the model's files in DIR are read and hashed. DIR/.salt_fingerprint records the hashes with size, mtime and inode; in a read-only directory
- * it is not written. ERR_CORRUPT: a file with recorded size, mtime and inode has another hash, so its bytes changed since.
+ * weights_model_fingerprint - identity of an open model: every tensor of the table in name order (name,
+ * dtype, shape, bytes) and every configuration value that changes outputs. Shards, formatting, prefixes and
+ * unused buffers do not change it; the stored dtype does. All of the model's files in DIR are read and
+ * hashed. DIR/.salt_fingerprint records the hashes with size, mtime and inode; in a read-only directory it is
+ * not written. ERR_CORRUPT: a file with recorded size, mtime and inode has another hash, so its bytes changed
+ * since.
  * weights_fingerprint - the same of a model that is not open, with the errors of weights_model_open.
  */
 int weights_model_fingerprint(const struct weights_model *m, const char *dir, struct hash128 *out, struct err_note *note);

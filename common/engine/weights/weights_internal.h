@@ -17,7 +17,8 @@ struct weights__table {
 };
 
 /*
- * weights__parse - check and list the header of the size bytes at p. path is used in notes and in the tensors (it must live as long).
+ * weights__parse - check and list the header of the size bytes at p. path is used in notes and in the tensors
+ * (it must live as long).
  * Layout: u64 header length n, n bytes of JSON, data. On failure *t is empty. weights__table_free takes empty ones.
  */
 int weights__parse(const unsigned char *p, uint64_t size, const char *path, struct weights__table *t, struct err_note *note);
@@ -27,8 +28,8 @@ void weights__table_free(struct weights__table *t);
 bool weights__file_name(const char *name);
 
 /*
- * weights__open - weights_open, except that an index may name tensors that no file has. weights__index_next lists these: *it is NULL at
- * first; returns NULL after the last. Pass it == NULL for the first only.
+ * weights__open - weights_open, except that an index may name tensors that no file has. weights__index_next
+ * lists these: *it is NULL at first; returns NULL after the last. Pass it == NULL for the first only.
  * weights__unread - the name of other weights in the directory that were not read, "" if there are none.
  */
 int weights__open(struct weights **w, const char *path, struct err_note *note);
@@ -41,8 +42,9 @@ const char *weights__unread(const struct weights *w);
 enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
 
 /*
- * weights__role - HEAD: the output layer (a copy of the embedding where the model is tied); BUFFER: known, never read (causal masks,
- * inverse frequencies); else PARAMETER. *bare is the name without the family's prefix ("transformer.", "model.", "gpt_neox.").
+ * weights__role - HEAD: the output layer (a copy of the embedding where the model is tied); BUFFER: known,
+ * never read (causal masks, inverse frequencies); else PARAMETER. *bare is the name without the family's
+ * prefix ("transformer.", "model.", "gpt_neox.").
  */
 enum weights__role weights__role(const struct model_config *cfg, const char *name, const char **bare);
 
@@ -56,8 +58,8 @@ const struct weights *weights__model_set(const struct weights_model *m);
 bool weights__readable(enum weights_dtype dtype);
 
 /*
- * weights__read - n bytes of t from byte at of it. weights__finite - whether bytes of a readable dtype hold no NaN, no infinity and nothing
- * that is one as float.
+ * weights__read - n bytes of t from byte at of it. weights__finite - whether bytes of a readable dtype hold
+ * no NaN, no infinity and nothing that is one as float.
  */
 int weights__read(const struct weights_tensor *t, uint64_t at, size_t n, void *out, struct err_note *note);
 bool weights__finite(enum weights_dtype dtype, const void *p, size_t n_bytes);

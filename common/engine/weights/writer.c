@@ -152,7 +152,10 @@ end_shard(struct weights_writer *w, struct err_note *note)
 	return 0;
 }
 
-/* Skips complete tensors and opens the shard of the next one. Afterwards everything is written, or item is incomplete. */
+/*
+ * Skips complete tensors and opens the shard of the next one. Afterwards everything is written, or item is
+ * incomplete.
+ */
 static int
 advance(struct weights_writer *w, struct err_note *note)
 {

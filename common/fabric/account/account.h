@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * account - what a teacher (teacherd, or one of the client library) has computed and used, on disk in the run's folder, so that a report can count
- * it after the teacher is gone: RUN/ledger/NAME-BOOT.json, one file per process, replaced from time to time
- * (docs/formats.md).
+ * account - what a teacher (teacherd, or one of the client library) has computed and used, on disk in the
+ * run's folder, so that a report can count it after the teacher is gone: RUN/ledger/NAME-BOOT.json, one file
+ * per process, replaced from time to time (docs/formats.md).
  */
 #ifndef SALT_ACCOUNT_H
 #define SALT_ACCOUNT_H

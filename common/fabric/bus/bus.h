@@ -51,9 +51,9 @@ struct bus_options {
 };
 
 /*
- * bus_raise_files - raises the soft limit of open files to the hard one: each connection needs a descriptor, idle ones and strangers' too.
- * EMFILE if that is so low that libzmq or MPI would abort for want of one. bus_new does it; a program whose other libraries open files first
- * calls it at its start.
+ * bus_raise_files - raises the soft limit of open files to the hard one: each connection needs a descriptor,
+ * idle ones and strangers' too. EMFILE if that is so low that libzmq or MPI would abort for want of one.
+ * bus_new does it; a program whose other libraries open files first calls it at its start.
  */
 int bus_raise_files(struct err_note *note);
 
@@ -67,7 +67,10 @@ int bus_raise_files(struct err_note *note);
 int bus_new(struct bus **out, const struct bus_options *options, struct err_note *note);
 void bus_destroy(struct bus **bus);
 
-/* bus_counts - since bus_new: handshakes that were refused, connections that were ended because they held too much. Any thread. */
+/*
+ * bus_counts - since bus_new: handshakes that were refused, connections that were ended because they held too
+ * much. Any thread.
+ */
 void bus_counts(const struct bus *bus, uint64_t *n_refused, uint64_t *n_ended);
 const char *bus_role_name(enum bus_role role);		/* "selector", "teacher", "trainer", "client" */
 
@@ -228,8 +231,9 @@ int bus_events_recv(struct bus_events *events, char *topic, size_t topic_size, c
 /*
  * bus_keys_generate - makes DIR/NAME.key (secret, mode 0600) and DIR/NAME.pub (role and public key), never
  * overwriting; makes DIR and its parents (0700) when missing. Name: [A-Za-z0-9._-], no leading dot. The .pub
- * files of DIR are the allow-list, read at each handshake and every second: removing one revokes the key and ends its connections. Returns 0,
- * EEXIST, ERR_FORMAT (name), EACCES (others may write to DIR), errno; the note names the file.
+ * files of DIR are the allow-list, read at each handshake and every second: removing one revokes the key and
+ * ends its connections. Returns 0, EEXIST, ERR_FORMAT (name), EACCES (others may write to DIR), errno; the
+ * note names the file.
  */
 int bus_keys_generate(const char *dir, const char *name, enum bus_role role, struct err_note *note);
 

@@ -53,8 +53,8 @@ int bus__bind(struct bus *bus, void *socket, const char *endpoint, char out[BUS_
 int bus__connect(struct bus *bus, void *socket, const char *endpoint, const char *server_key, struct err_note *note);
 
 /*
- * guard.c: ends connections for which this process holds more memory than their limit. One per bus; its threads start at the first
- * bus__guard_watch.
+ * guard.c: ends connections for which this process holds more memory than their limit. One per bus; its
+ * threads start at the first bus__guard_watch.
  * bus__guard_watch     accepted connections of a socket bound to endpoint are watched. socket, else NULL: its refused handshakes are
  *                      reported, and when a key is removed all its connections are ended, for they come back by themselves if
  *                      they may. lock, else NULL: of a socket that is not polled, so that libzmq would keep what it had for ended

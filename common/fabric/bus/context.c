@@ -137,10 +137,10 @@ bus_destroy(struct bus **bus)
 }
 
 /*
- * RCVHWM 0: a socket with a full queue stops reading its peer, and libzmq up to 4.3.5 aborts when that peer vanishes and
- * a heartbeat of either side follows (its issues 3596, 3937, 4364). What a peer may have queued is bounded in bytes
- * instead, by guard.c. A SUB socket keeps the bound, because its peer drops what it cannot send; so neither end of
- * events has heartbeats, and TCP's keepalive finds dead hosts.
+ * RCVHWM 0: a socket with a full queue stops reading its peer, and libzmq up to 4.3.5 aborts when that peer
+ * vanishes and a heartbeat of either side follows (its issues 3596, 3937, 4364). What a peer may have queued
+ * is bounded in bytes instead, by guard.c. A SUB socket keeps the bound, because its peer drops what it
+ * cannot send; so neither end of events has heartbeats, and TCP's keepalive finds dead hosts.
  */
 void *
 bus__socket_new(struct bus *bus, const struct bus__socket_options *o)
@@ -255,8 +255,8 @@ is_curve_server(void *socket)
 }
 
 /*
- * libzmq unlinks whatever is at the path of an ipc socket. Only a socket that nobody listens on may go: one that a killed process
- * left.
+ * libzmq unlinks whatever is at the path of an ipc socket. Only a socket that nobody listens on may go: one
+ * that a killed process left.
  */
 static int
 check_ipc_path(const char *endpoint, const char *path, struct err_note *note)

@@ -6,13 +6,15 @@
  * was acknowledged, and shutdown(2) ends a connection. So a thread compares, for each accepted connection, the
  * bytes that came in with those that the daemon received, and ends what holds too much.
  *
- * Where nobody is connected nothing can be held, and the thread waits until a socket accepts a connection: the sockets' monitors say so at once.
+ * Where nobody is connected nothing can be held, and the thread waits until a socket accepts a connection:
+ * the sockets' monitors say so at once.
  *
  * What is held in memory may be more than the bytes that came: a frame of one byte costs libzmq about 100. So the
  * process's memory is watched too while bytes are held.
  *
- * Of an ipc connection the kernel counts nothing. server.c counts its messages. One that never ends is seen here by what it does: bytes
- * wait in the connection again and again, no message of it comes out, and meanwhile the memory of the process grows.
+ * Of an ipc connection the kernel counts nothing. server.c counts its messages. One that never ends is seen
+ * here by what it does: bytes wait in the connection again and again, no message of it comes out, and
+ * meanwhile the memory of the process grows.
  */
 #include "fabric/bus/bus_internal.h"
 
@@ -299,8 +301,8 @@ decide(struct bus__guard *g, const struct sums *s)
 }
 
 /*
- * Lock held. An accepted key may be gone: the owners of data sockets look at their peers, and connections that are only known here
- * are ended.
+ * Lock held. An accepted key may be gone: the owners of data sockets look at their peers, and connections
+ * that are only known here are ended.
  */
 static void
 look_at_keys(struct bus__guard *g)
@@ -374,8 +376,8 @@ scan(struct bus__guard *g)
 }
 
 /*
- * Waits until the next scan is due; false: the end. A listener whose monitor is its owner's does not say here that it accepted a connection, so
- * scans go on beside it.
+ * Waits until the next scan is due; false: the end. A listener whose monitor is its owner's does not say here
+ * that it accepted a connection, so scans go on beside it.
  */
 static bool
 wait_scan(struct bus__guard *g, int pause_ms)
@@ -432,9 +434,10 @@ guard_main(void *arg)
 }
 
 /*
- * tending held. libzmq frees what it had for a connection that ended when its socket is used next. On a socket that only sends, that may
- * be never: each subscriber that came and went would leave 33 KB. This call also takes in what subscribers send, and does not return while they send faster;
- * so it has a thread of its own, and guard_main ends them meanwhile.
+ * tending held. libzmq frees what it had for a connection that ended when its socket is used next. On a
+ * socket that only sends, that may be never: each subscriber that came and went would leave 33 KB. This call
+ * also takes in what subscribers send, and does not return while they send faster; so it has a thread of its
+ * own, and guard_main ends them meanwhile.
  */
 static void
 tend(struct bus__guard *g, int i)

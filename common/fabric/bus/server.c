@@ -471,7 +471,10 @@ drop_waiting(struct bus_server *s, const struct peer *peer)
 	}
 }
 
-/* As guard.c ends TCP connections: one that holds too much, and the one that holds most when all of them together do. */
+/*
+ * As guard.c ends TCP connections: one that holds too much, and the one that holds most when all of them
+ * together do.
+ */
 static void
 end_flooding(struct bus_server *s, struct peer *last)
 {

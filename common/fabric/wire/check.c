@@ -148,7 +148,10 @@ fields(const struct wire__where *w, const struct wire__table *t, const void *s)
 	return rc;
 }
 
-/* Rules that involve more than one field ------------------------------------------------------------------------------------------ */
+/*
+ * Rules that involve more than one field
+ * ------------------------------------------------------------------------------------------
+ */
 
 static int
 label_set(const struct wire__where *outer, const struct wire_label_set *s, bool complete)
