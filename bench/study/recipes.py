@@ -23,8 +23,9 @@ SIZES = {
     "large": {"student": (6, 256, 8), "slm": (4, 128, 4)},
 }
 
-# The small models: share of the student's steps and learning rate. slm saw as many tokens as the student will, slm3 three times as many.
-SLMS = {"slm": (100, 4e-3), "slm3": (300, 4e-3)}
+# The small models: share of the student's steps and learning rate. slm saw as many tokens as the student will, slm3 three times as many; slm_lrX are
+# slm with the student's highest learning rate and twice that.
+SLMS = {"slm": (100, 4e-3), "slm3": (300, 4e-3), "slm_lr0.008": (100, 8e-3), "slm_lr0.016": (100, 1.6e-2)}
 
 # optimizer: of the student. teacher: the SLM that labels. grow: the SLM that the student starts from. n_kd: share of the steps in phase one.
 SALT = {"teacher": "slm", "n_kd": 0.4}
@@ -45,7 +46,9 @@ LEARNING_RATES = {"adamw": (2e-3, 4e-3, 8e-3), "muon": (2e-3, 4e-3, 8e-3), "grow
 
 # One change at a time from "salt".
 CHANGES = {
+    "slm_lr8": {"teacher": "slm_lr0.008"},
     "w033": {"options": {"phase_one.weight": 0.333}},
+    "w090": {"options": {"phase_one.weight": 0.9}},
     "tau025": {"options": {"labels.tau": 0.25}},
     "linear": {"options": {"phase_one.handover": "linear"}},
     "n20": {"n_kd": 0.2},
