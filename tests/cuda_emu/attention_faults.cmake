@@ -66,7 +66,7 @@ plant(attention_mma "backward: the slope of the soft cap is left out" "" "if (a.
 				CUDA" "if (a.soft_cap > 0 && !PLANTED)
 				CUDA")
 plant(attention_mma "backward: the second part of the columns is the first one" "written by two blocks"
-    "column = keys ? (int)blockIdx.z * W : 0" "column = keys && !PLANTED ? (int)blockIdx.z * W : 0")
+    "column = keys ? (int)blockIdx.y * W : 0" "column = keys && !PLANTED ? (int)blockIdx.y * W : 0")
 plant(attention "no barrier before weights are read" "without a barrier"
     "__syncthreads();
 		CUDA_UNROLL" "if (!PLANTED) __syncthreads();

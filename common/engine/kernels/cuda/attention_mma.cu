@@ -153,14 +153,15 @@ of_row(float v)
 	return v;
 }
 
-/* Block (sequence and head, tile of queries), the tiles with most keys first. Keys arrive during the products with values, and the reverse. */
+/* A block has a tile of queries of a head. Keys arrive during the products with values, and the reverse. */
 template <int D> __global__ static void __launch_bounds__(THREADS, 2)
 forward(struct attention a)
 {
 	CUDA_DYNAMIC(uint16_t, room);
 	uint16_t *q = room, *key = q + ROWS * shape<D>::width, *value = key + ROWS * shape<D>::width;
-	int h = (int)blockIdx.x % a.n_heads, q0 = (int)(gridDim.y - 1 - blockIdx.y) * ROWS, n = a.t - q0 < ROWS ? a.t - q0 : ROWS;
-	int64_t row0 = (int64_t)(blockIdx.x / (unsigned)a.n_heads) * a.t;
+	const struct place place = place_of(a, a.n_heads, ROWS, true);
+	const int64_t row0 = place.row0;
+	const int h = place.head, q0 = place.first, n = place.n;
 	int warp = (int)threadIdx.x / WARP, lane = lane_of();
 	float o[D / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
 	int row[2], first[2], begin = first_key(a, row0, q0) / ROWS * ROWS;
@@ -249,8 +250,8 @@ query_of(const struct attention &a, int64_t row0, int i, int h)
 }
 
 /*
- * keys: block (sequence and key head, tile of keys, part of the columns) sums d_key and d_value over queries; else (sequence and head, tile of
- * queries) d_q over keys. "Mine" are the block's rows, "theirs" those that it reads.
+ * keys: a block has a tile of keys of a key head, and a part of their columns; it sums d_key and d_value over queries. Else it has a tile of
+ * queries of a head and sums d_q over keys. "Mine" are the block's rows, "theirs" those that it reads.
  */
 template <int D, bool keys> __global__ static void __launch_bounds__(THREADS, 2)
 backward(struct attention a)
@@ -259,10 +260,10 @@ backward(struct attention a)
 	constexpr int STEP = shape<D>::step, STAGES = shape<D>::stages, W = keys ? D / shape<D>::parts : D, TILE = STEP * shape<D>::width;
 	CUDA_SHARED(struct query, queries, 2 * STEP);
 	uint16_t *mine = room, *mine2 = mine + ROWS * shape<D>::width, *theirs = mine2 + ROWS * shape<D>::width, *theirs2 = theirs + STAGES * TILE;
-	int heads = keys ? a.n_heads / a.group : a.n_heads, head = (int)blockIdx.x % heads, key_head = keys ? head : head / a.group;
-	int64_t row0 = (int64_t)(blockIdx.x / (unsigned)heads) * a.t;
-	int tile0 = (int)(keys ? blockIdx.y : gridDim.y - 1 - blockIdx.y) * ROWS, n = a.t - tile0 < ROWS ? a.t - tile0 : ROWS;
-	int warp = (int)threadIdx.x / WARP, lane = lane_of(), column = keys ? (int)blockIdx.z * W : 0;
+	const struct place place = place_of(a, keys ? a.n_heads / a.group : a.n_heads, ROWS, !keys);
+	const int64_t row0 = place.row0;
+	const int head = place.head, key_head = keys ? head : head / a.group, tile0 = place.first, n = place.n;
+	int warp = (int)threadIdx.x / WARP, lane = lane_of(), column = keys ? (int)blockIdx.y * W : 0;
 	int from = keys ? tile0 : first_key(a, row0, tile0) / STEP * STEP;
 	int tiles = keys ? query_tiles(a, row0, tile0, tile0 + n - 1, STEP) : (tile0 + n - from + STEP - 1) / STEP;
 	int steps = tiles * (keys ? a.group : 1);
@@ -348,17 +349,17 @@ backward(struct attention a)
 template <int D> static void
 run_forward(struct kernels *k, const struct attention &a, int64_t b)
 {
-	attention_run(k, "attention", forward<D>, dim3((unsigned)(b * a.n_heads), cuda_blocks(a.t, ROWS)), THREADS, shape<D>::forward_bytes, a);
+	attention_run(k, "attention", forward<D>, (unsigned)(b * a.n_heads) * cuda_blocks(a.t, ROWS), THREADS, shape<D>::forward_bytes, a);
 }
 
 template <int D> static void
 run_backward(struct kernels *k, const struct attention &a, int64_t b)
 {
-	unsigned tiles = cuda_blocks(a.t, ROWS);
+	unsigned tiles = (unsigned)b * cuda_blocks(a.t, ROWS), heads = (unsigned)a.n_heads;
 
-	attention_run(k, "attention_bwd keys", backward<D, true>, dim3((unsigned)(b * a.n_heads / a.group), tiles, shape<D>::parts), THREADS,
+	attention_run(k, "attention_bwd keys", backward<D, true>, dim3(heads / (unsigned)a.group * tiles, shape<D>::parts), THREADS,
 	    shape<D>::backward_bytes, a);
-	attention_run(k, "attention_bwd", backward<D, false>, dim3((unsigned)(b * a.n_heads), tiles), THREADS, shape<D>::backward_bytes, a);
+	attention_run(k, "attention_bwd", backward<D, false>, heads * tiles, THREADS, shape<D>::backward_bytes, a);
 }
 
 /* FN(k, a, b) for the smallest D that is at least the head size. */
