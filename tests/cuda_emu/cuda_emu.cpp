@@ -28,9 +28,10 @@
 #define STACK ((size_t)128 << 10)
 #define PAGE ((size_t)4096)
 #define DEVICE_BYTES ((size_t)32 << 30)		/* of address space; addresses are used once */
-#define CAPACITY ((size_t)4 << 30)		/* of memory */
+#define CAPACITY ((size_t)4 << 30)		/* of memory, where CUDA_EMU_MEMORY states no other number of bytes */
 #define GRANULE 256				/* allocations begin at multiples, with at least one free between them */
 #define SHARED_BYTES ((size_t)232448)		/* of a block: what sm_90 has */
+#define EMULATED 12000				/* version of CUDA, 12.0 */
 #define STATIC_SHARED ((size_t)48 << 10)
 #define CELL 2					/* bytes of a shadow cell */
 #define MANY 0xffff
@@ -109,6 +110,7 @@ static char *stacks;
 static ucontext_t scheduler;
 static uintptr_t shared_memory;
 static uint64_t seed, drawn;
+static size_t capacity = CAPACITY;
 
 __attribute__((noreturn)) static void
 report(const char *what, const void *p)
@@ -162,8 +164,11 @@ start()
 	stack_t other = {};
 	struct sigaction action = {};
 	const char *s = getenv("CUDA_EMU_SEED");
+	const char *memory = getenv("CUDA_EMU_MEMORY");
 	void *calls[1];
 
+	if (memory != NULL)
+		capacity = strtoull(memory, NULL, 10);
 	seed = s != NULL ? strtoull(s, NULL, 10) : 0;
 	device = (uintptr_t)reserve(DEVICE_BYTES, PROT_NONE);
 	owner = (uint32_t *)reserve(DEVICE_BYTES / GRANULE * sizeof(*owner), PROT_READ | PROT_WRITE);
@@ -866,7 +871,7 @@ cuda_emu_malloc(void **p, size_t bytes)
 	std::lock_guard<std::recursive_mutex> held(lock);
 	size_t granules = bytes / GRANULE + 2;
 
-	if (device_live + bytes > CAPACITY || granules * GRANULE > DEVICE_BYTES - device_used)
+	if (device_live + bytes > capacity || granules * GRANULE > DEVICE_BYTES - device_used)
 		return cudaErrorMemoryAllocation;
 	*p = (void *)(device + device_used);
 	std::fill_n(owner + device_used / GRANULE, granules, (uint32_t)allocations.size());
@@ -924,6 +929,15 @@ cudaGetErrorString(cudaError_t rc)
 	    rc == cudaErrorNoDevice ? "no CUDA-capable device is detected" : "invalid argument";
 }
 
+/* CUDA_EMU_DEVICE: no_driver, old_driver, none, old; else there is a device that suffices. */
+static bool
+machine(const char *word)
+{
+	const char *found = getenv("CUDA_EMU_DEVICE");
+
+	return found != NULL && strcmp(found, word) == 0;
+}
+
 cudaError_t
 cudaGetLastError()
 {
@@ -933,8 +947,8 @@ cudaGetLastError()
 cudaError_t
 cudaGetDeviceCount(int *n)
 {
-	*n = 1;
-	return cudaSuccess;
+	*n = machine("none") ? 0 : 1;
+	return machine("none") ? cudaErrorNoDevice : machine("no_driver") || machine("old_driver") ? cudaErrorInsufficientDriver : cudaSuccess;
 }
 
 cudaError_t
@@ -948,9 +962,9 @@ cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
 {
 	*p = {};
 	snprintf(p->name, sizeof(p->name), "CPU emulation");
-	p->totalGlobalMem = CAPACITY;
+	p->totalGlobalMem = capacity;
 	p->sharedMemPerBlockOptin = SHARED_BYTES;
-	p->major = 9;
+	p->major = machine("old") ? 7 : 9;
 	p->multiProcessorCount = 1;
 	return cudaSuccess;
 }
@@ -958,7 +972,14 @@ cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
 cudaError_t
 cudaRuntimeGetVersion(int *version)
 {
-	*version = 0;
+	*version = EMULATED;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaDriverGetVersion(int *version)
+{
+	*version = machine("no_driver") ? 0 : machine("old_driver") ? EMULATED - 1000 : EMULATED;
 	return cudaSuccess;
 }
 
@@ -967,7 +988,7 @@ cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
 	std::lock_guard<std::recursive_mutex> held(lock);
 
-	*free_bytes = CAPACITY - device_live;
-	*total_bytes = CAPACITY;
+	*free_bytes = capacity - device_live;
+	*total_bytes = capacity;
 	return cudaSuccess;
 }

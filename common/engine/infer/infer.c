@@ -19,6 +19,8 @@
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
 
+#define GPU_WORKERS 2		/* where nobody says how many: one makes records while the device works for the other */
+
 struct infer_loaded {
 	struct infer_model info;
 	struct model *model;
@@ -393,8 +395,11 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 		w->in = in;
 		if ((rc = kernels_new(&w->kernels, &in->kernels, note)) != 0)
 			goto fail;
-		if (i == 0)
+		if (i == 0) {
 			in->kernels.share = w->kernels;		/* weights are repacked once for all workers */
+			if (o->threads == 0 && kernels_device_versions(w->kernels)[0] != '\0' && in->n_workers > GPU_WORKERS)
+				in->n_workers = GPU_WORKERS;
+		}
 		if ((rc = pthread_create(&w->thread, NULL, worker_main, w)) != 0)
 			goto fail;
 		pthread_setname_np(w->thread, "infer");	/* for top -H */
