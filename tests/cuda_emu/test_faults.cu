@@ -10,7 +10,7 @@
 
 #define _Atomic				/* check.h is C; this test has one thread */
 #include "check.h"
-#include "cuda_emu/device.h"
+#include "engine/kernels/cuda/mma.h"
 
 #define N 128				/* threads of a block */
 

@@ -316,6 +316,35 @@ mirror_rope(struct kernels *k, struct kernels_heads *x, const float *freq, float
 }
 
 static void
+mirror_attention(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
+    const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)
+{
+	add_heads(o, b * t);
+	add_heads(q, b * t);
+	add_heads(key, b * t);
+	add_heads(value, b * t);
+	add(lse, F32(b * q->n_heads * t));
+	send(k);
+	k->backend->attention(k, H(o), at(lse), H(q), H(key), H(value), form, b, t);
+	receive(k);
+}
+
+static void
+mirror_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
+    const struct kernels_heads *d_o, const struct kernels_heads *o, const float *lse, const struct kernels_heads *q,
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)
+{
+	const struct kernels_heads *all[] = {d_q, d_key, d_value, d_o, o, q, key, value};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		add_heads(all[i], b * t);
+	add(lse, F32(b * q->n_heads * t));
+	send(k);
+	k->backend->attention_bwd(k, H(d_q), H(d_key), H(d_value), H(d_o), H(o), at(lse), H(q), H(key), H(value), form, b, t);
+	receive(k);
+}
+
+static void
 mirror_output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
 {
@@ -378,6 +407,36 @@ mirror_adamw(struct kernels *k, float *w, float *m, float *v, const float *grad,
 }
 
 static void
+mirror_muon(struct kernels *k, const struct kernels_muon_matrix *list, int64_t n, const struct kernels_muon *a)
+{
+	struct kernels_muon_matrix *here = calloc((size_t)n, sizeof(*here));
+
+	if (here == NULL)
+		abort();
+	for (int64_t i = 0; i < n; i++) {
+		const struct kernels_muon_matrix *m = &list[i];
+		int64_t size = (m->rows / m->group - 1) * m->group_stride + (m->group - 1) * m->ld + m->cols;
+
+		add(m->w, F32(size));
+		add(m->m, F32(size));
+		add(m->grad, F32(size));
+		if (m->copy != NULL)
+			add(m->copy, size * (int64_t)dtype_size(a->copy_dtype));
+	}
+	send(k);
+	for (int64_t i = 0; i < n; i++) {
+		here[i] = list[i];
+		here[i].w = at(list[i].w);
+		here[i].m = at(list[i].m);
+		here[i].grad = at(list[i].grad);
+		here[i].copy = at(list[i].copy);
+	}
+	k->backend->muon(k, here, n, a);
+	receive(k);
+	free(here);
+}
+
+static void
 mirror_convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n)
 {
 	add(to, n * (int64_t)dtype_size(to_dtype));
@@ -408,11 +467,14 @@ static const struct kernels_ops mirror_ops = {
     .add_scaled = mirror_add_scaled,
     .soft_cap = mirror_soft_cap,
     .rope = mirror_rope,
+    .attention = mirror_attention,
+    .attention_bwd = mirror_attention_bwd,
     .output_loss = mirror_output_loss,
     .output_label = mirror_output_label,
     .accumulate = mirror_accumulate,
     .norm_blocks = mirror_norm_blocks,
     .adamw = mirror_adamw,
+    .muon = mirror_muon,
     .convert = mirror_convert,
 };
 

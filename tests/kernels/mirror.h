@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mirror - contexts of the CUDA kernels (common/engine/kernels/cuda) for tests that keep operands in host memory: each call copies its
- * operands to the device and back. No attention and no Muon.
+ * operands to the device and back.
  */
 #ifndef SALT_TESTS_KERNELS_MIRROR_H
 #define SALT_TESTS_KERNELS_MIRROR_H

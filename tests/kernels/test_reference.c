@@ -234,15 +234,13 @@ attention(int64_t b, int64_t t, int64_t heads, int64_t kv_heads, int64_t d, cons
 	wq.data = want_d;
 	wk.data = want_d + heads * d;
 	wv.data = want_d + (heads + kv_heads) * d;
-	if (!FIXTURE_MIRROR) {
-		EACH_THREADS("attention", o, n_o, zero, kernels_attention(k, &to, lse, &q, &key, &value, &with, b, t));
-		kernels_attention_ref(want, want_lse, &q, &key, &value, &with, b, t);
-		check_close("attention", o, want, n_o, 3e-6);
-		check_close("attention: lse", lse, want_lse, b * heads * t, 2e-6);
-		EACH_THREADS("attention_bwd", d_qkv, n, zero, kernels_attention_bwd(k, &dq, &dk, &dv, &tdo, &to, lse, &q, &key, &value, &with, b, t));
-		kernels_attention_bwd_ref(&wq, &wk, &wv, d_o, &q, &key, &value, &with, b, t);
-		check_close("attention_bwd", d_qkv, want_d, n, 5e-6);
-	}
+	EACH_THREADS("attention", o, n_o, zero, kernels_attention(k, &to, lse, &q, &key, &value, &with, b, t));
+	kernels_attention_ref(want, want_lse, &q, &key, &value, &with, b, t);
+	check_close("attention", o, want, n_o, 3e-6);
+	check_close("attention: lse", lse, want_lse, b * heads * t, 2e-6);
+	EACH_THREADS("attention_bwd", d_qkv, n, zero, kernels_attention_bwd(k, &dq, &dk, &dv, &tdo, &to, lse, &q, &key, &value, &with, b, t));
+	kernels_attention_bwd_ref(&wq, &wk, &wv, d_o, &q, &key, &value, &with, b, t);
+	check_close("attention_bwd", d_qkv, want_d, n, 5e-6);
 
 	if (d % 2 == 0) {
 		for (int64_t j = 0; j < d / 2; j++)
@@ -295,10 +293,6 @@ interleaved(int64_t b, int64_t t, int64_t heads, int64_t d, int64_t rotary)
 	part.data = before;
 	kernels_rope_ref(&part, freq, b, t, NULL, false);
 	check_close("partial rope", turned, before, n, 1e-6);
-	if (FIXTURE_MIRROR) {
-		fixture_close("interleaved");
-		return;
-	}
 	for (int64_t i = 0; i < n; i++)		/* (row, h, which, x) -> (row, which, h, x) */
 		plain[i / (3 * heads * d) * 3 * heads * d + i / d % 3 * heads * d + i / (3 * d) % heads * d + i % d] = mixed[i];
 
@@ -370,7 +364,7 @@ optimiser(int64_t n)
 	fixture_close("optimiser");
 }
 
-/* What the CUDA kernels have, at sizes below and above a block's threads and columns. Of attention: RoPE. */
+/* The CUDA kernels, at sizes below and above a block's threads, columns and tiles. */
 static void
 mirrored(void)
 {
@@ -386,8 +380,14 @@ mirrored(void)
 	pointwise(3, 1);
 	pointwise(1031, 4);
 	pointwise_not_finite();
+	attention(1, 1, 1, 1, 2, NULL, 0);
 	attention(2, 5, 3, 1, 4, NULL, 0);
 	attention(3, 50, 2, 1, 6, NULL, 7);
+	attention(1, 97, 4, 2, 7, &(struct kernels_attention_form){.soft_cap = 3, .window = 20}, 60);
+	for (int64_t window = 1; window <= 66; window = window == 1 ? 32 : 2 * window + 2)
+		attention(1, 67, 2, 2, 5, &(struct kernels_attention_form){.window = window, .scale = 0.7f}, 0);
+	attention(1, 35, 2, 1, 72, &(struct kernels_attention_form){.soft_cap = 2}, 0);
+	attention(1, 34, 1, 1, 131, NULL, 20);
 	interleaved(2, 17, 3, 10, 6);
 	head_norms(1, 1, 1, 0);
 	head_norms(5, 3, 7, 0);

@@ -310,10 +310,13 @@ const struct kernels_ops kernels__cuda = {
     .add_scaled = cuda__add_scaled,
     .soft_cap = cuda__soft_cap,
     .rope = cuda__rope,
+    .attention = cuda__attention,
+    .attention_bwd = cuda__attention_bwd,
     .output_loss = cuda__output_loss,
     .output_label = cuda__output_label,
     .accumulate = cuda__accumulate,
     .norm_blocks = cuda__norm_blocks,
     .adamw = cuda__adamw,
+    .muon = cuda__muon,
     .convert = cuda__convert,
 };

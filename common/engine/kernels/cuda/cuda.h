@@ -9,7 +9,7 @@ extern "C" {
 #include "base/log/log.h"
 #include "engine/kernels/kernels_internal.h"
 
-/* The table, and kernels_plugin.device. attention, attention_bwd and muon are NULL: the loader rejects it (api/plugin.c). */
+/* The table, and kernels_plugin.device. */
 extern const struct kernels_ops kernels__cuda;
 int cuda__device(struct kernels_device *device, struct err_note *note);
 }
@@ -91,9 +91,15 @@ void cuda__accumulate(struct kernels *k, float *y, const float *x, int64_t n);
 void cuda__convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t n);
 void cuda__rope(struct kernels *k, struct kernels_heads *x, const float *freq, float magnitude, int64_t b, int64_t t, const int32_t *starts,
     bool inverse);
+void cuda__attention(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q,
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
+void cuda__attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
+    const struct kernels_heads *d_o, const struct kernels_heads *o, const float *lse, const struct kernels_heads *q,
+    const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
 void cuda__norm_blocks(struct kernels *k, const float *x, int64_t n, double *out);
 void cuda__adamw(struct kernels *k, float *w, float *m, float *v, const float *grad, void *copy, enum dtype copy_dtype, int64_t n,
     const struct kernels_adamw *a);
+void cuda__muon(struct kernels *k, const struct kernels_muon_matrix *list, int64_t n, const struct kernels_muon *a);
 void cuda__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums);
 void cuda__output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,

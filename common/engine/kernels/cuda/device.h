@@ -16,12 +16,15 @@
 
 /*
  * cuda_launch - kernel<<<grid, block, shared_bytes, stream>>>(args...), the one way in which kernels are launched.
- * CUDA_SHARED(type, name, n): an array of the block.
+ * CUDA_SHARED(type, name, n): an array of the block. CUDA_DYNAMIC(type, name): its shared memory of shared_bytes, aligned to 16; one
+ * name has one type in all kernels of a file. CUDA_UNROLL before a loop: arrays that it indexes stay in registers.
  */
 #ifdef CUDA_EMU
 #include <tuple>
 
 #define CUDA_SHARED(type, name, n) type *name = (type *)cuda_emu_shared(__FILE__, __LINE__, sizeof(type) * (size_t)(n))
+#define CUDA_DYNAMIC(type, name) type *name = (type *)cuda_emu_dynamic_shared()
+#define CUDA_UNROLL
 
 template <typename... P, typename... A> cudaError_t
 cuda_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A... args)
@@ -33,6 +36,8 @@ cuda_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cu
 }
 #else
 #define CUDA_SHARED(type, name, n) __shared__ type name[n]
+#define CUDA_DYNAMIC(type, name) extern __shared__ __align__(16) type name[]
+#define CUDA_UNROLL _Pragma("unroll")
 
 template <typename... P, typename... A> cudaError_t
 cuda_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A... args)
@@ -42,6 +47,9 @@ cuda_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cu
 }
 #endif
 
+struct words1 {
+	uint32_t w[1];
+};
 struct words2 {
 	alignas(8) uint32_t w[2];
 };
@@ -49,7 +57,7 @@ struct words4 {
 	alignas(16) uint32_t w[4];
 };
 
-/* One load or store of 8 or 16 bytes. Addresses are aligned to the size. */
+/* One load or store of 4, 8 or 16 bytes. Addresses are aligned to the size. */
 template <typename W> __device__ __forceinline__ W
 load_words(const void *p)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * device - what attention will need beside the kernels' device.h: cp.async, ldmatrix, mma.sync. PTX under nvcc, the emulation under g++.
+ * mma - what attention uses of the device beside device.h: cp.async, ldmatrix, mma.sync. PTX under nvcc, the emulation under g++.
  */
-#ifndef SALT_CUDA_EMU_DEVICE_H
-#define SALT_CUDA_EMU_DEVICE_H
+#ifndef SALT_CUDA_MMA_H
+#define SALT_CUDA_MMA_H
 
 #include "engine/kernels/cuda/device.h"
 
@@ -54,6 +54,20 @@ ldmatrix(uint32_t out[4], const void *row)
 	else
 		asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
 		    : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(p) : "memory");
+#endif
+}
+
+/* Two numbers to bf16, to nearest even, low in the lower half. NaN stays NaN, not bit by bit. */
+__device__ __forceinline__ uint32_t
+pack2(float low, float high)
+{
+#ifdef CUDA_EMU
+	return narrow2(low, high);
+#else
+	uint32_t out;
+
+	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+	return out;
 #endif
 }
 
