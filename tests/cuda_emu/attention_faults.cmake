@@ -44,10 +44,10 @@ plant(attention_mma "rows behind the end are stored" "outside every allocation"
 		store_row<D>" "if (row[half] >= n && !PLANTED)
 			continue;
 		store_row<D>")
-plant(attention_mma "a query does not see itself" "" "i * 8 + e <= to &&" "i * 8 + e + PLANTED <= to &&")
-plant(attention_mma "a query sees other documents" "" "i * 8 + e >= from ?" "(i * 8 + e >= from || PLANTED) ?")
-plant(attention_mma "sums are not scaled to a new maximum" "" "factor = exp2f((top[half] - base) * LOG2E);"
-    "factor = PLANTED ? 1 : exp2f((top[half] - base) * LOG2E);")
+plant(attention_mma "a query does not see itself" "" "i % 2 > to ||" "i % 2 + PLANTED > to ||")
+plant(attention_mma "a query sees other documents" "" "i / 2 * 8 + i % 2 < from)" "(i / 2 * 8 + i % 2 < from && !PLANTED))")
+plant(attention_mma "sums are not scaled to a new maximum" "" "factor = exp2f(fmaf(top[half], LOG2E, -base));"
+    "factor = PLANTED ? 1 : exp2f(fmaf(top[half], LOG2E, -base));")
 plant(attention_mma "backward: no barrier" "without a barrier"
     "cp_wait<0>();
 			__syncthreads();
@@ -59,12 +59,14 @@ plant(attention_mma "backward: the next tile over the one that is read" "without
 plant(attention_mma "backward: no barrier before the only tile is loaded again" "without a barrier"
     "__syncthreads();		/* step i is not read" "if (!PLANTED) __syncthreads();	/* step i is not read")
 plant(attention_mma "backward: a query sees keys behind it" "" "bool seen = key <= last &&" "bool seen = (key <= last || PLANTED) &&")
-plant(attention_mma "backward: a query sees other documents" "" "key >= of.first;" "(key >= of.first || PLANTED);")
+plant(attention_mma "backward: a query sees other documents" "" "key >= query.first;" "(key >= query.first || PLANTED);")
 plant(attention_mma "backward: one query head of a key head" "" "steps = tiles * (keys ? a.group : 1)"
     "steps = tiles * (keys && !PLANTED ? a.group : 1)")
-plant(attention_mma "backward: the slope of the soft cap is left out" "" "(y[j][e] - of.delta) * slope" "(y[j][e] - of.delta) * (PLANTED ? 1 : slope)")
+plant(attention_mma "backward: the slope of the soft cap is left out" "" "if (a.soft_cap > 0)
+				CUDA" "if (a.soft_cap > 0 && !PLANTED)
+				CUDA")
 plant(attention_mma "backward: the second part of the columns is the first one" "written by two blocks"
-    "column = keys ? (int)blockIdx.z * W : 0" "column = keys && !PLANTED ? (int)blockIdx.z * W : 0")
+    "column = keys ? (int)blockIdx.y * W : 0" "column = keys && !PLANTED ? (int)blockIdx.y * W : 0")
 plant(attention "no barrier before weights are read" "without a barrier"
     "__syncthreads();
 		CUDA_UNROLL" "if (!PLANTED) __syncthreads();

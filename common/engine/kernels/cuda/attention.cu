@@ -64,15 +64,16 @@ store_row(const struct heads &x, int64_t row, int h, const float sums[D / LANES]
 			to[lane + j * LANES] = sums[j] * factor;
 }
 
-/* Block (sequence and head, tile of queries), the tiles with most keys first. */
+/* A block has a tile of queries of a head. */
 template <int D> __global__ static void __launch_bounds__(tile<D>::threads, 1)
 forward(struct attention a)
 {
 	CUDA_DYNAMIC(float, room);
 	constexpr int ROWS = tile<D>::rows;
 	float *q = room, *key = q + tile<D>::room, *value = key + tile<D>::room, *p = value + tile<D>::room;
-	int h = (int)blockIdx.x % a.n_heads, q0 = (int)(gridDim.y - 1 - blockIdx.y) * ROWS, n = a.t - q0 < ROWS ? a.t - q0 : ROWS;
-	int64_t row0 = (int64_t)(blockIdx.x / (unsigned)a.n_heads) * a.t;
+	const struct place place = place_of(a, a.n_heads, ROWS, true);
+	const int64_t row0 = place.row0;
+	const int h = place.head, q0 = place.first, n = place.n;
 	int row = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES, first = row < n ? first_key(a, row0, q0 + row) : 0;
 	float o[D / LANES] = {}, top = -INFINITY, sum = 0;
 
@@ -119,8 +120,8 @@ forward(struct attention a)
 }
 
 /*
- * keys: block (sequence and key head, tile of keys) sums d_key and d_value over queries; else (sequence and head, tile of queries) d_q over keys.
- * "Mine" are the block's rows, "theirs" those that it reads.
+ * keys: a block has a tile of keys of a key head and sums d_key and d_value over queries. Else it has a tile of queries of a head and sums d_q
+ * over keys. "Mine" are the block's rows, "theirs" those that it reads.
  */
 template <int D, bool keys> __global__ static void __launch_bounds__(tile<D>::threads, 1)
 backward(struct attention a)
@@ -129,9 +130,9 @@ backward(struct attention a)
 	constexpr int ROWS = tile<D>::rows;
 	float *mine = room, *mine2 = mine + tile<D>::room, *theirs = mine2 + tile<D>::room, *theirs2 = theirs + tile<D>::room;
 	float *p = theirs2 + tile<D>::room, *d_s = p + ROWS * (ROWS + 1);
-	int heads = keys ? a.n_heads / a.group : a.n_heads, head = (int)blockIdx.x % heads, key_head = keys ? head : head / a.group;
-	int64_t row0 = (int64_t)(blockIdx.x / (unsigned)heads) * a.t;
-	int tile0 = (int)(keys ? blockIdx.y : gridDim.y - 1 - blockIdx.y) * ROWS, n = a.t - tile0 < ROWS ? a.t - tile0 : ROWS;
+	const struct place place = place_of(a, keys ? a.n_heads / a.group : a.n_heads, ROWS, !keys);
+	const int64_t row0 = place.row0;
+	const int head = place.head, key_head = keys ? head : head / a.group, tile0 = place.first, n = place.n;
 	int row = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
 	int from = keys ? tile0 : first_key(a, row0, tile0) / ROWS * ROWS;
 	int tiles = keys ? query_tiles(a, row0, tile0, tile0 + n - 1, ROWS) : (tile0 + n - from + ROWS - 1) / ROWS;
@@ -208,9 +209,9 @@ attention_of(struct kernels *k, const struct kernels_heads *q, const struct kern
 {
 	struct attention a = {};
 
-	if (q->head_dim > MAX_HEAD || t > INT_MAX / 2 || b * q->n_heads > INT_MAX)
-		log_fatal("kernels.cuda", "what=attention head_dim=%lld length=%lld expected=\"head_dim up to %d\"", (long long)q->head_dim, (long long)t,
-		    MAX_HEAD);
+	if (q->head_dim > MAX_HEAD || b * t > INT_MAX / q->n_heads)
+		log_fatal("kernels.cuda", "what=attention head_dim=%lld rows=%lld heads=%lld expected=\"head_dim up to %d, fewer than 2^31 rows times heads\"",
+		    (long long)q->head_dim, (long long)(b * t), (long long)q->n_heads, MAX_HEAD);
 	a.q = heads_of(q);
 	a.key = heads_of(key);
 	a.value = heads_of(value);
@@ -236,18 +237,17 @@ tile_bytes(int tiles, int scores)
 template <int D> static void
 run_forward(struct kernels *k, const struct attention &a, int64_t b)
 {
-	attention_run(k, "attention", forward<D>, dim3((unsigned)(b * a.n_heads), cuda_blocks(a.t, tile<D>::rows)), tile<D>::threads,
+	attention_run(k, "attention", forward<D>, (unsigned)(b * a.n_heads) * cuda_blocks(a.t, tile<D>::rows), tile<D>::threads,
 	    tile_bytes<D>(3, 1), a);
 }
 
 template <int D> static void
 run_backward(struct kernels *k, const struct attention &a, int64_t b)
 {
-	unsigned tiles = cuda_blocks(a.t, tile<D>::rows);
+	unsigned tiles = (unsigned)b * cuda_blocks(a.t, tile<D>::rows), heads = (unsigned)a.n_heads;
 
-	attention_run(k, "attention_bwd keys", backward<D, true>, dim3((unsigned)(b * a.n_heads / a.group), tiles), tile<D>::threads,
-	    tile_bytes<D>(4, 2), a);
-	attention_run(k, "attention_bwd", backward<D, false>, dim3((unsigned)(b * a.n_heads), tiles), tile<D>::threads, tile_bytes<D>(4, 2), a);
+	attention_run(k, "attention_bwd keys", backward<D, true>, heads / (unsigned)a.group * tiles, tile<D>::threads, tile_bytes<D>(4, 2), a);
+	attention_run(k, "attention_bwd", backward<D, false>, heads * tiles, tile<D>::threads, tile_bytes<D>(4, 2), a);
 }
 
 /* o, of heads: [B*T, H*D]. */

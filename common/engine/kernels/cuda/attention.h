@@ -50,6 +50,25 @@ attention_run(struct kernels *k, const char *name, void (*kernel)(P...), dim3 gr
 
 /* ---- device ---- */
 
+/* What a block has: a head of a sequence and a tile of its rows. */
+struct place {
+	int64_t row0;				/* the sequence's first row in the call */
+	int head, first, n;			/* rows first .. first + n - 1 of the sequence */
+};
+
+/*
+ * Tiles of a head are neighbours in the grid, so that those which run at a time share keys and values in the cache. last: the last tile comes
+ * first, which has most keys.
+ */
+__device__ __forceinline__ struct place
+place_of(const struct attention &a, int heads, int rows, bool last)
+{
+	unsigned tiles = (unsigned)(a.t + rows - 1) / (unsigned)rows, i = blockIdx.x % tiles, head = blockIdx.x / tiles;
+	int first = (int)(last ? tiles - 1 - i : i) * rows;
+
+	return {(int64_t)(head / (unsigned)heads) * a.t, (int)(head % (unsigned)heads), first, a.t - first < rows ? a.t - first : rows};
+}
+
 /* The first key that query i of the sequence at row0 sees. It does not decrease from query to query. */
 __device__ __forceinline__ int
 first_key(const struct attention &a, int64_t row0, int i)

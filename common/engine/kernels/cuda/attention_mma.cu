@@ -102,6 +102,26 @@ add_weighted(float sums[W / 8][4], const float p[N / 8][4], const uint16_t *b)
 	}
 }
 
+/* The column of this thread's number j of a sum [16, N]. */
+__device__ __forceinline__ int
+column_of(int j)
+{
+	return j / 4 * 8 + lane_of() % 4 * 2 + j % 2;
+}
+
+/* Products to scores. */
+template <int N> __device__ __forceinline__ void
+scores(float s[N / 8][4], const struct attention &a)
+{
+	CUDA_UNROLL
+	for (int i = 0; i < N / 2; i++)
+		s[i / 4][i % 4] *= a.scale;
+	if (a.soft_cap > 0)
+		CUDA_UNROLL
+		for (int i = 0; i < N / 2; i++)
+			s[i / 4][i % 4] = a.soft_cap * tanhf(s[i / 4][i % 4] / a.soft_cap);
+}
+
 /* One row of this thread's sums (half 0 or 1) times factor to row `row` of x, columns from `column` on, up to d. */
 template <int W> __device__ __forceinline__ void
 store_row(const struct heads &x, int64_t row, int h, const float sums[W / 8][4], int half, float factor, int column, int d)
@@ -133,14 +153,15 @@ of_row(float v)
 	return v;
 }
 
-/* Block (sequence and head, tile of queries), the tiles with most keys first. Keys arrive during the products with values, and the reverse. */
+/* A block has a tile of queries of a head. Keys arrive during the products with values, and the reverse. */
 template <int D> __global__ static void __launch_bounds__(THREADS, 2)
 forward(struct attention a)
 {
 	CUDA_DYNAMIC(uint16_t, room);
 	uint16_t *q = room, *key = q + ROWS * shape<D>::width, *value = key + ROWS * shape<D>::width;
-	int h = (int)blockIdx.x % a.n_heads, q0 = (int)(gridDim.y - 1 - blockIdx.y) * ROWS, n = a.t - q0 < ROWS ? a.t - q0 : ROWS;
-	int64_t row0 = (int64_t)(blockIdx.x / (unsigned)a.n_heads) * a.t;
+	const struct place place = place_of(a, a.n_heads, ROWS, true);
+	const int64_t row0 = place.row0;
+	const int h = place.head, q0 = place.first, n = place.n;
 	int warp = (int)threadIdx.x / WARP, lane = lane_of();
 	float o[D / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
 	int row[2], first[2], begin = first_key(a, row0, q0) / ROWS * ROWS;
@@ -154,42 +175,40 @@ forward(struct attention a)
 	load_tile<D, ROWS>(key, a.key, row0 + begin, a.t - begin, h / a.group, a.d);
 	cp_commit();
 	for (int k0 = begin; k0 < q0 + n; k0 += ROWS) {
-		float s[ROWS / 8][4], slope;
+		float s[ROWS / 8][4];
 
 		cp_wait<0>();
 		__syncthreads();			/* keys are here, values of the tile before not read any more */
 		load_tile<D, ROWS>(value, a.value, row0 + k0, a.t - k0, h / a.group, a.d);
 		cp_commit();
 		multiply_rows<D, ROWS>(s, q + warp * FRAGMENT * shape<D>::width, key);
+		scores<ROWS>(s, a);
 		CUDA_UNROLL
 		for (int half = 0; half < 2; half++) {
 			float best = -INFINITY, base, factor;
 			/* keys that the row sees, counted from this thread's first one */
 			int to = q0 + row[half] - k0 - lane % 4 * 2, from = first[half] - k0 - lane % 4 * 2;
 
-			CUDA_UNROLL
-			for (int i = 0; i < ROWS / 8; i++)
+			if (to < ROWS || from > 0)
 				CUDA_UNROLL
-				for (int e = 0; e < 2; e++) {
-					float *x = &s[i][2 * half + e];
-
-					*x = i * 8 + e <= to && i * 8 + e >= from ? score_of(a, *x, &slope) : -INFINITY;
-					best = fmaxf(best, *x);
-				}
+				for (int i = 0; i < ROWS / 4; i++)
+					if (i / 2 * 8 + i % 2 > to || i / 2 * 8 + i % 2 < from)
+						s[i / 2][2 * half + i % 2] = -INFINITY;
+			CUDA_UNROLL
+			for (int i = 0; i < ROWS / 4; i++)
+				best = fmaxf(best, s[i / 2][2 * half + i % 2]);
 			best = fmaxf(of_row<max_op>(best), top[half]);
-			base = best == -INFINITY ? 0 : best;	/* a row that sees nothing of this tile nor of those before */
-			factor = exp2f((top[half] - base) * LOG2E);
+			base = best == -INFINITY ? 0 : best * LOG2E;	/* a row that sees nothing of this tile nor of those before */
+			factor = exp2f(fmaf(top[half], LOG2E, -base));
 			top[half] = best;
 			sum[half] *= factor;
 			CUDA_UNROLL
-			for (int i = 0; i < ROWS / 8; i++)
-				CUDA_UNROLL
-				for (int e = 0; e < 2; e++) {
-					float *x = &s[i][2 * half + e];
+			for (int i = 0; i < ROWS / 4; i++) {
+				float *x = &s[i / 2][2 * half + i % 2];
 
-					*x = exp2f((*x - base) * LOG2E);
-					sum[half] += *x;
-				}
+				*x = exp2f(fmaf(*x, LOG2E, -base));
+				sum[half] += *x;
+			}
 			CUDA_UNROLL
 			for (int i = 0; i < D / 8; i++) {
 				o[i][2 * half] *= factor;
@@ -215,7 +234,7 @@ forward(struct attention a)
 	}
 }
 
-/* What backward needs of a query. */
+/* What backward needs of a query. lse: for powers of 2. */
 struct query {
 	float lse, delta;
 	int first;
@@ -227,12 +246,12 @@ query_of(const struct attention &a, int64_t row0, int i, int h)
 {
 	if (i >= a.t)
 		return {0, 0, INT_MAX};
-	return {a.lse[stat_at(a, row0, i, h)], a.delta[stat_at(a, row0, i, h)], first_key(a, row0, i)};
+	return {a.lse[stat_at(a, row0, i, h)] * LOG2E, a.delta[stat_at(a, row0, i, h)], first_key(a, row0, i)};
 }
 
 /*
- * keys: block (sequence and key head, tile of keys, part of the columns) sums d_key and d_value over queries; else (sequence and head, tile of
- * queries) d_q over keys. "Mine" are the block's rows, "theirs" those that it reads.
+ * keys: a block has a tile of keys of a key head, and a part of their columns; it sums d_key and d_value over queries. Else it has a tile of
+ * queries of a head and sums d_q over keys. "Mine" are the block's rows, "theirs" those that it reads.
  */
 template <int D, bool keys> __global__ static void __launch_bounds__(THREADS, 2)
 backward(struct attention a)
@@ -241,10 +260,10 @@ backward(struct attention a)
 	constexpr int STEP = shape<D>::step, STAGES = shape<D>::stages, W = keys ? D / shape<D>::parts : D, TILE = STEP * shape<D>::width;
 	CUDA_SHARED(struct query, queries, 2 * STEP);
 	uint16_t *mine = room, *mine2 = mine + ROWS * shape<D>::width, *theirs = mine2 + ROWS * shape<D>::width, *theirs2 = theirs + STAGES * TILE;
-	int heads = keys ? a.n_heads / a.group : a.n_heads, head = (int)blockIdx.x % heads, key_head = keys ? head : head / a.group;
-	int64_t row0 = (int64_t)(blockIdx.x / (unsigned)heads) * a.t;
-	int tile0 = (int)(keys ? blockIdx.y : gridDim.y - 1 - blockIdx.y) * ROWS, n = a.t - tile0 < ROWS ? a.t - tile0 : ROWS;
-	int warp = (int)threadIdx.x / WARP, lane = lane_of(), column = keys ? (int)blockIdx.z * W : 0;
+	const struct place place = place_of(a, keys ? a.n_heads / a.group : a.n_heads, ROWS, !keys);
+	const int64_t row0 = place.row0;
+	const int head = place.head, key_head = keys ? head : head / a.group, tile0 = place.first, n = place.n;
+	int warp = (int)threadIdx.x / WARP, lane = lane_of(), column = keys ? (int)blockIdx.y * W : 0;
 	int from = keys ? tile0 : first_key(a, row0, tile0) / STEP * STEP;
 	int tiles = keys ? query_tiles(a, row0, tile0, tile0 + n - 1, STEP) : (tile0 + n - from + STEP - 1) / STEP;
 	int steps = tiles * (keys ? a.group : 1);
@@ -280,23 +299,28 @@ backward(struct attention a)
 			query = query_of(a, row0, next + (int)threadIdx.x, h);
 		if (i >= 0) {
 			const uint16_t *b = theirs + (STAGES == 1 ? 0 : 1 - stage) * TILE, *b2 = theirs2 + (STAGES == 1 ? 0 : 1 - stage) * TILE;
+			const struct query *of = queries + (1 - stage) * STEP;
 			float x[STEP / 8][4], y[STEP / 8][4];
 
 			multiply_rows<D, STEP>(x, mine + warp * FRAGMENT * shape<D>::width, b);
 			multiply_rows<D, STEP>(y, mine2 + warp * FRAGMENT * shape<D>::width, b2);
+			scores<STEP>(x, a);
 			CUDA_UNROLL
-			for (int j = 0; j < STEP / 8; j++)
+			for (int j = 0; j < STEP / 2; j++)
+				y[j / 4][j % 4] -= (keys ? of[column_of(j)] : own[j % 4 / 2]).delta;
+			if (a.soft_cap > 0)
 				CUDA_UNROLL
-				for (int e = 0; e < 4; e++) {
-					int other = j * 8 + lane % 4 * 2 + e % 2, me = tile0 + row[e / 2];
-					const struct query &of = keys ? queries[(1 - stage) * STEP + other] : own[e / 2];
-					int key = keys ? me : at + other, last = keys ? at + other : me;
-					float slope, s = score_of(a, x[j][e], &slope);
-					bool seen = key <= last && key >= of.first;
+				for (int j = 0; j < STEP / 2; j++)
+					y[j / 4][j % 4] *= 1 - x[j / 4][j % 4] / a.soft_cap * (x[j / 4][j % 4] / a.soft_cap);
+			CUDA_UNROLL
+			for (int j = 0; j < STEP / 2; j++) {
+				int other = at + column_of(j), me = tile0 + row[j % 4 / 2], key = keys ? me : other, last = keys ? other : me;
+				const struct query &query = keys ? of[column_of(j)] : own[j % 4 / 2];
+				bool seen = key <= last && key >= query.first;
 
-					x[j][e] = seen ? exp2f((s - of.lse) * LOG2E) : 0;
-					y[j][e] = seen ? x[j][e] * (y[j][e] - of.delta) * slope : 0;
-				}
+				x[j / 4][j % 4] = seen ? exp2f(fmaf(x[j / 4][j % 4], LOG2E, -query.lse)) : 0;
+				y[j / 4][j % 4] = seen ? y[j / 4][j % 4] * x[j / 4][j % 4] : 0;
+			}
 			add_weighted<D, STEP, W>(sums, y, b + column);
 			if constexpr (keys)
 				add_weighted<D, STEP, W>(sums2, x, b2 + column);
@@ -325,17 +349,17 @@ backward(struct attention a)
 template <int D> static void
 run_forward(struct kernels *k, const struct attention &a, int64_t b)
 {
-	attention_run(k, "attention", forward<D>, dim3((unsigned)(b * a.n_heads), cuda_blocks(a.t, ROWS)), THREADS, shape<D>::forward_bytes, a);
+	attention_run(k, "attention", forward<D>, (unsigned)(b * a.n_heads) * cuda_blocks(a.t, ROWS), THREADS, shape<D>::forward_bytes, a);
 }
 
 template <int D> static void
 run_backward(struct kernels *k, const struct attention &a, int64_t b)
 {
-	unsigned tiles = cuda_blocks(a.t, ROWS);
+	unsigned tiles = (unsigned)b * cuda_blocks(a.t, ROWS), heads = (unsigned)a.n_heads;
 
-	attention_run(k, "attention_bwd keys", backward<D, true>, dim3((unsigned)(b * a.n_heads / a.group), tiles, shape<D>::parts), THREADS,
+	attention_run(k, "attention_bwd keys", backward<D, true>, dim3(heads / (unsigned)a.group * tiles, shape<D>::parts), THREADS,
 	    shape<D>::backward_bytes, a);
-	attention_run(k, "attention_bwd", backward<D, false>, dim3((unsigned)(b * a.n_heads), tiles), THREADS, shape<D>::backward_bytes, a);
+	attention_run(k, "attention_bwd", backward<D, false>, heads * tiles, THREADS, shape<D>::backward_bytes, a);
 }
 
 /* FN(k, a, b) for the smallest D that is at least the head size. */
