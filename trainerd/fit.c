@@ -8,6 +8,7 @@
 #include "engine/model/model.h"
 
 #define GIB 1073741824.0
+#define KERNELS_BYTES (UINT64_C(1) << 30)	/* what kernels may take while they run */
 
 uint64_t
 fit_bytes(const struct model_config *cfg, int64_t n_params, enum dtype dtype, const struct step_options *o, int n_ranks)
@@ -52,9 +53,9 @@ fit_note(struct kernels *k, const struct model_config *cfg, int64_t n_params, co
 
 	if (note == NULL || kernels_device_versions(k)[0] == '\0' || kernels_device(&device, NULL) != 0)
 		return;
-	if (fit_find(cfg, n_params, dtype, o, n_ranks, device.free_bytes, &found))
-		snprintf(advice, sizeof(advice), "trainer.micro_batch: %lld%s fits, with what kernels take beside", (long long)found.micro_batch,
-		    found.recompute && !o->recompute ? " and trainer.recompute: true" : "");
+	if (device.free_bytes > KERNELS_BYTES && fit_find(cfg, n_params, dtype, o, n_ranks, device.free_bytes - KERNELS_BYTES, &found))
+		snprintf(advice, sizeof(advice), "trainer.micro_batch: %lld%s fits and leaves 1 GiB for kernels", (long long)found.micro_batch,
+		    found.recompute && !o->recompute ? " with trainer.recompute: true" : "");
 	err_expect(note, ENOMEM, "memory of the GPU", "%.2f GiB or more; %s", "%.2f GiB free of %.2f GiB on %s",
 	    (double)fit_bytes(cfg, n_params, dtype, o, n_ranks) / GIB, advice, (double)device.free_bytes / GIB, (double)device.memory_bytes / GIB,
 	    device.name);

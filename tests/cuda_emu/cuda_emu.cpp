@@ -616,9 +616,10 @@ run_block()
 
 	now.block_start = ++interval;
 	now.arrays.clear();
+	/* Only what the last block declared can have been marked. */
+	memset(shared_cells, 0, (now.shared_used + CELL - 1) / CELL * sizeof(*shared_cells));
 	now.shared_used = now.dynamic_bytes + 64;
 	memset((void *)shared_memory, 0xff, SHARED_BYTES < now.dynamic_bytes + STATIC_SHARED ? SHARED_BYTES : now.dynamic_bytes + STATIC_SHARED);
-	memset(shared_cells, 0, SHARED_BYTES / CELL * sizeof(*shared_cells));
 	for (int i = 0; i < now.n; i++)
 		prepare(&fibers[i], i);
 	while (more) {

@@ -35,6 +35,9 @@ refused 78 'compute capability 8.0 or higher, found CPU emulation with 7.0' env 
 refused 71 'memory of the GPU: expected 0.0. GiB or more; more ranks.*0.00 GiB free of 0.00 GiB on CPU emulation' env CUDA_EMU_MEMORY=1000000 \
 	"${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
 
+refused 71 'teacher: expected 0.00 GiB of GPU memory for its parameters, found 0.00 GiB free' env CUDA_EMU_MEMORY=100000 "${gpu[@]}" \
+	"$BIN/teacherd" -c g.yaml
+
 # By its name: selectord without a plug-in, whose teachers compute in bf16/cuda.
 start selectord "$BIN/selectord" -c g.yaml --set run.dir=fleet
 until_line selectord.log event=identity

@@ -224,15 +224,29 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 	return s.device;
 }
 
+/* Callers of kernels have no way out. What they allocate themselves is checked: kernels_alloc. */
+static void
+no_memory(size_t bytes)
+{
+	size_t free_bytes = 0, total_bytes = 0;
+
+	(void)cudaMemGetInfo(&free_bytes, &total_bytes);
+	log_fatal("kernels.gpu_memory", "needed=%zu free=%zu of=%zu hint=\"a smaller trainer.micro_batch, trainer.recompute: true, fewer teacher.threads, "
+	    "or no other process on this GPU\"", bytes, free_bytes, total_bytes);
+}
+
 void *
 cuda__room(struct kernels *k, enum cuda_room room, size_t bytes)
 {
 	auto &r = cuda_of(k)->rooms[room];
+	cudaError_t rc;
 
 	if (bytes > r.bytes) {
 		CUDA_CALL(cudaFree(r.p));
 		r.p = NULL;
-		CUDA_CALL(cudaMalloc(&r.p, bytes));
+		if ((rc = cudaMalloc(&r.p, bytes)) == cudaErrorMemoryAllocation)
+			no_memory(bytes);
+		cuda__check(rc, "cudaMalloc");
 		r.bytes = bytes;
 	}
 	return r.p;
