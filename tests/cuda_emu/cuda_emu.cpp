@@ -950,7 +950,7 @@ cudaGetErrorString(cudaError_t rc)
 	    rc == cudaErrorNoDevice ? "no CUDA-capable device is detected" : "invalid argument";
 }
 
-/* CUDA_EMU_DEVICE: no_driver, old_driver, none, old; else there is a device that suffices. */
+/* CUDA_EMU_DEVICE: no_driver, old_driver, none, old, sm_80; else there is a device that suffices. */
 static bool
 machine(const char *word)
 {
@@ -985,7 +985,7 @@ cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
 	snprintf(p->name, sizeof(p->name), "CPU emulation");
 	p->totalGlobalMem = capacity;
 	p->sharedMemPerBlockOptin = SHARED_BYTES;
-	p->major = machine("old") ? 7 : 9;
+	p->major = machine("old") ? 7 : machine("sm_80") ? 8 : 9;
 	p->multiProcessorCount = 1;
 	return cudaSuccess;
 }

@@ -74,6 +74,15 @@ tail -1 resumed.bits > resumed.sum
 tail -1 one.bits > one.sum
 same one.sum resumed.sum "a run and one that was resumed"
 
+# On another GPU a run goes on if the backend is named, with a warning, and not if auto took it.
+rm -r resumed/checkpoints/step_00000008
+sed 's/^compute.*//' g.yaml > auto.yaml
+refused 78 'GPU and its libraries .trainer.backend: cuda accepts others.: .*expected sm_90 CUDA 12.0 .*found sm_80 CUDA 12.0' env CUDA_EMU_DEVICE=sm_80 \
+	"${gpu[@]}" "$BIN/trainerd" -c auto.yaml --set run.dir=resumed
+CUDA_EMU_DEVICE=sm_80 run resumed 1
+grep -q 'compute.changed was="bf16/cuda sm_90 .* is="bf16/cuda sm_80 ' resumed.log || fail "no warning: $(grep compute resumed.log)"
+grep -q '"device": *"sm_80 ' resumed/checkpoints/step_00000008/state.json || fail "no new device in state.json"
+
 # Near a CPU in bf16, from the same weights on the same rows.
 run plain 1 --set phase_one.steps=0 --set selector.mode=none
 timeout 300 "$BIN/trainerd" -c f.yaml --set run.dir=cpu --set phase_one.steps=0 --set selector.mode=none --set compute.backend=openblas \
