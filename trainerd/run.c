@@ -264,6 +264,7 @@ run_identity(struct run *r, struct hash128 train, struct hash128 heldout)
 	if (corpus_info(r->train)->has_tokenizer)
 		id->tokenizer = corpus_info(r->train)->tokenizer;
 	snprintf(id->compute_class, sizeof(id->compute_class), "%s", kernels_compute_class(r->kernels));
+	snprintf(id->device, sizeof(id->device), "%s", kernels_device_versions(r->kernels));
 	snprintf(id->optimizer, sizeof(id->optimizer), "%s", optimizers[r->optim.kind]);
 	snprintf(id->mode, sizeof(id->mode), "%s", config_mode_name(cfg));
 }
@@ -408,8 +409,8 @@ run_files(struct run *r, struct model_config *model, struct hash128 *train, stru
 static struct kernels_options
 run_kernels(const struct config *cfg)
 {
-	return (struct kernels_options){.backend = (enum kernels_backend)cfg->compute.backend,
-	    .dtype = (enum kernels_dtype)(cfg->trainer.dtype != CONFIG_DTYPE_AUTO ? cfg->trainer.dtype : cfg->compute.dtype), .threads = 1};
+	return (struct kernels_options){.backend = (enum kernels_backend)config_trainer_backend(cfg),
+	    .dtype = (enum kernels_dtype)config_trainer_dtype(cfg), .threads = 1};
 }
 
 int
@@ -462,7 +463,7 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	return judge_new(&r->judge, cfg, step_model(r->step), &ko, ko.threads, r->save.tokenizer != NULL ? r->tokenizer : "", r->status, note);
 }
 
-/* Another number format or library is accepted if it was asked for; what is chosen automatically must not change from host to host. */
+/* Another number format, library or GPU is accepted if it was asked for; what is chosen automatically must not change from host to host. */
 static void
 run_class(const struct run *r, struct state_identity *stored)
 {
@@ -470,14 +471,17 @@ run_class(const struct run *r, struct state_identity *stored)
 	const char *now = r->state.identity.compute_class;
 	size_t dtype = strcspn(now, "/");
 	bool same_dtype = strcspn(stored->compute_class, "/") == dtype && strncmp(stored->compute_class, now, dtype) == 0;
-	bool same_backend = strcmp(stored->compute_class + strcspn(stored->compute_class, "/"), now + dtype) == 0;
+	const char *device = r->state.identity.device;
+	bool same_backend = strcmp(stored->compute_class + strcspn(stored->compute_class, "/"), now + dtype) == 0 &&
+	    strcmp(stored->device, device) == 0;
 
-	if ((same_dtype && same_backend) || (!same_dtype && cfg->trainer.dtype == CONFIG_DTYPE_AUTO && cfg->compute.dtype == CONFIG_DTYPE_AUTO) ||
-	    (!same_backend && cfg->compute.backend == CONFIG_BACKEND_AUTO))
+	if ((same_dtype && same_backend) || (!same_dtype && config_trainer_dtype(cfg) == CONFIG_DTYPE_AUTO) ||
+	    (!same_backend && config_trainer_backend(cfg) == CONFIG_BACKEND_AUTO))
 		return;
-	log_warn("compute.changed", "was=\"%s\" is=\"%s\" hint=\"losses differ from here on from those of a run without this change\"",
-	    stored->compute_class, now);
+	log_warn("compute.changed", "was=\"%s%s%s\" is=\"%s%s%s\" hint=\"losses differ from here on from those of a run without this change\"",
+	    stored->compute_class, stored->device[0] != '\0' ? " " : "", stored->device, now, device[0] != '\0' ? " " : "", device);
 	snprintf(stored->compute_class, sizeof(stored->compute_class), "%s", now);
+	snprintf(stored->device, sizeof(stored->device), "%s", device);
 }
 
 /*

@@ -11,9 +11,9 @@
 
 /*
  * STEP: null stands for UINT64_MAX (not decided, none). NUMBER: null stands for NaN. TEXT is an array, of `size`
- * bytes. NEWER, NEWER_HASH: a TEXT, a HASH that older checkpoints lack.
+ * bytes. NEWER, NEWER_HASH: a TEXT, a HASH that older checkpoints lack. RARE: a TEXT that is left out where it is empty.
  */
-enum kind { U32, U64, STEP, HASH, NEWER_HASH, TEXT, NEWER, NUMBER, FLAG };
+enum kind { U32, U64, STEP, HASH, NEWER_HASH, TEXT, NEWER, RARE, NUMBER, FLAG };
 
 struct field {
 	const char *key;
@@ -37,6 +37,7 @@ static const struct field identity_fields[] = {
 	{"loss_weights", NEWER_HASH, IDENTITY(loss_weights), "corpus.train (loss weights)"},
 	{"tokenizer", HASH, IDENTITY(tokenizer), "tokenizer (fingerprint)"},
 	{"compute_class", TEXT, IDENTITY(compute_class), "compute class"},
+	{"device", RARE, IDENTITY(device), "GPU and its libraries (trainer.backend: cuda accepts others)"},
 	{"optimizer", NEWER, IDENTITY(optimizer), "trainer.optimizer"},
 	{"mode", TEXT, IDENTITY(mode), "mode"},
 };
@@ -83,6 +84,7 @@ field_to_json(const struct field *f, const void *object)
 		return json_new_text(hash_hex(*(const struct hash128 *)p, hex));
 	case TEXT:
 	case NEWER:
+	case RARE:
 		return json_new_text(p);
 	case NUMBER:
 		return json_new_num(*(const double *)p);
@@ -98,7 +100,8 @@ put_fields(struct json *o, const struct field *fields, size_t n, const void *obj
 	int rc = 0;
 
 	for (size_t i = 0; i < n && rc == 0; i++)
-		rc = json_put(o, fields[i].key, field_to_json(&fields[i], object));
+		if (fields[i].kind != RARE || *((const char *)object + fields[i].at) != '\0')
+			rc = json_put(o, fields[i].key, field_to_json(&fields[i], object));
 	return rc;
 }
 
@@ -151,6 +154,7 @@ field_from_json(const struct field *f, const struct json *o, void *object, struc
 			break;
 		return 0;
 	case NEWER:
+	case RARE:
 		if (j == NULL)
 			return 0;		/* state_from_json began with zeros */
 		/* fall through */
@@ -212,7 +216,7 @@ field_text(const struct field *f, const void *object, char buf[64])
 {
 	const void *p = (const char *)object + f->at;
 
-	if (f->kind == TEXT || f->kind == NEWER)
+	if (f->kind == TEXT || f->kind == NEWER || f->kind == RARE)
 		return p;
 	if (f->kind == HASH || f->kind == NEWER_HASH)
 		return hash_hex(*(const struct hash128 *)p, buf);

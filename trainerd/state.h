@@ -22,6 +22,7 @@ struct state_identity {
 	struct hash128 corpus, heldout, tokenizer;	/* heldout: zero without one */
 	struct hash128 loss_weights;		/* of corpus, see corpus_load_weights; zero without any, and in checkpoints that do not say */
 	char compute_class[48];
+	char device[64];			/* kernels_device_versions; "" on CPUs, and in checkpoints that do not say */
 	char optimizer[16];			/* trainer.optimizer; "adamw" in checkpoints that do not say */
 	char mode[16];				/* baseline, rkd, salt, salt_ds, salt_file */
 };

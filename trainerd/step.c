@@ -10,6 +10,7 @@
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 #include "trainerd/comm_device.h"
+#include "trainerd/fit.h"
 #include "trainerd/reduce.h"
 
 #define MAX_TREE 32
@@ -224,7 +225,10 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	*out = s;
 	return 0;
 fail:
+	n = s->model != NULL ? s->model->n_params : 0;
 	step_destroy(&s);
+	if (rc == ENOMEM)
+		fit_note(kernels, cfg, n, options, comm_size(comm), note);
 	return rc;
 }
 

@@ -67,10 +67,8 @@ settings(struct evaluation *e, char prefix[4200])
 		e->windows = cfg->trainer.eval_sequences;
 		e->group = cfg->trainer.micro_batch > 0 ? cfg->trainer.micro_batch : 8;
 		e->lanes = cfg->trainer.lanes > 0 ? cfg->trainer.lanes : 8;
-		e->kernels.backend = (enum kernels_backend)cfg->compute.backend;
-		e->kernels.dtype = (enum kernels_dtype)cfg->compute.dtype;
-		if (cfg->trainer.dtype != CONFIG_DTYPE_AUTO)
-			e->kernels.dtype = (enum kernels_dtype)cfg->trainer.dtype;
+		e->kernels.backend = (enum kernels_backend)config_trainer_backend(cfg);
+		e->kernels.dtype = (enum kernels_dtype)config_trainer_dtype(cfg);
 		config_destroy(&cfg);
 	}
 	if ((exit_code = ctl_get_u64(args, "context", 1, INT32_MAX, &e->context)) != 0 ||

@@ -36,6 +36,7 @@ struct facts {
 	double flops;				/* forward and backward per token */
 	char compute[128];
 	char compute_reason[192];
+	struct kernels_device gpu;		/* memory_bytes 0: none */
 };
 
 static void
@@ -103,6 +104,9 @@ print_json(const struct facts *f, bool tensors)
 		json_close(&list);
 	if (f->origin != NULL)
 		ctl_put(o, "grown_from", f->origin);
+	if (f->gpu.memory_bytes > 0)
+		ctl_put(o, "gpu", ctl_record(CTL("name", f->gpu.name), CTL("arch", f->gpu.arch), CTL("memory_bytes", (int64_t)f->gpu.memory_bytes),
+		    CTL("free_bytes", (int64_t)f->gpu.free_bytes)));
 	return ctl_print_json(o);
 }
 
@@ -163,6 +167,9 @@ print_text(const struct facts *f)
 		print_origin(f->origin);
 	ctl_line("compute here", "%s", f->compute);
 	ctl_line("because", "%s", f->compute_reason);
+	if (f->gpu.memory_bytes > 0)
+		ctl_line("GPU", "%s, %s, %s of memory, %s free", f->gpu.name, f->gpu.arch, ctl_bytes((double)f->gpu.memory_bytes, a),
+		    ctl_bytes((double)f->gpu.free_bytes, b));
 	ctl_line_cpus();
 }
 
@@ -204,6 +211,8 @@ look(struct facts *f, struct err_note *note)
 		return rc;
 	snprintf(f->compute, sizeof(f->compute), "%s", kernels_describe(k));
 	snprintf(f->compute_reason, sizeof(f->compute_reason), "%s", kernels_reason(k));
+	if (kernels_device_versions(k)[0] != '\0' && kernels_device(&f->gpu, NULL) != 0)
+		f->gpu.memory_bytes = 0;
 	kernels_destroy(&k);
 	return 0;
 }

@@ -126,8 +126,8 @@ check_init(const struct ctl_args *args, const struct config *cfg, const struct m
 static int
 dtype_of(const struct config *cfg, enum dtype *dtype, struct err_note *note)
 {
-	struct kernels_options ko = {.backend = (enum kernels_backend)cfg->compute.backend};
-	enum config_dtype said = cfg->trainer.dtype != CONFIG_DTYPE_AUTO ? cfg->trainer.dtype : cfg->compute.dtype;
+	struct kernels_options ko = {.backend = (enum kernels_backend)config_trainer_backend(cfg)};
+	enum config_dtype said = config_trainer_dtype(cfg);
 	char class[64];
 	int rc;
 

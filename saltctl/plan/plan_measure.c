@@ -286,7 +286,7 @@ enough_memory(const struct plan *p, struct err_note *note)
 static int
 bench_new(struct bench *b, const struct plan *p, struct err_note *note)
 {
-	struct kernels_options ko = {.backend = (enum kernels_backend)p->cfg->compute.backend, .threads = (int)p->machine.threads,
+	struct kernels_options ko = {.backend = (enum kernels_backend)config_trainer_backend(p->cfg), .threads = (int)p->machine.threads,
 	    .dtype = p->shape.dtype == DTYPE_BF16 ? KERNELS_DTYPE_BF16 : KERNELS_DTYPE_FP32};
 	struct model_session_options so = {.max_batch = (int64_t)p->shape.micro_batch, .max_tokens = (int64_t)p->shape.context,
 	    .training = true, .recompute = p->shape.recompute};

@@ -3,9 +3,11 @@
  * cuda_emu - runs kernels that g++ compiled, one block after another, its threads as fibers, and checks every memory access of theirs.
  * The compiler reports accesses through the calls that -fsanitize=thread inserts; this file defines them. README.md describes the checks.
  */
+#undef _FORTIFY_SOURCE			/* its longjmp knows no stacks but the first */
 #include <errno.h>
 #include <execinfo.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,9 +30,10 @@
 #define STACK ((size_t)128 << 10)
 #define PAGE ((size_t)4096)
 #define DEVICE_BYTES ((size_t)32 << 30)		/* of address space; addresses are used once */
-#define CAPACITY ((size_t)4 << 30)		/* of memory */
+#define CAPACITY ((size_t)4 << 30)		/* of memory, where CUDA_EMU_MEMORY states no other number of bytes */
 #define GRANULE 256				/* allocations begin at multiples, with at least one free between them */
 #define SHARED_BYTES ((size_t)232448)		/* of a block: what sm_90 has */
+#define EMULATED 12000				/* version of CUDA, 12.0 */
 #define STATIC_SHARED ((size_t)48 << 10)
 #define CELL 2					/* bytes of a shadow cell */
 #define MANY 0xffff
@@ -49,7 +52,8 @@ struct allocation {
 enum state { READY, AT_BARRIER, IN_WARP, DONE };
 
 struct fiber {
-	ucontext_t context;
+	jmp_buf left;				/* where it goes on, once it has begun */
+	bool begun;
 	char *stack;
 	enum state state;
 	uint3 thread;
@@ -106,9 +110,10 @@ static struct {
 static uint32_t interval = 1;
 static struct fiber *fibers, *self;
 static char *stacks;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static uintptr_t shared_memory;
 static uint64_t seed, drawn;
+static size_t capacity = CAPACITY;
 
 __attribute__((noreturn)) static void
 report(const char *what, const void *p)
@@ -162,8 +167,11 @@ start()
 	stack_t other = {};
 	struct sigaction action = {};
 	const char *s = getenv("CUDA_EMU_SEED");
+	const char *memory = getenv("CUDA_EMU_MEMORY");
 	void *calls[1];
 
+	if (memory != NULL)
+		capacity = strtoull(memory, NULL, 10);
 	seed = s != NULL ? strtoull(s, NULL, 10) : 0;
 	device = (uintptr_t)reserve(DEVICE_BYTES, PROT_NONE);
 	owner = (uint32_t *)reserve(DEVICE_BYTES / GRANULE * sizeof(*owner), PROT_READ | PROT_WRITE);
@@ -334,22 +342,44 @@ cuda_emu_grid_dim()
 	return now.grid;
 }
 
-static void
+static __attribute__((noinline)) void
 leave(enum state state)
 {
 	struct fiber *f = self;
 
 	f->state = state;
-	swapcontext(&f->context, &scheduler);
+	if (_setjmp(f->left) == 0)
+		_longjmp(scheduler, 1);
 }
 
 static void
 thread_main()
 {
-	now.run((void *)now.parameters);
-	if (!self->group.empty() || !self->groups.empty())
-		report("a thread ends with cp.async under way", NULL);
-	leave(DONE);
+	for (;;) {				/* once for each block */
+		now.run((void *)now.parameters);
+		if (!self->group.empty() || !self->groups.empty())
+			report("a thread ends with cp.async under way", NULL);
+		leave(DONE);
+	}
+}
+
+/* Lets the fiber self run until it leaves. A context is entered once, by ucontext; jumps then take no calls of the system, as swapcontext does. */
+static __attribute__((noinline)) void
+resume()
+{
+	static ucontext_t context;
+
+	if (_setjmp(scheduler) != 0)
+		return;
+	if (self->begun)
+		_longjmp(self->left, 1);
+	self->begun = true;
+	getcontext(&context);
+	context.uc_stack.ss_sp = self->stack;
+	context.uc_stack.ss_size = STACK;
+	context.uc_link = NULL;
+	makecontext(&context, thread_main, 0);
+	setcontext(&context);
 }
 
 void
@@ -597,11 +627,6 @@ prepare(struct fiber *f, int i)
 	f->index = i;
 	f->state = READY;
 	f->thread = {(unsigned)i % now.block.x, (unsigned)i / now.block.x % now.block.y, (unsigned)i / (now.block.x * now.block.y)};
-	getcontext(&f->context);
-	f->context.uc_stack.ss_sp = f->stack;
-	f->context.uc_stack.ss_size = STACK;
-	f->context.uc_link = NULL;
-	makecontext(&f->context, thread_main, 0);
 }
 
 static void
@@ -611,9 +636,10 @@ run_block()
 
 	now.block_start = ++interval;
 	now.arrays.clear();
+	/* Only what the last block declared can have been marked. */
+	memset(shared_cells, 0, (now.shared_used + CELL - 1) / CELL * sizeof(*shared_cells));
 	now.shared_used = now.dynamic_bytes + 64;
 	memset((void *)shared_memory, 0xff, SHARED_BYTES < now.dynamic_bytes + STATIC_SHARED ? SHARED_BYTES : now.dynamic_bytes + STATIC_SHARED);
-	memset(shared_cells, 0, SHARED_BYTES / CELL * sizeof(*shared_cells));
 	for (int i = 0; i < now.n; i++)
 		prepare(&fibers[i], i);
 	while (more) {
@@ -624,7 +650,7 @@ run_block()
 				continue;
 			ran = true;
 			self = &fibers[i];
-			swapcontext(&scheduler, &self->context);
+			resume();
 			self = NULL;
 		}
 		more = ran || pass_barrier();
@@ -866,7 +892,7 @@ cuda_emu_malloc(void **p, size_t bytes)
 	std::lock_guard<std::recursive_mutex> held(lock);
 	size_t granules = bytes / GRANULE + 2;
 
-	if (device_live + bytes > CAPACITY || granules * GRANULE > DEVICE_BYTES - device_used)
+	if (device_live + bytes > capacity || granules * GRANULE > DEVICE_BYTES - device_used)
 		return cudaErrorMemoryAllocation;
 	*p = (void *)(device + device_used);
 	std::fill_n(owner + device_used / GRANULE, granules, (uint32_t)allocations.size());
@@ -924,6 +950,15 @@ cudaGetErrorString(cudaError_t rc)
 	    rc == cudaErrorNoDevice ? "no CUDA-capable device is detected" : "invalid argument";
 }
 
+/* CUDA_EMU_DEVICE: no_driver, old_driver, none, old, sm_80; else there is a device that suffices. */
+static bool
+machine(const char *word)
+{
+	const char *found = getenv("CUDA_EMU_DEVICE");
+
+	return found != NULL && strcmp(found, word) == 0;
+}
+
 cudaError_t
 cudaGetLastError()
 {
@@ -933,8 +968,8 @@ cudaGetLastError()
 cudaError_t
 cudaGetDeviceCount(int *n)
 {
-	*n = 1;
-	return cudaSuccess;
+	*n = machine("none") ? 0 : 1;
+	return machine("none") ? cudaErrorNoDevice : machine("no_driver") || machine("old_driver") ? cudaErrorInsufficientDriver : cudaSuccess;
 }
 
 cudaError_t
@@ -948,9 +983,9 @@ cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
 {
 	*p = {};
 	snprintf(p->name, sizeof(p->name), "CPU emulation");
-	p->totalGlobalMem = CAPACITY;
+	p->totalGlobalMem = capacity;
 	p->sharedMemPerBlockOptin = SHARED_BYTES;
-	p->major = 9;
+	p->major = machine("old") ? 7 : machine("sm_80") ? 8 : 9;
 	p->multiProcessorCount = 1;
 	return cudaSuccess;
 }
@@ -958,7 +993,14 @@ cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
 cudaError_t
 cudaRuntimeGetVersion(int *version)
 {
-	*version = 0;
+	*version = EMULATED;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaDriverGetVersion(int *version)
+{
+	*version = machine("no_driver") ? 0 : machine("old_driver") ? EMULATED - 1000 : EMULATED;
 	return cudaSuccess;
 }
 
@@ -967,7 +1009,7 @@ cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
 	std::lock_guard<std::recursive_mutex> held(lock);
 
-	*free_bytes = CAPACITY - device_live;
-	*total_bytes = CAPACITY;
+	*free_bytes = capacity - device_live;
+	*total_bytes = capacity;
 	return cudaSuccess;
 }

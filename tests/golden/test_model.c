@@ -26,6 +26,8 @@ static const struct mode {
 	{"openblas bf16", KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_BF16, 0.25, 1e-2, 0.2},
 	{"onednn fp32", KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_FP32, 1e-4, 1e-4, 1e-3},
 	{"onednn bf16", KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_BF16, 0.25, 1e-2, 0.2},
+	{"cuda fp32", KERNELS_BACKEND_CUDA, KERNELS_DTYPE_FP32, 1e-4, 1e-4, 1e-3},
+	{"cuda bf16", KERNELS_BACKEND_CUDA, KERNELS_DTYPE_BF16, 0.25, 1e-2, 0.2},
 };
 static const struct mode *mode;
 
@@ -405,9 +407,11 @@ test_rope(void)
 	json_close(&rows);
 }
 
+/* With "cuda": on the plug-in that SALT_CUDA_PLUGIN names, and not on the CPU's backends. */
 int
-main(void)
+main(int argc, char **argv)
 {
+	bool cuda = argc > 1 && strcmp(argv[1], "cuda") == 0;
 	static const char *const names[] = {"gpt2_tied", "gpt2_untied", "llama_grouped", "llama_biases", "llama_scaled", "qwen2",
 		"qwen3", "neox", "neox_serial"};
 
@@ -416,8 +420,11 @@ main(void)
 		const struct kernels_options options = {.backend = mode->backend, .dtype = mode->dtype, .threads = 1};
 		struct err_note note = {0};
 		struct kernels *here;
-		bool unsupported = kernels_new(&here, &options, &note) == ERR_UNSUPPORTED;
+		bool unsupported;
 
+		if ((mode->backend == KERNELS_BACKEND_CUDA) != cuda)
+			continue;
+		unsupported = kernels_new(&here, &options, &note) == ERR_UNSUPPORTED;
 		kernels_destroy(&here);
 		if (mode->backend == KERNELS_BACKEND_ONEDNN && unsupported) {
 			fprintf(stderr, "skipped: %s: needs %s\n", mode->what, note.expected);

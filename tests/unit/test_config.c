@@ -144,6 +144,7 @@ test_fields(void)
 	CHECK(c->phase_one.token_weight == CONFIG_TOKEN_WEIGHT_MARGIN);
 	CHECK(c->phase_one.late == CONFIG_LATE_HARD && c->checkpoint.gather && c->compute.backend == CONFIG_BACKEND_OPENBLAS);
 	CHECK(!config_until_margin(c, &margin) && margin == 5);
+	CHECK(config_trainer_backend(c) == CONFIG_BACKEND_CUDA && config_trainer_dtype(c) == CONFIG_DTYPE_BF16);
 	CHECK_STR(config_word("phase_one.residual", c->phase_one.residual), "ghost");
 	CHECK_STR(config_word("phase_one.residual", 77), "?");
 	config_destroy(&c);
@@ -151,6 +152,10 @@ test_fields(void)
 	c = load("corpus: {heldout: h}\nphase_one: {until_margin: -0.5}");
 	CHECK(config_until_margin(c, &margin) && margin == -0.5 && config_phase_one(c));
 	CHECK(config_compute_class(c) == NULL);			/* auto */
+	CHECK(config_trainer_backend(c) == CONFIG_BACKEND_AUTO && config_trainer_dtype(c) == CONFIG_DTYPE_AUTO);
+	config_destroy(&c);
+	c = load("compute: {backend: cuda, dtype: fp32}");
+	CHECK(config_trainer_backend(c) == CONFIG_BACKEND_CUDA && config_trainer_dtype(c) == CONFIG_DTYPE_FP32);
 	config_destroy(&c);
 }
 

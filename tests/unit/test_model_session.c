@@ -726,9 +726,9 @@ distance(const float *a, const float *b, int64_t n)
 	return sqrt(apart / size);
 }
 
-/* Each backend and dtype near the first, and the same bits with one thread and three. */
+/* Each backend and dtype near the first, and the same bits with one thread and three. cuda: that one, which must be there. */
 static void
-test_backends(const struct model_config *cfg)
+test_backends(const struct model_config *cfg, bool cuda)
 {
 	static const struct {
 		enum kernels_backend backend;
@@ -737,6 +737,7 @@ test_backends(const struct model_config *cfg)
 	} rows[] = {
 		{KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_FP32, 0}, {KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_FP32, 1e-5},
 		{KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_BF16, 0.2}, {KERNELS_BACKEND_ONEDNN, KERNELS_DTYPE_BF16, 0.2},
+		{KERNELS_BACKEND_CUDA, KERNELS_DTYPE_FP32, 1e-5}, {KERNELS_BACKEND_CUDA, KERNELS_DTYPE_BF16, 0.2},
 	};
 	struct bench e;
 	struct labels labels;
@@ -754,8 +755,12 @@ test_backends(const struct model_config *cfg)
 	again = malloc(bytes);
 	REQUIRE(first != NULL && got != NULL && again != NULL);
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		if (!result_of(&e, rows[i].backend, rows[i].dtype, 1, tokens, &targets, got))
+		if (i > 0 && (rows[i].backend == KERNELS_BACKEND_CUDA) != cuda)
 			continue;
+		if (!result_of(&e, rows[i].backend, rows[i].dtype, 1, tokens, &targets, got)) {
+			CHECK_ROW("no plug-in", !cuda);
+			continue;
+		}
 		result_of(&e, rows[i].backend, rows[i].dtype, 3, tokens, &targets, again);
 		CHECK_ROW(name, memcmp(got, again, bytes) == 0);
 		if (i == 0)
@@ -846,9 +851,18 @@ test_documents(const struct model_config *cfg)
 	bench_close(&e);
 }
 
+/* With "cuda": models of all families on the plug-in that SALT_CUDA_PLUGIN names. */
 int
-main(void)
+main(int argc, char **argv)
 {
+	if (argc > 1 && strcmp(argv[1], "cuda") == 0) {
+		for (int i = 0; i < MODEL_FAMILY_COUNT; i++) {
+			const struct model_config cfg = family_config((enum model_family)i);
+
+			test_backends(&cfg, true);
+		}
+		return check_done();
+	}
 	for (size_t i = 0; i < N_CONFIGS; i++) {
 		test_rows_alone(&configs[i]);
 		test_gradients_zero(&configs[i]);
@@ -871,7 +885,7 @@ main(void)
 		test_finite_differences(&cfg);
 		test_hooks(&cfg);
 		test_labels(&cfg);
-		test_backends(&cfg);
+		test_backends(&cfg, false);
 		test_documents(&cfg);
 	}
 	return check_done();

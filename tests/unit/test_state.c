@@ -41,6 +41,7 @@ round_trip(void)
 	CHECK(b.train_s == 0.1 && b.wait_s == 1e-9 && b.teacher_nats == 3.25 && b.released && b.has_sets);
 	CHECK(memcmp(&a.sets, &b.sets, sizeof(a.sets)) == 0);
 	CHECK(state_identity_check(&a.identity, &b.identity, &note) == 0);
+	CHECK(json_get(json_get(j, "identity"), "device") == NULL && b.identity.device[0] == '\0');	/* as before there were GPUs */
 	json_close(&j);
 	a.switch_step = PHASE_UNKNOWN;
 	a.evaluated_step = UINT64_MAX;
@@ -49,6 +50,19 @@ round_trip(void)
 	j = state_to_json(&a);
 	CHECK(state_from_json(j, &b, &note) == 0);
 	CHECK(b.switch_step == PHASE_UNKNOWN && b.evaluated_step == UINT64_MAX && isnan(b.teacher_nats) && !b.has_sets);
+	json_close(&j);
+}
+
+/* The device of a GPU stands in the file. */
+static void
+gpu_round_trip(const struct state *a)
+{
+	struct json *j = state_to_json(a);
+	struct state b;
+	struct err_note note;
+
+	CHECK(state_from_json(j, &b, &note) == 0);
+	CHECK_STR(b.identity.device, "sm_90 CUDA 13.0 cuBLASLt 130100");
 	json_close(&j);
 }
 
@@ -72,6 +86,13 @@ refusals(void)
 	CHECK(state_identity_check(&a.identity, &b.identity, &note) == ERR_MISMATCH);
 	CHECK_STR(note.name, "trainer.lanes");
 	CHECK(strstr(note.expected, "8") != NULL && strcmp(note.found, "4") == 0);
+	b = a;
+	snprintf(a.identity.device, sizeof(a.identity.device), "sm_90 CUDA 13.0 cuBLASLt 130100");
+	snprintf(b.identity.device, sizeof(b.identity.device), "sm_80 CUDA 13.0 cuBLASLt 130100");
+	CHECK(state_identity_check(&a.identity, &b.identity, &note) == ERR_MISMATCH);
+	CHECK(strstr(note.name, "GPU") != NULL && strncmp(note.expected, "sm_90", 5) == 0 && strncmp(note.found, "sm_80", 5) == 0);
+	gpu_round_trip(&a);
+	a.identity.device[0] = '\0';
 	b = a;
 	b.identity.corpus.lo++;
 	CHECK(state_identity_check(&a.identity, &b.identity, &note) == ERR_MISMATCH);

@@ -227,11 +227,14 @@ answer_new(struct answerer **out, const struct model *model, const struct kernel
 	ko.threads = 1;
 	if ((a->workers = mem_alloc((size_t)threads, sizeof(*a->workers))) == NULL)
 		goto fail;
-	for (; a->n_workers < threads; a->n_workers++)
+	for (; a->n_workers < threads; a->n_workers++) {
 		if ((rc = worker_new(&a->workers[a->n_workers], a, &ko, note)) != 0) {
 			a->n_workers++;	/* what it has is freed */
 			goto fail;
 		}
+		if (kernels_device_versions(a->workers[0].kernels)[0] != '\0')
+			threads = 1;		/* a GPU has no use for more, and each takes its memory */
+	}
 	*out = a;
 	return 0;
 fail:

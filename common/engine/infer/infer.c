@@ -19,6 +19,8 @@
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
 
+#define GPU_WORKERS 2		/* where nobody says how many: one makes records while the device works for the other */
+
 struct infer_loaded {
 	struct infer_model info;
 	struct model *model;
@@ -393,8 +395,11 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 		w->in = in;
 		if ((rc = kernels_new(&w->kernels, &in->kernels, note)) != 0)
 			goto fail;
-		if (i == 0)
+		if (i == 0) {
 			in->kernels.share = w->kernels;		/* weights are repacked once for all workers */
+			if (o->threads == 0 && kernels_device_versions(w->kernels)[0] != '\0' && in->n_workers > GPU_WORKERS)
+				in->n_workers = GPU_WORKERS;
+		}
 		if ((rc = pthread_create(&w->thread, NULL, worker_main, w)) != 0)
 			goto fail;
 		pthread_setname_np(w->thread, "infer");	/* for top -H */
@@ -482,6 +487,17 @@ load_tokenizer(struct infer_model *info, struct err_note *note)
 }
 
 static int
+no_memory(const struct infer *in, const char *dir, size_t bytes, struct err_note *note)
+{
+	struct kernels_device device;
+
+	if (kernels_device_versions(in->workers[0].kernels)[0] == '\0' || kernels_device(&device, NULL) != 0)
+		return err_note_set(note, ENOMEM, "%s", dir);
+	return err_expect(note, ENOMEM, "%s", "%.2f GiB of GPU memory for its parameters", "%.2f GiB free of %.2f GiB on %s", dir,
+	    (double)bytes / 1073741824.0, (double)device.free_bytes / 1073741824.0, (double)device.memory_bytes / 1073741824.0, device.name);
+}
+
+static int
 read_range(void *arg, uint64_t begin, uint64_t end, float *out, struct err_note *note)
 {
 	return weights_model_read(arg, begin, end - begin, out, note);
@@ -531,7 +547,7 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 		log_info("weights.remarks", "dir=%s what=%s", dir, log_quote(weights_model_remarks(w), quoted, sizeof(quoted)));
 	dtype = kernels_dtype(in->workers[0].kernels);
 	if ((l.params = kernels_alloc(in->workers[0].kernels, (size_t)l.model->n_params * dtype_size(dtype))) == NULL) {
-		rc = err_note_set(note, ENOMEM, "%s", dir);
+		rc = no_memory(in, dir, (size_t)l.model->n_params * dtype_size(dtype), note);
 		goto out;
 	}
 	if ((rc = model_load(l.model, in->workers[0].kernels, l.params, read_range, w, note)) != 0)

@@ -34,7 +34,7 @@
 
 /* ---- context ---- */
 
-enum kernels_backend { KERNELS_BACKEND_AUTO, KERNELS_BACKEND_OPENBLAS, KERNELS_BACKEND_ONEDNN };
+enum kernels_backend { KERNELS_BACKEND_AUTO, KERNELS_BACKEND_OPENBLAS, KERNELS_BACKEND_ONEDNN, KERNELS_BACKEND_CUDA };
 enum kernels_dtype { KERNELS_DTYPE_AUTO, KERNELS_DTYPE_FP32, KERNELS_DTYPE_BF16 };
 
 struct kernels_options {
@@ -55,11 +55,12 @@ struct kernels;
  *   onednn   fp32   wherever oneDNN runs; slower or faster than OpenBLAS, depending on the processor
  *   openblas bf16   on every processor: bf16 storage, panels widened and multiplied in fp32. The results of bf16 units up to the order
  *                   of sums, but slower than fp32: for continuing or checking a bf16 run
+ *   cuda     bf16   on NVIDIA GPUs of compute capability 8.0 or higher; the plug-in libsalt_cuda.so is opened here. fp32 as well
  *
- * auto: bf16 on onednn where processor and build have it, else fp32 on openblas; kernels_reason says why. An
- * explicit dtype with backend auto takes the backend that is fastest for it here.
- * Returns 0, ERR_RANGE (threads), ERR_UNSUPPORTED (note: what the processor or build lacks), ERR_LIBRARY
- * (OpenBLAS is not its OpenMP build), ENOMEM.
+ * auto: cuda where driver, plug-in and device are there; else bf16 on onednn where processor and build have it, else fp32 on openblas;
+ * kernels_reason says why. An explicit dtype with backend auto takes the backend that is fastest for it here. dtype auto on cuda is bf16.
+ * Returns 0, ERR_RANGE (threads), ERR_UNSUPPORTED (note: what the processor or build lacks), ERR_CONFIG (cuda: no plug-in that fits this
+ * program, driver or device), ERR_LIBRARY (OpenBLAS is not its OpenMP build; CUDA failed), ENOMEM.
  */
 int kernels_new(struct kernels **k, const struct kernels_options *options, struct err_note *note);
 void kernels_destroy(struct kernels **k);
@@ -69,6 +70,16 @@ int kernels_threads(const struct kernels *k);
 const char *kernels_compute_class(const struct kernels *k);	/* "fp32/openblas": part of label and score identities */
 const char *kernels_describe(const struct kernels *k);		/* "OpenBLAS 0.3.21 Haswell fp32, 2 threads": for logs and status */
 const char *kernels_reason(const struct kernels *k);		/* why this backend and dtype, for logs */
+/* What bits depend on beside the compute class: "sm_90 CUDA 13.0 cuBLASLt 13.1.0". "" on the CPU backends. */
+const char *kernels_device_versions(const struct kernels *k);
+
+/* kernels_device - the GPU that the backend cuda computes on: the first that CUDA_VISIBLE_DEVICES leaves. 0, or as kernels_new. */
+struct kernels_device {
+	char name[64];			/* "NVIDIA H200" */
+	char arch[16];			/* "sm_90" */
+	uint64_t memory_bytes, free_bytes;	/* free: at the time of the call */
+};
+int kernels_device(struct kernels_device *device, struct err_note *note);
 
 /*
  * kernels_params - declares that [params, params + n), in the compute dtype, are parameters with the values
@@ -81,7 +92,7 @@ void kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t g
 
 /*
  * kernels_resolve - writes the compute class of the context that kernels_new would make into buf. With
- * explicit backend and dtype the answer does not depend on this machine; else auto is decided here. Returns 0
+ * explicit backend and dtype, or backend cuda, the answer does not depend on this machine; else auto is decided here. Returns 0
  * or ERR_RANGE.
  */
 int kernels_resolve(const struct kernels_options *options, char *buf, size_t size, struct err_note *note);

@@ -106,6 +106,36 @@ struct kernels_ops {
 
 extern const struct kernels_ops kernels__openblas, kernels__onednn;
 
+/*
+ * A plug-in: a backend in a shared library of its own, which is opened at run time (api/plugin.c) and exports one function,
+ *	const struct kernels_plugin *salt_cuda_plugin(const struct kernels_plugin_host *host);
+ * Program and plug-in share the structs of kernels.h and of this file. Who changes one of them raises KERNELS_PLUGIN_ABI.
+ */
+#define KERNELS_PLUGIN_ABI 1
+#define KERNELS_PLUGIN_ENTRY "salt_cuda_plugin"
+
+/* What the program gives; valid as long as the process. */
+struct kernels_plugin_host {
+	void (*fatal)(const char *event, const char *fields) __attribute__((noreturn));	/* log_fatal */
+};
+
+struct kernels_plugin {
+	uint32_t abi;				/* KERNELS_PLUGIN_ABI: first in every version */
+	uint32_t context_bytes, ops_bytes;	/* of struct kernels and struct kernels_ops */
+	const struct kernels_ops *ops;
+	/* The device that open would take. ERR_CONFIG: there is none, or its driver is missing or too old. */
+	int (*device)(struct kernels_device *device, struct err_note *note);
+};
+
+/*
+ * kernels__plugin - the plug-in of the backend cuda, opened at the first call; any thread. 0, or the error of that first call: ERR_CONFIG with
+ * the file or the places that were searched.
+ * kernels__plugin_device - whether auto may take it: a driver, the plug-in and a device are there. device [size]: its name. A plug-in that is
+ * there and cannot be used is logged once.
+ */
+int kernels__plugin(const struct kernels_plugin **plugin, struct err_note *note);
+bool kernels__plugin_device(char *device, size_t size);
+
 struct vec;
 
 struct kernels {
@@ -119,6 +149,7 @@ struct kernels {
 	char compute_class[32];
 	char describe[128];
 	char reason[192];
+	char device[64];			/* kernels_device_versions; "" on the CPU backends */
 	/* Of the CPU backends. */
 	const struct vec *vec;
 	int64_t small;				/* CPU__SMALL; tests lower it */

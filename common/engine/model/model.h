@@ -231,7 +231,7 @@ void model_changed(struct model *model);
 /*
  * model_load - fills params (n_params elements of the kernels' dtype, from kernels_alloc), a piece at a time,
  * so that bf16 parameters never exist in fp32 as a whole. get writes elements [begin, end) as fp32 into host
- * memory. Does not bind.
+ * memory. Does not bind. When it returns, any context may read them.
  * Returns 0, the error of get, or ENOMEM.
  */
 int model_load(const struct model *model, struct kernels *kernels, void *params,

@@ -207,6 +207,18 @@ config_compute_class(const struct config *cfg)
 	return strcmp(cfg->teacher.compute_class, "auto") == 0 ? NULL : cfg->teacher.compute_class;
 }
 
+enum config_dtype
+config_trainer_dtype(const struct config *cfg)
+{
+	return cfg->trainer.dtype != CONFIG_DTYPE_AUTO ? cfg->trainer.dtype : cfg->compute.dtype;
+}
+
+enum config_backend
+config_trainer_backend(const struct config *cfg)
+{
+	return cfg->trainer.backend != CONFIG_BACKEND_AUTO ? cfg->trainer.backend : cfg->compute.backend;
+}
+
 int
 config_teacher_dtype(const struct config *cfg, enum config_dtype *dtype, struct err_note *note)
 {

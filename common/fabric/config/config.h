@@ -31,7 +31,7 @@ enum config_residual { CONFIG_RESIDUAL_TRUE_TOKEN, CONFIG_RESIDUAL_GHOST, CONFIG
 enum config_token_weight { CONFIG_TOKEN_WEIGHT_CONSTANT, CONFIG_TOKEN_WEIGHT_TEACHER_CONFIDENCE, CONFIG_TOKEN_WEIGHT_MARGIN };
 enum config_handover { CONFIG_HANDOVER_STEP, CONFIG_HANDOVER_LINEAR, CONFIG_HANDOVER_RATIO };
 enum config_late { CONFIG_LATE_WAIT, CONFIG_LATE_HARD };
-enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_OPENBLAS, CONFIG_BACKEND_ONEDNN };
+enum config_backend { CONFIG_BACKEND_AUTO, CONFIG_BACKEND_OPENBLAS, CONFIG_BACKEND_ONEDNN, CONFIG_BACKEND_CUDA };
 
 #define CONFIG_ALL UINT64_MAX		/* selector.label_ahead_steps: all */
 
@@ -116,6 +116,7 @@ struct config_trainer {
 	double eps;
 	double clip;			/* 0: off */
 	enum config_dtype dtype;	/* auto: compute.dtype */
+	enum config_backend backend;	/* auto: compute.backend */
 	enum config_switch deterministic;
 	bool recompute;
 	uint32_t threads;		/* a rank; 0: cores / ranks of this host */
@@ -217,6 +218,9 @@ int config_require(const struct config *cfg, unsigned needs, struct err_note *no
 const char *config_mode_name(const struct config *cfg);
 bool config_phase_one(const struct config *cfg);		/* the run has a phase one */
 const char *config_compute_class(const struct config *cfg);	/* teacher.compute_class; NULL: auto */
+/* What the trainer computes with: trainer.dtype and trainer.backend, or with auto those of compute. */
+enum config_dtype config_trainer_dtype(const struct config *cfg);
+enum config_backend config_trainer_backend(const struct config *cfg);
 /*
  * config_teacher_dtype - what our engine computes labels in: compute.dtype; with auto, what a declared class begins with. ERR_MISMATCH:
  * the two contradict each other, or the class is of a format that the engine has not.

@@ -34,7 +34,8 @@ static const struct config__word handover_words[] = {
 static const struct config__word late_words[] = {
 	{ "wait", CONFIG_LATE_WAIT }, { "hard", CONFIG_LATE_HARD }, { NULL, 0 } };
 static const struct config__word backend_words[] = {
-	{ "auto", CONFIG_BACKEND_AUTO }, { "openblas", CONFIG_BACKEND_OPENBLAS }, { "onednn", CONFIG_BACKEND_ONEDNN }, { NULL, 0 } };
+	{ "auto", CONFIG_BACKEND_AUTO }, { "openblas", CONFIG_BACKEND_OPENBLAS }, { "onednn", CONFIG_BACKEND_ONEDNN },
+	{ "cuda", CONFIG_BACKEND_CUDA }, { NULL, 0 } };
 
 /* The field's offset. A line of the table with another type than the field's does not compile. */
 #define AT(s, f, ctype) (offsetof(struct config, s.f) + 0 * sizeof((ctype *)0 == &((struct config *)0)->s.f))
@@ -172,6 +173,7 @@ const struct config__option config__table[] = {
 	    "gradient clipping: largest norm of the gradient; 0: off"),
 	OPT_CHOICE(trainer, dtype, TUNABLE, "auto", dtype_words,
 	    "number format of the trainer's arithmetic; master weights are fp32; auto: compute.dtype"),
+	OPT_CHOICE(trainer, backend, TUNABLE, "auto", backend_words, "library or device of the trainer's arithmetic; auto: compute.backend"),
 	OPT_CHOICE(trainer, deterministic, TUNABLE, "auto", switch_words,
 	    "same bits at any number of ranks; auto: on for CPUs"),
 	OPT_FLAG(trainer, recompute, TUNABLE, "false",
@@ -218,7 +220,8 @@ const struct config__option config__table[] = {
 	OPT_FLAG(checkpoint, gather, HOST, "false",
 	    "rank 0 gathers and writes everything; needed where ranks share no file system"),
 
-	OPT_CHOICE(compute, backend, HOST, "auto", backend_words, "library for matrix products"),
+	OPT_CHOICE(compute, backend, HOST, "auto", backend_words, "library for matrix products, or cuda: an NVIDIA GPU by the plug-in "
+	    "libsalt_cuda.so; auto: a GPU where plug-in and device are there, else a CPU library"),
 	OPT_CHOICE(compute, dtype, HOST, "auto", dtype_words,
 	    "number format of the arithmetic; backend and dtype are the compute class under which scores and labels are stored"),
 

@@ -9,7 +9,8 @@
 #include "base/log/log.h"
 #include "engine/kernels/kernels_internal.h"
 
-static const struct kernels_ops *const backends[KERNELS_BACKEND_ONEDNN + 1] = {
+/* cuda is not among them: it is opened when it is needed. */
+static const struct kernels_ops *const backends[KERNELS_BACKEND_CUDA + 1] = {
 	[KERNELS_BACKEND_OPENBLAS] = &kernels__openblas,
 #ifdef SALT_KERNELS_ONEDNN
 	[KERNELS_BACKEND_ONEDNN] = &kernels__onednn,
@@ -26,13 +27,34 @@ struct choice {
 	char compute_class[32];
 };
 
+/* Backend cuda was asked for, or a device was found. */
+static void
+choose_cuda(const struct kernels_options *o, const char *device, struct choice *c)
+{
+	*c = (struct choice){.backend = KERNELS_BACKEND_CUDA, .dtype = o->dtype == KERNELS_DTYPE_FP32 ? DTYPE_F32 : DTYPE_BF16, .has_bf16 = true};
+	if (device != NULL)
+		snprintf(c->reason, sizeof(c->reason), "a GPU is there: %s", device);
+	else
+		snprintf(c->reason, sizeof(c->reason), "cuda was asked for");
+	snprintf(c->compute_class, sizeof(c->compute_class), "%s/cuda", dtype_name(c->dtype));
+}
+
 static void
 choose(const struct kernels_options *o, struct choice *c)
 {
 	const struct kernels_ops *onednn = backends[KERNELS_BACKEND_ONEDNN];
 	bool wants_bf16 = o->dtype == KERNELS_DTYPE_BF16;
 	const char *lacks = c->units;
+	char device[64];
 
+	if (o->backend == KERNELS_BACKEND_CUDA) {
+		choose_cuda(o, NULL, c);
+		return;
+	}
+	if (o->backend == KERNELS_BACKEND_AUTO && kernels__plugin_device(device, sizeof(device))) {
+		choose_cuda(o, device, c);
+		return;
+	}
 	*c = (struct choice){.backend = o->backend,
 	    .dtype = wants_bf16 ? DTYPE_BF16 : DTYPE_F32,
 	    .units = "this build has no oneDNN"};
@@ -78,9 +100,30 @@ kernels_resolve(const struct kernels_options *options, char *buf, size_t size, s
 	return 0;
 }
 
+/* The table of a backend; what this build or machine lacks for it. */
+static int
+find_backend(const struct choice *c, const struct kernels_ops **ops, struct err_note *note)
+{
+	const struct kernels_plugin *plugin;
+	int rc;
+
+	if (c->backend == KERNELS_BACKEND_CUDA) {
+		if ((rc = kernels__plugin(&plugin, note)) == 0)
+			*ops = plugin->ops;
+		return rc;
+	}
+	if ((*ops = backends[c->backend]) == NULL)
+		return err_expect(note, ERR_UNSUPPORTED, "compute.backend", "auto or openblas: %s", "onednn", c->units);
+	if (c->backend == KERNELS_BACKEND_ONEDNN && c->dtype == DTYPE_BF16 && !c->has_bf16)
+		return err_expect(note, ERR_UNSUPPORTED, "compute.dtype",
+		    "fp32, or bf16 on openblas (slow): %s", "bf16 on onednn", c->units);
+	return 0;
+}
+
 int
 kernels_new(struct kernels **out, const struct kernels_options *options, struct err_note *note)
 {
+	const struct kernels_ops *ops;
 	struct kernels *k;
 	struct choice c;
 	int rc;
@@ -89,16 +132,14 @@ kernels_new(struct kernels **out, const struct kernels_options *options, struct 
 	if ((rc = check_threads(options, note)) != 0)
 		return rc;
 	choose(options, &c);
-	if (backends[c.backend] == NULL)
-		return err_expect(note, ERR_UNSUPPORTED, "compute.backend", "auto or openblas: %s", "onednn", c.units);
-	if (c.backend == KERNELS_BACKEND_ONEDNN && c.dtype == DTYPE_BF16 && !c.has_bf16)
-		return err_expect(note, ERR_UNSUPPORTED, "compute.dtype",
-		    "fp32, or bf16 on openblas (slow): %s", "bf16 on onednn", c.units);
+	if ((rc = find_backend(&c, &ops, note)) != 0)
+		return rc;
 	if ((k = calloc(1, sizeof(*k))) == NULL)
 		return err_note_set(note, ENOMEM, "kernels");
-	k->ops = k->backend = backends[c.backend];
+	k->ops = k->backend = ops;
 #ifdef SALT_GUARD
-	k->ops = kernels__guard(k->backend);
+	if (c.backend != KERNELS_BACKEND_CUDA)		/* whose memory is no memory of the host anyway */
+		k->ops = kernels__guard(k->backend);
 #endif
 	k->dtype = c.dtype;
 	snprintf(k->compute_class, sizeof(k->compute_class), "%s", c.compute_class);
@@ -147,6 +188,12 @@ const char *
 kernels_reason(const struct kernels *k)
 {
 	return k->reason;
+}
+
+const char *
+kernels_device_versions(const struct kernels *k)
+{
+	return k->device;
 }
 
 void

@@ -22,23 +22,62 @@ cuda__check(cudaError_t rc, const char *what)
 
 /* ---- context ---- */
 
+/* Versions of CUDA as numbers: 13020 is 13.2. */
 static int
-device_of(struct kernels *k, struct err_note *note)
+major_of(int version)
+{
+	return version / 1000;
+}
+
+static int
+minor_of(int version)
+{
+	return version % 1000 / 10;
+}
+
+/* Device 0 of those that CUDA_VISIBLE_DEVICES leaves, for this thread. */
+static int
+device_of(struct cudaDeviceProp *prop, int *version, struct err_note *note)
+{
+	cudaError_t rc;
+	int n = 0, driver = 0;
+
+	if ((rc = cudaRuntimeGetVersion(version)) != cudaSuccess || (rc = cudaDriverGetVersion(&driver)) != cudaSuccess)
+		return err_expect(note, ERR_LIBRARY, "backend cuda", "the versions of CUDA and its driver", "%s", cudaGetErrorString(rc));
+	if (driver == 0)
+		return err_expect(note, ERR_CONFIG, "backend cuda", "the NVIDIA driver (libcuda.so.1), for CUDA %d.%d or newer: install it, or take another "
+		    "backend", "none", major_of(*version), minor_of(*version));
+	rc = cudaGetDeviceCount(&n);
+	if (rc == cudaErrorInsufficientDriver)
+		return err_expect(note, ERR_CONFIG, "backend cuda", "an NVIDIA driver for CUDA %d.%d or newer: update it, or build the plug-in with an older "
+		    "CUDA", "one for CUDA %d.%d", major_of(*version), minor_of(*version), major_of(driver), minor_of(driver));
+	if (rc == cudaErrorNoDevice || (rc == cudaSuccess && n == 0))
+		return err_expect(note, ERR_CONFIG, "backend cuda", "a GPU (CUDA_VISIBLE_DEVICES may hide it)", "none");
+	if (rc != cudaSuccess || (rc = cudaSetDevice(0)) != cudaSuccess || (rc = cudaGetDeviceProperties(prop, 0)) != cudaSuccess)
+		return err_expect(note, ERR_LIBRARY, "backend cuda", "device 0", "%s", cudaGetErrorString(rc));
+	if (prop->major < MIN_MAJOR)
+		return err_expect(note, ERR_CONFIG, "backend cuda", "a GPU of compute capability %d.0 or higher", "%.64s with %d.%d", MIN_MAJOR, prop->name,
+		    prop->major, prop->minor);
+	return 0;
+}
+
+int
+cuda__device(struct kernels_device *device, struct err_note *note)
 {
 	struct cudaDeviceProp prop;
-	int n = 0, version = 0;
-	cudaError_t rc = cudaGetDeviceCount(&n);
+	size_t free_bytes = 0, total_bytes = 0;
+	int version, rc = device_of(&prop, &version, note);
+	cudaError_t error;
 
-	if (rc != cudaSuccess || n == 0)
-		return err_expect(note, ERR_UNSUPPORTED, "CUDA", "a device and its driver", "%s", rc != cudaSuccess ? cudaGetErrorString(rc) : "no device");
-	if ((rc = cudaSetDevice(0)) != cudaSuccess || (rc = cudaGetDeviceProperties(&prop, 0)) != cudaSuccess ||
-	    (rc = cudaRuntimeGetVersion(&version)) != cudaSuccess)
-		return err_expect(note, ERR_LIBRARY, "CUDA", "device 0", "%s", cudaGetErrorString(rc));
-	if (prop.major < MIN_MAJOR)
-		return err_expect(note, ERR_UNSUPPORTED, "CUDA", "compute capability %d.0 or higher", "%s with %d.%d", MIN_MAJOR, prop.name, prop.major,
-		    prop.minor);
-	snprintf(k->describe, sizeof(k->describe), "CUDA %d.%d %.64s sm_%d%d %s", version / 1000, version % 1000 / 10, prop.name, prop.major,
-	    prop.minor, dtype_name(k->dtype));
+	if (rc != 0)
+		return rc;
+	if ((error = cudaMemGetInfo(&free_bytes, &total_bytes)) != cudaSuccess)
+		return err_expect(note, ERR_LIBRARY, "backend cuda", "the memory of device 0", "%s", cudaGetErrorString(error));
+	memset(device, 0, sizeof(*device));
+	snprintf(device->name, sizeof(device->name), "%.63s", prop.name);
+	snprintf(device->arch, sizeof(device->arch), "sm_%d%d", prop.major, prop.minor);
+	device->memory_bytes = total_bytes;
+	device->free_bytes = free_bytes;
 	return 0;
 }
 
@@ -46,17 +85,22 @@ static int
 cuda_open(struct kernels *k, const struct kernels_options *, struct err_note *note)
 {
 	struct cuda *own = (struct cuda *)calloc(1, sizeof(*own));
+	struct cudaDeviceProp prop;
 	cudaError_t error;
-	int rc;
+	int rc, version;
 
 	if (own == NULL)
 		return err_note_set(note, ENOMEM, "kernels");
 	k->own = own;
 	k->threads = 1;
-	if ((rc = device_of(k, note)) != 0)
+	if ((rc = device_of(&prop, &version, note)) != 0)
 		return rc;
+	snprintf(k->describe, sizeof(k->describe), "CUDA %d.%d %.64s sm_%d%d %s", major_of(version), minor_of(version), prop.name, prop.major,
+	    prop.minor, dtype_name(k->dtype));
+	snprintf(k->device, sizeof(k->device), "sm_%d%d CUDA %d.%d cuBLASLt %zu", prop.major, prop.minor, major_of(version), minor_of(version),
+	    cuda__matmul_version());
 	if ((error = cudaStreamCreateWithFlags(&own->stream, cudaStreamNonBlocking)) != cudaSuccess)
-		return err_expect(note, ERR_LIBRARY, "CUDA", "a stream", "%s", cudaGetErrorString(error));
+		return err_expect(note, ERR_LIBRARY, "backend cuda", "a stream", "%s", cudaGetErrorString(error));
 	return cuda__matmul_open(k, note);
 }
 
@@ -180,15 +224,29 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 	return s.device;
 }
 
+/* Callers of kernels have no way out. What they allocate themselves is checked: kernels_alloc. */
+static void
+no_memory(size_t bytes)
+{
+	size_t free_bytes = 0, total_bytes = 0;
+
+	(void)cudaMemGetInfo(&free_bytes, &total_bytes);
+	log_fatal("kernels.gpu_memory", "needed=%zu free=%zu of=%zu hint=\"a smaller trainer.micro_batch, trainer.recompute: true, fewer teacher.threads, "
+	    "or no other process on this GPU\"", bytes, free_bytes, total_bytes);
+}
+
 void *
 cuda__room(struct kernels *k, enum cuda_room room, size_t bytes)
 {
 	auto &r = cuda_of(k)->rooms[room];
+	cudaError_t rc;
 
 	if (bytes > r.bytes) {
 		CUDA_CALL(cudaFree(r.p));
 		r.p = NULL;
-		CUDA_CALL(cudaMalloc(&r.p, bytes));
+		if ((rc = cudaMalloc(&r.p, bytes)) == cudaErrorMemoryAllocation)
+			no_memory(bytes);
+		cuda__check(rc, "cudaMalloc");
 		r.bytes = bytes;
 	}
 	return r.p;

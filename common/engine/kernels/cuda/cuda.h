@@ -9,8 +9,9 @@ extern "C" {
 #include "base/log/log.h"
 #include "engine/kernels/kernels_internal.h"
 
-/* The table. */
+/* The table, and kernels_plugin.device. */
 extern const struct kernels_ops kernels__cuda;
+int cuda__device(struct kernels_device *device, struct err_note *note);
 }
 #include "engine/kernels/cuda/device.h"
 
@@ -55,6 +56,7 @@ void *cuda__room(struct kernels *k, enum cuda_room room, size_t bytes);
 void cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes);	/* waits */
 
 int cuda__matmul_open(struct kernels *k, struct err_note *note);
+size_t cuda__matmul_version();			/* of cuBLASLt: 130100 is 13.1.0 */
 void cuda__matmul_close(struct kernels *k);
 
 /* Blocks of `per` that n takes. */

@@ -22,6 +22,12 @@ check(cublasStatus_t rc, const char *what)
 }
 #define LT(call) check((call), #call)
 
+size_t
+cuda__matmul_version()
+{
+	return cublasLtGetVersion();
+}
+
 int
 cuda__matmul_open(struct kernels *k, struct err_note *note)
 {

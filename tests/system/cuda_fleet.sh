@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+# A fleet with backend cuda, on the emulated plug-in (PLUGIN): teacherd and trainerd load it, selectord needs none and knows the class by its
+# name, a CPU teacher is refused. Losses and weights have the same bits at 1 and 2 ranks and when 4 go on from a checkpoint, and are near a CPU's.
+# What is missing is named: plug-in, driver, device, memory.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/small.sh"
+
+: "${PLUGIN:?the emulated libsalt_cuda.so}"
+export SALT_CUDA_PLUGIN=none		# on the CPU, but where a command says otherwise
+gpu=(env "SALT_CUDA_PLUGIN=$PLUGIN")
+small_corpus
+small_model "$scratch/student" -
+cd "$scratch"
+small_fleet f.yaml "$(free_port)"
+sed -i 's/^trainer.*/trainer: {model: student, steps: 8, batch: 4, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 4, eval_sequences: 4, checkpoint_every: 2, keep_checkpoints: 4, threads: 1}/
+	s/^phase_one.*/phase_one: {steps: 4, weight: 0.667}/; s/mode: salt_ds, block: 32/mode: salt_ds, block: 8/; s/lease_sequences: 8/lease_sequences: 4/' f.yaml
+small_teachers f.yaml
+sed 's/^corpus.*/&\ncompute: {backend: cuda}/' f.yaml > g.yaml
+
+# refused CODE REGEX COMMAND...
+refused() {
+	local code=$1 regex=$2 rc=0
+	shift 2
+	timeout 60 "$@" > refused.log 2>&1 || rc=$?
+	[ $rc = "$code" ] || fail "exit code $code expected, found $rc: $* $(tail -2 refused.log)"
+	tail -1 refused.log | grep -qE -- "$regex" || fail "no \"$regex\": $(tail -1 refused.log)"
+}
+alone=(--set phase_one.steps=0 --set selector.mode=none --set run.dir=refused)
+refused 78 'libsalt_cuda.so.*SALT_CUDA_PLUGIN=none' "$BIN/trainerd" -c g.yaml "${alone[@]}"
+refused 78 'libsalt_cuda.so.*SALT_CUDA_PLUGIN=none' "$BIN/teacherd" -c g.yaml
+refused 78 'expected the NVIDIA driver' env CUDA_EMU_DEVICE=no_driver "${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
+refused 78 'driver for CUDA 12.0 or newer.*found one for CUDA 11.0' env CUDA_EMU_DEVICE=old_driver "${gpu[@]}" "$BIN/teacherd" -c g.yaml
+refused 78 'expected a GPU .CUDA_VISIBLE_DEVICES' env CUDA_EMU_DEVICE=none "${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
+refused 78 'compute capability 8.0 or higher, found CPU emulation with 7.0' env CUDA_EMU_DEVICE=old "${gpu[@]}" "$BIN/teacherd" -c g.yaml
+refused 71 'memory of the GPU: expected 0.0. GiB or more; more ranks.*0.00 GiB free of 0.00 GiB on CPU emulation' env CUDA_EMU_MEMORY=1000000 \
+	"${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
+
+refused 71 'teacher: expected 0.00 GiB of GPU memory for its parameters, found 0.00 GiB free' env CUDA_EMU_MEMORY=100000 "${gpu[@]}" \
+	"$BIN/teacherd" -c g.yaml
+
+# By its name: selectord without a plug-in, whose teachers compute in bf16/cuda.
+start selectord "$BIN/selectord" -c g.yaml --set run.dir=fleet
+until_line selectord.log event=identity
+refused 78 'models.compute_class: .*expected bf16/cuda, found (fp32|bf16)/' "$BIN/teacherd" -c f.yaml --set run.dir=fleet
+start teacherd "${gpu[@]}" "$BIN/teacherd" -c g.yaml --set run.dir=fleet
+
+# run NAME RANKS OPTION...: to the end; what it leaves is in NAME.bits.
+run() {
+	local name=$1 n=$2 rc=0
+	shift 2
+	timeout 300 "${gpu[@]}" "${mpirun[@]}" -n "$n" "$BIN/trainerd" -c g.yaml --set run.dir="$name" "$@" >> "$name.log" 2>&1 || rc=$?
+	! grep -h -A 12 '^cuda_emu: ' "$name.log" teacherd.log >&2 || fail "the emulation reports a fault"
+	[ $rc = 0 ] || { tail -5 "$name.log" >&2; fail "$name at $n ranks: exit code $rc"; }
+	losses "$name/metrics.jsonl" > "$name.bits"
+	sha256sum < "$name/checkpoints/step_00000008/model.safetensors" >> "$name.bits"
+}
+run one 1
+stop TERM $selectord $teacherd
+start selectord "$BIN/selectord" -c g.yaml --set run.dir=fleet		# with the labels of the first run
+until_line selectord.log event=identity
+run two 2
+same one.bits two.bits "one rank and two"
+grep -q '"compute_class": *"bf16/cuda"' one/checkpoints/step_00000008/state.json || fail "no compute class in state.json"
+grep -q '"device": *"sm_90 CUDA 12.0 cuBLASLt' one/checkpoints/step_00000008/state.json || fail "no device in state.json"
+[ "$(grep -c '"kind":"step"' one.bits)" = 8 ] || fail "not 8 steps"
+grep -q '"kd_tokens":128' one/metrics.jsonl || fail "no label was used: $(head -2 one/metrics.jsonl)"
+stop TERM $selectord
+
+# Stopped at step 4 and resumed at another number of ranks: as if nothing had happened.
+cp -r one resumed
+rm -r resumed/checkpoints/step_00000008 resumed/checkpoints/step_00000006
+run resumed 4
+tail -1 resumed.bits > resumed.sum
+tail -1 one.bits > one.sum
+same one.sum resumed.sum "a run and one that was resumed"
+
+# On another GPU a run goes on if the backend is named, with a warning, and not if auto took it.
+rm -r resumed/checkpoints/step_00000008
+sed 's/^compute.*//' g.yaml > auto.yaml
+refused 78 'GPU and its libraries .trainer.backend: cuda accepts others.: .*expected sm_90 CUDA 12.0 .*found sm_80 CUDA 12.0' env CUDA_EMU_DEVICE=sm_80 \
+	"${gpu[@]}" "$BIN/trainerd" -c auto.yaml --set run.dir=resumed
+CUDA_EMU_DEVICE=sm_80 run resumed 1
+grep -q 'compute.changed was="bf16/cuda sm_90 .* is="bf16/cuda sm_80 ' resumed.log || fail "no warning: $(grep compute resumed.log)"
+grep -q '"device": *"sm_80 ' resumed/checkpoints/step_00000008/state.json || fail "no new device in state.json"
+
+# Near a CPU in bf16, from the same weights on the same rows.
+run plain 1 --set phase_one.steps=0 --set selector.mode=none
+timeout 300 "$BIN/trainerd" -c f.yaml --set run.dir=cpu --set phase_one.steps=0 --set selector.mode=none --set compute.backend=openblas \
+	--set compute.dtype=bf16 > cpu.log 2>&1 || fail "trainerd on the CPU: $(tail -1 cpu.log)"
+python3 - plain/metrics.jsonl cpu/metrics.jsonl <<'END' || fail "losses differ from those of the CPU"
+import json, sys
+def losses(path):
+    return [r["loss"] for r in map(json.loads, open(path)) if r["kind"] in ("step", "eval")]
+a, b = map(losses, sys.argv[1:])
+worst = max(abs(x - y) for x, y in zip(a, b))
+print(f"{len(a)} losses, {worst:.2e} apart at most, from {a[0]:.4f} to {a[-1]:.4f}")
+sys.exit(not (len(a) == len(b) >= 10 and 0 < worst <= 1e-3))
+END
+
+# trainer.backend alone, and auto where a device is there.
+timeout 300 "${gpu[@]}" "$BIN/trainerd" -c f.yaml --set run.dir=auto --set phase_one.steps=0 --set selector.mode=none --set trainer.steps=1 \
+	--set trainer.warmup=0 > auto.log 2>&1 || fail "auto: $(tail -1 auto.log)"
+grep -q 'compute="CUDA 12.0 CPU emulation sm_90 bf16" why="a GPU is there: CPU emulation"' auto.log || fail "auto takes no GPU: $(grep compute= auto.log)"
+timeout 300 "$BIN/trainerd" -c g.yaml --set run.dir=mixed --set phase_one.steps=0 --set selector.mode=none --set trainer.steps=1 \
+	--set trainer.warmup=0 --set trainer.backend=openblas > mixed.log 2>&1 || fail "trainer.backend: $(tail -1 mixed.log)"
