@@ -40,7 +40,7 @@ static const struct cli_option options[] = {
 	{"ranks-per-host", "P", "a power of two; default 1", false},
 	{"cores", "N", "of a host, for the trainer; default: those that may be used here", false},
 	{"overlap", "X", "share of the reduction's transfers hidden by backward, 0 to 1; default: as measured, else 0", false},
-	{"saving", "X", "share of the steps that a teacher is expected to save; default 0.27 (paper: 0.25 to 0.29)", false},
+	{"saving", "X", "share of the steps that a teacher is expected to save; default 0.27 (paper: 0.25 to 0.29; docs/results.md: 0.14 for a small student)", false},
 	{"label-bytes", "B", "bytes of a token's label; default: the measured run's, else an estimate", false},
 	CTL_JSON, CTL_END
 };
