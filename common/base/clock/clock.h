@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * clock - the one monotonic clock (CLOCK_MONOTONIC) for intervals and deadlines. Any thread. For the date use
- * time(2).
+ * clock - the one monotonic clock (CLOCK_MONOTONIC) for intervals and deadlines. All functions may
+ * be called from any thread. For the date use time(2).
  */
 #ifndef SALT_CLOCK_H
 #define SALT_CLOCK_H

@@ -63,8 +63,8 @@ struct hash_blocks;
 /*
  * hash_blocks_open - the blocks and the hash (hash_file's) of the file, from PATH.salthash if that was made
  * in the file's present state (size, mtime in ns, inode); else the file is read, and PATH.salthash is written
- * if the folder permits. path must stay until hash_blocks_close. 0; ERR_CORRUPT: an older side file of this
- * state has another hash, or the file was cut short; ENOMEM; errno.
+ * if the folder permits. path must stay until hash_blocks_close. 0; ERR_CORRUPT: PATH.salthash was made from
+ * a file of the same size, time and inode but another hash, or the file was cut short; ENOMEM; errno.
  */
 int hash_blocks_open(struct hash_blocks **b, int fd, const char *path, struct hash128 *root, struct err_note *note);
 void hash_blocks_close(struct hash_blocks **b);			/* takes NULL */

@@ -35,8 +35,8 @@ uint32_t labels__code(double nats);		/* of -ln t >= 0, infinity included */
 int labels__batch_reserve(struct labels_batch *batch, const struct labels_spec *spec, size_t rows, size_t entries);
 
 /*
- * A group of the unigram model: 2^bits ids of one weight, [first, first + 2^bits) in the order of u->ids;
- * slots [start, start + freq).
+ * A group of the unigram model: 2^bits ids of the same weight, which are [first, first + 2^bits) in the order
+ * of u->ids. Of the LABELS__SLOTS slots it has [start, start + freq).
  */
 #define LABELS__SLOTS 32768u
 #define LABELS__LOOKUP 8u		/* slots of one entry of lookup */

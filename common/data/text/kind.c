@@ -67,8 +67,8 @@ text__bom(const unsigned char *p, size_t n, size_t *len)
 
 /*
  * UTF-16 or UTF-32 without a byte order mark. Latin letters have their zeros at the same places of each
- * character; other scripts have spaces, newlines, commas and full stops of two bytes, and few pairs of bytes
- * that are both printable, unlike text with a zero in it.
+ * character; in other scripts spaces, newlines, commas and full stops take two bytes, and few pairs of bytes are
+ * both printable, unlike in text of one byte a character that has a zero in it.
  */
 static const char *
 wide_without_bom(const unsigned char *p, size_t n, const char **advice)

@@ -18,8 +18,8 @@
  * the same meaning are copied, others are rewritten (white space: PCRE2's \s contains U+180E, which is not
  * white space), and the rest is refused with its place.
  *
- * Characters that PCRE2 may class differently are listed after its own class. PCRE2 compares with each of
- * them, for every character that is not in the class before them, and such a list is up to a hundred long.
+ * Characters whose properties may differ in PCRE2's version of Unicode are listed after its own class. PCRE2
+ * tries the whole list, up to a hundred characters, for each character that its class does not match.
  * They are rare: a pattern is also compiled without the lists, which gives the same matches in a text that
  * has none of the characters listed.
  */

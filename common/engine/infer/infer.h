@@ -2,8 +2,8 @@
 /*
  * infer - batches of sequences to scores and label records, with the models held in device memory.
  *
- * A record is a pure function of model, label set and sequence: the same bytes in whatever job, batch and
- * thread the sequence was computed. Each worker thread has a kernels context of one thread, which computes
+ * A record is a pure function of model, label set and sequence: the bytes are the same whichever job,
+ * batch and thread computes it. Each worker thread has a kernels context of one thread, which computes
  * the rows of a sequence as if it were alone (kernels_row_tile). Parameters are shared, activations are per
  * worker.
  */

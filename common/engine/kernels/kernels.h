@@ -55,7 +55,7 @@ struct kernels;
  *   onednn   fp32   wherever oneDNN runs; slower or faster than OpenBLAS, depending on the processor
  *   openblas bf16   on every processor: bf16 storage, panels widened and multiplied in fp32. The results of bf16 units up to the order
  *                   of sums, but slower than fp32: for continuing or checking a bf16 run
- *   cuda     bf16   on NVIDIA GPUs of compute capability 8.0 or higher; the plug-in libsalt_cuda.so is opened here. fp32 as well
+ *   cuda     bf16   on NVIDIA GPUs of compute capability 8.0 or higher, also fp32; kernels_new opens the plug-in libsalt_cuda.so
  *
  * auto: cuda where driver, plug-in and device are there; else bf16 on onednn where processor and build have it, else fp32 on openblas;
  * kernels_reason says why. An explicit dtype with backend auto takes the backend that is fastest for it here. dtype auto on cuda is bf16.
