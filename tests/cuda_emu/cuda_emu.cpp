@@ -704,6 +704,18 @@ cuda_emu_enqueue(cudaStream_t s, std::function<void()> work)
 	s->queued++;
 }
 
+void
+cuda_emu_library_call(cudaStream_t s, void (*run)(void *), void *arg)
+{
+	cuda_emu_enqueue(s, [=] { run(arg); });
+}
+
+void
+cuda_emu_library_range(const void *p, size_t bytes, bool write, const char *who)
+{
+	cuda_emu_check_range(p, bytes, write, who);
+}
+
 cudaError_t
 cuda_emu_set_shared(const void *kernel, int bytes)
 {
@@ -1005,6 +1017,18 @@ cudaError_t
 cudaDriverGetVersion(int *version)
 {
 	*version = machine("no_driver") ? 0 : machine("old_driver") ? EMULATED - 1000 : EMULATED;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaDeviceGetPCIBusId(char *id, int size, int)
+{
+	const char *named = getenv("CUDA_EMU_BUS");
+
+	if (named != NULL)
+		snprintf(id, (size_t)size, "%s", named);
+	else
+		snprintf(id, (size_t)size, "process %d", (int)getpid());
 	return cudaSuccess;
 }
 
