@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/kernels/kernels.h"
+#include "engine/kernels/peers.h"
 
 /* An op waits first for the device, until the work that was queued before it is done, then for MPI. */
 enum op_kind { OP_NONE, OP_SEND, OP_RECV, OP_REDUCE };
@@ -90,6 +91,12 @@ comm_exchange_device(struct comm_device *d, int partner, void *send, size_t n_se
 	char *from = direct ? kernels_host_pointer(d->kernels, send) : (char *)(d->stages + d->max_ops * d->max_elements);
 	char *to = direct ? kernels_host_pointer(d->kernels, recv) : from + limit;
 
+	if (kernels_peers_are_open(d->kernels)) {
+		kernels_peers_begin(d->kernels);
+		kernels_peers_exchange(d->kernels, partner, send, n_send, recv, n_recv);
+		kernels_peers_end(d->kernels);
+		return;
+	}
 	if (direct)
 		kernels_sync(d->kernels);
 	for (size_t at = 0; at < n_send || at < n_recv; at += limit) {

@@ -30,7 +30,14 @@ struct comm_device;
 int comm_device_new(struct comm_device **d, struct comm *comm, struct kernels *kernels, int max_ops, int64_t max_elements);
 void comm_device_destroy(struct comm_device **d);
 
-/* comm_exchange_device - as comm_exchange. Returns when the received data are in recv. */
+/*
+ * comm_device_peers - opens the way between the ranks' devices that needs neither host nor MPI, NCCL (engine/kernels/peers.h). Collective. True: all
+ * ranks have it, and comm_exchange_device takes it from now on; so may others. False: none has, and data go as above. Rank 0 logs which, and why;
+ * a backend without devices is not mentioned.
+ */
+bool comm_device_peers(struct comm *comm, struct kernels *kernels);
+
+/* comm_exchange_device - as comm_exchange. Later kernels calls see what was received. */
 void comm_exchange_device(struct comm_device *d, int partner, void *send, size_t n_send, void *recv, size_t n_recv);
 
 /*

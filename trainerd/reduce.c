@@ -8,6 +8,7 @@
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 #include "engine/kernels/kernels.h"
+#include "engine/kernels/peers.h"
 #include "trainerd/comm_device.h"
 
 #define SLOTS 8				/* buckets under way at a time */
@@ -32,6 +33,7 @@ struct reduce {
 	struct comm_device *device;
 	struct kernels *kernels;
 	bool any_order;
+	bool direct;				/* the devices exchange without the host: the transfers' queue keeps the order (peers.h) */
 	struct bucket *buckets;			/* from the end of the array downwards */
 	int64_t n_buckets;
 	struct slot slots[SLOTS];
@@ -98,7 +100,7 @@ reduce_new(struct reduce **out, const struct optim_split *split, struct comm *co
 		goto fail;
 	for (int i = 0; i < SLOTS; i++) {
 		r->slots[i].bucket = -1;
-		if (comm_size(comm) > 1 && !r->any_order && i < r->n_buckets &&
+		if (comm_size(comm) > 1 && (!r->any_order || i == 0) && i < r->n_buckets &&
 		    (r->slots[i].in = kernels_alloc(kernels, (size_t)size * sizeof(float))) == NULL)
 			goto fail;
 	}
@@ -147,17 +149,50 @@ slot_start(struct reduce *r, int i)
 	}
 }
 
+/* The sums of this rank's earlier lanes. */
+static void
+add_below(struct reduce *r, const struct bucket *b)
+{
+	for (int k = 0; k < r->n_below; k++)
+		kernels_accumulate(r->kernels, r->grads + b->begin, r->below[k] + b->begin, b->end - b->begin);
+}
+
 static void
 slot_admit(struct reduce *r, int i)
 {
-	const struct bucket *b = &r->buckets[r->next];
-
-	for (int k = 0; k < r->n_below; k++)
-		kernels_accumulate(r->kernels, r->grads + b->begin, r->below[k] + b->begin, b->end - b->begin);
+	add_below(r, &r->buckets[r->next]);
 	r->slots[i].bucket = r->next++;
 	r->slots[i].level = 0;
 	r->slots[i].sending = false;
 	slot_start(r, i);
+}
+
+/*
+ * All transfers and sums of the next bucket, one after another; the host waits for none. All ranks give buckets in one order and the levels of a
+ * bucket in one order, so the first transfer that is not done has both its ends in front of their queues.
+ */
+static void
+direct_bucket(struct reduce *r)
+{
+	const struct bucket *b = &r->buckets[r->next++];
+	int rank = comm_rank(r->comm);
+	bool sent = false;
+	float *x = r->grads + b->begin, *in = r->slots[0].in;
+	int64_t n = b->end - b->begin;
+	size_t bytes = (size_t)n * sizeof(float);
+
+	add_below(r, b);
+	kernels_peers_begin(r->kernels);
+	for (int level = 0; level < r->shard.n_levels && !sent; level++) {
+		sent = (rank ^ b->owner) >> level & 1;
+		if (sent) {
+			kernels_peers_exchange(r->kernels, rank ^ 1 << level, x, bytes, NULL, 0);
+		} else {
+			kernels_peers_exchange(r->kernels, rank ^ 1 << level, NULL, 0, in, bytes);
+			kernels_peers_add(r->kernels, x, in, n);
+		}
+	}
+	r->n_done += n;
 }
 
 /*
@@ -169,6 +204,11 @@ reduce_turn(struct reduce *r)
 {
 	bool moved = false;
 
+	if (r->direct) {
+		while (r->next < r->n_buckets && r->buckets[r->next].begin >= r->from)
+			direct_bucket(r);
+		return false;
+	}
 	for (int i = 0; i < SLOTS; i++) {
 		struct slot *slot = &r->slots[i];
 		const struct bucket *b;
@@ -198,6 +238,7 @@ reduce_begin(struct reduce *r, float *grads, float *const *below, int n_below)
 {
 	if (n_below > MAX_BELOW)
 		log_fatal("reduce.begin", "below=%d at_most=%d", n_below, MAX_BELOW);
+	r->direct = kernels_peers_are_open(r->kernels);
 	r->grads = grads;
 	for (int k = 0; k < n_below; k++)
 		r->below[k] = below[k];
@@ -233,8 +274,12 @@ reduce_end(struct reduce *r, struct reduce_stats *stats)
 
 	r->from = 0;
 	while (r->n_done < r->shard.n)
-		if (!reduce_turn(r))
+		if (!reduce_turn(r) && !r->direct)
 			comm_wait_any_device(r->device);
+	if (r->direct) {
+		kernels_peers_end(r->kernels);
+		kernels_sync(r->kernels);
+	}
 	if (stats != NULL)
 		*stats = (struct reduce_stats){.inside_s = r->inside_s, .exposed_s = clock_now_s() - start,
 		    .early = r->shard.n > 0 ? (double)early / (double)r->shard.n : 1};

@@ -7,7 +7,8 @@
  * distance 1, 2, 4, ... the rank whose bit differs from the owner's sends its sum to its partner, which adds it.
  * Every element is the sum of the same values in the same order, whatever the number of ranks and the size of the
  * buckets. Buckets are admitted from the end of the array downwards, in the same order on all ranks, and keep their
- * slot until they are finished: no bucket waits for a later one, and memory is bounded.
+ * slot until they are finished: no bucket waits for a later one, and memory is bounded. Where devices exchange without the host
+ * (comm_device_peers) the same sends and sums are queued on them, bucket by bucket, any_order or not.
  *
  *   reduce_begin    before the backward pass that completes the sums
  *   reduce_ready    from its hooks, when a range has become final; reduce_poll: from its other hooks, since MPI may move data only
@@ -51,7 +52,7 @@ void reduce_poll(struct reduce *r);
 struct reduce_stats {
 	double inside_s;		/* spent in reduce_ready and reduce_poll: part of backward's time */
 	double exposed_s;		/* spent in reduce_end */
-	double early;			/* share of the elements that were finished before reduce_end, 0..1 */
+	double early;			/* share of the elements that were finished (on devices: queued) before reduce_end, 0..1 */
 };
 
 /*

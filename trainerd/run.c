@@ -364,6 +364,7 @@ run_metrics(struct run *r)
 	    "rows since this start that were trained without soft labels (phase_one.late)");
 	r->m_quarantined = status_register(st, STATUS_COUNTER, "quarantined_rows_total", "rows",
 	    "rows of phase one trained without the teacher because their sequence is in quarantine");
+	r->m_direct = status_register(st, STATUS_GAUGE, "exchange_direct", "", "1: ranks exchange between their GPUs by NCCL, 0: by MPI");
 	r->m_heldout = status_register(st, STATUS_GAUGE, "heldout_loss", "nats", "log-perplexity of the last evaluation");
 }
 
@@ -624,6 +625,7 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 		rc = err_note_set(note, errno, "watchdog");
 		goto fail;
 	}
+	status_set(r->m_direct, comm_device_peers(r->comm, r->kernels) ? 1 : 0);
 	watchdog_long(r->watchdog, "loading a checkpoint", run_checkpoint_s(r));
 	if ((rc = run_restore(r, &found, note)) != 0)
 		goto fail;

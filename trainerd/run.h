@@ -53,7 +53,7 @@ struct run {
 	struct step_eval last_eval;
 	double waited_s;			/* for the rows of this step */
 	int64_t logged_ms;			/* when a step was last logged */
-	struct status_metric *m_tokens, *m_loss, *m_norm, *m_lr, *m_weight, *m_wait, *m_heldout, *m_switch, *m_skipped, *m_late, *m_quarantined;
+	struct status_metric *m_tokens, *m_loss, *m_norm, *m_lr, *m_weight, *m_wait, *m_heldout, *m_switch, *m_skipped, *m_late, *m_quarantined, *m_direct;
 };
 
 /* run_new - collective; on failure *run is NULL and the note is filled on all ranks. run_destroy takes NULL. */

@@ -106,7 +106,7 @@ bench_hidden(struct comm *comm, int steps, int tiny)
 	shape.batch = 2 * comm_size(comm);
 	shape.micro_batch = 2;
 	shape.lanes = comm_size(comm);
-	bench_train_open(&t, &shape, comm, KERNELS_DTYPE_FP32, 1, OPTIM_ADAMW, 0);
+	bench_train_open(&t, &shape, comm, &(struct kernels_options){.dtype = KERNELS_DTYPE_FP32, .threads = 1}, OPTIM_ADAMW, 0);
 	sums_open(&s, comm, step_model(t.step)->n_params);
 	for (int i = 0; i <= steps; i++) {
 		double alone = sums_once(&s, s.fixed, 0);

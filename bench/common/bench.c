@@ -152,19 +152,25 @@ bench_results_end(struct bench_results **results, const char *path)
 	    .initializer_range = 0.04f, .bos_id = -1, .eos_id = -1}
 
 /* Lanes: as trainer.lanes would be for batches that have eight micro-batches, else one. */
-static const struct bench_shape shapes[2][5] = {
+static const struct bench_shape shapes[2][8] = {
 	{
 		{"gpt2_124m", 4, 256, 1, 4, GPT2(50257, 768, 12, 12)},
 		{"small", 32, 256, 8, 4, GPT2(8192, 256, 6, 4)},
 		{"llama_135m", 4, 512, 1, 4, LLAMA(49152, 576, 30, 9, 3, 1536)},
 		{"gpt2_124m_16", 16, 256, 1, 4, GPT2(50257, 768, 12, 12)},
 		{"llama_3m", 16, 256, 2, 2, LLAMA(8192, 160, 5, 4, 4, 448)},
+		{"gpt2_124m_gpu", 128, 1024, 1, 32, GPT2(50257, 768, 12, 12)},
+		{"gpt2_1558m_gpu", 32, 1024, 1, 8, GPT2(50257, 1600, 48, 25)},
+		{"llama_135m_gpu", 64, 1024, 1, 32, LLAMA(49152, 576, 30, 9, 3, 1536)},
 	}, {
 		{"gpt2_124m", 2, 32, 1, 2, GPT2(499, 64, 2, 2)},
 		{"small", 8, 32, 8, 1, GPT2(499, 32, 2, 2)},
 		{"llama_135m", 2, 32, 1, 2, LLAMA(499, 96, 2, 3, 1, 160)},
 		{"gpt2_124m_16", 4, 32, 1, 2, GPT2(499, 64, 2, 2)},
 		{"llama_3m", 4, 32, 2, 1, LLAMA(499, 32, 2, 2, 2, 64)},
+		{"gpt2_124m_gpu", 2, 32, 1, 1, GPT2(499, 64, 2, 2)},
+		{"gpt2_1558m_gpu", 2, 32, 1, 1, GPT2(499, 96, 2, 3)},
+		{"llama_135m_gpu", 4, 32, 1, 2, LLAMA(499, 96, 2, 3, 1, 160)},
 	},
 };
 
@@ -248,15 +254,29 @@ bench_peer_seconds(struct bench_peer *p, const char *work, const char *dtype, co
 	char line[256];
 	double seconds;
 
-	fprintf(p->to, "%s %s %s %lld %lld %lld %lld %lld %lld %lld %lld\n", work, dtype, c->family == MODEL_FAMILY_GPT2 ? "gpt2" : "llama",
+	fprintf(p->to, "%s %s %s %lld %lld %lld %lld %lld %lld %lld %lld %lld\n", work, dtype, c->family == MODEL_FAMILY_GPT2 ? "gpt2" : "llama",
 	    (long long)c->n_layers, (long long)c->d_model, (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->d_ff,
-	    (long long)c->vocab_size, (long long)s->batch, (long long)s->tokens);
+	    (long long)c->vocab_size, (long long)s->batch, (long long)s->tokens, (long long)s->micro_batch);
 	if (fflush(p->to) != 0 || fgets(line, sizeof(line), p->from) == NULL || sscanf(line, "%lf %31s", &seconds, p->variant) != 2)
 		return -1;
 	return seconds;
 }
 
 /* ---- arguments ---- */
+
+static bool
+backend_of(const char *name, enum kernels_backend *backend)
+{
+	static const char *const names[] = {[KERNELS_BACKEND_AUTO] = "auto", [KERNELS_BACKEND_OPENBLAS] = "openblas",
+	    [KERNELS_BACKEND_ONEDNN] = "onednn", [KERNELS_BACKEND_CUDA] = "cuda"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(name, names[i]) == 0) {
+			*backend = (enum kernels_backend)i;
+			return true;
+		}
+	return false;
+}
 
 void
 bench_args(struct bench_args *a, int argc, char **argv)
@@ -276,6 +296,8 @@ bench_args(struct bench_args *a, int argc, char **argv)
 			a->threads = atoi(value);
 		else if (value != NULL && strcmp(argv[i], "--rounds") == 0)
 			a->rounds = atoi(value);
+		else if (value != NULL && strcmp(argv[i], "--backend") == 0 && backend_of(value, &a->backend))
+			;
 		else if (value != NULL && strcmp(argv[i], "--only") == 0)
 			a->only = value;
 		else if (value != NULL && strcmp(argv[i], "--json") == 0)
@@ -283,7 +305,8 @@ bench_args(struct bench_args *a, int argc, char **argv)
 		else if (value != NULL && strcmp(argv[i], "--peer") == 0 && a->n_peers < BENCH_PEERS_MAX)
 			a->peer[a->n_peers++] = value;
 		else {
-			fprintf(stderr, "usage: %s [--threads N] [--rounds N] [--tiny] [--cpu-time] [--only NAME] [--json FILE] [--peer COMMAND]...\n", argv[0]);
+			fprintf(stderr, "usage: %s [--backend auto|openblas|onednn|cuda] [--threads N] [--rounds N] [--tiny] [--cpu-time] [--only NAME] "
+			    "[--json FILE] [--peer COMMAND]...\n", argv[0]);
 			exit(64);
 		}
 		i++;

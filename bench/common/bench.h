@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/kernels/kernels.h"
 #include "engine/model/model.h"
 
 /* bench_now - seconds of the monotonic clock. */
@@ -42,7 +43,11 @@ struct bench_shape {
 	struct model_config config;
 };
 
-/* bench_shape - "gpt2_124m" (4 x 256), "small" (32 x 256), "llama_135m" (4 x 512), "gpt2_124m_16" (16 x 256), "llama_3m" (16 x 256 by two); tiny: the same families in a moment. NULL: none such. */
+/*
+ * bench_shape - "gpt2_124m" (4 x 256), "small" (32 x 256), "llama_135m" (4 x 512), "gpt2_124m_16" (16 x 256), "llama_3m" (16 x 256 by two); for
+ * GPUs "gpt2_124m_gpu" (128 x 1024 by 32), "gpt2_1558m_gpu" (32 x 1024 by 8), "llama_135m_gpu" (64 x 1024). tiny: the same families in a moment.
+ * NULL: none such.
+ */
 const struct bench_shape *bench_shape(const char *name, int tiny);
 
 /* ---- peers ---- */
@@ -71,6 +76,7 @@ const char *bench_peer_variant(const struct bench_peer *p);
 
 struct bench_args {
 	int threads;			/* --threads N: 0 = all */
+	enum kernels_backend backend;	/* --backend NAME: auto, openblas, onednn or cuda */
 	int rounds;			/* --rounds N: what is compared takes turns this often */
 	int tiny;			/* --tiny: shapes of a moment, to see that it runs */
 	const char *only;		/* --only NAME, or NULL */

@@ -50,9 +50,8 @@ fill_labels(struct bench_train *t)
 
 void
 bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm,
-    enum kernels_dtype dtype, int threads, enum optim_kind kind, int64_t documents)
+    const struct kernels_options *compute, enum optim_kind kind, int64_t documents)
 {
-	const struct kernels_options ko = {.backend = KERNELS_BACKEND_AUTO, .dtype = dtype, .threads = threads};
 	const struct step_options so = {.context = shape->tokens, .batch = shape->batch, .micro_batch = shape->micro_batch,
 	    .lanes = shape->lanes, .deterministic = true, .optim = {.kind = kind, .lr = 1e-4f, .steps = 1000, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
 	    .weight_decay = 0.1f, .clip = 1}, .residual = KERNELS_RESIDUAL_TRUE_TOKEN, .isolate_documents = documents > 0};
@@ -64,7 +63,7 @@ bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct 
 	memset(t, 0, sizeof(*t));
 	t->shape = shape;
 	t->comm = comm;
-	if ((rc = kernels_new(&t->kernels, &ko, &note)) != 0 ||
+	if ((rc = kernels_new(&t->kernels, compute, &note)) != 0 ||
 	    (rc = step_new(&t->step, &shape->config, t->kernels, t->comm, &so, &note)) != 0 ||
 	    (rc = step_init(t->step, 1, &note)) != 0)
 		bench_fail(shape->name, rc, &note);
@@ -108,9 +107,9 @@ bench_train_once(struct bench_train *t, const struct step_rows *rows)
 		fprintf(stderr, "bench: a step that is not finite says nothing\n");
 		exit(70);
 	}
+	t->loss = result.loss;
 	return bench_now() - start;
 }
-
 
 void
 bench_barrier(struct comm *comm)

@@ -21,14 +21,15 @@ struct bench_train {
 	int64_t *offsets;
 	float *weight, *values;
 	int64_t updates;
+	double loss;			/* of the last step */
 };
 
 /*
- * bench_train_open - dtype: of compute; shape stays the caller's. documents: their mean length, which are isolated; 0: sequences are not
+ * bench_train_open - compute: backend, dtype and threads; shape stays the caller's. documents: their mean length, which are isolated; 0: sequences are not
  * divided. Ends the process where it cannot.
  */
 void bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm,
-    enum kernels_dtype dtype, int threads, enum optim_kind kind, int64_t documents);
+    const struct kernels_options *compute, enum optim_kind kind, int64_t documents);
 void bench_train_close(struct bench_train *t);
 
 /* bench_train_once - seconds of one optimiser step. */

@@ -91,7 +91,7 @@ steps(struct bench_train *t, const struct bench_shape *shape, struct comm *comm,
 	pthread_t watcher;
 
 	most = 0;
-	bench_train_open(t, shape, comm, KERNELS_DTYPE_AUTO, a->threads, OPTIM_ADAMW, 0);
+	bench_train_open(t, shape, comm, &(struct kernels_options){.backend = a->backend, .threads = a->threads}, OPTIM_ADAMW, 0);
 	atomic_store(&watching, true);
 	if (pthread_create(&watcher, NULL, watch, NULL) != 0)
 		bench_fail("watcher", EAGAIN, NULL);

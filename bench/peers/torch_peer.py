@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch as a peer of the benches: one process that answers "how long does this take you" as often as it is asked.
 
-    tests/peers/run.sh bench/peers/torch_peer.py [--threads N] [--variants eager,compiled] [--cpu-time]
+    tests/peers/run.sh bench/peers/torch_peer.py [--threads N] [--device cpu|cuda] [--variants eager,compiled,layers] [--cpu-time]
 
-Reads lines "WORK DTYPE SIZES...", answers "SECONDS VARIANT". The first question about a work warms up every variant (eager and
-torch.compile; bf16 under autocast) and keeps the fastest; "- none" instead says that none works. bench/compare.sh starts one process a
-variant, so that all of them take part in the comparison to its end.
+Reads lines "WORK DTYPE SIZES...", answers "SECONDS VARIANT". The first question about a work warms up every variant (eager; torch.compile,
+whole or a layer at a time; bf16 under autocast) and keeps the fastest; "- none" instead says that none works. bench/compare.sh starts one
+process a variant, so that all of them take part in the comparison to its end.
 
-    train FAMILY layers width heads kv_heads ff vocab batch tokens   one whole step: forward, loss, backward, clip, fused AdamW
-    muon FAMILY ...                                                  as train, torch.optim.Muon for the matrices of the layers
-    teach FAMILY ...                                                 no gradients: forward, softmax, 50 draws a token
-    forward FAMILY ...                                               no gradients: logits only
+    train FAMILY layers width heads kv_heads ff vocab batch tokens [micro_batch]   one whole step: forward, loss, backward, clip, fused AdamW
+    muon FAMILY ...                                                                as train, torch.optim.Muon for the matrices of the layers
+    teach FAMILY ...                                                               no gradients: forward, softmax, 50 draws a token
+    forward FAMILY ...                                                             no gradients: logits only
 
+micro_batch counts on a GPU only, where the whole batch may not fit: gradients of as many sequences are added up. On a CPU the batch is one.
 transformers' models, scaled_dot_product_attention, random weights and tokens; fp32 masters, bf16 by autocast.
 """
 import argparse
@@ -27,6 +28,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 
 clock = time.monotonic                           # or processor seconds of the process: --cpu-time
+device = "cpu"                                   # --device
 
 
 def config_of(family, layers, width, heads, kv_heads, ff, vocab, tokens):
@@ -67,24 +69,31 @@ class Work:
     """One work in one variant; once() does it."""
 
     def __init__(self, kind, dtype, variant, sizes):
-        family, (layers, width, heads, kv_heads, ff, vocab, batch, tokens) = sizes[0], map(int, sizes[1:])
+        family, (layers, width, heads, kv_heads, ff, vocab, batch, tokens) = sizes[0], map(int, sizes[1:9])
         self.kind, self.bf16 = kind, dtype == "bf16"
         self.model = new_model(config_of(family, layers, width, heads, kv_heads, ff, vocab, tokens))
+        self.model.to(device)
         self.call = torch.compile(self.model) if variant == "compiled" else self.model
+        if variant == "layers":                  # one compilation for all layers
+            for module in self.model.modules():
+                if type(module).__name__.endswith(("Block", "DecoderLayer")):
+                    module.compile()
+        self.micro = int(sizes[9]) if device == "cuda" and len(sizes) > 9 else batch
         self.model.train(kind in ("train", "muon"))
         self.optimizers = new_muon(self.model) if kind == "muon" else [new_adamw(self.model.parameters())] if kind == "train" else []
-        self.x = torch.randint(0, vocab, (batch, tokens))
-        self.y = torch.randint(0, vocab, (batch * tokens,))
+        self.x = torch.randint(0, vocab, (batch, tokens), device=device)
+        self.y = torch.randint(0, vocab, (batch, tokens), device=device)
 
     def autocast(self):
-        return torch.autocast("cpu", dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        return torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def once(self):
         if self.optimizers:
-            with self.autocast():
-                z = self.call(self.x, use_cache=False).logits.flatten(0, 1)
-                loss = torch.nn.functional.cross_entropy(z, self.y)
-            loss.backward()
+            for x, y in zip(self.x.split(self.micro), self.y.split(self.micro)):
+                with self.autocast():
+                    z = self.call(x, use_cache=False).logits.flatten(0, 1)
+                    loss = torch.nn.functional.cross_entropy(z, y.flatten()) * (len(x) / len(self.x))
+                loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -98,6 +107,8 @@ class Work:
     def seconds(self):
         start = clock()
         self.once()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return clock() - start
 
 
@@ -105,7 +116,7 @@ def try_variant(kind, dtype, variant, sizes):
     """(seconds, Work) of a variant, or None with the reason on stderr."""
     try:
         work = Work(kind, dtype, variant, sizes)
-        work.once()                              # warms up, compiles
+        work.seconds()                           # warms up, compiles
         return work.seconds(), work
     except Exception as e:                       # a variant that this version or machine cannot run
         print(f"torch_peer: {variant} {dtype}: {str(e).splitlines()[0] if str(e) else type(e).__name__}", file=sys.stderr)
@@ -134,18 +145,22 @@ class Server:
 
 
 def main():
-    global clock
+    global clock, device
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--variants", default="eager,compiled")
     parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     args = parser.parse_args()
+    device = args.device
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch_peer: PyTorch sees no GPU: " + ("its build has no CUDA" if torch.version.cuda is None else "no device or driver"))
     clock = time.process_time if args.cpu_time else time.monotonic
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
-    variants = [v for v in args.variants.split(",") if v != "compiled" or hasattr(torch, "compile")]
+    variants = [v for v in args.variants.split(",") if v == "eager" or hasattr(torch, "compile")]
     server = Server(variants)
-    print(f"ready PyTorch {torch.__version__}", flush=True)
+    print(f"ready PyTorch {torch.__version__}{' on the GPU' if device == 'cuda' else ''}", flush=True)
     for line in sys.stdin:
         print(server.ask(line.split()), flush=True)
 

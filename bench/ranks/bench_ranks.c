@@ -18,6 +18,7 @@ main(int argc, char **argv)
 {
 	const struct bench_shape *found;
 	struct bench_shape shape;
+	struct kernels_options compute = {.backend = KERNELS_BACKEND_AUTO};
 	struct bench_train t;
 	struct comm *comm;
 	int64_t batch;
@@ -35,8 +36,9 @@ main(int argc, char **argv)
 	if (shape.micro_batch * 2 > batch)
 		shape.micro_batch = batch / 2;
 	shape.lanes = 2;
-	bench_train_open(&t, &shape, comm, strcmp(argv[1], "gpt2_124m") == 0 ? KERNELS_DTYPE_FP32 : KERNELS_DTYPE_AUTO, atoi(argv[4]),
-	    OPTIM_ADAMW, 0);
+	compute.dtype = strcmp(argv[1], "gpt2_124m") == 0 ? KERNELS_DTYPE_FP32 : KERNELS_DTYPE_AUTO;
+	compute.threads = atoi(argv[4]);
+	bench_train_open(&t, &shape, comm, &compute, OPTIM_ADAMW, 0);
 	for (int i = 0; i <= steps; i++) {
 		double seconds;
 

@@ -2,10 +2,12 @@
 /*
  * bench_teacher - teacherd's engine (teacherd/infer.h: sequences in, encoded label records out), 135M Llama shape, 4 x 512, sampled N = 50.
  *
- *   bench_teacher [--threads N] [--rounds N] [--tiny] [--only NAME] [--json FILE] [--peer COMMAND]...
+ *   bench_teacher [--backend NAME] [--threads N] [--rounds N] [--tiny] [--only NAME] [--json FILE] [--peer COMMAND]...
  *
  *   teacher_label_vs_forward   labelling beside the bare forward pass, logits included and thrown away. The faster of two counts:
  *                              teacherd's own way (a thread a sequence) and all threads on one batch.
+ *   labels_same_bytes          with --backend cuda and 64 x 1024 (the first row is teacher_label_cuda there): sequences of the batch whose labels have
+ *                              the same bytes in the opposite order and in forward passes of four sequences, beside all of them
  *   teacher_label_vs_torch     beside the fastest peer's forward pass, softmax and 50 draws a token
  *
  * Random weights, written to a folder of their own under TMPDIR (540 MB) because teacherd's engine takes folders.
@@ -23,7 +25,7 @@
 
 struct teacher {
 	const struct bench_shape *shape;
-	struct infer *infer;
+	struct infer *infer, *fours;		/* fours: four sequences in a forward pass; NULL where labels_same_bytes is not asked for */
 	struct kernels *kernels;		/* of the batch's forward pass, all threads */
 	struct model *model;
 	struct model_session *session;
@@ -37,12 +39,16 @@ struct teacher {
 static void
 write_model(struct teacher *t, const char *dir, struct err_note *note)
 {
+	size_t bytes = (size_t)t->model->n_params * sizeof(float);
+	float *params = bench_need(malloc(bytes));
 	int rc;
 
-	model_init(t->model, 1, 0, t->model->n_params, t->params);
+	model_init(t->model, 1, 0, t->model->n_params, params);
+	kernels_upload(t->kernels, t->params, params, bytes);
 	if ((rc = weights_config_save(dir, &t->shape->config, WEIGHTS_F32, NULL, note)) != 0 ||
-	    (rc = weights_model_save(dir, t->model, weights_source_array, t->params, WEIGHTS_F32, 0, NULL, NULL, note)) != 0)
+	    (rc = weights_model_save(dir, t->model, weights_source_array, params, WEIGHTS_F32, 0, NULL, NULL, note)) != 0)
 		bench_fail(dir, rc, note);
+	free(params);
 }
 
 static void
@@ -61,9 +67,9 @@ remove_model(const char *dir)
 static void
 teacher_open(struct teacher *t, const struct bench_args *a)
 {
-	const struct bench_shape *s = t->shape = bench_shape("llama_135m", a->tiny);
-	const struct kernels_options ko = {.threads = a->threads};
-	const struct infer_options io = {.kernels = ko, .threads = a->threads};
+	const struct bench_shape *s = t->shape = bench_shape(a->backend == KERNELS_BACKEND_CUDA ? "llama_135m_gpu" : "llama_135m", a->tiny);
+	const struct kernels_options ko = {.backend = a->backend, .threads = a->threads};
+	const struct infer_options io = {.kernels = ko, .threads = a->threads}, fours = {.kernels = ko, .threads = 1, .batch = 4};
 	const struct model_session_options so = {.max_batch = s->batch, .max_tokens = s->tokens};
 	struct err_note note = {.name = ""};
 	char dir[4096];
@@ -84,6 +90,9 @@ teacher_open(struct teacher *t, const struct bench_args *a)
 	if ((rc = model_session_new(&t->session, t->model, t->kernels, &so, &note)) != 0 || (rc = infer_new(&t->infer, &io, &note)) != 0 ||
 	    (rc = infer_add_model(t->infer, dir, true, true, &note)) != 0)
 		bench_fail(s->name, rc, &note);
+	if (a->backend == KERNELS_BACKEND_CUDA && bench_wanted(a, "labels_same_bytes") &&
+	    ((rc = infer_new(&t->fours, &fours, &note)) != 0 || (rc = infer_add_model(t->fours, dir, true, true, &note)) != 0))
+		bench_fail(s->name, rc, &note);
 	remove_model(dir);			/* it is in memory now */
 	t->tokens = bench_need(calloc((size_t)(s->batch * (s->tokens + 1)), sizeof(int32_t)));
 	t->inputs = bench_need(calloc((size_t)(s->batch * s->tokens), sizeof(int32_t)));
@@ -100,6 +109,7 @@ static void
 teacher_close(struct teacher *t)
 {
 	infer_destroy(&t->infer);
+	infer_destroy(&t->fours);
 	model_session_destroy(&t->session);
 	model_destroy(&t->model);
 	kernels_free(t->kernels, t->copy);
@@ -112,46 +122,82 @@ teacher_close(struct teacher *t)
 
 /* A table of equal weights: random tokens have no others. */
 static const struct labels_unigram *
-flat(struct teacher *t, uint32_t vocab)
+flat(struct infer *infer, uint32_t vocab)
 {
 	const struct labels_unigram *u = NULL;
 	uint8_t *codes = bench_need(malloc(vocab));
 
 	memset(codes, 1, vocab);
-	if (infer_unigram(t->infer, codes, vocab, &u, NULL) != 0)
+	if (infer_unigram(infer, codes, vocab, &u, NULL) != 0)
 		exit(70);
 	free(codes);
 	return u;
 }
 
-/* Seconds of a lease of the whole batch; label false: the forward pass and its logits, nothing made of them. */
-static double
-lease(struct teacher *t, bool label)
+/* The whole batch, finished; label false: the forward pass and its logits, nothing made of them. backwards: the last sequence first. */
+static struct infer_job *
+run(struct teacher *t, struct infer *infer, bool label, bool backwards)
 {
 	const struct bench_shape *s = t->shape;
 	struct infer_job *job = bench_need(infer_job_new((size_t)s->batch, (uint32_t)s->tokens)), *back;
-	double start, seconds;
+	size_t window = (size_t)(s->tokens + 1);
 
 	job->want_label = label;
 	job->n_valid = (uint32_t)s->config.vocab_size;
 	if (label)
 		job->spec = (struct labels_spec){.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = (uint32_t)s->tokens,
-		    .vocab = job->n_valid, .n_samples = N_DRAWS, .seed = 1, .tau = 1, .unigram = flat(t, job->n_valid)};
-	memcpy(job->tokens, t->tokens, (size_t)(s->batch * (s->tokens + 1)) * sizeof(int32_t));
-	for (int64_t b = 0; b < s->batch; b++)
-		job->rows[b].seq = t->seqs[b];
-	start = bench_now();
-	infer_submit(t->infer, job);
-	while ((back = infer_finished(t->infer)) == NULL)
+		    .vocab = job->n_valid, .n_samples = N_DRAWS, .seed = 1, .tau = 1, .unigram = flat(infer, job->n_valid)};
+	for (size_t i = 0; i < job->n; i++) {
+		size_t b = backwards ? job->n - 1 - i : i;
+
+		memcpy(job->tokens + i * window, t->tokens + b * window, window * sizeof(int32_t));
+		job->rows[i].seq = t->seqs[b];
+	}
+	infer_submit(infer, job);
+	while ((back = infer_finished(infer)) == NULL)
 		usleep(500);
-	seconds = bench_now() - start;
 	for (size_t i = 0; i < back->n; i++)
 		if (back->rows[i].error[0] != '\0') {
 			fprintf(stderr, "bench_teacher: %s\n", back->rows[i].error);
 			exit(70);
 		}
-	infer_job_free(&back);
+	return back;
+}
+
+/* Seconds of a lease of the whole batch. */
+static double
+lease(struct teacher *t, bool label)
+{
+	double start = bench_now(), seconds;
+	struct infer_job *job = run(t, t->infer, label, false);
+
+	seconds = bench_now() - start;
+	infer_job_free(&job);
 	return seconds;
+}
+
+/* How many sequences have the same label in both. */
+static int64_t
+same_labels(const struct infer_job *a, const struct infer_job *b)
+{
+	int64_t n = 0;
+
+	for (size_t i = 0; i < a->n; i++) {
+		const struct infer_row *x = &a->rows[i], *y = &b->rows[b->n - 1 - i];
+
+		n += x->seq == y->seq && x->label.len > 0 && x->label.len == y->label.len && memcmp(x->label.bytes, y->label.bytes, x->label.len) == 0;
+	}
+	return n;
+}
+
+static void
+same_row(struct teacher *t, struct bench_results *r)
+{
+	struct infer_job *in_order = run(t, t->infer, true, false), *permuted = run(t, t->fours, true, true);
+
+	bench_row(r, "labels_same_bytes", (double)same_labels(in_order, permuted), "sequences", "all", (double)in_order->n);
+	infer_job_free(&in_order);
+	infer_job_free(&permuted);
 }
 
 static double
@@ -182,9 +228,14 @@ main(int argc, char **argv)
 	bench_args(&a, argc, argv);
 	memset(&t, 0, sizeof(t));
 	teacher_open(&t, &a);
-	for (int p = 0; p < a.n_peers && bench_wanted(&a, "teacher_label_vs_torch"); p++)
+	for (int p = 0; p < a.n_peers && a.backend != KERNELS_BACKEND_CUDA && bench_wanted(&a, "teacher_label_vs_torch"); p++)
 		if ((peers[p] = bench_peer_open(a.peer[p])) != NULL)
 			theirs[p][0] = bench_peer_seconds(peers[p], "teach", kernels_dtype(t.kernels) == DTYPE_F32 ? "fp32" : "bf16", t.shape);
+	r = bench_results_new();
+	if (t.fours != NULL)
+		same_row(&t, r);
+	if (a.only != NULL && strcmp(a.only, "labels_same_bytes") == 0)
+		goto end;
 	lease(&t, true);
 	forward(&t);
 	for (int i = 0; i < a.rounds; i++) {
@@ -200,18 +251,18 @@ main(int argc, char **argv)
 	best_forward = tokens / bench_median(tiles, a.rounds);
 	if (tokens / bench_median(batch, a.rounds) > best_forward)
 		best_forward = tokens / bench_median(batch, a.rounds);
-	r = bench_results_new();
 	printf("%s, %d workers\n", infer_describe(t.infer), infer_threads(t.infer));
 	printf("  forward: a thread a sequence %.0f tokens/s, all threads on a batch %.0f\n", tokens / bench_median(tiles, a.rounds),
 	    tokens / bench_median(batch, a.rounds));
-	bench_row(r, "teacher_label_vs_forward", label, "tokens/s", "forward pass", best_forward);
+	bench_row(r, a.backend == KERNELS_BACKEND_CUDA ? "teacher_label_cuda" : "teacher_label_vs_forward", label, "tokens/s", "forward pass", best_forward);
 	for (int p = 0; p < a.n_peers; p++)
 		if (peers[p] != NULL && theirs[p][0] >= 0 && tokens / bench_median(theirs[p], a.rounds) > best) {
 			best = tokens / bench_median(theirs[p], a.rounds);
 			snprintf(name, sizeof(name), "%s, %s", bench_peer_name(peers[p]), bench_peer_variant(peers[p]));
 		}
-	if (bench_wanted(&a, "teacher_label_vs_torch"))
+	if (a.backend != KERNELS_BACKEND_CUDA && bench_wanted(&a, "teacher_label_vs_torch"))
 		bench_row(r, "teacher_label_vs_torch", label, "tokens/s", best > 0 ? name : NULL, best);
+end:
 	teacher_close(&t);
 	for (int p = 0; p < a.n_peers; p++)
 		bench_peer_close(&peers[p]);

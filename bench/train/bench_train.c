@@ -2,7 +2,7 @@
 /*
  * bench_train - whole optimiser steps as trainerd makes them (trainerd/step.h: forward, loss, backward, clip, AdamW), one rank.
  *
- *   bench_train [--threads N] [--rounds N] [--tiny] [--cpu-time] [--only NAME] [--json FILE] [--peer COMMAND]...
+ *   bench_train [--backend NAME] [--threads N] [--rounds N] [--tiny] [--cpu-time] [--only NAME] [--json FILE] [--peer COMMAND]...
  *
  *   train_gpt2_124m_fp32, train_small_fp32, train_llama_135m_fp32 (and _bf16)   tokens/s beside the fastest peer
  *   share_of_ceiling_fp32 (GPT-2 124M, 4 x 256), share_of_ceiling (16 x 256, bf16)
@@ -18,6 +18,12 @@
  *   document_step_cost_LENGTH (GPT-2 124M, 16 x 256)
  *       a step with corpus.isolate_documents and documents of this mean length, compared with a step without the option
  *
+ * With --backend cuda (bf16) instead, at shapes for GPUs:
+ *   train_gpt2_124m_cuda, train_gpt2_1558m_cuda          tokens/s beside the fastest peer
+ *   mfu_gpt2_124m_cuda, mfu_gpt2_1558m_cuda              the step's TFLOP/s beside the device's dense bf16 peak (peak.h): ratio is the MFU
+ *   ceiling_gpt2_124m_cuda, ceiling_gpt2_1558m_cuda      share_of_ceiling, with the products of cuBLASLt
+ *   kd_step_cost_gpt2_124m_gpu
+ *
  * What is compared takes turns (A B A B ...) in this one process, the peers answering through pipes; medians of --rounds.
  */
 #include <cblas.h>
@@ -30,6 +36,7 @@
 #include "base/cpus/cpus.h"
 #include "bench/common/train.h"
 #include "bench/train/ceiling.h"
+#include "bench/train/peak.h"
 #include "engine/kernels/kernels.h"
 
 CPUS_BOUND_SPIN;		/* as trainerd */
@@ -74,6 +81,7 @@ struct ceiling {
 	struct product products[PRODUCTS_MAX];
 	int n, threads;
 	bool bf16;
+	struct kernels *gpu;		/* the products are cuBLASLt's, in this context; NULL: those of the CPU's libraries */
 	float *a, *b, *c;		/* fp32 only */
 	double flops;			/* of a step */
 };
@@ -89,13 +97,14 @@ filled(int64_t n)
 }
 
 static void
-ceiling_open(struct ceiling *c, const struct bench_shape *s, int threads, bool bf16)
+ceiling_open(struct ceiling *c, const struct bench_shape *s, struct kernels *kernels, bool bf16, bool gpu)
 {
 	int64_t most[3] = {0};
 
 	memset(c, 0, sizeof(*c));
-	c->threads = threads;
+	c->threads = kernels_threads(kernels);
 	c->bf16 = bf16;
+	c->gpu = gpu ? kernels : NULL;
 	c->n = products_of(s, c->products);
 	for (int i = 0; i < c->n; i++) {
 		const struct product *p = &c->products[i];
@@ -130,7 +139,8 @@ ceiling_once(struct ceiling *c)
 	for (int i = 0; i < c->n && c->bf16; i++) {
 		const struct product *p = &c->products[i];
 
-		seconds += ceiling_bf16_seconds(p->trans_a, p->m, p->n, p->k, c->threads) * (double)p->count;
+		seconds += (double)p->count * (c->gpu != NULL ? ceiling_gpu_seconds(c->gpu, p->trans_a, p->trans_b, p->m, p->n, p->k) :
+		    ceiling_bf16_seconds(p->trans_a, p->m, p->n, p->k, c->threads));
 	}
 	if (c->bf16)
 		return seconds;
@@ -151,11 +161,42 @@ ceiling_once(struct ceiling *c)
 
 static struct comm *comm;		/* one rank */
 
-/* Tokens per second beside the fastest of the peers, and the step's share of its products' speed. */
+/*
+ * FLOP of a step: 6 for each parameter of a matrix product and token, and of attention 6 * context * width for each layer and token: the scores
+ * and sums that a causal mask leaves, forward and twice that backward.
+ */
+static double
+flops_of(const struct bench_shape *s, const struct ceiling *c)
+{
+	const struct model_config *m = &s->config;
+
+	return c->flops + 6.0 * (double)(s->batch * s->tokens) * (double)(m->n_layers * s->tokens * m->n_heads * m->head_dim);
+}
+
+/* TFLOP/s of steps of these seconds beside the peak of the device. */
+static void
+mfu_row(struct bench_results *r, const char *name, double flops, double seconds)
+{
+	struct kernels_device device = {.name = "this device"};
+	struct err_note note = {.name = ""};
+	char why[160], peak_name[128];
+	double peak;
+
+	if (kernels_device(&device, &note) != 0 || (peak = peak_bf16_tflops(device.name)) == 0) {
+		snprintf(why, sizeof(why), "the dense bf16 peak of %s is not in bench/train/peak.c; %.4g TFLOP/s", device.name, flops / seconds * 1e-12);
+		bench_no_row(r, name, "TFLOP/s", why);
+		return;
+	}
+	snprintf(peak_name, sizeof(peak_name), "dense bf16 peak, %s", device.name);
+	bench_row(r, name, flops / seconds * 1e-12, "TFLOP/s", peak_name, peak);
+}
+
+/* Tokens per second beside the fastest of the peers, the step's share of its products' speed, and of the device's (mfu_name NULL: not). */
 static void
 train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_results *r, const char *shape_name, const char *name,
-    const char *share_name, enum kernels_dtype dtype)
+    const char *share_name, const char *mfu_name, enum kernels_dtype dtype)
 {
+	const struct kernels_options compute = {.backend = a->backend, .dtype = dtype, .threads = a->threads};
 	const struct bench_shape *shape = bench_shape(shape_name, a->tiny);
 	double ours[BENCH_ROUNDS_MAX], ceilings[BENCH_ROUNDS_MAX], theirs[BENCH_PEERS_MAX][BENCH_ROUNDS_MAX], best = 0, seconds, top, tokens;
 	char best_name[128] = "";
@@ -168,8 +209,8 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 		return;
 	for (int p = 0; p < a->n_peers && !alone; p++)		/* chooses its fastest way, before anything is timed */
 		theirs[p][0] = peers[p] != NULL ? bench_peer_seconds(peers[p], "train", type, shape) : -1;
-	bench_train_open(&t, shape, comm, dtype, a->threads, OPTIM_ADAMW, 0);
-	ceiling_open(&c, shape, kernels_threads(t.kernels), dtype == KERNELS_DTYPE_BF16);
+	bench_train_open(&t, shape, comm, &compute, OPTIM_ADAMW, 0);
+	ceiling_open(&c, shape, t.kernels, dtype == KERNELS_DTYPE_BF16, a->backend == KERNELS_BACKEND_CUDA);
 	bench_train_once(&t, &t.plain);
 	for (int round = 0; round < a->rounds; round++) {
 		ours[round] = bench_train_once(&t, &t.plain);
@@ -193,8 +234,10 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 	if (!alone)
 		bench_row(r, name, tokens / seconds, "tokens/s", best > 0 ? best_name : NULL, best);
 	if (with_share)
-		bench_row(r, share_name, c.flops / seconds * 1e-9, "GFLOP/s", c.bf16 ? "its products, oneDNN" : "its products, OpenBLAS",
-		    c.flops / top * 1e-9);
+		bench_row(r, share_name, c.flops / seconds * 1e-9, "GFLOP/s", c.gpu != NULL ? "its products, cuBLASLt" :
+		    c.bf16 ? "its products, oneDNN" : "its products, OpenBLAS", c.flops / top * 1e-9);
+	if (mfu_name != NULL && (!alone || bench_wanted(a, mfu_name)))
+		mfu_row(r, mfu_name, flops_of(shape, &c), seconds);
 	ceiling_close(&c);
 	bench_train_close(&t);
 }
@@ -203,14 +246,14 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 static double
 kd_row(const struct bench_args *a, struct bench_results *r, const char *shape_name)
 {
-	const enum kernels_dtype dtype = KERNELS_DTYPE_AUTO;	/* as trainerd would */
+	const struct kernels_options compute = {.backend = a->backend, .threads = a->threads};	/* dtype: as trainerd would */
 	double plain[BENCH_ROUNDS_MAX], kd[BENCH_ROUNDS_MAX];
 	int n = a->rounds;
 	char name[64];
 	struct bench_train t;
 
 	snprintf(name, sizeof(name), "kd_step_cost_%s", shape_name);
-	bench_train_open(&t, bench_shape(shape_name, a->tiny), comm, dtype, a->threads, OPTIM_ADAMW, 0);
+	bench_train_open(&t, bench_shape(shape_name, a->tiny), comm, &compute, OPTIM_ADAMW, 0);
 	bench_train_once(&t, &t.plain);
 	bench_train_once(&t, &t.kd);
 	for (int i = 0; i < n; i++) {			/* A B, then B A: a machine that slows down harms both alike */
@@ -241,13 +284,14 @@ kd_rows(const struct bench_args *a, struct bench_results *r)
 static void
 muon_row(const struct bench_args *a, struct bench_results *r, const char *shape_name, const char *name)
 {
+	const struct kernels_options compute = {.backend = a->backend, .threads = a->threads};
 	double seconds[2][BENCH_ROUNDS_MAX];
 	struct bench_train t[2];
 
 	if (!bench_wanted(a, name))
 		return;
 	for (int kind = 0; kind < 2; kind++) {
-		bench_train_open(&t[kind], bench_shape(shape_name, a->tiny), comm, KERNELS_DTYPE_AUTO, a->threads, (enum optim_kind)kind, 0);
+		bench_train_open(&t[kind], bench_shape(shape_name, a->tiny), comm, &compute, (enum optim_kind)kind, 0);
 		bench_train_once(&t[kind], &t[kind].plain);
 	}
 	for (int i = 0; i < a->rounds; i++)
@@ -265,6 +309,7 @@ muon_row(const struct bench_args *a, struct bench_results *r, const char *shape_
 static void
 document_row(const struct bench_args *a, struct bench_results *r, int64_t length)
 {
+	const struct kernels_options compute = {.backend = a->backend, .threads = a->threads};
 	double seconds[2][BENCH_ROUNDS_MAX];
 	struct bench_train t[2];
 	char name[64];
@@ -273,7 +318,7 @@ document_row(const struct bench_args *a, struct bench_results *r, int64_t length
 	if (!bench_wanted(a, name))
 		return;
 	for (int isolated = 0; isolated < 2; isolated++) {
-		bench_train_open(&t[isolated], bench_shape("gpt2_124m_16", a->tiny), comm, KERNELS_DTYPE_AUTO, a->threads, OPTIM_ADAMW,
+		bench_train_open(&t[isolated], bench_shape("gpt2_124m_16", a->tiny), comm, &compute, OPTIM_ADAMW,
 		    isolated * length);
 		bench_train_once(&t[isolated], &t[isolated].plain);
 	}
@@ -292,19 +337,43 @@ bf16_rows(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 	static const char *const names[][3] = {{"gpt2_124m", "train_gpt2_124m_bf16", NULL}, {"small", "train_small_bf16", NULL},
 	    {"llama_135m", "train_llama_135m_bf16", NULL}, {"gpt2_124m_16", "train_gpt2_124m_16_bf16", "share_of_ceiling"}};
 	static const char why[] = "this processor has no bf16 units, or the build no oneDNN: auto takes fp32";
-	const struct kernels_options options = {.backend = KERNELS_BACKEND_AUTO, .dtype = KERNELS_DTYPE_AUTO, .threads = a->threads};
+	const struct kernels_options options = {.backend = a->backend, .threads = a->threads};
 	struct err_note note = {.name = ""};
 	char class[64] = "";
 	bool here = kernels_resolve(&options, class, sizeof(class), &note) == 0 && strncmp(class, "bf16", 4) == 0;
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (here)
-			train_row(a, peers, r, names[i][0], names[i][1], names[i][2], KERNELS_DTYPE_BF16);
+			train_row(a, peers, r, names[i][0], names[i][1], names[i][2], NULL, KERNELS_DTYPE_BF16);
 		else if (bench_wanted(a, names[i][1]))
 			bench_no_row(r, names[i][1], "tokens/s", why);
 	}
 	if (bench_wanted(a, "share_of_ceiling") && !here)
 		bench_no_row(r, "share_of_ceiling", "GFLOP/s", why);
+}
+
+/* Each step measured at a shape that fills a GPU. */
+static void
+cuda_rows(const struct bench_args *a, struct bench_peer **peers, struct bench_results *r)
+{
+	train_row(a, peers, r, "gpt2_124m_gpu", "train_gpt2_124m_cuda", "ceiling_gpt2_124m_cuda", "mfu_gpt2_124m_cuda", KERNELS_DTYPE_BF16);
+	if (bench_wanted(a, "kd_step_cost_gpt2_124m_gpu"))
+		kd_row(a, r, "gpt2_124m_gpu");
+	train_row(a, peers, r, "gpt2_1558m_gpu", "train_gpt2_1558m_cuda", "ceiling_gpt2_1558m_cuda", "mfu_gpt2_1558m_cuda", KERNELS_DTYPE_BF16);
+}
+
+static void
+cpu_rows(const struct bench_args *a, struct bench_peer **peers, struct bench_results *r)
+{
+	train_row(a, peers, r, "gpt2_124m", "train_gpt2_124m_fp32", "share_of_ceiling_fp32", NULL, KERNELS_DTYPE_FP32);
+	train_row(a, peers, r, "small", "train_small_fp32", NULL, NULL, KERNELS_DTYPE_FP32);
+	train_row(a, peers, r, "llama_135m", "train_llama_135m_fp32", NULL, NULL, KERNELS_DTYPE_FP32);
+	kd_rows(a, r);
+	document_row(a, r, 20);
+	document_row(a, r, 200);
+	muon_row(a, r, "gpt2_124m", "muon_step_cost");
+	muon_row(a, r, "gpt2_124m_16", "muon_step_cost_16");
+	bf16_rows(a, peers, r);
 }
 
 int
@@ -323,15 +392,7 @@ main(int argc, char **argv)
 	if (a.n_peers == 0)
 		printf("no peers asked: see bench/compare.sh\n");
 	r = bench_results_new();
-	train_row(&a, peers, r, "gpt2_124m", "train_gpt2_124m_fp32", "share_of_ceiling_fp32", KERNELS_DTYPE_FP32);
-	train_row(&a, peers, r, "small", "train_small_fp32", NULL, KERNELS_DTYPE_FP32);
-	train_row(&a, peers, r, "llama_135m", "train_llama_135m_fp32", NULL, KERNELS_DTYPE_FP32);
-	kd_rows(&a, r);
-	document_row(&a, r, 20);
-	document_row(&a, r, 200);
-	muon_row(&a, r, "gpt2_124m", "muon_step_cost");
-	muon_row(&a, r, "gpt2_124m_16", "muon_step_cost_16");
-	bf16_rows(&a, peers, r);
+	(a.backend == KERNELS_BACKEND_CUDA ? cuda_rows : cpu_rows)(&a, peers, r);
 	for (int p = 0; p < a.n_peers; p++)
 		bench_peer_close(&peers[p]);
 	comm_finalize(&comm);

@@ -8,11 +8,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct kernels;
+
 /*
  * ceiling_bf16_seconds - C[m, n] = op(A) op(B), bf16 operands, by oneDNN on its own team of `threads`. B is in the format that oneDNN asks
  * for (repacking is not timed) unless trans_a, which is how a gradient of weights comes: both operands as they lie then, C fp32. Else C is bf16.
  * The time of one call after another that was not timed. < 0: this build has no oneDNN.
  */
 double ceiling_bf16_seconds(bool trans_a, int64_t m, int64_t n, int64_t k, int threads);
+
+/*
+ * ceiling_gpu_seconds - C[m, n] = op(A) op(B), bf16 operands, by the backend's own product (cuBLASLt on cuda) in this context, which computes in
+ * bf16. trans_a: C fp32, a gradient of weights; else C is bf16. The mean of some calls that run one after another, after one that is not timed.
+ */
+double ceiling_gpu_seconds(struct kernels *kernels, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k);
 
 #endif

@@ -109,6 +109,7 @@ static struct {
 } now;
 static uint32_t interval = 1;
 static struct fiber *fibers, *self;
+static pthread_t runner;			/* the host's thread that runs the fibers */
 static char *stacks;
 static jmp_buf scheduler;
 static uintptr_t shared_memory;
@@ -266,6 +267,8 @@ access(const void *address, size_t bytes, size_t align, bool write)
 	} else if (on_device(p)) {
 		allocation_of(p, bytes, "access outside every allocation of device memory");
 		mark(cells + (p - device) / CELL, bytes, p, write);
+	} else if (pthread_equal(pthread_self(), runner) == 0) {
+		return;					/* another thread of the host, in the code that calls kernels */
 	} else if (p - now.parameters < now.parameter_bytes) {
 		if (write)
 			report("write to a parameter of the kernel", address);
@@ -634,6 +637,7 @@ run_block()
 {
 	bool more = true;
 
+	runner = pthread_self();
 	now.block_start = ++interval;
 	now.arrays.clear();
 	/* Only what the last block declared can have been marked. */
@@ -698,6 +702,18 @@ cuda_emu_enqueue(cudaStream_t s, std::function<void()> work)
 		report("work for the default stream", NULL);
 	s->queue.push_back({std::move(work)});
 	s->queued++;
+}
+
+void
+cuda_emu_library_call(cudaStream_t s, void (*run)(void *), void *arg)
+{
+	cuda_emu_enqueue(s, [=] { run(arg); });
+}
+
+void
+cuda_emu_library_range(const void *p, size_t bytes, bool write, const char *who)
+{
+	cuda_emu_check_range(p, bytes, write, who);
 }
 
 cudaError_t
@@ -1001,6 +1017,18 @@ cudaError_t
 cudaDriverGetVersion(int *version)
 {
 	*version = machine("no_driver") ? 0 : machine("old_driver") ? EMULATED - 1000 : EMULATED;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaDeviceGetPCIBusId(char *id, int size, int)
+{
+	const char *named = getenv("CUDA_EMU_BUS");
+
+	if (named != NULL)
+		snprintf(id, (size_t)size, "%s", named);
+	else
+		snprintf(id, (size_t)size, "process %d", (int)getpid());
 	return cudaSuccess;
 }
 

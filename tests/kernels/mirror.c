@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef MIRROR_PLUGIN
 extern const struct kernels_ops kernels__cuda;		/* common/engine/kernels/cuda/cuda.h, which is C++ */
+#endif
 
 #define MAX_PARTS 32
 
@@ -488,7 +490,17 @@ mirror_new(enum dtype dtype)
 
 	if (k == NULL)
 		abort();
+#ifdef MIRROR_PLUGIN
+	const struct kernels_plugin *plugin;
+
+	if ((rc = kernels__plugin(&plugin, &note)) != 0) {
+		fprintf(stderr, "%s\n", err_note_str(&note, rc, text, sizeof(text)));
+		exit(78);
+	}
+	k->backend = plugin->ops;
+#else
 	k->backend = &kernels__cuda;
+#endif
 	k->ops = &mirror_ops;
 	k->dtype = dtype;
 	if ((rc = k->backend->open(k, &(struct kernels_options){0}, &note)) != 0) {

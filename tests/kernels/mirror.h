@@ -8,7 +8,8 @@
 
 #include "engine/kernels/kernels_internal.h"
 
-/* mirror_new - a context; ends the process where there is no device. Free with kernels_destroy. */
+/* mirror_new - a context; ends the process where there is no device. Free with kernels_destroy. Compiled with MIRROR_PLUGIN the kernels are
+ * those of the plug-in that the program loads (SALT_CUDA_PLUGIN), on a device; else those that are linked to it, on the emulation. */
 struct kernels *mirror_new(enum dtype dtype);
 
 #endif

@@ -3,7 +3,7 @@
  * mpi_reduce - sums in buckets while "backward" goes down the array, against the plain tree (tree_reduce), bit for bit: sizes that
  * are no multiple of anything, buckets from one block to the whole, lanes below, ranges that become final in steps of all sizes, ranks that
  * are early and late. Without the fixed order: the same sums up to rounding.
- * usage: mpirun -n R mpi_reduce
+ * usage: mpirun -n R mpi_reduce [cuda | connect]; cuda: on the emulated plug-in, fewer sizes; connect: there, without any sum
  */
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@
 #include "base/hash/hash.h"
 #include "base/random/random.h"
 #include "engine/kernels/kernels.h"
+#include "trainerd/comm_device.h"
 #include "trainerd/reduce.h"
 #include "trainerd/shard.h"
 
@@ -145,14 +146,17 @@ int
 main(int argc, char **argv)
 {
 	static const int64_t sizes[] = {1, B - 1, B, 3 * B + 17, 21 * B + 3};
-	struct kernels_options ko = {.dtype = KERNELS_DTYPE_FP32, .threads = 1};
+	bool connect = argc > 1 && strcmp(argv[1], "connect") == 0, cuda = connect || (argc > 1 && strcmp(argv[1], "cuda") == 0);
+	struct kernels_options ko = {.backend = cuda ? KERNELS_BACKEND_CUDA : KERNELS_BACKEND_AUTO, .dtype = KERNELS_DTYPE_FP32, .threads = 1};
+	size_t n_sizes = connect ? 0 : cuda ? 4 : sizeof(sizes) / sizeof(sizes[0]);
 	struct kernels *k = NULL;
 	struct comm *comm = NULL;
 	int64_t failed;
 
 	if (comm_init(&comm, &argc, &argv) != 0 || kernels_new(&k, &ko, NULL) != 0)
 		return 1;
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+	comm_device_peers(comm, k);
+	for (size_t i = 0; i < n_sizes; i++) {
 		const struct optim_split whole = optim_split_whole(sizes[i]);
 
 		one_case(comm, k, &whole, 1, 0, false);
@@ -161,9 +165,11 @@ main(int argc, char **argv)
 		one_case(comm, k, &whole, 0, 2, false);
 		one_case(comm, k, &whole, 2 * B, 1, true);
 	}
-	one_case(comm, k, &three_parts, 1, 2, false);
-	one_case(comm, k, &three_parts, 2 * B + 1, 1, false);
-	one_case(comm, k, &three_parts, 0, 0, true);
+	if (!connect) {
+		one_case(comm, k, &three_parts, 1, cuda ? 0 : 2, false);
+		one_case(comm, k, &three_parts, 2 * B + 1, 1, false);
+		one_case(comm, k, &three_parts, 0, 0, true);
+	}
 	failed = n_failed;
 	comm_max(comm, &failed, 1);
 	if (comm_rank(comm) == 0)

@@ -2,7 +2,7 @@
 /*
  * mpi_step - some optimiser steps of a small model on made token streams, soft labels included; prints one line per step and a hash
  * of all parameters and moments at the end. The lines must be the same whatever R is (ranks_same_bits.sh compares them).
- * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [margin] [documents] [weights] [bucket=ELEMENTS] [muon] [gpt2] [threads=N]
+ * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [margin] [documents] [weights] [bucket=ELEMENTS] [muon] [gpt2] [threads=N] [cuda] [steps=N]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +10,7 @@
 
 #include "base/hash/hash.h"
 #include "base/random/random.h"
+#include "trainerd/comm_device.h"
 #include "trainerd/step.h"
 
 #define CONTEXT 24
@@ -56,7 +57,7 @@ main(int argc, char **argv)
 	int64_t *offsets, rows;
 	double sums[STEP_ARRAYS] = {0};
 	float *own;
-	int rc;
+	int rc, steps = 12;
 
 	if ((rc = comm_init(&comm, &argc, &argv)) != 0)
 		return 1;
@@ -79,6 +80,10 @@ main(int argc, char **argv)
 			cfg = (struct model_config){.family = MODEL_FAMILY_GPT2, .vocab_size = VOCAB, .context = CONTEXT, .d_model = 120, .n_layers = 2,
 			    .n_heads = 6, .n_kv_heads = 6, .head_dim = 20, .d_ff = 300, .norm_eps = 1e-5f, .attention_bias = true, .mlp_bias = true,
 			    .initializer_range = 0.02f, .bos_id = -1, .eos_id = -1};
+		else if (strcmp(argv[i], "cuda") == 0)
+			ko.backend = KERNELS_BACKEND_CUDA;
+		else if (strncmp(argv[i], "steps=", 6) == 0)
+			steps = atoi(argv[i] + 6);
 		else if (strncmp(argv[i], "threads=", 8) == 0)
 			ko.threads = atoi(argv[i] + 8);
 		else if (strncmp(argv[i], "bucket=", 7) == 0)
@@ -98,8 +103,9 @@ main(int argc, char **argv)
 	offsets = calloc((size_t)(rows * CONTEXT + 1), sizeof(*offsets));
 	ids = calloc((size_t)(rows * CONTEXT * 2), sizeof(*ids));
 	values = calloc((size_t)(rows * CONTEXT * 2), sizeof(*values));
+	comm_device_peers(comm, kernels);
 	step_spread(step);
-	for (int s = 0; s < 12; s++) {
+	for (int s = 0; s < steps; s++) {
 		struct step_rows in = {.n_rows = rows, .tokens = tokens};
 		struct step_result out;
 
@@ -132,7 +138,7 @@ main(int argc, char **argv)
 	}
 	struct step_eval e;
 
-	if ((rc = step_evaluate(step, 37, heldout, NULL, NULL, &e)) != 0)
+	if ((rc = step_evaluate(step, steps == 12 ? 37 : 5, heldout, NULL, NULL, &e)) != 0)
 		comm_abort(comm, 70);
 	/* Every rank adds the bits of its range as whole numbers below 2^53: exact in any order. */
 	own = calloc((size_t)step_model(step)->n_params, sizeof(*own));

@@ -24,6 +24,9 @@ struct kernels__matrix {
 	bool again;			/* with keep: the caller multiplies by it again before its values change */
 };
 
+struct kernels_peers_ops;
+struct kernels_peers_offer;
+
 /*
  * A backend. The functions are those of kernels.h without the checks, which api/ has made; "absent" tensors
  * are NULL here. A backend whose calls are complete when they return leaves sync and the events NULL.
@@ -102,6 +105,19 @@ struct kernels_ops {
 	void (*muon)(struct kernels *k, const struct kernels_muon_matrix *list, int64_t n, const struct kernels_muon *a);
 	void (*convert)(struct kernels *k, void *to, enum dtype to_dtype, const void *from,
 	    enum dtype from_dtype, int64_t n);
+	const struct kernels_peers_ops *peers;	/* NULL: no transfers between devices */
+};
+
+/* peers.h's functions. close is called for contexts that are open only. */
+struct kernels_peers_ops {
+	int (*find)(struct kernels *k, struct kernels_peers_offer *offer, struct err_note *note);
+	int (*id)(struct kernels *k, void *id, struct err_note *note);
+	int (*open)(struct kernels *k, const void *id, int rank, int n_ranks, struct err_note *note);
+	void (*close)(struct kernels *k);
+	void (*begin)(struct kernels *k);
+	void (*end)(struct kernels *k);
+	void (*exchange)(struct kernels *k, int partner, const void *send, size_t n_send, void *recv, size_t n_recv);
+	void (*add)(struct kernels *k, float *y, const float *x, int64_t n);
 };
 
 extern const struct kernels_ops kernels__openblas, kernels__onednn;
@@ -111,7 +127,7 @@ extern const struct kernels_ops kernels__openblas, kernels__onednn;
  *	const struct kernels_plugin *salt_cuda_plugin(const struct kernels_plugin_host *host);
  * Program and plug-in share the structs of kernels.h and of this file. Who changes one of them raises KERNELS_PLUGIN_ABI.
  */
-#define KERNELS_PLUGIN_ABI 1
+#define KERNELS_PLUGIN_ABI 2
 #define KERNELS_PLUGIN_ENTRY "salt_cuda_plugin"
 
 /* What the program gives; valid as long as the process. */
@@ -150,6 +166,7 @@ struct kernels {
 	char describe[128];
 	char reason[192];
 	char device[64];			/* kernels_device_versions; "" on the CPU backends */
+	bool peers_open;			/* peers.h */
 	/* Of the CPU backends. */
 	const struct vec *vec;
 	int64_t small;				/* CPU__SMALL; tests lower it */

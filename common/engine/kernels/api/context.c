@@ -8,6 +8,7 @@
 
 #include "base/log/log.h"
 #include "engine/kernels/kernels_internal.h"
+#include "engine/kernels/peers.h"
 
 /* cuda is not among them: it is opened when it is needed. */
 static const struct kernels_ops *const backends[KERNELS_BACKEND_CUDA + 1] = {
@@ -155,6 +156,7 @@ kernels_destroy(struct kernels **k)
 {
 	if (*k == NULL)
 		return;
+	kernels_peers_close(*k);
 	(*k)->backend->close(*k);
 	free(*k);
 	*k = NULL;

@@ -84,8 +84,8 @@ static const struct {
 	ENTRY(output_loss), ENTRY(output_label), ENTRY(accumulate), ENTRY(norm_blocks), ENTRY(adamw), ENTRY(muon), ENTRY(convert),
 };
 
-_Static_assert(sizeof(struct kernels_ops) == (sizeof(needed) / sizeof(needed[0]) + 2) * sizeof(void (*)(void)),
-    "a function of the table is neither needed nor host_pointer or params");
+_Static_assert(sizeof(struct kernels_ops) == (sizeof(needed) / sizeof(needed[0]) + 3) * sizeof(void (*)(void)),
+    "a function of the table is neither needed nor host_pointer, params or peers");
 
 static int
 check(const struct kernels_plugin *p, const char *path, struct err_note *note)

@@ -333,4 +333,5 @@ const struct kernels_ops kernels__cuda = {
     .adamw = cuda__adamw,
     .muon = cuda__muon,
     .convert = cuda__convert,
+    .peers = &cuda__peers,
 };

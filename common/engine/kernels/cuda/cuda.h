@@ -27,6 +27,7 @@ enum cuda_room { ROOM_MAIN, ROOM_LOGITS, ROOM_GRADIENT, ROOM_ROWS, ROOM_IDS, ROO
 struct cuda {
 	cudaStream_t stream;
 	void *lt;				/* matmul.cu's */
+	struct cuda_peers *peers;		/* nccl.cu's; NULL: not open */
 	struct {
 		void *host, *device;
 		size_t bytes;
@@ -54,6 +55,8 @@ void cuda__check(cudaError_t rc, const char *what);
 const void *cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t bytes);
 void *cuda__room(struct kernels *k, enum cuda_room room, size_t bytes);
 void cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes);	/* waits */
+
+extern const struct kernels_peers_ops cuda__peers;
 
 int cuda__matmul_open(struct kernels *k, struct err_note *note);
 size_t cuda__matmul_version();			/* of cuBLASLt: 130100 is 13.1.0 */
