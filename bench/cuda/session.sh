@@ -12,7 +12,7 @@ pack=$here out=cuda_session seconds=480 only= emulated= size=()
 [ -x "$pack/bin/bench_cuda" ] || pack=$here/../../build/cuda/pack
 declare -A limits=()
 usage() {
-	sed -n '3s/^# \([^:]*\]\):.*/usage: \1/p' "$0" >&2
+	sed -n '3s/^# \(.*\]\): .*/usage: \1/p' "$0" >&2
 	exit 64
 }
 while [ $# -gt 0 ]; do

@@ -710,6 +710,12 @@ cuda_emu_library_call(cudaStream_t s, void (*run)(void *), void *arg)
 	cuda_emu_enqueue(s, [=] { run(arg); });
 }
 
+extern "C" void				/* for libraries that are opened at run time, as those of the header */
+cuda_emu_library_wait(cudaStream_t s)
+{
+	cudaStreamSynchronize(s);
+}
+
 void
 cuda_emu_library_range(const void *p, size_t bytes, bool write, const char *who)
 {

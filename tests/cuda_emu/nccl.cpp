@@ -3,6 +3,7 @@
  * nccl - stands for libnccl.so.2 beside the emulated plug-in: sends and receives as operations of a stream, which run when the host waits for it
  * and then wait for their partner. Named pipes in a folder of TMPDIR, which the id names, carry the data. A message begins with its size: partners
  * that disagree end with status 86. NCCL_EMU=old, refuse (ncclCommInitRank) or broken (an asynchronous error): what real ones do.
+ * eager: transfers run at once and not as late as they may, so that one which does not wait for its data sends what was there before.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -46,6 +47,7 @@ struct communicator {
 static int depth;
 static std::vector<communicator *> grouped;
 static decltype(&cuda_emu_library_call) library_call;
+static void (*library_wait)(cudaStream_t s);
 static decltype(&cuda_emu_library_range) library_range;
 
 static bool
@@ -142,6 +144,7 @@ ncclCommInitRank(struct communicator **out, int n_ranks, struct unique_id id, in
 		return INVALID_USAGE;
 	}
 	if (plugin == NULL || (library_call = (decltype(library_call))dlsym(plugin, "cuda_emu_library_call")) == NULL ||
+	    (library_wait = (decltype(library_wait))dlsym(plugin, "cuda_emu_library_wait")) == NULL ||
 	    (library_range = (decltype(library_range))dlsym(plugin, "cuda_emu_library_range")) == NULL)
 		report("SALT_CUDA_PLUGIN is not the emulated plug-in");
 	for (int r = 0; r < n_ranks; r++) {
@@ -230,6 +233,8 @@ ncclGroupEnd()
 	for (auto *c : grouped) {
 		library_call(c->stream, run_group, new std::vector<transfer>(std::move(c->group)));
 		c->group.clear();
+		if (machine("eager"))
+			library_wait(c->stream);
 	}
 	grouped.clear();
 	return SUCCESS;

@@ -18,6 +18,7 @@ for r in 2 4; do
 	grep -q '^equal$' "reduce$r.log" || fail "sums at R = $r: $(cat "reduce$r.log")"
 	says "reduce$r.log" "by=\"NCCL 2.27.3\" ranks=$r"
 done
+ranks 2 env NCCL_EMU=eager "$BIN/mpi_reduce" cuda > eager.log 2>&1 || fail "sums by transfers that run at once: $(head -5 eager.log)"
 
 # step NAME RANKS ENVIRONMENT...
 step() {
