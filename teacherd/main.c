@@ -67,6 +67,7 @@ main(int argc, char **argv)
 	    .needs = CONFIG_NEED_TEACHER, .key = BUS_ROLE_TEACHER, .options = options};
 	struct bus_waker *waker = NULL;
 	struct infer *infer = NULL;
+	struct kernels_device gpu;
 	char name[STATUS_TEXT_MAX];
 	int rc;
 
@@ -83,6 +84,8 @@ main(int argc, char **argv)
 		struct loop_options lo = {.config = d.config, .bus = d.bus, .infer = infer, .waker = waker, .status = d.status,
 		    .name = name, .status_endpoint = daemon_status_endpoint(&d)};
 
+		if (infer_device(infer, &gpu))
+			status_gpu(d.status, gpu.name, gpu.pci_bus_id, (double)gpu.memory_bytes);
 		daemon_announce(&d, NULL);
 		rc = loop_run(&lo, &d.note);
 	}

@@ -51,7 +51,7 @@ fit_note(struct kernels *k, const struct model_config *cfg, int64_t n_params, co
 	struct step_options found;
 	char advice[160] = "more ranks, a smaller model or a larger GPU, since no trainer.micro_batch fits";
 
-	if (note == NULL || kernels_device_versions(k)[0] == '\0' || kernels_device(&device, NULL) != 0)
+	if (note == NULL || !kernels_on_device(k, &device))
 		return;
 	if (device.free_bytes > KERNELS_BYTES && fit_find(cfg, n_params, dtype, o, n_ranks, device.free_bytes - KERNELS_BYTES, &found))
 		snprintf(advice, sizeof(advice), "trainer.micro_batch: %lld%s fits and leaves 1 GiB for kernels", (long long)found.micro_batch,

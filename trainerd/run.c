@@ -450,10 +450,15 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	    .residual = (enum kernels_residual)cfg->phase_one.residual,
 	    .token_weight = (enum kernels_token_weight)cfg->phase_one.token_weight, .recompute = cfg->trainer.recompute};
 	struct model_config model;
+	struct kernels_device gpu;
 	int rc;
 
 	ko.threads = run_threads(cfg, r->comm);
-	if ((rc = kernels_new(&r->kernels, &ko, note)) != 0 || (rc = run_files(r, &model, train, heldout, note)) != 0)
+	if ((rc = kernels_new(&r->kernels, &ko, note)) != 0)
+		return rc;
+	if (kernels_on_device(r->kernels, &gpu))
+		status_gpu(r->status, gpu.name, gpu.pci_bus_id, (double)gpu.memory_bytes);
+	if ((rc = run_files(r, &model, train, heldout, note)) != 0)
 		return rc;
 	so.isolate_documents = cfg->corpus.isolate_documents;
 	so.document_end = corpus_document_end(r->train);

@@ -5,9 +5,9 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 
-: "${PLUGIN:?the emulated libsalt_cuda.so}"
+: "${PLUGIN:?the emulated libsalt_cuda.so}" "${NVML:?tests/unit/stub_nvml.c as a library}"
 export SALT_CUDA_PLUGIN=none		# on the CPU, but where a command says otherwise
-gpu=(env "SALT_CUDA_PLUGIN=$PLUGIN")
+gpu=(env "SALT_CUDA_PLUGIN=$PLUGIN" "SALT_NVML=$NVML")
 small_corpus
 small_model "$scratch/student" -
 cd "$scratch"
@@ -54,6 +54,12 @@ run() {
 	losses "$name/metrics.jsonl" > "$name.bits"
 	sha256sum < "$name/checkpoints/step_00000008/model.safetensors" >> "$name.bits"
 }
+until_line teacherd.log event=selectord.welcome
+timeout 60 "$BIN/saltctl" status -c g.yaml --set run.dir=fleet > status.log || fail "saltctl status: $(cat status.log)"
+grep -q '^teacherd .*  CPU emulation 97 %, 3.0 of 4.3 GB  ' status.log || fail "no GPU in status: $(cat status.log)"
+grep -q '^selectord .*  -  ' status.log || fail "selectord has a GPU: $(cat status.log)"
+timeout 60 "${gpu[@]}" "$BIN/saltctl" model info student > info.log || fail "saltctl model info: $(cat info.log)"
+grep -q '^GPU in use *97 % of the time, its memory 41 %; by no process that can be seen from here' info.log || fail "no use of the GPU: $(cat info.log)"
 run one 1
 stop TERM $selectord $teacherd
 start selectord "$BIN/selectord" -c g.yaml --set run.dir=fleet		# with the labels of the first run

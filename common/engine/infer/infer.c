@@ -486,12 +486,18 @@ load_tokenizer(struct infer_model *info, struct err_note *note)
 	return 0;
 }
 
+bool
+infer_device(const struct infer *in, struct kernels_device *device)
+{
+	return kernels_on_device(in->workers[0].kernels, device);
+}
+
 static int
 no_memory(const struct infer *in, const char *dir, size_t bytes, struct err_note *note)
 {
 	struct kernels_device device;
 
-	if (kernels_device_versions(in->workers[0].kernels)[0] == '\0' || kernels_device(&device, NULL) != 0)
+	if (!infer_device(in, &device))
 		return err_note_set(note, ENOMEM, "%s", dir);
 	return err_expect(note, ENOMEM, "%s", "%.2f GiB of GPU memory for its parameters", "%.2f GiB free of %.2f GiB on %s", dir,
 	    (double)bytes / 1073741824.0, (double)device.free_bytes / 1073741824.0, (double)device.memory_bytes / 1073741824.0, device.name);

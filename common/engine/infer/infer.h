@@ -63,6 +63,7 @@ const char *infer_compute_class(const struct infer *in);	/* as announced: declar
 const char *infer_describe(const struct infer *in);
 const char *infer_reason(const struct infer *in);		/* why this backend and dtype: kernels_reason */
 int infer_threads(const struct infer *in);
+bool infer_device(const struct infer *in, struct kernels_device *device);	/* kernels_on_device */
 
 /*
  * infer_unigram - the unigram table of a label set, made from the bytes in WELCOME, or the table made from

@@ -77,9 +77,12 @@ const char *kernels_device_versions(const struct kernels *k);
 struct kernels_device {
 	char name[64];			/* "NVIDIA H200" */
 	char arch[16];			/* "sm_90" */
+	char pci_bus_id[32];		/* "0000:65:00.0": by which NVML knows it */
 	uint64_t memory_bytes, free_bytes;	/* free: at the time of the call */
 };
 int kernels_device(struct kernels_device *device, struct err_note *note);
+/* kernels_device of a context; false: it computes on the CPU */
+bool kernels_on_device(const struct kernels *k, struct kernels_device *device);
 
 /*
  * kernels_params - declares that [params, params + n), in the compute dtype, are parameters with the values

@@ -111,7 +111,7 @@ extern const struct kernels_ops kernels__openblas, kernels__onednn;
  *	const struct kernels_plugin *salt_cuda_plugin(const struct kernels_plugin_host *host);
  * Program and plug-in share the structs of kernels.h and of this file. Who changes one of them raises KERNELS_PLUGIN_ABI.
  */
-#define KERNELS_PLUGIN_ABI 1
+#define KERNELS_PLUGIN_ABI 2
 #define KERNELS_PLUGIN_ENTRY "salt_cuda_plugin"
 
 /* What the program gives; valid as long as the process. */

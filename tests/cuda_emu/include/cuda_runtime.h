@@ -106,6 +106,7 @@ cudaError_t cudaGetLastError();
 cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);
+cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device);	/* "0000:65:00.0" */
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaDriverGetVersion(int *version);	/* 0: no driver */
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);

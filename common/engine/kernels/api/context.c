@@ -196,6 +196,12 @@ kernels_device_versions(const struct kernels *k)
 	return k->device;
 }
 
+bool
+kernels_on_device(const struct kernels *k, struct kernels_device *device)
+{
+	return k->device[0] != '\0' && kernels_device(device, NULL) == 0;
+}
+
 void
 kernels_params(struct kernels *k, const void *params, int64_t n, uint64_t generation)
 {
