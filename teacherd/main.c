@@ -79,14 +79,15 @@ main(int argc, char **argv)
 		snprintf(name, sizeof(name), "teacherd-%.32s-%d", bus_host(), (int)getpid());
 	if ((waker = bus_waker_new()) == NULL)
 		rc = errno;
-	else if ((rc = daemon_open_bus(&d)) == 0 && (rc = daemon_open_status(&d, name)) == 0 &&
-	    (rc = open_models(d.config, waker, &infer, &d.note)) == 0 && !d.check) {
+	else if ((rc = daemon_open_bus(&d)) == 0 && (rc = daemon_open_status(&d, name)) == 0)
+		daemon_announce(&d, NULL);		/* from here on others on its GPU know whose it is */
+	if (rc == 0 && (rc = open_models(d.config, waker, &infer, &d.note)) == 0 && !d.check) {
 		struct loop_options lo = {.config = d.config, .bus = d.bus, .infer = infer, .waker = waker, .status = d.status,
 		    .name = name, .status_endpoint = daemon_status_endpoint(&d)};
 
 		if (infer_device(infer, &gpu))
-			status_gpu(d.status, gpu.name, gpu.pci_bus_id, (double)gpu.memory_bytes);
-		daemon_announce(&d, NULL);
+			daemon_gpu(d.status, d.config->run.dir, gpu.name, gpu.pci_bus_id, gpu.memory_bytes,
+			    gpu.free_bytes);
 		rc = loop_run(&lo, &d.note);
 	}
 	daemon_close_status(&d);

@@ -18,6 +18,13 @@ uint64_t fit_bytes(const struct model_config *cfg, int64_t n_params, enum dtype 
 bool fit_find(const struct model_config *cfg, int64_t n_params, enum dtype dtype, const struct step_options *o, int n_ranks, uint64_t bytes,
     struct step_options *found);
 
+/*
+ * fit_check - before anything is allocated: ENOMEM where a GPU has too little memory, so that other processes
+ * on it lose none; a warning where kernels may find too little (gpu.tight). 0 on CPUs.
+ */
+int fit_check(struct kernels *k, const struct model_config *cfg, int64_t n_params, const struct step_options *o,
+    int n_ranks);
+
 /* fit_note - after ENOMEM on a GPU: replaces the note by the bytes that are needed and free, and what would fit. Nothing on CPUs. */
 void fit_note(struct kernels *k, const struct model_config *cfg, int64_t n_params, const struct step_options *o, int n_ranks, struct err_note *note);
 

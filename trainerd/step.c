@@ -182,6 +182,7 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	s->comm = comm;
 	s->kernels = kernels;
 	if ((rc = model_new(&s->model, cfg, note)) != 0 ||
+	    (rc = fit_check(kernels, cfg, s->model->n_params, options, comm_size(comm))) != 0 ||
 	    (rc = model_session_new(&s->session, s->model, kernels, &session, note)) != 0 ||
 	    (rc = model_session_documents(s->session, s->options.document_end)) != 0)
 		goto fail;

@@ -160,6 +160,8 @@ processes(const void *arg)
 	CHECK(strncmp(list[0].name, "test_unit_nvml", 14) == 0);
 	CHECK(strlen(nvml_list(list, n, text, 20)) == 19);
 	CHECK(nvml_processes(gpu, list, 1, &n, NULL) == 0 && n == 1);
+	CHECK(strncmp(nvml_users("0000:65:00.0", text, sizeof(text)), ", shared with test_unit_nvml (", 30) == 0);
+	CHECK_STR(nvml_users("0000:99:00.0", text, sizeof(text)), "");
 	setenv("STUB_NVML", "processes", 1);
 	CHECK(nvml_processes(gpu, list, 4, &n, NULL) == ERR_LIBRARY && n == 0);
 	nvml_close(&gpu);

@@ -230,3 +230,20 @@ nvml_list(const struct nvml_process *list, size_t n, char *buf, size_t size)
 	}
 	return buf;
 }
+
+const char *
+nvml_users(const char *pci_bus_id, char *buf, size_t size)
+{
+	struct nvml_process list[16];
+	struct nvml *gpu;
+	char users[200];
+	size_t n = 0;
+
+	buf[0] = '\0';
+	if (nvml_open(&gpu, pci_bus_id, NULL) != 0)
+		return buf;
+	if (nvml_processes(gpu, list, 16, &n, NULL) == 0 && n > 0)
+		snprintf(buf, size, ", shared with %s", nvml_list(list, n, users, sizeof(users)));
+	nvml_close(&gpu);
+	return buf;
+}

@@ -57,4 +57,10 @@ int nvml_processes(const struct nvml *gpu, struct nvml_process *list, size_t max
 /* nvml_list - "teacherd (4711) 3.10 GiB, python (4720) ? GiB" into buf, cut to size; returns buf. */
 const char *nvml_list(const struct nvml_process *list, size_t n, char *buf, size_t size);
 
+/*
+ * nvml_users - for messages about too little memory, what follows the name of a GPU: ", shared with python
+ * (4711) 60.10 GiB" (nvml_list), or "" where no other process is there or NVML does not know. Returns buf.
+ */
+const char *nvml_users(const char *pci_bus_id, char *buf, size_t size);
+
 #endif

@@ -13,6 +13,7 @@
 #include "base/cpus/cpus.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
+#include "base/nvml/nvml.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/model/model.h"
 #include "data/modelfiles/modelfiles.h"
@@ -496,11 +497,15 @@ static int
 no_memory(const struct infer *in, const char *dir, size_t bytes, struct err_note *note)
 {
 	struct kernels_device device;
+	char users[240];
 
 	if (!infer_device(in, &device))
 		return err_note_set(note, ENOMEM, "%s", dir);
-	return err_expect(note, ENOMEM, "%s", "%.2f GiB of GPU memory for its parameters", "%.2f GiB free of %.2f GiB on %s", dir,
-	    (double)bytes / 1073741824.0, (double)device.free_bytes / 1073741824.0, (double)device.memory_bytes / 1073741824.0, device.name);
+	return err_expect(note, ENOMEM, "%s", "%.2f GiB of GPU memory for its parameters",
+	    "%.2f GiB free of %.2f GiB on %s%s", dir,
+	    (double)bytes / 1073741824.0, (double)device.free_bytes / 1073741824.0,
+	    (double)device.memory_bytes / 1073741824.0, device.name,
+	    nvml_users(device.pci_bus_id, users, sizeof(users)));
 }
 
 static int
