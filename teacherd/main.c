@@ -45,6 +45,9 @@ open_models(const struct config *cfg, struct bus_waker *waker, struct infer **in
 	if (scores && strcmp(cfg->teacher.scorer, cfg->teacher.model) != 0 &&
 	    (rc = infer_add_model(*infer, cfg->teacher.scorer, true, false, note)) != 0)
 		return refused(cfg, rc, "teacher.scorer", note);
+	if (cfg->corpus.context > 0 &&
+	    (rc = infer_room(*infer, cfg->corpus.context, cfg->labels.kind == LABELS_KIND_DENSE, note)) != 0)
+		return rc;
 	for (size_t i = 0; i < infer_n_models(*infer); i++) {
 		const struct infer_model *m = infer_model(*infer, i);
 		char hex[HASH_HEX_BYTES];

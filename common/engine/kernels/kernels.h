@@ -85,6 +85,14 @@ int kernels_device(struct kernels_device *device, struct err_note *note);
 bool kernels_on_device(const struct kernels *k, struct kernels_device *device);
 
 /*
+ * kernels_gpu_bytes - the memory that the backend cuda works in, kept until the context ends: what cuBLASLt
+ * uses, and logits of some rows with their gradient (in bf16; in fp32 they are overwritten), or with what
+ * labels are made in. rows: of the largest call of the output layer. Pure: no device is asked.
+ */
+enum kernels_gpu_use { KERNELS_GPU_TRAINS, KERNELS_GPU_LABELS, KERNELS_GPU_LABELS_DENSE };
+size_t kernels_gpu_bytes(enum dtype dtype, int64_t rows, int64_t vocab, enum kernels_gpu_use use);
+
+/*
  * kernels_params - declares that [params, params + n), in the compute dtype, are parameters with the values
  * of `generation` (a number that is never used twice: model_bind and model_changed draw them). A backend may
  * keep weights inside such a range repacked, in the format of its matrix units, until the same range comes
