@@ -45,6 +45,9 @@ open_models(const struct config *cfg, struct bus_waker *waker, struct infer **in
 	if (scores && strcmp(cfg->teacher.scorer, cfg->teacher.model) != 0 &&
 	    (rc = infer_add_model(*infer, cfg->teacher.scorer, true, false, note)) != 0)
 		return refused(cfg, rc, "teacher.scorer", note);
+	if (cfg->corpus.context > 0 &&
+	    (rc = infer_room(*infer, cfg->corpus.context, cfg->labels.kind == LABELS_KIND_DENSE, note)) != 0)
+		return rc;
 	for (size_t i = 0; i < infer_n_models(*infer); i++) {
 		const struct infer_model *m = infer_model(*infer, i);
 		char hex[HASH_HEX_BYTES];
@@ -67,6 +70,7 @@ main(int argc, char **argv)
 	    .needs = CONFIG_NEED_TEACHER, .key = BUS_ROLE_TEACHER, .options = options};
 	struct bus_waker *waker = NULL;
 	struct infer *infer = NULL;
+	struct kernels_device gpu;
 	char name[STATUS_TEXT_MAX];
 	int rc;
 
@@ -78,12 +82,15 @@ main(int argc, char **argv)
 		snprintf(name, sizeof(name), "teacherd-%.32s-%d", bus_host(), (int)getpid());
 	if ((waker = bus_waker_new()) == NULL)
 		rc = errno;
-	else if ((rc = daemon_open_bus(&d)) == 0 && (rc = daemon_open_status(&d, name)) == 0 &&
-	    (rc = open_models(d.config, waker, &infer, &d.note)) == 0 && !d.check) {
+	else if ((rc = daemon_open_bus(&d)) == 0 && (rc = daemon_open_status(&d, name)) == 0)
+		daemon_announce(&d, NULL);		/* from here on others on its GPU know whose it is */
+	if (rc == 0 && (rc = open_models(d.config, waker, &infer, &d.note)) == 0 && !d.check) {
 		struct loop_options lo = {.config = d.config, .bus = d.bus, .infer = infer, .waker = waker, .status = d.status,
 		    .name = name, .status_endpoint = daemon_status_endpoint(&d)};
 
-		daemon_announce(&d, NULL);
+		if (infer_device(infer, &gpu))
+			daemon_gpu(d.status, d.config->run.dir, gpu.name, gpu.pci_bus_id, gpu.memory_bytes,
+			    gpu.free_bytes);
 		rc = loop_run(&lo, &d.note);
 	}
 	daemon_close_status(&d);

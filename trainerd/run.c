@@ -23,6 +23,7 @@
 #include "fabric/status/status.h"
 #include "data/tokenizer/tokenizer.h"
 #include "trainerd/agree.h"
+#include "trainerd/gpu.h"
 #include "engine/weights/weights.h"
 
 #define SLOW_DISK_BYTES_PER_S 10e6
@@ -454,7 +455,9 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	int rc;
 
 	ko.threads = run_threads(cfg, r->comm);
-	if ((rc = kernels_new(&r->kernels, &ko, note)) != 0 || (rc = run_files(r, &model, train, heldout, note)) != 0)
+	if ((rc = kernels_new(&r->kernels, &ko, note)) != 0)
+		return rc;
+	if ((rc = run_files(r, &model, train, heldout, note)) != 0)
 		return rc;
 	so.isolate_documents = cfg->corpus.isolate_documents;
 	so.document_end = corpus_document_end(r->train);
@@ -614,6 +617,7 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 	if ((rc = agree(r->comm, run_open(r, &train, &heldout, note), note)) != 0 ||
 	    (rc = agree(r->comm, r->rank == 0 ? run_directory(r, note) : 0, note)) != 0)
 		goto fail;
+	gpu_look(r->comm, r->status, r->config->run.dir, r->kernels);
 	if ((rc = agree(r->comm, run_same_weights(r, note), note)) != 0)
 		goto fail;
 	run_identity(r, train, heldout);

@@ -10,8 +10,8 @@
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 #include "trainerd/comm_device.h"
-#include "trainerd/fit.h"
 #include "trainerd/reduce.h"
+#include "trainerd/room.h"
 
 #define MAX_TREE 32
 #define GATHER_PIECE (INT64_C(1) << 22)	/* floats that a rank sends to another at a time when parameters are gathered */
@@ -159,6 +159,22 @@ step_copy(const struct step *s, int64_t i)
 	return s->model->dtype == DTYPE_F32 ? NULL : (char *)s->params + (size_t)i * dtype_size(s->model->dtype);
 }
 
+/* What fit counts; cfg is the caller's, and so outlives the step. */
+static struct fit_shape
+step_shape(const struct step *s, const struct model_config *cfg)
+{
+	const struct step_options *o = &s->options;
+	struct fit_shape shape = {.model = cfg, .n_params = s->model->n_params,
+	    .dtype = kernels_dtype(s->kernels), .gpu = true,
+	    .recompute = o->recompute, .deterministic = o->deterministic, .split = s->split, .threads = 1,
+	    .batch = (uint64_t)o->batch, .micro_batch = (uint64_t)o->micro_batch, .lanes = (uint64_t)o->lanes,
+	    .context = (uint64_t)o->context};
+
+	if (o->optim.kind == OPTIM_MUON)
+		fit_muon(&shape, s->model);
+	return shape;
+}
+
 int
 step_new(struct step **out, const struct model_config *cfg, struct kernels *kernels, struct comm *comm,
     const struct step_options *options, struct err_note *note)
@@ -168,6 +184,8 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	struct reduce_options reduce = {.bucket = options->bucket, .any_order = !options->deterministic};
 	enum dtype dtype = kernels_dtype(kernels);
 	int64_t n, n_matrices = 0, rows = options->micro_batch * options->context;
+	struct fit_shape shape = {.split = NULL};
+	struct optim_split *split;
 	struct step *s = NULL;
 	int rc;
 
@@ -181,7 +199,12 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 		s->options.document_end = -1;
 	s->comm = comm;
 	s->kernels = kernels;
-	if ((rc = model_new(&s->model, cfg, note)) != 0 ||
+	if ((rc = model_new(&s->model, cfg, note)) != 0)
+		goto fail;
+	if ((rc = optim_split_new(&s->split, s->model, options->optim.kind)) != 0)
+		goto fail;
+	shape = step_shape(s, cfg);
+	if ((rc = room_check(kernels, &shape, comm_size(comm))) != 0 ||
 	    (rc = model_session_new(&s->session, s->model, kernels, &session, note)) != 0 ||
 	    (rc = model_session_documents(s->session, s->options.document_end)) != 0)
 		goto fail;
@@ -191,8 +214,7 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	for (int64_t lanes = s->rank_lanes; options->deterministic && lanes > 1; lanes /= 2)
 		s->n_tree++;
 	rc = ENOMEM;
-	if (optim_split_new(&s->split, s->model, options->optim.kind) != 0 ||
-	    (s->params = kernels_alloc(kernels, (size_t)n * dtype_size(dtype))) == NULL)
+	if ((s->params = kernels_alloc(kernels, (size_t)n * dtype_size(dtype))) == NULL)
 		goto fail;
 	model_bind(s->model, s->params, dtype);
 	shard_range(&s->shard, s->split, comm_rank(comm), comm_size(comm));
@@ -225,10 +247,12 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	*out = s;
 	return 0;
 fail:
-	n = s->model != NULL ? s->model->n_params : 0;
+	split = s->split;			/* shape has it, and is looked at when the memory is free again */
+	s->split = NULL;
 	step_destroy(&s);
-	if (rc == ENOMEM)
-		fit_note(kernels, cfg, n, options, comm_size(comm), note);
+	if (rc == ENOMEM && split != NULL)
+		room_note(kernels, &shape, comm_size(comm), note);
+	optim_split_destroy(&split);
 	return rc;
 }
 

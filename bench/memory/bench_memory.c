@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "bench/common/train.h"
-#include "saltctl/plan/price.h"
+#include "engine/fit/fit.h"
 
 static atomic_bool watching;
 static size_t most;			/* bytes; the watcher's until it is joined */
@@ -70,18 +70,17 @@ priced(const struct bench_train *t, int threads)
 {
 	const struct bench_shape *s = t->shape;
 	const struct optim_split split = optim_split_whole(step_model(t->step)->n_params);
-	const struct price_shape shape = {.model = &s->config, .n_params = step_model(t->step)->n_params, .dtype = kernels_dtype(t->kernels),
+	const struct fit_shape shape = {.model = &s->config, .n_params = step_model(t->step)->n_params,
+	    .dtype = kernels_dtype(t->kernels),
 	    .deterministic = true, .split = &split, .threads = threads, .batch = (uint64_t)s->batch, .micro_batch = (uint64_t)s->micro_batch,
 	    .lanes = (uint64_t)s->lanes, .context = (uint64_t)s->tokens};
-	double bytes[PRICE_MEMORY_ITEMS], sum = 0;
+	double bytes[FIT_ITEMS];
 	struct err_note note = {.name = ""};
-	int rc = price_memory(&shape, 1, bytes, &note);
+	int rc = fit_train(&shape, 1, bytes, &note);
 
 	if (rc != 0)
-		bench_fail("price_memory", rc, &note);
-	for (int i = 0; i < PRICE_MEMORY_ITEMS; i++)
-		sum += bytes[i];
-	return sum;
+		bench_fail("fit_train", rc, &note);
+	return fit_sum(bytes);
 }
 
 /* Steps of the shape: most has the most memory that there was, in bytes. */

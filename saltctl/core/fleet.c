@@ -335,6 +335,26 @@ fleet_numbers(const struct json *o, bool rates, char *buf, size_t size)
 	}
 }
 
+void
+fleet_gpu(const struct json *answer, char *buf, size_t size)
+{
+	const struct json *gauges = json_get(answer, "gauges");
+	const struct { const char *key; int digits; double unit; } figures[] = {
+		{"gpu_utilization_ratio", 0, 0.01}, {"gpu_memory_used_bytes", 1, 1e9}, {"gpu_memory_bytes", 1, 1e9}};
+	char text[3][24];
+	double v;
+
+	buf[0] = '\0';
+	if (ctl_text_of(answer, "gpu", "")[0] == '\0')
+		return;
+	for (int i = 0; i < 3; i++) {
+		snprintf(text[i], sizeof(text[i]), "?");
+		if (json_num(json_get(gauges, figures[i].key), &v) && v >= 0 && v < 1e18)
+			snprintf(text[i], sizeof(text[i]), "%.*f", figures[i].digits, v / figures[i].unit);
+	}
+	snprintf(buf, size, "%.63s %s %%, %s of %s GB", ctl_text_of(answer, "gpu", ""), text[0], text[1], text[2]);
+}
+
 const char *
 fleet_why(const struct fleet_daemon *d)
 {

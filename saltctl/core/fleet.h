@@ -83,6 +83,12 @@ size_t fleet_n_silent(const struct fleet *f);
  * (rates) or "leases 3"; "-" for none. */
 void fleet_numbers(const struct json *group, bool rates, char *buf, size_t size);
 
+/*
+ * fleet_gpu - "NVIDIA H200 97 %, 12.3 of 150.1 GB" of an answer, with "?" for what is not known; "" where the
+ * daemon computes on no GPU.
+ */
+void fleet_gpu(const struct json *answer, char *buf, size_t size);
+
 /* fleet_why - why a daemon without an answer has none; static storage. */
 const char *fleet_why(const struct fleet_daemon *d);
 

@@ -50,6 +50,14 @@ void ctl_line(const char *name, const char *fmt, ...) __attribute__((format(prin
 void ctl_line_cpus(void);
 struct json *ctl_cpus(void);
 
+/*
+ * The GPU that kernels_device found, and who uses it (core/gpu.c): lines "GPU" and "GPU in use", and its object
+ * of JSON. What NVML does not say is "not known", with the reason, and null.
+ */
+struct kernels_device;
+void ctl_line_gpu(const struct kernels_device *gpu);
+struct json *ctl_gpu(const struct kernels_device *gpu);
+
 /* ---- numbers ---- into buf, which is returned */
 
 const char *ctl_bytes(double n, char buf[32]);		/* "12.3 MB"; powers of 1000 */

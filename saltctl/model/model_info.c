@@ -105,8 +105,7 @@ print_json(const struct facts *f, bool tensors)
 	if (f->origin != NULL)
 		ctl_put(o, "grown_from", f->origin);
 	if (f->gpu.memory_bytes > 0)
-		ctl_put(o, "gpu", ctl_record(CTL("name", f->gpu.name), CTL("arch", f->gpu.arch), CTL("memory_bytes", (int64_t)f->gpu.memory_bytes),
-		    CTL("free_bytes", (int64_t)f->gpu.free_bytes)));
+		ctl_put(o, "gpu", ctl_gpu(&f->gpu));
 	return ctl_print_json(o);
 }
 
@@ -168,8 +167,7 @@ print_text(const struct facts *f)
 	ctl_line("compute here", "%s", f->compute);
 	ctl_line("because", "%s", f->compute_reason);
 	if (f->gpu.memory_bytes > 0)
-		ctl_line("GPU", "%s, %s, %s of memory, %s free", f->gpu.name, f->gpu.arch, ctl_bytes((double)f->gpu.memory_bytes, a),
-		    ctl_bytes((double)f->gpu.free_bytes, b));
+		ctl_line_gpu(&f->gpu);
 	ctl_line_cpus();
 }
 
@@ -211,7 +209,7 @@ look(struct facts *f, struct err_note *note)
 		return rc;
 	snprintf(f->compute, sizeof(f->compute), "%s", kernels_describe(k));
 	snprintf(f->compute_reason, sizeof(f->compute_reason), "%s", kernels_reason(k));
-	if (kernels_device_versions(k)[0] != '\0' && kernels_device(&f->gpu, NULL) != 0)
+	if (!kernels_on_device(k, &f->gpu))
 		f->gpu.memory_bytes = 0;
 	kernels_destroy(&k);
 	return 0;

@@ -17,6 +17,7 @@
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
 #include "saltctl/model/lm.h"
+#include "engine/infer/infer.h"
 #include "engine/kernels/kernels.h"
 #include "data/labels/labels.h"
 #include "engine/weights/weights.h"
@@ -40,6 +41,7 @@ static const struct cli_option options[] = {
 	{"ranks-per-host", "P", "a power of two; default 1", false},
 	{"cores", "N", "of a host, for the trainer; default: those that may be used here", false},
 	{"overlap", "X", "share of the reduction's transfers hidden by backward, 0 to 1; default: as measured, else 0", false},
+	{"device-memory", "GIB", "what fits on a GPU of so much memory; default: the one that is found here", false},
 	{"saving", "X", "share of the steps that a teacher is expected to save; default 0.27 (paper: 0.25 to 0.29; docs/results.md: 0.14 for a small student)", false},
 	{"label-bytes", "B", "bytes of a token's label; default: the measured run's, else an estimate", false},
 	CTL_JSON, CTL_END
@@ -122,22 +124,67 @@ check_init(const struct ctl_args *args, const struct config *cfg, const struct m
 	return rc == 0 || (rc == ENOENT && access(init, F_OK) != 0) ? 0 : ctl_fail(args, err_note_within(&note, rc, "trainer.init"), &note);
 }
 
-/* The trainer's arithmetic: as configured, or what this machine would choose. */
+/*
+ * A backend and dtype as configured, or what this machine would choose; with --device-memory auto is a GPU.
+ */
 static int
-dtype_of(const struct config *cfg, enum dtype *dtype, struct err_note *note)
+compute_of(const struct plan *p, enum config_backend backend, enum config_dtype dtype, bool *gpu, enum dtype *found,
+    struct err_note *note)
 {
-	struct kernels_options ko = {.backend = (enum kernels_backend)config_trainer_backend(cfg)};
-	enum config_dtype said = config_trainer_dtype(cfg);
+	struct kernels_options ko = {.backend = (enum kernels_backend)backend, .dtype = (enum kernels_dtype)dtype};
 	char class[64];
 	int rc;
 
-	if (said == CONFIG_DTYPE_AUTO) {
-		if ((rc = kernels_resolve(&ko, class, sizeof(class), note)) != 0)
-			return rc;
-		said = strncmp(class, "bf16", 4) == 0 ? CONFIG_DTYPE_BF16 : CONFIG_DTYPE_FP32;
-	}
-	*dtype = said == CONFIG_DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+	if (backend == CONFIG_BACKEND_AUTO && isfinite(p->gpu_bytes))
+		ko.backend = KERNELS_BACKEND_CUDA;
+	if ((rc = kernels_resolve(&ko, class, sizeof(class), note)) != 0)
+		return rc;
+	*gpu = strcmp(class + strcspn(class, "/"), "/cuda") == 0;
+	*found = strncmp(class, "bf16", 4) == 0 ? DTYPE_BF16 : DTYPE_F32;
 	return 0;
+}
+
+/* Where trainer and teachers compute, and the memory that is there. Returns an exit code. */
+static int
+devices_of(const struct ctl_args *args, struct plan *p, enum dtype *teacher)
+{
+	const struct config *cfg = p->cfg;
+	struct err_note note = {.name = ""};
+	enum config_dtype dtype;
+	double gib = NAN;
+	int exit_code, rc;
+
+	if ((exit_code = ctl_get_num(args, "device-memory", 0.001, 1e6, &gib)) != 0)
+		return exit_code;
+	p->gpu_bytes = gib * 1073741824.0;
+	p->teacher_params = p->teacher_worker = NAN;
+	if ((rc = compute_of(p, config_trainer_backend(cfg), config_trainer_dtype(cfg), &p->shape.gpu,
+	    &p->shape.dtype, &note)) != 0)
+		return ctl_fail(args, rc, &note);
+	if (config_phase_one(cfg) && config_compute_class(cfg) == NULL &&
+	    ((rc = config_teacher_dtype(cfg, &dtype, &note)) != 0 ||
+	    (rc = compute_of(p, cfg->compute.backend, dtype, &p->teacher_gpu, teacher, &note)) != 0))
+		return ctl_fail(args, rc, &note);
+	if (isfinite(gib) && !p->shape.gpu && !p->teacher_gpu)
+		return ctl_usage(args, "--device-memory: expected cuda or auto in compute.backend or trainer.backend, found neither");
+	if (!isfinite(gib) && (p->shape.gpu || p->teacher_gpu) && kernels_device(&p->gpu, NULL) == 0)
+		p->gpu_bytes = (double)p->gpu.memory_bytes;
+	return 0;
+}
+
+/* What a teacher takes on a GPU: teacher and scorer are held by each. */
+static void
+teacher_room(struct plan *p, enum dtype dtype)
+{
+	const struct model_config *models[] = {&p->teacher.config, &p->scorer.config};
+	const struct config *cfg = p->cfg;
+	bool two = strcmp(p->teacher.path, p->scorer.path) != 0, dense = cfg->labels.kind == LABELS_KIND_DENSE;
+
+	if (!p->teacher_gpu)
+		return;
+	p->teacher_workers = cfg->teacher.threads > 0 ? (int)cfg->teacher.threads : INFER_GPU_WORKERS;
+	p->teacher_params = (double)(p->teacher.n_params + (two ? p->scorer.n_params : 0)) * (double)dtype_size(dtype);
+	p->teacher_worker = fit_label(models, two ? 2 : 1, dtype, 1, cfg->corpus.context, dense);
 }
 
 /* What the run takes of each part: the first steps * batch positions of the order, in phase one chosen from it. */
@@ -364,11 +411,9 @@ optimizer_of(struct plan *p, struct err_note *note)
 			struct model_matrix x = model_matrix(m, i, j);
 
 			p->muon_flops += optim_muon_flops(x.rows, x.cols);
-			if (x.rows * x.cols > p->shape.muon_rows * p->shape.muon_cols) {
-				p->shape.muon_rows = x.rows;
-				p->shape.muon_cols = x.cols;
-			}
 		}
+	if (rc == 0 && p->muon_flops > 0)
+		fit_muon(&p->shape, m);
 	p->shape.split = p->split;
 	model_destroy(&m);
 	return rc;
@@ -378,21 +423,24 @@ static int
 fill(const struct ctl_args *args, struct plan *p)
 {
 	const struct config *cfg = p->cfg;
-	struct price_shape *s = &p->shape;
+	struct fit_shape *s = &p->shape;
 	double saving = 0.27, label_bytes = NAN, margin, tokens;
 	struct err_note note = {.name = ""};
+	enum dtype teacher = DTYPE_F32;
 	char word[16];
 	int exit_code, rc;
 
 	if ((exit_code = load_model(args, &p->student, "trainer.model", cfg->trainer.model, cfg->corpus.context)) != 0 ||
 	    (exit_code = check_init(args, cfg, &p->student.config)) != 0)
 		return exit_code;
-	*s = (struct price_shape){.model = &p->student.config, .n_params = p->student.n_params,
+	*s = (struct fit_shape){.model = &p->student.config, .n_params = p->student.n_params,
 	    .batch = cfg->trainer.batch, .micro_batch = cfg->trainer.micro_batch, .lanes = cfg->trainer.lanes,
 	    .context = cfg->corpus.context, .deterministic = cfg->trainer.deterministic != CONFIG_SWITCH_OFF,
 	    .recompute = config_get_text(cfg, "trainer.recompute", word, sizeof(word)) == 0 &&
 	    strcmp(word, "true") == 0};
-	if ((rc = dtype_of(cfg, &s->dtype, &note)) != 0 || (rc = optimizer_of(p, &note)) != 0)
+	if ((exit_code = devices_of(args, p, &teacher)) != 0)
+		return exit_code;
+	if ((rc = optimizer_of(p, &note)) != 0)
 		return ctl_fail(args, rc, &note);
 	if (s->batch % s->lanes != 0 || s->micro_batch == 0 || s->batch / s->lanes % s->micro_batch != 0)
 		return ctl_fail(args, err_expect(&note, ERR_CONFIG, "trainer.batch",
@@ -428,14 +476,19 @@ fill(const struct ctl_args *args, struct plan *p)
 	p->checkpoint_bytes = 8.0 * (double)p->student.n_params + 4.0 * (double)p->split->n_second;
 	if (p->has_teacher) {
 		label_size(args, p, label_bytes);
+		teacher_room(p, teacher);
 		price_teacher(p);
 		price_worth(&p->worth, (double)p->student.n_params, (double)p->teacher.n_params,
 		    p->baseline_flops, p->teacher_flops, tokens, saving);
 	}
 	for (size_t i = 0; i < p->n_ranks; i++) {
 		s->threads = (int)ceil(price_cores(&p->machine, p->ranks[i]));
-		if ((rc = price_memory(s, p->ranks[i], p->memory[i], &note)) != 0)
+		if ((rc = fit_train(s, p->ranks[i], p->memory[i], &note)) != 0)
 			return ctl_fail(args, rc, &note);
+		if (s->gpu && isfinite(p->gpu_bytes)) {
+			p->fit[i].fits = fit_sum(p->memory[i]) <= p->gpu_bytes - PLAN_CONTEXT_BYTES;
+			p->fit[i].other = fit_find(s, p->ranks[i], p->gpu_bytes - PLAN_CONTEXT_BYTES, &p->fit[i].with);
+		}
 		price_time(&p->time[i], s, &p->machine, &p->measured.compute, p->ranks[i]);
 	}
 	price_time(&p->one, s, &p->machine, &p->measured.compute, 1);

@@ -10,6 +10,7 @@
 #ifndef SALT_CTL_PLAN_H
 #define SALT_CTL_PLAN_H
 
+#include "engine/kernels/kernels.h"
 #include "fabric/config/config.h"
 #include "saltctl/plan/price.h"
 
@@ -48,7 +49,7 @@ struct plan {
 	bool has_teacher;		/* there is a phase one */
 	struct optim_split *split;	/* of the student's parameters; shape refers to it */
 	double muon_flops;		/* of a step, in Newton-Schulz; 0: AdamW */
-	struct price_shape shape;
+	struct fit_shape shape;
 	struct price_machine machine;
 	struct price_work work;
 	struct price_worth worth;
@@ -62,15 +63,31 @@ struct plan {
 	size_t n_parts;
 	double label_bytes, score_bytes;	/* a token; NaN: does not apply */
 	const char *label_source;
+	/* The GPU that the trainer (shape.gpu) or the teachers compute on. */
+	bool teacher_gpu;
+	struct kernels_device gpu;	/* found here; memory_bytes 0: none, or not asked for */
+	double gpu_bytes;		/* its memory, or --device-memory; NaN: not known */
+	struct plan_fit {
+		bool fits, other;	/* a rank as configured; with another micro-batch, or recompute */
+		struct fit_shape with;
+	} fit[PLAN_MAX_RANKS];		/* where gpu_bytes is known */
+	/* bytes of a teacher on a GPU: parameters; each of its workers. NaN: not known */
+	double teacher_params, teacher_worker;
+	int teacher_workers;
 	double checkpoint_bytes;
 	double labels_stored, scores_stored;	/* bytes in the cache, pages included; NaN: does not apply */
 	double baseline_flops, teacher_flops, eval_flops;	/* of the run */
 	size_t n_ranks;
 	int ranks[PLAN_MAX_RANKS];
-	double memory[PLAN_MAX_RANKS][PRICE_MEMORY_ITEMS];
+	double memory[PLAN_MAX_RANKS][FIT_ITEMS];
 	struct price_time one;		/* one rank */
 	struct price_time time[PLAN_MAX_RANKS];
 };
+
+/*
+ * Memory of a GPU that CUDA itself takes for a process: its context. About; it depends on driver and device.
+ */
+#define PLAN_CONTEXT_BYTES (0.5 * 1073741824.0)
 
 /* plan_print_text, plan_print_json - exit code. */
 int plan_print_text(const struct plan *p);

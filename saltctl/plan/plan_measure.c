@@ -141,7 +141,7 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 {
 	struct plan_measured *m = &p->measured;
 	struct price_machine there = p->machine;
-	struct price_shape shape = p->shape;
+	struct fit_shape shape = p->shape;
 	struct model_config model = p->student.config;
 	enum optim_kind kind = (enum optim_kind)p->cfg->trainer.optimizer;
 	struct optim_split *split = NULL;
@@ -269,13 +269,16 @@ bench_free(struct bench *b)
 static int
 enough_memory(const struct plan *p, struct err_note *note)
 {
-	double n = (double)p->shape.n_params, bytes[PRICE_MEMORY_ITEMS], need, has;
+	double n = (double)p->shape.n_params, bytes[FIT_ITEMS], need, has;
 	int rc;
 
-	if ((rc = price_memory(&p->shape, 1, bytes, note)) != 0)
+	if ((rc = fit_train(&p->shape, 1, bytes, note)) != 0)
 		return rc;
-	need = bytes[PRICE_ACTIVATIONS] + bytes[PRICE_PRODUCTS] + n * 16 + (p->shape.dtype != DTYPE_F32 ? n * (double)dtype_size(p->shape.dtype) : 0);
+	need = bytes[FIT_ACTIVATIONS] + bytes[FIT_PRODUCTS] + n * 16 + (p->shape.dtype != DTYPE_F32 ?
+	    n * (double)dtype_size(p->shape.dtype) : 0);
 	has = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+	if (p->shape.gpu && p->gpu.memory_bytes > 0)
+		has = (double)p->gpu.free_bytes;
 	if (need <= 0.9 * has)
 		return 0;
 	return err_expect(note, ENOMEM, "--measure",

@@ -10,27 +10,17 @@
 
 static const struct {
 	const char *key, *title;
-} items[PRICE_MEMORY_ITEMS] = {
-	[PRICE_MASTERS] = {"masters", "parameters, fp32"},
-	[PRICE_COPY] = {"compute_copy", "copy in compute dtype"},
-	[PRICE_MOMENTS] = {"moments", "optimizer's moments"},
-	[PRICE_GRADIENTS] = {"gradients", "gradients, with the tree"},
-	[PRICE_SCRATCH] = {"scratch", "received gradients"},
-	[PRICE_MUON] = {"muon", "Newton-Schulz"},
-	[PRICE_ACTIVATIONS] = {"activations", "activations"},
-	[PRICE_PRODUCTS] = {"products", "logits, repacked weights"},
-	[PRICE_ROWS] = {"rows", "rows and labels ahead"},
+} items[FIT_ITEMS] = {
+	[FIT_MASTERS] = {"masters", "parameters, fp32"},
+	[FIT_COPY] = {"compute_copy", "copy in compute dtype"},
+	[FIT_MOMENTS] = {"moments", "optimizer's moments"},
+	[FIT_GRADIENTS] = {"gradients", "gradients, with the tree"},
+	[FIT_RECEIVED] = {"scratch", "received gradients"},
+	[FIT_MUON] = {"muon", "Newton-Schulz"},
+	[FIT_ACTIVATIONS] = {"activations", "activations"},
+	[FIT_PRODUCTS] = {"products", "logits, repacked weights"},
+	[FIT_ROWS] = {"rows", "rows and labels ahead"},
 };
-
-static double
-memory_sum(const double bytes[PRICE_MEMORY_ITEMS])
-{
-	double sum = 0;
-
-	for (int i = 0; i < PRICE_MEMORY_ITEMS; i++)
-		sum += bytes[i];
-	return sum;
-}
 
 static bool
 timed(const struct plan *p)
@@ -76,14 +66,82 @@ print_memory(const struct plan *p)
 	for (size_t i = 0; i < p->n_ranks; i++)
 		snprintf(titles + strlen(titles), sizeof(titles) - strlen(titles), "\t>R = %d", p->ranks[i]);
 	t = ctl_table_new(titles);
-	for (int item = 0; item <= PRICE_MEMORY_ITEMS; item++) {
-		ctl_table_add(t, "%s", item < PRICE_MEMORY_ITEMS ? items[item].title : "in all");
+	for (int item = 0; item <= FIT_ITEMS; item++) {
+		ctl_table_add(t, "%s", item < FIT_ITEMS ? items[item].title : "in all");
 		for (size_t i = 0; i < p->n_ranks; i++)
-			ctl_table_add(t, "%s", ctl_bytes(item < PRICE_MEMORY_ITEMS ? p->memory[i][item] :
-			    memory_sum(p->memory[i]), buf));
+			ctl_table_add(t, "%s", ctl_bytes(item < FIT_ITEMS ? p->memory[i][item] :
+			    fit_sum(p->memory[i]), buf));
 	}
 	printf("\n");
 	ctl_table_end(&t);
+}
+
+static bool
+on_gpu(const struct plan *p)
+{
+	return p->shape.gpu || p->teacher_gpu;
+}
+
+static double
+teacher_sum(const struct plan *p)
+{
+	return p->teacher_params + p->teacher_workers * p->teacher_worker;
+}
+
+/* "trainer.micro_batch: 4 and trainer.recompute: true" */
+static const char *
+changes(const struct plan *p, const struct plan_fit *f, char *buf, size_t size)
+{
+	snprintf(buf, size, "trainer.micro_batch: %" PRIu64 "%s", f->with.micro_batch,
+	    f->with.recompute && !p->shape.recompute ? " and trainer.recompute: true" : "");
+	return buf;
+}
+
+/* Whether a rank, a teacher and both fit on the GPU, and what to change if not. */
+static void
+print_gpu(const struct plan *p)
+{
+	double has = p->gpu_bytes - PLAN_CONTEXT_BYTES;
+	char a[32], b[32], c[32], name[32], with[96];
+	int threads;
+
+	if (!on_gpu(p))
+		return;
+	if (p->gpu.memory_bytes > 0)
+		ctl_line_gpu(&p->gpu);
+	if (!isfinite(has)) {
+		ctl_line("GPU", "none found here: --device-memory GIB says what fits on one");
+		return;
+	}
+	ctl_line("GPU memory", "%s, about %s of it for CUDA itself", ctl_bytes(p->gpu_bytes, a),
+	    ctl_bytes(PLAN_CONTEXT_BYTES, b));
+	for (size_t i = 0; p->shape.gpu && i < p->n_ranks; i++) {
+		snprintf(name, sizeof(name), "a rank, R = %d", p->ranks[i]);
+		ctl_bytes(fit_sum(p->memory[i]), a);
+		if (p->fit[i].fits)
+			ctl_line(name, "fits: %s, %s free", a, ctl_bytes(has - fit_sum(p->memory[i]), b));
+		else if (p->fit[i].other)
+			ctl_line(name, "does not fit: %s; with %s it does", a, changes(p, &p->fit[i], with,
+			    sizeof(with)));
+		else
+			ctl_line(name, "does not fit: %s, and with no trainer.micro_batch: more ranks, a smaller model or a "
+			    "larger GPU", a);
+	}
+	if (!isfinite(teacher_sum(p)))
+		return;
+	threads = (int)fmax(0, floor((has - p->teacher_params) / p->teacher_worker));
+	with[0] = '\0';
+	if (teacher_sum(p) > has)
+		snprintf(with, sizeof(with), "; teacher.threads: %d %s", threads > 0 ? threads : 1, threads > 0 ?
+		    "does" : "does not either");
+	ctl_line("a teacher", "%s: %s, %s of parameters and %d x %s (teacher.threads)%s", with[0] == '\0' ? "fits" :
+	    "does not fit", ctl_bytes(teacher_sum(p), a), ctl_bytes(p->teacher_params, b), p->teacher_workers,
+	    ctl_bytes(p->teacher_worker, c), with);
+	if (p->shape.gpu)
+		ctl_line("both on one GPU", "%s: a rank of R = %d and a teacher take %s",
+		    fit_sum(p->memory[0]) + teacher_sum(p) <= has - PLAN_CONTEXT_BYTES ? "fit" : "do not fit",
+		    p->ranks[0],
+		    ctl_bytes(fit_sum(p->memory[0]) + teacher_sum(p) + PLAN_CONTEXT_BYTES, a));
 }
 
 static void
@@ -193,6 +251,7 @@ plan_print_text(const struct plan *p)
 		ctl_line("", "phase one chooses among all parts (selector.by_part: false): its shares follow from the scores");
 	bytes_line("a checkpoint", p->checkpoint_bytes, "weights and moments");
 	print_memory(p);
+	print_gpu(p);
 	ctl_line_cpus();
 	if (p->has_teacher) {
 		print_teacher(p);
@@ -236,13 +295,35 @@ memory_json(const struct plan *p)
 	for (size_t i = 0; i < p->n_ranks; i++) {
 		struct json *o = ctl_record(CTL("ranks", p->ranks[i]));
 
-		for (int item = 0; item < PRICE_MEMORY_ITEMS; item++) {
+		for (int item = 0; item < FIT_ITEMS; item++) {
 			snprintf(key, sizeof(key), "%s_bytes", items[item].key);
 			ctl_put(o, key, p->memory[i][item]);
 		}
-		ctl_push(list, ctl_put_all(o, CTL("total_bytes", memory_sum(p->memory[i]))));
+		ctl_put_all(o, CTL("total_bytes", fit_sum(p->memory[i])));
+		if (p->shape.gpu && isfinite(p->gpu_bytes))
+			ctl_put_all(o, CTL("fits", p->fit[i].fits), CTL("fits_with", p->fit[i].other ?
+			    ctl_record(CTL("micro_batch", p->fit[i].with.micro_batch), CTL("recompute",
+			    p->fit[i].with.recompute)) :
+			    json_new_null()));
+		ctl_push(list, o);
 	}
 	return list;
+}
+
+static struct json *
+gpu_json(const struct plan *p)
+{
+	bool teacher = isfinite(teacher_sum(p)) && p->teacher_gpu;
+	double has = p->gpu_bytes - PLAN_CONTEXT_BYTES;
+
+	if (!on_gpu(p))
+		return json_new_null();
+	return ctl_record(CTL("memory_bytes", p->gpu_bytes), CTL("context_bytes", PLAN_CONTEXT_BYTES),
+	    CTL("device", p->gpu.memory_bytes > 0 ? ctl_gpu(&p->gpu) : json_new_null()), CTL("trainer", p->shape.gpu),
+	    CTL("teacher", teacher ? ctl_record(CTL("params_bytes", p->teacher_params), CTL("worker_bytes",
+	    p->teacher_worker),
+	    CTL("workers", p->teacher_workers), CTL("total_bytes", teacher_sum(p)), CTL("fits", isfinite(has) ?
+	    json_new_flag(teacher_sum(p) <= has) : json_new_null())) : json_new_null()));
 }
 
 static struct json *
@@ -319,7 +400,7 @@ plan_print_json(const struct plan *p)
 	    CTL("teacher", p->has_teacher ? teacher_json(p) : json_new_null()),
 	    CTL("flops_per_step", p->student.flops * step_tokens), CTL("flops", p->baseline_flops),
 	    CTL("corpus_bytes", p->corpus_bytes), CTL("corpora", parts_json(p)), CTL("checkpoint_bytes", p->checkpoint_bytes),
-	    CTL("memory", memory_json(p)), CTL("measured", ctl_record(CTL("source",
+	    CTL("memory", memory_json(p)), CTL("gpu", gpu_json(p)), CTL("measured", ctl_record(CTL("source",
 	    timed(p) ? p->measured.source : NULL), CTL("remark", p->measured.remark[0] != '\0' ?
 	    p->measured.remark : NULL), CTL("micro_batch_seconds", c->micro_s),
 	    CTL("update_seconds", c->update_s), CTL("cores", c->cores), CTL("flops_per_second_per_core",

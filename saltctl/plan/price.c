@@ -5,16 +5,6 @@
 
 #include "engine/kernels/kernels.h"
 
-static int
-log2_of(uint64_t n)
-{
-	int bits = 0;
-
-	while (n >>= 1)
-		bits++;
-	return bits;
-}
-
 /* The front part of n elements halved in whole blocks. */
 static int64_t
 front(int64_t n)
@@ -43,96 +33,6 @@ price_share(const struct optim_split *split, int n_ranks)
 		most = mine > most ? mine : most;
 	}
 	return most / all;
-}
-
-/* Buckets are inside one rank's range of a part; each slot is as large as the largest could be. */
-static int64_t
-scratch(const struct optim_split *split, int n_ranks)
-{
-	int64_t size = split->n < PRICE_BUCKET ? split->n : PRICE_BUCKET, buckets = 0;
-
-	/* Each range that is not empty has at least one bucket; the number of buckets is bounded by PRICE_BUCKETS. */
-	for (int i = 0; i < split->n_parts * n_ranks && buckets < PRICE_BUCKETS; i++) {
-		int64_t begin, end;
-
-		optim_split_range(&split->parts[i / n_ranks], i % n_ranks, n_ranks, &begin, &end);
-		buckets += (end - begin + PRICE_BUCKET - 1) / PRICE_BUCKET;
-	}
-	return size * (buckets < PRICE_BUCKETS ? buckets : PRICE_BUCKETS);
-}
-
-/* Parameters of the rank that has most to keep of them, and how many of these have a second moment. */
-static void
-largest(const struct optim_split *split, int n_ranks, bool masters, double *own, double *second)
-{
-	double most = -1;
-
-	for (int r = 0; r < n_ranks; r++) {
-		double n = 0, v = 0, bytes;
-
-		for (int i = 0; i < split->n_parts; i++) {
-			int64_t begin, end;
-
-			optim_split_range(&split->parts[i], r, n_ranks, &begin, &end);
-			n += (double)(end - begin);
-			v += (double)(optim_split_second(split, end) - optim_split_second(split, begin));
-		}
-		bytes = (masters ? 2 : 1) * n + v;
-		if (bytes <= most)
-			continue;
-		most = bytes;
-		*own = n;
-		*second = v;
-	}
-}
-
-/*
- * What products keep: the memory of the output layer's loss, and in bf16 a repacked copy of each weight that
- * is multiplied by twice with the same values, where several micro-batches or recomputed layers do that all
- * of them, else the output layer's. A weight that is not kept is repacked for its product: the largest of a
- * layer.
- */
-static double
-products(const struct price_shape *s, double rows)
-{
-	const struct model_config *m = s->model;
-	int64_t tokens = (int64_t)(s->micro_batch * s->context);
-	double bytes = (double)kernels_output_bytes(s->dtype, tokens, m->vocab_size, m->logit_cap > 0, s->threads);
-	double qkv = (double)((m->n_heads + 2 * m->n_kv_heads) * m->head_dim), width = (double)m->d_model, wide = (double)m->d_ff;
-	double output = width * (double)m->vocab_size;
-
-	if (s->dtype == DTYPE_F32)
-		return bytes;
-	if (s->recompute || rows > (double)s->micro_batch)
-		return bytes + 2 * model_product_params(m);
-	return bytes + 2 * (output + width * (wide > qkv ? wide : qkv));
-}
-
-int
-price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY_ITEMS], struct err_note *note)
-{
-	struct model_session_options o = {.max_batch = (int64_t)s->micro_batch,
-	    .max_tokens = (int64_t)s->context, .training = true, .recompute = s->recompute};
-	double n = (double)s->n_params, own = 0, second = 0;
-	double rows = (double)(s->batch / (uint64_t)n_ranks), tokens = rows * (double)s->context;
-	bool copy = s->dtype != DTYPE_F32;
-	size_t session;
-	int rc;
-
-	if ((rc = model_session_plan(s->model, s->dtype, &o, &session, note)) != 0)
-		return rc;
-	largest(s->split, n_ranks, copy, &own, &second);
-	bytes[PRICE_MASTERS] = 4 * (copy ? own : n);
-	bytes[PRICE_COPY] = copy ? (double)dtype_size(s->dtype) * n : 0;
-	bytes[PRICE_MOMENTS] = 4 * (own + second);
-	bytes[PRICE_MUON] = s->muon_rows > 0 ? (double)kernels_muon_bytes(s->muon_rows, s->muon_cols, s->threads) : 0;
-	bytes[PRICE_GRADIENTS] = 4 * n * (s->deterministic ? 1 + log2_of(s->lanes / (uint64_t)n_ranks) : 1);
-	bytes[PRICE_SCRATCH] = n_ranks > 1 && s->deterministic ? 4 * (double)scratch(s->split, n_ranks) : 0;
-	bytes[PRICE_ACTIVATIONS] = (double)session;
-	bytes[PRICE_PRODUCTS] = products(s, rows);
-	bytes[PRICE_ROWS] = PRICE_STEPS_AHEAD * (4 * (tokens + rows) + (s->label_entries > 0 ?
-	    tokens * (8 + 8 * s->label_entries) : 0));
-	return 0;
 }
 
 static uint64_t
@@ -194,7 +94,7 @@ exchange(const struct price_machine *m, int n_ranks, int level, double bytes)
 }
 
 double
-price_gather(const struct price_shape *s, const struct price_machine *m, int n_ranks)
+price_gather(const struct fit_shape *s, const struct price_machine *m, int n_ranks)
 {
 	double seconds = 0;
 	int64_t n = s->n_params;
@@ -205,7 +105,7 @@ price_gather(const struct price_shape *s, const struct price_machine *m, int n_r
 }
 
 void
-price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m,
+price_time(struct price_time *t, const struct fit_shape *s, const struct price_machine *m,
     const struct price_compute *c, int n_ranks)
 {
 	double micros = (double)s->batch / (double)s->micro_batch / n_ranks, slower, backward, transfers = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * price - the needs of a run before it is started: memory of a rank, sequences to label, bytes, FLOPs, seconds
+ * price - the needs of a run before it is started: sequences to label, bytes, FLOPs, seconds
  * at R ranks. Arithmetic only: no file, no clock, no printing, so that tests can work it out by hand. All bytes
  * and seconds are doubles; a size is never used to allocate. plan.c supplies the numbers, plan_print.c prints.
  */
@@ -12,46 +12,7 @@
 #include <stdint.h>
 
 #include "base/err/err.h"
-#include "engine/model/model.h"
-#include "engine/optim/split.h"
-
-/* ---- memory of the rank that needs most ---- */
-
-enum price_memory_item {
-	/* fp32; in fp32 compute they are what the model reads, so every rank holds all of them */
-	PRICE_MASTERS,
-	/* all parameters in the compute dtype, where that is not fp32; masters are then this rank's share */
-	PRICE_COPY,
-	PRICE_MOMENTS,			/* AdamW's m and v, or Muon's momentum, this rank's share */
-	PRICE_GRADIENTS,		/* fp32, whole; in the fixed tree 1 + log2(lanes / R) of them */
-	/* buckets of gradients received from other ranks: PRICE_BUCKETS of PRICE_BUCKET elements at most */
-	PRICE_SCRATCH,
-	PRICE_MUON,			/* what Newton-Schulz works in */
-	PRICE_ACTIVATIONS,		/* model_session_plan of one micro-batch */
-	PRICE_PRODUCTS,			/* logits and their gradient, and in bf16 the repacked weights */
-	PRICE_ROWS,			/* tokens and labels of PRICE_STEPS_AHEAD steps */
-	PRICE_MEMORY_ITEMS
-};
-
-#define PRICE_BUCKETS 8		/* in flight: trainerd/reduce.c */
-#define PRICE_BUCKET (INT64_C(1) << 20)	/* elements: REDUCE_BUCKET */
-#define PRICE_STEPS_AHEAD 6		/* steps that a rank's feed holds: FEED_SLOTS */
-
-struct price_shape {
-	const struct model_config *model;
-	int64_t n_params;
-	enum dtype dtype;		/* of compute */
-	bool recompute, deterministic;
-	const struct optim_split *split;	/* by optimizer */
-	int64_t muon_rows, muon_cols;	/* of the largest matrix; 0: none */
-	int threads;			/* of a rank, which work on matrices side by side */
-	uint64_t batch, micro_batch, lanes, context;
-	/* ids of a token's label as decoded: 8 bytes each, and 8 a token; 0: no labels */
-	double label_entries;
-};
-
-/* price_memory - bytes of each item at n_ranks (a power of two that divides the lanes). 0, or as model_session_plan. */
-int price_memory(const struct price_shape *s, int n_ranks, double bytes[PRICE_MEMORY_ITEMS], struct err_note *note);
+#include "engine/fit/fit.h"
 
 /* price_share - share of the work of an update, 0..1, that the rank has which has most. */
 double price_share(const struct optim_split *split, int n_ranks);
@@ -121,14 +82,14 @@ struct price_time {
  * the last micro-batch, at most two thirds of that micro-batch (three quarters with recompute).
  */
 #define PRICE_SMALL 5
-void price_time(struct price_time *t, const struct price_shape *s, const struct price_machine *m,
+void price_time(struct price_time *t, const struct fit_shape *s, const struct price_machine *m,
     const struct price_compute *c, int n_ranks);
 
 /* price_cores - cores that a rank computes with. */
 double price_cores(const struct price_machine *m, int n_ranks);
 
 /* price_gather - seconds of the gather alone: what a measured update at several ranks has in it. */
-double price_gather(const struct price_shape *s, const struct price_machine *m, int n_ranks);
+double price_gather(const struct fit_shape *s, const struct price_machine *m, int n_ranks);
 
 /* price_efficiency - useful share of the core-seconds of t against those of one rank: one * cores / (t *
  * ranks * cores). */

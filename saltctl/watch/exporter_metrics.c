@@ -179,13 +179,16 @@ static void
 add_daemon(struct samples *s, const struct fleet_daemon *d)
 {
 	char labels[LABELS_MAX_BYTES];
-	const char *version;
+	const char *version, *gpu;
 
 	add_one(s, d, "salt_up", false, "1 if the daemon's status socket answered in time", d->answer != NULL);
 	if (d->answer == NULL)
 		return;
 	if (json_text(json_get(d->answer, "version"), &version))
 		add(s, "salt_info", false, "what the daemon was built as", labels_of(d, "version", version, labels), 1);
+	if (json_text(json_get(d->answer, "gpu"), &gpu))
+		add(s, "salt_gpu_info", false, "the GPU that the daemon computes on", labels_of(d, "gpu", gpu,
+		    labels), 1);
 	add_field(s, d, "uptime_s", "salt_uptime_seconds", "since the daemon's start");
 	add_field(s, d, "step", "salt_step", "steps done; of a selectord rows ready");
 	add_field(s, d, "steps_total", "salt_steps",

@@ -19,10 +19,10 @@ static const struct cli_option options[] = {
 };
 
 static void
-print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
+print_daemon(struct ctl_table *t, const struct fleet_daemon *d, bool gpus)
 {
 	const struct json *o = d->answer;
-	char pid[24] = "?", step[48] = "-", rates[256], queues[256];
+	char pid[24] = "?", step[48] = "-", rates[256], queues[256], gpu[128];
 	const char *phase = ctl_text_of(o, "phase", ""), *error = ctl_text_of(o, "last_error", "");
 
 	if (d->pid > 0)
@@ -30,7 +30,7 @@ print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
 	ctl_table_add(t, "%s\t%s\t%s\t%s", d->role[0] != '\0' ? d->role : "?", d->name[0] != '\0' ? d->name :
 	    d->endpoint, d->host[0] != '\0' ? d->host : "?", pid);
 	if (o == NULL) {
-		ctl_table_add(t, "NO ANSWER\t-\t-\t-\t-\t%s", fleet_why(d));
+		ctl_table_add(t, gpus ? "NO ANSWER\t-\t-\t-\t-\t-\t%s" : "NO ANSWER\t-\t-\t-\t-\t%s", fleet_why(d));
 		return;
 	}
 	if (ctl_int_of(o, "steps_total", 0) > 0)
@@ -38,8 +38,12 @@ print_daemon(struct ctl_table *t, const struct fleet_daemon *d)
 		    ctl_int_of(o, "steps_total", 0));
 	fleet_numbers(json_get(o, "rates"), true, rates, sizeof(rates));
 	fleet_numbers(json_get(o, "queues"), false, queues, sizeof(queues));
-	ctl_table_add(t, "%s\t%s\t%s\t%s\t%s\t%.100s", ctl_text_of(o, "state", ""),
-	    phase[0] != '\0' ? phase : "-", step, rates, queues, error[0] != '\0' ? error : "-");
+	ctl_table_add(t, "%s\t%s\t%s\t%s\t%s", ctl_text_of(o, "state", ""), phase[0] != '\0' ? phase : "-", step,
+	    rates, queues);
+	fleet_gpu(o, gpu, sizeof(gpu));
+	if (gpus)
+		ctl_table_add(t, "%s", gpu[0] != '\0' ? gpu : "-");
+	ctl_table_add(t, "%.100s", error[0] != '\0' ? error : "-");
 }
 
 static void
@@ -63,10 +67,15 @@ print_plans(const struct fleet *f)
 static void
 print_fleet(const struct fleet *f)
 {
-	struct ctl_table *t = ctl_table_new("role\tname\thost\t>pid\tstate\tphase\tstep\trates\tqueues\tlast error");
+	struct ctl_table *t;
+	bool gpus = false;
 
 	for (size_t i = 0; i < f->n; i++)
-		print_daemon(t, &f->daemons[i]);
+		gpus = gpus || ctl_text_of(f->daemons[i].answer, "gpu", "")[0] != '\0';
+	t = ctl_table_new(gpus ? "role\tname\thost\t>pid\tstate\tphase\tstep\trates\tqueues\tGPU\tlast error" :
+	    "role\tname\thost\t>pid\tstate\tphase\tstep\trates\tqueues\tlast error");
+	for (size_t i = 0; i < f->n; i++)
+		print_daemon(t, &f->daemons[i], gpus);
 	ctl_table_end(&t);
 	print_plans(f);
 	if (fleet_n_silent(f) > 0)

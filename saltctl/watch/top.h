@@ -23,7 +23,7 @@ struct top_daemon {
 	char role[16], name[64], host[64], state[64];
 	bool answers;
 	char why[64];			/* it does not */
-	char rates[128], queues[128], error[256];
+	char rates[128], queues[128], gpu[128], error[256];	/* gpu: "": none */
 	double rate;			/* the first of its rates, to sort by */
 };
 

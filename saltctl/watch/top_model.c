@@ -225,6 +225,7 @@ take_daemon(struct top_daemon *d, const struct fleet_daemon *f)
 		take_text(f->answer, "last_error", d->error, sizeof(d->error));
 		fleet_numbers(rates, true, d->rates, sizeof(d->rates));
 		fleet_numbers(json_get(f->answer, "queues"), false, d->queues, sizeof(d->queues));
+		fleet_gpu(f->answer, d->gpu, sizeof(d->gpu));
 		if (first != NULL)
 			json_num(json_value(first), &d->rate);
 		return;

@@ -215,14 +215,15 @@ draw_trainer(const struct top *t, const struct top_look *look, struct top_lines 
 
 /* ---- the table ---- */
 
-enum column { ROLE, NAME, HOST, STATE, RATES, QUEUES, ERROR, COLUMNS };
+enum column { ROLE, NAME, HOST, STATE, RATES, GPU, QUEUES, ERROR, COLUMNS };
 
-static const char *const column_title[COLUMNS] = {"ROLE", "NAME", "HOST", "STATE", "RATES", "QUEUES", "LAST ERROR"};
-static const size_t column_max[COLUMNS] = {9, 24, 20, 22, 34, 30, 256};
+static const char *const column_title[COLUMNS] = {"ROLE", "NAME", "HOST", "STATE", "RATES", "GPU", "QUEUES",
+    "LAST ERROR"};
+static const size_t column_max[COLUMNS] = {9, 24, 20, 22, 34, 48, 30, 256};
 /* in the order in which they get space; the second with look->errors */
 static const enum column by_need[2][COLUMNS] = {
-	{NAME, STATE, RATES, ROLE, QUEUES, HOST, ERROR},
-	{NAME, STATE, ERROR, ROLE, HOST, COLUMNS, COLUMNS}};
+	{NAME, STATE, RATES, GPU, ROLE, QUEUES, HOST, ERROR},
+	{NAME, STATE, ERROR, ROLE, HOST, COLUMNS, COLUMNS, COLUMNS}};
 
 static const char *
 cell(const struct top_daemon *d, enum column c)
@@ -233,6 +234,7 @@ cell(const struct top_daemon *d, enum column c)
 	case HOST: return d->host;
 	case STATE: return d->state;
 	case RATES: return d->answers ? d->rates : d->why;
+	case GPU: return d->answers ? d->gpu : "";
 	case QUEUES: return d->answers ? d->queues : "";
 	case ERROR: return d->answers ? d->error : d->why;
 	default: return "";
@@ -244,12 +246,17 @@ static void
 columns(const struct top *t, const struct top_look *look, size_t wide[COLUMNS])
 {
 	size_t left = (size_t)look->cols;
+	bool gpus = false;
 
+	for (size_t i = 0; i < t->n; i++)
+		gpus = gpus || cell(&t->daemons[i], GPU)[0] != '\0';
 	memset(wide, 0, COLUMNS * sizeof(*wide));
 	for (size_t k = 0; k < COLUMNS && by_need[look->errors][k] != COLUMNS; k++) {
 		enum column c = by_need[look->errors][k];
 		size_t need = width_of(column_title[c]), gap = k > 0 ? GAP : 0;
 
+		if (c == GPU && !gpus)
+			continue;
 		for (size_t i = 0; i < t->n; i++)
 			if (width_of(cell(&t->daemons[i], c)) > need)
 				need = width_of(cell(&t->daemons[i], c));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cuda_emu - runs kernels that g++ compiled, one block after another, its threads as fibers, and checks every memory access of theirs.
- * The compiler reports accesses through the calls that -fsanitize=thread inserts; this file defines them. README.md describes the checks.
+ * The compiler reports accesses through the calls that -fsanitize=thread inserts; this file defines them. README.md describes the checks. host.cpp
+ * has what the host calls.
  */
 #undef _FORTIFY_SOURCE			/* its longjmp knows no stacks but the first */
 #include <errno.h>
@@ -16,24 +17,18 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <deque>
 #include <map>
-#include <mutex>
 #include <tuple>
 #include <vector>
 
-#include "cuda_runtime.h"
+#include "cuda_emu_internal.h"
+
+using namespace cuda_emu;
 
 #define STATUS 86
 #define WARP 32
 #define MAX_THREADS 1024
 #define STACK ((size_t)128 << 10)
-#define PAGE ((size_t)4096)
-#define DEVICE_BYTES ((size_t)32 << 30)		/* of address space; addresses are used once */
-#define CAPACITY ((size_t)4 << 30)		/* of memory, where CUDA_EMU_MEMORY states no other number of bytes */
-#define GRANULE 256				/* allocations begin at multiples, with at least one free between them */
-#define SHARED_BYTES ((size_t)232448)		/* of a block: what sm_90 has */
-#define EMULATED 12000				/* version of CUDA, 12.0 */
 #define STATIC_SHARED ((size_t)48 << 10)
 #define CELL 2					/* bytes of a shadow cell */
 #define MANY 0xffff
@@ -42,11 +37,6 @@
 struct cell {
 	uint32_t written, read;			/* interval; 0: never, 1: by a copy */
 	uint16_t writer, reader;		/* thread of the block; MANY readers */
-};
-
-struct allocation {
-	uintptr_t begin, end;
-	bool live;
 };
 
 enum state { READY, AT_BARRIER, IN_WARP, DONE };
@@ -71,29 +61,14 @@ struct fiber {
 	std::vector<copy> group;
 };
 
-struct operation {
-	std::function<void()> work;
-};
-
-struct cuda_emu_stream {
-	std::deque<operation> queue;
-	uint64_t queued, done;
-};
-
-struct cuda_emu_event {
-	cudaStream_t stream;
-	uint64_t at;
-};
-
-static std::recursive_mutex lock;
-static std::vector<cudaStream_t> streams;
-static uintptr_t device;
-static size_t device_used, device_live;
-static uint32_t *owner;				/* of each granule: number of an allocation, 0 none */
+namespace cuda_emu {
+std::recursive_mutex lock;
+uintptr_t device;
+uint32_t *owner;
+std::vector<allocation> allocations(1);
+}
 static struct cell *cells, *shared_cells;
-static std::vector<allocation> allocations(1);
-static std::map<const void *, size_t> pinned, shared_limits;
-static int opened;				/* device memory is accessible: an operation runs */
+static std::map<const void *, size_t> shared_limits;
 
 static struct {
 	dim3 grid, block;
@@ -108,16 +83,16 @@ static struct {
 	size_t shared_used;
 } now;
 static uint32_t interval = 1;
-static struct fiber *fibers, *self;
-static pthread_t runner;			/* the host's thread that runs the fibers */
+static struct fiber *fibers;
+/* Of the thread that runs a kernel; what other threads of the process access meanwhile is their own. */
+static thread_local struct fiber *self __attribute__((tls_model("initial-exec")));
 static char *stacks;
 static jmp_buf scheduler;
 static uintptr_t shared_memory;
 static uint64_t seed, drawn;
-static size_t capacity = CAPACITY;
 
-__attribute__((noreturn)) static void
-report(const char *what, const void *p)
+__attribute__((noreturn)) void
+cuda_emu::report(const char *what, const void *p)
 {
 	void *calls[16];
 	char line[400], where[160] = "";
@@ -130,12 +105,6 @@ report(const char *what, const void *p)
 	if (write(STDERR_FILENO, line, (size_t)n) == n)
 		backtrace_symbols_fd(calls, backtrace(calls, 16), STDERR_FILENO);
 	_exit(STATUS);
-}
-
-static bool
-on_device(uintptr_t p)
-{
-	return p - device < DEVICE_BYTES;
 }
 
 static void
@@ -168,11 +137,8 @@ start()
 	stack_t other = {};
 	struct sigaction action = {};
 	const char *s = getenv("CUDA_EMU_SEED");
-	const char *memory = getenv("CUDA_EMU_MEMORY");
 	void *calls[1];
 
-	if (memory != NULL)
-		capacity = strtoull(memory, NULL, 10);
 	seed = s != NULL ? strtoull(s, NULL, 10) : 0;
 	device = (uintptr_t)reserve(DEVICE_BYTES, PROT_NONE);
 	owner = (uint32_t *)reserve(DEVICE_BYTES / GRANULE * sizeof(*owner), PROT_READ | PROT_WRITE);
@@ -267,8 +233,6 @@ access(const void *address, size_t bytes, size_t align, bool write)
 	} else if (on_device(p)) {
 		allocation_of(p, bytes, "access outside every allocation of device memory");
 		mark(cells + (p - device) / CELL, bytes, p, write);
-	} else if (pthread_equal(pthread_self(), runner) == 0) {
-		return;					/* another thread of the host, in the code that calls kernels */
 	} else if (p - now.parameters < now.parameter_bytes) {
 		if (write)
 			report("write to a parameter of the kernel", address);
@@ -637,7 +601,6 @@ run_block()
 {
 	bool more = true;
 
-	runner = pthread_self();
 	now.block_start = ++interval;
 	now.arrays.clear();
 	/* Only what the last block declared can have been marked. */
@@ -661,66 +624,7 @@ run_block()
 	}
 }
 
-/* ---- streams: an operation runs when the host waits for it, and never before ---- */
-
-static void
-open_device(bool open)
-{
-	if (open ? opened++ > 0 : --opened > 0)
-		return;
-	if (device_used > 0)
-		mprotect((void *)device, (device_used + PAGE - 1) / PAGE * PAGE, open ? PROT_READ | PROT_WRITE : PROT_NONE);
-}
-
-static void
-run_until(cudaStream_t s, uint64_t n)
-{
-	open_device(true);
-	while (s->done < n) {
-		struct operation op = std::move(s->queue.front());
-
-		s->queue.pop_front();
-		op.work();
-		s->done++;
-	}
-	open_device(false);
-}
-
-static void
-run_all()
-{
-	for (cudaStream_t s : streams)
-		run_until(s, s->queued);
-}
-
-void
-cuda_emu_enqueue(cudaStream_t s, std::function<void()> work)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	if (s == NULL)
-		report("work for the default stream", NULL);
-	s->queue.push_back({std::move(work)});
-	s->queued++;
-}
-
-void
-cuda_emu_library_call(cudaStream_t s, void (*run)(void *), void *arg)
-{
-	cuda_emu_enqueue(s, [=] { run(arg); });
-}
-
-extern "C" void				/* for libraries that are opened at run time, as those of the header */
-cuda_emu_library_wait(cudaStream_t s)
-{
-	cudaStreamSynchronize(s);
-}
-
-void
-cuda_emu_library_range(const void *p, size_t bytes, bool write, const char *who)
-{
-	cuda_emu_check_range(p, bytes, write, who);
-}
+/* ---- launches, and what copies touch ---- */
 
 cudaError_t
 cuda_emu_set_shared(const void *kernel, int bytes)
@@ -779,271 +683,4 @@ cuda_emu_check_range(const void *p, size_t bytes, bool write, const char *who)
 		else if (c[i].written == 0)
 			report("a copy or product reads what nobody has written yet", (const char *)p + i * CELL);
 	}
-}
-
-cudaError_t
-cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-	bool up = kind == cudaMemcpyHostToDevice, down = kind == cudaMemcpyDeviceToHost, is_pinned = false;
-
-	if ((up && on_device((uintptr_t)from)) || (down && on_device((uintptr_t)to)))
-		report("a copy whose host side is device memory", up ? from : to);
-	for (const auto &p : pinned)
-		is_pinned |= (uintptr_t)from - (uintptr_t)p.first < p.second;
-	if (up && !is_pinned) {				/* the driver keeps a copy of pageable memory */
-		std::vector<char> kept((const char *)from, (const char *)from + bytes);
-
-		cuda_emu_enqueue(s, [=] {
-			cuda_emu_check_range(to, bytes, true, "a copy to memory that is not allocated on the device");
-			memcpy(to, kept.data(), bytes);
-		});
-		return cudaSuccess;
-	}
-	cuda_emu_enqueue(s, [=] {
-		if (!up)
-			cuda_emu_check_range(from, bytes, false, "a copy from memory that is not allocated on the device");
-		if (!down)
-			cuda_emu_check_range(to, bytes, true, "a copy to memory that is not allocated on the device");
-		memmove(to, from, bytes);
-	});
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
-{
-	cuda_emu_enqueue(s, [=] {
-		cuda_emu_check_range(p, bytes, true, "memset of memory that is not allocated on the device");
-		memset(p, value, bytes);
-	});
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	streams.push_back(*s = new cuda_emu_stream());
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaStreamDestroy(cudaStream_t s)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	run_until(s, s->queued);
-	streams.erase(std::find(streams.begin(), streams.end(), s));
-	delete s;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaStreamSynchronize(cudaStream_t s)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	run_until(s, s->queued);
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-	cudaStream_t other = e->stream;
-	uint64_t at = e->at;
-
-	if (other != NULL && other != s)
-		cuda_emu_enqueue(s, [=] { run_until(other, at); });
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
-{
-	*e = new cuda_emu_event();
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaEventDestroy(cudaEvent_t e)
-{
-	delete e;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaEventRecord(cudaEvent_t e, cudaStream_t s)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	*e = {s, s->queued};
-	return cudaSuccess;
-}
-
-/* One operation further, so that a loop of queries ends. */
-cudaError_t
-cudaEventQuery(cudaEvent_t e)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	if (e->stream == NULL || e->stream->done >= e->at)
-		return cudaSuccess;
-	run_until(e->stream, e->stream->done + 1);
-	return e->stream->done >= e->at ? cudaSuccess : cudaErrorNotReady;
-}
-
-cudaError_t
-cudaEventSynchronize(cudaEvent_t e)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	if (e->stream != NULL)
-		run_until(e->stream, std::max(e->at, e->stream->done));
-	return cudaSuccess;
-}
-
-/* ---- memory, device ---- */
-
-cudaError_t
-cuda_emu_malloc(void **p, size_t bytes)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-	size_t granules = bytes / GRANULE + 2;
-
-	if (device_live + bytes > capacity || granules * GRANULE > DEVICE_BYTES - device_used)
-		return cudaErrorMemoryAllocation;
-	*p = (void *)(device + device_used);
-	std::fill_n(owner + device_used / GRANULE, granules, (uint32_t)allocations.size());
-	allocations.push_back({(uintptr_t)*p, (uintptr_t)*p + bytes, true});
-	device_used += granules * GRANULE;
-	device_live += bytes;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaFree(void *p)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-	struct allocation *a;
-
-	if (p == NULL)
-		return cudaSuccess;
-	run_all();
-	a = on_device((uintptr_t)p) ? &allocations[owner[((uintptr_t)p - device) / GRANULE]] : NULL;
-	if (a == NULL || a->begin != (uintptr_t)p || !a->live)
-		report("cudaFree of what is no allocation", p);
-	a->live = false;
-	device_live -= a->end - a->begin;
-	if (a->end / PAGE > a->begin / PAGE + 1)
-		madvise((void *)((a->begin / PAGE + 1) * PAGE), (a->end / PAGE - a->begin / PAGE - 1) * PAGE, MADV_DONTNEED);
-	return cudaSuccess;
-}
-
-cudaError_t
-cuda_emu_malloc_host(void **p, size_t bytes)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	if (posix_memalign(p, 256, bytes + 1) != 0)
-		return cudaErrorMemoryAllocation;
-	pinned[*p] = bytes;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaFreeHost(void *p)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	run_all();
-	pinned.erase(p);
-	free(p);
-	return cudaSuccess;
-}
-
-const char *
-cudaGetErrorString(cudaError_t rc)
-{
-	return rc == cudaSuccess ? "no error" : rc == cudaErrorMemoryAllocation ? "out of memory" : rc == cudaErrorNotReady ? "not ready" :
-	    rc == cudaErrorNoDevice ? "no CUDA-capable device is detected" : "invalid argument";
-}
-
-/* CUDA_EMU_DEVICE: no_driver, old_driver, none, old, sm_80; else there is a device that suffices. */
-static bool
-machine(const char *word)
-{
-	const char *found = getenv("CUDA_EMU_DEVICE");
-
-	return found != NULL && strcmp(found, word) == 0;
-}
-
-cudaError_t
-cudaGetLastError()
-{
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaGetDeviceCount(int *n)
-{
-	*n = machine("none") ? 0 : 1;
-	return machine("none") ? cudaErrorNoDevice : machine("no_driver") || machine("old_driver") ? cudaErrorInsufficientDriver : cudaSuccess;
-}
-
-cudaError_t
-cudaSetDevice(int device_number)
-{
-	return device_number == 0 ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-cudaError_t
-cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
-{
-	*p = {};
-	snprintf(p->name, sizeof(p->name), "CPU emulation");
-	p->totalGlobalMem = capacity;
-	p->sharedMemPerBlockOptin = SHARED_BYTES;
-	p->major = machine("old") ? 7 : machine("sm_80") ? 8 : 9;
-	p->multiProcessorCount = 1;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaRuntimeGetVersion(int *version)
-{
-	*version = EMULATED;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaDriverGetVersion(int *version)
-{
-	*version = machine("no_driver") ? 0 : machine("old_driver") ? EMULATED - 1000 : EMULATED;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaDeviceGetPCIBusId(char *id, int size, int)
-{
-	const char *named = getenv("CUDA_EMU_BUS");
-
-	if (named != NULL)
-		snprintf(id, (size_t)size, "%s", named);
-	else
-		snprintf(id, (size_t)size, "process %d", (int)getpid());
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
-{
-	std::lock_guard<std::recursive_mutex> held(lock);
-
-	*free_bytes = capacity - device_live;
-	*total_bytes = capacity;
-	return cudaSuccess;
 }

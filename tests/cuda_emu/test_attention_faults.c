@@ -3,9 +3,7 @@
  * Faults in the attention kernels (attention_faults.cmake): each must end its process with the emulation's report that names it or, where it
  * accesses nothing that it may not, give results that are not the reference's. Without a fault the same calls must pass.
  */
-#include <sys/wait.h>
-#include <unistd.h>
-
+#include "cuda_emu/child.h"
 #include "kernels/fixture.h"
 #include "kernels/reference.h"
 
@@ -106,39 +104,23 @@ run(enum kernels_dtype name)
 	kernels_destroy(&k);
 }
 
-/* Runs the calls with a fault, or with N_FAULTS heads that are too large, in a child; its status and what it wrote. */
-static int
-child_status(int number, char text[2048])
+/* The calls with a fault, or with N_FAULTS heads that are too large. */
+static void
+run_fault(int number)
 {
-	int ends[2], status;
-	ssize_t n, have = 0;
-	pid_t child = -1;
-
-	REQUIRE(pipe(ends) == 0 && (child = fork()) >= 0);
-	if (child == 0) {
-		dup2(ends[1], STDERR_FILENO);
-		alarm(100);
-		fault = number;
-		if (number < N_FAULTS)
-			run(faults[number].dtype);
-		else
-			(void)right(fixture_context(&(struct kernels_options){0}), DTYPE_F32, 3, 257, &(struct kernels_attention_form){0});
-		_exit(0);
-	}
-	close(ends[1]);
-	while ((n = read(ends[0], text + have, 2047 - (size_t)have)) > 0)
-		have += n;
-	text[have] = 0;
-	close(ends[0]);
-	REQUIRE(waitpid(child, &status, 0) == child);
-	return status;
+	fault = number;
+	if (number < N_FAULTS)
+		run(faults[number].dtype);
+	else
+		(void)right(fixture_context(&(struct kernels_options){0}), DTYPE_F32, 3, 257,
+		    &(struct kernels_attention_form){0});
 }
 
 static void
 check_fault(int number)
 {
 	char text[2048];
-	int status = child_status(number, text);
+	int status = child_status(run_fault, number, 100, text, sizeof(text));
 
 	CHECK_ROW(faults[number].name, WIFEXITED(status) && WEXITSTATUS(status) == (faults[number].report[0] != 0 ? REPORTED : WRONG) &&
 	    strstr(text, faults[number].report) != NULL);
@@ -152,7 +134,7 @@ main(void)
 	char text[2048];
 
 	fixture_start();
-	CHECK(child_status(N_FAULTS, text) != 0 && strstr(text, "head_dim=257") != NULL);
+	CHECK(child_status(run_fault, N_FAULTS, 100, text, sizeof(text)) != 0 && strstr(text, "head_dim=257") != NULL);
 	for (int i = 0; i < N_FAULTS; i++)
 		check_fault(i);
 	run(KERNELS_DTYPE_FP32);

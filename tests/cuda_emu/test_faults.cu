@@ -5,11 +5,9 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define _Atomic				/* check.h is C; this test has one thread */
-#include "check.h"
+#include "cuda_emu/child.h"
 #include "engine/kernels/cuda/mma.h"
 
 #define N 128				/* threads of a block */
@@ -265,23 +263,9 @@ run(int fault)
 static void
 check_fault(int fault)
 {
-	char text[2048] = "";
-	int ends[2], status;
-	ssize_t n, have = 0;
-	pid_t child = -1;
+	char text[2048];
+	int status = child_status(run, fault, 20, text, sizeof(text));
 
-	REQUIRE(pipe(ends) == 0 && (child = fork()) >= 0);
-	if (child == 0) {
-		dup2(ends[1], STDERR_FILENO);
-		alarm(20);
-		run(fault);
-		_exit(0);
-	}
-	close(ends[1]);
-	while ((n = read(ends[0], text + have, sizeof(text) - 1 - (size_t)have)) > 0)
-		have += n;
-	close(ends[0]);
-	REQUIRE(waitpid(child, &status, 0) == child);
 	CHECK_ROW(faults[fault].name, WIFEXITED(status) && WEXITSTATUS(status) == 86 && strstr(text, faults[fault].report) != NULL);
 	if (strstr(text, faults[fault].report) == NULL)
 		fprintf(stderr, "  reported: %s\n", text);

@@ -162,6 +162,49 @@ grep -q '^memory of a rank' text && grep -q 'efficiency' text && grep -q 'Teache
 ctl plan -c f.yaml > text && grep -q '^seconds *not known' text || fail "without seconds: $(cat text)"
 ctl plan -c f.yaml --measure --json | grep -q '"source": "here: ' || fail "--measure"
 
+# A GPU of so much memory: a rank, a teacher and both, by hand but for activations; what to change where a rank does not fit.
+gpu_plan() { ctl plan -c f.yaml --set trainer.backend=cuda --set compute.backend=cuda --set trainer.batch=32 --set trainer.micro_batch=8 "$@"; }
+gpu_plan --json > gpu.json
+cat > gpu.py <<'END'
+import json, sys
+def plan(name): return json.load(open(name))
+p, gib, context = plan("gpu.json"), 2 ** 30, 2 ** 29
+n, V = p["student"]["params"], 4096
+m = p["memory"][0]
+tokens, workspace = 8 * 32, 32 << 20
+assert p["dtype"] == "bf16" and p["gpu"]["device"] is None and p["gpu"]["memory_bytes"] is None and "fits" not in m, p["gpu"]
+want = dict(masters=4 * n, compute_copy=2 * n, moments=8 * n, gradients=4 * n * 3, scratch=0, muon=0, products=workspace + 6 * tokens * V, rows=0)
+assert all(m[f"{k}_bytes"] == v for k, v in want.items()), (m, want)
+total = sum(want.values()) + m["activations_bytes"]
+assert m["total_bytes"] == total
+t = p["gpu"]["teacher"]			# one model for labels and scores; two workers, each with its logits and their weights of 32 tokens
+assert (t["params_bytes"], t["workers"]) == (2 * n, 2) and t["worker_bytes"] > workspace + 8 * 32 * V and t["fits"] is None, t
+assert t["total_bytes"] == 2 * n + 2 * t["worker_bytes"]
+if len(sys.argv) == 1:			# sizes that are just enough and just too little, in GiB
+    print((total + context + 1000) / gib, (total + context - 1000) / gib, (m["masters_bytes"] + context) / gib,
+          (total + t["total_bytes"] + 2 * context + 1000) / gib)
+    sys.exit()
+enough, less, none, both = map(plan, ("enough.json", "less.json", "none.json", "both.json"))
+assert enough["memory"][0]["fits"] and enough["memory"][0]["fits_with"] == {"micro_batch": 8, "recompute": False}
+assert not enough["gpu"]["teacher"]["fits"] and both["gpu"]["teacher"]["fits"]
+assert not less["memory"][0]["fits"] and less["memory"][0]["fits_with"] == {"micro_batch": 4, "recompute": False}, less["memory"]
+assert not none["memory"][0]["fits"] and none["memory"][0]["fits_with"] is None
+END
+read -r enough less none both <<< "$(python3 gpu.py)"
+for size in enough less none both; do
+	gpu_plan --device-memory "${!size}" --json > $size.json
+	gpu_plan --device-memory "${!size}" > $size.txt
+done
+python3 gpu.py compare || fail "a GPU's memory"
+grep -q '^a rank, R = 1  *fits: ' enough.txt && grep -q '^a teacher  *does not fit: .*; teacher.threads: 1 does$' enough.txt && grep -q '^both on one GPU  *do not fit: ' enough.txt || fail "enough: $(grep -A 5 '^GPU' enough.txt)"
+grep -q '^a rank, R = 1  *does not fit: .* with trainer.micro_batch: 4 it does$' less.txt || fail "too little: $(grep -A 5 '^GPU' less.txt)"
+grep -q '^a rank, R = 1  *does not fit: .* no trainer.micro_batch: more ranks' none.txt || fail "far too little: $(grep -A 5 '^GPU' none.txt)"
+grep -q '^a teacher  *fits: ' both.txt && grep -q '^both on one GPU  *fit: ' both.txt || fail "both: $(grep -A 5 '^GPU' both.txt)"
+gpu_plan | grep -q '^GPU  *none found here: --device-memory GIB says' || fail "no GPU here"
+# auto: a GPU where its memory is given, else not
+ctl plan -c f.yaml --device-memory 80 | grep -q '^a rank, R = 1  *fits: ' || fail "auto with a GPU's memory"
+! ctl plan -c f.yaml | grep -q GPU || fail "a GPU without being asked: $(ctl plan -c f.yaml)"
+
 # The processors that were found: those of the affinity mask, unless a cgroup grants less.
 first=$(python3 -c 'import os; print(min(os.sched_getaffinity(0)))')
 taskset -c "$first" timeout 60 "$BIN/saltctl" plan -c f.yaml --json > machine.json || fail "plan on one processor"
@@ -193,4 +236,6 @@ wrong 64 'give one of' -c f.yaml --measure --measured run1
 wrong 64 'a power of two' -c f.yaml --ranks-per-host 3
 wrong 78 'corpus.context: expected at most 32' -c f.yaml --set corpus.context=64
 wrong 78 'trainer.batch: expected a multiple of the lanes' -c f.yaml --set trainer.batch=6 --set trainer.micro_batch=2
+wrong 64 'expected cuda or auto' -c f.yaml --device-memory 80 --set compute.backend=openblas
+wrong 64 'device-memory' -c f.yaml --device-memory 0
 wrong 64 'give -c fleet.yaml'

@@ -5,9 +5,9 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 
-: "${PLUGIN:?the emulated libsalt_cuda.so}"
+: "${PLUGIN:?the emulated libsalt_cuda.so}" "${NVML:?tests/unit/stub_nvml.c as a library}"
 export SALT_CUDA_PLUGIN=none		# on the CPU, but where a command says otherwise
-gpu=(env "SALT_CUDA_PLUGIN=$PLUGIN")
+gpu=(env "SALT_CUDA_PLUGIN=$PLUGIN" "SALT_NVML=$NVML")
 small_corpus
 small_model "$scratch/student" -
 cd "$scratch"
@@ -35,14 +35,20 @@ refused 78 'compute capability 8.0 or higher, found CPU emulation with 7.0' env 
 refused 71 'memory of the GPU: expected 0.0. GiB or more; more ranks.*0.00 GiB free of 0.00 GiB on CPU emulation' env CUDA_EMU_MEMORY=1000000 \
 	"${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
 
+# Another process on the GPU is named: too little memory, enough of it, one of the fleet, another rank.
+shared=(env "STUB_NVML_PROCESSES=$$:2147483648" "${gpu[@]}")
+refused 71 'or another GPU .CUDA_VISIBLE_DEVICES., found 0.00 GiB free .* on CPU emulation, shared with bash .[0-9]*. 2.00 GiB' env \
+	CUDA_EMU_MEMORY=1000000 "${shared[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
+refused 71 'teacher: expected 0.00 GiB .*, found 0.00 GiB free .*, shared with bash .[0-9]*. 2.00 GiB' env CUDA_EMU_MEMORY=100000 "${shared[@]}" \
+	"$BIN/teacherd" -c g.yaml
 refused 71 'teacher: expected 0.00 GiB of GPU memory for its parameters, found 0.00 GiB free' env CUDA_EMU_MEMORY=100000 "${gpu[@]}" \
 	"$BIN/teacherd" -c g.yaml
 
 # By its name: selectord without a plug-in, whose teachers compute in bf16/cuda.
-start selectord "$BIN/selectord" -c g.yaml --set run.dir=fleet
+start selectord "$BIN/selectord" -c g.yaml --set run.dir=one
 until_line selectord.log event=identity
-refused 78 'models.compute_class: .*expected bf16/cuda, found (fp32|bf16)/' "$BIN/teacherd" -c f.yaml --set run.dir=fleet
-start teacherd "${gpu[@]}" "$BIN/teacherd" -c g.yaml --set run.dir=fleet
+refused 78 'models.compute_class: .*expected bf16/cuda, found (fp32|bf16)/' "$BIN/teacherd" -c f.yaml --set run.dir=one
+start teacherd "${shared[@]}" "$BIN/teacherd" -c g.yaml --set run.dir=one
 
 # run NAME RANKS OPTION...: to the end; what it leaves is in NAME.bits.
 run() {
@@ -54,12 +60,24 @@ run() {
 	losses "$name/metrics.jsonl" > "$name.bits"
 	sha256sum < "$name/checkpoints/step_00000008/model.safetensors" >> "$name.bits"
 }
-run one 1
+until_line teacherd.log event=selectord.welcome
+grep -q 'level=warn .*event=gpu.shared gpu="CPU emulation" pci=0000:65:00.0 with="bash ([0-9]*) 2.00 GiB" .*CUDA_VISIBLE_DEVICES' teacherd.log ||
+	fail "the other process is not named: $(grep gpu teacherd.log)"
+timeout 60 "$BIN/saltctl" status -c g.yaml --set run.dir=one > status.log || fail "saltctl status: $(cat status.log)"
+grep -q '^teacherd .*  CPU emulation 97 %, 3.0 of 4.3 GB  ' status.log || fail "no GPU in status: $(cat status.log)"
+grep -q '^selectord .*  -  ' status.log || fail "selectord has a GPU: $(cat status.log)"
+timeout 60 "${gpu[@]}" "$BIN/saltctl" model info student > info.log || fail "saltctl model info: $(cat info.log)"
+grep -q '^GPU in use *97 % of the time, its memory 41 %; by no process that can be seen from here' info.log || fail "no use of the GPU: $(cat info.log)"
+STUB_NVML_PROCESSES="$teacherd:3221225472" run one 1
+grep -q 'level=info .*event=gpu.shared .*with="teacherd-.* ('"$teacherd"') 3.00 GiB" .*hint="all of this fleet"' one.log ||
+	fail "the teacher on the same GPU: $(grep gpu one.log)"
+grep -q event=gpu.ranks one.log && fail "one rank is two: $(grep gpu.ranks one.log)"
 stop TERM $selectord $teacherd
-start selectord "$BIN/selectord" -c g.yaml --set run.dir=fleet		# with the labels of the first run
+start selectord "$BIN/selectord" -c g.yaml --set run.dir=one		# with the labels of the first run
 until_line selectord.log event=identity
 run two 2
 same one.bits two.bits "one rank and two"
+grep -q 'level=warn .*rank=1 .*event=gpu.ranks pci=0000:65:00.0 also_of_rank=0 ' two.log || fail "two ranks on one GPU: $(grep gpu two.log)"
 grep -q '"compute_class": *"bf16/cuda"' one/checkpoints/step_00000008/state.json || fail "no compute class in state.json"
 grep -q '"device": *"sm_90 CUDA 12.0 cuBLASLt' one/checkpoints/step_00000008/state.json || fail "no device in state.json"
 [ "$(grep -c '"kind":"step"' one.bits)" = 8 ] || fail "not 8 steps"

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 : "${PLUGIN:?the emulated libsalt_cuda.so}" "${NCCL:?the emulated libnccl.so}"
-export SALT_CUDA_PLUGIN=$PLUGIN SALT_NCCL=$NCCL TMPDIR=$scratch
+export SALT_CUDA_PLUGIN=$PLUGIN SALT_NCCL=$NCCL CUDA_EMU_BUS=process TMPDIR=$scratch
 cd "$scratch"
 
 # says LOG REGEX: in one line about the exchange.

@@ -68,8 +68,6 @@ self_test() {
 allowed() {
 	sed 's/[[:space:]]*#.*//; s/^[[:space:]]*//' <<- 'LIST' | grep .
 		ctl_verbs		# the table of verbs: tests check every entry
-		fit_bytes		# called in its own file; tests compare it with a sum by hand
-		fit_find		# called in its own file; tests give it bytes
 		fleet_add		# called in its own file; tests fill a fleet without daemons
 		top_loss		# called in its own file; tests draw given losses
 		top_spark		# called in its own file; tests draw given losses

@@ -70,8 +70,9 @@ test_whole(void)
 		    "\"counters\":{\"labels_total\":12},\"gauges\":{\"heldout_loss\":null,\"peers\":2},\"queues\":{\"rows_ahead\":4},\"timers\":{},"
 		    "\"state_seconds\":{\"ahead\":2,\"labelling\":0.5},\"help\":{\"labels_total\":\"labels taken in\",\"peers\":\"a\\\\b\\nc\"},"
 		    "\"plans\":[{\"plan\":\"0123456789abcdef\",\"rows\":9,\"rows_ready\":5,\"rows_asked\":1,\"released\":false}]}"),
-		daemon_of("trainerd", "trainerd-0", "b", "{\"phase\":\"two\",\"counters\":{\"tokens_total\":9007199254740993},\"timers\":{\"wait_rows_seconds_total\":1.5},"
-		    "\"gauges\":{\"learning_rate\":3e-4},\"queues\":{\"rows_ahead\":1}}"),
+		daemon_of("trainerd", "trainerd-0", "b",
+		    "{\"phase\":\"two\",\"gpu\":\"NVIDIA H200\",\"counters\":{\"tokens_total\":9007199254740993},\"timers\":{\"wait_rows_seconds_total\":1.5},"
+		    "\"gauges\":{\"learning_rate\":3e-4,\"gpu_utilization_ratio\":0.97,\"gpu_memory_used_bytes\":null},\"queues\":{\"rows_ahead\":1}}"),
 		daemon_of("teacherd", "teacherd-0", "c", NULL),
 	};
 	char *text = text_of(d, 3, &self);
@@ -90,6 +91,9 @@ test_whole(void)
 	CHECK(has(text, "salt_state{role=\"selectord\",daemon=\"selectord\",host=\"a\",state=\"labelling\"} 0"));
 	CHECK(has(text, "salt_state_seconds_total{role=\"selectord\",daemon=\"selectord\",host=\"a\",state=\"labelling\"} 0.5"));
 	CHECK(has(text, "salt_info{role=\"selectord\",daemon=\"selectord\",host=\"a\",version=\"1.2\"} 1"));
+	CHECK(has(text, "salt_gpu_info{role=\"trainerd\",daemon=\"trainerd-0\",host=\"b\",gpu=\"NVIDIA H200\"} 1") && count(text, "\nsalt_gpu_info{") == 1);
+	CHECK(has(text, "salt_trainer_gpu_utilization_ratio{role=\"trainerd\",daemon=\"trainerd-0\",host=\"b\"} 0.96999999999999997"));
+	CHECK(strstr(text, "gpu_memory_used_bytes") == NULL);
 	CHECK(has(text, "salt_plan_rows_ready{role=\"selectord\",daemon=\"selectord\",host=\"a\",plan=\"01234567\"} 5"));
 	CHECK(has(text, "salt_plan_released{role=\"selectord\",daemon=\"selectord\",host=\"a\",plan=\"01234567\"} 0"));
 	CHECK(has(text, "salt_phase{role=\"trainerd\",daemon=\"trainerd-0\",host=\"b\"} 2"));

@@ -4,7 +4,6 @@
 
 #include "check.h"
 #include "engine/kernels/kernels.h"
-#include "trainerd/reduce.h"
 #include "trainerd/shard.h"
 
 #define BLOCK KERNELS_NORM_BLOCK	/* 65,536 */
@@ -31,71 +30,14 @@ shares(void)
 		}
 }
 
+/* Each of Muon's matrices is one rank's. */
 static void
-memory(void)
+muon_shares(void)
 {
-	/* 8 blocks of parameters, 16 sequences of 10 tokens, 8 lanes. */
-	const struct optim_split whole = optim_split_whole(8 * BLOCK);
-	struct price_shape s = {.model = &tiny, .split = &whole, .n_params = 8 * BLOCK, .dtype = DTYPE_F32, .deterministic = true, .batch = 16, .micro_batch = 2,
-	    .lanes = 8, .context = 10, .threads = 2, .label_entries = 3};
-	struct model_session_options o = {.max_batch = 2, .max_tokens = 10, .training = true};
-	double b[PRICE_MEMORY_ITEMS];
-	size_t session;
-
-	CHECK(price_memory(&s, 1, b, NULL) == 0);
-	CHECK(b[PRICE_MASTERS] == 4.0 * 524288);
-	CHECK(b[PRICE_COPY] == 0);
-	CHECK(b[PRICE_MOMENTS] == 8.0 * 524288);
-	CHECK(b[PRICE_GRADIENTS] == 4.0 * 4 * 524288);		/* log2(8) + 1 buffers */
-	CHECK(b[PRICE_SCRATCH] == 0);
-	CHECK(model_session_plan(&tiny, DTYPE_F32, &o, &session, NULL) == 0 && b[PRICE_ACTIVATIONS] == (double)session);
-	CHECK(b[PRICE_ROWS] == 6 * (4 * 16 * 11 + 16 * 10 * (8 + 24)));
-	CHECK(b[PRICE_PRODUCTS] == 4.0 * 100 * (20 + 2));	/* logits of a micro-batch, and a row for each of two threads */
-	CHECK(price_memory(&s, 4, b, NULL) == 0);
-	CHECK(b[PRICE_MASTERS] == 4.0 * 524288);
-	CHECK(b[PRICE_MOMENTS] == 8.0 * 131072);
-	CHECK(b[PRICE_GRADIENTS] == 4.0 * 2 * 524288);
-	CHECK(b[PRICE_SCRATCH] == 4.0 * 4 * 524288);		/* a bucket for each of four ranks, as large as all there is */
-	CHECK(b[PRICE_ROWS] == 6 * (4 * 4 * 11 + 4 * 10 * (8 + 24)));
-	s.dtype = DTYPE_BF16;
-	s.deterministic = false;
-	s.label_entries = 0;
-	CHECK(price_memory(&s, 4, b, NULL) == 0);
-	CHECK(b[PRICE_MASTERS] == 4.0 * 131072);
-	CHECK(b[PRICE_COPY] == 2.0 * 524288);
-	CHECK(b[PRICE_GRADIENTS] == 4.0 * 524288);
-	CHECK(b[PRICE_ROWS] == 6 * 4 * 4 * 11);
-	/* The rounded gradient, and the matrices of the layer (8 x 24, 8 x 8, 8 x 32, 32 x 8) and of the output, repacked. */
-	CHECK(b[PRICE_PRODUCTS] == 4.0 * 100 * (20 + 2) + 2.0 * 100 * 20 + 2.0 * (8 * 24 + 8 * 8 + 2 * 8 * 32 + 8 * 100));
-	s.micro_batch = 4;			/* one a step: the output layer's, and the largest for its product */
-	CHECK(price_memory(&s, 4, b, NULL) == 0);
-	CHECK(b[PRICE_PRODUCTS] == 4.0 * 100 * (40 + 2) + 2.0 * 100 * 40 + 2.0 * (8 * 100 + 8 * 32));
-	s.recompute = true;
-	CHECK(price_memory(&s, 4, b, NULL) == 0);
-	CHECK(b[PRICE_PRODUCTS] == 4.0 * 100 * (40 + 2) + 2.0 * 100 * 40 + 2.0 * (8 * 24 + 8 * 8 + 2 * 8 * 32 + 8 * 100));
-	s.context = 17;
-	CHECK(price_memory(&s, 1, b, NULL) == ERR_RANGE);
-}
-
-/* Muon: no second moments for the matrices of the layer, 8 x 24, 8 x 8, 8 x 32 and 32 x 8; the largest is what Newton-Schulz works in. */
-static void
-muon_memory(void)
-{
-	struct price_shape s = {.model = &tiny, .dtype = DTYPE_BF16, .batch = 8, .micro_batch = 1, .lanes = 8, .context = 10, .muon_rows = 8,
-	    .muon_cols = 32, .threads = 2};
-	double b[PRICE_MEMORY_ITEMS];
 	struct optim_split *split = NULL;
 	struct model *m = NULL;
 
 	REQUIRE(model_new(&m, &tiny, NULL) == 0 && optim_split_new(&split, m, OPTIM_MUON) == 0);
-	s.split = split;
-	s.n_params = m->n_params;
-	CHECK(price_memory(&s, 1, b, NULL) == 0);
-	CHECK(b[PRICE_MOMENTS] == 8.0 * (double)m->n_params - 4.0 * (8 * 24 + 8 * 8 + 2 * 8 * 32));
-	CHECK(b[PRICE_MUON] >= 2 * 4.0 * (8 * 32 + 4 * 8 * 8));
-	/* Each part is less than a block: rank 0 has the embeddings and the output norm, and the matrices go to the ranks one by one. */
-	CHECK(price_memory(&s, 8, b, NULL) == 0);
-	CHECK(b[PRICE_MASTERS] < 4.0 * (double)m->n_params && b[PRICE_MASTERS] >= 4.0 * 8 * (100 + 16));
 	CHECK(price_share(split, 1) == 1 && price_share(split, 4) < 1 && price_share(split, 4) >= 0.25);
 	optim_split_destroy(&split);
 	model_destroy(&m);
@@ -126,7 +68,8 @@ static void
 seconds(void)
 {
 	const struct optim_split whole = optim_split_whole(4 * BLOCK);
-	const struct price_shape s = {.model = &tiny, .split = &whole, .n_params = 4 * BLOCK, .dtype = DTYPE_F32, .batch = 16, .micro_batch = 2, .lanes = 8,
+	const struct fit_shape s = {.model = &tiny, .split = &whole, .n_params = 4 * BLOCK, .dtype = DTYPE_F32,
+	    .batch = 16, .micro_batch = 2, .lanes = 8,
 	    .context = 10};
 	const struct price_compute c = {.micro_s = 1, .update_s = 0.4, .other_s = 0.05, .cores = 2};
 	struct price_machine m = {.cores = 2, .threads = 0, .ranks_per_host = 1, .between = {0.001, 1048576}, .within = {0, 1048576 * 4},
@@ -194,10 +137,8 @@ worth(void)
 int
 main(void)
 {
-	CHECK(PRICE_BUCKET == REDUCE_BUCKET);
 	shares();
-	memory();
-	muon_memory();
+	muon_shares();
 	work();
 	seconds();
 	worth();

@@ -130,6 +130,33 @@ test_frame(void)
 	top_free(&top);
 }
 
+/* A column for GPUs where one daemon has one; "?" for what is not known. */
+static void
+test_gpu(void)
+{
+	struct fleet f = {.n = 0};
+	struct top_look look = {.cols = 160, .clock = ""};
+	char text[128];
+
+	make_fleet(&f);
+	top_init(&top, "run", 0);
+	top_feed(&top, &f, 1000);
+	top_draw(&top, &look, &lines);
+	CHECK(shows("ROLE", "RATES") && !shows("ROLE", "GPU"));
+	fleet_gpu(f.daemons[2].answer, text, sizeof(text));
+	CHECK_STR(text, "");
+	say(&f, 2, "{\"role\":\"teacherd\",\"name\":\"teacherd-9\",\"gpu\":\"NVIDIA H200\",\"gauges\":{\"gpu_memory_bytes\":150e9,"
+	    "\"gpu_memory_used_bytes\":12.34e9,\"gpu_utilization_ratio\":0.97}}");
+	top_feed(&top, &f, 1001);
+	top_draw(&top, &look, &lines);
+	CHECK(shows("ROLE", "GPU") && shows("teacherd   teacherd-9", "NVIDIA H200 97 %, 12.3 of 150.0 GB"));
+	say(&f, 2, "{\"gpu\":\"NVIDIA H200\",\"gauges\":{\"gpu_memory_bytes\":150e9,\"gpu_memory_used_bytes\":null,\"gpu_utilization_ratio\":null}}");
+	fleet_gpu(f.daemons[2].answer, text, sizeof(text));
+	CHECK_STR(text, "NVIDIA H200 ? %, ? of 150.0 GB");
+	fleet_clear(&f);
+	top_free(&top);
+}
+
 /* No size of a screen is overrun. */
 static void
 test_sizes(void)
@@ -277,6 +304,7 @@ main(void)
 	test_spark();
 	test_seed();
 	test_frame();
+	test_gpu();
 	test_sizes();
 	test_trainer();
 	top_lines_free(&lines);

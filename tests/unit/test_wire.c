@@ -807,12 +807,14 @@ test_status(void)
 	status_step(st, 7, 100);
 	status_events(st, "tcp://node1:9");
 	status_snapshot(st, 3000, &snap);
+	snprintf(snap.gpu, sizeof(snap.gpu), "NVIDIA H200");
 
 	REQUIRE(wire_status_answer("", 0, &snap, peers, 2, &answer, &len) == 0 && answer != NULL);
 	REQUIRE(json_parse((char *)answer, len, "status", &root, &note) == 0);
 	CHECK(json_count(json_get(root, "roster")) == 2);
 	CHECK(json_text(json_get(json_item(json_get(root, "roster"), 1), "name"), &text) && strcmp(text, "trainerd-\"1\"") == 0);
 	CHECK(json_text(json_get(root, "role"), &text) && strcmp(text, "selectord") == 0);
+	CHECK(json_text(json_get(root, "gpu"), &text) && strcmp(text, "NVIDIA H200") == 0);
 	CHECK(json_text(json_get(root, "events_endpoint"), &text) && strcmp(text, "tcp://node1:9") == 0);
 	json_close(&root);
 	free(answer);
@@ -826,6 +828,7 @@ test_status(void)
 	REQUIRE(wire_status_answer(request, sizeof(request), &snap, peers, 2, &answer, &len) == 0 && answer != NULL);
 	REQUIRE((back = salt__v1__status_reply__unpack(NULL, len, answer)) != NULL);
 	CHECK_STR(back->role, "selectord");
+	CHECK_STR(back->gpu, "NVIDIA H200");
 	CHECK_STR(back->name, "selectord-0");
 	CHECK_STR(back->host, snap.host);
 	CHECK_STR(back->version, "0.1");

@@ -13,13 +13,15 @@
 #include "base/cpus/cpus.h"
 #include "base/log/log.h"
 #include "base/mem/mem.h"
+#include "base/nvml/nvml.h"
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/fit/fit.h"
 #include "engine/model/model.h"
 #include "data/modelfiles/modelfiles.h"
 #include "data/tokenizer/tokenizer.h"
 #include "engine/weights/weights.h"
 
-#define GPU_WORKERS 2		/* where nobody says how many: one makes records while the device works for the other */
+#define GIB 1073741824.0
 
 struct infer_loaded {
 	struct infer_model info;
@@ -397,8 +399,9 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 			goto fail;
 		if (i == 0) {
 			in->kernels.share = w->kernels;		/* weights are repacked once for all workers */
-			if (o->threads == 0 && kernels_device_versions(w->kernels)[0] != '\0' && in->n_workers > GPU_WORKERS)
-				in->n_workers = GPU_WORKERS;
+			if (o->threads == 0 && kernels_device_versions(w->kernels)[0] != '\0' &&
+			    in->n_workers > INFER_GPU_WORKERS)
+				in->n_workers = INFER_GPU_WORKERS;
 		}
 		if ((rc = pthread_create(&w->thread, NULL, worker_main, w)) != 0)
 			goto fail;
@@ -486,15 +489,49 @@ load_tokenizer(struct infer_model *info, struct err_note *note)
 	return 0;
 }
 
+bool
+infer_device(const struct infer *in, struct kernels_device *device)
+{
+	return kernels_on_device(in->workers[0].kernels, device);
+}
+
 static int
 no_memory(const struct infer *in, const char *dir, size_t bytes, struct err_note *note)
 {
 	struct kernels_device device;
+	char users[240];
 
-	if (kernels_device_versions(in->workers[0].kernels)[0] == '\0' || kernels_device(&device, NULL) != 0)
+	if (!infer_device(in, &device))
 		return err_note_set(note, ENOMEM, "%s", dir);
-	return err_expect(note, ENOMEM, "%s", "%.2f GiB of GPU memory for its parameters", "%.2f GiB free of %.2f GiB on %s", dir,
-	    (double)bytes / 1073741824.0, (double)device.free_bytes / 1073741824.0, (double)device.memory_bytes / 1073741824.0, device.name);
+	return err_expect(note, ENOMEM, "%s", "%.2f GiB of GPU memory for its parameters",
+	    "%.2f GiB free of %.2f GiB on %s%s", dir,
+	    (double)bytes / GIB, (double)device.free_bytes / GIB, (double)device.memory_bytes / GIB, device.name,
+	    nvml_users(device.pci_bus_id, users, sizeof(users)));
+}
+
+int
+infer_room(const struct infer *in, uint32_t context, bool dense, struct err_note *note)
+{
+	enum dtype dtype = kernels_dtype(in->workers[0].kernels);
+	char users[240], advice[80] = "a shorter corpus.context, a smaller model or a larger GPU";
+	const struct model_config *models[INFER_MODELS_MAX];
+	struct kernels_device device;
+	double worker;
+
+	if (!infer_device(in, &device))
+		return 0;
+	for (size_t i = 0; i < in->n_models; i++)
+		models[i] = &in->models[i].model->config;
+	worker = fit_label(models, in->n_models, dtype, in->batch, context, dense);
+	if (!(worker * in->n_workers > (double)device.free_bytes))
+		return 0;
+	if (worker <= (double)device.free_bytes)
+		snprintf(advice, sizeof(advice), "teacher.threads: %d fits", (int)((double)device.free_bytes / worker));
+	return err_expect(note, ENOMEM, "memory of the GPU",
+	    "%.2f GiB for activations and logits of %d teacher.threads beside the parameters; %s",
+	    "%.2f GiB free of %.2f GiB on %s%s", worker * in->n_workers / GIB, in->n_workers, advice,
+	    (double)device.free_bytes / GIB, (double)device.memory_bytes / GIB, device.name,
+	    nvml_users(device.pci_bus_id, users, sizeof(users)));
 }
 
 static int

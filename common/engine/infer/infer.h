@@ -21,6 +21,8 @@
 #include "data/labels/labels.h"
 
 #define INFER_MODELS_MAX 2		/* teacher and scorer */
+/* workers on a GPU where nobody says how many: one makes records while the device works for the other */
+#define INFER_GPU_WORKERS 2
 
 struct infer_model {
 	char dir[4096];
@@ -57,12 +59,19 @@ void infer_destroy(struct infer **in);		/* ends the workers and frees unfinished
  * weights_model_open and weights_fingerprint.
  */
 int infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serves_label, struct err_note *note);
+/*
+ * infer_room - after the models were added: on a GPU, whether its free memory holds what the workers will
+ * take for sequences of this context, as fit_label says (dense: dense labels). Sessions are made at the first
+ * lease, which is late to find out. 0, also on CPUs, or ENOMEM with what would fit.
+ */
+int infer_room(const struct infer *in, uint32_t context, bool dense, struct err_note *note);
 size_t infer_n_models(const struct infer *in);
 const struct infer_model *infer_model(const struct infer *in, size_t i);
 const char *infer_compute_class(const struct infer *in);	/* as announced: declared, or that of the kernels */
 const char *infer_describe(const struct infer *in);
 const char *infer_reason(const struct infer *in);		/* why this backend and dtype: kernels_reason */
 int infer_threads(const struct infer *in);
+bool infer_device(const struct infer *in, struct kernels_device *device);	/* kernels_on_device */
 
 /*
  * infer_unigram - the unigram table of a label set, made from the bytes in WELCOME, or the table made from

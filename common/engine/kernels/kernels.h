@@ -77,9 +77,20 @@ const char *kernels_device_versions(const struct kernels *k);
 struct kernels_device {
 	char name[64];			/* "NVIDIA H200" */
 	char arch[16];			/* "sm_90" */
+	char pci_bus_id[32];		/* "0000:65:00.0": by which NVML knows it */
 	uint64_t memory_bytes, free_bytes;	/* free: at the time of the call */
 };
 int kernels_device(struct kernels_device *device, struct err_note *note);
+/* kernels_device of a context; false: it computes on the CPU */
+bool kernels_on_device(const struct kernels *k, struct kernels_device *device);
+
+/*
+ * kernels_gpu_bytes - the memory that the backend cuda works in, kept until the context ends: what cuBLASLt
+ * uses, and logits of some rows with their gradient (in bf16; in fp32 they are overwritten), or with what
+ * labels are made in. rows: of the largest call of the output layer. Pure: no device is asked.
+ */
+enum kernels_gpu_use { KERNELS_GPU_TRAINS, KERNELS_GPU_LABELS, KERNELS_GPU_LABELS_DENSE };
+size_t kernels_gpu_bytes(enum dtype dtype, int64_t rows, int64_t vocab, enum kernels_gpu_use use);
 
 /*
  * kernels_params - declares that [params, params + n), in the compute dtype, are parameters with the values

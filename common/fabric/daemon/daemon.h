@@ -109,6 +109,14 @@ void daemon_announce(struct daemon *d, const char *data_endpoint);
 void daemon_close_status(struct daemon *d);
 
 /*
+ * daemon_gpu - of a daemon that computes on a GPU: status_gpu, and once in the log the other processes that
+ * compute on it, as far as NVML knows them (gpu.shared). A warning, or where all are announced in run_dir on
+ * this host, daemons of this fleet, a line of level info. The figures are those of struct kernels_device.
+ */
+void daemon_gpu(struct status *st, const char *run_dir, const char *name, const char *pci_bus_id,
+    uint64_t memory_bytes, uint64_t free_bytes);
+
+/*
  * daemon_end - reports rc and d->note if rc is not 0, closes what is open, and returns the exit code
  * (err_exit_code(rc)). The report is one line on standard error with name, place, expected and found: of a
  * running daemon the log event "failed" (ERR_STOPPED: "stopped"), which subscribers of the events socket get

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/json/json.h"
-#include "fabric/status/status.h"
+#include "fabric/status/status_internal.h"
 
 #define RATE_TIME_S 10.0		/* the weight of past rates falls to 1/e over this time */
 #define RATE_STEP_MS 500		/* snapshots sooner after the last do not change rates */
@@ -25,7 +25,9 @@ struct status_metric {
 struct status {
 	pthread_mutex_t lock;		/* for everything but the metrics' bits */
 	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX], host[STATUS_TEXT_MAX], version[STATUS_TEXT_MAX];
-	char phase[STATUS_TEXT_MAX], last_error[STATUS_ERROR_MAX], events_endpoint[STATUS_ENDPOINT_MAX];
+	char phase[STATUS_TEXT_MAX], gpu_name[STATUS_TEXT_MAX], last_error[STATUS_ERROR_MAX],
+	    events_endpoint[STATUS_ENDPOINT_MAX];
+	struct status__gpu *gpu;	/* NULL: none */
 	int64_t start_ms, state_since_ms, rated_ms;
 	bool rated;
 	uint64_t step, steps_total;
@@ -79,6 +81,7 @@ status_destroy(struct status **st)
 		return;
 	for (size_t i = 0; i < (*st)->n_metrics; i++)
 		free((*st)->metrics[i].help);
+	status__gpu_destroy(&(*st)->gpu);
 	pthread_mutex_destroy(&(*st)->lock);
 	free(*st);
 	*st = NULL;
@@ -213,6 +216,17 @@ status_events(struct status *st, const char *endpoint)
 }
 
 void
+status_gpu(struct status *st, const char *name, const char *pci_bus_id, double memory_bytes)
+{
+	struct status__gpu *gpu = status__gpu_new(st, pci_bus_id, memory_bytes);
+
+	pthread_mutex_lock(&st->lock);
+	put_text(st->gpu_name, sizeof(st->gpu_name), name);
+	st->gpu = gpu;
+	pthread_mutex_unlock(&st->lock);
+}
+
+void
 status_error(struct status *st, const char *text)
 {
 	pthread_mutex_lock(&st->lock);
@@ -248,7 +262,14 @@ move_rates(struct status *st, int64_t now_ms)
 void
 status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *out)
 {
+	struct status__gpu *gpu;
+
 	memset(out, 0, sizeof(*out));
+	pthread_mutex_lock(&st->lock);
+	gpu = st->gpu;
+	pthread_mutex_unlock(&st->lock);
+	if (gpu != NULL)
+		status__gpu_read(gpu);
 	pthread_mutex_lock(&st->lock);
 	move_rates(st, now_ms);
 	put_text(out->role, sizeof(out->role), st->role);
@@ -257,6 +278,7 @@ status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *out)
 	put_text(out->version, sizeof(out->version), st->version);
 	put_text(out->state, sizeof(out->state), st->states[st->state].name);
 	put_text(out->phase, sizeof(out->phase), st->phase);
+	put_text(out->gpu, sizeof(out->gpu), st->gpu_name);
 	put_text(out->last_error, sizeof(out->last_error), st->last_error);
 	put_text(out->events_endpoint, sizeof(out->events_endpoint), st->events_endpoint);
 	out->pid = getpid();
@@ -363,7 +385,8 @@ put_states(struct json *o, const struct status_snapshot *snap, unsigned kinds)
 char *
 status_json(const struct status_snapshot *snap)
 {
-	struct json *o = json_build("{s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+	struct json *o = json_build(
+	    "{s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 	    "role", json_new_text(snap->role), "name", json_new_text(snap->name), "pid", (long long)snap->pid,
 	    "host", json_new_text(snap->host), "version", json_new_text(snap->version), "state", json_new_text(snap->state),
 	    "phase", json_new_text(snap->phase), "step", (long long)snap->step, "steps_total", (long long)snap->steps_total,
@@ -372,6 +395,7 @@ status_json(const struct status_snapshot *snap)
 	    "counters", filled(snap, put_values, KIND(STATUS_COUNTER) | KIND(STATUS_RATED)),
 	    "gauges", filled(snap, put_values, KIND(STATUS_GAUGE)), "timers", filled(snap, put_values, KIND(STATUS_TIMER)),
 	    "state_seconds", filled(snap, put_states, 0), "help", filled(snap, put_help, 0),
+	    "gpu", snap->gpu[0] != '\0' ? json_new_text(snap->gpu) : json_new_null(),
 	    "last_error", snap->last_error[0] != '\0' ? json_new_text(snap->last_error) : json_new_null(),
 	    "events_endpoint", snap->events_endpoint[0] != '\0' ? json_new_text(snap->events_endpoint) : json_new_null());
 	char *text = o != NULL ? json_print(o, false) : NULL;

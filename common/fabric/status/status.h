@@ -57,6 +57,13 @@ void status_state(struct status *st, const char *state, int64_t now_ms);	/* star
 void status_phase(struct status *st, const char *phase);	/* "" , phase_one, phase_two, ... */
 void status_step(struct status *st, uint64_t step, uint64_t steps_total);	/* steps_total 0: none */
 void status_events(struct status *st, const char *endpoint);	/* of the events socket; "": none */
+/*
+ * status_gpu - shows the GPU that this process computes on: its name, and gauges gpu_memory_bytes,
+ * gpu_memory_used_bytes, gpu_utilization_ratio and gpu_memory_utilization_ratio, which every snapshot asks
+ * NVML for. They are of the whole GPU, whoever uses it. What NVML does not say is NaN, and the log says once
+ * why. memory_bytes: as the backend found it. Once in a process, while one thread registers.
+ */
+void status_gpu(struct status *st, const char *name, const char *pci_bus_id, double memory_bytes);
 void status_error(struct status *st, const char *text);		/* the last error; "": the status socket shows the log's */
 
 /* One metric in a snapshot. rate_per_s: RATED only, else 0. */
@@ -71,6 +78,7 @@ struct status_value {
 struct status_snapshot {
 	char role[STATUS_TEXT_MAX], name[STATUS_TEXT_MAX], host[STATUS_TEXT_MAX], version[STATUS_TEXT_MAX];
 	char state[STATUS_TEXT_MAX], phase[STATUS_TEXT_MAX];
+	char gpu[STATUS_TEXT_MAX];	/* "": none */
 	char last_error[STATUS_ERROR_MAX], events_endpoint[STATUS_ENDPOINT_MAX];
 	int64_t pid;
 	uint64_t step, steps_total;
@@ -91,8 +99,9 @@ void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *
 /*
  * status_json -
  * {"role","name","pid","host","version","state","phase","step","steps_total","uptime_s","rates":{},"queues":{},
- * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"help":{},"last_error","events_endpoint"}; one
- * line in malloc'ed memory, NULL without memory. last_error and events_endpoint are null when there is none.
+ * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"help":{},"gpu","last_error","events_endpoint"};
+ * one line in malloc'ed memory, NULL without memory. gpu, last_error and events_endpoint are null when there
+ * is none.
  */
 char *status_json(const struct status_snapshot *snap);
 

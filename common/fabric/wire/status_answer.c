@@ -90,6 +90,7 @@ answer_protobuf(const struct status_snapshot *snap, const struct wire_peer *peer
 	reply.step = snap->step;
 	reply.steps_total = snap->steps_total;
 	reply.uptime_s = snap->uptime_s;
+	reply.gpu = text(snap->gpu);
 	reply.last_error = text(snap->last_error);
 	reply.events_endpoint = text(snap->events_endpoint);
 	reply.n_metrics = snap->n_metrics;

@@ -108,7 +108,7 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaDriverGetVersion(int *version);	/* 0: no driver */
-cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device);	/* of the process: each has a device of its own; CUDA_EMU_BUS names it */
+cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device);	/* CUDA_EMU_BUS, or "0000:65:00.0"; "process": another one for each process */
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 
 cudaError_t cuda_emu_malloc(void **p, size_t bytes);
@@ -153,6 +153,7 @@ void cuda_emu_enqueue(cudaStream_t s, std::function<void()> work);
 void cuda_emu_check_range(const void *p, size_t bytes, bool write, const char *who);
 /* The same for libraries that are opened at run time: the emulated plug-in exports them. */
 extern "C" void cuda_emu_library_call(cudaStream_t s, void (*run)(void *), void *arg);
+extern "C" void cuda_emu_library_wait(cudaStream_t s);
 extern "C" void cuda_emu_library_range(const void *p, size_t bytes, bool write, const char *who);
 
 #endif

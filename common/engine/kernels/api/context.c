@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/log/log.h"
+#include "engine/kernels/cuda/limits.h"
 #include "engine/kernels/kernels_internal.h"
 #include "engine/kernels/peers.h"
 
@@ -196,6 +197,24 @@ const char *
 kernels_device_versions(const struct kernels *k)
 {
 	return k->device;
+}
+
+bool
+kernels_on_device(const struct kernels *k, struct kernels_device *device)
+{
+	return k->device[0] != '\0' && kernels_device(device, NULL) == 0;
+}
+
+size_t
+kernels_gpu_bytes(enum dtype dtype, int64_t rows, int64_t vocab, enum kernels_gpu_use use)
+{
+	size_t logits = (size_t)(cuda_chunk_rows(vocab, rows) * vocab), beside = sizeof(float);
+
+	if (use == KERNELS_GPU_TRAINS)
+		beside = dtype == DTYPE_F32 ? 0 : dtype_size(dtype);
+	else if (use == KERNELS_GPU_LABELS_DENSE)
+		beside = 2 * sizeof(float);
+	return (size_t)CUDA_WORKSPACE + logits * (sizeof(float) + beside);
 }
 
 void

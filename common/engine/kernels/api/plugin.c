@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log/log.h"
+#include "base/nvml/nvml.h"
 #include "engine/kernels/kernels_internal.h"
 
 #define FILE_NAME "libsalt_cuda.so"
@@ -28,9 +29,17 @@ static struct {
 	struct kernels_device device;
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+/* Who else uses the GPU belongs to each message of the plug-in: its memory may be theirs. */
 __attribute__((noreturn)) static void
 fatal(const char *event, const char *fields)
 {
+	char users[300] = "", quoted[400];
+	struct kernels_device device;
+
+	if (kernels_device(&device, NULL) == 0)
+		nvml_users(device.pci_bus_id, users, sizeof(users));
+	if (users[0] != '\0')
+		log_fatal(event, "%s gpu=%s", fields, log_quote(users + strlen(", "), quoted, sizeof(quoted)));
 	log_fatal(event, "%s", fields);
 }
 

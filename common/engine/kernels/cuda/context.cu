@@ -76,6 +76,9 @@ cuda__device(struct kernels_device *device, struct err_note *note)
 	memset(device, 0, sizeof(*device));
 	snprintf(device->name, sizeof(device->name), "%.63s", prop.name);
 	snprintf(device->arch, sizeof(device->arch), "sm_%d%d", prop.major, prop.minor);
+	if ((error = cudaDeviceGetPCIBusId(device->pci_bus_id, sizeof(device->pci_bus_id), 0)) != cudaSuccess)
+		return err_expect(note, ERR_LIBRARY, "backend cuda", "the PCI bus id of device 0", "%s",
+		    cudaGetErrorString(error));
 	device->memory_bytes = total_bytes;
 	device->free_bytes = free_bytes;
 	return 0;

@@ -260,7 +260,7 @@ void
 cuda__output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out)
 {
-	int64_t m = b * t, c = kernels__cols(h), v = w_out->dims[0], chunk = chunk_rows(v, m), width, n_ids;
+	int64_t m = b * t, c = kernels__cols(h), v = w_out->dims[0], chunk = cuda_chunk_rows(v, m), width, n_ids;
 	bool sampled = spec->kind == KERNELS_LABEL_SAMPLED, top = spec->kind == KERNELS_LABEL_TOPK, dense = spec->kind == KERNELS_LABEL_DENSE;
 	struct kernels__matrix w_t = {w_out->data, w_out->dtype, c, true, true};
 	struct label_task a = {};

@@ -310,7 +310,7 @@ void
 cuda__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
 {
-	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = chunk_rows(v, m);
+	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = cuda_chunk_rows(v, m);
 	bool grad = d_h != NULL, narrow = grad && k->dtype != DTYPE_F32;
 	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false, false}, w_t = {w_out->data, w_out->dtype, c, true, true};
 	struct loss_task a;

@@ -7,11 +7,11 @@
 #include <stdlib.h>
 
 #include "engine/kernels/cuda/cuda.h"
+#include "engine/kernels/cuda/limits.h"
 extern "C" {
 #include "base/err/err.h"
 }
 
-#define WORKSPACE_BYTES ((size_t)32 << 20)
 #define THREADS 256
 
 static void
@@ -96,7 +96,7 @@ cuda__matmul(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struc
 	cublasLtHandle_t lt = (cublasLtHandle_t)cuda_of(k)->lt;
 	bool fused = bias != NULL && bias->dtype == c->dtype;
 	float one = 1, beta = add ? 1 : 0;
-	size_t bytes = WORKSPACE_BYTES;
+	size_t bytes = CUDA_WORKSPACE;
 	void *workspace = cuda__room(k, ROOM_PRODUCT, bytes);
 	cublasLtMatrixLayout_t la, lb, lc;
 	cublasLtMatmulPreference_t preference;

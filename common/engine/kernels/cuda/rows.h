@@ -6,24 +6,9 @@
 #define SALT_CUDA_ROWS_H
 
 #include "engine/kernels/cuda/cuda.h"
+#include "engine/kernels/cuda/limits.h"
 
 #define ROW_THREADS 256
-
-/* Logits that exist at a time, in floats: 512 MiB. Each chunk reads and writes the whole output layer. The emulation has smaller ones. */
-#ifndef CUDA_LOGITS
-#define CUDA_LOGITS ((int64_t)128 << 20)
-#endif
-#define MIN_ROWS 8
-#define MAX_ROWS 8192
-
-static inline int64_t
-chunk_rows(int64_t v, int64_t m)
-{
-	int64_t rows = CUDA_LOGITS / v / MIN_ROWS * MIN_ROWS;
-
-	rows = rows < MIN_ROWS ? MIN_ROWS : rows > MAX_ROWS ? MAX_ROWS : rows;
-	return rows < m ? rows : m;
-}
 
 /* exp(x) by the operations of vec_expf (cpu/vec_math.h) with fused multiply-adds: the same bits, so that equal logits give equal draws. */
 __device__ __forceinline__ float

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gpu - the GPU of a rank: who else computes on it, other ranks among them. */
+#ifndef SALT_TRAINERD_GPU_H
+#define SALT_TRAINERD_GPU_H
+
+#include "engine/kernels/kernels.h"
+#include "trainerd/comm.h"
+
+struct status;
+
+/*
+ * gpu_look - collective. Shows the GPU of this rank in its status (daemon_gpu), and warns where a lower
+ * rank has the same one: nobody has set CUDA_VISIBLE_DEVICES for each. Nothing for ranks on CPUs.
+ */
+void gpu_look(struct comm *comm, struct status *status, const char *run_dir, const struct kernels *k);
+
+#endif
