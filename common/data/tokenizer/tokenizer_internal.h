@@ -136,6 +136,8 @@ struct tokenizer {
 	uint32_t *shown_len;
 	struct pair_slot *pair;
 	size_t pair_mask;
+	uint64_t *pair_seen;		/* a bit for some bits of the hash of each pair: most pairs have none, and the table is large */
+	unsigned pair_shift;
 	uint32_t n_merges;
 	int32_t *word;			/* open addressing: ids of TOKEN_BYTE_LEVEL tokens by their bytes; -1 free */
 	size_t word_mask;
@@ -198,8 +200,10 @@ static inline const struct pair_slot *
 tokenizer__pair_find(const struct tokenizer *tok, uint32_t left, uint32_t right)
 {
 	uint64_t h = ((uint64_t)left << 32 | right) * UINT64_C(0x9e3779b97f4a7c15);
-	size_t i = (size_t)(h >> 32) & tok->pair_mask;
+	size_t i = (size_t)(h >> 32) & tok->pair_mask, seen = (size_t)(h >> tok->pair_shift);
 
+	if ((tok->pair_seen[seen / 64] >> seen % 64 & 1) == 0)
+		return NULL;
 	for (;; i = (i + 1) & tok->pair_mask) {
 		const struct pair_slot *s = &tok->pair[i];
 
