@@ -908,9 +908,9 @@ test_identify(void)
 
 /* Models of pieces of text: ids, and text where the library decodes to something that is not U+FFFD. */
 static void
-test_pieces(void)
+pieces_rows(const char *tsv, size_t want_rows)
 {
-	FILE *f = fopen(GOLDEN "pieces.tsv", "r");
+	FILE *f = fopen(tsv, "r");
 	struct tokenizer *tok = NULL;
 	struct tokenizer_encoder *enc = NULL;
 	struct tokenizer_ids ids = {0};
@@ -945,12 +945,19 @@ test_pieces(void)
 		CHECK_ROW(path, strcmp(back, "-") == 0 || strcmp(back, hash_hex(hash_bytes(bytes.bytes, bytes.n), hex)) == 0);
 		free(text);
 	}
-	CHECK(n_rows == (size_t)11 * 2 * N_TEXTS);
+	CHECK(n_rows == want_rows);
 	fclose(f);
 	tokenizer_encoder_destroy(&enc);
 	tokenizer_destroy(&tok);
 	free(ids.ids);
 	free(bytes.bytes);
+}
+
+static void
+test_pieces(void)
+{
+	pieces_rows(GOLDEN "pieces.tsv", (size_t)11 * 2 * N_TEXTS);
+	pieces_rows(GOLDEN "pieces_table.tsv", (size_t)2 * 8);	/* the texts that are UTF-8 */
 }
 
 /* What a token is in the middle of a text, and byte tokens that are not UTF-8 together. */
@@ -1021,8 +1028,11 @@ test_models(void)
 		ROW("unk_id of no piece", UNK "\x12\x05\x18\x02\xc0\x02\x05" PLAIN, ERR_FORMAT, "unk_id"),
 		ROW("words", UNK "\x12\x02\x18\x03" PLAIN, ERR_UNSUPPORTED, "trainer_spec.model_type"),
 		ROW("spaces behind words", UNK "\x12\x05\x18\x02\xc0\x01\x01" PLAIN, ERR_UNSUPPORTED, "trainer_spec.treat_whitespace_as_suffix"),
-		ROW("spaces that go", UNK BPE_TYPE, ERR_UNSUPPORTED, "normalizer_spec.remove_extra_whitespaces"),
-		ROW("a table of characters", UNK BPE_TYPE "\x1a\x05\x12\x01x\x20\x00", ERR_UNSUPPORTED, "normalizer_spec.precompiled_charsmap"),
+		ROW("good, spaces that go", UNK PIECE("\x08", "\x01", "a") BPE_TYPE, 0, ""),
+		ROW("a table of characters that is none", UNK PIECE("\x08", "\x01", "a") BPE_TYPE "\x1a\x05\x12\x01x\x20\x00", ERR_FORMAT,
+		    "normalizer.precompiled_charsmap"),
+		ROW("spaces that go, a user-defined piece", UNK "\x0a\x05\x0a\x01" "a\x18\x04" BPE_TYPE, ERR_UNSUPPORTED, "pieces"),
+		ROW("spaces that go, an unused piece", UNK "\x0a\x05\x0a\x01" "a\x18\x05" BPE_TYPE, ERR_UNSUPPORTED, "pieces"),
 		ROW("spaces as they are", UNK BPE_TYPE "\x1a\x04\x20\x00\x28\x00", ERR_UNSUPPORTED, "normalizer_spec.escape_whitespaces"),
 	};
 	char path[] = "/tmp/salt_tokenizer.XXXXXX.model";

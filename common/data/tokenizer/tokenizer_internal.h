@@ -87,15 +87,15 @@ struct stage {
 
 /* The normaliser is a list of steps, each over a whole part of the text. */
 enum normal_kind { NORMAL_NFC, NORMAL_NFD, NORMAL_NFKC, NORMAL_NFKD, NORMAL_LOWERCASE, NORMAL_STRIP, NORMAL_STRIP_ACCENTS, NORMAL_REPLACE,
-	NORMAL_PREPEND, NORMAL_PRECOMPILED };
+	NORMAL_PREPEND, NORMAL_PRECOMPILED, NORMAL_SENTENCEPIECE };
 
 struct normal_step {
 	enum normal_kind kind;
-	bool left, right;		/* of NORMAL_STRIP */
+	bool left, right;		/* of NORMAL_STRIP; NORMAL_SENTENCEPIECE: a space before the text; runs of spaces are one, none at the ends */
 	const char *pattern, *content;	/* of NORMAL_REPLACE, NORMAL_PREPEND (content); the pattern is a regular expression */
 	size_t content_len;
 	struct regex *regex;
-	const uint32_t *units;		/* of NORMAL_PRECOMPILED: the trie; content is what its values index */
+	const uint32_t *units;		/* of NORMAL_PRECOMPILED, NORMAL_SENTENCEPIECE (maybe none): the trie; content is what its values index */
 	size_t n_units;
 	const char *literal;		/* NULL, or the bytes that the pattern stands for */
 	size_t literal_len;
@@ -273,6 +273,7 @@ int tokenizer__normalize(struct tokenizer_encoder *enc, const unsigned char *p, 
 int tokenizer__precompiled_load(struct tokenizer *tok, struct normal_step *s, const char *base64, const char **expected);
 int tokenizer__precompiled(const struct normal_step *s, const unsigned char *p, size_t n, struct tokenizer_bytes *b, size_t max,
     bool *same);		/* EFBIG: more than max bytes */
+int tokenizer__sentencepiece(const struct normal_step *s, const unsigned char *p, size_t n, struct tokenizer_bytes *b, size_t max);
 
 /* unicode.c */
 /* Each as the part of Hugging Face's library that asks has it: their Unicode versions differ (README.md). */
