@@ -10,7 +10,7 @@ files as code, and perl-doc's (over 1 MB) where installed. Each file is compared
 bytes where given, at any byte, so that invalid UTF-8 comes up), special tokens not recognised and recognised, and decoded
 again. --kinds: the pipelines of tests/golden/tokenizer/kinds.py instead. --fuzz: N random strings for each tokenizer too. Exit status 1 on the first difference of each pair, which is shown; 77 without the tokenizers package.
 
---large TEXT, with --kinds about 25 minutes and so no part of the suite: 9 MB of TEXT (plain, or JSON lines with a member "text"), 3 MB of
+--large TEXT, with --kinds about 25 minutes and so no part of the suite: 9 MB (--mb) of TEXT (plain, or JSON lines with a member "text"), a third of that of
 source code of this repository, /usr/include and /usr/lib/python3, 1 MB of random pieces of Unicode, each code point below U+32000 in
 random order, and 256 KiB of random bytes, in chunks of 1 MB cut at any byte. Special tokens are recognised in the last three only.
 """
@@ -118,7 +118,7 @@ def fuzz(program, path, tok, name, n, specials):
     return len(bad)
 
 
-def large(source, folder):
+def large(source, folder, n):
     """Files of --large, which see."""
     rng = random.Random(1)
     folder = pathlib.Path(folder)
@@ -130,8 +130,8 @@ def large(source, folder):
             *sorted(pathlib.Path("/usr/lib/python3").glob("**/*.py"))]
     points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     for name, data in {
-        "text": text.encode("utf-8", "surrogateescape")[:9_000_000],
-        "code": b"".join(p.read_bytes()[:60000] for p in code if p.is_file())[:3_000_000],
+        "text": text.encode("utf-8", "surrogateescape")[:n],
+        "code": b"".join(p.read_bytes()[:60000] for p in code if p.is_file())[:n // 3],
         "unicode": "".join(random_text(rng) for _ in range(60_000)).encode()[:1_000_000],
         "points": "".join(rng.sample(points[:0x32000], 0x32000)).encode(),
         "bytes": rng.randbytes(1 << 18),
@@ -175,6 +175,7 @@ def main():
     p.add_argument("--fuzz", type=int, default=0)
     p.add_argument("--chunk", type=int, default=0)
     p.add_argument("--large", metavar="TEXT")
+    p.add_argument("--mb", type=int, default=9)
     p.add_argument("files", nargs="*")
     a = p.parse_args()
     try:
@@ -188,7 +189,7 @@ def main():
     bad = n = n_bytes = 0
     folder = tempfile.TemporaryDirectory()
     if a.large:
-        files, a.chunk = list(large(a.large, folder.name)), a.chunk or 1_000_000
+        files, a.chunk = list(large(a.large, folder.name, a.mb * 1_000_000)), a.chunk or 1_000_000
     if a.kinds is not None:
         sys.path.insert(0, str(ROOT / "tests/golden/tokenizer"))
         import kinds
@@ -209,6 +210,8 @@ def main():
                     n += 1
                     n_bytes += len(data[at:at + step])
                     bad += not compare(a.program, path, tok, f"{name}+{at}", data[at:at + step], specials, a.kinds is None)
+        if a.large:
+            print(f"{path.stem}: {n} comparisons over {n_bytes} bytes so far, {bad} differ", flush=True)
     print(f"tokenizers {tokenizers.__version__}: {n} comparisons over {n_bytes} bytes, {bad} differ")
     sys.exit(bad > 0)
 

@@ -283,7 +283,7 @@ test_shipped(void)
 	    memcmp(bytes.bytes, "ab", 2) == 0);
 	ids.n = 0;
 	CHECK(tokenizer_encode(enc, "a<|endoftext|>b", 15, 0, &ids, NULL) == 0 && ids.n > 3);
-	for (round = 0; round < 200; round++) {		/* any bytes, all lengths up to some thousands */
+	for (round = 0; round < 80; round++) {		/* any bytes, all lengths up to some thousands */
 		len = round * 19;
 		for (i = 0; i < len; i++) {
 			x = x * 1664525u + 1013904223u;
@@ -325,42 +325,46 @@ test_missing_bytes(void)
 	free(same.ids);
 }
 
-/* The definition: of all pairs that are merges the one of the lowest rank, the leftmost of equals, again and again. Returns the number left. */
+enum { N_TOKENS = 90, N_MERGES = 120 };
+
+/*
+ * The definition: of all pairs that are merges the one of the lowest rank, the leftmost of equals, again and again. rank: of a pair,
+ * N_MERGES: it is none. Returns the number left.
+ */
 static size_t
-merge_by_definition(const int (*merge)[3], size_t n_merges, int *ids, size_t n)
+merge_by_definition(const int (*merge)[3], int (*rank)[N_TOKENS], int *ids, size_t n)
 {
 	for (;;) {
-		size_t best = n_merges, at = 0, i, r;
+		int best = N_MERGES;
+		size_t at = 0, i;
 
 		for (i = 0; i + 1 < n; i++) {
-			for (r = 0; r < best && (merge[r][0] != ids[i] || merge[r][1] != ids[i + 1]); r++)
-				;
-			if (r < best) {
-				best = r;
+			if (rank[ids[i]][ids[i + 1]] < best) {
+				best = rank[ids[i]][ids[i + 1]];
 				at = i;
 			}
 		}
-		if (best == n_merges)
+		if (best == N_MERGES)
 			return n;
 		ids[at] = merge[best][2];
 		memmove(ids + at + 1, ids + at + 2, (--n - at - 1) * sizeof ids[0]);
 	}
 }
 
-/* Long words, merges in any order, several for a token: it may be made of ones that are learnt after it. */
+/* Long words, some of several windows, merges in any order, several for a token: it may be made of ones that are learnt after it. */
 static void
 test_merge_order(void)
 {
-	enum { N_TOKENS = 60, N_MERGES = 120, TOKEN_BYTES = 6, WORD = 300 };
-	char token[N_TOKENS + 1][TOKEN_BYTES + 1] = {"a", "b"}, json[32768], word[WORD + 1];
-	int merge[N_MERGES][3], want[WORD];
+	enum { TOKEN_BYTES = 6, WORD = 9000, MOST = 60 };
+	char token[MOST + 1][TOKEN_BYTES + 1] = {"a", "b"}, json[32768], word[WORD + 1];
+	int merge[N_MERGES][3], rank[N_TOKENS][N_TOKENS], want[WORD];
 	struct tokenizer_ids ids = {0};
 	struct err_note note;
 	uint64_t x = 1;
-	size_t round, tries, i, k, n, n_tokens, n_merges;
+	size_t round, tries, i, k, n, len, n_tokens, n_merges;
 
 #define NEXT(n) ((x = x * UINT64_C(6364136223846793005) + 1442695040888963407) >> 33) % (n)
-	for (round = 0; round < 200; round++) {
+	for (round = 0; round < 80; round++) {
 		struct tokenizer *tok;
 		struct tokenizer_encoder *enc;
 
@@ -376,7 +380,7 @@ test_merge_order(void)
 			for (k = 0; strcmp(token[k], token[n]) != 0; k++)
 				;
 			merge[i][2] = (int)k;
-			if (k == N_TOKENS)
+			if (k == MOST)
 				continue;
 			n += k == n;
 			for (k = 0; merge[k][0] != merge[i][0] || merge[k][1] != merge[i][1]; k++)
@@ -403,18 +407,71 @@ test_merge_order(void)
 			    token[merge[i][1]]);
 		n += (size_t)snprintf(json + n, sizeof json - n, "]}}");
 		REQUIRE(tokenizer_parse(&tok, json, n, "order", &note) == 0 && tokenizer_encoder_new(&enc, tok) == 0);
-		for (i = 0; i < WORD; i++) {
-			word[i] = round % 4 == 3 && i < WORD / 2 ? 'a' : "ab"[NEXT(2)];
+		len = round % 4 < 2 ? 300 : WORD;
+		for (i = 0; i < len; i++) {
+			word[i] = round % 8 == 3 && i < len / 2 ? 'a' : "ab"[NEXT(2)];
 			want[i] = word[i] - 'a';
 		}
-		n = merge_by_definition((const int (*)[3])merge, n_merges, want, WORD);
+		for (i = 0; i < N_TOKENS * N_TOKENS; i++)
+			rank[i / N_TOKENS][i % N_TOKENS] = N_MERGES;
+		for (i = 0; i < n_merges; i++)
+			rank[merge[i][0]][merge[i][1]] = (int)i;
+		n = merge_by_definition((const int (*)[3])merge, rank, want, len);
 		ids.n = 0;
-		CHECK(tokenizer_encode(enc, word, WORD, 0, &ids, &note) == 0);
+		CHECK(tokenizer_encode(enc, word, len, 0, &ids, &note) == 0);
 		CHECK(ids.n == n && memcmp(ids.ids, want, n * sizeof want[0]) == 0);
 		tokenizer_encoder_destroy(&enc);
 		tokenizer_destroy(&tok);
 	}
 #undef NEXT
+	free(ids.ids);
+}
+
+/*
+ * 01, 12 and so on to the end of the alphabet, the last first: where the alphabet is cut within, all of its pairs are others. So the end of
+ * a window changes more tokens than are dropped there.
+ */
+static void
+test_merge_chain(void)
+{
+	enum { LETTERS = 43, WORD = 9000 };
+	char json[4096], word[WORD];
+	int merge[LETTERS - 1][3], rank[N_TOKENS][N_TOKENS], want[WORD];
+	struct tokenizer_ids ids = {0};
+	struct tokenizer_encoder *enc;
+	struct tokenizer *tok;
+	size_t n, i, offset;
+
+	n = (size_t)snprintf(json, sizeof json, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+	    "\"use_regex\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{");
+	for (i = 0; i < LETTERS; i++)
+		n += (size_t)snprintf(json + n, sizeof json - n, "\"%c\":%zu,", (int)('0' + i), i);
+	for (i = 0; i + 1 < LETTERS; i++)
+		n += (size_t)snprintf(json + n, sizeof json - n, "%s\"%c%c\":%zu", i > 0 ? "," : "", (int)('0' + i), (int)('1' + i), LETTERS + i);
+	n += (size_t)snprintf(json + n, sizeof json - n, "},\"merges\":[");
+	for (i = 0; i < N_TOKENS * N_TOKENS; i++)
+		rank[i / N_TOKENS][i % N_TOKENS] = N_MERGES;
+	for (i = 0; i + 1 < LETTERS; i++) {
+		int left = (int)(LETTERS - 2 - i);
+
+		n += (size_t)snprintf(json + n, sizeof json - n, "%s[\"%c\",\"%c\"]", i > 0 ? "," : "", '0' + left, '1' + left);
+		memcpy(merge[i], (int[]){left, left + 1, LETTERS + left}, sizeof merge[i]);
+		rank[left][left + 1] = (int)i;
+	}
+	snprintf(json + n, sizeof json - n, "]}}");
+	REQUIRE(tokenizer_parse(&tok, json, strlen(json), "chain", NULL) == 0 && tokenizer_encoder_new(&enc, tok) == 0);
+	for (offset = 0; offset < LETTERS; offset++) {
+		for (i = 0; i < WORD; i++) {
+			want[i] = (int)((i + offset) % LETTERS);
+			word[i] = (char)('0' + want[i]);
+		}
+		n = merge_by_definition((const int (*)[3])merge, rank, want, WORD);
+		ids.n = 0;
+		CHECK(tokenizer_encode(enc, word, WORD, 0, &ids, NULL) == 0);
+		CHECK(ids.n == n && memcmp(ids.ids, want, n * sizeof want[0]) == 0);
+	}
+	tokenizer_encoder_destroy(&enc);
+	tokenizer_destroy(&tok);
 	free(ids.ids);
 }
 
@@ -851,9 +908,9 @@ test_identify(void)
 
 /* Models of pieces of text: ids, and text where the library decodes to something that is not U+FFFD. */
 static void
-test_pieces(void)
+pieces_rows(const char *tsv, size_t want_rows)
 {
-	FILE *f = fopen(GOLDEN "pieces.tsv", "r");
+	FILE *f = fopen(tsv, "r");
 	struct tokenizer *tok = NULL;
 	struct tokenizer_encoder *enc = NULL;
 	struct tokenizer_ids ids = {0};
@@ -888,12 +945,19 @@ test_pieces(void)
 		CHECK_ROW(path, strcmp(back, "-") == 0 || strcmp(back, hash_hex(hash_bytes(bytes.bytes, bytes.n), hex)) == 0);
 		free(text);
 	}
-	CHECK(n_rows == (size_t)11 * 2 * N_TEXTS);
+	CHECK(n_rows == want_rows);
 	fclose(f);
 	tokenizer_encoder_destroy(&enc);
 	tokenizer_destroy(&tok);
 	free(ids.ids);
 	free(bytes.bytes);
+}
+
+static void
+test_pieces(void)
+{
+	pieces_rows(GOLDEN "pieces.tsv", (size_t)11 * 2 * N_TEXTS);
+	pieces_rows(GOLDEN "pieces_table.tsv", (size_t)2 * 8);	/* the texts that are UTF-8 */
 }
 
 /* What a token is in the middle of a text, and byte tokens that are not UTF-8 together. */
@@ -964,8 +1028,11 @@ test_models(void)
 		ROW("unk_id of no piece", UNK "\x12\x05\x18\x02\xc0\x02\x05" PLAIN, ERR_FORMAT, "unk_id"),
 		ROW("words", UNK "\x12\x02\x18\x03" PLAIN, ERR_UNSUPPORTED, "trainer_spec.model_type"),
 		ROW("spaces behind words", UNK "\x12\x05\x18\x02\xc0\x01\x01" PLAIN, ERR_UNSUPPORTED, "trainer_spec.treat_whitespace_as_suffix"),
-		ROW("spaces that go", UNK BPE_TYPE, ERR_UNSUPPORTED, "normalizer_spec.remove_extra_whitespaces"),
-		ROW("a table of characters", UNK BPE_TYPE "\x1a\x05\x12\x01x\x20\x00", ERR_UNSUPPORTED, "normalizer_spec.precompiled_charsmap"),
+		ROW("good, spaces that go", UNK PIECE("\x08", "\x01", "a") BPE_TYPE, 0, ""),
+		ROW("a table of characters that is none", UNK PIECE("\x08", "\x01", "a") BPE_TYPE "\x1a\x05\x12\x01x\x20\x00", ERR_FORMAT,
+		    "normalizer.precompiled_charsmap"),
+		ROW("spaces that go, a user-defined piece", UNK "\x0a\x05\x0a\x01" "a\x18\x04" BPE_TYPE, ERR_UNSUPPORTED, "pieces"),
+		ROW("spaces that go, an unused piece", UNK "\x0a\x05\x0a\x01" "a\x18\x05" BPE_TYPE, ERR_UNSUPPORTED, "pieces"),
 		ROW("spaces as they are", UNK BPE_TYPE "\x1a\x04\x20\x00\x28\x00", ERR_UNSUPPORTED, "normalizer_spec.escape_whitespaces"),
 	};
 	char path[] = "/tmp/salt_tokenizer.XXXXXX.model";
@@ -1010,6 +1077,7 @@ main(void)
 	test_shipped();
 	test_missing_bytes();
 	test_merge_order();
+	test_merge_chain();
 	test_merge_byte_token();
 	test_worst_case();
 	return check_done();

@@ -165,11 +165,17 @@ added_json(const struct pieces *p)
  * at the start away.
  */
 static struct json *
-normalizer_json(bool prefix)
+normalizer_json(const struct pieces *p)
 {
+	bool prefix = p->prefix;
 	struct json *replace = json_build(
 	    "{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content", SPACE);
 
+	if (p->charsmap != NULL) {
+		json_close(&replace);
+		return json_build("{s:s, s:s, s:b, s:b}", "type", "SentencePiece", "precompiled_charsmap", p->charsmap,
+		    "add_dummy_prefix", prefix, "remove_extra_whitespaces", p->collapse);
+	}
 	return !prefix ? replace :
 			 json_build("{s:s, s:[{s:s, s:s}, o]}", "type", "Sequence", "normalizers", "type",
 			     "Prepend", "prepend", SPACE, replace);
@@ -226,7 +232,7 @@ pieces_json(const struct pieces *p, const char *name, struct json **root, struct
 		    "ignore_merges", false, "vocab", vocab, "merges", merges_json(p, merge, n));
 	}
 	*root = json_build("{s:s, s:n, s:n, s:o, s:o, s:n, s:n, s:o, s:o}", "version", "1.0", "truncation",
-	    "padding", "added_tokens", added_json(p), "normalizer", normalizer_json(p->prefix),
+	    "padding", "added_tokens", added_json(p), "normalizer", normalizer_json(p),
 	    "pre_tokenizer", "post_processor", "decoder", decoder_json(p->prefix), "model", model);
 	if (*root == NULL)
 		rc = err_note_set(note, ENOMEM, "%s", name);

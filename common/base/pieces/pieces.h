@@ -32,6 +32,12 @@ struct pieces {
 	const uint8_t *type; /* [n] enum piece_type */
 	bool unigram, byte_fallback, prefix; /* prefix: a space is put before each text */
 	int32_t unk_id;
+	/*
+	 * NULL: spaces are kept, and the steps are Llama 2's. Else SentencePiece's own normaliser: its table of
+	 * characters in base64 (may be ""); runs of spaces become one.
+	 */
+	const char *charsmap;
+	bool collapse;
 };
 
 /*

@@ -26,6 +26,8 @@
 #define CACHE_KEY_BYTES 22
 #define CACHE_IDS 8
 #define NO_RANK UINT32_MAX
+#define WINDOW 2048u /* symbols of a long word that are merged at once */
+#define DROPPED 8u /* tokens at the end of a window */
 
 /* One cache line. len 0: free. A word whose slot is taken replaces its content. */
 struct cache_entry {
@@ -51,12 +53,16 @@ struct waiting {
 struct merge_scratch {
 	int32_t *ids;
 	uint32_t *prev, *next;
+	const struct pair_slot **pair; /* of each symbol and the next one; NULL: they do not merge */
 	struct waiting *waiting; /* all lists */
 	uint32_t *last; /* [n_merges] of each rank's list the last, UINT32_MAX: it is empty */
 	uint64_t *listed, *listed64; /* bit r: rank r has a list; bit w: listed[w] is not 0 */
 	uint32_t *batch; /* places of the rank at hand, ascending */
 	struct candidate *heap; /* of ranks not above it */
-	size_t ids_cap, prev_cap, next_cap, waiting_cap, batch_cap, heap_cap, n_waiting, n_heap, n_words64;
+	int32_t *first; /* all symbols of the word, before merging */
+	uint32_t *start; /* of each token found: its first symbol */
+	size_t ids_cap, prev_cap, next_cap, pair_cap, waiting_cap, batch_cap, heap_cap, first_cap, start_cap;
+	size_t n_waiting, n_heap, n_words64;
 	uint32_t rank;
 };
 
@@ -74,12 +80,15 @@ tokenizer__merge_scratch_destroy(struct merge_scratch **m)
 	free((*m)->ids);
 	free((*m)->prev);
 	free((*m)->next);
+	free((*m)->pair);
 	free((*m)->waiting);
 	free((*m)->last);
 	free((*m)->listed);
 	free((*m)->listed64);
 	free((*m)->batch);
 	free((*m)->heap);
+	free((*m)->first);
+	free((*m)->start);
 	free(*m);
 	*m = NULL;
 }
@@ -276,12 +285,14 @@ heap_push(struct merge_scratch *m, struct candidate c)
 static int
 consider(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place)
 {
+	const struct pair_slot *s = NULL;
 	uint32_t rank;
 
-	if (m->next[place] == UINT32_MAX ||
-	    (rank = pair_rank(tok, m->ids[place], m->ids[m->next[place]])) == NO_RANK)
+	if (m->next[place] != UINT32_MAX)
+		s = tokenizer__pair_find(tok, (uint32_t)m->ids[place], (uint32_t)m->ids[m->next[place]]);
+	if ((m->pair[place] = s) == NULL)
 		return 0;
-	if (rank <= m->rank && m->rank != NO_RANK)
+	if ((rank = s->rank) <= m->rank && m->rank != NO_RANK)
 		return heap_push(m, (struct candidate){rank, place});
 	m->waiting[m->n_waiting] = (struct waiting){place, m->last[rank]};
 	m->last[rank] = (uint32_t)m->n_waiting++;
@@ -343,6 +354,7 @@ merge_room(struct merge_scratch *m, size_t n, size_t n_merges)
 	if ((rc = mem_grow((void **)&m->ids, &m->ids_cap, n, sizeof m->ids[0])) != 0 ||
 	    (rc = mem_grow((void **)&m->prev, &m->prev_cap, n, sizeof m->prev[0])) != 0 ||
 	    (rc = mem_grow((void **)&m->next, &m->next_cap, n, sizeof m->next[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->pair, &m->pair_cap, n, sizeof m->pair[0])) != 0 ||
 	    (rc = mem_grow((void **)&m->waiting, &m->waiting_cap, 3 * n, sizeof m->waiting[0])) != 0 ||
 	    (rc = mem_grow((void **)&m->batch, &m->batch_cap, 3 * n, sizeof m->batch[0])) != 0)
 		return rc;
@@ -367,14 +379,11 @@ merge_room(struct merge_scratch *m, size_t n, size_t n_merges)
 static int
 merge_at(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place, uint32_t rank)
 {
-	const struct pair_slot *s;
-	uint32_t right;
+	const struct pair_slot *s = m->pair[place];
+	uint32_t right = m->next[place];
 	int rc;
 
-	if (m->ids[place] < 0 || (right = m->next[place]) == UINT32_MAX)
-		return 0;
-	s = tokenizer__pair_find(tok, (uint32_t)m->ids[place], (uint32_t)m->ids[right]);
-	if (s == NULL || s->rank != rank)
+	if (m->ids[place] < 0 || s == NULL || s->rank != rank)
 		return 0;
 	m->ids[place] = s->id;
 	m->ids[right] = -1;
@@ -386,29 +395,23 @@ merge_at(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place, u
 	return consider(tok, m, place);
 }
 
+/* Merges symbols[0..n): ids, prev and next are what is left of them. */
 static int
-merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+merge_list(const struct tokenizer *tok, struct merge_scratch *m, const int32_t *symbols, size_t n)
 {
-	const struct tokenizer *tok = enc->tok;
-	struct merge_scratch *m = enc->merge;
-	struct tokenizer_ids *out = enc->out;
-	size_t i, n_ids, n_batch;
-	uint32_t at;
+	size_t i, n_batch;
 	int rc;
 
 	if ((rc = merge_room(m, n, tok->n_merges)) != 0)
-		return err_note_set(enc->note, rc, "a word of %zu bytes", n);
-	if ((rc = first_tokens(enc, p, n, m->ids, &n_ids)) != 0)
 		return rc;
-	if (n_ids == 0)
-		return 0;
-	for (i = 0; i < n_ids; i++) {
+	memcpy(m->ids, symbols, n * sizeof m->ids[0]);
+	for (i = 0; i < n; i++) {
 		m->prev[i] = (uint32_t)i - 1;		/* of the first: UINT32_MAX */
-		m->next[i] = i + 1 < n_ids ? (uint32_t)i + 1 : UINT32_MAX;
+		m->next[i] = i + 1 < n ? (uint32_t)i + 1 : UINT32_MAX;
 	}
 	m->n_waiting = m->n_heap = 0;
 	m->rank = NO_RANK;
-	for (i = 0; i + 1 < n_ids; i++)
+	for (i = 0; i + 1 < n; i++)
 		consider(tok, m, (uint32_t)i);
 	while ((n_batch = next_batch(m)) > 0) {
 		for (i = 0; i < n_batch || m->n_heap > 0;) {
@@ -426,12 +429,78 @@ merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 				rc = merge_at(tok, m, c.place, c.rank);
 		}
 	}
-	if (rc != 0)
+	return rc;
+}
+
+/*
+ * The symbols of a long word are merged in windows, which fit the processor's cache. A list of tokens is what
+ * all its symbols become if each two neighbours are what their own symbols become: up to the first merge that
+ * crosses a border between two of them, both sides are merged as they would be alone, so the two alone would
+ * have that merge too. In a window all neighbours are so. Its last tokens, which the end of the window may
+ * have changed, are dropped, and the next window begins with their symbols; then only the two tokens that meet
+ * there have to be tried. If they fail, the next window begins further back and is longer.
+ */
+static int
+merge_windows(const struct tokenizer *tok, struct merge_scratch *m, size_t n, struct tokenizer_ids *out)
+{
+	int32_t *ids = out->ids + out->n;
+	size_t from = 0, n_kept = 0, size = WINDOW, back = 1, n_new, len, border;
+	uint32_t *start = m->start, at;		/* of token i of ids: its first symbol */
+	int rc;
+
+	while (from < n) {
+		len = n - from < size ? n - from : size;
+		if ((rc = merge_list(tok, m, m->first + from, len)) != 0)
+			return rc;
+		for (n_new = n_kept, at = 0; at != UINT32_MAX; at = m->next[at]) {
+			start[n_new] = (uint32_t)from + at;
+			ids[n_new++] = m->ids[at];
+		}
+		start[n_new] = (uint32_t)(from + len);
+		if (n_kept > 0) {
+			border = from - start[n_kept - 1];
+			if ((rc = merge_list(tok, m, m->first + from - border, start[n_kept + 1] - from + border)) != 0)
+				return rc;
+			if (m->next[0] != border || m->next[border] != UINT32_MAX) {
+				n_kept -= back < n_kept ? back : n_kept;
+				from = start[n_kept];
+				back *= 2;
+				size *= 2;
+				continue;
+			}
+		}
+		if (from + len < n) {
+			if (n_new < n_kept + DROPPED || start[n_new - DROPPED] - from < len / 2) {
+				size *= 2;
+				continue;
+			}
+			n_new -= DROPPED;
+		}
+		n_kept = n_new;
+		from = start[n_kept];
+		size = WINDOW;
+		back = 1;
+	}
+	out->n += n_kept;
+	return 0;
+}
+
+static int
+merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
+{
+	struct merge_scratch *m = enc->merge;
+	size_t n_ids;
+	int rc;
+
+	if ((rc = mem_grow((void **)&m->first, &m->first_cap, n, sizeof m->first[0])) != 0 ||
+	    (rc = mem_grow((void **)&m->start, &m->start_cap, n + 1, sizeof m->start[0])) != 0)
 		return err_note_set(enc->note, rc, "a word of %zu bytes", n);
-	if ((rc = tokenizer__ids_reserve(out, n_ids)) != 0)
+	if ((rc = first_tokens(enc, p, n, m->first, &n_ids)) != 0)
+		return rc;
+	if ((rc = tokenizer__ids_reserve(enc->out, n_ids)) != 0)
 		return err_note_set(enc->note, rc, "token ids");
-	for (at = 0; at != UINT32_MAX; at = m->next[at])
-		out->ids[out->n++] = m->ids[at];
+	if ((rc = merge_windows(enc->tok, m, n_ids, enc->out)) != 0)
+		return err_note_set(enc->note, rc, "a word of %zu bytes", n);
 	return 0;
 }
 

@@ -709,6 +709,7 @@ tokenizer_destroy(struct tokenizer **tok)
 	free(t->len);
 	free(t->mark);
 	free(t->pair);
+	free(t->pair_seen);
 	free(t->word);
 	free(t->added);
 	free(t);

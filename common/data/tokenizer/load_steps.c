@@ -367,7 +367,8 @@ load_normal_step(struct loading *l, const struct json *j, const char *place, con
 	    [NORMAL_STRIP_ACCENTS] = "StripAccents",
 	    [NORMAL_REPLACE] = "Replace",
 	    [NORMAL_PREPEND] = "Prepend",
-	    [NORMAL_PRECOMPILED] = "Precompiled"};
+	    [NORMAL_PRECOMPILED] = "Precompiled",
+	    [NORMAL_SENTENCEPIECE] = "SentencePiece"};
 	struct tokenizer *tok = l->tok;
 	struct normal_step *s = &tok->normal[tok->n_normals];
 	char where[PLACE_BYTES];
@@ -379,7 +380,7 @@ load_normal_step(struct loading *l, const struct json *j, const char *place, con
 	if (kind == sizeof names / sizeof names[0]) {
 		snprintf(where, sizeof where, "%.200s.type", place);
 		return tokenizer__bad(l, ERR_UNSUPPORTED, where,
-		    "NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Replace, Prepend, Precompiled, Sequence or no normalizer",
+		    "NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Replace, Prepend, Precompiled, SentencePiece, Sequence or no normalizer",
 		    "%.100s", type);
 	}
 	if (kind == NORMAL_NFC && tok->n_normals > 0 && s[-1].kind == NORMAL_NFC)
@@ -392,7 +393,11 @@ load_normal_step(struct loading *l, const struct json *j, const char *place, con
 	if (kind == NORMAL_STRIP)
 		return (rc = tokenizer__flag(l, j, place, "strip_left", false, &s->left)) != 0 ? rc :
 		    tokenizer__flag(l, j, place, "strip_right", false, &s->right);
-	if (kind == NORMAL_PRECOMPILED)
+	if (kind == NORMAL_SENTENCEPIECE &&
+	    ((rc = tokenizer__flag(l, j, place, "add_dummy_prefix", true, &s->left)) != 0 ||
+		(rc = tokenizer__flag(l, j, place, "remove_extra_whitespaces", true, &s->right)) != 0))
+		return rc;
+	if (kind == NORMAL_PRECOMPILED || kind == NORMAL_SENTENCEPIECE)
 		return load_precompiled(l, j, place, s);
 	if (kind == NORMAL_PREPEND)
 		return load_prepend(l, j, place, s);

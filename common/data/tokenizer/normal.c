@@ -337,6 +337,9 @@ tokenizer__normalize(struct tokenizer_encoder *enc, const unsigned char *p, size
 		case NORMAL_PRECOMPILED:
 			rc = tokenizer__precompiled(s, p, n, b, max, &same);
 			break;
+		case NORMAL_SENTENCEPIECE:
+			rc = tokenizer__sentencepiece(s, p, n, b, max);
+			break;
 		case NORMAL_REPLACE:
 			rc = replace(enc, s, p, n, b, max, &same);
 			break;

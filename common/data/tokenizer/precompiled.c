@@ -74,6 +74,10 @@ tokenizer__precompiled_load(
 
 	if (bytes == NULL)
 		return ENOMEM;
+	if (len == 0 && s->kind == NORMAL_SENTENCEPIECE) {		/* the identity */
+		s->pattern = "";
+		return 0;
+	}
 	*expected = "base64";
 	if (!base64_decode(base64, len, bytes, &n))
 		return ERR_FORMAT;
@@ -106,29 +110,36 @@ offset_of(uint32_t unit)
 	return (unit >> 10) << ((unit & 1u << 9) >> 6);
 }
 
-/* What stands for the shortest text of the trie that [p, p+n) begins with; false: there is none. */
-static bool
-find(const struct normal_step *s, const unsigned char *p, size_t n, const char **out, size_t *out_len)
+/*
+ * What stands for the shortest text of the trie that [p, p+n) begins with, or the longest. Returns the length
+ * of that text; 0: there is none.
+ */
+static size_t
+find(const struct normal_step *s, const unsigned char *p, size_t n, bool longest, const char **out,
+    size_t *out_len)
 {
-	uint32_t unit = s->units[0];
-	size_t at = offset_of(unit), i, value;
+	uint32_t unit;
+	size_t at, i, value, len = 0;
 	const char *end;
 
-	for (i = 0; i < n && p[i] != '\0'; i++) {
+	if (s->n_units == 0)
+		return 0;
+	at = offset_of(s->units[0]);
+	for (i = 0; i < n && p[i] != '\0' && (len == 0 || longest); i++) {
 		if ((at ^= p[i]) >= s->n_units || ((unit = s->units[at]) & (1u << 31 | 0xff)) != p[i])
-			return false;
+			break;
 		at ^= offset_of(unit);
 		if ((unit >> 8 & 1) == 0)
 			continue;
 		if (at >= s->n_units || (value = s->units[at] & ~(1u << 31)) >= s->content_len ||
 		    (s->content[value] & 0xc0) == 0x80)
-			return false;
+			break;
 		*out = s->content + value;
 		end = memchr(*out, '\0', s->content_len - value);
 		*out_len = end != NULL ? (size_t)(end - *out) : s->content_len - value;
-		return true;
+		len = i + 1;
 	}
-	return false;
+	return len;
 }
 
 static int
@@ -197,14 +208,14 @@ tokenizer__precompiled(
 		if (b->n > max)
 			return EFBIG;
 		all = cluster(p + at, n - at);
-		if (all < MAX_CLUSTER_BYTES && find(s, p + at, all, &to, &to_len)) {
+		if (all < MAX_CLUSTER_BYTES && find(s, p + at, all, false, &to, &to_len) > 0) {
 			*same = false;
 			rc = put(b, to, to_len);
 			continue;
 		}
 		for (size_t i = 0; i < all && rc == 0; i += len) {
 			len = tokenizer__utf8_len(p + at + i, all - i);
-			if (!find(s, p + at + i, len, &to, &to_len)) {
+			if (find(s, p + at + i, len, false, &to, &to_len) == 0) {
 				rc = put(b, p + at + i, len);
 				continue;
 			}
@@ -213,4 +224,47 @@ tokenizer__precompiled(
 		}
 	}
 	return rc;
+}
+
+/*
+ * The same table as SentencePiece itself applies it: at each place the longest text that the trie has, else
+ * the character. Then, of what comes of each of them, spaces become U+2581, without those that follow a space.
+ */
+int
+tokenizer__sentencepiece(
+    const struct normal_step *s, const unsigned char *p, size_t n, struct tokenizer_bytes *b, size_t max)
+{
+	static const char space[] = "\xe2\x96\x81";
+	bool after_space = s->right;
+	size_t at, len, to_len, i;
+	const char *to;
+	int rc;
+
+	if (s->left && (rc = put(b, space, 3)) != 0)
+		return rc;
+	for (at = 0; at < n; at += len) {
+		if (b->n > max)
+			return EFBIG;
+		if ((len = find(s, p + at, n - at, true, &to, &to_len)) == 0) {
+			to = (const char *)p + at;
+			to_len = len = tokenizer__utf8_len(p + at, n - at);
+		}
+		for (; after_space && to_len > 0 && *to == ' '; to_len--)
+			to++;
+		if (to_len == 0)
+			continue;
+		after_space = s->right && to[to_len - 1] == ' ';
+		if (memchr(to, ' ', to_len) == NULL) {
+			if ((rc = put(b, to, to_len)) != 0)
+				return rc;
+			continue;
+		}
+		for (i = 0; i < to_len; i++) {
+			if ((rc = to[i] == ' ' ? put(b, space, 3) : put(b, to + i, 1)) != 0)
+				return rc;
+		}
+	}
+	while (s->right && b->n >= 3 && memcmp(b->bytes + b->n - 3, space, 3) == 0)
+		b->n -= 3;
+	return 0;
 }

@@ -19,6 +19,7 @@
  */
 
 enum { MODEL_PROTO_PIECES = 1, MODEL_PROTO_TRAINER = 2, MODEL_PROTO_NORMALIZER = 3 };
+#define BASE64 "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 enum { TYPE_UNIGRAM = 1, TYPE_BPE = 2 };
 
 struct field {
@@ -165,26 +166,44 @@ read_trainer(struct reading *r, const unsigned char *p, size_t n, uint64_t *type
 static int
 read_normalizer(struct reading *r, const unsigned char *p, size_t n)
 {
-	const unsigned char *end = p + n;
-	bool collapse = true;
+	const unsigned char *end = p + n, *map = p;
+	size_t n_map = 0, i;
 	struct field f;
+	char *base64;
 	int rc;
 
+	r->p.collapse = true;
 	while ((rc = next_field(r, &p, end, &f)) > 0) {
-		if (f.number == 2 && f.wire == 2 && f.value > 0)
-			return bad(r, ERR_UNSUPPORTED, "normalizer_spec.precompiled_charsmap",
-			    "none (the identity): have transformers write the model's tokenizer.json",
-			    "a table of characters");
+		if (f.number == 2 && f.wire == 2) {
+			map = f.bytes;
+			n_map = (size_t)f.value;
+		}
 		if (f.wire == 0 && f.number == 3)
 			r->p.prefix = f.value != 0;
 		else if (f.wire == 0 && f.number == 4)
-			collapse = f.value != 0;
+			r->p.collapse = f.value != 0;
 		else if (f.wire == 0 && f.number == 5 && f.value == 0)
 			return bad(r, ERR_UNSUPPORTED, "normalizer_spec.escape_whitespaces", "true", "false");
 	}
-	if (rc == 0 && collapse)
-		return bad(r, ERR_UNSUPPORTED, "normalizer_spec.remove_extra_whitespaces", "false", "true");
-	return rc;
+	if (rc != 0 || (n_map == 0 && !r->p.collapse))
+		return rc;
+	for (i = 0; i < r->p.n; i++) {
+		if (r->type[i] == PIECE_USER_DEFINED || r->type[i] == PIECE_UNUSED)
+			return bad(r, ERR_UNSUPPORTED, "pieces",
+			    "with a table of characters or remove_extra_whitespaces none that is user-defined or unused",
+			    r->text[i]);
+	}
+	if ((base64 = mem_arena_alloc_raw(r->arena, n_map / 3 * 4 + 5)) == NULL)
+		return ENOMEM;
+	r->p.charsmap = base64;
+	for (; n_map > 0; map += 3, n_map -= n_map < 3 ? n_map : 3) {
+		uint32_t bits = (uint32_t)map[0] << 16 | (n_map > 1 ? map[1] << 8 : 0) | (n_map > 2 ? map[2] : 0);
+
+		for (i = 0; i < 4; i++)
+			*base64++ = i > n_map ? '=' : BASE64[bits >> (18 - 6 * i) & 63];
+	}
+	*base64 = '\0';
+	return 0;
 }
 
 static int

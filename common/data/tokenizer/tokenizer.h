@@ -73,9 +73,10 @@ void tokenizer_destroy(struct tokenizer **tok);		/* takes NULL; no encoder of it
 
 /*
  * tokenizer_model_json - the tokenizer.json that a SentencePiece model (tokenizer.model) is, as Hugging
- * Face's library reads it. json_close *root. Returns 0; ERR_FORMAT, ERR_RANGE with the place in the file or
- * the piece; ERR_UNSUPPORTED: a normaliser other than the identity, spaces taken away or put behind words,
- * models other than BPE and Unigram; ENOMEM or errno.
+ * Face's library reads it; with a table of characters or remove_extra_whitespaces as sentencepiece reads it, with
+ * a normaliser that only this module knows. json_close *root. Returns 0; ERR_FORMAT, ERR_RANGE with the place in the file or
+ * the piece; ERR_UNSUPPORTED: spaces not escaped or put behind words, user-defined or unused pieces with the
+ * latter normaliser, models other than BPE and Unigram; ENOMEM or errno.
  */
 struct json;
 int tokenizer_model_json(const char *path, struct json **root, struct err_note *note);

@@ -87,15 +87,15 @@ struct stage {
 
 /* The normaliser is a list of steps, each over a whole part of the text. */
 enum normal_kind { NORMAL_NFC, NORMAL_NFD, NORMAL_NFKC, NORMAL_NFKD, NORMAL_LOWERCASE, NORMAL_STRIP, NORMAL_STRIP_ACCENTS, NORMAL_REPLACE,
-	NORMAL_PREPEND, NORMAL_PRECOMPILED };
+	NORMAL_PREPEND, NORMAL_PRECOMPILED, NORMAL_SENTENCEPIECE };
 
 struct normal_step {
 	enum normal_kind kind;
-	bool left, right;		/* of NORMAL_STRIP */
+	bool left, right;		/* of NORMAL_STRIP; NORMAL_SENTENCEPIECE: a space before the text; runs of spaces are one, none at the ends */
 	const char *pattern, *content;	/* of NORMAL_REPLACE, NORMAL_PREPEND (content); the pattern is a regular expression */
 	size_t content_len;
 	struct regex *regex;
-	const uint32_t *units;		/* of NORMAL_PRECOMPILED: the trie; content is what its values index */
+	const uint32_t *units;		/* of NORMAL_PRECOMPILED, NORMAL_SENTENCEPIECE (maybe none): the trie; content is what its values index */
 	size_t n_units;
 	const char *literal;		/* NULL, or the bytes that the pattern stands for */
 	size_t literal_len;
@@ -136,6 +136,8 @@ struct tokenizer {
 	uint32_t *shown_len;
 	struct pair_slot *pair;
 	size_t pair_mask;
+	uint64_t *pair_seen;		/* a bit for some bits of the hash of each pair: most pairs have none, and the table is large */
+	unsigned pair_shift;
 	uint32_t n_merges;
 	int32_t *word;			/* open addressing: ids of TOKEN_BYTE_LEVEL tokens by their bytes; -1 free */
 	size_t word_mask;
@@ -198,8 +200,10 @@ static inline const struct pair_slot *
 tokenizer__pair_find(const struct tokenizer *tok, uint32_t left, uint32_t right)
 {
 	uint64_t h = ((uint64_t)left << 32 | right) * UINT64_C(0x9e3779b97f4a7c15);
-	size_t i = (size_t)(h >> 32) & tok->pair_mask;
+	size_t i = (size_t)(h >> 32) & tok->pair_mask, seen = (size_t)(h >> tok->pair_shift);
 
+	if ((tok->pair_seen[seen / 64] >> seen % 64 & 1) == 0)
+		return NULL;
 	for (;; i = (i + 1) & tok->pair_mask) {
 		const struct pair_slot *s = &tok->pair[i];
 
@@ -269,6 +273,7 @@ int tokenizer__normalize(struct tokenizer_encoder *enc, const unsigned char *p, 
 int tokenizer__precompiled_load(struct tokenizer *tok, struct normal_step *s, const char *base64, const char **expected);
 int tokenizer__precompiled(const struct normal_step *s, const unsigned char *p, size_t n, struct tokenizer_bytes *b, size_t max,
     bool *same);		/* EFBIG: more than max bytes */
+int tokenizer__sentencepiece(const struct normal_step *s, const unsigned char *p, size_t n, struct tokenizer_bytes *b, size_t max);
 
 /* unicode.c */
 /* Each as the part of Hugging Face's library that asks has it: their Unicode versions differ (README.md). */

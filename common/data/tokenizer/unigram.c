@@ -19,6 +19,7 @@
  */
 #define UNKNOWN_PENALTY 10.0
 #define CUT_BYTES 4096u
+#define LEAST_SUM -100000.0
 
 struct node {
 	double score; /* of the best way that ends here */
@@ -43,6 +44,27 @@ tokenizer__unigram_scratch_destroy(struct unigram_scratch **s)
 	*s = NULL;
 }
 
+static bool
+is_sentencepiece(const struct tokenizer *tok)
+{
+	return tok->n_normals > 0 && tok->normal[0].kind == NORMAL_SENTENCEPIECE;
+}
+
+/* The library looks for the names of special and byte tokens in a text too, SentencePiece does not. */
+static bool
+is_piece(const struct tokenizer *tok, int32_t id)
+{
+	size_t b = 0;
+
+	if ((tok->mark[id] & TOKEN_MODEL) == 0)
+		return false;
+	if (!is_sentencepiece(tok))
+		return true;
+	while (b < 256 && tok->byte_id[b] != id)
+		b++;
+	return (tok->mark[id] & TOKEN_SPECIAL) == 0 && b == 256;
+}
+
 int
 tokenizer__unigram_build(struct tokenizer *tok)
 {
@@ -51,27 +73,50 @@ tokenizer__unigram_build(struct tokenizer *tok)
 	int rc;
 
 	for (int32_t id = 0; id < tok->n_tokens; id++) {
-		if ((tok->mark[id] & TOKEN_MODEL) == 0)
+		if (!is_piece(tok, id))
 			continue;
 		total += tok->len[id];
 		if (tok->score[id] < least)
 			least = tok->score[id];
 	}
 	tok->unk_score = least - UNKNOWN_PENALTY;
+	if (is_sentencepiece(tok))
+		tok->unk_score = (float)tok->unk_score;
 	if ((rc = tokenizer__trie_alloc(&tok->pieces, total)) != 0)
 		return rc;
 	for (int32_t id = 0; id < tok->n_tokens; id++) {
-		if ((tok->mark[id] & TOKEN_MODEL) != 0 && tok->len[id] > 0)
+		if (is_piece(tok, id) && tok->len[id] > 0)
 			tokenizer__trie_put(&tok->pieces, tok->bytes[id], tok->len[id], id);
 	}
 	return 0;
 }
 
 static inline void
-offer(struct node *to, double score, size_t from, int32_t id)
+offer(struct node *to, double score, bool rounded, size_t from, int32_t id)
 {
+	if (rounded)
+		score = (float)score;
 	if (to->from == UINT32_MAX || score > to->score)
 		*to = (struct node){score, (uint32_t)from, id};
+}
+
+/*
+ * SentencePiece takes the sum so far away from all that go on from it once it is below -100,000, where floats
+ * are coarse.
+ */
+static double
+rebase(struct node *node, size_t at, size_t n, bool rounded)
+{
+	double by = node[at].score;
+	size_t k;
+
+	if (!rounded || by >= LEAST_SUM)
+		return by;
+	for (k = at + 1; k <= n; k++) {
+		if (node[k].from != UINT32_MAX)
+			node[k].score = (float)(node[k].score - by);
+	}
+	return node[at].score = 0;
 }
 
 /* Fills node[0..n]; node[0].score is set. */
@@ -79,12 +124,13 @@ static void
 best_way(const struct tokenizer *tok, struct node *node, const unsigned char *p, size_t n)
 {
 	const struct trie *t = &tok->pieces;
+	bool rounded = is_sentencepiece(tok);
 	size_t at, k, len;
 
 	for (at = 1; at <= n; at++)
 		node[at].from = UINT32_MAX;
 	for (at = 0; at < n; at += len) {
-		double till_here = node[at].score;
+		double till_here = rebase(node, at, n, rounded);
 		uint32_t up = 0;
 		bool single = false;
 
@@ -99,11 +145,11 @@ best_way(const struct tokenizer *tok, struct node *node, const unsigned char *p,
 			up = t->child[slot];
 			if ((id = t->token[up]) < 0)
 				continue;
-			offer(&node[k + 1], tok->score[id] + till_here, at, id);
+			offer(&node[k + 1], tok->score[id] + till_here, rounded, at, id);
 			single = single || k + 1 - at == len;
 		}
 		if (!single)
-			offer(&node[at + len], tok->unk_score + till_here, at, tok->unk_id);
+			offer(&node[at + len], tok->unk_score + till_here, rounded, at, tok->unk_id);
 	}
 }
 

@@ -125,7 +125,10 @@ tokenizer__pairs_alloc(struct tokenizer *tok, size_t n_merges)
 {
 	size_t slots = table_slots(n_merges), i;
 
-	if ((tok->pair = mem_alloc(slots, sizeof tok->pair[0])) == NULL)
+	for (tok->pair_shift = 64 - 6; slots >> (64 - tok->pair_shift - 2) != 0; tok->pair_shift--)
+		;
+	if ((tok->pair = mem_alloc(slots, sizeof tok->pair[0])) == NULL ||
+	    (tok->pair_seen = mem_alloc((size_t)1 << (64 - tok->pair_shift - 6), sizeof tok->pair_seen[0])) == NULL)
 		return ENOMEM;
 	tok->pair_mask = slots - 1;
 	for (i = 0; i < slots; i++)
@@ -146,6 +149,7 @@ tokenizer__pair_put(struct tokenizer *tok, uint32_t left, uint32_t right, uint32
 		for (i = (size_t)(h >> 32) & tok->pair_mask; tok->pair[i].left != UINT32_MAX; i = (i + 1) & tok->pair_mask)
 			;
 		s = &tok->pair[i];
+		tok->pair_seen[(h >> tok->pair_shift) / 64] |= UINT64_C(1) << (h >> tok->pair_shift) % 64;
 	}
 	*s = (struct pair_slot){left, right, rank, id};
 }
