@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A fleet with backend cuda, on the emulated plug-in (PLUGIN): teacherd and trainerd load it, selectord needs none and knows the class by its
-# name, a CPU teacher is refused. Losses and weights have the same bits at 1 and 2 ranks and when 4 go on from a checkpoint, and are near a CPU's.
+# name, a CPU teacher is refused. Losses and weights have the same bits at 1 and 2 ranks, with labels of 1 and 2 workers of a teacher, and when 4 ranks go
+# on from a checkpoint; they are near a CPU's, also in fp32 and with Muon.
 # What is missing is named: plug-in, driver, device, memory.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
@@ -43,6 +44,8 @@ refused 71 'teacher: expected 0.00 GiB .*, found 0.00 GiB free .*, shared with b
 	"$BIN/teacherd" -c g.yaml
 refused 71 'teacher: expected 0.00 GiB of GPU memory for its parameters, found 0.00 GiB free' env CUDA_EMU_MEMORY=100000 "${gpu[@]}" \
 	"$BIN/teacherd" -c g.yaml
+refused 71 'memory of the GPU: expected 0.0. GiB for activations and logits of 2 teacher.threads beside .*teacher.threads: 1 fits' env \
+	CUDA_EMU_MEMORY=60000000 "${gpu[@]}" "$BIN/teacherd" -c g.yaml --set teacher.threads=2
 
 # By its name: selectord without a plug-in, whose teachers compute in bf16/cuda.
 start selectord "$BIN/selectord" -c g.yaml --set run.dir=one
@@ -73,9 +76,13 @@ grep -q 'level=info .*event=gpu.shared .*with="teacherd-.* ('"$teacherd"') 3.00 
 	fail "the teacher on the same GPU: $(grep gpu one.log)"
 grep -q event=gpu.ranks one.log && fail "one rank is two: $(grep gpu.ranks one.log)"
 stop TERM $selectord $teacherd
-start selectord "$BIN/selectord" -c g.yaml --set run.dir=one		# with the labels of the first run
+# Labels made anew by a teacher of two workers: the same.
+start selectord "$BIN/selectord" -c g.yaml --set run.dir=one --set cache.dir=cache2
 until_line selectord.log event=identity
+start teacherd "${gpu[@]}" "$BIN/teacherd" -c g.yaml --set run.dir=one --set teacher.threads=2
 run two 2
+grep -q 'event=engine .*threads=2' teacherd.log || fail "not two workers: $(grep event=engine teacherd.log)"
+stop TERM $teacherd
 same one.bits two.bits "one rank and two"
 grep -q 'level=warn .*rank=1 .*event=gpu.ranks pci=0000:65:00.0 also_of_rank=0 ' two.log || fail "two ranks on one GPU: $(grep gpu two.log)"
 grep -q '"compute_class": *"bf16/cuda"' one/checkpoints/step_00000008/state.json || fail "no compute class in state.json"
@@ -101,19 +108,30 @@ CUDA_EMU_DEVICE=sm_80 run resumed 1
 grep -q 'compute.changed was="bf16/cuda sm_90 .* is="bf16/cuda sm_80 ' resumed.log || fail "no warning: $(grep compute resumed.log)"
 grep -q '"device": *"sm_80 ' resumed/checkpoints/step_00000008/state.json || fail "no new device in state.json"
 
-# Near a CPU in bf16, from the same weights on the same rows.
-run plain 1 --set phase_one.steps=0 --set selector.mode=none
-timeout 300 "$BIN/trainerd" -c f.yaml --set run.dir=cpu --set phase_one.steps=0 --set selector.mode=none --set compute.backend=openblas \
-	--set compute.dtype=bf16 > cpu.log 2>&1 || fail "trainerd on the CPU: $(tail -1 cpu.log)"
-python3 - plain/metrics.jsonl cpu/metrics.jsonl <<'END' || fail "losses differ from those of the CPU"
-import json, sys
-def losses(path):
-    return [r["loss"] for r in map(json.loads, open(path)) if r["kind"] in ("step", "eval")]
-a, b = map(losses, sys.argv[1:])
-worst = max(abs(x - y) for x, y in zip(a, b))
-print(f"{len(a)} losses, {worst:.2e} apart at most, from {a[0]:.4f} to {a[-1]:.4f}")
-sys.exit(not (len(a) == len(b) >= 10 and 0 < worst <= 1e-3))
-END
+# near NAME DTYPE LIMIT OPTION...: a run without a teacher, beside the same on the CPU, from the same weights on the same rows.
+near() {
+	local name=$1 dtype=$2 limit=$3
+	shift 3
+	run "$name" 1 --set phase_one.steps=0 --set selector.mode=none --set compute.dtype="$dtype" "$@"
+	timeout 300 "$BIN/trainerd" -c f.yaml --set run.dir="$name.cpu" --set phase_one.steps=0 --set selector.mode=none \
+		--set compute.backend=openblas --set compute.dtype="$dtype" "$@" > cpu.log 2>&1 || fail "$name on the CPU: $(tail -1 cpu.log)"
+	python3 - "$name/metrics.jsonl" "$name.cpu/metrics.jsonl" "$limit" <<-'END' || fail "$name: losses differ from those of the CPU"
+		import json, sys
+		def losses(path):
+		    return [r["loss"] for r in map(json.loads, open(path)) if r["kind"] in ("step", "eval")]
+		a, b = map(losses, sys.argv[1:3])
+		worst = max(abs(x - y) for x, y in zip(a, b))
+		print(f"{sys.argv[1]}: {len(a)} losses, {worst:.2e} apart at most, from {a[0]:.4f} to {a[-1]:.4f}")
+		sys.exit(not (len(a) == len(b) >= 10 and 0 < worst <= float(sys.argv[3])))
+	END
+}
+near plain bf16 1e-3
+near fp32 fp32 2e-5
+grep -q '"compute_class": *"fp32/cuda"' fp32/checkpoints/step_00000008/state.json || fail "no class fp32/cuda in state.json"
+near muon bf16 2e-3 --set trainer.optimizer=muon
+# Muon's matrices are dealt to the ranks whole.
+run muon2 2 --set phase_one.steps=0 --set selector.mode=none --set compute.dtype=bf16 --set trainer.optimizer=muon
+same muon.bits muon2.bits "Muon: one rank and two"
 
 # trainer.backend alone, and auto where a device is there.
 timeout 300 "${gpu[@]}" "$BIN/trainerd" -c f.yaml --set run.dir=auto --set phase_one.steps=0 --set selector.mode=none --set trainer.steps=1 \
