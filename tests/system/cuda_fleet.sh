@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A fleet with backend cuda, on the emulated plug-in (PLUGIN): teacherd and trainerd load it, selectord needs none and knows the class by its
 # name, a CPU teacher is refused. Losses and weights have the same bits at 1 and 2 ranks, with labels of 1 and 2 workers of a teacher, and when 4 ranks go
-# on from a checkpoint; they are near a CPU's, also with Muon.
+# on from a checkpoint; they are near a CPU's, also in fp32 and with Muon.
 # What is missing is named: plug-in, driver, device, memory.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
@@ -126,6 +126,8 @@ near() {
 	END
 }
 near plain bf16 1e-3
+near fp32 fp32 2e-5
+grep -q '"compute_class": *"fp32/cuda"' fp32/checkpoints/step_00000008/state.json || fail "no class fp32/cuda in state.json"
 near muon bf16 2e-3 --set trainer.optimizer=muon
 # Muon's matrices are dealt to the ranks whole.
 run muon2 2 --set phase_one.steps=0 --set selector.mode=none --set compute.dtype=bf16 --set trainer.optimizer=muon
