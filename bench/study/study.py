@@ -29,6 +29,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -234,7 +235,7 @@ class Study:
             "teacher_cpu_seconds": round(sum(e.get("cpu_seconds", 0) for e in ledger if e.get("role", "").startswith("teacher")), 1),
             "label_bytes": sum(m["label_bytes"] or 0 for m in steps), "label_tokens": sum(m["kd_tokens"] or 0 for m in steps),
             "wall_seconds": round(wall, 1), "alone": alone,
-            "machine": cpu_name(), "commit": commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "machine": cpu_name(), "compute": compute(self.folder(cell) / "run/logs/trainerd.log"), "commit": commit(), "date": time.strftime("%Y-%m-%d", time.gmtime()),
         }
         if self.pairs and self.judged_by_pairs(cell):
             result["pairs"] = self.judge_pairs(cell, threads)
@@ -320,6 +321,12 @@ def cpu_name():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.machine()
+
+
+def compute(log):
+    """The backend and dtype that trainerd named when it last started; None without its log."""
+    found = re.findall(r' event=run\.start .*?compute="([^"]*)"', log.read_text()) if log.exists() else []
+    return found[-1] if found else None
 
 
 def commit():

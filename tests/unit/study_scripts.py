@@ -60,6 +60,9 @@ class Stub(study.Study):
             step = {"kind": "step", "step_seconds": 30.0, "wait_seconds": 2.0, "label_bytes": 7, "kd_tokens": 3}
             (folder / "run/metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in (
                 step, {"kind": "eval", "step": 20, "loss": 3.0, "accuracy": 0.25}, step)))
+            (folder / "run/logs").mkdir(exist_ok=True)
+            (folder / "run/logs/trainerd.log").write_text("".join(
+                f'ts=1 event=run.start mode=salt step={s} compute="{c}" why="x"\nts=2 event=stop\n' for s, c in ((0, "OpenBLAS fp32"), (20, "oneDNN bf16"))))
             (folder / "run/ledger").mkdir(exist_ok=True)
             (folder / "run/ledger/teacherd-1.json").write_text('{"role": "teacher", "cpu_seconds": 8.0}')
         return subprocess.Popen(["true"])
@@ -171,7 +174,7 @@ class Runner(WithFolder):
         self.assertEqual((got["pairs"]["items"], got["pairs"]["accuracy"]), (5, 0.6))
         self.assertEqual(got["by_teacher_loss"], [0.25, 1.0, 1.0])      # slm: 4 1 3 2, so the thirds are {1}, {3}, {2, 0}
         self.assertEqual((got["parameters"], got["train_seconds"], got["wait_seconds"], got["teacher_cpu_seconds"]), (12, 60.0, 4.0, 8.0))
-        self.assertEqual((got["label_bytes"], got["label_tokens"], got["alone"]), (14, 6, False))
+        self.assertEqual((got["label_bytes"], got["label_tokens"], got["alone"], got["compute"]), (14, 6, False, "oneDNN bf16"))
         self.assertEqual(got["evaluations"], [[20, 3.0, 0.25]])
         self.assertNotIn("pairs", s.result(recipes.Cell("small", "slm")))
         self.assertFalse(s.checkpoint(salt, 800).exists())
