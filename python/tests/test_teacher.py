@@ -395,11 +395,12 @@ def stub(fleet: Fleet, model: pathlib.Path, port: int, *more) -> None:
     fleet.start("vllm", HERE / "vllm_stub.py", model, port, 20, L + 2, *more, program=sys.executable)
 
 
-def test_vllm(make_fleet, here, trained):
+@pytest.mark.parametrize("isolate", [False, True])
+def test_vllm(isolate, make_fleet, here, trained):
     """Top-k labels and scores of a server, equal to those of the transformers teacher; the server goes away in the middle and comes back."""
     port, both = free_port(), []
     for name in ("torch", "vllm"):
-        fleet = make_fleet(teacher={"model": trained, "compute_class": CLASS}, **options("topk"))
+        fleet = make_fleet(teacher={"model": trained, "compute_class": CLASS}, corpus={"isolate_documents": isolate}, **options("topk"))
         fleet.selectord()
         asked = label(fleet)
         if name == "torch":

@@ -236,14 +236,14 @@ def test_vllm_answers_that_are_not():
 def test_vllm_refuses():
     from types import SimpleNamespace as Plan
 
-    vllm.check_plan(Plan(isolate_documents=False, label_kind="topk", tau=1.0), True)
-    vllm.check_plan(Plan(isolate_documents=False, label_kind="sampled", tau=0.5), False)         # scores alone are independent of both
+    vllm.check_plan(Plan(label_kind="topk", tau=1.0), True)
+    vllm.check_plan(Plan(label_kind="sampled", tau=0.5), False)         # scores alone are independent of both
     with pytest.raises(SaltConfigError, match="labels.kind: expected topk.*found sampled: draws need all"):
-        vllm.check_plan(Plan(isolate_documents=False, label_kind="sampled", tau=1.0), True)
+        vllm.check_plan(Plan(label_kind="sampled", tau=1.0), True)
     with pytest.raises(SaltConfigError, match="labels.kind: expected topk.*found dense"):
-        vllm.check_plan(Plan(isolate_documents=False, label_kind="dense", tau=1.0), True)
+        vllm.check_plan(Plan(label_kind="dense", tau=1.0), True)
     with pytest.raises(SaltConfigError, match="labels.tau: expected 1.*found 0.25"):
-        vllm.check_plan(Plan(isolate_documents=False, label_kind="topk", tau=0.25), True)
+        vllm.check_plan(Plan(label_kind="topk", tau=0.25), True)
     server = vllm.Server("http://127.0.0.1:1", 1)
     said = vllm.Refused(400, "Requested prompt logprobs of 64, which is greater than max allowed: 20")
     assert "--max-logprobs 64" in str(vllm.refusal(said, server, 64, 32)) and "--max-logprobs 20" in str(vllm.refusal(said, server, 64, 32))

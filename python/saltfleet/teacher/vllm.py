@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Teachers in a vLLM server: top-k labels and scores from prompt_logprobs of its OpenAI-compatible completions. No torch.
 
-A prompt is the L + 1 token ids of a sequence. Entry t + 1 of the answer's prompt_logprobs is the distribution after tokens 0..t: its most
-probable ids, and the token that follows with its logarithm and its rank, counted from 1.
+A prompt is the L + 1 token ids of a sequence, or with corpus.isolate_documents those of a document in it and the next one. Entry t + 1 of the
+answer's prompt_logprobs is the distribution after tokens 0..t: its most probable ids, and the token that follows with its logarithm and its rank,
+counted from 1.
 """
 from __future__ import annotations
 
@@ -188,11 +189,17 @@ class Vllm:
         self._server.interrupt()
 
     def _ask(self, lease: Lease, i: int) -> tuple[np.ndarray, ...]:
+        """As parse. An isolated document is a prompt of its own, with the token after it: attention and positions begin anew."""
+        starts = [0] if lease.document_starts is None else np.unique(lease.document_starts[i]).tolist()
+        parts = [self._ask_prompt(lease, lease.tokens[i, a:b + 1]) for a, b in zip(starts, [*starts[1:], lease.context])]
+        return tuple(np.concatenate(part) for part in zip(*parts))
+
+    def _ask_prompt(self, lease: Lease, tokens: np.ndarray) -> tuple[np.ndarray, ...]:
         k = lease.k if lease.want_label else 1
         spare = min(SPARE, self._model.vocab - lease.n_valid)
-        answer = self._server.ask("POST", "/v1/completions", request(self._name, lease.tokens[i].tolist(), k + spare))
+        answer = self._server.ask("POST", "/v1/completions", request(self._name, tokens.tolist(), k + spare))
         try:
-            return parse(lease.tokens[i], answer["choices"][0]["prompt_logprobs"], lease.n_valid, k)
+            return parse(tokens, answer["choices"][0]["prompt_logprobs"], lease.n_valid, k)
         except (KeyError, IndexError, TypeError, AttributeError) as e:
             raise ValueError(f"answer of {self._server.url}: expected choices[0].prompt_logprobs with logprob and rank, found {e!r}") from None
 
@@ -253,9 +260,6 @@ def _too_long(server: Server, context: int, found: Any) -> SaltMismatch:
 
 def check_plan(plan: Plan, labels: bool) -> None:
     """What a server cannot give."""
-    if plan.isolate_documents:
-        raise SaltConfigError("corpus.isolate_documents: expected false for a teacher in vLLM, found true: a prompt is one document to the server. "
-                              "Start this teacher without --vllm")
     if not labels:
         return
     if plan.label_kind != "topk":
