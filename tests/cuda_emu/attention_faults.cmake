@@ -10,7 +10,8 @@ foreach(name attention attention_mma)
 	set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/common/engine/kernels/cuda/${name}.cu)
 endforeach()
 
-# plant(SOURCE NAME REPORT OLD NEW): in NEW, PLANTED is the switch. REPORT: a part of the emulation's report; "": wrong results.
+# plant(SOURCE NAME REPORT OLD NEW): in NEW, PLANTED is the switch. REPORT: a part of the emulation's report, "cuda_emu: " where it depends on the
+# order of threads; "": wrong results.
 macro(plant SOURCE NAME REPORT OLD NEW)
 	string(FIND "${faults_${SOURCE}}" "${OLD}" first)
 	string(FIND "${faults_${SOURCE}}" "${OLD}" last REVERSE)
@@ -38,7 +39,7 @@ plant(attention_mma "no barrier before values are read" "without a barrier"
     "__syncthreads();			/* values are here" "if (!PLANTED) __syncthreads();	/* values are here")
 plant(attention_mma "rows behind the end are loaded" "outside every allocation"
     "if (row < n && c < d && x.wide)" "if ((row < n || PLANTED) && c < d && x.wide)")
-plant(attention_mma "rows behind the end are stored" "outside every allocation"
+plant(attention_mma "rows behind the end are stored" "cuda_emu: "
     "if (row[half] >= n)
 			continue;
 		store_row<D>" "if (row[half] >= n && !PLANTED)
