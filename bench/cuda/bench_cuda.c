@@ -3,7 +3,7 @@
  * bench_cuda - what bench/cuda/session.sh asks of a GPU beside the tests of kernels and the other benches.
  *
  *   bench_cuda device                      name, architecture, libraries and memory, on one line
- *   bench_cuda check [--tiny] [--only NAME] [--json FILE]
+ *   bench_cuda check [--tiny] [--only NAME] [--json FILE]     measures these rows; --tiny: small shapes, for tests
  *       two_runs_same_bits                 ten steps of GPT-2 124M (4 x 256, bf16), twice: losses and weights with equal bits, beside all of them
  *       losses_vs_cpu_fp32, _bf16          ten steps on the GPU and on the CPU (openblas): the largest difference of losses, beside what is allowed
  *       copy_device, copy_to_device, copy_to_host   GB/s; within the device bytes read and bytes written both count
@@ -24,8 +24,8 @@
 #define PIECE (INT64_C(1) << 20)
 
 /*
- * Allowed differences of losses of about 11 nats. fp32: two orders of sums, ten steps. bf16: roundings of activations differ in places, and what
- * rounds differently moves a loss by about one part in 2^8 of its spread over tokens, averaged over 1024 of them.
+ * Largest allowed difference between a loss on the GPU and on the CPU, in nats; the losses are about 11. In fp32 the two add up in different orders,
+ * over ten steps. In bf16 some activations are also rounded to another neighbour, a relative difference of 2^-8; a loss is the mean of 1024 tokens.
  */
 #define NATS_FP32 1e-3
 #define NATS_BF16 2e-2

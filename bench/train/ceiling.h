@@ -18,8 +18,9 @@ struct kernels;
 double ceiling_bf16_seconds(bool trans_a, int64_t m, int64_t n, int64_t k, int threads);
 
 /*
- * ceiling_gpu_seconds - C[m, n] = op(A) op(B), bf16 operands, by the backend's own product (cuBLASLt on cuda) in this context, which computes in
- * bf16. trans_a: C fp32, a gradient of weights; else C is bf16. The mean of some calls that run one after another, after one that is not timed.
+ * ceiling_gpu_seconds - seconds of one product C[m, n] = op(A) op(B) with bf16 operands, by the backend of this context (cuBLASLt on cuda); the
+ * context computes in bf16. trans_a: C is fp32, as gradients of weights are; else C is bf16. The mean of several calls in a row, after one that is
+ * not timed.
  */
 double ceiling_gpu_seconds(struct kernels *kernels, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k);
 

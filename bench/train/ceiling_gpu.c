@@ -8,7 +8,7 @@
 #define CALLS 8
 #define NOISE (INT64_C(1) << 20)	/* numbers; an array repeats them */
 
-/* Noise, not zeros: a device that multiplies zeros takes less power and runs faster. */
+/* Operands are random numbers. With zeros a GPU uses less power and may clock higher, so the rate would be too good. */
 static void *
 noise(struct kernels *k, int64_t n, enum dtype dtype)
 {

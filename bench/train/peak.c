@@ -4,7 +4,10 @@
 #include <stddef.h>
 #include <string.h>
 
-/* The first whose name is part of the device's counts. Data sheets of NVIDIA; where one states only the rate with sparsity, half of that. */
+/*
+ * The device's row is the first whose name is a part of the device's name. Rates are from NVIDIA's data sheets, without sparsity: where a sheet states
+ * only the rate with sparsity, half of it.
+ */
 static const struct {
 	const char *name;
 	double tflops;

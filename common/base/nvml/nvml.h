@@ -35,9 +35,10 @@ struct nvml_process {
 };
 
 /*
- * nvml_open - @pci_bus_id as cudaDeviceGetPCIBusId writes it, "0000:65:00.0". 0; ERR_NOT_FOUND: no library,
- * or it knows no such GPU; ERR_LIBRARY: an error from it, or it lacks a function; ERR_UNSUPPORTED: the GPU is
- * divided (MIG), and what NVML says is not about this part of it; ENOMEM. nvml_close takes NULL.
+ * nvml_open - @pci_bus_id as cudaDeviceGetPCIBusId writes it, "0000:65:00.0". Returns 0; ERR_NOT_FOUND: NVML
+ * is not installed, or has no GPU with this id; ERR_LIBRARY: a call of NVML failed, or a function is missing
+ * in it; ERR_UNSUPPORTED: the GPU is divided (MIG), and NVML's figures are those of the whole GPU; ENOMEM.
+ * nvml_close takes NULL.
  */
 int nvml_open(struct nvml **gpu, const char *pci_bus_id, struct err_note *note);
 void nvml_close(struct nvml **gpu);

@@ -101,8 +101,8 @@ offer(struct node *to, double score, bool rounded, size_t from, int32_t id)
 }
 
 /*
- * SentencePiece takes the sum so far away from all that go on from it once it is below -100,000, where floats
- * are coarse.
+ * Large sums lose precision in fp32. So where the sum at a position is below -100,000, SentencePiece subtracts
+ * it from the sums of all later positions that have one, and goes on from 0.
  */
 static double
 rebase(struct node *node, size_t at, size_t n, bool rounded)

@@ -60,9 +60,9 @@ void infer_destroy(struct infer **in);		/* ends the workers and frees unfinished
  */
 int infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serves_label, struct err_note *note);
 /*
- * infer_room - after the models were added: on a GPU, whether its free memory holds what the workers will
- * take for sequences of this context, as fit_label says (dense: dense labels). Sessions are made at the first
- * lease, which is late to find out. 0, also on CPUs, or ENOMEM with what would fit.
+ * infer_room - call it after infer_add_model. On a GPU: whether the free memory is enough for the activations
+ * and logits of all workers, for sequences of @context tokens (fit_label; @dense: with dense labels). The
+ * workers allocate them with the first lease only. Returns 0 (on CPUs always), or ENOMEM with what would fit.
  */
 int infer_room(const struct infer *in, uint32_t context, bool dense, struct err_note *note);
 size_t infer_n_models(const struct infer *in);
