@@ -302,7 +302,7 @@ packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t 
 				{DNNL_ARG_TO, &r->to, w->panels + (size_t)i * w->panel_bytes},
 			};
 
-			onednn__run(o, r->run, o->streams[omp_get_thread_num()], args, 2);
+			onednn__run(o, r->run, omp_get_thread_num(), args, 2);
 		}
 	}
 	w->fresh = true;
@@ -439,7 +439,7 @@ multiply(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kern
 			onednn__rows(ctx->vec, a, row, here->shape.m, k, from, ld);
 		if (here->shape.bias)
 			args[n_args++] = (struct argument){DNNL_ARG_BIAS, &here->bias, kernels__element(bias->data, bias->dtype, col)};
-		onednn__run(o, here->run, o->streams[thread], args, n_args);
+		onednn__run(o, here->run, thread, args, n_args);
 		if (moved)
 			part_store(ctx, sums, here->shape.m, here->shape.n, c, row, col, bias, add);
 	}
@@ -552,7 +552,7 @@ tile_run(const struct kernels *ctx, const struct primitive *p, const void *a, co
 		{DNNL_ARG_SCRATCHPAD, &p->scratch, room},
 	};
 
-	onednn__run(onednn__of(ctx), p->run, onednn__of(ctx)->streams[thread], args, 4);
+	onednn__run(onednn__of(ctx), p->run, thread, args, 4);
 }
 
 void

@@ -20,6 +20,7 @@ enum { ONEDNN__ROWS = 128 };	/* of a full part of C */
 
 struct layout {
 	dnnl_memory_desc_t md;
+	dnnl_memory_t *memories;	/* one for each thread, for onednn__run; NULL in a layout that is only compared */
 };
 
 /* Everything that a part's primitive depends on. Zeroed before it is filled, so that memcmp compares it. */
@@ -84,11 +85,11 @@ struct argument {
  *
  * onednn__primitive, onednn__reorder - created once per shape and kept with the context; call them outside of
  * parallel loops, with omp_set_num_threads(1). The reorder packs a panel [k, n] of weights for a full part.
- * onednn__run - with n arguments, at most 6, on the calling thread.
+ * onednn__run - with n arguments, at most 6, on the calling thread, which is this one of the context's.
  */
 struct primitive *onednn__primitive(struct kernels *k, const struct shape *s);
 struct reorder *onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans);
-void onednn__run(struct onednn *o, dnnl_primitive_t primitive, dnnl_stream_t stream, const struct argument *args, int n);
+void onednn__run(struct onednn *o, dnnl_primitive_t primitive, int thread, const struct argument *args, int n);
 
 /* matmul.c */
 struct packs *onednn__packs_new(void);		/* NULL without memory */

@@ -56,15 +56,27 @@ layout_tag(struct layout *l, int64_t rows, int64_t cols, enum dtype dtype, dnnl_
 #endif
 }
 
+/* Memory objects that onednn__run points at the data of a call: making one takes two allocations, more time than a small product's overhead. */
 static void
-layout_drop(struct layout *l)
+layout_prepare(struct layout *l, const struct onednn *o)
 {
+	if ((l->memories = calloc((size_t)o->n_streams, sizeof(*l->memories))) == NULL)
+		log_fatal("kernels.memory", "what=onednn");
+	for (int i = 0; i < o->n_streams; i++)
+		must(dnnl_memory_create(&l->memories[i], LAYOUT_PTR(l), o->engine, DNNL_MEMORY_NONE), "memory");
+}
+
+static void
+layout_drop(struct layout *l, const struct onednn *o)
+{
+	for (int i = 0; l->memories != NULL && i < o->n_streams; i++)
+		dnnl_memory_destroy(l->memories[i]);
+	free(l->memories);
+	l->memories = NULL;
 #if DNNL_VERSION_MAJOR >= 3
 	if (l->md != NULL)
 		dnnl_memory_desc_destroy(l->md);
 	l->md = NULL;
-#else
-	(void)l;
 #endif
 }
 
@@ -170,9 +182,9 @@ packed_layout(struct onednn *o, int64_t n, int64_t k, struct layout *out)
 	must(matmul_descriptor(&pd, o->engine, &a, &b, NULL, &c, false), "matmul");
 	layout_query(out, pd, dnnl_query_weights_md);
 	dnnl_primitive_desc_destroy(pd);
-	layout_drop(&a);
-	layout_drop(&b);
-	layout_drop(&c);
+	layout_drop(&a, o);
+	layout_drop(&b, o);
+	layout_drop(&c, o);
 }
 
 struct primitive *
@@ -191,7 +203,7 @@ onednn__primitive(struct kernels *k, const struct shape *s)
 	p->shape = *s;
 	shape_layouts(s, &p->a, &p->b, &p->c, &p->bias);
 	if (s->packed) {
-		layout_drop(&p->b);
+		layout_drop(&p->b, o);
 		packed_layout(o, s->n, s->k, &p->b);
 	}
 	must(matmul_descriptor(&pd, o->engine, &p->a, &p->b, s->bias ? &p->bias : NULL, &p->c, s->add), "matmul");
@@ -210,6 +222,8 @@ onednn__primitive(struct kernels *k, const struct shape *s)
 	}
 	must(dnnl_primitive_create(&p->run, pd), "primitive");
 	dnnl_primitive_desc_destroy(pd);
+	for (struct layout *const *l = (struct layout *const[]){&p->a, &p->b, &p->c, &p->scratch, s->bias ? &p->bias : NULL, NULL}; *l != NULL; l++)
+		layout_prepare(*l, o);
 	SLIST_INSERT_HEAD(&o->primitives, p, next);
 	return p;
 }
@@ -232,12 +246,14 @@ onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans)
 	r->to_bytes = dnnl_memory_desc_get_size(LAYOUT_PTR(&r->to));
 	layout_tag(&blocked, k, n, o->dtype, dnnl_BA16a64b2a);
 	r->blocked = o->dtype == DTYPE_BF16 && dnnl_memory_desc_equal(LAYOUT_PTR(&blocked), LAYOUT_PTR(&r->to));
-	layout_drop(&blocked);
+	layout_drop(&blocked, o);
 	must(dnnl_reorder_primitive_desc_create(
 		 &pd, LAYOUT_PTR(&r->from), o->engine, LAYOUT_PTR(&r->to), o->engine, NULL),
 	    "reorder");
 	must(dnnl_primitive_create(&r->run, pd), "reorder");
 	dnnl_primitive_desc_destroy(pd);
+	layout_prepare(&r->from, o);
+	layout_prepare(&r->to, o);
 	SLIST_INSERT_HEAD(&o->reorders, r, next);
 	return r;
 }
@@ -245,24 +261,21 @@ onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans)
 /* ---- running one, on the calling thread ---- */
 
 void
-onednn__run(struct onednn *o, dnnl_primitive_t primitive, dnnl_stream_t stream, const struct argument *args, int n)
+onednn__run(struct onednn *o, dnnl_primitive_t primitive, int thread, const struct argument *args, int n)
 {
 	dnnl_exec_arg_t list[6];
 	int threads = omp_get_max_threads();
 
 	for (int i = 0; i < n; i++) {
-		list[i].arg = args[i].index;
-		must(dnnl_memory_create(&list[i].memory, LAYOUT_PTR(args[i].layout), o->engine, args[i].data),
-		    "memory");
+		list[i] = (dnnl_exec_arg_t){args[i].index, args[i].layout->memories[thread]};
+		must(dnnl_memory_set_data_handle(list[i].memory, args[i].data), "memory");
 	}
 	if (threads != 1)
 		omp_set_num_threads(1);
-	must(dnnl_primitive_execute(primitive, stream, n, list), "execute");
-	must(dnnl_stream_wait(stream), "wait");
+	must(dnnl_primitive_execute(primitive, o->streams[thread], n, list), "execute");
+	must(dnnl_stream_wait(o->streams[thread]), "wait");
 	if (threads != 1)
 		omp_set_num_threads(threads);
-	for (int i = 0; i < n; i++)
-		dnnl_memory_destroy(list[i].memory);
 }
 
 /* ---- the context ---- */
@@ -309,18 +322,18 @@ onednn_close(struct kernels *k)
 	while ((p = SLIST_FIRST(&o->primitives)) != NULL) {
 		SLIST_REMOVE_HEAD(&o->primitives, next);
 		dnnl_primitive_destroy(p->run);
-		layout_drop(&p->a);
-		layout_drop(&p->b);
-		layout_drop(&p->c);
-		layout_drop(&p->bias);
-		layout_drop(&p->scratch);
+		layout_drop(&p->a, o);
+		layout_drop(&p->b, o);
+		layout_drop(&p->c, o);
+		layout_drop(&p->bias, o);
+		layout_drop(&p->scratch, o);
 		free(p);
 	}
 	while ((r = SLIST_FIRST(&o->reorders)) != NULL) {
 		SLIST_REMOVE_HEAD(&o->reorders, next);
 		dnnl_primitive_destroy(r->run);
-		layout_drop(&r->from);
-		layout_drop(&r->to);
+		layout_drop(&r->from, o);
+		layout_drop(&r->to, o);
 		free(r);
 	}
 	if (o->owns_packs && o->packs != NULL)
