@@ -10,17 +10,17 @@ from __future__ import annotations
 import dataclasses
 
 VOCABULARY, CONTEXT = 8192, 256
-STEPS, BATCH = 800, 16                     # 100 %: 3.3 M tokens
+TOKENS = 800 * 16 * CONTEXT                # of a run of 100 %: 3.3 M
 FINAL_SEQUENCES = 1024                     # held-out sequences of a run's last evaluation
 EARLY = 0.25                               # the scorer of SALT_DS: the small model after this share of its steps
 GROW = ["--noise", "2"]
 SHARES = (40, 50, 60, 70, 80, 90, 100)
 CHOICE_SEED, CLAIM_SEEDS = 1, (2, 3, 4)
 
-# layers, width, heads
+# layers, width, heads; batch: sequences of a step
 SIZES = {
-    "small": {"student": (5, 160, 4), "slm": (3, 80, 2)},
-    "large": {"student": (6, 256, 8), "slm": (4, 128, 4)},
+    "small": {"student": (5, 160, 4), "slm": (3, 80, 2), "batch": 16},
+    "large": {"student": (6, 256, 8), "slm": (4, 128, 4), "batch": 8},
 }
 
 # The small models: share of the student's steps and learning rate. slm saw as many tokens as the student will, slm3 three times as many; slm_lrX are
@@ -28,9 +28,12 @@ SIZES = {
 SLMS = {"slm": (100, 4e-3), "slm3": (300, 4e-3), "slm_lr0.008": (100, 8e-3), "slm_lr0.016": (100, 1.6e-2)}
 
 # optimizer: of the student. teacher: the SLM that labels. grow: the SLM that the student starts from. n_kd: share of the steps in phase one.
+# batch: times the size's batch, with as many tokens, so fewer or more steps.
 SALT = {"teacher": "slm", "n_kd": 0.4}
 RECIPES = {
     "baseline": {},
+    "baseline_half": {"batch": 0.5},
+    "baseline_double": {"batch": 2},
     "salt": SALT,
     "salt_ds": {**SALT, "select": True},
     "grown": {"grow": "slm"},
@@ -90,8 +93,12 @@ class Cell:
     def recipe_slms(self):
         return sorted({self.recipe()[k] for k in ("teacher", "grow") if k in self.recipe()})
 
+    def batch(self):
+        return int(SIZES[self.size]["batch"] * self.recipe().get("batch", 1))
+
     def steps(self):
-        return STEPS * (SLMS[self.recipe_name][0] if self.is_slm() else self.percent) // 100
+        whole = TOKENS // (self.batch() * CONTEXT)
+        return whole * (SLMS[self.recipe_name][0] if self.is_slm() else self.percent) // 100
 
     def early_step(self):
         return int(self.steps() * EARLY)
@@ -99,12 +106,14 @@ class Cell:
     def options(self):
         recipe, steps = self.recipe(), self.steps()
         out = {
-            "run.seed": self.seed + 100 * self.is_slm(), "corpus.context": CONTEXT, "trainer.steps": steps, "trainer.batch": BATCH,
-            "trainer.micro_batch": 2, "trainer.lr": SLMS[self.recipe_name][1] if self.is_slm() else self.lr, "trainer.warmup": steps // 10,
-            "trainer.eval_every": steps // 20, "trainer.eval_sequences": 128, "trainer.checkpoint_every": 100, "trainer.tensorboard": False,
+            "run.seed": self.seed + 100 * self.is_slm(), "corpus.context": CONTEXT, "trainer.steps": steps, "trainer.batch": self.batch(),
+            "trainer.micro_batch": max(1, self.batch() // 8), "trainer.lr": SLMS[self.recipe_name][1] if self.is_slm() else self.lr,
+            "trainer.warmup": steps // 10, "trainer.eval_every": steps // 20, "trainer.eval_sequences": 128, "trainer.checkpoint_every": 100, "trainer.tensorboard": False,
         }
         if self.is_slm():
             out["trainer.keep_steps"] = f"[{self.early_step()}]"
+        if self.batch() < 8:
+            out["trainer.lanes"] = self.batch()
         if "optimizer" in recipe:
             out["trainer.optimizer"] = recipe["optimizer"]
         if "teacher" in recipe:
@@ -154,7 +163,7 @@ def cells(study):
             for recipe_name in ("baseline", "muon"):
                 if lr := best_rate(study, size, recipe_name):
                     out[Cell(size, recipe_name, lr, seed)] = None
-            for base in ("salt", "salt_ds", "salt3", "grown_salt", "muon_salt"):
+            for base in ("salt", "salt_ds", "salt3", "grown", "grown_salt", "muon_salt"):
                 if lr := best_rate(study, size, base):
                     for percent in SHARES:
                         out[Cell(size, best_change(study, size, base), lr, seed, percent)] = None

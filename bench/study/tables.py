@@ -218,7 +218,7 @@ def judged_table(results, size):
 
 def clock_table(results, size):
     rows = []
-    for name in results.claimed(size, {"salt", "salt_ds", "salt3", "salt3_ds", "grown_salt", "muon_salt", "muon_salt3"}):
+    for name in results.claimed(size, {"salt", "salt_ds", "salt3", "salt3_ds", "grown", "grown_salt", "muon_salt", "muon_salt3"}):
         if (values := results.saved(size, name)):
             rows.append([name, len(values), plus_minus([100 * v for v in values], ".1f"),
                          plus_minus([100 * v for v in results.saved(size, name, False)], ".1f")])
@@ -229,11 +229,11 @@ def clock_table(results, size):
 
 def plot(results, size, path):
     """Held-out loss over steps of the claim's first seed, 100 %; the SVG loads nothing."""
-    curves = []
-    for name in ["baseline"] + results.claimed(size, {"salt", "salt_ds", "salt3", "grown_salt", "muon", "muon_salt"}):
+    curves, first = [], recipes.Cell(size, "baseline").steps() // 5
+    for name in ["baseline"] + results.claimed(size, {"salt", "salt_ds", "salt3", "grown", "grown_salt", "muon", "muon_salt"}):
         runs = results.group(size, name, recipes.CLAIM_SEEDS[:1])
         for r in runs.values():
-            curves.append((name, [(s, v) for s, v, _ in r["evaluations"] if s >= recipes.STEPS // 5]))
+            curves.append((name, [(s, v) for s, v, _ in r["evaluations"] if s >= first]))
     if len(curves) < 2:
         return
     xs = [x for _, c in curves for x, _ in c]
@@ -286,6 +286,7 @@ def rows(results):
         size, _ = largest(lambda size: results.best_share(size, kinds, base_name))
         shares(name, size, kinds, base_name)
     largest_share("grow_salt_steps_share", {"grown_salt"})
+    largest_share("grow_steps_share", {"grown"})
     largest_share("muon_salt_steps_share", {"muon_salt", "muon_salt3"}, "muon")
 
     def clock(size):
