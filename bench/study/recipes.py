@@ -17,10 +17,10 @@ GROW = ["--noise", "2"]
 SHARES = (40, 50, 60, 70, 80, 90, 100)
 CHOICE_SEED, CLAIM_SEEDS = 1, (2, 3, 4)
 
-# layers, width, heads; batch: sequences of a step
+# layers, width, heads; batch: sequences of a step; rate: times the learning rates below, of the student
 SIZES = {
-    "small": {"student": (5, 160, 4), "slm": (3, 80, 2), "batch": 16},
-    "large": {"student": (6, 256, 8), "slm": (4, 128, 4), "batch": 8},
+    "small": {"student": (5, 160, 4), "slm": (3, 80, 2), "batch": 16, "rate": 1},
+    "large": {"student": (6, 256, 8), "slm": (4, 128, 4), "batch": 8, "rate": 0.5},
 }
 
 # The small models: share of the student's steps and learning rate. slm saw as many tokens as the student will, slm3 three times as many; slm_lrX are
@@ -63,9 +63,9 @@ CHANGES = {
 }
 
 
-def rates(recipe):
+def rates(size, recipe):
     """The learning rates that a recipe is tried at: a grown start wants smaller ones."""
-    return LEARNING_RATES["grown" if "grow" in recipe else recipe.get("optimizer", "adamw")]
+    return [SIZES[size]["rate"] * lr for lr in LEARNING_RATES["grown" if "grow" in recipe else recipe.get("optimizer", "adamw")]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ def shape(cell):
 def best_rate(study, size, recipe_name):
     """The learning rate with the lowest final loss among those that were tried, or None until all were."""
     base = recipe_name.partition("+")[0]
-    tried = rates(RECIPES[base])
+    tried = rates(size, RECIPES[base])
     losses = [(r["final"]["log_perplexity"], lr) for lr in tried if (r := study.result(Cell(size, base, lr, CHOICE_SEED)))]
     return min(losses)[1] if len(losses) == len(tried) else None
 
@@ -154,7 +154,7 @@ def cells(study):
         for slm in SLMS:
             out[Cell(size, slm)] = None
         for recipe_name, recipe in RECIPES.items():
-            for lr in rates(recipe):
+            for lr in rates(size, recipe):
                 out[Cell(size, recipe_name, lr, CHOICE_SEED)] = None
         if lr := best_rate(study, size, "salt"):
             for change in CHANGES:

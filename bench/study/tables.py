@@ -151,14 +151,14 @@ def table(head, rows):
 def sweep_table(results, size):
     rows = []
     for name, recipe in recipes.RECIPES.items():
-        got = [results.by_cell.get(recipes.Cell(size, name, lr, recipes.CHOICE_SEED)) for lr in recipes.rates(recipe)]
+        got = [results.by_cell.get(recipes.Cell(size, name, lr, recipes.CHOICE_SEED)) for lr in recipes.rates(size, recipe)]
         if any(got):
             best = min((loss(g), i) for i, g in enumerate(got) if g)[1]
             rows.append([name] + [("**" if i == best else "") + (f"{loss(g):.4f}" if g else "-") + ("**" if i == best else "")
                                   for i, g in enumerate(got)])
     if not rows:
         return ""
-    tried = "; ".join(f"{k} " + ", ".join(f"{r:g}" for r in v) for k, v in recipes.LEARNING_RATES.items())
+    tried = "; ".join(f"{k} " + ", ".join(f"{recipes.SIZES[size]['rate'] * r:g}" for r in v) for k, v in recipes.LEARNING_RATES.items())
     return f"Final held-out loss, nats a token, seed {recipes.CHOICE_SEED}, at three peak learning rates ({tried}):\n\n" + \
         table(["recipe", "low", "middle", "high"], rows)
 

@@ -94,7 +94,7 @@ class WithFolder(unittest.TestCase):
     def put_sweep(self, size="small"):
         """The middle learning rate is the best one of every recipe."""
         for name, recipe in recipes.RECIPES.items():
-            for lr, loss in zip(recipes.rates(recipe), (5.2, 5.0, 5.1)):
+            for lr, loss in zip(recipes.rates(size, recipe), (5.2, 5.0, 5.1)):
                 self.put(recipes.Cell(size, name, lr), result(loss))
 
 
