@@ -36,6 +36,14 @@ refused 78 'compute capability 8.0 or higher, found CPU emulation with 7.0' env 
 refused 71 'memory of the GPU: expected 0.0. GiB or more; more ranks.*0.00 GiB free of 0.00 GiB on CPU emulation' env CUDA_EMU_MEMORY=1000000 \
 	"${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
 
+# Enough memory, and little more than that.
+for memory in 100000000 2000000000; do
+	timeout 60 env CUDA_EMU_MEMORY=$memory "${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}" --set trainer.steps=2 --set run.dir=room_$memory > room.log 2>&1 ||
+		fail "trainerd with $memory bytes of GPU memory: $(tail -2 room.log)"
+	[ "$(grep -c 'level=warn .*event=gpu.tight needed_gib=0.0. free_gib=0.09 ' room.log)" = $((memory == 100000000)) ] ||
+		fail "gpu.tight with $memory bytes of GPU memory: $(grep gpu room.log)"
+done
+
 # Another process on the GPU is named: too little memory, enough of it, one of the fleet, another rank.
 shared=(env "STUB_NVML_PROCESSES=$$:2147483648" "${gpu[@]}")
 refused 71 'or another GPU .CUDA_VISIBLE_DEVICES., found 0.00 GiB free .* on CPU emulation, shared with bash .[0-9]*. 2.00 GiB' env \
