@@ -10,17 +10,17 @@ from __future__ import annotations
 import dataclasses
 
 VOCABULARY, CONTEXT = 8192, 256
-TOKENS = 800 * 16 * CONTEXT                # of a run of 100 %: 3.3 M
+STEPS, BATCH = 800, 16                     # 100 %: 3.3 M tokens
 FINAL_SEQUENCES = 1024                     # held-out sequences of a run's last evaluation
 EARLY = 0.25                               # the scorer of SALT_DS: the small model after this share of its steps
 GROW = ["--noise", "2"]
 SHARES = (40, 50, 60, 70, 80, 90, 100)
 CHOICE_SEED, CLAIM_SEEDS = 1, (2, 3, 4)
 
-# layers, width, heads; batch: sequences of a step; rate: times the learning rates below, of the student
+# layers, width, heads; rate: times the learning rates below, of the student
 SIZES = {
-    "small": {"student": (5, 160, 4), "slm": (3, 80, 2), "batch": 16, "rate": 1},
-    "large": {"student": (6, 256, 8), "slm": (4, 128, 4), "batch": 8, "rate": 0.5},
+    "small": {"student": (5, 160, 4), "slm": (3, 80, 2), "rate": 1},
+    "large": {"student": (6, 256, 8), "slm": (4, 128, 4), "rate": 0.5},
 }
 
 # The small models: share of the student's steps and learning rate. slm saw as many tokens as the student will, slm3 three times as many; slm_lrX are
@@ -28,12 +28,12 @@ SIZES = {
 SLMS = {"slm": (100, 4e-3), "slm3": (300, 4e-3), "slm_lr0.008": (100, 8e-3), "slm_lr0.016": (100, 1.6e-2)}
 
 # optimizer: of the student. teacher: the SLM that labels. grow: the SLM that the student starts from. n_kd: share of the steps in phase one.
-# batch: times the size's batch, with as many tokens, so fewer or more steps.
+# batch: a share of BATCH, with as many tokens, so more steps.
 SALT = {"teacher": "slm", "n_kd": 0.4}
 RECIPES = {
     "baseline": {},
     "baseline_half": {"batch": 0.5},
-    "baseline_double": {"batch": 2},
+    "baseline_quarter": {"batch": 0.25},
     "salt": SALT,
     "salt_ds": {**SALT, "select": True},
     "grown": {"grow": "slm"},
@@ -94,10 +94,10 @@ class Cell:
         return sorted({self.recipe()[k] for k in ("teacher", "grow") if k in self.recipe()})
 
     def batch(self):
-        return int(SIZES[self.size]["batch"] * self.recipe().get("batch", 1))
+        return int(BATCH * self.recipe().get("batch", 1))
 
     def steps(self):
-        whole = TOKENS // (self.batch() * CONTEXT)
+        whole = STEPS * BATCH // self.batch()
         return whole * (SLMS[self.recipe_name][0] if self.is_slm() else self.percent) // 100
 
     def early_step(self):
