@@ -23,6 +23,7 @@ CHUNK = 1_000_000
 
 
 def train(sentencepiece, folder, kind, rule):
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}_{rule}.model"
     if not path.exists():
         texts = [*ROOT.glob("docs/*.md"), ROOT / "tests/golden/tokenizer/texts/hand.txt"]
