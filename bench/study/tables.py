@@ -176,11 +176,11 @@ def claim_table(results, size):
     rows = []
     bases = results.group(size, "baseline", recipes.CLAIM_SEEDS)
     for name in ["baseline", "muon"] + results.claimed(size, set(recipes.RECIPES) - {"baseline", "muon"}):
+        values, bounds = results.shares(size, name) if name != "baseline" else ([], 0)
         for percent in reversed(recipes.SHARES):
             runs = results.group(size, name, recipes.CLAIM_SEEDS, percent)
             if not runs:
                 continue
-            values, bounds = results.shares(size, name) if percent == 100 and name != "baseline" else ([], 0)
             missed = sum(v is None for v in values)
             rows.append([
                 name, f"{percent} %", len(runs), plus_minus([loss(r) for r in runs.values()], ".4f"),
@@ -189,6 +189,7 @@ def claim_table(results, size):
                 plus_minus([loss(r) - loss(bases[s]) for s, r in runs.items() if s in bases], "+.4f") if name != "baseline" else "",
                 plus_minus([100 * v for v in values if v is not None], ".1f") + (f"; {bounds} at most" if bounds else "") +
                 (f"; {missed} not reached" if missed else "") if values else ""])
+            values = []                    # once, in the recipe's first row
     return f"Seeds {', '.join(map(str, recipes.CLAIM_SEEDS))}, complete runs, mean ± standard error:\n\n" + table(
         ["recipe", "steps", "seeds", "loss", "accuracy, %", "bits a byte", "against baseline", "% of its steps"], rows) if rows else ""
 
