@@ -64,7 +64,7 @@ CHANGES = {
 
 
 def rates(size, recipe):
-    """The learning rates that a recipe is tried at: a grown start wants smaller ones."""
+    """The learning rates that a recipe is tried at; a grown start is tried at smaller ones."""
     return [SIZES[size]["rate"] * lr for lr in LEARNING_RATES["grown" if "grow" in recipe else recipe.get("optimizer", "adamw")]]
 
 
@@ -108,7 +108,8 @@ class Cell:
         out = {
             "run.seed": self.seed + 100 * self.is_slm(), "corpus.context": CONTEXT, "trainer.steps": steps, "trainer.batch": self.batch(),
             "trainer.micro_batch": max(1, self.batch() // 8), "trainer.lr": SLMS[self.recipe_name][1] if self.is_slm() else self.lr,
-            "trainer.warmup": steps // 10, "trainer.eval_every": steps // 20, "trainer.eval_sequences": 128, "trainer.checkpoint_every": 100, "trainer.tensorboard": False,
+            "trainer.warmup": steps // 10, "trainer.eval_every": steps // 20, "trainer.eval_sequences": 128,
+            "trainer.checkpoint_every": 100, "trainer.tensorboard": False,
         }
         if self.is_slm():
             out["trainer.keep_steps"] = f"[{self.early_step()}]"

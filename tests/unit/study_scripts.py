@@ -156,6 +156,14 @@ class Cells(WithFolder):
         options = recipes.Cell("small", "salt", 2e-3, 2, 70).options()
         self.assertEqual((options["trainer.steps"], options["trainer.warmup"], options["phase_one.steps"]), (560, 56, 224))
 
+    def test_a_smaller_batch_takes_more_steps(self):
+        options = recipes.Cell("large", "baseline_quarter", 2e-3).options()
+        self.assertEqual([options[f"trainer.{k}"] for k in ("steps", "batch", "micro_batch", "lanes", "warmup")], [3200, 4, 1, 4, 320])
+
+    def test_rates_of_the_sizes(self):
+        self.assertEqual(recipes.rates("small", {}), [2e-3, 4e-3, 8e-3])
+        self.assertEqual(recipes.rates("large", {}), [1e-3, 2e-3, 4e-3])
+
 
 class Runner(WithFolder):
     def run_cells(self, s, *cells):
@@ -265,6 +273,18 @@ class Tables(WithFolder):
                      "| salt | 3 | 35.0 ± 0.0 | 45.0 ± 0.0 |"):
             self.assertIn(line, page)
         self.assertTrue((self.folder / "docs/results-small.svg").exists())
+
+    def test_share_without_runs_of_all_steps(self):
+        """The share stands once, in the row of the longest run."""
+        self.put_sweep()
+        for seed in recipes.CLAIM_SEEDS:
+            self.put(recipes.Cell("small", "baseline", 4e-3, seed), result(5.0))
+            for percent, loss in ((60, 5.1), (70, 4.9)):
+                self.put(recipes.Cell("small", "salt", 4e-3, seed, percent), result(loss))
+        self.rows()
+        page = (self.folder / "docs/results.md").read_text()
+        self.assertIn("-0.1000 ± 0.0000 | 65.0 ± 0.0 |", page)
+        self.assertEqual(page.count("65.0 ± 0.0"), 1)
 
     def test_files_of_finished_runs_stay_readable(self):
         """Whatever is in runs/ makes tables, also files without the later members."""

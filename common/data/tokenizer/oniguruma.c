@@ -17,7 +17,7 @@
  * white space), and the rest is refused with its place.
  *
  * Characters whose properties may differ in PCRE2's version of Unicode are listed after its own class. PCRE2
- * tries the whole list, up to a hundred characters, for each character that its class does not match.
+ * searches the whole list, of up to a hundred characters, for each character that its class does not match.
  * They are rare: a pattern is also compiled without the lists, which gives the same matches in a text that
  * has none of the characters listed.
  */

@@ -5,7 +5,8 @@
  *   load.c        tokenizer.json -> struct tokenizer     split.c    the stages: a text -> words
  *   load_steps.c  its normaliser and pre-tokenizer       regex.c    patterns compiled and matched by PCRE2
  *   template.c    its post-processor                     normal.c   the normaliser's steps
- *   precompiled.c a table of characters as a normaliser  oniguruma.c    Oniguruma's patterns for PCRE2
+ *   precompiled.c SentencePiece's normaliser, a table of replacements
+ *   oniguruma.c   translates Oniguruma's patterns for PCRE2
  *   spm.c         SentencePiece's models as such files   unicode.c  classes of characters
  *   vocab.c       tables of tokens and merges            bpe.c      a word -> ids, cached
  *   added.c       added tokens in a text                 unigram.c  a word -> ids by the best sum of scores

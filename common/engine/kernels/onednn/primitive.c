@@ -56,7 +56,7 @@ layout_tag(struct layout *l, int64_t rows, int64_t cols, enum dtype dtype, dnnl_
 #endif
 }
 
-/* Memory objects that onednn__run points at the data of a call: making one takes two allocations, more time than a small product's overhead. */
+/* Memory objects, which onednn__run points at the data of each call. Making one takes two allocations, too much for each product. */
 static void
 layout_prepare(struct layout *l, const struct onednn *o)
 {
