@@ -362,7 +362,16 @@ step_init(struct step *s, uint32_t seed, struct err_note *note)
 {
 	struct init init = {.model = s->model, .seed = seed};
 
-	return step_fill(s, STEP_MASTERS, init_source, &init, note);
+	if (kernels_host_pointer(s->kernels, s->state[STEP_MASTERS]) == NULL)
+		return step_fill(s, STEP_MASTERS, init_source, &init, note);
+	/* All threads write whole ranges in place: each creates the pages that it fills. */
+	for (int part = 0; part < s->split->n_parts; part++) {
+		const struct range *r = &s->ranges[STEP_MASTERS][part];
+
+		if (r->begin < r->end)
+			model_init(s->model, seed, r->begin, r->end, kernels_host_pointer(s->kernels, step_element(s, STEP_MASTERS, part, r->begin)));
+	}
+	return 0;
 }
 
 /* This rank's ranges of the parameters have changed: the other ranks get it, and this one theirs. */

@@ -134,6 +134,33 @@ test_refused(void)
 #undef REFUSED
 }
 
+/* Several threads fill a large range: the same values as in small ranges, from any first element. */
+static void
+test_init_large(void)
+{
+	struct model_config cfg = smollm2_135m;
+	struct model *m = NULL;
+	const int64_t first = 12345;
+	float *all, *small;
+
+	cfg.n_layers = 1;
+	cfg.d_model = 60;
+	cfg.vocab_size = 30011;
+	cfg.d_ff = 41;
+	REQUIRE(model_new(&m, &cfg, NULL) == 0);
+	REQUIRE(m->n_params > 3 << 19);
+	all = malloc((size_t)m->n_params * sizeof(float));
+	small = malloc((size_t)m->n_params * sizeof(float));
+	REQUIRE(all != NULL && small != NULL);
+	model_init(m, 1234, first, m->n_params, all + first);
+	for (int64_t begin = first; begin < m->n_params; begin += 10007)
+		model_init(m, 1234, begin, begin + 10007 < m->n_params ? begin + 10007 : m->n_params, small + begin);
+	CHECK(memcmp(all + first, small + first, (size_t)(m->n_params - first) * sizeof(float)) == 0);
+	free(small);
+	free(all);
+	model_destroy(&m);
+}
+
 /* Element e of tensor i from (seed, i, e) alone, whatever range is asked for. */
 static void
 test_init(void)
@@ -210,6 +237,7 @@ main(void)
 	test_table();
 	test_refused();
 	test_init();
+	test_init_large();
 	test_flops();
 	return check_done();
 }
