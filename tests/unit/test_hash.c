@@ -3,7 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "base/log/log.h"
 #include "base/random/random.h"
@@ -217,6 +220,36 @@ pieces(const char *path, const char *side, int fd)
 	CHECK(hash_file("/", &found, &note) == EISDIR);
 }
 
+/* A file that takes long is reported while it is read. The reader is stopped meanwhile, so that it does not compute for these seconds. */
+static void
+progress(const char *path, int fd)
+{
+	char line[512] = "";
+	struct pollfd p = {.events = POLLIN};
+	struct hash128 root;
+	int ends[2];
+	pid_t child = -1;
+
+	REQUIRE(ftruncate(fd, (off_t)1 << 40) == 0 && pipe(ends) == 0 && (child = fork()) >= 0);
+	if (child == 0) {
+		dup2(ends[1], STDERR_FILENO);
+		log_init("test", LOG_LEVEL_INFO);
+		hash_file(path, &root, NULL);
+		_exit(0);
+	}
+	close(ends[1]);
+	p.fd = ends[0];
+	usleep(200000);
+	kill(child, SIGSTOP);
+	sleep(6);
+	kill(child, SIGCONT);
+	CHECK(poll(&p, 1, 60000) == 1 && read(ends[0], line, sizeof(line) - 1) > 0);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	close(ends[0]);
+	CHECK_ROW(line, strstr(line, "event=file.hashing") != NULL && strstr(line, path) != NULL && strstr(line, "of_bytes=1099511627776") != NULL);
+}
+
 static void
 files(void)
 {
@@ -230,6 +263,7 @@ files(void)
 	log_init("test", LOG_LEVEL_ERROR);
 	blocks(path, side, fd);
 	pieces(path, side, fd);
+	progress(path, fd);
 	close(fd);
 	unlink(path);
 	unlink(side);
