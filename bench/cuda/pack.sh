@@ -24,7 +24,7 @@ fi
 out=${out:-$root/build/cuda/pack}
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/lib" "$out/tests/golden"
-for name in bench_cuda bench_train bench_teacher test_unit_model_session test_golden_model test_plugin_{reference,label,loss,bf16,documents,muon} \
+for name in bench_cuda bench_kernels bench_train bench_teacher test_unit_model_session test_golden_model test_plugin_{reference,label,loss,bf16,documents,muon} \
 	libsalt_cuda.so libsalt_cuda_small.so; do
 	[ -e "$build/bin/$name" ] || [[ $name == libsalt* ]] || { echo "pack.sh: no $build/bin/$name: build the target cuda_session" >&2; exit 66; }
 	[ ! -e "$build/bin/$name" ] || strip -o "$out/bin/$name" "$build/bin/$name"

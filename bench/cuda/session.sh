@@ -175,6 +175,8 @@ bench losses_bf16 60 bench_cuda check --only losses_vs_cpu_bf16
 [ -n "$emulated" ] || size=(--rounds 10)
 bench copies 20 bench_cuda check --only copy_device
 bench train_124m 40 bench_train --backend cuda --only train_gpt2_124m_cuda
+bench kernel_times 40 bench_kernels --backend cuda --dtype bf16 --seconds 0.2 --batch 32 --context 1024 --width 768 --heads 12 --ff 3072 \
+	--vocab 50257 --layers 12
 bench kd 40 bench_train --backend cuda --only kd_step_cost_gpt2_124m_gpu
 bench teacher 60 bench_teacher --backend cuda
 [ -n "$emulated" ] || size=(--rounds 5)

@@ -30,13 +30,14 @@ session() {
 	timeout 400 bash "$session" --pack pack --out "$out" --emulated "$PLUGIN" --seconds 2000 "$@" > "$out.log" 2>&1 || rc=$?
 	[ $rc = "$code" ] || fail "exit code $code expected, found $rc: $(tail -5 "$out.log")"
 }
-slow=(--limit kernels_label:300 --limit two_runs:300 --limit labels_same:300 --limit train_124m:300 --limit peer_124m:300 --limit kernels_small_label:300)
+slow=(--limit kernel_times:300 --limit kernels_label:300 --limit two_runs:300 --limit labels_same:300 --limit train_124m:300 --limit peer_124m:300 --limit kernels_small_label:300)
 
 # As it is, without any tool: all that can run passes.
 PATH=$scratch/none SALT_PEERS_PYTHON=$scratch/none/python session 0 plain "${slow[@]}" \
-	--only kernels_label,two_runs,labels_same,train_124m,peer_124m,memcheck,racecheck
+	--only kernels_label,two_runs,labels_same,train_124m,kernel_times,peer_124m,memcheck,racecheck
 holds plain/results.json 'rows["kernels_label"]["value"] == 1 and "0 failures" in rows["kernels_label"]["why"]'
 holds plain/results.json 'rows["two_runs_same_bits"]["ratio"] == 1 and rows["labels_same_bytes"]["ratio"] == 1'
+holds plain/results.json 'rows["attention backward"]["value"] > 0 and rows["copy"]["unit"] == "GB/s" and rows["micro-batch"]["value"] > 0'
 holds plain/results.json 'rows["train_gpt2_124m_cuda"]["value"] > 0 and rows["ceiling_gpt2_124m_cuda"]["peer"] == "its products, cuBLASLt"'
 holds plain/results.json '"peak of CPU emulation is not in" in rows["mfu_gpt2_124m_cuda"]["why"]'
 holds plain/results.json '"no nvidia-smi" in rows["driver"]["why"] and "no PyTorch" in rows["peer_124m"]["why"]'
