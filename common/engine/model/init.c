@@ -11,7 +11,8 @@
 #include "base/random/random.h"
 #include "engine/model/model.h"
 
-#define GROUPS 64		/* made at a time; a group is the four values of elements 4g .. 4g+3 of a tensor */
+#define GROUPS 64		/* groups made at a time; a group is the four values of elements 4g .. 4g+3 of
+				 * a tensor */
 
 static void
 init_tensor(uint32_t seed, int number, const struct model_tensor *t, int64_t begin, int64_t end, float *out)
@@ -32,7 +33,7 @@ init_tensor(uint32_t seed, int number, const struct model_tensor *t, int64_t beg
 	}
 }
 
-#define PIECE (1 << 16)		/* elements a thread takes at a time; a multiple of a group */
+#define PIECE (1 << 16)		/* elements that a thread takes at a time; a multiple of a group */
 
 void
 model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end, float *out)
@@ -44,7 +45,7 @@ model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end,
 		int64_t from = (begin > t->offset ? begin : t->offset) - t->offset;
 		int64_t to = (end < t->offset + t->n_elements ? end : t->offset + t->n_elements) - t->offset;
 
-		/* In parallel: a model of 135M takes seconds on one thread. */
+		/* In parallel: one thread takes seconds for a model of 135M parameters. */
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (to - from > PIECE)
 		for (int64_t piece = from / PIECE; piece < (to + PIECE - 1) / PIECE; piece++) {
 			int64_t at = piece * PIECE > from ? piece * PIECE : from, stop = (piece + 1) * PIECE < to ? (piece + 1) * PIECE : to;
