@@ -78,7 +78,7 @@ take_text(struct cursor *c, uint64_t max_bytes, const char *what, struct gguf__t
 	return 0;
 }
 
-/* Reads a key or a tensor's name into the arena: not empty, UTF-8, no control characters */
+/* Reads a key or a tensor's name into the arena: not empty, UTF-8, no control characters. */
 static int
 take_name(struct cursor *c, uint64_t max_bytes, const char *what, const char **out)
 {
@@ -262,7 +262,7 @@ by_name(const void *a, const void *b)
 	return strcmp(((const struct gguf_tensor *)a)->name, ((const struct gguf_tensor *)b)->name);
 }
 
-/* Makes offsets relative to the file instead of the data, checks the ranges, sets the pointers */
+/* Makes offsets relative to the file instead of the data, checks the ranges, sets the pointers. */
 static int
 place_tensors(struct cursor *c)
 {

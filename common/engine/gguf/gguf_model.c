@@ -188,7 +188,7 @@ llama3_divisor(const struct model_config *cfg, double factor, int64_t pair)
 	return 1 / ((1 - smooth) / factor + smooth);
 }
 
-/* Index of the first of n divisors that differs from cfg's llama3 scaling by over 1e-4 of it; n: none */
+/* Index of the first of n divisors that differs from cfg's llama3 scaling by over 1e-4 of it; n: none. */
 static size_t
 first_other(const struct model_config *cfg, const float *divisors, size_t n)
 {

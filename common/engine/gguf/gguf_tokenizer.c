@@ -240,7 +240,7 @@ put_special(const struct conversion *c, struct json *specials, const char *key)
 	return json_put(specials, token, json_build("{s:s, s:[I], s:[s]}", "id", token, "ids", id, "tokens", token));
 }
 
-/* Adds BOS and EOS around each text if the file requires it. data/tokenizer does not apply it; others do */
+/* Adds BOS and EOS around each text if the file requires it. data/tokenizer does not apply it; others do. */
 static struct json *
 post_processor(const struct conversion *c)
 {
