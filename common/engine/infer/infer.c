@@ -304,7 +304,7 @@ worker_batch(struct infer_worker *w, struct infer_job *job, size_t begin, size_t
 	}
 }
 
-/* The next sequences, at most in->batch of one job; NULL if the worker must end. Call with the lock held */
+/* The next sequences, at most in->batch of one job; NULL if the worker must end. Call with the lock held. */
 static struct infer_job *
 next_batch(struct infer *in, size_t *begin, size_t *n)
 {
