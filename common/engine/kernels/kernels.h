@@ -76,7 +76,7 @@ int kernels_threads(const struct kernels *k);
 const char *kernels_compute_class(const struct kernels *k);	/* "fp32/openblas": part of label and score identities */
 const char *kernels_describe(const struct kernels *k);		/* "OpenBLAS 0.3.21 Haswell fp32, 2 threads": for logs and status */
 const char *kernels_reason(const struct kernels *k);		/* why this backend and dtype, for logs */
-/* Bits depend on it besides the compute class: "sm_90 CUDA 13.0 cuBLASLt 13.1.0"; "" on CPU backends */
+/* Bits depend on it besides the compute class: "sm_90 CUDA 13.0 cuBLASLt 13.1.0"; "" on CPU backends. */
 const char *kernels_device_versions(const struct kernels *k);
 
 /*
@@ -326,7 +326,7 @@ struct kernels_attention_form {
  */
 void kernels_attention(struct kernels *k, struct tensor *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
     const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
-/* Overwrites d_q, d_key, d_value. Grouped heads: d_key and d_value are sums over queries, in head order */
+/* Overwrites d_q, d_key, d_value. Grouped heads: d_key and d_value are sums over queries, in head order. */
 void kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels_heads *d_key, struct kernels_heads *d_value,
     const struct tensor *d_o, const struct tensor *o, const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
     const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);

@@ -34,7 +34,7 @@ struct kernels_peers_offer;
  * A backend whose calls are complete when they return leaves sync and the events NULL.
  */
 struct kernels_ops {
-	/* True if this machine multiplies bf16. units [size]: the instructions, or what is missing */
+	/* True if this machine multiplies bf16. units [size]: the instructions, or what is missing. */
 	bool (*bf16_units)(char *units, size_t size);
 	/* open sets own and describe in the handle. close also runs after an open that failed */
 	int (*open)(struct kernels *k, const struct kernels_options *options, struct err_note *note);
@@ -45,7 +45,7 @@ struct kernels_ops {
 	void *(*host_alloc)(struct kernels *k, size_t bytes);
 	void (*host_free)(struct kernels *k, void *p);
 	void (*zero)(struct kernels *k, void *p, size_t bytes);
-	void *(*host_pointer)(struct kernels *k, void *p);	/* NULL: never accessible */
+	void *(*host_pointer)(struct kernels *k, void *p);	/* NULL: no access by the host */
 	void (*transfer)(struct kernels *k, enum kernels__transfer kind, void *to, const void *from, size_t bytes);
 	void (*sync)(struct kernels *k);
 	int (*event_new)(struct kernels *k, void **event);
@@ -143,7 +143,7 @@ struct kernels_plugin {
 	uint32_t abi;				/* KERNELS_PLUGIN_ABI; the first field in every version */
 	uint32_t context_bytes, ops_bytes;	/* sizes of struct kernels and struct kernels_ops */
 	const struct kernels_ops *ops;
-	/* Describes the device that open would use. ERR_CONFIG: no device, no driver, or too old */
+	/* Describes the device that open would use. ERR_CONFIG: no device, no driver, or too old. */
 	int (*device)(struct kernels_device *device, struct err_note *note);
 };
 
@@ -160,7 +160,7 @@ struct vec;
 
 struct kernels {
 	const struct kernels_ops
-	    *ops; /* what the API calls: the backend's table, or in the guard build one in front of it */
+	    *ops; /* the table that the API calls: the backend's, or in the guard build the guard's */
 	const struct kernels_ops *backend;	/* the backend's own table, for calls among its functions */
 	void *own;				/* the backend's data */
 	enum dtype dtype;

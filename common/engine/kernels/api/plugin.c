@@ -22,7 +22,7 @@
 static struct {
 	pthread_mutex_t lock;
 	bool tried;
-	const struct kernels_plugin *plugin;	/* NULL: see rc and note */
+	const struct kernels_plugin *plugin;	/* valid if rc is 0; else see note */
 	int rc;
 	struct err_note note;
 	bool probed, usable;			/* set by kernels__plugin_device */
@@ -47,7 +47,7 @@ fatal(const char *event, const char *fields)
 
 static const struct kernels_plugin_host host = {.fatal = fatal};
 
-/* ---- where it is ---- */
+/* ---- finding the plug-in ---- */
 
 /* The file to open: from SALT_CUDA_PLUGIN, or beside the program, or in its installation directory. */
 static int
@@ -80,7 +80,7 @@ find(char *path, size_t size, struct err_note *note)
 	    VARIABLE ", or take another backend", "none in %.120s or %.120s", program, installed);
 }
 
-/* ---- what it is ---- */
+/* ---- checking the plug-in ---- */
 
 #define ENTRY(name) {offsetof(struct kernels_ops, name), #name}
 

@@ -14,6 +14,7 @@
  * is a tile of a head (forward) or a key head of a document (backward); tasks write disjoint outputs, and the
  * order inside a task is fixed.
  */
+
 /* Rows [row, row + n) that attend only to each other: a document, or a sequence if it is not divided. */
 struct document {
 	int64_t row, n;

@@ -156,7 +156,7 @@ struct cpu__rows {
 void cpu__heads_store(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n,
     int64_t h, struct cpu__rows from);
 
-/* Functions that all CPU backends share: cpu__NAME has the type of member NAME of struct kernels_ops */
+/* Functions that all CPU backends share: cpu__NAME has the type of member NAME of struct kernels_ops. */
 #define CPU__DECLARE(name) extern __typeof__(*((struct kernels_ops *)NULL)->name) cpu__##name
 CPU__DECLARE(alloc);
 CPU__DECLARE(free);

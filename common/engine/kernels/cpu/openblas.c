@@ -39,7 +39,7 @@ cpu__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float al
 		omp_set_num_threads(threads);
 }
 
-/* Parts along each side: the longer side of a part is halved until parts are small, or many, enough */
+/* Parts along each side: the longer side of a part is halved until parts are small, or many, enough. */
 static void
 cut(int64_t m, int64_t n, int64_t k, int64_t *parts_m, int64_t *parts_n)
 {
@@ -123,7 +123,7 @@ block_f32(const struct kernels *k, const struct kernels__matrix *x, int64_t r0, 
 	return buf;
 }
 
-/* Sets the initial sums of a part: C, bias, or both. Returns false, without sums, if there is neither */
+/* Sets the initial sums of a part: C, bias, or both. Returns false, without sums, if there is neither. */
 static bool
 part_start(const struct kernels *k, float *sums, int64_t ld, const struct kernels__matrix *c,
     const struct tensor *bias, bool add, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *buf)

@@ -246,7 +246,7 @@ momentum(float *restrict u, float *restrict m, const float *restrict grad, int64
 	}
 }
 
-/* PyTorch's order: decay, moments, w -= step_size * m / (sqrt(v) / sqrt(1 - b2^step) + eps). Returns w */
+/* PyTorch's order: decay, moments, w -= step_size * m / (sqrt(v) / sqrt(1 - b2^step) + eps). Returns w. */
 static inline float
 adamw_one(float w, float *m, float *v, float grad, const struct vec_adamw *c)
 {

@@ -158,7 +158,7 @@ of_row(float v)
 	return v;
 }
 
-/* One block per head and tile of queries. Keys load during products with values, and the reverse */
+/* One block per head and tile of queries. Keys load during products with values, and the reverse. */
 template <int D> __global__ static void __launch_bounds__(THREADS, 2)
 forward(struct attention a)
 {

@@ -227,7 +227,7 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 	return s.device;
 }
 
-/* Ends the process: kernels cannot return an error. Memory of callers is checked (kernels_alloc) */
+/* Ends the process: kernels cannot return an error. Memory of callers is checked (kernels_alloc). */
 static void
 no_memory(size_t bytes)
 {

@@ -18,7 +18,7 @@ int cuda__device(struct kernels_device *device, struct err_note *note);
 
 /* ---- host ---- */
 
-/* Host arrays of a call, copied to the device. Each slot has its own memory, valid until its next use */
+/* Host arrays of a call, copied to the device. Each slot has its own memory, valid until its next use. */
 enum cuda_slot {
 	SLOT_TOKENS, SLOT_STARTS, SLOT_FREQ, SLOT_ORDER, SLOT_NEXT, SLOT_WEIGHT, SLOT_LOSS_WEIGHT, SLOT_OFFSETS, SLOT_IDS, SLOT_VALUES, SLOT_SEQS, N_SLOTS
 };

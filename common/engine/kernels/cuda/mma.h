@@ -8,7 +8,7 @@
 
 #include "engine/kernels/cuda/device.h"
 
-/* Copies 16 bytes from global to shared memory; visible here after cp_wait, elsewhere after a barrier */
+/* Copies 16 bytes from global to shared memory; visible here after cp_wait, elsewhere after a barrier. */
 __device__ __forceinline__ void
 cp_async16(void *shared, const void *global)
 {
@@ -40,7 +40,7 @@ cp_wait()
 #endif
 }
 
-/* Four 8 x 8 matrices of bf16; lane i passes the shared address of row i % 8 of matrix i / 8, 16 bytes */
+/* Four 8 x 8 matrices of bf16; lane i passes the shared address of row i % 8 of matrix i / 8, 16 bytes. */
 template <bool trans> __device__ __forceinline__ void
 ldmatrix(uint32_t out[4], const void *row)
 {

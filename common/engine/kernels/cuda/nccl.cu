@@ -3,6 +3,7 @@
  * nccl - transfers between ranks (engine/kernels/peers.h) by NCCL, which is opened at run time. Only sends
  * and receives are used: the caller determines the order of sums, and so the bits. The few declarations are
  * copied from NCCL's header, whose ABI is stable within libnccl.so.2:
+ * https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/api.html
  */
 #include <dlfcn.h>
 #include <errno.h>

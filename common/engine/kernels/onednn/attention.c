@@ -38,7 +38,8 @@ struct products {
 struct plan {
 	int64_t t, n_tiles;		/* n_tiles: per sequence */
 	bool dense;			/* operands have no gaps; a product's B is repacked */
-	struct products *products;		/* [2, n_tiles]: full tiles, the short last one; by (t0 - first key) / CPU__QUERIES */
+	struct products *products;		/* [2, n_tiles]: for full tiles, for a short last one; index
+						 * (t0 - first key) / CPU__QUERIES */
 	int64_t room;			/* scratch memory of a thread's products, in floats */
 	struct pass {			/* rows of a tile whose documents have the same first key */
 		int64_t t0, n;		/* the tile */

@@ -34,7 +34,7 @@
 #define DEEP 8192
 /* Operands of backward are repacked in strips of at most this many rows, which stay in the caches. */
 #define STRIP 4096
-/* The format BA16a64b2a: blocks of 32 rows x 64 columns, two rows interleaved, padded with zeros */
+/* The format BA16a64b2a: blocks of 32 rows x 64 columns, two rows interleaved, padded with zeros. */
 #define BLOCK_ROWS 32
 #define BLOCK_COLUMNS 64
 /* Smaller operands are not repacked, because it does not pay. */
@@ -170,7 +170,7 @@ onednn__stale(struct onednn *o)
 	pthread_mutex_unlock(&o->packs->lock);
 }
 
-/* Rows per part: near ROWS (half for small m), if possible such that two threads get equally many parts */
+/* Rows per part: near ROWS (half for small m), if possible such that two threads get equally many parts. */
 static int64_t
 cut_rows(int64_t m)
 {
@@ -315,7 +315,7 @@ out:
 
 /* ---- the product ---- */
 
-/* Copies rows x cols of sums, without gaps, to C; adds bias and the former C in fp32, rounds once */
+/* Copies rows x cols of sums, without gaps, to C; adds bias and the former C in fp32, rounds once. */
 static void
 part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, const struct kernels__matrix *c, int64_t row, int64_t col,
     const struct tensor *bias, bool add)
