@@ -27,7 +27,7 @@ struct part {
 	int reads;			/* the axis that products sum over; -1: there is none */
 	bool writes;			/* products write into the residual stream */
 	double scale;			/* 0 in the projections of an inserted layer */
-	double deviation;		/* of the small tensor, where noise or random weights are needed */
+	double deviation;		/* of the small tensor's values; for noise and random weights */
 	float fill;			/* value of a norm's gain at elements that copy none */
 };
 

@@ -3,6 +3,7 @@
  * grow - makes a larger model of the same family from a small one; at first it computes the same logits.
  *
  * Width. Elements of the residual stream, heads and feed-forward units are cloned (Net2Net, arXiv
+ * 1511.05641; function preserving initialization of bert2BERT, arXiv 2110.07143): element i of a grown
  * dimension is a copy of element i mod n of the small one. A matrix that reads a cloned dimension divides
  * its weights by the number of copies; where the output layer is the embedding, the final norm does. Heads
  * keep their size, so rotary embedding and the scale of attention do not change.

@@ -79,7 +79,7 @@ model_load(const struct model *model, struct kernels *kernels, void *params,
 		kernels_upload(kernels, wide, piece, (size_t)(end - begin) * sizeof(float));
 		kernels_convert(kernels, (char *)params + (size_t)begin * dtype_size(dtype), dtype, wide, DTYPE_F32, (int64_t)(end - begin));
 	}
-	kernels_sync(kernels);		/* other contexts may read them now */
+	kernels_sync(kernels);		/* other kernels handles may read them now */
 	rc = 0;
 out:
 	kernels_free(kernels, wide);

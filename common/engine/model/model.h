@@ -71,7 +71,7 @@ struct model_config {
 	bool parallel_residual;		/* x + attention(norm1(x)) + mlp(norm2(x)); false: the mlp reads
 					 * attention's sum */
 	double rope_theta;		/* of families with rope */
-	int64_t rotary_dim;		/* rope applies to this many leading elements of a head; 0: all D */
+	int64_t rotary_dim;		/* leading elements of a head with rope, an even number; 0: all D */
 	struct {
 		enum model_rope_scaling type;
 		double factor;			/* YaRN, LongRoPE: 0 means context / original_context */
@@ -83,13 +83,14 @@ struct model_config {
 		bool no_truncate;		/* YaRN: its bounds are not rounded to whole numbers */
 		float short_factor[MODEL_MAX_ROTARY / 2], long_factor[MODEL_MAX_ROTARY / 2];	/* LongRoPE */
 	} rope_scaling;
-		/* Factors: 0 means 1, or not used. */
+	/* Factors: 0 means 1, or not used. */
 	float embed_scale;		/* factor of token embeddings */
 	float attention_scale;		/* factor of q k^T; 0: 1/sqrt(D) */
 	float residual_scale;		/* factor of a branch's output before it is added */
 	float output_scale;		/* factor of the final hidden states, and so of the logits */
 	float attention_cap, logit_cap;	/* soft caps of scores and logits: x = cap tanh(x / cap) */
-	int64_t window;			/* keys that a query sees in local layers, with its own; 0: none */
+	int64_t window;			/* keys that a query sees in local layers, its own included; 0:
+					 * there are no local layers */
 	uint64_t local_layers[MODEL_MAX_LISTED / 64];	/* one bit per layer */
 	uint64_t nope_layers[MODEL_MAX_LISTED / 64];	/* layers without rope */
 	double local_theta;		/* rope_theta of local layers, without scaling; 0: as elsewhere */
@@ -293,8 +294,8 @@ struct model_session;
 
 /*
  * model_session_new - allocates all memory of the session, except the workspace of kernels. The session does
- * not own model and kernels, which must outlive it; one thread at a time uses it. Returns 0, ERR_RANGE (note:
- * T over the position limit, or too large a batch), ENOMEM.
+ * not own model and kernels, which must outlive it. One thread at a time may use the session. Returns 0,
+ * ERR_RANGE (note: T over the position limit, or too large a batch), ENOMEM.
  */
 int model_session_new(struct model_session **s, const struct model *model, struct kernels *kernels,
     const struct model_session_options *options, struct err_note *note);
