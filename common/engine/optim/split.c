@@ -7,7 +7,7 @@
 
 #include "base/mem/mem.h"
 
-/* Approximate FLOPs in the time in which element-wise work moves one element through memory */
+/* Approximate FLOPs in the time in which element-wise work moves one element through memory. */
 #define ELEMENT_FLOPS 200
 
 static double
