@@ -284,7 +284,7 @@ load_layer_types(struct reader *r, struct model_config *c)
 	}
 }
 
-/* Qwen: windows from layer max_window_layers on, if use_sliding_window. SmolLM3: in layers without rope */
+/* Qwen: windows from layer max_window_layers on, if use_sliding_window. SmolLM3: in layers without rope. */
 static void
 load_used_windows(struct reader *r, struct model_config *c)
 {

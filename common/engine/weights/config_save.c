@@ -11,7 +11,7 @@
 #include "engine/model/model.h"
 #include "engine/weights/config_internal.h"
 
-/* The double with the fewest digits that is this float: 1e-5, not 9.99999974737875e-06. */
+/* The double with the fewest digits that rounds to this float: 1e-5, not 9.99999974737875e-06. */
 static double
 plain(float x)
 {

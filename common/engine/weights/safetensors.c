@@ -205,7 +205,7 @@ weights__parse(const unsigned char *p, uint64_t size, const char *path, struct w
 	int rc;
 
 	memset(t, 0, sizeof(*t));
-	/* Only a file without a header is identified: one with a header of 640 bytes begins like a pickle */
+	/* Only a file without a header is identified: one with a header of 640 bytes begins like a pickle. */
 	if ((size < 9 || p[8] != '{') && (magic = file_magic(p, size)) != NULL)
 		return err_expect(note, ERR_FORMAT, "%s", "a safetensors file", "%s", path, magic);
 	if (size < 8)

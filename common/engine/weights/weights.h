@@ -3,12 +3,11 @@
  * weights - Hugging Face model directories: config.json with model.safetensors, or with
  * model.safetensors.index.json and its shards. Read, write, fingerprint.
  *
- * Read a model:        weights_config_load -> model_new -> weights_model_open (names and shapes checked
- * against the
- *                      model's tensor table) -> weights_model_read, by range of the flat canonical order.
+ * Read a model:        weights_config_load -> model_new -> weights_model_open (checks names and shapes
+ *                      against the model's tensor table) -> weights_model_read, by range of the flat
+ *                      canonical order.
  * Write a model:       weights_config_save, weights_model_save (the caller supplies one range at a time, so
- * that a
- *                      model never has to be in memory twice).
+ *                      that a model never has to be in memory twice).
  * Any safetensors:     weights_open, weights_find, weights_read_f32; weights_writer_*.
  *
  * Tensors are read from the file, so a file that is truncated meanwhile gives an error. The mapping (data) is
@@ -33,7 +32,7 @@ struct json;				/* json/json.h */
 #define WEIGHTS_MAX_HEADER_BYTES 100000000u
 #define WEIGHTS_NAME_BYTES 256		/* size of a file name inside a directory, with its NUL */
 
-/* Dtypes of safetensors files. F32, F16, BF16 and F64 can be read as float; the others are only listed */
+/* Dtypes of safetensors files. F32, F16, BF16 and F64 can be read as float; the others are only listed. */
 enum weights_dtype {
 	WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_BF16, WEIGHTS_F64, WEIGHTS_I64, WEIGHTS_I32, WEIGHTS_I16, WEIGHTS_I8,
 	WEIGHTS_U64, WEIGHTS_U32, WEIGHTS_U16, WEIGHTS_U8, WEIGHTS_BOOL, WEIGHTS_F8_E4M3, WEIGHTS_F8_E5M2
