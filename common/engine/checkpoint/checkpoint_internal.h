@@ -8,33 +8,33 @@
 #define CHECKPOINT__MANIFEST "MANIFEST.json"
 #define CHECKPOINT__TEMP ".tmp"
 
-/* ROOT/step_XXXXXXXX, or with temp the name of its temporary directory. ENAMETOOLONG or 0. */
+/* The path ROOT/step_XXXXXXXX, or with temp that of its temporary directory. Returns 0 or ENAMETOOLONG. */
 int checkpoint__path(const char *root, uint64_t step, bool temp, char out[CHECKPOINT_PATH_BYTES], struct err_note *note);
 
-/* The step of a name step_XXXXXXXX (temp: with .tmp after it); false for any other name. */
+/* Parses a name step_XXXXXXXX (temp: followed by .tmp); returns false for any other name. */
 bool checkpoint__name(const char *name, bool temp, uint64_t *step);
 
-/* A note of path, place in it and what was expected (may be ""). Returns rc. */
+/* Sets a note: path, place in it and what was expected (may be ""). Returns rc. */
 int checkpoint__note(struct err_note *note, int rc, const char *path, const char *place, const char *expected);
 
 /*
- * Removes what a crash left under the temporary name; what cannot be removed (a mounted file system, files of
- * somebody else) is renamed to TEMP.left-1, -2, ... with a warning, so that it is in nobody's way.
+ * Removes what a crash left under the temporary name. What cannot be removed (a mounted file system, files of
+ * another user) is renamed to TEMP.left-1, -2, ... with a warning, so that the name is free.
  */
 int checkpoint__make_way(const char *temp, struct err_note *note);
 
-/* Reads the manifest: files and step. Checks its numbers, but not the files. */
+/* Reads and checks the manifest: files and step. Does not check the files themselves. */
 int checkpoint__manifest(const char *path, struct checkpoint_files *list, uint64_t *step, struct err_note *note);
 
 /* Keys of a shard's range in its metadata: begin, end, total. */
 extern const char *const checkpoint__range_keys[3];
 
-/* Rank and number of ranks in the name of an optimiser shard; false for any other name. */
+/* Parses rank and number of ranks from the name of an optimiser shard; returns false for any other name. */
 bool checkpoint__optim_name(const char *name, unsigned *rank, unsigned *n_ranks);
 
 /*
- * Checks the optimiser's shards among the files: the same arrays and total, ranges that join from 0 to the total.
- * None at all is fine.
+ * Checks the optimiser's shards among the files: the same arrays and totals, and adjacent ranges from 0 to
+ * the total. No shards at all is valid.
  */
 int checkpoint__check_optim(const char *path, const struct checkpoint_files *list, struct err_note *note);
 

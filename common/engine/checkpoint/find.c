@@ -255,7 +255,7 @@ checkpoint_find_latest(const char *root, enum checkpoint_check check, struct che
 	return first_rc;
 }
 
-/* A leftover takes space and harms nobody, so it is no error. */
+/* A leftover only takes space, so it is not an error. */
 static void
 warn_left(const struct err_note *why, int rc)
 {
@@ -292,7 +292,9 @@ checkpoint_clean(const char *root, size_t *n_removed, struct err_note *note)
 	return rc;
 }
 
-/* It is renamed before its files are removed: an incomplete directory never has the name of a complete one. */
+/*
+ * The directory is renamed before its files are removed: an incomplete one never has a complete one's name.
+ */
 static int
 remove_one(const char *root, const struct checkpoint_info *info, struct err_note *note)
 {

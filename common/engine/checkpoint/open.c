@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads the optimiser's arrays by range, from any number of shards. */
+/* open - reads the optimiser's arrays by range, from any number of shards. */
 #include "engine/checkpoint/checkpoint_internal.h"
 
 #include <errno.h>
@@ -17,13 +17,13 @@ const char *const checkpoint__range_keys[3] = {"begin", "end", "total"};
 
 struct shard {
 	struct weights *file;
-	struct checkpoint_range range;		/* of the parameters */
+	struct checkpoint_range range;		/* range of the parameters */
 	char name[WEIGHTS_NAME_BYTES];
 };
 
 struct checkpoint {
 	struct json *state;
-	struct shard *shards;			/* in order of begin; together they are [0, total) */
+	struct shard *shards;			/* sorted by begin; together they cover [0, total) */
 	size_t n_shards;
 };
 
@@ -49,8 +49,9 @@ meta_u64(const struct weights *w, const char *key, uint64_t *out)
 }
 
 /*
- * The range in the metadata, of an array of its own (prefix: its name) or of the parameters (""). False if it
- * is none.
+ * Reads a range from the metadata: of an array with an order of its own (prefix: its name) or of the
+ * parameters ("").
+ * Returns false if there is none or it is invalid.
  */
 static bool
 meta_range(const struct weights *w, const char *prefix, struct checkpoint_range *out)
@@ -66,7 +67,7 @@ meta_range(const struct weights *w, const char *prefix, struct checkpoint_range 
 	return out->begin <= out->end && out->end <= out->total;
 }
 
-/* The range that a shard has of an array: its own, or that of the parameters. */
+/* A shard's range of an array: its own range, or that of the parameters. */
 static struct checkpoint_range
 array_range(const struct shard *s, const char *array)
 {
@@ -113,7 +114,7 @@ by_begin(const void *a, const void *b)
 	return x->end < y->end ? -1 : x->end > y->end;
 }
 
-/* The shards' ranges of an array ("": of the parameters) are [0, total) together. */
+/* Checks that the shards' ranges of an array ("": of the parameters) together are [0, total). */
 static int
 check_ranges(const struct checkpoint *c, const char *path, const char *array, struct err_note *note)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Saving: the steps of checkpoint.h, in its order. */
+/* save - the steps of a save, in the order of checkpoint.h. */
 #include "engine/checkpoint/checkpoint_internal.h"
 
 #include <dirent.h>
@@ -35,7 +35,7 @@ checkpoint__path(const char *root, uint64_t step, bool temp, char out[CHECKPOINT
 {
 	int n = snprintf(out, CHECKPOINT_PATH_BYTES, "%s/step_%08" PRIu64 "%s", root, step, temp ? CHECKPOINT__TEMP : "");
 
-	/* The names of the files inside must fit, too. */
+	/* The names of the files inside must fit as well. */
 	if (n < 0 || n >= CHECKPOINT_PATH_BYTES - WEIGHTS_NAME_BYTES)
 		return step_note(note, ENAMETOOLONG, root, "path");
 	return 0;
@@ -121,7 +121,7 @@ range_fits(const struct checkpoint_range *r)
 	return r->begin <= r->end && r->end <= r->total;
 }
 
-/* The metadata of the parameters' range and of those that arrays have of their own: three texts each. */
+/* The metadata of a range, of the parameters or of an array with an order of its own: three texts each. */
 struct range_text {
 	char key[3][48], value[3][24];
 };
@@ -263,7 +263,7 @@ by_name(const void *a, const void *b)
 	return strcmp(((const struct weights_file *)a)->name, ((const struct weights_file *)b)->name);
 }
 
-/* Every listed file is there with its size, and nothing is there that is not listed. */
+/* Checks that every listed file exists with its size, and that no other file exists. */
 static int
 compare(const char *dir, const struct checkpoint_files *list, struct err_note *note)
 {
@@ -299,7 +299,7 @@ compare(const char *dir, const struct checkpoint_files *list, struct err_note *n
 	return rc;
 }
 
-/* What must be there for a checkpoint to be read again. */
+/* Checks that everything exists that is required to read the checkpoint again. */
 static int
 required(const char *dir, const struct checkpoint_files *list, struct err_note *note)
 {

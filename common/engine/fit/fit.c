@@ -15,7 +15,7 @@ log2_of(uint64_t n)
 	return bits;
 }
 
-/* Buckets are inside one rank's range of a part; each slot is as large as the largest could be. */
+/* Buckets lie inside one rank's range of a part; every slot has the size of the largest possible bucket. */
 static int64_t
 received(const struct optim_split *split, int n_ranks)
 {
@@ -34,7 +34,7 @@ received(const struct optim_split *split, int n_ranks)
 	return size * (buckets < FIT_BUCKETS ? buckets : FIT_BUCKETS);
 }
 
-/* Parameters of the rank that has most to keep of them, and how many of these have a second moment. */
+/* The rank that keeps the most bytes: number of its parameters, and how many of them have a second moment. */
 static void
 largest(const struct optim_split *split, int n_ranks, bool masters, double *own, double *second)
 {
@@ -60,10 +60,10 @@ largest(const struct optim_split *split, int n_ranks, bool masters, double *own,
 }
 
 /*
- * What products keep: the memory of the output layer's loss, and in bf16 on CPUs a repacked copy of each
- * weight that is multiplied by twice with the same values, where several micro-batches or recomputed layers
- * do that all of them, else the output layer's. A weight that is not kept is repacked for its product: the
- * largest of a layer.
+ * Memory that products keep: that of the output layer's loss, and in bf16 on CPUs repacked copies of weights.
+ * With several micro-batches or recomputed layers every weight is multiplied twice with the same values and
+ * therefore kept repacked. Otherwise only the output layer is kept, and each other weight is repacked for its
+ * product: memory of the largest one in a layer.
  */
 static double
 products(const struct fit_shape *s, double rows)

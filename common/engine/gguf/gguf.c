@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One GGUF file: its header, pairs and tensors, checked in full. The layout is in gguf.h. */
+/* gguf - one GGUF file: its header, pairs and tensors, checked in full. gguf.h has the layout. */
 #include "engine/gguf/gguf_internal.h"
 
 #include <errno.h>
@@ -57,7 +57,7 @@ take(struct cursor *c, unsigned bytes, const char *what, uint64_t *out)
 	return 0;
 }
 
-/* A length and as many bytes of UTF-8 without NUL, not copied. */
+/* Reads a length and that many bytes, without a copy. The bytes are not checked. */
 static int
 take_text(struct cursor *c, uint64_t max_bytes, const char *what, struct gguf__text *out)
 {
@@ -78,7 +78,7 @@ take_text(struct cursor *c, uint64_t max_bytes, const char *what, struct gguf__t
 	return 0;
 }
 
-/* A key or a tensor's name: text of its own, not empty. */
+/* Reads a key or a tensor's name into the arena: not empty, UTF-8, no control characters. */
 static int
 take_name(struct cursor *c, uint64_t max_bytes, const char *what, const char **out)
 {
@@ -116,7 +116,7 @@ take_kind(struct cursor *c, enum gguf__kind *out)
 
 static int skip_items(struct cursor *c, enum gguf__kind kind, uint64_t count, unsigned depth);
 
-/* Kind and count of the items at the cursor, which is moved to the first one. */
+/* Reads the kind and the count of an array's items, and moves the cursor to the first item. */
 static int
 take_array(struct cursor *c, enum gguf__kind *kind, uint64_t *count)
 {
@@ -207,7 +207,9 @@ tensor_bad(const struct cursor *c, const struct gguf_tensor *t, int rc, const ch
 	    found);
 }
 
-/* offset_bytes stays as in the file: the start of the data is known only after the last tensor. */
+/*
+ * offset_bytes stays relative to the data, because the start of the data is known only after the last tensor.
+ */
 static int
 read_tensor(struct cursor *c, struct gguf_tensor *t)
 {
@@ -260,7 +262,7 @@ by_name(const void *a, const void *b)
 	return strcmp(((const struct gguf_tensor *)a)->name, ((const struct gguf_tensor *)b)->name);
 }
 
-/* Turns offsets from the start of the data into offsets from the start of the file, and sets the pointers. */
+/* Makes offsets relative to the file instead of the data, checks the ranges, sets the pointers. */
 static int
 place_tensors(struct cursor *c)
 {
@@ -362,7 +364,7 @@ parse(struct gguf *g, struct err_note *note)
 	return 0;
 }
 
-/* ---- the object ---- */
+/* ---- opening and closing a file ---- */
 
 int
 gguf_open(struct gguf **out, const char *path, struct err_note *note)
@@ -441,7 +443,7 @@ gguf_read_f32(const struct gguf_tensor *t, uint64_t begin, uint64_t count, float
 		unsigned skip = (unsigned)((begin + at) % elements);
 		const unsigned char *from = t->data + n_block * bytes;
 
-		if (skip == 0 && count - at >= elements) {		/* whole blocks, some at a time */
+		if (skip == 0 && count - at >= elements) {		/* whole blocks, at most 1024 */
 			n = (count - at) / elements < 1024 ? (count - at) / elements : 1024;
 			gguf_decode(t->type, from, n, out + at);
 			n *= elements;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks of GGUF tensors to float. d, m are fp16 in the file; q are small integers. Compiled without
- * contraction of products and sums, so that an imported model has the same bits, and the same fingerprint,
- * wherever it was imported.
+ * gguf_blocks - decodes blocks of GGUF tensors to float. Comments list a block's fields with their byte
+ * offsets; d and m are fp16 in the file, q are small integers. The file is compiled without contraction of
+ * products and sums, so that an imported model has the same bits, and the same fingerprint, wherever it was
+ * imported.
  */
 #include "engine/gguf/gguf.h"
 
@@ -42,7 +43,7 @@ bf16(const unsigned char *p, float *y)
 	*y = tensor_bf16_to_f32((uint16_t)(p[0] | p[1] << 8));
 }
 
-/* 0 d, 2 q[16]: low nibbles are elements 0..15, high ones 16..31. y = d (q - 8) */
+/* 0 d, 2 q[16]: low nibbles are elements 0..15, high nibbles are elements 16..31. y = d (q - 8) */
 static void
 q4_0(const unsigned char *p, float *y)
 {
@@ -54,7 +55,7 @@ q4_0(const unsigned char *p, float *y)
 	}
 }
 
-/* 0 d, 2 m, 4 q[16] as Q4_0. y = d q + m */
+/* 0 d, 2 m, 4 q[16] as in Q4_0. y = d q + m */
 static void
 q4_1(const unsigned char *p, float *y)
 {
@@ -66,7 +67,7 @@ q4_1(const unsigned char *p, float *y)
 	}
 }
 
-/* Five bits of element i: four from the nibbles at q, the fifth is bit i of high. */
+/* Five bits of element i: four from the nibbles at q; the fifth is bit i of high. */
 static int
 five(const unsigned char *q, uint32_t high, int i)
 {
@@ -106,9 +107,9 @@ q8_0(const unsigned char *p, float *y)
 }
 
 /*
- * Scale and minimum, six bits each, of sub-block j of eight, from 12 bytes: 0..3 hold the scales of 0..3 in
- * their low six bits, 4..7 the minima of 0..3; bytes 8..11 the low nibbles of scale and minimum of 4..7,
- * whose high two bits top 0..3 and 4..7.
+ * Scale and minimum, six bits each, of sub-block j of eight, from 12 bytes. The low six bits of bytes 0..3
+ * are the scales of sub-blocks 0..3, those of bytes 4..7 their minima. For sub-blocks 4..7, bytes 8..11 hold
+ * the low nibbles of scale and minimum; their upper two bits are the high two bits of bytes 0..3 and 4..7.
  */
 static void
 scale_min(const unsigned char *p, int j, int *scale, int *min)
@@ -123,9 +124,9 @@ scale_min(const unsigned char *p, int j, int *scale, int *min)
 }
 
 /*
- * 0 d, 2 dmin, 4 scales[12], (Q5_K: fifth bits[32],) q[128]. Eight sub-blocks of 32: 2k has the low nibbles
- * of q[32k..], 2k+1 the high ones; bit j of fifth[i] belongs to element i of sub-block j. y = (d scale) q -
- * (dmin min)
+ * 0 d, 2 dmin, 4 scales[12], (Q5_K: fifth bits[32],) q[128]. Eight sub-blocks of 32: sub-block 2k has the low
+ * nibbles of q[32k..], 2k+1 the high nibbles; bit j of fifth[i] belongs to element i of sub-block j.
+ * y = (d scale) q - (dmin min)
  */
 static void
 q45_k(const unsigned char *p, const unsigned char *fifth, const unsigned char *q, float *y)
@@ -163,8 +164,9 @@ q5_k(const unsigned char *p, float *y)
 }
 
 /*
- * 0 low[128], 128 high[64], 192 signed scales[16], 208 d. Two halves of 128 elements; in a half, group g of
- * 32 takes nibble g / 2 of low[32 (g % 2) + i] and bits 2g, 2g+1 of high[i]. y = (d scale of its 16) (q - 32)
+ * 0 low[128], 128 high[64], 192 signed scales[16], 208 d. Two halves of 128 elements; in each half, group g
+ * of 32 has nibble g / 2 of low[32 (g % 2) + i] and bits 2g, 2g+1 of high[i]; each 16 elements have a scale.
+ * y = (d scale) (q - 32)
  */
 static void
 q6_k(const unsigned char *p, float *y)
@@ -186,9 +188,9 @@ q6_k(const unsigned char *p, float *y)
 }
 
 /*
- * 0 scales[16], 16 q[64], 80 d, 82 dmin. Sixteen sub-blocks of 16; scales has a scale in the low nibble and a
- * minimum in the high one. Of half h of 128 elements, group g of 32 takes bits 2g, 2g+1 of q[32h + i]. y = (d
- * scale) q - (dmin min)
+ * 0 scales[16], 16 q[64], 80 d, 82 dmin. Sixteen sub-blocks of 16; a byte of scales has the scale in the low
+ * nibble and the minimum in the high one. In half h of 128 elements, group g of 32 has bits 2g, 2g+1 of q[32h
+ * + i]. y = (d scale) q - (dmin min)
  */
 static void
 q2_k(const unsigned char *p, float *y)
@@ -205,10 +207,10 @@ q2_k(const unsigned char *p, float *y)
 }
 
 /*
- * 0 third bits[32], 32 q[64], 96 scales[12], 108 d. Sub-blocks and q as in Q2_K; bit j / 2 of third[16 (j %
- * 2) + i] says that 4 is not subtracted. Six-bit scale of sub-block j: the low nibble of scales[j], or the
- * high one of scales[j - 8]; bits 2(j/4), 2(j/4)+1 of scales[8 + j % 4] on top. y = d (scale - 32) (q - 4 or
- * 0)
+ * 0 third bits[32], 32 q[64], 96 scales[12], 108 d. Sub-blocks and q are as in Q2_K; 4 is subtracted from q
+ * unless bit j / 2 of third[16 (j % 2) + i] is set. The six-bit scale of sub-block j is the low nibble of
+ * scales[j], or for j >= 8 the high one of scales[j - 8], with bits 2(j/4), 2(j/4)+1 of scales[8 + j % 4] as
+ * its upper two bits. y = d (scale - 32) (q - 4 or q)
  */
 static void
 q3_k(const unsigned char *p, float *y)
@@ -225,7 +227,7 @@ q3_k(const unsigned char *p, float *y)
 	}
 }
 
-/* What the 16 values of four bits stand for in IQ4_NL and IQ4_XS; in MXFP4 (E2M1), times two. */
+/* Values of the 16 four-bit codes in IQ4_NL and IQ4_XS; and in MXFP4 (E2M1), times two. */
 static const int8_t uneven[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 static const int8_t e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
@@ -247,8 +249,9 @@ iq4_nl(const unsigned char *p, float *y)
 }
 
 /*
- * 0 d, 2 u16 high bits of scales, 4 low nibbles of scales[4], 8 q[128]. Eight sub-blocks of 32, the scale of
- * j: nibble j of the low ones, bits 2j, 2j+1 of the high ones. y = d (scale - 32) values[q]
+ * 0 d, 2 u16 high bits of scales, 4 low nibbles of scales[4], 8 q[128]. Eight sub-blocks of 32. The scale of
+ * sub-block j is nibble j of the low ones, with bits 2j, 2j+1 of the high ones above. y = d (scale - 32)
+ * values[q]
  */
 static void
 iq4_xs(const unsigned char *p, float *y)
@@ -264,8 +267,8 @@ iq4_xs(const unsigned char *p, float *y)
 }
 
 /*
- * 0 e, 1 q[16]. y = 2^(e - 128) values[q] (OCP Microscaling Formats 1.0, without its NaN of e = 255); e of 0
- * and 1 are subnormal floats.
+ * 0 e, 1 q[16]. y = 2^(e - 128) values[q] (OCP Microscaling Formats 1.0, except that e = 255 is not NaN). For
+ * e = 0 and 1 the factor is a subnormal float.
  */
 static void
 mxfp4(const unsigned char *p, float *y)
@@ -278,9 +281,9 @@ mxfp4(const unsigned char *p, float *y)
 }
 
 /*
- * 0 q[48], 48 r[4], 52 d. A byte holds five digits of base 3 (of r: four), as digits after the point: with t
- * = byte 3^n mod 256, digit n is 3 t / 256. Digit n of q[i] is element 32 n + i for i < 32, 160 + 16 n + i -
- * 32 for the others; of r[i] it is 240 + 4 n + i. y = d (digit - 1)
+ * 0 q[48], 48 r[4], 52 d. A byte of q holds five digits of base 3, a byte of r four, as a fraction of 256:
+ * with t = byte 3^n mod 256, digit n is floor(3 t / 256). Digit n of q[i] is element 32 n + i for i < 32, and
+ * 160 + 16 n + i - 32 for the others; digit n of r[i] is element 240 + 4 n + i. y = d (digit - 1)
  */
 static void
 tq1_0(const unsigned char *p, float *y)
@@ -304,7 +307,7 @@ tq1_0(const unsigned char *p, float *y)
 	}
 }
 
-/* 0 q[64], 64 d. Of half h of 128 elements, group g of 32 takes bits 2g, 2g+1 of q[32h + i]. y = d (q - 1) */
+/* 0 q[64], 64 d. In half h of 128 elements, group g of 32 has bits 2g, 2g+1 of q[32h + i]. y = d (q - 1) */
 static void
 tq2_0(const unsigned char *p, float *y)
 {

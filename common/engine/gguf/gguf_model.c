@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A GGUF file as a model: configuration, names of tensors, order of rows. */
+/* gguf_model - a GGUF file as a model: configuration, names of tensors, order of rows. */
 #include "engine/gguf/gguf_internal.h"
 
 #include <errno.h>
@@ -19,18 +19,19 @@
 struct gguf_model {
 	const struct gguf *g;
 	const struct model *model;
-	bool paired;				/* struct arch */
-	const struct gguf_tensor **from;	/* for each tensor of the table, where it comes from */
+	bool paired;				/* as in struct arch */
+	const struct gguf_tensor **from;	/* [n_tensors] source of each tensor of the table */
 };
 
 /* ---- configuration ---- */
 
-/* An architecture as general.architecture names it. */
+/* An architecture, by the name in general.architecture. */
 static const struct arch {
 	const char *name;
 	enum model_family family;
-	bool paired;				/* rows of query and key heads are stored pair by pair */
-	const char *own[6];			/* keys that other architectures do not have, or at one value only: read_own reads them */
+	bool paired;				/* rows of query and key heads are stored as rotary pairs */
+	const char *own[6];			/* keys that others lack or support at one value only;
+						 * read_own reads them */
 } archs[] = {
 	{"llama", MODEL_FAMILY_LLAMA, true, {NULL}}, {"qwen2", MODEL_FAMILY_QWEN2, false, {NULL}},
 	{"qwen3", MODEL_FAMILY_QWEN3, false, {NULL}}, {"gemma", MODEL_FAMILY_GEMMA, false, {NULL}},
@@ -44,12 +45,12 @@ static const struct arch {
 
 #define ARCHS "llama (Mistral too), qwen2, qwen3, gemma, gemma2, gemma3, phi3, olmo2, smollm3 or granite"
 
-/* Keys without their architecture, which is before the first dot: "llama.context_length". */
+/* Keys without the architecture before the first dot: "llama.context_length". */
 static const char *const sizes[] = {
 	"context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
 };
 
-/* Read elsewhere, or without effect on the outputs of a model. */
+/* Keys that are read elsewhere or do not change a model's outputs. */
 static const char *const others[] = {
 	"attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
 	"attention.layer_norm_rms_epsilon", "rope.freq_base", "vocab_size", "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear",
@@ -57,7 +58,7 @@ static const char *const others[] = {
 	"tensor_data_layout",
 };
 
-/* Supported at one value only. */
+/* Keys that are supported at one value only. */
 static const struct {
 	const char *key;
 	double value;
@@ -124,7 +125,9 @@ check_keys(const struct gguf *g, const struct arch *arch, struct err_note *note)
 	return 0;
 }
 
-/* The architecture's integer above 0; if absent, `otherwise`, unless that is 0. */
+/*
+ * Reads the architecture's integer above 0; `otherwise` if it is absent. It is required if `otherwise` is 0.
+ */
 static int
 size_key(const struct gguf *g, const char *end, int64_t otherwise, int64_t *out, struct err_note *note)
 {
@@ -142,7 +145,7 @@ size_key(const struct gguf *g, const char *end, int64_t otherwise, int64_t *out,
 	return 0;
 }
 
-/* The architecture's number; if absent, `otherwise`, unless that is NaN. */
+/* Reads the architecture's number; `otherwise` if it is absent. It is required if `otherwise` is NaN. */
 static int
 num_key(const struct gguf *g, const char *end, double otherwise, double *out, struct err_note *note)
 {
@@ -162,14 +165,14 @@ id_key(const struct gguf *g, const char *key, int64_t vocab_size, int64_t *out, 
 		return 0;
 	if (!gguf__int(gguf__pair(g, key), out))
 		return gguf__bad_kind(g, note, key, "a token id");
-	if (*out < 0 || *out == UINT32_MAX)		/* how "none" is written */
+	if (*out < 0 || *out == UINT32_MAX)		/* the file's encodings of "none" */
 		*out = -1;
 	if (*out >= vocab_size)
 		return gguf__bad(g, note, ERR_RANGE, key, "an id of the vocabulary", "%" PRId64, *out);
 	return 0;
 }
 
-/* The factor by which llama3 scaling divides a frequency (Hugging Face, modeling_rope_utils, rope_type "llama3"). */
+/* The divisor of a frequency in llama3 scaling (Hugging Face, modeling_rope_utils, rope_type "llama3"). */
 static double
 llama3_divisor(const struct model_config *cfg, double factor, int64_t pair)
 {
@@ -185,7 +188,7 @@ llama3_divisor(const struct model_config *cfg, double factor, int64_t pair)
 	return 1 / ((1 - smooth) / factor + smooth);
 }
 
-/* The first of n divisors that llama3 scaling with cfg's numbers does not give, within 1e-4 of it; n: all are given. */
+/* Index of the first of n divisors that differs from cfg's llama3 scaling by over 1e-4 of it; n: none. */
 static size_t
 first_other(const struct model_config *cfg, const float *divisors, size_t n)
 {
@@ -201,7 +204,7 @@ first_other(const struct model_config *cfg, const float *divisors, size_t n)
 	return i;
 }
 
-/* A divisor for each rotary pair, into out[MODEL_MAX_ROTARY / 2]. */
+/* Reads one divisor per rotary pair into out[MODEL_MAX_ROTARY / 2]. */
 static int
 read_divisors(const struct gguf *g, const char *name, const struct model_config *cfg, float *out, struct err_note *note)
 {
@@ -220,10 +223,10 @@ read_divisors(const struct gguf *g, const char *name, const struct model_config 
 }
 
 /*
- * rope_freqs.weight holds the divisor of each frequency, not the four parameters it was computed from. Llama
- * 3.1, 3.2 and 3.3 all use 1, 4 and 8192 for three of them; the fourth is the last divisor. Other models may
- * have another original context, a power of two. Divisors that do not follow from these become LongRoPE's,
- * with one list for any length and no factor of cosines and sines.
+ * rope_freqs.weight holds the divisor of each frequency, not the four parameters from which it was computed.
+ * Llama 3.1, 3.2 and 3.3 all use 1, 4 and 8192 for three of them; the fourth is the last divisor. Other
+ * models may have another original context, a power of two. Divisors that these parameters do not give become
+ * LongRoPE factors, with one list for any length and no factor of cosines and sines.
  */
 static int
 read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note *note)
@@ -255,7 +258,7 @@ read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note 
 	return 0;
 }
 
-/* Phi-3's: a divisor of each frequency up to the original context, and one beyond it. */
+/* Phi-3: one divisor of each frequency up to the original context, another one beyond it. */
 static int
 read_rope_factors(const struct gguf *g, struct model_config *cfg, struct err_note *note)
 {
@@ -271,11 +274,11 @@ read_rope_factors(const struct gguf *g, struct model_config *cfg, struct err_not
 	return read_divisors(g, ROPE_LONG, cfg, cfg->rope_scaling.long_factor, note);
 }
 
-/* Linear and YaRN scaling; longrope is in tensors. */
+/* Reads linear and YaRN scaling; the factors of longrope are in tensors. */
 static int
 read_scaling(const struct gguf *g, struct model_config *cfg, struct err_note *note)
 {
-	struct gguf__text type = {"linear", 6};		/* files older than the key have a factor only */
+	struct gguf__text type = {"linear", 6};		/* files older than the key only have a factor */
 	char key[GGUF__KEY_BYTES];
 	double factor, old;
 	int rc;
@@ -301,7 +304,7 @@ read_scaling(const struct gguf *g, struct model_config *cfg, struct err_note *no
 	return num_key(g, "rope.scaling.yarn_beta_slow", 1, &cfg->rope_scaling.beta_slow, note);
 }
 
-/* The vocabulary size is that of the embedding; more tokens, or another stated size, are an error. */
+/* Sets the vocabulary size to the embedding's; more tokens, or another stated size, are an error. */
 static int
 read_vocab_size(const struct gguf *g, struct model_config *cfg, struct err_note *note)
 {
@@ -323,7 +326,7 @@ read_vocab_size(const struct gguf *g, struct model_config *cfg, struct err_note 
 	return 0;
 }
 
-/* head_dim, and the part of it that is rotated. */
+/* Reads head_dim and rotary_dim; between them, sets the family's defaults. */
 static int
 read_head_dim(const struct gguf *g, const struct arch *arch, struct model_config *cfg, struct err_note *note)
 {
@@ -349,7 +352,7 @@ read_head_dim(const struct gguf *g, const struct arch *arch, struct model_config
 	return 0;
 }
 
-/* The keys of struct arch's own, where the architecture has them; what stands in no key is as llama.cpp has it. */
+/* Reads the keys in struct arch's own, if the architecture has them; values without a key are llama.cpp's. */
 static int
 read_own(const struct gguf *g, const struct arch *arch, struct model_config *cfg, struct err_note *note)
 {
@@ -382,7 +385,7 @@ read_own(const struct gguf *g, const struct arch *arch, struct model_config *cfg
 		rc = num_key(g, "rope.freq_base_swa", cfg->local_theta, &cfg->local_theta, note);
 	if (cfg->family == MODEL_FAMILY_GRANITE && cfg->output_scale > 0)
 		cfg->output_scale = 1 / cfg->output_scale;		/* the file has the divisor */
-	/* query_pre_attn_scalar: the length of a head, in the 27 billion models what a head would have of the width. */
+	/* query_pre_attn_scalar: the head size; in the 27-billion models, width / heads instead. */
 	if (cfg->family == MODEL_FAMILY_GEMMA2 || cfg->family == MODEL_FAMILY_GEMMA3)
 		cfg->attention_scale = (float)(1 / sqrt((double)(cfg->n_layers == (cfg->family == MODEL_FAMILY_GEMMA2 ? 46 : 62) ?
 		    cfg->d_model / cfg->n_heads : cfg->head_dim)));
@@ -404,7 +407,7 @@ gguf_config(const struct gguf *g, struct model_config *out, struct err_note *not
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		if ((rc = size_key(g, sizes[i], 0, to[i], note)) != 0)
 			return rc;
-	/* read_head_dim first sets what the family implies. */
+	/* read_head_dim also sets the family's defaults, so it precedes the other keys. */
 	if ((rc = size_key(g, "attention.head_count_kv", cfg.n_heads, &cfg.n_kv_heads, note)) != 0 ||
 	    (rc = read_head_dim(g, arch, &cfg, note)) != 0 || (rc = num_key(g, "attention.layer_norm_rms_epsilon", NAN, &eps, note)) != 0 ||
 	    (rc = num_key(g, "rope.freq_base", 10000, &cfg.rope_theta, note)) != 0 || (rc = read_own(g, arch, &cfg, note)) != 0 ||
@@ -414,7 +417,7 @@ gguf_config(const struct gguf *g, struct model_config *out, struct err_note *not
 	cfg.tied = gguf_find(g, "output.weight") == NULL;
 	cfg.attention_bias = cfg.family == MODEL_FAMILY_QWEN2 || gguf_find(g, "blk.0.attn_q.bias") != NULL;
 	cfg.mlp_bias = gguf_find(g, "blk.0.ffn_down.bias") != NULL;
-	/* Biases on q, k and v only: the layer is Qwen2's, though the file says llama. */
+	/* Biases on q, k and v only: the layer is Qwen2's, although the file says llama. */
 	if (cfg.family == MODEL_FAMILY_LLAMA && cfg.attention_bias && !cfg.mlp_bias && gguf_find(g, "blk.0.attn_output.bias") == NULL)
 		cfg.family = MODEL_FAMILY_QWEN2;
 	if ((rc = read_vocab_size(g, &cfg, note)) != 0 ||
@@ -439,7 +442,7 @@ static const struct {
 	{"pre_feedforward_layernorm.", "ffn_norm."}, {"post_feedforward_layernorm.", "post_ffw_norm."}, {"mlp.gate_up_proj.", "ffn_up."}, {"mlp.gate_proj.", "ffn_gate."}, {"mlp.up_proj.", "ffn_up."}, {"mlp.down_proj.", "ffn_down."},
 };
 
-/* "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; false: not such a name. */
+/* "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; false: GGUF has no such name */
 static bool
 their_name(const struct model_config *cfg, const char *ours, char *out, size_t size)
 {
@@ -447,7 +450,8 @@ their_name(const struct model_config *cfg, const char *ours, char *out, size_t s
 
 	if (sscanf(ours, "model.layers.%d.%n", &layer, &n) == 1 && n > 0) {
 		if (model_traits(cfg->family)->norm_after && strcmp(ours + n, "post_attention_layernorm.weight") == 0) {
-			snprintf(out, size, "blk.%d.post_attention_norm.weight", layer);		/* after attention, not before the mlp */
+			/* the norm after attention, not before the mlp */
+			snprintf(out, size, "blk.%d.post_attention_norm.weight", layer);
 			return true;
 		}
 		for (size_t i = 0; i < sizeof(in_layers) / sizeof(in_layers[0]); i++) {
@@ -512,7 +516,7 @@ bind(struct gguf_model *m, bool *used, struct err_note *note)
 	}
 	for (size_t i = 0; i < g->n_tensors; i++) {
 		if (used[i] || strcmp(g->tensors[i].name, ROPE_FREQS) == 0 || strcmp(g->tensors[i].name, ROPE_SHORT) == 0 ||
-		    strcmp(g->tensors[i].name, ROPE_LONG) == 0)		/* gguf_config has read them */
+		    strcmp(g->tensors[i].name, ROPE_LONG) == 0)		/* already read by gguf_config */
 			continue;
 		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "the tensors of a %s model",
 		    "one that it has no place for", g->path, g->tensors[i].name, model_family_name(m->model->config.family));
@@ -559,9 +563,9 @@ gguf_model_close(struct gguf_model **m)
 }
 
 /*
- * Query and key rows that are stored in pairs. The table's head has the first halves of its rotary pairs,
- * then the second ones; the file's has pair after pair. Row j D/2 + i of a head (j 0 or 1, i < D/2) is the
- * file's row 2 i + j of that head.
+ * Reads query and key rows that are stored as rotary pairs. A head in the table has the first halves of its
+ * pairs, then the second halves; in the file pair follows pair. Row j D/2 + i of a head (j 0 or 1, i < D/2)
+ * is the file's row 2 i + j of that head.
  */
 static int
 read_paired(const struct gguf_tensor *t, uint64_t head_dim, uint64_t begin, uint64_t count, float *out, struct err_note *note)
@@ -608,7 +612,7 @@ gguf_model_source(void *arg, uint64_t begin, uint64_t count, float *out, struct 
 		    gguf_read_f32(m->from[i], skip, n, out, note);
 		if (rc != 0)
 			return rc;
-		/* Gemma's files have 1 + g, the factor of a norm, where the family's have g. */
+		/* Gemma's files have 1 + g, the factor of a norm, instead of g. */
 		for (uint64_t k = 0; k < n && model_traits(model->config.family)->unit_gain && strstr(t->name, "norm.weight") != NULL; k++)
 			out[k] -= 1;
 		begin += n;

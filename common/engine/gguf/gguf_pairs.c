@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pairs of an open GGUF file: lookup, typed values, error notes. */
+/* gguf_pairs - the pairs of an open GGUF file: lookup, typed values, error notes. */
 #include "engine/gguf/gguf_internal.h"
 
 #include <stdarg.h>
@@ -62,7 +62,7 @@ gguf__kind_name(enum gguf__kind kind)
 	return kinds[kind].name;
 }
 
-/* false: no integer, or over int64. */
+/* Returns false if the value is not an integer or exceeds int64. */
 static bool
 integer(enum gguf__kind kind, const unsigned char *p, int64_t *out)
 {
@@ -199,7 +199,7 @@ gguf__utf8(const unsigned char *s, size_t n)
 	for (size_t i = 1; i < len; i++)
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
-	if (len >= 3) {				/* overlong, surrogates, over U+10FFFF */
+	if (len >= 3) {				/* rejects overlong forms, surrogates, values over U+10FFFF */
 		if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
 		    (s[0] == 0xf4 && s[1] > 0x8f))
 			return 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which splits the names in tokenizer.ggml.pre stand for. Names are llama.cpp's, expressions those of the
- * tokenizer.json of the models they are named after. NFC is not among llama.cpp's steps; it is here where
- * these models have it.
+ * gguf_pre - the splits that the names in tokenizer.ggml.pre stand for. The names are llama.cpp's; the
+ * expressions are those in the tokenizer.json of the models with these names. llama.cpp does not apply NFC;
+ * it is set here where these models apply it.
  */
 #include "engine/gguf/gguf_internal.h"
 
@@ -15,13 +15,13 @@
 #define LLAMA3 CONTRACTIONS "|" WORDS "\\p{N}{1,3}|" REST
 #define QWEN2 CONTRACTIONS "|" WORDS "\\p{N}|" REST
 
-/* Words that begin with capitals, or are in capitals; `end` may follow a word. */
+/* Words that begin with a capital letter, or consist of capital letters; `end` may follow a word. */
 #define UPPER "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}"
 #define LOWER "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
 #define CASED(end) "[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]*[" LOWER "]+" end "|[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]+[" LOWER "]*" end "|"
 #define SLASHES " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" ENDS
 
-/* Chinese characters, and kana or Korean; the second as DeepSeek's first models have it. */
+/* Chinese characters with kana, or with Korean as in DeepSeek's first models. */
 #define KANA "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+"
 #define CJK "[\xe4\xb8\x80-\xe9\xbe\xa5\xe0\xa0\x80-\xe4\xb8\x80\xea\xb0\x80-\xed\x9f\xbf]+"
 #define ASCII_PUNCTUATION "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~]"

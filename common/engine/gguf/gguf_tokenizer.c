@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tokenizer.ggml.* of a GGUF file as the text of a tokenizer.json (byte-level BPE, or SentencePiece's by
- * scores) and of a tokenizer_config.json.
+ * gguf_tokenizer - converts a GGUF file's tokenizer.ggml.* to the text of a tokenizer.json (byte-level BPE,
+ * or SentencePiece's BPE by scores) and of a tokenizer_config.json.
  */
 #include "engine/gguf/gguf_internal.h"
 
@@ -27,11 +27,11 @@ struct conversion {
 	struct err_note *note;
 	const struct gguf__pre *split;
 	struct mem_arena *arena;
-	const char **tokens;			/* [n], ended by NUL */
+	const char **tokens;			/* [n], terminated by NUL */
 	uint8_t *types;				/* [n] enum token_type */
 	size_t n;
 	bool prefix_space, add_bos, add_eos;
-	bool spm; /* model llama: BPE over characters, merges by scores */
+	bool spm; /* model llama: BPE over characters; merges follow from scores */
 };
 
 static int
@@ -40,7 +40,7 @@ no_memory(const struct conversion *c)
 	return err_note_set(c->note, ENOMEM, "%s", c->g->path);
 }
 
-/* An item of an array of strings as a C string: UTF-8, no NUL. */
+/* Copies an item of an array of strings into the arena; it must be UTF-8 without NUL. */
 static int
 copy_text(struct conversion *c, const char *key, size_t i, struct gguf__text text, const char **out)
 {
@@ -136,7 +136,7 @@ flag_key(struct conversion *c, const char *key, bool otherwise, bool *out)
 	return 0;
 }
 
-/* A name that is not in the table; the message has the first one of each row. */
+/* Reports a name that is not in the table; the message lists the first name of each row. */
 static int
 unknown_pre(const struct conversion *c, int rc, const struct gguf__text *found)
 {
@@ -179,7 +179,7 @@ read_rules(struct conversion *c)
 	return 0;
 }
 
-/* The token a key names, NULL: no such key, or an id that the file has no token for. */
+/* The token that a key names; NULL if the key is absent or the id has no token in the file. */
 static const char *
 token_key(const struct conversion *c, const char *key)
 {
@@ -188,7 +188,7 @@ token_key(const struct conversion *c, const char *key)
 	return gguf__int(gguf__pair(c->g, key), &id) && id >= 0 && (uint64_t)id < c->n ? c->tokens[id] : NULL;
 }
 
-/* ---- the parts of tokenizer.json; NULL: no memory ---- */
+/* ---- the parts of tokenizer.json; NULL if memory is exhausted ---- */
 
 static struct json *
 byte_level(bool prefix_space, bool regex)
@@ -240,7 +240,7 @@ put_special(const struct conversion *c, struct json *specials, const char *key)
 	return json_put(specials, token, json_build("{s:s, s:[I], s:[s]}", "id", token, "ids", id, "tokens", token));
 }
 
-/* BOS and EOS around each text, where the file asks for them. data/tokenizer does not apply it; others do. */
+/* Adds BOS and EOS around each text if the file requires it. data/tokenizer does not apply it; others do. */
 static struct json *
 post_processor(const struct conversion *c)
 {
@@ -292,7 +292,7 @@ added_tokens(const struct conversion *c)
 }
 
 /*
- * model.vocab. Added tokens at its end are left out, as in the files of Llama 3 and Qwen2; earlier ones
+ * Sets model.vocab. Added tokens at its end are omitted, as in the files of Llama 3 and Qwen2. Earlier ones
  * (GPT-2, SmolLM2) must be included, or the ids after them would shift.
  */
 static int
@@ -421,7 +421,7 @@ make_json(struct conversion *c, char **out)
 	return rc;
 }
 
-/* For transformers: which class, which tokens are special, the chat template. */
+/* Makes tokenizer_config.json for transformers: class, special tokens, chat template. */
 static int
 make_config(struct conversion *c, char **out)
 {

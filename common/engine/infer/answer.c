@@ -10,10 +10,10 @@
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
 
-#define PAD 8 /* lengths are rounded up to multiples of it: fewer shapes, and whole registers */
-#define ROWS 512 /* rows of a forward pass, roughly */
+#define PAD 8 /* lengths are rounded up to a multiple of it: fewer shapes, and full vector registers */
+#define ROWS 512 /* approximate rows of a forward pass */
 
-/* Requests order[begin .. begin + n) in one forward pass, each padded to `len` inputs. */
+/* Requests order[begin .. begin + n), computed in one forward pass, each padded to `len` inputs. */
 struct group {
 	size_t begin, n;
 	int64_t len;
@@ -26,7 +26,7 @@ struct answer_worker {
 	struct model_session *session;
 	int32_t *inputs, *targets, *rank;	/* [rows] */
 	float *loss_nats;		/* [rows] */
-	uint64_t *seqs;			/* [rows] zeros: nothing is drawn */
+	uint64_t *seqs;			/* [rows] zeros: no sampling */
 };
 
 struct answerer {
@@ -34,7 +34,7 @@ struct answerer {
 	struct answer_worker *workers;
 	int n_workers;
 	int64_t max_tokens, rows;
-	/* of the present run */
+	/* of the current run */
 	const struct task_request *requests;
 	struct task_answer *out;
 	const size_t *order;
@@ -125,7 +125,7 @@ worker_main(void *arg)
 	return NULL;
 }
 
-/* Requests by length, then by number, cut into groups. The same for every part. */
+/* Sorts requests by length, then by number, and divides them into groups; the same groups for every part. */
 static int
 make_groups(struct answerer *a, size_t n, size_t *order)
 {
@@ -229,11 +229,11 @@ answer_new(struct answerer **out, const struct model *model, const struct kernel
 		goto fail;
 	for (; a->n_workers < threads; a->n_workers++) {
 		if ((rc = worker_new(&a->workers[a->n_workers], a, &ko, note)) != 0) {
-			a->n_workers++;	/* what it has is freed */
+			a->n_workers++;	/* so that its members are freed */
 			goto fail;
 		}
 		if (kernels_device_versions(a->workers[0].kernels)[0] != '\0')
-			threads = 1;		/* a GPU has no use for more, and each takes its memory */
+			threads = 1;		/* a GPU needs only one, and each takes memory */
 	}
 	*out = a;
 	return 0;

@@ -34,9 +34,9 @@ struct infer_worker {
 	pthread_t thread;
 	bool started;
 	struct kernels *kernels;
-	struct model_session *session[INFER_MODELS_MAX];	/* made when first needed, for session_context */
+	struct model_session *session[INFER_MODELS_MAX];	/* made at first use, for session_context */
 	uint32_t session_context[INFER_MODELS_MAX];
-	/* Outputs of one batch, grown as needed. */
+	/* Inputs and outputs of one batch; they grow as needed. */
 	uint64_t *seqs;
 	int32_t *inputs, *targets;		/* [B, L] */
 	float *loss_nats, *values;
@@ -48,7 +48,7 @@ STAILQ_HEAD(infer_jobs, infer_job);
 
 struct infer {
 	struct kernels_options kernels;
-	char compute_class[LABELS_CLASS_BYTES];	/* declared; "": none */
+	char compute_class[LABELS_CLASS_BYTES];	/* declared class; "": none */
 	size_t batch;
 	void (*notify)(void *arg);
 	void *notify_arg;
@@ -58,10 +58,10 @@ struct infer {
 	int n_workers;
 	atomic_ullong progress;
 	atomic_ullong cpu_ns;
-	pthread_mutex_t lock;			/* the lists and their jobs' next, left, abandoned */
+	pthread_mutex_t lock;			/* guards the lists; next, left and abandoned of jobs */
 	pthread_cond_t work;
 	bool stop;
-	struct infer_jobs waiting;		/* with sequences that have not started */
+	struct infer_jobs waiting;		/* jobs with sequences that have not started */
 	struct infer_jobs finished;
 	size_t n_jobs;
 	struct labels_unigram **unigrams;	/* used by the caller's thread only; kept until infer_destroy */
@@ -123,7 +123,7 @@ infer_check(const struct infer *in, const struct infer_job *job, struct err_note
 	return 0;
 }
 
-/* The session of this worker for a model at this context. */
+/* Makes sure that this worker has a session for a model at this context. */
 static int
 worker_session(struct infer_worker *w, size_t model, uint32_t context, struct err_note *note)
 {
@@ -138,7 +138,7 @@ worker_session(struct infer_worker *w, size_t model, uint32_t context, struct er
 	return rc;
 }
 
-/* Ids (sampled, topk) and values (topk, dense) that the kernel writes for each row. */
+/* Number of ids (sampled, topk) and of values (topk, dense) that the kernel writes for each row. */
 static void
 row_sizes(const struct infer *in, const struct infer_job *job, size_t *ids, size_t *values)
 {
@@ -169,7 +169,7 @@ worker_buffers(struct infer_worker *w, const struct infer_job *job, size_t n)
 	    mem_grow((void **)&w->values, &w->cap_values, rows * values + 1, sizeof(float)) != 0 ? ENOMEM : 0;
 }
 
-/* The label record of sequence i of the batch. */
+/* Encodes the label record of sequence i of the batch. */
 static int
 encode_label(struct infer_worker *w, const struct infer_job *job, size_t i, struct hash128 tokens, struct labels_buf *buf,
     struct err_note *note)
@@ -198,7 +198,7 @@ encode_label(struct infer_worker *w, const struct infer_job *job, size_t i, stru
 _Static_assert((int)LABELS_KIND_NONE == (int)KERNELS_LABEL_NONE && (int)LABELS_KIND_SAMPLED == (int)KERNELS_LABEL_SAMPLED &&
     (int)LABELS_KIND_TOPK == (int)KERNELS_LABEL_TOPK && (int)LABELS_KIND_DENSE == (int)KERNELS_LABEL_DENSE, "the same kinds");
 
-/* The records of sequence i of the batch, which is `row` of the job with these L + 1 tokens. */
+/* Encodes the records of sequence i of the batch, which is `row` of the job and has these L + 1 tokens. */
 static int
 encode_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct infer_row *row, const int32_t *tokens,
     struct err_note *note)
@@ -218,7 +218,7 @@ encode_row(struct infer_worker *w, const struct infer_job *job, size_t i, struct
 	return 0;
 }
 
-/* Sequences begin .. begin + n of a job in one forward pass; scores and labels in one pass over the output layer. */
+/* Sequences [begin, begin + n) of a job in one forward pass, with scores and labels in one output pass. */
 static int
 forward_batch(struct infer_worker *w, const struct infer_job *job, size_t begin, size_t n, struct err_note *note)
 {
@@ -304,7 +304,7 @@ worker_batch(struct infer_worker *w, struct infer_job *job, size_t begin, size_t
 	}
 }
 
-/* The next sequences to compute, at most in->batch of one job; NULL when the worker must end. Lock held. */
+/* The next sequences, at most in->batch of one job; NULL if the worker must end. Call with the lock held. */
 static struct infer_job *
 next_batch(struct infer *in, size_t *begin, size_t *n)
 {
@@ -322,7 +322,7 @@ next_batch(struct infer *in, size_t *begin, size_t *n)
 	return job;
 }
 
-/* Lock held. */
+/* Call with the lock held. */
 static void
 finish_rows(struct infer *in, struct infer_job *job, size_t n)
 {
@@ -398,7 +398,7 @@ infer_new(struct infer **out, const struct infer_options *o, struct err_note *no
 		if ((rc = kernels_new(&w->kernels, &in->kernels, note)) != 0)
 			goto fail;
 		if (i == 0) {
-			in->kernels.share = w->kernels;		/* weights are repacked once for all workers */
+			in->kernels.share = w->kernels;		/* workers share one repacked copy */
 			if (o->threads == 0 && kernels_device_versions(w->kernels)[0] != '\0' &&
 			    in->n_workers > INFER_GPU_WORKERS)
 				in->n_workers = INFER_GPU_WORKERS;
@@ -437,7 +437,8 @@ infer_destroy(struct infer **infer)
 	in->stop = true;
 	pthread_cond_broadcast(&in->work);
 	pthread_mutex_unlock(&in->lock);
-	for (int i = in->n_workers - 1; in->workers != NULL && i >= 0; i--) {		/* the first worker last, because the others share its weights */
+	/* the first worker last: the others share its weights */
+	for (int i = in->n_workers - 1; in->workers != NULL && i >= 0; i--) {
 		struct infer_worker *w = &in->workers[i];
 
 		if (w->started)
@@ -552,7 +553,7 @@ infer_add_model(struct infer *in, const char *dir, bool serves_score, bool serve
 	bool checkpoint;
 	int rc;
 
-	/* The same folder is read once, and only one copy of equal models is kept. */
+	/* A directory is read only once, and of equal models only one copy is kept. */
 	for (size_t i = 0; i < in->n_models; i++)
 		if (strcmp(in->models[i].info.dir, dir) == 0) {
 			in->models[i].info.serves_score |= serves_score;

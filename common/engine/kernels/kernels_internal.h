@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kernels_internal - what the API (api/) and the backends share: the context and the table of functions of a backend.
+ * kernels_internal - what the API (api/) and the backends share: struct kernels and a backend's table of
+ * functions.
  */
 #ifndef SALT_KERNELS_INTERNAL_H
 #define SALT_KERNELS_INTERNAL_H
@@ -14,27 +15,28 @@ enum kernels__pointwise {
 	KERNELS__RELU, KERNELS__RELU_BWD, KERNELS__RELU2, KERNELS__RELU2_BWD, KERNELS__GEGLU, KERNELS__GEGLU_BWD
 };
 
-/* A stored matrix and how it enters a product. */
+/* A stored matrix and its form in a product. */
 struct kernels__matrix {
 	void *data;
 	enum dtype dtype;
 	int64_t ld;
 	bool trans;
-	bool keep;			/* B only: a weight of forward, whose repacked form may be kept (kernels_params) */
-	bool again;			/* with keep: the caller multiplies by it again before its values change */
+	bool keep;			/* B only: a weight of forward, whose repacked form may be kept
+					 * (kernels_params) */
+	bool again;			/* with keep: it is multiplied again before its values change */
 };
 
 struct kernels_peers_ops;
 struct kernels_peers_offer;
 
 /*
- * A backend. The functions are those of kernels.h without the checks, which api/ has made; "absent" tensors
- * are NULL here. A backend whose calls are complete when they return leaves sync and the events NULL.
+ * A backend. The functions are those of kernels.h, after the checks in api/; "absent" tensors are NULL here.
+ * A backend whose calls are complete when they return leaves sync and the events NULL.
  */
 struct kernels_ops {
-	/* Does this machine multiply bf16? units [size]: by what, or what it lacks. */
+	/* True if this machine multiplies bf16. units [size]: the instructions, or what is missing. */
 	bool (*bf16_units)(char *units, size_t size);
-	/* open fills in what the backend keeps in the context, and describe. close also runs after an open that failed. */
+	/* open sets own and describe in the handle. close also runs after an open that failed */
 	int (*open)(struct kernels *k, const struct kernels_options *options, struct err_note *note);
 	void (*close)(struct kernels *k);
 
@@ -43,7 +45,7 @@ struct kernels_ops {
 	void *(*host_alloc)(struct kernels *k, size_t bytes);
 	void (*host_free)(struct kernels *k, void *p);
 	void (*zero)(struct kernels *k, void *p, size_t bytes);
-	void *(*host_pointer)(struct kernels *k, void *p);	/* NULL: the host does not reach device memory */
+	void *(*host_pointer)(struct kernels *k, void *p);	/* NULL: no access by the host */
 	void (*transfer)(struct kernels *k, enum kernels__transfer kind, void *to, const void *from, size_t bytes);
 	void (*sync)(struct kernels *k);
 	int (*event_new)(struct kernels *k, void **event);
@@ -54,8 +56,8 @@ struct kernels_ops {
 	void (*params)(struct kernels *k, const void *params, size_t bytes, uint64_t generation);
 
 	/*
-	 * C[m, n] = op(A) op(B) (+ C with add) (+ bias): A, B and bias in the compute dtype, C in it or fp32. Sums are fp32 and C is
-	 * rounded once. How the work is cut depends on (m, n, k) alone.
+	 * C[m, n] = op(A) op(B) (+ C with add) (+ bias). A, B and bias have the compute dtype, C the same or
+	 * fp32. Sums are fp32 and C is rounded once. The division into parts depends on (m, n, k) alone.
 	 */
 	void (*matmul)(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struct kernels__matrix *a,
 	    const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add);
@@ -64,7 +66,7 @@ struct kernels_ops {
 	    const struct tensor *wpe, int64_t m, int64_t t, const int32_t *starts);
 	void (*embed_bwd)(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe,
 	    const struct tensor *d_y, const int32_t *tokens, int64_t m, int64_t t, const int32_t *starts);
-	/* LayerNorm; RMSNorm where mean and b (d_b) are NULL. */
+	/* LayerNorm; RMSNorm if b (d_b) and mean are NULL. */
 	void (*norm)(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x,
 	    const struct tensor *g, const struct tensor *b, float eps);
 	void (*norm_bwd)(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b,
@@ -75,7 +77,7 @@ struct kernels_ops {
 	void (*rmsnorm_heads_bwd)(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g,
 	    const struct kernels_heads *d_y, const struct kernels_heads *x, const struct tensor *g,
 	    const float *rstd, int64_t m);
-	/* n elements of each; unused operands are NULL. Inputs are read before outputs are written. */
+	/* n elements each; unused operands are NULL. Inputs are read before outputs are written. */
 	void (*pointwise)(struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2],
 	    const struct tensor *const in[3], int64_t n);
 	void (*affine)(struct kernels *k, struct tensor *y, const struct tensor *x, float factor, float shift);
@@ -91,7 +93,7 @@ struct kernels_ops {
 	    struct kernels_heads *d_value, const struct kernels_heads *d_o, const struct kernels_heads *o,
 	    const float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
 	    const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t);
-	/* more is never NULL here; an absent bias is. */
+	/* more is never NULL here; its bias is NULL if it is absent. */
 	void (*output_loss)(struct kernels *k, const struct tensor *h, const struct tensor *w_out,
 	    const struct kernels_output *more, const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w,
 	    struct kernels_loss_sums *sums);
@@ -108,7 +110,7 @@ struct kernels_ops {
 	const struct kernels_peers_ops *peers;	/* NULL: no transfers between devices */
 };
 
-/* peers.h's functions. close is called for contexts that are open only. */
+/* The functions of peers.h. close is called only for handles whose peers are open. */
 struct kernels_peers_ops {
 	int (*find)(struct kernels *k, struct kernels_peers_offer *offer, struct err_note *note);
 	int (*id)(struct kernels *k, void *id, struct err_note *note);
@@ -123,31 +125,33 @@ struct kernels_peers_ops {
 extern const struct kernels_ops kernels__openblas, kernels__onednn;
 
 /*
- * A plug-in: a backend in a shared library of its own, which is opened at run time (api/plugin.c) and exports one function,
+ * A plug-in: a backend in a shared library of its own, opened at run time (api/plugin.c). It exports one
+ * function,
  *	const struct kernels_plugin *salt_cuda_plugin(const struct kernels_plugin_host *host);
- * Program and plug-in share the structs of kernels.h and of this file. Who changes one of them raises KERNELS_PLUGIN_ABI.
+ * Program and plug-in share the structs of kernels.h and of this file. A change of one of them raises
+ * KERNELS_PLUGIN_ABI.
  */
 #define KERNELS_PLUGIN_ABI 2
 #define KERNELS_PLUGIN_ENTRY "salt_cuda_plugin"
 
-/* What the program gives; valid as long as the process. */
+/* What the program passes to the plug-in; valid as long as the process. */
 struct kernels_plugin_host {
 	void (*fatal)(const char *event, const char *fields) __attribute__((noreturn));	/* log_fatal */
 };
 
 struct kernels_plugin {
-	uint32_t abi;				/* KERNELS_PLUGIN_ABI: first in every version */
-	uint32_t context_bytes, ops_bytes;	/* of struct kernels and struct kernels_ops */
+	uint32_t abi;				/* KERNELS_PLUGIN_ABI; the first field in every version */
+	uint32_t context_bytes, ops_bytes;	/* sizes of struct kernels and struct kernels_ops */
 	const struct kernels_ops *ops;
-	/* The device that open would take. ERR_CONFIG: there is none, or its driver is missing or too old. */
+	/* Describes the device that open would use. ERR_CONFIG: no device, no driver, or too old. */
 	int (*device)(struct kernels_device *device, struct err_note *note);
 };
 
 /*
- * kernels__plugin - the plug-in of the backend cuda, opened at the first call; any thread. 0, or the error of that first call: ERR_CONFIG with
- * the file or the places that were searched.
- * kernels__plugin_device - whether auto may take it: a driver, the plug-in and a device are there. device [size]: its name. A plug-in that is
- * there and cannot be used is logged once.
+ * kernels__plugin - returns the plug-in of the backend cuda, which the first call opens; any thread. Returns
+ * 0, or the error of the first call: ERR_CONFIG with the file or the directories that were searched.
+ * kernels__plugin_device - true if auto may select cuda: driver, plug-in and device are there. device [size]:
+ * the device's name. A plug-in that exists and cannot be used is logged once.
  */
 int kernels__plugin(const struct kernels_plugin **plugin, struct err_note *note);
 bool kernels__plugin_device(char *device, size_t size);
@@ -156,9 +160,9 @@ struct vec;
 
 struct kernels {
 	const struct kernels_ops
-	    *ops; /* what the API calls: the backend's table, or in the guard build one in front of it */
+	    *ops; /* the table that the API calls: the backend's, or in the guard build the guard's */
 	const struct kernels_ops *backend;	/* the backend's own table, for calls among its functions */
-	void *own;				/* the backend's */
+	void *own;				/* the backend's data */
 	enum dtype dtype;
 	int threads;
 	int64_t row_tile;			/* kernels_row_tile; 0: none */
@@ -167,19 +171,19 @@ struct kernels {
 	char reason[192];
 	char device[64];			/* kernels_device_versions; "" on the CPU backends */
 	bool peers_open;			/* peers.h */
-	/* Of the CPU backends. */
+	/* For the CPU backends. */
 	const struct vec *vec;
 	int64_t small;				/* CPU__SMALL; tests lower it */
 	int n_slow; /* shapes for which oneDNN has only its plain loops; each is logged once */
 	float *scratch, *panels, *packed;	/* see cpu__scratch, cpu__panels, cpu__packed */
 	size_t scratch_bytes, panels_bytes, packed_bytes;
-	/* Local and global layers have frequencies of their own: the two tables used last. */
+	/* The two tables used last: local and global layers have different frequencies. */
 	struct kernels__rope {
 		float *table;			/* [T, D/2] cosines, then [T, D/2] sines, of freq, times magnitude */
 		float *freq, magnitude;
 		int64_t t, half;
 	} ropes[2];
-	int rope_next;				/* the one that a new table replaces */
+	int rope_next;				/* index of the one that a new table replaces */
 };
 
 static inline int64_t
@@ -188,7 +192,7 @@ kernels__head_stride(const struct kernels_heads *x)
 	return x->head_stride != 0 ? x->head_stride : x->head_dim;
 }
 
-/* Rows and columns of a tensor seen as a matrix: the last dimension is the columns. */
+/* Rows and columns of a tensor as a matrix: the last dimension has the columns. */
 static inline int64_t
 kernels__cols(const struct tensor *t)
 {
@@ -205,19 +209,21 @@ kernels__rows(const struct tensor *t)
 	return n;
 }
 
-/* Element i of data. */
+/* Address of element i of data. */
 static inline void *
 kernels__element(const void *data, enum dtype dtype, int64_t i)
 {
 	return (char *)(uintptr_t)data + i * (int64_t)dtype_size(dtype);
 }
 
-/* kernels__shape - ends the process when what a kernel was given does not fit together. */
+/* kernels__shape - ends the process if the operands of a kernel do not fit together. */
 void kernels__shape(bool fits, const char *kernel);
 
 #ifdef SALT_GUARD
-/* The table in front of a backend's in which addresses of device memory are no addresses of the host:
- * tests/kernels/guard.c. */
+/*
+ * A table in front of the backend's in which addresses of device memory are not valid on the host:
+ * tests/kernels/guard.c.
+ */
 const struct kernels_ops *kernels__guard(const struct kernels_ops *backend);
 #endif
 

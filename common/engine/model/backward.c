@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * backward - the gradients of forward.c, layer by layer from the last to the first. BUFFER_D_X holds the
- * gradient of the residual stream; each branch of a block adds its part after its norm. With parallel
- * residuals both branches start from the gradient of the block's sum, so attention reads it before the mlp
- * adds its part.
+ * gradient of the residual stream; each branch of a block adds its gradient after its norm's backward. With
+ * parallel residuals both branches start from the gradient of the block's sum, so attention reads it before
+ * the mlp adds its part.
  */
 #include "base/log/log.h"
 #include "engine/model/session.h"
@@ -23,8 +23,8 @@ norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct
 }
 
 /*
- * The gradient of a branch's output in the compute dtype, for products: that of the residual stream, back
- * through the branch's norm.
+ * The gradient of a branch's output in the compute dtype, as an operand of products: the gradient of the
+ * residual stream, passed back through the branch's scale and norm.
  */
 static struct tensor
 d_branch(struct model_session *s, enum buffer out, enum buffer rstd, int layer, const struct tensor *g, struct tensor *d_g)
@@ -92,7 +92,7 @@ norm2_bwd(struct model_session *s, const struct model__layer *p, struct model__l
 	struct tensor d_x = model__buffer(s, BUFFER_D_X, 0), d_normed = model__buffer(s, BUFFER_D_NORM, 0);
 
 	if (s->traits->shared_norm)
-		return;		/* attention_bwd goes back through the one norm */
+		return;		/* attention_bwd computes the backward of the shared norm */
 	if (s->traits->no_norm_before) {
 		kernels_add_scaled(s->kernels, &d_x, &d_x, &d_normed, 1);
 		return;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * family - the model families: what they compute, names in their files, and a row per tensor. A family whose
- * layers all exist needs an entry here and in enum model_family; weights/config_keys.c names its
- * config.json.
+ * family - the model families: what they compute, names in their files, and one row per tensor. A new family
+ * whose layers exist already needs only an entry here, in MODEL_OTHER_FAMILIES (model.h), and in
+ * weights/config_keys.c, which has the names of its keys in config.json.
  */
 #include <math.h>
 #include <string.h>
@@ -30,8 +30,8 @@ static const struct model__row gpt2_rows[] = {
 };
 
 /*
- * Llama and its kin. q, k and v are adjacent: see enum role. post_attention_layernorm is the norm before the
- * mlp, or after attention.
+ * Llama and the families like it. q, k and v are adjacent: see enum role. post_attention_layernorm is the
+ * norm before the mlp or the norm after attention, depending on the family.
  */
 static const struct model__row llama_rows[] = {
 	{"model.embed_tokens.weight", ROLE_TOKEN_EMBED, BEFORE, {DIM_V, DIM_C}, NORMAL, ALWAYS},
@@ -195,7 +195,10 @@ static const struct model__row bigcode_rows[] = {
 };
 
 #define ROWS(rows) (rows), sizeof(rows) / sizeof((rows)[0])
-/* HF: names as Llama's. LLAMA: its arithmetic too. START: what a config.json means that does not say. */
+/*
+ * HF: tensor names like Llama's. LLAMA: Llama's arithmetic too. START: defaults for keys absent from
+ * config.json.
+ */
 #define HF .prefix = "model.", .output = "lm_head.weight", .buffers = {".rotary_emb.inv_freq"}, .rope = true, .layout = KERNELS_OUT_IN
 #define LLAMA HF, .activation = MODEL_SILU, .rms = true, .gated = true
 #define GEMMA HF, .activation = MODEL_GELU_NEW, .rms = true, .gated = true, .unit_gain = true, .embed_by_width = true

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * flops - floating point operations per token, for reports and plans.
+ * flops - floating point operations per token, for reports and capacity estimates.
  */
 #include "engine/model/model_internal.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * forward - tokens to final normed hidden states. The block of most families:
+ * forward - from tokens to final normed hidden states. The block of most families:
  *   mid = x + attention(norm1(x)) W_proj;  next = mid + mlp(norm2(mid))
- * or, with parallel residuals (GPT-NeoX), next = mid + mlp(norm2(x)). A residual sum is a copy and a product
- * that adds to it; where a branch is normed after (OLMo 2, Gemma 2) or scaled (Granite), it is kept apart
- * first. In inference x, mid and next are one buffer, so there is no copy.
+ * or, with parallel residuals (GPT-NeoX), next = mid + mlp(norm2(x)). A residual sum is a copy, followed by a
+ * product that adds to the copy. Where a branch is normed after (OLMo 2, Gemma 2) or scaled (Granite), it is
+ * computed into a buffer of its own first. In inference x, mid and next are one buffer, so there is no copy.
  */
 #include <string.h>
 
@@ -46,7 +46,10 @@ norm2_forward(struct model_session *s, const struct model__layer *p, int layer, 
 		norm(s, &normed, BUFFER_NORM2_MEAN, BUFFER_NORM2_RSTD, layer, x, &p->norm2_g, &p->norm2_b);
 }
 
-/* y = x + what a branch adds: in W + b, normed and scaled as the family has it. sum false: only what backward needs. */
+/*
+ * y = x + branch, where branch is in W + b, normed and scaled as the family requires. sum false: computes
+ * only what backward needs.
+ */
 static void
 add_branch(struct model_session *s, struct tensor *y, const struct tensor *x, const struct tensor *in, const struct tensor *w,
     const struct tensor *b, enum buffer out, enum buffer rstd, int layer, const struct tensor *g, bool sum)
@@ -86,7 +89,7 @@ attention_forward(struct model_session *s, const struct model__layer *p, int lay
 	const struct kernels_attention_form form = model__attention_form(s, layer);
 
 	if (cfg->parallel_residual)
-		norm2_forward(s, p, layer, &x);		/* before mid, which may be the same memory */
+		norm2_forward(s, p, layer, &x);		/* before mid, which may have the same memory */
 	if (s->traits->no_norm_before)
 		kernels_convert(k, normed.data, normed.dtype, x.data, x.dtype, tensor_count(&x));
 	else

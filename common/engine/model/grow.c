@@ -14,28 +14,28 @@
 
 /* A dimension of the grown model. */
 struct axis {
-	int64_t n, n_from;		/* elements here and in the small model */
-	int64_t *from;			/* [n] the element that it copies; -1: none, see grow.h */
-	int64_t *next;			/* [n] the next copy of the same element, after the last the first */
-	int64_t *copies;		/* [n] how many there are of this element */
+	int64_t n, n_from;		/* sizes here and in the small model */
+	int64_t *from;			/* [n] the element that it copies; -1: it copies none, see grow.h */
+	int64_t *next;			/* [n] the next copy of the same element; after the last, the first */
+	int64_t *copies;		/* [n] the number of copies of this element */
 };
 
 /* A tensor of the grown model. */
 struct part {
 	const float *values;		/* the small tensor */
 	const struct axis *axes[2];	/* rows and columns */
-	int reads;			/* the axis that products sum over; -1: none */
-	bool writes;			/* into the residual stream */
+	int reads;			/* the axis that products sum over; -1: there is none */
+	bool writes;			/* products write into the residual stream */
 	double scale;			/* 0 in the projections of an inserted layer */
-	double deviation;		/* of the small tensor, where noise or random weights are needed */
-	float fill;			/* of a norm, at elements that copy none */
+	double deviation;		/* of the small tensor's values; for noise and random weights */
+	float fill;			/* value of a norm's gain at elements that copy none */
 };
 
 struct model_growth {
 	struct model *model;
 	const struct model *from;
 	struct model_growth_options options;
-	int64_t whole;			/* elements of the residual stream that are copies */
+	int64_t whole;			/* leading elements of the residual stream that are copies */
 	struct axis axes[DIM_COUNT];
 	struct part *parts;		/* [n_tensors] */
 };
@@ -93,7 +93,7 @@ config_of(const struct model_config *from, const struct model_growth_options *o,
 		return err_expect(note, ERR_RANGE, "heads",
 		    "a divisor of the width %" PRId64 ", or transformers does not read the model", "%" PRId64,
 		    to->d_model, to->n_heads);
-	heads = to->n_heads * from->n_kv_heads; /* groups as large as the small ones, if it divides */
+	heads = to->n_heads * from->n_kv_heads; /* groups as large as the small model's, if that divides */
 	if (o->kv_heads == 0 && heads % from->n_heads != 0)
 		return err_expect(note, ERR_RANGE, "heads",
 		    "a multiple of the %" PRId64 " that share a key/value head, or kv-heads with it",
@@ -130,7 +130,10 @@ axis_make(struct axis *x, int64_t n, int64_t n_from)
 	return 0;
 }
 
-/* Joins the copies of each element, whatever order from has. Returns false if an element has none. */
+/*
+ * Links the copies of each element in a ring, whatever order from has. Returns false if an element has no
+ * copy.
+ */
 static bool
 axis_join(struct axis *x, int64_t *last)
 {
@@ -159,8 +162,8 @@ axis_join(struct axis *x, int64_t *last)
 }
 
 /*
- * The small head of query head h. Its key/value head must be a copy of the one that the small head reads.
- * Where groups have another size, a copy of a group goes on where the copy before ended.
+ * The small model's head that query head h copies. Its key/value head must be a copy of the one that the
+ * small head reads. Where the group size differs, a copy of a group continues where the copy before it ended.
  */
 static int64_t
 query_from(const struct model_config *to, const struct model_config *from, int64_t h)
@@ -194,7 +197,10 @@ make_axes(struct model_growth *g, struct err_note *note)
 		x[DIM_C].from[i] = -1;
 	for (int64_t i = 0; i < q; i++)
 		x[DIM_Q].from[i] = query_from(to, from, i / d) * d + i % d;
-	/* A fused matrix: q, k and v side by side; with mixed heads whole heads, as axis_make has it. */
+	/*
+	 * A fused matrix has q, k and v side by side; with mixed heads it has whole heads, which axis_make
+	 * sets.
+	 */
 	for (int64_t i = 0; i < qkv->n && !traits->mixed_heads; i++)
 		qkv->from[i] = i < q ? x[DIM_Q].from[i] :
 		    i < q + kv	     ? q_from + x[DIM_KV].from[i - q] :
@@ -204,7 +210,7 @@ make_axes(struct model_growth *g, struct err_note *note)
 	if ((scratch = mem_alloc((size_t)largest, 2 * sizeof(*scratch))) == NULL)
 		return err_note_set(note, ENOMEM, "dimensions");
 	for (int i = 0; i < DIM_COUNT; i++) {
-		if (!axis_join(&x[i], scratch)) { /* of queries only */
+		if (!axis_join(&x[i], scratch)) { /* only queries can fail */
 			free(scratch);
 			return err_expect(note, ERR_RANGE, "kv-heads",
 			    "groups that hold all %" PRId64 " small heads", "groups of %" PRId64 " heads",
@@ -217,7 +223,7 @@ make_axes(struct model_growth *g, struct err_note *note)
 
 /* ---- tensors ---- */
 
-/* The layer that layer t copies; *inserted: it starts as identity. */
+/* The layer that layer t copies. *inserted: the layer starts as identity. */
 static int
 layer_from(const struct model_growth *g, int t, bool *inserted)
 {
@@ -362,7 +368,7 @@ model_growth_model(const struct model_growth *g)
 
 /* ---- values ---- */
 
-/* A standard normal number of element e. */
+/* A standard normal number for element e. */
 static double
 normal(const struct model_growth *g, int tensor, int64_t e)
 {
@@ -377,8 +383,8 @@ normal(const struct model_growth *g, int tensor, int64_t e)
 }
 
 /*
- * Noise of element e, at place i of the axis that is read: minus the mean over the copies, so that they
- * add up to zero, and again with standard deviation 1.
+ * Noise of element e, at index i of the axis that is read. The mean over the copies is subtracted, so that
+ * the noise of all copies adds up to zero; the result is scaled to standard deviation 1.
  */
 static double
 noise(const struct model_growth *g, int tensor, int64_t e, int64_t i)
@@ -396,7 +402,7 @@ noise(const struct model_growth *g, int tensor, int64_t e, int64_t i)
 	return sqrt(n / (n - 1)) * (normal(g, tensor, e) - mean);
 }
 
-/* An element that copies none: row or column is -1. Before the division by copies. */
+/* The value, before the division by copies, of an element that copies none: row or column is -1. */
 static double
 added(const struct model_growth *g, int tensor, int64_t e, int64_t row, int64_t column)
 {
@@ -405,7 +411,7 @@ added(const struct model_growth *g, int tensor, int64_t e, int64_t row, int64_t 
 	int64_t n = p->axes[out]->n_from;
 	double sum = 0;
 
-	if (p->reads == out) /* of the size that the copies have */
+	if (p->reads == out) /* the copies' standard deviation */
 		return p->deviation * (double)n / (double)g->whole * normal(g, tensor, e);
 	if (!p->writes)
 		return p->fill;

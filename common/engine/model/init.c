@@ -11,7 +11,8 @@
 #include "base/random/random.h"
 #include "engine/model/model.h"
 
-#define GROUPS 64		/* made at a time; a group is the four values of elements 4g .. 4g+3 of a tensor */
+#define GROUPS 64		/* groups made at a time; a group is the four values of elements 4g .. 4g+3 of
+				 * a tensor */
 
 static void
 init_tensor(uint32_t seed, int number, const struct model_tensor *t, int64_t begin, int64_t end, float *out)
@@ -32,7 +33,7 @@ init_tensor(uint32_t seed, int number, const struct model_tensor *t, int64_t beg
 	}
 }
 
-/* Elements that a thread takes at a time: a huge page, so that two threads seldom touch the same one first. */
+/* Elements that a thread takes at a time: 2 MiB, a huge page, so that two threads seldom create the same page. */
 #define PIECE (1 << 19)
 
 static void
@@ -53,7 +54,7 @@ model_init(const struct model *model, uint32_t seed, int64_t begin, int64_t end,
 {
 	int threads = cpus_here();
 
-	/* In parallel: a model of 135M takes seconds on one thread. */
+	/* In parallel: one thread takes seconds for a model of 135M parameters. */
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (end - begin > PIECE)
 	for (int64_t piece = begin / PIECE; piece < (end + PIECE - 1) / PIECE; piece++) {
 		int64_t from = piece * PIECE > begin ? piece * PIECE : begin;
@@ -87,7 +88,7 @@ model_load(const struct model *model, struct kernels *kernels, void *params,
 		kernels_upload(kernels, wide, piece, (size_t)(end - begin) * sizeof(float));
 		kernels_convert(kernels, (char *)params + (size_t)begin * dtype_size(dtype), dtype, wide, DTYPE_F32, (int64_t)(end - begin));
 	}
-	kernels_sync(kernels);		/* other contexts may read them now */
+	kernels_sync(kernels);		/* other kernels handles may read them now */
 	rc = 0;
 out:
 	kernels_free(kernels, wide);

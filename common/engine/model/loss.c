@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * loss - the output layer: mixed-target loss, logits, scores and labels. Logits exist for a chunk of rows at a time.
+ * loss - the output layer: mixed-target loss, logits, scores and labels. Only a chunk of rows has logits at a
+ * time.
  */
 #include <inttypes.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * model_internal - tensors by their role in the computation, whatever their names.
+ * model_internal - tensors by their role in the computation, independent of their names.
  */
 #ifndef SALT_MODEL_INTERNAL_H
 #define SALT_MODEL_INTERNAL_H
@@ -8,10 +8,10 @@
 #include "engine/model/model.h"
 
 /*
- * A tensor's place in the computation. Families differ in names, layouts and in which roles exist. Where a
- * family stores q, k and v apart, they are adjacent in the flat array (weights, then biases), so ROLE_QKV_*
- * is used as one matrix [(H+2K) D, C]; ROLE_KEY_* and ROLE_VALUE_* are used only for files. GPT-NeoX's matrix
- * has q, k and v of a head side by side: see model__heads (session.h).
+ * A tensor's role in the computation. Families differ in names, in layouts and in the roles that exist. Where
+ * a family stores q, k and v separately, they are adjacent in the flat array (weights, then biases).
+ * ROLE_QKV_* is then used as one matrix [(H+2K) D, C]; ROLE_KEY_* and ROLE_VALUE_* serve only to read and
+ * write files. GPT-NeoX's matrix has q, k and v of each head side by side: see model__heads (session.h).
  */
 enum role {
 	ROLE_TOKEN_EMBED, ROLE_POSITION_EMBED,
@@ -24,19 +24,19 @@ enum role {
 
 /* ---- families: family.c ---- */
 
-/* QN, KN: of the norms of queries and keys; 2F: gate and up in one matrix. */
+/* DIM_QN, DIM_KN: gains of the norms of queries and keys. DIM_2F: gate and up in one matrix. */
 enum model__dim { DIM_NONE, DIM_V, DIM_CONTEXT, DIM_C, DIM_F, DIM_2F, DIM_Q, DIM_KV, DIM_QKV, DIM_QN, DIM_KN, DIM_COUNT };
 enum model__where { BEFORE, LAYER, AFTER };
 enum model__when {
 	ALWAYS, IF_UNTIED, IF_ATTENTION_BIAS, IF_OUTPUT_BIAS, IF_QK_NORM, IF_MLP_BIAS,
-	IF_GAIN, IF_BEFORE, IF_BEFORE_ONLY, IF_AFTER, IF_BOTH, IF_NORM_BIAS,	/* of norms: before a branch, after it */
+	IF_GAIN, IF_BEFORE, IF_BEFORE_ONLY, IF_AFTER, IF_BOTH, IF_NORM_BIAS,	/* norms around a branch */
 	IF_APART, IF_FUSED_QKV, IF_GATE, IF_FUSED_GATE, IF_UP, IF_GATE_BIAS
 };
 enum model__start { NORMAL, RESIDUAL, GAIN, ZEROS };	/* GAIN: 1, or 0 where norms multiply by 1 + g */
 
-/* A tensor of a family, or one of every layer. */
+/* One tensor of a family, or of each of its layers. */
 struct model__row {
-	const char *name;		/* %d: the layer */
+	const char *name;		/* %d stands for the layer */
 	enum role role;
 	enum model__where where;
 	enum model__dim dims[2];
@@ -47,7 +47,10 @@ struct model__row {
 /* The tensors of a family in canonical order. */
 const struct model__row *model__rows(enum model_family family, size_t *n);
 
-/* The index in the table of the tensor in that role of a layer (as in model_tensor.layer); -1: there is none. */
+/*
+ * Index in the tensor table of a layer's tensor with that role (layer as in model_tensor.layer); -1: there is
+ * none.
+ */
 int model__tensor(const struct model *m, int layer, enum role role);
 
 /* ---- views ---- */
@@ -63,31 +66,35 @@ struct model__ends {
 	struct tensor output_w, output_b;	/* output_w: token_embed where tied */
 };
 
-/* base: a flat array in dtype of the whole model: the parameters, or their gradients. */
+/* base: a flat array of the whole model in dtype, the parameters or their gradients. */
 void model__layer_views(const struct model *m, void *base, enum dtype dtype, int layer, struct model__layer *out);
 void model__ends_views(const struct model *m, void *base, enum dtype dtype, struct model__ends *out);
 
-/* The number of leading elements of a head to which rope applies. */
+/* Number of leading elements of a head to which rope applies. */
 int64_t model__rotary_dim(const struct model_config *cfg);
 
 /*
- * Rotary frequencies: of all layers, of global ones beyond LongRoPE's original context, of local ones that
- * have their own.
+ * Sets of rotary frequencies: the general one, the one for sequences beyond LongRoPE's original context, and
+ * the one of local layers with a theta of their own.
  */
 enum model__rope { MODEL__ROPE_GLOBAL, MODEL__ROPE_LONG, MODEL__ROPE_LOCAL, MODEL__ROPE_COUNT };
 
-/* model__rope_freq - inverse frequencies into out[model__rotary_dim / 2], in fp32 steps as transformers takes them. */
+/*
+ * model__rope_freq - inverse frequencies into out[model__rotary_dim / 2], rounded to fp32 at the same steps
+ * as in transformers.
+ */
 void model__rope_freq(const struct model_config *cfg, enum model__rope which, float *out);
 /* The factor of cosines and sines. */
 float model__rope_magnitude(const struct model_config *cfg, enum model__rope which);
-/* Which of them a layer uses with sequences of t. */
+/* The set that a layer uses with sequences of t tokens. */
 enum model__rope model__rope_of(const struct model_config *cfg, int layer, int64_t t);
 
 /*
- * model__targets_check - what model_loss rejects, with a note of row, id and value: an id outside 0..V-1, or
- * sparse ids of a row not ascending; a weight outside 0..1; of a row with weight > 0: no soft label, a
- * probability that is negative or not a number, a sum over 1 (dense: not 1) by more than 1e-3, nothing to
- * renormalise. n_rows: B*T as it must be. Returns 0 or ERR_RANGE.
+ * model__targets_check - rejects targets that model_loss cannot use; the note has row, id and value. Rejected
+ * are: an id outside 0..V-1, sparse ids of a row that do not ascend, a weight outside 0..1, a loss weight
+ * that is negative or not finite; and in rows with weight > 0: no soft label, a probability that is negative
+ * or not a number, a sum over 1 (dense: not 1) by more than 1e-3, a sum of 0 that is to be renormalised. Rows
+ * without a next token are not checked. n_rows: the expected number of rows, B*T. Returns 0 or ERR_RANGE.
  */
 int model__targets_check(const struct model_config *cfg, const struct kernels_targets *targets, int64_t n_rows, struct err_note *note);
 

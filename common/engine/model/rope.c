@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rope - inverse frequencies of the rotary embedding.
- *   default  f_j = 1 / theta^(2j/R), R: the elements of a head to which it applies
- *   llama3   wave length l = 2 pi / f. l under original/high: f as it is; over original/low: f / factor; between: with
- *            s = (original/l - low) / (high - low), (1-s) f / factor + s f
+ *   default  f_j = 1 / theta^(2j/R), R: the number of elements of a head to which rope applies
+ *   llama3   wave length l = 2 pi / f. l under original/high: f; l over original/low: f / factor; between:
+ *            (1-s) f / factor + s f with s = (original/l - low) / (high - low)
  *   linear   f / factor
- *   dynamic  f: it changes only beyond max_position_embeddings, which is the longest sequence here (NTK-aware scaling)
- *   yarn     (1-k) f / factor + k f, where k falls from 1 to 0 between the dimensions that turn beta_fast and beta_slow times within
- *            the original context (Peng et al., 2023, https://arxiv.org/abs/2309.00071); cosines and sines times 0.1 ln(factor) + 1
- *   longrope f / factor_j, of one list up to the original context and of another beyond it (Ding et al., 2024,
- *            https://arxiv.org/abs/2402.13753); cosines and sines times sqrt(1 + ln(factor) / ln(original))
- * Each step is rounded to fp32 as in transformers: at position 10,000 an ulp of f_j is a visible angle.
+ *   dynamic  f (NTK-aware scaling changes it only beyond max_position_embeddings, the longest sequence here)
+ *   yarn     (1-k) f / factor + k f, where k falls from 1 to 0 between the dimensions that turn beta_fast and
+ *            beta_slow times within the original context (Peng et al., 2023,
+ *            https://arxiv.org/abs/2309.00071); cosines and sines times 0.1 ln(factor) + 1
+ *   longrope f / factor_j, with one list of factors up to the original context and another one beyond it
+ *            (Ding et al., 2024, https://arxiv.org/abs/2402.13753); cosines and sines times
+ *            sqrt(1 + ln(factor) / ln(original))
+ * Each step is rounded to fp32 as in transformers: at position 10,000 one ulp of f_j is a visible angle.
  */
 #include <math.h>
 
@@ -47,7 +49,7 @@ model__rope_of(const struct model_config *cfg, int layer, int64_t t)
 													 MODEL__ROPE_GLOBAL;
 }
 
-/* factor, or what takes its place. */
+/* The configuration's factor, or its default (struct model_config). */
 static double
 factor_of(const struct model_config *cfg)
 {
@@ -76,7 +78,7 @@ model__rope_magnitude(const struct model_config *cfg, enum model__rope which)
 	return (float)(a > 0 && b > 0 ? yarn_magnitude(factor, a) / yarn_magnitude(factor, b) : yarn_magnitude(factor, 1));
 }
 
-/* The dimension whose wave turns that often within the original context. */
+/* The dimension whose wave turns this many times within the original context. */
 static double
 yarn_bound(const struct model_config *cfg, double turns)
 {

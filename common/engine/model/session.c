@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * session - memory of one stream of work.
+ * session - the memory of one stream of work, and views of it.
  */
 #include "engine/model/session.h"
 
@@ -14,7 +14,7 @@
 
 enum many { ONE, PER_LAYER, PER_LAYER_AND_END };
 
-/* Widths and copies of all buffers, in the order in memory. present: this session has the buffer. */
+/* Width, dtype and number of copies of each buffer. rows[].present: this session has the buffer. */
 static void
 lay_out(const struct model_config *cfg, const struct model_session_options *o, enum dtype compute,
     struct model__place places[BUFFER_COUNT])
@@ -88,7 +88,7 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 	}
 }
 
-/* Offsets; *bytes of all. False if they do not fit. */
+/* Sets the offsets, in the order of enum buffer, and *bytes, their total. Returns false on overflow. */
 static bool
 carve(struct model__place places[BUFFER_COUNT], int64_t n_rows, size_t *bytes)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * table - checks of a configuration, its table of tensors in canonical order, views by role.
+ * table - checks of a configuration, its tensor table in canonical order, views by role.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -75,8 +75,10 @@ row_present(const struct model_config *cfg, const struct model__row *row)
 	}
 }
 
-/* Elements of the flat array and number of tensors; false if they do not fit in memory arithmetic, gradients
- * in fp32 included. */
+/*
+ * Counts the elements of the flat array and the tensors. Returns false if the array, with its gradients in
+ * fp32, exceeds memory arithmetic.
+ */
 static bool
 measure(const struct model_config *cfg, int64_t *n_params, int *n_tensors)
 {
@@ -104,7 +106,7 @@ measure(const struct model_config *cfg, int64_t *n_params, int *n_tensors)
 
 /* ---- checks ---- */
 
-/* family: names the family whose rule it is, or NULL. */
+/* family: the family that has this rule, named in the note; or NULL. */
 static int
 refuse(struct err_note *note, int rc, const char *field, const char *expected, const struct model_traits *family, double found)
 {
@@ -112,7 +114,7 @@ refuse(struct err_note *note, int rc, const char *field, const char *expected, c
 	    family != NULL ? family->name : "", found);
 }
 
-/* Of the scalings other than llama3. */
+/* Scalings other than llama3. */
 static int
 check_scaling(const struct model_config *cfg, struct err_note *note)
 {
@@ -170,7 +172,7 @@ check_rope(const struct model_config *cfg, struct err_note *note)
 	return 0;
 }
 
-/* What one family allows and another does not. */
+/* Rules that differ from family to family. */
 static int
 check_family(const struct model_config *cfg, const struct model_traits *t, struct err_note *note)
 {
@@ -243,7 +245,7 @@ model_config_check(const struct model_config *cfg, struct err_note *note)
 		return refuse(note, ERR_RANGE, "n_layers", "1 to 10000", NULL, (double)cfg->n_layers);
 	if (cfg->n_kv_heads > cfg->n_heads || cfg->n_heads % cfg->n_kv_heads != 0)
 		return refuse(note, ERR_RANGE, "n_kv_heads", "a divisor of n_heads", NULL, (double)cfg->n_kv_heads);
-	if (cfg->n_heads > MODEL_MAX_DIM / 3 / cfg->head_dim)	/* the fused q, k, v is one matrix */
+	if (cfg->n_heads > MODEL_MAX_DIM / 3 / cfg->head_dim)	/* fused q, k, v are one matrix */
 		return refuse(note, ERR_RANGE, "head_dim", "3 n_heads head_dim up to 2147483647", NULL, (double)cfg->head_dim);
 	if (!(cfg->norm_eps > 0 && cfg->norm_eps < 1))
 		return refuse(note, ERR_RANGE, "norm_eps", "a number over 0 and under 1", NULL, cfg->norm_eps);
@@ -393,7 +395,8 @@ model_bind(struct model *model, void *params, enum dtype dtype)
 void
 model_changed(struct model *model)
 {
-	static atomic_uint_fast64_t drawn;		/* unique in the process: the array may have belonged to another model */
+	static atomic_uint_fast64_t drawn;		/* unique in the process, because the array may have
+							 * belonged to another model */
 
 	model->generation = atomic_fetch_add_explicit(&drawn, 1, memory_order_relaxed) + 1;
 }

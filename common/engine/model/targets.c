@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * targets - checks of training targets, before anything is computed.
+ * targets - checks training targets before anything is computed.
  */
 #include <inttypes.h>
 #include <math.h>

@@ -5,7 +5,7 @@
 
 #define PI 3.14159265358979323846
 
-/* Position of step between begin and end, 0..1. */
+/* Position of step between begin and end, as 0..1. */
 static double
 part(int64_t step, int64_t begin, int64_t end)
 {

@@ -7,7 +7,7 @@
 
 #include "base/mem/mem.h"
 
-/* FLOPs in whose time AdamW or Muon's element-wise work moves an element through memory, roughly. */
+/* Approximate FLOPs in the time in which element-wise work moves one element through memory. */
 #define ELEMENT_FLOPS 200
 
 static double
@@ -30,7 +30,7 @@ blocks_of(int64_t n)
 	return (n + KERNELS_NORM_BLOCK - 1) / KERNELS_NORM_BLOCK;
 }
 
-/* The next part, up to end; first and n: its tensors if it is to be cut between them. */
+/* Adds the next part, up to end. first and n: its tensors, if it must be cut between tensors. */
 static void
 add_part(struct optim_split *s, const struct model *m, int64_t end, int first, int n)
 {
@@ -108,7 +108,7 @@ optim_split_cost(const struct optim_part *part, int64_t begin, int64_t end)
 	return cost;
 }
 
-/* Where [begin, end) of a part, itself made by halving, is halved. */
+/* The point at which [begin, end) of a part, itself made by halving, is halved. */
 static int64_t
 split_middle(const struct optim_part *part, int64_t begin, int64_t end)
 {

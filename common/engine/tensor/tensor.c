@@ -91,7 +91,7 @@ tensor_f32_to_f16(float v)
 	mag = u & 0x7fffffffu;
 	if (mag > 0x7f800000u)
 		return (uint16_t)(sign | 0x7e00u);
-	if (mag >= 0x477ff000u)				/* rounds to 65536 or more: infinity */
+	if (mag >= 0x477ff000u)				/* would round to 65536 or more: infinity */
 		return (uint16_t)(sign | 0x7c00u);
 	if (mag < 0x38800000u) {			/* subnormal or zero: let the FPU round at 2^-24 */
 		float f, magic = 0.5f;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tensor - shape, dtype and where the data is; no arithmetic. Letters used in all comments of the engine:
+ * tensor - shape, dtype and address of an array; no arithmetic. Letters used in all comments of the engine:
  *   B sequences in a micro-batch   T positions of a sequence (= context L when full)   C model width (d_model)
  *   V vocabulary   H heads   K key/value heads   D head dimension   F feed-forward width   M = B*T rows
- * Row-major, dense, the last dimension contiguous.
+ * Tensors are row-major and dense; the last dimension is contiguous.
  */
 #ifndef SALT_TENSOR_H
 #define SALT_TENSOR_H
@@ -20,7 +20,7 @@ const char *dtype_name(enum dtype dtype);	/* "fp32", "bf16", "fp16" */
 #define TENSOR_MAX_DIMS 4
 
 /*
- * A view: owns nothing. data may be a device address; only kernels/ dereferences it.
+ * A view: it does not own its data. data may be a device address; only kernels/ dereferences it.
  * A tensor with data == NULL stands for "absent" where a header says that it may be (a bias, say).
  */
 struct tensor {
@@ -47,7 +47,7 @@ tensor_count(const struct tensor *t)
 	return n;
 }
 
-/* Scalar conversions, round to nearest even; NaN stays NaN. */
+/* Scalar conversions. They round to nearest even; NaN stays NaN. */
 float tensor_bf16_to_f32(uint16_t v);
 uint16_t tensor_f32_to_bf16(float v);
 float tensor_f16_to_f32(uint16_t v);

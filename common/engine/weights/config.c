@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading config.json of the supported families, by the tables of config_keys.c. A key that changes outputs
- * is either supported or refused by name. Other keys are ignored: the family's implementation in transformers
- * does not read them either.
+ * config - reads config.json of the supported families, by the tables of config_keys.c. A key that changes
+ * outputs is either supported or rejected by name. Other keys are ignored: the family's implementation in
+ * transformers does not read them either.
  */
 #include "engine/weights/weights_internal.h"
 
@@ -19,13 +19,14 @@
 #include "engine/weights/config_internal.h"
 
 #define MAX_CONFIG_BYTES ((size_t)4 << 20)
-#define MAX_SIZE (INT64_C(1) << 31)		/* of any one dimension; model_config_check checks their combination */
+#define MAX_SIZE (INT64_C(1) << 31)		/* limit of each dimension by itself */
 
-/* A file being read: rc keeps the first failure, and everything after it is skipped. */
+/* A file being read. rc keeps the first failure; all later reads are skipped. */
 struct reader {
 	const char *path;
 	const struct json *root;
-	const char *parent;			/* object that root is in the file: "rope_scaling", or "" */
+	const char *parent;			/* key of the object that root is: "rope_scaling", or "" at
+						 * the top level */
 	struct err_note *note;
 	int rc;
 };
@@ -38,7 +39,7 @@ fail(struct reader *r, int rc, const char *key, const char *expected, const char
 	    key, expected, found);
 }
 
-/* Any value as one line of text. */
+/* Any JSON value as one line of text. */
 static const char *
 show(const struct json *j, char *buf, size_t size)
 {
@@ -57,7 +58,7 @@ fail_value(struct reader *r, int rc, const char *key, const char *expected)
 	fail(r, rc, key, expected, show(json_get(r->root, key), buf, sizeof(buf)));
 }
 
-/* absent: no such key, or null. */
+/* True if there is no such key or its value is null. */
 static bool
 absent(const struct reader *r, const char *key)
 {
@@ -84,7 +85,7 @@ size_key_or(struct reader *r, const char *key, int64_t otherwise)
 	return absent(r, key) ? otherwise : size_key(r, key);
 }
 
-/* A finite number above 0. */
+/* Reads a finite number above 0. */
 static double
 positive_key(struct reader *r, const char *key)
 {
@@ -115,7 +116,7 @@ flag_key(struct reader *r, const char *key, bool otherwise)
 	return v;
 }
 
-/* Refuses the key unless it is absent or has this value. */
+/* Rejects the key unless it is absent or has this value. */
 static void
 only_flag(struct reader *r, const char *key, bool supported)
 {
@@ -130,7 +131,7 @@ only_absent(struct reader *r, const char *key, const char *expected)
 		fail_value(r, ERR_UNSUPPORTED, key, expected);
 }
 
-/* bos and eos: an id, null, or (Llama 3) a list, whose first item is used. */
+/* Reads bos or eos: an id, null, or (Llama 3) a list, of which the first item is used. */
 static int64_t
 id_key(struct reader *r, const char *key)
 {
@@ -162,7 +163,7 @@ load_sizes(struct reader *r, const struct names *n, struct model_config *c)
 	c->d_ff = t->whole_heads || t->one_key_head || c->family == MODEL_FAMILY_PHI ? size_key_or(r, n->d_ff, 4 * c->d_model) :
 											  size_key(r, n->d_ff);
 	if (n->needs_head_dim && r->rc == 0 && absent(r, n->head_dim))
-		size_key(r, n->head_dim);		/* the default is not width / heads here */
+		size_key(r, n->head_dim);		/* reports the missing key */
 	if (r->rc == 0 && (n->head_dim == NULL || absent(r, n->head_dim)) && c->d_model % c->n_heads != 0) {
 		char expected[64];
 
@@ -174,7 +175,7 @@ load_sizes(struct reader *r, const struct names *n, struct model_config *c)
 		fail_value(r, ERR_RANGE, n->n_kv_heads, "a divisor of num_attention_heads");
 }
 
-/* Names of one formula: gelu_new and gelu_pytorch_tanh, silu and swish. */
+/* Several names mean one formula: gelu_new and gelu_pytorch_tanh, silu and swish. */
 static void
 load_activation(struct reader *r, const struct names *n, struct model_config *c)
 {
@@ -199,7 +200,7 @@ load_activation(struct reader *r, const struct names *n, struct model_config *c)
 		if (strcmp(rows[i].name, text) == 0)
 			found = rows[i].activation;
 	if (c->family == MODEL_FAMILY_GEMMA && found == MODEL_GELU)
-		found = MODEL_GELU_NEW;		/* its first files say gelu and mean the other, as transformers knows */
+		found = MODEL_GELU_NEW;		/* as transformers does for Gemma's first files */
 	if (found == MODEL_ACTIVATION_FAMILY || t->gated != (found == MODEL_SILU || (t->gated && found == MODEL_GELU_NEW)))
 		fail_value(r, ERR_UNSUPPORTED, n->activation, expected);
 	else
@@ -254,7 +255,7 @@ set_layer(uint64_t *layers, int64_t i, bool on)
 		layers[i / 64] = on ? layers[i / 64] | bit : layers[i / 64] & ~bit;
 }
 
-/* A list with an item for each layer. False: it is not there, or is none. */
+/* True if the key has a list with one item per layer; false if it is absent or invalid. */
 static bool
 layer_list(struct reader *r, const char *key, const struct model_config *c)
 {
@@ -283,7 +284,7 @@ load_layer_types(struct reader *r, struct model_config *c)
 	}
 }
 
-/* Qwen: the layers from max_window_layers on, if use_sliding_window. SmolLM3: those without rope. */
+/* Qwen: windows from layer max_window_layers on, if use_sliding_window. SmolLM3: in layers without rope. */
 static void
 load_used_windows(struct reader *r, struct model_config *c)
 {
@@ -304,7 +305,7 @@ load_used_windows(struct reader *r, struct model_config *c)
 	}
 }
 
-/* [[["global", "local"], 6]]: the kinds, repeated. */
+/* [[["global", "local"], 6]]: a list of kinds, and how often it is repeated. */
 static void
 load_gpt_neo_types(struct reader *r, struct model_config *c)
 {
@@ -378,7 +379,7 @@ load_windows(struct reader *r, enum windows windows, struct model_config *c)
 		load_layer_types(r, c);
 }
 
-/* Elements of a head with rotary embedding, rounded as in transformers: (int)(head_dim * factor). */
+/* Sets the number of rotary elements of a head, rounded as in transformers: (int)(head_dim * factor). */
 static void
 load_rotary_part(struct reader *r, const char *key, struct model_config *c)
 {
@@ -465,14 +466,14 @@ load_scaling(struct reader *r, struct reader *top, const char *type_key, struct 
 		load_factors(r, "long_factor", c->rope_scaling.long_factor, rotary / 2);
 		break;
 	}
-	/* At the top it wins, as in transformers. */
+	/* A value at the top level has priority, as in transformers. */
 	c->rope_scaling.original_context = size_key_or(absent(top, original) ? r : top, original, c->context);
 	if (r->rc == 0 && c->rope_scaling.type == MODEL_ROPE_LLAMA3 &&
 	    !(c->rope_scaling.high_freq_factor > c->rope_scaling.low_freq_factor))
 		fail_value(r, ERR_RANGE, "high_freq_factor", "more than low_freq_factor");
 }
 
-/* One object of rope_scaling or rope_parameters. */
+/* Reads one object of rope_scaling or rope_parameters. */
 static void
 load_rope_object(struct reader *r, struct reader *top, struct model_config *c)
 {
@@ -491,9 +492,9 @@ load_rope_object(struct reader *r, struct reader *top, struct model_config *c)
 }
 
 /*
- * rope_theta and rope_scaling (type or rope_type), or both in rope_parameters as transformers 5 writes them;
- * where local layers have their own, an object of it for each kind of layer. GPT-NeoX's own names are
- * rotary_emb_base and rotary_pct.
+ * Reads rope_theta and rope_scaling (type or rope_type), or both from rope_parameters, as transformers 5
+ * writes them. For families whose local layers have their own theta, rope_parameters may have one object per
+ * kind of layer. GPT-NeoX's own names are rotary_emb_base and rotary_pct.
  */
 static void
 load_rope(struct reader *top, struct model_config *c)
@@ -546,7 +547,7 @@ load_rope(struct reader *top, struct model_config *c)
 		top->rc = r.rc;
 }
 
-/* scale_depth / sqrt(layers) of each branch, and logits of hidden states / (width / dim_model_base). */
+/* MiniCPM: residual_scale is scale_depth / sqrt(layers), output_scale is dim_model_base / width. */
 static void
 load_minicpm(struct reader *r, struct model_config *c)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the keys of config.json are called in each family: config_keys.c, read by config.c and written by
- * config_save.c.
+ * config_internal - the names of config.json's keys in each family: the tables of config_keys.c, used by
+ * config.c for reading and by config_save.c for writing.
  */
 #ifndef SALT_WEIGHTS_CONFIG_OWN_H
 #define SALT_WEIGHTS_CONFIG_OWN_H
@@ -11,20 +11,20 @@
 
 #include "engine/model/model.h"
 
-/* Sizes and the like. NULL: the family has no such key. */
+/* Names of keys that every model has. NULL: the family has no such key. */
 struct names {
 	const char *context, *d_model, *n_layers, *n_heads, *n_kv_heads, *d_ff, *head_dim, *eps, *activation, *init_std;
-	bool needs_kv_heads, needs_head_dim;	/* the key's default is no rule, so it must be there */
+	bool needs_kv_heads, needs_head_dim;	/* required: their defaults are constants */
 };
 
 enum kind {
-	FLAG,			/* bool of struct model_config */
-	NOT,			/* its opposite */
-	SCALE, INVERSE,		/* float; the float is 1 / key */
+	FLAG,			/* a bool of struct model_config */
+	NOT,			/* the opposite of the bool */
+	SCALE, INVERSE,		/* a float: the key, or 1 / key */
 	INVERSE_ROOT,		/* the float is 1 / sqrt(key) */
-	CAP,			/* float, null: 0 */
+	CAP,			/* a float; null means 0 */
 	ONLY_TRUE, ONLY_FALSE, ONLY_NULL,
-	ZERO			/* not read: a dropout */
+	ZERO			/* not read; written as 0: a dropout */
 };
 
 struct key {
@@ -35,7 +35,7 @@ struct key {
 
 #define AT(member) offsetof(struct model_config, member)
 
-/* How config.json says which layers have a window. */
+/* How config.json says which layers have a sliding window. */
 enum windows { NO_WINDOWS, ALL_LAYERS, SOME_LAYERS, IF_USED, GPT_NEO_TYPES };
 
 struct family {
@@ -44,7 +44,7 @@ struct family {
 	enum windows windows;
 };
 
-/* A row for every family: unit/families walks them. */
+/* One entry per family; unit/families checks them all. */
 extern const struct family weights__families[MODEL_FAMILY_COUNT];
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The keys of config.json, a row for each family: struct names has what every model has, struct key what else
- * changes outputs.
+ * config_keys - the keys of config.json, one row per family: struct names has the keys of every model, struct
+ * key other keys that change outputs.
  */
 #include "engine/weights/config_internal.h"
 

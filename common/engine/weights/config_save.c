@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writing config.json, by the tables of config_keys.c, so that transformers reads the same model. */
+/* config_save - writes config.json, by the tables of config_keys.c, for transformers and config.c */
 #include "engine/weights/weights_internal.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include "engine/model/model.h"
 #include "engine/weights/config_internal.h"
 
-/* The double with the fewest digits that is this float: 1e-5, not 9.99999974737875e-06. */
+/* The double with the fewest digits that rounds to this float: 1e-5, not 9.99999974737875e-06. */
 static double
 plain(float x)
 {
@@ -31,7 +31,7 @@ id_value(int64_t id)
 	return id >= 0 ? json_new_int(id) : json_new_null();
 }
 
-/* A factor that load_rotary_part turns into the same rotary again. */
+/* A factor from which load_rotary_part calculates the same number of rotary elements. */
 static double
 rotary_share(int64_t head_dim, int64_t rotary)
 {
@@ -94,7 +94,7 @@ rope_scaling(const struct model_config *c)
 	return o;
 }
 
-/* Both spellings of GPT-NeoX: transformers 4 reads rotary_pct and rotary_emb_base, transformers 5 either. */
+/* GPT-NeoX: transformers 4 reads only rotary_pct and rotary_emb_base, transformers 5 also the newer names. */
 static int
 put_rope(struct json *o, const struct model_config *c)
 {
@@ -108,10 +108,12 @@ put_rope(struct json *o, const struct model_config *c)
 	rc |= json_put(o, neox ? "rotary_emb_base" : "rope_theta", json_new_num(c->rope_theta));
 	if (c->family == MODEL_FAMILY_GEMMA3)
 		rc |= json_put(o, "rope_local_base_freq", json_new_num(c->local_theta));
-	/* Phi-3 has a default for it at the top, which wins. */
+	/*
+	 * Phi-3 has a default for this key at the top level, which has priority over the one in rope_scaling.
+	 */
 	if (c->family == MODEL_FAMILY_PHI3 && c->rope_scaling.original_context > 0)
 		rc |= json_put(o, "original_max_position_embeddings", json_new_int(c->rope_scaling.original_context));
-	/* OLMo 3's rope_theta alone would not be that of both kinds of layers. */
+	/* OLMo 3: rope_theta alone would apply to both kinds of layers. */
 	if (c->family == MODEL_FAMILY_OLMO3) {
 		struct json *full = c->rope_scaling.type == MODEL_ROPE_DEFAULT ? json_build("{s:s}", "rope_type", "default") : rope_scaling(c);
 
@@ -174,7 +176,7 @@ put_key(struct json *o, const struct key *key, const struct model_config *c)
 	case INVERSE_ROOT: {
 		double scale = (double)*(const float *)at, square = scale != 0 ? 1 / (scale * scale) : (double)c->head_dim;
 
-		/* transformers wants a whole number */
+		/* transformers requires a whole number */
 		return json_put(o, key->name, fabs(square - nearbyint(square)) < 1e-4 * square ? json_new_int((int64_t)nearbyint(square)) :
 													 json_new_num(square));
 	}
@@ -218,7 +220,7 @@ family_keys(const struct model_config *c)
 		rc |= json_put(o, "scale_depth", json_new_num(plain((c->residual_scale != 0 ? c->residual_scale : 1) * sqrtf((float)c->n_layers))));
 		rc |= json_put(o, "dim_model_base", json_new_num(plain((c->output_scale != 0 ? c->output_scale : 1) * (float)c->d_model)));
 	}
-	/* Some classes of transformers have a padding id of their own, which may lie beyond a small vocabulary. */
+	/* Some classes of transformers have a default padding id that may lie beyond a small vocabulary. */
 	if (!t->grows)
 		rc |= json_put(o, "pad_token_id", json_new_null());
 	if (c->family == MODEL_FAMILY_OPT)

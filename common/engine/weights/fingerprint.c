@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Identity of a model directory, and the record of its files, .salt_fingerprint, with which later reads are compared:
+ * fingerprint - the identity of a model directory, and .salt_fingerprint, the record of its files that later
+ * reads are compared with:
  *   salt_fingerprint2 <32 hex digits> <number of files>
- *   <size> <mtime seconds>.<nanoseconds> <inode> <name> <hash, 32 hex>   a line for each file that was read
- * Older ones are salt_fingerprint1, without the hash in the lines.
+ *   <size> <mtime seconds>.<nanoseconds> <inode> <name> <hash, 32 hex>   one line per file that was read
+ * Older records are salt_fingerprint1, without the hash in the lines.
  */
 #include "engine/weights/weights_internal.h"
 
@@ -34,7 +35,10 @@ field_num(struct hash_state *h, const char *name, double v)
 	hash_field_u64(h, name, u);
 }
 
-/* Fields that were added later are left out where they have no effect, so that fingerprints stay what they were. */
+/*
+ * Fields that were added later are hashed only where they have an effect, so that older fingerprints stay
+ * valid.
+ */
 static void
 hash_features(struct hash_state *h, const struct model_config *c)
 {
@@ -72,7 +76,7 @@ hash_scaling(struct hash_state *h, const struct model_config *c)
 		{"rope_beta_fast", c->rope_scaling.beta_fast}, {"rope_beta_slow", c->rope_scaling.beta_slow},
 		{"rope_attention_factor", c->rope_scaling.attention_factor}, {"rope_mscale", c->rope_scaling.mscale},
 		{"rope_mscale_all_dim", c->rope_scaling.mscale_all_dim}, {"rope_no_truncate", c->rope_scaling.no_truncate},
-		/* without a factor it is context / original_context */
+		/* without a factor the scaling is context / original_context */
 		{"context", c->rope_scaling.factor == 0 ? (double)c->context : 0},
 	};
 
@@ -82,7 +86,9 @@ hash_scaling(struct hash_state *h, const struct model_config *c)
 	hash_field(h, "rope_long_factor", c->rope_scaling.long_factor, sizeof(c->rope_scaling.long_factor));
 }
 
-/* Only values that change outputs: not context length, ids of special tokens or the initial standard deviation. */
+/*
+ * Hashes values that change outputs; not the position limit, ids of special tokens or the initial deviation.
+ */
 static void
 hash_config(struct hash_state *h, const struct model_config *c)
 {
@@ -130,7 +136,7 @@ by_bare(const void *a, const void *b)
 	return strcmp(((const struct named *)a)->bare, ((const struct named *)b)->bare);
 }
 
-/* The bytes of a tensor; NaN and infinity are refused. */
+/* Hashes the bytes of a tensor; rejects NaN and infinity. */
 static int
 hash_data(struct hash_state *h, const struct weights_tensor *t, struct err_note *note)
 {
@@ -148,7 +154,7 @@ hash_data(struct hash_state *h, const struct weights_tensor *t, struct err_note 
 			size_t width = weights_dtype_bytes(t->dtype);
 
 			rc = weights_read_f32(
-			    t, at / width, n / width, values, WEIGHTS_FINITE, note); /* for the note */
+			    t, at / width, n / width, values, WEIGHTS_FINITE, note); /* sets the note */
 		}
 	}
 	return rc;
@@ -194,8 +200,8 @@ stat_line(const char *dir, const char *name, char *buf, size_t size)
 }
 
 /*
- * A line for the state of each file, with its hash or without (hashes NULL); NULL without memory or when a
- * file is missing. Free it.
+ * One line per file with its state, and its hash unless hashes is NULL. Returns NULL if memory is exhausted
+ * or a file is missing. The caller frees the text.
  */
 static char *
 state_lines(const char *dir, const char *const *names, size_t n, const struct hash128 *hashes)
@@ -219,8 +225,8 @@ state_lines(const char *dir, const char *const *names, size_t n, const struct ha
 }
 
 /*
- * The record, if there is one, against the files: where size, time and inode are those of a line, the hash
- * must be too. states: lines of the present states without hashes, as the older record has them.
+ * Compares the record with the files: if size, time and inode equal those of a line, the hash must equal it
+ * too. states: lines of the present states without hashes, for the older kind of record.
  */
 static int
 record_check(const char *dir, const char *record, const char *const *names, size_t n,
@@ -257,8 +263,8 @@ record_check(const char *dir, const char *record, const char *const *names, size
 }
 
 /*
- * Compares the files with the record and renews that. states: before the weights were read; files that change
- * meanwhile are not recorded.
+ * Compares the files with the record and renews the record. states: the files' states before the weights were
+ * read; if a file has changed since, nothing is recorded.
  */
 static int
 record(const char *dir, const char *const *names, size_t n, const char *states, struct hash128 fingerprint,
@@ -295,7 +301,7 @@ out:
 	return rc;
 }
 
-/* Names of all files that the set and the configuration come from. names: room for weights_count + 2. */
+/* Lists the files of the set and the configuration. names: [weights_count + 2]. */
 static size_t
 file_names(const struct weights *set, const char **names)
 {
@@ -306,7 +312,8 @@ file_names(const struct weights *set, const char **names)
 		const char *name = strrchr(weights_at(set, i)->file, '/') + 1;
 		bool known = false;
 
-		for (size_t k = n; k-- > 0 && !known; )		/* newest first: tensors of a shard are mostly adjacent */
+		for (size_t k = n; k-- > 0 && !known; )		/* newest first: the tensors of a shard are
+								 * mostly adjacent */
 			known = strcmp(names[k], name) == 0;
 		if (!known)
 			names[n++] = name;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Maps files to the tensor table of a model: names, reading by range, saving from a source. */
+/* model - maps files to a model's tensor table: names, reading by range, saving from a source. */
 #include "engine/weights/weights_internal.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 
 #include "engine/model/model.h"
 
-/* A tensor of the files under the name that the family would give it, without its prefix. */
+/* A tensor of the files, with the family's name for it without prefix. */
 struct named {
 	char *bare;				/* malloc'ed */
 	const struct weights_tensor *t;
@@ -22,8 +22,8 @@ struct named {
 struct weights_model {
 	const struct model *model;
 	struct weights *set;
-	const struct weights_tensor **from;	/* for each tensor of the table, where it comes from */
-	struct named *names;			/* by bare name; only while the model is opened */
+	const struct weights_tensor **from;	/* [n_tensors] source of each tensor of the table */
+	struct named *names;			/* sorted by bare name; used only while the model is opened */
 	size_t n_names;
 	char remarks[512];
 };
@@ -37,14 +37,14 @@ ends_with(const char *s, const char *end)
 }
 
 /*
- * Parts of names that torch.compile, DataParallel, DeepSpeed and FSDP add. No supported family has a part of
- * these names.
+ * Parts that torch.compile, DataParallel, DeepSpeed and FSDP add to names. No supported family has such a
+ * part in its own names.
  */
 static const char *const wrappers[] = {"_orig_mod.", "module.", "_forward_module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."};
 
 /*
- * The name without the parts that wrappers put into it, and without a second "model." before the family's
- * prefix; into buf. Returns the first part that was left out, NULL if none was.
+ * Writes the name to buf without the parts that wrappers added, and without a second "model." before the
+ * family's prefix. Returns the first part that was removed, or NULL.
  */
 static const char *
 canonical(const struct model_config *cfg, const char *name, char *buf, size_t size)
@@ -140,7 +140,7 @@ check_shape(const struct model_config *cfg, const struct model_tensor *want, con
 	return ERR_MISMATCH;
 }
 
-/* A tied model may still contain its output layer; then it must equal the embedding. */
+/* A tied model may still contain its output layer, which must then equal the embedding. */
 static int
 check_tied_head(const struct weights_tensor *head, const struct weights_tensor *embedding, struct err_note *note)
 {
@@ -198,7 +198,7 @@ remark(struct weights_model *m, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* m->names. Two tensors that would have one name are refused. */
+/* Fills m->names. Rejects two tensors that would get the same name. */
 static int
 name_all(struct weights_model *m, const char *dir, struct err_note *note)
 {
@@ -234,7 +234,7 @@ name_all(struct weights_model *m, const char *dir, struct err_note *note)
 	return 0;
 }
 
-/* A missing tensor, and what suggests why. */
+/* Reports a missing tensor, and a likely cause. */
 static int
 missing(const struct weights_model *m, const char *dir, const char *want, const char *bare, struct err_note *note)
 {
@@ -302,7 +302,7 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 			    strstr(e->bare, "_proj.bias") != NULL ? "; attention_bias and mlp_bias say whether there are biases" : "");
 		}
 	}
-	/* A tied head that was dropped on saving, and buffers, may be named by an index although no file has them. */
+	/* An index may name a tied head that was not saved, or buffers, although no file has them. */
 	while ((name = weights__index_next(m->set, &it)) != NULL) {
 		char text[1024];
 		enum weights__role role;
@@ -389,7 +389,7 @@ weights_model_close(struct weights_model **m)
 	*m = NULL;
 }
 
-/* The tensor that holds element at of the flat order; at < n_params. */
+/* Index of the tensor that holds element `at` of the flat order; at < n_params. */
 static int
 tensor_of(const struct model *model, int64_t at)
 {
@@ -481,7 +481,7 @@ weights_model_save(const char *dir, const struct model *model, weights_source *s
 	if ((rc = weights_writer_finish(w, note)) != 0)
 		goto out;
 	if (files != NULL) {
-		*n_files = weights_writer_n_files(w);	/* at most a shard per tensor, and the index */
+		*n_files = weights_writer_n_files(w);	/* at most one shard per tensor, and the index */
 		for (size_t i = 0; i < *n_files; i++)
 			list[i] = *weights_writer_file(w, i);
 		*files = list;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A file being written: buffered, hashed while it is written, synced at its end. Nothing is overwritten or retried. */
+/* out - a file being written: buffered, hashed on the way, synced at the end; no overwriting, no retries */
 #include "engine/weights/weights_internal.h"
 #include "base/err/crash.h"
 
@@ -19,7 +19,7 @@ step_note(struct err_note *note, int rc, const char *path, const char *step)
 	return rc;
 }
 
-/* Closes and frees; callers that need the result of close check it themselves. */
+/* Closes and frees. Returns the result of close, which callers may ignore. */
 static int
 release(struct weights__out *o)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes of a tensor to float. F64 is rounded to the nearest float, and what is beyond float's range to infinity. */
+/* read - a tensor's bytes to float. F64 is rounded to the nearest float, beyond float's range to infinity */
 #include "engine/weights/weights_internal.h"
 
 #include <inttypes.h>
@@ -56,7 +56,7 @@ weights_read_f32(const struct weights_tensor *t, uint64_t begin, uint64_t count,
 		    t->file, t->name, weights_dtype_name(t->dtype));
 	for (uint64_t at = 0; at < count; at += block) {
 		size_t n = count - at < block ? (size_t)(count - at) : block;
-		unsigned char from[2 * 8192]; /* of all but F32 */
+		unsigned char from[2 * 8192]; /* used for all dtypes but F32 */
 		float *to = out + at;
 		uint16_t h;
 		int rc = weights__read(

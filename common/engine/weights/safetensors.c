@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The header of one safetensors file:
+ * safetensors - the header of one safetensors file:
  *   0      8   u64, little-endian: n, length of the JSON text
- *   8      n   JSON object: tensor name -> {"dtype", "shape", "data_offsets": [begin, end]}, and "__metadata__": strings
- *   8 + n  ..  data; offsets start here and cover it without gaps or overlaps, in any order of names
+ *   8      n   JSON object: tensor name -> {"dtype", "shape", "data_offsets": [begin, end]}, and
+ *              "__metadata__": strings
+ *   8 + n  ..  data; offsets count from here and cover it without gaps or overlaps, in any order of names
  */
 #include "engine/weights/weights_internal.h"
 
@@ -50,7 +51,7 @@ dtype_named(const char *name, enum weights_dtype *out)
 	return false;
 }
 
-/* Notes of one tensor: "FILE: tensor NAME: expected ..., found ...". */
+/* Sets a note for one tensor: "FILE: tensor NAME: expected ..., found ...". */
 static int
 tensor_note(struct err_note *note, int rc, const char *path, const char *name)
 {
@@ -99,7 +100,7 @@ too_large:
 	    "a product of %zu dimensions that does not", n_dims);
 }
 
-/* data_bytes: length of everything after the header. */
+/* data_bytes: number of bytes after the header. */
 static int
 parse_tensor(struct weights_tensor *t, const struct json *entry, uint64_t data_at, uint64_t data_bytes, const char *path,
     struct err_note *note)
@@ -146,12 +147,12 @@ by_offset(const void *a, const void *b)
 
 	if (x->offset_bytes != y->offset_bytes)
 		return x->offset_bytes < y->offset_bytes ? -1 : 1;
-	if (x->len_bytes != y->len_bytes)		/* empty ones first: they take no space */
+	if (x->len_bytes != y->len_bytes)		/* empty tensors first: they take no space */
 		return x->len_bytes < y->len_bytes ? -1 : 1;
 	return strcmp(x->name, y->name);
 }
 
-/* The sorted ranges must be adjacent and end with the file. */
+/* Checks that the sorted ranges are adjacent and end with the file. */
 static int
 check_cover(const struct weights__table *t, uint64_t data_at, uint64_t size, const char *path, struct err_note *note)
 {
@@ -204,7 +205,7 @@ weights__parse(const unsigned char *p, uint64_t size, const char *path, struct w
 	int rc;
 
 	memset(t, 0, sizeof(*t));
-	/* A header of 640 bytes begins like a pickle: only a file without a header is named. */
+	/* Only a file without a header is identified: one with a header of 640 bytes begins like a pickle. */
 	if ((size < 9 || p[8] != '{') && (magic = file_magic(p, size)) != NULL)
 		return err_expect(note, ERR_FORMAT, "%s", "a safetensors file", "%s", path, magic);
 	if (size < 8)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An open set of tensors: one file, or an index and its shards. */
+/* set - an open set of tensors: one file, or an index and its shards. */
 #include "engine/weights/weights_internal.h"
 
 #include <dirent.h>
@@ -15,7 +15,7 @@
 
 #include "base/file/file.h"
 
-#define OPEN_SHARDS 256u		/* descriptors that a set keeps */
+#define OPEN_SHARDS 256u		/* number of descriptors that a set keeps open */
 #define MAX_INDEX_BYTES ((size_t)100000000)
 
 struct shard {
@@ -27,30 +27,31 @@ struct shard {
 };
 
 struct weights {
-	struct shard **shards;			/* in the order of their names */
+	struct shard **shards;			/* in the order of the file names */
 	size_t n_shards, cap_shards;
-	struct weights_tensor *tensors;		/* in name order */
+	struct weights_tensor *tensors;		/* sorted by name */
 	size_t n_tensors;
-	struct json *index;			/* NULL without one */
+	struct json *index;			/* NULL if there is none */
 	char unread[256];			/* weights__unread */
 };
 
-/* A model directory: its files of weights by name, readable or not. */
+/* The weight files of a model directory, readable or not. */
 struct listing {
 	bool single, index;
-	unsigned n_shards, total, more;		/* model-00001-of-TOTAL.safetensors: how many, and how many of another TOTAL */
-	bool *shard;				/* [total] which of them; NULL: none */
-	char other[WEIGHTS_NAME_BYTES];		/* the first file of others below, "" */
+	unsigned n_shards, total, more;		/* model-00001-of-TOTAL.safetensors: number found, and number
+						 * with another TOTAL */
+	bool *shard;				/* [total] true for those found; NULL: none */
+	char other[WEIGHTS_NAME_BYTES];		/* the file that matches `others` best, or "" */
 	const char *what, *todo;
-	char adapter[WEIGHTS_NAME_BYTES];	/* of an adapter, "" */
+	char adapter[WEIGHTS_NAME_BYTES];	/* name of an adapter's file, or "" */
 };
 
 #define SINGLE "model.safetensors"
 #define INDEX "model.safetensors.index.json"
 
 /*
- * Files of weights that are not read, by the start and the end of their names; the first line wins. CONVERT:
- * transformers reads them.
+ * Weight files that are not read, by the beginning and the end of their names; the first match counts.
+ * CONVERT: transformers can convert them.
  */
 #define CONVERT NULL
 static const struct other {
@@ -74,7 +75,7 @@ weights__file_name(const char *name)
 	    strcmp(name, "..") != 0;
 }
 
-/* A name without its file: in the cache of Hugging Face, a download that was not finished. */
+/* A symbolic link without its file; in the cache of Hugging Face it is an unfinished download. */
 static void
 broken_link(const char *path, struct err_note *note)
 {
@@ -100,7 +101,7 @@ add_shard(struct weights *w, const char *path, struct err_note *note)
 		goto out;
 	}
 	w->shards = list;
-	snprintf(s->path, sizeof(s->path), "%s", path);		/* it fits: weights_open and open_index have seen to it */
+	snprintf(s->path, sizeof(s->path), "%s", path);		/* callers checked the length */
 	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0 || fstat(fd, &st) != 0) {
 		rc = err_note_set(note, errno, "%s", path);
 		broken_link(path, note);
@@ -144,7 +145,7 @@ by_name(const void *a, const void *b)
 	return strcmp(((const struct weights_tensor *)a)->name, ((const struct weights_tensor *)b)->name);
 }
 
-/* All tables merged by name; a name in two shards is refused. */
+/* Merges all tables by name; rejects a name that is in two shards. */
 static int
 gather(struct weights *w, const char *path, struct err_note *note)
 {
@@ -290,7 +291,7 @@ begins_with(const char *s, const char *begin)
 	return strncmp(s, begin, strlen(begin)) == 0;
 }
 
-/* The number of a shard, 1 to *total, from its name; 0: another file. */
+/* Number of a shard, 1 to *total, from its name; 0 for any other file. */
 static unsigned
 shard_number(const char *name, unsigned *total)
 {
@@ -345,7 +346,7 @@ look(struct listing *l, const char *dir)
 	return 0;
 }
 
-/* Shards without an index: read if all are there, for their headers say what they hold. */
+/* Opens shards without an index, if all are there: their headers say what they contain. */
 static int
 open_shards(struct weights *w, const struct listing *l, const char *dir, struct err_note *note)
 {

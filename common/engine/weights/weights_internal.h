@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of weights share: the parser of one safetensors header and the file being written.
+ * weights_internal - shared by the files of weights: the parser of a safetensors header, and the file being
+ * written.
  */
 #ifndef SALT_WEIGHTS_OWN_H
 #define SALT_WEIGHTS_OWN_H
@@ -9,7 +10,7 @@
 #include "base/mem/mem.h"
 #include "engine/weights/weights.h"
 
-/* One parsed header. tensors are in file order; their strings live in root. */
+/* One parsed header. tensors are in file order; root owns their strings. */
 struct weights__table {
 	struct json *root;
 	struct weights_tensor *tensors;		/* malloc'ed */
@@ -17,54 +18,58 @@ struct weights__table {
 };
 
 /*
- * weights__parse - check and list the header of the size bytes at p. path is used in notes and in the tensors
- * (it must live as long).
- * Layout: u64 header length n, n bytes of JSON, data. On failure *t is empty. weights__table_free takes empty ones.
+ * weights__parse - checks and lists the header of the size bytes at p. path is used in notes and in the
+ * tensors, so it must live as long as they do.
+ * Layout: u64 header length n, n bytes of JSON, data. On failure *t is empty. weights__table_free accepts
+ * empty tables.
  */
 int weights__parse(const unsigned char *p, uint64_t size, const char *path, struct weights__table *t, struct err_note *note);
 void weights__table_free(struct weights__table *t);
 
-/* weights__file_name - may be appended to a directory: not empty, no '/', not "." or "..", fits WEIGHTS_NAME_BYTES. */
+/*
+ * weights__file_name - true if the name may be appended to a directory: not empty, no '/', not "." or "..",
+ * and shorter than WEIGHTS_NAME_BYTES.
+ */
 bool weights__file_name(const char *name);
 
 /*
  * weights__open - weights_open, except that an index may name tensors that no file has. weights__index_next
- * lists these: *it is NULL at first; returns NULL after the last. Pass it == NULL for the first only.
- * weights__unread - the name of other weights in the directory that were not read, "" if there are none.
+ * lists these: *it is NULL at first; it returns NULL after the last. Pass it == NULL to get only the first.
+ * weights__unread - the name of other weights in the directory that were not read, or "".
  */
 int weights__open(struct weights **w, const char *path, struct err_note *note);
 const char *weights__index_next(const struct weights *w, void **it);
-bool weights__indexed(const struct weights *w);		/* has an index */
-bool weights__unindexed(const struct weights *w);	/* several files without one */
+bool weights__indexed(const struct weights *w);		/* true if there is an index */
+bool weights__unindexed(const struct weights *w);	/* true for several files without an index */
 const char *weights__unread(const struct weights *w);
 
-/* The role of a tensor of a file in a model of the family. */
+/* The role of a file's tensor in a model of the family. */
 enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
 
 /*
- * weights__role - HEAD: the output layer (a copy of the embedding where the model is tied); BUFFER: known,
- * never read (causal masks, inverse frequencies); else PARAMETER. *bare is the name without the family's
- * prefix ("transformer.", "model.", "gpt_neox.").
+ * weights__role - HEAD: the output layer (a copy of the embedding if the model is tied); BUFFER: known,
+ * never read (causal masks, inverse frequencies); else PARAMETER. *bare points to the name without the
+ * family's prefix ("transformer.", "model.", "gpt_neox.").
  */
 enum weights__role weights__role(const struct model_config *cfg, const char *name, const char **bare);
 
-/* weights__model_tensor - where tensor i of the model's table comes from. */
+/* weights__model_tensor - the tensor in the files for tensor i of the model's table. */
 const struct weights_tensor *weights__model_tensor(const struct weights_model *m, int i);
 const struct model *weights__model_of(const struct weights_model *m);
 const struct weights *weights__model_set(const struct weights_model *m);
 
-/* weights__readable - whether tensors of the dtype can be parameters. */
+/* weights__readable - true if tensors of the dtype can be parameters. */
 #define WEIGHTS__READABLE "dtype F32, F16, BF16 or F64"
 bool weights__readable(enum weights_dtype dtype);
 
 /*
- * weights__read - n bytes of t from byte at of it. weights__finite - whether bytes of a readable dtype hold
- * no NaN, no infinity and nothing that is one as float.
+ * weights__read - reads n bytes of t, from its byte `at` on. weights__finite - true if bytes of a readable
+ * dtype hold no NaN, no infinity, and no number that becomes infinite as float.
  */
 int weights__read(const struct weights_tensor *t, uint64_t at, size_t n, void *out, struct err_note *note);
 bool weights__finite(enum weights_dtype dtype, const void *p, size_t n_bytes);
 
-/* A file being written and hashed. {.fd = -1} is closed. */
+/* A file that is being written and hashed. {.fd = -1}: closed. */
 struct weights__out {
 	int fd;
 	char path[4096];
@@ -78,7 +83,8 @@ struct weights__out {
 
 int weights__out_open(struct weights__out *o, const char *dir, const char *name, struct err_note *note);
 int weights__out_put(struct weights__out *o, const void *p, size_t n, struct err_note *note);
-int weights__out_close(struct weights__out *o, struct err_note *note);	/* flush, fsync, close; o->file is then complete */
-void weights__out_drop(struct weights__out *o);	/* close and remove; takes closed ones */
+int weights__out_close(struct weights__out *o, struct err_note *note);	/* flushes, syncs and closes; o->file
+									 * is then complete */
+void weights__out_drop(struct weights__out *o);	/* closes and removes the file; accepts a closed one */
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Streaming writer of one or several safetensors files. */
+/* writer - streaming writer of one or several safetensors files. */
 #include "engine/weights/weights_internal.h"
 
 #include <errno.h>
@@ -29,11 +29,11 @@ struct weights_writer {
 	size_t n_meta;
 	uint64_t total_bytes;
 
-	size_t item;				/* the tensor of the next byte */
-	uint64_t at_bytes;			/* of it already written */
-	size_t n_begun;				/* shards opened so far */
+	size_t item;				/* index of the tensor that gets the next byte */
+	uint64_t at_bytes;			/* bytes of this tensor already written */
+	size_t n_begun;				/* number of shards opened so far */
 	struct weights__out out;
-	struct weights_file *files;		/* n_shards, + 1 for the index */
+	struct weights_file *files;		/* [n_shards + 1], the last one for the index */
 	size_t n_files;
 	bool finished;
 };
@@ -46,7 +46,9 @@ writer_note(const struct weights_writer *w, struct err_note *note, int rc, const
 	return rc;
 }
 
-/* A tensor is added to the current shard while that stays within the limit; a larger one gets its own shard. */
+/*
+ * Adds each tensor to the current shard while it stays within the limit; a larger tensor gets its own shard.
+ */
 static void
 assign_shards(struct weights_writer *w, uint64_t max_shard_bytes)
 {
@@ -153,8 +155,8 @@ end_shard(struct weights_writer *w, struct err_note *note)
 }
 
 /*
- * Skips complete tensors and opens the shard of the next one. Afterwards everything is written, or item is
- * incomplete.
+ * Skips complete tensors and opens the shard of the next one. Afterwards either everything is written, or
+ * item is incomplete.
  */
 static int
 advance(struct weights_writer *w, struct err_note *note)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * context - which backend and dtype a context gets, and the calls that need no checks: memory, events, parameters.
+ * context - selects backend and dtype of a kernels handle; calls that need no checks: memory, events,
+ * parameters.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 #include "engine/kernels/kernels_internal.h"
 #include "engine/kernels/peers.h"
 
-/* cuda is not among them: it is opened when it is needed. */
+/* cuda is not in the table: it is opened when it is needed. */
 static const struct kernels_ops *const backends[KERNELS_BACKEND_CUDA + 1] = {
 	[KERNELS_BACKEND_OPENBLAS] = &kernels__openblas,
 #ifdef SALT_KERNELS_ONEDNN
@@ -19,7 +20,7 @@ static const struct kernels_ops *const backends[KERNELS_BACKEND_CUDA + 1] = {
 #endif
 };
 
-/* What the options amount to, and what this machine has for bf16. */
+/* The selected backend and dtype, and what this machine has for bf16. */
 struct choice {
 	enum kernels_backend backend;
 	enum dtype dtype;
@@ -29,7 +30,7 @@ struct choice {
 	char compute_class[32];
 };
 
-/* Backend cuda was asked for, or a device was found. */
+/* For an explicit backend cuda (device NULL), or for auto if a device was found. */
 static void
 choose_cuda(const struct kernels_options *o, const char *device, struct choice *c)
 {
@@ -102,7 +103,9 @@ kernels_resolve(const struct kernels_options *options, char *buf, size_t size, s
 	return 0;
 }
 
-/* The table of a backend; what this build or machine lacks for it. */
+/*
+ * Sets *ops to the backend's table; ERR_UNSUPPORTED or the plug-in's error if this build or machine lacks it.
+ */
 static int
 find_backend(const struct choice *c, const struct kernels_ops **ops, struct err_note *note)
 {
@@ -140,7 +143,7 @@ kernels_new(struct kernels **out, const struct kernels_options *options, struct 
 		return err_note_set(note, ENOMEM, "kernels");
 	k->ops = k->backend = ops;
 #ifdef SALT_GUARD
-	if (c.backend != KERNELS_BACKEND_CUDA)		/* whose memory is no memory of the host anyway */
+	if (c.backend != KERNELS_BACKEND_CUDA)		/* cuda's memory is not host memory anyway */
 		k->ops = kernels__guard(k->backend);
 #endif
 	k->dtype = c.dtype;
@@ -305,7 +308,7 @@ kernels_host_pointer(struct kernels *k, void *p)
 /* ---- events ---- */
 
 struct kernels_event {
-	void *own;			/* the backend's; NULL where every call is complete when it returns */
+	void *own;			/* the backend's event; NULL if calls are complete when they return */
 };
 
 struct kernels_event *

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kernels - the arithmetic of kernels.h: shapes are checked here, once for all backends, and the backend's
- * function is called.
+ * kernels - the arithmetic of kernels.h: checks shapes, once for all backends, and calls the backend's
+ * function.
  */
 #include <math.h>
 
@@ -44,7 +44,7 @@ kernels_row_tile(struct kernels *k, int64_t rows)
 	k->row_tile = rows;
 }
 
-/* Rows of one product of m rows. */
+/* Number of rows that one product computes, of m rows in all. */
 static int64_t
 tile_rows(const struct kernels *k, int64_t m)
 {
@@ -113,7 +113,7 @@ kernels_linear_bwd_w(struct kernels *k, struct tensor *d_w, struct tensor *d_b, 
 
 /* ---- embeddings ---- */
 
-/* Documents follow each other in a sequence, and a row belongs to the last one that has begun. */
+/* Documents follow one another in a sequence, and a row belongs to the last one that has begun. */
 static void
 check_starts(const int32_t *starts, int64_t b, int64_t t, const char *kernel)
 {
@@ -354,7 +354,7 @@ attention_fits(const struct kernels_heads *q, const struct kernels_heads *key, c
 	    value->head_dim == q->head_dim && key->dtype == q->dtype && value->dtype == q->dtype;
 }
 
-/* o or d_o, [m, H*D], seen as heads like those of q. */
+/* o or d_o, [m, H*D], as heads like those of q. */
 static struct kernels_heads
 output_heads(const struct tensor *o, const struct kernels_heads *q, int64_t m, const char *kernel)
 {
@@ -366,7 +366,7 @@ output_heads(const struct tensor *o, const struct kernels_heads *q, int64_t m, c
 	    .head_dim = q->head_dim};
 }
 
-/* The form with its scale. */
+/* The form with its default scale filled in. */
 static struct kernels_attention_form
 form_of(const struct kernels_attention_form *form, const struct kernels_heads *q)
 {
@@ -410,7 +410,7 @@ kernels_attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kerne
 
 /* ---- the output layer ---- */
 
-/* more, never NULL, with an absent bias as NULL. */
+/* A copy of more, or an empty one for NULL; an absent bias becomes NULL. */
 static struct kernels_output
 output_of(const struct kernels_output *more, int64_t v, bool grad)
 {
@@ -437,7 +437,7 @@ kernels_output_loss(struct kernels *k, const struct tensor *h, const struct tens
 	k->ops->output_loss(k, h, w_out, &beside, targets, grad_scale, grad ? d_h : NULL, grad ? d_w : NULL, sums);
 }
 
-/* An output from element i on; NULL where it is absent. All are of 4 bytes. */
+/* An output from element i on, of 4 bytes each; NULL if it is absent. */
 static void *
 from_row(void *out, int64_t i)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * plugin - finds, opens and checks the plug-in of the backend cuda. It is opened once, at the first use, and stays open.
+ * plugin - finds, opens and checks the plug-in of the backend cuda, once, at its first use; it stays open.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -14,22 +14,24 @@
 #include "engine/kernels/kernels_internal.h"
 
 #define FILE_NAME "libsalt_cuda.so"
-#define VARIABLE "SALT_CUDA_PLUGIN"	/* a file, or none */
+#define VARIABLE "SALT_CUDA_PLUGIN"	/* path of the plug-in, or "none" */
 #define DRIVER "libcuda.so.1"
 #define OPTION "backend cuda"
-#define FIRST_ERROR 192			/* bytes of the dynamic linker's message that are shown */
+#define FIRST_ERROR 192			/* bytes of the dynamic linker's message that are reported */
 
 static struct {
 	pthread_mutex_t lock;
 	bool tried;
-	const struct kernels_plugin *plugin;	/* NULL: rc and note say why */
+	const struct kernels_plugin *plugin;	/* valid if rc is 0; else see note */
 	int rc;
 	struct err_note note;
-	bool probed, usable;			/* by kernels__plugin_device */
+	bool probed, usable;			/* set by kernels__plugin_device */
 	struct kernels_device device;
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* Who else uses the GPU belongs to each message of the plug-in: its memory may be theirs. */
+/*
+ * The plug-in's log_fatal. It adds the other processes on the GPU to the message: they may hold its memory.
+ */
 __attribute__((noreturn)) static void
 fatal(const char *event, const char *fields)
 {
@@ -45,9 +47,9 @@ fatal(const char *event, const char *fields)
 
 static const struct kernels_plugin_host host = {.fatal = fatal};
 
-/* ---- where it is ---- */
+/* ---- finding the plug-in ---- */
 
-/* The file to open: SALT_CUDA_PLUGIN, or beside the program, or in the folder of its installation. */
+/* The file to open: from SALT_CUDA_PLUGIN, or beside the program, or in its installation directory. */
 static int
 find(char *path, size_t size, struct err_note *note)
 {
@@ -58,7 +60,8 @@ find(char *path, size_t size, struct err_note *note)
 	if (named != NULL && strcmp(named, "none") == 0)
 		return err_expect(note, ERR_CONFIG, OPTION, "the plug-in " FILE_NAME, VARIABLE "=none, which forbids it");
 	if (named != NULL && named[0] != '\0') {
-		snprintf(path, size, "%s%s", strchr(named, '/') != NULL ? "" : "./", named);	/* dlopen searches for a name without / */
+		/* dlopen would search for a name without / */
+		snprintf(path, size, "%s%s", strchr(named, '/') != NULL ? "" : "./", named);
 		return access(path, F_OK) == 0 ? 0 :
 		    err_expect(note, ERR_CONFIG, OPTION, "the plug-in " FILE_NAME " where " VARIABLE " says, or another backend", "no file %.200s", named);
 	}
@@ -77,11 +80,11 @@ find(char *path, size_t size, struct err_note *note)
 	    VARIABLE ", or take another backend", "none in %.120s or %.120s", program, installed);
 }
 
-/* ---- what it is ---- */
+/* ---- checking the plug-in ---- */
 
 #define ENTRY(name) {offsetof(struct kernels_ops, name), #name}
 
-/* Every function of the table; left out are those that a backend may leave NULL. */
+/* Every function of the table, except those that a backend may leave NULL. */
 static const struct {
 	size_t at;
 	const char *name;
@@ -120,7 +123,7 @@ check(const struct kernels_plugin *p, const char *path, struct err_note *note)
 	return 0;
 }
 
-/* Lock held. */
+/* Call with the lock held. */
 static int
 load(const struct kernels_plugin **out, struct err_note *note)
 {
@@ -143,7 +146,7 @@ load(const struct kernels_plugin **out, struct err_note *note)
 	return check(*out, path, note);
 }
 
-/* Lock held. */
+/* Call with the lock held. */
 static int
 load_once(void)
 {
@@ -168,7 +171,10 @@ kernels__plugin(const struct kernels_plugin **plugin, struct err_note *note)
 	return rc;
 }
 
-/* Without a driver the plug-in is not even looked at: it brings libraries of hundreds of megabytes. One that is named is. */
+/*
+ * Without a driver the plug-in is not opened, because it loads libraries of hundreds of megabytes; it is
+ * opened if SALT_CUDA_PLUGIN names it.
+ */
 static bool
 driver_or_named(void)
 {
@@ -183,7 +189,7 @@ driver_or_named(void)
 	return true;
 }
 
-/* Lock held. */
+/* Call with the lock held. */
 static void
 probe(void)
 {

@@ -9,18 +9,18 @@
 #include "base/mem/mem.h"
 
 /*
- * Tiles of CPU__QUERIES rows of one document. The scores of a tile are [CPU__QUERIES, keys that one of its rows
- * sees], so a thread needs CPU__QUERIES * T floats. A task is a tile (forward) or a key head of a document
- * (backward); tasks write disjoint outputs, and the order inside a task is fixed. A document is computed as if
- * it were a sequence by itself.
+ * A document is computed as if it were a sequence by itself, in tiles of CPU__QUERIES rows. The scores of a
+ * tile are [CPU__QUERIES, keys that one of its rows sees], so a thread needs CPU__QUERIES * T floats. A task
+ * is a tile of a head (forward) or a key head of a document (backward); tasks write disjoint outputs, and the
+ * order inside a task is fixed.
  */
 
-/* Rows [row, row + n) that attend among themselves: a document, or without documents a sequence. */
+/* Rows [row, row + n) that attend only to each other: a document, or a sequence if it is not divided. */
 struct document {
 	int64_t row, n;
 };
 
-/* All of b sequences of t rows, in order; *n of them. The caller frees them. */
+/* Lists the documents of b sequences of t rows, in order; *n: their number. The caller frees the list. */
 static struct document *
 documents_of(const int32_t *starts, int64_t b, int64_t t, int64_t *n)
 {
@@ -42,7 +42,7 @@ documents_of(const int32_t *starts, int64_t b, int64_t t, int64_t *n)
 	return list;
 }
 
-/* Rows row .. row + n of a document that begins at row0. */
+/* Rows [row, row + n) of the document that begins at row0. */
 struct tile {
 	int64_t row0, row, n;
 };
@@ -64,7 +64,7 @@ tiles_of(const struct document *documents, int64_t n_documents, int64_t *n)
 	return list;
 }
 
-/* n rows of one head as fp32: its own data in fp32, else widened into room. */
+/* n rows of one head as fp32: the tensor's own data in fp32, else room, widened into it if fill is set */
 static struct cpu__rows
 head_rows(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n, int64_t h,
     float *room, bool fill)
@@ -86,7 +86,7 @@ cpu__heads_store(const struct kernels *k, const struct kernels_heads *x, int64_t
 		cpu__store(k, x->data, x->dtype, cpu__head_at(x, row + i, h), x->head_dim, from.data + i * from.stride);
 }
 
-/* The keys before those that query t sees, of a tile whose keys begin at first. */
+/* Number of keys before those that query t sees, in a tile whose keys begin at first. */
 static int64_t
 unseen(const struct kernels_attention_form *form, int64_t t, int64_t start, int64_t first)
 {
@@ -161,19 +161,19 @@ cpu__attention(struct kernels *k, const struct kernels_heads *out, float *lse, c
 	free(documents);
 }
 
-/* A task of backward: the tiles of one key head, and the scratch of its thread. */
+/* A task of backward: a key head of a document, and the scratch memory of its thread. */
 struct task_bwd {
 	struct kernels *k;
 	const struct kernels_heads *q, *d_q, *o, *d_o;
 	const struct kernels_attention_form *form;
-	struct cpu__rows key, value, d_key, d_value;		/* of the whole document */
+	struct cpu__rows key, value, d_key, d_value;		/* rows of the whole document */
 	float *p, *d_p;					/* [tile_rows, t] */
 	float *capped;					/* [t] */
-	float *room;					/* of a tile's rows of q, d_q, o, d_o: 4 [tile_rows, D] */
+	float *room;					/* q, d_q, o, d_o of a tile: 4 [tile_rows, D] */
 	int64_t tile_rows;
 };
 
-/* The gradients of one tile of queries of head h; d_key and d_value of its key head are added to. */
+/* Computes d_q of one tile of queries of head h, and adds to d_key and d_value of its key head. */
 static void
 tile_bwd(const struct task_bwd *w, const float *lse, int64_t row0, int64_t t0, int64_t n, int64_t h)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cpu - what the CPU backends share: loops over tensors, on a team of OpenMP threads. openblas.c and onednn/
- * add the products.
+ * add the products of matrices.
  */
 #ifndef SALT_KERNELS_CPU_H
 #define SALT_KERNELS_CPU_H
@@ -11,11 +11,11 @@
 
 /*
  * Loops over fewer elements (about 0.1 ms) run on one thread: starting a team costs little on idle
- * processors, but a time slice where one of them is busy. Bits do not depend on it.
+ * processors, but a time slice if one of them is busy. The number of threads does not change bits.
  */
 #define CPU__SMALL (1 << 18)
 
-/* Rows of a block in reductions over rows. */
+/* Rows per block in reductions over rows. */
 #define CPU__ROW_BLOCK 64
 
 static inline int64_t
@@ -30,7 +30,7 @@ cpu__f32(const struct tensor *t)
 	return t->data;
 }
 
-/* Number of the first element of head h at row (b * T + t), from data on. */
+/* Index in data of the first element of head h at row b * T + t. */
 static inline int64_t
 cpu__head_at(const struct kernels_heads *x, int64_t row, int64_t h)
 {
@@ -45,12 +45,12 @@ cpu__position(const int32_t *starts, int64_t m, int64_t t)
 }
 
 /*
- * Pieces of a tensor as fp32, n elements from element at on. In fp32 all three are the tensor's own data and
- * cost nothing; in bf16 a piece is widened into buf, changed there, and narrowed back, so that loops handle
- * fp32 only.
- *   cpu__read   the piece to read
- *   cpu__place  where to write the piece (not yet filled)
- *   cpu__store  ends writing: piece is what cpu__place gave
+ * Access to a part of a tensor as fp32: n elements from element `at` on. In fp32 the part is the tensor's own
+ * data and costs nothing; in bf16 it is widened into buf, changed there and narrowed back, so that loops
+ * handle fp32 only.
+ *   cpu__read   returns the part for reading
+ *   cpu__place  returns where to write the part (its content is undefined)
+ *   cpu__store  ends writing; piece is the result of cpu__place
  */
 static inline const float *
 cpu__read(const struct kernels *k, const void *data, enum dtype dtype, int64_t at, int64_t n, float *buf)
@@ -75,23 +75,27 @@ cpu__store(const struct kernels *k, void *data, enum dtype dtype, int64_t at, in
 }
 
 /*
- * cpu__open, cpu__close - a CPU backend's part of kernels_new and kernels_destroy: threads, the loops of the
- * processor, and OpenBLAS, which multiplies in attention for every CPU backend.
+ * cpu__open, cpu__close - the common part of kernels_new and kernels_destroy for CPU backends: threads, the
+ * loops for this processor, and OpenBLAS, which computes attention's products for every CPU backend.
  */
 int cpu__open(struct kernels *k, const struct kernels_options *options, struct err_note *note);
 void cpu__close(struct kernels *k);
-/* cpu__describe - what kernels_describe returns. */
+/* cpu__describe - sets the text that kernels_describe returns. */
 void cpu__describe(struct kernels *k, const char *library, const char *version, const char *units);
 
-/* cpu__scratch - at least n floats, 64-byte aligned, not zeroed, valid until the next call. log_fatal without
- * memory. */
+/*
+ * cpu__scratch - at least n floats, 64-byte aligned, not zeroed, valid until the next call. Ends the process
+ * (log_fatal) if memory is exhausted.
+ */
 float *cpu__scratch(struct kernels *k, size_t n);
-/* cpu__panels - a second such array, for products of matrices, whose callers hold the scratch. */
+/* cpu__panels - a second such array, for products of matrices, whose callers use the scratch. */
 float *cpu__panels(struct kernels *k, size_t n);
-/* cpu__packed - a third one, for operands that a product repacks as a whole. */
+/* cpu__packed - a third one, for operands that are repacked as a whole for a product. */
 float *cpu__packed(struct kernels *k, size_t n);
 
-/* Row-major C[m, n] = alpha op(A) op(B) + beta C on the calling thread alone, whatever OpenMP's settings are. */
+/*
+ * Row-major C[m, n] = alpha op(A) op(B) + beta C, on the calling thread only, whatever OpenMP's settings are.
+ */
 void cpu__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
     const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
@@ -101,22 +105,29 @@ struct cpu__product {
 	int64_t m, n, k, lda, ldb;
 };
 
-/* Products of bf16 factors into fp32, where a backend has them. */
+/* Products of bf16 factors into fp32, for backends that have them. */
 struct cpu__bf16 {
-	/* To be called for a shape before its first product, outside of parallel loops; returns the bytes of scratch memory it needs. */
+	/*
+	 * Must be called for a shape before its first product, outside of parallel loops. Returns the bytes
+	 * of scratch memory that the product needs.
+	 */
 	size_t (*prepare)(struct kernels *k, const struct cpu__product *p);
-	/* On the calling thread alone, which is one of the context's; scratch: 64-byte aligned. */
+	/*
+	 * Runs on the calling thread only; thread: its index in the handle's team. scratch: 64-byte aligned.
+	 */
 	void (*run)(struct kernels *k, const struct cpu__product *p, const void *a, const void *b, float *c, void *scratch, int thread);
 };
 
-/* cpu__muon_with - as cpu__muon, but the products of Newton-Schulz are computed in bf16, by the functions of bf16. */
+/*
+ * cpu__muon_with - cpu__muon with the products of Newton-Schulz in bf16, computed by the functions of bf16.
+ */
 void cpu__muon_with(struct kernels *k, const struct cpu__bf16 *bf16, const struct kernels_muon_matrix *list, int64_t n,
     const struct kernels_muon *a);
 
-/* Tiles of attention have this many rows. */
+/* Rows per tile in attention. */
 #define CPU__QUERIES 64
 
-/* The first key that a tile whose first query is t0 reads. */
+/* The first key that any query of a tile sees, t0 being the tile's first query. */
 static inline int64_t
 cpu__first_key(const struct kernels_attention_form *form, int64_t t0)
 {
@@ -124,9 +135,11 @@ cpu__first_key(const struct kernels_attention_form *form, int64_t t0)
 }
 
 /*
- * cpu__softmax_row - the scores of query t, s[0, keys), over keys first .. first + keys - 1, to probabilities; keys that it does
- * not see get 0: those outside form's window, and those before start, where its document begins. Returns the log-sum-exp of the scores as form makes them.
- * cpu__softmax_row_bwd - p: scores again, to probabilities; d_p: the gradient of probabilities, to that of q k^T. room: [keys].
+ * cpu__softmax_row - turns s[0, keys), the scores of query t with keys first .. first + keys - 1, into
+ * probabilities. Keys that it does not see get 0: those outside form's window, and those before start, where
+ * its document begins. Returns the log-sum-exp of the scaled and capped scores.
+ * cpu__softmax_row_bwd - p: scores on entry, probabilities on return; d_p: gradient of the probabilities on
+ * entry, of q k^T on return. room: [keys].
  */
 float cpu__softmax_row(const struct kernels *k, const struct kernels_attention_form *form, float *s, int64_t t, int64_t start, int64_t first,
     int64_t keys);
@@ -139,12 +152,11 @@ struct cpu__rows {
 	int64_t stride;
 };
 
-/* cpu__heads_store - rounds from to n rows of one head of x; nothing to do in fp32, where from is the head itself. */
+/* cpu__heads_store - rounds `from` to n rows of one head of x; no change in fp32, where `from` is the head */
 void cpu__heads_store(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t n,
     int64_t h, struct cpu__rows from);
 
-/* The functions that all CPU backends have in common: cpu__NAME has the type of the member NAME of struct
- * kernels_ops. */
+/* Functions that all CPU backends share: cpu__NAME has the type of member NAME of struct kernels_ops. */
 #define CPU__DECLARE(name) extern __typeof__(*((struct kernels_ops *)NULL)->name) cpu__##name
 CPU__DECLARE(alloc);
 CPU__DECLARE(free);
@@ -173,7 +185,7 @@ CPU__DECLARE(adamw);
 CPU__DECLARE(muon);
 CPU__DECLARE(convert);
 
-/* Those of them that no CPU backend replaces. */
+/* The functions that no CPU backend replaces. */
 #define CPU__OPS \
 	.alloc = cpu__alloc, .free = cpu__free, .host_alloc = cpu__alloc, .host_free = cpu__free, \
 	.zero = cpu__zero, .host_pointer = cpu__host_pointer, .transfer = cpu__transfer, \
@@ -184,7 +196,7 @@ CPU__DECLARE(convert);
 	.output_loss = cpu__output_loss, .output_label = cpu__output_label, .accumulate = cpu__accumulate, \
 	.norm_blocks = cpu__norm_blocks, .convert = cpu__convert
 
-/* Rows of logits that exist at a time: by V alone. */
+/* Rows of logits that exist at a time; depends on V alone. */
 int64_t cpu__logit_rows(int64_t v);
 
 #endif

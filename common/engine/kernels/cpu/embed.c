@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define COLUMN_BLOCK 64
-#define COLUMNS 1024			/* of a row, at a time */
+#define COLUMNS 1024			/* columns of a row that are added at a time */
 
 void
 cpu__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe,
@@ -35,7 +35,7 @@ cpu__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const str
 	}
 }
 
-/* Threads take columns and go through the rows in order, so the order of each sum is fixed. */
+/* Threads share out the columns and add the rows in order, so the order of each sum is fixed. */
 void
 cpu__embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens,
     int64_t m, int64_t t, const int32_t *starts)

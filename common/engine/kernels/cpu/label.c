@@ -11,10 +11,10 @@
 #include "base/mem/mem.h"
 #include "base/random/random.h"
 
-/* The sweep adds the weights of this many ids at a time before it goes id by id. */
+/* The sweep adds the weights of this many ids at a time, before it goes id by id. */
 #define SWEEP 64
 
-/* The rank of y among u[0..n), ties broken by lower id; the worst rank if u_y is NaN. */
+/* The rank of y among u[0..n); ties: lower id first. If u_y is NaN, the worst rank. */
 static int64_t
 rank_of(const struct vec *vec, const float *u, int64_t n, int32_t y)
 {
@@ -32,9 +32,9 @@ ascending(const void *a, const void *b)
 }
 
 /*
- * N draws by one sweep. weights: exp((u - max)/tau) rounded to VEC_GRAIN, so every sum of them is exact in
- * fp64 and "the smallest v whose cumulative sum exceeds u * total" does not depend on the order of summation.
- * Ids of weight 0 are never drawn. A row that is not finite gives its last id; its score is NaN.
+ * Makes n draws in one sweep. weights: exp((u - max)/tau) rounded to VEC_GRAIN, so every sum of them is exact
+ * in fp64, and "the smallest v whose cumulative sum exceeds u * total" does not depend on the order of
+ * summation. Ids of weight 0 are never drawn. A row that is not finite gives its last id; its score is NaN.
  */
 static void
 draw(const struct vec *vec, const float *weights, int64_t n_ids, const double *uniforms, double *bounds, int n, int32_t *ids,
@@ -48,7 +48,7 @@ draw(const struct vec *vec, const float *weights, int64_t n_ids, const double *u
 		bounds[d] = uniforms[d] * total;
 	qsort(bounds, (size_t)n, sizeof(*bounds), ascending);
 	for (int d = 0; d < n; d++) {
-		/* before = sum of weights[0..at); move on by blocks, then by ids, until before + weights[at] exceeds the bound */
+		/* before = sum of weights[0..at); advance until before + weights[at] exceeds the bound */
 		while (at < n_ids - 1) {
 			if (at % SWEEP == 0 && at + SWEEP < n_ids) {
 				double block = vec->sum_exact(weights + at, SWEEP);
@@ -79,7 +79,9 @@ draw(const struct vec *vec, const float *weights, int64_t n_ids, const double *u
 	*n_unique = unique;
 }
 
-/* Is a worse than b: lower value, or the same and a higher id. NaN is worse than any number. */
+/*
+ * True if a is worse than b: a lower value, or the same value and a higher id. NaN is worse than any number.
+ */
 static bool
 worse(const float *u, int32_t a, int32_t b)
 {
@@ -108,7 +110,7 @@ sift_down(const float *u, int32_t *heap, int n, int i)
 	}
 }
 
-/* The k best ids, best first, by a heap with the worst on top. Of equal values the lower id stays: it comes first. */
+/* The k best ids, best first, by a heap with the worst on top. Of equal values the lower id is better. */
 static void
 top_k(const float *u, int64_t n_ids, int k, int32_t *ids)
 {
@@ -142,7 +144,7 @@ struct task {
 	struct kernels_labels *out;
 };
 
-/* One row of logits u. work: [V] floats; uniforms, bounds: [n]. */
+/* Labels one row of logits u. work: [V] floats; uniforms, bounds: [n]. */
 static void
 row_labels(const struct task *task, const float *u, int64_t m, float *work, double *uniforms, double *bounds)
 {
@@ -163,8 +165,9 @@ row_labels(const struct task *task, const float *u, int64_t m, float *work, doub
 	}
 	if (spec->kind == KERNELS_LABEL_NONE)
 		return;
-	if (!spec->score || spec->tau != 1) {			/* else the score has computed them */
-		vec->affine(work, u, 1, top, n_valid);		/* subtract the maximum before the division, for the precision of large logits */
+	if (!spec->score || spec->tau != 1) {			/* otherwise work has them from the score */
+		vec->affine(work, u, 1, top, n_valid);		/* subtracted before the division, for
+								 * precision with large logits */
 		vec->exp(work, work, inv_tau, 0, n_valid);
 	}
 	if (spec->kind == KERNELS_LABEL_SAMPLED) {
@@ -206,7 +209,7 @@ cpu__output_label(struct kernels *k, const struct tensor *h, const struct tensor
 
 	chunk = chunk < m ? chunk : m;
 	draws = spec->kind == KERNELS_LABEL_SAMPLED ? spec->n : 0;
-	stride = (v + 15) / 16 * 16 + 4 * draws;		/* a thread's work: V floats, then 2 n doubles */
+	stride = (v + 15) / 16 * 16 + 4 * draws;		/* per thread: V floats, then 2 n doubles */
 	logits = cpu__scratch(k, ((size_t)chunk * (size_t)v + 15) / 16 * 16 + (size_t)k->threads * (size_t)stride);
 	work = logits + (chunk * v + 15) / 16 * 16;
 	for (int64_t begin = 0; begin < m; begin += chunk) {

@@ -10,15 +10,15 @@
 /*
  * Logits that exist at a time, in floats. Every chunk reads and writes the whole output layer, so small
  * chunks are slow: with 50,257 ids and 64 rows the three products ran at 0.67 of OpenBLAS's speed, with 320
- * rows at 0.80. Rows come in multiples of 256, or else 64, which divide evenly among threads: in bf16, 256
- * rows ran at 397 GFLOP/s and 320 rows at 342.
+ * rows at 0.80. The number of rows is a multiple of 256, or else of 64, so that they divide evenly among
+ * threads: in bf16, 256 rows ran at 397 GFLOP/s and 320 rows at 342.
  */
 #define LOGITS (16 << 20)
 #define MIN_ROWS 64
 #define MAX_ROWS 1024
 /*
- * In bf16 the gradient of this many chunks is kept, in half the bytes of the logits, and its two products are computed at once:
- * each reads or writes the whole output layer.
+ * In bf16 the gradient of this many chunks is kept, in half the bytes of the logits, and its two products are
+ * computed together, because each reads or writes the whole output layer.
  */
 #define CHUNKS 4
 #define BIAS_COLUMNS 1024
@@ -32,7 +32,9 @@ cpu__logit_rows(int64_t v)
 	return rows < MIN_ROWS ? MIN_ROWS : rows > MAX_ROWS ? MAX_ROWS : rows;
 }
 
-/* Arrays that the output layer's loss works in, in floats: logits and work of each thread; the rows of d_z, in bf16 only, follow. */
+/*
+ * Sizes of the working memory, in floats: logits, `work` for each thread, and in bf16 the `span` rows of d_z.
+ */
 struct room {
 	int64_t chunk, span, work, floats;
 };
@@ -41,7 +43,8 @@ static struct room
 room_of(enum dtype dtype, int64_t m, int64_t v, bool grad, bool soft_cap, int threads)
 {
 	bool narrow = grad && dtype != DTYPE_F32;
-	struct room r = {.chunk = cpu__min(cpu__logit_rows(v), m), .work = grad && soft_cap ? 2 * v : v};	/* a row of capped logits */
+	/* with a soft cap, work also holds the row of capped logits */
+	struct room r = {.chunk = cpu__min(cpu__logit_rows(v), m), .work = grad && soft_cap ? 2 * v : v};
 
 	r.span = narrow ? cpu__min(CHUNKS * r.chunk, m) : r.chunk;
 	r.floats = r.chunk * v + threads * r.work + (narrow ? (r.span * v + 1) / 2 : 0);
@@ -60,13 +63,13 @@ struct row {
 	bool counted, correct, soft_known;
 };
 
-/* The soft label of one row, as the residual rule makes it. */
+/* The soft label of one row, after the residual rule. */
 struct soft {
 	int64_t n;
 	const int32_t *ids;
 	const float *values;
 	const float *dense;
-	double scale;			/* values are multiplied by it: 1 / sum for renormalise, else 1 */
+	double scale;			/* factor of values: 1 / sum for renormalise, else 1 */
 	double at_next;			/* mass added at y: true_token's tail */
 	double tail;			/* mass of the ghost class */
 };
@@ -105,12 +108,14 @@ soft_of(const struct kernels_targets *t, int64_t m, int64_t v)
 	else if (sum > 0)
 		s.scale = 1 / sum;
 	else
-		s.at_next = 1;			/* nothing to renormalise: all mass at y */
+		s.at_next = 1;			/* nothing to renormalise: all mass goes to y */
 	return s;
 }
 
-/* Log-sum-exp of z over the ids that s does not keep, with their own maximum: a small rest would lose its
- * bits otherwise. */
+/*
+ * Log-sum-exp of z over the ids that s does not list, relative to their own maximum: a small rest would lose
+ * its bits otherwise.
+ */
 static double
 lse_outside(const struct vec *vec, const float *z, int64_t v, const struct soft *s, float *work)
 {
@@ -136,7 +141,7 @@ lse_outside(const struct vec *vec, const float *z, int64_t v, const struct soft 
 	return (double)top + log(sum);
 }
 
-/* Cross-entropy to the soft label and the label's entropy, from the logits z. */
+/* Sets the cross-entropy to the soft label and the label's entropy, from the logits z. */
 static void
 soft_loss(struct row *r, const float *z, int64_t v, int32_t y, const struct soft *s, double lse, double lse_tail)
 {
@@ -155,7 +160,7 @@ soft_loss(struct row *r, const float *z, int64_t v, int32_t y, const struct soft
 	for (int64_t i = 0; i < s->n; i++) {
 		double q = (double)s->values[i] * s->scale;
 
-		if (s->ids[i] == y) {		/* one class: the kept mass and the tail put there */
+		if (s->ids[i] == y) {		/* one class: the label's mass and the added tail */
 			q += at_next;
 			at_next = 0;
 		}
@@ -176,7 +181,7 @@ soft_loss(struct row *r, const float *z, int64_t v, int32_t y, const struct soft
 	r->entropy = entropy;
 }
 
-/* g of kernels_token_weight. */
+/* g of kernels_token_weight (kernels.h). */
 static double
 weight_factor(const struct kernels_targets *t, const struct soft *s, int32_t y, float z_y, double lse, double lse_tail)
 {
@@ -201,9 +206,9 @@ weight_factor(const struct kernels_targets *t, const struct soft *s, int32_t y, 
 }
 
 /*
- * The losses of one row. With grad: returns g * dloss/dz, g = grad_scale * a, in work [V] or in place of the logits z;
- * else NULL. First g * p (for ghost: less w * tail * p / P_tail outside K), then q is subtracted at
- * its ids.
+ * Computes the losses of one row. With grad it returns g * dloss/dz, g = grad_scale * a, in work [V] or in
+ * place of the logits z; otherwise NULL. It first computes g * p (for ghost: less w * tail * p / P_tail
+ * outside K), then subtracts q at its ids.
  */
 static float *
 row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_targets *t, int64_t m, bool grad, float grad_scale,
@@ -285,7 +290,7 @@ add_row(struct kernels_loss_sums *sums, const struct row *r)
 		sums->finite = false;
 }
 
-/* sums += the column sums of the gradient of n rows of logits, row by row. */
+/* Adds the gradient of n rows of logits to sums, row by row. */
 static void
 bias_sums(struct kernels *k, float *sums, const void *d_z, int64_t n, int64_t v)
 {
@@ -306,7 +311,7 @@ cpu__output_loss(struct kernels *k, const struct tensor *h, const struct tensor 
 	bool grad = d_h != NULL, narrow = grad && k->dtype != DTYPE_F32;
 	const struct room memory = room_of(k->dtype, m, v, grad, more->soft_cap > 0, k->threads);
 	const int64_t chunk = memory.chunk, room = memory.work;
-	int64_t span = memory.span, done = 0;		/* rows of a backward product; the first that none has had */
+	int64_t span = memory.span, done = 0;		/* rows of a backward product; rows that are done */
 	struct row rows[MAX_ROWS];
 	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false}, w_t = {w_out->data, w_out->dtype, c, true, true, chunk < m};
 	struct kernels__matrix d_z = {NULL, k->dtype, v, false}, d_z_t;

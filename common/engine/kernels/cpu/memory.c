@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * memory - device memory of the CPU backends, which is the host's, and the scratch of a context.
+ * memory - device memory of the CPU backends, which is host memory, and the scratch arrays of a kernels
+ * handle.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,9 +13,9 @@
 #include "engine/kernels/cpu/cpu.h"
 
 /*
- * Large arrays are mapped: the system provides zeroed pages at the first access, so a start does not write
+ * Large arrays are mapped: the system provides zeroed pages at the first access. So a start does not write
  * gigabytes of zeros that the first step overwrites, and one fault of a huge page replaces 512. Small arrays
- * come from mem_alloc; under the address sanitizer, which checks the bounds of malloc's arrays, all do.
+ * come from mem_alloc; with the address sanitizer, which checks the bounds of malloc's arrays, all arrays do.
  */
 #ifdef __SANITIZE_ADDRESS__
 #define LARGE_BYTES SIZE_MAX
@@ -23,9 +24,9 @@
 #endif
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
 #define HEAD_BYTES 64
-#define ZERO_BYTES ((size_t)1 << 20)	/* that one thread zeroes at a time */
+#define ZERO_BYTES ((size_t)1 << 20)	/* bytes that a thread zeroes at a time */
 
-/* In the HEAD_BYTES before an array. */
+/* Stored in the HEAD_BYTES before an array. */
 struct head {
 	void *start;
 	size_t mapped_bytes;			/* 0: from mem_alloc */
@@ -50,7 +51,7 @@ cpu__alloc(struct kernels *k, size_t bytes)
 			return NULL;
 		p = start + HEAD_BYTES;
 		p += (HUGE_PAGE_BYTES - (uintptr_t)p % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
-		/* Only advice: small pages work as well. */
+		/* A hint only: small pages work as well. */
 		(void)madvise(p, bytes, MADV_HUGEPAGE);
 	}
 	head = (struct head *)(void *)(p - HEAD_BYTES);

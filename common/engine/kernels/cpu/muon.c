@@ -2,16 +2,18 @@
 /*
  * muon - Newton-Schulz on the smaller side of a matrix (kernels.h has the formula).
  *
- * With s the smaller and l the larger side, a segment of n of the five iterations takes G = X X^T, s^2 l multiply-adds / 2; 4 n - 3 products of
- * s^3 / 2, for Q, the product of the polynomials; and X = Q X, s^2 l. Only the lower triangle of a symmetric product is computed.
+ * With s the smaller and l the larger side, a segment of n of the five iterations takes G = X X^T, s^2 l
+ * multiply-adds / 2; 4 n - 3 products of s^3 / 2 for Q, the product of the polynomials; and X = Q X, s^2 l.
+ * Of a symmetric product only the lower triangle is computed.
  *
  *   fp32   one segment of five: 17 s^3 + 3 s^2 l FLOPs; the plain iteration takes 10 s^3 + 20 s^2 l
- *   bf16   G is rounded to 2^-9, which is more than its small eigenvalues are, and their errors grow twelvefold from G to P G P. X, whose
- *          elements are rounded, keeps its small singular values. So G is computed anew from X: before every iteration where the matrix is
- *          about square, 5 s^3 + 15 s^2 l, else after the second one, 14 s^3 + 6 s^2 l
+ *   bf16   Rounding G to 2^-9 changes it by more than its small eigenvalues, and their errors grow twelvefold
+ *          from G to P G P. Rounding the elements of X keeps its small singular values. So G is recomputed
+ *          from X: before every iteration if the matrix is about square, 5 s^3 + 15 s^2 l, else after the
+ *          second one, 14 s^3 + 6 s^2 l
  *
- * Matrices are shared out among the threads where their working memory fits, else the parts of each product are. Parts depend on the
- * shape alone, so bits do not depend on the number of threads or on which of the two it is.
+ * Threads share out whole matrices if the working memory of all threads fits, else the parts of each product.
+ * Parts depend on the shape alone, so bits depend neither on the number of threads nor on this choice.
  */
 #include <math.h>
 #include <omp.h>
@@ -23,22 +25,22 @@
 #define LINE 16			/* floats of a cache line */
 #define PART (128 * 1024)	/* floats of a part of Q X */
 #define CHUNK 1024		/* elements of U that are rounded at a time */
-#define ROOM_BYTES ((size_t)1 << 30)	/* of all threads together, unless one thread alone needs more */
+#define ROOM_BYTES ((size_t)1 << 30)	/* for all threads together, unless one thread alone needs more */
 
 static const float coefficients[3] = {3.4445f, -4.7750f, 2.0315f};
 
-/* How products are cut: a symmetric one into strips of whole rows, Q X into parts of rows x cols. */
+/* Division of products: a symmetric one into strips of whole rows, Q X into parts of rows x cols. */
 struct cut {
 	int64_t strip, rows, cols;
 };
 static const struct cut cut_f32 = {128, 128, PART / 128}, cut_bf16 = {96, 256, PART / 256};
 
-/* Working memory of one matrix; factors are fp32, or bf16 where the backend multiplies it. */
+/* Working memory of one matrix; factors are fp32, or bf16 if the backend multiplies it. */
 struct room {
-	void *x, *next;			/* [rows, cols]: X of this segment; bf16 only: of the next one */
+	void *x, *next;			/* [rows, cols]: X of this segment; bf16 only: X of the next one */
 	void *g, *p, *q, *r;		/* [s, s] each */
-	double *sums;			/* [rows] of squares */
-	float *parts;			/* [threads, a part and what its product needs] */
+	double *sums;			/* [rows] sums of squares */
+	float *parts;			/* [threads, a part and the scratch of its product] */
 };
 
 struct work {
@@ -50,9 +52,9 @@ struct work {
 	struct room room;
 	int64_t s;
 	size_t part_floats, scratch_floats;
-	int threads;			/* that share the parts */
-	int thread;			/* this one, where it works alone */
-	float scale;			/* X is scale times what is stored */
+	int threads;			/* number of threads that share the parts */
+	int thread;			/* this thread, if it works alone */
+	float scale;			/* X is scale times the stored values */
 };
 
 static int64_t
@@ -61,28 +63,28 @@ smaller(int64_t rows, int64_t cols)
 	return rows < cols ? rows : cols;
 }
 
-/* A multiple of 16 floats: every array begins at a multiple of 64 bytes. */
+/* Rounds up to a multiple of 16 floats: every array begins at a multiple of 64 bytes. */
 static size_t
 padded(int64_t n)
 {
 	return ((size_t)n + 15) / 16 * 16;
 }
 
-/* The largest part: of Q X or a strip. */
+/* Floats of the largest part of Q X, or strip. */
 static size_t
 part_room(int64_t rows, int64_t cols)
 {
 	return (size_t)(smaller(rows, cols) > PART / 128 ? 128 * padded(smaller(rows, cols)) : PART);
 }
 
-/* Floats for factors: n of them. */
+/* Floats that n factors take. */
 static size_t
 factors(int64_t n, bool bf16)
 {
 	return padded(bf16 ? (n + 1) / 2 : n);
 }
 
-/* scratch: floats that a product needs. */
+/* scratch: floats that a product needs besides its result. */
 static size_t
 room_floats(int64_t rows, int64_t cols, int threads, bool bf16, size_t scratch)
 {
@@ -110,7 +112,7 @@ room_lay(struct work *w, float *at)
 	w->room.parts = at + 2 * padded(w->m->rows);
 }
 
-/* Number of element (r, 0). */
+/* Index of element (r, 0). */
 static int64_t
 row_at(const struct kernels_muon_matrix *m, int64_t r)
 {
@@ -139,7 +141,7 @@ part_of(const struct work *w)
 	return w->room.parts + (size_t)(w->threads > 1 ? omp_get_thread_num() : 0) * w->part_floats;
 }
 
-/* c = alpha op(a) op(b), without gaps, as p says; fp32: + c where add is set. */
+/* c = alpha op(a) op(b), with p's shape and no gaps; add: adds to c (fp32 only). */
 static void
 multiply(const struct work *w, const struct cpu__product *p, float alpha, const void *a, const void *b, bool add, float *c)
 {
@@ -149,7 +151,7 @@ multiply(const struct work *w, const struct cpu__product *p, float alpha, const 
 		w->bf16->run(w->k, p, a, b, c, c + (w->part_floats - w->scratch_floats), w->threads > 1 ? omp_get_thread_num() : w->thread);
 }
 
-/* Momentum, and X_0 = U / |U|. */
+/* Updates the momentum and sets X_0 = U / |U|. */
 static void
 start(struct work *w)
 {
@@ -188,7 +190,7 @@ start(struct work *w)
 
 /* ---- symmetric products, strip by strip ---- */
 
-/* The strip's columns behind the diagonal become rows before it. */
+/* Mirrors the strip at the diagonal: its elements become the elements above the diagonal. */
 #define MIRROR(name, type) \
 	static void name(type *c, int64_t s, int64_t r0, int64_t r1) \
 	{ \
@@ -200,7 +202,7 @@ start(struct work *w)
 MIRROR(mirror_f32, float)
 MIRROR(mirror_bf16, uint16_t)
 
-/* Rows [r0, r1) up to the diagonal's last column, and the same columns above them. */
+/* Stores rows [r0, r1) up to column r1, and their mirror image. */
 static void
 store_strip(const struct work *w, void *c, int64_t r0, int64_t r1, const float *part)
 {
@@ -227,14 +229,14 @@ gram_strip(const struct work *w, int64_t r0, int64_t r1)
 	    .lda = w->m->cols, .ldb = w->m->cols};
 }
 
-/* B may be transposed, as it is symmetric: oneDNN likes that. */
+/* B is symmetric, so it may be declared transposed, which is faster in oneDNN. */
 static struct cpu__product
 square_strip(const struct work *w, int64_t r0, int64_t r1)
 {
 	return (struct cpu__product){.trans_b = w->bf16 != NULL, .m = r1 - r0, .n = r1, .k = w->s, .lda = w->s, .ldb = w->s};
 }
 
-/* G = X X^T, or X^T X where X has more rows than columns. */
+/* G = X X^T, or X^T X if X has more rows than columns. */
 static void
 gram(const struct work *w)
 {
@@ -254,7 +256,9 @@ gram(const struct work *w)
 	}
 }
 
-/* C = alpha A B + beta A + diagonal I, all symmetric [s, s], where A and B commute. C is neither A nor B. */
+/*
+ * C = alpha A B + beta A + diagonal I, all symmetric [s, s]; A and B must commute. C must be neither A nor B.
+ */
 static void
 product(const struct work *w, void *c, float alpha, const void *a, const void *b, float beta, float diagonal)
 {
@@ -290,7 +294,7 @@ product(const struct work *w, void *c, float alpha, const void *a, const void *b
 	}
 }
 
-/* Q, so that n iterations of X are Q X (or X Q), with X as it is stored. */
+/* Returns Q such that n iterations of X are Q X (or X Q), with X as it is stored. */
 static const void *
 polynomials(const struct work *w, int n)
 {
@@ -317,7 +321,7 @@ polynomials(const struct work *w, int n)
 
 /* ---- Q X ---- */
 
-/* A part of the product. */
+/* A part of the product, at (row, col). */
 struct place {
 	int64_t row, col;
 	struct cpu__product p;
@@ -361,7 +365,7 @@ update(const struct work *w, const struct place *here, const float *x)
 	}
 }
 
-/* X = Q X, which after the last segment goes to the weights. */
+/* X = Q X; after the last segment the result updates the weights instead. */
 static void
 apply(struct work *w, const void *q, bool last)
 {
@@ -385,7 +389,7 @@ apply(struct work *w, const void *q, bool last)
 	w->scale = 1;
 }
 
-/* Iterations of the segment that begins after so many. */
+/* Number of iterations in the segment that follows the first `done` ones. */
 static int
 segment(const struct work *w, int done)
 {
@@ -414,7 +418,7 @@ one(const struct work *all, const struct kernels_muon_matrix *m, float *memory, 
 	}
 }
 
-/* Bytes that the products of a matrix need, which are prepared. */
+/* Prepares the products of a matrix; returns the bytes that they need at most. */
 static size_t
 prepare(struct work *w, const struct kernels_muon_matrix *m)
 {
@@ -438,7 +442,7 @@ prepare(struct work *w, const struct kernels_muon_matrix *m)
 	return most;
 }
 
-/* Do the threads take whole matrices? */
+/* True if the threads take whole matrices. */
 static bool
 side_by_side(size_t floats, int threads)
 {

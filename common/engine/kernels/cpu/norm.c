@@ -6,7 +6,7 @@
 
 /*
  * Buffers for widened rows: first `shared` rows, widened once (g, b), then `rows` rows of c for each thread.
- * NULL in fp32, where rows are used in place. partial: floats in front of them, whatever the dtype.
+ * *out is NULL in fp32, where rows are used in place. partial: number of floats before the buffers.
  */
 static float *
 norm_rooms(struct kernels *k, enum dtype dtype, int64_t partial, int64_t shared, int64_t rows, int64_t c, float **out)
@@ -18,14 +18,14 @@ norm_rooms(struct kernels *k, enum dtype dtype, int64_t partial, int64_t shared,
 	return all;
 }
 
-/* The calling thread's buffers, or NULL. */
+/* The calling thread's buffers; NULL in fp32. */
 static float *
 my_room(float *rooms, int64_t shared, int64_t rows, int64_t c)
 {
 	return rooms != NULL ? rooms + (shared + omp_get_thread_num() * rows) * c : NULL;
 }
 
-/* room + i rows of c, or NULL. */
+/* Row i of room, or NULL. */
 static float *
 nth(float *room, int64_t i, int64_t c)
 {
@@ -62,7 +62,7 @@ cpu__norm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const s
 	}
 }
 
-/* Gradients of weights are summed in a partial row for each block of rows; then the blocks are added in order. */
+/* Each block of rows sums its gradients of gain and bias in a partial row; these are then added in order. */
 void
 cpu__norm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
     const struct tensor *x, const struct tensor *g, const float *mean, const float *rstd, bool add)
@@ -125,7 +125,7 @@ cpu__rmsnorm_heads(struct kernels *k, struct kernels_heads *y, float *rstd, cons
 	}
 }
 
-/* A partial row of d_g for each block of rows, as in cpu__norm_bwd. */
+/* Each block of rows has a partial row of d_g, as in cpu__norm_bwd. */
 void
 cpu__rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tensor *d_g, const struct kernels_heads *d_y,
     const struct kernels_heads *x, const struct tensor *g, const float *rstd, int64_t m)
@@ -155,13 +155,13 @@ cpu__rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct tens
 		k->vec->add(cpu__f32(d_g), cpu__f32(d_g), partial + block * d, d);
 }
 
-/* Sums of blocks of rows first; then the blocks are added in order. */
+/* Blocks of rows are summed first; their sums are then added in order. */
 void
 cpu__column_sums(struct kernels *k, float *sums, const struct tensor *x)
 {
 	int64_t m = kernels__rows(x), n = kernels__cols(x);
 	int64_t blocks = (m + CPU__ROW_BLOCK - 1) / CPU__ROW_BLOCK;
-	int64_t width = x->dtype == DTYPE_F32 ? n : 2 * n;	/* the sums of a block, then a row widened */
+	int64_t width = x->dtype == DTYPE_F32 ? n : 2 * n;	/* sums of a block, then a widened row */
 	float *partial = cpu__scratch(k, (size_t)blocks * (size_t)width);
 
 #pragma omp parallel for num_threads(k->threads) schedule(static) if (k->threads > 1 && m * n > k->small)

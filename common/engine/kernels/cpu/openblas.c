@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * openblas - products of matrices by OpenBLAS, and the backend made of them and the shared kernels.
+ * openblas - matrix products by OpenBLAS, and the backend that consists of them and the shared kernels.
  */
 #include "engine/kernels/cpu/cpu.h"
 
@@ -14,7 +14,7 @@
 
 #include "base/cpus/cpus.h"
 
-/* Multiply-adds of a part, roughly; most parts of a matrix; shortest side of a part. */
+/* Approximate multiply-adds per part; maximum number of parts of a matrix; shortest side of a part. */
 #define PART_WORK (64 << 20)
 #define PARTS_MAX 256
 #define PART_SIDE 64
@@ -39,8 +39,7 @@ cpu__sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float al
 		omp_set_num_threads(threads);
 }
 
-/* Number of parts along each side: the longer side of a part is halved until parts are small enough or there
- * are enough. */
+/* Parts along each side: the longer side of a part is halved until parts are small, or many, enough. */
 static void
 cut(int64_t m, int64_t n, int64_t k, int64_t *parts_m, int64_t *parts_n)
 {
@@ -104,12 +103,12 @@ matmul_f32(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct ke
 
 /*
  * bf16 on OpenBLAS: panels of both operands, PANEL of the inner dimension at a time, are widened into the
- * thread's buffer and multiplied in fp32. A product of two bf16 numbers is exact in fp32, so the result is
- * that of bf16 units up to the order of sums.
+ * thread's buffer and multiplied in fp32. A product of two bf16 numbers is exact in fp32, so the result
+ * equals that of bf16 units up to the order of sums.
  */
 #define PANEL 512
 
-/* Rows r0.. and columns c0.. of a stored matrix as fp32; *ld: row length of the result. */
+/* Rows from r0 on and columns from c0 on of a stored matrix as fp32; *ld: row length of the result. */
 static const float *
 block_f32(const struct kernels *k, const struct kernels__matrix *x, int64_t r0, int64_t rows, int64_t c0,
     int64_t cols, float *buf, int64_t *ld)
@@ -124,7 +123,7 @@ block_f32(const struct kernels *k, const struct kernels__matrix *x, int64_t r0, 
 	return buf;
 }
 
-/* Initial sums of a part: C, bias, both, or nothing (returns false: sums are not filled). */
+/* Sets the initial sums of a part: C, bias, or both. Returns false, without sums, if there is neither. */
 static bool
 part_start(const struct kernels *k, float *sums, int64_t ld, const struct kernels__matrix *c,
     const struct tensor *bias, bool add, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float *buf)
@@ -197,14 +196,14 @@ matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernel
 		matmul_widened(ctx, m, n, k, a, b, c, bias, add);
 }
 
-/* ---- the context ---- */
+/* ---- opening and closing a kernels handle ---- */
 
 static pthread_once_t openblas_once = PTHREAD_ONCE_INIT;
 
 /*
- * OpenBLAS always runs on one thread; the context's threads take parts of a product. Its team size is one
- * number for the whole process, so it is set once, before the first call. The setter also changes OpenMP's
- * team size, which is restored.
+ * OpenBLAS always runs on one thread; the handle's threads take parts of a product. Its number of threads is
+ * global to the process, so it is set once, before the first call. The setter also changes OpenMP's number of
+ * threads, which is restored.
  */
 static void
 openblas_start(void)

@@ -9,9 +9,9 @@
 #include "base/log/log.h"
 #include "base/mem/mem.h"
 
-/* Elements of a piece, the unit of work of a thread. */
+/* Elements that a thread takes at a time. */
 #define PIECE 4096
-/* In bf16, elements of an operand that are widened at a time. */
+/* Elements of an operand that are widened at a time, in bf16. */
 #define ROOM 1024
 
 #define PIECES(k, n, call)										\
@@ -67,8 +67,10 @@ op_run(const struct vec *vec, enum kernels__pointwise op, float *const out[2], c
 	}
 }
 
-/* One piece: in place in fp32, through ROOM widened elements of each operand in bf16. Inputs are read before
- * outputs are written. */
+/*
+ * Computes one piece: in place in fp32, through ROOM widened elements of each operand in bf16. Inputs are
+ * read before outputs are written.
+ */
 static void
 op_piece(const struct kernels *k, enum kernels__pointwise op, struct tensor *const out[2], const struct tensor *const in[3], int64_t begin, int64_t n)
 {
@@ -98,7 +100,7 @@ cpu__pointwise(struct kernels *k, enum kernels__pointwise op, struct tensor *con
 	PIECES(k, n, op_piece(k, op, out, in, at, len));
 }
 
-/* Through a buffer, so that y may be x. */
+/* Uses a buffer, so that y may be x. */
 static void
 affine_piece(const struct kernels *k, struct tensor *y, const struct tensor *x, float factor, float shift, int64_t begin, int64_t n)
 {
@@ -161,7 +163,9 @@ cpu__convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from,
 		PIECES(k, n, k->vec->widen((float *)to + at, (const uint16_t *)from + at, len));
 }
 
-/* Cosines and sines are kept between calls: every layer of a model uses the same, or one of two. */
+/*
+ * Tables of cosines and sines are kept between calls: all layers of a model use the same one, or one of two.
+ */
 static const struct kernels__rope *
 rope_prepare(struct kernels *k, const float *freq, float magnitude, int64_t t, int64_t half)
 {

@@ -28,7 +28,7 @@ axpy(float *y, float a, const float *x, int64_t n)
 		y[i] = VEC_FMA(a, x[i], y[i]);
 }
 
-/* 0.5 (1 + tanh(u)) = sigmoid(2 u): no cancellation where tanh is near -1. */
+/* 0.5 (1 + tanh(u)) is computed as sigmoid(2 u), which has no cancellation where tanh is near -1. */
 static void
 gelu(float *y, const float *x, int64_t n)
 {
@@ -110,7 +110,7 @@ swiglu_bwd(float *d_gate, float *d_up, const float *d_y, const float *gate, cons
 	}
 }
 
-/* y = gelu_new(x); *slope: its derivative. As gelu and gelu_bwd. */
+/* y = gelu_new(x); *slope: its derivative. Computed as in gelu and gelu_bwd. */
 static inline float
 gelu_one(float x, float *slope)
 {
@@ -171,7 +171,10 @@ relu2_bwd(float *d_x, const float *d_y, const float *x, int64_t n)
 		d_x[i] = x[i] > 0.0f ? d_y[i] * 2.0f * x[i] : 0.0f;
 }
 
-/* tanh(u) = 2 sigmoid(2 u) - 1, which cancels near 0: there its series, whose next term is 6e-8 of it at 0.3. */
+/*
+ * tanh(u) = 2 sigmoid(2 u) - 1 cancels near 0. There its series is used; the first omitted term at 0.3 is
+ * 6e-8 of the value.
+ */
 static void
 soft_cap(float *y, const float *x, float a, float cap, int64_t n)
 {
@@ -243,7 +246,7 @@ momentum(float *restrict u, float *restrict m, const float *restrict grad, int64
 	}
 }
 
-/* PyTorch's order: decay, moments, then w -= step_size * m / (sqrt(v) / sqrt(1 - b2^step) + eps). Returns the new w. */
+/* PyTorch's order: decay, moments, w -= step_size * m / (sqrt(v) / sqrt(1 - b2^step) + eps). Returns w. */
 static inline float
 adamw_one(float w, float *m, float *v, float grad, const struct vec_adamw *c)
 {

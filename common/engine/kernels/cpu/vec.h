@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vec - the inner loops of kernels/, single-threaded, on plain float arrays. vec.c and vec_rows.c are
- * compiled once for each instruction set; cpu__open picks one table. Aliasing is as in kernels.h:
- * element-wise loops read an element before writing it.
+ * compiled once for each instruction set; cpu__open selects one table. Aliasing is as in kernels.h:
+ * element-wise loops read an element before they write it.
  *
- * Bits: element-wise results depend on the element alone (products are fused only where vec_math.h says so).
- * Sums run over VEC_LANES * 4 interleaved partial sums whatever the instruction set is, so their order is
- * fixed by n.
+ * Bits: element-wise results depend on the element alone (multiply-adds are fused only as in vec_math.h).
+ * Sums use VEC_LANES * 4 interleaved partial sums for every instruction set, so their order is fixed by n.
  */
 #ifndef SALT_KERNELS_VEC_H
 #define SALT_KERNELS_VEC_H
@@ -55,7 +54,7 @@ struct vec {
 	float (*sum)(const float *x, int64_t n);
 	float (*dot)(const float *a, const float *b, int64_t n);
 	double (*sum_squares)(const float *x, int64_t n);			/* in fp64 */
-	float (*max)(const float *x, int64_t n);				/* -inf of nothing; NaN is ignored */
+	float (*max)(const float *x, int64_t n);				/* -inf if n = 0; skips NaN */
 	int64_t (*count_above)(const float *x, int64_t n, float bound);		/* x > bound */
 	int64_t (*count_from)(const float *x, int64_t n, float bound);		/* x >= bound */
 
@@ -69,12 +68,12 @@ struct vec {
 	void (*transpose)(uint32_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride, int64_t rows, int64_t cols);
 	void (*rope)(float *x, const float *cosine, const float *sine, int64_t half, bool inverse);
 
-	/* attention: s[n] scores -> probabilities with 0 from n to n_padded; returns the log-sum-exp of s * scale */
+	/* attention: scores s[n] to probabilities, 0 from n to n_padded; returns log-sum-exp of s * scale */
 	float (*softmax)(float *s, int64_t n, int64_t n_padded, float scale);
-	/* p[n] scores -> probabilities by lse; d_p -> p * (d_p - delta) * scale; both 0 from n to n_padded */
+	/* scores p[n] to probabilities by lse, d_p to p * (d_p - delta) * scale; 0 from n to n_padded */
 	void (*softmax_bwd)(float *p, float *d_p, int64_t n, int64_t n_padded, float scale, float lse, float delta);
 
-	/* labels: x in (0, 1] rounded to a multiple of VEC_GRAIN, so that fp64 sums of them are exact in any order */
+	/* labels: rounds x in (0, 1] to a multiple of VEC_GRAIN, so that fp64 sums are exact in any order */
 	void (*grain)(float *y, const float *x, int64_t n);
 	double (*sum_exact)(const float *x, int64_t n);
 };

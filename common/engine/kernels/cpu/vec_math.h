@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vec_math - scalar functions that compilers turn into vector code: no branches, no table. Only vec*.c include it.
+ * vec_math - scalar functions that compilers vectorize: no branches, no tables. Only vec*.c include it.
  */
 #ifndef SALT_KERNELS_VEC_MATH_H
 #define SALT_KERNELS_VEC_MATH_H
@@ -12,7 +12,7 @@
 #define VEC_PASTE_(a, b) a##b
 #define VEC_PASTE(a, b) VEC_PASTE_(a, b)
 
-/* a * b + c: fused where the instruction set has it. Nothing else is fused (-ffp-contract=off). */
+/* a * b + c, fused if the instruction set can. Nothing else is fused (-ffp-contract=off). */
 #ifdef __FMA__
 #define VEC_FMA(a, b, c) __builtin_fmaf((a), (b), (c))
 #else
@@ -28,7 +28,7 @@ vec_bits(uint32_t i)
 	return f;
 }
 
-/* To nearest, ties to even; NaN stays a (quiet) NaN. */
+/* Rounds to nearest, ties to even; NaN stays a (quiet) NaN. */
 static inline uint16_t
 vec_to_bf16(float x)
 {
@@ -40,7 +40,7 @@ vec_to_bf16(float x)
 	return (uint16_t)(x == x ? rounded : quiet);
 }
 
-/* A loop over elements whose outputs may be its inputs (the same array, never shifted): safe to run as vectors. */
+/* A loop whose outputs may be its inputs (the same array, never shifted), so that it is safe to vectorize. */
 #ifdef __clang__
 #define VEC_LOOP for		/* clang checks for overlap at run time */
 #else

@@ -5,7 +5,9 @@
 #include <string.h>
 #include "engine/kernels/cpu/vec.h"
 
-/* Four vectors of partial sums hide the latency of addition; the compiler splits them where vectors are narrower. */
+/*
+ * Four vectors of partial sums hide the latency of addition; for narrower vectors the compiler splits them.
+ */
 typedef float lanes_f __attribute__((vector_size(4 * VEC_LANES), aligned(4)));
 typedef int32_t lanes_i __attribute__((vector_size(4 * VEC_LANES)));
 typedef double lanes_d __attribute__((vector_size(8 * VEC_LANES)));
@@ -24,8 +26,10 @@ fold(lanes_f a, lanes_f b, lanes_f c, lanes_f d)
 	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
 
-/* Sum over i: VECTOR(i) gives 8 terms, SCALAR(i) one. The rest that fills no vector is summed separately and
- * added last. */
+/*
+ * The sum over i: VECTOR(i) gives 8 terms, SCALAR(i) one. The remaining terms that fill no vector are summed
+ * separately and added last.
+ */
 #define ROW_SUM(result, n, VECTOR, SCALAR)					\
 	do {									\
 		lanes_f s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};			\
@@ -109,7 +113,8 @@ VEC_ROW(count_above)(const float *x, int64_t n, float bound)
 {
 	int64_t total = 0;
 
-	for (int64_t begin = 0; begin < n; begin += 1 << 20) {		/* 32-bit counters inside: twice the lanes */
+	for (int64_t begin = 0; begin < n; begin += 1 << 20) {		/* 32-bit counters inside the loop
+									 * give twice the lanes */
 		int64_t end = n - begin < 1 << 20 ? n : begin + (1 << 20);
 		int32_t c = 0;
 
@@ -220,7 +225,9 @@ typedef int32_t pairs_i __attribute__((vector_size(32), aligned(2), may_alias));
 
 #define SHUFFLE(a, b, ...) __builtin_shufflevector((a), (b), __VA_ARGS__)
 
-/* Eight rows of eight pairs: pairs, then quarters, then halves of the rows are exchanged. */
+/*
+ * Transposes eight rows of eight pairs: exchanges single pairs, then groups of two, then halves of the rows.
+ */
 static inline void
 transpose_8(uint32_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride)
 {
@@ -271,8 +278,10 @@ VEC_ROW(rope)(float *restrict x, const float *restrict cosine, const float *rest
 	}
 }
 
-/* Loops end at a multiple of 16 where the padding allows: whole vectors are faster than a short rest, and the
- * padding has weight 0. */
+/*
+ * Loops end at a multiple of 16 if the padding allows it: whole vectors are faster than a short remainder,
+ * and the padding has weight 0.
+ */
 static inline int64_t
 row_end(int64_t n, int64_t n_padded)
 {

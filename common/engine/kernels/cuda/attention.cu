@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * attention - the calls, and the kernels for fp32: plain multiply-adds, eight threads to a row.
+ * attention - the functions of the table, and the kernels for fp32: plain multiply-adds, eight threads per
+ * row.
  */
 #include "engine/kernels/cuda/attention.h"
 
-#define LANES 8				/* threads of a row */
+#define LANES 8				/* threads per row */
 #define DELTA_WARPS 8
 
-/* Rows of a tile for heads of up to D numbers; rows in shared memory are D + 1 apart. */
+/* Tile sizes for heads of up to D numbers; rows in shared memory are D + 1 apart. */
 template <int D> struct tile {
 	static constexpr int rows = D > 128 ? 16 : 32, threads = rows * LANES, width = D + 1, room = rows * width, columns = rows / LANES;
 };
 
-/* Rows row0 .. row0 + n - 1 of head h to shared memory; the others are 0. */
+/* Loads rows row0 .. row0 + n - 1 of head h into shared memory; the other rows are 0. */
 template <int D> __device__ __forceinline__ void
 load_rows(float *to, const struct heads &x, int64_t row0, int n, int h, int d)
 {
@@ -23,7 +24,7 @@ load_rows(float *to, const struct heads &x, int64_t row0, int n, int h, int d)
 		to[row * tile<D>::width + c] = row < n ? from[c] : 0;
 }
 
-/* Products of this thread's row of a with rows lane, lane + LANES, ... of b. */
+/* Dot products of this thread's row of a with rows lane, lane + LANES, ... of b. */
 template <int D> __device__ __forceinline__ void
 dots(float out[tile<D>::columns], const float *a, const float *b, int d)
 {
@@ -51,7 +52,7 @@ add_weighted(float sums[D / LANES], const float *p, const float *b, int d)
 				sums[j] = fmaf(p[r], b[r * tile<D>::width + lane + j * LANES], sums[j]);
 }
 
-/* This thread's numbers of row `row` times factor. */
+/* Stores this thread's numbers of row `row`, times factor. */
 template <int D> __device__ __forceinline__ void
 store_row(const struct heads &x, int64_t row, int h, const float sums[D / LANES], float factor, int d)
 {
@@ -64,7 +65,7 @@ store_row(const struct heads &x, int64_t row, int h, const float sums[D / LANES]
 			to[lane + j * LANES] = sums[j] * factor;
 }
 
-/* A block has a tile of queries of a head. */
+/* One block per head and tile of queries. */
 template <int D> __global__ static void __launch_bounds__(tile<D>::threads, 1)
 forward(struct attention a)
 {
@@ -81,7 +82,7 @@ forward(struct attention a)
 	for (int k0 = first_key(a, row0, q0) / ROWS * ROWS; k0 < q0 + n; k0 += ROWS) {
 		float s[tile<D>::columns], best = -INFINITY, base, factor, slope;
 
-		__syncthreads();			/* the tile before is not read any more */
+		__syncthreads();			/* all threads have read the previous tile */
 		load_rows<D>(key, a.key, row0 + k0, a.t - k0, h / a.group, a.d);
 		load_rows<D>(value, a.value, row0 + k0, a.t - k0, h / a.group, a.d);
 		__syncthreads();
@@ -95,7 +96,7 @@ forward(struct attention a)
 		for (int by = LANES / 2; by > 0; by /= 2)
 			best = fmaxf(best, __shfl_xor_sync(ALL_LANES, best, by));
 		best = fmaxf(best, top);
-		base = best == -INFINITY ? 0 : best;		/* a row that sees nothing of this tile nor of those before */
+		base = best == -INFINITY ? 0 : best;		/* no key seen so far */
 		factor = expf(top - base);
 		top = best;
 		sum *= factor;
@@ -120,8 +121,9 @@ forward(struct attention a)
 }
 
 /*
- * keys: a block has a tile of keys of a key head and sums d_key and d_value over queries. Else it has a tile of queries of a head and sums d_q
- * over keys. "Mine" are the block's rows, "theirs" those that it reads.
+ * keys true: a block has a tile of keys of a key head and sums d_key and d_value over queries. keys false: it
+ * has a tile of queries of a head and sums d_q over keys. "mine" are the block's rows, "theirs" the rows that
+ * it reads.
  */
 template <int D, bool keys> __global__ static void __launch_bounds__(tile<D>::threads, 1)
 backward(struct attention a)
@@ -144,7 +146,7 @@ backward(struct attention a)
 		int at = from + i % tiles * ROWS, h = keys ? key_head * a.group + i / tiles : head;
 		float x[tile<D>::columns], y[tile<D>::columns];
 
-		__syncthreads();			/* the tile before is not read any more */
+		__syncthreads();			/* all threads have read the previous tile */
 		load_rows<D>(theirs, keys ? a.q : a.key, row0 + at, a.t - at, keys ? h : key_head, a.d);
 		load_rows<D>(theirs2, keys ? a.d_o : a.value, row0 + at, a.t - at, keys ? h : key_head, a.d);
 		__syncthreads();
@@ -174,7 +176,7 @@ backward(struct attention a)
 		store_row<D>(a.d_value, row0 + tile0 + row, head, sums2, 1, a.d);
 }
 
-/* delta = d_o . o of each row and head; a warp has one. */
+/* delta = d_o . o of each row and head; one warp per result. */
 __global__ static void __launch_bounds__(DELTA_WARPS *WARP)
 deltas(float *delta, struct attention a, bool bf16, int64_t n)
 {
@@ -250,7 +252,7 @@ run_backward(struct kernels *k, const struct attention &a, int64_t b)
 	attention_run(k, "attention_bwd", backward<D, false>, heads * tiles, tile<D>::threads, tile_bytes<D>(4, 2), a);
 }
 
-/* o, of heads: [B*T, H*D]. */
+/* o as heads: [B*T, H*D]. */
 void
 cuda__attention(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q, const struct kernels_heads *key,
     const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)

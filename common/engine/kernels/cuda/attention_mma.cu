@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * attention_mma - the kernels for bf16: products by mma.sync m16n8k16 with fp32 sums, tiles by cp.async. A block has four warps, a warp 16
- * rows of a tile of 64. A sum [16, 8] of a warp is four numbers of each thread: columns 2 (lane % 4) and the next one, of row lane / 4 and of
- * row lane / 4 + 8. Probabilities and the gradients of scores are rounded to bf16 for the products that they enter.
+ * attention_mma - the kernels for bf16: products by mma.sync m16n8k16 with fp32 sums, tiles loaded by
+ * cp.async. A block has four warps; each warp has 16 rows of a tile of 64. Of a warp's sum [16, 8] each
+ * thread holds four numbers: columns 2 (lane % 4) and the next one, of rows lane / 4 and lane / 4 + 8.
+ * Probabilities and gradients of scores are rounded to bf16 for the products that they enter.
  */
 #include "engine/kernels/cuda/attention.h"
 #include "engine/kernels/cuda/mma.h"
 
 #define THREADS 128
-#define ROWS 64				/* of the block's own tile */
+#define ROWS 64				/* rows of the block's own tile */
 #define FRAGMENT 16
-#define CHUNK 8				/* numbers of a load of 16 bytes */
+#define CHUNK 8				/* numbers in a load of 16 bytes */
 
 /*
- * What depends on the head size, padded to D. width: of rows in shared memory; ldmatrix meets no bank twice.
- * Backward: step: rows that are read at a time; stages: tiles of them in shared memory, the next one on its way; parts: blocks that share the
- * columns of d_key and d_value, whose sums would not fit into a thread's registers (the scores are computed in each).
+ * Sizes that depend on the head size, padded to D. width: distance of rows in shared memory, chosen so that
+ * ldmatrix has no bank conflicts. For backward: step: rows that are read at a time; stages: tiles of them in
+ * shared memory, two if the next one loads meanwhile; parts: blocks that share the columns of d_key and
+ * d_value, whose sums would not fit into the registers of one thread (each block computes the scores).
  */
 template <int D> struct shape {
 	static constexpr int width = D + CHUNK, step = D <= 64 ? 64 : D <= 128 ? 32 : 16, stages = D <= 128 ? 2 : 1, parts = D <= 128 ? 1 : 2;
@@ -29,7 +31,10 @@ lane_of()
 	return (int)threadIdx.x % WARP;
 }
 
-/* N rows from row0 on of head h to shared memory, of which n exist; the others, and columns from d on, are 0. There after cp_wait and a barrier. */
+/*
+ * Loads N rows of head h, from row0 on, into shared memory. n of them exist; the other rows, and columns from
+ * d on, are 0. The tile is complete after cp_wait and a barrier.
+ */
 template <int D, int N> __device__ __forceinline__ void
 load_tile(uint16_t *to, const struct heads &x, int64_t row0, int n, int h, int d)
 {
@@ -79,7 +84,7 @@ multiply_rows(float sums[N / 8][4], const uint16_t *a, const uint16_t *b)
 	}
 }
 
-/* sums [16, W] += p b: p [16, N] as multiply_rows leaves it, rounded; N rows of b, of which b points to the first column. */
+/* sums [16, W] += p b: p [16, N] as from multiply_rows, rounded; N rows of b, from its first column on */
 template <int D, int N, int W> __device__ __forceinline__ void
 add_weighted(float sums[W / 8][4], const float p[N / 8][4], const uint16_t *b)
 {
@@ -102,14 +107,14 @@ add_weighted(float sums[W / 8][4], const float p[N / 8][4], const uint16_t *b)
 	}
 }
 
-/* The column of this thread's number j of a sum [16, N]. */
+/* The column of this thread's number j in a sum [16, N]. */
 __device__ __forceinline__ int
 column_of(int j)
 {
 	return j / 4 * 8 + lane_of() % 4 * 2 + j % 2;
 }
 
-/* Products to scores. */
+/* Turns products into scores. */
 template <int N> __device__ __forceinline__ void
 scores(float s[N / 8][4], const struct attention &a)
 {
@@ -122,7 +127,7 @@ scores(float s[N / 8][4], const struct attention &a)
 			s[i / 4][i % 4] = a.soft_cap * tanhf(s[i / 4][i % 4] / a.soft_cap);
 }
 
-/* One row of this thread's sums (half 0 or 1) times factor to row `row` of x, columns from `column` on, up to d. */
+/* Stores a row of this thread's sums (half 0 or 1), times factor, to row `row` of x, columns `column` to d */
 template <int W> __device__ __forceinline__ void
 store_row(const struct heads &x, int64_t row, int h, const float sums[W / 8][4], int half, float factor, int column, int d)
 {
@@ -144,7 +149,7 @@ store_row(const struct heads &x, int64_t row, int h, const float sums[W / 8][4],
 	}
 }
 
-/* The sum or maximum over the four threads of a row. */
+/* The sum or maximum over the four threads that share a row. */
 template <typename Op> __device__ __forceinline__ float
 of_row(float v)
 {
@@ -153,7 +158,7 @@ of_row(float v)
 	return v;
 }
 
-/* A block has a tile of queries of a head. Keys arrive during the products with values, and the reverse. */
+/* One block per head and tile of queries. Keys load during products with values, and the reverse. */
 template <int D> __global__ static void __launch_bounds__(THREADS, 2)
 forward(struct attention a)
 {
@@ -178,7 +183,7 @@ forward(struct attention a)
 		float s[ROWS / 8][4];
 
 		cp_wait<0>();
-		__syncthreads();			/* keys are here, values of the tile before not read any more */
+		__syncthreads();			/* keys are loaded, former values no longer read */
 		load_tile<D, ROWS>(value, a.value, row0 + k0, a.t - k0, h / a.group, a.d);
 		cp_commit();
 		multiply_rows<D, ROWS>(s, q + warp * FRAGMENT * shape<D>::width, key);
@@ -186,7 +191,7 @@ forward(struct attention a)
 		CUDA_UNROLL
 		for (int half = 0; half < 2; half++) {
 			float best = -INFINITY, base, factor;
-			/* keys that the row sees, counted from this thread's first one */
+			/* the range of keys that the row sees, relative to this thread's first one */
 			int to = q0 + row[half] - k0 - lane % 4 * 2, from = first[half] - k0 - lane % 4 * 2;
 
 			if (to < ROWS || from > 0)
@@ -198,7 +203,7 @@ forward(struct attention a)
 			for (int i = 0; i < ROWS / 4; i++)
 				best = fmaxf(best, s[i / 2][2 * half + i % 2]);
 			best = fmaxf(of_row<max_op>(best), top[half]);
-			base = best == -INFINITY ? 0 : best * LOG2E;	/* a row that sees nothing of this tile nor of those before */
+			base = best == -INFINITY ? 0 : best * LOG2E;	/* no key seen so far */
 			factor = exp2f(fmaf(top[half], LOG2E, -base));
 			top[half] = best;
 			sum[half] *= factor;
@@ -216,7 +221,7 @@ forward(struct attention a)
 			}
 		}
 		cp_wait<0>();
-		__syncthreads();			/* values are here, keys not read any more */
+		__syncthreads();			/* values are loaded, keys are no longer read */
 		if (k0 + ROWS < q0 + n) {
 			load_tile<D, ROWS>(key, a.key, row0 + k0 + ROWS, a.t - k0 - ROWS, h / a.group, a.d);
 			cp_commit();
@@ -234,13 +239,13 @@ forward(struct attention a)
 	}
 }
 
-/* What backward needs of a query. lse: for powers of 2. */
+/* Statistics of a query for backward. lse: log-sum-exp to base 2. */
 struct query {
 	float lse, delta;
 	int first;
 };
 
-/* Query i of head h; one that does not exist sees no key. */
+/* The statistics of query i of head h; a query that does not exist sees no key. */
 __device__ __forceinline__ struct query
 query_of(const struct attention &a, int64_t row0, int i, int h)
 {
@@ -250,8 +255,9 @@ query_of(const struct attention &a, int64_t row0, int i, int h)
 }
 
 /*
- * keys: a block has a tile of keys of a key head, and a part of their columns; it sums d_key and d_value over queries. Else it has a tile of
- * queries of a head and sums d_q over keys. "Mine" are the block's rows, "theirs" those that it reads.
+ * keys true: a block has a tile of keys of a key head, and a part of their columns; it sums d_key and d_value
+ * over queries. keys false: it has a tile of queries of a head and sums d_q over keys. "mine" are the block's
+ * rows, "theirs" the rows that it reads.
  */
 template <int D, bool keys> __global__ static void __launch_bounds__(THREADS, 2)
 backward(struct attention a)
@@ -285,7 +291,7 @@ backward(struct attention a)
 		bool more = i + 1 < steps;
 		struct query query = {};
 
-		/* step i is here; step i - 1 is not read any more */
+		/* step i is loaded; step i - 1 is no longer read */
 		if (i >= 0) {
 			cp_wait<0>();
 			__syncthreads();
@@ -328,7 +334,7 @@ backward(struct attention a)
 		if (keys && more && threadIdx.x < STEP)
 			queries[stage * STEP + threadIdx.x] = query;
 		if (STAGES == 1 && more && i >= 0) {
-			__syncthreads();		/* step i is not read any more */
+			__syncthreads();		/* step i is no longer read */
 			load_tile<D, STEP>(theirs, keys ? a.q : a.key, row0 + next, a.t - next, h, a.d);
 			load_tile<D, STEP>(theirs2, keys ? a.d_o : a.value, row0 + next, a.t - next, h, a.d);
 			cp_commit();
@@ -362,7 +368,7 @@ run_backward(struct kernels *k, const struct attention &a, int64_t b)
 	attention_run(k, "attention_bwd", backward<D, false>, heads * tiles, THREADS, shape<D>::backward_bytes, a);
 }
 
-/* FN(k, a, b) for the smallest D that is at least the head size. */
+/* Calls fn(k, a, b) for the smallest D that is at least the head size. */
 #define EACH_SIZE(fn) (a->d <= 32 ? fn<32>(k, *a, b) : a->d <= 64 ? fn<64>(k, *a, b) : a->d <= 96 ? fn<96>(k, *a, b) : \
 	a->d <= 128 ? fn<128>(k, *a, b) : fn<MAX_HEAD>(k, *a, b))
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * context - the table, the context, memory, transfers and events.
+ * context - the backend's table, its data in a kernels handle, memory, transfers and events.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -20,9 +20,9 @@ cuda__check(cudaError_t rc, const char *what)
 		log_fatal("kernels.cuda", "call=\"%s\" error=\"%s\"", what, cudaGetErrorString(rc));
 }
 
-/* ---- context ---- */
+/* ---- handle ---- */
 
-/* Versions of CUDA as numbers: 13020 is 13.2. */
+/* CUDA's versions are numbers: 13020 is 13.2. */
 static int
 major_of(int version)
 {
@@ -35,7 +35,7 @@ minor_of(int version)
 	return version % 1000 / 10;
 }
 
-/* Device 0 of those that CUDA_VISIBLE_DEVICES leaves, for this thread. */
+/* Selects device 0 of those that CUDA_VISIBLE_DEVICES leaves visible, for this thread. */
 static int
 device_of(struct cudaDeviceProp *prop, int *version, struct err_note *note)
 {
@@ -140,7 +140,7 @@ cuda_alloc(struct kernels *k, size_t bytes)
 	void *p;
 
 	if (cudaMalloc(&p, bytes > 0 ? bytes : 1) != cudaSuccess) {
-		(void)cudaGetLastError();		/* it would be found by the next launch */
+		(void)cudaGetLastError();		/* clears the error for the next launch */
 		return NULL;
 	}
 	CUDA_CALL(cudaMemsetAsync(p, 0, bytes > 0 ? bytes : 1, cuda_of(k)->stream));
@@ -191,7 +191,7 @@ cuda_transfer(struct kernels *k, enum kernels__transfer kind, void *to, const vo
 
 	if (bytes > 0)
 		CUDA_CALL(cudaMemcpyAsync(to, from, bytes, kinds[kind], cuda_of(k)->stream));
-	if (kind == KERNELS__UPLOAD || kind == KERNELS__DOWNLOAD)	/* the host may write, or read, its side now */
+	if (kind == KERNELS__UPLOAD || kind == KERNELS__DOWNLOAD)	/* host memory is free, or filled */
 		cuda_sync(k);
 }
 
@@ -227,7 +227,7 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 	return s.device;
 }
 
-/* Callers of kernels have no way out. What they allocate themselves is checked: kernels_alloc. */
+/* Ends the process: kernels cannot return an error. Memory of callers is checked (kernels_alloc). */
 static void
 no_memory(size_t bytes)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cuda - what the CUDA kernels share: their context, memory for a call, and how device code reads and writes numbers.
+ * cuda - what the CUDA kernels share: their handle's data, memory of a call, reads and writes of numbers on
+ * the device.
  */
 #ifndef SALT_CUDA_H
 #define SALT_CUDA_H
@@ -9,7 +10,7 @@ extern "C" {
 #include "base/log/log.h"
 #include "engine/kernels/kernels_internal.h"
 
-/* The table, and kernels_plugin.device. */
+/* The backend's table, and kernels_plugin.device. */
 extern const struct kernels_ops kernels__cuda;
 int cuda__device(struct kernels_device *device, struct err_note *note);
 }
@@ -17,21 +18,21 @@ int cuda__device(struct kernels_device *device, struct err_note *note);
 
 /* ---- host ---- */
 
-/* Host arrays of a call on the device. Each name has its own memory, which stays until the name is used again. */
+/* Host arrays of a call, copied to the device. Each slot has its own memory, valid until its next use. */
 enum cuda_slot {
 	SLOT_TOKENS, SLOT_STARTS, SLOT_FREQ, SLOT_ORDER, SLOT_NEXT, SLOT_WEIGHT, SLOT_LOSS_WEIGHT, SLOT_OFFSETS, SLOT_IDS, SLOT_VALUES, SLOT_SEQS, N_SLOTS
 };
-/* Device memory of a call: contents last until the call ends. */
+/* Device memory of a call: contents are valid until the call ends. */
 enum cuda_room { ROOM_MAIN, ROOM_LOGITS, ROOM_GRADIENT, ROOM_ROWS, ROOM_IDS, ROOM_PRODUCT, N_ROOMS };
 
 struct cuda {
 	cudaStream_t stream;
-	void *lt;				/* matmul.cu's */
-	struct cuda_peers *peers;		/* nccl.cu's; NULL: not open */
+	void *lt;				/* cublasLtHandle_t, of matmul.cu */
+	struct cuda_peers *peers;		/* of nccl.cu; NULL: not open */
 	struct {
 		void *host, *device;
 		size_t bytes;
-		cudaEvent_t sent;		/* host may be written again */
+		cudaEvent_t sent;		/* host may be written again after it */
 	} slots[N_SLOTS];
 	struct {
 		void *p;
@@ -45,13 +46,16 @@ cuda_of(const struct kernels *k)
 	return (struct cuda *)k->own;
 }
 
-/* cuda__check - ends the process when a call of CUDA failed. */
+/* cuda__check - ends the process if a CUDA call failed. */
 void cuda__check(cudaError_t rc, const char *what);
 #define CUDA_CALL(call) cuda__check((call), #call)
-/* kernel<<<grid, block, 0, the context's stream>>>(...) */
+/* kernel<<<grid, block, 0, the handle's stream>>>(...) */
 #define CUDA_RUN(k, kernel, grid, block, ...) cuda__check(cuda_launch(kernel, grid, block, 0, cuda_of(k)->stream, __VA_ARGS__), #kernel)
 
-/* cuda__upload - bytes of host memory, which may be reused at once, on the device; valid until the slot's next use. NULL for NULL. */
+/*
+ * cuda__upload - copies bytes of host memory to the device; host may be reused at once. The result is valid
+ * until the slot's next use. NULL for NULL or 0 bytes.
+ */
 const void *cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t bytes);
 void *cuda__room(struct kernels *k, enum cuda_room room, size_t bytes);
 void cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes);	/* waits */
@@ -59,10 +63,10 @@ void cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes
 extern const struct kernels_peers_ops cuda__peers;
 
 int cuda__matmul_open(struct kernels *k, struct err_note *note);
-size_t cuda__matmul_version();			/* of cuBLASLt: 130100 is 13.1.0 */
+size_t cuda__matmul_version();			/* version of cuBLASLt: 130100 is 13.1.0 */
 void cuda__matmul_close(struct kernels *k);
 
-/* Blocks of `per` that n takes. */
+/* Number of blocks of `per` for n. */
 static inline unsigned
 cuda_blocks(int64_t n, int64_t per)
 {
@@ -116,13 +120,13 @@ struct quad {
 	float f[QUAD];
 };
 
-/* Numbers in device memory, read as fp32. quads: 4 numbers from any multiple of 4 may be accessed at once. */
+/* Numbers in device memory, read as fp32. quads: 4 numbers at any multiple of 4 may be accessed at once. */
 struct view {
 	void *data;
 	bool bf16, quads;
 };
 
-/* stride: a multiple of which every row begins at; 0: one row. */
+/* stride: every row begins at a multiple of it; 0: there is one row. */
 static inline struct view
 view_of(const void *data, enum dtype dtype, int64_t stride)
 {
@@ -144,7 +148,7 @@ put(const struct view &v, int64_t i, float f)
 		((float *)v.data)[i] = f;
 }
 
-/* Numbers i .. i + 3, of which n exist; the others are 0. */
+/* Numbers i .. i + 3, of which the first n exist; the others are 0. */
 __device__ __forceinline__ struct quad
 get_quad(const struct view &v, int64_t i, int64_t n)
 {
@@ -183,13 +187,14 @@ put_quad(const struct view &v, int64_t i, int64_t n, const struct quad &q)
 struct add_op {
 	template <typename T> __device__ __forceinline__ T operator()(T a, T b) const { return a + b; }
 };
-struct max_op {				/* NaN gives way, as in a < b ? b : a */
+struct max_op {				/* ignores NaN in b, as a < b ? b : a does */
 	template <typename T> __device__ __forceinline__ T operator()(T a, T b) const { return a < b ? b : a; }
 };
 
 /*
- * The sum (or maximum) over a block of up to 1024 threads, a multiple of WARP, in an order that depends on the number of threads only; all
- * threads get it. room: [WARP] of shared memory, free again after the next barrier of the caller's.
+ * The sum (or maximum) over a block of up to 1024 threads, a multiple of WARP, in an order that depends on
+ * the number of threads only. All threads get the result. room: [WARP] of shared memory; the caller may reuse
+ * it after its next barrier.
  */
 template <typename Op, typename T> __device__ __forceinline__ T
 reduced(T v, T *room, T none)
@@ -198,7 +203,7 @@ reduced(T v, T *room, T none)
 
 	for (int by = WARP / 2; by > 0; by /= 2)
 		v = Op()(v, __shfl_xor_sync(ALL_LANES, v, by));
-	__syncthreads();			/* room may be read still by an earlier call */
+	__syncthreads();			/* an earlier call may still read room */
 	if (lane == 0)
 		room[threadIdx.x / WARP] = v;
 	__syncthreads();
@@ -208,7 +213,7 @@ reduced(T v, T *room, T none)
 	return v;
 }
 
-/* Place in its sequence of row m, counted from the begin of its document. */
+/* Position of row m in its document. */
 __device__ __forceinline__ int64_t
 position_of(const int32_t *starts, int64_t m, int64_t t)
 {

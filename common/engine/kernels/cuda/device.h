@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * device - what the kernels use of the device beside plain C++: launches, shared memory, wide loads, bf16.
- * nvcc compiles it for a device; g++, with the headers of tests/cuda_emu, for the emulation.
+ * device - what the kernels use of the device besides plain C++: launches, shared memory, wide loads, bf16.
+ * nvcc compiles it for a device; g++ compiles it with the headers of tests/cuda_emu for the emulation.
  */
 #ifndef SALT_CUDA_DEVICE_H
 #define SALT_CUDA_DEVICE_H
@@ -15,9 +15,10 @@
 #define ALL_LANES 0xffffffffu
 
 /*
- * cuda_launch - kernel<<<grid, block, shared_bytes, stream>>>(args...), the one way in which kernels are launched.
- * CUDA_SHARED(type, name, n): an array of the block. CUDA_DYNAMIC(type, name): its shared memory of shared_bytes, aligned to 16; one
- * name has one type in all kernels of a file. CUDA_UNROLL before a loop: arrays that it indexes stay in registers.
+ * cuda_launch - kernel<<<grid, block, shared_bytes, stream>>>(args...); all kernels are launched through it.
+ * CUDA_SHARED(type, name, n): an array in shared memory. CUDA_DYNAMIC(type, name): the block's shared_bytes
+ * of dynamic shared memory, aligned to 16; one name has one type in all kernels of a file. CUDA_UNROLL before
+ * a loop: arrays that it indexes stay in registers.
  */
 #ifdef CUDA_EMU
 #include <tuple>
@@ -57,7 +58,7 @@ struct words4 {
 	alignas(16) uint32_t w[4];
 };
 
-/* One load or store of 4, 8 or 16 bytes. Addresses are aligned to the size. */
+/* One load or store of 4, 8 or 16 bytes. The address must be aligned to the size. */
 template <typename W> __device__ __forceinline__ W
 load_words(const void *p)
 {
@@ -107,7 +108,7 @@ widen(uint32_t half)
 	return float_of(half << 16);
 }
 
-/* To nearest even; NaN stays NaN (tensor_f32_to_bf16). */
+/* Rounds to nearest even; NaN stays NaN (as tensor_f32_to_bf16). */
 __host__ __device__ __forceinline__ uint32_t
 narrow(float f)
 {

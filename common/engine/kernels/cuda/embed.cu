@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * embed - embeddings and their gradients. Backward, the host groups the rows by what they add to, a token or a position, each group in the
- * order of the rows; a block adds one group to its row of the gradient, so the order of every sum is that of the rows.
+ * embed - embeddings and their gradients. In backward the host groups the rows by the gradient row that they
+ * add to (a token or a position), each group in row order. One block adds one group, so every sum is in row
+ * order.
  */
 #include <stdlib.h>
 
@@ -38,7 +39,7 @@ cuda__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const st
 		    (const int32_t *)cuda__upload(k, SLOT_STARTS, starts, bytes), t, c);
 }
 
-/* groups: [n, 3]: row of the gradient, begin and end of its rows in `order`. */
+/* groups: [n, 3]: row of the gradient, then begin and end of its rows in `order`. */
 __global__ static void
 add_groups(struct view d, const int32_t *groups, const int32_t *order, struct view d_y, int64_t c)
 {
@@ -71,7 +72,7 @@ by_key(const void *a, const void *b)
 	return x->key != y->key ? (x->key < y->key ? -1 : 1) : (x->row > y->row) - (x->row < y->row);
 }
 
-/* Adds the rows of d_y to the rows of d that their keys name. entries: [m]. */
+/* Adds each row of d_y to the row of d given by its key. entries: [m]. */
 static void
 add_by_key(struct kernels *k, struct tensor *d, const struct tensor *d_y, struct entry *entries, int64_t m)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * label - a teacher's scores and labels. A block of threads has one row of logits. Draws are those of cpu/label.c: the same random words,
- * the same exponential, exact sums; equal logits give equal labels.
+ * label - a teacher's scores and labels. Each row of logits has a block of threads. Draws are those of
+ * cpu/label.c (same random words, same exponential, exact sums): equal logits give equal labels.
  */
 #include <math.h>
 
@@ -18,7 +18,7 @@ struct label_task {
 	bool score;
 	uint32_t seed;
 	float tau, soft_cap;
-	uint64_t *keys;				/* [n, padded], to be sorted */
+	uint64_t *keys;				/* [n, padded], sort keys */
 	float *loss_nats, *values;
 	int32_t *rank, *n_unique, *ids, *counts;
 };
@@ -45,7 +45,7 @@ label_words(uint32_t seed, uint64_t seq, uint32_t position, uint32_t draw, uint3
 	out[3] = c3;
 }
 
-/* Sorts n numbers, a power of two, ascending (Batcher's bitonic network). */
+/* Sorts n keys, n a power of two, in ascending order (Batcher's bitonic network). */
 __device__ static void
 sort(uint64_t *keys, int n)
 {
@@ -65,7 +65,7 @@ sort(uint64_t *keys, int n)
 	__syncthreads();
 }
 
-/* A key whose order is that of the numbers: NaN lowest, -0 as 0. */
+/* A sort key in the order of the numbers: NaN is lowest, -0 equals 0. */
 __device__ __forceinline__ uint32_t
 order_key(float f)
 {
@@ -74,7 +74,7 @@ order_key(float f)
 	return f == f ? (u & 0x80000000u ? ~u : u | 0x80000000u) : 0;
 }
 
-/* The draws of a row, ascending by id, with counts. ends: [ROW_THREADS]. */
+/* Draws the ids of a row, in ascending order with counts. ends: [ROW_THREADS]. */
 __device__ static void
 draw(const struct label_task &a, const float *weights, int64_t m, uint64_t *keys, int32_t *ids, int32_t *counts, double *ends)
 {
@@ -103,7 +103,7 @@ draw(const struct label_task &a, const float *weights, int64_t m, uint64_t *keys
 		}
 		label_words(a.seed, a.seqs[m / a.t], (uint32_t)(m % a.t), (uint32_t)(d / 2), words);
 		bound = (double)(((uint64_t)words[d % 2 * 2] << 32 | words[d % 2 * 2 + 1]) >> 11) * 0x1p-53 * total;
-		while (low < high) {			/* the first part whose end exceeds the bound */
+		while (low < high) {			/* the first range that ends over the bound */
 			int middle = (low + high) / 2;
 
 			if (ends[middle] > bound)
@@ -137,7 +137,7 @@ draw(const struct label_task &a, const float *weights, int64_t m, uint64_t *keys
 	}
 }
 
-/* Ids of the row whose key is at least `key` or, of those with exactly this key, only the ids up to `bound`. */
+/* True for ids whose key is over `key`, and for ids with exactly this key up to the id `bound`. */
 __device__ __forceinline__ bool
 chosen(float u, int64_t i, uint32_t key, int64_t bound)
 {
@@ -157,8 +157,8 @@ count_chosen(const struct label_task &a, const float *u, uint32_t key, int64_t b
 }
 
 /*
- * The n best ids, best first, in keys. Bit by bit: the largest key that n ids reach, then the smallest id bound with which n are chosen; then
- * the chosen ones are sorted.
+ * Writes the n best ids to keys, best first. It finds, bit by bit, the largest key that n ids reach, then by
+ * bisection the smallest id bound with which n are chosen, and sorts the chosen ids.
  */
 __device__ static void
 top_k(const struct label_task &a, const float *u, uint64_t *keys, int *room, int *before)
@@ -232,7 +232,8 @@ row_labels(struct label_task a)
 		sum += w;
 		weights[i] = a.kind == KERNELS_LABEL_SAMPLED ? (float)(((double)w + magic) - magic) : w;
 	}
-	log_sum = log(reduced<add_op>((double)sum, wide, 0.0));		/* its barriers show the weights to all */
+	log_sum = log(reduced<add_op>((double)sum, wide, 0.0));		/* its barriers make the weights
+									 * visible to all threads */
 	if (a.kind == KERNELS_LABEL_SAMPLED) {
 		draw(a, weights, m, keys, a.ids + row * a.n, a.counts + row * a.n, ends);
 	} else if (a.kind == KERNELS_LABEL_TOPK) {

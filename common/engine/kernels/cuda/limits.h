@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * limits - how much memory the output layer and products work in: for the kernels, and for who counts it
- * beforehand (kernels_gpu_bytes).
+ * limits - the working memory of the output layer and of products, for the kernels and for its calculation in
+ * advance (kernels_gpu_bytes).
  */
 #ifndef SALT_CUDA_LIMITS_H
 #define SALT_CUDA_LIMITS_H
 
 #include <stdint.h>
 
-/* Logits that exist at a time, in floats: 512 MiB. Each chunk reads and writes the whole output layer. The
- * emulation has smaller ones. */
+/*
+ * Logits that exist at a time, in floats: 512 MiB. Each chunk reads and writes the whole output layer. The
+ * emulation uses a smaller number.
+ */
 #ifndef CUDA_LOGITS
 #define CUDA_LOGITS ((int64_t)128 << 20)
 #endif
@@ -17,7 +19,7 @@
 #define CUDA_MIN_ROWS 8
 #define CUDA_MAX_ROWS 8192
 
-/* Rows of a chunk of m rows of logits. */
+/* Number of rows per chunk, for m rows of logits. */
 static inline int64_t
 cuda_chunk_rows(int64_t v, int64_t m)
 {

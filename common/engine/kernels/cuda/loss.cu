@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * loss - the output layer and the mixed-target loss. Logits exist for a chunk of rows; a block of threads has one row. Losses of the rows go
- * to the host, which sums them in row order in fp64.
+ * loss - the output layer and the mixed-target loss. Logits exist for a chunk of rows; each row has a block
+ * of threads. The losses of the rows go to the host, which sums them in row order in fp64.
  */
 #include <math.h>
 
 #include "engine/kernels/cuda/rows.h"
 
 struct row {
-	double loss, hard, soft, entropy, weight, factor;	/* factor: the row's loss weight */
+	double loss, hard, soft, entropy, weight, factor;	/* factor: the row's loss weight, a */
 	int64_t counted;
 	int32_t correct, soft_known;		/* no padding: rows are copied whole */
 };
 
-/* Device memory, and what else a row's block is given. offsets count from `first_id`. */
+/* The arguments of row_losses; pointers are device memory. offsets count from `first_id`. */
 struct loss_task {
-	float *logits;				/* [n, v], overwritten by its gradient */
+	float *logits;				/* [n, v], overwritten by the gradient */
 	uint16_t *narrow;			/* [n, v], the gradient in bf16; NULL: fp32 */
 	int64_t v, begin;			/* row 0 is row `begin` of the call */
 	const int32_t *next;
@@ -24,8 +24,8 @@ struct loss_task {
 	const int64_t *offsets;
 	int64_t first_id;
 	const int32_t *ids;
-	const float *values, *dense;		/* dense: of this chunk */
-	float *saved;				/* logits at the ids */
+	const float *values, *dense;		/* dense: rows of this chunk */
+	float *saved;				/* logits at the ids of soft labels */
 	int residual, token_weight;
 	bool grad;
 	float grad_scale, soft_cap;
@@ -44,7 +44,7 @@ cap_slope(float z, float cap)
 	return cap > 0 ? 1 - z / cap * (z / cap) : 1;
 }
 
-/* Log-sum-exp of the row; the sum is of fp32 terms. top: their maximum. */
+/* Log-sum-exp of the row; the terms are fp32. top: their maximum. */
 __device__ __forceinline__ double
 row_lse(const float *z, int64_t v, float top, double *room)
 {
@@ -101,12 +101,15 @@ row_losses(struct loss_task a)
 		else if (a.residual != KERNELS_RESIDUAL_GHOST && sum > 0)
 			scale = 1 / sum;
 		else if (a.residual != KERNELS_RESIDUAL_GHOST)
-			at_next = 1;			/* nothing to renormalise: all mass at y */
+			at_next = 1;			/* nothing to renormalise: all mass goes to y */
 		if (a.residual != KERNELS_RESIDUAL_GHOST || n >= v)
 			tail = 0;
 	}
 	saved = a.saved + at;
-	/* The kept ids leave the row, so that sums over the row are of the others. All threads are past their last read of z. */
+	/*
+	 * The label's ids are removed from the row, so that sums over the row are of the others. All threads
+	 * have read z.
+	 */
 	for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS) {
 		saved[i] = z[a.ids[at + i]];
 		z[a.ids[at + i]] = -INFINITY;
@@ -125,7 +128,7 @@ row_losses(struct loss_task a)
 		for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS) {
 			double q = (double)a.values[at + i] * scale;
 
-			if (a.ids[at + i] == y) {	/* one class: the kept mass and the tail put there */
+			if (a.ids[at + i] == y) {	/* one class: the label's mass and the tail */
 				q += at_next;
 				t_y = q;
 				found = 1;
@@ -190,7 +193,10 @@ row_losses(struct loss_task a)
 	if (!a.grad)
 		return;
 
-	/* g (p - q), g = grad_scale times the row's loss weight, through the soft cap: outside of the ids, at the ids, at y. */
+	/*
+	 * The gradient g (p - q), g = grad_scale times the row's loss weight, through the soft cap: first
+	 * outside the label's ids, then at the ids, then at y.
+	 */
 	float mass = (float)(g * exp((double)top - lse)), ghost = (float)(-w * tail * g), soft_g = (float)(w * g);
 
 	for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS) {
@@ -216,7 +222,7 @@ row_losses(struct loss_task a)
 		narrowed[i] = (uint16_t)narrow(z[i]);
 }
 
-/* What comes from outside: ids in range and ascending, a label where there is a weight. */
+/* Checks of data from outside: ids in range and ascending, a soft label where the weight is over 0. */
 static void
 check_targets(const struct kernels_targets *t, int64_t m, int64_t v)
 {
@@ -278,7 +284,7 @@ report_rows(struct kernels *k, const struct kernels_targets *targets, const stru
 	}
 }
 
-/* The targets of all rows on the device. */
+/* Uploads the targets of all rows. */
 static struct loss_task
 task_of(struct kernels *k, const struct kernels_targets *t, int64_t m, int64_t v, float grad_scale, float soft_cap, bool grad)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * matmul - products by cuBLASLt, which only this file uses. An algorithm is the first that the library's heuristic names for a shape and
- * an alignment: nothing is timed. Partial sums, where the library makes them, are fp32.
+ * matmul - products by cuBLASLt, which only this file uses. The algorithm is the first one that the library's
+ * heuristic returns for a shape and an alignment; nothing is timed. Partial sums, if the library makes them,
+ * are fp32.
  */
 #include <cublasLt.h>
 #include <stdlib.h>
@@ -45,7 +46,7 @@ cuda__matmul_close(struct kernels *k)
 		cublasLtDestroy((cublasLtHandle_t)cuda_of(k)->lt);
 }
 
-/* Row-major [rows, cols] is what the library calls cols x rows. */
+/* A row-major [rows, cols] matrix is a column-major cols x rows matrix for the library. */
 static cublasLtMatrixLayout_t
 layout_of(enum dtype dtype, int64_t rows, int64_t cols, int64_t ld)
 {
@@ -78,7 +79,7 @@ describe(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t name, int32_t va
 	LT(cublasLtMatmulDescSetAttribute(d, name, &value, sizeof(value)));
 }
 
-/* c += bias, where the product does not add it. */
+/* c += bias, for products that do not add it themselves. */
 __global__ static void
 add_bias(struct view c, int64_t ld, struct view bias, int64_t m, int64_t n)
 {
@@ -88,7 +89,7 @@ add_bias(struct view c, int64_t ld, struct view bias, int64_t m, int64_t n)
 		put(c, r * ld + j, get(c, r * ld + j) + get(bias, j));
 }
 
-/* In the library's order: C^T = op(B)^T op(A)^T, with its first operand B. */
+/* The library is column-major, so it computes C^T = op(B)^T op(A)^T, with B as its first operand. */
 void
 cuda__matmul(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struct kernels__matrix *a, const struct kernels__matrix *b,
     const struct kernels__matrix *c, const struct tensor *bias, bool add)

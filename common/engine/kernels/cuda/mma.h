@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mma - what attention uses of the device beside device.h: cp.async, ldmatrix, mma.sync. PTX under nvcc, the emulation under g++.
+ * mma - what attention uses besides device.h: cp.async, ldmatrix, mma.sync; PTX under nvcc, emulated under
+ * g++.
  */
 #ifndef SALT_CUDA_MMA_H
 #define SALT_CUDA_MMA_H
 
 #include "engine/kernels/cuda/device.h"
 
-/* 16 bytes from global to shared memory; there after cp_wait in this thread, and after a barrier in the others. */
+/* Copies 16 bytes from global to shared memory; visible here after cp_wait, elsewhere after a barrier. */
 __device__ __forceinline__ void
 cp_async16(void *shared, const void *global)
 {
@@ -28,7 +29,7 @@ cp_commit()
 #endif
 }
 
-/* Waits until at most `groups` committed groups of this thread are under way. */
+/* Waits until at most `groups` committed groups of this thread are pending. */
 template <int groups> __device__ __forceinline__ void
 cp_wait()
 {
@@ -39,7 +40,7 @@ cp_wait()
 #endif
 }
 
-/* Four 8 x 8 matrices of bf16; lane i gives row i % 8 of matrix i / 8, 16 bytes of shared memory. */
+/* Four 8 x 8 matrices of bf16; lane i passes the shared address of row i % 8 of matrix i / 8, 16 bytes. */
 template <bool trans> __device__ __forceinline__ void
 ldmatrix(uint32_t out[4], const void *row)
 {
@@ -57,7 +58,9 @@ ldmatrix(uint32_t out[4], const void *row)
 #endif
 }
 
-/* Two numbers to bf16, to nearest even, low in the lower half. NaN stays NaN, not bit by bit. */
+/*
+ * Rounds two numbers to bf16, to nearest even, low in the lower half. NaN stays NaN, but its bits may differ.
+ */
 __device__ __forceinline__ uint32_t
 pack2(float low, float high)
 {

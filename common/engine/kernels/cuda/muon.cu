@@ -1,26 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * muon - Newton-Schulz as it is written (kernels.h): five times X = a X + (b G + c G^2) X, G = X X^T on the smaller side s of the matrix
- * (X (b G + c G^2), G = X^T X where it is tall). Products are cuBLASLt's, with factors in the context's dtype and fp32 results; the sums
- * with them are fp32 and rounded once, when X is stored. Matrices of a list are updated one after another.
+ * muon - Newton-Schulz as in kernels.h: five times X = a X + (b G + c G^2) X with G = X X^T, on the smaller
+ * side s of the matrix (for a tall matrix X (b G + c G^2) with G = X^T X). cuBLASLt computes the products,
+ * with factors in the compute dtype and fp32 results. Sums with these results are fp32 and rounded once, when
+ * X is stored. The matrices of a list are updated one after another.
  *
- * Memory: X, G and one more [s, s] in the compute dtype, and an fp32 array of PART or s^2 numbers: rows (or columns) of the last product go
- * through it part by part.
+ * Memory: X, G and one more [s, s] in the compute dtype, and an fp32 array of the larger of CUDA_MUON_PART
+ * and s^2 numbers: rows (or columns) of the last product pass through it part by part.
  */
 #include "engine/kernels/cuda/cuda.h"
 
 #define ITERATIONS 5
 #define THREADS 256
-#define PAD 8				/* rows of factors begin at multiples of so many numbers */
+#define PAD 8				/* rows of factors begin at multiples of this many numbers */
 
-/* Numbers of a part of the last product. The emulation has smaller ones. */
+/* Numbers in a part of the last product. The emulation uses a smaller part. */
 #ifndef CUDA_MUON_PART
 #define CUDA_MUON_PART ((int64_t)4 << 20)
 #endif
 
 static const float coefficients[3] = {3.4445f, -4.7750f, 2.0315f};
 
-/* A matrix on the device. Element (r, c) is number at(r) + c of w, m, grad and copy. */
+/* A matrix on the device. Element (r, c) is element muon_at(r) + c of w, m, grad and copy. */
 struct muon_matrix {
 	float *w, *m;
 	const float *grad;
@@ -35,14 +36,14 @@ muon_at(const struct muon_matrix &a, int64_t r)
 	return r / a.group * a.group_stride + r % a.group * a.ld;
 }
 
-/* U, from the momentum as it is after this step. */
+/* U, computed from the momentum after this step. */
 __device__ __forceinline__ float
 nesterov(const struct muon_matrix &a, int64_t i)
 {
 	return fmaf(a.momentum, a.m[i], a.one_minus_momentum * (a.grad[i] * a.grad_scale));
 }
 
-/* A block has a row: momentum, and the sum of squares of U. */
+/* One block per row: updates the momentum and computes the sum of squares of U. */
 __global__ static void
 momentum(struct muon_matrix a, double *sums)
 {
@@ -62,7 +63,7 @@ momentum(struct muon_matrix a, double *sums)
 		sums[row] = sum;
 }
 
-/* One block: sums[0] = 1 / max(|U|, 1e-7), from the sums of the rows. */
+/* One block: sums[0] = 1 / max(|U|, 1e-7), from the rows' sums. */
 __global__ static void
 norm(double *sums, int64_t rows)
 {
@@ -77,7 +78,7 @@ norm(double *sums, int64_t rows)
 		sums[0] = 1 / (size > 1e-7 ? size : 1e-7);
 }
 
-/* X = U / |U|; rows of x are width apart. */
+/* X = U / |U|; the rows of x are width apart. */
 __global__ static void
 first_x(struct view x, int64_t width, struct muon_matrix a, const double *scale)
 {
@@ -87,7 +88,7 @@ first_x(struct view x, int64_t width, struct muon_matrix a, const double *scale)
 		put(x, r * width + c, nesterov(a, muon_at(a, r) + c) * (float)scale[0]);
 }
 
-/* p = b g + c square, all [s, s]; rows of p and g are width apart, of square s. */
+/* p = b g + c square, all [s, s]; rows of p and g are width apart, rows of square s. */
 __global__ static void
 polynomial(struct view p, struct view g, const float *square, int64_t s, int64_t width, float b, float c)
 {
@@ -97,7 +98,10 @@ polynomial(struct view p, struct view g, const float *square, int64_t s, int64_t
 		put(p, at, fmaf(c, square[i], b * get(g, at)));
 }
 
-/* Rows row .. and columns col .. of X = a X + part [rows, cols], in place; after the last time W = shrink W - step X instead, and its copy. */
+/*
+ * X = a X + part [rows, cols], in place, for rows from `row` and columns from `col` on. After the last
+ * iteration W = shrink W - step X instead, and its copy.
+ */
 __global__ static void
 next_x(struct view x, int64_t width, const float *part, int64_t row, int64_t col, int64_t rows, int64_t cols, float factor, bool last,
     struct muon_matrix a)
@@ -144,7 +148,7 @@ part_floats(int64_t s)
 	return s * s > CUDA_MUON_PART ? s * s : CUDA_MUON_PART;
 }
 
-/* Room for each array at a multiple of 256 bytes, so that the products' alignment does not depend on what lies before. */
+/* Takes a multiple of 256 bytes, so that the alignment of products does not depend on the arrays before. */
 static char *
 taken(char **at, size_t bytes)
 {
@@ -154,7 +158,7 @@ taken(char **at, size_t bytes)
 	return p;
 }
 
-/* at NULL: to find the size, where the last array ends. */
+/* Lays out the arrays of room from `at` on and returns the end. With at NULL the end is the size. */
 static char *
 lay(const struct kernels *k, struct muon_room *room, const struct kernels_muon_matrix *m, char *at)
 {
@@ -169,7 +173,7 @@ lay(const struct kernels *k, struct muon_room *room, const struct kernels_muon_m
 	return at;
 }
 
-/* X' of one iteration, part by part: a part of X enters its own product alone. */
+/* X' of one iteration, part by part: each part of X enters only its own product. */
 static void
 apply(struct kernels *k, const struct muon_room *room, const struct muon_matrix &a, bool last)
 {

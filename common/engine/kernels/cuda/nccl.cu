@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * nccl - transfers between ranks by NCCL (engine/kernels/peers.h), which is opened at run time. Only sends and receives are used: the order of
- * sums is the caller's, and so are the bits. The few declarations are those of NCCL's own header, whose ABI is stable within libnccl.so.2:
+ * nccl - transfers between ranks (engine/kernels/peers.h) by NCCL, which is opened at run time. Only sends
+ * and receives are used: the caller determines the order of sums, and so the bits. The few declarations are
+ * copied from NCCL's header, whose ABI is stable within libnccl.so.2:
  * https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/api.html
  */
 #include <dlfcn.h>
@@ -17,7 +18,7 @@ extern "C" {
 
 #define VARIABLE "SALT_NCCL"
 #define LIBRARY "libnccl.so.2"
-#define FIRST_VERSION 20700		/* ncclSend and ncclRecv */
+#define FIRST_VERSION 20700		/* the first with ncclSend and ncclRecv */
 #define HINT "NCCL_DEBUG=INFO shows more; " VARIABLE "=none lets ranks exchange through host memory and MPI"
 
 typedef struct ncclComm *ncclComm_t;
@@ -28,7 +29,7 @@ typedef int ncclResult_t;
 enum { ncclSuccess = 0, ncclInProgress = 7 };
 enum { ncclInt8 = 0 };
 
-/* The library, once for the process. */
+/* The library, opened once per process. */
 static struct {
 	void *handle;
 	int version;
@@ -108,7 +109,7 @@ check(struct kernels *k, ncclResult_t rc, const char *call)
 }
 #define NCCL(k, name, ...) check((k), nccl.name(__VA_ARGS__), #name)
 
-/* ---- the functions of the table ---- */
+/* ---- functions of the table ---- */
 
 static int
 find(struct kernels *, struct kernels_peers_offer *offer, struct err_note *note)
@@ -117,7 +118,7 @@ find(struct kernels *, struct kernels_peers_offer *offer, struct err_note *note)
 
 	if (rc != 0)
 		return rc;
-	/* 2.27.3 is 22703. */
+	/* Version 2.27.3 has the code 22703. */
 	snprintf(offer->library, sizeof(offer->library), "NCCL %d.%d.%d", nccl.version / 10000, nccl.version / 100 % 100, nccl.version % 100);
 	memset(offer->device, 0, sizeof(offer->device));
 	CUDA_CALL(cudaDeviceGetPCIBusId(offer->device, (int)sizeof(offer->device), 0));

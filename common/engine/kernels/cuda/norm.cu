@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * norm - LayerNorm and RMSNorm of rows and of heads, and column sums. A row is one block's work; gradients of weights are summed over
- * blocks of ROW_BLOCK rows first, and the sums of the blocks in order after that.
+ * norm - LayerNorm and RMSNorm of rows and of heads, and column sums. One block computes one row. Gradients
+ * of gains and biases are first summed over blocks of ROW_BLOCK rows; these sums are then added in order.
  */
 #include "engine/kernels/cuda/cuda.h"
 
 #define ROW_BLOCK 64
 #define COLUMN_THREADS 128
 
-/* Row r: head r % heads of row r / heads. */
+/* Row r is head r % heads of row r / heads. */
 struct rows {
 	int64_t stride, heads, head_stride;
 };
@@ -19,7 +19,7 @@ row_at(const struct rows &rows, int64_t r)
 	return r / rows.heads * rows.stride + r % rows.heads * rows.head_stride;
 }
 
-/* mean, b: of LayerNorm only. */
+/* mean, b: for LayerNorm only. */
 __global__ static void
 norm(struct view y, struct rows y_rows, float *mean, float *rstd, struct view x, struct rows x_rows, struct view g, struct view b, float eps, int c)
 {
@@ -61,7 +61,7 @@ norm(struct view y, struct rows y_rows, float *mean, float *rstd, struct view x,
 	}
 }
 
-/* With d = d_y g and n the normalised x: d_x = rstd (d - mean(d) - n mean(d n)); RMSNorm: without mean(d). */
+/* With d = d_y g and n the normalised x: d_x = rstd (d - mean(d) - n mean(d n)); RMSNorm omits mean(d). */
 __global__ static void
 norm_bwd(struct view d_x, struct rows d_x_rows, struct view d_y, struct rows d_y_rows, struct view x, struct rows x_rows, struct view g,
     const float *mean, const float *rstd, bool add, int c)
@@ -93,7 +93,8 @@ norm_bwd(struct view d_x, struct rows d_x_rows, struct view d_y, struct rows d_y
 }
 
 /*
- * partial[block, column]: sums over the block's rows, in order. x NULL: of d_y; else of d_y n, and of d_y after these where mean is given.
+ * partial[block, column]: sums over the block's rows, in order. With x NULL: of d_y; otherwise of d_y n,
+ * followed by those of d_y if mean is given.
  */
 __global__ static void
 column_partials(float *partial, struct view d_y, struct rows d_y_rows, struct view x, struct rows x_rows, const float *mean,
@@ -133,7 +134,7 @@ column_totals(float *sums, const float *partial, int64_t blocks, int width, int 
 	sums[i] = sum;
 }
 
-/* Threads of a row of c: one has at least a quad, up to 256. */
+/* Threads per row of c: enough for a quad each, at most 256. */
 static unsigned
 row_threads(int64_t c)
 {
@@ -163,7 +164,8 @@ matrix_view(const struct tensor *t)
 static struct view
 head_view(const struct kernels_heads *x)
 {
-	return view_of(x->data, x->dtype, x->stride | kernels__head_stride(x));		/* odd bits of either */
+	/* a | b is a multiple of 4 only if both are */
+	return view_of(x->data, x->dtype, x->stride | kernels__head_stride(x));
 }
 
 static void
@@ -194,7 +196,7 @@ cuda__norm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const 
 		    matrix_rows(c), matrix_view(g), b != NULL ? matrix_view(b) : view{}, eps, (int)c);
 }
 
-/* d_x may be d_y, so the gradients of the weights come first. */
+/* d_x may be d_y, so the gradients of gain and bias are computed first. */
 void
 cuda__norm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
     const struct tensor *x, const struct tensor *g, const float *mean, const float *rstd, bool add)

@@ -5,7 +5,7 @@
 
 #define THREADS 256
 
-/* A block of threads has a block of elements; thread i its elements i, i + THREADS, ... in order. */
+/* One block of threads per block of elements; thread i adds elements i, i + THREADS, ... in order. */
 __global__ static void
 norm_blocks(const float *x, int64_t n, double *out)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * plugin - what libsalt_cuda.so exports, and the log of the program that loaded it.
+ * plugin - the exported function of libsalt_cuda.so, and log_fatal, which calls the program's.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "base/log/log.h"
 #include "engine/kernels/kernels_internal.h"
 
-/* cuda.h's, which is C++ */
+/* declared in cuda.h, which is C++ */
 extern const struct kernels_ops kernels__cuda;
 int cuda__device(struct kernels_device *device, struct err_note *note);
 
@@ -27,7 +27,7 @@ salt_cuda_plugin(const struct kernels_plugin_host *given)
 	return &plugin;
 }
 
-/* Of base/log the kernels call only this. */
+/* The only function of base/log that the kernels call. */
 void
 log_fatal(const char *event, const char *fmt, ...)
 {

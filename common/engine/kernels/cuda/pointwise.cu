@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pointwise - kernels that compute an element from its inputs alone; and RoPE. A thread has four elements.
+ * pointwise - kernels that compute an element from its inputs alone, and RoPE. Each thread computes four
+ * elements.
  */
 #include "engine/kernels/cuda/cuda.h"
 
 #define THREADS 256
 
-/* After enum kernels__pointwise. */
+/* Further operations; their numbers follow those of enum kernels__pointwise. */
 enum { OP_AFFINE = KERNELS__GEGLU_BWD + 1, OP_ADD_SCALED, OP_SOFT_CAP, OP_COPY };
 
 struct operands {
@@ -14,7 +15,9 @@ struct operands {
 	float a, b;
 };
 
-/* gelu_new and its slope, whose last term is 0 far out: not infinity times 0. */
+/*
+ * gelu_new and its derivative, whose last term is set to 0 for large |x|, where it would be infinity times 0.
+ */
 __device__ __forceinline__ float
 gelu(float x, float *slope)
 {
@@ -43,7 +46,7 @@ silu(float x, float *slope)
 	return x * s;
 }
 
-/* y0, y1 from x0, x1, x2 as kernels.h has them. */
+/* y0 and y1 from x0, x1 and x2, as in kernels.h. */
 template <int op> __device__ __forceinline__ void
 compute(float *y0, float *y1, float x0, float x1, float x2, float a, float b)
 {
@@ -175,7 +178,7 @@ cuda__convert(struct kernels *k, void *to, enum dtype to_dtype, const void *from
 	launch<OP_COPY, 1, 1>(k, {{view_of(to, to_dtype, 0), {}}, {view_of(from, from_dtype, 0), {}, {}}, 0, 0}, n);
 }
 
-/* A thread has pair j of all heads of row m. */
+/* A thread rotates pair j of all heads of row m. */
 __global__ static void
 rope(struct view x, int64_t rows, int64_t t, int64_t half, int64_t stride, int64_t n_heads, int64_t head_stride, const float *freq,
     const int32_t *starts, float magnitude, float sign)

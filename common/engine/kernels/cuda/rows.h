@@ -10,7 +10,7 @@
 
 #define ROW_THREADS 256
 
-/* exp(x) by the operations of vec_expf (cpu/vec_math.h) with fused multiply-adds: the same bits, so that equal logits give equal draws. */
+/* exp(x) by the operations and fused multiply-adds of vec_expf (cpu/vec_math.h): equal logits, equal draws */
 __device__ __forceinline__ float
 row_exp(float x)
 {
@@ -31,7 +31,7 @@ row_exp(float x)
 	return x < -86.98f ? 0.0f : p;
 }
 
-/* z [0, v) capped in place, by the threads that own the elements; the maximum over the first n of them. */
+/* Caps z [0, v) in place, each thread its own elements. Returns the maximum over the first n elements. */
 __device__ __forceinline__ float
 cap_and_max(float *z, int64_t v, int64_t n, float cap, float *room)
 {

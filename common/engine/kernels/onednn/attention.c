@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * attention - in bf16 on matrix units: products read q, k and v in place; probabilities are rounded to bf16
- * before they are multiplied. fp32 uses the shared kernels.
+ * attention - bf16 attention on matrix units: products read q, k and v in place; probabilities are rounded to
+ * bf16 before they are multiplied. fp32 uses the shared kernels.
  *
- * A primitive takes milliseconds to make and is kept by its shape, so shapes must be few whatever the lengths of
- * the documents are: tiles are CPU__QUERIES rows of the sequence, the last one what is left, and keys begin at a
- * multiple of CPU__QUERIES. A tile in which documents meet is computed twice, with zeros in place of the other rows'
- * probabilities: for the document that reaches into it, whose keys begin earlier, and for those that begin in it.
+ * A primitive takes milliseconds to make and is kept by its shape, so there must be few shapes, whatever the
+ * lengths of the documents: tiles are CPU__QUERIES rows of the sequence (the last one may be shorter), and
+ * keys begin at a multiple of CPU__QUERIES. A tile with parts of several documents is computed twice, with
+ * zeros in place of the other rows' probabilities: once for the document that began before the tile, whose
+ * keys begin earlier, and once for those that begin in the tile.
  *
- * oneDNN uses the matrix units (AMX) only for operands without gaps and a repacked B. So heads of HEAD numbers in whole tiles,
- * the usual ones, are copied that way (plan.dense): keys and values once, queries and probabilities tile by tile.
+ * oneDNN uses the matrix units (AMX) only for operands without gaps and a repacked B. So heads of HEAD
+ * numbers in whole tiles, which are the usual case, are copied into this form (plan.dense): keys and values
+ * once, queries and probabilities tile by tile.
  */
 #include "engine/kernels/onednn/onednn.h"
 
@@ -21,9 +23,9 @@
 #include "base/mem/mem.h"
 
 #define HEAD 64
-#define TILE (CPU__QUERIES * HEAD / 2)		/* floats of a dense tile in bf16 */
+#define TILE (CPU__QUERIES * HEAD / 2)		/* floats that hold a dense tile in bf16 */
 
-/* The products of n queries and keys up to the last of them. */
+/* The products of a tile of n queries with the keys up to the tile's last row. */
 struct products {
 	const struct primitive *scores;			/* S [n, keys] = Q K^T */
 	const struct primitive *out;			/* O [n, D] = P V */
@@ -32,19 +34,20 @@ struct products {
 	const struct primitive *d_query;			/* [n, D] = d_S K */
 };
 
-/* Tiles of b sequences of t rows, and the shapes of their products. */
+/* The tiles of b sequences of t rows, and the shapes of their products. */
 struct plan {
-	int64_t t, n_tiles;		/* of a sequence */
-	bool dense;			/* operands are copied without gaps, and repacked where they are a product's B */
-	struct products *products;		/* [2, n_tiles]: full tiles, the short last one; by (t0 - first key) / CPU__QUERIES */
-	int64_t room;			/* scratch of a thread's products, in floats */
+	int64_t t, n_tiles;		/* n_tiles: per sequence */
+	bool dense;			/* operands have no gaps; a product's B is repacked */
+	struct products *products;		/* [2, n_tiles]: for full tiles, for a short last one; index
+						 * (t0 - first key) / CPU__QUERIES */
+	int64_t room;			/* scratch memory of a thread's products, in floats */
 	struct pass {			/* rows of a tile whose documents have the same first key */
 		int64_t t0, n;		/* the tile */
-		int64_t from, to;		/* rows from .. to, counted in the sequence */
+		int64_t from, to;		/* rows from .. to of the sequence */
 		int64_t key0;		/* first key */
 		const struct products *products;
 	} *passes;
-	int64_t *tiles;			/* [b * n_tiles + 1] first pass of each tile */
+	int64_t *tiles;			/* [b * n_tiles + 1] index of each tile's first pass */
 };
 
 static void
@@ -77,14 +80,14 @@ make_products(struct kernels *k, struct products *w, bool dense, int64_t n, int6
 			*most = (*p)->scratch_bytes;
 }
 
-/* Do keys begin at multiples of CPU__QUERIES, so that there are few shapes? */
+/* True if keys begin at multiples of CPU__QUERIES, so that there are few shapes. */
 static bool
 in_tiles(const struct plan *p, const struct kernels_attention_form *form)
 {
 	return p->dense || form->starts != NULL;
 }
 
-/* The first key of a tile at t0 for a document that begins at start. */
+/* The first key that a tile at t0 reads for a document that begins at start. */
 static int64_t
 first_key(const struct plan *p, const struct kernels_attention_form *form, int64_t t0, int64_t start)
 {
@@ -95,14 +98,14 @@ first_key(const struct plan *p, const struct kernels_attention_form *form, int64
 	return (first > start ? first : start) / CPU__QUERIES * CPU__QUERIES;
 }
 
-/* The keys of products number i for tiles of n rows. */
+/* Number of keys of products number i, for tiles of n rows. */
 static int64_t
 keys_of(const struct plan *p, const struct kernels_attention_form *form, int64_t i, int64_t n)
 {
 	return i * CPU__QUERIES + n - (in_tiles(p, form) ? 0 : first_key(p, form, i * CPU__QUERIES, 0));
 }
 
-/* The passes of all tiles, in the order of the rows. */
+/* Lists the passes of all tiles, in row order. */
 static void
 make_passes(struct plan *p, const struct kernels_attention_form *form, int64_t b)
 {
@@ -125,7 +128,7 @@ make_passes(struct plan *p, const struct kernels_attention_form *form, int64_t b
 	p->tiles[b * p->n_tiles] = n;
 }
 
-/* Does oneDNN take every B of these shapes as onednn__pack makes it? */
+/* True if oneDNN prefers every B of these shapes in the format of onednn__pack. */
 static bool
 dense_pays(struct kernels *k, int64_t t)
 {
@@ -146,7 +149,7 @@ plan_new(struct kernels *k, const struct kernels_heads *q, const struct kernels_
 {
 	const int32_t *starts = form->starts;
 	struct plan p = {.t = t, .n_tiles = (t + CPU__QUERIES - 1) / CPU__QUERIES};
-	int64_t last = t % CPU__QUERIES;		/* rows of a short last tile */
+	int64_t last = t % CPU__QUERIES;		/* rows of a short last tile; 0: none */
 	size_t most = 0;
 
 	p.products = mem_alloc((size_t)(2 * p.n_tiles), sizeof(*p.products));
@@ -179,14 +182,14 @@ head_at(const struct kernels_heads *x, int64_t row, int64_t h)
 	return kernels__element(x->data, x->dtype, cpu__head_at(x, row, h));
 }
 
-/* Where the document of a row begins in its sequence. */
+/* Index in its sequence of the first row of a row's document. */
 static int64_t
 start_of(const struct kernels_attention_form *form, int64_t row)
 {
 	return form->starts != NULL ? form->starts[row] : 0;
 }
 
-/* Zeros in the rows of a tile that are another pass's. */
+/* Writes zeros to the rows of a tile that belong to another pass. */
 static void
 clear_others(const struct pass *w, float *s)
 {
@@ -196,7 +199,10 @@ clear_others(const struct pass *w, float *s)
 	memset(s + (w->to - w->t0) * keys, 0, (size_t)((w->t0 + w->n - w->to) * keys) * sizeof(float));
 }
 
-/* Runs a product whose [n, D] result goes to the pass's rows of head h of x: by way of `tile` where it is dense or has other rows. */
+/*
+ * Runs a product whose [n, D] result goes to the pass's rows of head h of x. The result goes through `tile`
+ * if it is dense or if the tile has rows of another pass.
+ */
 static void
 run_rows(struct kernels *k, const struct primitive *product, const struct pass *w, bool dense, const void *a, const void *b,
     const struct kernels_heads *x, int64_t row0, int64_t h, uint16_t *tile, float *room)
@@ -210,14 +216,14 @@ run_rows(struct kernels *k, const struct primitive *product, const struct pass *
 		memcpy(to + i * x->stride, tile + i * stride, (size_t)x->head_dim * sizeof(*to));
 }
 
-/* n rows of head h of x, as they are stored. */
+/* Rows of head h of x, from `row` on, as they are stored. */
 static struct kernels__matrix
 head_rows(const struct kernels_heads *x, int64_t row, int64_t h, bool trans)
 {
 	return (struct kernels__matrix){head_at(x, row, h), x->dtype, x->stride, trans, false};
 }
 
-/* CPU__QUERIES rows of head h of x: as they are stored, or dense copied to `to`. */
+/* CPU__QUERIES rows of head h of x: as they are stored, or with dense copied to `to` without gaps. */
 static const void *
 dense_rows(const struct kernels *k, bool dense, const struct kernels_heads *x, int64_t row, int64_t h, uint16_t *to)
 {
@@ -229,7 +235,7 @@ dense_rows(const struct kernels *k, bool dense, const struct kernels_heads *x, i
 	return to;
 }
 
-/* The transposed of a tile's probabilities: as they are stored, or dense copied to `to`. */
+/* The transpose of a tile's probabilities: as they are stored, or with dense copied to `to`. */
 static const void *
 columns(const struct kernels *k, bool dense, uint16_t *probs, int64_t keys, uint16_t *to)
 {
@@ -241,7 +247,7 @@ columns(const struct kernels *k, bool dense, uint16_t *probs, int64_t keys, uint
 	return to;
 }
 
-/* The t rows of head h of x as a product's B, or with trans their columns. */
+/* Writes the t rows of head h of x, or with trans their transpose, in the format of a product's B. */
 static void
 pack_head(const struct kernels *k, const struct kernels_heads *x, int64_t row, int64_t t, int64_t h, bool trans, uint16_t *to)
 {
@@ -250,7 +256,7 @@ pack_head(const struct kernels *k, const struct kernels_heads *x, int64_t row, i
 	onednn__pack(k->vec, &rows, trans ? HEAD : t, trans ? t : HEAD, to);
 }
 
-/* Keys (columns), then values (rows) of each sequence and head as B: [b, heads, 2, t * HEAD]. */
+/* Keys (transposed), then values, of each sequence and head in the format of B: [b, heads, 2, t * HEAD]. */
 static uint16_t *
 pack_heads(struct kernels *k, const struct kernels_heads *key, const struct kernels_heads *value, int64_t b, int64_t t)
 {
@@ -268,7 +274,7 @@ onednn__attention(struct kernels *k, const struct kernels_heads *out, float *lse
     const struct kernels_heads *key, const struct kernels_heads *value, const struct kernels_attention_form *form, int64_t b, int64_t t)
 {
 	const int64_t heads = q->n_heads, group = heads / key->n_heads, rows = cpu__min(CPU__QUERIES, t);
-	const int64_t cells = (rows * t + 31) / 32 * 32;		/* of a tile's scores */
+	const int64_t cells = (rows * t + 31) / 32 * 32;		/* elements of a tile's scores */
 	uint16_t *panels = NULL;
 	int64_t room, apart;
 	struct plan p;

@@ -2,19 +2,20 @@
 /*
  * matmul - products of matrices by oneDNN (its API: primitive.c).
  *
- * oneDNN always runs on one thread. C is cut into parts by the shape alone (struct cut), and the context's
+ * oneDNN always runs on one thread. C is divided into parts by the shape alone (struct cut), and the handle's
  * threads take parts. So bits do not depend on the number of threads; they may depend on m, through the shape
  * of the last part.
  *
- * A part is whole rows of C where possible, because oneDNN is fast only where rows of C have no gaps: with a
- * stride it uses slower code, with repacked weights even a plain loop that is a thousand times slower. Where
+ * A part is whole rows of C if possible, because oneDNN is fast only if rows of C have no gaps: with a
+ * stride it uses slower code, with repacked weights even a plain loop that is a thousand times slower. If
  * C is too wide, or a deep product has too few rows for enough parts, a part is COLUMNS wide; it is computed
  * without gaps in the thread's buffer and then copied.
  *
- * Forward weights inside a range of kernels_params are kept repacked, in panels as wide as a part, in
- * oneDNN's preferred format, from their second use with the same values on. In bf16 the B of every other product of some size is repacked for that product:
- * with B as it is stored each part would repack it, and with a transposed A oneDNN 2.6 leaves the matrix units
- * unused. A's rows are copied part by part where they have gaps or are columns.
+ * Forward weights inside a range of kernels_params are kept repacked from their second use with the same
+ * values on, in panels as wide as a part and in oneDNN's preferred format. In bf16 the B of every other
+ * product of some size is repacked for that product: otherwise each part would repack it, and with a
+ * transposed A oneDNN 2.6 would not use the matrix units. A's rows are copied part by part if they have gaps
+ * or A is transposed.
  */
 #include "engine/kernels/onednn/onednn.h"
 
@@ -28,26 +29,26 @@
 
 #define ROWS ONEDNN__ROWS
 #define COLUMNS 256
-/* Products wider or deeper than this are cut into COLUMNS too. */
+/* Products wider or deeper than this are divided into COLUMNS too. */
 #define WIDE 4096
 #define DEEP 8192
 /* Operands of backward are repacked in strips of at most this many rows, which stay in the caches. */
 #define STRIP 4096
-/* The format BA16a64b2a: blocks of 32 rows x 64 columns, two rows interleaved, zeros where a block is not full. */
+/* The format BA16a64b2a: blocks of 32 rows x 64 columns, two rows interleaved, padded with zeros. */
 #define BLOCK_ROWS 32
 #define BLOCK_COLUMNS 64
-/* Smaller operands are not worth repacking. */
+/* Smaller operands are not repacked, because it does not pay. */
 #define PACK_SIDE 64
 #define MAX_RANGES 16
 
-/* One weight repacked. */
+/* One repacked weight. */
 struct pack {
 	const void *data;
 	int64_t n, k, ld;
 	bool trans, fresh;
-	bool seen;			/* used since its values changed */
-	char *panels;			/* NULL until it is used a second time with the same values */
-	size_t panel_bytes;		/* of a full panel; the last may use less */
+	bool seen;			/* used since its values last changed */
+	char *panels;			/* NULL until its second use with the same values */
+	size_t panel_bytes;		/* size of a full panel; the last one may use less */
 };
 
 struct range {
@@ -55,7 +56,7 @@ struct range {
 	uint64_t generation;
 };
 
-/* Repacked weights, of one context or shared by several. */
+/* Repacked weights, of one handle or shared by several. */
 struct packs {
 	pthread_mutex_t lock;
 	struct range ranges[MAX_RANGES];
@@ -64,7 +65,7 @@ struct packs {
 	int n;
 };
 
-/* How C is cut: parts of rows x cols, the last ones smaller. */
+/* Division of C: parts of rows x cols; the last ones may be smaller. */
 struct cut {
 	int64_t rows, cols, parts_m, parts_n;
 };
@@ -128,7 +129,7 @@ onednn__params(struct kernels *k, const void *params, size_t bytes, uint64_t gen
 		if (r->begin == fresh.begin && r->end == fresh.end && r->generation == generation)
 			goto out;
 		if (r->begin < fresh.end && fresh.begin < r->end) {
-			/* The same array with new values keeps its memory; other weights at this place no longer exist. */
+			/* The same array with new values keeps its memory; else the weights there are gone */
 			bool same = r->begin == fresh.begin && r->end == fresh.end;
 
 			for (int j = p->n - 1; j >= 0; j--) {
@@ -169,8 +170,7 @@ onednn__stale(struct onednn *o)
 	pthread_mutex_unlock(&o->packs->lock);
 }
 
-/* Rows of a part: near ROWS and such that two threads get the same number of parts, if possible; half of that
- * where m is small. */
+/* Rows per part: near ROWS (half for small m), if possible such that two threads get equally many parts. */
 static int64_t
 cut_rows(int64_t m)
 {
@@ -192,7 +192,7 @@ cut_of(int64_t m, int64_t n, int64_t k)
 	return c;
 }
 
-/* Rows k0.. and columns n0.. of b [k, n], one block. */
+/* Writes one block of b [k, n]: rows from k0 on and columns from n0 on. */
 static void
 pack_block(const struct vec *vec, const struct kernels__matrix *b, int64_t k0, int64_t k, int64_t n0, int64_t n, uint32_t *to)
 {
@@ -224,7 +224,7 @@ onednn__pack(const struct vec *vec, const struct kernels__matrix *b, int64_t k, 
 			pack_block(vec, b, k0, k, n0, n, (uint32_t *)(void *)to);
 }
 
-/* All panels of b [k, n] in that format, by the context's threads. */
+/* Writes all panels of b [k, n] in that format, on the handle's threads. */
 static void
 pack_blocks(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, char *to, size_t panel_bytes)
 {
@@ -252,8 +252,8 @@ pack_find(struct packs *p, const struct kernels__matrix *b, int64_t n, int64_t k
 }
 
 /*
- * The repacked panels of b, made now if needed; NULL if b is not a parameter, or if once: it is used for the first time with
- * these values, and nothing says that it will be again.
+ * The repacked panels of b, made now if needed. NULL if b is not a parameter; also NULL with `once` at the
+ * first use of these values. once: the caller does not know of a second use.
  */
 static const char *
 packed(struct kernels *ctx, const struct kernels__matrix *b, int64_t n, int64_t k, const struct cut *cut, bool once, size_t *panel_bytes)
@@ -315,8 +315,7 @@ out:
 
 /* ---- the product ---- */
 
-/* Copies rows x cols of sums, without gaps, to C. Bias and the former C are added in fp32, and the result is
- * rounded once. */
+/* Copies rows x cols of sums, without gaps, to C; adds bias and the former C in fp32, rounds once. */
 static void
 part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, const struct kernels__matrix *c, int64_t row, int64_t col,
     const struct tensor *bias, bool add)
@@ -339,13 +338,13 @@ part_store(const struct kernels *ctx, float *sums, int64_t rows, int64_t cols, c
 	}
 }
 
-/* Size of part (last_m, last_n) of a product; the caller fills in the rest of the shape. */
+/* The shape of part (last_m, last_n) of a product; the caller sets the other fields. */
 static struct shape
 part_shape(const struct onednn *o, const struct cut *cut, bool last_m, bool last_n, int64_t m, int64_t n, int64_t k)
 {
 	struct shape s;
 
-	memset(&s, 0, sizeof(s));		/* padding too: shapes are compared by memcmp */
+	memset(&s, 0, sizeof(s));		/* includes padding: shapes are compared by memcmp */
 	s.m = last_m ? m - (cut->parts_m - 1) * cut->rows : cut->rows;
 	s.n = last_n ? n - (cut->parts_n - 1) * cut->cols : cut->cols;
 	s.k = k;
@@ -379,8 +378,8 @@ onednn__rows(const struct vec *vec, const struct kernels__matrix *a, int64_t row
 }
 
 /*
- * The product with B in panels, or as it is stored if there are none. gather: parts copy their rows of A first, because oneDNN
- * takes panels only with an A that has no gaps.
+ * The product with B in panels, or as it is stored if panels is NULL. gather: parts copy their rows of A
+ * first, because oneDNN accepts panels only with an A that has no gaps.
  */
 static void
 multiply(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, bool gather, const struct kernels__matrix *b,
@@ -446,8 +445,8 @@ multiply(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kern
 }
 
 /*
- * The product with B repacked for this call, strip by strip of the inner dimension. Sums of several strips are added in
- * fp32: in C, or if that is bf16 beside the panels.
+ * The product with B repacked for this call, in strips of the inner dimension. Sums of several strips are
+ * added in fp32: in C, or, if C is bf16, in memory after the panels.
  */
 static void
 multiply_strips(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a, const struct kernels__matrix *b,
@@ -478,7 +477,7 @@ multiply_strips(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const stru
 			part_store(ctx, sums + i * n + col, 1, cpu__min(COLUMNS, n - col), c, i, col, bias, add);
 }
 
-/* Does oneDNN want the panels of this product in the format that pack_blocks writes? */
+/* True if oneDNN's preferred format for all panels of this product is the one that pack_blocks writes. */
 static bool
 blocked(struct onednn *o, int64_t n, int64_t k, const struct cut *cut)
 {
@@ -499,7 +498,7 @@ onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struc
 	if (m == 0 || n == 0)
 		return;
 	kernels__shape(c->ld == n, "matmul: gaps between rows");
-	/* oneDNN compiles a primitive for the current team size. */
+	/* oneDNN compiles a primitive for the current number of threads. */
 	omp_set_num_threads(1);
 	if (ctx->dtype == DTYPE_BF16 && m >= PACK_SIDE && n >= PACK_SIDE && k >= PACK_SIDE)
 		strips = blocked(o, n, cpu__min(k, STRIP), &shallow);

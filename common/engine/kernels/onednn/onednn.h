@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * onednn - what the files of the backend onednn share. It is optional: without oneDNN they are not in the build.
+ * onednn - what the files of the backend onednn share. The backend is optional: a build without oneDNN omits
+ * it.
  */
 #ifndef SALT_KERNELS_ONEDNN_H
 #define SALT_KERNELS_ONEDNN_H
@@ -10,7 +11,7 @@
 
 #include "engine/kernels/cpu/cpu.h"
 
-enum { ONEDNN__ROWS = 128 };	/* of a full part of C */
+enum { ONEDNN__ROWS = 128 };	/* rows of a full part of C */
 
 #if DNNL_VERSION_MAJOR >= 3
 #define LAYOUT_PTR(l) ((l)->md)
@@ -20,7 +21,7 @@ enum { ONEDNN__ROWS = 128 };	/* of a full part of C */
 
 struct layout {
 	dnnl_memory_desc_t md;
-	dnnl_memory_t *memories;	/* one for each thread, for onednn__run; NULL in a layout that is only compared */
+	dnnl_memory_t *memories;	/* one per thread, for onednn__run; NULL in a layout only compared */
 };
 
 /* Everything that a part's primitive depends on. Zeroed before it is filled, so that memcmp compares it. */
@@ -35,27 +36,28 @@ struct primitive {
 	struct shape shape;
 	dnnl_primitive_t run;
 	struct layout a, b, c, bias, scratch;
-	size_t scratch_bytes;		/* with the copied column, if there is one */
-	size_t column_at, column_size;	/* where in the scratch memory the column is copied to; size of an element, 0: no copy */
+	size_t scratch_bytes;		/* includes the copied column, if there is one */
+	size_t column_at, column_size;	/* offset of the copied column in the scratch memory; size of an
+					 * element, 0: no copy */
 };
 
 struct reorder {
 	SLIST_ENTRY(reorder) next;
 	int64_t n, k, ld;
-	int32_t trans, blocked;		/* blocked: to is BA16a64b2a, which matmul.c can write itself */
+	int32_t trans, blocked;		/* blocked: `to` is BA16a64b2a, which matmul.c can write */
 	dnnl_primitive_t run;
 	struct layout from, to;
 	size_t to_bytes;
 };
 
 /*
- * onednn__source - what a product reads as A: @a itself, or a copy of its only column in @scratch. oneDNN 3.7
- * takes elements that lie side by side when a transposed A has one column only, whatever its stride;
- * tests/kernels/test_bf16.c finds that (17 x 33 x 65).
+ * onednn__source - returns what a product reads as A: @a itself, or a copy of its only column in @scratch. If
+ * a transposed A has only one column, oneDNN 3.7 reads adjacent elements, whatever the stride;
+ * tests/kernels/test_bf16.c detects this (17 x 33 x 65).
  */
 void *onednn__source(const struct primitive *p, const void *a, void *scratch);
 
-struct packs;			/* repacked weights, of one context or shared by several: matmul.c */
+struct packs;			/* repacked weights, of one handle or shared by several: matmul.c */
 
 struct onednn {
 	enum dtype dtype;
@@ -83,44 +85,48 @@ struct argument {
 /*
  * All of these end the process if oneDNN fails (log_fatal): a shape that it does not support is a bug.
  *
- * onednn__primitive, onednn__reorder - created once per shape and kept with the context; call them outside of
- * parallel loops, with omp_set_num_threads(1). The reorder packs a panel [k, n] of weights for a full part.
- * onednn__run - with n arguments, at most 6, on the calling thread, which is this one of the context's.
+ * onednn__primitive, onednn__reorder - created once per shape and kept with the handle. Call them outside of
+ * parallel loops, with omp_set_num_threads(1). The reorder repacks a panel [k, n] of weights for a full part.
+ * onednn__run - runs a primitive with n arguments, at most 6, on the calling thread; thread: its index in the
+ * handle's team.
  */
 struct primitive *onednn__primitive(struct kernels *k, const struct shape *s);
 struct reorder *onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans);
 void onednn__run(struct onednn *o, dnnl_primitive_t primitive, int thread, const struct argument *args, int n);
 
 /* matmul.c */
-struct packs *onednn__packs_new(void);		/* NULL without memory */
+struct packs *onednn__packs_new(void);		/* NULL if memory is exhausted */
 void onednn__packs_destroy(struct packs **packs);
 void onednn__params(struct kernels *k, const void *params, size_t bytes, uint64_t generation);
-void onednn__stale(struct onednn *o);		/* all that is repacked is out of date */
+void onednn__stale(struct onednn *o);		/* marks all repacked weights as out of date */
 void onednn__matmul(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
     const struct kernels__matrix *b, const struct kernels__matrix *c, const struct tensor *bias, bool add);
 
 /*
- * Operands of bf16 products in the forms for which oneDNN uses the matrix units, on the calling thread.
- * onednn__blocked - does it want a repacked B [k, n] in the format BA16a64b2a? To be called outside of parallel loops,
- * with omp_set_num_threads(1).
- * onednn__pack - B [k, n] in that format: k and n rounded up to multiples of 32 and 64, with zeros.
- * onednn__rows - rows of op(A) without gaps, [rows, ld], with zeros after the first `depth` columns; ld: a multiple of 32.
+ * Operands of bf16 products in the forms for which oneDNN uses the matrix units; computed on the calling
+ * thread.
+ * onednn__blocked - true if oneDNN prefers a repacked B [k, n] in the format BA16a64b2a. Call it outside of
+ * parallel loops, with omp_set_num_threads(1).
+ * onednn__pack - writes B [k, n] in that format: k and n are rounded up to multiples of 32 and 64, with
+ * zeros.
+ * onednn__rows - copies rows of op(A) without gaps, [rows, ld], with zeros after the first `depth` columns;
+ * ld is a multiple of 32.
  */
 bool onednn__blocked(struct onednn *o, int64_t n, int64_t k);
 void onednn__pack(const struct vec *vec, const struct kernels__matrix *b, int64_t k, int64_t n, uint16_t *to);
 void onednn__rows(const struct vec *vec, const struct kernels__matrix *a, int64_t row, int64_t rows, int64_t depth, uint16_t *to, int64_t ld);
 
 /*
- * Small products that a thread makes alone, inside a parallel loop of the caller's: C[m, n] = op(A) op(B) (+
- * C), A and B in the compute dtype, C in it or fp32, rows of any length; with b->keep B is what onednn__pack makes. onednn__tile prepares one, outside
- * of parallel loops; the data of a, b, c do not matter yet. onednn__tile_run needs scratch_bytes of the
- * thread's own memory, 64-byte aligned.
+ * Small products that a thread computes alone, inside a parallel loop of the caller: C[m, n] = op(A) op(B) (+
+ * C). A and B have the compute dtype, C the same or fp32; rows may have gaps. With b->keep, B is in
+ * onednn__pack's format. onednn__tile prepares a product, outside of parallel loops; it does not use the data
+ * of a, b and c. onednn__tile_run needs scratch_bytes of memory for the thread, 64-byte aligned.
  */
 const struct primitive *onednn__tile(struct kernels *ctx, int64_t m, int64_t n, int64_t k, const struct kernels__matrix *a,
     const struct kernels__matrix *b, const struct kernels__matrix *c, bool add);
 void onednn__tile_run(const struct kernels *ctx, const struct primitive *tile, const void *a, const void *b, void *c, void *scratch);
 
-extern const struct cpu__bf16 onednn__bf16;	/* tiles by shape, for Muon */
+extern const struct cpu__bf16 onednn__bf16;	/* products of Muon, as tiles */
 
 /* attention.c */
 void onednn__attention(struct kernels *k, const struct kernels_heads *o, float *lse, const struct kernels_heads *q,

@@ -4,7 +4,7 @@
  * table.
  *
  * oneDNN 2 makes a primitive descriptor from an operation descriptor, oneDNN 3 in one call; the functions up
- * to matmul_descriptor hide the difference.
+ * to matmul_descriptor hide this difference.
  */
 #include "engine/kernels/onednn/onednn.h"
 
@@ -56,7 +56,10 @@ layout_tag(struct layout *l, int64_t rows, int64_t cols, enum dtype dtype, dnnl_
 #endif
 }
 
-/* Memory objects, which onednn__run points at the data of each call. Making one takes two allocations, too much for each product. */
+/*
+ * Makes memory objects, which onednn__run points at the data of each call. Making one takes two allocations,
+ * which is too slow for each product.
+ */
 static void
 layout_prepare(struct layout *l, const struct onednn *o)
 {
@@ -163,7 +166,9 @@ shape_layouts(const struct shape *s, struct layout *a, struct layout *b, struct 
 		layout_strided(bias, 1, s->n, (enum dtype)s->dtype, s->n, 1);
 }
 
-/* oneDNN's preferred format of a panel [k, n] of weights: that of a full part, so that it does not depend on m. */
+/*
+ * oneDNN's preferred format of a panel [k, n] of weights, for a full part, so that it does not depend on m.
+ */
 static void
 packed_layout(struct onednn *o, int64_t n, int64_t k, struct layout *out)
 {
@@ -258,7 +263,7 @@ onednn__reorder(struct onednn *o, int64_t n, int64_t k, int64_t ld, bool trans)
 	return r;
 }
 
-/* ---- running one, on the calling thread ---- */
+/* ---- execution, on the calling thread ---- */
 
 void
 onednn__run(struct onednn *o, dnnl_primitive_t primitive, int thread, const struct argument *args, int n)
@@ -278,7 +283,7 @@ onednn__run(struct onednn *o, dnnl_primitive_t primitive, int thread, const stru
 		omp_set_num_threads(threads);
 }
 
-/* ---- the context ---- */
+/* ---- opening and closing a kernels handle ---- */
 
 /* The instruction set for which oneDNN generates code on this processor. */
 static const char *
