@@ -23,9 +23,16 @@ SIZES = {
     "large": {"student": (6, 256, 8), "slm": (4, 128, 4), "rate": 0.5},
 }
 
-# The small models: share of the student's steps and learning rate. slm saw as many tokens as the student will, slm3 three times as many; slm_lrX are
-# slm with the student's highest learning rate and twice that.
-SLMS = {"slm": (100, 4e-3), "slm3": (300, 4e-3), "slm_lr0.008": (100, 8e-3), "slm_lr0.016": (100, 1.6e-2)}
+# The small models: share of the student's steps, learning rate and optimizer. slm saw as many tokens as the student will, slm3 three times as many;
+# slm_lrX are slm with the student's highest learning rate and twice that, slm_muonX is slm trained with Muon.
+SLMS = {
+    "slm": (100, 4e-3, "adamw"),
+    "slm3": (300, 4e-3, "adamw"),
+    "slm_lr0.008": (100, 8e-3, "adamw"),
+    "slm_lr0.016": (100, 1.6e-2, "adamw"),
+    "slm_muon0.004": (100, 4e-3, "muon"),
+    "slm_muon0.008": (100, 8e-3, "muon"),
+}
 
 # optimizer: of the student. teacher: the SLM that labels. grow: the SLM that the student starts from. n_kd: share of the steps in phase one.
 # batch: a share of BATCH, with as many tokens, so more steps.
@@ -50,6 +57,8 @@ LEARNING_RATES = {"adamw": (2e-3, 4e-3, 8e-3), "muon": (2e-3, 4e-3, 8e-3), "grow
 # One change at a time from "salt".
 CHANGES = {
     "slm_lr8": {"teacher": "slm_lr0.008"},
+    "slm_muon4": {"teacher": "slm_muon0.004"},
+    "slm_muon8": {"teacher": "slm_muon0.008"},
     "w033": {"options": {"phase_one.weight": 0.333}},
     "w090": {"options": {"phase_one.weight": 0.9}},
     "tau025": {"options": {"labels.tau": 0.25}},
@@ -115,8 +124,9 @@ class Cell:
             out["trainer.keep_steps"] = f"[{self.early_step()}]"
         if self.batch() < 8:
             out["trainer.lanes"] = self.batch()
-        if "optimizer" in recipe:
-            out["trainer.optimizer"] = recipe["optimizer"]
+        optimizer = SLMS[self.recipe_name][2] if self.is_slm() else recipe.get("optimizer", "adamw")
+        if optimizer != "adamw":
+            out["trainer.optimizer"] = optimizer
         if "teacher" in recipe:
             n_kd = int(steps * recipe["n_kd"])
             out.update({"phase_one.steps": n_kd, "phase_one.weight": 0.667, "deploy.teachers": 1})
