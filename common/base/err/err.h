@@ -54,16 +54,16 @@ void err_note_place(struct err_note *note, const char *fmt, ...) __attribute__((
 void err_note_expected(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void err_note_found(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* err_note_within - puts text before the name: the option that named a file, say. Returns rc. */
+/* err_note_within - puts text before the name, for example the option that named a file. Returns rc. */
 int err_note_within(struct err_note *note, int rc, const char *text);
 
 /*
- * err_expect - the usual note in one call, all parts printf formats (string literals) whose arguments follow
- * in order. Returns rc.
+ * err_expect - sets name, expected and found in one call. The parts are printf formats (string literals);
+ * their arguments follow in order. Returns rc.
  *	return err_expect(note, ERR_RANGE, "trainer.lanes", "a power of two", "%d", lanes);
  *	return err_expect(note, ERR_RANGE, "%s", "at most %d bytes", "%zu", path, max, len);
- * err_expect_at - with the place: err_expect_at(note, rc, name, place, expected, found, arguments ...).
- * A part "" is left empty; name "" keeps the note's name and place.
+ * err_expect_at - the same with a place: err_expect_at(note, rc, name, place, expected, found, arguments
+ * ...). A part "" is left empty; name "" keeps the note's name and place.
  */
 #define err_expect(note, rc, name, expected, ...) err__expect(note, rc, name "\x1f\x1f" expected "\x1f" __VA_ARGS__)
 #define err_expect_at(note, rc, name, place, expected, ...) \
@@ -71,9 +71,9 @@ int err_note_within(struct err_note *note, int rc, const char *text);
 int err__expect(struct err_note *note, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /*
- * err_note_str - "NAME: PLACE: expected EXPECTED, found FOUND (err_str)", leaving out what is empty.
- * @note may be NULL or empty: then only err_str(rc). Writes at most size bytes into buf, always ended by NUL;
- * returns buf.
+ * err_note_str - writes "NAME: PLACE: expected EXPECTED, found FOUND: TEXT" into buf, where TEXT is
+ * err_str(rc); empty parts are left out. @note may be NULL or empty: then only TEXT. At most size bytes with
+ * the NUL. Returns buf.
  */
 const char *err_note_str(const struct err_note *note, int rc, char *buf, unsigned long size);
 
