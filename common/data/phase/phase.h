@@ -31,9 +31,9 @@ bool phase_is_one(const struct phase *p, uint64_t step);
 float phase_weight(const struct phase *p, uint64_t step);
 
 /*
- * phase_margin - to be called after the evaluation before step `step`. If the student's held-out loss is within the
- * margin of the teacher's, sets switch_step and returns true. False if either loss is not a number or switch_step is
- * known already.
+ * phase_margin - call it after the evaluation before step `step`. If the student's held-out loss is within
+ * the margin of the teacher's, sets switch_step and returns true. Returns false if it is not, if either loss
+ * is NaN, or if switch_step is known already.
  */
 bool phase_margin(struct phase *p, uint64_t step, double student_nats, double teacher_nats);
 
