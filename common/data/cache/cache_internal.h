@@ -22,7 +22,7 @@ struct cache {
 	MDB_env *env;
 	MDB_dbi dbi[CACHE_TABLES];
 	MDB_txn *write;				/* the open write transaction, or NULL */
-	pthread_rwlock_t map_lock;		/* read: a transaction, a query of the map; write: its resize */
+	pthread_rwlock_t map_lock;		/* read: a transaction, a query of the map; write: resize */
 	atomic_uint_fast64_t n_corrupt;
 };
 
