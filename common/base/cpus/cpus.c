@@ -215,9 +215,7 @@ own_group(const char *root, const char *controller, char *group, size_t size)
 	return found;
 }
 
-/*
- * point: where the hierarchy is mounted; top: which group is the mount's root (mostly the container's own).
- */
+/* point: where the hierarchy is mounted; top: the group that is the mount's root (mostly the container's). */
 static bool
 mounted(const char *root, const char *controller, char *top, char *point, size_t size)
 {
@@ -270,10 +268,7 @@ read_quota(struct cpus *c, const char *root, const char *controller)
 
 	if (!own_group(root, controller, group, sizeof(group)) || !mounted(root, controller, top, point, sizeof(top)))
 		return;
-	/*
-	 * group is a path in the whole hierarchy or in the cgroup namespace; skip the part above the mount's
-	 * root.
-	 */
+	/* group is a path in the whole hierarchy or in a namespace; skip the part above the mount's root. */
 	if (strcmp(top, "/") != 0 && strncmp(group, top, strlen(top)) == 0)
 		rest += strlen(top);
 	snprintf(folder, sizeof(folder), "%s%s", root, point);

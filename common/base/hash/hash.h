@@ -11,9 +11,7 @@
 #include <stdint.h>
 #include "base/err/err.h"
 
-/*
- * A fingerprint: xxh3-128, seed 0; printed as 32 hex digits, high half first. It is not safe against forgery.
- */
+/* A fingerprint: xxh3-128, seed 0, printed as 32 hex digits, high half first. Not safe against forgery. */
 struct hash128 {
 	uint64_t hi, lo;
 };

@@ -71,9 +71,7 @@ int json_push(struct json *array, struct json *child);
  */
 struct json *json_build(const char *fmt, ...);
 
-/*
- * json_merge - adds the members of more to object; takes ownership of more. Either may be NULL (then ENOMEM).
- */
+/* json_merge - adds the members of more to object and takes ownership of more. Either may be NULL: ENOMEM. */
 int json_merge(struct json *object, struct json *more);
 
 /*

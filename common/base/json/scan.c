@@ -145,10 +145,7 @@ compare_key(struct json_scan *s, const struct span *found, const char *key, bool
 	return rc == ENOMEM ? rc : 0;
 }
 
-/*
- * Reads a number, true, false, null, NaN, Infinity or -Infinity. Sets *kind and returns its end, NULL if
- * none.
- */
+/* Reads a number, true, false, null, NaN, Infinity or -Infinity. Sets *kind; returns the end, or NULL. */
 static const char *
 bare_word(const char *p, const char *end, enum json_kind *kind)
 {

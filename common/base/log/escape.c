@@ -7,10 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-/*
- * The length of the UTF-8 character at p[0 .. n) (Unicode 15, table 3-7), 0 if it is invalid; *c: the
- * character.
- */
+/* The length of the UTF-8 character at p[0 .. n) (Unicode 15, table 3-7), 0 if invalid; *c: code point. */
 static size_t
 character(const unsigned char *p, size_t n, uint32_t *c)
 {

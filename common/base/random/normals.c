@@ -105,10 +105,7 @@ pair(uint32_t a, uint32_t b, double *x, double *y, int *sure)
 	*sure = fabs(d) > NEAR;
 }
 
-/*
- * Computes BLOCK groups. words: 4 a group, in two pairs; sure: for each pair, whether out has random_normal's
- * bits.
- */
+/* Computes BLOCK groups. words: 4 a group, in two pairs; sure[pair]: out has random_normal's bits. */
 CLONES static void
 block(uint32_t seed, enum random_purpose purpose, uint64_t seq, uint64_t first, uint32_t words[4 * BLOCK], float out[4 * BLOCK],
     int sure[2 * BLOCK])

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * random - counter-based random numbers. Pure functions; stored caches and runs depend on every bit, which
- * tests/unit/test_hash.c checks.
+ * random - counter-based random numbers. Pure functions; stored caches and runs depend on every bit
+ * (tests/unit/test_hash.c).
  */
 #ifndef SALT_RANDOM_H
 #define SALT_RANDOM_H

@@ -72,10 +72,7 @@ struct cache_identity {
 
 int cache_identity_bind(struct cache *c, const struct cache_identity *items, size_t n, struct err_note *note);
 
-/*
- * cache_identity_get - copies one stored value into buf, cut to size. 0, ERR_NOT_FOUND, ERR_CORRUPT, errno.
- * Any mode.
- */
+/* cache_identity_get - copies a stored value into buf, cut to size. 0, ERR_NOT_FOUND, ERR_CORRUPT, errno. */
 int cache_identity_get(struct cache *c, const char *name, char *buf, size_t size);
 
 /*
@@ -88,8 +85,7 @@ int cache_unigram_put(struct cache *c, const uint8_t *bytes, size_t len);
 int cache_unigram_get(struct cache *c, uint8_t **bytes, size_t *len);
 
 /*
- * cache_identity_each - calls each() for all stored names in order; stops at its first non-zero result and
- * returns it.
+ * cache_identity_each - calls each() for all stored names, sorted; stops at and returns its first non-zero.
  */
 int cache_identity_each(struct cache *c, int (*each)(void *arg, const char *name, const char *value), void *arg);
 
@@ -126,14 +122,11 @@ int cache_labels_get(struct cache_txn *txn, uint64_t seq, struct cache_bytes *ou
 int cache_scores_get(struct cache_txn *txn, enum cache_scores set, uint64_t seq, struct cache_bytes *out);
 
 /*
- * cache_labels_has - 0 if there is a label record, good or damaged; only its key is read. ERR_NOT_FOUND,
- * errno.
+ * cache_labels_has - 0 if there is a label record, even a damaged one (reads the key); ERR_NOT_FOUND; errno.
  */
 int cache_labels_has(struct cache_txn *txn, uint64_t seq);
 
-/*
- * CACHE_ROW_QUARANTINED: the sequence was quarantined when the block was chosen; it is trained with weight 0.
- */
+/* CACHE_ROW_QUARANTINED: the sequence was quarantined when the block was chosen: trained with weight 0. */
 enum cache_row_flags { CACHE_ROW_QUARANTINED = 1 };
 
 /* One row of a block. */

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Opens a cache: the lock, the checks of the file system and the file; helpers for the other files; space and
- * map.
- */
+/* Opens a cache: lock, checks of file system and file. Space and map. Helpers for the other files. */
 #include "data/cache/cache_internal.h"
 
 #include <errno.h>
@@ -245,9 +242,7 @@ check_file_system(const char *dir, struct err_note *note)
 	return 0;
 }
 
-/*
- * selectord.lock contains "pid N on HOST\n" of its owner. The lock is an flock, which ends with the process.
- */
+/* selectord.lock contains "pid N on HOST\n" of its owner. It is locked by flock, until the process ends. */
 static int
 take_lock(struct cache *c, struct err_note *note)
 {
@@ -522,10 +517,7 @@ cache_room_inside(struct cache *c)
 		return errno;
 	if ((rc = cache__read_begin(c, &txn)) != 0)
 		return cache__rc(rc);
-	/*
-	 * Table 0 is LMDB's free list. It has a record for each commit: the number of pages it freed, then
-	 * the pages.
-	 */
+	/* Table 0 is LMDB's free list. It has a record for each commit: number of freed pages, the pages. */
 	if ((rc = mdb_stat(txn, 0, &st)) == 0 && (rc = mdb_cursor_open(txn, 0, &cursor)) == 0) {
 		while ((rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0 && v.mv_size >= sizeof(n)) {
 			memcpy(&n, v.mv_data, sizeof(n));

@@ -87,10 +87,7 @@ read_at(const struct check *c, uint64_t page, void *out, size_t n)
 	return 0;
 }
 
-/*
- * Marks n pages as used; an error if one is outside the file or already used. from: the page that refers to
- * them.
- */
+/* Marks n pages as used; an error if one is outside the file or already used. from: the referring page. */
 static int
 use(const struct check *c, uint64_t from, uint64_t page, uint64_t n)
 {
@@ -287,10 +284,7 @@ check_db(const struct check *c, uint64_t from, const struct db *db, bool tables)
 	return 0;
 }
 
-/*
- * Checks the file as of transaction txn, from its meta page on. ERR_AGAIN: the meta page was replaced
- * meanwhile.
- */
+/* Checks the file as of transaction txn, from its meta page on. ERR_AGAIN: the meta page was replaced. */
 static int
 check_meta(struct check *c, uint64_t txn)
 {

@@ -242,9 +242,7 @@ corpus__about_write(const char *path, const struct corpus_info *info, const char
 	    "tokenizer", hash_text(info->has_tokenizer ? &info->tokenizer : NULL),
 	    "source", hash_text(info->has_source ? &info->source : NULL),
 	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts), "weights", hash_text(weights));
-	/*
-	 * json_build also leaves out a value for which there was no memory; the number of members shows this.
-	 */
+	/* json_build also leaves out a value for which there was no memory; the count of members shows it. */
 	size_t members = 7 + (info->vocab > 0) + (info->eod >= 0) + (unknown_bytes != NULL) + (add_special != NULL) + info->has_tokenizer + info->has_source +
 	    (fingerprint != NULL) + (counts != NULL) + (weights != NULL);
 	char *text = json_count(o) == members ? json_print(o, true) : NULL, *whole = NULL, hex[HASH_HEX_BYTES];

@@ -313,8 +313,7 @@ int corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, 
 void corpus_writer_withdraw(struct corpus_writer *w);
 
 /*
- * corpus_writer_destroy - frees the writer; takes NULL. Without corpus_writer_finish removes the temporary
- * files.
+ * corpus_writer_destroy - takes NULL; removes the temporary files if corpus_writer_finish did not return 0.
  */
 void corpus_writer_destroy(struct corpus_writer **w);
 

@@ -82,8 +82,7 @@ unsigned corpus__token_bytes(enum corpus_dtype dtype);
 int corpus__bad(struct err_note *note, int rc, const char *path, uint64_t at, const char *expected, int64_t found);
 
 /*
- * corpus__idx_check - checks PREFIX.idx, also against PREFIX.bin's size; fills info's dtype, n_tokens,
- * n_documents.
+ * corpus__idx_check - checks PREFIX.idx, also against bin_bytes; fills info's dtype, n_tokens, n_documents.
  */
 int corpus__idx_check(const char *path, const char *bin_path, uint64_t bin_bytes, struct corpus_info *info, struct err_note *note);
 
@@ -101,8 +100,7 @@ struct corpus__format {
 int corpus__format(const char *path, const uint8_t *head, size_t n, uint64_t size, struct corpus__format *f, struct err_note *note);
 
 /*
- * corpus__about_ours - *ours: whether path is a PREFIX.json in our format, whole or damaged. Returns 0 or
- * errno.
+ * corpus__about_ours - *ours: path is a PREFIX.json in our format, maybe a damaged one. Returns 0 or errno.
  */
 int corpus__about_ours(const char *path, bool *ours, struct err_note *note);
 
@@ -135,9 +133,7 @@ struct corpus__documents {
 int corpus__documents_next(struct corpus__documents *d, uint64_t *first, uint64_t *n, struct err_note *note);
 void corpus__documents_end(struct corpus__documents *d);
 
-/*
- * corpus__identity - makes the fingerprint from the files' hashes: bins[n]; idx[n] for Megatron, else NULL.
- */
+/* corpus__identity - the fingerprint from the files' hashes: bins[n]; idx[n] for Megatron, else NULL. */
 int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,
     struct hash128 *out, struct err_note *note);
 

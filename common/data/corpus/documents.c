@@ -73,10 +73,7 @@ look(const struct corpus *c, size_t i, uint64_t number, uint64_t token, uint64_t
 	if ((rc = index_open(&x, c, part, note)) != 0)
 		return rc;
 	if (number == UINT64_MAX) {
-		/*
-		 * The last document that begins at or before the token; earlier ones that begin there are
-		 * empty.
-		 */
+		/* The last document that begins at or before the token; others that begin there are empty. */
 		for (hi = x.m - 1; rc == 0 && hi - lo > 1;) {
 			uint64_t mid = lo + (hi - lo) / 2;
 
@@ -110,9 +107,7 @@ n_documents(const struct corpus *c, size_t i, uint64_t *n, struct err_note *note
 	return 0;
 }
 
-/*
- * The number of tokens before document k of a part; for k = m - 1 all of them. corpus_open checked the index.
- */
+/* The number of tokens before document k of a part; for k = m - 1 all. The index was checked at open. */
 static uint64_t
 tokens_before(const struct corpus__documents *d, const struct corpus__part *part, uint64_t k)
 {
@@ -199,10 +194,7 @@ corpus_document_at(const struct corpus *c, uint64_t token, struct corpus_documen
 	return err_expect(note, ERR_RANGE, "%s", "a token below %" PRIu64, "%" PRIu64, c->stem, c->info.n_tokens, token);
 }
 
-/*
- * Reads one line: the document at which *file begins; *file is NULL in the last line. The caller closes
- * *root.
- */
+/* Reads one line: the document at which *file begins; *file: NULL in the last line. Caller closes *root. */
 static int
 read_source(const char *line, size_t len, const char *path, int64_t *document, const char **file, struct json **root, struct err_note *note)
 {

@@ -45,10 +45,7 @@ llmc(
 	    header[2], size);
 }
 
-/*
- * The value of a key in the header of a .npy, a Python dictionary as numpy prints it; "" if the key is
- * missing.
- */
+/* The value of a key in the header of a .npy, a Python dictionary as numpy prints it; "" if it is missing. */
 static const char *
 npy_value(const char *header, const char *key)
 {

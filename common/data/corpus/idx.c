@@ -69,9 +69,7 @@ check_header(const struct corpus__file *idx, uint8_t header[CORPUS__IDX_HEADER],
 	return 0;
 }
 
-/*
- * Checks n sequences: their sizes from byte 34 on, then their pointers. *out: the end of the last, in bytes.
- */
+/* Checks n sequences: sizes from byte 34 on, then pointers. *out: the byte where the last one ends. */
 static int
 check_sequences(const struct corpus__file *idx, uint64_t n, const char *bin_path, uint64_t bin_bytes,
     uint64_t token_bytes, uint64_t *out, struct err_note *note)

@@ -12,10 +12,7 @@
 #include "base/file/file.h"
 #include "base/mem/mem.h"
 
-/*
- * Runs: tokens from first[i] up to first[i + 1] have weight[i]. Neighbouring documents of one weight are one
- * run.
- */
+/* Tokens from first[i] up to first[i + 1] have weight[i]: a run of neighbouring documents of one weight. */
 struct corpus__weights {
 	uint64_t *first;
 	float *weight;
@@ -39,10 +36,7 @@ corpus__weights_destroy(struct corpus__weights **w)
 	*w = NULL;
 }
 
-/*
- * Reads and checks the file. *weights [n_documents] points behind the header in *bytes, which the caller
- * frees.
- */
+/* Reads and checks the file. *weights [n_documents] points into *bytes, which the caller frees. */
 static int
 read_file(const struct corpus *c, char **bytes, const char **weights, struct err_note *note)
 {

@@ -57,8 +57,7 @@ corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note)
 		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "at most the model's %" PRIu32,
 		    "%" PRIu32, c->stem, vocab, c->info.vocab);
 	/*
-	 * If a program wrote larger ids as uint16, it lost their upper bits, and nothing in the file shows
-	 * this.
+	 * If a program wrote larger ids as uint16, their upper bits are lost, and the file does not show it.
 	 */
 	if (vocab > 65536 && c->info.vocab == 0 && c->info.dtype == CORPUS_DTYPE_UINT16 &&
 	    c->info.kind != CORPUS_KIND_MEGATRON)
@@ -261,9 +260,7 @@ scan(const struct corpus *c, uint32_t vocab, uint64_t *counts, struct err_note *
 	return 0;
 }
 
-/*
- * Returns 0 if one of the first tokens is the end-of-document id, ERR_NOT_FOUND if none is, or a read error.
- */
+/* Returns 0 if one of the first tokens is the end-of-document id; ERR_NOT_FOUND; or the error of a read. */
 static int
 find_end(const struct corpus *c, struct err_note *note)
 {

@@ -316,9 +316,7 @@ sync_and_close(FILE *f)
 	return fclose(f) != 0 && rc == 0 ? errno : rc;
 }
 
-/*
- * The last line has the number of documents, by which corpus_source recognizes a side file of another build.
- */
+/* The last line has the number of documents; by it corpus_source detects a side file of another build. */
 static int
 finish_sources(struct corpus_writer *w, struct err_note *note)
 {

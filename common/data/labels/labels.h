@@ -90,10 +90,7 @@ uint32_t labels_unigram_vocab(const struct labels_unigram *u);
 /* Also used in messages, fleet.yaml and the kernels (kernels_label_kind). NONE: no label, or unknown. */
 enum labels_kind { LABELS_KIND_NONE, LABELS_KIND_SAMPLED = 1, LABELS_KIND_TOPK = 2, LABELS_KIND_DENSE = 3 };
 
-/*
- * The properties common to all records of a label set. Fields that a kind does not use are ignored (hashed as
- * 0).
- */
+/* The properties common to all records of a label set. Fields that a kind does not use are ignored. */
 struct labels_spec {
 	enum labels_kind kind;
 	uint32_t version;		/* LABELS_VERSION */
@@ -183,8 +180,7 @@ int labels_decode(const struct labels_spec *spec, struct hash128 tokens, const v
     struct err_note *note);
 
 /*
- * labels_check - makes all checks of labels_decode but no rows, for code that stores records. tokens NULL:
- * any.
+ * labels_check - the checks of labels_decode, without rows, for code that stores records. tokens NULL: any.
  */
 int labels_check(const struct labels_spec *spec, const struct hash128 *tokens, const void *bytes, size_t len, struct err_note *note);
 

@@ -22,10 +22,7 @@ labels__log2(uint64_t x)
 unsigned labels__id_bytes(uint32_t vocab);	/* size of an id in a topk payload */
 uint32_t labels__param(const struct labels_spec *spec);
 
-/*
- * labels__spec_ready - labels_spec_check, and ERR_MISMATCH unless a sampled spec has a unigram table of V
- * ids.
- */
+/* labels__spec_ready - labels_spec_check; ERR_MISMATCH if a sampled spec has no unigram table of V ids. */
 int labels__spec_ready(const struct labels_spec *spec, struct err_note *note);
 
 double labels__code_value(uint32_t code);	/* the probability t of a code */
@@ -54,8 +51,7 @@ struct labels_unigram {
 	struct hash128 hash;		/* of codes */
 	uint8_t *codes;			/* [vocab] */
 	/*
-	 * [vocab] by descending weight: id << 4 | class << 2; class 0 at indices below 128, 1 below 2,048,
-	 * else 2
+	 * [vocab] by descending weight: id << 4 | class << 2; class 0 up to index 127, 1 up to 2,047, then 2
 	 */
 	uint32_t *keys;
 	uint32_t *place;		/* [vocab] index of each id in keys */

@@ -89,10 +89,7 @@ get_tree(struct decoder *d, struct bit *tree, unsigned bits)
 	return node - (1u << bits);
 }
 
-/*
- * Decodes how much more often than once an id was drawn: at least 1, in a valid record at most left - ids +
- * 1.
- */
+/* Decodes how much more often than once an id was drawn: 1 .. left - ids + 1, more in a damaged record. */
 INLINE uint32_t
 get_more(struct decoder *d, struct bits *b, uint32_t left, uint32_t ids)
 {
@@ -241,10 +238,7 @@ get_large_set(struct decoder *d, const struct labels_unigram *u, struct rows_buf
 		r->keys[--to] = again > 0 && r->keys[again - 1] > v[n - 1] ? r->keys[--again] : v[--n];
 }
 
-/*
- * Decodes the number of ids of row t into r->n, and those it shares with the similar row into r->keys.
- * Returns their number.
- */
+/* Decodes r->n of row t, and the ids it shares with the similar row into r->keys. Returns their number. */
 PHASE uint32_t
 get_again(struct decoder *decoder, const struct labels_spec *spec, struct rows_buffer *r, uint32_t t)
 {
@@ -328,9 +322,7 @@ get_row(struct decoder *d, const struct labels_spec *spec, struct rows_buffer *r
 		d->wrong = "no id twice";
 }
 
-/*
- * Whether the decoder ends as the encoder began, with states LOW and an empty stack, and no word was unused.
- */
+/* Whether the decoder ends as the encoder began: states LOW, an empty stack; and all words were used. */
 static int
 ends_well(const struct decoder *d)
 {

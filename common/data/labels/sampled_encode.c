@@ -154,10 +154,7 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 		for (uint32_t at = e->latest[row->ids[i]]; at != NONE && e->entries[at].row >= first; at = e->entries[at].older)
 			worth[e->entries[at].row - first] += bits - LIKE_WORTH;
 	}
-	/*
-	 * Worth in the high bits and row in the low bits: of equal rows the nearest wins. The loop is
-	 * vectorised.
-	 */
+	/* Worth in the high bits, row in the low bits: of equal rows the nearest wins. Vectorised. */
 	for (uint32_t i = 0; i < n; i++) {
 		int32_t w = (worth[i] - e->half_n[first + i]) * (int32_t)(BACK_MAX + 1) + (int32_t)i;
 
@@ -203,8 +200,7 @@ forward_row(struct encoder *e, uint32_t t, const struct labels__row *row)
 	int rc;
 
 	/*
-	 * Steps: n 9, back 5, one for each id of the similar row; the ids and their end; at most 19 for a
-	 * count.
+	 * Steps: n 9, back 5, one for each id of the similar row, ids and their end; at most 19 for a count.
 	 */
 	if ((rc = mem_grow((void **)&e->steps, &e->cap_steps, e->n_steps + 32 + n_like + 20 * (size_t)row->n, sizeof(*e->steps))) != 0 ||
 	    (rc = mem_grow((void **)&e->entries, &e->cap_entries, e->n_entries + row->n, sizeof(*e->entries))) != 0)
@@ -253,10 +249,7 @@ push_step(struct encoder *e, struct step s)
 	return 0;
 }
 
-/*
- * Decodes a rank below n from the state: which of the remaining ids is encoded next (the decoder gets it
- * last).
- */
+/* Decodes a rank below n from the state: which of the remaining ids is encoded next, and decoded last. */
 static uint32_t
 pull_rank(struct encoder *e, uint32_t n)
 {

@@ -38,10 +38,7 @@
 
 enum { BITS, IDS, RANKS, STATES };	/* the three states of the coder, and their number */
 
-/*
- * An adaptive bit: p, the probability of 1 in 2^-15; rate, in 2^-16, by which p moves towards each value
- * seen.
- */
+/* An adaptive bit: p, the probability of 1, in 2^-15; rate, in 2^-16, at which p moves to each value seen. */
 struct bit {
 	uint16_t p, rate;
 };

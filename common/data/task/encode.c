@@ -52,10 +52,7 @@ encode(struct encoding *e, const char *text, size_t n, struct tokenizer_ids *out
 	return tokenizer_encode(e->encoder, text, n, 0, out, e->note);
 }
 
-/*
- * Encodes a context and a continuation: e->context gets the tokens of the context, e->whole those of the
- * continuation.
- */
+/* Encodes a context and a continuation: their tokens go to e->context and to e->whole. */
 static int
 join(struct encoding *e, const char *context, const char *continuation)
 {

@@ -42,25 +42,20 @@ struct task_options {
 	const struct tokenizer *tokenizer;
 	int32_t begin;			/* stands for an empty context: a token that begins or ends a document */
 	uint32_t max_tokens;		/* inputs of the longest sequence, the model's position limit */
-	/*
-	 * Control runs: SHUFFLED gives an item the context of another one, chosen by seed; NONE an empty one.
-	 */
+	/* Control runs: SHUFFLED gives an item the context of another one, by seed; NONE an empty one. */
 	enum task_contexts contexts;
 	uint32_t seed;
 };
 
 /*
- * tokens [n]: those from `first` (at least 1) on are the continuation. n - 1 of them are inputs, at most
- * max_tokens.
+ * tokens [n]: those from `first` (at least 1) on are the continuation. n - 1 are inputs, at most max_tokens.
  */
 struct task_request {
 	const int32_t *tokens;
 	uint32_t n, first;
 };
 
-/*
- * A model's answer to a request. It has only doubles, so that ranks can sum the answers that each filled in.
- */
+/* A model's answer to a request. Only doubles, so that ranks can sum the answers that each filled in. */
 struct task_answer {
 	double log_p;			/* of the continuation, nats */
 	double greedy;			/* 1: each of its tokens is the most probable at its position; or 0 */

@@ -19,8 +19,7 @@
 #define XZ_MEMORY_BYTES (UINT64_C(4) << 30)
 
 /*
- * The outcome of a step, one call of a library: it reads from raw[in .. n_in) and writes up to *n bytes; *n:
- * how many.
+ * A step is one call of a library: it reads from raw[in .. n_in) and writes at most *n bytes; *n: how many.
  */
 enum outcome { GO_ON, MEMBER_END, DAMAGED, NO_MEMORY };
 

@@ -93,10 +93,7 @@ by_name(const FTSENT **a, const FTSENT **b)
 	return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
-/*
- * Adds or counts an entry of a folder. A dangling link is an error, because it stands for data that were not
- * fetched.
- */
+/* Adds or counts an entry of a folder. A dangling link is an error: its data were probably not fetched. */
 static int
 add_entry(struct text *t, FTS *fts, FTSENT *e, struct err_note *note)
 {
@@ -341,10 +338,7 @@ classify(struct text *t, struct err_note *note)
 	named = t->o.form == TEXT_FORM_JSON || text__named_json(t->name);
 	if (n > 0 && (named || text__looks_json(t->buf + t->begin, n)))
 		return classify_json(t, t->o.form == TEXT_FORM_JSON || (named && !text__ends_with(t->name, ".json")), note);
-	/*
-	 * If the name belongs to another format, the file is an error page of a download or its beginning is
-	 * damaged.
-	 */
+	/* A name of another format: the file is an error page of a download, or its beginning is damaged. */
 	quote(t->buf + t->begin, n, begins);
 	if (text__source_codec(&t->source) == NULL && (ending = text__codec_ending(t->name, &format)) != NULL)
 		return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s data, because the name ends in %s",
@@ -441,10 +435,7 @@ bad_record(struct text *t, const char *expected, const char *found, struct err_n
 	return err_expect_at(note, ERR_FORMAT, "%s", "%s", "%s", "%s", t->name, place_of(t, place), expected, found);
 }
 
-/*
- * Reads the weight of the record at p, which json_scan has accepted. *good: the weight is valid; else the
- * record is bad.
- */
+/* Reads the weight of the record at p, which json_scan accepted. *good: the record has a valid weight. */
 static int
 take_weight(struct text *t, const unsigned char *p, size_t n, bool *good, struct err_note *note)
 {

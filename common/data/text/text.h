@@ -5,8 +5,7 @@
  *
  *   compressed     gzip, bzip2, xz, zstd, any number of members; the content is then examined in the same way
  *   Unicode        a byte order mark is skipped; UTF-16 and UTF-32 are converted to UTF-8 if they have one,
- *   and
- *                  rejected if they have none
+ *                  and rejected if they have none
  *   JSON           one object per line, objects that span lines, arrays of objects
  *   not text       known formats, and bytes that no text has: rejected, or in a folder left out and counted
  *   plain text     everything else; bytes are passed on unchanged, also those that are not UTF-8

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Shared by the files of text: source.c (bytes of a file), kind.c (recognizes formats), text.c (documents).
- */
+/* Shared by the files of text: source.c (bytes of a file), kind.c (formats), text.c (documents). */
 #ifndef SALT_TEXT_INTERNAL_H
 #define SALT_TEXT_INTERNAL_H
 
