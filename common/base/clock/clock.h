@@ -11,7 +11,7 @@
 #include <time.h>
 
 int64_t clock_now_ms(void);
-double clock_now_s(void);		/* the same clock in seconds, with nanoseconds */
+double clock_now_s(void);		/* the same clock in seconds, with its full resolution */
 int64_t clock_now_ns(void);
 
 /*

@@ -12,7 +12,7 @@
 
 #define CPUS_MAX 8192		/* the kernel's limit */
 
-/* Processors by number. */
+/* A set of processors, by number. */
 struct cpus_set {
 	unsigned char bits[CPUS_MAX / 8];
 };

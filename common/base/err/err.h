@@ -30,7 +30,7 @@ enum err_code {
 	ERR_END				/* one past the last; not a code */
 };
 
-/* What a user needs to correct an error. Parsers and loaders fill it; the code that handles the error prints it. */
+/* What a user needs to correct an error. Parsers and loaders fill it; the error's handler prints it. */
 struct err_note {
 	char name[192];			/* the thing: a file, a key, a tensor */
 	char place[320];		/* where in it: line, byte offset */
@@ -41,13 +41,15 @@ struct err_note {
 /* err_str - text for any code, never NULL; static storage (errno texts: per thread). */
 const char *err_str(int rc);
 
-/* err_exit_code - the sysexits.h code for rc: 0 for 0; 64 usage, 65 data, 66 no input, 69 unavailable, 70 internal,
- * 73 cannot create, 74 I/O, 75 try again, 77 permission, 78 configuration. */
+/*
+ * err_exit_code - the sysexits.h code for rc: 0 for 0; 64 usage, 65 data, 66 no input, 69 unavailable, 70
+ * internal, 71 system, 73 cannot create, 74 I/O, 75 try again, 77 permission, 78 configuration.
+ */
 int err_exit_code(int rc);
 
 /*
  * err_note_set - starts a note with its name. Returns rc, so that `return err_note_set(...)` works.
- * err_note_place, _expected, _found - add a part. All take note == NULL and then do nothing. Long text is cut.
+ * err_note_place, _expected, _found - add a part. All do nothing if note is NULL. Long text is cut.
  */
 int err_note_set(struct err_note *note, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void err_note_place(struct err_note *note, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

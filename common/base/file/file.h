@@ -61,7 +61,7 @@ int file_make_parents(const char *path, struct err_note *note);
  *	if ((rc = file_replace_begin(&r, path, note)) != 0)	makes missing parents, opens r.f for writing
  *		return rc;
  *	fprintf(r.f, ...);					errors stick to r.f
- *	return file_replace_end(&r, durable, note);		closes and renames; after an error removes the temporary file
+ *	return file_replace_end(&r, durable, note);		closes, renames; removes r.temp after an error
  * durable: the file is synced before the rename and its folder after it. file_replace_abort removes the
  * temporary file.
  * file_replace_all - all of this in one call, for data in memory.

@@ -41,7 +41,7 @@ struct hash_state *hash_new(void);
 void hash_destroy(struct hash_state **h);
 void hash_update(struct hash_state *h, const void *p, size_t n);
 void hash_field(struct hash_state *h, const char *name, const void *p, size_t n);
-void hash_field_begin(struct hash_state *h, const char *name, uint64_t n);	/* the n bytes follow by hash_update */
+void hash_field_begin(struct hash_state *h, const char *name, uint64_t n);	/* hash_update adds them */
 void hash_field_u64(struct hash_state *h, const char *name, uint64_t v);
 void hash_field_str(struct hash_state *h, const char *name, const char *s);
 struct hash128 hash_digest(const struct hash_state *h);

@@ -40,8 +40,8 @@ bool json_num(const struct json *j, double *out);			/* integers and floats */
 bool json_flag(const struct json *j, bool *out);
 
 /*
- * Members in the order of the text: for (it = json_first(o); it != NULL; it = json_next(o, it)) json_key(it),
- * json_value(it)
+ * Iterate over the members in text order:
+ *	for (it = json_first(o); it != NULL; it = json_next(o, it)) { json_key(it) ... json_value(it) ... }
  */
 void *json_first(const struct json *object);
 void *json_next(const struct json *object, void *it);

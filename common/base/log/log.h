@@ -36,7 +36,10 @@ void log_event(enum log_level level, const char *event, const char *fmt, ...) __
 #define log_warn(...) log_event(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_error(...) log_event(LOG_LEVEL_ERROR, __VA_ARGS__)
 
-/* log_fatal - for a broken invariant: logs and ends the process with exit code 70. The only exit in common/. */
+/*
+ * log_fatal - for a broken invariant: logs and ends the process with exit code 70. The only exit() in
+ * common/.
+ */
 void log_fatal(const char *event, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
 
 /*

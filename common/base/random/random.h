@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Philox4x32-10 (Salmon et al., 2011). key = (seed, purpose); counter = (seq low, seq high, position, draw). */
+/* Philox4x32-10 (Salmon et al., 2011). key: (seed, purpose); counter: (seq low, seq high, position, draw). */
 enum random_purpose {
 	RANDOM_PURPOSE_ORDER = 1,	/* Feistel rounds of shuffle_order */
 	RANDOM_PURPOSE_INIT = 2,	/* initial weights: seq = tensor number, position/draw = element */

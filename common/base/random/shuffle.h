@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 /*
- * shuffle_order - the sequence at stream position p: epoch = p div n, then a bijection of 0..n-1 applied to p mod n.
- * Keyed 4-round balanced Feistel network over 2h bits (the smallest h with 4^h >= n), cycle walking. n > 0.
- * docs/formats.md gives the rounds.
+ * shuffle_order - the sequence at stream position p: epoch = p div n, then a bijection of 0..n-1 applied to
+ * p mod n. The bijection is a keyed 4-round balanced Feistel network over 2h bits (the smallest h with
+ * 4^h >= n) with cycle walking. n > 0. docs/formats.md gives the rounds.
  * shuffle_position - the inverse: the position of seq within the epoch, so that
  * shuffle_order(seed, n, epoch*n + position) == seq.
  */

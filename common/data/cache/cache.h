@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache - the LMDB tables: scores, labels, rows, plans, attempts, quarantine, meta. The only module that includes LMDB.
+ * cache - the LMDB tables: scores, labels, rows, plans, attempts, quarantine, meta. The only module that
+ * includes LMDB.
  *
  * One process writes (selectord's commit.c, under an exclusive lock on DIR/selectord.lock), any number read.
  * Only LMDB's default sync mode is used: a commit that returned 0 is on the disk. Every value ends with 8

@@ -11,7 +11,8 @@
  * The part at position p is chosen by Megatron-LM's rule (build_blending_indices in
  * megatron/core/datasets/helpers.cpp): the part that is furthest behind its share, the first of equals:
  *
- *     part(q) = argmax_i  share_i * max(q, 1) - taken_i * period,    q = p mod period, taken_i: positions below q of part i
+ *     part(q) = argmax_i  share_i * max(q, 1) - taken_i * period
+ *     with q = p mod period and taken_i = the number of positions below q that visit part i
  *
  * in integers: the shares are integers whose sum is the period. In each period part i is taken exactly
  * share_i times, so the choice of parts repeats, a table gives the part at any position, and no rounding

@@ -4,8 +4,10 @@
  * them.
  *
  * Kinds, recognised by the first bytes of the files at PREFIX (docs/formats.md has the byte offsets):
- *   Megatron  PREFIX.bin + PREFIX.idx (MMIDIDX version 1), tokens uint16 or int32; PREFIX may also name either file
- *   llm.c     a shard (PREFIX, PREFIX.bin); uint16 (magic 20240520, version 1) or uint32 (20240801, version 7)
+ *   Megatron  PREFIX.bin + PREFIX.idx (MMIDIDX version 1), tokens uint16 or int32; PREFIX may also be the
+ *   name
+ *             of either file
+ *   llm.c     a shard (PREFIX, PREFIX.bin): uint16 (magic 20240520, version 1), uint32 (20240801, version 7)
  *   npy       a NumPy array of integers, one-dimensional, little-endian
  *   raw       ids and nothing else. The file does not state their type; the caller or PREFIX.json must
  * A PREFIX with * ? [ stands for all files of one kind that match, in name order with numbers by their value.

@@ -2,11 +2,13 @@
 /*
  * phase - the end of phase one and the distillation weight of each step. Pure functions.
  *
- * Distillation weight of step s, for the weight w, the switch step n (phase one is steps 0 .. n-1) and a hand-over of
- * the last h steps of phase one, in which f = (n - s) / h; before that f = 1:
- *     step    w                          linear   w f                       ratio   r f / (1 + r f) with r = w / (1 - w)
- * With until_margin n is not known at first: if the margin is met after step s, n is s (+ h for linear and ratio).
- * From then on it is stored with the checkpoint and does not change.
+ * The distillation weight of step s for the weight w and the switch step n (phase one is steps 0 .. n-1). The
+ * handover takes the last h steps of phase one, in which f = (n - s) / h; before them f = 1:
+ *     step    w
+ *     linear  w f
+ *     ratio   r f / (1 + r f) with r = w / (1 - w)
+ * With until_margin n is not known at first. If the evaluation before step s meets the margin, n becomes s
+ * for step and s + h for linear and ratio. Then it is stored with the checkpoint and does not change.
  */
 #ifndef SALT_PHASE_H
 #define SALT_PHASE_H

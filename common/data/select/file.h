@@ -6,8 +6,8 @@
  *   {"sequence": N}               all lines: the rows of phase one in their order
  *   {"sequence": N, "score": S}   all lines, in any order: selectord chooses by these scores as by S(x)
  *
- * N is the number of a sequence of the training corpus, S a finite number of single precision. Other members are
- * ignored. Each sequence occurs at most once.
+ * N is the number of a sequence of the training corpus, S a finite number of single precision. Other members
+ * are ignored. Each sequence occurs at most once.
  *
  * A struct select_file is read-only after select_file_read: any thread.
  */
@@ -35,9 +35,9 @@ struct select_file {
  * select_file_read - reads all of path and checks it.
  * @name       used in notes in place of path
  * @n_windows  number of sequences of the corpus, above 0
- * Returns 0 and *f (select_file_destroy it); ERR_FORMAT or ERR_RANGE with name and line in the note (not an object,
- * no sequence, a sequence that the corpus does not have or that occurs twice, a score that is not a finite
- * number, lines of both forms, no line at all); ENOMEM; errno.
+ * Returns 0 and *f (select_file_destroy it); ERR_FORMAT or ERR_RANGE with name and line in the note (not an
+ * object, no sequence, a sequence that the corpus does not have or that occurs twice, a score that is not a
+ * finite number, lines of both forms, no line at all); ENOMEM; errno.
  */
 int select_file_read(struct select_file **f, const char *path, const char *name, uint64_t n_windows, struct err_note *note);
 void select_file_destroy(struct select_file **f);	/* takes NULL */

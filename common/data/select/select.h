@@ -41,8 +41,8 @@ void select_parts(const struct blend *order, uint64_t no, uint64_t window, uint6
  * select_cut - finds the n_keep highest scores of a block. Of equal scores the lower position is chosen.
  * Nothing is sorted, and each pass over the positions can be split into steps of any length, so that a block
  * of millions does not block the caller's loop. Start with {.n_keep = K}, then call
- *   select_cut_count over all positions, select_cut_next, select_cut_count over all positions, select_cut_next,
- *   and select_take with select_cut_limit's result once for each position, ascending; 1: it is chosen.
+ *   twice: select_cut_count over all positions, then select_cut_next;
+ *   select_take with select_cut_limit's result once for each position, ascending; 1: it is chosen.
  * A position with NaN is chosen only if there are fewer than K other scores; the lower positions come first.
  * After the first pass n_eligible (scores that are not NaN) is known, and n_keep is at most n_eligible. The
  * key of a score is its bits, changed so that keys sort as the scores do; each pass uses 16 bits.

@@ -133,8 +133,8 @@ int tokenizer_get_template(const struct tokenizer *tok, struct tokenizer_templat
 
 /*
  * tokenizer_end_of_document - the id that ends a document.
- * @name  content of an added token, or NULL: the first that exists of <|endoftext|>, <|end_of_text|>, </s>, <eos>, <|eos|>,
- *        <|end_of_document|>, <|end▁of▁sentence|> with full-width bars.
+ * @name  content of an added token, or NULL: the first that exists of <|endoftext|>, <|end_of_text|>, </s>,
+ *        <eos>, <|eos|>, <|end_of_document|>, <|end▁of▁sentence|> with full-width bars.
  * Returns 0, or ERR_NOT_FOUND with the names that were looked for in the note.
  */
 int tokenizer_end_of_document(const struct tokenizer *tok, const char *name, int32_t *id, struct err_note *note);

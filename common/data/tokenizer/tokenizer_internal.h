@@ -10,7 +10,8 @@
  *   spm.c         SentencePiece's models -> JSON         unicode.c  classes of characters
  *   vocab.c       tables of tokens and merges            bpe.c      a word -> ids, cached
  *   added.c       added tokens in a text                 unigram.c  a word -> ids by the best sum of scores
- *   encode.c      all steps for a text, in order         decode.c   the decoder's steps, read and applied: ids -> text
+ *   encode.c      all steps for a text, in order         decode.c   reads and applies the decoder: ids ->
+ *   text
  */
 #ifndef SALT_TOKENIZER_INSIDE_H
 #define SALT_TOKENIZER_INSIDE_H
@@ -41,7 +42,10 @@ struct added_token {
 	bool special, lstrip, rstrip, normalized, single_word;
 };
 
-/* Edges of a byte trie in an open-addressed table: (node, byte) -> node. Node 0 is the root; key 0 is a free slot. */
+/*
+ * Edges of a byte trie in an open-addressed table: (node, byte) -> node. Node 0: the root; key 0: a free
+ * slot.
+ */
 struct trie {
 	uint32_t *key, *child;		/* key = (node << 8 | byte) + 1 */
 	size_t mask;
