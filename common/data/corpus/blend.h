@@ -4,9 +4,9 @@
  * a pure function of the parts, the seed and the position. Rows, blocks and labels depend on it;
  * docs/formats.md defines it.
  *
- * A sequence (window) is addressed by one number, its index: part i has the indexes first_i .. first_i + n_i
- * - 1, where first_i is the number of windows of the parts before it. So a label or a score belongs to a
- * window, however often and whenever the blend visits it.
+ * A sequence (window) is addressed by one number, its index: the n_i windows of part i have the indexes from
+ * first_i on, where first_i is the number of windows of the parts before it. So a label or a score belongs to
+ * a window, however often and whenever the blend visits it.
  *
  * The part at position p is chosen by Megatron-LM's rule (build_blending_indices in
  * megatron/core/datasets/helpers.cpp): the part that is furthest behind its share, the first of equals:
@@ -67,8 +67,8 @@ uint64_t blend_order(const struct blend *b, uint32_t seed, uint64_t p);
 uint64_t blend_position(const struct blend *b, uint32_t seed, uint64_t epoch, uint64_t index);
 
 /*
- * blend_epoch_at - the epoch that index's part has reached at position p. index is visited for the last time
- * at or below p at its blend_position in this epoch or in the one before.
+ * blend_epoch_at - the epoch that index's part has reached at position p. The last visit of index at or below
+ * p, if there is one, is at its blend_position in this epoch or in the one before.
  */
 uint64_t blend_epoch_at(const struct blend *b, uint64_t index, uint64_t p);
 

@@ -5,8 +5,7 @@
  *
  * Kinds, recognised by the first bytes of the files at PREFIX (docs/formats.md has the byte offsets):
  *   Megatron  PREFIX.bin + PREFIX.idx (MMIDIDX version 1), tokens uint16 or int32; PREFIX may also be the
- *   name
- *             of either file
+ *             name of either file
  *   llm.c     a shard (PREFIX, PREFIX.bin): uint16 (magic 20240520, version 1), uint32 (20240801, version 7)
  *   npy       a NumPy array of integers, one-dimensional, little-endian
  *   raw       ids and nothing else. The file does not state their type; the caller or PREFIX.json must
@@ -20,8 +19,8 @@
  *
  * Documents end with one end-of-document token, which is trained on. Windows ignore document boundaries:
  * window i of context L is tokens [i*L, i*L + L] of the stream, L inputs and L targets; neighbouring windows
- * share one token. A seq identifies a window and its corpus. To keep documents inside a window apart is the
- * task of the caller that computes on it (corpus_isolate).
+ * share one token. A seq identifies a window and its corpus. Callers that compute on windows keep the
+ * documents inside them apart if corpus_isolate was called.
  *
  * Integrity: after corpus_fingerprint, each block of 256 KiB is compared with its checksum when it is first
  * read (hash_blocks), so that no window is returned whose bytes differ from those of the fingerprint. If a
