@@ -10,13 +10,11 @@
  * little-endian hosts:
  *   page  0 number (8)  10 flags (2)  12 lower (2)  14 upper (2)  16 offsets of the nodes (2 each)
  *         of an overflow page: 12 number of its pages (4)
- *   node  0 size of the data or low half of the child (2)  2 high half (2)  4 flags, in a branch bits 32 ..
- *   47
- *         of the child (2)  6 size of the key (2)  8 key, data
+ *   node  0 size of the data or low half of the child (2)  2 high half (2)  4 flags, in a branch bits
+ *         32 .. 47 of the child (2)  6 size of the key (2)  8 key, data
  *   db    4 flags (2)  6 depth (2)  8 branch pages (8)  16 leaf pages  24 overflow pages  32 records  40 root
- *   meta  16 magic (4)  20 version (4)  40 page size (4), in the free list's db at 40; main db at 88  136
- *   last
- *         page (8)  144 transaction (8)
+ *   meta  16 magic (4)  20 version (4)  40 page size (4), in the free list's db at 40; main db at 88
+ *         136 last page (8)  144 transaction (8)
  */
 #include "data/cache/cache_internal.h"
 

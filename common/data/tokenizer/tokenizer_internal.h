@@ -10,8 +10,7 @@
  *   spm.c         SentencePiece's models -> JSON         unicode.c  classes of characters
  *   vocab.c       tables of tokens and merges            bpe.c      a word -> ids, cached
  *   added.c       added tokens in a text                 unigram.c  a word -> ids by the best sum of scores
- *   encode.c      all steps for a text, in order         decode.c   reads and applies the decoder: ids ->
- *   text
+ *   encode.c      all steps for a text, in order         decode.c   the decoder: ids -> text
  */
 #ifndef SALT_TOKENIZER_INSIDE_H
 #define SALT_TOKENIZER_INSIDE_H
