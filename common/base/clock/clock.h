@@ -11,12 +11,12 @@
 #include <time.h>
 
 int64_t clock_now_ms(void);
-double clock_now_s(void);		/* the same clock in seconds, with nanoseconds */
+double clock_now_s(void);		/* the same clock in seconds, with its full resolution */
 int64_t clock_now_ns(void);
 
 /*
- * clock_cond_init - a condition variable that waits by this clock. clock_after_ms - the deadline in ms
- * milliseconds, for its timed wait.
+ * clock_cond_init - initializes a condition variable whose timed waits use this clock.
+ * clock_after_ms - returns the deadline for such a wait, ms milliseconds from now.
  */
 void clock_cond_init(pthread_cond_t *cond);
 struct timespec clock_after_ms(int64_t ms);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Deadlines for condition variables. Apart from clock.c, which the replay tests replace. */
+/* Deadlines for condition variables. Not in clock.c, because the replay tests replace that file. */
 #include "base/clock/clock.h"
 
 int64_t

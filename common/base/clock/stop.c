@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include "base/clock/clock.h"
 
-/* The first signal, how often each arrived, and the fd that ends waits. */
+/* The first signal, and how often SIGTERM and SIGINT arrived. fd is an eventfd that ends waits. */
 static atomic_int first_signal, seen_term, seen_int;	/* written by the handler (lock-free), read by any thread */
 static int fd = -1;
 
@@ -26,7 +26,7 @@ stop_sleep_ms(int64_t ms)
 	}
 }
 
-/* Only async-signal-safe calls. fd stays readable, so every poll of the process returns. */
+/* Makes only async-signal-safe calls. fd stays readable, so every poll of the process returns. */
 static void
 on_signal(int sig)
 {
@@ -57,7 +57,8 @@ stop_install(void)
 	if (sigaction(SIGTERM, &sa, NULL) != 0 || sigaction(SIGINT, &sa, NULL) != 0 || sigaction(SIGUSR1, &sa, NULL) != 0
 	    || sigaction(SIGPIPE, &ignore, NULL) != 0 || sigaction(SIGXFSZ, &ignore, NULL) != 0 || sigaction(SIGHUP, NULL, &hup) != 0)
 		return errno;
-	return hup.sa_handler != SIG_IGN && sigaction(SIGHUP, &sa, NULL) != 0 ? errno : 0;	/* nohup(1) has it ignored */
+	/* nohup(1) lets SIGHUP be ignored; it stays so. */
+	return hup.sa_handler != SIG_IGN && sigaction(SIGHUP, &sa, NULL) != 0 ? errno : 0;
 }
 
 bool

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stop - the request to stop: signals set it, waits end on it. One flag for the process, because signals
- * belong to the process.
+ * stop - the request to stop the process. Signals set it, and waits end when it is set. There is one flag for
+ * the process, because signals are delivered to the process.
  */
 #ifndef SALT_STOP_H
 #define SALT_STOP_H
@@ -11,10 +11,10 @@
 
 /*
  * stop_install - SIGTERM, SIGINT, SIGHUP and SIGUSR1 set a flag and end every stop_sleep_ms and every poll on
- * stop_fd. SIGPIPE and SIGXFSZ are ignored: write reports EPIPE and EFBIG. A SIGHUP that is ignored already,
- * as under nohup(1), stays so. SIGTERM or SIGINT a second time ends the process at once by that signal;
- * different signals are not added up, because mpirun sends INT and TERM for one Ctrl-C. Call it first in
- * main, before threads are made. Returns 0 or errno.
+ * stop_fd. SIGPIPE and SIGXFSZ are ignored: write reports EPIPE and EFBIG. If SIGHUP is ignored already, as
+ * under nohup(1), it stays ignored. A second SIGTERM, or a second SIGINT, ends the process at once by that
+ * signal; the two are counted separately, because mpirun sends INT and TERM for one Ctrl-C. Call it first in
+ * main, before threads are started. Returns 0 or errno.
  */
 int stop_install(void);
 bool stop_requested(void);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Files, as the kernel documents them:
+ * The files that are read, as the kernel documents them:
  *   /proc/self/status                      "Cpus_allowed_list:\t0-3,8\n"
- *   /sys/devices/system/cpu/online         a list like that, and cpu/cpuN/topology/{physical_package_id,core_id}
+ *   /sys/devices/system/cpu/online         such a list, and cpu/cpuN/topology/{physical_package_id,core_id}
  *   /sys/devices/system/node/online        a list of nodes, and node/nodeN/cpulist
  *   /proc/self/cgroup                      "ID:CONTROLLERS:PATH"; "0::PATH" in version 2
  *   /proc/self/mountinfo                   which folder is the root of which hierarchy
@@ -44,7 +44,7 @@ cpus_count(const struct cpus_set *s)
 	return n;
 }
 
-/* "0-3,8" in *set. Returns the number of processors; 0: no such list. */
+/* Parses a list like "0-3,8" into *set. Returns the number of processors; 0: it is malformed. */
 static int
 read_list(const char *text, struct cpus_set *set)
 {
@@ -69,7 +69,7 @@ read_list(const char *text, struct cpus_set *set)
 	}
 }
 
-/* The first line of a file, without its end; false: no such file, or an empty one. */
+/* Reads the first line of a file, without its newline; false: there is no such file, or it is empty. */
 static bool
 read_line(const char *path, char *buf, size_t size)
 {
@@ -83,7 +83,7 @@ read_line(const char *path, char *buf, size_t size)
 	return there;
 }
 
-/* Numbers of nodes may have gaps. */
+/* Node numbers are below this and may have gaps. */
 #define NODES_MAX 1024
 
 static int
@@ -123,7 +123,7 @@ read_topology(struct cpus *c, const char *root)
 	packages = calloc((size_t)c->online, sizeof(*packages));
 	cores = calloc((size_t)c->online, sizeof(*cores));
 	for (long i = 0; i < CPUS_MAX && packages != NULL && cores != NULL; i++) {
-		long id[2] = {0, i};		/* where the files are missing: one socket, cores without siblings */
+		long id[2] = {0, i};		/* default without the files: one socket, one thread a core */
 
 		if (!has(&online, i))
 			continue;
@@ -133,7 +133,7 @@ read_topology(struct cpus *c, const char *root)
 				id[which] = strtol(line, NULL, 10);
 		}
 		packages[n] = id[0];
-		cores[n++] = (id[0] << 20) + id[1];	/* a core's number is that in its package */
+		cores[n++] = (id[0] << 20) + id[1];	/* core ids are unique only within a package */
 	}
 	if (n > 0) {
 		c->sockets = distinct(packages, n);
@@ -180,7 +180,7 @@ read_mask(struct cpus *c, const char *root)
 		add(&c->mask, i);
 }
 
-/* Is `word` one of a list that is separated by commas? */
+/* Whether `word` is an entry of a comma-separated list. */
 static bool
 in_list(const char *list, const char *word)
 {
@@ -192,7 +192,7 @@ in_list(const char *list, const char *word)
 	return false;
 }
 
-/* The folder of the process's cgroup in the hierarchy of `controller`; "": that of version 2. */
+/* Gets the folder of the process's cgroup in the hierarchy of `controller`; "" is version 2's hierarchy. */
 static bool
 own_group(const char *root, const char *controller, char *group, size_t size)
 {
@@ -215,7 +215,7 @@ own_group(const char *root, const char *controller, char *group, size_t size)
 	return found;
 }
 
-/* Where the hierarchy is mounted, and which of its groups is the mount's root (a container's own, mostly). */
+/* point: where the hierarchy is mounted; top: the group that is the mount's root (mostly the container's). */
 static bool
 mounted(const char *root, const char *controller, char *top, char *point, size_t size)
 {
@@ -238,7 +238,7 @@ mounted(const char *root, const char *controller, char *top, char *point, size_t
 	return found;
 }
 
-/* Processors that one group grants; 0: no limit. */
+/* The CPU time limit of one group in processors, 0 if it has none; file: the path that states it. */
 static double
 limit_of(const char *folder, const char *controller, char *file, size_t size)
 {
@@ -259,7 +259,7 @@ limit_of(const char *folder, const char *controller, char *file, size_t size)
 	return quota > 0 && period > 0 ? quota / period : 0;
 }
 
-/* The smallest limit from the process's group up to the root of the hierarchy, as far as it is mounted here. */
+/* Finds the smallest limit from the process's group up to the root of the hierarchy that is mounted here. */
 static void
 read_quota(struct cpus *c, const char *root, const char *controller)
 {
@@ -268,7 +268,7 @@ read_quota(struct cpus *c, const char *root, const char *controller)
 
 	if (!own_group(root, controller, group, sizeof(group)) || !mounted(root, controller, top, point, sizeof(top)))
 		return;
-	/* The path is that in the whole hierarchy, or the process's own namespace; the mount shows what is under its root. */
+	/* group is a path in the whole hierarchy or in a namespace; skip the part above the mount's root. */
 	if (strcmp(top, "/") != 0 && strncmp(group, top, strlen(top)) == 0)
 		rest += strlen(top);
 	snprintf(folder, sizeof(folder), "%s%s", root, point);

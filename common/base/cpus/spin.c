@@ -5,12 +5,12 @@
 
 #include "base/cpus/cpus.h"
 
-/*
- * About 0.05 ms, which is longer than what the main thread computes alone between two parallel loops.
- * libgomp's own 300,000 are many milliseconds: where another process has the processor of one thread, the
- * others keep theirs busy with waiting, and the scheduler cannot give it to the thread that they wait for.
- */
 #define ENV_MAX 4096		/* environment variables; with more of them the spin limit is not set */
+/*
+ * About 0.05 ms, longer than the main thread usually computes alone between two parallel loops. libgomp's
+ * default of 300,000 is many milliseconds: if another process takes the processor of one thread, the other
+ * threads keep theirs busy with spinning, and the scheduler cannot give one to the thread they wait for.
+ */
 #define SPIN "GOMP_SPINCOUNT=1000"
 
 __attribute__((no_sanitize("address", "thread", "undefined"))) void
@@ -21,7 +21,7 @@ cpus_bound_spin(int argc, char **argv, char **envp)
 	size_t n = 0;
 
 	(void)argc;
-	/* Without an interpreter's address the dynamic linker was started by hand, with this program as its argument. */
+	/* AT_BASE is 0 if the dynamic linker was started by hand, with this program as its argument. */
 	if (self == NULL || getauxval(AT_BASE) == 0)
 		return;
 	for (; envp[n] != NULL && n < ENV_MAX - 2; n++) {
@@ -33,5 +33,5 @@ cpus_bound_spin(int argc, char **argv, char **envp)
 		return;
 	env[n] = (char *)SPIN;
 	env[n + 1] = NULL;
-	execve(self, argv, env);	/* where this fails, the program works all the same */
+	execve(self, argv, env);	/* after a failure the program runs without the limit */
 }

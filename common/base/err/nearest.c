@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { WORD_MAX = 64 };			/* longer words are no typing errors */
+enum { WORD_MAX = 64 };			/* longer words are not compared */
 
 size_t
 err_distance(const char *a, const char *b)

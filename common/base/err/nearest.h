@@ -6,15 +6,15 @@
 #include <stddef.h>
 
 /*
- * err_nearest - the candidate that was probably meant by word, NULL if none is near: at most a third of its
- * letters, plus one, were mistyped. get(arg, i) gives candidate i, NULL after the last. Of equally near ones
- * the first.
+ * err_nearest - returns the candidate that word was probably meant to be: the one with the smallest
+ * err_distance, the first of equally near ones; NULL if the distance is more than a third of word's letters
+ * plus one. get(arg, i) returns candidate i, NULL after the last.
  */
 const char *err_nearest(const char *word, const char *(*get)(const void *arg, size_t i), const void *arg);
 
 /*
- * err_distance - edits (insert, delete, change, swap of neighbours) from a to b; SIZE_MAX if one has more
- * than 64 bytes.
+ * err_distance - number of edits (insert, delete, change, swap of neighbours) that turn a into b; SIZE_MAX if
+ * a or b has more than 64 bytes.
  */
 size_t err_distance(const char *a, const char *b);
 

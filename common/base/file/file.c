@@ -118,7 +118,7 @@ file_write_all(int fd, const void *p, size_t n)
 	return 0;
 }
 
-/* A name that was just made survives a power cut. */
+/* Syncs the parent folder of path, so that a name just created in it survives a power cut. */
 static int
 sync_parent(const char *path, struct err_note *note)
 {
@@ -147,7 +147,7 @@ file_make_dirs(const char *path, mode_t mode, struct err_note *note)
 		part[i] = '\0';
 		if (mkdir(part, mode) == 0) {
 			crash_point("file.folder");
-			if ((rc = sync_parent(part, note)) != 0 && rc != EACCES) /* written, but not read */
+			if ((rc = sync_parent(part, note)) != 0 && rc != EACCES) /* not readable */
 				return rc;
 		} else {
 			rc = errno;
@@ -176,7 +176,10 @@ file_make_parents(const char *path, struct err_note *note)
 	return file_make_dirs(parent, 0777, note);
 }
 
-/* The entry of the open folder `at` whose whole name is path, beginning at path + name. */
+/*
+ * Removes an entry of the open folder `at`. path, a buffer of PATH_BYTES, is its full path; its name within
+ * the folder begins at path + name.
+ */
 static int
 remove_entry(int at, char *path, size_t name, struct err_note *note)
 {
@@ -225,7 +228,7 @@ file_remove_tree(const char *path, struct err_note *note)
 	char whole[PATH_BYTES];
 	size_t n = strlen(path);
 
-	while (n > 1 && path[n - 1] == '/')		/* LINK/ would be the folder that LINK leads to */
+	while (n > 1 && path[n - 1] == '/')		/* "LINK/" would follow the link */
 		n--;
 	if (n >= sizeof(whole))
 		return failed(note, ENAMETOOLONG, path, "remove");

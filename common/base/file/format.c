@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Formats of files by their first bytes. */
+/* Recognizes file formats by the first bytes. */
 #include "base/file/file.h"
 
 #include <stdint.h>
@@ -7,9 +7,9 @@
 
 enum {
 	FIRM = 1,			/* too long to occur by chance at the start of a file of numbers */
-	SHORT = 2,			/* tells a file that should be JSON or a model */
+	SHORT = 2,			/* sufficient for files that should be JSON or a model */
 	TEXT = 4,			/* no text begins like this */
-	WEAK = 8,			/* a text may begin like this: the rest must be binary too */
+	WEAK = 8,			/* a text may begin like this: is_binary decides */
 };
 
 #define CONVERT "convert it to JSON lines (docs/saltctl.md shows how)"
@@ -20,7 +20,7 @@ enum {
 #define SIGNATURE(at, bytes, uses, name, advice) {at, sizeof(bytes) - 1, uses, bytes, name, advice}
 static const struct signature {
 	uint16_t at, n, uses;
-	const char *bytes, *name, *advice;		/* advice: where text was wanted */
+	const char *bytes, *name, *advice;		/* advice: if text is required */
 } signatures[] = {
 	SIGNATURE(0, "version https://git-lfs", FIRM, "a Git LFS pointer; type `git lfs pull` in its folder", NULL),
 	SIGNATURE(0, "PK\3\4", FIRM | TEXT, "a zip archive (PyTorch and numpy.savez write such)", UNPACK),
@@ -59,7 +59,7 @@ static const struct signature {
 	SIGNATURE(0, "<html", SHORT, "an HTML page", NULL),
 };
 
-/* The first one from *at on that has one of the uses; *at: the one after it. NULL: none. */
+/* The first signature from index *at on that has one of the uses and matches; *at becomes the next index. */
 static const struct signature *
 match(unsigned uses, const uint8_t *p, size_t n, size_t *at)
 {
@@ -72,7 +72,7 @@ match(unsigned uses, const uint8_t *p, size_t n, size_t *at)
 	return NULL;
 }
 
-/* u64 length of the header, then the header: a JSON object. */
+/* A safetensors file begins with the u64 length of its header, then the header, a JSON object. */
 static bool
 is_safetensors(const uint8_t *p, size_t n)
 {
@@ -113,7 +113,10 @@ file_not_text(const void *head, size_t n, bool (*is_binary)(const unsigned char 
 	return NULL;
 }
 
-/* Bytes of the UTF-8 character at p, at most n; 0: none (overlong forms and surrogates are not looked for). */
+/*
+ * The length of the UTF-8 character at p, also where p[n] cuts it; 0 if it is invalid. Overlong forms and
+ * surrogates are not rejected.
+ */
 static size_t
 utf8_len(const uint8_t *p, size_t n)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hashes of files, whole and by blocks, and the side file PATH.salthash, which saves the next start from
- * reading all of the file:
+ * Hashes of files, whole and by blocks, and the side file PATH.salthash, with which the next start need not
+ * read the whole file:
  *   salthash2 <root, 32 hex> <size> <mtime seconds>.<nanoseconds> <inode> <block bytes> <check, 32 hex>\n
  *   u64 [number of blocks], little-endian: the xxh3-64 of each block
- * check is the xxh3-128 of all before it in the line and of the u64. The older form is one line, "salthash1
- * root size mtime inode".
+ * check is the xxh3-128 of the line up to it and of the u64 checksums. The older form is one line,
+ * "salthash1 root size mtime inode".
  */
 #include "base/hash/hash.h"
 
@@ -37,7 +37,7 @@ struct hash_blocks {
 	_Atomic unsigned char *checked; /* [n] */
 };
 
-/* A file that threads hash piece by piece. */
+/* One file, which several threads hash piece by piece. */
 struct hash_job {
 	int fd;
 	const char *path;
@@ -45,8 +45,8 @@ struct hash_job {
 	uint64_t *sums;			/* of blocks; may be NULL */
 	struct hash128 *pieces;		/* [n_pieces] */
 	atomic_uint_fast64_t next, done_bytes;
-	double said_s;			/* when progress was logged last; the first thread's */
-	pthread_mutex_t lock;		/* of rc and note: those of the first failure */
+	double said_s;			/* when progress was last logged; used by the calling thread only */
+	pthread_mutex_t lock;		/* guards rc and note, which are those of the first failure */
 	int rc;
 	struct err_note *note;
 };
@@ -113,8 +113,8 @@ hash_thread(void *job)
 }
 
 /*
- * Reads size bytes of fd, with as many threads as there are processors and pieces: *root, and sums (may be
- * NULL) of its blocks. A thread that cannot be started is not needed.
+ * Reads size bytes of fd with at most as many threads as there are processors and pieces; makes *root and the
+ * checksums of the blocks (sums may be NULL). If a thread cannot be started, the others do its work.
  */
 static int
 hash_all(int fd, const char *path, uint64_t size, uint64_t *sums, struct hash128 *root, struct err_note *note)
@@ -160,7 +160,7 @@ hash_file(const char *path, struct hash128 *root, struct err_note *note)
 	return rc;
 }
 
-/* What the side file says of the state of the file, in buf. */
+/* Writes the state of the file into buf, as the side file has it. */
 static void
 state_text(const struct stat *st, char *buf, size_t size)
 {
@@ -168,7 +168,7 @@ state_text(const struct stat *st, char *buf, size_t size)
 	    (int64_t)st->st_mtim.tv_sec, st->st_mtim.tv_nsec, (uint64_t)st->st_ino);
 }
 
-/* Of the n bytes of the line up to the check, and of what follows the line. */
+/* Hashes the n bytes of the line before the check, and the bytes that follow the line. 0 or ENOMEM. */
 static int
 side_check(const char *line, size_t n, const void *rest, size_t n_rest, struct hash128 *check)
 {
@@ -184,9 +184,9 @@ side_check(const char *line, size_t n, const void *rest, size_t n_rest, struct h
 }
 
 /*
- * Root and sums from the side file, if it was made of the file in its present state. 0; ERR_NOT_FOUND: there
- * is none, or of another state;
- * ERR_VERSION: one of the older form, which has only the root; ERR_CORRUPT: it is damaged.
+ * Reads *root and b->sums from the side file. Returns 0; ERR_NOT_FOUND: there is no side file, or it
+ * describes another state of the file; ERR_VERSION: it has the older form, which states only the root;
+ * ERR_CORRUPT: it is damaged.
  */
 static int
 side_read(const char *side, const char *state, struct hash_blocks *b, struct hash128 *root)
@@ -225,7 +225,7 @@ out:
 	return rc;
 }
 
-/* Failures are ignored: without the side file the next start reads the whole file. */
+/* Writes the side file. Failures are ignored: the next start then reads the whole file. */
 static void
 side_write(const char *side, const char *state, const struct hash_blocks *b, struct hash128 root)
 {
@@ -243,7 +243,10 @@ side_write(const char *side, const char *state, const struct hash_blocks *b, str
 	file_replace_end(&r, false, NULL);
 }
 
-/* The root and the sums, by reading the file; was: what side_read said of the side file, and the root in it. */
+/*
+ * Makes *root and b->sums by reading the file, and writes the side file. was: side_read's result; for
+ * ERR_VERSION *root is at first the root that the side file states.
+ */
 static int
 side_make(struct hash_blocks *b, int fd, const char *side, const char *state, int was, struct hash128 *root,
     struct err_note *note)
@@ -263,7 +266,7 @@ side_make(struct hash_blocks *b, int fd, const char *side, const char *state, in
 	if (was != ERR_NOT_FOUND)
 		log_warn("side_file.renewed", "path=%s why=%s", side,
 		    was == ERR_VERSION ? "older_form" : "damaged");
-	/* A file that is being written gets no side file. */
+	/* No side file if the file changed in the meantime. */
 	if (fstat(fd, &st) == 0) {
 		state_text(&st, now, sizeof(now));
 		if (strcmp(now, state) == 0)

@@ -24,8 +24,8 @@ out(json_t *j)
 }
 
 /*
- * jansson takes a failed allocation for bad text in many places, and leaves the key of a member out of what
- * it prints.
+ * Set when an allocation of Jansson fails. Jansson itself often reports one as a syntax error, or leaves out
+ * the key of a member when it prints.
  */
 static _Thread_local bool no_memory;
 
@@ -44,7 +44,7 @@ use_allocate(void)
 	json_set_alloc_funcs(allocate, free);
 }
 
-/* no_memory is about what follows. */
+/* Clears no_memory before a call of Jansson. */
 static void
 watch_memory(void)
 {
@@ -64,7 +64,7 @@ json_parse(const char *text, size_t len, const char *name, struct json **root, s
 
 	watch_memory();
 	j = json_loadb(text + bom, len - bom, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
-	if (no_memory && j != NULL) {		/* with a character left out where a buffer could not grow */
+	if (no_memory && j != NULL) {		/* a character is missing where a buffer could not grow */
 		json_decref(j);
 		j = NULL;
 	}

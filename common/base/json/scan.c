@@ -32,8 +32,8 @@ skip_space(const char *p, const char *end)
 }
 
 /*
- * The content of a string, p behind its opening quote. 0, ERR_AGAIN or ERR_FORMAT (a newline: strings do
- * not go over lines).
+ * Finds the content of a string; p is behind its opening quote. Returns 0, ERR_AGAIN if the input ends within
+ * it, or ERR_FORMAT if it contains a newline.
  */
 static int
 string_span(const char *p, const char *end, struct span *out)
@@ -88,8 +88,8 @@ put_utf8(char *out, unsigned c)
 }
 
 /*
- * Replaces the escapes; the result, never longer than the source, is in s->buf. *at: of a wrong escape,
- * from in->p.
+ * Replaces the escapes of `in`; the result, never longer than the source, is in s->buf. Returns 0, ENOMEM, or
+ * ERR_FORMAT for a wrong escape with *at, its offset from in->p.
  */
 static int
 unescape(struct json_scan *s, const struct span *in, size_t *n_out, size_t *at)
@@ -134,7 +134,7 @@ unescape(struct json_scan *s, const struct span *in, size_t *n_out, size_t *at)
 	return 0;
 }
 
-/* Whether a name is the wanted one; a name with a wrong escape is not. 0 or ENOMEM. */
+/* *same: whether the member name `found` is key. A name with a wrong escape is not. Returns 0 or ENOMEM. */
 static int
 compare_key(struct json_scan *s, const struct span *found, const char *key, bool *same)
 {
@@ -145,7 +145,7 @@ compare_key(struct json_scan *s, const struct span *found, const char *key, bool
 	return rc == ENOMEM ? rc : 0;
 }
 
-/* A number, true, false, null, NaN, Infinity or -Infinity. *kind; the end of it, or NULL. */
+/* Reads a number, true, false, null, NaN, Infinity or -Infinity. Sets *kind; returns the end, or NULL. */
 static const char *
 bare_word(const char *p, const char *end, enum json_kind *kind)
 {
@@ -168,7 +168,7 @@ bare_word(const char *p, const char *end, enum json_kind *kind)
 	}
 	*kind = JSON_KIND_FLOAT;
 	if (q == end)
-		return q; /* cut, perhaps within a word */
+		return q; /* the input ends here, perhaps within a word */
 	for (const char *d = p + (*p == '-'); d == p || d < q; d++)
 		if ((*d < '0' || *d > '9') && (d == p + (*p == '-') || strchr(".eE+-", *d) == NULL))
 			return NULL;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* escape - text from elsewhere (peers, files) for terminals and logs, and lines that may come in floods. */
+/* escape - makes text from peers and files safe for terminals and logs; limits the rate of log lines. */
 #include "base/log/log.h"
 
 #include <pthread.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-/* The bytes of the UTF-8 character at p[0 .. n) (Unicode 15, table 3-7), and the character; 0: there is none. */
+/* The length of the UTF-8 character at p[0 .. n) (Unicode 15, table 3-7), 0 if invalid; *c: code point. */
 static size_t
 character(const unsigned char *p, size_t n, uint32_t *c)
 {
@@ -35,7 +35,7 @@ character(const unsigned char *p, size_t n, uint32_t *c)
 	return 0;
 }
 
-/* Control characters, those that reorder or break a line, and what is no character. */
+/* Control characters, characters that reorder or break a line, and the byte order mark. */
 static bool
 harmful(uint32_t c)
 {

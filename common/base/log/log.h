@@ -13,12 +13,12 @@
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
 
-/* log_init - name of the program for prog=; lines below level are dropped. Keeps a copy of prog. */
+/* log_init - prog: name of the program, which is copied. Lines below level are dropped. */
 void log_init(const char *prog, enum log_level level);
 
 /*
- * log_quiet - as log_init, for a library: lines from level info on are kept and tapped, and nothing is
- * written to stderr.
+ * log_quiet - as log_init, for a library: nothing is written to stderr. Lines from level info on are still
+ * kept for log_answer, and log_tap works as usual.
  */
 void log_quiet(const char *prog);
 
@@ -26,8 +26,8 @@ void log_quiet(const char *prog);
 void log_rank(int rank);
 
 /*
- * log_event - @event in dotted form (lease.expired); @fmt makes "key=value key=value"; values with spaces go
- * through log_quote. fmt may be "" for none.
+ * log_event - writes one line. @event in dotted form (lease.expired); @fmt makes "key=value key=value", or is
+ * "" for no fields. Pass values with spaces through log_quote.
  */
 void log_event(enum log_level level, const char *event, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -36,24 +36,27 @@ void log_event(enum log_level level, const char *event, const char *fmt, ...) __
 #define log_warn(...) log_event(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_error(...) log_event(LOG_LEVEL_ERROR, __VA_ARGS__)
 
-/* log_fatal - for a broken invariant: logs and ends the process with exit code 70. The only exit in common/. */
+/*
+ * log_fatal - for a broken invariant: logs and ends the process with exit code 70. The only exit() in
+ * common/.
+ */
 void log_fatal(const char *event, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
 
 /*
- * log_quote - "text" in quotes, with quotes and backslashes escaped, and bytes as log_escape does; into buf,
- * cut to size; returns buf.
- * log_escape - text[0 .. len) into out, at most size bytes with NUL, cut between characters. Control
- * characters, those that reorder a line or break it, and bytes that are no UTF-8 become \xNN: text from a
- * peer or a file cannot start a new line of a log or move a terminal's cursor. Returns the length. log_event
- * does it with every line.
+ * log_quote - writes text in quotes into buf, cut to size. Quotes and backslashes are escaped, other bytes
+ * are treated as by log_escape. Returns buf.
+ * log_escape - copies text[0 .. len) to out, at most size bytes with NUL, cut between characters. Control
+ * characters, characters that reorder or break a line, and bytes that are not UTF-8 become \xNN, so that text
+ * from a peer or a file cannot start a new log line or move a terminal's cursor. Returns the length.
+ * log_event escapes every line.
  */
 const char *log_quote(const char *text, char *buf, unsigned long size);
 size_t log_escape(const char *text, size_t len, char *out, size_t size);
 
 /*
- * log_limited - for lines that a peer can cause at will: true for the first LOG_LIMIT_LINES in LOG_LIMIT_S
- * seconds, with *left_out set to the lines that were not written before, which the caller writes as
- * left_out=N. Any thread; one static zeroed limit for each event.
+ * log_limited - limits the rate of lines that a peer can cause at will. True for the first LOG_LIMIT_LINES in
+ * LOG_LIMIT_S seconds; *left_out is then the number of lines left out since the last one, which the caller
+ * logs as left_out=N. Any thread; use one static zeroed limit for each event.
  */
 enum { LOG_LIMIT_LINES = 10, LOG_LIMIT_S = 10 };
 struct log_limit {
@@ -63,9 +66,9 @@ struct log_limit {
 bool log_limited(struct log_limit *limit, unsigned long *left_out);
 
 /*
- * log_tap - calls fn for every line of any level, without its newline, before it is written; NULL: none. fn
- * is called under a lock, from any thread; it must not log or wait. After log_tap returns, no earlier fn is
- * running.
+ * log_tap - sets the function that is called for every line of any level, without its newline, before it is
+ * written; NULL: none. fn is called under a lock, from any thread; it must not log or wait. Once log_tap has
+ * returned, the previous fn is not running any more.
  */
 typedef void log_tap_fn(void *arg, enum log_level level, const char *event, const char *line);
 void log_tap(log_tap_fn *fn, void *arg);
@@ -76,12 +79,12 @@ void log_tap(log_tap_fn *fn, void *arg);
  * last LOG_KEPT are kept. The answer is text:
  *   log pid=4711 first=17 next=42
  * and the lines 17 .. 41, each with its newline. If first > N, the lines between are no longer kept.
- * True: it was such a request, and *answer is malloc'ed (NULL without memory). False: it was another request;
- * nothing changed.
+ * Returns true for such a request, with *answer malloc'ed (NULL without memory); false for any other request,
+ * with nothing written.
  */
 enum { LOG_KEPT = 512 };
 bool log_answer(const void *body, size_t len, char **answer, size_t *answer_len);
-void log__remember(const char *line, size_t len);	/* log.c's; with the newline */
+void log__remember(const char *line, size_t len);	/* for log.c; line with its newline */
 
 /* log_last_error - copies event and fields of the newest line of level warn or error, "" if there is none. */
 void log_last_error(char *buf, unsigned long size);

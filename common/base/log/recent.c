@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* recent - the last lines of the log, for requests to the status socket. */
+/* recent - keeps the last lines of the log for requests to the status socket. */
 #include "base/log/log.h"
 
 #include <errno.h>
@@ -19,7 +19,7 @@ log__remember(const char *line, size_t len)
 	char *copy = malloc(len), *old;
 
 	if (copy == NULL)
-		return;			/* the line is only missing here */
+		return;			/* the line is missing only in log_answer */
 	memcpy(copy, line, len);
 	pthread_mutex_lock(&lock);
 	old = kept[n_lines % LOG_KEPT].text;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mem - arithmetic of sizes that cannot overflow unnoticed, zeroed and growing memory, and an arena for
- * parsed input.
+ * mem - size arithmetic with overflow checks, zeroed memory, growing arrays, and an arena for parsed input.
  */
 #ifndef SALT_MEM_H
 #define SALT_MEM_H
@@ -11,15 +10,15 @@
 #include <stdint.h>
 
 /*
- * mem_mul, mem_add - *out = a * b, a + b. False, with *out unchanged, on overflow. Use them for sizes from a
- * file or message.
+ * mem_mul, mem_add - set *out to a * b or a + b. On overflow they return false and leave *out unchanged. Use
+ * them for sizes from a file or message.
  */
 bool mem_mul(size_t a, size_t b, size_t *out);
 bool mem_add(size_t a, size_t b, size_t *out);
 
 /*
- * mem_alloc - n * size zeroed bytes, aligned to 64; NULL when it does not fit or there is no memory. Free
- * with free().
+ * mem_alloc - allocates n * size zeroed bytes, aligned to 64; NULL if the product overflows or there is no
+ * memory. Free with free().
  */
 void *mem_alloc(size_t n, size_t size);
 
@@ -37,12 +36,12 @@ int mem_grow(void **p, size_t *cap, size_t need, size_t size);
 struct mem_arena;
 
 struct mem_arena *mem_arena_new(size_t max_bytes);	/* 0: no limit. NULL without memory */
-void mem_arena_expect(struct mem_arena *arena, size_t bytes);	/* a hint before the first allocation: the total */
+void mem_arena_expect(struct mem_arena *arena, size_t bytes);	/* hint before the first call: total bytes */
 struct mem_arena *mem_arena_hold(struct mem_arena *arena);	/* returns arena; any thread */
 void mem_arena_destroy(struct mem_arena **arena);	/* takes NULL; any thread */
-bool mem_arena_at_limit(const struct mem_arena *arena);	/* an allocation was refused by max_bytes, not for lack of memory */
+bool mem_arena_at_limit(const struct mem_arena *arena);	/* an allocation failed because of max_bytes */
 void *mem_arena_alloc(struct mem_arena *arena, size_t bytes);	/* zeroed, aligned to 16; NULL beyond the limit */
-void *mem_arena_alloc_raw(struct mem_arena *arena, size_t bytes);	/* the same, not zeroed */
+void *mem_arena_alloc_raw(struct mem_arena *arena, size_t bytes);	/* the same, but not zeroed */
 char *mem_arena_strndup(struct mem_arena *arena, const char *s, size_t n);
 
 #endif

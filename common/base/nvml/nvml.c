@@ -14,11 +14,11 @@
 #define FILE_NAME "libnvidia-ml.so.1"
 #define VARIABLE "SALT_NVML"
 #define GIB 1073741824.0
-#define PROCESSES_MAX 256		/* that are asked for */
+#define PROCESSES_MAX 256		/* entries that NVML may fill in */
 
 /*
- * The part of NVML that is used, as its reference documents it (NVML API Reference Guide: device queries).
- * Results are nvmlReturn_t; a handle is a pointer to an opaque struct.
+ * The functions of NVML that are used, as the NVML API Reference Guide documents them (device queries).
+ * They return nvmlReturn_t; a device handle is a pointer to an opaque struct.
  */
 typedef int nvml_return;
 enum { NVML_SUCCESS = 0, NVML_NOT_SUPPORTED = 3, NVML_INSUFFICIENT_SIZE = 7 };
@@ -43,7 +43,7 @@ static struct {
 	nvml_return (*memory)(void *device, struct nvml_memory *memory);
 	nvml_return (*rates)(void *device, struct nvml_rates *rates);
 	nvml_return (*processes)(void *device, unsigned *n, struct nvml_info *list);
-	/* NULL: a driver from before MIG */
+	/* NULL if the driver is older than MIG */
 	nvml_return (*mig)(void *device, unsigned *current, unsigned *pending);
 } api;
 
@@ -65,7 +65,7 @@ struct nvml {
 	void *device;
 };
 
-/* Once: what was opened stays open. */
+/* Opens the library; called once in a process. The library is never closed. */
 static int
 load(struct err_note *note)
 {
@@ -135,7 +135,7 @@ nvml_close(struct nvml **gpu)
 	*gpu = NULL;
 }
 
-/* The first failure is noted. */
+/* Keeps the first failure: returns `before` if it is one, else sets the note. */
 static int
 failed(int before, const char *what, nvml_return rc, struct err_note *note)
 {
@@ -166,7 +166,7 @@ nvml_read(const struct nvml *gpu, struct nvml_state *state, struct err_note *not
 	return result;
 }
 
-/* By /proc: NVML's own way to a name needs a root's rights for others' processes. */
+/* Reads the name from /proc, because NVML needs root's rights to name other users' processes. */
 static void
 process_name(int64_t pid, char *name, size_t size)
 {
@@ -193,7 +193,7 @@ nvml_processes(const struct nvml *gpu, struct nvml_process *list, size_t max, si
 	if ((all = calloc(n_all, sizeof(*all))) == NULL)
 		return ENOMEM;
 	rc = api.processes(gpu->device, &n_all, all);
-	if (rc == NVML_INSUFFICIENT_SIZE)		/* *n_all is how many there are; the first are of use */
+	if (rc == NVML_INSUFFICIENT_SIZE)		/* n_all is the number needed; no entry is used */
 		n_all = 0;
 	else if (rc != NVML_SUCCESS) {
 		free(all);

@@ -10,17 +10,17 @@
 #include "base/mem/mem.h"
 
 #define SPACE "\xe2\x96\x81" /* U+2581 */
-#define MAX_PIECE_BYTES 512u /* that merges make: their number is quadratic in it */
+#define MAX_PIECE_BYTES 512u /* longer pieces get no merges, whose search takes quadratic time */
 
 struct merge {
 	float score;
-	uint32_t id, left; /* of the joined piece; bytes of its left part */
+	uint32_t id, left; /* id of the joined piece; bytes of its left part */
 	uint32_t n_left, n_right; /* characters */
 };
 
 /*
- * Hugging Face's order (transformers' generate_merges): by the score of the piece, then the longer left part,
- * then the right one.
+ * Hugging Face's order (transformers' generate_merges): the higher score of the piece first, then the longer
+ * left part, then the longer right part.
  */
 static int
 by_score(const void *a, const void *b)
@@ -36,7 +36,7 @@ by_score(const void *a, const void *b)
 	return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Pieces that a text is made of; the others are never the result of a merge. */
+/* Whether a piece can stand for text; the others take no part in merges. */
 static bool
 is_text(const struct pieces *p, int64_t id)
 {
@@ -55,7 +55,7 @@ find(const struct pieces *p, const struct json *vocab, const char *text, size_t 
 	return json_int(json_get(vocab, copy), &id) && is_text(p, id);
 }
 
-/* Each way to cut each piece in two pieces, in order of the scores. */
+/* Finds every way to cut each piece into two pieces, sorted by_score. 0, ERR_RANGE or ENOMEM. */
 static int
 find_merges(const struct pieces *p, const struct json *vocab, struct merge **merge, size_t *n)
 {
@@ -120,8 +120,8 @@ bad_piece(const struct pieces *p, const char *name, struct err_note *note, size_
 }
 
 /*
- * text -> id, and for Unigram the list of (text, score); the lowest id of a text that is there twice is
- * refused for BPE as in the library.
+ * Fills vocab, text -> id, and for Unigram the list of (text, score). Rejects a text that is empty or occurs
+ * twice, and a score that is not finite.
  */
 static int
 fill_vocab(
@@ -161,8 +161,8 @@ added_json(const struct pieces *p)
 }
 
 /*
- * The steps of Llama 2's tokenizer.json: a space before the text, U+2581 for each space; back, and one space
- * at the start away.
+ * Without charsmap the steps of Llama 2's tokenizer.json: U+2581 before the text (if prefix) and in place of
+ * each space. With charsmap SentencePiece's own normaliser.
  */
 static struct json *
 normalizer_json(const struct pieces *p)

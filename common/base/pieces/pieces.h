@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pieces - SentencePiece's vocabularies, which have scores in place of merges, as a Hugging Face
- * tokenizer.json. They stand in a tokenizer.model (data/tokenizer) and in GGUF files (engine/gguf).
+ * pieces - converts SentencePiece's vocabularies, which have scores in place of merges, to the JSON of a
+ * Hugging Face tokenizer.json. They come from a tokenizer.model (data/tokenizer) or a GGUF file
+ * (engine/gguf).
  */
 #ifndef SALT_PIECES_H
 #define SALT_PIECES_H
@@ -33,19 +34,21 @@ struct pieces {
 	bool unigram, byte_fallback, prefix; /* prefix: a space is put before each text */
 	int32_t unk_id;
 	/*
-	 * NULL: spaces are kept, and the steps are Llama 2's. Else SentencePiece's own normaliser: its table of
-	 * characters in base64 (may be ""); runs of spaces become one.
+	 * NULL: the steps of Llama 2, which keep spaces. Else SentencePiece's own normaliser with this table
+	 * of characters in base64 (may be ""); collapse: runs of spaces become one.
 	 */
 	const char *charsmap;
 	bool collapse;
 };
 
 /*
- * pieces_json - normaliser and decoder as Llama 2's file has them; unknown and control pieces are special
- * added tokens, user-defined ones added tokens. Merges as transformers makes them (generate_merges): each way
- * to cut a piece in two, by the piece's score, then the longer left part; of pieces up to 512 bytes.
- * Returns 0 and *root (json_close it); ERR_FORMAT (no text, a piece twice, a score that is not finite,
- * unk_id), ERR_RANGE (too many merges), with the piece in the note, name first; ENOMEM.
+ * pieces_json - makes the tokenizer.json. Without charsmap the normaliser is that of Llama 2's file; the
+ * decoder always is. Unknown and control pieces become special added tokens, user-defined ones added tokens.
+ * Merges are made as by transformers (generate_merges): every way to cut a piece of up to 512 bytes into two
+ * pieces, sorted by the piece's score, then the longer left part first.
+ * Returns 0 and *root (json_close it); ERR_FORMAT: a piece without text or that occurs twice, a score that is
+ * not finite, a bad unk_id; ERR_RANGE: too many merges; ENOMEM. The note begins with name and states the
+ * piece.
  */
 int pieces_json(const struct pieces *p, const char *name, struct json **root, struct err_note *note);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many normal numbers at a time, in loops that compilers turn into vector instructions. The floats must be
- * those of random_normal, whose logarithm, sine and cosine are the C library's. So each value is computed in
- * double with a relative error below ERROR, and where the interval of twice that does not round to one float,
- * random_normal decides.
+ * Computes many normal numbers at a time, in loops that compilers turn into vector instructions. The floats
+ * must be those of random_normal, whose logarithm, sine and cosine are the C library's. So each value is
+ * computed in double with a relative error below ERROR. If an interval of twice that error does not round to
+ * one float, random_normal computes the value.
  */
 #include <math.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 
 #define BLOCK 64
 
-/* The errors of the series and of their roundings are some 2^-50; that of the C library is 2^-52. */
+/* The series and their roundings have errors of about 2^-50; the C library has 2^-52. */
 #define ERROR 0x1p-44
 
 /* Below this distance from a multiple of pi/2 too many digits cancel. */
@@ -67,8 +67,8 @@ natural_log(double x)
 }
 
 /*
- * Of words a and b, as random_normal: x[0] and x[1], and whether they are exact enough. pi/2 is a double with
- * 20 trailing zero bits (so that up to four times it is exact) and a rest.
+ * As random_normal for words a and b: *x and *y, and *sure, whether d is far enough from 0. pi/2 is the sum
+ * of half_pi, a double with 20 trailing zero bits, so that up to four times it is exact, and rest.
  */
 static inline __attribute__((always_inline)) void
 pair(uint32_t a, uint32_t b, double *x, double *y, int *sure)
@@ -105,7 +105,7 @@ pair(uint32_t a, uint32_t b, double *x, double *y, int *sure)
 	*sure = fabs(d) > NEAR;
 }
 
-/* words: 4 a group, in two pairs. */
+/* Computes BLOCK groups. words: 4 a group, in two pairs; sure[pair]: out has random_normal's bits. */
 CLONES static void
 block(uint32_t seed, enum random_purpose purpose, uint64_t seq, uint64_t first, uint32_t words[4 * BLOCK], float out[4 * BLOCK],
     int sure[2 * BLOCK])

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Philox4x32-10 (Salmon et al., 2011). key = (seed, purpose); counter = (seq low, seq high, position, draw). */
+/* Philox4x32-10 (Salmon et al., 2011). key: (seed, purpose); counter: (seq low, seq high, position, draw). */
 enum random_purpose {
 	RANDOM_PURPOSE_ORDER = 1,	/* Feistel rounds of shuffle_order */
 	RANDOM_PURPOSE_INIT = 2,	/* initial weights: seq = tensor number, position/draw = element */
@@ -29,9 +29,9 @@ double random_uniform53(uint32_t hi, uint32_t lo);
 void random_normal(uint32_t a, uint32_t b, float out[2]);
 
 /*
- * random_normals - 4 * n normal floats, bit for bit those that random_normal makes of words 0 and 1, and 2
- * and 3, of random_words(seed, purpose, seq, low, high of the group's number), for the groups first to first
- * + n - 1; about 8 times as fast.
+ * random_normals - 4 * n normal floats for the n groups first, first + 1, ...: the same bits as random_normal
+ * of words 0 and 1, then of words 2 and 3, of random_words(seed, purpose, seq, low and high half of the
+ * group's number); about 8 times as fast.
  */
 void random_normals(uint32_t seed, enum random_purpose purpose, uint64_t seq, uint64_t first, size_t n, float *out);
 

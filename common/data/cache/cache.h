@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache - the LMDB tables: scores, labels, rows, plans, attempts, quarantine, meta. The only module that includes LMDB.
+ * cache - the LMDB tables: scores, labels, rows, plans, attempts, quarantine, meta. The only module that
+ * includes LMDB.
  *
  * One process writes (selectord's commit.c, under an exclusive lock on DIR/selectord.lock), any number read.
- * LMDB's default sync mode only: a commit that returned 0 is on the disk. Every value ends with 8 bytes of
- * checksum, verified at each read.
+ * Only LMDB's default sync mode is used: a commit that returned 0 is on the disk. Every value ends with 8
+ * bytes of checksum, which each read verifies.
  *
- * Caveats: local file systems only (by statfs; NFS, SMB, FUSE, 9p and similar are refused). The map is
- * sparse; it is address space, not disk, and grows (cache_grow). A read transaction that stays open keeps old
- * pages from being reused: end it within a second, never hold one while waiting for anything. docs/formats.md
+ * Caveats: local file systems only (checked by statfs; NFS, SMB, FUSE, 9p and similar are rejected). The map
+ * is address space, not disk space, and grows (cache_grow). An open read transaction prevents LMDB from
+ * reusing old pages: end it within a second, and never hold one while waiting for anything. docs/formats.md
  * has the byte offsets.
  */
 #ifndef SALT_CACHE_H
@@ -22,8 +23,8 @@
 
 #define CACHE_FORMAT_VERSION 1u
 #define CACHE_MAP_BYTES_DEFAULT (UINT64_C(1) << 40)	/* 1 TiB of address space */
-#define CACHE_IDENTITY_BYTES 160			/* of one identity value, with NUL */
-#define CACHE_IDENTITY_PART "corpus.part.%zu"		/* of a blend only: "N windows, share S" */
+#define CACHE_IDENTITY_BYTES 160			/* limit of an identity value, with NUL */
+#define CACHE_IDENTITY_PART "corpus.part.%zu"		/* only for blends: "N windows, share S" */
 #define CACHE_VALUE_MAX (UINT32_C(1) << 30)		/* bytes of one record */
 
 struct cache;
@@ -33,37 +34,37 @@ enum cache_table { CACHE_TABLE_META, CACHE_TABLE_SCORES, CACHE_TABLE_LABELS, CAC
 	CACHE_TABLE_QUARANTINE, CACHE_TABLES };
 
 enum cache_mode {
-	CACHE_WRITE,			/* selectord: takes the lock, creates what is missing */
-	CACHE_READ,			/* saltctl: the cache must exist; a selectord may be running on it */
+	CACHE_WRITE,			/* selectord: takes the lock, creates folder and cache if missing */
+	CACHE_READ,			/* saltctl: the cache must exist; a selectord may be using it */
 	CACHE_UPKEEP			/* saltctl: takes the lock and may write, but the cache must exist */
 };
 
 /*
- * cache_open - open DIR, or create it with its parents.
- * @map_bytes  the map to begin with, a larger file makes it larger; 0: CACHE_MAP_BYTES_DEFAULT (CACHE_WRITE), as it is (CACHE_UPKEEP);
- *             not used by CACHE_READ
+ * cache_open - opens the cache in DIR; CACHE_WRITE creates it, with parent folders.
+ * @map_bytes  initial size of the map; it becomes larger if the file is. 0: CACHE_MAP_BYTES_DEFAULT
+ *             (CACHE_WRITE), or as stored in the file (CACHE_UPKEEP); not used by CACHE_READ
  * Returns 0 and *c (cache_destroy it); ERR_BUSY (another writer; the note has its pid and host),
- * ERR_UNSUPPORTED (network or FUSE file system, named), ERR_VERSION, ERR_CORRUPT (no LMDB file of ours, or
- * cut short), ERR_NOT_FOUND (not CACHE_WRITE: no cache there), ENOMEM, errno.
- * Dead readers' slots are cleared. One cache of a directory per process.
+ * ERR_UNSUPPORTED (network or FUSE file system; the note names it), ERR_VERSION, ERR_CORRUPT (not an LMDB
+ * file of ours, damaged or cut short), ERR_NOT_FOUND (no cache, and the mode is not CACHE_WRITE), ENOMEM,
+ * errno. Clears the slots of dead readers. A process must not open one directory twice.
  */
 int cache_open(struct cache **c, const char *dir, enum cache_mode mode, uint64_t map_bytes, struct err_note *note);
 
 /*
- * cache_check_pages - compares the pages of the LMDB file with what LMDB itself counted, without following
- * them blindly, so that a damaged page is an error and not a SIGSEGV. cache_open does it. @all: headers of
- * overflow pages too, which is a read for each record. 0; ERR_CORRUPT (the note has the page and what to do);
- * ENOMEM; errno, EIO from the disk too.
+ * cache_check_pages - checks the pages of the LMDB file against LMDB's own counts, and each reference before
+ * it follows it, so that a damaged page is an error and not a SIGSEGV. cache_open calls it. @all: also the
+ * headers of overflow pages, which costs one read for each record. Returns 0; ERR_CORRUPT (the note has the
+ * page and what to do); ENOMEM; errno, also EIO from the disk.
  */
 int cache_check_pages(struct cache *c, bool all, struct err_note *note);
 void cache_destroy(struct cache **c);		/* takes NULL; every transaction must have ended */
 
 /*
- * Identity: named texts that all data of the cache depend on ("corpus", "context", "label_set.tau"). The
- * first selectord writes them, in one commit. Names not stored yet are added (a score set that comes later),
- * names not given are left alone.
- * Returns 0; ERR_MISMATCH, the note giving directory, name, stored value (expected) and given value (found),
- * nothing written; ERR_RANGE (text too long); what a commit can fail with. CACHE_WRITE only.
+ * cache_identity_bind - checks that the cache has the given identity. The identity is a set of named texts on
+ * which all data of the cache depend ("corpus", "context", "label_set.tau"). Names that are not stored yet
+ * are added in one commit (all of them in a new cache); stored names that are not given are left unchanged.
+ * Returns 0; ERR_MISMATCH, with directory, name, stored value (expected) and given value (found) in the note
+ * and nothing written; ERR_RANGE (text too long); or as cache_write_commit. Not for CACHE_READ.
  */
 struct cache_identity {
 	const char *name;		/* at most 63 bytes */
@@ -72,25 +73,28 @@ struct cache_identity {
 
 int cache_identity_bind(struct cache *c, const struct cache_identity *items, size_t n, struct err_note *note);
 
-/* cache_identity_get - one stored value into buf (cut to size). 0, ERR_NOT_FOUND, ERR_CORRUPT, errno. Any mode. */
+/* cache_identity_get - copies a stored value into buf, cut to size. 0, ERR_NOT_FOUND, ERR_CORRUPT, errno. */
 int cache_identity_get(struct cache *c, const char *name, char *buf, size_t size);
 
 /*
- * cache_unigram_put - store the unigram table of the label set (labels_unigram_bytes), so that readers of the
- * cache need no corpus. A commit of its own; nothing is written if a table is stored already. Write mode.
- * cache_unigram_get - *bytes malloc'ed, the caller's. 0, ERR_NOT_FOUND, ERR_CORRUPT, ENOMEM, errno.
+ * cache_unigram_put - stores the unigram table of the label set (labels_unigram_bytes) in its own commit, so
+ * that readers of the cache need no corpus. Does nothing if a table is stored already. Not for CACHE_READ.
+ * cache_unigram_get - reads it into *bytes, malloc'ed, which the caller frees. 0, ERR_NOT_FOUND, ERR_CORRUPT,
+ * ENOMEM, errno.
  */
 int cache_unigram_put(struct cache *c, const uint8_t *bytes, size_t len);
 int cache_unigram_get(struct cache *c, uint8_t **bytes, size_t *len);
 
-/* cache_identity_each - all of them in name order; stops at each()'s first non-zero and returns it. */
+/*
+ * cache_identity_each - calls each() for all stored names, sorted; stops at and returns its first non-zero.
+ */
 int cache_identity_each(struct cache *c, int (*each)(void *arg, const char *name, const char *value), void *arg);
 
 /* ---- reading ---- */
 
 /*
- * cache_txn_begin - a snapshot. 0, ENOMEM or errno. One thread per transaction. cache_txn_end takes NULL and
- * sets *txn to NULL.
+ * cache_txn_begin - begins a read transaction, which sees a snapshot. Returns 0, ENOMEM or errno. A
+ * transaction belongs to one thread. cache_txn_end takes NULL and sets *txn to NULL.
  */
 int cache_txn_begin(struct cache *c, struct cache_txn **txn);
 void cache_txn_end(struct cache_txn **txn);
@@ -101,71 +105,79 @@ struct cache_bytes {
 };
 
 /*
- * Which model a score comes from. A cache has one label set and one score set; held-out windows are scored by
- * the teacher.
+ * The model that made a score. A cache has one label set and one score set; the teacher scores the held-out
+ * sequences.
  */
 enum cache_scores { CACHE_SCORES_SCORER = 0, CACHE_SCORES_TEACHER = 1 };
 
 /*
- * cache_labels_get - borrow the soft labels of one sequence.
- * @seq   as given by corpus_window()
- * @out   one encoded record, see labels.h for its offsets
- * Valid until cache_txn_end(): it points into the map. Do not write, free or send it later.
- * Returns 0, ERR_NOT_FOUND, ERR_CORRUPT (checksum; counted, see cache_n_corrupt), or errno; *out is untouched then.
+ * cache_labels_get - gets the soft labels of one sequence.
+ * @seq   as for corpus_window()
+ * @out   one encoded record, see labels.h for its offsets. It points into the map and is valid until
+ *        cache_txn_end(); do not write to it or free it
+ * Returns 0; or, with *out unchanged, ERR_NOT_FOUND, ERR_CORRUPT (wrong checksum; counted, see
+ * cache_n_corrupt), errno.
  * cache_scores_get - the same for a score record.
  */
 int cache_labels_get(struct cache_txn *txn, uint64_t seq, struct cache_bytes *out);
 int cache_scores_get(struct cache_txn *txn, enum cache_scores set, uint64_t seq, struct cache_bytes *out);
 
-/* cache_labels_has - is there a record, good or damaged? Reads its key only. 0, ERR_NOT_FOUND, errno. */
+/*
+ * cache_labels_has - 0 if there is a label record, even a damaged one (reads the key); ERR_NOT_FOUND; errno.
+ */
 int cache_labels_has(struct cache_txn *txn, uint64_t seq);
 
-/* One row of a block, as chosen. */
-enum cache_row_flags { CACHE_ROW_QUARANTINED = 1 };	/* was quarantined when the block was chosen: weight 0 */
+/* CACHE_ROW_QUARANTINED: the sequence was quarantined when the block was chosen: trained with weight 0. */
+enum cache_row_flags { CACHE_ROW_QUARANTINED = 1 };
 
+/* One row of a block. */
 struct cache_row {
-	uint64_t position;		/* p in the stream */
+	uint64_t position;		/* stream position p */
 	uint64_t seq;
-	float score;			/* S(x), nats; NaN in mode none and where it does not exist */
+	float score;			/* S(x), nats; NaN in mode none and if there is none */
 	uint32_t flags;
 };
 
 /*
- * cache_rows_get - rows [first, first + n) of a block into out. Returns 0, ERR_NOT_FOUND (block not written),
- * ERR_RANGE (past its end), ERR_CORRUPT, errno. cache_rows_count - number of rows of a block: 0 and *n, or as
- * above.
+ * cache_rows_get - reads rows [first, first + n) of a block into out. Returns 0, ERR_NOT_FOUND (the block is
+ * not written), ERR_RANGE (past its end), ERR_CORRUPT, errno.
+ * cache_rows_count - *n: number of rows of a block. Errors as cache_rows_get.
  */
 int cache_rows_get(struct cache_txn *txn, struct hash128 plan, uint64_t block, uint64_t first, size_t n, struct cache_row *out);
 int cache_rows_count(struct cache_txn *txn, struct hash128 plan, uint64_t block, uint64_t *n);
 
 /*
- * How the rows of a plan are found: every sequence in shuffle order, by scores of this cache, by scores of a
- * file, a list of a file.
+ * How the rows of a plan are chosen: all sequences in shuffle order, by the scores of this cache, by the
+ * scores of a selection file, or as a selection file lists them.
  */
 enum cache_plan_mode { CACHE_MODE_NONE, CACHE_MODE_SALT_DS, CACHE_MODE_SCORES, CACHE_MODE_LIST };
 
-/* What is stored about a plan beside its rows. */
+/* A plan as stored, without its rows. */
 struct cache_plan {
 	struct hash128 hash;
 	uint32_t seed, batch, mode, k;	/* mode: CACHE_MODE_ */
 	uint64_t window, kept, n_rows;	/* W, K of a block */
 	double keep;
-	uint64_t oldest_step;		/* of CHECKPOINTED */
+	uint64_t oldest_step;		/* as stated by CHECKPOINTED */
 	uint64_t released_step;
 	bool released;
 };
 
 int cache_plan_get(struct cache_txn *txn, struct hash128 hash, struct cache_plan *out);
 
-/* Teachers that disappeared or failed while they held a sequence; see selectord. */
+/* Teachers that disappeared or failed while they held a lease of a sequence; see selectord. */
 #define CACHE_ATTEMPTS_MAX 3
 
 struct cache_attempts {
 	uint64_t seq;
-	uint32_t n_dead;		/* of boot[] and who[]: different teachers that failed on it */
+	uint32_t n_dead;		/* entries of boot[] and who[]: different teachers that failed */
 	uint32_t n_errors;		/* times a teacher answered with an error */
-	struct hash128 boot[CACHE_ATTEMPTS_MAX];	/* the process, where it disappeared with a lease of this sequence alone; else zero */
-	struct hash128 who[CACHE_ATTEMPTS_MAX];		/* hash of key, host and name; of an older record: the same as boot */
+	/*
+	 * boot: the boot id, if the teacher disappeared with a lease of only this sequence; else 0. who: hash
+	 * of key, host and name; in older records equal to boot.
+	 */
+	struct hash128 boot[CACHE_ATTEMPTS_MAX];
+	struct hash128 who[CACHE_ATTEMPTS_MAX];
 };
 
 struct cache_quarantine {
@@ -175,32 +187,32 @@ struct cache_quarantine {
 };
 
 /*
- * All of a table, in key order; stop at each()'s first non-zero and return it. ERR_CORRUPT records are
- * counted and left out.
+ * These call each() for all records of a table in key order; they stop at its first non-zero result and
+ * return it. Damaged records are counted and left out.
  */
 int cache_plans_each(struct cache_txn *txn, int (*each)(void *arg, const struct cache_plan *plan), void *arg);
 int cache_attempts_each(struct cache_txn *txn, int (*each)(void *arg, const struct cache_attempts *a), void *arg);
 int cache_quarantine_each(struct cache_txn *txn, int (*each)(void *arg, const struct cache_quarantine *q), void *arg);
 
 /*
- * cache_labels_next - the first label record at or after *seq; *seq becomes its. cache_scores_next - the same
- * in one of the score sets.
- * Returns 0; ERR_NOT_FOUND (none; *seq untouched); ERR_CORRUPT (*seq is that of the damaged one, *out
- * untouched); errno. Borrowed as above.
+ * cache_labels_next - finds the first label record at or after *seq and sets *seq to its sequence.
+ * cache_scores_next - the same for one kind of scores.
+ * Returns 0; ERR_NOT_FOUND (*seq unchanged); ERR_CORRUPT (*seq is the damaged record's, *out unchanged);
+ * errno. *out is valid as in cache_labels_get.
  */
 int cache_labels_next(struct cache_txn *txn, uint64_t *seq, struct cache_bytes *out);
 int cache_scores_next(struct cache_txn *txn, enum cache_scores set, uint64_t *seq, struct cache_bytes *out);
 
 /*
- * One record of any table, as cache_each finds it. key_ok: the key has its table's form; then the fields it
- * is made of are filled:
- * scores set, seq; labels, attempts, quarantine seq; rows plan, block, chunk; plans plan.
+ * One record of any table, as cache_each finds it. key_ok: the key has the form of its table; then the fields
+ * of which it consists are set: set and seq for scores; seq for labels, attempts and quarantine; plan, block
+ * and chunk for rows; plan for plans.
  */
 struct cache_item {
 	enum cache_table table;
 	const void *key;
 	size_t key_len;
-	int rc;				/* 0, or ERR_CORRUPT: the checksum does not hold, bytes is empty */
+	int rc;				/* 0, or ERR_CORRUPT: the checksum is wrong, and bytes is empty */
 	struct cache_bytes bytes;
 	bool key_ok;
 	uint8_t set;
@@ -210,43 +222,44 @@ struct cache_item {
 };
 
 /*
- * cache_each - every record of a table in key order, damaged ones too (counted), in steps of short
- * transactions: a record written meanwhile may or may not be seen. What each() gets is borrowed until it
- * returns; it must not write to the cache.
- * Stops at each()'s first non-zero and returns it; else 0, ENOMEM, errno.
+ * cache_each - calls each() for every record of a table in key order, also for damaged ones (counted), in
+ * several short transactions: a record that is written meanwhile may or may not be seen. *item is valid until
+ * each() returns; each() must not write to the cache. Stops at each()'s first non-zero result and returns it;
+ * else returns 0, ENOMEM, errno.
  */
 int cache_each(struct cache *c, enum cache_table table, int (*each)(void *arg, const struct cache_item *item), void *arg);
 
 /* ---- writing: selectord/commit.c; saltctl under CACHE_UPKEEP ---- */
 
 /*
- * cache_write_begin, then any of the calls below, then cache_write_commit or cache_write_abort. A thread of
- * its own may do it; one at a time. Every failure of a call below leaves a transaction that is only good for
- * cache_write_abort.
+ * Call cache_write_begin, then any of the calls below, then cache_write_commit or cache_write_abort. Any
+ * thread may write, one at a time. After a failure of a call below only cache_write_abort may follow.
  *
- * Errors: ENOSPC, EDQUOT (no room: abort, wait, do it again from the start), ERR_FULL (the map is used up), EIO (the disk failed: what is
- * on it is not known; the process must end, 74), others.  A short write, which LMDB reports as EIO, is ENOSPC here when the file
- * system has less than the reserve of cache_room().
+ * Errors: ENOSPC, EDQUOT (no space: abort, wait, and repeat the whole transaction), ERR_FULL (the map is used
+ * up), EIO (the disk failed, and the state on it is unknown: the process must end with exit code 74), others.
+ * LMDB reports a short write as EIO; it is ENOSPC here if the file system has less than the reserve of
+ * cache_room().
  */
 int cache_write_begin(struct cache *c);
 int cache_write_commit(struct cache *c);
-int cache_write_turn(struct cache *c);		/* an empty commit: after it the pages freed by the last commit can be reused */
+int cache_write_turn(struct cache *c);		/* an empty commit: frees the last one's pages for reuse */
 void cache_write_abort(struct cache *c);	/* does nothing without a transaction */
 
 /*
- * Records are written once. Returns 0; ERR_EXISTS with *differs (may be NULL) set when the stored bytes are
- * others: nothing changed and the transaction goes on. A stored record that is damaged is replaced.
+ * Records are written once. Returns 0, or ERR_EXISTS: a record is stored already, nothing was changed, and
+ * the transaction may continue. *differs (may be NULL): whether the stored bytes differ. A damaged record is
+ * replaced.
  */
 int cache_write_labels(struct cache *c, uint64_t seq, const void *bytes, size_t len, bool *differs);
 int cache_write_scores(struct cache *c, enum cache_scores set, uint64_t seq, const void *bytes, size_t len, bool *differs);
 int cache_write_rows(struct cache *c, struct hash128 plan, uint64_t block, const struct cache_row *rows, size_t n, bool *differs);
 
-/* Removing: 0 also if there is no such record. */
+/* These remove records. They return 0 also if there is no such record. */
 int cache_drop_labels(struct cache *c, uint64_t seq);
 int cache_drop_scores(struct cache *c, enum cache_scores set, uint64_t seq);
 int cache_drop_attempts(struct cache *c, uint64_t seq);
 int cache_drop_rows(struct cache *c, struct hash128 plan, uint64_t block);
-int cache_drop_key(struct cache *c, enum cache_table table, const void *key, size_t len);	/* whatever cache_each showed */
+int cache_drop_key(struct cache *c, enum cache_table table, const void *key, size_t len); /* of cache_each */
 
 /* These replace an existing record. */
 int cache_write_plan(struct cache *c, const struct cache_plan *plan);
@@ -256,21 +269,22 @@ int cache_write_quarantine(struct cache *c, const struct cache_quarantine *q);
 /* ---- upkeep ---- */
 
 /*
- * cache_room - 0; ENOSPC (file system below its reserve: the smaller of 64 MiB and 1/50 of its size),
- * ERR_FULL (over 95% of the map used), errno. @map_ratio (may be NULL): share of the map used; warn over 0.8.
- * Any thread.
+ * cache_room - checks that there is space for a commit. Returns 0; ENOSPC (the file system has less free than
+ * the reserve: the smaller of 64 MiB and 1/50 of its size); ERR_FULL (more than 95% of the map is used);
+ * errno.
+ * @map_ratio (may be NULL): share of the map that is used; warn above 0.8. Any thread.
  */
 int cache_room(struct cache *c, double *map_ratio);
 
 /*
- * cache_room_inside - for a file system below its reserve: 0 if dropped records left at least the reserve in
- * pages of the cache's own file, ENOSPC if not, others. Any thread.
+ * cache_room_inside - for a file system below its reserve: 0 if the cache's own file has at least the reserve
+ * in free pages (from dropped records), ENOSPC if not, others. Any thread.
  */
 int cache_room_inside(struct cache *c);
 
 /*
- * cache_there - 0 if the file that is open is the one in cache.dir; ENOENT: the folder or the file was
- * removed, moved or replaced. Any thread.
+ * cache_there - 0 if the open file is still the one in cache.dir; ENOENT: the folder or the file was removed,
+ * moved or replaced. Any thread.
  */
 int cache_there(const struct cache *c);
 
@@ -278,24 +292,24 @@ int cache_there(const struct cache *c);
 double cache_disk_free(const struct cache *c);
 
 /*
- * cache_grow - twice the map (at least 16 MiB, at most 1 TiB more): for the thread that writes, between
- * transactions, on ERR_FULL or before. Waits until this process's read transactions have ended; readers in
- * other processes take over the new size by themselves. 0 and *map_bytes; ENOMEM (no address space), errno:
- * the map is as it was.
+ * cache_grow - doubles the map (adds at least 16 MiB, at most 1 TiB). The writing thread calls it between
+ * transactions, after ERR_FULL or earlier. Waits until this process's read transactions have ended; readers
+ * in other processes adopt the new size by themselves. Returns 0 and *map_bytes; ENOMEM (no address space) or
+ * errno with the map unchanged.
  */
 int cache_grow(struct cache *c, uint64_t *map_bytes);
 
-/* cache_reader_check - free the slots of readers that died; how many. Every 10 s or so. */
+/* cache_reader_check - frees the slots of dead readers; *n_dead: how many. Call it about every 10 s. */
 int cache_reader_check(struct cache *c, int *n_dead);
 
-uint64_t cache_n_corrupt(const struct cache *c);	/* damaged records met since open */
+uint64_t cache_n_corrupt(const struct cache *c);	/* damaged records read since open */
 
 struct cache_stat {
 	struct {
 		uint64_t n_records;
 		uint64_t n_bytes;	/* pages of the table */
 	} table[CACHE_TABLES];
-	uint64_t map_bytes, used_bytes;	/* used: pages ever used, free ones too */
+	uint64_t map_bytes, used_bytes;	/* used: pages ever used, also those free now */
 	uint64_t file_bytes;		/* on the disk */
 	uint32_t n_readers;
 };

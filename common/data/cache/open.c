@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening, the lock, the file system, and helpers for the other files. */
+/* Opens a cache: lock, checks of file system and file. Space and map. Helpers for the other files. */
 #include "data/cache/cache_internal.h"
 
 #include <errno.h>
@@ -19,7 +19,8 @@
 #include "base/file/file.h"
 #include "base/mem/mem.h"
 
-#define MAP_STEP_MIN (UINT64_C(16) << 20)	/* a map grows to twice its size, by no less and no more than this */
+/* A map grows to twice its size, by at least and at most this. */
+#define MAP_STEP_MIN (UINT64_C(16) << 20)
 #define MAP_STEP_MAX (UINT64_C(1) << 40)
 
 static const char *const table_names[CACHE_TABLES] = {"meta", "scores", "labels", "rows", "plans", "attempts", "quarantine"};
@@ -46,7 +47,7 @@ cache__rc(int rc)
 	case MDB_CORRUPTED:
 	case MDB_PAGE_NOTFOUND:
 		return ERR_CORRUPT;
-	case MDB_PANIC:			/* an earlier write of the meta page failed: the disk's word is gone */
+	case MDB_PANIC:			/* a write of a meta page failed: the disk's state is unknown */
 		return EIO;
 	case MDB_READERS_FULL:
 		return ERR_AGAIN;
@@ -113,7 +114,7 @@ cache__key_labels(uint64_t seq)
 {
 	struct cache__key key = {.len = 0};
 
-	cache__key_u8(&key, 0);		/* a cache holds one label set; the byte leaves room for more */
+	cache__key_u8(&key, 0);		/* a cache has one label set; the byte is there for more */
 	cache__key_u64(&key, seq);
 	return key;
 }
@@ -214,7 +215,7 @@ cache__drop(struct cache *c, enum cache_table table, const void *key, size_t key
 	return rc == MDB_NOTFOUND ? 0 : cache__rc(rc);
 }
 
-/* On these file systems memory maps and locks are not coherent across hosts. */
+/* Rejects file systems on which memory maps and locks are not coherent across hosts. */
 static int
 check_file_system(const char *dir, struct err_note *note)
 {
@@ -241,7 +242,7 @@ check_file_system(const char *dir, struct err_note *note)
 	return 0;
 }
 
-/* selectord.lock holds "pid N on HOST\n" of its owner; the lock itself is taken by flock and ends with the process. */
+/* selectord.lock contains "pid N on HOST\n" of its owner. It is locked by flock, until the process ends. */
 static int
 take_lock(struct cache *c, struct err_note *note)
 {
@@ -272,7 +273,7 @@ take_lock(struct cache *c, struct err_note *note)
 	return 0;
 }
 
-/* 0, or ERR_CORRUPT if the file is more than slack bytes shorter than its last commit recorded. */
+/* Returns 0, or ERR_CORRUPT if the file is more than slack bytes shorter than its last commit recorded. */
 static int
 check_length(struct cache *c, uint64_t slack, struct err_note *note)
 {
@@ -325,7 +326,7 @@ open_tables(struct cache *c, struct err_note *note)
 	if (rc == ERR_NOT_FOUND && c->mode == CACHE_WRITE) {
 		if ((rc = cache__rc(mdb_stat(txn, c->dbi[CACHE_TABLE_LABELS], &st))) != 0)
 			goto out;
-		if (st.ms_entries > 0) {		/* the version was removed: do not guess */
+		if (st.ms_entries > 0) {		/* the version was removed from a cache with data */
 			rc = ERR_CORRUPT;
 			err_note_expected(note, "the format version in table meta");
 			goto out;
@@ -516,7 +517,7 @@ cache_room_inside(struct cache *c)
 		return errno;
 	if ((rc = cache__read_begin(c, &txn)) != 0)
 		return cache__rc(rc);
-	/* Table 0 is LMDB's free list: for each commit the pages it freed, their count first. */
+	/* Table 0 is LMDB's free list. It has a record for each commit: number of freed pages, the pages. */
 	if ((rc = mdb_stat(txn, 0, &st)) == 0 && (rc = mdb_cursor_open(txn, 0, &cursor)) == 0) {
 		while ((rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0 && v.mv_size >= sizeof(n)) {
 			memcpy(&n, v.mv_data, sizeof(n));

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pages - checks the pages of an LMDB file before LMDB follows them. LMDB (0.9) trusts its file: one flipped bit in a
- * page's header or in a node makes it read beyond its memory map. So every branch and leaf page is first read with
- * pread(2) and compared with what LMDB itself counted: headers, offsets, the order of keys, that each page is used
- * once, and the numbers of pages and records of each table. Values are not looked at: they have their own checksums.
+ * pages - checks the pages of an LMDB file before LMDB follows them. LMDB (0.9) trusts its file: one flipped
+ * bit in a page's header or in a node makes it read beyond its memory map. So every branch and leaf page is
+ * first read with pread(2) and checked: headers, offsets, the order of keys, that each page is used once, and
+ * that each table has as many pages and records as LMDB counted. Values are not checked, because they have
+ * their own checksums.
  *
- * The layout is LMDB's mdb.c, structs MDB_page, MDB_node, MDB_db and MDB_meta, on 64-bit little-endian hosts:
+ * The layout is that of LMDB's mdb.c, structs MDB_page, MDB_node, MDB_db and MDB_meta, on 64-bit
+ * little-endian hosts:
  *   page  0 number (8)  10 flags (2)  12 lower (2)  14 upper (2)  16 offsets of the nodes (2 each)
  *         of an overflow page: 12 number of its pages (4)
- *   node  0 size of the data or low half of the child (2)  2 high half (2)  4 flags, of a branch bits 32 .. 47 of the
- *         child (2)  6 size of the key (2)  8 key, data
+ *   node  0 size of the data or low half of the child (2)  2 high half (2)  4 flags, in a branch bits
+ *         32 .. 47 of the child (2)  6 size of the key (2)  8 key, data
  *   db    4 flags (2)  6 depth (2)  8 branch pages (8)  16 leaf pages  24 overflow pages  32 records  40 root
- *   meta  16 magic (4)  20 version (4)  40 page size (4), in the free list's db at 40; main db at 88  136 last page
- *         (8)  144 transaction (8)
+ *   meta  16 magic (4)  20 version (4)  40 page size (4), in the free list's db at 40; main db at 88
+ *         136 last page (8)  144 transaction (8)
  */
 #include "data/cache/cache_internal.h"
 
@@ -44,9 +46,9 @@ struct db {
 struct check {
 	int fd;
 	uint32_t page_bytes;
-	uint64_t last;			/* page */
-	bool all;			/* headers of overflow pages too */
-	uint8_t *used;			/* a bit for each page */
+	uint64_t last;			/* number of the last page */
+	bool all;			/* check headers of overflow pages too */
+	uint8_t *used;			/* one bit for each page */
 	const char *dir;
 	struct err_note *note;
 };
@@ -85,7 +87,7 @@ read_at(const struct check *c, uint64_t page, void *out, size_t n)
 	return 0;
 }
 
-/* Marks n pages as used; an error if one is outside of the file or used already. */
+/* Marks n pages as used; an error if one is outside the file or already used. from: the referring page. */
 static int
 use(const struct check *c, uint64_t from, uint64_t page, uint64_t n)
 {
@@ -106,14 +108,14 @@ take_db(const uint8_t *p, struct db *db)
 	    cache__get_u64(p + 32), cache__get_u64(p + 40)};
 }
 
-/* The last key so far, in key order: of a record, or a branch's, which the next record may have too. */
+/* The last key so far, in key order. The record after a branch's key may have the same key. */
 struct key {
 	uint8_t bytes[KEY_BYTES_MAX];
 	size_t len;
 	bool known, of_branch;
 };
 
-/* Is the key above the last one? It becomes the last one. */
+/* Whether the key is above the last one; if so, it becomes the last one. */
 static bool
 follows(const struct db *db, struct key *last, const uint8_t *key, size_t len, bool leaf)
 {
@@ -137,7 +139,7 @@ follows(const struct db *db, struct key *last, const uint8_t *key, size_t len, b
 
 static int check_db(const struct check *c, uint64_t from, const struct db *db, bool tables);
 
-/* Free pages that the free list names: "count, page, page, ..." in falling order. */
+/* Checks a record of the free list: the count, then the free pages in descending order. */
 static int
 check_free(const struct check *c, uint64_t page, const uint8_t *value, uint64_t len)
 {
@@ -164,7 +166,7 @@ is_table(const uint8_t *name, size_t len)
 	return false;
 }
 
-/* A leaf's node: its data is inside the page, or in overflow pages. */
+/* Checks the data of a leaf's node, which are in the page or in overflow pages. */
 static int
 check_data(const struct check *c, uint64_t page, const uint8_t *node, const uint8_t *end, struct db *seen, bool tables)
 {
@@ -210,7 +212,7 @@ check_data(const struct check *c, uint64_t page, const uint8_t *node, const uint
 	return rc;
 }
 
-/* A page and what is below it. *last: the last key to its left. */
+/* Checks a page and the pages below it. *last: the last key to its left. */
 static int
 check_page(const struct check *c, uint64_t from, uint64_t page, unsigned depth, struct db *seen, struct key *last, bool tables)
 {
@@ -263,7 +265,7 @@ out:
 	return rc;
 }
 
-/* A table against what its record says; from: the page with that record. */
+/* Checks a table against its record (db), which is in page `from`. */
 static int
 check_db(const struct check *c, uint64_t from, const struct db *db, bool tables)
 {
@@ -282,7 +284,7 @@ check_db(const struct check *c, uint64_t from, const struct db *db, bool tables)
 	return 0;
 }
 
-/* The meta page of transaction txn. ERR_AGAIN: it was replaced. */
+/* Checks the file as of transaction txn, from its meta page on. ERR_AGAIN: the meta page was replaced. */
 static int
 check_meta(struct check *c, uint64_t txn)
 {
@@ -326,7 +328,7 @@ cache_check_pages(struct cache *c, bool all, struct err_note *note)
 		return err_note_set(note, ERR_LIBRARY, "cache.dir %s", c->dir);
 	check.fd = fd;
 	check.page_bytes = st.ms_psize;
-	/* the transaction keeps its pages from being used again meanwhile */
+	/* While the transaction is open, LMDB does not reuse its pages. */
 	for (int i = 0; i < TRIES && rc == ERR_AGAIN; i++) {
 		if ((rc = cache__read_begin(c, &txn)) != 0)
 			return err_note_set(note, cache__rc(rc), "cache.dir %s", c->dir);
@@ -338,7 +340,7 @@ cache_check_pages(struct cache *c, bool all, struct err_note *note)
 	return rc == ERR_AGAIN ? err_note_set(note, rc, "cache.dir %s: a meta page that does not stand still", c->dir) : rc;
 }
 
-/* Of a meta page: 0 if it is one of ours, with its page size and transaction. */
+/* Whether meta page `number` is valid; its page size and transaction. */
 static bool
 meta_ok(const uint8_t *m, unsigned number, uint32_t *page_bytes, uint64_t *txn)
 {
@@ -349,9 +351,9 @@ meta_ok(const uint8_t *m, unsigned number, uint32_t *page_bytes, uint64_t *txn)
 }
 
 /*
- * LMDB takes the meta page with the higher transaction and believes its page size. Transactions alternate
- * between the two pages, so they differ by one: otherwise one of them is damaged, and LMDB might go back by a
- * commit.
+ * LMDB uses the meta page with the higher transaction and trusts its page size. Transactions alternate
+ * between the two pages, so their numbers differ by one. If they do not, one page is damaged, and LMDB might
+ * lose the last commit.
  */
 int
 cache__check_metas(const char *dir, int fd, struct err_note *note)
@@ -366,7 +368,7 @@ cache__check_metas(const char *dir, int fd, struct err_note *note)
 		if ((n = pread(fd, meta[0], META_BYTES, 0)) < 0)
 			return err_note_set(note, errno, "%s/data.mdb", dir);
 		if (n < META_BYTES || cache__get_u32(meta[0] + 16) != META_MAGIC)
-			return 0;		/* nothing was written yet, or LMDB says that it is no file of its own */
+			return 0;		/* nothing was written yet, or LMDB will reject the file */
 		if (!meta_ok(meta[0], 0, &c.page_bytes, &txn[0])) {
 			rc = damaged(&c, 0, "no description of an LMDB file that selectord made (transaction %" PRIu64 ")", txn[0]);
 			continue;
@@ -377,7 +379,7 @@ cache__check_metas(const char *dir, int fd, struct err_note *note)
 		if (rc == 0 && (txn[0] != 0 || txn[1] != 0) && ((txn[0] & 1) != 0 || (txn[1] & 1) != 1 || (txn[0] + 1 != txn[1] && txn[1] + 1 != txn[0])))
 			rc = damaged(&c, 1, "transaction %" PRIu64 ", and page 0 has none beside it", txn[1]);
 		if (rc != ERR_CORRUPT)
-			break;			/* else a writer may just have replaced one */
+			break;			/* else retry: a writer may just have replaced a page */
 	}
 	return rc;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading: snapshots, single records, identity values, and whole tables that are small. */
+/* Reads: snapshots, single records, identity values, and whole small tables. */
 #include "data/cache/cache_internal.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@ cache__read_begin(struct cache *c, MDB_txn **txn)
 		pthread_rwlock_unlock(&c->map_lock);
 		if (rc != MDB_MAP_RESIZED || attempt > 8)
 			return rc;
-		pthread_rwlock_wrlock(&c->map_lock);		/* the writer has enlarged the map: take over its size */
+		pthread_rwlock_wrlock(&c->map_lock);	/* the writer enlarged the map: adopt its size */
 		mdb_env_set_mapsize(c->env, 0);
 		pthread_rwlock_unlock(&c->map_lock);
 	}
@@ -148,7 +148,7 @@ cache_rows_get(struct cache_txn *txn, struct hash128 plan, uint64_t block, uint6
 	return 0;
 }
 
-/* Walks a table; each value is verified; damaged ones are counted and left out. */
+/* Calls each() for every record of a table. Each value is verified; damaged ones are counted and left out. */
 static int
 walk(struct cache *c, MDB_txn *txn, enum cache_table table, int (*each)(void *arg, const MDB_val *key, struct cache_bytes value), void *arg)
 {
@@ -238,7 +238,7 @@ cache_unigram_get(struct cache *c, uint8_t **bytes, size_t *len)
 	return rc;
 }
 
-/* Plans: offsets in docs/formats.md. */
+/* Decodes a plan; docs/formats.md has the offsets. */
 static int
 plan_unpack(struct cache *c, struct cache_bytes v, struct cache_plan *out)
 {
@@ -305,7 +305,8 @@ each_attempts(void *arg, const MDB_val *key, struct cache_bytes v)
 {
 	struct each_walk *w = arg;
 	struct cache_attempts a = {0};
-	size_t who = v.len == CACHE__ATTEMPTS_BYTES ? 16 * CACHE_ATTEMPTS_MAX : 0;	/* offset from boot[] */
+	/* offset of who[] from boot[]; 0: an older record */
+	size_t who = v.len == CACHE__ATTEMPTS_BYTES ? 16 * CACHE_ATTEMPTS_MAX : 0;
 
 	(void)key;
 	if ((v.len != CACHE__ATTEMPTS_BYTES && v.len != 16 + 16 * CACHE_ATTEMPTS_MAX) || (a.n_dead = cache__get_u32(v.bytes + 8)) > CACHE_ATTEMPTS_MAX) {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Iteration: the next record from a key on, and every record of a table, damaged ones included. */
+/* Iteration: the next record from a key on; every record of a table, also damaged ones. */
 #include "data/cache/cache_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define WALK_STEP 1024			/* records of one read transaction */
+#define WALK_STEP 1024			/* records per read transaction */
 #define WALK_KEY_MAX 512		/* LMDB's keys have at most 511 bytes */
 
 static uint64_t
@@ -18,7 +18,7 @@ take_u64(const uint8_t *p)
 	return v;
 }
 
-/* Records of labels and scores share a form of key: u8 set, u64 seq. */
+/* The next record of labels or scores, whose keys have one form: u8 set, u64 seq. */
 static int
 next(struct cache_txn *txn, enum cache_table table, uint8_t set, uint64_t *seq, struct cache_bytes *out)
 {
@@ -90,8 +90,8 @@ read_key(struct cache_item *item)
 }
 
 /*
- * Up to WALK_STEP records after the key last[0 .. *last_len); MDB_NOTFOUND at the end, *stop: the non-zero
- * result of each().
+ * Passes up to WALK_STEP records after the key last[0 .. *last_len) to each() and updates that key. Returns
+ * MDB_NOTFOUND at the end of the table. *stop: the non-zero result of each().
  */
 static int
 step(struct cache *c, enum cache_table table, uint8_t *last, size_t *last_len, int (*each)(void *arg, const struct cache_item *item), void *arg,

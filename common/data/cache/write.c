@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writing: one transaction at a time, of selectord's commit thread; and identity, written once at the start. */
+/* Writes: one transaction at a time, in selectord's commit thread; and the identity, once at the start. */
 #include "data/cache/cache_internal.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@ cache_write_begin(struct cache *c)
 	return cache__rc(mdb_txn_begin(c->env, NULL, 0, &c->write));
 }
 
-/* LMDB reports a short write as EIO; if the file system is full, that was the cause. */
+/* LMDB reports a short write as EIO. If the file system is below its reserve, this was the cause: ENOSPC. */
 static int
 no_room_or(struct cache *c, int rc)
 {
@@ -49,7 +49,8 @@ cache_write_turn(struct cache *c)
 	if ((rc = cache__get(c, c->write, CACHE_TABLE_META, "format", 6, &v)) == 0) {
 		len = v.len < sizeof(format) ? v.len : sizeof(format);
 		memcpy(format, v.bytes, len);
-		rc = no_room_or(c, cache__put(c, c->write, CACHE_TABLE_META, "format", 6, format, len));	/* unchanged: LMDB skips a commit without a write */
+		/* Writes the same value, because LMDB skips a commit without a write. */
+		rc = no_room_or(c, cache__put(c, c->write, CACHE_TABLE_META, "format", 6, format, len));
 	}
 	if (rc == 0)
 		return cache_write_commit(c);
@@ -64,7 +65,7 @@ cache_write_abort(struct cache *c)
 	c->write = NULL;
 }
 
-/* Written once: see cache.h. A damaged record may be replaced, nothing else. */
+/* Writes a record once, as cache.h says. Only a damaged record is replaced. */
 static int
 put_once(struct cache *c, enum cache_table table, const struct cache__key *key, const void *bytes, size_t len, bool *differs)
 {
@@ -75,7 +76,7 @@ put_once(struct cache *c, enum cache_table table, const struct cache__key *key, 
 		*differs = false;
 	if (c->write == NULL)
 		return ERR_INTERNAL;
-	/* usually the key is new: one descent of the tree */
+	/* Usually the key is new, and this is the only descent of the tree. */
 	if ((rc = cache__put_new(c, c->write, table, key->bytes, key->len, bytes, len)) != ERR_EXISTS)
 		return no_room_or(c, rc);
 	if ((rc = cache__get(c, c->write, table, key->bytes, key->len, &old)) == 0) {
@@ -177,7 +178,7 @@ cache_drop_key(struct cache *c, enum cache_table table, const void *key, size_t 
 	return no_room_or(c, cache__drop(c, table, key, len));
 }
 
-/* Uses only the keys, because chunks may be damaged and the first may be missing. */
+/* Reads only keys, because chunks may be damaged and the first one may be missing. */
 int
 cache_drop_rows(struct cache *c, struct hash128 plan, uint64_t block)
 {

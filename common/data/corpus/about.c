@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* PREFIX.json: what the token file does not contain. */
+/* PREFIX.json: properties of the corpus that the token files do not contain. */
 #include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
@@ -62,7 +62,7 @@ wrong(struct err_note *note, const char *path, const char *member, const char *e
 	    found == NULL ? "nothing" : json_kind_name(json_kind(found)));
 }
 
-/* An integer lo..hi; absent leaves *out alone. */
+/* Reads an integer lo..hi; leaves *out unchanged if the member is absent. */
 static int
 get_int(const struct json *root, const char *path, const char *member, int64_t lo, int64_t hi, int64_t *out, struct err_note *note)
 {
@@ -97,8 +97,9 @@ get_hash(const struct json *root, const char *path, const char *member, bool *ha
 }
 
 /*
- * A file of ours has the format's name or the number of tokens near its beginning; both, so that one damaged
- * byte does not make it another file's. Other JSON (for instance the text of the corpus) has not.
+ * Our files have the format's name and the number of tokens near the beginning. One of them is enough, so
+ * that a file with one damaged byte is still recognised. Other JSON (for instance the corpus's text) has
+ * neither.
  */
 int
 corpus__about_ours(const char *path, bool *ours, struct err_note *note)
@@ -121,7 +122,7 @@ corpus__about_ours(const char *path, bool *ours, struct err_note *note)
 
 #define CHECK_MEMBER ",\n  \"check\": \""
 
-/* Version 2 ends with the hash of the text before it. */
+/* Checks the hash at the end of a version 2 file, which covers the text before it. */
 static int
 verify(const char *path, const char *text, size_t len, struct err_note *note)
 {
@@ -220,7 +221,7 @@ out:
 	return rc;
 }
 
-/* The text of a hash as a JSON value; NULL, which json_build leaves out, where there is none. */
+/* The hash as JSON text; NULL for h NULL, which json_build leaves out. */
 static struct json *
 hash_text(const struct hash128 *h)
 {
@@ -241,7 +242,7 @@ corpus__about_write(const char *path, const struct corpus_info *info, const char
 	    "tokenizer", hash_text(info->has_tokenizer ? &info->tokenizer : NULL),
 	    "source", hash_text(info->has_source ? &info->source : NULL),
 	    "fingerprint", hash_text(fingerprint), "counts", hash_text(counts), "weights", hash_text(weights));
-	/* A value for which there was no memory is left out like one that is not known, so the members are counted. */
+	/* json_build also leaves out a value for which there was no memory; the count of members shows it. */
 	size_t members = 7 + (info->vocab > 0) + (info->eod >= 0) + (unknown_bytes != NULL) + (add_special != NULL) + info->has_tokenizer + info->has_source +
 	    (fingerprint != NULL) + (counts != NULL) + (weights != NULL);
 	char *text = json_count(o) == members ? json_print(o, true) : NULL, *whole = NULL, hex[HASH_HEX_BYTES];

@@ -11,9 +11,9 @@
 #include "base/random/shuffle.h"
 
 struct part {
-	uint64_t n, first;		/* windows; index of the first */
+	uint64_t n, first;		/* number of windows; index of the first */
 	uint32_t share;
-	uint32_t *at;			/* [share] positions of a period, ascending */
+	uint32_t *at;			/* [share] positions in a period that visit this part, ascending */
 };
 
 struct blend {
@@ -21,12 +21,12 @@ struct blend {
 	uint64_t n_windows;
 	uint32_t period;
 	uint8_t *part_at;		/* [period] */
-	uint32_t *before;		/* [period]: positions below that are of the same part */
-	uint32_t *at;			/* the parts' */
+	uint32_t *before;		/* [period]: number of earlier positions with the same part */
+	uint32_t *at;			/* [period] memory of all parts' at */
 	struct part part[];
 };
 
-/* Largest remainders: every share is its quota of BLEND_PERIOD_MAX, rounded down or up. */
+/* Largest remainder method: every share is its quota of BLEND_PERIOD_MAX, rounded down or up. */
 static void
 round_shares(const double *weights, double sum, size_t n, uint32_t *shares)
 {
@@ -90,7 +90,7 @@ blend_shares(const double *weights, size_t n, uint32_t *shares, size_t *bad)
 	return 0;
 }
 
-/* The table of a period. */
+/* Fills the tables of a period. */
 static void
 fill(struct blend *b)
 {
@@ -181,7 +181,7 @@ blend_share(const struct blend *b, size_t part, uint32_t *period)
 	return b->part[part].share;
 }
 
-/* The part of an index, and the window there. */
+/* Returns the part that contains index; *window: number of the window in that part. */
 static size_t
 part_of(const struct blend *b, uint64_t index, uint64_t *window)
 {

@@ -2,22 +2,23 @@
 /*
  * blend - the order in which the sequences of one corpus, or of several with weights (a blend), are visited:
  * a pure function of the parts, the seed and the position. Rows, blocks and labels depend on it;
- * docs/formats.md states it.
+ * docs/formats.md defines it.
  *
- * A sequence is addressed by one number, its index: part i has the indexes first_i .. first_i + n_i - 1,
- * where first_i is the number of windows of the parts before it. So a label or a score belongs to a window,
- * however often and whenever the blend visits it.
+ * A sequence (window) is addressed by one number, its index: the n_i windows of part i have the indexes from
+ * first_i on, where first_i is the number of windows of the parts before it. So a label or a score belongs to
+ * a window, however often and whenever the blend visits it.
  *
- * Which part position p takes is Megatron-LM's rule (build_blending_indices in
+ * The part at position p is chosen by Megatron-LM's rule (build_blending_indices in
  * megatron/core/datasets/helpers.cpp): the part that is furthest behind its share, the first of equals:
  *
- *     part(q) = argmax_i  share_i * max(q, 1) - taken_i * period,    q = p mod period, taken_i: positions below q of part i
+ *     part(q) = argmax_i  share_i * max(q, 1) - taken_i * period
+ *     with q = p mod period and taken_i = the number of positions below q that visit part i
  *
- * in whole numbers: shares are integers that sum to the period. After each period every part has been taken
- * share_i times exactly, so the order repeats, any position is found by a table, and no rounding depends on
- * the machine. (Megatron computes in doubles and does not restart; the shares after each period are the
- * same.) The j-th sequence that is taken of part i is the j-th of its own shuffle, shuffle_order(seed + i,
- * n_i, j): each part goes through its epochs at its own pace.
+ * in integers: the shares are integers whose sum is the period. In each period part i is taken exactly
+ * share_i times, so the choice of parts repeats, a table gives the part at any position, and no rounding
+ * depends on the machine. (Megatron computes in doubles and does not restart; the shares after each period
+ * are the same.) The j-th sequence that is taken from part i is the j-th of its own shuffle order,
+ * shuffle_order(seed + i, n_i, j): each part goes through its epochs at its own pace.
  *
  * One part: index = shuffle_order(seed, n, p), no table.
  */
@@ -32,9 +33,9 @@
 #define BLEND_PERIOD_MAX (UINT32_C(1) << 20)
 
 /*
- * blend_shares - weights as integers that add up to the period of the blend. The period is the smallest one,
- * up to BLEND_PERIOD_MAX, for which every weight / (sum of the weights) * period is a whole number (within
- * 1e-6); if there is none, it is BLEND_PERIOD_MAX, and the shares are rounded by largest remainders.
+ * blend_shares - converts weights to integers whose sum is the period of the blend. The period is the
+ * smallest one, up to BLEND_PERIOD_MAX, for which every weight / (sum of the weights) * period is an integer
+ * (within 1e-6); if there is none, it is BLEND_PERIOD_MAX, and the shares are rounded by largest remainders.
  * @weights  [n], n >= 1; @shares [n]
  * Returns 0; ERR_RANGE with *bad: the first weight that is not positive and finite, or is too small for one
  * position in a period.
@@ -44,15 +45,15 @@ int blend_shares(const double *weights, size_t n, uint32_t *shares, size_t *bad)
 struct blend;
 
 /*
- * blend_new - @n_windows [n], above 0; @shares [n], above 0, with a sum of at most BLEND_PERIOD_MAX. Memory:
- * 9 bytes for each position of a period, at most 9 MiB; none for one part.
- * Returns 0 and *b (blend_destroy it), ERR_RANGE (those limits) or ENOMEM. Read-only afterwards: any thread.
+ * blend_new - @n_windows [n], above 0; @shares [n], above 0, with a sum of at most BLEND_PERIOD_MAX (not used
+ * for one part). Memory: 9 bytes for each position of a period, at most 9 MiB; none for one part.
+ * Returns 0 and *b (blend_destroy it), ERR_RANGE (these limits) or ENOMEM. Read-only afterwards: any thread.
  */
 int blend_new(struct blend **b, const uint64_t *n_windows, const uint32_t *shares, size_t n, struct err_note *note);
 void blend_destroy(struct blend **b);		/* takes NULL */
 
 size_t blend_n_parts(const struct blend *b);
-uint64_t blend_n_windows(const struct blend *b);			/* of all parts */
+uint64_t blend_n_windows(const struct blend *b);			/* sum over the parts */
 uint32_t blend_share(const struct blend *b, size_t part, uint32_t *period);
 size_t blend_part_at(const struct blend *b, uint64_t p);		/* the part of position p */
 
@@ -61,20 +62,20 @@ uint64_t blend_order(const struct blend *b, uint32_t seed, uint64_t p);
 
 /*
  * blend_position - the position at which index is visited for the (epoch + 1)-th time; it grows with epoch.
- * UINT64_MAX: past 2^64.
+ * UINT64_MAX if it does not fit in 64 bits.
  */
 uint64_t blend_position(const struct blend *b, uint32_t seed, uint64_t epoch, uint64_t index);
 
 /*
- * blend_epoch_at - the epoch of index's part at position p: blend_position of it or of the one before is at
- * or below p.
+ * blend_epoch_at - the epoch that index's part has reached at position p. The last visit of index at or below
+ * p, if there is one, is at its blend_position in this epoch or in the one before.
  */
 uint64_t blend_epoch_at(const struct blend *b, uint64_t index, uint64_t p);
 
-/* blend_round - every sequence is visited below this position: n for one part. */
+/* blend_round - the position below which every sequence is visited at least once; n for one part. */
 uint64_t blend_round(const struct blend *b);
 
-/* blend_taken - how many of the positions below p are of this part. */
+/* blend_taken - how many positions below p visit this part. */
 uint64_t blend_taken(const struct blend *b, size_t part, uint64_t p);
 
 #endif

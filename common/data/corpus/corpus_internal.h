@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of corpus share. */
+/* Declarations shared by the files of corpus. */
 #ifndef SALT_CORPUS_INTERNAL_H
 #define SALT_CORPUS_INTERNAL_H
 
@@ -10,7 +10,7 @@
 
 #define CORPUS__PATH_MAX 4096
 #define CORPUS__FORMAT "saltfleet-corpus"
-#define CORPUS__ABOUT_MAX (1u << 20)	/* bytes of PREFIX.json */
+#define CORPUS__ABOUT_MAX (1u << 20)	/* largest PREFIX.json in bytes */
 #define CORPUS__COUNTS_MAGIC "SALTCNT1"
 #define CORPUS__COUNTS_HEADER 16u
 #define CORPUS__WEIGHTS ".weights.bin"
@@ -19,14 +19,14 @@
 #define CORPUS__SOURCES ".sources.jsonl"
 #define CORPUS__SOURCES_HEAD "{\"format\": \"saltfleet-sources\", \"version\": 1}\n"
 
-#define CORPUS__IDX_MAGIC "MMIDIDX\0"	/* and the literal's own zero: 9 bytes */
+#define CORPUS__IDX_MAGIC "MMIDIDX\0"	/* 9 bytes with the literal's terminating zero */
 #define CORPUS__IDX_MAGIC_BYTES 9u
 #define CORPUS__IDX_HEADER 34u
 
 /*
- * A file that is read by position. It is not mapped: one that is cut short while in use gives an error, not
- * SIGBUS. Only the first FILES_OPEN (open.c) of a corpus stay open; fd is -1 in the others, which are opened
- * for each read.
+ * A file that is read with pread. It is not mapped, so that a file that is cut short while in use causes an
+ * error, not SIGBUS. Only the first FILES_OPEN (open.c) files of a corpus stay open; for the others fd is -1,
+ * and each read opens them.
  */
 struct corpus__file {
 	char *path;
@@ -39,15 +39,15 @@ struct corpus__file {
 struct corpus__part {
 	struct corpus__file file;
 	char *idx_path;			/* Megatron; else NULL */
-	struct hash_blocks *blocks;	/* from corpus_fingerprint on */
-	uint64_t tokens_at;		/* byte of the first token */
+	struct hash_blocks *blocks;	/* NULL before corpus_fingerprint */
+	uint64_t tokens_at;		/* byte offset of the first token */
 	uint64_t first, n_tokens;	/* position in the stream */
 };
 
 struct corpus {
 	struct corpus_info info;
 	uint32_t number;
-	uint32_t limit;			/* ids in windows are below it */
+	uint32_t limit;			/* ids in windows must be below it */
 	char *stem;			/* PREFIX of PREFIX.json */
 	struct corpus__part *parts;
 	size_t n_parts, cap_parts;
@@ -55,18 +55,18 @@ struct corpus {
 	bool isolated;
 	struct hash128 recorded;	/* PREFIX.json's fingerprint */
 	struct hash128 counts;		/* PREFIX.json's hash of PREFIX.counts.bin */
-	struct hash128 weights_hash;	/* likewise of PREFIX.weights.bin */
-	struct corpus__weights *weights;	/* from corpus_load_weights on, of a corpus alone */
+	struct hash128 weights_hash;	/* PREFIX.json's hash of PREFIX.weights.bin */
+	struct corpus__weights *weights;	/* NULL before corpus_load_weights, and in a blend */
 	struct hash128 fingerprint;
 	char *prefix;			/* as given to corpus_open */
-	struct corpus **members;	/* of a blend; else NULL, and what is above describes the files */
+	struct corpus **members;	/* of a blend, which has no parts; else NULL */
 	size_t n_members;
 	uint32_t *shares;		/* [n_members] */
 };
 
 /*
- * open: fills file, which corpus__file_close empties. fd: a descriptor until done, < 0 with *rc. read: n
- * bytes from byte at. check: the blocks of them, see hash_blocks_check.
+ * open: opens path and fills *file; close frees it. fd: returns a descriptor, valid until done; < 0 with *rc.
+ * read: reads n bytes from offset `at`. check: checks the blocks of these bytes, see hash_blocks_check.
  */
 int corpus__file_open(struct corpus__file *file, const char *path, struct err_note *note);
 void corpus__file_close(struct corpus__file *file);
@@ -78,16 +78,18 @@ int corpus__file_check(const struct corpus__file *file, struct hash_blocks *bloc
 
 unsigned corpus__token_bytes(enum corpus_dtype dtype);
 
-/* The note "PATH: byte AT: expected ..., found ..."; returns rc. */
+/* Sets the note to "PATH: byte AT: expected ..., found ..." and returns rc. */
 int corpus__bad(struct err_note *note, int rc, const char *path, uint64_t at, const char *expected, int64_t found);
 
-/* corpus__idx_check - PREFIX.idx against the size of PREFIX.bin; fills info's dtype, n_tokens, n_documents. */
+/*
+ * corpus__idx_check - checks PREFIX.idx, also against bin_bytes; fills info's dtype, n_tokens, n_documents.
+ */
 int corpus__idx_check(const char *path, const char *bin_path, uint64_t bin_bytes, struct corpus_info *info, struct err_note *note);
 
 /*
- * corpus__format - what a file of tokens other than Megatron's is, from its first n bytes. 0 with kind,
- * dtype, n_tokens and tokens_at; for raw (a file of no known format) dtype is 0 and the rest is the caller's.
- * ERR_FORMAT, ERR_UNSUPPORTED, ERR_VERSION: another kind of file, by name.
+ * corpus__format - recognizes a token file other than Megatron's by its first n bytes. Returns 0 with kind,
+ * dtype, n_tokens and tokens_at; a file of no known format is raw, with all but kind 0. ERR_FORMAT,
+ * ERR_UNSUPPORTED, ERR_VERSION: it is another kind of file, which the note names.
  */
 #define CORPUS__HEAD_BYTES 4096u
 struct corpus__format {
@@ -97,18 +99,20 @@ struct corpus__format {
 };
 int corpus__format(const char *path, const uint8_t *head, size_t n, uint64_t size, struct corpus__format *f, struct err_note *note);
 
-/* corpus__about_ours - whether path is a PREFIX.json of ours (whole or damaged). 0 or errno. */
+/*
+ * corpus__about_ours - *ours: path is a PREFIX.json in our format, maybe a damaged one. Returns 0 or errno.
+ */
 int corpus__about_ours(const char *path, bool *ours, struct err_note *note);
 
 /*
- * corpus__about_read - PREFIX.json, if it exists and has our format, into c; *kind is what it describes.
- * c->has_about.
+ * corpus__about_read - reads PREFIX.json into *about and c's hashes, if it exists and has our format
+ * (c->has_about). *kind: the kind of corpus that it describes.
  */
 int corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info *about, struct err_note *note);
 
 /*
- * corpus__about_write - PREFIX.json's text at path, synced. unknown_bytes, add_special, fingerprint, source,
- * counts, weights: NULL for none.
+ * corpus__about_write - writes PREFIX.json's text to path and syncs it. unknown_bytes, add_special,
+ * fingerprint, counts, weights: NULL if there is none.
  */
 int corpus__about_write(const char *path, const struct corpus_info *info, const char *unknown_bytes, const char *add_special,
     const struct hash128 *fingerprint, const struct hash128 *counts, const struct hash128 *weights, struct err_note *note);
@@ -116,30 +120,31 @@ int corpus__about_write(const char *path, const struct corpus_info *info, const 
 void corpus__weights_destroy(struct corpus__weights **w);		/* takes NULL */
 
 /*
- * Documents of a Megatron corpus alone, one after the other. next: tokens [first, first + n) of the stream;
- * ERR_NOT_FOUND after the last, ERR_CORRUPT, ENOMEM, errno. end frees what is open. Memory: the index of one
- * file.
+ * Iterates over the documents of a Megatron corpus (not a blend). next: the next document is tokens
+ * [first, first + n) of the stream; ERR_NOT_FOUND after the last, ERR_CORRUPT, ENOMEM, errno. end: frees the
+ * index. Memory: the index of one file.
  */
 struct corpus__documents {
 	const struct corpus *c;
 	size_t part;
-	uint64_t at;			/* document of the part */
-	char *index;			/* of the part; NULL: not read yet */
+	uint64_t at;			/* next document of the part */
+	char *index;			/* the part's index; NULL: not read yet */
 };
 int corpus__documents_next(struct corpus__documents *d, uint64_t *first, uint64_t *n, struct err_note *note);
 void corpus__documents_end(struct corpus__documents *d);
 
-/* corpus__identity - the fingerprint from the hashes of the files: bins[n], and idx[n] for Megatron, else NULL. */
+/* corpus__identity - the fingerprint from the files' hashes: bins[n]; idx[n] for Megatron, else NULL. */
 int corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct hash128 *idx, const struct hash128 *bins, size_t n,
     struct hash128 *out, struct err_note *note);
 
 /*
- * corpus__agree - adds one, what is known of the part called name, to all, of the parts before; first is the
- * first one's name. What both state must be equal (ERR_MISMATCH); what one of them states holds for all.
+ * corpus__agree - adds the properties of the part called name (`one`) to those of the parts before it
+ * (`all`); first: name of the first part. Properties that both state must be equal (ERR_MISMATCH); a property
+ * that only one of them states holds for all.
  */
 int corpus__agree(struct corpus_info *all, const char *first, const struct corpus_info *one, const char *name, struct err_note *note);
 
-/* list.c: the parts of a blend. open: fills c. counts: as corpus_counts. fingerprint: into c. */
+/* list.c, for blends. open: fills c. counts: as corpus_counts. fingerprint: computes c->fingerprint. */
 int corpus__list_open(struct corpus *c, const char *text, enum corpus_dtype stated, struct err_note *note);
 int corpus__list_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_note *note);
 int corpus__list_fingerprint(struct corpus *c, struct err_note *note);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Documents of Megatron files: where one is, and which one a token is in. */
+/* Documents of Megatron files: finds a document by its number or by a token. */
 #include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include "base/json/json.h"
 #include "base/mem/mem.h"
 
-/* The numbers of an index that was checked at open. */
+/* An open index; its content was checked by corpus_open. */
 struct index {
 	struct corpus__file file;
 	uint64_t n, m;			/* sequences; document marks */
@@ -40,7 +40,7 @@ index_open(struct index *x, const struct corpus *c, const struct corpus__part *p
 	return rc;
 }
 
-/* The token at which document k begins; of k = m - 1 the end of the last. */
+/* *token: where document k of the part begins; for k = m - 1 where the last one ends. */
 static int
 first_token(const struct index *x, const struct corpus__part *part, uint64_t k, uint64_t *token, struct err_note *note)
 {
@@ -55,7 +55,10 @@ first_token(const struct index *x, const struct corpus__part *part, uint64_t k, 
 	return rc;
 }
 
-/* The document of a part: by its number there, or by a token of it (number UINT64_MAX). */
+/*
+ * Finds a document of part i by its number there or, if number is UINT64_MAX, by a token. before: documents
+ * of earlier parts.
+ */
 static int
 look(const struct corpus *c, size_t i, uint64_t number, uint64_t token, uint64_t before, struct corpus_document *out, struct err_note *note)
 {
@@ -69,7 +72,8 @@ look(const struct corpus *c, size_t i, uint64_t number, uint64_t token, uint64_t
 		    corpus_kind_name(c->info.kind));
 	if ((rc = index_open(&x, c, part, note)) != 0)
 		return rc;
-	if (number == UINT64_MAX) {		/* the last document that begins at or before the token: those before it may be empty */
+	if (number == UINT64_MAX) {
+		/* The last document that begins at or before the token; others that begin there are empty. */
 		for (hi = x.m - 1; rc == 0 && hi - lo > 1;) {
 			uint64_t mid = lo + (hi - lo) / 2;
 
@@ -86,7 +90,7 @@ look(const struct corpus *c, size_t i, uint64_t number, uint64_t token, uint64_t
 	return rc;
 }
 
-/* Documents of the part: marks but the last. */
+/* *n: the documents of a part, one less than its marks; 0 without an index. */
 static int
 n_documents(const struct corpus *c, size_t i, uint64_t *n, struct err_note *note)
 {
@@ -103,7 +107,7 @@ n_documents(const struct corpus *c, size_t i, uint64_t *n, struct err_note *note
 	return 0;
 }
 
-/* The tokens before document k of a part; of k = m - 1 the part's. The index was checked at open. */
+/* The number of tokens before document k of a part; for k = m - 1 all. The index was checked at open. */
 static uint64_t
 tokens_before(const struct corpus__documents *d, const struct corpus__part *part, uint64_t k)
 {
@@ -190,7 +194,7 @@ corpus_document_at(const struct corpus *c, uint64_t token, struct corpus_documen
 	return err_expect(note, ERR_RANGE, "%s", "a token below %" PRIu64, "%" PRIu64, c->stem, c->info.n_tokens, token);
 }
 
-/* One line: the document, and the file that begins there; file is NULL at the end of all. */
+/* Reads one line: the document at which *file begins; *file: NULL in the last line. Caller closes *root. */
 static int
 read_source(const char *line, size_t len, const char *path, int64_t *document, const char **file, struct json **root, struct err_note *note)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Token files of other programs, recognised by their first bytes: shards of llm.c, NumPy arrays; everything
- * else is refused by name, or raw.
+ * Token files of other programs, recognised by their first bytes: shards of llm.c, NumPy arrays. Other known
+ * formats are rejected by name; a file of unknown format is raw.
  */
 #include "data/corpus/corpus_internal.h"
 
@@ -45,7 +45,7 @@ llmc(
 	    header[2], size);
 }
 
-/* The value of a key in the header of a .npy, a Python dictionary as numpy prints it; "" if it is not there. */
+/* The value of a key in the header of a .npy, a Python dictionary as numpy prints it; "" if it is missing. */
 static const char *
 npy_value(const char *header, const char *key)
 {
@@ -55,7 +55,7 @@ npy_value(const char *header, const char *key)
 }
 
 /*
- * \x93NUMPY, u8 major, u8 minor, u16 (from version 2 on u32) length, text such as {'descr': '<u2',
+ * A .npy: \x93NUMPY, u8 major, u8 minor, u16 (from version 2 on u32) length, text such as {'descr': '<u2',
  * 'fortran_order': False, 'shape': (7,), }
  */
 static int

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * PREFIX.idx of a Megatron indexed dataset: completely checked before any of it is used. docs/formats.md has
+ * Checks PREFIX.idx of a Megatron indexed dataset completely before any of it is used. docs/formats.md has
  * the offsets.
  */
 #include "data/corpus/corpus_internal.h"
@@ -69,7 +69,7 @@ check_header(const struct corpus__file *idx, uint8_t header[CORPUS__IDX_HEADER],
 	return 0;
 }
 
-/* n sequences: sizes from byte 34 on, then pointers. */
+/* Checks n sequences: sizes from byte 34 on, then pointers. *out: the byte where the last one ends. */
 static int
 check_sequences(const struct corpus__file *idx, uint64_t n, const char *bin_path, uint64_t bin_bytes,
     uint64_t token_bytes, uint64_t *out, struct err_note *note)
@@ -110,7 +110,7 @@ check_sequences(const struct corpus__file *idx, uint64_t n, const char *bin_path
 	return 0;
 }
 
-/* m marks from byte at on: the first sequence of each document, and n. */
+/* Checks m document marks from offset `at` on: the first sequence of each document, then n. */
 static int
 check_documents(const struct corpus__file *idx, uint64_t at, uint64_t m, uint64_t n, struct err_note *note)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Several corpora as one: opening the list, and what is said and done of all parts together. */
+/* A list of corpora as one: opens the parts; windows, counts and fingerprint over all of them. */
 #include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
@@ -22,7 +22,7 @@ bad_list(struct err_note *note, size_t i, const char *expected, const char *foun
 	return err_expect_at(note, ERR_FORMAT, "list of corpora", "part %zu", "%s", "%s", i + 1, expected, found);
 }
 
-/* One {"prefix": ..., "weight": ...}. */
+/* Reads one {"prefix": ..., "weight": ...}. */
 static int
 read_part(const struct json *item, size_t i, const char **prefix, double *weight, struct err_note *note)
 {
@@ -65,7 +65,7 @@ corpus__agree(struct corpus_info *all, const char *first, const struct corpus_in
 	return 0;
 }
 
-/* Opens the parts; weights [json_count(root)]. */
+/* Opens the parts and reads weights [json_count(root)]. */
 static int
 open_parts(struct corpus *c, const struct json *root, enum corpus_dtype stated, double *weights, struct err_note *note)
 {
@@ -90,7 +90,7 @@ open_parts(struct corpus *c, const struct json *root, enum corpus_dtype stated, 
 			return rc;
 		}
 	}
-	for (size_t i = 0; i < n && c->info.vocab != 0; i++)		/* also of a part that does not state it */
+	for (size_t i = 0; i < n && c->info.vocab != 0; i++)	/* for parts that do not state it too */
 		if (c->info.vocab < c->members[i]->limit)
 			c->members[i]->limit = c->info.vocab;
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Recognises the files at PREFIX, maps them and checks them against PREFIX.json. */
+/* Recognises the files at PREFIX, opens them and checks them against PREFIX.json. */
 #include "data/corpus/corpus_internal.h"
 
 #include <ctype.h>
@@ -17,8 +17,8 @@
 #include "base/mem/mem.h"
 
 #define FILES_OPEN 256u /* descriptors that a corpus keeps; the usual limit of a process is 1,024 */
-#define FILES_MAX 16384u /* that a pattern may match */
-#define LOOK_TOKENS 1024u /* that are looked at for a wrong dtype */
+#define FILES_MAX 16384u /* files that a pattern may match */
+#define LOOK_TOKENS 1024u /* tokens that are inspected for a wrong dtype */
 
 int
 corpus__file_open(struct corpus__file *file, const char *path, struct err_note *note)
@@ -29,7 +29,7 @@ corpus__file_open(struct corpus__file *file, const char *path, struct err_note *
 	*file = (struct corpus__file){.fd = -1};
 	if ((file->path = strdup(path)) == NULL)
 		return err_note_set(note, ENOMEM, "%s", path);
-	/* Not blocking: a FIFO is no token file, and opening one would wait for its writer. */
+	/* O_NONBLOCK: to open a FIFO, which is rejected below, would wait for its writer. */
 	if ((file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0 || fstat(file->fd, &st) != 0)
 		rc = err_note_set(note, errno, "%s", path);
 	else if (!S_ISREG(st.st_mode))
@@ -121,7 +121,10 @@ ends_with(const char *s, const char *end)
 	return n > m && strcmp(s + n - m, end) == 0;
 }
 
-/* Appends the file to the stream; the caller fills in what it holds and dtype. The same file twice is refused. */
+/*
+ * Appends a file to the stream; the caller fills in n_tokens and tokens_at and calls join. Rejects a file
+ * that is there twice.
+ */
 static int
 add_part(struct corpus *c, const char *path, struct corpus__part **part, struct err_note *note)
 {
@@ -144,7 +147,7 @@ add_part(struct corpus *c, const char *path, struct corpus__part **part, struct 
 	return 0;
 }
 
-/* One more part of this kind and dtype, which must be those of the parts before. */
+/* Completes the part that add_part appended. kind and dtype must be those of the parts before it. */
 static int
 join(struct corpus *c, enum corpus_kind kind, enum corpus_dtype dtype, struct err_note *note)
 {
@@ -164,7 +167,7 @@ join(struct corpus *c, enum corpus_kind kind, enum corpus_dtype dtype, struct er
 	return 0;
 }
 
-/* STEM.bin with STEM.idx. */
+/* Adds STEM.bin with STEM.idx. */
 static int
 open_megatron(struct corpus *c, const char *stem, struct err_note *note)
 {
@@ -187,7 +190,10 @@ open_megatron(struct corpus *c, const char *stem, struct err_note *note)
 	return join(c, CORPUS_KIND_MEGATRON, info.dtype, note);
 }
 
-/* Ids of 32 bits that are read as 16 have a zero (up to a vocabulary of 196,608: at most 2) in every second place. */
+/*
+ * Rejects ids of 32 bits that were stated as uint16: every second value is then 0 (at most 2 for a vocabulary
+ * up to 196,608).
+ */
 static int
 look_for_uint32(const struct corpus__part *part, const uint8_t *head, size_t n, struct err_note *note)
 {
@@ -203,7 +209,7 @@ look_for_uint32(const struct corpus__part *part, const uint8_t *head, size_t n, 
 	    part->file.path, n_ids);
 }
 
-/* n_tokens and dtype of a raw file: the dtype that was stated. */
+/* Checks a raw file of the stated dtype and sets its n_tokens. */
 static int
 open_raw(
     struct corpus__part *part, enum corpus_dtype dtype, const uint8_t *head, size_t n, struct err_note *note)
@@ -224,9 +230,9 @@ open_raw(
 }
 
 /*
- * A file that is not Megatron's. stated: the dtype from the caller, 0: none. about: PREFIX.json, which states
- * it for raw files; NULL: none.
- * raw_allowed: path is the name that was given, or a type was stated.
+ * Adds a file that is not Megatron's. stated: the dtype from the caller, 0: none. about: PREFIX.json, which
+ * may state the dtype of a raw file; NULL: none. raw_allowed: path is the name that the user gave, or a dtype
+ * is stated.
  */
 static int
 open_foreign(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about,
@@ -262,7 +268,7 @@ open_foreign(struct corpus *c, const char *path, enum corpus_dtype stated, const
 	return join(c, f.kind, f.dtype, note);
 }
 
-/* Whether saltctl or a daemon wrote this file beside a corpus, so that no pattern means it. */
+/* Whether saltctl or a daemon wrote this file beside a corpus. Patterns skip such files. */
 static bool
 is_side(const char *path)
 {
@@ -284,8 +290,8 @@ is_side(const char *path)
 }
 
 /*
- * Order of shards: runs of digits by their value, so that PREFIX_10 comes after PREFIX_9, all else byte by
- * byte. Names that differ in leading zeros alone are in byte order.
+ * The order of shards: runs of digits compare by value, so that PREFIX_10 comes after PREFIX_9, all else byte
+ * by byte. Names that differ only in leading zeros are in byte order.
  */
 static int
 by_number(const void *a, const void *b)
@@ -314,7 +320,7 @@ by_number(const void *a, const void *b)
 	return *x != *y ? (*x == '\0' ? -1 : 1) : strcmp(*first, *second);
 }
 
-/* What the tokens do not state. whole: of all of them, not of some shards only. */
+/* Copies into c what PREFIX.json states. whole: it covers all token files, not only some shards. */
 static void
 states_of(struct corpus *c, const struct corpus_info *about, bool whole)
 {
@@ -329,7 +335,7 @@ states_of(struct corpus *c, const struct corpus_info *about, bool whole)
 		c->limit = about->vocab;
 }
 
-/* Compares PREFIX.json with the files. */
+/* Compares PREFIX.json with the files, then copies what it states into c. */
 static int
 compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about, struct err_note *note)
 {
@@ -361,16 +367,16 @@ compare(struct corpus *c, enum corpus_kind kind, const struct corpus_info *about
 	return 0;
 }
 
-/* Of a pattern: what the PREFIX.json of its shards state. */
+/* What the PREFIX.json files of a pattern's shards state. */
 struct shards {
-	size_t n;			/* that have one */
-	char first[CORPUS__PATH_MAX];	/* its PREFIX */
+	size_t n;			/* shards that have one */
+	char first[CORPUS__PATH_MAX];	/* PREFIX of the first such shard */
 	struct corpus_info all;
 };
 
 /*
- * A shard that has been opened as the last part of c, n_documents of it, with what its own PREFIX.json
- * (shard) states.
+ * Checks the last part of c, a shard with n_documents, against its own PREFIX.json (about; shard has its
+ * hashes), and adds what that states to shards.
  */
 static int
 add_shard(struct corpus *c, struct corpus *shard, enum corpus_kind kind, const struct corpus_info *about, uint64_t n_documents,
@@ -390,8 +396,8 @@ add_shard(struct corpus *c, struct corpus *shard, enum corpus_kind kind, const s
 }
 
 /*
- * A match of a pattern: a file of tokens, or the tokens or the index of a Megatron corpus, which is opened
- * once. about: the pattern's own PREFIX.json; without one that of the shard counts.
+ * Adds a match of a pattern: a token file, or the .bin or .idx of a Megatron corpus, of which both may match
+ * but only the first is used. about: the pattern's own PREFIX.json; NULL: the shard's is used.
  */
 static int
 open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about, struct shards *shards,
@@ -461,8 +467,8 @@ out:
 }
 
 /*
- * Weights that PREFIX.json does not name would be of another build, and those of a format without documents
- * of nothing.
+ * Rejects PREFIX.weights.bin without its hash in PREFIX.json, because it would be from another build, and
+ * weights for a format that has no documents.
  */
 static int
 check_weights(const struct corpus *c, struct err_note *note)
@@ -479,7 +485,7 @@ check_weights(const struct corpus *c, struct err_note *note)
 	return 0;
 }
 
-/* Recognises the kind of corpus at prefix; the first match wins, in the order of corpus.h. */
+/* Recognises the kind of corpus at prefix and opens it; the first match wins, in the order of corpus.h. */
 static int
 open_any(struct corpus *c, const char *prefix, enum corpus_dtype stated, struct err_note *note)
 {
@@ -535,7 +541,7 @@ open_any(struct corpus *c, const char *prefix, enum corpus_dtype stated, struct 
 	return rc;
 }
 
-/* A list of one part is that corpus. */
+/* Replaces a list of one part by that corpus. */
 static void
 alone(struct corpus **c)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* PREFIX.weights.bin: the weight that the loss of each document has in training. */
+/* PREFIX.weights.bin: the loss weight of each document in training. */
 #include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include "base/file/file.h"
 #include "base/mem/mem.h"
 
-/* Tokens from `first` on have the weight, up to the next run. Neighbouring documents of one weight are one run. */
+/* Tokens from first[i] up to first[i + 1] have weight[i]: a run of neighbouring documents of one weight. */
 struct corpus__weights {
 	uint64_t *first;
 	float *weight;
@@ -36,7 +36,7 @@ corpus__weights_destroy(struct corpus__weights **w)
 	*w = NULL;
 }
 
-/* The file's weights [n_documents], behind the header in *bytes, which the caller frees. */
+/* Reads and checks the file. *weights [n_documents] points into *bytes, which the caller frees. */
 static int
 read_file(const struct corpus *c, char **bytes, const char **weights, struct err_note *note)
 {
@@ -68,7 +68,7 @@ read_file(const struct corpus *c, char **bytes, const char **weights, struct err
 	return 0;
 }
 
-/* n tokens from `first` on. */
+/* Adds a document of n tokens from `first` on: a new run if its weight differs from the last one's. */
 static int
 add(struct corpus__weights *w, uint64_t first, uint64_t n, float weight, struct corpus_weights *all)
 {
@@ -101,7 +101,7 @@ load_one(struct corpus *c, struct corpus_weights *all, struct err_note *note)
 	}
 	corpus__documents_end(&docs);
 	free(bytes);
-	if (rc == ERR_NOT_FOUND) {		/* the end of the documents */
+	if (rc == ERR_NOT_FOUND) {		/* after the last document */
 		corpus__weights_destroy(&c->weights);
 		c->weights = w;
 		all->identity = c->weights_hash;
@@ -145,7 +145,7 @@ corpus_load_weights(struct corpus *c, struct corpus_weights *all, struct err_not
 	return c->members != NULL ? load_parts(c, all, note) : load_one(c, all, note);
 }
 
-/* The run that a token is in. */
+/* The run that contains a token. */
 static size_t
 run_of(const struct corpus__weights *w, uint64_t token)
 {

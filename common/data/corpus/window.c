@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading the stream: windows, checks, counts, fingerprint. */
+/* Reads the stream: windows, checks, counts, fingerprint. */
 #include "data/corpus/corpus_internal.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include "base/file/file.h"
 #include "base/mem/mem.h"
 
-#define CHUNK_TOKENS 4096u		/* of a scan */
+#define CHUNK_TOKENS 4096u		/* read at a time in a scan */
 
 const struct corpus_info *
 corpus_info(const struct corpus *c)
@@ -56,7 +56,9 @@ corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note)
 	if (c->info.vocab > vocab)
 		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary", "at most the model's %" PRIu32,
 		    "%" PRIu32, c->stem, vocab, c->info.vocab);
-	/* A program that wrote ids of a larger vocabulary as uint16 cut them off, and nothing in the file shows it. */
+	/*
+	 * If a program wrote larger ids as uint16, their upper bits are lost, and the file does not show it.
+	 */
 	if (vocab > 65536 && c->info.vocab == 0 && c->info.dtype == CORPUS_DTYPE_UINT16 &&
 	    c->info.kind != CORPUS_KIND_MEGATRON)
 		return err_expect_at(note, ERR_MISMATCH, "%s", "vocabulary",
@@ -68,7 +70,7 @@ corpus_limit_vocab(struct corpus *c, uint32_t vocab, struct err_note *note)
 	return 0;
 }
 
-/* The part that holds the token at position: the last one that begins at or before it. */
+/* The part that contains the token at position: the last one that begins at or before it. */
 static size_t
 part_of(const struct corpus *c, uint64_t position)
 {
@@ -86,8 +88,8 @@ part_of(const struct corpus *c, uint64_t position)
 }
 
 /*
- * n tokens of a part from token at on, as int32; those that are none (above INT32_MAX, negative) become -1 or
- * stay negative.
+ * Reads n tokens of a part from token `at` on as int32. Values that are not valid ids (above INT32_MAX or
+ * negative) become or stay negative.
  */
 static int
 read_part(const struct corpus *c, const struct corpus__part *part, uint64_t at, size_t n, int32_t *out,
@@ -126,7 +128,7 @@ read_part(const struct corpus *c, const struct corpus__part *part, uint64_t at, 
 	}
 }
 
-/* n tokens from position on, whichever files they lie in. position + n <= n_tokens. */
+/* Reads n tokens from position on, across files. Requires position + n <= n_tokens. */
 static int
 copy(const struct corpus *c, uint64_t position, size_t n, int32_t *out, struct err_note *note)
 {
@@ -159,8 +161,8 @@ first_bad(const int32_t *ids, size_t n, uint32_t limit)
 }
 
 /*
- * The note of an id that is none, as the file has it; the place is "token POSITION", and the token of the
- * file if there are several.
+ * Sets the note for a bad id, printed as the file stores it. The place is "token POSITION", with the position
+ * within the file if there are several files.
  */
 static int
 bad_id(const struct corpus *c, uint64_t position, uint32_t limit, int32_t id, struct err_note *note)
@@ -232,7 +234,7 @@ corpus_tokens(const struct corpus *c, uint64_t first, size_t n, int32_t *out, st
 	return (bad = first_bad(out, n, c->limit)) < n ? bad_id(c, first + bad, c->limit, out[bad], note) : 0;
 }
 
-/* Every token once; counts may be NULL. */
+/* Reads every token once, checks that it is below vocab and counts it; counts may be NULL. */
 static int
 scan(const struct corpus *c, uint32_t vocab, uint64_t *counts, struct err_note *note)
 {
@@ -258,7 +260,7 @@ scan(const struct corpus *c, uint32_t vocab, uint64_t *counts, struct err_note *
 	return 0;
 }
 
-/* Is one of the first tokens the end-of-document id? 0, ERR_NOT_FOUND or the error of a read. */
+/* Returns 0 if one of the first tokens is the end-of-document id; ERR_NOT_FOUND; or the error of a read. */
 static int
 find_end(const struct corpus *c, struct err_note *note)
 {
@@ -278,7 +280,7 @@ find_end(const struct corpus *c, struct err_note *note)
 	return ERR_NOT_FOUND;
 }
 
-/* Of a blend every part. 0, or why its documents cannot be kept apart. */
+/* Returns 0 if the documents of the corpus, or of all parts of a blend, can be kept apart; else an error. */
 static int
 check_isolation(const struct corpus *c, int32_t end, struct err_note *note)
 {
@@ -386,8 +388,8 @@ corpus__identity(enum corpus_kind kind, enum corpus_dtype dtype, const struct ha
 }
 
 /*
- * Checksums of all parts, and what the fingerprint is made of. An index is read whole: all of it was used to
- * open the corpus.
+ * Gets the block checksums of all parts, and the hashes from which the fingerprint is made. The index is
+ * hashed as a whole, because all of it was read to open the corpus.
  */
 static int
 hash_parts(struct corpus *c, struct hash128 *idx, struct hash128 *bins, struct err_note *note)
@@ -400,7 +402,7 @@ hash_parts(struct corpus *c, struct hash128 *idx, struct hash128 *bins, struct e
 
 		if (fd < 0)
 			break;
-		hash_blocks_close(&part->blocks); /* of a call that failed */
+		hash_blocks_close(&part->blocks); /* from a call that failed */
 		rc = hash_blocks_open(&part->blocks, fd, part->file.path, &bins[i], note);
 		corpus__file_done(&part->file, fd);
 		if (rc == 0 && part->idx_path != NULL)
@@ -409,7 +411,7 @@ hash_parts(struct corpus *c, struct hash128 *idx, struct hash128 *bins, struct e
 	return rc;
 }
 
-/* c->fingerprint: of the bytes alone. */
+/* Computes c->fingerprint, which does not depend on corpus_isolate. */
 static int
 fingerprint(struct corpus *c, struct err_note *note)
 {

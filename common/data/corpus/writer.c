@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing a Megatron corpus. Until finish everything is in PREFIX.*.tmp. Then, with each file synced: the old
- * index is removed, PREFIX.json, tokens and counts are renamed, the new index last, and the folder is synced.
- * A crash in between leaves PREFIX.json without PREFIX.idx, which corpus_open rejects with a message that
- * names it.
+ * Writes a Megatron corpus. Until corpus_writer_finish all files are PREFIX.*.tmp. Then each file is synced,
+ * the old index is removed, PREFIX.json, tokens and counts are renamed, the new index last, and the folder is
+ * synced. A crash in between leaves PREFIX.json without PREFIX.idx, which corpus_open rejects with a message
+ * that names it.
  */
 #include "data/corpus/corpus_internal.h"
 
@@ -31,14 +31,15 @@ static const char *const suffixes[N_FILES] = {".json", ".bin", ".counts.bin", ".
 struct corpus_writer {
 	struct corpus_info info;
 	char *paths[N_FILES], *temps[N_FILES], *dir;
-	int lock;			/* fd of the locked PREFIX.bin.tmp, dup of bin's */
-	FILE *bin, *sources;		/* sources: NULL until the first one is known */
-	char *sources_path, *sources_temp, *source;	/* source: of the document written last; its line has source_nth and source_at */
+	int lock;			/* fd of the locked PREFIX.bin.tmp; bin has a duplicate of it */
+	FILE *bin, *sources;		/* sources: NULL before corpus_writer_source */
+	/* source: the current source file; its line in PREFIX.sources.jsonl has source_nth and source_at */
+	char *sources_path, *sources_temp, *source;
 	uint64_t source_nth, source_at;
 	int32_t *sizes;			/* tokens of each document */
 	size_t cap_sizes;
 	uint64_t *counts;		/* [vocab] */
-	float *weights, next_weight;	/* of each document; NULL: none has one */
+	float *weights, next_weight;	/* of each document; NULL: none was set */
 	size_t cap_weights;
 	char *weights_path, *weights_temp;
 	const char *unknown_bytes, *add_special;
@@ -195,7 +196,7 @@ corpus_writer_n_documents(const struct corpus_writer *w)
 	return w->info.n_documents;
 }
 
-/* A short fwrite without an errno is a full disk. */
+/* Writes all bytes. A short fwrite that sets no errno is reported as ENOSPC. */
 static int
 put(FILE *f, const void *p, size_t bytes)
 {
@@ -315,7 +316,7 @@ sync_and_close(FILE *f)
 	return fclose(f) != 0 && rc == 0 ? errno : rc;
 }
 
-/* The last line has the number of documents, so that a side file of another build is known. */
+/* The last line has the number of documents; by it corpus_source detects a side file of another build. */
 static int
 finish_sources(struct corpus_writer *w, struct err_note *note)
 {
@@ -332,7 +333,7 @@ finish_sources(struct corpus_writer *w, struct err_note *note)
 	return rc == 0 ? 0 : failed(note, rc, "write", w->sources_temp);
 }
 
-/* A file that not every corpus has, after the old index was removed, before the new one is there. */
+/* Renames an optional side file, or removes the old one if the new corpus has none (`there` false). */
 static int
 rename_side(bool there, const char *temp, const char *path, struct err_note *note)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bytes -> rows. Nothing in the bytes is used before the checksum is verified, and sizes in them are not
- * trusted after it: memory is allocated by the number of bytes received, never by a number in them.
+ * Decodes records. Except magic, version and payload length, nothing is used before the checksum is verified,
+ * and sizes in a record are not trusted afterwards: memory is allocated by the number of bytes received and
+ * by the spec, never by a number in the record.
  */
 #include "data/labels/labels_internal.h"
 
@@ -13,14 +14,14 @@
 
 #include "base/mem/mem.h"
 
-/* A payload on its way into a batch; batch NULL: checking only. */
+/* The state of reading a payload into a batch; batch NULL: only checks. */
 struct reading {
 	const struct labels_spec *spec;
 	const uint8_t *bytes;		/* the record */
-	size_t at, end;			/* of the payload not yet read; offsets in the record */
+	size_t at, end;			/* the unread part of the payload; offsets in the record */
 	uint32_t row;
 	struct labels_batch *batch;
-	size_t n;			/* sparse: entries in batch, those of this record included */
+	size_t n;			/* sparse: entries in batch, including those of this record */
 	struct err_note *note;
 };
 
@@ -118,7 +119,7 @@ compare_keys(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* keys: room for k */
+/* keys: scratch [k] */
 static int
 read_topk(struct reading *r, uint64_t *keys)
 {
@@ -160,8 +161,8 @@ read_topk(struct reading *r, uint64_t *keys)
 }
 
 /*
- * t: exp of every code, computed once per record; V calls of exp() per row would cost more than the rest of
- * decoding.
+ * t: the value of every code, computed once per record, because V calls of exp() per row would cost more than
+ * the rest of decoding.
  */
 static int
 read_dense(struct reading *r, const double *t)
@@ -184,7 +185,7 @@ read_dense(struct reading *r, const double *t)
 	return 0;
 }
 
-/* The header and the checksum of version 3. */
+/* Reads the header of a version 3 record and verifies its checksum. */
 static int
 v3_open(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_note *note)
 {
@@ -283,7 +284,7 @@ v3_read(const struct labels_spec *spec, const struct hash128 *tokens, const uint
 		rc = corrupt_u64(note, r.at, "the end of the payload after the last row; bytes left:", r.end - r.at);
 		goto out;
 	}
-	if (batch != NULL) {		/* the batch takes the rows only after all checks */
+	if (batch != NULL) {		/* rows become part of the batch only after all checks */
 		batch->kind = spec->kind;
 		batch->vocab = spec->vocab;
 		batch->n_rows += spec->context;
@@ -293,7 +294,7 @@ out:
 	return rc;
 }
 
-/* One row a version. read: tokens and batch may be NULL. */
+/* The supported versions. read: tokens and batch may be NULL. */
 static const struct {
 	uint8_t version;
 	int (*open)(const uint8_t *bytes, size_t len, struct labels_header *h, struct err_note *note);
@@ -303,7 +304,7 @@ static const struct {
 	{LABELS_VERSION, v3_open, v3_read},
 };
 
-/* Index into versions of a record. */
+/* Finds the version of a record; *index: its entry in versions. */
 static int
 find_version(const uint8_t *bytes, size_t len, size_t *index, struct err_note *note)
 {

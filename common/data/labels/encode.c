@@ -9,7 +9,7 @@
 
 #include "base/mem/mem.h"
 
-/* A row or an entry that breaks a rule is the caller's error; the note names it. */
+/* An error of the caller: a row or entry breaks a rule. Sets the note and returns rc. */
 static int
 bad(struct err_note *note, int rc, uint32_t row, uint32_t entry, const char *expected)
 {
@@ -83,7 +83,7 @@ compare_ids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Header, payload, checksum of rows that are known to obey the rules. */
+/* Writes header, payload and checksum; the rows were checked before. */
 static int
 write_sampled(const struct labels_spec *spec, struct hash128 tokens, labels__row_fn *get, void *arg, struct labels_buf *buf,
     struct err_note *note)
@@ -218,11 +218,11 @@ labels_encode_sampled(const struct labels_spec *spec, struct hash128 tokens, con
 	return write_sampled(spec, tokens, counted_row, &c, buf, note);
 }
 
-/* log_p -> code and t. */
+/* Converts log_p to its code, and adds the code's probability to *sum. */
 static int
 code_of(float log_p, uint32_t row, uint32_t entry, uint32_t *code, double *sum, struct err_note *note)
 {
-	if (!(log_p <= 1e-3f)) {	/* NaN too */
+	if (!(log_p <= 1e-3f)) {	/* also true for NaN */
 		bad(note, isnan(log_p) ? ERR_NONFINITE : ERR_RANGE, row, entry, "a log-probability <= 0");
 		err_note_found(note, "%g", (double)log_p);
 		return isnan(log_p) ? ERR_NONFINITE : ERR_RANGE;
@@ -253,7 +253,7 @@ labels_encode_topk(const struct labels_spec *spec, struct hash128 tokens, const 
 {
 	unsigned id_bytes = labels__id_bytes(spec->vocab);
 	uint32_t k = spec->k, code;
-	uint64_t *keys = NULL;		/* code << 32 | id: the order of the record. Then ids alone, to find one twice */
+	uint64_t *keys = NULL;		/* code << 32 | id, in record order; then ids, to find duplicates */
 	uint8_t *p;
 	int rc;
 

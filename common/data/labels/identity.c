@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The identity of a label set or score set. The hash is xxh3-128 of a packed form (docs/formats.md has its
- * offsets), not of the text, so that neither locale nor printf can change it.
+ * The identity of a label set or score set: xxh3-128 of a packed form (docs/formats.md has its offsets). It
+ * is not the hash of the text, which locale or printf could change.
  */
 #include "data/labels/labels_internal.h"
 
@@ -77,7 +77,7 @@ labels__spec_ready(const struct labels_spec *spec, struct err_note *note)
 	    "%" PRIu32, spec->vocab, spec->unigram != NULL ? labels_unigram_vocab(spec->unigram) : 0);
 }
 
-/* 52 bytes; fields that the kind does not use are 0. */
+/* Packs the spec into 52 bytes; fields that the kind does not use are 0. Returns the end. */
 static uint8_t *
 pack_spec(uint8_t *p, const struct labels_spec *spec)
 {
@@ -100,7 +100,7 @@ pack_spec(uint8_t *p, const struct labels_spec *spec)
 	return p + 52;
 }
 
-/* 88 bytes */
+/* Packs tag, corpus, model and compute class into 88 bytes. Returns the end. */
 static uint8_t *
 pack_models(uint8_t *p, const char *tag, struct hash128 corpus, struct hash128 model, const char *compute_class)
 {

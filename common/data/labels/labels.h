@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * labels - the soft-label codec: rows <-> bytes, pure. No file, no socket, no tensor, no clock. The score
- * codec and the identities of label sets and score sets are here too.
+ * labels - the soft-label codec, which converts rows to bytes and back; the score codec; the identities of
+ * label sets and score sets. Pure functions: no file, no socket, no tensor, no clock.
  *
- * A record is the labels of one sequence: L rows, row t the teacher's tempered distribution softmax(u / tau)
- * after tokens 0..t, the soft target of token t+1. Exactly L rows, never L+1 or L-1.
+ * A record is the soft label of one sequence: exactly L rows. Row t is the teacher's tempered distribution
+ * softmax(u / tau) after tokens 0..t, the soft target of token t+1.
  *
- * RECORD, VERSION 3, little-endian (docs/formats.md has the same and the whole coder):
+ * RECORD, VERSION 3, little-endian (docs/formats.md has it too, with the whole coder):
  *
  *   offset  bytes  what
  *   0       2      'S' 'L'
@@ -22,22 +22,26 @@
  *   56      P      payload
  *   56+P    8      xxh3-64 of bytes [0, 56+P)
  *
- *   Valid: length exactly 64 + P; checksum, L, N or k, V, label set and token hash as expected; payload obeys its kind's rules and ends
- *   with the last row. An unknown version is refused before anything else is read.
+ *   A valid record has length 64 + P; checksum, L, N or k, V, label set and token hash are as expected; its
+ *   payload obeys the rules of its kind and ends with the last row. An unknown version is rejected before
+ *   anything else is read.
  *
- *   sampled payload: ids and counts, entropy-coded under the label set's unigram model and the earlier rows of the record (sampled_internal.h).
- *     ids ascend strictly, id < V; the counts sum to N. Our encoder gives each set of rows exactly one form.
- *   topk payload, per row: k ids, then k u16 codes. An id takes 2 bytes for V <= 65536, 3 for V <= 2^24, else 4. Code c means
- *     t = exp(-c / 2048), 65535 means t = 0. Ordered by (code, id) ascending, that is by probability descending, ties the lower id
- *     first; ids distinct and < V. The sum of t is <= 1.001.
- *   dense payload, per row: V u16 codes as above, in id order. The sum of t within 0.001 of 1.
+ *   sampled payload: ids and counts, entropy-coded under the label set's unigram model and the earlier rows
+ *     of the record (sampled_internal.h). ids are strictly ascending, id < V; the counts sum to N. Our
+ *     encoder makes exactly one record of a set of rows.
+ *   topk payload, per row: k ids, then k u16 codes. An id takes 2 bytes for V <= 65536, 3 for V <= 2^24,
+ *     else 4. Code c means t = exp(-c / 2048), 65535 means t = 0. Entries are sorted by (code, id) ascending,
+ *     that is by probability descending, with the lower id first among ties. ids are distinct and < V. The
+ *     sum of t is <= 1.001.
+ *   dense payload, per row: V u16 codes as above, in id order. The sum of t is within 0.001 of 1.
  *
- *   Error of a code: -ln t rounded to 1/2048 nat, so t is off by at most a factor exp(1/4096) = 1.00025 down to t = 1.3e-14 (half
- *   precision would be off by 1.0005 and end at 6e-8).
+ *   Error of a code: -ln t is rounded to 1/2048 nat, so t is off by at most a factor exp(1/4096) = 1.00025
+ *   down to t = 1.3e-14 (half precision would be off by 1.0005 and end at 6e-8).
  *
- * SAMPLING (the kernel label_sample does it; this is the contract that makes a label a pure function of
- * teacher, seed and sequence):
- *   draw d = 0..N-1 of row `position` of sequence seq takes random_words(labels.seed, RANDOM_PURPOSE_LABEL, seq, position, d / 2, out)
+ * SAMPLING. The kernel label_sample draws the ids. These rules make a label a pure function of teacher, seed
+ * and sequence:
+ *   draw d = 0..N-1 of row `position` of sequence seq uses
+ *   random_words(labels.seed, RANDOM_PURPOSE_LABEL, seq, position, d / 2, out)
  *   and u = random_uniform53(out[0], out[1]) for even d, random_uniform53(out[2], out[3]) for odd d.
  *   id = smallest v whose cumulative tempered probability (v ascending) exceeds u * total.
  */
@@ -60,17 +64,19 @@
 #define LABELS_UNIGRAM_VOCAB_MAX (1u << 24)
 
 /*
- * The unigram model for coding sampled labels: a weight for every id. It is made with the label set from the
- * corpus's smoothed counts (labels_unigram_from_counts) and stored as one byte per id (1..255; weight c below
- * 16, else (8 + c mod 8) * 2^(c div 8 - 1)), its hash is part of the label set's identity, and the bytes are
- * sent with it. Every process derives the same tables from them with integers. Read-only once made: any
- * number of threads and specs may share one.
+ * The unigram model for coding sampled labels has a weight for every id. It is made with the label set from
+ * the corpus's smoothed counts (labels_unigram_from_counts) and stored as one byte per id, a code c of
+ * 1..255: weight c below 16, else (8 + c mod 8) * 2^(c div 8 - 1). The hash of these bytes is part of the
+ * label set's identity, and they are sent with it. Every process computes the same tables from them with
+ * integer arithmetic. A model is read-only once made: any number of threads and specs may share it.
  *
- * labels_unigram_from_counts  counts: uint64[vocab], at least 1. Sampled ids are distributed more evenly than the text, the more so
- *                       the higher tau is: from tau 0.5 on the weights are counts^(3/4). Returns as labels_unigram_new
- * labels_unigram_new    0; ERR_RANGE (vocab of 1..LABELS_UNIGRAM_VOCAB_MAX, a code of 0); ENOMEM. Copies the codes.
+ * labels_unigram_from_counts  counts: uint64[vocab], at least 1. Sampled ids are distributed more evenly than
+ *                       the text, the more so the higher tau is: from tau 0.5 on the weights are
+ *                       counts^(3/4). Returns as labels_unigram_new
+ * labels_unigram_new    copies the codes. Returns 0, ERR_RANGE (vocab not in 1..LABELS_UNIGRAM_VOCAB_MAX, or
+ *                       a code of 0), ENOMEM
  * labels_unigram_hash   xxh3-128 of the codes; zeros for NULL
- * labels_unigram_bytes  the codes, [vocab]; as long as u
+ * labels_unigram_bytes  the codes, [vocab]; valid as long as u
  */
 struct labels_unigram;
 
@@ -81,10 +87,10 @@ struct hash128 labels_unigram_hash(const struct labels_unigram *u);
 const uint8_t *labels_unigram_bytes(const struct labels_unigram *u);
 uint32_t labels_unigram_vocab(const struct labels_unigram *u);
 
-/* Also in messages, fleet.yaml and (kernels_label_kind) the kernels. NONE: no label, or not known. */
+/* Also used in messages, fleet.yaml and the kernels (kernels_label_kind). NONE: no label, or unknown. */
 enum labels_kind { LABELS_KIND_NONE, LABELS_KIND_SAMPLED = 1, LABELS_KIND_TOPK = 2, LABELS_KIND_DENSE = 3 };
 
-/* What the records of a label set have in common. Fields a kind does not use are ignored (and hashed as 0). */
+/* The properties common to all records of a label set. Fields that a kind does not use are ignored. */
 struct labels_spec {
 	enum labels_kind kind;
 	uint32_t version;		/* LABELS_VERSION */
@@ -94,20 +100,21 @@ struct labels_spec {
 	uint32_t k;			/* topk; at most vocab */
 	uint32_t seed;			/* labels.seed, sampled */
 	double tau;			/* temperature, > 0 */
-	const struct labels_unigram *unigram;	/* sampled; borrowed, of that vocabulary. Its hash is part of the identity */
-	struct hash128 unigram_hash;	/* of the table, if unigram is NULL and only the identity is needed */
-	struct hash128 set;		/* labels_set_hash(), which does not cover this field; records carry it */
+	const struct labels_unigram *unigram;	/* sampled; not owned, V ids. The identity has its hash */
+	struct hash128 unigram_hash;	/* the table's hash, if unigram is NULL (enough for the identity) */
+	struct hash128 set;		/* labels_set_hash(), which ignores this field; in each record */
 };
 
 /*
- * labels_spec_check - 0; ERR_RANGE with the field named; ERR_VERSION. Encoders and decoders begin with it,
- * and with ERR_MISMATCH where a sampled spec has no unigram table or one of another vocabulary.
+ * labels_spec_check - returns 0; ERR_RANGE with the field in the note; ERR_VERSION. Encoders and decoders
+ * call it first; they also return ERR_MISMATCH if a sampled spec has no unigram table or one of another
+ * vocabulary.
  */
 int labels_spec_check(const struct labels_spec *spec, struct err_note *note);
 const char *labels_kind_name(enum labels_kind kind);			/* "sampled", "topk", "dense"; "?" */
 int labels_kind_from_name(const char *name, enum labels_kind *kind);	/* 0 or ERR_NOT_FOUND */
 
-/* Bytes of one record, growing as needed. Start with {0}; free with labels_buf_free. */
+/* The bytes of one record; grows as needed. Start with {0}; free with labels_buf_free. */
 struct labels_buf {
 	uint8_t *bytes;
 	size_t len, cap;
@@ -116,17 +123,18 @@ struct labels_buf {
 void labels_buf_free(struct labels_buf *buf);
 
 /*
- * Encoders: one record into buf (its former content is overwritten, its memory kept).
+ * Encoders write one record into buf; they overwrite its content and reuse its memory.
  * @tokens  hash_tokens() of the sequence's L+1 ids
- * Return 0, ERR_RANGE or ERR_NONFINITE (the note names row, entry and value; a bug in our own kernel),
- * ENOMEM; buf->len 0 then.
+ * Return 0; or, with buf->len 0, ERR_RANGE or ERR_NONFINITE (with row, entry and value in the note; a bug in
+ * our own kernel), ENOMEM.
  *
- * labels_encode_draws    draws: int32[L, N], ids as drawn, any order; each row is sorted and counted here
- * labels_encode_sampled  as label_sample gives them: n_unique: int32[L]; ids, counts: int32[L, N], the first n_unique of a row count:
- *                        ids strictly ascending, counts >= 1 with sum N
- * labels_encode_topk     ids: int32[L, k]; log_p: float[L, k], natural logarithm of the tempered probability (<= 0, rounding up to
- *                        1e-3 above is taken as 0; -INFINITY is probability 0); best first, as label_topk gives them
- * labels_encode_dense    log_p: float[L, V], likewise
+ * labels_encode_draws    draws: int32[L, N], ids in any order; each row is sorted and counted here
+ * labels_encode_sampled  the output of label_sample: n_unique: int32[L]; ids, counts: int32[L, N], of which
+ *                        the first n_unique of a row are used: ids strictly ascending, counts >= 1 with sum N
+ * labels_encode_topk     the output of label_topk, most probable first: ids: int32[L, k]; log_p: float[L, k],
+ *                        natural logarithm of the tempered probability, <= 0 (values up to 1e-3, from
+ *                        rounding, are taken as 0; -INFINITY is probability 0)
+ * labels_encode_dense    log_p: float[L, V], as above
  */
 int labels_encode_draws(const struct labels_spec *spec, struct hash128 tokens, const int32_t *draws, struct labels_buf *buf,
     struct err_note *note);
@@ -138,14 +146,14 @@ int labels_encode_dense(const struct labels_spec *spec, struct hash128 tokens, c
     struct err_note *note);
 
 /*
- * Decoded rows, the input of the loss. Start with {0}. Sparse kinds are CSR: row r has entries
- * [row_offsets[r], row_offsets[r+1]), ids strictly ascending whatever the kind, weights t_v >= 0 (counts / N,
- * or probabilities), their sum <= 1 up to rounding. tail[r] = 1 - sum, never negative: 0 for sampled, the
- * mass outside the k for topk. Dense: dense[r*vocab + v], rows scaled to sum 1.
+ * Decoded rows, the input of the loss. Start with {0}. Sparse kinds (sampled, topk) are in CSR form: row r
+ * has entries [row_offsets[r], row_offsets[r+1]), with ids strictly ascending and weights t_v >= 0 (counts /
+ * N, or probabilities) whose sum is <= 1 up to rounding. tail[r] = 1 - sum, never negative: 0 for sampled,
+ * the probability outside the k ids for topk. Dense: dense[r*vocab + v], rows scaled to sum 1.
  * The batch owns the arrays; they are valid until the next labels_* call on it.
  */
 struct labels_batch {
-	enum labels_kind kind;		/* 0 while empty; one kind and vocabulary a batch */
+	enum labels_kind kind;		/* 0 while empty; all rows have one kind and one vocabulary */
 	uint32_t vocab;
 	size_t n_rows;
 	int64_t *row_offsets;		/* [n_rows+1]; sparse kinds */
@@ -156,25 +164,27 @@ struct labels_batch {
 	size_t cap_offsets, cap_ids, cap_weights, cap_tail, cap_dense;
 };
 
-void labels_batch_clear(struct labels_batch *batch);	/* no rows; keeps the memory */
-void labels_batch_free(struct labels_batch *batch);	/* gives the memory back; {0} again */
+void labels_batch_clear(struct labels_batch *batch);	/* removes all rows; keeps the memory */
+void labels_batch_free(struct labels_batch *batch);	/* frees the memory; {0} again */
 
 /*
- * labels_decode - append the L rows of one record to batch.
- * @spec    what the record must be: kind, version, L, N or k, V
- * @tokens  hash_tokens() of the L+1 ids the caller is about to train on
- * Returns 0; ERR_VERSION; ERR_CORRUPT (damaged: length, checksum, a rule of the payload); ERR_MISMATCH (a
- * whole record, but of another spec, label set or other tokens); ENOMEM. The note names byte offset and row.
- * After an error batch has the rows it had before. Pure; any thread, one thread a batch. A later version is
- * one more row in the table of versions in decode.c; callers stay as they are.
+ * labels_decode - appends the L rows of one record to batch.
+ * @spec    what the record must match: kind, version, L, N or k, V, label set
+ * @tokens  hash_tokens() of the L+1 ids on which the caller will train
+ * Returns 0; ERR_VERSION; ERR_CORRUPT (damaged: length, checksum, a rule of the payload); ERR_MISMATCH (an
+ * intact record, but of another spec, label set or other tokens); ENOMEM. The note has byte offset and row.
+ * After an error batch has the rows that it had before. Pure; any thread, but one thread for a batch. To
+ * support a later version, add an entry to the table of versions in decode.c; callers do not change.
  */
 int labels_decode(const struct labels_spec *spec, struct hash128 tokens, const void *bytes, size_t len, struct labels_batch *batch,
     struct err_note *note);
 
-/* labels_check - all checks of labels_decode without making rows, for code that stores records. tokens NULL: any. */
+/*
+ * labels_check - the checks of labels_decode, without rows, for code that stores records. tokens NULL: any.
+ */
 int labels_check(const struct labels_spec *spec, const struct hash128 *tokens, const void *bytes, size_t len, struct err_note *note);
 
-/* labels_peek - the header of a record, with the checksum verified and the payload not read. For listings. */
+/* labels_peek - verifies the checksum of a record and reads its header, not its payload. For listings. */
 struct labels_header {
 	uint32_t version, context, param, vocab, payload_bytes;
 	enum labels_kind kind;
@@ -184,20 +194,24 @@ struct labels_header {
 int labels_peek(const void *bytes, size_t len, struct labels_header *out, struct err_note *note);
 
 /*
- * Scores: per target token the scorer's loss and the rank of the true token, 3 bytes: offset 3*t u16 loss in
- * 1/2048 nat (rounded to nearest, 65535 = 31.9995 nat and more), offset 3*t + 2 u8 min(rank, 255). L tokens,
- * no header: the cache's value carries checksum and set. S(x) is computed by data/select.
+ * Scores: for each of L target tokens the scorer's loss and the rank of the true token, in 3 bytes: at offset
+ * 3*t the u16 loss in 1/2048 nat (rounded to nearest, 65535 = 31.9995 nat and more), at 3*t + 2 the u8
+ * min(rank, 255). There is no header: the cache's record has checksum and score set. data/select computes
+ * S(x).
  *
- * Where documents are isolated, the token after the end of one has no prediction: loss 0 and rank 255 say so.
- * No other token has that pair: of 255 ids as probable as y or more, y's share is at most 1/256 and its loss
- * at least 5.5 nats.
+ * If documents are isolated, the token after the end of a document has no prediction, which loss 0 and rank
+ * 255 mark. No token with a prediction has this pair: if 255 ids are at least as probable as the true token,
+ * its probability is at most 1/256 and its loss at least 5.5 nats.
  *
- * labels_scores_encode - loss_nats: float[L], rank: int32[L], out: uint8[3*L]. ERR_NONFINITE, ERR_RANGE (loss
- * < -1e-3, rank < 0), row named.
- * labels_scores_within - makes it so for the L tokens of a sequence that follow a token `end`. end < 0: none does.
- * labels_scores_mean - mean loss over the tokens that have a prediction; *n of them, if not NULL. NaN if
- * there are none.
- * labels_scores_decode - into loss_nats float[L], rank uint8[L], either may be NULL. ERR_CORRUPT unless len = 3*L.
+ * labels_scores_encode - loss_nats: float[L], rank: int32[L], out: uint8[3*L]. Returns 0, ERR_NONFINITE or
+ * ERR_RANGE (loss < -1e-3, rank < 0), with the row in the note.
+ * labels_score_absent - whether the pair marks a token without a prediction.
+ * labels_scores_within - sets this mark for each of the L targets that follows a token `end`. end < 0: for
+ * none.
+ * labels_scores_mean - mean loss over the tokens that have a prediction, NaN if none has; *n: their number,
+ * if n is not NULL.
+ * labels_scores_decode - decodes into loss_nats float[L] and rank uint8[L]; either may be NULL. Returns 0, or
+ * ERR_CORRUPT unless len = 3*L.
  */
 #define LABELS_SCORES_VERSION 1u
 #define LABELS_SCORE_BYTES 3u
@@ -209,9 +223,9 @@ double labels_scores_mean(const float *loss_nats, const uint8_t *rank, uint32_t 
 int labels_scores_decode(const void *bytes, size_t len, uint32_t L, float *loss_nats, uint8_t *rank, struct err_note *note);
 
 /*
- * Identities. Labels (scores) of sets with the same hash are interchangeable. compute_class is "dtype/backend", such as
- * "fp32/openblas". The context is spec.context. labels_set_text fills buf with one line of key=value for
- * people; returns buf.
+ * Identities. Labels (scores) of sets with the same hash are interchangeable. compute_class is
+ * "dtype/backend", such as "fp32/openblas". The context of a label set is spec.context. labels_set_text and
+ * labels_scores_set_text fill buf with one line of key=value for people and return it.
  */
 #define LABELS_CLASS_BYTES 48
 #define LABELS_TEXT_BYTES 512

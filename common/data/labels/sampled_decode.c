@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Payload -> rows, one at a time: which ids of an earlier row it has, its new ones, its counts. */
+/* Decodes a payload row by row: the ids that it shares with an earlier row, its new ids, its counts. */
 #include "data/labels/sampled_internal.h"
 
 #include <errno.h>
@@ -8,36 +8,37 @@
 
 #include "base/mem/mem.h"
 
-#define HEADROOM 256u			/* words the stack may grow before it shrinks */
-#define SET_SMALL 64u			/* ids */
+#define HEADROOM 256u			/* words by which the stack may grow before it shrinks */
+#define SET_SMALL 64u			/* ids of a row that get_small_set handles */
 #define INLINE static inline __attribute__((always_inline))
-#define PHASE static __attribute__((noinline))	/* gets its own copy of the decoder, which the compiler keeps in registers */
+/* A PHASE is not inlined, so that the compiler keeps its copy of the decoder in registers. */
+#define PHASE static __attribute__((noinline))
 
 struct decoder {
 	uint64_t x[STATES];
-	const uint32_t *floor, *end, *deepest;	/* of the words; the furthest word taken */
-	uint32_t *at;
-	const char *wrong;			/* a rule that was broken */
+	const uint32_t *floor, *end, *deepest;	/* bounds of the words; end of the words read so far */
+	uint32_t *at;				/* top of the stack */
+	const char *wrong;			/* the broken rule, or NULL */
 };
 
 /*
- * The slots of a rank below n: `each`, and `last` for the last one; and 2^64 / slots, because division is
- * slow on many processors.
+ * The slots of the ranks below n: `each` for a rank, `last` for the last one; and 2^64 / slots of both,
+ * because division is slow on many processors.
  */
 struct share {
 	uint32_t each, last;
 	uint64_t each_inverse, last_inverse;
 };
 
-/* Buffers for assembling rows. keys and of have room for one more than a row can have. */
+/* Buffers for a row. keys and of have space for one more entry than a row can have. */
 struct rows_buffer {
 	struct bits bits;
-	struct share shares[SET_SMALL + 1];	/* by how many ids */
-	uint32_t max, n;			/* ids of a row: the most; this one's */
-	uint32_t *keys, *fresh;			/* of the row: all, ascending; those that the similar row does not have */
+	struct share shares[SET_SMALL + 1];	/* by number of ids */
+	uint32_t max, n;			/* most ids of a row; ids of this row */
+	uint32_t *keys, *fresh;			/* keys of the row: all, ascending; its new ones */
 	int32_t *ids;
-	uint32_t *counts, *of;			/* of: which ids were drawn more than once */
-	uint32_t *past, *past_n;		/* rows by t mod (BACK_MAX + 1): max keys each, and how many they are */
+	uint32_t *counts, *of;			/* of: indices of the ids that were drawn more than once */
+	uint32_t *past, *past_n;		/* row t at t mod (BACK_MAX + 1): keys [max]; number */
 };
 
 INLINE void
@@ -55,7 +56,7 @@ refill(struct decoder *d, int state)
 		d->deepest = d->at;
 }
 
-/* Without a branch, because most are unpredictable. */
+/* Has no branch on the bit, because most bits are unpredictable. */
 INLINE unsigned
 get_bit(struct decoder *d, struct bit *b)
 {
@@ -88,7 +89,7 @@ get_tree(struct decoder *d, struct bit *tree, unsigned bits)
 	return node - (1u << bits);
 }
 
-/* How much more often than once: at least 1, and left - ids + 1 in a whole record. */
+/* Decodes how much more often than once an id was drawn: 1 .. left - ids + 1, more in a damaged record. */
 INLINE uint32_t
 get_more(struct decoder *d, struct bits *b, uint32_t left, uint32_t ids)
 {
@@ -104,7 +105,7 @@ get_more(struct decoder *d, struct bits *b, uint32_t left, uint32_t ids)
 	return length > 1 ? more << (length - 1) | get_plain(d, length - 1) : more;
 }
 
-/* A key without the bits about counts. */
+/* Decodes a new id: a key whose bits for the count are 0. */
 INLINE uint32_t
 get_id(struct decoder *d, const struct labels_unigram *u)
 {
@@ -152,7 +153,7 @@ give_rank(struct decoder *d, const struct share *s, uint32_t j, uint32_t n)
 	d->x[RANKS] = (q << RANK_BITS) + left + j * s->each;
 }
 
-/* How many of v[0 .. lanes) are less; lanes is a constant. */
+/* The number of v[0 .. lanes) below key; lanes is a compile-time constant. */
 INLINE uint32_t
 count_less(const uint32_t *v, uint32_t lanes, uint32_t key)
 {
@@ -163,7 +164,10 @@ count_less(const uint32_t *v, uint32_t lanes, uint32_t key)
 	return less;
 }
 
-/* New ids i .. min(n, lanes) into v, which is above every key behind them. Returns how many there are now. */
+/*
+ * Decodes new ids i .. min(n, lanes) into v, whose later entries are larger than every key. Returns the
+ * number of ids decoded so far.
+ */
 INLINE uint32_t
 get_ids(struct decoder *d, const struct labels_unigram *u, const struct rows_buffer *r, uint32_t *v, uint32_t i, uint32_t n, uint32_t lanes)
 {
@@ -185,9 +189,9 @@ put_in_order(const uint32_t *v, uint32_t n, uint32_t lanes, uint32_t *out)
 }
 
 /*
- * n new ids beside n_again ascending ones in r->keys: all of them into r->keys, ascending. Few ids: compared
- * with all before and put in order at the end, without unpredictable branches; loops of constant length are
- * vectorised.
+ * Decodes n new ids and merges them with the n_again ascending keys in r->keys; r->keys is ascending
+ * afterwards. For few ids: each is compared with all before it, and they are put in order at the end, without
+ * unpredictable branches and in loops of constant length, which are vectorised.
  */
 PHASE void
 get_small_set(struct decoder *decoder, const struct labels_unigram *u, struct rows_buffer *r, uint32_t n_again, uint32_t n)
@@ -195,7 +199,7 @@ get_small_set(struct decoder *decoder, const struct labels_unigram *u, struct ro
 	uint32_t all = n_again + n, v[2 * SET_SMALL], i;
 	struct decoder d = *decoder;
 
-	memset(v, 0x7f, sizeof(v));		/* above every key */
+	memset(v, 0x7f, sizeof(v));		/* larger than every key */
 	memcpy(v, r->keys, n_again * sizeof(v[0]));
 	i = get_ids(&d, u, r, v + n_again, 0, n, 8);
 	i = get_ids(&d, u, r, v + n_again, i, n, 16);
@@ -230,11 +234,11 @@ get_large_set(struct decoder *d, const struct labels_unigram *u, struct rows_buf
 			give_rank(d, &s, j, i + 1);
 		}
 	}
-	for (uint32_t to = n_again + n; n > 0;)		/* from the end, where the free places are */
+	for (uint32_t to = n_again + n; n > 0;)		/* merge from the end, where r->keys is free */
 		r->keys[--to] = again > 0 && r->keys[again - 1] > v[n - 1] ? r->keys[--again] : v[--n];
 }
 
-/* Decodes n of row t into r->n, and the ids it shares with the similar row into r->keys. Returns their number. */
+/* Decodes r->n of row t, and the ids it shares with the similar row into r->keys. Returns their number. */
 PHASE uint32_t
 get_again(struct decoder *decoder, const struct labels_spec *spec, struct rows_buffer *r, uint32_t t)
 {
@@ -264,7 +268,7 @@ get_again(struct decoder *decoder, const struct labels_spec *spec, struct rows_b
 	return n_again;
 }
 
-/* Of r->n ids in r->keys. */
+/* Decodes the counts of the r->n ids in r->keys. */
 PHASE void
 get_counts(struct decoder *decoder, const struct labels_spec *spec, struct rows_buffer *r)
 {
@@ -291,7 +295,7 @@ get_counts(struct decoder *decoder, const struct labels_spec *spec, struct rows_
 	*decoder = d;
 }
 
-/* Decodes row t: r->n ids and counts; on failure d->wrong names the broken rule. */
+/* Decodes row t: r->n ids and counts. On failure d->wrong states the broken rule. */
 static void
 get_row(struct decoder *d, const struct labels_spec *spec, struct rows_buffer *r, uint32_t t)
 {
@@ -318,7 +322,7 @@ get_row(struct decoder *d, const struct labels_spec *spec, struct rows_buffer *r
 		d->wrong = "no id twice";
 }
 
-/* The encoder starts with these states and an empty stack, and leaves no unused word. */
+/* Whether the decoder ends as the encoder began: states LOW, an empty stack; and all words were used. */
 static int
 ends_well(const struct decoder *d)
 {
@@ -363,7 +367,8 @@ rows_buffer_new(const struct labels_spec *spec)
 	r->ids = mem_alloc(max, sizeof(*r->ids));
 	r->counts = mem_alloc(max, sizeof(*r->counts));
 	r->of = mem_alloc(max + 1, sizeof(*r->of));
-	r->past = malloc(max * rows * sizeof(*r->past));	/* 64 MiB at most; pages that are never written take no memory */
+	/* At most 64 MiB; pages that are never written take no memory. */
+	r->past = malloc(max * rows * sizeof(*r->past));
 	r->past_n = mem_alloc(rows, sizeof(*r->past_n));
 	if (r->keys == NULL || r->fresh == NULL || r->ids == NULL || r->counts == NULL || r->of == NULL || r->past == NULL || r->past_n == NULL) {
 		rows_buffer_destroy(r);
@@ -394,7 +399,7 @@ labels__sampled_decode(const struct labels_spec *spec, const uint8_t *payload, s
 	d.floor = words;
 	d.deepest = d.at = words + HEADROOM;
 	d.end = d.at + n_words;
-	memcpy(d.at, payload + LABELS__STATES_BYTES, 4 * n_words);		/* little-endian hosts only, as all of it */
+	memcpy(d.at, payload + LABELS__STATES_BYTES, 4 * n_words);		/* little-endian hosts only */
 	for (unsigned s = 0; s < STATES; s++) {
 		d.x[s] = labels__get(payload + 8 * s, 8);
 		if (d.x[s] < LOW || d.x[s] >> 63 != 0) {

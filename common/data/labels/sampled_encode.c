@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows -> payload: one pass forward for the bits and their probabilities, then one backward through the coder. */
+/* Encodes rows: a forward pass collects steps with their probabilities, a backward pass runs the coder. */
 #include "data/labels/sampled_internal.h"
 
 #include <errno.h>
@@ -8,19 +8,21 @@
 
 #include "base/mem/mem.h"
 
-#define LIKE_BITS 8			/* only ids that cost at least this much count when rows are compared: cheap ones are common and tell little */
-#define LIKE_WORTH 5			/* bits: the cost of a repeated id, and the least that a reference to a row must save */
+/* When rows are compared, only ids that cost at least this many bits count: cheaper ones are in most rows. */
+#define LIKE_BITS 8
+#define LIKE_WORTH 5			/* bits: cost of a repeated id; least gain of a reference */
 
 /*
- * What one state takes: `bits` plain bits `low`, then the slots [start, start + freq) of 2^15. freq 0: the
- * `low` steps before are the set of a row's new ids, in any order.
+ * One step of the coder for one state: `bits` plain bits with the value `low`, then the slots [start, start +
+ * freq) of 2^15. freq 0 marks a set: the `low` steps before it are a row's new ids, which may be coded in any
+ * order.
  */
 struct step {
 	uint16_t start, freq, low;
 	uint8_t bits, state;
 };
 
-/* An id of a row of this record; older: where the id was before, NONE: nowhere. */
+/* An id of a row of this record. older: index of the id's previous entry, or NONE. */
 struct entry {
 	uint32_t key, row, older;
 };
@@ -33,15 +35,15 @@ struct encoder {
 	struct step *steps;
 	struct entry *entries;
 	size_t *row_at;				/* [L + 1] into entries */
-	int32_t *half_n;			/* [L] half the number of a row's ids */
-	uint32_t *latest;			/* [V] into entries */
-	uint32_t *in_row;			/* [V] where an id is in the row, from 1 on; 0 between rows */
+	int32_t *half_n;			/* [L] half the number of each row's ids */
+	uint32_t *latest;			/* [V] index of each id's last entry, or NONE */
+	uint32_t *in_row;			/* [V] 1 + index of each id in the current row, else 0 */
 	uint32_t *words, *order;
 	size_t n_steps, cap_steps, n_entries, cap_entries, n_words, cap_words;
 	uint64_t x[STATES];
 };
 
-/* There must be room for one row's steps. */
+/* The put_ functions append steps; forward_row has reserved memory for them. */
 static void
 put_bit(struct encoder *e, struct bit *b, unsigned value)
 {
@@ -58,7 +60,7 @@ put_plain(struct encoder *e, uint32_t value, unsigned bits)
 		e->steps[e->n_steps++] = (struct step){0, P_ONE, (uint16_t)(value & ((1u << bits) - 1)), (uint8_t)bits, BITS};
 }
 
-/* `bits` bits of value, high bit first, each under the bits before. */
+/* Puts `bits` bits of value, high bit first; the context of each bit is the bits before it. */
 static void
 put_tree(struct encoder *e, struct bit *tree, uint32_t value, unsigned bits)
 {
@@ -84,7 +86,7 @@ put_back(struct encoder *e, uint32_t back)
 	put_plain(e, back, bits > 0 ? bits - 1 : 0);
 }
 
-/* How much more often than once: 1 .. left - ids + 1 */
+/* Puts how much more often than once an id was drawn: 1 .. left - ids + 1. */
 static void
 put_more(struct encoder *e, uint32_t left, uint32_t ids, uint32_t more)
 {
@@ -99,7 +101,7 @@ put_more(struct encoder *e, uint32_t left, uint32_t ids, uint32_t more)
 	put_plain(e, more, length - 1);
 }
 
-/* keys and counts of a row's n ids */
+/* Puts the counts of a row's n ids. */
 static void
 put_counts(struct encoder *e, const struct entry *row, const int32_t *counts, uint32_t n)
 {
@@ -134,8 +136,8 @@ put_id(struct encoder *e, int32_t id)
 }
 
 /*
- * The distance back to the row that is most similar to row t; 0: none. A decoder accepts any choice; the
- * encoder always makes the same one, so that a set of rows has one record.
+ * The distance back to the row that is most similar to row t; 0: none. A decoder accepts any choice, but the
+ * encoder always makes the same one, so that equal rows give equal records.
  */
 static uint32_t
 most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
@@ -152,7 +154,8 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 		for (uint32_t at = e->latest[row->ids[i]]; at != NONE && e->entries[at].row >= first; at = e->entries[at].older)
 			worth[e->entries[at].row - first] += bits - LIKE_WORTH;
 	}
-	for (uint32_t i = 0; i < n; i++) {		/* worth in the high bits, row in the low bits: of equals the nearest; vectorised */
+	/* Worth in the high bits, row in the low bits: of equal rows the nearest wins. Vectorised. */
+	for (uint32_t i = 0; i < n; i++) {
 		int32_t w = (worth[i] - e->half_n[first + i]) * (int32_t)(BACK_MAX + 1) + (int32_t)i;
 
 		best = w > best ? w : best;
@@ -161,8 +164,8 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 }
 
 /*
- * Turns the row's ids into entries with the key that they have in this row: whether the similar row has them
- * too. Emits a bit for each id of that row.
+ * Appends an entry for each id of the row; its key tells how often the similar row has the id. Puts a bit for
+ * each id of the similar row: whether this row has it too.
  */
 static void
 put_again(struct encoder *e, uint32_t t, uint32_t back, const struct labels__row *row)
@@ -196,7 +199,9 @@ forward_row(struct encoder *e, uint32_t t, const struct labels__row *row)
 	struct entry *entries;
 	int rc;
 
-	/* n: 9, back: 5, a bit for each id of another row; the ids and their end; at most 19 for a count */
+	/*
+	 * Steps: n 9, back 5, one for each id of the similar row, ids and their end; at most 19 for a count.
+	 */
 	if ((rc = mem_grow((void **)&e->steps, &e->cap_steps, e->n_steps + 32 + n_like + 20 * (size_t)row->n, sizeof(*e->steps))) != 0 ||
 	    (rc = mem_grow((void **)&e->entries, &e->cap_entries, e->n_entries + row->n, sizeof(*e->entries))) != 0)
 		return rc;
@@ -209,7 +214,7 @@ forward_row(struct encoder *e, uint32_t t, const struct labels__row *row)
 	first = e->n_steps;
 	for (uint32_t i = 0; i < row->n; i++) {
 		put_id(e, row->ids[i]);
-		e->n_steps -= (entries[i].key & 3) != 0;		/* not new: the next id's step overwrites it */
+		e->n_steps -= (entries[i].key & 3) != 0;	/* the similar row has it: drop this step */
 	}
 	e->steps[e->n_steps] = (struct step){0, 0, (uint16_t)(e->n_steps - first), 0, 0};
 	e->n_steps++;
@@ -244,7 +249,7 @@ push_step(struct encoder *e, struct step s)
 	return 0;
 }
 
-/* Decodes a rank below n from its state: which of the remaining ids comes first (last for the decoder). */
+/* Decodes a rank below n from the state: which of the remaining ids is encoded next, and decoded last. */
 static uint32_t
 pull_rank(struct encoder *e, uint32_t n)
 {
@@ -258,7 +263,7 @@ pull_rank(struct encoder *e, uint32_t n)
 	return j;
 }
 
-/* n steps of ids in ascending order. */
+/* Encodes a set, the n steps of ids in ascending order. */
 static int
 push_set(struct encoder *e, const struct step *steps, uint32_t n)
 {

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the encoder and the decoder of sampled labels share: the coder's constants and the adaptive bits.
+ * Shared by the encoder and the decoder of sampled labels: the coder's constants and the adaptive bits.
  * docs/formats.md describes the whole format.
  *
- * The coder is a stack (rANS; Duda, 2013) of 32-bit words with three 64-bit states, integers only: what is
- * decoded first was encoded last. There are three states because a step depends only on the previous step of
- * the same state, so a processor can overlap them.
+ * The coder is rANS (Duda, 2013) with three 64-bit states and a stack of 32-bit words, in integer arithmetic:
+ * the symbol that is decoded first was encoded last. There are three states because a step depends only on
+ * the previous step of the same state, so a processor can overlap them.
  *
- * A row may refer to a similar earlier row of the record; a bit for each of that row's ids tells whether the
- * id occurs again. The other ids are coded under the unigram table. They are a set: the encoder takes them in
- * an order that it decodes from a state, which saves log2(n!) bits (bits back; Townsend, Bird and Barber,
- * 2019). The decoder sees that order and encodes its rank back, id by id. Reading below the bottom of the
- * stack gives zeros, as many as are needed.
+ * A row may refer to a similar earlier row of the record; a bit for each id of that row tells whether the id
+ * occurs again. The other ids are coded under the unigram table. Their order carries no information, so the
+ * encoder chooses an order that it decodes from a state, which saves log2(n!) bits (bits back; Townsend, Bird
+ * and Barber, 2019). The decoder sees that order and encodes its rank back, id by id. Below the bottom of the
+ * stack there are as many zeros as are read.
  *
- * Then follow a bit for each id that tells whether it was drawn more than once, and how much more often. Bits
- * have adaptive probabilities, which are reset for each record.
+ * Then a bit for each id tells whether it was drawn more than once, and numbers follow that tell how much
+ * more often. Bits have adaptive probabilities, which are reset for each record.
  */
 #ifndef SALT_LABELS_SAMPLED_H
 #define SALT_LABELS_SAMPLED_H
@@ -30,15 +30,15 @@
 #define RANK_BITS 24
 #define KEY_CONTEXTS 16
 #define RATIOS 16			/* contexts of labels__log2(draws / ids) */
-#define STEPS 8				/* of a number's length that have contexts of their own */
-#define N_TREE_BITS 8			/* of n that do */
-#define BACK_BITS 8			/* of how many rows back a row is that another one is like */
+#define STEPS 8				/* values of a number's length with their own contexts */
+#define N_TREE_BITS 8			/* high bits of n with their own contexts */
+#define BACK_BITS 8			/* bits of the distance to a similar row */
 #define BACK_MAX ((1u << BACK_BITS) - 1)
-#define BACK_TREE_BITS 4		/* of how many bits that number has */
+#define BACK_TREE_BITS 4		/* bits of the length of that distance */
 
-enum { BITS, IDS, RANKS, STATES };	/* whose state */
+enum { BITS, IDS, RANKS, STATES };	/* the three states of the coder, and their number */
 
-/* An adaptive bit: probability of 1 in 2^15, and how far it goes towards what came, in 2^16. */
+/* An adaptive bit: p, the probability of 1, in 2^-15; rate, in 2^-16, at which p moves to each value seen. */
 struct bit {
 	uint16_t p, rate;
 };
@@ -48,7 +48,7 @@ struct bits {
 	struct bit longer[RATIOS][STEPS], half[STEPS];
 };
 
-/* All begin even and quick to learn. */
+/* All bits begin with probability 1/2 and the fastest rate. */
 static inline void
 bits_init(struct bits *b)
 {
@@ -68,9 +68,9 @@ bit_seen(struct bit *b, unsigned value)
 }
 
 /*
- * A key is an id of a row, and in the lowest four bits its context in bits: how common it is
- * (labels__unigram.keys), and how often it was drawn in the row that this one is like (0 for an id that is
- * new here, 1 for once, 2 for up to 3 times, 3 for more).
+ * A key is an id of a row with its context for bits in the lowest four bits: bits 2 and 3 its class
+ * (labels__unigram.keys), bits 0 and 1 how often it was drawn in the similar row (0: the id is not in that
+ * row, 1: once, 2: up to 3 times, 3: more often). Returns the key with the count of this row.
  */
 static inline uint32_t
 key_drawn(uint32_t key, uint32_t count)
@@ -78,7 +78,7 @@ key_drawn(uint32_t key, uint32_t count)
 	return (key & ~3u) + 1 + ((int32_t)count > 1) + ((int32_t)count > 3);
 }
 
-/* The most ids a row can have, and the bits of n - 1. */
+/* The most ids that a row can have; below, the number of bits of n - 1. */
 static inline uint32_t
 unique_max(const struct labels_spec *spec)
 {

@@ -14,7 +14,7 @@ labels_scores_encode(const float *loss_nats, const int32_t *rank, uint32_t L, ui
 			return err_expect_at(note, rc, "score", "row %" PRIu32,
 			    "a finite loss >= 0 and a rank >= 0", "loss %g, rank %" PRId32, t,
 			    (double)loss_nats[t], rank[t]);
-		/* 65535 is a value like any other here: the largest loss */
+		/* For losses 65535 is an ordinary code, the largest loss. */
 		labels__put(out + 3 * (size_t)t, labels__code(loss_nats[t] > 0 ? loss_nats[t] : 0), 2);
 		out[3 * (size_t)t + 2] = (uint8_t)(rank[t] < 255 ? rank[t] : 255);
 	}

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The unigram model of a label set: one byte per id, from which every process derives the same tables with
- * integers only.
+ * The unigram model of a label set: one byte per id, from which every process computes the same tables with
+ * integer arithmetic.
  *
- * Ids are ordered by (weight descending, id ascending), and ids of one weight are cut into groups of 2^m,
- * largest first. A group is a symbol of 2^15 slots, the id within it is m plain bits: one step of the coder,
- * a table of some hundred groups that stays in the first-level cache, and no id without a probability.
+ * Ids are sorted by (weight descending, id ascending), and ids of one weight are split into groups of 2^m,
+ * largest first. The coder codes the group as a symbol with some of 2^15 slots, and the id within the group
+ * as m plain bits. So an id takes one step, the table has only some hundred groups and stays in the
+ * first-level cache, and every id has a probability above 0.
  */
 #include "data/labels/labels_internal.h"
 
@@ -33,7 +34,7 @@ isqrt(uint64_t x)
 	return r;
 }
 
-/* 4 significant bits of a weight of at least 1 and less than 2^34 */
+/* The code of a weight w, 1 <= w < 2^34: keeps 4 significant bits */
 static uint8_t
 code_of_weight(uint64_t w)
 {
@@ -109,7 +110,7 @@ labels_unigram_destroy(struct labels_unigram **up)
 	*up = NULL;
 }
 
-/* How many groups n ids of one weight make, and the first of them. */
+/* The first (largest) group of n ids of one weight has 2^first_bits ids. */
 static unsigned
 first_bits(uint32_t n)
 {
@@ -118,6 +119,7 @@ first_bits(uint32_t n)
 	return bits < LABELS__GROUP_BITS_MAX ? bits : LABELS__GROUP_BITS_MAX;
 }
 
+/* The number of groups of n ids of one weight. */
 static uint32_t
 groups_of(uint32_t n)
 {
@@ -173,7 +175,7 @@ labels_unigram_new(struct labels_unigram **out, const uint8_t *codes, size_t voc
 			unsigned bits = first_bits(left);
 			uint32_t size = UINT32_C(1) << bits;
 
-			/* one slot each, the rest by weight; running sums, so that the total is exact */
+			/* One slot for each group, the rest by weight; running sums make the total exact. */
 			group->start = (uint32_t)((before >> shift) * (LABELS__SLOTS - n_groups) / (total >> shift)) + g;
 			group->first = place;
 			group->bits = bits;

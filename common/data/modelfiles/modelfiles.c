@@ -17,7 +17,7 @@ counts(const struct dirent *e)
 	    (strcmp(e->d_name, "config.json") == 0 || (dot != NULL && strcmp(dot, ".safetensors") == 0));
 }
 
-/* Not alphasort: its order depends on the locale. */
+/* Replaces alphasort, whose order depends on the locale. */
 static int
 by_bytes(const struct dirent **a, const struct dirent **b)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * modelfiles - the identity of a model folder as files, whatever its architecture. A fleet that declares
- * teacher.compute_class knows its models by it; without a declared class the engine's fingerprint counts
- * (engine/weights).
+ * modelfiles - the identity of a model folder by the bytes of its files, for any architecture. A fleet that
+ * declares teacher.compute_class identifies its models by it; without a declared class the engine's
+ * fingerprint is used (engine/weights).
  */
 #ifndef SALT_MODELFILES_H
 #define SALT_MODELFILES_H
@@ -11,11 +11,11 @@
 #include "base/hash/hash.h"
 
 /*
- * modelfiles_hash - over config.json and every *.safetensors file directly in DIR, hidden ones left out:
- * names in byte order, and hash_file of each. A copy has the same hash; the same weights saved otherwise
- * (other shards, another config.json) have another. Links are followed. Reads every byte. 0; ENOENT (no DIR
- * or no config.json); ERR_NOT_FOUND (no safetensors); ENAMETOOLONG; ENOMEM; errno. The note names the file.
- * Any thread.
+ * modelfiles_hash - hashes config.json and every *.safetensors file directly in DIR, except hidden ones:
+ * their names in byte order, and hash_file of each. A copy has the same hash; the same weights saved in
+ * another way (other shards, another config.json) have another one. Symbolic links are followed. Reads every
+ * byte. Returns 0; ENOENT (no DIR or no config.json); ERR_NOT_FOUND (no safetensors); ENAMETOOLONG; ENOMEM;
+ * errno. The note names the file. Any thread.
  */
 int modelfiles_hash(const char *dir, struct hash128 *out, struct err_note *note);
 

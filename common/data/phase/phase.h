@@ -2,11 +2,13 @@
 /*
  * phase - the end of phase one and the distillation weight of each step. Pure functions.
  *
- * Distillation weight of step s, for the weight w, the switch step n (phase one is steps 0 .. n-1) and a hand-over of
- * the last h steps of phase one, in which f = (n - s) / h; before that f = 1:
- *     step    w                          linear   w f                       ratio   r f / (1 + r f) with r = w / (1 - w)
- * With until_margin n is not known at first: if the margin is met after step s, n is s (+ h for linear and ratio).
- * From then on it is stored with the checkpoint and does not change.
+ * The distillation weight of step s for the weight w and the switch step n (phase one is steps 0 .. n-1). The
+ * handover takes the last h steps of phase one, in which f = (n - s) / h; before them f = 1:
+ *     step    w
+ *     linear  w f
+ *     ratio   r f / (1 + r f) with r = w / (1 - w)
+ * With until_margin n is not known at first. If the evaluation before step s meets the margin, n becomes s
+ * for step and s + h for linear and ratio. Then it is stored with the checkpoint and does not change.
  */
 #ifndef SALT_PHASE_H
 #define SALT_PHASE_H
@@ -31,9 +33,9 @@ bool phase_is_one(const struct phase *p, uint64_t step);
 float phase_weight(const struct phase *p, uint64_t step);
 
 /*
- * phase_margin - to be called after the evaluation before step `step`. If the student's held-out loss is within the
- * margin of the teacher's, sets switch_step and returns true. False if either loss is not a number or switch_step is
- * known already.
+ * phase_margin - call it after the evaluation before step `step`. If the student's held-out loss is within
+ * the margin of the teacher's, sets switch_step and returns true. Returns false if it is not, if either loss
+ * is NaN, or if switch_step is known already.
  */
 bool phase_margin(struct phase *p, uint64_t step, double student_nats, double teacher_nats);
 

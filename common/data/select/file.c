@@ -14,9 +14,9 @@
 struct reader {
 	struct select_file *f;
 	const char *name;
-	uint64_t line;				/* of the text, from 1 */
+	uint64_t line;				/* number of the current line, from 1 */
 	uint64_t first;				/* line that decided the form */
-	uint64_t *line_of;			/* [n_windows], 0: not named yet */
+	uint64_t *line_of;			/* [n_windows] line of each sequence, 0: none yet */
 	size_t cap;
 	struct err_note *note;
 };
@@ -24,7 +24,7 @@ struct reader {
 #define bad(r, rc, member, expected, ...) \
 	err_expect_at((r)->note, rc, "%s", "line %" PRIu64 member, expected, __VA_ARGS__)
 
-/* A number that is no score of single precision is no number here. */
+/* Reads a score. A number that overflows single precision is rejected. */
 static int
 take_score(struct reader *r, const struct json *member, uint64_t seq)
 {
@@ -39,7 +39,7 @@ take_score(struct reader *r, const struct json *member, uint64_t seq)
 	return 0;
 }
 
-/* The first line says whether there are scores. */
+/* At the first object, which decides whether the file has scores: allocates place or score. */
 static int
 begin(struct reader *r, bool scores)
 {
@@ -212,7 +212,7 @@ select_file_check(const struct select_file *f, const struct blend *order, uint32
 		return f->n >= n_rows ? 0 : err_expect(note, ERR_RANGE, "selector.file",
 		    "at least %" PRIu64 " sequences, the rows that phase one can need", "%" PRIu64, n_rows, f->n);
 	end = n_blocks < all / window + 1 ? n_blocks * window : all;
-	end = end < all ? end : all;		/* later positions have the same sequences */
+	end = end < all ? end : all;		/* later positions repeat the same sequences */
 	if (f->n < end && all == f->n_windows)
 		return err_expect(note, ERR_RANGE, "selector.file", "scores of at least %" PRIu64 " sequences, which the blocks of "
 		    "phase one have", "of %" PRIu64, end, f->n);

@@ -6,7 +6,8 @@
 #include <string.h>
 
 /*
- * Wirth's selection: afterwards x[i < k] <= x[k] <= x[i > k]. Returns x[k], the k-th smallest from 0. No NaN.
+ * Wirth's selection: reorders x so that x[i < k] <= x[k] <= x[i > k]. Returns x[k], the k-th smallest from 0.
+ * x must not contain NaN.
  */
 static float
 nth(float *x, ptrdiff_t n, ptrdiff_t k)
@@ -55,7 +56,7 @@ select_score(const float *loss_nats, const uint8_t *rank, size_t n, unsigned k, 
 	high = nth(scratch, (ptrdiff_t)n, (ptrdiff_t)(n / 2));
 	if (n % 2 == 1)
 		return high;
-	low = scratch[0];			/* the largest of the lower half, which nth() has put before the middle */
+	low = scratch[0];			/* largest of the lower half, which nth() put first */
 	for (size_t t = 1; t < n / 2; t++)
 		if (scratch[t] > low)
 			low = scratch[t];
@@ -81,7 +82,7 @@ select_kept(double keep, uint64_t window)
 	return kept < window ? kept : window;
 }
 
-/* Keys in unsigned order are scores in their order; 0 and -0 have one key. */
+/* Keys, as unsigned numbers, sort as the scores do; 0 and -0 have the same key. */
 static uint32_t
 key_of(float score)
 {
@@ -118,7 +119,7 @@ select_cut_next(struct select_cut *cut)
 
 	if (cut->n_keep > cut->n_eligible)
 		cut->n_keep = cut->n_eligible;
-	/* the bin of the last kept score */
+	/* Find the bin of the lowest chosen score. */
 	while (bin > 0 && cut->n_above + cut->bins[bin] < cut->n_keep)
 		cut->n_above += cut->bins[bin--];
 	cut->key = cut->pass == 0 ? bin << 16 : cut->key | bin;

@@ -14,13 +14,13 @@ struct encoding {
 	struct task *t;
 	const struct task_options *o;
 	struct tokenizer_encoder *encoder;
-	struct tokenizer_ids context, whole, all;	/* all: of all requests, one after the other */
+	struct tokenizer_ids context, whole, all;	/* all: tokens of all requests, concatenated */
 	char *text;
 	size_t cap_text;
 	struct err_note *note;
 };
 
-/* Bytes of the white space that ends p[0..n), as Python's str.rstrip takes it. */
+/* The length in bytes of the white space at the end of p[0..n), as Python's str.rstrip defines it. */
 static size_t
 trailing_space(const char *p, size_t n)
 {
@@ -52,10 +52,7 @@ encode(struct encoding *e, const char *text, size_t n, struct tokenizer_ids *out
 	return tokenizer_encode(e->encoder, text, n, 0, out, e->note);
 }
 
-/*
- * e->context and e->whole of a context and a continuation: all tokens, and how many of them are the
- * context's.
- */
+/* Encodes a context and a continuation: their tokens go to e->context and to e->whole. */
 static int
 join(struct encoding *e, const char *context, const char *continuation)
 {
@@ -106,7 +103,7 @@ add_request(struct encoding *e, const struct task__item *item, const char *conte
 		snprintf(where, sizeof(where), "%s: line %" PRIu64, t->files[item->file], item->line);
 		return err_note_within(e->note, rc, where);
 	}
-	if (e->context.n == 0) {	/* white space alone: a whole-text continuation behind the first token */
+	if (e->context.n == 0) {	/* it was white space, now in the continuation: as an empty context */
 		if (mem_grow((void **)&e->context.ids, &e->context.cap, 1, sizeof(*e->context.ids)) != 0)
 			return ENOMEM;
 		e->context.ids[e->context.n++] = e->o->begin;
@@ -134,7 +131,7 @@ add_request(struct encoding *e, const struct task__item *item, const char *conte
 	return 0;
 }
 
-/* The context of item i: its own; that of the next one in a shuffled order; none. */
+/* The context of item i, by o->contexts: its own, that of the next item in a shuffled order, or none. */
 static const char *
 context_of(const struct task *t, const struct task_options *o, size_t i)
 {

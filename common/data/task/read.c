@@ -15,13 +15,13 @@
 #define ENDING ".jsonl"
 #define CHOICES_MAX 1024
 
-/* A line that is being read; errors name it. */
+/* The line being read; errors state its file and number. */
 struct line {
 	struct task *t;
 	struct json *object;
 	uint64_t number;
 	uint32_t file;
-	bool folder;			/* of the file: the file is the set */
+	bool folder;			/* the file is in a folder, so its name is the set's */
 	struct err_note *note;
 };
 
@@ -38,7 +38,7 @@ copy(struct line *l, const char *text)
 	return mem_arena_strndup(l->t->arena, text, strlen(text));
 }
 
-/* The member `key`, or `other` (may be NULL), a text that is not empty unless that is allowed. */
+/* Reads the member `key`, or `other` (may be NULL): a text, which may be empty only if may_be_empty. */
 static int
 text_member(struct line *l, const char *key, const char *other, bool may_be_empty, const char **out)
 {
@@ -58,8 +58,8 @@ text_member(struct line *l, const char *key, const char *other, bool may_be_empt
 }
 
 /*
- * The number of the set with this name, which is added if it is new. Names of neighbouring items are mostly
- * the same.
+ * Gets the number of the set with this name, and adds it if it is new. Searches from the last set on, because
+ * neighbouring items mostly have the same one.
  */
 static int
 set_number(struct task *t, const char *name, uint32_t *out)

@@ -71,7 +71,7 @@ task_item_requests(const struct task *t, size_t item, size_t *first, size_t *gol
 
 enum measure { BY_SUM, BY_TOKEN, BY_BYTE, MEASURES };
 
-/* What a choice's log-probability is divided by. */
+/* The number by which a choice's log-probability is divided. */
 static double
 length(const struct task *t, const struct task__item *item, size_t choice, enum measure by)
 {
@@ -107,7 +107,7 @@ task_right(const struct task *t, size_t item, const struct task_answer *answers)
 	return is_right(t, &t->items[item], answers, BY_SUM);
 }
 
-/* Sums of a set, and of all of them. */
+/* Sums over the items of a set, or of all sets. */
 struct sums {
 	double right[MEASURES], log_p, log_p2, chance;
 };
@@ -144,7 +144,7 @@ count(struct task_result *r, struct sums *s, const struct task *t, const struct 
 	s->chance += t->kind == TASK_LAST_WORD ? 0 : 1 / (double)item->n_choices;
 }
 
-/* Of the sets: the mean of their shares, and both standard errors. */
+/* The mean over the sets of their shares, and both standard errors. */
 static void
 over_sets(const struct task *t, struct task_results *out)
 {
@@ -183,7 +183,8 @@ task_judge(const struct task *t, const struct task_answer *answers, struct task_
 		count(&out->sets[item->set], &sets[item->set], t, item, answers);
 		count(&out->all, &all, t, item, answers);
 	}
-	for (size_t i = 0; i < t->n_items; i++) {	/* a second pass: squares of differences lose no digits */
+	/* A second pass, over differences from the mean, avoids cancellation. */
+	for (size_t i = 0; i < t->n_items; i++) {
 		const struct task__item *item = &t->items[i];
 		double log_p = answers[item->first_request + item->gold].log_p,
 		       mean = all.log_p / (double)t->n_items;

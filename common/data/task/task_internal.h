@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * task_internal - what the files of task share: read.c (JSON lines to texts), encode.c (texts to tokens),
+ * task_internal - shared by the files of task: read.c (JSON lines to texts), encode.c (texts to tokens),
  * results.c (answers to results).
  */
 #ifndef SALT_TASK_INTERNAL_H
@@ -10,8 +10,8 @@
 #include "data/task/task.h"
 
 /*
- * Every kind is a context and continuations; pairs have an empty context and the good sentence first. Texts
- * live in the arena.
+ * Every kind consists of a context and continuations (choices); pairs have an empty context and the good
+ * sentence first. Texts are in the arena.
  */
 struct task__item {
 	const char *context;

@@ -66,9 +66,9 @@ text__bom(const unsigned char *p, size_t n, size_t *len)
 }
 
 /*
- * UTF-16 or UTF-32 without a byte order mark. Latin letters have their zeros at the same places of each
- * character; in other scripts spaces, newlines, commas and full stops take two bytes, and few pairs of bytes are
- * both printable, unlike in text of one byte a character that has a zero in it.
+ * Recognizes UTF-16 and UTF-32 without a byte order mark. Latin letters have zeros at the same offsets in
+ * each character. Text in other scripts has two-byte spaces, newlines, commas and full stops, and in few of
+ * its byte pairs are both bytes printable ASCII; this tells it from single-byte text that contains a zero.
  */
 static const char *
 wide_without_bom(const unsigned char *p, size_t n, const char **advice)
@@ -112,9 +112,10 @@ wide_without_bom(const unsigned char *p, size_t n, const char **advice)
 }
 
 /*
- * Control characters that text has: tab, newline, form feed, carriage return, backspace, bell, escape. More
- * than a few others, beside zeros or bytes that are not UTF-8, are not text in any encoding. The number of
- * bytes from 0x80 on that do not follow each other as in UTF-8 is enough for that; it need not be exact.
+ * Whether bytes are not text in any encoding: they have more than a few control characters that text does not
+ * use, and also zeros or bytes that are not UTF-8. Text uses tab, newline, form feed, carriage return,
+ * backspace, bell and escape. UTF-8 is checked only roughly, by counting misplaced and missing continuation
+ * bytes.
  */
 static bool
 is_binary(const unsigned char *p, size_t n)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Four libraries behind one table. libarchive would be one library, but it does not check the checksum of
- * gzip members and takes a damaged header between members for the end of the file: text would be lost
- * without an error.
+ * Reads files through four compression libraries, which one table describes. libarchive would be one library,
+ * but it does not verify the checksum of gzip members, and it takes a damaged header between members for the
+ * end of the file, so that text would be lost without an error.
  */
 #include "data/text/text_internal.h"
 
@@ -18,7 +18,9 @@
 #define ZSTD_WINDOW_LOG 31 /* as zstd --long=31 writes: up to 2 GiB of memory, only for files that need it */
 #define XZ_MEMORY_BYTES (UINT64_C(4) << 30)
 
-/* One call of a library: bytes [in, n_in) of raw are used, up to *n bytes made; *n becomes their number. */
+/*
+ * A step is one call of a library: it reads from raw[in .. n_in) and writes at most *n bytes; *n: how many.
+ */
 enum outcome { GO_ON, MEMBER_END, DAMAGED, NO_MEMORY };
 
 struct text__codec {
@@ -174,7 +176,7 @@ codec_of(const unsigned char *p, size_t n)
 		    (codecs[i].begin != bzip2_begin ||
 			(n > 9 && p[3] >= '1' && p[3] <= '9' && (p[4] == 0x31 || p[4] == 0x17))))
 			return &codecs[i];
-	/* A file for zstd may begin with a skippable frame, as pzstd writes. */
+	/* A zstd file may begin with a skippable frame, as pzstd writes it. */
 	return n >= 4 && (p[0] & 0xf0) == 0x50 && memcmp(p + 1, "\x2a\x4d\x18", 3) == 0 ?
 	    &codecs[N_CODECS - 1] :
 	    NULL;
@@ -235,7 +237,7 @@ text__source_free(struct text__source *s)
 	free(s->wide);
 }
 
-/* Up to n bytes of the file; at_end is set at its end. */
+/* Reads up to n bytes of the file; sets at_end at its end. */
 static int
 read_file(struct text__source *s, void *p, size_t n, size_t *got, struct err_note *note)
 {
@@ -322,7 +324,7 @@ read_bytes(struct text__source *s, void *p, size_t n, size_t *got, struct err_no
 		return unpack(s, p, n, got, note);
 	if (s->in == s->n_in)
 		return s->at_end ? 0 : read_file(s, p, n, got, note);
-	*got = n < s->n_in - s->in ? n : s->n_in - s->in; /* what start read */
+	*got = n < s->n_in - s->in ? n : s->n_in - s->in; /* bytes that start() read */
 	memcpy(p, s->raw + s->in, *got);
 	s->in += *got;
 	return 0;

@@ -33,7 +33,7 @@ struct text {
 	struct text_options o;
 	struct file *files;
 	size_t n_files, cap_files, next;
-	uint64_t total, n_read;			/* n_read: of the sources before this one */
+	uint64_t total, n_read;			/* bytes of all sources; read from earlier sources */
 	bool endless;				/* at least one source has no known size */
 	struct text_tally tally[TEXT_TALLIES];
 	/* the open source */
@@ -45,8 +45,8 @@ struct text {
 	uint64_t n_documents;
 	unsigned char *buf;			/* text not yet returned: [begin, end) */
 	size_t begin, end, cap;
-	uint64_t line, record;			/* of what was last taken */
-	uint64_t newlines;			/* taken so far */
+	uint64_t line, record;			/* where the last document or record began */
+	uint64_t newlines;			/* lines taken from the source so far */
 	/* the document */
 	unsigned char *doc;
 	size_t n_doc, cap_doc;
@@ -93,7 +93,7 @@ by_name(const FTSENT **a, const FTSENT **b)
 	return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
-/* What is not read is counted. A link to nothing is an error: it stands for data that were not fetched. */
+/* Adds or counts an entry of a folder. A dangling link is an error: its data were probably not fetched. */
 static int
 add_entry(struct text *t, FTS *fts, FTSENT *e, struct err_note *note)
 {
@@ -192,7 +192,7 @@ text_close(struct text **text)
 	*text = NULL;
 }
 
-/* More text into buf, or at_end. */
+/* Reads more text into buf, or sets at_end. */
 static int
 fill(struct text *t, struct err_note *note)
 {
@@ -213,7 +213,7 @@ fill(struct text *t, struct err_note *note)
 	return 0;
 }
 
-/* At least n bytes into buf, or all that are left. */
+/* Reads until buf has at least n bytes, or all that are left. */
 static int
 fill_to(struct text *t, size_t n, struct err_note *note)
 {
@@ -224,7 +224,7 @@ fill_to(struct text *t, size_t n, struct err_note *note)
 	return rc;
 }
 
-/* The object that begins at t->begin + skip: of json_scan, and never ERR_AGAIN before the end of the source. */
+/* Calls json_scan for the object at t->begin + skip, and reads more text as long as it needs more. */
 static int
 scan_object(struct text *t, size_t skip, struct err_note *note)
 {
@@ -238,7 +238,7 @@ scan_object(struct text *t, size_t skip, struct err_note *note)
 	return rc;
 }
 
-/* The first bytes of what was found, as text for a message. */
+/* Copies the first bytes at p into buf as printable text for a message. */
 static const char *
 quote(const unsigned char *p, size_t n, char buf[64])
 {
@@ -250,7 +250,7 @@ quote(const unsigned char *p, size_t n, char buf[64])
 	return buf;
 }
 
-/* A source that is not what is wanted: left out where that is allowed, else an error. */
+/* Rejects a source: leaves it out if it is in a folder and leave_out is set, else returns an error. */
 static int
 refuse(struct text *t, bool leave_out, enum text_tally_kind kind, const char *what, const char *advice,
     struct err_note *note)
@@ -263,8 +263,9 @@ refuse(struct text *t, bool leave_out, enum text_tally_kind kind, const char *wh
 }
 
 /*
- * Lines, or objects over several lines? The first object decides. A folder may hold one that describes the
- * data: it is left out.
+ * Decides by the first object whether a source has one object per line or objects that span lines. If a
+ * folder's file has only one object, and that lacks the text field, the file describes the data and is left
+ * out.
  */
 static int
 classify_json(struct text *t, bool named, struct err_note *note)
@@ -298,14 +299,14 @@ classify_json(struct text *t, bool named, struct err_note *note)
 		if (memchr(" \t\r\n", c, 4) == NULL)
 			return 0;
 	}
-	/* one object is all there is */
+	/* The source has only one object. */
 	if (rc != 0 || named || t->o.skip_bad || (t->scan.found && t->scan.kind == JSON_KIND_TEXT))
 		return rc;
 	return refuse(t, true, TEXT_TALLY_NO_FIELD, "one JSON object without the text field",
 	    "name it with --field, or give --text to read it as plain text", note);
 }
 
-/* Decides from the first bytes what a source is. */
+/* Decides by the first bytes how a source is read. */
 static int
 classify(struct text *t, struct err_note *note)
 {
@@ -337,7 +338,7 @@ classify(struct text *t, struct err_note *note)
 	named = t->o.form == TEXT_FORM_JSON || text__named_json(t->name);
 	if (n > 0 && (named || text__looks_json(t->buf + t->begin, n)))
 		return classify_json(t, t->o.form == TEXT_FORM_JSON || (named && !text__ends_with(t->name, ".json")), note);
-	/* A name that promises something else: an error page of a download, or a damaged beginning. */
+	/* A name of another format: the file is an error page of a download, or its beginning is damaged. */
 	quote(t->buf + t->begin, n, begins);
 	if (text__source_codec(&t->source) == NULL && (ending = text__codec_ending(t->name, &format)) != NULL)
 		return err_expect_at(note, ERR_FORMAT, "%s", "byte 0", "%s data, because the name ends in %s",
@@ -379,7 +380,7 @@ source_close(struct text *t)
 	return rc;
 }
 
-/* One line, its newline included if it has one; ERR_NOT_FOUND at the end of the source. */
+/* Gets the next line, with its newline if it has one; ERR_NOT_FOUND at the end of the source. */
 static int
 next_line(struct text *t, const unsigned char **line, size_t *n, struct err_note *note)
 {
@@ -423,7 +424,7 @@ place_of(const struct text *t, char buf[64])
 	return buf;
 }
 
-/* A record without a document. Where bad ones may be left out it is counted and 0 returned. */
+/* Handles a record without a document: an error; with skip_bad counts it and returns 0. */
 static int
 bad_record(struct text *t, const char *expected, const char *found, struct err_note *note)
 {
@@ -434,7 +435,7 @@ bad_record(struct text *t, const char *expected, const char *found, struct err_n
 	return err_expect_at(note, ERR_FORMAT, "%s", "%s", "%s", "%s", t->name, place_of(t, place), expected, found);
 }
 
-/* The weight of the record at p, which json_scan accepts. *good: it is one; else the record is bad. */
+/* Reads the weight of the record at p, which json_scan accepted. *good: the record has a valid weight. */
 static int
 take_weight(struct text *t, const unsigned char *p, size_t n, bool *good, struct err_note *note)
 {
@@ -461,7 +462,7 @@ take_weight(struct text *t, const unsigned char *p, size_t n, bool *good, struct
 	return *good ? 0 : bad_record(t, expected, found, note);
 }
 
-/* After json_scan, with its result, at p with n bytes: the document, with *n_doc 0 where there is none. */
+/* Gets the document from json_scan's result rc for the n bytes at p; *n_doc is 0 if there is none. */
 static int
 take_record(struct text *t, int rc, const unsigned char *p, size_t n, const unsigned char **doc,
     size_t *n_doc, struct err_note *note)
@@ -497,7 +498,7 @@ take_record(struct text *t, int rc, const unsigned char *p, size_t n, const unsi
 	    t->name, place_of(t, place));
 }
 
-/* A line's object. *n 0: nothing on this line. */
+/* Gets the document of the next line; *n 0: the line has none. */
 static int
 next_json_line(struct text *t, const unsigned char **doc, size_t *n, struct err_note *note)
 {
@@ -508,7 +509,7 @@ next_json_line(struct text *t, const unsigned char **doc, size_t *n, struct err_
 	*n = 0;
 	if ((rc = next_line(t, &line, &len, note)) != 0)
 		return rc;
-	if (text__bom(line, len, &bom) != NULL && bom == 3) { /* of files put together */
+	if (text__bom(line, len, &bom) != NULL && bom == 3) { /* from concatenated files */
 		line += bom;
 		len -= bom;
 	}
@@ -523,7 +524,7 @@ next_json_line(struct text *t, const unsigned char **doc, size_t *n, struct err_
 	return take_record(t, rc, line, len, doc, n, note);
 }
 
-/* The next object, alone or in an array. */
+/* Gets the document of the next object, which may be in an array. */
 static int
 next_object(struct text *t, const unsigned char **doc, size_t *n, struct err_note *note)
 {
@@ -564,7 +565,7 @@ next_object(struct text *t, const unsigned char **doc, size_t *n, struct err_not
 	    "%s", t->name, place_of(t, place), t->begin == t->end ? "the end of the file within an array" : t->scan.expected);
 }
 
-/* Lines up to a separator, or the whole source. */
+/* Joins the lines up to a separator, or of the whole source, into a document. */
 static int
 next_joined(struct text *t, const unsigned char **doc, size_t *n, struct err_note *note)
 {

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * text - documents from files, folders and standard input. The first bytes of a source, never its name
+ * text - reads documents from files, folders and standard input. The first bytes of a source, never its name
  * alone, decide how it is read:
  *
- *   compressed     gzip, bzip2, xz, zstd, any number of members; what is inside is looked at in the same way
- *   Unicode        a byte order mark is skipped; UTF-16 and UTF-32 with one become UTF-8, without one they are refused by name
- *   JSON           lines, objects one after the other over any lines, arrays of objects
- *   not text       known formats by name, and bytes that no text has: refused, or left out and counted in a folder
- *   plain text     everything else. Bytes are passed on unchanged, and bytes that are not UTF-8 stay
+ *   compressed     gzip, bzip2, xz, zstd, any number of members; the content is then examined in the same way
+ *   Unicode        a byte order mark is skipped; UTF-16 and UTF-32 are converted to UTF-8 if they have one,
+ *                  and rejected if they have none
+ *   JSON           one object per line, objects that span lines, arrays of objects
+ *   not text       known formats, and bytes that no text has: rejected, or in a folder left out and counted
+ *   plain text     everything else; bytes are passed on unchanged, also those that are not UTF-8
  *
- * What was read and what was left out is counted with the first three places: text_tally.
+ * text_tally counts the sources that were read and left out, and keeps the first three of each kind.
  */
 #ifndef SALT_TEXT_H
 #define SALT_TEXT_H
@@ -29,8 +30,8 @@ enum text_split {
 
 enum text_form {
 	TEXT_FORM_AUTO,
-	TEXT_FORM_PLAIN,		/* plain text whatever the bytes, JSON and binary files too; compression is still undone */
-	TEXT_FORM_JSON			/* JSON, whatever the name and the first bytes */
+	TEXT_FORM_PLAIN,		/* plain text, also JSON and binary files; decompressed if need be */
+	TEXT_FORM_JSON			/* JSON, even if name and first bytes do not look like it */
 };
 
 struct text_options {
@@ -38,17 +39,17 @@ struct text_options {
 	const char *mark;
 	enum text_form form;
 	const char *field;		/* the member of a JSON object that is the document */
-	const char *weight_field;	/* the member that holds the document's weight, for text_weight; NULL: none. JSON alone has it */
+	const char *weight_field;	/* the member with the document's weight (JSON only); or NULL */
 	const char *only;		/* file names in folders must match this shell pattern; NULL: all but hidden ones */
-	bool skip_bad;			/* count bad JSON records and go on instead of failing */
+	bool skip_bad;			/* count bad JSON records and continue instead of failing */
 };
 
 enum text_tally_kind {
 	TEXT_TALLY_PLAIN,		/* files read as plain text */
 	TEXT_TALLY_JSON,		/* files read as JSON */
 	TEXT_TALLY_NO_DOCUMENT,		/* of these: files without a document */
-	TEXT_TALLY_NOT_TEXT,		/* files of a folder left out: not text */
-	TEXT_TALLY_NO_FIELD,		/* files of a folder left out: one JSON object without the field */
+	TEXT_TALLY_NOT_TEXT,		/* files in folders left out: not text */
+	TEXT_TALLY_NO_FIELD,		/* files in folders left out: one JSON object without the field */
 	TEXT_TALLY_HIDDEN,		/* files and folders left out: their names begin with a dot */
 	TEXT_TALLY_NOT_ONLY,		/* files left out: their names do not match options.only */
 	TEXT_TALLY_NO_FILE,		/* entries of folders left out: links to folders, sockets, pipes */
@@ -62,12 +63,12 @@ enum text_tally_kind {
 
 struct text_tally {
 	uint64_t n;
-	char *first[TEXT_TALLY_FIRST];	/* file, place and reason of the first ones; NULL: fewer */
+	char *first[TEXT_TALLY_FIRST];	/* file, line and reason of the first ones; NULL if there are fewer */
 };
 
 /*
- * Where a document begins: line from 1, record from 1 in JSON that is not lines (else 0). name: as long as
- * the struct text.
+ * Where a document begins: line from 1; record from 1 in JSON that is not one object per line, else 0. name
+ * is valid as long as the struct text.
  */
 struct text_place {
 	const char *name;
@@ -77,37 +78,38 @@ struct text_place {
 struct text;
 
 /*
- * text_open - @paths: files, folders (their files in name order, folders inside likewise, hidden ones left
- * out) and "-". Sources are listed now and opened one by one. 0; ENOENT, EACCES, ERR_NOT_FOUND (a folder
- * without a file that fits), ENOMEM; note names it.
+ * text_open - @paths: files, folders and "-" for standard input. A folder's files are read in name order,
+ * including those of folders inside it; hidden ones are left out. Lists the sources now; they are opened one
+ * by one later. Returns 0; ENOENT, EACCES, ERR_NOT_FOUND (a folder without a matching file), ENOMEM; the note
+ * names the path.
  */
 int text_open(struct text **t, const char *const *paths, size_t n, const struct text_options *options, struct err_note *note);
 void text_close(struct text **t);	/* takes NULL */
 
 /*
- * text_next - the next document that is not empty; good until the next call. @place may be NULL.
- * Returns 0; ERR_NOT_FOUND after the last; ERR_FORMAT with file and line or byte in the note (a bad JSON
- * record, a file that is not text, compressed data that is damaged or cut short); ENOMEM, errno.
+ * text_next - gets the next document that is not empty; *doc is valid until the next call. @place may be
+ * NULL. Returns 0; ERR_NOT_FOUND after the last; ERR_FORMAT with file and line or byte in the note (a bad
+ * JSON record, a file that is not text, compressed data that is damaged or cut short); ENOMEM, errno.
  */
 int text_next(struct text *t, const unsigned char **doc, size_t *n, struct text_place *place, struct err_note *note);
 
 /*
- * text_weight - with weight_field: the weight of the document that text_next has returned, TEXT_WEIGHT_MIN to
- * TEXT_WEIGHT_MAX or 0. A record in which it is missing, no number or outside is a bad JSON record, as one
- * without the text.
+ * text_weight - with weight_field: the weight of the document that text_next returned last, 0 or
+ * TEXT_WEIGHT_MIN to TEXT_WEIGHT_MAX. A record whose weight is missing, not a number or out of range is a bad
+ * JSON record, like one without the text.
  */
 #define TEXT_WEIGHT_MIN 1e-6
 #define TEXT_WEIGHT_MAX 1e6
 double text_weight(const struct text *t);
 
 size_t text_n_files(const struct text *t);
-uint64_t text_total_bytes(const struct text *t);	/* on disk, all sources; 0: not known (a pipe) */
-uint64_t text_read_bytes(const struct text *t);		/* of these, read so far */
-const struct text_tally *text_tally(const struct text *t, enum text_tally_kind kind);	/* so far; as long as t */
+uint64_t text_total_bytes(const struct text *t);	/* size of all sources on disk; 0: unknown (a pipe) */
+uint64_t text_read_bytes(const struct text *t);		/* bytes of these read so far */
+const struct text_tally *text_tally(const struct text *t, enum text_tally_kind kind); /* as long as t */
 
 /*
- * text_tally_add - counts, and keeps the text if it is of the first. 0 or ENOMEM. free() the texts of a
- * tally of your own.
+ * text_tally_add - adds count, and keeps the text if fewer than TEXT_TALLY_FIRST are kept. Returns 0 or
+ * ENOMEM. The caller must free() the texts of its own tallies.
  */
 int text_tally_add(struct text_tally *tally, uint64_t count, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -12,7 +12,7 @@ tokenizer__trie_alloc(struct trie *t, size_t total)
 {
 	size_t slots = 16;
 
-	if (++total >= 1u << 24)		/* nodes are numbered with 24 bits */
+	if (++total >= 1u << 24)		/* node numbers have 24 bits */
 		return ERR_RANGE;
 	while (slots < 2 * total)
 		slots *= 2;
@@ -47,7 +47,7 @@ tokenizer__trie_put(struct trie *t, const unsigned char *p, size_t n, int32_t va
 	return before;
 }
 
-/* ERR_RANGE: more nodes than 24 bits number. ERR_FORMAT: two tokens with the same text. */
+/* ERR_RANGE: too many nodes for 24 bits. ERR_FORMAT: two tokens with the same text. */
 int
 tokenizer__trie_build(struct tokenizer *tok, struct trie *t, bool normalized)
 {
@@ -98,7 +98,7 @@ longest_at(const struct tokenizer *tok, const struct trie *t, const unsigned cha
 	return best;
 }
 
-/* Length of the character of these classes at p, 0 if it is none. */
+/* The length of the character at p if it is of one of these classes, else 0. */
 static size_t
 class_at(const unsigned char *p, size_t n, unsigned classes)
 {
@@ -107,7 +107,7 @@ class_at(const unsigned char *p, size_t n, unsigned classes)
 	return len > 0 && (tokenizer__char_class(tokenizer__utf8_decode(p, len)) & classes) != 0 ? len : 0;
 }
 
-/* The same of the character that ends at p + n. */
+/* The same for the character that ends at p + n. */
 static size_t
 class_before(const unsigned char *p, size_t n, unsigned classes)
 {

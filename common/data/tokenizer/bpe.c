@@ -13,13 +13,13 @@
  * merged, the leftmost of equals, until no pair can be merged (Sennrich et al., 2016; the order is that of
  * Hugging Face's BPE).
  *
- * Words up to SHORT_WORD bytes scan their pairs for the lowest rank, which is quadratic in theory and fastest
- * in practice.
+ * In words up to SHORT_WORD bytes all pairs are scanned for the lowest rank, which is quadratic in theory and
+ * fastest in practice.
  *
- * Longer ones are a linked list of symbols, with a list of places for each rank. The ranks are taken in
- * ascending order, each with its places in ascending order. A merge mostly makes pairs of higher rank than
- * its own, for a token is learnt before what it is part of; a pair that it makes of lower rank, in other
- * vocabularies, goes to a heap, which is asked first. n log n whatever the vocabulary.
+ * Longer words are a linked list of symbols, with a list of positions for each rank. The ranks are processed
+ * in ascending order, and the positions of a rank too. A merge mostly makes pairs of a higher rank than its
+ * own, because a token is learnt before the tokens that contain it. A new pair of a lower or equal rank goes
+ * to a heap, which is processed first. The time is n log n for any vocabulary.
  */
 #define SHORT_WORD 32
 #define CACHE_BITS 16
@@ -27,9 +27,9 @@
 #define CACHE_IDS 8
 #define NO_RANK UINT32_MAX
 #define WINDOW 2048u /* symbols of a long word that are merged at once */
-#define DROPPED 8u /* tokens at the end of a window */
+#define DROPPED 8u /* tokens at the end of a window that are dropped */
 
-/* One cache line. len 0: free. A word whose slot is taken replaces its content. */
+/* One cache line of the processor. len 0: free. A new word replaces the one in its slot. */
 struct cache_entry {
 	uint64_t hash;
 	uint8_t len, n;
@@ -41,26 +41,26 @@ struct candidate {
 	uint32_t rank, place;
 };
 
-/* A place on the list of its rank, and the number of the one before it there. */
+/* An entry of a rank's list: a position, and the index of the previous entry. */
 struct waiting {
 	uint32_t place, before;
 };
 
 /*
- * Of words longer than SHORT_WORD: symbol i is ids[i], its neighbours prev[i], next[i]; UINT32_MAX is none;
- * ids[i] < 0 is merged away.
+ * For words longer than SHORT_WORD. Symbol i is ids[i], < 0 if it was merged into another; its neighbours are
+ * prev[i] and next[i], UINT32_MAX for none.
  */
 struct merge_scratch {
 	int32_t *ids;
 	uint32_t *prev, *next;
-	const struct pair_slot **pair; /* of each symbol and the next one; NULL: they do not merge */
-	struct waiting *waiting; /* all lists */
-	uint32_t *last; /* [n_merges] of each rank's list the last, UINT32_MAX: it is empty */
-	uint64_t *listed, *listed64; /* bit r: rank r has a list; bit w: listed[w] is not 0 */
-	uint32_t *batch; /* places of the rank at hand, ascending */
-	struct candidate *heap; /* of ranks not above it */
+	const struct pair_slot **pair; /* the merge of each symbol with the next one, or NULL */
+	struct waiting *waiting; /* entries of all lists */
+	uint32_t *last; /* [n_merges] last entry of each rank's list, UINT32_MAX: it is empty */
+	uint64_t *listed, *listed64; /* bit r: rank r's list is not empty; bit w: listed[w] is not 0 */
+	uint32_t *batch; /* positions of the current rank, ascending */
+	struct candidate *heap; /* candidates of the current and lower ranks */
 	int32_t *first; /* all symbols of the word, before merging */
-	uint32_t *start; /* of each token found: its first symbol */
+	uint32_t *start; /* first symbol of each token found */
 	size_t ids_cap, prev_cap, next_cap, pair_cap, waiting_cap, batch_cap, heap_cap, first_cap, start_cap;
 	size_t n_waiting, n_heap, n_words64;
 	uint32_t rank;
@@ -125,7 +125,7 @@ tokenizer__no_token(
 	return ERR_UNSUPPORTED;
 }
 
-/* Of bytes that are not UTF-8 each is a character. */
+/* The length of the character at p; a byte that is not UTF-8 is a character. */
 static size_t
 char_len(const unsigned char *p, size_t n)
 {
@@ -141,9 +141,9 @@ char_id(const struct tokenizer *tok, const unsigned char *p, size_t len)
 }
 
 /*
- * The first symbols of a word of characters: its token, else its byte tokens if there is one for each byte,
- * else the unk_token, one for neighbours with fuse_unk. As in Hugging Face's library an unk_token is put
- * where the next character with a token begins, so after byte tokens between.
+ * The first symbols of a word for MODEL_CHARS. A character becomes its token, else its byte tokens if each
+ * byte has one, else the unk_token; with fuse_unk one for a run of them. As in Hugging Face's library the
+ * unk_token is put before the next character with a token, so after byte tokens in between.
  */
 static int
 first_chars(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t *ids, size_t *n_ids)
@@ -183,7 +183,7 @@ first_chars(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int
 	return 0;
 }
 
-/* The first tokens of a word, at most one per byte, into ids (room for n). Returns 0 or ERR_UNSUPPORTED. */
+/* Writes the first tokens of a word, at most one per byte, to ids [n]. Returns 0 or ERR_UNSUPPORTED. */
 static int
 first_tokens(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t *ids, size_t *n_ids)
 {
@@ -216,7 +216,7 @@ pair_rank(const struct tokenizer *tok, int32_t left, int32_t right)
 static size_t
 merge_short(const struct tokenizer *tok, int32_t *ids, size_t n)
 {
-	uint32_t rank[SHORT_WORD];		/* rank[i]: of ids[i] with ids[i + 1] */
+	uint32_t rank[SHORT_WORD];		/* rank[i]: of the pair ids[i], ids[i + 1] */
 	size_t i, best;
 
 	for (i = 0; i + 1 < n; i++)
@@ -281,7 +281,7 @@ heap_push(struct merge_scratch *m, struct candidate c)
 	return 0;
 }
 
-/* The place whose symbol and the next one may be a pair becomes a candidate. */
+/* Makes a position a candidate if its symbol can be merged with the next one. */
 static int
 consider(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place)
 {
@@ -310,8 +310,7 @@ by_place(const void *a, const void *b)
 }
 
 /*
- * The list of the lowest rank becomes the batch, m->rank its rank. Returns the number of places, 0: there are
- * no lists.
+ * Moves the list of the lowest rank to m->batch, sets m->rank; returns its length, 0 if all lists are empty.
  */
 static size_t
 next_batch(struct merge_scratch *m)
@@ -331,12 +330,12 @@ next_batch(struct merge_scratch *m)
 	for (k = m->last[m->rank]; k != UINT32_MAX; k = m->waiting[k].before)
 		m->batch[n++] = m->waiting[k].place;
 	m->last[m->rank] = UINT32_MAX;
-	for (i = 0; i < n / 2; i++) {		/* the list has its last first */
+	for (i = 0; i < n / 2; i++) {		/* the list is in reverse order */
 		place = m->batch[i];
 		m->batch[i] = m->batch[n - 1 - i];
 		m->batch[n - 1 - i] = place;
 	}
-	/* Sorted they are, but where a byte token's name is in the text and is merged to it. */
+	/* They are sorted unless the text contains the name of a byte token, which can be merged too. */
 	for (i = 1; i < n && sorted; i++)
 		sorted = m->batch[i - 1] <= m->batch[i];
 	if (!sorted)
@@ -350,7 +349,7 @@ merge_room(struct merge_scratch *m, size_t n, size_t n_merges)
 	size_t words = n_merges / 64 + 1;
 	int rc;
 
-	/* Each merge takes one symbol away and adds at most two candidates: never more than 3n. */
+	/* Each merge removes one symbol and adds at most two candidates, so there are never more than 3n. */
 	if ((rc = mem_grow((void **)&m->ids, &m->ids_cap, n, sizeof m->ids[0])) != 0 ||
 	    (rc = mem_grow((void **)&m->prev, &m->prev_cap, n, sizeof m->prev[0])) != 0 ||
 	    (rc = mem_grow((void **)&m->next, &m->next_cap, n, sizeof m->next[0])) != 0 ||
@@ -360,7 +359,7 @@ merge_room(struct merge_scratch *m, size_t n, size_t n_merges)
 		return rc;
 	if (m->listed64 != NULL)
 		return 0;
-	free(m->last);			/* of a call that had no memory for the others */
+	free(m->last);			/* from a call that failed for lack of memory */
 	free(m->listed);
 	m->last = mem_alloc(n_merges + 1, sizeof m->last[0]);
 	m->listed = mem_alloc(words, sizeof m->listed[0]);
@@ -373,8 +372,8 @@ merge_room(struct merge_scratch *m, size_t n, size_t n_merges)
 }
 
 /*
- * A candidate is stale if its symbols have changed since: the pair at its place has another rank, or the
- * symbol is gone.
+ * Merges the symbol at a position with the next one. Does nothing if the candidate is stale: the pair at its
+ * position has another rank, or the symbol was merged into another.
  */
 static int
 merge_at(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place, uint32_t rank)
@@ -395,7 +394,7 @@ merge_at(const struct tokenizer *tok, struct merge_scratch *m, uint32_t place, u
 	return consider(tok, m, place);
 }
 
-/* Merges symbols[0..n): ids, prev and next are what is left of them. */
+/* Merges symbols[0..n); m->ids, prev and next have the result. */
 static int
 merge_list(const struct tokenizer *tok, struct merge_scratch *m, const int32_t *symbols, size_t n)
 {
@@ -406,7 +405,7 @@ merge_list(const struct tokenizer *tok, struct merge_scratch *m, const int32_t *
 		return rc;
 	memcpy(m->ids, symbols, n * sizeof m->ids[0]);
 	for (i = 0; i < n; i++) {
-		m->prev[i] = (uint32_t)i - 1;		/* of the first: UINT32_MAX */
+		m->prev[i] = (uint32_t)i - 1;		/* UINT32_MAX for the first */
 		m->next[i] = i + 1 < n ? (uint32_t)i + 1 : UINT32_MAX;
 	}
 	m->n_waiting = m->n_heap = 0;
@@ -425,7 +424,7 @@ merge_list(const struct tokenizer *tok, struct merge_scratch *m, const int32_t *
 			} else {
 				i++;
 			}
-			if (rc == 0)		/* without memory the lists are only emptied */
+			if (rc == 0)		/* after ENOMEM only empty the lists */
 				rc = merge_at(tok, m, c.place, c.rank);
 		}
 	}
@@ -433,19 +432,20 @@ merge_list(const struct tokenizer *tok, struct merge_scratch *m, const int32_t *
 }
 
 /*
- * The symbols of a long word are merged in windows, which fit the processor's cache. A list of tokens is what
- * all its symbols become if each two neighbours are what their own symbols become: up to the first merge that
- * crosses a border between two of them, both sides are merged as they would be alone, so the two alone would
- * have that merge too. In a window all neighbours are so. Its last tokens, which the end of the window may
- * have changed, are dropped, and the next window begins with their symbols; then only the two tokens that meet
- * there have to be tried. If they fail, the next window begins further back and is longer.
+ * Merges the symbols of a long word in windows that fit the processor's cache. A list of tokens is the
+ * correct result for all its symbols if every two neighbouring tokens are the result for their own symbols:
+ * suppose a merge crosses the border between two tokens. Before the first such merge both sides are merged as
+ * they would be alone, so the symbols of these two tokens alone would have this merge too. Within a window
+ * all neighbours satisfy this. The last tokens of a window, which its end may have changed, are dropped, and
+ * the next window begins with their symbols. Then only the two tokens at the border have to be checked. If
+ * the check fails, the next window begins further back and is longer.
  */
 static int
 merge_windows(const struct tokenizer *tok, struct merge_scratch *m, size_t n, struct tokenizer_ids *out)
 {
 	int32_t *ids = out->ids + out->n;
 	size_t from = 0, n_kept = 0, size = WINDOW, back = 1, n_new, len, border;
-	uint32_t *start = m->start, at;		/* of token i of ids: its first symbol */
+	uint32_t *start = m->start, at;		/* start[i]: first symbol of ids[i] */
 	int rc;
 
 	while (from < n) {
@@ -505,12 +505,12 @@ merge_long(struct tokenizer_encoder *enc, const unsigned char *p, size_t n)
 }
 
 /*
- * Where a text is not split into words, or into long ones, it is cut at places that no merge can cross: a
- * merge joins two tokens, so it can only cross a place between characters if the left token of some merge
- * ends as the text does before it and the right one begins as the text does after it. What lies between such
- * places merges by itself, and is short enough for the cache. A character that may be part of an unk_token is
- * no such place, nor is any where byte tokens or the unk_token take part in merges, whose text is not the
- * text's.
+ * If a text is not split into words, or only into long ones, it is cut at positions that no merge can cross.
+ * A merge joins two tokens, so it can cross a position only if the left token of some merge ends with the
+ * byte before the position and the right token begins with the byte after it. The parts between such
+ * positions are merged separately and are short enough for the cache. There is no cut before a character that
+ * may become part of an unk_token, and none at all if byte tokens or the unk_token take part in merges,
+ * because their names are not the text.
  */
 static const unsigned char space[3] = {0xe2, 0x96, 0x81}; /* U+2581 */
 
@@ -581,7 +581,7 @@ tokenizer__cut(const struct tokenizer *tok, const unsigned char *p, size_t n)
 	return i;
 }
 
-/* A word, or a part of one; whole: ignore_merges may apply. */
+/* Encodes a word, or a part of one; whole: it is a whole word, to which ignore_merges may apply. */
 static int
 word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, bool whole)
 {

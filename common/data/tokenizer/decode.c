@@ -11,14 +11,14 @@
 #define MAX_DECODE_DEPTH 4
 
 /*
- * Ids to text. Byte-level tokens are bytes and only put together. Those of other models go through the
- * decoder's steps as in Hugging Face's library: each step makes a list of pieces from a list of pieces. One
- * thing differs: bytes of <0x..> tokens that are not UTF-8 together stay these bytes, where that library has
- * U+FFFD for each.
+ * Converts ids to text. Byte-level tokens are bytes and only concatenated. Tokens of other models go through
+ * the decoder's steps as in Hugging Face's library: each step makes a new list of pieces from a list of
+ * pieces. One difference: if the bytes of consecutive <0x..> tokens are not UTF-8, they stay these bytes,
+ * whereas the library writes U+FFFD for each.
  */
 struct pieces {
 	struct tokenizer_bytes text;
-	size_t *end; /* [n] of each piece in text */
+	size_t *end; /* [n] end of each piece in text */
 	size_t n, cap;
 };
 
@@ -32,7 +32,7 @@ piece_begin(struct pieces *to)
 	return rc;
 }
 
-/* To the last piece. */
+/* Appends to the last piece. */
 static int
 piece_add(struct pieces *to, const void *p, size_t n)
 {
@@ -45,7 +45,7 @@ piece_add(struct pieces *to, const void *p, size_t n)
 	return 0;
 }
 
-/* The byte that <0x..> stands for (a sign counts as a digit, as Rust's from_str_radix has it), -1: another token. */
+/* The byte of a token <0x..>, else -1. A + may replace the first digit, as in Rust's from_str_radix. */
 static int
 byte_of_token(const unsigned char *p, size_t n)
 {
@@ -66,7 +66,7 @@ byte_of_token(const unsigned char *p, size_t n)
 	return value;
 }
 
-/* Each `from` in [p, p+n) becomes `to`; "" takes it away. */
+/* Appends [p, p+n) with each `from` replaced by `to`, which may be "". */
 static int
 replace(struct pieces *out, const unsigned char *p, size_t n, const char *from, const char *to)
 {
@@ -97,14 +97,11 @@ strip(struct pieces *out, const unsigned char *p, size_t n, const struct decode_
 	return piece_add(out, p + from, to - from);
 }
 
-/*
- * One step. first: the list's first piece is the text's (else the first piece of `in` stands in the middle of
- * a text).
- */
+/* Runs one step. first: the first piece of `in` is at the beginning of the text, not in the middle. */
 static int
 run_step(const struct decode_step *d, const struct pieces *in, struct pieces *out, bool first)
 {
-	bool bytes = false; /* the last piece of out is of byte tokens */
+	bool bytes = false; /* the last piece of out consists of byte tokens */
 	size_t from = 0, i;
 	int rc = 0, byte;
 
@@ -151,8 +148,8 @@ pieces_free(struct pieces *p)
 }
 
 /*
- * All steps over list[0]; the result is list[*which]. in_middle: what a
- * token is between others, so nothing is stripped from the ends of the text.
+ * Runs all steps over list[0]; the result is list[*which]. in_middle: the tokens are between others, so
+ * nothing is stripped from the ends of the text.
  */
 static int
 run_steps(const struct tokenizer *tok, struct pieces list[2], bool in_middle, int *which)
@@ -265,7 +262,7 @@ tokenizer_decode(const struct tokenizer *tok, const int32_t *ids, size_t n, unsi
 
 /* ---- reading ---- */
 
-/* One character as text: Strip's content, Metaspace's replacement. */
+/* Reads a member that is one character: Strip's content, Metaspace's replacement. */
 static int
 character(struct loading *l, const struct json *j, const char *place, const char *key, const char **out)
 {
@@ -302,7 +299,7 @@ load_replace(struct loading *l, const struct json *j, const char *place, struct 
 		grows = grows ||
 		    (l->tok->decode[i].to != NULL &&
 			strlen(l->tok->decode[i].to) > strlen(l->tok->decode[i].from));
-	/* So no text grows by more than four times. */
+	/* This limits the growth of a text to four times. */
 	if (d->from[0] == '\0' || strlen(d->to) > (grows ? 1 : 4) * strlen(d->from))
 		return tokenizer__bad(l, ERR_UNSUPPORTED, place,
 		    grows ? "content not longer than the pattern, after one that is" :

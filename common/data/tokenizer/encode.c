@@ -7,7 +7,7 @@
 
 #include "base/mem/mem.h"
 
-/* The table of well-formed sequences, Unicode Standard table 3-7: the second byte's range depends on the first. */
+/* Implements Unicode Standard table 3-7, well-formed sequences: the range of byte 2 depends on byte 1. */
 size_t
 tokenizer__utf8_len(const unsigned char *p, size_t n)
 {
@@ -51,7 +51,7 @@ tokenizer__utf8_decode(const unsigned char *p, size_t len)
 	}
 }
 
-/* Length of the well-formed UTF-8 that p begins with. */
+/* The length of the well-formed UTF-8 at the beginning of p. */
 static size_t
 valid_prefix(const unsigned char *p, size_t n)
 {
@@ -91,9 +91,9 @@ tokenizer__ids_reserve(struct tokenizer_ids *ids, size_t more)
 }
 
 /*
- * Splits at the added tokens of trie t and passes each part between them to `part`. Called for the raw text
- * first; then, for each remaining part and after the normaliser, with the tokens that are matched in
- * normalised text.
+ * Splits at the added tokens of trie t, appends their ids and passes each part between them to `part`. Called
+ * for the raw text first; then for each remaining part after the normaliser, with the tokens that are matched
+ * in normalised text.
  */
 static int
 cut_added(struct tokenizer_encoder *enc, const struct trie *t, const unsigned char *p, size_t n,

@@ -63,7 +63,7 @@ tokenizer__text(struct loading *l, const struct json *object, const char *place,
 	return tokenizer__bad(l, ERR_FORMAT, where, "a string", "%s", tokenizer__kind_of(j));
 }
 
-/* One id, checked to lie within the caps. */
+/* Reads an id and checks that it is below TOKENIZER_MAX_VOCAB. */
 static int
 token_id(struct loading *l, const struct json *j, const char *place, int64_t *id)
 {
@@ -83,7 +83,7 @@ vocab_place(char *place, const char *key)
 	snprintf(place, PLACE_BYTES, "model.vocab['%.60s']", key);
 }
 
-/* tok->n_tokens and the arrays of that length. */
+/* Sets tok->n_tokens, for now an upper bound, and allocates the arrays of that length. */
 static int
 size_vocab(struct loading *l, const struct json *added)
 {
@@ -110,7 +110,7 @@ size_vocab(struct loading *l, const struct json *added)
 		return tokenizer__bad(l, ERR_FORMAT, "model.vocab", "at least one token", "none");
 	if (tok->model == MODEL_UNIGRAM)
 		top = (int64_t)model - 1;
-	/* How many added tokens are new is known later. */
+	/* The number of added tokens that are new is known only later. */
 	n = (size_t)top < most ? most : (size_t)top + 1;
 	tok->bytes = mem_alloc(n, sizeof tok->bytes[0]);
 	tok->len = mem_alloc(n, sizeof tok->len[0]);
@@ -144,7 +144,7 @@ put_token(struct loading *l, const char *place, const char *text, int64_t id)
 		tok->mark[id] |= TOKEN_BYTE_LEVEL;
 	else
 		memcpy(
-		    copy, text, n = len); /* not in the alphabet: its text unchanged, as the decoder does */
+		    copy, text, n = len); /* not in the alphabet: the text unchanged, as in the decoder */
 	tok->bytes[id] = copy;
 	tok->len[id] = (uint32_t)n;
 	return 0;
@@ -166,7 +166,7 @@ load_vocab(struct loading *l)
 	return rc;
 }
 
-/* [text, score] of Unigram's list. */
+/* Reads an item [text, score] of Unigram's list. */
 static int
 piece(struct loading *l, const struct json *j, size_t i, const char **text, double *score)
 {
@@ -178,7 +178,7 @@ piece(struct loading *l, const struct json *j, size_t i, const char **text, doub
 	return tokenizer__bad(l, ERR_FORMAT, place, "[token, score]", "%s", tokenizer__kind_of(j));
 }
 
-/* l->vocab from Unigram's list: of a token that is there twice the last id counts. */
+/* Makes l->vocab from Unigram's list; a token that occurs twice has its last id. */
 static int
 list_vocab(struct loading *l, const struct json *list)
 {
@@ -248,7 +248,9 @@ load_added_token(struct loading *l, const struct json *j, size_t i, int32_t *nex
 		return tokenizer__no_memory(l);
 	a->find = a->content;
 	a->find_len = a->len;
-	/* As Hugging Face's library: one of the vocabulary keeps its id, the others are numbered in the order of the list. */
+	/*
+	 * As in Hugging Face's library: a token of the vocabulary keeps its id, others are numbered in order.
+	 */
 	if ((in_vocab = json_get(l->vocab, content)) != NULL) {
 		json_int(in_vocab, &id);
 		if (tok->len[id] != a->len || memcmp(tok->bytes[id], content, a->len) != 0)
@@ -274,7 +276,7 @@ load_added_token(struct loading *l, const struct json *j, size_t i, int32_t *nex
 	return 0;
 }
 
-/* What a normalised text is searched for: the content as the normaliser leaves it. */
+/* Normalises the content of added tokens that are searched for in normalised text. */
 static int
 normalize_added(struct loading *l)
 {
@@ -335,7 +337,7 @@ load_added(struct loading *l, const struct json *added)
 	    tokenizer__bad(l, rc, "added_tokens", "at most 16 MiB of them", "more");
 }
 
-/* The two sides of a merge as NUL-terminated text in buf: "left right" or ["left", "right"]. */
+/* Reads a merge, "left right" or ["left", "right"]; the two sides are NUL-terminated in buf. */
 static int
 merge_sides(struct loading *l, const struct json *j, const char *place, char *buf, const char **left, const char **right)
 {
@@ -402,8 +404,8 @@ load_merges(struct loading *l, const struct json *merges)
 
 		snprintf(place, sizeof place, "model.merges[%zu]", i);
 		/*
-		 * The first line of a merges.txt, copied along. Hugging Face's library passes over each text
-		 * that begins like this.
+		 * The first line of a merges.txt, copied with the others. Hugging Face's library skips every
+		 * text that begins like this.
 		 */
 		if (json_text(json_item(merges, i), &left) && strncmp(left, "#version", 8) == 0)
 			continue;
@@ -423,7 +425,7 @@ out:
 	return rc;
 }
 
-/* Fields of the model that would change the ids in ways that are not supported. */
+/* Sets the kind of the model and its vocabulary; rejects fields that would change ids in unsupported ways. */
 static int
 check_model(struct loading *l, const struct json *model)
 {
@@ -437,7 +439,7 @@ check_model(struct loading *l, const struct json *model)
 
 	if (json_kind(model) != JSON_KIND_OBJECT)
 		return tokenizer__bad(l, ERR_FORMAT, "model", "an object", "%s", tokenizer__kind_of(model));
-	l->tok->model = MODEL_CHARS; /* or MODEL_BYTES, as the splits say */
+	l->tok->model = MODEL_CHARS; /* tokenizer__load_steps makes it MODEL_BYTES for ByteLevel */
 	if ((j = json_get(model, "type")) != NULL && json_text(j, &s) && strcmp(s, "Unigram") == 0) {
 		l->tok->model = MODEL_UNIGRAM;
 		return list_vocab(l, json_get(model, "vocab"));
@@ -464,7 +466,7 @@ check_model(struct loading *l, const struct json *model)
 	return 0;
 }
 
-/* The id of unk_token, or unk_id; -1: none. */
+/* Reads the id of unk_token, or unk_id; -1: none. */
 static int
 unknown_id(struct loading *l, const struct json *model, int64_t *unk)
 {
@@ -484,7 +486,9 @@ unknown_id(struct loading *l, const struct json *model, int64_t *unk)
 	    l, ERR_FORMAT, "model.unk_id", "an id of model.vocab, or null", "%s", tokenizer__kind_of(j));
 }
 
-/* Bytes and characters without a token: byte tokens or the unk_token stand in for them, where the file has these. */
+/*
+ * Reads what replaces bytes and characters without a token: byte tokens or the unk_token, if there are any.
+ */
 static int
 load_unknown(struct loading *l, const struct json *model)
 {
@@ -620,7 +624,7 @@ tokenizer_parse(struct tokenizer **tok, const char *source, size_t len, const ch
 	return rc;
 }
 
-/* The hash of the file's bytes; ERR_FORMAT unless it begins and ends as a JSON object does. */
+/* Hashes the file's bytes; ERR_FORMAT unless it begins and ends like a JSON object, or is a .model. */
 static int
 hash_object(const char *path, struct hash128 *id, struct err_note *note)
 {

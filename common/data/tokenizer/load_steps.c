@@ -9,9 +9,9 @@
 
 #define MAX_STRING_BYTES 256u
 
-#define MAX_DEPTH 8			/* of Sequence in Sequence */
+#define MAX_DEPTH 8			/* of nested Sequences */
 
-/* The pattern of ByteLevel with use_regex (GPT-2's). */
+/* The pattern that ByteLevel uses with use_regex (GPT-2's). */
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 static void
@@ -22,7 +22,7 @@ describe(struct tokenizer *tok, const char *what)
 	snprintf(tok->describe + n, sizeof tok->describe - n, "%s%s", n > 0 ? " > " : "", what);
 }
 
-/* The next stage, for the caller to fill in; NULL with a note: too many. */
+/* Appends a stage, which the caller fills in; NULL with a note if there are too many. */
 static struct stage *
 next_stage(struct loading *l, const char *place)
 {
@@ -76,9 +76,9 @@ add_split(struct loading *l, const char *pattern, enum behavior behavior, bool i
 }
 
 /*
- * A pattern, {"Regex": ...} or {"String": ...}, as a regular expression in the arena: plain text with a
- * backslash before each character that is special there. *literal: NULL, or the text of a String. place: of
- * the pattern; in the end, of what it is made from.
+ * Reads a pattern, {"Regex": ...} or {"String": ...}, as a regular expression in the arena; special
+ * characters of a String get a backslash. *literal: the text of a String, else NULL. place: the pattern's
+ * place in the JSON; ".Regex" is appended for a Regex.
  */
 static int
 load_pattern(struct loading *l, const struct json *pattern, char place[PLACE_BYTES], const char **regex, const char **literal)
@@ -176,7 +176,7 @@ load_byte_level(struct loading *l, const struct json *j, const char *place)
 	return regex ? add_split(l, GPT2_PATTERN, BEHAVIOR_ISOLATED, false, place) : 0;
 }
 
-/* A delimiter of one character, which is left out. */
+/* Splits at a delimiter of one character, which is removed. */
 static int
 load_delimiter(struct loading *l, const struct json *j, const char *place)
 {
@@ -193,7 +193,7 @@ load_delimiter(struct loading *l, const struct json *j, const char *place)
 	return add_split(l, regex, BEHAVIOR_REMOVED, false, place);
 }
 
-/* The pre-tokenizers without a pattern. ERR_NOT_FOUND: type is none of them. */
+/* Reads the pre-tokenizers without a pattern. ERR_NOT_FOUND: type is none of them. */
 static int
 load_simple(struct loading *l, const struct json *j, const char *place, const char *type)
 {
@@ -205,7 +205,7 @@ load_simple(struct loading *l, const struct json *j, const char *place, const ch
 		if ((rc = tokenizer__flag(l, j, place, "individual_digits", false, &individual)) != 0)
 			return rc;
 		describe(l->tok, individual ? "Digits, each alone" : "Digits");
-		/* A run of them is one piece, as with this pattern, which is what the fingerprint has always had. */
+		/* A run of digits is one piece, as with this pattern, which must stay in the fingerprint. */
 		if (individual)
 			return add_chars(l, place, CHAR_NUMERIC, BEHAVIOR_ISOLATED, "\\p{N}");
 		return add_chars(l, place, CHAR_NUMERIC, BEHAVIOR_CONTIGUOUS, "\\p{N}+");
@@ -277,7 +277,7 @@ load_split_steps(struct loading *l, const struct json *j, const char *place, int
 		}
 		return 0;
 	}
-	/* What follows ByteLevel splits its alphabet, not the text. */
+	/* Steps after ByteLevel split the text in its alphabet. */
 	if (l->byte_level && !l->tok->mapped) {
 		l->tok->mapped = true;
 		if ((rc = add_kind(l, place, STAGE_BYTE_MAP)) != 0)
@@ -384,7 +384,7 @@ load_normal_step(struct loading *l, const struct json *j, const char *place, con
 		    "%.100s", type);
 	}
 	if (kind == NORMAL_NFC && tok->n_normals > 0 && s[-1].kind == NORMAL_NFC)
-		return 0;			/* twice is as once */
+		return 0;			/* a second NFC changes nothing */
 	if (tok->n_normals == MAX_NORMALS)
 		return tokenizer__bad(l, ERR_UNSUPPORTED, place, "at most 16 steps of normalising", "more");
 	*s = (struct normal_step){.kind = (enum normal_kind)kind};

@@ -10,23 +10,23 @@
 
 /*
  * The normal forms (Unicode Standard Annex 15): decompose, sort each run of combining marks by class,
- * compose. utf8proc does the first and the last; its sort is quadratic in the run, so a long run of marks
- * would take too long: the runs are sorted here.
+ * compose. utf8proc decomposes and composes. Its sort is quadratic in the run, so long runs would take too
+ * long; the runs are sorted here.
  *
- * Low code points are normal by themselves and never the second of a composition (first_bytes), so only
- * stretches of higher ones, each with the one character before it, are looked at. Inert characters are newer
- * than the library's tables: it takes them for starters that neither decompose nor compose, so they end a
- * stretch of what is sorted and composed.
+ * Low code points are normal by themselves and never the second character of a composition (first_byte), so
+ * only stretches of higher ones, each with the one character before it, are processed. Inert characters are
+ * newer than the tables of Hugging Face's library, which takes them for starters that neither decompose nor
+ * compose, so they end a run that is sorted and composed.
  */
 #define STRETCH_BYTES \
-	4096u /* beyond this a stretch ends at the first possible place: memory is 16 bytes for each of its bytes */
-#define MAX_GROWTH 64 /* of a text, over all steps: 16 of them could multiply it by 256 each */
-#define MAX_POINTS 18 /* that one character decomposes into (U+FDFA) */
+	4096u /* a longer stretch ends at the next boundary: a byte takes 16 bytes of memory or more */
+#define MAX_GROWTH 64 /* limit for all steps together, each of which could multiply a text's length by 256 */
+#define MAX_POINTS 18 /* most code points into which one character decomposes (U+FDFA) */
 
 static const struct {
 	int options;
-	unsigned char first_byte; /* of the lowest character that changes: U+0300, U+00C0, U+00A0 */
-	size_t growth; /* code points for each byte of a text */
+	unsigned char first_byte; /* of the lowest character that may change: U+0300, U+00C0, U+00A0 */
+	size_t growth; /* most code points for each byte of a text */
 } forms[] = {
     [NORMAL_NFC] = {UTF8PROC_STABLE | UTF8PROC_COMPOSE, 0xcc, 2},
     [NORMAL_NFD] = {UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, 0xc3, 2},
@@ -46,7 +46,7 @@ class_of(int32_t c)
 	return (unsigned)utf8proc_get_property(c)->combining_class & 255;
 }
 
-/* Normal by itself, and combines neither with the character before nor with the one after it. */
+/* Whether c is normal by itself and combines with neither the character before it nor the one after it. */
 static bool
 is_boundary(int32_t c)
 {
@@ -56,7 +56,7 @@ is_boundary(int32_t c)
 	    !(c >= 0x1160 && c <= 0x11ff) && !(c >= 0xac00 && c <= 0xd7a3);
 }
 
-/* Stable, by combining class; none of the n is a starter. tmp: room for n. */
+/* Sorts n marks by combining class, stably; none is a starter. tmp: [n]. */
 static void
 sort_marks(int32_t *c, size_t n, int32_t *tmp)
 {
@@ -94,7 +94,7 @@ write_points(struct tokenizer_bytes *b, const int32_t *points, size_t n)
 	return 0;
 }
 
-/* Sorts and composes what was decomposed, and writes it. tmp: room for n. */
+/* Sorts and, if the form says so, composes n decomposed code points, and appends them to b. tmp: [n]. */
 static int
 finish_points(struct tokenizer_bytes *b, int options, int32_t *points, size_t n, int32_t *tmp)
 {
@@ -159,7 +159,7 @@ append(struct tokenizer_bytes *b, const void *p, size_t n)
 	return rc;
 }
 
-/* Each of the steps below: b gets the text changed, or stays empty with *same if the text is already so. */
+/* In the steps below b gets the changed text; *same: the text did not change, and b is not used. */
 static int
 normal_form(struct tokenizer_encoder *enc, enum normal_kind form, const unsigned char *p, size_t n,
     struct tokenizer_bytes *b, bool *same)
@@ -197,7 +197,7 @@ normal_form(struct tokenizer_encoder *enc, enum normal_kind form, const unsigned
 	return done == 0 ? 0 : append(b, p + done, n - done);
 }
 
-/* One code point for one, but U+0130, as Rust's char::to_lowercase. */
+/* As Rust's char::to_lowercase: maps each code point to one, except U+0130 to two. */
 static int
 lower_case(const unsigned char *p, size_t n, struct tokenizer_bytes *b)
 {
@@ -219,7 +219,7 @@ lower_case(const unsigned char *p, size_t n, struct tokenizer_bytes *b)
 		b->n += (size_t)utf8proc_encode_char((utf8proc_int32_t)low, b->bytes + b->n);
 		if (c == 0x130)
 			rc = append(b, "\xcc\x87", 2);
-		/* A letter may take one byte more (U+023A): the room is for every one of them. */
+		/* A letter may take one byte more in lower case (U+023A); 2n bytes are reserved. */
 	}
 	return rc;
 }

@@ -11,20 +11,20 @@
 #include "base/mem/mem.h"
 
 /*
- * The patterns in tokenizer.json are written for Oniguruma with Ruby's syntax and Unicode classes; PCRE2
- * reads most of them alike but gives some a different meaning. So a pattern is translated: constructs with
- * the same meaning are copied, others are rewritten (white space: PCRE2's \s contains U+180E, which is not
- * white space), and the rest is refused with its place.
+ * The patterns in tokenizer.json are written for Oniguruma with Ruby's syntax and Unicode classes. PCRE2
+ * gives most constructs the same meaning, but not all. So a pattern is translated: constructs with the same
+ * meaning are copied, others are rewritten (PCRE2's \s contains U+180E, which is not white space), and the
+ * rest is rejected with its offset.
  *
- * Characters whose properties may differ in PCRE2's version of Unicode are listed after its own class. PCRE2
- * searches the whole list, of up to a hundred characters, for each character that its class does not match.
- * They are rare: a pattern is also compiled without the lists, which gives the same matches in a text that
- * has none of the characters listed.
+ * Characters whose properties may differ in PCRE2's version of Unicode are listed after PCRE2's class. PCRE2
+ * searches the whole list, of up to a hundred characters, for each character that its class does not match,
+ * which is slow. These characters are rare, so a pattern is also compiled without the lists; this gives the
+ * same matches in a text that has none of the listed characters.
  */
 #define WHITE "\\p{Z}\\x09-\\x0d\\x{85}"
 /*
- * Oniguruma's \w beside letters, marks and decimal digits: letter-like numbers and symbols; without brackets
- * around it, WORD_LATIN too.
+ * The characters of Oniguruma's \w that are not letters, marks or decimal digits: letter-like numbers and
+ * symbols; outside brackets WORD_LATIN too.
  */
 #define WORD_MORE \
 	"\\x{16ee}-\\x{16f0}\\x{2160}-\\x{2182}\\x{2185}-\\x{2188}\\x{24b6}-\\x{24e9}\\x{3007}\\x{3021}-\\x{3029}" \
@@ -32,7 +32,7 @@
 	"\\x{12400}-\\x{1246e}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 #define WORD_LATIN "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 #if PCRE2_MAJOR > 10 || PCRE2_MINOR >= 40
-#define SCRIPT "\\p{sc:" /* without it the name is that of the script extensions */
+#define SCRIPT "\\p{sc:" /* without "sc:" the name means the script extensions */
 #else
 #define SCRIPT "\\p{"
 #endif
@@ -51,11 +51,11 @@ emit_to(struct translation *t, struct tokenizer_bytes *to, const char *s, size_t
 static void
 emit_text(struct translation *t, struct tokenizer_bytes *to, const char *s)
 {
-	if (!t->no_memory)		/* s may be of a buffer that there is none of then */
+	if (!t->no_memory)		/* else s may come from a buffer that was not allocated */
 		emit_to(t, to, s, strlen(s));
 }
 
-/* Puts s before what out has from `place` on. */
+/* Inserts s at offset `place` of out. */
 static void
 emit_before(struct translation *t, size_t place, const char *s)
 {
@@ -78,13 +78,15 @@ end_alternative(struct translation *t)
 	t->bound = false;
 }
 
-/* A set of characters as the inside of brackets; negated: all others. */
+/* A set of characters, as text for the inside of brackets; negated: all other characters. */
 struct set {
 	struct tokenizer_bytes text;
 	bool negated;
 };
 
-/* list: \\x{A} and \\x{A}-\\x{B}, after each other; NULL: none (Cs, which no UTF-8 has). */
+/*
+ * Adds a list of \\x{A} and \\x{A}-\\x{B} to the set; if plain, to t->rare. NULL: none (Cs is not in UTF-8).
+ */
 static void
 set_list(struct translation *t, struct set *set, const char *list)
 {
@@ -107,7 +109,7 @@ set_list(struct translation *t, struct set *set, const char *list)
 	}
 }
 
-/* General categories; one letter is all that begin with it. */
+/* Adds general categories to the set; one letter means all that begin with it. */
 static void
 set_categories(struct translation *t, struct set *set, const char *names)
 {
@@ -131,13 +133,13 @@ set_categories(struct translation *t, struct set *set, const char *names)
 	}
 }
 
-/* \p{..} and \P{..}: general categories, one letter or two, and scripts. t->at is at the p. */
+/* Translates \p{..} and \P{..}: general categories of one or two letters, and scripts. t->at is at the p. */
 static bool
 property(struct translation *t, struct set *set)
 {
 	static const struct {
 		const char *name, *parts;
-		bool others; /* all but these: PCRE2 may take a newer character for one that is not assigned */
+		bool others; /* all but these: PCRE2 may take a newer character for unassigned */
 	} groups[] = {
 	    {"L", "L", false},
 	    {"M", "M", false},
@@ -180,7 +182,7 @@ property(struct translation *t, struct set *set)
 	return true;
 }
 
-/* Hexadecimal digits at t->at, from lo to hi of them, as \x{..}. */
+/* Translates lo to hi hexadecimal digits at t->at to \x{..}. */
 static bool
 code_point(struct translation *t, size_t lo, size_t hi, struct tokenizer_bytes *to)
 {
@@ -197,7 +199,7 @@ code_point(struct translation *t, size_t lo, size_t hi, struct tokenizer_bytes *
 	return true;
 }
 
-/* What follows a backslash and stands for characters; in_class: between brackets. t->at is after the backslash. */
+/* Translates an escape for characters; in_class: within brackets. t->at is after the backslash. */
 static bool
 escape(struct translation *t, struct set *set, bool in_class)
 {
@@ -269,15 +271,15 @@ escape(struct translation *t, struct set *set, bool in_class)
 }
 
 /*
- * One side of && in brackets: the characters listed, and expressions for one character each that cannot be
- * listed with them.
+ * One operand of && within brackets: a set of characters, and expressions for one character that cannot be
+ * part of a set.
  */
 struct operand {
 	struct set set;
-	struct tokenizer_bytes others; /* "|" before each */
+	struct tokenizer_bytes others; /* the expressions, "|" before each */
 };
 
-/* The operand as an expression for one character, after `to`. */
+/* Appends the operand, as an expression for one character, to `to`. */
 static void
 operand_text(struct translation *t, const struct operand *o, struct tokenizer_bytes *to)
 {
@@ -302,7 +304,7 @@ operand_text(struct translation *t, const struct operand *o, struct tokenizer_by
 static bool class(
     struct translation *t, struct set *simple, struct tokenizer_bytes *expression, size_t depth);
 
-/* What one operand lists, up to && or ]. */
+/* Translates the items of one operand, up to && or ]. */
 static bool
 class_items(struct translation *t, struct operand *o, size_t first, size_t depth)
 {
@@ -342,7 +344,7 @@ class_items(struct translation *t, struct operand *o, size_t first, size_t depth
 			t->at++;
 			ok = escape(t, &set, true);
 		} else {
-			/* A - at either end is no range, whatever other set this one becomes part of. */
+			/* A - at either end is a character; it is escaped, because sets may be joined. */
 			emit_text(t, &set.text,
 			    c == ']' ||
 				    (c == '-' && (t->at == first || strncmp(t->in + t->at, "-]", 2) == 0)) ?
@@ -370,8 +372,8 @@ class_items(struct translation *t, struct operand *o, size_t first, size_t depth
 }
 
 /*
- * Brackets, t->at is at the first. What can be written as brackets again goes to `simple` (without them),
- * anything else to `expression`: sets within sets are their union, and [A&&B] is (?=[A])[B].
+ * Translates brackets; t->at is at the first one. If the result can be written as brackets, `simple` gets
+ * their inside, else `expression` gets it: sets within a set are joined, and [A&&B] becomes (?=[A])[B].
  */
 static bool class(struct translation *t, struct set *simple, struct tokenizer_bytes *expression, size_t depth)
 {
@@ -448,7 +450,7 @@ brackets(struct translation *t)
 	return ok;
 }
 
-/* t->at is at the backslash. */
+/* Translates a backslash outside brackets, at t->at. */
 static bool
 backslash(struct translation *t)
 {
@@ -509,7 +511,7 @@ group(struct translation *t)
 {
 	static const struct {
 		const char *in, *out;
-		int fold; /* 0: as around it */
+		int fold; /* 1: fold case; -1: do not; 0: as outside */
 	} kinds[] = {{"(?:", "(?:", 0}, {"(?i:", "(?i:", 1}, {"(?-i:", "(?-i:", -1}, {"(?m:", "(?s:", 0},
 	    {"(?=", "(?=", 0}, {"(?!", "(?!", 0}, {"(?<=", "(?<=", 0}, {"(?<!", "(?<!", 0},
 	    {"(?>", "(?>", 0}};
@@ -541,8 +543,8 @@ group(struct translation *t)
 }
 
 /*
- * {n}, {n,}, {n,m}, {,m}; other braces are characters. A + after it repeats all of it in Ruby, a ? after {n}
- * makes it optional.
+ * Translates {n}, {n,}, {n,m}, {,m}; other braces are characters. In Ruby a + after it repeats the whole
+ * again (it does not make it possessive), and a ? after {n} makes it optional.
  */
 static bool
 repeat(struct translation *t)
@@ -564,7 +566,7 @@ repeat(struct translation *t)
 		t->at++;
 		return true;
 	}
-	if (has_hi && hi < lo) /* possessive there */
+	if (has_hi && hi < lo) /* Oniguruma takes it as possessive */
 		return false;
 	if (!comma)
 		snprintf(text, sizeof text, "{%u}", lo);
@@ -584,7 +586,10 @@ repeat(struct translation *t)
 	return true;
 }
 
-/* In (?i: ) some pairs of letters match a single character in Oniguruma (ss and U+00DF), in PCRE2 none does. */
+/*
+ * Translates a literal character. Within (?i: ) Oniguruma matches some pairs of letters to a single character
+ * (ss and U+00DF) and PCRE2 does not, so these are rejected.
+ */
 static bool
 literal(struct translation *t)
 {

@@ -8,13 +8,14 @@
 #include "base/mem/mem.h"
 
 /*
- * SentencePiece's normaliser (T5, XLM-R) as Hugging Face's library applies it: a double-array trie
- * (darts-clone) from texts to places in a list of NUL-terminated ones. Each grapheme cluster of fewer than 6
- * bytes that begins with a text of the trie becomes what stands for the shortest such text, whatever follows
- * it in the cluster; of longer clusters, and where there is none, each character by itself.
+ * SentencePiece's normaliser (T5, XLM-R) as Hugging Face's library applies it. A double-array trie
+ * (darts-clone) maps texts to offsets in a list of NUL-terminated replacements. A grapheme cluster of fewer
+ * than 6 bytes that begins with a text of the trie is replaced, as a whole, by the replacement of the
+ * shortest such text. In longer clusters, and if there is no such text, each character is replaced
+ * separately.
  */
 #define MAX_CLUSTER_BYTES 6u
-#define MAX_RESULT_BYTES 256u /* of one text of the list: the limit of growth */
+#define MAX_RESULT_BYTES 256u /* longest replacement, which limits growth */
 
 static int
 base64_value(char c)
@@ -25,7 +26,7 @@ base64_value(char c)
 	return at != NULL ? (int)(at - alphabet) : -1;
 }
 
-/* out: room for three quarters of n. false: not base64. */
+/* Decodes n bytes of base64 into out, [n / 4 * 3]. false: not base64. */
 static bool
 base64_decode(const char *s, size_t n, unsigned char *out, size_t *n_out)
 {
@@ -48,7 +49,7 @@ base64_decode(const char *s, size_t n, unsigned char *out, size_t *n_out)
 	return true;
 }
 
-/* The list is UTF-8, of texts that are not too long. */
+/* Whether the list of replacements is UTF-8 and none is longer than MAX_RESULT_BYTES. */
 static bool
 list_is_good(const unsigned char *p, size_t n)
 {
@@ -74,7 +75,7 @@ tokenizer__precompiled_load(
 
 	if (bytes == NULL)
 		return ENOMEM;
-	if (len == 0 && s->kind == NORMAL_SENTENCEPIECE) {		/* the identity */
+	if (len == 0 && s->kind == NORMAL_SENTENCEPIECE) {		/* no table */
 		s->pattern = "";
 		return 0;
 	}
@@ -111,8 +112,8 @@ offset_of(uint32_t unit)
 }
 
 /*
- * What stands for the shortest text of the trie that [p, p+n) begins with, or the longest. Returns the length
- * of that text; 0: there is none.
+ * Finds the shortest (or longest) text of the trie with which [p, p+n) begins; *out: its replacement. Returns
+ * the length of the text, 0 if there is none.
  */
 static size_t
 find(const struct normal_step *s, const unsigned char *p, size_t n, bool longest, const char **out,
@@ -155,8 +156,8 @@ put(struct tokenizer_bytes *b, const void *p, size_t n)
 }
 
 /*
- * Marks since Unicode 14 that a cluster goes on with in tokenizers 0.23.3 (found with each code point beside
- * others); utf8proc 2.8 has none.
+ * Marks newer than Unicode 14 that continue a cluster in tokenizers 0.23.3 (found by trying every code
+ * point); utf8proc 2.8 has none of them.
  */
 static bool
 is_new_mark(utf8proc_int32_t c)
@@ -227,8 +228,9 @@ tokenizer__precompiled(
 }
 
 /*
- * The same table as SentencePiece itself applies it: at each place the longest text that the trie has, else
- * the character. Then, of what comes of each of them, spaces become U+2581, without those that follow a space.
+ * Applies the same table as SentencePiece itself does: at each position it replaces the longest text that the
+ * trie has, or keeps the character. In the result spaces become U+2581; with s->right a space after a space
+ * is dropped.
  */
 int
 tokenizer__sentencepiece(

@@ -25,10 +25,10 @@ struct matcher {
 };
 
 struct regex {
-	struct matcher full, plain; /* plain: code is NULL where nothing is listed */
-	struct range *rare; /* sorted */
+	struct matcher full, plain; /* plain: without lists; its code is NULL if there are none */
+	struct range *rare; /* the listed characters, sorted */
 	size_t n_rare;
-	unsigned char lowest; /* first byte of the first of them */
+	unsigned char lowest; /* first UTF-8 byte of the lowest listed character */
 };
 
 struct regex_scratch {
@@ -58,7 +58,7 @@ compile(struct matcher *m, bool *may_be_empty, const char *pattern, size_t len, 
 	}
 	pcre2_pattern_info(m->code, PCRE2_INFO_MATCHEMPTY, &empty);
 	*may_be_empty = empty != 0;
-	/* Without executable memory (PCRE2_ERROR_NOMEMORY, _JIT_BADOPTION) matching is only slower. */
+	/* Without executable memory (PCRE2_ERROR_NOMEMORY, _JIT_BADOPTION) matching works, but slower. */
 	m->jit = pcre2_jit_compile(m->code, PCRE2_JIT_COMPLETE) == 0;
 	return 0;
 }
@@ -71,7 +71,9 @@ by_first(const void *a, const void *b)
 	return (x->first > y->first) - (x->first < y->first);
 }
 
-/* The same pattern without lists. Ranges may overlap, as a list may be there twice: sorted, they are joined. */
+/*
+ * Compiles the pattern without lists. Lists may occur twice, so overlapping ranges are joined after a sort.
+ */
 static int
 compile_plain(struct regex *re, const char *pattern, struct err_note *note)
 {
@@ -141,9 +143,8 @@ tokenizer__regex_compile(struct regex **out, bool *may_be_empty, const char *pat
 }
 
 /*
- * An alternative that matches one character alone, and neither looks around it nor keeps what it took,
- * matches something wherever the character stands: nothing can be left between two matches if each character
- * has one.
+ * An alternative that matches one character, without assertions or possessive parts, matches this character
+ * anywhere. So if each character is matched by such an alternative, no text is left between two matches.
  */
 bool
 tokenizer__regex_covers(const char *pattern)

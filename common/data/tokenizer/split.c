@@ -5,16 +5,16 @@
 #include <string.h>
 
 /*
- * The pieces of one part, in order, as they are found: matches and the text between them. One piece is kept
- * back to be joined.
+ * Receives the pieces of one part in order: matches and the text between them. It holds back one piece, to
+ * which the next one may be joined.
  */
 struct cutter {
 	struct tokenizer_encoder *enc;
 	size_t k;
 	const unsigned char *p;
-	size_t from, to; /* the piece kept back */
-	bool first; /* as of the encoder, for this part */
-	bool has, matched; /* there is one; the last piece was a match */
+	size_t from, to; /* the piece held back */
+	bool first; /* the encoder's `first` for this part */
+	bool has, matched; /* a piece is held back; the last piece was a match */
 };
 
 static int
@@ -96,7 +96,7 @@ split_regex(struct cutter *c, size_t n)
 	return done < n ? piece(c, done, n, false) : 0;
 }
 
-/* Each character of the class is a match by itself. */
+/* Splits at characters of the class; each is a separate match. */
 static int
 split_chars(struct cutter *c, size_t n)
 {
@@ -136,7 +136,7 @@ split_words(struct cutter *c, size_t n)
 	return before != CHAR_SPACE ? hand_on(c, from, n) : 0;
 }
 
-/* The part with a space before it, or in the byte-level alphabet. */
+/* STAGE_PREFIX_SPACE, STAGE_BYTE_MAP: puts a space before the part; maps it to the byte-level alphabet. */
 static int
 change(struct tokenizer_encoder *enc, size_t k, const unsigned char *p, size_t n)
 {
@@ -160,8 +160,8 @@ change(struct tokenizer_encoder *enc, size_t k, const unsigned char *p, size_t n
 }
 
 /*
- * Spaces become s->pattern, which also goes before the text as s->prepend says; then a word begins with each
- * of them.
+ * Replaces each space by s->pattern, and puts it before the text if s->prepend says so. With s->split a word
+ * begins at each s->pattern.
  */
 static int
 metaspace(struct tokenizer_encoder *enc, size_t k, const unsigned char *p, size_t n)

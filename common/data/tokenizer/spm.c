@@ -13,9 +13,9 @@
 #include "base/pieces/pieces.h"
 
 /*
- * SentencePiece's tokenizer.model (sentencepiece_model.proto of github.com/google/sentencepiece) as a
- * tokenizer.json. Of its fields only those that change ids are read; the encoding is protobuf's (wire types
- * 0, 1, 2 and 5).
+ * Converts SentencePiece's tokenizer.model (sentencepiece_model.proto of github.com/google/sentencepiece) to
+ * a tokenizer.json. Only fields that affect ids are read. The encoding is protobuf's (wire types 0, 1, 2 and
+ * 5).
  */
 
 enum { MODEL_PROTO_PIECES = 1, MODEL_PROTO_TRAINER = 2, MODEL_PROTO_NORMALIZER = 3 };
@@ -25,14 +25,14 @@ enum { TYPE_UNIGRAM = 1, TYPE_BPE = 2 };
 struct field {
 	uint32_t number;
 	unsigned wire;
-	uint64_t value; /* of a varint, fixed32 or fixed64; the length of bytes */
+	uint64_t value; /* value of a varint, fixed32 or fixed64; length of bytes */
 	const unsigned char *bytes; /* wire type 2 */
 };
 
 struct reading {
 	const char *name;
 	struct err_note *note;
-	const unsigned char *start; /* of the file, for places */
+	const unsigned char *start; /* of the file, for offsets in notes */
 	struct mem_arena *arena;
 	const char **text;
 	float *score;
@@ -69,7 +69,7 @@ varint(const unsigned char **p, const unsigned char *end, uint64_t *out)
 	return false;
 }
 
-/* The next field of a message: 1, 0 at its end, or ERR_FORMAT. */
+/* Reads the next field of a message. Returns 1, 0 at the end of the message, or ERR_FORMAT. */
 static int
 next_field(struct reading *r, const unsigned char **p, const unsigned char *end, struct field *f)
 {

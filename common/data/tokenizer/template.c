@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The post_processor: what stands before and after one text. */
+/* The post_processor: the ids before and after one text. */
 #include "data/tokenizer/load_internal.h"
 
 #include <errno.h>
@@ -68,7 +68,7 @@ cls_sep(const struct json *j, struct sides *s)
 	    push(s->after, &s->n_after, sep);
 }
 
-/* Later processors of a Sequence go around the earlier ones. */
+/* Adds the ids of a processor to s. In a Sequence the ids of later processors go outside the earlier ones. */
 static bool
 processor(const struct json *j, struct sides *s, const char **type, int depth)
 {

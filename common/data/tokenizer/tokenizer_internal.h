@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of tokenizer share.
+ * Declarations shared by the files of tokenizer.
  *
  *   load.c        tokenizer.json -> struct tokenizer     split.c    the stages: a text -> words
  *   load_steps.c  its normaliser and pre-tokenizer       regex.c    patterns compiled and matched by PCRE2
  *   template.c    its post-processor                     normal.c   the normaliser's steps
  *   precompiled.c SentencePiece's normaliser, a table of replacements
  *   oniguruma.c   translates Oniguruma's patterns for PCRE2
- *   spm.c         SentencePiece's models as such files   unicode.c  classes of characters
+ *   spm.c         SentencePiece's models -> JSON         unicode.c  classes of characters
  *   vocab.c       tables of tokens and merges            bpe.c      a word -> ids, cached
  *   added.c       added tokens in a text                 unigram.c  a word -> ids by the best sum of scores
- *   encode.c      all steps for a text, in order         decode.c   the decoder's steps, read and applied: ids -> text
+ *   encode.c      all steps for a text, in order         decode.c   the decoder: ids -> text
  */
 #ifndef SALT_TOKENIZER_INSIDE_H
 #define SALT_TOKENIZER_INSIDE_H
@@ -20,56 +20,59 @@
 #define MAX_STAGES 16
 #define MAX_NORMALS 16
 #define MAX_DECODE 8
-#define MAX_TOKEN_BYTES 65536u		/* of one token, so that notes and buffers stay small */
+#define MAX_TOKEN_BYTES 65536u		/* longest token, so that notes and buffers stay small */
 #define MAX_ADDED_BYTES 4096u
-#define MAX_TEXT_BYTES 0x7fffffffu	/* of one tokenizer_encode: places in a word are 32 bits */
+#define MAX_TEXT_BYTES 0x7fffffffu	/* longest text, because positions in a word have 32 bits */
 
 enum token_mark { TOKEN_MODEL = 1, TOKEN_ADDED = 2, TOKEN_SPECIAL = 4, TOKEN_BYTE_LEVEL = 8 };
 
-/* Open addressing, load at most one half; a slot is free where left is UINT32_MAX. */
+/* A slot of an open-addressed table that is at most half full. left is UINT32_MAX in a free slot. */
 struct pair_slot {
 	uint32_t left, right, rank;
 	int32_t id;
 };
 
 struct added_token {
-	const char *content;		/* of the tokenizer's arena */
+	const char *content;		/* in the tokenizer's arena */
 	size_t len;
-	const char *find;		/* what a text is searched for: the content, normalised if `normalized` */
+	const char *find;		/* the bytes to search for: the content, normalised if `normalized` */
 	size_t find_len;
 	int32_t id;
 	bool special, lstrip, rstrip, normalized, single_word;
 };
 
-/* Edges of a byte trie in an open-addressed table: (node, byte) -> node. Node 0 is the root; key 0 is a free slot. */
+/*
+ * Edges of a byte trie in an open-addressed table: (node, byte) -> node. Node 0: the root; key 0: a free
+ * slot.
+ */
 struct trie {
 	uint32_t *key, *child;		/* key = (node << 8 | byte) + 1 */
 	size_t mask;
-	int32_t *token;			/* per node: index into tok->added or a token id, or -1 */
+	int32_t *token;			/* for each node: index into tok->added or a token id, or -1 */
 	uint32_t n_nodes;
-	bool first[256];		/* some token begins with this byte */
+	bool first[256];		/* whether some token begins with this byte */
 };
 
 /*
- * MODEL_BYTES: BPE whose first symbols are bytes, tokens stand unmapped from the byte-level alphabet.
- * MODEL_CHARS: BPE whose first symbols are characters, as SentencePiece. MODEL_UNIGRAM: likewise, the
- * segmentation with the largest sum of scores.
+ * MODEL_BYTES: BPE whose first symbols are bytes; tokens are stored as bytes, not in the byte-level alphabet.
+ * MODEL_CHARS: BPE whose first symbols are characters, as in SentencePiece. MODEL_UNIGRAM: characters too,
+ * and the segmentation with the largest sum of scores.
  */
 enum model_kind { MODEL_BYTES, MODEL_CHARS, MODEL_UNIGRAM };
 
 /*
- * A pre-tokenizer is a list of stages. Each gets one part of the text at a time and hands its pieces, in
- * order, to the next; the last hands words to the model. The numbers are part of the fingerprint.
+ * A pre-tokenizer is a list of stages. Each gets one part of the text at a time and passes its pieces, in
+ * order, to the next stage; the last one passes words to the model. The numbers are part of the fingerprint.
  */
 enum stage_kind {
-	STAGE_SPLIT,			/* at the matches of a regular expression, or of single characters of a class */
+	STAGE_SPLIT,			/* splits at matches of a pattern, or at characters of a class */
 	STAGE_PREFIX_SPACE,		/* puts a space before a part that does not begin with one */
-	STAGE_WORDS,			/* Whitespace: runs of word characters, runs of others; white space is left out */
-	STAGE_BYTE_MAP,			/* bytes -> the byte-level alphabet: where stages follow ByteLevel */
-	STAGE_METASPACE			/* a character for each space, and maybe before the part; maybe words that begin with it */
+	STAGE_WORDS,			/* Whitespace: runs of word characters, of others; drops spaces */
+	STAGE_BYTE_MAP,			/* bytes -> byte-level alphabet, if stages follow ByteLevel */
+	STAGE_METASPACE			/* replaces spaces; may prepend one, and split before each */
 };
 
-/* What becomes of the matches; "previous" and "next" are the neighbouring pieces that are no matches. */
+/* What happens to the matches; "previous" and "next" are the neighbouring pieces that are not matches. */
 enum behavior { BEHAVIOR_ISOLATED, BEHAVIOR_REMOVED, BEHAVIOR_MERGED_PREVIOUS, BEHAVIOR_MERGED_NEXT, BEHAVIOR_CONTIGUOUS };
 
 enum prepend_scheme { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS };
@@ -77,42 +80,47 @@ enum prepend_scheme { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS };
 struct stage {
 	enum stage_kind kind;
 	enum behavior behavior;
-	bool invert;			/* matches and the text between them change places */
-	bool may_be_empty;		/* the pattern can match nothing at all */
-	const char *pattern;		/* as in the file, or what stands for it: identity */
-	struct regex *regex;		/* of the pattern; NULL: characters of `chars` */
+	bool invert;			/* matches and the text between them are exchanged */
+	bool may_be_empty;		/* the pattern can match an empty string */
+	const char *pattern;		/* as in the file, or a name for it; part of the fingerprint */
+	struct regex *regex;		/* the compiled pattern; NULL: characters of `chars` */
 	unsigned chars;			/* enum char_class */
-	enum prepend_scheme prepend;	/* of STAGE_METASPACE, whose pattern is its character */
+	enum prepend_scheme prepend;	/* for STAGE_METASPACE, whose pattern is its character */
 	bool split;
 };
 
-/* The normaliser is a list of steps, each over a whole part of the text. */
+/* The normaliser is a list of steps; each works on a whole part of the text. */
 enum normal_kind { NORMAL_NFC, NORMAL_NFD, NORMAL_NFKC, NORMAL_NFKD, NORMAL_LOWERCASE, NORMAL_STRIP, NORMAL_STRIP_ACCENTS, NORMAL_REPLACE,
 	NORMAL_PREPEND, NORMAL_PRECOMPILED, NORMAL_SENTENCEPIECE };
 
 struct normal_step {
 	enum normal_kind kind;
-	bool left, right;		/* of NORMAL_STRIP; NORMAL_SENTENCEPIECE: a space before the text; runs of spaces are one, none at the ends */
-	const char *pattern, *content;	/* of NORMAL_REPLACE, NORMAL_PREPEND (content); the pattern is a regular expression */
+	/*
+	 * NORMAL_STRIP: the sides. NORMAL_SENTENCEPIECE: left puts a space before the text; right makes runs
+	 * of spaces one and removes those at the ends.
+	 */
+	bool left, right;
+	const char *pattern, *content;	/* NORMAL_REPLACE (a regular expression, text), NORMAL_PREPEND */
 	size_t content_len;
 	struct regex *regex;
-	const uint32_t *units;		/* of NORMAL_PRECOMPILED, NORMAL_SENTENCEPIECE (maybe none): the trie; content is what its values index */
+	/* NORMAL_PRECOMPILED, NORMAL_SENTENCEPIECE (or NULL): the trie; its values are offsets in content */
+	const uint32_t *units;
 	size_t n_units;
-	const char *literal;		/* NULL, or the bytes that the pattern stands for */
+	const char *literal;		/* the pattern's bytes if it is plain text; else NULL */
 	size_t literal_len;
 };
 
 enum decode_kind { DECODE_REPLACE, DECODE_BYTE_FALLBACK, DECODE_FUSE, DECODE_STRIP, DECODE_METASPACE, DECODE_JOIN_SPACE };
 
 /*
- * A step of a decoder for MODEL_CHARS and MODEL_UNIGRAM, as Hugging Face's of that name; JOIN_SPACE: a file
- * without decoder.
+ * A step of the decoder of MODEL_CHARS and MODEL_UNIGRAM, with Hugging Face's name. JOIN_SPACE is used for a
+ * file without decoder.
  */
 struct decode_step {
 	enum decode_kind kind;
 	const char *from, *to;		/* Replace: text and content; Strip, Metaspace: from is the character */
-	uint32_t start, stop;		/* Strip: at most so many characters at either end */
-	bool drop_first;		/* Metaspace: none in the first token */
+	uint32_t start, stop;		/* Strip: most characters to remove at the start, at the end */
+	bool drop_first;		/* Metaspace: remove the character from the first token */
 };
 
 struct tokenizer {
@@ -122,38 +130,44 @@ struct tokenizer {
 	uint32_t *len;			/* [n_tokens] */
 	uint8_t *mark;			/* [n_tokens] enum token_mark */
 	enum model_kind model;
-	int32_t byte_id[256];		/* MODEL_BYTES: of each byte; else with byte_fallback of <0x00>..<0xFF>; -1: the vocabulary has none */
-	int32_t ascii_id[128];		/* not MODEL_BYTES: of each ASCII character, or -1 */
+	/* id of each byte, or -1. MODEL_BYTES: its token; else <0x00>..<0xFF> with byte_fallback */
+	int32_t byte_id[256];
+	int32_t ascii_id[128];		/* not MODEL_BYTES: id of each ASCII character, or -1 */
 	int32_t unk_id;			/* not MODEL_BYTES: -1 is none */
 	bool fuse_unk;
-	uint32_t joins[256][8];		/* bit b of joins[a]: some token may hold byte a, end of a character, and b, start of the next */
-	bool joins_space[256];		/* likewise, the next is U+2581 */
-	bool may_cut, all_bytes;	/* words may be cut where nothing joins; each byte has a byte_id */
+	/*
+	 * bit b of joins[a]: a token may have a character that ends with byte a before one that begins with b
+	 */
+	uint32_t joins[256][8];
+	bool joins_space[256];		/* the same if the next character is U+2581 */
+	bool may_cut, all_bytes;	/* words may be cut where no token joins; every byte has a byte_id */
 	double *score, unk_score;	/* MODEL_UNIGRAM: [n_tokens] */
 	struct trie pieces;		/* MODEL_UNIGRAM: its tokens */
 	struct decode_step decode[MAX_DECODE];	/* not MODEL_BYTES */
 	size_t n_decode;
-	const unsigned char **shown;	/* [n_tokens] what a token is in the middle of decoded text; MODEL_BYTES: bytes and len */
+	const unsigned char **shown;	/* [n_tokens] bytes within a decoded text; MODEL_BYTES: bytes, len */
 	uint32_t *shown_len;
 	struct pair_slot *pair;
 	size_t pair_mask;
-	uint64_t *pair_seen;		/* a bit for some bits of the hash of each pair: most pairs have none, and the table is large */
+	/* bits set by the hashes of all pairs: most lookups find no pair, and the table is large */
+	uint64_t *pair_seen;
 	unsigned pair_shift;
 	uint32_t n_merges;
-	int32_t *word;			/* open addressing: ids of TOKEN_BYTE_LEVEL tokens by their bytes; -1 free */
+	/* open-addressed: ids of model tokens (MODEL_BYTES: TOKEN_BYTE_LEVEL) by their bytes; -1: free */
+	int32_t *word;
 	size_t word_mask;
 	struct added_token *added;
 	size_t n_added;
-	struct trie raw, normalized;	/* added tokens looked for before and after the normaliser */
+	struct trie raw, normalized;	/* added tokens to find before and after the normaliser */
 	struct stage stage[MAX_STAGES];
 	size_t n_stages;
 	struct normal_step normal[MAX_NORMALS];
 	size_t n_normals;
 	bool ignore_merges, lossless;
-	bool mapped;			/* words come in the byte-level alphabet, not as bytes */
+	bool mapped;			/* words are in the byte-level alphabet, not bytes */
 	struct tokenizer_template template;
-	const char *template_not;	/* why it is not known; NULL: it is */
-	size_t n_renumbered;		/* added tokens with another id than the file states */
+	const char *template_not;	/* the unsupported post_processor; NULL: template is valid */
+	size_t n_renumbered;		/* added tokens whose id differs from the file's */
 	struct hash128 fingerprint;
 	char describe[256];
 };
@@ -168,30 +182,31 @@ struct tokenizer_encoder {
 	unsigned flags;
 	struct tokenizer_ids *out;
 	struct err_note *note;
-	const unsigned char *text;	/* what tokenizer_encode was given: for places in notes */
+	const unsigned char *text;	/* the text of tokenizer_encode, for offsets in notes */
 	size_t text_len;
-	int32_t unknown_id;		/* for a byte without a token; -1: none */
+	int32_t unknown_id;		/* replaces a byte without a token; -1: none */
 	uint64_t n_unknown;
 	struct cache_entry *cache;
 	struct merge_scratch *merge;
 	struct regex_scratch *regex;
 	struct unigram_scratch *unigram;
-	bool first;			/* the part at hand begins where the text does, or the stretch after invalid bytes */
-	struct tokenizer_bytes changed[MAX_STAGES];	/* text of STAGE_PREFIX_SPACE, STAGE_BYTE_MAP, STAGE_METASPACE */
+	bool first;			/* the current part begins the text, or follows invalid bytes */
+	struct tokenizer_bytes changed[MAX_STAGES];	/* output of PREFIX_SPACE, BYTE_MAP, METASPACE */
 	struct tokenizer_bytes unmapped;
-	struct tokenizer_bytes normal[2];	/* the steps write to one and read the other */
-	int32_t *code_points;		/* of the normaliser */
+	struct tokenizer_bytes normal[2];	/* steps read one and write the other */
+	int32_t *code_points;		/* scratch of the normaliser */
 	size_t code_points_cap;
 };
 
 /* vocab.c */
 /*
- * Byte-level alphabet (GPT-2's): the text of a token in the file -> its bytes. false: some character is not
- * of the alphabet.
+ * Converts the text of a token from GPT-2's byte-level alphabet to its bytes; out: [n]. false: some character
+ * is not in the alphabet.
  */
 bool tokenizer__unmap(const char *s, size_t n, unsigned char *out, size_t *out_len);
-size_t tokenizer__map(const unsigned char *p, size_t n, unsigned char *out);	/* out: room for 2n; returns its length */
-int tokenizer__words_build(struct tokenizer *tok);			/* word[], byte_id[] from bytes/len/mark. 0 or ENOMEM */
+/* The inverse; out: [2n]. Returns the length. */
+size_t tokenizer__map(const unsigned char *p, size_t n, unsigned char *out);
+int tokenizer__words_build(struct tokenizer *tok);	/* makes word and byte_id. 0 or ENOMEM */
 int32_t tokenizer__word_find(const struct tokenizer *tok, const unsigned char *p, size_t n);	/* id or -1 */
 int tokenizer__pairs_alloc(struct tokenizer *tok, size_t n_merges);
 void tokenizer__pair_put(struct tokenizer *tok, uint32_t left, uint32_t right, uint32_t rank, int32_t id);
@@ -216,8 +231,10 @@ tokenizer__pair_find(const struct tokenizer *tok, uint32_t left, uint32_t right)
 }
 
 /* added.c */
-int tokenizer__trie_alloc(struct trie *t, size_t total);		/* total: bytes of all keys. 0, ENOMEM, ERR_RANGE: over 16 MiB */
-int32_t tokenizer__trie_put(struct trie *t, const unsigned char *p, size_t n, int32_t value);	/* returns what was there: -1, nothing */
+/* total: bytes of all keys. 0, ENOMEM, ERR_RANGE: 16 MiB or more */
+int tokenizer__trie_alloc(struct trie *t, size_t total);
+/* Sets the value of a key and returns its previous value, -1 for none. */
+int32_t tokenizer__trie_put(struct trie *t, const unsigned char *p, size_t n, int32_t value);
 
 static inline size_t
 tokenizer__trie_slot(const struct trie *t, uint32_t node, unsigned char byte)
@@ -233,72 +250,75 @@ tokenizer__trie_slot(const struct trie *t, uint32_t node, unsigned char byte)
 int tokenizer__trie_build(struct tokenizer *tok, struct trie *t, bool normalized);	/* 0, ENOMEM, ERR_RANGE, ERR_FORMAT */
 void tokenizer__trie_free(struct trie *t);
 /*
- * The next match at or after *at that counts: [*start, *end) of the text is the token with the white space it
- * strips; *at is then the end of the match itself, so that white space stripped on its right is searched too,
- * as Hugging Face's library does. NULL:
- * none. floor: strip no further left than this.
+ * Finds the next valid match at or after *at. [*start, *end) is the token with the white space that it
+ * strips. *at becomes the end of the match itself, so that the white space stripped on its right is searched
+ * too, as in Hugging Face's library. NULL: no match. floor: white space before it is not stripped.
  */
 const struct added_token *tokenizer__added_next(const struct tokenizer *tok, const struct trie *t, unsigned flags,
     const unsigned char *p, size_t n, size_t floor, size_t *at, size_t *start, size_t *end);
 
-/* regex.c: a pattern as Oniguruma reads it. */
+/* regex.c: patterns in Oniguruma's syntax. */
 struct regex;
-/* @place: where in the JSON, for the note. re: NULL on failure. Returns 0, ERR_UNSUPPORTED, ERR_FORMAT or ENOMEM. */
+/*
+ * @place: in the JSON, for the note. *re is NULL after a failure. Returns 0, ERR_UNSUPPORTED, ERR_FORMAT or
+ * ENOMEM.
+ */
 int tokenizer__regex_compile(struct regex **re, bool *may_be_empty, const char *pattern, const char *place, const char *name,
     struct err_note *note);
-/* Its matches leave no text between them, whatever the text. false: they may, or it cannot be told. */
+/* Whether its matches cover any text completely. false: not always, or unknown. */
 bool tokenizer__regex_covers(const char *pattern);
 void tokenizer__regex_free(struct regex **re);
 struct regex_scratch;
 struct regex_scratch *tokenizer__regex_scratch_new(void);
 void tokenizer__regex_scratch_destroy(struct regex_scratch **s);
-/* What finds the matches in [p, p+n) (well-formed UTF-8), as long as re. */
+/* The matcher to use for [p, p+n) (well-formed UTF-8); valid as long as re. */
 struct matcher;
 const struct matcher *tokenizer__regex_for(const struct regex *re, const unsigned char *p, size_t n);
 /*
- * First match at or after `at` into *from, *to; slot: of MAX_STAGES matches at once. Returns 0,
- * ERR_NOT_FOUND, or an error with a note.
+ * Finds the first match at or after `at`: [*from, *to). slot: index of the match data, below MAX_STAGES.
+ * Returns 0, ERR_NOT_FOUND, or an error with a note.
  */
 int tokenizer__regex_next(struct tokenizer_encoder *enc, size_t slot, const struct matcher *m, const char *pattern,
     const unsigned char *p, size_t n, size_t at, size_t *from, size_t *to);
 
 /* split.c */
-/* Cut [p, p+n) (well-formed UTF-8) by stages k.. and give each word to tokenizer__word. */
+/* Splits [p, p+n) (well-formed UTF-8) by the stages from k on and passes each word to tokenizer__word. */
 int tokenizer__split(struct tokenizer_encoder *enc, size_t k, const unsigned char *p, size_t n);
 
 /* normal.c */
-/* All steps on [p, p+n) (well-formed UTF-8): *out points at p itself where nothing changes, else into enc->normal. */
+/*
+ * Applies all steps to [p, p+n) (well-formed UTF-8). *out points into p, or into enc->normal after changes.
+ */
 int tokenizer__normalize(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, const unsigned char **out, size_t *out_len);
 
 /* precompiled.c: SentencePiece's table of characters (precompiled_charsmap), in base64. */
 int tokenizer__precompiled_load(struct tokenizer *tok, struct normal_step *s, const char *base64, const char **expected);
 int tokenizer__precompiled(const struct normal_step *s, const unsigned char *p, size_t n, struct tokenizer_bytes *b, size_t max,
-    bool *same);		/* EFBIG: more than max bytes */
+    bool *same);		/* *same: nothing was replaced. EFBIG: more than max bytes */
 int tokenizer__sentencepiece(const struct normal_step *s, const unsigned char *p, size_t n, struct tokenizer_bytes *b, size_t max);
 
 /* unicode.c */
-/* Each as the part of Hugging Face's library that asks has it: their Unicode versions differ (README.md). */
+/* Each as in the part of Hugging Face's library that uses it: their Unicode versions differ (README.md). */
 enum char_class {
 	CHAR_PUNCT = 1,			/* Punctuation */
 	CHAR_NUMERIC = 2,		/* Digits */
 	CHAR_WORD = 4,			/* Whitespace, and single_word of added tokens */
 	CHAR_MARK = 8,			/* StripAccents */
 	CHAR_SPACE = 16,		/* White_Space */
-	CHAR_INERT = 32			/* the normal forms leave it alone, as newer than their tables */
+	CHAR_INERT = 32			/* newer than the normal forms' tables; they leave it unchanged */
 };
 unsigned tokenizer__char_class(uint32_t c);
-uint32_t tokenizer__lower_new(uint32_t c);	/* lower case of letters that utf8proc may not know; 0: not one of these */
+uint32_t tokenizer__lower_new(uint32_t c);	/* lower case of a letter that utf8proc may lack, else 0 */
 /*
- * In-class text of the code points with this general category (two letters) or script that PCRE2 may not
- * know, and its name there;
- * NULL: no such name.
+ * The code points of this general category (two letters) or script that PCRE2 may lack, as text for a class,
+ * and the category's or script's name in PCRE2. NULL: no such name.
  */
 const char *tokenizer__new_of(const char *p, size_t n, const char **name, bool *script);
 
 /* template.c */
 /*
- * The file's post_processor into tok->template. What is not known is no error until someone asks for it. 0 or
- * ENOMEM.
+ * Reads the file's post_processor into tok->template. An unsupported one is an error only in
+ * tokenizer_get_template. Returns 0 or ENOMEM.
  */
 struct json;
 int tokenizer__load_template(struct tokenizer *tok, const struct json *post_processor);
@@ -308,24 +328,26 @@ struct merge_scratch *tokenizer__merge_scratch_new(void);
 void tokenizer__merge_scratch_destroy(struct merge_scratch **m);
 struct cache_entry *tokenizer__cache_new(void);
 int tokenizer__word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n);	/* appends its ids */
-/* The bytes at p have no token and nothing stands for them: an id, an error, or nothing, as the encoder is set. */
+/* For bytes at p without a token or substitute: an id, an error or nothing, as the encoder is configured. */
 int tokenizer__no_token(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t *ids, size_t *n_ids);
-void tokenizer__joins_build(struct tokenizer *tok);		/* joins, may_cut, all_bytes, ascii_id from the vocabulary and merges */
-/* Length of the part of [p, p+n) that no token crosses the end of, n at most. */
+/* Makes joins, may_cut, all_bytes and ascii_id from the vocabulary and the merges. */
+void tokenizer__joins_build(struct tokenizer *tok);
+/* The length of the first part of [p, p+n) whose end no token crosses, at most n. */
 size_t tokenizer__cut(const struct tokenizer *tok, const unsigned char *p, size_t n);
 
 /* unigram.c */
-int tokenizer__unigram_build(struct tokenizer *tok);		/* pieces, unk_score. 0, ENOMEM, ERR_RANGE: over 16 MiB of tokens */
+/* Makes pieces and unk_score. 0, ENOMEM, ERR_RANGE: 16 MiB of tokens or more */
+int tokenizer__unigram_build(struct tokenizer *tok);
 void tokenizer__unigram_scratch_destroy(struct unigram_scratch **s);
 int tokenizer__unigram_word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, struct tokenizer_ids *out);
 
 /* decode.c */
-int tokenizer__shown_build(struct tokenizer *tok);		/* 0 or ENOMEM */
+int tokenizer__shown_build(struct tokenizer *tok);		/* makes shown. 0 or ENOMEM */
 
 /* encode.c */
-/* Length of the well-formed UTF-8 sequence at p, 0 if there is none (n > 0). */
+/* The length of the well-formed UTF-8 sequence at p, 0 if there is none. n must be above 0. */
 size_t tokenizer__utf8_len(const unsigned char *p, size_t n);
-uint32_t tokenizer__utf8_decode(const unsigned char *p, size_t len);	/* of one well-formed sequence */
+uint32_t tokenizer__utf8_decode(const unsigned char *p, size_t len);	/* one well-formed sequence */
 int tokenizer__bytes_reserve(struct tokenizer_bytes *b, size_t more);
 int tokenizer__ids_reserve(struct tokenizer_ids *ids, size_t more);
 

@@ -9,27 +9,28 @@
 #include "base/mem/mem.h"
 
 /*
- * Unigram (Kudo, 2018): of all ways to cut a word into tokens the one with the largest sum of their scores,
- * found from left to right (Viterbi). A character that is no token may be unknown for the smallest score less
- * 10. Neighbours that are unknown are one, which becomes byte tokens or the unk token. The order of additions
- * and comparisons is that of Hugging Face's library, so that equal sums give the same choice.
+ * Unigram (Kudo, 2018): of all segmentations of a word into tokens the one with the largest sum of scores,
+ * found from left to right (Viterbi). A character that is not a token can be unknown, with the smallest score
+ * minus 10. Neighbouring unknown characters are joined; they become byte tokens or the unk token. Additions
+ * and comparisons have the order of Hugging Face's library, so that equal sums give the same choice.
  *
- * A long word is cut at places that no token crosses: all ways pass through them, so the best up to there is
- * final. The sum goes on from its value there, for the next one rounds as if the word had not been cut.
+ * A long word is cut at positions that no token crosses: all segmentations have a border there, so the best
+ * one up to there is final. The sum is carried on to the next part, so that it rounds as if the word had not
+ * been cut.
  */
 #define UNKNOWN_PENALTY 10.0
 #define CUT_BYTES 4096u
 #define LEAST_SUM -100000.0
 
 struct node {
-	double score; /* of the best way that ends here */
-	uint32_t from; /* where its last token begins; UINT32_MAX: no way ends here */
+	double score; /* sum of the best segmentation that ends here */
+	uint32_t from; /* where its last token begins; UINT32_MAX: no segmentation ends here */
 	int32_t id;
 };
 
 struct unigram_scratch {
 	struct node *node; /* [bytes of the part + 1] */
-	uint32_t *end; /* of the tokens of the best way, the last first */
+	uint32_t *end; /* ends of the best segmentation's tokens, the last first */
 	size_t node_cap, end_cap;
 };
 
@@ -50,7 +51,7 @@ is_sentencepiece(const struct tokenizer *tok)
 	return tok->n_normals > 0 && tok->normal[0].kind == NORMAL_SENTENCEPIECE;
 }
 
-/* The library looks for the names of special and byte tokens in a text too, SentencePiece does not. */
+/* Whether a token can match text. SentencePiece, unlike the library, excludes special and byte tokens. */
 static bool
 is_piece(const struct tokenizer *tok, int32_t id)
 {
@@ -101,8 +102,9 @@ offer(struct node *to, double score, bool rounded, size_t from, int32_t id)
 }
 
 /*
- * Large sums lose precision in fp32. So where the sum at a position is below -100,000, SentencePiece subtracts
- * it from the sums of all later positions that have one, and goes on from 0.
+ * Large sums lose precision in fp32. So if the sum at a position is below -100,000, SentencePiece subtracts
+ * it from the sums of all later positions that have one, and continues from 0. Returns the sum to use at this
+ * position.
  */
 static double
 rebase(struct node *node, size_t at, size_t n, bool rounded)
@@ -119,7 +121,7 @@ rebase(struct node *node, size_t at, size_t n, bool rounded)
 	return node[at].score = 0;
 }
 
-/* Fills node[0..n]; node[0].score is set. */
+/* Fills node[1..n]; the caller has set node[0].score. */
 static void
 best_way(const struct tokenizer *tok, struct node *node, const unsigned char *p, size_t n)
 {
@@ -153,7 +155,7 @@ best_way(const struct tokenizer *tok, struct node *node, const unsigned char *p,
 	}
 }
 
-/* The ids of [p, p+n), which was found to be unknown (one token or several that are), or id's text. */
+/* Appends the ids of [p, p+n): the text of token id, or joined unknown characters if id is unk_id. */
 static int
 put(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t id, struct tokenizer_ids *out)
 {
@@ -180,7 +182,7 @@ put(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, int32_t id,
 	return 0;
 }
 
-/* A part: score is the sum before it and becomes that after it. */
+/* Encodes a part of a word; *score is the sum before the part and becomes the sum after it. */
 static int
 part(
     struct tokenizer_encoder *enc, const unsigned char *p, size_t n, double *score, struct tokenizer_ids *out)
@@ -196,7 +198,7 @@ part(
 	best_way(enc->tok, s->node, p, n);
 	*score = s->node[n].score;
 	for (at = n; at > 0; at = s->node[at].from) {
-		/* The unknown token before another one takes that in. */
+		/* Join an unknown token with the unknown one after it. */
 		if (n_ends > 0 && s->node[at].id == enc->tok->unk_id &&
 		    s->node[s->end[n_ends - 1]].id == enc->tok->unk_id) {
 			s->node[s->end[n_ends - 1]].from = s->node[at].from;

@@ -8,8 +8,8 @@
 #include "base/mem/mem.h"
 
 /*
- * The byte-level alphabet: bytes that print as a Latin-1 character stand for themselves, the other 68 are
- * U+0100 onwards in byte order: 0 to 0x20, 0x7f to 0xa0, 0xad.
+ * The byte-level alphabet: bytes that are printable Latin-1 characters are mapped to themselves, the other 68
+ * to U+0100 onwards in byte order: 0 to 0x20, 0x7f to 0xa0, 0xad.
  */
 static uint32_t
 char_of(unsigned b)
@@ -102,7 +102,7 @@ tokenizer__words_build(struct tokenizer *tok)
 		while ((other = tok->word[i]) >= 0 && (tok->len[other] != tok->len[id] ||
 		    memcmp(tok->bytes[other], tok->bytes[id], tok->len[id]) != 0))
 			i = (i + 1) & tok->word_mask;
-		tok->word[i] = id;		/* of a token that Unigram's list has twice: the last */
+		tok->word[i] = id;		/* for a token that is twice in Unigram's list: the last */
 	}
 	return 0;
 }
@@ -136,7 +136,7 @@ tokenizer__pairs_alloc(struct tokenizer *tok, size_t n_merges)
 	return 0;
 }
 
-/* A pair that comes twice has the later rank, as in Hugging Face's table. */
+/* Adds a merge. A pair that occurs twice has the later rank, as in Hugging Face's table. */
 void
 tokenizer__pair_put(struct tokenizer *tok, uint32_t left, uint32_t right, uint32_t rank, int32_t id)
 {
@@ -162,7 +162,7 @@ by_rank(const void *a, const void *b)
 	return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
-/* Hashed for these only, so that the fingerprints of byte-level tokenizers stay what they were. */
+/* Called only for these models, so that the fingerprints of byte-level tokenizers do not change. */
 static void
 hash_model(const struct tokenizer *tok, struct hash_state *h)
 {
@@ -184,7 +184,7 @@ hash_model(const struct tokenizer *tok, struct hash_state *h)
 }
 
 /*
- * The order of two merges matters, the numbers of their lines do not; so the fingerprint takes the pairs
+ * The order of merges affects ids, the numbers of their lines do not, so the fingerprint covers the pairs
  * sorted by rank.
  */
 int
@@ -204,7 +204,7 @@ tokenizer__fingerprint(struct tokenizer *tok)
 	hash_field_u64(h, "tokenizer", 1);
 	hash_field_u64(h, "nfc", only_nfc);
 	hash_field_u64(h, "ignore_merges", tok->ignore_merges);
-	/* What came after version 1 is hashed only where it is used, so that the others keep their fingerprints. */
+	/* Features newer than version 1 are hashed only if used, so that other fingerprints do not change. */
 	for (i = 0; i < tok->n_normals && !only_nfc; i++) {
 		const struct normal_step *s = &tok->normal[i];
 
