@@ -30,13 +30,13 @@ macro(plant SOURCE NAME REPORT OLD NEW)
 endmacro()
 
 plant(attention_mma "no barrier before keys are read" "without a barrier"
-    "__syncthreads();			/* keys are here" "if (!PLANTED) __syncthreads();	/* keys are here")
+    "__syncthreads();			/* keys are loaded" "if (!PLANTED) __syncthreads();	/* keys are loaded")
 plant(attention_mma "no wait for values" "nobody has written"
     "cp_wait<0>();
 		__syncthreads();			/* values" "if (!PLANTED) cp_wait<0>();
 		__syncthreads();			/* values")
 plant(attention_mma "no barrier before values are read" "without a barrier"
-    "__syncthreads();			/* values are here" "if (!PLANTED) __syncthreads();	/* values are here")
+    "__syncthreads();			/* values are loaded" "if (!PLANTED) __syncthreads();	/* values are loaded")
 plant(attention_mma "rows behind the end are loaded" "outside every allocation"
     "if (row < n && c < d && x.wide)" "if ((row < n || PLANTED) && c < d && x.wide)")
 plant(attention_mma "rows behind the end are stored" "cuda_emu: "
@@ -58,7 +58,7 @@ plant(attention_mma "backward: no barrier" "without a barrier"
 plant(attention_mma "backward: the next tile over the one that is read" "without a barrier"
     "loaded = STAGES == 1 ? 0 : stage" "loaded = STAGES == 1 ? 0 : stage ^ (i >= 0 && PLANTED)")
 plant(attention_mma "backward: no barrier before the only tile is loaded again" "without a barrier"
-    "__syncthreads();		/* step i is not read" "if (!PLANTED) __syncthreads();	/* step i is not read")
+    "__syncthreads();		/* step i is no longer read" "if (!PLANTED) __syncthreads();	/* step i is no longer read")
 plant(attention_mma "backward: a query sees keys behind it" "" "bool seen = key <= last &&" "bool seen = (key <= last || PLANTED) &&")
 plant(attention_mma "backward: a query sees other documents" "" "key >= query.first;" "(key >= query.first || PLANTED);")
 plant(attention_mma "backward: one query head of a key head" "" "steps = tiles * (keys ? a.group : 1)"

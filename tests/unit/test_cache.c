@@ -443,13 +443,16 @@ test_full(void)
 	REQUIRE(pipe(up) == 0 && pipe(down) == 0);
 	if ((pid = fork()) == 0) {
 		struct cache *reader;
+		uint8_t *table;
+		size_t n_table;
 		char x = 0;
 		int bad = 1;
 
 		if (cache_open(&reader, dir, CACHE_READ, 0, NULL) == 0) {
 			if (cache_txn_begin(reader, &txn) == 0 && write(up[1], &x, 1) == 1 && read(down[0], &x, 1) == 1) {
 				cache_txn_end(&txn);
-				bad = cache_txn_begin(reader, &txn) != 0 || cache_labels_get(txn, 19, &b) != 0 || b.len != sizeof(big);
+				bad = cache_unigram_get(reader, &table, &n_table) != ERR_NOT_FOUND || cache_txn_begin(reader, &txn) != 0 ||
+				    cache_labels_get(txn, 19, &b) != 0 || b.len != sizeof(big);
 				cache_txn_end(&txn);
 			}
 			cache_destroy(&reader);

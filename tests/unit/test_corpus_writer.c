@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -253,6 +255,49 @@ disk_full(void)
 	}
 }
 
+/* What another process does between a writer's open of the temporary file and its lock. */
+static void (*before_lock)(void);
+
+int
+flock(int fd, int operation)
+{
+	void (*act)(void) = before_lock;
+
+	before_lock = NULL;
+	if (act != NULL)
+		act();
+	return (int)syscall(SYS_flock, fd, operation);
+}
+
+static void
+other_finishes(void)
+{
+	REQUIRE(write_some(in_dir("race"), 100, 4, true) == 0);
+}
+
+/* Two writers of one corpus: one has opened the temporary file when the other one finishes, which gives that file its last name. */
+static void
+race(void)
+{
+	struct corpus_writer_options o = {.vocab = 100, .eod = 2};
+	struct corpus_writer *w;
+	struct corpus *c;
+	struct hash128 h;
+
+	before_lock = other_finishes;
+	CHECK(corpus_writer_new(&w, in_dir("race"), &o, &note) == ERR_EXISTS && w == NULL);
+	o.replace = true;
+	before_lock = other_finishes;
+	CHECK(corpus_writer_new(&w, in_dir("race"), &o, &note) == 0);
+	REQUIRE(corpus_open(&c, in_dir("race"), &note) == 0);
+	CHECK(corpus_info(c)->n_documents == 4 && corpus_fingerprint(c, &h, &note) == 0);
+	corpus_destroy(&c);
+	corpus_writer_destroy(&w);
+	REQUIRE(corpus_open(&c, in_dir("race"), &note) == 0);
+	corpus_destroy(&c);
+	CHECK(access(in_dir("race.bin.tmp"), F_OK) != 0);
+}
+
 static void
 split(void)
 {
@@ -278,6 +323,7 @@ main(void)
 	round_trip(65537, CORPUS_DTYPE_INT32);
 	changed_afterwards();
 	writer_refuses();
+	race();
 	if (CRASH_POINTS)
 		killed();
 	disk_full();

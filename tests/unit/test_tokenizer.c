@@ -446,6 +446,35 @@ test_merge_byte_token(void)
 	free(ids.ids);
 }
 
+/*
+ * With ignore_merges a word that is a token is that token, but the same characters as a part of another word are merged. Neither depends on what
+ * was encoded before. Ids of tokenizers 0.23.3.
+ */
+static void
+test_part_and_whole(void)
+{
+	static const char json[] = "{\"model\":{\"type\":\"BPE\",\"ignore_merges\":true,\"unk_token\":\"<unk>\",\"vocab\":{\"<unk>\":0,\"\342\226\201\":1,"
+	    "\"a\":2,\"b\":3,\"c\":4,\"x\":5,\"ca\":6,\"ab\":7,\"cab\":8,\"abx\":9,\"y\":10},\"merges\":[\"c a\",\"ca b\"]}}";
+	static const struct {
+		const char *text;
+		size_t n;
+		int32_t ids[3];
+	} rows[] = {{"ab", 1, {7}}, {"aby", 3, {2, 3, 10}}, {"abx", 1, {9}}, {"cab", 1, {8}}, {"cabx", 2, {8, 5}}, {"ab", 1, {7}}};
+	struct tokenizer_ids ids = {0};
+	struct tokenizer_encoder *enc;
+	struct tokenizer *tok;
+
+	REQUIRE(tokenizer_parse(&tok, json, strlen(json), "parts", NULL) == 0 && tokenizer_encoder_new(&enc, tok) == 0);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		ids.n = 0;
+		CHECK(tokenizer_encode(enc, rows[i].text, strlen(rows[i].text), 0, &ids, NULL) == 0);
+		CHECK_ROW(rows[i].text, ids.n == rows[i].n && memcmp(ids.ids, rows[i].ids, ids.n * sizeof(ids.ids[0])) == 0);
+	}
+	tokenizer_encoder_destroy(&enc);
+	tokenizer_destroy(&tok);
+	free(ids.ids);
+}
+
 /* A megabyte that is one word, one run of spaces, or marks in the worst order: must end within the test's time, and come back. */
 static void
 test_worst_case(void)
@@ -537,6 +566,7 @@ main(void)
 	test_merge_order();
 	test_merge_chain();
 	test_merge_byte_token();
+	test_part_and_whole();
 	test_worst_case();
 	return check_done();
 }

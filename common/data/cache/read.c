@@ -226,7 +226,7 @@ cache_unigram_get(struct cache *c, uint8_t **bytes, size_t *len)
 	int rc;
 
 	*bytes = NULL;
-	if ((rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, &txn)) != 0)
+	if ((rc = cache__read_begin(c, &txn)) != 0)
 		return cache__rc(rc);
 	if ((rc = cache__get(c, txn, CACHE_TABLE_META, "unigram", 7, &v)) == 0) {
 		if ((*bytes = malloc(v.len > 0 ? v.len : 1)) != NULL)
@@ -234,7 +234,7 @@ cache_unigram_get(struct cache *c, uint8_t **bytes, size_t *len)
 		else
 			rc = ENOMEM;
 	}
-	mdb_txn_abort(txn);
+	cache__read_end(c, txn);
 	return rc;
 }
 

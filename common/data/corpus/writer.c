@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err/crash.h"
@@ -27,6 +28,8 @@
 enum { FILE_JSON, FILE_BIN, FILE_COUNTS, FILE_IDX, N_FILES };
 
 static const char *const suffixes[N_FILES] = {".json", ".bin", ".counts.bin", ".idx"};
+
+#define LOCK_TRIES 10
 
 struct corpus_writer {
 	struct corpus_info info;
@@ -87,6 +90,45 @@ check_options(const struct corpus_writer_options *o, const char *prefix, struct 
 	    prefix, INT32_MAX, o->vocab, o->eod);
 }
 
+/* Without replace a corpus must not exist. */
+static int
+check_new(const struct corpus_writer *w, struct err_note *note)
+{
+	if (w->replace || access(w->paths[FILE_IDX], F_OK) != 0)
+		return 0;
+	return err_note_set(note, ERR_EXISTS, "%s", w->paths[FILE_IDX]);
+}
+
+/*
+ * Opens and locks the temporary token file. Another writer may rename or remove it between open and flock: the lock is then one of a file that
+ * has another name or none, and the file is opened again.
+ */
+static int
+lock_temp(struct corpus_writer *w, struct err_note *note)
+{
+	const char *path = w->temps[FILE_BIN];
+	struct stat locked, named;
+	int rc = ERR_BUSY;
+
+	for (int tries = 0; tries < LOCK_TRIES; tries++) {
+		int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+
+		if (fd < 0)
+			return failed(note, errno, "create", path);
+		if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+			rc = errno == EWOULDBLOCK ? ERR_BUSY : errno;
+			close(fd);
+			break;
+		}
+		if (fstat(fd, &locked) == 0 && stat(path, &named) == 0 && locked.st_dev == named.st_dev && locked.st_ino == named.st_ino) {
+			w->lock = fd;		/* from here on this process owns the temporary files */
+			return 0;
+		}
+		close(fd);
+	}
+	return failed(note, rc, "lock", path);
+}
+
 int
 corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct corpus_writer_options *options, struct err_note *note)
 {
@@ -110,21 +152,10 @@ corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct c
 		rc = err_note_set(note, ENOMEM, "%s", prefix);
 		goto out;
 	}
-	if (!w->replace && access(w->paths[FILE_IDX], F_OK) == 0) {
-		rc = err_note_set(note, ERR_EXISTS, "%s", w->paths[FILE_IDX]);
+	/* Before the lock, so that nothing is created, and after it: another writer may have finished the corpus meanwhile. */
+	if ((rc = check_new(w, note)) != 0 || (rc = lock_temp(w, note)) != 0 || (rc = check_new(w, note)) != 0)
 		goto out;
-	}
-	if ((fd = open(w->temps[FILE_BIN], O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0) {
-		rc = failed(note, errno, "create", w->temps[FILE_BIN]);
-		goto out;
-	}
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-		rc = failed(note, errno == EWOULDBLOCK ? ERR_BUSY : errno, "lock", w->temps[FILE_BIN]);
-		close(fd);
-		goto out;
-	}
-	w->lock = fd;			/* from here on this process owns the temporary files */
-	if (ftruncate(fd, 0) != 0 || (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0 || (w->bin = fdopen(fd, "w")) == NULL)
+	if (ftruncate(w->lock, 0) != 0 || (fd = fcntl(w->lock, F_DUPFD_CLOEXEC, 0)) < 0 || (w->bin = fdopen(fd, "w")) == NULL)
 		rc = failed(note, errno, "create", w->temps[FILE_BIN]);
 out:
 	if (rc != 0)
@@ -275,7 +306,7 @@ corpus_writer_source(struct corpus_writer *w, const char *file, uint64_t nth, st
 	w->source_at = w->info.n_documents;
 	free(w->source);
 	if ((w->source = strdup(file)) == NULL)
-		return ENOMEM;
+		return err_note_set(note, ENOMEM, "%s", file);
 	if (w->sources == NULL) {
 		if ((w->sources = fopen(w->sources_temp, "we")) == NULL)
 			return failed(note, errno, "create", w->sources_temp);

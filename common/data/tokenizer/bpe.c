@@ -33,6 +33,7 @@
 struct cache_entry {
 	uint64_t hash;
 	uint8_t len, n;
+	bool whole;			/* ids of a whole word: with ignore_merges a part may have other ones */
 	unsigned char key[CACHE_KEY_BYTES];
 	int32_t ids[CACHE_IDS];
 };
@@ -600,7 +601,7 @@ word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, bool whole
 	if (n <= CACHE_KEY_BYTES) {
 		hash = hash_bytes64(p, n);
 		e = &enc->cache[hash >> (64 - CACHE_BITS)];
-		if (e->hash == hash && e->len == n && memcmp(e->key, p, n) == 0) {
+		if (e->hash == hash && e->len == n && e->whole == whole && memcmp(e->key, p, n) == 0) {
 			memcpy(out->ids + out->n, e->ids, sizeof e->ids);
 			out->n += e->n;
 			return 0;
@@ -631,6 +632,7 @@ word(struct tokenizer_encoder *enc, const unsigned char *p, size_t n, bool whole
 		e->hash = hash;
 		e->len = (uint8_t)n;
 		e->n = (uint8_t)n_ids;
+		e->whole = whole;
 		memcpy(e->key, p, n);
 		memcpy(e->ids, ids, n_ids * sizeof ids[0]);
 	}
