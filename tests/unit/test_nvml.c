@@ -146,7 +146,7 @@ static void
 processes(const void *arg)
 {
 	struct nvml_process list[4];
-	char text[200], expected[200];
+	char text[200], expected[200], many[8192] = "";
 	struct nvml *gpu;
 	size_t n;
 
@@ -162,6 +162,10 @@ processes(const void *arg)
 	CHECK(nvml_processes(gpu, list, 1, &n, NULL) == 0 && n == 1);
 	CHECK(strncmp(nvml_users("0000:65:00.0", text, sizeof(text)), ", shared with test_unit_nvml (", 30) == 0);
 	CHECK_STR(nvml_users("0000:99:00.0", text, sizeof(text)), "");
+	for (int i = 0; i < 300; i++)				/* more than a first call has room for */
+		strcat(many, "2147483646:1 ");
+	setenv("STUB_NVML_PROCESSES", many, 1);
+	CHECK(nvml_processes(gpu, list, 4, &n, NULL) == 0 && n == 4 && list[3].memory_bytes == 1);
 	setenv("STUB_NVML", "processes", 1);
 	CHECK(nvml_processes(gpu, list, 4, &n, NULL) == ERR_LIBRARY && n == 0);
 	nvml_close(&gpu);

@@ -14,7 +14,8 @@
 #define FILE_NAME "libnvidia-ml.so.1"
 #define VARIABLE "SALT_NVML"
 #define GIB 1073741824.0
-#define PROCESSES_MAX 256		/* entries that NVML may fill in */
+#define PROCESSES 64			/* entries that NVML may fill in at first, and more than it needs then */
+#define TRIES 3
 
 /*
  * The functions of NVML that are used, as the NVML API Reference Guide documents them (device queries).
@@ -185,17 +186,21 @@ process_name(int64_t pid, char *name, size_t size)
 int
 nvml_processes(const struct nvml *gpu, struct nvml_process *list, size_t max, size_t *n, struct err_note *note)
 {
-	struct nvml_info *all;
-	unsigned n_all = PROCESSES_MAX;
+	struct nvml_info *all = NULL;
+	unsigned room = PROCESSES, n_all;
 	nvml_return rc;
 
 	*n = 0;
-	if ((all = calloc(n_all, sizeof(*all))) == NULL)
-		return ENOMEM;
-	rc = api.processes(gpu->device, &n_all, all);
-	if (rc == NVML_INSUFFICIENT_SIZE)		/* n_all is the number needed; no entry is used */
-		n_all = 0;
-	else if (rc != NVML_SUCCESS) {
+	for (int tries = 0;; tries++, room = n_all + PROCESSES) {	/* n_all: the number needed */
+		free(all);
+		if ((all = calloc(room, sizeof(*all))) == NULL)
+			return ENOMEM;
+		n_all = room;
+		rc = api.processes(gpu->device, &n_all, all);
+		if (rc != NVML_INSUFFICIENT_SIZE || tries == TRIES)
+			break;
+	}
+	if (rc != NVML_SUCCESS) {
 		free(all);
 		return failed(0, "the processes on the GPU", rc, note);
 	}
