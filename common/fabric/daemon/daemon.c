@@ -190,8 +190,8 @@ warn(const char *event, const struct err_note *note, int rc)
 }
 
 /*
- * A PUB socket with every line of the log, debug lines too, under the topic of its event. It is beside the
- * status socket: the same host and any free port, or PATH.events.
+ * Opens a PUB socket that sends every line of the log, debug lines too, with its event as topic. Its endpoint
+ * follows the status socket's: the same host and any free port, or PATH.events.
  */
 static void
 open_events(struct daemon *d)
