@@ -169,7 +169,7 @@ int client__run_store(struct salt *s, struct salt_error *e);
 /*
  * A job is a member of the object that it works on; run finds the object by the job's address. run is called
  * once, in a worker thread, or with `cancelled` by client__workers_free. The job owns the object from
- * client__work on. Jobs start in order. The queue has no limit; an entry takes no memory beside its object.
+ * client__work on. Jobs start in order. The queue has no limit; an entry allocates no memory of its own.
  */
 struct client__job {
 	STAILQ_ENTRY(client__job) next;
