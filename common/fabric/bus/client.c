@@ -105,7 +105,7 @@ flush(struct bus__source *source, int64_t *due_ms, bool *pending)
 	if (c->retry_ms <= clock_now_ms()) {
 		c->retry_ms = INT64_MAX;
 		zmq_disconnect(c->source.socket, c->endpoint);
-		/* the endpoint was accepted before, so this fails only without memory: try later */
+		/* the endpoint was accepted before, so this fails only when memory is short: try later */
 		if (zmq_connect(c->source.socket, c->endpoint) != 0)
 			c->retry_ms = clock_now_ms() + REFUSED_MS;
 	}
@@ -183,7 +183,7 @@ bus_client_recv(struct bus_client *c, struct bus_event *event)
 			event->kind = BUS_EVENT_FRAME;
 			return 0;
 		}
-		bus_event_free(event);		/* no server of ours sends more than one part */
+		bus_event_free(event);		/* the servers in this repository send one part only */
 	}
 	return rc == EAGAIN ? ERR_AGAIN : rc;
 }

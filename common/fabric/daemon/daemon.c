@@ -60,7 +60,7 @@ print_failure(const struct daemon *d, int rc)
 	fprintf(stderr, "%s: %s\n", d->program, err_note_str(&d->note, rc, text, sizeof(text)));
 }
 
-/* True: go on. False: d->exit_code is set. */
+/* Returns true to continue, or false with d->exit_code set. */
 static bool
 read_arguments(struct daemon *d, int argc, char **argv)
 {
