@@ -228,7 +228,7 @@ loop_seen_again(const struct run *r, bool *exact)
 	config_block(r->config, &block, &kept);
 	blocks = (first + kept - 1) / kept;
 	*exact = r->config->selector.mode == CONFIG_MODE_NONE;
-	if (*exact)			/* phase one took every row in order: rows come again only in a later epoch */
+	if (*exact)			/* phase one reads in order: rows repeat only in later epochs */
 		return last > r->n_windows ? (last - r->n_windows < first ? last - r->n_windows : first) : 0;
 	/*
 	 * Rows were chosen from positions 0 .. blocks * W; phase two begins at position `first`, so rows
