@@ -27,7 +27,7 @@ class SaltMismatch(SaltError, ValueError, code=5, exit_code=78): "Identities dif
 class SaltDataError(SaltError, ValueError, code=6, exit_code=65): "Damaged or unusable data."
 class SaltRefused(SaltError, ConnectionRefusedError, code=7, exit_code=69): "selectord refused."
 class SaltNonfinite(SaltError, ValueError, code=8, exit_code=65): "NaN or infinity in logits or probabilities."
-class SaltRangeError(SaltError, ValueError, code=9, exit_code=64): "A value out of range, or an array of wrong shape or type."
+class SaltRangeError(SaltError, ValueError, code=9, exit_code=64): "Out of range, or a wrong shape or type."
 class SaltNotFound(SaltError, FileNotFoundError, code=10, exit_code=66): "A file does not exist."
 class SaltMemoryError(SaltError, MemoryError, code=11, exit_code=71): "Out of memory."
 class SaltSystemError(SaltError, OSError, code=12, exit_code=74): "Another system error."
