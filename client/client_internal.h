@@ -2,12 +2,13 @@
 /*
  * What the files of the client library share.
  *
- * Threads of a struct salt: the network thread (net.c), which alone uses poll and session; the workers (workers.c); the
- * status socket's thread; and the threads of the caller. `lock` protects what is named below it. Network and callers hold it
- * for short times only: what takes long is a job for the workers, or is done by the caller without the lock.
+ * Threads of a struct salt: the network thread (net.c), which alone uses poll and session; the workers
+ * (workers.c); the status socket's thread; and the threads of the caller. `lock` protects what is named below
+ * it. Network and callers hold it for short times only: what takes long is a job for the workers, or is done
+ * by the caller without the lock.
  *
- * Who has state of its own keeps it in a struct that only its files know: rows_internal.h (trainer), leases.c (teacher). The network
- * thread calls them through `struct client__part`.
+ * The state of each role is private to its files: rows_internal.h (trainer), leases.c (teacher). The network
+ * thread calls a role through `struct client__part`.
  */
 #ifndef SALT_CLIENT_INTERNAL_H
 #define SALT_CLIENT_INTERNAL_H
@@ -33,9 +34,9 @@
 struct workers;
 
 /*
- * What a role adds to the network thread. All are called in that thread with the lock held, and do not wait.
- * message: takes what it wants to keep, by setting event->message to NULL. turn: sends what is due; after every event, after a
- * wake-up and at least four times a second, while there is a session. No member is NULL.
+ * Functions of a role that the network thread calls, with the lock held. They do not wait. message: handles
+ * one message; to keep event->message it sets it to NULL. turn: sends what is due; called after every event,
+ * after a wake-up and at least four times a second, while there is a session. No member is NULL.
  */
 struct client__part {
 	void (*welcome)(struct salt *s, size_t shard, const struct wire_welcome *w, bool restarted);
@@ -43,14 +44,18 @@ struct client__part {
 	void (*message)(struct salt *s, struct session_event *event);
 	void (*turn)(struct salt *s, int64_t now_ms);
 	bool (*flushed)(const struct salt *s);		/* for salt_flush; any thread, lock held */
-	/* What of selectord's a call would wait for: into buf, left alone if there is nothing. Any thread, lock held. */
+	/*
+	 * Writes to buf what a call would wait for from selectord; no change if there is nothing. Any thread,
+	 * lock held.
+	 */
 	void (*waiting)(const struct salt *s, char *buf, size_t size);
 };
 
-/* One shard of selectord as callers see it. Under the lock. */
+/* State of one shard of selectord. Protected by the lock. */
 struct client__shard {
 	bool welcomed;
-	bool failed;			/* for good: it refused, or differs; salt.failure says why */
+	bool failed;			/* final: it refused, or its identities differ; salt.failure has the
+					   first such error */
 };
 
 struct salt {
@@ -109,8 +114,8 @@ struct salt {
  * All fill *e, which may be NULL, and return its code.
  * client__ok       no error
  * client__error    code and text, which is cut to size
- * client__fail     a failure of common/: rc and its note (NULL: none)
- * client__copy     another error
+ * client__fail     from an rc of common/ and its note (NULL: none)
+ * client__copy     a copy of another error
  */
 int client__ok(struct salt_error *e);
 int client__error(struct salt_error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -118,27 +123,32 @@ int client__fail(struct salt_error *e, int rc, const struct err_note *note);
 int client__copy(struct salt_error *e, const struct salt_error *from);
 
 /*
- * client__enter - how every public call that has a struct salt begins. 0, or SALT_FORKED, SALT_RANGE (another role than
- * `role`; 0: any). Takes no lock.
+ * client__enter - the first check of every public call with a struct salt. 0, or SALT_FORKED, SALT_RANGE (s
+ * does not have this role; 0: any). Takes no lock.
  */
 int client__enter(const struct salt *s, int role, struct salt_error *e);
 
 /* ---- net.c -------------------------------------------------------------------------------------------------------- */
 
-int client__net_start(struct salt *s, struct err_note *note);	/* waker, poll, thread; salt_close frees them */
-void client__net_stop(struct salt *s);				/* BYE, end of session and thread. Lock not held */
+int client__net_start(struct salt *s, struct err_note *note);	/* creates waker, poll and thread; salt_close
+								   frees them */
+void client__net_stop(struct salt *s);				/* sends BYE, ends session and thread. Lock
+								   not held */
 
-/* client__wake - after a change that the network thread must see. Any thread, lock held or not. client__connect: lock held. */
+/*
+ * client__wake - wakes the network thread after a change that it must see. Any thread, lock held or not.
+ * client__connect - makes the network thread open the session. Lock held.
+ */
 void client__wake(struct salt *s);
 void client__connect(struct salt *s);
 
 
-/* client__failed - the library can do nothing more with selectord; the first failure stays. Lock held. */
+/* client__failed - records that selectord cannot be used any more; the first failure stays. Lock held. */
 void client__failed(struct salt *s, int rc, const struct err_note *note);
 
 /*
- * client__deadline, client__wait - for calls with timeout_ms (0: never wait, -1: no limit). Lock held; client__wait returns
- * false once the time is over, else after some change.
+ * client__deadline, client__wait - for calls with timeout_ms (0: never wait, -1: no limit). client__wait,
+ * with the lock held, returns true after a change and false when the time is over.
  */
 struct timespec client__deadline(int timeout_ms);
 bool client__wait(struct salt *s, int timeout_ms, const struct timespec *deadline);
@@ -146,9 +156,10 @@ bool client__wait(struct salt *s, int timeout_ms, const struct timespec *deadlin
 /* ---- run.c -------------------------------------------------------------------------------------------------------- */
 
 /*
- * client__run_check - a trainer's options and corpora against those in run.dir, and the label set there into HELLO. In salt_open, after
- *                     the corpora and the plan are known.
- * client__run_store - stores them, in the process of rank 0; the label set as soon as it is known. Lock not held.
+ * client__run_check - compares a trainer's options and corpora with those stored in run.dir, and puts the
+ *                     stored label set into HELLO. Called by salt_open when corpora and plan are known.
+ * client__run_store - stores them, in the process of rank 0; the label set as soon as it is known. Lock not
+ * held.
  */
 int client__run_check(struct salt *s, struct salt_error *e);
 int client__run_store(struct salt *s, struct salt_error *e);
@@ -156,9 +167,9 @@ int client__run_store(struct salt *s, struct salt_error *e);
 /* ---- workers.c ---------------------------------------------------------------------------------------------------- */
 
 /*
- * A job lies within the object that it works on: put STAILQ_ENTRY and run into it, find the object by its address. run is called
- * once, in one of the threads or (cancelled) by client__workers_free. It owns the object from client__work on. Jobs start in order.
- * The queue is as long as its users let it grow: both put only what they have memory for.
+ * A job is a member of the object that it works on; run finds the object by the job's address. run is called
+ * once, in a worker thread, or with `cancelled` by client__workers_free. The job owns the object from
+ * client__work on. Jobs start in order. The queue has no limit; an entry allocates no memory of its own.
  */
 struct client__job {
 	STAILQ_ENTRY(client__job) next;
@@ -175,7 +186,7 @@ extern const struct client__part client__rows_part;
 int client__rows_new(struct salt *s, struct err_note *note);
 void client__rows_free(struct salt *s);			/* after all threads have ended */
 
-/* What salt_view shows. Lock held. */
+/* Fills the trainer's members of view. Lock held. */
 void client__rows_view(const struct salt *s, struct salt_view *view);
 
 /* ---- leases.c, submit.c, model.c ----------------------------------------------------------------------------------- */
@@ -183,8 +194,9 @@ void client__rows_view(const struct salt *s, struct salt_view *view);
 extern const struct client__part client__leases_part;
 
 /*
- * client__leases_new - checks options->models and their tokenizers, copies what is needed, and fills s->hello.models and n_models.
- * May set *e itself: returns enum salt_code. Corpora are not open. client__leases_free: after all threads have ended.
+ * client__leases_new - checks options->models and their tokenizers, copies what is needed, and fills
+ * s->hello.models and n_models. Returns enum salt_code and fills *e. A teacher's corpora are not open.
+ * client__leases_free: after all threads have ended.
  */
 int client__leases_new(struct salt *s, const struct salt_options *options, struct salt_error *e);
 void client__leases_free(struct salt *s);
@@ -194,18 +206,22 @@ void client__leases_view(const struct salt *s, struct salt_view *view);
 /* ---- status.c ----------------------------------------------------------------------------------------------------- */
 
 /*
- * client__status_new - s->status, for the part's metrics. name: unique in the fleet.
- * client__status_start - status socket and announcement, as a daemon has them. Without a socket, which is logged, nothing else is missing.
+ * client__status_new - creates s->status, which the part's metrics need. name: unique in the fleet.
+ * client__status_start - creates status socket and announcement, like a daemon. A failure is logged and has
+ * no other effect.
  * client__status_stop - removes both.
  */
 int client__status_new(struct salt *s, const char *name, struct err_note *note);
 void client__status_start(struct salt *s);
 void client__status_stop(struct salt *s);
 
-/* client__waiting - salt_view.waiting; buf is empty before. Lock held. */
+/* client__waiting - writes salt_view.waiting; buf must hold an empty string. Lock held. */
 void client__waiting(const struct salt *s, char *buf, size_t size);
 
-/* client__document_starts - starts[n, L] of tokens[n, L + 1], in decode.c. Pure. */
+/*
+ * client__document_starts - computes starts[n, L] from tokens[n, L + 1] and the id that ends a document. In
+ * decode.c. Pure.
+ */
 void client__document_starts(const int32_t *tokens, uint64_t n, uint32_t L, int32_t end, int32_t *starts);
 
 #endif

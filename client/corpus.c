@@ -8,7 +8,7 @@
 
 struct salt_corpus {
 	struct corpus *corpus;
-	pthread_mutex_t lock;		/* the first corpus_fingerprint must be alone */
+	pthread_mutex_t lock;		/* the first call of corpus_fingerprint must run alone */
 	bool has_fingerprint;
 	struct hash128 fingerprint;
 };

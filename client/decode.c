@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* In the workers: rows of phase two from the corpus, labels of phase one, and rows joined to what the caller gets. */
+/*
+ * Worker jobs: read rows of phase two from the corpus, decode labels of phase one, join rows to what the
+ * caller gets.
+ */
 #include "client/rows_internal.h"
 
 #include <errno.h>
@@ -20,7 +23,7 @@ client__document_starts(const int32_t *tokens, uint64_t n, uint32_t L, int32_t e
 	}
 }
 
-/* document_starts of rows whose tokens are there. 0 or ENOMEM. */
+/* Computes document_starts of rows whose tokens are filled in. 0 or ENOMEM. */
 static int
 isolate(struct salt_rows *r, int32_t end)
 {
@@ -35,7 +38,7 @@ isolate(struct salt_rows *r, int32_t end)
 	return 0;
 }
 
-/* To its slot, if that still wants it. Lock not held. */
+/* Puts the result into its slot, or frees it if the slot was dropped. Lock not held. */
 static void
 result_deliver(struct result *x)
 {
@@ -52,7 +55,7 @@ result_deliver(struct result *x)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* Rows of phase two. */
+/* Reads rows of phase two. */
 void
 client__rows_local(struct client__job *job, bool cancelled)
 {
@@ -77,7 +80,10 @@ client__rows_local(struct client__job *job, bool cancelled)
 	result_deliver(x);
 }
 
-/* Dense labels of row i, to zeros. Records cover the corpus's ids; the student may have more, with probability 0. */
+/*
+ * Copies the dense labels of row i to zeros. Records cover the corpus's ids; the student may have more, with
+ * probability 0.
+ */
 static void
 join_dense(float *dense, const struct result *x, uint64_t i)
 {
@@ -88,7 +94,7 @@ join_dense(float *dense, const struct result *x, uint64_t i)
 		memcpy(dense + (i * x->rows.context + t) * vocab, b->dense + t * b->vocab, b->vocab * sizeof(float));
 }
 
-/* One CSR of the CSRs of the rows; rows without a label have no entries. */
+/* Joins the rows' CSR labels into one; rows without a label have no entries. */
 static int
 join_sparse(struct result *x)
 {
@@ -168,7 +174,7 @@ join(struct result *x)
 	return rc != 0 ? rc : isolate(r, corpus_document_end(x->s->train));
 }
 
-/* All rows of a slot are decoded: takes them. NULL: no memory. Lock held. */
+/* Takes the rows of a slot when all are decoded. NULL: out of memory. Lock held. */
 static struct result *
 slot_collect(struct salt *s, struct slot *slot)
 {
@@ -207,7 +213,7 @@ collected_run(struct result *x)
 		client__result_free(x);
 }
 
-/* The tokens of a row and its label, which must be of these tokens. */
+/* Reads the tokens of a row and decodes its label, which must have been made of these tokens. */
 static int
 decode(struct decoded *d, struct err_note *note)
 {

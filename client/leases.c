@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Leases of a teacher, from LEASE to the last DONE. A result is kept and sent again until selectord confirms it. The network
- * thread takes leases, sends what is due and frees what is over; the caller's threads take leases from it and give them back.
+ * Leases of a teacher, from LEASE to the last DONE. A result is kept and sent again until selectord confirms
+ * it. The network thread receives leases, sends what is due and frees finished leases; the caller's threads
+ * take leases and give them back.
  */
 #include "client/leases_internal.h"
 
@@ -18,23 +19,24 @@
 #include "data/modelfiles/modelfiles.h"
 
 #define AHEAD 2				/* leases of a shard that are requested, or that the caller has not taken yet */
-#define OPEN_MAX 16			/* of a shard, with those that the caller holds or that wait for their DONE */
-#define ANSWER_MS 10000			/* a result without a DONE is sent again after so long */
-#define RESULTS_MAX 4			/* it is given up after so many on one connection */
-#define RESULT_FIXED_BYTES 256		/* of a RESULT frame beside its rows */
-#define RESULT_ROW_BYTES 32		/* of a row beside its records */
-#define RESULT_ROWS 64			/* of a RESULT frame at most */
-#define CPU_MS 1000			/* cpu_seconds is read so often */
+#define OPEN_MAX 16			/* leases of a shard, including those that the caller holds or that
+					   wait for DONE */
+#define ANSWER_MS 10000			/* a result without a DONE is sent again after this time */
+#define RESULTS_MAX 4			/* a result is given up after so many RESULTs on one connection */
+#define RESULT_FIXED_BYTES 256		/* of a RESULT frame, without its rows */
+#define RESULT_ROW_BYTES 32		/* of a row, without its records */
+#define RESULT_ROWS 64			/* rows of a RESULT frame at most */
+#define CPU_MS 1000			/* interval at which cpu_seconds is read */
 
 struct leases {
 	TAILQ_HEAD(, lease) list;
-	unsigned *requested;		/* [n_shards] leases asked for that have not come */
+	unsigned *requested;		/* [n_shards] leases requested that have not arrived */
 	bool leaving;			/* no new leases: released by selectord, or salt_drain */
-	const char *why;		/* of leaving */
+	const char *why;		/* reason for leaving */
 	const struct labels_unigram **unigram;	/* [n_shards] table of WELCOME's label set; NULL: none */
 	struct hash128 *label_set;	/* [n_shards] WELCOME's */
 	size_t *max_message;		/* [n_shards] WELCOME's */
-	struct labels_unigram **tables;	/* each different one; kept until the end, since leases use them */
+	struct labels_unigram **tables;	/* each distinct one; kept until the end, because leases use them */
 	size_t n_tables;
 	uint64_t progress;		/* submits and renewals of the caller */
 	uint64_t sequences, tokens;
@@ -44,7 +46,7 @@ struct leases {
 
 /* ---- open and close ---- */
 
-/* The class that is announced. */
+/* The compute class that HELLO states. */
 static int
 class_of(const struct salt *s, const struct salt_options *o, const char **class, struct salt_error *e)
 {
@@ -105,7 +107,7 @@ client__leases_new(struct salt *s, const struct salt_options *o, struct salt_err
 	    (l->label_set = mem_alloc(s->n_shards, sizeof(*l->label_set))) == NULL ||
 	    (l->max_message = mem_alloc(s->n_shards, sizeof(*l->max_message))) == NULL)
 		return client__fail(e, ENOMEM, NULL);
-	/* teacherd's names, so that what shows one shows the other. */
+	/* The same names as teacherd's, so that tools show both alike. */
 	l->m_tokens = status_register(s->status, STATUS_RATED, "tokens_total", "tokens", "tokens scored or labelled");
 	l->m_cpu = status_register(s->status, STATUS_GAUGE, "cpu_seconds", "seconds", "processor time of the process");
 	l->m_seqs = status_register(s->status, STATUS_RATED, "sequences_total", "sequences", "sequences computed");
@@ -184,7 +186,7 @@ hand_back(struct salt *s, size_t shard, uint64_t id)
 	session_send(s->session, shard, &message);
 }
 
-/* The table of these bytes: the one that was made of them before, or a new one. */
+/* Finds the table that was made of the same bytes, or makes a new one. */
 static int
 table_of(struct leases *l, const struct wire_bytes *bytes, const struct labels_unigram **out, struct err_note *note)
 {
@@ -217,7 +219,7 @@ leases_welcome(struct salt *s, size_t shard, const struct wire_welcome *w, bool 
 	TAILQ_FOREACH(lease, &l->list, entry) {
 		if (lease->shard != shard)
 			continue;
-		lease->gone |= restarted;		/* a new selectord does not know it */
+		lease->gone |= restarted;		/* a restarted selectord has no leases from before */
 		lease->renewed_ms = 0;
 		/* what was sent on the lost connection may not have arrived */
 		for (uint32_t i = 0; i < lease->pub.n; i++) {
@@ -241,7 +243,7 @@ leases_lost(struct salt *s, size_t shard)
 	s->leases->requested[shard] = 0;
 }
 
-/* NULL if the lease can be computed here, else the reason for selectord; may use text. */
+/* Returns NULL if the lease can be computed here, else the reason for selectord, possibly in text. */
 static const char *
 impossible(const struct salt *s, const struct lease *lease, const struct wire_lease *w, char *text, size_t size)
 {
@@ -264,7 +266,7 @@ impossible(const struct salt *s, const struct lease *lease, const struct wire_le
 	return NULL;
 }
 
-/* A copy of the message as a lease. NULL without memory. */
+/* Makes a lease from the message. NULL: out of memory. */
 static struct lease *
 lease_new(struct salt *s, size_t shard, const struct wire_lease *w)
 {
@@ -328,7 +330,10 @@ take(struct salt *s, size_t shard, const struct wire_lease *w)
 	}
 	TAILQ_INSERT_TAIL(&l->list, lease, entry);
 	if ((why = impossible(s, lease, w, text, sizeof(text))) != NULL) {
-		/* answered with an error for each sequence; left to expire, it would be leased again and again */
+		/*
+		 * answer with an error for each sequence: if it expired instead, it would be leased again and
+		 * again
+		 */
 		log_error("lease.impossible", "lease=%" PRIu64 " why=\"%s\"", w->lease_id, why);
 		for (uint32_t i = 0; i < lease->pub.n; i++) {
 			snprintf(lease->rows[i].error, sizeof(lease->rows[i].error), "%.120s", why);
@@ -359,7 +364,7 @@ confirmed(struct salt *s, size_t shard, const struct wire_done *d)
 	pthread_cond_broadcast(&s->changed);
 }
 
-/* From now on no new leases. Those fetched ahead are handed back at the next turn. Lock held. */
+/* Takes no new leases from now on. Those fetched ahead are handed back at the next turn. Lock held. */
 static void
 leave(struct salt *s, const char *why)
 {
@@ -396,7 +401,7 @@ leases_message(struct salt *s, struct session_event *event)
 
 /* ---- what is due; the network thread, lock held ---- */
 
-/* Asks for none while many results wait for DONE: selectord's disk may be full. */
+/* Requests leases, but none while many results wait for DONE: selectord's disk may be full. */
 static void
 request(struct salt *s, size_t shard)
 {
@@ -410,7 +415,9 @@ request(struct salt *s, size_t shard)
 			waiting += lease->state == LEASE_WAITING;
 		}
 	if (waiting + l->requested[shard] < AHEAD && open < OPEN_MAX) {
-		/* the credit replaces the last one: how many may come beside those held */
+		/*
+		 * the credit replaces the previous one: number of leases that selectord may send from now on
+		 */
 		struct wire_message message = {.type = WIRE_LEASE_REQUEST, .lease_request = {.credit = AHEAD - waiting}};
 
 		if (session_send(s->session, shard, &message) == 0)
@@ -418,7 +425,10 @@ request(struct salt *s, size_t shard)
 	}
 }
 
-/* A result that selectord does not answer is given up: it does not know the lease, and leases again what it still wants of it. */
+/*
+ * Whether the row is to be sent now. A result that selectord does not answer is given up: selectord no longer
+ * has the lease, and leases the sequence again if it still needs it.
+ */
 static bool
 due(const struct lease *lease, struct lease_row *row, int64_t now_ms)
 {
@@ -431,7 +441,7 @@ due(const struct lease *lease, struct lease_row *row, int64_t now_ms)
 	return false;
 }
 
-/* The results that are due, in as many RESULT frames as selectord's max_message asks for. */
+/* Sends the results that are due, in as many RESULT frames as selectord's max_message requires. */
 static void
 send_results(struct salt *s, struct lease *lease, int64_t now_ms)
 {
@@ -448,7 +458,7 @@ send_results(struct salt *s, struct lease *lease, int64_t now_ms)
 			struct lease_row *row = &lease->rows[i];
 			size_t need;
 
-			if (!due(lease, row, now_ms))		/* else its parts may be another thread's */
+			if (!due(lease, row, now_ms))		/* another thread may be using its parts */
 				continue;
 			need = RESULT_ROW_BYTES + row->label.len + strlen(row->error) + (row->scores != NULL ? scores_bytes : 0);
 			if (n > 0 && bytes + need > max_message)
@@ -481,7 +491,10 @@ count(const struct lease *lease, enum row_state state)
 	return n;
 }
 
-/* A returned lease whose results are confirmed; what was not computed goes back to selectord first. */
+/*
+ * Whether a returned lease is finished: its results are confirmed, and sequences without a result went back
+ * to selectord.
+ */
 static bool
 over(struct salt *s, struct lease *lease)
 {
@@ -503,7 +516,10 @@ expired(const struct lease *lease)
 	return clock_now_ms() > lease->expires_ms;
 }
 
-/* When selectord lets the lease expire is counted as there, so that the caller can be told. It does not revive an expired one. */
+/*
+ * Renews a lease and computes its expiry as selectord does, for told(). selectord does not revive an expired
+ * lease.
+ */
 static void
 renew(struct salt *s, struct lease *lease, int64_t now_ms)
 {
@@ -538,7 +554,7 @@ lease_turn(struct salt *s, struct lease *lease, int64_t now_ms)
 		if (now_ms - lease->renewed_ms > lease->lease_ms / 3 && !expired(lease) && count(lease, ROW_OVER) < lease->pub.n)
 			renew(s, lease, now_ms);
 	}
-	/* A waiting lease that has expired goes back; one of a selectord that restarted is nobody's. */
+	/* A waiting lease goes back when it has expired, and is dropped when selectord has restarted. */
 	if ((lease->gone || expired(lease)) && lease->state == LEASE_WAITING)
 		lease->state = LEASE_RETURNED;
 	if ((welcomed || lease->gone) && over(s, lease)) {
@@ -593,7 +609,10 @@ leases_turn(struct salt *s, int64_t now_ms)
 	show(s, now_ms);
 }
 
-/* Sequences given and not on selectord's disk; returned: the leases that still have to go back. */
+/*
+ * Number of sequences submitted and not on selectord's disk. *returned: number of leases that still have to
+ * go back.
+ */
 static uint64_t
 unconfirmed(const struct leases *l, uint64_t *returned)
 {
@@ -670,7 +689,7 @@ salt_lease(struct salt *s, int timeout_ms, struct salt_lease **out, struct salt_
 		if (lease != NULL) {
 			lease->state = LEASE_HELD;
 			*out = &lease->pub;
-			client__wake(s);		/* another one is due */
+			client__wake(s);		/* the network thread requests another one */
 			break;
 		}
 		if (s->leases->leaving) {
@@ -687,7 +706,7 @@ salt_lease(struct salt *s, int timeout_ms, struct salt_lease **out, struct salt_
 	return rc;
 }
 
-/* SALT_CLOSED if the caller should go on with another lease. Lock held. */
+/* SALT_CLOSED if the caller should continue with another lease. Lock held. */
 static int
 told(const struct lease *lease, struct salt_error *e)
 {
@@ -726,7 +745,7 @@ client__row_begin(struct salt *s, struct salt_lease *pub, uint32_t i, struct lea
 	return rc;
 }
 
-/* A job of the workers. */
+/* Worker job: encodes the draws of a row. */
 static void
 encode(struct client__job *job, bool cancelled)
 {
@@ -752,7 +771,7 @@ encode(struct client__job *job, bool cancelled)
 		client__wake(s);
 }
 
-/* The row's result is there. Lock held. */
+/* The row's result is complete. Lock held. */
 static void
 given(struct lease *lease, struct lease_row *row)
 {
@@ -835,12 +854,12 @@ salt_return(struct salt *s, struct salt_lease **pub)
 	*pub = NULL;
 	if (lease == NULL)
 		return;
-	if (lease->s == NULL) {			/* after salt_close: s is gone */
+	if (lease->s == NULL) {			/* salt_close has freed s */
 		lease_free(lease);
 		return;
 	}
 	if (client__enter(lease->s, SALT_TEACHER, NULL) != 0)
-		return;				/* the parent has it */
+		return;				/* a forked child: the lease is the parent's */
 	s = lease->s;
 	pthread_mutex_lock(&s->lock);
 	lease->state = LEASE_RETURNED;

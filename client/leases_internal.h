@@ -6,33 +6,36 @@
 #include "client/client_internal.h"
 
 enum row_state {
-	ROW_OPEN,			/* the caller has not given all of its result */
-	ROW_ENCODING,			/* a job of the workers has it */
-	ROW_READY,			/* to be sent, until selectord confirms it */
+	ROW_OPEN,			/* the caller has not submitted the whole result */
+	ROW_ENCODING,			/* a worker is encoding it */
+	ROW_READY,			/* sent, and repeated, until selectord confirms it */
 	ROW_OVER			/* confirmed, or given up */
 };
 
-/* The result of one sequence. An open row's parts are the caller's thread's, else what is under the lock. */
+/*
+ * The result of one sequence. The parts of an open row belong to the caller's thread, those of a row that is
+ * being encoded to the worker; all others are protected by the lock.
+ */
 struct lease_row {
 	struct client__job job;		/* the encoding */
 	struct lease *lease;
 	enum row_state state;
-	uint8_t *scores;		/* [3 * L], NULL: not given, or not wanted */
+	uint8_t *scores;		/* [3 * L], NULL: not submitted, or not asked for */
 	int32_t *draws;			/* [L, N] until they are encoded */
 	struct labels_buf label;
 	char error[128];		/* "": none */
-	int64_t sent_ms;		/* last RESULT; 0: to be sent at the next turn */
+	int64_t sent_ms;		/* time of the last RESULT; 0: send at the next turn */
 	unsigned n_sent;		/* RESULTs on this connection */
 };
 
 enum lease_state {
 	LEASE_WAITING,			/* fetched ahead */
-	LEASE_HELD,			/* the caller's, from salt_lease to salt_return */
+	LEASE_HELD,			/* held by the caller, from salt_lease to salt_return */
 	LEASE_RETURNED
 };
 
 struct lease {
-	struct salt_lease pub;		/* the first member: the caller's pointer is this object's */
+	struct salt_lease pub;		/* first member: the caller's pointer is the address of this object */
 	TAILQ_ENTRY(lease) entry;
 	struct salt *s;			/* NULL after salt_close */
 	/* Constant. */
@@ -44,35 +47,41 @@ struct lease {
 	int32_t *starts;		/* [n, L]; NULL: documents are not isolated */
 	/* Under the lock. */
 	enum lease_state state;
-	bool gone;			/* selectord does not know it any more */
-	int64_t renewed_ms;		/* last LEASE_RENEW; 0: to be sent at the next turn */
-	int64_t granted_ms, moved_ms, expires_ms;	/* as selectord counts: see leases.c, renew */
-	uint64_t progress;		/* of the last LEASE_RENEW */
+	bool gone;			/* selectord has restarted and no longer has it */
+	int64_t renewed_ms;		/* time of the last LEASE_RENEW; 0: send at the next turn */
+	int64_t granted_ms, moved_ms, expires_ms;	/* as selectord counts: see renew in leases.c */
+	uint64_t progress;		/* sent with the last LEASE_RENEW */
 	size_t n_encoding;		/* rows */
 	struct lease_row *rows;		/* [n] */
 };
 
 /*
- * client__row_begin - the open row of a call, which may then be worked on without the lock. 0, or *e: SALT_FORKED, SALT_RANGE (i; the
- * row has its result), SALT_CLOSED, or the failure of the conversation.
- * client__row_end - parts were added to it: when all that is wanted is there the row goes on to the workers or to selectord. 0 or
- * SALT_CLOSED: the lease is gone meanwhile, or has expired; what was given under an expired lease is sent all the same.
- * client__row_error - the row's result is an error text, cut to size.
+ * client__row_begin - finds the open row of a call, which may then work on it without the lock. 0, or *e:
+ * SALT_FORKED, SALT_RANGE (i, or the row already has its result), SALT_CLOSED, or salt.failure.
+ * client__row_end - called after parts were added. A complete row goes to the workers to be encoded, or is
+ * sent to selectord. 0, or SALT_CLOSED: the lease is gone or has expired. A complete result of an expired
+ * lease is still sent.
+ * client__row_error - makes an error text, cut to size, the row's result. 0 or SALT_CLOSED.
  */
 int client__row_begin(struct salt *s, struct salt_lease *lease, uint32_t i, struct lease_row **row, struct salt_error *e);
 int client__row_end(struct lease_row *row, struct salt_error *e);
 int client__row_error(struct lease_row *row, const char *why, struct salt_error *e);
 
-/* client__row_encode - in submit.c: the draws become the label; 0 or the note says why not. Without the lock. */
+/*
+ * client__row_encode - encodes the draws into the label and frees them (submit.c). 0, or an error with a
+ * note. Lock not held.
+ */
 int client__row_encode(struct lease_row *row, struct err_note *note);
 
 /*
- * logits.c, the arithmetic of a row u[n] of logits. Pure.
- * client__logits_top      the largest; false: one is NaN or +infinity, or all are -infinity, which is a weight of 0
- * client__logits_rank     how many ids are before y: greater logits, and equal ones of lower ids
+ * logits.c: arithmetic on a row u[n] of logits. Pure.
+ * client__logits_top      the largest; false: one is NaN or +infinity, or all are -infinity. -infinity is a
+ *                         weight of 0
+ * client__logits_rank     number of ids before y: those with greater logits, and lower ids with an equal one
  * client__logits_weights  weights[v] = exp((u[v] - top) / tau), double [n]; returns their sum
- * client__logits_draw     n_draws ids, ascending: for each uniform number the smallest id whose cumulative weight exceeds it times the
- *                         total. The weights are rounded to multiples of 2^-33, the uniforms overwritten
+ * client__logits_draw     n_draws ids, ascending: for each uniform number the smallest id whose cumulative
+ *                         weight exceeds it times the total. Rounds the weights to multiples of 2^-33 and
+ *                         overwrites the uniforms
  * client__logits_best     the k best ids, best first; of equal logits the lower id
  */
 bool client__logits_top(const float *u, size_t n, float *top);
@@ -81,7 +90,11 @@ double client__logits_weights(const float *u, size_t n, float top, double tau, d
 void client__logits_draw(double *weights, size_t n, double *uniforms, uint32_t n_draws, int32_t *ids);
 void client__logits_best(const float *u, size_t n, uint32_t k, int32_t *ids);
 
-/* model.c: as salt_model_identity; and the tokenizer that a model is announced with. Return enum salt_code. */
+/*
+ * client__model_tokenizer - the identity of the tokenizer that HELLO states for a model (model.c); not known
+ * if the model has no tokenizer.json. Checks corpus_tokenizer against the model's own. Returns enum
+ * salt_code.
+ */
 int client__model_tokenizer(const struct salt_model *m, struct wire_id *id, struct salt_error *e);
 
 #endif

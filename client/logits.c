@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The arithmetic of a row of logits, in loops that the compiler makes vectors of, once for any processor and once for those with AVX2.
+ * Arithmetic on a row of logits, in loops that the compiler vectorizes. Each is compiled for any processor
+ * and for AVX2.
  *
- * Weights exp((u - top) / tau) are computed in double and rounded to multiples of 2^-33, as teacherd's are from single precision. Sums of
- * them are exact, so that a draw does not depend on the order of summation.
+ * Weights exp((u - top) / tau) are computed in double and rounded to multiples of 2^-33, as teacherd rounds
+ * its single precision ones. Sums of them are exact, so a draw does not depend on the order of summation.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -14,12 +15,13 @@
 #define LANES 8				/* partial sums */
 #define BLOCK 64			/* weights that are added before the sweep looks at single ones; a multiple of LANES */
 #define GRAINS 0x1p33
-#define TO_WHOLE 0x1.8p52		/* added and taken away again: rounds to a whole number, which is in its low bits meanwhile */
-#define LN2_HIGH 0x1.62e42fefa0000p-1	/* low bits zero: a product with a small whole number is exact */
+#define TO_WHOLE 0x1.8p52		/* x + this - this rounds x to an integer; the low bits of x + this
+					   hold it */
+#define LN2_HIGH 0x1.62e42fefa0000p-1	/* low bits zero: a product with a small integer is exact */
 #define LN2_LOW 0x1.cf79abc9e3b3ap-40
-#define MINUS_INFINITY ((int32_t)0xff800000)	/* as bits */
+#define MINUS_INFINITY ((int32_t)0xff800000)	/* bit pattern */
 
-#if defined(__x86_64__) && !defined(SALT_LOGITS_PLAIN)		/* a test wants the other one */
+#if defined(__x86_64__) && !defined(SALT_LOGITS_PLAIN)		/* a test compiles the portable version */
 #define WIDE __attribute__((target("avx2,fma")))
 #define HAS_WIDE (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #else
@@ -29,7 +31,8 @@
 #define BODY static inline __attribute__((always_inline))
 
 /*
- * Of floats as integers: those sort alike once the digits of negative ones are turned round, and a maximum of integers is one of vectors.
+ * Compares floats as integers, which vectorizes: they have the same order once the low 31 bits of negative
+ * ones are inverted.
  */
 BODY bool
 top_body(const float *u, size_t n, float *top)
@@ -62,7 +65,10 @@ rank_body(const float *u, size_t n, size_t y)
 	return rank;
 }
 
-/* e^x for x <= 0, to about 1e-13: 2^k times the series of e^r, |r| <= ln(2) / 2. Below -700, where it is 0 to us, that of -700. */
+/*
+ * e^x for x <= 0, with an error of about 1e-13: 2^k times the series of e^r, |r| <= ln(2) / 2. For x < -700
+ * it returns e^-700, which is as good as 0 here.
+ */
 BODY double
 exponential(double x)
 {
@@ -86,7 +92,7 @@ exponential(double x)
 	p = p * r + 1;
 	p = p * r + 1;
 	memcpy(&bits, &p, sizeof(bits));
-	bits += shift << 52;			/* the exponent's place */
+	bits += shift << 52;			/* bits 52 and up are the exponent */
 	memcpy(&p, &bits, sizeof(p));
 	return p;
 }
@@ -205,7 +211,7 @@ client__logits_draw(double *weights, size_t n, double *bounds, uint32_t n_draws,
 	}
 }
 
-/* Is a worse than b: a smaller logit, or the same and a higher id. */
+/* Whether a is worse than b: a smaller logit, or an equal one and a higher id. */
 static bool
 worse(const float *u, int32_t a, int32_t b)
 {
@@ -227,7 +233,7 @@ sift_down(const float *u, int32_t *heap, size_t n, size_t i)
 	}
 }
 
-/* By a heap with the worst on top. */
+/* Keeps the best ids in a heap with the worst on top. */
 void
 client__logits_best(const float *u, size_t n, uint32_t k, int32_t *ids)
 {

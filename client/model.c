@@ -27,7 +27,7 @@ salt_model_identity(const char *dir, char hex[33], struct salt_error *e)
 	return client__ok(e);
 }
 
-/* The token of each id, of any kind of tokenizer: what is compared are the ids, not how a text is cut. */
+/* The token of each id, for any kind of tokenizer. Only the ids are compared, not how a text is split. */
 struct ids {
 	struct json *root;
 	const char **token;		/* [n] NULL: no token has this id */
@@ -123,7 +123,7 @@ client__model_tokenizer(const struct salt_model *m, struct wire_id *id, struct s
 	*id = (struct wire_id){false, {0, 0}};
 	if (path == NULL) {
 		if (access(own, F_OK) != 0)
-			return SALT_OK;			/* HELLO leaves it open */
+			return SALT_OK;			/* HELLO states no tokenizer */
 		path = own;
 	} else if ((rc = compare(path, own, m->vocab, e)) != 0) {
 		return rc;

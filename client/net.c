@@ -11,7 +11,7 @@
 #include "fabric/account/account.h"
 
 #define TURN_MS 250
-#define ACCOUNT_MS 5000			/* the ledger is written at most so often */
+#define ACCOUNT_MS 5000			/* the ledger is written at most once in this time */
 
 void
 client__wake(struct salt *s)
@@ -54,7 +54,7 @@ client__wait(struct salt *s, int timeout_ms, const struct timespec *deadline)
 
 /* ---- the thread ---- */
 
-/* A shard is failed. After the switch nothing depends on it; before, it ends the conversation. Lock held. */
+/* Marks a shard as failed. Calls that need selectord then fail; after the switch none does. Lock held. */
 static void
 shard_failed(struct salt *s, const struct session_event *event)
 {
@@ -65,7 +65,7 @@ shard_failed(struct salt *s, const struct session_event *event)
 	err_note_str(&event->note, event->rc, text, sizeof(text));
 	if (s->failure.code == 0) {
 		client__fail(&s->failure, event->rc, &event->note);
-		/* What identifies data was refused: a mismatch. All else is selectord's own reason. */
+		/* A refusal of identities is a mismatch. Any other refusal has selectord's own code. */
 		if (refusal != NULL && s->failure.code != SALT_MISMATCH) {
 			s->failure.code = SALT_REFUSED;
 			s->failure.exit_code = refusal->refuse.code;
@@ -115,12 +115,12 @@ handle(struct salt *s, struct session_event *event)
 		if (s->part != NULL)
 			s->part->message(s, event);
 		break;
-	case SESSION_KEY_REFUSED:		/* logged by the session, and tried again */
+	case SESSION_KEY_REFUSED:		/* the session logs it and retries */
 		break;
 	}
 }
 
-/* All that has come is decoded without the lock; then what is due is sent. */
+/* Handles all messages that have arrived, which are decoded without the lock, then sends what is due. */
 static void
 converse(struct salt *s)
 {
@@ -146,7 +146,7 @@ open_session(struct salt *s, struct err_note *note)
 	return session_new(&s->session, &o, note);
 }
 
-/* No shard can be talked to. */
+/* Marks all shards as failed. */
 static void
 fail(struct salt *s, int rc, const struct err_note *note)
 {
@@ -157,7 +157,7 @@ fail(struct salt *s, int rc, const struct err_note *note)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* What a teacher has computed, for the run's ledger. A failure costs nothing but the line in a report. */
+/* Writes what a teacher has computed to the run's ledger. After a failure only its entry there is missing. */
 static void
 account(struct salt *s)
 {

@@ -101,7 +101,7 @@ open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uin
 	return SALT_OK;
 }
 
-/* The corpora, and what HELLO says about them. */
+/* Opens the corpora and describes them in HELLO. */
 static int
 open_corpora(struct salt *s, const struct salt_options *o, struct salt_error *e)
 {
@@ -113,7 +113,7 @@ open_corpora(struct salt *s, const struct salt_options *o, struct salt_error *e)
 
 	if ((rc = open_corpus(&s->train, cfg, cfg->corpus.train, CORPUS_TRAIN, o->vocab, -1, &s->train_fingerprint, e)) != 0)
 		return rc;
-	/* A loop that does not know of weights would train another objective than trainerd. */
+	/* A training loop that ignores the weights would train another objective than trainerd. */
 	if (o->role == SALT_TRAINER && corpus_info(s->train)->has_weights)
 		return client__error(e, SALT_CONFIG, "corpus.train: expected a corpus without loss weights, because only trainerd applies them, found "
 		    "them in %.200s. saltctl corpus merge --no-weights makes a copy without them, for which labels stay valid", cfg->corpus.train);
@@ -136,7 +136,7 @@ open_corpora(struct salt *s, const struct salt_options *o, struct salt_error *e)
 	return SALT_OK;
 }
 
-/* Phase one, and what HELLO of a trainer says about it. */
+/* Sets up phase one, and the plan in a trainer's HELLO. */
 static void
 open_plan(struct salt *s)
 {
@@ -172,7 +172,10 @@ open_network(struct salt *s, const char *name, struct salt_error *e)
 	h->role = roles[s->role];
 	h->max_message = (uint32_t)cfg->bus.max_message;
 	snprintf(h->name, sizeof(h->name), "%s", name);
-	/* Not the process's: it may have several struct salt, and its forks must not pass for it. */
+	/*
+	 * Not the boot id of the process: it may have several struct salt, and its forks need ids of their
+	 * own.
+	 */
 	if (getrandom(&h->boot_id, sizeof(h->boot_id), 0) != (ssize_t)sizeof(h->boot_id))
 		return client__fail(e, errno, NULL);
 	if ((rc = bus_new(&s->bus, &o, &note)) != 0)
@@ -263,8 +266,8 @@ salt_open(struct salt **out, const struct salt_options *options, struct salt_err
 }
 
 /*
- * In a forked child the threads do not exist, and what they were changing may be half done: only what is constant is freed, and
- * sockets are left to the parent.
+ * In a forked child the threads do not exist, and they may have left data half changed: only constant data
+ * are freed, and sockets are left to the parent.
  */
 void
 salt_close(struct salt **salt)

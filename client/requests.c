@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The conversation with selectord, in the network thread with the lock held: rows are asked for and accepted, checkpoints confirmed. */
+/*
+ * A trainer's messages, in the network thread with the lock held: requests and accepts rows, reports
+ * checkpoints and the release.
+ */
 #include "client/rows_internal.h"
 
 #include <inttypes.h>
@@ -10,8 +13,10 @@
 
 #include "data/corpus/blend.h"
 
-#define ANSWER_MS 10000			/* RELEASE and CHECKPOINTED are sent again after so long without an ACK */
-#define ASK_AGAIN_MS 30000		/* rows that were asked for and have not come are asked for again */
+#define ANSWER_MS 10000			/* RELEASE and CHECKPOINTED are sent again after this time without an
+					   ACK */
+#define ASK_AGAIN_MS 30000		/* requested rows that have not arrived are requested again after this
+					   time */
 #define REQUESTS_MAX 48			/* requests without an answer: selectord drops a peer's oldest beyond 64 */
 #define RELEASE_REQUEST UINT64_MAX	/* request_id of RELEASE; that of CHECKPOINTED is its step */
 
@@ -48,7 +53,7 @@ first_row(const struct salt *s, const struct slot *slot)
 	return slot->step * s->batch + slot->lane->first;
 }
 
-/* The rows of this shard that this request asked for (0: any request) are missing again. */
+/* Marks rows of this shard as missing again that this request (0: any request) asked for. */
 static void
 forget_asked(struct salt *s, size_t shard, uint64_t request)
 {
@@ -73,7 +78,7 @@ client__rows_lost(struct salt *s, size_t shard)
 	s->rows->links[shard].sent_ms = s->rows->links[shard].release_ms = INT64_MIN / 2;
 }
 
-/* Row i of a slot came: a worker decodes it. */
+/* Hands row i of a slot to a worker, which decodes it. */
 static void
 accept_row(struct salt *s, struct slot *slot, uint64_t i, uint64_t g, const struct wire_row *wr)
 {
@@ -129,7 +134,8 @@ rows_message(struct salt *s, struct session_event *event)
 			s->teacher_nats = m->rows.heldout_loss_nats;
 		for (size_t i = 0; i < m->rows.n_rows && s->failure.code == 0; i++)
 			row_came(s, m->rows.first_row + i, &m->rows.rows[i]);
-		forget_asked(s, event->shard, m->rows.request_id);	/* after a short answer the rest is asked for again now */
+		/* the answer may be short: request the rest again now */
+		forget_asked(s, event->shard, m->rows.request_id);
 	} else if (m->type == WIRE_ACK && m->ack.request_id == RELEASE_REQUEST) {
 		link->released = true;
 	} else if (m->type == WIRE_ACK && m->ack.request_id > link->acked) {
@@ -138,7 +144,7 @@ rows_message(struct salt *s, struct session_event *event)
 	pthread_cond_broadcast(&s->changed);
 }
 
-/* Requests of this shard without an answer; the rows of one stand next to one another. */
+/* Number of requests to this shard without an answer; the rows of one request are adjacent. */
 static unsigned
 requests_open(const struct salt *s, size_t shard)
 {
@@ -160,7 +166,9 @@ requests_open(const struct salt *s, size_t shard)
 	return n;
 }
 
-/* Asks for the slot's missing rows of this shard, neighbours in one request. false: no more requests now. */
+/*
+ * Requests the slot's missing rows of this shard, adjacent ones in one request. false: no more requests now.
+ */
 static bool
 ask_slot(struct salt *s, size_t shard, struct slot *slot, unsigned *open, int64_t now_ms)
 {
@@ -193,7 +201,7 @@ ask_slot(struct salt *s, size_t shard, struct slot *slot, unsigned *open, int64_
 	return true;
 }
 
-/* The steps that are needed first, of all lanes, then those after them. */
+/* Requests the next step of every lane first, then the steps after it. */
 static void
 ask_rows(struct salt *s, size_t shard, int64_t now_ms)
 {
@@ -209,7 +217,7 @@ ask_rows(struct salt *s, size_t shard, int64_t now_ms)
 		}
 }
 
-/* What is left to say of checkpoints: later steps than the switch have no rows. */
+/* The step to report as checkpointed: at most the switch step, because later steps have no rows. */
 static uint64_t
 checkpointed(const struct salt *s)
 {
@@ -218,7 +226,7 @@ checkpointed(const struct salt *s)
 	return step < s->phase.switch_step ? step : s->phase.switch_step;
 }
 
-/* CHECKPOINTED and RELEASE are repeated until their ACK comes. */
+/* Sends CHECKPOINTED and RELEASE, and repeats them until their ACK arrives. */
 static void
 confirm(struct salt *s, size_t shard, int64_t now_ms)
 {
@@ -252,7 +260,7 @@ rows_turn(struct salt *s, int64_t now_ms)
 		}
 }
 
-/* A shard that refuses after the release counts as released: nothing depends on it. */
+/* A shard that fails after the release counts as released: nothing depends on it. */
 bool
 client__rows_flushed(const struct salt *s)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The calls of a trainer. */
+/* The public calls of a trainer. */
 #include "client/rows_internal.h"
 
 #include <errno.h>
@@ -70,7 +70,7 @@ client__rows_view(const struct salt *s, struct salt_view *v)
 	v->label_bytes = r->label_bytes;
 }
 
-/* Hands out what the slot has, with the weights of the present switch. */
+/* Hands out the slot's result, with distillation weights for the present switch step. */
 static int
 slot_take(struct salt *s, struct slot *slot, struct salt_rows **rows, struct salt_error *e)
 {
@@ -102,7 +102,10 @@ slot_take(struct salt *s, struct slot *slot, struct salt_rows **rows, struct sal
 	return SALT_OK;
 }
 
-/* With until_margin rows wait for the teacher's loss: else the switch would depend on when it came. */
+/*
+ * With until_margin rows wait for the teacher's loss: otherwise the switch would depend on when the loss
+ * arrives.
+ */
 static bool
 may_take(const struct salt *s, const struct slot *slot)
 {
@@ -191,7 +194,9 @@ salt_checkpointed(struct salt *s, uint64_t step, struct salt_error *e)
 	return rc;
 }
 
-/* Slots whose steps are of the other phase by now, or (all) of phase one at all, are dropped. Lock held. */
+/*
+ * Drops slots whose step now belongs to the other phase, and with `all` every slot of phase one. Lock held.
+ */
 static void
 drop_slots(struct salt *s, bool all)
 {
@@ -221,7 +226,8 @@ salt_release(struct salt *s, uint64_t step, struct salt_error *e)
 	} else if (step > 0) {
 		s->rows->release = true;
 		s->rows->release_step = step;
-		drop_slots(s, true);		/* rows that are asked for after a release open the plan again */
+		drop_slots(s, true);		/* a request for rows after the release would open the plan
+						   again */
 		client__connect(s);
 		client__wake(s);
 	}

@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A trainer's rows, for the files that make them. Whoever asks for rows [first, first + n) of a step gets a lane for this range: slots for that
- * step and for the prefetch_steps after it (slots.c). Rows of phase one are asked for from selectord (requests.c), checked and decoded one by
- * one in the workers; the worker that decodes the last row of a slot joins them into the struct salt_rows that the caller will get. Rows of
- * phase two are read from the corpus by a worker (decode.c). A slot may be dropped at any time: what is under way for it finds by its ticket
- * that it is not wanted any more. rows.c has the calls.
+ * Shared by the files that make a trainer's rows. A request for rows [first, first + n) of a step creates a
+ * lane for this range (not a lane of trainer.lanes): slots for that step and for the prefetch_steps after it
+ * (slots.c). Rows of phase one are requested from selectord (requests.c), then checked and decoded one by one
+ * by the workers; the worker that decodes the last row of a slot joins them into the struct salt_rows for the
+ * caller. Rows of phase two are read from the corpus by a worker (decode.c). A slot may be dropped at any
+ * time: a job for it then finds no slot with its ticket and frees its result. The public calls are in rows.c.
  */
 #ifndef SALT_CLIENT_ROWS_INTERNAL_H
 #define SALT_CLIENT_ROWS_INTERNAL_H
 
 #include "client/client_internal.h"
 
-/* A row on its way through a worker, and then in its slot. */
+/* A row while a worker decodes it, and then in its slot. */
 struct decoded {
 	struct client__job job;
 	SLIST_ENTRY(decoded) spare;
 	struct salt *s;
-	uint64_t ticket, row, seq;	/* row: in the plan */
-	size_t i;			/* row of the slot */
+	uint64_t ticket, row, seq;	/* row: number in the plan */
+	size_t i;			/* index in the slot */
 	bool quarantined;
 	uint8_t *record;
 	size_t record_bytes;
@@ -25,9 +26,9 @@ struct decoded {
 	struct labels_batch labels;
 };
 
-/* What a caller gets, and before that the job that makes it. */
+/* The rows that a caller gets, with the job that makes them. */
 struct result {
-	struct salt_rows rows;		/* first: salt_rows_free has its address */
+	struct salt_rows rows;		/* first member: salt_rows_free gets its address */
 	struct client__job job;
 	struct salt *s;
 	uint64_t ticket;
@@ -40,8 +41,8 @@ enum row_state { ROW_MISSING, ROW_ASKED, ROW_DECODING, ROW_HAVE };
 struct row {
 	enum row_state state;
 	int64_t asked_ms;
-	uint64_t request;		/* ASKED: in which request */
-	struct decoded *decoded;	/* HAVE */
+	uint64_t request;		/* ROW_ASKED: id of the request */
+	struct decoded *decoded;	/* ROW_HAVE */
 };
 
 struct slot {
@@ -55,16 +56,16 @@ struct slot {
 };
 
 struct lane {
-	TAILQ_ENTRY(lane) next;		/* used last: first */
+	TAILQ_ENTRY(lane) next;		/* most recently used first */
 	uint64_t first, n;
-	uint64_t step;			/* the first that may be asked for next */
-	unsigned waiting;		/* calls */
-	struct slot slots[];		/* [n_slots], that of a step at step % n_slots */
+	uint64_t step;			/* the next step that the caller is expected to ask for */
+	unsigned waiting;		/* calls that wait now */
+	struct slot slots[];		/* [n_slots], the slot of a step is at step % n_slots */
 };
 
 /* What one shard has acknowledged. */
 struct link {
-	uint64_t acked, sent;		/* CHECKPOINTED, up to this step */
+	uint64_t acked, sent;		/* highest step of CHECKPOINTED */
 	int64_t sent_ms, release_ms;
 	bool released;
 };
@@ -74,7 +75,7 @@ struct rows {
 	size_t n_lanes, n_slots;
 	SLIST_HEAD(, decoded) spares;
 	uint64_t last_ticket, last_request;
-	uint64_t kept;			/* rows of a block of the plan */
+	uint64_t kept;			/* rows per block of the plan */
 	bool has_sets;			/* spec is complete, and constant from then on */
 	struct labels_spec spec;
 	struct labels_unigram *unigram;
@@ -86,13 +87,18 @@ struct rows {
 };
 
 /*
- * slots.c. Lock held, but for the two that free.
- * client__decoded_new     a used one with its memory, or a new one; NULL without memory. client__decoded_spare: it may be used again; takes NULL
- * client__result_new      with tokens, seqs, weights and quarantined of the slot's rows; NULL without memory
- * client__rows_no_memory  the library can make no more rows
- * client__lane_of         the lane of a range, moved to the front of the list; NULL without memory
- * client__lane_move       the lane's slots are those of the steps from `step` on
- * client__rows_ahead      complete steps without a gap from the one that is asked for next: the fewest of all lanes
+ * slots.c. Lock held, except for client__decoded_free and client__result_free.
+ * client__decoded_new     a recycled object or a new one; NULL: out of memory. client__decoded_spare recycles
+ *                         it; takes NULL
+ * client__result_new      with arrays for tokens, seqs, kd_weight and quarantined of the slot's rows; NULL:
+ *                         out of memory
+ * client__rows_no_memory  reports ENOMEM with client__failed
+ * client__lane_of         finds or creates the lane of a range, and moves it to the front of the list; NULL:
+ *                         out of memory
+ * client__lane_move       makes the lane's slots those of the steps from `step` on: drops old ones, starts
+ *                         new ones
+ * client__rows_ahead      number of consecutive complete steps from the next one on; the minimum over all
+ *                         lanes
  */
 struct decoded *client__decoded_new(struct salt *s);
 void client__decoded_spare(struct rows *r, struct decoded *d);
@@ -101,7 +107,7 @@ struct result *client__result_new(struct salt *s, const struct slot *slot);
 void client__result_free(struct result *x);
 void client__rows_no_memory(struct salt *s);
 struct slot *client__lane_slot(const struct rows *r, struct lane *lane, uint64_t step);
-bool client__slot_is(const struct slot *slot, uint64_t step);		/* of this step */
+bool client__slot_is(const struct slot *slot, uint64_t step);		/* is in use for this step */
 struct slot *client__slot_of_ticket(struct rows *r, uint64_t ticket);	/* NULL: it was dropped */
 void client__slot_drop(struct rows *r, struct slot *slot);
 struct lane *client__lane_of(struct rows *r, uint64_t first, uint64_t n);
@@ -109,7 +115,7 @@ void client__lane_move(struct salt *s, struct lane *lane, uint64_t step);
 void client__lane_free(struct rows *r, struct lane *lane);
 uint64_t client__rows_ahead(const struct rows *r);
 
-/* decode.c, jobs of the workers: a struct decoded of phase one, a struct result of phase two. */
+/* decode.c, worker jobs: of a struct decoded (phase one) and of a struct result (phase two). */
 void client__rows_decode(struct client__job *job, bool cancelled);
 void client__rows_local(struct client__job *job, bool cancelled);
 

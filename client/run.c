@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a run's checkpoint is of, as a trainer's is: salt_checkpointed stores the options and the identities of corpora and label set in
- * run.dir, and a trainer that is opened there later is refused with others, because the checkpoint would go on with other rows.
+ * The identities of a run: salt_checkpointed stores the options and the identities of corpora and label set
+ * in run.dir. A trainer that is opened there later with others is rejected, because the run would continue
+ * with other rows.
  */
 #include "client/client_internal.h"
 
@@ -27,7 +28,7 @@ path_of(const struct salt *s, char *path, size_t size)
 	snprintf(path, size, "%s/identities.json", s->config->run.dir);
 }
 
-/* Lock held, or before there are threads. */
+/* Pointers to the run's identities. Lock held, or before there are threads. */
 static void
 ids_of(struct salt *s, struct wire_id *of[N_IDS])
 {
@@ -37,7 +38,7 @@ ids_of(struct salt *s, struct wire_id *of[N_IDS])
 	of[TEACHER] = &s->label_teacher;
 }
 
-/* The stored options against ours. */
+/* Compares the stored options with the present ones. */
 static int
 check_options(const struct salt *s, struct err_note *note)
 {
@@ -54,7 +55,10 @@ check_options(const struct salt *s, struct err_note *note)
 	return rc;
 }
 
-/* One stored identity: a corpus is compared here, the label set by selectord, which gets it with HELLO. */
+/*
+ * Reads one stored identity. A corpus is compared here; the label set is compared by selectord, which gets it
+ * in HELLO.
+ */
 static int
 take_id(struct salt *s, const char *path, const struct json *o, int which, struct err_note *note)
 {
@@ -144,7 +148,8 @@ client__run_store(struct salt *s, struct salt_error *e)
 	rc = 0;
 	if (!s->run_stored && (rc = file_make_dirs(dir, 0777, &note)) == 0 && (rc = config_store(s->config, dir, &note)) == 0)
 		rc = store_ids(s, ids, &note);
-	else if (rc == 0 && ids[LABEL_SET].known && !s->label_set_stored)	/* known since then */
+	else if (rc == 0 && ids[LABEL_SET].known && !s->label_set_stored)	/* became known after the
+										   first store */
 		rc = store_ids(s, ids, &note);
 	if (rc == 0) {
 		s->run_stored = true;

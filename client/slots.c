@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory of rows, and which steps they are kept for. */
+/* Allocation of rows, and the steps for which slots are kept. */
 #include "client/rows_internal.h"
 
 #include <errno.h>
@@ -7,7 +7,7 @@
 
 #include "base/mem/mem.h"
 
-#define LANES_MAX 16			/* more only while so many calls wait at once */
+#define LANES_MAX 16			/* more only while that many calls wait at once */
 
 void
 client__decoded_free(struct decoded *d)
@@ -20,7 +20,6 @@ client__decoded_free(struct decoded *d)
 	free(d);
 }
 
-/* A used one with its memory, or a new one; NULL without memory. Lock held. */
 struct decoded *
 client__decoded_new(struct salt *s)
 {
@@ -38,7 +37,6 @@ client__decoded_new(struct salt *s)
 	return d;
 }
 
-/* Lock held. */
 void
 client__decoded_spare(struct rows *r, struct decoded *d)
 {
@@ -172,7 +170,6 @@ slot_start(struct salt *s, struct slot *slot, uint64_t step)
 	}
 }
 
-/* The lane's slots are those of the steps from `step` on. */
 void
 client__lane_move(struct salt *s, struct lane *lane, uint64_t step)
 {
@@ -210,7 +207,6 @@ client__lane_free(struct rows *r, struct lane *lane)
 	free(lane);
 }
 
-/* The lane of a range, moved to the front of the list. NULL without memory. */
 struct lane *
 client__lane_of(struct rows *r, uint64_t first, uint64_t n)
 {
@@ -235,7 +231,6 @@ client__lane_of(struct rows *r, uint64_t first, uint64_t n)
 	return lane;
 }
 
-/* Complete steps without a gap from the one that is asked for next: the fewest of all lanes. */
 uint64_t
 client__rows_ahead(const struct rows *r)
 {

@@ -38,7 +38,10 @@ warn(const char *event, const struct err_note *note, int rc)
 	log_warn(event, "why=%s", log_quote(err_note_str(note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
 }
 
-/* Role as in the roster of a fleet: what shows teacherd and trainerd shows a teacher and a trainer of this library. */
+/*
+ * The name of the daemon with this role, so that tools show a teacher or trainer of this library like the
+ * daemon.
+ */
 static const char *
 role_name(const struct salt *s)
 {

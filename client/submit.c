@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Results of sequences: what a caller gives is checked and copied here; logits are reduced by the caller's thread and the workers
- * together, row by row (logits.c); the draws of sampled labels are encoded in the workers.
+ * Results of sequences. The caller's arrays are checked and copied here. The caller's thread and the workers
+ * together reduce logits row by row (logits.c). The workers encode the draws of sampled labels.
  */
 #include "client/leases_internal.h"
 
@@ -17,8 +17,8 @@
 #include "base/mem/mem.h"
 #include "base/random/random.h"
 
-#define HELPERS_MAX 8			/* jobs for one sequence's logits, beside the caller */
-#define HELPER_ROWS 16			/* and no more than one for so many rows */
+#define HELPERS_MAX 8			/* worker jobs for one sequence's logits, in addition to the caller */
+#define HELPER_ROWS 16			/* at most one job per so many rows */
 
 static void
 uniforms(const struct salt_lease *lease, uint32_t i, uint32_t t, double *u)
@@ -50,14 +50,15 @@ struct reduction {
 	uint32_t i;
 	const float *logits;		/* [L, stride] */
 	size_t stride;
-	bool score, label;		/* what is wanted and not given yet */
+	bool score, label;		/* asked for and not submitted yet */
 	float *loss_nats;		/* [L] */
 	int32_t *rank;			/* [L] */
 	int32_t *ids;			/* [L, N] draws; [L, k] */
 	float *log_p;			/* [L, k]; dense: [L, n_valid] */
-	size_t n_others;		/* ids of the model that the corpus has not: their mass belongs to the tail of topk */
-	atomic_uint next;		/* row that nobody has taken */
-	atomic_uint bad;		/* lowest row with a value that cannot be */
+	size_t n_others;		/* ids of the model beyond the corpus's; their probability is part of
+					   the tail of topk */
+	atomic_uint next;		/* next row to reduce */
+	atomic_uint bad;		/* lowest row with an invalid value */
 	atomic_bool no_memory;
 	pthread_mutex_t lock;
 	pthread_cond_t done;
@@ -69,7 +70,7 @@ struct helper {
 	struct reduction *r;
 };
 
-/* What one thread needs for a row. */
+/* Buffers of one thread. */
 struct scratch {
 	double *weights;		/* [n_valid] */
 	double *bounds;			/* [N] */
@@ -126,7 +127,7 @@ reduce_label(struct reduction *r, uint32_t t, const float *u, float top, double 
 	}
 }
 
-/* false: a logit, or the loss, is no number. */
+/* Reduces one row of logits to scores and label. false: the logits, or the loss, are invalid. */
 static bool
 reduce_row(struct reduction *r, uint32_t t, struct scratch *w)
 {
@@ -153,7 +154,7 @@ reduce_row(struct reduction *r, uint32_t t, struct scratch *w)
 	return true;
 }
 
-/* Rows until none is left, in the caller's thread and in each helper. */
+/* Reduces rows until none is left. Runs in the caller's thread and in each helper. */
 static void
 reduce_rows(struct reduction *r)
 {
@@ -214,7 +215,7 @@ reduce_all(struct salt *s, struct reduction *r)
 
 /* ---- parts of a row ---- */
 
-/* *e and selectord: the sequence has values that are not numbers. */
+/* Reports an invalid value of the sequence to the caller and to selectord. */
 static int
 nonfinite(struct lease_row *row, struct salt_error *e, const char *what, uint32_t t, size_t v, float value)
 {
@@ -227,7 +228,7 @@ nonfinite(struct lease_row *row, struct salt_error *e, const char *what, uint32_
 	    lease->seqs[row - lease->rows], lease->pub.id, text);
 }
 
-/* The caller's arrays are not changed: what follows the end of a document is marked in a copy. */
+/* The caller's arrays are not changed: positions that end a document are marked in a copy. */
 static int
 add_scores(struct lease_row *row, const float *loss_nats, const int32_t *rank, struct salt_error *e)
 {
@@ -256,7 +257,7 @@ add_scores(struct lease_row *row, const float *loss_nats, const int32_t *rank, s
 	return SALT_OK;
 }
 
-/* The label of kinds that take no longer to encode than to copy. */
+/* Encodes a topk or dense label at once: that takes no longer than copying it for a worker. */
 static int
 add_probabilities(struct lease_row *row, const int32_t *ids, const float *log_p, struct salt_error *e)
 {
@@ -310,7 +311,10 @@ logits_alloc(struct reduction *r)
 	return 0;
 }
 
-/* A logit of -infinity is a probability of 0: not of all ids, and not of the token that follows. */
+/*
+ * Reports the row's invalid logit. -infinity (a probability of 0) is valid, but not for all ids, and not for
+ * the next token.
+ */
 static int
 find_bad(struct lease_row *row, const struct reduction *r, struct salt_error *e)
 {
@@ -386,7 +390,7 @@ salt_submit_scores(struct salt *s, struct salt_lease *pub, uint32_t i, const flo
 	return (rc = add_scores(row, loss_nats, rank, e)) != 0 ? rc : client__row_end(row, e);
 }
 
-/* Is a label of this kind wanted? */
+/* Checks that the lease asks for a label of this kind. */
 static int
 kind_check(const struct salt_lease *pub, int kind, struct salt_error *e)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Choosing a block's rows, then looking up their labels. Both in steps, because a block may have millions of
+ * Chooses a block's rows, then looks up their labels, both in steps, because a block may have millions of
  * positions.
  */
 #include "selectord/core_internal.h"
@@ -12,7 +12,7 @@
 #include "data/corpus/corpus.h"
 #include "data/select/select.h"
 
-/* Positions counted, and epochs looked at, for one unit of scan_left; units for one needed_elsewhere(). */
+/* Positions counted, and epochs checked, for one unit of scan_left; units for one needed_elsewhere(). */
 enum { COUNT_COST = 8, EPOCHS_COST = 8, DROP_COST = 4 };
 
 int
@@ -39,7 +39,7 @@ core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kep
 	return ERR_NOT_FOUND;
 }
 
-/* Does a written block other than this one need the label of seq? */
+/* Whether a written block other than this one needs the label of seq. */
 static bool
 needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, const struct core_block *block)
 {
@@ -74,7 +74,7 @@ needed_elsewhere(struct core *c, uint64_t seq, const struct core_plan *own, cons
 	return false;
 }
 
-/* All scores are known, or none is needed. */
+/* Called when all scores are known, or none is needed. */
 void
 core__choose_begin(struct core_block *b)
 {
@@ -118,7 +118,7 @@ part_of(const struct core *c, const struct core_plan *plan, const struct core_bl
 	return plan->n_parts > 1 ? blend_part_at(c->cfg.order, b->first + i) : 0;
 }
 
-/* Two passes for each part find the lowest score that is kept. */
+/* Two passes for each part find the lowest score that is chosen. */
 static void
 count(struct core *c, const struct core_plan *plan, struct core_block *b)
 {
@@ -172,7 +172,7 @@ core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b)
 		uint64_t i = b->scan_at, seq = core__order(c, plan, b->first + i);
 		bool kept = !scores || select_take(&b->limits[part_of(c, plan, b, i)], b->score[i]);
 
-		if (salt_ds && !isnan(b->score[i]))	/* those of a file have their own unit */
+		if (salt_ds && !isnan(b->score[i]))	/* scores of a file have their own unit */
 			count_score(&plan->scores, b->score[i], kept);
 		if (kept) {
 			b->flags[i] |= POS_KEPT;
@@ -208,7 +208,7 @@ core__choose_step(struct core *c, struct core_plan *plan, struct core_block *b)
 	c->stats.n_blocks_written++;
 }
 
-/* The rows are on the disk. */
+/* Called when the rows are on the disk. */
 void
 core__check_begin(struct core_block *b)
 {
@@ -217,8 +217,8 @@ core__check_begin(struct core_block *b)
 }
 
 /*
- * Which kept sequences have a label? Looked up again, because another block may have dropped the label before
- * this one kept it, or the sequence went into quarantine.
+ * Looks up which chosen sequences have a label. The scan did so too, but since then another block may have
+ * dropped the label, or the sequence went into quarantine.
  */
 void
 core__check_step(struct core *c, struct core_plan *plan, struct core_block *b)

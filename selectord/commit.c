@@ -16,7 +16,7 @@
 
 #define RETRY_MS 500
 #define GROUP_MAX 4096			/* records of one commit */
-#define MAP_GROW_RATIO 0.7		/* share of the map in use at which it is made larger */
+#define MAP_GROW_RATIO 0.7		/* share of the map in use above which it is enlarged */
 
 STAILQ_HEAD(ops, core_op);
 
@@ -41,7 +41,7 @@ struct commit {
 
 /*
  * Consecutive results are sorted by key, so that LMDB's trees are written from left to right; labels and
- * scores are in separate trees. Other records keep their place, because a label may be dropped and written
+ * scores are in separate trees. Other records keep their order, because a label may be dropped and written
  * again.
  */
 static int
@@ -202,11 +202,11 @@ drop_some(struct commit *c, struct core_op **drops, size_t n)
 }
 
 /*
- * The disk has no space for the group: commit dropped labels first, also those queued after the group. Their
- * order among the other records does not matter, because the core drops no label that is on its way to the
- * disk. Dropping itself needs space: LMDB copies the pages above a label before it frees the old ones. So the
- * number dropped at once adapts to the space. Returns 0, also if there was no space, or the error that ends
- * the daemon.
+ * Called when the disk has no space for the group: drops the labels that are to be dropped first, also those
+ * queued after the group. Their order among the other records does not matter, because the core drops no
+ * label that is on its way to the disk. Dropping itself needs space: LMDB copies the pages above a label
+ * before it frees the old ones. So the number dropped at once adapts to the space. Returns 0, also if there
+ * was no space, or the error that ends the daemon.
  */
 static int
 write_drops(struct commit *c, struct ops *group)
@@ -251,8 +251,8 @@ grow(struct commit *c)
 }
 
 /*
- * Waits until a group is due, at *next_at, with max_records or at a stop, and takes it; *no is its last
- * record. false: stopped, none left.
+ * Waits until a group is due (at *next_at, with max_records queued, or at a stop) and takes it; *no is the
+ * number of its last record. false: stopped, and no records are left.
  */
 static bool
 next_group(struct commit *c, struct ops *group, size_t *n, uint64_t *no, struct timespec *next_at)
@@ -277,7 +277,7 @@ next_group(struct commit *c, struct ops *group, size_t *n, uint64_t *no, struct 
 	return *n > 0;
 }
 
-/* Sleeps RETRY_MS. true: a stop was asked for. */
+/* Sleeps RETRY_MS. true: a stop was requested. */
 static bool
 pause_for_space(struct commit *c)
 {
@@ -293,7 +293,7 @@ pause_for_space(struct commit *c)
 	return stop;
 }
 
-/* Commits a group, however long that has to wait for space. 0, or why it cannot be committed. */
+/* Commits a group, and waits for space as long as necessary. 0, or the reason why it cannot be committed. */
 static int
 commit_group(struct commit *c, struct ops *group, size_t n)
 {
@@ -338,7 +338,8 @@ run(void *arg)
 	while (next_group(c, &group, &n, &no, &next_at)) {
 		int rc = commit_group(c, &group, n);
 
-		if (rc == 0)			/* before anything is acknowledged: a file that was removed can be written, too */
+		if (rc == 0)			/* checked before anything is acknowledged, because writing to
+						   a removed file succeeds too */
 			rc = cache_there(c->cache);
 		if (rc == 0) {
 			if (atomic_exchange(&c->waiting, 0) != 0)

@@ -91,7 +91,7 @@ core__refuse_memory(struct core *c, uint64_t peer)
 	core__refuse(c, peer, EX_UNAVAILABLE, "", 5000, "memory", "memory for this request", "none left");
 }
 
-/* The pending record comes with the op, so that core__op_done cannot fail. */
+/* Allocates the pending record with the op, so that core__op_done cannot fail. */
 struct core_op *
 core__op(struct core *c, enum core_op_kind kind, uint64_t seq)
 {
@@ -174,7 +174,7 @@ core__seq(struct core *c, uint64_t seq, bool make)
 	return NULL;
 }
 
-/* These parts are on the disk. */
+/* Marks these parts as not pending any more, and frees their copies. */
 static void
 seq_durable(struct core_seq *s, uint8_t wants)
 {
@@ -432,7 +432,7 @@ core__plan_active(const struct core_plan *plan)
 	return !plan->released && (plan->n_peers > 0 || plan->left_open);
 }
 
-/* There is no memory for it: its peers are refused for now, and nothing is done for it until one comes back. */
+/* Pauses a plan for lack of memory: its peers are refused for now, and it rests until one of them returns. */
 static void
 plan_pause(struct core *c, struct core_plan *plan)
 {
@@ -471,8 +471,8 @@ core__save_plan(struct core *c, const struct core_plan *plan)
 /* ---- messages ---- */
 
 /*
- * A message that this peer had no right to: counted, logged, refused. After CORE_MISUSE_MAX of them the peer
- * is gone.
+ * Counts, logs and refuses a message that this peer had no right to send. After CORE_MISUSE_MAX of them the
+ * peer is disconnected.
  */
 static void
 misuse(struct core *c, struct core_peer *p, enum wire_type type, const char *expected, const char *found)
@@ -496,7 +496,7 @@ misuse(struct core *c, struct core_peer *p, enum wire_type type, const char *exp
 	core__peer_drop(c, p->id);
 }
 
-/* Does the plan belong to this peer: did it open it with its HELLO? Else the message is refused. */
+/* Returns the plan if this peer opened it with its HELLO. NULL: not so, and the message was refused. */
 static struct core_plan *
 own_plan(struct core *c, struct core_peer *p, enum wire_type type, struct hash128 hash)
 {
@@ -540,13 +540,14 @@ plan_message(struct core *c, struct core_peer *peer, const struct wire_message *
 	}
 	m = core__send(c, peer->id, WIRE_ACK);
 	m->msg.ack.request_id = release ? msg->release.request_id : msg->checkpointed.request_id;
-	m->after = c->next_op;			/* also when asked twice: the first record may not be on the disk yet */
+	m->after = c->next_op;			/* also for a repeated message: the first record may not be on
+						   the disk yet */
 }
 
 /*
- * Teachers leave when all plans are released, or when they were idle for long. A run that was phase one to
- * its end and is made longer opens a released plan and asks for rows a moment later: its teachers must not
- * leave in between.
+ * Releases teachers when all plans are released, or when they were idle for long. A run that ended with phase
+ * one and is then made longer opens a released plan and requests rows a moment later: its teachers must not
+ * be released in between.
  */
 static void
 release_teachers(struct core *c, int64_t now_ms)
@@ -579,7 +580,8 @@ release_teachers(struct core *c, int64_t now_ms)
 }
 
 /*
- * A result is on the disk: its parts are no longer under way, and the blocks that wait for them are updated.
+ * Called when a result is on the disk: its parts are no longer pending, and the blocks that wait for them are
+ * updated.
  */
 static void
 result_durable(struct core *c, const struct core_pending *p)
@@ -598,7 +600,7 @@ result_durable(struct core *c, const struct core_pending *p)
 		core__seq_stored(c, p->seq, p->wants);
 }
 
-/* One step of the records that are on the disk by now: a commit can contain thousands. */
+/* Processes one step of the records that are on the disk by now: a commit can contain thousands. */
 static void
 take_durable(struct core *c)
 {
@@ -632,7 +634,8 @@ settle(struct core *c, int64_t now_ms)
 	if (c->room && !c->draining && c->stats.pending_bytes < PENDING_BYTES_MAX)
 		core__grant(c, now_ms);
 	core__waits_check(c);
-	if (c->no_memory) {			/* what could not be done is tried again with the next call */
+	if (c->no_memory) {			/* work that could not be done is retried with the next
+						   call */
 		for (struct core_plan *p = c->plans; p != NULL; p = p->next)
 			if (p->no_memory)
 				plan_pause(c, p);
@@ -702,7 +705,7 @@ core_message(struct core *c, uint64_t id, const char *key, const struct wire_mes
 	case WIRE_LEASE_RETURN:
 	case WIRE_RESULT:
 		teacher_message(c, p, msg, now_ms);
-		/* The many results change nothing for others before they are on the disk. */
+		/* Results are frequent, and change nothing for others before they are on the disk. */
 		if (!c->work_due && (msg->type == WIRE_RESULT || msg->type == WIRE_LEASE_RENEW))
 			return;
 		break;
@@ -732,7 +735,7 @@ core_gone(struct core *c, uint64_t peer)
 {
 	const struct core_peer *p = core__peer(c, peer);
 
-	if (p != NULL)			/* not after BYE, nor after a final REFUSE */
+	if (p != NULL)			/* NULL after BYE and after a final REFUSE */
 		core__event(c, LOG_LEVEL_INFO, "peer.lost", "name=%s role=%s host=%s", p->name, wire_role_name(p->role), p->host);
 	core__peer_drop(c, peer);
 }

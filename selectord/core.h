@@ -4,17 +4,17 @@
  * messages to send, records to write and lines to log come out. It reads the cache through a struct
  * core_store, so that tests replay it from memory.
  *
- * From HELLO to row: a HELLO opens a plan. Its stream positions p = 0, 1, ... are cut into blocks of W; block
- * b belongs to shard b mod S. A block is scanned for what is stored of it, then its sequences are leased to
- * teachers for SCORE. With all W scores known, data/select chooses K of them, and the block's rows are
- * written, once. Then the kept sequences are leased for LABEL. Where one model scores and labels, a lease
- * asks for both. Mode none keeps all W without a score; mode file needs no teacher
- * for scores. If its file is a list, each block takes the next K sequences of the list. A ROWS_REQUEST is
+ * From HELLO to row: a HELLO opens a plan. Its stream positions p = 0, 1, ... are divided into blocks of W;
+ * block b belongs to shard b mod S. The core first looks up what is stored of a block, then leases its
+ * sequences to teachers for SCORE. When all W scores are known, data/select chooses K of them, and the
+ * block's rows are written, once. Then the chosen sequences are leased for LABEL. If one model scores and
+ * labels, a lease asks for both. Mode none chooses all W without scores; mode file needs no scores from a
+ * teacher. If its file is a list, each block takes the next K sequences of the list. A ROWS_REQUEST is
  * answered when its rows and labels are stored.
  *
- * Some messages must wait for the disk. Every record to write has a number (core_op.no, growing by one); a
- * message with after > 0 may be sent when the record of that number is committed. core_durable() tells the
- * core how far commits have come.
+ * Some messages must wait for the disk. Every record to write has a number (core_op.no, growing by one). A
+ * message with after > 0 may be sent when the record of that number is committed. core_durable() reports
+ * commits to the core.
  */
 #ifndef SALT_SELECTORD_CORE_H
 #define SALT_SELECTORD_CORE_H
@@ -49,50 +49,60 @@ struct core_store {
 	int (*plan)(void *arg, struct hash128 plan, struct cache_plan *out);
 	int (*plans)(void *arg, int (*each)(void *each_arg, const struct cache_plan *plan), void *each_arg);	/* ERR_CORRUPT: one is damaged */
 	int (*label_next)(void *arg, uint64_t *seq, struct cache_bytes *out);		/* as cache_labels_next */
-	int (*tokens)(void *arg, uint64_t seq, int32_t *out);		/* the window's L + 1 ids */
+	int (*tokens)(void *arg, uint64_t seq, int32_t *out);		/* the sequence's L + 1 ids */
 	int (*n_results)(void *arg, uint64_t *n);	/* sequences with a label or a score, whichever are more */
-	/* Is this a label record of the label set for that sequence? 0 or why not. */
+	/*
+	 * Checks that bytes are a label record of the label set for this sequence. 0, or an error with a
+	 * note.
+	 */
 	int (*check_label)(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note);
 };
 
 struct core_config {
 	struct hash128 boot_id;
 	uint32_t shard, n_shards;
-	uint32_t max_message;			/* ours, bytes */
+	uint32_t max_message;			/* selectord's own, bytes */
 	uint32_t lease_rows, lease_ms;
 	int64_t teacher_idle_ms;		/* 0: never */
-	uint64_t n_heldout;			/* held-out windows to score, 0: none */
+	uint64_t n_heldout;			/* held-out sequences to score, 0: none */
 	uint32_t n_valid;			/* ids of the tokenizer */
-	uint64_t record_max;			/* bytes a label record can have */
+	uint64_t record_max;			/* largest size of a label record, bytes */
 	struct wire_corpus corpus, heldout;	/* complete; heldout may be absent */
-	const struct blend *order;		/* of corpus; the caller's, must outlive the core. NULL: it has one part */
+	const struct blend *order;		/* of corpus; borrowed, must outlive the core. NULL: it has
+						   one part */
 	struct wire_label_set label_set;	/* complete */
-	struct wire_bytes unigram;		/* for WELCOME; the caller's, must outlive the core */
+	struct wire_bytes unigram;		/* for WELCOME; borrowed, must outlive the core */
 	struct wire_score_set score_set;	/* complete */
-	const struct select_file *file;		/* of plans of mode file; NULL: there is none. The caller's, must outlive the core */
+	const struct select_file *file;		/* for plans of mode file; NULL: none. Borrowed, must outlive
+						   the core */
 	struct wire_score_set file_set;		/* complete, with file: its hash as the scorer */
 	bool keep_unselected;
-	bool rows_wait_heldout;			/* until_margin: rows go out only when heldout_loss_nats is known */
+	bool rows_wait_heldout;			/* until_margin: rows are sent only when heldout_loss_nats is
+						   known */
 	uint32_t quarantine_teachers;		/* 1 .. 3: different teachers that fail on a sequence until quarantine */
 	double max_quarantined;			/* share of a plan's sequences in quarantine that it may train with */
 };
 
 /* Limits. */
 enum {
-	CORE_PLANS_MAX = 64,			/* in memory; a plan without a connected peer makes room for another */
+	CORE_PLANS_MAX = 64,			/* in memory; a plan without a connected peer is removed to
+						   make room for another */
 	CORE_PEERS_MAX = 4096,
 	CORE_WAITS_MAX = 64,			/* row requests of one peer that wait; the oldest one is dropped */
-	CORE_BAD_MAX = 3,			/* wrong results of one teacher until it is sent away */
+	CORE_BAD_MAX = 3,			/* wrong results of one teacher until it is rejected */
 	CORE_ERRORS_MAX = 8,			/* sequences that one teacher may report an error for, and */
-	CORE_ERRORS_PER = 50,			/* one more for so many that it delivers; beyond, it is sent away */
-	CORE_AWAY_MS = 600000,			/* a teacher that was sent away is refused for so long */
-	CORE_KNOWN_MAX = 4096,			/* teachers that are remembered */
-	CORE_MISUSE_MAX = 8,			/* messages without the right to them until the peer is cut off */
+	CORE_ERRORS_PER = 50,			/* one more for so many that it delivers; after more errors it
+						   is rejected */
+	CORE_AWAY_MS = 600000,			/* a rejected teacher is refused for this time */
+	CORE_KNOWN_MAX = 4096,			/* teachers whose errors are remembered */
+	CORE_MISUSE_MAX = 8,			/* messages that a peer had no right to send, until it is
+						   disconnected */
 	CORE_EPOCHS_MAX = 4096,			/* how often a plan may go through the corpus */
-	CORE_POSITIONS_MIN = 1 << 24,		/* but so many stream positions are always accepted, */
-	CORE_WINDOW_MIN = 1 << 16,		/* and blocks of so many; else at most CORE_WINDOW_EPOCHS times the corpus */
+	CORE_POSITIONS_MIN = 1 << 24,		/* but so many stream positions are always accepted */
+	CORE_WINDOW_MIN = 1 << 16,		/* block sizes up to this are always accepted; else at most
+						   CORE_WINDOW_EPOCHS times the corpus */
 	CORE_WINDOW_EPOCHS = 4,
-	CORE_SILENT_MS = 120000			/* a peer that sends nothing for so long is forgotten */
+	CORE_SILENT_MS = 120000			/* a peer that sends nothing for this time is forgotten */
 };
 
 /* A record to write. The receiver owns it: core_op_free. */
@@ -105,15 +115,16 @@ enum core_op_kind {
 
 struct core_op {
 	uint64_t no;
-	STAILQ_ENTRY(core_op) link;		/* the receiver's, as done */
+	STAILQ_ENTRY(core_op) link;		/* link and done are for the receiver */
 	bool done;
-	struct core_pending *pending;		/* the core's */
+	struct core_pending *pending;		/* private to the core */
 	enum core_op_kind kind;
 	uint64_t seq;
 	enum cache_scores set;
 	const uint8_t *scores, *label;		/* RESULT: NULL where there is none; in held */
 	size_t scores_len, label_len;
-	struct mem_arena *held;			/* of the message they came in; released with the op */
+	struct mem_arena *held;			/* arena of the message that they arrived in; released with
+						   the op */
 	struct hash128 plan_hash;		/* ROWS */
 	uint64_t block;
 	struct cache_row *rows;
@@ -130,9 +141,9 @@ void core_op_free(struct core_op **op);		/* takes NULL */
 struct core_message {
 	uint64_t peer;
 	uint64_t after;				/* 0: now; else when this record is committed */
-	bool end;				/* cut the peer off after this (a final REFUSE) */
+	bool end;				/* disconnect the peer after this message (a final REFUSE) */
 	struct wire_message msg;
-	void *memory[2];			/* the core's */
+	void *memory[2];			/* private to the core */
 };
 
 struct core_event {
@@ -155,8 +166,8 @@ struct core_out {
 };
 
 /*
- * core_check - does one sequence's label, and its tokens, fit a frame? 0, or ERR_CONFIG with the numbers in
- * the note.
+ * core_check - checks that the label of one sequence, and its tokens, fit into a frame. 0, or ERR_CONFIG with
+ * the numbers in the note.
  */
 int core_check(const struct core_config *cfg, struct err_note *note);
 
@@ -164,19 +175,19 @@ int core_check(const struct core_config *cfg, struct err_note *note);
 int core_new(struct core **core, const struct core_config *cfg, const struct core_store *store, struct err_note *note);
 void core_destroy(struct core **core);			/* takes NULL */
 
-/* Call these first, with the stored records of sequences that went wrong. 0 or ENOMEM. */
+/* Call these first, with the stored records of sequences that failed before. 0 or ENOMEM. */
 int core_load_attempts(struct core *core, const struct cache_attempts *a);
 int core_load_quarantine(struct core *core, const struct cache_quarantine *q);
 
 /*
- * core_message - a decoded message of a peer (the number of its connection); key: the name of its key, "" without
- * keys. The core answers and refuses by itself, and counts messages that make no sense. Records to write hold the
- * arena of the RESULT they came in, so that must come from wire_decode.
+ * core_message - handles a decoded message of a peer (the number of its connection); key: the name of its
+ * key, "" without keys. The core answers or refuses it, and counts messages that are invalid. Records to
+ * write hold the arena of the RESULT that they arrived in, so a RESULT must come from wire_decode.
  * core_gone - the connection ended: waiting requests are dropped, leases stay with the boot id.
- * core_durable - records up to no are committed. core_room - there is room to write; without, no leases are
- * granted.
+ * core_durable - records up to no are committed. core_room - whether there is space to write; without, no
+ * leases are granted.
  * core_tick - time has passed; call it every 100 ms or so. core_drain - grant no leases from now on.
- * Without memory for what a peer asked, that peer is refused for now; other work is tried again later.
+ * If memory is missing for a peer's request, that peer is refused for now; other work is retried later.
  */
 void core_message(struct core *core, uint64_t peer, const char *key, const struct wire_message *msg, int64_t now_ms);
 void core_gone(struct core *core, uint64_t peer);
@@ -187,15 +198,14 @@ void core_drain(struct core *core, int64_t now_ms);
 
 /*
  * core_wait_ms - how long to wait for a message before core_tick: 0 if the last call left something to grant
- * or to process, 1 if the lookups of this millisecond are used up, INT64_MAX if there is nothing to go on
- * with.
+ * or to process, 1 if the lookups of this millisecond are used up, INT64_MAX if there is nothing left to do.
  */
 int64_t core_wait_ms(const struct core *core);
 
 const struct core_out *core_out(struct core *core);
 void core_clear(struct core *core);
 
-/* For status; all numbers are of now or since the start. */
+/* For status; all numbers are present values or counts since the start. */
 struct core_stats {
 	uint64_t n_leases_granted, n_leases_expired, n_leases_returned, n_scores, n_labels, n_label_bytes,
 	    n_duplicates, n_differed;
@@ -204,10 +214,11 @@ struct core_stats {
 	uint64_t n_corrupt, n_dropped, n_away, n_no_memory;
 	size_t n_peers, n_teachers, n_trainers, n_leases, n_seqs_leased, n_waiting, n_ops_pending, n_plans,
 	    n_plans_released;
-	size_t n_blocks_active, n_plans_wanted;		/* wanted: neither released nor left by all its peers */
+	size_t n_blocks_active, n_plans_wanted;		/* wanted: not released, and a peer is connected or
+							   left it with BYE */
 	uint64_t pending_bytes;
 	uint64_t rows_ready;			/* of the newest plan, from row 0 without a gap */
-	uint64_t rows_asked;			/* of the newest plan: one past the furthest */
+	uint64_t rows_asked;			/* of the newest plan: one past the highest row requested */
 	uint64_t rows_total;			/* of the newest plan: n_rows */
 	double heldout_loss_nats;		/* NaN: not known */
 	bool no_room;
@@ -218,8 +229,8 @@ struct core_stats {
 void core_stats(const struct core *core, struct core_stats *out);
 
 /*
- * Sequences by S(x), of blocks chosen since the start: bins of CORE_SCORE_BIN_NATS from 0 on, the last
- * without an upper end.
+ * Histogram of S(x), over the blocks chosen since the start: bins of CORE_SCORE_BIN_NATS from 0 on, the last
+ * one without an upper end.
  */
 #define CORE_SCORE_BIN_NATS 0.25
 enum { CORE_SCORE_BINS = 48 };
@@ -235,8 +246,9 @@ struct core_plan_stats {
 	struct core_scores scores;
 };
 
-size_t core_plan_stats(const struct core *core, struct core_plan_stats *out, size_t max);	/* how many there are */
+/* Both fill at most max entries and return how many there are. */
+size_t core_plan_stats(const struct core *core, struct core_plan_stats *out, size_t max);
 
-size_t core_peers(const struct core *core, struct wire_peer *out, size_t max, int64_t now_ms);	/* how many there are */
+size_t core_peers(const struct core *core, struct wire_peer *out, size_t max, int64_t now_ms);
 
 #endif

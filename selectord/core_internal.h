@@ -23,7 +23,8 @@
 enum { WANT_SCORE = 1, WANT_LABEL = 2 };
 
 /*
- * A result that is not on the disk yet, to compare a second one with: borrowed from the message it came in.
+ * A result that is not on the disk yet, for comparison with a second one. It is borrowed from the message in
+ * which it arrived.
  */
 struct core_copy {
 	struct mem_arena *held;
@@ -31,17 +32,17 @@ struct core_copy {
 	size_t len;
 };
 
-/* A teacher that could not label a sequence: it vanished with it alone in hand, or reported an error. */
+/* A teacher that failed on a sequence: it vanished while it held the sequence alone, or reported an error. */
 struct core_failure {
 	struct hash128 who;			/* as core_known */
 	struct hash128 boot;			/* vanished: the process, which may come back; zero: it reported an error */
 };
 
-/* A sequence that is under lease, on its way to the disk, or has gone wrong before; else it is forgotten. */
+/* A sequence that is leased, on its way to the disk, or has failed before; others have no entry. */
 struct core_seq {
 	uint64_t seq;
 	uint64_t op;				/* record on its way to the disk, 0: none */
-	int64_t not_before_ms;			/* after an error: not leased before */
+	int64_t not_before_ms;			/* after an error: not leased before this time */
 	uint8_t flight;				/* WANT_ bits under lease */
 	uint8_t pending;			/* WANT_ bits on their way to the disk; their bytes: */
 	struct core_copy scores, label;
@@ -54,24 +55,24 @@ struct core_seq {
 };
 
 /*
- * What is remembered of a teacher beyond its connection. who: the hash of its key's name, host and name (without
- * its process id), so that a faulty teacher that is started again is no other one.
+ * What is remembered of a teacher beyond its connection. who: hash of its key's name, its host and its name
+ * (without process id), so that a faulty teacher is recognized after a restart.
  */
 struct core_known {
 	struct hash128 who;
 	char label[2 * WIRE_NAME_MAX];		/* name@host */
 	uint64_t n_good, n_errors;		/* sequences that it delivered; sequences that it reported an error for */
 	uint32_t n_bad;				/* wrong results */
-	int64_t away_ms;			/* sent away: refused until then; 0: it was not */
+	int64_t away_ms;			/* rejected: refused until then; 0: not rejected */
 	UT_hash_handle hh;			/* by who; the oldest first */
 };
 
 struct core_lease {
 	uint64_t id;
 	struct hash128 boot, who;		/* holder */
-	enum cache_scores set;			/* of the scores */
+	enum cache_scores set;			/* where its scores are stored */
 	uint8_t wants;
-	bool single;				/* holds a sequence that is under suspicion */
+	bool single;				/* holds a suspect */
 	bool expired;				/* a late result is still accepted */
 	uint64_t *seqs;				/* [n]; open[i]: no result yet */
 	bool *open;
@@ -83,7 +84,8 @@ struct core_lease {
 
 struct core_peer {
 	uint64_t id;				/* connection */
-	struct hash128 boot;			/* with keys the hash of boot id and key: nobody can take the place of another key's process */
+	struct hash128 boot;			/* with keys: hash of boot id and key, so that a peer cannot
+						   pose as a process with another key */
 	struct core_known *known;		/* teachers */
 	enum wire_role role;
 	char name[WIRE_NAME_MAX], host[WIRE_NAME_MAX], status_endpoint[WIRE_ENDPOINT_MAX];
@@ -91,8 +93,8 @@ struct core_peer {
 	int64_t heard_ms, busy_ms;		/* busy: last time it held or returned something */
 	int64_t hello_ms;
 	uint32_t credit;
-	uint32_t n_misused;			/* messages that it had no right to */
-	bool can_score, can_label, can_heldout;	/* scorer SCORE, teacher LABEL, teacher SCORE */
+	uint32_t n_misused;			/* messages that it had no right to send */
+	bool can_score, can_label, can_heldout;	/* SCORE by the scorer, LABEL and SCORE by the teacher */
 	bool released;				/* RELEASE_TEACHER sent */
 	struct core_plan *plan;			/* of its HELLO, NULL: none */
 	struct core_peer *next, *prev;
@@ -101,7 +103,7 @@ struct core_peer {
 enum { POS_SCORED = 1, POS_LABELLED = 2, POS_KEPT = 4, POS_QUARANTINED = 8 };
 /*
  * SCAN looks up what is stored, SCORE waits for scores, CHOOSE selects rows, CHOSEN waits until they are on
- * the disk, CHECK looks up their labels, LABEL waits for the missing ones. SCAN, CHOOSE and CHECK go in
+ * the disk, CHECK looks up their labels, LABEL waits for the missing ones. SCAN, CHOOSE and CHECK run in
  * steps.
  */
 enum block_state { BLOCK_SCAN, BLOCK_SCORE, BLOCK_CHOOSE, BLOCK_CHOSEN, BLOCK_CHECK, BLOCK_LABEL };
@@ -117,35 +119,37 @@ struct core_block {
 	float *score;				/* [W], plans with scores */
 	uint64_t n_scored, n_kept, n_labelled;	/* quarantined ones count as scored and labelled */
 	uint64_t op;				/* CHOSEN: record of its rows */
-	struct select_cut *cut;			/* CHOOSE: of the part at hand */
-	struct select_limit *limits;		/* [parts that are chosen from apart, at least 1]; n_limits are known */
-	uint64_t *wanted;			/* the same: rows of each part */
+	struct select_cut *cut;			/* CHOOSE: for the current part */
+	struct select_limit *limits;		/* [n_parts of the plan], the first n_limits are known */
+	uint64_t *wanted;			/* [n_parts] rows to choose from each part */
 	size_t n_limits;
 	struct cache_row *rows;
 	uint64_t *drops, n_rows, n_drops;
 	struct core_block *next, *prev;		/* by no */
 };
 
-enum { DONE_BITS = 1 << 20 };			/* own blocks from the first unfinished one on whose end is remembered */
+enum { DONE_BITS = 1 << 20 };			/* own blocks, from the first unfinished one on, whose
+						   completion is remembered */
 
 struct core_plan {
 	struct hash128 hash;
 	struct wire_plan wire;
 	uint64_t window, kept;			/* W, K; equal in mode none and with a list */
 	bool scored;				/* rows are chosen by scores */
-	size_t n_parts;				/* that they are chosen from apart; 1: all positions of a block together */
+	size_t n_parts;				/* parts from which rows are chosen separately; 1: from all
+						   positions of a block together */
 	const struct select_file *list;		/* the stream is its list; NULL: it is the shuffle order */
 	uint64_t n_blocks;			/* ceil(n_rows / K), all shards */
-	uint64_t asked;				/* one past the furthest row asked for */
+	uint64_t asked;				/* one past the highest row requested */
 	uint64_t ahead;
 	struct core_block *blocks;		/* active, by number */
 	size_t n_active;
-	uint64_t frontier;			/* lowest block of ours never activated in order */
-	uint64_t ready;				/* lowest block of ours that is not done */
+	uint64_t frontier;			/* lowest own block that scanning has not reached */
+	uint64_t ready;				/* lowest own block that is not done */
 	uint8_t done[DONE_BITS / 8];		/* bit (b div S) mod DONE_BITS of own blocks from ready on; all before it are done */
-	size_t n_peers;				/* that opened it and are connected */
-	bool left_open;				/* one of them said BYE: the work goes on without it */
-	bool no_memory;				/* an allocation for it failed: to be paused */
+	size_t n_peers;				/* connected peers that opened it */
+	bool left_open;				/* one of them left with BYE: the work continues without it */
+	bool no_memory;				/* an allocation for it failed: pause it */
 	uint64_t oldest_step, released_step;
 	bool released;
 	int64_t released_ms, used_ms;		/* used: last HELLO or row request */
@@ -158,7 +162,7 @@ struct core_wait {
 	uint64_t peer, request_id, first;
 	struct core_plan *plan;
 	uint32_t count;
-	uint32_t missing;			/* first + this row was not ready when last looked at */
+	uint32_t missing;			/* row first + missing was not ready at the last check */
 	struct core_wait *next, *prev;
 };
 
@@ -183,7 +187,7 @@ struct core_drop {
 	struct hash128 boot;
 	struct cache_plan *plans;		/* all that were stored when it began */
 	size_t n_plans, cap;
-	uint64_t next;				/* no sequence below has to be looked at */
+	uint64_t next;				/* all sequences below have been checked */
 	uint64_t n_labels, n_bytes, n_kept;
 };
 
@@ -193,19 +197,22 @@ struct core {
 	const struct core_store *store;
 	struct core_out out;
 	size_t messages_cap, ops_cap, events_cap;
-	struct core_message spare;		/* a message that found no memory: it is lost, as any message may be */
-	bool no_memory;				/* an allocation failed since it was last looked at */
+	struct core_message spare;		/* used for a message when memory is missing; it is lost, as
+						   any message may be */
+	bool no_memory;				/* an allocation failed since this was last checked */
 
 	struct core_peer *peers;		/* the newest first */
 	struct core_known *known;		/* hash table */
 	uint64_t n_quarantined;			/* of the training corpus */
 	struct core_lease *leases;		/* hash table */
-	size_t n_live, n_single;		/* leases not expired; of them with a sequence under suspicion */
+	size_t n_live, n_single;		/* leases not expired; those of them that hold a suspect */
 	struct core_plan *plans;		/* the oldest first */
-	struct core_plan *turn, *scan_turn;	/* considered first for the next lease; and when next something is looked up */
+	struct core_plan *turn, *scan_turn;	/* the plan considered first for the next lease; the plan
+						   scanned first next time */
 	struct core_wait *waits;		/* the oldest first */
-	struct core_wait *wait_at;		/* the next one to look at, NULL: none */
-	bool waits_due;				/* something has changed: look at all of them, after wait_at */
+	struct core_wait *wait_at;		/* the next one to check, NULL: none */
+	bool waits_due;				/* something has changed: check all of them again when wait_at
+						   has passed them */
 	struct core_drop drop;
 	struct core_seq *seqs;			/* hash table */
 	struct core_pending *pending;		/* by no */
@@ -213,7 +220,7 @@ struct core {
 	uint64_t next_op, durable, next_lease;
 
 	uint8_t *held;				/* [n_heldout], POS_SCORED or POS_QUARANTINED */
-	float *held_loss;			/* mean nats of a window */
+	float *held_loss;			/* [n_heldout] mean nats of a sequence */
 	uint64_t held_scan, held_cursor, n_held;
 	double heldout_loss;
 
@@ -246,11 +253,12 @@ void core__refuse_note(struct core *c, uint64_t peer, int code, const struct err
 		err_expect(&note_, ERR_REFUSED, field, expected, __VA_ARGS__);	\
 		core__refuse_note(c, peer, code, &note_, text, retry_ms);	\
 	} while (0)
-void core__refuse_memory(struct core *c, uint64_t peer);	/* not now: no memory */
+void core__refuse_memory(struct core *c, uint64_t peer);	/* refuses for now: no memory */
 struct core_op *core__op(struct core *c, enum core_op_kind kind, uint64_t seq);	/* NULL: out of memory */
-void core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes);	/* numbered and queued */
+/* numbers and queues the op */
+void core__op_done(struct core *c, struct core_op *op, uint8_t wants, size_t bytes);
 struct core_seq *core__seq(struct core *c, uint64_t seq, bool make);
-void core__seq_forget(struct core *c, uint64_t seq);	/* if there is nothing left to remember */
+void core__seq_forget(struct core *c, uint64_t seq);	/* frees the entry if it holds nothing */
 struct core_peer *core__peer(struct core *c, uint64_t id);
 struct core_peer *core__boot(struct core *c, struct hash128 boot);
 struct core_plan *core__plan(struct core *c, struct hash128 hash);
@@ -259,7 +267,8 @@ int core__score_of(struct core *c, uint64_t seq, unsigned k, float *out);	/* S(x
 bool core__has_label(struct core *c, uint64_t seq);	/* a damaged one is dropped and counts as absent */
 void core__save_plan(struct core *c, const struct core_plan *plan);
 void core__peer_drop(struct core *c, uint64_t id);
-bool core__plan_active(const struct core_plan *plan);	/* somebody wants its labels */
+bool core__plan_active(const struct core_plan *plan);	/* not released, and a peer is connected or left it
+							   with BYE */
 
 /* hello.c */
 void core__hello(struct core *c, uint64_t peer, const char *key, const struct wire_hello *hello, int64_t now_ms);
@@ -267,38 +276,47 @@ uint64_t core__positions_max(const struct core *c);	/* stream positions that a p
 
 /* quarantine.c */
 void core__quarantine(struct core *c, struct core_seq *s, const char *reason);
-bool core__quarantine_over(struct core *c, const struct core_plan *plan, struct err_note *note);	/* too many for this plan */
+/* true: too many sequences in quarantine for this plan */
+bool core__quarantine_over(struct core *c, const struct core_plan *plan, struct err_note *note);
 void core__save_attempts(struct core *c, const struct core_seq *s);
-/* This teacher failed on s (vanished: of which process; NULL: it reported an error): quarantine when enough did. */
+/*
+ * Records that this teacher failed on s (vanished: its process; NULL: it reported an error), and puts s into
+ * quarantine when enough teachers have.
+ */
 void core__seq_failed(struct core *c, struct core_seq *s, struct hash128 who, const struct hash128 *vanished, const char *why);
 struct core_known *core__known(struct core *c, struct hash128 who, const char *name, const char *host);	/* NULL: no memory */
 /*
- * After one more wrong result or reported error: a teacher that has had too many is sent away, with all its
+ * Called after a wrong result or a reported error: rejects a teacher that has had too many, on all its
  * connections.
  */
 void core__teacher_check(struct core *c, struct core_known *teacher, int64_t now_ms);
-bool core__teacher_away(struct core *c, struct core_peer *peer, int64_t now_ms);	/* refused: it was sent away before */
+/* true: refused, because it was rejected before */
+bool core__teacher_away(struct core *c, struct core_peer *peer, int64_t now_ms);
 
 /* work.c: blocks */
 uint64_t core__order(const struct core *c, const struct core_plan *plan, uint64_t p);
 /*
- * The stream visits every sequence again and again. core__position: where for the (epoch + 1)-th time, which
- * grows with epoch; false: it is not in the stream. core__epoch_at: an epoch in which its position is not
- * above p, or the first; not many before p. list: of the plan.
+ * The stream visits a sequence again and again; epoch counts the visits from 0. core__position: the stream
+ * position of a visit, which grows with epoch; false: the sequence is not in the stream. core__epoch_at: an
+ * epoch whose position is not above p, or 0; not many epochs before p. list: of the plan.
  */
 uint64_t core__epoch_at(const struct core *c, const struct select_file *list, uint64_t index, uint64_t p);
 bool core__position(const struct core *c, const struct select_file *list, uint32_t seed, uint64_t epoch, uint64_t index, uint64_t *p);
 uint64_t core__block_bytes(uint64_t window, uint64_t kept);	/* memory of one active block */
-/* false: not now, since its plan has enough active blocks, or there is no memory. */
+/*
+ * Opens a block if it is not open. false: not now, because its plan has enough active blocks, or no memory.
+ */
 bool core__block_open(struct core *c, struct core_plan *plan, uint64_t no);
 struct core_block *core__block_find(struct core_plan *plan, uint64_t no);
-void core__block_finish(struct core *c, struct core_plan *plan, struct core_block *b);	/* all its labels are there: closed */
-void core__blocks_close(struct core_plan *plan);	/* all active ones */
-void core__scan(struct core *c);			/* the next step of what is not scanned yet */
+/* closes a block that has all its labels */
+void core__block_finish(struct core *c, struct core_plan *plan, struct core_block *b);
+void core__blocks_close(struct core_plan *plan);	/* closes all active blocks */
+void core__scan(struct core *c);			/* the next steps of scanning, choosing and
+							   checking */
 void core__heldout_scan(struct core *c);
 /*
- * These update every block that the sequence is in: it is on the disk; it is in quarantine; its lease ended
- * without a result.
+ * These update every active block that the sequence is in, after: its result is on the disk; it went into
+ * quarantine; its lease ended without a result.
  */
 void core__seq_stored(struct core *c, uint64_t seq, uint8_t wants);
 void core__seq_quarantined(struct core *c, uint64_t seq);
@@ -315,8 +333,8 @@ void core__choose_step(struct core *c, struct core_plan *plan, struct core_block
 void core__check_begin(struct core_block *b);
 void core__check_step(struct core *c, struct core_plan *plan, struct core_block *b);	/* may close the block */
 /*
- * The row of a written block at stream position p; rows are sorted by it. 0 and *i, ERR_NOT_FOUND, or the
- * store's error.
+ * Finds the row of a written block at stream position p; rows are sorted by position. 0 and *i,
+ * ERR_NOT_FOUND, or the store's error.
  */
 int core__row_find(struct core *c, struct hash128 plan, uint64_t block, uint64_t kept, uint64_t p, uint64_t *i);
 
@@ -326,15 +344,15 @@ void core__drop_step(struct core *c);
 
 /* leases.c */
 void core__lease_free(struct core *c, struct core_lease *lease);
-/* false: none of the sequences could be leased, for want of memory or of their tokens. */
+/* false: none of the sequences could be leased, for lack of memory or of their tokens. */
 bool core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cache_scores set, const uint64_t *seqs, size_t n, bool single,
     int64_t now_ms);
 void core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_lease_renew *m, int64_t now_ms);
 void core__lease_return(struct core *c, struct core_peer *peer, uint64_t id);
-void core__leases_back(struct core *c, struct hash128 boot);	/* BYE */
+void core__leases_back(struct core *c, struct hash128 boot);	/* returns all leases of a process */
 /*
- * A lost teacher is back: it was cut off and did not die of what it held, so its attempts no longer count
- * against sequences.
+ * Called when a lost teacher is back: it had been disconnected, and did not crash because of its sequences,
+ * so its failures no longer count against them.
  */
 void core__boot_back(struct core *c, struct hash128 boot);
 void core__leases_tick(struct core *c, int64_t now_ms);

@@ -9,7 +9,8 @@
 static const struct core_plan *
 newest(const struct core *c)
 {
-	return c->plans != NULL ? c->plans->prev : NULL;	/* of a list of utlist.h: the last one */
+	return c->plans != NULL ? c->plans->prev : NULL;	/* in a list of utlist.h, prev of the first is
+								   the last */
 }
 
 static const struct core_plan *
@@ -18,7 +19,7 @@ older(const struct core *c, const struct core_plan *plan)
 	return plan != c->plans ? plan->prev : NULL;
 }
 
-/* A sequence that enough teachers have not failed on yet for quarantine. */
+/* Describes a sequence on which teachers failed, but not enough of them for quarantine. */
 static void
 failing(const struct core *c, char *out, size_t size)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * DROP_LABELS: a client asks to drop the labels that no plan needs. Every stored label is checked once, in
- * order and in steps, against all plans, also those that are only in the cache. A plan needs every row that a
- * kept checkpoint may train again (CHECKPOINTED names the oldest one), and everything that it may still
- * choose. Sequences that are leased or on their way to the disk keep their labels.
+ * DROP_LABELS: a client requests to drop the labels that no plan needs. Every stored label is checked once,
+ * in order and in steps, against all plans, also those that are only in the cache. A plan needs every row
+ * that may be trained again from a kept checkpoint (CHECKPOINTED names the oldest one), and every sequence
+ * that it may still choose. Sequences that are leased or on their way to the disk keep their labels.
  */
 #include "selectord/core_internal.h"
 
@@ -18,16 +18,16 @@
 
 /* Units of scan_left for a plan's row; epochs for one unit. With more pending records, dropping waits. */
 enum { DROP_COST = 4, EPOCHS_COST = 8, PENDING_MAX = 4096 };
-enum { KEY_AND_CHECKSUM = 9 + 8 };			/* bytes beside a record */
+enum { KEY_AND_CHECKSUM = 9 + 8 };			/* bytes in addition to a record */
 
-/* What decides whether a plan needs a label; from a plan in memory or a stored one. */
+/* What determines whether a plan needs a label; from a plan in memory or a stored one. */
 struct view {
 	struct hash128 hash;
 	uint32_t seed;
 	uint64_t window, kept, n_rows, oldest_row;
 	bool released;
 	const struct select_file *list;
-	bool unknown;				/* the stream is a list, and not one that is here */
+	bool unknown;				/* the stream is a list that is not in memory */
 };
 
 static bool
@@ -53,7 +53,7 @@ view_needs(struct core *c, const struct view *v, uint64_t index)
 		c->scan_left -= DROP_COST;
 		if (c->store->rows_count(c->store->arg, v->hash, no, &count) != 0 || count != v->kept) {
 			if (!v->released)
-				return true;	/* not chosen yet, or damaged: any of them */
+				return true;	/* not chosen yet, or damaged: it may need any sequence */
 			continue;
 		}
 		if ((rc = core__row_find(c, v->hash, no, v->kept, p, &i)) == ERR_NOT_FOUND)
@@ -180,7 +180,7 @@ core__drop_step(struct core *c)
 			continue;
 		}
 		if ((op = core__op(c, CORE_OP_DROP_LABEL, seq)) == NULL)
-			return;			/* the same one again */
+			return;			/* retried with the same label */
 		core__op_done(c, op, 0, 0);
 		d->next = seq + 1;
 		d->n_labels++;

@@ -12,11 +12,13 @@
 #include "data/select/select.h"
 #include "base/err/crash.h"
 
-#define UNDECIDED_MS 60000		/* for a trainer that finds its plan released to say whether it needs it again */
+#define UNDECIDED_MS 60000		/* time for a trainer that finds its plan released to request rows
+					   again */
 #define KEY_NAME_MAX 96			/* as in bus */
-#define PLANS_BYTES_MAX (UINT64_C(4) << 30)	/* of one block of each plan in memory; a single plan may have more */
+#define PLANS_BYTES_MAX (UINT64_C(4) << 30)	/* limit for one block of each plan in memory; a single plan
+						   may have more */
 
-/* Compares a teacher's models with those the cache needs. false: refused. */
+/* Compares a teacher's models with those that the cache needs. false: refused. */
 static bool
 teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 {
@@ -87,7 +89,8 @@ plan_retire(struct core *c)
 	struct core_plan *plan = NULL;
 	char hex[HASH_HEX_BYTES];
 
-	if (c->drop.active)			/* it checks labels against the plans in memory and those stored when it began */
+	if (c->drop.active)			/* dropping checks labels against the plans in memory and
+						   those stored when it began */
 		return false;
 	for (struct core_plan *p = c->plans; p != NULL; p = p->next)
 		if (p->n_peers == 0 &&
@@ -116,7 +119,7 @@ core__positions_max(const struct core *c)
 	return n > CORE_POSITIONS_MIN ? n : CORE_POSITIONS_MIN;
 }
 
-/* Are the sizes of a plan such as the corpus allows? false: refused. */
+/* Checks the sizes of a plan against the corpus. false: refused. */
 static bool
 plan_fits(struct core *c, const struct core_peer *p, const struct wire_plan *w, uint64_t window, uint64_t kept)
 {
@@ -142,7 +145,7 @@ plan_fits(struct core *c, const struct core_peer *p, const struct wire_plan *w, 
 	return false;
 }
 
-/* Room for one more plan (plan is NULL) among those in memory. false: refused for now. */
+/* If plan is NULL, makes room for one more plan in memory. false: refused for now. */
 static bool
 plan_room(struct core *c, const struct core_peer *p, const struct core_plan *plan, uint64_t window, uint64_t kept)
 {
@@ -167,14 +170,14 @@ plan_room(struct core *c, const struct core_peer *p, const struct core_plan *pla
 	return false;
 }
 
-/* The scores that rows are chosen by; NULL: none. */
+/* The score set by which rows are chosen; NULL: none. */
 static const struct wire_score_set *
 scores_of(const struct core *c, enum wire_mode mode)
 {
 	return mode == WIRE_MODE_SALT_DS ? &c->cfg.score_set : mode == WIRE_MODE_FILE ? &c->cfg.file_set : NULL;
 }
 
-/* Does the file have what this plan needs of it? false: refused. */
+/* Checks that selector.file has what this plan needs. false: refused. */
 static bool
 plan_file(struct core *c, const struct core_peer *p, const struct wire_plan *w, uint64_t window, uint64_t kept)
 {
@@ -192,7 +195,7 @@ mode_name(enum wire_mode mode)
 	return mode == WIRE_MODE_NONE ? "none" : mode == WIRE_MODE_SALT_DS ? "salt_ds" : "file";
 }
 
-/* The plan of a HELLO: found or opened. NULL: refused. */
+/* Finds or opens the plan of a HELLO. NULL: refused. */
 static struct core_plan *
 plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_t now_ms)
 {
@@ -251,7 +254,7 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 			plan->released = stored.released;
 			plan->released_step = stored.released_step;
 			/*
-			 * No row before the oldest kept checkpoint will be asked for: begin at our first
+			 * No row before the oldest kept checkpoint will be requested: begin at the first own
 			 * block with later rows.
 			 */
 			rows = stored.oldest_step < w->n_rows / w->batch ? stored.oldest_step * w->batch : w->n_rows;
@@ -283,7 +286,7 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 	return plan;
 }
 
-/* Who a teacher is: its key, host and name, without the process id that a default name ends with. */
+/* Identifies a teacher by its key, host and name, without the process id at the end of a default name. */
 static struct hash128
 who_is(const char *key, const struct wire_hello *h)
 {
@@ -295,7 +298,7 @@ who_is(const char *key, const struct wire_hello *h)
 	return hash_bytes(text, (size_t)snprintf(text, sizeof(text), "%s\n%s\n%.*s", key, h->host, (int)name, h->name));
 }
 
-/* Names stand in log lines without quotes: what would end the word there becomes '_'. */
+/* Names are unquoted in log lines, so bytes that would end the word there become '_'. */
 static void
 make_word(char *text)
 {
@@ -325,7 +328,7 @@ core__hello(struct core *c, uint64_t id, const char *key, const struct wire_hell
 	struct err_note note = {0};
 	size_t n = 0;
 
-	core__peer_drop(c, id);			/* HELLO again on the same connection: start anew */
+	core__peer_drop(c, id);			/* HELLO again on the same connection: start afresh */
 	if (h->protocol_version != WIRE_VERSION) {
 		core__refuse(c, id, EX_PROTOCOL, "", 0, "protocol_version", "%d", "%" PRIu32, WIRE_VERSION,
 		    h->protocol_version);

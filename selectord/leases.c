@@ -12,7 +12,8 @@
 #include "data/labels/labels.h"
 #include "base/mem/mem.h"
 
-#define ERROR_PAUSE_MS 1000		/* times the number of errors reported: the sequence is not leased again before */
+#define ERROR_PAUSE_MS 1000		/* pause before a sequence is leased again, times the number of errors
+					   reported for it */
 #define ERROR_PAUSES 60
 
 static const char *
@@ -30,7 +31,7 @@ lease_find(struct core *c, uint64_t id, struct hash128 boot)
 	return l != NULL && hash_equal(l->boot, boot) ? l : NULL;
 }
 
-/* It no longer counts as held by a teacher. */
+/* Removes a lease from the counts of live ones. */
 static void
 lease_over(struct core *c, const struct core_lease *l)
 {
@@ -60,7 +61,7 @@ core__holds_single(const struct core *c, struct hash128 boot)
 	return false;
 }
 
-/* Takes the tokens of the sequences that can be leased; the others stay free. */
+/* Adds the sequences that can be leased, with their tokens; the others stay free. */
 static void
 lease_fill(struct core *c, struct core_lease *l, const uint64_t *seqs, size_t n, int32_t *tokens, uint64_t *sent)
 {
@@ -131,7 +132,7 @@ core__lease_new(struct core *c, struct core_peer *peer, uint8_t wants, enum cach
 	l->expires_ms = now_ms + c->cfg.lease_ms;
 	c->n_live++;
 	c->n_single += l->single;
-	/* The attempts are on the disk before another teacher gets the sequence. */
+	/* The attempts must be on the disk before the next teacher gets the sequence. */
 	if (single)
 		core__save_attempts(c, core__seq(c, l->seqs[0], false));
 	m = core__send(c, peer->id, WIRE_LEASE);
@@ -169,7 +170,10 @@ fail:
 	return false;
 }
 
-/* Is what the lease wanted of this sequence stored by now, from a late result or another lease? */
+/*
+ * Whether all that the lease asked for of this sequence is stored by now, from a late result or another
+ * lease.
+ */
 static bool
 stored(struct core *c, const struct core_lease *l, uint64_t seq)
 {
@@ -180,7 +184,9 @@ stored(struct core *c, const struct core_lease *l, uint64_t seq)
 	return (l->wants & WANT_LABEL) == 0 || c->store->label(c->store->arg, seq, &v) == 0;
 }
 
-/* The lease ends; sequences without a result can be leased again. vanished: its holder did not return it. */
+/*
+ * Ends a lease; its sequences without a result can be leased again. vanished: the holder did not return it.
+ */
 static void
 lease_end(struct core *c, struct core_lease *l, bool vanished)
 {
@@ -230,7 +236,7 @@ core__lease_renew(struct core *c, struct core_peer *peer, const struct wire_leas
 		l->expires_ms = longest;
 }
 
-/* Its holder gives it up. An expired one was counted when it expired. */
+/* Called when the holder gives up a lease. An expired lease was counted when it expired. */
 static void
 lease_return(struct core *c, struct core_lease *l)
 {
@@ -302,14 +308,16 @@ core__leases_tick(struct core *c, int64_t now_ms)
 /* ---- results ---- */
 
 /*
- * After its first one, a teacher's error counts as a failure of the sequence only while it delivers as many
- * sequences as it reports: of one that fails on everything nothing is learned about a sequence.
+ * Handles an error that a teacher reported. After its first one, a teacher's error counts as a failure of the
+ * sequence only while the teacher delivers as many sequences as it reports errors: a teacher that fails on
+ * everything shows nothing about a sequence.
  */
 static void
 row_error(struct core *c, struct core_peer *peer, struct core_lease *l, struct core_seq *s, const char *text, int64_t now_ms)
 {
 	struct core_known *k = peer->known;
-	bool again = s->n_errors > 0 && hash_equal(s->error_who, k->who);	/* one bad sequence costs it once */
+	/* a bad sequence counts once against a teacher */
+	bool again = s->n_errors > 0 && hash_equal(s->error_who, k->who);
 	uint32_t n = s->n_failed;
 
 	for (uint32_t i = 0; i < n; i++)
@@ -335,8 +343,8 @@ same(const void *a, size_t a_len, const void *b, size_t b_len)
 }
 
 /*
- * Is one part of a result (scores or label) known already? STORED and COMING (on its way to the disk):
- * *differs if that has other bytes.
+ * Tells whether one part of a result (scores or label) is known already: STORED, or COMING (on its way to the
+ * disk). Sets *differs if the known part has other bytes.
  */
 enum known { NEW, COMING, STORED };
 
@@ -363,7 +371,7 @@ bad_row(struct core *c, struct core_peer *peer, const struct core_lease *l, uint
 	    "teacher=%s lease=%" PRIu64 " seq=%" PRIu64 " why=\"%s\"", peer->name, l->id, seq, why);
 }
 
-/* Does the row have what its lease asked for, and is that valid? 0 or why not. */
+/* Checks that the row has what its lease asked for, and that it is valid. 0, or an error with a note. */
 static int
 check_row(struct core *c, const struct core_lease *l, const struct wire_result_row *row, struct err_note *note)
 {
@@ -386,7 +394,7 @@ keep_copy(struct core_copy *copy, struct mem_arena *arena, const struct wire_byt
 	*copy = (struct core_copy){mem_arena_hold(arena), bytes->bytes, bytes->len};
 }
 
-/* A result with a part that is not known yet: a record of its new parts. false: no memory. */
+/* Makes a record of the parts of a result that are not known yet. false: no memory. */
 static bool
 store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const struct wire_message *msg,
     const struct wire_result_row *row, bool scores, bool label)
@@ -423,8 +431,8 @@ store_row(struct core *c, const struct core_lease *l, struct core_seq *s, const 
 }
 
 /*
- * One row of a result. 0: it is to be acknowledged, when record *after is on the disk. ENOMEM: nothing is
- * changed, the teacher sends it again, or its lease expires. ERR_FORMAT: it is wrong.
+ * Handles one row of a result. 0: acknowledge it when record *after is on the disk. ENOMEM: nothing has
+ * changed; the teacher sends it again, or its lease expires. ERR_FORMAT: the row is wrong.
  */
 static int
 result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const struct wire_message *msg, const struct wire_result_row *row,
@@ -523,7 +531,8 @@ core__result(struct core *c, struct core_peer *peer, const struct wire_message *
 			seqs[n++] = m->rows[i].seq;
 		no_memory |= rc == ENOMEM;
 	}
-	if (no_memory)				/* not now: it greets again, and sends again what is not acknowledged */
+	if (no_memory)				/* refused for now: it sends HELLO again, and then again what
+						   is not acknowledged */
 		core__refuse_memory(c, peer->id);
 	if (l == NULL) {
 		/*

@@ -21,12 +21,14 @@
 #include "fabric/wire/wire.h"
 
 #define TICK_MS 100
-#define COST_NS 250000			/* of the loop's time for one unit of cost; a frame costs one at least */
+#define COST_NS 250000			/* loop time of one unit of cost; a frame costs at least one */
 #define HELD_BYTES (16u << 20)
 #define DRAIN_MS 10000
-#define LATE_MS 3000			/* a turn of the loop that comes so late: the process was stopped, or the machine */
+#define LATE_MS 3000			/* if a turn of the loop is so late, the process or the machine was
+					   stopped */
 #define CATCH_UP_MS 2000
-#define BEHIND_MS 10000			/* while what has come is not all read, no lease expires for so long: its renewal may be among it */
+#define BEHIND_MS 10000			/* while received frames are not all handled, no lease expires for
+					   this time: a renewal may be among them */
 #define ROSTER_MAX 1024
 #define TRIM_BYTES (1 << 20)
 #define KEEP_BYTES (64 << 20)		/* freed memory that malloc keeps, because records come and go all the time */
@@ -103,7 +105,7 @@ static const struct {
 _Static_assert(sizeof(size_t) == sizeof(uint64_t), "counts of core_stats are read as uint64_t");
 enum { N_METRICS = sizeof(metrics) / sizeof(metrics[0]) };
 
-/* What peers can cause: so many lines of each event in LIMIT_MS are written to the log. */
+/* Events that peers can cause: at most so many lines of each are logged in LIMIT_MS. */
 static const struct {
 	const char *name;
 	uint64_t max;
@@ -113,10 +115,13 @@ static const struct {
 	{"peer.lost", 1000}, {"peer.bye", 1000}, {"memory", 5},
 };
 
-/* Frames received in one turn of the loop; cost of one peer in it; frames that wait for the next turn. */
+/*
+ * Limits: frames received in one turn of the loop; cost of one peer in it; frames that wait for the next
+ * turn.
+ */
 enum { TURN_FRAMES = 256, TURN_COST = 32, HELD_FRAMES = 512, COSTS = 1024 };
 
-/* What a peer sent beyond its part of a turn. */
+/* A frame that waits for the next turn, because its peer has used up its share of this one. */
 struct held {
 	struct bus_event event;
 	TAILQ_ENTRY(held) link;
@@ -128,19 +133,21 @@ struct loop {
 	struct loop_parts p;
 	struct bus_poll *poll;
 	TAILQ_HEAD(parked_list, parked) parked;	/* by after */
-	TAILQ_HEAD(held_list, held) held;	/* as they came */
+	TAILQ_HEAD(held_list, held) held;	/* in the order received */
 	size_t n_held, held_bytes;
 	struct { uint64_t peer; uint32_t cost; } costs[COSTS];	/* of this turn; by peer */
 	uint64_t durable, submitted, n_unsent, n_bad_frames;
 	struct status_metric *metric[N_METRICS];
 	bool draining;
 	bool ready;				/* the first turn of the loop is done */
-	int64_t turned_ms, caught_up_ms;	/* the last turn of the loop; no lease expires before */
-	bool all_read;				/* all that had come was handled in this turn */
-	int64_t behind_ms;			/* since when it was not, or the last tick */
+	int64_t turned_ms, caught_up_ms;	/* the last turn of the loop; no lease expires before
+						   caught_up_ms */
+	bool all_read;				/* all received frames were handled in this turn */
+	int64_t behind_ms;			/* since when all_read is false, or the last tick */
 	int64_t next_tick_ms, next_second_ms, next_readers_ms, next_limit_ms;
 	uint64_t n_logged[N_LIMITED];		/* since then */
-	uint64_t most_pending;			/* bytes, since memory was last returned to the kernel */
+	uint64_t most_pending;			/* largest pending_bytes since memory was last returned to the
+						   kernel */
 	pthread_mutex_t lock;			/* for what the status thread reads: */
 	struct wire_peer roster[ROSTER_MAX];
 	struct core_plan_stats plans[CORE_PLANS_MAX];
@@ -308,8 +315,8 @@ send_parked(struct loop *l)
 }
 
 /*
- * Keeps a frame until record `after` is on the disk. Most come in that order, so its place is searched from
- * the end.
+ * Keeps a frame until record `after` is on the disk. Most arrive in that order, so its position is searched
+ * from the end.
  */
 static void
 park(struct loop *l, const struct core_message *m, uint8_t *frame, size_t len)
@@ -357,7 +364,10 @@ send_message(struct loop *l, const struct core_message *m)
 	}
 }
 
-/* Is one more line of this event within its limit? Those that are not are counted; log_left_out() tells of them. */
+/*
+ * Whether one more line of this event is within its limit. Others are counted, and log_left_out() reports
+ * them.
+ */
 static bool
 log_allowed(struct loop *l, const char *name)
 {
@@ -380,14 +390,14 @@ log_left_out(struct loop *l)
 
 /*
  * Handles the core's output: encodes its messages, submits its records, logs its events. Messages borrow
- * bytes of the read transaction, so that ends last.
+ * bytes of the read transaction, so the transaction ends last.
  */
 static void
 flush(struct loop *l)
 {
 	const struct core_out *out = core_out(l->p.core);
 
-	/* What the core made of a corpus that cannot be read (quarantine, refused labels) goes nowhere. */
+	/* If the corpus cannot be read, the core's conclusions (quarantine, refused labels) are discarded. */
 	if (l->p.store->failed != 0)
 		core_clear(l->p.core);
 	for (size_t i = 0; i < out->n_events; i++)
@@ -406,7 +416,7 @@ flush(struct loop *l)
 
 /* ---- receiving ---- */
 
-/* A frame that is no message, or that there is no memory for: its sender is cut off. */
+/* Disconnects the sender of a frame that is not a message, or for which there is no memory. */
 static void
 frame_bad(struct loop *l, const struct bus_event *e, int rc, const struct err_note *note)
 {
@@ -439,7 +449,7 @@ frame_in(struct loop *l, const struct bus_event *e, int64_t now_ms)
 		frame_bad(l, e, rc, &note);
 		return;
 	}
-	/* With CURVE a key has a role: a peer that claims another one is cut off. */
+	/* With CURVE a key has a role: a peer that claims another one is disconnected. */
 	if (msg->type == WIRE_HELLO && e->key_role != BUS_ROLE_NONE &&
 	    !((e->key_role == BUS_ROLE_TEACHER && msg->hello.role == WIRE_ROLE_TEACHER) ||
 	      (e->key_role == BUS_ROLE_TRAINER && msg->hello.role == WIRE_ROLE_TRAINER) ||
@@ -462,7 +472,8 @@ cost_of(struct loop *l, uint64_t peer)
 	size_t i = peer % COSTS;
 
 	while (l->costs[i].peer != 0 && l->costs[i].peer != peer)
-		i = (i + 1) % COSTS;		/* there are more places than a turn has frames and held peers */
+		i = (i + 1) % COSTS;		/* there are more entries than a turn has frames and held
+						   peers */
 	l->costs[i].peer = peer;
 	return &l->costs[i].cost;
 }
@@ -482,7 +493,7 @@ event_in(struct loop *l, struct bus_event *e, int64_t now_ms)
 	bus_event_free(e);
 }
 
-/* false: no memory. */
+/* Keeps a frame for the next turn. false: no memory. */
 static bool
 hold(struct loop *l, struct bus_event *e)
 {
@@ -498,9 +509,9 @@ hold(struct loop *l, struct bus_event *e)
 }
 
 /*
- * The frames of one turn. ZeroMQ gives one of each peer in turn; but frames differ in what they cost. A peer that
- * had its part of this turn waits for the next one with what else has come from it, in its order; when too much
- * waits, nothing more is received in this turn.
+ * Handles the frames of one turn. ZeroMQ delivers one frame of each peer in turn, but frames differ in cost.
+ * When a peer has used up its share of the turn, its further frames wait for the next turn, in their order.
+ * When too many frames wait, no more are received in this turn.
  */
 static void
 frames_in(struct loop *l, int64_t now_ms)
@@ -549,7 +560,7 @@ time_in(struct loop *l, int64_t now_ms)
 {
 	int rc;
 
-	/* Leases were renewed and peers heard of while this process was stopped: first what they sent is read. */
+	/* While this process was stopped, peers may have renewed leases: first handle what they sent. */
 	if (now_ms - l->turned_ms > LATE_MS) {
 		log_info("late", "ms=%" PRId64, now_ms - l->turned_ms);
 		l->caught_up_ms = now_ms + CATCH_UP_MS;
@@ -572,7 +583,7 @@ time_in(struct loop *l, int64_t now_ms)
 		if (room == ENOSPC)			/* dropped labels leave free pages in the file, not on the disk */
 			room = cache_room_inside(l->p.cache);
 		/*
-		 * The writer makes a map that is nearly full (ERR_FULL) larger; where it cannot, it waits for
+		 * The writer enlarges a map that is nearly full (ERR_FULL); where it cannot, it waits for
 		 * space.
 		 */
 		room = (room == 0 || room == ERR_FULL) && commit_state(l->p.commit).waiting == 0;

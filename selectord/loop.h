@@ -33,9 +33,9 @@ int loop_new(struct loop **loop, const struct loop_parts *parts);
 void loop_destroy(struct loop **loop);		/* takes NULL */
 
 /*
- * loop_run - until a stop is asked for and all pending records are committed and acknowledged (at most 10 s
- * more), or an error. Returns 0, the writer's error (such as EIO), ENOMEM, or errno of the wait for messages;
- * the note says of what.
+ * loop_run - runs until a stop is requested and all pending records are committed and acknowledged (at most
+ * 10 s more), or until an error. Returns 0, the writer's error (such as EIO), ENOMEM, or errno of the wait
+ * for messages; the note names the cause.
  */
 int loop_run(struct loop *loop, struct err_note *note);
 

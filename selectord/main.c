@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* selectord - identities of corpora, models, labels and cache; the parts put together. */
+/* selectord - identities of corpora, models, labels and cache; construction of the daemon's parts. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -52,7 +52,7 @@ struct selectord {
 	struct daemon_hooks hooks;
 };
 
-/* One corpus: its windows, its identity, and whether its ids fit the models. */
+/* Opens one corpus, computes its identity, and checks that it has at least one sequence. */
 static int
 open_corpus(struct corpus **c, const struct config *cfg, const char *prefix, uint32_t number, int32_t end, struct hash128 *hash,
     struct err_note *note)
@@ -84,10 +84,10 @@ fill_corpus(struct wire_corpus *w, const struct corpus *c, struct hash128 hash, 
 }
 
 /*
- * Corpus, teacher and scorer must have the same tokenizer, or ids would mean different text. A corpus from
- * elsewhere may not state its tokenizer; then the teacher's is taken for it, and the trainer's is compared
- * with that. With a declared compute class the model's may have more ids: its teachers compare each id of the
- * corpus, and say in HELLO that they have its tokenizer.
+ * Corpus, teacher and scorer must have the same tokenizer, otherwise ids would mean different text. If the
+ * corpus does not state its tokenizer, the teacher's is taken for it, and the trainer's is compared with
+ * that. With a declared compute class the model's tokenizer may have more ids: its teachers compare each id
+ * of the corpus, and state the corpus's tokenizer in HELLO.
  */
 static int
 check_tokenizer(const char *key, const char *dir, bool declared, struct wire_id *tokenizer, struct err_note *note)
@@ -101,7 +101,7 @@ check_tokenizer(const char *key, const char *dir, bool declared, struct wire_id 
 		return 0;
 	if ((rc = tokenizer_identify(path, &fingerprint, why, sizeof(why), note)) != 0)
 		return err_note_within(note, rc, key);
-	if (why[0] != '\0' && !tokenizer->known)	/* once, if teacher and scorer are one */
+	if (why[0] != '\0' && !tokenizer->known)	/* logged for the first model only */
 		log_warn("tokenizer.unread", "file=%s why=%s hint=\"it is compared by its hash\"", path, log_quote(why, quoted, sizeof(quoted)));
 	if (!tokenizer->known)
 		*tokenizer = (struct wire_id){true, fingerprint};
@@ -117,7 +117,7 @@ check_tokenizer(const char *key, const char *dir, bool declared, struct wire_id 
 	    ", the hash of a file that cannot be read; put the corpus's tokenizer.json in its place, or none");
 }
 
-/* Does the model fit the corpus? A limit that is not known (0) is checked when a teacher says HELLO. */
+/* Checks that the model fits the corpus. A limit that is not known (0) is checked at a teacher's HELLO. */
 static int
 check_sizes(const char *key, const char *dir, int64_t vocab, int64_t context, uint32_t corpus_vocab, uint32_t L, struct err_note *note)
 {
@@ -131,8 +131,8 @@ check_sizes(const char *key, const char *dir, int64_t vocab, int64_t context, ui
 }
 
 /*
- * With a declared compute class a model may be of any architecture: its files are its identity, and of a
- * configuration that teacherd could not use only what the corpus states is known.
+ * With a declared compute class a model may be of any architecture: its files are its identity. If teacherd
+ * could not use its configuration, its sizes are not known (0).
  */
 static int
 check_foreign(const char *key, const char *dir, struct model_config *m, struct hash128 *hash, struct err_note *note)
@@ -150,7 +150,7 @@ check_foreign(const char *key, const char *dir, struct model_config *m, struct h
 	return 0;
 }
 
-/* teacherd cannot compute this model; another teacher may. */
+/* Adds to the note that another teacher may compute this model, which teacherd cannot. */
 static void
 offer_class(const char *dir, struct err_note *note)
 {
@@ -179,7 +179,8 @@ check_model(const struct config *cfg, const char *key, const char *dir, uint32_t
 		offer_class(dir, note);
 	if (rc != 0)
 		return err_note_within(note, rc, key);
-	if (*vocab == 0)			/* the corpus does not state its vocabulary: every id of the model */
+	if (*vocab == 0)			/* the corpus does not state its vocabulary: take the
+						   model's */
 		*vocab = (uint32_t)m.vocab_size;
 	if (*vocab == 0)
 		return err_expect(note, ERR_CONFIG, "corpus.train %s", "the vocabulary (ids) in %s.json, since %s %s has an architecture of which it is "
@@ -206,8 +207,8 @@ record_max(const struct labels_spec *s)
 }
 
 /*
- * The distribution that sampled labels are coded with, from the corpus's token counts. It is part of the
- * label set's identity.
+ * Makes the distribution with which sampled labels are coded, from the corpus's token counts. It is part of
+ * the label set's identity.
  */
 static int
 make_unigram(struct selectord *d, struct err_note *note)
@@ -237,8 +238,8 @@ fill_score_set(struct wire_score_set *w, const struct labels_scores_set *s)
 }
 
 /*
- * selector.file: a score set whose scorer is the file. What the run of fleet.yaml needs of it is checked now,
- * other plans at their HELLO.
+ * Reads selector.file: a score set whose scorer is the file. The needs of fleet.yaml's run are checked now,
+ * those of other plans at their HELLO.
  */
 static int
 read_file(struct selectord *d, struct err_note *note)
@@ -266,7 +267,9 @@ read_file(struct selectord *d, struct err_note *note)
 	return 0;
 }
 
-/* Corpora, models, label set and score set: peers and the cache are compared with these. */
+/*
+ * Determines the identities of corpora, models, label set and score set, for comparison with peers and cache.
+ */
 static int
 identify(struct selectord *d, struct err_note *note)
 {
@@ -344,7 +347,7 @@ identify(struct selectord *d, struct err_note *note)
 		uint64_t n = corpus_n_windows(d->heldout, L), want = cfg->trainer.eval_sequences;
 
 		fill_corpus(&cc->heldout, d->heldout, d->heldout_hash, L, vocab, tokenizer);
-		/* the windows that trainerd evaluates on, so that both losses are of the same tokens */
+		/* the sequences that trainerd evaluates on, so that both losses are of the same tokens */
 		cc->n_heldout = (cfg->teacher.serve & CONFIG_SERVE_SCORE) == 0 ? 0 : want > 0 && want < n ? want : n;
 		cc->rows_wait_heldout = config_until_margin(cfg, &(double){0});
 	}
@@ -361,7 +364,7 @@ identify(struct selectord *d, struct err_note *note)
 	return (rc = read_file(d, note)) != 0 ? rc : core_check(cc, note);
 }
 
-/* Only a cache of the present record format is written to. */
+/* Checks that the cache has the present record format; no other is written to. */
 static int
 known_version(struct selectord *d, struct err_note *note)
 {
@@ -478,7 +481,7 @@ load_quarantine(void *arg, const struct cache_quarantine *q)
 	return core_load_quarantine(arg, q);
 }
 
-/* The parts of the main loop. */
+/* Creates the parts of the main loop. */
 static int
 assemble(struct selectord *d, struct err_note *note)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sequences that teachers fail on, and teachers that fail. A sequence goes into quarantine when different
- * teachers failed on it: they vanished with it alone in hand, or reported an error. A teacher that reports errors
- * for many sequences, or sends wrong results, is sent away instead. A plan with too many sequences in quarantine
- * is not trained.
+ * Sequences on which teachers fail, and teachers that fail. A sequence goes into quarantine when different
+ * teachers failed on it: they vanished while they held it alone, or reported an error. A teacher that reports
+ * errors for many sequences, or sends wrong results, is rejected instead. A plan with too many sequences in
+ * quarantine is not trained.
  */
 #include "selectord/core_internal.h"
 
@@ -16,7 +16,8 @@
 
 #include "data/corpus/corpus.h"
 
-#define SHARE_FLOOR 1000		/* a share of fewer sequences says little: it is taken of so many */
+#define SHARE_FLOOR 1000		/* the share is taken of at least so many sequences, because a share
+					   of fewer means little */
 
 /* ---- teachers ---- */
 
@@ -106,7 +107,7 @@ core__teacher_away(struct core *c, struct core_peer *p, int64_t now_ms)
 		refuse_teacher(c, p);
 		return true;
 	}
-	k->away_ms = 0;				/* it starts anew */
+	k->away_ms = 0;				/* its counts start again */
 	k->n_bad = 0;
 	k->n_errors = k->n_good = 0;
 	return false;
@@ -138,7 +139,7 @@ core__quarantine(struct core *c, struct core_seq *s, const char *reason)
 	struct err_note note = {0};
 
 	if (s->quarantined || (op = core__op(c, CORE_OP_QUARANTINE, s->seq)) == NULL)
-		return;				/* without memory it is a matter for the next failure */
+		return;				/* without memory the next failure tries again */
 	s->quarantined = true;
 	c->stats.n_quarantined++;
 	c->n_quarantined += CORPUS_SEQ_NO(s->seq) == CORPUS_TRAIN;

@@ -11,8 +11,8 @@
 #include <string.h>
 #include <sysexits.h>
 
-#define ROW_OVERHEAD 32u		/* at most so many bytes of a row in a frame beside its label */
-#define WAITS_STEP 256			/* requests looked at in one call */
+#define ROW_OVERHEAD 32u		/* largest size of a row in a frame, without its label */
+#define WAITS_STEP 256			/* requests checked in one call */
 
 static void
 wait_drop(struct core *c, struct core_wait *w)
@@ -44,8 +44,8 @@ core__waits_drop_plan(struct core *c, const struct core_plan *plan)
 }
 
 /*
- * Is row first + n of a request there, with its label? The first `need` rows are needed for an answer: the
- * block of one that is missing is opened.
+ * Whether row first + n of a request is stored, with its label. The first `need` rows are needed for an
+ * answer: if one of them is missing, its block is opened.
  */
 static bool
 row_ready(struct core *c, const struct core_wait *w, size_t n, size_t need, struct wire_row *out)
@@ -75,9 +75,10 @@ row_ready(struct core *c, const struct core_wait *w, size_t n, size_t need, stru
 }
 
 /*
- * Rows [first, first + count) as far as they are in blocks of this shard and fit a frame. true: sent. The
- * first block's part must be complete (or fill the frame); later blocks add what is ready. A request is looked
- * at whenever something has changed, so the row that was missing the last time is looked up first.
+ * Sends rows [first, first + count), as far as they are in blocks of this shard and fit into a frame. true:
+ * sent. The first block's part must be complete (or fill the frame); later blocks add what is ready. A
+ * request is checked whenever something has changed, so the row that was missing at the last check is looked
+ * up first.
  */
 static bool
 answer(struct core *c, struct core_wait *w)
@@ -176,7 +177,7 @@ core__rows_request(struct core *c, struct core_peer *peer, struct core_plan *pla
 		wait_drop(c, oldest);
 }
 
-/* WAITS_STEP of them in one call, each in its turn. */
+/* Checks the waiting requests in turn, WAITS_STEP in one call. */
 void
 core__waits_check(struct core *c)
 {

@@ -43,9 +43,9 @@ ask_rows_count(void *arg, struct hash128 plan, uint64_t block, uint64_t *n)
 }
 
 /*
- * A checksum covers a record of thousands of rows, and the core asks for one row at a time: the piece of the
- * block that it is in is read once and kept. NULL: it cannot be kept, for whatever reason; the reader of the
- * single row will say.
+ * A checksum covers a record of thousands of rows, but the core asks for one row at a time. So the piece of
+ * the block that contains the row is read once and kept. NULL: it cannot be kept, for whatever reason;
+ * reading the single row then returns the error.
  */
 static const struct store_rows *
 rows_piece(struct store *s, struct hash128 plan, uint64_t block, uint64_t first)
@@ -146,10 +146,13 @@ ask_tokens(void *arg, uint64_t seq, int32_t *out)
 }
 
 #define CHECK_WINDOW_NS INT64_C(20000000)
-#define CHECK_SPEND_NS INT64_C(500000)		/* full checks in each such window take about so long; beyond it: */
-#define CHECK_ONE_OF 1024			/* of so many labels one is checked fully */
+#define CHECK_SPEND_NS INT64_C(500000)		/* time for full checks in each such window; beyond it: */
+#define CHECK_ONE_OF 1024			/* one label of so many is checked fully */
 
-/* Length, checksum and header: this finds what can go wrong between a teacher with our encoder and here. */
+/*
+ * Checks length, checksum and header: this finds what can go wrong on the way from a teacher with this
+ * encoder.
+ */
 static int
 check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, const void *bytes, size_t len, struct err_note *note)
 {
@@ -164,9 +167,9 @@ check_envelope(const struct labels_spec *spec, const struct hash128 *tokens, con
 }
 
 /*
- * Checksum, kind, L, N, vocabulary and tokens of every label are checked. Its rows (ids, counts) are checked
- * too, as long as that takes no more than a fortieth of this thread's time; when labels come faster, only one
- * in 1,024 of the others. The trainer checks all of them.
+ * Checks checksum, kind, L, N, vocabulary and tokens of every label. Its label rows (ids, counts) are checked
+ * too, as long as that takes no more than a fortieth of this thread's time; when labels arrive faster, only
+ * one in 1,024 of the others. The trainer checks all of them.
  */
 static int
 ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)

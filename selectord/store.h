@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store - struct core_store, answered from the cache and the corpora. The first question begins a read
- * transaction; store_end() ends it, which the loop calls after it has encoded the core's messages.
+ * store - struct core_store, implemented with the cache and the corpora. The first query begins a read
+ * transaction; store_end() ends it. The loop calls store_end() after it has encoded the core's messages.
  */
 #ifndef SALT_SELECTORD_STORE_H
 #define SALT_SELECTORD_STORE_H
@@ -12,8 +12,9 @@
 #include "data/labels/labels.h"
 #include "selectord/core.h"
 
-/* Rows of a block that were read, with their checksum, and are kept: they never change once they are written. */
-enum { STORE_ROWS = 4096, STORE_ROWS_KEPT = 16 };	/* rows of one piece; pieces, 96 KiB each at most, those not used for longest make room */
+/* Rows of a block that were read and verified. They are kept in memory, because written rows never change. */
+enum { STORE_ROWS = 4096, STORE_ROWS_KEPT = 16 };	/* rows of one piece; number of pieces, at most 96 KiB
+							   each, the least recently used is replaced */
 
 struct store_rows {
 	struct hash128 plan;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Blocks: what is stored of them and what they need; held-out windows; which teacher gets the next lease. */
+/*
+ * Blocks: what is stored of them and what they need; held-out sequences; which teacher gets the next lease.
+ */
 #include "selectord/core_internal.h"
 
 #include <errno.h>
@@ -15,7 +17,8 @@
 #include "data/select/select.h"
 
 #define SAME_TEACHER_MS 5000
-#define BLOCKS_BYTES_MAX (UINT64_C(64) << 20)	/* of a plan's active blocks; two may always be active */
+#define BLOCKS_BYTES_MAX (UINT64_C(64) << 20)	/* limit for a plan's active blocks; two may always be
+						   active */
 
 uint64_t
 core__order(const struct core *c, const struct core_plan *plan, uint64_t p)
@@ -58,7 +61,8 @@ heldout_mean(struct core *c)
 
 	if (c->n_held < c->cfg.n_heldout || c->cfg.n_heldout == 0)
 		return;
-	for (uint64_t i = 0; i < c->cfg.n_heldout; i++)		/* in window order, so that the sum does not depend on the order of results */
+	for (uint64_t i = 0; i < c->cfg.n_heldout; i++)		/* in corpus order, so that the sum does not
+								   depend on the order of results */
 		if ((c->held[i] & POS_QUARANTINED) == 0) {
 			sum += c->held_loss[i];
 			n++;
@@ -114,7 +118,9 @@ done_bit(const struct core *c, const struct core_plan *plan, uint64_t no)
 	return j < ready || (j - ready < DONE_BITS && (plan->done[j % DONE_BITS / 8] >> j % 8 & 1) != 0);
 }
 
-/* One too far ahead to be remembered is looked up again when the frontier comes to it. */
+/*
+ * Marks a block as done. One too far ahead to be remembered is looked up again when the frontier reaches it.
+ */
 static void
 set_done(struct core *c, struct core_plan *plan, uint64_t no)
 {
@@ -186,7 +192,7 @@ core__block_open(struct core *c, struct core_plan *plan, uint64_t no)
 	if (core__block_find(plan, no) != NULL)
 		return true;
 	if (plan->n_active >= 2 && plan->n_active * core__block_bytes(plan->window, plan->kept) >= BLOCKS_BYTES_MAX)
-		return false;			/* those that are active will make room */
+		return false;			/* wait until active ones are closed */
 	if ((b = calloc(1, sizeof(*b))) == NULL || (b->flags = calloc(plan->window, 1)) == NULL ||
 	    (plan->scored && (b->score = calloc(plan->window, sizeof(*b->score))) == NULL)) {
 		if (b != NULL)
@@ -244,7 +250,7 @@ scan_position(struct core *c, struct core_plan *plan, struct core_block *b, uint
 	b->n_scored++;
 }
 
-/* One row of a block that was written before: it stays, even if the scores have changed. */
+/* Reads one row of a block that was written before. The row stays, even if the scores have changed. */
 static int
 scan_row(struct core *c, struct core_plan *plan, struct core_block *b, uint64_t i)
 {
@@ -301,7 +307,7 @@ scan_block(struct core *c, struct core_plan *plan, struct core_block *b)
 		core__choose_begin(b);
 }
 
-/* What can be done without a teacher, as far as scan_left allows. It may close the block. */
+/* Does what needs no teacher, as far as scan_left allows. It may close the block. */
 static void
 block_step(struct core *c, struct core_plan *plan, struct core_block *b)
 {
@@ -336,7 +342,7 @@ scan_plan(struct core *c, struct core_plan *plan, uint64_t slots)
 	target = plan->ahead < plan->wire.n_rows - target ? target + plan->ahead : plan->wire.n_rows;
 	n_blocks = target == 0 ? 0 : (target - 1) / plan->kept + 1;
 	/*
-	 * Twice as many positions as the connected teachers can lease; never a whole plan in memory.
+	 * Open blocks with twice as many positions as the connected teachers can lease, not the whole plan.
 	 */
 	while (c->scan_left > 0 && plan->frontier < n_blocks && plan->frontier / S - plan->ready / S < DONE_BITS &&
 	    work_left(plan) < 2 * slots * c->lease_rows) {
@@ -352,8 +358,8 @@ scan_plan(struct core *c, struct core_plan *plan, uint64_t slots)
 }
 
 /*
- * The time of this millisecond is shared: each plan that somebody wants, and DROP_LABELS, gets an equal part of what
- * is left; then those that need more get the rest. Another one is the first each time.
+ * Shares the lookups of this millisecond: each active plan, and DROP_LABELS, gets an equal part of what is
+ * left; then those that need more get the rest. Another plan is the first each time.
  */
 void
 core__scan(struct core *c)
@@ -529,7 +535,8 @@ core__pick_new(void)
 	return calloc(1, sizeof(struct core_pick));
 }
 
-enum pick_answer { PICKED, PASSED, LATER };	/* PASSED: nothing to do; LATER: there is, but not in this lease */
+enum pick_answer { PICKED, PASSED, LATER };	/* PASSED: nothing to lease; LATER: there is, but not in this
+						   lease */
 
 static enum pick_answer
 pick_seq(struct core *c, struct core_pick *pick, uint64_t seq, uint8_t wants)
@@ -538,21 +545,22 @@ pick_seq(struct core *c, struct core_pick *pick, uint64_t seq, uint8_t wants)
 
 	if (s != NULL) {
 		if (s->quarantined || (wants & (s->flight | s->pending) & WANT_SCORE) != 0)
-			return PASSED;		/* a score under way may exclude it: do not label it yet */
+			return PASSED;		/* a pending score may exclude it: do not label it yet */
 		wants &= (uint8_t)~(s->flight | s->pending);
 		if (wants == 0)
 			return PASSED;
 		if (s->not_before_ms > pick->now_ms)
 			return LATER;
 		/*
-		 * The teacher that reported an error gets it again only if no other has taken it for a while.
+		 * The teacher that reported an error gets it again only if no other takes it for a while.
 		 */
 		if (s->n_errors > 0 && hash_equal(s->error_who, pick->who) && pick->now_ms < s->not_before_ms + SAME_TEACHER_MS)
 			return LATER;
 	}
 	for (size_t i = 0; i < pick->n; i++)
 		if (pick->seqs[i] == seq)
-			return PASSED;		/* it is twice in a block that spans the end of an epoch */
+			return PASSED;		/* a block that spans the end of an epoch may contain it
+						   twice */
 	if (pick->n == pick->max || pick->single || (pick->n > 0 && wants != pick->wants))
 		return LATER;
 	if (s != NULL && s->single) {
@@ -610,7 +618,7 @@ grant_one(struct core *c, struct core_peer *peer, int64_t now_ms)
 	struct core_plan *plan;
 	size_t n_plans = 0;
 
-	if (core__holds_single(c, peer->boot))	/* anything else it held would come under suspicion too */
+	if (core__holds_single(c, peer->boot))	/* any other sequence that it held would become suspect too */
 		return false;
 	pick->n = 0;
 	pick->single = false;
@@ -636,7 +644,10 @@ grant_one(struct core *c, struct core_peer *peer, int64_t now_ms)
 	return core__lease_new(c, peer, pick->wants, CACHE_SCORES_SCORER, pick->seqs, pick->n, pick->single, now_ms);
 }
 
-/* One lease for each teacher in turn, GRANT_STEP in one call: a commit can make many teachers ask at once. */
+/*
+ * Grants one lease to each teacher in turn, GRANT_STEP in one call: after a commit many teachers may ask at
+ * once.
+ */
 void
 core__grant(struct core *c, int64_t now_ms)
 {

@@ -13,11 +13,11 @@
 #include "base/mem/mem.h"
 
 #define CREDIT 2			/* leases of a shard that are computed or requested */
-#define HELD_MAX 8			/* with those that wait for their DONE */
-#define ANSWER_MS 10000			/* a RESULT without a DONE is sent again after so long */
+#define HELD_MAX 8			/* leases of a shard, including those that wait for their DONE */
+#define ANSWER_MS 10000			/* a RESULT without a DONE is sent again after this time */
 #define RESULTS_MAX 4			/* a lease is dropped after so many RESULTs on one connection */
-#define RESULT_FIXED_BYTES 256		/* of a RESULT frame beside its rows */
-#define RESULT_ROW_BYTES 32		/* of a row beside its records */
+#define RESULT_FIXED_BYTES 256		/* of a RESULT frame, without its rows */
+#define RESULT_ROW_BYTES 32		/* of a row, without its records */
 
 struct lease {
 	LIST_ENTRY(lease) entry;
@@ -26,18 +26,18 @@ struct lease {
 	bool computed;
 	uint32_t lease_ms;
 	int64_t renewed_ms;
-	int64_t sent_ms;		/* last RESULT; 0: send it at the next turn */
+	int64_t sent_ms;		/* time of the last RESULT; 0: send at the next turn */
 	unsigned n_sent;		/* RESULTs on this connection */
 	size_t n_done;			/* rows that selectord has confirmed */
 	bool *done;			/* [job->n] */
-	struct infer_job *job;		/* infer's until it is computed */
+	struct infer_job *job;		/* owned by infer until it is computed */
 };
 
 struct leases {
 	struct infer *infer;
 	struct session *session;
 	LIST_HEAD(, lease) list;
-	unsigned *requested;			/* [shard] leases asked for that have not come */
+	unsigned *requested;			/* [shard] leases requested that have not arrived */
 	const struct labels_unigram **unigram;	/* [shard] table of WELCOME's label set; NULL: none */
 	bool leaving, had_one;
 	uint64_t sequences, tokens;
@@ -139,7 +139,7 @@ leases_welcome(struct leases *l, size_t shard, bool restarted, struct err_note *
 		if (lease->shard != shard)
 			continue;
 		if (restarted) {
-			lease_free(l, lease);		/* the new selectord does not know it */
+			lease_free(l, lease);		/* a restarted selectord has no leases from before */
 		} else {
 			/* what was sent on the lost connection may not have arrived */
 			lease->sent_ms = lease->renewed_ms = 0;
@@ -152,7 +152,7 @@ leases_welcome(struct leases *l, size_t shard, bool restarted, struct err_note *
 	    &l->unigram[shard], note) : 0;
 }
 
-/* NULL if the job can be computed here, else the reason for selectord; may use text. */
+/* Returns NULL if the job can be computed here, else the reason for selectord, possibly in text. */
 static const char *
 impossible(struct leases *l, const struct infer_job *job, const struct wire_lease *w,
     struct hash128 label_set, char *text, size_t size)
@@ -215,7 +215,10 @@ leases_take(struct leases *l, size_t shard, const struct wire_lease *w)
 	if (why == NULL) {
 		infer_submit(l->infer, job);
 	} else {
-		/* answered with an error for each sequence; left to expire, it would be leased again and again */
+		/*
+		 * answer with an error for each sequence: if it expired instead, it would be leased again and
+		 * again
+		 */
 		for (size_t i = 0; i < job->n; i++)
 			snprintf(job->rows[i].error, sizeof(job->rows[i].error), "%.120s", why);
 		lease->computed = true;
@@ -249,7 +252,7 @@ leases_done(struct leases *l, size_t shard, const struct wire_done *d)
 	}
 }
 
-/* The rows that are not confirmed, in as many RESULT frames as selectord's max_message asks for. */
+/* Sends the rows that are not confirmed, in as many RESULT frames as selectord's max_message requires. */
 static void
 send_results(struct leases *l, struct lease *lease)
 {
@@ -319,8 +322,8 @@ leases_collect(struct leases *l)
 }
 
 /*
- * Keeps CREDIT leases computed or requested. Asks for none while many results wait for DONE: selectord's disk
- * may be full.
+ * Requests leases, so that CREDIT are computed or requested. Requests none while many results wait for DONE:
+ * selectord's disk may be full.
  */
 static void
 request(struct leases *l, size_t shard)
@@ -334,7 +337,9 @@ request(struct leases *l, size_t shard)
 			working += !lease->computed;
 		}
 	if (working + l->requested[shard] < CREDIT && held < HELD_MAX) {
-		/* the credit replaces the last one: how many may come beside those held */
+		/*
+		 * the credit replaces the previous one: number of leases that selectord may send from now on
+		 */
 		struct wire_message message = {.type = WIRE_LEASE_REQUEST,
 		    .lease_request = {.credit = CREDIT - working}};
 
@@ -357,8 +362,8 @@ leases_turn(struct leases *l, size_t shard)
 		if (lease->computed && (lease->sent_ms == 0 || now_ms - lease->sent_ms > ANSWER_MS)) {
 			if (lease->n_sent >= RESULTS_MAX) {
 				/*
-				 * selectord does not know it any more, and leases again what it still wants
-				 * of it
+				 * selectord no longer has it, and leases the sequences again that it still
+				 * needs
 				 */
 				log_warn("lease.unanswered", "lease=%" PRIu64 " sequences=%zu", lease->id,
 				    lease->job->n - lease->n_done);

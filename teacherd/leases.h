@@ -16,12 +16,13 @@
 
 struct leases;
 
-/* leases_new - infer, session and status must outlive it. NULL without memory. leases_destroy takes NULL. */
+/* leases_new - infer, session and status must outlive it. NULL: out of memory. leases_destroy takes NULL. */
 struct leases *leases_new(struct infer *infer, struct session *session, struct status *status);
 void leases_destroy(struct leases **leases);
 
 /*
- * Messages of selectord. leases_welcome returns 0 or what infer_unigram says of the table that came with WELCOME.
+ * Handle messages of selectord. leases_welcome returns 0, or the error of infer_unigram for the table in
+ * WELCOME.
  */
 int leases_welcome(struct leases *l, size_t shard, bool restarted, struct err_note *note);
 void leases_take(struct leases *l, size_t shard, const struct wire_lease *lease);
@@ -29,8 +30,9 @@ void leases_done(struct leases *l, size_t shard, const struct wire_done *done);
 
 /*
  * leases_collect  sends the results that infer has finished
- * leases_turn     sends what is due to a welcomed shard: requests for leases, renewals, results without a DONE
- * leases_leave    from now on no new leases; those that are not computed are handed back
+ * leases_turn     sends what is due to a welcomed shard: requests for leases, renewals, results without a
+ *                 DONE
+ * leases_leave    takes no new leases from now on; hands back those that are not computed
  */
 void leases_collect(struct leases *l);
 void leases_turn(struct leases *l, size_t shard);

@@ -18,9 +18,10 @@
 #include "teacherd/leases.h"
 
 #define TURN_MS 250
-#define ACCOUNT_MS 5000			/* the ledger is written at most so often */
-#define NOTE_MS 1000			/* the service manager's status line changes at most so often */
-#define LEAVE_MS 5000			/* at the end the last DONE is waited for so long */
+#define ACCOUNT_MS 5000			/* the ledger is written at most once in this time */
+#define NOTE_MS 1000			/* the service manager's status line changes at most once in this
+					   time */
+#define LEAVE_MS 5000			/* longest wait for the last DONE at the end */
 
 struct loop {
 	const struct loop_options *o;
@@ -28,7 +29,8 @@ struct loop {
 	struct session *session;
 	struct leases *leases;
 	bool leaving;
-	bool ready;			/* a selectord has sent WELCOME: said to the service manager */
+	bool ready;			/* a selectord has sent WELCOME, and the service manager was
+					   notified */
 	int rc;
 	struct err_note *note;
 	int64_t started_ms, accounted_ms, noted_ms;
@@ -69,7 +71,7 @@ received(struct loop *l, size_t shard, const struct wire_message *message)
 	}
 }
 
-/* Receives, and sends what is due. */
+/* Receives messages, then sends what is due. */
 static void
 turn(struct loop *l)
 {
@@ -98,7 +100,7 @@ turn(struct loop *l)
 			leases_turn(l->leases, i);
 }
 
-/* Hands back what is not computed, waits a little for the last DONEs, says BYE. */
+/* Hands back leases that are not computed, waits up to LEAVE_MS for the last DONEs, sends BYE. */
 static void
 leave(struct loop *l)
 {
@@ -144,7 +146,7 @@ loop_open(struct loop *l)
 	return (l->leases = leases_new(l->o->infer, l->session, l->o->status)) == NULL ? ENOMEM : 0;
 }
 
-/* Ready when a selectord has accepted us; alive as long as the workers finish what they have. */
+/* Notifies the service manager: ready after the first WELCOME, alive as long as the workers make progress. */
 static void
 notify(struct loop *l, const char *state, int64_t now_ms)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * loop - teacherd's main loop, the only one that polls: leases in, results out. The engine computes in
- * threads of its own.
+ * loop - teacherd's main loop, the only one that polls: it receives leases and sends results. The engine
+ * computes in threads of its own.
  *
- * One session over all selector shards, two leases in hand per shard, so that computing never waits for the
- * network.
+ * One session connects to all shards of selectord. Two leases per shard are computed or requested, so that
+ * computing does not wait for the network.
  */
 #ifndef SALT_TEACHERD_LOOP_H
 #define SALT_TEACHERD_LOOP_H
@@ -26,9 +26,9 @@ struct loop_options {
 };
 
 /*
- * loop_run - until selectord releases the teacher or a signal stops it; then leases in hand are handed back,
- * computed ones are sent: 0. Otherwise the reason why selectord refused the teacher, or errno; the note has
- * the details.
+ * loop_run - runs until selectord releases the teacher or a signal stops it; then hands back leases that are
+ * not computed, sends the others, and returns 0. Otherwise returns the reason why selectord refused the
+ * teacher, or errno; the note has the details.
  */
 int loop_run(const struct loop_options *o, struct err_note *note);
 

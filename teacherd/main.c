@@ -10,7 +10,7 @@
 #include "fabric/daemon/daemon.h"
 #include "teacherd/loop.h"
 
-/* With a declared compute class the model may be one for another teacher. */
+/* Adds to the note that with a declared compute class the model may be meant for another teacher. */
 static int
 refused(const struct config *cfg, int rc, const char *key, struct err_note *note)
 {
@@ -23,8 +23,8 @@ refused(const struct config *cfg, int rc, const char *key, struct err_note *note
 }
 
 /*
- * The models that teacher.serve asks for. teacher.model computes labels, the scores of held-out windows, and
- * all scores if teacher.scorer is the same model.
+ * Loads the models that teacher.serve needs. teacher.model computes labels, the scores of held-out sequences,
+ * and all scores if teacher.scorer is the same model.
  */
 static int
 open_models(const struct config *cfg, struct bus_waker *waker, struct infer **infer, struct err_note *note)
@@ -83,7 +83,8 @@ main(int argc, char **argv)
 	if ((waker = bus_waker_new()) == NULL)
 		rc = errno;
 	else if ((rc = daemon_open_bus(&d)) == 0 && (rc = daemon_open_status(&d, name)) == 0)
-		daemon_announce(&d, NULL);		/* from here on others on its GPU know whose it is */
+		daemon_announce(&d, NULL);		/* from here on other processes on its GPU can
+							   identify it */
 	if (rc == 0 && (rc = open_models(d.config, waker, &infer, &d.note)) == 0 && !d.check) {
 		struct loop_options lo = {.config = d.config, .bus = d.bus, .infer = infer, .waker = waker, .status = d.status,
 		    .name = name, .status_endpoint = daemon_status_endpoint(&d)};

@@ -35,22 +35,22 @@ void comm_abort(struct comm *c, int exit_code) __attribute__((noreturn));
 void comm_exchange(struct comm *c, int partner, const void *send, size_t n_send, void *recv, size_t n_recv);
 
 /*
- * comm_sum - elementwise sum over ranks, in place, on all ranks. All callers have at most one rank with a non-zero
- * value per element, so the bits do not depend on the order of the sum.
+ * comm_sum - elementwise sum over ranks, in place, on all ranks. In all calls at most one rank has a non-zero
+ * value per element, or all values are integers, so the bits do not depend on the order of the sum.
  */
 void comm_sum(struct comm *c, double *x, size_t n);
 
 /*
- * Transfers that continue while the caller computes. @op numbers them, 0 .. COMM_OPS - 1; a number may be used again
- * once comm_test has returned true. Until all have ended no other function of this header may be called, and the data
- * must not be touched. Where MPI allows, a thread keeps them moving; calling comm_test now and then does so
- * everywhere.
- * comm_start_send, comm_start_recv: n floats (up to COMM_OP_MAX), matched by partner and tag (0 .. COMM_TAGS - 1), in
- * the order started.
- * comm_start_reduce: collective; root's x becomes the sum over ranks, in an order that MPI chooses; the others' x are
- * only read.
- * comm_test: whether op has ended; never waits. comm_wait_any: returns when at least one started op has ended (none
- * started: at once).
+ * Transfers that continue while the caller computes. @op numbers them, 0 .. COMM_OPS - 1; a number may be
+ * used again once comm_test has returned true. Until all have ended no other function of this header may be
+ * called, and the data must not be touched. If MPI allows, a thread advances them; calls of comm_test advance
+ * them in any case.
+ * comm_start_send, comm_start_recv: n floats (up to COMM_OP_MAX), matched by partner and tag (0 .. COMM_TAGS
+ * - 1), in the order started.
+ * comm_start_reduce: collective; root's x becomes the sum over ranks, in an order that MPI chooses; the
+ * others' x are only read.
+ * comm_test: whether op has ended; never waits. comm_wait_any: returns when at least one started op has ended
+ * (none started: at once).
  */
 #define COMM_OPS 32
 #define COMM_OP_MAX (INT64_C(1) << 30)
@@ -61,7 +61,10 @@ void comm_start_reduce(struct comm *c, int op, int root, float *x, int64_t n);
 bool comm_test(struct comm *c, int op);
 void comm_wait_any(struct comm *c);
 
-/* comm_max - elementwise maximum in place, on all ranks. For votes, which may take long: it sleeps while it waits. */
+/*
+ * comm_max - elementwise maximum in place, on all ranks. Used for votes, which may take long: it sleeps while
+ * it waits.
+ */
 void comm_max(struct comm *c, int64_t *x, size_t n);
 
 void comm_bcast(struct comm *c, int root, void *p, size_t n);

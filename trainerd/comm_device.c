@@ -13,7 +13,7 @@ enum op_kind { OP_NONE, OP_SEND, OP_RECV, OP_REDUCE };
 struct op {
 	enum op_kind kind;			/* OP_NONE: not started, or its end was reported */
 	bool on_device;				/* in the queue: not yet given to MPI */
-	int peer, tag;				/* peer: of a reduction the root */
+	int peer, tag;				/* peer: the root of a reduction */
 	float *x;
 	int64_t n;
 	float *stage;				/* [max_elements]; NULL: the host reaches device memory, no staging */
@@ -110,7 +110,7 @@ comm_exchange_device(struct comm_device *d, int partner, void *send, size_t n_se
 	}
 }
 
-/* The device is done with what came before op: it goes to MPI. */
+/* Starts an op in MPI, after the device has finished the work queued before it. */
 static void
 op_move(struct comm_device *d, int i)
 {
@@ -126,7 +126,7 @@ op_move(struct comm_device *d, int i)
 		comm_start_reduce(d->comm, i, op->peer, host, op->n);
 }
 
-/* Gives MPI what the device is done with. */
+/* Starts in MPI the ops for which the device has finished. */
 static void
 queue_turn(struct comm_device *d)
 {

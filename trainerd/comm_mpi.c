@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm.h by MPI. The only file of the programs that includes mpi.h. */
+/* Implements comm.h with MPI. The only file of the programs that includes mpi.h. */
 #include "trainerd/comm.h"
 
 #include <errno.h>
@@ -20,10 +20,10 @@ struct comm {
 	MPI_Comm group;
 	int rank, size, host_rank, host_ranks, host_cpus;
 	/*
-	 * Transfers under way. MPI moves data only inside its calls, and the trainer's thread computes for seconds
-	 * between its calls, so a second thread tests the transfers every TICK_NS. Only one thread may be inside MPI
-	 * at a time (MPI_THREAD_SERIALIZED): calls about transfers take the lock, and other calls are only made while
-	 * there are no transfers.
+	 * Transfers in progress. MPI moves data only inside its calls, and the trainer's thread computes for
+	 * seconds between its calls, so a second thread tests the transfers every TICK_NS. Only one thread
+	 * may be inside MPI at a time (MPI_THREAD_SERIALIZED): calls about transfers take the lock, and other
+	 * calls are only made while there are no transfers.
 	 */
 	MPI_Request ops[COMM_OPS];
 	int n_ops;				/* started, their end not yet reported by comm_test */
@@ -37,10 +37,10 @@ struct comm {
 #define TICK_NS 200000
 
 /*
- * Ranks wait for each other by polling, and MPI's own calls that wait do nothing else. While the others
- * compute for long, for instance because another process has their processor, polling would keep this one's
- * from them. So after POLL_NS there are pauses, of a quarter of the time waited so far. Before that they do
- * not yield: where many processes are ready, each call gives a whole turn away.
+ * Ranks wait for each other by polling, as MPI's own waiting calls do. While other ranks compute for long,
+ * for instance because another process uses their processor, polling would keep this rank's processor from
+ * them. So after POLL_NS there are pauses, of a quarter of the time waited so far. Before that a rank does
+ * not yield: when many processes are ready, each yield gives a whole time slice away.
  */
 #define POLL_NS 200000
 #define PAUSE_MAX_NS 1000000
@@ -279,7 +279,7 @@ comm_wait_any(struct comm *c)
 
 	pthread_mutex_lock(&c->lock);
 	for (int op = 0; op < COMM_OPS; op++)
-		if (c->busy[op] && c->ops[op] == MPI_REQUEST_NULL) {	/* the thread has seen its end */
+		if (c->busy[op] && c->ops[op] == MPI_REQUEST_NULL) {	/* the thread has completed it */
 			pthread_mutex_unlock(&c->lock);
 			return;
 		}

@@ -17,7 +17,7 @@ struct offer {
 	struct kernels_peers_offer peers;
 };
 
-/* On rank 0: one library, and a card for each rank. */
+/* On rank 0: checks that all ranks have the same library, and each a GPU of its own. */
 static int
 offers_fit(const struct offer *all, int n, struct err_note *note)
 {
@@ -33,7 +33,7 @@ offers_fit(const struct offer *all, int n, struct err_note *note)
 	return 0;
 }
 
-/* On rank 0: the offers of all ranks are looked at, and an id is made. */
+/* Collective. Rank 0 checks the offers of all ranks and makes an id. */
 static int
 choose(struct comm *comm, struct kernels *kernels, const struct offer *mine, void *id, struct err_note *note)
 {

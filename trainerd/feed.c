@@ -37,7 +37,7 @@ slot_of(struct feed *f, uint64_t step)
 	return slot->used && slot->step == step ? slot : NULL;
 }
 
-/* Complete steps from step on without a gap. Lock held. */
+/* Number of consecutive complete steps from step on. Lock held. */
 static uint64_t
 ahead_locked(struct feed *f, uint64_t step)
 {
@@ -65,7 +65,10 @@ slot_clear(struct feed *f, struct feed_slot *slot, uint64_t step)
 	}
 }
 
-/* Dense labels of a row. Records cover the tokenizer's ids; the model may have more, with probability 0. */
+/*
+ * Copies the dense labels of a row. Records cover the tokenizer's ids; the model may have more, with
+ * probability 0.
+ */
 static void
 join_dense(struct feed *f, struct feed_slot *slot, uint64_t i)
 {
@@ -132,7 +135,7 @@ slot_complete(struct feed *f, struct feed_slot *slot)
 	pthread_cond_broadcast(&f->changed);
 }
 
-/* The tokens of row i of a slot, and the weights of their losses. */
+/* Reads the tokens of row i of a slot, and the weights of their losses. */
 static int
 slot_window(struct feed *f, struct feed_slot *slot, uint64_t i, uint64_t seq, struct err_note *note)
 {
@@ -143,7 +146,7 @@ slot_window(struct feed *f, struct feed_slot *slot, uint64_t i, uint64_t seq, st
 	return rc;
 }
 
-/* Row i of a slot from the corpus, in the seeded order. */
+/* Reads row i of a slot from the corpus, in shuffle order. */
 static int
 slot_local_row(struct feed *f, struct feed_slot *slot, uint64_t i)
 {
@@ -180,7 +183,7 @@ feed__accept(struct feed *f, uint64_t g, const struct wire_row *wr)
 	int rc;
 
 	if (slot == NULL || !slot->phase_one || g % f->batch < first || i >= f->n_rows || slot->rows[i].state == FEED_ROW_HAVE)
-		return;			/* it was asked for twice, or is not needed any more */
+		return;			/* it was requested twice, or is not needed any more */
 	row = &slot->rows[i];
 	tokens = slot->tokens + i * (f->context + 1);
 	if (f->plan.mode == WIRE_MODE_NONE && wr->seq != blend_order(f->order, f->plan.seed, g)) {
@@ -225,7 +228,7 @@ feed_fill(struct feed *f)
 	}
 }
 
-/* All shards have confirmed RELEASE, or none needs to. Lock held. */
+/* Whether all shards have confirmed RELEASE, and there is at least one. Lock held. */
 static bool
 links_released(const struct feed *f)
 {
@@ -487,7 +490,7 @@ feed_take(struct feed *f, uint64_t step, struct feed_rows *out)
 	return rc;
 }
 
-/* Ends a change that the feed's thread must see. */
+/* Unlocks after a change, and wakes the feed's thread. */
 static void
 unlock_and_wake(struct feed *f)
 {

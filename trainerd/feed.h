@@ -2,9 +2,10 @@
 /*
  * feed - a thread that fetches the rows of the next steps. One per rank.
  *
- * Phase one: rows and labels come from selectord (all shards of selector.endpoints). Every label is checked against
- * the corpus by the hash of its L+1 tokens and decoded before a step uses it. Phase two and baseline: windows of the
- * corpus in the seeded order, which need no other process; selectord only gets a RELEASE, until it has confirmed it.
+ * Phase one: rows and labels come from selectord (all shards of selector.endpoints). Every label is checked
+ * against the corpus by the hash of its L+1 tokens and decoded before a step uses it. Phase two and baseline:
+ * sequences of the corpus in shuffle order, which need no other process; only RELEASE is sent to selectord
+ * until it is confirmed.
  */
 #ifndef SALT_FEED_H
 #define SALT_FEED_H
@@ -48,8 +49,8 @@ int feed_new(struct feed **f, const struct feed_options *options, struct err_not
 void feed_destroy(struct feed **f);		/* stops and joins; takes NULL */
 
 /*
- * feed_poll - 0: the rows of step are complete; ERR_AGAIN: not yet; other errors are final (refused by selectord,
- * damaged corpus), with a note. Never waits.
+ * feed_poll - 0: the rows of step are complete; ERR_AGAIN: not yet; other errors are final (refused by
+ * selectord, damaged corpus) and have a note. Never waits.
  */
 int feed_poll(struct feed *f, uint64_t step, struct err_note *note);
 
@@ -62,7 +63,8 @@ void feed_wait(struct feed *f, int timeout_ms);
 struct feed_rows {
 	struct step_rows rows;
 	uint64_t label_bytes;		/* of this rank's rows, encoded */
-	int64_t late_rows;		/* of phase one, without label because it came too late (phase_one.late: hard) */
+	int64_t late_rows;		/* rows of phase one whose label had not arrived in time
+					   (phase_one.late: hard) */
 	int64_t quarantined_rows;
 };
 
@@ -93,10 +95,11 @@ void feed_release(struct feed *f, uint64_t step);
 /* feed_view - the feed's present state. */
 struct feed_view {
 	double teacher_nats;		/* the teacher's mean held-out loss; NaN: selectord has not sent it */
-	bool has_sets;			/* a WELCOME came; sets are its identities, for the checkpoint */
+	bool has_sets;			/* a WELCOME has arrived; sets are its identities, for the
+					   checkpoint */
 	struct state_sets sets;
 	bool released;			/* all shards have confirmed RELEASE */
-	uint64_t ahead;			/* complete steps without a gap, from the first that is not done */
+	uint64_t ahead;			/* consecutive complete steps, from the first that is not done */
 };
 struct feed_view feed_view(struct feed *f);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What feed.c (the slots of coming steps) and link.c (the conversation with selectord) share. */
+/* Shared by feed.c (the slots of the next steps) and link.c (messages to and from selectord). */
 #ifndef SALT_FEED_INT_H
 #define SALT_FEED_INT_H
 
@@ -17,7 +17,7 @@ enum feed_row_state { FEED_ROW_MISSING, FEED_ROW_ASKED, FEED_ROW_HAVE };
 struct feed_row {
 	enum feed_row_state state;
 	int64_t asked_ms;
-	uint64_t request;		/* ASKED: in which request */
+	uint64_t request;		/* FEED_ROW_ASKED: id of the request */
 	bool labelled;			/* false: quarantined, late, or no phase one */
 	struct labels_batch labels;	/* L rows if labelled */
 };
@@ -34,22 +34,22 @@ struct feed_slot {
 	int32_t *ids;
 	float *values;
 	size_t cap_ids, cap_values;
-	float *dense;			/* [n_rows * L, V'] once needed */
+	float *dense;			/* [n_rows * L, V'], allocated when needed */
 	uint64_t label_bytes;
 	int64_t late, quarantined;
 };
 
 /* What one shard of selectord has confirmed. Used by the feed's thread alone. */
 struct feed_link {
-	uint64_t acked_step;		/* CHECKPOINTED, up to this step */
+	uint64_t acked_step;		/* highest step of CHECKPOINTED that is confirmed */
 	int64_t checkpointed_ms, release_ms;	/* when they were sent */
-	bool released;			/* RELEASE; or the shard failed after the switch */
+	bool released;			/* RELEASE is confirmed, or the shard failed after the switch */
 };
 
 struct feed {
 	struct feed_options o;
 	uint32_t context;
-	uint64_t batch, n_rows;			/* n_rows: of this rank a step */
+	uint64_t batch, n_rows;			/* n_rows: rows of this rank per step */
 	struct blend *order;
 	uint64_t block, kept;			/* W, K */
 	struct labels_spec spec;		/* set and unigram: from WELCOME, under the lock */
@@ -59,8 +59,8 @@ struct feed {
 	pthread_t thread;
 	bool started;
 	struct bus_waker *waker;
-	struct bus_poll *poll;			/* the thread's */
-	struct session *session;		/* the thread's; NULL without links */
+	struct bus_poll *poll;			/* used by the thread only */
+	struct session *session;		/* used by the thread only; NULL without links */
 	struct feed_link *links;		/* [n_links] */
 	size_t n_links;
 	uint64_t next_request;
@@ -81,15 +81,15 @@ struct feed {
 	struct status_metric *rows_ahead, *label_bytes, *bad_rows;
 };
 
-/* feed__fail - the feed ends with this failure; the first one stays. Lock held. */
+/* feed__fail - records a final failure of the feed; the first one stays. Lock held. */
 void feed__fail(struct feed *f, int rc, const struct err_note *note);
 
-/* feed__accept - one row as selectord sent it. Lock held. */
+/* feed__accept - takes one row that selectord sent, with its number in the plan. Lock held. */
 void feed__accept(struct feed *f, uint64_t row, const struct wire_row *wr);
 
 /*
- * link.c, all in the feed's thread. feed__links_turn: receive, ask for rows, confirm checkpoints, release. Lock not
- * held.
+ * link.c, all in the feed's thread. feed__links_turn: receives, requests rows, reports checkpoints and the
+ * release. Lock not held.
  */
 int feed__links_new(struct feed *f, struct err_note *note);
 void feed__links_destroy(struct feed *f);

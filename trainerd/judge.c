@@ -94,7 +94,7 @@ judge_check(
 	return rc;
 }
 
-/* The gauge eval_NAME_accuracy, in the letters that metrics may have. */
+/* Registers the gauge eval_NAME_accuracy, with NAME in the letters that metrics may have. */
 static struct status_metric *
 gauge(struct status *status, const char *name)
 {
@@ -180,7 +180,8 @@ run_file(struct judge *j, struct judged *f, struct comm *comm)
 	failed = rc != 0;
 	comm_max(comm, &failed, 1);
 	if (failed != 0)
-		return ENOMEM;		/* tokens are in range: encoded by a tokenizer that fits */
+		return ENOMEM;		/* no other error: the tokens are in range, because the tokenizer
+					   fits */
 	comm_sum(comm, &f->answers[0].log_p, n * (sizeof(*f->answers) / sizeof(double)));
 	free(f->results.sets);
 	f->results.sets = NULL;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * judge - what each evaluation judges the student by beside the held-out loss: the files of
+ * judge - what each evaluation measures in addition to the held-out loss: the files of
  * trainer.eval_choices.
  *
- * Every rank reads all files and computes every R-th forward pass; answers are added up, so all ranks have
- * all of them, and results are sums in the order of the items. An answer depends on its own tokens only
- * (engine/infer/answer), so results have the same bits at any number of ranks and threads, and `saltctl
+ * Every rank reads all files and computes every R-th forward pass; answers are summed over ranks, so that all
+ * ranks have all of them, and results are sums in the order of the items. An answer depends on its own tokens
+ * only (engine/infer/answer), so results have the same bits at any number of ranks and threads, and `saltctl
  * eval` computes the same.
  */
 #ifndef SALT_JUDGE_H
@@ -25,9 +25,9 @@ struct status;
 
 /*
  * judge_check - reads and encodes the files without a model (trainerd -n). cfg: the student's shape.
- * judge_new - also what computes. tokenizer: path of its tokenizer.json, "": none (ERR_CONFIG, if there are
- * files). model: bound later; it and kernels->share outlive the judge. *j is NULL if there are no files.
- * Returns 0, and as task_open and answer_new.
+ * judge_new - also creates what computes. tokenizer: path of the student's tokenizer.json, "": none
+ * (ERR_CONFIG, if there are files). model: bound later; it and kernels->share must outlive the judge. *j is
+ * NULL if there are no files. Returns 0, or an error as task_open and answer_new.
  */
 int judge_check(const struct config *config, const struct model_config *cfg, const char *tokenizer,
     struct err_note *note);
@@ -37,12 +37,12 @@ int judge_new(struct judge **j, const struct config *config, const struct model 
 void judge_destroy(struct judge **j);	/* takes NULL */
 
 /*
- * judge_run - collective. alive(arg): now and then while it computes. Returns 0 or ENOMEM, the same on all
- * ranks.
+ * judge_run - collective. It calls alive(arg) from time to time while it computes. Returns 0 or ENOMEM, the
+ * same on all ranks.
  */
 int judge_run(struct judge *j, struct comm *comm, void (*alive)(void *arg), void *arg);
 
-/* The results of the last judge_run, file by file. name: the file's without folder and ending. */
+/* The results of the last judge_run, file by file. judge_name: the file's name without folder and ending. */
 size_t judge_n(const struct judge *j);	/* takes NULL: 0 */
 const char *judge_name(const struct judge *j, size_t i);
 const struct task *judge_task(const struct judge *j, size_t i);

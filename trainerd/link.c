@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The feed's conversation with the shards of selectord, over one session. selectord keeps nothing of a lost
- * connection, and asking twice is harmless: what is not answered is asked for again.
+ * The feed's messages to and from the shards of selectord, over one session. selectord drops the requests of
+ * a lost connection, and repeated requests are harmless: unanswered ones are sent again.
  */
 #include <math.h>
 #include <stdio.h>
@@ -13,8 +13,10 @@
 #include "trainerd/feed_internal.h"
 #include "trainerd/state.h"
 
-#define ANSWER_MS 10000			/* RELEASE and CHECKPOINTED are sent again after so long without an ACK */
-#define ASK_AGAIN_MS 30000		/* rows that were asked for and have not come are asked for again */
+#define ANSWER_MS 10000			/* RELEASE and CHECKPOINTED are sent again after this time without an
+					   ACK */
+#define ASK_AGAIN_MS 30000		/* requested rows that have not arrived are requested again after this
+					   time */
 #define REQUESTS_MAX 48			/* requests without an answer: selectord drops a peer's oldest beyond 64 */
 #define RELEASE_REQUEST UINT64_MAX	/* request_id of RELEASE; that of CHECKPOINTED is its step */
 
@@ -53,7 +55,7 @@ feed__links_destroy(struct feed *f)
 	f->n_links = 0;
 }
 
-/* The shard cannot be used. After the switch nothing depends on it any more: then it counts as released. */
+/* Called when a shard cannot be used. After the switch nothing depends on it, so it counts as released. */
 static void
 failed(struct feed *f, size_t shard, int rc, const struct err_note *note)
 {
@@ -71,8 +73,8 @@ failed(struct feed *f, size_t shard, int rc, const struct err_note *note)
 }
 
 /*
- * The session has checked WELCOME. The label set and its table are taken from the first one, and the sets go
- * into every checkpoint.
+ * Handles a WELCOME, which the session has checked. The label set and its table are taken from the first one,
+ * and the sets go into every checkpoint.
  */
 static void
 welcome(struct feed *f, size_t shard)
@@ -115,7 +117,7 @@ first_row(const struct feed *f, uint64_t step)
 	return step * f->batch + (uint64_t)f->o.rank * f->n_rows;
 }
 
-/* The rows of this shard that this request asked for (UINT64_MAX: any request) are missing again. Lock held. */
+/* Marks rows of this shard as missing again that this request (UINT64_MAX: any) asked for. Lock held. */
 static void
 forget_asked(struct feed *f, size_t shard, uint64_t request)
 {
@@ -130,7 +132,7 @@ forget_asked(struct feed *f, size_t shard, uint64_t request)
 		}
 }
 
-/* Requests of this shard without an answer; the rows of one stand next to one another. Lock held. */
+/* Number of requests to this shard without an answer; the rows of one request are adjacent. Lock held. */
 static unsigned
 requests_open(const struct feed *f, size_t shard)
 {
@@ -162,7 +164,8 @@ rows_came(struct feed *f, size_t shard, const struct wire_rows *rows)
 		f->teacher_nats = rows->heldout_loss_nats;
 	for (size_t i = 0; i < rows->n_rows && f->rc == 0; i++)
 		feed__accept(f, rows->first_row + i, &rows->rows[i]);
-	forget_asked(f, shard, rows->request_id);	/* after a short answer the rest is asked for again now */
+	forget_asked(f, shard, rows->request_id);	/* the answer may be short: request the rest again
+							   now */
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -202,7 +205,7 @@ receive(struct feed *f)
 	}
 }
 
-/* Asks for the missing rows of this shard: neighbours in one request, the oldest step first. Lock held. */
+/* Requests the missing rows of this shard: adjacent ones in one request, the oldest step first. Lock held. */
 static void
 ask_rows(struct feed *f, size_t shard, int64_t now_ms)
 {
@@ -247,7 +250,7 @@ ask_rows(struct feed *f, size_t shard, int64_t now_ms)
 	}
 }
 
-/* CHECKPOINTED and RELEASE are repeated until their ACK comes. */
+/* Sends CHECKPOINTED and RELEASE, and repeats them until their ACK arrives. */
 static void
 confirm(struct feed *f, size_t shard, uint64_t checkpointed, bool release, uint64_t release_step,
     int64_t now_ms)

@@ -51,7 +51,7 @@ write_holder(int fd)
 	gethostname(host, sizeof(host) - 1);
 	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
 	snprintf(text, sizeof(text), "%s %ld %s\n", host, (long)getpid(), date);
-	/* Only messages use it: on a full disk the lock is good all the same. */
+	/* Only messages use the text: on a full disk the lock works without it. */
 	if ((rc = ftruncate(fd, 0) != 0 ? errno : file_write_all(fd, text, strlen(text))) != 0)
 		log_warn("run.lock", "why=\"%s\"", err_str(rc));
 }
@@ -69,7 +69,10 @@ is_here(const struct holder *h)
 static int
 take(struct lock *l, struct err_note *note)
 {
-	/* Of the open file, not of the process: closing another descriptor of the same file would release that one. */
+	/*
+	 * A lock of the open file: one of the process would be released when another descriptor of the file
+	 * is closed.
+	 */
 	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	int64_t start = clock_now_ms();
 	struct holder other;

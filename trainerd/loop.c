@@ -32,12 +32,12 @@
 
 #define SKIPPED_MAX 10			/* updates skipped in a row before the run ends */
 #define VOTE_MS 5			/* between two votes while rows are missing */
-#define STOPPED_MS 5000			/* a vote that comes so late */
-#define LOG_EVERY_MS 2000		/* at most one line about a step in so long */
+#define STOPPED_MS 5000			/* if a vote is so late, a process did not run meanwhile */
+#define LOG_EVERY_MS 2000		/* at most one log line about a step in this time */
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* After a failed write no more curves are written, but the run continues. Rank 0. */
+/* Writes scalars for TensorBoard. After a failed write no more are written, but the run continues. Rank 0. */
 static void
 loop_scalars(struct run *r, const struct tb_scalar *scalars, size_t n)
 {
@@ -49,7 +49,7 @@ loop_scalars(struct run *r, const struct tb_scalar *scalars, size_t n)
 	tensorboard_close(&r->tensorboard);
 }
 
-/* A line of metrics.jsonl for the steps done so far. Rank 0. */
+/* Writes a line of metrics.jsonl for the steps done so far. Rank 0. */
 static int
 loop_line(struct run *r, const char *kind, const struct metrics_field *fields, size_t n, struct err_note *note)
 {
@@ -58,7 +58,7 @@ loop_line(struct run *r, const char *kind, const struct metrics_field *fields, s
 	return rc == 0 ? 0 : err_note_set(note, rc, "metrics.jsonl");
 }
 
-/* What the evaluation says about a file of trainer.eval_choices. */
+/* The results of an evaluation for a file of trainer.eval_choices, as JSON. */
 static struct json *
 loop_judged(const struct task *task, const struct task_results *results)
 {
@@ -81,7 +81,10 @@ loop_judged(const struct task *task, const struct task_results *results)
 	return o;
 }
 
-/* The files of trainer.eval_choices, to TensorBoard and the log; *tasks: their results by name. Rank 0. */
+/*
+ * Writes the results for trainer.eval_choices to TensorBoard and the log; *tasks: the results by name. Rank
+ * 0.
+ */
 static void
 loop_tasks(struct run *r, struct json **tasks)
 {
@@ -104,7 +107,7 @@ loop_tasks(struct run *r, struct json **tasks)
 }
 
 /*
- * The loss of each held-out sequence after the last step, for `saltctl report`:
+ * Writes the loss of each held-out sequence after the last step, for `saltctl report`, to
  * run.dir/sequence_losses.jsonl. Rank 0.
  */
 static int
@@ -122,7 +125,7 @@ loop_sequence_losses(const struct run *r, const double *nats, struct err_note *n
 	return file_replace_end(&file, false, note);
 }
 
-/* Held-out loss, and trainer.eval_choices, to metrics and to the margin. Collective. */
+/* Evaluates held-out loss and trainer.eval_choices, and records the results. Collective. */
 static int
 loop_evaluate(struct run *r, struct err_note *note)
 {
@@ -173,7 +176,7 @@ loop_evaluate(struct run *r, struct err_note *note)
 	return agree(r->comm, rc, note);	/* all ranks stop if rank 0 failed to write */
 }
 
-/* Checkpoint of the steps done so far. Collective. */
+/* Writes a checkpoint of the steps done so far. Collective. */
 static int
 loop_save(struct run *r, struct err_note *note)
 {
@@ -215,7 +218,7 @@ loop_save(struct run *r, struct err_note *note)
 	return 0;
 }
 
-/* How many rows of phase one phase two will train on again. *exact: false for an estimate. */
+/* Number of rows of phase one that phase two trains on again. *exact: false for an estimate. */
 static uint64_t
 loop_seen_again(const struct run *r, bool *exact)
 {
@@ -225,11 +228,11 @@ loop_seen_again(const struct run *r, bool *exact)
 	config_block(r->config, &block, &kept);
 	blocks = (first + kept - 1) / kept;
 	*exact = r->config->selector.mode == CONFIG_MODE_NONE;
-	if (*exact)			/* phase one took every row in order: rows come again only in a later epoch */
+	if (*exact)			/* phase one reads in order: rows repeat only in later epochs */
 		return last > r->n_windows ? (last - r->n_windows < first ? last - r->n_windows : first) : 0;
 	/*
-	 * Rows were chosen from positions 0 .. blocks * W; phase two begins at position `first`, so the chosen ones
-	 * after it come again.
+	 * Rows were chosen from positions 0 .. blocks * W; phase two begins at position `first`, so rows
+	 * chosen after it are trained again.
 	 */
 	return blocks * block > first ? (uint64_t)((double)(blocks * block - first) / (double)block * (double)kept) : 0;
 }
@@ -337,7 +340,8 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 		vote[MISSING] = (polled == ERR_AGAIN && !feed_late(r->feed, r->state.step)) ||
 		    (margin && !isfinite(feed_view(r->feed).teacher_nats));
 		now = clock_now_ms();
-		if (now - before > STOPPED_MS)		/* this process or another rank did not run (SIGSTOP): no wait for rows */
+		if (now - before > STOPPED_MS)		/* this process or another rank did not run (SIGSTOP),
+							   which is no wait for rows */
 			stopped += now - before;
 		before = now;
 		vote[STOP] = stop_requested();
@@ -377,7 +381,7 @@ loop_wait(struct run *r, int *rc, struct err_note *note)
 	return LOOP_GO;
 }
 
-/* The values of a step's line in metrics.jsonl, for TensorBoard. */
+/* Writes the values of a step's line in metrics.jsonl for TensorBoard. */
 static void
 loop_curves(struct run *r, const struct step_result *e, double seconds, float lr, float weight)
 {
@@ -430,7 +434,7 @@ loop_record(struct run *r, const struct step_result *e, const struct feed_rows *
 	logs = clock_now_ms() - r->logged_ms > LOG_EVERY_MS || r->state.step == r->config->trainer.steps;
 	if (logs)
 		r->logged_ms = clock_now_ms();
-	/* Every step goes to the events socket, at debug level if not to the log. */
+	/* Every step goes to the events socket, at debug level if it is not logged. */
 	log_event(logs ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "step", "step=%" PRIu64 " of=%" PRIu64 " phase=%s loss=%.4f hard=%.4f accuracy=%.4f "
 	    "lr=%.3g tokens_per_s=%.0f eta_s=%.0f", r->state.step, r->config->trainer.steps, kd ? "one" : "two", e->loss, e->hard, e->accuracy,
 	    (double)lr, (double)(r->config->trainer.batch * r->config->corpus.context) / seconds,

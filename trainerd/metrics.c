@@ -21,8 +21,8 @@ struct metrics {
 };
 
 /*
- * Is this a complete line of a step that is kept? Sets *step_after if it is the line of a later step. 0, also
- * for other text, or ENOMEM.
+ * *stays: this is a complete line of a step that is kept. *step_after: it is the line of a later step. 0,
+ * also for other text, or ENOMEM.
  */
 static int
 line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_after)
@@ -37,14 +37,14 @@ line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_af
 		return rc == ENOMEM ? rc : 0;
 	if (json_int(json_get(j, "step"), &at) && at >= 0 && json_text(json_get(j, "kind"), &kind)) {
 		*step_after = (uint64_t)at > step && strcmp(kind, "step") == 0;
-		/* An event of this step comes again. */
+		/* An event of this step will be written again. */
 		*stays = step > 0 && ((uint64_t)at < step || ((uint64_t)at == step && strcmp(kind, "event") != 0));
 	}
 	json_close(&j);
 	return 0;
 }
 
-/* A second name for the file, with the date. */
+/* Keeps the file under a second name with the date. */
 static int
 keep_former(const char *path, uint64_t step, struct err_note *note)
 {

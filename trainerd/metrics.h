@@ -16,18 +16,18 @@ struct json;
 struct metrics;
 
 /*
- * metrics_open - append to path. Lines of steps after `step` and a half-written last line are removed first, since
- * the run continues from a checkpoint of that step; the file is replaced atomically. Is more removed than a
- * restart explains, which is `usual` steps, or is step 0, because checkpoints were moved away or deleted,
- * then the former file is kept beside it under a name with the date (path.2026-11-28T120000Z) and a warning
- * says so.
+ * metrics_open - opens path for appending. Lines of steps after `step` and a half-written last line are
+ * removed first, because the run continues from a checkpoint of that step; the file is replaced atomically.
+ * If more steps are removed than a restart explains (`usual`), or any when step is 0, because checkpoints
+ * were moved away or deleted, the former file is kept under a name with the date (path.2026-11-28T120000Z),
+ * with a warning.
  */
 int metrics_open(struct metrics **m, const char *path, uint64_t step, uint64_t usual, struct err_note *note);
 void metrics_close(struct metrics **m);		/* takes NULL */
 
 /*
- * metrics_write - one line: kind, step, and the fields. Takes ownership of the values, of which none may be NULL for
- * a line to be written. 0, ENOMEM or errno.
+ * metrics_write - writes one line: kind, step, and the fields. Takes ownership of the values; if one is NULL,
+ * no line is written. 0, ENOMEM or errno.
  */
 struct metrics_field {
 	const char *name;

@@ -11,7 +11,7 @@
 #include "engine/kernels/peers.h"
 #include "trainerd/comm_device.h"
 
-#define SLOTS 8				/* buckets under way at a time */
+#define SLOTS 8				/* buckets in progress at a time */
 #define MAX_BELOW 32
 
 struct bucket {
@@ -19,7 +19,7 @@ struct bucket {
 	int owner;
 };
 
-/* A bucket under way. */
+/* A bucket in progress. */
 struct slot {
 	int64_t bucket;				/* its number; -1: the slot is free */
 	int level;				/* the transfer is between ranks at distance 2^level */
@@ -54,7 +54,7 @@ later_first(const void *a, const void *b)
 	return x->begin < y->begin ? 1 : x->begin > y->begin ? -1 : 0;
 }
 
-/* Every rank's range in pieces of at most `size` elements. */
+/* Divides every rank's ranges into buckets of at most `size` elements. */
 static int
 make_buckets(struct reduce *r, const struct optim_split *split, int64_t size)
 {
@@ -126,7 +126,7 @@ reduce_destroy(struct reduce **reduce)
 	*reduce = NULL;
 }
 
-/* The next transfer of the slot's bucket, or its end. */
+/* Starts the next transfer of the slot's bucket, or ends the bucket. */
 static void
 slot_start(struct reduce *r, int i)
 {
@@ -149,7 +149,7 @@ slot_start(struct reduce *r, int i)
 	}
 }
 
-/* The sums of this rank's earlier lanes. */
+/* Adds the sums of this rank's earlier lanes. */
 static void
 add_below(struct reduce *r, const struct bucket *b)
 {
@@ -168,8 +168,9 @@ slot_admit(struct reduce *r, int i)
 }
 
 /*
- * All transfers and sums of the next bucket, one after another; the host waits for none. All ranks give buckets in one order and the levels of a
- * bucket in one order, so the first transfer that is not done has both its ends in front of their queues.
+ * Queues all transfers and sums of the next bucket, one after another; the host waits for none. All ranks
+ * queue the buckets, and the levels of a bucket, in the same order, so the first transfer that is not done is
+ * at the front of the queues of both its ranks.
  */
 static void
 direct_bucket(struct reduce *r)
@@ -196,8 +197,8 @@ direct_bucket(struct reduce *r)
 }
 
 /*
- * Looks at every slot once: finished transfers continue, free slots take the next ready buckets. True if anything
- * happened.
+ * Checks every slot once: after a finished transfer the next one starts, and free slots take the next ready
+ * buckets. True if anything happened.
  */
 static bool
 reduce_turn(struct reduce *r)

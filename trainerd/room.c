@@ -12,7 +12,7 @@
 #define GIB 1073741824.0
 #define SPARE_BYTES (0.25 * GIB)	/* for small things that fit_train leaves out: statistics, uploads, fragments */
 
-/* What a step takes of the GPU; INFINITY, more than any has, where there is no such session. */
+/* Bytes that a step needs on the GPU; INFINITY if there is no session of this shape. */
 static double
 needed(const struct fit_shape *shape, int n_ranks)
 {

@@ -76,8 +76,8 @@ run_oldest_checkpoint(const struct run *r)
 }
 
 /*
- * Threads of this rank: as configured, or its share of the processors that this host's ranks may use. Ranks that nobody has bound are
- * bound to NUMA nodes first, before they have threads and memory.
+ * Number of threads of this rank: as configured, or its share of the processors that this host's ranks may
+ * use. Ranks that are not bound yet are bound to NUMA nodes first, before they have threads and memory.
  */
 static int
 run_threads(const struct config *cfg, const struct comm *comm)
@@ -107,7 +107,10 @@ log_tunable(void *arg, const char *key, const char *was, const char *is)
 	log_info("option.changed", "key=%s was=\"%s\" is=\"%s\"", key, was, is);
 }
 
-/* A run that goes on from a checkpoint: what changed and still counts, and what does not. */
+/*
+ * For a run that resumes from a checkpoint: logs changed options that take effect, and a trainer.init that
+ * does not.
+ */
 static void
 run_compare(const struct config *old, const struct config *cfg)
 {
@@ -130,7 +133,7 @@ run_has_checkpoint(const char *checkpoints)
 
 static void run_tensorboard(struct run *r, bool resumed);
 
-/* Says where the options in use are, if that is not RUN/fleet.yaml. */
+/* Stores the options in use, and logs their path if it is not RUN/fleet.yaml. */
 static int
 run_store(const struct config *cfg, struct err_note *note)
 {
@@ -173,7 +176,7 @@ run_directory(struct run *r, struct err_note *note)
 	return run_store(cfg, note);
 }
 
-/* metrics.jsonl, continued at the present step. Rank 0. */
+/* Opens metrics.jsonl to continue at the present step. Rank 0. */
 static int
 run_open_metrics(struct run *r, struct err_note *note)
 {
@@ -276,7 +279,7 @@ initial_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err
 	return weights_model_read(arg, begin, count, out, note);
 }
 
-/* trainer.init, which must have the shape of trainer.model. */
+/* Opens trainer.init, which must have the shape of trainer.model. */
 static int
 run_open_init(const struct run *r, const struct model *model, struct weights_model **w, struct err_note *note)
 {
@@ -290,7 +293,7 @@ run_open_init(const struct run *r, const struct model *model, struct weights_mod
 	return 0;
 }
 
-/* Weights beside the shape are not read. Someone who put them there may expect that they are. */
+/* Warns about weights in the folder trainer.model: they are not read, although a user may expect that. */
 static void
 run_warn_unused(const struct run *r)
 {
@@ -301,7 +304,7 @@ run_warn_unused(const struct run *r)
 		    "set trainer.init: %s; if random weights are meant, name its config.json in trainer.model\"", t->model, t->model);
 }
 
-/* Initial weights of this rank's range: trainer.init, or random by run.seed. */
+/* Fills this rank's ranges with initial weights: trainer.init, or random ones by run.seed. */
 static int
 run_weights(struct run *r, struct err_note *note)
 {
@@ -314,7 +317,7 @@ run_weights(struct run *r, struct err_note *note)
 	if (r->config->trainer.init[0] == '\0')
 		return step_init(r->step, r->config->run.seed, note);
 	rc = run_open_init(r, step_model(r->step), &w, note);
-	/* Rank 0 compares all of it with its manifest or its record; the ranks agree on the result. */
+	/* Rank 0 checks all of it against its manifest or its record; the ranks agree on the result. */
 	if (rc == 0 && r->rank == 0 && (rc = checkpoint_verify_model(r->config->trainer.init, &checkpoint, note)) == 0 && !checkpoint)
 		rc = weights_model_fingerprint(w, r->config->trainer.init, &fingerprint, note);
 	if (rc == 0)
@@ -369,7 +372,7 @@ run_metrics(struct run *r)
 	r->m_heldout = status_register(st, STATUS_GAUGE, "heldout_loss", "nats", "log-perplexity of the last evaluation");
 }
 
-/* The corpora, the student's shape and its tokenizer, checked against each other. */
+/* Opens the corpora, the student's shape and its tokenizer, and checks them against each other. */
 static int
 run_files(struct run *r, struct model_config *model, struct hash128 *train, struct hash128 *heldout, struct err_note *note)
 {
@@ -441,7 +444,7 @@ run_check(const struct config *cfg, struct err_note *note)
 	return rc;
 }
 
-/* Files, kernels and model of this rank; nothing collective but step_new's checks. */
+/* Opens files, kernels and model of this rank; not collective, except for step_new's checks. */
 static int
 run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct err_note *note)
 {
@@ -467,7 +470,10 @@ run_open(struct run *r, struct hash128 *train, struct hash128 *heldout, struct e
 	return judge_new(&r->judge, cfg, step_model(r->step), &ko, ko.threads, r->save.tokenizer != NULL ? r->tokenizer : "", r->status, note);
 }
 
-/* Another number format, library or GPU is accepted if it was asked for; what is chosen automatically must not change from host to host. */
+/*
+ * Accepts another number format, library or GPU if it was configured; an automatic choice must not change
+ * from host to host.
+ */
 static void
 run_class(const struct run *r, struct state_identity *stored)
 {
@@ -489,8 +495,9 @@ run_class(const struct run *r, struct state_identity *stored)
 }
 
 /*
- * The end of phase one, of a run that goes on from a checkpoint. A switch after which steps were trained is kept. One at the very step of
- * the checkpoint may be moved: no step of phase two depends on it. None is made at an earlier step than the checkpoint's.
+ * Determines the switch step of a run that resumes from a checkpoint. A switch after which steps were trained
+ * is kept. One exactly at the checkpoint's step may be moved, because no step of phase two depends on it. No
+ * switch is set before the checkpoint's step.
  */
 static void
 run_switch(struct run *r, struct state *stored)
@@ -506,7 +513,10 @@ run_switch(struct run *r, struct state *stored)
 	}
 	stored->released = false;
 	if (by_margin) {
-		/* Decided by the margin earlier, and the hand-over runs; what phase_one.steps decided then does not count. */
+		/*
+		 * If the margin decided it earlier, the handover is in progress: keep it. A value of
+		 * phase_one.steps does not count.
+		 */
 		if (strcmp(stored->switch_by, "steps") != 0)
 			r->phase.switch_step = was;
 		moved = was != r->phase.switch_step;
@@ -522,7 +532,7 @@ run_switch(struct run *r, struct state *stored)
 	snprintf(stored->switch_by, sizeof(stored->switch_by), "%s", by_margin ? "margin" : "steps");
 }
 
-/* Weights and optimiser from the newest checkpoint, or initial ones. Collective. */
+/* Loads weights and optimiser state from the newest checkpoint, or sets initial ones. Collective. */
 static int
 run_restore(struct run *r, bool *found, struct err_note *note)
 {
@@ -566,7 +576,10 @@ run_feed(struct run *r, const struct loop_options *o, bool resumed, struct err_n
 	return feed_new(&r->feed, &fo, note);
 }
 
-/* Readers drop what earlier starts wrote about the steps to come; about all steps if the run begins at its start. */
+/*
+ * Opens a TensorBoard file. Readers then drop what earlier starts wrote about later steps, or about all steps
+ * if the run begins at step 0.
+ */
 static void
 run_tensorboard(struct run *r, bool resumed)
 {
@@ -581,7 +594,10 @@ run_tensorboard(struct run *r, bool resumed)
 		log_warn("tensorboard.none", "why=%s", log_quote(err_note_str(&note, rc, text, sizeof(text)), quoted, sizeof(quoted)));
 }
 
-/* Labels are compared with the corpus by each rank, but no label depends on loss weights. Collective. */
+/*
+ * Checks that all ranks have the same loss weights. Labels do not depend on them, so nothing else would
+ * detect it. Collective.
+ */
 static int
 run_same_weights(const struct run *r, struct err_note *note)
 {
@@ -622,8 +638,8 @@ run_new(struct run **out, const struct loop_options *o, struct err_note *note)
 		goto fail;
 	run_identity(r, train, heldout);
 	/*
-	 * Until here each rank read its own files, of any size. From here on a rank waits for another no longer than
-	 * a disk may take.
+	 * Until here each rank read its own files, of any size. From here on no rank waits for another longer
+	 * than a slow disk takes.
 	 */
 	if ((r->watchdog = watchdog_new(r->comm, r->config->trainer.stall_s)) == NULL) {
 		rc = err_note_set(note, errno, "watchdog");

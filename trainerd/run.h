@@ -51,7 +51,7 @@ struct run {
 	bool switched;				/* the feed was asked to send RELEASE */
 	unsigned skipped_in_row;
 	struct step_eval last_eval;
-	double waited_s;			/* for the rows of this step */
+	double waited_s;			/* wait for the rows of this step */
 	int64_t logged_ms;			/* when a step was last logged */
 	struct status_metric *m_tokens, *m_loss, *m_norm, *m_lr, *m_weight, *m_wait, *m_heldout, *m_switch, *m_skipped, *m_late, *m_quarantined, *m_direct;
 };
@@ -61,19 +61,22 @@ int run_new(struct run **run, const struct loop_options *o, struct err_note *not
 void run_destroy(struct run **run);
 
 /*
- * run_check - opens and checks the files of a run as run_new does, without MPI (trainerd -n). 0, or why not (note).
+ * run_check - opens and checks the files of a run as run_new does, without MPI (trainerd -n). 0, or an error
+ * with a note.
  */
 int run_check(const struct config *config, struct err_note *note);
 
 /*
- * run_check_directory - before a checkpoint: run.dir is still this run's. If it was removed, *again is set
- * and what rank 0 had written there begins anew; ERR_AGAIN if another trainer has it now. Collective.
+ * run_check_directory - call it before a checkpoint: checks that run.dir is still this run's. If it was
+ * removed, *again is set and rank 0 starts its files there again; ERR_AGAIN if another trainer has it now.
+ * Collective.
  */
 int run_check_directory(struct run *r, bool *again, struct err_note *note);
 
 double run_checkpoint_s(const struct run *r);	/* limit for reading or writing a checkpoint on a slow disk */
 
-void run_evaluates(void *arg);			/* an evaluation of any length makes progress; arg is the run */
+void run_evaluates(void *arg);			/* tells the watchdog that an evaluation makes progress; arg
+						   is the run */
 
 /* run_heldout_window - step_evaluate's get; arg is the run. */
 int run_heldout_window(void *arg, uint64_t i, int32_t *out);

@@ -48,14 +48,15 @@ save_same_file_system(struct comm *comm, const struct save_options *o, struct er
 
 #define PIECE ((int64_t)WEIGHTS_SOURCE_MAX)	/* elements */
 
-/* In checkpoints; masters are the model itself. */
+/* Names in checkpoints; the masters are the model itself. */
 static const char *const array_names[STEP_ARRAYS] = {[STEP_M] = "m", [STEP_V] = "v"};
 
 struct gather {
 	struct step *step;
 	struct comm *comm;
 	enum step_array array;
-	int64_t begin, end;			/* of the flat order: what piece holds; the owner's next piece begins at end */
+	int64_t begin, end;			/* range of the flat order that piece holds; the owner's next
+						   piece begins at end */
 	float *piece;				/* [PIECE] */
 };
 
@@ -80,7 +81,7 @@ piece_end(int64_t begin, int64_t end)
 	return end - begin < PIECE ? end : begin + PIECE;
 }
 
-/* Rank 0: the piece that begins at g->end. */
+/* Rank 0: reads or receives the piece that begins at g->end. */
 static void
 gather_next(struct gather *g)
 {
@@ -95,7 +96,7 @@ gather_next(struct gather *g)
 		comm_recv(g->comm, owner, g->piece, g->end - g->begin);
 }
 
-/* A weights_source; elements of one owner are asked for in order. */
+/* A weights_source; elements of one owner are requested in order. */
 static int
 gather_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
 {
@@ -112,7 +113,7 @@ gather_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_
 	return 0;
 }
 
-/* The other ranks: their ranges, in the pieces that gather_next receives. */
+/* The other ranks: send their ranges, in the pieces that gather_next receives. */
 static void
 gather_send(struct gather *g, int part)
 {
@@ -126,7 +127,7 @@ gather_send(struct gather *g, int part)
 	}
 }
 
-/* Writes the optimiser's shard of rank r and a part, which r sends if it is not this rank. */
+/* Writes the optimiser's shard for rank r and a part; r sends it if it is not this rank. */
 static int
 write_shard(struct gather *g, int r, int part, const char *dir, struct weights_file *entry, struct err_note *note)
 {
@@ -149,13 +150,13 @@ write_shard(struct gather *g, int r, int part, const char *dir, struct weights_f
 	step_range(g->step, STEP_MASTERS, r, part, &begin, &end);
 	rc = checkpoint_write_optim(dir, (unsigned)part * size + (unsigned)r, (unsigned)step_parts(g->step) * size, (uint64_t)begin,
 	    (uint64_t)end, (uint64_t)total, arrays, n, entry, note);
-	for (unsigned i = 0; i < n; i++)	/* after a failure: r sends all the same */
+	for (unsigned i = 0; i < n; i++)	/* after a failure: receive what r sends in any case */
 		while (r != comm_rank(g->comm) && (uint64_t)each[i].end < ranges[i].end)
 			gather_next(&each[i]);
 	return rc;
 }
 
-/* The optimiser's state: every rank writes its shards, or, with gather, rank 0 writes them all. */
+/* Writes the optimiser's state: every rank writes its shards, or, with gather, rank 0 writes them all. */
 static int
 write_optim(struct gather *g, bool gather, const char *dir, struct checkpoint_files *files, struct err_note *note)
 {
@@ -192,7 +193,10 @@ write_optim(struct gather *g, bool gather, const char *dir, struct checkpoint_fi
 	return rc;
 }
 
-/* Rank 0: model and state, then the manifest and the rename. The other ranks send their masters. */
+/*
+ * Rank 0 writes model and state, then the manifest, and renames the directory. The other ranks send their
+ * masters.
+ */
 static int
 write_rest(struct gather *g, const struct save_options *o, const char *dir, const struct state *state, struct checkpoint_files *files,
     struct err_note *note)
@@ -211,15 +215,16 @@ write_rest(struct gather *g, const struct save_options *o, const char *dir, cons
 	if (rc == 0 && (rc = checkpoint_write_model(dir, step_model(g->step), o->tokenizer, gather_source, g, 0, files, note)) == 0 &&
 	    (rc = checkpoint_write_state(dir, j, files, note)) == 0)
 		rc = checkpoint_finish(o->root, state->step, files, note);
-	while (g->end < step_total(g->step, STEP_MASTERS))	/* after a failure: the others send all the same */
+	while (g->end < step_total(g->step, STEP_MASTERS))	/* after a failure: receive what the others
+								   send in any case */
 		gather_next(g);
 	json_close(&j);
 	return rc;
 }
 
 /*
- * The directory of the new checkpoint exists already. If it is complete, *there is set and nothing is left to do. If
- * it is damaged (a resume passed over it), it is renamed and the save continues.
+ * Called when the directory of the new checkpoint exists already. If it is complete, *there is set and
+ * nothing is left to do. If it is damaged (a resume skipped it), it is renamed and the save continues.
  */
 static int
 take_place(const struct save_options *o, uint64_t step, char *dir, int *there, struct err_note *note)
@@ -292,7 +297,7 @@ stored_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_
 	return checkpoint_read_optim(from->checkpoint, array_names[from->array], begin, count, out, note);
 }
 
-/* What send_ranges sends. */
+/* Receives what send_ranges sends. */
 static int
 received_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note)
 {
@@ -302,7 +307,7 @@ received_source(void *arg, uint64_t begin, uint64_t count, float *out, struct er
 	return 0;
 }
 
-/* Rank 0: all arrays of rank r's ranges, in the pieces that step_fill asks for. */
+/* Rank 0: sends all arrays of rank r's ranges, in the pieces that step_fill requests. */
 static void
 send_ranges(struct step *s, struct comm *comm, struct stored *from, int r)
 {
@@ -328,7 +333,7 @@ send_ranges(struct step *s, struct comm *comm, struct stored *from, int r)
 	free(piece);
 }
 
-/* Weights and optimiser of the checkpoint at path into this rank. With gather rank 0 reads for all. */
+/* Loads weights and optimiser state of the checkpoint at path. With gather rank 0 reads for all. */
 static int
 load_from(struct step *s, struct comm *comm, bool gather, const char *path, struct state *state, struct err_note *note)
 {

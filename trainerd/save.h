@@ -18,7 +18,7 @@ struct save_options {
 	const char *root;		/* RUN/checkpoints */
 	const char *tokenizer;		/* tokenizer.json to copy beside the weights; NULL: none */
 	bool gather;			/* the ranks do not share a file system: rank 0 reads and writes for all */
-	unsigned keep;			/* how many of the newest are kept */
+	unsigned keep;			/* number of newest checkpoints that are kept */
 	const uint64_t *keep_steps;	/* these are kept, too */
 	size_t n_keep_steps;
 };

@@ -28,7 +28,10 @@ shard_gather(const struct shard *s, struct comm_device *device, void *x, size_t 
 		for (int i = 0; i < s->n_parts; i++) {
 			const struct shard_part *p = &s->parts[i];
 			int64_t mine = p->level_begin[level + 1], mine_end = p->level_end[level + 1];
-			/* The partner holds the rest of the level's range: before ours or after it. */
+			/*
+			 * The partner holds the rest of the level's range: before this rank's part or after
+			 * it.
+			 */
 			int64_t theirs = back ? p->level_begin[level] : mine_end, theirs_end = back ? mine : p->level_end[level];
 			char *bytes = x;
 

@@ -19,7 +19,7 @@ struct field {
 	const char *key;
 	enum kind kind;
 	size_t at, size;
-	const char *option;			/* of identity: what a user calls it */
+	const char *option;			/* of identity: the name that users know */
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -231,8 +231,8 @@ selector_mode(const char *mode)
 }
 
 /*
- * rkd is a salt whose phase one has the length of the run, which may change; a baseline is what follows after
- * a phase one.
+ * rkd is salt with a phase one as long as the run, and that length may change. A baseline may continue any
+ * run, because it is like phase two.
  */
 static int
 mode_check(const char *was, const char *is, struct err_note *note)
@@ -258,7 +258,7 @@ state_identity_check(const struct state_identity *stored, const struct state_ide
 		const char *a = field_text(f, stored, buf[0]), *b = field_text(f, now, buf[1]);
 
 		if (strcmp(f->key, "mode") == 0)
-			return mode_check(a, b, note);		/* the last one */
+			return mode_check(a, b, note);		/* the last field */
 		if (strcmp(a, b) != 0)
 			return err_expect_at(note, ERR_MISMATCH, "%s", "checkpoint to resume from", "%s (the checkpoint's)", "%s", f->option, a, b);
 	}

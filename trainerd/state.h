@@ -20,14 +20,17 @@ struct json;
 struct state_identity {
 	uint32_t seed, batch, micro_batch, lanes, context;
 	struct hash128 corpus, heldout, tokenizer;	/* heldout: zero without one */
-	struct hash128 loss_weights;		/* of corpus, see corpus_load_weights; zero without any, and in checkpoints that do not say */
+	struct hash128 loss_weights;		/* of corpus, see corpus_load_weights; zero without any, and
+						   in checkpoints that do not state it */
 	char compute_class[48];
-	char device[64];			/* kernels_device_versions; "" on CPUs, and in checkpoints that do not say */
-	char optimizer[16];			/* trainer.optimizer; "adamw" in checkpoints that do not say */
+	char device[64];			/* kernels_device_versions; "" on CPUs, and in checkpoints
+						   that do not state it */
+	char optimizer[16];			/* trainer.optimizer; "adamw" in checkpoints that do not state
+						   it */
 	char mode[16];				/* baseline, rkd, salt, salt_ds, salt_file */
 };
 
-/* What the rows and labels of phase one depend on, as WELCOME named it. */
+/* What the rows and labels of phase one depend on, as WELCOME stated it. */
 struct state_sets {
 	struct hash128 plan, label_set, teacher, scorer;
 };
@@ -35,7 +38,7 @@ struct state_sets {
 struct state {
 	struct state_identity identity;
 	uint64_t step;				/* steps done = number of the next one */
-	uint64_t updates;			/* of the optimiser: steps minus skipped */
+	uint64_t updates;			/* of the optimiser: steps without skipped and masked ones */
 	uint64_t tokens;
 	uint64_t switch_step;			/* PHASE_UNKNOWN: not decided */
 	char switch_by[8];			/* what decides it: "steps", "margin"; "": not known, of an older version */
@@ -43,25 +46,27 @@ struct state {
 	uint64_t skipped, late_rows;
 	double train_s, wait_s;			/* seconds of steps; of waiting for rows */
 	double teacher_nats;			/* teacher's held-out loss; NaN: not known */
-	bool has_sets;				/* a WELCOME of selectord came */
+	bool has_sets;				/* a WELCOME of selectord has arrived */
 	struct state_sets sets;
 	bool released;				/* selectord has confirmed RELEASE */
 };
 
-/* state_to_json - NULL without memory. state_from_json - 0, ERR_FORMAT, ERR_VERSION; the note names the key. */
+/*
+ * state_to_json - NULL: out of memory. state_from_json - 0, ERR_FORMAT, ERR_VERSION; the note names the key.
+ */
 struct json *state_to_json(const struct state *s);
 int state_from_json(const struct json *j, struct state *s, struct err_note *note);
 
 /*
- * state_identity_check - the modes salt and rkd are the same kind of run, and a phase one may be ended; none
- * can begin in the middle. 0, or ERR_MISMATCH and a note of the option, the checkpoint's value (expected) and
- * the present one (found).
+ * state_identity_check - checks that the run may resume with the present identity. Modes salt and rkd are the
+ * same kind of run; a phase one may be ended, but cannot begin in the middle of a run. 0, or ERR_MISMATCH and
+ * a note with the option, the checkpoint's value (expected) and the present one (found).
  */
 int state_identity_check(const struct state_identity *stored, const struct state_identity *now, struct err_note *note);
 
 /*
- * state_optimizer_check - the state of one optimiser is of no use to the other. now: this run's. 0, or
- * ERR_MISMATCH with a note of what to do; path: the checkpoint.
+ * state_optimizer_check - checks that the checkpoint at path is of this run's optimiser (now), because one
+ * optimiser cannot use the state of the other. 0, or ERR_MISMATCH with a note that says what to do.
  */
 int state_optimizer_check(const struct state_identity *stored, const char *now, const char *path, struct err_note *note);
 

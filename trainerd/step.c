@@ -122,7 +122,7 @@ step_range(const struct step *s, enum step_array array, int rank, int part, int6
 	}
 }
 
-/* This rank's ranges, and memory for them. 0 or ENOMEM. */
+/* Sets this rank's ranges, and allocates memory for them. 0 or ENOMEM. */
 static int
 step_state(struct step *s)
 {
@@ -152,14 +152,14 @@ step_element(const struct step *s, enum step_array array, int part, int64_t i)
 	return s->state[array] + r->at + (i - r->begin);
 }
 
-/* Where the compute-dtype copy of element i goes; NULL where the masters are that copy. */
+/* Address of the compute-dtype copy of element i; NULL if the masters are that copy. */
 static void *
 step_copy(const struct step *s, int64_t i)
 {
 	return s->model->dtype == DTYPE_F32 ? NULL : (char *)s->params + (size_t)i * dtype_size(s->model->dtype);
 }
 
-/* What fit counts; cfg is the caller's, and so outlives the step. */
+/* The shape for which fit computes the memory. It borrows cfg. */
 static struct fit_shape
 step_shape(const struct step *s, const struct model_config *cfg)
 {
@@ -247,7 +247,8 @@ step_new(struct step **out, const struct model_config *cfg, struct kernels *kern
 	*out = s;
 	return 0;
 fail:
-	split = s->split;			/* shape has it, and is looked at when the memory is free again */
+	split = s->split;			/* shape uses it, and is used below when the memory is free
+						   again */
 	s->split = NULL;
 	step_destroy(&s);
 	if (rc == ENOMEM && split != NULL)
@@ -374,7 +375,7 @@ step_init(struct step *s, uint32_t seed, struct err_note *note)
 	return 0;
 }
 
-/* This rank's ranges of the parameters have changed: the other ranks get it, and this one theirs. */
+/* Called when this rank's ranges of the parameters have changed: exchanges them with the other ranks. */
 static void
 step_gather(struct step *s)
 {
@@ -396,7 +397,7 @@ step_spread(struct step *s)
 	step_gather(s);
 }
 
-/* Split windows of L+1 tokens into inputs and targets of n sequences. */
+/* Splits n sequences of L+1 tokens into inputs and targets. */
 static void
 step_split(struct step *s, const int32_t *windows, int64_t n)
 {
@@ -437,8 +438,8 @@ lanes_total(struct step *s, double total[LANE_SUMS])
 }
 
 /*
- * Forward, loss and backward of one lane (numbered within this rank) into grads. The last backward of the last lane
- * drives reduce.
+ * Runs forward, loss and backward of one lane (numbered within this rank) into grads. The last backward of
+ * the last lane drives reduce.
  */
 static void
 step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *grads)
@@ -479,8 +480,8 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 }
 
 /*
- * All lanes of this rank; returns the buffer that reduce_end completes. Lane sums are added by adjacent pairs, as
- * carries of a binary counter; reduce does the additions of the last lane.
+ * Runs all lanes of this rank; returns the buffer that reduce_end completes. Lane sums are added by adjacent
+ * pairs, like carries of a binary counter; reduce does the additions of the last lane.
  */
 static float *
 step_lanes(struct step *s, const struct step_rows *rows)
@@ -519,7 +520,7 @@ step_lanes(struct step *s, const struct step_rows *rows)
 	return tree[top];
 }
 
-/* AdamW of elements [begin, end) of this rank's range of a part. */
+/* Runs AdamW on elements [begin, end) of this rank's range of a part. */
 static void
 step_adamw(struct step *s, int part, int64_t begin, int64_t end, const float *grads, float lr, int64_t update, float scale)
 {
@@ -529,7 +530,7 @@ step_adamw(struct step *s, int part, int64_t begin, int64_t end, const float *gr
 		    step_element(s, STEP_V, part, optim_split_second(s->split, begin)), grads + begin, step_copy(s, begin), s->model->dtype);
 }
 
-/* Adds the matrices of a tensor to the n of the list; returns their new number. */
+/* Adds the matrices of a tensor to the list of n matrices; returns the new n. */
 static int64_t
 step_matrices(struct step *s, int part, int tensor, const float *grads, int64_t n)
 {
@@ -543,7 +544,7 @@ step_matrices(struct step *s, int part, int tensor, const float *grads, int64_t 
 	return n;
 }
 
-/* Everything that this rank owns. */
+/* Updates everything that this rank owns. */
 static void
 step_update(struct step *s, const float *grads, float lr, int64_t update, float scale)
 {
@@ -578,7 +579,8 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	memset(out, 0, sizeof(*out));
 	grads = step_lanes(s, rows);
 	kernels_event_record(s->kernels, s->backward_done);
-	while (!kernels_event_done(s->kernels, s->backward_done))	/* a device still computes: finished buckets move meanwhile */
+	while (!kernels_event_done(s->kernels, s->backward_done))	/* while a device still computes,
+									   finished buckets are transferred */
 		reduce_poll(s->reduce);
 	computed = clock_now_s();
 	reduce_end(s->reduce, &reduce);
@@ -588,8 +590,8 @@ step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update,
 	comm_sum(s->comm, s->blocks, (size_t)s->split->n_blocks);
 	lanes_total(s, total);
 	/*
-	 * Gradients are sums divided by batch * L; the weights of its targets are known now. 1 unless
-	 * documents are isolated or have weights.
+	 * Gradients are sums divided by batch * L; the sum of the weights of the targets is known only now.
+	 * The correction is 1 unless documents are isolated or have loss weights.
 	 */
 	out->masked = total[LANE_LOSS_WEIGHT] == 0;
 	correction = out->masked ? 1 : (double)(s->options.batch * s->options.context) / total[LANE_LOSS_WEIGHT];

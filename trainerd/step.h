@@ -36,11 +36,12 @@ struct step_options {
 	int64_t bucket;			/* elements of a bucket, see reduce.h; 0: its default */
 };
 
-/* This rank's rows of one step, in host memory. The arrays stay the caller's and are only read. */
+/* This rank's rows of one step, in host memory. The arrays are borrowed and only read. */
 struct step_rows {
 	int64_t n_rows;			/* sequences: batch / R */
 	const int32_t *tokens;		/* [n_rows, L + 1] */
-	const float *weight;		/* [n_rows]: KD weight of each sequence; NULL: plain LM */
+	const float *weight;		/* [n_rows]: distillation weight of each sequence; NULL: next token
+					   alone */
 	const float *loss_weight;	/* [n_rows, L]: weight of the loss of each target; NULL: all 1 */
 	const int64_t *offsets;		/* [n_rows * L + 1] into ids, values; NULL with dense or without labels */
 	const int32_t *ids;
@@ -56,14 +57,16 @@ struct step_rows {
  * counted once.
  */
 struct step_result {
-	double loss, hard;		/* mixed; LM. NaN: no token of the batch has a loss */
-	double soft, entropy;		/* over tokens with KD weight > 0; 0 where there are none. KL(t || p) = soft - entropy */
+	double loss, hard;		/* mixed; next token alone. NaN: no token of the batch has a loss */
+	double soft, entropy;		/* over tokens with distillation weight > 0; 0: none. KL(t || p) =
+					   soft - entropy */
 	double weight;			/* distillation weight, over the same tokens: the row's, after token_weight */
 	double accuracy;		/* of the next token, 0..1 */
 	double grad_norm;		/* before clipping */
 	int64_t kd_tokens;
 	bool skipped;			/* loss or gradient was not finite: nothing was updated */
-	bool masked;			/* no token of the batch has a loss: nothing was updated, and it is not skipped */
+	bool masked;			/* no token of the batch has a loss: nothing was updated, and
+					   `skipped` is false */
 	double compute_s, reduce_s, update_s;	/* of this rank; reduce_s: the sums after backward, and the norm */
 	double overlap_s;		/* part of compute_s: sums of gradients while backward ran */
 	double exposed_s;		/* part of reduce_s: waiting for those sums after backward */
@@ -85,12 +88,12 @@ enum optim_kind step_optim(const struct step *s);
 
 /*
  * The state of the optimiser: fp32 masters of this rank's ranges of the weights, AdamW's first moment or
- * Muon's momentum, and AdamW's second moment. They are in device memory, like all of the weights in the
- * compute dtype, which the model reads; in fp32 the masters are part of the latter. Only the functions below
- * move them between device and host.
+ * Muon's momentum, and AdamW's second moment. They are in device memory. So are all weights in the compute
+ * dtype, which the model reads; in fp32 the masters are part of these. Only the functions below move them
+ * between device and host.
  *
  * Elements of masters and M are numbered as the parameters in the flat order. V has no elements for matrices
- * that Muon updates: its numbers leave them out.
+ * that Muon updates: its numbering skips them.
  */
 enum step_array { STEP_MASTERS, STEP_M, STEP_V, STEP_ARRAYS };
 
@@ -105,15 +108,18 @@ int64_t step_total(const struct step *s, enum step_array array);
 int step_parts(const struct step *s);
 void step_range(const struct step *s, enum step_array array, int rank, int part, int64_t *begin, int64_t *end);
 
-#define STEP_PIECE (INT64_C(1) << 20)	/* elements that step_fill asks for at a time */
+#define STEP_PIECE (INT64_C(1) << 20)	/* most elements that step_fill requests at a time */
 
-/* step_read - elements [begin, begin + count) of an array, inside one range of this rank, into host memory. */
+/*
+ * step_read - copies elements [begin, begin + count) of an array, inside one range of this rank, to host
+ * memory.
+ */
 void step_read(struct step *s, enum step_array array, int64_t begin, int64_t count, float *out);
 
 /*
- * step_fill - all of this rank's ranges of an array from source, which gets ranges [begin, begin + count) of at most
- * STEP_PIECE elements, ascending. step_spread must follow when masters were filled. Returns 0, ENOMEM, what
- * source returned.
+ * step_fill - fills this rank's ranges of an array from source, which is called for ascending ranges [begin,
+ * begin + count) of at most STEP_PIECE elements. step_spread must follow when masters were filled. Returns 0,
+ * ENOMEM, or the error of source.
  */
 typedef int step_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *note);
 int step_fill(struct step *s, enum step_array array, step_source *source, void *arg, struct err_note *note);
@@ -127,7 +133,7 @@ void step_spread(struct step *s);
 /* step_run - collective. @update counts optimiser steps from 1 (AdamW's bias correction); @lr of this step. */
 void step_run(struct step *s, const struct step_rows *rows, float lr, int64_t update, struct step_result *out);
 
-/* Result of an evaluation on the held-out windows; the same bits on all ranks, whatever R is. */
+/* Result of an evaluation on the held-out sequences; the same bits on all ranks, whatever R is. */
 struct step_eval {
 	double loss;			/* log-perplexity, nats per token */
 	double accuracy;
@@ -136,9 +142,10 @@ struct step_eval {
 };
 
 /*
- * step_evaluate - collective. get(arg, i, out) copies the L+1 tokens of window i of n; returns 0 or an error, which
- * ends the evaluation on all ranks and is returned by all. Windows go in groups of micro_batch, group j to lane j mod
- * G. window_nats: NULL, or [n], the mean loss of each window on all ranks.
+ * step_evaluate - collective. get(arg, i, out) copies the L+1 tokens of sequence i of n; returns 0 or an
+ * error, which ends the evaluation on all ranks and is returned by all. Sequences are evaluated in groups of
+ * micro_batch, group j in lane j mod G. window_nats: NULL, or [n], the mean loss of each sequence on all
+ * ranks.
  */
 int step_evaluate(struct step *s, uint64_t n, int (*get)(void *arg, uint64_t i, int32_t *out), void *arg, double *window_nats,
     struct step_eval *out);

@@ -61,8 +61,9 @@ limit_s(const struct watchdog *w)
 }
 
 /*
- * Reports the run's progress to the service manager; that this thread runs is no progress. The manager's own watchdog
- * gets twice our limit, so that a run that hangs is ended by ours, which logs the reason. Lock held.
+ * Reports the run's progress to the service manager; that this thread runs is no progress. The manager's
+ * watchdog gets twice the limit of this one, so that this one ends a run that hangs, and logs the reason.
+ * Lock held.
  */
 static void
 notify_manager(struct watchdog *w)

@@ -31,8 +31,8 @@ void watchdog_step(struct watchdog *w, double seconds);
 
 /*
  * watchdog_limit - if watchdog_destroy is not called within seconds, ends this process with exit code 75 and a line
- * that names doing (static text); mpirun then ends the other ranks. NULL without memory or threads: then there is no
- * limit.
+ * that names doing (static text); mpirun then ends the other ranks. If memory or threads are
+ * short, returns NULL and sets no limit.
  */
 struct watchdog *watchdog_limit(const char *doing, double seconds);
 

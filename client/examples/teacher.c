@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * teacher FLEET.YAML MODEL_DIR VOCAB [NAME] - a whole teacher around libsaltfleet: leases, logits, results, a stop by SIGTERM. Its model
- * needs no weights: an id is as probable as it was frequent in the sequence so far. MODEL_DIR only gives it an identity, and must be
- * teacher.model's files. fleet.yaml needs teacher.compute_class.
+ * teacher FLEET.YAML MODEL_DIR VOCAB [NAME] - a complete teacher with libsaltfleet: leases, logits, results,
+ * stop on SIGTERM. Its model has no weights: an id is as probable as it was frequent in the sequence so far.
+ * MODEL_DIR only provides an identity, and must have the files of teacher.model. fleet.yaml needs
+ * teacher.compute_class.
  *	cc teacher.c $(pkg-config --cflags --libs saltfleet) -lm -o teacher
  */
 #include <math.h>
@@ -32,7 +33,7 @@ forward(const int32_t *tokens, uint32_t context, uint32_t vocab, float *count, f
 	}
 }
 
-/* Every sequence of a lease. A sequence that fails is selectord's to give to another teacher. */
+/* Computes every sequence of a lease. selectord gives a sequence that fails to another teacher. */
 static int
 compute(struct salt *s, struct salt_lease *lease, uint32_t vocab, struct salt_error *e)
 {
@@ -47,7 +48,8 @@ compute(struct salt *s, struct salt_lease *lease, uint32_t vocab, struct salt_er
 	}
 	free(logits);
 	free(count);
-	return rc == SALT_CLOSED ? 0 : rc;		/* selectord restarted: it leases again what it wants */
+	return rc == SALT_CLOSED ? 0 : rc;		/* selectord restarted: it leases again what it
+							   needs */
 }
 
 int
@@ -74,10 +76,11 @@ main(int argc, char **argv)
 		if (rc != 0 && rc != SALT_TIMEOUT)
 			break;
 		if (stopped)
-			salt_drain(s, &e);		/* leases that wait go back; then salt_lease returns SALT_END */
+			salt_drain(s, &e);		/* leases fetched ahead go back; salt_lease then
+							   returns SALT_END */
 	}
 	if (rc == SALT_END)
-		rc = salt_flush(s, 10000, &e);		/* what was computed is on selectord's disk */
+		rc = salt_flush(s, 10000, &e);		/* waits until all results are on selectord's disk */
 	salt_view(s, &view, NULL);
 	if (rc != 0)
 		fprintf(stderr, "%s: %s\n", salt_code_name(rc), e.text);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * trainer FLEET.YAML [STEP] - a whole trainer around libsaltfleet, from step STEP on: rows, weights, checkpoints, the switch. Its model is
- * the smallest there is, one logit for each id. For labels of kind sampled or topk, residual true_token and token_weight constant.
+ * trainer FLEET.YAML [STEP] - a complete trainer with libsaltfleet, from step STEP on: rows, weights,
+ * checkpoints, the switch. Its model is the smallest possible: one logit per id. For labels of kind sampled
+ * or topk, residual true_token and token_weight constant.
  *	cc trainer.c $(pkg-config --cflags --libs saltfleet) -lm -o trainer
  */
 #include <math.h>
@@ -50,7 +51,8 @@ main(int argc, char **argv)
 
 	rc = b == NULL || q == NULL;
 	for (uint64_t step = argc > 2 ? strtoull(argv[2], NULL, 10) : 0; step < plan.steps && rc == 0; step++) {
-		if (step > 0 && step == plan.switch_step)	/* here its checkpoint is on disk */
+		if (step > 0 && step == plan.switch_step)	/* a real trainer has its checkpoint on disk
+								   by now */
 			salt_release(s, step, &e);
 		else if (plan.checkpoint_every > 0 && step % plan.checkpoint_every == 0)
 			salt_checkpointed(s, step, &e);

@@ -3,9 +3,9 @@
 
     torchrun --nproc-per-node 2 ddp.py [--fsdp] fleet.yaml STUDENT OUT
 
-Every process has its share of each step's rows. The loss is the mean over them, so that the mean over the processes is the step's.
-Without a GPU it runs on gloo. OUT/step_N holds the model, OUT/step_N.pt the optimizer and the step; a run that is started again goes on
-from the newest one.
+Every process has its share of each step's rows. The loss is the mean over them, so that the mean over the
+processes is the step's. Without a GPU it runs on gloo. OUT/step_N.pt holds the model, the optimizer and the
+step; a run that is started again continues from the newest one.
 """
 import argparse
 import os

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of fleet.yaml with the transformers Trainer. Started again, it goes on at the newest checkpoint.
+"""A run of fleet.yaml with the transformers Trainer. Started again, it continues from the newest checkpoint.
 
-    python hf_trainer.py fleet.yaml STUDENT OUT             STUDENT: config.json of a model; OUT: where checkpoints go
+    python hf_trainer.py fleet.yaml STUDENT OUT
 
-The product of per_device_train_batch_size, gradient_accumulation_steps and the number of processes (torchrun) is trainer.batch, here 8.
+STUDENT is the config.json of a model, and OUT the folder of checkpoints.
+
+The product of per_device_train_batch_size, gradient_accumulation_steps and the number of processes (torchrun)
+is trainer.batch, here 8.
 """
 import os
 import sys

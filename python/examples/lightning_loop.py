@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Lightning run with the rows and labels of a fleet. Starting it again continues from the newest checkpoint:
+"""A Lightning run with the rows and labels of a fleet. Starting it again continues from the newest
+checkpoint:
 
     python lightning_loop.py fleet.yaml MODEL_DIR OUT_DIR
 
-MODEL_DIR has the config.json of a transformers causal LM, whose weights begin at random; OUT_DIR takes checkpoints.
+MODEL_DIR has the config.json of a transformers causal LM, which gets random weights; checkpoints go to
+OUT_DIR.
 """
 import contextlib
 import sys
@@ -33,7 +35,8 @@ class Student(L.LightningModule):
 
 class Batches(StatefulDataLoader):
     def __len__(self):
-        return self.dataset.plan.steps      # Lightning counts batches of the run, a SaltDataset those that are left
+        # Lightning needs the number of batches of the run; a SaltDataset counts those that are left
+        return self.dataset.plan.steps
 
 
 class Checkpoints(L.Callback):
@@ -49,7 +52,8 @@ class Checkpoints(L.Callback):
         return self.folder / f"step-{step:08d}.ckpt"
 
     def tell(self):
-        """Rows from the oldest checkpoint on may be asked for again. One of the switch or later releases the teachers."""
+        """Rows from the oldest checkpoint on may be requested again. A checkpoint of the switch or later
+        releases the teachers."""
         steps, switch = self.steps(), self.dataset.plan.switch_step
         if steps:
             self.dataset.checkpointed(steps[0])
@@ -58,14 +62,15 @@ class Checkpoints(L.Callback):
 
     def on_train_start(self, trainer, *_):
         if trainer.is_global_zero:
-            self.tell()             # the last process may have ended between a checkpoint and what it had to say
+            self.tell()             # the last process may have ended between a checkpoint and its report
 
     def on_train_batch_end(self, trainer, *_):
         plan, step = self.dataset.plan, trainer.global_step
         if step in (plan.switch_step, plan.steps) or (plan.checkpoint_every and step % plan.checkpoint_every == 0):
             trainer.save_checkpoint(self.path(step).with_suffix(".part"))
             if trainer.is_global_zero:
-                self.path(step).with_suffix(".part").rename(self.path(step))    # one with its name is complete
+                # a file with the final name is complete
+                self.path(step).with_suffix(".part").rename(self.path(step))
                 for old in self.steps()[:-self.keep]:
                     self.path(old).unlink()
                 self.tell()

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """litgpt's own `pretrain` with the rows and labels of a fleet:
 
-    python litgpt_pretrain.py fleet.yaml pythia-160m --out_dir out --resume auto --train.micro_batch_size 4 --train.save_interval 1000
+    python litgpt_pretrain.py fleet.yaml pythia-160m --out_dir out --resume auto --train.micro_batch_size 4 \\
+        --train.save_interval 1000
 
-After fleet.yaml come the arguments of `litgpt pretrain`. Batch, context and number of tokens are those of fleet.yaml. litgpt's pretrain has
-no option for a loss, so this program replaces two functions that pretrain calls: the loss and save_checkpoint.
+After fleet.yaml come the arguments of `litgpt pretrain`. Batch, context and number of tokens are those of
+fleet.yaml. litgpt's pretrain has no option for a loss, so this program replaces two functions that pretrain
+calls: the loss and save_checkpoint.
 """
 import contextlib
 import sys
@@ -21,11 +23,12 @@ import saltfleet
 
 hard_loss, write_checkpoint = pretrain.chunked_cross_entropy, pretrain.save_checkpoint
 dataset = None      # the SaltDataset of this process
-batch = None        # the Batch whose tokens litgpt has
+batch = None        # the Batch whose tokens litgpt processes
 
 
 class Tokens(IterableDataset):
-    """litgpt wants [B, L + 1] tokens and cuts inputs and targets itself. The state is that of the dataset."""
+    """litgpt takes [B, L + 1] tokens and makes inputs and targets itself. The state is that of the
+    dataset."""
 
     def __iter__(self):
         global batch
@@ -37,7 +40,7 @@ class Tokens(IterableDataset):
 
     def load_state_dict(self, state):
         dataset.load_state_dict(state)
-        release(state["step"])      # the process may have ended between this checkpoint and what it had to say
+        release(state["step"])      # the last process may have ended between this checkpoint and its report
 
 
 class Heldout(IterableDataset):
@@ -82,7 +85,7 @@ def release(step):
 def save_checkpoint(fabric, state, tokenizer_dir, checkpoint_file):
     write_checkpoint(fabric, state, tokenizer_dir, checkpoint_file)
     if fabric.global_rank == 0:
-        # Rows from the oldest checkpoint on may be asked for again.
+        # Rows from the oldest checkpoint on may be requested again.
         steps = [int(f.parent.name.split("-")[1]) for f in checkpoint_file.parents[1].glob("step-*/*.pth")] or [state["step_count"]]
         dataset.checkpointed(min(steps))
         release(state["step_count"])

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libsaltfleet through cffi (ABI mode). The declarations are those of saltfleet.h: beside this file in a wheel, in client/ of the source.
+"""libsaltfleet through cffi (ABI mode). The declarations are read from saltfleet.h, which is next to this
+file in a wheel, and in client/ in the source tree.
 
-`lib` loads the library when it is first used, so that saltfleet imports without it. It is looked for inside the package (a wheel carries
-it), then at the path in SALTFLEET_LIBRARY, then among the system's libraries. cffi releases the GIL during every call.
+`lib` loads the library when it is first used, so that saltfleet can be imported without it. The library is
+searched inside the package (a wheel contains it), then at the path in SALTFLEET_LIBRARY, then among the
+system's libraries. cffi releases the GIL during every call.
 """
 from __future__ import annotations
 
@@ -37,9 +39,9 @@ def _declarations() -> str:
 
 ffi = cffi.FFI()
 ffi.cdef(_declarations())
-# cffi parses the name of a type, or of a function, when it is used for the first time, and holds a lock meanwhile. The garbage collector may
-# run in the parser, in it a finalizer of ours, and that would wait for the same lock for ever. So everything is parsed here and in load(),
-# before there is an object with a finalizer.
+# cffi parses the name of a type or function at its first use, and holds a lock meanwhile. The garbage
+# collector may run in the parser and call a finalizer of this package, which would wait for the same lock for
+# ever. So all names are parsed here and in load(), before any object with a finalizer exists.
 _types = {name: ffi.typeof(name) for name in (
     "char **", "char *[]", "char[33]", "char[]", "double *", "float *", "int32_t *", "int64_t *", "struct salt **", "struct salt_corpus **",
     "struct salt_corpus_info *", "struct salt_error *", "struct salt_lease **", "struct salt_model[]", "struct salt_options *",
@@ -49,7 +51,7 @@ UNKNOWN = 2**64 - 1     # SALT_UNKNOWN
 
 @functools.cache
 def load() -> Any:
-    """The library; ImportError says where it was looked for."""
+    """Loads the library; ImportError names the places that were searched."""
     tried = []
     bundled = sorted(_here.glob("libsaltfleet.so*"))
     for name in [str(bundled[0])] if bundled else [os.environ.get("SALTFLEET_LIBRARY", ""), SONAME]:
@@ -61,7 +63,8 @@ def load() -> Any:
             tried.append(str(e))
             continue
         for function in dir(library):
-            hasattr(library, function)      # parsed; one that an older library lacks is an AttributeError where it is used
+            # parses it; a function that an older library lacks raises AttributeError where it is used
+            hasattr(library, function)
         return library
     raise ImportError(
         "saltfleet: libsaltfleet cannot be loaded: " + "; ".join(tried) + ". A wheel has it inside (pip install ./python in a clone of "
@@ -91,7 +94,7 @@ def cast(type_name: str, value: Any) -> Any:
 
 
 def text(p: Any) -> str:
-    """A C text; "" for NULL."""
+    """A C string as str; "" for NULL."""
     return ffi.string(p).decode("utf-8", "replace") if p else ""
 
 
@@ -113,5 +116,5 @@ def log_line(_arg: Any, level: int, line: Any) -> None:     # kept for the life 
 
 
 def milliseconds(timeout_s: float | None) -> int:
-    """For timeout_ms of a C call; None: without limit."""
+    """timeout_ms of a C call; None: no limit."""
     return -1 if timeout_s is None else max(0, min(int(timeout_s * 1000), 2**31 - 1))

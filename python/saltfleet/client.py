@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainer, Teacher and Client: the calls of saltfleet.h with numpy arrays. No torch.
 
-The contract of each call is in saltfleet.h. What differs: errors are exceptions (saltfleet.errors); times are in seconds, None waits
-without limit; a call that waits can be interrupted (Ctrl-C). Any object may be used by several threads at once, a Lease by one at a time. All
-calls release the GIL.
+saltfleet.h has the contract of each call. Differences: errors are exceptions (saltfleet.errors); times are in
+seconds, None waits without limit; a call that waits can be interrupted (Ctrl-C). Any object may be used by
+several threads at once, but a Lease by one at a time. All calls release the GIL.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .errors import SaltClosed, SaltConfigError, SaltForked, SaltRangeError, Sal
 KINDS = ("none", "sampled", "topk", "dense")
 RESIDUALS = ("true_token", "ghost", "renormalise")
 TOKEN_WEIGHTS = ("constant", "teacher_confidence", "margin")
-_SLICE_S = 0.2      # a waiting call comes back to the interpreter this often, for signals
+_SLICE_S = 0.2      # a waiting call returns to the interpreter at this interval, to handle signals
 
 T = TypeVar("T")
 
@@ -36,22 +36,22 @@ def version() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the configuration and the corpus say; struct salt_plan."""
+    """Settings of the run, from configuration and corpus; struct salt_plan."""
 
     steps: int
     switch_step: int | None     # first step of phase two; None: until_margin, not decided yet
-    batch: int                  # sequences a step, over all processes
+    batch: int                  # sequences per step, over all processes
     context: int                # L
     vocab: int                  # ids of labels: the corpus's vocabulary
     n_windows: int
     seed: int
     label_kind: str             # KINDS
-    n: int                      # N draws of sampled, k of topk
+    n: int                      # N of sampled labels, k of topk
     tau: float
     kd_weight: float
     residual: str               # RESIDUALS
     margin_nats: float | None
-    handover_steps: int         # until_margin: the switch is so many steps after the one at which the margin is met
+    handover_steps: int         # until_margin: steps from the one that meets the margin to the switch
     checkpoint_every: int
     eval_every: int
     run_dir: str
@@ -60,16 +60,16 @@ class Plan:
     corpus_heldout: str
     tokenizer: str
     compute_class: str
-    corpus_dtype: str           # of raw ids; "": the corpora state it
-    eval_sequences: int         # held-out sequences of an evaluation, from the first on; 0: all
+    corpus_dtype: str           # dtype of raw ids; "": the corpora state it
+    eval_sequences: int         # an evaluation takes so many held-out sequences, from the first on; 0: all
     token_weight: str           # TOKEN_WEIGHTS
     isolate_documents: bool     # corpus.isolate_documents
-    document_end: int | None    # trainer, client: the id that ends a document; None: they are not isolated
+    document_end: int | None    # trainer, client: the id that ends a document; None: not isolated
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What is happening; struct salt_view."""
+    """The present state of connections and work; struct salt_view."""
 
     shards: int
     shards_welcomed: int
@@ -108,7 +108,7 @@ def _fields(struct: Any, into: type[T]) -> dict[str, Any]:
 
 
 class _Memory:
-    """An array of C memory; numpy's view keeps this, and this keeps the owner."""
+    """An array in C memory. numpy's view keeps this object alive, and this object keeps the owner alive."""
 
     def __init__(self, owner: Any, p: Any, shape: tuple[int, ...], dtype: str):
         self.owner = owner
@@ -122,7 +122,8 @@ def _view(owner: Any, p: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def _given(what: str, array: Any, dtype: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """An array of the caller, checked and not converted: a conversion would hide a mistake. None in shape: any."""
+    """Checks an array of the caller. It is not converted, which would hide a mistake. None in shape: any
+    length."""
     found = str(getattr(array, "dtype", type(array).__name__)).removeprefix("torch.")
     device = str(getattr(array, "device", "cpu"))
     wanted = "[" + ", ".join("*" if n is None else str(n) for n in shape) + "]"
@@ -137,7 +138,8 @@ def _given(what: str, array: Any, dtype: str, shape: tuple[int | None, ...]) -> 
 
 
 def _slices(wait: Callable[[int], T | None], timeout_s: float | None, late: Callable[[], str]) -> T:
-    """wait(timeout_ms) again and again, until it gives something or the time is over. Between calls Python handles signals."""
+    """Calls wait(timeout_ms) again and again until it returns something or the time is over. Python handles
+    signals between the calls."""
     end = math.inf if timeout_s is None else time.monotonic() + timeout_s
     while True:
         left = end - time.monotonic()
@@ -149,14 +151,14 @@ def _slices(wait: Callable[[int], T | None], timeout_s: float | None, late: Call
 
 
 class _Open:
-    """An open struct salt: entered by every call, so that closing it waits for calls of other threads."""
+    """An open struct salt. Every call enters it, so that close() waits for calls of other threads."""
 
     def __init__(self, name: str, s: Any):
         self._name, self._s, self._pid, self._calls = name, s, os.getpid(), 0
         self._changed = threading.Condition()
 
     def __enter__(self) -> Any:
-        if os.getpid() != self._pid:        # before the lock, which another thread may have held when this process was made
+        if os.getpid() != self._pid:        # before the lock, which another thread may have held at the fork
             raise SaltForked(f"{self._name}: opened in process {self._pid}, used in its fork {os.getpid()}: open it in the process that uses it")
         with self._changed:
             if not self._s[0]:
@@ -180,7 +182,8 @@ class _Open:
 
 
 class _Handle:
-    """A struct salt. close() or the end of a with block gives it back; so does the garbage collector, and the end of the process."""
+    """A struct salt. close(), the end of a with block, the garbage collector or the end of the process closes
+    it."""
 
     def __init__(self, role: int, config: str | os.PathLike[str], overrides: Sequence[str], name: str | None, keep: list[Any],
                  **options: Any):
@@ -202,7 +205,7 @@ class _Handle:
         s = new("struct salt **")
         check(lib.salt_open(s, o, error), error)
         self._open = _Open(type(self).__name__, s)
-        self.close = weakref.finalize(self, self._open.close)       # a second call does nothing
+        self.close = weakref.finalize(self, self._open.close)       # a second call has no effect
 
     def _call(self, function: Any, *args: Any, also: tuple[int, ...] = ()) -> int:
         error = new("struct salt_error *")
@@ -241,7 +244,7 @@ class _Handle:
         return View(**fields)
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Waits until all shards have acknowledged what was said before; SaltTimeout."""
+        """Waits until all shards have acknowledged the calls before it; SaltTimeout."""
         self._wait(lambda ms: self._call(lib.salt_flush, ms, also=(1,)) == 0 or None, timeout_s, "flush")
 
     def _wait(self, wait: Callable[[int], T | None], timeout_s: float | None, what: str) -> T:
@@ -256,7 +259,8 @@ class Client(_Handle):
 
 
 class Rows:
-    """Rows of a step; struct salt_rows. Arrays are views of the library's memory, read only, and valid as long as anyone has them."""
+    """Rows of a step; struct salt_rows. Arrays are read-only views of the library's memory, and valid as long
+    as they are referenced."""
 
     def __init__(self, p: Any, free: Callable[[Any], None] | None):
         owner = ffi.gc(p, free) if free else p
@@ -284,7 +288,8 @@ class Rows:
             self.tail = _view(owner, p.tail, (positions,), "<f4")
         if p.dense:
             self.dense = _view(owner, p.dense, (positions, p.vocab), "<f4")
-        self.document_starts: np.ndarray | None = None     # [n, L] place of the first token of each position's document
+        # [n, L] index of the first token of the position's document
+        self.document_starts: np.ndarray | None = None
         if p.document_starts:
             self.document_starts = _view(owner, p.document_starts, (n, length), "<i4")
         self._p = owner
@@ -293,8 +298,8 @@ class Rows:
             self.records = [bytes(ffi.buffer(p.records[i], p.record_bytes[i])) if p.records[i] else None for i in range(n)]
 
     def padded(self) -> tuple[np.ndarray, np.ndarray]:
-        """The labels as rectangles of the caller's own: ids int64 [n * L, K] and weights float32 [n * L, K], padded with id 0 and weight 0; K is
-        max_entries, at least 1. Of rows with offsets."""
+        """Copies the labels into rectangular arrays: ids int64 [n * L, K] and weights float32 [n * L, K],
+        padded with id 0 and weight 0; K is max_entries, at least 1. Only for rows with offsets."""
         k = max(1, self.max_entries)
         ids, weights = np.empty((self.n * self.context, k), np.int64), np.empty((self.n * self.context, k), np.float32)
         error = new("struct salt_error *")
@@ -307,7 +312,7 @@ def _rows_free(p: Any) -> None:
 
 
 class Trainer(_Handle):
-    """The trainer's side."""
+    """A trainer: rows of the steps, checkpoints and the switch."""
 
     def __init__(self, config: str | os.PathLike[str], *, overrides: Sequence[str] = (), name: str | None = None, rank: int = 0,
                  vocab: int = 0, prefetch_steps: int = 0, threads: int = 0, keep_records: bool = False):
@@ -315,7 +320,8 @@ class Trainer(_Handle):
                          threads=threads, keep_records=keep_records)
 
     def rows(self, step: int, first: int = 0, n: int | None = None, timeout_s: float | None = None) -> Rows:
-        """Rows [first, first + n) of a step; n None: all from first on. SaltTimeout says what it waits for."""
+        """Rows [first, first + n) of a step; n None: all from first on. SaltTimeout says what the call waited
+        for."""
         if n is None:
             n = self.plan.batch - first
         for what, value in (("step", step), ("first", first), ("n", n)):
@@ -329,25 +335,28 @@ class Trainer(_Handle):
         return self._wait(wait, timeout_s, f"rows of step {step}")
 
     def checkpointed(self, step: int) -> None:
-        """The oldest complete checkpoint that may be resumed is of `step`. Never waits; flush() does."""
+        """States that the oldest complete checkpoint from which the run may resume is that of `step`. Never
+        waits; flush() does."""
         self._call(lib.salt_checkpointed, step)
 
     def release(self, step: int) -> None:
-        """The checkpoint of the switch (step) is on disk: no more labels are needed. Never waits; flush() does."""
+        """States that the checkpoint of the switch (step) is on disk: no more labels are needed. Never waits;
+        flush() does."""
         self._call(lib.salt_release, step)
 
     def switch(self, step: int) -> None:
-        """With until_margin: the switch step, decided by the caller."""
+        """With until_margin: sets the switch step, which the caller decides."""
         self._call(lib.salt_switch, step)
 
     def kd_weight(self, step: int) -> float:
-        """Distillation weight of a step, for the present switch."""
+        """Distillation weight of a step, for the present switch step."""
         with self._open as s:
             return float(lib.salt_kd_weight(s, step))
 
 
 class Lease:
-    """Sequences to be computed. `tokens` [n, L + 1] int32 and `seqs` [n] are copies. Give it back with close() or a with block."""
+    """Sequences to compute. `tokens` [n, L + 1] int32 and `seqs` [n] are copies. Give it back with close() or
+    a with block."""
 
     def __init__(self, teacher: Teacher, p: Any):
         self._teacher = teacher
@@ -367,7 +376,7 @@ class Lease:
         self.tokens = _view(None, p.tokens, (p.n, p.context + 1), "<i4").copy()
         self.seqs = _view(None, p.seqs, (p.n,), "<u8").copy()
         self.document_end: int | None = None if p.document_end < 0 else p.document_end
-        self.document_starts: np.ndarray | None = None     # [n, L] as of Rows: logits are to be computed so
+        self.document_starts: np.ndarray | None = None     # [n, L] as in Rows, for computing the logits
         if p.document_starts:
             self.document_starts = _view(None, p.document_starts, (p.n, p.context), "<i4").copy()
 
@@ -380,8 +389,9 @@ class Lease:
         return self._p[0]
 
     def submit_logits(self, i: int, logits: Any) -> None:
-        """logits float32 [L, V'], V' >= n_valid: row t the logits after tokens 0..t; -inf is a probability of 0. With topk labels the mass of
-        columns from n_valid to the model's vocab goes to the tail."""
+        """logits float32 [L, V'], V' >= n_valid: row t has the logits after tokens 0..t; -inf is a
+        probability of 0. With topk labels the probability of columns from n_valid to the model's vocab goes
+        to the tail."""
         a = np.ascontiguousarray(_given(f"logits of sequence {i}", logits, "float32", (self.context, None)))
         if a.shape[1] < self.n_valid:
             raise SaltRangeError(f"logits of sequence {i}: expected at least {self.n_valid} columns, found {a.shape[1]}")
@@ -399,7 +409,8 @@ class Lease:
         self._submit(lib.salt_submit_samples, i, cast("int32_t *", a.ctypes.data))
 
     def submit_topk(self, i: int, ids: Any, log_p: Any) -> None:
-        """ids int32 [L, k], all below n_valid, and log_p float32 [L, k], best first; what is missing to 1 is the tail."""
+        """ids int32 [L, k], all below n_valid, and log_p float32 [L, k], best first; the tail is 1 minus the
+        sum of these probabilities."""
         a = np.ascontiguousarray(_given(f"ids of sequence {i}", ids, "int32", (self.context, self.k)))
         p = np.ascontiguousarray(_given(f"log_p of sequence {i}", log_p, "float32", (self.context, self.k)))
         self._submit(lib.salt_submit_topk, i, cast("int32_t *", a.ctypes.data), cast("float *", p.ctypes.data))
@@ -416,7 +427,7 @@ class Lease:
         return u
 
     def renew(self) -> None:
-        """The caller is alive and at work on it."""
+        """Reports that the caller still works on the lease."""
         self._submit(lib.salt_renew)
 
     def close(self) -> None:
@@ -425,7 +436,7 @@ class Lease:
             try:
                 with self._teacher._open as s:
                     lib.salt_return(s, self._p)
-            except (SaltClosed, SaltForked):        # whose leases are gone too
+            except (SaltClosed, SaltForked):        # then the lease is gone too
                 self._p = new("struct salt_lease **")
 
     def __enter__(self) -> Lease:
@@ -436,7 +447,7 @@ class Lease:
 
 
 class Teacher(_Handle):
-    """The teacher's side."""
+    """A teacher: leases and their results."""
 
     def __init__(self, config: str | os.PathLike[str], models: Sequence[Model], *, overrides: Sequence[str] = (), name: str | None = None,
                  compute_class: str | None = None, threads: int = 0):
@@ -455,7 +466,8 @@ class Teacher(_Handle):
         super().__init__(lib.SALT_TEACHER, config, overrides, name, keep, models=array, n_models=len(models), threads=threads, **options)
 
     def lease(self, timeout_s: float | None = None) -> Lease | None:
-        """The next lease; None: no more work (released, or after drain()). SaltTimeout says what it waits for."""
+        """The next lease; None: no more work (released, or after drain()). SaltTimeout says what the call
+        waited for."""
         def wait(timeout_ms: int) -> list[Lease] | None:
             lease = new("struct salt_lease **")
             rc = self._call(lib.salt_lease, timeout_ms, lease, also=(1, 2))
@@ -465,13 +477,14 @@ class Teacher(_Handle):
         return found[0] if found else None
 
     def leases(self) -> Iterator[Lease]:
-        """All leases until there is no more work; each is given back when the next is asked for."""
+        """All leases until there is no more work; each is given back before the next one is taken."""
         while (lease := self.lease()) is not None:
             with lease:
                 yield lease
 
     def drain(self) -> None:
-        """No new leases: lease() returns None once those fetched ahead are handed back. May be called in a signal handler."""
+        """Takes no new leases: those fetched ahead are handed back, and lease() returns None. May be called
+        in a signal handler."""
         self._call(lib.salt_drain)
 
 
@@ -487,7 +500,8 @@ def status(endpoint: str, timeout_s: float = 2.0) -> dict[str, Any]:
 
 
 def model_identity(directory: str | os.PathLike[str]) -> str:
-    """Hash over config.json and the safetensors files of a model's directory, by which selectord knows it."""
+    """Hash over config.json and the safetensors files of a model's directory, which identifies it in
+    selectord."""
     out, error = new("char[33]"), new("struct salt_error *")
     check(lib.salt_model_identity(os.fsencode(directory), out, error), error)
     return text(out)

@@ -31,15 +31,16 @@ class Info:
 
 
 class Corpus:
-    """Windows of L + 1 tokens, as trainer and teachers see them, and tokens by position. Any thread.
+    """Sequences ("windows") of L + 1 tokens, as trainer and teachers use them, and tokens by position. Any
+    thread.
 
         c = Corpus("data/train")
         c.window(7, 1024)       # int32 [1025], from token 7 * 1024 on
         c[100:200]              # int32 [100]
         len(c)                  # tokens
 
-    A blend is a list as JSON text, as `plan.corpus_train` has it: its windows are those of the first part, then of the second, and so on;
-    `parts` are the corpora themselves.
+    For a blend, prefix is a list as JSON text, like `plan.corpus_train`: its windows are those of the first
+    part, then of the second, and so on; `parts` are the corpora.
     """
 
     def __init__(self, prefix: str | os.PathLike[str], dtype: str | None = None):
@@ -52,7 +53,7 @@ class Corpus:
 
     @functools.cached_property
     def info(self) -> Info:
-        """Reads the corpus once where no side file has its fingerprint."""
+        """Reads the corpus once if no side file has its fingerprint."""
         i, error = new("struct salt_corpus_info *"), new("struct salt_error *")
         i.size = ffi.sizeof(i[0])
         check(lib.salt_corpus_info(self._c, i, error), error)
@@ -97,7 +98,8 @@ class Corpus:
                 first += len(p)
             return np.concatenate(pieces)
         out, n, at = np.empty(stop - start, np.int32), len(self), start
-        while at < stop:        # the largest window that begins here, ends inside the corpus and is not much more than what is wanted
+        while at < stop:
+            # the largest window that begins here, ends inside the corpus and is not much larger than needed
             context = 1 << 20
             while context > 1 and (at % context or at + context >= n or context >= 2 * (stop - at)):
                 context >>= 1

@@ -24,26 +24,28 @@ from .corpus import Corpus
 from .errors import SaltClosed, SaltConfigError, SaltForked, SaltRangeError, SaltTimeout
 
 _log = logging.getLogger("saltfleet")
-_SAY_S = 30.0       # a loop that waits says so this often
+_SAY_S = 30.0       # interval of log lines while a loop waits
 
 
 @dataclasses.dataclass
 class Batch:
-    """Rows of one step, or of a part of it. B rows of L targets; K is the largest number of entries that a position has.
+    """Rows of one step, or of a part of it. B rows of L targets; K is the largest number of entries that a
+    position has.
 
-    The label of position (b, t) is the teacher's distribution of token labels[b, t]: soft_ids[b, t] ascending with soft_weights[b, t], padded
-    with id 0 and weight 0, and `tail`, the mass outside of them. In phase two all soft members are None. With dense labels only `dense` is
-    there.
+    The label of position (b, t) is the teacher's distribution over token labels[b, t]: ascending soft_ids[b,
+    t] with soft_weights[b, t], padded with id 0 and weight 0, and `tail`, the probability outside of them. In
+    phase two all soft members are None. Dense labels are in `dense` alone.
 
-    With corpus.isolate_documents labels are -100 after the end of a document, where nothing is to be predicted, and document_starts says where
-    each position's document begins; model(batch.input_ids, **batch.forward_kwargs()) keeps a model of transformers inside documents, and
-    saltfleet.documents has the forms that other attentions take.
+    With corpus.isolate_documents, labels are -100 at a token that ends a document, where nothing is to be
+    predicted, and document_starts has the position at which each position's document begins.
+    model(batch.input_ids, **batch.forward_kwargs()) keeps the attention of a transformers model inside
+    documents; saltfleet.documents has the forms for other attention implementations.
     """
 
     input_ids: torch.Tensor                     # int64 [B, L]
     labels: torch.Tensor                        # int64 [B, L]: the next tokens, not to be shifted again; -100: none
     kd_weight: torch.Tensor                     # float32 [B]: distillation weight; 0: no label
-    seqs: torch.Tensor                          # int64 [B]: window of the corpus
+    seqs: torch.Tensor                          # int64 [B]: number of the sequence in the corpus
     soft_ids: torch.Tensor | None = None        # int64 [B, L, K]
     soft_weights: torch.Tensor | None = None    # float32 [B, L, K]
     tail: torch.Tensor | None = None            # float32 [B, L]
@@ -52,15 +54,16 @@ class Batch:
     step: int = 0
     phase: int = 2
     kind: str = "none"                          # "sampled", "topk", "dense"; "none" in phase two
-    residual: str = "true_token"                # what the tail is given to: "true_token", "ghost", "renormalise"
-    token_weight: str = "constant"              # "constant", "teacher_confidence", "margin": what salt_loss multiplies kd_weight by
-    vocab: int | None = None                    # ids of tokens and labels are below it; None: not known, they are read
+    residual: str = "true_token"                # where the tail goes: "true_token", "ghost", "renormalise"
+    token_weight: str = "constant"              # of kd_weight: "constant", "teacher_confidence", "margin"
+    vocab: int | None = None                    # ids are below it; None: salt_loss finds the largest id
 
     def _map(self, f: Any) -> Batch:
         return Batch(**{k: f(v) if isinstance(v, torch.Tensor) else v for k, v in vars(self).items()})
 
     def forward_kwargs(self, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-        """position_ids and attention_mask for a model of transformers of this dtype; {} where documents are not isolated."""
+        """position_ids and attention_mask for a transformers model of this dtype; {} if documents are not
+        isolated."""
         return documents.forward_kwargs(self.document_starts, dtype)
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
@@ -87,7 +90,7 @@ def _isolate(b: Batch, end: int | None) -> Batch:
 
 
 def batch_of(rows: client.Rows, residual: str, token_weight: str = "constant", document_end: int | None = None) -> Batch:
-    """Tensors of their own, so that the rows can go."""
+    """A Batch with copies of the rows' arrays, so that the rows can be freed."""
     tokens = torch.from_numpy(rows.tokens.astype(np.int64))
     b = Batch(input_ids=tokens[:, :-1].contiguous(), labels=tokens[:, 1:].contiguous(), kd_weight=torch.from_numpy(rows.kd_weight.copy()),
               seqs=torch.from_numpy(rows.seqs.astype(np.int64)), step=rows.step, phase=rows.phase, kind=rows.kind, residual=residual,
@@ -101,20 +104,22 @@ def batch_of(rows: client.Rows, residual: str, token_weight: str = "constant", d
 
 
 class SaltDataset(IterableDataset[Batch]):
-    """Batches of the run that fleet.yaml describes, from step `step` (0, or of load_state_dict) to the last.
+    """Batches of the run that fleet.yaml describes, from step 0, or that of load_state_dict, to the last.
 
     config          path of fleet.yaml
-    rank            this process takes rows [rank * B, (rank + 1) * B) of every step, B = batch / world_size. Processes that hold parts of
-    world_size      one replica (tensor parallel) have the same rank. Given both or neither: neither means one process
+    rank            this process takes rows [rank * B, (rank + 1) * B) of every step, B = batch / world_size.
+    world_size      Processes that hold parts of one replica (tensor parallel) have the same rank. Give both
+                    or neither; neither means one process
     overrides       texts "section.key=value"
     vocab_size      ids of the student's output layer, if more than the corpus's vocabulary (a padded one)
     prefetch        steps that are fetched ahead
-    device          batches are moved there; None: they stay in memory of the CPU
-    timeout_s       a batch that takes longer raises SaltTimeout, after which next() may be called again. None: no limit; what it waits for is
-                    logged (logger "saltfleet")
-    micro_batches   each step as so many batches of B / micro_batches rows
+    device          batches are moved there; None: they stay in CPU memory
+    timeout_s       a batch that takes longer raises SaltTimeout, after which next() may be called again.
+                    None: no limit; the reason of a wait is logged (logger "saltfleet")
+    micro_batches   number of batches per step, of B / micro_batches rows each
 
-    Give it to a DataLoader with batch_size=None and num_workers 0 or 1. Errors: saltfleet.errors; all but SaltTimeout are final.
+    Give it to a DataLoader with batch_size=None and num_workers 0 or 1. Errors: saltfleet.errors; all except
+    SaltTimeout are final.
     """
 
     def __init__(self, config: str | os.PathLike[str], rank: int | None = None, world_size: int | None = None, *,
@@ -146,7 +151,7 @@ class SaltDataset(IterableDataset[Batch]):
     # ---- what is read and said ----
 
     def trainer(self) -> client.Trainer:
-        """The handle. One worker of a DataLoader opens its own; any other fork is refused."""
+        """The saltfleet.Trainer. One worker of a DataLoader opens its own; any other fork is rejected."""
         if os.getpid() != self._pid:
             if get_worker_info() is None:
                 raise SaltForked(f"SaltDataset: opened in process {self._pid}, used in its fork {os.getpid()}: make it in the process that "
@@ -159,22 +164,24 @@ class SaltDataset(IterableDataset[Batch]):
         return self._trainer
 
     def view(self) -> client.View:
-        """What is happening: rows ready, what a wait is for, what selectord has acknowledged."""
+        """The present state: rows ready, the reason of a wait, what selectord has acknowledged."""
         return self.trainer().view()
 
     def kd_weight(self, step: int) -> float:
         return self.trainer().kd_weight(step)
 
     def checkpointed(self, step: int) -> None:
-        """A checkpoint of `step` is on disk and older ones will not be resumed. At the switch or later that also releases the teachers.
-        Returns at once; flush() waits until selectord knows."""
+        """States that a checkpoint of `step` is on disk and that the run will not resume from older ones. At
+        the switch or later this also releases the teachers. Returns at once; flush() waits until selectord
+        has acknowledged it."""
         self.trainer().checkpointed(step)
         switch = self.trainer().plan.switch_step
         if switch is not None and 0 < switch <= step:
             self.release(switch)
 
     def release(self, step: int | None = None) -> None:
-        """The checkpoint of the switch is on disk: no more labels are needed. checkpointed() says it too."""
+        """States that the checkpoint of the switch is on disk: no more labels are needed. checkpointed() does
+        it too."""
         if step is None:
             step = self.trainer().plan.switch_step
             if step is None:
@@ -208,12 +215,13 @@ class SaltDataset(IterableDataset[Batch]):
     # ---- position ----
 
     def state_dict(self) -> dict[str, int]:
-        """{"step": n}: n is the step of the next batch. Between the micro-batches of a step it is that step, which begins again."""
+        """{"step": n}: n is the step of the next batch. Between the micro-batches of a step it is that step,
+        which then begins again."""
         state = {"step": self._step}
         return state if self._switch is None else {**state, "switch_step": self._switch}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Of any number of processes."""
+        """Continues from a state of a run with any number of processes."""
         if "step" not in state:
             raise SaltConfigError(f'SaltDataset.load_state_dict: expected {{"step": n}}, found keys {sorted(state)}')
         if state.get("switch_step") is not None:
@@ -245,8 +253,8 @@ class SaltDataset(IterableDataset[Batch]):
         return iterator
 
     def heldout(self, batch_size: int = 8, sequences: int | None = None) -> Iterator[Batch]:
-        """The held-out corpus, this process's share of it: window i belongs to process i mod world_size. sequences None: the first
-        trainer.eval_sequences, 0: all."""
+        """Batches of this process's share of the held-out corpus: sequence i belongs to process i mod
+        world_size. sequences None: the first trainer.eval_sequences, 0: all."""
         if not self.plan.corpus_heldout:
             raise SaltConfigError(f"SaltDataset.heldout: {self._open['config']} names no corpus.heldout")
         corpus = Corpus(self.plan.corpus_heldout, self.plan.corpus_dtype or None)
@@ -268,7 +276,8 @@ class SaltDataset(IterableDataset[Batch]):
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Checks them, also against torch.distributed: a forgotten world size would train the same rows everywhere."""
+    """Checks rank and world_size, also against torch.distributed: without a world size every process would
+    train the same rows."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     processes = torch.distributed.get_world_size() if distributed else int(os.environ.get("WORLD_SIZE") or 1)
     if rank is None and world_size is None:
@@ -288,7 +297,8 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 class _Iterator:
-    """Batches in order, made by a thread. It follows set_step: what was fetched for another step is dropped."""
+    """Batches in order, made by a thread. It follows set_step: batches fetched for another step are
+    dropped."""
 
     def __init__(self, dataset: SaltDataset):
         self._dataset = dataset
@@ -299,7 +309,7 @@ class _Iterator:
 
     def __next__(self) -> Batch:
         ds = self._dataset
-        ds.trainer()                    # refuses a fork
+        ds.trainer()                    # rejects a fork
         if ds._current is None or ds._current() is not self:
             raise SaltClosed("SaltDataset: this iteration has ended: another one began, or close() was called")
         if ds._step >= ds.plan.steps:
@@ -326,7 +336,7 @@ class _Fetch:
     """A thread that makes batches from a step on, two steps ahead; the library is `prefetch` steps ahead of it."""
 
     def __init__(self, ds: SaltDataset):
-        self.next = (ds._step, ds._part)            # of the batch that get() gives
+        self.next = (ds._step, ds._part)            # of the batch that get() returns
         self._trainer = ds.trainer()
         self._plan, self._parts = ds.plan, ds.micro_batches
         self._n = ds.rows_per_step // ds.micro_batches
@@ -352,7 +362,7 @@ class _Fetch:
                     while len(self._ready) >= 2 * self._parts and not self._stopped:
                         self._changed.wait()
                 step, part = (step, part + 1) if part + 1 < self._parts else (step + 1, 0)
-        except BaseException as e:      # whatever it is belongs to the loop
+        except BaseException as e:      # get() raises it in the loop
             with self._changed:
                 self._ready.append(e)
                 self._changed.notify_all()
@@ -372,7 +382,7 @@ class _Fetch:
         begin = say = time.monotonic()
         with self._changed:
             while not self._ready:
-                self._changed.wait(0.2)     # and signals
+                self._changed.wait(0.2)     # returns for signals too
                 now = time.monotonic()
                 if self._ready:
                     break
@@ -392,7 +402,8 @@ class _Fetch:
         return found
 
     def stop(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if finalizing() or os.getpid() != self._pid:    # a fork has no such thread, and perhaps a lock that is never given back
+        # a fork has no such thread, and its copy of the lock may never be released
+        if finalizing() or os.getpid() != self._pid:
             return
         with self._changed:
             self._stopped = True

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents inside sequences (corpus.isolate_documents): what a model needs so that attention and positions stay inside them. Pure torch.
+"""Documents inside sequences (corpus.isolate_documents): what a model needs so that attention and positions
+stay inside them. Pure torch.
 
-`starts` int64 [B, L] says where in its sequence the document of each position begins. Forms of the same thing:
+`starts` int64 [B, L] is the index in the sequence at which each position's document begins. Other forms of
+it:
 
     position_ids    t - starts: positions begin at 0 in each document
     document_mask   bool [B, 1, L, L], True where a query sees a key: for scaled_dot_product_attention
-    cu_seqlens      int32 [documents + 1], borders in the B * L positions one after the other: for flash_attn_varlen_func
-    forward_kwargs  what a model of transformers gets
+    cu_seqlens      int32 [documents + 1], borders in the flattened B * L positions: for
+                    flash_attn_varlen_func
+    forward_kwargs  arguments of a transformers model
 """
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ def position_ids(starts: torch.Tensor) -> torch.Tensor:
 
 
 def document_mask(starts: torch.Tensor) -> torch.Tensor:
-    """bool [B, 1, L, L]: causal, inside documents. L * L bytes a sequence; cu_seqlens needs none."""
+    """bool [B, 1, L, L]: causal, inside documents. It takes L * L bytes per sequence; cu_seqlens needs no
+    mask."""
     places = torch.arange(starts.shape[1], device=starts.device)
     return ((places >= starts[:, :, None]) & (places <= places[:, None])).unsqueeze(1)
 
@@ -44,8 +48,8 @@ def cu_seqlens(starts: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 
 def forward_kwargs(starts: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """What a model of transformers gets beside input_ids: position_ids, and a mask that is added to scores (attention sdpa or eager; dtype: the
-    model's). {} where documents are not isolated (starts None)."""
+    """Arguments of a transformers model in addition to input_ids: position_ids, and a mask that is added to
+    scores (attention sdpa or eager; dtype: the model's). {} if documents are not isolated (starts None)."""
     if starts is None:
         return {}
     mask = torch.zeros_like(document_mask(starts), dtype=dtype).masked_fill_(~document_mask(starts), torch.finfo(dtype).min)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exceptions, one for each enum salt_code. The text names the thing, the place, what was expected, what was found, and what to do."""
+"""Exceptions, one for each enum salt_code. The text names what failed and where, what was expected, what was
+found, and what to do."""
 from __future__ import annotations
 
 
 class SaltError(Exception):
-    """Any error of saltfleet. `exit_code` is of sysexits.h, for a program that ends with it."""
+    """Any error of saltfleet. `exit_code` is a sysexits.h code, for a program that exits on this error."""
 
     code = 0
     exit_code = 1
@@ -21,17 +22,17 @@ class SaltError(Exception):
 class SaltTimeout(SaltError, TimeoutError, code=1, exit_code=75): "Not yet: the same call may succeed later."
 class SaltEnd(SaltError, code=2, exit_code=0): "No more work: selectord released the teacher, or drain() was called."
 class SaltForked(SaltError, RuntimeError, code=3, exit_code=64): "This process is a fork of the one that opened the object."
-class SaltConfigError(SaltError, ValueError, code=4, exit_code=78): "fleet.yaml, an option or an argument."
+class SaltConfigError(SaltError, ValueError, code=4, exit_code=78): "Invalid fleet.yaml, option or argument."
 class SaltMismatch(SaltError, ValueError, code=5, exit_code=78): "Identities differ: corpus, plan, label set, model, tokenizer."
-class SaltDataError(SaltError, ValueError, code=6, exit_code=65): "Damaged or unfit data."
+class SaltDataError(SaltError, ValueError, code=6, exit_code=65): "Damaged or unusable data."
 class SaltRefused(SaltError, ConnectionRefusedError, code=7, exit_code=69): "selectord refused."
 class SaltNonfinite(SaltError, ValueError, code=8, exit_code=65): "NaN or infinity in logits or probabilities."
-class SaltRangeError(SaltError, ValueError, code=9, exit_code=64): "An argument or an id outside its range, or an array of another shape or type."
-class SaltNotFound(SaltError, FileNotFoundError, code=10, exit_code=66): "A file."
-class SaltMemoryError(SaltError, MemoryError, code=11, exit_code=71): "Memory."
-class SaltSystemError(SaltError, OSError, code=12, exit_code=74): "Another error of the system."
-class SaltClosed(SaltError, code=13, exit_code=64): "A lease that is gone or has expired, or an object that was closed."
-class SaltInternalError(SaltError, RuntimeError, code=14, exit_code=70): "A fault of libsaltfleet."
+class SaltRangeError(SaltError, ValueError, code=9, exit_code=64): "Out of range, or a wrong shape or type."
+class SaltNotFound(SaltError, FileNotFoundError, code=10, exit_code=66): "A file does not exist."
+class SaltMemoryError(SaltError, MemoryError, code=11, exit_code=71): "Out of memory."
+class SaltSystemError(SaltError, OSError, code=12, exit_code=74): "Another system error."
+class SaltClosed(SaltError, code=13, exit_code=64): "The lease is gone or expired, or the object was closed."
+class SaltInternalError(SaltError, RuntimeError, code=14, exit_code=70): "A bug in libsaltfleet."
 
 
 KINDS: dict[int, type[SaltError]] = {kind.code: kind for kind in SaltError.__subclasses__()}

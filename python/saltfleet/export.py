@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows and labels as Parquet, and labels made elsewhere into a fleet's cache. Needs pyarrow.
+"""Exports rows and labels as Parquet, and imports labels made elsewhere into a fleet's cache. Needs pyarrow.
 
 A file has one row for each sequence, in the order of the plan. Columns:
 
-    seq         int64               window of the corpus
+    seq         int64               number of the sequence in the corpus
     step        int64               step that trains it
     kd_weight   float32             distillation weight; 0: no label
     input_ids   list<int32>         L + 1 tokens: inputs [0, L), targets [1, L]
     ids         list<list<int32>>   L lists: ids of the label of target t, ascending. Absent with dense labels
     counts      list<list<int32>>   sampled labels: draws of each id, together N
-    logprobs    list<list<float>>   topk labels: natural logarithms of the tempered probabilities; dense: one for each id of the vocabulary
+    logprobs    list<list<float>>   topk labels: natural logarithms of the tempered probabilities; dense: one
+                                    for each id of the vocabulary
 
-`datasets.load_dataset("parquet", data_files=...)` reads it. What the labels are (kind, N or k, tau, context, fingerprint of the corpus) is in
-the metadata of the schema, key "saltfleet", as JSON.
+`datasets.load_dataset("parquet", data_files=...)` reads it. The metadata of the schema describe the labels
+(kind, N or k, tau, context, fingerprint of the corpus) as JSON, under the key "saltfleet".
 """
 from __future__ import annotations
 
@@ -36,13 +37,13 @@ except ImportError as e:
 
 
 def _about(plan: client.Plan, corpus: Corpus) -> dict[str, Any]:
-    """What two parties must agree on."""
+    """What a file and a fleet must agree on."""
     return {"kind": plan.label_kind, "n": plan.n, "tau": plan.tau, "context": plan.context, "vocab": plan.vocab,
             "corpus": corpus.info.fingerprint + (", documents isolated" if plan.isolate_documents else "")}
 
 
 def _lists(values: Any, offsets: np.ndarray, positions: int) -> pa.Array:
-    """Rows of `positions` lists each."""
+    """An array of rows, each of `positions` lists."""
     inner = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
     return pa.ListArray.from_arrays(pa.array(np.arange(0, len(inner) + 1, positions, dtype=np.int32)), inner)
 
@@ -73,8 +74,9 @@ def _table(rows: client.Rows, plan: client.Plan, schema: pa.Schema) -> pa.Table:
 
 def to_parquet(config: str | os.PathLike[str], path: str | os.PathLike[str], *, steps: range | None = None,
                overrides: Sequence[str] = (), timeout_s: float | None = None, compression: str = "zstd") -> int:
-    """Writes the rows of phase one (steps None: all of it) with their labels to a Parquet file, as they come; the number of rows. What is read
-    here stays readable for the trainer. SaltTimeout if a step's rows take longer than timeout_s. An unfinished file is removed."""
+    """Writes the rows of phase one (steps None: all) with their labels to a Parquet file as they arrive, and
+    returns the number of rows. The trainer can still read all of them. SaltTimeout if a step's rows take
+    longer than timeout_s. An unfinished file is removed."""
     with client.Trainer(config, overrides=overrides, name="export") as trainer:
         plan = trainer.plan
         end = plan.steps if plan.switch_step is None else plan.switch_step
@@ -182,7 +184,7 @@ def _submit(lease: client.Lease, i: int, row: dict[str, Any], where: str) -> Non
 
 
 def _model(model: client.Model | str | os.PathLike[str]) -> client.Model:
-    """It serves labels alone: a file has no scores."""
+    """The model to announce. It serves labels alone, because a file has no scores."""
     if isinstance(model, client.Model):
         return dataclasses.replace(model, score=False, label=True)
     path = os.path.join(model, "config.json")
@@ -196,13 +198,15 @@ def _model(model: client.Model | str | os.PathLike[str]) -> client.Model:
 
 def from_parquet(path: str | os.PathLike[str], config: str | os.PathLike[str], model: client.Model | str | os.PathLike[str], *,
                  overrides: Sequence[str] = (), compute_class: str | None = None, idle_s: float | None = 10.0) -> int:
-    """Answers leases from the file as a teacher would, so that its labels enter the cache of the fleet: the number of sequences. `model`, a
-    directory, is the one that made them; its files are the identity that selectord checks. Ends when all of the file was asked for, when
-    selectord has no more work, or after idle_s without a lease (None: never).
+    """Answers leases from the file like a teacher, so that its labels enter the cache of the fleet, and
+    returns the number of sequences. `model` is the directory of the model that made the labels; its files are
+    the identity that selectord checks. Ends when all sequences of the file were requested, when selectord has
+    no more work, or after idle_s without a lease (None: never).
 
-    Tokens of every row are compared with the corpus's. A file has labels alone: scores (of selector.mode: salt_ds, and of the held-out sequences) and
-    sequences that it does not have are left to other teachers; SaltRefused if those are the most. A warning says how many sequences of the file
-    were not asked for. SaltMismatch: labels of another kind, tau, context or corpus.
+    Tokens of every row are compared with the corpus's. A file has labels alone: scores (of selector.mode:
+    salt_ds, and of the held-out sequences) and sequences that it does not have are left to other teachers;
+    SaltRefused if there are too many of those. A warning says how many sequences of the file were not
+    requested. SaltMismatch: labels of another kind, tau, context or corpus.
     """
     file, done = _File(path), 0
     with client.Client(config, overrides=overrides) as c:

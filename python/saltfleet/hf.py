@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """SaltTrainer: a transformers Trainer whose rows, labels and loss are those of fleet.yaml.
 
-    trainer = SaltTrainer(model, TrainingArguments("out", per_device_train_batch_size=8, gradient_accumulation_steps=4, ...), config="fleet.yaml")
+    args = TrainingArguments("out", per_device_train_batch_size=8, gradient_accumulation_steps=4, ...)
+    trainer = SaltTrainer(model, args, config="fleet.yaml")
     trainer.train()                                         # or resume_from_checkpoint=True
 
-One step of the Trainer is one step of the plan: per_device_train_batch_size * gradient_accumulation_steps * processes is trainer.batch.
-At the switch a checkpoint is written, after which the teachers are released. Optimizer, schedule and clipping are the Trainer's own.
+One step of the Trainer is one step of the plan: per_device_train_batch_size * gradient_accumulation_steps *
+processes is trainer.batch. A checkpoint is written at the switch, and then the teachers are released.
+Optimizer, schedule and clipping are the Trainer's own.
 """
 from __future__ import annotations
 
@@ -28,18 +30,20 @@ from .errors import SaltConfigError, SaltTimeout
 from .loss import salt_loss
 
 _log = logging.getLogger("saltfleet")
-SWITCH = "salt_switch_step"     # in the Trainer's log history: how a resumed run knows a switch that was decided by the margin
+# Key in the Trainer's log history, from which a resumed run reads a switch that the margin decided.
+SWITCH = "salt_switch_step"
 FLUSH_S = 20.0
 
 
 class SaltCallback(TrainerCallback):
-    """What selectord is told. on_checkpoint and on_switch may be overridden; call the inherited ones."""
+    """Reports checkpoints and the switch to selectord. on_checkpoint and on_switch may be overridden; call
+    the inherited ones."""
 
     def __init__(self, trainer: SaltTrainer):
         self.trainer, self.ds = trainer, trainer.salt
 
     def on_checkpoint(self, step: int, oldest: int) -> None:
-        """The checkpoint of `step` is on disk; `oldest` is the oldest one that is left. Called in one process."""
+        """The checkpoint of `step` is on disk; `oldest` is the oldest one on disk. Called in one process."""
         self.ds.trainer().checkpointed(oldest)
 
     def on_switch(self, step: int) -> None:
@@ -53,7 +57,7 @@ class SaltCallback(TrainerCallback):
         if decided and self.ds.plan.switch_step is None:
             self.ds.switch(int(decided[-1]))
         self.ds.set_step(state.global_step)
-        if state.global_step > 0:       # the process before may have ended between the checkpoint and the call
+        if state.global_step > 0:       # the last process may have ended between checkpoint and report
             self._say(args, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -90,21 +94,23 @@ class SaltCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         try:
             self.ds.flush(FLUSH_S)
-        except SaltTimeout as e:        # the run is complete; only selectord does not know it yet
+        except SaltTimeout as e:        # the run is complete, but selectord has not acknowledged it
             _log.warning("SaltTrainer: %s", e)
 
 
 class SaltTrainer(Trainer):
-    """A transformers Trainer over SaltDataset and salt_loss.
+    """A transformers Trainer with SaltDataset and salt_loss.
 
     config          path of fleet.yaml; overrides: texts "section.key=value"
-    train_dataset   instead of config: a SaltDataset of this process's rank and of gradient_accumulation_steps micro-batches
+    train_dataset   instead of config: a SaltDataset of this process's rank and of gradient_accumulation_steps
+                    micro-batches
     callback        a class derived from SaltCallback
     others          as of Trainer; eval_dataset None: the fleet's held-out corpus
 
-    args.max_steps -1 becomes trainer.steps, and args.ignore_data_skip becomes True: a resumed run goes to its step without reading the
-    rows before it. Labels are not shifted again, the rows keep all of their members (remove_unused_columns has no say), and the loss is
-    the mean over the positions of a step, whatever gradient_accumulation_steps is. Raises SaltConfigError where args and plan disagree.
+    args.max_steps -1 becomes trainer.steps, and args.ignore_data_skip becomes True: a resumed run goes to its
+    step without reading the rows before it. Labels are not shifted again, the rows keep all of their members
+    (remove_unused_columns has no effect), and the loss is the mean over the positions of a step, whatever
+    gradient_accumulation_steps is. Raises SaltConfigError if args and plan disagree.
     """
 
     loss_is_scaled_for_ga = False       # compute_loss returns the mean of a micro-batch; the Trainer divides by their number
@@ -157,8 +163,8 @@ class SaltTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Mean loss and accuracy of the next token on the first trainer.eval_sequences held-out sequences, or as Trainer.evaluate of
-        eval_dataset."""
+        """Mean loss and accuracy of the next token on the first trainer.eval_sequences held-out sequences;
+        with eval_dataset as Trainer.evaluate."""
         if (self.eval_dataset if eval_dataset is None else eval_dataset) is not self.salt:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         model = self.model_wrapped if self.is_in_train else self.accelerator.prepare_model(self.model, evaluation_mode=True)
@@ -180,7 +186,8 @@ class SaltTrainer(Trainer):
         return metrics
 
     def _heldout(self) -> Any:
-        """(batch, 1), the same number in every process: the last one again, counting 0, where there are no more. For FSDP."""
+        """Yields (batch, 1), the same number in every process, as FSDP needs it: a process without further
+        batches repeats its last one as (batch, 0)."""
         size, world, plan = self.args.per_device_eval_batch_size, self.args.world_size, self.salt.plan
         batch, made = None, 0
         for made, batch in enumerate(self.salt.heldout(size), 1):
@@ -193,7 +200,7 @@ class SaltTrainer(Trainer):
             yield batch, 0
 
     def teacher_nats(self) -> float:
-        """The teacher's held-out loss, the same in every process. Waits until selectord knows it."""
+        """The teacher's held-out loss, the same in every process. Waits until selectord has sent it."""
         value, said = torch.zeros(1), time.monotonic()
         while self.args.process_index == 0:
             nats = self.salt.view().teacher_nats
@@ -208,14 +215,15 @@ class SaltTrainer(Trainer):
 
 
 class _Loader(DataLoader):
-    """Its length is the whole run's: the Trainer takes it before it goes to the step of a checkpoint."""
+    """Its length is that of the whole run, because the Trainer reads it before it goes to the checkpoint's
+    step."""
 
     def __len__(self) -> int:
         return self.dataset.plan.steps * self.dataset.micro_batches     # type: ignore[attr-defined]
 
 
 def _sync(folder: pathlib.Path) -> None:
-    """Puts a checkpoint on disk: what selectord is told must survive a crash of this host."""
+    """Syncs a checkpoint to disk: one that is reported to selectord must survive a crash of this host."""
     for path in [*(p for p in folder.rglob("*") if p.is_file()), folder, folder.parent]:
         fd = os.open(path, os.O_RDONLY)
         try:

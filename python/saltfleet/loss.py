@@ -5,22 +5,24 @@ With student logits z, p = softmax(z), next token y, teacher's label t and disti
 
     q = (1 - w) * onehot(y) + w * t,    loss = logsumexp(z) - sum_v q_v z_v,    d loss / d z = p - q
 
-A label of kind topk leaves the mass `tail` outside of its k ids. Where it goes is the batch's `residual`:
+A label of kind topk leaves the probability `tail` outside of its k ids. The batch's `residual` says where it
+goes:
 
     true_token    to y
     renormalise   t is divided by its sum (an empty t: all of it at y)
-    ghost         to one class that stands for all other ids: -tail * log P, P the student's mass outside of the k ids
+    ghost         to one class that stands for all other ids: -tail * log P, P the student's probability
+                  outside of the k ids
 
-The batch's `token_weight` says what w of a position is. With t_y the mass that t has at y then, and p_y the student's (both of the ghost's
-class where y is none of the ids):
+The batch's `token_weight` says what w of a position is. t_y is the probability of y in t after the residual
+rule, p_y the student's (both are those of the ghost's class if y is none of the ids):
 
     constant             kd_weight
     teacher_confidence   kd_weight * min(1, t_y)
     margin               kd_weight * max(0, 1 - p_y / t_y); no gradient goes through it
 
-In phase two the loss is that of the next token. The mean is taken over all positions, with or without a soft label. With
-corpus.isolate_documents a position after the end of a document has no target (labels -100): its loss is 0, it has no gradient, and no mean
-counts it.
+In phase two the loss is that of the next token. The mean is taken over all positions, with or without a soft
+label. With corpus.isolate_documents a token that ends a document has no target (labels -100): its loss is 0,
+it has no gradient, and no mean includes it.
 """
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ __all__ = ["salt_loss", "salt_loss_from_hidden", "salt_metrics"]
 RESIDUALS = ("true_token", "ghost", "renormalise")
 TOKEN_WEIGHTS = ("constant", "teacher_confidence", "margin")
 REDUCTIONS = ("mean", "sum", "none")
-NO_TARGET = -100                                # in labels, as of torch.nn.functional.cross_entropy
+NO_TARGET = -100                                # in labels, as in torch.nn.functional.cross_entropy
 CPU_CHUNK, GPU_CHUNK = 1 << 20, 1 << 26         # floats of a temporary; on a CPU it stays in the cache
 HIDDEN_CHUNK = 1 << 24                          # logits that exist at a time
 
@@ -41,9 +43,12 @@ HIDDEN_CHUNK = 1 << 24                          # logits that exist at a time
 # ---- targets ----------------------------------------------------------------------------------------------------------
 
 class _Targets:
-    """What the loss needs for n positions. y, w, at_next, tail [n]; t as ids, values, kept [n, K] or dense [n, V].
+    """What the loss needs for n positions. y, w, at_next, tail [n]; t as ids, values, kept [n, K] or dense
+    [n, V].
 
-    counted: None, or [n] bool: False where y is none (labels -100). w: before token_weight. at_next: mass of t added at y. tail: mass of the ghost. kept: entries that are no padding, for the ghost only.
+    counted: None, or [n] bool: False where there is no target (labels -100). w: before token_weight. at_next:
+    probability of t that is added at y. tail: probability of the ghost. kept: entries that are not padding,
+    for the ghost only.
     """
 
     __slots__ = ("y", "counted", "w", "ids", "values", "dense", "at_next", "tail", "kept", "token_weight")
@@ -179,7 +184,7 @@ def _all_losses(z, t):
 
 
 class _FromLogits(torch.autograd.Function):
-    """Losses [n] of logits [n, V]. Keeps the logits, which the model has anyway, and no softmax of them."""
+    """Losses [n] of logits [n, V]. Keeps the logits, which the model has anyway, but no softmax of them."""
 
     @staticmethod
     def forward(ctx, z, t):
@@ -204,7 +209,8 @@ class _FromLogits(torch.autograd.Function):
 
 
 class _FromHidden(torch.autograd.Function):
-    """Losses' sum times scale, and losses [n], of hidden states h [n, C]; gradients are made with the logits at hand, and kept."""
+    """Sum of the losses times scale, and losses [n], of hidden states h [n, C]. Gradients are computed while
+    the logits exist, and kept."""
 
     @staticmethod
     def forward(ctx, h, weight, bias, t, scale, rows):
@@ -313,16 +319,18 @@ def _reduce(losses, batch, reduction):
 # ---- public -----------------------------------------------------------------------------------------------------------
 
 def salt_loss(logits, batch, reduction="mean", *, check_finite=True):
-    """The mixed loss of a batch, in nats; trainerd's, with the same gradient.
+    """The mixed loss of a batch, in nats; the same as trainerd's, with the same gradient.
 
-    logits        [B, L, V] of the student for batch.input_ids; float32, bfloat16 (computed in float32) or float64. Position t
-                  predicts batch.labels[:, t], which are shifted already. V may exceed the vocabulary of the labels.
-    reduction     "mean" over all positions with a target (without corpus.isolate_documents B * L), "sum", or "none": [B, L]
-    check_finite  SaltNonfinite if a loss is NaN or infinite. It waits for the device; False leaves it out, for a
-                  GradScaler for instance
+    logits        [B, L, V] of the student for batch.input_ids; float32, bfloat16 (computed in float32) or
+                  float64. Position t predicts batch.labels[:, t], which are shifted already. V may exceed the
+                  vocabulary of the labels.
+    reduction     "mean" over all positions with a target (without corpus.isolate_documents B * L), "sum", or
+                  "none": [B, L]
+    check_finite  SaltNonfinite if a loss is NaN or infinite. The check waits for the device; False omits it,
+                  for a GradScaler for instance
 
-    Memory beside the logits: one gradient of their size, and a chunk. Raises SaltRangeError (dtype, shape, device, vocabulary) with
-    what was expected and what was found.
+    Memory in addition to the logits: one gradient of their size, and a chunk. Raises SaltRangeError (dtype,
+    shape, device, vocabulary) with what was expected and what was found.
     """
     _check_dtype("logits", logits.dtype)
     _check("logits", logits, logits.shape[:2], logits.shape[-1], batch, reduction)
@@ -336,13 +344,13 @@ def salt_loss(logits, batch, reduction="mean", *, check_finite=True):
 def salt_loss_from_hidden(hidden, lm_head_weight, batch, bias=None, *, chunk=None, reduction="mean", check_finite=True):
     """salt_loss of logits hidden @ lm_head_weight.T + bias, which never exist as a whole.
 
-    hidden           [B, L, C], what the model's output layer gets
+    hidden           [B, L, C], the input of the model's output layer
     lm_head_weight   [V, C]; bias: [V] or None
     chunk            positions whose logits exist at a time; None: 64 MiB of float32
     reduction        "mean" or "sum"
 
-    The gradients are computed in the forward pass, the weight's in float32, and kept: [B, L, C] and [V, C]. One backward only.
-    Products have the dtype of hidden, or of autocast.
+    The gradients are computed in the forward pass, the weight's in float32, and kept: [B, L, C] and [V, C].
+    Only one backward is possible. Products have the dtype of hidden, or of autocast.
     """
     if reduction == "none":
         raise SaltRangeError("reduction: expected mean or sum, found 'none': gradients are computed before the backward pass")
@@ -363,9 +371,10 @@ def salt_loss_from_hidden(hidden, lm_head_weight, batch, bias=None, *, chunk=Non
 
 @torch.no_grad()
 def salt_metrics(logits, batch):
-    """Means in nats, as scalar tensors: loss, hard and accuracy (over all positions with a target); soft, entropy, kl = soft - entropy and token_weight
-    (over positions with a kd_weight; NaN where there are none). entropy is the label's, after the residual rule; token_weight the
-    distillation weight after that rule."""
+    """Means in nats, as scalar tensors: loss, hard and accuracy (over all positions with a target); soft,
+    entropy, kl = soft - entropy and token_weight (over positions with a kd_weight; NaN if there are none).
+    entropy is that of the label after the residual rule; token_weight is the distillation weight after the
+    rule of batch.token_weight."""
     _check_dtype("logits", logits.dtype)
     _check("logits", logits, logits.shape[:2], logits.shape[-1], batch, "mean")
     z = logits.reshape(-1, logits.shape[-1])
@@ -386,7 +395,7 @@ def _entropy(t):
     if t.dense is not None:
         return -torch.xlogy(t.dense, t.dense).sum(1)
     at_y = torch.zeros_like(t.w) if t.at_next is None else t.at_next
-    is_y = (t.ids == t.y[:, None]) & (t.values > 0)            # the tail joins y where the label has it
+    is_y = (t.ids == t.y[:, None]) & (t.values > 0)        # the tail is added to y if the label contains y
     values = t.values + is_y * at_y[:, None]
     at_y = torch.where(is_y.any(1), 0, at_y)
     rest = 0 if t.tail is None else torch.xlogy(t.tail, t.tail)

@@ -7,14 +7,17 @@
         dataloader=SaltDataLoader.Config(fleet="fleet.yaml"),
         loss=SaltChunkedLoss.Config(),
         checkpoint=SaltCheckpointManager.Config(enable=True, interval=1000),
-        training=TrainingConfig(local_batch_size=8, global_batch_size=512, seq_len=2048, steps=20000, disable_cuda_graphs=True),
+        training=TrainingConfig(local_batch_size=8, global_batch_size=512, seq_len=2048, steps=20000,
+                                disable_cuda_graphs=True),
         ...as before...
     )
 
-fleet.yaml decides the rows, so training.global_batch_size, seq_len and steps must be trainer.batch, corpus.context and trainer.steps; what
-differs is refused. Data parallelism of all kinds (DDP, FSDP, HSDP) works; tensor, context and pipeline parallelism are refused.
+fleet.yaml determines the rows, so training.global_batch_size, seq_len and steps must be trainer.batch,
+corpus.context and trainer.steps; other values are rejected. Data parallelism of all kinds (DDP, FSDP, HSDP)
+works; tensor, context and pipeline parallelism are rejected.
 
-A checkpoint holds one integer for the rows, the next step, so a run may continue with another number of processes.
+A checkpoint holds one integer for the rows, the next step, so a run may continue with another number of
+processes.
 """
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ from .errors import SaltConfigError, SaltTimeout
 from .loss import salt_loss
 
 _log = logging.getLogger("saltfleet")
-_BATCH = "salt"         # key of the Batch beside the model's inputs
+_BATCH = "salt"         # key of the Batch, next to the model's inputs
 _SOFT = ("soft_ids", "soft_weights", "tail", "dense")
 
 
@@ -77,12 +80,14 @@ class SaltDataLoader(BaseDataLoader):
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
         for b in self.dataset:
-            # Without positions the masked attentions of torchtitan are not causal. A window is one sequence, as for trainerd and teachers.
+            # Without positions the masked attentions of torchtitan are not causal. Each row is one sequence,
+            # as for trainerd and teachers.
             positions = torch.arange(b.labels.shape[1]).expand_as(b.labels)
             yield {"input": b.input_ids, "positions": positions, _BATCH: b}, b.labels
 
     def state_dict(self) -> dict[str, Any]:
-        # Always the same keys: a checkpoint is read by those of the loader that reads it. -1: the configuration states the switch.
+        # Always the same keys, because a checkpoint is read with the keys of the loader that reads it. -1:
+        # the configuration states the switch.
         return {"switch_step": -1, **self.dataset.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -97,7 +102,7 @@ class SaltLoss(BaseLoss):
     class Config(BaseLoss.Config):
         pass
 
-    batch: Batch | None = None          # of the next call, put there by SaltTrainer
+    batch: Batch | None = None          # batch of the next call, set by SaltTrainer
 
     def __init__(self, config: Config, *, compile_config: Any = None):
         pass                            # not compiled: K, the width of the soft labels, differs from batch to batch
@@ -114,7 +119,8 @@ class SaltLoss(BaseLoss):
             if _BATCH in inputs:        # a chunk of the positions
                 batch = dataclasses.replace(batch, labels=labels, kd_weight=inputs["kd_weight"][:, 0],
                                             **{k: inputs[k] for k in _SOFT if k in inputs})
-            # A sum, which torchtitan divides by the tokens of all processes. It looks for values that are not finite itself.
+            # torchtitan divides this sum by the tokens of all processes, and checks for values that are not
+            # finite.
             loss = salt_loss(pred, batch, "sum", check_finite=False)
         return (loss if global_valid_tokens is None else loss / global_valid_tokens), {}
 
@@ -131,15 +137,16 @@ class SaltChunkedLoss(ChunkedLossWrapper):
     def __call__(self, pred: torch.Tensor, labels: torch.Tensor, global_valid_tokens: torch.Tensor | None = None,
                  **inputs: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batch, self.batch = self.batch, None
-        if batch is not None:           # tensors are cut along the positions, others are handed on
+        if batch is not None:           # tensors are split along the positions, other values are passed on
             inputs = {_BATCH: batch, "kd_weight": batch.kd_weight[:, None].expand_as(labels),
                       **{k: getattr(batch, k) for k in _SOFT if getattr(batch, k) is not None}}
         return super().__call__(pred, labels, global_valid_tokens, **inputs)
 
 
 class SaltCheckpointManager(CheckpointManager):
-    """Also writes a checkpoint at the switch, and tells selectord which checkpoints there are: rows before the oldest will not be asked for
-    again, and one of the switch or later releases the teachers. Without checkpoints (enable=False) teachers are not released."""
+    """Also writes a checkpoint at the switch, and reports the checkpoints to selectord: rows before the
+    oldest one will not be requested again, and a checkpoint of the switch or later releases the teachers.
+    Without checkpoints (enable=False) teachers are not released."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(CheckpointManager.Config):
@@ -148,7 +155,7 @@ class SaltCheckpointManager(CheckpointManager):
     def _load(self, step: int = -1) -> bool:
         loaded = super()._load(step)
         if loaded and filesystem.isdir(self.folder):
-            self._tell()            # the process may have ended between a checkpoint and what it had to say
+            self._tell()            # the last process may have ended between a checkpoint and its report
         return loaded
 
     def _should_save(self, curr_step: int, last_step: bool = False) -> bool:
@@ -171,7 +178,7 @@ class SaltCheckpointManager(CheckpointManager):
         return self.states[DATALOADER].dataset
 
     def _tell(self) -> None:
-        """What is complete on disk: .metadata is written last. Rank 0 writes it."""
+        """Reports the checkpoints that are complete on disk: .metadata is written last, by rank 0."""
         if torch.distributed.get_rank() != 0:
             return
         steps = sorted(int(m[1]) for m in map(re.compile(r"step-(\d+)").fullmatch, filesystem.listdir(self.folder)) if m)
@@ -186,7 +193,7 @@ class SaltCheckpointManager(CheckpointManager):
 
 
 class SaltTrainer(Trainer):
-    """torchtitan's Trainer, which also hands the labels of a batch to the loss."""
+    """torchtitan's Trainer, which also passes the labels of a batch to the loss."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Trainer.Config):

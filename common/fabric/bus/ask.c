@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ask - requests to many status sockets at once; each ends with its own answer or timeout, whatever the
- * others do.
+ * ask - requests to many status sockets at once; each ends with its own answer or timeout, independently of
+ * the others.
  */
 #include "fabric/bus/bus_internal.h"
 
@@ -25,7 +25,7 @@ struct bus_asker {
 	TAILQ_HEAD(, one) open, ended;	/* in the order asked; in the order they ended */
 	size_t n, n_sockets;
 	zmq_pollitem_t items[OPEN_MAX];
-	struct one *polled[OPEN_MAX];	/* of each item */
+	struct one *polled[OPEN_MAX];	/* the request of each item */
 };
 
 int
@@ -111,7 +111,7 @@ open_one(struct bus_asker *a, struct one *o)
 		end(a, o, rc);
 }
 
-/* True: the answer has come, and the ask has ended. */
+/* Receives the answer if it has arrived. True: the request has ended. */
 static bool
 take_answer(struct bus_asker *a, struct one *o)
 {
@@ -130,7 +130,10 @@ take_answer(struct bus_asker *a, struct one *o)
 	return o->socket == NULL;
 }
 
-/* Opens what may be opened, ends what timed out, and waits for answers until `until` at the latest. */
+/*
+ * Opens requests up to the limit, ends those that timed out, and waits for answers until `until` at the
+ * latest.
+ */
 static int
 turn(struct bus_asker *a, int64_t until)
 {
@@ -144,7 +147,7 @@ turn(struct bus_asker *a, int64_t until)
 		if (o->socket == NULL)
 			continue;
 		if (o->end_ms <= now) {
-			if (!take_answer(a, o))		/* it may have come since the last poll */
+			if (!take_answer(a, o))		/* the answer may have arrived since the last poll */
 				end(a, o, ERR_TIMEOUT);
 			continue;
 		}

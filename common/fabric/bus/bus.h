@@ -3,10 +3,10 @@
  * bus - sockets, poll, keys. The only module that includes ZeroMQ.
  *
  * Caveats:
- *   Sending is not delivery. A frame may be lost with its connection at any time, without an error. Whatever
- *   matters is sent again until it is answered. A frame is never delivered twice and never in part, and
- *   frames of one connection keep their order. Nothing here waits, except bus_poll_wait, bus_asker_next,
- *   bus_events_recv and the destroy functions.
+ *   Sending is not delivery. A frame may be lost with its connection at any time, without an error. Whoever
+ *   sends a frame that matters sends it again until it is answered. A frame is never delivered twice and
+ *   never in part, and frames of one connection keep their order. No call waits, except bus_poll_wait,
+ *   bus_asker_next, bus_events_recv and the destroy functions.
  *
  * One `struct bus` per process. Sockets belong to the thread that made them; a loop owns one `struct
  * bus_poll` and what is added to it. Other threads wake the loop with a waker. A loop:
@@ -46,30 +46,32 @@ struct bus_options {
 	uint64_t max_message;		/* bytes; a longer frame on a data socket ends its connection. 0: 16 MiB */
 	const char *curve_dir;		/* security.curve_dir; NULL or "": no keys */
 	bool allow_plain_remote;	/* without keys: bind other addresses than loopback too */
-	enum bus_role role;		/* which key is ours: KEY_NAME.key in curve_dir */
+	enum bus_role role;		/* role that this process's key must have: KEY_NAME.key in
+					   curve_dir */
 	const char *key_name;		/* NULL: bus_role_name(role) */
 };
 
 /*
- * bus_raise_files - raises the soft limit of open files to the hard one: each connection needs a descriptor,
- * idle ones and strangers' too. EMFILE if that is so low that libzmq or MPI would abort for want of one.
- * bus_new does it; a program whose other libraries open files first calls it at its start.
+ * bus_raise_files - raises the soft limit of open files to the hard limit: each connection needs a
+ * descriptor, also one that is idle or not authenticated. EMFILE if the hard limit is so low that libzmq or
+ * MPI would abort for lack of descriptors. bus_new calls it; a program whose other libraries open files
+ * before that calls it at its start.
  */
 int bus_raise_files(struct err_note *note);
 
 /*
- * bus_new - with curve_dir: reads our key and the allow-list, starts the ZAP thread and tests that a random
- * key is rejected. Returns 0; ERR_CONFIG, ERR_NOT_FOUND, EACCES or ERR_FORMAT for keys (the note names the
- * file); ERR_INTERNAL when the test fails; EMFILE, see bus_raise_files.
- * bus_destroy - after all sockets are destroyed and all threads that had one have ended. Takes NULL. Waits at
- * most a second for frames that were sent last.
+ * bus_new - with curve_dir: reads this process's key and the allow-list, starts the ZAP thread and tests that
+ * a random key is rejected. Returns 0; ERR_CONFIG, ERR_NOT_FOUND, EACCES or ERR_FORMAT for keys (the note
+ * names the file); ERR_INTERNAL when the test fails; EMFILE, see bus_raise_files.
+ * bus_destroy - call it after all sockets are destroyed and all threads that had one have ended. Takes NULL.
+ * Waits at most a second for the last frames to be sent.
  */
 int bus_new(struct bus **out, const struct bus_options *options, struct err_note *note);
 void bus_destroy(struct bus **bus);
 
 /*
- * bus_counts - since bus_new: handshakes that were refused, connections that were ended because they held too
- * much. Any thread.
+ * bus_counts - counts since bus_new: rejected handshakes, and connections that were ended because they held
+ * too much memory. Any thread.
  */
 void bus_counts(const struct bus *bus, uint64_t *n_refused, uint64_t *n_ended);
 const char *bus_role_name(enum bus_role role);		/* "selector", "teacher", "trainer", "client" */
@@ -77,7 +79,7 @@ const char *bus_role_name(enum bus_role role);		/* "selector", "teacher", "train
 /* Server: ROUTER ------------------------------------------------------------------------------- */
 
 enum bus_event_kind {
-	BUS_EVENT_FRAME = 1,		/* server, client: a frame came */
+	BUS_EVENT_FRAME = 1,		/* server, client: a frame arrived */
 	BUS_EVENT_GONE,			/* server: this connection ended; its process may come back as another peer */
 	BUS_EVENT_CONNECTED,		/* client: connected (again), the handshake is done; send HELLO */
 	BUS_EVENT_DISCONNECTED,		/* client: connection and queued frames are lost; it reconnects by itself */
@@ -85,8 +87,8 @@ enum bus_event_kind {
 };
 
 /*
- * peer: one connection, never 0, never used again. A reconnecting process gets another; HELLO.boot_id
- * identifies it.
+ * peer: number of one connection, never 0 and never reused. A process that reconnects gets another number;
+ * HELLO.boot_id identifies the process.
  */
 struct bus_event {
 	enum bus_event_kind kind;
@@ -98,12 +100,12 @@ struct bus_event {
 	void *own;			/* private to bus */
 };
 
-void bus_event_free(struct bus_event *event);	/* takes freed and zeroed ones */
+void bus_event_free(struct bus_event *event);	/* takes freed and zeroed events */
 
 struct bus_server;
 
 /*
- * bus_server_new - bind. @endpoint "tcp://host:port", host may be "*", port 0 or "*" for any free one, or
+ * bus_server_new - binds. @endpoint "tcp://host:port", host may be "*", port 0 or "*" for any free one, or
  * "ipc://path". Returns 0; EADDRINUSE, EADDRNOTAVAIL, ERR_CONFIG (not an endpoint; without keys off loopback)
  * or errno; the note names the endpoint.
  * bus_server_endpoint - the address for clients: with the actual port; for host "*" with this host's name.
@@ -115,12 +117,12 @@ const char *bus_server_endpoint(const struct bus_server *server);
 int bus_server_recv(struct bus_server *server, struct bus_event *event);	/* 0, ERR_AGAIN, errno */
 
 /*
- * bus_server_send - takes the frame (malloc'ed) whatever it returns. What ZeroMQ does not take is queued, up to
- * 4 x max_message bytes for each peer, and sent by later calls of bus_poll_wait. Peers that read nothing are
- * ended when more than 16 x max_message bytes are queued for all.
+ * bus_server_send - takes ownership of the frame (malloc'ed) in all cases. Frames that ZeroMQ does not accept
+ * yet are queued, up to 4 x max_message bytes for each peer, and sent by later calls of bus_poll_wait. When
+ * more than 16 x max_message bytes are queued for all peers, peers that read nothing are ended.
  * Returns 0; ERR_AGAIN: a queue is full, the frame is dropped; ERR_CLOSED: no such peer (any more); ENOMEM.
- * bus_server_end - for a peer that is refused for good: what was sent before is delivered, then it is ignored
- * and disconnected.
+ * bus_server_end - rejects a peer for good: frames sent before are delivered, frames from it are ignored, and
+ * then it is disconnected.
  */
 int bus_server_send(struct bus_server *server, uint64_t peer, uint8_t *frame, size_t len);
 void bus_server_end(struct bus_server *server, uint64_t peer);
@@ -130,8 +132,8 @@ void bus_server_end(struct bus_server *server, uint64_t peer);
 struct bus_client;
 
 /*
- * bus_client_new - connects in the background and for ever, 100 ms to 5 s between tries; a server that hangs
- * is noticed by heartbeats within 12 s. @server_key name of the server's public key in curve_dir
+ * bus_client_new - connects in the background and keeps trying, every 100 ms to 5 s. Heartbeats detect a
+ * server that hangs within 12 s. @server_key name of the server's public key in curve_dir
  * ("selector"); ignored without keys, NULL: "selector". Returns 0, ERR_CONFIG (not an endpoint),
  * ERR_NOT_FOUND (no such key), errno.
  * bus_client_send - as bus_server_send; ERR_CLOSED while not connected.
@@ -148,13 +150,15 @@ struct bus_waker;
 struct bus_waker *bus_waker_new(void);		/* NULL: errno */
 void bus_waker_destroy(struct bus_waker **waker);
 void bus_waker_wake(struct bus_waker *waker);	/* any thread, signal handlers; takes NULL */
-void bus_waker_notify(void *waker);		/* the same as a callback for modules that do not know bus */
+void bus_waker_notify(void *waker);		/* the same, as a callback for modules that do not include
+						   bus */
 
 /*
- * bus_poll - what one loop waits for. Adding borrows: remove before destroying the thing.
- * bus_poll_wait - until something may have come, a waker was woken, a stop was requested (once) or timeout_ms
- * passed (-1: no limit); also sends queued frames. Returns 0 in all these cases, so receive from everything;
- * else errno.
+ * bus_poll - the sockets and wakers that one loop waits for. It borrows what is added: remove it before you
+ * destroy it.
+ * bus_poll_wait - waits until something may have arrived, a waker was woken, a stop was requested (reported
+ * once) or timeout_ms passed (-1: no limit); also sends queued frames. Returns 0 in all these cases, so
+ * receive from everything; else errno.
  */
 struct bus_poll;
 struct bus_poll *bus_poll_new(struct bus *bus);	/* NULL: errno */
@@ -177,7 +181,7 @@ typedef void bus_status_fn(void *arg, const uint8_t *body, size_t len, uint8_t *
 
 /*
  * bus_status_new - binds and starts the thread that answers while the daemon computes. Requests are [body] or
- * ['', body]; all else is dropped. Failures as bus_server_new. destroy ends the thread.
+ * ['', body]; other messages are dropped. Errors as bus_server_new. bus_status_destroy ends the thread.
  */
 struct bus_status;
 int bus_status_new(struct bus_status **out, struct bus *bus, const char *endpoint, bus_status_fn *fn, void *arg,
@@ -186,13 +190,14 @@ void bus_status_destroy(struct bus_status **status);
 const char *bus_status_endpoint(const struct bus_status *status);
 
 /*
- * bus_asker - requests to many status sockets; each has its own timeout, and what has ended is returned as it
- * comes. One thread. At most 400 connections at once; the others begin, and their timeouts with them, as
- * those end. Answers over 16 MiB are dropped.
- * bus_asker_ask   0 or ENOMEM. The ask is borrowed until next or drop returns it; the request is copied
- * bus_asker_next  one that has ended (its answer is the caller's to free); NULL: none within wait_ms, or none
- *                 is open
- * bus_asker_open  how many were asked and not returned
+ * bus_asker - sends requests to many status sockets. Each has its own timeout, and is returned when it has
+ * ended. One thread. At most 400 connections are open at once; further requests, and their timeouts, start
+ * when earlier ones end. Answers over 16 MiB are dropped.
+ * bus_asker_ask   adds a request; 0 or ENOMEM. ask is borrowed until next or drop returns it; the request is
+ *                 copied
+ * bus_asker_next  returns one that has ended; the caller frees its answer. NULL: none ended within wait_ms,
+ *                 or none is open
+ * bus_asker_open  number of requests that were not returned yet
  * bus_asker_drop  returns one of them, ended or not; NULL: no more
  */
 struct bus_ask {
@@ -200,7 +205,7 @@ struct bus_ask {
 	int rc;				/* out: 0, ERR_TIMEOUT, ERR_REFUSED (keys), ERR_CONFIG (not an endpoint) */
 	uint8_t *answer;		/* out: malloc'ed; NULL unless rc is 0 */
 	size_t len;
-	size_t id;			/* the caller's */
+	size_t id;			/* for the caller's use */
 };
 
 struct bus_asker;
@@ -213,8 +218,8 @@ size_t bus_asker_open(const struct bus_asker *asker);
 
 /*
  * Events: PUB and SUB, for telemetry only: an event is lost without an error when nobody subscribed or a
- * subscriber is slow. text: one line. bus_events_send never waits and may be called by any thread; the rest
- * is for the thread that made it.
+ * subscriber is slow. text: one line. bus_events_send never waits and may be called by any thread; the other
+ * functions are for the thread that made the object.
  */
 struct bus_events;
 int bus_events_publish(struct bus_events **out, struct bus *bus, const char *endpoint, struct err_note *note);

@@ -28,16 +28,16 @@ struct bus {
 	bool allow_plain_remote;
 	struct bus_key key;		/* with curve_dir */
 	struct bus__zap *zap;
-	atomic_int n_sockets;		/* open ones: the context may only be closed without any */
+	atomic_int n_sockets;		/* open ones; the context may only be closed when there are none */
 	struct bus__guard *guard;
 	uint64_t budget;		/* bytes that may be queued for all peers together, in each direction */
 	atomic_uint keys_changed;	/* how often the accepted keys have changed */
 	atomic_uint_fast64_t n_refused;	/* handshakes without an accepted key */
-	atomic_uint_fast64_t n_ended;	/* connections that held too much */
+	atomic_uint_fast64_t n_ended;	/* connections that were ended because they held too much */
 	atomic_size_t out_bytes;	/* of frames that servers have queued, libzmq's share included */
 };
 
-/* context.c: makes every socket, with all options set, and closes it. NULL: errno. */
+/* context.c: makes every socket with all options set, and closes it. NULL: errno. */
 struct bus__socket_options {
 	int type;
 	int64_t max_message;		/* longest frame received, bytes */
@@ -55,22 +55,25 @@ int bus__connect(struct bus *bus, void *socket, const char *endpoint, const char
 /*
  * guard.c: ends connections for which this process holds more memory than their limit. One per bus; its
  * threads start at the first bus__guard_watch.
- * bus__guard_watch     accepted connections of a socket bound to endpoint are watched. socket, else NULL: its refused handshakes are
- *                      reported, and when a key is removed all its connections are ended, for they come back by themselves if
- *                      they may. lock, else NULL: of a socket that is not polled, so that libzmq would keep what it had for ended
- *                      connections
- * bus__guard_received  a frame of so many bytes came in on fd, which may be -1
- * bus__guard_may_send  an answer of so many bytes may be sent; false: what was sent before is not read, the
- *                      connection is ended
+ * bus__guard_watch     watches the accepted connections of a socket bound to endpoint. With socket (else
+ *                      NULL) it also reports rejected handshakes, and ends all connections of the socket when
+ *                      a key is removed; those with an accepted key reconnect. lock (else NULL) protects a
+ *                      socket that nobody polls: the guard uses it from time to time, so that libzmq frees
+ *                      the memory of ended connections
+ * bus__guard_received  counts a frame of so many bytes that arrived on fd, which may be -1
+ * bus__guard_may_send  whether an answer of so many bytes may be sent; false: earlier answers were not read,
+ *                      and the connection is ended
  */
 struct bus__limits {
-	uint64_t first, most;		/* bytes held, of a connection before its first message and of any */
+	uint64_t first, most;		/* bytes held for a connection: before its first message, and at any
+					   time */
 };
 
 int bus__guard_new(struct bus__guard **out, struct bus *bus);	/* 0 or ENOMEM */
 void bus__guard_destroy(struct bus__guard **guard);
 int bus__guard_watch(struct bus__guard *guard, const char *endpoint, struct bus__limits limits, void *socket, pthread_mutex_t *lock);	/* 0 or errno */
-void bus__refused(struct bus *bus, int event, int value, const char *endpoint);	/* an event of a server's monitor: logs and counts */
+/* logs and counts a rejected handshake, from a server's monitor */
+void bus__refused(struct bus *bus, int event, int value, const char *endpoint);
 void bus__guard_forget(struct bus__guard *guard, const char *endpoint);
 void bus__guard_received(struct bus__guard *guard, int fd, size_t bytes);
 bool bus__guard_may_send(struct bus__guard *guard, int fd, size_t bytes, uint64_t most);
@@ -91,7 +94,8 @@ int bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_
 int bus__key_load(const char *dir, const char *name, bool secret, struct bus_key *out, struct err_note *note);
 bool bus__key_allowed(const char *dir, const char *public_key, struct bus_key *out);	/* reads dir each time; out may be NULL */
 int bus__keys_check_dir(const char *dir, struct err_note *note);	/* EACCES if others may write to it */
-uint64_t bus__keys_sum(const char *dir);	/* of all accepted keys: another one when a key came or went */
+uint64_t bus__keys_sum(const char *dir);	/* hash of all accepted keys; changes when a key is added or
+						   removed */
 enum bus_role bus__role_from_name(const char *name);
 int bus__zap_start(struct bus *bus, struct err_note *note);
 void bus__zap_stop(struct bus *bus);
@@ -100,13 +104,13 @@ int bus__curve_server(struct bus *bus, void *socket);
 int bus__curve_client(void *socket, const struct bus_key *mine, const char *server_public);
 
 /*
- * What is queued for one peer, libzmq's share included: a wrapped frame counts until libzmq has freed it, which may be
- * after the peer was forgotten. flow may be NULL.
+ * Bytes that are queued for one peer, libzmq's share included: a wrapped frame counts until libzmq has freed
+ * it, which may be after the peer was forgotten. flow may be NULL.
  */
 struct bus__flow {
 	atomic_int refs;
 	atomic_size_t bytes;
-	atomic_int_fast64_t moved_ms;	/* when a frame was freed last, or the first one queued */
+	atomic_int_fast64_t moved_ms;	/* when the last frame was freed, or the first one queued */
 	atomic_size_t *total;		/* of all flows: bus.out_bytes */
 };
 
@@ -114,13 +118,14 @@ struct bus__flow *bus__flow_new(struct bus *bus);	/* NULL: no memory */
 void bus__flow_leave(struct bus__flow *flow);		/* takes NULL */
 
 /*
- * frame.c. bus__frame_recv: the next message as own, frame and len of *event; *single: it had one part only,
- * the others are dropped. 0, EAGAIN, ENOMEM or errno.
+ * frame.c. bus__frame_recv: receives the next message into own, frame and len of *event; *single: it had only
+ * one part. Further parts are dropped. 0, EAGAIN, ENOMEM or errno.
  */
-int bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len, struct bus__flow *flow);	/* takes bytes always; 0 or ENOMEM */
+/* owns bytes in all cases; 0 or ENOMEM */
+int bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len, struct bus__flow *flow);
 int bus__frame_recv(void *socket, struct bus_event *event, bool *single);
 
-/* Frames that ZeroMQ does not take yet, bounded in bytes.  */
+/* Queue of frames that ZeroMQ does not accept yet, bounded in bytes. */
 struct bus__frame {
 	STAILQ_ENTRY(bus__frame) entry;
 	size_t len;
@@ -150,15 +155,15 @@ struct bus__service {
 };
 
 int bus__service_start(struct bus__service *service);	/* socket, serve and arg are set; 0 or errno */
-void bus__service_stop(struct bus__service *service);	/* takes one that is not started */
+void bus__service_stop(struct bus__service *service);	/* no effect if it is not started */
 
-/* What a poll needs of a server or client, which begins with one. */
+/* What a poll needs from a server or client; it is their first member. */
 struct bus__source {
 	void *socket, *monitor;
 	/*
-	 * Sends queued frames as far as ZeroMQ takes them, and does what is due. Returns the bytes still
+	 * Sends queued frames as far as ZeroMQ accepts them, and does what is due. Returns the bytes still
 	 * queued; lowers *due_ms to the time of the next call it needs; sets *pending if something can be
-	 * received that no descriptor tells of.
+	 * received that no descriptor reports.
 	 */
 	size_t (*flush)(struct bus__source *source, int64_t *due_ms, bool *pending);
 };

@@ -7,7 +7,10 @@
 #include <string.h>
 #include "base/clock/clock.h"
 
-/* RETRY_MS, REFUSED_MS: after so long without another try by the library the client connects anew */
+/*
+ * RETRY_MS, REFUSED_MS: if the library does not retry, the client reconnects so long after a loss or a
+ * rejection
+ */
 enum { HWM_FRAMES = 16, QUEUE_MESSAGES = 4, LINGER_MS = 1000, RETRY_MS = 1000, REFUSED_MS = 3000 };
 
 #define MONITORED (ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CONNECT_RETRIED | \
@@ -18,7 +21,7 @@ struct bus_client {
 	struct bus *bus;
 	char endpoint[BUS_ENDPOINT_MAX];
 	bool connected;
-	int64_t retry_ms;		/* when to connect anew; INT64_MAX: the library does it */
+	int64_t retry_ms;		/* when to reconnect; INT64_MAX: the library does it */
 	enum bus_event_kind pending[2];	/* connection events that recv has not returned yet, oldest first; 0: none */
 	size_t max_queued;
 	struct bus__outbox box;
@@ -39,9 +42,9 @@ push_event(struct bus_client *c, enum bus_event_kind kind)
 }
 
 /*
- * After a protocol error (a refused key, a frame too long) the library gives up the connection without an
- * event; in all other cases CONNECT_RETRIED tells that it tries again. So a loss without a CONNECT_RETRIED is
- * repaired here.
+ * After a protocol error (a rejected key, a frame too long) the library gives up the connection without an
+ * event; in all other cases it retries and reports CONNECT_RETRIED. After a loss without CONNECT_RETRIED this
+ * client therefore reconnects itself.
  */
 static void
 drain_monitor(struct bus_client *c)
@@ -61,7 +64,7 @@ drain_monitor(struct bus_client *c)
 		case ZMQ_EVENT_DISCONNECTED:
 			if (c->retry_ms == INT64_MAX)
 				c->retry_ms = clock_now_ms() + RETRY_MS;
-			/* also the end of a connection that was refused in its handshake */
+			/* this event also follows a handshake that was rejected */
 			if (!c->connected)
 				break;
 			c->connected = false;
@@ -86,7 +89,8 @@ try_send(struct bus_client *c, zmq_msg_t *msg)
 			continue;
 		if (errno != EAGAIN || attempt > 0)
 			return errno;
-		zmq_getsockopt(c->source.socket, ZMQ_EVENTS, &events, &n);	/* updates what the socket knows */
+		/* makes libzmq update the socket's state */
+		zmq_getsockopt(c->source.socket, ZMQ_EVENTS, &events, &n);
 	}
 	return 0;
 }
@@ -101,7 +105,7 @@ flush(struct bus__source *source, int64_t *due_ms, bool *pending)
 	if (c->retry_ms <= clock_now_ms()) {
 		c->retry_ms = INT64_MAX;
 		zmq_disconnect(c->source.socket, c->endpoint);
-		/* it has worked before, so the endpoint is good; without memory: later */
+		/* the endpoint was accepted before, so this fails only when memory is short: try later */
 		if (zmq_connect(c->source.socket, c->endpoint) != 0)
 			c->retry_ms = clock_now_ms() + REFUSED_MS;
 	}
@@ -179,7 +183,7 @@ bus_client_recv(struct bus_client *c, struct bus_event *event)
 			event->kind = BUS_EVENT_FRAME;
 			return 0;
 		}
-		bus_event_free(event);		/* no server of ours sends more than one part */
+		bus_event_free(event);		/* the servers in this repository send one part only */
 	}
 	return rc == EAGAIN ? ERR_AGAIN : rc;
 }

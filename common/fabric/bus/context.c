@@ -45,7 +45,7 @@ bus__role_from_name(const char *name)
 	return BUS_ROLE_NONE;
 }
 
-/* Our key, and a ZAP thread that is shown to reject others. */
+/* Loads this process's key, starts the ZAP thread and tests that it rejects other keys. */
 static int
 open_keys(struct bus *bus, const struct bus_options *o, struct err_note *note)
 {
@@ -178,7 +178,10 @@ bus__socket_close(struct bus *bus, void **socket)
 {
 	if (*socket == NULL)
 		return;
-	/* events end while their reader is there: without one, the library's I/O thread would wait for ever in writing them */
+	/*
+	 * stop the monitor while its reader exists: without one, the library's I/O thread would block for
+	 * ever in writing events
+	 */
 	zmq_socket_monitor(*socket, NULL, 0);
 	zmq_close(*socket);
 	*socket = NULL;
@@ -238,7 +241,7 @@ bus__monitor_next(void *monitor, int *event, int *value)
 	return got;
 }
 
-/* Read back from the socket: an option that did not take effect would let everybody in. */
+/* Reads the options back from the socket: if one had no effect, the socket would accept any peer. */
 static bool
 is_curve_server(void *socket)
 {
@@ -255,8 +258,8 @@ is_curve_server(void *socket)
 }
 
 /*
- * libzmq unlinks whatever is at the path of an ipc socket. Only a socket that nobody listens on may go: one
- * that a killed process left.
+ * libzmq unlinks whatever is at the path of an ipc socket. Only a socket without a listener may be replaced:
+ * a killed process left it.
  */
 static int
 check_ipc_path(const char *endpoint, const char *path, struct err_note *note)
@@ -279,7 +282,10 @@ check_ipc_path(const char *endpoint, const char *path, struct err_note *note)
 	return rc;
 }
 
-/* Binds an ipc socket; the folder is locked, so that of two processes that start at once one finds the other. */
+/*
+ * Binds an ipc socket. The folder is locked, so that of two processes that start at once one detects the
+ * other.
+ */
 static int
 bind_ipc(void *socket, const char *endpoint, struct err_note *note)
 {

@@ -10,13 +10,13 @@ enum {
 	HELD_BYTES = 256 << 10		/* a subscriber sends its subscriptions, and no more than this */
 };
 
-/* Two parts: topic, text. */
+/* An event is a message of two parts: topic, text. */
 struct bus_events {
 	struct bus *bus;
 	void *socket;
 	char endpoint[BUS_ENDPOINT_MAX];
 	bool publishes;
-	pthread_mutex_t lock;		/* of the socket, for senders */
+	pthread_mutex_t lock;		/* protects the socket when several threads send */
 };
 
 static int

@@ -29,7 +29,7 @@ bus__flow_leave(struct bus__flow *flow)
 		free(flow);
 }
 
-/* On any thread, when libzmq has no more use for the bytes. */
+/* libzmq calls it on any thread when it no longer needs the bytes. */
 static void
 release(void *bytes, void *hint)
 {
@@ -67,7 +67,7 @@ bus__frame_wrap(zmq_msg_t *msg, uint8_t *bytes, size_t len, struct bus__flow *fl
 	return ENOMEM;
 }
 
-/* The parts of a message arrive together, so the rest of one that has begun is there. */
+/* Drops the remaining parts of a message. All parts arrive together, so they can be received now. */
 static void
 drop_parts(void *socket, bool more)
 {
@@ -122,7 +122,7 @@ bus__outbox_put(struct bus__outbox *box, zmq_msg_t *msg, size_t max_bytes)
 	struct bus__frame *f;
 	int rc = 0;
 
-	/* one frame always fits, or a small bound could never send a large one */
+	/* an empty queue accepts any frame: otherwise a small bound could never send a large one */
 	if (!STAILQ_EMPTY(&box->frames) && (len > max_bytes || box->bytes > max_bytes - len))
 		rc = ERR_AGAIN;
 	else if ((f = malloc(sizeof(*f))) == NULL)

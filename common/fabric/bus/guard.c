@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * guard - bounds what TCP peers make this process hold. libzmq reads a connection as fast as bytes come and keeps
- * them until a message is whole, before its handshake too, and parts of a message without any limit. It offers no
- * way to look at these bytes or to close one connection. The kernel does: TCP_INFO counts what came in and what
- * was acknowledged, and shutdown(2) ends a connection. So a thread compares, for each accepted connection, the
- * bytes that came in with those that the daemon received, and ends what holds too much.
+ * guard - bounds the memory that peers make this process hold. libzmq reads a connection as fast as bytes
+ * arrive and keeps them until a message is complete, even before the handshake, and keeps parts of a message
+ * without any limit. It has no call to inspect these bytes or to close one connection. The kernel has:
+ * TCP_INFO counts the bytes that arrived and those that were acknowledged, and shutdown(2) ends a connection.
+ * So a thread compares, for each accepted connection, the bytes that arrived with those that the daemon
+ * received, and ends connections that hold too much.
  *
- * Where nobody is connected nothing can be held, and the thread waits until a socket accepts a connection:
- * the sockets' monitors say so at once.
+ * Without connections no memory can be held. The thread then waits until the monitor of a socket reports an
+ * accepted connection.
  *
- * What is held in memory may be more than the bytes that came: a frame of one byte costs libzmq about 100. So the
- * process's memory is watched too while bytes are held.
+ * The memory held may be larger than the bytes that arrived: a frame of one byte costs libzmq about 100. So
+ * the process's memory is watched too while bytes are held.
  *
- * Of an ipc connection the kernel counts nothing. server.c counts its messages. One that never ends is seen
- * here by what it does: bytes wait in the connection again and again, no message of it comes out, and
- * meanwhile the memory of the process grows.
+ * The kernel does not count the bytes of an ipc connection. server.c counts its messages. A message that
+ * never ends is detected here by its effects: bytes wait in the connection again and again, it delivers no
+ * message, and meanwhile the memory of the process grows.
  */
 #include "fabric/bus/bus_internal.h"
 
@@ -41,25 +42,31 @@
 
 enum {
 	LISTENERS_MAX = 8,
-	SCAN_MS = 20, SCAN_SHARE = 20,	/* pause after a scan: at least SCAN_MS, and so many times what it took */
-	QUIET_MS = 1000,		/* where nobody is connected: keys, ended connections and memory are looked at so often */
+	SCAN_MS = 20, SCAN_SHARE = 20,	/* pause after a scan: SCAN_MS, and so many times the processor time
+					   that it took */
+	QUIET_MS = 1000,		/* interval of scans without connections, for keys, ended connections
+					   and memory */
 	FIRST_EXTRA = 1024,		/* bytes of the handshake */
-	FRAME_EXTRA = 9, CURVE_EXTRA = 33,	/* beside a frame: flags and length; "MESSAGE", nonce, box, flags */
-	IDLE_PER_S = 64,		/* bytes of heartbeats, which nobody receives */
-	QUIET_BYTES = 1 << 20,		/* less than that held by all peers is not worth looking at */
-	HEARTBEAT_BYTES = 256,		/* ipc: what waits between heartbeats may be so much */
-	SPARE_FDS = 64, SPARE_SHARE = 4,	/* descriptors to be left: so many, or this part of all */
+	FRAME_EXTRA = 9, CURVE_EXTRA = 33,	/* in addition to a frame: flags and length; "MESSAGE", nonce,
+						   box, flags */
+	IDLE_PER_S = 64,		/* bytes of heartbeats, which the daemon does not receive */
+	QUIET_BYTES = 1 << 20,		/* memory is not watched while all peers together hold less */
+	HEARTBEAT_BYTES = 256,		/* ipc: so many waiting bytes may be heartbeats */
+	SPARE_FDS = 64, SPARE_SHARE = 4,	/* descriptors to keep free: SPARE_FDS, or 1 / SPARE_SHARE of
+						   the limit if that is less */
 	KEYS_MS = 1000,
 	TEND_MS = 500,
-	TRIM_MS = 500, TRIM_TIMES = 4	/* after so long in quiet, when libzmq has freed what it held; what peers left that are gone takes longer */
+	TRIM_MS = 500, TRIM_TIMES = 4	/* memory goes back to the kernel after this quiet time; repeated,
+					   because libzmq frees the data of gone peers later */
 };
 
 struct connection {
-	uint64_t cookie;		/* the kernel's number of the socket; 0: not one of ours */
+	uint64_t cookie;		/* the kernel's number of the socket; 0: unused entry */
 	uint64_t received, sent;	/* bytes of frames that the daemon received and sent */
 	uint64_t n_frames;
 	uint64_t seen_frames;		/* ipc: n_frames when own_bytes was taken */
-	uint64_t own_bytes;		/* ipc: own_memory() when bytes waited for the first time after the last frame; 0: none did */
+	uint64_t own_bytes;		/* ipc: own_memory() when bytes first waited after the last frame; 0:
+					   none waited */
 	int64_t since_ms;
 	int listener;			/* -1: not an accepted connection */
 	bool ended;
@@ -67,35 +74,39 @@ struct connection {
 
 struct bus__guard {
 	pthread_mutex_t lock;
-	pthread_mutex_t tending;	/* of a listener's socket; taken before lock */
+	pthread_mutex_t tending;	/* held while tend uses a listener's socket; taken before lock */
 	pthread_cond_t tend;
 	pthread_t threads[2];		/* guard_main, tend_main */
 	int n_started;
 	bool stop, stop_tending;	/* under lock, tending */
-	struct bus_waker *waker;	/* stop, or another listener */
+	struct bus_waker *waker;	/* woken to stop, and for another listener */
 	struct bus *bus;
 	struct listener {
 		bool used;
 		uint16_t port;		/* 0: ipc */
-		char path[BUS_ENDPOINT_MAX];	/* of an ipc socket; else the endpoint, for the log */
+		char path[BUS_ENDPOINT_MAX];	/* path of an ipc socket; else the endpoint, for the log */
 		struct bus__limits limits;
 		void *socket, *monitor;	/* NULL: the socket's owner has the monitor */
-		pthread_mutex_t *lock;	/* of a socket that nobody may use for hours, see tend; NULL: its owner polls it */
+		pthread_mutex_t *lock;	/* of a socket that may be unused for hours, see tend; NULL: its owner
+					   polls it */
 	} listeners[LISTENERS_MAX];
 	uint64_t keys_sum;
-	int64_t keys_ms;		/* when to look at the keys again */
+	int64_t keys_ms;		/* when to check the keys again */
 	struct connection *by_fd;
 	size_t cap;
 	size_t n_fds;			/* open descriptors at the last scan */
-	size_t n_connected;		/* accepted connections then; 0: quiet */
-	bool few_files;			/* and they were nearly as many as the limit allows */
-	uint64_t quiet_memory;		/* bytes, when the peers began to hold more than QUIET_BYTES; 0: they do not */
-	int64_t trim_ms;		/* much was held: when memory goes back to the kernel; 0: it was not */
-	int n_trims;			/* since then */
-	uint64_t flood_bytes;		/* own_memory() before the ipc connection that was ended last; used until memory went back */
+	size_t n_connected;		/* accepted connections at the last scan; 0: quiet */
+	bool few_files;			/* n_fds was close to the limit */
+	uint64_t quiet_memory;		/* own_memory() when the peers began to hold more than QUIET_BYTES; 0:
+					   they hold less */
+	int64_t trim_ms;		/* when to give memory back to the kernel, after much was held; 0: not
+					   due */
+	int n_trims;			/* how often, since trim_later */
+	uint64_t flood_bytes;		/* own_memory() before the last ipc connection that was ended; used
+					   until memory went back */
 };
 
-/* Lock held. The entry of a descriptor that is an open socket now; NULL: it is none, or no memory. */
+/* Lock held. Returns the entry of a descriptor that is an open socket; NULL: it is not, or no memory. */
 static struct connection *
 connection_of(struct bus__guard *g, int fd)
 {
@@ -134,7 +145,10 @@ connection_of(struct bus__guard *g, int fd)
 	return c;
 }
 
-/* What the connection makes us hold, in each direction. False: the kernel does not say. */
+/*
+ * Bytes that the connection makes this process hold, in each direction. False: the kernel does not report
+ * them.
+ */
 static bool
 held(const struct connection *c, int fd, uint64_t *in, uint64_t *out)
 {
@@ -193,14 +207,14 @@ own_memory(void)
 
 /* The connections of one scan that hold most, and what all of them hold. */
 struct sums {
-	uint64_t own_bytes;		/* own_memory(); 0: not asked for yet */
+	uint64_t own_bytes;		/* own_memory(); 0: not read yet */
 	uint64_t in, out, most_in, most_out;
 	int in_fd, out_fd;
 	int idle_fd;			/* the oldest connection that has sent nothing */
 	int64_t idle_since_ms;
 };
 
-/* Lock held. An ipc connection. */
+/* Lock held. Checks an ipc connection. */
 static void
 look_at_ipc(struct bus__guard *g, struct connection *c, int fd, struct sums *sums)
 {
@@ -222,7 +236,7 @@ look_at_ipc(struct bus__guard *g, struct connection *c, int fd, struct sums *sum
 	}
 }
 
-/* Lock held. */
+/* Lock held. Checks one descriptor, and adds what its connection holds to the sums. */
 static void
 look_at(struct bus__guard *g, int fd, struct sums *sums)
 {
@@ -264,7 +278,7 @@ look_at(struct bus__guard *g, int fd, struct sums *sums)
 	}
 }
 
-/* Lock held. */
+/* Lock held. Ends connections because of the sums of a scan. */
 static void
 decide(struct bus__guard *g, const struct sums *s)
 {
@@ -301,8 +315,8 @@ decide(struct bus__guard *g, const struct sums *s)
 }
 
 /*
- * Lock held. An accepted key may be gone: the owners of data sockets look at their peers, and connections
- * that are only known here are ended.
+ * Lock held. If the accepted keys have changed, the owners of data sockets check the keys of their peers, and
+ * connections of other sockets are ended here.
  */
 static void
 look_at_keys(struct bus__guard *g)
@@ -330,7 +344,7 @@ void
 bus__refused(struct bus *bus, int event, int value, const char *endpoint)
 {
 	static struct log_limit limit;
-	/* a peer that sees first that the handshakes differ closes the connection, and so does a port scan */
+	/* a peer that detects the different handshake first closes the connection, and so does a port scan */
 	bool cut = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL && bus->curve_dir != NULL;
 	unsigned long left_out;
 
@@ -364,7 +378,7 @@ scan(struct bus__guard *g)
 	look_at_keys(g);
 	for (int i = 0, event, value; i < LISTENERS_MAX; i++)
 		while (g->listeners[i].monitor != NULL && bus__monitor_next(g->listeners[i].monitor, &event, &value)) {
-			g->n_connected += event == ZMQ_EVENT_ACCEPTED;	/* perhaps since we looked */
+			g->n_connected += event == ZMQ_EVENT_ACCEPTED;	/* it may be newer than this scan */
 			bus__refused(g->bus, event, value, g->listeners[i].path);
 		}
 	if ((trim = g->trim_ms != 0 && g->trim_ms <= clock_now_ms()))
@@ -376,8 +390,8 @@ scan(struct bus__guard *g)
 }
 
 /*
- * Waits until the next scan is due; false: the end. A listener whose monitor is its owner's does not say here
- * that it accepted a connection, so scans go on beside it.
+ * Waits until the next scan is due; false: stop. If the owner of a listener has its monitor, accepted
+ * connections are not reported here, so scans continue at short intervals.
  */
 static bool
 wait_scan(struct bus__guard *g, int pause_ms)
@@ -407,7 +421,7 @@ wait_scan(struct bus__guard *g, int pause_ms)
 	return !stop;
 }
 
-/* Processor time of this thread: on a busy host the time by the clock would make the pauses long. */
+/* Processor time of this thread: on a busy host wall-clock time would make the pauses long. */
 static double
 used_s(void)
 {
@@ -434,10 +448,10 @@ guard_main(void *arg)
 }
 
 /*
- * tending held. libzmq frees what it had for a connection that ended when its socket is used next. On a
- * socket that only sends, that may be never: each subscriber that came and went would leave 33 KB. This call
- * also takes in what subscribers send, and does not return while they send faster; so it has a thread of its
- * own, and guard_main ends them meanwhile.
+ * tending held. libzmq frees the memory of an ended connection when its socket is used next. For a socket
+ * that only sends, that may be never: each subscriber that came and went would leave 33 KB. So this function
+ * uses the socket. The call also receives what subscribers send, and does not return while they send faster;
+ * so it has a thread of its own, and guard_main ends such subscribers meanwhile.
  */
 static void
 tend(struct bus__guard *g, int i)
@@ -532,7 +546,8 @@ start(struct bus__guard *g)
 	int rc = 0;
 
 	if (g->n_started == 2) {
-		bus_waker_wake(g->waker);	/* it waits for this listener's connections too; those there are seen by the scan */
+		bus_waker_wake(g->waker);	/* to wait for this listener's connections too; the scan finds
+						   existing ones */
 		return 0;
 	}
 	if (g->waker == NULL && (g->waker = bus_waker_new()) == NULL)
@@ -584,7 +599,8 @@ bus__guard_forget(struct bus__guard *g, const char *endpoint)
 
 		if (!l->used || l->port != port || strcmp(l->path, port == 0 ? endpoint + 6 : endpoint) != 0)
 			continue;
-		if (l->socket != NULL)		/* first, or the library's I/O thread would write events that nobody reads, for ever */
+		if (l->socket != NULL)		/* first: otherwise the library's I/O thread would block for
+						   ever in writing events */
 			zmq_socket_monitor(l->socket, NULL, 0);
 		bus__socket_close(g->bus, &l->monitor);
 		l->used = false;

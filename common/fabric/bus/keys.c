@@ -60,7 +60,7 @@ z85_ok(const char *text)
 	return strlen(text) == BUS_KEY_BYTES - 1 && zmq_z85_decode(raw, text) != NULL;
 }
 
-/* On a file system that nobody can write to; Kubernetes mounts secrets so, with mode 1777. */
+/* Whether the file is on a read-only file system. Kubernetes mounts secrets that way, with mode 1777. */
 static bool
 file_read_only(int fd)
 {

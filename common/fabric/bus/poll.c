@@ -8,9 +8,10 @@
 #include "base/clock/stop.h"
 #include "base/mem/mem.h"
 
-enum { RETRY_MS = 10 };			/* of queued frames: ZeroMQ does not report when it would take them */
+enum { RETRY_MS = 10 };			/* interval of retries for queued frames: ZeroMQ does not report when
+					   it would accept them */
 
-/* One of the two. */
+/* Either a source or a waker. */
 struct entry {
 	struct bus__source *source;
 	struct bus_waker *waker;
@@ -130,7 +131,7 @@ bus_poll_wait(struct bus_poll *p, int64_t timeout_ms)
 		    0);
 		if (ready < 0 && errno != EINTR)
 			return errno;
-		/* after a signal without our handler, or a retry, the wait goes on */
+		/* after a foreign signal, or a retry, the wait continues */
 		if (ready > 0 || pending || clock_now_ms() >= until || (stop >= 0 && stop_requested()))
 			break;
 	}

@@ -13,21 +13,26 @@
 enum {
 	BUCKETS = 256,
 	HWM_FRAMES = 16,
-	LIBRARY_BYTES = 1 << 20,	/* of frames that libzmq holds for a peer; one more is always given to it */
-	QUEUE_MESSAGES = 4,		/* what is queued for each peer, and by each peer, in units of max_message */
+	LIBRARY_BYTES = 1 << 20,	/* limit of frames that libzmq holds for a peer; the last one may
+					   exceed it */
+	QUEUE_MESSAGES = 4,		/* limit of what is queued for each peer, and from each peer, in units
+					   of max_message */
 	FIRST_BYTES = 256 << 10,	/* what a peer may send before its first message (HELLO) is complete */
-	STUCK_MS = 2000,		/* a peer that has read nothing for so long is ended when the budget is used up */
-	ID_BYTES = 5,			/* of ids that ROUTER makes: 0 and a number */
-	AHEAD = 64,			/* ipc: frames taken from libzmq for each one that is returned */
-	FRAME_COST = 160,		/* memory of a queued frame beside its bytes */
+	STUCK_MS = 2000,		/* a peer that has read nothing for this time is ended when the budget
+					   is used up */
+	ID_BYTES = 5,			/* length of ids that ROUTER makes: 0 and a number */
+	AHEAD = 64,			/* ipc: at most so many frames are taken from libzmq for each one that
+					   is returned */
+	FRAME_COST = 160,		/* memory of a queued frame in addition to its bytes */
 	LINGER_MS = 1000,
-	END_MS = 500			/* a last REFUSE has so long to be sent before the connection is closed */
+	END_MS = 500			/* time for a last REFUSE to be sent before the connection is
+					   closed */
 };
 
 /*
  * One connection. Its number is its routing id. ZeroMQ reports a lost connection by its file descriptor only,
- * so the descriptor that a frame came in on is kept. Descriptors are used again: note_peer takes care of
- * that.
+ * so the peer keeps the descriptor on which its first frame arrived. Descriptors are reused; note_peer
+ * handles that.
  */
 struct peer {
 	LIST_ENTRY(peer) entry;
@@ -37,7 +42,7 @@ struct peer {
 	char public_key[BUS_KEY_BYTES];	/* with keys */
 	int64_t end_ms;			/* ended: when to close the connection; INT64_MAX: done */
 	struct bus__outbox box;
-	struct bus__flow *flow;		/* of box and what libzmq holds */
+	struct bus__flow *flow;		/* bytes in box and in libzmq */
 	size_t in_bytes;		/* of frames in bus_server.in */
 };
 
@@ -55,13 +60,15 @@ struct bus_server {
 	size_t n_gone, n_ended;		/* peers marked so and still in the table */
 	size_t queued;			/* bytes, of all peers */
 	size_t max_queued;		/* bytes, of each peer, in each direction */
-	bool ipc;			/* the kernel does not count what comes in: frames are taken from libzmq early, and counted here */
+	bool ipc;			/* the kernel does not count received bytes: frames are taken from
+					   libzmq early and counted here */
 	TAILQ_HEAD(, waiting) in;
 	size_t in_bytes;
-	bool *fd_open;			/* of descriptors below n_fds: a connection was accepted and has not ended */
+	bool *fd_open;			/* [n_fds] by descriptor: a connection was accepted and has not
+					   ended */
 	size_t n_fds;
-	unsigned keys_changed;		/* bus.keys_changed when peers' keys were looked at last */
-	bool named_logged;		/* a peer with an id of its own was logged */
+	unsigned keys_changed;		/* bus.keys_changed when peers' keys were last checked */
+	bool named_logged;		/* a peer that chose its own routing id was logged */
 };
 
 #define EACH_PEER(s, p) for (int b_ = 0; b_ < BUCKETS; b_++) LIST_FOREACH(p, &(s)->buckets[b_], entry)
@@ -113,7 +120,7 @@ mark_gone(struct bus_server *s, struct peer *p)
 	drop_queue(s, p);
 }
 
-/* All peers on this descriptor but `keep` (may be NULL) are gone. */
+/* Marks all peers on this descriptor as gone, except `keep` (may be NULL). */
 static void
 fd_gone(struct bus_server *s, int fd, const struct peer *keep)
 {
@@ -152,7 +159,7 @@ forget(struct peer *p)
 	free(p);
 }
 
-/* Takes one gone peer out of the table; 0 when there is none. */
+/* Removes one gone peer from the table and returns its number; 0 when there is none. */
 static uint64_t
 take_gone(struct bus_server *s)
 {
@@ -175,7 +182,10 @@ take_gone(struct bus_server *s)
 static void
 disconnect(struct peer *p)
 {
-	/* The library has no call for it, but notices the end of the connection and sends DISCONNECTED. */
+	/*
+	 * libzmq has no call to disconnect a peer, but it notices the end of the connection and reports
+	 * DISCONNECTED.
+	 */
 	if (p->fd >= 0)
 		shutdown(p->fd, SHUT_RDWR);
 	p->end_ms = INT64_MAX;
@@ -200,7 +210,7 @@ bus_server_end(struct bus_server *s, uint64_t number)
 		end(s, p, clock_now_ms() + END_MS);
 }
 
-/* A peer that sent a message of more than one part. */
+/* Ends a peer that sent a message of more than one part. */
 static void
 reject(struct bus_server *s, struct peer *p)
 {
@@ -215,7 +225,7 @@ reject(struct bus_server *s, struct peer *p)
 	disconnect(p);
 }
 
-/* 0: msg was sent. EAGAIN, EHOSTUNREACH: msg is still the caller's. */
+/* 0: msg was sent. EAGAIN, EHOSTUNREACH: the caller still owns msg. */
 static int
 try_send(struct bus_server *s, const struct peer *p, zmq_msg_t *msg)
 {
@@ -258,7 +268,7 @@ flush_peer(struct bus_server *s, struct peer *p)
 		mark_gone(s, p);
 }
 
-/* The accepted keys have changed: peers whose key is not among them any more are disconnected. */
+/* If the accepted keys have changed, disconnects peers whose key is no longer accepted. */
 static void
 check_keys(struct bus_server *s)
 {
@@ -341,7 +351,7 @@ bus_server_destroy(struct bus_server **server)
 	if (s == NULL)
 		return;
 	*server = NULL;
-	flush(&s->source, &ignored_ms, &ignored);	/* sends what ZeroMQ still takes */
+	flush(&s->source, &ignored_ms, &ignored);	/* sends what ZeroMQ still accepts */
 	drop_waiting(s, NULL);
 	for (int b = 0; b < BUCKETS; b++)
 		while ((p = LIST_FIRST(&s->buckets[b])) != NULL)
@@ -368,8 +378,8 @@ note_peer(struct bus_server *s, uint64_t number, int fd)
 	if (p != NULL)
 		return p;
 	/*
-	 * A new connection may have the descriptor of one that ended. That one's DISCONNECTED was sent
-	 * before, so it has arrived; handled first, it cannot be taken for the new peer's.
+	 * A new connection may reuse the descriptor of one that ended. The DISCONNECTED of that one has
+	 * arrived by now; handle it first, so that it is not taken for the new peer's.
 	 */
 	drain_monitor(s);
 	if ((p = calloc(1, sizeof(*p))) == NULL || (p->flow = bus__flow_new(s->bus)) == NULL) {
@@ -387,7 +397,7 @@ note_peer(struct bus_server *s, uint64_t number, int fd)
 	return p;
 }
 
-/* The key's role, name and the key itself, as zap.c gave them: "role/name/key". */
+/* Fills in the key's role, its name and the key itself, which zap.c passes as "role/name/key". */
 static void
 fill_user(struct bus_event *event, struct peer *p, zmq_msg_t *msg)
 {
@@ -403,7 +413,7 @@ fill_user(struct bus_event *event, struct peer *p, zmq_msg_t *msg)
 	snprintf(p->public_key, sizeof(p->public_key), "%s", key + 1);
 }
 
-/* The next frame of a peer that may send: 0, EAGAIN, errno. */
+/* Receives the next frame of a peer that was not ended. 0, EAGAIN, errno. */
 static int
 receive(struct bus_server *s, struct bus_event *event, struct peer **from)
 {
@@ -442,7 +452,7 @@ receive(struct bus_server *s, struct bus_event *event, struct peer **from)
 	}
 }
 
-/* Peers with frames in s->in are in the table: GONE comes after all of them. */
+/* The peer of a frame in s->in is still in the table, because GONE follows its last frame. */
 static void
 waiting_free(struct bus_server *s, struct waiting *w)
 {
@@ -454,7 +464,7 @@ waiting_free(struct bus_server *s, struct waiting *w)
 	free(w);
 }
 
-/* Those of peer, or all of them (NULL). */
+/* Drops the waiting frames of a peer, or of all peers (NULL). */
 static void
 drop_waiting(struct bus_server *s, const struct peer *peer)
 {
@@ -472,8 +482,8 @@ drop_waiting(struct bus_server *s, const struct peer *peer)
 }
 
 /*
- * As guard.c ends TCP connections: one that holds too much, and the one that holds most when all of them
- * together do.
+ * Ends ipc connections as guard.c ends TCP connections: one that holds too much, or the one that holds most
+ * when all of them together hold too much.
  */
 static void
 end_flooding(struct bus_server *s, struct peer *last)
@@ -550,8 +560,8 @@ bus_server_recv(struct bus_server *s, struct bus_event *event)
 }
 
 /*
- * More is queued than all peers may have. Ends the peer with the longest queue of those that have not read for a while.
- * False: there is none.
+ * Called when more is queued than the budget allows. Ends the peer with the longest queue of those that have
+ * read nothing for STUCK_MS. False: there is none.
  */
 static bool
 end_stuck(struct bus_server *s)

@@ -8,8 +8,9 @@
 
 enum {
 	HWM_FRAMES = 16, LINGER_MS = 200,
-	HELD_BYTES = 256 << 10,		/* of requests that a connection has sent and that are not complete */
-	UNREAD_BYTES = 8 << 20		/* of answers that a connection has not read: then it gets no other */
+	HELD_BYTES = 256 << 10,		/* limit of a connection's incomplete requests */
+	UNREAD_BYTES = 8 << 20		/* limit of a connection's unread answers; beyond it the connection is
+					   ended */
 };
 
 struct bus_status {
@@ -21,8 +22,8 @@ struct bus_status {
 };
 
 /*
- * One request: id, perhaps '', body; delimited tells whether '' was there. False: something else. Takes all
- * parts in any case.
+ * Receives one request: id, optionally '', body; *delimited: '' was there. False: the message has another
+ * form. Consumes all parts in any case.
  */
 static bool
 receive(void *socket, zmq_msg_t *id, zmq_msg_t *body, bool *delimited)
@@ -64,7 +65,7 @@ serve(void *arg)
 		fd = zmq_msg_get(&body, ZMQ_SRCFD);
 		bus__guard_received(s->bus->guard, fd, zmq_msg_size(&body));
 		s->fn(s->arg, zmq_msg_data(&body), zmq_msg_size(&body), &answer, &len);
-		/* a client that does not read loses answers whole: ROUTER refuses the first part */
+		/* a client that does not read loses whole answers: ROUTER rejects the first part */
 		if (answer != NULL && bus__guard_may_send(s->bus->guard, fd, len, UNREAD_BYTES) && zmq_msg_send(&id, s->service.socket, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0
 		    && (!delimited || zmq_send(s->service.socket, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0))
 			zmq_send(s->service.socket, answer, len, ZMQ_DONTWAIT);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ZAP (RFC 27): which keys may connect. libzmq asks a REP socket at a fixed inproc address at each handshake.
- * Without an answer it waits and then drops the connection. Without a socket there, and without
- * ZMQ_ZAP_ENFORCE_DOMAIN, it lets everybody in: hence the test below, and hence the process ends when this
- * thread ends.
+ * ZAP (RFC 27) decides which keys may connect. At each handshake libzmq sends a request to a REP socket at a
+ * fixed inproc address. Without an answer it waits and then drops the connection. Without a socket there, and
+ * without ZMQ_ZAP_ENFORCE_DOMAIN, it accepts any key: hence the test below, and hence the process ends when
+ * this thread ends.
  */
 #include "fabric/bus/bus_internal.h"
 
@@ -29,8 +29,8 @@ struct part {
 };
 
 /*
- * One request: version, request id, domain, address, identity, mechanism, credentials. False: something else.
- * Takes all parts in any case.
+ * Receives one request: version, request id, domain, address, identity, mechanism, credentials. False: the
+ * message has another form. Consumes all parts in any case.
  */
 static bool
 receive(void *socket, struct part parts[ZAP_PARTS], int *n_parts)
@@ -174,7 +174,7 @@ bus__curve_client(void *socket, const struct bus_key *mine, const char *server_p
 
 /*
  * Connects with a random key to a socket made like every server's. Unless the ZAP thread rejects the key, the
- * bus is not made, so that no socket is bound that lets everybody in.
+ * bus is not created, so that no socket is bound that accepts any peer.
  */
 int
 bus__zap_prove(struct bus *bus, struct err_note *note)

@@ -129,7 +129,7 @@ struct config_trainer {
 	struct config_texts eval_choices;	/* files or folders of data/task */
 	bool tensorboard;		/* write run.dir/tb */
 	double wait_max_s;		/* 0: for ever */
-	double stall_s;			/* without progress: the watchdog's */
+	double stall_s;			/* the watchdog's limit without progress */
 };
 
 struct config_phase_one {
@@ -222,8 +222,9 @@ const char *config_compute_class(const struct config *cfg);	/* teacher.compute_c
 enum config_dtype config_trainer_dtype(const struct config *cfg);
 enum config_backend config_trainer_backend(const struct config *cfg);
 /*
- * config_teacher_dtype - what our engine computes labels in: compute.dtype; with auto, what a declared class begins with. ERR_MISMATCH:
- * the two contradict each other, or the class is of a format that the engine has not.
+ * config_teacher_dtype - the number format in which the engine computes labels: compute.dtype; with auto, the
+ * one that a declared class begins with. ERR_MISMATCH: the two contradict each other, or the engine does not
+ * have the format of the class.
  */
 int config_teacher_dtype(const struct config *cfg, enum config_dtype *dtype, struct err_note *note);
 bool config_until_margin(const struct config *cfg, double *margin_nats);	/* false: not given, *margin untouched */
@@ -255,8 +256,9 @@ int config_print(const struct config *cfg, FILE *out, bool with_origin);
 void config_print_renamed(const struct config *cfg, FILE *out, const char *program);
 
 /*
- * config_store - writes the resolved options to run_dir/fleet.yaml, atomically. If a fleet.yaml is there that config_store did not write, or
- * that was edited since (its first line holds a hash of the rest), they go to fleet.resolved.yaml. 0 or errno; note names the step.
+ * config_store - writes the resolved options to run_dir/fleet.yaml, atomically. If run_dir has a fleet.yaml
+ * that config_store did not write, or that was edited since (its first line holds a hash of the rest), it
+ * writes to fleet.resolved.yaml. 0 or errno; note names the step.
  * config_stored - the path of that file. It may not exist.
  */
 int config_store(const struct config *cfg, const char *run_dir, struct err_note *note);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * config_docs - prints docs/config.md, or with "man" fleet.yaml(5), which is made with the programs.
- * `cmake --build --preset dev --target docs` puts the former in its place.
+ * `cmake --build --preset dev --target docs` writes the former to its place.
  */
 #include <stdio.h>
 #include <string.h>

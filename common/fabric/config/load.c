@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* load - a text and overrides to settings. */
+/* load - converts a text and overrides to settings. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +68,7 @@ config_destroy(struct config **cfg)
 	*cfg = NULL;
 }
 
-/* Options that were not given and follow from others. */
+/* Sets options that were not given and follow from others. */
 static void
 derive(struct config *cfg)
 {
@@ -90,7 +90,7 @@ derive(struct config *cfg)
 	}
 }
 
-/* One --set: "section.key=value". */
+/* Applies one --set: "section.key=value". */
 static int
 assign_override(struct config *cfg, const char *text, struct err_note *note)
 {

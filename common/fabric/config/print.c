@@ -55,7 +55,7 @@ config_print_renamed(const struct config *cfg, FILE *out, const char *program)
 		fputc('\n', out);
 }
 
-#define RESOLVED "fleet.resolved.yaml"		/* where a fleet.yaml of the user is in the way */
+#define RESOLVED "fleet.resolved.yaml"		/* written if the user has a fleet.yaml in run_dir */
 #define STORED_HEAD "# Written by trainerd from the options of the run, and again at its next start. "
 
 static void
@@ -66,7 +66,7 @@ stored_head(const char *body, size_t len, char head[128])
 	snprintf(head, 128, STORED_HEAD "%s\n", hash_hex(hash_bytes(body, len), hex));
 }
 
-/* Is path absent, or as config_store left it? */
+/* Whether path is absent, or unchanged since config_store wrote it. */
 static bool
 replaceable(const char *path)
 {

@@ -211,7 +211,7 @@ clean_text(const char *s)
 	return (size_t)(p - (const unsigned char *)s) <= CONFIG__TEXT_BYTES_MAX;
 }
 
-/* A word that log lines, messages and file names can hold as it is. */
+/* Whether s can stand unquoted in log lines, messages and file names. */
 static bool
 class_ok(const char *s)
 {
@@ -221,14 +221,14 @@ class_ok(const char *s)
 	    strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+-") == n;
 }
 
-/* The longest PATH: that of a Unix socket, and beside a status socket (bind) is PATH.events. */
+/* The longest PATH of a Unix socket; for a status socket (bind), PATH.events must fit too. */
 static size_t
 ipc_max(bool bind)
 {
 	return sizeof(((struct sockaddr_un *)0)->sun_path) - 1 - (bind ? strlen(".events") : 0);
 }
 
-/* The usual complaint about a bad endpoint, with the limit if that is why. */
+/* The error for a bad endpoint; it states the limit if the path is too long. */
 static int
 bad_endpoint(const char *s, bool bind, struct err_note *note)
 {

@@ -34,7 +34,10 @@ line_at(const char *text, size_t offset)
 	return line;
 }
 
-/* ERR_CONFIG, the note being at FILE:LINE: PLACE. Expected and found follow by err_expect with the name "". */
+/*
+ * ERR_CONFIG with a note at FILE:LINE: PLACE. The caller adds expected and found by err_expect with the name
+ * "".
+ */
 static int
 refuse(struct reader *r, unsigned line, const char *place)
 {
@@ -45,7 +48,7 @@ refuse(struct reader *r, unsigned line, const char *place)
 	return ERR_CONFIG;
 }
 
-/* The event at hand is not what is expected here. */
+/* The error for an event that is not expected here. */
 static int
 wrong_event(struct reader *r, unsigned line, const char *place, const char *expected, const char *found)
 {
@@ -345,7 +348,7 @@ config__yaml(struct config *cfg, const char *text, size_t len, struct err_note *
 		free(r.section_line);
 		return ENOMEM;
 	}
-	/* A byte order mark, as Windows editors write it: libyaml refuses one when it is told the encoding. */
+	/* A byte order mark, as Windows editors write it: libyaml rejects one when the encoding is set. */
 	if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) {
 		text += 3;
 		len -= 3;

@@ -60,7 +60,7 @@ print_failure(const struct daemon *d, int rc)
 	fprintf(stderr, "%s: %s\n", d->program, err_note_str(&d->note, rc, text, sizeof(text)));
 }
 
-/* True: go on. False: d->exit_code is set. */
+/* Returns true to continue, or false with d->exit_code set. */
 static bool
 read_arguments(struct daemon *d, int argc, char **argv)
 {
@@ -190,8 +190,8 @@ warn(const char *event, const struct err_note *note, int rc)
 }
 
 /*
- * A PUB socket with every line of the log, debug lines too, under the topic of its event. It is beside the
- * status socket: the same host and any free port, or PATH.events.
+ * Opens a PUB socket that sends every line of the log, debug lines too, with its event as topic. Its endpoint
+ * follows the status socket's: the same host and any free port, or PATH.events.
  */
 static void
 open_events(struct daemon *d)

@@ -2,7 +2,7 @@
 /*
  * daemon - what selectord, teacherd and trainerd do the same way: command line, check-only mode, log,
  * signals, bus context, status socket, announcement, messages to systemd, the fatal error and the exit code.
- * A main.c says what is particular to its daemon:
+ * A main.c adds what is specific to its daemon:
  *
  *	struct daemon d = {.program = "teacherd", .purpose = "computes ...", .needs = CONFIG_NEED_TEACHER, .key = BUS_ROLE_TEACHER};
  *	int rc;
@@ -15,7 +15,7 @@
  *		rc = loop_run(..., &d.note);
  *	}
  *	daemon_close_status(&d);
- *	...free what is the daemon's own...
+ *	...free the daemon's own objects...
  *	return daemon_end(&d, rc);
  *
  * Check-only mode (-n): the same calls run up to the loop, but daemon_open_* and daemon_announce do nothing,
@@ -39,7 +39,7 @@
 
 struct json;
 
-enum { DAEMON_OPTIONS_MAX = 16 };		/* those of every daemon and its own */
+enum { DAEMON_OPTIONS_MAX = 16 };		/* common ones and the daemon's own */
 
 /*
  * What a daemon adds to the answers of its status socket. Both are called on that socket's thread and take
@@ -55,8 +55,8 @@ struct daemon {
 	/* set before daemon_start */
 	const char *program, *purpose;		/* "selectord"; one line for --help */
 	unsigned needs;				/* CONFIG_NEED_*: options that must be given */
-	enum bus_role key;			/* the key of security.curve_dir that is ours */
-	const struct cli_option *options;	/* beside those of every daemon; NULL: none */
+	enum bus_role key;			/* role of this daemon's key in security.curve_dir */
+	const struct cli_option *options;	/* in addition to the common ones; NULL: none */
 	/* set by daemon_start */
 	struct config *config;
 	struct cli_args args;
@@ -83,11 +83,11 @@ struct daemon {
 bool daemon_start(struct daemon *d, int argc, char **argv);
 
 /*
- * daemon_open_bus - the bus context, with our key if the configuration names keys. 0 or what bus_new returns.
- * daemon_open_status - status, events and the status socket, under a name that is unique in the fleet. The
- * socket answers from here on.
- * Returns 0, ENOMEM, or why the socket cannot be bound. Without an events socket, which is logged, nothing
- * else is missing.
+ * daemon_open_bus - creates the bus, with this daemon's key if security.curve_dir is given. 0 or what bus_new
+ * returns.
+ * daemon_open_status - creates status, events socket and status socket, under a name that is unique in the
+ * fleet. The status socket answers from here on. Returns 0, ENOMEM, or the error of binding it. If the events
+ * socket cannot be created, that is only logged.
  * daemon_set_hooks - hooks must live until daemon_close_status.
  */
 int daemon_open_bus(struct daemon *d);
@@ -96,7 +96,7 @@ void daemon_set_hooks(struct daemon *d, const struct daemon_hooks *hooks);
 const char *daemon_status_endpoint(const struct daemon *d);
 
 /*
- * daemon_announce - writes run.dir/daemons/NAME.json, by which saltctl finds this daemon. data_endpoint:
+ * daemon_announce - writes run.dir/daemons/NAME.json, with which saltctl finds this daemon. data_endpoint:
  * where peers connect, may be NULL. A failure is logged, not returned: nothing but monitoring depends on the
  * file.
  */
@@ -109,18 +109,19 @@ void daemon_announce(struct daemon *d, const char *data_endpoint);
 void daemon_close_status(struct daemon *d);
 
 /*
- * daemon_gpu - of a daemon that computes on a GPU: status_gpu, and once in the log the other processes that
- * compute on it, as far as NVML knows them (gpu.shared). A warning, or where all are announced in run_dir on
- * this host, daemons of this fleet, a line of level info. The figures are those of struct kernels_device.
+ * daemon_gpu - for a daemon that computes on a GPU: calls status_gpu, and logs once the other processes that
+ * compute on it, as far as NVML lists them (gpu.shared). The line is a warning, or of level info if all of
+ * them are daemons of this fleet, announced in run_dir on this host. The figures are those of struct
+ * kernels_device.
  */
 void daemon_gpu(struct status *st, const char *run_dir, const char *name, const char *pci_bus_id,
     uint64_t memory_bytes, uint64_t free_bytes);
 
 /*
  * daemon_end - reports rc and d->note if rc is not 0, closes what is open, and returns the exit code
- * (err_exit_code(rc)). The report is one line on standard error with name, place, expected and found: of a
- * running daemon the log event "failed" (ERR_STOPPED: "stopped"), which subscribers of the events socket get
- * too; in check-only mode plain text.
+ * (err_exit_code(rc)). The report is one line on standard error with name, place, expected and found. A
+ * running daemon writes it as the log event "failed" (ERR_STOPPED: "stopped"), which subscribers of the
+ * events socket receive too; check-only mode prints plain text.
  */
 int daemon_end(struct daemon *d, int rc);
 
@@ -143,12 +144,12 @@ void daemon_notify_stopping(const char *fmt, ...) __attribute__((format(printf, 
 /*
  * daemon_notify_alive - called at each turn of a main loop. WATCHDOG=1 is sent four times in the time that
  * systemd allows (WATCHDOG_USEC), but while there is work (busy) only if progress differs from when it was
- * last sent: a loop that turns without progress is ended.
+ * last sent: systemd ends a loop that turns without progress.
  */
 void daemon_notify_alive(uint64_t progress, bool busy);
 
 /*
- * daemon_notify_allow - what is being done now may take so many seconds without progress. Raises systemd's
+ * daemon_notify_allow - the present work may take so many seconds without progress. Raises systemd's
  * watchdog (WATCHDOG_USEC=, never below its first value) and, when stopping, the time to stop
  * (EXTEND_TIMEOUT_USEC=). Sent again when the time changes by a quarter, or, when stopping, after progress.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpu - the GPU that a daemon computes on: shown in its status, and who else computes on it. */
+/* gpu - the GPU that a daemon computes on: shows it in the status, and logs other processes that use it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +12,8 @@
 #define PROCESSES_MAX 64
 
 /*
- * Names those of the processes that are daemons of this fleet, by their announcements on this host. Returns
- * how many.
+ * Names the processes that are daemons of this fleet, from their announcements on this host. Returns their
+ * number.
  */
 static size_t
 name_fleet(const char *run_dir, struct nvml_process *list, size_t n)
@@ -46,7 +46,7 @@ daemon_gpu(struct status *st, const char *run_dir, const char *name, const char 
 
 	status_gpu(st, name, pci_bus_id, (double)memory_bytes);
 	if (nvml_open(&nvml, pci_bus_id, NULL) != 0)
-		return;			/* status_gpu has said why */
+		return;			/* status_gpu has logged the reason */
 	if (nvml_processes(nvml, list, PROCESSES_MAX, &n, NULL) == 0 && n > 0) {
 		bool ours = name_fleet(run_dir, list, n) == n;
 		const char *hint = ours ? "all of this fleet" : "its memory and its time are shared; if that is not meant, end "

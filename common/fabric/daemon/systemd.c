@@ -13,17 +13,18 @@
 #include "base/log/log.h"
 
 #define TEXT_MAX 256
-#define PARTS 4				/* WATCHDOG=1 is sent so many times in the time that is allowed */
+#define PARTS 4				/* WATCHDOG=1 is sent so many times within the allowed time */
 
 static struct {
 	pthread_mutex_t lock;
 	bool off, failed, stopping;
-	char status[TEXT_MAX];		/* as sent last */
-	bool asked;			/* whether there is a watchdog */
+	char status[TEXT_MAX];		/* as last sent */
+	bool asked;			/* watchdog_s is set */
 	double watchdog_s;		/* its first WATCHDOG_USEC; 0: none */
-	double alive_s;			/* when WATCHDOG=1 was sent last, and at which progress */
+	double alive_s;			/* when WATCHDOG=1 was last sent, and at which progress */
 	uint64_t alive_progress;
-	double allowed_s;		/* the watchdog's time as last changed by us; 0: never */
+	double allowed_s;		/* the watchdog's time as last changed by daemon_notify_allow; 0:
+					   never */
 	bool extended;
 	uint64_t extended_progress;
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -40,7 +41,10 @@ send_text(const char *text)
 	log_warn("notify", "why=\"%s\" hint=\"systemd receives no messages from this daemon\"", strerror(-rc));
 }
 
-/* STATUS= after first, which ends with a line feed or is "". Control bytes would begin another assignment. */
+/*
+ * Sends first, which ends with a line feed or is "", and then STATUS=. Control bytes would begin another
+ * assignment, so they become spaces.
+ */
 static void
 send_status(const char *first, const char *fmt, va_list args)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A WELCOME against what this process holds, and what a REFUSE means. */
+/* Checks a WELCOME against the identities of this process, and converts a REFUSE to an error. */
 #include "fabric/session/session_internal.h"
 
 #include <errno.h>
@@ -17,9 +17,9 @@ differ(struct err_note *note, const char *name, const char *origin, struct hash1
 }
 
 /*
- * Records carry the hash of their label set, but neither its parts nor its unigram table. So the hash is
- * computed here, of the parts and of the table's bytes: a table that was changed on the way decodes to wrong
- * labels that no other check would find.
+ * Records contain the hash of their label set, but neither its parts nor its unigram table. So the hash is
+ * computed here, from the parts and the table's bytes: with a table that was changed in transit, records
+ * decode to wrong labels, and no other check would detect that.
  */
 static int
 check_label_set(const struct wire_hello *hello, const struct wire_welcome *w, struct err_note *note)

@@ -14,8 +14,9 @@
 #include "fabric/bus/bus.h"
 #include "fabric/session/session_internal.h"
 
-#define ANSWER_MS 10000		/* HELLO is repeated after so long without an answer */
-#define PING_MS 30000		/* PING after so long in silence: selectord forgets a client after two minutes */
+#define ANSWER_MS 10000		/* HELLO is repeated after this time without an answer */
+#define PING_MS 30000		/* PING is sent after this time in silence: selectord forgets a client after
+				   two minutes */
 #define NOT_NOW_EVERY 16	/* one of so many refusals with retry_ms is logged */
 
 enum shard_state { CONNECTING, GREETING, WELCOMED, FAILED };
@@ -24,7 +25,8 @@ struct shard {
 	enum shard_state state;
 	char endpoint[BUS_ENDPOINT_MAX];
 	struct bus_client *client;
-	bool hello_sent;		/* on this connection: a WELCOME that comes before it is of the last one */
+	bool hello_sent;		/* on this connection; a WELCOME that arrives earlier belongs to the
+					   last connection */
 	int64_t hello_ms;		/* when to send HELLO; INT64_MAX: not */
 	int64_t sent_ms;		/* last message of any type */
 	unsigned n_refused;
@@ -38,7 +40,7 @@ struct session {
 	bool need_labels, log;
 	struct shard *shards;
 	size_t n_shards;
-	size_t at;			/* session_next goes on with this shard */
+	size_t at;			/* session_next continues with this shard */
 	int rc;				/* a message for rc_shard could not be encoded; not reported yet */
 	size_t rc_shard;
 	struct err_note note;
@@ -138,7 +140,7 @@ fail(struct shard *shard, struct session_event *event, int rc)
 	return true;
 }
 
-/* The shard is not welcomed any more. True: it was, and the event says so. */
+/* Sets a state other than WELCOMED. True: the shard was welcomed, and *event reports the loss. */
 static bool
 lost(struct shard *shard, enum shard_state now, struct session_event *event)
 {
@@ -149,7 +151,7 @@ lost(struct shard *shard, enum shard_state now, struct session_event *event)
 	return welcomed;
 }
 
-/* Takes the message. */
+/* Takes ownership of the message. True: *event is filled in. */
 static bool
 welcome(struct session *s, struct shard *shard, struct wire_message *message, struct session_event *event)
 {
@@ -177,7 +179,7 @@ welcome(struct session *s, struct shard *shard, struct wire_message *message, st
 	return true;
 }
 
-/* Takes the message. */
+/* Takes ownership of the message. True: *event is filled in. */
 static bool
 refused(struct session *s, struct shard *shard, struct wire_message *message, struct session_event *event)
 {
@@ -198,7 +200,7 @@ refused(struct session *s, struct shard *shard, struct wire_message *message, st
 	return was_welcomed;
 }
 
-/* One frame. True: *event is filled in. */
+/* Handles one frame. True: *event is filled in. */
 static bool
 received(struct session *s, struct shard *shard, const struct bus_event *from, struct session_event *event)
 {
@@ -264,7 +266,7 @@ connection(struct session *s, struct shard *shard, enum bus_event_kind kind, str
 	}
 }
 
-/* HELLO and PING when they are due. */
+/* Sends HELLO and PING when they are due. */
 static void
 speak(struct session *s, struct shard *shard)
 {
@@ -293,7 +295,10 @@ session_next(struct session *s, struct session_event *event)
 
 		event->shard = s->at;
 		while (bus_client_recv(shard->client, &from) == 0) {
-			/* A failed shard is still received from: a poll does not wait while something is there. */
+			/*
+			 * Receive from a failed shard too, because a poll does not wait while a frame is
+			 * available.
+			 */
 			bool filled = shard->state == FAILED ? false :
 			    from.kind == BUS_EVENT_FRAME ? received(s, shard, &from, event) :
 			    connection(s, shard, from.kind, event);

@@ -4,9 +4,9 @@
  * trainerd, saltctl and the stubs of tests and bench. It is the only place that encodes a HELLO.
  *
  * Caveats:
- *   A message that was sent may not arrive. Whatever needs an answer must be sent again: after a while, and
- *   after every SESSION_WELCOME, because selectord keeps no requests of a lost connection. selectord accepts
- *   everything twice. A WELCOME may come again at any time, also without a SESSION_LOST before it.
+ *   A message may be lost. If it needs an answer, send it again after a while and after every
+ *   SESSION_WELCOME, because selectord drops the requests of a lost connection. selectord accepts repeated
+ *   messages. A WELCOME may arrive again at any time, also without a SESSION_LOST before it.
  *
  * A loop over it:
  *
@@ -21,13 +21,14 @@
  *	session_destroy(&session);
  *
  * States of a shard:
- *   connecting  bus connects in the background, again and again
+ *   connecting  bus connects in the background and keeps trying
  *   greeting    connected: HELLO is sent, and again after 10 s without an answer, or when the retry_ms of a
  *               REFUSE has passed
- *   welcomed    WELCOME came and was accepted: messages can be sent. PING keeps a silent client known
- *   failed      refused for good: nothing is sent any more
+ *   welcomed    WELCOME arrived and was accepted: messages can be sent. A silent client sends PING, so that
+ *               selectord does not forget it
+ *   failed      final: nothing is sent any more (SESSION_FAILED)
  * A lost connection, or a REFUSE with retry_ms, leads from welcomed back to connecting or greeting. The boot
- * id stays the same, so selectord knows the process again, and a teacher keeps its leases.
+ * id stays the same, so selectord recognizes the process, and a teacher keeps its leases.
  *
  * Threads: one thread uses a session, the one that owns the poll.
  */
@@ -53,9 +54,10 @@ struct session_options {
 	char *const *endpoints;		/* [n_shards], "tcp://host:port"; copied */
 	size_t n_shards;
 	const struct wire_hello *hello;	/* copied; boot_id, host and pid may be left zero for those of this process */
-	bool all_shards;		/* endpoints[i] is shard i of n_shards, and WELCOME must say so */
+	bool all_shards;		/* endpoints[i] must be shard i of n_shards by its WELCOME */
 	bool need_labels;		/* repeat HELLO until selectord knows the label set */
-	struct wire_id file;		/* mode file: the hash that selector.file must have, of a checkpoint; may be unknown */
+	struct wire_id file;		/* mode file: hash that selector.file must have, from a checkpoint;
+					   may be unknown */
 	bool log;			/* write log lines (selectord.welcome, selectord.gone, ...), as daemons do */
 };
 
@@ -67,11 +69,11 @@ int session_new(struct session **out, const struct session_options *options, str
 void session_destroy(struct session **session);		/* takes NULL */
 
 enum session_event_kind {
-	SESSION_WELCOME = 1,	/* the shard is welcomed; session_welcome() has what it said */
+	SESSION_WELCOME = 1,	/* the shard is welcomed; session_welcome() returns the message */
 	SESSION_LOST,		/* it is not welcomed any more; a SESSION_WELCOME may follow */
 	SESSION_MESSAGE,	/* any other message of a welcomed shard */
-	SESSION_KEY_REFUSED,	/* one side does not accept the other's key; connecting goes on, slowly */
-	SESSION_FAILED		/* the shard is failed: rc and note say why */
+	SESSION_KEY_REFUSED,	/* one side does not accept the other's key; retried slowly */
+	SESSION_FAILED		/* the shard has failed for good: rc and note say why */
 };
 
 /*
@@ -80,12 +82,13 @@ enum session_event_kind {
  *
  * SESSION_FAILED has three causes. A REFUSE without retry_ms: message is the REFUSE, and err_exit_code(rc) is
  * its code. A WELCOME that differs from HELLO, from the first WELCOME or from an identity computed here:
- * ERR_MISMATCH. A message of our own that cannot be encoded: the error of wire_encode.
+ * ERR_MISMATCH. A message to send that cannot be encoded: the error of wire_encode.
  */
 struct session_event {
 	enum session_event_kind kind;
 	size_t shard;
-	bool restarted;			/* WELCOME: from a new selectord process, which does not know our leases */
+	bool restarted;			/* WELCOME: from a new selectord process, which has no leases of this
+					   client */
 	struct wire_message *message;	/* MESSAGE; FAILED by a REFUSE; else NULL */
 	int rc;				/* FAILED */
 	struct err_note note;		/* FAILED */
@@ -106,14 +109,14 @@ void session_event_free(struct session_event *event);	/* takes freed and zeroed 
 int session_send(struct session *session, size_t shard, const struct wire_message *message);
 
 /*
- * session_hello - HELLO again to a welcomed shard after delay_ms: the WELCOME that follows has a new
+ * session_hello - sends HELLO again to a welcomed shard after delay_ms: the WELCOME that follows has a new
  * rows_ready.
  */
 void session_hello(struct session *session, size_t shard, int64_t delay_ms);
 
 /*
- * session_bye - BYE to every welcomed shard: selectord takes back what this client holds at once. No more
- * messages after it.
+ * session_bye - sends BYE to every welcomed shard: selectord takes back what this client holds at once. Send
+ * no messages after it.
  */
 void session_bye(struct session *session, const char *reason);
 
@@ -132,9 +135,9 @@ const struct wire_welcome *session_welcome(const struct session *session, size_t
 struct hash128 session_plan_hash(const struct session *session);
 
 /*
- * What HELLO says about data (describe.c). Pure.
- * session_corpus      a corpus with its corpus_fingerprint(), in windows of context + 1 tokens. vocab: the
- *                     ids of the label records. tokenizer: taken if the corpus does not name its own
+ * The parts of HELLO that describe data (describe.c). Pure.
+ * session_corpus      a corpus with its corpus_fingerprint(), in sequences of context + 1 tokens. vocab: the
+ *                     number of ids in label records. tokenizer: used if the corpus does not name its own
  * session_label_set   labels.* of the configuration
  * session_plan        the plan of the configuration, with n_rows rows in phase one; ahead_rows UINT64_MAX:
  *                     label all of them now
@@ -145,7 +148,7 @@ struct wire_label_set session_label_set(const struct config *config);
 struct wire_plan session_plan(const struct config *config, uint64_t n_rows, uint64_t ahead_rows);
 
 /*
- * session_label_spec - what records of a complete label set (of WELCOME or LEASE) look like, for
+ * session_label_spec - the format of records of a complete label set (from WELCOME or LEASE), for
  * labels_encode_* and labels_decode. unigram: the table that came with it, NULL for other kinds than sampled;
  * borrowed.
  */

@@ -13,7 +13,7 @@ struct session__rules {
 	const struct wire_hello *hello;
 	size_t n_shards;
 	bool all_shards;
-	bool has_sets;			/* the two below: kept from the first WELCOME with a label set */
+	bool has_sets;			/* the two below are set, from the first WELCOME with a label set */
 	struct hash128 label_set, plan;
 	struct wire_id file;		/* mode file: of the options, else of the first WELCOME */
 };
@@ -21,6 +21,7 @@ struct session__rules {
 /* check.c */
 int session__check_welcome(struct session__rules *rules, size_t shard, const struct wire_welcome *w,
     struct err_note *note);
-int session__refusal(const struct wire_refuse *r, const char *endpoint, struct err_note *note);	/* its error */
+/* returns the error that r means */
+int session__refusal(const struct wire_refuse *r, const char *endpoint, struct err_note *note);
 
 #endif

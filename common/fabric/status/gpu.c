@@ -8,8 +8,8 @@
 #include "fabric/status/status_internal.h"
 
 struct status__gpu {
-	struct nvml *nvml;			/* NULL: the log says why */
-	atomic_flag said;			/* that it does not answer */
+	struct nvml *nvml;			/* NULL: not available; the reason was logged */
+	atomic_flag said;			/* a failure of NVML was logged */
 	struct status_metric *memory, *used, *utilization, *memory_utilization;
 };
 

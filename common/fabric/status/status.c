@@ -11,7 +11,7 @@
 #include "fabric/status/status_internal.h"
 
 #define RATE_TIME_S 10.0		/* the weight of past rates falls to 1/e over this time */
-#define RATE_STEP_MS 500		/* snapshots sooner after the last do not change rates */
+#define RATE_STEP_MS 500		/* snapshots at shorter intervals do not change rates */
 
 struct status_metric {
 	enum status_kind kind;
@@ -234,7 +234,7 @@ status_error(struct status *st, const char *text)
 	pthread_mutex_unlock(&st->lock);
 }
 
-/* Under the lock. */
+/* Updates the rates. Lock held. */
 static void
 move_rates(struct status *st, int64_t now_ms)
 {
@@ -309,7 +309,7 @@ status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *out)
 	pthread_mutex_unlock(&st->lock);
 }
 
-/* A new object that fill_json has filled; NULL without memory. */
+/* A new object filled by fill(); NULL: out of memory. */
 static struct json *
 filled(const struct status_snapshot *snap, int (*fill)(struct json *o, const struct status_snapshot *snap, unsigned kinds), unsigned kinds)
 {
@@ -322,7 +322,7 @@ filled(const struct status_snapshot *snap, int (*fill)(struct json *o, const str
 
 #define KIND(kind) (1u << (kind))
 
-/* The metrics of some kinds. Whole numbers are written as such while a double holds them exactly. */
+/* Adds the metrics of some kinds. Whole numbers are written as integers while a double holds them exactly. */
 static int
 put_values(struct json *o, const struct status_snapshot *snap, unsigned kinds)
 {
@@ -358,7 +358,7 @@ put_rates(struct json *o, const struct status_snapshot *snap, unsigned kinds)
 	return rc;
 }
 
-/* What each metric means, so that a reader of the numbers needs no list. */
+/* Adds the help text of each metric, so that a reader of the numbers needs no list. */
 static int
 put_help(struct json *o, const struct status_snapshot *snap, unsigned kinds)
 {

@@ -35,7 +35,7 @@ struct status_metric;			/* valid until status_destroy */
 
 /*
  * status_new - @role teacherd, selectord, trainerd; @name unique in the fleet (teacherd-0); @version of the
- * program. host and pid are taken from the system. Starts in state "starting". NULL without memory.
+ * program. host and pid are taken from the system. Starts in state "starting". NULL: out of memory.
  * status_destroy takes NULL.
  */
 struct status *status_new(const char *role, const char *name, const char *version, int64_t now_ms);
@@ -44,7 +44,7 @@ void status_destroy(struct status **st);
 /*
  * status_register - name: as for Prometheus, without prefix (tokens_total, rows_ahead); unit: "tokens",
  * "rows", "bytes", "seconds", "". Texts are copied. NULL if the name is taken or not [a-z_][a-z0-9_]*, or
- * there are STATUS_METRICS_MAX. Updates of NULL do nothing.
+ * there are STATUS_METRICS_MAX. Updates of a NULL metric have no effect.
  */
 struct status_metric *status_register(
     struct status *st, enum status_kind kind, const char *name, const char *unit, const char *help);
@@ -59,12 +59,14 @@ void status_step(struct status *st, uint64_t step, uint64_t steps_total);	/* ste
 void status_events(struct status *st, const char *endpoint);	/* of the events socket; "": none */
 /*
  * status_gpu - shows the GPU that this process computes on: its name, and gauges gpu_memory_bytes,
- * gpu_memory_used_bytes, gpu_utilization_ratio and gpu_memory_utilization_ratio, which every snapshot asks
- * NVML for. They are of the whole GPU, whoever uses it. What NVML does not say is NaN, and the log says once
- * why. memory_bytes: as the backend found it. Once in a process, while one thread registers.
+ * gpu_memory_used_bytes, gpu_utilization_ratio and gpu_memory_utilization_ratio, which every snapshot reads
+ * from NVML. They are of the whole GPU, with all processes that use it. A value that NVML does not provide is
+ * NaN, and the reason is logged once. memory_bytes: from the backend. Call it once in a process, while one
+ * thread registers.
  */
 void status_gpu(struct status *st, const char *name, const char *pci_bus_id, double memory_bytes);
-void status_error(struct status *st, const char *text);		/* the last error; "": the status socket shows the log's */
+void status_error(struct status *st, const char *text);		/* the last error; "": the status socket shows
+								   the last one of the log */
 
 /* One metric in a snapshot. rate_per_s: RATED only, else 0. */
 struct status_value {
@@ -100,13 +102,13 @@ void status_snapshot(struct status *st, int64_t now_ms, struct status_snapshot *
  * status_json -
  * {"role","name","pid","host","version","state","phase","step","steps_total","uptime_s","rates":{},"queues":{},
  * "counters":{},"gauges":{},"timers":{},"state_seconds":{},"help":{},"gpu","last_error","events_endpoint"};
- * one line in malloc'ed memory, NULL without memory. gpu, last_error and events_endpoint are null when there
+ * one line in malloc'ed memory, NULL: out of memory. gpu, last_error and events_endpoint are null when there
  * is none.
  */
 char *status_json(const struct status_snapshot *snap);
 
 /*
- * An announcement is the file run_dir/daemons/NAME.json, by which saltctl finds a daemon. It is for
+ * An announcement is the file run_dir/daemons/NAME.json, with which saltctl finds a daemon. It is for
  * monitoring only and never a lock.
  */
 struct status_announce {

@@ -8,7 +8,7 @@
 struct status__gpu;
 
 /*
- * status__gpu_new - registers the gauges; NULL without memory. status__gpu_read - sets them; any thread.
+ * status__gpu_new - registers the gauges; NULL: out of memory. status__gpu_read - sets them; any thread.
  * status__gpu_destroy takes NULL.
  */
 struct status__gpu *status__gpu_new(struct status *st, const char *pci_bus_id, double memory_bytes);

@@ -36,7 +36,7 @@ range(const struct wire__where *w, const char *field, uint64_t v, uint64_t lo, u
 	return bad(w, v == 0 && lo > 0 ? ERR_FORMAT : ERR_RANGE, field, expected, "%" PRIu64, v);
 }
 
-/* NaN fails the first comparison, and so is refused. */
+/* NaN fails the first comparison, and so is rejected. */
 static int
 number(const struct wire__where *w, const char *field, double v, double min, double max)
 {
@@ -54,7 +54,7 @@ id_needed(const struct wire__where *w, const char *field, const struct wire_id *
 	return id->known ? 0 : bad(w, ERR_FORMAT, field, "16 bytes", "nothing");
 }
 
-/* Ended within its array; not empty when needed. */
+/* Checks that a text ends within its array, and is not empty when needed. */
 static int
 text(const struct wire__where *w, const char *field, const char *s, size_t size, bool needed)
 {
@@ -79,7 +79,7 @@ items(const struct wire__where *w, const struct wire__field *f, const char *list
 	return 0;
 }
 
-/* The limits of one field in wire_fields.h. */
+/* Checks one field against its limits in wire_fields.h. */
 static int
 field(const struct wire__where *w, const struct wire__field *f, const void *s)
 {

@@ -26,7 +26,8 @@ static void *
 budget_alloc(void *arg, size_t bytes)
 {
 	struct wire__budget *b = arg;
-	void *p = mem_arena_alloc_raw(b->arena, bytes);		/* protobuf-c sets all that it takes */
+	void *p = mem_arena_alloc_raw(b->arena, bytes);		/* protobuf-c initializes all that it
+								   allocates */
 
 	if (p == NULL)
 		b->exceeded = true;
@@ -98,7 +99,8 @@ get_tokens(struct dec *d, const struct wire_lease *lease, const int32_t **out, c
 static void get_fields(struct dec *d, const struct wire__table *t, const char *part, void *to, const void *pb);
 
 /*
- * An array of messages: into `items`, which the arena provides where it is NULL. Returns it, NULL for none.
+ * Decodes an array of messages into `items`, or into memory of the arena if that is NULL. Returns the array,
+ * NULL for none.
  */
 static void *
 get_array(struct dec *d, const struct wire__field *f, char *items, const void *pb, size_t n)
@@ -157,7 +159,7 @@ get_fields(struct dec *d, const struct wire__table *t, const char *part, void *t
 		case KIND_TEXT:
 			get_text(d, part, f, at, from);
 			break;
-		case KIND_HASH:		/* absent stays zero, which the check refuses */
+		case KIND_HASH:		/* if absent it stays zero, which the check rejects */
 			get_hash(d, part, f->name, at, from);
 			break;
 		case KIND_ID:
@@ -197,7 +199,7 @@ get_fields(struct dec *d, const struct wire__table *t, const char *part, void *t
 		get_tokens(d, to, tokens_out, tokens);
 }
 
-/* The header: magic, version, a known type. */
+/* Checks the header: magic, version, a known type. */
 static int
 header(const uint8_t *p, size_t len, enum wire_type *type, struct err_note *note)
 {

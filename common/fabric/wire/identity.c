@@ -141,7 +141,7 @@ wire_label_set_diff(const char *prefix, const struct wire_label_set *ours, const
 		if ((rc = diff_u64(note, prefix, ours->kind == LABELS_KIND_TOPK ? "k" : "samples", ours->n,
 			 theirs->n)) != 0)
 			return rc;
-		/* only drawing takes chance */
+		/* only sampled labels depend on the seed */
 		if (ours->kind == LABELS_KIND_SAMPLED &&
 		    (rc = diff_u64(note, prefix, "seed", ours->seed, theirs->seed)) != 0)
 			return rc;

@@ -18,7 +18,7 @@ struct wire_peer {
 	enum wire_role role;
 	uint32_t pid;
 	char status_endpoint[WIRE_ENDPOINT_MAX];
-	double age_s;			/* since it was last heard */
+	double age_s;			/* seconds since its last message */
 };
 
 /*

@@ -22,8 +22,9 @@
 
 enum {
 	WIRE_VERSION = 1,
-	WIRE_LEASE_STALLED = 4,		/* a lease without progress ends after so many lease_ms, renewed or not */
-	WIRE_LEASE_LONGEST = 40,	/* and any lease after so many */
+	WIRE_LEASE_STALLED = 4,		/* a lease ends after so many lease_ms without progress, renewed or
+					   not */
+	WIRE_LEASE_LONGEST = 40,	/* any lease ends after so many lease_ms */
 	WIRE_HEADER_BYTES = 8,
 	WIRE_NAME_MAX = 64,		/* array sizes of texts, the ending NUL included */
 	WIRE_CLASS_MAX = 48,
@@ -34,7 +35,7 @@ enum {
 	WIRE_ROWS_MAX = 1024,		/* of ROWS or RESULT; a ROWS_REQUEST may ask for more and gets fewer */
 	WIRE_CONTEXT_MAX = 1 << 24,	/* tokens */
 	WIRE_VOCAB_MAX = 1 << 28,
-	WIRE_MESSAGE_MIN = 1024		/* bytes; the least max_message a peer may have */
+	WIRE_MESSAGE_MIN = 1024		/* bytes; the smallest max_message that a peer may have */
 };
 #define WIRE_WINDOWS_MAX ((UINT64_C(1) << 48) - 1)	/* seq keeps the corpus number in its top 16 bits */
 
@@ -137,8 +138,9 @@ const char *wire_role_name(enum wire_role role);	/* "teacher" */
 
 /*
  * wire_encode - one frame from one message.
- * @max_bytes  the receiver's max_message; a longer frame is ERR_RANGE here, because the receiver would drop it
- * @frame      malloc'ed and the caller's: pass it to bus_*_send, which takes ownership, or free() it
+ * @max_bytes  the receiver's max_message; a longer frame is ERR_RANGE here, because the receiver would drop
+ *             it
+ * @frame      malloc'ed and owned by the caller: pass it to bus_*_send, which takes ownership, or free() it
  * Returns 0; ERR_RANGE or ERR_FORMAT (the message breaks a rule; the note names the field); ENOMEM. *frame is
  * NULL then. Any thread.
  */

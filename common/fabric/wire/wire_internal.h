@@ -66,8 +66,8 @@ int wire__scan(const ProtobufCMessageDescriptor *desc, const uint8_t *bytes, siz
 int wire__check(const struct wire_message *msg, struct err_note *note);
 
 /*
- * wire__budget - protobuf-c's allocator: from an arena, which bounds what it may take; nothing is freed
- * before the arena is.
+ * wire__budget - allocator for protobuf-c. It allocates from an arena, which limits the memory; nothing is
+ * freed before the arena is.
  */
 struct wire__budget {
 	struct mem_arena *arena;

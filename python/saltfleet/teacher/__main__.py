@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m saltfleet.teacher: a model of transformers, or of a vLLM server, as a teacher of the fleet. docs/teacher.md describes it."""
+"""python -m saltfleet.teacher: a transformers model, or that of a vLLM server, as a teacher of the fleet.
+docs/teacher.md describes it."""
 from __future__ import annotations
 
 import argparse
@@ -66,7 +67,8 @@ _CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "
 
 
 def _shape(directory: str, trust_remote_code: bool) -> tuple[int, int]:
-    """Vocabulary and longest context, of config.json. transformers knows the defaults that a file may leave out, but is not needed for vLLM."""
+    """Vocabulary and longest context, from config.json. transformers adds defaults that the file may omit,
+    but is not needed for vLLM."""
     path = pathlib.Path(directory) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -131,12 +133,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SaltError as e:
         log.error("exit", code=e.exit_code, why=e)
         return e.exit_code
-    except KeyboardInterrupt:       # before there was a loop to finish
+    except KeyboardInterrupt:       # before the loop began
         return 0
     except ImportError as e:
         log.error("exit", code=69, why=f"{e}: the teacher needs torch and transformers: pip install 'saltfleet[transformers]'")
         return 69
-    except Exception as e:          # a fault of the model's code or of ours: the leases go back, and the trace is for its author
+    except Exception as e:          # a bug in the model's code or in this package: the leases go back
         traceback.print_exc()
         log.error("exit", code=70, why=f"{type(e).__name__}: {e}")
         return 70
@@ -145,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
-    for number in SIGNALS:          # the interpreter's own end takes a second, and a late signal must not change the exit code
+    # The interpreter takes a second to end; a late signal must not change the exit code.
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m saltfleet.teacher.fidelity: how far stored labels are from the live teacher, for any model of transformers. `saltctl cache stat
---fidelity` does the same for the architectures that teacherd computes."""
+"""python -m saltfleet.teacher.fidelity: how far stored labels are from the live teacher, for any transformers
+model. `saltctl cache stat --fidelity` does the same for the architectures that teacherd computes."""
 from __future__ import annotations
 
 import argparse
@@ -31,7 +31,7 @@ def _distance(label: torch.Tensor, p: torch.Tensor, kept: torch.Tensor) -> tuple
 
 
 def _labels(rows: Rows, position: int, vocab: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The stored label of a position as probabilities [vocab], and which ids it is about."""
+    """The stored label of a position as probabilities [vocab], and the ids that it covers."""
     if rows.dense is not None:
         return torch.from_numpy(rows.dense[position, :vocab].astype(np.float64)), torch.ones(vocab, dtype=torch.bool)
     assert rows.offsets is not None and rows.ids is not None and rows.weights is not None
@@ -43,8 +43,9 @@ def _labels(rows: Rows, position: int, vocab: int) -> tuple[torch.Tensor, torch.
 
 @torch.no_grad()
 def fidelity(net: Any, rows: Rows, plan: Plan, device: torch.device, seed: int = 0) -> dict[str, Any]:
-    """Means over the positions of the rows that have a label, in nats and as shares: of the stored labels, and for sampled ones of fresh draws
-    from the live teacher, which correct labels are as far from it as."""
+    """Mean distances from the live teacher over the positions of the rows that have a label, KL divergence in
+    nats and total variation: of the stored labels, and for sampled labels also of fresh draws from the live
+    teacher. Correct labels are about as far away as fresh draws."""
     generator = torch.Generator().manual_seed(seed)
     stored, fresh, sequences = [], [], 0
     for i in range(rows.n):
@@ -54,7 +55,7 @@ def fidelity(net: Any, rows: Rows, plan: Plan, device: torch.device, seed: int =
         tokens = torch.from_numpy(rows.tokens[i:i + 1, :-1].astype(np.int64)).to(device)
         starts = None if plan.document_end is None else documents.starts_of(tokens, plan.document_end)
         logits = net(input_ids=tokens, use_cache=False, **documents.forward_kwargs(starts, net.dtype)).logits[0].double().cpu()
-        if plan.label_kind != "topk":       # whose tail has the mass of ids that the corpus has not
+        if plan.label_kind != "topk":       # the tail of topk labels includes the ids beyond the corpus's
             logits = logits[:, :plan.vocab]
         for t, p in enumerate(torch.softmax(logits / plan.tau, -1)[:, :plan.vocab]):
             label, kept = _labels(rows, i * rows.context + t, plan.vocab)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores and labels of logits. Pure torch, on any device.
+"""Scores and labels from logits. Pure torch, on any device.
 
-What teacherd's kernel does (common/engine/kernels/kernels.h), in the same precision where draws depend on it: weights exp((u - max) / tau) in
-float32, rounded to multiples of 2^-33. Sums of them are exact in float64, whatever their order, so that the same logits and the same uniforms
-give the same draws on every device.
+This computes what teacherd's kernel computes (common/engine/kernels/kernels.h), in the same precision where
+draws depend on it: weights exp((u - max) / tau) in float32, rounded to multiples of 2^-33. Sums of them are
+exact in float64, whatever their order, so the same logits and the same uniforms give the same draws on every
+device.
 """
 from __future__ import annotations
 
@@ -13,17 +14,19 @@ import math
 import numpy as np
 import torch
 
-BLOCK = 64                          # weights are added by blocks first; only the blocks that draws fall into are added id by id
+BLOCK = 64                          # weights are summed by blocks; blocks with draws are then summed id by id
 MAGIC = 1.5 * 2.0**52 * 2.0**-33    # adding and subtracting it rounds a float64 to a multiple of 2^-33
-CHUNK = {"cpu": 1 << 20}            # logits worked on at a time: what stays in a core's cache; elsewhere:
+CHUNK = {"cpu": 1 << 20}            # logits at a time, so that they stay in a core's cache; on devices:
 CHUNK_DEVICE = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What is computed from logits."""
+    """What to compute from logits."""
 
-    n_valid: int            # ids of the corpus: results are of the distribution among these, but for the mass of others in the tail of topk
+    # n_valid: the corpus's vocabulary. Results are of the distribution over these ids; the probability of
+    # other ids is in the tail of topk.
+    n_valid: int
     score: bool = True
     kind: str = "none"      # of the label: none, sampled, topk, dense
     n: int = 0              # N draws or k
@@ -32,7 +35,7 @@ class Wanted:
 
 @dataclasses.dataclass
 class Reduced:
-    """Results of n sequences, in the memory of the CPU. What was not wanted is None."""
+    """Results of n sequences, in CPU memory. Results that were not wanted are None."""
 
     loss_nats: np.ndarray | None    # float32 [n, L]: -ln p(next token) at tau 1
     rank: np.ndarray | None         # int32 [n, L]: ids with a greater logit, or an equal one and a lower id
@@ -49,7 +52,7 @@ class Reducer:
         self._buffers: dict[tuple[str, torch.device], torch.Tensor] = {}
 
     def _buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """[rows, columns], of zeros when it is made."""
+        """A buffer [rows, columns], of zeros when it is created."""
         found = self._buffers.get((name, device))
         if found is None or found.shape[1] != columns or found.shape[0] < rows:
             found = self._buffers[name, device] = torch.zeros(rows, columns, dtype=dtype, device=device)
@@ -57,10 +60,11 @@ class Reducer:
 
     @torch.inference_mode()
     def start(self, logits: torch.Tensor, targets: torch.Tensor, wanted: Wanted, uniforms: torch.Tensor | None = None) -> Pending:
-        """Logits [n, L, V], of any float type, to results on the same device; Pending.get() copies them.
+        """Reduces logits [n, L, V] of any float type to results on the same device; Pending.get() copies
+        them.
 
-        targets: int64 [n, L] on that device, for scores. uniforms: float64 [n, L, N] on that device, for sampled labels.
-        Dense labels are the logits themselves: submit_logits takes them.
+        targets: int64 [n, L] on that device, for scores. uniforms: float64 [n, L, N] on that device, for
+        sampled labels. Dense labels are the logits themselves: submit_logits takes them.
         """
         n, length, vocab = logits.shape
         if not 1 <= wanted.n_valid <= vocab:
@@ -118,7 +122,7 @@ class Reducer:
             values, ids = logits.topk(wanted.n, 1)
             out["ids"].copy_(ids)
             log_total = total.log()
-            if others is not None:      # may have all of the mass: the sums stay logarithms
+            if others is not None:      # they may have all of the probability, so the sums stay logarithms
                 log_others = torch.logsumexp((others.float() - top) / wanted.tau, 1).double()
                 out["finite"].logical_and_(log_others < math.inf)
                 log_total = torch.logaddexp(log_total, log_others)
@@ -127,10 +131,12 @@ class Reducer:
             out["draws"].copy_(self._draw(work, u, step))
 
     def _draw(self, weights: torch.Tensor, u: torch.Tensor, step: int) -> torch.Tensor:
-        """Smallest id whose cumulative weight exceeds u * total; [rows, N]. A row that is not finite gives some ids."""
+        """Smallest id whose cumulative weight exceeds u * total; [rows, N]. Ids of a row that is not finite
+        are arbitrary."""
         rows, vocab = weights.shape
         blocks = -(-vocab // BLOCK)
-        exact = self._buffer("exact", step, blocks * BLOCK, torch.float64, weights.device)[:rows]     # beyond vocab: zeros, and so they stay
+        # columns beyond vocab are zero and stay zero
+        exact = self._buffer("exact", step, blocks * BLOCK, torch.float64, weights.device)[:rows]
         exact[:, :vocab].copy_(weights).add_(MAGIC).sub_(MAGIC)
         exact = exact.view(rows, blocks, BLOCK)
         sums = exact.sum(2).cumsum(1)
@@ -142,7 +148,7 @@ class Reducer:
 
 
 class Pending:
-    """Results on their way; get() waits for the device."""
+    """Results in progress; get() waits for the device."""
 
     def __init__(self, n: int, length: int, out: dict[str, torch.Tensor], logits: torch.Tensor, wanted: Wanted):
         self._n, self._length, self._out, self._wanted = n, length, out, wanted
@@ -171,7 +177,8 @@ class Pending:
 
 
 def philox_uniforms(seed: int, seq: int, length: int, n: int) -> np.ndarray:
-    """What salt_uniforms gives, float64 [L, N], in numpy: for tests and for other programs. common/data/labels/labels.h has the contract."""
+    """The numbers of salt_uniforms, float64 [L, N], in numpy: for tests and other programs.
+    common/data/labels/labels.h has the contract."""
     mask = np.uint64(0xFFFFFFFF)
     pairs = (n + 1) // 2
     position, draw = np.meshgrid(np.arange(length, dtype=np.uint64), np.arange(pairs, dtype=np.uint64), indexing="ij")
@@ -187,7 +194,8 @@ def philox_uniforms(seed: int, seq: int, length: int, n: int) -> np.ndarray:
 
 
 def bytes_of(vocab: int, context: int) -> int:
-    """Memory that logits of one sequence take while they are made and worked on, at most (float32 copies by the model included)."""
+    """Upper bound of the memory that the logits of one sequence take while they are computed and reduced,
+    including float32 copies by the model."""
     return 2 * 4 * vocab * context
 
 

@@ -23,7 +23,8 @@ def _value(value: Any) -> str:
 
 
 def event(level: str, name: str, **fields: Any) -> None:
-    """ts=... level=... prog=... pid=... event=name key=value. Control characters are escaped, so that a line stays one."""
+    """ts=... level=... prog=... pid=... event=name key=value. Control characters are escaped, so that an
+    event is one line."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds").removesuffix("+00:00")
     words = [f"ts={now}Z", f"level={level}", f"prog={PROG}", f"pid={os.getpid()}", f"event={name}"]
     line = " ".join(words + [f"{key}={_value(value)}" for key, value in fields.items()])
@@ -52,7 +53,7 @@ class _Lines(logging.Handler):
 
 
 def library(debug: bool) -> None:
-    """The lines of libsaltfleet go to stderr too."""
+    """Sends the log lines of libsaltfleet to stderr too."""
     logger = logging.getLogger("saltfleet")
     logger.addHandler(_Lines())
     logger.setLevel(logging.DEBUG if debug else logging.INFO)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main loop of a teacher: leases in, batches to a backend, results out.
+"""The main loop of a teacher: it takes leases, passes batches to a backend and submits the results.
 
-A backend has `batch`, the number of sequences that it takes at a time, and `start(items)`, which begins to compute them and returns a
-function; calling that submits the results. While the results of a batch are fetched and submitted, the device computes the next one.
+A backend has `batch`, the number of sequences that it takes at a time, and `start(items)`, which begins to
+compute them and returns a function that submits the results. While the results of a batch are fetched and
+submitted, the device computes the next one.
 """
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from ..client import Lease, Teacher
 from ..errors import SaltClosed, SaltNonfinite, SaltTimeout
 from . import log
 
-NOTE_S = 1.0        # systemd's status line changes at most so often
-RATE_S = 30.0       # the log has a line with rates so often
-LEAVE_S = 10.0      # at the end selectord's last confirmations are waited for so long
+NOTE_S = 1.0        # systemd's status line changes at most once in this time
+RATE_S = 30.0       # interval of log lines with rates
+LEAVE_S = 10.0      # longest wait for selectord's last confirmations at the end
 
 
 class Held:
-    """A lease and how many of its sequences are still to be computed."""
+    """A lease, and the number of its sequences that are still to be computed."""
 
     def __init__(self, lease: Lease):
         self.lease, self.left, self.gone, self.closed = lease, lease.n, False, False
@@ -34,7 +35,8 @@ class Held:
             self.lease.close()
 
     def lost(self, why: SaltClosed) -> None:
-        """It has expired, or selectord was restarted. Results that were computed by then are still given; the rest is not computed any more."""
+        """Called when the lease has expired or selectord was restarted. Results that are computed already are
+        still submitted; the rest is not computed any more."""
         if not self.closed:
             log.info("lease.lost", lease=self.lease.id, left=self.left, why=why)
         self.closed = True
@@ -53,7 +55,7 @@ class Held:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A sequence to be computed."""
+    """A sequence to compute."""
 
     held: Held
     i: int
@@ -66,25 +68,26 @@ class Item:
 class Backend(Protocol):
     batch: int
     def start(self, items: Sequence[Item]) -> Callable[[], None]: ...
-    def ready(self) -> bool: ...        # False: it cannot compute now: leases are handed back. It has waited a while then
+    def ready(self) -> bool: ...        # False, after a short wait: it cannot compute; leases are handed back
     def interrupt(self) -> None: ...    # the loop ends: do not wait for long any more. Any thread, and signal handlers
 
 
 def submit(item: Item, give: Callable[[Lease, int], None]) -> None:
-    """give(lease, i) submits the results of one sequence. Results that are not finite fail the sequence, and no other."""
+    """give(lease, i) submits the results of one sequence. If they are not finite, only this sequence
+    fails."""
     if item.held.gone:
         return
     try:
         give(item.lease, item.i)
     except SaltClosed as e:
         item.held.lost(e)
-    except SaltNonfinite:           # the library has told selectord, and the log
+    except SaltNonfinite:           # the library has reported it to selectord and logged it
         pass
     item.held.done()
 
 
 def fail(item: Item, why: str) -> None:
-    """The sequence cannot be computed here; selectord gives it to another teacher. The library writes the line of the log."""
+    """The sequence cannot be computed here; selectord gives it to another teacher. The library logs it."""
     submit(item, lambda lease, i: lease.submit_error(i, why[:120]))
 
 
@@ -98,12 +101,13 @@ class Loop:
         self._sequences, self._tokens, self._busy_s = 0, 0, 0.0
 
     def stop(self, *_: object) -> None:
-        """Finish the batch, hand back the rest, and end. Any thread, and signal handlers."""
+        """Finishes the batch, hands back the rest, and ends the loop. Any thread, and signal handlers."""
         self._stop.set()
         self._backend.interrupt()
 
     def _fill(self, computing: bool) -> None:
-        """Leases, until there is enough for a batch. Waits only if there is nothing else to do."""
+        """Takes leases until there are enough sequences for a batch. Waits only if there is nothing else to
+        do."""
         if not self._backend.ready():
             self._hand_back()
             return
@@ -127,7 +131,7 @@ class Loop:
         return n
 
     def _take(self) -> list[Item]:
-        """Sequences of one model, of several leases where one does not fill the batch."""
+        """Takes sequences of one model for a batch, from several leases if one does not fill it."""
         items: list[Item] = []
         renewed: set[int] = set()
         while self._queue and len(items) < self._backend.batch:
@@ -162,7 +166,7 @@ class Loop:
             self._rated = now
 
     def run(self) -> None:
-        """Until selectord releases the teacher, or stop() was called. Errors of selectord are raised."""
+        """Runs until selectord releases the teacher, or stop() is called. Errors of selectord are raised."""
         finish: Callable[[], None] | None = None
         while not self._stop.is_set() and not self._ended:
             self._fill(finish is not None)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teachers in transformers: any causal language model of a directory, scores and labels from one forward pass."""
+"""Teachers in transformers: any causal language model in a directory, scores and labels from one forward
+pass."""
 from __future__ import annotations
 
 import argparse
@@ -21,7 +22,7 @@ from .loop import Item, fail, submit
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CLASS_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}       # first word of a compute class
 CPU_LOGITS_BYTES = 1 << 28
-TOKENS_MAX = {"cpu": 1 << 12}       # of a batch: more does not make it faster; elsewhere:
+TOKENS_MAX = {"cpu": 1 << 12}       # tokens of a batch, more is not faster; on other devices:
 TOKENS_MAX_DEVICE = 1 << 17
 SHARE = 0.8                         # of the free device memory
 
@@ -43,7 +44,8 @@ def device_of(name: str) -> torch.device:
 
 
 def dtype_of(name: str, compute_class: str, device: torch.device) -> torch.dtype:
-    """auto: what the declared class begins with, else bfloat16 on a GPU and float32 elsewhere. A dtype that contradicts the class is refused."""
+    """auto: the dtype with which the declared class begins, else bfloat16 on a GPU and float32 elsewhere. A
+    dtype that contradicts the class is rejected."""
     declared = CLASS_DTYPES.get(compute_class.split("/")[0])
     if name == "auto":
         name = declared or ("bfloat16" if device.type == "cuda" else "float32")
@@ -54,7 +56,7 @@ def dtype_of(name: str, compute_class: str, device: torch.device) -> torch.dtype
 
 
 def load(model: Model, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False) -> Any:
-    """A model that gives model.vocab logits a position."""
+    """Loads a model that gives model.vocab logits per position."""
     import transformers
 
     begun = time.monotonic()
@@ -64,7 +66,7 @@ def load(model: Model, device: torch.device, dtype: torch.dtype, trust_remote_co
     except (ValueError, KeyError, OSError, RuntimeError, ImportError) as e:
         raise SaltConfigError(f"{model.dir}: expected a causal language model that transformers {transformers.__version__} can load, "
                               f"found: {(str(e) or type(e).__name__).splitlines()[0]}") from None
-    if loaded["missing_keys"]:      # which transformers fills with random numbers
+    if loaded["missing_keys"]:      # transformers fills these weights with random numbers
         raise SaltConfigError(f"{model.dir}: expected all weights of {type(net).__name__} in its safetensors, found none for "
                               f"{', '.join(sorted(loaded['missing_keys'])[:3])}")
     net = net.to(device).eval().requires_grad_(False)
@@ -95,7 +97,8 @@ class Transformers:
         pass
 
     def _batch_for(self, context: int) -> int:
-        """As many sequences as fit: on the CPU those whose logits take CPU_LOGITS_BYTES, on a device what two trials say of its free memory."""
+        """Number of sequences that fit: on the CPU their logits take CPU_LOGITS_BYTES, on a device two trials
+        measure the memory of a sequence."""
         vocab = self._vocab
         most = max(1, TOKENS_MAX.get(self._device.type, TOKENS_MAX_DEVICE) // context)
         if self._device.type != "cuda":
@@ -124,7 +127,7 @@ class Transformers:
             return forward(input_ids=tokens, use_cache=False, **documents.forward_kwargs(starts, self._dtype)).logits
 
     def start(self, items: Sequence[Item]) -> Callable[[], None]:
-        """Begins with a batch of one model; less memory than expected halves the batch for good."""
+        """Starts a batch of one model. If memory runs out, the batch size is halved for good."""
         parts, out = [items], []
         while parts:
             part = parts.pop(0)

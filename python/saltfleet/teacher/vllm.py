@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teachers in a vLLM server: top-k labels and scores from prompt_logprobs of its OpenAI-compatible completions. No torch.
+"""Teachers in a vLLM server: top-k labels and scores from prompt_logprobs of its OpenAI-compatible
+completions. No torch.
 
-A prompt is the L + 1 token ids of a sequence, or with corpus.isolate_documents those of a document in it and the next one. Entry t + 1 of the
-answer's prompt_logprobs is the distribution after tokens 0..t: its most probable ids, and the token that follows with its logarithm and its rank,
-counted from 1.
+A prompt is the L + 1 token ids of a sequence, or with corpus.isolate_documents those of a document in it and
+the token after it. Entry t + 1 of the answer's prompt_logprobs is the distribution after tokens 0..t: its
+most probable ids, and the token that follows with its logarithm and its rank, counted from 1.
 """
 from __future__ import annotations
 
@@ -27,11 +28,11 @@ from ..errors import SaltConfigError, SaltMismatch, SaltRefused
 from . import log
 from .loop import Item, fail, submit
 
-BATCH = 16              # sequences asked for at a time; the server makes its own batches
-SPARE = 8               # ids asked for beyond k where the model has ids that the corpus has not
-RETRY_S = 30.0          # a request is repeated for so long; then its lease goes back, and the server is asked until it answers
+BATCH = 16              # sequences requested at a time; the server makes its own batches
+SPARE = 8               # ids requested beyond k if the model has ids beyond the corpus's
+RETRY_S = 30.0          # a request is retried so long; then its lease goes back, and the server is polled
 HEALTH_S = 2.0
-CONNECT_S = 5.0         # the longest that an end of this process may take, since nobody can end an attempt to connect
+CONNECT_S = 5.0         # this process may take so long to end: connecting cannot be interrupted
 RENEW_S = 5.0
 ANSWER_MAX = 1 << 30    # bytes
 MINUS_INFINITY = -9999  # JSON has no infinity: the server writes this
@@ -50,7 +51,7 @@ class Refused(Exception):
 
 
 class Server:
-    """HTTP requests. Any thread; each has its connection."""
+    """HTTP requests. Any thread; each thread has its own connection."""
 
     def __init__(self, url: str, timeout_s: float):
         parts = urllib.parse.urlsplit(url)
@@ -79,7 +80,8 @@ class Server:
                 self._sockets.discard(known)
                 self._sockets.add(connection.sock)
                 self._local.socket = connection.sock
-            if self.stop.is_set():          # after the socket is known to interrupt: one of the two sees the other
+            # checked when the socket is in _sockets: interrupt() sets stop, and then shuts down the sockets
+            if self.stop.is_set():
                 raise OSError("this process ends")
             connection.request(method, self._path + path, None if body is None else json.dumps(body), self._headers)
             answer = connection.getresponse()
@@ -91,16 +93,18 @@ class Server:
             raise
 
     def interrupt(self) -> None:
-        """Requests end now, and no others begin. Any thread, and signal handlers."""
+        """Ends requests in progress and allows no new ones. Any thread, and signal handlers."""
         self.stop.set()
         for s in self._sockets.copy() - {None}:
             try:
-                socket.socket.shutdown(s, socket.SHUT_RDWR)         # not the method of a TLS socket, which waits for a thread that reads
+                # not the method of a TLS socket, which waits for a thread that reads
+                socket.socket.shutdown(s, socket.SHUT_RDWR)
             except OSError:                 # closed, or not connected any more
                 pass
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of an answer. Repeated while the server does not answer, or answers that it is busy: Gone after RETRY_S."""
+        """Returns the JSON of an answer. Retries while the server does not answer or is busy; raises Gone
+        after RETRY_S."""
         begun, wait_s, failures = time.monotonic(), 0.2, 0
         while True:
             try:
@@ -129,10 +133,11 @@ def _message(data: bytes) -> str:
 
 
 def parse(tokens: np.ndarray, entries: Any, n_valid: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """prompt_logprobs of L + 1 tokens: loss float32 [L], rank int32 [L] from 0, ids int32 [L, k], log_p float32 [L, k], best first.
+    """Converts prompt_logprobs of L + 1 tokens to loss float32 [L], rank int32 [L] from 0, ids int32 [L, k]
+    and log_p float32 [L, k], best first.
 
-    Ids >= n_valid are in no label: their mass is in its tail. Scores are among the others alone, as far as the answer names those beyond.
-    ValueError says what is wrong with the answer.
+    Ids >= n_valid are in no label; their probability is in its tail. Scores are of the distribution without
+    them, as far as the answer lists them. ValueError says what is wrong with the answer.
     """
     length = len(tokens) - 1
     if not isinstance(entries, list) or len(entries) != length + 1:
@@ -170,7 +175,7 @@ class Vllm:
         self._down, self._asked = False, 0.0
 
     def ready(self) -> bool:
-        """False while the server does not answer; it is asked every HEALTH_S."""
+        """False while the server does not answer; it is polled every HEALTH_S."""
         if not self._down:
             return True
         if time.monotonic() - self._asked < HEALTH_S:
@@ -189,7 +194,8 @@ class Vllm:
         self._server.interrupt()
 
     def _ask(self, lease: Lease, i: int) -> tuple[np.ndarray, ...]:
-        """As parse. An isolated document is a prompt of its own, with the token after it: attention and positions begin anew."""
+        """Results as parse() returns them. An isolated document is a prompt of its own, with the token after
+        it, so that attention and positions begin again."""
         starts = [0] if lease.document_starts is None else np.unique(lease.document_starts[i]).tolist()
         parts = [self._ask_prompt(lease, lease.tokens[i, a:b + 1]) for a, b in zip(starts, [*starts[1:], lease.context])]
         return tuple(np.concatenate(part) for part in zip(*parts))
@@ -259,7 +265,7 @@ def _too_long(server: Server, context: int, found: Any) -> SaltMismatch:
 
 
 def check_plan(plan: Plan, labels: bool) -> None:
-    """What a server cannot give."""
+    """Rejects a plan whose labels a server cannot give."""
     if not labels:
         return
     if plan.label_kind != "topk":
