@@ -21,7 +21,7 @@ class SaltError(Exception):
 
 class SaltTimeout(SaltError, TimeoutError, code=1, exit_code=75): "Not yet: the same call may succeed later."
 class SaltEnd(SaltError, code=2, exit_code=0): "No more work: selectord released the teacher, or drain() was called."
-class SaltForked(SaltError, RuntimeError, code=3, exit_code=64): "This process is a fork of the one that opened the object."
+class SaltForked(SaltError, RuntimeError, code=3, exit_code=70): "This process is a fork of the one that opened the object."
 class SaltConfigError(SaltError, ValueError, code=4, exit_code=78): "Invalid fleet.yaml, option or argument."
 class SaltMismatch(SaltError, ValueError, code=5, exit_code=78): "Identities differ: corpus, plan, label set, model, tokenizer."
 class SaltDataError(SaltError, ValueError, code=6, exit_code=65): "Damaged or unusable data."
@@ -31,7 +31,7 @@ class SaltRangeError(SaltError, ValueError, code=9, exit_code=64): "Out of range
 class SaltNotFound(SaltError, FileNotFoundError, code=10, exit_code=66): "A file does not exist."
 class SaltMemoryError(SaltError, MemoryError, code=11, exit_code=71): "Out of memory."
 class SaltSystemError(SaltError, OSError, code=12, exit_code=74): "Another system error."
-class SaltClosed(SaltError, code=13, exit_code=64): "The lease is gone or expired, or the object was closed."
+class SaltClosed(SaltError, code=13, exit_code=75): "The lease is gone or expired, or the object was closed."
 class SaltInternalError(SaltError, RuntimeError, code=14, exit_code=70): "A bug in libsaltfleet."
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -40,6 +42,9 @@ def test_errors_are_the_headers():
         code: names.get(name, "Salt" + name.removeprefix("SALT_").title().replace("_", "")) for name, code in codes.items()}
     for name, code in codes.items():
         assert _ffi.text(_ffi.lib.salt_code_name(code)) == name
+    source = (pathlib.Path(__file__).parents[2] / "client/error.c").read_text()
+    exit_codes = {codes[name]: int(code) for name, code in re.findall(r'\[(SALT_\w+)\] = \{"\w+", (\d+)\}', source) if name != "SALT_OK"}
+    assert {code: kind.exit_code for code, kind in saltfleet.errors.KINDS.items()} == exit_codes
 
 
 def test_plan(fleet, assets):

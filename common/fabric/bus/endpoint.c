@@ -55,7 +55,7 @@ resolve(struct bus__endpoint *e, char number[INET6_ADDRSTRLEN + 2])
 int
 bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note *note)
 {
-	const char *colon, *host = text + 6;
+	const char *colon, *host;
 	char number[INET6_ADDRSTRLEN + 2], six[sizeof(out->host)], *end;
 	struct in6_addr in6;
 	struct in_addr in;
@@ -73,7 +73,7 @@ bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note
 		snprintf(out->bindable, sizeof(out->bindable), "%s", text);
 		return 0;
 	}
-	if (strncmp(text, "tcp://", 6) != 0 || (colon = strrchr(host, ':')) == NULL || colon == host)
+	if (strncmp(text, "tcp://", 6) != 0 || (colon = strrchr(host = text + 6, ':')) == NULL || colon == host)
 		return bad(text, "another scheme, or no port", note);
 	if ((size_t)(colon - host) >= sizeof(out->host) || strlen(colon + 1) >= sizeof(out->port))
 		return bad(text, "a host or port that is too long", note);
