@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # module(NAME SOURCES a.c b.c [DEPENDS other ...] [PKG pkg-config-name ...] [LIBS lib ...])
-#   One module of common/ or of a daemon: the static library salt_NAME. DEPENDS names modules; what a
-#   module includes must stand here, so the arrows of the design are the arrows of the link.
-#   PKG and LIBS are private: a library has one door.
+#   Defines one module of common/ or of a daemon, the static library salt_NAME. DEPENDS names all modules that it
+#   includes, so modules are linked exactly as the design's dependencies allow. PKG and LIBS are linked privately,
+#   because only one module includes each external library.
 function(module NAME)
 	cmake_parse_arguments(M "" "" "SOURCES;DEPENDS;PKG;LIBS" ${ARGN})
 	add_library(salt_${NAME} STATIC ${M_SOURCES})
@@ -21,8 +21,9 @@ function(module NAME)
 	endif()
 endfunction()
 
-# client_code(TARGET): what libsaltfleet.so is made of is position-independent, and shows nothing outside of the program or library that it
-#   is linked into. All else, the engine above all, is compiled as without a shared library.
+# client_code(TARGET): code that becomes part of libsaltfleet.so is compiled as position-independent code, and its
+#   symbols are hidden outside of the program or library that it is linked into. All other code, above all the
+#   engine, is compiled as if there were no shared library.
 function(client_code TARGET)
 	file(RELATIVE_PATH folder ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
 	if(folder MATCHES "^(proto|client|common/(base|data|fabric))(/|$)")
@@ -42,12 +43,13 @@ function(program NAME)
 	endif()
 endfunction()
 
-# tests/run.sh lets ctest run four tests for each processor, because most wait: for other processes, or for time to pass. A test that computes
-# all the time counts as three, PROCESSORS ${SALT_TEST_COMPUTES}. COST lets the longest begin first.
+# tests/run.sh lets ctest run four tests for each processor, because most tests wait for other processes or
+# for time to pass. A test that computes all the time counts as three (PROCESSORS ${SALT_TEST_COMPUTES}). With
+# COST the longest tests begin first.
 set(SALT_TEST_COMPUTES 3)
 
-# unit_test(NAME [SOURCES x.c] DEPENDS module ... [TIMEOUT s]): test_NAME from test_NAME.c of the calling
-#   folder; run by ctest as FOLDER/NAME from the source root, so fixtures are tests/golden/...
+# unit_test(NAME [SOURCES x.c] DEPENDS module ... [TIMEOUT s]): builds test_NAME from test_NAME.c of the calling
+#   folder. ctest runs it as FOLDER/NAME from the source root, so paths of fixtures are tests/golden/...
 function(unit_test NAME)
 	cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;DEPENDS;LIBS" ${ARGN})
 	get_filename_component(folder ${CMAKE_CURRENT_SOURCE_DIR} NAME)
@@ -72,7 +74,8 @@ function(unit_test NAME)
 	endif()
 endfunction()
 
-# crash_points(FILE ...): files of the calling folder in which base/err/crash.h counts, in builds that ask for it.
+# crash_points(FILE ...): enables the crash points of base/err/crash.h in these files of the calling folder,
+# in builds with SALT_CRASH_POINTS.
 function(crash_points)
 	if(SALT_CRASH_POINTS)
 		set_property(SOURCE ${ARGN} APPEND PROPERTY COMPILE_DEFINITIONS SALT_CRASH_POINTS)

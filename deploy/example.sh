@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by quickstart.sh and smollm2-teacher.sh: programs, the working folder, the corpus, a port. They set
-# build, dir and define usage.
+# Sourced by quickstart.sh and smollm2-teacher.sh, which define usage. It finds the programs, and provides
+# functions for the working folder, the corpus and a port. The scripts may change build and dir.
 source=$(cd -- "$here/.." && pwd)
 self=${self%.sh}
 
-# Installed, this folder is PREFIX/share/saltfleet/deploy; there is nothing to build, and results go to the
-# current folder.
+# In an installation this folder is PREFIX/share/saltfleet/deploy; there is nothing to build, and results go
+# to the current folder.
 if [ -e "$source/CMakeLists.txt" ]; then
 	build=1 bin=$source/build/bin tokenizer=$source/share/tokenizer-4k dir=$source/run/$self
 else
@@ -38,7 +38,7 @@ dir_open() {		# creates dir and locks it
 
 fleet() { "$here/local.sh" "$1" --bin "$bin" -c "$dir/$2.yaml" "${@:3}" 8>&-; }	# fleet VERB NAME [ARG ...]
 
-free_port() {		# free_port FIRST: the first from there on that nobody listens on
+free_port() {		# free_port FIRST: the first port >= FIRST without a listener
 	local port
 	for ((port = $1; port < 5800; port++)); do
 		(exec 7<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
@@ -46,8 +46,8 @@ free_port() {		# free_port FIRST: the first from there on that nobody listens on
 	echo "$port"
 }
 
-# corpus_make TOKENIZER: $dir/data from Perl's documentation. One document in 25 is held out and never trained
-# on.
+# corpus_make TOKENIZER: makes $dir/data from Perl's documentation. One document in 25 is held out and never
+# used for training.
 corpus_make() {
 	local pods=() pod bytes
 	while read -r pod; do

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by local.sh and ssh.sh, which define usage and own_option first: arguments, the configuration as the
-# programs read it, and the numbers that `scale` keeps. parse leaves the words after the verb in names and the
-# --set options in set_options.
+# Sourced by local.sh and ssh.sh, which define usage and own_option first. It handles arguments, reads the
+# configuration as the programs do, and keeps the numbers of `scale`. parse stores the words after the verb in
+# names and the --set options in set_options.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 self=${0##*/}
 die() { echo "$self: $2" >&2; exit "$1"; }
@@ -10,8 +10,8 @@ bin=${BIN:-$here/../build/bin}
 [ -n "${BIN-}" ] || [ -d "$bin" ] || bin=$here/../../../bin		# installed: PREFIX/share/saltfleet/deploy, PREFIX/bin
 verb='' config='' only='' await=0 follow=0 set_options=() names=()
 
-# own_option OPTION VALUE of the script: returns 1 for an option that it does not know; own_words is the
-# number of words used.
+# The script's own_option OPTION VALUE returns 1 for an unknown option, and sets own_words to the number of
+# words used.
 parse() {
 	while [ $# -gt 0 ]; do
 		case "$1" in
@@ -60,8 +60,8 @@ parse() {
 
 get() { "$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --get "$1"; }		# get SECTION.KEY
 
-# Is the run in phase two, so that the trainer needs no other daemon? By its newest complete checkpoint, not by what a log or
-# metrics.jsonl tells of an earlier start. $1: a command that runs saltctl elsewhere.
+# Is the run in phase two, so that the trainer needs no other daemon? Its newest complete checkpoint decides,
+# not a log or metrics.jsonl, which may be of an earlier start. $1: a command that runs saltctl elsewhere.
 switched() {
 	local info
 	info=$("$@" "$bin/saltctl" run info -c "$config" ${set_options[@]+"${set_options[@]}"} --json < /dev/null) || exit $?
@@ -151,7 +151,7 @@ scale_words() {
 	fi
 }
 
-scale_keep() {		# called before anything is stopped, so that after an interruption the same scale, or up, completes it
+scale_keep() {		# called before anything is stopped, so that after an interruption the same scale, or up, completes the change
 	local what
 	for what in "${!to[@]}"; do scaled[$what]=${to[$what]}; done
 	write_scale

@@ -78,9 +78,8 @@ pick() {		# pick NAME ...: prints the wanted ones
 
 # ---- one daemon ----
 
-# A shared lock, so that two callers at the same moment do not take each other for the daemon.
-# The supervisors of this machine as the kernel knows them, so that a fleet whose run.dir was removed is found too. A line is
-# "pid NAME RUN FLEET.YAML", with tabs between them.
+# The supervisors on this machine, from the kernel's list of processes, so that a fleet whose run.dir was
+# removed is found too. A line is "pid NAME RUN FLEET.YAML", separated by tabs.
 supervisors_here() { "$bin/saltfleet-supervise" --list; }
 
 supervisor_of() {	# pid of the running supervisor; nothing if there is none
@@ -90,6 +89,7 @@ supervisor_of() {	# pid of the running supervisor; nothing if there is none
 	done < <(supervisors_here)
 }
 
+# A shared lock, so that two callers at the same moment do not take each other for the daemon.
 locked() { [ -e "$daemons/$1.lock" ] && ! flock -s -n "$daemons/$1.lock" true; }	# by the supervisor or the daemon
 running() { locked "$1" || [ -n "$(supervisor_of "$1")" ]; }
 
@@ -106,7 +106,8 @@ names_of() {		# names_of PATTERN: supervised daemons that match it
 	} | sort -u
 }
 
-# After rm -r of run.dir its daemons live on and cannot be seen in it. A second fleet beside them would take their places.
+# After rm -r of run.dir its daemons continue to run, but run.dir no longer shows them. This check prevents a
+# second fleet beside them.
 check_lost() {
 	local name pid lost=''
 	for name in $(names_of '*'); do
@@ -116,7 +117,7 @@ check_lost() {
 	[ -z "$lost" ] || die 75 "$run was removed or replaced while its fleet runs:$lost; stop it first: $self down -c $config"
 }
 
-# Daemons that were started from this fleet.yaml when it named another run.dir, a line each.
+# Prints one line for each daemon that was started from this fleet.yaml when the file named another run.dir.
 elsewhere() {
 	local pid name of from
 	while IFS=$'\t' read -r pid name of from; do
@@ -124,8 +125,9 @@ elsewhere() {
 	done < <(supervisors_here)
 }
 
-# resolve NAME [--set KEY=VALUE]: prints the file with which NAME is started, and started again: fleet.yaml as it is now, all values
-# resolved. scale changes a number of what runs, so it begins with what NAME, or another of its kind, was started with.
+# resolve NAME [--set KEY=VALUE]: writes the file with which NAME is started and restarted, and prints its
+# path: the current fleet.yaml with all values resolved. scale only changes a number, so it begins with the
+# file of the running NAME, or of another daemon of its kind.
 resolve() {
 	local name=$1 base=$config f said
 	shift
@@ -142,7 +144,7 @@ resolve() {
 	echo "$daemons/$name.yaml"
 }
 
-as_options() {		# as_options FILE: what resolve wrote, as --set KEY=VALUE; each word ends with a NUL
+as_options() {		# as_options FILE: the file that resolve wrote, as --set KEY=VALUE; each word ends with a NUL
 	local line section='' value
 	while IFS= read -r line; do
 		if [[ $line =~ ^([a-z_]+):$ ]]; then
@@ -155,7 +157,7 @@ as_options() {		# as_options FILE: what resolve wrote, as --set KEY=VALUE; each 
 	done < "$1"
 }
 
-already() {		# already NAME: it runs, which is said. What it was started with stays
+already() {		# already NAME: if it runs, prints that and returns 0; its configuration does not change
 	[ -n "$(supervisor_of "$1")" ] && echo "$1: runs already"
 }
 
@@ -208,13 +210,13 @@ await_started() {
 	done
 }
 
-stop_all() {		# stop_all NAME ...: all at once. After 20 s the supervisor kills its daemon; after 30 s this function does
+stop_all() {		# stop_all NAME ...: stops all at once. After 20 s the supervisor kills its daemon; after 30 s this function does
 	local name pid i asked=() pids=()
 	for name in "$@"; do
 		pid=$(supervisor_of "$name")
 		if [ -n "$pid" ]; then
 			kill -TERM "$pid" 2>/dev/null || true
-		elif ! locked "$name"; then		# if it is: its supervisor was killed; the kernel has sent it the stop signal
+		elif ! locked "$name"; then		# if locked: its supervisor was killed, and the kernel has sent it the stop signal
 			continue
 		fi
 		asked+=("$name") pids+=("$pid")
@@ -254,7 +256,7 @@ start_trainer() {	# start_trainer RANKS
 	resolved=$(resolve trainerd --set "trainer.ranks=$1") || exit
 	echo "$1" > "$daemons/trainerd.ranks"
 	local options=(-c "$resolved")
-	if [ -n "$hosts" ]; then		# they have fleet.yaml, and not run.dir
+	if [ -n "$hosts" ]; then		# the hosts have fleet.yaml, but not run.dir
 		mapfile -t -d '' options < <(as_options "$resolved")
 		options=(-c "$config" "${options[@]}")
 	fi
@@ -269,7 +271,7 @@ up() {
 	check_lost
 	others=$(elsewhere)
 	[ -z "$others" ] || echo "$self: daemons that were started from this file run elsewhere, too: ${others//$'\n'/, }" >&2
-	"$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --quiet > /dev/null || exit		# names former names once
+	"$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} --quiet > /dev/null || exit		# reports former names of options once
 	mkdir -p "$daemons" "$logs" || die 73 "$run: cannot be created"
 	if [ -z "$only" ] && ! has_phase_one; then
 		fleet=0
@@ -303,7 +305,7 @@ up() {
 
 down() {
 	local others
-	# Most likely run.dir was edited: nothing here, and a fleet of this file elsewhere.
+	# If nothing runs here, but a fleet of this file runs elsewhere, run.dir was probably edited.
 	others=$(elsewhere)
 	if [ -n "$others" ] && ! set_here run.dir && ! anybody_up; then
 		die 69 "nothing runs in $run, but daemons that were started from $config do elsewhere: ${others//$'\n'/, }; stop them: \
@@ -351,7 +353,7 @@ scale_trainer() {	# scale_trainer RANKS
 	elif [ "$(cat "$daemons/trainerd.ranks" 2>/dev/null || true)" = "$1" ]; then
 		echo "trainerd: runs already with $1 ranks"
 	else
-		# Tells an up --wait elsewhere to continue waiting: see scaling.
+		# Tells an up --wait in another process to continue waiting: see scaling.
 		trap 'rm -f "$daemons/scaling"' EXIT
 		echo $$ > "$daemons/scaling"
 		stop_all trainerd
@@ -373,7 +375,8 @@ scale() {
 	await_started
 }
 
-# Does not change daemons/scale: a drained teacher returns with the next up. scale is for a lasting change.
+# drain does not change daemons/scale: a drained teacher returns with the next up. Use scale for a lasting
+# change.
 drain() {
 	local name code word rc=0 list=() asked=() left=0
 	for name in "${names[@]}"; do
@@ -410,7 +413,7 @@ drain() {
 
 field() { sed -n "s/.*\"$1\": *\([^,}]*\).*/\1/p" <<< "$2"; }
 
-# Has a daemon that the trainer still needs ended for good? Prints which.
+# Has a daemon that the trainer still needs ended permanently? Prints which one.
 fleet_lost() {
 	local name code word left=0 gone=''
 	for name in $(names_of 'selectord*') $(names_of 'teacherd-*'); do

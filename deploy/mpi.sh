@@ -3,9 +3,9 @@
 # mpi.sh [--hosts A:2,B:2] [--network LIST] -n RANKS PROGRAM [ARG ...]
 # mpi.sh --check
 #
-# Becomes mpirun, with the options that the installed version understands. All scripts, tests and benches
-# start ranks through this file, so that options which depend on the version stand here only. Everything from
-# -n on is passed to mpirun unchanged.
+# Executes mpirun with the options that the installed version understands. All scripts, tests and benches
+# start ranks through this file, so that only this file has options that depend on the version. Everything
+# from -n on is passed to mpirun unchanged.
 #
 #   --hosts LIST     hosts and their slots, as mpirun takes them; they are reached by $SALT_SSH (default: ssh -o BatchMode=yes).
 #                    Without it all ranks run on this host
@@ -58,8 +58,8 @@ if [ -n "$hosts" ]; then
 	[ -z "$network" ] || options+=(--mca btl_tcp_if_include "$network" "$runtime" "$interfaces" "$network")
 else
 	options+=(--mca btl "self,$memory")
-	# Open MPI 5 uses the loopback interface where there is no other, and ends with 213 when it is told
-	# to.
+	# Open MPI 5 uses the loopback interface if there is no other one, but ends with 213 if that is
+	# requested explicitly.
 	[ "$major" -ge 5 ] || options+=(--mca oob_tcp_if_include lo)
 fi
 exec mpirun "${options[@]}" "$@"

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # quickstart.sh [--fresh] [--dir DIR] [--steps N] - builds the programs, trains a small model, then a larger
 # one with and without its help, and compares the results. It asks no questions and takes about seven minutes
-# on two cores once the packages are installed. Started again, it continues where it stopped and does not
-# repeat what is finished. The table at the end contains measurements of these runs only.
+# on two cores once the packages are installed. If it is started again, it continues where it stopped and
+# skips finished parts. The table at the end contains measurements of these runs only.
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 . "$here/shell.sh"
@@ -90,7 +90,7 @@ value() { "$bin/saltctl" config check -c "$dir/$1.yaml" --get "$2"; }
 : "${steps:=$(value baseline trainer.steps)}"
 slm_steps=$((steps * $(value slm trainer.steps) / $(value baseline trainer.steps)))
 n_kd=$((steps * $(value salt phase_one.steps) / $(value salt trainer.steps)))
-arithmetic() {		# the arithmetic that every daemon will choose on this machine
+arithmetic() {		# the compute class that every daemon will choose on this machine
 	local shape rc=0
 	shape=$(mktemp -d) || return 73
 	"$bin/saltctl" model new --layers 1 --width 64 --context 16 --vocab 256 "$shape/model" > "$shape/log" &&

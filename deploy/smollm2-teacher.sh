@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # smollm2-teacher.sh [options] - the published SmolLM2-135M teaches a small student: imports the GGUF file,
 # makes a corpus of Debian's perl-doc with its tokenizer, and runs SALT_DS through the whole fleet. It takes
-# some minutes on two cores and asks no questions. Started again, it continues.
+# some minutes on two cores and asks no questions. If it is started again, it continues.
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 . "$here/shell.sh"

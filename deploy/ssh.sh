@@ -98,8 +98,8 @@ read_hosts() {
 		done
 	done < "$hosts_file"
 	[ ${#hosts[@]} -gt 0 ] || die 65 "$hosts_file: names no host"
-	# teacherd-K runs in slot K. Slots are numbered round the hosts until all are used; beyond the last
-	# one they start again at 0.
+	# teacherd-K runs in slot K. Slots are numbered round robin over the hosts; beyond the last slot,
+	# numbering starts again at 0.
 	local round=0 more=1
 	while [ $more -eq 1 ]; do
 		more=0
@@ -129,7 +129,7 @@ host_of() {		# host_of NAME: the host of this daemon; nothing if no host has one
 remote() {		# remote HOST COMMAND...: standard input is passed on
 	local host=$1 word words='' quote="'\\''"
 	shift
-	# In single quotes, which every shell reads alike; printf %q writes $'..' for letters beyond ASCII.
+	# Single quotes mean the same in every shell; printf %q would write $'..' for letters beyond ASCII.
 	for word; do words="$words '${word//\'/$quote}'"; done
 	# shellcheck disable=SC2029,SC2086	# quoted here for the remote shell; SALT_SSH is split into words
 	$SALT_SSH "$host" "$words"
@@ -142,7 +142,8 @@ local_there() {		# local_there HOST VERB ARGS...: local.sh on that host, for thi
 }
 
 # each FUNCTION HOST...: runs FUNCTION HOST for all hosts at once and prints the output host by host, each
-# line after the host's name. Returns the first exit code that is not 0; 255, which is ssh's own, becomes 69.
+# line with the host's name in front. Returns the first exit code that is not 0; 255, ssh's own code, becomes
+# 69.
 each() {
 	local fn=$1 host rc=0 code pids=() i=0
 	shift
@@ -161,8 +162,8 @@ each() {
 
 # ---- comparison with the other hosts ----
 
-# Runs here and, through declare -f, on the hosts. Prints for each KIND PATH a line "KIND VALUE PATH"; VALUE
-# is - for a missing file.
+# This function runs here and, sent by declare -f, on the hosts. It prints for each KIND PATH a line "KIND
+# VALUE PATH"; VALUE is - for a missing file.
 identities() {		# identities SALTCTL KIND PATH ...
 	local ctl=$1 value
 	shift
@@ -186,15 +187,15 @@ identities() {		# identities SALTCTL KIND PATH ...
 	done
 }
 
-identities_of() {	# identities_of HOST: of the files in $work/HOST.ask, to $work/HOST.are
+identities_of() {	# identities_of HOST: writes the identities of the files in $work/HOST.ask to $work/HOST.are
 	local ask=()
 	mapfile -t ask < "$work/$1.ask"
 	{ declare -f identities; printf 'identities'; printf ' %q' "$bin/saltctl" ${ask[@]+"${ask[@]}"}; echo; } |
 	    remote "$1" bash -s > "$work/$1.are"
 }
 
-# compare HOST...: each line of HOST.are with the one here. Writes what is missing there to HOST.lacks; prints
-# differences and returns 1.
+# compare HOST...: compares each line of HOST.are with the one of this machine. Writes missing files to
+# HOST.lacks; if there are differences, prints them and returns 1.
 compare() {
 	local host kind value path ours differs=0
 	local -A here_is=()
@@ -217,7 +218,7 @@ compare() {
 	return $differs
 }
 
-ask() {			# ask KIND PATH ...: the same questions for every host and for here
+ask() {			# ask KIND PATH ...: the same list for every host and for this machine
 	local host
 	for host in here "${hosts[@]}"; do
 		printf '%s\n' "$@" > "$work/$host.ask"
@@ -236,7 +237,7 @@ data_of() {		# data_of HOST: KIND and PATH, a line each, of the corpora and mode
 	done | paste - - | awk -F '\t' '$2 != "" && !seen[$0]++' | tr '\t' '\n'
 }
 
-copy_to() {		# copy_to HOST: copies what HOST.lacks names and exists here, to the same paths
+copy_to() {		# copy_to HOST: copies the files that HOST.lacks names and that exist here, to the same paths
 	local kind path f list=() how=(--ignore-existing)
 	[ $update -eq 0 ] || how=()
 	while read -r kind path; do
@@ -438,7 +439,7 @@ status() {
 	first=$(shard_name 0 "$(shards)")
 	each supervisors_of "${hosts[@]}" || rc=$?
 	echo
-	! running_there "$first" || head=$(host_of "$first")		# it knows all connected daemons
+	! running_there "$first" || head=$(host_of "$first")		# selectord's host: it has the roster of all connected daemons
 	[ -z "$head" ] || remote "$head" "$bin/saltctl" status -c "$config" ${set_options[@]+"${set_options[@]}"} < /dev/null || code=$?
 	[ $rc -ne 0 ] || rc=$code
 	return $rc

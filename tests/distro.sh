@@ -55,7 +55,7 @@ done
 [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2> /dev/null | grep -m 1 -E '/debian/?$') ||
     die 69 "this host's apt names no Debian mirror; give --mirror URL"
 
-# In namespaces of its own for mounts and processes: whatever is mounted or started here ends with this script.
+# The script runs in mount and process namespaces of its own, so that all its mounts and processes end with it.
 if [ -z "${SALT_DISTRO:-}" ]; then
 	SALT_DISTRO=1 exec timeout --foreground -k 30 3h unshare --mount --pid --fork --kill-child --mount-proc --propagation private \
 	    nice -n 10 bash "$0" "${original[@]}"
@@ -75,7 +75,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
 
 failed=() table=()
-# step NAME COMMAND...: its output goes to a file, of which the end is shown if it fails
+# step NAME COMMAND...: runs the command with its output in a file; if it fails, shows the end of the file
 step() {
 	local name=$1 log=$work/$1.log rc=0 t=$SECONDS
 	shift
@@ -98,7 +98,7 @@ wanted() {
 	case "$1" in build | unit | system) [ $quick -eq 0 ] ;; esac
 }
 
-# system_new ROOT ARCHIVE: a base system in ROOT, from the archive if there is one, with what a chroot needs
+# system_new ROOT ARCHIVE: makes a base system in ROOT, from the archive if it exists, with the mounts that a chroot needs
 system_new() {
 	local root=$1 archive=$2
 	mkdir -p "$root"
@@ -120,8 +120,8 @@ system_keep() {		# system_keep ROOT ARCHIVE
 	tar -C "$1" --one-file-system --exclude=./src --exclude=./proc/* --exclude=./sys/* --exclude=./dev/* -c . | zstd -q -3 -f -o "$2.tmp" && mv "$2.tmp" "$2"
 }
 
-# inside ROOT SECONDS SCRIPT [ARG...]: bash there, with nothing of this environment but the proxies for apt.
-# offline ROOT SECONDS SCRIPT [ARG...]: the same without this host's network, whose ports others use.
+# inside ROOT SECONDS SCRIPT [ARG...]: runs SCRIPT with bash in ROOT; of this environment it gets only the proxies for apt.
+# offline ROOT SECONDS SCRIPT [ARG...]: the same without this host's network, because other programs use its ports.
 apart=()
 offline() {
 	local apart=(unshare --net bash -c 'ip link set lo up && exec "$@"' -)
@@ -162,7 +162,7 @@ step deps install_deps
 step quickstart offline "$root" 3600 'cd /src && ./deploy/quickstart.sh --steps 40'
 step build inside "$root" 3600 'cd /src && cmake --preset dev && cmake --build --preset dev -j "$JOBS"'
 step unit offline "$root" 1800 'cd /src && ctest --test-dir build/dev -L "^(unit|kernels|golden|replay|crash)$" -j "$JOBS" --output-on-failure --timeout 300'
-# A chroot has no init; slurm.sh and the browser's test start services of the host.
+# A chroot has no init, and slurm.sh and the browser's test start services of the host.
 step system offline "$root" 5400 'cd /src && ctest --test-dir build/dev -j $((JOBS * 4)) -L "^system$" -R "$1" -E "system/(slurm|exporter_page)$" --output-on-failure --timeout 600' "$tests"
 
 make_package() {
@@ -179,7 +179,7 @@ make_package() {
 		done' || return
 	mkdir -p "$work/debs" && cp "$root"/saltfleet_*.deb "$work/debs"
 }
-# Only what the package depends on is there: no compiler, no source.
+# This system has only the dependencies of the package: no compiler, no source.
 use_package() {
 	local plain=$work/plain
 	system_new "$plain" "$base" && cp "$work"/debs/saltfleet_*.deb "$plain/mnt" || return

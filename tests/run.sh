@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# run.sh - everything: installs what is missing (SALT_PEERS_PYTHON: a Python with PyTorch that is used as it is), builds the presets dev
-# and asan, runs all tests in both and names the slowest.
+# run.sh - installs missing packages (SALT_PEERS_PYTHON: a Python with PyTorch that is used as it is), builds the presets dev and asan, runs all tests
+# in both and names the slowest.
 # SALT_TEST_PRESETS="dev" runs fewer presets, SALT_TEST_SECONDS bounds the tests of one preset. The last line is
 # "N passed, N failed, N skipped" over all presets; the exit code is 0 only if nothing failed.
 set -u
@@ -24,7 +24,7 @@ step() {
 	"$@"
 }
 
-# What only tests need. PyTorch and transformers, for tests/peers and python/tests, are several GB.
+# Packages that only tests need. PyTorch and transformers, for tests/peers and python/tests, are several GB.
 for_tests() {
 	step deploy/install-deps.sh --tests || echo "run.sh: tests that need what is missing will say so and be skipped"
 	[ -n "${SALT_PEERS_PYTHON-}" ] || step timeout --kill-after=20 1200 tests/peers/setup.sh ||
@@ -48,9 +48,9 @@ if ! step deploy/install-deps.sh; then
 	finish
 fi
 mkdir -p build
-for_tests > build/for_tests.log 2>&1 &		# comes while the compilers run
+for_tests > build/for_tests.log 2>&1 &		# runs while the compilers run
 
-if [ "$(id -u)" -eq 0 ]; then		# mpirun asks for both
+if [ "$(id -u)" -eq 0 ]; then		# mpirun requires both variables
 	export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 export ASAN_OPTIONS="detect_leaks=1:${ASAN_OPTIONS-}"
@@ -78,7 +78,7 @@ for preset in $built; do
 	step timeout --kill-after=20 "$bound_s" ctest --test-dir "build/$preset" -j "$((jobs * 4))" --no-tests=error --output-on-failure \
 	    --timeout 600 --output-junit "$results"
 	rc=$?
-	if [ ! -s "$results" ]; then		# out of time, or no test at all
+	if [ ! -s "$results" ]; then		# the time limit was reached, or there was no test
 		echo "run.sh: preset $preset: ctest ended with $rc and left no results"
 		failed=$((failed + 1))
 		continue

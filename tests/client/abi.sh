@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# abi.sh SOURCE LIBRARY - the shared library shows the functions of saltfleet.h under SALTFLEET_1, each named in saltfleet.map, and nothing
-# else; it has a soname, and needs no MPI, BLAS or LMDB.
+# abi.sh SOURCE LIBRARY - checks that the shared library exports exactly the functions of saltfleet.h, with the version SALTFLEET_1 and each named in
+# saltfleet.map; that it has a soname; and that it does not need MPI, BLAS or LMDB.
 set -eu
 cd "$1"
 fail() {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Faults for test_attention_faults.c: copies of the attention kernels in which planted(N) switches fault N on. A place that is not in a source
-# exactly once ends the configuration: the list is kept with the kernels.
+# Faults for test_attention_faults.c: copies of the attention kernels in which planted(N) switches fault N on. If OLD does not occur exactly once in a
+# source, CMake fails: the list must be kept up to date with the kernels.
 set(faults_dir ${CMAKE_CURRENT_BINARY_DIR}/attention_faults)
 set(faults_n 0)
 set(faults_list "")

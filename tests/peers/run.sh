@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# run.sh SCRIPT ARGUMENT...: runs a peer test with $SALT_PEERS_PYTHON, else with build/peers of setup.sh, else python3; the first
-# that has the peers. Exit status 77 (skipped) with the reason where none has.
+# run.sh SCRIPT ARGUMENT...: runs a peer test with $SALT_PEERS_PYTHON, else with build/peers of setup.sh, else with python3: the first of these that
+# has the required packages. If none has them, prints the reason and exits with 77 (skipped).
 here=$(cd "$(dirname "$0")" && pwd)
 venv=$(cd "$here/../.." && pwd)/build/peers/bin/python
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Makes the virtual environment of tests/peers and python/tests, build/peers, with the versions of requirements.txt. A second run repairs or does
-# nothing. Several GB with torch's libraries; needs python3-venv and a network.
+# Makes the virtual environment of tests/peers and python/tests, build/peers, with the versions of requirements.txt. A second run repairs an
+# incomplete environment or does nothing. It takes several GB with torch's libraries; needs python3-venv and a network.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 venv=$(cd "$here/../.." && pwd)/build/peers

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-# Wrong input gets a clear error that names the thing, the place, what was expected and what was found, and an exit code of sysexits.h.
-# Nothing is lost: after each group the correct command works.
+# Wrong input gives a clear error that names the object, the place, what was expected and what was found, and an exit code of sysexits.h. Nothing is
+# lost: after each group the correct command works.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 
 n_bad=0
-# bad NAME CODE REGEX COMMAND...: the command ends by itself with CODE and says REGEX (a line of its output).
+# bad NAME CODE REGEX COMMAND...: the command ends by itself with CODE, and a line of its output matches REGEX.
 bad() {
 	local name=$1 code=$2 regex=$3 rc=0
 	shift 3
@@ -27,7 +27,7 @@ good() {
 		n_bad=$((n_bad + 1))
 	fi
 }
-# A copy of a folder or corpus to spoil.
+# A copy of a folder or corpus, to be damaged.
 copy_of() {
 	rm -rf "$scratch/bad"*
 	case $1 in
@@ -90,7 +90,7 @@ bad "cut .bin" 65 "bad.idx: byte .*expected.*found" $tr0 --set corpus.train="$sc
 copy_of train; poke "$scratch/bad.bin" 2000 '\377\377'
 bad "changed .bin: selectord" 65 "bad.*expected [0-9a-f]{32}.*found [0-9a-f]{32}" $sel --set corpus.train="$scratch/bad"
 bad "changed .bin: trainerd" 65 "bad.*expected [0-9a-f]{32}.*found [0-9a-f]{32}" $tr0 --set corpus.train="$scratch/bad"
-rm "$scratch/bad.json"		# its fingerprint; half of the ids, so that the first step meets one
+rm "$scratch/bad.json"		# so that its fingerprint is not checked; half of the ids are bad, so that the first step finds one
 head -c $(($(size_of "$scratch/bad.bin") / 2)) /dev/zero | tr '\0' '\377' | dd of="$scratch/bad.bin" conv=notrunc status=none
 bad "id over the vocabulary: trainerd" 65 "token [0-9]+ .*position.*expected .*4096.*found 65535" $tr0 --set corpus.train="$scratch/bad" --set trainer.steps=400
 rm "$scratch/bad.bin" "$scratch/bad.idx"
@@ -179,7 +179,7 @@ bad "another corpus" 78 "corpus.(n_windows|fingerprint): .*expected .*found" $tr
 bad "another heldout corpus" 78 "heldout.(n_windows|fingerprint): .*expected .*found" $trv --set corpus.heldout="$scratch/train"
 
 # ---- cache.dir is removed or replaced while selectord runs: it ends before it acknowledges what no later start would find ----
-# gone COMMAND: with cache.dir in $1, as soon as a selectord serves
+# gone COMMAND: runs COMMAND, with cache.dir as $1, as soon as a selectord serves
 gone() {
 	start gone "$BIN/selectord" -c "$F" --set cache.dir=cache_gone --set run.dir=run_gone --set "selector.endpoints=[tcp://127.0.0.1:$(free_port)]"
 	until_line "$scratch/gone.log" "event=heldout.needed|event=identity"

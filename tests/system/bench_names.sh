@@ -3,7 +3,7 @@
 . "$SOURCE/tests/system/lib.sh"
 build=$(dirname "$BIN")
 
-# has FILE NAME...: rows of these names, each with a value or with the reason why there is none.
+# has FILE NAME...: FILE has rows with these names, each with a value or with the reason why there is none.
 has() {
 	local file=$1 name
 	shift
@@ -27,7 +27,7 @@ has "$scratch/teacher.json" teacher_label_vs_forward teacher_label_vs_torch
 "$BIN/bench_memory" --tiny --json "$scratch/memory.json" > /dev/null || fail bench_memory
 has "$scratch/memory.json" rss_vs_plan rss_vs_saltctl_plan rss_vs_saltctl_plan_16
 busy=busy
-[ "$(nproc)" -ge 2 ] || busy=		# it takes two processors
+[ "$(nproc)" -ge 2 ] || busy=		# the bench needs two processors
 for name in ranks feed start allreduce labels angle teachers client $busy; do
 	"$SOURCE/bench/$name/$name.sh" --build "$build" --tiny --rounds 1 --json "$scratch/$name.json" > "$scratch/$name.log" ||
 		fail "$name.sh: $(tail -1 "$scratch/$name.log")"
@@ -41,7 +41,7 @@ has "$scratch/teachers.json" teachers_label_tps_1 teachers_label_tps_2 teachers_
 has "$scratch/labels.json" label_ratio_tau1 label_ratio_tau025 label_bytes_tau1 label_bytes_tau025 label_bound_tau1 label_encode_tps label_decode_tps
 has "$scratch/angle.json" label_angle_deg label_angle_soft_deg label_gradient_error
 has "$scratch/allreduce.json" allreduce_fixed_vs_mpi allreduce_fixed_vs_ireduce allreduce_hidden_share allreduce_early_share
-# Those of the Python package, where a Python has PyTorch.
+# Benches of the Python package, if a Python has PyTorch.
 for name in feed step teacher; do
 	rc=0
 	"$SOURCE/tests/peers/run.sh" "$SOURCE/bench/python/$name.py" --build "$build" --tiny --rounds 1 --json "$scratch/python_$name.json" \
@@ -54,7 +54,7 @@ for name in feed step teacher; do
 	teacher) has "$scratch/python_$name.json" python_teacher_vs_forward ;;
 	esac
 done
-# Beside two peers, each of which ends only when its input does; the faster one counts.
+# With two comparison programs, each of which ends only when its input ends; the faster one counts.
 cat > "$scratch/peer.sh" <<'END'
 echo "ready PEER-$1"
 while read -r _; do echo "$2 eager"; done

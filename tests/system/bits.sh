@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# These must not change a bit: a second run, stops and resumes at one rank or two, shards, another plan on the same cache, the size of leases,
-# the threads of teachers. And phase two runs without other processes.
+# None of the following may change a bit: a second run, stops and resumes at one or two ranks, shards, another plan on the same cache, the size of
+# leases, the threads of teachers. Phase two runs without other processes.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 
@@ -10,11 +10,11 @@ cd "$scratch"
 port=$(free_port)
 small_fleet f.yaml "$port"
 small_teachers f.yaml
-# Steps long enough to be hit by a signal.
+# Steps are long enough that a signal arrives during one.
 sed -i 's/^trainer.*/trainer: {model: student, steps: 24, batch: 32, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 6, eval_sequences: 8, checkpoint_every: 5, threads: 1}/
 	s/^phase_one.*/phase_one: {steps: 12, weight: 0.667}/' f.yaml
 
-# up CACHE [OPTION...]: selectord and a teacher on that cache; down: both away by SIGNAL.
+# up CACHE [OPTION...]: starts selectord and a teacher on that cache. down [SIGNAL]: stops both.
 up() {
 	local cache=$1
 	shift
@@ -24,7 +24,7 @@ up() {
 down() {
 	stop "${1:-TERM}" $selectord $teacherd
 }
-train() {			# RUN [OPTION...]: to its end
+train() {			# RUN [OPTION...]: trains RUN to its end
 	local run=$1
 	shift
 	timeout 60 "$BIN/trainerd" -c f.yaml --set run.dir="$run" "$@" > "$run.log" 2>&1 || { tail -3 "$run.log" >&2; fail "$run: exit code $?"; }
@@ -40,7 +40,7 @@ equal() {
 	same "$1.bits" "$2.bits" "$3"
 }
 
-# 1. The same command twice, each with a cache of its own; another seed is another run.
+# 1. The same command twice, each time with a new cache; another seed gives another run.
 up one; train run_one; down
 up two; train run_two; down
 up seed; train run_seed --set run.seed=4; down
@@ -48,8 +48,8 @@ equal run_one run_two "the same command twice"
 bits run_seed
 cmp -s run_one.bits run_seed.bits && fail "another seed gives the same losses"
 
-# 2. Stopped around the switch and resumed, at one rank, two (also with checkpoints gathered through rank 0), one.
-resume() {			# RUN RANKS STEP: until it has written that step, then SIGUSR1; the rest of the arguments are options
+# 2. Stopped around the switch and resumed, at one rank, two ranks (also with checkpoints gathered through rank 0), and one again.
+resume() {			# RUN RANKS STEP: trains until the run has written STEP, then sends SIGUSR1; further arguments are options
 	local run=$1 n=$2 step=$3 rc=0
 	shift 3
 	"${mpirun[@]}" -n "$n" "$BIN/trainerd" -c f.yaml --set run.dir="$run" "$@" > "$run.$step.log" 2>&1 &
@@ -92,12 +92,12 @@ stop TERM $shard0 $shard1 $teacherd
 [ -e shards/shard_1 ] || fail "no second shard's cache"
 equal run_one run_shards "two shards"
 
-# 4. Two plans on one cache at once: each as if it were alone.
+# 4. Two plans on one cache at the same time: each gives the bits that it gives alone.
 up both
 "$BIN/trainerd" -c f.yaml --set run.dir=run_both_seed --set run.seed=4 > run_both_seed.log 2>&1 &
 other=$!
 until_line run_both_seed.log event=selectord.welcome
-kill -STOP $other			# else its phase one may be over, and the teachers gone, before the next one says HELLO
+kill -STOP $other			# otherwise its phase one may be over, and the teachers released, before the next trainer sends HELLO
 "$BIN/trainerd" -c f.yaml --set run.dir=run_both > run_both.log 2>&1 &
 trainer=$!
 until_line run_both.log event=selectord.welcome
@@ -108,7 +108,8 @@ down
 equal run_one run_both "beside another plan"
 equal run_seed run_both_seed "the other plan"
 
-# 5. All labels ahead, without a trainer, by leases of one sequence or many, one thread or two: the same bytes. Then a trainer without teachers.
+# 5. All labels are made ahead, without a trainer, by leases of one or many sequences, with one or two threads: the same bytes. Then a trainer runs
+# without teachers.
 n=$("$BIN/saltctl" corpus info --json train | tr -d ' ",' | sed -n 's/^tokens:\([0-9]*\)$/\1/p')
 ahead() {			# CACHE OPTION...
 	up "$@" --set selector.label_ahead_steps=all --set cache.keep_unselected=true
@@ -126,7 +127,7 @@ stop TERM $selectord
 same alone.dump many.dump "labels one by one and many at a time"
 equal run_one run_ahead "labels made ahead, no teacher any more"
 
-# 6. After the switch everybody else is killed: phase two goes on; stopped, it resumes, and ends.
+# 6. After the switch all other processes are killed: phase two continues; after a stop it resumes and ends.
 up gone
 "$BIN/trainerd" -c f.yaml --set run.dir=run_gone > run_gone.log 2>&1 &
 trainer=$!

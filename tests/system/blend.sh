@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# A blend of three corpora. Losses are bit-identical at R = 1, 2 and 4, when the run is stopped and resumed in each phase, and when one teacher
+# A blend of three corpora. Losses are bit-identical at R = 1, 2 and 4 ranks, when the run is stopped and resumed in each phase, and when one teacher
 # starts late and another one later. Rows follow the weights, the cache's tools work on a blend, and errors name the entry of the list.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
@@ -15,7 +15,7 @@ part() {
 small_corpus
 part a GPL-1 GPL-2 GPL-3
 part b GFDL-1.2 GFDL-1.3
-part c BSD			# one epoch is a few sequences: phase one goes through it again and again
+part c BSD			# one epoch is a few sequences, so phase one repeats it many times
 small_model "$scratch/student" -
 small_fleet fleet.yaml "$(free_port)" "$(free_port)"
 sed -i 's|^corpus: .*|corpus:\n  train:\n  - {prefix: a, weight: 0.5}\n  - {prefix: b, weight: 0.3}\n  - {prefix: c, weight: 0.2}\n  heldout: held\n  context: 32|' fleet.yaml
@@ -41,7 +41,7 @@ losses one/metrics.jsonl > one.losses
 stop TERM $teacherd $shard0 $shard1
 "$BIN/saltctl" cache fsck -c fleet.yaml > fsck.out || fail "fsck: $(cat fsck.out)"
 
-# ---- what was trained: chosen in each part apart, so the rows have the shares of the weights
+# ---- which rows were trained: they are chosen separately in each part, so they have the shares of the weights
 "$BIN/saltctl" cache reselect -c fleet.yaml --rows rows.tsv > /dev/null || fail "reselect"
 "$BIN/saltctl" plan -c fleet.yaml --json > plan.json || fail "plan"
 python3 - "$SOURCE" <<'END' || fail "rows or plan are not those of the weights"
@@ -52,7 +52,7 @@ plan = json.load(open("plan.json"))["corpora"]
 n = [p["sequences_there"] for p in plan]
 assert [p["share"] for p in plan] == [0.5, 0.3, 0.2] and [p["sequences"] for p in plan] == [80, 48, 32], plan
 assert plan[2]["epochs"] == 32 / n[2] > 1, plan
-# Megatron's rule, plainly; the part's own order by the description in docs/formats.md.
+# A plain implementation of Megatron's rule; the order within a part follows the description in docs/formats.md.
 def stream(length, weights=(5, 3, 2), seed=3):
     taken, total = [0, 0, 0], sum(weights)
     for p in range(length):
@@ -72,7 +72,7 @@ for block in range(6):
     assert [got.count(i) for i in range(3)] == [want.count(i) for i in range(3)], (block, got)
 END
 
-# ---- two ranks, another cache, no teacher at first; then one; the trainer is stopped in phase one and goes on as four ranks with two teachers
+# ---- two ranks, another cache, at first no teacher, then one; the trainer is stopped in phase one and continues with four ranks and two teachers
 other=(--set cache.dir=cache2)
 shards "${other[@]}"
 start two timeout 100 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c fleet.yaml --set run.dir=many "${other[@]}"
@@ -87,7 +87,7 @@ grep -v '"event"' one.losses > one.steps
 same one.steps many.losses "one rank, and two and four with a stop"
 stop TERM $late $later $shard0 $shard1
 
-# ---- stopped in phase two, which needs no other process, and on as one rank; then the same rows without scores in another order of parts are another plan
+# ---- stopped in phase two, which needs no other process, and continued with one rank; then the same rows without scores in another order of parts are another plan
 start four timeout 100 "${mpirun[@]}" -n 4 "$BIN/trainerd" -c fleet.yaml --set run.dir=many "${other[@]}" --set trainer.steps=40
 until_line many/metrics.jsonl '"step":2[2-9]'
 stop TERM $four
@@ -97,8 +97,8 @@ for run in one many; do losses $run/metrics.jsonl | grep -v '"event"' > $run.los
 same one.losses many.losses "phase two"
 grep -q '"step":40,' one.losses || fail "no step 40"
 
-# ---- what is wrong with a list
-# refused NAME CODE REGEX COMMAND...: ends with the code, and says so.
+# ---- errors in a list
+# refused NAME CODE REGEX COMMAND...: the command ends with CODE, and its output matches REGEX.
 refused() {
 	local name=$1 code=$2 regex=$3 rc=0
 	shift 3

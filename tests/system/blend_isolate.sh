@@ -86,7 +86,7 @@ assert all(other[d] == x for d, x in blend.items() if d % 2 == 0 or d >= n), "a 
 assert sum(other[d] != x for d, x in blend.items() if d % 2 and d < n) > 80
 END
 
-# ---- labels that no plan needs: phase one is over, and its steps are behind both runs' checkpoints but for those from step 3 on
+# ---- labels that no plan needs: phase one is over, and the checkpoints of both runs need its steps only from step 3 on
 # number MEMBER FILE
 number() { python3 -c 'import json, sys; x = json.load(open(sys.argv[2])); print((x[0] if isinstance(x, list) else x)[sys.argv[1]])' "$@"; }
 ctl cache drop -c fleet.yaml --json > count.json || fail "drop: $(cat count.json)"

@@ -11,7 +11,7 @@ small_fleet f.yaml "$(free_port)"
 small_teachers f.yaml
 check="python3 $SOURCE/tests/system/export_check.py"
 
-# said CODE PATTERN COMMAND...: saltctl cache COMMAND ends with CODE and says PATTERN.
+# said CODE PATTERN COMMAND...: saltctl cache COMMAND ends with CODE, and its output matches PATTERN.
 said() {
 	local code=$1 pattern=$2 got=0
 	shift 2
@@ -19,11 +19,11 @@ said() {
 	[ "$got" = "$code" ] || fail "cache $*: exit code $got, expected $code: $(head -3 out err)"
 	grep -qE -- "$pattern" out err || fail "cache $*: expected \"$pattern\", said: $(head -5 out err)"
 }
-# number FIELD: of the JSON in out, its first.
+# number FIELD: the first value of this field in the JSON in out.
 number() {
 	sed -n "s/.*\"$1\": *\([^,]*\),*$/\1/p" out | head -1
 }
-# fill [OPTION...]: selectord and a teacher until every row of the plan is there.
+# fill [OPTION...]: runs selectord and a teacher until every row of the plan exists.
 fill() {
 	start selectord "$BIN/selectord" -c f.yaml "$@"
 	start teacherd "$BIN/teacherd" -c f.yaml "$@"
@@ -32,24 +32,24 @@ fill() {
 dump() {
 	"$BIN/cache_dump" "$1" 3000 > "$2"
 }
-# copy DIR: of the cache, with nobody on it.
+# copy DIR: copies the cache while no process uses it.
 copy() {
 	rm -rf "$1"
 	cp -r cache "$1"
 }
 
-# While selectord works on it: reading is free, writing is refused by name.
+# While selectord works on the cache, reading works, and writing is refused with the name of the process.
 fill
 said 0 '48 labels' stat -c f.yaml
 said 0 ' 0 findings' fsck -c f.yaml
 said 69 "expected no other writer.*found pid $selectord on" fsck --queue -c f.yaml
 said 69 "found pid $selectord on" drop --write --cache cache
-said 0 ': 0 labels' drop --write -c f.yaml		# asked over its socket: none while the plan is open
+said 0 ': 0 labels' drop --write -c f.yaml		# selectord is asked over its socket; while the plan is open it drops none
 stop TERM $selectord $teacherd
 dump cache good
 [ "$(grep -c ^label good)" = 48 ] || fail "not 48 labels"
 
-# What is in it, against a plain reader of its export; and the teacher's word again.
+# The contents, compared with a plain reader of the export; then the labels, compared with the teacher's output.
 said 0 ' 0 findings' fsck -c f.yaml
 said 0 exported export -c f.yaml new/folder/of/ex		# missing parents are made
 mv new/folder/of/ex ex
@@ -62,7 +62,7 @@ awk 'NR == FNR { split($0, a); next } { exit !($1 == a[1] && $2 - a[2] < 1e-6 &&
 [ "$(number same_bytes_as_stored)" = 4 ] && [ "$(number same_bytes_run_twice)" = 4 ] || fail "fidelity: $(grep same_bytes out)"
 said 78 'expected [0-9a-f]{32}, which made the labels, found' stat -c f.yaml --fidelity --teacher other
 
-# The lines that docs/formats.md shows, as they stand there.
+# The program of docs/formats.md, taken from the page.
 sed -n '/^    import json/,/^$/p' "$SOURCE/docs/formats.md" | sed 's/^    //; s/^$//' > ten.py
 [ "$(grep -c . ten.py)" -le 10 ] && [ "$(grep -c . ten.py)" -ge 5 ] || fail "docs/formats.md: not ten lines: $(cat ten.py)"
 mkdir ten
@@ -76,7 +76,7 @@ else
 	[ $got = 0 ] && [ "$(cat ten.out)" = "48 32.0000 True" ] || fail "ten lines: $(tail -3 ten.out)"
 fi
 
-# Away and back: the same bytes; again: nothing.
+# Exported and imported again: the same bytes. A second import adds nothing.
 said 0 'imported .* 155 records new, 0 there already' import --cache back ex
 said 0 'imported .* 0 records new, 155 there already, none that differs' import --cache back -c f.yaml ex
 dump back back.dump
@@ -98,7 +98,7 @@ for kind in topk dense; do
 	same a.dump b.dump "an import of $kind labels"
 done
 
-# Imports that are refused: another label set, another corpus, files that are not what they were.
+# Imports that are refused: another label set, another corpus, changed files.
 said 78 'label_set.kind: expected sampled, which the cache was made with, found topk|label_set.*expected .*found' import -c f.yaml ex_topk
 said 78 'corpus: expected [0-9a-f]{32}, which the cache was made with, found [0-9a-f]{32}' import --cache back3 --corpus held ex
 mangle() {		# mangle NAME SED: an export with another manifest
@@ -135,7 +135,8 @@ mangle m '/"hash"/d; s/\("bytes": [0-9]*\),/\1/'
 printf '\001' | dd of=m/unigram.bin bs=1 seek=9 conv=notrunc status=none
 said 78 'identity label_set: expected' import --cache back3 m
 
-# Labels of older versions (an export of version 1 has no table): refused with what to type; with the corpus they become today's.
+# Labels of older versions (an export of version 1 has no unigram table): refused with the command to type; with the corpus they are converted to the
+# present version.
 for version in 1 2; do
 	mangle m "s/\"label_set.version\": \"3\"/\"label_set.version\": \"$version\"/; s/\"label_set\": \"[0-9a-f]*\"/\"label_set\": \"00000000000000010000000000000002\"/"
 	[ $version != 1 ] || python3 -c '
@@ -152,7 +153,7 @@ os.remove("m/unigram.bin")'
 	said 0 ' 0 findings' fsck --cache back4_$version -c f.yaml
 done
 
-# A cache of version 2: nobody writes to it.
+# A cache of version 2: no program writes to it.
 copy old
 python3 - <<'END'
 import ctypes
@@ -170,11 +171,11 @@ got=0
 timeout 20 "$BIN/selectord" -c f.yaml --set cache.dir=old > old.log 2>&1 || got=$?
 [ $got = 65 ] && grep -q 'expected version 3, found 2; .*saltctl cache export.*saltctl cache import' old.log || fail "selectord on a cache of version 2: $got, $(tail -1 old.log)"
 
-# Files that are no cache, or no longer.
+# Files that are not a cache, or a damaged one.
 mkdir -p foreign
 echo 'something else, as long as it takes to be looked at' > foreign/data.mdb
 said 65 'expected data.mdb to be an LMDB file' stat --cache foreign
-# cut short at ends of pages, within them, and within the page that lists the tables, whose rest then reads as zeros
+# truncated at ends of pages, within pages, and within the page that lists the tables, whose rest then reads as zeros
 tables=$(python3 -c '
 import struct
 data = open("cache/data.mdb", "rb").read()
@@ -188,7 +189,7 @@ for bytes in 8192 10000 60000 $((end / 2 / 4096 * 4096)) $((tables + 64)) $((tab
 	said 65 'cut short|damaged|pages' fsck --cache cut
 done
 
-# Damage: found, queued, made again by the fleet, and then all is as it was.
+# Damage is found and queued, the fleet makes the records again, and then the cache is as before.
 copy broken
 seq=$(sed -n 's/^label \([0-9]*\) .*/\1/p' good | head -1)
 "$BIN/cache_dump" broken "$seq" raw > record
@@ -208,13 +209,13 @@ stop TERM $selectord $teacherd
 said 0 ' 0 findings' fsck --cache broken -c f.yaml
 dump broken broken.dump
 same good broken.dump "what was mended"
-# A rotten corpus is named, and its records are not called damaged.
+# A damaged corpus is named, and the records are not reported as damaged.
 rot train.bin 5000
 said 65 'train.bin: block 0 .*its bytes changed' fsck --cache broken -c f.yaml --queue
 rot train.bin 5000
 said 0 ' 0 findings' fsck --cache broken -c f.yaml
-# Damage that no checksum shows, made in an export: other tokens (only the corpus tells), other scores, rows at another block.
-# edit PART TENSOR N STRIDE: an import of ex with 1 added to the first N bytes of a tensor that are STRIDE apart.
+# Damage that no checksum shows, made in an export: other tokens (found only by comparison with the corpus), other scores, rows at another block.
+# edit PART TENSOR N STRIDE: imports ex after adding 1 to the first N bytes of a tensor that are STRIDE apart.
 edit() {
 	mangle m '/"hash"/d; s/\("bytes": [0-9]*\),/\1/'
 	python3 - "$@" <<'END'
@@ -240,7 +241,7 @@ edit rows block 1000 8
 said 65 'damaged rows' fsck --cache edited
 said 65 'another corpus was given: expected [0-9a-f]{32}, which the cache was made with' fsck --cache broken --corpus held
 
-# Another choice: as a plain reference chooses, and as selectord chooses with these settings.
+# Another choice: the same rows as those of a plain reference, and as those of selectord with these settings.
 settings="--k 20 --keep 0.25 --window 16 --steps 3"
 said 0 '24 rows need one|rows need one' reselect -c f.yaml $settings --rows new/rows/mine.tsv
 mv new/rows/mine.tsv .
@@ -248,9 +249,9 @@ need=$(sed -n 's/.* are there, \([0-9]*\) rows need one.*/\1/p' out)
 $check ex rows 20 0.25 16 3 3 8 > plain.tsv || fail "the reference"
 awk -F'\t' '{ printf "%s\t%s\t%s\t%.6f\n", $1, $2, $3, $4 }' mine.tsv > mine6.tsv
 same plain.tsv mine6.tsv "reselect and a plain reference"
-said 0 'rows need one' reselect -c f.yaml ${settings/--window/--pool} --rows pool.tsv		# a pool of 16 is one window of 16
+said 0 'rows need one' reselect -c f.yaml ${settings/--window/--pool} --rows pool.tsv		# a pool of 16 is one block of 16
 same mine.tsv pool.tsv "a window of 16 and a pool of 16"
-# FILE is written whole, or not at all; what this verb did not write stays.
+# FILE is written completely or not at all; a file that this verb did not write is kept.
 said 0 'rows need one' reselect -c f.yaml $settings --rows pool.tsv
 same mine.tsv pool.tsv "the same rows once more"
 echo 'a list of mine' > pool.tsv
@@ -280,7 +281,7 @@ same o.dump w.dump "rows chosen by reselect"
 said 0 ' 0 findings' fsck --cache written -c f.yaml
 said 0 'blocks have no score' reselect -c f.yaml --window 64 --steps 60
 
-# Labels nobody needs: none while the plan is open; after the run those that no kept checkpoint can ask for, and never others.
+# Labels that no plan needs: none while the plan is open; after the run, exactly those that no kept checkpoint can request.
 said 0 ': 0 labels' drop -c f.yaml --write
 start selectord "$BIN/selectord" -c f.yaml
 start teacherd "$BIN/teacherd" -c f.yaml
@@ -291,7 +292,7 @@ kept=$(number kept) gone=$(number labels) bytes=$(number bytes)
 [ "$gone" -gt 0 ] && [ $((kept + gone)) = 48 ] || fail "drop: $(cat out)"
 said 0 labels drop -c f.yaml --released --json
 [ "$(number kept)" = 0 ] && [ "$(number labels)" = 48 ] || fail "drop --released: $(cat out)"
-# selectord does it while it works on the cache, and saltctl on a cache that nobody has: the same
+# selectord drops them while it works on the cache, and saltctl on a cache that no process uses: the results are the same
 copy by_hand
 said 0 labels drop -c f.yaml --write --json
 [ "$(number kept) $(number labels) $(number bytes) $(number dropped)" = "$kept $gone $bytes true" ] || fail "selectord dropped $(cat out), not $gone"

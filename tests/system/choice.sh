@@ -16,7 +16,7 @@ check="python3 $SOURCE/tests/system/export_check.py"
 windows=$("$BIN/saltctl" corpus info train --context 32 --json | tr -d ' ",' | sed -n 's/^windows:\([0-9]*\)$/\1/p')
 [ "$windows" -gt 1000 ] || fail "windows of the corpus: $windows"
 
-# plan NAME K KEEP WINDOW OPTION...: labelled as a whole and exported; its rows are the reference's.
+# plan NAME K KEEP WINDOW OPTION...: labels and exports the whole plan; its rows must be those of the reference.
 plan() {
 	local name=$1 k=$2 keep=$3 window=$4 hash
 	shift 4
@@ -31,14 +31,14 @@ plan() {
 	same "rows_$name.1" "rows_$name.$n" "$name at 1 and at $n shards"
 	$check "ex_$name.$n" bins "$k" "$keep" "$window" 3 10 8 > want_bins
 	tenths=30
-	until bins "$hash" > have_bins; cmp -s want_bins have_bins; do		# figures are a second old
+	until bins "$hash" > have_bins; cmp -s want_bins have_bins; do		# figures may be a second old
 		[ $((tenths--)) -gt 0 ] || same want_bins have_bins "$name at $n shards, the histogram"
 		sleep 0.1
 	done
 }
-# bins HASH: the histogram that selectord tells of a plan, summed over shards.
+# bins HASH: the histogram of a plan in selectord's status, summed over shards.
 bins() {
-	timeout 20 "$BIN/saltctl" status "${fleet[@]}" --json > status.json || true	# the trainer that labelled is gone
+	timeout 20 "$BIN/saltctl" status "${fleet[@]}" --json > status.json || true	# the client that had the plan labelled has ended
 	python3 - "$1" <<-'END'
 	import json, sys
 	scored, kept = [0] * 48, [0] * 48
@@ -53,7 +53,7 @@ bins() {
 	print("kept", *kept)
 	END
 }
-# ties NAME: rows that share the commonest S.
+# ties NAME: number of rows that share the most frequent S.
 ties() {
 	cut -f4 "rows_$1.1" | sort | uniq -c | sort -rn | awk 'NR == 1 { print $1 }'
 }
@@ -71,7 +71,7 @@ for n in 1 2 4; do
 	start teacherd "$BIN/teacherd" "${fleet[@]}"
 	daemons+=($teacherd)
 	plan window 200 0.5 32 --set selector.block=32
-	plan ties 2 0.3 40 --set selector.block=40		# of a teacher so young most tokens are not among the first two: medians of 0
+	plan ties 2 0.3 40 --set selector.block=40		# with a teacher trained so little, most tokens are not among its first two ids, so medians are 0
 	plan pool 200 0.25 600 --set selector.pool=600
 	plan pool_ties 2 0.25 600 --set selector.pool=600
 	plan epochs 200 0.04 $((windows * 3 / 4)) --set selector.block=$((windows * 3 / 4))
@@ -79,8 +79,8 @@ for n in 1 2 4; do
 done
 [ "$(ties ties)" -ge 20 ] && [ "$(ties pool_ties)" -ge 20 ] || fail "no ties: $(ties ties), $(ties pool_ties)"
 
-# One model: what selectord has of scores, held-out ones too, is as much as the teacher has computed sequences, and a label came with each that is
-# not held-out.
+# One model: the number of scores at selectord, held-out ones included, equals the number of sequences that the teacher computed, and each sequence
+# that is not held out has a label from the same pass.
 fleet=(-c f.yaml --set "selector.endpoints=[tcp://127.0.0.1:$(free_port)]" --set cache.dir=cache_one --set run.dir=run_one --set teacher.scorer=teacher
 	--set cache.keep_unselected=true)
 start selectord "$BIN/selectord" "${fleet[@]}"

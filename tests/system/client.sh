@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Trainers of libsaltfleet with real selectord (two shards) and teacherd: the same rows and label bytes as trainerd's own feed gets and as the
-# cache holds, across a selectord that is killed; errors by name; phase two without anybody; the example.
+# Trainers of libsaltfleet with real selectord (two shards) and teacherd: they get the same rows and label bytes as trainerd's feed and as the cache
+# holds, also when selectord is killed; errors name their cause; phase two needs no other process; the example runs.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 
@@ -10,7 +10,7 @@ cd "$scratch"
 small_fleet f.yaml "$(free_port)" "$(free_port)"
 small_teachers f.yaml
 
-# daemons NAME [OPTION...]: both shards and a teacher, on the cache of that name.
+# daemons NAME [OPTION...]: starts both shards and a teacher, on the cache of that name.
 daemons() {
 	local name=$1
 	shift
@@ -24,7 +24,7 @@ no_daemons() {
 long=(trainer.steps=16 phase_one.steps=12)
 set_long=(--set trainer.steps=16 --set phase_one.steps=12)
 
-# The same bits as trainerd's feed; one shard is killed in the middle and comes back.
+# The same bits as trainerd's feed; one shard is killed during the run and restarted.
 daemons sampled "${set_long[@]}"
 PAUSE=5 start same "$BIN/client_feed" f.yaml same "${long[@]}"
 until_line same.log '^paused'
@@ -40,7 +40,7 @@ grep -q 'checks, 0 failures' same.log || fail "same: $(tail -5 same.log)"
 grep -q '^row 11 ' all.rows && [ "$(awk '$2 < 12 && $4 == "-"' all.rows)" = "" ] || fail "a row of phase one without label"
 [ "$(awk '$2 >= 12 && $4 != "-"' all.rows)" = "" ] || fail "a row of phase two with a label"
 
-# Errors by their names, at the first row and not later.
+# Errors name their cause, and occur at the first row, not later.
 bad() {				# WHAT EXIT-CODE PATTERN COMMAND...
 	local what=$1 code=$2 pattern=$3 rc=0
 	shift 3
@@ -62,11 +62,11 @@ done | awk '$1 == "label" { print $2, $4 }' > cache.labels
 awk 'NR == FNR { have[$1] = $2; next } $2 < 12 && have[$3] != $4 { print; n++ } END { exit n > 0 }' cache.labels all.rows ||
 	fail "records that the cache has otherwise"
 
-# Phase two needs nobody, also after a restart in its middle.
+# Phase two needs no other process, also after a restart in phase two.
 "$BIN/client_feed" f.yaml rows 13 "${long[@]}" > two.rows || fail "phase two alone"
 same two.rows <(awk '$2 >= 13' all.rows) "phase two after a restart"
 
-# Other kinds of labels; the example, and teachers that the switch releases.
+# Other kinds of labels; the example; teachers are released at the switch.
 daemons topk --set labels.kind=topk --set labels.k=12
 "$BIN/client_feed" f.yaml same labels.kind=topk labels.k=12 > topk.log 2>&1 || fail "topk: $(tail -3 topk.log)"
 no_daemons

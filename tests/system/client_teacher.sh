@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A teacher of libsaltfleet (client/examples/teacher.c) on a real selectord: alone, beside teacherd on one cache, killed, stopped by SIGTERM,
-# over a restart of selectord; refused with another class, model or vocabulary. What it labels trainerd trains on.
+# A teacher of libsaltfleet (client/examples/teacher.c) on a real selectord: alone, beside teacherd on one cache, killed, stopped by SIGTERM, over a
+# restart of selectord; refused with another class, model or vocabulary. trainerd trains on its labels.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
@@ -14,10 +14,10 @@ small_model scorer 2
 small_model student -
 small_fleet fleet.yaml "$(free_port)"
 sed -i "s|teacher: {|teacher: {compute_class: $class, |; s|lease_sequences: 8|lease_sequences: 4, lease_s: 3, teacher_idle_s: 0|" fleet.yaml
-# one model scores and labels, one pass for both
+# one model scores and labels, with one pass for both
 sed "s|scorer: $scratch/scorer|scorer: $scratch/teacher|; s|dir: cache|dir: cache_one|; s|dir: run|dir: run_one|" fleet.yaml > one.yaml
 
-# refused CODE PATTERN COMMAND...: it ends with that exit code and a line like that
+# refused CODE PATTERN COMMAND...: the command ends with CODE, and a line of its output matches PATTERN
 refused() {
 	local code=$1 pattern=$2 status=0
 	shift 2
@@ -39,7 +39,7 @@ wait $first || status=$?
 [ $status = 0 ] && grep -qE "^[0-9]+ sequences, 0 not confirmed" first.log || fail "SIGTERM: exit $status: $(cat first.log)"
 n=$(grep -oE "^[0-9]+" first.log)
 [ "$n" -ge 96 ] || fail "48 of 96 sequences were chosen, and $n computed"
-# what it cost is in the run's ledger, as teacherd's would be
+# its cost is in the run's ledger, as for teacherd
 python3 - "$n" run_one/ledger/first-*.json <<- 'EOF' || fail "ledger: $(cat run_one/ledger/*)"
 	import json, sys
 	a = json.load(open(sys.argv[2]))
@@ -86,7 +86,7 @@ assert sorted(steps) == list(range(1, 13)), sorted(steps)
 assert all(steps[s]["label_bytes"] > 0 for s in range(1, 7)), "phase one without labels"
 assert not any(j.get("quarantined_rows") for j in steps.values()), "quarantined"
 END
-# the switch has released both; they end by themselves
+# both are released at the switch and end by themselves
 status=0
 wait $third || status=$?
 [ $status = 0 ] && grep -qE "^[0-9]+ sequences, 0 not confirmed" third.log || fail "released: exit $status: $(cat third.log)"

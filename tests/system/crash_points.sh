@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Preset release has no crash points (base/err/crash.h): neither the variable's name nor the names of the points are in what it compiles.
-# Only the libraries whose sources have such points are built.
+# The preset release has no crash points (base/err/crash.h): neither the variable's name nor the names of the points are in its compiled files. Only
+# the libraries whose sources have such points are built.
 . "$(dirname "$0")/lib.sh"
 sources=$(cd "$SOURCE" && grep -rlE 'crash_point\(' --include='*.c' common selectord teacherd trainerd saltctl)
 [ "$(wc -l <<< "$sources")" -ge 15 ] || fail "expected at least 15 files with crash points, found: $sources"

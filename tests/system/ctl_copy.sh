@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# corpus show, merge, split, sample: documents against a plain reading of the index in Python; where a sequence came from; what is wrong is named.
+# corpus show, merge, split, sample: documents are compared with a plain reading of the index in Python; the sources of a sequence; errors name their
+# cause.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"
 ctl() { timeout 100 "$BIN/saltctl" "$@"; }
@@ -13,7 +14,7 @@ done
 ctl corpus build --split-on blank-lines --tokenizer "$tok" --out A a > /dev/null
 ctl corpus build --tokenizer "$tok" --out B b > /dev/null
 
-# lists OF: the documents of a corpus, a line of ids each, by Python's own reading of PREFIX.idx and PREFIX.bin.
+# lists OF: the documents of a corpus, each as a line of ids, read by Python from PREFIX.idx and PREFIX.bin.
 cat > read.py <<'END'
 import struct, sys
 def documents(prefix):
@@ -79,7 +80,7 @@ python3 -c 'import struct; open("raw.bin", "wb").write(struct.pack("<40H", *rang
 ctl corpus show --corpus raw.bin --dtype uint16 --context 8 1 > shown 2> /dev/null && grep -q '^ids  *8 9 10 11 12 13 14 15 16$' shown || fail "raw ids: $(cat shown)"
 grep -q '^documents' shown && fail "documents of raw ids"
 
-# ---- what is wrong is named
+# ---- errors name their cause
 # refused CODE REGEX ARGUMENT...
 refused() {
 	local code=$1 regex=$2 rc=0
@@ -98,7 +99,7 @@ refused 65 "vocab" corpus merge --out X raw.bin
 cp A.bin C.bin && cp A.idx C.idx && sed 's/"version": 2/"version": 1/; s/"eod": [0-9]*,/"eod": 7,/; /"check"/d; s/\("counts": "[^"]*"\),/\1/' A.json > C.json && cp A.counts.bin C.counts.bin
 refused 78 "C: expected the tokenizer, vocabulary and end-of-document id of A" corpus merge --out X A C
 ls X* 2> /dev/null && fail "something was left of what failed"
-# A side file of another build says nothing.
+# A side file of another build is ignored.
 ctl corpus build --replace --tokenizer "$tok" --out B b > /dev/null
 sed -i '$d' B.sources.jsonl
 ctl corpus show --corpus B --context 8 0 > shown && ! grep -q 'b/1.txt' shown || fail "a side file that is cut short: $(cat shown)"

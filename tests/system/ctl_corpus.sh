@@ -4,7 +4,7 @@
 tok="$SOURCE/share/tokenizer-4k"
 ctl() { timeout 100 "$BIN/saltctl" "$@"; }
 build() { ctl corpus build --tokenizer "$tok" "$@" > "$scratch/said"; }
-# text_of PREFIX: the corpus as text, its ends of documents as <|endoftext|>. The ids are read by od, not by us.
+# text_of PREFIX: the corpus as text, with ends of documents as <|endoftext|>. od reads the ids, not our code.
 text_of() { od -An -v -tu2 "$1.bin" | ctl tokenizer decode --tokenizer "$tok"; }
 must_fail() {		# must_fail CODE PATTERN ARGUMENT...
 	local code=$1 pattern=$2 got=0
@@ -16,7 +16,7 @@ must_fail() {		# must_fail CODE PATTERN ARGUMENT...
 end='<|endoftext|>'
 cd "$scratch"
 
-# Any bytes through encode and decode, as text and as int32.
+# Arbitrary bytes through encode and decode, as text and as int32.
 head -c 70000 /dev/urandom > random
 ctl tokenizer encode --tokenizer "$tok" random | ctl tokenizer decode --tokenizer "$tok" > back
 same random back "random bytes"
@@ -43,7 +43,7 @@ grep -q '"documents": 2,' info && grep -q "\"text_bytes\": $(($(stat -c %s in/a.
 tokens=$(($(stat -c %s files.bin) / 2))
 grep -q "\"windows\": $(((tokens - 1) / 4))" info || fail "windows of $tokens tokens: $(cat info)"
 
-# Other ways to cut documents.
+# Other ways to split text into documents.
 printf 'a\nb\n\n\r\n\nc\nd' > paragraphs
 build --split-on blank-lines --out p paragraphs
 [ "$(text_of p)" = "a
@@ -58,7 +58,7 @@ $end---
 b
 $end" ] || fail "a mark: $(text_of m)"
 
-# JSON lines; a bad one stops, or is counted.
+# JSON lines; a bad line ends the build, or is counted.
 printf '%s\n' '{"text": "x\u00e9", "n": 1}' '{"text": ""}' '' '{"body": "y"}' > j.jsonl
 must_fail 65 'j.jsonl: line 4: expected an object with the text field "text"' --out j j.jsonl
 [ -z "$(ls j.bin* j.idx* 2>/dev/null)" ] || fail "a failed build left files"
@@ -68,7 +68,7 @@ grep -q '1 bad lines' said || fail "bad lines are not counted"
 build --field body --jsonl --skip-bad-lines --out j2 - < j.jsonl
 [ "$(text_of j2)" = "y$end" ] || fail "--field: $(text_of j2)"
 
-# zstd, two frames in one file ("zstd of "first\n", then of "second\n"), also from a pipe; cut short.
+# zstd, two frames in one file ("zstd of "first\n", then of "second\n"), also from a pipe; truncated.
 base64 -d <<< 'KLUv/SAGMQAAZmlyc3QKKLUv/SAHOQAAc2Vjb25kCg==' > z.zst
 build --split-on lines --out z z.zst
 [ "$(text_of z)" = "first${end}second$end" ] || fail "zstd: $(text_of z)"
@@ -81,7 +81,7 @@ must_fail 65 'cut.zst: byte 20: expected the rest of the zstd data' --out zc cut
 printf 'not zstd' > no.zst
 must_fail 65 'expected zstd data, because the name ends in .zst' --out zc no.zst
 
-# A cloned data folder: each file is read as what its first bytes are, and the result says what was taken and what was not.
+# A cloned data folder: the first bytes of each file decide how it is read, and the result shows what was read and what was left out.
 mkdir -p cloned/.git
 printf '{"text": "one", "score": NaN}\n{"text": "two"}\n' > lines
 echo '[{"text": "three"}, {"text": "four"}]' > cloned/c.json
@@ -105,7 +105,7 @@ build --text --out raw lines
 [ "$(text_of raw)" = "$(cat lines)
 $end" ] || fail "--text: $(text_of raw)"
 
-# A byte that the tokenizer has no token for: named, left out, or another token in its place. Hugging Face leaves it out.
+# A byte for which the tokenizer has no token: an error that names it, left out, or replaced by another token. Hugging Face leaves it out.
 python3 - "$tok/tokenizer.json" > lacks.json <<'END'
 import json, sys
 t = json.load(open(sys.argv[1]))
@@ -127,7 +127,7 @@ without --unknown-bytes "$end"
 got=0; without --unknown-bytes nothing || got=$?
 [ $got = 64 ] || fail "--unknown-bytes with an unknown token: $got $(cat err)"
 
-# --add-special: what the post_processor puts around a text, and the end-of-document token once.
+# --add-special: the special tokens of the post_processor around each text, and the end-of-document token once.
 python3 - "$tok/tokenizer.json" <<'END'
 import json, sys
 t = json.load(open(sys.argv[1]))
@@ -152,7 +152,7 @@ around "$tok" --add-special && [ "$(ids)" = "$one 0 $two 0" ] && grep -q 'post_p
 got=0; around strange.json --add-special || got=$?
 [ $got = 65 ] && grep -q 'post_processor: expected TemplateProcessing.* found Unknown' err || fail "another post_processor: $got $(cat err)"
 
-# Nothing to read; nothing overwritten.
+# Inputs without text; existing files are not overwritten.
 must_fail 65 'no document with a token' --out none /dev/null
 must_fail 65 'no document with a token' --out none - < /dev/null
 must_fail 66 'a folder with files that match' --only '*.nothing' --out none in
@@ -168,7 +168,7 @@ text_of long_c > back
 same expected back "a long document"
 ctl corpus info long_c --context 128 | grep -q '^documents *1$' || fail "a long document is cut"
 
-# The held-out part: every document in one of both, by its text alone; threads change nothing; copies stay together.
+# The held-out part: the text of a document alone decides which part it is in; the number of threads does not matter; copies stay together.
 { for i in $(seq 1 400); do echo "document $i"; done; echo "document 7"; } > lines
 build --split-on lines --out t1 --heldout-out h1 --heldout-one-in 10 --threads 1 lines
 build --split-on lines --out t2 --heldout-out h2 --heldout-one-in 10 --threads 3 lines
@@ -189,7 +189,8 @@ cmp -s <(docs h1) <(sort chosen) || fail "$(docs h1 | wc -l) of 401 documents he
 must_fail 65 'none of the 1 falls into this part' --out t4 --heldout-out h4 --heldout-one-in 1000000000 in/a.txt
 [ -z "$(ls t4.* h4.* 2>/dev/null)" ] || fail "half a corpus is left: $(ls t4.* h4.*)"
 
-# Token files of others: raw ids need a type, which is remembered; other files are named; a pattern means the same each time.
+# Token files of other programs: raw ids need a type, which is recorded; files of other kinds are refused by name; a pattern gives the same stream
+# each time.
 python3 - <<'END'
 import array
 array.array("I", range(1, 4001)).tofile(open("u32.bin", "wb"))
@@ -212,7 +213,7 @@ info 0 'uint32 ids, remembered' u32.bin --dtype uint32
 info 0 'raw, uint32' u32.bin
 info 0 'npy, int64' ids.npy
 for i in 1 2 3; do info 0 'tokens *4000$' 'shard_*' --dtype uint16; done
-# Bit rot with size and times kept: info --check and the fingerprint of the next look.
+# Changed bytes with the same size and times: info --check, and the fingerprint at the next use.
 info 0 'all blocks have their checksums' l --check
 rot l.bin 5
 info 65 'l.bin: block 0 ' l --check
@@ -222,7 +223,7 @@ rot l.json 100
 info 65 'l.json' l
 rot l.json 100
 
-# A tokenizer.json that text cannot be encoded with here is compared by its bytes.
+# A tokenizer.json that saltctl cannot encode with is compared by its bytes.
 mkdir other
 printf '{"model": {"type": "WordPiece", "vocab": []}}' > other/tokenizer.json
 info 0 'the one given: the same$' l --tokenizer "$tok"
@@ -233,7 +234,7 @@ info 66 'nowhere' l --tokenizer nowhere
 printf 'no JSON' > other/tokenizer.json
 info 65 'other/tokenizer.json: expected a JSON object' l --tokenizer other
 
-# A folder with SentencePiece's model only; model new writes the tokenizer.json that it is.
+# A folder with only SentencePiece's model; model new writes the equivalent tokenizer.json.
 mkdir spm
 cp "$SOURCE/tests/golden/tokenizer/pieces_bpe.model" spm/tokenizer.model
 printf 'the cat  sat\n on a  m\303\251t \377' > text

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-# eval and generate: compared with results that are known without our code, and with the trainer's own evaluation.
+# eval and generate: compared with results that are known independently of our code, and with the trainer's evaluation.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"
 ctl() { timeout 100 "$BIN/saltctl" "$@"; }
-field() { sed -n "s/^ *\"$1\": \([^,]*\),*\$/\1/p" "$2"; }		# field NAME FILE: a number of our pretty JSON
+field() { sed -n "s/^ *\"$1\": \([^,]*\),*\$/\1/p" "$2"; }		# field NAME FILE: a number in our indented JSON
 cd "$scratch"
 for i in $(seq 1 300); do echo "The quick brown fox jumps over the lazy dog for the ${i}th time."; echo; done > text
 ctl corpus build --tokenizer "$tok" --split-on blank-lines --out train --heldout-out heldout --heldout-one-in 6 text > /dev/null
@@ -12,7 +12,7 @@ got=0
 ctl model new --layers 2 --width 32 --tokenizer "$tok" model > /dev/null 2>&1 || got=$?
 [ $got = 73 ] || fail "model new over a model: exit code $got, expected 73"
 
-# A model of zeros gives every id the same probability: the loss is ln 4096, and id 0 wins every tie.
+# A model with all weights 0 gives every id the same probability: the loss is ln 4096, and id 0 wins every tie.
 cp -r model zeros
 rm -f zeros/.salt_fingerprint
 python3 - zeros/model.safetensors <<'END'
@@ -33,7 +33,7 @@ assert got["windows"] == windows and got["tokens"] == windows * 16, got
 assert abs(got["log_perplexity"] - math.log(4096)) < 1e-6, got
 assert abs(got["accuracy"] - targets.count(0) / len(targets)) < 1e-12, got
 END
-# Bits per byte: 12 bits a token for every token over the bytes of the held-out text, which is what the corpus decodes to.
+# Bits per byte: 12 bits for each token, divided by the bytes of the held-out text, which the corpus decodes to.
 bytes=$(od -An -v -tu2 heldout.bin | tr -s ' ' '\n' | grep -v '^0*$' | ctl tokenizer decode --tokenizer "$tok" | wc -c)
 python3 - "$(field bits_per_byte zeros.json)" "$bytes" "$(($(stat -c %s heldout.bin) / 2))" <<'END'
 import sys
@@ -41,7 +41,7 @@ got, text_bytes, tokens = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 assert abs(got - 12 * tokens / text_bytes) < 1e-5, (got, 12 * tokens / text_bytes)
 END
 
-# NaN in a model file; a corpus that the model's vocabulary does not hold; a context past the model's; too little text.
+# NaN in a model file; a corpus with ids outside of the model's vocabulary; a context beyond the model's position limit; too little text.
 cp -r model nan
 python3 -c 'import sys; f = open(sys.argv[1], "r+b"); f.seek(-4, 2); f.write(b"\0\0\xc0\x7f")' nan/model.safetensors
 must_fail() {
@@ -58,7 +58,7 @@ must_fail 65 '33' --model model --corpus heldout --context 33
 printf x | ctl corpus build --tokenizer "$tok" --out tiny - > /dev/null
 must_fail 65 'at least context + 1 = 17 tokens, found 2' --model model --corpus tiny --context 16
 
-# The trainer's own figures, bit for bit, whatever the threads; other groups change the last digits only.
+# The trainer's figures, bit for bit, with any number of threads; other groups change only the last digits.
 cat > fleet.yaml <<'END'
 run: {dir: run, seed: 5}
 corpus: {train: train, heldout: heldout, context: 32}
@@ -70,7 +70,7 @@ for threads in 1 2; do
 	grep '"kind":"eval","step":3' run/metrics.jsonl | grep -q "\"loss\":$(field log_perplexity eval.json),\"accuracy\":$(field accuracy eval.json),\"bits_per_byte\":$(field bits_per_byte eval.json),\"tokens\":$(field tokens eval.json)," ||
 		fail "eval -c differs from the trainer: $(cat eval.json; grep '"eval"' run/metrics.jsonl)"
 done
-# Of each sequence, too; their mean is the loss, and the trainer has written the same after its last step.
+# Also for each sequence: their mean is the loss, and the trainer has written the same values after its last step.
 ctl eval -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence losses > /dev/null
 same losses run/sequence_losses.jsonl "losses of sequences"
 python3 - "$(field log_perplexity eval.json)" <<'END'
@@ -109,7 +109,7 @@ ctl model info grown | grep -q "^grown from *$fingerprint: 2 layers, width 32, 4
 [ "$(ctl model info grown --json | sed -n 's/^ *"fingerprint": "\(.*\)",*/\1/p' | sort -u | wc -l)" = 2 ] || fail "model info --json: the fingerprints of both models"
 cmp -s run/checkpoints/step_00000003/tokenizer.json grown/tokenizer.json || fail "model grow did not copy the tokenizer"
 
-# Bit rot, with size and times kept, in a checkpoint (its manifest) and in a folder from elsewhere (the record of its first use).
+# Changed bytes with the same size and times, in a checkpoint (found by its manifest) and in another folder (found by the record of its first use).
 for dir in run/checkpoints/step_00000003 model; do
 	ctl eval --model $dir --corpus heldout --context 16 > /dev/null
 	rot $dir/model.safetensors 9000
@@ -124,7 +124,7 @@ rot heldout.bin 400
 must_fail 65 'heldout.bin: block 0 ' --model model --corpus heldout --context 16
 rot heldout.bin 400
 
-# generate: the same seed, the same text; another seed, another; temperature 0 needs no seed; the window slides past 32 tokens.
+# generate: the same seed gives the same text, another seed another text; temperature 0 needs no seed; the window slides after 32 tokens.
 ctl generate --model model --prompt 'The quick' --tokens 60 --seed 1 --go-on > a
 ctl generate --model model --prompt 'The quick' --tokens 60 --seed 1 --go-on --threads 1 > b
 same a b "generate with one seed"

@@ -53,7 +53,7 @@ END
 at=$(sed -n 's/.*"endpoint": "\(tcp[^"]*\)".*/\1/p' status.json | head -1)
 [ "$(code ctl status --endpoint "$at")" = 0 ] && grep -q '^teacherd  *teacher-a ' out || fail "status by roster: $(cat out err)"
 
-# A saved status is what report takes the teachers' seconds from.
+# report takes the teachers' seconds from a saved status.
 [ "$(code ctl report --run nowhere --teacher-seconds status.json)" = 66 ] || fail "report"
 
 ctl cache stat -c fleet.yaml --json > cache.json
@@ -69,7 +69,7 @@ assert c["quarantine"] == [], c
 END
 ctl cache stat --cache cache | grep -q '^covered  *32 labels' || fail "cache stat"
 
-# Killed: its announcement stays, status shows it and says why; the others are shown as before.
+# A killed daemon: its announcement stays, and status shows it with the reason; the others are shown as before.
 kill -9 $teacher
 wait $teacher 2> /dev/null || true
 [ "$(code ctl status -c fleet.yaml --timeout 1)" = 69 ] || fail "status with a dead teacher is not 69: $(cat out)"

@@ -8,7 +8,8 @@ model big 2 16
 model slm 1 8
 model young 1 12
 
-# run NAME SECONDS_A_STEP LOSSES [SETTINGS]: evaluations at 2, 4, ...; labels in the first 4 steps where there is a phase one.
+# run NAME SECONDS_A_STEP LOSSES [SETTINGS]: writes the files of a run with evaluations at steps 2, 4, ..., and labels in the first 4 steps if it has
+# a phase one.
 run() {
 	local name=$1 pace=$2 losses=$3 more=${4-}
 	mkdir -p "$name"
@@ -49,7 +50,7 @@ step = 8 * 32 * S
 def want(got, expected, what):
     assert got is not None and abs(got - expected) <= 1e-9 * max(1, abs(expected)), f"{what}: {got}, expected {expected}"
 want(l["base"]["flops"], 8 * step, "baseline"); want(l["base"]["teacher_flops"], 0, "no teacher"); want(l["base"]["teacher_cpu_seconds"], 0, "none")
-# 32 rows, 10 kept of each 20: 4 blocks, 80 sequences scored; 32 labelled, or all 80 in one pass
+# 32 rows, 10 chosen of each 20: 4 blocks, 80 sequences scored; 32 labelled, or all 80 in one pass
 cost = {"two": (80 * Y + 32 * T) / 3 * 32, "one": 80 * T / 3 * 32, "plain": 32 * T / 3 * 32}
 for name, flop in cost.items():
     want(l[name]["teacher_flops"], flop, name)

@@ -16,12 +16,12 @@ mkdir -p run/logs
 start events timeout 300 "$BIN/saltctl" events -c fleet.yaml
 start follow timeout 300 "$BIN/saltctl" logs -f -c fleet.yaml
 
-# selectord and the trainer write where a supervisor would have them write; the teacher elsewhere, as on another host.
+# selectord and the trainer write to the files that a supervisor would use; the teacher writes elsewhere, as on another host.
 timeout 300 "$BIN/selectord" -c fleet.yaml 2>> run/logs/selectord.log &
 selectord=$!
 until_line follow.log '^selectord +\| ts=.* event=start '
 until_line events.log 'listening to selectord'
-ctl label --no-wait --set run.seed=99 -c fleet.yaml > /dev/null	# a plan that nobody releases: the teacher stays
+ctl label --no-wait --set run.seed=99 -c fleet.yaml > /dev/null	# a plan that is never released, so the teacher stays
 timeout 300 "$BIN/trainerd" -c fleet.yaml > run/logs/trainerd.log 2>&1 &
 trainerd=$!
 until_line events.log 'listening to trainerd-0'
@@ -31,7 +31,7 @@ wait $trainerd || fail "trainerd: $(tail -3 run/logs/trainerd.log)"
 until_line events.log ' event=run.done '
 until_line follow.log '^teacherd-0 +\| ts=.* event=model.loaded'
 
-# Events: every step, the switch, who joins, what is lost; each with the daemon that says it.
+# Events: every step, the switch, peers that join or are lost; each with the daemon that reports it.
 steps=$(sed -nE 's/^trainerd-0 +\| ts=.* event=step step=([0-9]+) .*loss=[0-9.]+ .*/\1/p' events.log | sort -n | xargs)
 [ "$steps" = "1 2 3 4 5 6 7 8 9 10 11 12" ] || fail "of 12 steps the events had: $steps"
 grep -qE '^trainerd-0 +\| .* event=switch step=6 ' events.log || fail "no switch among the events"
@@ -41,7 +41,7 @@ grep -qE '^selectord +\| .* level=debug .*event=lease.granted ' events.log || fa
 until_line events.log '^selectord +\| .*event=peer.(bye|lost) name=trainerd-0 '
 [ "$(code ctl events switch checkpoint --count 0 -c fleet.yaml)" = 64 ] || fail "events --count 0"
 
-# Each line once, whatever the way it came, and in the order of time.
+# Each line appears once, from a file or from the network, and in the order of time.
 for name in selectord:run/logs/selectord.log trainerd:run/logs/trainerd.log teacherd-0:teacher.log; do
 	sed -nE "s/^${name%:*} +\| //p" follow.log > seen
 	grep -v 'event=lease' "${name#*:}" | head -8 > said
@@ -66,7 +66,7 @@ assert lines == [{"daemon": "trainerd", "line": l.rstrip("\n")} for l in open(sy
 END
 [ "$(code ctl logs nobody -c fleet.yaml)" = 66 ] && grep -q 'there is no daemon "nobody"; there is .*selectord' err || fail "logs nobody: $(cat out err)"
 
-# Rotation: by moving the file away, and by emptying it; a file that is new.
+# Rotation: by moving the file away, and by emptying it; a new file.
 mv run/logs/trainerd.log run/logs/trainerd.log.1
 echo 'ts=2026-01-01T00:00:00.000Z event=test.moved' > run/logs/trainerd.log
 until_line follow.log '^trainerd +\| .*event=test.moved'
@@ -75,7 +75,7 @@ until_line follow.log '^trainerd +\| .*event=t$'
 echo 'ts=2026-01-01T00:00:00.000Z event=test.new' > run/logs/another.log
 until_line follow.log '^another +\| .*event=test.new'
 
-# A daemon that hangs: the others go on, and what it said before is not lost to who followed.
+# A daemon that hangs: the others continue, and a follower does not lose the lines that it logged before.
 pkill -STOP -P $teacher 2> /dev/null || kill -STOP $teacher
 echo 'ts=2026-01-01T00:00:01.000Z event=test.meanwhile' >> run/logs/selectord.log
 until_line follow.log '^selectord +\| .*event=test.meanwhile'
@@ -83,7 +83,7 @@ until_line follow.log '^selectord +\| .*event=test.meanwhile'
 grep -q '^selectord .*test.meanwhile' out || fail "a teacher that hangs hides the others: $(cat out)"
 pkill -CONT -P $teacher 2> /dev/null || kill -CONT $teacher
 
-# Another process in its place: followed from its first line on.
+# A new process in its place is followed from its first line on.
 n=$(grep -cE '^teacherd-0 +\| .*event=model.loaded' follow.log)
 pkill -KILL -P $teacher
 wait $teacher || true
@@ -97,7 +97,7 @@ done
 stop TERM $teacher $selectord
 stop INT $follow $events
 
-# With keys: events, and lines of a daemon without a file here, come to who has a client's key and to nobody else.
+# With keys: only the holder of a client's key gets events, and lines of a daemon without a file here.
 ctl keygen keys > /dev/null
 small_fleet keyed.yaml "$(free_port)"
 sed -i 's/^run: {dir: [^,}]*/run: {dir: keyed/' keyed.yaml
@@ -117,7 +117,7 @@ until_line events.log '^selectord +\| .* event=peer.welcome .*name=teacherd-0 '
 stop TERM $teacher $selectord
 stop INT $events
 
-# Standard output is a pipe that nobody reads: a signal ends the verb all the same.
+# Standard output is a pipe without a reader: a signal still ends the verb.
 mkdir -p full/logs
 for i in $(seq 1000 1999); do
 	echo "ts=2026-11-29T15:00:00.$i""Z level=info prog=trainerd pid=1 event=step step=$i of=4000 loss=1.0 and more, so that the pipe is full soon"

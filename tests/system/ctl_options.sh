@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Options of saltctl that no other test uses: each changes what it says it changes.
+# Options of saltctl that no other test uses: each has its documented effect.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"
@@ -31,7 +31,7 @@ ctl model info m --json --micro-batch 4 > four
 [ "$(sed -n 's/.*"elements": *\([0-9]*\).*/\1/p' one | awk '{ n += $1 } END { printf "%d", n }')" = "$(field params one)" ] || fail "model info --tensors: $(cat one)"
 [ "$(field train_activation_bytes four)" -gt $((2 * $(field train_activation_bytes one))) ] || fail "model info --micro-batch"
 
-# plan: the assumed saving and label bytes are those given; a faster network inside a host makes steps shorter.
+# plan: the given saving and label bytes are used; a faster network inside a host makes steps shorter.
 small_corpus
 small_model student -
 small_fleet f.yaml 5555
@@ -47,7 +47,7 @@ awk -v a="$(field gather_seconds near)" -v b="$(field gather_seconds local)" 'BE
 	fail "plan --local-network: gather takes $(field gather_seconds local) s, $(field gather_seconds near) s without"
 
 # status --watch prints again and again, exporter --runs shows another folder's runs.
-true > watched		# there before the loop looks at it
+true > watched		# must exist before the loop reads it
 ctl status --endpoint tcp://127.0.0.1:1 --timeout 0.1 --watch 0.1 > watched 2>&1 &
 for ((i = 0; i < 100; i++)); do [ "$(grep -c '^role' watched || true)" -lt 2 ] || break; sleep 0.1; done
 kill %1

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"
 tok="$SOURCE/share/tokenizer-4k"
-# makes FILE WORD...: saltctl WORD... writes FILE.
+# makes FILE WORD...: checks that saltctl WORD... writes FILE.
 makes() {
 	local file=$1
 	shift
@@ -21,7 +21,7 @@ makes keys/of/mine/client.key keygen keys/of/mine/
 mkdir run
 printf '%s\n' '{"kind":"step","step":1,"hard":4.5,"seconds":1}' '{"kind":"eval","step":1,"loss":4.25}' > run/metrics.jsonl
 makes pages/of/mine/r.html report --run run --out pages/of/mine/r.html
-# A report that cannot be renamed over what is there: the folder stays, and nothing is left beside it.
+# A report that cannot be renamed because a folder has its name: the folder stays, and no file is left beside it.
 mkdir pages/of/taken
 timeout 60 "$BIN/saltctl" report --run run --out pages/of/taken > out 2> err && fail "report over a folder: $(cat out)"
 grep -q 'pages/of/taken' err || fail "report over a folder does not name it: $(cat err)"

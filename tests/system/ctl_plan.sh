@@ -5,7 +5,7 @@
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
 cd "$scratch"
 
-# All examples are valid. The paper's plans without any of its files but the shapes.
+# All examples are valid. For the paper's example, plan needs only the files with the shapes.
 example="$SOURCE/deploy/examples/paper-2.8b.yaml"
 for yaml in "$SOURCE"/deploy/examples/*.yaml "$SOURCE"/deploy/examples/*/*.yaml; do
 	ctl config check -c "$yaml" > /dev/null 2> err || fail "config check of $yaml: $(cat err)"
@@ -61,7 +61,7 @@ for r in (1, 64, 1024):
     near(time[r]["end_seconds"], steps * step(r) + 208 * 1024 * L * fS / 3 / 1e12 / 4 / r, "to the end")
 END
 
-# When the teacher pays, in sentences: the figures above in percent, and 208000 x 0.73, 208000 x (1 - 0.0334), 0.0334 - 0.01.
+# The sentences on when the teacher pays: the figures above in percent, and 208000 x 0.73, 208000 x (1 - 0.0334), 0.0334 - 0.01.
 near_text() {
 	grep -q -- "$1" paper.txt || fail "no \"$1\" in: $(sed -n '/^When/,$p' paper.txt)"
 }
@@ -143,7 +143,7 @@ t = {x["ranks"]: x for x in p["projection"]}
 near(t[1]["step_seconds"], 1 + 0.5, "one rank")
 near(t[2]["compute_seconds"], 0.5, "two"); near(t[2]["update_seconds"], 0.5 * front(n) / n, "two, update")
 near(t[4]["compute_seconds"], 0.5, "four ranks on two cores"); near(t[4]["cores"], 0.5, "half a core")
-w = p["teacher"]			# 24 rows, blocks of 32 of which 16 are kept, one model for both
+w = p["teacher"]			# 24 rows, blocks of 32 of which 16 are chosen, one model for both
 assert (w["rows"], w["blocks"], w["scored_sequences"], w["labelled_sequences"], w["stored_sequences"], w["one_pass"]) == (24, 2, 64, 64, 32, True), w
 near(w["label_bytes_per_token"], 7.7, "label bytes"); assert p["network"]["overlap"] == 0; assert w["label_bytes_are"] == "of the measured run"
 near(w["cache_label_bytes"], 32 * (64 + 7.7 * 32 + 8 + 9 + 8), "cache"); near(w["cache_score_bytes"], (64 + 8) * (3 * 32 + 25), "scores")
@@ -162,7 +162,7 @@ grep -q '^memory of a rank' text && grep -q 'efficiency' text && grep -q 'Teache
 ctl plan -c f.yaml > text && grep -q '^seconds *not known' text || fail "without seconds: $(cat text)"
 ctl plan -c f.yaml --measure --json | grep -q '"source": "here: ' || fail "--measure"
 
-# A GPU of so much memory: a rank, a teacher and both, by hand but for activations; what to change where a rank does not fit.
+# A GPU with a given memory: a rank, a teacher and both, computed by hand except for activations; advice where a rank does not fit.
 gpu_plan() { ctl plan -c f.yaml --set trainer.backend=cuda --set compute.backend=cuda --set trainer.batch=32 --set trainer.micro_batch=8 "$@"; }
 gpu_plan --json > gpu.json
 cat > gpu.py <<'END'
@@ -201,11 +201,11 @@ grep -q '^a rank, R = 1  *does not fit: .* with trainer.micro_batch: 4 it does$'
 grep -q '^a rank, R = 1  *does not fit: .* no trainer.micro_batch: more ranks' none.txt || fail "far too little: $(grep -A 5 '^GPU' none.txt)"
 grep -q '^a teacher  *fits: ' both.txt && grep -q '^both on one GPU  *fit: ' both.txt || fail "both: $(grep -A 5 '^GPU' both.txt)"
 gpu_plan | grep -q '^GPU  *none found here: --device-memory GIB says' || fail "no GPU here"
-# auto: a GPU where its memory is given, else not
+# auto: a GPU if its memory is given, else the CPU
 ctl plan -c f.yaml --device-memory 80 | grep -q '^a rank, R = 1  *fits: ' || fail "auto with a GPU's memory"
 ! ctl plan -c f.yaml | grep -q GPU || fail "a GPU without being asked: $(ctl plan -c f.yaml)"
 
-# The processors that were found: those of the affinity mask, unless a cgroup grants less.
+# The processors that are found: those of the affinity mask, unless a cgroup allows fewer.
 first=$(python3 -c 'import os; print(min(os.sched_getaffinity(0)))')
 taskset -c "$first" timeout 60 "$BIN/saltctl" plan -c f.yaml --json > machine.json || fail "plan on one processor"
 python3 -c '
@@ -214,7 +214,7 @@ m = json.load(open("machine.json"))["machine"]
 assert m["allowed"] == 1 and m["usable"] == 1 and m["processors"] == os.cpu_count() and m["numa_nodes"] >= 1 <= m["sockets"], m' || fail "machine of plan --json"
 grep -Eq "^this machine +$(nproc --all) processor" text || fail "plan does not print the processors: $(cat text)"
 
-# Bad input names the thing.
+# Errors name the bad input.
 wrong() {
 	local code=$1 pattern=$2 got=0
 	shift 2

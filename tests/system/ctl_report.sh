@@ -3,7 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
 cd "$scratch"
-# run NAME LAST LOSSES SWITCH MODEL [SEED [SECONDS]]: evaluations at steps 2, 4, ...; 0.5 s a step (SECONDS in place of that); phase one: 100 tokens with 250 label bytes a step.
+# run NAME LAST LOSSES SWITCH MODEL [SEED [SECONDS]]: writes the files of a run with evaluations at steps 2, 4, ..., 0.5 s (or SECONDS) for each step,
+# and in phase one 100 tokens with 250 label bytes for each step.
 run() {
 	local name=$1 last=$2 switch=${4-0} step=0 kd loss
 	mkdir -p "$name"
@@ -30,7 +31,7 @@ phase_one: {steps: $switch}
 selector: {endpoints: ["tcp://127.0.0.1:5750"]}
 END
 }
-mkdir small big		# two ways to a model are one model
+mkdir small big		# two paths to a model are one model
 run slm 6 "5.5 5.25 5.0" 0 small
 run base 8 "5 4.5 4.25 4.125" 0 big
 run good 8 "5 4.25 4.0 3.5" 4 big
@@ -74,7 +75,7 @@ grep -q 'reached at step 6 of 8 (log-perplexity 4.1250)' table || fail "table: $
 grep -q '^ *baseline.s final loss *not reached (log-perplexity 4.1250)$' table || fail "table has no plain \"not reached\": $(cat table)"
 grep -q '^teacher seconds *12.5 (as given)$' table || fail "teacher seconds: $(cat table)"
 
-# Choices of the last evaluation; losses by thirds of the teacher's: 6 sequences that all have, so two in each third.
+# Choices of the last evaluation; losses on thirds by the teacher's loss: 6 sequences that all files have, so two in each third.
 sed -i '$ s/}$/,"choices":{"blimp":{"kind":"pairs","items":4,"accuracy":0.75,"accuracy_se":0.25,"sets_mean":0.5,"sets_mean_se":0.125,"log_probability":-3.5}}}/' good/metrics.jsonl
 losses() { python3 -c 'import sys; [print("{\"sequence\": %d, \"loss\": %s}" % (i, x)) for i, x in enumerate(sys.argv[1:])]' "$@"; }
 losses 5 1 2 6 4 3 9 > teacher.jsonl			# the order is 1 2 | 5 4 | 0 3
@@ -104,7 +105,7 @@ echo '{"sequence": 1, "loss": 3}' >> teacher.jsonl
 got=0; ctl report --run base --teacher-losses teacher.jsonl > /dev/null 2> err || got=$?
 [ $got = 65 ] && grep -q 'sequence 1 twice' err || fail "a sequence twice: exit code $got: $(cat err)"
 
-# The baseline by name; teacher seconds out of a saved status; names that want escaping.
+# The baseline by name; teacher seconds from a saved status; names that need escaping.
 ctl report --run other --run base --baseline base --json | grep -q '"verdict": "reached at step 6 of 8"' || fail "--baseline"
 echo '{"daemons":[{"role":"teacherd","state_seconds":{"computing":2.5}},{"role":"selectord"},{"role":"teacherd","state_seconds":{"computing":1}}]}' > st.json
 ctl report --run base --json --teacher-seconds st.json | grep -q '"teacher_seconds": 3.5' || fail "--teacher-seconds FILE"
@@ -119,7 +120,7 @@ grep -q 'Teachers computed for 3.5 s (processor time' l.html || fail "RUN/ledger
 got=0; ctl report --run base --baseline nobody 2> err || got=$?
 [ $got = 64 ] && grep -q 'no run is named "nobody"' err || fail "--baseline nobody: $got $(cat err)"
 
-# Half a last line is a run being written; a line of something else is counted; nothing of ours is an error.
+# An incomplete last line means that the run is being written; a foreign line is counted; a file without any line of ours is an error.
 cp -r base half
 printf '{"kind":"step","st' >> half/metrics.jsonl
 ctl report --run half --json 2> err | grep -q '"last_step": 8' && [ ! -s err ] || fail "half a line: $(cat err)"
@@ -128,12 +129,12 @@ ctl report --run base 2> err > /dev/null && grep -q '1 lines' err || fail "a bad
 mkdir empty && : > empty/metrics.jsonl
 got=0; ctl report --run empty 2> err || got=$?
 [ $got = 65 ] && grep -q "empty/metrics.jsonl: expected a trainer's metrics" err || fail "no metrics: $got $(cat err)"
-# A page is only replaced by a whole one.
+# A page is replaced only by a complete one.
 echo old > keep.html
 got=0; ctl report --run empty --out keep.html 2> /dev/null || got=$?
 [ "$(cat keep.html)" = old ] || fail "a failed report replaced the old one"
 
-# Seeds of one recipe, and complete shorter runs: the same name. In long, each seed is compared with its own baseline.
+# Seeds of one recipe, and complete shorter runs, have the same name. At the full length each seed is compared with its own baseline.
 base=(0 4.0 4.2 4.1) long=(0 3.8 4.1 4.1) short=(0 4.1 4.3 4.2) seeds=()
 for n in 1 2 3; do
 	run "b$n" 8 "5 5 5 ${base[n]}" 0 big "$n"
@@ -154,7 +155,7 @@ want(groups["BASELINE", 8]["log_perplexity"], [4.0, 4.2, 4.1], "baseline")
 want(groups["SALT", 8]["log_perplexity"], [3.8, 4.1, 4.1], "salt")
 want(groups["SALT", 8]["against_baseline"], [-0.2, -0.1, 0], "pairs of a seed")
 want(groups["SALT", 6]["against_baseline"], [0.1, 0.1, 0.1], "shorter runs")
-# From (6, short) to (8, long): where the line is at the baseline's loss.
+# From (6, short) to (8, long): the point at which the line reaches the baseline's loss.
 want(groups["SALT", 8]["share_of_steps"], [(8 - 2 * 0.2 / 0.3) / 8, 7 / 8, 1], "share of the steps")
 assert groups["SALT", 6]["share_of_steps"] is None and groups["BASELINE", 8]["against_baseline"] is None
 END
@@ -163,7 +164,7 @@ grep -q 'SALT seed 2, 8 steps against BASELINE seed 2, 8 steps' seeds && grep -q
 run fast 8 "5 4.25 4.0 3.5" 4 big 1 0.125
 ctl report --run fast --run base | grep -q 'at equal speed  *3.00 s; the run made 4.00 times as many steps a second as base' || fail "unequal speeds: $(ctl report --run fast --run base)"
 
-# At 1,280 pixels no table needs a scroll bar; curves are cut off at the frame of their chart.
+# At 1,280 pixels no table needs a scroll bar; curves are clipped at the frame of their chart.
 python3 - <<'END'
 import re
 for chart in re.findall(r"<figure>.*?</figure>", open("seeds.html").read(), re.S):

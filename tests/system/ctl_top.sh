@@ -9,7 +9,7 @@ tmux() { command tmux -L "salt_test_$$" -f /dev/null "$@"; }
 end() { tmux kill-server 2> /dev/null || true; cleanup; }
 trap end EXIT
 screen() { tmux capture-pane -p -t top; }
-sees() { screen > shot; grep -qE -- "$1" shot; }	# not a pipe: grep -q leaves before its writer is done
+sees() { screen > shot; grep -qE -- "$1" shot; }	# a file and not a pipe, because grep -q ends before its writer has finished
 # until_screen REGEX [SECONDS]; until_gone REGEX
 until_screen() {
 	local tenths=$((${2:-30} * 10))
@@ -31,10 +31,10 @@ small_model student -
 ln -s teacher scorer
 small_fleet fleet.yaml "$(free_port)"
 mkdir run
-tmux new-session -d -s keep "sleep 400"	# a server whose last session ends leaves, and takes a new-session that reaches it just then with it
+tmux new-session -d -s keep "sleep 400"	# a server ends with its last session, and would then also end a new-session that reaches it at that moment
 more="--set trainer.steps=200000 --set phase_one.steps=100000 --set trainer.eval_every=0 --set trainer.checkpoint_every=0 --set selector.mode=none"
 
-# Wrong places: a pipe, a terminal that cannot, no fleet.
+# Where top cannot run: a pipe, a terminal without the capabilities, no fleet.
 [ "$(code timeout 20 "$BIN/saltctl" top -c fleet.yaml < /dev/null)" = 64 ] && grep -q 'saltctl top --once' err || fail "top in a pipe: $(cat out err)"
 [ "$(code timeout 20 "$BIN/saltctl" top -c fleet.yaml --once)" = 69 ] && grep -q 'is the fleet up' err || fail "top --once without a fleet: $(cat out err)"
 tmux new-session -d -s dumb -x 80 -y 24 "TERM=dumb timeout 20 '$BIN/saltctl' top -c fleet.yaml 2> dumb.err; echo \$? > dumb.code"
@@ -54,7 +54,7 @@ until_screen '^q quit  p pause  s sort: role'
 sees '^saltctl top .*run +2 daemons  [0-9:]{8}' || fail "title: $(head -1 shot)"
 [ "$(screen | wc -l)" = 24 ] || fail "$(screen | wc -l) lines on a screen of 24"
 
-# A teacher joins: rows come, losses are drawn, there is an end in sight.
+# A teacher joins: rows arrive, losses are drawn, and an expected end is shown.
 "$BIN/teacherd" -c fleet.yaml $more --name teacherd-0 2> teacherd.log &
 teacher=$!
 until_screen '^teacherd +teacherd-0 .*tokens/s'
@@ -80,10 +80,10 @@ until_gone 'PAUSED'
 for ((i = 0; i < 100; i++)); do [ "$(screen | grep '^phase')" = "$paused" ] || break; sleep 0.1; done
 [ "$(screen | grep '^phase')" != "$paused" ] || fail "it stands still after a pause"
 
-# Other sizes, down to hardly any.
+# Other sizes, down to very small ones.
 for size in 120x40 50x12 20x6 80x24; do
 	tmux resize-window -t top -x "${size%x*}" -y "${size#*x}"
-	for ((i = 0; i < 200; i++)); do		# until it is drawn anew: a title, all lines, keys
+	for ((i = 0; i < 200; i++)); do		# until the screen is drawn anew: a title, all lines, keys
 		screen > shot
 		[[ $(head -1 shot) != "saltctl top"* ]] || [ "$(wc -l < shot)" != "${size#*x}" ] || [[ $(tail -1 shot) != "q quit"* ]] || continue 2
 		sleep 0.1
@@ -92,7 +92,7 @@ for size in 120x40 50x12 20x6 80x24; do
 	fail "the screen does not become $size"
 done
 
-# A teacher that hangs costs the others nothing: they are shown as before, and it as silent; then it is back.
+# A teacher that hangs does not affect the others: they are shown as before, and the teacher as not answering; then it answers again.
 kill -STOP $teacher
 until_screen '^teacherd +teacherd-0 +([^ ]+ +)?no answer'
 until_screen '3 daemons, 1 silent'
@@ -105,7 +105,7 @@ until_gone 'silent'
 [ "$(COLUMNS=60 code timeout 60 "$BIN/saltctl" top -c fleet.yaml --plain --ascii)" = 0 ] || fail "top --plain: $(cat out err)"
 ! grep -qE '.{61}' out && ! LC_ALL=C grep -q '[^ -~]' out && grep -q '^loss  ' out || fail "top --plain --ascii in 60 columns: $(cat out)"
 
-# The end: by q and by TERM the terminal is as it was.
+# The end: after q and after TERM the terminal is restored.
 tmux send-keys -t top q
 until_screen '^ended 0'
 tmux kill-session -t top

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/small.sh"
 cd "$scratch"
 tree() { find . -type f ! -name 'said.*' ! -name tree.before -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; }
-# twice CODE WORD...: 0 at first, then CODE.
+# twice CODE WORD...: the command exits with 0 the first time, then with CODE.
 twice() {
 	local code=$1 got=0
 	shift
@@ -36,12 +36,12 @@ twice 0 generate --model student --prompt 'The program' --tokens 5 --seed 3
 timeout 60 "$BIN/trainerd" -c fleet.yaml --set phase_one.steps=0 --set selector.mode=none > said.log 2>&1 || fail "trainerd: $(tail -1 said.log)"
 twice 0 report --run ONE=run --out report.html --table
 twice 0 ledger --run run
-# A file that is no report is not replaced, unless that is asked for.
+# A file that is not a report is not replaced, unless that is requested.
 cp text other.html
 got=0; "$BIN/saltctl" report --run ONE=run --out other.html > said.1 2> said.err || got=$?
 [ $got = 73 ] && cmp -s text other.html && grep -q 'other.html.*--replace' said.err || fail "report over another file: $got: $(cat said.err)"
 "$BIN/saltctl" report --run ONE=run --out other.html --replace > said.1 && cmp -s report.html other.html || fail "report --replace"
-# Nobody reads the output: no error, whatever the verb, and whether the caller ignores SIGPIPE or not.
+# If the output is not read, no verb reports an error, whether the caller ignores SIGPIPE or not.
 for words in help 'help --man' 'config check -c fleet.yaml' "tokenizer encode --tokenizer $tok text" 'run info -c fleet.yaml' \
     'ledger --run run' 'model info student --json'; do
 	for ignore in : "trap '' PIPE"; do

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Wrong use of every verb: the exit code, and a message that says what to type.
+# Wrong use of every verb: the exit code, and a message that shows the correct use.
 . "$(dirname "$0")/lib.sh"
 
-# wrong CODE PATTERN ARGUMENT...: saltctl must end with CODE and say PATTERN on standard error, nothing on standard output.
+# wrong CODE PATTERN ARGUMENT...: saltctl must end with CODE, print a message that matches PATTERN on standard error, and nothing on standard output.
 wrong() {
 	local code=$1 pattern=$2 got=0
 	shift 2
@@ -67,7 +67,7 @@ wrong 66 'nowhere' model grow --width 32 "$scratch/nowhere" "$scratch/grown"
 wrong 65 'saltctl model import' model grow --width 32 "$scratch/x.gguf" "$scratch/grown"
 wrong 73 'File exists' model grow --width 32 "$scratch/slm" "$scratch/slm"
 [ ! -e "$scratch/grown" ] || fail "a refused model grow left a folder"
-# Copies without noise are warned about; layers alone need none.
+# Copies without noise cause a warning; adding layers alone does not.
 for words in '1 --width 32' '0 --width 32 --noise 1' '1 --ff 99' '0 --layers 3'; do
 	rm -rf "$scratch/grown"
 	"$BIN/saltctl" model grow "$scratch/slm" "$scratch/grown" ${words#* } > "$scratch/out" 2> "$scratch/err" || fail "model grow ${words#* }: $(cat "$scratch/err")"
@@ -78,7 +78,7 @@ done
 grep -q '^fingerprint *none' "$scratch/log" || fail "model info of a shape: $(cat "$scratch/log")"
 wrong 65 "a file of weights: name its folder" model info "$scratch/shape/model.safetensors"
 wrong 65 "saltctl model import" model info "$scratch/x.gguf"
-# model info says what eval says of weights that cannot be read.
+# For weights that cannot be read, model info prints the same message as eval.
 : > "$scratch/shape/pytorch_model.bin"
 wrong 66 'only pytorch_model.bin, in PyTorch.s format; type: python3 -c' model grow --width 16 "$scratch/shape" "$scratch/grown"
 wrong 66 'only pytorch_model.bin, in PyTorch.s format; type: python3 -c' model info "$scratch/shape"
@@ -129,7 +129,7 @@ wrong 64 'FOLDER is missing' keygen
 wrong 64 'expected selector, teacher, trainer or client' keygen --role king "$scratch/keys"
 wrong 64 '--name needs --role' keygen --name x "$scratch/keys"
 
-# Help: of every verb, with an example that names the verb.
+# Every verb has a help text, with an example that names the verb.
 "$BIN/saltctl" --version | grep -q '^saltctl [0-9]' || fail "--version"
 n=0
 while read -r verb; do
@@ -141,7 +141,7 @@ while read -r verb; do
 done < <("$BIN/saltctl" help | sed -n 's/^  \([a-z]\+\( [a-z]\+\)\?\)  .*/\1/p')
 [ "$n" -ge 16 ] || fail "only $n verbs in help"
 
-# A full disk under standard output is an error, not silence.
+# A full disk under standard output is reported as an error.
 if [ -e /dev/full ]; then
 	got=0
 	"$BIN/saltctl" tokenizer info "$tok" > /dev/full 2> /dev/null || got=$?

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-# A fleet with backend cuda, on the emulated plug-in (PLUGIN): teacherd and trainerd load it, selectord needs none and knows the class by its
-# name, a CPU teacher is refused. Losses and weights have the same bits at 1 and 2 ranks, with labels of 1 and 2 workers of a teacher, and when 4 ranks go
-# on from a checkpoint; they are near a CPU's, also in fp32 and with Muon.
-# What is missing is named: plug-in, driver, device, memory.
+# A fleet with backend cuda, on the emulated plug-in (PLUGIN): teacherd and trainerd load it; selectord needs no plug-in, because it compares the
+# names of classes; a CPU teacher is refused. Losses and weights have the same bits at 1 and 2 ranks, with labels of 1 and 2 workers of a teacher, and
+# when 4 ranks continue from a checkpoint; they are close to a CPU's, also in fp32 and with Muon. Errors name what is missing: plug-in, driver,
+# device, memory.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 
 : "${PLUGIN:?the emulated libsalt_cuda.so}" "${NVML:?tests/unit/stub_nvml.c as a library}"
-export SALT_CUDA_PLUGIN=none		# on the CPU, but where a command says otherwise
+export SALT_CUDA_PLUGIN=none		# on the CPU, unless a command says otherwise
 gpu=(env "SALT_CUDA_PLUGIN=$PLUGIN" "SALT_NVML=$NVML")
 small_corpus
 small_model "$scratch/student" -
@@ -36,7 +36,7 @@ refused 78 'compute capability 8.0 or higher, found CPU emulation with 7.0' env 
 refused 71 'memory of the GPU: expected 0.0. GiB or more; more ranks.*0.00 GiB free of 0.00 GiB on CPU emulation' env CUDA_EMU_MEMORY=1000000 \
 	"${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
 
-# Enough memory, and little more than that.
+# Enough memory, but only little more than needed.
 for memory in 100000000 2000000000; do
 	timeout 60 env CUDA_EMU_MEMORY=$memory "${gpu[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}" --set trainer.steps=2 --set run.dir=room_$memory > room.log 2>&1 ||
 		fail "trainerd with $memory bytes of GPU memory: $(tail -2 room.log)"
@@ -44,7 +44,7 @@ for memory in 100000000 2000000000; do
 		fail "gpu.tight with $memory bytes of GPU memory: $(grep gpu room.log)"
 done
 
-# Another process on the GPU is named: too little memory, enough of it, one of the fleet, another rank.
+# Messages name another process on the GPU: with too little memory, with enough memory, a process of the fleet, another rank.
 shared=(env "STUB_NVML_PROCESSES=$$:2147483648" "${gpu[@]}")
 refused 71 'or another GPU .CUDA_VISIBLE_DEVICES., found 0.00 GiB free .* on CPU emulation, shared with bash .[0-9]*. 2.00 GiB' env \
 	CUDA_EMU_MEMORY=1000000 "${shared[@]}" "$BIN/trainerd" -c g.yaml "${alone[@]}"
@@ -55,13 +55,13 @@ refused 71 'teacher: expected 0.00 GiB of GPU memory for its parameters, found 0
 refused 71 'memory of the GPU: expected 0.0. GiB for activations and logits of 2 teacher.threads beside .*teacher.threads: 1 fits' env \
 	CUDA_EMU_MEMORY=60000000 "${gpu[@]}" "$BIN/teacherd" -c g.yaml --set teacher.threads=2
 
-# By its name: selectord without a plug-in, whose teachers compute in bf16/cuda.
+# Compute class by name: selectord without a plug-in, whose teachers compute in bf16/cuda.
 start selectord "$BIN/selectord" -c g.yaml --set run.dir=one
 until_line selectord.log event=identity
 refused 78 'models.compute_class: .*expected bf16/cuda, found (fp32|bf16)/' "$BIN/teacherd" -c f.yaml --set run.dir=one
 start teacherd "${shared[@]}" "$BIN/teacherd" -c g.yaml --set run.dir=one
 
-# run NAME RANKS OPTION...: to the end; what it leaves is in NAME.bits.
+# run NAME RANKS OPTION...: trains to the end; losses and hashes of the results go to NAME.bits.
 run() {
 	local name=$1 n=$2 rc=0
 	shift 2
@@ -84,7 +84,7 @@ grep -q 'level=info .*event=gpu.shared .*with="teacherd-.* ('"$teacherd"') 3.00 
 	fail "the teacher on the same GPU: $(grep gpu one.log)"
 grep -q event=gpu.ranks one.log && fail "one rank is two: $(grep gpu.ranks one.log)"
 stop TERM $selectord $teacherd
-# Labels made anew by a teacher of two workers: the same.
+# Labels made again by a teacher with two workers are the same.
 start selectord "$BIN/selectord" -c g.yaml --set run.dir=one --set cache.dir=cache2
 until_line selectord.log event=identity
 start teacherd "${gpu[@]}" "$BIN/teacherd" -c g.yaml --set run.dir=one --set teacher.threads=2
@@ -99,7 +99,7 @@ grep -q '"device": *"sm_90 CUDA 12.0 cuBLASLt' one/checkpoints/step_00000008/sta
 grep -q '"kd_tokens":128' one/metrics.jsonl || fail "no label was used: $(head -2 one/metrics.jsonl)"
 stop TERM $selectord
 
-# Stopped at step 4 and resumed at another number of ranks: as if nothing had happened.
+# Stopped at step 4 and resumed at another number of ranks: the same bits.
 cp -r one resumed
 rm -r resumed/checkpoints/step_00000008 resumed/checkpoints/step_00000006
 run resumed 4
@@ -107,7 +107,7 @@ tail -1 resumed.bits > resumed.sum
 tail -1 one.bits > one.sum
 same one.sum resumed.sum "a run and one that was resumed"
 
-# On another GPU a run goes on if the backend is named, with a warning, and not if auto took it.
+# On another GPU a run continues, with a warning, if the backend is named, but not if auto chose it.
 rm -r resumed/checkpoints/step_00000008
 sed 's/^compute.*//' g.yaml > auto.yaml
 refused 78 'GPU and its libraries .trainer.backend: cuda accepts others.: .*expected sm_90 CUDA 12.0 .*found sm_80 CUDA 12.0' env CUDA_EMU_DEVICE=sm_80 \
@@ -116,7 +116,7 @@ CUDA_EMU_DEVICE=sm_80 run resumed 1
 grep -q 'compute.changed was="bf16/cuda sm_90 .* is="bf16/cuda sm_80 ' resumed.log || fail "no warning: $(grep compute resumed.log)"
 grep -q '"device": *"sm_80 ' resumed/checkpoints/step_00000008/state.json || fail "no new device in state.json"
 
-# near NAME DTYPE LIMIT OPTION...: a run without a teacher, beside the same on the CPU, from the same weights on the same rows.
+# near NAME DTYPE LIMIT OPTION...: compares a run without a teacher with the same run on the CPU, from the same weights and on the same rows.
 near() {
 	local name=$1 dtype=$2 limit=$3
 	shift 3
@@ -137,11 +137,11 @@ near plain bf16 1e-3
 near fp32 fp32 2e-5
 grep -q '"compute_class": *"fp32/cuda"' fp32/checkpoints/step_00000008/state.json || fail "no class fp32/cuda in state.json"
 near muon bf16 2e-3 --set trainer.optimizer=muon
-# Muon's matrices are dealt to the ranks whole.
+# With Muon each rank gets whole matrices.
 run muon2 2 --set phase_one.steps=0 --set selector.mode=none --set compute.dtype=bf16 --set trainer.optimizer=muon
 same muon.bits muon2.bits "Muon: one rank and two"
 
-# trainer.backend alone, and auto where a device is there.
+# trainer.backend alone, and auto with a device.
 timeout 300 "${gpu[@]}" "$BIN/trainerd" -c f.yaml --set run.dir=auto --set phase_one.steps=0 --set selector.mode=none --set trainer.steps=1 \
 	--set trainer.warmup=0 > auto.log 2>&1 || fail "auto: $(tail -1 auto.log)"
 grep -q 'compute="CUDA 12.0 CPU emulation sm_90 bf16" why="a GPU is there: CPU emulation"' auto.log || fail "auto takes no GPU: $(grep compute= auto.log)"

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-# Ranks whose devices exchange by NCCL, on the emulated plug-in (PLUGIN) and an emulated libnccl (NCCL): sums, steps and runs of trainerd have the bits
-# of the way through host memory and MPI, and of one rank. Without the library, with one that is old or refuses, or with two ranks on one
-# card the ranks go on by MPI, and say so once.
+# Ranks whose devices exchange by NCCL, on the emulated plug-in (PLUGIN) and an emulated libnccl (NCCL): sums, steps and runs of trainerd have the
+# same bits as through host memory and MPI, and as with one rank. Without the library, with an old one or one that refuses, or with two ranks on one
+# card, the ranks continue by MPI and report it once.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 : "${PLUGIN:?the emulated libsalt_cuda.so}" "${NCCL:?the emulated libnccl.so}"
 export SALT_CUDA_PLUGIN=$PLUGIN SALT_NCCL=$NCCL CUDA_EMU_BUS=process TMPDIR=$scratch
 cd "$scratch"
 
-# says LOG REGEX: in one line about the exchange.
+# says LOG REGEX: LOG has exactly one line about the exchange, and it matches REGEX.
 says() {
 	[ "$(grep -c ranks.exchange "$1")" = 1 ] && grep ranks.exchange "$1" | grep -qE -- "$2" || fail "$1: not once \"$2\": $(cat "$1")"
 }
@@ -37,7 +37,7 @@ for r in 2 4; do
 done
 same one mpi "one rank and two by MPI"
 
-# What makes the ranks go on by MPI.
+# Conditions under which the ranks use MPI.
 # falls REGEX ENVIRONMENT...
 falls() {
 	local regex=$1
@@ -49,7 +49,7 @@ falls 'expected libnccl.so.2, where the dynamic linker finds it or SALT_NCCL nam
 falls 'version 2.7 or later.*version code 2604' NCCL_EMU=old
 falls 'ncclCommInitRank.*invalid usage; said by the emulation' NCCL_EMU=refuse
 falls 'a GPU of its own for each rank .CUDA_VISIBLE_DEVICES..*ranks 0 and 1 on 0000:01:00.0' CUDA_EMU_BUS=0000:01:00.0
-# One that breaks while the ranks work ends them.
+# A library that fails while the ranks work ends them.
 if ranks 2 env NCCL_EMU=broken "$BIN/mpi_reduce" cuda > broken.log 2>&1; then
 	fail "a broken NCCL was not noticed"
 fi
@@ -59,7 +59,7 @@ grep -qE 'kernels.nccl.*error="unhandled system error".*SALT_NCCL=none' broken.l
 small_corpus
 small_model student -
 small_fleet f.yaml "$(free_port)"
-# run NAME DIRECT ENVIRONMENT...; DIRECT: what the status says of it, 0 or 1.
+# run NAME DIRECT ENVIRONMENT...; DIRECT: the expected exchange_direct of the status, 0 or 1.
 run() {
 	local name=$1 direct=$2 rc=0 seen=
 	shift 2

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# bench/cuda/session.sh on the emulated plug-in (PLUGIN), tiny: what its steps find is in the JSON and in the table. A step that fails, crashes,
-# hangs or writes no JSON loses only itself. Tools that are missing are named, and so is a machine without a GPU.
+# bench/cuda/session.sh on the emulated plug-in (PLUGIN), with tiny shapes: the results of its steps are in the JSON and in the table. If a step
+# fails, crashes, hangs or writes no JSON, only its own results are missing. Missing tools are named, and so is a machine without a GPU.
 . "$SOURCE/tests/system/lib.sh"
 : "${PLUGIN:?the emulated libsalt_cuda.so}"
 session=$SOURCE/bench/cuda/session.sh
@@ -11,7 +11,7 @@ for tool in bash env cat sed awk grep tr cut tail head date mktemp rm mkdir mv d
 	ln -s "$(command -v $tool)" none/
 done
 
-# holds FILE PYTHON: an expression about rows, by name.
+# holds FILE PYTHON: a Python expression about the rows, by name, is true.
 holds() {
 	python3 - "$1" "$2" <<'END' || fail "$1: not $2: $(cat "$1")"
 import json, sys
@@ -32,7 +32,7 @@ session() {
 }
 slow=(--limit kernel_times:300 --limit kernels_label:300 --limit two_runs:300 --limit labels_same:300 --limit train_124m:300 --limit peer_124m:300 --limit kernels_small_label:300)
 
-# As it is, without any tool: all that can run passes.
+# Without any tool: all steps that can run pass.
 PATH=$scratch/none SALT_PEERS_PYTHON=$scratch/none/python session 0 plain "${slow[@]}" \
 	--only kernels_label,two_runs,labels_same,train_124m,kernel_times,peer_124m,memcheck,racecheck
 holds plain/results.json 'rows["kernels_label"]["value"] == 1 and "0 failures" in rows["kernels_label"]["why"]'
@@ -44,7 +44,7 @@ holds plain/results.json '"no nvidia-smi" in rows["driver"]["why"] and "no PyTor
 holds plain/results.json '"no compute-sanitizer" in rows["memcheck"]["why"] and "kernels_loss" not in rows'
 grep -q '^| `two_runs_same_bits` | 11 equal | losses and weights, 11 | 1 |' plain/table.md || fail "no table: $(cat plain/table.md)"
 
-# With tools, and with programs in the place of tests. PyTorch answers as tests of the benches' peers do.
+# With tools, and with other programs in place of the tests. The stand-in for PyTorch answers in the format of the benches' comparison programs.
 cat > tools/nvidia-smi <<'END'
 #!/bin/sh
 echo 'A "GPU", 580.1, 1980 MHz'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# What all daemons do the same way: every form of an option, check-only mode with its exit codes, SIGHUP.
+# Properties common to all daemons: every form of an option, check-only mode with its exit codes, SIGHUP.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"
@@ -43,7 +43,7 @@ for d in selectord teacherd trainerd; do
 done
 ends 64 "^selectord: --shard: expected 0 .. 0 .*found 1" selectord -n -c fleet.yaml --shard 1
 
-# A failure of a running daemon: one line, an event of the log, with name, expected and found.
+# A failure of a running daemon gives one log line, an event with name, expected and found.
 mkdir file && touch file/way
 ends 66 'level=error prog=selectord .*event=failed exit=66 why=".*/way: .*expected a folder, found a file' selectord -c fleet.yaml --set run.dir=file/way/run
 [ "$(grep -c level=error err)" = 1 ] || fail "more than one line: $(cat err)"

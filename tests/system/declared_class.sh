@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# teacher.compute_class: with a declared class selectord and teacherd know models by their files and announce that class; an architecture
-# that only another teacher computes is accepted; without one it is refused with what to set. saltctl and the others look at such models too.
+# teacher.compute_class: with a declared class selectord and teacherd identify models by their files and announce that class; an architecture that
+# only another teacher supports is accepted. Without a declared class it is refused, and the message names the option to set. saltctl and the other
+# programs also handle such models.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
@@ -12,7 +13,7 @@ small_corpus
 small_model teacher 1
 small_model student -
 cp -r teacher scorer
-# An architecture that the engine does not know, with the same tensors.
+# An architecture that the engine does not support, with the same tensors.
 cp -r teacher foreign
 sed -i 's/"model_type": *"[a-z0-9]*"/"model_type": "mamba"/' foreign/config.json
 grep -q mamba foreign/config.json || fail "config.json of the foreign model: $(cat foreign/config.json)"
@@ -26,7 +27,7 @@ until_line selectord.log 'event=identity'
 hash=$(ctl model info teacher --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["files_hash"])')
 grep -q "event=identity.*$class" selectord.log || fail "the class is not in the identity: $(grep 'event=identity' selectord.log)"
 grep -q "event=identity.*$hash" selectord.log || fail "$hash is not in the identity: $(grep 'event=identity' selectord.log)"
-# teacherd under auto is another class
+# teacherd with auto has another class
 status=0
 timeout 30 "$BIN/teacherd" -c fleet.yaml --set teacher.compute_class=auto > auto.log 2>&1 || status=$?
 [ $status = 78 ] || fail "teacherd under auto: exit $status: $(tail -1 auto.log)"
@@ -36,7 +37,7 @@ until_line teacherd.log 'selectord.welcome'
 ctl label -c fleet.yaml --wait-max 40 > label.txt || fail "label: $(cat label.txt)"
 grep -q "48 of 48 rows" label.txt || fail "rows: $(cat label.txt)"
 
-# ---- its fidelity: against the engine, by the files; the class is named as declared
+# ---- fidelity: compared with the engine, with models identified by files; the class is the declared one
 ctl cache stat -c fleet.yaml --fidelity > stat.txt || fail "fidelity"
 grep -q "computed with *$class, a declared class" stat.txt || fail "fidelity does not say what it compares: $(grep -A5 fidelity stat.txt)"
 grep -q "^labelled again *4 of 4 " stat.txt || fail "the same engine gives other labels: $(grep -A5 fidelity stat.txt)"
@@ -72,7 +73,7 @@ status=0
 timeout 30 "$BIN/selectord" -c fleet.yaml --set teacher.model=foreign_bare --set cache.dir=cache_foreign -n > n.log 2>&1 || status=$?
 [ $status = 66 ] && grep -q "teacher.model .*expected weights in \*.safetensors" n.log || fail "without weights: exit $status: $(tail -1 n.log)"
 
-# ---- another tokenizer: a teacher may have compared the ids, so that is for HELLO to say; without a class it is refused at once
+# ---- another tokenizer: the teacher may have compared the ids, so this is checked at HELLO; without a declared class it is refused at once
 cp -r teacher wider
 python3 - <<'END'
 import json
@@ -92,7 +93,7 @@ timeout 30 "$BIN/selectord" -c fleet.yaml --set teacher.model=wider --set teache
 	--set teacher.compute_class=auto -n > n.log 2>&1 || status=$?
 [ $status = 78 ] && grep -q "expected tokenizer" n.log || fail "another tokenizer under auto: exit $status: $(tail -1 n.log)"
 
-# ---- a whole phase one is planned and checked with it
+# ---- a whole phase one is opened as a plan and checked with it
 ctl config check -c fleet.yaml "${foreign[@]}" --quiet > /dev/null || fail "config check"
 ctl plan -c fleet.yaml "${foreign[@]}" --json > plan.json || fail "plan"
 ctl model info teacher --json > info.json

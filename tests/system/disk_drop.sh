@@ -13,14 +13,14 @@ small_fleet f.yaml "$(free_port)"
 echo 'compute: {dtype: fp32}' >> f.yaml
 sed -i 's/scorer: [^,]*, //; s/^labels.*/labels: {kind: sampled, samples: 50, seed: 7}/; s/map_size: 64MiB/map_size: 1MiB/
 	s/mode: salt_ds/mode: none/; s/steps: 12/steps: 100/; s/^phase_one.*/phase_one: {steps: 100, weight: 0.667}/; s/eval_every: 6/eval_every: 0/' f.yaml
-# Two plans, about half of whose labels are the same. The first one's run is over: no trainer will ask for its rows again.
+# Two plans, which share about half of their labels. The run of the first is over: no trainer will request its rows again.
 other=(--set run.seed=4 --set run.dir=run_other)
-second() {			# LOG of selectord. Its teacher starts when the plan is open: with nothing but released plans it would be sent away.
+second() {			# LOG of selectord. The teacher starts when the plan is open: if there were only released plans, it would be released.
 	start label "$BIN/saltctl" label -c f.yaml "${other[@]}"
 	until_line "$1" "event=plan.opened .*seed=4"
 	start teacherd "$BIN/teacherd" -c f.yaml
 }
-first() {			# its teacher is released at the end
+first() {			# the teacher is released at the end
 	start teacherd "$BIN/teacherd" -c f.yaml
 	timeout 100 "$BIN/trainerd" -c f.yaml --set run.dir="run_$1" > train.log 2>&1 || fail "trainerd beside $1: $(tail -1 train.log)"
 	wait $teacherd || fail "the teacher was not released: $(tail -1 teacherd.log)"
@@ -42,7 +42,7 @@ stop TERM $selectord $teacherd
 n=$(grep -c ^label roomy.dump)
 [ "$n" -ge 800 ] && [ $((after - before)) -gt 200000 ] || fail "$n labels, $before and $after bytes: not what this test is for"
 
-# The same on a disk with room for the first plan and for half of what the second needs besides.
+# The same on a disk with space for the first plan and for half of what the second plan needs in addition.
 mkdir small
 unshare -m bash -c '
 	mount -t tmpfs -o size="$2" tmpfs small || exit 99
@@ -62,7 +62,7 @@ first small
 ! grep -qE 'event=(disk.full|commit.no_room)' full.log || fail "the first plan did not fit"
 second full.log
 until_line full.log event=disk.full 60
-sleep 1				# it stays so
+sleep 1				# the state does not change
 kill -0 $label || fail "saltctl label ended: $(tail -1 label.log)"
 ! grep -qE 'event=(disk.room|commit.room)' full.log || fail "there was room before it was made"
 drop small/cache nsenter -t "$(cat full.pid)" -m

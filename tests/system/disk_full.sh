@@ -11,7 +11,7 @@ cd "$scratch"
 small_fleet f.yaml "$(free_port)"
 echo 'compute: {dtype: fp32}' >> f.yaml
 small_teachers f.yaml
-# Two plans on one cache: the trainer's is small and fits the disk, the one of `saltctl label` does not.
+# Two plans on one cache: the trainer's plan is small and fits the disk, that of `saltctl label` does not.
 sed -i 's/^labels.*/labels: {kind: sampled, samples: 50, seed: 7}/; s/map_size: 64MiB/map_size: 1MiB/; s/keep_share: 0.5/keep_share: 1/' f.yaml
 large=(--set run.seed=4 --set phase_one.steps=200 --set trainer.steps=200 --set selector.label_ahead_steps=all)
 
@@ -20,7 +20,7 @@ status() {
 	timeout 5 "$BIN/saltctl" status -c f.yaml --json 2> /dev/null || true
 }
 
-# What a disk with room for all of it ends with.
+# The final size on a disk with enough space.
 start selectord "$BIN/selectord" -c f.yaml --set cache.dir=roomy
 start teacherd "$BIN/teacherd" -c f.yaml
 timeout 60 "$BIN/saltctl" label -c f.yaml > label.log 2>&1 || fail "saltctl label: $(tail -1 label.log)"
@@ -31,7 +31,7 @@ grep -q 'event=cache.map_grown' selectord.log || fail "a map of 1 MiB did not gr
 [ "$(grep -c ^label roomy.dump)" -gt 1200 ] || fail "only $(grep -c ^label roomy.dump) labels: not enough to fill a disk"
 bytes=$(stat -c %s roomy/data.mdb)
 
-# The same on a disk of half as much.
+# The same on a disk of half that size.
 mkdir small
 unshare -m bash -c '
 	mount -t tmpfs -o size="$2" tmpfs small || exit 99
@@ -66,7 +66,7 @@ timeout 60 "$BIN/trainerd" -c f.yaml --set run.dir=run_full > train.log 2>&1 || 
 grep -q 'event=run.done steps=12' train.log || fail "the trainer beside a full disk: $(tail -1 train.log)"
 ! grep -q 'event=commit.room\|event=disk.room' full.log || fail "there was room before it was made"
 kill -0 "$(cat full.pid)" || fail "selectord is gone"
-# acknowledged is what the teacher has computed and has no longer in hand: at most 8 sequences a lease
+# acknowledged results are those that the teacher has computed and no longer keeps; a lease has at most 8 sequences
 timeout 5 "$BIN/saltctl" status -c f.yaml --json > status.teacher || true
 metric() {
 	python3 -c '
@@ -89,7 +89,7 @@ on_disk=$(($(number labels) + $(number scores)))
 [ -z "$(sort full.dump | comm -23 - <(sort roomy.dump))" ] || fail "records of the full disk that a roomy one does not have"
 ! cmp -s full.dump roomy.dump || fail "the disk was never full"
 
-# Room: it goes on by itself, and nothing is missing.
+# With free space selectord continues by itself, and no record is missing.
 touch room
 until_line full.log 'event=commit.room|event=disk.room'
 wait $label || fail "saltctl label over a full disk: $(tail -1 label.log)"

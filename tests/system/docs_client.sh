@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# docs/client.md: its programs are compiled with what cmake --install and pkg-config say, and run in a small fleet.
+# docs/client.md: its programs are compiled with the flags of pkg-config after cmake --install, and run in a small fleet.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

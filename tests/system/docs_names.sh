@@ -17,12 +17,12 @@ for program in saltctl selectord teacherd trainerd; do
 done
 grep -qE "^## \[$version\]" CHANGELOG.md || report CHANGELOG.md "no heading for version $version"
 
-# Options that fleet.yaml has: config.md, which unit/config holds equal to the table.
+# Options of fleet.yaml, from config.md, which the test unit/config compares with the table.
 grep -oE '^\| `[a-z_]+\.[a-z_]+`' docs/config.md | tr -d '|` ' > "$scratch/options"
 sections=$(cut -d. -f1 "$scratch/options" | sort -u | paste -sd'|')
 [ "$(wc -l < "$scratch/options")" -ge 60 ] || report docs/config.md "at least 60 options expected"
 
-# Verbs, and the help text of each in a file of its own.
+# Verbs, and the help text of each in a separate file.
 "$BIN/saltctl" help | sed -nE 's/^  ([a-z]+( [a-z]+)?)  +.*/\1/p' > "$scratch/verbs"
 [ "$(wc -l < "$scratch/verbs")" -ge 20 ] || report "saltctl help" "at least 20 verbs expected"
 while read -r verb; do
@@ -37,7 +37,7 @@ command_line() {
 	grep -qxFe "$verb" "$scratch/verbs" || verb=${words[1]:-}
 	case $verb in help | -* | VERB* | '' | *[!a-z\ ]*) return ;; esac
 	if ! grep -qxFe "$verb" "$scratch/verbs"; then
-		# a group of verbs by itself, as in "saltctl cache", is a name too
+		# the name of a group of verbs alone, such as "saltctl cache", is accepted too
 		grep -q "^$verb " "$scratch/verbs" && [[ ! ${words[2]:-} =~ ^[a-z]+$ ]] || report "$page" "no verb of saltctl: $verb ${words[2]:-}"
 		return
 	fi
@@ -62,7 +62,7 @@ for page in $pages; do
 	# paths of the repository, wherever they stand; a pattern must match something
 	for path in $(grep -oE "(^|[] \`(\"'])(\./)?($top)/[A-Za-z0-9_.*{},/-]*[A-Za-z0-9_*}/-]" "$scratch/text" | sed -E "s/^[] \`(\"']//; s/^\.\///" | sort -u); do
 		case $page in CHANGELOG.md) continue ;; esac
-		[[ $path =~ /[A-Z]+(/|\.|$) && ! $path =~ /README ]] && continue		# NAME, LAYER: to be filled in
+		[[ $path =~ /[A-Z]+(/|\.|$) && ! $path =~ /README ]] && continue		# placeholders such as NAME, LAYER
 		eval "set -- $path"		# braces and stars
 		for one; do [ -e "$one" ] || [ -e "$folder/$one" ] || { report "$page" "no such path: $path"; break; }; done
 	done

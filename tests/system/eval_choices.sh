@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Choices, pairs and last words: results that are known without our code, lines that cannot be read, and the trainer's evaluations, which
-# have the same bits at one and two ranks and in saltctl eval, and change nothing else of a run.
+# Choices, pairs and last words: results that are known independently of our code, lines that cannot be read, and the trainer's evaluations, which
+# have the same bits at one and two ranks and in saltctl eval, and change nothing else in a run.
 . "$(dirname "$0")/lib.sh"
 tok="$SOURCE/share/tokenizer-4k"
 ctl() { timeout 100 "$BIN/saltctl" "$@"; }
@@ -25,7 +25,7 @@ with open("long.jsonl", "w") as f:
     f.write(json.dumps({"context": "The quick brown fox jumps over the lazy dog. " * 8, "choices": [" a", " b"], "gold": 0}) + "\n")
 END
 
-# A model of zeros gives each token ln 4096: the text with fewer tokens is the likelier.
+# A model with all weights 0 gives each token a loss of ln 4096, so the text with fewer tokens is more probable.
 cp -r model zeros
 rm -f zeros/.salt_fingerprint
 python3 - zeros/model.safetensors <<'END'
@@ -52,7 +52,7 @@ for i, (item, (a, b)) in enumerate(zip(items, n)):
     assert item["tokens"] == [a, b] and item["right"] == (a < b) and item["line"] == i + 1, item
 END
 
-# Item by item against another model: one that has every third item right.
+# Item by item compared with another model, which has every third item right.
 python3 - <<'END'
 import json
 with open("theirs", "w") as f:
@@ -87,7 +87,7 @@ must_fail 65 'pairs.jsonl: line 1: expected what --items wrote of the same 3 ite
 must_fail 65 'context: expected at most the model.s, 32' --pairs pairs.jsonl --context 33
 ctl eval --model model --choices long.jsonl | grep -q '^cut  *1 items longer than 32 tokens' || fail "a long context is not said to be cut"
 
-# The trainer: two kinds beside the held-out loss; then saltctl eval on the checkpoint; then two ranks; then a run without.
+# The trainer: two kinds in addition to the held-out loss; then saltctl eval on the checkpoint; then two ranks; then a run without them.
 cat > fleet.yaml <<'END'
 run: {dir: run, seed: 5}
 corpus: {train: train, heldout: heldout, context: 32}

@@ -8,14 +8,14 @@ cd "$scratch"
 check() { timeout 60 python3 "$SOURCE/tests/system/exporter_check.py" "$BIN/saltctl" fleet.yaml "$url" "$1" || fail "the exporter's figures: $2"; }
 exporter_files
 
-# Before anybody is there: nobody answers, and that is a figure too.
+# Before any daemon runs: none answers, and the metrics show this.
 exporter_start
 curl -fs "${url}metrics" > metrics || fail "metrics of no fleet"
 grep -qx 'salt_exporter_daemons 0' metrics && grep -qx 'salt_exporter_daemons_answering 0' metrics || fail "of no fleet: $(cat metrics)"
 
 exporter_fleet
 check 40 "at rest"
-# One teacher hangs: it is down, the others are as fresh as before.
+# One teacher hangs: it is reported as down; the figures of the others are as recent as before.
 value() { sed -n "s/^$1{.*daemon=\"$2\".*} //p" metrics; }
 kill -STOP "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' run/daemons/teacherd-1.json)"
 tenths=100
@@ -40,7 +40,7 @@ assert not d["teacherd-1"]["answered"] and d["teacherd-1"]["why"] == "no answer 
 assert d["teacherd-0"]["answered"] and "teacherd-1" in [p["name"] for p in d["selectord"]["roster"]]' || fail "status of a hung daemon"
 kill -CONT "$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' run/daemons/teacherd-1.json)"
 
-# A teacher that only selectord knows, as one on another host is: it stays in the figures while selectord hangs, and goes when it has gone.
+# A teacher that only selectord's roster lists, as on another host: it stays in the figures while selectord hangs, and is removed after it has left.
 until_up() {			# NAME WHAT ("" for not in the figures)
 	local tenths=100
 	until curl -fs -m 5 "${url}metrics" > metrics && [ "$(value salt_up "$1")" = "$2" ]; do
@@ -68,7 +68,7 @@ exporter_train
 wait "$teacher0" "$teacher1"		# released at the switch
 check 25 "in training"
 
-# Loss curves: of the run that goes on, of one that is done, of a long one with known curves, and of a folder that is none.
+# Loss curves: of a run in progress, of a finished one, of a long one with known curves, and of a folder that is not a run.
 mkdir long broken
 cp run/fleet.yaml long/
 sed -i 's/^  steps: .*/  steps: 1000/' long/fleet.yaml
@@ -100,7 +100,7 @@ until [ "$(curl -fs "${url}metrics" | sed -n 's/^salt_exporter_runs //p')" = 4 ]
 	[ $((tenths--)) -gt 0 ] || fail "not 4 runs"
 	sleep 0.1
 done
-# The run goes on, and so do its curves.
+# The run continues, and its curves grow.
 was=$(grep -o '"name":"run",[^{]*"step":[0-9]*' runs.json)
 tenths=100
 until [ "$(curl -fs "${url}api/runs" | grep -o '"name":"run",[^{]*"step":[0-9]*')" != "$was" ]; do
@@ -108,7 +108,7 @@ until [ "$(curl -fs "${url}api/runs" | grep -o '"name":"run",[^{]*"step":[0-9]*'
 	sleep 0.1
 done
 
-# Who asks wrongly. A head is the answer without its body.
+# Invalid requests. A HEAD request gets the answer without its body.
 code() { curl -s -m 10 -o body -w '%{http_code}' "$@"; }
 for path in nothing metrics/ api api/status.json ../../etc/passwd %2e%2e/%2e%2e/etc/passwd dashboard.html; do
 	[ "$(code --path-as-is "$url$path")" = 404 ] || fail "/$path is not 404: $(cat body)"
@@ -126,7 +126,7 @@ for file in '' dashboard.js dashboard.css; do
 done
 ! grep -nE "(src|href)=\"(https?:)?//|@import|url\(" "$SOURCE"/saltctl/watch/page/* || fail "the page loads something from elsewhere"
 
-# A hundred connections that say nothing, and a hundred that send a header byte by byte: others are answered meanwhile.
+# A hundred connections that send nothing, and a hundred that send a header byte by byte: others are answered meanwhile.
 python3 - "$url" <<'END' || fail "idle connections"
 import socket, sys, time, urllib.parse, urllib.request
 at = urllib.parse.urlsplit(sys.argv[1])
@@ -156,7 +156,8 @@ END
 fds=$(ls "/proc/$(pgrep -P "$exporter")/fd" | wc -l)
 [ "$fds" -lt 60 ] || fail "$fds open files after all have gone"
 
-# Where it listens: on loopback unless told, and with a warning where other hosts reach it; a port that is taken and an address that is none say so.
+# The address on which it listens: loopback by default, with a warning if other hosts can reach it; a port in use and an invalid address give an
+# error.
 port=${url##*:} port=${port%/}
 ss -Hltn "sport = :$port" > listening
 [ "$(wc -l < listening)" = 1 ] && grep -q "127.0.0.1:$port" listening || fail "it listens on: $(cat listening)"
@@ -169,13 +170,13 @@ rc=0
 timeout 20 "$BIN/saltctl" exporter -c fleet.yaml --listen "127.0.0.1:$port" > taken.log 2>&1 || rc=$?
 [ $rc = 69 ] && grep -q "127.0.0.1:$port" taken.log || fail "a taken port: exit code $rc, $(cat taken.log)"
 
-# Stopped by a signal it ends at once, with 0.
+# A signal ends it at once, with 0.
 rc=0
 kill -TERM "$(pgrep -P "$exporter")"
 wait "$exporter" || rc=$?
 [ $rc = 0 ] || fail "stopped, the exporter ended with $rc: $(cat exporter.log)"
 
-# Updates that are left out are counted where the alert looks for them: with gains this large no loss is finite.
+# Skipped updates are counted in the metric that the alert uses: with gains this large no loss is finite.
 small_model "$scratch/wild-model" 1
 python3 - wild-model/model.safetensors <<'END'
 import json, struct, sys
@@ -193,7 +194,7 @@ start wild timeout 100 "$BIN/trainerd" -c fleet.yaml --set run.dir=wild --set ph
 skipped=0
 while [ "$skipped" = 0 ]; do
 	kill -0 "$wild" 2> /dev/null || fail "ten updates were left out and none was counted: $(tail -3 wild.log)"
-	"$BIN/saltctl" status -c fleet.yaml --set run.dir=wild --json > wild.json 2> /dev/null || true	# it may not be there yet
+	"$BIN/saltctl" status -c fleet.yaml --set run.dir=wild --json > wild.json 2> /dev/null || true	# it may not exist yet
 	skipped=$(sed -n 's/.*"updates_skipped_total": \([0-9]*\).*/\1/p' wild.json)
 	skipped=${skipped:-0}
 done

@@ -9,7 +9,7 @@ exporter_files() {
 	small_teachers fleet.yaml
 }
 
-# exporter_fleet: selectord and two teachers, named teacherd-0 and -1, with all labels of phase one made: figures stand still.
+# exporter_fleet: starts selectord and two teachers, named teacherd-0 and -1. All labels of phase one exist, so the figures do not change.
 exporter_fleet() {
 	start selectord timeout 200 "$BIN/selectord" -c fleet.yaml
 	start teacher0 timeout 200 "$BIN/teacherd" -c fleet.yaml --name teacherd-0
@@ -18,13 +18,13 @@ exporter_fleet() {
 	sleep 1.2		# selectord's figures may be a second old
 }
 
-# exporter_train [OPTION...]: a trainer that goes on for as long as anybody looks, after the switch unless told.
+# exporter_train [OPTION...]: starts a trainer that runs as long as the test needs it, in phase two unless the options say otherwise.
 exporter_train() {
 	start trainer timeout 200 "$BIN/trainerd" -c fleet.yaml --set trainer.steps=1000000 --set trainer.eval_every=200 --set trainer.checkpoint_every=0 "$@"
 	until_line run/metrics.jsonl '"kind":"step","step":20,' 30
 }
 
-# exporter_start [OPTION...]: $url is where it listens.
+# exporter_start [OPTION...]: starts an exporter; $url is its address.
 exporter_start() {
 	start exporter timeout 200 "$BIN/saltctl" exporter -c fleet.yaml --listen 127.0.0.1:0 --every 0.5 --timeout 0.4 "$@"
 	until_line exporter.log '^http://'

@@ -13,7 +13,7 @@ look() {
 	cat "page_$1.log"
 }
 exporter_files
-# A run that is past its switch, to be seen beside the one that goes on.
+# A run that is past its switch, shown beside the one in progress.
 mkdir old
 cp slm/fleet.yaml old/
 sed 's/"phase":2/"phase":1/' slm/metrics.jsonl | sed '40a {"kind":"event","event":"switch","step":40,"rows_seen_again":0}' > old/metrics.jsonl
@@ -21,7 +21,7 @@ exporter_start
 exporter_fleet
 look rest "$url"
 
-# The same where nobody has installed Chart.js: the figures are there, and what to install.
+# The same without Chart.js: the page has the figures, and names the package to install.
 if unshare -m true 2> /dev/null; then
 	mkdir empty
 	start bare timeout 100 unshare -m sh -c 'mount --bind empty /usr/share/javascript && exec "$@"' - \

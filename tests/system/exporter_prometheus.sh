@@ -29,10 +29,10 @@ known train
 
 curl -fs "${url}metrics" > metrics || fail "metrics"
 promtool check metrics < metrics > out 2>&1 && [ ! -s out ] || fail "promtool check metrics: $(cat out)"
-# Every metric that a rule or Grafana's dashboard asks for.
+# Every metric that a rule or Grafana's dashboard uses.
 grep -ohE 'salt_[a-z_]+' alerts.yml "$SOURCE/deploy/grafana/dashboard.json" | sort -u > wanted
 sed -n 's/^# TYPE \([^ ]*\) .*/\1/p' metrics | sort -u > there
 comm -23 wanted there > unknown
 [ ! -s unknown ] || fail "asked for by rules or dashboard, and not among the metrics: $(cat unknown)"
-# Prometheus refused nothing.
+# Prometheus rejected no sample.
 [ "$(grep -c 'level=\(warn\|error\)' prometheus.log)" = 0 ] || fail "Prometheus says: $(cat prometheus.log)"

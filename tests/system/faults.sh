@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# The short form of tests/torture/faults: of each kind of call the first and the last fails, in every verb that writes; one kind for each daemon.
+# The short form of tests/torture/faults: the first and the last call of each kind fails, in every verb that writes; for each daemon, calls of one
+# kind.
 . "$(dirname "$0")/lib.sh"
 rc=0
 SCRATCH=$scratch python3 "$SOURCE/tests/torture/faults" 2 $((RANDOM)) > "$scratch.line" 2> "$scratch.log" || rc=$?

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# A whole small fleet: SLM, then SALT_DS with two teachers and two ranks, then BASELINE. Losses are compared as text of 17 digits, so equal text is
+# A whole small fleet: SLM, then SALT_DS with two teachers and two ranks, then BASELINE. Losses are compared as text of 17 digits, so equal text means
 # equal bits. Killing, stopping and restarting processes, at any number of ranks, changes none of them.
 . "$(dirname "$0")/lib.sh"
 
@@ -24,7 +24,7 @@ trainer: {model: models/slm, steps: 40, batch: 8, micro_batch: 1, ranks: 2, thre
 END
 student="model: models/student, steps: 90, batch: 8, micro_batch: 1, ranks: 2, threads: 1, lr: 2e-3, warmup: 5, checkpoint_every: 10,
     eval_every: 15, eval_sequences: 16"
-salt() {		# salt NAME: a run and a cache of its own
+salt() {		# salt NAME: a configuration with a run and a cache of its own
 	cat > "$1.yaml" <<END
 $(common "$1")
 cache: {dir: cache_$1, map_size: 256MiB}
@@ -64,7 +64,7 @@ compare() {
 }
 pid_in() { sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$1"; }
 
-# The small model, then everybody together, undisturbed.
+# The small model, then all daemons together, undisturbed.
 finish slm
 [ -e slm/checkpoints/step_00000010/model.safetensors ] && [ -e slm/checkpoints/step_00000040/model.safetensors ] || fail "SLM's checkpoints"
 salt quiet
@@ -76,7 +76,7 @@ losses quiet > quiet.losses
 [ "$(grep -c '"late_rows":0,"quarantined_rows":0,"skipped":false' quiet.losses)" = 90 ] || fail "late, quarantined or skipped"
 grep -q '"event":"switch"' quiet/metrics.jsonl || fail "no switch"
 
-# The same, and everybody is killed once: a teacher, selectord, a rank in phase one, a rank in phase two.
+# The same, and each of these is killed once: a teacher, selectord, a rank in phase one, a rank in phase two.
 salt killed
 fleet up killed > /dev/null
 wait_step killed 8
@@ -94,7 +94,7 @@ done
 fleet down killed > /dev/null
 compare killed "daemons were killed"
 
-# Stopped and started again at other numbers of ranks, around the switch; after it everybody else is gone for good, the cache too.
+# Stopped and started again at other numbers of ranks, around the switch; after the switch all other daemons are stopped and the cache is removed.
 # Labels come late, so that phase one is not over before the stop.
 salt stopped
 fleet up stopped --set trainer.ranks=1 --set selector.label_ahead_steps=1 --set selector.commit_ms=150 > /dev/null
@@ -111,7 +111,7 @@ finish stopped
 mv slm.gone slm
 compare stopped "stopped and resumed at 1, 4 and 2 ranks"
 
-# BASELINE: nobody but the trainer; the rows of phase two are its rows.
+# BASELINE: only the trainer; the rows of phase two are those of BASELINE at the same steps.
 { common baseline; echo "trainer: {$student}"; } > baseline.yaml
 finish baseline
 [ ! -e baseline/logs/selectord.log ] && [ ! -e baseline/logs/teacherd-0.log ] || fail "BASELINE started others"

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# frames.sh [COUNT SEED] - mutated frames from peers that a selectord lets in (frames.c), without keys and with them: it stays up,
-# other peers are served, its memory stays within bounds, its log does not fill. Prints the lines of frames.c; tests/torture/frames reads them.
+# frames.sh [COUNT SEED] - mutated frames from peers that a selectord accepts (frames.c), without keys and with them: selectord keeps running, other
+# peers are served, its memory stays within bounds, and its log does not grow without bound. Prints the lines of frames.c, which tests/torture/frames
+# reads.
 . "$SOURCE/tests/system/lib.sh"
 count=${1:-4000} seed=${2:-1}
 cd "$scratch"

@@ -13,13 +13,13 @@ small_fleet f.yaml "$(free_port)"
 sed -i 's/^trainer.*/trainer: {model: student, steps: 16, batch: 32, lanes: 4, lr: 3e-3, warmup: 2, eval_every: 8, eval_sequences: 8, checkpoint_every: 4, threads: 1}/
 	s/^phase_one.*/phase_one: {steps: 8, weight: 0.667}/' f.yaml
 
-# reported LOG...: what the guard found, with the calls that led there.
+# reported LOG...: prints the accesses that the guard reported, with their call stacks.
 reported() {
 	grep -h -A 12 '^guard: ' "$@" >&2 || true
 	! grep -q '^guard: ' "$@"
 }
 
-# trained BIN RUN RANKS STEP: until STEP is written, or to the end.
+# trained BIN RUN RANKS STEP: trains until STEP is written, or to the end.
 trained() {
 	local bin=$1 run=$2 n=$3 step=$4 rc=0 pid
 	"${mpirun[@]}" -n "$n" "$bin/trainerd" -c f.yaml --set cache.dir="cache_$run" --set run.dir="$run" > "$run.$step.log" 2>&1 &

@@ -8,12 +8,12 @@
 . "$(dirname "$0")/hosts_fleet.sh"
 cd "$scratch"
 
-# Late labels make steps slow, so that phase one outlasts what follows.
+# Late labels make steps slow, so that phase one lasts longer than the following tests.
 fleet_files "label_ahead_steps: 2, commit_ms: 160" 320 300
 quiet_run
 hosts_up
 
-# A name that means the host itself and nobody else, as installers like to write it into /etc/hosts: said, for nobody would come.
+# A host name that resolves to loopback, as installers often write it into /etc/hosts: it is reported, because no other host could connect.
 echo "127.0.1.1 aside" >> hosts/names
 start aside on selector /mnt/bin/selectord -c /mnt/fleet.yaml --set selector.endpoints='[tcp://aside:5750]' --set cache.dir=/mnt/aside --set run.dir=/mnt/aside_run
 until_line aside.log 'event=bus.loopback_name .*aside'
@@ -27,14 +27,14 @@ local_sh teachers up --only teachers
 trainer_up trainer-a
 wait_step 3
 
-# 1 -> 4 teachers, and everybody seen from selectord's host: by name, through keys.
+# 1 -> 4 teachers; all daemons are visible from selectord's host, by name and with keys.
 local_sh teachers scale teachers=4
 for k in 0 1 2 3; do says "teacherd-$k: up\|teacherd-$k: runs already"; done
 wait_step $(($(step) + 3))
 in_phase_one
 seen selectord@selector teacherd-{0,1,2,3}@teachers trainerd-0@trainer-a
 
-# The teachers' host is cut off until its leases are others' and it has noticed; meanwhile 1 -> 2 trainers.
+# The teachers' host is cut off until its leases have gone to others and it has noticed the loss; meanwhile 1 -> 2 trainers.
 cut_off teachers
 until_line "$own/selector/run/logs/selectord.log" 'event=lease.expired'
 trainer_down
@@ -54,7 +54,7 @@ for k in 3 2 1; do says "teacherd-$k: stopped"; done
 wait_step $(($(step) + 3))
 in_phase_one
 
-# A rank's host cut off: MPI's own connections. No step is made meanwhile but one that was under way, and nobody ends.
+# The host of a rank is cut off, which affects MPI's own connections. Meanwhile no step is made except one that was in progress, and no process ends.
 others=$(pids)
 cut_off trainer-b
 sleep 0.5
@@ -66,7 +66,7 @@ brought_back trainer-b
 wait_step $((at + 5))
 in_phase_one
 
-# selectord's host cut off: all others notice, wait and come back.
+# selectord's host is cut off: all others notice, wait and reconnect.
 cut_off selector
 until_line $run/logs/trainerd.log 'rank=1 .*event=selectord.gone' 30
 until_line $run/logs/trainerd.log 'rank=0 .*event=selectord.gone' 30

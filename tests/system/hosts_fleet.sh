@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by hosts.sh and hosts_stalled.sh after netns.sh, lib.sh, small.sh: the fleet on four hosts, and the same on one host.
+# Sourced by hosts.sh and hosts_stalled.sh after netns.sh, lib.sh, small.sh: a fleet on four hosts, and the same fleet on one host.
 own=$scratch/hosts run=$scratch/shared
 trap 'for h in "${!host_pid[@]}"; do kill "${host_pid[$h]}" 2> /dev/null || true; done; cleanup' EXIT
 
-# fleet_files SELECTOR STEPS PHASE_ONE [TRAINER]: corpus and models; quiet.yaml of one host, fleet.yaml of four, the latter with these options of selector and
-# trainer.
+# fleet_files SELECTOR STEPS PHASE_ONE [TRAINER]: makes corpus and models, quiet.yaml for one host and fleet.yaml for four, the latter with these
+# options of selector and trainer.
 fleet_files() {
 	small_corpus
 	small_model "$scratch/student" -
@@ -24,7 +24,7 @@ quiet_run() {
 	timeout 60 "$SOURCE/deploy/local.sh" down --bin "$BIN" -c quiet.yaml > /dev/null
 }
 
-# Each host gets its own secret key and everybody's public ones, and what docs/operation.md says that it must have.
+# Each host gets its own secret key, all public keys, and the files that it needs according to docs/operation.md.
 hosts_up() {
 	local h
 	mkdir -p "$run" "$own"
@@ -49,11 +49,11 @@ hosts_up() {
 	for h in trainer-a trainer-b; do launch_agent "$own/$h/agent" trainer-a trainer-b; done
 }
 
-# local_sh HOST VERB ...: there, for its own daemons.
+# local_sh HOST VERB ...: runs local.sh on that host, for its own daemons.
 local_sh() { on "$1" timeout 60 /mnt/source/deploy/local.sh "${@:2}" --bin /mnt/bin -c /mnt/fleet.yaml > out 2>&1 || fail "$*: exit code $?: $(cat out)"; }
 says() { grep -q -- "$1" out || fail "expected to hear \"$1\", heard: $(cat out)"; }
 
-# trainer_up HOST...: a rank on each, from the first.
+# trainer_up HOST...: starts one rank on each host, with mpirun on the first.
 trainer_up() {
 	local list
 	list=$(printf ',%s:1' "$@")
@@ -87,10 +87,10 @@ wait_step() {		# wait_step N [SECONDS]
 }
 in_phase_one() { ! grep -q '"event":"switch"' $run/metrics.jsonl || fail "phase one is over: the test does not test what it says"; }
 
-# pids: who runs, without the trainer's ranks.
+# pids: the running processes, without the trainer's ranks.
 pids() { cat $run/daemons/trainerd.pid "$own"/selector/run/daemons/selectord.pid "$own"/teachers/run/daemons/teacherd-0.pid; }
 
-# seen NAME@HOST ...: these and no others answer on their status sockets.
+# seen NAME@HOST ...: checks that exactly these daemons answer on their status sockets.
 seen() {
 	local rc tries
 	for tries in 1 2 3 4 5 6; do
@@ -104,7 +104,7 @@ seen() {
 	fail "status: exit code $rc, $(cat seen status.err)"
 }
 
-# to_the_end: the last step was done, with the losses of the quiet run.
+# to_the_end: waits until the last step is done, and compares the losses with those of the undisturbed run.
 to_the_end() {
 	until_file $run/daemons/trainerd.exit 60
 	[ "$(cat $run/daemons/trainerd.exit)" = "0 done" ] || fail "the end: $(cat $run/daemons/trainerd.exit): $(tail -n 5 $run/logs/trainerd.log)"

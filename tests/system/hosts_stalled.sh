@@ -15,14 +15,14 @@ local_sh selector up --only selectord
 local_sh teachers up --only teachers
 log=$run/logs/trainerd.log
 count() { grep -cE -- "$1" "$log" || true; }
-until_count() {		# until_count N REGEX SECONDS: so many lines of the trainer's log
+until_count() {		# until_count N REGEX SECONDS: waits for N matching lines in the trainer's log
 	local tenths=$(($3 * 10))
 	until [ "$(count "$2")" -ge "$1" ]; do
 		[ $((tenths--)) -gt 0 ] || { tail -n 8 "$log" >&2; fail "not $1 lines \"$2\""; }
 		sleep 0.1
 	done
 }
-# goes_on: it ended once more, for whatever reason, and makes steps again.
+# goes_on: the trainer has ended once more, for any reason, and makes steps again.
 ends=0
 goes_on() {
 	ends=$((ends + 1))
@@ -44,7 +44,7 @@ goes_on
 [ "$(count 'event=daemon.exit .*code=75')" -ge 1 ] || fail "a stalled run did not end with 75"
 until_gone "$held"
 
-# mpirun ends when it hears of that host again: without it there are no two ranks anyway.
+# mpirun ends when it gets a connection to that host again; without the host there could not be two ranks.
 cut_off trainer-b
 until_count 2 'rank=0 .*event=watchdog.stalled' 30
 brought_back trainer-b

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# cmake --install: the installed programs run, a program with the library's flags of pkg-config does, roff accepts the manual pages without a
-# warning, each function of the library has one, completion offers every verb and option, and the deploy scripts find the programs.
+# cmake --install: the installed programs run, and so does a program built with pkg-config's flags for the library; roff accepts the manual pages
+# without a warning; each function of the library has a page; completion offers every verb and option; and the deploy scripts find the programs.
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"
 cmake --install "$(dirname "$BIN")" --prefix "$scratch/usr" > install.log 2>&1 || fail "cmake --install: $(tail -3 install.log)"
@@ -16,7 +16,7 @@ usr/share/saltfleet/deploy/local.sh status -c fleet.yaml > out 2>&1 || got=$?
 [ $got != 69 ] || ! grep -q 'build first' out || fail "the installed local.sh does not find the programs: $(cat out)"
 [ -s usr/share/saltfleet/tokenizer-4k/tokenizer.json ] && [ -s usr/share/doc/saltfleet/operation.md ] || fail "no tokenizer, or no docs: $(find usr | head -40)"
 
-# Every unit is there, and names the programs and mpi.sh where they are installed by default.
+# Every unit is installed, and names the programs and mpi.sh at their default paths.
 prefix=$(sed -n 's/^CMAKE_INSTALL_PREFIX:PATH=//p' "$(dirname "$BIN")/CMakeCache.txt")
 for unit in saltfleet-selectord saltfleet-teacherd@ saltfleet-trainerd; do
 	grep -q "^ExecStart=.*$prefix/bin/" "usr/lib/systemd/system/$unit.service" || fail "$unit.service: no program of $prefix/bin"
@@ -58,7 +58,7 @@ done
 
 # ---- the library ----
 
-# Header, library and pkg-config file lead a compiler from the prefix to a program that runs.
+# With header, library and pkg-config file of the prefix, a compiler makes a program that runs.
 pc=$(find usr -name saltfleet.pc)
 [ -s usr/include/saltfleet.h ] && [ -n "$pc" ] || fail "no header, or no saltfleet.pc: $(find usr -name '*saltfleet*')"
 cat > version.c <<'END'
@@ -93,7 +93,7 @@ for example in "$SOURCE"/client/examples/*.c; do
 	[ $got = 66 ] && grep -q 'nothing.yaml' out || fail "$example nothing.yaml: expected a message and 66, found $got: $(cat out)"
 done
 
-# Each function has a page, and the prototypes of the pages are the header's: the compiler takes both in one file.
+# Each function has a page, and the prototypes of the pages agree with the header: the compiler accepts both in one file.
 functions=$("${CC:-cc}" -E -P usr/include/saltfleet.h | tr '\n' ' ' | tr ';' '\n' | sed -nE 's/.*__attribute__\(\(visibility[^ ]* [^(]*[ *](salt_[a-z_]+)\(.*/\1/p')
 [ "$(wc -l <<< "$functions")" -ge 30 ] || fail "only $(wc -l <<< "$functions") functions in saltfleet.h"
 synopsis() { sed -n '/^\.SH SYNOPSIS$/,/^\.SH DESCRIPTION$/p' "$1" | sed -e '/^\./d' -e 's/\\f[BIR]//g' -e 's/\\-/-/g'; }
@@ -115,7 +115,7 @@ sed -i 's/salt_plan(struct salt \*s/salt_plan(struct salt *s, int x/' prototypes
 # ---- completion ----
 
 completions=usr/share/bash-completion/completions
-# complete WORD...: what bash would offer for the last of them, a line each.
+# complete WORD...: prints the completions that bash would offer for the last word, one on each line.
 complete_words() {
 	bash -c '
 		. '"$completions/saltctl"'
@@ -160,7 +160,7 @@ for script in "$SOURCE"/deploy/local.sh "$SOURCE"/deploy/ssh.sh; do
 done
 [ -s $completions/local.sh ] && [ -s $completions/trainerd ] || fail "bash does not find the completion by the command's name"
 
-# ---- roff, last: it may not be there ----
+# ---- roff, last: it may not be installed ----
 
 command -v groff > /dev/null || { echo "skipped: no groff (deploy/install-deps.sh --tests); all else was checked"; exit 77; }
 for page in $man/*/*; do

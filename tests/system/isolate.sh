@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# corpus.isolate_documents through the fleet: scored, labelled and trained with the same losses at R = 1 and 2; what the teacher stored is what
-# it computes again; `eval -c` gives the trainer's figure; daemons, caches and runs that disagree are refused by the option's name, and so is a
-# corpus without the id that ends its documents.
+# corpus.isolate_documents through the fleet: scored, labelled and trained with the same losses at R = 1 and 2; stored labels equal those that the
+# teacher computes again; `eval -c` gives the trainer's figure; daemons, caches and runs that disagree are refused with the option's name, and so is a
+# corpus without an end-of-document id.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }

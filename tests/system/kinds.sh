@@ -11,7 +11,7 @@ cd "$scratch"
 small_fleet f.yaml "$(free_port)"
 small_teachers f.yaml
 
-# run NAME [OPTION...]: a whole fleet on the cache of that name.
+# run NAME [OPTION...]: runs a whole fleet on the cache of that name.
 run() {
 	local name=$1
 	shift
@@ -24,17 +24,17 @@ run() {
 	[ "$(wc -l < "$name.steps")" = 12 ] || fail "$name: not 12 steps"
 	! grep -qi '"loss":\(null\|nan\|inf\)' "$name.steps" || fail "$name: a loss that is no number"
 }
-# field NAME FIELD: of every step, in a line.
+# field NAME FIELD: the values of all steps, on one line.
 field() {
 	sed "s/.*\"$2\":\([^,}]*\).*/\1/" "$1.steps" | tr '\n' ' '
 }
-# expect NAME FIELD WANT: numbers to 6 digits.
+# expect NAME FIELD WANT: compares numbers to 6 digits.
 expect() {
 	local got
 	got=$(field "$1" "$2" | awk '{ for (i = 1; i <= NF; i++) printf "%s%.6g", (i > 1 ? " " : ""), $i }')
 	[ "$got" = "$3" ] || fail "$1: $2: expected $3, found $got"
 }
-# differ A B: other losses from the first step on: what was asked for was done.
+# differ A B: the losses differ from the first step on, so the option had an effect.
 differ() {
 	[ "$(field "$1" loss | cut -d' ' -f1)" != "$(field "$2" loss | cut -d' ' -f1)" ] || fail "$1 and $2 have the same first loss"
 }
@@ -46,7 +46,8 @@ expect sampled weight "$six $none"
 expect sampled phase "1 1 1 1 1 1 2 2 2 2 2 2"
 expect sampled kd_tokens "256 256 256 256 256 256 $none"
 
-# Kinds and tails. The same rows in all of them, so that the first losses differ by the labels alone; dense and top-k of all are one.
+# Kinds of labels and tail rules. All runs have the same rows, so that the first losses differ only by the labels; dense and topk with all ids are
+# equal.
 run dense --set labels.kind=dense
 expect dense weight "$six $none"
 for tail in true_token ghost renormalise; do
@@ -61,7 +62,7 @@ run topk_all --set labels.kind=topk --set labels.k=4096
 paste -d' ' <(field dense loss | tr ' ' '\n') <(field topk_all loss | tr ' ' '\n') |
 	awk 'NF == 2 && ($1 - $2 > 1e-3 || $2 - $1 > 1e-3) { exit 1 }' || fail "dense: $(field dense loss), top-k of all ids: $(field topk_all loss)"
 
-# Weights of tokens, for labels of each kind. w of the row is what it was; the mean over the tokens is less, and the loss another one.
+# Token weights, for each kind of label. w of the row is unchanged; the mean over the tokens is smaller, and the loss differs.
 run confidence --set phase_one.token_weight=teacher_confidence
 run ahead --set phase_one.token_weight=margin --set labels.kind=topk --set labels.k=12 --set phase_one.residual=ghost
 for rule in confidence ahead; do
@@ -73,7 +74,7 @@ expect sampled token_weight "$six $none"		# null where there is no label
 differ confidence sampled
 differ ahead topk_ghost
 
-# Hand-over: w over the last four steps of phase one; linear in w, then in w / (1 - w).
+# Handover: w over the last four steps of phase one; linear in w, then in w / (1 - w).
 run linear --set phase_one.handover=linear --set phase_one.handover_steps=4
 run ratio --set phase_one.handover=ratio --set phase_one.handover_steps=4
 for how in linear ratio; do
@@ -94,8 +95,8 @@ for how in linear ratio; do
 	}' || fail "$how: weights $(field $how weight)"
 done
 
-# The end of phase one by margin: at an evaluation, remembered by the checkpoints; the hand-over comes after it.
-# The margin lies between what a run that never reaches it measures at steps 3 and 6, which depends on the machine's arithmetic and texts.
+# The end of phase one by margin: at an evaluation, stored in the checkpoints; the handover follows. The margin is chosen between the values at steps
+# 3 and 6 of a run that never reaches it, because these depend on the machine's arithmetic and texts.
 run never --set phase_one.until_margin=-100 --set phase_one.steps=0 --set trainer.eval_every=3
 margin=$(sed -nE 's/.*"kind":"eval","step":[36],"loss":([0-9.]+),.*"teacher_loss":([0-9.]+),.*/\1 \2/p' run_never/metrics.jsonl |
     awk '{ above[NR] = $1 - $2 } END { if (NR != 2 || above[1] - above[2] < 0.01) exit 1; printf "%.3f", (above[1] + above[2]) / 2 }') ||
@@ -123,7 +124,7 @@ done
 run wide --set teacher.model=wide --set teacher.scorer=wide --set trainer.model=wide_student
 run wide_dense --set teacher.model=wide --set teacher.scorer=wide --set trainer.model=wide_student --set labels.kind=dense
 
-# late: hard, without any teacher: every row is late, none waits, the losses are those of BASELINE.
+# late: hard, without any teacher: every row is late, the trainer does not wait, and the losses are those of BASELINE.
 start selectord "$BIN/selectord" -c f.yaml --set cache.dir=cache_late --set run.dir=run_late --set selector.mode=none
 timeout 60 "$BIN/trainerd" -c f.yaml --set run.dir=run_late --set selector.mode=none --set phase_one.late=hard > late.log 2>&1 || fail "late: $(tail -1 late.log)"
 stop TERM $selectord

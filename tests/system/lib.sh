@@ -2,7 +2,7 @@
 # Sourced by the system tests: strict mode, a scratch folder, mpirun with the options that tests need.
 set -euo pipefail
 : "${BIN:?folder of the programs}" "${SOURCE:?root of the source}"
-export OMP_WAIT_POLICY=passive		# tests run side by side: a thread that waits leaves its processor to others
+export OMP_WAIT_POLICY=passive		# tests run at the same time, so a waiting thread must leave its processor to others
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/salt_test.XXXXXX")
 cleanup() {
 	local pids
@@ -16,7 +16,7 @@ fail() {
 	echo "FAIL: $*" >&2
 	exit 1
 }
-# ranks N COMMAND...: N ranks on this host. In the background, where the process id of mpirun is needed: "${mpirun[@]}" -n N COMMAND...
+# ranks N COMMAND...: runs N ranks on this host. In the background, if the process id of mpirun is needed, use "${mpirun[@]}" -n N COMMAND...
 mpirun=("$SOURCE/deploy/mpi.sh")
 ranks() {
 	"${mpirun[@]}" -n "$@"
@@ -24,7 +24,7 @@ ranks() {
 same() {
 	cmp -s "$1" "$2" || { diff "$1" "$2" | head -20 >&2 || true; fail "$3: $1 and $2 differ"; }
 }
-# rot FILE BYTE: flips a bit and leaves size and times as they are, as a failing disk does. Again: the file is as before.
+# rot FILE BYTE: flips a bit without changing size and times, like a failing disk. A second call restores the file.
 rot() {
 	python3 - "$@" <<'END'
 import os, sys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# deploy/local.sh and its supervisors with simulated programs: what is started, restarted, given up and stopped, and in which order.
+# deploy/local.sh and its supervisors with simulated programs: which daemons are started, restarted, given up and stopped, and in which order.
 . "$(dirname "$0")/lib.sh"
 
 root="$scratch/a fleet"; bin="$scratch/bin dir"		# spaces on purpose
@@ -26,7 +26,7 @@ phase_one.steps) echo 5 ;;
 phase_one.until_margin) echo none ;;
 esac
 END
-# What a program does is read from RUN/NAME.does at each start: a code to exit with, or nothing to stay.
+# At each start a program reads its behaviour from RUN/NAME.does: an exit code, or nothing, which means to keep running.
 cat > "$bin/program" <<'END'
 #!/bin/bash
 name=$(basename "$0") dir=
@@ -77,10 +77,10 @@ same "$run/story" "$scratch/story" "a second up started something"
 local_sh status > "$scratch/out"
 grep -q 'teacherd-1 *running' "$scratch/out" && grep -q 'status asked' "$scratch/out" || fail "status: $(cat "$scratch/out")"
 
-# fleet.yaml is edited: what is started again reads what the last up resolved, also after an up that changed nothing.
+# fleet.yaml is edited: a restarted daemon reads the file that the last up resolved, also after an up that changed nothing.
 echo "the next experiment" > "$root/fleet.yaml"
 local_sh up > "$scratch/out"
-# What dies is started again: by a signal, by a code that may pass; a rank takes all ranks with it.
+# A daemon that dies is restarted: after a signal, and after an exit code that may be temporary; if a rank dies, all ranks end.
 kill -9 "$(cat "$run/daemons/teacherd-0.pid")"
 kill -9 "$(cat "$run/daemons/selectord-1.pid")"
 kill -9 "$(cat "$run/trainerd-1.self")"
@@ -90,7 +90,7 @@ within 20 "all again" again
 [ "$(cat "$run"/{teacherd-0,selectord-1,trainerd-0}.read | sort -u)" = "as it was at up" ] || fail "a restart reads the edited file: $(cat "$run"/*.read)"
 grep -q 'event=daemon.restart .*code=137' "$run/logs/teacherd-0.log" || fail "the log does not tell"
 
-# A code that will not get better: no restart, and said so.
+# A permanent exit code: no restart, and the reason is reported.
 echo 78 > "$run/teacherd-1.does"
 kill -9 "$(cat "$run/daemons/teacherd-1.pid")"
 within 15 "given up" [ -e "$run/daemons/teacherd-1.exit" ]
@@ -111,7 +111,7 @@ for pid in $pids; do ! kill -0 "$pid" 2>/dev/null || fail "pid $pid is still the
 local_sh down > "$scratch/out"
 [ ! -s "$scratch/out" ] || fail "second down: $(cat "$scratch/out")"
 
-# A killed supervisor takes its daemon along; up starts both again.
+# If a supervisor is killed, its daemon ends too; up starts both again.
 local_sh up --only teachers > /dev/null
 read -r supervisor _ < "$run/daemons/teacherd-0.supervisor"
 pid=$(cat "$run/daemons/teacherd-0.pid")
@@ -122,11 +122,11 @@ local_sh up --only teachers > "$scratch/out"
 grep -q '^teacherd-0: up' "$scratch/out" || fail "up after a killed supervisor: $(cat "$scratch/out")"
 ! grep -q 'start trainerd' <(tail -n +6 "$run/story") || fail "--only teachers started a trainer"
 
-# --wait hands the trainer's code on: 0 when done, 75 after the restarts are used up would be too long here; 65 at once.
-# An old line in metrics.jsonl is no phase two; the newest checkpoint, which saltctl reads, is.
+# --wait passes the trainer's exit code on: 0 when done, 65 at once (75, after all restarts are used up, would take too long here). An old line in
+# metrics.jsonl does not mean phase two; only the newest checkpoint, which saltctl reads, decides.
 printf '{"kind":"event","step":5,"event":"switch"}\n{"kind":"step","step":5,"phase":2,"loss":1.5}\n' > "$run/metrics.jsonl"
 echo two > "$root/phase"
-# A locale with a decimal comma, where one can be made: progress has numbers with a point.
+# A locale with a decimal comma, if one can be made: progress still has numbers with a point.
 mkdir "$scratch/locales"
 {
 	for c in CTYPE COLLATE MONETARY TIME MESSAGES PAPER NAME ADDRESS TELEPHONE MEASUREMENT IDENTIFICATION; do
@@ -147,7 +147,7 @@ rc=0
 local_sh up --wait > "$scratch/out" 2>&1 || rc=$?
 [ $rc -eq 65 ] || fail "up --wait of a trainer that ends with 65: $rc: $(cat "$scratch/out")"
 
-# The budget: two restarts, then it is said and over.
+# The budget: after two restarts the supervisor gives up and reports it.
 mkdir "$scratch/sup"
 rc=0
 timeout 60 "$bin/saltfleet-supervise" one "$scratch/sup" --restarts 2 -- sh -c 'exit 70' || rc=$?
@@ -155,7 +155,7 @@ timeout 60 "$bin/saltfleet-supervise" one "$scratch/sup" --restarts 2 -- sh -c '
 [ "$(grep -c event=daemon.start "$scratch/sup/logs/one.log")" = 3 ] || fail "starts within the budget"
 grep -q event=daemon.given_up "$scratch/sup/logs/one.log" || fail "giving up is not said"
 
-# The stop signal reaches the supervisor as the daemon ends by itself: no wait, no KILL, the daemon's own code.
+# The stop signal reaches the supervisor while the daemon ends by itself: there is no wait and no KILL, and the daemon's own exit code is kept.
 for ((i = 0; i < 8; i++)); do
 	mkdir "$scratch/race$i"
 	( rc=0; "$bin/saltfleet-supervise" x "$scratch/race$i" -- bash -c 'sleep 0.1; kill -TERM $PPID; exit 3' || rc=$?; echo $rc > "$scratch/race$i/rc" ) & races[i]=$!
@@ -168,7 +168,7 @@ for ((i = 0; i < 8; i++)); do
 	! grep -q daemon.kill "$scratch/race$i/logs/x.log" || fail "KILL for a daemon that had ended: $(cat "$scratch/race$i/logs/x.log")"
 done
 
-# USR1 comes again until it is taken, as a launcher that is still starting loses it; a process that outlives its daemon is ended.
+# USR1 is repeated until it has an effect, because a launcher that is still starting loses it; a process that outlives its daemon is ended.
 mkdir "$scratch/lost"
 "$bin/saltfleet-supervise" x "$scratch/lost" --stop USR1 -- bash -c 'trap : USR1; sleep 60 & echo $! > "$1/rest"; while [ $((n++)) -lt 20 ]; do sleep 0.1; done
 	trap "exit 75" USR1; while :; do sleep 0.1; done' - "$scratch/lost" & pid=$!
@@ -179,7 +179,7 @@ rc=0; wait $pid || rc=$?
 gone() { ! kill -0 "$(cat "$scratch/lost/rest")" 2> /dev/null; }
 gone || fail "a process outlives its daemon and the supervisor"
 
-# mpirun dies by a USR1 that comes while its ranks are not there yet, or no more: that is a stop, too.
+# mpirun dies by a USR1 that arrives before its ranks exist or after they have ended: this counts as a stop, too.
 mkdir "$scratch/early"
 "$bin/saltfleet-supervise" x "$scratch/early" --stop USR1 -- sh -c ': > "$1"; sleep 60' - "$scratch/early/up" & pid=$!
 within 10 "the daemon" [ -e "$scratch/early/up" ]
@@ -187,7 +187,7 @@ kill -TERM $pid
 rc=0; wait $pid || rc=$?
 [ "$rc $(cat "$scratch/early/daemons/x.exit")" = "75 75 stopped" ] || fail "a launcher that died by USR1: $rc $(cat "$scratch/early/daemons/x.exit")"
 
-# A launcher that cannot start anything: its own words and code, at once, no restart. A failure after ranks have run is retried.
+# A launcher that cannot start any rank: its own output and exit code, at once, no restart. A failure after ranks have run is retried.
 mkdir "$scratch/fake"
 cat > "$scratch/fake/mpirun" <<'END'
 #!/bin/bash
@@ -228,7 +228,7 @@ within 20 "another start" launched 4
 [ ! -e "$run/daemons/trainerd.exit" ] || fail "a launcher that started ranks before is not retried: $(cat "$run/daemons/trainerd.exit")"
 fake_mpirun down > /dev/null
 
-# run.dir is removed under a fleet: a second one is refused, down finds the first all the same.
+# run.dir is removed while a fleet runs: a second fleet is refused, and down still finds the first.
 rm -f "$run"/*.end "$root/phase"
 local_sh up --only teachers > /dev/null
 pid=$(cat "$run/daemons/teacherd-0.pid")
@@ -241,7 +241,7 @@ grep -q '^teacherd-0 *lost' "$scratch/out" || fail "status of a lost fleet: $(ca
 local_sh down > "$scratch/out" 2>&1 || fail "down of a lost fleet: $?: $(cat "$scratch/out")"
 grep -q '^teacherd-0: stopped' "$scratch/out" && ! kill -0 "$pid" 2> /dev/null || fail "down leaves the lost fleet running: $(cat "$scratch/out")"
 
-# A shell with other habits: aliases of cd and grep, a decimal comma, options of another shell; called through a link, from elsewhere.
+# A caller's shell with other settings: aliases of cd and grep, a decimal comma, other shell options; called through a link, from another folder.
 mkdir -p "$scratch/links"
 ln -s "$SOURCE/deploy/local.sh" "$scratch/links/fleet"
 cat > "$scratch/env" <<'END'

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Loss weights of documents, from a JSON lines column to training: the same losses at R = 1 and 2 in both phases, alone, in a blend and with
-# isolated documents; weights of 1 give the bits of none; labels do not depend on them; a run does not go on with others; what copies and refuses
-# them. What a weight does to loss and gradient: unit/step, kernels/loss, python/loss and peers/weights_torch.
+# Loss weights of documents, from a JSON lines column to training: the same losses at R = 1 and 2 in both phases, alone, in a blend and with isolated
+# documents; weights of 1 give the same bits as no weights; labels do not depend on weights; a run does not continue with other weights; commands that
+# copy weights, and programs that refuse them. The effect of a weight on loss and gradient is tested by unit/step, kernels/loss, python/loss and
+# peers/weights_torch.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 ctl() { timeout 60 "$BIN/saltctl" "$@"; }
@@ -24,7 +25,7 @@ with open("text.jsonl", "w") as f:
         f.write(json.dumps({"text": t, "w": [1, 0, 0.5, 2.25, 1e0, 3][i % 6], "one": 1, "none": 0}) + "\n")
 END
 
-# ---- what is no weight: the file, the line and the value
+# ---- invalid weights: the error names the file, the line and the value
 for bad in '-1' 'NaN' 'Infinity' '-Infinity' 'null' 'true' '1e-9' '1e300' '1.2.3'; do
 	printf '{"text": "a", "w": 1}\n{"w": %s, "text": "b"}\n' "$bad" > bad.jsonl
 	refused 65 "bad.jsonl: line 2: expected a weight in the field \"w\", 0 or a number from 1e-06 to 1e+06, found $bad" \
@@ -54,7 +55,7 @@ def weights(prefix):
     n, = struct.unpack_from("<Q", raw, 8)
     assert len(raw) == 16 + 4 * n and n == len(documents(prefix))
     return struct.unpack_from(f"<{n}f", raw, 16)
-# Texts of the held-out part are left out: the documents of zeros, which has none, say which.
+# Texts of the held-out part are left out; a corpus without held-out part, zeros, shows which these are.
 tokens = lambda p: open(p + ".bin", "rb").read()
 rows = [json.loads(line) for line in open("text.jsonl")]
 every, at, want = tokens("zeros"), 0, []
@@ -77,7 +78,7 @@ assert train["fingerprint"] == ones["fingerprint"] == plain["fingerprint"] and t
 assert "loss_weights" not in plain and ones["loss_weights"]["mean"] == 1 and train["loss_weights"]["masked_tokens"] > 0, (train, ones)
 END
 
-# ---- copies keep them, and say so
+# ---- copies keep weights, and report it
 ctl corpus merge --out both train plain > /dev/null
 ctl corpus merge --no-weights --out without train > /dev/null
 ctl corpus sample --documents 40 --out some train > /dev/null
@@ -110,7 +111,7 @@ sed -i 's/steps: 12, /steps: 6, /; s/phase_one: {steps: 6/phase_one: {steps: 3/;
 start selectord "$BIN/selectord" -c fleet.yaml
 start teacherd "$BIN/teacherd" -c fleet.yaml
 until_line teacherd.log 'selectord.welcome'
-# train RANKS NAME OPTION...: in run NAME; its losses in NAME.losses
+# train RANKS NAME OPTION...: trains in run NAME; its losses go to NAME.losses
 train() {
 	local n=$1 name=$2
 	shift 2
@@ -121,7 +122,7 @@ train 1 w1
 train 2 w2
 same w1.losses w2.losses "weights at R = 2"
 grep -q '"step":6,' w1.losses || fail "no sixth step: $(cat w1.losses)"
-# The same selectord, labels and rows: a copy without weights, and one with weights of 1.
+# With the same selectord, labels and rows: a copy without weights, and one with weights of 1.
 train 1 plain1 --set corpus.train="$scratch/plain"
 train 2 ones2 --set corpus.train="$scratch/ones"
 same plain1.losses ones2.losses "weights of 1"
@@ -138,7 +139,7 @@ refused 65 'a document with a loss weight above 0' "$BIN/trainerd" -n -c fleet.y
 refused 78 'corpus without loss weights, because only trainerd applies them' "$BIN/example_trainer" fleet.yaml
 stop TERM $teacherd $selectord
 
-# An evaluation does not know of them.
+# An evaluation does not use weights.
 for p in train plain; do ctl eval --model w1/checkpoints/step_00000006 --corpus $p --context 32 --windows 8 --json | grep perplexity > $p.eval; done
 same train.eval plain.eval "evaluation"
 
@@ -149,7 +150,7 @@ for isolate in false true; do
 	for r in 1 2; do train $r blend_${isolate}_$r "${alone[@]}" --set corpus.isolate_documents=$isolate --set "$blend"; done
 	same blend_${isolate}_1.losses blend_${isolate}_2.losses "a blend at R = 2, isolate_documents $isolate"
 done
-# A micro-batch is only another order of sums.
+# Another micro-batch only changes the order of sums.
 train 1 micro "${alone[@]}" --set trainer.micro_batch=2
 train 1 micro1 "${alone[@]}" --set trainer.micro_batch=1
 python3 - <<'END'
@@ -157,12 +158,12 @@ import json
 a, b = ([x["loss"] for x in map(json.loads, open(p + "/metrics.jsonl")) if x["kind"] == "step"] for p in ("micro", "micro1"))
 assert len(a) == 6 and all(abs(x - y) < 1e-5 for x, y in zip(a, b)), (a, b)
 END
-# A batch without a weight is trained by nobody, and ends nothing.
+# A batch whose weights are all 0 is not trained, and the run continues.
 ctl corpus merge --out mostly zeros zeros zeros right > /dev/null
 train 2 mostly "${alone[@]}" --set corpus.train="$scratch/mostly" --set trainer.batch=4 --set trainer.steps=30
 grep -q 'event=update.none' mostly.log && grep -q '"step":30,' mostly.losses || fail "no batch of weight 0: $(tail -3 mostly.log)"
 
-# ---- what does not belong together
+# ---- corpora, checkpoints and weights that do not belong together
 cp plain.bin stray.bin; cp plain.idx stray.idx; cp plain.json stray.json; cp ones.weights.bin stray.weights.bin
 refused 65 'stray.weights.bin: expected its hash in stray.json' "$BIN/saltctl" corpus info stray
 refused 65 'left.bin: expected shards without loss weights in a pattern (saltctl corpus merge' "$BIN/saltctl" corpus info '[lr]*t.bin'

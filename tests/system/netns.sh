@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced before lib.sh by tests that need several hosts: network namespaces of this kernel, each with a name, a /tmp and an /etc/hosts of its own,
 # connected by a bridge. The script restarts itself in new namespaces for processes, mounts and network, so everything that it starts ends with it,
-# and the network of the machine is not changed. Exit code 77, with the reason, where that is not possible.
+# and the network of the machine is not changed. If that is not possible, it exits with 77 and prints the reason.
 if [ -z "${SALT_NETNS:-}" ]; then
 	[ "$(id -u)" -eq 0 ] || { echo "skipped: needs root (network namespaces)"; exit 77; }
 	for program in ip unshare nsenter mpirun; do
@@ -17,8 +17,8 @@ ip link set salt up
 declare -A host_pid=()
 hosts_n=0
 
-# host_new NAME [SHARED]: a host at the next address of 10.77.0.0/24. Its /mnt is $scratch/hosts/NAME, with the programs in /mnt/bin, the source in
-# /mnt/source and a /tmp of its own; SHARED, a folder of several hosts, is its /mnt/run.
+# host_new NAME [SHARED]: makes a host with the next address of 10.77.0.0/24. Its /mnt is $scratch/hosts/NAME, with the programs in /mnt/bin, the
+# source in /mnt/source and a /tmp of its own. SHARED, a folder that several hosts use, is its /mnt/run.
 host_new() {
 	local name=$1 shared=${2:-} dir=$scratch/hosts/$1
 	hosts_n=$((hosts_n + 1))
@@ -49,18 +49,18 @@ host_new() {
 	on "$name" ip link set eth0 up
 }
 
-# on NAME COMMAND...: on that host, in its /mnt.
+# on NAME COMMAND...: runs the command on that host, in its /mnt.
 on() {
 	local pid=${host_pid[$1]}
 	shift
 	nsenter -t "$pid" --net --mount --uts -- env -C /mnt "$@"
 }
 
-# cut_off NAME, brought_back NAME: its cable at the switch.
+# cut_off NAME, brought_back NAME: disconnects and reconnects the host at the bridge.
 cut_off() { ip link set "to_$1" down; }
 brought_back() { ip link set "to_$1" up; }
 
-# launch_agent FILE NAME...: what mpirun starts its daemons on those hosts with, instead of ssh, and with nothing of this environment.
+# launch_agent FILE NAME...: writes the program with which mpirun starts its daemons on those hosts, instead of ssh and without this environment.
 launch_agent() {
 	local file=$1 name
 	shift

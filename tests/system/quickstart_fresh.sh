@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# quickstart.sh --fresh deletes what an earlier call left, and nothing in a folder that is somebody else's.
+# quickstart.sh --fresh deletes the files of an earlier call, and nothing in a folder that quickstart did not make.
 . "$(dirname "$0")/lib.sh"
 
-# refused NAME: --fresh in $scratch/mine, which has NAME and was made by no quickstart.
+# refused NAME: --fresh is refused in $scratch/mine, which contains NAME and was not made by quickstart.
 refused() {
 	local rc=0
 	rm -rf "$scratch/mine"
@@ -15,7 +15,7 @@ refused() {
 }
 for name in data models slm salt baseline cache; do refused $name; done
 
-# Its own folder, of other settings: without --fresh an error, with it the old files go; a file of the user's beside them stays.
+# A folder of quickstart with other settings: an error without --fresh; with it the old files are deleted, and a file of the user stays.
 mkdir -p "$scratch/own/models"
 echo "steps 99 size small" > "$scratch/own/settings"
 echo precious > "$scratch/own/notes"
@@ -24,7 +24,7 @@ rc=0
 BIN=$BIN timeout 60 "$SOURCE/deploy/quickstart.sh" --no-build --dir "$scratch/own" --steps 16 --size small > "$scratch/out" 2>&1 || rc=$?
 [ $rc = 64 ] && grep -q 'was made with steps 99 size small, not SALT steps 16 size small; give --fresh' "$scratch/out" || fail "other settings: $rc: $(tail -3 "$scratch/out")"
 [ -e "$scratch/own/models/file" ] || fail "deleted without --fresh"
-# it goes on to the corpus: stopped there, once it has written its settings
+# it continues to the corpus, and is stopped there after it has written its settings
 BIN=$BIN "$SOURCE/deploy/quickstart.sh" --no-build --fresh --dir "$scratch/own" --steps 16 --size small > "$scratch/out" 2>&1 & pid=$!
 for ((i = 0; i < 600; i++)); do [ "$(cat "$scratch/own/settings" 2> /dev/null)" != "SALT steps 16 size small" ] || break; sleep 0.1; done
 kill $pid 2> /dev/null || true

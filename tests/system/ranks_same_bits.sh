@@ -41,7 +41,7 @@ for how in weights "weights documents bf16"; do
 	done
 	cmp -s "$scratch/r1" "$scratch/weights_1" && fail "loss weights change nothing"
 done
-# Muon: whole matrices to ranks, apart or fused, also where there are more ranks than can have a layer's.
+# Muon: ranks get whole matrices, separate or fused, also if there are more ranks than a layer has matrices.
 for r in 1 2 4 8; do
 	ranks $r "$BIN/mpi_step" muon > "$scratch/muon_$r"
 	same "$scratch/muon_1" "$scratch/muon_$r" "Muon, R = $r"
@@ -61,7 +61,7 @@ awk '$1 == "step" { hard[$2] = $6 } END { exit !(hard[12] < hard[1] - 0.3) }' "$
 # MPI's own order: the loss of the first step is the same, the bits of later ones need not be.
 ranks 4 "$BIN/mpi_step" any > "$scratch/any"
 [ "$(head -1 "$scratch/any" | cut -d' ' -f1-8)" = "$(head -1 "$scratch/r1" | cut -d' ' -f1-8)" ] || fail "first step without the tree"
-# Checkpoints: any number of ranks loads what any number saved, with and without gather; one file for each rank.
+# Checkpoints: any number of ranks loads the checkpoint of any other number, with and without gather; one file for each rank.
 for r in 1 2 4; do
 	ranks $r "$BIN/mpi_save" "$scratch/save$r" save > "$scratch/log" 2>&1 || fail "save at R = $r: $(cat "$scratch/log")"
 	[ "$(ls "$scratch/save$r"/step_00000007/optim_* | wc -l)" = $r ] || fail "not $r shards: $(ls "$scratch/save$r"/step_00000007)"
@@ -74,7 +74,7 @@ done
 ranks 2 "$BIN/mpi_save" "$scratch/save4" load > "$scratch/log" 2>&1 || fail "load at R = 2 of R = 4: $(cat "$scratch/log")"
 ranks 4 "$BIN/mpi_save" "$scratch/save1" load gather > "$scratch/log" 2>&1 || fail "gathered load at R = 4 of R = 1: $(cat "$scratch/log")"
 ranks 1 "$BIN/mpi_save" "$scratch/save2" load > "$scratch/log" 2>&1 || fail "load at R = 1 of R = 2: $(cat "$scratch/log")"
-# Muon's: a file for each rank and part, the second moments in an order of their own.
+# Checkpoints with Muon: a file for each rank and part, the second moments in an order of their own.
 ranks 2 "$BIN/mpi_save" "$scratch/muon2" save muon > "$scratch/log" 2>&1 || fail "save of Muon's state: $(cat "$scratch/log")"
 [ "$(ls "$scratch/muon2"/step_00000007/optim_* | wc -l)" = 6 ] || fail "not 6 shards: $(ls "$scratch/muon2"/step_00000007)"
 ranks 2 "$BIN/mpi_save" "$scratch/muon2g" save gather muon > "$scratch/log" 2>&1 || fail "gathered save of Muon's state: $(cat "$scratch/log")"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Teachers end by themselves, after selector.teacher_idle_s without work and at the switch, with exit code 0, and no supervisor restarts them. `down`
-# during the work loses nothing that was acknowledged: it is in the cache and is not made again.
+# during the work loses no acknowledged record: it is in the cache and is not made again.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"
@@ -14,7 +14,7 @@ ln -s slm scorer
 small_fleet fleet.yaml "$(free_port)"
 sed -i 's/steps: 12,/steps: 300,/; s/checkpoint_every: 3/checkpoint_every: 0/; s/phase_one: {steps: 6/phase_one: {steps: 200/; s/eval_every: 6/eval_every: 0/' fleet.yaml
 d=run/daemons
-ended() {		# ended REASON TEACHER...: each by itself with 0, said by both sides, and its supervisor gone with it
+ended() {		# ended REASON TEACHER...: each teacher ended by itself with 0, both sides logged it, and its supervisor ended too
 	local reason=$1 t tenths=300
 	shift
 	for t; do
@@ -30,7 +30,7 @@ ended() {		# ended REASON TEACHER...: each by itself with 0, said by both sides,
 		grep -q "event=teacher.released name=$t reason=\"$reason\"" run/logs/selectord.log || fail "selectord does not tell of $t"
 	done
 }
-# Nobody wants labels: both go, selectord stays. up brings them back, and they go again.
+# No labels are requested: both teachers end, selectord stays. up starts them again, and they end again.
 fleet up --only selectord,teachers --set deploy.teachers=2 --set selector.teacher_idle_s=1
 ended idle teacherd-0 teacherd-1
 [ ! -e $d/selectord.exit ] || fail "selectord ended with them"
@@ -39,7 +39,7 @@ ended idle teacherd-0
 [ "$(grep -c event=daemon.start run/logs/teacherd-0.log)" = 2 ] || fail "up did not bring the teacher back"
 fleet down
 
-# The trainer's phase one: at the switch both go, while it goes on; an up in phase two brings nobody back.
+# Phase one of a trainer: at the switch both teachers end while the trainer continues; an up in phase two does not start them.
 fleet up --wait --set deploy.teachers=2
 ended 'plans released' teacherd-0 teacherd-1
 [ "$(cat $d/trainerd.exit)" = "0 done" ] && [ ! -e $d/selectord.exit ] || fail "the switch ended others: $(cat $d/*.exit)"
@@ -48,8 +48,8 @@ fleet up --set deploy.teachers=2
 [ "$(grep -c event=daemon.start run/logs/teacherd-1.log)" = 2 ] || fail "a teacher was started in phase two"
 fleet down
 
-# down in the middle of the work, five times: whatever selectord acknowledged is in the cache. A stand-in for a teacher keeps the list.
-# (Labels come with the scores here; those of sequences that are not chosen would be dropped.)
+# down during the work, five times: everything that selectord acknowledged is in the cache. A simulated teacher keeps the list. (Here labels come with
+# the scores; those of sequences that are not chosen would be dropped.)
 mkdir fakes
 "$BIN/fakes" files "$scratch/fakes" || fail "fakes files"
 port=$(free_port)

@@ -33,7 +33,7 @@ says() { grep -q -- "$1" out || fail "expected to hear \"$1\", heard: $(cat out)
 pids() { for n; do echo "$n $(cat "$d/$n.pid")"; done; }
 in_phase_one() { ! grep -q '"event":"switch"' scaled/run/metrics.jsonl || fail "phase one is over: the test does not test what it says"; }
 n_teachers() { "$BIN/saltctl" config check -c scaled/fleet.yaml --get deploy.teachers; }
-refused() {		# refused CODE WORDS VERB ARGS...: with this exit code and words, and nothing is changed
+refused() {		# refused CODE WORDS VERB ARGS...: the verb ends with this exit code and these words, and changes nothing
 	local rc=0 before
 	before=$(cat "$d"/*.pid "$d/scale" 2> /dev/null || true)
 	fleet "$3" scaled "${@:4}" > out 2>&1 || rc=$?
@@ -45,18 +45,18 @@ refused() {		# refused CODE WORDS VERB ARGS...: with this exit code and words, a
 fleet up quiet --wait > out 2>&1 || fail "the quiet run: $(cat out)"
 fleet down quiet > /dev/null
 
-# Before anything runs a number is only kept.
+# Before anything runs, scale only stores the number.
 scaled scale teachers=2
 says 'up will start 2'
 [ "$(cat $d/scale)" = teachers=2 ] && [ ! -e scaled/run/logs/teacherd-0.log ] || fail "scale of a fleet that does not run"
-scaled scale teachers=1			# fleet.yaml's number
+scaled scale teachers=1			# the number of fleet.yaml
 [ "$(n_teachers)" = 1 ] && [ ! -e $d/scale ] || fail "fleet.yaml's own number was kept"
 
-# One teacher, one rank, and somebody who waits for the end.
+# One teacher, one rank, and an up --wait that waits for the end.
 scaled up
 (trap - EXIT; fleet up scaled --wait > waiting.out 2>&1) &
 waiting=$!
-until_line waiting.out 'trainerd: runs already'		# else this up starts again who is drained below
+until_line waiting.out 'trainerd: runs already'		# otherwise this up would start the teacher again that is drained below
 wait_step 3
 scaled drain teachers
 says 'teacherd-0: stopped'
@@ -67,7 +67,7 @@ scaled drain teacherd-0 teachers
 says 'teacherd-0: does not run'
 in_phase_one
 
-# 1 -> 4: the trainer, which waits for rows, and selectord notice nothing else. Again: nothing happens.
+# 1 -> 4 teachers: the trainer, which waits for rows, and selectord are not affected otherwise. A second call changes nothing.
 others=$(pids selectord trainerd)
 at=$(step)
 scaled scale teachers=4
@@ -78,7 +78,7 @@ wait_step $((at + 5))
 scaled drain teachers
 in_phase_one
 
-# 1 -> 2 ranks, with every teacher away: checkpoint, stop, start. What cannot be is refused before that.
+# 1 -> 2 ranks, with all teachers drained: checkpoint, stop, start. Impossible numbers are refused before that.
 refused 64 'teachers=N' scale teachers=-1
 refused 64 'teachers=N' scale teachers=many
 refused 64 'teachers=N' scale sideways=2
@@ -104,7 +104,7 @@ scaled scale trainers=2
 says 'runs already with 2 ranks'
 [ "$(pids trainerd)" = "$trainer" ] || fail "the same number of ranks started the trainer again"
 
-# The numbers are kept: up and restart bring four teachers back; --set goes before, for once.
+# The numbers are kept: up and restart start four teachers; --set takes precedence for one call.
 scaled up
 for k in 0 1 2 3; do says "teacherd-$k: up"; done
 [ "$(pids trainerd)" = "$trainer" ] || fail "up started the trainer again"
@@ -119,11 +119,11 @@ says 'teacherd-0: up'
 ! grep -q 'teacherd-1: up' out || fail "--set does not go before: $(cat out)"
 scaled restart --only teachers
 says 'teacherd-3: up'
-fleet status scaled > out 2>&1 || true		# rank 0 is held and cannot answer
+fleet status scaled > out 2>&1 || true		# rank 0 is stopped and cannot answer
 says 'scaled to teachers=4 trainers=2;'
 says '^teacherd-3 *running'
 
-# 4 -> 1: the highest go; who stays is not started again, nor is anybody else.
+# 4 -> 1: the teachers with the highest numbers end; the one that stays is not restarted, and no other daemon is.
 others=$(pids selectord teacherd-0 trainerd)
 scaled scale teachers=1 trainers=2
 says 'trainerd: runs already with 2 ranks'
@@ -137,7 +137,7 @@ done
 in_phase_one
 kill -CONT "$held"
 
-# To the end; who waited since the first rank alone has seen it.
+# To the end; the up --wait from the time of one rank has seen it.
 wait $waiting || fail "up --wait did not outlast the scaling: exit code $?: $(cat waiting.out)"
 [ "$(cat $d/trainerd.ranks)" = 2 ] && [ "$(cat $d/trainerd.exit)" = "0 done" ] || fail "the end: $(cat $d/trainerd.exit)"
 steps() { grep -v '"kind":"event"' "$1/run/metrics.jsonl" | sed 's/,"tokens".*//'; }
@@ -147,7 +147,7 @@ steps scaled > got
 same want got "scaled in mid-run"
 python3 "$SOURCE/tests/system/tb_read.py" scaled/run > out 2>&1 || fail "TensorBoard's files: $(cat out)"
 
-# Past the switch no teacher is started; a file that somebody broke is named.
+# After the switch no teacher is started; a damaged daemons/scale is named.
 scaled scale teachers=3
 says 'needs none any more'
 echo 'teachers=some' > $d/scale

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# Scores out of a fleet and back: export's figures are those of a plain reference; selector.mode file with exported scores, or with the list of the chosen
-# rows, gives the rows and the losses of salt_ds; another file is refused; bad files are named with their line; docs/selector.md's programs run.
+# Scores exported from a fleet and used again: the exported figures equal those of a plain reference; selector.mode file with exported scores, or with
+# the list of the chosen rows, gives the rows and the losses of salt_ds; another file is refused; errors in files name the line; the programs of
+# docs/selector.md run.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 
@@ -13,7 +14,7 @@ small_teachers fleet.yaml
 cp "$SOURCE/share/tokenizer-4k/tokenizer.json" . 2> /dev/null || cp "$(find -L teacher -name tokenizer.json)" .
 file=(--set selector.mode=file --set selector.file=scores.jsonl)
 
-# fleet OPTION...: two selector shards and a teacher of fleet.yaml with these options.
+# fleet OPTION...: starts two selector shards and a teacher with fleet.yaml and these options.
 shards() {
 	start shard0 "$BIN/selectord" -c fleet.yaml --shard 0 "$@"
 	start shard1 "$BIN/selectord" -c fleet.yaml --shard 1 "$@"
@@ -25,7 +26,7 @@ fleet() {
 end_fleet() {
 	stop TERM $teacherd $shard0 $shard1
 }
-# train NAME OPTION...: in run NAME; NAME.losses is what it measured.
+# train NAME OPTION...: trains in run NAME; its losses go to NAME.losses.
 train() {
 	local name=$1 rc=0
 	shift
@@ -33,7 +34,7 @@ train() {
 	[ ! -e "$name/metrics.jsonl" ] || losses "$name/metrics.jsonl" > "$name.losses"
 	return $rc
 }
-# refused NAME CODE REGEX COMMAND...: ends with the code, and says so.
+# refused NAME CODE REGEX COMMAND...: the command ends with CODE, and its output matches REGEX.
 refused() {
 	local name=$1 code=$2 regex=$3 rc=0
 	shift 3
@@ -41,7 +42,7 @@ refused() {
 	[ $rc -eq "$code" ] && grep -qE -- "$regex" refused.out || fail "$name: $rc, $(tail -2 refused.out)"
 }
 
-# ---- salt_ds, and what it chose and scored
+# ---- salt_ds, its chosen rows and its scores
 fleet
 train ds || fail "salt_ds: $(tail -1 ds.log)"
 "$BIN/saltctl" scores export -c fleet.yaml --documents documents.jsonl scores.jsonl > export.out || fail "scores export"
@@ -51,22 +52,22 @@ end_fleet
 n=$(python3 "$SOURCE/tests/system/scores_check.py" ex train tokenizer.json 200 scores.jsonl documents.jsonl) && [ "$n" -ge 20 ] || fail "figures differ, or few documents: $n"
 "$BIN/saltctl" scores export -c fleet.yaml scores.safetensors > /dev/null
 python3 "$SOURCE/tests/system/scores_check.py" same scores.jsonl scores.safetensors || fail "the two forms differ"
-# A model's own scores of all sequences; those in the cache are the same ones.
+# Scores of all sequences computed with a model; those in the cache are the same.
 "$BIN/saltctl" scores export -c fleet.yaml --model scorer --threads 2 all.jsonl > /dev/null || fail "export --model"
 [ "$(wc -l < all.jsonl)" -gt "$(wc -l < scores.jsonl)" ] && [ -z "$(sort all.jsonl | comm -13 - <(sort scores.jsonl))" ] || fail "the model's scores are not those in the cache"
 refused "a file that is there" 73 "tokenizer.json.*--replace" "$BIN/saltctl" scores export -c fleet.yaml tokenizer.json
 
-# ---- the same rows by a file of scores, in the same cache: same losses, and no score is asked for
+# ---- the same rows from a file of scores, in the same cache: the same losses, and no score is requested
 fleet "${file[@]}"
 train by_scores "${file[@]}" || fail "file of scores: $(tail -1 by_scores.log)"
 same ds.losses by_scores.losses "salt_ds and its exported scores"
 grep -q 'event=plan.opened .*mode=file' shard0.log || fail "no plan of mode file"
 "$BIN/saltctl" cache fsck -c fleet.yaml > fsck.out || fail "fsck: $(cat fsck.out)"
 
-# ---- another file: refused by name, by a live trainer and on a resume; the same numbers in other lines are the same file
+# ---- another file: refused by name, by a running trainer and on a resume; the same numbers in another order of lines are the same file
 longer=("${file[@]}" --set selector.file=all.jsonl --set trainer.steps=500 --set phase_one.steps=40)
 stop TERM $teacherd $shard0 $shard1
-shards "${longer[@]}"			# no teacher: it waits for labels after the six steps whose labels are there
+shards "${longer[@]}"			# without a teacher it waits for labels after the six steps whose labels exist
 start going timeout 100 "$BIN/trainerd" -c fleet.yaml --set run.dir=going "${longer[@]}"
 until_line going.log 'event=rows.waiting step=6'
 stop TERM $shard0 $shard1
@@ -80,11 +81,11 @@ rc=0; train ds --set trainer.steps=14 --set phase_one.steps=14 "${file[@]}" || r
 [ $rc -eq 78 ] && grep -q 'event=failed .*selector.mode' ds.log || fail "another mode, resumed: $rc, $(tail -1 ds.log)"
 stop TERM $shard0 $shard1
 
-# ---- the same rows by a list; and by the scores of safetensors through import
+# ---- the same rows from a list; and from scores in safetensors through import
 sort -n chosen.tsv | head -48 | cut -f3 | sed 's/.*/{"sequence": &}/' > list.jsonl
 fleet "${file[@]}" --set selector.file=list.jsonl --set selector.keep_share=0.25
 train by_list "${file[@]}" --set selector.keep_share=0.25 || fail "list: $(tail -1 by_list.log)"
-sed -i '/"event":"switch"/d' ds.losses by_list.losses		# how many rows come again is an estimate from block and keep_share
+sed -i '/"event":"switch"/d' ds.losses by_list.losses		# the number of rows that are trained again is an estimate from block and keep_share
 same ds.losses by_list.losses "salt_ds and the list of its rows"
 "$BIN/client_feed" fleet.yaml rows 0 selector.mode=file selector.file=not-here selector.keep_share=0.25 > client.rows || fail "libsaltfleet"
 same <(head -48 client.rows | cut -d' ' -f3) <(sed 's/[^0-9]//g' list.jsonl) "the list and the rows of libsaltfleet"
@@ -100,7 +101,7 @@ a=$(hash scores.safetensors from_tensors.jsonl) b=$(hash shuffled.jsonl from_lin
 same from_tensors.jsonl from_lines.jsonl "imports of one table"
 "$BIN/saltctl" cache drop -c fleet.yaml > drop.out || fail "drop"
 
-# ---- bad files, and files that do not suffice
+# ---- bad files, and incomplete files
 bad() {
 	printf '%b' "$3" > bad.jsonl
 	refused "$1" 65 "$2" "$BIN/selectord" -c fleet.yaml -n --set selector.mode=file --set selector.file=bad.jsonl
@@ -114,7 +115,7 @@ bad "too few" 'selector.file: expected at least 48 sequences.*found 1' '{"sequen
 sed 5d scores.jsonl > gap.jsonl
 refused "a gap" 65 'selector.file: expected (a score of sequence|scores of at least)' "$BIN/selectord" -c fleet.yaml -n "${file[@]}" --set selector.file=gap.jsonl
 refused "no file" 66 'selector.file .*missing.jsonl' "$BIN/selectord" -c fleet.yaml -n "${file[@]}" --set selector.file=missing.jsonl
-# A baseline does not need the file, nor do trainers.
+# Neither a baseline nor a trainer needs the file.
 train baseline "${file[@]}" --set selector.file=missing.jsonl --set phase_one.steps=0 --set trainer.steps=2 || fail "baseline: $(tail -1 baseline.log)"
 
 PATH=$BIN:$PATH python3 "$SOURCE/tests/snippets.py" "$SOURCE/docs/selector.md" "$scratch" > snippets.log 2>&1 || fail "docs/selector.md: $(cat snippets.log)"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# selectord with simulated teachers and trainers (fakes.c): rows do not depend on killed processes, shards or lost results; what is
-# acknowledged survives kill -9 at every step of a commit; what must not be mixed is refused.
+# selectord with simulated teachers and trainers (fakes.c): rows do not depend on killed processes, shards or lost results; acknowledged records
+# survive kill -9 at every step of a commit; data that must not be mixed are refused.
 set -u
 dir=$(mktemp -d /tmp/salt-selectord-XXXXXX)
 pids=()
@@ -40,7 +40,7 @@ YAML
 	sed -i "s/_\\$\\\$\"/\"/" "$dir/$1.yaml"
 }
 
-start() {				# NAME ARGS..: selectord in the background, pid in $selector
+start() {				# NAME ARGS..: starts selectord in the background, pid in $selector
 	local name=$1
 	shift
 	"$BIN/selectord" -c "$dir/$name.yaml" "$@" 2>> "$dir/log.selectord.$name" &
@@ -92,7 +92,8 @@ same "rows after a restart" ds.1 ds.2
 sed -n 101,150p none.1 > none.part
 same "rows from the middle" none.part none.2
 
-# 1b. A teacher that contradicts itself: it is counted, and the first result stays, so the rows are the same. The others agreed.
+# 1b. A teacher that sends different results for a sequence: this is counted, and the first result stays, so the rows are the same. The other teachers
+# agreed.
 stop "$selector"
 config d "ipc://$dir/d"
 start d
@@ -109,7 +110,7 @@ start a
 for i in $(seq 50); do [ -n "$(differed a)" ] && break; sleep 0.1; done
 [ "$(differed a)" -eq 0 ] || fail "differed_total counts what does not differ"
 
-# 2. A second selectord on the cache is refused, and says who has it. The port of the first is taken, too.
+# 2. A second selectord on the cache is refused, and the error names the process that has it. The port of the first is in use, too.
 cp a.yaml second.yaml
 sed -i "s#ipc://$dir/a#ipc://$dir/second#; s#status_a#status_second#" second.yaml
 timeout 20 "$BIN/selectord" -c second.yaml 2> second.err
@@ -123,12 +124,12 @@ for set in labels.tau=0.5 labels.seed=9 labels.samples=5 corpus.context=8 labels
 	[ $? -eq 78 ] || fail "$set on a live cache: $(cat other.err)"
 	grep -q "expected .*found" other.err || fail "$set: both values: $(cat other.err)"
 done
-# Records that fit no frame: refused with the numbers.
+# Records that are too large for a frame: refused with both numbers.
 timeout 20 "$BIN/selectord" -c a.yaml --set bus.max_message=64KiB --set labels.kind=dense --set corpus.context=512 --set cache.dir=cache_wide 2> other.err
 [ $? -eq 78 ] && grep -q "bus.max_message.*expected.*found 65536" other.err || fail "records over max_message: $(cat other.err)"
 [ ! -e cache_wide ] || fail "a refused start left a cache"
 
-# 4. Two shards give the same rows as one; a teacher dies on the way, and one is slow.
+# 4. Two shards give the same rows as one; one teacher dies during the run, and one is slow.
 config s "ipc://$dir/s0, ipc://$dir/s1"
 sed -i "s#^status:.*#status: {bind: \"tcp://127.0.0.1:*\"}#" s.yaml
 start s --shard 0
@@ -140,7 +141,7 @@ rows ds.3 "ipc://$dir/s0,ipc://$dir/s1" mode=salt_ds first=0 count=200 total=200
 same "two shards" ds.1 ds.3
 [ -d cache_s/shard_0 ] && [ -d cache_s/shard_1 ] || fail "shards have caches of their own"
 
-# 5. kill -9 at each step of a commit, again and again: what was acknowledged is there, and the rows are the same.
+# 5. kill -9 at each step of a commit, repeatedly: all acknowledged records exist, and the rows are the same.
 points=
 if grep -q SALT_CRASH_AT "$BIN/selectord"; then		# a build with SALT_CRASH_POINTS
 	points="commit.begin commit.written commit.synced loop.acknowledge"
@@ -176,7 +177,7 @@ for point in $points; do
 	! grep LOST log.teacher || fail "acknowledged and lost, killed at $point"
 done
 
-# 6. The disk is full: leases and acknowledgements stop, rows go on, status says so; room again, and it goes on.
+# 6. The disk is full: leases and acknowledgements stop, rows are still served, and the status shows it; with free space selectord continues.
 if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then
 	config f "ipc://$dir/f"
 	mkdir -p cache_f
@@ -208,7 +209,7 @@ else
 	echo "skipped: disk full (needs root and mount namespaces)"
 fi
 
-# 6b. A teacher that fails on everything: sent away with 65 (here: refused, 3), nothing in quarantine, and another one does the work.
+# 6b. A teacher that fails on every sequence: it is refused with 65 (here: refused, 3), nothing is put into quarantine, and another one does the work.
 config r "ipc://$dir/r"
 start r
 ( timeout 60 "$BIN/fakes" rows "ipc://$dir/r" "$dir" mode=salt_ds first=0 count=200 total=200 timeout=50 > ds.6 2>> log.rows ) &
@@ -224,8 +225,8 @@ same "beside a faulty teacher" ds.1 ds.6
 kill -9 "$teacher"
 wait "$teacher" 2>/dev/null
 
-# 6c. Three teachers agree that every 60th sequence fails: beyond selector.max_quarantined the trainer is refused, with the reason. Out of quarantine
-# again (fsck), with selectord stopped, the run goes on.
+# 6c. Three teachers fail on every 60th sequence: beyond selector.max_quarantined the trainer is refused, with the reason. After the sequences are
+# taken out of quarantine (fsck), with selectord stopped, the run continues.
 stop "$selector"
 config q "ipc://$dir/q"
 start q --set selector.max_quarantined=0.001
@@ -247,7 +248,7 @@ kill -9 "$teacher"
 wait "$teacher" 2>/dev/null
 stop "$selector"
 
-# 7. RELEASE: the teacher is told to go, and leaves by itself with 0.
+# 7. RELEASE: the teacher gets RELEASE_TEACHER and ends by itself with 0.
 start a
 teacher "ipc://$dir/a" "$dir" name=t9
 rows none.3 "ipc://$dir/a" mode=none first=0 count=8 total=300 release=1

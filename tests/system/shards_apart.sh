@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Four shards on hosts that cannot reach one another (netns.sh; their ports of the switch are isolated from each other). They give the same rows as one
-# shard, so no message between shards is needed, and none can be sent.
+# Four shards on hosts that cannot reach one another (netns.sh; their ports of the bridge are isolated from each other). No message can be sent
+# between the shards, and they give the same rows as one shard, so none is needed.
 . "$(dirname "$0")/netns.sh"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
@@ -20,7 +20,7 @@ END
 }
 mkdir data
 "$BIN/fakes" files "$scratch/data" || fail "fakes files"
-rows() {		# rows ENDPOINT,..: of both modes
+rows() {		# rows ENDPOINT,..: gets the rows of both modes
 	local mode
 	for mode in salt_ds none; do
 		timeout 60 "$BIN/fakes" rows "$1" "$scratch/data" mode=$mode window=32 first=0 count=400 total=400 timeout=40 || fail "rows of $1: $mode"

@@ -73,7 +73,7 @@ ln -s "$scratch/slm" "$scratch/scorer"
 sed -i 's/steps: 12,/steps: 400,/; s/checkpoint_every: 3/checkpoint_every: 10/; s/phase_one: {steps: 6/phase_one: {steps: 40/; s/eval_every: 6/eval_every: 100/' \
     "$scratch/fleet.yaml"
 export SALT_BIN=$BIN
-job() {		# job FILE OPTION...: submits deploy/slurm/FILE; its number
+job() {		# job FILE OPTION...: submits deploy/slurm/FILE and prints the number of the job
 	local file=$1
 	shift
 	(cd "$scratch" && sbatch --parsable --output="$scratch/$file.out" "$@" "$SOURCE/deploy/slurm/$file" "$scratch/fleet.yaml") ||
@@ -90,7 +90,7 @@ ended() {	# ended JOB FILE SECONDS
 }
 steps() { sed 's/,"seconds":.*//; s/,"tokens".*//' "$1" | grep -v '"kind":"event"' || true; }
 
-# What it must be: the same fleet without Slurm.
+# The expected result: the same fleet without Slurm.
 start selectord "$BIN/selectord" -c "$scratch/fleet.yaml" --set run.dir="$scratch/plain" --set cache.dir="$scratch/plain_cache"
 start teacherd "$BIN/teacherd" -c "$scratch/fleet.yaml" --set run.dir="$scratch/plain"
 timeout 120 "$BIN/trainerd" -c "$scratch/fleet.yaml" --set run.dir="$scratch/plain" > "$scratch/plain.log" 2>&1 || { tail -3 "$scratch/plain.log" >&2; fail "the run without Slurm"; }
@@ -111,7 +111,7 @@ through_slurm() {	# through_slurm LAUNCH RANKS requeue|signal
 	[ "$step" -lt 400 ] || fail "$1: over before it could be requeued"
 	if [ "$3" = requeue ]; then		# by an operator, or a preemption
 		scontrol requeue "$trainer_job" || fail "scontrol requeue"
-	else					# as five minutes before the limit
+	else					# like the signal five minutes before the limit
 		scancel --batch --signal=USR1 "$trainer_job" || fail "scancel --signal=USR1"
 		until_line "$scratch/trainerd.sbatch.out" "restart 0 by $1 ended with 75" 60
 	fi
@@ -120,7 +120,7 @@ through_slurm() {	# through_slurm LAUNCH RANKS requeue|signal
 	steps "$scratch/plain/metrics.jsonl" > "$scratch/want"
 	steps "$scratch/run/metrics.jsonl" > "$scratch/got"
 	same "$scratch/want" "$scratch/got" "$1, requeued once"
-	ended "$teacher_job" teacherd.sbatch 60		# released at the switch: their processors are given back
+	ended "$teacher_job" teacherd.sbatch 60		# released at the switch, which frees their processors
 	scancel "$selector_job"
 	ended "$selector_job" selectord.sbatch 30
 	echo "$1: stopped by $3 at step $step, $(grep -c '"kind":"step"' "$scratch/got") steps, the same losses"

@@ -9,7 +9,7 @@ if [ -z "${SALT_NAMESPACES:-}" ]; then
 	done
 	why=$(unshare --net --mount --uts --pid --fork --mount-proc ip link add salt type bridge 2>&1) ||
 	    { echo "skipped: no namespaces or no bridge here: $why"; exit 77; }
-	# All that is started below ends with this shell; the network of this machine is not touched.
+	# All processes started below end with this shell; the network of this machine is not changed.
 	SALT_NAMESPACES=1 exec unshare --net --mount --uts --pid --fork --kill-child --mount-proc bash "$0" "$@"
 fi
 . "$(dirname "$0")/lib.sh"
@@ -55,7 +55,7 @@ for host in alpha beta gamma; do
 	echo "10.77.1.$n $host" >> keys/names
 	echo "$host $(cut -d ' ' -f 1,2 keys/host.pub)" >> keys/known
 	mkdir $host
-	# Its fleet folder is its own, at the path that it has here too.
+	# Each host has a fleet folder of its own, at the same path as here.
 	unshare --net --mount --uts bash -c '
 		set -e
 		hostname "$1"
@@ -81,7 +81,7 @@ for host in alpha beta gamma; do
 	[ $i -lt 50 ] || fail "sshd of $host: $(cat ssh.err $host.sshd)"
 done
 
-# ---- the fleet: what it needs is here, and on no host ----
+# ---- the fleet: its files are on this machine, and on no host ----
 
 mkdir -p fleet/bin fleet/deploy
 cp "$BIN"/{saltctl,selectord,teacherd,trainerd,saltfleet-supervise} fleet/bin/
@@ -126,12 +126,12 @@ wait_step() {
 	done
 }
 in_phase_one() { ! grep -q '"event":"switch"' beta/run/metrics.jsonl || fail "phase one is over: the test does not test what it says"; }
-# The trainer is held wherever phase one must not end.
+# The trainer is stopped (SIGSTOP) wherever phase one must not end.
 hold() { held=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' beta/run/daemons/trainerd-0.json); kill -STOP "$held"; }
 go_on() { kill -CONT "$held"; }
 pids() { cat {alpha,beta,gamma}/run/daemons/"$1".pid 2> /dev/null || true; }
 
-# What it must be: the same file through local.sh, here.
+# The expected result: the same file through local.sh, on this machine.
 (
 	cd fleet
 	mkdir ../quiet
@@ -140,7 +140,7 @@ pids() { cat {alpha,beta,gamma}/run/daemons/"$1".pid 2> /dev/null || true; }
 	timeout 60 deploy/local.sh down -c fleet.yaml --bin bin --set run.dir="$scratch/quiet/run" > /dev/null
 )
 
-# Wrong use, and files of hosts that do not fit: nothing is asked of anybody.
+# Wrong use, and hosts files that do not fit: no host is contacted.
 refused 64 'fleet.yaml is missing' up -c ''
 timeout 20 fleet/deploy/ssh.sh up -c fleet/fleet.yaml --bin fleet/bin > out 2>&1 && fail "no --hosts"
 says '--hosts FILE is missing'
@@ -148,7 +148,7 @@ refused 64 'unknown verb' sideways
 refused 64 'scale teachers=4 -c' scale
 refused 64 'takes no --update' down --update
 refused 64 'no host has teacherd' logs teacherd
-wrong() {		# wrong CODE WORDS LINE..: as the file of hosts
+wrong() {		# wrong CODE WORDS LINE..: with these lines as the hosts file
 	printf '%s\n' "${@:3}" > wrong
 	hosts=wrong refused "$1" "$2" up
 }
@@ -166,7 +166,7 @@ refused 78 'expected addresses that all hosts reach' up --set selector.endpoints
 refused 78 'expected at most 2, the slots that hosts has, found 4' up --set trainer.ranks=4
 [ "$(running)" = 0 ] || fail "a refused up started something"
 
-# Another program, another fleet.yaml on a host: refused with both values before anything is copied; --update brings those of this machine.
+# Another program, another fleet.yaml on a host: refused with both values before anything is copied; --update copies those of this machine.
 mkdir -p gamma/bin
 { cat fleet/bin/trainerd; echo more; } > gamma/bin/trainerd
 chmod +x gamma/bin/trainerd
@@ -196,10 +196,10 @@ refused 78 'expected at most 2' restart --set trainer.ranks=4
 [ "$(pids '*')" = "$others" ] || fail "a refused restart stopped something"
 does up
 [ "$(grep -c 'runs already' out)" = 5 ] && [ "$(pids '*')" = "$others" ] || fail "a second up: $(cat out)"
-go_on			# selectord forgets a trainer that was held for long, and status then has nothing to ask
+go_on			# selectord drops a trainer that was stopped for long from its roster, and status then cannot ask it
 wait_step $(($(step) + 1))
 hold
-refused 69 '^teacherd  *teacherd-1 ' status		# rank 0 is held, and said to be
+refused 69 '^teacherd  *teacherd-1 ' status		# rank 0 is stopped, and status reports it
 says '^gamma: teacherd-1 *running'
 says 'trainerd-0 .*NO ANSWER'
 [ "$(grep -c 'NO ANSWER' out)" = 1 ] || fail "status: $(cat out)"
@@ -252,7 +252,7 @@ for word in 'beta: trainerd: stopped' 'alpha: selectord: stopped'; do says "$wor
 [ "$(running)" = 0 ] || fail "after down there run: $(pgrep -af "^$scratch/fleet/bin/")"
 does down
 ! grep -q stopped out || fail "a second down: $(cat out)"
-limit=500 does up --wait			# most of the 2,420 steps, on a slow or busy machine too
+limit=500 does up --wait			# for most of the 2,420 steps, also on a slow or busy machine
 [ "$(cat beta/run/daemons/trainerd.exit)" = "0 done" ] || fail "the end: $(cat beta/run/daemons/trainerd.exit)"
 steps() { grep -v '"kind":"event"' "$1/run/metrics.jsonl" | sed 's/,"seconds".*//; s/,"tokens".*//'; }
 steps quiet > want
@@ -260,7 +260,7 @@ steps beta > got
 [ "$(grep -c '"kind":"step"' want)" = 2420 ] && [ "$(grep -c '"phase":1' want)" = 2400 ] || fail "the quiet run is not 2400 and 20 steps"
 same want got "three hosts, scaled, stopped and started"
 
-# Past the switch nobody else is started; a host that is gone is named, and the others are served.
+# After the switch no other daemon is started; a host that cannot be reached is named, and the others are served.
 does scale teachers=3
 says 'needs none any more'
 printf 'delta teachers=1\n' | cat hosts - > four

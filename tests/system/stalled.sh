@@ -18,7 +18,7 @@ END
 done
 fleet up quiet --wait > out 2>&1 || fail "the quiet run: $(cat out)"
 
-# Rank 0 does something else. (Two programs with ":" between them end mpirun 5.0.7 by SIGSEGV.)
+# Rank 0 runs another program. (Two programs with ":" between them make mpirun 5.0.7 crash with SIGSEGV.)
 code=0
 timeout 60 "${mpirun[@]}" -n 2 bash -c '[ "$OMPI_COMM_WORLD_RANK" != 0 ] || exec sleep 50; exec "$@"' - "$BIN/trainerd" -c quiet.yaml --set trainer.stall_s=1 --set run.dir=run_alone > alone.log 2>&1 || code=$?
 [ "$code" = 75 ] && grep -q 'event=watchdog.stalled limit=10 doing="starting MPI"' alone.log || fail "a rank that never started: $code: $(cat alone.log)"

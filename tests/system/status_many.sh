@@ -15,7 +15,7 @@ took=$(($(date +%s) - began))
 [ "$(grep -c ' computing ' out)" = 200 ] || fail "of 200 that answer, $(grep -c ' computing ' out) are shown"
 [ "$(grep -c 'NO ANSWER.*no answer in time' out)" = 20 ] || fail "of 20 that hang, $(grep -c 'NO ANSWER' out) are shown: $(grep -v computing out)"
 grep -q '^20 of 220 do not answer' out || fail "$(tail -1 out)"
-# One time-out, and as much again twice for a busy machine. One after the other they would take 120 s.
+# The limit is one timeout, three times that for a busy machine. One after the other the daemons would take 120 s.
 [ $took -lt 18 ] || fail "20 daemons that hang took $took s, at a time-out of 6 s"
 stop TERM $stubs
 echo "200 answers and 20 silent ones: $took s"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # deploy/systemd with systemd's own tools: verify prints nothing, security --offline gives at most 2.0, the user is created. Then each daemon with a
-# NOTIFY_SOCKET of the test: READY when it serves, STATUS, STOPPING, and WATCHDOG only while the work advances. It stops when a rank is stopped, or one
-# thread of a teacher or the writer of selectord is held.
+# NOTIFY_SOCKET of the test: READY when it serves, STATUS, STOPPING, and WATCHDOG only while the work advances. WATCHDOG stops when a rank is stopped,
+# or when one thread of a teacher or the writer of selectord is stopped.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"
@@ -25,7 +25,7 @@ if command -v systemd-analyze > /dev/null; then
 		judge security --offline=true --threshold=20 --root="$root" "$unit" || fail "security $unit: $(tail -n 1 out)"
 		tail -n 1 out
 	done
-	# What this says nothing about is checked by hand: the rules of starting again, per unit with its drop-in.
+	# These tools do not check the rules of restarts, so they are checked here, for each unit with its drop-in.
 	for line in SuccessExitStatus=75 RestartForceExitStatus=75 'RestartPreventExitStatus=64 65 66 73 77 78'; do
 		grep -qx "$line" "$SOURCE"/deploy/systemd/saltfleet-.service.d/*.conf || fail "no $line"
 	done
@@ -33,7 +33,7 @@ if command -v systemd-analyze > /dev/null; then
 		systemd-sysusers --root="$root" "$SOURCE/deploy/systemd/saltfleet.sysusers" > out 2>&1 || fail "systemd-sysusers: $(cat out)"
 		grep -q '^saltfleet:.*:/var/lib/saltfleet:' "$root/etc/passwd" || fail "no user saltfleet"
 	fi
-	# They can fail: a word that systemd does not know, a program that is not there, a unit without its drop-in.
+	# The checks can fail: an unknown word, a missing program, a unit without its drop-in.
 	sed -i 's/^WatchdogSec=/WatchDogSec=/' "$root/etc/systemd/system/saltfleet-selectord.service"
 	judge verify --root="$root" saltfleet-selectord.service || true
 	grep -q WatchDogSec out || fail "verify says nothing of a misspelt line"
@@ -48,7 +48,7 @@ fi
 
 export WATCHDOG_USEC=1000000
 unset WATCHDOG_PID
-hear() {	# hear NAME COMMAND...: started with a NOTIFY_SOCKET whose messages go to NAME.heard
+hear() {	# hear NAME COMMAND...: starts the command with a NOTIFY_SOCKET whose messages go to NAME.heard
 	local name=$1 i
 	shift
 	python3 "$SOURCE/tests/system/manager.py" listen "$scratch/$name.sock" > "$name.heard" &
@@ -56,23 +56,24 @@ hear() {	# hear NAME COMMAND...: started with a NOTIFY_SOCKET whose messages go 
 	NOTIFY_SOCKET=$scratch/$name.sock start "$name" "$@"
 }
 alive() { grep -c 'WATCHDOG=1$' "$1.heard" || true; }
-until_alive() {		# until_alive NAME: another sign of life
+until_alive() {		# until_alive NAME: waits for another WATCHDOG=1
 	local before=$(alive "$1") tenths=300
 	until [ "$(alive "$1")" -gt "$before" ]; do
 		[ $((tenths--)) -gt 0 ] || fail "$1: no WATCHDOG=1 any more: $(tail -n 3 "$1.heard")"
 		sleep 0.1
 	done
 }
-# Not a measure of time: what was on its way when the work stopped is waited for, and then nothing may come, however long one looks.
+# This is not a measurement of time: it first waits for messages that were sent before the work stopped; after that none may arrive, however long the
+# test waits.
 silent() {
 	sleep 2
 	local before=$(alive "$1")
 	sleep 3
 	[ "$(alive "$1")" = "$before" ] || fail "$1: WATCHDOG=1 although $2"
 }
-hold() {	# hold PID THREAD, until release
+hold() {	# hold PID THREAD: stops the thread until release
 	mkfifo "$scratch/leash"
-	: > held			# the word of the last one
+	: > held			# removes the line of the previous call
 	python3 "$SOURCE/tests/system/manager.py" hold "$1" "$2" < leash > held 2>&1 & holder=$!
 	exec 7> leash
 	rm leash
@@ -88,7 +89,7 @@ small_model student -
 ln -s slm teacher
 ln -s slm scorer
 
-# A teacher without a selectord is not ready, and says what it waits for.
+# A teacher without a selectord is not ready, and its STATUS says what it waits for.
 hear teacherd "$BIN/teacherd" -c fleet.yaml
 until_line teacherd.heard 'STATUS=connecting: 0 sequences'
 ! grep -q READY=1 teacherd.heard || fail "a teacher without selectord is ready"
@@ -102,16 +103,16 @@ until_alive selectord
 
 label() { timeout 60 "$BIN/saltctl" label -c fleet.yaml "$@" > label.out 2>&1 || fail "saltctl label $*: $(cat label.out)"; }
 if may_hold; then
-	# Work in hand and a worker that stands still: the loop turns (lease renewals go on), and says nothing.
+	# The teacher has work and a worker is stopped: the main loop runs (lease renewals continue), but sends no WATCHDOG.
 	hold "$teacherd" infer
 	label --no-wait
 	until_line teacherd.heard 'STATUS=computing: [0-9]* sequences'
 	silent teacherd "its worker stands still"
-	until_alive selectord		# a teacher's trouble is not selectord's
+	until_alive selectord		# a stalled teacher does not affect selectord's WATCHDOG
 	release
 	label
 	until_alive teacherd
-	# Records that do not come down to the disk; the rows of another plan.
+	# Records do not reach the disk; the rows of another plan.
 	hold "$selectord" commit
 	label --no-wait --set run.seed=4
 	for ((i = 0; i < 200; i++)); do
@@ -136,7 +137,7 @@ kill -TERM "$selectord"
 until_line selectord.heard 'STOPPING=1 \| STATUS=draining: '
 wait "$selectord" || fail "selectord: exit code $?"
 
-# Two ranks, one voice. A rank that stands still takes the other's signs of life away; a stop asks for the time that it needs.
+# Two ranks send one WATCHDOG. If one rank is stopped, the other sends none either; a stop asks for the time that it needs.
 hear trainerd "${mpirun[@]}" -n 2 "$BIN/trainerd" -c fleet.yaml --set phase_one.steps=0 --set selector.mode=none --set trainer.steps=10000000 \
     --set trainer.eval_every=0 --set trainer.checkpoint_every=0
 until_line trainerd.heard 'READY=1 \| STATUS=step 0 of 10000000'
@@ -158,7 +159,7 @@ until_line trainerd.heard 'EXTEND_TIMEOUT_USEC=[0-9]+$'
 until_line trainerd.heard 'STATUS=step [0-9]+: writing a checkpoint'
 [ "$(cut -d ' ' -f 1 trainerd.heard | sort -u | wc -l)" = 1 ] || fail "more than one rank speaks: $(cut -d ' ' -f 1 trainerd.heard | sort | uniq -c)"
 
-# What cannot start says no READY; its manager sees the exit code.
+# A daemon that cannot start sends no READY; its manager gets the exit code.
 hear refused "$BIN/selectord" -c fleet.yaml --set labels.tau=2
 rc=0
 wait "$refused" || rc=$?

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # TensorBoard files of trainerd: a run that is killed after a checkpoint and resumed shows every step once, with the values of metrics.jsonl.
-# TB_READER: a python with tensorboard, whose reader is then used instead of ours.
+# TB_READER: a Python with tensorboard, whose reader is then used instead of ours.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"
@@ -27,7 +27,7 @@ last=run/tb/$(ls run/tb | tail -n 1)
 truncate -s -7 "$last"
 "${TB_READER:-python3}" "$SOURCE/tests/system/tb_read.py" ${TB_READER:+--tensorboard} --cut run || fail "a cut file"
 
-# Off means off; a folder that cannot be written costs the curves, not the run.
+# If the option is off, no file is written; if the folder cannot be written, the curves are missing, but the run continues.
 train 2 --set run.dir=off --set trainer.tensorboard=false > off.log 2>&1 || fail "off: $(tail -2 off.log)"
 [ ! -e off/tb ] || fail "trainer.tensorboard=false wrote files"
 mkdir barred

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Difficult situations of trainerd: a rank that cannot start, another optimizer than the checkpoint's, a margin evaluated twice, a damaged checkpoint, fewer steps than were already done, a
-# switch moved to an earlier step, rows in many short answers.
+# Difficult situations of trainerd: a rank that cannot start, another optimizer than the checkpoint's, a margin evaluated twice, a damaged checkpoint,
+# fewer steps than were already done, a switch moved to an earlier step, rows in many short answers.
 . "$(dirname "$0")/lib.sh"
 cd "$scratch"
 
@@ -43,7 +43,7 @@ last_log() {
 	fail "$2"
 }
 
-# One rank has no status socket: both end, with the reason, instead of one waiting for the other.
+# One rank cannot bind its status socket: both ranks end with the reason, instead of one waiting for the other.
 fleet socket slm
 port=$((20000 + $$ % 10000))
 rc=0
@@ -61,7 +61,7 @@ for daemon in trainerd selectord; do
 	[ $rc -eq 65 ] && grep -q 'short: expected at least .*33 tokens.* found 7' short.log || last_log short "$daemon, a short held-out set: $rc"
 done
 
-# bf16: a checkpoint has the fp32 masters, and the run that goes on from it, on two ranks, ends with the same bits.
+# bf16: a checkpoint has the fp32 masters, and a run that continues from it, on two ranks, ends with the same bits.
 fleet bf16 slm
 options=(--set trainer.dtype=bf16 --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep_checkpoints=3)
 train bf16 "${options[@]}" || last_log bf16 "bf16"
@@ -71,7 +71,7 @@ timeout 60 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c bf16.yaml "${options[@]}" > bf
 same bf16_whole/model.safetensors run_bf16/checkpoints/step_00000030/model.safetensors "bf16 stopped and resumed on two ranks"
 grep -q '"dtype":"F32"' bf16_whole/model.safetensors || fail "the masters are not fp32"
 
-# Muon: the same from a checkpoint, on two ranks; another optimizer is refused, with or without the options of the run at hand.
+# Muon: the same from a checkpoint, on two ranks; another optimizer is refused, with or without the stored options of the run.
 fleet muon slm
 options=(--set trainer.optimizer=muon --set trainer.steps=8 --set trainer.checkpoint_every=4 --set trainer.keep_checkpoints=3)
 train muon "${options[@]}" || last_log muon "muon"
@@ -88,7 +88,7 @@ mv muon_fleet.yaml run_muon/fleet.yaml
 timeout 60 "${mpirun[@]}" -n 2 "$BIN/trainerd" -c muon.yaml "${options[@]}" > muon.log 2>&1 || last_log muon "muon goes on, on two ranks"
 same muon_whole/model.safetensors run_muon/checkpoints/step_00000008/model.safetensors "Muon stopped and resumed on two ranks"
 
-# A damaged checkpoint is passed over, and its place is taken by a good one when the run comes by again.
+# A damaged checkpoint is skipped, and replaced by a valid one when the run reaches that step again.
 fleet base slm
 train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set trainer.keep_checkpoints=3 || last_log base "baseline"
 c=run_base/checkpoints
@@ -98,7 +98,7 @@ train base --set trainer.steps=30 --set trainer.checkpoint_every=15 --set traine
 same whole.safetensors $c/step_00000030/model.safetensors "the checkpoint made again"
 [ -d $c/step_00000030.damaged-1 ] || fail "the damaged checkpoint was not kept aside: $(ls $c)"
 
-# Bit rot in the corpus, and a corpus that is cut short while it is used: named, before a step is made of it.
+# Changed bytes in the corpus, and a corpus that is truncated while it is used: an error names them before a step uses them.
 rot train.bin 4000
 rc=0; train base --set run.dir=run_rot --set trainer.steps=30 || rc=$?
 [ $rc = 65 ] && grep -q 'train.bin: block 0 .*its bytes changed' base.log || last_log base "a rotten corpus: exit code $rc"
@@ -115,7 +115,8 @@ rc=0; wait $pid || rc=$?
 [ $rc = 65 ] && grep -q 'train.bin: byte .*cut short while in use' base.log || last_log base "a corpus that was cut short: exit code $rc"
 cp -p whole.bin train.bin
 
-# selectord, which sends windows to teachers, ends as well, and puts no sequence into quarantine for it; teacherd does not label with rotten weights.
+# selectord, which sends sequences to teachers, also ends, and puts no sequence into quarantine because of it; teacherd does not label with damaged
+# weights.
 mkdir good
 cp -p train.* good
 rot train.bin 4000
@@ -133,7 +134,7 @@ rc=0; timeout 20 "$BIN/teacherd" -c sel.yaml > sel.log 2>&1 || rc=$?
 [ $rc = 65 ] && grep -q 'step_00000015/model.safetensors: .*its bytes changed' sel.log || last_log sel "teacherd, rotten weights: exit code $rc"
 rot "$c/step_00000015/model.safetensors" 9000
 
-# Bit rot in trainer.init, a folder and a checkpoint.
+# Changed bytes in trainer.init, in a folder and in a checkpoint.
 cp -r "$c/step_00000015" init
 for manifest in yes no; do
 	[ $manifest = yes ] || rm init/MANIFEST.json
@@ -149,7 +150,7 @@ done
 # Fewer steps than were done: nothing is left to do.
 train base --set trainer.steps=20 --set trainer.warmup=0 || last_log base "fewer steps than were done"
 
-# Weights in the folder of trainer.model are not read, and that is said once; a run that goes on does not read trainer.init either.
+# Weights in the folder of trainer.model are not read, and this is reported once; a resumed run does not read trainer.init either.
 [ "$(grep -c weights.unused base.log)" -eq 0 ] || fail "a warning about weights that are not there: $(cat base.log)"
 fleet unused $c/step_00000030
 train unused --set trainer.model=$c/step_00000030 --set trainer.steps=1 || last_log unused "trainer.model with weights"
@@ -163,12 +164,12 @@ grep -q "random weights.*set trainer.init" plan.err || fail "plan says nothing o
 ! train unused -n --set trainer.steps=2 --set trainer.init=deeper || fail "trainer.init of another shape"
 grep -q "trainer.init (shape of trainer.model)" unused.log || fail "trainer.init of another shape: $(cat unused.log)"
 
-# A corpus of ids from elsewhere and a tokenizer.json of a kind that is not read: all go on, compare it by its hash and carry it along.
+# A corpus of foreign ids and a tokenizer.json of an unsupported kind: all daemons continue, compare it by its hash and copy it.
 cp train.bin foreign.bin
 cp train.idx foreign.idx
 cp -r slm slm_foreign
 cp -r $c/step_00000030 teacher_foreign
-rm teacher_foreign/MANIFEST.json		# it has the hash of the tokenizer.json that is replaced
+rm teacher_foreign/MANIFEST.json		# the manifest has the hash of the tokenizer.json that is replaced
 sed -i 's/"type": *"BPE"/"type": "WordPiece"/' slm_foreign/tokenizer.json
 cp slm_foreign/tokenizer.json teacher_foreign/
 fleet foreign teacher_foreign "steps: 2"
@@ -188,7 +189,7 @@ serve_no_more
 "$BIN/saltctl" generate --model run_foreign/checkpoints/step_00000002 --prompt a 2> generate.err && fail "text without a tokenizer"
 grep -q "model.type: expected BPE or Unigram, found WordPiece" generate.err || fail "generate: $(cat generate.err)"
 
-# A margin that was not met stays so after a resume, without another evaluation of the same step.
+# A margin that was not met is still not met after a resume, without another evaluation of the same step.
 fleet margin $c/step_00000030 "until_margin: 0"
 serve margin
 train margin --set trainer.steps=4 || last_log margin "margin, first part"
@@ -197,7 +198,8 @@ train margin --set trainer.steps=6 || last_log margin "margin, resumed"
 [ "$(grep -c '"kind":"eval","step":4,' run_margin/metrics.jsonl)" -eq 1 ] || fail "evaluations of step 4"
 serve_no_more
 
-# A switch that was made stays where it was; one that is moved behind the run comes at once. Both go on without the others.
+# A switch that was made stays at its step; if phase_one.steps is lowered below the steps already done, the switch comes at once. Both runs continue
+# without the other daemons.
 fleet moved $c/step_00000030 "steps: 4" "checkpoint_every: 1, keep_checkpoints: 20"
 serve moved
 train moved --set trainer.steps=6 || last_log moved "switch at 4"
@@ -208,10 +210,10 @@ rm -r run_moved/checkpoints/step_0000000[3-8]
 train moved --set trainer.steps=8 --set phase_one.steps=1 || last_log moved "phase one made shorter than what was done"
 [ "$(grep '"kind":"step"' run_moved/metrics.jsonl | grep -c '"phase":1')" -eq 2 ] || fail "phase one went on beyond its end"
 
-# A run that was phase one from its start to its end is made longer: with more of phase one, until a margin, and without the teacher.
+# A run that was phase one from start to end is extended: with more of phase one, until a margin, and without the teacher.
 phase() { saltctl run info -c longer.yaml "$@" --json | sed -n 's/.*"phase": "\(.*\)".*/\1/p'; }
 ones() { grep '"kind":"step"' run_longer/metrics.jsonl | grep -c '"phase":1'; }
-more() { serve_no_more; serve longer; train longer "$@"; }		# the teacher was released at the end of the one before
+more() { serve_no_more; serve longer; train longer "$@"; }		# the teacher was released at the end of the previous run
 fleet longer $c/step_00000030 "steps: 4"
 more --set trainer.steps=4 || last_log longer "phase one only"
 more --set trainer.steps=6 --set phase_one.steps=6 || last_log longer "more of phase one"
@@ -227,10 +229,11 @@ rc=0
 train longer --set trainer.steps=12 --set phase_one.steps=12 --set selector.mode=salt_ds || rc=$?
 [ $rc -eq 78 ] || last_log longer "another choice of rows on resume: $rc"
 
-# One run.dir, two trainers: the second is told who has it. It is removed: the trainer goes on, and ends if somebody else has it by then.
+# One run.dir, two trainers: the error of the second names the first. If run.dir is removed, the trainer continues, and ends if another trainer has it
+# by then.
 fleet owner slm
 "$BIN/trainerd" -c owner.yaml --set trainer.steps=100000 --set trainer.checkpoint_every=1 --set trainer.eval_every=0 > owner.log 2>&1 & pid=$!
-wait_checkpoint() {			# and what is written beside it
+wait_checkpoint() {			# and for the files beside it
 	for ((i = 0; i < 200; i++)); do
 		[ -z "$(ls -d run_owner/checkpoints/step_???????? 2> /dev/null)" ] || [ ! -s run_owner/metrics.jsonl ] || break
 		sleep 0.05
@@ -240,7 +243,7 @@ wait_checkpoint
 rc=0
 timeout 60 "$BIN/trainerd" -c owner.yaml --set trainer.steps=5 > owner2.log 2>&1 || rc=$?
 [ $rc -eq 75 ] && grep -q "found one on $(hostname), pid $pid," owner2.log || last_log owner2 "a second trainer: $rc"
-for ((n = 0; n < 20; n++)); do		# most of these moves come while a checkpoint is being written
+for ((n = 0; n < 20; n++)); do		# most of these moves happen while a checkpoint is being written
 	mv run_owner moved_owner_$n
 	wait_checkpoint
 	grep -q event=run.removed owner.log && [ -s run_owner/metrics.jsonl ] && [ -e run_owner/fleet.yaml ] || last_log owner "a run.dir that was moved away: $n"
@@ -254,13 +257,13 @@ train owner --set trainer.steps=3 || last_log owner "anew, beside the metrics of
 cmp -s moved_owner_0/metrics.jsonl run_owner/metrics.jsonl.2* || fail "the former metrics are gone: $(ls run_owner)"
 [ "$(grep -c '"kind":"step"' run_owner/metrics.jsonl)" = 3 ] || fail "the new metrics"
 
-# Dense rows: a frame holds a few, a step needs many frames. What an answer leaves out is asked for again at once, not after a while.
+# Dense rows: a frame holds only a few, so a step needs many frames. Rows that an answer leaves out are requested again at once, without a delay.
 kind=dense fleet dense $c/step_00000030 "steps: 3" "" "bus: {max_message: 1MiB}"
 serve dense
 train dense --set trainer.steps=3 --set trainer.wait_max_s=15 || last_log dense "short answers"
 serve_no_more
 
-# late: hard, and no teacher comes: rows of phase one are trained on the text alone, as BASELINE trains them, and each is counted.
+# late: hard without a teacher: rows of phase one are trained on the text alone, as in BASELINE, and each is counted.
 fleet late $c/step_00000030 "steps: 3, late: hard"
 fleet plain slm
 "$BIN/selectord" -c late.yaml > late.selectord.log 2>&1 &

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Ten kinds of wrong keys against the three daemons (wrong_keys.c): refused, counted and logged, 30 of 30.
+# Ten kinds of wrong keys against each of the three daemons (wrong_keys.c): all 30 are refused, counted and logged.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"
 cd "$scratch"

@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# run.sh [--seed N] [--only NAME,...] [--jobs N] - all rows of the table below, two (N) at a time; the longest first, so that the others run beside it.
-# run.sh NAME [COUNT [SEED]] - one row, as README.md describes it.
+# run.sh [--seed N] [--only NAME,...] [--jobs N] - runs all rows of the table below, two (N) at a time; the longest begins first.
+# run.sh NAME [COUNT [SEED]] - runs one row, as README.md describes.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
-# NAME COUNT SECONDS: the count of a full run, and the time after which a row has failed.
+# NAME COUNT SECONDS: the count of a full run, and the time limit after which a row counts as failed.
 rows="
 soak 3600 5000
 kill 500 2400
@@ -56,11 +56,11 @@ if [ ! -d build/dev ]; then
 	cmake --preset dev || exit
 fi
 cmake --build --preset dev -j "$(nproc)" > /dev/null || exit
-memory=/dev/shm				# the fsyncs of thousands of runs need no disk
+memory=/dev/shm				# in memory, because the fsyncs of thousands of runs would be slow on a disk
 [ -w $memory ] || memory=/tmp
 work=$(mktemp -d "${TMPDIR:-$memory}/salt_torture.XXXXXX") || exit
 
-# row NAME COUNT SECONDS: its line and verdict in $work/NAME.line
+# row NAME COUNT SECONDS: runs the row; its line and verdict go to $work/NAME.line
 row() {
 	local name=$1 count=$2 limit=$3 start=$SECONDS rc verdict line
 	export SCRATCH=$work/$name
@@ -84,7 +84,7 @@ while read -r name count limit; do
 	[ -n "$name" ] || continue
 	[ -z "$only" ] || [[ " $only " == *" $name "* ]] || continue
 	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
-	row "$name" "${2:-$count}" "$limit" < /dev/null &		# which the loop reads its rows from
+	row "$name" "${2:-$count}" "$limit" < /dev/null &		# because the loop reads its rows from standard input
 done <<< "$rows"
 wait
 

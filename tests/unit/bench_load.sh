@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# bench/load.sh: what it says of recorded figures, of a process that really computes beside it, and how rows are marked.
+# bench/load.sh: its output for recorded figures and for a process that really computes at the same time, and the marks in rows.
 # Usage: bench_load.sh SOURCE
 set -u
 failures=0
@@ -19,7 +19,7 @@ says() {
 	got=$(load_verdict "$2" "$3" "$4")
 	[ "$got" = "$1" ] || fail "of \"$2\" and \"$3\", own $4: \"$got\", expected \"$1\""
 }
-# Ten seconds, in which the processors worked for 20 s, all of it the bench's; then 15 of them; then something was taken away.
+# Ten seconds in which the processors worked for 20 s, all of it for the bench; then 15 s of it; then with time taken by the hypervisor.
 says '' '100.0 500 3.0 1.0' '110.0 520 3.0 9.0' 20
 says '' '100.0 500 3.0 1.0' '110.0 520 3.0 9.0' 19.1
 says 'other processes used 0.50 processors, the hypervisor took 0.00, 80 % of the time a thread waited for a processor' \
@@ -28,7 +28,8 @@ says 'other processes used 0.50 processors, the hypervisor took 0.00' '100.0 500
 says 'other processes used 0.00 processors, the hypervisor took 0.20' '100.0 500 3.0 -' '110.0 520 5.0 -' 20
 says '' '100.0 500 3.0 -' '100.0 500 3.0 -' 0
 
-# This process computes and is waited for only afterwards, so it is another's. Other load of the machine can only add to it.
+# This process computes, and the shell waits for it only afterwards, so its time counts as that of another process. Other load of the machine can only
+# add to it.
 while :; do :; done &
 other=$!
 load_begin "$dir/a"
@@ -40,7 +41,7 @@ wait $other 2> /dev/null
 load_begin "$dir/a"
 [ "$(awk -v s="$children" 'BEGIN { print (s > 0.1) }')" = 1 ] || fail "children that were waited for used $children s"
 
-# Both forms that the benches write.
+# Both formats that the benches write.
 cat > "$dir/rows.json" <<'END'
 [
   {"name": "a", "value": 1, "unit": "x", "peer": null, "peer_value": null, "ratio": null},

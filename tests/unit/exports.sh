@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# exports.sh SOURCE - every function that a header of common/, of a daemon or of saltctl declares has a production caller: its name stands
-# in another .c file than the one that defines it, or in a macro or inline function of a header. Tests and benchmarks do not count. The
-# remedy for a finding is to delete the function, or to make it static where only its own file calls it.
+# exports.sh SOURCE - checks that every function that a header of common/, of a daemon or of saltctl declares has a production caller: its name occurs
+# in another .c file than the one that defines it, or in a macro or inline function of a header. Tests and benchmarks do not count. To fix a finding,
+# delete the function, or make it static if only its own file calls it.
 set -u
 
-# One line for each function without a caller: HEADER: NAME. Reads the folder it stands in.
+# Prints one line for each function without a caller: HEADER: NAME. Reads the current folder.
 unused() {
 	find common client selectord teacherd trainerd saltctl \( -name '*.[ch]' -o -name '*.cu' \) 2>/dev/null | sort | xargs -r awk '
 	FNR == 1 { comment = 0 }
@@ -24,7 +24,7 @@ unused() {
 		sub(/\/\/.*/, "", line)
 		top = line ~ /^[a-z]/
 		if (FILENAME ~ /\.h$/ && top) {
-			# a declaration: the name before the first parenthesis
+			# a declaration: takes the name before the first parenthesis
 			if (line !~ /^(static|typedef|struct [a-z_0-9]+ \{|enum|union)/ && FILENAME !~ /^client\// && match(line, /[a-z][a-z0-9_]*\(/)) {
 				name = substr(line, RSTART, RLENGTH - 1)
 				if (name != "__attribute__" && !(name in header)) header[name] = FILENAME
@@ -47,7 +47,7 @@ unused() {
 	}' | sort
 }
 
-# The check must be able to fail: a function with a caller, one that only its own file calls, one that only a test calls, one that nobody does.
+# The check must be able to fail: a function with a caller, one that only its own file calls, one that only a test calls, and one without a caller.
 self_test() {
 	local dir out
 	dir=$(mktemp -d)
@@ -64,7 +64,7 @@ self_test() {
 	return 1
 }
 
-# Functions without a caller in the programs that stay exported, each with its reason.
+# Functions that stay exported although no program calls them, each with its reason.
 allowed() {
 	sed 's/[[:space:]]*#.*//; s/^[[:space:]]*//' <<- 'LIST' | grep .
 		ctl_verbs		# the table of verbs: tests check every entry

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# hardened.sh BIN NAME...: programs are position independent, their tables are read-only once loaded, their stack is not executable, and the
-# compiler's checks of the stack and of copies are in them.
+# hardened.sh BIN NAME...: checks that programs are position independent, that their relocated tables are read-only after loading, that their stack is
+# not executable, and that they contain the compiler's checks of the stack and of copies.
 cd "$1" || exit 1
 shift
 failed=0

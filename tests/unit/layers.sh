@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Who may include what: one door for each library, rooms that do not know daemons, two wings that do not know each other, nothing in common/
-# that ends the process but log_fatal, no paths of the machine it was written on. The rules are tried on files that break them first.
+# Rules for includes: only one module includes each library, modules do not include daemons, and fabric and engine do not include each other. Other
+# rules: nothing in common/ except log_fatal ends the process, and no file contains paths of a developer's machine. The rules are first tested on
+# files that break them.
 set -u
 failures=0
 found() {
@@ -10,12 +11,12 @@ found() {
 	failures=1
 }
 
-# sources FOLDER...: C files under them that are there
+# sources FOLDER...: the C files under these folders
 sources() {
 	find "$@" \( -name '*.[ch]' -o -name '*.cu' \) -not -path '*/build/*' 2>/dev/null
 }
 
-# door WHAT PATTERN ALLOWED: no file includes PATTERN but those whose path matches ALLOWED
+# door WHAT PATTERN ALLOWED: only files whose path matches ALLOWED include PATTERN
 door() {
 	local bad
 	bad=$(sources . | xargs -r grep -HnE "^[[:space:]]*#[[:space:]]*include[[:space:]]*[<\"]($2)[>\"]" | grep -vE "^\./($3)")
@@ -34,7 +35,7 @@ layer() {
 
 rules() {
 	local bad
-	# Tests of a room may look at the library behind it.
+	# Tests of a module may include its library.
 	door ZeroMQ '(zmq|czmq|zmq_.*|zauth|zpoller)\.h' 'common/fabric/bus/|tests/unit/test_bus|tests/system/wrong_keys\.c'
 	door protobuf-c '(.*\.pb-c|protobuf-c/.*)\.h' 'common/fabric/wire/|tests/unit/test_wire|tests/replay/'
 	door LMDB 'lmdb\.h' 'common/data/cache/|tests/(unit|crash)/test_cache|bench/'
@@ -62,14 +63,14 @@ rules() {
 	bad=$(sources common/engine | grep -v '^common/engine/infer/' | xargs -r grep -HnE '#[[:space:]]*include[[:space:]]*"data/')
 	[ -z "$bad" ] || found "the engine below infer includes nothing of data" "$bad"
 	bad=$(sources common client teacherd selectord trainerd saltctl tests/system bench | grep -vE '^common/fabric/(session|wire)/|^tests/system/frames\.c$' |
-		xargs -r grep -HnE '\.?type = WIRE_HELLO')		# frames.c: hostile ones
+		xargs -r grep -HnE '\.?type = WIRE_HELLO')		# frames.c sends hostile ones
 	[ -z "$bad" ] || found "only the session encodes a HELLO" "$bad"
-	# Files that only one module may see.
+	# Private headers: only their own module may include them.
 	bad=$(sources common client teacherd selectord trainerd saltctl | xargs -r grep -HnE '#[[:space:]]*include[[:space:]]*"[^"]*_internal\.h"' |
 		awk -F: '{ split($1, at, "/"); split($3, quoted, "\""); inc = quoted[2]; sub(/\/[^\/]*$/, "", inc); f = $1; sub(/^common\//, "", f);
 			sub(/\/[^\/]*$/, "", f); if (f != inc && index(f, inc "/") != 1) print }')
 	[ -z "$bad" ] || found "a private header is included by its own module only" "$bad"
-	# log.c is log_fatal, crash.c the tests' kill, clock.c obeys a second signal at once.
+	# log.c has log_fatal, crash.c ends the process for tests, and stop.c of clock ends it at a second signal.
 	bad=$(sources common | grep -vE '^common/base/(log/log|err/crash|clock/stop)\.c$' |
 		xargs -r grep -HnE '(^|[^A-Za-z0-9_>.])(exit|_exit|_Exit|quick_exit|abort|raise)[[:space:]]*\(' | grep -vE ':[[:space:]]*(\*|/\*|//)')
 	[ -z "$bad" ] || found "nothing in common/ ends the process but log_fatal" "$bad"
@@ -82,13 +83,13 @@ rules() {
 	[ -z "$bad" ] || found "no folder of a user" "$bad"
 }
 
-# Every rule must be able to fail: one file for each that breaks it.
+# Every rule must be able to fail: one file for each rule breaks it.
 self_test() {
 	local dir n=0 file rest out
 	local -a files=()
 	dir=$(mktemp -d)
 	while read -r file rest; do
-		file=${file%.*}$n.${file##*.}		# each in a file of its own, reported once
+		file=${file%.*}$n.${file##*.}		# each violation is in a file of its own and must be reported once
 		mkdir -p "$dir/$(dirname "$file")"
 		printf '%s\n' "$rest" > "$dir/$file"
 		files+=("$file")

@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# deploy/mpi.sh with a fake mpirun that prints a version and records its arguments: which options each version
-# gets, which launchers are refused. Then the rule that options which depend on the version stand in
-# deploy/mpi.sh only. Usage: mpi_sh.sh SOURCE
+# deploy/mpi.sh with a fake mpirun that prints a version and records its arguments: the options for each version, and the launchers that are refused.
+# Then the rule that only deploy/mpi.sh has options that depend on the version. Usage: mpi_sh.sh SOURCE
 set -u
 source=$1 failures=0
 dir=$(mktemp -d)
@@ -24,7 +23,7 @@ chmod +x "$dir/bin/"*
 export SAYS=$dir/says GOT=$dir/got
 unset SALT_SSH OMP_WAIT_POLICY GOMP_SPINCOUNT
 
-# mpi TEXT_OF_VERSION ARG...: exit code in rc, what mpirun got as one line in got, what was printed in out
+# mpi TEXT_OF_VERSION ARG...: sets rc to the exit code, got to mpirun's arguments as one line, and out to the output
 mpi() {
 	printf '%s\n' "$1" > "$SAYS"
 	shift
@@ -72,13 +71,13 @@ GOMP_SPINCOUNT=5 SALT_SSH='ssh -F file' mpi "$five" --hosts a:2,b:1 -n 3 program
 has '-x OMP_WAIT_POLICY' '-x GOMP_SPINCOUNT'
 lacks if_include
 
-# Later versions are taken for the last known one.
+# Later versions are treated as the last known one.
 mpi 'mpirun (Open MPI) 6.1.0a1' -n 1 program
 has '--mca btl self,sm'
 mpi 'mpirun (Open MPI) 10.0.0' -n 1 program
 has '--mca btl self,sm'
 
-# Other launchers: refused with what they print of themselves, and nothing is started.
+# Other launchers are refused with the version text that they print, and nothing is started.
 for other in 'HYDRA build details:' 'Intel(R) MPI Library for Linux* OS, Version 2021.9' 'mpirun (Open MPI) 1.10.2' ''; do
 	for how in '-n 1 program' --check; do
 		# shellcheck disable=SC2086	# words
@@ -100,7 +99,7 @@ out=$(PATH=$dir/none "$source/deploy/mpi.sh" -n 1 program 2>&1)
 rc=$?
 [ $rc -eq 69 ] && grep -q 'mpirun is not installed' <<< "$out" || fail "without mpirun: exit code $rc: $out"
 
-# elsewhere FOLDER: lines that name such an option in another file
+# elsewhere FOLDER: prints lines of other files that name such an option
 elsewhere() {
 	(cd "$1" && grep -rnE -- '--(prte)?mca[ "]|btl_(vader|sm|tcp)_|oob_tcp_|--oversubscribe' deploy tests bench 2> /dev/null) |
 		grep -vE '^(deploy/mpi\.sh|tests/unit/mpi_sh\.sh|[^:]*\.md):'

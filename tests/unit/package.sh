@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# debian/ agrees with the source: the version of debian/changelog is that of CMakeLists.txt, Build-Depends is
-# what install-deps.sh installs for the build. Usage: package.sh SOURCE
+# Checks that debian/ agrees with the source: debian/changelog has the version of CMakeLists.txt, and Build-Depends lists the packages that
+# install-deps.sh installs for the build. Usage: package.sh SOURCE
 set -u
 failures=0
 fail() {
@@ -14,7 +14,7 @@ check() {	# check FOLDER
 	first=$(sed -nE '1s/^saltfleet \(([^)]*)\) .*/\1/p' "$1/debian/changelog")
 	[ -n "$version" ] && [ "$first" = "$version" ] ||
 		fail "debian/changelog: expected version ${version:-of project() in CMakeLists.txt} in the first line, found ${first:-none}"
-	# debhelper is for the package only; build-essential is there whenever a package is built
+	# debhelper is needed for the package only; build-essential is always present when a package is built
 	there=$(sed -n '/^Build-Depends:/,/^$/p' "$1/debian/control" | sed 's/^Build-Depends://; s/ *(.*)//; s/[ ,]//g' |
 		grep -vE '^(debhelper|dh-).*|^$' | sort)
 	here=$(sed -n '/^for_build=/,/^)/p' "$1/deploy/install-deps.sh" | sed '1d; $d; s/#.*//' | tr -s ' \t' '\n' |
@@ -24,7 +24,7 @@ check() {	# check FOLDER
 $(diff <(echo "$there") <(echo "$here"))"
 }
 
-# It can fail: another version, one package less on either side.
+# The check can fail: another version, or one package less on either side.
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 for change in 'CMakeLists.txt s/VERSION [0-9.]+/VERSION 9.9.9/' 'debian/control /libzstd-dev/d' 'deploy/install-deps.sh s/libyaml-dev//'; do
