@@ -1,8 +1,8 @@
 #!/bin/bash -p
 # SPDX-License-Identifier: Apache-2.0
-# quickstart.sh [--fresh] [--dir DIR] [--steps N] - builds the programs, trains a small model, then a larger
-# one with and without its help, and compares the results. It asks no questions and takes about seven minutes
-# on two cores once the packages are installed. If it is started again, it continues where it stopped and
+# quickstart.sh [--fresh] [--dir DIR] [--steps N] [--size SIZE] [--no-build] - builds the programs, trains a small model, then a larger
+# one with and without its help, and compares the results. It asks no questions and takes less than ten
+# minutes on two cores once the packages are installed. If it is started again, it continues where it stopped and
 # skips finished parts. The table at the end contains measurements of these runs only.
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
