@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_kernels [--json FILE] [--dtype fp32|bf16] [--threads N] [--seconds S] [--cpu-time] [--batch B --context T --width C --heads H --ff F --vocab V --layers N]
+ * bench_kernels [--json FILE] [--dtype fp32|bf16] [--threads N] [--seconds S] [--cpu-time]
+ *     [--batch B --context T --width C --heads H --ff F --vocab V --layers N]
  *
- * One micro-batch of a GPT-2-shaped model, kernel by kernel, against what this machine can do: for matrix products OpenBLAS's own
- * threaded SGEMM at the same shape, for streams memcpy. Kernel and peer take turns and the best time of each counts, so that
- * other work on the machine harms both alike; --cpu-time counts processor time instead, which on a busy machine says more about one
- * thread (and nothing about several). Defaults: the quickstart's student. With --dtype bf16 there is no peer: bench_train measures the ceiling.
+ * Measures one micro-batch of a GPT-2-shaped model, kernel by kernel, compared with the limits of this
+ * machine: for matrix products OpenBLAS's own threaded SGEMM of the same shape, for streams memcpy. Kernel
+ * and comparison program take turns and the best time of each counts, so that other work on the machine
+ * affects both alike. --cpu-time counts processor time instead, which is more reliable for one thread on a
+ * busy machine and useless for several. Defaults: the student of the quickstart. With --dtype bf16 there is
+ * no comparison program: bench_train measures the ceiling.
  */
 #include <cblas.h>
 #include <math.h>
@@ -26,7 +29,7 @@ struct shape {
 	int64_t b, t, c, h, f, v, layers;
 };
 
-/* All a measurement may touch. */
+/* Everything that a measurement uses. */
 struct bench {
 	struct kernels *k;
 	int threads;
@@ -36,7 +39,7 @@ struct bench {
 	float *x, *y, *w, *b, *d_x, *d_w, *d_b, *stat, *big, *other;	/* enough for the largest use */
 	int32_t *next;
 	struct json *results;
-	double step, ceiling;				/* seconds of a micro-batch: ours; only its products, as the peer makes them */
+	double step, ceiling;				/* seconds of a micro-batch: ours; products alone */
 };
 
 /* One product: op(A)[m, k] op(B)[k, n]. */
@@ -75,7 +78,7 @@ peer_product(struct bench *b, const struct product *p)
 	    (int)p->k, 1, b->x, (int)(p->trans_a ? p->m : p->k), b->w, (int)(p->trans_b ? p->k : p->n), p->beta, b->other, (int)p->n);
 }
 
-/* Best seconds of one call of ours and of the peer's products, in turns. */
+/* Best seconds of one call of our kernel and of the comparison program's products, which take turns. */
 static void
 measure(struct bench *b, void (*ours)(struct bench *b), const struct product *peer, int n_peer, double *best, double *best_peer)
 {
@@ -117,7 +120,7 @@ report(struct bench *b, const char *name, double value, const char *unit, const 
 	json_push(b->results, row);
 }
 
-/* A kernel made of products: GFLOP/s beside the peer's. count: how often a micro-batch uses it. */
+/* Measures a kernel that consists of products, in GFLOP/s. count: how often a micro-batch uses it. */
 static void
 products(struct bench *b, const char *name, void (*ours)(struct bench *b), const struct product *p, int n, int64_t count)
 {
@@ -133,7 +136,7 @@ products(struct bench *b, const char *name, void (*ours)(struct bench *b), const
 	b->ceiling += (double)count * peer;
 }
 
-/* A kernel that is not a product: its time is all loss. */
+/* Measures a kernel that is not a product; all its time is beyond the ceiling. */
 static void
 plain(struct bench *b, const char *name, void (*ours)(struct bench *b), int64_t count)
 {
@@ -144,7 +147,7 @@ plain(struct bench *b, const char *name, void (*ours)(struct bench *b), int64_t 
 	b->step += (double)count * best;
 }
 
-static int64_t lin_in, lin_out;		/* the linear layer being measured; one main thread */
+static int64_t lin_in, lin_out;		/* sizes of the linear layer being measured */
 
 static struct tensor
 f32(float *p, int64_t a, int64_t c)
@@ -152,7 +155,7 @@ f32(float *p, int64_t a, int64_t c)
 	return tensor_2d(p, DTYPE_F32, a, c);
 }
 
-/* In the compute dtype. */
+/* A matrix in the compute dtype. */
 static struct tensor
 mat(const struct bench *b, float *p, int64_t a, int64_t c)
 {
@@ -352,7 +355,7 @@ run(struct bench *b)
 	plain(b, "embed backward", embed_bwd, 1);
 	tokens = (double)m / b->step;
 	report(b, "micro-batch", tokens, "token/s", b->ceiling > 0 ? "its products alone" : NULL, (double)m / b->ceiling);
-	/* what a teacher does; not part of a training step */
+	/* the work of a teacher, not part of a training step */
 	products(b, "score and 50 samples", output_label, loss, 1, 0);
 	stream(b);
 }
@@ -372,7 +375,9 @@ write_json(const struct bench *b, const char *path)
 	return bad ? 74 : 0;
 }
 
-/* What fill made, as numbers of the compute dtype: the first half of the array. */
+/*
+ * Converts the numbers in x to the compute dtype, in place; with bf16 they fill the first half of the array.
+ */
 static void
 narrow(struct bench *b, float *x, int64_t n)
 {
@@ -382,7 +387,7 @@ narrow(struct bench *b, float *x, int64_t n)
 		to[i] = tensor_f32_to_bf16(x[i]);
 }
 
-/* One allocation; numbers of the size activations and weights have. */
+/* Allocates all arrays at once and fills them with numbers of the magnitude of activations and weights. */
 static void
 fill(struct bench *b, int64_t most)
 {
