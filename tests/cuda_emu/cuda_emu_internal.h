@@ -15,7 +15,7 @@ namespace cuda_emu {
 
 #define PAGE ((size_t)4096)
 #define DEVICE_BYTES ((size_t)32 << 30)		/* size of the address range; no address is used twice */
-#define GRANULE 256				/* allocations begin at multiples, a free granule between them */
+#define GRANULE 256				/* allocations begin at multiples, with a free one between */
 #define SHARED_BYTES ((size_t)232448)		/* shared memory of a block on sm_90 */
 
 struct allocation {

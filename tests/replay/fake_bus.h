@@ -26,7 +26,7 @@
 
 enum fake_step {
 	FAKE_GO,			/* the loop runs with what was pushed; the next call is for the next step */
-	FAKE_TIMEOUT,			/* the poll times out: the clock advances to its end (endless: fails) */
+	FAKE_TIMEOUT,			/* the poll times out: the clock moves to its end; endless: fails */
 	FAKE_AGAIN_WHEN_WOKEN,		/* waits for a waker, at most 10 s; the loop runs; this step again */
 	FAKE_STOP			/* a stop is requested; the script continues while the loop drains */
 };

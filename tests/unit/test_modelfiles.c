@@ -37,7 +37,10 @@ now(void)
 	return h;
 }
 
-/* As the header defines it, with other calls: names in byte order ('Z' before 'a'), and the hash of each file. */
+/*
+ * Computes the hash from the header's definition with other calls: names in byte order, and the hash of each
+ * file.
+ */
 static struct hash128
 by_hand(const char *const *names, size_t n)
 {

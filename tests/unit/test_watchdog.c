@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A process that is stopped and continued is not ended by its own watchdog; one that is idle is. */
+/*
+ * The watchdog does not end a process that was stopped and continued, but it ends one that makes no progress.
+ */
 #include "trainerd/watchdog.h"
 
 #include <signal.h>
@@ -13,7 +15,7 @@
 
 #define LIMIT_S 2
 
-/* Ends with 0 when it has noticed that it was stopped for longer than the limit, and the watchdog had time to act. */
+/* Exits with 0 after it was stopped for longer than the limit and the watchdog had time to act. */
 static void
 stopped(void)
 {
