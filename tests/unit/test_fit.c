@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The memory of a rank and of a teacher's worker, compared with sums made by hand, on the CPU and on a GPU;
- * and the settings that fit in less memory. Argument cuda: compares with the device memory that the backend has
- * allocated when a step has been made.
+ * and the settings that fit in less memory. Argument cuda: compares with the device memory that the backend
+ * has allocated when a step has been made.
  */
 #include "engine/fit/fit.h"
 
