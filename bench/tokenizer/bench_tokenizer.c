@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_tokenizer TOKENIZER.json TEXT [--rounds N] [--json FILE] [--peer-mb-s X] Encodes the text in one
- * thread, in documents of about 64 KiB that end with a line, and decodes it. Prints the median of N rounds
- * (5), in processor time. "first" is a new encoder (cold cache), "worst" a megabyte each of one letter, of
- * spaces, and of letters without a space. vocabularies.py makes tokenizers of 32,000 to 256,000 tokens for
- * this bench.
+ * bench_tokenizer TOKENIZER.json TEXT [--rounds N] [--json FILE] [--peer-mb-s X]
+ *
+ * Encodes the text in one thread, in documents of about 64 KiB that end with a line, and decodes it. Prints
+ * the median of N rounds (5), in processor time. "first" is a new encoder (cold cache), "worst" a megabyte
+ * each of one letter, of spaces, and of letters without a space. vocabularies.py makes tokenizers of 32,000
+ * to 256,000 tokens for this bench.
  */
 #include <stdio.h>
 #include <stdlib.h>
