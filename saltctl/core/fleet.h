@@ -56,7 +56,7 @@ void fleet_close(struct fleet *f);
 void fleet_add(struct fleet *f, const char *role, const char *name, const char *host, int64_t pid,
     const char *endpoint);
 
-/* fleet_find - adds the daemons announced in run_dir and those of --endpoint. 0 or errno. */
+/* fleet_find - adds the daemons announced in run_dir and those of --endpoint. Returns 0 or errno. */
 int fleet_find(struct fleet *f);
 
 /*
@@ -97,7 +97,7 @@ void fleet_numbers(const struct json *group, bool rates, char *buf, size_t size)
  */
 void fleet_gpu(const struct json *answer, char *buf, size_t size);
 
-/* fleet_why - why a daemon without an answer has none; static storage. */
+/* fleet_why - the reason why a daemon has no answer; static storage. */
 const char *fleet_why(const struct fleet_daemon *d);
 
 /* fleet_key - the name of the key that a daemon of this role ("teacherd") uses; NULL if it is not a role. */

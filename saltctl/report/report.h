@@ -113,7 +113,7 @@ struct report_race {
 	bool decided;					/* both have finished, or the target was reached */
 };
 
-/* Values of several runs. */
+/* Number, sum and sum of squares of a value over several runs. */
 struct report_mean {
 	size_t n;
 	double sum, squares;

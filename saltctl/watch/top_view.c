@@ -369,7 +369,7 @@ top_draw(const struct top *t, struct top_look *look, struct top_lines *out)
 		draw_loss(t, look, out);
 	draw_rows(t, look, out);
 	add(out, look, TOP_PLAIN, "%s", "");
-	/* On a low screen: title, the first lines, three of the table, keys. */
+	/* A low screen shows only the title, the first lines, three lines of the table, and the keys. */
 	if (look->rows > 0 && out->n + 5 > rows)
 		out->n = rows > 6 ? rows - 5 : rows > 1 ? 1 : rows;
 	if (rows > 1)

@@ -332,7 +332,7 @@ split(void)
 	for (uint32_t i = 0; i < 5; i++)
 		CHECK(fake_until(s, &f, &f.result[i].n, 1) && f.result[i].n_label == LABELS_OVERHEAD_BYTES + LONG * K * 4);
 	f.silent = false;
-	f.reconnect = true;				/* all five at once */
+	f.reconnect = true;				/* all five are sent again at once */
 	CHECK(fake_until(s, &f, &f.result[4].n, 2));
 	CHECK(salt_flush(s, 10 * SECOND, &e) == 0);
 	for (uint32_t i = 0; i < 5; i++)

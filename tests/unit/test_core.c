@@ -139,7 +139,8 @@ test_acknowledged_after_commit(void)
 	pump(s);
 	CHECK((m = take(s, 1, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 3);
 	done_with(&m);
-	CHECK((m = take(s, 50, WIRE_ROWS)).msg.type == WIRE_ROWS && m.msg.rows.n_rows == 8);	/* the waiting request */
+	/* the answer to the waiting request */
+	CHECK((m = take(s, 50, WIRE_ROWS)).msg.type == WIRE_ROWS && m.msg.rows.n_rows == 8);
 	done_with(&m);
 	sim_end(s);
 }

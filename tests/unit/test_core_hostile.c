@@ -333,7 +333,8 @@ test_faulty_teacher(void)
 			struct wire_message h = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TEACHER, .boot_id = {boot, 1},
 			    .host = "h", .pid = (uint32_t)(100 + boot), .max_message = 1 << 16, .n_models = 1}};
 
-			snprintf(h.hello.name, sizeof(h.hello.name), "teacherd-h-%u", (unsigned)h.hello.pid);	/* as a default name */
+			/* like a default name */
+			snprintf(h.hello.name, sizeof(h.hello.name), "teacherd-h-%u", (unsigned)h.hello.pid);
 			h.hello.models[0] = (struct wire_model){teacher, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
 			if (turn == 0)
 				say(s, boot, &h);

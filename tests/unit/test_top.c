@@ -211,7 +211,8 @@ test_trainer(void)
 
 	make_fleet(&f);
 	top_init(&top, "run", 600);
-	trainer_at(&f, 0, "training", "one", 10, 5, "null");		/* until_margin: nobody knows yet */
+	/* until_margin: the switch is not decided yet */
+	trainer_at(&f, 0, "training", "one", 10, 5, "null");
 	top_feed(&top, &f, 0);
 	/* from its own rate, without a history */
 	CHECK_NEAR(top_pace(&top), 1200.0 / 600, 1e-9);

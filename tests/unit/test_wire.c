@@ -423,7 +423,7 @@ test_missing(void)
 		{WIRE_WELCOME, false, 14, ".x.xxx........"},
 		{WIRE_REFUSE, false, 6, "x....."},
 		{WIRE_LEASE_REQUEST, false, 1, "x"},
-		{WIRE_LEASE, false, 10, "xx.xxxxxxx"},	/* 4: a label set without want_label */
+		{WIRE_LEASE, false, 10, "xx.xxxxxxx"},	/* without field 4 the label set is invalid */
 		{WIRE_LEASE_RENEW, false, 2, "x."},
 		{WIRE_LEASE_RETURN, false, 1, "x"},
 		{WIRE_RESULT, false, 2, "xx"},

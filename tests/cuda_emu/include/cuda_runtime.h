@@ -83,7 +83,7 @@ void cuda_emu_load(void *to, const void *from, size_t bytes);
 void cuda_emu_store(void *to, const void *from, size_t bytes);
 void cuda_emu_cp_async(void *shared, const void *global, size_t bytes);
 void cuda_emu_cp_commit();
-void cuda_emu_cp_wait(int groups);			/* until at most that many groups are under way */
+void cuda_emu_cp_wait(int groups);			/* waits until at most this many groups are pending */
 void cuda_emu_ldmatrix(uint32_t out[4], const void *row, bool trans);
 void cuda_emu_mma(float c[4], const uint32_t a[4], const uint32_t b[2]);	/* m16n8k16, bf16, fp32 sums; c += a b */
 
