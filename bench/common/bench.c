@@ -151,10 +151,7 @@ bench_results_end(struct bench_results **results, const char *path)
 	    .n_kv_heads = (kv), .head_dim = (c) / (h), .d_ff = (f), .norm_eps = 1e-5f, .tied = true, .rope_theta = 100000,	\
 	    .initializer_range = 0.04f, .bos_id = -1, .eos_id = -1}
 
-/*
- * name, batch, tokens, lanes, micro-batch; lanes as trainer.lanes for batches of eight micro-batches, else
- * one.
- */
+/* name, batch, tokens, lanes, micro-batch; lanes as trainer.lanes with eight micro-batches, else one */
 static const struct bench_shape shapes[2][8] = {
 	{
 		{"gpt2_124m", 4, 256, 1, 4, GPT2(50257, 768, 12, 12)},

@@ -39,9 +39,7 @@ struct bench_results *bench_results_new(void);
 void bench_row(struct bench_results *r, const char *name, double value, const char *unit, const char *peer, double peer_value);
 /* bench_no_row - a row without a value: the reason is printed, and stored as "why". */
 void bench_no_row(struct bench_results *r, const char *name, const char *unit, const char *why);
-/*
- * bench_results_end - writes the rows to path (NULL: no file) and frees them. Returns the exit code, 0 or 73.
- */
+/* bench_results_end - writes the rows to path (NULL: no file), frees them. Returns an exit code, 0 or 73. */
 int bench_results_end(struct bench_results **r, const char *path);
 
 /* ---- shapes ---- */

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * train - trains a model on random tokens and labels, for the benches of a step. The program links a comm of
- * its choice.
- */
+/* train - trains a model on random tokens and labels, for the benches of a step. Link it with a comm. */
 #ifndef SALT_BENCH_TRAIN_H
 #define SALT_BENCH_TRAIN_H
 

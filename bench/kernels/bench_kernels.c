@@ -375,9 +375,7 @@ write_json(const struct bench *b, const char *path)
 	return bad ? 74 : 0;
 }
 
-/*
- * Converts the numbers in x to the compute dtype, in place; with bf16 they fill the first half of the array.
- */
+/* Converts x to the compute dtype in place; bf16 numbers fill the first half of the array. */
 static void
 narrow(struct bench *b, float *x, int64_t n)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * ceiling - the speed of one matrix product by a library alone, as the upper bound for the products of a
- * step.
- */
+/* ceiling - the speed of one matrix product by a library alone, an upper bound for those of a step. */
 #ifndef SALT_BENCH_CEILING_H
 #define SALT_BENCH_CEILING_H
 

@@ -33,10 +33,7 @@ struct cache_id {
 	uint32_t shard, n_shards;
 	struct labels_unigram *unigram;		/* of labels.spec if the labels are sampled */
 	struct json *texts;			/* all entries of the table: name -> text */
-	/*
-	 * labels of an older version are upgraded with the token counts of this corpus; NULL: they are
-	 * rejected
-	 */
+	/* labels of an older version are upgraded with this corpus's token counts; NULL: rejected */
 	struct corpus *upgrade;
 };
 
@@ -75,9 +72,7 @@ int cache_corpora_check(const struct cache_corpora *corpora, const struct cache_
 int cache_tokens_of(const struct cache_corpora *corpora, uint64_t seq, uint32_t L, int32_t *tokens, struct hash128 *out,
     struct err_note *note);
 
-/*
- * cache_plan_hash - the hash of a plan over this cache's corpus and, where sequences are chosen, score set.
- */
+/* cache_plan_hash - the hash of a plan over this cache's corpus and, in mode salt_ds, its score set. */
 struct hash128 cache_plan_hash(const struct cache_id *id, const struct wire_plan *plan);
 
 /*
@@ -134,10 +129,7 @@ struct cache_batch {
 	bool open;
 };
 
-/*
- * cache_batch_step - call it before each write: begins a transaction if none is open, and commits a full one
- * first.
- */
+/* cache_batch_step - call it before each write: begins a transaction if none is open; commits a full one. */
 int cache_batch_step(struct cache_batch *b);
 /* cache_batch_end - commits, or aborts if rc is an error. Returns rc or the commit's error. */
 int cache_batch_end(struct cache_batch *b, int rc);

@@ -199,10 +199,7 @@ put_label_rows(struct exporter *e, struct cache_bytes bytes)
 	size_t n = (size_t)spec->context * spec->vocab;
 
 	if (spec->kind == LABELS_KIND_DENSE) {
-		/*
-		 * The codes are exported as stored, because decoding would scale each label row to a sum of
-		 * 1.
-		 */
+		/* The codes are exported as stored: decoding would scale each label row to a sum of 1. */
 		if (bytes.len != LABELS_OVERHEAD_BYTES + 2 * n)
 			return ERR_CORRUPT;
 		for (size_t i = 0; i < n; i++)

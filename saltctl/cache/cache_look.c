@@ -11,9 +11,7 @@
 #include "saltctl/core/output.h"
 #include "data/select/select.h"
 
-/*
- * The sequence number from which sample i of n is read: evenly spread over 0 .. windows - 1, at least next.
- */
+/* The sequence from which sample i of n is read: evenly spread over 0 .. windows - 1, at least next. */
 static uint64_t
 spread(uint64_t i, uint64_t n, uint64_t windows, uint64_t next)
 {

@@ -119,9 +119,7 @@ part_of(const struct choice *ch, const struct cache_id *id, uint64_t position)
 	return ch->n_parts > 1 ? blend_part_at(id->order, position) : 0;
 }
 
-/*
- * Chooses the rows of one block, as selectord/work.c does, into ch->rows. *complete: all needed scores exist.
- */
+/* Chooses the rows of one block as selectord/work.c does, into ch->rows. *complete: no score is missing. */
 static int
 choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
     const struct cache_bits *quarantine, uint64_t block, bool *complete)
@@ -182,10 +180,7 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
 	return 0;
 }
 
-/*
- * *stored: whether the block is stored already. ERR_MISMATCH: it is stored with other rows than the chosen
- * ones.
- */
+/* *stored: whether the block is stored already. ERR_MISMATCH: it is, with other rows than the chosen ones. */
 static int
 compare_stored(struct choice *ch, struct cache_txn *txn, uint64_t block, bool *stored)
 {

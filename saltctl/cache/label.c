@@ -57,9 +57,7 @@ receive(struct label *l, double elapsed_s)
 	return exit_code;
 }
 
-/*
- * Number of rows, from row 0 without a gap, that all shards have; *released: a shard has released the plan.
- */
+/* Number of rows from row 0, without a gap, that all shards have; *released: a shard released the plan. */
 static uint64_t
 rows_ready(const struct label *l, bool *released)
 {

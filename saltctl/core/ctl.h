@@ -90,10 +90,7 @@ int ctl_get_num(const struct ctl_args *args, const char *name, double min, doubl
 /* ctl_need - the value of a required option; NULL after it printed a message. */
 const char *ctl_need(const struct ctl_args *args, const char *name);
 
-/*
- * ctl_usage - reports wrong use of the verb: prints "saltctl VERB: MESSAGE" and what to type; returns
- * EX_USAGE.
- */
+/* ctl_usage - reports wrong use: prints "saltctl VERB: MESSAGE" and what to type; returns EX_USAGE. */
 #define ctl_usage(args, ...) cli_usage(&(args)->cli, __VA_ARGS__)
 
 /* ctl_fail - prints "saltctl VERB: NOTE"; returns err_exit_code(rc). note may be NULL. */

@@ -270,9 +270,7 @@ fleet_ask(struct fleet *f, int64_t timeout_ms)
 	size_t n_asked = 0;
 	int rc = 0;
 
-	/*
-	 * The daemons of a roster are queried as soon as it arrives, while other answers are still missing.
-	 */
+	/* The daemons of a roster are queried when it arrives, while other answers are still missing. */
 	while (rc == 0 && (n_asked < f->n || bus_asker_open(f->asker) > 0)) {
 		while (n_asked < f->n && rc == 0)
 			rc = ask_one(f, n_asked++, timeout_ms);

@@ -49,10 +49,7 @@ void ctl_table_end(struct ctl_table **t);
 /* ctl_line - prints "name    value"; the name is padded to 23 characters. */
 void ctl_line(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/*
- * The processors of this machine, as cpus_read finds them: printed as a line "this machine", or as a JSON
- * object.
- */
+/* The processors of this machine, from cpus_read: printed as a line "this machine", or as a JSON object. */
 void ctl_line_cpus(void);
 struct json *ctl_cpus(void);
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * selector - a client's session with selectord, set up from fleet.yaml: for `label` and `cache drop --write`.
- */
+/* selector - a client's session with selectord, set up from fleet.yaml: for label and cache drop --write. */
 #ifndef SALT_CTL_SELECTOR_H
 #define SALT_CTL_SELECTOR_H
 

@@ -366,10 +366,7 @@ text_options(const struct ctl_args *args, struct text_options *o)
 	return 0;
 }
 
-/*
- * Makes an encoder for each thread, set by --unknown-bytes. Returns 0, or an exit code after it printed a
- * message.
- */
+/* Makes an encoder for each thread, set by --unknown-bytes. Returns 0, or an exit code after a message. */
 static int
 encoders_new(struct build *b, const struct ctl_args *args)
 {
@@ -391,10 +388,7 @@ encoders_new(struct build *b, const struct ctl_args *args)
 	return 0;
 }
 
-/*
- * --add-special. The corpus writer ends each document with eod, so an eod at the end of the template is
- * removed.
- */
+/* --add-special. The writer ends each document with eod, so an eod at the template's end is removed. */
 static int
 special_open(struct build *b, int32_t eod, struct err_note *note)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * eval - shared by the files of the verb eval: eval.c (losses on a corpus), eval_task.c (choices, pairs, last
- * words).
- */
+/* eval - shared by eval.c (losses on a corpus) and eval_task.c (choices, minimal pairs, last words). */
 #ifndef SALT_CTL_EVAL_H
 #define SALT_CTL_EVAL_H
 

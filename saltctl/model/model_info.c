@@ -184,10 +184,7 @@ look(struct facts *f, struct err_note *note)
 	bool checkpoint;
 	int rc;
 
-	/*
-	 * A folder with only config.json is just a shape. If it has weights, they are read as eval would read
-	 * them.
-	 */
+	/* A folder with only config.json is just a shape. Weights are read as eval would read them. */
 	if (weights_present(f->path)) {
 		if ((rc = weights_model_open(&w, f->path, f->model, note)) != 0)
 			return rc;
@@ -218,9 +215,7 @@ look(struct facts *f, struct err_note *note)
 	return 0;
 }
 
-/*
- * Prints what the files of a model say whose architecture the engine does not support. Returns an exit code.
- */
+/* Prints what a model's files say if the engine does not support its architecture. Returns an exit code. */
 static int
 foreign_info(const struct ctl_args *args, const char *dir, int rc, const struct err_note *why)
 {

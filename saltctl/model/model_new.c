@@ -80,10 +80,7 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 	cfg->initializer_range = 0.02f;
 	if (t->rope && (ctl_has(args, "rope-theta") || cfg->family == MODEL_FAMILY_LLAMA))
 		cfg->rope_theta = theta;
-	/*
-	 * The defaults of Granite and Gemma fit one size; 1/sqrt(D) fits all. GPT-Neo's config.json has no
-	 * such key.
-	 */
+	/* Granite's and Gemma's defaults fit one size, 1/sqrt(D) fits all. GPT-Neo has no such key. */
 	if (cfg->family != MODEL_FAMILY_GPT_NEO)
 		cfg->attention_scale = 0;
 	return 0;

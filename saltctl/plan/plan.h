@@ -99,10 +99,7 @@ int plan_print_json(const struct plan *p);
  */
 int plan_read_run(struct plan *p, const char *path, struct err_note *note);
 
-/*
- * plan_measure_here - runs a few micro-batches and one update of the planned model on this machine, if its
- * memory is sufficient.
- */
+/* plan_measure_here - runs micro-batches and an update of the model on this machine, if memory suffices. */
 int plan_measure_here(struct plan *p, struct err_note *note);
 
 /*

@@ -205,9 +205,7 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 	micros = (double)shape.batch / (double)shape.micro_batch / m->ranks;
 	m->compute.cores = price_cores(&there, m->ranks);
 	m->compute.micro_s = compute / micros;
-	/*
-	 * update_seconds includes the gather; without it, it is the time of one rank's share of the update.
-	 */
+	/* update_seconds includes the gather; the rest is the time of one rank's share of the update. */
 	update -= m->ranks > 1 ? price_gather(&shape, &p->machine, m->ranks) : 0;
 	if (cfg != NULL)
 		kind = (enum optim_kind)cfg->trainer.optimizer;

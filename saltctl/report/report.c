@@ -115,9 +115,7 @@ verdict(const struct report_race *race, char *buf, size_t size)
 	return buf;
 }
 
-/*
- * Reads the computing seconds of all teacherd, from a number or from a file with the output of status --json.
- */
+/* Reads the computing seconds of all teacherd: a number, or a file with the output of status --json. */
 static int
 teacher_seconds(const struct ctl_args *args, const char *text, struct report *r)
 {

@@ -162,9 +162,7 @@ read_settings(struct report_run *run, struct err_note *note)
 	return 0;
 }
 
-/*
- * Sums the processor time of the teachers: each process keeps a file in RUN/ledger. Other files are ignored.
- */
+/* Sums the processor time of the teachers, each of which has a file in RUN/ledger; ignores other files. */
 static void
 read_ledger(struct report_run *run)
 {

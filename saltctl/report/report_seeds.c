@@ -34,10 +34,7 @@ standard_error(const struct report_mean *m)
 	return m->n > 1 ? sqrt(fmax(0, m->squares - n * mean * mean) / (n - 1) / n) : NAN;
 }
 
-/*
- * Finds the longest finished baseline (or run called name) with the model, seed, batch and context of run;
- * NULL: none.
- */
+/* Finds the longest finished baseline (or run called name) with run's model, seed, batch and context. */
 static const struct report_run *
 baseline_of(const struct report *r, const struct report_run *run, const char *name)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * scores - shared by the verbs `saltctl scores ...`: a file with a table of figures; docs/formats.md has its
- * columns.
- */
+/* scores - shared by the verbs `saltctl scores ...`: a file with figures (columns: docs/formats.md). */
 #ifndef SALT_CTL_SCORES_H
 #define SALT_CTL_SCORES_H
 

@@ -215,9 +215,7 @@ entry_of(const struct entries *e, const char *dir)
 	return NULL;
 }
 
-/*
- * Adds the run in @dir, if there is one; if its files have not changed, the text of the old entry is reused.
- */
+/* Adds the run in @dir, if there is one; if its files are unchanged, the text of the old entry is reused. */
 static void
 look_at(struct entries *now, const struct entries *old, const char *dir)
 {

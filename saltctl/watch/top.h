@@ -70,9 +70,7 @@ int top_seed(struct top *t, const char *path);
 /* top_feed - updates t from the present answers of the fleet. now_s: monotonic clock. */
 void top_feed(struct top *t, const struct fleet *f, double now_s);
 
-/*
- * top_pace - steps per second, waits included, over the last minute or from the trainer's rate; 0: not known.
- */
+/* top_pace - steps per second, waits included: of the last minute or the trainer's rate; 0: not known. */
 double top_pace(const struct top *t);
 
 /* ---- lines (top_view.c) ---- */
@@ -100,10 +98,7 @@ struct top_lines {
 	size_t n, cap;
 };
 
-/*
- * top_draw - writes the screen, at most look->rows lines, to out, which it empties first. Call
- * top_lines_free.
- */
+/* top_draw - replaces out by the screen, at most look->rows lines. Call top_lines_free. */
 void top_draw(const struct top *t, struct top_look *look, struct top_lines *out);
 void top_lines_free(struct top_lines *lines);
 

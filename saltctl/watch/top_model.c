@@ -32,10 +32,7 @@ top_free(struct top *t)
 
 /* ---- history ---- */
 
-/*
- * Reads a number of steps from an untrusted file or answer; false, with *out unchanged, if it is not a valid
- * one.
- */
+/* Reads a number of steps from an untrusted file or answer; false, with *out unchanged, if not valid. */
 static bool
 step_of(const struct json *number, int64_t *out)
 {

@@ -57,16 +57,11 @@ struct fake_leases {
 	bool pushed;
 };
 
-/*
- * Zero *f and set the members of the test first. fake_leases_start resets the bus; fake_leases_end frees the
- * results.
- */
+/* Zero *f and set the test's members first. fake_leases_start resets the bus; fake_leases_end frees. */
 void fake_leases_start(struct fake_leases *f);
 void fake_leases_end(struct fake_leases *f);
 
-/*
- * fake_until - waits until *what, a member of f, is at least n; false after 10 s. Wakes the library's thread.
- */
+/* fake_until - waits until *what, a member of f, is at least n; false after 10 s. Wakes the library. */
 bool fake_until(struct salt *s, struct fake_leases *f, const unsigned *what, unsigned n);
 
 int32_t fake_token(const struct fake_leases *f, uint64_t seq, uint32_t t);	/* t = 0 .. context */

@@ -83,10 +83,7 @@ close_all(struct salt **s, struct fake_leases *f)
 	fake_leases_end(f);
 }
 
-/*
- * Two leases are held beside the caller's; HELLO describes the model; leases that were not computed are
- * returned; the counters.
- */
+/* Two leases are held beside the caller's; HELLO describes the model; unfinished leases are returned. */
 static void
 two_ahead(void)
 {
@@ -126,10 +123,7 @@ two_ahead(void)
 	close_all(&s, &f);
 }
 
-/*
- * A lease is renewed three times before it would expire, with a progress counter that the caller's calls
- * advance.
- */
+/* A lease is renewed three times before it expires, with a progress counter that calls advance. */
 static void
 renewals(void)
 {
@@ -254,10 +248,7 @@ expired(void)
 	close_all(&s, &f);
 }
 
-/*
- * After a restart of selectord all leases are invalid. Waiting leases are dropped, and the caller's is
- * closed.
- */
+/* After a restart of selectord waiting leases are dropped, and the caller's lease is closed. */
 static void
 restarted(void)
 {
@@ -367,9 +358,7 @@ impossible(void)
 	close_all(&s, &f);
 }
 
-/*
- * A lease that the caller holds when the library closes remains valid; a forked child cannot use the session.
- */
+/* A lease of the caller stays valid when the library closes; a forked child cannot use the session. */
 static void
 close_and_fork(void)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Errors of salt_open with their names, salt_corpus, salt_status without selectord, names of codes. Without a
- * peer.
- */
+/* Errors of salt_open with their names, salt_corpus, salt_status, names of codes; without a peer. */
 #include <inttypes.h>
 
 #include "check.h"
@@ -50,10 +47,7 @@ errors(void)
 	refused(x, NULL, SALT_MISMATCH, 78, "20");		/* a student with fewer ids than the corpus */
 }
 
-/*
- * A checkpoint that is reported to selectord fixes the options on which rows depend; rank 1 does not write
- * run.dir.
- */
+/* A checkpoint reported to selectord fixes the options on which rows depend; rank 1 writes no run.dir. */
 static void
 other_run(void)
 {

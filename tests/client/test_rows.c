@@ -162,10 +162,7 @@ dense(void)
 	salt_close(&s);
 }
 
-/*
- * A row that does not arrive: timeouts, the view; it is requested again after 30 s and after a lost
- * connection.
- */
+/* A missing row: timeouts, the view; it is requested again after 30 s and after a lost connection. */
 static void
 missing(void)
 {

@@ -50,9 +50,7 @@ expect(struct expected *x, const struct fake_leases *f, uint64_t seq)
 	kernels_destroy(&k);
 }
 
-/*
- * Makes logits of several scales: flat and steep rows, one id with almost all the probability, equal logits.
- */
+/* Makes logits of several scales: flat and steep rows, one id with nearly all probability, equal logits. */
 static void
 make_logits(void)
 {
@@ -72,10 +70,7 @@ make_logits(void)
 		logits[t * PADDED + 250] = logits[t * PADDED + 20] = 20;
 }
 
-/*
- * Sets the logits of ids beyond n_valid. The kernel ignores these; the library adds their probability to
- * topk's tail.
- */
+/* Sets logits beyond n_valid: the kernel ignores them, the library adds their probability to topk's tail. */
 static void
 pad_logits(float u)
 {
@@ -160,10 +155,7 @@ check_label(const struct fake_leases *f, const struct fake_result *r, uint64_t s
 		REQUIRE(labels_encode_sampled(&f->spec, hash, x->n_unique, x->ids, x->counts, &buf, NULL) == 0);
 		CHECK(buf.len == r->n_label && memcmp(buf.bytes, r->label, buf.len) == 0);
 	} else if (f->set.kind == LABELS_KIND_TOPK) {
-		/*
-		 * compared with teacherd's record of the kernel's values: the same ids, and codes that differ
-		 * by at most 1
-		 */
+		/* compared with teacherd's record: the same ids, and codes that differ by at most 1 */
 		struct labels_batch theirs = {.kind = 0};
 
 		REQUIRE(labels_encode_topk(&f->spec, hash, x->ids, x->values, &buf, NULL) == 0);
@@ -337,10 +329,7 @@ others(float tau, const double expected[3][2])
 	free(mine);
 }
 
-/*
- * A logit of -infinity means probability 0, also in scores; for the next token, or for a whole row, it is
- * rejected.
- */
+/* A logit of -infinity means probability 0; it is rejected for the next token and for a whole row. */
 static void
 masked(void)
 {

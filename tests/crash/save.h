@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * save - writes and checks a small checkpoint, for the tests of what survives a crash. All its values are a
- * function of the step.
- */
+/* save - writes and checks a small checkpoint, for tests of crashes. All values are functions of the step. */
 #ifndef SALT_TEST_SAVE_H
 #define SALT_TEST_SAVE_H
 

@@ -218,9 +218,7 @@ draw(uint64_t n)
 /* the last two as with MDB_NOMETASYNC and MDB_NOSYNC */
 enum disk { HONEST, NO_META_SYNC, NO_SYNC };
 
-/*
- * Rebuilds the file as a cut after the event `cut` may leave it. Returns the last commit acknowledged before.
- */
+/* Rebuilds the file as a cut after event `cut` may leave it. Returns the last commit acknowledged before. */
 static uint64_t
 make_again(const char *path, size_t cut, enum disk disk)
 {

@@ -264,10 +264,7 @@ order_of_syncs(void)
 	CHECK(n_files >= 7 && n_synced == n_files + 3);
 }
 
-/*
- * Runs in a child process: with a small tmpfs if a mount namespace is permitted, else with a limit on file
- * sizes.
- */
+/* Runs in a child: with a small tmpfs if a mount namespace is permitted, else with a limit on file sizes. */
 static int
 full_disk(const char *mount_point)
 {

@@ -28,9 +28,7 @@ extern uintptr_t device;
 extern uint32_t *owner;				/* allocation number of each granule; 0: none */
 extern std::vector<allocation> allocations;	/* number 0 is not used */
 
-/*
- * report - prints one line to standard error and exits with 86. p: the address, kernel or pointer at fault.
- */
+/* report - prints one line to standard error and exits with 86. p: address, kernel or pointer at fault. */
 __attribute__((noreturn)) void report(const char *what, const void *p);
 
 static inline bool

@@ -59,10 +59,7 @@ difference(const void *got, const float *want, int64_t n, enum dtype dtype)
 	return worst / size;
 }
 
-/*
- * One sequence, two query heads with one key head, forward and backward; returns whether results match the
- * reference.
- */
+/* One sequence, two query heads, one key head, forward and backward; whether results match the reference. */
 static bool
 right(struct kernels *k, enum dtype dtype, int64_t t, int64_t d, const struct kernels_attention_form *form)
 {

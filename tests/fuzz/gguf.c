@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Input: a GGUF file. It is rejected, or everything in it can be read: each tensor to its end, configuration,
- * model, tokenizer.
- */
+/* Input: a GGUF file. It is rejected, or all of it can be read: tensors, configuration, model, tokenizer. */
 #include "engine/gguf/gguf_internal.h"
 
 #include "engine/model/model.h"

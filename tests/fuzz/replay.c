@@ -12,18 +12,12 @@
 
 static unsigned long n_inputs, n_faults;
 
-/*
- * ---- failing allocations: the linker option --wrap redirects our calls here, but not those of libraries
- * ----
- */
+/* ---- failing allocations: the linker option --wrap redirects our calls here, not those of libraries ---- */
 
 static unsigned long n_calls, fail_at;		/* fail_at 0: none */
 static bool spared;
 
-/*
- * No failures while jansson 2.14 parses: if it cannot store a byte of a token it continues with that token,
- * and reads past its end.
- */
+/* No failures while jansson 2.14 parses: it would continue with an incomplete token and read past its end. */
 struct json_t *__real_json_loadb(const char *text, size_t len, size_t flags, void *error) __attribute__((weak));	/* some targets have none */
 struct json_t *__wrap_json_loadb(const char *text, size_t len, size_t flags, void *error);
 
@@ -107,10 +101,7 @@ __wrap_MHD_create_response_from_buffer(size_t n, void *bytes, int mode)
 
 /* ---- */
 
-/*
- * Repeats the input with failing allocations, spread evenly over the run; the first one differs between
- * inputs.
- */
+/* Repeats the input with failing allocations, spread over the run; the first differs between inputs. */
 static void
 run_faults(const uint8_t *bytes, size_t len, unsigned long total)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * fixture - reads a model of tests/golden/model: NAME.json and NAME.bin, as make_fixtures.py describes them.
- */
+/* fixture - reads a model of tests/golden/model: NAME.json and NAME.bin, described in make_fixtures.py. */
 #ifndef SALT_FIXTURE_H
 #define SALT_FIXTURE_H
 

@@ -91,10 +91,7 @@ static const struct {
 	{"olmo2_tiny", {.vocab_size = 41}}, {"smollm3_tiny", {.vocab_size = 41}}, {"granite_tiny", {.vocab_size = 41}},
 };
 
-/*
- * Checks the logits of rows 0 and 7; the parameters are the same via a model directory, and read in odd
- * pieces.
- */
+/* Checks the logits of rows 0 and 7; parameters are equal via a model directory, and read in odd pieces. */
 static void
 test_model(const char *name, const struct model_config *like)
 {
@@ -212,10 +209,7 @@ check_ids(const struct tokenizer *tok, const char *name, const char *text)
 static void
 test_tokenizers(void)
 {
-	/*
-	 * GGUF does not store which added tokens are matched after normalization; qwen2's fixture has one.
-	 * Ids are equal.
-	 */
+	/* GGUF does not store which added tokens are matched after normalization (qwen2 has one). */
 	static const struct {
 		const char *file, *name;
 		bool same_fingerprint;

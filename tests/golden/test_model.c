@@ -297,10 +297,7 @@ muon_step(struct bench *e, const struct json *json, float *m, float *v, int64_t 
 	}
 }
 
-/*
- * Compares the losses of ten steps, and all parameters after them, with torch.optim.Muon (NAME_muon, by
- * make_muon.py).
- */
+/* Compares the losses of ten steps, and the parameters after them, with torch.optim.Muon (make_muon.py). */
 static void
 check_muon(const char *name)
 {
@@ -349,10 +346,7 @@ check_muon(const char *name)
 		want = fixture_array(&f, array, "f32", &n);
 		REQUIRE(want != NULL && n == t->n_elements);
 		kernels_download(e.kernels, e.host, e.masters + t->offset, (size_t)n * sizeof(float));
-		/*
-		 * The gradient of a key bias is zero except for rounding, which AdamW divides by its own
-		 * size.
-		 */
+		/* A key bias's gradient is zero except for rounding, which AdamW divides by its own size. */
 		for (int64_t j = 0; j < n && strstr(t->name, "c_attn.bias") == NULL && strstr(t->name, "query_key_value.bias") == NULL; j++)
 			track(&worst_final, fabs((double)e.host[j] - (double)want[j]));
 	}

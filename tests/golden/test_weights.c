@@ -126,9 +126,7 @@ logits(const char *name, const struct json *golden)
 	free(p);
 }
 
-/*
- * Compares sum, first and last element of each tensor with numpy's; reads by range must equal a whole read.
- */
+/* Compares sum, first and last element of each tensor with numpy's, and reads by range with a whole read. */
 static void
 values(const char *name, const struct json *expect)
 {
@@ -250,10 +248,7 @@ fingerprints(void)
 	shell("printf x | dd of=%s/fp/model.safetensors bs=1 seek=20000 conv=notrunc status=none", "", "");
 	h = print_of(in_dir("fp"));
 	CHECK(!hash_equal(one, h));
-	/*
-	 * Another changed byte, with the old size and time: the side file detects it and names the file, also
-	 * in its old form.
-	 */
+	/* Another changed byte with the old size and time: the side file detects it, also in its old form. */
 	shell("cd %s/fp && cp -p model.safetensors times && printf y | dd of=model.safetensors bs=1 seek=15000 conv=notrunc status=none && "
 	    "touch -r times model.safetensors && rm times", "", "");
 	CHECK(weights_fingerprint(in_dir("fp"), &h, &note) == ERR_CORRUPT);
@@ -273,9 +268,7 @@ fingerprints(void)
 	CHECK(!hash_equal(one, print_of(in_dir("fs"))) && hash_equal(h, print_of(in_dir("fs"))));
 }
 
-/*
- * If a file is truncated while it is read, the error names it and there is no SIGBUS; also for a fingerprint.
- */
+/* A file that is truncated while it is read is an error that names it, not SIGBUS; also for a fingerprint. */
 static void
 cut_short(void)
 {
@@ -321,10 +314,7 @@ refusals(void)
 	CHECK_STR(note.found, "[16, 37]");
 	model_destroy(&m);
 
-	/*
-	 * Additional tensors: as an untied model the old GPT-2 file gets its lm_head; as one layer it has too
-	 * many tensors.
-	 */
+	/* Additional tensors: as untied the old GPT-2 file has its lm_head; as one layer too many tensors. */
 	REQUIRE(weights_config_load(fixture("gpt2_bare"), &cfg, &note) == 0);
 	cfg.n_layers = 1;
 	REQUIRE(model_new(&m, &cfg, &note) == 0);
@@ -339,10 +329,7 @@ refusals(void)
 	model_destroy(&m);
 }
 
-/*
- * lm_head.weight beside a tied embedding, with one value changed; and a NaN. Written from the fixture's
- * tensors.
- */
+/* lm_head.weight beside a tied embedding, with one value changed; and a NaN. Made from the fixture. */
 static void
 tied_head_and_nan(void)
 {
@@ -399,10 +386,7 @@ tied_head_and_nan(void)
 	free(p);
 }
 
-/*
- * An untied model without the prefix: lm_head.weight has another position among the names, the identity is
- * equal.
- */
+/* An untied model without the prefix: lm_head.weight is at another position, the identity is equal. */
 static void
 bare_names(void)
 {
@@ -522,10 +506,7 @@ opened(const char *dir, char *text, size_t size)
 	return rc;
 }
 
-/*
- * Names changed by wrappers: the same model if the names are unambiguous, else an error that shows the
- * prefix.
- */
+/* Names changed by wrappers: the same model if they are unambiguous, else an error that shows the prefix. */
 static void
 wrapped_names(void)
 {

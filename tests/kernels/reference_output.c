@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * References of the output layer: losses directly from their definitions, labels by a scan of all ids per
- * draw.
- */
+/* References of the output layer: losses from their definitions, labels by a scan of all ids per draw. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,10 +45,7 @@ doubles(int64_t n)
 	return p;
 }
 
-/*
- * Sets t[v] to the soft label and kept[v] to 1 if an id is listed. Returns the probability of the ghost
- * token.
- */
+/* Sets t[v] to the soft label and kept[v] to 1 for listed ids. Returns the probability of the ghost token. */
 static double
 soft_label(double *t, double *kept, const struct kernels_targets *targets, int64_t m, int64_t v)
 {

@@ -109,10 +109,7 @@ operand_bytes(const struct operand *o)
 	return (size_t)o->n * dtype_size(dtype);
 }
 
-/*
- * Runs BODY with each number of threads, starting from the same content of out; the results must have the
- * same bytes.
- */
+/* Runs BODY with each number of threads on the same content of out; the results must have the same bytes. */
 #define EACH_THREADS(what, out, body)									\
 	do {												\
 		void *first_ = malloc(operand_bytes(out)), *before_ = malloc(operand_bytes(out));	\
@@ -236,10 +233,7 @@ norms(int64_t m, int64_t c, bool rms, bool add)
 	fixture_close("norms");
 }
 
-/*
- * The residual stream is fp32 while operands are bf16: the kernels that read or write it, forward and
- * backward.
- */
+/* The kernels that read or write the residual stream, which is fp32 while operands are bf16. */
 static void
 stream(int64_t m, int64_t c, int64_t in)
 {
@@ -388,19 +382,13 @@ attention(int64_t b, int64_t t, int64_t h, int64_t kv, int64_t d, const struct k
 	check_close("attention: lse", lse, lse_ref, b * h * t, 1e-5);
 	EACH_THREADS("attention_bwd", &d_qkv, kernels_attention_bwd(k, &dq, &dk, &dv, &td_o, &to, lse, &q, &key, &value, &with, b, t));
 	kernels_attention_bwd_ref(&rdq, &rdk, &rdv, d_o.f, &rq, &rk, &rv, &with, b, t);
-	/*
-	 * delta = d_o . o uses the stored o, which is rounded. In short documents probabilities, and their
-	 * rounding, are large
-	 */
+	/* delta = d_o . o uses the stored, rounded o. In short documents this rounding is large */
 	check_result("attention_bwd", &d_qkv, want.f, dtype == DTYPE_BF16 ? most > 0 ? 0x1p-7 : 0x1p-8 : 1e-5);
 	free(starts);
 	fixture_close("attention");
 }
 
-/*
- * Losses are as exact as in fp32, as logits are not rounded. The gradient of a chunk is rounded before its
- * products.
- */
+/* Losses are as exact as in fp32: logits are not rounded. A chunk's gradient is rounded before products. */
 static void
 output_loss(int64_t m, int64_t c, int64_t v)
 {
@@ -479,10 +467,7 @@ labels(int64_t b, int64_t t, int64_t c, int64_t v)
 	fixture_close("labels");
 }
 
-/*
- * Every bf16 number to fp32 and back; fp32 numbers, also ties, NaN and infinities, compared with scalar
- * conversions.
- */
+/* Every bf16 number to fp32 and back; fp32 numbers, ties, NaN, infinities against scalar conversions. */
 static void
 conversions(struct kernels *k)
 {
@@ -586,10 +571,7 @@ params(struct kernels *k, int64_t out)
 	fixture_close("params");
 }
 
-/*
- * The CUDA kernels, at sizes below and above a block's threads, columns and tiles; attention with each padded
- * head size.
- */
+/* The CUDA kernels, at sizes below and above a block's threads, columns, tiles; every padded head size. */
 static void
 mirrored(void)
 {

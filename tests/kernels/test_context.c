@@ -128,10 +128,7 @@ memory(void)
 	kernels_destroy(&k);
 }
 
-/*
- * The accuracy that vec_math.h promises, over the whole range and for every table that this processor
- * supports.
- */
+/* The accuracy that vec_math.h promises, over the whole range, for each table supported here. */
 static void
 exp_is_exact_enough(const struct vec *vec)
 {
@@ -166,10 +163,7 @@ exp_is_exact_enough(const struct vec *vec)
 	CHECK(isnan(y[0]) && y[1] == 0 && y[2] == INFINITY && y[3] == 1 && y[4] == INFINITY && y[5] == 0);
 }
 
-/*
- * A job with all kinds of calls of OpenBLAS, as in a teacher or a trainer; out: the results that must be
- * equal.
- */
+/* A job with all calls of OpenBLAS, as in a teacher or a trainer; out: results that must be equal. */
 #define M 512
 #define C 96
 #define N 384

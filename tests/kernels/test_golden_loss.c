@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The worked example of the definition, V = 5: w_out is the identity, so that h are the logits. Six digits
- * are given.
- */
+/* The worked example of the definition, V = 5, six digits: w_out is the identity, so h are the logits. */
 #include "engine/kernels/kernels.h"
 
 #include "check.h"

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The guard reports every fault that it must find, and kernels give the same results with it as without it.
- */
+/* The guard reports every fault that it must find, and does not change the results of kernels. */
 #include <sys/wait.h>
 #include <unistd.h>
 

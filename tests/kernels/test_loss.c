@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The fused output layer compared with its reference, and properties of any loss: finite differences, sample
- * means.
- */
+/* The fused output layer compared with its reference; finite differences, and means of samples. */
 #include "fixture.h"
 #include "reference.h"
 
@@ -10,9 +7,7 @@
 
 static struct kernels *contexts[MAX_THREADS];
 
-/*
- * A problem of m rows: teacher probabilities t [m, v], and sparse labels from them with up to k ids per row.
- */
+/* A problem of m rows: teacher probabilities t [m, v], and sparse labels with up to k ids per row. */
 struct problem {
 	int64_t m, c, v;
 	float *h, *w_out, *weight, *loss_weight, *dense, *values, *row_loss, *row_hard;
@@ -168,10 +163,7 @@ against_reference(int64_t m, int64_t c, int64_t v, int64_t k, int rules)
 	}
 }
 
-/*
- * Loss weights of 1 give the same bits as none; rows of loss weight 0 equal rows without a target, whatever
- * they have.
- */
+/* Loss weights of 1 give the same bits as none; rows of loss weight 0 equal rows without a target. */
 static void
 loss_weights(void)
 {
@@ -256,10 +248,7 @@ finite_differences(void)
 	CHECK(zero[KERNELS_TOKEN_WEIGHT_MARGIN] > 0);
 }
 
-/*
- * With the student as its own teacher KL and gradient are 0 in every form; with labels shifted by a row they
- * are not.
- */
+/* With the student as its own teacher KL and gradient are 0 in every form; with shifted labels not. */
 static void
 teacher_is_student(void)
 {

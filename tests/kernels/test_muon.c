@@ -142,10 +142,7 @@ against_reference(const char *what, int64_t rows, int64_t cols, int64_t ld, int6
 	fixture_close(what);
 }
 
-/*
- * In a list each matrix gets the same bits as alone, whether threads process whole matrices or strips of
- * them.
- */
+/* In a list each matrix gets the same bits as alone, whether threads process whole matrices or strips. */
 static void
 many_at_once(void)
 {

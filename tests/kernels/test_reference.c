@@ -438,10 +438,7 @@ main(void)
 	attention(1, 260, 4, 2, 8, NULL, 90);
 	attention(2, 200, 2, 2, 5, NULL, 190);
 	attention(2, 200, 2, 1, 6, &(struct kernels_attention_form){.soft_cap = 3, .window = 20}, 90);
-	/*
-	 * windows of one key, within a tile, of a tile, over a tile's border, longer than the sequence; caps
-	 * with effect
-	 */
+	/* windows: one key, within a tile, a tile, over a border, longer than the sequence; soft caps */
 	for (int64_t window = 0; window <= 200; window = window < 2 ? window + 1 : window == 2 ? 7 : window == 7 ? 64 : window == 64 ? 65 : 2 * window)
 		attention(1, 150, 4, 2, 10, &(struct kernels_attention_form){.window = window, .scale = 0.7f}, 0);
 	attention(2, 67, 4, 1, 6, &(struct kernels_attention_form){.soft_cap = 2}, 0);

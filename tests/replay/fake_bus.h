@@ -46,10 +46,7 @@ void fake_bus_advance(int64_t ms);		/* advances the clock */
 void fake_bus_push(int socket, uint64_t peer, const void *frame, size_t len);
 void fake_bus_push_event(int socket, uint64_t peer, enum bus_event_kind kind);
 
-/*
- * fake_bus_send_rc - sets what sending to this peer (0 for a client) returns from now on: 0, ERR_AGAIN or
- * ERR_CLOSED.
- */
+/* fake_bus_send_rc - sets what sending to this peer (0 for a client) returns: 0, ERR_AGAIN or ERR_CLOSED. */
 void fake_bus_send_rc(int socket, uint64_t peer, int rc);
 
 /* A sent frame; valid until the next reset. ended: not a frame but a call of bus_server_end. */

@@ -14,10 +14,7 @@
 #include "fabric/wire/wire.h"
 #include "replay/fake_bus.h"
 
-/*
- * Rows are given by their number in the plan; -1: none. A test may change the atomic members while the loop
- * runs.
- */
+/* Rows are given by their number in the plan; -1: none. The atomic members may change while the loop runs. */
 struct fake_selectord {
 	const struct corpus *corpus;
 	struct hash128 fingerprint;

@@ -347,10 +347,7 @@ script(void *arg, int step)
 		s->n_leases_before = s->n_leases;
 		credit(OTHER);
 		credit(TEACHER);
-		/*
-		 * The ACK comes when all records so far are on disk: the test's clock must wait for the
-		 * writer.
-		 */
+		/* The ACK comes when all records are on disk: the test's clock must wait for the writer. */
 		push(TRAINER, &(struct wire_message){.type = WIRE_CHECKPOINTED, .checkpointed = {8, s->plan, 0}});
 		s->n_asked++;
 		break;
@@ -419,9 +416,7 @@ make_corpus(const char *name, uint32_t number, size_t n_tokens)
 	return c;
 }
 
-/*
- * The store accepts a label only if it matches the label set, also when there is no time for full checks.
- */
+/* The store accepts a label only if it matches the label set, also without time for full checks. */
 static void
 check_labels(struct story *s)
 {

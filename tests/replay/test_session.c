@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * A session over the fake bus: when it sends HELLO, which WELCOMEs it accepts, what it does after a lost
- * connection.
- */
+/* A session over the fake bus: when it sends HELLO, which WELCOMEs it accepts, and lost connections. */
 #include "fabric/session/session.h"
 
 #include "base/clock/clock.h"
@@ -38,10 +35,7 @@ push(int socket, const struct wire_message *m)
 	free(frame);
 }
 
-/*
- * Whether the next sent frame has this type; *m: the message, to be destroyed. WIRE_NONE: whether nothing was
- * sent.
- */
+/* Whether the next sent frame has this type; *m: the message, to be destroyed. WIRE_NONE: no frame. */
 static bool
 sent(struct fixture *f, enum wire_type type, int socket, struct wire_message **m)
 {
@@ -319,10 +313,7 @@ test_two_shards(void)
 	end(&f);
 }
 
-/*
- * In salt_ds the score set is part of a plan's identity: two shards with different score sets serve different
- * plans.
- */
+/* In salt_ds the score set is part of a plan's identity: shards with different ones serve different plans. */
 static void
 test_two_plans(void)
 {
@@ -351,10 +342,7 @@ test_two_plans(void)
 	plan.keep = plan.k = 0;
 }
 
-/*
- * In mode file the scorer is selector.file: it must equal that of the checkpoint and that of the first
- * WELCOME.
- */
+/* In mode file the scorer is selector.file: it must equal that of the checkpoint and the first WELCOME. */
 static void
 test_other_file(void)
 {

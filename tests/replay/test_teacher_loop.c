@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * teacherd's main loop over the fake bus: messages when idle, number of requested leases, number of forward
- * passes per lease.
- */
+/* teacherd's main loop over the fake bus: idle messages, requested leases, forward passes per lease. */
 #include "teacherd/loop.h"
 
 #include <stdatomic.h>
@@ -152,10 +149,7 @@ cut_off(void *arg, int step)
 	}
 }
 
-/*
- * A label set in WELCOME is accepted if its hash matches its parts and unigram table; else the teacher ends
- * before any lease.
- */
+/* A WELCOME whose label set has another hash than its parts and table ends the teacher before any lease. */
 struct set_story {
 	struct story story;
 	uint8_t table[64];

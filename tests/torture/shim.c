@@ -216,10 +216,7 @@ note_call(long nr, const long a[6], long rc, enum kind kind, const char *path, c
 	}
 }
 
-/*
- * Makes the trapped call fail, or executes and records it. Uses only functions that are safe in a signal
- * handler.
- */
+/* Makes the trapped call fail, or executes and records it. Calls only async-signal-safe functions. */
 static long
 call(long nr, const long a[6])
 {

@@ -218,10 +218,7 @@ apply(struct sim *s, const struct core_op *op)
 	}
 }
 
-/*
- * Messages are stored (with their arrays) until the test takes them; operations are committed at once unless
- * held.
- */
+/* Messages are stored with their arrays until the test takes them; operations are committed unless held. */
 void
 pump(struct sim *s)
 {
@@ -496,10 +493,7 @@ work_all(struct sim *s, const uint64_t *peers, size_t n)
 	}
 }
 
-/*
- * Requests rows [first, first + count) and checks them; they may arrive in several answers. Returns their
- * number.
- */
+/* Requests rows [first, first + count) and checks them, from one or more answers. Returns their number. */
 size_t
 fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_t count, uint64_t *seqs, bool *quarantined)
 {
@@ -552,10 +546,7 @@ rows_of_part(uint64_t block, uint64_t W, uint64_t K, size_t i)
 	return n[i];
 }
 
-/*
- * The rows from the definition, without a core: row g is the (g mod K)-th chosen of block g div K. bad: never
- * chosen.
- */
+/* The rows by definition: row g is the (g mod K)-th chosen of block g div K. bad: never chosen. */
 void
 reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out)
 {

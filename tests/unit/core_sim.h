@@ -72,10 +72,7 @@ void sim_start(struct sim *s);
 void sim_stop(struct sim *s);
 void sim_end(struct sim *s);
 
-/*
- * Takes the messages of the core and commits its operations (unless hold_commits is set) until there are no
- * more.
- */
+/* Takes the core's messages and commits its operations (unless hold_commits) until there are no more. */
 void pump(struct sim *s);
 
 /* say - delivers a message from a peer. pass - advances the clock. */

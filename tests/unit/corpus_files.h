@@ -13,10 +13,7 @@ extern struct err_note note;
 void copy_golden(const char *from, const char *to);
 
 struct corpus_writer *start(const char *prefix, uint32_t vocab, bool replace);
-/*
- * Writes n documents of lengths 1, 2, 3 ...; ids run through the vocabulary. Returns the code of
- * corpus_writer.
- */
+/* Writes n documents of lengths 1, 2, 3 ...; ids run through the vocabulary. Returns corpus_writer's code. */
 int write_some(const char *prefix, uint32_t vocab, int n, bool replace);
 
 #endif

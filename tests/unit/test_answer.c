@@ -148,10 +148,7 @@ same_answers(enum kernels_dtype dtype, double tolerance)
 	size_t greedy = 0;
 
 	make(dtype);
-	/*
-	 * Some requests have the model's own choice of tokens; in half of these the last token is its second
-	 * choice.
-	 */
+	/* Some requests have the model's own choice of tokens, or as last token its second choice. */
 	for (size_t i = 0; i < N; i += 9)
 		for (uint32_t t = requests[i].first; t < requests[i].n; t++) {
 			const float *row = logits(&(struct task_request){tokens[i], t + 1, t}) + (t - 1) * VOCAB;

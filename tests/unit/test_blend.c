@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Blends: the order compared with a plain version of Megatron's rule, its inverse, shares, and lists of
- * corpora.
- */
+/* Blends: the order compared with Megatron's rule, its inverse, shares, and lists of corpora. */
 #include <errno.h>
 
 #include "base/random/shuffle.h"
@@ -77,9 +74,7 @@ order_is_megatrons(void)
 	blend_destroy(&b);
 }
 
-/*
- * Shares are within 0.1 % of the weights over 100,000 positions from any start, also without an exact period.
- */
+/* Shares are within 0.1 % of the weights over 100,000 positions from any start, also without a period. */
 static void
 shares_are_the_weights(void)
 {
@@ -99,10 +94,7 @@ shares_are_the_weights(void)
 	}
 }
 
-/*
- * Every sequence of a part comes once an epoch; blend_position, _epoch_at, _taken and _round agree with
- * counting.
- */
+/* Every sequence of a part comes once an epoch; blend_position, _epoch_at, _taken, _round equal counting. */
 static void
 inverse(void)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Tests bus over loopback, with both ends in this process. Every wait has a time limit; nothing is measured.
- */
+/* Tests bus over loopback with both ends in this process. Every wait has a limit; nothing is measured. */
 #include "fabric/bus/bus.h"
 
 #include <arpa/inet.h>
@@ -459,9 +457,7 @@ test_status(void)
 	zmq_ctx_term(ctx);
 }
 
-/*
- * A peer that does not answer does not delay others: their answers are returned while its long timeout runs.
- */
+/* A peer that does not answer does not delay others: their answers come while its long timeout runs. */
 static void
 test_asker(void)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Tests which keys are accepted, including all cases in which CURVE and ZAP are known to accept every client.
- */
+/* Tests which keys are accepted, with all cases in which CURVE and ZAP are known to accept every client. */
 #include "fabric/bus/bus_internal.h"
 
 #include <dirent.h>
@@ -26,9 +24,7 @@ new_bus(struct bus **bus, const char *keys, enum bus_role role, struct err_note 
 	return bus_new(bus, &options, note);
 }
 
-/*
- * Waits for the first event whose kind is in mask (1 << kind); returns the kind, or 0 if none came in time.
- */
+/* Waits for the first event whose kind is in mask (1 << kind); returns the kind, or 0 if none comes. */
 static int
 await_client(struct bus_poll *poll, struct bus_client *client, unsigned mask, int64_t limit_ms, struct bus_event *event)
 {
@@ -89,10 +85,7 @@ test_files(void)
 	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600);
 	CHECK(stat(dir, &st) == 0 && (st.st_mode & 0777) == 0700);
 
-	/*
-	 * a key that is missing, readable by all, malformed, or for another role is an error that names the
-	 * file
-	 */
+	/* our key is missing, readable by all, malformed, or has another role: the error names the file */
 	CHECK(new_bus(&bus, dir, BUS_ROLE_CLIENT, &note) == ERR_NOT_FOUND && bus == NULL);
 	CHECK(strstr(note.name, "client.key") != NULL);
 	chmod(path, 0644);

@@ -254,10 +254,7 @@ test_endless_bytes(bool ipc)
 		close(fd);
 	}
 	free(block);
-	/*
-	 * parts of one byte need about a hundred times their size, and bytes arrive for 20 ms before the
-	 * first check
-	 */
+	/* parts of one byte need a hundred times their size, and bytes arrive for 20 ms before a check */
 	CHECK(most - before < 512);
 	bus_events_destroy(&events);
 	bus_status_destroy(&status);
@@ -302,10 +299,7 @@ test_subscribers(void)
 	bus_destroy(&bus);
 }
 
-/*
- * For peers that do not read, a bounded number of bytes is queued in total; a peer that reads is not
- * affected.
- */
+/* Peers that do not read: the bytes queued for all of them are bounded; a peer that reads is not affected. */
 static void
 test_no_readers(void)
 {

@@ -257,9 +257,7 @@ count_all(struct cache *c, uint64_t n_records, uint64_t n_bad)
 	CHECK(n[0] == n_records && n[1] == n_bad);
 }
 
-/*
- * Changes one byte of a stored value in the file: this record is reported as damaged, its neighbour is not.
- */
+/* Changes one byte of a stored value: this record is reported as damaged, its neighbour is not. */
 static void
 test_damage(void)
 {
@@ -447,9 +445,7 @@ test_full(void)
 	CHECK(cache_write_labels(c, 1, big, sizeof(big), NULL) == 0);
 	CHECK(cache_write_commit(c) == 0);
 
-	/*
-	 * a larger map keeps the data; another process with a smaller map follows, and so does the next open
-	 */
+	/* a larger map keeps the data; another process and the next open with a smaller map follow */
 	REQUIRE(pipe(up) == 0 && pipe(down) == 0);
 	if ((pid = fork()) == 0) {
 		struct cache *reader;

@@ -140,9 +140,7 @@ finding(void)
 	CHECK(save_all(root, CHECKPOINT_MAX_STEP + 1, 1, &note) == ERR_RANGE);
 }
 
-/*
- * Pruning does not follow links, removes foreign files in an old checkpoint, and skips what it cannot remove.
- */
+/* Pruning does not follow links, removes foreign files in old checkpoints, skips what it cannot remove. */
 static void
 prune_foreign(void)
 {
@@ -163,10 +161,7 @@ prune_foreign(void)
 	CHECK(checkpoint_verify(list[0].path, CHECKPOINT_HASHES, &note) == 0);
 	free(list);
 	CHECK(checkpoint_clean(root, &n, &note) == 0 && n == 0);
-	/*
-	 * A leftover with a mounted file system cannot be removed; start, save of that step and pruning still
-	 * work.
-	 */
+	/* A leftover with a mounted file system cannot be removed; start, save and pruning still work. */
 	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
 		return;			/* needs root */
 	shell("mkdir -p '%1$s'/step_00000004/m '%1$s'/step_00000006.tmp/m && mount -t tmpfs none '%1$s'/step_00000004/m", "");

@@ -160,10 +160,7 @@ test_fields(void)
 	config_destroy(&c);
 }
 
-/*
- * The dtype in which the engine computes labels under a declared class; ERR_MISMATCH: it contradicts the
- * class.
- */
+/* The dtype of the engine's labels under a declared class; ERR_MISMATCH: it contradicts the class. */
 static void
 test_teacher_dtype(void)
 {
@@ -194,9 +191,7 @@ test_teacher_dtype(void)
 	}
 }
 
-/*
- * An option under its former name has the same value, and one line names both names; giving both is an error.
- */
+/* An option under its former name works, and a line reports both names; giving both is an error. */
 static void
 test_former_names(void)
 {

@@ -64,10 +64,7 @@ test_rows(void)
 			CHECK_ROW(cases[i].what, st.n_leases == 0);
 			CHECK_ROW(cases[i].what, st.n_waiting == 0);
 			CHECK_ROW(cases[i].what, st.n_bad_results == 0);
-			/*
-			 * One model for both makes scores and labels in one pass, so nothing is leased a
-			 * second time.
-			 */
+			/* One model makes scores and labels in one pass, so nothing is leased twice. */
 			if (cases[i].mode == WIRE_MODE_SALT_DS && !cases[i].two_models) {
 				CHECK_ROW(cases[i].what, shard[n]->n_scores_asked > 0);
 				CHECK_ROW(cases[i].what, shard[n]->n_both_asked == shard[n]->n_scores_asked);
@@ -384,9 +381,7 @@ test_bad_results(void)
 	sim_end(s);
 }
 
-/*
- * A sequence that three different teachers report goes into quarantine; one or two reporters are not enough.
- */
+/* A sequence that three different teachers report goes into quarantine; with one or two it does not. */
 static void
 test_errors(void)
 {

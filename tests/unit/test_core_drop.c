@@ -109,10 +109,7 @@ test_checkpoint(void)
 	CHECK(d.labels == 12 && d.kept == 4);
 	d = drop(s, CLIENT, 3, false);
 	CHECK(d.labels == 0 && d.kept == 4);
-	/*
-	 * Earlier rows are not expected to be requested; if they are nevertheless, their labels are made
-	 * again.
-	 */
+	/* If earlier rows are requested nevertheless, their labels are made again. */
 	say(s, 20, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {9, plan, 0, 4, 0}});
 	CHECK(take(s, 20, WIRE_ROWS).msg.type == WIRE_NONE);
 	work_all(s, one_teacher, 1);
@@ -215,10 +212,7 @@ test_who(void)
 	sim_end(s);
 }
 
-/*
- * Work that does not fit in one time slice continues in the next; another client meanwhile gets a request to
- * wait.
- */
+/* Work that does not fit in one time slice continues in the next; meanwhile another client must wait. */
 static void
 test_two(void)
 {

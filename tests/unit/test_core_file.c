@@ -104,10 +104,7 @@ test_list(void)
 			struct wire_plan plan = plan_of(3, WIRE_MODE_FILE, n);
 
 			file_of_list(&f, list, place, n);
-			/*
-			 * a block beyond the end starts the list again, maybe at another shard: this only
-			 * adds labels
-			 */
+			/* a block beyond the end starts the list again, maybe at another shard */
 			CHECK_ROW("list", rows_of(&f, &plan, S, 4, got, "list") >= n);
 			CHECK_ROW("list", memcmp(list, got, n * sizeof(*list)) == 0);
 		}
@@ -177,10 +174,7 @@ drop(struct sim *s, uint64_t id)
 	return m.msg.dropped;
 }
 
-/*
- * Labels that a list needs are kept. If the list itself is not loaded all labels are kept, as its needs are
- * unknown.
- */
+/* Labels that a list needs are kept; if the list is not loaded, all labels are kept. */
 static void
 test_drop(void)
 {

@@ -69,9 +69,7 @@ test_plan_sizes(void)
 	sim_end(s);
 }
 
-/*
- * Very large row and step numbers are refused or have no effect; no memory of the plan's size is allocated.
- */
+/* Very large row and step numbers are refused or have no effect, and no such memory is allocated. */
 static void
 test_far_rows(void)
 {
@@ -148,9 +146,7 @@ test_far_blocks(void)
 	sim_end(s);
 }
 
-/*
- * Rights: only a trainer that opened a plan changes it; only teachers get leases, and each ends only its own.
- */
+/* Rights: only a trainer that opened a plan changes it; only teachers get leases, and end only their own. */
 static void
 test_rights(void)
 {
@@ -480,9 +476,7 @@ test_share(void)
 	sim_end(s);
 }
 
-/*
- * Two teachers vanish with a sequence and a third reports it. selectord restarts after each: all three count.
- */
+/* Two teachers vanish with a sequence, a third reports it; selectord restarts after each: all three count. */
 static void
 test_failures_kept(void)
 {

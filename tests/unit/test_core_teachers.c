@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * selectord's core with several teachers: teachers that vanish, return, or disagree. Called by test_core.c.
- */
+/* selectord's core with teachers that vanish, return, or disagree. Called by test_core.c. */
 #include "core_sim.h"
 
-/*
- * While one teacher holds the last lease of a block, another teacher gets a lease of the next block and does
- * not wait.
- */
+/* While a teacher holds the last lease of a block, another one gets leases of the next block. */
 static void
 test_next_block(void)
 {
@@ -142,10 +137,7 @@ test_differs(void)
 	}
 }
 
-/*
- * While a teacher that only scores holds a sequence, no other teacher gets it for labelling, as its score may
- * exclude it.
- */
+/* While a teacher scores a sequence no other gets it for labelling, because its score may exclude it. */
 static void
 test_no_label_before_score(void)
 {

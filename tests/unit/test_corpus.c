@@ -198,9 +198,7 @@ vocabulary(void)
 	CHECK(corpus_check_vocab(c, INT32_MAX, &note) == ERR_CORRUPT && strcmp(note.place, "token 1") == 0);
 	corpus_destroy(&c);
 
-	/*
-	 * the vocabulary in PREFIX.json is a second limit; a smaller model is rejected, a padded one accepted
-	 */
+	/* the vocabulary in PREFIX.json is a second limit; a smaller model is rejected */
 	REQUIRE(write_some(in_dir("v"), 1000, 3, true) == 0 && corpus_open(&c, in_dir("v"), &note) == 0);
 	CHECK(corpus_limit_vocab(c, 999, &note) == ERR_MISMATCH && strcmp(note.found, "1000") == 0);
 	CHECK(corpus_limit_vocab(c, 1024, &note) == 0);
@@ -211,9 +209,7 @@ vocabulary(void)
 	corpus_destroy(&c);
 }
 
-/*
- * Opens prefix, which must fail with a note whose expected or found part has all the words, separated by '|'.
- */
+/* Opens prefix, which must fail with a note whose expected or found part has all words, separated by '|'. */
 static void
 refused(const char *what, const char *prefix, enum corpus_dtype dtype, int want, const char *words)
 {
@@ -428,10 +424,7 @@ shard_states(void)
 	corpus_destroy(&c);
 }
 
-/*
- * A pattern matches token files only, not saltctl's files beside them; Megatron's by their indexes; no file
- * twice.
- */
+/* A pattern matches token files only, not files beside them; Megatron's by their indexes; no file twice. */
 static void
 patterns(void)
 {
@@ -487,9 +480,7 @@ patterns(void)
 	refused("an index alone", in_dir("m_*"), CORPUS_DTYPE_NONE, ENOENT, "m_2.bin");
 	refused("an index as tokens", in_dir("m_2.id*"), CORPUS_DTYPE_UINT16, ENOENT, "m_2.bin");
 
-	/*
-	 * Megatron's partitions in numerical order, uint16 and int32; the first token of each is its number
-	 */
+	/* Megatron's partitions in numerical order; the first token of each is its number */
 	for (int wide = 0; wide < 2; wide++) {
 		static const int order[] = {0, 1, 2, 9, 10, 11, 100};
 		struct corpus_writer_options o = {.vocab = wide ? 70000 : 200, .eod = 150};
@@ -596,10 +587,7 @@ rotten(void)
 	}
 	CHECK(use(in_dir("rot")) == 0);
 
-	/*
-	 * A foreign corpus, whose fingerprint is only in its side file; and one that is truncated while it is
-	 * open.
-	 */
+	/* A foreign corpus, whose fingerprint is only in its side file; one truncated while it is open. */
 	copy_golden("gpt2_000.bin", "f.bin");
 	CHECK(use(in_dir("f.bin")) == 0);
 	rot(in_dir("f.bin"), 1027, 2);
@@ -618,10 +606,7 @@ rotten(void)
 	corpus_destroy(&c);
 }
 
-/*
- * small has documents 1 2 3 0 / 40000 65535 7 0 / 9 8 7 6 5 0; here its PREFIX.json states the
- * end-of-document id.
- */
+/* small: documents 1 2 3 0 / 40000 65535 7 0 / 9 8 7 6 5 0, with a PREFIX.json that states their end. */
 static void
 isolation(void)
 {

@@ -178,10 +178,7 @@ writer_refuses(void)
 	CHECK(corpus_writer_new(&w, in_dir("w"), &o, &note) == ERR_EXISTS);
 }
 
-/*
- * After a kill at each step of finish there is the old corpus, an error that says so, or the new one; never a
- * mix.
- */
+/* After a kill at each step of finish there is the old corpus, an error, or the new corpus; never a mix. */
 static void
 killed(void)
 {
@@ -226,10 +223,7 @@ killed(void)
 	}
 }
 
-/*
- * On a full disk (here: a file size limit) the step is named, the old corpus is intact and no file is left
- * over.
- */
+/* On a full disk (a file size limit) the step is named, the old corpus is intact and no file is left over. */
 static void
 disk_full(void)
 {

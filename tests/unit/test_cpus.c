@@ -44,10 +44,7 @@ tree_begin(const char *mask, const char *cgroup, const char *mountinfo)
 	put("proc/self/mountinfo", mountinfo);
 }
 
-/*
- * Two sockets of 16 cores with two threads each, numbered as in Linux: 0-15 and 32-47 are in the first
- * socket.
- */
+/* Two sockets of 16 cores with two threads each, numbered as in Linux: socket 0 has 0-15 and 32-47. */
 static void
 put_two_sockets(void)
 {
@@ -249,10 +246,7 @@ test_here(void)
 	CHECK(sched_setaffinity(0, sizeof(set), &set) == 0);
 }
 
-/*
- * Runs this program again with an environment; gets the spin count that libgomp displays, and how often it
- * does.
- */
+/* Runs this program with an environment; gets the spin count that libgomp displays, and how often. */
 static int
 displayed(const char *self, const char *environment, char *count, size_t size)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * exporter_metrics: a hand-made fleet -> Prometheus text. A daemon's name must not be able to break the text
- * of the others.
- */
+/* exporter_metrics: a hand-made fleet -> Prometheus text. No daemon's name may break the text. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -134,10 +131,7 @@ test_odd(void)
 	free(text);
 }
 
-/*
- * A duplicate series would make Prometheus reject the whole text: of two entries the one that answers is
- * shown.
- */
+/* Prometheus would reject a duplicate series: of two entries the one that answers is shown. */
 static void
 test_twice(void)
 {
@@ -162,10 +156,7 @@ test_twice(void)
 	free(text);
 }
 
-/*
- * If two daemons disagree on the kind of a metric, the first kind counts, and only lines of that kind are
- * shown.
- */
+/* If two daemons disagree on a metric's kind, the first kind counts and other lines are left out. */
 static void
 test_kinds(void)
 {

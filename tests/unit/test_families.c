@@ -40,10 +40,7 @@ documented(void)
 	CHECK(rows == MODEL_FAMILY_COUNT + 1);		/* with the line under the table's header */
 }
 
-/*
- * A configuration with the family's default values, or, if changed, with other values where the family has
- * options.
- */
+/* A configuration with the family's default values; changed: with other values where it has options. */
 static struct model_config
 config_of(enum model_family family, bool changed)
 {

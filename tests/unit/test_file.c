@@ -106,10 +106,7 @@ there(const char *name)
 	return lstat(in(name), &st) == 0;
 }
 
-/*
- * A tree is removed with everything below it, but not the targets of symbolic links, nor a mounted file
- * system.
- */
+/* A tree is removed with everything below it, but not targets of symbolic links or a mounted file system. */
 static void
 test_remove(void)
 {

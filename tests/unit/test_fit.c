@@ -64,10 +64,7 @@ cpu(void)
 	CHECK(b[FIT_COPY] == 2.0 * 524288);
 	CHECK(b[FIT_GRADIENTS] == 4.0 * 524288);
 	CHECK(b[FIT_ROWS] == 6 * 4 * 4 * 11);
-	/*
-	 * The rounded gradient, and the repacked matrices of layer (8 x 24, 8 x 8, 8 x 32, 32 x 8) and
-	 * output.
-	 */
+	/* The rounded gradient, and the repacked matrices: layer (8 x 24, 8 x 8, 8 x 32, 32 x 8), output. */
 	CHECK(b[FIT_PRODUCTS] == 4.0 * 100 * (20 + 2) + 2.0 * 100 * 20 + 2.0 * (8 * 24 + 8 * 8 + 2 * 8 * 32 + 8 * 100));
 	/* one micro-batch per step: the output's and the largest matrix */
 	s.micro_batch = 4;

@@ -436,10 +436,7 @@ test_truncated(void)
 static void
 test_values(void)
 {
-	/*
-	 * In the file the rows of a head are table rows 0, 2, 1, 3, with rotary pairs adjacent: table row r
-	 * is order[r].
-	 */
+	/* In the file a head has table rows 0, 2, 1, 3, with rotary pairs adjacent: row r is order[r]. */
 	static const int order[] = {0, 2, 1, 3, 4, 6, 5, 7};
 	struct gguf_model *m = NULL;
 	struct model *model = NULL;
@@ -478,10 +475,7 @@ test_values(void)
 		model_destroy(&model);
 		gguf_close(&g);
 	}
-	/*
-	 * The wavelength of the first frequency is below 8192 / 4, the second above 8192: divisors 1 and the
-	 * factor.
-	 */
+	/* The first wavelength is below 8192 / 4, the second above 8192: divisors 1 and the factor. */
 	build("rope_freqs");
 	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
 	CHECK(cfg.rope_scaling.type == MODEL_ROPE_LLAMA3 && cfg.rope_scaling.factor == 32 && cfg.rope_scaling.original_context == 8192);

@@ -157,10 +157,7 @@ blocks(const char *path, const char *side, int fd)
 	/* new time: read again */
 	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
 
-	/*
-	 * A side file of the older form for this state of the file is upgraded, unless the bytes do not match
-	 * it.
-	 */
+	/* A side file of the older form is upgraded, unless the bytes do not match it. */
 	REQUIRE(fstat(fd, &st) == 0);
 	snprintf(text, sizeof(text), "salthash1 %s %d %lld.%09ld %llu\n", hash_hex(a, hex), FILE_BYTES, (long long)st.st_mtim.tv_sec,
 	    st.st_mtim.tv_nsec, (unsigned long long)st.st_ino);
@@ -261,10 +258,7 @@ chance_is_fair(void)
 	CHECK_NEAR(square / 40000, 1, 0.03);
 }
 
-/*
- * Normal numbers made in bulk equal those made one by one: a million pairs, lengths around a block, and group
- * numbers around 2^32.
- */
+/* Normal numbers made in bulk equal those made singly: lengths around a block, groups around 2^32. */
 static void
 normals(void)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Within a compute class, records do not depend on how sequences are grouped into batches and spread over
- * threads.
- */
+/* Within a compute class, records do not depend on how sequences are batched and spread over threads. */
 #include "engine/infer/infer.h"
 
 #include <stdio.h>
@@ -106,10 +103,7 @@ same_records(enum kernels_dtype dtype, const struct labels_spec *spec)
 int
 main(void)
 {
-	/*
-	 * With short contexts the bits of a product may depend on its number of rows (AVX-512, OpenBLAS
-	 * 0.3.21).
-	 */
+	/* With short contexts a product's bits may depend on its rows (AVX-512, OpenBLAS 0.3.21). */
 	static const uint32_t contexts[] = {1, 3, 7, 40};
 	uint8_t codes[VOCAB];
 	struct labels_unigram *u;

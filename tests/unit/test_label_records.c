@@ -7,9 +7,7 @@
 
 static struct err_note note;
 
-/*
- * Reads a file that tests/golden/labels/make.py made from the documented offsets; returns 0 if there is none.
- */
+/* Reads a file that tests/golden/labels/make.py made from the documented offsets; 0 if there is none. */
 static size_t
 golden(const char *name, uint8_t *out, size_t cap)
 {
@@ -237,10 +235,7 @@ golden_dense(void)
 	labels_buf_free(&buf);
 }
 
-/*
- * A record with a flipped bit, a truncated one and one with an extra byte are rejected; the batch is
- * unchanged.
- */
+/* A flipped bit, a truncated record and an extra byte are rejected; the batch is unchanged. */
 static void
 damage(void)
 {

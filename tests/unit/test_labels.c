@@ -115,9 +115,7 @@ unigram_of_counts(void)
 			double p = weight_of(labels_unigram_bytes(u)[v]) / sum, want = pow((double)counts[v], power) / total;
 
 			CHECK(p > 0);
-			/*
-			 * weights are truncated to 4 bits, so their sum may be too small by up to an eighth
-			 */
+			/* weights are truncated to 4 bits: their sum may be too small by up to an eighth */
 			if (want > 1e-3)
 				CHECK_ROW("probability", p > 0.85 * want && p < 1.16 * want);
 		}

@@ -121,9 +121,7 @@ main(void)
 	CHECK(first == 2 && next == 2 && lines[0] == '\0');
 	free(answer);
 
-	/*
-	 * More lines than are kept: the oldest are dropped, and the answer has the number of its first line.
-	 */
+	/* More lines than are kept: the oldest are dropped, and the answer gives its first number. */
 	for (int i = 2; i < LOG_KEPT + 100; i++) {
 		snprintf(event, sizeof(event), "line.%d", i);
 		log_info(event, "n=%d", i);

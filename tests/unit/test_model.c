@@ -180,10 +180,7 @@ test_init(void)
 	model_init(m, 1235, 0, m->n_params, parts);
 	CHECK(all[q->offset] != parts[q->offset]);
 
-	/*
-	 * For n values the mean is within 4 / sqrt(n) deviations, the deviation within a share of 4 / sqrt(2
-	 * n).
-	 */
+	/* The mean is within 4 / sqrt(n) deviations, the deviation within a share of 4 / sqrt(2 n). */
 	REQUIRE((q = model_find(m, "model.layers.1.self_attn.q_proj.weight")) != NULL);
 	for (int64_t i = 0; i < q->n_elements; i++) {
 		double x = all[q->offset + i] / 0.04;

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Sessions: the guarantees of forward, loss and backward except for their values, which golden/model tests.
- */
+/* Sessions: guarantees of forward, loss and backward, apart from their values (see golden/model). */
 #include <string.h>
 
 #include "check.h"
@@ -168,9 +166,7 @@ test_rows_alone(const struct model_config *cfg)
 	for (int i = 0; i < V; i++)
 		CHECK_NEAR(got[i], want[4 * V + i], 1e-5);
 
-	/*
-	 * With other sequences in the batch and the same shape: the same bits. Alone: equal up to rounding.
-	 */
+	/* With other sequences in the batch and the same shape: the same bits. Alone: up to rounding. */
 	memcpy(other, tokens, sizeof(other));
 	tokens_fill(other, T);
 	tokens_fill(other + 2 * T, T);
@@ -551,10 +547,7 @@ sample(struct model_session *s, uint32_t seed, int n, struct sampled *d, struct 
 	targets->values = d->values;
 }
 
-/*
- * With a model's own labels the loss is their entropy and the gradient is 0; with the labels of neighbouring
- * rows it is not.
- */
+/* With a model's own labels the loss is their entropy and the gradient 0; with shifted labels it is not. */
 static void
 test_own_teacher(const struct model_config *cfg)
 {
@@ -687,10 +680,7 @@ test_sampled_mean(const struct model_config *cfg)
 	bench_close(&teacher);
 }
 
-/*
- * Computes logits and gradients of e with this backend into out [ROWS * V + n_params]; false: not in this
- * build.
- */
+/* Computes logits and gradients with this backend into out [ROWS * V + n_params]; false: not built in. */
 static bool
 result_of(const struct bench *e, enum kernels_backend backend, enum kernels_dtype dtype, int threads, const int32_t *tokens,
     const struct kernels_targets *targets, float *out)

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Tests notify with a datagram socket: what is sent, what is not repeated, and when the watchdog gets
- * nothing.
- */
+/* Tests notify with a datagram socket: what is sent, what is not repeated, when the watchdog gets nothing. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

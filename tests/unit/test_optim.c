@@ -61,10 +61,7 @@ clipping(void)
 	CHECK_NEAR(optim_clip_scale(4, 1), 0.25, 1e-6);
 }
 
-/*
- * Three steps with clipping and decay on the first three parameters, as in PyTorch; as a whole and in two
- * ranges.
- */
+/* Three steps as in PyTorch with clipping, decay on the first three parameters; whole and in two ranges. */
 static void
 adamw(void)
 {

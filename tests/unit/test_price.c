@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Compares the arithmetic of saltctl plan with figures computed by hand, and its shares with those of the
- * trainer.
- */
+/* Compares saltctl plan's arithmetic with figures computed by hand, and its shares with the trainer's. */
 #include "saltctl/plan/price.h"
 
 #include "check.h"
@@ -101,10 +98,7 @@ seconds(void)
 	m.overlap = 1;
 	price_time(&t, &s, &m, &c, 4);
 	CHECK_NEAR(t.hidden_s, 2.0 / 3, 1e-12);
-	/*
-	 * two hosts of two ranks: distance 1 within a host, distance 2 over a link that two share; a core
-	 * each
-	 */
+	/* two hosts of two ranks: distance 1 within a host, 2 over a link that two share; a core each */
 	m.overlap = 0;
 	m.ranks_per_host = 2;
 	price_time(&t, &s, &m, &c, 4);

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Reading and writing safetensors files: every rejection, values compared with numpy's, streaming, model
- * shards.
- */
+/* Reading and writing safetensors files: rejections, values as numpy reads them, streaming, model shards. */
 #include "engine/weights/weights.h"
 
 #include <errno.h>
@@ -286,10 +283,7 @@ writer_refusals(void)
 static void
 nonfinite(void)
 {
-	/*
-	 * F64: 1 plus a little more than half a float's step; a number above float's range; one below its
-	 * smallest.
-	 */
+	/* F64: 1 plus more than half a float's step; one above float's range; one too small for it. */
 	static const double doubles[] = {1 + 0x1.000002p-24, -1e39, 1e-60};
 	struct weights_spec spec[] = {{"f", WEIGHTS_F32, 1, {10000}}, {"h", WEIGHTS_BF16, 1, {3}}, {"d", WEIGHTS_F64, 1, {3}}};
 	float *x = calloc(10003, sizeof(*x)), y[3];

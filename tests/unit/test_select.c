@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Choosing: golden values of the definition, ties, NaN, even and odd counts, and a plain reference that
- * sorts.
- */
+/* Choosing: golden values of the definition, ties, NaN, even and odd counts, and a reference that sorts. */
 #include "check.h"
 #include "base/hash/hash.h"
 #include "data/corpus/blend.h"
@@ -20,10 +17,7 @@ test_golden(void)
 	CHECK_NEAR(select_score(loss, rank, 8, 10, scratch), 0.40, 1e-7);
 	/* all in the top k: 0.05 0.10 0.70 1.20 1.90 2.30 3.10 5.00 -> (1.20 + 1.90) / 2 */
 	CHECK_NEAR(select_score(loss, rank, 8, 41, scratch), 1.55, 1e-6);
-	/*
-	 * rank < k, not <= k: k = 11 masks rank 11, k = 12 does not: 0 .05 .10 .70 1.20 1.90 2.30 3.10 ->
-	 * 0.95
-	 */
+	/* rank < k: k = 11 masks rank 11, k = 12 does not: 0 .05 .10 .70 1.20 1.90 2.30 3.10 -> 0.95 */
 	CHECK_NEAR(select_score(loss, rank, 8, 11, scratch), 0.40, 1e-7);
 	CHECK_NEAR(select_score(loss, rank, 8, 12, scratch), 0.95, 1e-6);
 	/* odd: without the last: 0 0 .05 .10 .70 1.20 2.30 -> .10 */
@@ -32,9 +26,7 @@ test_golden(void)
 	CHECK(isnan(select_score(loss, rank, 0, 10, scratch)));
 }
 
-/*
- * Loss 0 with rank 255 is a token without a prediction. If these three counted as 0, the result would be 0.
- */
+/* Loss 0 with rank 255 is a token without a prediction. Counted as 0, these three would give 0. */
 static void
 test_absent(void)
 {
@@ -186,10 +178,7 @@ test_fill(void)
 		CHECK(select_take(&limit, score[i]) == want[i]);
 }
 
-/*
- * A part gets its share of the rows over all blocks, but in a block never more rows than it has sequences
- * there.
- */
+/* A part gets its share of the rows of all blocks, but never more in a block than it has sequences there. */
 static void
 test_parts(void)
 {
@@ -211,10 +200,7 @@ test_parts(void)
 			sum[i] += rows[i];
 		}
 	}
-	/*
-	 * of 1600 rows 1424, 160 and 16; if a block has no sequence of the rare part, its row goes to the
-	 * first part
-	 */
+	/* 1424, 160 and 16 of 1600 rows; a block without the rare part gives its row to the first */
 	CHECK(sum[1] == 160 && sum[2] <= 16 && sum[2] >= 8 && sum[0] == 1600 - 160 - sum[2]);
 	select_parts(b, 3, 5, 5, rows);
 	CHECK(rows[0] + rows[1] + rows[2] == 5);

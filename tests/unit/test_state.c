@@ -28,10 +28,7 @@ round_trip(void)
 	struct json *j = state_to_json(&a);
 
 	REQUIRE(j != NULL);
-	/*
-	 * each number is under its own name: two names swapped in both directions would not be noticed
-	 * otherwise
-	 */
+	/* each number is under its own name, in case two names are swapped in both directions */
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
 		int64_t v = -1;
 

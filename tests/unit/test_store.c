@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * selectord's store: reads single rows from pieces of blocks, which it keeps in memory after reading and
- * checking.
- */
+/* selectord's store: reads single rows from pieces of blocks, which it keeps after checking them. */
 #include "check.h"
 #include "failing_malloc.h"
 

@@ -201,10 +201,7 @@ results(void)
 	free(r.sets);
 	task_close(&t);
 
-	/*
-	 * By its sum the second choice is more probable, per token or byte the longer first one; a tie: the
-	 * first.
-	 */
+	/* By sum the second choice wins, per token or byte the longer first one; of equal ones the first. */
 	t = open_with(
 	    put("e.jsonl",
 		"{\"context\": \"x\", \"choices\": [\" a much longer choice of words\", \" b\"], \"gold\": 0}\n"

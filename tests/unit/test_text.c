@@ -19,10 +19,7 @@ put(const char *name, const void *bytes, size_t n)
 	REQUIRE(f != NULL && fwrite(bytes, 1, n, f) == n && fclose(f) == 0);
 }
 
-/*
- * The result of text_open and text_next for a path below dir: rc and note, documents with a | after each,
- * counts.
- */
+/* The result for a path below dir: rc and note, documents with a | after each, counts. */
 struct result {
 	int rc;
 	struct err_note note;
@@ -234,10 +231,7 @@ kinds(void)
 	}
 }
 
-/*
- * A record is a document if it has a text, whatever other members it has; others are reported with their
- * place.
- */
+/* A record is a document if it has a text, whatever else it has; others are reported with their place. */
 static void
 records(void)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Compares ids with Hugging Face's (tests/golden/tokenizer, made by its make.py); round trips of any bytes.
- */
+/* Compares ids with Hugging Face's (tests/golden/tokenizer, by its make.py); round trips of any bytes. */
 #include <errno.h>
 #include <fcntl.h>
 #include "tokenizer_golden.h"
@@ -106,10 +104,7 @@ test_pods(void)
 	free(ids.ids);
 }
 
-/*
- * A split that keeps only its matches is lossless if every character matches; it is marked so if this is
- * provable.
- */
+/* A split that keeps only matches is lossless if every character matches; it is marked so if provable. */
 static void
 test_lossless(void)
 {
@@ -508,9 +503,7 @@ put_utf8(unsigned char *p, uint32_t c)
 	return n;
 }
 
-/*
- * The class of every code point in Unicode 16 (letter, number, white space or none): merges cross the border.
- */
+/* The class of every code point in Unicode 16: letter, number, white space, none; merges cross the border. */
 static void
 test_classes(void)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Tokenizer files: what is rejected, fingerprints, SentencePiece models, the template of the post-processor.
- */
+/* Tokenizer files: what is rejected, fingerprints, SentencePiece models, the post-processor's template. */
 #include <errno.h>
 #include <fcntl.h>
 #include "tokenizer_golden.h"
@@ -240,9 +238,7 @@ test_fingerprint(void)
 #define NO_IDS "{\"type\":\"ByteLevel\",\"trim_offsets\":true}"
 #define ROBERTA "{\"type\":\"RobertaProcessing\",\"sep\":[\"</s>\",4],\"cls\":[\"<s>\",3]}"
 
-/*
- * The ids that a post_processor puts around a text; an unknown post_processor does not make the file invalid.
- */
+/* The ids that a post_processor puts around a text; an unknown one does not make the file invalid. */
 static void
 test_template(void)
 {
@@ -275,10 +271,7 @@ test_template(void)
 	}
 }
 
-/*
- * A pattern that is a string matches its characters literally, and words of its split are not merged with
- * others.
- */
+/* A string as pattern matches its characters literally, and words of its split are not merged with others. */
 static void
 test_string(void)
 {
@@ -307,9 +300,7 @@ write_file(const char *path, const char *text, long size)
 	REQUIRE(size == 0 || truncate(path, size) == 0);
 }
 
-/*
- * Files that cannot be loaded are identified by their bytes; a file that is not a tokenizer.json is an error.
- */
+/* Files that cannot be loaded are identified by their bytes; a file of another kind is an error. */
 static void
 test_identify(void)
 {
@@ -438,10 +429,7 @@ test_pieces_shown(void)
 	free(bytes.bytes);
 }
 
-/*
- * A SentencePiece file in protobuf: pieces are field 1 (text 1, score 2, type 3), trainer_spec 2,
- * normalizer_spec 3.
- */
+/* A SentencePiece file: pieces are field 1 (text 1, score 2, type 3), trainer_spec 2, normalizer_spec 3. */
 #define PIECE(n, m, text) "\x0a" n "\x0a" m text "\x15\x00\x00\x80\xbf"
 #define UNK "\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02"
 #define BPE_TYPE "\x12\x02\x18\x02"

@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The table of saltctl's verbs: each has all texts for help, and its example is a valid command line of the
- * verb.
- */
+/* The table of saltctl's verbs: each has all texts for help, and its example is a valid command line. */
 #include "saltctl/core/ctl.h"
 
 #include "check.h"
 
 enum { WORDS_MAX = 64 };
 
-/*
- * Splits text into words in place, like a shell as far as examples need it: spaces, quotes, an end at | < > ;
- * &.
- */
+/* Splits text into words in place, as a shell does for the examples: spaces, quotes, an end at | < > ; &. */
 static int
 split(char *text, char *words[WORDS_MAX])
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The watchdog does not end a process that was stopped and continued, but it ends one that makes no progress.
- */
+/* The watchdog ends a process without progress, but not one that was stopped and continued. */
 #include "trainerd/watchdog.h"
 
 #include <signal.h>

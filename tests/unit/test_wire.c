@@ -228,9 +228,7 @@ check_equal(const char *what, const struct wire_message *a, const struct wire_me
 		}
 		break;
 	default:
-		/*
-		 * the small messages have no pointers, and no padding that their initializers leave undefined
-		 */
+		/* the small messages have no pointers and no undefined padding */
 		CHECK_ROW(what, memcmp(&a->refuse, &b->refuse, sizeof(a->refuse)) == 0);
 	}
 }
@@ -364,10 +362,7 @@ mark_fields(const ProtobufCMessageDescriptor *desc, const uint8_t *p, size_t len
 	}
 }
 
-/*
- * wire_fields.h has every field of salt.proto: a message with all fields set still has them after encode and
- * decode.
- */
+/* wire_fields.h has every field of salt.proto: all fields survive encoding and decoding. */
 static void
 test_all_fields(void)
 {
@@ -409,10 +404,7 @@ test_all_fields(void)
 		}
 }
 
-/*
- * Removes each field of each message in turn: exactly the fields that salt.proto and wire.h call required are
- * missed.
- */
+/* Removes each field of each message: exactly those that salt.proto and wire.h call required are missed. */
 static void
 test_missing(void)
 {
@@ -621,10 +613,7 @@ test_frames(void)
 	CHECK_STR(note.found, "2");
 }
 
-/*
- * Frames that are small but need much memory are rejected within the budget; the largest valid frames are
- * accepted.
- */
+/* Small frames that need much memory are rejected within the budget; the largest valid ones are accepted. */
 static void
 test_bombs(void)
 {
@@ -647,10 +636,7 @@ test_bombs(void)
 	for (size_t i = 8; i < BYTES; i += 2)
 		memcpy(frame + i, "\x10\1", 2);
 	check_frame("unknown fields", frame, BYTES, ERR_RANGE);
-	/*
-	 * a packed byte becomes 8 bytes in memory: 1 MiB of them is over the budget, and over the limit of
-	 * seqs
-	 */
+	/* a packed byte becomes 8 in memory: 1 MiB of them is over the budget, and over the limit of seqs */
 	memcpy(frame, "SALT\1\0\11\0\x08\1\x12\xf1\xff\x3f", 14);
 	memset(frame + 14, 1, BYTES - 14);
 	frame[11] = 0x80 | ((BYTES - 14) & 0x7f);

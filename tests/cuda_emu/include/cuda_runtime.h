@@ -73,10 +73,7 @@ __shfl_sync(unsigned mask, T v, int lane)
 	return out;
 }
 
-/*
- * Replacements for the PTX in device.h. An access of `bytes` bytes is checked as a whole and must be aligned
- * to `bytes`.
- */
+/* Replacements for the PTX in device.h. An access of `bytes` bytes must be aligned to `bytes`. */
 void *cuda_emu_shared(const char *file, int line, size_t bytes);	/* the array of this line */
 void *cuda_emu_dynamic_shared();
 void cuda_emu_load(void *to, const void *from, size_t bytes);
