@@ -141,7 +141,7 @@ add(struct losses *l, struct sequence_loss x)
 	*slot = x;
 }
 
-/* Reads JSON lines with sequence and loss, which must be in ascending order of sequence. */
+/* Reads JSON lines with sequence and loss and sorts them by sequence. ERR_FORMAT for a repeated sequence. */
 static int
 read_losses(const char *path, struct losses *out, struct err_note *note)
 {

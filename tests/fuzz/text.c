@@ -2,8 +2,8 @@
 /*
  * Input: text of any kind. Byte 0: the name of the file (bits 0 to 2); --text or --jsonl, or the file in a
  * folder (3, 4); --skip-bad-lines (5); how documents are split (6, 7). If the text can be read to its end,
- * all its parts are counted. If the strict JSON parser accepts it, json_scan gives the same result; json_scan
- * never accepts a truncated object.
+ * the counters agree with its one file. If the strict JSON parser accepts it, json_scan gives the same
+ * result; json_scan never accepts a truncated object.
  */
 #include "data/text/text.h"
 

@@ -393,7 +393,7 @@ test_flipped_bits(void)
 	gone();
 }
 
-/* On a full disk the commit fails and what was committed before stays; it works again when there is space. */
+/* With a file size limit, as on a full disk, a commit fails, earlier ones stay, and it works again later. */
 static void
 test_full(void)
 {
