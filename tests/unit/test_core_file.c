@@ -174,7 +174,7 @@ drop(struct sim *s, uint64_t id)
 	return m.msg.dropped;
 }
 
-/* Labels that a list needs are kept; if the list is not loaded, all labels are kept. */
+/* Labels that a list needs are kept; while no peer has opened the list's plan, all labels are kept. */
 static void
 test_drop(void)
 {

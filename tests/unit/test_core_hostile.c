@@ -526,8 +526,8 @@ fail_end(void)
 
 /*
  * While the core processes a good result, the n-th allocation fails, for n = 1, 2, ... until none does. The
- * teacher is either refused with a request to reconnect, or its rows are acknowledged; it sends again what
- * was not acknowledged.
+ * teacher is either refused with a time to retry, or its rows are acknowledged; it sends again what was not
+ * acknowledged.
  */
 static void
 test_result_without_memory(void)

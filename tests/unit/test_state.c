@@ -55,7 +55,7 @@ round_trip(void)
 	json_close(&j);
 }
 
-/* The file has the name of the GPU. */
+/* The device of a GPU is written to the file and read back. */
 static void
 gpu_round_trip(const struct state *a)
 {

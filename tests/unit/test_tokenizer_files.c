@@ -165,7 +165,7 @@ test_bad_files(void)
 
 #define SIXTEEN "bbbbbbbbbbbbbbbb"
 
-/* A file whose steps multiply the length of a text is rejected instead of filling the memory. */
+/* If the steps of a file multiply the length of a text, encoding fails instead of filling the memory. */
 static void
 test_growth(void)
 {
