@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * check - CHECK works in every build. A test program: TEST functions called from main, `return check_done();` at the end.
- * Table rows carry a `what`, shown by CHECK_ROW when a row fails.
+ * check - checks for tests, active in every build. A test program's main calls its test functions and ends
+ * with `return check_done();`. A row of a table has a name `what`, which CHECK_ROW prints if the row fails.
  */
 #ifndef SALT_CHECK_H
 #define SALT_CHECK_H
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Weak: one pair for all files of a test, or a failure in any but main's would not count. */
+/* Weak, so that all files of a test share one pair; else only the failures in main's file would count. */
 __attribute__((weak)) _Atomic int check_count, check_failures;
 
 #define CHECK_ROW(what, cond)								\
@@ -26,10 +26,10 @@ __attribute__((weak)) _Atomic int check_count, check_failures;
 
 #define CHECK(cond) CHECK_ROW(__func__, cond)
 
-/* For what the rest of the test cannot go on without. */
+/* Ends the test if cond fails, for conditions without which the rest of the test cannot run. */
 #define REQUIRE(cond)									\
 	do {										\
-		int check_failed = check_failures;	/* cond is evaluated once: it may do things */	\
+		int check_failed = check_failures;	/* cond may have side effects */	\
 		CHECK(cond);								\
 		if (check_failures != check_failed)					\
 			exit(1);							\
@@ -52,7 +52,7 @@ __attribute__((weak)) _Atomic int check_count, check_failures;
 			fprintf(stderr, "  got %.9g want %.9g, tolerance %.3g\n", check_a, check_b, check_t);	\
 	} while (0)
 
-/* A path that does not exist: the name of a folder that was made for this and is removed. */
+/* Returns a path that does not exist: it makes a temporary folder and removes it. */
 static inline const char *
 check_missing(void)
 {
@@ -63,7 +63,7 @@ check_missing(void)
 	return path;
 }
 
-/* A test that checked nothing is a failure. */
+/* Returns the exit code; a test without any check fails. */
 static inline int
 check_done(void)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* comm.h for one rank, without MPI: for unit tests and benches. */
+/* comm_one - comm.h for one rank, without MPI; for unit tests and benches. */
 #include "trainerd/comm.h"
 
 #include <errno.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * failing_malloc - an allocator in the test's own program that fails when it is told to. For one file of a program.
- * Without FAILING_MALLOC (sanitizers have an allocator of their own) it is not there.
+ * failing_malloc - replaces the allocator of a test program by one that fails on request. Include it in one
+ * file of the program. With sanitizers, which have their own allocator, FAILING_MALLOC is not defined and
+ * nothing is replaced.
  */
 #ifndef SALT_TESTS_FAILING_MALLOC_H
 #define SALT_TESTS_FAILING_MALLOC_H
@@ -11,7 +12,7 @@
 #include <errno.h>
 #include <stddef.h>
 
-static long fail_at;			/* the fail_at-th allocation from now on fails; 0: none */
+static long fail_at;			/* the fail_at-th allocation from now fails; 0: none */
 
 void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t each);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* files - a folder of the test's own, and whole files. All source files of a test share the folder, as they share the counts of check.h. */
+/*
+ * files - a temporary folder for a test, and functions for whole files. All source files of a test share the
+ * folder, as they share the counts of check.h.
+ */
 #ifndef SALT_TESTS_FILES_H
 #define SALT_TESTS_FILES_H
 
@@ -34,7 +37,7 @@ files_end(void)
 	nftw(files_dir, files_remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-/* The path of a file in the folder; four at a time. */
+/* The path of a file in the folder; valid until the fourth call after this one. */
 static inline const char *
 in_dir(const char *name)
 {
@@ -60,7 +63,7 @@ spill_text(const char *path, const char *text)
 	spill(path, text, strlen(text));
 }
 
-/* Bytes of the file, fewer than cap. */
+/* Reads the whole file, which must have fewer than cap bytes; returns their number. */
 static inline size_t
 slurp(const char *path, void *out, size_t cap)
 {

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_allreduce sums ELEMENTS ROUNDS - under mpirun: seconds of one sum over ranks with its result on all of them: along the fixed
- * tree in buckets and gathered, by MPI_Allreduce, by MPI_Ireduce in buckets and gathered; a line of three figures a round.
- * bench_allreduce hidden STEPS [tiny] - GPT-2 124M, two sequences of 256 a rank, one thread: a line a step of three figures: seconds
- * of the whole sum when nothing else runs, seconds that it cost during and after backward, share that was through when backward ended.
- * The cost is that of the rank that ended last: what others wait for it is no price of the sum. allreduce.sh runs both.
+ * Run under mpirun; allreduce.sh runs both forms.
+ *
+ * bench_allreduce sums ELEMENTS ROUNDS - seconds of one sum over ranks whose result all ranks get, in three
+ * ways: the fixed tree in buckets with a gather, MPI_Allreduce, and MPI_Ireduce in buckets with a gather.
+ * Prints a line of three figures per round. bench_allreduce hidden STEPS [tiny] - GPT-2 124M, two sequences
+ * of 256 per rank, one thread. Prints a line of three figures per step: seconds of the whole sum when nothing
+ * else runs, seconds that it costs during and after backward, and the share that was complete when backward
+ * ended. The cost is measured on the rank that ends last, so that the time for which other ranks wait for it
+ * is not counted.
  */
 #include <mpi.h>
 #include <stdio.h>
@@ -57,7 +61,7 @@ sums_close(struct sums *s)
 	kernels_destroy(&s->kernels);
 }
 
-/* Seconds of the sum through r; gather: until all of it is on all ranks. */
+/* Seconds of the sum by r; gather: with the time until all ranks have the whole result. */
 static double
 sums_once(struct sums *s, struct reduce *r, int gather)
 {

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_angle TEACHER STUDENT CORPUS CONTEXT TOKENS SAMPLES TAU WEIGHT FIRST - the student's parameter gradient with sampled labels beside the one
- * with dense labels, of the same windows. Both kinds are made by teacherd's engine, as records, and decoded as trainerd does.
+ * bench_angle TEACHER STUDENT CORPUS CONTEXT TOKENS SAMPLES TAU WEIGHT FIRST - compares the student's
+ * parameter gradient with sampled labels with that with dense labels, on the same sequences. Both kinds of
+ * labels are made by teacherd's engine as records and decoded as in trainerd.
  *
- *   TEACHER, STUDENT   model folders; CORPUS: prefix; CONTEXT: tokens of a window; TOKENS: a multiple of it
- *   SAMPLES            draws a token, N; TAU: temperature
- *   WEIGHT             of the soft label in the loss, 0 .. 1; 1: nothing else
- *   FIRST              stream position of the first window, in the order of run.seed 2 (the quickstart's)
+ *   TEACHER, STUDENT   model folders; CORPUS: prefix; CONTEXT: length of a sequence; TOKENS: a multiple of it
+ *   SAMPLES            draws per token, N; TAU: temperature
+ *   WEIGHT             distillation weight, 0 .. 1
+ *   FIRST              stream position of the first sequence, with run.seed 2 (as in the quickstart)
  *
- * Prints one line: degrees between the two, |sampled - dense| / |dense|, |sampled| / |dense|. angle.sh runs it.
+ * Prints one line: degrees between the two, |sampled - dense| / |dense|, |sampled| / |dense|. angle.sh runs
+ * it.
  */
 #include <math.h>
 #include <stdio.h>
@@ -33,7 +35,7 @@ struct bench {
 	struct model_session *session;
 	float *params;
 	uint32_t context, samples, vocab;
-	size_t n;				/* windows */
+	size_t n;				/* number of sequences */
 	uint64_t *seqs;
 	int32_t *tokens;			/* [n, context + 1] */
 	double tau, weight;
@@ -87,7 +89,7 @@ windows_open(struct bench *b, const char *prefix, uint64_t first)
 	}
 }
 
-/* The label set's table, made of the corpus's counts as selectord does. */
+/* The unigram table of the label set, made from the corpus's counts as in selectord. */
 static const struct labels_unigram *
 table(struct bench *b)
 {
@@ -107,7 +109,7 @@ table(struct bench *b)
 	return u;
 }
 
-/* One window's label, from the teacher through its record. */
+/* Makes the label of one sequence with the teacher, and decodes its record into batch. */
 static void
 label(struct bench *b, const struct labels_spec *spec, size_t i, struct labels_batch *batch)
 {
@@ -136,7 +138,10 @@ label(struct bench *b, const struct labels_spec *spec, size_t i, struct labels_b
 	infer_job_free(&back);
 }
 
-/* d_params += gradient of the mean loss over all windows. The student's vocabulary must be the corpus's, or dense rows would have to be padded. */
+/*
+ * d_params += gradient of the mean loss over all sequences. The student must have the corpus's vocabulary,
+ * because dense label rows are not padded.
+ */
 static void
 gradient(struct bench *b, enum labels_kind kind, float *d_params)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_client FLEET SKIP THREADS - a trainer of libsaltfleet that does nothing with its rows, over all steps of phase one. Prints one line, of
- * the steps from SKIP on: tokens, tokens/s, processor seconds of this process for a million tokens, label entries a token. client.sh runs it.
+ * bench_client FLEET SKIP THREADS - a trainer with libsaltfleet that discards its rows, over all steps of
+ * phase one. Prints one line for the steps from SKIP on: tokens, tokens/s, processor seconds of this process
+ * per million tokens, label entries per token. client.sh runs it.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -14,7 +14,7 @@
 #include "base/err/err.h"
 #include "base/json/json.h"
 
-static clockid_t clock_id = CLOCK_MONOTONIC;	/* --cpu-time: of the process */
+static clockid_t clock_id = CLOCK_MONOTONIC;	/* with --cpu-time: processor time of the process */
 
 double
 bench_now(void)
@@ -151,7 +151,7 @@ bench_results_end(struct bench_results **results, const char *path)
 	    .n_kv_heads = (kv), .head_dim = (c) / (h), .d_ff = (f), .norm_eps = 1e-5f, .tied = true, .rope_theta = 100000,	\
 	    .initializer_range = 0.04f, .bos_id = -1, .eos_id = -1}
 
-/* Lanes: as trainer.lanes would be for batches that have eight micro-batches, else one. */
+/* name, batch, tokens, lanes, micro-batch; lanes as trainer.lanes with eight micro-batches, else one */
 static const struct bench_shape shapes[2][8] = {
 	{
 		{"gpt2_124m", 4, 256, 1, 4, GPT2(50257, 768, 12, 12)},
@@ -183,7 +183,7 @@ bench_shape(const char *name, int tiny)
 	return NULL;
 }
 
-/* ---- peers ---- */
+/* ---- comparison programs ---- */
 
 struct bench_peer {
 	pid_t pid;
@@ -199,7 +199,10 @@ bench_peer_open(const char *command)
 	char line[256];
 
 	signal(SIGPIPE, SIG_IGN);
-	/* Closed in what is started later: a peer ends when its input does, and an end of it in another peer would keep it open. */
+	/*
+	 * O_CLOEXEC: a comparison program ends when its input is closed. If a program that is started later
+	 * inherited the other end, the input would stay open.
+	 */
 	if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0 || (p->pid = fork()) < 0) {
 		perror("bench: peer");
 		exit(71);

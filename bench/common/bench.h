@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench - what the benches share: clock, median, the JSON of results, peers that answer how long they take.
+ * bench - shared by the benches: clock, median, results as JSON, and comparison programs, which report their
+ * own time.
  *
- * A bench ends with an exit code for what it could not do (no memory, no such file), never for being slow.
+ * The exit code of a bench reports errors (no memory, no such file), never slowness.
  */
 #ifndef SALT_BENCH_H
 #define SALT_BENCH_H
@@ -13,13 +14,16 @@
 #include "engine/kernels/kernels.h"
 #include "engine/model/model.h"
 
-/* bench_now - seconds of the monotonic clock. */
+/* bench_now - seconds of the monotonic clock, or of the process's processor time with --cpu-time. */
 double bench_now(void);
 
-/* bench_median - of n >= 1 values, which it sorts; the mean of the two middle ones where n is even. */
+/* bench_median - median of n >= 1 values, which it sorts; the mean of the two middle ones if n is even. */
 double bench_median(double *x, int n);
 
-/* bench_need - p, or the end of the process (71) where it is NULL. bench_fail - the end with the note and the exit code of rc. */
+/*
+ * bench_need - returns p, or exits with 71 if it is NULL. bench_fail - prints the note and exits with the
+ * exit code of rc.
+ */
 void *bench_need(void *p);
 void bench_fail(const char *what, int rc, const struct err_note *note) __attribute__((noreturn));
 
@@ -28,11 +32,14 @@ void bench_fail(const char *what, int rc, const struct err_note *note) __attribu
 struct bench_results;
 
 struct bench_results *bench_results_new(void);
-/* A row: printed and kept. peer NULL: none (peer_value is not looked at); else ratio = value / peer_value. */
+/*
+ * bench_row - prints and stores a row. peer: name of the comparison program, whose ratio = value /
+ * peer_value; NULL: none, and peer_value is ignored.
+ */
 void bench_row(struct bench_results *r, const char *name, double value, const char *unit, const char *peer, double peer_value);
-/* A row without a figure: the reason is printed, and stands in the file as "why". */
+/* bench_no_row - a row without a value: the reason is printed, and stored as "why". */
 void bench_no_row(struct bench_results *r, const char *name, const char *unit, const char *why);
-/* bench_results_end - writes path (NULL: no file), frees. Returns the exit code, 0 or 73. */
+/* bench_results_end - writes the rows to path (NULL: no file), frees them. Returns an exit code, 0 or 73. */
 int bench_results_end(struct bench_results **r, const char *path);
 
 /* ---- shapes ---- */
@@ -44,27 +51,30 @@ struct bench_shape {
 };
 
 /*
- * bench_shape - "gpt2_124m" (4 x 256), "small" (32 x 256), "llama_135m" (4 x 512), "gpt2_124m_16" (16 x 256), "llama_3m" (16 x 256 by two); for
- * GPUs "gpt2_124m_gpu" (128 x 1024 by 32), "gpt2_1558m_gpu" (32 x 1024 by 8), "llama_135m_gpu" (64 x 1024). tiny: the same families in a moment.
- * NULL: none such.
+ * bench_shape - "gpt2_124m" (4 x 256), "small" (32 x 256), "llama_135m" (4 x 512), "gpt2_124m_16" (16 x 256),
+ * "llama_3m" (16 x 256, micro-batches of 2); for GPUs "gpt2_124m_gpu" (128 x 1024, micro-batches of 32),
+ * "gpt2_1558m_gpu" (32 x 1024, micro-batches of 8), "llama_135m_gpu" (64 x 1024). tiny: very small models of
+ * the same families. Returns NULL for any other name.
  */
 const struct bench_shape *bench_shape(const char *name, int tiny);
 
-/* ---- peers ---- */
+/* ---- comparison programs ---- */
 
 struct bench_peer;
 
 /*
- * bench_peer_open - start a peer: a shell command that says "ready NAME" and then answers lines (bench/peers/torch_peer.py).
- * NULL, with the reason printed, where it does not start. bench_peer_name: NAME.
+ * bench_peer_open - starts a comparison program: a shell command that prints "ready NAME" and then answers
+ * lines (bench/peers/torch_peer.py). Returns NULL, with the reason printed, if it does not start.
+ * bench_peer_name - its NAME.
  */
 struct bench_peer *bench_peer_open(const char *command);
-void bench_peer_close(struct bench_peer **p);		/* takes NULL */
+void bench_peer_close(struct bench_peer **p);		/* *p may be NULL */
 const char *bench_peer_name(const struct bench_peer *p);
 
 /*
- * bench_peer_seconds - how long it takes for "WORK DTYPE" at a shape; below 0: it cannot. The first question about a work takes long.
- * bench_peer_variant: in which way, of the last answer ("compiled").
+ * bench_peer_seconds - seconds that it takes for "WORK DTYPE" at a shape; below 0: it cannot do that. The
+ * first question about a work takes long.
+ * bench_peer_variant - the variant that gave the last answer ("compiled").
  */
 double bench_peer_seconds(struct bench_peer *p, const char *work, const char *dtype, const struct bench_shape *shape);
 const char *bench_peer_variant(const struct bench_peer *p);
@@ -72,22 +82,22 @@ const char *bench_peer_variant(const struct bench_peer *p);
 #define BENCH_PEERS_MAX 4
 #define BENCH_ROUNDS_MAX 100
 
-/* ---- arguments that all benches take ---- */
+/* ---- arguments of all benches ---- */
 
 struct bench_args {
 	int threads;			/* --threads N: 0 = all */
 	enum kernels_backend backend;	/* --backend NAME: auto, openblas, onednn or cuda */
-	int rounds;			/* --rounds N: what is compared takes turns this often */
-	int tiny;			/* --tiny: shapes of a moment, to see that it runs */
+	int rounds;			/* --rounds N: number of rounds of the compared programs */
+	int tiny;			/* --tiny: very small shapes, to check that everything runs */
 	const char *only;		/* --only NAME, or NULL */
 	const char *json;		/* --json FILE, or NULL */
-	const char *peer[BENCH_PEERS_MAX];	/* --peer COMMAND, as often as there are peers */
+	const char *peer[BENCH_PEERS_MAX];	/* --peer COMMAND, one for each comparison program */
 	int n_peers;
 };
 
-/* bench_args - ends the process (64) at what it does not know. */
+/* bench_args - parses the arguments; exits with 64 at an unknown one. */
 void bench_args(struct bench_args *a, int argc, char **argv);
-/* bench_wanted - is this name asked for? */
+/* bench_wanted - whether this name is to be measured (see --only). */
 int bench_wanted(const struct bench_args *a, const char *name);
 
 #endif

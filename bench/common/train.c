@@ -26,7 +26,7 @@ ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* A label like a teacher's: about a dozen ids of 50 draws. */
+/* Makes labels like those of a teacher: per token about a dozen ids from 50 draws. */
 static void
 fill_labels(struct bench_train *t)
 {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * train - a model that trains on made tokens and made labels, for the benches of a step. The program links the comm it wants.
- */
+/* train - trains a model on random tokens and labels, for the benches of a step. Link it with a comm. */
 #ifndef SALT_BENCH_TRAIN_H
 #define SALT_BENCH_TRAIN_H
 
@@ -10,11 +8,14 @@
 #include "trainerd/comm.h"
 #include "trainerd/step.h"
 
-/* A model that trains, and the rows of one step of this rank: plain, and with sampled labels (N = 50, about a dozen ids each). */
+/*
+ * A model in training, and the rows of one step of this rank: plain, and with sampled labels (N = 50, about a
+ * dozen ids per token).
+ */
 struct bench_train {
 	const struct bench_shape *shape;
 	struct kernels *kernels;
-	struct comm *comm;		/* the caller's */
+	struct comm *comm;		/* owned by the caller */
 	struct step *step;
 	struct step_rows plain, kd;
 	int32_t *tokens, *ids;
@@ -25,14 +26,14 @@ struct bench_train {
 };
 
 /*
- * bench_train_open - compute: backend, dtype and threads; shape stays the caller's. documents: their mean length, which are isolated; 0: sequences are not
- * divided. Ends the process where it cannot.
+ * bench_train_open - compute: backend, dtype and threads; shape and comm must stay valid. documents: mean
+ * length of isolated documents; 0: sequences are not divided into documents. Exits on errors.
  */
 void bench_train_open(struct bench_train *t, const struct bench_shape *shape, struct comm *comm,
     const struct kernels_options *compute, enum optim_kind kind, int64_t documents);
 void bench_train_close(struct bench_train *t);
 
-/* bench_train_once - seconds of one optimiser step. */
+/* bench_train_once - makes one optimizer step; returns its seconds. */
 double bench_train_once(struct bench_train *t, const struct step_rows *rows);
 
 /* bench_barrier - returns when all ranks have called it. */

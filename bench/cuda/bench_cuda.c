@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_cuda - what bench/cuda/session.sh asks of a GPU beside the tests of kernels and the other benches.
+ * bench_cuda - what bench/cuda/session.sh measures on a GPU beside the tests of kernels and the other
+ * benches.
  *
- *   bench_cuda device                      name, architecture, libraries and memory, on one line
- *   bench_cuda check [--tiny] [--only NAME] [--json FILE]     measures these rows; --tiny: small shapes, for tests
- *       two_runs_same_bits                 ten steps of GPT-2 124M (4 x 256, bf16), twice: losses and weights with equal bits, beside all of them
- *       losses_vs_cpu_fp32, _bf16          ten steps on the GPU and on the CPU (openblas): the largest difference of losses, beside what is allowed
- *       copy_device, copy_to_device, copy_to_host   GB/s; within the device bytes read and bytes written both count
- *   bench_cuda report JSON TABLE FILE...   the rows of FILE... as one file, and as a Markdown table
+ *   bench_cuda device
+ *       prints name, architecture, libraries and memory on one line
+ *   bench_cuda check [--tiny] [--only NAME] [--json FILE]
+ *       measures these rows; --tiny: small shapes, for tests
+ *       two_runs_same_bits            ten steps of GPT-2 124M (4 x 256, bf16), twice: number of losses and
+ *                                     weights with equal bits, compared with all of them
+ *       losses_vs_cpu_fp32, _bf16     ten steps on the GPU and on the CPU (openblas): the largest
+ *                                     difference of losses, compared with the allowed one
+ *       copy_device, copy_to_device, copy_to_host
+ *                                     GB/s; within the device bytes read and bytes written both count
+ *   bench_cuda report JSON TABLE FILE...
+ *       writes the rows of FILE... as one JSON file and as a Markdown table
  *
- * Exit code 1: a check failed; its row is written.
+ * Exit code 1: a check failed; its row is written nevertheless.
  */
 #include <math.h>
 #include <stdio.h>
@@ -24,8 +31,9 @@
 #define PIECE (INT64_C(1) << 20)
 
 /*
- * Largest allowed difference between a loss on the GPU and on the CPU, in nats; the losses are about 11. In fp32 the two add up in different orders,
- * over ten steps. In bf16 some activations are also rounded to another neighbour, a relative difference of 2^-8; a loss is the mean of 1024 tokens.
+ * Largest allowed difference between a loss on the GPU and on the CPU, in nats; the losses are about 11. In
+ * fp32 the two add in different orders, over ten steps. In bf16 some activations are also rounded to another
+ * neighbour, a relative difference of 2^-8; a loss is the mean over 1024 tokens.
  */
 #define NATS_FP32 1e-3
 #define NATS_BF16 2e-2

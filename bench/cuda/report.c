@@ -27,7 +27,7 @@ has_value(const struct json *row)
 	return json_num(json_get(row, "value"), &v);
 }
 
-/* "4.71e+05" is no figure for a table: digits as they are from 1000 on. */
+/* Prints a number without an exponent, since "4.71e+05" is hard to read in a table. */
 static void
 cell_number(FILE *f, const struct json *j)
 {
@@ -53,7 +53,7 @@ table_row(FILE *f, const struct json *row)
 	fprintf(f, " |\n");
 }
 
-/* A row by name takes the place of an earlier one that has no value, or of any if it has one itself. */
+/* Adds a row. It replaces an earlier row of the same name, unless only the earlier one has a value. */
 static int
 add(const struct json **rows, int n, const struct json *row)
 {

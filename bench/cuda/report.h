@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * report - the results of several benches as one.
- */
+/* report - merges the results of several benches. */
 #ifndef SALT_BENCH_REPORT_H
 #define SALT_BENCH_REPORT_H
 
 /*
- * report_write - the rows of n files (bench/README.md's form) into the files json and, as a Markdown table, table. Of rows with one name the last
- * that has a value counts, or the last. A file that is missing or is no JSON becomes a row without a value. Returns the exit code: 0, 73 (cannot
- * write) or 65 (such a file).
+ * report_write - writes the rows of n files (in the format of bench/README.md) to the file json and, as a
+ * Markdown table, to the file table. Of several rows with the same name the last one with a value counts, or
+ * else the last. A file that is missing or is not JSON becomes a row without a value. Returns the exit code:
+ * 0, 73 (cannot write) or 65 (there was such a file).
  */
 int report_write(const char *json, const char *table, char *const *files, int n);
 

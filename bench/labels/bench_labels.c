@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_labels EXPORT ROUNDS - sampled labels of a `saltctl cache export`, coded as records again, in one thread. Prints one line: tokens,
- * bytes a token of whole records, unique ids a token, entropy of the stored distribution in bits a token, tokens/s encoded, tokens/s decoded
- * (medians of ROUNDS). Dies where a record does not decode to what went in. labels.sh runs it.
+ * bench_labels EXPORT ROUNDS - encodes the sampled labels of a `saltctl cache export` as records again, in
+ * one thread. Prints one line: tokens, bytes per token of whole records, distinct ids per token, entropy of
+ * the stored distribution in bits per token, tokens/s encoded, tokens/s decoded (medians of ROUNDS). Exits
+ * with an error if a record does not decode to its input. labels.sh runs it.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -17,7 +18,7 @@
 
 #define ROUNDS_MAX 64
 
-/* All records: n_unique[record * L + row], ids and counts of a row from (record * L + row) * N on. */
+/* All records: n_unique[record * L + row]; ids and counts of a label row begin at (record * L + row) * N. */
 struct rows {
 	struct labels_spec spec;
 	struct labels_unigram *unigram;
@@ -32,7 +33,7 @@ value(const struct weights_tensor *t, uint64_t i)
 	size_t width = weights_dtype_bytes(t->dtype);
 	uint64_t v = 0;
 
-	memcpy(&v, t->data + i * width, width);		/* little-endian hosts only, as all of it */
+	memcpy(&v, t->data + i * width, width);		/* little-endian hosts only, like the whole project */
 	return v;
 }
 

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_memory - the most anonymous memory that a training step has, beside what docs/performance.md counts.
+ * bench_memory - the peak of a training step's anonymous memory, compared with the estimate in
+ * docs/performance.md.
  *
  *   bench_memory [--threads N] [--tiny] [--json FILE]
  *
- *   rss_vs_plan         GPT-2 124M, 4 x 256: RssAnon, looked at every millisecond over three steps, beside bytes a parameter + activations.
- *                       fp32: 16 bytes a parameter (weights, gradients, two moments); bf16: 18 (and the copy that computes).
- *                       Activations: model_session_plan.
- *   rss_vs_saltctl_plan, rss_vs_saltctl_plan_16   the same beside the sum that `saltctl plan` prints, and with 16 sequences, four micro-batches
+ *   rss_vs_plan
+ *       GPT-2 124M, 4 x 256: RssAnon, read every millisecond during three steps, compared with the bytes of
+ *       parameters and activations. fp32: 16 bytes per parameter (weights, gradients, two moments); bf16: 18
+ *       (with the copy that computes). Activations: model_session_plan.
+ *   rss_vs_saltctl_plan, rss_vs_saltctl_plan_16
+ *       the same compared with the sum that `saltctl plan` prints; _16 with 16 sequences in four
+ *       micro-batches
  */
 #include <errno.h>
 #include <pthread.h>
@@ -21,7 +25,7 @@
 #include "engine/fit/fit.h"
 
 static atomic_bool watching;
-static size_t most;			/* bytes; the watcher's until it is joined */
+static size_t most;			/* bytes; owned by the watcher thread until it is joined */
 
 static size_t
 anonymous_bytes(void)
@@ -64,7 +68,7 @@ planned(const struct bench_shape *s, enum dtype dtype, bool recompute)
 	return bytes;
 }
 
-/* The sum of `saltctl plan`, bytes. */
+/* The sum that `saltctl plan` prints, in bytes. */
 static double
 priced(const struct bench_train *t, int threads)
 {
@@ -83,7 +87,7 @@ priced(const struct bench_train *t, int threads)
 	return fit_sum(bytes);
 }
 
-/* Steps of the shape: most has the most memory that there was, in bytes. */
+/* Makes steps with this shape; sets most to the peak of memory in bytes. */
 static void
 steps(struct bench_train *t, const struct bench_shape *shape, struct comm *comm, const struct bench_args *a)
 {

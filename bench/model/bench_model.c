@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_model - tokens per second of whole models: training (forward, loss, backward) and a teacher's pass (forward, scores, 50
- * sampled labels a row).
+ * bench_model - tokens per second of whole models: training (forward, loss, backward) and a teacher's pass
+ * (forward, scores, 50 draws per token).
  *
  *   bench_model [--threads N] [--seconds S] [--only NAME] [--json FILE] [--peer FILE]
  *
- * Random weights, random tokens, the median of the runs that fit into S seconds (at least 3). --peer: a file of bench_model.py,
- * PyTorch's figures of the same shapes on the same machine, to print beside ours.
+ * Random weights and tokens; the median of the runs that fit into S seconds (at least 3). --peer: the output
+ * of bench_model.py, PyTorch's figures of the same shapes on the same machine, lines "NAME VALUE", which are
+ * printed beside ours.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,7 +100,7 @@ teach_once(struct bench *e)
 	kernels_sync(e->kernels);
 }
 
-/* Tokens per second, median. */
+/* Median of tokens per second. */
 static double
 measure(struct bench *e, void (*once)(struct bench *), double seconds)
 {
@@ -117,7 +118,7 @@ measure(struct bench *e, void (*once)(struct bench *), double seconds)
 	return (double)(e->shape->b * e->shape->t) / runs[n / 2];
 }
 
-/* A line "NAME VALUE" of the peer's file; 0 if there is none. */
+/* Reads a line "NAME VALUE" of the file of --peer; 0 if there is none. */
 static double
 peer_value(const char *path, const char *name)
 {
@@ -185,7 +186,7 @@ run_shape(const struct options *o, FILE *json, const struct shape *shape)
 	e.d_params = kernels_alloc(e.kernels, bytes);
 	if (e.params == NULL || e.d_params == NULL)
 		exit(71);
-	model_init(e.model, 1, 0, e.model->n_params, e.params);	/* these backends' memory is the host's */
+	model_init(e.model, 1, 0, e.model->n_params, e.params);	/* these backends use host memory */
 	model_bind(e.model, e.params, DTYPE_F32);
 	e.tokens = room(rows, sizeof(int32_t));
 	e.next = room(rows, sizeof(int32_t));

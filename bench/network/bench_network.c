@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_network - latency and bandwidth between ranks, as the trainer's reduction uses the network: mpirun -n 2 bench_network --json FILE.
- * Neighbours (0 and 1, 2 and 3, ...) exchange all at once: alpha is the median of an exchange of one float, beta what an exchange of
- * --bytes reaches each way without that alpha. Put the two ranks on two hosts for a network, on one for its memory. Also how fast a
- * rank adds what it received. `saltctl plan --network FILE` reads the file.
+ * bench_network - latency and bandwidth between ranks, with the trainer's way of using the network: mpirun -n
+ * 2 bench_network --json FILE. All pairs of neighbours (0 and 1, 2 and 3, ...) exchange at the same time.
+ * alpha is the median time of an exchange of one float; beta is the rate of an exchange of --bytes in each
+ * direction, after alpha is subtracted. Place the two ranks on two hosts to measure a network, on one host to
+ * measure its memory. It also measures how fast a rank adds received numbers. `saltctl plan --network FILE`
+ * reads the file.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,7 +20,7 @@
 
 #define ROUNDS 21
 
-/* Median seconds of one exchange of n floats, of `often` in a row each. */
+/* Median seconds of one exchange of n floats; `often` consecutive exchanges are timed together. */
 static double
 exchange(struct comm *c, float *out, float *in, int64_t n, int often)
 {
@@ -27,7 +29,7 @@ exchange(struct comm *c, float *out, float *in, int64_t n, int often)
 	for (int i = 0; i < ROUNDS; i++) {
 		double start;
 
-		comm_sum(c, &nothing, 1);		/* a barrier */
+		comm_sum(c, &nothing, 1);		/* used as a barrier */
 		start = bench_now();
 		for (int k = 0; k < often; k++)
 			comm_exchange(c, comm_rank(c) ^ 1, out, (size_t)n * sizeof(float), in, (size_t)n * sizeof(float));

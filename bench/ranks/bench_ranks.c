@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_ranks SHAPE BATCH STEPS THREADS [tiny] - under mpirun: seconds of each optimiser step of a shape of bench.h, with BATCH sequences and
- * two lanes; rank 0 prints one line a step, after one that is not counted. ranks.sh and busy.sh compare. GPT-2 computes in fp32, others in
- * what auto chooses.
+ * bench_ranks SHAPE BATCH STEPS THREADS [tiny] - run under mpirun: seconds of each optimizer step of a shape
+ * of bench.h, with BATCH sequences and two lanes. Rank 0 prints one line per step, after one step that is not
+ * counted. ranks.sh and busy.sh compare the results. GPT-2 computes in fp32, other models in the dtype that
+ * auto chooses.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "base/cpus/cpus.h"
 #include "bench/common/train.h"
 
-CPUS_BOUND_SPIN;		/* as trainerd */
+CPUS_BOUND_SPIN;		/* as in trainerd */
 
 int
 main(int argc, char **argv)

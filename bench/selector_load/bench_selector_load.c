@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_selector_load [--dir DIR] [--context L] [--record BYTES] [--tokens N] [--serve SECONDS] [--set
- * key=value ...] [--json FILE] [--keep]
- *     [--shards S --pace MB_S]
+ * bench_selector_load [--dir DIR] [--context L] [--record BYTES] [--tokens N] [--serve SECONDS]
+ *     [--set key=value ...] [--json FILE] [--keep] [--shards S --pace MB_S]
  *
- * A real selectord (the program beside this one) on loopback TCP, eight simulated teachers and eight
- * simulated trainers, all of them in one thread here: their records are made before, and only token hash and
- * checksum are new for each sequence. DIR must be on the file system that is to be measured; about 1.4 x N x
- * BYTES / L bytes of it are used, and freed at the end.
+ * Measures a real selectord (the program in the same folder) on loopback TCP. Eight simulated teachers and
+ * eight simulated trainers share one thread of this process; their records are made before, and only token
+ * hash and checksum are new for each sequence. DIR must be on the file system that is to be measured; about
+ * 1.4 x N x BYTES / L bytes of it are used, and freed at the end.
  *
- *   1. bare LMDB: as many records as part 2 writes at first, up to 40,000, by one thread that does nothing
- *   else 2. ingest: teachers lease, answer at once, and count what is acknowledged, that is on the disk; the
- *   map begins at 64 MiB 3. serve: trainers ask for rows that are there, each with two requests of eight rows
- *   in flight; teachers go on at half the rate of 2 4. ingest goes on up to N tokens
+ *   1. bare LMDB: as many records as part 2 writes at first, up to 40,000, by one thread without other work
+ *   2. ingest: teachers request leases, answer at once, and count the acknowledged sequences, which are on
+ *      disk; the map begins at 64 MiB
+ *   3. serve: trainers request rows that are ready, each with two requests of eight rows in flight; teachers
+ *      continue at half the rate of part 2
+ *   4. ingest continues up to N tokens
  *
- * With --pace only part 2, on S selectors whose disks are slowed to MB_S each (pace.c), and one line, "shards
- * TOKENS_S"; see shards.sh.
+ * With --pace it runs only part 2, on S selectords whose disks are slowed to MB_S each (pace.c), and prints
+ * one line, "shards TOKENS_S"; see shards.sh.
  *
- * Anonymous memory of selectord is read after 1 M and after N tokens, each time when nothing has been in
+ * Anonymous memory of selectord is read after 1 M and after N tokens, each time after nothing has been in
  * flight for three seconds.
  */
 #include <errno.h>
@@ -48,9 +49,9 @@ enum { TEACHERS = 8, TRAINERS = 8, IN_FLIGHT = 2, ASK_ROWS = 8, LEASE_ROWS = 8, 
 
 struct sim {
 	struct session *session;
-	size_t n_leases;				/* teacher: held and not acknowledged */
-	size_t credit;					/* teacher: asked for and not come yet */
-	double sent[IN_FLIGHT];				/* trainer: when each request went out; 0: none */
+	size_t n_leases;				/* teacher: leases held and not acknowledged */
+	size_t credit;					/* teacher: leases requested and not received yet */
+	double sent[IN_FLIGHT];				/* trainer: when each request was sent; 0: none */
 	uint64_t first[IN_FLIGHT];
 };
 
@@ -59,13 +60,13 @@ struct load {
 	struct bus_poll *poll;
 	struct sim teacher[TEACHERS], trainer[TRAINERS], watcher[SHARDS_MAX];
 	int n_shards;
-	size_t most;					/* leases of a teacher */
+	size_t most;					/* most leases of a teacher */
 	struct records records;
 	uint8_t *room[LEASE_ROWS];
 	struct hash128 plan, corpus_hash;
 	uint64_t n_windows, n_acked, n_leased, limit, rows_ready, n_served, n_checked;
 	double bytes_acked;
-	double rate, rate_from;				/* rows a second from then on; 0: as fast as it goes */
+	double rate, rate_from;				/* rows per second since then; rate 0: no limit */
 	uint64_t rate_base;
 	bool serving;
 	float *latency;					/* [LATENCIES_MAX], ms */
@@ -189,7 +190,7 @@ rows_in(struct load *l, struct sim *s, const struct wire_rows *rows)
 		l->latency[l->n_latencies++] = (float)((seconds_now() - s->sent[slot]) * 1000);
 	s->sent[slot] = 0;
 	l->n_served += rows->n_rows;
-	if (l->n_latencies % 64 == 0) {			/* one row of 64 requests is checked */
+	if (l->n_latencies % 64 == 0) {			/* a row of every 64th answer is checked */
 		const struct wire_row *row = &rows->rows[l->n_latencies / 64 % ASK_ROWS];
 
 		if ((rc = corpus_window(l->corpus, row->seq, L, l->tokens, &note)) != 0)
@@ -204,7 +205,7 @@ rows_in(struct load *l, struct sim *s, const struct wire_rows *rows)
 		trainer_ask(l, s, slot);
 }
 
-/* ---- all of them ---- */
+/* ---- teachers and trainers ---- */
 
 static void
 drain(struct load *l, struct sim *s)
@@ -258,7 +259,7 @@ turn(struct load *l)
 	}
 }
 
-/* Work until limit sequences are acknowledged; then until nothing is in flight. */
+/* Works until limit sequences are acknowledged. */
 static void
 ingest(struct load *l, uint64_t limit)
 {
@@ -388,7 +389,7 @@ start_selectord(const char *dir, char **sets, int n_sets, int shard, int n_shard
 	json_close(&root);
 }
 
-/* RssAnon of selectord, bytes; utime + stime, seconds. */
+/* RssAnon of selectord in bytes. */
 static double
 anonymous(void)
 {
@@ -406,6 +407,7 @@ anonymous(void)
 	return kib * 1024;
 }
 
+/* Processor time (utime + stime) of a process in seconds; pid 0: of this process. */
 static double
 cpu_of(pid_t pid)
 {
@@ -430,7 +432,7 @@ cpu_of(pid_t pid)
 	return (double)(u + s) / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* Anonymous memory after three seconds with nothing in flight. */
+/* Anonymous memory of selectord after three seconds without new work. */
 static double
 settle(struct load *l)
 {
@@ -538,7 +540,8 @@ main(int argc, char **argv)
 	}
 	if (pace == NULL || l.n_shards == 0)
 		l.n_shards = 1;
-	l.most = pace != NULL ? (size_t)(4 * l.n_shards) : CREDIT;	/* the same number in flight for each shard */
+	/* with --pace the number of leases per shard does not depend on the number of shards */
+	l.most = pace != NULL ? (size_t)(4 * l.n_shards) : CREDIT;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	snprintf(dir, sizeof(dir), "%s/salt-selector-load-XXXXXX", parent);
 	if (mkdtemp(dir) == NULL)
@@ -570,7 +573,8 @@ main(int argc, char **argv)
 	if (pace != NULL) {
 		acked0 = l.n_acked;
 		start = seconds_now();
-		ingest(&l, l.n_windows - l.n_windows / 4);	/* not to the end: there some shards have less left than others */
+		/* not to the end, where some shards have less work left than others */
+		ingest(&l, l.n_windows - l.n_windows / 4);
 		printf("shards %.0f\n", (double)(l.n_acked - acked0) * L / (seconds_now() - start));
 		goto out;
 	}
@@ -606,7 +610,7 @@ main(int argc, char **argv)
 
 	settle(&l);
 	l.rows_ready = 0;
-	session_hello(l.watcher[0].session, 0, 0);		/* how many rows are ready? */
+	session_hello(l.watcher[0].session, 0, 0);		/* asks how many rows are ready */
 	for (int i = 0; i < 100 && l.rows_ready < 8 * WINDOW; i++)
 		turn(&l);
 	if (l.rows_ready < 2 * WINDOW)
@@ -622,7 +626,8 @@ main(int argc, char **argv)
 			trainer_ask(&l, &l.trainer[i], j);
 	cpu0 = cpu_of(child);
 	own0 = cpu_of(0);
-	while (seconds_now() < start + serve_s && l.n_leased < l.limit)		/* ends when nothing is left to ingest beside it */
+	/* ends earlier if nothing is left to ingest meanwhile */
+	while (seconds_now() < start + serve_s && l.n_leased < l.limit)
 		turn(&l);
 	served_s = seconds_now() - start;
 	serve_cpu = (cpu_of(child) - cpu0) / served_s;
@@ -630,7 +635,8 @@ main(int argc, char **argv)
 	both_tps = (double)(l.n_acked - n_serve) * L / served_s;
 	l.serving = false;
 	qsort(l.latency, l.n_latencies, sizeof(*l.latency), by_value);
-	p99 = (double)l.latency[l.n_latencies * 99 / 100];		/* later answers are not counted */
+	/* without the answers that arrive later */
+	p99 = (double)l.latency[l.n_latencies * 99 / 100];
 	printf("serve: %.2f M tokens/s of %" PRIu64 " rows ready, p50 %.2f ms, p99 %.2f ms, max %.1f ms, beside ingest of %.2f M tokens/s, %.1f s; CPUs: "
 	    "selectord %.2f, simulators %.2f; %" PRIu64 " rows looked at\n",
 	    (double)l.n_served * L / served_s / 1e6, l.rows_ready, (double)l.latency[l.n_latencies / 2], p99,

@@ -26,7 +26,7 @@ struct lmdb {
 	MDB_dbi dbi;
 	char path[512];
 	uint8_t *record;			/* [max_len] */
-	uint64_t n;				/* records written: the next key */
+	uint64_t n;				/* records written, and the next key */
 };
 
 struct lmdb *

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pace - a slow disk, by LD_PRELOAD: fdatasync returns no sooner than PACE_MB_S allows for the bytes written
- * since. Writes are counted where LMDB makes them (pwrite, pwritev, writev); nothing else of the disk
- * changes. For bench_selector_load --pace.
+ * pace - simulates a slow disk for bench_selector_load --pace, with LD_PRELOAD: fdatasync waits until
+ * PACE_MB_S allows the bytes that were written since the last call. It counts the writes of LMDB (pwrite,
+ * pwritev, writev) and changes nothing else.
  */
 #include <dlfcn.h>
 #include <stdatomic.h>
@@ -27,7 +27,7 @@ counted(ssize_t n)
 	return n;
 }
 
-/* The library's prototypes differ only in attributes. */
+/* The prototypes of the C library differ from these only in attributes. */
 ssize_t
 pwrite(int fd, const void *bytes, size_t n, off_t at)
 {
@@ -86,7 +86,7 @@ int
 fdatasync(int fd)
 {
 	static int (*real)(int);
-	static double free_at;			/* one thread syncs */
+	static double free_at;			/* without a lock: only one thread syncs */
 	const char *text = getenv("PACE_MB_S");
 	double rate = text != NULL ? atof(text) * 1e6 : 0, start = now(), wait;
 	int rc;

@@ -17,7 +17,7 @@ put64(uint8_t *p, uint64_t v)
 		p[i] = (uint8_t)(v >> 8 * i);
 }
 
-/* SAMPLES draws a row from n_candidates ids, which are drawn for each row anew. */
+/* Makes a record: SAMPLES draws per label row from n_candidates ids, which are chosen anew for each row. */
 static void
 make_one(struct records *r, struct labels_buf *buf, uint32_t no, uint32_t n_candidates)
 {
@@ -54,7 +54,7 @@ records_patch(const struct records *r, uint64_t seq, struct hash128 tokens, uint
 	return from->len;
 }
 
-/* The table that selectord will make of the same corpus. */
+/* The unigram table that selectord will make from the same corpus. */
 static struct labels_unigram *
 table_of(const char *prefix, double tau)
 {

@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_teacher - teacherd's engine (teacherd/infer.h: sequences in, encoded label records out), 135M Llama shape, 4 x 512, sampled N = 50.
+ * bench_teacher - teacherd's engine (engine/infer/infer.h: sequences in, encoded label records out), 135M
+ * Llama shape, 4 x 512, sampled labels with N = 50.
  *
- *   bench_teacher [--backend NAME] [--threads N] [--rounds N] [--tiny] [--only NAME] [--json FILE] [--peer COMMAND]...
+ *   bench_teacher [--backend NAME] [--threads N] [--rounds N] [--tiny] [--only NAME] [--json FILE]
+ *       [--peer COMMAND]...
  *
- *   teacher_label_vs_forward   labelling beside the bare forward pass, logits included and thrown away. The faster of two counts:
- *                              teacherd's own way (a thread a sequence) and all threads on one batch.
- *   labels_same_bytes          with --backend cuda and 64 x 1024 (the first row is teacher_label_cuda there): sequences of the batch whose labels have
- *                              the same bytes in the opposite order and in forward passes of four sequences, beside all of them
- *   teacher_label_vs_torch     beside the fastest peer's forward pass, softmax and 50 draws a token
+ *   teacher_label_vs_forward
+ *       labelling compared with the bare forward pass, which computes logits and discards them. The faster of
+ *       two forward passes counts: that of teacherd (one thread per sequence), and all threads on one batch.
+ *   labels_same_bytes
+ *       with --backend cuda and 64 x 1024 (the first row is called teacher_label_cuda there): number of
+ *       sequences of the batch whose labels have the same bytes in reverse order and in forward passes of
+ *       four sequences, compared with all of them
+ *   teacher_label_vs_torch
+ *       compared with forward pass, softmax and 50 draws per token of the fastest comparison program
  *
- * Random weights, written to a folder of their own under TMPDIR (540 MB) because teacherd's engine takes folders.
+ * The weights are random. They are written to a new folder under TMPDIR (540 MB), because teacherd's engine
+ * reads models from folders.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,12 +32,12 @@
 
 struct teacher {
 	const struct bench_shape *shape;
-	struct infer *infer, *fours;		/* fours: four sequences in a forward pass; NULL where labels_same_bytes is not asked for */
-	struct kernels *kernels;		/* of the batch's forward pass, all threads */
+	struct infer *infer, *fours;		/* fours: four sequences per forward pass, or NULL */
+	struct kernels *kernels;		/* for the forward pass of the batch with all threads */
 	struct model *model;
 	struct model_session *session;
 	float *params;
-	void *copy;				/* the same in the dtype of compute, where that is another */
+	void *copy;				/* the parameters in the compute dtype, if that is not fp32 */
 	int32_t *tokens;			/* [batch, L + 1] */
 	int32_t *inputs;			/* [batch, L] */
 	uint64_t *seqs;
@@ -93,7 +100,7 @@ teacher_open(struct teacher *t, const struct bench_args *a)
 	if (a->backend == KERNELS_BACKEND_CUDA && bench_wanted(a, "labels_same_bytes") &&
 	    ((rc = infer_new(&t->fours, &fours, &note)) != 0 || (rc = infer_add_model(t->fours, dir, true, true, &note)) != 0))
 		bench_fail(s->name, rc, &note);
-	remove_model(dir);			/* it is in memory now */
+	remove_model(dir);			/* the model is in memory now */
 	t->tokens = bench_need(calloc((size_t)(s->batch * (s->tokens + 1)), sizeof(int32_t)));
 	t->inputs = bench_need(calloc((size_t)(s->batch * s->tokens), sizeof(int32_t)));
 	t->seqs = bench_need(calloc((size_t)s->batch, sizeof(uint64_t)));
@@ -120,7 +127,7 @@ teacher_close(struct teacher *t)
 	free(t->seqs);
 }
 
-/* A table of equal weights: random tokens have no others. */
+/* A unigram table of equal weights, which fits random tokens. */
 static const struct labels_unigram *
 flat(struct infer *infer, uint32_t vocab)
 {
@@ -134,7 +141,10 @@ flat(struct infer *infer, uint32_t vocab)
 	return u;
 }
 
-/* The whole batch, finished; label false: the forward pass and its logits, nothing made of them. backwards: the last sequence first. */
+/*
+ * Runs the whole batch and waits for it. label false: only the forward pass with its logits. backwards: the
+ * last sequence first.
+ */
 static struct infer_job *
 run(struct teacher *t, struct infer *infer, bool label, bool backwards)
 {
@@ -164,7 +174,7 @@ run(struct teacher *t, struct infer *infer, bool label, bool backwards)
 	return back;
 }
 
-/* Seconds of a lease of the whole batch. */
+/* Seconds of a lease with the whole batch. */
 static double
 lease(struct teacher *t, bool label)
 {
@@ -176,7 +186,7 @@ lease(struct teacher *t, bool label)
 	return seconds;
 }
 
-/* How many sequences have the same label in both. */
+/* Number of sequences that have the same label in both jobs; b has them in reverse order. */
 static int64_t
 same_labels(const struct infer_job *a, const struct infer_job *b)
 {

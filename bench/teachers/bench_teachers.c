@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_teachers files DIR TOKENS
- *     DIR/train and DIR/model, as bench_selector_load's.
+ *     writes DIR/train and DIR/model, as bench_selector_load does
  * bench_teachers rate DIR ENDPOINT TEACHERS LEASE_MS SECONDS
- *     TEACHERS stubs, each a process with the real session, connect to a selectord that serves DIR's corpus
- *     and model. Like teacherd a stub holds two leases; it sleeps for LEASE_MS where teacherd would compute
- *     one. Its records come from the encoder, with the token hash and checksum of each sequence. Prints the
- *     sequences acknowledged (on disk) in SECONDS, counted after two leases of every stub were acknowledged,
- *     and the seconds measured.
+ *     TEACHERS stubs, each a process with a real session, connect to a selectord that serves the corpus and
+ *     model in DIR. Like teacherd, a stub holds two leases; it sleeps for LEASE_MS where teacherd would
+ *     compute a lease. Its records come from the encoder, with the token hash and checksum of each sequence.
+ *     Prints the number of sequences acknowledged (on disk) in SECONDS, counted after two leases of every
+ *     stub were acknowledged, and the seconds measured.
  * teachers.sh runs both.
  */
 #include <errno.h>
@@ -33,11 +33,11 @@
 enum { CONTEXT = 512, RECORD = 9216, CREDIT = 2, HELD_MAX = 8, ROWS_MAX = 64, STUBS_MAX = 64, WINDOW = 512,
     START_S = 30, MAX_MESSAGE = 16 << 20 };
 
-/* What the processes share. */
+/* Memory shared by the processes. */
 struct board {
 	atomic_ullong acked[STUBS_MAX];			/* sequences of each stub */
 	atomic_int n_welcome;
-	atomic_bool go;					/* all are connected: leases may be requested */
+	atomic_bool go;					/* all are connected, so leases may be requested */
 };
 
 struct stub {
@@ -47,11 +47,14 @@ struct stub {
 	bool is_teacher;
 	struct records records;
 	uint8_t *room[ROWS_MAX];
-	struct wire_message *held[HELD_MAX];		/* leases, the oldest first; that one is being worked on. A request that crosses
-							 * a lease may bring one more than CREDIT */
+	/*
+	 * Leases, the oldest first, which is in work. There may be one more than CREDIT, if a request and a
+	 * lease crossed on the way.
+	 */
+	struct wire_message *held[HELD_MAX];
 	size_t n_held, asked;
 	double due, lease_s;
-	bool counted;					/* in n_welcome */
+	bool counted;					/* counted in n_welcome */
 	struct board *board;
 	int no;
 };
@@ -68,7 +71,7 @@ die(int rc, const struct err_note *note, const char *what)
 	char text[1200];
 
 	fprintf(stderr, "bench_teachers: %s: %s\n", what, err_note_str(note, rc, text, sizeof(text)));
-	exit(1);					/* stubs end with their parent */
+	exit(1);					/* the stubs end with their parent */
 }
 
 static void
@@ -80,7 +83,7 @@ tell(struct stub *s, const struct wire_message *m)
 		die(rc, NULL, wire_type_name(m->type));
 }
 
-/* The oldest lease is done; the next one begins. */
+/* Answers the oldest lease and begins the next one. */
 static void
 answer(struct stub *s)
 {
@@ -149,7 +152,7 @@ turn(struct stub *s)
 		received(s, &event);
 	while (s->n_held > 0 && seconds_now() >= s->due)
 		answer(s);
-	/* as teacherd: two leases held or requested */
+	/* as in teacherd: two leases are held or requested */
 	if (atomic_load(&s->board->go) && s->is_teacher && s->n_held + s->asked < CREDIT) {
 		s->asked = CREDIT - s->n_held;
 		tell(s, &(struct wire_message){.type = WIRE_LEASE_REQUEST,
@@ -174,7 +177,7 @@ stub_connect(struct stub *s, char *endpoint, const struct wire_hello *hello)
 	s->is_teacher = hello->role == WIRE_ROLE_TEACHER;
 }
 
-/* The whole life of a stub process; its parent ends it. */
+/* Runs a stub process until its parent ends it. */
 static void
 teacher(const char *dir, char *endpoint, int no, double lease_s, struct board *board)
 {
@@ -207,7 +210,7 @@ teacher(const char *dir, char *endpoint, int no, double lease_s, struct board *b
 		turn(&s);
 }
 
-/* The client that wants the labels: a plan over the whole corpus, all of it labelled ahead. */
+/* Opens the client's session: a plan over the whole corpus, all of it to be labelled now. */
 static void
 plan_open(struct stub *s, const char *dir, char *endpoint)
 {

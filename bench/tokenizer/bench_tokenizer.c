@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bench_tokenizer TOKENIZER.json TEXT [--rounds N] [--json FILE] [--peer-mb-s X]
- * Encodes the text on one thread, in documents of about 64 KiB ended at a line, and decodes it; says the median of N rounds (5), in processor
- * time. "first" is a fresh encoder (cold cache), "worst" a megabyte each of one letter, of spaces, of letters without a space.
- * vocabularies.py makes tokenizers of 32,000 to 256,000 tokens to measure.
+ *
+ * Encodes the text in one thread, in documents of about 64 KiB that end with a line, and decodes it. Prints
+ * the median of N rounds (5), in processor time. "first" is a new encoder (cold cache), "worst" a megabyte
+ * each of one letter, of spaces, and of letters without a space. vocabularies.py makes tokenizers of 32,000
+ * to 256,000 tokens for this bench.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +22,7 @@
 struct result {
 	const char *name;
 	double peer;
-	double value[MAX_ROUNDS]; /* of each round; sorted in the end */
+	double value[MAX_ROUNDS]; /* of each round; sorted at the end */
 };
 
 static int
@@ -36,7 +38,7 @@ now(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);	/* one thread: what other programs take does not count */
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);	/* so that other programs' time does not count */
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 

@@ -1,30 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_train - whole optimiser steps as trainerd makes them (trainerd/step.h: forward, loss, backward, clip, AdamW), one rank.
+ * bench_train - complete optimizer steps as in trainerd (trainerd/step.h: forward, loss, backward, clip,
+ * AdamW), with one rank.
  *
- *   bench_train [--backend NAME] [--threads N] [--rounds N] [--tiny] [--cpu-time] [--only NAME] [--json FILE] [--peer COMMAND]...
+ *   bench_train [--backend NAME] [--threads N] [--rounds N] [--tiny] [--cpu-time] [--only NAME] [--json FILE]
+ *       [--peer COMMAND]...
  *
- *   train_gpt2_124m_fp32, train_small_fp32, train_llama_135m_fp32 (and _bf16)   tokens/s beside the fastest peer
+ *   train_gpt2_124m_fp32, train_small_fp32, train_llama_135m_fp32 (and _bf16)
+ *       tokens/s compared with the fastest comparison program
  *   share_of_ceiling_fp32 (GPT-2 124M, 4 x 256), share_of_ceiling (16 x 256, bf16)
- *       the step's FLOP/s beside those of its matrix products alone, at this model's shapes, as often as a step has them: OpenBLAS's SGEMM
- *       or oneDNN's bf16 matmul (weights in its own format), each with its own threads. Both count 6 per parameter of a product and
- *       token; the ceiling leaves attention out.
- *   kd_step_cost_gpt2_124m, kd_step_cost_small; kd_step_cost is the worse of the two
- *       a phase-one step, sampled labels of N = 50 at hand, beside a plain step on the same tokens
+ *       FLOP/s of the step compared with those of its matrix products alone, with the shapes and the number
+ *       of products of a step: OpenBLAS's SGEMM or oneDNN's bf16 matmul (weights in its own format), each
+ *       with its own threads. Both count 6 FLOP per product parameter and token; the ceiling does not include
+ *       attention.
+ *   kd_step_cost_gpt2_124m, kd_step_cost_small; kd_step_cost is the larger of the two
+ *       a phase-one step with sampled labels (N = 50) in memory, compared with a plain step on the same
+ *       tokens
  *
  *   muon_step_cost (GPT-2 124M, 4 x 256), muon_step_cost_16 (16 x 256)
- *       a step with Muon beside one with AdamW. Newton-Schulz takes the same time whatever the batch is
+ *       a step with Muon compared with one with AdamW. The time of Newton-Schulz does not depend on the
+ *       batch.
  *
  *   document_step_cost_LENGTH (GPT-2 124M, 16 x 256)
- *       a step with corpus.isolate_documents and documents of this mean length, compared with a step without the option
+ *       a step with corpus.isolate_documents and documents of this mean length, compared with a step without
+ *       it
  *
  * With --backend cuda (bf16) instead, at shapes for GPUs:
- *   train_gpt2_124m_cuda, train_gpt2_1558m_cuda          tokens/s beside the fastest peer
- *   mfu_gpt2_124m_cuda, mfu_gpt2_1558m_cuda              the step's TFLOP/s beside the device's dense bf16 peak (peak.h): ratio is the MFU
- *   ceiling_gpt2_124m_cuda, ceiling_gpt2_1558m_cuda      share_of_ceiling, with the products of cuBLASLt
+ *   train_gpt2_124m_cuda, train_gpt2_1558m_cuda
+ *       tokens/s compared with the fastest comparison program
+ *   mfu_gpt2_124m_cuda, mfu_gpt2_1558m_cuda
+ *       TFLOP/s of the step compared with the device's dense bf16 peak (peak.h); the ratio is the MFU
+ *   ceiling_gpt2_124m_cuda, ceiling_gpt2_1558m_cuda
+ *       share_of_ceiling, with the products of cuBLASLt
  *   kd_step_cost_gpt2_124m_gpu
  *
- * What is compared takes turns (A B A B ...) in this one process, the peers answering through pipes; medians of --rounds.
+ * Compared programs take turns (A B A B ...). Ours runs in this process; the comparison programs answer
+ * through pipes. Values are medians of --rounds.
  */
 #include <cblas.h>
 #include <math.h>
@@ -39,11 +50,11 @@
 #include "bench/train/peak.h"
 #include "engine/kernels/kernels.h"
 
-CPUS_BOUND_SPIN;		/* as trainerd */
+CPUS_BOUND_SPIN;		/* as in trainerd */
 
 /* ---- the ceiling ---- */
 
-/* One product of the step, C[m, n] = op(A) op(B), and how often it comes. */
+/* A product of the step, C[m, n] = op(A) op(B), and how often the step has it. */
 struct product {
 	bool trans_a, trans_b;
 	int64_t m, n, k;
@@ -52,7 +63,7 @@ struct product {
 
 #define PRODUCTS_MAX 24
 
-/* The three products of a linear layer: forward, d_x, d_w. */
+/* Adds the three products of a linear layer: forward, d_x, d_w. */
 static int
 add_layer(struct product *p, int n, int64_t rows, int64_t in, int64_t out, int64_t count)
 {
@@ -81,9 +92,9 @@ struct ceiling {
 	struct product products[PRODUCTS_MAX];
 	int n, threads;
 	bool bf16;
-	struct kernels *gpu;		/* the products are cuBLASLt's, in this context; NULL: those of the CPU's libraries */
+	struct kernels *gpu;		/* kernels handle for products by cuBLASLt; NULL: CPU libraries */
 	float *a, *b, *c;		/* fp32 only */
-	double flops;			/* of a step */
+	double flops;			/* per step */
 };
 
 static float *
@@ -129,7 +140,7 @@ ceiling_close(struct ceiling *c)
 	free(c->c);
 }
 
-/* Seconds of a step's products: each shape once, its time taken as often as the step has it. */
+/* Seconds of a step's products: each shape is timed once and counted as often as the step has it. */
 static double
 ceiling_once(struct ceiling *c)
 {
@@ -157,13 +168,13 @@ ceiling_once(struct ceiling *c)
 	return seconds;
 }
 
-/* ---- the works ---- */
+/* ---- measurements ---- */
 
 static struct comm *comm;		/* one rank */
 
 /*
- * FLOP of a step: 6 for each parameter of a matrix product and token, and of attention 6 * context * width for each layer and token: the scores
- * and sums that a causal mask leaves, forward and twice that backward.
+ * FLOP of a step: 6 per product parameter and token, and for attention 6 * context * width per layer and
+ * token, which counts the part of scores and sums below the causal mask, forward and twice that backward.
  */
 static double
 flops_of(const struct bench_shape *s, const struct ceiling *c)
@@ -173,7 +184,7 @@ flops_of(const struct bench_shape *s, const struct ceiling *c)
 	return c->flops + 6.0 * (double)(s->batch * s->tokens) * (double)(m->n_layers * s->tokens * m->n_heads * m->head_dim);
 }
 
-/* TFLOP/s of steps of these seconds beside the peak of the device. */
+/* Adds the row of a step's TFLOP/s, compared with the peak of the device. */
 static void
 mfu_row(struct bench_results *r, const char *name, double flops, double seconds)
 {
@@ -191,7 +202,10 @@ mfu_row(struct bench_results *r, const char *name, double flops, double seconds)
 	bench_row(r, name, flops / seconds * 1e-12, "TFLOP/s", peak_name, peak);
 }
 
-/* Tokens per second beside the fastest of the peers, the step's share of its products' speed, and of the device's (mfu_name NULL: not). */
+/*
+ * Measures tokens per second compared with the fastest comparison program, the step's share of the speed of
+ * its products, and its share of the device's peak (mfu_name NULL: not).
+ */
 static void
 train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_results *r, const char *shape_name, const char *name,
     const char *share_name, const char *mfu_name, enum kernels_dtype dtype)
@@ -207,7 +221,7 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 
 	if (alone && !with_share)
 		return;
-	for (int p = 0; p < a->n_peers && !alone; p++)		/* chooses its fastest way, before anything is timed */
+	for (int p = 0; p < a->n_peers && !alone; p++)		/* not timed: it finds its fastest variant */
 		theirs[p][0] = peers[p] != NULL ? bench_peer_seconds(peers[p], "train", type, shape) : -1;
 	bench_train_open(&t, shape, comm, &compute, OPTIM_ADAMW, 0);
 	ceiling_open(&c, shape, t.kernels, dtype == KERNELS_DTYPE_BF16, a->backend == KERNELS_BACKEND_CUDA);
@@ -242,11 +256,12 @@ train_row(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 	bench_train_close(&t);
 }
 
-/* A phase-one step beside a plain one. Returns the ratio; 0: not asked for. */
+/* Compares a phase-one step with a plain one. Returns the ratio; 0: not asked for. */
 static double
 kd_row(const struct bench_args *a, struct bench_results *r, const char *shape_name)
 {
-	const struct kernels_options compute = {.backend = a->backend, .threads = a->threads};	/* dtype: as trainerd would */
+	/* dtype 0 is auto, as in trainerd */
+	const struct kernels_options compute = {.backend = a->backend, .threads = a->threads};
 	double plain[BENCH_ROUNDS_MAX], kd[BENCH_ROUNDS_MAX];
 	int n = a->rounds;
 	char name[64];
@@ -256,7 +271,7 @@ kd_row(const struct bench_args *a, struct bench_results *r, const char *shape_na
 	bench_train_open(&t, bench_shape(shape_name, a->tiny), comm, &compute, OPTIM_ADAMW, 0);
 	bench_train_once(&t, &t.plain);
 	bench_train_once(&t, &t.kd);
-	for (int i = 0; i < n; i++) {			/* A B, then B A: a machine that slows down harms both alike */
+	for (int i = 0; i < n; i++) {			/* A B, then B A: a slowdown affects both alike */
 		if (i % 2 == 0)
 			plain[i] = bench_train_once(&t, &t.plain);
 		kd[i] = bench_train_once(&t, &t.kd);
@@ -280,7 +295,7 @@ kd_rows(const struct bench_args *a, struct bench_results *r)
 	bench_row(r, "kd_step_cost", large > small ? large : small, "x", "plain step", 1);
 }
 
-/* A step with Muon beside one with AdamW. */
+/* Compares a step with Muon with one with AdamW. */
 static void
 muon_row(const struct bench_args *a, struct bench_results *r, const char *shape_name, const char *name)
 {
@@ -330,7 +345,7 @@ document_row(const struct bench_args *a, struct bench_results *r, int64_t length
 		bench_train_close(&t[isolated]);
 }
 
-/* The rows of bf16, where auto takes it: a machine with units for it. */
+/* The bf16 rows, if auto chooses bf16: the processor has units for it, and the build has oneDNN. */
 static void
 bf16_rows(const struct bench_args *a, struct bench_peer **peers, struct bench_results *r)
 {
@@ -352,7 +367,7 @@ bf16_rows(const struct bench_args *a, struct bench_peer **peers, struct bench_re
 		bench_no_row(r, "share_of_ceiling", "GFLOP/s", why);
 }
 
-/* Each step measured at a shape that fills a GPU. */
+/* The rows of --backend cuda, each at a shape that fills a GPU. */
 static void
 cuda_rows(const struct bench_args *a, struct bench_peer **peers, struct bench_results *r)
 {

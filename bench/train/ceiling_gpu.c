@@ -6,7 +6,7 @@
 #include "bench/train/ceiling.h"
 
 #define CALLS 8
-#define NOISE (INT64_C(1) << 20)	/* numbers; an array repeats them */
+#define NOISE (INT64_C(1) << 20)	/* random numbers, which an array repeats */
 
 /* Operands are random numbers. With zeros a GPU uses less power and may clock higher, so the rate would be too good. */
 static void *
@@ -16,7 +16,7 @@ noise(struct kernels *k, int64_t n, enum dtype dtype)
 	char *p = bench_need(kernels_alloc(k, (size_t)(n * size)));
 	uint16_t *host;
 
-	if (dtype == DTYPE_F32)			/* an output */
+	if (dtype == DTYPE_F32)			/* only outputs are fp32 */
 		return p;
 	host = bench_need(malloc((size_t)block * sizeof(*host)));
 	for (int64_t i = 0; i < block; i += 4) {

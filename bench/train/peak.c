@@ -5,8 +5,8 @@
 #include <string.h>
 
 /*
- * The device's row is the first whose name is a part of the device's name. Rates are from NVIDIA's data sheets, without sparsity: where a sheet states
- * only the rate with sparsity, half of it.
+ * The first row whose name is a part of the device's name counts. The rates are from NVIDIA's data sheets,
+ * without sparsity; if a sheet has only the rate with sparsity, it is half of that.
  */
 static const struct {
 	const char *name;

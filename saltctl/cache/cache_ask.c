@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A running selectord has the cache for itself, so `cache drop --write` asks it to drop the labels. */
+/* A running selectord is the only writer of its cache, so `cache drop --write` asks it to drop the labels. */
 #include "saltctl/cache/cache.h"
 
 #include <stdio.h>
@@ -9,8 +9,8 @@
 #include "base/clock/stop.h"
 #include "saltctl/core/selector.h"
 
-#define WELCOME_MS 10000		/* give up after so long without a WELCOME */
-#define AGAIN_MS 5000			/* the same request is sent again after so long without an answer */
+#define WELCOME_MS 10000		/* give up after this time without a WELCOME */
+#define AGAIN_MS 5000			/* repeat the request after this time without an answer */
 
 int
 cache_ask_drop(const struct ctl_args *args, const struct config *cfg, size_t shard, bool released_too,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache drop: labels that no plan needs any more. Needed are the labels of all rows that a kept checkpoint
- * may train again (CHECKPOINTED gives the oldest step), and of everything that a plan which is not released
- * may still choose.
+ * cache drop: deletes the labels that no plan needs any more. A label is needed if its row may be trained
+ * again from an existing checkpoint (CHECKPOINTED gives the oldest step), or if a plan that is not released
+ * may still choose its sequence.
  */
 #include "saltctl/cache/cache.h"
 
@@ -21,7 +21,7 @@ static const struct cli_option options[] = {
 
 struct needs {
 	const struct cache_id *id;
-	struct cache_bits need;			/* of windows */
+	struct cache_bits need;			/* one bit per sequence */
 	struct cache_plan *plans;
 	size_t n_plans;
 	bool released_too;
@@ -31,8 +31,8 @@ struct needs {
 };
 
 /*
- * Nothing of a block is chosen yet, or its rows are damaged: any sequence that it may be chosen from, which
- * of a list is any at all.
+ * For a block whose rows are not chosen yet, or are damaged: marks every sequence that may be chosen for it.
+ * In mode list this is every sequence of the corpus.
  */
 static void
 need_block(struct needs *n, const struct cache_plan *plan, uint64_t b)
@@ -47,7 +47,7 @@ need_block(struct needs *n, const struct cache_plan *plan, uint64_t b)
 			cache_bits_set(&n->need, blend_order(n->id->order, plan->seed, b * plan->window + i));
 }
 
-/* The rows that one plan needs, in its blocks of this shard. */
+/* Marks the sequences that one plan needs, in its blocks of this shard. */
 static int
 need_plan(struct needs *n, struct cache *c, const struct cache_plan *plan)
 {
@@ -123,7 +123,7 @@ drop_labels(struct cache_job *job, struct needs *n, bool write)
 	return cache_batch_end(&batch, rc);
 }
 
-/* Whether fleet.yaml names a selectord that can be asked to drop them. */
+/* Whether fleet.yaml names a selectord, which can be asked to drop the labels. */
 static bool
 can_ask(const struct cache_job *job)
 {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cache export: a cache as safetensors files and one JSON file, readable without saltfleet. Each file is
- * made in memory, then written. */
+/*
+ * cache export: writes a cache as safetensors files and one JSON file, readable without saltfleet. Each file
+ * is assembled in memory and then written.
+ */
 #include "saltctl/cache/cache.h"
 
 #include <errno.h>
@@ -85,8 +87,8 @@ struct exporter {
 	struct {
 		uint8_t *bytes;
 		size_t len, cap;
-	} data[EXPORT_TENSORS_MAX];		/* of the file that is being made */
-	/* records of the file; files, records of the part; ids of the file */
+	} data[EXPORT_TENSORS_MAX];		/* of the file under construction */
+	/* records of the file; files and records of the part; ids of the file */
 	uint64_t n_records, n_files, total, entries;
 	uint64_t left_out;			/* damaged records */
 	struct labels_batch batch;
@@ -97,7 +99,7 @@ struct exporter {
 	uint8_t *rank;
 };
 
-/* The next element of a tensor of this part, n_bytes wide; 0: as wide as its type. */
+/* Appends an element to a tensor of this part, n_bytes wide; 0: the size of its dtype. */
 static void
 put(struct exporter *e, const char *tensor, uint64_t v, size_t n_bytes)
 {
@@ -181,7 +183,7 @@ record_done(struct exporter *e)
 	return bytes >= e->shard_bytes ? write_shard(e) : 0;
 }
 
-/* -ln t in 1/2048 nat, as records store it: decoding gave t = exp(-code / 2048). */
+/* Encodes t again as stored in records, -ln t in units of 1/2048 nat; decoding gave t = exp(-code / 2048). */
 static uint64_t
 code_of(float t)
 {
@@ -197,7 +199,7 @@ put_label_rows(struct exporter *e, struct cache_bytes bytes)
 	size_t n = (size_t)spec->context * spec->vocab;
 
 	if (spec->kind == LABELS_KIND_DENSE) {
-		/* The codes as they are stored: decoding would scale rows to a sum of 1. */
+		/* The codes are exported as stored: decoding would scale each label row to a sum of 1. */
 		if (bytes.len != LABELS_OVERHEAD_BYTES + 2 * n)
 			return ERR_CORRUPT;
 		for (size_t i = 0; i < n; i++)
@@ -234,7 +236,7 @@ export_label(void *arg, const struct cache_item *item)
 		return 0;
 	}
 	if (rc != 0)
-		return rc;			/* an errno is no damage */
+		return rc;			/* an errno does not mean a damaged record */
 	put(e, "seq", item->seq, 0);
 	put_hash(e, "token_hash", tokens);
 	return (rc = put_label_rows(e, item->bytes)) != 0 ? rc : record_done(e);
@@ -280,7 +282,7 @@ export_block(void *arg, struct cache_txn *txn, struct hash128 plan, uint64_t blo
 		put(e, "flags", rows[i].flags, 0);
 		e->n_records++;
 	}
-	/* A block stays in one file: import writes its rows in one commit. */
+	/* A block is not split over two files, because import writes its rows in one commit. */
 	return rc == 0 && e->n_records * 60 >= e->shard_bytes ? write_shard(e) : 0;
 }
 
@@ -305,7 +307,7 @@ export_quarantine(void *arg, const struct cache_quarantine *q)
 	return 0;
 }
 
-/* A part's files; *o is its entry in the manifest. */
+/* Writes the files of a part; *o: its entry in the manifest. */
 static int
 export_part(struct exporter *e, enum export_part part, struct json **o)
 {
@@ -325,7 +327,7 @@ export_part(struct exporter *e, enum export_part part, struct json **o)
 	return rc;
 }
 
-/* All the parts, and manifest.json last. */
+/* Writes all parts, and manifest.json last. */
 static int
 export_all(struct exporter *e, struct json *manifest)
 {

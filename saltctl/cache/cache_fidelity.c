@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache stat --fidelity: whether the stored labels are what the teacher computes. A few sequences are
- * labelled again, as teacherd does it, and compared byte by byte; a second run is the control. Then the
- * distance of the stored label from the teacher's whole distribution is shown beside that of a fresh sample
- * under another seed: both should be equally far.
+ * cache stat --fidelity: checks whether the stored labels are what the teacher computes. A few sequences are
+ * labelled again as in teacherd and compared byte by byte; a second pass shows whether the teacher repeats
+ * itself. Then the distance between the stored label and the teacher's full distribution is shown beside that
+ * of a new sample with another seed: the two should be about equal.
  */
 #include "saltctl/cache/cache.h"
 
@@ -42,7 +42,7 @@ struct fidelity {
 	double *p;				/* [V] */
 	float *logits;				/* [vocab_size] */
 	struct distance was, other;
-	bool declared;				/* the labels' compute class is a declared one */
+	bool declared;				/* the labels have a declared compute class */
 	struct labels_batch batch;
 };
 
@@ -64,7 +64,7 @@ take_stored(void *arg, uint64_t seq, struct cache_bytes v)
 	return 0;
 }
 
-/* Labels all of them as teacherd does it; *out belongs to the caller. */
+/* Labels all sequences as teacherd does; the caller frees *out. */
 static int
 label(struct fidelity *f, uint32_t seed, struct infer_job **out)
 {
@@ -122,7 +122,10 @@ term(double a, double b)
 	return a > 0 ? a * log(a / (b > 1e-300 ? b : 1e-300)) : 0;
 }
 
-/* One row of the batch against p. The ids outside a top-k label are one mass there, compared with their sum in p. */
+/*
+ * Compares a label row of the batch with p. The ids outside a top-k label count as one event: its tail is
+ * compared with the sum of their probabilities in p.
+ */
 static void
 compare_row(const struct labels_batch *b, size_t r, const double *p, struct distance *d)
 {
@@ -216,8 +219,9 @@ out:
 }
 
 /*
- * Labels of a declared compute class know their teacher by its files. The engine stands for it here: its
- * distance from the labels is what they promise, and equal bytes are not expected.
+ * Whether the labels have a declared compute class and model m is their teacher. Such labels identify the
+ * teacher by the hash of its files. The engine takes the place of the other program here, so only the
+ * distance is meaningful; equal bytes are not expected.
  */
 static bool
 declared(const struct fidelity *f, const struct infer_model *m)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache fsck: reads every record and compares it with all that is known: its checksum, its key, the label
- * set, the corpus if it is given, and rows with the order, the plan and the scores that they were chosen by.
+ * cache fsck: reads every record and checks it against its checksum, its key, the label set and, if given,
+ * the corpus. Rows are checked against the shuffle order, the plan and the scores by which they were chosen.
  */
 #include "saltctl/cache/cache.h"
 
@@ -22,9 +22,9 @@ static const struct cli_option options[] = {
 	CTL_JSON, CTL_END
 };
 
-#define QUARANTINE_SHOWN 3		/* sequences in quarantine that are shown with their reason */
+#define QUARANTINE_SHOWN 3		/* sequences in quarantine that are printed with the reason */
 
-/* The key of a block whose rows are dropped. */
+/* Identifies a block whose rows are to be dropped. */
 struct rows_key {
 	struct hash128 plan;
 	uint64_t block;
@@ -32,26 +32,26 @@ struct rows_key {
 
 struct drop {
 	enum cache_table table;
-	uint8_t key[64];			/* len 0: a struct rows_key */
+	uint8_t key[64];			/* if len is 0: a struct rows_key */
 	size_t len;
 };
 
 struct fsck {
 	struct cache_job *job;
-	bool with_train, with_heldout;		/* corpora that are the cache's */
+	bool with_train, with_heldout;		/* this corpus is given and is that of the cache */
 	struct cache_plan *plans;
 	size_t n_plans;
 	struct cache_bits quarantined;
 	struct drop *drops;
 	size_t n_drops, cap_drops;
 	uint64_t n_records, n_found, n_holes, n_quarantine, n_dropped[CACHE_TABLES];
-	struct json *list;			/* --json: the findings; else NULL */
+	struct json *list;			/* the findings with --json; else NULL */
 	int32_t *tokens;			/* [L + 1] */
 	float *loss, *scratch;			/* [L] */
 	uint8_t *rank;
 };
 
-/* One finding. */
+/* Counts and prints one finding. */
 static void
 found(struct fsck *f, const char *table, const char *key, const char *what, const char *expected, const char *got)
 {
@@ -102,7 +102,7 @@ queue(struct fsck *f, enum cache_table table, const void *key, size_t len)
 	memcpy(d->key, key, len);
 }
 
-/* A damaged record: reported, and queued unless it cannot be made again. */
+/* Reports a damaged record and queues it, unless it is in table meta, which cannot be made again. */
 static void
 bad(struct fsck *f, const struct cache_item *item, const char *what, const char *expected, const char *got)
 {
@@ -131,8 +131,8 @@ check_seq(struct fsck *f, const struct cache_item *item, uint32_t corpus_no)
 }
 
 /*
- * 0, also for a bad label, or why it could not be looked at: no memory or a corpus that cannot be read is no
- * damage of the label.
+ * Checks a label; a bad one is reported. Returns 0 also for a bad label, or an errno if the check was not
+ * possible (no memory, or the corpus cannot be read), which does not mean that the label is damaged.
  */
 static int
 check_label(struct fsck *f, const struct cache_item *item)
@@ -181,7 +181,7 @@ known_name(const struct cache_item *item)
 	    (item->key_len == 7 && memcmp(item->key, "unigram", 7) == 0);
 }
 
-/* A sequence in quarantine is no finding: shown, and with --free-quarantine queued. */
+/* A sequence in quarantine is not a finding. It is printed, and queued with --free-quarantine. */
 static void
 check_quarantine(struct fsck *f, const struct cache_item *item)
 {
@@ -205,7 +205,7 @@ check_item(void *arg, const struct cache_item *item)
 
 	f->n_records++;
 	if (item->table == CACHE_TABLE_ROWS && item->key_ok && id->bound)
-		return 0;				/* check_block reads the chunks of a block together */
+		return 0;				/* check_block checks whole blocks */
 	if (item->rc != 0) {
 		bad(f, item, "damaged", "a value that fits its checksum", "other bytes");
 	} else if (!item->key_ok) {
@@ -234,7 +234,7 @@ check_item(void *arg, const struct cache_item *item)
 	return 0;
 }
 
-/* Whether the row's S(x) is that of its score record, *now; true if it cannot be compared. */
+/* Whether the row's S(x) equals that of its score record, stored in *now; true if it cannot be compared. */
 static bool
 same_score(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, const struct cache_row *row,
     float *now)
@@ -250,7 +250,10 @@ same_score(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan,
 	return *now == row->score;
 }
 
-/* Rows against plan, order and scores. False with what was expected and found, 96 bytes each. */
+/*
+ * Checks the rows of a block against plan, shuffle order and scores. If they are bad it returns false, with
+ * what was expected and found in want and got.
+ */
 static bool
 rows_good(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, uint64_t block,
     const struct cache_row *rows, uint64_t n, char want[96], char got[96])
@@ -277,7 +280,7 @@ rows_good(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, 
 		    blend_order(id->order, plan->seed, p));
 
 		if (plan->mode == CACHE_MODE_LIST && CORPUS_SEQ_INDEX(rows[i].seq) < id->windows)
-			seq = rows[i].seq;	/* what else it should be, the list says */
+			seq = rows[i].seq;	/* any sequence: the list, which is not read here, decides */
 		if (p / plan->window != block || (i > 0 && p <= rows[i - 1].position) || rows[i].seq != seq) {
 			snprintf(want, 96,
 			    "row %" PRIu64 " at a later position of the block, sequence %" PRIu64, i, seq);
@@ -348,7 +351,7 @@ drop_all(struct fsck *f)
 	return cache_batch_end(&b, rc);
 }
 
-/* Identity, corpora, plans and quarantine: what the records are compared with. */
+/* Reads what the records are checked against: identity, corpora, plans and quarantine. */
 static int
 prepare(struct fsck *f)
 {
@@ -456,7 +459,7 @@ run(struct ctl_args *args)
 		return ctl_usage(args, "--free-quarantine needs --queue");
 	total.list = ctl_has(args, "json") ? ctl_array() : NULL;
 	exit_code = cache_job_begin(&job, args, true);
-	/* First the corpora, all of them: a record must not be called damaged, or dropped, for damaged tokens. */
+	/* The corpora are verified first: damaged tokens must not make an intact record look damaged. */
 	if (exit_code == 0 && ((job.corpora.train != NULL && (rc = corpus_verify(job.corpora.train, &note)) != 0) ||
 	    (job.corpora.heldout != NULL && (rc = corpus_verify(job.corpora.heldout, &note)) != 0)))
 		exit_code = ctl_fail(args, rc, &note);

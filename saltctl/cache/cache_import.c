@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache import: an export of cache export into a cache of the same identities. Nothing in it is trusted:
- * files are checked by size and
- * hash, tensors by type and shape, numbers by the encoder that makes records of them; with the corpus, tokens
- * too. Existing records stay.
+ * cache import: reads the output of cache export into a cache of the same identity. The input is not trusted:
+ * the size and hash of files, the dtype and shape of tensors, and all numbers are checked, the numbers by the
+ * encoder that makes records from them; if the corpus is given, the tokens too. Existing records are not
+ * replaced.
  */
 #include "saltctl/cache/cache.h"
 
@@ -36,7 +36,7 @@ struct importer {
 	struct cache_id id;			/* of the export */
 	char dir[CACHE_DIR_BYTES];		/* of the export */
 	struct json *manifest;
-	struct cache_batch batch;		/* and its cache */
+	struct cache_batch batch;		/* with the cache that is written */
 	uint64_t n_new, n_there, n_differ;
 	struct labels_buf buf;
 	int32_t *n_unique, *ids, *counts, *tokens;
@@ -45,7 +45,7 @@ struct importer {
 	uint8_t *score;
 	struct cache_row *rows;
 	size_t rows_cap;
-	struct err_note *note;			/* the job's */
+	struct err_note *note;			/* of the job */
 };
 
 static int
@@ -54,7 +54,7 @@ bad(struct importer *m, const char *file, const char *what, const char *expected
 	return err_expect_at(m->note, ERR_FORMAT, "%s/%s", "%s", "%s", "", m->dir, file, what, expected);
 }
 
-/* Hash of a whole file, as the manifest has it. */
+/* Size and hash of a whole file, to compare with the manifest. */
 static int
 hash_of(const char *path, uint64_t *n_bytes, struct hash128 *out)
 {
@@ -115,7 +115,7 @@ value(const struct weights_tensor *t, uint64_t i)
 	return v;
 }
 
-/* Whether t is the tensor that is wanted, for n records; n is taken from the first tensor. */
+/* Whether t has the expected dtype and shape for *n records; the first tensor sets *n. */
 static bool
 tensor_good(const struct weights_tensor *t, const struct export_tensor *want, uint64_t L, bool first, uint64_t *n)
 {
@@ -133,7 +133,7 @@ tensor_good(const struct weights_tensor *t, const struct export_tensor *want, ui
 	return want->flat || t->shape[0] == *n;
 }
 
-/* The tensors of a file, in the order of export_tensors, of the types and shapes that the label set requires. */
+/* Finds the tensors of a file in the order of export_tensors and checks their dtypes and shapes. */
 static int
 shard_tensors(struct importer *m, enum export_part part, const struct weights *w, const char *file,
     const struct weights_tensor **out, uint64_t *n)
@@ -218,7 +218,7 @@ log_p_of(const struct weights_tensor *codes, uint64_t i)
 	return code == 65535 ? -INFINITY : -(float)code / 2048;
 }
 
-/* Entries of each row are sorted, likeliest first, as the encoder needs them. */
+/* Sorts the entries of each label row, the most probable first, as the encoder requires. */
 static int
 encode_topk(struct importer *m, const struct weights_tensor **t, uint64_t i, struct hash128 tokens)
 {
@@ -244,7 +244,7 @@ encode_topk(struct importer *m, const struct weights_tensor **t, uint64_t i, str
 	return labels_encode_topk(spec, tokens, m->ids, m->log_p, &m->buf, m->note);
 }
 
-/* Record i of a file, encoded into m->buf. */
+/* Encodes record i of a file into m->buf. */
 static int
 encode(struct importer *m, const struct weights *w, const struct weights_tensor **t, uint64_t i, struct hash128 tokens)
 {
@@ -321,7 +321,7 @@ import_scores(struct importer *m, enum export_part part, const struct weights_te
 	return rc;
 }
 
-/* Row i of a file into m->rows[j]. */
+/* Reads row i of a file into m->rows[j]. */
 static int
 read_row(struct importer *m, const struct weights_tensor **t, const char *file, uint64_t i, size_t j)
 {
@@ -416,7 +416,7 @@ import_plan(struct importer *m, const struct json *o)
 	rc = cache_plan_get(txn, p.hash, &old);
 	cache_txn_end(&txn);
 	if (rc != ERR_NOT_FOUND && rc != ERR_CORRUPT)
-		return 0;			/* the cache's own plan stays: it has the progress of its trainers */
+		return 0;			/* the cache's plan stays: it has the trainers' progress */
 	return (rc = cache_batch_step(&m->batch)) != 0 ? rc : cache_write_plan(m->batch.c, &p);
 }
 
@@ -446,7 +446,7 @@ import_plans(struct importer *m)
 	return rc;
 }
 
-/* The table that sampled labels are coded with; version 1 had none. */
+/* Reads the unigram table of sampled labels; version 1 had none. */
 static int
 read_unigram(struct importer *m)
 {
@@ -469,7 +469,7 @@ read_unigram(struct importer *m)
 	return rc;
 }
 
-/* The manifest: format, version, and the identity that the export belongs to. */
+/* Reads the manifest: format, version, and the identity of the exported cache. */
 static int
 read_manifest(struct importer *m)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Statistics over the records of a cache, and which rows have their labels. */
+/* Statistics over the records of a cache, and the rows that have labels. */
 #include "saltctl/cache/cache.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include "saltctl/core/output.h"
 #include "data/select/select.h"
 
-/* The place to read as number i of n, evenly over 0 .. windows - 1, and not before next. */
+/* The sequence from which sample i of n is read: evenly spread over 0 .. windows - 1, at least next. */
 static uint64_t
 spread(uint64_t i, uint64_t n, uint64_t windows, uint64_t next)
 {
@@ -34,7 +34,7 @@ cache_sample(struct cache *c, const struct cache_id *id, enum cache_table table,
 
 		if ((rc = cache_txn_begin(c, &txn)) != 0)
 			return rc;
-		/* The first record at or after the place that was not read yet. */
+		/* The first record at or after seq that was not read yet. */
 		rc = table == CACHE_TABLE_LABELS ? cache_labels_next(txn, &seq, &v) :
 		    cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &v);
 		if (rc == 0)
@@ -147,7 +147,7 @@ cache_look(struct cache *c, const struct cache_id *id, uint64_t max, unsigned k,
 		rc = cache_sample(c, id, CACHE_TABLE_SCORES, max, look_score, &l, &out->n_damaged);
 	for (uint64_t i = 0; i < l.ids.n; i++)
 		out->distinct_ids += cache_bits_get(&l.ids, i);
-	tokens = (double)out->label_tokens;			/* without records the means are 0 / 0, NaN */
+	tokens = (double)out->label_tokens;			/* without records the means are NaN */
 	out->entropy_bits = l.entropy / tokens;
 	out->unique = l.entries / tokens;
 	out->mean_loss_nats = l.loss_sum / (double)l.score_tokens;

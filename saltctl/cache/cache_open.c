@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The caches a verb works on, their identities, and small helpers of all `cache` verbs. */
+/* The caches that a verb works on, their identities, and helpers of all `cache` verbs. */
 #include "saltctl/cache/cache.h"
 
 #include <errno.h>
@@ -75,8 +75,10 @@ differs(const char *name, struct hash128 expected, struct hash128 found, struct 
 	    cache_hex(expected), cache_hex(found));
 }
 
-/* Labels of an older version (1 had no unigram table) become a set of today's, with the unigram table of
- * their corpus. */
+/*
+ * Turns the label set of an older version into one of the present version; for sampled labels with the
+ * unigram table of id->upgrade (version 1 had none).
+ */
 static int
 upgrade_set(struct cache_id *id, struct err_note *note)
 {
@@ -174,7 +176,7 @@ read_sets(struct cache_id *id, struct err_note *note)
 	return 0;
 }
 
-/* The order that the rows were found in: of one corpus, or of the parts that a blend has stored. */
+/* Sets the shuffle order of the rows: of one corpus, or of the parts that the cache of a blend lists. */
 static int
 read_order(struct cache_id *id, struct err_note *note)
 {
@@ -329,7 +331,7 @@ bus_error(int signal_no)
 	_exit(EX_DATAERR);
 }
 
-/* From now on a read beyond the end of a truncated file ends saltctl with 65 and a message, not by SIGBUS. */
+/* Makes a read beyond the end of a truncated file end saltctl with a message and exit code 65. */
 static void
 watch_bus(const struct ctl_args *args)
 {

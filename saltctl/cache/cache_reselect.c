@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache reselect: the rows that another k, keep, window or pool would choose, from stored scores, without a
- * teacher. The arithmetic is selectord's (data/select); a plan written here is the one that selectord would
- * make of a fleet.yaml with these settings.
+ * cache reselect: computes the rows that another k, keep share, block or pool would choose, from stored
+ * scores and without a teacher. It uses the same code as selectord (data/select), so a plan written here
+ * equals the one that selectord would make from a fleet.yaml with these settings.
  */
 #include "saltctl/cache/cache.h"
 
@@ -37,14 +37,14 @@ struct choice {
 	struct wire_plan plan;
 	struct hash128 hash;
 	uint64_t W, K, n_blocks;
-	uint64_t missing_scores, incomplete;		/* incomplete: blocks that lack scores */
+	uint64_t missing_scores, incomplete;		/* incomplete: number of blocks that lack scores */
 	uint64_t n_rows, have_labels, same_rows, written;
 	double lowest, highest;
 	float *score, *loss, *scratch;
 	uint8_t *rank;
 	struct select_cut *cut;
 	struct select_limit *limits;
-	uint64_t *wanted;				/* rows of each part that is chosen from apart */
+	uint64_t *wanted;				/* [n_parts] rows to choose from each part */
 	size_t n_parts;
 	struct cache_row *rows;
 	bool *quarantined, *labelled;			/* [W] */
@@ -68,7 +68,7 @@ settings(struct ctl_args *args, const struct config *cfg, struct choice *ch)
 	    (exit_code = ctl_get_u64(args, "steps", 1, UINT64_C(1) << 40, &steps)) != 0)
 		return exit_code;
 	if (ctl_has(args, "window") && !ctl_has(args, "pool"))
-		/* with the pool of fleet.yaml the window would have no effect */
+		/* with the pool of fleet.yaml --window would have no effect */
 		pool = 0;
 	ch->plan = (struct wire_plan){.present = true, .seed = (uint32_t)seed, .batch = cfg->trainer.batch,
 	    .mode = WIRE_MODE_SALT_DS, .k = (uint32_t)k, .window = window, .keep = keep, .pool = pool,
@@ -119,8 +119,7 @@ part_of(const struct choice *ch, const struct cache_id *id, uint64_t position)
 	return ch->n_parts > 1 ? blend_part_at(id->order, position) : 0;
 }
 
-/* The rows of one block into ch->rows, chosen as selectord/work.c does; *complete: no score that is needed
- * is missing. */
+/* Chooses the rows of one block as selectord/work.c does, into ch->rows. *complete: no score is missing. */
 static int
 choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
     const struct cache_bits *quarantine, uint64_t block, bool *complete)
@@ -181,7 +180,7 @@ choose(struct choice *ch, const struct cache_id *id, struct cache_txn *txn,
 	return 0;
 }
 
-/* Whether the block is stored already. ERR_MISMATCH: with other rows than the chosen ones. */
+/* *stored: whether the block is stored already. ERR_MISMATCH: it is, with other rows than the chosen ones. */
 static int
 compare_stored(struct choice *ch, struct cache_txn *txn, uint64_t block, bool *stored)
 {
@@ -202,7 +201,7 @@ compare_stored(struct choice *ch, struct cache_txn *txn, uint64_t block, bool *s
 	return rc;
 }
 
-/* Adds a chosen block to the figures, and to the lines of --rows. */
+/* Adds a chosen block to the figures and to the file of --rows. */
 static void
 count(struct choice *ch, struct cache_txn *txn, uint64_t block)
 {
@@ -276,7 +275,7 @@ choose_block(struct choice *ch, struct cache_job *job, const struct cache_bits *
 	return 0;
 }
 
-/* One cache: its own blocks. */
+/* Processes the blocks of one cache. */
 static int
 reselect(struct cache_job *job, void *arg)
 {

@@ -27,7 +27,7 @@ struct facts {
 	struct cache_look look;
 	struct cache_cover *cover;
 	size_t n_cover;
-	struct json *fidelity;			/* NULL unless asked for */
+	struct json *fidelity;			/* NULL without --fidelity */
 	uint64_t context, windows;
 };
 
@@ -64,7 +64,7 @@ take_quarantine(void *arg, const struct cache_quarantine *q)
 	return 0;
 }
 
-/* The k of the first plan that selects: the default without -c and --k. */
+/* Finds the k of the first plan that chooses sequences: the default without -c and --k. */
 static int
 first_k(void *arg, const struct cache_plan *p)
 {
@@ -136,7 +136,7 @@ text(const struct json *o, const char *key)
 	return ctl_text_of(o, key, "?");
 }
 
-/* The members of --json that come from the records' contents. */
+/* Adds the members of --json that come from the contents of the records. */
 static void
 put_looks(struct json *o, struct facts *f)
 {

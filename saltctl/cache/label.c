@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * label: opens the plan of a configuration at every shard of selectord, all of it to be labelled now, and
- * watches until every row can be served. It needs no trainer: a trainer that comes later finds the labels.
+ * label: opens the plan of a configuration at every shard of selectord, with all rows to be labelled now, and
+ * waits until every row can be served. It needs no trainer; a trainer that starts later finds the labels.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,8 +15,10 @@
 #include "saltctl/core/output.h"
 #include "saltctl/core/selector.h"
 
-/* How often HELLO is sent to learn how many rows are ready: later less often, since each is a line in
- * selectord's log. */
+/*
+ * Interval at which HELLO is sent to learn how many rows are ready. After LOOK_FIRST_S it is longer, because
+ * each HELLO is a line in selectord's log.
+ */
 #define LOOK_FIRST_MS 1000
 #define LOOK_FIRST_S 20
 #define LOOK_MS 5000
@@ -36,8 +38,8 @@ struct label {
 };
 
 /*
- * Receives; each WELCOME is followed by another HELLO after a while, to learn how many rows are ready. Exit
- * code of a failure.
+ * Receives messages. After each WELCOME another HELLO is sent some time later, to learn how many rows are
+ * ready. Returns 0 or an exit code.
  */
 static int
 receive(struct label *l, double elapsed_s)
@@ -55,7 +57,7 @@ receive(struct label *l, double elapsed_s)
 	return exit_code;
 }
 
-/* Rows that all shards have, from row 0 without a gap; released: a shard has released the plan. */
+/* Number of rows from row 0, without a gap, that all shards have; *released: a shard released the plan. */
 static uint64_t
 rows_ready(const struct label *l, bool *released)
 {

@@ -28,7 +28,7 @@ get_values(const struct ctl_args *args, const struct config *cfg)
 	return 0;
 }
 
-/* The consequences of the settings, in words and numbers. */
+/* Prints what the settings amount to: mode, tokens, rows, selection and labels. */
 static void
 amounts(const struct config *cfg)
 {

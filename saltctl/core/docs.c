@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* docs - the table of verbs as a manual page and as bash completion: both are made when the programs are built. */
+/* docs - writes the table of verbs as a manual page and as bash completion, both during the build. */
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 
 /* ---- saltctl.1 ---- */
 
-/* Text for roff: no escapes, no requests, and what is to be typed keeps its hyphens. */
+/* Escapes a text for roff: no line becomes a request, and hyphens stay hyphens (examples are copied). */
 static void
 roff(FILE *out, const char *s)
 {
@@ -91,7 +91,7 @@ ctl_docs_man(const struct ctl_verb *const *verbs, size_t n, FILE *out)
 
 /* ---- bash ---- */
 
-/* First words of the verbs, or second words of those that begin with first. */
+/* Prints the first words of all verbs, or the second words of those that begin with first. */
 static void
 words(const struct ctl_verb *const *verbs, size_t n, const char *first, FILE *out)
 {

@@ -22,7 +22,7 @@ static const char *const keys[] = {"selector", "teacher", "trainer"};
 
 #define N_ROLES (sizeof(roles) / sizeof(roles[0]))
 
-/* The roster says "teacher" where an announcement says "teacherd". */
+/* Accepts both forms of a role: "teacher", as in a roster, and "teacherd", as in an announcement. */
 static size_t
 role_number(const char *role)
 {
@@ -70,7 +70,7 @@ fleet_open(struct fleet *f, const struct ctl_args *args, const char *usage)
 	return 0;
 }
 
-/* Forgets the answers that are still to come. */
+/* Drops the queries that have no answer yet. */
 static void
 give_up(struct fleet *f)
 {
@@ -173,7 +173,7 @@ take(struct fleet_daemon *d, const struct bus_ask *ask)
 	}
 }
 
-/* The daemons that selectord lists as connected. */
+/* Adds the daemons that selectord lists as connected. */
 static void
 add_roster(struct fleet *f, const struct json *roster)
 {
@@ -187,7 +187,7 @@ add_roster(struct fleet *f, const struct json *roster)
 	}
 }
 
-/* A question that is under way: the fleet's array may move meanwhile. */
+/* A query under way. It has its own copy of the endpoint, because the fleet's array may move meanwhile. */
 struct asking {
 	struct bus_ask ask;
 	char endpoint[sizeof(((struct fleet_daemon *)0)->endpoint)];
@@ -212,7 +212,7 @@ ask_one(struct fleet *f, size_t i, int64_t timeout_ms)
 	return rc;
 }
 
-/* Waits for one answer and stores it; the roster in it is added behind all others. False: none arrived in wait_ms. */
+/* Waits for one answer, stores it and appends the daemons of its roster. False: none within wait_ms. */
 static bool
 take_next(struct fleet *f, int64_t wait_ms)
 {
@@ -224,7 +224,7 @@ take_next(struct fleet *f, int64_t wait_ms)
 	d = &f->daemons[ask->id];
 	take(d, ask);
 	free(ask->answer);
-	free(ask);			/* it is the first of struct asking */
+	free(ask);			/* frees the struct asking, whose first member it is */
 	add_roster(f, json_get(d->answer, "roster"));
 	return true;
 }
@@ -239,7 +239,7 @@ fleet_turn(struct fleet *f, int64_t every_ms, int64_t timeout_ms, int64_t wait_m
 		f->found_ms = now;
 		rc = fleet_find(f);
 	}
-	add_endpoints(f);		/* they never count as left */
+	add_endpoints(f);		/* refreshes seen_ms, so that they never count as left */
 	for (size_t i = 0; i < f->n && rc == 0; i++) {
 		struct fleet_daemon *d = &f->daemons[i];
 
@@ -270,8 +270,7 @@ fleet_ask(struct fleet *f, int64_t timeout_ms)
 	size_t n_asked = 0;
 	int rc = 0;
 
-	/* The roster comes with an answer: daemons in it are asked at once, while answers of others are
-	 * still missing. */
+	/* The daemons of a roster are queried when it arrives, while other answers are still missing. */
 	while (rc == 0 && (n_asked < f->n || bus_asker_open(f->asker) > 0)) {
 		while (n_asked < f->n && rc == 0)
 			rc = ask_one(f, n_asked++, timeout_ms);
@@ -396,7 +395,7 @@ fleet_json(struct fleet *f)
 		o = answered ? d->answer : ctl_record(CTL("role", d->role), CTL("name", d->name), CTL("host", d->host),
 		    CTL("pid", d->pid), CTL("why", fleet_why(d)));
 		ctl_push(list, ctl_put_all(o, CTL("answered", answered), CTL("endpoint", d->endpoint)));
-		d->answer = NULL;		/* it belongs to the list now */
+		d->answer = NULL;		/* now owned by the list */
 	}
 	return ctl_record(CTL("daemons", list));
 }

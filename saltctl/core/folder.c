@@ -12,7 +12,7 @@
 #include "base/err/crash.h"
 #include "base/file/file.h"
 
-/* The first file in dir is reported (EEXIST). */
+/* EEXIST, with the name of the first file, unless dir is empty or missing. */
 static int
 expect_empty(const char *dir, struct err_note *note)
 {

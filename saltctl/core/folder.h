@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * folder - a new folder that appears complete or not at all: its files are written into FOLDER.PID.tmp beside
- * it, which is renamed at the end. Nothing is overwritten: where FOLDER exists it must be empty.
+ * folder - creates a folder that appears complete or not at all: its files are written into FOLDER.PID.tmp
+ * beside it, which is renamed at the end. Nothing is overwritten: a FOLDER that exists must be empty.
  *	struct ctl_folder f;
  *	if ((rc = ctl_folder_begin(&f, path, note)) != 0)	makes missing parents
  *		return rc;
  *	rc = write_files(f.temp);
- *	return ctl_folder_end(&f, rc, note);		renames and syncs; after an error (rc) removes what was written
- * Only plain files may be in it. Errors are errno codes, EEXIST among them, with the path in the note.
+ *	return ctl_folder_end(&f, rc, note);		renames and syncs; if rc is not 0 removes the files
+ * It may contain only plain files. Errors are errno codes, EEXIST among them, with the path in the note.
  */
 #ifndef SALT_CTL_FOLDER_H
 #define SALT_CTL_FOLDER_H
@@ -21,8 +21,9 @@ struct ctl_folder {
 };
 
 /*
- * ctl_may_write - for a single file: 0 if path does not exist, is empty or no regular file, begins with `ours`, or
- * replace is set; else EEXIST. ours: how a file of this verb begins, which is made anew without asking.
+ * ctl_may_write - whether a verb may write the single file path. Returns 0 if it does not exist, is empty, is
+ * not a regular file or begins with `ours`, or if replace is set; else EEXIST. ours: the first bytes of every
+ * file that the verb writes, because such a file may be replaced without --replace.
  */
 int ctl_may_write(const char *path, const char *ours, bool replace, struct err_note *note);
 

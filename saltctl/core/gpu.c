@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gpu - the GPU of this machine, for people and as JSON: what the backend finds, and who uses it now, which
- * NVML says.
+ * gpu - prints the GPU of this machine as text or JSON: its properties from the backend, its present use and
+ * the processes on it from NVML.
  */
 #include <math.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 
 struct use {
 	int rc;
-	char why[1300];			/* not known */
+	char why[1300];			/* reason, if rc is not 0 */
 	struct nvml_state state;
 	struct nvml_process processes[PROCESSES_MAX];
 	size_t n;

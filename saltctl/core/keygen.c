@@ -29,7 +29,7 @@ say(const char *dir, const char *name, enum bus_role role)
 	printf("%s/%s.key  %s/%s.pub  role %s\n", dir, name, dir, name, bus_role_name(role));
 }
 
-/* All keys or none, so that the same command can be repeated. */
+/* Makes all keys or none, so that the same command can be repeated after an error. */
 static int
 all(const struct ctl_args *args)
 {

@@ -14,7 +14,7 @@
 
 CPUS_BOUND_SPIN;
 
-/* One verb, one line; help lists them in this order. */
+/* All verbs; help lists them in this order. */
 static const struct ctl_verb *const verbs[] = {
 	&ctl_corpus_build, &ctl_corpus_info, &ctl_corpus_show, &ctl_corpus_split, &ctl_corpus_merge, &ctl_corpus_sample,
 	&ctl_tokenizer_encode, &ctl_tokenizer_decode, &ctl_tokenizer_info,
@@ -70,7 +70,7 @@ help_verb(const struct ctl_verb *v, FILE *out)
 	fprintf(out, "\nexample: %s\n", v->example);
 }
 
-/* The verb that the first words of argv name: one word or two. *used: how many. */
+/* Finds the verb that the first two words of argv, or the first one, name. *used: number of words. */
 static const struct ctl_verb *
 find(int argc, char **argv, int *used)
 {
@@ -95,7 +95,7 @@ unknown(int argc, char **argv)
 	const char *near;
 	bool group = false;
 
-	/* "corpus" alone, or "corpus bild": say what there is of it. */
+	/* "corpus" alone lists the verbs of that group; "corpus bild" suggests the nearest verb. */
 	for (size_t i = 0; i < N_VERBS; i++)
 		group |= strncmp(verbs[i]->name, argv[0], len) == 0 && verbs[i]->name[len] == ' ';
 	snprintf(two, sizeof(two), "%.60s%s%.60s", argv[0], argc > 1 && group ? " " : "",
@@ -123,7 +123,7 @@ main(int argc, char **argv)
 	bool asks_help;
 
 	log_init("saltctl", LOG_LEVEL_WARN);
-	signal(SIGPIPE, SIG_IGN);	/* a verb completes its files although nobody reads what it prints: ctl_flush */
+	signal(SIGPIPE, SIG_IGN);	/* a verb completes its files even without a reader: see ctl_flush */
 	argc--;
 	argv++;
 	if (argc == 0) {

@@ -15,7 +15,7 @@
 #include "base/cpus/cpus.h"
 #include "base/mem/mem.h"
 
-/* Separates cells in a formatted line: the tabs of the format, which values may contain, become this. */
+/* Separates the cells of a formatted line. It replaces the format's tabs, since values may contain tabs. */
 #define CELL_END '\x1f'
 
 static void *
@@ -115,7 +115,7 @@ ctl_table_add(struct ctl_table *t, const char *fmt, ...)
 	free(own);
 }
 
-/* Characters on the screen: bytes that do not continue a UTF-8 sequence. */
+/* Number of characters on the screen: the bytes that do not continue a UTF-8 sequence. */
 static size_t
 width(const char *s)
 {
@@ -378,7 +378,7 @@ ctl_cpus(void)
 	    CTL("limit_file", c.quota > 0 ? c.quota_from : NULL), CTL("usable", cpus_usable(&c)));
 }
 
-/* Has the reader of standard output gone (saltctl ... | head)? */
+/* Whether the reader of standard output has ended (saltctl ... | head). */
 static bool
 reader_gone(void)
 {
@@ -394,7 +394,7 @@ ctl_flush(int exit_code)
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return exit_code;
 	if (errno == EPIPE || reader_gone())
-		exit(exit_code);			/* it has read what it wanted */
+		exit(exit_code);			/* no error: see ctl_flush in output.h */
 	if (exit_code == 0)
 		fprintf(stderr, "saltctl: standard output could not be written%s%s\n", errno != 0 ? ": " : "",
 		    errno != 0 ? strerror(errno) : "");

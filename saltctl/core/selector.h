@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * selector - a session with selectord as a client, made from fleet.yaml: for `label` and `cache drop
- * --write`.
- */
+/* selector - a client's session with selectord, set up from fleet.yaml: for label and cache drop --write. */
 #ifndef SALT_CTL_SELECTOR_H
 #define SALT_CTL_SELECTOR_H
 
@@ -23,18 +20,18 @@ struct selector {
 };
 
 /*
- * selector_open - opens the corpora and connects to n shards from shard first on, all of them with first 0
- * and n the number of endpoints. plan_rows: states the plan of the configuration with so many rows, all to be
- * labelled now; 0: no plan. Stop signals are caught from here on. 0, or an exit code after the message was
- * printed.
+ * selector_open - opens the corpora and connects to n shards, starting with shard number first (all of them:
+ * first 0 and n the number of endpoints). plan_rows: opens the configuration's plan with this many rows, all
+ * to be labelled now; 0: no plan. Stop signals are caught from here on. Returns 0, or an exit code after it
+ * printed a message.
  */
 int selector_open(struct selector *s, const struct ctl_args *args, const struct config *cfg, size_t first,
     size_t n, uint64_t plan_rows);
 void selector_close(struct selector *s);
 
 /*
- * selector_failed - 0; for an event that ends the verb (key not accepted, refused) its exit code, after the
- * message was printed.
+ * selector_failed - returns 0, or for an event that ends the verb (key rejected, session failed) its exit
+ * code, after it printed a message.
  */
 int selector_failed(const struct selector *s, const struct session_event *event);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* corpus build: text -> documents -> token ids -> PREFIX.bin, .idx, .json, and the same for the held-out part. */
+/* corpus build: text -> documents -> token ids -> PREFIX.bin, .idx, .json; the same for the held-out part. */
 #include <errno.h>
 #include <inttypes.h>
 #include <omp.h>
@@ -19,8 +19,8 @@
 #include "base/mem/mem.h"
 #include "data/tokenizer/tokenizer.h"
 
-#define BATCH_DOCUMENTS 256		/* encoded side by side, ... */
-#define BATCH_BYTES (8u << 20)		/* ... up to about this size */
+#define BATCH_DOCUMENTS 256		/* documents encoded in parallel, ... */
+#define BATCH_BYTES (8u << 20)		/* ... up to about this many bytes */
 #define MAX_THREADS 256
 
 struct document {
@@ -50,11 +50,11 @@ struct build {
 	struct part train, heldout;
 	uint32_t one_in;
 	bool weighted;			/* --weight-column */
-	unsigned flags;			/* of tokenizer_encode */
+	unsigned flags;			/* for tokenizer_encode */
 	struct tokenizer_template special;	/* ids around each text */
-	char special_text[512];		/* the same as "1 text 2"; "": none */
+	char special_text[512];		/* these ids as text, "1 text 2"; "": none */
 	struct text_tally no_token;	/* documents without a token */
-	struct text_tally unknown;	/* bytes without a token; first: documents with some */
+	struct text_tally unknown;	/* bytes without a token, and the first documents that have some */
 	struct document docs[BATCH_DOCUMENTS];
 	size_t n_docs;
 };
@@ -79,7 +79,7 @@ static const struct cli_option options[] = {
 	CTL_JSON, CTL_END
 };
 
-/* Fills the batch. ERR_NOT_FOUND at the end of the text. */
+/* Reads the next batch of documents. ERR_NOT_FOUND at the end of the text. */
 static int
 read_batch(struct build *b, struct err_note *note)
 {
@@ -106,7 +106,7 @@ read_batch(struct build *b, struct err_note *note)
 	return rc == ERR_NOT_FOUND && b->n_docs > 0 ? 0 : rc;
 }
 
-/* "line 7, object 2" */
+/* Writes "line 7, object 2", or without the object if there is none. */
 static const char *
 place_text(const struct document *d, char *buf, size_t size)
 {
@@ -194,7 +194,7 @@ build_all(struct build *b, struct err_note *note)
 	return rc == ERR_NOT_FOUND ? 0 : rc;
 }
 
-/* Neither part is written if one of them is empty. */
+/* Completes both corpora. If one of them is empty, neither is written. */
 static int
 finish(struct build *b, struct err_note *note)
 {
@@ -224,7 +224,7 @@ finish(struct build *b, struct err_note *note)
 		return rc;
 	source = hash_digest(b->heldout.hash);
 	if ((rc = corpus_writer_finish(b->heldout.writer, &source, note)) != 0)
-		corpus_writer_withdraw(b->train.writer);	/* so that the same command can be repeated */
+		corpus_writer_withdraw(b->train.writer);	/* so that the command can be repeated */
 	return rc;
 }
 
@@ -242,7 +242,7 @@ report_part(const struct part *p, const char *name, struct json *to)
 	    name, p->prefix, documents, tokens, p->n_bytes, (double)p->n_bytes / (double)tokens);
 }
 
-/* One count of the result: what it counts, how many, and the first places. */
+/* Reports one tally: what it counts, how many, and the first places. */
 static void
 report_tally(const struct text_tally *t, const char *name, const char *what, struct json *to)
 {
@@ -366,7 +366,7 @@ text_options(const struct ctl_args *args, struct text_options *o)
 	return 0;
 }
 
-/* An encoder for each thread, with what --unknown-bytes says. 0, or an exit code after the message was printed. */
+/* Makes an encoder for each thread, set by --unknown-bytes. Returns 0, or an exit code after a message. */
 static int
 encoders_new(struct build *b, const struct ctl_args *args)
 {
@@ -388,10 +388,7 @@ encoders_new(struct build *b, const struct ctl_args *args)
 	return 0;
 }
 
-/*
- * --add-special. The corpus ends each document with eod: where the template ends with it too, it is not
- * written twice.
- */
+/* --add-special. The writer ends each document with eod, so an eod at the template's end is removed. */
 static int
 special_open(struct build *b, int32_t eod, struct err_note *note)
 {

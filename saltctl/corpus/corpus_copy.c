@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* corpus split, merge, sample: whole documents of Megatron corpora into new ones. */
+/* corpus split, merge, sample: copy whole documents of Megatron corpora into new corpora. */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -20,7 +20,7 @@
 struct copy {
 	const struct ctl_args *args;
 	struct corpus *from;
-	bool weighted;			/* from has loss weights, and they are copied */
+	bool weighted;			/* from has loss weights, which are copied */
 	struct corpus_writer *to[OUTPUTS_MAX];
 	const char *names[OUTPUTS_MAX];
 	size_t n_to;
@@ -44,7 +44,7 @@ open_from(struct copy *c, const char *prefix)
 	return 0;
 }
 
-/* An output like the corpus that is open. */
+/* Opens an output with vocabulary, eod and tokenizer of the input corpus. */
 static int
 open_to(struct copy *c, const char *prefix)
 {
@@ -80,7 +80,7 @@ copy_document(struct copy *c, uint64_t number, size_t to)
 	return corpus_writer_document(c->to[to], c->ids, d.n_tokens, 0, &c->note);
 }
 
-/* Ends the verb: the outputs are all there or none is. */
+/* Ends the verb: completes all outputs or none. */
 static int
 finish(struct copy *c, int rc, int exit_code)
 {
@@ -244,7 +244,7 @@ sample(struct ctl_args *args)
 		return finish(&c, 0, exit_code);
 	all = corpus_info(c.from)->n_documents;
 	rc = open_to(&c, out);
-	for (uint64_t p = 0; rc == 0 && p < all && n_chosen < n && sum < tokens; p++) {	/* each document once, in a seeded order */
+	for (uint64_t p = 0; rc == 0 && p < all && n_chosen < n && sum < tokens; p++) {	/* in shuffle order */
 		uint64_t d = shuffle_order((uint32_t)seed, all, p);
 		struct corpus_document doc = {.n_tokens = 0};
 

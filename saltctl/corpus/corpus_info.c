@@ -25,7 +25,7 @@ struct facts {
 	uint64_t context, n_windows;
 	struct corpus_weights weights;		/* where the corpus has any */
 	const char *checked, *same_tokenizer;	/* NULL: not asked for */
-	char unreadable[1200];			/* why the tokenizer given cannot encode text here, "" if it can */
+	char unreadable[1200];			/* why the given tokenizer cannot encode text; "" if it can */
 };
 
 static int
@@ -117,7 +117,7 @@ corpus_info_verb(struct ctl_args *args)
 			goto out;
 		f.same_tokenizer = !f.info->has_tokenizer ? "cannot be told" : hash_equal(id, f.info->tokenizer) ? "the same" : "another";
 	}
-	/* Where that takes a moment, the fingerprint is not taken from a side file alone. */
+	/* A small corpus is always verified; for a large one a fingerprint from a side file is accepted. */
 	if (!ctl_has(args, "check") && corpus_n_tokens(corpus) <= QUICK_TOKENS && (rc = corpus_verify(corpus, &note)) != 0) {
 		exit_code = ctl_fail(args, rc, &note);
 		goto out;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* corpus show: sequences as text, with their ids and the documents that they are of. */
+/* corpus show: prints sequences as text, with their ids and the documents that they belong to. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ struct show {
 	struct err_note note;
 };
 
-/* The documents of tokens [first, first + L] of a part, as a list; NULL: its format has none. */
+/* Lists the documents of tokens [first, first + L] of a part; NULL: its format has no documents. */
 static int
 documents(struct show *s, const struct corpus *part, uint64_t first, struct json **list)
 {

@@ -99,7 +99,7 @@ encode(struct ctl_args *args)
 	return each_input(args, encode_one);
 }
 
-/* Numbers with white space between them. */
+/* Parses ids separated by white space. */
 static int
 parse_ids(struct coder *c, const char *name, const unsigned char *bytes, size_t n)
 {
@@ -139,7 +139,7 @@ decode_one(struct coder *c, const char *name, const unsigned char *bytes, size_t
 	}
 	if (rc != 0 || (rc = tokenizer_decode(c->tok, c->ids.ids, c->ids.n, flags, &c->text, &c->note)) != 0)
 		return ctl_fail(c->args, rc, &c->note);
-	if (c->text.n > 0)		/* of no ids the text is NULL */
+	if (c->text.n > 0)		/* without ids the text is NULL */
 		fwrite(c->text.bytes, 1, c->text.n, stdout);
 	return 0;
 }

@@ -33,7 +33,7 @@ struct evaluation {
 	struct lm lm;
 	struct corpus *corpus;
 	struct kernels_options kernels;
-	struct config_corpus said;	/* of -c and the options: type and isolation */
+	struct config_corpus said;	/* type and isolation, from -c and the options */
 	uint64_t context, windows, group, lanes, done;
 	double *window_nats;		/* [windows] with --by-sequence */
 	struct ctl_meter meter;
@@ -129,7 +129,7 @@ evaluate(struct evaluation *e, struct kernels_loss_sums *total)
 	return rc;
 }
 
-/* --by-sequence. */
+/* Writes the file of --by-sequence. */
 static int
 write_losses(struct evaluation *e)
 {

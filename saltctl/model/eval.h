@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * eval - what the files of the verb eval share: eval.c (losses on a corpus), eval_task.c (choices, minimal
- * pairs, last words).
- */
+/* eval - shared by eval.c (losses on a corpus) and eval_task.c (choices, minimal pairs, last words). */
 #ifndef SALT_CTL_EVAL_H
 #define SALT_CTL_EVAL_H
 
@@ -22,8 +19,8 @@
 	{"against", "FILE", "for these: the difference from another model, item by item; what --items wrote of it", false, 0}
 
 /*
- * eval_task - whether the verb was asked for one of these. *exit_code: of judging, if so. context 0: the
- * model's longest.
+ * eval_task - if --choices, --pairs or --last-word was given, judges the model by it, stores the exit code
+ * and returns true; else returns false. context 0: the model's position limit.
  */
 bool eval_task(
     const struct ctl_args *args, const struct kernels_options *kernels, uint64_t context, int *exit_code);

@@ -16,7 +16,7 @@
 #include "saltctl/core/output.h"
 #include "saltctl/model/lm.h"
 
-/* One judgement: a file under one kind of contexts. */
+/* A task file judged with one kind of contexts. */
 struct judged {
 	bool done;
 	struct task *task;
@@ -31,8 +31,8 @@ struct judging {
 	struct tokenizer *tok;
 	struct answerer *answerer;
 	struct task_options options;
-	struct judged own, shuffled, none;	/* contexts */
-	struct task_mean against;		/* --against: the difference of accuracies */
+	struct judged own, shuffled, none;	/* with the items' own, permuted and no contexts */
+	struct task_mean against;		/* --against: difference of the accuracies */
 	struct ctl_meter meter;
 	struct err_note note;
 };
@@ -76,7 +76,7 @@ judged_free(struct judged *d)
 
 /* ---- item by item against another model (--against) ---- */
 
-/* A line of --items: whether the item was right. */
+/* Reads a line of --items: whether the item was answered correctly. */
 static int
 read_item(const char *text, size_t len, uint64_t line, bool *right)
 {
@@ -92,7 +92,7 @@ read_item(const char *text, size_t len, uint64_t line, bool *right)
 	return rc;
 }
 
-/* Mean of the items' differences, ours minus theirs, and its standard error. */
+/* Mean difference over the items, this model minus the other, and its standard error. */
 static int
 compare(struct judging *j, const char *path)
 {
@@ -250,7 +250,7 @@ print_json(const struct judging *j, double seconds)
 	return ctl_print_json(o);
 }
 
-/* --items: a line for each item. */
+/* Writes the file of --items, one line per item. */
 static int
 write_items(struct judging *j, const char *path)
 {

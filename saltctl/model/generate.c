@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* generate: one forward pass over the last tokens that fit, for each new token. Slow and simple; all
- * arithmetic is training's. */
+/*
+ * generate: one forward pass over the last tokens that fit for each new token. This is slow and simple, and
+ * uses the kernels of training.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -35,12 +37,12 @@ struct generation {
 	struct tokenizer *tok;
 	struct tokenizer_ids ids;
 	float *logits;				/* [V] */
-	int32_t *order;				/* [V] ids, likeliest first, for top-k */
-	int64_t n_valid;			/* ids of the tokenizer */
+	int32_t *order;				/* [V] ids, most probable first, for top-k */
+	int64_t n_valid;			/* number of ids of the tokenizer */
 	uint64_t n, top_k, seed;
 	double temperature;
 	int32_t eod;				/* -1: none */
-	int exit_code;				/* of standard output */
+	int exit_code;				/* of writing to standard output */
 	struct err_note note;
 };
 
@@ -56,7 +58,7 @@ likelier(const void *a, const void *b)
 	return x < y ? -1 : 1;
 }
 
-/* Next id from the logits of the last row. */
+/* Chooses the next id from the logits of the last position. */
 static int32_t
 choose(struct generation *g, uint64_t i)
 {
@@ -136,7 +138,7 @@ generate_all(struct generation *g, bool go_on)
 	return 0;
 }
 
-/* The prompt's ids; without a prompt the end-of-document token, which stands before every document. */
+/* Encodes the prompt; without one, the end-of-document token, which precedes every document in training. */
 static int
 read_prompt(const struct ctl_args *args, struct generation *g)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model grow: a larger model from a small one -> a folder that trainer.init and trainer.model take. */
+/* model grow: makes a larger model from a small one, as a folder for trainer.init and trainer.model. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -32,9 +32,9 @@ static const struct cli_option options[] = {
 };
 
 struct grow {
-	const char *small;			/* folder */
+	const char *small;			/* folder of the small model */
 	struct model_growth_options options;
-	struct model *model;			/* of the small folder, with its values and identity */
+	struct model *model;			/* the small model, with its values and identity */
 	float *params;
 	struct hash128 fingerprint;
 	struct model_growth *growth;
@@ -103,7 +103,7 @@ source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *n
 	return 0;
 }
 
-/* What config.json keeps: the small model and how it was grown. */
+/* The object LM_ORIGIN of config.json: the small model, and how it was grown. */
 static struct json *
 origin(const struct grow *g)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model import: a GGUF file -> a folder that trainer.model, teacher.model and transformers load. */
+/* model import: turns a GGUF file into a folder that trainer.model, teacher.model and transformers load. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -24,8 +24,8 @@ static const struct cli_option options[] = {
 
 struct import {
 	struct ctl_folder folder;
-	char tokenizer_path[4200];		/* of --tokenizer; "": that in the file */
-	char unread[600];			/* why that of --tokenizer cannot be read; "": it can */
+	char tokenizer_path[4200];		/* of --tokenizer; "": use the one in the file */
+	char unread[600];			/* why tokenizer_path cannot be read; "": it can */
 	enum weights_dtype dtype;
 	struct gguf *gguf;
 	struct model *model;
@@ -51,7 +51,7 @@ read_tokenizer(struct import *im, const char *from, struct err_note *note)
 	int rc;
 
 	if (im->tokenizer_path[0] != '\0') {
-		/* Of a kind that cannot be read it is copied all the same. */
+		/* A tokenizer of a kind that cannot be read is copied nevertheless. */
 		if ((rc = tokenizer_identify(im->tokenizer_path, &id, im->unread, sizeof(im->unread), note)) != 0 || im->unread[0] != '\0')
 			return rc;
 		rc = tokenizer_load(&im->tok, im->tokenizer_path, note);
@@ -64,7 +64,7 @@ read_tokenizer(struct import *im, const char *from, struct err_note *note)
 	    tokenizer_vocab_size(im->tok));
 }
 
-/* All input is checked before a byte is written. */
+/* Reads and checks all input before anything is written. */
 static int
 read_all(struct import *im, const char *from, struct err_note *note)
 {

@@ -29,7 +29,7 @@ struct facts {
 	struct model *model;
 	uint64_t context, micro_batch;
 	bool has_weights;
-	char fingerprint[HASH_HEX_BYTES], files[HASH_HEX_BYTES];	/* the engine's; modelfiles_hash */
+	char fingerprint[HASH_HEX_BYTES], files[HASH_HEX_BYTES];	/* of the weights; modelfiles_hash */
 	char remarks[512];			/* weights_model_remarks */
 	struct json *origin;			/* lm_origin */
 	size_t train_bytes, infer_bytes;	/* activations of a session; 0: too large */
@@ -114,7 +114,7 @@ print_origin(const struct json *o)
 {
 	char noise[48] = "", from[HASH_HEX_BYTES], depth[16];
 
-	/* The file may be anybody's. */
+	/* The file may come from anywhere, so its texts go through ctl_printable. */
 	snprintf(from, sizeof(from), "%s", ctl_text_of(o, "fingerprint", "?"));
 	snprintf(depth, sizeof(depth), "%s", ctl_text_of(o, "depth", "?"));
 
@@ -184,7 +184,7 @@ look(struct facts *f, struct err_note *note)
 	bool checkpoint;
 	int rc;
 
-	/* A folder with only config.json is a shape; weights, if there are any, must be those that eval would read. */
+	/* A folder with only config.json is just a shape. Weights are read as eval would read them. */
 	if (weights_present(f->path)) {
 		if ((rc = weights_model_open(&w, f->path, f->model, note)) != 0)
 			return rc;
@@ -215,7 +215,7 @@ look(struct facts *f, struct err_note *note)
 	return 0;
 }
 
-/* A model of an architecture that teacherd cannot compute: prints what its files say. Returns the exit code */
+/* Prints what a model's files say if the engine does not support its architecture. Returns an exit code. */
 static int
 foreign_info(const struct ctl_args *args, const char *dir, int rc, const struct err_note *why)
 {
@@ -262,7 +262,7 @@ model_info(struct ctl_args *args)
 		exit_code = ctl_fail(args, rc, &note);
 	} else if (ctl_has(args, "json")) {
 		exit_code = print_json(&f, ctl_has(args, "tensors"));
-		f.origin = NULL;		/* print_json took it */
+		f.origin = NULL;		/* print_json took ownership */
 	} else {
 		print_text(&f);
 		if (ctl_has(args, "tensors")) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model new: a folder with config.json and tokenizer.json for trainer.model, made from a shape. */
+/* model new: makes a folder with config.json and tokenizer.json for trainer.model from a given shape. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -80,7 +80,7 @@ shape_from(const struct ctl_args *args, struct model_config *cfg)
 	cfg->initializer_range = 0.02f;
 	if (t->rope && (ctl_has(args, "rope-theta") || cfg->family == MODEL_FAMILY_LLAMA))
 		cfg->rope_theta = theta;
-	/* Granite's and Gemma's defaults are those of one size; 1/sqrt(D) is right for all. GPT-Neo has no key for it. */
+	/* Granite's and Gemma's defaults fit one size, 1/sqrt(D) fits all. GPT-Neo has no such key. */
 	if (cfg->family != MODEL_FAMILY_GPT_NEO)
 		cfg->attention_scale = 0;
 	return 0;
@@ -136,7 +136,7 @@ model_new_verb(struct ctl_args *args)
 
 	if (tokenizer != NULL) {
 		ctl_tokenizer_path(tokenizer, path, sizeof(path));
-		/* One that cannot be read is copied too, if the vocabulary is known otherwise. */
+		/* A tokenizer that cannot be read is copied too, if --vocab gives the vocabulary. */
 		if ((!ctl_has(args, "vocab") || tokenizer_identify(path, &id, why, sizeof(why), &note) != 0 || why[0] == '\0') &&
 		    (exit_code = ctl_open_tokenizer(args, path, &tok)) != 0)
 			return exit_code;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan: what a configuration needs before it is run: memory, bytes, FLOPs, seconds, and when a teacher pays. */
+/* plan: capacity estimate of a configuration: memory, bytes, FLOPs, seconds, and whether a teacher pays. */
 #include "saltctl/plan/plan.h"
 
 #include <errno.h>
@@ -24,7 +24,7 @@
 
 #define PAGE 4096.0			/* of LMDB */
 #define PAGE_HEADER 16.0
-#define INLINE_MAX 2000.0		/* longer values lie in pages of their own */
+#define INLINE_MAX 2000.0		/* longer values have pages of their own */
 #define KEY 9.0
 #define NODE 8.0
 
@@ -48,8 +48,8 @@ static const struct cli_option options[] = {
 };
 
 /*
- * A teacher of an architecture that the engine does not know, for a declared compute class: 6 FLOPs a
- * parameter, attention left out.
+ * Loads a teacher whose architecture the engine does not support, for a declared compute class. FLOPs are
+ * estimated as 6 per parameter and token, without attention.
  */
 static int
 load_foreign(struct plan_model *m, const char *path, const struct model_config *student, struct err_note *note)
@@ -101,7 +101,10 @@ load_teacher(const struct ctl_args *args, const struct plan *p, struct plan_mode
 	return rc != 0 ? ctl_fail(args, err_note_within(&note, rc, key), &note) : 0;
 }
 
-/* What trainerd will start from: trainer.init must fit if it is there; weights beside the shape are not read. */
+/*
+ * Checks the initial weights of trainerd: trainer.init must fit the shape if it exists. Weights in the folder
+ * of trainer.model are not used, which a warning says.
+ */
 static int
 check_init(const struct ctl_args *args, const struct config *cfg, const struct model_config *shape)
 {
@@ -124,9 +127,7 @@ check_init(const struct ctl_args *args, const struct config *cfg, const struct m
 	return rc == 0 || (rc == ENOENT && access(init, F_OK) != 0) ? 0 : ctl_fail(args, err_note_within(&note, rc, "trainer.init"), &note);
 }
 
-/*
- * A backend and dtype as configured, or what this machine would choose; with --device-memory auto is a GPU.
- */
+/* Resolves a configured backend and dtype as this machine would; with --device-memory, auto means a GPU. */
 static int
 compute_of(const struct plan *p, enum config_backend backend, enum config_dtype dtype, bool *gpu, enum dtype *found,
     struct err_note *note)
@@ -144,7 +145,7 @@ compute_of(const struct plan *p, enum config_backend backend, enum config_dtype 
 	return 0;
 }
 
-/* Where trainer and teachers compute, and the memory that is there. Returns an exit code. */
+/* Finds whether trainer and teachers compute on a GPU, and its memory. Returns an exit code. */
 static int
 devices_of(const struct ctl_args *args, struct plan *p, enum dtype *teacher)
 {
@@ -172,7 +173,7 @@ devices_of(const struct ctl_args *args, struct plan *p, enum dtype *teacher)
 	return 0;
 }
 
-/* What a teacher takes on a GPU: teacher and scorer are held by each. */
+/* Computes the memory of a teacherd on a GPU, which holds both teacher and scorer. */
 static void
 teacher_room(struct plan *p, enum dtype dtype)
 {
@@ -187,7 +188,10 @@ teacher_room(struct plan *p, enum dtype dtype)
 	p->teacher_worker = fit_label(models, two ? 2 : 1, dtype, 1, cfg->corpus.context, dense);
 }
 
-/* What the run takes of each part: the first steps * batch positions of the order, in phase one chosen from it. */
+/*
+ * Counts the sequences that the run trains on from each part: the first steps * batch positions of the
+ * shuffle order, or those chosen from it in phase one.
+ */
 static int
 look_at_parts(struct plan *p, const struct corpus *c, struct err_note *note)
 {
@@ -211,7 +215,7 @@ look_at_parts(struct plan *p, const struct corpus *c, struct err_note *note)
 	return 0;
 }
 
-/* A missing corpus is no error of a plan, a bad one is. p: of the training corpus; else NULL. */
+/* Reads a corpus. A missing one is no error, a bad one is. p: set for the training corpus; else NULL. */
 static int
 look_at_corpus(const struct ctl_args *args, const struct config *cfg, const char *prefix, uint64_t *windows, double *bytes, struct plan *p)
 {
@@ -337,7 +341,7 @@ seconds_of(const struct ctl_args *args, struct plan *p)
 	return 0;
 }
 
-/* Bytes that a value takes in the cache, with key, node and page overhead, on average. */
+/* Average number of bytes of a value in the cache, including key, node and page overhead. */
 static double
 stored(double value)
 {
@@ -347,11 +351,13 @@ stored(double value)
 	return ceil((value + PAGE_HEADER) / PAGE) * PAGE + KEY + 2 * NODE;
 }
 
-/* A distinct id and its count, entropy-coded: SmolLM2-135M on English manuals, 50 draws at tau 1
- * (docs/performance.md). */
+/*
+ * Bytes of a distinct id and its count after entropy coding, measured with SmolLM2-135M on English manuals,
+ * 50 draws at tau 1 (docs/performance.md).
+ */
 #define BYTES_OF_UNIQUE 1.3
 
-/* Bytes of a token's label as a record of version 3 holds it; of draws an estimate. */
+/* Bytes per token of a label record of version 3; for sampled labels an estimate. */
 static void
 label_size(const struct ctl_args *args, struct plan *p, double given)
 {
@@ -397,7 +403,7 @@ price_teacher(struct plan *p)
 	    (p->work.one_pass ? 0 : (double)p->work.scored * p->scorer.flops)) / 3 * context;
 }
 
-/* What the optimiser keeps and computes. */
+/* Sets the optimizer's split of the parameters and its FLOPs. */
 static int
 optimizer_of(struct plan *p, struct err_note *note)
 {

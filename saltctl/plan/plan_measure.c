@@ -17,8 +17,8 @@
 #include "engine/optim/optim.h"
 #include "engine/weights/weights.h"
 
-#define MEASURE_S 4.0			/* micro-batches are repeated so long, ... */
-#define MEASURE_MIN 3			/* ... but so often at least */
+#define MEASURE_S 4.0			/* micro-batches are repeated for this time, ... */
+#define MEASURE_MIN 3			/* ... but at least this often */
 #define MEASURE_MAX 200
 
 static int
@@ -29,7 +29,7 @@ by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Sorts x. NaN for none. */
+/* Sorts x and returns its median; NaN if n is 0. */
 static double
 median(double *x, size_t n)
 {
@@ -47,7 +47,7 @@ struct seen {
 	double *column[COLUMNS];
 	size_t cap[COLUMNS], n;
 	double kd_tokens, label_bytes;
-	int64_t ranks, host_ranks, threads;	/* 0: not said */
+	int64_t ranks, host_ranks, threads;	/* 0: not recorded */
 };
 
 static int
@@ -64,7 +64,7 @@ see(struct seen *s, const struct json *j)
 		if (!json_num(json_get(j, keys[c]), &v[c]) || !(v[c] >= 0)) {
 			if (c < COLUMN_OVERLAP)
 				return 0;
-			v[c] = 0;			/* a trainer that did not overlap yet */
+			v[c] = 0;			/* the trainer's version had no overlap */
 		}
 	for (int c = 0; c < COLUMNS; c++) {
 		if (mem_grow((void **)&s->column[c], &s->cap[c], s->n + 1, sizeof(double)) != 0)
@@ -113,7 +113,7 @@ read_lines(struct seen *s, const char *path, struct err_note *note)
 	return rc;
 }
 
-/* The run's own settings: fleet.yaml beside its metrics. Without one the planned run's are taken. */
+/* Reads the settings of the measured run, fleet.yaml beside its metrics; without it *cfg is NULL. */
 static int
 read_settings(const char *dir, struct config **cfg, struct err_note *note)
 {
@@ -198,14 +198,14 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 	step = median(s.column[COLUMN_STEP], s.n);
 	m->step_s = step;
 	m->compute.other_s = step > compute + update + reduce ? step - compute - update - reduce : 0;
-	if (m->ranks > 1) {			/* sums during backward: the network's part of the model has them */
+	if (m->ranks > 1) {			/* sums during backward count as network time */
 		compute -= median(s.column[COLUMN_OVERLAP], s.n);
 		m->early = median(s.column[COLUMN_EARLY], s.n);
 	}
 	micros = (double)shape.batch / (double)shape.micro_batch / m->ranks;
 	m->compute.cores = price_cores(&there, m->ranks);
 	m->compute.micro_s = compute / micros;
-	/* update_seconds has the gather in it; what is left is this rank's share of the update. */
+	/* update_seconds includes the gather; the rest is the time of one rank's share of the update. */
 	update -= m->ranks > 1 ? price_gather(&shape, &p->machine, m->ranks) : 0;
 	if (cfg != NULL)
 		kind = (enum optim_kind)cfg->trainer.optimizer;
@@ -214,7 +214,8 @@ plan_read_run(struct plan *p, const char *path, struct err_note *note)
 	update = update > 0 ? update / price_share(split, m->ranks) : 0;
 	flops = model_flops_per_token(&model, (int64_t)shape.context) * (double)shape.micro_batch * (double)shape.context;
 	m->flops_per_s = flops / m->compute.micro_s / m->compute.cores;
-	m->compute.micro_s *= (p->shape.recompute ? 4.0 / 3 : 1) / (shape.recompute ? 4.0 / 3 : 1);	/* one more forward pass */
+	/* recompute adds a second forward pass */
+	m->compute.micro_s *= (p->shape.recompute ? 4.0 / 3 : 1) / (shape.recompute ? 4.0 / 3 : 1);
 	m->compute.micro_s *= p->student.flops * (double)p->shape.micro_batch * (double)p->shape.context / flops;
 	m->compute.update_s = update * update_cost(p->split) / update_cost(split);
 	if (s.kd_tokens > 0)
@@ -236,7 +237,7 @@ out:
 	return rc;
 }
 
-/* ---- here and now ---- */
+/* ---- measured on this machine ---- */
 
 struct bench {
 	struct kernels *kernels;
@@ -244,7 +245,7 @@ struct bench {
 	struct model_session *session;
 	void *params;
 	float *masters, *m, *v, *grads;
-	struct kernels_muon_matrix *matrices;	/* room for those of all tensors */
+	struct kernels_muon_matrix *matrices;	/* large enough for those of all tensors */
 	int32_t *inputs, *next;
 };
 
@@ -319,7 +320,7 @@ bench_new(struct bench *b, const struct plan *p, struct err_note *note)
 	if (b->params != NULL)
 		kernels_convert(b->kernels, b->params, p->shape.dtype, b->masters, DTYPE_F32, (int64_t)n);
 	model_bind(b->model, b->params != NULL ? b->params : b->masters, p->shape.dtype);
-	for (size_t i = 0; i < rows; i++) {		/* any ids: what a token costs does not depend on it */
+	for (size_t i = 0; i < rows; i++) {		/* any ids: the cost does not depend on them */
 		b->inputs[i] = (int32_t)(i * 7919 % (size_t)p->student.config.vocab_size);
 		b->next[i] = (int32_t)((i + 1) * 7919 % (size_t)p->student.config.vocab_size);
 	}
@@ -353,7 +354,7 @@ update_range(struct bench *b, const struct plan *p, const struct optim_config *o
 	    copy != NULL ? copy + (size_t)begin * dtype_size(p->shape.dtype) : NULL, p->shape.dtype);
 }
 
-/* Update number i, from 0, of all parameters, as the trainer makes it; too small to matter. */
+/* Makes update number i (from 0) of all parameters, as the trainer does, with a small learning rate. */
 static void
 update_all(struct bench *b, const struct plan *p, int64_t i)
 {
@@ -420,7 +421,7 @@ out:
 
 /* ---- a network ---- */
 
-/* A member of an object, or the value of that name in what a bench wrote. */
+/* Reads a member of an object, or the value with this name in the output of a bench. */
 static bool
 figure(const struct json *root, const char *key, double *out)
 {

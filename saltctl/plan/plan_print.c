@@ -28,7 +28,7 @@ timed(const struct plan *p)
 	return p->measured.source[0] != '\0';
 }
 
-/* Seconds from the start to step `steps`, with its share of the evaluations. */
+/* Seconds from the start to step `steps`, including the evaluations up to there. */
 static double
 eta(const struct plan *p, size_t i, uint64_t steps)
 {
@@ -37,7 +37,7 @@ eta(const struct plan *p, size_t i, uint64_t steps)
 	return (double)steps * p->time[i].step_s + eval * (double)steps / (double)p->cfg->trainer.steps;
 }
 
-/* Cores that teachers need so that the trainer never waits for them. */
+/* Number of teacher cores with which the trainer never waits for labels. */
 static double
 teacher_cores(const struct plan *p, size_t i)
 {
@@ -97,7 +97,7 @@ changes(const struct plan *p, const struct plan_fit *f, char *buf, size_t size)
 	return buf;
 }
 
-/* Whether a rank, a teacher and both fit on the GPU, and what to change if not. */
+/* Prints whether a rank, a teacher and both fit on the GPU, and what to change if not. */
 static void
 print_gpu(const struct plan *p)
 {
@@ -187,7 +187,7 @@ print_teacher(const struct plan *p)
 	bytes_line("cache, scores", p->scores_stored, "");
 }
 
-/* Is the teacher expected to pay? docs/projection.md has the arithmetic. */
+/* Prints whether the teacher is expected to pay; docs/projection.md has the arithmetic. */
 static void
 print_worth(const struct plan *p)
 {

@@ -5,7 +5,7 @@
 
 #include "engine/kernels/kernels.h"
 
-/* The front part of n elements halved in whole blocks. */
+/* Size of the first part if n elements are halved in whole blocks. */
 static int64_t
 front(int64_t n)
 {
@@ -87,7 +87,7 @@ exchange(const struct price_machine *m, int n_ranks, int level, double bytes)
 	int here = host_ranks(m, n_ranks);
 	bool inside = 1 << level < here;
 	const struct price_link *link = inside ? &m->within : &m->between;
-	/* Across hosts all ranks of a host share its link; inside, copying takes cores. */
+	/* Between hosts all ranks of a host share its link; within a host, copying needs cores. */
 	double shared = inside ? (here > m->cores ? here / m->cores : 1) : here;
 
 	return link->latency_s + shared * bytes / link->bytes_per_s;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ledger: what a run has cost, as far as its files tell, and what it saved against the control run. A figure
- * that no file has is "-". One seed is an observation, not a claim, and the output says so.
+ * ledger: the cost of a run, from its files, and its saving compared with the baseline. A figure that is in
+ * no file is printed as "-". The output says that the result of one seed is an observation, not a claim.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -29,20 +29,23 @@ static const struct cli_option options[] = {
 /* NaN: not known. */
 struct cost {
 	double step_flops, tokens, flops, rate;
-	double teacher_flops;		/* of the score and label passes that phase one needed, without repeated ones */
-	double teacher_seconds;		/* processor time, RUN/ledger */
+	double teacher_flops;		/* of the score and label passes of phase one, each counted once */
+	double teacher_seconds;		/* processor time, from RUN/ledger */
 };
 
-/* Where a run met the target, and its cost by then; the teacher's cost is that of the whole phase one. */
+/* When a run reached the target, and its cost by then; the teacher's cost is that of the whole phase one. */
 struct saving {
-	const char *why;		/* no comparison: the reason; else NULL */
+	const char *why;		/* reason why there is no comparison; else NULL */
 	double target;
-	const struct report_eval *reached;	/* NULL: not */
-	/* Loss of the last evaluation within the baseline's FLOPs (the teacher's included), or within its
-	 * seconds; NaN: none. */
+	const struct report_eval *reached;	/* NULL: not reached */
+	/*
+	 * Loss of the last evaluation within the baseline's FLOPs (the teacher's included), or within its
+	 * seconds; NaN: none.
+	 */
 	double equal_flops, equal_seconds;
 	uint64_t equal_flops_step, equal_seconds_step;
-	double speed;			/* report_speed: where it is far from 1, a run's seconds times speed are those at the baseline's speed */
+	/* report_speed; if it is far from 1, seconds times speed are the seconds at the baseline's speed */
+	double speed;
 	bool same_speed;
 };
 
@@ -54,7 +57,7 @@ model_flops(const char *path, uint32_t context)
 	return report_model_config(path, &cfg) == 0 ? model_flops_per_token(&cfg, (int64_t)context) : NAN;
 }
 
-/* Forward passes of teacher and scorer over what phase one trained on, by the run's own settings. */
+/* FLOPs of the forward passes of teacher and scorer for the rows of phase one, by the run's own settings. */
 static double
 teacher_flops(const struct report_run *run)
 {
@@ -138,7 +141,7 @@ compare(struct saving *s, const struct report_run *run, const struct cost *c, co
 	}
 }
 
-/* 1 - spent / baseline's: 0.3 is 30 % saved; negative: it cost more. */
+/* Share saved, 1 - spent / of: 0.3 is 30 % saved; negative: it cost more. */
 static double
 saved(double spent, double of)
 {
@@ -283,7 +286,7 @@ ledger_json(const struct report_run *run)
 static int
 ledger(struct ctl_args *args)
 {
-	static struct report_run runs[MAX_RUNS + 1];	/* the baseline last, if it is given */
+	static struct report_run runs[MAX_RUNS + 1];	/* a baseline comes last */
 	struct cost costs[MAX_RUNS + 1];
 	const char *dir, *baseline = ctl_get(args, "baseline");
 	struct err_note note = {.name = ""};

@@ -27,7 +27,7 @@ static const struct cli_option options[] = {
 	CTL_JSON, CTL_END
 };
 
-/* NAME=DIR, or DIR alone, whose last part is the name. */
+/* Reads the run NAME=DIR, or DIR alone, whose last component becomes the name. */
 static int
 open_run(const struct ctl_args *args, struct report_run *run, const char *text)
 {
@@ -69,7 +69,7 @@ has_teacher(const struct report_run *run)
 	return strcmp(run->mode, "?") == 0 ? run->kd_tokens > 0 : strcmp(run->mode, "baseline") != 0;
 }
 
-/* The run to compare with; NULL: none fits. */
+/* Finds the baseline to compare the run with; NULL: none fits. */
 static const struct report_run *
 find_baseline(const struct report *r, const struct report_run *run, const char *name)
 {
@@ -115,7 +115,7 @@ verdict(const struct report_race *race, char *buf, size_t size)
 	return buf;
 }
 
-/* A number, or the output of status --json: the seconds that all teacherd were computing. */
+/* Reads the computing seconds of all teacherd: a number, or a file with the output of status --json. */
 static int
 teacher_seconds(const struct ctl_args *args, const char *text, struct report *r)
 {
@@ -208,7 +208,7 @@ print_table(const struct report *r)
 		const struct report_run *run = c->run;
 
 		if (r->seeds && c->baseline == NULL)
-			continue;		/* a shorter run: the table of seeds has it */
+			continue;		/* a shorter run, which is in the table of seeds */
 		printf("\n%s against %s\n", run->label, c->baseline != NULL ? c->baseline->label : "no baseline");
 		printf("  baseline's final loss  %s", verdict(c, buf, sizeof(buf)));
 		if (isfinite(c->target))

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Charts as SVG without scripts, fonts or other files. Lines differ by colour, dashes and markers, so they
- * can be told apart without colour. */
+/*
+ * Charts as SVG without scripts, fonts or other files. Lines differ by colour, dashes and markers, so they
+ * can be distinguished without colour.
+ */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "saltctl/report/report.h"
 
-/* 560 x 380 units, scaled to the width of the page; letters of 17 units are legible at the width of a phone. */
+/* 560 x 380 units, scaled to the width of the page; text of 17 units is legible at the width of a phone. */
 #define WIDTH 560.0
 #define HEIGHT 380.0
 #define LEFT 74.0
@@ -39,7 +41,7 @@ chart_text(const char *text, FILE *out)
 		}
 }
 
-/* Distance of about n ticks over a range: 1, 2 or 5 times a power of ten. */
+/* Distance between ticks so that a range has about n of them: 1, 2 or 5 times a power of ten. */
 static double
 tick(double range, int n)
 {
@@ -64,7 +66,7 @@ py(const struct scale *s, double y)
 	return HEIGHT - BOTTOM - (y - s->y0) / (s->y1 - s->y0) * (HEIGHT - TOP - BOTTOM);
 }
 
-/* The range of what is drawn; false: nothing. */
+/* Computes the range of all points; false: there are none. */
 static bool
 fit(const struct chart *c, struct scale *s)
 {
@@ -147,7 +149,7 @@ line(const struct chart_series *d, const struct scale *s, FILE *out)
 	fprintf(out, "\"/>\n");
 }
 
-/* An inner svg cuts off what lies outside of it: the frame, and margin units around. */
+/* Begins an inner svg, which clips lines to the frame and margin units around it. */
 static void
 clip_begin(double margin, FILE *out)
 {

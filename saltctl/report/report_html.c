@@ -8,8 +8,8 @@
 #include "saltctl/core/output.h"
 #include "saltctl/report/report.h"
 
-#define CURVE_POINTS 600		/* at most, of a curve: more would be closer than the width of a line */
-#define SMOOTH_PART 50			/* the moving mean is over steps / 50 steps */
+#define CURVE_POINTS 600		/* points of a curve; more would be closer than the line is wide */
+#define SMOOTH_PART 50			/* the moving mean is over steps / SMOOTH_PART steps */
 
 static const char head[] =
     REPORT_HTML_BEGIN "\n<style>\n"
@@ -145,7 +145,7 @@ settings(const struct report *r, FILE *out)
 	fprintf(out, "</table></div>\n");
 }
 
-/* x and y of one curve in one allocation. */
+/* A curve; x and y are one allocation. */
 struct curve {
 	double *x, *y;
 	size_t n;
@@ -192,8 +192,10 @@ draw(const struct report *r, enum what what, struct chart *chart, FILE *out)
 		series[i] = (struct chart_series){.name = run->label, .look = i, .x = curves[i].x,
 		    .y = curves[i].y, .n = curves[i].n, .markers = what == HELDOUT,
 		    .mark_x = run->switch_step > 0 ? (double)run->switch_step : NAN};
-		/* The large losses of the first steps would flatten the rest: the scale is what a
-		 * twentieth of the steps reached. */
+		/*
+		 * The large losses of the first steps would flatten the rest, so the scale ends at the loss
+		 * after a twentieth of the steps.
+		 */
 		for (size_t p = 0; what == TRAINING && p < curves[i].n; p++)
 			if (curves[i].x[p] * 20 >= (double)run->last_step) {
 				chart->y_max = fmax(isfinite(chart->y_max) ? chart->y_max : -INFINITY, curves[i].y[p]);

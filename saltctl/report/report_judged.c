@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * report_judged - what runs are judged by beside the mean loss: the files of trainer.eval_choices, and the
- * loss on sequences that the teacher finds easy, medium and hard.
+ * report_judged - measures beside the mean loss: the files of trainer.eval_choices, and the loss on the
+ * sequences that are easy, medium and hard for the teacher.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -141,7 +141,7 @@ add(struct losses *l, struct sequence_loss x)
 	*slot = x;
 }
 
-/* JSON lines with sequence and loss, in the order of the sequences. */
+/* Reads JSON lines with sequence and loss and sorts them by sequence. ERR_FORMAT for a repeated sequence. */
 static int
 read_losses(const char *path, struct losses *out, struct err_note *note)
 {
@@ -216,7 +216,7 @@ report_thirds_read(struct report *r, const char *teacher, struct err_note *note)
 	for (size_t i = 0; i < r->n_runs && rc == 0; i++) {
 		snprintf(path, sizeof(path), "%s/sequence_losses.jsonl", r->runs[i].dir);
 		if ((rc = read_losses(path, &runs[i], note)) == ENOENT)
-			rc = 0;		/* shown as missing */
+			rc = 0;		/* the run is shown as not known */
 		r->thirds[i].known = runs[i].n > 0;
 	}
 	for (size_t k = 0; k < all.n && rc == 0; k++) {

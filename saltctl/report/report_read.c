@@ -36,7 +36,7 @@ read_step(struct report_run *run, const struct json *j, uint64_t step)
 	struct report_step *p;
 
 	if (run->n_points > 0 && run->points[run->n_points - 1].step >= step)
-		return ERR_FORMAT;		/* steps only go up */
+		return ERR_FORMAT;		/* steps must increase */
 	p = ctl_add(run->points, run->n_points, run->cap_points);
 	*p = (struct report_step){.step = step, .phase = (int)ctl_int_of(j, "phase", 0),
 	    .hard = ctl_num_of(j, "hard", NAN), .lr = ctl_num_of(j, "lr", NAN),
@@ -60,7 +60,7 @@ read_eval(struct report_run *run, const struct json *j, uint64_t step)
 	if (run->n_evals > 0 && run->evals[run->n_evals - 1].step > step)
 		return ERR_FORMAT;
 	if (run->n_evals > 0 && run->evals[run->n_evals - 1].step == step)
-		run->n_evals--;			/* repeated after a resume: the later one counts */
+		run->n_evals--;			/* repeated after a resume; the later one counts */
 	e = ctl_add(run->evals, run->n_evals, run->cap_evals);
 	*e = (struct report_eval){.step = step, .loss = ctl_num_of(j, "loss", NAN),
 	    .accuracy = ctl_num_of(j, "accuracy", NAN), .bits_per_byte = ctl_num_of(j, "bits_per_byte", NAN),
@@ -147,7 +147,7 @@ read_settings(struct report_run *run, struct err_note *note)
 	if ((rc = config_load(path, NULL, 0, &cfg, note)) != 0)
 		return rc;
 	snprintf(run->mode, sizeof(run->mode), "%s", config_mode_name(cfg));
-	real = realpath(cfg->trainer.model, NULL);		/* one model under two names is one model */
+	real = realpath(cfg->trainer.model, NULL);		/* two paths of a model compare equal */
 	snprintf(run->model, sizeof(run->model), "%s", real != NULL ? real : cfg->trainer.model);
 	free(real);
 	run->steps = cfg->trainer.steps;
@@ -162,7 +162,7 @@ read_settings(struct report_run *run, struct err_note *note)
 	return 0;
 }
 
-/* Processor time of the teachers: each of their processes keeps a file in RUN/ledger. Other files there are ignored. */
+/* Sums the processor time of the teachers, each of which has a file in RUN/ledger; ignores other files. */
 static void
 read_ledger(struct report_run *run)
 {

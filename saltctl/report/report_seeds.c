@@ -25,7 +25,7 @@ mean_of(const struct report_mean *m)
 	return m->n > 0 ? m->sum / (double)m->n : NAN;
 }
 
-/* Standard error of the mean, from the variance of the sample. */
+/* Standard error of the mean, from the sample variance. */
 static double
 standard_error(const struct report_mean *m)
 {
@@ -34,7 +34,7 @@ standard_error(const struct report_mean *m)
 	return m->n > 1 ? sqrt(fmax(0, m->squares - n * mean * mean) / (n - 1) / n) : NAN;
 }
 
-/* The longest finished run without a teacher that started from the same weights on the same data. */
+/* Finds the longest finished baseline (or run called name) with run's model, seed, batch and context. */
 static const struct report_run *
 baseline_of(const struct report *r, const struct report_run *run, const char *name)
 {
@@ -57,7 +57,7 @@ same_group(const struct report_run *a, const struct report_run *b)
 	return strcmp(a->name, b->name) == 0 && a->steps == b->steps && strcmp(a->model, b->model) == 0;
 }
 
-/* The finished runs of run's name, model and seed, the shortest first; a run of each length. */
+/* Finds the finished runs with the name, model and seed of run, one of each length, the shortest first. */
 static size_t
 lengths(const struct report *r, const struct report_run *run, const struct report_run **out)
 {
@@ -80,8 +80,9 @@ lengths(const struct report *r, const struct report_run *run, const struct repor
 }
 
 /*
- * Where the final losses of complete runs, joined by straight lines over their steps, fall to the target: as
- * a share of the baseline's steps. NaN: nowhere. *at_most: the shortest run is already below it.
+ * The number of steps, as a share of the baseline's, at which the final losses of complete runs, interpolated
+ * linearly over their steps, reach the baseline's final loss. NaN: they do not. *at_most: the shortest run is
+ * already below.
  */
 static double
 share_of_steps(const struct report_run *const *runs, size_t n, const struct report_run *base, bool *at_most)
@@ -112,7 +113,7 @@ add_share(struct report_group *g, const struct report *r, const struct report_ru
 	size_t n = lengths(r, run, space);
 	double share;
 
-	if (space[n - 1] != run)		/* counted once for a seed, with its longest run */
+	if (space[n - 1] != run)		/* counted once per seed, in the group of the longest run */
 		return;
 	share = share_of_steps(space, n, base, &at_most);
 	g->n_not_reached += !isfinite(share);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* scores - what the verbs `saltctl scores ...` share: a table of figures as a file. docs/formats.md has its columns. */
+/* scores - shared by the verbs `saltctl scores ...`: a file with figures (columns: docs/formats.md). */
 #ifndef SALT_CTL_SCORES_H
 #define SALT_CTL_SCORES_H
 
@@ -10,34 +10,35 @@
 /* The figures of one sequence or document. */
 struct scores_row {
 	uint64_t number, begin, end;		/* tokens [begin, end) of the corpus */
-	uint64_t tokens;			/* of these, tokens with a loss */
-	uint64_t bytes;				/* of their text */
-	double loss, bits_per_byte, rank_share;	/* nats per token; NaN: not known */
+	uint64_t tokens;			/* how many of them have a loss */
+	uint64_t bytes;				/* of the tokens' text */
+	double loss, bits_per_byte, rank_share;	/* loss in nats per token; NaN: not known */
 	float score;				/* S(x) */
 };
 
 #define SCORES_COLUMNS 9
 
-/* A file under construction; zeroed. It appears complete or not at all. */
+/* A file under construction; zero it first. The file appears complete or not at all. */
 struct scores_out {
 	char path[4096];
 	bool with_bytes;
 	uint64_t n;
-	struct file_replace lines;		/* f NULL: safetensors */
+	struct file_replace lines;		/* f is NULL for safetensors */
 	const char *what;			/* first column: "sequence" or "document" */
 	struct {
 		uint8_t *bytes;
 		size_t len, cap;
-	} column[SCORES_COLUMNS];		/* safetensors */
+	} column[SCORES_COLUMNS];		/* for safetensors */
 };
 
-/* Does the name end in .safetensors? */
+/* Whether the name ends in .safetensors. */
 bool scores_is_safetensors(const char *path);
 
 /*
- * scores_out_begin - ERR_EXISTS unless the file is none, one that an earlier call made, or replace is set.
- * with_bytes: the text's length is known. scores_out_end - after an error (rc) nothing is left. Returns rc or
- * its own error. Both fill the note.
+ * scores_out_begin - starts a file. with_bytes: the length of the text is known. EEXIST if path is a file
+ * that this function did not write, or any file for safetensors, unless replace is set.
+ * scores_out_end - completes the file, or removes it if rc is an error. Returns rc or its own error. Both
+ * fill the note.
  */
 int scores_out_begin(struct scores_out *o, const char *path, const char *what, bool with_bytes, bool replace, struct err_note *note);
 void scores_out_row(struct scores_out *o, const struct scores_row *row);

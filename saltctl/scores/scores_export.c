@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scores export: loss, bits per byte, rank share and S(x) of each sequence and each document, from the scores
- * in the cache or from a model. The corpus is walked through once, in its order, so that a document's tokens
- * come together although they are in several sequences.
+ * scores export: writes loss, bits per byte, rank share and S(x) of each sequence and each document, from the
+ * scores in the cache or from a model. The corpus is read once, in file order, so that the tokens of a
+ * document follow each other although they are in several sequences.
  */
 #include "saltctl/scores/scores.h"
 
@@ -32,7 +32,7 @@ static const struct cli_option options[] = {
 	CTL_DTYPE, CTL_JSON, CTL_END
 };
 
-#define BATCH 32			/* sequences for each thread that are scored at a time */
+#define BATCH 32			/* sequences per thread that are scored at a time */
 #define TXN_SEQUENCES 1024		/* a long transaction would keep selectord from using freed pages */
 
 struct export {
@@ -42,19 +42,19 @@ struct export {
 	uint32_t L;
 	uint64_t windows;
 	uint64_t k;
-	/* source: caches, or a model */
+	/* source of the scores: caches, or a model */
 	struct cache **caches;
 	struct cache_txn **txns;
 	struct infer *infer;
 	struct infer_job *batch;	/* sequences [batch_first, batch_first + batch->n) */
 	uint64_t batch_first;
 	uint32_t n_valid;
-	/* of the text */
-	uint16_t *bytes_of;		/* [n_valid] bytes of an id; NULL: not known */
+	/* text */
+	uint16_t *bytes_of;		/* [n_valid] number of bytes of each id; NULL: not known */
 	int32_t *tokens;		/* [L + 1] */
 	float *loss, *scratch;		/* [L] */
 	uint8_t *rank;
-	/* the document at hand */
+	/* the current document */
 	uint64_t document, begin, doc_bytes;
 	float *doc_loss, *doc_scratch;
 	uint8_t *doc_rank;
@@ -131,7 +131,7 @@ open_model(struct export *x, const char *dir)
 	return corpus_limit_vocab(x->corpus, infer_model(x->infer, 0)->vocab_size, &x->note);
 }
 
-/* The next sequences, from first on. */
+/* Scores the next sequences, from number first on. */
 static int
 score_batch(struct export *x, uint64_t first)
 {
@@ -203,7 +203,7 @@ figures(const struct export *x, const float *loss, const uint8_t *rank, size_t n
 	return row;
 }
 
-/* The document ends before token `end`. One without a single loss is left out. */
+/* Ends the current document before token `end` and writes it, unless it has no loss at all. */
 static void
 end_document(struct export *x, uint64_t end)
 {
@@ -229,9 +229,9 @@ text_bytes(const struct export *x, int32_t id)
 }
 
 /*
- * Sequence i is the first of a part: no document goes on from the part before. The documents there that lie
- * behind its last sequence are counted. Positions count through the sequences, so the part's first token is
- * number i L.
+ * Called for sequence i, the first of a part. A document of the part before ends here. The number of the next
+ * document includes the documents behind the last sequence of that part. Positions count the tokens of
+ * sequences, so the first token of the part is number i L.
  */
 static void
 begin_part(struct export *x, uint64_t i, int32_t eod)
@@ -251,7 +251,7 @@ begin_part(struct export *x, uint64_t i, int32_t eod)
 		end_document(x, i * x->L + 1);
 }
 
-/* One sequence; have: loss and rank are its own. Its tokens 1 .. L are the targets. */
+/* Processes sequence i; its tokens 1 .. L are the targets. have: x->loss and x->rank are set for it. */
 static void
 take_sequence(struct export *x, uint64_t i, bool have)
 {
@@ -290,8 +290,8 @@ take_sequence(struct export *x, uint64_t i, bool have)
 }
 
 /*
- * The end of the document that the last sequence ends in: its rest is shorter than a sequence. Of a blend it
- * ends with that sequence.
+ * Ends the last document: its end is searched in the tokens behind the last sequence, which are fewer than a
+ * sequence. In a blend it ends with the last sequence.
  */
 static int
 last_document(struct export *x)
@@ -338,7 +338,7 @@ walk(struct export *x)
 
 /* ---- beginning and end ---- */
 
-/* Bytes of each id, if there is a tokenizer that can be read; special tokens are not text. */
+/* Sets x->bytes_of if there is a tokenizer that can be read; a special token has 0 bytes. */
 static int
 open_tokenizer(struct export *x, const char *dir)
 {
@@ -375,7 +375,7 @@ open_tokenizer(struct export *x, const char *dir)
 	return rc;
 }
 
-/* -c with its corpus, and its caches unless there is a model. Exit code. */
+/* Opens -c with its corpus, and its caches if no model is given. Returns an exit code. */
 static int
 open_inputs(struct export *x, const char *model)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scores import: sequences or scores of another program become selector.file, after all checks that selectord
- * makes at its start. A safetensors file is first written as lines: selectord reads nothing else.
+ * scores import: writes the sequences or scores of another program as selector.file, after all checks that
+ * selectord makes at its start. A safetensors file is converted to JSON lines, since selectord reads nothing
+ * else.
  */
 #include "saltctl/scores/scores.h"
 
@@ -31,7 +32,7 @@ whole_at(const struct weights_tensor *t, uint64_t i)
 
 	memcpy(&v, t->data + i * n, n);
 	if ((t->dtype == WEIGHTS_I32 || t->dtype == WEIGHTS_I64) && v >> (8 * n - 1) != 0)
-		return UINT64_MAX;		/* negative: no sequence has this number */
+		return UINT64_MAX;		/* negative, so not a sequence */
 	return v;
 }
 
@@ -66,8 +67,8 @@ check_tensor(const char *path, const struct weights_tensor *t, const char *name,
 }
 
 /*
- * Tensors sequence and, if there is one, score, as lines. NaN and infinity become words, which the reader
- * then names with their line.
+ * Writes the tensors sequence and, if there is one, score as lines. NaN and infinity become words, which the
+ * reader rejects with their line number.
  */
 static int
 lines_of_tensors(const char *path, FILE *f, struct err_note *note)
@@ -139,7 +140,7 @@ convert(const struct ctl_args *args, const struct config *cfg, const struct corp
 		if ((rc = select_file_read(file, from, from, windows, note)) == 0)
 			write_lines(*file, out.f);
 	} else if ((rc = lines_of_tensors(from, out.f, note)) == 0) {
-		if (fflush(out.f) == 0)		/* if not, file_replace_end says why */
+		if (fflush(out.f) == 0)		/* file_replace_end reports an error */
 			rc = select_file_read(file, out.temp, from, windows, note);
 	}
 	if (rc == 0 && *file != NULL && (rc = corpus_blend(&order, corpus, cfg->corpus.context, note)) == 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A table of figures, as lines of JSON or as a safetensors file. */
+/* Writes a table of figures, as JSON lines or as a safetensors file. */
 #include "saltctl/scores/scores.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@
 static const struct {
 	const char *name;
 	enum weights_dtype dtype;
-	bool of_bytes;				/* only where the text's length is known */
+	bool of_bytes;				/* only if the length of the text is known */
 } columns[SCORES_COLUMNS] = {
 	{NULL, WEIGHTS_U64, false}, {"begin", WEIGHTS_U64, false}, {"end", WEIGHTS_U64, false}, {"tokens", WEIGHTS_U64, false},
 	{"bytes", WEIGHTS_U64, true}, {"loss", WEIGHTS_F64, false}, {"bits_per_byte", WEIGHTS_F64, true},
@@ -45,7 +45,8 @@ scores_out_begin(struct scores_out *o, const char *path, const char *what, bool 
 	*o = (struct scores_out){.what = what, .with_bytes = with_bytes};
 	snprintf(o->path, sizeof(o->path), "%s", path);
 	snprintf(ours, sizeof(ours), "{\"%s\": ", what);
-	if ((rc = ctl_may_write(path, tensors ? "\xff" : ours, replace, note)) != 0)	/* 0xff: no file begins like one of ours */
+	/* No safetensors file begins with 0xff, so an existing one is replaced only with --replace. */
+	if ((rc = ctl_may_write(path, tensors ? "\xff" : ours, replace, note)) != 0)
 		return rc;
 	return tensors ? file_make_parents(path, note) : file_replace_begin(&o->lines, path, note);
 }
@@ -71,7 +72,7 @@ put_line(FILE *f, const struct scores_out *o, const uint64_t *whole, const doubl
 		else if (i < 8 && isfinite(real[i - 5]))
 			fprintf(f, "%s\"%s\": %.9g", before, name, real[i - 5]);
 		else if (i == 8 && isfinite(score))
-			fprintf(f, "%s\"%s\": %.9g", before, name, (double)score);	/* 9 digits are the same float again */
+			fprintf(f, "%s\"%s\": %.9g", before, name, (double)score);	/* exact */
 	}
 	fputs("}\n", f);
 }

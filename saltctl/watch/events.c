@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* events: what the daemons publish, at the time it happens: steps, switches, joins, leases, losses, errors. */
+/* events: prints the events that the daemons publish: steps, switches, joins, leases, losses, errors. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #define TURN_MS 50
 #define FLEET_MS 1000
 #define ANSWER_MS 2000
-#define AT_ONCE 1000			/* events of one daemon in one turn */
+#define AT_ONCE 1000			/* most events taken from one daemon per turn */
 
 static const struct cli_option options[] = {
 	CTL_CONFIG,
@@ -29,7 +29,7 @@ static const struct cli_option options[] = {
 
 struct source {
 	STAILQ_ENTRY(source) next;
-	struct bus_events *socket;		/* NULL: the daemon has left */
+	struct bus_events *socket;		/* NULL after the daemon has left */
 	char daemon[BUS_ENDPOINT_MAX], name[64], last_ts[32];	/* daemon: its status socket */
 };
 
@@ -38,7 +38,7 @@ struct events {
 	struct fleet fleet;
 	STAILQ_HEAD(, source) sources;
 	struct follow out;
-	uint64_t left;			/* events until the end */
+	uint64_t left;			/* events to print before the verb ends */
 };
 
 static bool
@@ -50,7 +50,7 @@ wanted(const struct events *e, const char *topic)
 	return e->args->n_operands == 0;
 }
 
-/* Subscribes to each daemon that states its events socket. */
+/* Subscribes to each daemon whose answer names its events socket. */
 static int
 subscribe(struct events *e)
 {

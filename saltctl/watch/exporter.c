@@ -34,16 +34,16 @@ static const struct cli_option options[] = {
 
 struct exporter {
 	const struct ctl_args *args;
-	/* a daemon that answered is asked again, even if selectord no longer lists it */
+	/* a daemon that answered is queried again, even if selectord no longer lists it */
 	struct fleet fleet;
 	struct exporter_http *http;
-	struct exporter_runs *runs;		/* the runs' thread's */
+	struct exporter_runs *runs;		/* used by the runs thread only */
 	double every_s, timeout_s;
 	atomic_size_t n_runs;
 	struct exporter_self self;
 };
 
-/* Reading takes at most a tenth of this thread's time: long files are read less often. */
+/* The runs thread. Reading takes at most a tenth of its time, so long files are read less often. */
 static void *
 read_runs(void *arg)
 {
@@ -70,7 +70,7 @@ disk_free_ratio(const char *dir)
 	return (double)fs.f_bavail / (double)fs.f_blocks;
 }
 
-/* Texts are complete before they are published; they are replaced, never changed. */
+/* Publishes complete texts. A published text is replaced, never changed. */
 static int
 publish(struct exporter *x)
 {
@@ -117,7 +117,7 @@ poll_fleet(struct exporter *x)
 	return rc == 0 ? publish(x) : rc;
 }
 
-/* The folder that run.dir is in; "." for a name alone. */
+/* Returns --runs, or else the folder that contains run.dir ("." for a bare name). */
 static char *
 runs_dir(const struct exporter *x)
 {

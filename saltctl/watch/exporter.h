@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * exporter - a fleet's figures over HTTP: for Prometheus, for programs, for a browser.
+ * exporter - a fleet's figures over HTTP, for Prometheus, for programs and for a browser.
  *
- * Three threads, none of which waits for another. exporter.c asks all status sockets at once every few
- * seconds, no longer than its
- * timeout, and publishes finished texts; a second thread reads the runs' files; libmicrohttpd's thread
- * answers requests with the published texts and does nothing else. A daemon that hangs, a slow disk or a slow
- * browser therefore delays nothing else.
+ * It has three threads, and none waits for another. exporter.c queries all status sockets in parallel every
+ * few seconds, with a timeout, and publishes complete texts. A second thread reads the files of the runs.
+ * libmicrohttpd's thread only answers requests with the published texts. A daemon that hangs, a slow disk or
+ * a slow browser therefore delays nothing else.
  *
  *   exporter.c           the verb: polls, reads runs, stops
  *   exporter_metrics.c   a fleet -> the text that Prometheus reads; a pure function
@@ -27,20 +26,20 @@ struct fleet;
 
 /* ---- metrics ---- */
 
-/* The exporter's own work. */
+/* Figures of the exporter itself. */
 struct exporter_self {
 	uint64_t n_polls;
-	double poll_seconds;		/* of the last one */
-	double polled_at;		/* Unix seconds */
+	double poll_seconds;		/* duration of the last poll */
+	double polled_at;		/* its time, Unix seconds */
 	size_t n_runs;
 	double run_disk_free_ratio;	/* of the file system of run.dir; NaN: not known */
 };
 
 /*
- * exporter_metrics - Prometheus text format 0.0.4. A daemon's metric NAME is
- * salt_ROLE_NAME{role,daemon,host}, with its own help text; the group of the status answer that holds it
- * decides its kind. salt_up, salt_state, ... exist for every daemon. Of two daemons with the same role, name
- * and host only one is shown, one that answers if there is one. 0 or EIO.
+ * exporter_metrics - writes the fleet in Prometheus text format 0.0.4. A daemon's metric NAME becomes
+ * salt_ROLE_NAME{role,daemon,host}, with its own help text; the group of the status answer that contains it
+ * decides its kind. salt_up, salt_state, ... exist for every daemon. Of several daemons with the same role,
+ * name and host only one is shown, one that answers if possible. Returns 0 or EIO.
  */
 int exporter_metrics(const struct fleet *f, const struct exporter_self *self, FILE *out);
 
@@ -49,10 +48,11 @@ int exporter_metrics(const struct fleet *f, const struct exporter_self *self, FI
 struct exporter_runs;
 
 /*
- * exporter_runs_new - the runs in @dir: the folder itself, if it has a metrics.jsonl, and its subfolders that
- * have one; @also (may be NULL) is one more run's folder.
- * exporter_runs_read - the runs as they are now, as JSON in malloc'ed memory (NULL: no memory). Only files
- * that changed are read again. A run that cannot be read is listed with the reason. One thread.
+ * exporter_runs_new - for the runs in @dir: the folder itself, if it has a metrics.jsonl, and its subfolders
+ * that have one; @also (may be NULL) is the folder of another run.
+ * exporter_runs_read - returns the present state of the runs as JSON, in malloc'ed memory (NULL: no memory).
+ * Only files that changed are read again. A run that cannot be read is listed with the reason. Not
+ * thread-safe.
  */
 struct exporter_runs *exporter_runs_new(const char *dir, const char *also);
 char *exporter_runs_read(struct exporter_runs *r);
@@ -66,10 +66,12 @@ enum exporter_text { EXPORTER_METRICS, EXPORTER_STATUS, EXPORTER_RUNS, EXPORTER_
 struct exporter_http;
 
 /*
- * exporter_http_new - listens and answers from now on: 503 for a text that was not put yet. @listen:
- * "HOST:PORT" or "[::1]:PORT"; port 0: any. 0, ERR_USAGE (not an address), EADDRINUSE, EADDRNOTAVAIL, errno.
- * exporter_http_put - the new text of one kind: takes @text (malloc'ed; NULL: keep the old one). Any thread.
- * exporter_http_url - where it listens; valid as long as the object.
+ * exporter_http_new - listens and answers from now on, with 503 for a text that was not published yet.
+ * @listen: "HOST:PORT" or "[::1]:PORT"; port 0: any free port. Returns 0, ERR_USAGE (not an address),
+ * EADDRINUSE, EADDRNOTAVAIL or errno.
+ * exporter_http_put - publishes the new text of one kind and takes ownership of @text (malloc'ed; NULL: keep
+ * the old one). Any thread may call it.
+ * exporter_http_url - the URL at which it listens; valid as long as the object.
  */
 int exporter_http_new(struct exporter_http **out, const char *listen, struct err_note *note);
 void exporter_http_put(struct exporter_http *h, enum exporter_text what, char *text);

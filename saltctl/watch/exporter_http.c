@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The only file that uses libmicrohttpd. Requests are answered from memory, GET and HEAD only; a connection
- * that is idle for CONNECTION_IDLE_S is closed. Of more than CONNECTIONS_KEPT the one that has asked nothing for
- * the longest time is closed, so that slow or silent ones keep nobody out.
+ * The only file that uses libmicrohttpd. Requests are answered from memory, GET and HEAD only. A connection
+ * that is idle for CONNECTION_IDLE_S is closed. If there are more than CONNECTIONS_KEPT, the one whose last
+ * request is oldest is closed, so that slow or silent clients cannot block others.
  */
 #include "saltctl/watch/exporter.h"
 
@@ -24,13 +24,13 @@
 #define CONNECTIONS_MAX 64
 #define CONNECTIONS_KEPT 32
 #define CONNECTION_IDLE_S 15
-#define CONNECTION_MEMORY 16384		/* bytes for one request's head */
+#define CONNECTION_MEMORY 16384		/* bytes for the header of a request */
 #define CHART_JS_MAX_BYTES (4 << 20)
 
 /* Debian's package libjs-chart.js. */
 static const char chart_js[] = "/usr/share/javascript/chart.js/chart.min.js";
 
-/* Files of saltctl/watch/page, compiled in: name_begin .. name_end. */
+/* Compiles a file of saltctl/watch/page in, as the bytes name_begin .. name_end. */
 #define PAGE_FILE(name, file) \
 	__asm__(".section .rodata\n" \
 	    #name "_begin:\n.incbin \"" SALT_PAGE_DIR "/" file "\"\n" #name "_end:\n.byte 0\n.previous\n"); \
@@ -64,19 +64,19 @@ struct connection {
 
 struct exporter_http {
 	struct MHD_Daemon *daemon;
-	TAILQ_HEAD(, connection) connections;	/* libmicrohttpd's thread's; the one that asked last is the last */
+	TAILQ_HEAD(, connection) connections;	/* of libmicrohttpd's thread; by time of last request */
 	size_t n_connections;
 	char url[300];
 	pthread_mutex_t lock;
 	char *texts[EXPORTER_TEXTS];
 };
 
-/* The page may load and run only what this server sends. */
+/* The page may load and run only content of this server. */
 static const char policy[] =
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/* @text is malloc'ed and taken unless it is one of pages. */
+/* Sends @text. taken: @text is malloc'ed and this function owns it; else it is one of pages. */
 static enum MHD_Result
 respond(struct MHD_Connection *c, unsigned code, const char *type, const char *text, size_t n, bool taken)
 {
@@ -144,7 +144,7 @@ context_of(struct MHD_Connection *c)
 	return info != NULL ? info->socket_context : NULL;
 }
 
-/* A connection begins or ends. */
+/* Called when a connection begins or ends. */
 static void
 notify(void *arg, struct MHD_Connection *c, void **context, enum MHD_ConnectionNotificationCode what)
 {
@@ -165,7 +165,7 @@ notify(void *arg, struct MHD_Connection *c, void **context, enum MHD_ConnectionN
 		TAILQ_FOREACH(one, &h->connections, entry)
 			if (!one->closing)
 				break;
-		one->closing = true;		/* it ends when libmicrohttpd notices */
+		one->closing = true;		/* libmicrohttpd ends it later */
 		h->n_connections--;
 		shutdown(one->fd, SHUT_RDWR);
 	}
@@ -231,7 +231,7 @@ is_loopback(const struct sockaddr_storage *at)
 	return IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127);
 }
 
-/* Opens the listening socket here, so that a used port is reported as EADDRINUSE; libmicrohttpd has no such error. */
+/* Opens the listening socket itself, because libmicrohttpd does not report a used port (EADDRINUSE). */
 static int
 bind_to(const char *listen_at, int *out, char *url, size_t size, struct err_note *note)
 {

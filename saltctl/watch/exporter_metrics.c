@@ -11,17 +11,17 @@
 #include "base/json/json.h"
 
 #define NAME_MAX_BYTES 128
-#define LABELS_MAX_BYTES 1280		/* names and hosts have at most 63 bytes, endpoints 255; twice that if all are escaped */
-#define METRICS_MAX 128			/* of one group of one daemon: more are left out */
+#define LABELS_MAX_BYTES 1280		/* names and hosts have 63 bytes, endpoints 255; escaped twice that */
+#define METRICS_MAX 128			/* per group of a daemon; more are left out */
 
-/* One line, before lines are grouped by name. */
+/* One line of the output, before lines are grouped by name. */
 struct sample {
 	char name[NAME_MAX_BYTES];
 	bool counter;
-	const char *help;		/* valid as long as the fleet's answers */
+	const char *help;		/* points into the fleet's answers */
 	char *labels;			/* "{...}" or "" */
 	double value;
-	size_t number;			/* order of arrival, kept among lines of one name */
+	size_t number;			/* keeps lines of one name in order of arrival */
 };
 
 struct samples {
@@ -39,8 +39,8 @@ name_ok(const char *name)
 }
 
 /*
- * A label's value: backslash, quote and line feed are escaped; other control characters become blanks, bytes
- * outside ASCII "?" (a truncated character would make Prometheus reject the whole text).
+ * Escapes the value of a label: backslash, quote and line feed. Other control characters become blanks and
+ * bytes outside ASCII "?", because a truncated character would make Prometheus reject the whole text.
  */
 static void
 escape(char *out, size_t size, const char *text)
@@ -69,7 +69,7 @@ add(struct samples *s, const char *name, bool counter, const char *help, const c
 	snprintf(p->name, sizeof(p->name), "%s", name);
 }
 
-/* {role=..,daemon=..,host=..} and one more label; key NULL: none. */
+/* Writes {role=..,daemon=..,host=..} with one more label; key NULL: without it. */
 static const char *
 labels_of(const struct fleet_daemon *d, const char *key, const char *value, char buf[LABELS_MAX_BYTES])
 {
@@ -94,7 +94,7 @@ add_one(struct samples *s, const struct fleet_daemon *d, const char *name, bool 
 	add(s, name, counter, help, labels_of(d, NULL, NULL, labels), value);
 }
 
-/* A number of the answer itself, if it is there. */
+/* Adds a number from the top level of the answer, if it exists. */
 static void
 add_field(struct samples *s, const struct fleet_daemon *d, const char *field, const char *name, const char *help)
 {
@@ -104,7 +104,7 @@ add_field(struct samples *s, const struct fleet_daemon *d, const char *field, co
 		add_one(s, d, name, false, help, v);
 }
 
-/* The daemon's own metrics of one group of its answer. */
+/* Adds the daemon's own metrics, one group of its answer. */
 static void
 add_group(struct samples *s, const struct fleet_daemon *d, const char *group, bool counter)
 {
@@ -114,7 +114,7 @@ add_group(struct samples *s, const struct fleet_daemon *d, const char *group, bo
 
 	if (!name_ok(d->role))
 		return;
-	/* trainerd's metrics are salt_trainer_..., as in fleet.yaml */
+	/* without the final d: trainerd's metrics are salt_trainer_..., as the section in fleet.yaml */
 	section -= d->role[section - 1] == 'd';
 	for (void *it = json_first(o); it != NULL && n < METRICS_MAX; it = json_next(o, it), n++) {
 		const char *help = ctl_text_of(helps, json_key(it), "the daemon sent no help text");
@@ -201,7 +201,10 @@ add_daemon(struct samples *s, const struct fleet_daemon *d)
 	add_group(s, d, "queues", false);
 }
 
-/* A daemon that is listed twice (an old announcement, two names of one host) would give Prometheus one series twice. */
+/*
+ * Whether daemon i is left out because another entry has the same role, name and host, for instance after an
+ * old announcement: Prometheus rejects duplicate series.
+ */
 static bool
 stands_for_another(const struct fleet *f, size_t i)
 {

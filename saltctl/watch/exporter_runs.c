@@ -11,13 +11,13 @@
 #include "saltctl/report/report.h"
 #include "base/json/json.h"
 
-#define RUNS_MAX 64			/* the runs written to last are shown */
-#define POINTS_MAX 400			/* of a curve: more steps are averaged */
+#define RUNS_MAX 64			/* the most recently written runs are shown */
+#define POINTS_MAX 400			/* points of a curve; more steps are averaged */
 
-/* One run's folder. The text is made again when one of the files has changed. */
+/* The folder of one run. The text is made again when one of the files has changed. */
 struct entry {
 	char *dir;			/* path */
-	struct timespec written, ledger;	/* of metrics.jsonl and of the folder RUN/ledger */
+	struct timespec written, ledger;	/* mtime of metrics.jsonl and of the folder RUN/ledger */
 	off_t bytes;
 	ino_t inode;
 	char *text;
@@ -48,7 +48,7 @@ print_column(const char *name, const double *v, size_t stride, size_t n, FILE *o
 
 /* Steps [first, end) as one point. */
 struct bucket {
-	double step;			/* the last one's */
+	double step;			/* number of the last step */
 	double hard, lr, tokens_per_s, rows_ahead;
 };
 
@@ -111,7 +111,7 @@ base_name(const char *dir)
 	return slash != NULL ? slash + 1 : dir;
 }
 
-/* Everything but the lists of numbers. */
+/* All members except the lists of numbers. */
 static struct json *
 head(const struct report_run *run, const char *name)
 {
@@ -168,7 +168,7 @@ exporter_runs_new(const char *dir, const char *also)
 	return r;
 }
 
-/* Drops the entries from number n on. */
+/* Removes the entries from number n on. */
 static void
 truncate_list(struct entries *e, size_t n)
 {
@@ -215,7 +215,7 @@ entry_of(const struct entries *e, const char *dir)
 	return NULL;
 }
 
-/* Adds the run in @dir, if there is one; its text is taken over from the old entry if the files are the same. */
+/* Adds the run in @dir, if there is one; if its files are unchanged, the text of the old entry is reused. */
 static void
 look_at(struct entries *now, const struct entries *old, const char *dir)
 {
@@ -226,7 +226,7 @@ look_at(struct entries *now, const struct entries *old, const char *dir)
 	snprintf(path, sizeof(path), "%s/metrics.jsonl", dir);
 	if (stat(path, &metrics) != 0 || !S_ISREG(metrics.st_mode))
 		return;
-	if (realpath(dir, real) != NULL)	/* one run under two names is one run */
+	if (realpath(dir, real) != NULL)	/* so that two paths of one run compare equal */
 		dir = real;
 	if (entry_of(now, dir) != NULL)
 		return;

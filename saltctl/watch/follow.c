@@ -33,7 +33,7 @@ static int
 earlier(const void *a, const void *b)
 {
 	const struct follow_line *x = a, *y = b;
-	int by_time = strcmp(x->ts, y->ts);	/* one format, UTC: texts sort as times do */
+	int by_time = strcmp(x->ts, y->ts);	/* one format in UTC, so texts sort like times */
 
 	return by_time != 0 ? by_time : x->number < y->number ? -1 : 1;
 }
@@ -44,7 +44,7 @@ print_line(const struct follow *f, const struct follow_line *l)
 	struct json *o;
 	char *text;
 
-	if (!f->json) {			/* JSON has its own escapes */
+	if (!f->json) {			/* JSON escapes control characters itself */
 		size_t size = 4 * (strlen(l->name) + strlen(l->text)) + 2, n;
 
 		text = ctl_alloc(size, 1);
@@ -62,8 +62,8 @@ print_line(const struct follow *f, const struct follow_line *l)
 }
 
 /*
- * False: a stop was requested while standard output took nothing. In write(2) to a pipe that is not read, a
- * signal would not end us.
+ * Waits until standard output can be written. False: a stop was requested before. Without this wait, write(2)
+ * to a pipe that nobody reads would block in spite of a stop signal.
  */
 static bool
 wait_for_reader(void)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * logs: the last lines of every daemon, or with -f all that follow. If a supervisor keeps a daemon's output
- * in run.dir/logs, that file is
- * read, whatever else is in it; other daemons are asked over their status sockets, where each keeps its last lines.
+ * logs: prints the last lines of every daemon, and with -f those that follow. If a supervisor writes a
+ * daemon's output to a file in run.dir/logs, that file is read, with all its other content. Other daemons are
+ * queried on their status sockets for the last lines that each keeps in memory.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -26,8 +26,8 @@
 #include "saltctl/watch/follow.h"
 #include "base/json/json.h"
 
-#define TAIL_BYTES (1 << 20)		/* of a file's end: searched for its last lines, and for a daemon's pid */
-#define TURN_MS 200			/* between two turns, with -f */
+#define TAIL_BYTES (1 << 20)		/* end of a file in which last lines and pids are searched */
+#define TURN_MS 200			/* between two turns with -f */
 #define FLEET_MS 1000			/* between two searches for daemons */
 #define ANSWER_MS 2000
 
@@ -45,20 +45,20 @@ struct file {
 	int fd;
 	ino_t inode;
 	off_t at;
-	char *part;			/* of a line whose end is not there yet */
+	char *part;			/* beginning of a line whose end is not there yet */
 	size_t part_len, part_cap;
 	char last_ts[32];
 };
 
-/* A daemon without such a file. */
+/* A daemon without such a file, which is queried. */
 struct remote {
-	struct bus_ask ask;		/* first: an answer gives its address */
+	struct bus_ask ask;		/* must be first: an answer returns its address */
 	STAILQ_ENTRY(remote) next_remote;
 	bool asked, silent, any;	/* silent: already reported; any: it has answered */
 	char endpoint[256], name[64], request[32];
 	int64_t pid, asked_ms;
 	size_t number;			/* in the fleet */
-	uint64_t next;			/* line */
+	uint64_t next;			/* number of the next line to ask for */
 	char last_ts[32];
 };
 
@@ -66,12 +66,12 @@ struct logs {
 	const struct ctl_args *args;
 	char dir[PATH_MAX];
 	uint64_t n_lines;
-	bool begun;			/* the first turn is over: a file that appears now is read from its start */
+	bool begun;			/* the first turn is over: new files are read from the start */
 	struct file *files;
 	size_t n_files, cap_files, n_remotes;
 	STAILQ_HEAD(, remote) remotes;
 	struct fleet fleet;
-	struct bus_asker *what;		/* for lines; the fleet's own asks for status */
+	struct bus_asker *what;		/* asks for lines; the asker of fleet asks for status */
 	struct follow out;
 };
 
@@ -83,7 +83,7 @@ wanted(const struct logs *l, const char *name)
 
 /* ---- files ---- */
 
-/* The file's place of its last n_lines lines. */
+/* Offset at which the last n_lines lines of the file begin. */
 static off_t
 tail_of(int fd, off_t size, uint64_t n_lines)
 {
@@ -120,7 +120,7 @@ open_file(struct logs *l, struct file *f, bool from_start)
 	return 0;
 }
 
-/* Whether an operand is a rank of this file: trainerd-1 writes to trainerd.log. */
+/* Whether an operand names a rank whose output is in this file: trainerd-1 writes to trainerd.log. */
 static bool
 has_rank(const char *file, const char *operand)
 {
@@ -169,7 +169,7 @@ find_files(struct logs *l)
 	return rc;
 }
 
-/* Bytes of a file as lines; an incomplete line is kept until its end arrives or it is too long. */
+/* Splits bytes of a file into lines; an incomplete line is kept until its end arrives or it is too long. */
 static void
 take_bytes(struct logs *l, struct file *f, const char *bytes, size_t len)
 {
@@ -236,8 +236,10 @@ has_lines_of(const struct file *f, int64_t pid)
 
 /* ---- sockets ---- */
 
-/* Whether a file has this daemon's output: its own, made on this host, or one with lines of it or of
- * another rank of its trainer. */
+/*
+ * Whether a file has this daemon's output: a file with its name if the daemon is on this host, else one that
+ * contains lines of its process or, for a trainer, of another rank.
+ */
 static bool
 in_a_file(const struct logs *l, const struct fleet_daemon *d)
 {
@@ -283,7 +285,7 @@ find_remotes(struct logs *l)
 	}
 }
 
-/* "log pid=4711 first=17 next=42\n" and the lines. */
+/* Takes an answer: "log pid=4711 first=17 next=42\n", followed by the lines. */
 static void
 take_answer(struct logs *l, struct remote *r, const char *text, size_t len)
 {
@@ -293,8 +295,8 @@ take_answer(struct logs *l, struct remote *r, const char *text, size_t len)
 
 	if (line == NULL || sscanf(text, "log pid=%" SCNd64 " first=%" SCNu64 " next=%" SCNu64, &pid, &first,
 	    &next) != 3)
-		return;			/* an older daemon */
-	if (r->any && pid != r->pid) {	/* another process at the same endpoint: start with its first line */
+		return;			/* a daemon of an older version */
+	if (r->any && pid != r->pid) {	/* a new process at this endpoint: start with its first line */
 		r->pid = pid;
 		r->next = 0;
 		return;
@@ -372,7 +374,7 @@ read_files(struct logs *l)
 	return rc;
 }
 
-/* Everything that exists now; a daemon that does not answer costs ANSWER_MS once. */
+/* Reads all lines that exist now; daemons that do not answer delay it by ANSWER_MS. */
 static int
 look_once(struct logs *l)
 {
@@ -423,7 +425,7 @@ operand_found(const struct logs *l, const char *operand)
 	return false;
 }
 
-/* Reports operands that name nothing, and daemons that neither have a file nor answer. */
+/* Reports operands that name nothing, and daemons that have no file and do not answer. */
 static int
 missing(const struct logs *l)
 {
@@ -456,7 +458,7 @@ logs_free(struct logs *l)
 	struct remote *r;
 
 	while (l->what != NULL && (ask = bus_asker_drop(l->what)) != NULL)
-		free(ask->answer);		/* the ask is a remote's */
+		free(ask->answer);		/* the ask itself is part of a struct remote */
 	bus_asker_destroy(&l->what);
 	while ((r = STAILQ_FIRST(&l->remotes)) != NULL) {
 		STAILQ_REMOVE_HEAD(&l->remotes, next_remote);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * saltctl run info - where a run stands, by its newest complete checkpoint. deploy/ decides by it which
- * daemons a start needs.
+ * saltctl run info - prints step and phase of a run's newest complete checkpoint. The scripts in deploy/ use
+ * it to decide which daemons to start.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 
 static const struct cli_option options[] = {CTL_CONFIG, CTL_JSON, CTL_END};
 
-/* Steps done and the phase of the next one, as trainerd would go on from this checkpoint. */
+/* Steps done, and whether trainerd would continue in phase one from this checkpoint. */
 static int
 read_state(const char *path, const struct config *cfg, int64_t *step, bool *one, struct err_note *note)
 {
@@ -29,7 +29,7 @@ read_state(const char *path, const struct config *cfg, int64_t *step, bool *one,
 	switched = ctl_int_of(checkpoint_state(c), "switch_step", INT64_MAX);	/* null: not decided */
 	by_steps = strcmp(ctl_text_of(checkpoint_state(c), "switch_by", ""), "steps") == 0;
 	*one = config_phase_one(cfg) && *step < (int64_t)cfg->trainer.steps && switched >= *step;
-	/* A switch at this very step is not made yet, and the options may move it. */
+	/* A switch at exactly this step has not been made yet, and changed options may move it. */
 	if (until_margin ? switched == *step && !by_steps : (int64_t)cfg->phase_one.steps <= *step)
 		*one = false;
 	checkpoint_close(&c);
@@ -54,8 +54,8 @@ run_info(struct ctl_args *args)
 		optimizer[0] = '\0';
 	snprintf(root, sizeof(root), "%s/checkpoints", cfg->run.dir);
 	/*
-	 * The hashes are only computed if much depends on them: trainerd falls back to an older checkpoint
-	 * that may be in phase one.
+	 * The hashes are verified only if the result is not phase one: if the newest checkpoint is damaged,
+	 * trainerd continues from an older one, which may be in phase one and need teachers.
 	 */
 	if ((rc = checkpoint_find_latest(root, CHECKPOINT_SIZES, &newest, &note)) == 0)
 		rc = read_state(newest.path, cfg, &step, &one, &note);

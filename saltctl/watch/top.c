@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* top: the fleet as a live screen, or one frame of it as text. */
+/* top: shows the fleet on a live screen, or prints one frame as text. */
 #include <langinfo.h>
 #include <limits.h>
 #include <locale.h>
@@ -19,7 +19,7 @@
 #include "saltctl/watch/top.h"
 #include "base/log/log.h"
 
-#define KEYS_MS 50			/* between two looks for a key */
+#define KEYS_MS 50			/* interval at which keys are read */
 
 static const struct cli_option options[] = {
 	CTL_CONFIG,
@@ -53,7 +53,7 @@ set_clock(struct view *v)
 	v->look.now_s = clock_now_s();
 }
 
-/* One frame, as wide as COLUMNS says or 80. Exit code as of status: 69 if a daemon does not answer. */
+/* Prints one frame, COLUMNS or 80 characters wide. Exit code as in status: 69 if a daemon does not answer. */
 static int
 once(struct view *v, double timeout_s)
 {
@@ -94,7 +94,7 @@ obey(struct top_look *look, enum top_key key, bool *quit)
 	return true;
 }
 
-/* Draws when a key was pressed, and when a second or an answer may have changed something. */
+/* Draws after a key, and every 200 ms unless paused. */
 static int
 live(struct view *v, double interval_s, double timeout_s)
 {
@@ -161,13 +161,13 @@ top(struct ctl_args *args)
 	    "which fleet? give -c fleet.yaml or --endpoint tcp://HOST:PORT")) != 0)
 		goto out;
 	cfg = v.fleet.cfg;
-	setlocale(LC_CTYPE, "");			/* numbers keep their point */
+	setlocale(LC_CTYPE, "");			/* numbers keep their decimal point */
 	v.look.utf8 = !ctl_has(args, "ascii") && strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
 	top_init(&v.top, cfg != NULL ? cfg->run.dir : ctl_get(args, "endpoint"),
 	    cfg != NULL ? (double)cfg->trainer.batch * (double)cfg->corpus.context : 0);
 	if (cfg != NULL) {
 		snprintf(metrics, sizeof(metrics), "%s/metrics.jsonl", cfg->run.dir);
-		top_seed(&v.top, metrics);		/* without it only the past is missing */
+		top_seed(&v.top, metrics);		/* if it fails, only the earlier losses are missing */
 	}
 	exit_code = ctl_has(args, "once") || ctl_has(args, "plain") ? once(&v, timeout_s) : run_live(&v,
 	    interval_s, timeout_s);

@@ -13,7 +13,7 @@
 
 #define SEED_BYTES (8 << 20)
 #define PACE_S 60.0			/* pace is the mean over this time */
-#define STEP_MAX 1e15			/* a step past it is no step: sums and differences of steps fit 64 bits */
+#define STEP_MAX 1e15			/* larger numbers are rejected, so that sums fit in 64 bits */
 
 void
 top_init(struct top *t, const char *title, double tokens_per_step)
@@ -30,9 +30,9 @@ top_free(struct top *t)
 	t->n = t->cap = 0;
 }
 
-/* ---- the past ---- */
+/* ---- history ---- */
 
-/* A number of steps in a file or an answer, which may say anything; false, with *out unchanged, if it cannot be one. */
+/* Reads a number of steps from an untrusted file or answer; false, with *out unchanged, if not valid. */
 static bool
 step_of(const struct json *number, int64_t *out)
 {
@@ -44,7 +44,7 @@ step_of(const struct json *number, int64_t *out)
 	return true;
 }
 
-/* Two points become one: the whole past stays visible, at half the resolution. */
+/* Merges each two points into one, so that the whole history stays visible at half the resolution. */
 static void
 halve(struct top *t)
 {
@@ -70,7 +70,7 @@ top_loss(struct top *t, int64_t step, double loss)
 
 	if (!isfinite(loss))
 		return;
-	while (t->n_points > 0 && t->points[t->n_points - 1].last >= step)	/* the trainer went back to a checkpoint */
+	while (t->n_points > 0 && t->points[t->n_points - 1].last >= step)	/* after a restart */
 		t->n_points--;
 	p = t->n_points > 0 ? &t->points[t->n_points - 1] : NULL;
 	if (p != NULL && (size_t)(p->last - p->first + 1) < t->per_point) {
@@ -92,7 +92,7 @@ seed_line(struct top *t, const char *text, size_t len)
 	double loss;
 
 	if (json_parse(text, len, "metrics", &line, NULL) != 0)
-		return;			/* an incomplete line, at either end */
+		return;			/* an incomplete line, the first or the last one */
 	kind = ctl_text_of(line, "kind", "");
 	if (step_of(json_get(line, "step"), &step) && json_num(json_get(line, "loss"), &loss)) {
 		if (strcmp(kind, "step") == 0)
@@ -129,7 +129,7 @@ keep_pace(struct top *t, double now_s)
 	size_t n = t->n_paces;
 
 	if (n > 0 && t->step < t->paces[n - 1].step)
-		n = 0;			/* started again from a checkpoint */
+		n = 0;			/* restarted from a checkpoint */
 	if (n > 0 && now_s - t->paces[n - 1].at_s < 1)
 		return;
 	if (n == TOP_PACES_MAX)
@@ -153,7 +153,7 @@ top_pace(const struct top *t)
 	return t->tokens_per_step > 0 ? t->tokens_per_s / t->tokens_per_step : 0;
 }
 
-/* ---- the present ---- */
+/* ---- current state ---- */
 
 static void
 take_text(const struct json *o, const char *key, char *out, size_t size)
@@ -185,7 +185,7 @@ take_trainer(struct top *t, const struct json *o, double now_s)
 	t->knows_switch = step_of(json_get(json_get(o, "gauges"), "switch_step"), &t->switch_step);
 	t->tokens_per_s = num(o, "rates", "tokens_per_s");
 	t->trainer_ahead = num(o, "queues", "rows_ahead");
-	if (num(o, "gauges", "loss") > 0 && t->step > 0) {		/* 0: no step since its start */
+	if (num(o, "gauges", "loss") > 0 && t->step > 0) {		/* loss 0: no step since it started */
 		t->loss = num(o, "gauges", "loss");
 		top_loss(t, t->step, t->loss);
 	}

@@ -75,14 +75,14 @@ top_screen_key(void)
 	case KEY_END:
 		return TOP_KEY_END;
 	case KEY_RESIZE:
-		clearok(stdscr, TRUE);		/* the terminal wraps the old lines */
+		clearok(stdscr, TRUE);		/* redraw all: the terminal has wrapped the old lines */
 		return TOP_KEY_RESIZE;
 	default:
 		return TOP_KEY_NONE;
 	}
 }
 
-/* Colour only adds to what the text says. */
+/* Colour is an addition only: the text has all information. */
 static attr_t
 attributes(enum top_attr attr)
 {

@@ -13,7 +13,7 @@
 #define SPARK_MAX 60
 #define GAP 2				/* between columns */
 
-/* ---- text of a width ---- */
+/* ---- text of a given width ---- */
 
 static bool
 continues(char c)
@@ -31,7 +31,7 @@ width_of(const char *s)
 	return n;
 }
 
-/* Bytes of the first n characters. */
+/* Number of bytes of the first n characters. */
 static size_t
 bytes_of(const char *s, size_t n)
 {
@@ -50,7 +50,7 @@ top_lines_free(struct top_lines *lines)
 	*lines = (struct top_lines){.n = 0};
 }
 
-/* A line of at most cols characters; bytes outside ASCII only where the terminal shows them. */
+/* Adds a line of at most cols characters; bytes outside ASCII only if the terminal can show them. */
 static void __attribute__((format(printf, 4, 5)))
 add(struct top_lines *out, const struct top_look *look, enum top_attr attr, const char *fmt, ...)
 {
@@ -105,7 +105,7 @@ top_spark(const struct top_point *points, size_t n, size_t width, bool utf8, cha
 	}
 }
 
-/* "[####>---|------]": how far, and where the switch is. */
+/* Draws the progress and the position of the switch: "[####>---|------]". */
 static void
 bar(const struct top *t, size_t width, char *out)
 {
@@ -220,7 +220,7 @@ enum column { ROLE, NAME, HOST, STATE, RATES, GPU, QUEUES, ERROR, COLUMNS };
 static const char *const column_title[COLUMNS] = {"ROLE", "NAME", "HOST", "STATE", "RATES", "GPU", "QUEUES",
     "LAST ERROR"};
 static const size_t column_max[COLUMNS] = {9, 24, 20, 22, 34, 48, 30, 256};
-/* in the order in which they get space; the second with look->errors */
+/* columns in the order in which they get space; the second row with look->errors */
 static const enum column by_need[2][COLUMNS] = {
 	{NAME, STATE, RATES, GPU, ROLE, QUEUES, HOST, ERROR},
 	{NAME, STATE, ERROR, ROLE, HOST, COLUMNS, COLUMNS, COLUMNS}};
@@ -241,7 +241,7 @@ cell(const struct top_daemon *d, enum column c)
 	}
 }
 
-/* Width of each column, 0: not shown. */
+/* Computes the width of each column; 0: not shown. */
 static void
 columns(const struct top *t, const struct top_look *look, size_t wide[COLUMNS])
 {
@@ -263,7 +263,7 @@ columns(const struct top *t, const struct top_look *look, size_t wide[COLUMNS])
 		if (need > column_max[c])
 			need = column_max[c];
 		if (need + gap > left) {
-			/* A narrower column is shown if a word fits into it. */
+			/* A column is shown with less than its full width if a word fits into it. */
 			if (left < gap + 10)
 				continue;
 			need = left - gap;
@@ -308,7 +308,7 @@ compare(const struct top_daemon *a, const struct top_daemon *b, enum top_sort so
 	}
 }
 
-/* The order of the rows: theirs by role is kept among equals. */
+/* Sorts the rows; equal ones keep their order by role. */
 static void
 order(const struct top *t, enum top_sort sort, size_t *at)
 {
@@ -330,7 +330,7 @@ draw_table(const struct top *t, struct top_look *look, size_t room, struct top_l
 	order(t, look->sort, at);
 	draw_row(look, wide, NULL, out);
 	if (shown > room)
-		shown = room > 0 ? room - 1 : 0;	/* one line counts the others */
+		shown = room > 0 ? room - 1 : 0;	/* the last line gives the number of the others */
 	if (look->scroll > all - shown || shown == 0)
 		look->scroll = shown > 0 ? all - shown : 0;
 	for (size_t i = 0; i < shown; i++)
@@ -369,7 +369,7 @@ top_draw(const struct top *t, struct top_look *look, struct top_lines *out)
 		draw_loss(t, look, out);
 	draw_rows(t, look, out);
 	add(out, look, TOP_PLAIN, "%s", "");
-	/* On a low screen: title, the first lines, three of the table, keys. */
+	/* A low screen shows only the title, the first lines, three lines of the table, and the keys. */
 	if (look->rows > 0 && out->n + 5 > rows)
 		out->n = rows > 6 ? rows - 5 : rows > 1 ? 1 : rows;
 	if (rows > 1)

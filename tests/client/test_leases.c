@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A teacher's leases over the fake bus: two ahead, renewals, results that are sent again, leases that are lost with selectord or never
- * answered, release, drain, close, forks, leases that cannot be computed, and several threads. What salt_open refuses of models.
+ * A teacher's leases over the fake bus: two leases ahead, renewals, repeated results, leases that are lost
+ * with selectord or never answered, release, drain, close, forks, leases that cannot be computed, and several
+ * threads. Models that salt_open rejects.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -82,7 +83,7 @@ close_all(struct salt **s, struct fake_leases *f)
 	fake_leases_end(f);
 }
 
-/* Two leases beside the caller's; HELLO says what the model is; what was not computed goes back; the counters. */
+/* Two leases are held beside the caller's; HELLO describes the model; unfinished leases are returned. */
 static void
 two_ahead(void)
 {
@@ -122,7 +123,7 @@ two_ahead(void)
 	close_all(&s, &f);
 }
 
-/* A lease is renewed three times in its time, with a counter that the caller's calls advance. */
+/* A lease is renewed three times before it expires, with a progress counter that calls advance. */
 static void
 renewals(void)
 {
@@ -145,7 +146,10 @@ renewals(void)
 	close_all(&s, &f);
 }
 
-/* Results that are not confirmed are sent again: at once after a lost connection, after 10 s without an answer, and not for ever. */
+/*
+ * Results that are not acknowledged are sent again: at once after a lost connection, and after 10 s without
+ * an answer; but not for ever.
+ */
 static void
 sent_again(void)
 {
@@ -183,13 +187,14 @@ sent_again(void)
 	f.skip_ms = 10001;
 	client__wake(s);
 	CHECK(salt_flush(s, 10 * SECOND, &e) == 0 && view(s).unconfirmed == 0 && f.result[0].n == 4);	/* given up */
-	lease = take(s);				/* and the teacher goes on; those that waited have expired */
+	/* the teacher continues; the waiting leases have expired */
+	lease = take(s);
 	CHECK(lease->id > 102);
 	salt_return(s, &lease);
 	close_all(&s, &f);
 }
 
-/* The clock jumps, and what is due by then is sent: LEASE_RENEW or LEASE_RETURN. */
+/* Advances the clock and waits until the message that is due by then is sent: LEASE_RENEW or LEASE_RETURN. */
 static void
 skip(struct salt *s, struct fake_leases *f, int64_t ms, const unsigned *what)
 {
@@ -203,8 +208,9 @@ skip(struct salt *s, struct fake_leases *f, int64_t ms, const unsigned *what)
 }
 
 /*
- * A lease of 3 s expires after 12 s without a call, renewed or not: the caller is told, by name, and its result is sent all the same; those that
- * waited go back, and the next lease is a new one. With calls it lives for 120 s, without renewals for 3 s.
+ * A lease of 3 s expires after 12 s without a call, even if it is renewed: the caller gets an error with its
+ * number, and its result is sent nevertheless. Waiting leases are returned, and the next lease is a new one.
+ * With calls a lease lasts 120 s, without renewals 3 s.
  */
 static void
 expired(void)
@@ -219,7 +225,8 @@ expired(void)
 	CHECK(salt_submit_logits(s, lease, 0, logits, VOCAB, &e) == 0);		/* after 10.5 s */
 	for (int i = 0; i < 7; i++)
 		skip(s, &f, 1500, &f.n_renew);
-	skip(s, &f, 3100, &f.n_returned);		/* 12.1 s after its renewal; those that waited */
+	/* 12.1 s after its renewal; waiting leases are returned */
+	skip(s, &f, 3100, &f.n_returned);
 	CHECK(salt_renew(s, lease, &e) == SALT_CLOSED && strstr(e.text, "lease 100 has expired") != NULL);
 	CHECK(salt_submit_logits(s, lease, 1, logits, VOCAB, &e) == SALT_CLOSED && strstr(e.text, "lease 100 has expired") != NULL &&
 	    strstr(e.text, "every 12 s") != NULL);
@@ -241,7 +248,7 @@ expired(void)
 	close_all(&s, &f);
 }
 
-/* A new selectord knows none of the leases. Those that wait are dropped, the caller's is closed. */
+/* After a restart of selectord waiting leases are dropped, and the caller's lease is closed. */
 static void
 restarted(void)
 {
@@ -267,7 +274,7 @@ restarted(void)
 	close_all(&s, &f);
 }
 
-/* Leases that wait go back; the caller's is finished; then there is no other. */
+/* Waiting leases are returned, the caller's can be finished, and there is no further lease. */
 static void
 the_end(bool release)
 {
@@ -289,7 +296,7 @@ the_end(bool release)
 	close_all(&s, &f);
 }
 
-/* No frame is longer than selectord takes. */
+/* No frame is longer than selectord accepts. */
 static void
 split(void)
 {
@@ -316,7 +323,7 @@ split(void)
 	for (uint32_t i = 0; i < 5; i++)
 		CHECK(fake_until(s, &f, &f.result[i].n, 1) && f.result[i].n_label == LABELS_OVERHEAD_BYTES + LONG * K * 4);
 	f.silent = false;
-	f.reconnect = true;				/* all five at once */
+	f.reconnect = true;				/* all five are sent again at once */
 	CHECK(fake_until(s, &f, &f.result[4].n, 2));
 	CHECK(salt_flush(s, 10 * SECOND, &e) == 0);
 	for (uint32_t i = 0; i < 5; i++)
@@ -326,7 +333,7 @@ split(void)
 	close_all(&s, &f);
 }
 
-/* Leases that this teacher cannot compute are answered and not handed out. */
+/* Leases that this teacher cannot compute are answered with an error and not given to the caller. */
 static void
 impossible(void)
 {
@@ -351,7 +358,7 @@ impossible(void)
 	close_all(&s, &f);
 }
 
-/* A lease that the caller has when the library closes is the caller's still; a forked child has none of it. */
+/* A lease of the caller stays valid when the library closes; a forked child cannot use the session. */
 static void
 close_and_fork(void)
 {
@@ -379,7 +386,7 @@ close_and_fork(void)
 	fake_leases_end(&f);
 }
 
-/* Threads that each take leases until there is no more. */
+/* A thread that takes leases until there are no more. */
 struct worker {
 	pthread_t thread;
 	struct salt *s;
@@ -425,7 +432,7 @@ threads(void)
 	close_all(&s, &f);
 }
 
-/* ---- what salt_open refuses ---- */
+/* ---- what salt_open rejects ---- */
 
 static void
 put(const char *name, const char *text)
@@ -465,7 +472,7 @@ models(void)
 	x = m;
 	x.dir = check_missing();
 	refused(&x, 1, NULL, NULL, SALT_NOT_FOUND, check_missing());
-	/* tokenizers: of any kind, as long as every id of the corpus is the model's */
+	/* tokenizers of any kind are accepted if the model has every id of the corpus */
 	x = m;
 	x.corpus_tokenizer = corpus;
 	put("corpus.json", "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2}}, \"added_tokens\": [{\"id\": 3, \"content\": \"<e>\"}]}");
@@ -483,7 +490,7 @@ models(void)
 	refused(&x, 1, NULL, NULL, SALT_DATA, "corpus.json");
 }
 
-/* A model with the corpus's ids and more is announced with the corpus's tokenizer. */
+/* A model with all ids of the corpus and further ones is announced with the corpus's tokenizer. */
 static void
 corpus_tokenizer(void)
 {
@@ -498,7 +505,8 @@ corpus_tokenizer(void)
 	put("corpus.json", "{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}}}");
 	put("tokenizer.json", "{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2}}}");
 	m.corpus_tokenizer = corpus;
-	want = hash_bytes("{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}}}", 38);	/* of a file that data/tokenizer does not read */
+	/* a file that data/tokenizer cannot read */
+	want = hash_bytes("{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}}}", 38);
 	fake_leases_start(&f);
 	REQUIRE(salt_open(&s, &o, &e) == 0);
 	CHECK(fake_until(s, &f, &f.n_hello, 1) && f.hello.models[0].tokenizer.known && hash_equal(f.hello.models[0].tokenizer.hash, want));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* salt_open's errors by name, salt_corpus, salt_status of nobody, names of codes. Without any peer. */
+/* Errors of salt_open with their names, salt_corpus, salt_status, names of codes; without a peer. */
 #include <inttypes.h>
 
 #include "check.h"
@@ -7,7 +7,7 @@
 
 static char dir[] = "/tmp/salt_client_XXXXXX", yaml[64], prefix[64];
 
-/* salt_open with one option of fleet.yaml changed: it fails with this code and says so. */
+/* Calls salt_open with one option of fleet.yaml changed, which must fail with this code and text. */
 static void
 refused(struct salt_options o, const char *override, int code, int exit_code, const char *says)
 {
@@ -47,7 +47,7 @@ errors(void)
 	refused(x, NULL, SALT_MISMATCH, 78, "20");		/* a student with fewer ids than the corpus */
 }
 
-/* A checkpoint that selectord hears of fixes the options that rows depend on; run.dir of rank 1 is left alone. */
+/* A checkpoint reported to selectord fixes the options on which rows depend; rank 1 writes no run.dir. */
 static void
 other_run(void)
 {
@@ -67,7 +67,8 @@ other_run(void)
 		salt_close(&s);
 	}
 	for (int i = 0; i < 3; i++) {
-		static const char *const changed[] = {"run.seed=99", "trainer.batch=8", "trainer.lr=0.01"};	/* the last is no identity */
+		/* the last is not an identity option */
+		static const char *const changed[] = {"run.seed=99", "trainer.batch=8", "trainer.lr=0.01"};
 		const char *overrides[] = {run, changed[i]};
 		int rc;
 
@@ -81,7 +82,7 @@ other_run(void)
 	}
 }
 
-/* A file of raw ids says nothing about its vocabulary. */
+/* A file of raw ids does not state its vocabulary. */
 static void
 raw_ids(void)
 {
@@ -118,7 +119,8 @@ plan(void)
 	CHECK(p.token_weight == SALT_WEIGHT_MARGIN);
 	CHECK(p.checkpoint_every == 5 && strcmp(p.mode, "salt") == 0 && strcmp(p.corpus_train, prefix) == 0 && p.corpus_heldout[0] == '\0');
 	CHECK_STR(p.tokenizer, "00000000000000010000000000000002");
-	CHECK(salt_plan(s, &old, &e) == 0 && old.batch == 4 && old.context == 77);		/* an older caller's struct */
+	/* the struct of an older caller */
+	CHECK(salt_plan(s, &old, &e) == 0 && old.batch == 4 && old.context == 77);
 	salt_close(&s);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A trainer of the library over the fake bus: tokens and labels of a step, ranges of rows, quarantined and missing rows, time-outs, a lost
- * connection, the switch by margin, CHECKPOINTED and RELEASE, rows that must be rejected, forks, and two threads.
+ * A trainer with the library over the fake bus: tokens and labels of a step, ranges of rows, quarantined and
+ * missing rows, timeouts, a lost connection, the switch by margin, CHECKPOINTED and RELEASE, rows that must
+ * be rejected, forks, and two threads.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -18,7 +19,7 @@ static char dir[] = "/tmp/salt_client_XXXXXX", yaml[64];
 static struct corpus *corpus;
 static struct fake_selectord plain;
 
-/* Nobody answers. */
+/* A script in which no peer answers. */
 static enum fake_step
 nobody(void *arg, int step)
 {
@@ -27,7 +28,7 @@ nobody(void *arg, int step)
 	return FAKE_AGAIN_WHEN_WOKEN;
 }
 
-/* A trainer of a run whose phase one ends as phase_one says, and its selectord; f NULL: none. */
+/* Opens a trainer of a run whose phase one ends as phase_one says, with the selectord f (NULL: none). */
 static struct salt *
 begin(struct fake_selectord *f, const char *phase_one, const char *kind)
 {
@@ -59,7 +60,7 @@ get(struct salt *s, uint64_t step, uint64_t first, uint64_t n)
 	return rows;
 }
 
-/* Row i of these has the tokens of its place in the seeded order. */
+/* Checks that each row has the tokens of its position in the shuffle order. */
 static void
 check_tokens(const struct salt_rows *r)
 {
@@ -72,7 +73,7 @@ check_tokens(const struct salt_rows *r)
 	}
 }
 
-/* Row i has the fake's label of its number in the plan, and this weight. */
+/* Checks that row i has the label that the fake makes for its number in the plan, and this weight. */
 static void
 check_label(const struct salt_rows *r, uint64_t i, float weight)
 {
@@ -80,7 +81,8 @@ check_label(const struct salt_rows *r, uint64_t i, float weight)
 
 	CHECK(r->kd_weight[i] == weight && !r->quarantined[i] && r->records[i] != NULL && r->record_bytes[i] > LABELS_OVERHEAD_BYTES);
 	for (uint64_t p = i * L; p < (i + 1) * L; p++) {
-		int64_t at = r->offsets[p], low = row % VOCAB == VOCAB - 1;		/* ids ascend: where the likely one is */
+		/* index of the more probable id */
+		int64_t at = r->offsets[p], low = row % VOCAB == VOCAB - 1;
 
 		CHECK(r->offsets[p + 1] - at == 2 && fabsf(r->tail[p]) < 1e-3f);
 		CHECK(r->ids[at + low] == (int32_t)(row % VOCAB) && fabsf(r->weights[at + low] - 0.75f) < 1e-3f);
@@ -126,7 +128,7 @@ a_run(void)
 			check_label(r, i, 0.6f);
 		salt_rows_free(&r);
 	}
-	r = get(s, 2, 1, 2);			/* again, and another range */
+	r = get(s, 2, 1, 2);			/* the same step again, with another range */
 	check_tokens(r);
 	check_label(r, 0, 0.6f);
 	check_label(r, 1, 0.6f);
@@ -137,11 +139,11 @@ a_run(void)
 	CHECK(v.label_bytes > 0 && salt_kd_weight(s, 3) == 0.6f && salt_kd_weight(s, 4) == 0);
 	salt_close(&s);
 	CHECK(s == NULL);
-	check_phase_two(r);			/* rows outlive the library */
+	check_phase_two(r);			/* rows stay valid after salt_close */
 	salt_rows_free(&r);
 }
 
-/* Dense labels, to the student's wider vocabulary. */
+/* Dense labels are extended to the student's larger vocabulary. */
 static void
 dense(void)
 {
@@ -160,7 +162,7 @@ dense(void)
 	salt_close(&s);
 }
 
-/* A row that does not come: time-outs, what the view says; it is asked for again after 30 s, and after a lost connection. */
+/* A missing row: timeouts, the view; it is requested again after 30 s and after a lost connection. */
 static void
 missing(void)
 {
@@ -176,7 +178,7 @@ missing(void)
 	salt_rows_free(&r);
 	CHECK(salt_rows(s, 1, 0, BATCH, 0, &r, &e) == SALT_TIMEOUT && r == NULL && e.code == SALT_TIMEOUT && e.exit_code == 75);
 	CHECK(salt_rows(s, 1, 0, BATCH, 20, &r, NULL) == SALT_TIMEOUT);
-	r = get(s, 2, 0, BATCH);		/* the one after it comes */
+	r = get(s, 2, 0, BATCH);		/* the next step arrives */
 	salt_rows_free(&r);
 	CHECK(salt_rows(s, 1, 0, BATCH, 20, &r, &e) == SALT_TIMEOUT);
 	CHECK(salt_view(s, &v, NULL) == 0);
@@ -188,7 +190,7 @@ missing(void)
 	check_label(r, 2, 0.6f);
 	salt_rows_free(&r);
 	f.withheld = 1;
-	CHECK(salt_rows(s, 0, 0, BATCH, 20, &r, &e) == SALT_TIMEOUT);		/* one of the steps before */
+	CHECK(salt_rows(s, 0, 0, BATCH, 20, &r, &e) == SALT_TIMEOUT);		/* an earlier step */
 	f.withheld = -1;
 	f.reconnect = true;
 	client__wake(s);
@@ -199,7 +201,7 @@ missing(void)
 	salt_close(&s);
 }
 
-/* The switch by margin, decided when rows of later steps are there already; CHECKPOINTED and RELEASE. */
+/* The switch by margin, decided after rows of later steps have arrived; CHECKPOINTED and RELEASE. */
 static void
 margin(void)
 {
@@ -228,7 +230,7 @@ margin(void)
 	salt_close(&s);
 }
 
-/* Of the fake's answers one is wrong: the error is final for phase one, and phase two does not care. */
+/* One of the fake's answers is wrong: the error is final for phase one; phase two is not affected. */
 static void
 rejected(struct fake_selectord f, int code, int exit_code, const char *says)
 {
@@ -249,7 +251,7 @@ rejected(struct fake_selectord f, int code, int exit_code, const char *says)
 	salt_close(&s);
 }
 
-/* Phase two and a run without phase one say nothing to anybody. */
+/* Phase two and a run without phase one send no messages. */
 static void
 alone(void)
 {
@@ -288,8 +290,9 @@ arguments(void)
 }
 
 /*
- * Checkpoints are of one label set and one corpus: a trainer that is opened in their run.dir is refused with others, in phase one, and is let go on
- * with the same. A checkpoint before a label is known does not fix the label set; one of rank 1 fixes nothing.
+ * A run's checkpoints have one label set and one corpus: a trainer that is opened in their run.dir is
+ * rejected with others in phase one, and accepted with the same. A checkpoint before a label is known does
+ * not fix the label set; one of rank 1 fixes nothing.
  */
 static void
 pinned(void)
@@ -347,7 +350,7 @@ pinned(void)
 	CHECK(salt_open(&s, &o, &e) == SALT_CONFIG && s == NULL && strstr(e.text, "identities.json") != NULL);
 }
 
-/* In a forked child every call says so, and the parent goes on. */
+/* In a forked child every call fails with an error that says so, and the parent continues. */
 static void
 forked(void)
 {
@@ -401,7 +404,7 @@ read_all(void *arg)
 	return NULL;
 }
 
-/* Threads with ranges of their own, with the same, and with one that overlaps. */
+/* Threads with different ranges, with the same range, and with overlapping ones. */
 static void
 threads(void)
 {
@@ -420,7 +423,7 @@ threads(void)
 	salt_close(&s);
 }
 
-/* Lines of the log, none of which is on stderr. */
+/* Counts lines of the log, none of which goes to stderr. */
 static void
 log_line(void *arg, int level, const char *line)
 {

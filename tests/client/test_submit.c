@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the library makes of logits, against the engine's kernel on the same logits (fp32, an output layer that is the identity): draws,
- * ids and ranks are equal, losses and probabilities as near as single precision is. Labels from draws and from logits are the same bytes;
- * what cannot be a result is refused by name. Of ids that the corpus has not the mass is topk's tail.
+ * Compares the results that the library computes from logits with those of the engine's kernel for the same
+ * logits (fp32, with the identity as output layer): draws, ids and ranks are equal, losses and probabilities
+ * equal up to single precision. Labels from draws and from logits have the same bytes; invalid results are
+ * rejected by name. The probability of ids that the corpus does not have goes to the tail of topk labels.
  */
 #include <inttypes.h>
 
@@ -19,7 +20,7 @@ static char dir[] = "/tmp/salt_submit_XXXXXX", yaml[64], model_dir[64];
 static struct hash128 model;
 static float logits[L * PADDED];
 
-/* What the kernel says of the logits as sequence seq. */
+/* Results of the kernel for the logits as sequence seq. */
 struct expected {
 	float loss_nats[L], values[L * PADDED];
 	int32_t rank[L], n_unique[L], ids[L * N], counts[L * N], next[L];
@@ -49,7 +50,7 @@ expect(struct expected *x, const struct fake_leases *f, uint64_t seq)
 	kernels_destroy(&k);
 }
 
-/* Of several scales: flat rows, steep ones, one id with almost all of the mass, equal ones. */
+/* Makes logits of several scales: flat and steep rows, one id with nearly all probability, equal logits. */
 static void
 make_logits(void)
 {
@@ -62,14 +63,14 @@ make_logits(void)
 			random_normal(w[0], w[1], pair);
 			logits[t * PADDED + v] = pair[0] * (float)(1 + t % 7) + (t % 11 == 3 && v == 5 ? 60 : 0) + (v >= VOCAB ? 200 : 0);
 		}
-	for (uint32_t t = 1; t < L; t += 5)		/* many equal ones */
+	for (uint32_t t = 1; t < L; t += 5)		/* many equal logits */
 		for (uint32_t v = 0; v < PADDED; v++)
 			logits[t * PADDED + v] = roundf(logits[t * PADDED + v] * 2) / 2;
 	for (uint32_t t = 0; t < L; t += 4)
 		logits[t * PADDED + 250] = logits[t * PADDED + 20] = 20;
 }
 
-/* The kernel leaves out ids beyond n_valid; here the mass of these is in the tail of topk, unless they have none. */
+/* Sets logits beyond n_valid: the kernel ignores them, the library adds their probability to topk's tail. */
 static void
 pad_logits(float u)
 {
@@ -150,11 +151,11 @@ check_label(const struct fake_leases *f, const struct fake_result *r, uint64_t s
 	hash = hash_tokens(tokens, L + 1);
 	REQUIRE(labels_decode(&f->spec, hash, r->label, r->n_label, &b, NULL) == 0 && b.n_rows == L);
 	if (f->set.kind == LABELS_KIND_SAMPLED) {
-		/* teacherd's record of the kernel's draws, to the last byte */
+		/* the record equals teacherd's record of the kernel's draws */
 		REQUIRE(labels_encode_sampled(&f->spec, hash, x->n_unique, x->ids, x->counts, &buf, NULL) == 0);
 		CHECK(buf.len == r->n_label && memcmp(buf.bytes, r->label, buf.len) == 0);
 	} else if (f->set.kind == LABELS_KIND_TOPK) {
-		/* teacherd's record of the kernel's values: the same ids, and codes that differ by one at most */
+		/* compared with teacherd's record: the same ids, and codes that differ by at most 1 */
 		struct labels_batch theirs = {.kind = 0};
 
 		REQUIRE(labels_encode_topk(&f->spec, hash, x->ids, x->values, &buf, NULL) == 0);
@@ -174,7 +175,7 @@ check_label(const struct fake_leases *f, const struct fake_result *r, uint64_t s
 	labels_batch_free(&b);
 }
 
-/* A lease of three sequences: logits for all. */
+/* A lease of three sequences, with logits for all of them. */
 static void
 against_the_kernel(enum labels_kind kind, uint32_t n, float tau)
 {
@@ -206,7 +207,7 @@ against_the_kernel(enum labels_kind kind, uint32_t n, float tau)
 	free(x);
 }
 
-/* The kernel's draws in another order, and scores in a call of their own, give the bytes that logits give. */
+/* The kernel's draws in another order, and scores in a separate call, give the same bytes as logits. */
 static void
 parts(void)
 {
@@ -230,9 +231,10 @@ parts(void)
 	CHECK(salt_submit_samples(s, lease, 1, draws, NULL) == SALT_RANGE);
 	CHECK(salt_submit_scores(s, lease, 1, x->loss_nats, x->rank, NULL) == 0);
 	CHECK(salt_submit_scores(s, lease, 1, x->loss_nats, x->rank, NULL) == SALT_RANGE);
-	CHECK(salt_submit_scores(s, lease, 2, x->loss_nats, x->rank, NULL) == 0);	/* logits give what is missing */
+	/* logits add the missing label */
+	CHECK(salt_submit_scores(s, lease, 2, x->loss_nats, x->rank, NULL) == 0);
 	CHECK(salt_submit_logits(s, lease, 2, logits, PADDED, NULL) == 0);
-	/* the contract of labels.h, with its own words */
+	/* the random numbers as labels.h defines them */
 	CHECK(salt_uniforms(lease, 1, u, NULL) == 0 && salt_uniforms(lease, 3, u, NULL) == SALT_RANGE);
 	for (uint32_t t = 0; t < L; t++)
 		for (uint32_t d = 0; d < N; d++) {
@@ -247,7 +249,7 @@ parts(void)
 	flush(s);
 	CHECK(fake_until(s, &g, &g.n_returned, 1));
 	salt_close(&s);
-	CHECK(g.n_returned == 1 && g.result[0].n == 0);		/* sequence 0 went back */
+	CHECK(g.n_returned == 1 && g.result[0].n == 0);		/* sequence 0 was returned */
 
 	fake_leases_start(&f);
 	s = open_teacher(NULL);
@@ -268,8 +270,9 @@ parts(void)
 }
 
 /*
- * Probabilities 0.4, 0.2, 0.2 of ids that the corpus has, 0.1 and 0.1 of two that it has not; 0 of all others. The label has the first two.
- * seq 0: tau 1. seq 1: the two are not given. seq 2: they have all of the mass.
+ * Probabilities 0.4, 0.2, 0.2 for ids of the corpus, 0.1 and 0.1 for two ids that it does not have, 0 for all
+ * others. The label has the first two ids. seq 0: as described. seq 1: without the two foreign ids. seq 2:
+ * these have all the probability.
  */
 static void
 others(float tau, const double expected[3][2])
@@ -326,7 +329,7 @@ others(float tau, const double expected[3][2])
 	free(mine);
 }
 
-/* A logit of -infinity is a probability of 0, in scores too; one of the token that follows, or a row of them, is refused. */
+/* A logit of -infinity means probability 0; it is rejected for the next token and for a whole row. */
 static void
 masked(void)
 {
@@ -341,12 +344,12 @@ masked(void)
 
 	REQUIRE(mine != NULL);
 	for (uint32_t at = 0; at < L * PADDED; at++)
-		mine[at] = at % PADDED < VOCAB ? -INFINITY : NAN;	/* beyond n_valid anything may stand */
+		mine[at] = at % PADDED < VOCAB ? -INFINITY : NAN;	/* beyond n_valid: anything */
 	fake_leases_start(&f);
 	s = open_teacher(NULL);
 	lease = take(s);
 	CHECK(salt_submit_logits(s, lease, 1, mine, PADDED, &e) == SALT_NONFINITE && strstr(e.text, "logits of position 0") != NULL);
-	for (uint32_t t = 0; t < L; t++) {		/* the token that follows has 3/4, id 0 or 1 has 1/4 */
+	for (uint32_t t = 0; t < L; t++) {		/* the next token has 3/4, id 0 or 1 has 1/4 */
 		mine[t * PADDED + (uint32_t)lease->tokens[t + 1]] = logf(3);
 		mine[t * PADDED + (lease->tokens[t + 1] == 0)] = 0;
 	}
@@ -377,7 +380,7 @@ masked(void)
 	free(mine);
 }
 
-/* Refused, by name; NaN is reported to selectord. */
+/* Invalid arguments are rejected by name; NaN is reported to selectord. */
 static void
 refusals(void)
 {
@@ -416,7 +419,7 @@ refusals(void)
 	mine[31 * PADDED + 2] = NAN;
 	CHECK(salt_submit_logits(s, lease, 2, mine, PADDED, &e) == SALT_NONFINITE && e.exit_code == 65);
 	CHECK(strstr(e.text, "sequence 2 ") != NULL && strstr(e.text, "position 30, id 7") != NULL && strstr(e.text, "found inf") != NULL);
-	mine[6 * PADDED + VOCAB + 3] = NAN;		/* of an id that is in the tail */
+	mine[6 * PADDED + VOCAB + 3] = NAN;		/* the logit of an id in the tail */
 	CHECK(salt_submit_logits(s, lease, 1, mine, PADDED, &e) == SALT_NONFINITE && strstr(e.text, "position 6, id 303") != NULL);
 	salt_return(s, &lease);
 	lease = take(s);
@@ -466,7 +469,8 @@ main(void)
 	against_the_kernel(LABELS_KIND_TOPK, K, 0.5f);
 	parts();
 	others(1, (const double[3][2]){{0.4, 0.2}, {0.5, 0.25}, {0, 0}});
-	others(0.5f, (const double[3][2]){{16 / 26.0, 4 / 26.0}, {16 / 24.0, 4 / 24.0}, {0, 0}});	/* the weights squared */
+	/* squared probabilities */
+	others(0.5f, (const double[3][2]){{16 / 26.0, 4 / 26.0}, {16 / 24.0, 4 / 24.0}, {0, 0}});
 	masked();
 	refusals();
 	snprintf(path, sizeof(path), "rm -rf %s", dir);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One small save with two writers, for the tests of what survives. Everything in it is a function of the step. */
+/* save - writes and checks a small checkpoint, for tests of crashes. All values are functions of the step. */
 #ifndef SALT_TEST_SAVE_H
 #define SALT_TEST_SAVE_H
 
@@ -10,7 +10,7 @@
 #include "engine/model/model.h"
 
 #define SAVE_CONFIG "tests/golden/weights/llama"
-#define SAVE_TOKENIZER "tests/golden/weights/llama/config.json"		/* any file: it is copied as it is */
+#define SAVE_TOKENIZER "tests/golden/weights/llama/config.json"		/* any file: it is copied */
 
 static float
 save_value(uint64_t step, unsigned array, uint64_t i)
@@ -27,7 +27,7 @@ save_source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_no
 	return 0;
 }
 
-/* A whole save, as a trainer of n_ranks does it; a failed one is aborted. */
+/* Writes a checkpoint as a trainer with n_ranks ranks does; aborts it after an error. */
 static int
 save_all(const char *root, uint64_t step, unsigned n_ranks, struct err_note *note)
 {

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The power fails: what reached the disk is not what was written. Every write and sync that LMDB makes is noted, and the file made again as a
- * cut at a random moment may have left it: what was synced is there, of what came after it any sectors are, or are not (kill -9 shows nothing
- * of that: the page cache survives it). Opened again it must hold every commit that was acknowledged before the cut, whole, and the one under way
- * whole or not at all. The same with all syncs taken away, or those of LMDB's meta pages alone, must fail, or this test sees nothing.
+ * Simulates power cuts, after which the disk may lack written data (kill -9 cannot test this, because the
+ * page cache survives it). Every write and sync of LMDB is recorded, and the file is rebuilt as a cut at a
+ * random moment may leave it: synced data is there, and of later writes any subset of sectors. The reopened
+ * cache must have every commit that was acknowledged before the cut completely, and the commit in progress
+ * completely or not at all. The test also checks itself: without any sync, or without those of LMDB's meta
+ * pages, this must fail.
  */
 #include "check.h"
 
@@ -30,7 +32,7 @@ static struct event {
 static size_t n_events, file_bytes;
 static bool noting;
 
-/* ---- what LMDB calls, in front of the library's own ---- */
+/* ---- the calls of LMDB, which replace those of the C library ---- */
 
 static bool
 noted(int fd)
@@ -145,7 +147,7 @@ fsync(int fd)
 	return rc;
 }
 
-/* ---- what is written: commit k has RECORDS labels, and takes every second one of commit k - DROP_AFTER away, so that pages are used again ---- */
+/* ---- data: commit k writes RECORDS labels, and drops half of those of commit k - DROP_AFTER ---- */
 
 static void
 record(uint64_t seq, uint8_t out[RECORD_BYTES])
@@ -180,7 +182,7 @@ write_all(const char *dir)
 	cache_destroy(&c);
 }
 
-/* Does the cache hold what commits 1 .. k made of it, no more and no less? */
+/* Whether the cache has exactly the content after commits 1 .. k. */
 static bool
 holds(struct cache *c, uint64_t k)
 {
@@ -213,9 +215,10 @@ draw(uint64_t n)
 	return (random_state >> 33) % n;
 }
 
-enum disk { HONEST, NO_META_SYNC, NO_SYNC };		/* the latter two as MDB_NOMETASYNC and MDB_NOSYNC have it */
+/* the last two as with MDB_NOMETASYNC and MDB_NOSYNC */
+enum disk { HONEST, NO_META_SYNC, NO_SYNC };
 
-/* The file as a cut after the event `cut` may have left it. Returns the last commit acknowledged before. */
+/* Rebuilds the file as a cut after event `cut` may leave it. Returns the last commit acknowledged before. */
 static uint64_t
 make_again(const char *path, size_t cut, enum disk disk)
 {
@@ -226,7 +229,7 @@ make_again(const char *path, size_t cut, enum disk disk)
 
 	REQUIRE(image != NULL);
 	if (disk == NO_SYNC)
-		safe = cut > WRITTEN_BACK ? cut - WRITTEN_BACK : 0;	/* the kernel has written it by itself since */
+		safe = cut > WRITTEN_BACK ? cut - WRITTEN_BACK : 0;	/* written back by the kernel */
 	for (size_t i = 0; i < cut; i++) {
 		if (disk != NO_SYNC && events[i].kind == SYNC)
 			safe = i;
@@ -252,7 +255,7 @@ make_again(const char *path, size_t cut, enum disk disk)
 	return acknowledged;
 }
 
-/* In a process of its own: a broken file may end it. */
+/* Checks the file in a child process, because a damaged file may end the process. */
 static bool
 survives(const char *dir, uint64_t acknowledged)
 {
@@ -289,7 +292,7 @@ trials(const char *dir, size_t from, enum disk disk, int n)
 	return lost;
 }
 
-/* [CUTS [SEED]] */
+/* Arguments: [CUTS [SEED]] */
 int
 main(int argc, char **argv)
 {
@@ -306,7 +309,8 @@ main(int argc, char **argv)
 	write_all(dir);
 	for (size_t i = 0; i < n_events; i++)
 		syncs += events[i].kind == SYNC;
-	while (events[from].kind != ACKNOWLEDGED)		/* a cache that was never told of may be no cache yet */
+	/* before the first commit the cache may be unusable */
+	while (events[from].kind != ACKNOWLEDGED)
 		from++;
 	CHECK(syncs >= COMMITS);
 	for (int disk = HONEST; disk <= NO_SYNC; disk++)

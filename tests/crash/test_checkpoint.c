@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Checkpoints under SIGKILL at each named step, under every write, sync and rename failing in turn, and on a disk that is full:
- * the checkpoint before stays whole, and the new one is whole or not there.
+ * Checkpoints with SIGKILL at each named step, with a failure of every write, sync and rename in turn, and on
+ * a full disk: the previous checkpoint stays intact, and the new one is complete or does not exist.
  *
- * write, fsync, rename and mkdir are this program's own (the static libraries link to them): the n-th call of all together fails.
+ * This program defines write, fsync, rename and mkdir itself (the static libraries link to them): the n-th of
+ * all these calls fails.
  */
 #include "crash/save.h"
 
@@ -43,7 +44,7 @@ write(int fd, const void *p, size_t n)
 	return fails() ? -1 : syscall(SYS_write, fd, p, n);
 }
 
-static char synced[64][600];	/* what was synced, in order; "rename" where that came */
+static char synced[64][600];	/* synced paths in order, and "rename" for a rename */
 static unsigned n_synced;
 
 int
@@ -107,7 +108,7 @@ fresh(void)
 	REQUIRE(save_all(root, 1, 2, NULL) == 0 && good(1));
 }
 
-/* What a trainer would resume from after all that. */
+/* The step from which a trainer would resume. */
 static uint64_t
 latest(void)
 {
@@ -121,7 +122,7 @@ killed(void)
 {
 	static const struct {
 		const char *point;
-		bool after;		/* the new one is there */
+		bool after;		/* the new checkpoint exists */
 	} rows[] = {
 		{"checkpoint.begin", false}, {"checkpoint.optim", false}, {"checkpoint.optim:2", false}, {"checkpoint.model", false},
 		{"checkpoint.state", false}, {"checkpoint.manifest", false}, {"checkpoint.sync", false}, {"checkpoint.rename", false},
@@ -144,7 +145,8 @@ killed(void)
 		CHECK_ROW(rows[i].point, good(2) == rows[i].after);
 		CHECK_ROW(rows[i].point, latest() == (rows[i].after ? 2 : 1));
 		CHECK_ROW(rows[i].point, temps() == (rows[i].after ? 0 : 1));
-		if (i % 2 == 0) {		/* the next start goes over what was left, or cleans first */
+		/* the next save removes leftovers itself, or they are cleaned before */
+		if (i % 2 == 0) {
 			CHECK_ROW(rows[i].point, checkpoint_clean(root, &n, NULL) == 0 && n == (rows[i].after ? 0 : 1));
 			CHECK_ROW(rows[i].point, temps() == 0);
 		}
@@ -175,7 +177,7 @@ killed_while_pruning(void)
 	}
 }
 
-/* Each call of a save fails once; then with ENOSPC. The loop ends with the save that makes fewer calls than that. */
+/* Each call of a save fails once, with this error. The loop ends with a save that makes fewer calls. */
 static void
 every_call_fails(int error)
 {
@@ -200,10 +202,11 @@ every_call_fails(int error)
 			break;
 		}
 		n_failed++;
-		CHECK(rc == error || rc == EEXIST || (rc == 0 && good(2)));	/* 0: mkdir of a folder that is there */
+		/* 0: mkdir of an existing folder */
+		CHECK(rc == error || rc == EEXIST || (rc == 0 && good(2)));
 		CHECK(rc == 0 || (note.name[0] != '\0' && note.place[0] != '\0'));
 		CHECK(good(1) && temps() == 0);
-		if (good(2)) {			/* only the sync of ROOT after the rename leaves the new one behind */
+		if (good(2)) {			/* only if the sync of ROOT after the rename failed */
 			char command[640];
 
 			CHECK_STR(note.place, rc != 0 ? "sync folder" : "");
@@ -218,7 +221,10 @@ every_call_fails(int error)
 	CHECK(done && n_failed > 20 && good(2));
 }
 
-/* A kill does not show a missing fsync, the page cache survives it; so the calls themselves: each file, manifest, directory, rename, ROOT. */
+/*
+ * A kill cannot show a missing fsync, because the page cache survives it. So the order of calls is checked:
+ * each file, the manifest, the directory, the rename, ROOT.
+ */
 static void
 order_of_syncs(void)
 {
@@ -258,7 +264,7 @@ order_of_syncs(void)
 	CHECK(n_files >= 7 && n_synced == n_files + 3);
 }
 
-/* In a process of its own: a small tmpfs where a mount namespace is permitted, else a limit on the size of files. */
+/* Runs in a child: with a small tmpfs if a mount namespace is permitted, else with a limit on file sizes. */
 static int
 full_disk(const char *mount_point)
 {
@@ -272,7 +278,8 @@ full_disk(const char *mount_point)
 	snprintf(root, sizeof(root), "%.400s/c", mount_point);
 	if (save_all(root, 1, 2, &note) != 0 || !good(1))
 		return 2;
-	if (mounted) {				/* a save needs 68 KiB: there is space for two, not for three */
+	/* a save needs 68 KiB: there is space for two, but not for three */
+	if (mounted) {
 		rc = save_all(root, 2, 2, &note);
 		if (rc != 0 || (rc = save_all(root, 3, 2, &note)) != ENOSPC)
 			return 3;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* child - runs a function in a process of its own, for faults that end it. C and C++. */
+/* child - runs a function in a child process, for faults that end a process. For C and C++. */
 #ifndef SALT_CUDA_EMU_CHILD_H
 #define SALT_CUDA_EMU_CHILD_H
 
@@ -9,8 +9,8 @@
 #include "check.h"
 
 /*
- * child_status - run(number), for so many seconds at most. Returns the status as waitpid(2) has it, 0 if run
- * returned; text: the beginning of what it wrote to standard error.
+ * child_status - calls run(number) in a child for at most `seconds` seconds. Returns the status of
+ * waitpid(2), 0 if run returned; text gets the beginning of its standard error.
  */
 static inline int
 child_status(void (*run)(int number), int number, unsigned seconds, char *text, size_t size)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Faults in the attention kernels (attention_faults.cmake): each must end its process with the emulation's report that names it or, where it
- * accesses nothing that it may not, give results that are not the reference's. Without a fault the same calls must pass.
+ * Planted faults in the attention kernels (attention_faults.cmake): each must end its process with the
+ * emulation's report for it or, if it makes no invalid access, give results that differ from the reference.
+ * Without a fault the same calls must pass.
  */
 #include "cuda_emu/child.h"
 #include "kernels/fixture.h"
@@ -26,7 +27,7 @@ planted(int number)
 	return number == fault;
 }
 
-/* n numbers that bf16 holds, as fp32 and in dtype. */
+/* Rounds n numbers to bf16: in f as fp32, and returned in dtype. */
 static void *
 both(float *f, int64_t n, enum dtype dtype)
 {
@@ -43,7 +44,7 @@ both(float *f, int64_t n, enum dtype dtype)
 	return f;
 }
 
-/* Largest difference over the largest value. */
+/* Largest difference relative to the largest value. */
 static double
 difference(const void *got, const float *want, int64_t n, enum dtype dtype)
 {
@@ -58,7 +59,7 @@ difference(const void *got, const float *want, int64_t n, enum dtype dtype)
 	return worst / size;
 }
 
-/* One sequence, two query heads of one key head: forward and backward. Returns whether results are the reference's. */
+/* One sequence, two query heads, one key head, forward and backward; whether results match the reference. */
 static bool
 right(struct kernels *k, enum dtype dtype, int64_t t, int64_t d, const struct kernels_attention_form *form)
 {
@@ -104,7 +105,7 @@ run(enum kernels_dtype name)
 	kernels_destroy(&k);
 }
 
-/* The calls with a fault, or with N_FAULTS heads that are too large. */
+/* Makes the calls with a fault; number N_FAULTS: with heads that are too large. */
 static void
 run_fault(int number)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Faults that are planted in kernels and in the host's calls: each must end its process with the report that names it, or show a stale
- * value. The same kernels without the fault must pass, in order and in shuffled orders (CUDA_EMU_SEED).
+ * Faults planted in kernels and in host calls: each must end its process with the report for it, or give a
+ * stale value. The same kernels without the fault must pass, in order and in shuffled orders (CUDA_EMU_SEED).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +51,7 @@ static const struct {
 	{"device memory that nobody wrote", "nobody has written"},
 };
 
-/* y[i] = sum of x over the block, by way of shared memory and shuffles; with most of the faults of a kernel. */
+/* y[i] = sum of x over the block, with shared memory and shuffles; it has most of the kernel faults. */
 __global__ static void
 sums(float *y, const float *x, int n, int fault)
 {
@@ -100,7 +100,7 @@ sums(float *y, const float *x, int n, int fault)
 	y[fault == TWO_BLOCKS ? i : at] = v;
 }
 
-/* A thread's array read by its neighbour. */
+/* A thread's local array is read by another thread. */
 __global__ static void
 neighbours(float *y, int fault)
 {
@@ -115,7 +115,7 @@ neighbours(float *y, int fault)
 	y[i] = where[fault == OTHER_LOCAL ? i ^ 1 : i][i % 4];
 }
 
-/* y [16, 8] = a [16, 16] b [16, 8], b given as [8, 16]: cp.async, ldmatrix, mma. */
+/* y [16, 8] = a [16, 16] b [16, 8] with cp.async, ldmatrix and mma; b is given as [8, 16]. */
 __global__ static void
 product(float *y, const uint16_t *a, const uint16_t *b, int fault)
 {
@@ -143,7 +143,7 @@ product(float *y, const uint16_t *a, const uint16_t *b, int fault)
 		y[(lane / 4 + e / 2 * 8) * 8 + lane % 4 * 2 + e % 2] = c[e];
 }
 
-/* The same from b [16, 8] itself, transposed as it is loaded; two columns of tiles. */
+/* The same with b as [16, 8], transposed while it is loaded; two columns of tiles. */
 __global__ static void
 product_trans(float *y, const uint16_t *a, const uint16_t *b)
 {
@@ -271,7 +271,7 @@ check_fault(int fault)
 		fprintf(stderr, "  reported: %s\n", text);
 }
 
-/* Waits that are missing: the reader gets what was there before. */
+/* Missing waits: the reader gets the old values. */
 static void
 check_waits()
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fleet.yaml, and after a zero byte a --set: refused with a name, or settings that print to a file which reads back to the same settings.
+ * Input: fleet.yaml, and after a zero byte a --set. It is rejected with a name, or the settings are printed
+ * to a file that gives the same settings when it is read.
  */
 #include "fabric/config/config.h"
 

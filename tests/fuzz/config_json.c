@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.json of a model: refused, or a configuration that is the same once saved and loaded again, and of which a model can be made. */
+/*
+ * Input: config.json of a model. It is rejected, or the configuration is unchanged after saving and loading,
+ * and a model can be made from it.
+ */
 #include "engine/weights/weights.h"
 
 #include "engine/model/model.h"
 #include "fuzz.h"
 
-/* Field by field: the bytes between them do not count. */
+/* Compares field by field, without padding. */
 static bool
 same(const struct model_config *a, const struct model_config *b)
 {

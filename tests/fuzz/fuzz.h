@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz - what the targets share. A target is one file with LLVMFuzzerTestOneInput: any bytes go in, and it ends the process by FUZZ_CHECK
- * where a promise is broken. The preset fuzz links it with libFuzzer; all others with replay.c, which runs the kept inputs.
+ * fuzz - shared by the fuzz targets. A target is one file with LLVMFuzzerTestOneInput, which takes any bytes;
+ * FUZZ_CHECK ends the process if the code under test breaks its contract. The preset fuzz links a target with
+ * libFuzzer, all other presets with replay.c, which runs the kept inputs.
  */
 #ifndef SALT_FUZZ_H
 #define SALT_FUZZ_H
@@ -20,7 +21,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
-/* replay.c lets one allocation fail in these runs: ENOMEM is then a right answer. */
+/* Set by replay.c for the runs in which one allocation fails; ENOMEM is then a correct result. */
 __attribute__((weak)) bool fuzz_faults;
 
 #define FUZZ_CHECK(cond)										\
@@ -31,10 +32,10 @@ __attribute__((weak)) bool fuzz_faults;
 		}											\
 	} while (0)
 
-/* A refusal names what was refused. */
+/* An error must have a note with a name. */
 #define FUZZ_REFUSED(rc, note)	FUZZ_CHECK((rc) != 0 && ((note).name[0] != '\0' || (fuzz_faults && (rc) == ENOMEM)))
 
-/* True if rc is 0; nothing but memory may have been missing. */
+/* True if rc is 0. Any error other than an injected ENOMEM aborts. */
 #define FUZZ_WORKS(rc)		(fuzz_works(rc, __FILE__, __LINE__))
 
 static inline bool
@@ -62,7 +63,7 @@ fuzz_dir_remove(void)
 	nftw(fuzz_dir_path, fuzz_unlink, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-/* A folder of this process, in memory where there is /dev/shm; removed at exit. */
+/* A folder for this process, in /dev/shm if possible; removed at exit. */
 static inline const char *
 fuzz_dir(void)
 {
@@ -90,7 +91,10 @@ fuzz_file(const char *name, const void *bytes, size_t len)
 	return path;
 }
 
-/* Inputs of two parts: the first ends at the first byte that is 0, which belongs to neither. Returns the length of the first. */
+/*
+ * Splits an input into two parts at the first zero byte, which belongs to neither. Returns the length of the
+ * first part; *rest is NULL if there is no zero byte.
+ */
 static inline size_t
 fuzz_cut(const uint8_t *data, size_t len, const char **rest, size_t *rest_len)
 {

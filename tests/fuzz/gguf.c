@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A GGUF file: refused, or everything that it gives can be asked for - each tensor to its end, configuration, model, tokenizer. */
+/* Input: a GGUF file. It is rejected, or all of it can be read: tensors, configuration, model, tokenizer. */
 #include "engine/gguf/gguf_internal.h"
 
 #include "engine/model/model.h"

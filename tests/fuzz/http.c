@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests to the exporter, over loopback: it answers with a status line or closes the connection, and answers the next plain request.
- * Its own thread serves, as in use.
+ * Input: a request to the exporter, sent over loopback. The exporter answers with a status line or closes the
+ * connection, and answers the next plain request. It serves with its own thread, as in production.
  */
 #include "saltctl/watch/exporter.h"
 
@@ -28,7 +28,7 @@ start(void)
 	struct err_note note = {0};
 	struct sigaction timer;
 
-	/* libFuzzer's timer shall not interrupt connect, send and recv */
+	/* libFuzzer's timer must not interrupt connect, send and recv */
 	FUZZ_CHECK(sigaction(SIGALRM, NULL, &timer) == 0);
 	timer.sa_flags |= SA_RESTART;
 	FUZZ_CHECK(sigaction(SIGALRM, &timer, NULL) == 0);
@@ -39,7 +39,10 @@ start(void)
 	atexit(finish);
 }
 
-/* One connection: sends all, says that nothing follows, reads what comes. The length of the answer; buf has its start. */
+/*
+ * Makes a connection, sends all bytes, shuts down sending and reads the answer. Returns the length of the
+ * answer; buf gets its beginning.
+ */
 static size_t
 ask(const void *bytes, size_t len, char buf[512])
 {
@@ -62,7 +65,7 @@ ask(const void *bytes, size_t len, char buf[512])
 
 		int ready;
 
-		while ((ready = poll(&p, 1, 10000)) < 0 && errno == EINTR)	/* which is not restarted */
+		while ((ready = poll(&p, 1, 10000)) < 0 && errno == EINTR)	/* poll is not restarted */
 			;
 		FUZZ_CHECK(ready == 1);		/* it answers or closes; 10 s is a hang */
 		if ((got = recv(fd, more, sizeof(more), 0)) <= 0)
@@ -76,7 +79,7 @@ ask(const void *bytes, size_t len, char buf[512])
 	return n;
 }
 
-/* Silent connections take no place from one that asks: the longest silent is closed. */
+/* Silent connections do not block a client with a request: the one that has been silent longest is closed. */
 static void
 ask_among_silent(const char *bytes, size_t len, char buf[512])
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Token files. Byte 0, bits 0 to 2: what the rest is (0 PREFIX.idx beside a .bin of zeros, 1 PREFIX.bin
- * alone, 2 the full name of a file, 3 a pattern that matches it and a shard of llm.c, 4 as 0 but opened by
- * a pattern, 5 the side file of checksums of a .bin of zeros, with the state of that file where it has an
- * @, 6 PREFIX.counts.bin beside one, 7 a name or pattern in a folder of shards); bits 3 and 4: the type
- * that is stated for raw ids. Bytes 1 and 2: length of the .bin. Bytes 3 and 4: length of PREFIX.json,
- * which comes last. What opens has the tokens that the files have room for, windows can be read to the end,
- * and it is the same when it is opened again.
+ * Input: token files. Byte 0, bits 0 to 2: meaning of the rest (0 PREFIX.idx beside a .bin of zeros, 1
+ * PREFIX.bin alone, 2 a file opened by its full name, 3 a pattern that matches it and a shard of llm.c, 4 as
+ * 0 but opened by a pattern, 5 the side file of checksums of a .bin of zeros, in which an @ is replaced by
+ * the state of that file, 6 PREFIX.counts.bin beside a .bin, 7 a name or pattern in a folder of shards); bits
+ * 3 and 4: the stated type of raw ids. Bytes 1 and 2: length of the .bin. Bytes 3 and 4: length of
+ * PREFIX.json, which comes last. If the files can be opened, the number of tokens fits their size, all
+ * sequences can be read, and opening them again gives the same corpus.
  */
 #include "data/corpus/corpus.h"
 
@@ -22,7 +22,8 @@ read_all(struct corpus *c)
 
 	for (uint64_t i = 0; i < n; i++)
 		if ((rc = corpus_window(c, i, 4, out, &note)) != 0) {
-			FUZZ_CHECK(rc == ERR_CORRUPT || (fuzz_faults && rc == ENOMEM));	/* an id past the vocabulary */
+			/* an id beyond the vocabulary */
+			FUZZ_CHECK(rc == ERR_CORRUPT || (fuzz_faults && rc == ENOMEM));
 			FUZZ_REFUSED(rc, note);
 		}
 	FUZZ_CHECK(corpus_window(c, n, 4, out, &note) == ERR_RANGE);
@@ -38,7 +39,7 @@ read_all(struct corpus *c)
 	}
 }
 
-/* Its fingerprint, and again from the side files and from the PREFIX.json that it left. */
+/* Computes the fingerprint, and again with the side files and the PREFIX.json that this writes. */
 static void
 remember(struct corpus *c, const char *opened, enum corpus_dtype stated)
 {
@@ -61,7 +62,7 @@ remember(struct corpus *c, const char *opened, enum corpus_dtype stated)
 	corpus_destroy(&again);
 }
 
-/* The text with the state of a file in place of the first @, as a side file has it. */
+/* Writes a side file: the text with the state of a file instead of the first @. */
 static void
 put_side(const char *of, const uint8_t *data, size_t len)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Input: model.safetensors.index.json. Its folder has the files a, b and c, which are valid (c has a tensor that a has too), d, which is
- * damaged, a folder named folder, and gone, a symbolic link whose target is missing. After a zero byte: which other files of a model's folder are there, a bit each.
+ * Input: model.safetensors.index.json. Its folder has the valid files a, b and c (a and c have a tensor in
+ * common), the damaged file d, a folder named folder, and a symbolic link named gone, whose target is
+ * missing. After a zero byte: one bit for each other file of a model's folder that exists.
  */
 #include "engine/weights/weights.h"
 
@@ -27,7 +28,7 @@ start(void)
 	put_shard("d.safetensors", "{\"w\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[0,20]}}");
 }
 
-/* What an input cannot be: paths. */
+/* Tests paths, which an input cannot contain. */
 static void
 try_paths(void)
 {
@@ -37,7 +38,7 @@ try_paths(void)
 	size_t n;
 
 	FUZZ_CHECK(weights_open(&w, fuzz_dir(), &note) == ERR_NOT_FOUND && w == NULL);		/* no model yet */
-	/* the longest path that is one, and one that leaves room for the index but not for the name in it */
+	/* the longest valid path, and one that is short enough for the index but not for the name in it */
 	memset(name, 'x', 200);
 	name[200] = '\0';
 	snprintf(path, sizeof(path), "{\"weight_map\":{\"x\":\"%s\"}}", name);
@@ -65,7 +66,7 @@ try_paths(void)
 static const char *const others[] = {"model.safetensors", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
     "adapter_model.safetensors", "model-00001-of-00003.safetensors", "pytorch_model.bin", "other.safetensors"};
 
-/* Bit i: others[i]; the last bit: there is no index. */
+/* Creates the files others[i] for which bit i is set; the last bit: without an index. */
 static void
 put_others(unsigned bits)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Label records. Byte 0: which label set (bits 0 and 1), and whether length and checksum are made right (bit 2), so that the payload's
- * rules are reached. What is accepted obeys the promises of struct labels_batch, and sampled rows, coded again, come back.
+ * Input: a label record. Byte 0: the label set (bits 0 and 1), and whether length and checksum are corrected
+ * (bit 2), so that the rules of the payload are tested. An accepted record fulfils the guarantees of struct
+ * labels_batch, and sampled rows are unchanged after encoding and decoding.
  */
 #include "data/labels/labels.h"
 
@@ -13,7 +14,7 @@ enum { RECORD_MAX = 1 << 16, ROWS_MAX = 260, SAMPLES_MAX = 300 * 3 > 12 * ROWS_M
 static const int32_t tokens_short[4] = {11, 69999, 0, 7}, tokens_dense[4] = {4, 0, 1, 2};
 static int32_t tokens_long[ROWS_MAX + 1];
 static const int32_t *const tokens[4] = {tokens_short, tokens_short, tokens_dense, tokens_long};
-static struct labels_spec specs[4] = {		/* those of tests/golden/labels/make.py */
+static struct labels_spec specs[4] = {		/* as in tests/golden/labels/make.py */
 	{.kind = LABELS_KIND_SAMPLED, .version = LABELS_VERSION, .context = 3, .vocab = 70000, .n_samples = 300, .tau = 1, .set = {21, 22}},
 	{.kind = LABELS_KIND_TOPK, .version = LABELS_VERSION, .context = 3, .vocab = 65537, .k = 3, .tau = 1},
 	{.kind = LABELS_KIND_DENSE, .version = LABELS_VERSION, .context = 3, .vocab = 5, .tau = 1},
@@ -22,7 +23,7 @@ static struct labels_spec specs[4] = {		/* those of tests/golden/labels/make.py 
 static struct labels_batch batch, again;
 static struct labels_buf coded;
 
-/* The unigram tables, and in the end all that is kept between runs. */
+/* Frees everything that is kept between runs. */
 static void
 finish(void)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MANIFEST.json, and after a zero byte state.json, of a checkpoint whose other files are there: optimiser shards that fit together and some
- * that do not. Refused, or the optimiser's arrays can be read to their end.
+ * Input: MANIFEST.json, and after a zero byte state.json, of a checkpoint whose other files exist: optimizer
+ * files that fit together and some that do not. It is rejected, or the optimizer's arrays can be read to
+ * their end.
  */
 #include "engine/checkpoint/checkpoint.h"
 
@@ -9,7 +10,11 @@
 
 static char at[128];
 
-/* name: after optim_; header: the JSON text of a safetensors file; floats: its elements, all 1.0. */
+/*
+ * Writes optim_NAME.safetensors. meta: the members of its __metadata__; rest: the other members of its
+ * header;
+ * floats: number of its elements, all 1.0.
+ */
 static void
 put_shard(const char *name, const char *meta, const char *rest, unsigned floats)
 {

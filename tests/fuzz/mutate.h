@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mutate - seeded mutations of a kept input, for readers that must refuse anything without a wrong access. Deterministic: the seed is printed. */
+/*
+ * mutate - seeded mutations of a kept input, for readers that must reject any bytes without an invalid
+ * access. Deterministic: the seed is printed.
+ */
 #ifndef SALT_MUTATE_H
 #define SALT_MUTATE_H
 
@@ -26,7 +29,10 @@ fuzz_seed(uint64_t seed)
 	fuzz_state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
 }
 
-/* 1 to 4 changes in p[0..n): bits, bytes, numbers at the edges, ranges cut out or doubled. Room for cap bytes; the new length. */
+/*
+ * Makes 1 to 4 changes in p[0..n): flips bits, replaces bytes, writes edge values, removes or repeats ranges.
+ * p has room for cap bytes. Returns the new length.
+ */
 static inline size_t
 fuzz_mutate(uint8_t *p, size_t n, size_t cap)
 {

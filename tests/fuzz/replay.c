@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * replay - the main of a fuzz target where there is no libFuzzer: fuzz_NAME PATH... runs every file, and every file of every folder, once,
- * and then again with one allocation of ours failing, for up to FAULTS_MAX places spread over the run. The last line says what was done.
+ * replay - the main function of a fuzz target without libFuzzer. fuzz_NAME PATH... runs every file, and every
+ * file in every folder, once, and then up to FAULTS_MAX times with another one of our allocations failing.
+ * The last line gives the numbers.
  */
 #include "fuzz.h"
 
@@ -11,12 +12,12 @@
 
 static unsigned long n_inputs, n_faults;
 
-/* ---- allocations that fail: the linker sends ours here (--wrap); those inside libraries are left alone ---- */
+/* ---- failing allocations: the linker option --wrap redirects our calls here, not those of libraries ---- */
 
 static unsigned long n_calls, fail_at;		/* fail_at 0: none */
 static bool spared;
 
-/* Not while jansson 2.14 parses: it goes on with a token of which a byte could not be stored, and reads past its end. */
+/* No failures while jansson 2.14 parses: it would continue with an incomplete token and read past its end. */
 struct json_t *__real_json_loadb(const char *text, size_t len, size_t flags, void *error) __attribute__((weak));	/* some targets have none */
 struct json_t *__wrap_json_loadb(const char *text, size_t len, size_t flags, void *error);
 
@@ -92,7 +93,7 @@ __wrap_strndup(const char *s, size_t n)
 	return fails() ? NULL : __real_strndup(s, n);
 }
 
-struct MHD_Response *		/* it allocates in its library */
+struct MHD_Response *		/* its allocations are made inside the library */
 __wrap_MHD_create_response_from_buffer(size_t n, void *bytes, int mode)
 {
 	return fails() ? NULL : __real_MHD_create_response_from_buffer(n, bytes, mode);
@@ -100,7 +101,7 @@ __wrap_MHD_create_response_from_buffer(size_t n, void *bytes, int mode)
 
 /* ---- */
 
-/* The first places, where objects are made, and others all over the run; a few more in each input than in the one before. */
+/* Repeats the input with failing allocations, spread over the run; the first differs between inputs. */
 static void
 run_faults(const uint8_t *bytes, size_t len, unsigned long total)
 {
@@ -126,12 +127,12 @@ run_file(const char *path)
 	int fd;
 
 	FUZZ_CHECK((fd = open(path, O_RDONLY | O_CLOEXEC)) >= 0 && fstat(fd, &st) == 0);
-	/* exactly as long as the input: the sanitizer sees a byte read past the end */
+	/* exactly as long as the input, so that a sanitizer finds reads past the end */
 	FUZZ_CHECK((bytes = __real_malloc(st.st_size > 0 ? (size_t)st.st_size : 1)) != NULL);
 	n = read(fd, bytes, (size_t)st.st_size);
 	close(fd);
 	FUZZ_CHECK(n == (ssize_t)st.st_size);
-	fprintf(stderr, "%s\r", path);		/* the last line seen before a crash */
+	fprintf(stderr, "%s\r", path);		/* the last line before a crash */
 	n_calls = 0;
 	LLVMFuzzerTestOneInput(bytes, (size_t)n);
 	n_inputs++;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A .safetensors file: refused, or every tensor of it can be found and read to its end. */
+/* Input: a .safetensors file. It is rejected, or every tensor can be found and read to its end. */
 #include "engine/weights/weights_internal.h"
 
 #include "fuzz.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Status. Byte 0 says what the rest is: 0 a request to a status socket, 1 an announcement in run.dir/daemons, 2 a daemon's answer, shown by
- * the exporter and by top, 3 a metrics.jsonl that top reads.
+ * Input: byte 0 is the meaning of the rest: 0 a request to a status socket, 1 an announcement in
+ * run.dir/daemons, 2 the answer of a daemon, shown by the exporter and by top, 3 a metrics.jsonl that top
+ * reads.
  */
 #include "fabric/wire/status_answer.h"
 
@@ -72,7 +73,7 @@ show(void)
 	FUZZ_CHECK(lines.n <= 24);
 	for (size_t i = 0; i < lines.n; i++)
 		for (const char *p = lines.line[i].text; *p != '\0'; p++)
-			/* nothing that steers a terminal */
+			/* no control characters, which could control the terminal */
 			FUZZ_CHECK((unsigned char)*p >= 0x20 && *p != 0x7f && !((unsigned char)p[0] == 0xc2 && (unsigned char)p[1] < 0xa0));
 	top_lines_free(&lines);
 }
@@ -86,7 +87,7 @@ take_text(const struct json *o, const char *key, char *to, size_t size)
 static void
 answer(const uint8_t *data, size_t len)
 {
-	/* one that answers, one that does not, one of the first one's name, one that has left */
+	/* one that answers, one that does not, one with the name of the first, one that has left */
 	struct fleet_daemon d[4] = {{.endpoint = "tcp://127.0.0.1:1"}, {.endpoint = "tcp://127.0.0.1:2", .rc = ERR_TIMEOUT},
 	    {.endpoint = "tcp://127.0.0.1:3", .rc = ERR_TIMEOUT}, {.endpoint = "tcp://127.0.0.1:4", .rc = ERR_TIMEOUT, .left = true}};
 	struct fleet f = {.daemons = d, .n = 4};
@@ -106,7 +107,8 @@ answer(const uint8_t *data, size_t len)
 	FUZZ_CHECK((out = open_memstream(&text, &n)) != NULL);
 	FUZZ_CHECK(exporter_metrics(&f, &self, out) == 0);
 	fclose(out);
-	for (char *p = text; *p != '\0'; p = strchr(p, '\n') + 1) {	/* what Prometheus refuses costs all daemons' figures */
+	/* Prometheus would reject the whole text because of a bad line */
+	for (char *p = text; *p != '\0'; p = strchr(p, '\n') + 1) {
 		FUZZ_CHECK(strncmp(p, "# HELP salt_", 12) == 0 || strncmp(p, "# TYPE salt_", 12) == 0 || strncmp(p, "salt_", 5) == 0);
 		FUZZ_CHECK(strchr(p, '\n') != NULL);
 	}
@@ -128,9 +130,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	static bool started;
 
 	if (!started)
-		log_info("fuzz.start", "n=%d", 1);		/* a line to ask for */
+		log_info("fuzz.start", "n=%d", 1);		/* a line that can be requested */
 	started = true;
-	if (len == 0 || (data[0] >= 2 && fuzz_faults))		/* saltctl ends when memory ends */
+	if (len == 0 || (data[0] >= 2 && fuzz_faults))		/* saltctl exits if memory runs out */
 		return 0;
 	switch (data[0]) {
 	case 0:

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Text of any kind. Byte 0: the name of the file (bits 0 to 2), --text or --jsonl, or the file in a folder
- * (3, 4), --skip-bad-lines (5), how documents are split (6, 7). What is read to its end has as many counts
- * as there was to count. What the strict parser of JSON reads, json_scan reads in the same way; json_scan
- * of a beginning is never an object.
+ * Input: text of any kind. Byte 0: the name of the file (bits 0 to 2); --text or --jsonl, or the file in a
+ * folder (3, 4); --skip-bad-lines (5); how documents are split (6, 7). If the text can be read to its end,
+ * the counters agree with its one file. If the strict JSON parser accepts it, json_scan gives the same
+ * result; json_scan never accepts a truncated object.
  */
 #include "data/text/text.h"
 
@@ -39,7 +39,7 @@ compare_scan(const char *p, size_t len)
 	json_scan_free(&s);
 }
 
-/* What the file's folder has beside it, to be left out. */
+/* Makes other files in the folder, which must be ignored. */
 static void
 start(void)
 {

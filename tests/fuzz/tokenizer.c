@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tokenizer.json, and after a zero byte flags and a text: refused, or the text encodes to ids below the vocabulary that decode; where the
- * tokenizer says it is lossless the text comes back. What begins with a newline, as protobuf does, is a tokenizer.model.
+ * Input: tokenizer.json, and after a zero byte flags and a text. It is rejected, or the text is encoded to
+ * ids below the vocabulary size that can be decoded; if the tokenizer is marked lossless, the text is
+ * unchanged. An input that begins with a newline, as protobuf does, is a tokenizer.model.
  */
 #include "data/tokenizer/tokenizer.h"
 
@@ -43,7 +44,7 @@ encode(const struct tokenizer *tok, const char *text, size_t len, unsigned flags
 	bytes = (struct tokenizer_bytes){0};
 }
 
-/* A file that can be loaded is compared by its fingerprint, another by its bytes, with the reason. */
+/* A file that can be loaded is identified by its fingerprint; any other by its bytes, with a reason. */
 static void
 identify(const char *path, const struct tokenizer *tok)
 {

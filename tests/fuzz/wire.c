@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Frames. What is decoded encodes again, and that decodes to a message that encodes to the same bytes: nothing is accepted that we would
- * not send.
+ * Input: a frame. A decoded message can be encoded, and decoding and encoding that gives the same bytes:
+ * decode accepts nothing that encode would not produce.
  */
 #include "fabric/wire/wire.h"
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * fixture - one model of tests/golden/model: NAME.json and NAME.bin as make_fixtures.py describes them.
- */
+/* fixture - reads a model of tests/golden/model: NAME.json and NAME.bin, described in make_fixtures.py. */
 #ifndef SALT_FIXTURE_H
 #define SALT_FIXTURE_H
 
@@ -18,13 +16,16 @@ struct fixture {
 	int64_t b, t;
 };
 
-/* Any failure to read ends the test: a fixture belongs to it. */
+/* fixture_open - reads a fixture; any error ends the test. */
 void fixture_open(struct fixture *f, const char *name);
 void fixture_close(struct fixture *f);
 
-/* fixture_array - data of an array of that dtype ("f32", "i32", "i64"), NULL if there is none; *n its elements (may be NULL). */
+/*
+ * fixture_array - data of an array of this dtype ("f32", "i32", "i64"), or NULL if there is none. *n (may be
+ * NULL): the number of its elements.
+ */
 const void *fixture_array(const struct fixture *f, const char *name, const char *dtype, int64_t *n);
-/* fixture_shape - dims and their number; 0 if there is no such array. */
+/* fixture_shape - sets dims and returns their number; 0 if there is no such array. */
 int fixture_shape(const struct fixture *f, const char *name, int64_t dims[4]);
 int fixture_count(const struct fixture *f, const char *prefix);
 

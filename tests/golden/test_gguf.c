@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * GGUF files as the gguf package wrote them (gguf/make.py): every type's blocks bit for bit, a model's logits as transformers has them
- * from the same file, and tokenizers that give the ids of those they were made from.
+ * GGUF files that the gguf package wrote (gguf/make.py): blocks of every type bit for bit, a model's logits
+ * compared with those of transformers from the same file, and tokenizers that give the same ids as their
+ * originals.
  */
 #include "engine/gguf/gguf_internal.h"
 
@@ -85,12 +86,12 @@ static const struct {
 	{"qwen3_tiny", {.family = MODEL_FAMILY_QWEN3, .vocab_size = 41, .context = 16, .d_model = 32, .n_layers = 2, .n_heads = 4,
 	    .n_kv_heads = 2, .head_dim = 12, .d_ff = 64, .norm_eps = 1e-6f, .tied = true, .rope_theta = 50000, .initializer_range = 0.02f,
 	    .bos_id = -1, .eos_id = -1}},
-	/* Where the logits alone are looked at, only the vocabulary. */
+	/* For these only the logits are tested, so only the vocabulary is needed. */
 	{"gemma2_tiny", {.vocab_size = 41}}, {"gemma3_text_tiny", {.vocab_size = 41}}, {"phi3_tiny", {.vocab_size = 41}},
 	{"olmo2_tiny", {.vocab_size = 41}}, {"smollm3_tiny", {.vocab_size = 41}}, {"granite_tiny", {.vocab_size = 41}},
 };
 
-/* Logits of rows 0 and 7; the same floats through a model directory, and read in odd pieces. */
+/* Checks the logits of rows 0 and 7; parameters are equal via a model directory, and read in odd pieces. */
 static void
 test_model(const char *name, const struct model_config *like)
 {
@@ -208,7 +209,7 @@ check_ids(const struct tokenizer *tok, const char *name, const char *text)
 static void
 test_tokenizers(void)
 {
-	/* A GGUF file does not say which added tokens are looked for after normalising: qwen2's fixture has one, ids are the same. */
+	/* GGUF does not store which added tokens are matched after normalization (qwen2 has one). */
 	static const struct {
 		const char *file, *name;
 		bool same_fingerprint;
@@ -244,7 +245,7 @@ test_tokenizers(void)
 	}
 }
 
-/* Every name of a split stands in docs/models.md, and belongs to one row. */
+/* Every name of a pre-tokenizer is in docs/models.md, and in one row only. */
 static void
 test_splits(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whole models against PyTorch and transformers: table, logits, losses, every gradient, ten steps of AdamW and of Muon. Fixtures and the script
- * that made them are in model/.
+ * Compares whole models with PyTorch and transformers: table of tensors, logits, losses, every gradient, ten
+ * steps of AdamW and of Muon. The fixtures and the script that made them are in model/.
  */
 #include <string.h>
 
@@ -11,10 +11,11 @@
 #include "engine/optim/optim.h"
 
 /*
- * How the fixtures are computed, and how far from PyTorch's fp32 that may be: logits and losses as they are, gradients of a tensor as a share
- * of its largest. In bf16 every number stored between two kernels is rounded to 2^-8 of its size, some ten times on the way to a logit and
- * twice as often on the way back, and logits go up to about 8; the largest differences met are half of what is allowed here (printed at
- * the end). Mistakes show as differences of the size of the values.
+ * Backends and dtypes for the fixtures, and the allowed differences from PyTorch's fp32: absolute for logits
+ * and losses, relative to a tensor's largest gradient for gradients. In bf16 every number that is stored
+ * between two kernels is rounded by up to 2^-8 of its size, some ten times in the forward pass and twice as
+ * often in the backward pass, and logits go up to about 8. The largest differences seen (printed at the end)
+ * are half of what is allowed. Mistakes cause differences of the size of the values.
  */
 static const struct mode {
 	const char *what;
@@ -31,7 +32,7 @@ static const struct mode {
 };
 static const struct mode *mode;
 
-/* Largest differences met, printed at the end: room to the tolerances. */
+/* The largest differences, printed at the end to show the distance to the tolerances. */
 static double worst_logit, worst_loss, worst_grad, worst_adamw, worst_muon, worst_final;
 
 struct bench {
@@ -40,7 +41,7 @@ struct bench {
 	struct kernels *kernels;
 	struct model_session *session;
 	float *masters, *d_params;	/* from kernels_alloc */
-	void *params;			/* in the compute dtype: masters themselves in fp32 */
+	void *params;			/* in the compute dtype; in fp32 the masters themselves */
 	float *host;			/* [n_params] */
 	const int32_t *tokens;		/* [B, T+1] */
 	int32_t *inputs, *next;		/* [B, T] */
@@ -56,7 +57,7 @@ split_tokens(struct bench *e, const int32_t *tokens)
 		}
 }
 
-/* Parameters by name, shapes compared; every tensor of the file is wanted, every tensor of the table is in the file. */
+/* Loads parameters by name and compares shapes; file and table must have the same tensors. */
 static void
 load_params(struct bench *e)
 {
@@ -268,7 +269,7 @@ check_adamw(struct bench *e, const char *what)
 	kernels_free(e->kernels, v);
 }
 
-/* One update of all parameters, those of the layers' matrices by Muon. */
+/* Makes one update of all parameters, with Muon for the matrices of layers. */
 static void
 muon_step(struct bench *e, const struct json *json, float *m, float *v, int64_t step)
 {
@@ -296,7 +297,7 @@ muon_step(struct bench *e, const struct json *json, float *m, float *v, int64_t 
 	}
 }
 
-/* The losses of ten steps of torch.optim.Muon, and all parameters after them: NAME_muon, which make_muon.py made. */
+/* Compares the losses of ten steps, and the parameters after them, with torch.optim.Muon (make_muon.py). */
 static void
 check_muon(const char *name)
 {
@@ -345,7 +346,7 @@ check_muon(const char *name)
 		want = fixture_array(&f, array, "f32", &n);
 		REQUIRE(want != NULL && n == t->n_elements);
 		kernels_download(e.kernels, e.host, e.masters + t->offset, (size_t)n * sizeof(float));
-		/* The gradient of a key's bias is zero but for rounding, which AdamW divides by its own size. */
+		/* A key bias's gradient is zero except for rounding, which AdamW divides by its own size. */
 		for (int64_t j = 0; j < n && strstr(t->name, "c_attn.bias") == NULL && strstr(t->name, "query_key_value.bias") == NULL; j++)
 			track(&worst_final, fabs((double)e.host[j] - (double)want[j]));
 	}
@@ -372,7 +373,7 @@ test_fixture(const char *name, bool recompute)
 	bench_close(&e);
 }
 
-/* Frequencies of real configurations; an ulp or two is what pow() implementations differ by. */
+/* Frequencies of real configurations; implementations of pow() differ by one or two ulp. */
 static void
 test_rope(void)
 {
@@ -407,7 +408,7 @@ test_rope(void)
 	json_close(&rows);
 }
 
-/* With "cuda": on the plug-in that SALT_CUDA_PLUGIN names, and not on the CPU's backends. */
+/* Argument cuda: tests the plug-in that SALT_CUDA_PLUGIN names instead of the CPU backends. */
 int
 main(int argc, char **argv)
 {
@@ -431,7 +432,7 @@ main(int argc, char **argv)
 			continue;
 		}
 		worst_logit = worst_loss = worst_grad = worst_adamw = worst_muon = worst_final = 0;
-		/* few: one of each kind, for another order of a device's threads */
+		/* "few" tests one of each kind, for runs with another order of the device's threads */
 		for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i += few ? 3 : 1)
 			test_fixture(names[i], false);
 		test_fixture("llama_grouped", true);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Model directories as transformers wrote them (weights/make.py): the same logits, ranges of the flat order, saving and reading back,
- * shards, fingerprints, names with and without prefix, and what must be refused.
+ * Model directories that transformers wrote (weights/make.py): equal logits, ranges of the flat order, saving
+ * and reading back, model shards, fingerprints, names with and without prefix, and directories that must be
+ * rejected.
  */
 #include "engine/weights/weights.h"
 
@@ -16,7 +17,7 @@
 
 static const char *const names[] = {"gpt2", "gpt2_bare", "llama", "llama_sharded", "llama_bf16", "llama_mixed"};
 
-/* What the tests do to copies of fixtures. The commands are made of this file's own names. */
+/* Runs a shell command that changes copies of fixtures. All names in commands are from this file. */
 static void
 shell(const char *fmt, const char *a, const char *b)
 {
@@ -26,14 +27,14 @@ shell(const char *fmt, const char *a, const char *b)
 	REQUIRE(system(command) == 0);
 }
 
-/* A copy of the fixture: a sidecar is going to be put there. */
+/* Path of the copy of a fixture; a copy, because side files are written beside it. */
 static const char *
 fixture(const char *name)
 {
 	return in_dir(name);
 }
 
-/* A file in which one piece of text is replaced by one of the same length or, for JSON, any length. */
+/* Replaces a text in a file by one of the same length or, in JSON, of any length. */
 static void
 replace(const char *path, const char *from, const char *to)
 {
@@ -125,7 +126,7 @@ logits(const char *name, const struct json *golden)
 	free(p);
 }
 
-/* Sum, first and last of each tensor as numpy saw them, and reads by range equal to the whole. */
+/* Compares sum, first and last element of each tensor with numpy's, and reads by range with a whole read. */
 static void
 values(const char *name, const struct json *expect)
 {
@@ -234,39 +235,40 @@ fingerprints(void)
 		replace(in_dir("fp/config.json"), edits[i].from, edits[i].to);
 		CHECK_ROW(edits[i].what, hash_equal(one, print_of(in_dir("fp"))) == !edits[i].changes);
 	}
-	/* Weights that do not fit the configuration are no model, and have no fingerprint. */
+	/* Weights that do not fit the configuration have no fingerprint. */
 	for (size_t i = 0; i < sizeof(unfit) / sizeof(unfit[0]); i++) {
 		shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
 		replace(in_dir("fp/config.json"), unfit[i].from, unfit[i].to);
 		CHECK_ROW(unfit[i].from, weights_fingerprint(in_dir("fp"), &h, &note) == unfit[i].rc);
 	}
-	/* One bit of one weight. The sidecar of before is there and must not be believed. */
+	/* One changed byte. The old side file exists and must not be used. */
 	shell("rm -rf %s/fp && cp -r " GOLDEN "llama %1$s/fp && rm -f %1$s/fp/.salt_fingerprint", "", "");
 	CHECK(access(in_dir("fp/.salt_fingerprint"), F_OK) != 0);
 	CHECK(hash_equal(one, print_of(in_dir("fp"))) && access(in_dir("fp/.salt_fingerprint"), F_OK) == 0);
 	shell("printf x | dd of=%s/fp/model.safetensors bs=1 seek=20000 conv=notrunc status=none", "", "");
 	h = print_of(in_dir("fp"));
 	CHECK(!hash_equal(one, h));
-	/* Another bit, with size and time as they were: the record finds it and names the file; the record of before this version finds it too. */
+	/* Another changed byte with the old size and time: the side file detects it, also in its old form. */
 	shell("cd %s/fp && cp -p model.safetensors times && printf y | dd of=model.safetensors bs=1 seek=15000 conv=notrunc status=none && "
 	    "touch -r times model.safetensors && rm times", "", "");
 	CHECK(weights_fingerprint(in_dir("fp"), &h, &note) == ERR_CORRUPT);
 	CHECK_STR(note.name, in_dir("fp/model.safetensors"));
 	shell("cd %s/fp && sed -i -E 's/^salt_fingerprint2/salt_fingerprint1/; s/ [0-9a-f]{32}$//' .salt_fingerprint", "", "");
 	CHECK(weights_fingerprint(in_dir("fp"), &h, &note) == ERR_CORRUPT && strstr(note.found, "bytes of a file changed") != NULL);
-	shell("cd %s/fp && touch model.safetensors", "", "");		/* it was meant */
+	shell("cd %s/fp && touch model.safetensors", "", "");		/* a new time: a deliberate change */
 	h = print_of(in_dir("fp"));
 	CHECK(!hash_equal(one, h));
-	/* A record that is cut short, and one that names only what is not there any more. */
+	/* A truncated side file, and one that names only files that do not exist any more. */
 	shell("head -c 60 %s/fp/.salt_fingerprint >%1$s/cut && cp %1$s/cut %1$s/fp/.salt_fingerprint", "", "");
 	CHECK(hash_equal(h, print_of(in_dir("fp"))));
 	shell("rm -rf %s/fs && cp -r " GOLDEN "llama_sharded %1$s/fs && rm -f %1$s/fs/.salt_fingerprint", "", "");
 	one = print_of(in_dir("fs"));
-	shell("cp %s/fp/model.safetensors %1$s/fs/", "", "");		/* from now on this file is the model */
+	/* this file is the model from now on */
+	shell("cp %s/fp/model.safetensors %1$s/fs/", "", "");
 	CHECK(!hash_equal(one, print_of(in_dir("fs"))) && hash_equal(h, print_of(in_dir("fs"))));
 }
 
-/* A file that is cut short while it is read is an error that names it, not SIGBUS; a fingerprint is an error too. */
+/* A file that is truncated while it is read is an error that names it, not SIGBUS; also for a fingerprint. */
 static void
 cut_short(void)
 {
@@ -312,7 +314,7 @@ refusals(void)
 	CHECK_STR(note.found, "[16, 37]");
 	model_destroy(&m);
 
-	/* Extra: the old GPT-2 file read as an untied model takes its lm_head; as one layer it has too many tensors. */
+	/* Additional tensors: as untied the old GPT-2 file has its lm_head; as one layer too many tensors. */
 	REQUIRE(weights_config_load(fixture("gpt2_bare"), &cfg, &note) == 0);
 	cfg.n_layers = 1;
 	REQUIRE(model_new(&m, &cfg, &note) == 0);
@@ -327,7 +329,7 @@ refusals(void)
 	model_destroy(&m);
 }
 
-/* lm_head.weight beside a tied embedding, with one value changed; and a NaN. Written by our own writer from the fixture's tensors. */
+/* lm_head.weight beside a tied embedding, with one value changed; and a NaN. Made from the fixture. */
 static void
 tied_head_and_nan(void)
 {
@@ -384,7 +386,7 @@ tied_head_and_nan(void)
 	free(p);
 }
 
-/* An untied model without the prefix: lm_head.weight sorts elsewhere among the names, the identity is the same. */
+/* An untied model without the prefix: lm_head.weight is at another position, the identity is equal. */
 static void
 bare_names(void)
 {
@@ -421,8 +423,8 @@ bare_names(void)
 }
 
 /*
- * The fixture's tensors in a folder of their own, each under the name that rename makes of its own in buf; false: left out.
- * again: a second time under their own names.
+ * Writes the fixture's tensors to another folder, each with the name that rename makes in buf; rename returns
+ * false for a tensor that is left out. again: also writes them with their original names.
  */
 static void
 write_renamed(const char *from, const char *to, bool (*rename)(const char *name, char *buf), bool again)
@@ -465,7 +467,7 @@ with_prefix(const char *name, char *buf)
 	return true;
 }
 
-/* As FSDP and torch.compile of single layers do. */
+/* Renames as FSDP and torch.compile of single layers do. */
 static bool
 inside(const char *name, char *buf)
 {
@@ -483,7 +485,7 @@ without_embedding(const char *name, char *buf)
 	return strstr(name, "wte.weight") == NULL;
 }
 
-/* What opening the folder as a model says: 0 and the remarks, or the error and its text. */
+/* Opens the folder as a model: returns 0 and the remarks, or the error and its text. */
 static int
 opened(const char *dir, char *text, size_t size)
 {
@@ -504,7 +506,7 @@ opened(const char *dir, char *text, size_t size)
 	return rc;
 }
 
-/* Names that wrappers changed: the same model where it is clear which is meant, else an error that shows the prefix. */
+/* Names changed by wrappers: the same model if they are unambiguous, else an error that shows the prefix. */
 static void
 wrapped_names(void)
 {
@@ -541,7 +543,7 @@ folders(void)
 	static const struct {
 		const char *fixture, *command;
 		int rc;
-		const char *text;		/* part of the error, or of the remarks */
+		const char *text;		/* part of the error or of the remarks */
 	} rows[] = {
 		{"llama_sharded", "rm *.index.json", 0, "no index"},
 		{"llama_sharded", "rm *.index.json model-00002*", ERR_NOT_FOUND, "expected model-00002-of-"},
@@ -593,7 +595,7 @@ folders(void)
 		if (rc != rows[i].rc || strstr(text, rows[i].text) == NULL)
 			fprintf(stderr, "%d: %s\n", rc, text);
 		CHECK_ROW(rows[i].command, weights_present(in_dir("var")) == (strstr(text, "neither") == NULL));
-		/* The fingerprint is that of a model that opens, and of no other. */
+		/* Only a model that can be opened has a fingerprint. */
 		CHECK_ROW(rows[i].command, rc == 0 ? hash_equal(print_of(in_dir("var")), llama) : weights_fingerprint(in_dir("var"), &h, &note) == rc);
 	}
 }
@@ -616,7 +618,7 @@ failed_save(void)
 	shell("rm -rf %s/half && mkdir %1$s/half", "", "");
 	CHECK(weights_model_save(in_dir("half"), m, failing_source, NULL, WEIGHTS_F32, 4096, NULL, NULL, &note) == EIO);
 	CHECK_STR(note.name, "source");
-	CHECK(rmdir(in_dir("half")) == 0);		/* empty: nothing was left */
+	CHECK(rmdir(in_dir("half")) == 0);		/* no file is left in it */
 	model_destroy(&m);
 	free(p);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fixture - arrays between guards, seeded numbers, comparison scaled to the values. TEST_SEED in the environment tries another seed.
+ * fixture - arrays with guards around them, seeded random numbers, and comparisons relative to the size of
+ * the values. TEST_SEED in the environment sets another seed.
  */
 #ifndef SALT_TESTS_KERNELS_FIXTURE_H
 #define SALT_TESTS_KERNELS_FIXTURE_H
@@ -13,8 +14,9 @@
 #include "engine/kernels/kernels_internal.h"
 
 /*
- * KERNELS_MIRROR: the test runs the CUDA kernels on their emulation. It is slow, so there sizes are smaller, and one context does what
- * FIXTURE_TEAMS of different numbers of threads do on the CPU: another order of the device's threads is another run (CUDA_EMU_SEED).
+ * With KERNELS_MIRROR the test runs the CUDA kernels on the emulation. It is slow, so the sizes are smaller,
+ * and one kernels handle is used instead of FIXTURE_TEAMS handles with different numbers of threads.
+ * CUDA_EMU_SEED selects another order of the device's threads.
  */
 #ifdef KERNELS_MIRROR
 #include "mirror.h"
@@ -24,7 +26,7 @@
 #define FIXTURE_MIRROR false
 #define FIXTURE_TEAMS 3
 #endif
-#define FIXTURE_GUARD 37		/* floats; odd, so that no array is aligned by luck */
+#define FIXTURE_GUARD 37		/* floats; odd, so that no array is aligned by chance */
 #define FIXTURE_ROOMS 256
 
 static uint32_t fixture_seed;
@@ -54,7 +56,7 @@ fixture_context(const struct kernels_options *options)
 	struct err_note note;
 
 	REQUIRE(kernels_new(&k, options, &note) == 0);
-	k->small = 0;			/* small sizes go through the teams too */
+	k->small = 0;			/* small sizes use all threads too */
 	return k;
 #endif
 }
@@ -65,7 +67,7 @@ fixture_kernels(int threads)
 	return fixture_context(&(struct kernels_options){.dtype = KERNELS_DTYPE_FP32, .backend = KERNELS_BACKEND_OPENBLAS, .threads = threads});
 }
 
-/* n floats between two guards, until fixture_close(). */
+/* Allocates n zeroed floats between two guards; valid until fixture_close(). */
 static inline float *
 room(int64_t n)
 {
@@ -109,7 +111,10 @@ noise(int64_t n, float std)
 	return p;
 }
 
-/* starts of b sequences of t rows (kernels.h) with documents of 1 to most rows; NULL for most 0. The caller frees them. */
+/*
+ * Makes starts (kernels.h) for b sequences of t rows with documents of 1 to most rows; NULL if most is 0. The
+ * caller frees them.
+ */
 static inline int32_t *
 drawn_starts(int64_t b, int64_t t, int32_t most)
 {
@@ -134,7 +139,7 @@ copy_of(const float *p, int64_t n)
 	return q;
 }
 
-/* Nobody wrote past an array; frees all of them. */
+/* Checks that no guard was overwritten, and frees all arrays. */
 static inline void
 fixture_close(const char *what)
 {
@@ -150,7 +155,7 @@ fixture_close(const char *what)
 	fixture_n_rooms = 0;
 }
 
-/* Every element within tol of the largest reference value's size. */
+/* Checks that no element differs by more than tol times the largest absolute reference value. */
 static inline void
 check_close(const char *what, const float *got, const float *want, int64_t n, double tol)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * guard - a table in front of a backend's for tests: kernels_alloc returns addresses at which nothing can be
- * read or written.
+ * guard - a table of operations in front of a backend's, for tests: kernels_alloc returns addresses that
+ * cannot be read or written outside of kernels.
  *
- * One region of address space is reserved. Its first half holds the arrays; a device address is the array's
- * address plus HALF and lies in the second half, which is never accessible. The functions below subtract HALF
- * and call the backend, so kernels run as always and give the same bits, while any other access to a device
- * address is a fault: the report names the allocation, prints the calls that led there and ends the process
- * with status 86. Host memory that is passed as device memory is reported, too. Addresses are used once.
+ * One region of address space is reserved. Its first half contains the arrays; a device address is the
+ * array's address plus HALF, in the second half, which is never accessible. The functions below subtract HALF
+ * and call the backend, so kernels run as usual and give the same bits. Any other access to a device address
+ * is a fault: the report names the allocation, prints the call stack and ends the process with status 86.
+ * Host memory that is passed as device memory is reported too. No address is used twice.
  */
 #include <execinfo.h>
 #include <pthread.h>
@@ -71,7 +71,8 @@ fault(int number, siginfo_t *info, void *context)
 		report("device memory accessed outside kernels", info->si_addr);
 	if (on_device((char *)info->si_addr + HALF))
 		report("a kernel accessed memory that is not allocated", (char *)info->si_addr + HALF);
-	signal(number, SIG_DFL);		/* not ours: the instruction runs again and ends the process */
+	/* another fault: the instruction runs again and ends the process */
+	signal(number, SIG_DFL);
 }
 
 static void
@@ -87,10 +88,10 @@ start(void)
 	}
 	device = arrays + HALF;
 	sigaction(SIGSEGV, &action, NULL);
-	(void)backtrace(calls, 1);		/* loads what it needs before a fault */
+	(void)backtrace(calls, 1);		/* loads its library now, not during a fault */
 }
 
-/* Where the array of a device address really lies. */
+/* Translates a device address to the address of the array. */
 static void *
 at(const void *p)
 {
@@ -128,7 +129,7 @@ matrix_at(const struct kernels__matrix *m)
 	return out;
 }
 
-/* The same views of the arrays; they last as long as the block. */
+/* The operands with translated addresses; valid until the end of the block. */
 #define T(t) ((t) != NULL ? (struct tensor[]){tensor_at(t)} : NULL)
 #define H(h) ((struct kernels_heads[]){heads_at(h)})
 #define M(m) ((struct kernels__matrix[]){matrix_at(m)})

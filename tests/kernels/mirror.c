@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A table in front of the CUDA kernels'. The operands of a call are ranges of host memory; ranges that overlap (q, k and v of one array)
- * are one. Each gets device memory of exactly its size, so that an access outside an operand is outside an allocation.
+ * A table of operations in front of the CUDA kernels'. The operands of a call are ranges of host memory;
+ * ranges that overlap (q, k and v of one array) are merged. Each range gets device memory of exactly its
+ * size, so that an access outside of an operand is outside of an allocation.
  */
 #include "mirror.h"
 

@@ -306,7 +306,7 @@ kernels_rope_ref(struct kernels_heads *x, const float *freq, int64_t b, int64_t 
 	}
 }
 
-/* The score of one key as form makes it; *slope: its derivative to q k^T. */
+/* The score of one key under `form`; *slope: its derivative with respect to q k^T. */
 static double
 score(const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_attention_form *form, int64_t row, int64_t h,
     int64_t key_row, int64_t kh, double *slope)
@@ -327,7 +327,7 @@ score(const struct kernels_heads *q, const struct kernels_heads *key, const stru
 	return s;
 }
 
-/* The first key that query i of the sequence at row0 sees. */
+/* The first key that query i of the sequence at row0 attends to. */
 static int64_t
 first_of(const struct kernels_attention_form *form, int64_t row0, int64_t i)
 {

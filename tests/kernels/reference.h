@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * reference - each kernel once more: scalar, one loop per sum, fp64 inside, plain arrays in host memory, no context. For tests.
- * Shapes, aliasing, "adds" and "overwrites" as in kernels.h; b, d_b, wpe, d_wpe may be NULL.
+ * reference - a second implementation of each kernel for tests: scalar, one loop per sum, fp64 inside, plain
+ * arrays in host memory, without a kernels handle. Shapes, aliasing, "adds" and "overwrites" as in kernels.h;
+ * b, d_b, wpe and d_wpe may be NULL.
  */
 #ifndef SALT_TESTS_KERNELS_REFERENCE_H
 #define SALT_TESTS_KERNELS_REFERENCE_H
@@ -51,9 +52,9 @@ void kernels_attention_bwd_ref(struct kernels_heads *d_q, struct kernels_heads *
     const float *d_o, const struct kernels_heads *q, const struct kernels_heads *key, const struct kernels_heads *value,
     const struct kernels_attention_form *form, int64_t b, int64_t t);
 
-/* The distillation weight of row m, token_weight applied. */
+/* The distillation weight of row m, with token_weight applied. */
 double kernels_token_weight_ref(const float *h, const float *w_out, const struct kernels_targets *targets, int64_t m, int64_t c, int64_t v);
-/* d_h NULL: evaluation. sums->correct and finite as the kernel does. */
+/* d_h NULL: evaluation. Sets sums->correct and finite as the kernel does. */
 void kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels_targets *targets, float grad_scale, float *d_h,
     float *d_w, struct kernels_loss_sums *sums, int64_t c, int64_t v);
 void kernels_output_label_ref(const float *h, const float *w_out, const struct kernels_label_spec *spec, const int32_t *next,
@@ -61,7 +62,7 @@ void kernels_output_label_ref(const float *h, const float *w_out, const struct k
 
 void kernels_norm_blocks_ref(const float *x, int64_t n, double *out);
 void kernels_adamw_ref(float *w, float *m, float *v, const float *grad, int64_t n, const struct kernels_adamw *a);
-/* The five times as they are written, X by X, without the shortcut over the smaller side. */
+/* The five Newton-Schulz iterations with X itself, without the kernel's shortcut over the smaller side. */
 void kernels_muon_ref(const struct kernels_muon_matrix *x, const struct kernels_muon *a);
 
 #endif

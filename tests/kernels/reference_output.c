@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* References of the output layer: losses straight from their definitions, labels by looking at every id for every draw. */
+/* References of the output layer: losses from their definitions, labels by a scan of all ids per draw. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +20,7 @@ logits_of(double *u, const float *h, const float *w_out, int64_t c, int64_t v)
 	}
 }
 
-/* Of the ids whose skip is 0 (skip NULL: of all). */
+/* Log-sum-exp over the ids whose skip is 0 (skip NULL: over all ids). */
 static double
 lse_of(const double *u, const double *skip, int64_t v)
 {
@@ -45,7 +45,7 @@ doubles(int64_t n)
 	return p;
 }
 
-/* t[v]: the soft label, kept[v]: 1 where an id is listed. Returns the ghost's mass. */
+/* Sets t[v] to the soft label and kept[v] to 1 for listed ids. Returns the probability of the ghost token. */
 static double
 soft_label(double *t, double *kept, const struct kernels_targets *targets, int64_t m, int64_t v)
 {
@@ -177,7 +177,7 @@ kernels_output_loss_ref(const float *h, const float *w_out, const struct kernels
 	free(grad);
 }
 
-/* t: probabilities of the n_valid ids. One look over all ids for each draw. */
+/* Draws from t, the probabilities of the n_valid ids, with a scan of all ids for each draw. */
 static void
 draw_row(const struct kernels_label_spec *spec, const double *t, int64_t n_valid, uint64_t seq, uint32_t position, int32_t *ids,
     int32_t *counts, int32_t *n_unique)

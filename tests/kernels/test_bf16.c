@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every backend and dtype beside fp32 on OpenBLAS, against the scalar references at odd sizes, with one, two and four threads: the same
- * bits. Operands are numbers that bf16 holds, so a result differs from the reference by its last rounding (2^-8 of its size at most in bf16) and by
- * the order of sums.
+ * Every backend and dtype except fp32 on OpenBLAS, compared with the scalar references at odd sizes; one, two
+ * and four threads must give the same bits. Operands can be represented in bf16, so a result differs from the
+ * reference only by its last rounding (in bf16 at most 2^-8 of its size) and by the order of sums.
  */
 #include <stdlib.h>
 
@@ -15,7 +15,7 @@ static struct kernels *contexts[N_THREADS];
 static enum dtype dtype;
 static const char *backend;
 
-/* An operand: f is what the reference takes, data what the kernel takes (f itself in fp32). */
+/* An operand: f for the reference, data for the kernel (in fp32 the same as f). */
 struct operand {
 	float *f;
 	void *data;
@@ -74,7 +74,10 @@ heads_ref(const struct operand *o, int64_t at, int64_t stride, int64_t n_heads, 
 	return (struct kernels_heads){.data = o->f + at, .dtype = DTYPE_F32, .stride = stride, .n_heads = n_heads, .head_dim = d};
 }
 
-/* got in the compute dtype. sums: error of sums, of the largest value; on top of it half a unit in the last place of bf16. */
+/*
+ * Checks got, which is in the compute dtype. sums: allowed error of sums, relative to the largest value; in
+ * bf16 half a unit in the last place is allowed in addition.
+ */
 static void
 check_result(const char *what, const struct operand *got, const float *want, double sums)
 {
@@ -106,7 +109,7 @@ operand_bytes(const struct operand *o)
 	return (size_t)o->n * dtype_size(dtype);
 }
 
-/* BODY with each number of threads from out's first value; the same bytes each time. */
+/* Runs BODY with each number of threads on the same content of out; the results must have the same bytes. */
 #define EACH_THREADS(what, out, body)									\
 	do {												\
 		void *first_ = malloc(operand_bytes(out)), *before_ = malloc(operand_bytes(out));	\
@@ -158,7 +161,7 @@ linear(int64_t m, int64_t in, int64_t out, enum kernels_layout layout, bool add,
 	fixture_close("linear");
 }
 
-/* Logits are fp32: sums of several strips go where the bias was added once. */
+/* Logits are fp32: the sums of several strips are added to an array to which the bias was added once. */
 static void
 linear_to_fp32(int64_t m, int64_t in, int64_t out)
 {
@@ -230,7 +233,7 @@ norms(int64_t m, int64_t c, bool rms, bool add)
 	fixture_close("norms");
 }
 
-/* The residual stream in fp32 beside operands in bf16: what flows into it and out of it, forward and backward. */
+/* The kernels that read or write the residual stream, which is fp32 while operands are bf16. */
 static void
 stream(int64_t m, int64_t c, int64_t in)
 {
@@ -374,18 +377,18 @@ attention(int64_t b, int64_t t, int64_t h, int64_t kv, int64_t d, const struct k
 	}
 	EACH_THREADS("attention", &o, kernels_attention(k, &to, lse, &q, &key, &value, &with, b, t));
 	kernels_attention_ref(o_ref, lse_ref, &rq, &rk, &rv, &with, b, t);
-	/* on bf16 units probabilities are rounded before they weigh the values: 2^-9 of each */
+	/* on bf16 units probabilities are rounded before they are multiplied by the values: 2^-9 of each */
 	check_result("attention", &o, o_ref, dtype == DTYPE_BF16 && strcmp(backend, "openblas") != 0 ? 0x1p-8 : 1e-5);
 	check_close("attention: lse", lse, lse_ref, b * h * t, 1e-5);
 	EACH_THREADS("attention_bwd", &d_qkv, kernels_attention_bwd(k, &dq, &dk, &dv, &td_o, &to, lse, &q, &key, &value, &with, b, t));
 	kernels_attention_bwd_ref(&rdq, &rdk, &rdv, d_o.f, &rq, &rk, &rv, &with, b, t);
-	/* delta = d_o . o is made of o as it was stored: rounded. In a short document a probability, and what is rounded off it, is large */
+	/* delta = d_o . o uses the stored, rounded o. In short documents this rounding is large */
 	check_result("attention_bwd", &d_qkv, want.f, dtype == DTYPE_BF16 ? most > 0 ? 0x1p-7 : 0x1p-8 : 1e-5);
 	free(starts);
 	fixture_close("attention");
 }
 
-/* Losses are as good as fp32's: logits are not rounded. The gradient of a chunk is, before its two products. */
+/* Losses are as exact as in fp32: logits are not rounded. A chunk's gradient is rounded before products. */
 static void
 output_loss(int64_t m, int64_t c, int64_t v)
 {
@@ -431,7 +434,7 @@ output_loss(int64_t m, int64_t c, int64_t v)
 	fixture_close("output_loss");
 }
 
-/* Scores and labels of all numbers of threads are the same; top-k values are the reference's. */
+/* Scores and labels are the same for all numbers of threads; top-k values equal those of the reference. */
 static void
 labels(int64_t b, int64_t t, int64_t c, int64_t v)
 {
@@ -464,7 +467,7 @@ labels(int64_t b, int64_t t, int64_t c, int64_t v)
 	fixture_close("labels");
 }
 
-/* Every bf16 number to fp32 and back; fp32 numbers against the scalar conversions, halves, NaN and infinities among them. */
+/* Every bf16 number to fp32 and back; fp32 numbers, ties, NaN, infinities against scalar conversions. */
 static void
 conversions(struct kernels *k)
 {
@@ -488,7 +491,7 @@ conversions(struct kernels *k)
 		uint32_t u = (uint32_t)i * 2654435761u;
 
 		if (i % 4 == 0)
-			u = (u & 0xffff0000u) | 0x8000u;	/* half way */
+			u = (u & 0xffff0000u) | 0x8000u;	/* a tie */
 		memcpy(&wide[i], &u, sizeof(u));
 	}
 	kernels_convert(k, back, DTYPE_BF16, wide, DTYPE_F32, N);
@@ -500,7 +503,7 @@ conversions(struct kernels *k)
 	fixture_close("conversions");
 }
 
-/* The bf16 copy is the rounded master, and the masters are those of a step without a copy. */
+/* The bf16 copy equals the rounded masters, and the masters equal those of a step without a copy. */
 static void
 adamw_copy(struct kernels *k, int64_t n)
 {
@@ -524,8 +527,8 @@ adamw_copy(struct kernels *k, int64_t n)
 }
 
 /*
- * Weights told by kernels_params: the same values as without, old ones until the context hears of new ones (or not even then, where nothing
- * is repacked), new ones after another generation, after AdamW and in another array.
+ * Weights declared by kernels_params give the same results as undeclared ones, also after their values
+ * changed with a new generation or with AdamW.
  */
 static void
 params(struct kernels *k, int64_t out)
@@ -540,7 +543,7 @@ params(struct kernels *k, int64_t out)
 		struct operand half = w;
 		enum kernels_layout layout = round % 2 == 0 ? KERNELS_OUT_IN : KERNELS_IN_OUT;
 
-		if (round > 0) {		/* other values in the same place */
+		if (round > 0) {		/* other values in the same array */
 			other = drawn(2 * out * IN, 1);
 			memcpy(w.data, other.data, operand_bytes(&w));
 			memcpy(w.f, other.f, (size_t)w.n * sizeof(float));
@@ -568,7 +571,7 @@ params(struct kernels *k, int64_t out)
 	fixture_close("params");
 }
 
-/* The CUDA kernels, at sizes below and above a block's threads, columns and tiles; of attention each padded head size. */
+/* The CUDA kernels, at sizes below and above a block's threads, columns, tiles; every padded head size. */
 static void
 mirrored(void)
 {
@@ -648,7 +651,8 @@ all_kernels(void)
 	attention(2, 128, 2, 1, 64, NULL, 0);
 	attention(1, 192, 2, 2, 64, NULL, 90);
 	attention(1, 192, 2, 1, 64, &(struct kernels_attention_form){.soft_cap = 3, .window = 70}, 0);
-	fixture_drawn = drawn;		/* the numbers of what follows stay: a product of 1 x 1 x 1 may cancel with others */
+	/* so that later tests draw fixed numbers: others may cancel in a 1 x 1 x 1 product */
+	fixture_drawn = drawn;
 	output_loss(70, 33, 1031);
 	output_loss(7, 16, 20011);
 	output_loss(131, 3, 131101);	/* gradients of two chunks in one product */
@@ -704,7 +708,7 @@ main(void)
 			conversions(contexts[1]);
 			adamw_copy(contexts[1], 3 * 16384 - 77);
 		}
-		for (int c = 0; c < N_THREADS; c++)		/* every one of the shapes above has fast code */
+		for (int c = 0; c < N_THREADS; c++)		/* all shapes above have fast code */
 			CHECK(contexts[c]->n_slow == 0);
 		for (int c = 0; c < N_THREADS; c++)
 			kernels_destroy(&contexts[c]);

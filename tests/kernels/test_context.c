@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a context refuses and says; exp over its range; and many contexts side by side give the bits of one alone. */
+/*
+ * Kernels handles: rejected options and their messages, exp over its range, and several handles in parallel,
+ * which must give the same bits as one alone.
+ */
 #include <omp.h>
 #include <pthread.h>
 
@@ -36,7 +39,7 @@ refusals(void)
 			CHECK_ROW(rows[i].what, strstr(note.found, rows[i].word) != NULL);
 			continue;
 		}
-		if (rows[i].options.dtype == KERNELS_DTYPE_AUTO)	/* by processor and build; the reason says which */
+		if (rows[i].options.dtype == KERNELS_DTYPE_AUTO)	/* depends on processor and build */
 			CHECK_STR(class, strstr(kernels_reason(k), "no bf16") != NULL ? "fp32/openblas" : "bf16/onednn");
 		else
 			CHECK_STR(class, rows[i].options.dtype == KERNELS_DTYPE_BF16 ? "bf16/openblas" : "fp32/openblas");
@@ -48,7 +51,7 @@ refusals(void)
 	}
 }
 
-/* A download that was started is complete when an event recorded after it is done. */
+/* A started download is complete when an event that was recorded after it is done. */
 static void
 events(void)
 {
@@ -83,7 +86,10 @@ events(void)
 	kernels_destroy(&k);
 }
 
-/* Zeroed and aligned at any size, on both sides of where pages come straight from the system; given back; too much is NULL. */
+/*
+ * Allocations are zeroed and aligned for any size, below and above the size from which pages come directly
+ * from the system; they can be freed and reused; a too large one is NULL.
+ */
 static void
 memory(void)
 {
@@ -95,7 +101,8 @@ memory(void)
 	struct kernels *k;
 
 	REQUIRE(kernels_new(&k, &options, &note) == 0);
-	for (int again = 0; again < 2; again++) {	/* the second time memory that was written comes back */
+	/* the second time memory is reused that was written before */
+	for (int again = 0; again < 2; again++) {
 		for (size_t i = 0; i < n; i++) {
 			size_t not_zero = 0;
 
@@ -121,7 +128,7 @@ memory(void)
 	kernels_destroy(&k);
 }
 
-/* The promise of vec_math.h, over the whole range; every table there is for this processor. */
+/* The accuracy that vec_math.h promises, over the whole range, for each table supported here. */
 static void
 exp_is_exact_enough(const struct vec *vec)
 {
@@ -156,7 +163,7 @@ exp_is_exact_enough(const struct vec *vec)
 	CHECK(isnan(y[0]) && y[1] == 0 && y[2] == INFINITY && y[3] == 1 && y[4] == INFINITY && y[5] == 0);
 }
 
-/* A little of everything that calls OpenBLAS, as a teacher's tile or a trainer's micro-batch does; out: what must be equal. */
+/* A job with all calls of OpenBLAS, as in a teacher or a trainer; out: results that must be equal. */
 #define M 512
 #define C 96
 #define N 384
@@ -219,8 +226,8 @@ repeat(void *arg)
 }
 
 /*
- * One context alone; four with one thread each from pthreads; the same from an OpenMP team; beside a context with two threads,
- * whose parts run in a team of their own. All bits as alone.
+ * One handle alone; four with one thread each in pthreads; the same in an OpenMP team; beside a handle with
+ * two threads, which has its own team. All results have the same bits as alone.
  */
 static void
 side_by_side(void)
@@ -258,7 +265,7 @@ side_by_side(void)
 	fixture_close("side_by_side");
 }
 
-/* A context changes no OpenMP setting of the thread that uses it. */
+/* A kernels handle does not change the OpenMP settings of the thread that uses it. */
 static void
 openmp_left_alone(void)
 {
@@ -275,8 +282,9 @@ openmp_left_alone(void)
 }
 
 /*
- * A machine without bf16 units (ctest sets ONEDNN_MAX_CPU_ISA=AVX2), or a build without oneDNN: an explicit backend and dtype still
- * resolve, since they name a teacher's machine; a context is rejected with what this machine lacks; auto takes fp32.
+ * On a machine without bf16 units (ctest sets ONEDNN_MAX_CPU_ISA=AVX2), or in a build without oneDNN, an
+ * explicit backend and dtype still resolve, since they may describe a teacher's machine. Making a handle
+ * fails with the missing feature; auto chooses fp32.
  */
 static void
 no_units(void)

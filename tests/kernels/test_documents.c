@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A document in its place gets the same bits from embed, rope and attention whatever its neighbours are, forward and backward, on every
- * backend and in both dtypes, and so does a sequence alone and in a batch. Sizes: documents that begin and end inside tiles, over several
- * tiles, and beside the end of the sequence.
+ * For a document at a given position embed, rope and attention give the same bits whatever its neighbours
+ * are, forward and backward, on every backend and in both dtypes; so they do for a sequence alone and in a
+ * batch. The documents begin and end inside tiles, span several tiles, or end with the sequence.
  */
 #include "fixture.h"
 
@@ -10,7 +10,7 @@ enum { T = FIXTURE_MIRROR ? 201 : 333, H = 2, D = 10, STRIDE = 3 * H * D, VOCAB 
 
 static enum dtype dtype;
 
-/* n values from N(0, 1) in the compute dtype; those of rows [from, to) of `kept` are taken over. */
+/* T rows of values from N(0, 1) in the compute dtype; rows [from, to) are copied from `kept`. */
 static char *
 rows_of(int64_t width, const char *kept, int64_t from, int64_t to)
 {
@@ -59,7 +59,7 @@ run_kernels(struct kernels *k, struct run *r, const int32_t *starts)
 	kernels_rope(k, &d_q, freq, 1, 1, T, starts, true);
 }
 
-/* The document [from, to), with two sets of neighbours. */
+/* Compares the document [from, to) with two sets of neighbours. */
 static void
 neighbours(struct kernels *k, int32_t from, int32_t to, int32_t most)
 {
@@ -104,7 +104,7 @@ neighbours(struct kernels *k, int32_t from, int32_t to, int32_t most)
 	SAME(d_qkv, STRIDE);
 	for (int h = 0; h < H; h++)
 		check_same("the same lse", a.lse + h * T + from, b.lse + h * T + from, to - from);
-	CHECK(memcmp(a.o, b.o, T * H * D * size) != 0);		/* the neighbours were others */
+	CHECK(memcmp(a.o, b.o, T * H * D * size) != 0);		/* the neighbours are different */
 	for (struct run *r = &a; r != NULL; r = r == &a ? &b : NULL) {
 		free(r->qkv);
 		free(r->d_o);
@@ -116,7 +116,7 @@ neighbours(struct kernels *k, int32_t from, int32_t to, int32_t most)
 	free(a.wpe);
 }
 
-/* Three sequences in one call and each by itself. */
+/* Compares three sequences in one call with each sequence alone. */
 static void
 alone(struct kernels *k)
 {

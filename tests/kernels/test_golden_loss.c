@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The worked numbers of the method, V = 5: w_out is the identity, so that h are the logits. To six digits, as they are given. */
+/* The worked example of the definition, V = 5, six digits: w_out is the identity, so h are the logits. */
 #include "engine/kernels/kernels.h"
 
 #include "check.h"
@@ -138,16 +138,17 @@ sampled(void)
 }
 
 /*
- * Weights of a token, from the same z and u. p_y = 0.129510, and with K = {0, 3} the tail is t_1 + t_2 + t_4 = 0.245073 and
- * P_tail = 0.129510 + 0.047644 + 0.028898 = 0.206052. So with w = 2/3:
+ * Weights of a token, from the same z and u. p_y = 0.129510, and with K = {0, 3} the tail is t_1 + t_2 + t_4
+ * = 0.245073 and P_tail = 0.129510 + 0.047644 + 0.028898 = 0.206052. So with w = 2/3:
  *      label         t_y             teacher_confidence w t_y   margin w (1 - p_y / t_y)
  *      dense         0.172871        0.115247                   w 0.250828 = 0.167219
  *      sampled       9/50            0.12                       w (1 - 0.129510 / 0.18) = 0.187001
  *      true_token    tail            0.163382                   w (1 - 0.129510 / 0.245073) = 0.314364
  *      ghost         tail            0.163382                   w (1 - 0.206052 / 0.245073) = 0.106150
  *      renormalise   0               0                          0
- * The loss is (1 - w_t) 2.043998 + w_t CE(soft), with CE(soft) of the tests above ((loss - 2.043998 / 3) 3 / 2), the gradient the one
- * above with w_t for w: for dense at y, 0.129510 - (1 - 0.115247) - 0.115247 0.172871 = -0.775166.
+ * The loss is (1 - w_t) 2.043998 + w_t CE(soft), with CE(soft) from the tests above ((loss - 2.043998 / 3) 3
+ * / 2). The gradient is that above with w_t instead of w: for dense at y, 0.129510 - (1 - 0.115247) -
+ * 0.115247 0.172871 = -0.775166.
  */
 static void
 token_weights(void)
@@ -205,7 +206,7 @@ token_weights(void)
 	}
 }
 
-/* The same model on both sides: the loss is the label's entropy and nothing is to be learnt. */
+/* If teacher and student are the same, the loss is the label's entropy and the gradient is 0. */
 static void
 teacher_is_student(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Backward kernels against differences of their forward kernels: sum(weights * output), summed in fp64, moved along random
- * directions of each input by a step large enough for fp32.
+ * Compares backward kernels with finite differences of their forward kernels: sum(weights * output), summed
+ * in fp64, along random directions of each input, with a step that is large enough for fp32.
  */
 #include "fixture.h"
 
@@ -70,7 +70,7 @@ differences(struct probe *p, double step, double tol)
 	fixture_close(p->what);
 }
 
-/* Names input i of p: n floats of noise and a gradient of zeros. */
+/* Adds an input to p: n floats of noise and a gradient of zeros. */
 static void
 input(struct probe *p, const char *what, int64_t n, float std)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The guard reports what it is there for, and kernels behind it give the results they give without it. */
+/* The guard reports every fault that it must find, and does not change the results of kernels. */
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,7 +18,7 @@ context(void)
 	return k;
 }
 
-/* y += x, twice, by way of device memory. */
+/* Computes y += x twice in device memory. */
 static void
 works(void)
 {
@@ -110,7 +110,7 @@ main(void)
 	    {"read", read_device, "device memory accessed outside kernels: byte 28 ", "of an allocation of 12000 bytes"},
 	    {"write", write_device, "device memory accessed outside kernels: byte 28 ", "of an allocation of 12000 bytes"},
 	    {"read after free", read_freed, "byte 28 ", "of an allocation of 12000 bytes, which was freed"},
-	    /* Which byte memcpy touches first is its own choice. */
+	    /* It is not defined which byte memcpy accesses first. */
 	    {"download after free", download_freed, "a kernel accessed memory that is not allocated: byte ",
 		"of an allocation of 12000 bytes, which was freed"},
 	    {"download to the device", download_to_device, "device memory accessed outside kernels: byte ",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scores and labels against the reference, which looks at every id for every draw. */
+/* Compares scores and labels with the reference, which scans all ids for every draw. */
 #include "fixture.h"
 #include "reference.h"
 
@@ -65,7 +65,7 @@ one(const char *what, enum kernels_label_kind kind, int64_t b, int64_t t, int64_
 		struct answers got = answers_new(m, n, v);
 
 		kernels_output_label(contexts[threads - 1], &th, &tw, NULL, &spec, next, seqs, b, t, &got.labels);
-		for (int64_t i = 0; i < m; i++)		/* of many logits some are closer than fp32 tells apart */
+		for (int64_t i = 0; i < m; i++)		/* among many logits some are equal in fp32 */
 			CHECK_ROW(what, abs(got.labels.rank[i] - want.labels.rank[i]) <= v / 10000);
 		CHECK_ROW(what, same_ints(got.labels.ids, want.labels.ids, m * n));
 		CHECK_ROW(what, same_ints(got.labels.counts, want.labels.counts, m * n));
@@ -82,7 +82,7 @@ one(const char *what, enum kernels_label_kind kind, int64_t b, int64_t t, int64_
 	fixture_close(what);
 }
 
-/* Every value twice: the lower id comes first, in ranks, in top-k and at its edge. */
+/* Of equal logits the lower id comes first, in ranks, in top-k and at its edge. */
 static void
 ties(void)
 {
@@ -105,7 +105,7 @@ ties(void)
 	}
 }
 
-/* A teacher that is broken gives labels that are ids all the same, and a score that says so. */
+/* With logits that are not finite, labels still have valid ids, and the score shows the error. */
 static void
 not_finite(void)
 {
@@ -120,7 +120,7 @@ not_finite(void)
 	for (int i = 0; i < V; i++)
 		w[i * V + i] = 1;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		u[2] = bad[i];		/* times 0 in the product: NaN in every other logit */
+		u[2] = bad[i];		/* multiplied by 0 it makes every other logit NaN */
 		for (int kind = KERNELS_LABEL_SAMPLED; kind <= KERNELS_LABEL_TOPK; kind++) {
 			struct kernels_label_spec spec = {.score = true, .kind = (enum kernels_label_kind)kind, .n = 3, .tau = 1};
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fused output layer against its reference, and what must hold of any loss: finite differences, shifts, means of samples. */
+/* The fused output layer compared with its reference; finite differences, and means of samples. */
 #include "fixture.h"
 #include "reference.h"
 
@@ -7,7 +7,7 @@
 
 static struct kernels *contexts[MAX_THREADS];
 
-/* A problem of m rows: teacher probabilities t [m, v] and of them sparse labels with up to k ids a row. */
+/* A problem of m rows: teacher probabilities t [m, v], and sparse labels with up to k ids per row. */
 struct problem {
 	int64_t m, c, v;
 	float *h, *w_out, *weight, *loss_weight, *dense, *values, *row_loss, *row_hard;
@@ -53,7 +53,8 @@ make(int64_t m, int64_t c, int64_t v, int64_t k)
 		p.next[i] = i == 0 ? (int32_t)v - 1 : below((int32_t)v);
 		p.weight[i] = i % 3 == 0 ? 0 : i % 3 == 1 ? 1 : 0.667f;
 		p.loss_weight[i] = i % 5 == 4 ? 0 : 0.25f * (float)(i % 5 + 1) * (float)(i % 5 + 1);
-		for (int64_t id = 0; id < v && have < want; id++) {	/* the first ids of larger mass, so gaps vary */
+		/* the first ids with enough mass, so gaps vary */
+		for (int64_t id = 0; id < v && have < want; id++) {
 			if (t[id] * (float)v < 0.5f && v - id > want - have)
 				continue;
 			p.ids[n] = (int32_t)id;
@@ -162,7 +163,7 @@ against_reference(int64_t m, int64_t c, int64_t v, int64_t k, int rules)
 	}
 }
 
-/* Loss weights of 1 are none, bit for bit; rows of weight 0 are rows without a target, whatever they hold. */
+/* Loss weights of 1 give the same bits as none; rows of loss weight 0 equal rows without a target. */
 static void
 loss_weights(void)
 {
@@ -197,8 +198,8 @@ loss_weights(void)
 }
 
 /*
- * d loss / d h along random directions, by differences of the fp64 loss. Under a token_weight, of the loss whose rows have the weights
- * that the rule gave them: no gradient goes through a weight.
+ * d loss / d h along random directions, compared with differences of the fp64 loss. With a token_weight the
+ * row weights are kept constant in the differences, because no gradient goes through a weight.
  */
 static void
 finite_differences(void)
@@ -247,7 +248,7 @@ finite_differences(void)
 	CHECK(zero[KERNELS_TOKEN_WEIGHT_MARGIN] > 0);
 }
 
-/* Teacher and student the same: KL is 0, gradient 0, in every form. Labels moved by one row: not. */
+/* With the student as its own teacher KL and gradient are 0 in every form; with shifted labels not. */
 static void
 teacher_is_student(void)
 {
@@ -291,8 +292,9 @@ teacher_is_student(void)
 }
 
 /*
- * Labels drawn by kernels_output_label: their mean gradient is the dense one within four standard errors, tau included. With
- * teacher_confidence it is the dense one at w (1 - 1/N): with N draws from t, E[t_y' t'] = (1 - 1/N) t_y t + t_y onehot(y) / N.
+ * The mean gradient with labels drawn by kernels_output_label equals that with dense labels within four
+ * standard errors, also with tau. With teacher_confidence it equals the dense one at w (1 - 1/N): for N draws
+ * from t, E[t_y' t'] = (1 - 1/N) t_y t + t_y onehot(y) / N.
  */
 static void
 samples_are_unbiased(enum kernels_token_weight rule)
@@ -359,7 +361,7 @@ samples_are_unbiased(enum kernels_token_weight rule)
 	fixture_close("samples_are_unbiased");
 }
 
-/* A tail so small that 1 - sum would cancel: P_tail near e^-80; and no tail at all. */
+/* A tail so small that 1 - sum would cancel (P_tail near e^-80), and no tail at all. */
 static void
 ghost_far_out(void)
 {
@@ -380,8 +382,8 @@ ghost_far_out(void)
 }
 
 /*
- * A bias and a soft cap, against the reference: it is given the capped logits as hidden states and the identity as its matrix, and
- * the gradient of those is carried on here.
+ * A bias and a soft cap, compared with the reference, which gets the capped logits as hidden states and the
+ * identity as matrix. The gradient of the capped logits is propagated further here.
  */
 static void
 beside_the_matrix(enum form form, float cap, bool biased)
@@ -444,7 +446,7 @@ beside_the_matrix(enum form form, float cap, bool biased)
 	unmake(&p, "beside_the_matrix");
 }
 
-/* One bad number is seen, and named by its row. */
+/* One number that is not finite is found, and its row is reported. */
 static void
 not_finite(void)
 {

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kernels_muon against the iteration as it is written (reference.c), in fp64: shapes on both sides of square, with one strip and several,
- * matrices inside wider ones, gradients of low rank (directions without gradient are amplified by 3.4445^5 = 485, and rounding
- * errors with them). One matrix or many, one thread or three: the same bits.
+ * Compares kernels_muon with the plain iteration in fp64 (reference.c): tall, wide and square shapes, one
+ * strip and several, matrices inside wider ones, gradients of low rank (directions without gradient, and
+ * rounding errors in them, are amplified by 3.4445^5 = 485). One matrix or many and one thread or three must
+ * give the same bits.
  *
- * In fp32, and where the machine has units for it in bf16. PyTorch's own iteration in bf16 differs from fp64 by 0.014 to 0.022 of the largest
- * element at 256 x 256 and 256 x 1,024, full rank; here 0.05 is allowed, as matrices are small. Directions without gradient are rounding errors in
- * bf16, whatever the algorithm: there the size of the update is compared, which no iteration of PSD matrices takes beyond 1.21 in
- * any direction.
+ * It runs in fp32, and in bf16 if the machine has units for it. PyTorch's own iteration in bf16 differs from
+ * fp64 by 0.014 to 0.022 of the largest element at 256 x 256 and 256 x 1,024, full rank; here 0.05 is
+ * allowed, as matrices are small. In bf16 directions without gradient consist of rounding errors with any
+ * algorithm. So for low rank only the size of the update is compared, which no iteration of PSD matrices
+ * takes beyond 1.21 in any direction.
  */
 #include "fixture.h"
 #include "reference.h"
@@ -16,14 +18,15 @@
 
 static struct kernels *contexts[MAX_THREADS];
 static const struct kernels_muon args = {.lr = 0.5f, .momentum = 0.95f, .decay = 0.1f, .grad_scale = 0.3f};
-static double worst, worst_low;		/* largest differences; of gradients of low rank */
-static bool bf16;			/* what the contexts compute in */
+static double worst, worst_low;		/* largest differences: full rank, low rank */
+static bool bf16;			/* the kernels handles compute in bf16 */
 
-/* A matrix and the arrays it lies in, n elements each. */
+/* A matrix and the arrays that contain it, n elements each. */
 struct one {
 	struct kernels_muon_matrix m;
 	int64_t n;
-	float *w0, *m0, *want, *moved;		/* before; after, by the reference */
+	/* values before the step; values after it, by the reference */
+	float *w0, *m0, *want, *moved;
 	const char *what;
 };
 
@@ -71,7 +74,7 @@ again(struct one *o, int64_t first)
 	memcpy(o->m.m - first, o->m0, (size_t)o->n * sizeof(float));
 }
 
-/* The root of the mean square of the singular values of the update. */
+/* Root mean square of the singular values of the update. */
 static double
 size_of(const struct one *o, int64_t first)
 {
@@ -107,7 +110,8 @@ against_reference(const char *what, int64_t rows, int64_t cols, int64_t ld, int6
 		check_same(what, w, bits, o.n);
 	}
 	check_close(what, m, o.moved, o.n, 1e-6);
-	for (int64_t i = 0; i < o.n; i++)			/* the update, not the weight, is the measure */
+	/* differences are relative to the largest update */
+	for (int64_t i = 0; i < o.n; i++)
 		largest = fmax(largest, fabs((double)o.want[i] - (double)o.w0[i]));
 	if (rounding)
 		CHECK_ROW(what, size_of(&o, first) < 1.25);
@@ -138,7 +142,7 @@ against_reference(const char *what, int64_t rows, int64_t cols, int64_t ld, int6
 	fixture_close(what);
 }
 
-/* A list gives each matrix the bits that it gets alone, whether threads take whole matrices or strips of them. */
+/* In a list each matrix gets the same bits as alone, whether threads process whole matrices or strips. */
 static void
 many_at_once(void)
 {
@@ -164,7 +168,7 @@ many_at_once(void)
 	fixture_close("many");
 }
 
-/* No gradient, no momentum: only decay. */
+/* Without gradient and momentum there is only decay. */
 static void
 nothing(void)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every kernel but the output layer against its scalar reference, at odd sizes, with one, two and three threads: the same bits. */
+/*
+ * Compares every kernel except the output layer with its scalar reference at odd sizes; one, two and three
+ * threads must give the same bits.
+ */
 #include "fixture.h"
 #include "reference.h"
 
@@ -7,7 +10,7 @@
 
 static struct kernels *contexts[MAX_THREADS];
 
-/* Runs BODY with k for each number of threads; out is copied aside and must be the same each time. */
+/* Runs BODY with k for each number of threads; out must be the same each time. */
 #define EACH_THREADS(what, out, n, init, body)							\
 	do {											\
 		float *first_ = NULL;								\
@@ -60,7 +63,7 @@ linears(void)
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		for (int form = 0; form < 8; form++)
 			linear(sizes[i][0], sizes[i][1], sizes[i][2], form & 1 ? KERNELS_OUT_IN : KERNELS_IN_OUT, form & 2, form & 4);
-	if (FIXTURE_MIRROR)			/* products are the library's */
+	if (FIXTURE_MIRROR)			/* products are made by the library */
 		return;
 	/* several parts, of unequal sides */
 	linear(270, 259, 601, KERNELS_IN_OUT, true, true);
@@ -85,7 +88,8 @@ embed(int64_t vocab, int64_t b, int64_t t, int64_t c, bool positions, int32_t mo
 	EACH_THREADS("embed_bwd", dte, vocab * c, dte0,
 	    memcpy(dpe, dpe0, (size_t)((t + 2) * c) * sizeof(float)); kernels_embed_bwd(k, &tdte, &tdpe, &td_y, tokens, b, t, starts));
 	kernels_embed_bwd_ref(dte0, positions ? dpe0 : NULL, d_y, tokens, b, t, c, starts);
-	check_close("embed_bwd: wte", dte, dte0, vocab * c, 0);		/* the same sums in the same order */
+	/* exact: the sums have the same order */
+	check_close("embed_bwd: wte", dte, dte0, vocab * c, 0);
 	check_close("embed_bwd: wpe", dpe, dpe0, (t + 2) * c, 0);
 	free(tokens);
 	free(starts);
@@ -145,7 +149,7 @@ pointwise(int64_t n, float std)
 	kernels_gelu_ref(want, x, n);
 	EACH_THREADS("gelu", y, n, x, kernels_gelu(k, &ty, &ty));
 	check_close("gelu", y, want, n, 1e-6);
-	for (int64_t i = 0; i < n; i++)		/* near 0 as good as far out: no cancellation */
+	for (int64_t i = 0; i < n; i++)		/* also near 0 the relative error is small: no cancellation */
 		CHECK_ROW("gelu: relative", fabs((double)y[i] - (double)want[i]) <= 2e-6 * fabs((double)want[i]) + 1e-7);
 	kernels_gelu_bwd_ref(want, d, x, n);
 	EACH_THREADS("gelu_bwd", y, n, d, kernels_gelu_bwd(k, &ty, &ty, &tx));
@@ -191,12 +195,12 @@ pointwise(int64_t n, float std)
 	EACH_THREADS("add_scaled: in place", y, n, x, kernels_add_scaled(k, &ty, &ty, &tu, -0.3f));
 	check_close("add_scaled: in place", y, want, n, 1e-7);
 	EACH_THREADS("soft_cap", y, n, x, kernels_soft_cap(k, &ty, 7));
-	for (int64_t i = 0; i < n; i++)		/* small values as exact as large ones */
+	for (int64_t i = 0; i < n; i++)		/* the relative error is small for all values */
 		CHECK_ROW("soft_cap", fabs((double)y[i] - 7 * tanh((double)x[i] / 7)) <= 1e-6 * fabs(7 * tanh((double)x[i] / 7)));
 	fixture_close("pointwise");
 }
 
-/* NaN and infinity in, nothing finite invented. */
+/* NaN and infinity as inputs do not become finite numbers. */
 static void
 pointwise_not_finite(void)
 {
@@ -213,7 +217,10 @@ pointwise_not_finite(void)
 	CHECK(isnan(y[0]) && y[1] == INFINITY);
 }
 
-/* q, k and v lie side by side in one row of width stride, as a fused projection makes them; one float of each row stays untouched. */
+/*
+ * q, k and v are adjacent in rows of width stride, as a fused projection makes them; one float of each row
+ * must remain unchanged.
+ */
 static void
 attention(int64_t b, int64_t t, int64_t heads, int64_t kv_heads, int64_t d, const struct kernels_attention_form *form, int32_t most)
 {
@@ -263,8 +270,8 @@ attention(int64_t b, int64_t t, int64_t heads, int64_t kv_heads, int64_t d, cons
 }
 
 /*
- * GPT-NeoX's row [H, 3, D]: q, k, v of a head beside each other, rotary on the first part of each head. Moved into rows [3, H, D] the
- * same heads give the same bits, and nothing else of the row is touched.
+ * GPT-NeoX's row [H, 3, D]: q, k, v of a head are adjacent, and rotary applies to the first part of each
+ * head. The same heads copied into rows [3, H, D] give the same bits, and nothing else in a row is changed.
  */
 static void
 interleaved(int64_t b, int64_t t, int64_t heads, int64_t d, int64_t rotary)
@@ -307,7 +314,7 @@ interleaved(int64_t b, int64_t t, int64_t heads, int64_t d, int64_t rotary)
 	fixture_close("interleaved");
 }
 
-/* Heads inside wider rows; what lies between them stays. */
+/* Heads inside wider rows; the elements between them must remain unchanged. */
 static void
 head_norms(int64_t m, int64_t heads, int64_t d, int64_t gap)
 {
@@ -431,7 +438,7 @@ main(void)
 	attention(1, 260, 4, 2, 8, NULL, 90);
 	attention(2, 200, 2, 2, 5, NULL, 190);
 	attention(2, 200, 2, 1, 6, &(struct kernels_attention_form){.soft_cap = 3, .window = 20}, 90);
-	/* windows of one key, within a tile, of a tile, over a tile's border and longer than the sequence; caps that bite */
+	/* windows: one key, within a tile, a tile, over a border, longer than the sequence; soft caps */
 	for (int64_t window = 0; window <= 200; window = window < 2 ? window + 1 : window == 2 ? 7 : window == 7 ? 64 : window == 64 ? 65 : 2 * window)
 		attention(1, 150, 4, 2, 10, &(struct kernels_attention_form){.window = window, .scale = 0.7f}, 0);
 	attention(2, 67, 4, 1, 6, &(struct kernels_attention_form){.soft_cap = 2}, 0);

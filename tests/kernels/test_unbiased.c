@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sampled targets are unbiased: what the kernel draws and the codec carries averages to the teacher's dense distribution. Two statistics over all
- * rows of all states, each of them standard normal where that is so:
- *   cells    Pearson's chi-square over ids, summed over the states, by Wilson and Hilferty's cube root
- *   entropy  mean over rows of -sum t'_v log t_v (t' the sampled target, t the dense one), less t's entropy, over its standard error
- * Each must lie within 3: with a sound sampler one seed in 370 falls out by chance, of each. TEST_SEED tries another. Top-k targets, which the
- * method's paper had, go through the same and must fail: a statistic that lets them pass would see nothing.
+ * Sampled targets are unbiased: the mean of what the kernel draws and the codec encodes is the teacher's
+ * dense distribution. Two statistics over all rows of all states, each of them standard normal if that holds:
+ *   cells    Pearson's chi-square over ids, summed over the states, with Wilson and Hilferty's cube root
+ *   entropy  mean over rows of -sum t'_v log t_v (t' sampled, t dense), minus t's entropy, in standard errors
+ * Each must be within 3: with a correct sampler one seed in 370 fails by chance, for each. TEST_SEED sets
+ * another seed. Top-k targets, as in the method's paper, are tested in the same way and must fail, which
+ * shows that the statistics can detect a bias.
  */
 #include "fixture.h"
 #include "data/labels/labels.h"
@@ -28,7 +29,7 @@ kernel(const struct teacher *t, enum kernels_label_kind kind, const uint64_t *se
 	kernels_output_label(t->kernels, &h, &w, NULL, &spec, NULL, seqs, b, rows, out);
 }
 
-/* Records of all sequences, and their rows as the trainer gets them. */
+/* Encodes all sequences as records and decodes them as the trainer does. */
 static void
 through_codec(const struct teacher *t, enum labels_kind kind, const struct kernels_labels *from, struct labels_batch *batch)
 {
@@ -62,7 +63,7 @@ struct statistic {
 	double excess, variance;	/* sum over rows of -sum t' log t - H(t), and its variance */
 };
 
-/* target: [V], the sum of the targets of n rows of that state. */
+/* Adds a state to s. target: [V], the sum of the targets of the state's n rows. */
 static void
 add_state(struct statistic *s, const double *target, const float *log_t, double n)
 {
@@ -104,7 +105,8 @@ measure(const struct teacher *t, const struct labels_batch *batch)
 
 		for (int64_t i = batch->row_offsets[m]; i < batch->row_offsets[m + 1]; i++)
 			all += (double)batch->weights[i];
-		for (int64_t i = batch->row_offsets[m]; i < batch->row_offsets[m + 1]; i++)	/* top-k: renormalised; sampled: all is 1 */
+		/* top-k is renormalized; for sampled labels all is 1 */
+		for (int64_t i = batch->row_offsets[m]; i < batch->row_offsets[m + 1]; i++)
 			sum[m % STATES][batch->ids[i]] += (double)batch->weights[i] / all;
 	}
 	for (int state = 0; state < STATES; state++)

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * loss_dump - what our engine makes of targets: loss and gradients, for python/tests/test_loss.py.
+ * loss_dump - computes loss and gradients for given targets with our engine, for python/tests/test_loss.py.
  *
  *   loss_dump < IN > OUT
  *
- * IN: int64 M, C, V, labels (0 none, 1 sparse, 2 dense), residual (enum kernels_residual), entries, rule (enum kernels_token_weight);
- * float h [M, C], w_out [V, C];
- * int32 next [M]; float weight [M]; sparse: int64 offsets [M + 1], int32 ids, float values [entries]; dense: float [M, V].
- * OUT: double loss, hard, soft, entropy, weight (means; the last three over rows with weight > 0), correct; float loss [M], hard [M],
- * d_h [M, C], d_w [V, C] of the mean loss.
+ * IN int64 M, C, V, labels (0 none, 1 sparse, 2 dense), residual (enum kernels_residual), entries, rule (enum
+ *      kernels_token_weight); float h [M, C], w_out [V, C]; int32 next [M]; float weight [M];
+ *      sparse: int64 offsets [M + 1], int32 ids, float values [entries]; dense: float [M, V]
+ * OUT double loss, hard, soft, entropy, weight (means; the last three over rows with weight > 0), correct;
+ *      float loss [M], hard [M]; d_h [M, C], d_w [V, C] of the mean loss
  */
 #include <stdio.h>
 #include <stdlib.h>

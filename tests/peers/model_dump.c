@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * model_dump - what our engine makes of a model directory, as raw files for tests/peers/model_torch.py.
+ * model_dump - computes logits and gradients of a model directory with our engine, as raw files for
+ * tests/peers/model_torch.py.
  *
- *   model_dump DIR TOKENS B T OUT [--init SEED] [--save DIR2] [--threads N] [--recompute] [--steps N] [--document-end ID]
+ *   model_dump DIR TOKENS B T OUT [--init SEED] [--save DIR2] [--threads N] [--recompute] [--steps N]
+ *   [--document-end ID]
  *
- * DIR      config.json and, without --init, its tensors; --init: first values of ours instead
- * TOKENS   int32 [B, T+1]
- * OUT      a folder that is there: OUT/logits.f32 [B*T, V], OUT/grads.f32 in the flat canonical order, of the mean LM loss
- * --save   writes the parameters as a model directory as well
- * --document-end  documents end with this id and are isolated (model_session_documents); the mean is over the tokens that have a target
- * --steps  then N steps of AdamW on these tokens: learning rate 1e-3, betas 0.9 and 0.95, eps 1e-8, no decay; what is saved comes after them
+ *   DIR      config.json and, without --init, its tensors; --init: our first values instead
+ *   TOKENS   int32 [B, T+1]
+ *   OUT      an existing folder: OUT/logits.f32 [B*T, V], OUT/grads.f32 of the mean LM loss in the flat order
+ *   --save   also writes the parameters as a model directory
+ *   --document-end  documents end with this id and are isolated (model_session_documents); the mean is over
+ *            tokens that have a target
+ *   --steps  makes N steps of AdamW on these tokens before saving (learning rate 1e-3, betas 0.9 and 0.95,
+ *            eps 1e-8, no decay)
+ *
  * Prints one line of JSON: the loss, name and offset of each tensor, and the loss after each step.
  */
 #include <errno.h>
@@ -27,7 +32,7 @@ struct dump {
 	int threads;
 	bool recompute;
 	int steps, document_end;
-	int64_t counted;		/* tokens with a target */
+	int64_t counted;		/* number of tokens with a target */
 
 	struct model_config config;
 	struct model *model;
@@ -164,7 +169,7 @@ save(struct dump *d, struct err_note *note)
 	return weights_model_save(d->save, d->model, weights_source_array, d->host, WEIGHTS_F32, 0, NULL, NULL, note);
 }
 
-/* Losses after each step, printed; the gradients of the start are there. */
+/* Makes the steps and prints the loss after each; the first gradients have been computed before. */
 static int
 steps(struct dump *d, const struct kernels_targets *targets)
 {

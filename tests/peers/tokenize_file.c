@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tokenize_file TOKENIZER.json [--specials] [--drop] [--decode | --texts | --records] < in > out
- * Standard input's text to ids as raw little-endian int32, or back with --decode: for comparison with another tokenizer.
- * --drop: bytes without a token are left out. --texts: each text is preceded by its length as uint32, each text's ids are followed by -1.
- * --records: likewise; for each text the number of ids, the ids, the length of what they decode to and that, numbers as uint32.
+ *
+ * Encodes the text of standard input to ids as raw little-endian int32, or decodes with --decode, for
+ * comparison with another tokenizer. --drop: bytes without a token are left out. --texts: each text follows
+ * its length as uint32, and the ids of each text are followed by -1. --records: the same input; writes for
+ * each text the number of ids, the ids, the length of the decoded text, and the text; numbers are uint32.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -28,7 +28,7 @@ static struct {
 	void *arg;
 	int step;
 	int n_sockets, n_status;
-	bool started;			/* the boxes are lists: after the first reset */
+	bool started;			/* set by the first reset, which initializes the lists in boxes */
 	struct box boxes[SOCKETS_MAX];
 	struct { int socket; uint64_t peer; int rc; } rules[RULES_MAX];
 	size_t n_rules;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fake_bus - bus.h without a network, chosen at link time: a script decides what arrives and how time passes,
- * and what is sent is recorded. The real loop and the real handlers run against it. Wakers are the real ones,
- * so that other threads can wake the loop.
+ * fake_bus - an implementation of bus.h without a network, chosen at link time. A script decides what arrives
+ * and how time passes; sent frames are recorded. The real loop and the real handlers run against it. Wakers
+ * are the real ones, so that other threads can wake the loop.
  *
- * One script at a time, fake_bus_reset() between them. The loop's thread runs the script: bus_poll_wait
- * returns while something that was pushed is left; then it calls the script, which pushes more or returns how
- * to wait:
+ * There is one script at a time, with fake_bus_reset() between scripts. The loop's thread runs it:
+ * bus_poll_wait returns at once while pushed items are left; then it calls the script, which pushes more or
+ * returns how to wait:
  *
  *	static enum fake_step
  *	script(void *arg, int step)
@@ -26,32 +26,30 @@
 
 enum fake_step {
 	FAKE_GO,			/* the loop runs with what was pushed; the next call is for the next step */
-	FAKE_TIMEOUT,			/* the poll times out: the clock moves to its end (with no timeout the test fails) */
-	FAKE_AGAIN_WHEN_WOKEN,		/* wait for a waker, at most 10 s of real time, let the loop run, then this step again */
-	FAKE_STOP			/* a stop is requested; the script goes on while the loop drains */
+	FAKE_TIMEOUT,			/* the poll times out: the clock moves to its end; endless: fails */
+	FAKE_AGAIN_WHEN_WOKEN,		/* waits for a waker, at most 10 s; the loop runs; this step again */
+	FAKE_STOP			/* a stop is requested; the script continues while the loop drains */
 };
 
 typedef enum fake_step fake_script_fn(void *arg, int step);
 
-/* fake_bus_reset - forgets everything and sets the clock to start_ms. Objects made before stay valid. */
+/* fake_bus_reset - clears all state and sets the clock to start_ms. Objects made before stay valid. */
 void fake_bus_reset(int64_t start_ms, fake_script_fn *script, void *arg);
-void fake_bus_advance(int64_t ms);		/* moves the clock */
+void fake_bus_advance(int64_t ms);		/* advances the clock */
 
 /*
- * Sockets have numbers: the first server or client made after a reset is 0, the next 1, and so on.
- * fake_bus_push - a frame arrives (copied). @peer for servers; 0 at clients. fake_bus_push_event - GONE,
- * CONNECTED, DISCONNECTED, REFUSED. A client can send once recv has returned CONNECTED.
+ * Sockets are numbered: the first server or client made after a reset is 0, the next 1, and so on.
+ * fake_bus_push - lets a frame arrive (it is copied). @peer: for servers; 0 for clients.
+ * fake_bus_push_event - lets GONE, CONNECTED, DISCONNECTED or REFUSED arrive. A client can send after recv
+ * has returned CONNECTED.
  */
 void fake_bus_push(int socket, uint64_t peer, const void *frame, size_t len);
 void fake_bus_push_event(int socket, uint64_t peer, enum bus_event_kind kind);
 
-/*
- * fake_bus_send_rc - what sending to this peer (0: of a client) returns from now on: 0, ERR_AGAIN,
- * ERR_CLOSED.
- */
+/* fake_bus_send_rc - sets what sending to this peer (0 for a client) returns: 0, ERR_AGAIN or ERR_CLOSED. */
 void fake_bus_send_rc(int socket, uint64_t peer, int rc);
 
-/* What was sent, oldest first; valid until the next reset. ended: no frame, bus_server_end was called. */
+/* A sent frame; valid until the next reset. ended: not a frame but a call of bus_server_end. */
 struct fake_sent {
 	int64_t at_ms;
 	int socket;
@@ -62,11 +60,11 @@ struct fake_sent {
 };
 
 size_t fake_bus_n_sent(void);
-const struct fake_sent *fake_bus_sent(size_t i);	/* NULL past the end */
+const struct fake_sent *fake_bus_sent(size_t i);	/* i-th oldest; NULL past the end */
 
 /*
- * fake_bus_ask - what a status socket would answer (malloc'ed); @status the n-th made since the reset. 0 or
- * ERR_NOT_FOUND.
+ * fake_bus_ask - gets the answer of a status socket (malloc'ed). @status: its number, counted from 0 since
+ * the reset. Returns 0 or ERR_NOT_FOUND.
  */
 int fake_bus_ask(int status, const void *body, size_t len, uint8_t **answer, size_t *answer_len);
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the fakes of one shard of selectord share: fake_selectord (a trainer's), fake_leases (a teacher's). Its failures abort: they are in the library's thread. */
+/*
+ * fake_shard - shared by the simulations of a shard of selectord: fake_selectord (for trainers), fake_leases
+ * (for teachers). Failures abort, because they occur in the library's thread.
+ */
 #ifndef SALT_FAKE_SHARD_H
 #define SALT_FAKE_SHARD_H
 
@@ -11,7 +14,7 @@
 
 #define MUST(cond) ((cond) ? (void)0 : abort())
 
-/* A message to the client. *pushed: there is something to receive. */
+/* Sends a message to the client and sets *pushed, since the client has something to receive. */
 static inline void
 fake_shard_push(const struct wire_message *m, bool *pushed)
 {
@@ -24,7 +27,10 @@ fake_shard_push(const struct wire_message *m, bool *pushed)
 	*pushed = true;
 }
 
-/* At the beginning of a step: the clock jumps once, the connection is there from step 0 on, and lost for a moment. */
+/*
+ * Call it at the beginning of a step. It advances the clock by *skip_ms once, connects in step 0, and if lost
+ * is set disconnects and connects again.
+ */
 static inline void
 fake_shard_events(int step, atomic_llong *skip_ms, bool lost, bool *pushed)
 {
@@ -39,7 +45,7 @@ fake_shard_events(int step, atomic_llong *skip_ms, bool lost, bool *pushed)
 	*pushed = step == 0 || lost || ms > 0;
 }
 
-/* The next message of the client after *seen; NULL: none. wire_message_destroy it. */
+/* The next message of the client after the first *seen ones, or NULL. wire_message_destroy it. */
 static inline struct wire_message *
 fake_shard_heard(size_t *seen, size_t *len)
 {

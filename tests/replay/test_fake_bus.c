@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fake bus itself: a small loop over it behaves as over the real bus. */
+/* Tests the fake bus itself: a small loop behaves on it as on the real bus. */
 #include "replay/fake_bus.h"
 
 #include "base/clock/clock.h"

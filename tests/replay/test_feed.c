@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The trainer's feed over the fake bus: tokens and labels of a step, quarantined and late rows, the switch by margin, RELEASE, and rows that
- * it must reject.
+ * The trainer's feed over the fake bus: tokens and labels of a step, quarantined and late rows, the switch by
+ * margin, RELEASE, and rows that it must reject.
  */
 #include "trainerd/feed.h"
 
@@ -66,7 +66,7 @@ end(struct fixture *x)
 	config_destroy(&x->config);
 }
 
-/* feed_poll until it is decided. */
+/* Calls feed_poll until its result is final. */
 static int
 wait_for(struct feed *f, uint64_t step, struct err_note *note)
 {
@@ -77,7 +77,7 @@ wait_for(struct feed *f, uint64_t step, struct err_note *note)
 	return rc;
 }
 
-/* Row i of a step has the tokens of its place in the seeded order. */
+/* Checks that each row of a step has the tokens of its position in the shuffle order. */
 static void
 check_tokens(const struct feed_rows *rows, uint64_t step)
 {
@@ -89,7 +89,7 @@ check_tokens(const struct feed_rows *rows, uint64_t step)
 	}
 }
 
-/* Row i has label() of its number, and the weight 0.6. */
+/* Checks that row i has the label for its number, and weight 0.6. */
 static void
 check_label(const struct step_rows *rows, uint64_t step, uint64_t i)
 {
@@ -97,7 +97,8 @@ check_label(const struct step_rows *rows, uint64_t step, uint64_t i)
 
 	CHECK(rows->weight[i] == 0.6f);
 	for (uint64_t t = i * L; t < (i + 1) * L; t++) {
-		int64_t at = rows->offsets[t], low = row % VOCAB == VOCAB - 1 ? 1 : 0;		/* ids ascend: where the likely one is */
+		/* index of the more probable id */
+		int64_t at = rows->offsets[t], low = row % VOCAB == VOCAB - 1 ? 1 : 0;
 
 		CHECK(rows->offsets[t + 1] - at == 2);
 		CHECK(rows->ids[at + low] == (int32_t)(row % VOCAB) && fabsf(rows->values[at + low] - 0.75f) < 1e-3f);
@@ -105,7 +106,7 @@ check_label(const struct step_rows *rows, uint64_t step, uint64_t i)
 	}
 }
 
-/* A row without label: weight 0, and no entries. */
+/* Checks that row i has no label: weight 0 and no entries. */
 static void
 check_plain(const struct step_rows *rows, uint64_t i)
 {
@@ -132,7 +133,8 @@ a_run(void)
 	CHECK(feed_view(x.feed).teacher_nats == 2.5 && feed_view(x.feed).has_sets && !feed_view(x.feed).released);
 	CHECK(hash_equal(feed_view(x.feed).sets.teacher, (struct hash128){5, 6}));
 	feed_done(x.feed, 0);
-	CHECK(wait_for(x.feed, 2, &note) == 0 && wait_for(x.feed, 3, &note) == 0);	/* ahead, in phase one so far */
+	/* fetched ahead, as steps of phase one so far */
+	CHECK(wait_for(x.feed, 2, &note) == 0 && wait_for(x.feed, 3, &note) == 0);
 	CHECK(feed_poll(x.feed, 1, &note) == ERR_AGAIN && feed_view(x.feed).ahead == 0);
 	CHECK(feed_late(x.feed, 1));
 	REQUIRE(feed_take(x.feed, 1, &rows) == 0);

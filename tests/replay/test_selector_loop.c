@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * selectord's real loop, core, store and writer over the fake bus: a story in which every counter counts, and
- * at its end every metric of the status socket is compared with what happened. A metric that the story does
- * not know fails the test.
+ * selectord's real loop, core, store and writer over the fake bus: a scenario in which every counter counts.
+ * At its end every metric of the status socket is compared with what happened. A metric without an expected
+ * value fails the test.
  */
 #include "selectord/loop.h"
 
@@ -20,7 +20,7 @@ enum { TEACHER = 1, OTHER = 2, TRAINER = 3, CLIENT = 4, NOISE = 5, STRANGER = 6,
 
 static const struct hash128 model = {10, 10};
 static char dir[64];
-static bool told;				/* something was pushed since the loop last ran */
+static bool told;				/* a frame was pushed since the loop last ran */
 
 struct story {
 	struct core_config cfg;
@@ -29,19 +29,20 @@ struct story {
 	struct status *status;
 	struct loop *loop;
 	struct corpus *train, *heldout;
-	int (*label)(void *arg, uint64_t seq, struct cache_bytes *out);		/* the store's */
-	bool damage;				/* the next label asked for is damaged */
-	int at;					/* place in the script */
+	/* the original of the store */
+	int (*label)(void *arg, uint64_t seq, struct cache_bytes *out);
+	bool damage;				/* the next label that is read is damaged */
+	int at;					/* step of the script */
 	int64_t wait_until_ms;
-	size_t seen;				/* frames looked at */
-	struct wire_message *lease;		/* TEACHER's first one for training sequences */
-	uint64_t victim;			/* the sequence whose lone holder vanishes */
+	size_t seen;				/* number of frames processed */
+	struct wire_message *lease;		/* TEACHER's first lease of training sequences */
+	uint64_t victim;			/* sequence whose holder vanishes when it is leased alone */
 	bool lost, returned;
 	struct hash128 plan;
 	size_t label_len;
 	uint64_t n_leases, n_leases_before, n_results, n_done, n_rows, n_asked, n_acks;
 	struct wire_dropped dropped;
-	uint64_t n_pongs, n_pongs_before;	/* TRAINER's; before CLIENT's */
+	uint64_t n_pongs, n_pongs_before;	/* of TRAINER; those before CLIENT's */
 };
 
 static void
@@ -82,7 +83,7 @@ credit(uint64_t peer)
 	push(peer, &(struct wire_message){.type = WIRE_LEASE_REQUEST, .lease_request = {1}});
 }
 
-/* One row of a result. version: another one has another label and other scores. */
+/* Sends a result for one sequence. Each version has another label and other scores. */
 static void
 result(struct story *s, uint64_t peer, const struct wire_lease *l, uint64_t seq, int version)
 {
@@ -111,11 +112,11 @@ result(struct story *s, uint64_t peer, const struct wire_lease *l, uint64_t seq,
 	push(peer, &m);
 	s->n_results++;
 	if (l->want_label)
-		s->label_len = buf.len;		/* top-k records have one length */
+		s->label_len = buf.len;		/* all top-k records have the same length */
 	labels_buf_free(&buf);
 }
 
-/* The sequence cannot be computed. */
+/* Sends an error for the sequence. */
 static void
 fail(struct story *s, uint64_t peer, uint64_t lease_id, uint64_t seq)
 {
@@ -126,8 +127,8 @@ fail(struct story *s, uint64_t peer, uint64_t lease_id, uint64_t seq)
 }
 
 /*
- * A lease is worked on at once; but TEACHER's first one waits, OTHER's first one is returned, and the
- * victim's first lone holder vanishes. After TEACHER also OTHER fails on one sequence.
+ * Answers a lease at once, with these exceptions: TEACHER's first lease waits, OTHER's first one is returned,
+ * and the first holder of the victim alone vanishes. After TEACHER, OTHER fails on a sequence too.
  */
 static void
 take_lease(struct story *s, uint64_t peer, struct wire_message *m)
@@ -205,7 +206,7 @@ metric(const struct status_snapshot *snap, const char *name)
 	return NAN;
 }
 
-/* While the first lease and the row request are open. */
+/* Checks metrics while the first lease and the row request are open. */
 static void
 check_middle(struct story *s)
 {
@@ -222,10 +223,10 @@ static void
 check_end(struct story *s)
 {
 	static struct status_snapshot snap;
-	enum { N = 2 * WINDOW - 1 };		/* two blocks but for the sequence in quarantine */
+	enum { N = 2 * WINDOW - 1 };		/* two blocks without the sequence in quarantine */
 	const struct { const char *name; double want; } all[] = {
 		{"rows_ahead", 0}, {"leases", 0}, {"sequences_leased", 0}, {"row_requests_waiting", 0}, {"records_pending", 0}, {"pending_bytes", 0},
-		{"labels_total", N}, {"scores_total", N + 1},		/* and the held-out window */
+		{"labels_total", N}, {"scores_total", N + 1},		/* with the held-out sequence */
 		{"rows_sent_total", 4}, {"label_bytes_total", (double)(N * s->label_len)},
 		{"leases_granted_total", (double)s->n_leases}, {"leases_expired_total", 2}, {"leases_returned_total", 1},
 		{"row_requests_total", 1}, {"blocks_written_total", 3}, {"duplicates_total", 3}, {"differed_total", 3}, {"bad_results_total", 1},
@@ -250,7 +251,8 @@ check_end(struct story *s)
 	CHECK(metric(&snap, "commits_total") >= 3);
 	CHECK(s->n_pongs == N_PINGS && s->n_pongs_before > 0 && s->n_pongs_before < N_PINGS / 2);
 	CHECK(s->n_rows == 4 && s->lost && s->returned);
-	CHECK(s->dropped.labels == WINDOW && s->dropped.kept == WINDOW - 2);	/* one damaged, one in quarantine */
+	/* 1 damaged, 1 in quarantine */
+	CHECK(s->dropped.labels == WINDOW && s->dropped.kept == WINDOW - 2);
 	CHECK(loop_peers(s->loop, peers, 8) == 3 && loop_peers(s->loop, peers, 2) == 2);
 	REQUIRE((root = json_new_object()) != NULL);
 	loop_members(s->loop, root);
@@ -292,7 +294,7 @@ script(void *arg, int step)
 		hello(s, TRAINER, WIRE_ROLE_TRAINER, &plan);
 		hello(s, TEACHER, WIRE_ROLE_TEACHER, NULL);
 		hello(s, OTHER, WIRE_ROLE_TEACHER, NULL);
-		credit(TEACHER);			/* the held-out window */
+		credit(TEACHER);			/* for the held-out sequence */
 		break;
 	case 1:
 		credit(TEACHER);
@@ -302,11 +304,13 @@ script(void *arg, int step)
 		s->victim = s->lease->lease.seqs[2];
 		credit(OTHER);
 		result(s, TEACHER, &s->lease->lease, s->lease->lease.seqs[0], 0);
-		result(s, TEACHER, &s->lease->lease, s->lease->lease.seqs[0], 1);	/* differs, and the first may not be on the disk yet */
+		/* differs; the first result may not be on disk yet */
+		result(s, TEACHER, &s->lease->lease, s->lease->lease.seqs[0], 1);
 		break;
 	case 3:
-		result(s, TEACHER, &s->lease->lease, s->lease->lease.seqs[0], 1);	/* differs from what is on the disk */
-		result(s, TEACHER, &s->lease->lease, s->lease->lease.seqs[0], 0);	/* does not */
+		/* the first one differs from the result on disk, the second does not */
+		result(s, TEACHER, &s->lease->lease, s->lease->lease.seqs[0], 1);
+		result(s, TEACHER, &s->lease->lease, s->lease->lease.seqs[0], 0);
 		fail(s, TEACHER, s->lease->lease.lease_id, s->lease->lease.seqs[1]);
 		bad.result.lease_id = s->lease->lease.lease_id;
 		row = (struct wire_result_row){.seq = s->victim,
@@ -314,7 +318,7 @@ script(void *arg, int step)
 		    .label = {(const uint8_t *)"x", 1}};
 		push(TEACHER, &bad);
 		fake_bus_push(0, NOISE, "noise", 5);
-		credit(TRAINER);			/* only teachers may */
+		credit(TRAINER);			/* not allowed: only for teachers */
 		hello(s, STRANGER, WIRE_ROLE_TRAINER, NULL);
 		push(TRAINER,
 		    &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {7, s->plan, 0, 4, 0}});
@@ -327,7 +331,8 @@ script(void *arg, int step)
 		break;
 	case 5:
 		check_middle(s);
-		for (int i = 0; i < BACKLOG; i++)		/* more than is read in a turn; behind it what keeps TEACHER's lease alive */
+		/* more than is read in a turn; after it the message that renews TEACHER's lease */
+		for (int i = 0; i < BACKLOG; i++)
 			push(OTHER, &(struct wire_message){.type = WIRE_PING});
 		push(TEACHER, &(struct wire_message){.type = WIRE_LEASE_RENEW, .lease_renew = {s->lease->lease.lease_id, 1}});
 		fake_bus_advance(LEASE_MS / 2 + 100);
@@ -336,16 +341,13 @@ script(void *arg, int step)
 	case 6:
 		status_snapshot(s->status, clock_now_ms(), &snap);
 		CHECK(metric(&snap, "leases") == 1 && metric(&snap, "leases_expired_total") == 0);
-		s->wait_until_ms = clock_now_ms() + LEASE_MS + 500;		/* TEACHER's lease ends */
+		s->wait_until_ms = clock_now_ms() + LEASE_MS + 500;		/* TEACHER's lease expires */
 		break;
 	case 7:
 		s->n_leases_before = s->n_leases;
 		credit(OTHER);
 		credit(TEACHER);
-		/*
-		 * Its ACK comes when all records so far are on the disk: the clock of the test must not run
-		 * away from the writer.
-		 */
+		/* The ACK comes when all records are on disk: the test's clock must wait for the writer. */
 		push(TRAINER, &(struct wire_message){.type = WIRE_CHECKPOINTED, .checkpointed = {8, s->plan, 0}});
 		s->n_asked++;
 		break;
@@ -363,7 +365,7 @@ script(void *arg, int step)
 		break;
 	case 10:
 		s->damage = true;
-		plan.mode = WIRE_MODE_NONE;		/* the sequences of the first block of the other plan */
+		plan.mode = WIRE_MODE_NONE;		/* the sequences of the other plan's first block */
 		hello(s, SECOND, WIRE_ROLE_TRAINER, &plan);
 		push(TRAINER, &(struct wire_message){.type = WIRE_RELEASE, .release = {9, s->plan, 2}});
 		s->n_asked++;
@@ -377,7 +379,8 @@ script(void *arg, int step)
 			s->at--;
 			return FAKE_AGAIN_WHEN_WOKEN;
 		}
-		for (int i = 0; i < N_PINGS; i++)		/* more than its part of a turn, and another peer's frame behind it */
+		/* more than a peer's share of a turn, followed by a frame of another peer */
+		for (int i = 0; i < N_PINGS; i++)
 			push(TRAINER, &(struct wire_message){.type = WIRE_PING});
 		push(CLIENT, &(struct wire_message){.type = WIRE_PING});
 		s->wait_until_ms = clock_now_ms() + 2500;
@@ -404,7 +407,8 @@ make_corpus(const char *name, uint32_t number, size_t n_tokens)
 		ids[i] = (int32_t)(1 + (i * 7 + number) % (VOCAB - 1));
 	snprintf(prefix, sizeof(prefix), "%s/%s", dir, name);
 	REQUIRE(corpus_writer_new(&w, prefix, &o, NULL) == 0);
-	REQUIRE(corpus_writer_document(w, ids, n_tokens, n_tokens, NULL) == 0);	/* and an end-of-document token */
+	/* adds an end-of-document token */
+	REQUIRE(corpus_writer_document(w, ids, n_tokens, n_tokens, NULL) == 0);
 	REQUIRE(corpus_writer_finish(w, NULL, NULL) == 0);
 	corpus_writer_destroy(&w);
 	REQUIRE(corpus_open(&c, prefix, NULL) == 0);
@@ -412,10 +416,7 @@ make_corpus(const char *name, uint32_t number, size_t n_tokens)
 	return c;
 }
 
-/*
- * The store takes the label of a sequence only as the label set says it must be; with no time for full
- * checks, too.
- */
+/* The store accepts a label only if it matches the label set, also without time for full checks. */
 static void
 check_labels(struct story *s)
 {
@@ -438,7 +439,8 @@ check_labels(struct story *s)
 		}
 	for (int full = 0; full < 2; full++)
 		for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
-			uint64_t seq = i == 5 ? 8 : 7;		/* the last one: another sequence's tokens */
+			/* the last one has the tokens of another sequence */
+			uint64_t seq = i == 5 ? 8 : 7;
 
 			s->store.spent_ns = full ? 0 : spent_ns;
 			REQUIRE(corpus_window(s->train, seq, L, window, NULL) == 0);
@@ -492,7 +494,8 @@ main(void)
 	    .set = {3, 3}};
 	struct loop_parts p = {.waker = bus_waker_new(), .max_message = 1 << 16};
 	char made[] = "/tmp/salt-selector-XXXXXX", path[100], cmd[100];
-	const uint64_t unselected = CORPUS_SEQ_MAKE(CORPUS_HELDOUT, 5);		/* DROP_LABELS leaves such a label alone */
+	/* DROP_LABELS keeps such a label */
+	const uint64_t unselected = CORPUS_SEQ_MAKE(CORPUS_HELDOUT, 5);
 	struct cache_txn *txn = NULL;
 	struct core_op *op;
 
@@ -526,7 +529,7 @@ main(void)
 	REQUIRE((p.status = s.status = status_new("selectord", "selectord", "0", 0)) != NULL);
 	REQUIRE(cache_open(&p.cache, path, CACHE_WRITE, 64 << 20, NULL) == 0);
 	REQUIRE(store_init(&s.store, p.cache, s.train, s.heldout, &spec) == 0);
-	s.store.window_ns = INT64_MAX / 2;		/* as if the time for full checks was used up */
+	s.store.window_ns = INT64_MAX / 2;		/* as if the time for full checks were used up */
 	s.store.spent_ns = INT64_MAX / 2;
 	check_labels(&s);
 	s.label = s.store.ask.label;
@@ -535,8 +538,8 @@ main(void)
 	REQUIRE(core_new(&p.core, &s.cfg, &s.store.ask, NULL) == 0);
 	store_end(&s.store);
 	/*
-	 * A record that only the writer can see to differ: counted as well. And a label that goes with the
-	 * rows of a block.
+	 * A record whose difference only the writer can detect, which is counted too; and a label that is
+	 * dropped with the rows of a block.
 	 */
 	REQUIRE(cache_write_begin(p.cache) == 0 &&
 	    cache_write_scores(p.cache, CACHE_SCORES_TEACHER, 99, "abc", 3, NULL) == 0);
@@ -559,7 +562,7 @@ main(void)
 	s.commit = p.commit;
 	REQUIRE(loop_new(&s.loop, &p) == 0);
 	CHECK(loop_run(s.loop, NULL) == 0);
-	CHECK(s.at == 14);				/* the script came to its end */
+	CHECK(s.at == 14);				/* the script was completed */
 	REQUIRE(cache_txn_begin(p.cache, &txn) == 0 && cache_quarantine_each(txn, check_quarantine, &s) == 0);
 	CHECK(cache_labels_has(txn, unselected) == ERR_NOT_FOUND);
 	cache_txn_end(&txn);

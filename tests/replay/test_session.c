@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * A session over the fake bus: when it sends HELLO, which WELCOME it accepts, what happens after a lost
- * connection.
- */
+/* A session over the fake bus: when it sends HELLO, which WELCOMEs it accepts, and lost connections. */
 #include "fabric/session/session.h"
 
 #include "base/clock/clock.h"
@@ -17,7 +14,7 @@ static const struct wire_corpus corpus = {.present = true, .fingerprint = {true,
 static struct wire_plan plan = {.present = true, .seed = 1, .batch = 2, .mode = WIRE_MODE_NONE,
     .window = 4, .n_rows = 16};
 static uint8_t table[VOCAB];
-static struct wire_id resumed_file;	/* of begin()'s options */
+static struct wire_id resumed_file;	/* for the options in begin() */
 
 struct fixture {
 	struct bus *bus;
@@ -38,7 +35,7 @@ push(int socket, const struct wire_message *m)
 	free(frame);
 }
 
-/* The next frame that was sent has this type; *m is it, to be destroyed. WIRE_NONE: nothing was sent. */
+/* Whether the next sent frame has this type; *m: the message, to be destroyed. WIRE_NONE: no frame. */
 static bool
 sent(struct fixture *f, enum wire_type type, int socket, struct wire_message **m)
 {
@@ -58,7 +55,7 @@ sent(struct fixture *f, enum wire_type type, int socket, struct wire_message **m
 	return good;
 }
 
-/* The next event is of this kind; 0: there is none. */
+/* Whether the next event is of this kind; 0: whether there is none. */
 static bool
 next(struct fixture *f, enum session_event_kind kind)
 {
@@ -96,7 +93,7 @@ end(struct fixture *f)
 	bus_destroy(&f->bus);
 }
 
-/* A WELCOME that agrees with begin()'s HELLO. */
+/* Makes a WELCOME that matches the HELLO in begin(). */
 static struct wire_message
 make_welcome(uint32_t shard, uint32_t n_shards)
 {
@@ -128,7 +125,7 @@ greet(struct fixture *f)
 	REQUIRE(next(f, SESSION_WELCOME) && next(f, 0) && session_welcomed(f->s, 0));
 }
 
-/* HELLO is sent first, and again after 10 s; its contents. */
+/* HELLO is the first message, and is repeated after 10 s; its contents. */
 static void
 test_hello(void)
 {
@@ -159,7 +156,7 @@ test_hello(void)
 	end(&f);
 }
 
-/* Welcomed: messages, PING in silence, HELLO on request, BYE. */
+/* After WELCOME: messages, PING after silence, HELLO on request, BYE. */
 static void
 test_welcomed(void)
 {
@@ -211,11 +208,11 @@ test_lost(void)
 	CHECK(next(&f, 0) && sent(&f, WIRE_HELLO, 0, NULL) && !session_welcomed(f.s, 0));
 	push(0, &m);
 	CHECK(next(&f, SESSION_WELCOME) && !f.e.restarted);
-	push(0, &refuse);				/* selectord does not know us any more */
+	push(0, &refuse);				/* selectord has dropped this peer */
 	CHECK(next(&f, SESSION_LOST) && next(&f, 0) && sent(&f, WIRE_NONE, 0, NULL));
 	fake_bus_advance(RETRY_MS - 1);
 	CHECK(next(&f, 0) && sent(&f, WIRE_NONE, 0, NULL));
-	push(0, &refuse);				/* not welcomed: no event */
+	push(0, &refuse);				/* before WELCOME: no event */
 	CHECK(next(&f, 0));
 	fake_bus_advance(RETRY_MS);
 	CHECK(next(&f, 0) && sent(&f, WIRE_HELLO, 0, NULL));
@@ -225,7 +222,7 @@ test_lost(void)
 	end(&f);
 }
 
-/* A final REFUSE ends the shard, and the process can end with its code. */
+/* A final REFUSE ends the shard, and its code can be used as exit code. */
 static void
 test_refused(void)
 {
@@ -290,7 +287,7 @@ test_differs(void)
 	}
 }
 
-/* A session that states a plan stays with the label set of the first WELCOME, on every shard. */
+/* A session with a plan accepts only the label set of the first WELCOME, on every shard. */
 static void
 test_two_shards(void)
 {
@@ -316,10 +313,7 @@ test_two_shards(void)
 	end(&f);
 }
 
-/*
- * The score set is part of a plan's identity in salt_ds: two shards with different ones serve different
- * plans.
- */
+/* In salt_ds the score set is part of a plan's identity: shards with different ones serve different plans. */
 static void
 test_two_plans(void)
 {
@@ -348,7 +342,7 @@ test_two_plans(void)
 	plan.keep = plan.k = 0;
 }
 
-/* In mode file the scorer is selector.file: not another one than a checkpoint names, nor than the first WELCOME named. */
+/* In mode file the scorer is selector.file: it must equal that of the checkpoint and the first WELCOME. */
 static void
 test_other_file(void)
 {
@@ -383,7 +377,7 @@ test_other_file(void)
 	resumed_file.known = false;
 }
 
-/* Without a label set a trainer is not welcomed yet. */
+/* A trainer does not count a WELCOME without a label set. */
 static void
 test_need_labels(void)
 {
@@ -405,7 +399,7 @@ test_need_labels(void)
 	end(&f);
 }
 
-/* A message of our own that selectord would not take is a failure here, once. */
+/* A message that is too long for selectord is reported as a failure, once. */
 static void
 test_too_long(void)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * teacherd's main loop over the fake bus: what it sends when idle, how many leases it requests, how many
- * forward passes a lease takes.
- */
+/* teacherd's main loop over the fake bus: idle messages, requested leases, forward passes per lease. */
 #include "teacherd/loop.h"
 
 #include <stdatomic.h>
@@ -20,11 +17,11 @@
 #include "engine/weights/weights.h"
 #include "fabric/wire/wire.h"
 
-enum { IDLE_MS = 100000 };		/* selectord forgets a peer that is silent for 120 s */
+enum { IDLE_MS = 100000 };		/* selectord drops a peer that is silent for 120 s */
 
 struct story {
 	int64_t began_ms;
-	size_t seen;			/* frames looked at */
+	size_t seen;			/* number of frames processed */
 	int n_hello, n_ping, n_pong, n_credit, n_result;
 	uint32_t credit;		/* of the last LEASE_REQUEST */
 };
@@ -66,7 +63,7 @@ idle(void *arg, int step)
 	struct wire_message pong = {.type = WIRE_PONG};
 	const uint64_t seq = 5;
 	const int32_t tokens[9] = {1, 2, 3};
-	/* Of a model that this teacher does not hold: answered with an error at once. */
+	/* A lease for a model that this teacher does not have is answered with an error at once. */
 	struct wire_message lease = {.type = WIRE_LEASE, .lease = {.lease_id = 1, .model = {9, 9}, .want_score = true, .seqs = &seq, .n_seqs = 1,
 	    .tokens = tokens, .context = 8, .lease_ms = 5000, .n_valid = 64}};
 	struct wire_message done = {.type = WIRE_DONE, .done = {.lease_id = 1, .seqs = &seq, .n_seqs = 1}};
@@ -103,9 +100,9 @@ idle(void *arg, int step)
 }
 
 /*
- * After a lost connection the results sent on it are sent again at once. If selectord does not know the lease
- * any more, it does not answer: after a while the lease is dropped. Otherwise eight such leases would keep
- * this teacher idle for ever, and one would delay its end.
+ * After a lost connection its results are sent again at once. If selectord has dropped the lease it does not
+ * answer, and after a while the teacher drops the lease too. Otherwise eight such leases would keep this
+ * teacher idle for ever, and one would delay its end.
  */
 struct cut_story {
 	struct story story;
@@ -152,15 +149,13 @@ cut_off(void *arg, int step)
 	}
 }
 
-/*
- * A label set in WELCOME is accepted if its hash is that of its parts and unigram table; else the teacher
- * ends before any lease.
- */
+/* A WELCOME whose label set has another hash than its parts and table ends the teacher before any lease. */
 struct set_story {
 	struct story story;
 	uint8_t table[64];
-	int32_t flip;			/* byte of the table that is changed after hashing; -1: none */
-	uint32_t seed;			/* in WELCOME; the hash is of seed 7 */
+	/* index of the table's byte that is changed after hashing; -1: none */
+	int32_t flip;
+	uint32_t seed;			/* in WELCOME; the hash is that with seed 7 */
 };
 
 static enum fake_step
@@ -193,7 +188,7 @@ label_set(void *arg, int step)
 	return FAKE_STOP;
 }
 
-/* Counts forward passes (the linker's --wrap). */
+/* Counts forward passes, with the linker option --wrap. */
 static atomic_int n_passes;
 int __real_model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
 int __wrap_model_forward(struct model_session *s, const int32_t *tokens, int64_t b, int64_t t);
@@ -205,7 +200,7 @@ __wrap_model_forward(struct model_session *s, const int32_t *tokens, int64_t b, 
 	return __real_model_forward(s, tokens, b, t);
 }
 
-/* A lease that wants scores and labels of one model. */
+/* A lease for scores and labels of one model. */
 struct both_story {
 	struct story story;
 	struct hash128 model;
@@ -294,7 +289,7 @@ metric(const char *name)
 	return -1;
 }
 
-/* Runs teacherd's loop over a story; its return code and note. */
+/* Runs teacherd's loop with a scenario; returns its code, and its note. */
 static int
 play(fake_script_fn *step, void *story, struct err_note *note)
 {
@@ -343,15 +338,17 @@ main(void)
 	CHECK_ROW(rc == 0 ? "rc" : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
 	look(&story);
 	CHECK(story.n_hello == 1);
-	CHECK(story.n_credit == 2 && story.credit == 2);	/* one lease came and is done: two may come again, not three */
-	CHECK(story.n_ping >= 2);				/* without PING selectord would forget this teacher */
+	/* after one finished lease it requests two, not three */
+	CHECK(story.n_credit == 2 && story.credit == 2);
+	/* without PING selectord would drop this teacher */
+	CHECK(story.n_ping >= 2);
 	CHECK(metric("sequences_failed_total") == 1 && metric("results_sent_total") == 1 && metric("leases_in_hand") == 0);
 
 	rc = play(cut_off, &cut, &note);
 	CHECK_ROW(rc == 0 ? "rc" : err_note_str(&note, rc, text, sizeof(text)), rc == 0);
 	look(&cut.story);
 	CHECK(cut.results_at_once == 2);
-	CHECK(cut.story.n_result == 5);				/* once before, four times since */
+	CHECK(cut.story.n_result == 5);				/* one before, four after the reconnect */
 	CHECK(metric("results_sent_total") == 5);
 	CHECK(clock_now_ms() == cut.stop_ms);			/* it ends without waiting */
 
@@ -365,7 +362,7 @@ main(void)
 		CHECK_ROW(sets[i].what, s.story.n_credit == (sets[i].taken ? 1 : 0));
 		CHECK_ROW(sets[i].what, sets[i].taken || (strcmp(note.name, "label_set.hash") == 0 && strstr(note.place, "tcp://127.0.0.1:1") != NULL));
 	}
-	/* One forward pass gives scores and labels of one model. */
+	/* Scores and labels of one model need a single forward pass. */
 	static const struct {
 		const char *what;
 		bool score, label;

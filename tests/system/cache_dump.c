@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cache_dump DIR N - a line for every label and score record of sequences 0 .. N-1, with a hash of its bytes. cache_dump DIR SEQ raw - the bytes
- * of one label record. */
+/*
+ * cache_dump DIR N - prints a line for every label and score record of sequences 0 .. N-1, with a hash of its
+ * bytes. cache_dump DIR SEQ raw - writes the bytes of one label record.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * client_feed FLEET same [KEY=VALUE ...]   a trainer of libsaltfleet beside trainerd's own feed, on the same selectord: tokens, labels,
- *	weights and bytes of every step are the same, bit for bit, whole and in the ranges of 1, 2 and 4 processes. PAUSE=STEP in the
- *	environment: before this step it prints "paused" and waits until the file "go" is there.
- * client_feed FLEET rows FIRST [KEY=VALUE ...]   the library alone: a line "row STEP WINDOW HASH-OF-RECORD" for each row of the steps
- *	from FIRST on, records of quarantined rows and of phase two being "-".
- * Exit: 0; with an error of the library its name, exit code and text on stderr, and this exit code.
+ * client_feed FLEET same [KEY=VALUE ...]
+ *     compares a trainer with libsaltfleet with trainerd's own feed, on the same selectord: tokens, labels,
+ *     weights and bytes of every step are equal bit for bit, as a whole and in the ranges of 1, 2 and 4
+ *     processes. PAUSE=STEP in the environment: before this step it prints "paused" and waits until the file
+ *     "go" exists.
+ * client_feed FLEET rows FIRST [KEY=VALUE ...]
+ *     the library alone: prints a line "row STEP WINDOW HASH-OF-RECORD" for each row of the steps from FIRST
+ *     on, with "-" for quarantined rows and rows of phase two.
+ *
+ * Exit code: 0, or that of an error of the library, whose name, exit code and text are printed to stderr.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -28,7 +32,7 @@ failed(const struct salt_error *e)
 	return e->exit_code;
 }
 
-/* What trainerd's feed stands on. */
+/* The objects that trainerd's feed needs. */
 struct ground {
 	struct corpus *corpus, *heldout;
 	struct bus *bus;
@@ -65,7 +69,7 @@ equal(const void *a, const void *b, size_t n)
 	return (a == NULL) == (b == NULL) && (a == NULL || memcmp(a, b, n) == 0);
 }
 
-/* Rows [first, first + n) of the step, by the library, against those of the feed. */
+/* Compares rows [first, first + n) of the step from the library with those of the feed. */
 static void
 compare(struct salt *s, const struct feed_rows *f, uint64_t step, uint64_t first, uint64_t n, uint32_t L)
 {
@@ -95,7 +99,7 @@ compare(struct salt *s, const struct feed_rows *f, uint64_t step, uint64_t first
 	salt_rows_free(&r);
 }
 
-/* Our own status socket answers as a daemon's does; a client beside us is welcomed by all shards. */
+/* The status socket of this process answers like that of a daemon; all shards accept a second client. */
 static void
 seen(struct salt *s, const struct salt_options *trainer)
 {

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fakes - stand-ins for the system tests of selectord, which speak the real protocol over real sockets:
- *   fakes files DIR [train=N]                   DIR/train (of N tokens), DIR/held (corpora), DIR/model (a small GPT-2 with
- *   random weights) fakes teacher ENDPOINT DIR [key=value ..]   made-up labels and scores, pure functions of
- *   the sequence
- *        name=, rows=N (leave after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per
- *        sequence), lose=1 (drop every third result, sent again only when it is not acknowledged in 500 ms), resend_ms=N (in N ms),
- *        fail=N (report an error for every N-th sequence of the corpus),
- *        differ=1 (send another result after the first one of a lease), told=FILE (a line "label SEQ" or
- *        "score SEQ" for each that was acknowledged)
+ * fakes - simulated peers for the system tests of selectord, with the real protocol over real sockets:
+ *   fakes files DIR [train=N]
+ *        makes the corpora DIR/train (of N tokens) and DIR/held, and DIR/model, a small GPT-2 with random
+ *        weights
+ *   fakes teacher ENDPOINT DIR [key=value ..]
+ *        a teacher whose labels and scores are pure functions of the sequence. Keys: name=, rows=N (leave
+ *        after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per sequence), lose=1 (drop
+ *        every third result; it is sent again when it is not acknowledged within 500 ms), resend_ms=N (within
+ *        N ms instead), fail=N (report an error for every N-th sequence of the corpus), differ=1 (send
+ *        another result after the first one of a lease), told=FILE (write a line "label SEQ" or "score SEQ"
+ *        for each acknowledged one)
  *   fakes rows ENDPOINT[,ENDPOINT..] DIR first=F count=N [mode=none|salt_ds] [window=] [keep=] [seed=]
- *   [batch=] [total=] [release=STEP]
- *        [labels=any] fetches rows F .. F+N-1 of a plan, checks each label, prints "row seq quarantined"
- *        lines; ENDPOINTs in shard order
- * Exit: 0, or 1 with the reason on stderr; 3 when refused.
+ *        [batch=] [total=] [release=STEP] [labels=any] fetches rows F .. F+N-1 of a plan, checks each label,
+ *        prints "row seq quarantined" lines; the ENDPOINTs are in shard order
+ * Exit code: 0, or 1 with the reason on stderr; 3 if refused.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -36,7 +37,7 @@
 #include "engine/weights/weights.h"
 #include "fabric/session/session.h"
 
-enum { L = 16, VOCAB = 96, N_TRAIN = 12000, N_HELD = 600 };	/* tokens, unless told otherwise */
+enum { L = 16, VOCAB = 96, N_TRAIN = 12000, N_HELD = 600 };	/* N_TRAIN: default number of tokens */
 
 static void
 die(int rc, const struct err_note *note, const char *what)
@@ -136,7 +137,7 @@ struct peer {
 	struct bus_poll *poll;
 	struct session *session;
 	struct session_event event;
-	struct labels_unigram *unigram;		/* of the last WELCOME */
+	struct labels_unigram *unigram;		/* from the last WELCOME */
 };
 
 static void
@@ -162,7 +163,7 @@ part(struct peer *p, const char *reason)
 	labels_unigram_destroy(&p->unigram);
 }
 
-/* The next WELCOME or message, or NULL after wait_ms. Valid until the next call. */
+/* Waits up to wait_ms for the next WELCOME or message; NULL: none. Valid until the next call. */
 static const struct session_event *
 hear(struct peer *p, int64_t wait_ms)
 {
@@ -313,7 +314,7 @@ lease_in(struct teacher *t, const struct wire_lease *l)
 		o = calloc(1, sizeof(*o));
 		if (l->seqs[i] == t->deadly || t->n++ >= t->limit)
 			_exit(9);
-		/* Scores are never deleted: one that was acknowledged must not be requested again. */
+		/* Scores are never deleted, so an acknowledged one must not be requested again. */
 		if (l->want_score && l->seqs[i] < N_TRAIN && t->scored[l->seqs[i]]) {
 			printf("LOST: seq %" PRIu64 " was acknowledged and is asked for again\n", l->seqs[i]);
 			fflush(stdout);
@@ -389,7 +390,8 @@ run_teacher(struct bus *bus, char *endpoint, const char *dir, int argc, char **a
 		e = hear(&t.p, 50);
 		now = clock_now_ms();
 		if (e != NULL && e->kind == SESSION_WELCOME && e->restarted) {
-			drop_owed(&t.owed);		/* another selectord process: these leases are void */
+			/* another selectord process: these leases are invalid */
+			drop_owed(&t.owed);
 			t.asked_ms = 0;
 		}
 		if (t.owed == NULL && now - t.asked_ms > 200 &&
@@ -504,7 +506,7 @@ run_rows(struct bus *bus, char *endpoints, const char *dir, int argc, char **arg
 			break;
 		if (now - asked_ms > 300 && session_welcomed(p.session, 0)) {
 			asked_ms = now;
-			/* every missing stretch of the next few blocks, of the shard that has it */
+			/* requests every missing range of the next few blocks from its shard */
 			for (uint64_t g = at, n = 0; g < first + count && n < 8; n++) {
 				uint64_t block = g / K, end = (block + 1) * K < first + count ?
 				    (block + 1) * K : first + count;

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * frames ENDPOINT DIR COUNT SEED PID [keys=DIR] - mutated frames at a selectord, process PID, from peers that are let in.
+ * frames ENDPOINT DIR COUNT SEED PID [keys=DIR] - sends mutated frames from accepted peers to a selectord,
+ * process PID.
  *
- * 20 clients send 100 PINGs a second each, and one teacher asks for leases. First nobody else is connected; then another
- * process also sends COUNT frames: messages of all types with changed bytes, and valid ones with
- * absurd numbers, plans, leases and rows that are not the sender's. DIR is of `fakes files`. Prints one line:
+ * 20 clients send 100 PINGs a second each, and one teacher requests leases. First no other peer is connected;
+ * then another process also sends COUNT frames: messages of all types with changed bytes, and valid ones with
+ * absurd numbers and with plans, leases and rows of other peers. DIR is made by `fakes files`. Prints one
+ * line:
  *   frames F connections C share_min S share_mean M rss_before A rss_most B mib
- * share: what a client's PINGs were answered beside the attack, of what they were alone. Exit: 0, or 1 if the selectord
- * ended, or a client had no answer for 10 s.
+ * share: a client's rate of answered PINGs during the attack, relative to its rate before. Exit code: 0, or 1
+ * if the selectord ended or a client had no answer for 10 s.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -136,7 +138,7 @@ client_turn(struct client *c, uint64_t number, int64_t now_ms)
 	c->next_ms = c->next_ms + PING_MS > now_ms ? c->next_ms + PING_MS : now_ms + PING_MS;
 }
 
-/* Until `until_ms`, or the process `child` has ended (if it is not 0). */
+/* Runs the clients until `until_ms`, or until the process `child` (if it is not 0) has ended. */
 static void
 clients_run(struct bus_poll *poll, struct client *c, int64_t until_ms, pid_t child, long *most_kib)
 {
@@ -199,7 +201,7 @@ some_plan(void)
 	    .label_ahead_rows = absurd()};
 }
 
-/* A message that wire accepts; into frame, malloc'ed. */
+/* Makes a message that wire accepts, as a malloc'ed frame. */
 static int
 some_message(enum wire_role role, uint8_t **frame, size_t *len)
 {
@@ -256,7 +258,7 @@ some_message(enum wire_role role, uint8_t **frame, size_t *len)
 	return wire_encode(&m, SIZE_MAX, frame, len, NULL);
 }
 
-/* What came for this connection. true: it is over. */
+/* Handles what this connection received; true: it has ended. */
 static bool
 heard(struct bus_client *c, const struct wire_message *h, uint64_t *pong, bool *welcomed, bool *again)
 {
@@ -285,7 +287,7 @@ heard(struct bus_client *c, const struct wire_message *h, uint64_t *pong, bool *
 	return over;
 }
 
-/* The next frame, malloc'ed; mutated: with changed bytes. */
+/* Makes the next frame, malloc'ed; mutated: with changed bytes. */
 static uint8_t *
 next_frame(enum wire_role role, bool mutated, size_t *len)
 {
@@ -302,8 +304,9 @@ next_frame(enum wire_role role, bool mutated, size_t *len)
 }
 
 /*
- * One connection's frames, until it is refused or lost, or there are enough. A PING after every few of them waits
- * until all are handled; one with changed bytes, after which a connection usually ends, is the last before it.
+ * Sends frames on one connection until it is refused or lost, or `most` frames are sent. After every few
+ * frames it sends a PING and waits for the answer, so that all are handled; the last frame before the PING
+ * has changed bytes, after which a connection usually ends.
  */
 static uint64_t
 connection(struct bus_poll *poll, struct bus_client *c, enum wire_role role, uint64_t most)
@@ -320,7 +323,8 @@ connection(struct bus_poll *poll, struct bus_client *c, enum wire_role role, uin
 	while (n < most && clock_now_ms() < give_up_ms) {
 		if (heard(c, &h, &pong, &welcomed, &again))
 			return n;
-		if (again) {			/* unknown after a BYE, or no room for its plan: the PING had no answer */
+		/* dropped after a BYE, or its plan was not accepted: no answer to PING */
+		if (again) {
 			tell(c, &h);
 			pong = nonce;
 			again = welcomed = false;
@@ -337,7 +341,7 @@ connection(struct bus_poll *poll, struct bus_client *c, enum wire_role role, uin
 			if (i == 0)
 				break;
 		}
-		nonce = ++n_pings + (UINT64_C(1) << 40);		/* not one of some_message() */
+		nonce = ++n_pings + (UINT64_C(1) << 40);		/* some_message() does not use it */
 		tell(c, &(struct wire_message){.type = WIRE_PING, .ping = {nonce}});
 	}
 	return n;
@@ -403,7 +407,7 @@ main(int argc, char **argv)
 	boot = (struct hash128){0, (uint64_t)getpid()};
 	if (pipe(go) != 0 || pipe(out) != 0 || (child = fork()) < 0)
 		die(errno, NULL, "fork");
-	if (child == 0) {			/* before the library has threads */
+	if (child == 0) {			/* forked before the library has threads */
 		close(go[1]);
 		boot.lo = (uint64_t)getpid();
 		if (read(go[0], text, 1) == 1)

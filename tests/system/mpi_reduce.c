@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mpi_reduce - sums in buckets while "backward" goes down the array, against the plain tree (tree_reduce), bit for bit: sizes that
- * are no multiple of anything, buckets from one block to the whole, lanes below, ranges that become final in steps of all sizes, ranks that
- * are early and late. Without the fixed order: the same sums up to rounding.
- * usage: mpirun -n R mpi_reduce [cuda | connect]; cuda: on the emulated plug-in, fewer sizes; connect: there, without any sum
+ * mpi_reduce - compares sums in buckets, made while "backward" proceeds down the array, with the plain tree
+ * (tree_reduce), bit for bit: odd sizes, buckets from one block to the whole array, with lanes, ranges that
+ * become final in steps of all sizes, early and late ranks. Without the fixed order sums must be equal up to
+ * rounding.
+ * usage: mpirun -n R mpi_reduce [cuda | connect]; cuda: on the emulated plug-in with fewer sizes; connect:
+ * the same without any sum
  */
 #include <math.h>
 #include <stdio.h>
@@ -23,13 +25,16 @@
 
 static int n_failed;
 
-/* As Muon divides parameters: the middle is cut between its pieces, of any length. */
+/* A split as for Muon: the middle part is divided between pieces of any length. */
 static const struct optim_piece pieces[] = {{.begin = 3 * B + 7, .end = 4 * B, .cost = 9}, {.begin = 4 * B, .end = 4 * B + 5, .cost = 1},
     {.begin = 4 * B + 5, .end = 7 * B, .cost = 7}, {.begin = 7 * B, .end = 9 * B + 11, .cost = 20}, {.begin = 9 * B + 11, .end = 10 * B, .cost = 5}};
 static const struct optim_split three_parts = {.n = 12 * B + 3, .n_parts = 3, .parts = {{.end = 3 * B + 7},
     {.begin = 3 * B + 7, .end = 10 * B, .pieces = pieces, .n_pieces = 5}, {.begin = 10 * B, .end = 12 * B + 3}}};
 
-/* Elements [begin, end) of a rank's buffer. Sizes far apart: every order of summation rounds otherwise. */
+/*
+ * Fills elements [begin, end) of a rank's buffer with very different values, so that every order rounds
+ * differently.
+ */
 static void
 fill(float *x, int64_t begin, int64_t end, int rank, int buffer)
 {
@@ -41,7 +46,7 @@ fill(float *x, int64_t begin, int64_t end, int rank, int buffer)
 	}
 }
 
-/* The tree in its plainest form: at every level partners exchange halves and add. Host memory. */
+/* The tree in its simplest form, in host memory: at every level partners exchange halves and add. */
 static void
 tree_reduce(const struct shard *s, struct comm *comm, float *grads, float *scratch)
 {
@@ -59,7 +64,7 @@ tree_reduce(const struct shard *s, struct comm *comm, float *grads, float *scrat
 	}
 }
 
-/* As fill, in device memory. */
+/* The same as fill, in device memory. */
 static void
 fill_device(struct kernels *k, float *x, float *host, int64_t begin, int64_t end, int rank, int buffer)
 {
@@ -88,7 +93,7 @@ one_case(struct comm *comm, struct kernels *k, const struct optim_split *split, 
 			comm_abort(comm, 71);
 		fill_device(k, below[i], host, 0, n, rank, 1 + i);
 	}
-	for (int again = 0; again < 2; again++) {		/* a second step with the same buffers */
+	for (int again = 0; again < 2; again++) {		/* the second step uses the same buffers */
 		uint32_t u[4];
 
 		fill(plain, 0, n, rank, 0);
@@ -98,7 +103,7 @@ one_case(struct comm *comm, struct kernels *k, const struct optim_split *split, 
 				plain[i] += host[i];
 		}
 		tree_reduce(&shard, comm, plain, scratch);
-		/* Not final yet: nothing may be taken from there. */
+		/* Elements that are not final are NaN, since they must not be read. */
 		for (int64_t i = 0; i < n; i++)
 			host[i] = NAN;
 		kernels_upload(k, grads, host, bytes);
@@ -114,7 +119,7 @@ one_case(struct comm *comm, struct kernels *k, const struct optim_split *split, 
 			from = to;
 			if (u[1] % 2 == 0)
 				nanosleep(&nap, NULL);
-			if (u[2] % 4 != 0)			/* the last ranges may be left to reduce_end */
+			if (u[2] % 4 != 0)			/* else reduce_end must handle the range */
 				reduce_ready(r, from);
 			reduce_poll(r);
 		}

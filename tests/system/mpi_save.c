@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mpi_save - saves or loads a checkpoint of a model whose arrays take several pieces of every staging buffer, and compares every element
- * with a function of its number. Any number of ranks may load what any number saved (ranks_same_bits.sh).
+ * mpi_save - saves or loads a checkpoint of a model whose arrays need several pieces of every staging buffer,
+ * and compares every element with a function of its index. Any number of ranks can load what any number saved
+ * (ranks_same_bits.sh).
  * usage: mpirun -n R mpi_save DIR save|load [gather] [muon]
  */
 #include <stdio.h>
@@ -27,7 +28,7 @@ source(void *arg, uint64_t begin, uint64_t count, float *out, struct err_note *n
 	return 0;
 }
 
-/* Elements of this rank that are not as source() made them. */
+/* Number of this rank's elements that differ from those of source(). */
 static int64_t
 wrong(struct step *s, int rank)
 {

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mpi_step - some optimiser steps of a small model on made token streams, soft labels included; prints one line per step and a hash
- * of all parameters and moments at the end. The lines must be the same whatever R is (ranks_same_bits.sh compares them).
- * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [margin] [documents] [weights] [bucket=ELEMENTS] [muon] [gpt2] [threads=N] [cuda] [steps=N]
+ * mpi_step - some optimizer steps of a small model on artificial tokens with soft labels. Prints one line per
+ * step and a hash of all parameters and moments at the end. The lines must be the same for any R
+ * (ranks_same_bits.sh compares them).
+ * usage: mpirun -n R mpi_step [any] [recompute] [bf16] [margin] [documents] [weights] [bucket=ELEMENTS]
+ * [muon] [gpt2]
+ *     [threads=N] [cuda] [steps=N]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +20,7 @@
 #define BATCH 16
 #define VOCAB 211
 
-/* Sequence `seq`: a noisy cycle, so that there is something to learn. */
+/* Makes sequence `seq`: a noisy cycle, so that the model can learn something. */
 static void
 make_tokens(uint64_t seq, int32_t *out)
 {
@@ -70,7 +73,7 @@ main(int argc, char **argv)
 			ko.dtype = KERNELS_DTYPE_BF16;
 		else if (strcmp(argv[i], "margin") == 0)
 			so.token_weight = KERNELS_TOKEN_WEIGHT_MARGIN;
-		else if (strcmp(argv[i], "documents") == 0)		/* tokens that occur often end documents */
+		else if (strcmp(argv[i], "documents") == 0)		/* a frequent token ends documents */
 			so.isolate_documents = (so.document_end = 3) > 0;
 		else if (strcmp(argv[i], "weights") == 0)
 			weighted = true;
@@ -140,7 +143,7 @@ main(int argc, char **argv)
 
 	if ((rc = step_evaluate(step, steps == 12 ? 37 : 5, heldout, NULL, NULL, &e)) != 0)
 		comm_abort(comm, 70);
-	/* Every rank adds the bits of its range as whole numbers below 2^53: exact in any order. */
+	/* Every rank adds the bits of its range as integers below 2^53, which is exact in any order. */
 	own = calloc((size_t)step_model(step)->n_params, sizeof(*own));
 	for (int i = 0; i < STEP_ARRAYS * step_parts(step); i++) {
 		int a = i % STEP_ARRAYS;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status_stubs - a fleet of status sockets with nothing behind them, for tests of who watches it:
+ * status_stubs - a fleet of status sockets without daemons, for tests of the programs that watch a fleet:
  *   status_stubs RUN ANSWERING SILENT
- * One selectord and ANSWERING - 1 teachers that answer as daemons do, and SILENT that take a connection and never say anything, as a
- * stopped process does. Every second silent one is announced in RUN/daemons; the others are only in selectord's roster. Prints "ready",
- * and ends by a signal. Exit: 0, or 1 with the reason on stderr.
+ * One selectord and ANSWERING - 1 teachers answer like daemons; SILENT others accept a connection and never
+ * answer, like a stopped process. Every second silent one is announced in RUN/daemons; the others are only in
+ * selectord's roster. Prints "ready", and runs until a signal. Exit code: 0, or 1 with the reason on stderr.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -51,7 +51,7 @@ answer(void *arg, const uint8_t *body, size_t len, uint8_t **out, size_t *out_le
 	free(snap);
 }
 
-/* A port that takes connections and reads nothing. */
+/* Opens a port that accepts connections and reads nothing. */
 static void
 silent_endpoint(char *endpoint, size_t size)
 {

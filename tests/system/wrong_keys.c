@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ten ways to have no right key, against the status socket of a daemon:
- *   wrong_keys KEYS SERVER ENDPOINT LOG    KEYS: security.curve_dir; SERVER: the daemon's key there; LOG: where it logs
- * Prints a table. Exit code 0: none of them was answered, and each was counted and logged.
+ * Connects to the status socket of a daemon with ten kinds of wrong keys:
+ *   wrong_keys KEYS SERVER ENDPOINT LOG
+ * KEYS: security.curve_dir; SERVER: the daemon's key there; LOG: its log file.
+ * Prints a table. Exit code 0: none got an answer, and each was counted and logged.
  */
 #include <dirent.h>
 #include <stdbool.h>
@@ -67,7 +68,7 @@ set_keys(void *s, const char *public_key, const char *secret_key, const char *se
 		die("a key that is none");
 }
 
-/* handshakes_refused_total, asked by a client that may. */
+/* Reads handshakes_refused_total as an authorized client. */
 static long
 counted(void *good)
 {
@@ -85,7 +86,7 @@ counted(void *good)
 	return atol(strchr(at, ':') + 1);
 }
 
-/* Lines about refused handshakes, and those that were left out. */
+/* Number of log lines about refused handshakes, including those that were suppressed. */
 static long
 logged(void)
 {
@@ -128,7 +129,7 @@ prepare(int which, void *s)
 	case 6:
 		set_keys(s, "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID", "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs", server);
 		return;
-	case 5: case 7: case 8: case 9:		/* a file with that key, but not one that counts */
+	case 5: case 7: case 8: case 9:		/* a file with this key exists, but must not be accepted */
 		if (which == 5)
 			snprintf(path, sizeof(path), "%s/odd.pub.removed", keys);
 		if ((f = fopen(path, "w")) == NULL)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bit_flips FOLDER COUNT SEED - COUNT times: flips one bit in a file of FOLDER/cache, a checkpoint, the corpus FOLDER/train or a teacher
- * (FOLDER/model), as a rotten disk does, mostly with the file's times kept; reads all of it as the daemons do, in a process of its own;
- * flips it back. Good is an error, another identity than the one that labels, rows and checkpoints name, or the very same content (the bit
- * means nothing). Other content, a signal or 20 seconds is a fault. The last line says how often each was the case; exit 0: no fault.
+ * bit_flips FOLDER COUNT SEED - COUNT times it flips one bit in a file of FOLDER/cache, a checkpoint, the
+ * corpus FOLDER/train or a teacher (FOLDER/model), as a failing disk does, mostly with the file's times kept;
+ * reads everything as the daemons do, in a child process; and flips the bit back. Good results are an error,
+ * an identity other than that in labels, rows and checkpoints, or unchanged content (the bit has no meaning).
+ * Other content, a signal or more than 20 seconds is a fault. The last line has the number of each result;
+ * exit code 0: no fault.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -30,7 +32,7 @@ struct found {
 
 static char root[1024];
 
-/* ---- readers: everything that they accept goes into the hash ---- */
+/* ---- readers: everything that they accept is hashed ---- */
 
 struct sink {
 	struct hash_state *h;
@@ -89,7 +91,8 @@ read_cache(struct sink *s, struct hash128 *identity)
 		if (s->rc == 0)
 			s->rc = rc;
 	}
-	if (s->rc == 0 && cache_n_corrupt(c) > 0)		/* an identity whose checksum does not hold is counted and left out */
+	/* an identity with a wrong checksum is counted and left out */
+	if (s->rc == 0 && cache_n_corrupt(c) > 0)
 		s->rc = ERR_CORRUPT;
 	free(codes);
 	cache_destroy(&c);
@@ -188,7 +191,8 @@ out:
 /* ---- flips ---- */
 
 static const struct kind {
-	const char *name, *folder, *prefix;	/* its files: those of root/folder that begin with prefix */
+	/* its files: those in root/folder whose names begin with prefix */
+	const char *name, *folder, *prefix;
 	void (*read)(struct sink *, struct hash128 *);
 } kinds[] = {
 	{"cache", "cache", "data.mdb", read_cache},
@@ -260,7 +264,7 @@ list_files(size_t k)
 	need(n_files[k] > 0, dir);
 }
 
-/* Whatever a reader wrote beside (records of hashes) is taken back too. */
+/* Restores all files, also side files (of hashes) that a reader wrote. */
 static void
 put_back(size_t k)
 {
@@ -280,7 +284,7 @@ put_back(size_t k)
 	}
 }
 
-/* In a process of its own: it may crash. False if it did, or was not done in READ_S. */
+/* Reads in a child process, because it may crash. False if it did, or did not finish in READ_S seconds. */
 static bool
 read_apart(size_t k, struct found *out)
 {
@@ -382,7 +386,7 @@ main(int argc, char **argv)
 	for (size_t k = 0; k < KINDS; k++) {
 		struct found again;
 
-		/* the first reading writes records of hashes, which later ones believe */
+		/* the first reading writes side files of hashes, on which later ones rely */
 		if (!read_apart(k, &good[k]) || good[k].rc != 0 || !read_apart(k, &again) || !hash_equal(again.content, good[k].content)) {
 			fprintf(stderr, "bit_flips: %s: not readable before any flip (%s)\n", kinds[k].name, err_str(good[k].rc));
 			return 2;

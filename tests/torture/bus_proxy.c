@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bus_proxy FRONT BACK SEED DROP DOUBLE DELAY MAX_MS - stands between peers (they connect to FRONT) and a selectord (at BACK). Each peer gets a
- * connection of its own to BACK, so that peers remain who they are. Of 1000 frames, in either direction, DROP are dropped, DOUBLE are
- * delivered twice, DELAY wait 1 to MAX_MS milliseconds; frames pass one another that way. SIGTERM ends it; the last line says what was done.
+ * bus_proxy FRONT BACK SEED DROP DOUBLE DELAY MAX_MS - a proxy between peers, which connect to FRONT, and a
+ * selectord at BACK. Each peer gets its own connection to BACK, so that selectord can distinguish them. Of
+ * 1000 frames in either direction DROP are dropped, DOUBLE are delivered twice and DELAY wait 1 to MAX_MS
+ * milliseconds, so frames can overtake each other. SIGTERM ends it; the last line has the numbers.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -29,7 +30,7 @@ struct held {
 };
 
 static struct link links[LINKS_MAX];
-static STAILQ_HEAD(slot, held) wheel[WHEEL];	/* by the millisecond in which they are due */
+static STAILQ_HEAD(slot, held) wheel[WHEEL];	/* delayed frames, by the millisecond in which they are due */
 static struct bus *bus;
 static struct bus_poll *loop;
 static struct bus_server *front;
@@ -84,7 +85,7 @@ close_link(struct link *l)
 	l->peer = 0;
 }
 
-/* Takes the frame. */
+/* Delivers the frame and takes ownership of it. */
 static void
 deliver(bool to_back, uint64_t peer, uint8_t *frame, size_t len)
 {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * LD_PRELOADed into a program of ours: it counts the program's calls on files below a folder, makes the n-th of a kind fail, or notes them all,
- * with their bytes, for a replay of power cuts.
+ * A library for LD_PRELOAD with one of our programs: it counts the program's calls on files below a folder,
+ * makes the n-th call of a kind fail, or records all calls with their bytes, to replay power cuts.
  *
- * The system calls are caught in the kernel, by a seccomp filter that raises SIGSYS, because those of stdio and LMDB never pass the dynamic
- * linker; mmap and malloc are caught there, and only where the program itself or LMDB, jansson or protobuf-c calls them.
+ * System calls are caught in the kernel, with a seccomp filter that raises SIGSYS, because those of stdio and
+ * LMDB do not go through the dynamic linker. mmap and malloc are caught by the dynamic linker, and only if
+ * the program itself, LMDB, jansson or protobuf-c calls them.
  *
  *	SHIM_UNDER=DIR		absolute: only calls on files below it
  *	SHIM_STATE=FILE		struct state below: the counts, and what was made to fail
@@ -41,11 +42,14 @@ static const char *const names[KINDS] = {"read", "write", "pwrite", "fsync", "fd
 static struct state {			/* little-endian, read by the driver */
 	uint64_t n[KINDS];
 	uint64_t n_failed;
-	char path[PATH_MAX];		/* what the call that failed was about; empty for malloc */
+	char path[PATH_MAX];		/* file of the failed call; empty for malloc */
 } *state;
 
-/* One call that succeeded: this, then path and bytes. Kinds: W write, S sync of a file, D of a folder, O created or truncated, R rename (bytes: the
- * new name), U unlink or rmdir, M mkdir, T truncate (at: the size), E text to standard output or error. */
+/*
+ * A successful call: this struct, followed by path and bytes. Kinds: W write, S sync of a file, D sync of a
+ * folder, O created or truncated, R rename (bytes: the new name), U unlink or rmdir, M mkdir, T truncate (at:
+ * the size), E text to standard output or error.
+ */
 struct record {
 	char kind, dsync, pad[2];
 	uint32_t n_path, n_bytes, pad2;
@@ -73,7 +77,7 @@ below(const char *path)
 	return n_under > 0 && strncmp(path, under, n_under) == 0 && (path[n_under] == '/' || path[n_under] == '\0');
 }
 
-/* The file behind a descriptor. */
+/* The path of the file behind a descriptor; false: not below SHIM_UNDER. */
 static bool
 of_fd(int fd, char path[PATH_MAX])
 {
@@ -96,7 +100,7 @@ of_fd(int fd, char path[PATH_MAX])
 	return below(path);
 }
 
-/* The absolute name of a path argument. */
+/* The absolute path of a path argument; false: not below SHIM_UNDER. */
 static bool
 of_path(int dir, const char *name, char path[PATH_MAX])
 {
@@ -212,7 +216,7 @@ note_call(long nr, const long a[6], long rc, enum kind kind, const char *path, c
 	}
 }
 
-/* The call of a trapped program: fails, or is made and noted. Uses no function that is not safe in a signal handler. */
+/* Makes the trapped call fail, or executes and records it. Calls only async-signal-safe functions. */
 static long
 call(long nr, const long a[6])
 {
@@ -281,7 +285,7 @@ on_sigsys(int sig, siginfo_t *info, void *context)
 	errno = saved;
 }
 
-/* ---- what the dynamic linker shows ---- */
+/* ---- calls through the dynamic linker ---- */
 
 #define REAL(name) static __typeof__(name) *real; if (real == NULL) *(void **)&real = dlsym(RTLD_NEXT, #name)
 
@@ -382,7 +386,7 @@ mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
 	return real(at, n, prot, flags, fd, from);
 }
 
-/* A thread that blocks SIGSYS would end at its first call. */
+/* Removes SIGSYS from a mask: a thread that blocks it would be killed at its first trapped call. */
 static const sigset_t *
 without_sigsys(const sigset_t *set, sigset_t *copy)
 {
@@ -446,7 +450,7 @@ begin(void)
 	dl_iterate_phdr(note_caller, NULL);
 	read_fail(getenv("SHIM_FAIL"));
 	n_under = strlen(strcpy(under, dir));
-	/* if the instruction is shim_raw's: allow. if the call is one of the list: trap. */
+	/* calls made by shim_raw are allowed; other calls in the list are trapped */
 	*p++ = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer));
 	*p++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)end, 0, 3);
 	*p++ = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer) + 4);

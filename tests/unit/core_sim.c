@@ -12,7 +12,7 @@ slot(uint64_t seq)
 	return (size_t)CORPUS_SEQ_INDEX(seq) + (CORPUS_SEQ_NO(seq) == CORPUS_HELDOUT ? WINDOWS : 0);
 }
 
-/* What a teacher says: pure functions of the sequence. */
+/* ---- records of a teacher: pure functions of the sequence ---- */
 void
 make_score(uint64_t seq, uint8_t out[3 * L])
 {
@@ -148,7 +148,7 @@ ask_n_results(void *arg, uint64_t *n)
 static int
 ask_check_label(void *arg, uint64_t seq, const void *bytes, size_t len, struct err_note *note)
 {
-	uint8_t *want = malloc(LABEL_BYTES);		/* as labels_check, which needs room for a row */
+	uint8_t *want = malloc(LABEL_BYTES);		/* may fail, as in labels_check */
 	bool good;
 
 	(void)arg;
@@ -178,7 +178,7 @@ apply(struct sim *s, const struct core_op *op)
 		}
 		break;
 	case CORE_OP_ROWS:
-		for (size_t i = 0; i < s->n_blocks; i++)	/* written once */
+		for (size_t i = 0; i < s->n_blocks; i++)	/* a block is written only once */
 			CHECK(s->blocks[i].block != op->block || !hash_equal(s->blocks[i].plan, op->plan_hash));
 		REQUIRE(s->n_blocks < sizeof(s->blocks) / sizeof(s->blocks[0]));
 		s->blocks[s->n_blocks].plan = op->plan_hash;
@@ -218,7 +218,7 @@ apply(struct sim *s, const struct core_op *op)
 	}
 }
 
-/* Messages are kept (with their arrays) until the test looks; records are committed at once unless held back. */
+/* Messages are stored with their arrays until the test takes them; operations are committed unless held. */
 void
 pump(struct sim *s)
 {
@@ -230,7 +230,7 @@ pump(struct sim *s)
 			struct core_message *m = &out->messages[i];
 
 			REQUIRE(s->n_inbox < INBOX);
-			if (m->msg.type == WIRE_ROWS) {		/* its labels are borrowed: look now */
+			if (m->msg.type == WIRE_ROWS) {		/* its labels are borrowed: check them now */
 				for (size_t r = 0; r < m->msg.rows.n_rows; r++) {
 					uint8_t want[LABEL_BYTES];
 
@@ -242,7 +242,7 @@ pump(struct sim *s)
 			if (m->msg.type == WIRE_REFUSE)
 				snprintf(s->last_refusal, sizeof(s->last_refusal), "%s", m->msg.refuse.field);
 			s->inbox[s->n_inbox++] = *m;
-			m->memory[0] = m->memory[1] = NULL;	/* the test's now; leaked on purpose is nothing: freed in take() */
+			m->memory[0] = m->memory[1] = NULL;	/* the inbox owns them now: done_with() */
 		}
 		for (size_t i = 0; i < out->n_ops; i++) {
 			struct held_op *h = calloc(1, sizeof(*h));
@@ -268,7 +268,7 @@ pump(struct sim *s)
 	}
 }
 
-/* The next message for a peer that may be sent by now; type WIRE_NONE if there is none. The arrays live until sim_end. */
+/* Takes the oldest message for a peer that may be sent by now; the caller owns its arrays (done_with). */
 struct core_message
 take(struct sim *s, uint64_t peer, enum wire_type type)
 {
@@ -323,7 +323,7 @@ sim_start(struct sim *s)
 		CHECK(core_load_quarantine(s->core, &s->quarantine[i]) == 0);
 }
 
-/* The process is gone; what was not committed too. */
+/* The process ends, and what was not committed is lost. */
 void
 sim_stop(struct sim *s)
 {
@@ -364,7 +364,7 @@ say(struct sim *s, uint64_t peer, const struct wire_message *m)
 	uint8_t *frame;
 	size_t len;
 
-	if (m->type == WIRE_RESULT) {		/* as it comes over the wire: the core holds on to its memory */
+	if (m->type == WIRE_RESULT) {		/* decoded, as from the network: the core keeps its memory */
 		CHECK(wire_encode(m, SIZE_MAX, &frame, &len, NULL) == 0);
 		CHECK(wire_decode(frame, len, &heard, NULL) == 0);
 		free(frame);
@@ -425,7 +425,7 @@ hello_trainer(struct sim *s, uint64_t peer, const struct wire_plan *plan)
 	return w.msg.welcome.plan_hash.hash;
 }
 
-/* One lease worked on: results for its sequences but those of `not` (UINT64_MAX: for all). */
+/* Sends results for all sequences of a lease except `not` (UINT64_MAX: no exception). */
 void
 work(struct sim *s, uint64_t peer, const struct core_message *lease, uint64_t not)
 {
@@ -470,7 +470,7 @@ count_lease(struct sim *s, const struct wire_lease *l)
 	s->n_labels_asked += l->want_label ? l->n_seqs : 0;
 }
 
-/* Teachers peers[0..n) work until nothing is leased any more; every DONE must be durable, which take() makes sure of. */
+/* Teachers peers[0..n) work until nothing is leased any more. take() returns a DONE only if it is durable. */
 void
 work_all(struct sim *s, const uint64_t *peers, size_t n)
 {
@@ -493,7 +493,7 @@ work_all(struct sim *s, const uint64_t *peers, size_t n)
 	}
 }
 
-/* Rows [first, first + count) asked for and looked at; rows come in as many answers as the core likes. Returns how many came. */
+/* Requests rows [first, first + count) and checks them, from one or more answers. Returns their number. */
 size_t
 fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_t count, uint64_t *seqs, bool *quarantined)
 {
@@ -524,7 +524,10 @@ seq_at(const struct wire_plan *plan, uint64_t p)
 	return reference_order != NULL ? blend_order(reference_order, plan->seed, p) : shuffle_order(plan->seed, WINDOWS, p);
 }
 
-/* Rows of part i in a block, chosen apart: as many as it has among the next K positions, capped by those of the block; the first parts fill up. */
+/*
+ * Number of rows of part i in a block whose parts are chosen separately: as many as part i has among the next
+ * K positions of the order, but at most those in the block; the first parts get the rest.
+ */
 static uint64_t
 rows_of_part(uint64_t block, uint64_t W, uint64_t K, size_t i)
 {
@@ -543,7 +546,7 @@ rows_of_part(uint64_t block, uint64_t W, uint64_t K, size_t i)
 	return n[i];
 }
 
-/* The rows as the method says, without a core: row g = the (g mod K)-th kept of block g div K. bad: never eligible. */
+/* The rows by definition: row g is the (g mod K)-th chosen of block g div K. bad: never chosen. */
 void
 reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * core_sim - a world around selectord's core for its tests: a store in memory, teachers that are functions, time that is a number, commits
- * that happen when the test says so.
+ * core_sim - simulates the surroundings of selectord's core for its tests: a store in memory, teachers that
+ * are functions, a clock that the test sets, and commits that happen when the test wants them.
  */
 #ifndef SALT_TESTS_CORE_SIM_H
 #define SALT_TESTS_CORE_SIM_H
@@ -26,9 +26,9 @@ struct sim {
 	struct core *core;
 	struct core_config cfg;
 	struct core_store ask;
-	const char *key;		/* of whoever speaks */
+	const char *key;		/* name of the sender's key */
 	void (*before)(void), (*after)(void);	/* NULL, or called around each message to the core */
-	/* the disk */
+	/* the store */
 	bool has_score[2][WINDOWS + HELD], has_label[WINDOWS];
 	uint8_t score[2][WINDOWS + HELD][3 * L], label[WINDOWS][LABEL_BYTES];
 	struct {
@@ -44,11 +44,11 @@ struct sim {
 	struct cache_attempts attempts[WINDOWS];
 	struct cache_quarantine quarantine[WINDOWS];
 	size_t n_quarantine;
-	/* on the way to it */
+	/* not committed yet */
 	struct held_op *first, **last;
 	uint64_t durable;
 	bool hold_commits;
-	/* what came out, and has not been looked at */
+	/* messages of the core that the test has not taken yet */
 	struct core_message inbox[INBOX];
 	size_t n_inbox;
 	int64_t now;
@@ -56,46 +56,59 @@ struct sim {
 	char last_refusal[256];
 };
 
-extern const struct hash128 teacher;	/* labels, and scores where there is no second model */
+extern const struct hash128 teacher;	/* labels, and also scores if there is no second model */
 
-/* What a teacher says of a sequence: pure functions of it. */
+/* The score and label records that a teacher makes for a sequence: pure functions of seq. */
 void make_score(uint64_t seq, uint8_t out[3 * L]);
 void make_label(uint64_t seq, uint8_t out[LABEL_BYTES]);
 
-/* The life of a core: configure (sim_new: one shard, one model), start, stop (what was not committed is gone), start again, end. */
+/*
+ * sim_config configures a core; sim_new makes one with one shard and one model. sim_start starts it; sim_stop
+ * loses what was not committed, and sim_start starts it again. sim_end frees everything.
+ */
 void sim_config(struct sim *s, uint32_t shard, uint32_t n_shards, bool two_models);
 struct sim *sim_new(void);
 void sim_start(struct sim *s);
 void sim_stop(struct sim *s);
 void sim_end(struct sim *s);
 
-/* Commits what is not held and takes what the core wants sent; until nothing moves. */
+/* Takes the core's messages and commits its operations (unless hold_commits) until there are no more. */
 void pump(struct sim *s);
 
-/* A message from a peer; time that passes. */
+/* say - delivers a message from a peer. pass - advances the clock. */
 void say(struct sim *s, uint64_t peer, const struct wire_message *m);
 void pass(struct sim *s, int64_t ms);
 
-/* The next message for a peer that may be sent by now; type WIRE_NONE if there is none. done_with() frees its arrays. */
+/*
+ * The next message of this type (WIRE_NONE: of any) for a peer that may be sent by now; its type is WIRE_NONE
+ * if there is none. done_with() frees its arrays.
+ */
 struct core_message take(struct sim *s, uint64_t peer, enum wire_type type);
 void done_with(struct core_message *m);
 
-/* Peers. hello_trainer returns the plan's hash from WELCOME. */
+/* Messages of peers. hello_trainer returns the plan's hash from WELCOME. */
 void hello_teacher(struct sim *s, uint64_t peer, uint64_t boot);
 struct hash128 hello_trainer(struct sim *s, uint64_t peer, const struct wire_plan *plan);
 void credit(struct sim *s, uint64_t peer, uint32_t n);
 struct wire_plan plan_of(uint32_t seed, enum wire_mode mode, uint64_t n_rows);
 
-/* One lease worked on: results for its sequences but those of `not` (UINT64_MAX: for all). work_all: teachers peers[0..n) until nothing is leased. */
+/*
+ * work - sends results for all sequences of a lease, except for sequence `not` (UINT64_MAX: no exception).
+ * work_all - the teachers peers[0..n) work until nothing is leased.
+ */
 void work(struct sim *s, uint64_t peer, const struct core_message *lease, uint64_t not);
-/* report: the teacher says that it cannot label seq. */
+/* report - the teacher reports that it cannot label seq. */
 void report(struct sim *s, uint64_t peer, uint64_t lease_id, uint64_t seq);
 void work_all(struct sim *s, const uint64_t *peers, size_t n);
 
-/* Rows [first, first + count) asked for and looked at; returns how many came. */
+/* Requests rows [first, first + count) and checks them; returns how many arrived. */
 size_t fetch(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t first, uint32_t count, uint64_t *seqs, bool *quarantined);
 
-/* The rows as the method says, without a core. bad: never eligible. Of a blend after reference_order was set; NULL: the shuffle order. */
+/*
+ * Computes the rows of a plan directly from the definition, without a core. bad: a sequence that must not be
+ * chosen.
+ * reference_order: the order of a blend; NULL: the shuffle order.
+ */
 extern const struct blend *reference_order;
 void reference(const struct wire_plan *plan, uint64_t n_rows, uint64_t bad, uint64_t *out);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* corpus_files - what the tests of corpus share, beside files.h: corpora that are written. */
+/* corpus_files - shared by the tests of corpus, beside files.h: they write corpora. */
 #ifndef SALT_TESTS_CORPUS_FILES_H
 #define SALT_TESTS_CORPUS_FILES_H
 
@@ -13,7 +13,7 @@ extern struct err_note note;
 void copy_golden(const char *from, const char *to);
 
 struct corpus_writer *start(const char *prefix, uint32_t vocab, bool replace);
-/* n documents of lengths 1, 2, 3 ...; ids run through the vocabulary. What corpus_writer returned. */
+/* Writes n documents of lengths 1, 2, 3 ...; ids run through the vocabulary. Returns corpus_writer's code. */
 int write_some(const char *prefix, uint32_t vocab, int n, bool replace);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model_find - the tensor of that name, NULL if there is none; for tests of the table. */
+/* model_find - the tensor with this name, or NULL; for tests of the table of tensors. */
 #ifndef SALT_TESTS_MODEL_FIND_H
 #define SALT_TESTS_MODEL_FIND_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An NVML with two GPUs: 0000:17:00.0, and 0000:65:00.0, which tests/cuda_emu is, and which CUDA would number
- * 0. STUB_NVML: what is wrong. STUB_NVML_PROCESSES: "4711:1073741824 4712:" on both; without a number its
- * memory is not known; "self" is this process.
+ * A stub of NVML with two GPUs: 0000:17:00.0, and 0000:65:00.0, the device of tests/cuda_emu, which CUDA
+ * would number 0. STUB_NVML selects a fault. STUB_NVML_PROCESSES lists processes with their memory, as
+ * "4711:1073741824 4712:", for both GPUs; without a number the memory is not known; "self" is this process.
  */
 #include <stdio.h>
 #include <stdlib.h>

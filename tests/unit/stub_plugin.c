@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A plug-in without a device, for test_plugin.c. STUB_PLUGIN: what is wrong with it. Without STUB_ENTRY it exports nothing. */
+/* A plug-in without a device, for test_plugin.c. STUB_PLUGIN: the fault. Without STUB_ENTRY no exports. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

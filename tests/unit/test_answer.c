@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers against logits of the sequence alone; and the same bits in any batch, order, number of workers and parts. */
+/*
+ * Compares answers with results from the logits of each sequence alone, and checks that they have the same
+ * bits in any batch, order, number of workers and parts.
+ */
 #include "engine/infer/answer.h"
 
 #include <math.h>
@@ -59,7 +62,7 @@ make(enum kernels_dtype dtype)
 		requests[i].n = 2 + w[1] % CONTEXT;
 		requests[i].first = 1 + w[2] % (requests[i].n - 1);
 	}
-	requests[0].n = CONTEXT + 1; /* the longest; the shortest */
+	requests[0].n = CONTEXT + 1; /* the longest and the shortest request */
 	requests[1].n = 2;
 	requests[1].first = 1;
 }
@@ -87,7 +90,7 @@ logits(const struct task_request *r)
 	return z;
 }
 
-/* The likeliest id but this one; -1: of all. */
+/* The most probable id other than `but` (-1: of all ids). */
 static int32_t
 likeliest(const float *row, int32_t but)
 {
@@ -98,7 +101,7 @@ likeliest(const float *row, int32_t but)
 	return best;
 }
 
-/* The formula: sum of z_y - log sum exp z, and whether each y is the likeliest. */
+/* Computes the formula: sum of z_y - log sum exp z, and whether each y is the most probable id. */
 static void
 reference(const struct task_request *r, struct task_answer *out)
 {
@@ -145,7 +148,7 @@ same_answers(enum kernels_dtype dtype, double tolerance)
 	size_t greedy = 0;
 
 	make(dtype);
-	/* What the model itself would write; of some the last token is its second choice. */
+	/* Some requests have the model's own choice of tokens, or as last token its second choice. */
 	for (size_t i = 0; i < N; i += 9)
 		for (uint32_t t = requests[i].first; t < requests[i].n; t++) {
 			const float *row = logits(&(struct task_request){tokens[i], t + 1, t}) + (t - 1) * VOCAB;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Blends: the order against Megatron's rule written down plainly, its inverse, shares, and a list of corpora as one corpus. */
+/* Blends: the order compared with Megatron's rule, its inverse, shares, and lists of corpora. */
 #include <errno.h>
 
 #include "base/random/shuffle.h"
@@ -8,7 +8,7 @@
 
 enum { L = 4, VOCAB = 50 };
 
-/* The rule of build_blending_indices (Megatron-LM), in doubles as there: weights sum to 1. */
+/* The rule of build_blending_indices (Megatron-LM), in doubles as in the original: the weights sum to 1. */
 static void
 megatron(const double *weight, int n_parts, int n, int *part, int *sample)
 {
@@ -40,7 +40,7 @@ blend_of(const double *weights, const uint64_t *n_windows, size_t n)
 	return b;
 }
 
-/* The period is a prime, so no two parts are ever equally far behind and doubles decide as whole numbers do. */
+/* The period is a prime, so two parts are never equally far behind, and doubles decide like whole numbers. */
 static void
 order_is_megatrons(void)
 {
@@ -67,13 +67,14 @@ order_is_megatrons(void)
 		CHECK((int)blend_part_at(b, p) == tenth[p % 10]);
 	blend_destroy(&b);
 
-	b = blend_of((const double[]){2, 2, 2}, n_windows, 3);		/* of equals the first */
+	/* of equal parts the first one comes first */
+	b = blend_of((const double[]){2, 2, 2}, n_windows, 3);
 	for (uint64_t p = 0; p < 9; p++)
 		CHECK(blend_part_at(b, p) == p % 3);
 	blend_destroy(&b);
 }
 
-/* Within 0.1 % of the weight over 100,000 positions from anywhere, also where no period fits. */
+/* Shares are within 0.1 % of the weights over 100,000 positions from any start, also without a period. */
 static void
 shares_are_the_weights(void)
 {
@@ -93,7 +94,7 @@ shares_are_the_weights(void)
 	}
 }
 
-/* Every sequence of a part once an epoch; blend_position, _epoch_at, _taken and _round against counting. */
+/* Every sequence of a part comes once an epoch; blend_position, _epoch_at, _taken, _round equal counting. */
 static void
 inverse(void)
 {
@@ -145,7 +146,7 @@ bad_weights(void)
 	CHECK(blend_new(&b, &n, (const uint32_t[]){1}, 1, &note) == ERR_RANGE && b == NULL);
 }
 
-/* A Megatron corpus of n documents under name. */
+/* Writes a Megatron corpus of n documents. */
 static void
 make(const char *name, int n, uint32_t vocab, uint64_t tokenizer)
 {
@@ -184,7 +185,7 @@ fingerprint_of(const char *prefix)
 	return h;
 }
 
-/* Windows are those of the parts one after the other; counts and sizes add up. */
+/* The sequences of a list are those of its parts in order; counts and sizes are the sums. */
 static void
 list_is_a_corpus(void)
 {
@@ -223,7 +224,7 @@ list_is_a_corpus(void)
 		corpus_destroy(&c[i]);
 }
 
-/* The identity covers parts, order and shares; a list of one is the corpus itself. */
+/* The fingerprint depends on parts, their order and shares; a list of one corpus has that of the corpus. */
 static void
 identity(void)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bus over loopback, both ends in this process. Every wait has a limit; none is a measurement. */
+/* Tests bus over loopback with both ends in this process. Every wait has a limit; nothing is measured. */
 #include "fabric/bus/bus.h"
 
 #include <arpa/inet.h>
@@ -32,7 +32,7 @@ plain_bus(uint64_t max_message)
 	return bus;
 }
 
-/* The next event of one kind at a server or client; other events are skipped. */
+/* Waits for the next event of one kind at a server or client and skips other events. */
 static bool
 await_server(struct bus_poll *poll, struct bus_server *server, enum bus_event_kind kind, struct bus_event *event)
 {
@@ -97,7 +97,7 @@ frame_is(const struct bus_event *event, const char *text)
 	return event->len == strlen(text) && memcmp(event->frame, text, event->len) == 0;
 }
 
-/* Does this machine have ::1? Containers often do not. */
+/* Whether this machine has ::1; containers often do not. */
 static bool
 has_ipv6(void)
 {
@@ -200,8 +200,8 @@ test_server_restarts(void)
 }
 
 /*
- * For a peer that reads nothing the server queues a bounded number of bytes; once it reads, all accepted
- * frames arrive in order.
+ * For a peer that does not read, the server queues a bounded number of bytes; when it reads again, all
+ * accepted frames arrive in order.
  */
 static void
 test_queue_full(void)
@@ -457,9 +457,7 @@ test_status(void)
 	zmq_ctx_term(ctx);
 }
 
-/*
- * One that does not answer does not delay the others: their answers are returned while its long timeout runs.
- */
+/* A peer that does not answer does not delay others: their answers come while its long timeout runs. */
 static void
 test_asker(void)
 {
@@ -472,7 +470,7 @@ test_asker(void)
 
 	REQUIRE(bus_status_new(&status, bus, "tcp://127.0.0.1:0", say_status, NULL, NULL) == 0);
 	REQUIRE(bus_asker_new(&asker, bus) == 0);
-	CHECK(bus_asker_next(asker, 60000) == NULL);		/* nothing asked: nothing to wait for */
+	CHECK(bus_asker_next(asker, 60000) == NULL);		/* returns at once: no query is open */
 	for (size_t i = 0; i < 7; i++) {
 		bool silent = i == 0 || i == 3;
 
@@ -531,7 +529,7 @@ wake_later(void *waker)
 	return NULL;
 }
 
-/* A wake by another thread ends the poll, and so does one that came before it, once. */
+/* A wake by another thread ends the poll. A wake before the poll ends the next poll, once. */
 static void
 test_waker(void)
 {
@@ -545,7 +543,7 @@ test_waker(void)
 	bus_waker_wake(waker);
 	bus_waker_notify(waker);
 	CHECK(bus_poll_wait(poll, 3600000) == 0);
-	CHECK(bus_poll_wait(poll, 1) == 0);		/* the wakes above are used up: this one waits */
+	CHECK(bus_poll_wait(poll, 1) == 0);		/* no wake is left: this poll waits */
 	CHECK(clock_now_ms() > start);
 	pthread_create(&thread, NULL, wake_later, waker);
 	while (!atomic_load(&woken))
@@ -635,7 +633,7 @@ stopped_child(int signals, int sig, int *status)
 			_exit(2);
 		if (signals == 2)
 			for (;;)
-				bus_poll_wait(poll, -1);	/* after the first signal it polls again; the second one ends it */
+				bus_poll_wait(poll, -1);	/* the second signal ends the process */
 		bus_poll_destroy(&poll);
 		bus_destroy(&bus);
 		_exit(33);
@@ -665,7 +663,7 @@ test_stop(void)
 int
 main(void)
 {
-	test_stop();		/* first: it forks, and there are no threads yet */
+	test_stop();		/* must be first: it forks, and there are no threads yet */
 	test_there_and_back("tcp://127.0.0.1:0");
 	if (has_ipv6())
 		test_there_and_back("tcp://[::1]:0");

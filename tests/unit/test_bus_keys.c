@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which keys are accepted; also all the cases in which CURVE and ZAP are known to accept everybody. */
+/* Tests which keys are accepted, with all cases in which CURVE and ZAP are known to accept every client. */
 #include "fabric/bus/bus_internal.h"
 
 #include <dirent.h>
@@ -24,7 +24,7 @@ new_bus(struct bus **bus, const char *keys, enum bus_role role, struct err_note 
 	return bus_new(bus, &options, note);
 }
 
-/* The kind of event that comes first of those in mask (1 << kind); 0 when none came in time. */
+/* Waits for the first event whose kind is in mask (1 << kind); returns the kind, or 0 if none comes. */
 static int
 await_client(struct bus_poll *poll, struct bus_client *client, unsigned mask, int64_t limit_ms, struct bus_event *event)
 {
@@ -85,7 +85,7 @@ test_files(void)
 	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600);
 	CHECK(stat(dir, &st) == 0 && (st.st_mode & 0777) == 0700);
 
-	/* our key is missing, readable by all, malformed, of another role: an error that names the file */
+	/* our key is missing, readable by all, malformed, or has another role: the error names the file */
 	CHECK(new_bus(&bus, dir, BUS_ROLE_CLIENT, &note) == ERR_NOT_FOUND && bus == NULL);
 	CHECK(strstr(note.name, "client.key") != NULL);
 	chmod(path, 0644);
@@ -103,7 +103,7 @@ test_files(void)
 	CHECK(bus == NULL);
 }
 
-/* The public and the secret key are of two pairs: no client could connect, so it is an error at start. */
+/* If public and secret key are not a pair no client could connect, so this is an error at start. */
 static void
 test_mixed_pair(void)
 {
@@ -177,7 +177,7 @@ test_matrix(void)
 	bus_client_destroy(&client);
 	CHECK(bus_client_new(&client, teacher, endpoint, "nobody", &note) == ERR_NOT_FOUND);
 
-	/* revoked while connected: the next connection is refused */
+	/* a key that is revoked while connected: the next connection is rejected */
 	path_of(from, sizeof(from), dir, "teacher.pub");
 	path_of(to, sizeof(to), dir, "teacher.revoked");
 	REQUIRE(rename(from, to) == 0);
@@ -187,14 +187,14 @@ test_matrix(void)
 	bus_poll_add_client(poll, client);
 	CHECK(await_client(poll, client, any, PATIENCE_MS, &event) == BUS_EVENT_REFUSED);
 	CHECK(bus_client_send(client, (uint8_t *)strdup("hi"), 2) == ERR_CLOSED);
-	/* listed again, the same client connects by itself */
+	/* after the key is listed again, the same client reconnects by itself */
 	REQUIRE(rename(to, from) == 0);
 	CHECK(await_client(poll, client, 1u << BUS_EVENT_CONNECTED, PATIENCE_MS, &event) == BUS_EVENT_CONNECTED);
 	bus_client_destroy(&client);
 	bus_poll_destroy(&poll);
 	bus_destroy(&teacher);
 
-	/* a key that is not listed, with the right server key */
+	/* a client with a key that is not listed, and the correct server key */
 	path_of(from, sizeof(from), dir, "selector.pub");
 	path_of(to, sizeof(to), other_dir, "selector.pub");
 	REQUIRE(link(from, to) == 0);
@@ -207,7 +207,7 @@ test_matrix(void)
 	bus_poll_destroy(&poll);
 	bus_destroy(&stranger);
 
-	/* no key at all */
+	/* a client without a key */
 	REQUIRE(bus_new(&plain, &(struct bus_options){0}, &note) == 0);
 	REQUIRE(bus_client_new(&client, plain, endpoint, NULL, &note) == 0);
 	poll = bus_poll_new(plain);
@@ -275,7 +275,7 @@ test_status_keys(void)
 	bus_destroy(&trainer);
 }
 
-/* A removed key ends the connections that it had, to every kind of socket; what others have goes on. */
+/* Removing a key ends its connections to every kind of socket; connections with other keys continue. */
 static void
 test_removed(void)
 {
@@ -327,7 +327,7 @@ test_removed(void)
 			bus_event_free(&event);
 		}
 	CHECK(lost == 1);
-	/* both of them try again, are refused, and that is counted */
+	/* both reconnect and are rejected, which is counted */
 	for (end = clock_now_ms() + PATIENCE_MS, refused = 0; refused < before + 2 && clock_now_ms() < end; bus_poll_wait(poll, 20)) {
 		while (bus_client_recv(gone, &event) == 0)
 			bus_event_free(&event);
@@ -353,7 +353,7 @@ test_removed(void)
 	bus_destroy(&selector);
 }
 
-/* Whoever can write to the folder or to a public key decides who may connect. */
+/* A folder or public key that others can write is rejected, because they could decide who may connect. */
 static void
 test_writable(void)
 {
@@ -408,7 +408,8 @@ main(void)
 	test_files();
 	test_mixed_pair();
 	log_last_error(last, sizeof(last));
-	CHECK_STR(last, "");		/* the random key that is rejected at start is no error */
+	/* the rejection of the random key at start is not logged as an error */
+	CHECK_STR(last, "");
 	test_matrix();
 	test_status_keys();
 	test_removed();

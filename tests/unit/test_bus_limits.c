@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What peers may not do to a process: end it, fill its memory, take its descriptors. They speak ZMTP 3.0 (RFC 23) by hand,
- * over TCP, because a library's peer does not do most of this.
+ * Hostile peers must not be able to end a process, fill its memory or use up its descriptors. These peers
+ * implement ZMTP 3.0 (RFC 23) over TCP by hand, because a peer of the library cannot do most of this.
  */
 #include "fabric/bus/bus.h"
 
@@ -36,7 +36,7 @@ plain_bus(uint64_t max_message)
 	return bus;
 }
 
-/* A connection to "tcp://127.0.0.1:PORT" or "ipc://PATH". */
+/* Connects to "tcp://127.0.0.1:PORT" or "ipc://PATH". */
 static int
 dial(const char *endpoint)
 {
@@ -64,7 +64,7 @@ short_frame(uint8_t *out, uint8_t flags, const void *body, size_t len)
 	return 2 + len;
 }
 
-/* Greeting and READY without keys, of a DEALER or SUB; waits until the server's READY has come. */
+/* Connects and sends greeting and READY of a DEALER or SUB without keys; waits for the server's READY. */
 static int
 greet_as(const char *endpoint, bool sub)
 {
@@ -100,8 +100,8 @@ reset(int fd)
 }
 
 /*
- * libzmq 4.3.4 stops reading a peer whose queue is full, forgets the descriptor when the peer then vanishes, and
- * aborts ("!_io_error") at the next heartbeat of either side. SALT_ROUNDS=10000 is the long run.
+ * libzmq 4.3.4 stops reading from a peer whose queue is full, loses the descriptor if the peer then vanishes,
+ * and aborts ("!_io_error") at the next heartbeat of either side. SALT_ROUNDS=10000 makes a long test.
  */
 static void
 test_vanishing_peers(void)
@@ -129,11 +129,12 @@ test_vanishing_peers(void)
 			fds[i] = greet(bus_server_endpoint(server));
 			REQUIRE(send(fds[i], burst, n, 0) == (ssize_t)n);
 		}
-		stop_sleep_ms(50);		/* the daemon computes meanwhile, and its queues fill */
+		/* simulates a daemon that computes, so that its queues fill */
+		stop_sleep_ms(50);
 		for (int i = 0; i < AT_ONCE; i++)
 			reset(fds[i]);
 		stop_sleep_ms(5);
-		/* on a busy host a reset may come before the burst was read: such a peer is never seen */
+		/* on a busy host a reset may arrive before the burst was read; such a peer is never seen */
 		for (end = clock_now_ms() + 300; gone + unseen < started && clock_now_ms() < end; bus_poll_wait(poll, 10))
 			while (bus_server_recv(server, &event) == 0) {
 				frames += event.kind == BUS_EVENT_FRAME;
@@ -141,7 +142,7 @@ test_vanishing_peers(void)
 				bus_event_free(&event);
 			}
 		unseen = started - gone;
-		REQUIRE(frames == gone * FRAMES);	/* everyone who was seen is reported as gone */
+		REQUIRE(frames == gone * FRAMES);	/* every peer that was seen is reported as gone */
 	}
 	CHECK(gone > 0);
 	printf("%zu peers vanished, %zu of them before they were seen; %zu frames came\n", started, unseen, frames);
@@ -150,7 +151,7 @@ test_vanishing_peers(void)
 	bus_destroy(&bus);
 }
 
-/* Sends the block again and again until the connection ends; how many bytes it took. At most max. */
+/* Sends the block repeatedly until the connection ends, at most max bytes; returns the number of bytes. */
 static size_t
 pour(int fd, const uint8_t *block, size_t len, size_t max)
 {
@@ -185,7 +186,10 @@ memory_mib(void)
 	return kib / 1024;
 }
 
-/* Bytes that never make a message: before the handshake, as parts, as a long frame's beginning, at each kind of socket. */
+/*
+ * Endless bytes that never form a message: before the handshake, as message parts, as the beginning of a long
+ * frame; at each kind of socket.
+ */
 static void
 test_endless_bytes(bool ipc)
 {
@@ -250,7 +254,7 @@ test_endless_bytes(bool ipc)
 		close(fd);
 	}
 	free(block);
-	/* parts of one byte cost about a hundred times their size, and bytes come in for 20 ms before anyone looks */
+	/* parts of one byte need a hundred times their size, and bytes arrive for 20 ms before a check */
 	CHECK(most - before < 512);
 	bus_events_destroy(&events);
 	bus_status_destroy(&status);
@@ -262,7 +266,7 @@ test_endless_bytes(bool ipc)
 	CHECK(rmdir(dir) == 0);
 }
 
-/* AddressSanitizer keeps freed memory for a while: there, what is allocated counts. */
+/* AddressSanitizer keeps freed memory for a while, so with it the allocated bytes count. */
 extern size_t __sanitizer_get_current_allocated_bytes(void) __attribute__((weak));
 
 static long
@@ -271,7 +275,7 @@ allocated_mib(void)
 	return __sanitizer_get_current_allocated_bytes != NULL ? (long)(__sanitizer_get_current_allocated_bytes() >> 20) : memory_mib();
 }
 
-/* Subscribers that come and go while nothing is published leave no memory behind. */
+/* Subscribers that connect and disconnect while nothing is published leave no memory behind. */
 static void
 test_subscribers(void)
 {
@@ -295,7 +299,7 @@ test_subscribers(void)
 	bus_destroy(&bus);
 }
 
-/* Peers that read nothing: all of them together hold a bounded number of bytes, and one that reads is not affected. */
+/* Peers that do not read: the bytes queued for all of them are bounded; a peer that reads is not affected. */
 static void
 test_no_readers(void)
 {
@@ -346,7 +350,7 @@ test_no_readers(void)
 	bus_destroy(&bus);
 }
 
-/* Whole messages of an ipc peer that come faster than they are handled: it is ended, and others are served. */
+/* An ipc peer that sends messages faster than they are handled is disconnected, and others are served. */
 static void
 test_ipc_flood(void)
 {
@@ -382,7 +386,7 @@ test_ipc_flood(void)
 		}
 		if (asked++ < 20)
 			REQUIRE(send(other, hello, short_frame(hello, 0, "hi", 2), 0) == 4);
-		/* one message at a time, as a daemon that is slow */
+		/* one message at a time, like a slow daemon */
 		if (bus_server_recv(server, &event) == 0) {
 			if (event.kind == BUS_EVENT_FRAME && event.len == BODY)
 				flooder = event.peer;
@@ -408,7 +412,7 @@ test_ipc_flood(void)
 	CHECK(rmdir(dir) == 0);
 }
 
-/* What is at the path of an ipc socket: a file and a live socket stay, a socket that was left is replaced. */
+/* At the path of an ipc socket a file or a live socket is kept; a socket without a process is replaced. */
 static void
 test_ipc_paths(void)
 {
@@ -434,7 +438,7 @@ test_ipc_paths(void)
 	CHECK(bus_server_new(&server, bus, endpoint, &note) == EEXIST);
 	unlink(path);
 
-	/* left by a process that was killed */
+	/* a socket left by a killed process */
 	REQUIRE((fd = socket(AF_UNIX, SOCK_STREAM, 0)) >= 0);
 	strcpy(at.sun_path, path);
 	REQUIRE(bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0);
@@ -455,12 +459,12 @@ test_ipc_paths(void)
 		close(fd);
 	bus_server_destroy(&server);
 	bus_destroy(&other);
-	bus_destroy(&bus);		/* the library removes its sockets by now */
+	bus_destroy(&bus);		/* the library has removed its sockets after this */
 	unlink(path);
 	CHECK(rmdir(dir) == 0);
 }
 
-/* More idle connections than the soft limit of descriptors that a process begins with: clients still come in. */
+/* With more idle connections than the initial soft limit of descriptors, clients can still connect. */
 static void
 test_idle_connections(void)
 {
@@ -477,10 +481,11 @@ test_idle_connections(void)
 
 	REQUIRE(getrlimit(RLIMIT_NOFILE, &files) == 0);
 	if (files.rlim_max < 2 * IDLE + 100)
-		return;				/* this host does not allow it */
+		return;				/* this host's hard limit is too low */
 	few = (struct rlimit){256, files.rlim_max};
 	REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
-	bus = plain_bus(0);			/* raises the soft limit again, for our ends of the connections too */
+	/* raises the soft limit, also for this test's ends of the connections */
+	bus = plain_bus(0);
 	poll = bus_poll_new(bus);
 	REQUIRE(bus_server_new(&server, bus, "tcp://127.0.0.1:0", NULL) == 0);
 	bus_poll_add_server(poll, server);
@@ -506,7 +511,7 @@ test_idle_connections(void)
 	bus_destroy(&bus);
 }
 
-/* Times that threads of this process began to wait. */
+/* How often threads of this process began to wait. */
 static unsigned long
 waits(void)
 {
@@ -528,7 +533,10 @@ waits(void)
 	return n;
 }
 
-/* A status socket that nobody asks, as of an idle client: no thread looks 50 times a second. A connection that pours bytes in is ended all the same. */
+/*
+ * With a status socket that is not queried, as in an idle client, no thread wakes up 50 times a second. A
+ * connection that sends endless bytes is ended nevertheless.
+ */
 static void
 test_quiet(void)
 {
@@ -552,14 +560,17 @@ test_quiet(void)
 		fd = greet(bus_status_endpoint(status));
 		CHECK_ROW("parts", pour(fd, block, len, MAX) < MAX);
 		close(fd);
-		stop_sleep_ms(500);			/* until it is gone here too */
+		stop_sleep_ms(500);			/* until the bus has noticed the end too */
 	}
 	free(block);
 	bus_status_destroy(&status);
 	bus_destroy(&bus);
 }
 
-/* Where libzmq would abort for want of descriptors, there is an error; with the fewest that are allowed a daemon's sockets can be made. */
+/*
+ * With too few descriptors, for which libzmq would abort, bus returns an error. With the smallest allowed
+ * number a daemon's sockets can be made.
+ */
 static void
 test_few_files(void)
 {

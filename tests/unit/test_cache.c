@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tables: what is written comes back, also after a reopen; what must not mix is refused; what is damaged is said to be. */
+/*
+ * The tables of the cache: records are read back as written, also after a reopen; data of different
+ * identities is rejected; damage is reported.
+ */
 #include "check.h"
 
 #include <errno.h>
@@ -142,7 +145,7 @@ test_troubles(void)
 	gone();
 }
 
-/* More rows than one record holds. */
+/* A block of more rows than fit in one record. */
 static void
 test_long_block(void)
 {
@@ -191,7 +194,8 @@ test_identity(void)
 	CHECK_STR(note.place, "context");
 	CHECK(strncmp(note.expected, "128", 3) == 0);
 	CHECK_STR(note.found, "256");
-	CHECK(cache_identity_get(c, "new", v, sizeof(v)) == ERR_NOT_FOUND);	/* nothing of a mismatch is written */
+	/* after a mismatch nothing is written */
+	CHECK(cache_identity_get(c, "new", v, sizeof(v)) == ERR_NOT_FOUND);
 	cache_destroy(&c);
 	c = opened(CACHE_READ);
 	CHECK(cache_identity_get(c, "score_set", v, sizeof(v)) == 0);
@@ -220,12 +224,12 @@ test_second_opener(void)
 	}
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	CHECK(status == 0);
-	if ((pid = fork()) == 0)			/* reading beside the writer is fine */
+	if ((pid = fork()) == 0)			/* another process may read while one writes */
 		_exit(cache_open(&d, dir, CACHE_READ, 0, &note) == 0 ? 0 : 1);
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	CHECK(status == 0);
 	cache_destroy(&c);
-	c = opened(CACHE_WRITE);			/* and the lock ends with its holder */
+	c = opened(CACHE_WRITE);			/* the lock ends with the process that held it */
 	cache_destroy(&c);
 	gone();
 	snprintf(dir, sizeof(dir), "/tmp/salt-no-such-cache");
@@ -242,7 +246,7 @@ count_one(void *arg, const struct cache_item *item)
 	return 0;
 }
 
-/* All tables hold so many records, so many of them damaged. */
+/* Checks the number of records in all tables, and how many of them are damaged. */
 static void
 count_all(struct cache *c, uint64_t n_records, uint64_t n_bad)
 {
@@ -253,7 +257,7 @@ count_all(struct cache *c, uint64_t n_records, uint64_t n_bad)
 	CHECK(n[0] == n_records && n[1] == n_bad);
 }
 
-/* Flip one byte of a stored value in the file: that record is damaged, its neighbour is not. */
+/* Changes one byte of a stored value: this record is reported as damaged, its neighbour is not. */
 static void
 test_damage(void)
 {
@@ -293,7 +297,8 @@ test_damage(void)
 	cache_txn_end(&txn);
 	count_all(c, 3, 1);
 	REQUIRE(cache_write_begin(c) == 0);
-	CHECK(cache_write_labels(c, 1, mark, sizeof(mark), NULL) == 0);		/* a damaged one may be written again */
+	/* a damaged record may be replaced */
+	CHECK(cache_write_labels(c, 1, mark, sizeof(mark), NULL) == 0);
 	REQUIRE(cache_write_commit(c) == 0);
 	count_all(c, 3, 0);
 	cache_destroy(&c);
@@ -315,8 +320,8 @@ sum_one(void *arg, const struct cache_item *item)
 }
 
 /*
- * One flipped bit anywhere in the file: opening says so, or the walk finds a damaged record, or nothing has changed. LMDB alone
- * dies of many of them. SALT_ROUNDS: how many bits.
+ * With one flipped bit anywhere in the file, opening fails, or the walk finds a damaged record, or nothing
+ * has changed. LMDB alone crashes for many of these bits. SALT_ROUNDS: number of bits.
  */
 static void
 test_flipped_bits(void)
@@ -335,7 +340,8 @@ test_flipped_bits(void)
 	fresh();
 	c = opened(CACHE_WRITE);
 	memset(value, 7, sizeof(value));
-	for (uint64_t i = 0; i < 6; i++) {			/* branches, overflow pages, and a free list of several records */
+	/* makes branches, overflow pages and a longer free list */
+	for (uint64_t i = 0; i < 6; i++) {
 		REQUIRE(cache_write_begin(c) == 0);
 		for (uint64_t seq = i * 40; seq < i * 40 + 40; seq++) {
 			CHECK(cache_write_labels(c, seq, value, seq % 9 == 0 ? sizeof(value) : 90 + seq, NULL) == 0);
@@ -356,7 +362,7 @@ test_flipped_bits(void)
 		uint8_t byte, flipped;
 
 		at = at * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-		/* every other one in a page's first bytes, where headers and offsets are */
+		/* every second bit is in the first bytes of a page, which have headers and offsets */
 		bit = (at >> 20) % ((uint64_t)size * 8);
 		if (i % 2 == 0)
 			bit = bit / 32768 * 32768 + (at >> 33) % (i % 4 == 0 ? 1280 : 256);
@@ -387,7 +393,7 @@ test_flipped_bits(void)
 	gone();
 }
 
-/* Files may not grow past a limit: the commit fails, what was committed before stays, and it works again when there is room. */
+/* With a file size limit, as on a full disk, a commit fails, earlier ones stay, and it works again later. */
 static void
 test_full(void)
 {
@@ -426,7 +432,7 @@ test_full(void)
 	cache_destroy(&c);
 	gone();
 
-	/* the map itself: 1 MiB */
+	/* the map itself is full: 1 MiB */
 	fresh();
 	REQUIRE(cache_open(&c, dir, CACHE_WRITE, 1 << 20, NULL) == 0);
 	REQUIRE(cache_write_begin(c) == 0);
@@ -439,7 +445,7 @@ test_full(void)
 	CHECK(cache_write_labels(c, 1, big, sizeof(big), NULL) == 0);
 	CHECK(cache_write_commit(c) == 0);
 
-	/* made larger: what was there is there, another process with the smaller map follows, and so does the next open with a small one */
+	/* a larger map keeps the data; another process and the next open with a smaller map follow */
 	REQUIRE(pipe(up) == 0 && pipe(down) == 0);
 	if ((pid = fork()) == 0) {
 		struct cache *reader;
@@ -527,7 +533,7 @@ see(void *arg, const struct cache_item *item)
 	return item->table == CACHE_TABLE_SCORES ? 77 : 0;
 }
 
-/* More records than one step takes; who may write; rows taken away whole. */
+/* A walk over more records than one step reads; which modes may write; dropping all rows of a block. */
 static void
 test_walk(void)
 {
@@ -562,7 +568,8 @@ test_walk(void)
 	seq = 0;
 	CHECK(cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &b) == 0 && seq == 9);
 	seq = 10;
-	CHECK(cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &b) == ERR_NOT_FOUND);	/* not the other set's */
+	/* not from the other set */
+	CHECK(cache_scores_next(txn, CACHE_SCORES_SCORER, &seq, &b) == ERR_NOT_FOUND);
 	cache_txn_end(&txn);
 	cache_destroy(&c);
 	c = opened(CACHE_UPKEEP);
@@ -579,7 +586,7 @@ test_walk(void)
 	gone();
 }
 
-/* A version that is not ours, and a file that ends too early: refused, with what to do. */
+/* Another version and a truncated file are rejected with a message that says what to do. */
 static void
 test_version_and_cut(void)
 {
@@ -606,7 +613,8 @@ test_version_and_cut(void)
 	for (off_t at = 0; at + 15 <= size; at++)
 		if (memcmp(file + at, "format1", 7) == 0) {
 			file[at + 6] = '0';
-			memcpy(file + at + 7, &sum, 8);		/* as on a little-endian machine, the only ones we build on */
+			/* little-endian, like all supported machines */
+			memcpy(file + at + 7, &sum, 8);
 			n++;
 		}
 	CHECK(n >= 1 && pwrite(fd, file, (size_t)size, 0) == size);

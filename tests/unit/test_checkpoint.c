@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checkpoints without crashes: any ranks to any ranks, what is refused, what is found, what goes. */
+/* Checkpoints without crashes: from any number of ranks to any other, rejected files, search, pruning. */
 #include "crash/save.h"
 
 #include <errno.h>
@@ -46,7 +46,8 @@ any_ranks(void)
 		CHECK(save_good(step_path(100), 100));
 		REQUIRE(checkpoint_open(&c, step_path(100), CHECKPOINT_SIZES, &note) == 0);
 		total = checkpoint_optim_total(c, "v");
-		for (uint64_t at = 0; at < total; at += 611) {		/* ranges that no writer had */
+		/* ranges across those of the writers */
+		for (uint64_t at = 0; at < total; at += 611) {
 			uint64_t n = total - at < 700 ? total - at : 700;
 
 			REQUIRE(checkpoint_read_optim(c, "v", at, n, x, &note) == 0);
@@ -65,7 +66,7 @@ static void
 damage(void)
 {
 	static const struct {
-		const char *what, *command;	/* on the newest of two */
+		const char *what, *command;	/* shell command that damages the newer of two */
 		enum checkpoint_check check;
 		int rc;
 		const char *name;
@@ -97,7 +98,7 @@ damage(void)
 		CHECK_ROW(rows[i].what, checkpoint_verify(step_path(2), rows[i].check, &note) == rows[i].rc);
 		CHECK_ROW(rows[i].what, strstr(note.name, rows[i].name) != NULL);
 		CHECK_ROW(rows[i].what, checkpoint_find_latest(root, rows[i].check, &info, NULL) == 0 && info.step == (rows[i].rc == 0 ? 2 : 1));
-		/* A damaged newest one protects all before it. */
+		/* If the newest checkpoint is damaged, no older one is pruned. */
 		if (strcmp(rows[i].what, "hashes do") == 0) {
 			size_t n = 7;
 
@@ -122,7 +123,8 @@ finding(void)
 	CHECK(checkpoint_clean(root, &n, &note) == 0 && n == 0);
 	for (uint64_t s = 1; s <= 5; s++)
 		REQUIRE(save_all(root, s, 1, &note) == 0);
-	REQUIRE(save_all(root, 123456789, 1, &note) == 0);		/* more than eight digits sort as numbers too */
+	/* nine digits are sorted as a number too */
+	REQUIRE(save_all(root, 123456789, 1, &note) == 0);
 	shell("mkdir '%1$s'/step_00000007.tmp '%1$s'/step_00000008 '%1$s'/other && touch '%1$s'/step_x", "");
 	REQUIRE(checkpoint_list(root, &list, &n, &note) == 0 && n == 6);
 	CHECK(list[0].step == 1 && list[5].step == 123456789);
@@ -138,7 +140,7 @@ finding(void)
 	CHECK(save_all(root, CHECKPOINT_MAX_STEP + 1, 1, &note) == ERR_RANGE);
 }
 
-/* Pruning does not follow links, takes what was put into an old checkpoint along, and passes over what it cannot remove. */
+/* Pruning does not follow links, removes foreign files in old checkpoints, skips what it cannot remove. */
 static void
 prune_foreign(void)
 {
@@ -159,7 +161,7 @@ prune_foreign(void)
 	CHECK(checkpoint_verify(list[0].path, CHECKPOINT_HASHES, &note) == 0);
 	free(list);
 	CHECK(checkpoint_clean(root, &n, &note) == 0 && n == 0);
-	/* A mounted file system in a leftover cannot be removed: the start, the save of that step and the pruning go on. */
+	/* A leftover with a mounted file system cannot be removed; start, save and pruning still work. */
 	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
 		return;			/* needs root */
 	shell("mkdir -p '%1$s'/step_00000004/m '%1$s'/step_00000006.tmp/m && mount -t tmpfs none '%1$s'/step_00000004/m", "");
@@ -203,7 +205,8 @@ finish_refuses(void)
 	CHECK(checkpoint_finish(root, 5, &list, &note) == ERR_NOT_FOUND && strcmp(note.place, "state.json") == 0);
 	REQUIRE(checkpoint_write_state(dir, state, &list, &note) == 0);
 	CHECK(checkpoint_finish(root, 5, &list, &note) == ERR_NOT_FOUND && strcmp(note.found, "1 of 2") == 0);
-	REQUIRE(checkpoint_write_optim(dir, 1, 2, 5, 10, 10, mv, 2, &entry, &note) == 0);		/* a hole at 4 */
+	/* gap at 4 */
+	REQUIRE(checkpoint_write_optim(dir, 1, 2, 5, 10, 10, mv, 2, &entry, &note) == 0);
 	REQUIRE(checkpoint_files_add(&list, &entry) == 0);
 	CHECK(checkpoint_finish(root, 5, &list, &note) == ERR_FORMAT && strstr(note.found, "[5, 10) where 4") != NULL);
 	shell("rm '%s'/step_00000005.tmp/optim_00001*", "");
@@ -241,7 +244,8 @@ main(void)
 	log_init("test", LOG_LEVEL_ERROR);
 	snprintf(base, sizeof(base), "%.90s/checkpoint.XXXXXX", tmp != NULL ? tmp : "/tmp");
 	REQUIRE(mkdtemp(base) != NULL);
-	snprintf(root, sizeof(root), "%.128s/run/checkpoints", base);		/* checkpoint_begin makes both */
+	/* checkpoint_begin makes both folders */
+	snprintf(root, sizeof(root), "%.128s/run/checkpoints", base);
 	any_ranks();
 	damage();
 	finding();

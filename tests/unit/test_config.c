@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fleet.yaml in, settings or an error out. tests/golden/config/NAME.in is the file, NAME.ok what must come of it: the error, or the
- * settings as printed. Lines "#! set K=V" are --set, "#! need N" asks config_require, "#! show K K" prints only these.
+ * Reads fleet.yaml and checks the settings or the error. tests/golden/config/NAME.in is the file, NAME.ok the
+ * expected error or printed settings. Lines "#! set K=V" are --set, "#! need N" calls config_require, "#!
+ * show K K" prints only these options.
  */
 #include <errno.h>
 #include <dirent.h>
@@ -26,7 +27,7 @@ read_file(const char *path, size_t *len)
 	return text;
 }
 
-/* What NAME.in gives, as text. */
+/* Writes the result of NAME.in as text. */
 static void
 run_golden(const char *text, size_t len, char *out, size_t size)
 {
@@ -118,7 +119,7 @@ load(const char *text)
 	return cfg;
 }
 
-/* The struct has what the file says, also where printing and parsing could be wrong in the same way. */
+/* Checks the members of the struct, since printing and parsing could be wrong in the same way. */
 static void
 test_fields(void)
 {
@@ -159,7 +160,7 @@ test_fields(void)
 	config_destroy(&c);
 }
 
-/* What the engine computes labels in under a declared class; ERR_MISMATCH: the class says otherwise. */
+/* The dtype of the engine's labels under a declared class; ERR_MISMATCH: it contradicts the class. */
 static void
 test_teacher_dtype(void)
 {
@@ -190,7 +191,7 @@ test_teacher_dtype(void)
 	}
 }
 
-/* An option under its former name: the same value, one line that names both, and one option given twice all the same. */
+/* An option under its former name works, and a line reports both names; giving both is an error. */
 static void
 test_former_names(void)
 {
@@ -268,7 +269,8 @@ test_block(void)
 		CHECK_ROW(rows[i].text, block == rows[i].block && kept == rows[i].kept);
 		config_destroy(&c);
 	}
-	for (unsigned percent = 1; percent <= 100; percent++)		/* every two-place decimal of every window that makes it whole */
+	/* every two-digit decimal that gives a whole number */
+	for (unsigned percent = 1; percent <= 100; percent++)
 		for (unsigned window = 100; window <= 1000; window += 100) {
 			struct config *c = load("selector: {mode: salt_ds}");
 			char text[16];
@@ -331,7 +333,7 @@ test_diff(void)
 	config_destroy(&old);
 }
 
-/* A file in a directory, its paths, the resolved file beside it, and that read again. */
+/* A file in a directory: its paths, the resolved file beside it, and reading that again. */
 static void
 test_files(void)
 {
@@ -352,7 +354,7 @@ test_files(void)
 	REQUIRE(config_load(path, set, 1, &c, &note) == 0);
 	snprintf(want, sizeof(want), "%s/r \\ \" # caf\xC3\xA9", dir);
 	CHECK_STR(c->run.dir, want);
-	/* fleet.yaml in dir is the user's: it stays. */
+	/* fleet.yaml in dir was written by the user, so it is kept. */
 	CHECK(config_store(c, dir, &note) == 0);
 	config_stored(dir, stored, sizeof(stored));
 	CHECK_STR(strrchr(stored, '/'), "/fleet.resolved.yaml");
@@ -363,7 +365,7 @@ test_files(void)
 	CHECK(again->trainer.lr == c->trainer.lr && again->trainer.keep_steps.n == 1);
 	CHECK(config_identity_diff(c, again, &note) == 0 && config_tunable_diff(c, again, NULL, NULL) == 0);
 	config_destroy(&again);
-	/* Where there is none it is made, and made again, until somebody edits it. */
+	/* If there is no fleet.yaml it is written, and replaced, until somebody edits it. */
 	snprintf(below, sizeof(below), "%s/below", dir);
 	for (int i = 0; i < 3; i++) {
 		CHECK(config_store(c, below, &note) == 0);
@@ -379,7 +381,8 @@ test_files(void)
 	CHECK_STR(note.name, path);
 	snprintf(command, sizeof(command), "cd %s/below && rm fleet.yaml && mkdir fleet.yaml", dir);
 	CHECK(system(command) == 0);
-	CHECK(config_store(c, below, &note) == 0);			/* a directory is not ours either */
+	/* a directory is not replaced either */
+	CHECK(config_store(c, below, &note) == 0);
 	config_destroy(&c);
 
 	REQUIRE((f = fopen(path, "w")) != NULL);
@@ -388,10 +391,10 @@ test_files(void)
 	fclose(f);
 	CHECK(config_load(path, NULL, 0, &c, &note) == ERR_CONFIG && c == NULL);
 	CHECK_STR(note.expected, "at most 1048576 bytes");
-	CHECK(config_load(dir, NULL, 0, &c, NULL) == 21);		/* EISDIR; nobody wants a note */
+	CHECK(config_load(dir, NULL, 0, &c, NULL) == 21);		/* EISDIR; without a note */
 	snprintf(command, sizeof(command), "cd %s && rmdir below/fleet.yaml && rm below/fleet.resolved.yaml fleet.resolved.yaml fleet.yaml && rmdir below", dir);
 	CHECK(system(command) == 0);
-	CHECK(rmdir(dir) == 0);						/* no temporary file stayed */
+	CHECK(rmdir(dir) == 0);						/* no temporary file is left */
 }
 
 /* A decimal comma in the user's locale changes nothing. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.json: what is read, and what is refused by its key. */
+/* config.json: the values that are read, and the keys that are rejected by name. */
 #include "engine/weights/weights.h"
 
 #include <errno.h>

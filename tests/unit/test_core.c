@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The core replayed over a store in memory (core_sim.h). What rows must come out is worked out there the plain way: all scores, a sort,
- * no leases.
+ * Runs the core over a store in memory (core_sim.h). The expected rows are computed there directly: all
+ * scores, a sort, no leases.
  */
 #include "core_sim.h"
 #include "data/corpus/blend.h"
@@ -9,7 +9,7 @@
 
 static const uint64_t both[] = {1, 2};
 
-/* Rows are what the method says: two modes, one model or two, one shard or two, over the end of an epoch. */
+/* Rows match the definition: two modes, one model or two, one shard or two, over the end of an epoch. */
 static void
 test_rows(void)
 {
@@ -64,7 +64,7 @@ test_rows(void)
 			CHECK_ROW(cases[i].what, st.n_leases == 0);
 			CHECK_ROW(cases[i].what, st.n_waiting == 0);
 			CHECK_ROW(cases[i].what, st.n_bad_results == 0);
-			/* One model for both: one pass gives both, so nothing is leased a second time. */
+			/* One model makes scores and labels in one pass, so nothing is leased twice. */
 			if (cases[i].mode == WIRE_MODE_SALT_DS && !cases[i].two_models) {
 				CHECK_ROW(cases[i].what, shard[n]->n_scores_asked > 0);
 				CHECK_ROW(cases[i].what, shard[n]->n_both_asked == shard[n]->n_scores_asked);
@@ -75,7 +75,10 @@ test_rows(void)
 	}
 }
 
-/* Labels nobody keeps are dropped with the block's rows; kept ones of two models are the only ones asked for. */
+/*
+ * With one model, labels of sequences that are not chosen are dropped when the block's rows are written. With
+ * two models, labels are requested for chosen sequences only.
+ */
 static void
 test_labels_kept(void)
 {
@@ -94,7 +97,7 @@ test_labels_kept(void)
 			n += s->has_label[i];
 		CHECK(n == 24);
 		CHECK(s->n_scores_asked == 48);
-		CHECK(s->n_labels_asked == (two ? 24u : 48u));	/* one model: both in one pass */
+		CHECK(s->n_labels_asked == (two ? 24u : 48u));	/* one model: scores and labels in one pass */
 		sim_end(s);
 	}
 }
@@ -117,7 +120,8 @@ test_acknowledged_after_commit(void)
 	credit(s, 1, 2);
 	for (int i = 0; i < 2; i++) {
 		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
-		work(s, 1, &m, m.msg.lease.seqs[3]);	/* all but one, so that the lease lives on; and again: still one record each */
+		/* all but one, so that the lease stays; then the same again */
+		work(s, 1, &m, m.msg.lease.seqs[3]);
 		work(s, 1, &m, m.msg.lease.seqs[3]);
 		work(s, 1, &m, UINT64_MAX);
 		done_with(&m);
@@ -127,17 +131,18 @@ test_acknowledged_after_commit(void)
 	CHECK(take(s, 1, WIRE_DONE).msg.type == WIRE_NONE);
 	CHECK(fetch(s, 50, hash, 0, 8, seqs, NULL) == 0);
 	credit(s, 1, 2);
-	CHECK(take(s, 1, WIRE_LEASE).msg.type == WIRE_NONE);	/* in hand: not leased again */
+	CHECK(take(s, 1, WIRE_LEASE).msg.type == WIRE_NONE);	/* results are pending: not leased again */
 	s->hold_commits = false;
 	pump(s);
 	CHECK((m = take(s, 1, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 3);
 	done_with(&m);
-	CHECK((m = take(s, 50, WIRE_ROWS)).msg.type == WIRE_ROWS && m.msg.rows.n_rows == 8);	/* the waiting request */
+	/* the answer to the waiting request */
+	CHECK((m = take(s, 50, WIRE_ROWS)).msg.type == WIRE_ROWS && m.msg.rows.n_rows == 8);
 	done_with(&m);
 	sim_end(s);
 }
 
-/* The process dies with records not committed: they were not acknowledged, and come again. */
+/* The process ends with uncommitted records: they were not acknowledged, and are leased again. */
 static void
 test_restart(void)
 {
@@ -172,7 +177,10 @@ test_restart(void)
 	sim_end(s);
 }
 
-/* A blend: 144 positions go through the small part three times and not once through the large one; rows together, apart, and without scores. */
+/*
+ * A blend: 144 positions go through the small part three times and not once through the large one. Rows are
+ * chosen from all parts together, from each part separately, and without scores.
+ */
 static void
 test_blend(void)
 {
@@ -199,7 +207,7 @@ test_blend(void)
 		CHECK(fetch(s, 50, hash, 0, 70, got, NULL) == 70 && memcmp(want, got, sizeof(got)) == 0);
 		CHECK(memcmp(got, before, sizeof(got)) != 0);
 		memcpy(before, got, sizeof(got));
-		if (plan.by_part) {		/* the shares are those of the order: 7 whole periods */
+		if (plan.by_part) {		/* the shares are those of the order over 7 whole periods */
 			uint64_t n[3] = {0, 0, 0};
 
 			for (int g = 0; g < 70; g++)
@@ -212,7 +220,10 @@ test_blend(void)
 	blend_destroy(&order);
 }
 
-/* A poison sequence: whoever gets it vanishes. Its lease comes back as singles; three teachers later it is in quarantine, alone. */
+/*
+ * A poison sequence: every teacher that gets it vanishes. The sequences of its lease are leased singly; after
+ * three teachers only the poison sequence is in quarantine.
+ */
 static void
 test_poison(void)
 {
@@ -241,7 +252,8 @@ test_poison(void)
 					credit(s, boot, 2);
 			}
 			if (died) {
-				if (round % 2 == 0) {		/* selectord is started again in between: attempts are on the disk */
+				/* restarts selectord in between: attempts are on disk */
+				if (round % 2 == 0) {
 					pass(s, 1500);
 					sim_stop(s);
 					sim_start(s);
@@ -249,11 +261,11 @@ test_poison(void)
 				}
 				boot++;
 			}
-			pass(s, 1500);			/* its lease ends */
+			pass(s, 1500);			/* its lease expires */
 		}
 		CHECK(s->n_quarantine == 1 && s->quarantine[0].seq == poison);
 		CHECK(boot >= 4 && boot <= 6);		/* the first lease, three singles; a restart may cost one more */
-		hash = hello_trainer(s, 50, &plan);	/* silent for so long, it was forgotten */
+		hash = hello_trainer(s, 50, &plan);	/* again, because it was silent for too long */
 		CHECK(fetch(s, 50, hash, 0, 24, got, quarantined) == 24);
 		reference(&plan, 24, mode == 0 ? UINT64_MAX : poison, want);
 		CHECK(memcmp(want, got, sizeof(want)) == 0);
@@ -266,7 +278,7 @@ test_poison(void)
 	}
 }
 
-/* Handing back, leaving, a slow holder with a late result: none of it counts against a sequence. */
+/* A returned lease, a teacher that leaves and a late result do not count against a sequence. */
 static void
 test_leases_end(void)
 {
@@ -287,7 +299,7 @@ test_leases_end(void)
 		say(s, t, &(struct wire_message){.type = WIRE_BYE, .bye = {"done"}});
 		done_with(&m);
 	}
-	/* renewed with progress: it lives; without: it ends, renewed or not */
+	/* a lease that is renewed with progress stays; without progress it expires even if it is renewed */
 	hello_teacher(s, 20, 20);
 	credit(s, 20, 1);
 	REQUIRE((m = take(s, 20, WIRE_LEASE)).msg.type == WIRE_LEASE);
@@ -303,7 +315,7 @@ test_leases_end(void)
 	}
 	core_stats(s->core, &st);
 	CHECK(st.n_leases == 0 && st.n_leases_expired == 1);
-	/* now it is leased to another as singles; the late result is taken all the same */
+	/* now its sequences are leased singly to another teacher; the late result is accepted nevertheless */
 	hello_teacher(s, 21, 21);
 	credit(s, 21, 1);
 	REQUIRE((again = take(s, 21, WIRE_LEASE)).msg.type == WIRE_LEASE);
@@ -312,7 +324,7 @@ test_leases_end(void)
 	done_with(&m);
 	CHECK((m = take(s, 20, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 4);
 	done_with(&m);
-	work(s, 21, &again, UINT64_MAX);			/* a second one of the same */
+	work(s, 21, &again, UINT64_MAX);			/* a second result for the same sequence */
 	CHECK((m = take(s, 21, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 1);
 	done_with(&m);
 	core_stats(s->core, &st);
@@ -339,7 +351,7 @@ test_bad_results(void)
 	credit(s, 2, 1);
 	REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
 	REQUIRE((other = take(s, 2, WIRE_LEASE)).msg.type == WIRE_LEASE);
-	/* a label of another sequence; one of a lease that another holds; scores where a label was asked for */
+	/* a label of another sequence; a sequence of another teacher's lease; scores instead of a label */
 	row.seq = m.msg.lease.seqs[0];
 	make_label(m.msg.lease.seqs[1], label);
 	row.label = (struct wire_bytes){label, LABEL_BYTES};
@@ -356,20 +368,20 @@ test_bad_results(void)
 	CHECK(st.n_refused == 1 && st.n_teachers == 1 && st.n_away == 1);
 	done_with(&m);
 	CHECK((m = take(s, 1, WIRE_REFUSE)).msg.type == WIRE_REFUSE && m.end);
-	/* what it held goes to the other at once */
+	/* its leases go to the other teacher at once */
 	credit(s, 2, 4);
 	for (int i = 0; i < 3; i++) {
 		CHECK((m = take(s, 2, WIRE_LEASE)).msg.type == WIRE_LEASE);
 		done_with(&m);
 	}
 	done_with(&other);
-	/* from one who never said HELLO */
+	/* a request from a peer that never sent HELLO */
 	credit(s, 99, 1);
 	CHECK((m = take(s, 99, WIRE_REFUSE)).msg.type == WIRE_REFUSE && m.msg.refuse.retry_ms > 0 && !m.end);
 	sim_end(s);
 }
 
-/* Three different teachers report the same sequence: quarantine. One or two are not enough, however often they report it. */
+/* A sequence that three different teachers report goes into quarantine; with one or two it does not. */
 static void
 test_errors(void)
 {
@@ -458,7 +470,7 @@ test_refusals(void)
 	}
 	say(s, 60, &good);
 	CHECK(take(s, 60, WIRE_NONE).msg.type == WIRE_WELCOME);
-	/* a record set that no frame could carry is refused at the start */
+	/* a configuration whose records cannot fit in a frame is rejected at start */
 	sim_stop(s);
 	s->cfg.record_max = 1 << 16;
 	CHECK(core_new(&s->core, &s->cfg, &s->ask, NULL) == ERR_CONFIG && s->core == NULL);
@@ -485,7 +497,7 @@ test_release(void)
 		CHECK((m = take(s, 50, WIRE_ACK)).msg.type == WIRE_ACK && m.msg.ack.request_id == 8 + (uint64_t)i);
 	}
 	pass(s, 100);
-	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);		/* the other plan goes on */
+	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);		/* the other plan continues */
 	say(s, 51, &(struct wire_message){.type = WIRE_CHECKPOINTED, .checkpointed = {1, hash2, 2}});
 	CHECK(take(s, 51, WIRE_ACK).msg.type == WIRE_ACK);
 	say(s, 51, &(struct wire_message){.type = WIRE_RELEASE, .release = {2, hash2, 6}});
@@ -493,7 +505,7 @@ test_release(void)
 	pass(s, 100);
 	CHECK((m = take(s, 1, WIRE_RELEASE_TEACHER)).msg.type == WIRE_RELEASE_TEACHER);
 	CHECK_STR(m.msg.release_teacher.reason, "plans released");
-	CHECK(fetch(s, 50, hash, 0, 24, seqs, NULL) == 24);			/* rows stay served */
+	CHECK(fetch(s, 50, hash, 0, 24, seqs, NULL) == 24);			/* rows are still served */
 	sim_stop(s);
 	sim_start(s);
 	hello_teacher(s, 1, 1);
@@ -503,14 +515,16 @@ test_release(void)
 	m = take(s, 50, WIRE_WELCOME);
 	CHECK(m.msg.type == WIRE_WELCOME && m.msg.welcome.released);
 	pass(s, 100);
-	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);		/* it may be a run that was made longer */
+	/* its run may have been extended */
+	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);
 	CHECK(fetch(s, 50, hash, 0, 24, seqs, NULL) == 24);
 	pass(s, 70000);
-	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);		/* it was */
+	/* and it was: the plan is in use */
+	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_NONE);
 	say(s, 50, &(struct wire_message){.type = WIRE_RELEASE, .release = {1, hash, 6}});
 	pass(s, 100);
 	CHECK(take(s, 1, WIRE_RELEASE_TEACHER).msg.type == WIRE_RELEASE_TEACHER);
-	/* One that says nothing keeps nobody for long. */
+	/* A trainer that stays silent does not keep teachers for long. */
 	for (int says = 0; says < 2; says++) {
 		sim_stop(s);
 		sim_start(s);
@@ -526,7 +540,7 @@ test_release(void)
 	sim_end(s);
 }
 
-/* Several plans on one cache: what one had labelled is not labelled again for the other. */
+/* Several plans on one cache: a sequence labelled for one plan is not labelled again for another. */
 static void
 test_plans_share(void)
 {
@@ -546,7 +560,7 @@ test_plans_share(void)
 	CHECK(fetch(s, 50, ha, 0, 48, got, NULL) == 48 && memcmp(want, got, sizeof(got)) == 0);
 	reference(&b, 48, UINT64_MAX, want);
 	CHECK(fetch(s, 51, hb, 0, 48, got, NULL) == 48 && memcmp(want, got, sizeof(got)) == 0);
-	/* a third plan selects: it must not take away what the others serve */
+	/* a third plan chooses sequences; it must not drop labels that the others serve */
 	hc = hello_trainer(s, 52, &c);
 	work_all(s, both, 2);
 	reference(&c, 24, UINT64_MAX, want);
@@ -577,7 +591,7 @@ test_heldout_first(void)
 	REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
 	CHECK(m.msg.lease.n_seqs == HELD && CORPUS_SEQ_NO(m.msg.lease.seqs[0]) == CORPUS_HELDOUT && m.msg.lease.want_score &&
 	    !m.msg.lease.want_label && hash_equal(m.msg.lease.model, teacher));
-	work_all(s, both, 1);					/* everything but the held-out lease */
+	work_all(s, both, 1);					/* everything except the held-out lease */
 	CHECK(fetch(s, 50, hash, 0, 4, seqs, NULL) == 0);	/* rows wait for the teacher's loss */
 	work(s, 1, &m, UINT64_MAX);
 	done_with(&m);
@@ -608,7 +622,7 @@ test_limits(void)
 	struct hash128 hash;
 	uint64_t want[48], got[48];
 
-	/* no room: no leases; rows go on. Room again: leases go on. */
+	/* without space there are no leases, but rows are served; with space again leases continue */
 	sim_start(s);
 	hello_teacher(s, 1, 1);
 	core_room(s->core, false, s->now);
@@ -621,20 +635,20 @@ test_limits(void)
 	work(s, 1, &m, UINT64_MAX);
 	done_with(&m);
 	work_all(s, both, 1);
-	/* as many rows as the asker's frames take */
+	/* as many rows as fit in a frame of the peer */
 	say(s, 50, &h);
 	say(s, 50, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {5, hash, 0, 48, 0}});
 	CHECK((m = take(s, 50, WIRE_ROWS)).msg.type == WIRE_ROWS && m.msg.rows.n_rows > 4 && m.msg.rows.n_rows < 20);
 	done_with(&m);
 	reference(&plan, 48, UINT64_MAX, want);
 	CHECK(fetch(s, 50, hash, 0, 48, got, NULL) == 48 && memcmp(want, got, sizeof(got)) == 0);
-	/* out of order, past the end, of a plan nobody opened */
+	/* out of order, past the end, of a plan that was not opened */
 	CHECK(fetch(s, 50, hash, 40, 3, got, NULL) == 3 && memcmp(want + 40, got, 3 * sizeof(*got)) == 0);
 	CHECK(fetch(s, 50, hash, 46, 10, got, NULL) == 2 && memcmp(want + 46, got, 2 * sizeof(*got)) == 0);
 	CHECK_STR(s->last_refusal, "rows_request.first_row");
 	sim_end(s);
 
-	/* waiting requests of one peer are bounded; the same one asked again is one */
+	/* the waiting requests of a peer are bounded; a repeated request counts once */
 	s = sim_new();
 	sim_start(s);
 	hash = hello_trainer(s, 50, &plan);
@@ -653,7 +667,7 @@ test_limits(void)
 	sim_end(s);
 }
 
-/* Work goes as far as asked plus ahead, in blocks, and no further. */
+/* Work goes as far as the requested rows plus label_ahead_rows, in whole blocks, and no further. */
 static void
 test_ahead(void)
 {
@@ -668,13 +682,14 @@ test_ahead(void)
 	hash = hello_trainer(s, 50, &plan);
 	work_all(s, both, 1);
 	CHECK(s->n_labels_asked == 16);
-	CHECK(fetch(s, 50, hash, 0, 8, seqs, NULL) == 8);	/* asked 8: 17 rows, three blocks */
+	/* 8 requested + 9 ahead = 17 rows: three blocks */
+	CHECK(fetch(s, 50, hash, 0, 8, seqs, NULL) == 8);
 	work_all(s, both, 1);
 	CHECK(s->n_labels_asked == 24);
 	sim_end(s);
 }
 
-/* The same process on a new connection keeps its leases; another one with the same name does not get them. */
+/* A process with a new connection keeps its leases; another process with the same name does not get them. */
 static void
 test_reconnect(void)
 {
@@ -694,13 +709,13 @@ test_reconnect(void)
 	done_with(&m);
 	CHECK((m = take(s, 2, WIRE_DONE)).msg.type == WIRE_DONE && m.msg.done.n_seqs == 4);
 	done_with(&m);
-	hello_teacher(s, 3, 1);					/* without a word of the end of 2 */
+	hello_teacher(s, 3, 1);					/* no end of connection 2 was reported */
 	core_stats(s->core, &st);
 	CHECK(st.n_teachers == 1 && st.n_leases_expired == 0);
 	sim_end(s);
 }
 
-/* Plans that nobody is here for make room; what they chose is served again when somebody comes back. */
+/* Plans without a connected peer are retired; their rows are served again when a peer returns. */
 static void
 test_plans_retire(void)
 {
@@ -728,7 +743,7 @@ test_plans_retire(void)
 	say(s, 50, &(struct wire_message){.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TRAINER, .boot_id = {50, 77},
 	    .name = "r", .max_message = 1 << 16, .corpus = s->cfg.corpus, .plan = first}});
 	{
-		struct core_message m = take(s, 50, WIRE_REFUSE);	/* each of 64 has somebody */
+		struct core_message m = take(s, 50, WIRE_REFUSE);	/* each of the 64 plans has a peer */
 
 		CHECK(m.msg.type == WIRE_REFUSE && m.msg.refuse.retry_ms > 0);
 		done_with(&m);

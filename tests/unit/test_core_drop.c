@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* DROP_LABELS: what goes and what stays, beside a plain reckoning over the stored rows; who may ask; asked again; plans that nobody opened here. */
+/*
+ * DROP_LABELS: the dropped and kept labels compared with a plain computation over the stored rows; which
+ * peers may request it; repeated requests; plans that no peer has opened since the start.
+ */
 #include "core_sim.h"
 #include "base/random/shuffle.h"
 
@@ -36,7 +39,10 @@ checkpointed(struct sim *s, uint64_t peer, struct hash128 plan, uint64_t step)
 	CHECK(take(s, peer, WIRE_ACK).msg.type == WIRE_ACK);
 }
 
-/* A sim with a plan of 16 rows (four blocks of 8 sequences, 4 kept; K = batch, so step t is block t), all labelled, everything kept. */
+/*
+ * Makes a sim with a plan of 16 rows, all labelled: four blocks of 8 sequences, of which 4 are chosen. K =
+ * batch, so step t is block t. Labels of sequences that are not chosen are kept too.
+ */
 static struct sim *
 filled(struct hash128 *plan, struct wire_plan *w)
 {
@@ -62,7 +68,7 @@ labels(const struct sim *s)
 	return n;
 }
 
-/* Exactly the rows of these blocks of this plan have labels, and nothing else. */
+/* Checks that exactly the rows of the plan's blocks from first_block on have labels. */
 static void
 only_rows_from(const struct sim *s, struct hash128 plan, uint64_t first_block, const char *what)
 {
@@ -88,7 +94,8 @@ test_checkpoint(void)
 
 	CHECK(labels(s) == 32);
 	hello_client(s, CLIENT, 1);
-	d = drop(s, CLIENT, 1, false);		/* no checkpoint yet: all rows are needed, what was not chosen is not */
+	/* no checkpoint yet: the labels of all rows are needed, others are not */
+	d = drop(s, CLIENT, 1, false);
 	CHECK(d.labels == 16 && d.kept == 16 && d.bytes == 16 * (LABEL_BYTES + 9 + 8));
 	only_rows_from(s, plan, 0, "no checkpoint");
 	checkpointed(s, 20, plan, 1);
@@ -97,11 +104,12 @@ test_checkpoint(void)
 	CHECK(d.labels == 12 && d.kept == 4);
 	only_rows_from(s, plan, 3, "below the oldest kept checkpoint");
 	CHECK(fetch(s, 20, plan, 12, 4, seqs, quarantined) == 4);
-	d = drop(s, CLIENT, 2, false);		/* the same request: the same answer, and nothing happens */
+	/* a repeated request gets the same answer, without an effect */
+	d = drop(s, CLIENT, 2, false);
 	CHECK(d.labels == 12 && d.kept == 4);
 	d = drop(s, CLIENT, 3, false);
 	CHECK(d.labels == 0 && d.kept == 4);
-	/* Rows below are not asked for; if they are all the same, their labels are made again. */
+	/* If earlier rows are requested nevertheless, their labels are made again. */
 	say(s, 20, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {9, plan, 0, 4, 0}});
 	CHECK(take(s, 20, WIRE_ROWS).msg.type == WIRE_NONE);
 	work_all(s, one_teacher, 1);
@@ -130,7 +138,7 @@ test_released(void)
 	sim_end(s);
 }
 
-/* Blocks that are not chosen yet keep every label of their window; also those of plans that only the disk knows. */
+/* Blocks that are not chosen yet keep all their labels; also for plans that were only read from disk. */
 static void
 test_open(void)
 {
@@ -139,9 +147,10 @@ test_open(void)
 	struct sim *s = filled(&plan, &w);
 	struct wire_dropped d;
 
-	checkpointed(s, 20, plan, 4);		/* nothing of the first plan is needed any more */
+	checkpointed(s, 20, plan, 4);		/* no label of the first plan is needed any more */
 	say(s, 1, &(struct wire_message){.type = WIRE_BYE});
-	other = hello_trainer(s, 21, &v);	/* and the second has no teacher: scores are missing, nothing is chosen */
+	/* the second plan has no teacher and no scores, so nothing is chosen */
+	other = hello_trainer(s, 21, &v);
 	CHECK(!hash_equal(plan, other));
 	hello_client(s, CLIENT, 1);
 	for (int restart = 0; restart < 2; restart++) {
@@ -157,14 +166,14 @@ test_open(void)
 		CHECK_ROW(what, n > 4 && d.kept == n && d.labels == before - n && (d.labels > 0) == (restart == 0));
 		for (int i = 0; i < WINDOWS; i++)
 			CHECK_ROW(what, s->has_label[i] == want[i]);
-		if (restart == 0) {		/* nobody says HELLO for either plan after this */
+		if (restart == 0) {		/* no peer opens either plan after this restart */
 			sim_stop(s);
 			sim_start(s);
 			hello_client(s, CLIENT, 2);
 		}
 	}
 	for (size_t b = 0; b < s->n_blocks; b++)
-		CHECK(hash_equal(s->blocks[b].plan, plan));	/* nothing was chosen of the other one, as said above */
+		CHECK(hash_equal(s->blocks[b].plan, plan));	/* nothing was chosen for the other plan */
 	sim_end(s);
 }
 
@@ -184,7 +193,7 @@ test_who(void)
 	core_stats(s->core, &after);
 	CHECK(after.n_bad_messages == before.n_bad_messages + 2 && labels(s) == 32);
 
-	/* The answer waits for the disk. */
+	/* The answer waits for the commit. */
 	hello_client(s, CLIENT, 1);
 	s->hold_commits = true;
 	say(s, CLIENT, &(struct wire_message){.type = WIRE_DROP_LABELS, .drop_labels = {1, false}});
@@ -195,7 +204,7 @@ test_who(void)
 	m = take(s, CLIENT, WIRE_DROPPED);
 	CHECK(m.msg.type == WIRE_DROPPED && m.msg.dropped.labels == 16 && labels(s) == 16);
 
-	/* A damaged plan: nothing is known of what it needs. */
+	/* A damaged plan: the labels that it needs are not known. */
 	s->plans_damaged = true;
 	say(s, CLIENT, &(struct wire_message){.type = WIRE_DROP_LABELS, .drop_labels = {2, true}});
 	pass(s, 5);
@@ -203,7 +212,7 @@ test_who(void)
 	sim_end(s);
 }
 
-/* What a millisecond has no time for is left for the next; another client meanwhile is told to wait. */
+/* Work that does not fit in one time slice continues in the next; meanwhile another client must wait. */
 static void
 test_two(void)
 {

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mode file in selectord's core: scores of a file choose as the same scores of a teacher do, and a list is served as it is. */
+/*
+ * Mode file in selectord's core: scores from a file choose the same rows as equal scores from a teacher, and
+ * a list is served unchanged.
+ */
 #include "core_sim.h"
 #include "data/select/file.h"
 
 static const uint64_t one_teacher[] = {1};
 
-/* Scores: S(x) of what the teacher would say of each sequence. */
+/* Makes a file of scores: S(x) of the score record that the teacher would make for each sequence. */
 static void
 file_of_scores(struct select_file *f, float score[WINDOWS])
 {
@@ -20,14 +23,15 @@ file_of_scores(struct select_file *f, float score[WINDOWS])
 	*f = (struct select_file){.n_windows = WINDOWS, .n = WINDOWS, .score = score, .hash = {21, 22}};
 }
 
-/* A list: n sequences, not in shuffle order. */
+/* Makes a file with a list of n sequences, not in shuffle order. */
 static void
 file_of_list(struct select_file *f, uint64_t list[WINDOWS], uint64_t place[WINDOWS], uint64_t n)
 {
 	for (uint64_t i = 0; i < WINDOWS; i++)
 		place[i] = UINT64_MAX;
 	for (uint64_t i = 0; i < n; i++) {
-		list[i] = (7 * i + 3) % WINDOWS;	/* 7 and 50 have no common divisor: each once */
+		/* 7 and 50 are coprime, so each sequence comes once */
+		list[i] = (7 * i + 3) % WINDOWS;
 		place[list[i]] = i;
 	}
 	*f = (struct select_file){.n_windows = WINDOWS, .n = n, .list = list, .place = place, .hash = {23, n}};
@@ -40,7 +44,7 @@ with_file(struct sim *s, const struct select_file *f)
 	s->cfg.file_set = (struct wire_score_set){true, {true, {5, f->hash.lo}}, {true, f->hash}, "file", 1};
 }
 
-/* All rows of a plan, each asked for at its shard, over S shards with two models. Returns how many sequences were labelled. */
+/* Fetches all rows of a plan from S shards with two models. Returns the number of labelled sequences. */
 static size_t
 rows_of(const struct select_file *f, const struct wire_plan *plan, uint32_t S, uint64_t K, uint64_t *out, const char *what)
 {
@@ -100,7 +104,7 @@ test_list(void)
 			struct wire_plan plan = plan_of(3, WIRE_MODE_FILE, n);
 
 			file_of_list(&f, list, place, n);
-			/* a block that goes beyond the list begins it again, perhaps at another shard: that costs labels, not rows */
+			/* a block beyond the end starts the list again, maybe at another shard */
 			CHECK_ROW("list", rows_of(&f, &plan, S, 4, got, "list") >= n);
 			CHECK_ROW("list", memcmp(list, got, n * sizeof(*list)) == 0);
 		}
@@ -138,7 +142,7 @@ test_refused(void)
 	hello_trainer(s, 50, &plan);
 	longer.n_rows = 25;
 	refused(s, &longer, "selector.file");
-	known.hash = (struct wire_id){true, {1, 2}};	/* of another file */
+	known.hash = (struct wire_id){true, {1, 2}};	/* the hash of another file */
 	refused(s, &known, "plan.hash");
 	sim_end(s);
 
@@ -170,7 +174,7 @@ drop(struct sim *s, uint64_t id)
 	return m.msg.dropped;
 }
 
-/* Labels that a list needs stay; of a list that is not here everything stays, for nothing is known of it. */
+/* Labels that a list needs are kept; while no peer has opened the list's plan, all labels are kept. */
 static void
 test_drop(void)
 {
@@ -192,7 +196,8 @@ test_drop(void)
 		CHECK(s->has_label[i]);
 	say(s, 51, &(struct wire_message){.type = WIRE_CHECKPOINTED, .checkpointed = {1, hash, 1000}});
 	sim_stop(s);
-	sim_start(s);				/* nobody has named the list's plan: which labels it needs is not known */
+	/* no peer has opened the list's plan, so its needs are not known */
+	sim_start(s);
 	d = drop(s, 1);
 	CHECK(d.labels == 0 && d.kept == WINDOWS);
 	hello_trainer(s, 50, &plan);

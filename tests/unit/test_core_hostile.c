@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * selectord's core and peers that ask for too much, have no right to what they ask, or fail: absurd sizes, shares of
- * time, memory that is missing, plans of others, teachers that report errors for everything.
+ * selectord's core with hostile or failing peers: absurd sizes, unfair use of time, missing memory, requests
+ * for plans of others, teachers that report errors for everything.
  */
 #include "core_sim.h"
 #include "failing_malloc.h"
@@ -23,7 +23,7 @@ hello_of(const struct sim *s, enum wire_role role, uint64_t boot, const struct w
 	return m;
 }
 
-/* The field of the REFUSE that the peer got, "" if it got none. */
+/* The field in the REFUSE that the peer got; "" if it got none. */
 static const char *
 refused(struct sim *s, uint64_t peer, int code)
 {
@@ -36,7 +36,10 @@ refused(struct sim *s, uint64_t peer, int code)
 	return field;
 }
 
-/* Sizes of a HELLO are those that the corpus of 50 windows allows: the plan is refused with the field's name, and the next peer is served. */
+/*
+ * A HELLO with a plan that is too large for the corpus of 50 sequences is refused with the name of the field,
+ * and the next peer is served.
+ */
 static void
 test_plan_sizes(void)
 {
@@ -66,7 +69,7 @@ test_plan_sizes(void)
 	sim_end(s);
 }
 
-/* Rows and steps far out: refused, or without an effect on what is kept; nothing of the plan's size is allocated. */
+/* Very large row and step numbers are refused or have no effect, and no such memory is allocated. */
 static void
 test_far_rows(void)
 {
@@ -88,7 +91,7 @@ test_far_rows(void)
 		far++;
 	}
 	CHECK(far > 20);
-	/* the last row: its block ends long before those in between, which are not remembered one by one */
+	/* the last row: its block is complete long before those in between, for which no memory is used */
 	say(s, TRAINER, &(struct wire_message){.type = WIRE_ROWS_REQUEST, .rows_request = {2, hash, (1 << 24) - 1, 1, 0}});
 	for (int i = 0; i < 20; i++) {
 		credit(s, 1, 1);
@@ -101,7 +104,7 @@ test_far_rows(void)
 	CHECK(m.msg.type == WIRE_ROWS);
 	done_with(&m);
 	CHECK(fetch(s, TRAINER, hash, 0, 2, seqs, NULL) == 2);
-	/* a step whose first row is no 64-bit number */
+	/* a step whose first row does not fit in 64 bits */
 	say(s, TRAINER, &(struct wire_message){.type = WIRE_CHECKPOINTED, .checkpointed = {3, hash, UINT64_MAX / 2}});
 	CHECK(take(s, TRAINER, WIRE_ACK).msg.type == WIRE_ACK);
 	for (size_t i = 0; i < s->n_plans; i++)
@@ -111,7 +114,7 @@ test_far_rows(void)
 	sim_end(s);
 }
 
-/* Rows far out that are ready before the first ones do not count as those. */
+/* Distant rows that are ready before the first rows do not count as ready from row 0. */
 static void
 test_far_blocks(void)
 {
@@ -143,7 +146,7 @@ test_far_blocks(void)
 	sim_end(s);
 }
 
-/* Who may say what: only a trainer that opened it changes a plan, only teachers get and end leases, and only their own. */
+/* Rights: only a trainer that opened a plan changes it; only teachers get leases, and end only their own. */
 static void
 test_rights(void)
 {
@@ -184,7 +187,7 @@ test_rights(void)
 	}
 	for (size_t i = 0; i < s->n_plans; i++)
 		CHECK(!s->plans[i].released && s->plans[i].oldest_step == 0);
-	/* what only teachers say */
+	/* messages that only teachers may send */
 	for (int i = 0; i < 4; i++, n++) {
 		struct wire_result_row row = {.seq = lease.msg.lease.seqs[0], .error = "no"};
 		uint64_t id = lease.msg.lease.lease_id;
@@ -198,14 +201,14 @@ test_rights(void)
 	}
 	core_stats(s->core, &st);
 	CHECK(st.n_bad_messages == n && st.n_leases == 1 && st.n_seqs_leased == 4 && st.n_errors == 0);
-	/* the lease of another teacher: no result, no error, no end of it */
+	/* for the lease of another teacher no result, error or return is accepted */
 	for (size_t i = 0; i < lease.msg.lease.n_seqs; i++)
 		report(s, 2, lease.msg.lease.lease_id, lease.msg.lease.seqs[i]);
 	work(s, 2, &lease, UINT64_MAX);
 	say(s, 2, &(struct wire_message){.type = WIRE_LEASE_RETURN, .lease_return = {lease.msg.lease.lease_id}});
 	core_stats(s->core, &st);
 	CHECK(st.n_leases == 1 && st.n_seqs_leased == 4 && st.n_errors == 0 && st.n_labels == 0);
-	/* with keys: the same boot id under another key is another process, which has no part in its leases */
+	/* with keys: the same boot id with another key is another process, which does not get the leases */
 	sim_stop(s);
 	sim_start(s);
 	hello_trainer(s, TRAINER, &plan);
@@ -219,7 +222,7 @@ test_rights(void)
 	work(s, 2, &lease, UINT64_MAX);
 	core_stats(s->core, &st);
 	CHECK(st.n_teachers == 2 && st.n_labels == 0 && st.n_seqs_leased == 4);
-	/* and one that goes on without the right is cut off */
+	/* a peer that repeats forbidden messages is disconnected */
 	h = hello_of(s, WIRE_ROLE_CLIENT, 9, NULL);
 	say(s, CLIENT, &h);
 	for (int i = 1; i <= CORE_MISUSE_MAX; i++) {
@@ -233,7 +236,7 @@ test_rights(void)
 	sim_end(s);
 }
 
-/* A plan whose blocks take long to look up, and a small one that comes later: the small one is ready long before the large one. */
+/* A large plan, whose blocks take long to look up, does not delay a small plan that is opened later. */
 static void
 test_fair(void)
 {
@@ -244,7 +247,7 @@ test_fair(void)
 
 	large.window = 1 << 16;
 	sim_start(s);
-	memset(s->has_label, true, sizeof(s->has_label));	/* nothing to lease: all the work is looking up */
+	memset(s->has_label, true, sizeof(s->has_label));	/* nothing to lease: all work is lookups */
 	for (uint64_t i = 0; i < WINDOWS; i++)
 		make_label(i, s->label[i]);
 	hello_trainer(s, OTHER, &large);
@@ -252,14 +255,14 @@ test_fair(void)
 	hello_trainer(s, TRAINER, &small);
 	for (; ms < 1000; ms++) {
 		core_stats(s->core, &st);
-		if (st.rows_ready == 48)		/* of the newest plan */
+		if (st.rows_ready == 48)		/* rows of the newest plan */
 			break;
 		pass(s, 1);
 	}
 	CHECK(ms < 50);
 	core_stats(s->core, &st);
-	CHECK(st.n_blocks_active > 0);				/* the large one goes on */
-	/* its peer is lost: nothing is looked up any more; it comes back, and it goes on */
+	CHECK(st.n_blocks_active > 0);				/* the large plan continues */
+	/* after its peer is lost nothing is looked up; when the peer returns the lookups continue */
 	core_gone(s->core, OTHER);
 	pass(s, 1);
 	alone = core_wait_ms(s->core) > 1;
@@ -275,7 +278,7 @@ test_fair(void)
 	sim_end(s);
 }
 
-/* Teachers work on all plans in turn, whichever came last. */
+/* Teachers work on all plans in turn, regardless of the order in which they were opened. */
 static void
 test_fair_leases(void)
 {
@@ -294,7 +297,8 @@ test_fair_leases(void)
 	for (int i = 0; i < 6; i++) {
 		credit(s, 1, 1);
 		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE);
-		for (uint32_t p = 0; p < 3; p++)		/* whose lowest free positions are these? */
+		/* finds the plan with these lowest free positions */
+		for (uint32_t p = 0; p < 3; p++)
 			for (uint64_t at = 0; at < 24; at++)
 				n[p] += shuffle_order(p, WINDOWS, at) == m.msg.lease.seqs[0];
 		done_with(&m);
@@ -304,8 +308,8 @@ test_fair_leases(void)
 }
 
 /*
- * A teacher that fails on all it gets: nothing goes into quarantine, and it is sent away, also when it comes back as another process.
- * After its time it may try again.
+ * A teacher that fails on every sequence puts nothing into quarantine and is refused, also when it returns as
+ * another process. After some time it may try again.
  */
 static void
 test_faulty_teacher(void)
@@ -325,7 +329,8 @@ test_faulty_teacher(void)
 			struct wire_message h = {.type = WIRE_HELLO, .hello = {.protocol_version = 1, .role = WIRE_ROLE_TEACHER, .boot_id = {boot, 1},
 			    .host = "h", .pid = (uint32_t)(100 + boot), .max_message = 1 << 16, .n_models = 1}};
 
-			snprintf(h.hello.name, sizeof(h.hello.name), "teacherd-h-%u", (unsigned)h.hello.pid);	/* as a default name */
+			/* like a default name */
+			snprintf(h.hello.name, sizeof(h.hello.name), "teacherd-h-%u", (unsigned)h.hello.pid);
 			h.hello.models[0] = (struct wire_model){teacher, "fp32/x", true, true, 128, 1024, {true, {2, 2}}};
 			if (turn == 0)
 				say(s, boot, &h);
@@ -341,7 +346,7 @@ test_faulty_teacher(void)
 	core_stats(s->core, &st);
 	CHECK(away && st.n_away == 1 && st.n_quarantined == 0 && s->n_quarantine == 0 && st.n_teachers == 0);
 	CHECK(n_reports == CORE_ERRORS_MAX + 1);
-	/* another teacher is not concerned, and labels all of it */
+	/* another teacher is not affected and labels everything */
 	hello_teacher(s, 99, 99);
 	pass(s, 10000);
 	work_all(s, (const uint64_t[]){99}, 1);
@@ -351,8 +356,8 @@ test_faulty_teacher(void)
 }
 
 /*
- * Three different teachers that all fail on all they get put no more into quarantine than their first reports can; also where
- * there are fewer sequences than reports that a teacher is sent away for.
+ * Three different teachers that fail on every sequence put no more into quarantine than the reports before
+ * they are refused; also if there are fewer sequences than that number of reports.
  */
 static void
 test_faulty_fleet(uint64_t n_rows)
@@ -382,7 +387,7 @@ test_faulty_fleet(uint64_t n_rows)
 	sim_end(s);
 }
 
-/* A good teacher with a few bad sequences is not sent away: the more it delivers, the more it may report. */
+/* A good teacher that reports a few bad sequences is not refused: with each result it may report more. */
 static void
 test_error_budget(void)
 {
@@ -401,7 +406,7 @@ test_error_budget(void)
 			uint64_t bad = UINT64_MAX;
 
 			for (size_t i = 0; i < m.msg.lease.n_seqs; i++)
-				if (m.msg.lease.seqs[i] % 7 == 0)	/* eight of fifty */
+				if (m.msg.lease.seqs[i] % 7 == 0)	/* eight of the fifty sequences */
 					bad = m.msg.lease.seqs[i];
 			work(s, 1, &m, bad);
 			if (bad != UINT64_MAX) {
@@ -417,7 +422,10 @@ test_error_budget(void)
 	sim_end(s);
 }
 
-/* More in quarantine than a phase one may train with: its peers are told, then and when they come back; a higher limit lets them go on. */
+/*
+ * If more rows are in quarantine than a plan may have, its peers are refused, at once and when they return;
+ * with a higher limit they continue.
+ */
 static void
 test_share(void)
 {
@@ -427,7 +435,7 @@ test_share(void)
 	struct wire_message h;
 	uint64_t n_bad = 0;
 
-	s->cfg.max_quarantined = 0.05;				/* 3 of 48 */
+	s->cfg.max_quarantined = 0.05;				/* at most 3 of 48 rows */
 	s->cfg.lease_rows = 1;
 	sim_start(s);
 	hello_trainer(s, TRAINER, &plan);
@@ -439,7 +447,8 @@ test_share(void)
 
 			credit(s, t, 1);
 			while ((m = take(s, t, WIRE_LEASE)).msg.type == WIRE_LEASE) {
-				if (m.msg.lease.seqs[0] % 12 == 0)		/* five of fifty */
+				/* five of the fifty sequences */
+				if (m.msg.lease.seqs[0] % 12 == 0)
 					report(s, t, m.msg.lease.lease_id, m.msg.lease.seqs[0]);
 				else
 					work(s, t, &m, UINT64_MAX);
@@ -455,7 +464,7 @@ test_share(void)
 				continue;
 			CHECK_STR(refused(s, TRAINER, 65), n_bad == 4 ? "selector.max_quarantined" : "");
 		}
-	CHECK(n_bad == 4);					/* and nobody wants the rest */
+	CHECK(n_bad == 4);					/* the rest is not leased any more */
 	h = hello_of(s, WIRE_ROLE_TRAINER, 5, &plan);
 	say(s, TRAINER, &h);
 	CHECK_STR(refused(s, TRAINER, 65), "selector.max_quarantined");
@@ -467,7 +476,7 @@ test_share(void)
 	sim_end(s);
 }
 
-/* Two teachers vanish with a sequence and a third one reports it, with a restart of selectord after each: all three count. */
+/* Two teachers vanish with a sequence, a third reports it; selectord restarts after each: all three count. */
 static void
 test_failures_kept(void)
 {
@@ -516,8 +525,9 @@ fail_end(void)
 }
 
 /*
- * The n-th allocation fails while the core takes in a good result, n = 1 until all are there. The teacher has done nothing wrong: it is told to
- * come again, or its rows are acknowledged; what is not, it sends again.
+ * While the core processes a good result, the n-th allocation fails, for n = 1, 2, ... until none does. The
+ * teacher is either refused with a time to retry, or its rows are acknowledged; it sends again what was not
+ * acknowledged.
  */
 static void
 test_result_without_memory(void)

@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * selectord's core and several teachers: lost ones, ones that come back, ones that disagree. Called by
- * test_core.c.
- */
+/* selectord's core with teachers that vanish, return, or disagree. Called by test_core.c. */
 #include "core_sim.h"
 
-/*
- * The last lease of a block is in somebody's hands: another teacher gets the next block's, and does not wait
- * for it.
- */
+/* While a teacher holds the last lease of a block, another one gets leases of the next block. */
 static void
 test_next_block(void)
 {
@@ -39,8 +33,8 @@ test_next_block(void)
 }
 
 /*
- * A host that is cut off again and again: its teachers vanish with a sequence alone in hand, and come back,
- * the same processes. No quarantine.
+ * A host loses its connection repeatedly: its teachers vanish while each holds a single sequence, and return
+ * as the same processes. Nothing goes into quarantine.
  */
 static void
 test_cut_off(void)
@@ -55,7 +49,8 @@ test_cut_off(void)
 
 	sim_start(s);
 	hello_trainer(s, 50, &plan);
-	for (uint64_t boot = 3; boot <= 6; boot++) {	/* the first lease is of four, the others of one */
+	/* the first lease has four sequences, the others one */
+	for (uint64_t boot = 3; boot <= 6; boot++) {
 		struct core_message m;
 
 		hello_teacher(s, boot, boot);
@@ -84,8 +79,8 @@ test_cut_off(void)
 }
 
 /*
- * A second result for a sequence: another label or other scores count, whether the first result is on the
- * disk or still on its way to it, and the first one stays. The same bytes again do not count.
+ * A second result for a sequence with another label or other scores is counted, whether the first result is
+ * committed or still pending; the first result is kept. The same bytes again are not counted.
  */
 static void
 test_differs(void)
@@ -114,7 +109,7 @@ test_differs(void)
 		REQUIRE((m = take(s, 1, WIRE_LEASE)).msg.type == WIRE_LEASE && m.msg.lease.want_score &&
 		    m.msg.lease.want_label);
 		s->hold_commits = cases[i].hold;
-		work(s, 1, &m, m.msg.lease.seqs[3]);		/* the lease lives on */
+		work(s, 1, &m, m.msg.lease.seqs[3]);		/* all but one, so that the lease stays */
 		seq = row.seq = m.msg.lease.seqs[0];
 		make_score(cases[i].scores ? seq + 1 : seq, scores);
 		make_label(seq, label);
@@ -142,9 +137,7 @@ test_differs(void)
 	}
 }
 
-/*
- * While a teacher that only scores has a sequence, no other is asked for its label: the score may exclude it.
- */
+/* While a teacher scores a sequence no other gets it for labelling, because its score may exclude it. */
 static void
 test_no_label_before_score(void)
 {
@@ -183,8 +176,8 @@ test_no_label_before_score(void)
 }
 
 /*
- * A teacher that is connected and lets its leases expire again and again counts once against a sequence: that
- * is no poison.
+ * A connected teacher that lets its leases expire repeatedly counts once against a sequence, so the sequence
+ * does not go into quarantine.
  */
 static void
 test_same_teacher_counts_once(void)
@@ -214,8 +207,9 @@ test_same_teacher_counts_once(void)
 }
 
 /*
- * selectord is told to stop while leases are held, long before they expire: nothing new is leased, results that come are taken and
- * acknowledged. It stops; what its successor gets for a lease of before is neither stored nor acknowledged, held against nobody, and leased anew.
+ * selectord gets a stop request while leases are held, long before they expire. Nothing new is leased;
+ * results that arrive are stored and acknowledged. After the restart a result for an old lease is neither
+ * stored nor acknowledged, does not count against its teacher, and its sequence is leased again.
  */
 static void
 test_stop_before_expiry(void)

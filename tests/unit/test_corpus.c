@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Corpora that are read: each format, its damage, types of raw files, patterns, bits that rot. */
+/* Reading corpora: each format, its damage, types of raw files, patterns, flipped bits. */
 #include "corpus_files.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 
 static enum corpus_dtype stated;		/* for check_stream */
 
-/* The whole stream of a corpus, by windows of one target. */
+/* Checks the whole stream of a corpus, read in sequences of one target. */
 static void
 check_stream(const char *what, const char *prefix, const int32_t *want, size_t n, enum corpus_kind kind, enum corpus_dtype dtype)
 {
@@ -38,7 +38,7 @@ check_stream(const char *what, const char *prefix, const int32_t *want, size_t n
 	CHECK(c == NULL);
 }
 
-/* Files that make_megatron.py wrote from the layouts. */
+/* Files that make_megatron.py wrote according to the documented layouts. */
 static void
 foreign(void)
 {
@@ -70,7 +70,7 @@ foreign(void)
 	CHECK(corpus_open(&c, GOLDEN "gpt2_*.nothing", &note) == ENOENT && c == NULL);
 	CHECK(corpus_open(&c, GOLDEN "absent", &note) == ENOENT && strstr(note.expected, "absent.idx") != NULL);
 	CHECK(corpus_open(&c, GOLDEN, &note) == EISDIR);
-	CHECK(corpus_open(&c, GOLDEN "*[0-6].*", &note) == ERR_FORMAT);	/* a raw file among shards */
+	CHECK(corpus_open(&c, GOLDEN "*[0-6].*", &note) == ERR_FORMAT);	/* matches a raw file too */
 	CHECK(corpus_open(&c, "", &note) == ENOENT);
 
 	/* an empty shard among others */
@@ -88,10 +88,10 @@ damaged(void)
 {
 	static const struct {
 		const char *what, *file;
-		size_t at;		/* bytes put here, */
+		size_t at;		/* offset at which bytes are written, */
 		const char *bytes;
 		size_t n;
-		size_t len;		/* or another length: cut, or zeros added */
+		size_t len;		/* or new length: truncated, or extended by zeros */
 		int want;
 		const char *place;
 	} rows[] = {
@@ -147,7 +147,7 @@ damaged(void)
 		memcpy(buf + rows[i].at, rows[i].bytes, rows[i].n);
 		spill(in_dir(rows[i].file), buf, rows[i].len == SIZE_MAX ? 0 : rows[i].len > 0 ? rows[i].len : n);
 		snprintf(prefix, sizeof(prefix), "%s", rows[i].file);
-		if (strcmp(prefix, "raw.u16") != 0)	/* which is only known by its full name */
+		if (strcmp(prefix, "raw.u16") != 0)	/* a raw file is opened by its full name */
 			*strchr(prefix, '.') = '\0';
 		CHECK_ROW(rows[i].what, corpus_open_as(&c, in_dir(prefix), prefix[0] == 'r' ? CORPUS_DTYPE_UINT16 : CORPUS_DTYPE_NONE,
 		    &note) == rows[i].want);
@@ -178,10 +178,10 @@ vocabulary(void)
 	CHECK(corpus_window(c, 1, 4, out, &note) == ERR_CORRUPT);
 	CHECK_STR(note.place, "token 5 (window 1 of context 4, position 1)");
 	CHECK(corpus_limit_vocab(c, 40000, &note) == 0);
-	CHECK(corpus_window(c, 0, 4, out, &note) == ERR_CORRUPT);	/* the last target counts */
+	CHECK(corpus_window(c, 0, 4, out, &note) == ERR_CORRUPT);	/* the last target is checked too */
 	CHECK(corpus_window(c, 2, 4, out, &note) == 0);
 
-	/* a seq carries its corpus */
+	/* seq contains the number of its corpus */
 	CHECK(corpus_window(c, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, 2), 4, out, &note) == ERR_RANGE);
 	corpus_set_number(c, CORPUS_HELDOUT);
 	CHECK(corpus_window(c, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, 2), 4, out, &note) == 0 && out[4] == 5);
@@ -190,7 +190,7 @@ vocabulary(void)
 	CHECK(corpus_window(c, CORPUS_SEQ_MAKE(CORPUS_HELDOUT, UINT64_C(0xffffffffffff)), 4, out, &note) == ERR_RANGE);
 	corpus_destroy(&c);
 
-	/* negative int32, uint32 over INT32_MAX: refused also where no vocabulary is known */
+	/* negative int32 and uint32 above INT32_MAX are rejected also without a known vocabulary */
 	copy_golden("wide.idx", "wide.idx");
 	spill(in_dir("wide.bin"), "\1\0\0\0\xff\xff\xff\xff\3\0\0\0\4\0\0\0\5\0\0\0\6\0\0\0", 24);
 	REQUIRE(corpus_open(&c, in_dir("wide"), &note) == 0);
@@ -198,7 +198,7 @@ vocabulary(void)
 	CHECK(corpus_check_vocab(c, INT32_MAX, &note) == ERR_CORRUPT && strcmp(note.place, "token 1") == 0);
 	corpus_destroy(&c);
 
-	/* the vocabulary of PREFIX.json is a limit of its own; a smaller model is refused, a padded one fine */
+	/* the vocabulary in PREFIX.json is a second limit; a smaller model is rejected */
 	REQUIRE(write_some(in_dir("v"), 1000, 3, true) == 0 && corpus_open(&c, in_dir("v"), &note) == 0);
 	CHECK(corpus_limit_vocab(c, 999, &note) == ERR_MISMATCH && strcmp(note.found, "1000") == 0);
 	CHECK(corpus_limit_vocab(c, 1024, &note) == 0);
@@ -209,7 +209,7 @@ vocabulary(void)
 	corpus_destroy(&c);
 }
 
-/* Opens prefix, which must be refused with a note whose expected or found part has all the words, separated by '|'. */
+/* Opens prefix, which must fail with a note whose expected or found part has all words, separated by '|'. */
 static void
 refused(const char *what, const char *prefix, enum corpus_dtype dtype, int want, const char *words)
 {
@@ -227,7 +227,7 @@ refused(const char *what, const char *prefix, enum corpus_dtype dtype, int want,
 		CHECK_ROW(what, strstr(note.expected, word) != NULL || strstr(note.found, word) != NULL || strstr(note.name, word) != NULL);
 }
 
-/* Files that are no tokens are named, whatever type is stated for them. */
+/* Files of other formats are recognized and named, whatever type is stated for them. */
 static void
 other_formats(void)
 {
@@ -260,7 +260,7 @@ other_formats(void)
 	}
 }
 
-/* Raw ids need a type: the caller's or PREFIX.json's, where corpus_remember puts it. */
+/* Raw ids need a type, from the caller or from PREFIX.json, to which corpus_remember writes it. */
 static void
 raw_types(void)
 {
@@ -279,7 +279,7 @@ raw_types(void)
 		stated = k == 0 ? CORPUS_DTYPE_UINT32 : CORPUS_DTYPE_INT32;
 		check_stream("4 bytes", in_dir("r.t"), (const int32_t *)ids, 8, CORPUS_KIND_RAW, stated);
 	}
-	stated = CORPUS_DTYPE_UINT16;		/* too few of them to tell */
+	stated = CORPUS_DTYPE_UINT16;		/* too few ids to detect the type */
 	check_stream("2 bytes", in_dir("r.t"), halves, 16, CORPUS_KIND_RAW, stated);
 	stated = CORPUS_DTYPE_NONE;
 	for (int i = 0; i < 400; i++)
@@ -289,7 +289,7 @@ raw_types(void)
 	refused("the format says it", GOLDEN "gpt2_000.bin", CORPUS_DTYPE_UINT32, ERR_MISMATCH, "uint16|uint32|--dtype");
 	refused("Megatron says it", GOLDEN "wide", CORPUS_DTYPE_UINT16, ERR_MISMATCH, "int32|uint16");
 
-	/* remembered, with the fingerprint of that time */
+	/* stored in PREFIX.json, with the fingerprint at that time */
 	REQUIRE(corpus_open_as(&c, in_dir("r.t"), CORPUS_DTYPE_UINT32, &note) == 0);
 	CHECK(corpus_remember(c, &written, &note) == 0 && written && corpus_remember(c, &written, &note) == 0 && !written);
 	corpus_destroy(&c);
@@ -308,7 +308,7 @@ raw_types(void)
 	spill(in_dir("r.t.json"), json, sizeof(json) - 1);
 	check_stream("by hand", in_dir("r.t"), (const int32_t *)ids, 8, CORPUS_KIND_RAW, CORPUS_DTYPE_UINT32);
 
-	/* 65,536 ids is what uint16 can name */
+	/* uint16 has 65,536 ids */
 	spill(in_dir("r.small"), halves, sizeof(halves) / 2);
 	REQUIRE(corpus_open_as(&c, in_dir("r.small"), CORPUS_DTYPE_UINT16, &note) == 0);
 	CHECK(corpus_limit_vocab(c, 65536, &note) == 0 && corpus_limit_vocab(c, 65537, &note) == ERR_MISMATCH);
@@ -337,7 +337,7 @@ npy(void)
 	static const int64_t i8[] = {3, 1, 4, 65535, 0}, big[] = {3, INT64_C(1) << 33, -7};
 	static const struct {
 		const char *what, *dict;
-		enum corpus_dtype dtype;	/* NONE: refused, with words */
+		enum corpus_dtype dtype;	/* NONE: rejected, with words */
 		const void *data;
 		size_t n;
 		const char *words;
@@ -410,19 +410,21 @@ shard_states(void)
 	write_shard("state_1", 200, 150, 1);
 	write_shard("state_2", 300, 150, 2);
 	refused("shards with two vocabularies", in_dir("state_*"), CORPUS_DTYPE_NONE, ERR_MISMATCH, "state_2|200|state_1|300");
-	REQUIRE(unlink(in_dir("state_2.json")) == 0);		/* a shard that states nothing takes the others' */
+	/* a shard without its own uses that of others */
+	REQUIRE(unlink(in_dir("state_2.json")) == 0);
 	REQUIRE(corpus_open(&c, in_dir("state_*"), &note) == 0);
 	CHECK(corpus_info(c)->vocab == 200 && corpus_info(c)->eod == 150 && corpus_info(c)->n_bytes == 0 && corpus_info(c)->n_documents == 2);
 	corpus_destroy(&c);
 	spill(in_dir("state_2.json"), wrong, sizeof(wrong) - 1);
 	refused("a shard of another length", in_dir("state_*"), CORPUS_DTYPE_NONE, ERR_CORRUPT, "state_2.json|2 as in|3");
 	spill(in_dir("state_.json"), of_all, sizeof(of_all) - 1);
-	REQUIRE(corpus_open(&c, in_dir("state_*"), &note) == 0);	/* the pattern's own comes first */
+	/* the one of the pattern comes first */
+	REQUIRE(corpus_open(&c, in_dir("state_*"), &note) == 0);
 	CHECK(corpus_info(c)->vocab == 999);
 	corpus_destroy(&c);
 }
 
-/* A pattern means token files: not what saltctl wrote beside them, Megatron's by their indexes, no file twice. */
+/* A pattern matches token files only, not files beside them; Megatron's by their indexes; no file twice. */
 static void
 patterns(void)
 {
@@ -444,7 +446,7 @@ patterns(void)
 		one = two;
 		corpus_destroy(&c);
 	}
-	spill(in_dir("p_1.bin.idx.tmp"), "x", 1);	/* of a build that was killed */
+	spill(in_dir("p_1.bin.idx.tmp"), "x", 1);	/* left by a killed build */
 	spill(in_dir("p_2.json"), "{\"format\": \"saltfleet-corpus\"}", 30);
 	spill(in_dir("p_2.counts.bin"), "SALTCNT1\1\0\0\0\0\0\0\0", 16);
 	REQUIRE(corpus_open_as(&c, in_dir("p_*"), CORPUS_DTYPE_UINT16, &note) == 0);
@@ -478,7 +480,7 @@ patterns(void)
 	refused("an index alone", in_dir("m_*"), CORPUS_DTYPE_NONE, ENOENT, "m_2.bin");
 	refused("an index as tokens", in_dir("m_2.id*"), CORPUS_DTYPE_UINT16, ENOENT, "m_2.bin");
 
-	/* Megatron's partitions in the order of their numbers, uint16 and int32; each holds its number in its first token */
+	/* Megatron's partitions in numerical order; the first token of each is its number */
 	for (int wide = 0; wide < 2; wide++) {
 		static const int order[] = {0, 1, 2, 9, 10, 11, 100};
 		struct corpus_writer_options o = {.vocab = wide ? 70000 : 200, .eod = 150};
@@ -505,10 +507,10 @@ patterns(void)
 	snprintf(name, sizeof(name), "part?_[0-2]_*");
 	refused("partitions of two types", in_dir(name), CORPUS_DTYPE_NONE, ERR_FORMAT, "part1_0_text_document.bin|megatron of uint16|part0_0|int32");
 
-	/* what a shard's own PREFIX.json states is compared with the others and with the shard */
+	/* the PREFIX.json of a shard is compared with the others and with the shard */
 	shard_states();
 
-	/* more files than stay open; and one of them becomes another one */
+	/* more files than are kept open; one of them is replaced */
 	memcpy(shard, header, sizeof(header));
 	for (int i = 0; i < 290; i++) {
 		shard[1024] = (uint8_t)(i % 256);
@@ -528,7 +530,7 @@ patterns(void)
 	corpus_destroy(&c);
 }
 
-/* Changes a bit and leaves size and times as they are, as a failing disk does. */
+/* Flips a bit and keeps size and times, as a failing disk does. */
 static void
 rot(const char *path, off_t at, int bit)
 {
@@ -560,7 +562,7 @@ use(const char *prefix)
 	return rc;
 }
 
-/* Every bit of a small corpus, one after the other, with the side files of the undamaged one. */
+/* Flips every bit of a small corpus, one at a time, with the side files of the undamaged corpus. */
 static void
 rotten(void)
 {
@@ -585,7 +587,7 @@ rotten(void)
 	}
 	CHECK(use(in_dir("rot")) == 0);
 
-	/* A foreign corpus, whose fingerprint only its side file has; and one that is cut short while it is open. */
+	/* A foreign corpus, whose fingerprint is only in its side file; one truncated while it is open. */
 	copy_golden("gpt2_000.bin", "f.bin");
 	CHECK(use(in_dir("f.bin")) == 0);
 	rot(in_dir("f.bin"), 1027, 2);
@@ -596,14 +598,15 @@ rotten(void)
 	rot(in_dir("f.bin"), 1027, 2);
 	CHECK(corpus_window(c, 0, 4, out, &note) == 0 && corpus_verify(c, &note) == 0);
 	rot(in_dir("f.bin"), 1027, 2);
-	CHECK(corpus_window(c, 0, 4, out, &note) == 0 && corpus_verify(c, &note) == ERR_CORRUPT);	/* each block once */
+	/* corpus_window checks a block only once, corpus_verify always */
+	CHECK(corpus_window(c, 0, 4, out, &note) == 0 && corpus_verify(c, &note) == ERR_CORRUPT);
 	REQUIRE(truncate(in_dir("f.bin"), 1028) == 0);
 	CHECK(corpus_window(c, 0, 4, out, &note) == ERR_CORRUPT && strcmp(note.name, in_dir("f.bin")) == 0 &&
 	    strstr(note.found, "cut short") != NULL);
 	corpus_destroy(&c);
 }
 
-/* small: documents 1 2 3 0 / 40000 65535 7 0 / 9 8 7 6 5 0, here with a PREFIX.json that says what ends them. */
+/* small: documents 1 2 3 0 / 40000 65535 7 0 / 9 8 7 6 5 0, with a PREFIX.json that states their end. */
 static void
 isolation(void)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Corpora that are written: what comes back, what was changed afterwards, a writer that is refused, killed or has no room. */
+/* Writing corpora: reading them back, later changes, rejected calls, a killed writer, a full disk. */
 #include "corpus_files.h"
 
 #include <errno.h>
@@ -56,7 +56,7 @@ round_trip(uint32_t vocab, enum corpus_dtype dtype)
 	corpus_destroy(&again);
 	corpus_destroy(&c);
 
-	/* the same tokens under another name: the same corpus; other tokens: another */
+	/* the same tokens under another name have the same fingerprint, other tokens another one */
 	REQUIRE(write_some(in_dir("copy"), vocab, 20, true) == 0 && corpus_open(&c, in_dir("copy"), &note) == 0);
 	CHECK(corpus_fingerprint(c, &b, &note) == 0 && hash_equal(a, b));
 	corpus_destroy(&c);
@@ -65,7 +65,7 @@ round_trip(uint32_t vocab, enum corpus_dtype dtype)
 	corpus_destroy(&c);
 }
 
-/* PREFIX.json of version 2 as one of version 1, which has no check. */
+/* Turns PREFIX.json of version 2 into one of version 1, which has no "check". */
 static void
 as_version_1(char *text)
 {
@@ -76,7 +76,7 @@ as_version_1(char *text)
 	strcpy(check, "\n}\n");
 }
 
-/* A corpus of ours one of whose files was changed afterwards. */
+/* A corpus of this writer of which one file is changed afterwards. */
 static void
 changed_afterwards(void)
 {
@@ -106,7 +106,7 @@ changed_afterwards(void)
 	CHECK(corpus_counts(c, 1000, counts, &note) == ERR_CORRUPT);
 	corpus_destroy(&c);
 
-	/* PREFIX.json that says other counts, or is cut short; without it the corpus is a foreign one */
+	/* PREFIX.json with other counts, or truncated; without it the corpus is treated as a foreign one */
 	n = slurp(in_dir("c.json"), buf, sizeof(buf));
 	buf[n] = '\0';
 	REQUIRE((at = strstr((char *)buf, "\"n_tokens\": 20")) != NULL);
@@ -120,7 +120,8 @@ changed_afterwards(void)
 	at[13] = '0';
 	n = strlen((char *)buf);
 	spill(in_dir("c.json"), buf, n);
-	REQUIRE(corpus_open(&c, in_dir("c"), &note) == 0);		/* as this program wrote it until now */
+	/* version 1, written by older programs */
+	REQUIRE(corpus_open(&c, in_dir("c"), &note) == 0);
 	CHECK(corpus_info(c)->vocab == 1000 && corpus_fingerprint(c, &h, &note) == 0);
 	corpus_destroy(&c);
 	REQUIRE((at = strstr((char *)buf, "\"eod\": 2")) != NULL);
@@ -179,7 +180,7 @@ writer_refuses(void)
 	CHECK(corpus_writer_new(&w, in_dir("w"), &o, &note) == ERR_EXISTS);
 }
 
-/* Killed at each step of finish: what was there before, or an error that says so, or the new corpus; never a mixture. */
+/* After a kill at each step of finish there is the old corpus, an error, or the new corpus; never a mix. */
 static void
 killed(void)
 {
@@ -217,14 +218,14 @@ killed(void)
 		if (rc == ERR_CORRUPT)
 			CHECK_ROW(point, corpus_open(&c, in_dir(name), &note) == ERR_CORRUPT);
 		snprintf(name, sizeof(name), "k%zu", i);
-		REQUIRE(write_some(in_dir(name), 50, 6, true) == 0);	/* building again mends it */
+		REQUIRE(write_some(in_dir(name), 50, 6, true) == 0);	/* building again repairs it */
 		REQUIRE(corpus_open(&c, in_dir(name), &note) == 0);
 		CHECK_ROW(point, corpus_info(c)->n_documents == 6);
 		corpus_destroy(&c);
 	}
 }
 
-/* A disk that takes no more (here: a file size limit): the step is named, the corpus before is whole, nothing is left over. */
+/* On a full disk (a file size limit) the step is named, the old corpus is intact and no file is left over. */
 static void
 disk_full(void)
 {

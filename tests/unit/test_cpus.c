@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/cpus on trees of /proc and /sys as the kernel's documentation describes them, and on what libgomp itself says it was given. */
+/*
+ * Tests base/cpus with trees of /proc and /sys as the kernel's documentation describes them, and with the
+ * settings that libgomp itself displays.
+ */
 #include "base/cpus/cpus.h"
 
 #include <omp.h>
@@ -11,7 +14,7 @@ CPUS_BOUND_SPIN;
 
 static char root[64];
 
-/* A file of the tree, with its folders. */
+/* Writes a file of the tree, with its folders. */
 static void
 put(const char *path, const char *text)
 {
@@ -41,7 +44,7 @@ tree_begin(const char *mask, const char *cgroup, const char *mountinfo)
 	put("proc/self/mountinfo", mountinfo);
 }
 
-/* Two sockets of 16 cores with two threads each, numbered as Linux does: 0-15 and 32-47 are those of the first socket. */
+/* Two sockets of 16 cores with two threads each, numbered as in Linux: socket 0 has 0-15 and 32-47. */
 static void
 put_two_sockets(void)
 {
@@ -58,7 +61,7 @@ put_two_sockets(void)
 	put("sys/devices/system/node/online", "0-2\n");
 	put("sys/devices/system/node/node0/cpulist", "0-15,32-47\n");
 	put("sys/devices/system/node/node1/cpulist", "16-31,48-63\n");
-	put("sys/devices/system/node/node2/cpulist", "\n");		/* memory only */
+	put("sys/devices/system/node/node2/cpulist", "\n");		/* a node with memory only */
 }
 
 static struct cpus
@@ -76,7 +79,7 @@ tree_end(void)
 static const char v2_mount[] = "24 30 0:22 / /proc rw,nosuid - proc proc rw\n"
     "35 24 0:30 / /sys/fs/cgroup rw,nosuid,nodev shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
 
-/* Which processors of 64 are in the set, as hexadecimal digits of each group of four, first processors first. */
+/* The set of 64 processors as hexadecimal digits, one for each group of four, lowest processors first. */
 static const char *
 hex_of(const struct cpus_set *s)
 {
@@ -112,14 +115,14 @@ test_host(void)
 	CHECK(!cpus_node(&c, 0, 1, &set) && !cpus_node(&c, 0, 3, &set));
 }
 
-/* Masks: of one node, of both evenly, of both unevenly, none. */
+/* Affinity masks: of one node, of both evenly, of both unevenly, none. */
 static void
 test_mask(void)
 {
 	static const struct {
 		const char *list;
 		int allowed;
-		const char *first;	/* of two ranks; NULL: not bound */
+		const char *first;	/* set of the first of two ranks; NULL: not bound */
 	} rows[] = {
 		{"0-3", 4, NULL}, {"0-1,16-17", 4, "3000000000000000"}, {"0-2,16", 4, NULL}, {"", 64, "ffff0000ffff0000"}, {"63", 1, NULL},
 		{"3-1", 64, "ffff0000ffff0000"},
@@ -209,7 +212,7 @@ test_share(void)
 	}
 }
 
-/* Where nothing can be read: all processors of the C library. */
+/* If nothing can be read, all processors that the C library reports are used. */
 static void
 test_nothing(void)
 {
@@ -220,7 +223,7 @@ test_nothing(void)
 	CHECK(cpus_count(&c.mask) == c.online);
 }
 
-/* This machine: as the C library counts, and after binding to the first of the processors. */
+/* This machine: the same count as the C library, also after binding to the first of the processors. */
 static void
 test_here(void)
 {
@@ -243,7 +246,7 @@ test_here(void)
 	CHECK(sched_setaffinity(0, sizeof(set), &set) == 0);
 }
 
-/* Runs this program again with an environment, and returns what libgomp displays there, and how often it displays it. */
+/* Runs this program with an environment; gets the spin count that libgomp displays, and how often. */
 static int
 displayed(const char *self, const char *environment, char *count, size_t size)
 {
@@ -270,7 +273,7 @@ test_spin(const char *self)
 {
 	char count[32];
 
-	/* Once: the libraries are not initialised before the program executes itself again. */
+	/* Displayed once: the libraries are not initialized before the program executes itself again. */
 	CHECK(displayed(self, "", count, sizeof(count)) == 1);
 	CHECK_STR(count, "1000");
 	displayed(self, "GOMP_SPINCOUNT=777", count, sizeof(count));
@@ -282,7 +285,8 @@ test_spin(const char *self)
 int
 main(int argc, char **argv)
 {
-	if (argc > 1)			/* test_spin's: libgomp is needed, and has displayed */
+	/* run by test_spin: libgomp is used, and has displayed its settings */
+	if (argc > 1)
 		return omp_get_max_threads() < 1;
 	test_host();
 	test_mask();

@@ -19,12 +19,12 @@ nearest(void)
 	char longer[80];
 
 	CHECK(err_distance("", "") == 0 && err_distance("abc", "") == 3 && err_distance("kitten", "sitting") == 3);
-	CHECK(err_distance("ab", "ba") == 1);				/* neighbours swapped */
+	CHECK(err_distance("ab", "ba") == 1);				/* swapped neighbours count once */
 	memset(longer, 'a', sizeof(longer) - 1);
 	longer[sizeof(longer) - 1] = '\0';
 	CHECK(err_distance(longer, "a") == SIZE_MAX);
 	CHECK_STR(err_nearest("stesp", word_at, words), "steps");
-	CHECK_STR(err_nearest("sed", word_at, words), "seed");		/* of equally near ones the first */
+	CHECK_STR(err_nearest("sed", word_at, words), "seed");		/* the first of equally near words */
 	CHECK(err_nearest("kitten", word_at, words) == NULL);
 	CHECK(err_nearest(longer, word_at, words) == NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* exporter_metrics: a fleet made by hand -> Prometheus text. What a daemon may call itself must not break the text of the others. */
+/* exporter_metrics: a hand-made fleet -> Prometheus text. No daemon's name may break the text. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -38,7 +38,7 @@ daemon_of(const char *role, const char *name, const char *host, const char *answ
 	return d;
 }
 
-/* Is this a whole line of the text? */
+/* Whether this is a whole line of the text. */
 static int
 has(const char *text, const char *line)
 {
@@ -86,7 +86,7 @@ test_whole(void)
 	CHECK(has(text, "salt_trainer_rows_ahead{role=\"trainerd\",daemon=\"trainerd-0\",host=\"b\"} 1"));
 	CHECK(has(text, "salt_trainer_wait_rows_seconds_total{role=\"trainerd\",daemon=\"trainerd-0\",host=\"b\"} 1.5"));
 	CHECK(has(text, "# TYPE salt_trainer_wait_rows_seconds_total counter"));
-	CHECK(strstr(text, "salt_selector_heldout_loss") == NULL);		/* null is not known */
+	CHECK(strstr(text, "salt_selector_heldout_loss") == NULL);		/* null means not known */
 	CHECK(has(text, "salt_state{role=\"selectord\",daemon=\"selectord\",host=\"a\",state=\"ahead\"} 1"));
 	CHECK(has(text, "salt_state{role=\"selectord\",daemon=\"selectord\",host=\"a\",state=\"labelling\"} 0"));
 	CHECK(has(text, "salt_state_seconds_total{role=\"selectord\",daemon=\"selectord\",host=\"a\",state=\"labelling\"} 0.5"));
@@ -121,7 +121,8 @@ test_odd(void)
 	char *text = text_of(d, 3, &self);
 
 	CHECK(has(text, "salt_teacher_x_total{role=\"teacherd\",daemon=\"a\\\"b\\\\c\\nd e\",host=\"h??\"} 1"));
-	CHECK(count(text, "salt_teacher_") == 3);		/* HELP, TYPE and the one line: other names are none */
+	/* HELP, TYPE and one line; bad names are left out */
+	CHECK(count(text, "salt_teacher_") == 3);
 	CHECK(has(text, "# HELP salt_teacher_x_total the daemon sent no help text"));
 	CHECK(strstr(text, "y_total") == NULL);
 	CHECK(has(text, "salt_up{role=\"no role}\",daemon=\"b\",host=\"h\"} 1"));
@@ -130,7 +131,7 @@ test_odd(void)
 	free(text);
 }
 
-/* One series twice would cost Prometheus the whole text: who answers stands for who does not. */
+/* Prometheus would reject a duplicate series: of two entries the one that answers is shown. */
 static void
 test_twice(void)
 {
@@ -155,7 +156,7 @@ test_twice(void)
 	free(text);
 }
 
-/* Two versions that disagree on what a metric is: the first one's kind, and only lines of that kind. */
+/* If two daemons disagree on a metric's kind, the first kind counts and other lines are left out. */
 static void
 test_kinds(void)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Walks the table of families: what config.json says comes back from it, and docs/models.md has a line of each.
+ * For all families in the table: config.json is written and read back unchanged, and docs/models.md has a
+ * line.
  *   test_unit_families print   prints the lines for docs/models.md
  */
 #include <sys/stat.h>
@@ -36,10 +37,10 @@ documented(void)
 	}
 	for (at = strchr(at, '\n') + 1; at[0] == '|'; at = strchr(at, '\n') + 1)
 		rows++;
-	CHECK(rows == MODEL_FAMILY_COUNT + 1);		/* and the rule under the heads */
+	CHECK(rows == MODEL_FAMILY_COUNT + 1);		/* with the line under the table's header */
 }
 
-/* A configuration with the family's start and, where it has them, other values than that. */
+/* A configuration with the family's default values; changed: with other values where it has options. */
 static struct model_config
 config_of(enum model_family family, bool changed)
 {
@@ -118,7 +119,7 @@ comes_back(enum model_family family, bool changed)
 	remove(in_dir("config.json"));
 }
 
-/* By hand: 4 layers of 2 products of attention at 10 tokens, of which 3 layers see 3 keys. */
+/* Computed by hand: 4 layers of 2 attention products at 10 tokens; 3 of these layers see only 3 keys. */
 static void
 window_flops(void)
 {

@@ -37,7 +37,7 @@ test_replace(void)
 	CHECK(file_read(in("a/b/c.txt"), 0, &data, &len, &note) == 0 && len == 3);
 	CHECK_STR(data, "one");
 	free(data);
-	/* Until the end the old content stands, and after an abort. */
+	/* The old content is there until the end of a replacement, and after an abort. */
 	CHECK(file_replace_begin(&r, in("a/b/c.txt"), &note) == 0);
 	fputs("two", r.f);
 	CHECK(file_read(in("a/b/c.txt"), 3, &data, &len, &note) == 0);
@@ -51,7 +51,7 @@ test_replace(void)
 	CHECK_STR(note.name, in("none"));
 }
 
-/* A write that the system cuts short reports the right errno, keeps the old file and leaves nothing behind. */
+/* A write that fails reports the correct errno, keeps the old file and leaves nothing behind. */
 static void
 test_no_space(void)
 {
@@ -106,7 +106,7 @@ there(const char *name)
 	return lstat(in(name), &st) == 0;
 }
 
-/* A tree goes with everything below it; what its symbolic links lead to stays, and so does a file system mounted in it. */
+/* A tree is removed with everything below it, but not targets of symbolic links or a mounted file system. */
 static void
 test_remove(void)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a rank and a teacher's worker take, against sums by hand, on the CPU and on a GPU; what would fit in
- * less. Argument cuda: what the backend has taken of its memory when a step is ready, and when it was made.
+ * The memory of a rank and of a teacher's worker, compared with sums made by hand, on the CPU and on a GPU;
+ * and the settings that fit in less memory. Argument cuda: compares with the device memory that the backend
+ * has allocated when a step has been made.
  */
 #include "engine/fit/fit.h"
 
@@ -46,12 +47,13 @@ cpu(void)
 	CHECK(b[FIT_RECEIVED] == 0);
 	CHECK(b[FIT_ACTIVATIONS] == activations(&s));
 	CHECK(b[FIT_ROWS] == 6 * (4 * 16 * 11 + 16 * 10 * (8 + 24)));
-	CHECK(b[FIT_PRODUCTS] == 4.0 * 100 * (20 + 2));	/* logits of a micro-batch, and a row for each of two threads */
+	/* logits of a micro-batch, and a row for each thread */
+	CHECK(b[FIT_PRODUCTS] == 4.0 * 100 * (20 + 2));
 	CHECK(fit_train(&s, 4, b, NULL) == 0);
 	CHECK(b[FIT_MASTERS] == 4.0 * 524288);
 	CHECK(b[FIT_MOMENTS] == 8.0 * 131072);
 	CHECK(b[FIT_GRADIENTS] == 4.0 * 2 * 524288);
-	/* a bucket for each of four ranks, as large as all there is */
+	/* a bucket for each of four ranks, here as large as the whole gradient */
 	CHECK(b[FIT_RECEIVED] == 4.0 * 4 * 524288);
 	CHECK(b[FIT_ROWS] == 6 * (4 * 4 * 11 + 4 * 10 * (8 + 24)));
 	s.dtype = DTYPE_BF16;
@@ -62,12 +64,10 @@ cpu(void)
 	CHECK(b[FIT_COPY] == 2.0 * 524288);
 	CHECK(b[FIT_GRADIENTS] == 4.0 * 524288);
 	CHECK(b[FIT_ROWS] == 6 * 4 * 4 * 11);
-	/*
-	 * The rounded gradient, and the matrices of the layer (8 x 24, 8 x 8, 8 x 32, 32 x 8) and of the
-	 * output, repacked.
-	 */
+	/* The rounded gradient, and the repacked matrices: layer (8 x 24, 8 x 8, 8 x 32, 32 x 8), output. */
 	CHECK(b[FIT_PRODUCTS] == 4.0 * 100 * (20 + 2) + 2.0 * 100 * 20 + 2.0 * (8 * 24 + 8 * 8 + 2 * 8 * 32 + 8 * 100));
-	s.micro_batch = 4;			/* one a step: the output layer's, and the largest for its product */
+	/* one micro-batch per step: the output's and the largest matrix */
+	s.micro_batch = 4;
 	CHECK(fit_train(&s, 4, b, NULL) == 0);
 	CHECK(b[FIT_PRODUCTS] == 4.0 * 100 * (40 + 2) + 2.0 * 100 * 40 + 2.0 * (8 * 100 + 8 * 32));
 	s.recompute = true;
@@ -78,8 +78,8 @@ cpu(void)
 }
 
 /*
- * Muon: no second moments for the matrices of the layer, 8 x 24, 8 x 8, 8 x 32 and 32 x 8; the largest is
- * what Newton-Schulz works in.
+ * Muon has no second moments for the matrices of the layer, 8 x 24, 8 x 8, 8 x 32 and 32 x 8; the buffers of
+ * Newton-Schulz have the size of the largest.
  */
 static void
 muon(void)
@@ -109,8 +109,8 @@ muon(void)
 }
 
 /*
- * On a GPU rows are in host memory and no weight is repacked; products work in 32 MiB and the logits of a
- * chunk of rows, at most 2^27.
+ * On a GPU rows are in host memory and no weight is repacked. Products need a workspace of 32 MiB and the
+ * logits of a chunk of rows, at most 2^27 floats.
  */
 static void
 gpu(void)
@@ -211,8 +211,8 @@ finds(void)
 }
 
 /*
- * A step on the device takes what fit_train says, products and Newton-Schulz aside, which are allocated when
- * they are needed. The emulation rounds no allocation up.
+ * The device memory of a step equals fit_train's result, except for products and Newton-Schulz, which are
+ * allocated when they are needed. The emulation does not round allocations up.
  */
 static void
 device(enum kernels_dtype dtype, enum optim_kind optimizer)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test_unit_flips [COUNT [SEED]] - single bits flipped in the files of corpora, a checkpoint and a teacher's weights that were used before,
- * with size and times kept, as a failing disk does it. Each must be an error before anything of the file is used. A flip that is not found
- * is printed with file, byte and bit.
+ * test_unit_flips [COUNT [SEED]] - flips single bits in files of corpora, of a checkpoint and of a teacher's
+ * weights that were used before; size and times are kept, as on a failing disk. Each flip must cause an error
+ * before the damaged data is used. A flip that is not found is printed with file, byte and bit.
  */
 #include "engine/checkpoint/checkpoint.h"
 
@@ -20,7 +20,7 @@
 
 static struct err_note note;
 
-/* ---- use: what a daemon reads; 0 or the error ---- */
+/* ---- use: read a target as a daemon does; return 0 or the error ---- */
 
 static int
 use_corpus(const char *prefix)
@@ -70,10 +70,10 @@ use_checkpoint(const char *path)
 /* ---- the targets ---- */
 
 static const struct target {
-	const char *what, *path;		/* a folder of its own */
+	const char *what, *path;		/* path: a separate folder */
 	int (*use)(const char *path);
-	const char *prefix;			/* what use is called with, in dir */
-	bool model_only;			/* use does not read the optimiser and the state, nor compare them with the manifest */
+	const char *prefix;			/* argument of use, in dir */
+	bool model_only;			/* use neither reads optimizer and state nor checks them */
 } targets[] = {
 	{"corpus", "own", use_corpus, "own/c", false}, {"foreign corpus", "foreign", use_corpus, "foreign/c.bin", false},
 	{"raw corpus", "raw", use_corpus, "raw/c.bin", false}, {"teacher weights", "teacher", use_model, "teacher", false},
@@ -124,7 +124,10 @@ make(void)
 
 /* ---- flipping ---- */
 
-/* A file of the target: one in two by its size, else any. Those of saltfleet beside it are hidden, or end in .salthash. */
+/*
+ * Draws a file of the target: every second time with a probability in proportion to its size, else uniformly.
+ * Hidden files and .salthash files, which saltfleet writes beside it, are excluded.
+ */
 static off_t
 draw_file(const struct target *t, const uint32_t u[4], char *path, size_t size)
 {

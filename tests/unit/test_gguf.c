@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GGUF files made here byte by byte: what must be read, row order by hand, and everything that must be refused with its reason. */
+/*
+ * GGUF files that this test makes byte by byte: values that must be read, row order checked by hand, and
+ * everything that must be rejected with a reason.
+ */
 #include "engine/gguf/gguf.h"
 
 #include <errno.h>
@@ -17,7 +20,7 @@
 static char path[64];
 static unsigned char file[65536];
 static size_t n_file, n_infos;
-static const char *fault;		/* the row's way to be wrong; "": none */
+static const char *fault;		/* the fault of the current row; "": none */
 
 static bool
 wrong(const char *name)
@@ -40,7 +43,7 @@ put_text(const char *s)
 	n_file += strlen(s);
 }
 
-/* A key; those of the architecture, which begin with "llama.", under another one in some rows. */
+/* Writes a key; in some rows a key of the architecture, which begins with "llama.", gets another prefix. */
 static void
 put_key(const char *s)
 {
@@ -113,7 +116,7 @@ static const struct info infos[] = {
 	{"blk.0.ffn_norm.weight", 0, C}, {"blk.0.ffn_gate.weight", F, C}, {"blk.0.ffn_up.weight", F, C}, {"blk.0.ffn_down.weight", C, F},
 };
 
-/* As Qwen2 has them: none for attn_output. */
+/* The biases of Qwen2, which has none for attn_output. */
 static const struct info biases[] = {{"blk.0.attn_q.bias", 0, 8}, {"blk.0.attn_k.bias", 0, 4}, {"blk.0.attn_v.bias", 0, 4}};
 
 #define N_BIASES (sizeof(biases) / sizeof(biases[0]))
@@ -266,7 +269,7 @@ put_info(const struct info *t, uint64_t *offset)
 	*offset += ((t->rows > 0 ? t->rows : 1) * t->width * 4 + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* Element i of the k-th tensor is 1000 k + i. */
+/* Builds the file; element i of the k-th tensor is 1000 k + i. */
 static void
 build(const char *how)
 {
@@ -311,7 +314,7 @@ build(const char *how)
 		while (n_file % ALIGN != 0)
 			put(0, 1);
 	}
-	put_f32(wrong("other rope_freqs") ? 2 : 1);		/* rope_freqs.weight, where there is one */
+	put_f32(wrong("other rope_freqs") ? 2 : 1);		/* rope_freqs.weight, if there is one */
 	for (int i = 0; i < 7; i++)
 		put_f32(32);
 	for (unsigned i = 0; i < 8; i++) {
@@ -324,7 +327,7 @@ build(const char *how)
 	REQUIRE(n_file < sizeof(file) && (f = fopen(path, "wb")) != NULL && fwrite(file, 1, n_file, f) == n_file && fclose(f) == 0);
 }
 
-/* All that an import does; the first failure. */
+/* Does all steps of an import; returns the first error. */
 static int
 import(struct err_note *note)
 {
@@ -406,13 +409,14 @@ test_refusals(void)
 		err_note_str(&note, rc, text, sizeof(text));
 		CHECK_ROW(rows[i].what, rc == rows[i].rc);
 		CHECK_ROW(rows[i].what, strstr(text, rows[i].says) != NULL);
-		CHECK_ROW(rows[i].what, strstr(text, path) != NULL || wrong("nan eps"));	/* the model room's: names the field */
+		/* the model module names the field */
+		CHECK_ROW(rows[i].what, strstr(text, path) != NULL || wrong("nan eps"));
 		if (rc != rows[i].rc || strstr(text, rows[i].says) == NULL)
 			fprintf(stderr, "  %s: got %s\n", rows[i].what, text);
 	}
 }
 
-/* A file that ends anywhere before its end is refused. */
+/* A file that is truncated anywhere is rejected. */
 static void
 test_truncated(void)
 {
@@ -421,7 +425,7 @@ test_truncated(void)
 
 	build("");
 	n = n_file;
-	n -= 32;				/* what stands after the last tensor */
+	n -= 32;				/* the padding after the last tensor */
 	for (size_t k = 0; k + 1 < n; k++) {
 		note = (struct err_note){0};
 		REQUIRE(truncate(path, (off_t)(n - 1 - k)) == 0);
@@ -432,7 +436,7 @@ test_truncated(void)
 static void
 test_values(void)
 {
-	/* In the file a head's rows are table rows 0, 2, 1, 3: rotary pairs side by side. Row r of the table is the file's order[r]. */
+	/* In the file a head has table rows 0, 2, 1, 3, with rotary pairs adjacent: row r is order[r]. */
 	static const int order[] = {0, 2, 1, 3, 4, 6, 5, 7};
 	struct gguf_model *m = NULL;
 	struct model *model = NULL;
@@ -471,18 +475,18 @@ test_values(void)
 		model_destroy(&model);
 		gguf_close(&g);
 	}
-	/* The first frequency's wavelength is under 8192 / 4, the second one's over 8192: divisors 1 and the factor. */
+	/* The first wavelength is below 8192 / 4, the second above 8192: divisors 1 and the factor. */
 	build("rope_freqs");
 	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
 	CHECK(cfg.rope_scaling.type == MODEL_ROPE_LLAMA3 && cfg.rope_scaling.factor == 32 && cfg.rope_scaling.original_context == 8192);
 	CHECK(cfg.rope_scaling.low_freq_factor == 1 && cfg.rope_scaling.high_freq_factor == 4);
 	gguf_close(&g);
-	/* The second one's wavelength is 2000: at 8192 it would not be scaled, at 1024 it is scaled in full. */
+	/* The second wavelength is 2000: with 8192 it would not be scaled, with 1024 it is fully scaled. */
 	build("rope_freqs 1024");
 	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
 	CHECK(cfg.rope_scaling.factor == 32 && cfg.rope_scaling.original_context == 1024);
 	gguf_close(&g);
-	/* Divisors that llama3 scaling does not give: each frequency by its own, at any length. */
+	/* Divisors that do not fit llama3 scaling: each frequency has its own, at any length. */
 	build("other rope_freqs");
 	REQUIRE(gguf_open(&g, path, &note) == 0 && gguf_config(g, &cfg, &note) == 0);
 	CHECK(cfg.rope_scaling.type == MODEL_ROPE_LONGROPE && cfg.rope_scaling.attention_factor == 1 && cfg.rope_scaling.original_context == 16);
@@ -502,7 +506,10 @@ test_values(void)
 	CHECK(gguf_open(&g, check_missing(), &note) == ENOENT && g == NULL);
 }
 
-/* Biases on q, k and v only are Qwen2's layer. A llama file has q and k pair by pair, also their biases; a qwen2 file does not. */
+/*
+ * Biases on q, k and v only make it Qwen2's layer. A llama file has the rows of q and k, and their biases,
+ * pair by pair; a qwen2 file does not.
+ */
 static void
 test_biases(const char *how, bool pairs)
 {
@@ -540,7 +547,7 @@ test_biases(const char *how, bool pairs)
 	gguf_close(&g);
 }
 
-/* Scores in place of merges. */
+/* A tokenizer with scores instead of merges. */
 static void
 test_scores(void)
 {
@@ -557,7 +564,7 @@ test_scores(void)
 	gguf_close(&g);
 }
 
-/* Names of splits that have the regular expressions of another one. */
+/* Names of pre-tokenizers that use the regular expressions of another one. */
 static void
 test_splits(void)
 {

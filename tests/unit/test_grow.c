@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Grown models: the logits of the small one in every family, copied layers, noise, and what is refused. */
+/* Grown models: the logits of the small model in every family, copied layers, noise, and rejected options. */
 #include <string.h>
 
 #include "check.h"
@@ -41,7 +41,8 @@ small_make(const struct model_config *cfg)
 	REQUIRE(model_new(&s.model, cfg, NULL) == 0);
 	REQUIRE((s.params = malloc((size_t)s.model->n_params * sizeof(float))) != NULL);
 	model_init(s.model, 7, 0, s.model->n_params, s.params);
-	for (int i = 0; i < s.model->n_tensors; i++)	/* norms and biases off their constants */
+	/* makes norms and biases differ from their constants */
+	for (int i = 0; i < s.model->n_tensors; i++)
 		if (s.model->tensors[i].init_std == 0)
 			for (int64_t j = 0; j < s.model->tensors[i].n_elements; j++)
 				s.params[s.model->tensors[i].offset + j] += 0.3f * sinf((float)(i * 31 + j * 7));
@@ -55,7 +56,7 @@ subject_free(struct subject *s)
 	free(s->params);
 }
 
-/* The grown model's values; *g stays open. */
+/* Returns the values of the grown model; *g stays open. */
 static float *
 grow(const struct subject *small, const struct model_growth_options *o, struct model_growth **g)
 {
@@ -72,7 +73,7 @@ grow(const struct subject *small, const struct model_growth_options *o, struct m
 	return out;
 }
 
-/* Logits [B*T, V], and the gradient of the mean loss where d is not NULL. */
+/* Computes logits [B*T, V], and the gradient of the mean loss if d is not NULL. */
 static void
 run(const struct model *table, const float *params, float *logits, float *d)
 {
@@ -170,7 +171,7 @@ values_of(const struct model *m, const float *params, const char *name)
 	return params + t->offset;
 }
 
-/* Which layers are copied, and that those inserted write nothing. */
+/* Checks which layers are copied, and that inserted layers add nothing to the residual stream. */
 static void
 test_layers(void)
 {
@@ -207,7 +208,7 @@ test_layers(void)
 	subject_free(&small);
 }
 
-/* Noise cancels over the copies, has the right size, and depends on the seed. Any range can be read. */
+/* Noise cancels over the copies, has the correct size, and depends on the seed. Any range can be read. */
 #define UP "model.layers.1.mlp.up_proj.weight"
 
 static void
@@ -255,7 +256,7 @@ test_noise(void)
 	subject_free(&small);
 }
 
-/* The reason for noise: without it copies have one gradient, with it each has its own. */
+/* The reason for noise: without it all copies have the same gradient. */
 static void
 test_symmetry(void)
 {
@@ -311,9 +312,9 @@ test_refused(void)
 		{"layers", &llama, {.layers = 1}},
 		{"layers", &llama, {.layers = 5, .stack = true}},
 		{"width", &llama, {.width = 6}},
-		{"width", &llama, {.width = 13}},			/* whole heads */
+		{"width", &llama, {.width = 13}},			/* not whole heads */
 		{"width", &gpt2, {.width = 18}},
-		{"width", &qwen3, {.width = 18}},	/* norms of heads have the same norm_eps */
+		{"width", &qwen3, {.width = 18}},	/* norms of heads share norm_eps */
 		{"heads", &llama, {.heads = 3}},
 		{"heads", &llama, {.heads = 5}},			/* does not divide the width */
 		{"heads", &qwen3, {.heads = 5}},			/* two share a key head */

@@ -13,7 +13,7 @@
 #include "base/random/shuffle.h"
 #include "files.h"
 
-/* Known answers of Philox4x32-10 from its authors' Random123 distribution. */
+/* Known answers of Philox4x32-10, from the Random123 distribution of its authors. */
 static void
 philox_known_answers(void)
 {
@@ -35,7 +35,7 @@ philox_known_answers(void)
 	}
 }
 
-/* An order is a bijection of every epoch, inverts, and differs between seeds and epochs. */
+/* A shuffle order is a bijection in every epoch, can be inverted, and differs between seeds and epochs. */
 static void
 order_is_a_bijection(void)
 {
@@ -62,7 +62,7 @@ order_is_a_bijection(void)
 	CHECK(shuffle_order(1, UINT64_MAX, UINT64_MAX - 1) < UINT64_MAX);
 }
 
-/* tests/golden/order_of.py computes these from the text of docs/formats.md, in Python, with its own Philox. */
+/* tests/golden/order_of.py computes these in Python from the text of docs/formats.md, with its own Philox. */
 static void
 order_golden(void)
 {
@@ -87,7 +87,7 @@ hex_round_trip(void)
 /* Three blocks, the last one short. */
 enum { FILE_BYTES = 2 * HASH_BLOCK_BYTES + 1000 };
 
-/* Changes a byte of the file and leaves size and times as they are, as a failing disk does. */
+/* Changes a byte of the file and keeps size and times, as a failing disk does. */
 static void
 rot(int fd, off_t at)
 {
@@ -136,12 +136,13 @@ blocks(const char *path, const char *side, int fd)
 	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b) && access(side, R_OK) == 0);
 	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
 
-	/* A damaged block is found when it is read, not before, and no other one is. */
+	/* A damaged block is found when it is read, not before, and no other block is reported. */
 	REQUIRE(hash_blocks_open(&kept, fd, path, &b, &note) == 0);
 	CHECK(hash_blocks_check(kept, fd, 0, 1, false, &note) == 0);
 	rot(fd, 5);
 	rot(fd, HASH_BLOCK_BYTES + 17);
-	CHECK(hash_blocks_check(kept, fd, 100, 1, false, &note) == 0);			/* this block was read before */
+	/* was checked before */
+	CHECK(hash_blocks_check(kept, fd, 100, 1, false, &note) == 0);
 	CHECK(hash_blocks_check(kept, fd, 2 * HASH_BLOCK_BYTES, 1000, false, &note) == 0);
 	CHECK(hash_blocks_check(kept, fd, HASH_BLOCK_BYTES - 1, 2, false, &note) == ERR_CORRUPT);
 	CHECK_STR(note.name, path);
@@ -151,14 +152,15 @@ blocks(const char *path, const char *side, int fd)
 	rot(fd, HASH_BLOCK_BYTES + 17);
 	CHECK(hash_blocks_check(kept, fd, 0, FILE_BYTES, true, &note) == 0);
 
-	/* Cut short while it is open. */
+	/* The file is truncated while it is open. */
 	REQUIRE(ftruncate(fd, FILE_BYTES - 1) == 0);
 	CHECK(hash_blocks_check(kept, fd, FILE_BYTES - 5, 2, true, &note) == ERR_CORRUPT && strstr(note.found, "cut short") != NULL);
 	REQUIRE(pwrite(fd, data + FILE_BYTES - 1, 1, FILE_BYTES - 1) == 1);
 	hash_blocks_close(&kept);
-	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));		/* another time: read again */
+	/* new time: read again */
+	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
 
-	/* A side file of the older form, of this state of the file: it becomes one of today, or the bytes are not those that it is of. */
+	/* A side file of the older form is upgraded, unless the bytes do not match it. */
 	REQUIRE(fstat(fd, &st) == 0);
 	snprintf(text, sizeof(text), "salthash1 %s %d %lld.%09ld %llu\n", hash_hex(a, hex), FILE_BYTES, (long long)st.st_mtim.tv_sec,
 	    st.st_mtim.tv_nsec, (unsigned long long)st.st_ino);
@@ -171,7 +173,7 @@ blocks(const char *path, const char *side, int fd)
 	CHECK(all_blocks(path, fd, &b, &note) == ERR_CORRUPT && strstr(note.found, "bytes changed") != NULL);
 	rot(fd, 3);
 
-	/* A damaged side file is made again, and does not hide what is in the file. */
+	/* A damaged side file is written again, and does not hide damage of the file. */
 	unlink(side);
 	CHECK(all_blocks(path, fd, &b, &note) == 0);
 	REQUIRE(stat(side, &st) == 0);
@@ -187,7 +189,7 @@ blocks(const char *path, const char *side, int fd)
 	CHECK(all_blocks(path, fd, &b, &note) == 0 && hash_equal(a, b));
 }
 
-/* A file of four pieces, which several threads read, and whose last one is short. */
+/* A file of four pieces, which several threads read; the last piece is short. */
 static void
 pieces(const char *path, const char *side, int fd)
 {
@@ -216,7 +218,7 @@ pieces(const char *path, const char *side, int fd)
 	CHECK(access(side, R_OK) == 0);
 	hash_destroy(&h);
 	free(data);
-	/* A failure inside a thread is that of the call. */
+	/* The call returns an error that occurs in a thread. */
 	CHECK(hash_file("/", &found, &note) == EISDIR);
 }
 
@@ -290,7 +292,7 @@ chance_is_fair(void)
 	CHECK_NEAR(square / 40000, 1, 0.03);
 }
 
-/* Many normal numbers at a time are those made one by one: a million pairs, lengths about a block, and numbers of groups about 2^32. */
+/* Normal numbers made in bulk equal those made singly: lengths around a block, groups around 2^32. */
 static void
 normals(void)
 {
@@ -300,7 +302,8 @@ normals(void)
 		size_t n;
 	} rows[] = {
 		{11, 0, 0, 1}, {11, 1, 5, 63}, {11, 2, 1, 64}, {11, 3, 9, 65}, {11, 4, UINT64_C(0xffffffc0), 200}, {11, 5, 77, 1 << 19},
-		{12, 9, 628084, 1},		/* so near to the middle of two floats that only the C library's functions decide */
+		/* so near to the middle of two floats that the C library decides */
+		{12, 9, 628084, 1},
 	};
 	float *out = malloc(4 * ((1 << 19) + 1) * sizeof(*out)), want[4];
 	uint32_t w[4];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Records do not depend on how sequences are grouped into batches and spread over threads: one compute class, one record. */
+/* Within a compute class, records do not depend on how sequences are batched and spread over threads. */
 #include "engine/infer/infer.h"
 
 #include <stdio.h>
@@ -38,7 +38,7 @@ make_model(enum model_family family)
 	model_destroy(&model);
 }
 
-/* Sequences first .. first + n as one job. */
+/* Computes the n sequences from first on as one job. */
 static struct infer_job *
 compute(struct infer *in, const struct labels_spec *spec, size_t first, size_t n)
 {
@@ -103,7 +103,7 @@ same_records(enum kernels_dtype dtype, const struct labels_spec *spec)
 int
 main(void)
 {
-	/* Short ones are where a product's bits depend on its rows (seen on AVX-512 with OpenBLAS 0.3.21). */
+	/* With short contexts a product's bits may depend on its rows (AVX-512, OpenBLAS 0.3.21). */
 	static const uint32_t contexts[] = {1, 3, 7, 40};
 	uint8_t codes[VOCAB];
 	struct labels_unigram *u;

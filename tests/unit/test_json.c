@@ -32,7 +32,7 @@ refusals(void)
 	CHECK(json_parse_file("CMakePresets.json", 10, &j, &note) == ERR_RANGE);
 }
 
-/* One member of a line of data: what json_scan takes, and where it stops at what is no JSON. */
+/* json_scan: the text of one member of a line, and where it stops if the line is not JSON. */
 static void
 scan(void)
 {
@@ -84,7 +84,7 @@ scan(void)
 			continue;
 		CHECK_ROW(rows[i].what, rows[i].expected == NULL ? !s.found || s.kind != JSON_KIND_TEXT : s.found && s.kind == JSON_KIND_TEXT &&
 		    s.n_text == strlen(rows[i].expected) && memcmp(s.text, rows[i].expected, s.n_text) == 0);
-		for (size_t cut = 0; cut < rows[i].used; cut++)	/* every beginning is one */
+		for (size_t cut = 0; cut < rows[i].used; cut++)	/* every truncated text needs more */
 			CHECK_ROW(rows[i].what, json_scan(&s, rows[i].text, cut, "t") == ERR_AGAIN);
 	}
 	CHECK(json_scan(&s, "{\"t\":\"a\\u0000b\"}", 16, "t") == 0 && s.n_text == 3 && memcmp(s.text, "a\0b", 3) == 0 && s.n_replaced == 0);
@@ -100,7 +100,7 @@ scan(void)
 	json_scan_free(&s);
 }
 
-/* A byte order mark before a file of settings, as editors of Windows write it. */
+/* A byte order mark at the beginning, which Windows editors write. */
 static void
 byte_order_mark(void)
 {
@@ -158,7 +158,7 @@ build(void)
 }
 
 #ifdef FAILING_MALLOC
-/* Each allocation in turn fails: an error that says so, never another value. */
+/* If any allocation fails, the result is an error that says so, never another value. */
 static void
 no_memory(void)
 {

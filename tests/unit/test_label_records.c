@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Records, byte by byte: the golden ones, damaged ones, and whole ones that break a rule. */
+/* Label records byte by byte: golden ones, damaged ones, and intact ones that break a rule. */
 #include "data/labels/labels.h"
 
 #include <stdint.h>
@@ -7,7 +7,7 @@
 
 static struct err_note note;
 
-/* tests/golden/labels/make.py put these files together from the documented offsets; len 0 if there is none. */
+/* Reads a file that tests/golden/labels/make.py made from the documented offsets; 0 if there is none. */
 static size_t
 golden(const char *name, uint8_t *out, size_t cap)
 {
@@ -72,7 +72,10 @@ golden_hash(int i)
 	return hash_tokens(golden_tokens[i], (size_t)golden_spec[i].context + 1);
 }
 
-/* Row t of like.bin: rows of one t mod 5 have ids in common; of two pairs of unlike ones the first is 255 rows apart, the other 256. */
+/*
+ * Row t of like.bin. Rows with the same t mod 5 have ids in common. Two pairs have other ids in common: rows
+ * 1 and 256, which are 255 apart, and rows 3 and 259, which are 256 apart.
+ */
 static int
 like_row(int t, int32_t *ids, int32_t *counts)
 {
@@ -87,7 +90,7 @@ like_row(int t, int32_t *ids, int32_t *counts)
 	return n;
 }
 
-/* Row t of common.bin: some of four ids, of which each is the last or the first of those that are so common. */
+/* Row t of common.bin: some of four ids, each the last or the first of a class of equally common ids. */
 static int
 common_row(int t, int32_t *ids, int32_t *counts)
 {
@@ -103,7 +106,7 @@ common_row(int t, int32_t *ids, int32_t *counts)
 	return n;
 }
 
-/* Rows of tests/golden/labels/make.py: n ids and counts of row t into ids, counts. */
+/* Writes ids and counts of row t, as in tests/golden/labels/make.py; returns their number. */
 static int
 golden_row(int which, int t, int32_t *ids, int32_t *counts)
 {
@@ -145,7 +148,8 @@ golden_sampled(int which)
 	CHECK(labels_encode_draws(spec, tokens, draws, &buf, &note) == 0);
 	CHECK_ROW(golden_name[which], buf.len == n && memcmp(buf.bytes, file, n) == 0);
 
-	for (int again = 0; again < 3; again++) {		/* a second sequence goes behind the first */
+	/* a second sequence is appended to the first */
+	for (int again = 0; again < 3; again++) {
 		if (again == 2)
 			labels_batch_clear(&batch);
 		REQUIRE(labels_decode(spec, tokens, file, n, &batch, &note) == 0);
@@ -184,14 +188,14 @@ golden_topk(void)
 		CHECK(batch.ids[i] == want_ids[i]);
 		CHECK_NEAR(batch.weights[i], want_t[i], want_t[i] / 4000 + 1e-13);
 	}
-	CHECK(batch.weights[7] == 0);	/* exp(-40) is code 65535: exactly 0 */
+	CHECK(batch.weights[7] == 0);	/* exp(-40) has code 65535, which is exactly 0 */
 	for (int t = 0; t < 3; t++)
 		CHECK_NEAR(batch.tail[t], want_tail[t], 2.5e-4);
 	labels_batch_free(&batch);
 	labels_buf_free(&buf);
 }
 
-/* The soft labels of the method's golden values, tau 1 and 0.25. */
+/* Soft labels for golden values of the definition, with tau 1 and 0.25. */
 static void
 golden_dense(void)
 {
@@ -231,7 +235,7 @@ golden_dense(void)
 	labels_buf_free(&buf);
 }
 
-/* No record with one bit turned, cut short or with a byte more is taken; the batch stays as it was. */
+/* A flipped bit, a truncated record and an extra byte are rejected; the batch is unchanged. */
 static void
 damage(void)
 {
@@ -257,7 +261,8 @@ damage(void)
 			CHECK_ROW(golden_name[kind], labels_check(spec, NULL, bad, n, &note) == rc && labels_peek(bad, n, &h, &note) == rc);
 		}
 		for (size_t cut = 0; cut <= n + 1; cut++) {
-			uint8_t *exact = malloc(cut > 0 ? cut : 1);	/* so that the sanitizer sees a read past its end */
+			/* a sanitizer then finds reads past its end */
+			uint8_t *exact = malloc(cut > 0 ? cut : 1);
 
 			memcpy(exact, file, cut);
 			if (cut != n)
@@ -269,7 +274,7 @@ damage(void)
 	}
 }
 
-/* n bytes of record with another payload of the golden one: lengths and checksum made to fit. */
+/* Sets lengths and checksum of a record of n bytes whose payload was changed. */
 static void
 sealed(uint8_t *file, size_t n)
 {
@@ -291,8 +296,8 @@ same_rows(const struct labels_batch *a, const struct labels_batch *b)
 }
 
 /*
- * Payloads of sampled labels that no encoder makes, in whole records. A flipped bit that still decodes gives other rows, which are rows
- * like any: coded again they come back.
+ * Payloads of sampled labels that no encoder makes, in intact records. If a payload with a flipped bit can be
+ * decoded, its rows are valid: encoding and decoding them gives the same rows.
  */
 static void
 payloads(int which)
@@ -352,7 +357,7 @@ payloads(int which)
 	labels_buf_free(&buf);
 }
 
-/* Records with one thing wrong in their last row, of make.py, which says it and codes all of the rest as it must be. */
+/* Records of make.py with one fault in the last row; everything else is encoded correctly. */
 static void
 lies(void)
 {
@@ -377,7 +382,7 @@ lies(void)
 	labels_batch_free(&batch);
 }
 
-/* A whole record (checksum made anew) that breaks one rule. */
+/* A record with a correct checksum that breaks one rule. */
 static void
 rules(void)
 {
@@ -424,7 +429,7 @@ rules(void)
 	}
 }
 
-/* The same tokens moved by one are other tokens: labels off by one do not decode. */
+/* Tokens shifted by one are other tokens, so labels that are off by one are rejected. */
 static void
 shifted(void)
 {
@@ -438,7 +443,7 @@ shifted(void)
 	CHECK(labels_decode(&golden_spec[0], hash_tokens(stream, 3), file, n, &batch, &note) == ERR_MISMATCH);
 	CHECK(strstr(note.place, "tokens") != NULL && strlen(note.expected) == 32 && strlen(note.found) == 32);
 	CHECK(batch.n_rows == 3);
-	/* a batch holds one kind and one vocabulary */
+	/* all labels of a batch have one kind and one vocabulary */
 	n = golden("topk", file, sizeof(file));
 	CHECK(labels_decode(&golden_spec[1], hash_tokens(stream, 4), file, n, &batch, &note) == ERR_MISMATCH);
 	CHECK(strcmp(note.place, "kind of the batch") == 0 && batch.n_rows == 3);
@@ -472,7 +477,7 @@ scores(void)
 	CHECK(labels_scores_encode(loss, &bad_rank, 1, out, &note) == ERR_RANGE);
 }
 
-/* Tokens 7 end documents: what follows one has no prediction. */
+/* Token 7 ends documents: the token after it has no prediction. */
 static void
 scores_within(void)
 {

@@ -73,14 +73,14 @@ encoder_refuses(void)
 	CHECK(labels_encode_dense(&d, tokens, log_p, &buf, &note) == 0);
 	log_p[1] = -1;
 	CHECK(labels_encode_dense(&d, tokens, log_p, &buf, &note) == ERR_RANGE && buf.len == 0);
-	d.context = LABELS_CONTEXT_MAX;		/* 2^24 * 2^31 * 2 bytes: named before anything is read */
+	d.context = LABELS_CONTEXT_MAX;		/* 2^24 * 2^31 * 2 bytes: rejected before anything is read */
 	d.vocab = INT32_MAX;
 	CHECK(labels_encode_dense(&d, tokens, log_p, &buf, &note) == ERR_RANGE);
 	labels_unigram_destroy(&u);
 	labels_buf_free(&buf);
 }
 
-/* The weight that one byte of a unigram table stands for, as labels.h says. */
+/* The weight that a byte of a unigram table represents, as defined in labels.h. */
 static double
 weight_of(uint8_t c)
 {
@@ -88,8 +88,9 @@ weight_of(uint8_t c)
 }
 
 /*
- * The table of counts: codes keep 4 significant bits of the weight, counts at tau below 0.5, counts^(3/4) from there on; a probability
- * for every id, their sum 1, near the weights'. Vocabularies of one id and of 200,000.
+ * The unigram table of counts. The weights are the counts if tau is below 0.5, else counts^(3/4); codes keep
+ * 4 significant bits of them. Every id has a probability near its weight's share, and their sum is 1.
+ * Vocabularies of one id up to 200,000.
  */
 static void
 unigram_of_counts(void)
@@ -114,7 +115,7 @@ unigram_of_counts(void)
 			double p = weight_of(labels_unigram_bytes(u)[v]) / sum, want = pow((double)counts[v], power) / total;
 
 			CHECK(p > 0);
-			/* weights are cut to 4 bits, so the sum of all is low by up to an eighth */
+			/* weights are truncated to 4 bits: their sum may be too small by up to an eighth */
 			if (want > 1e-3)
 				CHECK_ROW("probability", p > 0.85 * want && p < 1.16 * want);
 		}
@@ -123,7 +124,7 @@ unigram_of_counts(void)
 	free(counts);
 }
 
-/* Rows drawn from few pools, so that many are like others: small and large ones, of ids that cost much and little. */
+/* Rows drawn from few pools, so that many are similar: small and large rows, with expensive and cheap ids. */
 static void
 round_trip_of_likes(void)
 {
@@ -170,7 +171,7 @@ round_trip_of_likes(void)
 	labels_buf_free(&buf);
 }
 
-/* Random rows: what goes in comes out; t within a factor exp(1/4096) for topk. */
+/* Random rows are decoded as they were encoded; for topk t is within a factor exp(1/4096). */
 static void
 round_trip(void)
 {
@@ -189,7 +190,8 @@ round_trip(void)
 		uint32_t r[4];
 
 		random_words(7, RANDOM_PURPOSE_GENERATE, 0, i, 0, r);
-		draws[i] = (int32_t)((uint64_t)(r[0] >> 20) * (r[1] >> 20) * V >> 24);	/* favours small ids: many repeat */
+		/* small ids are frequent */
+		draws[i] = (int32_t)((uint64_t)(r[0] >> 20) * (r[1] >> 20) * V >> 24);
 	}
 	spec.kind = LABELS_KIND_SAMPLED;
 	memset(codes, 9, sizeof(codes));
@@ -287,7 +289,7 @@ spec_ranges(void)
 	}
 }
 
-/* Hashes from make.py; every field of an identity changes it, what a kind does not use does not. */
+/* Hashes from make.py. Every field of an identity changes its hash, except those that a kind does not use. */
 static void
 identities(void)
 {

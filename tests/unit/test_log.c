@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The log's tap and what is kept of its lines. */
+/* The tap of the log, and the lines that it keeps. */
 #include "base/log/log.h"
 
 #include "check.h"
@@ -18,7 +18,7 @@ tap(void *arg, enum log_level level, const char *event, const char *line)
 	snprintf(tapped.line, sizeof(tapped.line), "%s", line);
 }
 
-/* What "log N" gets: the two numbers of its first line, and the rest. */
+/* Sends a request "log N"; gets the two numbers of the answer's first line, and the other lines. */
 static char *
 ask(const char *request, unsigned *first, unsigned *next, const char **lines)
 {
@@ -35,7 +35,7 @@ ask(const char *request, unsigned *first, unsigned *next, const char **lines)
 	return answer;
 }
 
-/* What a peer's text may do to a line or a terminal. */
+/* Escapes: a text of a peer must not break a line or control a terminal. */
 static void
 test_escapes(void)
 {
@@ -56,7 +56,8 @@ test_escapes(void)
 		CHECK(log_escape(rows[i].text, strlen(rows[i].text), out, sizeof(out)) == strlen(rows[i].want));
 		CHECK_STR(out, rows[i].want);
 	}
-	for (size_t size = 1; size < 12; size++) {		/* cut between characters, never inside of an escape */
+	/* cut between characters, never inside an escape */
+	for (size_t size = 1; size < 12; size++) {
 		size_t len = log_escape("\xe2\x82\xac\x1b\xe2\x82\xac", 7, out, size);
 
 		CHECK(len < size && (len == 0 || len == 3 || len == 7 || len == 10) && out[len] == '\0');
@@ -69,7 +70,7 @@ test_escapes(void)
 	log_tap(NULL, NULL);
 	for (int i = 0; i < 1000; i++)
 		n += log_limited(&limit, &left_out);
-	CHECK(n >= LOG_LIMIT_LINES && n < 100);		/* a slow host may see more than one of the periods */
+	CHECK(n >= LOG_LIMIT_LINES && n < 100);		/* on a slow host the loop may take several periods */
 	limit.since_s -= 2 * LOG_LIMIT_S;
 	CHECK(log_limited(&limit, &left_out) && left_out > 0);
 	CHECK(log_limited(&limit, &left_out) && left_out == 0);
@@ -94,7 +95,7 @@ main(void)
 	free(ask("log", &first, &next, &lines));
 	CHECK(first == 0 && next == 0);
 
-	/* A tap hears debug lines, which are neither written nor kept. */
+	/* A tap gets debug lines, which are neither written nor kept. */
 	log_tap(tap, &tapped);
 	log_debug("small.thing", "n=%d", 1);
 	CHECK(tapped.n == 1 && tapped.level == LOG_LEVEL_DEBUG && strcmp(tapped.event, "small.thing") == 0);
@@ -116,11 +117,11 @@ main(void)
 	answer = ask("log 2", &first, &next, &lines);
 	CHECK(first == 2 && next == 2 && lines[0] == '\0');
 	free(answer);
-	answer = ask("log 900", &first, &next, &lines);		/* of an earlier process, say */
+	answer = ask("log 900", &first, &next, &lines);		/* such as a number from an earlier process */
 	CHECK(first == 2 && next == 2 && lines[0] == '\0');
 	free(answer);
 
-	/* More than are kept: the oldest go, and the answer says from where it is. */
+	/* More lines than are kept: the oldest are dropped, and the answer gives its first number. */
 	for (int i = 2; i < LOG_KEPT + 100; i++) {
 		snprintf(event, sizeof(event), "line.%d", i);
 		log_info(event, "n=%d", i);

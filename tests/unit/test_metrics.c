@@ -15,7 +15,7 @@ read_text(const char *path, char *buf, size_t size)
 	buf[slurp(path, buf, size)] = '\0';
 }
 
-/* How many former files stand beside it. */
+/* Number of former files beside it. */
 static size_t
 n_kept(const char *path)
 {
@@ -50,14 +50,14 @@ main(void)
 	read_text(path, text, sizeof(text));
 	CHECK_STR(text, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"eval\",\"step\":2}\n{\"kind\":\"step\",\"step\":2}\n"
 	    "{\"kind\":\"step\",\"step\":3}\n{\"kind\":\"eval\",\"step\":3,\"loss\":null,\"n\":7}\n");
-	CHECK(n_kept(path) == 0);		/* one step was taken back, as after a crash */
-	/* More steps are taken back than a restart explains: the former file stays, under another name. */
+	CHECK(n_kept(path) == 0);		/* one step is repeated, as after a crash */
+	/* If more steps are repeated than a restart explains, the former file is kept under another name. */
 	REQUIRE(metrics_open(&m, path, 1, 1, &note) == 0);
 	metrics_close(&m);
 	read_text(path, text, sizeof(text));
 	CHECK_STR(text, "{\"kind\":\"step\",\"step\":1}\n");
 	CHECK(n_kept(path) == 1);
-	REQUIRE(metrics_open(&m, path, 0, 1, &note) == 0);	/* a new run where one was */
+	REQUIRE(metrics_open(&m, path, 0, 1, &note) == 0);	/* a new run in the folder of an old one */
 	metrics_close(&m);
 	read_text(path, text, sizeof(text));
 	CHECK_STR(text, "");

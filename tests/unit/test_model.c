@@ -21,7 +21,7 @@ static const struct model_config llama31_8b = {.family = MODEL_FAMILY_LLAMA, .vo
     .rope_scaling = {.type = MODEL_ROPE_LLAMA3, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_context = 8192},
     .initializer_range = 0.02f};
 
-/* Totals as their publishers give them. */
+/* Total numbers of parameters as published. */
 static void
 test_totals(void)
 {
@@ -59,7 +59,8 @@ test_table(void)
 	for (int i = 0; i < m->n_tensors; i++) {
 		t = &m->tensors[i];
 		CHECK_ROW(t->name, t->offset == at);
-		CHECK_ROW(t->name, t->layer >= layer);		/* a layer is one range of the flat array */
+		/* each layer is one range of the flat array */
+		CHECK_ROW(t->name, t->layer >= layer);
 		CHECK_ROW(t->name, t->decay == (t->n_dims == 2));
 		CHECK_ROW(t->name, model_find(m, t->name) == t);
 		at += t->n_elements;
@@ -129,7 +130,7 @@ test_refused(void)
 	REFUSED(llama31_8b, c.rope_scaling.low_freq_factor = NAN, ERR_RANGE, "rope_scaling.low_freq_factor");
 	REFUSED(llama31_8b, c.rope_scaling.high_freq_factor = 1, ERR_RANGE, "rope_scaling.high_freq_factor");
 	REFUSED(llama31_8b, c.rope_scaling.original_context = 0, ERR_RANGE, "rope_scaling.original_context");
-	/* Each dimension passes, their product does not fit. */
+	/* Each dimension is valid, but their product does not fit. */
 	REFUSED(smollm2_135m, c.d_model = c.d_ff = INT32_MAX; c.n_layers = 10000, ERR_RANGE, "parameters");
 #undef REFUSED
 }
@@ -161,7 +162,7 @@ test_init_large(void)
 	model_destroy(&m);
 }
 
-/* Element e of tensor i from (seed, i, e) alone, whatever range is asked for. */
+/* The first value of element e of tensor i depends on (seed, i, e) only, not on the requested range. */
 static void
 test_init(void)
 {
@@ -183,7 +184,7 @@ test_init(void)
 	parts = malloc((size_t)m->n_params * sizeof(float));
 	REQUIRE(all != NULL && parts != NULL);
 	model_init(m, 1234, 0, m->n_params, all);
-	/* From the end: nothing of one range is left over for the next. */
+	/* Ranges from the end: no state is carried over from one to the next. */
 	for (int64_t end = m->n_params, step = 1; end > 0; end -= step, step = step * 3 % 1001 + 1) {
 		int64_t begin = end > step ? end - step : 0;
 
@@ -191,7 +192,7 @@ test_init(void)
 	}
 	CHECK(memcmp(all, parts, (size_t)m->n_params * sizeof(float)) == 0);
 
-	/* The promise of the header, spelled out for one element: number 3, element 4 * 5 + 2. */
+	/* The formula of the header for one element: tensor number 3, element 4 * 5 + 2. */
 	REQUIRE((q = model_find(m, "model.layers.0.self_attn.k_proj.weight")) != NULL);
 	number = q - m->tensors;
 	random_words(1234, RANDOM_PURPOSE_INIT, (uint64_t)number, 5, 0, words);
@@ -206,7 +207,7 @@ test_init(void)
 	model_init(m, 1235, 0, m->n_params, parts);
 	CHECK(all[q->offset] != parts[q->offset]);
 
-	/* n values: the mean within 4 / sqrt(n) deviations, the deviation within 4 / sqrt(2 n). */
+	/* The mean is within 4 / sqrt(n) deviations, the deviation within a share of 4 / sqrt(2 n). */
 	REQUIRE((q = model_find(m, "model.layers.1.self_attn.q_proj.weight")) != NULL);
 	for (int64_t i = 0; i < q->n_elements; i++) {
 		double x = all[q->offset + i] / 0.04;
@@ -224,9 +225,9 @@ test_init(void)
 static void
 test_flops(void)
 {
-	/* 12 layers of 12 C^2 and the output layer; attention 12 L C T. */
+	/* 12 layers of 12 C^2, the output layer, and attention with 12 L C T. */
 	CHECK_NEAR(model_flops_per_token(&gpt2_124m, 1024), 6.0 * (12 * 12 * 768.0 * 768 + 50257 * 768.0) + 12.0 * 12 * 768 * 1024, 1);
-	/* All parameters but the norms; the embedding counts as output layer: 134,515,008 - 61 * 576. */
+	/* All parameters except the norms; the embedding counts as output layer: 134,515,008 - 61 * 576. */
 	CHECK_NEAR(model_flops_per_token(&smollm2_135m, 512), 6.0 * (134515008 - 61 * 576) + 12.0 * 30 * 576 * 512, 1);
 }
 

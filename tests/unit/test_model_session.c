@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sessions: what forward, loss and backward promise apart from the numbers, which are golden/model's. */
+/* Sessions: guarantees of forward, loss and backward, apart from their values (see golden/model). */
 #include <string.h>
 
 #include "check.h"
@@ -29,7 +29,7 @@ static const struct model_config configs[] = {
 struct bench {
 	struct model *model;
 	struct kernels *kernels;
-	float *params, *host;		/* host: what params hold */
+	float *params, *host;		/* host: a copy of params in host memory */
 	size_t bytes;
 };
 
@@ -61,7 +61,8 @@ bench_open(struct bench *e, const struct model_config *cfg, int threads)
 	e->host = malloc(e->bytes);
 	REQUIRE(e->params != NULL && e->host != NULL);
 	model_init(e->model, 7, 0, e->model->n_params, e->host);
-	for (int i = 0; i < e->model->n_tensors; i++)	/* norms and biases off their constants */
+	/* makes norms and biases differ from their constants */
+	for (int i = 0; i < e->model->n_tensors; i++)
 		if (e->model->tensors[i].init_std == 0)
 			for (int64_t j = 0; j < e->model->tensors[i].n_elements; j++)
 				e->host[e->model->tensors[i].offset + j] += 0.2f * ((float)(next_chance() % 2001) / 1000 - 1);
@@ -123,7 +124,7 @@ targets_make(struct labels *l)
 	    .values = l->values, .residual = KERNELS_RESIDUAL_GHOST};
 }
 
-/* Gradient of one micro-batch into host memory; the loss is returned. */
+/* Computes the gradient of one micro-batch, `times` times in sum, into host memory; returns the loss. */
 static double
 grads_of(struct bench *e, struct model_session *s, const int32_t *tokens, const struct kernels_targets *targets, int times, float *out)
 {
@@ -141,7 +142,7 @@ grads_of(struct bench *e, struct model_session *s, const int32_t *tokens, const 
 	return sums.loss / ROWS;
 }
 
-/* One set of logits, however large the session, in whatever batch, with or without activations kept. */
+/* Logits do not depend on the size of the session, the batch, or whether activations are kept. */
 static void
 test_rows_alone(const struct model_config *cfg)
 {
@@ -165,7 +166,7 @@ test_rows_alone(const struct model_config *cfg)
 	for (int i = 0; i < V; i++)
 		CHECK_NEAR(got[i], want[4 * V + i], 1e-5);
 
-	/* Other neighbours, same shape: the same bits. Alone: to rounding. */
+	/* With other sequences in the batch and the same shape: the same bits. Alone: up to rounding. */
 	memcpy(other, tokens, sizeof(other));
 	tokens_fill(other, T);
 	tokens_fill(other + 2 * T, T);
@@ -176,13 +177,13 @@ test_rows_alone(const struct model_config *cfg)
 	for (int i = 0; i < T * V; i++)
 		CHECK_NEAR(got[i], want[T * V + i], 1e-5);
 
-	/* Causal: what follows changes nothing before. */
+	/* Causality: a later token does not change earlier logits. */
 	memcpy(other, tokens, sizeof(other));
 	other[4] = (other[4] + 1) % V;
 	logits_of(exact, other, B, T, got);
 	CHECK(memcmp(want, got, 4 * V * sizeof(float)) == 0);
 	CHECK(memcmp(want + 4 * V, got + 4 * V, V * sizeof(float)) != 0);
-	/* A shorter context: the same first positions. */
+	/* A shorter context gives the same first positions. */
 	logits_of(exact, tokens, 1, 3, got);
 	for (int i = 0; i < 3 * V; i++)
 		CHECK_NEAR(got[i], want[i], 1e-5);
@@ -193,7 +194,7 @@ test_rows_alone(const struct model_config *cfg)
 	bench_close(&e);
 }
 
-/* Gradients into an array that held anything, after model_gradients_zero: those of an array of zeros. */
+/* After model_gradients_zero, gradients in an array with any content equal those in an array of zeros. */
 static void
 test_gradients_zero(const struct model_config *cfg)
 {
@@ -225,7 +226,8 @@ test_gradients_zero(const struct model_config *cfg)
 	kernels_download(e.kernels, got, d, e.bytes);
 	for (size_t i = 0; i < e.bytes / sizeof(*got); i++)
 		CHECK(got[i] == want[i]);
-	chance = drawn;				/* the numbers of what follows stay */
+	/* so that the following tests draw the same numbers as before */
+	chance = drawn;
 	kernels_free(e.kernels, d);
 	free(want);
 	free(got);
@@ -255,7 +257,7 @@ test_recompute(const struct model_config *cfg)
 	loss = grads_of(&e, kept, tokens, &targets, 1, want);
 	CHECK(grads_of(&e, again, tokens, &targets, 1, got) == loss);
 	CHECK(memcmp(want, got, e.bytes) == 0);
-	CHECK(grads_of(&e, kept, tokens, &targets, 1, got) == loss);	/* and twice the same */
+	CHECK(grads_of(&e, kept, tokens, &targets, 1, got) == loss);	/* repeated: the same result */
 	CHECK(memcmp(want, got, e.bytes) == 0);
 	/* Two micro-batches add. */
 	grads_of(&e, again, tokens, &targets, 2, got);
@@ -280,8 +282,9 @@ loss_at(struct bench *e, struct model_session *s, const int32_t *tokens, const s
 }
 
 /*
- * Along a random direction in one tensor at a time, (L(p + h d) - L(p - h d)) / 2h = <gradient, d>. Losses carry about 1e-7 of
- * rounding, so h = 1e-2 leaves 1e-5, and the third derivative's share is under that of the tolerance.
+ * Along a random direction d in one tensor at a time, (L(p + h d) - L(p - h d)) / 2h = <gradient, d>. Losses
+ * have a rounding error of about 1e-7, so with h = 1e-2 it becomes 1e-5; the error from the third derivative
+ * is below the tolerance.
  */
 static void
 test_finite_differences(const struct model_config *cfg)
@@ -412,7 +415,8 @@ test_refused(const struct model_config *cfg)
 	}
 	s = session_open(&e, B, T, false, false);
 	tokens_fill(tokens, ROWS + 1);
-	CHECK(model_forward(s, tokens, ROWS, 1) == 0);		/* short sequences may fill the session's rows */
+	/* short sequences may use all rows of the session */
+	CHECK(model_forward(s, tokens, ROWS, 1) == 0);
 	CHECK(model_forward(s, tokens, ROWS + 1, 1) == ERR_RANGE);
 	CHECK(model_forward(s, tokens, B + 1, T) == ERR_RANGE);
 	CHECK(model_forward(s, tokens, 1, T + 1) == ERR_RANGE);
@@ -463,13 +467,13 @@ test_targets_refused(void)
 	REFUSED(l.values[6] = l.values[7] = 0; t.residual = KERNELS_RESIDUAL_RENORMALISE);
 	REFUSED(t.offsets = NULL; t.dense = dense);
 #undef REFUSED
-	/* A row without weight may carry anything finite or not: nobody looks. */
+	/* A row with weight 0 may have any values, also NaN: they are not read. */
 	t = targets_make(&l);
 	l.values[0] = NAN;
 	CHECK(model__targets_check(cfg, &t, ROWS, NULL) == 0);
 }
 
-/* Scores of the teacher's pass are the losses of the trainer's. */
+/* The scores of a teacher's pass equal the losses of a training pass. */
 static void
 test_labels(const struct model_config *cfg)
 {
@@ -543,7 +547,7 @@ sample(struct model_session *s, uint32_t seed, int n, struct sampled *d, struct 
 	targets->values = d->values;
 }
 
-/* A model taught by itself: the loss is the entropy of its labels and there is no gradient; taught by its neighbour rows, there is. */
+/* With a model's own labels the loss is their entropy and the gradient 0; with shifted labels it is not. */
 static void
 test_own_teacher(const struct model_config *cfg)
 {
@@ -582,7 +586,7 @@ test_own_teacher(const struct model_config *cfg)
 	CHECK_NEAR(sums.soft - sums.entropy, 0, 1e-4);
 	CHECK(largest <= 2e-6);
 
-	/* Labels one row late. */
+	/* Labels shifted by one row. */
 	memmove(dense + V, dense, sizeof(dense) - V * sizeof(float));
 	kernels_zero(e.kernels, d, e.bytes);
 	REQUIRE(model_loss(s, &targets, 1.0f / ROWS, d, &sums) == 0);
@@ -601,8 +605,8 @@ test_own_teacher(const struct model_config *cfg)
 }
 
 /*
- * Sampled labels are unbiased: over many label seeds the mean gradient meets the dense labels' within its standard error. Student
- * and teacher differ: the teacher has the first values of another seed.
+ * Sampled labels are unbiased: over many label seeds the mean gradient equals that of dense labels within its
+ * standard error. Student and teacher differ: the teacher has the first values of another seed.
  */
 static void
 test_sampled_mean(const struct model_config *cfg)
@@ -659,7 +663,10 @@ test_sampled_mean(const struct model_config *cfg)
 		if (!(z <= worst))
 			worst = z;
 	}
-	/* Of normal deviations 0.27% lie beyond 3, none of a few thousand beyond 6; elements of one tensor go together, hence 2%. */
+	/*
+	 * 0.27% of normal deviations are beyond 3, and none of a few thousand beyond 6. Elements of one
+	 * tensor are correlated, hence 2%.
+	 */
 	CHECK(moving > student.model->n_params / 2);
 	CHECK((double)beyond <= 0.02 * (double)student.model->n_params);
 	CHECK(worst <= 6);
@@ -673,7 +680,7 @@ test_sampled_mean(const struct model_config *cfg)
 	bench_close(&teacher);
 }
 
-/* The gradient of the parameters of e, as this backend computes it: logits first, then gradients, in out [ROWS * V + n_params]. */
+/* Computes logits and gradients with this backend into out [ROWS * V + n_params]; false: not built in. */
 static bool
 result_of(const struct bench *e, enum kernels_backend backend, enum kernels_dtype dtype, int threads, const int32_t *tokens,
     const struct kernels_targets *targets, float *out)
@@ -713,7 +720,7 @@ result_of(const struct bench *e, enum kernels_backend backend, enum kernels_dtyp
 	return true;
 }
 
-/* The distance of two arrays over the size of the second. */
+/* The distance of two arrays relative to the norm of the second. */
 static double
 distance(const float *a, const float *b, int64_t n)
 {
@@ -726,7 +733,10 @@ distance(const float *a, const float *b, int64_t n)
 	return sqrt(apart / size);
 }
 
-/* Each backend and dtype near the first, and the same bits with one thread and three. cuda: that one, which must be there. */
+/*
+ * Each backend and dtype gives nearly the results of the first, and the same bits with one thread and with
+ * three. cuda: tests the backend cuda, which must exist.
+ */
 static void
 test_backends(const struct model_config *cfg, bool cuda)
 {
@@ -774,7 +784,7 @@ test_backends(const struct model_config *cfg, bool cuda)
 	bench_close(&e);
 }
 
-/* A small model of the family, with everything it has: windows shorter than T, factors that are not 1. */
+/* A small model of the family that uses all its options: windows shorter than T, factors other than 1. */
 static struct model_config
 family_config(enum model_family family)
 {
@@ -783,13 +793,14 @@ family_config(enum model_family family)
 	    .n_kv_heads = t->whole_heads ? 3 : 1, .head_dim = 8, .d_ff = 21};
 
 	model_family_start(&c);
-	c.initializer_range = family == MODEL_FAMILY_GPT_NEO ? 0.15f : 0.3f;	/* its scores are not scaled: steep */
+	/* its scores are not scaled */
+	c.initializer_range = family == MODEL_FAMILY_GPT_NEO ? 0.15f : 0.3f;
 	c.window = c.window > 0 ? 3 : 0;
 	c.attention_cap = c.attention_cap > 0 ? 3 : 0;
 	c.logit_cap = c.logit_cap > 0 ? 4 : 0;
 	c.local_theta = c.local_theta > 0 ? 50 : 0;
 	if (family == MODEL_FAMILY_OPT)
-		c.activation = MODEL_GELU;	/* a ReLU has no differences at 0 */
+		c.activation = MODEL_GELU;	/* a ReLU is not differentiable at 0 */
 	if (family == MODEL_FAMILY_SMOLLM3)
 		c.nope_layers[0] = 2;
 	if (family == MODEL_FAMILY_GRANITE) {
@@ -800,7 +811,7 @@ family_config(enum model_family family)
 	if (family == MODEL_FAMILY_PHI3) {
 		c.rotary_dim = 6;
 		c.rope_scaling.type = MODEL_ROPE_LONGROPE;
-		c.rope_scaling.original_context = 11;	/* beyond it all positions turn differently */
+		c.rope_scaling.original_context = 11;	/* beyond it all positions have other rotations */
 		for (int i = 0; i < 3; i++) {
 			c.rope_scaling.short_factor[i] = 1 + (float)i;
 			c.rope_scaling.long_factor[i] = 2 + (float)i;
@@ -810,8 +821,8 @@ family_config(enum model_family family)
 }
 
 /*
- * Document [3, 6) of a row of 8 with two sets of neighbours: its losses are the same bits, those of the document alone up to the order of
- * sums, and the token after its end, 1, has no loss.
+ * Document [3, 6) of a sequence of 8 with two sets of neighbours: its losses have the same bits, and equal
+ * those of the document alone up to the order of sums. The token after its end id, 1, has no loss.
  */
 static void
 test_documents(const struct model_config *cfg)
@@ -846,7 +857,7 @@ test_documents(const struct model_config *cfg)
 		CHECK_NEAR(hard[0][3 + i], alone[i], 1e-5);
 	REQUIRE(model_forward(s, rows[0].tokens, 1, LEN) == 0);
 	REQUIRE(model_loss(s, &(struct kernels_targets){.n_rows = LEN, .next = rows[0].tokens + 1, .row_hard = hard[1]}, 0, NULL, &sums) == 0);
-	CHECK(hard[1][3] != hard[0][3]);		/* without isolation the neighbours do count */
+	CHECK(hard[1][3] != hard[0][3]);		/* without isolation the neighbours have an effect */
 	model_session_destroy(&s);
 	bench_close(&e);
 }
@@ -856,7 +867,7 @@ int
 main(int argc, char **argv)
 {
 	if (argc > 1 && strcmp(argv[1], "cuda") == 0) {
-		/* few: every third, for another order of a device's threads */
+		/* "few" tests every third family, for runs with another order of the device's threads */
 		int by = argc > 2 && strcmp(argv[2], "few") == 0 ? 3 : 1;
 
 		for (int i = 0; i < MODEL_FAMILY_COUNT; i += by) {

@@ -37,7 +37,7 @@ now(void)
 	return h;
 }
 
-/* As the header defines it, with other calls: names in byte order ('Z' before 'a'), and the hash of each file. */
+/* The hash by its definition, with other calls: names in byte order ('Z' before 'a'), hash of each file. */
 static struct hash128
 by_hand(const char *const *names, size_t n)
 {

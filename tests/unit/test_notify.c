@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* notify against a datagram socket of our own: what is sent, what is not sent again, and when the watchdog hears nothing. */
+/* Tests notify with a datagram socket: what is sent, what is not repeated, when the watchdog gets nothing. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 
 static int reader = -1;
 
-/* The next message, "" when there is none: a datagram on a socket of this host is there when sd_notify returns. */
+/* The next message, or "": on this host a datagram has arrived when sd_notify returns. */
 static const char *
 heard(void)
 {
@@ -36,13 +36,13 @@ listen_at(const char *dir)
 	setenv("NOTIFY_SOCKET", at.sun_path, 1);
 }
 
-/* Four microseconds of patience: each turn is due, and what stands between it and the manager is progress alone. */
+/* With a watchdog interval of 4 us each call is due, so only missing progress prevents a message. */
 static void
 watched(void)
 {
 	setenv("WATCHDOG_USEC", "4", 1);
 	daemon_notify_alive(0, true);
-	CHECK_STR(heard(), "");				/* work, and nothing done yet */
+	CHECK_STR(heard(), "");				/* there is work, and no progress yet */
 	daemon_notify_alive(0, false);
 	CHECK_STR(heard(), "WATCHDOG=1");
 	usleep(10);
@@ -56,7 +56,7 @@ watched(void)
 	daemon_notify_alive(1, false);
 	CHECK_STR(heard(), "WATCHDOG=1");
 
-	/* What may take long is told, what is shorter than the manager's own patience is not. */
+	/* A longer allowance is announced; one that is shorter than the manager's own interval is not. */
 	daemon_notify_allow(1e-6, false, 1);
 	CHECK_STR(heard(), "");
 	daemon_notify_allow(600, false, 1);
@@ -69,7 +69,7 @@ watched(void)
 	CHECK_STR(heard(), "WATCHDOG_USEC=4");
 }
 
-/* An hour of patience: after the first one nothing is due, whatever goes forward. */
+/* With a watchdog interval of an hour nothing is due after the first message, whatever progress is made. */
 static void
 patient(void)
 {
@@ -80,7 +80,7 @@ patient(void)
 	CHECK_STR(heard(), "");
 }
 
-/* Somebody else's watchdog: the manager watches the process that started this one. */
+/* The watchdog of another process: the manager watches the process that started this one. */
 static void
 not_ours(void)
 {
@@ -99,13 +99,13 @@ told(void)
 	CHECK_STR(heard(), "READY=1\nSTATUS=step 3 of 9");
 	daemon_notify_status("step 3 of 9");
 	CHECK_STR(heard(), "");
-	daemon_notify_status("step 4\nWATCHDOG=1");		/* a text is no assignment */
+	daemon_notify_status("step 4\nWATCHDOG=1");		/* a text cannot make an assignment */
 	CHECK_STR(heard(), "STATUS=step 4 WATCHDOG=1");
 	memset(long_text, 'x', sizeof(long_text) - 1);
 	long_text[sizeof(long_text) - 1] = '\0';
 	daemon_notify_status("%s", long_text);
 	CHECK(strlen(heard()) == strlen("STATUS=") + 255);
-	daemon_notify_alive(1, false);				/* nobody watches */
+	daemon_notify_alive(1, false);				/* without a watchdog */
 	CHECK_STR(heard(), "");
 	daemon_notify_stopping("leaving");
 	CHECK_STR(heard(), "STOPPING=1\nSTATUS=leaving");
@@ -116,7 +116,7 @@ told(void)
 	daemon_notify_allow(600, true, 1);
 	CHECK_STR(heard(), "EXTEND_TIMEOUT_USEC=600000000");
 	daemon_notify_allow(600, true, 1);
-	CHECK_STR(heard(), "");				/* nothing went forward: no more time */
+	CHECK_STR(heard(), "");				/* without progress the time is not extended */
 	daemon_notify_allow(60, true, 2);
 	CHECK_STR(heard(), "EXTEND_TIMEOUT_USEC=60000000");
 	daemon_notify_off();
@@ -132,7 +132,7 @@ unheard(void)
 	CHECK_STR(heard(), "");
 }
 
-/* A daemon is a process: each of these is one. */
+/* The state of notify is per process, so each test runs in a child process. */
 static void
 in_child(const char *what, void (*fn)(void))
 {

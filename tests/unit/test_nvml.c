@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * NVML by a stub (stub_nvml.c, argument 1), and a status that shows it. The library is opened once, so each
- * case is a process.
+ * NVML with a stub (stub_nvml.c, argument 1), and a status that shows it. The library is opened once per
+ * process, so each case runs in a child process.
  */
 #include "base/nvml/nvml.h"
 
@@ -43,7 +43,7 @@ same(double a, double b)
 	return a == b || (isnan(a) && isnan(b));
 }
 
-/* Two snapshots; nothing is said twice, and not known is NaN, null in JSON. */
+/* Takes two snapshots: nothing is logged twice, and an unknown figure is NaN, and null in JSON. */
 static void
 status_shows(const char *what, double used, double utilization, double memory_utilization, const char *says)
 {
@@ -94,7 +94,7 @@ in_process(const char *library, const char *wrong, const char *processes, void (
 }
 
 struct row {
-	const char *wrong, *library;		/* NULL: the stub */
+	const char *wrong, *library;		/* fault; library, NULL: the stub */
 	int open_rc, read_rc;
 	double used, utilization, memory_utilization;
 	const char *says;			/* NULL: nothing */
@@ -123,7 +123,7 @@ one(const void *arg)
 	status_shows(row->wrong, row->used, row->utilization, row->memory_utilization, row->says);
 }
 
-/* The GPU that CUDA_VISIBLE_DEVICES=1 leaves is NVML's second: its bus id finds it. */
+/* With CUDA_VISIBLE_DEVICES=1 the GPU is the second one of NVML, which its bus id finds. */
 static void
 mapped(const void *arg)
 {
@@ -141,7 +141,7 @@ mapped(const void *arg)
 	CHECK(nvml_open(&gpu, "0000:99:00.0", NULL) == ERR_NOT_FOUND && gpu == NULL);
 }
 
-/* This process is left out; one whose memory is not known has none of 0. */
+/* This process is not listed; a process whose memory is not known has NaN, not 0. */
 static void
 processes(const void *arg)
 {
@@ -154,7 +154,7 @@ processes(const void *arg)
 	REQUIRE(nvml_open(&gpu, "0000:65:00.0", NULL) == 0);
 	CHECK(nvml_processes(gpu, list, 4, &n, NULL) == 0 && n == 2);
 	CHECK(list[0].pid == getppid() && list[0].memory_bytes == 3221225472.0 && isnan(list[1].memory_bytes));
-	CHECK_STR(list[1].name, "?");				/* no process has this number */
+	CHECK_STR(list[1].name, "?");				/* no process has this pid */
 	snprintf(expected, sizeof(expected), "%s (%d) 3.00 GiB, ? (2147483646) ? GiB", list[0].name, (int)getppid());
 	CHECK_STR(nvml_list(list, n, text, sizeof(text)), expected);
 	CHECK(strncmp(list[0].name, "test_unit_nvml", 14) == 0);

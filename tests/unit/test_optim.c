@@ -3,7 +3,7 @@
 
 #include "check.h"
 
-/* Expected values of this file: tests/golden/optim.py. */
+/* The expected values in this file are from tests/golden/optim.py. */
 static void
 schedules(void)
 {
@@ -34,7 +34,7 @@ schedules(void)
 	}
 }
 
-/* Corners: no warm-up, a run that is all warm-up, wsd without decay. */
+/* Edge cases: no warm-up, a run that is only warm-up, wsd without decay. */
 static void
 schedule_corners(void)
 {
@@ -61,7 +61,7 @@ clipping(void)
 	CHECK_NEAR(optim_clip_scale(4, 1), 0.25, 1e-6);
 }
 
-/* Three steps as PyTorch makes them, clipped, decay on the first three parameters only; whole and in two ranges. */
+/* Three steps as in PyTorch with clipping, decay on the first three parameters; whole and in two ranges. */
 static void
 adamw(void)
 {

@@ -3,7 +3,7 @@
 
 #include "check.h"
 
-/* Weights by hand: w = 2/3, switch at 10, hand-over over 4 steps: f = 1, 3/4, 1/2, 1/4 at steps 6..9. */
+/* Weights by hand: w = 2/3, switch at 10, handover over 4 steps: f = 1, 3/4, 1/2, 1/4 at steps 6..9. */
 static void
 handover(void)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The loader of the backend cuda, with stubs (stub_plugin.c): what it says when there is no plug-in, another file, one of another build, one
- * without all functions, no device; which backend auto takes. It opens a plug-in once, so each case is a process.
- * Arguments: the stub, the stub without the entry point.
+ * The loader of the backend cuda, with stubs (stub_plugin.c): its messages for a missing plug-in, another
+ * file, a plug-in of another build, one with missing functions, a missing device; and the choice of auto. A
+ * plug-in is opened once per process, so each case runs in a child process. Arguments: the stub, the stub
+ * without the entry point.
  */
 #include <stdbool.h>
 #include <sys/wait.h>
@@ -14,7 +15,8 @@ static char stub[4096], no_entry[4096];
 
 struct outcome {
 	int rc, device_rc;
-	char text[1300];			/* of the error, or the context's class, reason and description */
+	/* of the error, or class, reason and description of the handle */
+	char text[1300];
 	struct kernels_device device;
 };
 
@@ -35,7 +37,7 @@ run(enum kernels_backend backend, enum kernels_dtype dtype, struct outcome *out)
 	out->device_rc = kernels_device(&out->device, &note);
 }
 
-/* With SALT_CUDA_PLUGIN=plugin and STUB_PLUGIN=wrong; NULL: not set. */
+/* Makes a kernels handle in a child with SALT_CUDA_PLUGIN=plugin and STUB_PLUGIN=wrong; NULL: not set. */
 static struct outcome
 in_process(const char *plugin, const char *wrong, enum kernels_backend backend, enum kernels_dtype dtype)
 {
@@ -119,7 +121,7 @@ choices(void)
 	}
 }
 
-/* A name, on hosts without plug-in and device: what selectord knows its teachers by. */
+/* The compute class on hosts without plug-in and device, which selectord needs for its teachers. */
 static void
 names(void)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The arithmetic of saltctl plan against figures worked out by hand, and shares against the trainer's own. */
+/* Compares saltctl plan's arithmetic with figures computed by hand, and its shares with the trainer's. */
 #include "saltctl/plan/price.h"
 
 #include "check.h"
@@ -30,7 +30,7 @@ shares(void)
 		}
 }
 
-/* Each of Muon's matrices is one rank's. */
+/* Each of Muon's matrices belongs to one rank. */
 static void
 muon_shares(void)
 {
@@ -50,9 +50,10 @@ work(void)
 
 	price_work(&w, 1000, 512, 512, false, true, 0);
 	CHECK(w.labelled == 1000 && w.stored == 1000 && w.scored == 0 && !w.one_pass);
-	price_work(&w, 1000, 512, 512, false, true, 700);	/* a second epoch is labelled once */
+	/* sequences of a second epoch are labelled once */
+	price_work(&w, 1000, 512, 512, false, true, 700);
 	CHECK(w.labelled == 700);
-	price_work(&w, 1000, 100, 40, true, false, 0);		/* 25 blocks of 100, 40 of each kept */
+	price_work(&w, 1000, 100, 40, true, false, 0);		/* 25 blocks of 100, 40 chosen from each */
 	CHECK(w.blocks == 25 && w.scored == 2500 && w.labelled == 1000 && !w.one_pass);
 	price_work(&w, 1001, 100, 40, true, true, 0);
 	CHECK(w.blocks == 26 && w.scored == 2600 && w.labelled == 2600 && w.stored == 1040 && w.one_pass);
@@ -63,7 +64,7 @@ work(void)
 	CHECK_NEAR(price_unique(1), 1, 1e-9);
 }
 
-/* 4 blocks of parameters = 1 MiB of fp32 gradients; 8 micro-batches of 1 s on 2 cores; AdamW of everything 0.4 s. */
+/* 4 blocks of parameters = 1 MiB of fp32 gradients; 8 micro-batches of 1 s on 2 cores; AdamW takes 0.4 s. */
 static void
 seconds(void)
 {
@@ -90,21 +91,21 @@ seconds(void)
 	CHECK_NEAR(t.bytes, 2 * 786432, 1e-9);
 	CHECK_NEAR(t.step_s, 2 + 0.1 + 0.752 + 0.752 + t.small_s + 0.05, 1e-12);
 	CHECK_NEAR(price_efficiency(&one, &t), 8.45 / (4 * t.step_s), 1e-12);
-	/* half of the reduction behind backward; all of it, but no more than backward of one micro-batch */
+	/* overlap of half of the reduction; of all of it, limited by the backward of one micro-batch */
 	m.overlap = 0.5;
 	price_time(&t, &s, &m, &c, 4);
 	CHECK_NEAR(t.hidden_s, 0.376, 1e-12);
 	m.overlap = 1;
 	price_time(&t, &s, &m, &c, 4);
 	CHECK_NEAR(t.hidden_s, 2.0 / 3, 1e-12);
-	/* two hosts of two ranks: distance 1 inside, distance 2 over the link that two share; a core each */
+	/* two hosts of two ranks: distance 1 within a host, 2 over a link that two share; a core each */
 	m.overlap = 0;
 	m.ranks_per_host = 2;
 	price_time(&t, &s, &m, &c, 4);
 	CHECK(t.hosts == 2 && t.cores == 1);
 	CHECK_NEAR(t.compute_s, 4, 1e-12);
 	CHECK_NEAR(t.reduce_s, 0.5 / 4 + 0.001 + 2 * 0.25, 1e-12);
-	/* four ranks on two cores: each has half a core, copies take twice as long; adding counts */
+	/* four ranks on two cores: each has half a core, copies take twice as long; additions count */
 	m.ranks_per_host = 4;
 	m.threads = 1;
 	m.sum_bytes_per_s = 1048576 * 8;
@@ -112,12 +113,15 @@ seconds(void)
 	CHECK(t.hosts == 1 && t.cores == 0.5);
 	CHECK_NEAR(t.compute_s, 2 * 4, 1e-12);
 	CHECK_NEAR(t.reduce_s, 2 * 0.75 / 4 + 4 * 0.75 / 8, 1e-12);
-	/* one thread a rank on two cores: one rank leaves one idle */
+	/* one thread per rank on two cores: with one rank a core is idle */
 	price_time(&t, &s, &m, &c, 1);
 	CHECK_NEAR(t.compute_s, 16, 1e-12);
 }
 
-/* A 1.5B teacher for a 2.8B student: 1 + 1.5 / 8.4; 0.27 of the run pays for a teacher that saw 0.504 of the student's tokens. */
+/*
+ * A 1.5B teacher for a 2.8B student: 1 + 1.5 / 8.4. A saving of 0.27 pays for a teacher that was trained on
+ * 0.504 of the student's tokens.
+ */
 static void
 worth(void)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading and writing safetensors files: every refusal, values against numpy's, streaming, shards. */
+/* Reading and writing safetensors files: rejections, values as numpy reads them, streaming, model shards. */
 #include "engine/weights/weights.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include "base/json/json.h"
 #include "files.h"
 
-/* A file of this header and n_data bytes of data, opened. */
+/* Makes a file with this header and n_data bytes of data, and opens it. */
 static int
 open_made(const char *header, size_t n_data, struct weights **w, struct err_note *note)
 {
@@ -81,7 +81,7 @@ refusals(void)
 	spill(in_dir("made.safetensors"), raw, 10);
 	CHECK(weights_open(&w, in_dir("made.safetensors"), &note) == ERR_FORMAT && strstr(note.place, "header length") != NULL);
 	memset(raw, 0, 8);
-	raw[0] = 3;					/* one byte more than there is */
+	raw[0] = 3;					/* one byte more than the file has */
 	spill(in_dir("made.safetensors"), raw, 10);
 	CHECK(weights_open(&w, in_dir("made.safetensors"), &note) == ERR_FORMAT && strstr(note.expected, "2 to 2") != NULL);
 	spill(in_dir("made.safetensors"), raw, 7);
@@ -91,11 +91,12 @@ refusals(void)
 	CHECK(weights_open(&w, in_dir("none.safetensors"), &note) == ENOENT && w == NULL);
 	CHECK(weights_open(&w, files_dir, &note) == ERR_NOT_FOUND && strstr(note.expected, "index") != NULL);
 	REQUIRE(mkdir(in_dir("x.safetensors"), 0777) == 0);
-	CHECK(weights_open(&w, in_dir("x.safetensors"), &note) == ERR_NOT_FOUND);	/* a directory without a model */
+	/* a folder without model */
+	CHECK(weights_open(&w, in_dir("x.safetensors"), &note) == ERR_NOT_FOUND);
 	rmdir(in_dir("x.safetensors"));
 }
 
-/* Lengths of headers whose bytes begin like a pickle (80 02), gzip (1f 8b) or UTF-16 (ff fe, fe ff). */
+/* Header lengths whose bytes begin like a pickle (80 02), gzip (1f 8b) or UTF-16 (ff fe, fe ff). */
 static void
 header_like_a_signature(void)
 {
@@ -165,7 +166,7 @@ static const struct weights_spec specs[] = {
 	{"s", WEIGHTS_F32, 0, {0}},
 };
 
-/* Values that bf16 and f16 hold exactly. */
+/* Values that bf16 and f16 represent exactly. */
 static float
 value(uint64_t i)
 {
@@ -248,7 +249,7 @@ round_trips(void)
 	json_close(&index);
 	CHECK(write_set("many", 24, 5, &w, &note) == EEXIST && w == NULL);
 	CHECK_STR(note.place, "create");
-	check_set(in_dir("many.safetensors.index.json"));			/* and the one that was there is whole */
+	check_set(in_dir("many.safetensors.index.json"));			/* the old set is intact */
 }
 
 static void
@@ -276,13 +277,13 @@ writer_refusals(void)
 	CHECK(weights_writer_bytes(w, x, 3, &note) == 0 && weights_writer_f32(w, x, 1, &note) == ERR_RANGE);
 	CHECK(weights_writer_finish(w, &note) == ERR_RANGE && strcmp(note.expected, "8 bytes") == 0 && strcmp(note.found, "3") == 0);
 	weights_writer_destroy(&w);
-	CHECK(access(in_dir("bad.safetensors"), F_OK) != 0);		/* nothing stays of an unfinished one */
+	CHECK(access(in_dir("bad.safetensors"), F_OK) != 0);		/* an unfinished file is removed */
 }
 
 static void
 nonfinite(void)
 {
-	/* F64: 1 and a bit more than half of float's next step; a number beyond float's range; one that is no number in float's least bits. */
+	/* F64: 1 plus more than half a float's step; one above float's range; one too small for it. */
 	static const double doubles[] = {1 + 0x1.000002p-24, -1e39, 1e-60};
 	struct weights_spec spec[] = {{"f", WEIGHTS_F32, 1, {10000}}, {"h", WEIGHTS_BF16, 1, {3}}, {"d", WEIGHTS_F64, 1, {3}}};
 	float *x = calloc(10003, sizeof(*x)), y[3];

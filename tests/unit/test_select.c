@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Choosing: golden values of the method, ties, NaN, even and odd counts, and a plain reference by sorting. */
+/* Choosing: golden values of the definition, ties, NaN, even and odd counts, and a reference that sorts. */
 #include "check.h"
 #include "base/hash/hash.h"
 #include "data/corpus/blend.h"
@@ -9,7 +9,7 @@
 static void
 test_golden(void)
 {
-	/* losses, ranks, k = 10 of the method: masked (0.10 2.30 0.70 0 1.20 0.05 0 1.90), S = 0.40 */
+	/* example of the definition with k = 10: masked (0.10 2.30 0.70 0 1.20 0.05 0 1.90), S = 0.40 */
 	static const float loss[] = {0.10f, 2.30f, 0.70f, 5.00f, 1.20f, 0.05f, 3.10f, 1.90f};
 	static const uint8_t rank[] = {0, 3, 1, 40, 2, 0, 11, 6};
 	float scratch[8];
@@ -17,7 +17,7 @@ test_golden(void)
 	CHECK_NEAR(select_score(loss, rank, 8, 10, scratch), 0.40, 1e-7);
 	/* all in the top k: 0.05 0.10 0.70 1.20 1.90 2.30 3.10 5.00 -> (1.20 + 1.90) / 2 */
 	CHECK_NEAR(select_score(loss, rank, 8, 41, scratch), 1.55, 1e-6);
-	/* rank < k, not <= k: k = 11 still masks rank 11, k = 12 does not: 0 .05 .10 .70 1.20 1.90 2.30 3.10 -> 0.95 */
+	/* rank < k: k = 11 masks rank 11, k = 12 does not: 0 .05 .10 .70 1.20 1.90 2.30 3.10 -> 0.95 */
 	CHECK_NEAR(select_score(loss, rank, 8, 11, scratch), 0.40, 1e-7);
 	CHECK_NEAR(select_score(loss, rank, 8, 12, scratch), 0.95, 1e-6);
 	/* odd: without the last: 0 0 .05 .10 .70 1.20 2.30 -> .10 */
@@ -26,7 +26,7 @@ test_golden(void)
 	CHECK(isnan(select_score(loss, rank, 0, 10, scratch)));
 }
 
-/* Loss 0 and rank 255: a token without a prediction. Counted as 0 these three would give 0. */
+/* Loss 0 with rank 255 is a token without a prediction. Counted as 0, these three would give 0. */
 static void
 test_absent(void)
 {
@@ -35,7 +35,7 @@ test_absent(void)
 	float scratch[6];
 
 	CHECK_NEAR(select_score(loss, rank, 5, 10, scratch), 2, 1e-7);
-	CHECK_NEAR(select_score(loss, rank, 6, 10, scratch), 1, 1e-7);	/* rank 0: a loss of 0 */
+	CHECK_NEAR(select_score(loss, rank, 6, 10, scratch), 1, 1e-7);	/* rank 0: a real loss of 0 */
 	CHECK(isnan(select_score(loss + 3, rank + 3, 2, 10, scratch)));
 }
 
@@ -43,7 +43,8 @@ static void
 test_nan(void)
 {
 	static const float loss[] = {1, NAN, 2};
-	static const uint8_t rank[] = {0, 200, 0};		/* masked or not: a NaN is never a score */
+	/* a NaN makes the score NaN even if it is masked */
+	static const uint8_t rank[] = {0, 200, 0};
 	float scratch[3];
 
 	CHECK(isnan(select_score(loss, rank, 3, 10, scratch)));
@@ -98,7 +99,7 @@ test_kept(void)
 		CHECK_ROW(rows[i].what, select_kept(rows[i].keep, rows[i].window) == rows[i].want);
 }
 
-/* The plain way: sort, keep the first, and put them in the order of their positions. */
+/* The reference: sorts by score, takes the first ones, and sorts them by position. */
 static const float *sorted_scores;
 
 static int
@@ -136,7 +137,7 @@ sort_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t *kept)
 	return n_keep;
 }
 
-/* In steps of any length. */
+/* Chooses from a block in steps of any length. */
 static uint64_t
 cut_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t step, uint64_t *kept)
 {
@@ -159,7 +160,7 @@ cut_block(const float *score, uint64_t n, uint64_t n_keep, uint64_t step, uint64
 	return at;
 }
 
-/* Fewer are eligible than wanted: the first of the others fill up. */
+/* If fewer sequences are eligible than needed, the first of the others are added. */
 static void
 test_fill(void)
 {
@@ -177,7 +178,7 @@ test_fill(void)
 		CHECK(select_take(&limit, score[i]) == want[i]);
 }
 
-/* Rows of a part: its share of the rows of all blocks, whatever its share of one block; never more than it has there. */
+/* A part gets its share of the rows of all blocks, but never more in a block than it has sequences there. */
 static void
 test_parts(void)
 {
@@ -199,7 +200,7 @@ test_parts(void)
 			sum[i] += rows[i];
 		}
 	}
-	/* 1600 rows: 1424, 160 and 16; a row of the rare part is lost to the first where the block has none of it */
+	/* 1424, 160 and 16 of 1600 rows; a block without the rare part gives its row to the first */
 	CHECK(sum[1] == 160 && sum[2] <= 16 && sum[2] >= 8 && sum[0] == 1600 - 160 - sum[2]);
 	select_parts(b, 3, 5, 5, rows);
 	CHECK(rows[0] + rows[1] + rows[2] == 5);
@@ -231,7 +232,7 @@ test_block(void)
 	}
 }
 
-/* The cut in steps gives what sorting gives: ties at the edge, NaN, both zeroes, too few. */
+/* The cut in steps gives the same result as sorting: ties at the edge, NaN, both zeroes, too few. */
 static void
 test_cut(void)
 {

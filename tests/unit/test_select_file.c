@@ -77,7 +77,7 @@ test_bad(void)
 	}
 }
 
-/* The same numbers are the same file. */
+/* Files with the same numbers have the same identity. */
 static void
 test_identity(void)
 {
@@ -105,7 +105,7 @@ test_identity(void)
 			CHECK(hash_equal(hash[i], hash[j]) == (i == 1 && j == 0));
 }
 
-/* Is it enough? Scores of all sequences of the blocks; of a list as many as there are rows. */
+/* A file must have the scores of all sequences of the blocks, or a list of as many sequences as rows. */
 static void
 test_enough(void)
 {
@@ -123,9 +123,11 @@ test_enough(void)
 	REQUIRE(parse(text, &f, &note) == 0);
 	CHECK(select_file_check(f, order, SEED, 3 * K, W, K, &note) == 0);
 	CHECK(select_file_check(f, order, SEED, 0, W, K, &note) == 0);
-	CHECK(select_file_check(f, order, SEED, 3 * K + 1, W, K, &note) == ERR_RANGE);		/* a fourth block */
+	/* needs a fourth block */
+	CHECK(select_file_check(f, order, SEED, 3 * K + 1, W, K, &note) == ERR_RANGE);
 	CHECK_STR(note.name, "selector.file");
-	CHECK(select_file_check(f, order, SEED + 1, 3 * K, W, K, &note) == ERR_RANGE);		/* another order needs others */
+	/* another order */
+	CHECK(select_file_check(f, order, SEED + 1, 3 * K, W, K, &note) == ERR_RANGE);
 	CHECK(strstr(note.expected, "a score of sequence ") != NULL);
 	CHECK(select_file_check(f, order, SEED, UINT64_MAX, UINT64_C(1) << 40, 1, &note) == ERR_RANGE);
 	select_file_destroy(&f);

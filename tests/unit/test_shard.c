@@ -4,7 +4,10 @@
 #include "check.h"
 #include "engine/kernels/kernels.h"
 
-/* For every R the ranges of a part are disjoint, cover it, start on blocks, and at every level the two partners share one range. */
+/*
+ * For every R the ranges of a part are disjoint, cover it and start on blocks; at every level the two
+ * partners share one range.
+ */
 static void
 halves(const struct optim_split *split, int part, bool blocks)
 {
@@ -36,7 +39,7 @@ halves(const struct optim_split *split, int part, bool blocks)
 	}
 }
 
-/* Tensor i lies inside one range of the middle part, whatever R is. */
+/* Whether tensor t is inside one range of the middle part. */
 static bool
 whole_tensor(const struct optim_split *split, const struct model_tensor *t, int ranks)
 {
@@ -83,7 +86,7 @@ muon(enum model_family family, bool tied)
 		CHECK_ROW(t->name, elements == (matrix ? t->n_elements : 0));
 	}
 	CHECK(split->n_second == n_second && optim_split_second(split, split->n) == n_second);
-	/* Two ranks: neither has more than half of the work and half of the largest tensor's. */
+	/* With two ranks neither has more than half of the work plus half of that of the largest tensor. */
 	for (int i = 0; i < split->parts[1].n_pieces; i++) {
 		all += split->parts[1].pieces[i].cost;
 		most = fmax(most, split->parts[1].pieces[i].cost);

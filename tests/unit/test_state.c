@@ -28,7 +28,8 @@ round_trip(void)
 	struct json *j = state_to_json(&a);
 
 	REQUIRE(j != NULL);
-	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {	/* under its own name, in case two are swapped both ways */
+	/* each number is under its own name, in case two names are swapped in both directions */
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
 		int64_t v = -1;
 
 		CHECK_ROW(numbers[i].key, json_int(json_get(j, numbers[i].key), &v) && v == numbers[i].value);
@@ -41,7 +42,8 @@ round_trip(void)
 	CHECK(b.train_s == 0.1 && b.wait_s == 1e-9 && b.teacher_nats == 3.25 && b.released && b.has_sets);
 	CHECK(memcmp(&a.sets, &b.sets, sizeof(a.sets)) == 0);
 	CHECK(state_identity_check(&a.identity, &b.identity, &note) == 0);
-	CHECK(json_get(json_get(j, "identity"), "device") == NULL && b.identity.device[0] == '\0');	/* as before there were GPUs */
+	/* without a GPU the file is as in versions without GPUs */
+	CHECK(json_get(json_get(j, "identity"), "device") == NULL && b.identity.device[0] == '\0');
 	json_close(&j);
 	a.switch_step = PHASE_UNKNOWN;
 	a.evaluated_step = UINT64_MAX;
@@ -53,7 +55,7 @@ round_trip(void)
 	json_close(&j);
 }
 
-/* The device of a GPU stands in the file. */
+/* The device of a GPU is written to the file and read back. */
 static void
 gpu_round_trip(const struct state *a)
 {
@@ -104,7 +106,7 @@ refusals(void)
 	CHECK_STR(note.found, "adamw");
 }
 
-/* Which change of the mode a resume accepts, and which option it names otherwise. */
+/* Changes of the mode that a resume accepts, and the option that it names otherwise. */
 static void
 modes(void)
 {

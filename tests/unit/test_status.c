@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a daemon says about itself: counts from several threads, rates over a clock we turn, the JSON users' scripts read, announcements. */
+/*
+ * The status of a daemon: counts from several threads, rates with a clock that the test sets, the JSON that
+ * users' scripts read, announcements.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -93,12 +96,12 @@ test_rates(void)
 	REQUIRE(st != NULL && m != NULL && s != NULL);
 	status_add(m, 100);
 	status_snapshot(st, 5400, s);
-	CHECK_NEAR(s->metrics[0].rate_per_s, 0, 0);		/* too soon to say */
+	CHECK_NEAR(s->metrics[0].rate_per_s, 0, 0);		/* too soon for a rate */
 	status_snapshot(st, 6000, s);
-	CHECK_NEAR(s->metrics[0].rate_per_s, 100, 1e-9);	/* plain mean since the start */
+	CHECK_NEAR(s->metrics[0].rate_per_s, 100, 1e-9);	/* the mean since the start */
 	status_add(m, 3000);
 	status_snapshot(st, 6200, s);
-	CHECK_NEAR(s->metrics[0].rate_per_s, 100, 1e-9);	/* asked again at once: the same answer */
+	CHECK_NEAR(s->metrics[0].rate_per_s, 100, 1e-9);	/* unchanged after a short time */
 	status_snapshot(st, 16000, s);
 	CHECK_NEAR(s->metrics[0].rate_per_s, 226.42411176571153, 1e-9);	/* 100 + (1 - 1/e) * (300 - 100) */
 	status_snapshot(st, 116000, s);
@@ -129,7 +132,7 @@ test_states(void)
 	CHECK_STR(s->states[1].name, "training");
 	CHECK_NEAR(s->states[1].seconds, 5.5, 1e-9);
 	CHECK_NEAR(s->states[2].seconds, 0.5, 1e-9);
-	for (int i = 0; i < 40; i++) {			/* more names than there is room for */
+	for (int i = 0; i < 40; i++) {			/* more names than fit */
 		snprintf(name, sizeof(name), "s%d", i);
 		status_state(st, name, 9000 + i * 10);
 	}
@@ -173,7 +176,7 @@ test_json(void)
 	status_set(queue, 7);
 	status_set(gauge, 0.25);
 	status_add(timer, 1500000000);
-	status_set(count, 99);				/* not a gauge: nothing happens */
+	status_set(count, 99);				/* not a gauge: no effect */
 	status_add(queue, 99);
 	status_phase(st, "phase_one");
 	status_step(st, 41, 200);
@@ -200,12 +203,12 @@ test_json(void)
 	CHECK(num_at(root, "state_seconds", "starting") == 10);
 	CHECK(json_text(json_get(json_get(root, "help"), "rows_total"), &text) && strcmp(text, "rows that \"came\"") == 0);
 	CHECK(json_text(json_get(json_get(root, "help"), "leases_in_flight"), &text) && strcmp(text, "leases out") == 0);
-	CHECK(json_count(json_get(root, "help")) == 2);		/* what has none is not there */
+	CHECK(json_count(json_get(root, "help")) == 2);		/* metrics without a help text are left out */
 	CHECK(json_count(json_get(root, "rates")) == 1 && json_count(json_get(root, "queues")) == 1);
 	json_close(&root);
 	free(out);
 
-	/* A long error full of two-byte characters is cut, and not inside one. */
+	/* A long error of two-byte characters is truncated, but not inside a character. */
 	for (size_t i = 0; i < sizeof(long_error) - 2; i += 2)
 		memcpy(long_error + i, "\xC3\xA9", 2);
 	long_error[0] = 'x';
@@ -242,7 +245,7 @@ test_announce(void)
 	CHECK(status_announce_write(dir, &a, &note) == 0);
 	snprintf(path, sizeof(path), "%s/daemons/half.json", dir);
 	spill_text(path, "{\"role\": \"tea");
-	snprintf(path, sizeof(path), "%s/daemons/.teacherd-9.json", dir);	/* a writer killed before its rename */
+	snprintf(path, sizeof(path), "%s/daemons/.teacherd-9.json", dir);	/* left by a killed writer */
 	spill_text(path, "{");
 	snprintf(path, sizeof(path), "%s/daemons/elsewhere.json", dir);
 	spill_text(path, "{\"role\":\"trainerd\",\"name\":\"elsewhere\",\"pid\":1,\"host\":\"another-host\",\"status\":\"\",\"data\":\"\"}");
@@ -257,7 +260,7 @@ test_announce(void)
 	CHECK(list[2].pid == getpid());
 	free(list);
 
-	CHECK(status_announce_remove(dir, "elsewhere") == 0);	/* not ours: stays */
+	CHECK(status_announce_remove(dir, "elsewhere") == 0);	/* of another process: is kept */
 	CHECK(access(path, F_OK) == 0);
 	CHECK(status_announce_remove(dir, "teacherd-1") == 0);
 	CHECK(status_announce_remove(dir, "../daemons/selectord-0") == ERR_FORMAT);
@@ -269,7 +272,7 @@ test_announce(void)
 	CHECK(status_announce_write(dir, &a, &note) == ERR_FORMAT);
 	CHECK_STR(note.found, "../evil");
 	status_announce_fill(&a, "teacherd", "t", NULL, NULL);
-	CHECK(status_announce_write(path, &a, &note) == ENOTDIR);	/* a file in the way */
+	CHECK(status_announce_write(path, &a, &note) == ENOTDIR);	/* path is a file */
 	CHECK_STR(note.name, path);
 
 	CHECK(status_announce_remove(dir, "selectord-0") == 0);

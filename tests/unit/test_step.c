@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One rank's optimiser steps against the same steps computed here: the gradient of the whole batch in one piece, the norm, the clipping,
- * AdamW and Muon in double from their formulas. With soft labels on some rows, with loss weights, lanes that do not fit the tree evenly, and clipping that takes effect.
+ * Compares the optimizer steps of one rank with the same steps computed here: the gradient of the whole batch
+ * at once, norm, clipping, AdamW and Muon in double from their formulas. Some rows have soft labels and loss
+ * weights, lanes do not fit the tree evenly, and clipping takes effect.
  */
 #include "trainerd/step.h"
 
@@ -27,8 +28,10 @@ struct rows {
 };
 
 /*
- * Rows of a step: odd sequences have soft labels of two ids and a tail, and the distillation weight 0.6. weighted: loss weights of
- * documents of five tokens, from 0 to 3, so that lanes and micro-batches have different sums of them.
+ * Makes the rows of a step: odd sequences have soft labels of two ids and a tail, and the distillation weight
+ * 0.6.
+ * weighted: documents of five tokens have loss weights from 0 to 3, so that lanes and micro-batches have
+ * different sums.
  */
 static struct step_rows
 rows_make(struct rows *r, uint64_t step, bool weighted)
@@ -58,7 +61,7 @@ rows_make(struct rows *r, uint64_t step, bool weighted)
 	    .values = r->values};
 }
 
-/* The plain computation. */
+/* State of the plain computation. */
 struct plain {
 	struct kernels *kernels;
 	struct model *model;
@@ -66,7 +69,7 @@ struct plain {
 	float *params, *d_params;		/* device */
 	float *host;
 	double *w, *m, *v;
-	double *u;				/* a matrix's Nesterov momentum */
+	double *u;				/* Nesterov momentum of a matrix */
 };
 
 static void
@@ -135,7 +138,7 @@ plain_newton_schulz(double *x, int64_t rows, int64_t cols)
 	free(y);
 }
 
-/* Muon of a matrix that is not fused. */
+/* Muon for a matrix that is not fused. */
 static void
 plain_muon(struct plain *p, const struct model_tensor *t, const struct optim_config *o, double lr, double clip)
 {
@@ -156,7 +159,7 @@ plain_muon(struct plain *p, const struct model_tensor *t, const struct optim_con
 		w[i] -= lr * o->weight_decay * w[i] + lr * scale * p->u[i];
 }
 
-/* One step, counted from 1. *norm: of the gradient before clipping. */
+/* Makes step number `step`, counted from 1. *norm: the norm of the gradient before clipping. */
 static struct kernels_loss_sums
 plain_step(struct plain *p, const struct step_rows *rows, const struct step_options *so, double lr, int step, double *norm)
 {
@@ -205,7 +208,7 @@ plain_step(struct plain *p, const struct step_rows *rows, const struct step_opti
 	return sums;
 }
 
-/* The largest difference of an array of the step from want, in units of the largest value. */
+/* The largest difference between an array of the step and want, relative to the largest value. */
 static double
 difference(struct step *s, enum step_array array, const double *want)
 {
@@ -219,7 +222,7 @@ difference(struct step *s, enum step_array array, const double *want)
 		const struct model_tensor *tensor = &model->tensors[t];
 
 		if (array == STEP_V && step_optim(s) == OPTIM_MUON && tensor->n_matrices > 0)
-			continue;			/* no second moment */
+			continue;			/* has no second moment */
 		step_read(s, array, at, tensor->n_elements, x);
 		at += tensor->n_elements;
 		for (int64_t i = 0; i < tensor->n_elements; i++) {
@@ -288,7 +291,7 @@ same_as_plain(enum optim_kind kind, int64_t lanes, int64_t micro_batch, bool det
 	comm_finalize(&comm);
 }
 
-/* A gradient that is not finite changes nothing, and neither does a batch whose weights are all 0. */
+/* A step with a gradient that is not finite, or with weights that are all 0, changes nothing. */
 static void
 nothing_done(bool masked)
 {

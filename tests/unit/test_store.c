@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* selectord's store: rows one at a time, from pieces of blocks that are kept after they were read and checked. */
+/* selectord's store: reads single rows from pieces of blocks, which it keeps after checking them. */
 #include "check.h"
 #include "failing_malloc.h"
 
@@ -7,7 +7,8 @@
 
 #include "selectord/store.h"
 
-enum { ROWS = STORE_ROWS + 1000, BLOCKS = STORE_ROWS_KEPT + 4 };	/* two pieces a block; more of them than are kept */
+/* two pieces per block, and more blocks than pieces that are kept */
+enum { ROWS = STORE_ROWS + 1000, BLOCKS = STORE_ROWS_KEPT + 4 };
 
 static const struct hash128 plans[2] = {{7, 1}, {7, 2}};
 
@@ -64,19 +65,20 @@ main(void)
 	snprintf(path, sizeof(path), "%s/c", dir);
 	c = filled(path);
 	REQUIRE(store_init(&s, c, NULL, NULL, &spec) == 0);
-	for (uint64_t n = 0; n < 20000; n++)		/* any of them, and the ends of pieces */
+	for (uint64_t n = 0; n < 20000; n++)		/* various rows, and those at the ends of pieces */
 		CHECK(right(&s, n % 2, n * 7 % BLOCKS, n % 3 == 0 ? STORE_ROWS - 1 + n / 3 % 2 : n * 2654435761u % ROWS));
 	CHECK(ask(&s, 0, 0, ROWS, &got) == ERR_RANGE && ask(&s, 0, 0, 2 * STORE_ROWS, &got) == ERR_RANGE);
 	CHECK(ask(&s, 0, BLOCKS, 0, &got) == ERR_NOT_FOUND);
 #ifdef FAILING_MALLOC
 	CHECK(right(&s, 0, 0, 0) && right(&s, 1, 5, 0));
-	for (uint64_t block = 0; block < BLOCKS; block++) {	/* no memory to keep a piece: the row comes all the same */
+	/* without memory for a piece the row is still read */
+	for (uint64_t block = 0; block < BLOCKS; block++) {
 		fail_at = 1;
 		CHECK(right(&s, 0, block, 3));
 	}
 	CHECK(fail_at == 0);
 #endif
-	/* A piece is read once: rows of a kept one come without the disk. */
+	/* A piece is read once: rows of a piece in memory need no disk access. */
 	CHECK(right(&s, 1, 0, 8));
 	store_end(&s);
 	REQUIRE(cache_write_begin(c) == 0 && cache_drop_rows(c, plans[1], 0) == 0 && cache_drop_rows(c, plans[1], 1) == 0 &&
@@ -84,7 +86,7 @@ main(void)
 	CHECK(right(&s, 1, 0, 9));
 	for (uint64_t block = 2; block < BLOCKS; block++)
 		CHECK(right(&s, 1, block, 0));
-	CHECK(ask(&s, 1, 0, 9, &got) == ERR_NOT_FOUND);		/* and it made room for the others */
+	CHECK(ask(&s, 1, 0, 9, &got) == ERR_NOT_FOUND);		/* the piece was replaced by others */
 	store_free(&s);
 	cache_destroy(&c);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Items: where context and continuation are cut apart, results by their formulas, and lines that cannot be read. */
+/* Task items: the border between context and continuation, results by their formulas, and invalid lines. */
 #include <errno.h>
 #include <sys/stat.h>
 #include <math.h>
@@ -50,7 +50,7 @@ ids_of(const char *text)
 	return ids;
 }
 
-/* The request is context's ids, then those of `whole` behind them. */
+/* Checks that the request has the ids of context, followed by those of `whole` after them. */
 static void
 check_request(const char *what, const struct task_request *r, const char *context, const char *whole)
 {
@@ -155,14 +155,14 @@ controls(void)
 			  task_requests(again)[i].n * sizeof(int32_t)) == 0);
 		check_request("no context", &task_requests(none)[i], "", " odd");
 	}
-	CHECK(seen == 20 && moved == 20); /* each context once, none with its own item */
+	CHECK(seen == 20 && moved == 20); /* each context occurs once, none with its own item */
 	task_close(&own);
 	task_close(&shuffled);
 	task_close(&again);
 	task_close(&none);
 }
 
-/* Two sets in a folder; results from the answers by hand. */
+/* Two sets in a folder; the results are computed by hand from the answers. */
 static void
 results(void)
 {
@@ -184,7 +184,7 @@ results(void)
 	REQUIRE(task_n_requests(t) == 8 && task_n_sets(t) == 2 && task_judge(t, a, &r) == 0);
 	CHECK(r.finite && r.all.n == 4 && r.sets[0].n == 3 && r.sets[1].n == 1);
 	CHECK_STR(r.sets[0].set, "one");
-	CHECK_NEAR(r.all.right.mean, 0.5, 0); /* a tie is wrong */
+	CHECK_NEAR(r.all.right.mean, 0.5, 0); /* a tie counts as wrong */
 	CHECK_NEAR(r.all.right.se, sqrt(0.25 / 3), 1e-15);
 	CHECK_NEAR(r.sets[0].right.mean, 1 / 3.0, 1e-15);
 	CHECK_NEAR(r.sets[0].right.se, sqrt(2 / 9.0 / 2), 1e-15);
@@ -201,7 +201,7 @@ results(void)
 	free(r.sets);
 	task_close(&t);
 
-	/* By the sum the second is likelier, by token or by byte the longer first one; of equal ones the first counts. */
+	/* By sum the second choice wins, per token or byte the longer first one; of equal ones the first. */
 	t = open_with(
 	    put("e.jsonl",
 		"{\"context\": \"x\", \"choices\": [\" a much longer choice of words\", \" b\"], \"gold\": 0}\n"

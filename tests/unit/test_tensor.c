@@ -3,7 +3,7 @@
 
 #include "check.h"
 
-/* Every fp16 and bf16 value survives the way to fp32 and back; the halves round to even. */
+/* Every fp16 and bf16 value is unchanged after conversion to fp32 and back; ties round to even. */
 int
 main(void)
 {

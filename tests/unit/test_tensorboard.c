@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What system/tensorboard, which reads whole runs, does not test: failed writes, and names after the clock was set back. */
+/* Cases that system/tensorboard does not test: failed writes, and file names after the clock was set back. */
 #include "trainerd/tensorboard.h"
 
 #include <dirent.h>
@@ -15,7 +15,7 @@
 
 static char dir[] = "/tmp/salt_tensorboard_XXXXXX";
 
-/* The last file by name, with its size. */
+/* Finds the last file by name and returns its size. */
 static long
 last_file(char *name, size_t size)
 {
@@ -44,7 +44,7 @@ limit(long bytes)
 	REQUIRE(setrlimit(RLIMIT_FSIZE, &l) == 0);
 }
 
-/* A record is in the file as a whole or not at all, however much space there is. */
+/* A record is in the file completely or not at all, however much space there is. */
 static void
 failed_writes(void)
 {
@@ -76,7 +76,7 @@ failed_writes(void)
 	CHECK(t == NULL);
 }
 
-/* A start's file comes after those of earlier starts, also when the clock was set back in between. */
+/* The file of a new start sorts after those of earlier starts, also if the clock was set back in between. */
 static void
 names(void)
 {

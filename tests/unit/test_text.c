@@ -14,17 +14,17 @@ put(const char *name, const void *bytes, size_t n)
 	FILE *f;
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	unlink(path);			/* to truncate a file and write it again is slow on some file systems */
+	unlink(path);			/* truncating and rewriting a file is slow on some file systems */
 	f = fopen(path, "w");
 	REQUIRE(f != NULL && fwrite(bytes, 1, n, f) == n && fclose(f) == 0);
 }
 
-/* What text_open and text_next make of a path below dir: rc and note, documents with a | behind each, the counts. */
+/* The result for a path below dir: rc and note, documents with a | after each, counts. */
 struct result {
 	int rc;
 	struct err_note note;
 	char docs[512];
-	size_t n_docs;			/* bytes of docs */
+	size_t n_docs;			/* length of docs in bytes */
 	uint64_t n[TEXT_TALLIES];
 	char first[TEXT_TALLIES][160];
 	struct text_place last;
@@ -69,7 +69,10 @@ read_bytes(const char *name, const void *bytes, size_t n, struct text_options o)
 	return read_with(name, o);
 }
 
-/* Made by gzip -n, bzip2, xz --check=crc32 and zstd --check from {"text": "first document"} and from {"text": "second"}, put together. */
+/*
+ * Made by gzip -n, bzip2, xz --check=crc32 and zstd --check from {"text": "first document"} and {"text":
+ * "second"}; concatenated.
+ */
 static const struct {
 	const char *what, *name;
 	size_t n_first;
@@ -102,7 +105,10 @@ from_hex(const char *hex, unsigned char *out)
 	return n;
 }
 
-/* Whole, cut at every byte, with every bit flipped: the text, or an error. A cut between two members is a whole file. */
+/*
+ * A compressed file, intact, truncated at every byte, or with any bit flipped, gives the text or an error.
+ * Truncated between two members it is a complete file.
+ */
 static void
 compressed(void)
 {
@@ -143,7 +149,7 @@ compressed(void)
 
 #define BYTES(s) s, sizeof(s) - 1
 
-/* The first bytes decide, whatever the name: documents, or what a refusal must say. */
+/* The first bytes decide, whatever the name is: documents, or the text of the error. */
 static void
 kinds(void)
 {
@@ -220,11 +226,12 @@ kinds(void)
 			CHECK_ROW(rows[i].what, r.rc == ERR_FORMAT && strstr(r.note.name, rows[i].name) != NULL &&
 			    (strstr(r.note.found, rows[i].found) != NULL || strstr(r.note.expected, rows[i].found) != NULL));
 		r = read_with(rows[i].name, (struct text_options){.split = TEXT_SPLIT_FILE, .form = TEXT_FORM_PLAIN});
-		CHECK_ROW(rows[i].what, r.rc == 0 || rows[i].bytes[0] == '\xff');	/* as text: only a byte order mark binds */
+		/* read as plain text: only a byte order mark matters */
+		CHECK_ROW(rows[i].what, r.rc == 0 || rows[i].bytes[0] == '\xff');
 	}
 }
 
-/* A record is a document if its text is one, whatever stands beside it; what it is not is told with its place. */
+/* A record is a document if it has a text, whatever else it has; others are reported with their place. */
 static void
 records(void)
 {
@@ -247,11 +254,11 @@ records(void)
 	r = read_bytes("r.json", BYTES("{\n\"text\":\n\"x\"\n}\n{\"text\":\"y\"}"), skip);
 	CHECK(r.rc == 0 && r.last.line == 5 && r.last.record == 2);
 	r = read_bytes("r.json", BYTES("[{\"text\":\"a\"}, oops, {\"text\":\"b\"}]"), skip);
-	CHECK(r.rc == ERR_FORMAT);			/* where the next one begins cannot be told */
+	CHECK(r.rc == ERR_FORMAT);			/* the beginning of the next object is not known */
 	CHECK_STR(r.note.place, "line 1, object 2");
 }
 
-/* The weight of a record; one without is bad, and says which. */
+/* The weight of a record; a record without one is bad and is reported. */
 static void
 weights(void)
 {
@@ -280,7 +287,7 @@ weights(void)
 	text_close(&t);
 }
 
-/* Longer than any buffer: the objects of an array, an indented object, a line. */
+/* Records longer than any buffer: objects of an array, an indented object, a line. */
 static void
 long_records(void)
 {
@@ -304,7 +311,7 @@ long_records(void)
 	free(text);
 }
 
-/* A folder: what is no text is left out and counted, what stands for text that is missing is an error. */
+/* In a folder, files that are not text are skipped and counted; placeholders of missing text are an error. */
 static void
 folders(void)
 {
@@ -333,7 +340,8 @@ folders(void)
 	CHECK(r.rc == 0 && strcmp(r.docs, "x|") == 0 && r.n[TEXT_TALLY_NOT_ONLY] == 5);
 	r = read_with("f", (struct text_options){.split = TEXT_SPLIT_FILE, .skip_bad = true});
 	CHECK(r.rc == 0 && r.n[TEXT_TALLY_NO_FIELD] == 0 && r.n[TEXT_TALLY_BAD] == 1);
-	put("f/c.jsonl", BYTES("{\"body\":\"y\"}"));		/* by its name it is data, though one object */
+	/* data because of its name, although one object */
+	put("f/c.jsonl", BYTES("{\"body\":\"y\"}"));
 	r = read_with("f", (struct text_options){.split = TEXT_SPLIT_FILE});
 	CHECK(r.rc == ERR_FORMAT && strstr(r.note.name, "c.jsonl") != NULL);
 	put("f/c.jsonl", BYTES("version https://git-lfs.github.com/spec/v1\n"));

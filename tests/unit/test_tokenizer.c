@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ids against Hugging Face's (tests/golden/tokenizer, made by its make.py), and round trips of any bytes. */
+/* Compares ids with Hugging Face's (tests/golden/tokenizer, by its make.py); round trips of any bytes. */
 #include <errno.h>
 #include <fcntl.h>
 #include "tokenizer_golden.h"
@@ -61,7 +61,7 @@ test_golden(void)
 	free(bytes.bytes);
 }
 
-/* Two megabytes of real text, where the documents the fixture was made from are installed. */
+/* Two megabytes of real text, if the documents from which the fixture was made are installed. */
 static void
 test_pods(void)
 {
@@ -104,7 +104,7 @@ test_pods(void)
 	free(ids.ids);
 }
 
-/* Split that keeps only its matches loses nothing where every character has one; this is told where it can be proved. */
+/* A split that keeps only matches is lossless if every character matches; it is marked so if provable. */
 static void
 test_lossless(void)
 {
@@ -139,7 +139,7 @@ static const char *const kind_texts[] = {"texts/added", "texts/all", "texts/brok
     "texts/long", "texts/marks", "texts/points", "texts/spaces", "kinds_text", "kinds_text"};
 #define N_KIND_TEXTS 13
 
-/* Every kind of step, pattern and added token around one model, whose merges cross every border. */
+/* Every kind of step, pattern and added token with one model, whose merges cross every border. */
 static void
 test_kinds(void)
 {
@@ -234,7 +234,7 @@ test_shipped(void)
 	    memcmp(bytes.bytes, "ab", 2) == 0);
 	ids.n = 0;
 	CHECK(tokenizer_encode(enc, "a<|endoftext|>b", 15, 0, &ids, NULL) == 0 && ids.n > 3);
-	for (round = 0; round < 80; round++) {		/* any bytes, all lengths up to some thousands */
+	for (round = 0; round < 80; round++) {		/* any bytes, lengths up to 1501 */
 		len = round * 19;
 		for (i = 0; i < len; i++) {
 			x = x * 1664525u + 1013904223u;
@@ -279,8 +279,8 @@ test_missing_bytes(void)
 enum { N_TOKENS = 90, N_MERGES = 120 };
 
 /*
- * The definition: of all pairs that are merges the one of the lowest rank, the leftmost of equals, again and again. rank: of a pair,
- * N_MERGES: it is none. Returns the number left.
+ * Merges by definition: repeatedly merges the pair of the lowest rank, the leftmost one if several are equal.
+ * rank: of a pair; N_MERGES if it is not a merge. Returns the number of ids left.
  */
 static size_t
 merge_by_definition(const int (*merge)[3], int (*rank)[N_TOKENS], int *ids, size_t n)
@@ -302,7 +302,10 @@ merge_by_definition(const int (*merge)[3], int (*rank)[N_TOKENS], int *ids, size
 	}
 }
 
-/* Long words, some of several windows, merges in any order, several for a token: it may be made of ones that are learnt after it. */
+/*
+ * Long words, some longer than a window; merges in any order; several merges that make the same token, which
+ * may consist of tokens that were learnt after it.
+ */
 static void
 test_merge_order(void)
 {
@@ -339,7 +342,8 @@ test_merge_order(void)
 			i += k == i;
 		}
 		n_merges = i;
-		for (i = n_merges - 1; i > 0 && round > 0; i--) {		/* round 0: as learnt */
+		/* round 0: in the order learnt */
+		for (i = n_merges - 1; i > 0 && round > 0; i--) {
 			int swap[3];
 
 			k = NEXT(i + 1);
@@ -379,8 +383,8 @@ test_merge_order(void)
 }
 
 /*
- * 01, 12 and so on to the end of the alphabet, the last first: where the alphabet is cut within, all of its pairs are others. So the end of
- * a window changes more tokens than are dropped there.
+ * Merges 01, 12 and so on to the end of the alphabet, the last one first: if the alphabet is cut in the
+ * middle, all its pairs are different. So the end of a window changes more tokens than are dropped there.
  */
 static void
 test_merge_chain(void)
@@ -426,7 +430,10 @@ test_merge_chain(void)
 	free(ids.ids);
 }
 
-/* A byte token that merges make too, from its name: the first of three becomes one last, and still is merged first. Ids of tokenizers 0.23.3. */
+/*
+ * A byte token whose name merges make too: the first of three is completed last and is still merged first.
+ * Ids of tokenizers 0.23.3.
+ */
 static void
 test_merge_byte_token(void)
 {
@@ -475,7 +482,10 @@ test_part_and_whole(void)
 	free(ids.ids);
 }
 
-/* A megabyte that is one word, one run of spaces, or marks in the worst order: must end within the test's time, and come back. */
+/*
+ * A megabyte of one word, of spaces, or of combining marks in the worst order must be encoded within the
+ * test's time limit and decoded to the same text.
+ */
 static void
 test_worst_case(void)
 {
@@ -522,7 +532,7 @@ put_utf8(unsigned char *p, uint32_t c)
 	return n;
 }
 
-/* Letter, number, white space or none of these, of every code point that Unicode 16 has in such a class: merges cross the seam. */
+/* The class of every code point in Unicode 16: letter, number, white space, none; merges cross the border. */
 static void
 test_classes(void)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files of tokenizers: what is refused, what they are known by, SentencePiece's models, the post-processor's template. */
+/* Tokenizer files: what is rejected, fingerprints, SentencePiece models, the post-processor's template. */
 #include <errno.h>
 #include <fcntl.h>
 #include "tokenizer_golden.h"
@@ -165,7 +165,7 @@ test_bad_files(void)
 
 #define SIXTEEN "bbbbbbbbbbbbbbbb"
 
-/* A file whose steps multiply a text again and again: refused, not tried until the memory is full. */
+/* If the steps of a file multiply the length of a text, encoding fails instead of filling the memory. */
 static void
 test_growth(void)
 {
@@ -219,7 +219,7 @@ test_fingerprint(void)
 	CHECK(!hash_equal(fingerprint_of(SPLIT("a")), fingerprint_of(SPLIT("b"))));
 	CHECK(!hash_equal(fingerprint_of(BEHAVIOR("Removed", "true")), fingerprint_of(BEHAVIOR("Removed", "false"))));
 	CHECK(!hash_equal(fingerprint_of(BEHAVIOR("Removed", "false")), fingerprint_of(SPLIT("a"))));
-	/* Of the files that older versions read, unchanged. */
+	/* The fingerprints of files that older versions could read are unchanged. */
 	for (i = 0; i < N_KINDS; i++) {
 		struct tokenizer *tok = load_kind(i);
 
@@ -238,7 +238,7 @@ test_fingerprint(void)
 #define NO_IDS "{\"type\":\"ByteLevel\",\"trim_offsets\":true}"
 #define ROBERTA "{\"type\":\"RobertaProcessing\",\"sep\":[\"</s>\",4],\"cls\":[\"<s>\",3]}"
 
-/* What a post_processor puts around a text; one that is not known is no reason to refuse the file. */
+/* The ids that a post_processor puts around a text; an unknown one does not make the file invalid. */
 static void
 test_template(void)
 {
@@ -271,7 +271,7 @@ test_template(void)
 	}
 }
 
-/* A pattern that is a string means its characters, and the words of its split are not merged with others. */
+/* A string as pattern matches its characters literally, and words of its split are not merged with others. */
 static void
 test_string(void)
 {
@@ -287,7 +287,7 @@ test_string(void)
 	tokenizer_encoder_destroy(&enc);
 	tokenizer_destroy(&tok);
 	free(ids.ids);
-	/* The first line of merges.txt in the list changes nothing. */
+	/* The first line of merges.txt in the list has no effect. */
 	CHECK(hash_equal(fingerprint_of(MODEL(VOC "\"merges\":[\"#version: 0.2\",\"a b\"]")), fingerprint_of(MODEL(VOC "\"merges\":[\"a b\"]"))));
 }
 
@@ -300,7 +300,7 @@ write_file(const char *path, const char *text, long size)
 	REQUIRE(size == 0 || truncate(path, size) == 0);
 }
 
-/* Files that cannot be loaded are compared by their bytes; what is no tokenizer.json at all is an error. */
+/* Files that cannot be loaded are identified by their bytes; a file of another kind is an error. */
 static void
 test_identify(void)
 {
@@ -329,7 +329,7 @@ test_identify(void)
 		CHECK_ROW(bad[i].found, tokenizer_identify(path, &id, why, sizeof(why), &note) == ERR_FORMAT);
 		CHECK_ROW(bad[i].found, strstr(note.found, bad[i].found) != NULL && strstr(note.name, path) != NULL);
 	}
-	/* Over the limit. */
+	/* A file above the size limit. */
 	write_file(path, unread, (long)TOKENIZER_MAX_FILE_BYTES + 1);
 	CHECK(tokenizer_identify(path, &id, why, sizeof(why), &note) == ERR_FORMAT);		/* ends with NUL */
 	REQUIRE((fd = open(path, O_WRONLY)) >= 0 && pwrite(fd, "}", 1, (off_t)TOKENIZER_MAX_FILE_BYTES) == 1 && close(fd) == 0);
@@ -338,7 +338,7 @@ test_identify(void)
 	CHECK(tokenizer_identify(path, &id, why, sizeof(why), &note) == ENOENT);
 }
 
-/* Models of pieces of text: ids, and text where the library decodes to something that is not U+FFFD. */
+/* Models of pieces: ids, and the decoded text unless the library decodes to U+FFFD. */
 static void
 pieces_rows(const char *tsv, size_t want_rows)
 {
@@ -392,7 +392,7 @@ test_pieces(void)
 	pieces_rows(GOLDEN "pieces_table.tsv", (size_t)2 * 8);	/* the texts that are UTF-8 */
 }
 
-/* What a token is in the middle of a text, and byte tokens that are not UTF-8 together. */
+/* The text of a token in the middle of a text, and byte tokens that together are not UTF-8. */
 static void
 test_pieces_shown(void)
 {
@@ -410,7 +410,7 @@ test_pieces_shown(void)
 	CHECK(tokenizer_decode(tok, ids.ids, ids.n, 0, &bytes, NULL) == 0 && bytes.n == 5 && memcmp(bytes.bytes, "the\xff\xfe", 5) == 0);
 	tokenizer_encoder_destroy(&enc);
 	tokenizer_destroy(&tok);
-	/* No unk_token and no byte tokens: an error with the character, or dropped and counted. */
+	/* Without unk_token and byte tokens: an error with the character, or it is dropped and counted. */
 	REQUIRE(tokenizer_parse(&tok, HEAD "[]" MID "null" MOD VOC TAIL, strlen(HEAD "[]" MID "null" MOD VOC TAIL), "t", NULL) == 0);
 	REQUIRE(tokenizer_encoder_new(&enc, tok) == 0);
 	{
@@ -429,7 +429,7 @@ test_pieces_shown(void)
 	free(bytes.bytes);
 }
 
-/* SentencePiece's file, in protobuf: pieces are field 1 (text 1, score 2, type 3), trainer_spec 2, normalizer_spec 3. */
+/* A SentencePiece file: pieces are field 1 (text 1, score 2, type 3), trainer_spec 2, normalizer_spec 3. */
 #define PIECE(n, m, text) "\x0a" n "\x0a" m text "\x15\x00\x00\x80\xbf"
 #define UNK "\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02"
 #define BPE_TYPE "\x12\x02\x18\x02"

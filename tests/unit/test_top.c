@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* saltctl top without a terminal: what daemons said -> what is known -> lines. */
+/* saltctl top without a terminal: answers of daemons -> struct top -> lines. */
 #include "saltctl/watch/top.h"
 
 #include "check.h"
@@ -108,7 +108,7 @@ test_frame(void)
 	CHECK(strstr(lines.line[rows + 3].text, "trainerd-0") != NULL);
 	CHECK(lines.line[23].attr == TOP_HELP && strstr(lines.line[23].text, "q quit  p pause  s sort: role") != NULL);
 
-	/* errors instead of rates; nothing of a daemon's text moves the cursor */
+	/* errors instead of rates; control characters in a daemon's text do not reach the terminal */
 	look.errors = true;
 	top_draw(&top, &look, &lines);
 	CHECK(strstr(lines.line[rows + 1].text, "bad  [2J thing") != NULL && strstr(lines.line[rows + 1].text, "tokens/s") == NULL);
@@ -130,7 +130,7 @@ test_frame(void)
 	top_free(&top);
 }
 
-/* A column for GPUs where one daemon has one; "?" for what is not known. */
+/* There is a column for GPUs if a daemon has one; "?" for an unknown figure. */
 static void
 test_gpu(void)
 {
@@ -157,7 +157,7 @@ test_gpu(void)
 	top_free(&top);
 }
 
-/* No size of a screen is overrun. */
+/* Lines fit into every size of screen. */
 static void
 test_sizes(void)
 {
@@ -193,7 +193,7 @@ test_sizes(void)
 	look.scroll = 1000;
 	top_draw(&top, &look, &lines);
 	CHECK(shows("... ", ", 0 below") && shows("trainerd", "trainerd-0"));
-	/* one frame as text: everybody, and no line of keys */
+	/* one frame as text: all daemons, without the line of keys */
 	look = (struct top_look){.rows = 0, .cols = 80, .clock = ""};
 	top_draw(&top, &look, &lines);
 	CHECK(lines.n > 64);
@@ -211,12 +211,14 @@ test_trainer(void)
 
 	make_fleet(&f);
 	top_init(&top, "run", 600);
-	trainer_at(&f, 0, "training", "one", 10, 5, "null");		/* until_margin: nobody knows yet */
+	/* until_margin: the switch is not decided yet */
+	trainer_at(&f, 0, "training", "one", 10, 5, "null");
 	top_feed(&top, &f, 0);
-	CHECK_NEAR(top_pace(&top), 1200.0 / 600, 1e-9);			/* by its own rate, while there is no past */
+	/* from its own rate, without a history */
+	CHECK_NEAR(top_pace(&top), 1200.0 / 600, 1e-9);
 	top_draw(&top, &look, &lines);
 	CHECK(shows("switch", "when the margin is met"));
-	/* it waits: the pace falls, and the line says how long */
+	/* the trainer waits: the pace falls, and the line shows for how long */
 	trainer_at(&f, 0, "waiting for rows", "one", 30, 5, "200");
 	for (int s = 10; s <= 40; s += 10)
 		top_feed(&top, &f, s);
@@ -224,7 +226,7 @@ test_trainer(void)
 	look.now_s = 40;
 	top_draw(&top, &look, &lines);
 	CHECK(shows("trainer", "waiting for rows for 0:30"));
-	/* two minutes without a step: no ETA is made up */
+	/* two minutes without a step: no ETA is shown */
 	for (int s = 50; s <= 150; s += 10)
 		top_feed(&top, &f, s);
 	CHECK(top_pace(&top) == 0);
@@ -234,7 +236,7 @@ test_trainer(void)
 	trainer_at(&f, 0, "training", "one", 20, 6, "200");
 	top_feed(&top, &f, 160);
 	CHECK(top.points[top.n_points - 1].last == 20 && top.points[top.n_points - 1].loss == 6 && top.n_points == 2);
-	/* phase two needs nobody */
+	/* phase two needs no other daemon */
 	trainer_at(&f, 0, "training", "two", 300, 3, "200");
 	f.daemons[3].left = f.daemons[2].left = f.daemons[1].left = true;
 	top_feed(&top, &f, 170);
@@ -245,7 +247,7 @@ test_trainer(void)
 	top_feed(&top, &f, 180);
 	top_draw(&top, &look, &lines);
 	CHECK(shows("switch", "end now") && shows("phase", "(100%)"));
-	/* a baseline; then nobody */
+	/* a baseline; then no trainer */
 	trainer_at(&f, 0, "training", "two", 10, 3, "0");
 	top_feed(&top, &f, 190);
 	top_draw(&top, &look, &lines);
@@ -279,7 +281,7 @@ test_spark(void)
 	CHECK_STR(out, "");
 }
 
-/* The past as metrics.jsonl has it, half a line at its end, steps done twice. */
+/* History from a metrics.jsonl with repeated steps and an incomplete last line. */
 static void
 test_seed(void)
 {
@@ -295,7 +297,7 @@ test_seed(void)
 	CHECK(top_seed(&top, path) == 0);
 	CHECK(top.n_points == 2 && top.points[0].loss == 5.5 && top.points[1].first == 3 && top.points[1].loss == 5.125 && top.heldout == 6);
 	remove(path);
-	CHECK(top_seed(&top, path) == 0);		/* no run yet */
+	CHECK(top_seed(&top, path) == 0);		/* the file does not exist yet */
 }
 
 int

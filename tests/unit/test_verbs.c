@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of saltctl's verbs: each has what help needs, and its example is a command line that the verb takes. */
+/* The table of saltctl's verbs: each has all texts for help, and its example is a valid command line. */
 #include "saltctl/core/ctl.h"
 
 #include "check.h"
 
 enum { WORDS_MAX = 64 };
 
-/* A shell's words, as far as examples need them: spaces, quotes, and an end at | < > ; &. Words are cut out of text in place. */
+/* Splits text into words in place, as a shell does for the examples: spaces, quotes, an end at | < > ; &. */
 static int
 split(char *text, char *words[WORDS_MAX])
 {
@@ -57,7 +57,7 @@ example_parses(const struct ctl_verb *v)
 	ctl_args_free(&args);
 }
 
-/* What the manual page and completion cannot be without. */
+/* Checks that the manual page and the completion have all verbs and options. */
 static void
 in_docs(const struct ctl_verb *const *verbs, size_t n)
 {

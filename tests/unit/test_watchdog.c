@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A process that is stopped and continued is not ended by its own watchdog; one that is idle is. */
+/* The watchdog ends a process without progress, but not one that was stopped and continued. */
 #include "trainerd/watchdog.h"
 
 #include <signal.h>
@@ -13,7 +13,7 @@
 
 #define LIMIT_S 2
 
-/* Ends with 0 when it has noticed that it was stopped for longer than the limit, and the watchdog had time to act. */
+/* Exits with 0 after it was stopped for longer than the limit and the watchdog had time to act. */
 static void
 stopped(void)
 {

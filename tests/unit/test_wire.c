@@ -106,7 +106,7 @@ fill(struct wire_message *m, enum wire_type type)
 	}
 }
 
-/* A teacher's HELLO has other parts. */
+/* A teacher's HELLO has other fields. */
 static void
 fill_teacher(struct wire_message *m)
 {
@@ -125,7 +125,7 @@ bytes_equal(struct wire_bytes a, struct wire_bytes b)
 	return a.len == b.len && (a.len == 0 || memcmp(a.bytes, b.bytes, a.len) == 0);
 }
 
-/* Field by field: padding is nobody's. */
+/* Compares field by field, because padding may differ. */
 static bool
 id_equal(struct wire_id a, struct wire_id b)
 {
@@ -228,7 +228,7 @@ check_equal(const char *what, const struct wire_message *a, const struct wire_me
 		}
 		break;
 	default:
-		/* the small ones hold no pointers and no padding that a literal of theirs leaves behind */
+		/* the small messages have no pointers and no undefined padding */
 		CHECK_ROW(what, memcmp(&a->refuse, &b->refuse, sizeof(a->refuse)) == 0);
 	}
 }
@@ -252,13 +252,16 @@ test_round_trip(void)
 		CHECK_ROW(what, len > WIRE_HEADER_BYTES && memcmp(frame, "SALT\1\0", 6) == 0);
 		CHECK_ROW(what, wire_decode(frame, len, &back, &note) == 0);
 		REQUIRE(back != NULL);
-		/* the frame may go right after */
+		/* the frame may be freed right after decoding */
 		memset(frame, 0xee, len);
 		free(frame);
 		check_equal(what, &m, back);
 		wire_message_destroy(&back);
 		CHECK(back == NULL);
-		/* too long for the receiver: told here, and exactly its limit passes */
+		/*
+		 * a frame that is too long for the receiver is an error of encode; one of exactly its limit
+		 * is not
+		 */
 		CHECK_ROW(what, wire_encode(&m, len - 1, &frame, &len, &note) == ERR_RANGE && frame == NULL);
 		CHECK_ROW(what, wire_encode(&m, SIZE_MAX, &frame, &len, &note) == 0);
 		free(frame);
@@ -267,7 +270,7 @@ test_round_trip(void)
 	}
 }
 
-/* By hand, from the text of salt.proto: what other implementations would send. */
+/* Frames encoded by hand from the text of salt.proto, as other implementations would send them. */
 static void
 test_golden_bytes(void)
 {
@@ -302,7 +305,7 @@ varint(const uint8_t *p, uint64_t *out)
 	return n;
 }
 
-/* The frame without its top-level fields of one number; returns its new length. */
+/* Removes the top-level fields with this number from a frame; returns its new length. */
 static size_t
 without(const uint8_t *frame, size_t len, uint64_t number, uint8_t *out)
 {
@@ -329,7 +332,7 @@ without(const uint8_t *frame, size_t len, uint64_t number, uint8_t *out)
 	return n;
 }
 
-/* Marks the fields of a message, and of its parts, that are there: bit i of the descriptor's place in seen. */
+/* Marks the fields that a message and its submessages have: bit i of the descriptor's entry in seen. */
 static void
 mark_fields(const ProtobufCMessageDescriptor *desc, const uint8_t *p, size_t len, const ProtobufCMessageDescriptor **descs, uint64_t *seen)
 {
@@ -359,7 +362,7 @@ mark_fields(const ProtobufCMessageDescriptor *desc, const uint8_t *p, size_t len
 	}
 }
 
-/* wire_fields.h has every field of salt.proto: a message with all of them set, encoded and decoded, still has them. */
+/* wire_fields.h has every field of salt.proto: all fields survive encoding and decoding. */
 static void
 test_all_fields(void)
 {
@@ -401,18 +404,18 @@ test_all_fields(void)
 		}
 }
 
-/* Take away each field of each message in turn: exactly those that salt.proto and wire.h call needed are missed. */
+/* Removes each field of each message: exactly those that salt.proto and wire.h call required are missed. */
 static void
 test_missing(void)
 {
 	static const struct { enum wire_type type; bool teacher; int n_fields; const char *needed; } messages[] = {
-		/* one character a field, from field 1 on: x needed, . not */
+		/* one character per field, from field 1 on: x required, . optional */
 		{WIRE_HELLO, false, 14, ".xxx..xx......"},
 		{WIRE_HELLO, true, 14, ".xxx..x..x...."},
 		{WIRE_WELCOME, false, 14, ".x.xxx........"},
 		{WIRE_REFUSE, false, 6, "x....."},
 		{WIRE_LEASE_REQUEST, false, 1, "x"},
-		{WIRE_LEASE, false, 10, "xx.xxxxxxx"},	/* 4: a label set without want_label */
+		{WIRE_LEASE, false, 10, "xx.xxxxxxx"},	/* without field 4 the label set is invalid */
 		{WIRE_LEASE_RENEW, false, 2, "x."},
 		{WIRE_LEASE_RETURN, false, 1, "x"},
 		{WIRE_RESULT, false, 2, "xx"},
@@ -610,7 +613,7 @@ test_frames(void)
 	CHECK_STR(note.found, "2");
 }
 
-/* Small on the wire, large in memory: refused within the budget. And the largest honest ones pass. */
+/* Small frames that need much memory are rejected within the budget; the largest valid ones are accepted. */
 static void
 test_bombs(void)
 {
@@ -623,17 +626,17 @@ test_bombs(void)
 	size_t len;
 
 	REQUIRE(frame != NULL && many != NULL && results != NULL && many_seqs != NULL);
-	/* half a million rows of nothing: 56 bytes each for protobuf-c */
+	/* half a million empty rows, 56 bytes each in protobuf-c */
 	memcpy(frame, "SALT\1\0\14\0", 8);
 	for (size_t i = 8; i < BYTES; i += 2)
 		memcpy(frame + i, "\x22\0", 2);
 	check_frame("empty rows", frame, BYTES, ERR_RANGE);
-	/* models within models are unknown to us; fields of the future cost 32 bytes each */
+	/* unknown fields, such as those of later versions, need 32 bytes each */
 	memcpy(frame, "SALT\1\0\20\0", 8);
 	for (size_t i = 8; i < BYTES; i += 2)
 		memcpy(frame + i, "\x10\1", 2);
 	check_frame("unknown fields", frame, BYTES, ERR_RANGE);
-	/* one packed byte is 8 in memory: 1 MiB of them is over the budget, and over the cap anyway */
+	/* a packed byte becomes 8 in memory: 1 MiB of them is over the budget, and over the limit of seqs */
 	memcpy(frame, "SALT\1\0\11\0\x08\1\x12\xf1\xff\x3f", 14);
 	memset(frame + 14, 1, BYTES - 14);
 	frame[11] = 0x80 | ((BYTES - 14) & 0x7f);
@@ -705,14 +708,14 @@ test_plan_hash(void)
 	DIFFERS(p2.n_rows++, false);
 	DIFFERS(p2.label_ahead_rows++, false);
 	DIFFERS(p2.hash.known = true, false);
-	/* of mode file: all but k, and the score set, which is the file's */
+	/* mode file: all fields except k, and the score set, which stands for the file */
 	DIFFERS(p2.mode = WIRE_MODE_FILE, true);
 	p.mode = WIRE_MODE_FILE;
 	base = wire_plan_hash(&c, &p, &H1);
 	DIFFERS(p2.k++, false);
 	DIFFERS(p2.keep = 0.5, true);
 	DIFFERS(s = &H2, true);
-	/* what a mode does not use does not count */
+	/* fields that a mode does not use do not change the hash */
 	p.mode = WIRE_MODE_NONE;
 	base = wire_plan_hash(&c, &p, NULL);
 	DIFFERS((p2.k++, p2.keep = 0.5, s = NULL), false);
@@ -739,7 +742,7 @@ test_diff(void)
 	wire_refuse_fill(&refuse, ERR_MISMATCH, &note, 0);
 	CHECK(refuse.code == err_exit_code(ERR_MISMATCH) && refuse.retry_ms == 0);
 	CHECK(strstr(wire_refuse_str(&refuse, text, sizeof(text)), "label_set.tau: expected 1.5, found 2 (") == text);
-	/* unknown matches anything */
+	/* an unknown field matches any value */
 	b.tau = 0;
 	b.kind = LABELS_KIND_NONE;
 	b.n = 0;
@@ -818,7 +821,7 @@ test_status(void)
 	CHECK(json_text(json_get(root, "events_endpoint"), &text) && strcmp(text, "tcp://node1:9") == 0);
 	json_close(&root);
 	free(answer);
-	/* no roster to tell: as status_json() */
+	/* without a roster the answer is that of status_json() */
 	REQUIRE(wire_status_answer("json", 4, &snap, NULL, 0, &answer, &len) == 0 && answer != NULL);
 	REQUIRE(json_parse((char *)answer, len, "status", &root, &note) == 0);
 	CHECK(json_get(root, "roster") == NULL && json_count(root) > 10);
@@ -847,7 +850,7 @@ test_status(void)
 	CHECK_STR(back->roster[1]->role, "trainer");
 	salt__v1__status_reply__free_unpacked(back, NULL);
 	free(answer);
-	/* neither empty, json nor a request: no answer */
+	/* a request that is not empty, "json" or a message gets no answer */
 	CHECK(wire_status_answer("jsom", 4, &snap, peers, 2, &answer, &len) == 0 && answer == NULL);
 	CHECK(wire_status_answer("\x08\1", 2, &snap, peers, 2, &answer, &len) == 0 && answer == NULL);
 	status_destroy(&st);

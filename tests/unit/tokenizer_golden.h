@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tokenizers of tests/golden/tokenizer, for the tests of their ids and of their files. */
+/* tokenizer_golden - loads the tokenizers of tests/golden/tokenizer, for tests of their ids and files. */
 #ifndef SALT_TOKENIZER_GOLDEN_H
 #define SALT_TOKENIZER_GOLDEN_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cublasLt - the calls of cuBLASLt that common/engine/kernels/cuda makes, on the emulation: loops, with sums in fp64 rounded once.
+ * cublasLt - emulates the calls of cuBLASLt that common/engine/kernels/cuda makes: plain loops, with sums in
+ * fp64 that are rounded once.
  */
 #ifndef SALT_CUDA_EMU_CUBLASLT_H
 #define SALT_CUDA_EMU_CUBLASLT_H
@@ -26,7 +27,7 @@ typedef struct cublaslt_emu_desc *cublasLtMatmulDesc_t;
 typedef struct cublaslt_emu_layout *cublasLtMatrixLayout_t;
 typedef struct cublaslt_emu_preference *cublasLtMatmulPreference_t;
 struct cublasLtMatmulAlgo_t {
-	uint32_t alignment[4];			/* that was promised of A, B, C and D */
+	uint32_t alignment[4];			/* alignment that the caller promised for A, B, C and D */
 };
 struct cublasLtMatmulHeuristicResult_t {
 	cublasLtMatmulAlgo_t algo;

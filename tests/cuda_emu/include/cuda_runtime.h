@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cuda_runtime - the part of CUDA that our kernels use, for g++: the same .cu files run on the processor, checked.
- * README.md of tests/cuda_emu says what is emulated and what is not.
+ * cuda_runtime - the part of CUDA that our kernels use, for g++: the same .cu files run on the processor,
+ * with checks. tests/cuda_emu/README.md describes what is emulated and what is not.
  */
 #ifndef SALT_CUDA_EMU_RUNTIME_H
 #define SALT_CUDA_EMU_RUNTIME_H
@@ -73,18 +73,18 @@ __shfl_sync(unsigned mask, T v, int lane)
 	return out;
 }
 
-/* What device.h has PTX for. An address is checked as `bytes` at once, aligned to `bytes`. */
-void *cuda_emu_shared(const char *file, int line, size_t bytes);	/* the block's array that this line declares */
+/* Replacements for the PTX in device.h. An access of `bytes` bytes must be aligned to `bytes`. */
+void *cuda_emu_shared(const char *file, int line, size_t bytes);	/* the array of this line */
 void *cuda_emu_dynamic_shared();
 void cuda_emu_load(void *to, const void *from, size_t bytes);
 void cuda_emu_store(void *to, const void *from, size_t bytes);
 void cuda_emu_cp_async(void *shared, const void *global, size_t bytes);
 void cuda_emu_cp_commit();
-void cuda_emu_cp_wait(int groups);			/* until at most that many groups are under way */
+void cuda_emu_cp_wait(int groups);			/* waits until at most this many groups are pending */
 void cuda_emu_ldmatrix(uint32_t out[4], const void *row, bool trans);
 void cuda_emu_mma(float c[4], const uint32_t a[4], const uint32_t b[2]);	/* m16n8k16, bf16, fp32 sums; c += a b */
 
-/* ---- the host's calls ---- */
+/* ---- host calls ---- */
 
 enum cudaError_t {
 	cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorNotReady = 600
@@ -108,7 +108,8 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaDriverGetVersion(int *version);	/* 0: no driver */
-cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device);	/* CUDA_EMU_BUS, or "0000:65:00.0"; "process": another one for each process */
+/* CUDA_EMU_BUS of the environment, or "0000:65:00.0"; "process": a different id for each process */
+cudaError_t cudaDeviceGetPCIBusId(char *id, int size, int device);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
 
 cudaError_t cuda_emu_malloc(void **p, size_t bytes);
@@ -138,7 +139,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaEventQuery(cudaEvent_t e);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
 
-/* parameters: of the kernel, which its threads may read. run: calls the kernel with them. */
+/* parameters: those of the kernel, which its threads may read. run: calls the kernel with them. */
 cudaError_t cuda_emu_launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s, const void *kernel, void *parameters,
     size_t parameter_bytes, void (*run)(void *), void (*drop)(void *));
 cudaError_t cuda_emu_set_shared(const void *kernel, int bytes);
@@ -148,10 +149,10 @@ cudaFuncSetAttribute(K *kernel, cudaFuncAttribute, int bytes)
 	return cuda_emu_set_shared((const void *)kernel, bytes);
 }
 
-/* For libraries that work on device memory in a stream (the shim of cuBLASLt). */
+/* For libraries that work on device memory in a stream (the emulated cuBLASLt). */
 void cuda_emu_enqueue(cudaStream_t s, std::function<void()> work);
 void cuda_emu_check_range(const void *p, size_t bytes, bool write, const char *who);
-/* The same for libraries that are opened at run time: the emulated plug-in exports them. */
+/* The same for libraries that are loaded at run time; the emulated plug-in exports these functions. */
 extern "C" void cuda_emu_library_call(cudaStream_t s, void (*run)(void *), void *arg);
 extern "C" void cuda_emu_library_wait(cudaStream_t s);
 extern "C" void cuda_emu_library_range(const void *p, size_t bytes, bool write, const char *who);
