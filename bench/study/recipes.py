@@ -49,7 +49,7 @@ RECIPES = {
     "salt3_ds": {**SALT, "teacher": "slm3", "select": True},
     "rkd": {**SALT, "n_kd": 1.0},
     "muon": {"optimizer": "muon"},
-    "muon_salt": {**SALT, "optimizer": "muon"},
+    "muon_salt": {**SALT, "optimizer": "muon", "teacher": "slm_muon0.008"},
     "muon_salt3": {**SALT, "optimizer": "muon", "teacher": "slm3"},
 }
 LEARNING_RATES = {"adamw": (2e-3, 4e-3, 8e-3), "muon": (2e-3, 4e-3, 8e-3), "grown": (1e-3, 2e-3, 4e-3)}
