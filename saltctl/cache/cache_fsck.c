@@ -123,8 +123,8 @@ check_seq(struct fsck *f, const struct cache_item *item, uint32_t corpus_no)
 
 	if (CORPUS_SEQ_NO(item->seq) == corpus_no && CORPUS_SEQ_INDEX(item->seq) < n)
 		return true;
-	snprintf(want, sizeof(want), "corpus %" PRIu32 ", window below %" PRIu64, corpus_no, n);
-	snprintf(got, sizeof(got), "corpus %" PRIu32 ", window %" PRIu64, CORPUS_SEQ_NO(item->seq),
+	snprintf(want, sizeof(want), "corpus %" PRIu32 ", sequence below %" PRIu64, corpus_no, n);
+	snprintf(got, sizeof(got), "corpus %" PRIu32 ", sequence %" PRIu64, CORPUS_SEQ_NO(item->seq),
 	    CORPUS_SEQ_INDEX(item->seq));
 	bad(f, item, "no such sequence", want, got);
 	return false;
@@ -149,7 +149,7 @@ check_label(struct fsck *f, const struct cache_item *item)
 	    (rc = cache_tokens_of(&f->job->corpora, item->seq, spec->context, f->tokens, &tokens, &note)) != 0) {
 		if (rc > 0)
 			goto unknown;
-		bad(f, item, "the corpus has no such window", note.expected, note.found);
+		bad(f, item, "the corpus has no such sequence", note.expected, note.found);
 		return 0;
 	}
 	if ((rc = labels_check(spec, f->with_train ? &tokens : NULL, item->bytes.bytes, item->bytes.len, &note)) == 0)
@@ -288,7 +288,7 @@ rows_good(struct fsck *f, struct cache_txn *txn, const struct cache_plan *plan, 
 			return false;
 		}
 		if (!same_score(f, txn, plan, &rows[i], &now)) {
-			snprintf(want, 96, "row %" PRIu64 " with S(x) = %.9g, as its score record says", i,
+			snprintf(want, 96, "row %" PRIu64 " with S(x) = %.9g, from its score record", i,
 			    (double)now);
 			snprintf(got, 96, "%.9g", (double)rows[i].score);
 			return false;
@@ -326,7 +326,7 @@ check_block(void *arg, struct cache_txn *txn, struct hash128 hash, uint64_t bloc
 		f->n_holes++;
 		snprintf(want, sizeof(want), "a label of sequence %" PRIu64, CORPUS_SEQ_INDEX(rows[i].seq));
 		snprintf(key, sizeof(key), "plan %s row %" PRIu64, cache_hex(hash), block * plan->kept + i);
-		found(f, "rows", key, "hole", want, "none");
+		found(f, "rows", key, "missing label", want, "none");
 	}
 	return 0;
 }

@@ -99,7 +99,7 @@ check_file(struct importer *m, const struct json *o, const char **name, char pat
 		return err_note_set(m->note, rc, "%s", path);
 	if (bytes == (uint64_t)size && (text == NULL || hash_equal(want, got)))
 		return 0;
-	return err_expect(m->note, ERR_CORRUPT, "%s", "%" PRId64 " bytes with hash %s, as manifest.json says",
+	return err_expect(m->note, ERR_CORRUPT, "%s", "%" PRId64 " bytes with hash %s, as in manifest.json",
 	    "%" PRIu64 " bytes with hash %s", path, size, text != NULL ? text : "of any kind", bytes, cache_hex(got));
 }
 
@@ -173,8 +173,8 @@ check_seq(struct importer *m, const char *file, uint64_t i, uint64_t seq, uint32
 	if (CORPUS_SEQ_NO(seq) == corpus_no && CORPUS_SEQ_INDEX(seq) < limit)
 		return 0;
 	return err_expect_at(m->note, ERR_RANGE, "%s/%s", "seq[%" PRIu64 "]",
-	    "corpus %" PRIu32 ", window below %" PRIu64,
-	    "corpus %" PRIu32 ", window %" PRIu64, m->dir, file, i, corpus_no, limit, CORPUS_SEQ_NO(seq),
+	    "corpus %" PRIu32 ", sequence below %" PRIu64,
+	    "corpus %" PRIu32 ", sequence %" PRIu64, m->dir, file, i, corpus_no, limit, CORPUS_SEQ_NO(seq),
 	    CORPUS_SEQ_INDEX(seq));
 }
 

@@ -76,7 +76,7 @@ settings(struct ctl_args *args, const struct config *cfg, struct choice *ch)
 	ch->W = pool > 0 ? pool : window;
 	ch->K = select_kept(keep, ch->W);
 	if (ch->K == 0)
-		return ctl_usage(args, "keep %g of %" PRIu64 " sequences is none", keep, ch->W);
+		return ctl_usage(args, "--keep: %g of %" PRIu64 " sequences chooses none; give a larger share", keep, ch->W);
 	if (ch->plan.n_rows == 0)
 		return ctl_usage(args, "fleet.yaml has no phase one: give --steps N");
 	ch->n_blocks = (ch->plan.n_rows - 1) / ch->K + 1;
@@ -346,9 +346,9 @@ run(struct ctl_args *args)
 	int exit_code, rc;
 
 	if (!ctl_has(args, "config"))
-		return ctl_usage(args, "which run? give -c fleet.yaml: seed, batch and steps are its own");
+		return ctl_usage(args, "give -c fleet.yaml, which has seed, batch and steps of the run");
 	if (to_stdout && ctl_has(args, "json"))
-		return ctl_usage(args, "--rows - and --json both want standard output");
+		return ctl_usage(args, "--rows - and --json cannot both use standard output");
 	if ((exit_code = cache_job_begin(&job, args, false)) != 0 || (exit_code = settings(args, job.cfg, &ch)) != 0)
 		return cache_job_end(&job, exit_code);
 	if (path != NULL && !to_stdout && ((rc = ctl_may_write(path, "0\t", ctl_has(args, "replace"), &note)) != 0 ||

@@ -207,7 +207,7 @@ print_fidelity(const struct json *o)
 	ctl_line("run twice", "%" PRId64 " of %" PRId64 " gave the same bytes twice%s", twice, n,
 	    twice == n ? ": the teacher repeats itself" : ": this teacher does NOT repeat itself");
 	if (ctl_flag_of(o, "declared_class"))
-		ctl_line("computed with", "%s, a declared class, when stored; teacherd's engine, %s, stands for the teacher here. Its distance "
+		ctl_line("computed with", "%s, a declared class, when stored; teacherd's engine, %s, is used instead of the teacher. Its distance "
 		    "is what counts, equal bytes are not promised", was, is);
 	else if (strcmp(was, is) != 0)
 		ctl_line("computed with", "%s when stored, %s here: other bytes are to be expected", was, is);

@@ -108,7 +108,7 @@ int ctl_open_tokenizer(const struct ctl_args *args, const char *path, struct tok
  * computed in any case, because later reads are checked against its hashes; the argument fingerprint may be
  * NULL.
  */
-#define CTL_DTYPE {"dtype", "TYPE", "type of the ids in a raw token file: uint16, uint32 or int32; then remembered in PREFIX.json", false}
+#define CTL_DTYPE {"dtype", "TYPE", "type of the ids in a raw token file: uint16, uint32 or int32; then stored in PREFIX.json", false}
 int ctl_open_corpus(const struct ctl_args *args, const struct config_corpus *configured, const char *prefix, uint32_t number,
     struct corpus **corpus, struct hash128 *fingerprint);
 

@@ -76,9 +76,9 @@ ctl_docs_man(const struct ctl_verb *const *verbs, size_t n, FILE *out)
 	    ".SH SYNOPSIS\n\\fBsaltctl\\fR \\fIVERB\\fR [\\fIoptions\\fR]\n.br\n\\fBsaltctl help\\fR [\\fIVERB\\fR]\n.br\n"
 	    "\\fBsaltctl \\-\\-version\\fR\n"
 	    ".SH DESCRIPTION\nThe command line tool of saltfleet: makes corpora and models, checks configurations, watches a fleet,\n"
-	    "evaluates models, compares runs.\nResults go to standard output, everything else to standard error; on a terminal long work shows\n"
-	    "progress, in a pipe it shows none.\n.PP\nA value is given as \\fB\\-\\-name\\fR \\fIVALUE\\fR or \\fB\\-\\-name=\\fR\\fIVALUE\\fR;\n"
-	    "\\fB\\-c\\fR is short for \\fB\\-\\-config\\fR, \\fB\\-f\\fR for \\fB\\-\\-follow\\fR, and what comes after \\fB\\-\\-\\fR is no option.\n"
+	    "evaluates models, compares runs.\nResults go to standard output, everything else to standard error. Progress is shown\n"
+	    "only on a terminal.\n.PP\nA value is given as \\fB\\-\\-name\\fR \\fIVALUE\\fR or \\fB\\-\\-name=\\fR\\fIVALUE\\fR;\n"
+	    "\\fB\\-c\\fR is short for \\fB\\-\\-config\\fR, \\fB\\-f\\fR for \\fB\\-\\-follow\\fR, and what comes after \\fB\\-\\-\\fR is not an option.\n"
 	    ".SH VERBS\n", cli_version);
 	for (size_t i = 0; i < n; i++)
 		man_verb(out, verbs[i]);

@@ -358,7 +358,7 @@ const char *
 fleet_why(const struct fleet_daemon *d)
 {
 	if (d->gone)
-		return "its process is gone";
+		return "its process has ended";
 	return d->rc == ERR_TIMEOUT ? "no answer in time" : err_str(d->rc);
 }
 

@@ -114,10 +114,10 @@ ctl_open_corpus(const struct ctl_args *args, const struct config_corpus *configu
 	    (rc = corpus_fingerprint(*corpus, &hash, &note)) != 0)
 		return ctl_fail(args, rc, &note);
 	if (said != NULL && (rc = corpus_remember(*corpus, &written, &note)) != 0)
-		fprintf(stderr, "saltctl %s: the type of the ids was not remembered: %s: %s\n",
+		fprintf(stderr, "saltctl %s: the type of the ids was not stored in PREFIX.json: %s: %s\n",
 		    args->verb->name, note.name, err_str(rc));
 	if (written)
-		fprintf(stderr, "saltctl %s: %s: %s ids, remembered in its .json\n", args->verb->name, prefix,
+		fprintf(stderr, "saltctl %s: %s: %s ids, stored in its .json\n", args->verb->name, prefix,
 		    said);
 	if (configured != NULL && configured->isolate_documents && ((rc = corpus_isolate(*corpus, -1, &note)) != 0 ||
 	    (rc = corpus_fingerprint(*corpus, &hash, &note)) != 0))

@@ -216,7 +216,7 @@ finish(struct build *b, struct err_note *note)
 			    left_out != NULL ? "; left out: " : "", left_out != NULL ? left_out : "");
 		return err_expect(note, ERR_FORMAT, "%s",
 		    "at least one document (split the text into more documents by --split-on, or change --heldout-one-in)",
-		    "none of the %" PRIu64 " falls into this part with --heldout-one-in %u", prefix,
+		    "all %" PRIu64 " documents are in the other part with --heldout-one-in %u", prefix,
 		    train + heldout, b->one_in);
 	}
 	source = hash_digest(b->train.hash);
@@ -495,7 +495,7 @@ const struct ctl_verb ctl_corpus_build = {
 	.name = "corpus build", .operands = "TEXT ...", .summary = "text to a tokenised corpus with a held-out part",
 	.about = "TEXT is a file, a folder (its files in name order), or - for standard input; plain text or JSON\n"
 	    "(lines, or objects and arrays of them), also compressed by gzip, bzip2, xz or zstd. The first bytes\n"
-	    "decide which. The result says what was read as what, and what was left out. Each document is encoded\n"
+	    "decide which. The result says how each file was read, and what was left out. Each document is encoded\n"
 	    "separately and ended by the end-of-document token; it may be longer than a training sequence, and\n"
 	    "bytes that are not UTF-8 are kept. A hash of its text alone decides whether a document belongs to the\n"
 	    "held-out part, so the order of files does not matter and copies never fall into both parts. Missing\n"

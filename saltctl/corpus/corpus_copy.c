@@ -52,7 +52,7 @@ open_to(struct copy *c, const char *prefix)
 	struct corpus_writer_options o = {.vocab = i->vocab, .eod = i->eod, .tokenizer = i->tokenizer, .replace = ctl_has(c->args, "replace")};
 
 	if (i->vocab == 0 || i->eod < 0)
-		return err_expect(&c->note, ERR_FORMAT, "%s", "a corpus whose .json states \"vocab\" and \"eod\"", "neither or one of them",
+		return err_expect(&c->note, ERR_FORMAT, "%s", "a corpus whose .json states \"vocab\" and \"eod\"", "at least one is missing",
 		    corpus_prefix(c->from));
 	c->names[c->n_to] = prefix;
 	return corpus_writer_new(&c->to[c->n_to++], prefix, &o, &c->note);

@@ -103,7 +103,7 @@ show_one(struct show *s, uint64_t index)
 		return 0;
 	}
 	ctl_line("sequence", "%" PRIu64, index);
-	ctl_line("of", "%s, window %" PRIu64 ", tokens %" PRIu64 " to %" PRIu64, corpus_prefix(part), window, window * s->L, window * s->L + s->L);
+	ctl_line("of", "%s, sequence %" PRIu64 ", tokens %" PRIu64 " to %" PRIu64, corpus_prefix(part), window, window * s->L, window * s->L + s->L);
 	for (size_t i = 0; i < json_count(list); i++) {
 		const struct json *d = json_item(list, i);
 		const char *file = ctl_text_of(d, "file", NULL);

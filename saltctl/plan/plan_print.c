@@ -110,7 +110,7 @@ print_gpu(const struct plan *p)
 	if (p->gpu.memory_bytes > 0)
 		ctl_line_gpu(&p->gpu);
 	if (!isfinite(has)) {
-		ctl_line("GPU", "none found here: --device-memory GIB says what fits on one");
+		ctl_line("GPU", "none found; give --device-memory GIB to check what fits on one");
 		return;
 	}
 	ctl_line("GPU memory", "%s, about %s of it for CUDA itself", ctl_bytes(p->gpu_bytes, a),

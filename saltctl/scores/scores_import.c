@@ -163,7 +163,7 @@ run(struct ctl_args *args)
 	int exit_code, rc;
 
 	if (!ctl_has(args, "config"))
-		return ctl_usage(args, "for which run? give -c fleet.yaml");
+		return ctl_usage(args, "give -c fleet.yaml: the scores belong to a run");
 	if ((exit_code = ctl_open_config(args, CONFIG_NEED_CORPUS, &cfg)) != 0)
 		return exit_code;
 	if (cfg->selector.mode != CONFIG_MODE_FILE)

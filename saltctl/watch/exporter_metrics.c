@@ -154,7 +154,7 @@ add_plans(struct samples *s, const struct fleet_daemon *d)
 	static const struct { const char *field, *name, *help; } all[] = {
 		{"rows", "salt_plan_rows", "rows of the plan's phase one"},
 		{"rows_ready", "salt_plan_rows_ready", "rows that can be served, from row 0 without a gap"},
-		{"rows_asked", "salt_plan_rows_asked", "one past the furthest row that a trainer asked for"},
+		{"rows_asked", "salt_plan_rows_asked", "one past the furthest row that a trainer requested"},
 	};
 	const struct json *plans = json_get(d->answer, "plans");
 	char labels[LABELS_MAX_BYTES], id[16];
@@ -234,7 +234,7 @@ add_self(struct samples *s, const struct fleet *f, const struct exporter_self *s
 	add(s, "salt_exporter_polls_total", true, "polls of the status sockets", "", (double)self->n_polls);
 	add(s, "salt_exporter_poll_seconds", false, "how long the last poll took", "", self->poll_seconds);
 	add(s, "salt_exporter_polled_timestamp_seconds", false,
-	    "when these figures were asked for, Unix time", "", self->polled_at);
+	    "when these figures were requested, Unix time", "", self->polled_at);
 	add(s, "salt_exporter_runs", false, "runs in the directory that is shown", "", (double)self->n_runs);
 	if (isfinite(self->run_disk_free_ratio))
 		add(s, "salt_run_disk_free_ratio", false,

@@ -441,7 +441,7 @@ missing(const struct logs *l)
 			continue;
 		fprintf(stderr, "saltctl logs: %s on %s: %s\n", d->name[0] != '\0' ? d->name : d->endpoint,
 		    d->host[0] != '\0' ? d->host : "?",
-		    d->gone ? "its process is gone, and it has no file in run.dir/logs" : "no answer");
+		    d->gone ? "its process has ended, and it has no file in run.dir/logs" : "no answer");
 		exit_code = exit_code != 0 ? exit_code : EX_UNAVAILABLE;
 	}
 	if (exit_code == 0 && l->n_files == 0 && l->fleet.n == 0) {

@@ -55,7 +55,7 @@ print_plans(const struct fleet *f)
 		for (size_t p = 0; p < json_count(plans); p++) {
 			const struct json *plan = json_item(plans, p);
 
-			printf("%splan %.8s at %s: %" PRId64 " of %" PRId64 " rows ready, %" PRId64 " asked for%s\n",
+			printf("%splan %.8s at %s: %" PRId64 " of %" PRId64 " rows ready, %" PRId64 " requested%s\n",
 			    p == 0 ? "\n" : "", ctl_text_of(plan, "plan", ""), f->daemons[i].name,
 			    ctl_int_of(plan, "rows_ready", 0), ctl_int_of(plan, "rows", 0),
 			    ctl_int_of(plan, "rows_asked", 0),

@@ -115,7 +115,7 @@ printf '\377' | dd of=m/labels-00000.safetensors bs=1 seek=$at conv=notrunc stat
 said 65 'labels-00000.safetensors: sequence' import --cache back3 m
 mangle m s/x/x/
 printf '\377' | dd of=m/labels-00000.safetensors bs=1 seek=$at conv=notrunc status=none
-said 65 'expected [0-9]* bytes with hash [0-9a-f]*, as manifest.json says, found' import --cache back3 m
+said 65 'expected [0-9]* bytes with hash [0-9a-f]*, as in manifest.json, found' import --cache back3 m
 mangle m s/x/x/
 truncate -s -1 m/scores-00000.safetensors
 said 65 'scores-00000.safetensors' import --cache back3 m
@@ -203,7 +203,7 @@ said 0 'damaged +1 records' stat --cache broken --sample 0
 said 0 'exported' export --cache broken ex_broken
 grep -q '1 damaged records were left out' err || fail "export of damage: $(cat err)"
 said 65 'queued: 1 labels and 0 scores dropped' fsck --queue --cache broken -c f.yaml
-said 65 'hole: expected a label of sequence' fsck --cache broken -c f.yaml
+said 65 'missing label: expected a label of sequence' fsck --cache broken -c f.yaml
 fill --set cache.dir=broken
 stop TERM $selectord $teacherd
 said 0 ' 0 findings' fsck --cache broken -c f.yaml
@@ -236,7 +236,7 @@ edit labels token_hash 1 1
 said 0 ' 0 findings' fsck --cache edited
 said 65 'labels sequence [0-9]+: .*expected' fsck --cache edited -c f.yaml
 edit scores loss 4000 1
-said 65 'S\(x\) = .*as its score record says' fsck --cache edited
+said 65 'S\(x\) = .*from its score record' fsck --cache edited
 edit rows block 1000 8
 said 65 'damaged rows' fsck --cache edited
 said 65 'another corpus was given: expected [0-9a-f]{32}, which the cache was made with' fsck --cache broken --corpus held
@@ -261,7 +261,7 @@ said 0 'rows need one' reselect -c f.yaml $settings --rows pool.tsv --replace
 same mine.tsv pool.tsv "--replace"
 said 0 '' reselect -c f.yaml $settings --rows -
 same mine.tsv out "--rows -"
-said 64 'both want standard output' reselect -c f.yaml $settings --rows - --json
+said 64 'cannot both use standard output' reselect -c f.yaml $settings --rows - --json
 said 66 'new/rows: rename: Is a directory' reselect -c f.yaml $settings --rows new/rows
 [ -z "$(find new -name '*.tmp')" ] || fail "reselect --rows left $(find new -name '*.tmp')"
 [ "$(wc -l < mine.tsv)" = 24 ] && [ "$need" -gt 0 ] && [ "$need" -lt 24 ] || fail "reselect: $(cat out)"

@@ -186,7 +186,7 @@ for line in open("lines", "rb").read().splitlines():
         print(line.decode())
 END
 cmp -s <(docs h1) <(sort chosen) || fail "$(docs h1 | wc -l) of 401 documents held out, $(wc -l < chosen) have a hash divisible by 10"
-must_fail 65 'none of the 1 falls into this part' --out t4 --heldout-out h4 --heldout-one-in 1000000000 in/a.txt
+must_fail 65 'all 1 documents are in the other part' --out t4 --heldout-out h4 --heldout-one-in 1000000000 in/a.txt
 [ -z "$(ls t4.* h4.* 2>/dev/null)" ] || fail "half a corpus is left: $(ls t4.* h4.*)"
 
 # Token files of other programs: raw ids need a type, which is recorded; files of other kinds are refused by name; a pattern gives the same stream
@@ -209,7 +209,7 @@ info 65 '--dtype uint16.uint32.int32 .*corpus.dtype' u32.bin
 info 64 '--dtype: expected uint16, uint32 or int32, found "int8"' u32.bin --dtype int8
 info 65 'ids of 32 bits; state uint32' u32.bin --dtype uint16
 info 65 'JSON text: make a corpus' even.jsonl --dtype uint16
-info 0 'uint32 ids, remembered' u32.bin --dtype uint32
+info 0 'uint32 ids, stored' u32.bin --dtype uint32
 info 0 'raw, uint32' u32.bin
 info 0 'npy, int64' ids.npy
 for i in 1 2 3; do info 0 'tokens *4000$' 'shard_*' --dtype uint16; done

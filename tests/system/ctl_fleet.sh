@@ -73,5 +73,5 @@ ctl cache stat --cache cache | grep -q '^covered  *32 labels' || fail "cache sta
 kill -9 $teacher
 wait $teacher 2> /dev/null || true
 [ "$(code ctl status -c fleet.yaml --timeout 1)" = 69 ] || fail "status with a dead teacher is not 69: $(cat out)"
-grep -q '^teacherd  *teacher-a .*NO ANSWER.*its process is gone' out && grep -q '^1 of 2 do not answer' out || fail "a dead teacher: $(cat out)"
+grep -q '^teacherd  *teacher-a .*NO ANSWER.*its process has ended' out && grep -q '^1 of 2 do not answer' out || fail "a dead teacher: $(cat out)"
 grep -q '^selectord .* 32 of 32 ' out || fail "a dead teacher hides the others: $(cat out)"

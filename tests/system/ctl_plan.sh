@@ -200,7 +200,7 @@ grep -q '^a rank, R = 1  *fits: ' enough.txt && grep -q '^a teacher  *does not f
 grep -q '^a rank, R = 1  *does not fit: .* with trainer.micro_batch: 4 it does$' less.txt || fail "too little: $(grep -A 5 '^GPU' less.txt)"
 grep -q '^a rank, R = 1  *does not fit: .* no trainer.micro_batch: more ranks' none.txt || fail "far too little: $(grep -A 5 '^GPU' none.txt)"
 grep -q '^a teacher  *fits: ' both.txt && grep -q '^both on one GPU  *fit: ' both.txt || fail "both: $(grep -A 5 '^GPU' both.txt)"
-gpu_plan | grep -q '^GPU  *none found here: --device-memory GIB says' || fail "no GPU here"
+gpu_plan | grep -q '^GPU  *none found; give --device-memory GIB' || fail "no GPU here"
 # auto: a GPU if its memory is given, else the CPU
 ctl plan -c f.yaml --device-memory 80 | grep -q '^a rank, R = 1  *fits: ' || fail "auto with a GPU's memory"
 ! ctl plan -c f.yaml | grep -q GPU || fail "a GPU without being asked: $(ctl plan -c f.yaml)"
