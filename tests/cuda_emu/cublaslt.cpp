@@ -187,6 +187,9 @@ cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, c
 	for (int i = 0; i < 4; i++)
 		if ((uintptr_t)all[i] % algo->alignment[i] != 0)
 			return CUBLAS_STATUS_INVALID_VALUE;
+	/* As kernels of the library that read a bias 16 bytes at a time: none of the preferences says how it is aligned. */
+	if (d.epilogue == CUBLASLT_EPILOGUE_BIAS && (uintptr_t)d.bias % 16 != 0)
+		return CUBLAS_STATUS_INVALID_VALUE;
 	if (c != out || lc->ld != lout->ld)
 		return CUBLAS_STATUS_NOT_SUPPORTED;
 	cuda_emu_enqueue(s, [=] {
