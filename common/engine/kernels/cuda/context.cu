@@ -260,7 +260,10 @@ cuda__room(struct kernels *k, enum cuda_room room, size_t bytes)
 static int
 cuda_event_new(struct kernels *, void **event)
 {
-	return cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming) == cudaSuccess ? 0 : ENOMEM;
+	if (cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming) == cudaSuccess)
+		return 0;
+	(void)cudaGetLastError();
+	return ENOMEM;
 }
 
 static void
@@ -280,7 +283,10 @@ cuda_event_done(struct kernels *, void *event)
 {
 	cudaError_t rc = cudaEventQuery((cudaEvent_t)event);
 
-	if (rc != cudaErrorNotReady)
+	/* The manual says that "not ready" is not kept as an error; some versions kept it, and the next launch would find it. */
+	if (rc == cudaErrorNotReady)
+		(void)cudaGetLastError();
+	else
 		cuda__check(rc, "cudaEventQuery");
 	return rc == cudaSuccess;
 }
