@@ -209,6 +209,8 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 
 	if (host == NULL || bytes == 0)
 		return NULL;
+	if (bytes == s.used && memcmp(s.host, host, bytes) == 0)	/* every layer brings the same starts and frequencies */
+		return s.device;
 	if (s.host != NULL)
 		CUDA_CALL(cudaEventSynchronize(s.sent));
 	else
@@ -221,6 +223,7 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 		CUDA_CALL(cudaMalloc(&s.device, bytes));
 		s.bytes = bytes;
 	}
+	s.used = bytes;
 	memcpy(s.host, host, bytes);
 	CUDA_CALL(cudaMemcpyAsync(s.device, s.host, bytes, cudaMemcpyHostToDevice, own->stream));
 	CUDA_CALL(cudaEventRecord(s.sent, own->stream));

@@ -19,7 +19,7 @@ int cuda__device(struct kernels_device *device, struct err_note *note);
 
 /* Host arrays of a call on the device. Each name has its own memory, which stays until the name is used again. */
 enum cuda_slot {
-	SLOT_TOKENS, SLOT_STARTS, SLOT_FREQ, SLOT_ORDER, SLOT_NEXT, SLOT_WEIGHT, SLOT_LOSS_WEIGHT, SLOT_OFFSETS, SLOT_IDS, SLOT_VALUES, SLOT_SEQS, N_SLOTS
+	SLOT_TOKENS, SLOT_STARTS, SLOT_FREQ, SLOT_ORDER, SLOT_PLACES, SLOT_NEXT, SLOT_WEIGHT, SLOT_LOSS_WEIGHT, SLOT_OFFSETS, SLOT_IDS, SLOT_VALUES, SLOT_SEQS, N_SLOTS
 };
 /* Device memory of a call: contents last until the call ends. */
 enum cuda_room { ROOM_MAIN, ROOM_LOGITS, ROOM_GRADIENT, ROOM_ROWS, ROOM_IDS, ROOM_PRODUCT, N_ROOMS };
@@ -30,7 +30,7 @@ struct cuda {
 	struct cuda_peers *peers;		/* nccl.cu's; NULL: not open */
 	struct {
 		void *host, *device;
-		size_t bytes;
+		size_t bytes, used;		/* used: by the last upload */
 		cudaEvent_t sent;		/* host may be written again */
 	} slots[N_SLOTS];
 	struct {
@@ -51,7 +51,10 @@ void cuda__check(cudaError_t rc, const char *what);
 /* kernel<<<grid, block, 0, the context's stream>>>(...) */
 #define CUDA_RUN(k, kernel, grid, block, ...) cuda__check(cuda_launch(kernel, grid, block, 0, cuda_of(k)->stream, __VA_ARGS__), #kernel)
 
-/* cuda__upload - bytes of host memory, which may be reused at once, on the device; valid until the slot's next use. NULL for NULL. */
+/*
+ * cuda__upload - bytes of host memory, which may be reused at once, on the device; valid until the slot's next use. NULL for NULL. What the
+ * slot has already is not sent again: kernels must not write it.
+ */
 const void *cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t bytes);
 void *cuda__room(struct kernels *k, enum cuda_room room, size_t bytes);
 void cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes);	/* waits */
