@@ -126,6 +126,7 @@ cuda_close(struct kernels *k)
 	}
 	for (auto &room : own->rooms)
 		cudaFree(room.p);
+	cudaFreeHost(own->landing);
 	if (own->stream != NULL)
 		cudaStreamDestroy(own->stream);
 	free(own);
@@ -228,6 +229,21 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 	CUDA_CALL(cudaMemcpyAsync(s.device, s.host, bytes, cudaMemcpyHostToDevice, own->stream));
 	CUDA_CALL(cudaEventRecord(s.sent, own->stream));
 	return s.device;
+}
+
+const void *
+cuda__download(struct kernels *k, const void *device, size_t bytes)
+{
+	struct cuda *own = cuda_of(k);
+
+	if (bytes > own->landing_bytes) {
+		CUDA_CALL(cudaFreeHost(own->landing));
+		own->landing = NULL;
+		CUDA_CALL(cudaMallocHost(&own->landing, bytes));
+		own->landing_bytes = bytes;
+	}
+	cuda__fetch(k, own->landing, device, bytes);
+	return own->landing;
 }
 
 /* Callers of kernels have no way out. What they allocate themselves is checked: kernels_alloc. */

@@ -261,20 +261,16 @@ add_row(struct kernels_loss_sums *sums, const struct row *r)
 static void
 report_rows(struct kernels *k, const struct kernels_targets *targets, const struct row *device, int64_t m, struct kernels_loss_sums *sums)
 {
-	struct row part[64];
+	const struct row *rows = m > 0 ? (const struct row *)cuda__download(k, device, (size_t)m * sizeof(*rows)) : NULL;
 
 	*sums = {};
 	sums->finite = true;
-	for (int64_t begin = 0, n; begin < m; begin += n) {
-		n = m - begin < 64 ? m - begin : 64;
-		cuda__fetch(k, part, device + begin, (size_t)n * sizeof(part[0]));
-		for (int64_t i = 0; i < n; i++) {
-			add_row(sums, &part[i]);
-			if (targets->row_loss != NULL)
-				targets->row_loss[begin + i] = (float)part[i].loss;
-			if (targets->row_hard != NULL)
-				targets->row_hard[begin + i] = (float)part[i].hard;
-		}
+	for (int64_t i = 0; i < m; i++) {
+		add_row(sums, &rows[i]);
+		if (targets->row_loss != NULL)
+			targets->row_loss[i] = (float)rows[i].loss;
+		if (targets->row_hard != NULL)
+			targets->row_hard[i] = (float)rows[i].hard;
 	}
 }
 
