@@ -81,6 +81,8 @@ cuda_blocks(int64_t n, int64_t per)
 void cuda__matmul(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struct kernels__matrix *a, const struct kernels__matrix *b,
     const struct kernels__matrix *c, const struct tensor *bias, bool add);
 void cuda__column_sums(struct kernels *k, float *sums, const struct tensor *x);
+/* The same of [rows, cols] with rows ld apart. */
+void cuda__column_sums_of(struct kernels *k, float *sums, const void *data, enum dtype dtype, int64_t rows, int64_t cols, int64_t ld);
 void cuda__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe, int64_t m,
     int64_t t, const int32_t *starts);
 void cuda__embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens, int64_t m,
