@@ -38,6 +38,7 @@ files=() bad=0
 : > "$out/log.txt"
 python=${SALT_PEERS_PYTHON:-python3}
 outside_path=${LD_LIBRARY_PATH:-}
+[ -n "$emulated" ] || PATH=$PATH:/usr/local/cuda/bin		# compute-sanitizer, where only a toolkit has it
 cd "$pack" || exit 66
 
 # row NAME VALUE UNIT WHY: a row of its own, VALUE null where there is none.

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cublasLt.h"
 
+#include <stdlib.h>
+
 #include <vector>
 
 struct cublaslt_emu_handle {
@@ -110,6 +112,26 @@ cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p, cublasLtMatmu
 	return assign(&p->values[name], name == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES ? 8 : 4, value, bytes);
 }
 
+/*
+ * CUDA_EMU_ALIGNED=N: a product of bf16 operands with more than N multiplications is refused where a matrix's columns, or the numbers in one
+ * of them, are no multiple of 16 bytes. A device computes it, on much slower kernels.
+ */
+static bool
+slow(const cublaslt_emu_layout &x)
+{
+	int64_t size = x.type == CUDA_R_32F ? 4 : 2;
+
+	return x.ld * size % 16 != 0 || x.rows * size % 16 != 0;
+}
+
+static bool
+refused(const cublaslt_emu_layout &a, const cublaslt_emu_layout &b, const cublaslt_emu_layout &out, int64_t inner)
+{
+	const char *least = getenv("CUDA_EMU_ALIGNED");
+
+	return least != NULL && a.type == CUDA_R_16BF && out.rows * out.cols * inner > atoll(least) && (slow(a) || slow(b) || slow(out));
+}
+
 cublasStatus_t
 cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
     cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t out, cublasLtMatmulPreference_t p, int, cublasLtMatmulHeuristicResult_t *results, int *found)
@@ -121,6 +143,8 @@ cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t d, cublasL
 	    (d->trans_a ? a->cols : a->rows) != c->rows || (d->trans_b ? b->rows : b->cols) != c->cols ||
 	    (d->trans_b ? b->cols : b->rows) != inner || (d->epilogue == CUBLASLT_EPILOGUE_BIAS && d->bias_type != out->type))
 		return CUBLAS_STATUS_NOT_SUPPORTED;
+	if (refused(*a, *b, *out, inner))
+		return CUBLAS_STATUS_SUCCESS;		/* no algorithm */
 	for (int i = 0; i < 4; i++)
 		results->algo.alignment[i] = (uint32_t)p->values[CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES + i];
 	*found = 1;
@@ -187,6 +211,9 @@ cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, c
 	for (int i = 0; i < 4; i++)
 		if ((uintptr_t)all[i] % algo->alignment[i] != 0)
 			return CUBLAS_STATUS_INVALID_VALUE;
+	/* As kernels of the library that read a bias 16 bytes at a time: none of the preferences says how it is aligned. */
+	if (d.epilogue == CUBLASLT_EPILOGUE_BIAS && (uintptr_t)d.bias % 16 != 0)
+		return CUBLAS_STATUS_INVALID_VALUE;
 	if (c != out || lc->ld != lout->ld)
 		return CUBLAS_STATUS_NOT_SUPPORTED;
 	cuda_emu_enqueue(s, [=] {

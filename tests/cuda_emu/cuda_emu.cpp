@@ -664,7 +664,7 @@ cuda_emu_launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s, cons
 		}
 		drop(parameters);
 	});
-	return cudaSuccess;
+	return cudaGetLastError();
 }
 
 void

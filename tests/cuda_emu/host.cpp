@@ -35,10 +35,17 @@ struct cuda_emu_event {
 	uint64_t at;
 };
 
+static thread_local cudaError_t last_error __attribute__((tls_model("initial-exec")));	/* until cudaGetLastError */
 static std::vector<cudaStream_t> streams;
 static std::map<const void *, size_t> pinned;
 static size_t device_used, device_live;
 static int opened;				/* device memory is accessible: an operation runs */
+
+static cudaError_t
+failed(cudaError_t rc)
+{
+	return last_error = rc;
+}
 
 static size_t
 capacity()
@@ -221,7 +228,7 @@ cudaEventQuery(cudaEvent_t e)
 	if (e->stream == NULL || e->stream->done >= e->at)
 		return cudaSuccess;
 	run_until(e->stream, e->stream->done + 1);
-	return e->stream->done >= e->at ? cudaSuccess : cudaErrorNotReady;
+	return e->stream->done >= e->at ? cudaSuccess : failed(cudaErrorNotReady);
 }
 
 cudaError_t
@@ -243,7 +250,7 @@ cuda_emu_malloc(void **p, size_t bytes)
 	size_t granules = bytes / GRANULE + 2;
 
 	if (device_live + bytes > capacity() || granules * GRANULE > DEVICE_BYTES - device_used)
-		return cudaErrorMemoryAllocation;
+		return failed(cudaErrorMemoryAllocation);
 	*p = (void *)(device + device_used);
 	std::fill_n(owner + device_used / GRANULE, granules, (uint32_t)allocations.size());
 	allocations.push_back({(uintptr_t)*p, (uintptr_t)*p + bytes, true});
@@ -277,7 +284,7 @@ cuda_emu_malloc_host(void **p, size_t bytes)
 	std::lock_guard<std::recursive_mutex> held(lock);
 
 	if (posix_memalign(p, 256, bytes + 1) != 0)
-		return cudaErrorMemoryAllocation;
+		return failed(cudaErrorMemoryAllocation);
 	pinned[*p] = bytes;
 	return cudaSuccess;
 }
@@ -312,7 +319,10 @@ machine(const char *word)
 cudaError_t
 cudaGetLastError()
 {
-	return cudaSuccess;
+	cudaError_t rc = last_error;
+
+	last_error = cudaSuccess;
+	return rc;
 }
 
 cudaError_t

@@ -35,6 +35,8 @@ linear(int64_t m, int64_t in, int64_t out, enum kernels_layout layout, bool add,
 	struct tensor tw = out_in ? t2(w, out, in) : t2(w, in, out), tdw = out_in ? t2(dw, out, in) : t2(dw, in, out);
 	struct tensor tb = t1(bias ? b : NULL, out), tdb = t1(bias ? db : NULL, out);
 
+	if (bias && in > 1)			/* inside the weight, at no multiple of 16 bytes: the parameters of a model lie side by side */
+		tb.data = b = w + 1;
 	EACH_THREADS("linear", y, m * out, y0, kernels_linear(k, &ty, &tx, &tw, &tb, layout, add));
 	want = copy_of(y0, m * out);
 	kernels_linear_ref(want, x, w, bias ? b : NULL, m, in, out, layout, add);

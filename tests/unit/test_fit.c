@@ -110,7 +110,7 @@ muon(void)
 
 /*
  * On a GPU rows are in host memory and no weight is repacked. Products need a workspace of 32 MiB and the
- * logits of a chunk of rows, at most 2^27 floats.
+ * logits of a chunk of rows, at most 2^27 floats. A row takes a multiple of 64 floats.
  */
 static void
 gpu(void)
@@ -120,9 +120,9 @@ gpu(void)
 		int64_t tokens, vocab;
 		double logits;			/* floats */
 	} rows[] = {
-		{"all rows", 20, 100, 20 * 100},
+		{"all rows", 20, 100, 20 * 128},
 		{"a chunk", 1000000, 50257,
-		    2664.0 * 50257},		/* 2^27 / 50257 = 2670.6: 2664 is a multiple of 8 */
+		    2664.0 * 50304},		/* 2^27 / 50304 = 2668.1: 2664 is a multiple of 8 */
 		{"the largest chunk", 1000000, 256, 8192.0 * 256},
 		{"the smallest chunk", 1000000, INT64_C(1) << 26, 8.0 * (1 << 26)},
 	};
@@ -152,15 +152,15 @@ gpu(void)
 	CHECK(fit_train(&s, 1, b, NULL) == 0);
 	CHECK(b[FIT_MASTERS] == 4.0 * 524288 && b[FIT_COPY] == 2.0 * 524288 && b[FIT_MOMENTS] == 8.0 * 524288);
 	CHECK(b[FIT_GRADIENTS] == 4.0 * 4 * 524288 && b[FIT_RECEIVED] == 0 && b[FIT_MUON] == 0 && b[FIT_ROWS] == 0);
-	CHECK(b[FIT_ACTIVATIONS] == activations(&s) && b[FIT_PRODUCTS] == workspace + 6 * 20 * 100);
-	CHECK(fit_sum(b) == 524288 * (4.0 + 2 + 8 + 16) + activations(&s) + workspace + 12000);
+	CHECK(b[FIT_ACTIVATIONS] == activations(&s) && b[FIT_PRODUCTS] == workspace + 6 * 20 * 128);
+	CHECK(fit_sum(b) == 524288 * (4.0 + 2 + 8 + 16) + activations(&s) + workspace + 6 * 20 * 128);
 	CHECK(fit_train(&s, 4, b, NULL) == 0);
 	CHECK(b[FIT_MASTERS] == 4.0 * 131072 && b[FIT_MOMENTS] == 8.0 * 131072 && b[FIT_GRADIENTS] == 4.0 * 2 * 524288);
 	CHECK(b[FIT_RECEIVED] == 4.0 * 4 * 524288);
 	CHECK(model_session_plan(&tiny, DTYPE_BF16, &labels, &session, NULL) == 0);
-	CHECK(fit_label(models, 1, DTYPE_BF16, 3, 10, false) == (double)session + workspace + 8 * 30 * 100);
-	CHECK(fit_label(models, 1, DTYPE_BF16, 3, 10, true) == (double)session + workspace + 12 * 30 * 100);
-	CHECK(fit_label(models, 2, DTYPE_BF16, 3, 10, false) == 2 * (double)session + workspace + 8 * 30 * 100);
+	CHECK(fit_label(models, 1, DTYPE_BF16, 3, 10, false) == (double)session + workspace + 8 * 30 * 128);
+	CHECK(fit_label(models, 1, DTYPE_BF16, 3, 10, true) == (double)session + workspace + 12 * 30 * 128);
+	CHECK(fit_label(models, 2, DTYPE_BF16, 3, 10, false) == 2 * (double)session + workspace + 8 * 30 * 128);
 	CHECK(isnan(fit_label(models, 1, DTYPE_BF16, 3, 17, false)));		/* its context is 16 */
 }
 

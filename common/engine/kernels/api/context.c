@@ -211,7 +211,7 @@ kernels_on_device(const struct kernels *k, struct kernels_device *device)
 size_t
 kernels_gpu_bytes(enum dtype dtype, int64_t rows, int64_t vocab, enum kernels_gpu_use use)
 {
-	size_t logits = (size_t)(cuda_chunk_rows(vocab, rows) * vocab), beside = sizeof(float);
+	size_t logits = (size_t)(cuda_chunk_rows(vocab, rows) * cuda_row_floats(vocab)), beside = sizeof(float);
 
 	if (use == KERNELS_GPU_TRAINS)
 		beside = dtype == DTYPE_F32 ? 0 : dtype_size(dtype);

@@ -6,7 +6,8 @@
 #include "engine/kernels/cuda/attention.h"
 
 #define LANES 8				/* threads per row */
-#define DELTA_WARPS 8
+#define DELTA_ROWS 32			/* rows per block of `deltas`, with LANES threads each */
+#define DELTA_CHUNK 8			/* numbers that a thread of it reads at a time */
 
 /* Tile sizes for heads of up to D numbers; rows in shared memory are D + 1 apart. */
 template <int D> struct tile {
@@ -176,23 +177,27 @@ backward(struct attention a)
 		store_row<D>(a.d_value, row0 + tile0 + row, head, sums2, 1, a.d);
 }
 
-/* delta = d_o . o of each row and head; one warp per result. */
-__global__ static void __launch_bounds__(DELTA_WARPS *WARP)
+/* delta = d_o . o of each row and head; n of them. */
+__global__ static void __launch_bounds__(DELTA_ROWS *LANES)
 deltas(float *delta, struct attention a, bool bf16, int64_t n)
 {
-	int64_t i = (int64_t)blockIdx.x * DELTA_WARPS + threadIdx.x / WARP, row = i / a.n_heads;
-	int h = (int)(i % a.n_heads);
-	struct view o = {a.o.data, bf16, false}, d_o = {a.d_o.data, bf16, false};
+	int64_t i = (int64_t)blockIdx.x * DELTA_ROWS + threadIdx.x / LANES;
+	unsigned row = (unsigned)i / (unsigned)a.n_heads, h = (unsigned)i % (unsigned)a.n_heads;	/* n is less than 2^31 */
+	struct view o = {a.o.data, bf16, a.o.wide}, d_o = {a.d_o.data, bf16, a.d_o.wide};
 	float sum = 0;
 
-	if (i >= n)
-		return;
-	for (int c = (int)threadIdx.x % WARP; c < a.d; c += WARP)
-		sum = fmaf(get(d_o, head_at(a.d_o, row, h) + c), get(o, head_at(a.o, row, h) + c), sum);
-	for (int by = WARP / 2; by > 0; by /= 2)
+	for (int c = (int)threadIdx.x % LANES * DELTA_CHUNK; c < a.d && i < n; c += LANES * DELTA_CHUNK)
+		for (int at = c; at < c + DELTA_CHUNK && at < a.d; at += QUAD) {
+			struct quad x = get_quad(o, head_at(a.o, row, (int)h) + at, a.d - at);
+			struct quad y = get_quad(d_o, head_at(a.d_o, row, (int)h) + at, a.d - at);
+
+			for (int e = 0; e < QUAD; e++)
+				sum = fmaf(y.f[e], x.f[e], sum);
+		}
+	for (int by = LANES / 2; by > 0; by /= 2)
 		sum += __shfl_xor_sync(ALL_LANES, sum, by);
-	if (threadIdx.x % WARP == 0)
-		delta[stat_at(a, row / a.t * a.t, (int)(row % a.t), h)] = sum;
+	if (threadIdx.x % LANES == 0 && i < n)
+		delta[stat_at(a, row / (unsigned)a.t * (unsigned)a.t, (int)(row % (unsigned)a.t), (int)h)] = sum;
 }
 
 /* ---- host ---- */
@@ -288,7 +293,7 @@ cuda__attention_bwd(struct kernels *k, struct kernels_heads *d_q, struct kernels
 	a.d_q = heads_of(d_q);
 	a.d_key = heads_of(d_key);
 	a.d_value = heads_of(d_value);
-	CUDA_RUN(k, deltas, cuda_blocks(n, DELTA_WARPS), DELTA_WARPS * WARP, delta, a, q->dtype == DTYPE_BF16, n);
+	CUDA_RUN(k, deltas, cuda_blocks(n, DELTA_ROWS), DELTA_ROWS * LANES, delta, a, q->dtype == DTYPE_BF16, n);
 	if (q->dtype == DTYPE_BF16)
 		cuda__attention_mma_bwd(k, &a, b);
 	else if (a.d <= 64)

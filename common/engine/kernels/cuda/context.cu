@@ -126,6 +126,7 @@ cuda_close(struct kernels *k)
 	}
 	for (auto &room : own->rooms)
 		cudaFree(room.p);
+	cudaFreeHost(own->landing);
 	if (own->stream != NULL)
 		cudaStreamDestroy(own->stream);
 	free(own);
@@ -209,6 +210,8 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 
 	if (host == NULL || bytes == 0)
 		return NULL;
+	if (bytes == s.used && memcmp(s.host, host, bytes) == 0)	/* every layer brings the same starts and frequencies */
+		return s.device;
 	if (s.host != NULL)
 		CUDA_CALL(cudaEventSynchronize(s.sent));
 	else
@@ -221,10 +224,26 @@ cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t by
 		CUDA_CALL(cudaMalloc(&s.device, bytes));
 		s.bytes = bytes;
 	}
+	s.used = bytes;
 	memcpy(s.host, host, bytes);
 	CUDA_CALL(cudaMemcpyAsync(s.device, s.host, bytes, cudaMemcpyHostToDevice, own->stream));
 	CUDA_CALL(cudaEventRecord(s.sent, own->stream));
 	return s.device;
+}
+
+const void *
+cuda__download(struct kernels *k, const void *device, size_t bytes)
+{
+	struct cuda *own = cuda_of(k);
+
+	if (bytes > own->landing_bytes) {
+		CUDA_CALL(cudaFreeHost(own->landing));
+		own->landing = NULL;
+		CUDA_CALL(cudaMallocHost(&own->landing, bytes));
+		own->landing_bytes = bytes;
+	}
+	cuda__fetch(k, own->landing, device, bytes);
+	return own->landing;
 }
 
 /* Ends the process: kernels cannot return an error. Memory of callers is checked (kernels_alloc). */
@@ -260,7 +279,10 @@ cuda__room(struct kernels *k, enum cuda_room room, size_t bytes)
 static int
 cuda_event_new(struct kernels *, void **event)
 {
-	return cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming) == cudaSuccess ? 0 : ENOMEM;
+	if (cudaEventCreateWithFlags((cudaEvent_t *)event, cudaEventDisableTiming) == cudaSuccess)
+		return 0;
+	(void)cudaGetLastError();
+	return ENOMEM;
 }
 
 static void
@@ -280,7 +302,10 @@ cuda_event_done(struct kernels *, void *event)
 {
 	cudaError_t rc = cudaEventQuery((cudaEvent_t)event);
 
-	if (rc != cudaErrorNotReady)
+	/* The manual says that "not ready" is not kept as an error; some versions kept it, and the next launch would find it. */
+	if (rc == cudaErrorNotReady)
+		(void)cudaGetLastError();
+	else
 		cuda__check(rc, "cudaEventQuery");
 	return rc == cudaSuccess;
 }

@@ -20,7 +20,7 @@ int cuda__device(struct kernels_device *device, struct err_note *note);
 
 /* Host arrays of a call, copied to the device. Each slot has its own memory, valid until its next use. */
 enum cuda_slot {
-	SLOT_TOKENS, SLOT_STARTS, SLOT_FREQ, SLOT_ORDER, SLOT_NEXT, SLOT_WEIGHT, SLOT_LOSS_WEIGHT, SLOT_OFFSETS, SLOT_IDS, SLOT_VALUES, SLOT_SEQS, N_SLOTS
+	SLOT_TOKENS, SLOT_STARTS, SLOT_FREQ, SLOT_ORDER, SLOT_PLACES, SLOT_NEXT, SLOT_WEIGHT, SLOT_LOSS_WEIGHT, SLOT_OFFSETS, SLOT_IDS, SLOT_VALUES, SLOT_SEQS, N_SLOTS
 };
 /* Device memory of a call: contents are valid until the call ends. */
 enum cuda_room { ROOM_MAIN, ROOM_LOGITS, ROOM_GRADIENT, ROOM_ROWS, ROOM_IDS, ROOM_PRODUCT, N_ROOMS };
@@ -31,13 +31,15 @@ struct cuda {
 	struct cuda_peers *peers;		/* of nccl.cu; NULL: not open */
 	struct {
 		void *host, *device;
-		size_t bytes;
+		size_t bytes, used;		/* used: by the last upload */
 		cudaEvent_t sent;		/* host may be written again after it */
 	} slots[N_SLOTS];
 	struct {
 		void *p;
 		size_t bytes;
 	} rooms[N_ROOMS];
+	void *landing;				/* page-locked: of cuda__download */
+	size_t landing_bytes;
 };
 
 static inline struct cuda *
@@ -54,11 +56,14 @@ void cuda__check(cudaError_t rc, const char *what);
 
 /*
  * cuda__upload - copies bytes of host memory to the device; host may be reused at once. The result is valid
- * until the slot's next use. NULL for NULL or 0 bytes.
+ * until the slot's next use. NULL for NULL or 0 bytes. What the slot holds already is not sent again, so
+ * kernels must not write to it.
  */
 const void *cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t bytes);
 void *cuda__room(struct kernels *k, enum cuda_room room, size_t bytes);
 void cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes);	/* waits */
+/* cuda__download - the same in memory of the context, valid until the next call. */
+const void *cuda__download(struct kernels *k, const void *device, size_t bytes);
 
 extern const struct kernels_peers_ops cuda__peers;
 
@@ -78,6 +83,8 @@ cuda_blocks(int64_t n, int64_t per)
 void cuda__matmul(struct kernels *k, int64_t m, int64_t n, int64_t inner, const struct kernels__matrix *a, const struct kernels__matrix *b,
     const struct kernels__matrix *c, const struct tensor *bias, bool add);
 void cuda__column_sums(struct kernels *k, float *sums, const struct tensor *x);
+/* The same of [rows, cols] with rows ld apart. */
+void cuda__column_sums_of(struct kernels *k, float *sums, const void *data, enum dtype dtype, int64_t rows, int64_t cols, int64_t ld);
 void cuda__embed(struct kernels *k, struct tensor *y, const int32_t *tokens, const struct tensor *wte, const struct tensor *wpe, int64_t m,
     int64_t t, const int32_t *starts);
 void cuda__embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, const struct tensor *d_y, const int32_t *tokens, int64_t m,

@@ -74,7 +74,7 @@ by_key(const void *a, const void *b)
 
 /* Adds each row of d_y to the row of d given by its key. entries: [m]. */
 static void
-add_by_key(struct kernels *k, struct tensor *d, const struct tensor *d_y, struct entry *entries, int64_t m)
+add_by_key(struct kernels *k, struct tensor *d, const struct tensor *d_y, enum cuda_slot slot, struct entry *entries, int64_t m)
 {
 	int32_t *order = (int32_t *)malloc((size_t)(4 * m) * sizeof(*order)), *groups = order + m;
 	int64_t c = kernels__cols(d_y), n = 0;
@@ -91,7 +91,7 @@ add_by_key(struct kernels *k, struct tensor *d, const struct tensor *d_y, struct
 		}
 		groups[3 * n - 1] = (int32_t)(i + 1);
 	}
-	sent = (const int32_t *)cuda__upload(k, SLOT_ORDER, order, (size_t)(m + 3 * n) * sizeof(*order));
+	sent = (const int32_t *)cuda__upload(k, slot, order, (size_t)(m + 3 * n) * sizeof(*order));
 	CUDA_RUN(k, add_groups, dim3((unsigned)n, cuda_blocks(c, THREADS * QUAD)), THREADS, view_of(d->data, d->dtype, c), sent + m, sent,
 	    view_of(d_y->data, d_y->dtype, c), c);
 	free(order);
@@ -108,10 +108,10 @@ cuda__embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d_wpe, c
 	for (int64_t i = 0; i < m; i++)
 		entries[i] = entry{tokens[i], (int32_t)i};
 	if (m > 0)
-		add_by_key(k, d_wte, d_y, entries, m);
+		add_by_key(k, d_wte, d_y, SLOT_ORDER, entries, m);
 	for (int64_t i = 0; i < m; i++)
 		entries[i] = entry{(int32_t)(i % t) - (starts != NULL ? starts[i] : 0), (int32_t)i};
 	if (m > 0 && d_wpe != NULL)
-		add_by_key(k, d_wpe, d_y, entries, m);
+		add_by_key(k, d_wpe, d_y, SLOT_PLACES, entries, m);
 	free(entries);
 }

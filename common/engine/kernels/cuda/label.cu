@@ -10,8 +10,8 @@
 #define GRAIN 0x1p-33
 
 struct label_task {
-	float *logits, *weights;		/* [n, v] */
-	int64_t v, n_valid, t, begin;		/* row 0 is row `begin` of the call */
+	float *logits, *weights;		/* [n, v] in rows of ld */
+	int64_t v, ld, n_valid, t, begin;	/* row 0 is row `begin` of the call */
 	const int32_t *next;
 	const uint64_t *seqs;
 	int kind, n, padded;			/* padded: n rounded up to a power of two */
@@ -201,7 +201,7 @@ row_labels(struct label_task a)
 	CUDA_SHARED(double, ends, ROW_THREADS);
 	CUDA_SHARED(int, before, ROW_THREADS);
 	int64_t row = blockIdx.x, m = a.begin + row, n_valid = a.n_valid;
-	float *u = a.logits + row * a.v, *weights = a.weights + row * a.v, inv_tau = 1.0f / a.tau;
+	float *u = a.logits + row * a.ld, *weights = a.weights + row * a.ld, inv_tau = 1.0f / a.tau;
 	float top = cap_and_max(u, a.v, n_valid, a.soft_cap, room), sum = 0;
 	uint64_t *keys = a.keys + row * a.padded;
 	double log_sum;
@@ -261,13 +261,13 @@ void
 cuda__output_label(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_label_spec *spec, const int32_t *next, const uint64_t *seqs, int64_t b, int64_t t, struct kernels_labels *out)
 {
-	int64_t m = b * t, c = kernels__cols(h), v = w_out->dims[0], chunk = cuda_chunk_rows(v, m), width, n_ids;
+	int64_t m = b * t, c = kernels__cols(h), v = w_out->dims[0], chunk = cuda_chunk_rows(v, m), ld = cuda_row_floats(v), width, n_ids;
 	bool sampled = spec->kind == KERNELS_LABEL_SAMPLED, top = spec->kind == KERNELS_LABEL_TOPK, dense = spec->kind == KERNELS_LABEL_DENSE;
-	struct kernels__matrix w_t = {w_out->data, w_out->dtype, c, true, true};
 	struct label_task a = {};
 	float *rows;
 
 	a.v = v;
+	a.ld = ld;
 	a.n_valid = spec->n_valid > 0 ? spec->n_valid : v;
 	a.t = t;
 	a.kind = spec->kind;
@@ -285,8 +285,8 @@ cuda__output_label(struct kernels *k, const struct tensor *h, const struct tenso
 	a.seqs = (const uint64_t *)cuda__upload(k, SLOT_SEQS, seqs, (size_t)b * sizeof(*seqs));
 	width = dense ? v : a.n;
 	n_ids = chunk * a.n;
-	a.logits = (float *)cuda__room(k, ROOM_LOGITS, (size_t)(chunk * v) * sizeof(float));
-	a.weights = (float *)cuda__room(k, ROOM_GRADIENT, (size_t)(chunk * v) * sizeof(float));
+	a.logits = (float *)cuda__room(k, ROOM_LOGITS, (size_t)(chunk * ld) * sizeof(float));
+	a.weights = (float *)cuda__room(k, ROOM_GRADIENT, (size_t)(chunk * ld) * sizeof(float));
 	a.keys = (uint64_t *)cuda__room(k, ROOM_IDS, (size_t)(chunk * a.padded) * sizeof(*a.keys));
 	rows = (float *)cuda__room(k, ROOM_ROWS, (size_t)(3 * chunk + 2 * n_ids + chunk * width + 1) * sizeof(float));
 	a.loss_nats = rows;
@@ -298,9 +298,8 @@ cuda__output_label(struct kernels *k, const struct tensor *h, const struct tenso
 	for (a.begin = 0; a.begin < m; a.begin += chunk) {
 		int64_t n = m - a.begin < chunk ? m - a.begin : chunk;
 		struct kernels__matrix h_rows = {kernels__element(h->data, h->dtype, a.begin * c), h->dtype, c, false, false};
-		struct kernels__matrix z = {a.logits, DTYPE_F32, v, false, false};
 
-		cuda__matmul(k, n, v, c, &h_rows, &w_t, &z, more->bias, false);
+		row_logits(k, a.logits, n, &h_rows, w_out, more->bias);
 		CUDA_RUN(k, row_labels, (unsigned)n, ROW_THREADS, a);
 		fetch(k, spec->score ? out->loss_nats : NULL, a.begin, a.loss_nats, n);
 		fetch(k, spec->score ? out->rank : NULL, a.begin, a.rank, n);

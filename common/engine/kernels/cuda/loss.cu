@@ -15,9 +15,9 @@ struct row {
 
 /* The arguments of row_losses; pointers are device memory. offsets count from `first_id`. */
 struct loss_task {
-	float *logits;				/* [n, v], overwritten by the gradient */
-	uint16_t *narrow;			/* [n, v], the gradient in bf16; NULL: fp32 */
-	int64_t v, begin;			/* row 0 is row `begin` of the call */
+	float *logits;				/* [n, v], rows ld apart; overwritten by the gradient where narrow is NULL */
+	uint16_t *narrow;			/* the same, the gradient in bf16; NULL: fp32 */
+	int64_t v, ld, begin;			/* row 0 is row `begin` of the call */
 	const int32_t *next;
 	const float *weight;			/* NULL: all 0 */
 	const float *loss_weight;		/* NULL: all 1 */
@@ -50,8 +50,7 @@ row_lse(const float *z, int64_t v, float top, double *room)
 {
 	float sum = 0;
 
-	for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS)
-		sum += row_exp(z[i] - top);
+	each_logit(z, v, [&](float f) { sum += row_exp(f - top); });
 	return (double)top + log(reduced<add_op>((double)sum, room, 0.0));
 }
 
@@ -62,8 +61,8 @@ row_losses(struct loss_task a)
 	CUDA_SHARED(double, wide, WARP);
 	CUDA_SHARED(int, counts, WARP);
 	int64_t m = a.begin + blockIdx.x, v = a.v, n = 0, at = 0;
-	float *z = a.logits + (int64_t)blockIdx.x * v, *saved, top, z_y;
-	uint16_t *narrowed = a.narrow != NULL ? a.narrow + (int64_t)blockIdx.x * v : NULL;
+	float *z = a.logits + (int64_t)blockIdx.x * a.ld, *saved, top, z_y;
+	struct view logits = row_view(z, false), gradient = a.narrow != NULL ? row_view(a.narrow + (int64_t)blockIdx.x * a.ld, true) : logits;
 	const float *dense = a.dense != NULL ? a.dense + (int64_t)blockIdx.x * v : NULL;
 	int32_t y = a.next[m];
 	double w = a.weight != NULL ? (double)a.weight[m] : 0, lse, lse_tail = 0, soft = 0, entropy = 0, t_y = 0, at_next = 0, tail = 0, scale = 1;
@@ -72,18 +71,15 @@ row_losses(struct loss_task a)
 	int before = 0;
 
 	if (y == KERNELS_NO_TARGET || loss_weight == 0) {
-		for (int64_t i = threadIdx.x; i < v && a.grad; i += ROW_THREADS) {
-			z[i] = 0;
-			if (narrowed != NULL)
-				narrowed[i] = 0;
-		}
+		for (int64_t i = (int64_t)threadIdx.x * QUAD; i < v && a.grad; i += ROW_THREADS * QUAD)
+			put_quad(gradient, i, v - i, {});
 		if (threadIdx.x == 0)
 			a.rows[m] = row{};
 		return;
 	}
 	top = cap_and_max(z, v, v, a.soft_cap, room);
 	z_y = z[y];
-	for (int64_t i = threadIdx.x; i < y; i += ROW_THREADS)
+	for (int64_t i = threadIdx.x; i < y && z_y == top; i += ROW_THREADS)
 		before += z[i] >= top;
 	before = reduced<add_op>(before, counts, 0);
 	lse = row_lse(z, v, top, wide);
@@ -118,8 +114,7 @@ row_losses(struct loss_task a)
 	if (tail > 0) {
 		float here = -INFINITY;
 
-		for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS)
-			here = max_op()(here, z[i]);
+		each_logit(z, v, [&](float f) { here = max_op()(here, f); });
 		lse_tail = row_lse(z, v, reduced<max_op>(here, room, -INFINITY), wide);
 	}
 	if (known) {
@@ -198,28 +193,28 @@ row_losses(struct loss_task a)
 	 * outside the label's ids, then at the ids, then at y.
 	 */
 	float mass = (float)(g * exp((double)top - lse)), ghost = (float)(-w * tail * g), soft_g = (float)(w * g);
+	float at_y = (float)(g * ((1 - w) + w * at_next)) * cap_slope(z_y, a.soft_cap);
 
-	for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS) {
-		float x = z[i], d = mass * row_exp(x - top);
+	for (int64_t i = (int64_t)threadIdx.x * QUAD; i < v; i += ROW_THREADS * QUAD) {
+		struct quad x = get_quad(logits, i, v - i), out;
 
-		if (tail > 0)
-			d += ghost * row_exp(x - (float)lse_tail);
-		if (dense != NULL && known)
-			d -= soft_g * dense[i];
-		z[i] = d * cap_slope(x, a.soft_cap);
+		for (int e = 0; e < QUAD; e++) {
+			float d = mass * row_exp(x.f[e] - top);
+
+			if (tail > 0)
+				d += ghost * row_exp(x.f[e] - (float)lse_tail);
+			if (dense != NULL && known && i + e < v)
+				d -= soft_g * dense[i + e];
+			out.f[e] = d * cap_slope(x.f[e], a.soft_cap) - (i + e == y ? at_y : 0);
+		}
+		put_quad(gradient, i, v - i, out);
 	}
 	__syncthreads();
-	for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS)
-		z[a.ids[at + i]] = (mass * row_exp(saved[i] - top) - (float)(w * g * ((double)a.values[at + i] * scale))) *
-		    cap_slope(saved[i], a.soft_cap);
-	__syncthreads();
-	if (threadIdx.x == 0)
-		z[y] -= (float)(g * ((1 - w) + w * at_next)) * cap_slope(z_y, a.soft_cap);
-	if (narrowed == NULL)
-		return;
-	__syncthreads();
-	for (int64_t i = threadIdx.x; i < v; i += ROW_THREADS)
-		narrowed[i] = (uint16_t)narrow(z[i]);
+	for (int64_t i = threadIdx.x; i < n; i += ROW_THREADS) {
+		float d = mass * row_exp(saved[i] - top) - (float)(w * g * ((double)a.values[at + i] * scale));
+
+		put(gradient, a.ids[at + i], d * cap_slope(saved[i], a.soft_cap) - (a.ids[at + i] == y ? at_y : 0));
+	}
 }
 
 /* Checks of data from outside: ids in range and ascending, a soft label where the weight is over 0. */
@@ -267,20 +262,16 @@ add_row(struct kernels_loss_sums *sums, const struct row *r)
 static void
 report_rows(struct kernels *k, const struct kernels_targets *targets, const struct row *device, int64_t m, struct kernels_loss_sums *sums)
 {
-	struct row part[64];
+	const struct row *rows = m > 0 ? (const struct row *)cuda__download(k, device, (size_t)m * sizeof(*rows)) : NULL;
 
 	*sums = {};
 	sums->finite = true;
-	for (int64_t begin = 0, n; begin < m; begin += n) {
-		n = m - begin < 64 ? m - begin : 64;
-		cuda__fetch(k, part, device + begin, (size_t)n * sizeof(part[0]));
-		for (int64_t i = 0; i < n; i++) {
-			add_row(sums, &part[i]);
-			if (targets->row_loss != NULL)
-				targets->row_loss[begin + i] = (float)part[i].loss;
-			if (targets->row_hard != NULL)
-				targets->row_hard[begin + i] = (float)part[i].hard;
-		}
+	for (int64_t i = 0; i < m; i++) {
+		add_row(sums, &rows[i]);
+		if (targets->row_loss != NULL)
+			targets->row_loss[i] = (float)rows[i].loss;
+		if (targets->row_hard != NULL)
+			targets->row_hard[i] = (float)rows[i].hard;
 	}
 }
 
@@ -293,6 +284,7 @@ task_of(struct kernels *k, const struct kernels_targets *t, int64_t m, int64_t v
 	struct loss_task a = {};
 
 	a.v = v;
+	a.ld = cuda_row_floats(v);
 	a.residual = t->residual;
 	a.token_weight = t->token_weight;
 	a.grad = grad;
@@ -312,46 +304,54 @@ task_of(struct kernels *k, const struct kernels_targets *t, int64_t m, int64_t v
 	return a;
 }
 
+/*
+ * d_h, from row `begin` on, = d_z w; d_w = (+ with add) d_z^T h. The few last ids (even_ids) come first: their part of d_h is rounded once
+ * more than the others'.
+ */
+static void
+row_products(struct kernels *k, const struct kernels__matrix *d_z, int64_t n, int64_t v, const struct kernels__matrix *h,
+    const struct tensor *w_out, struct tensor *d_h, int64_t begin, struct tensor *d_w, bool add)
+{
+	int64_t c = kernels__cols(w_out), even = even_ids(d_z->dtype, v);
+	struct kernels__matrix to_h = {kernels__element(d_h->data, d_h->dtype, begin * c), d_h->dtype, c, false, false};
+
+	for (int64_t at = even < v ? even : 0, ids = v - at; ids > 0; ids = at > 0 ? at : 0, at = 0) {
+		struct kernels__matrix part = *d_z, w = {kernels__element(w_out->data, w_out->dtype, at * c), w_out->dtype, c, false, false};
+		struct kernels__matrix to_w = {(float *)d_w->data + at * c, DTYPE_F32, c, false, false};
+
+		part.data = kernels__element(d_z->data, d_z->dtype, at);
+		cuda__matmul(k, n, c, ids, &part, &w, &to_h, NULL, at == 0 && even < v);
+		part.trans = true;
+		cuda__matmul(k, ids, c, n, &part, h, &to_w, NULL, add);
+	}
+}
+
 void
 cuda__output_loss(struct kernels *k, const struct tensor *h, const struct tensor *w_out, const struct kernels_output *more,
     const struct kernels_targets *targets, float grad_scale, struct tensor *d_h, struct tensor *d_w, struct kernels_loss_sums *sums)
 {
-	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = cuda_chunk_rows(v, m);
+	int64_t m = kernels__rows(h), c = kernels__cols(h), v = w_out->dims[0], chunk = cuda_chunk_rows(v, m), ld = cuda_row_floats(v);
 	bool grad = d_h != NULL, narrow = grad && k->dtype != DTYPE_F32;
-	struct kernels__matrix w = {w_out->data, w_out->dtype, c, false, false}, w_t = {w_out->data, w_out->dtype, c, true, true};
 	struct loss_task a;
 
 	check_targets(targets, m, v);
 	a = task_of(k, targets, m, v, grad_scale, more->soft_cap, grad);
-	a.logits = (float *)cuda__room(k, ROOM_LOGITS, (size_t)(chunk * v) * sizeof(float));
-	a.narrow = narrow ? (uint16_t *)cuda__room(k, ROOM_GRADIENT, (size_t)(chunk * v) * sizeof(uint16_t)) : NULL;
+	a.logits = (float *)cuda__room(k, ROOM_LOGITS, (size_t)(chunk * ld) * sizeof(float));
+	a.narrow = narrow ? (uint16_t *)cuda__room(k, ROOM_GRADIENT, (size_t)(chunk * ld) * sizeof(uint16_t)) : NULL;
 	for (a.begin = 0; a.begin < m; a.begin += chunk) {
 		int64_t n = m - a.begin < chunk ? m - a.begin : chunk;
 		struct kernels__matrix h_rows = {kernels__element(h->data, h->dtype, a.begin * c), h->dtype, c, false, false};
-		struct kernels__matrix z = {a.logits, DTYPE_F32, v, false, false}, d_z = z, d_z_t;
-		struct kernels__matrix to = {};
+		struct kernels__matrix d_z = {narrow ? (void *)a.narrow : a.logits, narrow ? DTYPE_BF16 : DTYPE_F32, ld, false, false};
 
-		cuda__matmul(k, n, v, c, &h_rows, &w_t, &z, more->bias, false);
+		row_logits(k, a.logits, n, &h_rows, w_out, more->bias);
 		if (targets->dense != NULL)
 			a.dense = (const float *)cuda__upload(k, SLOT_VALUES, targets->dense + a.begin * v, (size_t)(n * v) * sizeof(float));
 		CUDA_RUN(k, row_losses, (unsigned)n, ROW_THREADS, a);
 		if (!grad)
 			continue;
-		if (narrow) {
-			d_z.data = a.narrow;
-			d_z.dtype = DTYPE_BF16;
-		}
-		to = {kernels__element(d_h->data, d_h->dtype, a.begin * c), d_h->dtype, c, false, false};
-		cuda__matmul(k, n, c, v, &d_z, &w, &to, NULL, false);
-		d_z_t = d_z;
-		d_z_t.trans = true;
-		to = {d_w->data, DTYPE_F32, c, false, false};
-		cuda__matmul(k, v, c, n, &d_z_t, &h_rows, &to, NULL, !more->overwrite || a.begin > 0);
-		if (more->d_bias != NULL) {
-			struct tensor all = {d_z.data, d_z.dtype, 2, {n, v}};
-
-			cuda__column_sums(k, (float *)more->d_bias->data, &all);
-		}
+		row_products(k, &d_z, n, v, &h_rows, w_out, d_h, a.begin, d_w, !more->overwrite || a.begin > 0);
+		if (more->d_bias != NULL)
+			cuda__column_sums_of(k, (float *)more->d_bias->data, d_z.data, d_z.dtype, n, v, ld);
 	}
 	report_rows(k, targets, a.rows, m, sums);
 }

@@ -6,7 +6,8 @@
 #include "engine/kernels/cuda/cuda.h"
 
 #define ROW_BLOCK 64
-#define COLUMN_THREADS 128
+#define COLUMN_THREADS 64
+#define TOTAL_WARPS 16
 
 /* Row r is head r % heads of row r / heads. */
 struct rows {
@@ -16,7 +17,7 @@ struct rows {
 __device__ __forceinline__ int64_t
 row_at(const struct rows &rows, int64_t r)
 {
-	return r / rows.heads * rows.stride + r % rows.heads * rows.head_stride;
+	return rows.heads == 1 ? r * rows.stride : r / rows.heads * rows.stride + r % rows.heads * rows.head_stride;
 }
 
 /* mean, b: for LayerNorm only. */
@@ -101,37 +102,52 @@ column_partials(float *partial, struct view d_y, struct rows d_y_rows, struct vi
     const float *rstd, int64_t n_rows, int64_t rows_per_block, int c)
 {
 	int64_t begin = (int64_t)blockIdx.x * rows_per_block, end = begin + rows_per_block < n_rows ? begin + rows_per_block : n_rows;
-	int i = (int)(blockIdx.y * COLUMN_THREADS + threadIdx.x);
-	float sum = 0, dot = 0;
+	int i = (int)(blockIdx.y * COLUMN_THREADS + threadIdx.x) * QUAD;
+	struct quad sum = {}, dot = {};
 
 	if (i >= c)
 		return;
 	for (int64_t r = begin; r < end; r++) {
-		float d = get(d_y, row_at(d_y_rows, r) + i);
+		struct quad d = get_quad(d_y, row_at(d_y_rows, r) + i, c - i), q;
 
-		sum += d;
-		if (x.data != NULL)
-			dot += d * (get(x, row_at(x_rows, r) + i) - (mean != NULL ? mean[r] : 0)) * rstd[r];
+		for (int e = 0; e < QUAD; e++)
+			sum.f[e] += d.f[e];
+		if (x.data == NULL)
+			continue;
+		q = get_quad(x, row_at(x_rows, r) + i, c - i);
+		for (int e = 0; e < QUAD; e++)
+			dot.f[e] += d.f[e] * (q.f[e] - (mean != NULL ? mean[r] : 0)) * rstd[r];
 	}
-	partial += (int64_t)blockIdx.x * (mean != NULL ? 2 * c : c);
-	partial[i] = x.data != NULL ? dot : sum;
-	if (mean != NULL)
-		partial[c + i] = sum;
+	partial += (int64_t)blockIdx.x * (mean != NULL ? 2 * c : c) + i;
+	for (int e = 0; e < QUAD && i + e < c; e++) {
+		partial[e] = x.data != NULL ? dot.f[e] : sum.f[e];
+		if (mean != NULL)
+			partial[c + e] = sum.f[e];
+	}
 }
 
-/* sums[i] += partial[block, at + i] for all blocks in order. */
+/*
+ * Adds the column sums of the blocks to d_g, those from column c on to d_b. A warp adds those of every TOTAL_WARPS-th block, in order; then
+ * the sums of the warps are added in order. One warp for all blocks would wait for memory once for each.
+ */
 __global__ static void
-column_totals(float *sums, const float *partial, int64_t blocks, int width, int at, int c)
+column_totals(float *d_g, float *d_b, const float *partial, int64_t blocks, int width, int c)
 {
-	int i = (int)(blockIdx.x * COLUMN_THREADS + threadIdx.x);
-	float sum;
+	CUDA_SHARED(float, room, TOTAL_WARPS * WARP);
+	int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, i = (int)blockIdx.x * WARP + lane;
+	float sum = 0, *to;
 
-	if (i >= c)
+	for (int64_t block = warp; block < blocks && i < width; block += TOTAL_WARPS)
+		sum += partial[block * width + i];
+	room[threadIdx.x] = sum;
+	__syncthreads();
+	if (warp > 0 || i >= width)
 		return;
-	sum = sums[i];
-	for (int64_t block = 0; block < blocks; block++)
-		sum += partial[block * width + at + i];
-	sums[i] = sum;
+	to = i < c ? d_g + i : d_b + (i - c);
+	sum = *to;
+	for (int w = 0; w < TOTAL_WARPS; w++)
+		sum += room[w * WARP + lane];
+	*to = sum;
 }
 
 /* Threads per row of c: enough for a quad each, at most 256. */
@@ -178,11 +194,9 @@ column_gradients(struct kernels *k, float *d_g, float *d_b, const struct view &d
 
 	if (blocks == 0)
 		return;
-	CUDA_RUN(k, column_partials, dim3((unsigned)blocks, cuda_blocks(c, COLUMN_THREADS)), COLUMN_THREADS, partial, d_y, d_y_rows, x, x_rows,
-	    mean, rstd, n_rows, per_block, (int)c);
-	CUDA_RUN(k, column_totals, cuda_blocks(c, COLUMN_THREADS), COLUMN_THREADS, d_g, partial, blocks, width, 0, (int)c);
-	if (d_b != NULL)
-		CUDA_RUN(k, column_totals, cuda_blocks(c, COLUMN_THREADS), COLUMN_THREADS, d_b, partial, blocks, width, (int)c, (int)c);
+	CUDA_RUN(k, column_partials, dim3((unsigned)blocks, cuda_blocks(c, COLUMN_THREADS * QUAD)), COLUMN_THREADS, partial, d_y, d_y_rows, x,
+	    x_rows, mean, rstd, n_rows, per_block, (int)c);
+	CUDA_RUN(k, column_totals, cuda_blocks(width, WARP), TOTAL_WARPS * WARP, d_g, d_b, partial, blocks, width, (int)c);
 }
 
 void
@@ -231,9 +245,13 @@ cuda__rmsnorm_heads_bwd(struct kernels *k, struct kernels_heads *d_x, struct ten
 }
 
 void
+cuda__column_sums_of(struct kernels *k, float *sums, const void *data, enum dtype dtype, int64_t rows, int64_t cols, int64_t ld)
+{
+	column_gradients(k, sums, NULL, view_of(data, dtype, ld), matrix_rows(ld), view{}, matrix_rows(ld), NULL, NULL, rows, cols);
+}
+
+void
 cuda__column_sums(struct kernels *k, float *sums, const struct tensor *x)
 {
-	int64_t c = kernels__cols(x);
-
-	column_gradients(k, sums, NULL, matrix_view(x), matrix_rows(c), view{}, matrix_rows(c), NULL, NULL, kernels__rows(x), c);
+	cuda__column_sums_of(k, sums, x->data, x->dtype, kernels__rows(x), kernels__cols(x), kernels__cols(x));
 }
