@@ -31,7 +31,7 @@ for d in selectord teacherd trainerd; do
 	ends 64 "^$d: --config FILE: the FILE is missing" $d -c
 	ends 64 "^$d: --check takes no value" $d --check=yes
 	ends 64 "^$d: unexpected argument more" $d -c fleet.yaml more
-	ends 64 "^$d: which configuration\?" $d -n
+	ends 64 "^$d: no configuration: give -c fleet.yaml" $d -n
 	# The files that a daemon opens at its start: the same exit codes in check-only mode and without it.
 	model=teacher.model
 	[ $d != trainerd ] || model=trainer.model
