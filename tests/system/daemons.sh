@@ -39,7 +39,7 @@ for d in selectord teacherd trainerd; do
 		ends 66 "nowhere.*No such file" $d $check -c fleet.yaml --set $model="$scratch/nowhere" --set run.dir=other --set cache.dir=other_cache
 	done
 	[ $d = teacherd ] || ends 66 "nowhere.*(No such file|expected)" $d -n -c fleet.yaml --set corpus.train="$scratch/nowhere"
-	[ $d = teacherd ] || ends 78 "context of at least 64" $d -n -c fleet.yaml --set corpus.context=64
+	[ $d = teacherd ] || ends 78 "position limit of at least 64" $d -n -c fleet.yaml --set corpus.context=64
 done
 ends 64 "^selectord: --shard: expected 0 .. 0 .*found 1" selectord -n -c fleet.yaml --shard 1
 
