@@ -54,8 +54,10 @@ class_of(const struct salt *s, const struct salt_options *o, const char **class,
 
 	*class = o->compute_class != NULL ? o->compute_class : stated;
 	if (*class == NULL)
-		return client__error(e, SALT_CONFIG, "%s: teacher.compute_class: expected a name for what this teacher computes, such as "
-		    "bf16/torch-cuda, found auto, which promises teacherd's bits", o->config);
+		return client__error(e, SALT_CONFIG,
+		    "%s: teacher.compute_class: expected a name for this teacher's arithmetic, such as "
+		    "bf16/torch-cuda, found auto, which only teacherd may use",
+		    o->config);
 	if (stated != NULL && strcmp(*class, stated) != 0)
 		return client__error(e, SALT_MISMATCH, "options.compute_class: expected %s (teacher.compute_class of %s), found %s", stated,
 		    o->config, *class);
@@ -112,7 +114,8 @@ client__leases_new(struct salt *s, const struct salt_options *o, struct salt_err
 	l->m_cpu = status_register(s->status, STATUS_GAUGE, "cpu_seconds", "seconds", "processor time of the process");
 	l->m_seqs = status_register(s->status, STATUS_RATED, "sequences_total", "sequences", "sequences computed");
 	l->m_leases = status_register(s->status, STATUS_QUEUE, "leases_in_hand", "leases", "leases being computed or not confirmed");
-	l->m_results = status_register(s->status, STATUS_COUNTER, "results_sent_total", "sequences", "sequences sent, repeats counted");
+	l->m_results = status_register(s->status, STATUS_COUNTER, "results_sent_total", "sequences",
+	    "sequences sent, including repeats");
 	l->m_failed = status_register(s->status, STATUS_COUNTER, "sequences_failed_total", "sequences", "sequences answered with an error");
 	return SALT_OK;
 }
@@ -253,9 +256,9 @@ impossible(const struct salt *s, const struct lease *lease, const struct wire_le
 	int rc;
 
 	if (p->model == h->n_models)
-		return "this teacher does not hold the model";
+		return "this teacher does not serve the model";
 	if (w->want_label && !hash_equal(w->label_set.hash.hash, s->leases->label_set[lease->shard]))
-		return "the label set is not that of WELCOME";
+		return "the label set differs from the one in WELCOME";
 	if (p->context > h->models[p->model].max_context || p->n_valid > h->models[p->model].vocab_size) {
 		snprintf(text, size, "context %" PRIu32 " of at most %" PRIu32 ", vocabulary %" PRIu32 " of at most %" PRIu32, p->context,
 		    h->models[p->model].max_context, p->n_valid, h->models[p->model].vocab_size);
@@ -739,8 +742,10 @@ client__row_begin(struct salt *s, struct salt_lease *pub, uint32_t i, struct lea
 	else if (lease->gone)
 		rc = told(lease, e);
 	else if ((*row)->state != ROW_OPEN)
-		rc = client__error(e, SALT_RANGE, "sequence %" PRIu64 " of lease %" PRIu64 ": expected one without a result, found one that has its "
-		    "result", pub->seqs[i], pub->id);
+		rc = client__error(e, SALT_RANGE,
+		    "sequence %" PRIu64 " of lease %" PRIu64
+		    ": expected a sequence without a result, found one with a result",
+		    pub->seqs[i], pub->id);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
 }

@@ -72,8 +72,10 @@ shard_failed(struct salt *s, const struct session_event *event)
 		} else if (s->failure.code == SALT_MISMATCH && s->hello.label_set.hash.known && strncmp(event->note.name, "label_set", 9) == 0) {
 			size_t len = strlen(s->failure.text);
 
-			snprintf(s->failure.text + len, sizeof(s->failure.text) - len, "; %.500s/identities.json has the label set of this run's checkpoint: a run "
-			    "that begins anew takes another run.dir", s->config->run.dir);
+			snprintf(s->failure.text + len, sizeof(s->failure.text) - len,
+			    "; %.500s/identities.json has the label set of this run's checkpoint: a new run "
+			    "needs another run.dir",
+			    s->config->run.dir);
 		}
 	}
 	log_error("selectord.refused", "shard=%zu why=\"%s\"", event->shard, text);

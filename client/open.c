@@ -115,8 +115,11 @@ open_corpora(struct salt *s, const struct salt_options *o, struct salt_error *e)
 		return rc;
 	/* A training loop that ignores the weights would train another objective than trainerd. */
 	if (o->role == SALT_TRAINER && corpus_info(s->train)->has_weights)
-		return client__error(e, SALT_CONFIG, "corpus.train: expected a corpus without loss weights, because only trainerd applies them, found "
-		    "them in %.200s. saltctl corpus merge --no-weights makes a copy without them, for which labels stay valid", cfg->corpus.train);
+		return client__error(e, SALT_CONFIG,
+		    "corpus.train: expected a corpus without loss weights, because only trainerd applies "
+		    "them, found loss weights in %.200s. saltctl corpus merge --no-weights makes a copy "
+		    "without them, for which labels stay valid",
+		    cfg->corpus.train);
 	if ((rc = corpus_blend(&s->order, s->train, s->context, &note)) != 0)
 		return client__fail(e, rc, &note);
 	s->n_windows = blend_n_windows(s->order);
@@ -154,7 +157,9 @@ open_plan(struct salt *s)
 	    ahead == CONFIG_ALL || ahead > UINT64_MAX / s->batch ? UINT64_MAX : ahead * s->batch);
 	s->hello.label_set = session_label_set(cfg);
 	if (cfg->phase_one.late == CONFIG_LATE_HARD)
-		log_warn("late.ignored", "hint=\"phase_one.late: hard is trainerd's alone: rows without a label are waited for here\"");
+		log_warn("late.ignored",
+		    "hint=\"only trainerd supports phase_one.late: hard; this program waits for rows without "
+		    "a label\"");
 }
 
 static int
@@ -325,8 +330,8 @@ salt_flush(struct salt *s, int timeout_ms, struct salt_error *e)
 	while (!(done = s->part->flushed(s)) && !shard_failed(s) && client__wait(s, timeout_ms, &deadline))
 		;
 	if (!done)
-		rc = shard_failed(s) ? client__copy(e, &s->failure) :
-		    client__error(e, SALT_TIMEOUT, "selectord has not acknowledged all that was said within %d ms", timeout_ms);
+		rc = shard_failed(s) ? client__copy(e, &s->failure) : client__error(e, SALT_TIMEOUT,
+		    "selectord has not acknowledged all calls within %d ms", timeout_ms);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
 }

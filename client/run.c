@@ -50,7 +50,9 @@ check_options(const struct salt *s, struct err_note *note)
 	if (access(path, F_OK) != 0)
 		return 0;
 	if ((rc = config_load(path, NULL, 0, &old, note)) == 0 && (rc = config_identity_diff(old, s->config, note)) != 0)
-		err_note_place(note, "%.200s is of a run with another value: use another run.dir, or the old value", path);
+		err_note_place(note,
+		    "%.200s belongs to a run with a different value: use another run.dir, or the old value",
+		    path);
 	config_destroy(&old);
 	return rc;
 }
@@ -80,7 +82,8 @@ take_id(struct salt *s, const char *path, const struct json *o, int which, struc
 		return 0;
 	err_expect(note, ERR_MISMATCH, "corpus.%s (fingerprint)", "%s", "%s", which == CORPUS ? "train" : "heldout",
 	    hash_hex(was.hash, was_hex), of[which]->known ? hash_hex(of[which]->hash, is_hex) : "none");
-	err_note_place(note, "%.200s is of a run with another one: use another run.dir, or the old corpus", path);
+	err_note_place(note,
+	    "%.200s belongs to a run with a different corpus: use another run.dir, or the old corpus", path);
 	return ERR_MISMATCH;
 }
 

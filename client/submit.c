@@ -383,7 +383,8 @@ salt_submit_scores(struct salt *s, struct salt_lease *pub, uint32_t i, const flo
 	if (rc != 0)
 		return rc;
 	if (!pub->want_score)
-		return client__error(e, SALT_RANGE, "lease %" PRIu64 ": expected a label, which alone is wanted, found scores", pub->id);
+		return client__error(e, SALT_RANGE,
+		    "lease %" PRIu64 " asks for a label only: expected a label, found scores", pub->id);
 	for (uint32_t t = 0; t < pub->context; t++)
 		if (!isfinite(loss_nats[t]) && pub->tokens[i * ((size_t)pub->context + 1) + t] != pub->document_end)
 			return nonfinite(row, e, "loss", t, (size_t)pub->tokens[i * ((size_t)pub->context + 1) + t + 1], loss_nats[t]);
@@ -395,7 +396,8 @@ static int
 kind_check(const struct salt_lease *pub, int kind, struct salt_error *e)
 {
 	if (!pub->want_label)
-		return client__error(e, SALT_RANGE, "lease %" PRIu64 ": expected scores, which alone are wanted, found a %s label", pub->id,
+		return client__error(e, SALT_RANGE,
+		    "lease %" PRIu64 " asks for scores only: expected scores, found a %s label", pub->id,
 		    labels_kind_name((enum labels_kind)kind));
 	if (pub->kind != kind)
 		return client__error(e, SALT_RANGE, "lease %" PRIu64 ": expected a %s label, found a %s one", pub->id,

@@ -304,7 +304,8 @@ commit_group(struct commit *c, struct ops *group, size_t n)
 			continue;
 		if (atomic_exchange(&c->waiting, rc) == 0)
 			log_error("commit.no_room",
-			    "records=%zu error=\"%s\" next=\"kept in memory, tried again\"", n, err_str(rc));
+			    "records=%zu error=\"%s\" next=\"kept in memory, will be retried\"", n,
+			    err_str(rc));
 		c->wake(c->wake_arg);
 		if (pause_for_space(c))
 			return rc;

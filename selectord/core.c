@@ -88,7 +88,7 @@ void
 core__refuse_memory(struct core *c, uint64_t peer)
 {
 	c->no_memory = true;
-	core__refuse(c, peer, EX_UNAVAILABLE, "", 5000, "memory", "memory for this request", "none left");
+	core__refuse(c, peer, EX_UNAVAILABLE, "", 5000, "memory", "enough for this request", "too little");
 }
 
 /* Allocates the pending record with the op, so that core__op_done cannot fail. */
@@ -256,7 +256,7 @@ core_check(const struct core_config *cfg, struct err_note *note)
 	if (cfg->record_max + 3 * L + 1024 <= cfg->max_message && row + 1024 <= cfg->max_message)
 		return 0;
 	return err_expect(note, ERR_CONFIG, "bus.max_message",
-	    "room for one sequence: a label record of up to %" PRIu64 " bytes, %" PRIu64
+	    "space for one sequence: a label record of up to %" PRIu64 " bytes, %" PRIu64
 	    " bytes of scores, %" PRIu64 " of tokens",
 	    "%" PRIu32, cfg->record_max, 3 * L, row, cfg->max_message);
 }
@@ -641,7 +641,7 @@ settle(struct core *c, int64_t now_ms)
 				plan_pause(c, p);
 		c->no_memory = false;
 		c->stats.n_no_memory++;
-		core__event(c, LOG_LEVEL_ERROR, "memory", "next=\"tried again\"");
+		core__event(c, LOG_LEVEL_ERROR, "memory", "next=\"will be retried\"");
 	}
 }
 
@@ -724,7 +724,7 @@ core_message(struct core *c, uint64_t id, const char *key, const struct wire_mes
 			misuse(c, p, msg->type, "a client", wire_role_name(p->role));
 		break;
 	default:
-		misuse(c, p, msg->type, "a message that a peer sends", wire_role_name(p->role));
+		misuse(c, p, msg->type, "a message type that peers send", wire_type_name(msg->type));
 		break;
 	}
 	settle(c, now_ms);

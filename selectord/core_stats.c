@@ -27,9 +27,10 @@ failing(const struct core *c, char *out, size_t size)
 
 	for (const struct core_seq *s = c->seqs; s != NULL; s = s->hh.next)
 		if (!s->quarantined && s->n_failed > 0 && s->pending == 0 && n++ == 0)
-			snprintf(out, size, "sequence %" PRIu64 " failed on %" PRIu32 " of the %" PRIu32
-			    " different teachers that put it into quarantine (selector.quarantine_teachers)", s->seq,
-			    s->n_failed, c->cfg.quarantine_teachers);
+			snprintf(out, size,
+			    "sequence %" PRIu64 " failed on %" PRIu32 " teachers; failures on %" PRIu32
+			    " different teachers put it into quarantine (selector.quarantine_teachers)",
+			    s->seq, s->n_failed, c->cfg.quarantine_teachers);
 }
 
 void

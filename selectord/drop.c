@@ -129,8 +129,8 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 		return;
 	}
 	if (d->active) {
-		core__refuse(c, peer->id, EX_TEMPFAIL, "", 2000, "drop_labels", "one at a time",
-		    "another client's is in progress");
+		core__refuse(c, peer->id, EX_TEMPFAIL, "", 2000, "drop_labels", "one request at a time",
+		    "a request of another client in progress");
 		return;
 	}
 	d->n_plans = 0;
@@ -141,7 +141,7 @@ core__drop_labels(struct core *c, const struct core_peer *peer, const struct wir
 			return;
 		}
 		core__refuse(c, peer->id, rc == ERR_CORRUPT ? EX_DATAERR : EX_IOERR,
-		    "the needs of a damaged plan are unknown: run saltctl cache fsck", 0, "plans",
+		    "the labels that a damaged plan needs are unknown: run saltctl cache fsck", 0, "plans",
 		    "a readable record of every plan", "%s", err_str(rc));
 		return;
 	}

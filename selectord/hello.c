@@ -50,7 +50,7 @@ teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 			    m->max_context);
 		} else if (m->tokenizer.known && tokenizer->known &&
 		    !hash_equal(m->tokenizer.hash, tokenizer->hash)) {
-			rc = err_expect(&note, ERR_MISMATCH, "models.tokenizer", "%s, the corpus's", "%s",
+			rc = err_expect(&note, ERR_MISMATCH, "models.tokenizer", "%s (the corpus's)", "%s",
 			    hash_hex(tokenizer->hash, a), hash_hex(m->tokenizer.hash, b));
 		} else {
 			p->can_score |= scorer && m->serves_score;
@@ -66,13 +66,14 @@ teacher_check(struct core *c, struct core_peer *p, const struct wire_hello *h)
 	if (p->can_score || p->can_label || p->can_heldout)
 		return true;
 	if (h->n_models > 0 && strcmp(h->models[0].compute_class, set->compute_class) != 0) {
-		core__refuse(c, p->id, EX_CONFIG, "another model, or the same one in another class: teacher.compute_class must be the same "
-		    "here and at selectord", 0, "models.compute_class", "%s", "%s",
-		    set->compute_class, h->models[0].compute_class);
+		core__refuse(c, p->id, EX_CONFIG,
+		    "a different model, or a different compute class: teacher.compute_class must be the same "
+		    "here and at selectord",
+		    0, "models.compute_class", "%s", "%s", set->compute_class, h->models[0].compute_class);
 		return false;
 	}
 	core__refuse(c, p->id, EX_CONFIG,
-	    "no model that this cache needs, or it does not serve what it is needed for", 0,
+	    "the cache does not need the models found, or needs labels or scores that they do not serve", 0,
 	    "models.fingerprint", "teacher %s or scorer %s", "%s", hash_hex(set->teacher.hash, a),
 	    hash_hex(c->cfg.score_set.scorer.hash, b), found);
 	return false;
@@ -127,9 +128,9 @@ plan_fits(struct core *c, const struct core_peer *p, const struct wire_plan *w, 
 	uint64_t most = n * CORE_WINDOW_EPOCHS > CORE_WINDOW_MIN ? n * CORE_WINDOW_EPOCHS : CORE_WINDOW_MIN;
 
 	if (window > most) {
-		core__refuse(c, p->id, EX_CONFIG, "a block may be longer than the corpus, but not by far", 0,
-		    w->pool > 0 ? "plan.pool" : "plan.window", "at most %" PRIu64 " sequences; the corpus has %" PRIu64,
-		    "%" PRIu64, most, n, window);
+		core__refuse(c, p->id, EX_CONFIG, "blocks much longer than the corpus", 0,
+		    w->pool > 0 ? "plan.pool" : "plan.window",
+		    "at most %" PRIu64 " sequences; the corpus has %" PRIu64, "%" PRIu64, most, n, window);
 		return false;
 	}
 	if (kept < 1) {
@@ -140,7 +141,7 @@ plan_fits(struct core *c, const struct core_peer *p, const struct wire_plan *w, 
 	rows = core__positions_max(c) / window * kept;
 	if (w->n_rows <= rows)
 		return true;
-	core__refuse(c, p->id, EX_CONFIG, "phase one goes through the corpus too often", 0, "plan.n_rows",
+	core__refuse(c, p->id, EX_CONFIG, "phase one repeats the corpus too often", 0, "plan.n_rows",
 	    "at most %" PRIu64 " rows; the corpus has %" PRIu64 " sequences", "%" PRIu64, rows, n, w->n_rows);
 	return false;
 }
@@ -221,8 +222,9 @@ plan_open(struct core *c, struct core_peer *p, const struct wire_plan *w, int64_
 	if (w->hash.known && !hash_equal(w->hash.hash, hash)) {
 		core__refuse(c, p->id, EX_CONFIG,
 		    w->mode == WIRE_MODE_SALT_DS ?
-			"the same settings give another plan here: corpus or score set differ" :
-			w->mode == WIRE_MODE_FILE ? "another selector.file or corpus" : "corpus differs",
+			"the same settings give a different plan here: the corpus or the score set differs" :
+			w->mode == WIRE_MODE_FILE ? "selector.file or the corpus differs" :
+						    "the corpus differs",
 		    0, "plan.hash", "%s", "%s", hash_hex(hash, want), hash_hex(w->hash.hash, got));
 		return NULL;
 	}
@@ -367,7 +369,7 @@ core__hello(struct core *c, uint64_t id, const char *key, const struct wire_hell
 
 		if (p->max_message < need) {
 			core__refuse(c, id, EX_CONFIG, "", 0, "max_message",
-			    "at least %" PRIu64 ": a lease of one sequence", "%" PRIu32, need,
+			    "at least %" PRIu64 ", for a lease of one sequence", "%" PRIu32, need,
 			    p->max_message);
 			goto drop;
 		}
@@ -383,17 +385,19 @@ core__hello(struct core *c, uint64_t id, const char *key, const struct wire_hell
 
 		if (h->role == WIRE_ROLE_TRAINER && p->max_message < need) {
 			core__refuse(c, id, EX_CONFIG, "", 0, "max_message",
-			    "at least %" PRIu64 ": a row of one label record", "%" PRIu32, need,
+			    "at least %" PRIu64 ", for a row with one label record", "%" PRIu32, need,
 			    p->max_message);
 			goto drop;
 		}
 		if (wire_corpus_diff("corpus", &c->cfg.corpus, &h->corpus, &note) != 0 ||
 		    wire_corpus_diff("heldout", &c->cfg.heldout, &h->heldout, &note) != 0) {
-			core__refuse_note(c, id, EX_CONFIG, &note, "not the corpus of this cache", 0);
+			core__refuse_note(
+			    c, id, EX_CONFIG, &note, "the cache was made for a different corpus", 0);
 			goto drop;
 		}
 		if (wire_label_set_diff("label_set", &c->cfg.label_set, &h->label_set, &note) != 0) {
-			core__refuse_note(c, id, EX_CONFIG, &note, "not the labels of this cache", 0);
+			core__refuse_note(
+			    c, id, EX_CONFIG, &note, "the cache was made for a different label set", 0);
 			goto drop;
 		}
 		if (h->plan.present && (plan = plan_open(c, p, &h->plan, now_ms)) == NULL)

@@ -78,7 +78,8 @@ lease_fill(struct core *c, struct core_lease *l, const uint64_t *seqs, size_t n,
 		if ((rc = c->store->tokens(c->store->arg, seqs[i], tokens + l->n * (L + 1))) != 0) {
 			char reason[96];
 
-			snprintf(reason, sizeof(reason), "the corpus cannot provide it: %s", err_str(rc));
+			snprintf(reason, sizeof(reason), "the corpus cannot provide this sequence: %s",
+			    err_str(rc));
 			core__quarantine(c, s, reason);
 			core__seq_free(c, seqs[i]);
 			core__seq_forget(c, seqs[i]);
@@ -204,7 +205,8 @@ lease_end(struct core *c, struct core_lease *l, bool vanished)
 
 			s->single = true;
 			if (alone)
-				core__seq_failed(c, s, l->who, &l->boot, "teachers vanished while they held it alone");
+				core__seq_failed(c, s, l->who, &l->boot,
+				    "teachers disconnected while only they held this sequence");
 			if (s->n_failed > n) {
 				c->stats.n_dead++;
 				core__event(c, LOG_LEVEL_WARN, "seq.holder_lost", "seq=%" PRIu64 " times=%" PRIu32, s->seq, s->n_failed);
@@ -378,7 +380,7 @@ check_row(struct core *c, const struct core_lease *l, const struct wire_result_r
 	int rc = 0;
 
 	if (((l->wants & WANT_SCORE) != 0 && row->scores.len == 0) || ((l->wants & WANT_LABEL) != 0 && row->label.len == 0))
-		return err_note_set(note, ERR_FORMAT, "a part that was asked for is missing");
+		return err_note_set(note, ERR_FORMAT, "a requested part is missing");
 	if ((l->wants & WANT_SCORE) != 0)
 		rc = labels_scores_decode(row->scores.bytes, row->scores.len, c->cfg.corpus.context, NULL,
 		    NULL, note);
@@ -450,7 +452,7 @@ result_row(struct core *c, struct core_peer *peer, struct core_lease *l, const s
 	for (at = 0; at < l->n && l->seqs[at] != row->seq; at++)
 		;
 	if (at == l->n) {
-		bad_row(c, peer, l, row->seq, "not of this lease");
+		bad_row(c, peer, l, row->seq, "not in this lease");
 		return ERR_FORMAT;
 	}
 	if ((s = core__seq(c, row->seq, true)) == NULL)

@@ -58,46 +58,64 @@ static const struct {
 	size_t at;
 	bool real;				/* double, else uint64_t */
 } metrics[] = {
-	{STATUS_QUEUE, "rows_ahead", "rows", "rows ready beyond the furthest one asked for, newest plan", COUNT(rows_ahead)},
+	{STATUS_QUEUE, "rows_ahead", "rows", "rows ready beyond the highest row requested, newest plan",
+	    COUNT(rows_ahead)},
 	{STATUS_QUEUE, "leases", "", "leases that teachers hold", COUNT(core.n_leases)},
-	{STATUS_QUEUE, "sequences_leased", "sequences", "sequences of those leases without a result", COUNT(core.n_seqs_leased)},
+	{STATUS_QUEUE, "sequences_leased", "sequences", "leased sequences without a result",
+	    COUNT(core.n_seqs_leased)},
 	{STATUS_QUEUE, "row_requests_waiting", "", "row requests that wait for labels", COUNT(core.n_waiting)},
-	{STATUS_QUEUE, "records_pending", "", "records on their way to the disk", COUNT(core.n_ops_pending)},
-	{STATUS_QUEUE, "pending_bytes", "bytes", "bytes of those records", COUNT(core.pending_bytes)},
+	{STATUS_QUEUE, "records_pending", "", "records not yet on disk", COUNT(core.n_ops_pending)},
+	{STATUS_QUEUE, "pending_bytes", "bytes", "bytes of the records not yet on disk",
+	    COUNT(core.pending_bytes)},
 	{STATUS_RATED, "labels_total", "sequences", "labels accepted", COUNT(core.n_labels)},
 	{STATUS_RATED, "scores_total", "sequences", "scores accepted", COUNT(core.n_scores)},
 	{STATUS_RATED, "rows_sent_total", "rows", "rows sent to trainers", COUNT(core.n_rows_sent)},
 	{STATUS_COUNTER, "label_bytes_total", "bytes", "bytes of labels accepted", COUNT(core.n_label_bytes)},
 	{STATUS_COUNTER, "leases_granted_total", "", "leases granted", COUNT(core.n_leases_granted)},
-	{STATUS_COUNTER, "leases_expired_total", "", "leases whose holder vanished or made no progress", COUNT(core.n_leases_expired)},
+	{STATUS_COUNTER, "leases_expired_total", "", "leases whose holder disconnected or made no progress",
+	    COUNT(core.n_leases_expired)},
 	{STATUS_COUNTER, "leases_returned_total", "", "leases returned", COUNT(core.n_leases_returned)},
-	{STATUS_COUNTER, "row_requests_total", "", "row requests, repeated ones too", COUNT(core.n_row_requests)},
+	{STATUS_COUNTER, "row_requests_total", "", "row requests, including repeats",
+	    COUNT(core.n_row_requests)},
 	{STATUS_COUNTER, "blocks_written_total", "", "blocks whose rows were chosen and written", COUNT(core.n_blocks_written)},
-	{STATUS_COUNTER, "duplicates_total", "sequences", "results for what was known already", COUNT(core.n_duplicates)},
-	{STATUS_COUNTER, "differed_total", "sequences", "results that differed from what was known already", COUNT(n_differed)},
+	{STATUS_COUNTER, "duplicates_total", "sequences", "results for sequences with a known result",
+	    COUNT(core.n_duplicates)},
+	{STATUS_COUNTER, "differed_total", "sequences", "results that differ from the known one",
+	    COUNT(n_differed)},
 	{STATUS_COUNTER, "bad_results_total", "sequences", "results that were dropped as wrong", COUNT(core.n_bad_results)},
 	{STATUS_COUNTER, "bad_messages_total", "", "messages that were dropped as wrong", COUNT(n_bad_messages)},
 	{STATUS_COUNTER, "refused_total", "", "peers refused", COUNT(core.n_refused)},
-	{STATUS_COUNTER, "holders_lost_total", "", "teachers lost while they held one sequence alone", COUNT(core.n_dead)},
+	{STATUS_COUNTER, "holders_lost_total", "",
+	    "teachers lost while they held a lease of a single sequence",
+	    COUNT(core.n_dead)},
 	{STATUS_COUNTER, "sequence_errors_total", "", "errors that teachers reported for a sequence", COUNT(core.n_errors)},
-	{STATUS_COUNTER, "teachers_sent_away_total", "", "teachers sent away after too many errors or wrong results", COUNT(core.n_away)},
-	{STATUS_COUNTER, "no_memory_total", "", "times that memory was missing for a peer or its plan", COUNT(core.n_no_memory)},
+	{STATUS_COUNTER, "teachers_sent_away_total", "",
+	    "teachers disconnected for too many errors or wrong results",
+	    COUNT(core.n_away)},
+	{STATUS_COUNTER, "no_memory_total", "",
+	    "times that there was not enough memory for a peer or its plan",
+	    COUNT(core.n_no_memory)},
 	{STATUS_COUNTER, "damaged_records_total", "", "damaged records found in the cache", COUNT(core.n_corrupt)},
-	{STATUS_COUNTER, "labels_dropped_total", "sequences", "labels dropped because a client asked", COUNT(core.n_dropped)},
+	{STATUS_COUNTER, "labels_dropped_total", "sequences", "labels dropped at the request of a client",
+	    COUNT(core.n_dropped)},
 	{STATUS_COUNTER, "commits_total", "", "commits", COUNT(n_commits)},
 	{STATUS_COUNTER, "unsent_total", "", "messages dropped because the peer's queue was full or it was gone", COUNT(n_unsent)},
-	{STATUS_COUNTER, "labels_unread_total", "sequences", "labels that came too fast to check their rows: checksum and header were checked",
+	{STATUS_COUNTER, "labels_unread_total", "sequences",
+	    "labels that arrived too fast to check their label rows; checksum and header were checked",
 	    COUNT(n_unread)},
 	{STATUS_GAUGE, "quarantined", "sequences", "sequences in quarantine", COUNT(core.n_quarantined)},
 	{STATUS_GAUGE, "peers", "", "connected peers", COUNT(core.n_peers)},
 	{STATUS_GAUGE, "teachers", "", "connected teachers", COUNT(core.n_teachers)},
 	{STATUS_GAUGE, "trainers", "", "connected trainer ranks", COUNT(core.n_trainers)},
 	{STATUS_GAUGE, "plans", "", "plans opened", COUNT(core.n_plans)},
-	{STATUS_GAUGE, "plans_released", "", "of them released", COUNT(core.n_plans_released)},
+	{STATUS_GAUGE, "plans_released", "", "released plans", COUNT(core.n_plans_released)},
 	{STATUS_GAUGE, "blocks_active", "", "blocks being scanned, scored or labelled", COUNT(core.n_blocks_active)},
 	{STATUS_GAUGE, "rows_ready", "rows", "rows that can be served, from row 0 without a gap, newest plan", COUNT(core.rows_ready)},
-	{STATUS_GAUGE, "rows_asked", "rows", "one past the furthest row asked for, newest plan", COUNT(core.rows_asked)},
-	{STATUS_GAUGE, "heldout_loss_nats", "nats", "the teacher's mean loss on the held-out windows; 0 while not known", RATIO(heldout_loss)},
+	{STATUS_GAUGE, "rows_asked", "rows", "end of the rows requested, newest plan",
+	    COUNT(core.rows_asked)},
+	{STATUS_GAUGE, "heldout_loss_nats", "nats",
+	    "the teacher's mean loss on the held-out sequences; 0 while unknown",
+	    RATIO(heldout_loss)},
 	{STATUS_GAUGE, "cache_map_ratio", "", "share of the cache's map in use", RATIO(map_ratio)},
 	{STATUS_GAUGE, "cache_disk_free_ratio", "", "share of the cache's file system that is free", RATIO(disk_free)},
 };
@@ -204,7 +222,7 @@ metrics_update(struct loop *l, int64_t now_ms)
 	status_step(l->p.status, s->rows_ready, s->rows_total);
 	if (commit.waiting != 0 || s->no_room) {
 		snprintf(text, sizeof(text),
-		    "no room in the cache: %s; no leases and no acknowledgements until there is",
+		    "no space in the cache: %s; no leases and no acknowledgements until there is space",
 		    err_str(commit.waiting != 0 ? commit.waiting : ENOSPC));
 		status_error(l->p.status, text);
 	} else if (s->starved[0] != '\0' && !l->draining) {
@@ -631,7 +649,7 @@ loop_run(struct loop *l, struct err_note *note)
 			log_info("drain", "records_pending=%" PRIu64, l->submitted - l->durable);
 			l->draining = true;
 			drain_until_ms = now_ms + DRAIN_MS;
-			daemon_notify_stopping("draining: %" PRIu64 " records on their way to the disk",
+			daemon_notify_stopping("draining: %" PRIu64 " records not yet on disk",
 			    l->submitted - l->durable);
 			core_drain(l->p.core, now_ms);
 			flush(l);
@@ -662,8 +680,9 @@ loop_run(struct loop *l, struct err_note *note)
 	}
 	if (rc == ENOENT)
 		return err_expect(note, rc, "cache.dir %s", "the data.mdb that this selectord opened",
-		    "that it was removed, moved or replaced: put it back and start again; without it a start makes a new cache, and the teachers are "
-		    "asked for everything again", l->p.cache_dir);
+		    "that the file was removed, moved or replaced: put it back and start again; without it "
+		    "selectord makes a new cache at its next start, and teachers will recompute everything",
+		    l->p.cache_dir);
 	return rc != 0 ? err_note_set(note, rc, "cache.dir %s", l->p.cache_dir) : 0;
 }
 

@@ -102,7 +102,8 @@ check_tokenizer(const char *key, const char *dir, bool declared, struct wire_id 
 	if ((rc = tokenizer_identify(path, &fingerprint, why, sizeof(why), note)) != 0)
 		return err_note_within(note, rc, key);
 	if (why[0] != '\0' && !tokenizer->known)	/* logged for the first model only */
-		log_warn("tokenizer.unread", "file=%s why=%s hint=\"it is compared by its hash\"", path, log_quote(why, quoted, sizeof(quoted)));
+		log_warn("tokenizer.unread", "file=%s why=%s hint=\"only the hash of the file is compared\"",
+		    path, log_quote(why, quoted, sizeof(quoted)));
 	if (!tokenizer->known)
 		*tokenizer = (struct wire_id){true, fingerprint};
 	if (hash_equal(tokenizer->hash, fingerprint))
@@ -112,9 +113,12 @@ check_tokenizer(const char *key, const char *dir, bool declared, struct wire_id 
 		    "(--corpus-tokenizer)\"", path, hash_hex(tokenizer->hash, hex[0]), hash_hex(fingerprint, hex[1]));
 		return 0;
 	}
-	return err_expect(note, ERR_MISMATCH, "%s %s", "tokenizer %s, the corpus's", "%s%s", key, path,
-	    hash_hex(tokenizer->hash, hex[0]), hash_hex(fingerprint, hex[1]), why[0] == '\0' ? "" :
-	    ", the hash of a file that cannot be read; put the corpus's tokenizer.json in its place, or none");
+	return err_expect(note, ERR_MISMATCH, "%s %s", "tokenizer %s (the corpus's)", "%s%s", key, path,
+	    hash_hex(tokenizer->hash, hex[0]), hash_hex(fingerprint, hex[1]),
+	    why[0] == '\0' ?
+		"" :
+		", the hash of a file that cannot be read; replace the file with the corpus's "
+		"tokenizer.json, or remove it");
 }
 
 /* Checks that the model fits the corpus. A limit that is not known (0) is checked at a teacher's HELLO. */
@@ -122,10 +126,12 @@ static int
 check_sizes(const char *key, const char *dir, int64_t vocab, int64_t context, uint32_t corpus_vocab, uint32_t L, struct err_note *note)
 {
 	if (vocab > 0 && vocab < (int64_t)corpus_vocab)
-		return err_expect(note, ERR_MISMATCH, "%s %s", "a vocabulary of at least %" PRIu32 ", the corpus's", "%" PRId64, key, dir,
-		    corpus_vocab, vocab);
+		return err_expect(note, ERR_MISMATCH, "%s %s",
+		    "a vocabulary of at least %" PRIu32 " (the corpus's)", "%" PRId64, key, dir, corpus_vocab,
+		    vocab);
 	if (context > 0 && context < (int64_t)L)
-		return err_expect(note, ERR_MISMATCH, "%s %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64, key, dir, L,
+		return err_expect(note, ERR_MISMATCH, "%s %s",
+		    "a position limit of at least %" PRIu32 " (corpus.context)", "%" PRId64, key, dir, L,
 		    context);
 	return 0;
 }
@@ -160,8 +166,10 @@ offer_class(const char *dir, struct err_note *note)
 	if (access(path, F_OK) != 0)		/* a file of weights, not a folder */
 		return;
 	snprintf(found, sizeof(found), "%.120s", note->found);
-	err_note_found(note, "%s; for a teacher in PyTorch or vLLM set teacher.compute_class to a name for what it computes, such as "
-	    "bf16/torch-cuda", found);
+	err_note_found(note,
+	    "%s; for a teacher in PyTorch or vLLM set teacher.compute_class to a name for its arithmetic, "
+	    "such as bf16/torch-cuda",
+	    found);
 }
 
 static int
@@ -183,8 +191,9 @@ check_model(const struct config *cfg, const char *key, const char *dir, uint32_t
 						   model's */
 		*vocab = (uint32_t)m.vocab_size;
 	if (*vocab == 0)
-		return err_expect(note, ERR_CONFIG, "corpus.train %s", "the vocabulary (ids) in %s.json, since %s %s has an architecture of which it is "
-		    "not known", "none; add \"vocab\"", cfg->corpus.train, cfg->corpus.train, key, dir);
+		return err_expect(note, ERR_CONFIG, "corpus.train %s",
+		    "the vocabulary (ids) in %s.json, because the architecture of %s %s is unknown",
+		    "none; add \"vocab\"", cfg->corpus.train, cfg->corpus.train, key, dir);
 	if ((rc = check_sizes(key, dir, m.vocab_size, m.context, *vocab, cfg->corpus.context, note)) != 0)
 		return rc;
 	return check_tokenizer(key, dir, config_compute_class(cfg) != NULL, tokenizer, note);
@@ -295,9 +304,9 @@ identify(struct selectord *d, struct err_note *note)
 	tokenizer = (struct wire_id){corpus_info(d->train)->has_tokenizer, corpus_info(d->train)->tokenizer};
 	if (d->heldout != NULL && tokenizer.known && corpus_info(d->heldout)->has_tokenizer &&
 	    !hash_equal(corpus_info(d->heldout)->tokenizer, tokenizer.hash))
-		return err_expect(note, ERR_MISMATCH, "corpus.heldout %s",
-		    "tokenizer %s, that of corpus.train", "%s", cfg->corpus.heldout,
-		    hash_hex(tokenizer.hash, hex[0]), hash_hex(corpus_info(d->heldout)->tokenizer, hex[1]));
+		return err_expect(note, ERR_MISMATCH, "corpus.heldout %s", "tokenizer %s, as in corpus.train",
+		    "%s", cfg->corpus.heldout, hash_hex(tokenizer.hash, hex[0]),
+		    hash_hex(corpus_info(d->heldout)->tokenizer, hex[1]));
 	if ((rc = check_model(cfg, "teacher.model", cfg->teacher.model, &vocab, &tokenizer, &d->teacher_hash, note)) != 0)
 		return rc;
 	d->scorer_hash = d->teacher_hash;
@@ -546,7 +555,8 @@ int
 main(int argc, char **argv)
 {
 	static const struct cli_option options[] = {
-		{"shard", "I", "which of selector.endpoints this is (default: the first that can be bound)", false, 0},
+		{"shard", "I", "index in selector.endpoints, from 0 (default: the first that can be bound)",
+		    false, 0},
 		CLI_END
 	};
 	struct selectord d = {

@@ -72,8 +72,9 @@ refuse_teacher(struct core *c, const struct core_peer *p)
 	bool bad = k->n_bad >= CORE_BAD_MAX;
 
 	core__refuse(c, p->id, EX_DATAERR, "see the log of selectord", 0, "result", "%s",
-	    "%" PRIu64 " errors and %" PRIu32 " wrong results beside %" PRIu64 " good ones",
-	    bad ? "valid scores and labels" : "errors for a few sequences at most", k->n_errors, k->n_bad, k->n_good);
+	    "%" PRIu64 " errors, %" PRIu32 " wrong results, %" PRIu64 " good ones",
+	    bad ? "valid scores and labels" : "errors for at most a few sequences", k->n_errors, k->n_bad,
+	    k->n_good);
 }
 
 void
@@ -177,9 +178,9 @@ core__quarantine_over(struct core *c, const struct core_plan *plan, struct err_n
 	of = of < floor ? floor : of > most ? most : of;
 	if ((double)c->n_quarantined <= ceil(c->cfg.max_quarantined * (double)of))
 		return false;
-	err_expect(note, ERR_REFUSED, "selector.max_quarantined", "at most %.4g of the sequences in quarantine, here %.0f of %" PRIu64,
-	    "%" PRIu64 " in quarantine", c->cfg.max_quarantined, ceil(c->cfg.max_quarantined * (double)of), of,
-	    c->n_quarantined);
+	err_expect(note, ERR_REFUSED, "selector.max_quarantined",
+	    "at most %.4g of the sequences in quarantine (%.0f of %" PRIu64 ")", "%" PRIu64 " in quarantine",
+	    c->cfg.max_quarantined, ceil(c->cfg.max_quarantined * (double)of), of, c->n_quarantined);
 	return true;
 }
 
@@ -191,7 +192,8 @@ failures_reason(struct core *c, const struct core_seq *s, const char *why, char 
 	for (uint32_t i = 0; i < s->n_failed && n > 0 && (size_t)n < size; i++) {
 		const struct core_known *k = known_find(c, s->failed[i].who);
 
-		n += snprintf(out + n, size - (size_t)n, "%s%.40s", i > 0 ? ", " : "", k != NULL ? k->label : "an earlier one");
+		n += snprintf(out + n, size - (size_t)n, "%s%.40s", i > 0 ? ", " : "",
+		    k != NULL ? k->label : "an earlier teacher");
 	}
 }
 

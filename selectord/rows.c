@@ -134,7 +134,7 @@ core__rows_request(struct core *c, struct core_peer *peer, struct core_plan *pla
 
 	c->stats.n_row_requests++;
 	if (m->first_row / plan->kept % c->cfg.n_shards != c->cfg.shard) {
-		core__refuse(c, peer->id, EX_CONFIG, "selector.endpoints differ?", 0,
+		core__refuse(c, peer->id, EX_CONFIG, "do selector.endpoints differ?", 0,
 		    "rows_request.first_row", "a row of shard %" PRIu32 " of %" PRIu32,
 		    "row %" PRIu64 ", block %" PRIu64, c->cfg.shard, c->cfg.n_shards, m->first_row,
 		    m->first_row / plan->kept);

@@ -66,7 +66,7 @@ leases_new(struct infer *infer, struct session *session, struct status *status)
 	l->m_leases = status_register(status, STATUS_QUEUE, "leases_in_hand", "leases",
 	    "leases being computed or not confirmed");
 	l->m_results = status_register(status, STATUS_COUNTER, "results_sent_total", "sequences",
-	    "sequences sent, repeats counted");
+	    "sequences sent, including repeats");
 	l->m_failed = status_register(status, STATUS_COUNTER, "sequences_failed_total", "sequences",
 	    "sequences answered with an error");
 	return l;
@@ -161,9 +161,9 @@ impossible(struct leases *l, const struct infer_job *job, const struct wire_leas
 	int rc;
 
 	if (w->want_label && !hash_equal(w->label_set.hash.hash, label_set))
-		return "the label set is not that of WELCOME";
+		return "the label set differs from the one in WELCOME";
 	if (job->model == infer_n_models(l->infer))
-		return "this teacher does not hold the model";
+		return "this teacher does not serve the model";
 	return (rc = infer_check(l->infer, job, &note)) != 0 ? err_note_str(&note, rc, text, size) : NULL;
 }
 

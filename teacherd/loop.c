@@ -152,7 +152,7 @@ notify(struct loop *l, const char *state, int64_t now_ms)
 {
 	if (!l->ready && session_n_welcomed(l->session) > 0) {
 		l->ready = true;
-		daemon_notify_ready("welcomed by selectord");
+		daemon_notify_ready("accepted by selectord");
 	}
 	if (now_ms - l->noted_ms > NOTE_MS) {
 		l->noted_ms = now_ms;

@@ -27,8 +27,9 @@ offers_fit(const struct offer *all, int n, struct err_note *note)
 			    all[i].peers.library, i);
 		for (int j = 0; j < i; j++)
 			if (strcmp(all[i].host, all[j].host) == 0 && strcmp(all[i].peers.device, all[j].peers.device) == 0)
-				return err_expect(note, ERR_CONFIG, "NCCL", "a GPU of its own for each rank (CUDA_VISIBLE_DEVICES)", "ranks %d and %d on %s of %s", j,
-				    i, all[i].peers.device, all[i].host);
+				return err_expect(note, ERR_CONFIG, "NCCL",
+				    "a separate GPU for each rank (CUDA_VISIBLE_DEVICES)",
+				    "ranks %d and %d on %s of %s", j, i, all[i].peers.device, all[i].host);
 	}
 	return 0;
 }

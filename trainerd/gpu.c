@@ -40,7 +40,8 @@ gpu_look(struct comm *comm, struct status *status, const char *run_dir, const st
 	}
 	if (first >= 0)
 		log_warn("gpu.ranks",
-		    "pci=%s also_of_rank=%d hint=\"one GPU does the work of both and holds the memory of both: give each "
+		    "pci=%s also_of_rank=%d hint=\"one GPU serves both ranks, which share its time and "
+		    "memory: give each "
 		    "rank its own by CUDA_VISIBLE_DEVICES, or start fewer ranks; losses are the same\"",
 		    mine.pci_bus_id, first);
 }

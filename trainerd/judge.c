@@ -49,7 +49,7 @@ open_file(struct judge *j, size_t i, const char *path, const struct task_options
 	for (size_t k = 0; k < i; k++)
 		if (strcmp(j->files[k].name, f->name) == 0)
 			return err_expect(note, ERR_CONFIG, "trainer.eval_choices",
-			    "names that differ without folder and ending", "%s twice", f->name);
+			    "file names that differ without folder and extension", "%s twice", f->name);
 	return task_open(&f->task, path, o, note);
 }
 
@@ -106,7 +106,7 @@ gauge(struct status *status, const char *name)
 		    (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') ? *p :
 									   '_';
 	return status_register(status, STATUS_GAUGE, metric, "",
-	    "share of the items of a file of trainer.eval_choices that are right, 0 to 1");
+	    "share of the items of a trainer.eval_choices file that are answered correctly, 0 to 1");
 }
 
 int
@@ -132,7 +132,8 @@ judge_new(struct judge **out, const struct config *config, const struct model *m
 		f->accuracy = gauge(status, f->name);
 		if (task_n_cut(f->task) > 0)
 			log_warn("eval.cut",
-			    "file=%s items=%zu hint=\"longer than corpus.context: their contexts lost their beginning\"",
+			    "file=%s items=%zu hint=\"items longer than corpus.context: the beginning of "
+			    "their contexts is cut off\"",
 			    f->name, task_n_cut(f->task));
 	}
 	if (rc != 0)

@@ -88,14 +88,18 @@ take(struct lock *l, struct err_note *note)
 		if (rc == EINTR)
 			continue;
 		if (rc != EAGAIN && rc != EACCES) {
-			log_warn("run.lock", "path=%s why=\"%s\" hint=\"no locks here: make sure yourself that one trainer at a time uses run.dir\"",
+			log_warn("run.lock",
+			    "path=%s why=\"%s\" hint=\"no locks on this file system: make sure that only one "
+			    "trainer at a time uses run.dir\"",
 			    l->path, strerror(rc));
 			return 0;
 		}
 		read_holder(l->fd, &other);
 		if (clock_now_ms() - start > (is_here(&other) ? HERE_MS : ELSEWHERE_MS))
-			return err_expect(note, ERR_AGAIN, "run.dir %s", "no other trainer in it: wait for that one, stop it, or use another run.dir",
-			    "one on %s, pid %ld, since %s", l->dir, other.host, other.pid, other.since);
+			return err_expect(note, ERR_AGAIN, "run.dir %s", "no other trainer in it",
+			    "it in use by another trainer on %s, pid %ld, since %s (wait for it, stop it, or "
+			    "use another run.dir)",
+			    l->dir, other.host, other.pid, other.since);
 		if (!said)
 			log_info("run.locked", "path=%s host=%s holder=%ld since=%s", l->path, other.host, other.pid, other.since);
 		said = true;
@@ -144,7 +148,10 @@ lock_check(struct lock *l, bool *again, struct err_note *note)
 	*again = fstat(l->fd, &ours) == 0 && (stat(l->path, &there) != 0 || ours.st_ino != there.st_ino || ours.st_dev != there.st_dev);
 	if (!*again)
 		return 0;
-	log_warn("run.removed", "dir=%s hint=\"run.dir was removed, moved or replaced while this run uses it; it is made again\"", l->dir);
+	log_warn("run.removed",
+	    "dir=%s hint=\"run.dir was removed, moved or replaced while this run uses it; trainerd creates "
+	    "it again\"",
+	    l->dir);
 	close(l->fd);
 	return take(l, note);
 }

@@ -61,7 +61,10 @@ keep_former(const char *path, uint64_t step, struct err_note *note)
 			break;
 		snprintf(kept, sizeof(kept), "%s.%s-%d", path, date, i);
 	}
-	log_warn("metrics.kept", "path=%s step=%" PRIu64 " why=\"it has steps that are trained again from step %" PRIu64 " on\"", kept, step, step);
+	log_warn("metrics.kept",
+	    "path=%s step=%" PRIu64 " why=\"the file has steps that will be trained again, from step %" PRIu64
+	    "\"",
+	    kept, step, step);
 	return 0;
 }
 

@@ -34,15 +34,17 @@ room_check(struct kernels *k, const struct fit_shape *shape, int n_ranks)
 		return ENOMEM;
 	if (bytes + SPARE_BYTES > (double)device.free_bytes)
 		log_warn("gpu.tight",
-		    "needed_gib=%.2f free_gib=%.2f hint=\"little is left: a smaller trainer.micro_batch, trainer.recompute: "
-		    "true, or fewer processes on this GPU\"", bytes / GIB, (double)device.free_bytes / GIB);
+		    "needed_gib=%.2f free_gib=%.2f hint=\"little memory is left: use a smaller "
+		    "trainer.micro_batch, trainer.recompute: true, or fewer processes on this GPU\"",
+		    bytes / GIB, (double)device.free_bytes / GIB);
 	return 0;
 }
 
 void
 room_note(struct kernels *k, const struct fit_shape *shape, int n_ranks, struct err_note *note)
 {
-	char users[240], advice[160] = "more ranks, a smaller model or a larger GPU, since no trainer.micro_batch fits";
+	char users[240],
+	    advice[160] = "more ranks, a smaller model or a larger GPU, because no trainer.micro_batch fits";
 	struct kernels_device device;
 	struct fit_shape found;
 

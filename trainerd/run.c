@@ -116,8 +116,10 @@ run_compare(const struct config *old, const struct config *cfg)
 {
 	config_tunable_diff(old, cfg, log_tunable, NULL);
 	if (strcmp(old->trainer.init, cfg->trainer.init) != 0)
-		log_warn("init.ignored", "trainer.init=%s was=\"%s\" hint=\"the run goes on from its checkpoint; to start from trainer.init "
-		    "use another run.dir\"", cfg->trainer.init[0] != '\0' ? cfg->trainer.init : "\"\"", old->trainer.init);
+		log_warn("init.ignored",
+		    "trainer.init=%s was=\"%s\" hint=\"the run continues from its checkpoint; to start from "
+		    "trainer.init use another run.dir\"",
+		    cfg->trainer.init[0] != '\0' ? cfg->trainer.init : "\"\"", old->trainer.init);
 }
 
 static bool
@@ -168,7 +170,10 @@ run_directory(struct run *r, struct err_note *note)
 		if ((rc = config_identity_diff(old, cfg, note)) == 0)
 			run_compare(old, cfg);
 		else
-			err_note_place(note, "run.dir %.200s holds a run with another value: use another run.dir, or the old value", cfg->run.dir);
+			err_note_place(note,
+			    "run.dir %.200s holds a run with a different value: use another run.dir, or the "
+			    "old value",
+			    cfg->run.dir);
 		config_destroy(&old);
 		if (rc != 0)
 			return rc;
@@ -239,13 +244,19 @@ run_tokenizer(struct run *r, struct err_note *note)
 	if ((rc = tokenizer_identify(r->tokenizer, &r->tokenizer_id, why, sizeof(why), note)) != 0)
 		return rc;
 	if (why[0] != '\0' && r->rank == 0)
-		log_warn("tokenizer.unread", "file=%s why=%s hint=\"training does not need it: it is compared by its hash and copied to the "
-		    "checkpoints\"", r->tokenizer, log_quote(why, quoted, sizeof(quoted)));
+		log_warn("tokenizer.unread",
+		    "file=%s why=%s hint=\"training does not need the file: its hash is compared, and it is "
+		    "copied to the checkpoints\"",
+		    r->tokenizer, log_quote(why, quoted, sizeof(quoted)));
 	r->save.tokenizer = r->tokenizer;
 	if (info->has_tokenizer && !hash_equal(info->tokenizer, r->tokenizer_id))
-		return err_expect(note, ERR_MISMATCH, "%s", "the tokenizer of corpus %.120s, %s", "%s%s", r->tokenizer, r->config->corpus.train,
-		    hash_hex(info->tokenizer, hex[0]), hash_hex(r->tokenizer_id, hex[1]), why[0] == '\0' ? "" :
-		    ", the hash of a file that cannot be read; put the corpus's tokenizer.json in its place, or none");
+		return err_expect(note, ERR_MISMATCH, "%s", "the tokenizer of corpus %.120s, %s", "%s%s",
+		    r->tokenizer, r->config->corpus.train, hash_hex(info->tokenizer, hex[0]),
+		    hash_hex(r->tokenizer_id, hex[1]),
+		    why[0] == '\0' ?
+			"" :
+			", the hash of a file that cannot be read; replace the file with the corpus's "
+			"tokenizer.json, or remove it");
 	return 0;
 }
 
@@ -300,8 +311,11 @@ run_warn_unused(const struct run *r)
 	const struct config_trainer *t = &r->config->trainer;
 
 	if (r->rank == 0 && t->init[0] == '\0' && weights_present(t->model))
-		log_warn("weights.unused", "trainer.model=%s hint=\"training starts from random weights (run.seed); to start from those in this folder "
-		    "set trainer.init: %s; if random weights are meant, name its config.json in trainer.model\"", t->model, t->model);
+		log_warn("weights.unused",
+		    "trainer.model=%s hint=\"training starts from random weights (run.seed); to start from "
+		    "the weights in this folder set trainer.init: %s; if random weights are intended, set "
+		    "trainer.model to its config.json\"",
+		    t->model, t->model);
 }
 
 /* Fills this rank's ranges with initial weights: trainer.init, or random ones by run.seed. */
@@ -359,9 +373,11 @@ run_metrics(struct run *r)
 	r->m_wait = status_register(st, STATUS_TIMER, "wait_rows_seconds_total", "seconds", "waiting for rows");
 	r->m_loss = status_register(st, STATUS_GAUGE, "loss", "nats", "mixed loss of the last step");
 	r->m_norm = status_register(st, STATUS_GAUGE, "grad_norm", "", "gradient norm of the last step, before clipping");
-	r->m_lr = status_register(st, STATUS_GAUGE, "learning_rate", "", "of the last step");
-	r->m_weight = status_register(st, STATUS_GAUGE, "kd_weight", "", "weight of the soft labels in the last step");
-	r->m_switch = status_register(st, STATUS_GAUGE, "switch_step", "steps", "end of phase one; 0: no phase one, not a number: not known yet");
+	r->m_lr = status_register(st, STATUS_GAUGE, "learning_rate", "", "learning rate of the last step");
+	r->m_weight = status_register(
+	    st, STATUS_GAUGE, "kd_weight", "", "distillation weight of the last step");
+	r->m_switch = status_register(st, STATUS_GAUGE, "switch_step", "steps",
+	    "end of phase one; 0: no phase one, NaN: not decided yet");
 	r->m_skipped = status_register(st, STATUS_COUNTER, "updates_skipped_total", "steps",
 	    "steps since this start without an update, because loss or gradient was not finite");
 	r->m_late = status_register(st, STATUS_COUNTER, "late_rows_total", "rows",
@@ -385,7 +401,8 @@ run_files(struct run *r, struct model_config *model, struct hash128 *train, stru
 	if ((rc = open_corpus(&r->train, cfg, cfg->corpus.train, CORPUS_TRAIN, -1, model, note)) != 0)
 		return rc;
 	if (model->context < (int64_t)cfg->corpus.context)
-		return err_expect(note, ERR_MISMATCH, "trainer.model %s", "a context of at least %" PRIu32 " (corpus.context)", "%" PRId64,
+		return err_expect(note, ERR_MISMATCH, "trainer.model %s",
+		    "a position limit of at least %" PRIu32 " (corpus.context)", "%" PRId64,
 		    cfg->trainer.model, cfg->corpus.context, model->context);
 	if ((rc = corpus_blend(&order, r->train, cfg->corpus.context, note)) != 0)
 		return rc;
@@ -488,8 +505,10 @@ run_class(const struct run *r, struct state_identity *stored)
 	if ((same_dtype && same_backend) || (!same_dtype && config_trainer_dtype(cfg) == CONFIG_DTYPE_AUTO) ||
 	    (!same_backend && config_trainer_backend(cfg) == CONFIG_BACKEND_AUTO))
 		return;
-	log_warn("compute.changed", "was=\"%s%s%s\" is=\"%s%s%s\" hint=\"losses differ from here on from those of a run without this change\"",
-	    stored->compute_class, stored->device[0] != '\0' ? " " : "", stored->device, now, device[0] != '\0' ? " " : "", device);
+	log_warn("compute.changed",
+	    "was=\"%s%s%s\" is=\"%s%s%s\" hint=\"losses will differ from those of an unchanged run\"",
+	    stored->compute_class, stored->device[0] != '\0' ? " " : "", stored->device, now,
+	    device[0] != '\0' ? " " : "", device);
 	snprintf(stored->compute_class, sizeof(stored->compute_class), "%s", now);
 	snprintf(stored->device, sizeof(stored->device), "%s", device);
 }

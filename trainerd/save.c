@@ -34,8 +34,9 @@ save_same_file_system(struct comm *comm, const struct save_options *o, struct er
 	if ((rc = agree(comm, rc, note)) != 0)
 		return rc;
 	if (file_read(path, sizeof(nonce), &seen, &n, NULL) != 0 || strcmp(seen, nonce) != 0) {
-		rc = err_expect_at(note, ERR_CONFIG, "%s", "rank %d", "the directory that rank 0 writes to, or checkpoint.gather: true",
-		    "another file system", o->root, comm_rank(comm));
+		rc = err_expect_at(note, ERR_CONFIG, "%s", "rank %d",
+		    "the directory that rank 0 writes to, or checkpoint.gather: true",
+		    "a different directory or file system", o->root, comm_rank(comm));
 	}
 	free(seen);
 	rc = agree(comm, rc, note);

@@ -241,7 +241,9 @@ mode_check(const char *was, const char *is, struct err_note *note)
 		return 0;
 	if (strcmp(was, "baseline") == 0)
 		return err_expect_at(note, ERR_MISMATCH, "phase_one", "checkpoint to resume from",
-		    "none: this run is past its phase one, or began without one; for a phase one begin a new run", "%s", is);
+		    "none, because this run has finished phase one or began without it (a phase one needs a "
+		    "new run)",
+		    "%s", is);
 	if (strcmp(selector_mode(was), selector_mode(is)) != 0)
 		return err_expect_at(note, ERR_MISMATCH, "selector.mode", "checkpoint to resume from", "%s (the checkpoint's)", "%s",
 		    selector_mode(was), selector_mode(is));

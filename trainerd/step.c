@@ -469,9 +469,10 @@ step_lane(struct step *s, const struct step_rows *rows, int64_t lane, float *gra
 				targets.dense = rows->dense + first * len * s->model->config.vocab_size;
 		}
 		if ((rc = model_forward(s->session, s->inputs, o->micro_batch, len)) != 0)
-			log_fatal("step.tokens", "rc=%d why=\"the corpus reader let a token outside the vocabulary pass\"", rc);
+			log_fatal("step.tokens",
+			    "rc=%d why=\"the corpus reader accepted a token outside the vocabulary\"", rc);
 		if ((rc = model_loss(s->session, &targets, scale, grads, &micro)) != 0)
-			log_fatal("step.targets", "rc=%d why=\"the feed let invalid targets pass\"", rc);
+			log_fatal("step.targets", "rc=%d why=\"the feed accepted invalid targets\"", rc);
 		s->reducing = lane == s->rank_lanes - 1 && first + o->micro_batch == (lane + 1) * per_lane;
 		model_backward(s->session, grads);
 		s->reducing = false;

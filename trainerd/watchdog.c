@@ -99,8 +99,10 @@ watchdog_main(void *arg)
 			notify_manager(w);
 		if (w->stop || idle <= limit_s(w))
 			continue;
-		log_error("watchdog.stalled", "limit=%.0f doing=\"%s\" seconds=%.0f hint=\"when one rank or host hangs, the others wait for "
-		    "it; mpirun ends them all, start again to resume\"", limit_s(w), w->doing, idle);
+		log_error("watchdog.stalled",
+		    "limit=%.0f doing=\"%s\" seconds=%.0f hint=\"when one rank or host hangs, the others "
+		    "wait for it; mpirun ends all ranks; start again to resume\"",
+		    limit_s(w), w->doing, idle);
 		if (w->comm != NULL)
 			comm_abort(w->comm, EX_TEMPFAIL);
 		_Exit(EX_TEMPFAIL);

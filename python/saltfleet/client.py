@@ -162,7 +162,7 @@ class _Open:
             raise SaltForked(f"{self._name}: opened in process {self._pid}, used in its fork {os.getpid()}: open it in the process that uses it")
         with self._changed:
             if not self._s[0]:
-                raise SaltClosed(f"{self._name}: it was closed")
+                raise SaltClosed(f"{self._name}: it has been closed")
             self._calls += 1
             return self._s[0]
 
@@ -248,7 +248,7 @@ class _Handle:
         self._wait(lambda ms: self._call(lib.salt_flush, ms, also=(1,)) == 0 or None, timeout_s, "flush")
 
     def _wait(self, wait: Callable[[int], T | None], timeout_s: float | None, what: str) -> T:
-        return _slices(wait, timeout_s, lambda: f"{what}: nothing within {timeout_s:g} s: {self.view().waiting or 'no reason is known'}")
+        return _slices(wait, timeout_s, lambda: f"{what}: nothing within {timeout_s:g} s: {self.view().waiting or 'reason unknown'}")
 
 
 class Client(_Handle):
@@ -385,7 +385,7 @@ class Lease:
 
     def _pointer(self) -> Any:
         if not self._p[0]:
-            raise SaltClosed(f"lease {self.id}: it was given back")
+            raise SaltClosed(f"lease {self.id}: it has been returned")
         return self._p[0]
 
     def submit_logits(self, i: int, logits: Any) -> None:

@@ -243,8 +243,8 @@ class SaltDataset(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         if info is not None and info.num_workers > 1:
-            raise SaltConfigError(f"SaltDataset: num_workers: expected 0 or 1, found {info.num_workers}: it fetches in threads, and the rows of "
-                                  "a step belong to one process")
+            raise SaltConfigError(f"SaltDataset: num_workers: expected 0 or 1, found {info.num_workers}: SaltDataset fetches in threads, and the "
+                                  "rows of a step belong to one process")
         self.trainer()
         self._stop()
         self._part = 0
@@ -388,7 +388,7 @@ class _Fetch:
                     break
                 if timeout_s is not None and now - begin >= timeout_s:
                     raise SaltTimeout(f"SaltDataset: no rows of step {self.next[0]} within {timeout_s:g} s: "
-                                      f"{self._trainer.view().waiting or 'no reason is known'}")
+                                      f"{self._trainer.view().waiting or 'reason unknown'}")
                 if now - say >= _SAY_S:
                     say = now
                     _log.warning("waiting for rows of step %d for %.0f s: %s", self.next[0], now - begin, self._trainer.view().waiting)

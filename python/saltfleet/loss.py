@@ -246,7 +246,7 @@ class _FromHidden(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g, _):
         if not hasattr(ctx, "d_h"):
-            raise RuntimeError("salt_loss_from_hidden: a second backward of one loss; its gradients were handed out with the first")
+            raise RuntimeError("salt_loss_from_hidden: backward was called twice on one loss; the first call used up its gradients")
         d_h, d_w, d_b, dtypes = ctx.d_h, ctx.d_w, ctx.d_b, ctx.dtypes
         del ctx.d_h, ctx.d_w, ctx.d_b
         scaled = [None if d is None else d.mul_(g) for d in (d_h, d_w, d_b)]

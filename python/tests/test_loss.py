@@ -285,7 +285,7 @@ def test_once() -> None:
     batch, (hidden, weight) = make_batch("sampled"), make_head()
     loss = salt_loss_from_hidden(hidden.requires_grad_(), weight, batch)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="second backward"):
+    with pytest.raises(RuntimeError, match="backward was called twice"):
         loss.backward()
 
 

@@ -28,7 +28,7 @@ ctl_open_config(const struct ctl_args *args, unsigned needs, struct config **cfg
 
 	*cfg = NULL;
 	if (path == NULL)
-		return ctl_usage(args, "which configuration? give -c fleet.yaml");
+		return ctl_usage(args, "no configuration: give -c fleet.yaml");
 	if ((overrides = calloc(args->cli.n_values + 1, sizeof(*overrides))) == NULL)
 		return ctl_fail(args, ENOMEM, NULL);
 	while ((text = ctl_get_nth(args, "set", n)) != NULL)

@@ -349,7 +349,8 @@ impossible(void)
 	f = fake_of(1);
 	f.model.lo++;
 	s = begin(&f);
-	CHECK(fake_until(s, &f, &f.result[1].n, 1) && strstr(f.result[1].error, "does not hold the model") != NULL);
+	CHECK(fake_until(s, &f, &f.result[1].n, 1) &&
+	    strstr(f.result[1].error, "does not serve the model") != NULL);
 	close_all(&s, &f);
 	f = fake_of(1);
 	f.context = 65;

@@ -201,7 +201,7 @@ start tea1 $tea
 good "a whole run" $trn
 stop TERM $sel1 $tea1
 cp -r "$scratch/run" "$scratch/run_before"
-bad "another seed" 78 "run.seed.*holds a run with another value.*expected 3, found 4" $trn --set run.seed=4
+bad "another seed" 78 "run.seed.*holds a run with a different value.*expected 3, found 4" $trn --set run.seed=4
 bad "another batch" 78 "trainer.batch.*expected 8, found 16" $trn --set trainer.batch=16
 bad "other lanes" 78 "trainer.(lanes|micro_batch).*expected [24], found [24]" $trn --set trainer.lanes=2
 bad "another corpus in a run" 78 "corpus.*expected $hash.*found $hash" $trn --set corpus.train="$scratch/held" --set trainer.steps=20

@@ -80,7 +80,7 @@ grep -q '^selectord .*  -  ' status.log || fail "selectord has a GPU: $(cat stat
 timeout 60 "${gpu[@]}" "$BIN/saltctl" model info student > info.log || fail "saltctl model info: $(cat info.log)"
 grep -q '^GPU in use *97 % of the time, its memory 41 %; by no process that can be seen from here' info.log || fail "no use of the GPU: $(cat info.log)"
 STUB_NVML_PROCESSES="$teacherd:3221225472" run one 1
-grep -q 'level=info .*event=gpu.shared .*with="teacherd-.* ('"$teacherd"') 3.00 GiB" .*hint="all of this fleet"' one.log ||
+grep -q 'level=info .*event=gpu.shared .*with="teacherd-.* ('"$teacherd"') 3.00 GiB" .*hint="all processes belong to this fleet"' one.log ||
 	fail "the teacher on the same GPU: $(grep gpu one.log)"
 grep -q event=gpu.ranks one.log && fail "one rank is two: $(grep gpu.ranks one.log)"
 stop TERM $selectord $teacherd

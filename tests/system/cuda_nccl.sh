@@ -48,7 +48,7 @@ falls() {
 falls 'expected libnccl.so.2, where the dynamic linker finds it or SALT_NCCL names it.*nowhere.so' SALT_NCCL=/nowhere.so
 falls 'version 2.7 or later.*version code 2604' NCCL_EMU=old
 falls 'ncclCommInitRank.*invalid usage; said by the emulation' NCCL_EMU=refuse
-falls 'a GPU of its own for each rank .CUDA_VISIBLE_DEVICES..*ranks 0 and 1 on 0000:01:00.0' CUDA_EMU_BUS=0000:01:00.0
+falls 'a separate GPU for each rank .CUDA_VISIBLE_DEVICES..*ranks 0 and 1 on 0000:01:00.0' CUDA_EMU_BUS=0000:01:00.0
 # A library that fails while the ranks work ends them.
 if ranks 2 env NCCL_EMU=broken "$BIN/mpi_reduce" cuda > broken.log 2>&1; then
 	fail "a broken NCCL was not noticed"

@@ -31,7 +31,7 @@ for d in selectord teacherd trainerd; do
 	ends 64 "^$d: --config FILE: the FILE is missing" $d -c
 	ends 64 "^$d: --check takes no value" $d --check=yes
 	ends 64 "^$d: unexpected argument more" $d -c fleet.yaml more
-	ends 64 "^$d: which configuration\?" $d -n
+	ends 64 "^$d: no configuration: give -c fleet.yaml" $d -n
 	# The files that a daemon opens at its start: the same exit codes in check-only mode and without it.
 	model=teacher.model
 	[ $d != trainerd ] || model=trainer.model
@@ -39,7 +39,7 @@ for d in selectord teacherd trainerd; do
 		ends 66 "nowhere.*No such file" $d $check -c fleet.yaml --set $model="$scratch/nowhere" --set run.dir=other --set cache.dir=other_cache
 	done
 	[ $d = teacherd ] || ends 66 "nowhere.*(No such file|expected)" $d -n -c fleet.yaml --set corpus.train="$scratch/nowhere"
-	[ $d = teacherd ] || ends 78 "context of at least 64" $d -n -c fleet.yaml --set corpus.context=64
+	[ $d = teacherd ] || ends 78 "position limit of at least 64" $d -n -c fleet.yaml --set corpus.context=64
 done
 ends 64 "^selectord: --shard: expected 0 .. 0 .*found 1" selectord -n -c fleet.yaml --shard 1
 

@@ -60,7 +60,7 @@ until_line full.log 'event=disk.full|event=commit.no_room' 60
 until_line full.log event=disk.full
 grep -q 'event=disk.full.*leases=stopped rows=served' full.log || fail "disk.full: $(grep disk.full full.log)"
 status > status.full
-grep -q '"disk full"' status.full && grep -q 'no room in the cache' status.full || fail "status of a full disk: $(head -c 600 status.full)"
+grep -q '"disk full"' status.full && grep -q 'no space in the cache' status.full || fail "status of a full disk: $(head -c 600 status.full)"
 # served: a whole run, from the first row to its end
 timeout 60 "$BIN/trainerd" -c f.yaml --set run.dir=run_full > train.log 2>&1 || fail "the trainer beside a full disk: $(tail -1 train.log)"
 grep -q 'event=run.done steps=12' train.log || fail "the trainer beside a full disk: $(tail -1 train.log)"

@@ -271,8 +271,8 @@ check_ipc_path(const char *endpoint, const char *path, struct err_note *note)
 	if (lstat(path, &st) != 0)
 		return errno == ENOENT ? 0 : err_note_set(note, errno, "%s", endpoint);
 	if (!S_ISSOCK(st.st_mode))
-		return err_expect(note, EEXIST, "%s", "a path where nothing is, or a socket that was left",
-		    "something else: it is not replaced", endpoint);
+		return err_expect(note, EEXIST, "%s", "an unused path or a stale socket",
+		    "a file that is not a socket; it is not replaced", endpoint);
 	if ((fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) < 0)
 		return err_note_set(note, errno, "%s", endpoint);
 	memcpy(at.sun_path, path, strlen(path) + 1);		/* bus__endpoint_parse has checked the length */
@@ -296,7 +296,7 @@ bind_ipc(void *socket, const char *endpoint, struct err_note *note)
 		return zmq_bind(socket, endpoint) != 0 ? err_note_set(note, errno, "%s", endpoint) : 0;
 	snprintf(folder, sizeof(folder), "%s", endpoint + 6);
 	if ((lock = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 || flock(lock, LOCK_EX) != 0)
-		rc = err_note_set(note, errno, "%s: its folder", endpoint);
+		rc = err_note_set(note, errno, "%s: folder of the socket", endpoint);
 	else if ((rc = check_ipc_path(endpoint, endpoint + 6, note)) == 0 && zmq_bind(socket, endpoint) != 0)
 		rc = err_note_set(note, errno, "%s", endpoint);
 	if (lock >= 0)

@@ -74,7 +74,7 @@ bus__endpoint_parse(const char *text, struct bus__endpoint *out, struct err_note
 		return 0;
 	}
 	if (strncmp(text, "tcp://", 6) != 0 || (colon = strrchr(host = text + 6, ':')) == NULL || colon == host)
-		return bad(text, "another scheme, or no port", note);
+		return bad(text, "an unknown scheme, or no port", note);
 	if ((size_t)(colon - host) >= sizeof(out->host) || strlen(colon + 1) >= sizeof(out->port))
 		return bad(text, "a host or port that is too long", note);
 	memcpy(out->host, host, (size_t)(colon - host));

@@ -232,7 +232,8 @@ look_at_ipc(struct bus__guard *g, struct connection *c, int fd, struct sums *sum
 		c->own_bytes = g->trim_ms != 0 && g->n_trims == 0 && g->flood_bytes != 0 ? g->flood_bytes : sums->own_bytes;
 	} else if (sums->own_bytes > c->own_bytes + g->bus->budget) {
 		g->flood_bytes = c->own_bytes;
-		end(g, c, fd, sums->own_bytes - c->own_bytes, "memory grew so much since its last complete message, and it goes on sending");
+		end(g, c, fd, sums->own_bytes - c->own_bytes,
+		    "memory grew since this peer's last complete message, and it is still sending");
 	}
 }
 
@@ -255,11 +256,12 @@ look_at(struct bus__guard *g, int fd, struct sums *sums)
 		return;
 	limits = &g->listeners[c->listener].limits;
 	if (c->n_frames == 0 && in > limits->first) {
-		end(g, c, fd, in, "too many bytes before its first message was complete");
+		end(g, c, fd, in, "too many bytes before the first complete message");
 		return;
 	}
 	if (in > limits->most) {
-		end(g, c, fd, in, "too many bytes that make no complete message, or come faster than they can be handled");
+		end(g, c, fd, in,
+		    "too many bytes without a complete message, or faster than they can be handled");
 		return;
 	}
 	sums->in += in;
@@ -289,15 +291,18 @@ decide(struct bus__guard *g, const struct sums *s)
 	bool few;
 
 	if (s->in > g->bus->budget)
-		end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in, "all peers together sent more than can be handled; this one most");
+		end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in,
+		    "peers sent more than can be handled; this one sent most");
 	if (s->out > g->bus->budget)
-		end(g, &g->by_fd[s->out_fd], s->out_fd, s->most_out, "all peers together read too little; this one least");
+		end(g, &g->by_fd[s->out_fd], s->out_fd, s->most_out,
+		    "peers read too slowly; this one slowest");
 	if (s->in > QUIET_BYTES) {
 		memory = own_memory();
 		if (g->quiet_memory == 0)
 			g->quiet_memory = memory;
 		if (memory > g->quiet_memory + g->bus->budget)
-			end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in, "what peers sent fills the memory; this one sent most");
+			end(g, &g->by_fd[s->in_fd], s->in_fd, s->most_in,
+			    "received data fills the memory; this peer sent most");
 		trim_later(g);
 	} else {
 		g->quiet_memory = 0;
@@ -307,7 +312,8 @@ decide(struct bus__guard *g, const struct sums *s)
 	spare = files.rlim_cur / SPARE_SHARE < SPARE_FDS ? files.rlim_cur / SPARE_SHARE : SPARE_FDS;
 	few = g->n_fds + spare > files.rlim_cur;
 	if (few && s->idle_fd >= 0)
-		end(g, &g->by_fd[s->idle_fd], s->idle_fd, 0, "few descriptors are left, and it has sent nothing");
+		end(g, &g->by_fd[s->idle_fd], s->idle_fd, 0,
+		    "few file descriptors are left, and this peer has sent nothing");
 	else if (few && !g->few_files && log_limited(&limit, &left_out))
 		log_warn("bus.few_files", "open=%zu limit=%llu hint=\"raise the limit (ulimit -Hn, LimitNOFILE of a unit), or new peers will not be "
 		    "able to connect\" left_out=%lu", g->n_fds, (unsigned long long)files.rlim_cur, left_out);
@@ -352,9 +358,11 @@ bus__refused(struct bus *bus, int event, int value, const char *endpoint)
 		return;
 	atomic_fetch_add(&bus->n_refused, 1);
 	if (log_limited(&limit, &left_out))
-		log_event(cut ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "bus.refused", "endpoint=%s code=0x%x why=\"%s\" left_out=%lu", endpoint,
-		    (unsigned)value, cut ? "its handshake was not completed" : bus->curve_dir != NULL ?
-		    "no handshake of CURVE, or with another server's key" : "no handshake without keys", left_out);
+		log_event(cut ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "bus.refused",
+		    "endpoint=%s code=0x%x why=\"%s\" left_out=%lu", endpoint, (unsigned)value,
+		    cut ? "handshake not completed" : bus->curve_dir != NULL ?
+		    "no CURVE handshake, or wrong server key" : "no handshake without keys",
+		    left_out);
 }
 
 static void
@@ -637,7 +645,7 @@ bus__guard_may_send(struct bus__guard *g, int fd, size_t bytes, uint64_t most)
 		if ((may = out == 0 || out + bytes <= most))
 			c->sent += bytes;
 		else
-			end(g, c, fd, out, "it does not read its answers");
+			end(g, c, fd, out, "this peer does not read its answers");
 	}
 	pthread_mutex_unlock(&g->lock);
 	return may;

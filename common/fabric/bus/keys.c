@@ -210,9 +210,10 @@ key_write(const char *path, mode_t mode, const struct bus_key *key, bool secret,
 	int fd, rc, n;
 
 	n = snprintf(text, sizeof(text), "%s\nrole=%s\npublic=%s\n%s%s%s",
-	    secret ? "# secret key of one process or of all of one kind: keep it there" :
-	    "# public key: processes with its secret key may connect", bus_role_name(key->role),
-	    key->public_key, secret ? "secret=" : "", secret ? key->secret_key : "", secret ? "\n" : "");
+	    secret ? "# secret key of one process, or of all processes of one role: keep it secret" :
+		     "# public key: processes with its secret key may connect",
+	    bus_role_name(key->role), key->public_key, secret ? "secret=" : "", secret ? key->secret_key : "",
+	    secret ? "\n" : "");
 	if ((fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)) < 0)
 		return err_note_set(note, errno, "%s", path);
 	if ((rc = file_write_all(fd, text, (size_t)n)) == 0 && fsync(fd) != 0)

@@ -218,7 +218,8 @@ reject(struct bus_server *s, struct peer *p)
 	unsigned long left_out;
 
 	if (log_limited(&limit, &left_out))
-		log_warn("bus.bad_peer", "endpoint=%s peer=%llx why=\"more than one part\" left_out=%lu", s->endpoint,
+		log_warn("bus.bad_peer",
+		    "endpoint=%s peer=%llx why=\"message has more than one part\" left_out=%lu", s->endpoint,
 		    (unsigned long long)p->number, left_out);
 	drop_queue(s, p);
 	end(s, p, 0);
@@ -435,7 +436,8 @@ receive(struct bus_server *s, struct bus_event *event, struct peer **from)
 		bus__guard_received(s->bus->guard, fd, event->len);
 		p = n == ID_BYTES && id[0] == 0 ? note_peer(s, number_of(id), fd) : NULL;
 		if (n != ID_BYTES && !s->named_logged) {
-			log_warn("bus.bad_peer", "endpoint=%s why=\"a routing id of its own\"", s->endpoint);
+			log_warn(
+			    "bus.bad_peer", "endpoint=%s why=\"peer chose its own routing id\"", s->endpoint);
 			s->named_logged = true;
 		}
 		if (p != NULL && !single && !p->ended)
@@ -499,9 +501,11 @@ end_flooding(struct bus_server *s, struct peer *last)
 		EACH_PEER(s, p)
 			worst = p->in_bytes > worst->in_bytes ? p : worst;
 	if (log_limited(&limit, &left_out))
-		log_warn("bus.peer_ended", "endpoint=%s peer=%llx bytes=%zu why=\"%s\" left_out=%lu", s->endpoint, (unsigned long long)worst->number,
-		    worst->in_bytes, all ? "all peers together sent more than can be handled; this one most" :
-		    "its messages come faster than they can be handled", left_out);
+		log_warn("bus.peer_ended", "endpoint=%s peer=%llx bytes=%zu why=\"%s\" left_out=%lu",
+		    s->endpoint, (unsigned long long)worst->number, worst->in_bytes,
+		    all ? "peers sent more than can be handled; this one sent most" :
+			  "this peer sends faster than its messages can be handled",
+		    left_out);
 	atomic_fetch_add(&s->bus->n_ended, 1);
 	drop_waiting(s, worst);
 	drop_queue(s, worst);
@@ -581,8 +585,10 @@ end_stuck(struct bus_server *s)
 	if (worst == NULL)
 		return false;
 	if (log_limited(&limit, &left_out))
-		log_warn("bus.slow_peer", "endpoint=%s peer=%llx bytes=%zu why=\"it reads nothing, and too much is queued for all peers\" "
-		    "left_out=%lu", s->endpoint, (unsigned long long)worst->number, most, left_out);
+		log_warn("bus.slow_peer",
+		    "endpoint=%s peer=%llx bytes=%zu why=\"this peer does not read, and too much is queued "
+		    "for all peers\" left_out=%lu",
+		    s->endpoint, (unsigned long long)worst->number, most, left_out);
 	drop_queue(s, worst);
 	end(s, worst, 0);
 	disconnect(worst);

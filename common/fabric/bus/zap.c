@@ -202,9 +202,8 @@ bus__zap_prove(struct bus *bus, struct err_note *note)
 	if ((rc = bus__bind(bus, server, "tcp://127.0.0.1:*", endpoint, note)) != 0)
 		goto out;
 	if (zmq_curve_public(mine, bus->key.secret_key) != 0 || strcmp(mine, bus->key.public_key) != 0) {
-		rc = err_expect(note, ERR_FORMAT, "%s/%s.key",
-		    "a public and a secret key that belong together", "two pairs", bus->curve_dir,
-		    bus->key.name);
+		rc = err_expect(note, ERR_FORMAT, "%s/%s.key", "a public and a secret key of one pair",
+		    "keys of two pairs", bus->curve_dir, bus->key.name);
 		goto out;
 	}
 	if ((rc = bus__curve_client(client, &stranger, mine)) != 0 || zmq_connect(client, endpoint) != 0
@@ -224,7 +223,8 @@ bus__zap_prove(struct bus *bus, struct err_note *note)
 	}
 	if (let_in || !rejected || atomic_load(&bus->zap->n_refused) == refused)
 		rc = err_expect(note, ERR_INTERNAL, "test that unknown keys are rejected",
-		    "a random key is rejected", "%s", let_in ? "it was accepted" : "no answer in 5 s");
+		    "a random key to be rejected", "%s",
+		    let_in ? "the key was accepted" : "no answer in 5 s");
 out:
 	atomic_store(&bus->zap->proving, false);
 	bus__socket_close(bus, &monitor);

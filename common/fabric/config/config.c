@@ -134,7 +134,8 @@ validate_trainer(const struct config *cfg, struct err_note *note)
 		return clash(cfg, note, "phase_one.steps", "trainer.steps", "at most the steps of the run");
 	for (size_t i = 0; i < t->keep_steps.n; i++)
 		if (t->keep_steps.item[i] > t->steps)
-			return clash(cfg, note, "trainer.keep_steps", "trainer.steps", "steps of the run");
+			return clash(cfg, note, "trainer.keep_steps", "trainer.steps",
+			    "steps up to the end of the run");
 	return 0;
 }
 
@@ -152,7 +153,8 @@ config__validate(const struct config *cfg, struct err_note *note)
 	if (config_until_margin(cfg, NULL) && cfg->corpus.heldout[0] == '\0')
 		return clash(cfg, note, "phase_one.until_margin", "corpus.heldout", "a held-out corpus to measure the margin on");
 	if (cfg->trainer.eval_choices.n > 0 && cfg->corpus.heldout[0] == '\0')
-		return clash(cfg, note, "trainer.eval_choices", "corpus.heldout", "a held-out corpus: evaluations are of both");
+		return clash(cfg, note, "trainer.eval_choices", "corpus.heldout",
+		    "a held-out corpus, because evaluations measure both");
 	if (p->handover != CONFIG_HANDOVER_STEP && config_phase_one(cfg)) {
 		if (p->handover_steps == 0)
 			return clash(cfg, note, "phase_one.handover_steps", "phase_one.handover", "at least one step");
@@ -163,8 +165,9 @@ config__validate(const struct config *cfg, struct err_note *note)
 		return clash(cfg, note, "selector.file", "selector.mode", "a file of sequences or scores");
 	config_block(cfg, &block, &kept);
 	if (kept < 1)
-		return clash(cfg, note, "selector.keep_share", cfg->selector.pool > 0 ? "selector.pool" : "selector.block",
-		    "at least one sequence kept of a block");
+		return clash(cfg, note, "selector.keep_share",
+		    cfg->selector.pool > 0 ? "selector.pool" : "selector.block",
+		    "at least one sequence kept from a block");
 	return validate_remote(cfg, note);
 }
 

@@ -168,7 +168,7 @@ config_identity_diff(const struct config *old, const struct config *now, struct 
 		rc = ENOMEM;
 	} else if (next_difference(old, now, CONFIG__IDENTITY, &i, was, is)) {
 		rc = err_note_set(note, ERR_CONFIG, "%s", config__table[i].key);
-		err_note_place(note, "part of the identity of what exists already");
+		err_note_place(note, "an identity option, which cannot change for an existing run or cache");
 		err_note_expected(note, "%s", was);
 		err_note_found(note, "%s (%s)", is, config_origin(now, config__table[i].key, origin, sizeof(origin)));
 	}

@@ -234,7 +234,7 @@ bad_endpoint(const char *s, bool bind, struct err_note *note)
 {
 	if (strncmp(s, "ipc://", 6) == 0 && strlen(s + 6) > ipc_max(bind)) {
 		err_note_expected(note, "an ipc path of at most %zu bytes%s", ipc_max(bind),
-		    bind ? ", with .events after it 107" : "");
+		    bind ? ", because .events is appended and the limit is 107" : "");
 		err_note_found(note, "%zu bytes: %s", strlen(s + 6), s);
 	}
 	return ERR_CONFIG;

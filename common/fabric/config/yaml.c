@@ -248,7 +248,7 @@ static int
 twice(struct reader *r, unsigned line, const char *key, unsigned before)
 {
 	refuse(r, line, key);
-	return err_expect(r->note, ERR_CONFIG, "", "every key once", "the same key as in line %u", before);
+	return err_expect(r->note, ERR_CONFIG, "", "unique keys", "the same key as in line %u", before);
 }
 
 static int

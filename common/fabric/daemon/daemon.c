@@ -17,7 +17,8 @@
 static const struct cli_option common_options[] = {
 	{"config", "FILE", "configuration of the fleet, see docs/config.md", false, 'c'},
 	{"set", "KEY=VALUE", "override one option, such as --set trainer.lr=1e-3; may be repeated", true, 0},
-	{"check", NULL, "check the configuration and the files it names, then exit; -nv prints it as resolved",
+	{"check", NULL,
+	    "check the configuration and the files it names, then exit; -nv also prints it resolved",
 	    false, 'n'},
 	{"verbose", NULL, "debug lines in the log", false, 'v'},
 	{"version", NULL, "print the version and exit", false, 0},
@@ -82,7 +83,7 @@ read_arguments(struct daemon *d, int argc, char **argv)
 		return false;
 	}
 	if (cli_get(&d->args, "config") == NULL) {
-		d->exit_code = cli_usage(&d->args, "which configuration? give -c fleet.yaml");
+		d->exit_code = cli_usage(&d->args, "no configuration: give -c fleet.yaml");
 		return false;
 	}
 	d->check = cli_get(&d->args, "check") != NULL;

@@ -49,8 +49,10 @@ daemon_gpu(struct status *st, const char *run_dir, const char *name, const char 
 		return;			/* status_gpu has logged the reason */
 	if (nvml_processes(nvml, list, PROCESSES_MAX, &n, NULL) == 0 && n > 0) {
 		bool ours = name_fleet(run_dir, list, n) == n;
-		const char *hint = ours ? "all of this fleet" : "its memory and its time are shared; if that is not meant, end "
-		    "the other process, or name another GPU in CUDA_VISIBLE_DEVICES";
+		const char *hint = ours ?
+		    "all processes belong to this fleet" :
+		    "GPU memory and time are shared; if unintended, stop the other process, or choose "
+		    "another GPU with CUDA_VISIBLE_DEVICES";
 
 		log_event(ours ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "gpu.shared",
 		    "gpu=\"%s\" pci=%s with=%s free_gib=%.2f of_gib=%.2f hint=\"%s\"", name, pci_bus_id,

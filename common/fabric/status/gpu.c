@@ -20,7 +20,8 @@ unknown(struct status__gpu *g, int rc, const struct err_note *note)
 
 	if (!atomic_flag_test_and_set(&g->said))
 		log_warn("gpu.unknown",
-		    "why=%s hint=\"shown as not known by status and exporter; nothing else depends on it\"",
+		    "why=%s hint=\"status and exporter show these figures as unknown; nothing else depends "
+		    "on them\"",
 		    log_quote(err_note_str(note, rc, why, sizeof(why)), quoted, sizeof(quoted)));
 }
 
@@ -36,11 +37,12 @@ status__gpu_new(struct status *st, const char *pci_bus_id, double memory_bytes)
 	atomic_flag_clear(&g->said);
 	g->memory = status_register(st, STATUS_GAUGE, "gpu_memory_bytes", "bytes",
 	    "memory of the GPU that this process computes on");
-	g->used = status_register(st, STATUS_GAUGE, "gpu_memory_used_bytes", "bytes", "of it in use, by all processes");
+	g->used = status_register(st, STATUS_GAUGE, "gpu_memory_used_bytes", "bytes",
+	    "memory of the GPU in use, by all processes");
 	g->utilization = status_register(st, STATUS_GAUGE, "gpu_utilization_ratio", "",
-	    "share of the last second or less in which the GPU ran a kernel of any process");
+	    "share of the last second or less in which a kernel of any process ran on the GPU");
 	g->memory_utilization = status_register(st, STATUS_GAUGE, "gpu_memory_utilization_ratio", "",
-	    "share of that time in which its memory was read or written");
+	    "share of the last second or less in which GPU memory was read or written");
 	status_set(g->memory, memory_bytes);
 	if ((rc = nvml_open(&g->nvml, pci_bus_id, &note)) != 0)
 		unknown(g, rc, &note);

@@ -216,7 +216,8 @@ hello(const struct wire__where *w, const struct wire_hello *h)
 			return bad(w, ERR_FORMAT, "models.serves_label", "score, label or both", "neither");
 	for (size_t i = 0; teacher && i < 3; i++)
 		if ((const bool[]){h->corpus.present, h->heldout.present, h->plan.present}[i])
-			return bad(w, ERR_FORMAT, (const char *[]){"corpus", "heldout", "plan"}[i], "nothing from a teacher", "one");
+			return bad(w, ERR_FORMAT, (const char *[]){"corpus", "heldout", "plan"}[i],
+			    "none from a teacher", "one");
 	if (!teacher && !h->corpus.present)
 		return bad(w, ERR_FORMAT, "corpus", "a corpus", "nothing");
 	if ((rc = plan(w, &h->plan)) != 0)
@@ -247,8 +248,9 @@ lease(const struct wire__where *w, const struct wire_lease *m)
 	if (!m->want_score && !m->want_label)
 		return bad(w, ERR_FORMAT, "want_label", "score, label or both", "neither");
 	if (m->want_label != m->label_set.present)
-		return bad(w, ERR_FORMAT, "label_set", m->want_label ? "a label set" : "nothing without want_label",
-		    m->want_label ? "nothing" : "one");
+		return bad(w, ERR_FORMAT, "label_set",
+		    m->want_label ? "a label set" : "none without want_label",
+		    m->want_label ? "none" : "one");
 	if ((rc = label_set(w, &m->label_set, true)) != 0)
 		return rc;
 	if (m->tokens == NULL)

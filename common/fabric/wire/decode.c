@@ -210,7 +210,7 @@ header(const uint8_t *p, size_t len, enum wire_type *type, struct err_note *note
 		    WIRE_HEADER_BYTES, len);
 	if (memcmp(p, "SALT", 4) != 0)
 		return err_expect(note, ERR_FORMAT, "frame", "\"SALT\" and a header",
-		    "%zu bytes of something else", len);
+		    "%zu other bytes", len);
 	version = p[4] | (unsigned)p[5] << 8;
 	number = p[6] | (unsigned)p[7] << 8;
 	if (version != WIRE_VERSION)
@@ -259,13 +259,14 @@ wire_decode(const void *bytes, size_t len, struct wire_message **out, struct err
 		get_fields(&d, table, "", &msg->hello, m);	/* a union: every message starts there */
 		rc = d.rc;
 	} else if (!d.budget.exceeded) {
-		rc = err_expect(note, ERR_FORMAT, "%s", "a protobuf message of that type", "", d.message);
+		rc = err_expect(note, ERR_FORMAT, "%s", "a valid protobuf message of this type", "",
+		    d.message);
 	}
 	if (d.budget.exceeded && !mem_arena_at_limit(d.budget.arena)) {
 		rc = err_note_set(note, ENOMEM, "%s", d.message);
 	} else if (d.budget.exceeded) {
 		rc = err_expect_at(note, ERR_RANGE, "%s", "frame of %zu bytes",
-		    "at most %zu bytes of memory for it", "more", d.message, len + WIRE_HEADER_BYTES, budget);
+		    "at most %zu bytes of decoded data", "more", d.message, len + WIRE_HEADER_BYTES, budget);
 	}
 	if (rc == 0)
 		rc = wire__check(msg, note);

@@ -39,7 +39,7 @@ scan_message(const struct scan *s, const ProtobufCMessageDescriptor *desc, const
 	const uint8_t *end = p + len, *at;
 
 	if (depth > SCAN_DEPTH_MAX)
-		return bad(s, desc->short_name, p, "messages nested no deeper");
+		return bad(s, desc->short_name, p, "messages that are nested less deeply");
 	while (p < end) {
 		const ProtobufCFieldDescriptor *field;
 		uint64_t tag, n = 0;
@@ -47,12 +47,12 @@ scan_message(const struct scan *s, const ProtobufCMessageDescriptor *desc, const
 
 		at = p;
 		if ((p = varint(p, end, &tag)) == NULL || tag >> 3 == 0 || tag >> 32 != 0)
-			return bad(s, desc->short_name, at, "a field tag");
+			return bad(s, desc->short_name, at, "a valid field tag");
 		field = protobuf_c_message_descriptor_get_field(desc, (unsigned)(tag >> 3));
 		switch (tag & 7) {
 		case 0:
 			if ((p = varint(p, end, &n)) == NULL)
-				return bad(s, desc->short_name, at, "a varint that ends");
+				return bad(s, desc->short_name, at, "a complete varint");
 			n = 0;
 			break;
 		case 1:
@@ -60,7 +60,7 @@ scan_message(const struct scan *s, const ProtobufCMessageDescriptor *desc, const
 			break;
 		case 2:
 			if ((p = varint(p, end, &n)) == NULL)
-				return bad(s, desc->short_name, at, "a length that ends");
+				return bad(s, desc->short_name, at, "a complete length");
 			break;
 		case 5:
 			n = 4;
@@ -69,7 +69,8 @@ scan_message(const struct scan *s, const ProtobufCMessageDescriptor *desc, const
 			return bad(s, desc->short_name, at, "wire type 0, 1, 2 or 5");
 		}
 		if (n > (uint64_t)(end - p))
-			return bad(s, field != NULL ? field->name : desc->short_name, at, "a field that ends within its message");
+			return bad(s, field != NULL ? field->name : desc->short_name, at,
+			    "a field within its message");
 		if (field != NULL && (tag & 7) == 2) {
 			if (field->type == PROTOBUF_C_TYPE_STRING && memchr(p, 0, n) != NULL)
 				return bad(s, field->name, at, "text without NUL");

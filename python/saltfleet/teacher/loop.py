@@ -157,7 +157,7 @@ class Loop:
         if not self._ready and view.shards_welcomed > 0:
             self._ready = True
             log.info("ready", shards=view.shards_welcomed, status=view.status_endpoint)
-            log.notify("READY=1\nSTATUS=welcomed by selectord")
+            log.notify("READY=1\nSTATUS=accepted by selectord")
         elif self._ready:
             log.notify(f"STATUS={self._sequences} sequences computed; {view.waiting}" + ("\nWATCHDOG=1" if "WATCHDOG_USEC" in os.environ else ""))
         if self._tokens and now - self._rated > RATE_S:
