@@ -103,7 +103,7 @@ test_host(void)
 	c = tree_end();
 	CHECK(c.online == 64 && c.sockets == 2 && c.cores == 32 && c.nodes == 2 && c.allowed == 64 && c.quota == 0 && cpus_usable(&c) == 64);
 	cpus_print(&c, text, sizeof(text));
-	CHECK_STR(text, "64 processors (32 cores, 2 sockets, 2 NUMA nodes), 64 allowed, no limit of time");
+	CHECK_STR(text, "64 processors (32 cores, 2 sockets, 2 NUMA nodes), 64 allowed, no CPU limit");
 	CHECK(cpus_node(&c, 0, 2, &set));
 	CHECK_STR(hex_of(&set), "ffff0000ffff0000");
 	CHECK(cpus_node(&c, 1, 2, &set));

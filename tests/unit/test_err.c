@@ -50,7 +50,7 @@ main(void)
 	err_note_expected(&note, "version %d", 1);
 	err_note_found(&note, "%d", 7);
 	CHECK_STR(err_note_str(&note, ERR_FORMAT, buf, sizeof(buf)), "a.idx: byte 9: expected version 1, found 7: malformed input");
-	CHECK_STR(err_note_str(NULL, ERR_FULL, buf, sizeof(buf)), "no room left");
+	CHECK_STR(err_note_str(NULL, ERR_FULL, buf, sizeof(buf)), "no space left");
 	CHECK(err_note_set(NULL, 5, "x") == 5);
 	CHECK(err_expect(&note, ERR_RANGE, "trainer.lanes", "a power of two", "%d", 3) == ERR_RANGE);
 	CHECK_STR(err_note_str(&note, ERR_RANGE, buf, sizeof(buf)), "trainer.lanes: expected a power of two, found 3: value out of range");

@@ -87,7 +87,8 @@ errors(void)
 		for (int s = 0; s < 3; s++)
 			CHECK_ROW(o.text, strstr(o.text, rows[i].says[s]) != NULL);
 		o = in_process(rows[i].plugin, rows[i].wrong, KERNELS_BACKEND_AUTO, KERNELS_DTYPE_FP32);
-		CHECK_ROW(rows[i].what, o.rc == 0 && strncmp(o.text, "fp32/openblas; fp32 was asked for; ", 35) == 0);
+		CHECK_ROW(rows[i].what,
+		    o.rc == 0 && strncmp(o.text, "fp32/openblas; fp32 was requested; ", 35) == 0);
 	}
 }
 
@@ -100,10 +101,14 @@ choices(void)
 		enum kernels_dtype dtype;
 		const char *text;		/* NULL: a CPU backend */
 	} rows[] = {
-		{"asked for", NULL, KERNELS_BACKEND_CUDA, KERNELS_DTYPE_AUTO, "bf16/cuda; cuda was asked for; a stub; sm_00"},
-		{"fp32", NULL, KERNELS_BACKEND_CUDA, KERNELS_DTYPE_FP32, "fp32/cuda; cuda was asked for; a stub; sm_00"},
-		{"auto", NULL, KERNELS_BACKEND_AUTO, KERNELS_DTYPE_AUTO, "bf16/cuda; a GPU is there: Stub 9000; a stub; sm_00"},
-		{"auto, fp32", NULL, KERNELS_BACKEND_AUTO, KERNELS_DTYPE_FP32, "fp32/cuda; a GPU is there: Stub 9000; a stub; sm_00"},
+		{"requested", NULL, KERNELS_BACKEND_CUDA, KERNELS_DTYPE_AUTO,
+		    "bf16/cuda; cuda was requested; a stub; sm_00"},
+		{"fp32", NULL, KERNELS_BACKEND_CUDA, KERNELS_DTYPE_FP32,
+		    "fp32/cuda; cuda was requested; a stub; sm_00"},
+		{"auto", NULL, KERNELS_BACKEND_AUTO, KERNELS_DTYPE_AUTO,
+		    "bf16/cuda; GPU found: Stub 9000; a stub; sm_00"},
+		{"auto, fp32", NULL, KERNELS_BACKEND_AUTO, KERNELS_DTYPE_FP32,
+		    "fp32/cuda; GPU found: Stub 9000; a stub; sm_00"},
 		{"auto without a device", "no_device", KERNELS_BACKEND_AUTO, KERNELS_DTYPE_AUTO, NULL},
 		{"openblas", NULL, KERNELS_BACKEND_OPENBLAS, KERNELS_DTYPE_FP32, NULL},
 	};

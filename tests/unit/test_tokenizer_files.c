@@ -45,7 +45,7 @@ test_bad_files(void)
 		{"good, a hole", MODEL("\"vocab\":{\"a\":0,\"b\":2},\"merges\":[]"), 0, ""},
 		{"empty", "", ERR_FORMAT, "line 1 column 0 (byte 0)"},
 		{"cut", "{\"version\":\"1.0\",", ERR_FORMAT, "line 1 column 17 (byte 17)"},
-		{"not an object", "[1]", ERR_FORMAT, "the whole"},
+		{"not an object", "[1]", ERR_FORMAT, "top level"},
 		{"version", "{\"version\":\"2.0\"}", ERR_VERSION, "version"},
 		{"no model", "{}", ERR_FORMAT, "model"},
 		{"added tokens an object", ADDED("{}"), ERR_FORMAT, "added_tokens"},

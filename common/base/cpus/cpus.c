@@ -344,7 +344,8 @@ cpus_print(const struct cpus *c, char *buf, size_t size)
 	    c->cores, c->cores == 1 ? "" : "s", c->sockets, c->sockets == 1 ? "" : "s", c->nodes, c->nodes == 1 ? "" : "s", c->allowed);
 
 	if (n >= 0 && (size_t)n < size)
-		snprintf(buf + n, size - (size_t)n, c->quota > 0 ? ", time of %.3g by %s" : ", no limit of time", c->quota, c->quota_from);
+		snprintf(buf + n, size - (size_t)n, c->quota > 0 ? ", CPU limit %.3g (%s)" : ", no CPU limit",
+		    c->quota, c->quota_from);
 }
 
 bool

@@ -50,8 +50,8 @@ int cpus_here(void);
 int cpus_share(const struct cpus *c, int together, int n_ranks);
 
 /*
- * cpus_print - writes one line: "64 processors (32 cores, 2 sockets, 2 NUMA nodes), 2 allowed, time of 1.5 by
- * FILE". Cut to size.
+ * cpus_print - writes one line: "64 processors (32 cores, 2 sockets, 2 NUMA nodes), 2 allowed, CPU limit 1.5
+ * (FILE)". Cut to size.
  */
 void cpus_print(const struct cpus *c, char *buf, size_t size);
 

@@ -260,8 +260,9 @@ side_make(struct hash_blocks *b, int fd, const char *side, const char *state, in
 		return rc;
 	if (was == ERR_VERSION && !hash_equal(old, *root))
 		return err_expect(note, ERR_CORRUPT, "%s",
-		    "hash %s, as its side file .salthash states for this size and time",
-		    "%s: its bytes changed; restore it from a copy (if the change was meant, remove the side file)",
+		    "hash %s, as recorded in its side file .salthash for this size and time",
+		    "%s: its bytes changed; restore it from a copy "
+		    "(if the change is intended, remove the side file)",
 		    b->path, hash_hex(old, hex[0]), hash_hex(*root, hex[1]));
 	if (was != ERR_NOT_FOUND)
 		log_warn("side_file.renewed", "path=%s why=%s", side,
@@ -349,8 +350,8 @@ hash_blocks_check(struct hash_blocks *b, int fd, uint64_t at, uint64_t n, bool a
 			    "checksum %016" PRIx64
 			    ", as in its side file .salthash or when it was first read",
 			    "%016" PRIx64
-			    ": its bytes changed, though not its size and time; restore it from a copy (if the change was meant, "
-			    "remove the side file)",
+			    ": its bytes changed, though not its size and time; restore it from a copy "
+			    "(if the change is intended, remove the side file)",
 			    b->path, i, from, from + len, b->sums[i], sum);
 	}
 	free(buf);

@@ -89,7 +89,8 @@ load(struct err_note *note)
 		memcpy(functions[i].function, &symbol, sizeof(symbol));
 	}
 	if ((rc = api.init()) != NVML_SUCCESS)
-		return err_expect(note, ERR_LIBRARY, "NVML", "it to start", "%s", api.error_string(rc));
+		return err_expect(note, ERR_LIBRARY, "NVML", "NVML to initialize", "%s",
+		    api.error_string(rc));
 	return 0;
 }
 
@@ -120,7 +121,7 @@ nvml_open(struct nvml **out, const char *pci_bus_id, struct err_note *note)
 		return err_expect(note, ERR_NOT_FOUND, "NVML", "the GPU at PCI %s", "%s", pci_bus_id,
 		    api.error_string(rc));
 	if (api.mig != NULL && api.mig(device, &mig, &pending) == NVML_SUCCESS && mig != 0)
-		return err_expect(note, ERR_UNSUPPORTED, "NVML", "a whole GPU at PCI %s", "one that MIG divides",
+		return err_expect(note, ERR_UNSUPPORTED, "NVML", "a whole GPU at PCI %s", "a GPU in MIG mode",
 		    pci_bus_id);
 	if ((gpu = malloc(sizeof(*gpu))) == NULL)
 		return ENOMEM;

@@ -127,13 +127,17 @@ static int
 fill_vocab(
     const struct pieces *p, const char *name, struct json *vocab, struct json *list, struct err_note *note)
 {
+	char found[32];
+
 	for (size_t i = 0; i < p->n; i++) {
 		if (p->text[i][0] == '\0')
 			return bad_piece(p, name, note, i, ERR_FORMAT, "some text", "none");
-		if (!(p->score[i] - p->score[i] == 0))
-			return bad_piece(p, name, note, i, ERR_FORMAT, "a finite score", "another");
+		if (!(p->score[i] - p->score[i] == 0)) {
+			snprintf(found, sizeof(found), "%g", (double)p->score[i]);
+			return bad_piece(p, name, note, i, ERR_FORMAT, "a finite score", found);
+		}
 		if (json_get(vocab, p->text[i]) != NULL)
-			return bad_piece(p, name, note, i, ERR_FORMAT, "each piece once", "twice");
+			return bad_piece(p, name, note, i, ERR_FORMAT, "unique pieces", "a duplicate");
 		if (json_put(vocab, p->text[i], json_new_int((int64_t)i)) != 0 ||
 		    (p->unigram &&
 			json_push(list, json_build("[s, f]", p->text[i], (double)p->score[i])) != 0))

@@ -262,7 +262,7 @@ take_lock(struct cache *c, struct err_note *note)
 			line[strcspn(line, "\n")] = '\0';
 		return err_expect(note, rc, "",
 		    "no other writer: stop it first (a selectord: deploy/local.sh down)",
-		    "%s", line[0] != '\0' ? line : "a process that left no name");
+		    "%s", line[0] != '\0' ? line : "an unknown process");
 	}
 	if (gethostname(host, sizeof(host) - 1) != 0)
 		snprintf(host, sizeof(host), "?");

@@ -35,6 +35,7 @@ enum {
 enum { PAGE_BRANCH = 1, PAGE_LEAF = 2, PAGE_OVERFLOW = 4, PAGE_META = 8 };
 enum { META_VERSION = 1 };
 #define META_MAGIC 0xbeefc0deu
+#define INVALID_META "no valid metadata of an LMDB file that selectord made (transaction %" PRIu64 ")"
 enum { NODE_BIG = 1, NODE_TABLE = 2 };
 enum { DB_INTEGER_KEYS = 8 };
 #define NO_PAGE UINT64_MAX
@@ -67,7 +68,7 @@ damaged(const struct check *c, uint64_t page, const char *fmt, uint64_t found)
 	snprintf(what, sizeof(what), fmt, found);
 	return err_expect(c->note, ERR_CORRUPT, "%s/data.mdb", "pages as LMDB writes them",
 	    "page %" PRIu64 " has %s: the file is damaged. Copy it back from a backup, or move the folder away: "
-	    "selectord makes a new cache and asks the teachers again", c->dir, page, what);
+	    "selectord makes a new cache, and labels are computed again", c->dir, page, what);
 }
 
 static int
@@ -95,7 +96,8 @@ use(const struct check *c, uint64_t from, uint64_t page, uint64_t n)
 		return damaged(c, from, "a reference to page %" PRIu64 ", which is outside of the file", page);
 	for (uint64_t p = page; p < page + n; p++) {
 		if ((c->used[p / 8] >> p % 8 & 1) != 0)
-			return damaged(c, from, "a reference to page %" PRIu64 ", which something else uses", p);
+			return damaged(c, from, "a reference to page %" PRIu64 ", which is already in use",
+			    p);
 		c->used[p / 8] |= (uint8_t)(1u << p % 8);
 	}
 	return 0;
@@ -200,7 +202,7 @@ check_data(const struct check *c, uint64_t page, const uint8_t *node, const uint
 		if ((rc = read_at(c, at, head, sizeof(head))) != 0)
 			return rc;
 		if (cache__get_u64(head) != at || u16(head + 10) != PAGE_OVERFLOW || cache__get_u32(head + 12) != n)
-			return damaged(c, at, "another header than its %" PRIu64 " overflow pages need", n);
+			return damaged(c, at, "a wrong header of %" PRIu64 " overflow pages", n);
 	}
 	if ((seen->flags & DB_INTEGER_KEYS) == 0)
 		return 0;
@@ -236,7 +238,7 @@ check_page(const struct check *c, uint64_t from, uint64_t page, unsigned depth, 
 	else if (!leaf && u16(p + 10) != PAGE_BRANCH)
 		rc = damaged(c, page, "the flags 0x%" PRIx64, u16(p + 10));
 	else if (leaf != (depth == seen->depth))
-		rc = damaged(c, page, "the depth %" PRIu64 ", where its table has pages of another kind", depth);
+		rc = damaged(c, page, "a kind that is wrong at depth %" PRIu64 " of its table", depth);
 	else if (lower <= HEADER || lower % 2 != 0 || lower > upper || upper > c->page_bytes)
 		rc = damaged(c, page, "%" PRIu64 " bytes of header, which do not fit in it", lower);
 	if (rc != 0)
@@ -250,7 +252,8 @@ check_page(const struct check *c, uint64_t from, uint64_t page, unsigned depth, 
 
 		if (at < upper || at % 2 != 0 || at + NODE > c->page_bytes || key_len > KEY_BYTES_MAX || at + NODE + key_len > c->page_bytes ||
 		    (has_key && ((seen->flags & DB_INTEGER_KEYS) ? key_len != 8 : key_len == 0)))
-			rc = damaged(c, page, "a node at %" PRIu64 ", which is outside of it or has an impossible key", at);
+			rc = damaged(c, page,
+			    "a node at %" PRIu64 ", which is outside of the page or has an invalid key", at);
 		else if (has_key && !follows(seen, last, node + NODE, key_len, leaf))
 			rc = damaged(c, page, "keys out of order at its node %" PRIu64, i);
 		else if (leaf)
@@ -280,7 +283,7 @@ check_db(const struct check *c, uint64_t from, const struct db *db, bool tables)
 	if (db->root != NO_PAGE && (rc = check_page(c, from, db->root, 1, &seen, &last, tables)) != 0)
 		return rc;
 	if (seen.branches != db->branches || seen.leaves != db->leaves || seen.overflows != db->overflows || seen.records != db->records)
-		return damaged(c, from, "a table of %" PRIu64 " records by its count, but others are there", db->records);
+		return damaged(c, from, "wrong counts for a table of %" PRIu64 " records", db->records);
 	return 0;
 }
 
@@ -300,7 +303,7 @@ check_meta(struct check *c, uint64_t txn)
 	c->last = cache__get_u64(meta + META_LAST);
 	if (cache__get_u64(meta) != (txn & 1) || u16(meta + 10) != PAGE_META || cache__get_u32(meta + META_DBS) != c->page_bytes ||
 	    c->last < 1 || c->last >= (uint64_t)INT64_MAX / c->page_bytes)
-		return damaged(c, txn & 1, "a description of the file that cannot be (last page %" PRIu64 ")", c->last);
+		return damaged(c, txn & 1, "invalid metadata (last page %" PRIu64 ")", c->last);
 	take_db(meta + META_DBS, &free_list);
 	take_db(meta + META_DBS + DB, &main_db);
 	bytes = (size_t)(c->last / 8 + 1);
@@ -337,7 +340,9 @@ cache_check_pages(struct cache *c, bool all, struct err_note *note)
 		free(check.used);
 		check.used = NULL;
 	}
-	return rc == ERR_AGAIN ? err_note_set(note, rc, "cache.dir %s: a meta page that does not stand still", c->dir) : rc;
+	if (rc == ERR_AGAIN)
+		return err_note_set(note, rc, "cache.dir %s: a meta page that keeps changing", c->dir);
+	return rc;
 }
 
 /* Whether meta page `number` is valid; its page size and transaction. */
@@ -370,14 +375,15 @@ cache__check_metas(const char *dir, int fd, struct err_note *note)
 		if (n < META_BYTES || cache__get_u32(meta[0] + 16) != META_MAGIC)
 			return 0;		/* nothing was written yet, or LMDB will reject the file */
 		if (!meta_ok(meta[0], 0, &c.page_bytes, &txn[0])) {
-			rc = damaged(&c, 0, "no description of an LMDB file that selectord made (transaction %" PRIu64 ")", txn[0]);
+			rc = damaged(&c, 0, INVALID_META, txn[0]);
 			continue;
 		}
 		rc = read_at(&c, 1, meta[1], META_BYTES);
 		if (rc == 0 && (!meta_ok(meta[1], 1, &c.page_bytes, &txn[1]) || c.page_bytes != cache__get_u32(meta[0] + META_DBS)))
-			rc = damaged(&c, 1, "no description of an LMDB file that selectord made (transaction %" PRIu64 ")", txn[1]);
+			rc = damaged(&c, 1, INVALID_META, txn[1]);
 		if (rc == 0 && (txn[0] != 0 || txn[1] != 0) && ((txn[0] & 1) != 0 || (txn[1] & 1) != 1 || (txn[0] + 1 != txn[1] && txn[1] + 1 != txn[0])))
-			rc = damaged(&c, 1, "transaction %" PRIu64 ", and page 0 has none beside it", txn[1]);
+			rc = damaged(&c, 1, "transaction %" PRIu64 ", not adjacent to that of page 0",
+			    txn[1]);
 		if (rc != ERR_CORRUPT)
 			break;			/* else retry: a writer may just have replaced a page */
 	}

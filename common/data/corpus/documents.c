@@ -34,7 +34,8 @@ index_open(struct index *x, const struct corpus *c, const struct corpus__part *p
 	x->width = corpus__token_bytes(c->info.dtype);
 	if ((rc = number_at(x, 18, &x->n, note)) == 0 && (rc = number_at(x, 26, &x->m, note)) == 0 &&
 	    x->file.size != CORPUS__IDX_HEADER + 12 * x->n + 8 * x->m)
-		rc = err_expect(note, ERR_CORRUPT, "%s", "the index that was opened at the start", "another one of its name", part->idx_path);
+		rc = err_expect(note, ERR_CORRUPT, "%s", "the index that was opened at the start",
+		    "another file with this name", part->idx_path);
 	if (rc != 0)
 		corpus__file_close(&x->file);
 	return rc;

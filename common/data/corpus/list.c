@@ -41,8 +41,9 @@ corpus__agree(struct corpus_info *all, const char *first, const struct corpus_in
 	char a[HASH_HEX_BYTES], b[HASH_HEX_BYTES];
 
 	if (one->dtype != all->dtype)
-		return err_expect_at(note, ERR_MISMATCH, "%s", "type of the ids", "%s, as in %s: the parts of a blend store ids alike",
-		    "%s", name, corpus_dtype_name(all->dtype), first, corpus_dtype_name(one->dtype));
+		return err_expect_at(note, ERR_MISMATCH, "%s", "type of the ids",
+		    "%s, as in %s: the parts of a blend must have the same id type", "%s",
+		    name, corpus_dtype_name(all->dtype), first, corpus_dtype_name(one->dtype));
 	if (one->has_tokenizer && all->has_tokenizer && !hash_equal(one->tokenizer, all->tokenizer))
 		return err_expect_at(note, ERR_MISMATCH, "%s", "tokenizer", "%s, that of the parts before (%s)", "%s", name,
 		    hash_hex(all->tokenizer, a), first, hash_hex(one->tokenizer, b));

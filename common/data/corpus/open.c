@@ -69,7 +69,7 @@ corpus__file_fd(const struct corpus__file *file, int *rc, struct err_note *note)
 		return again.fd;
 	close(again.fd);
 	*rc = err_expect(note, ERR_CORRUPT, "%s", "the file that was opened at the start",
-	    "another one of its name", file->path);
+	    "another file with this name", file->path);
 	return -1;
 }
 

@@ -357,7 +357,7 @@ corpus_counts(const struct corpus *c, uint32_t vocab, uint64_t *out, struct err_
 	if (!hash_equal(hash_bytes(bytes, len), c->counts) || memcmp(bytes, CORPUS__COUNTS_MAGIC, 8) != 0 ||
 	    stored != vocab) {
 		rc = corpus__bad(note, ERR_CORRUPT, path, 0, "the counts whose hash is in PREFIX.json", 0);
-		err_note_found(note, "others");
+		err_note_found(note, "different contents");
 		goto out;
 	}
 	memcpy(out, bytes + CORPUS__COUNTS_HEADER, 8 * (size_t)vocab);

@@ -73,7 +73,8 @@ take_object(struct reader *r, const struct json *o)
 		return bad(r, ERR_RANGE, ": sequence", "0 to %" PRIu64 ", the sequences of the corpus at this context",
 		    "%" PRId64, r->name, r->line, f->n_windows - 1, seq);
 	if (r->line_of[seq] != 0)
-		return bad(r, ERR_FORMAT, ": sequence", "each sequence once", "%" PRId64 ", which is in line %" PRIu64 " too",
+		return bad(r, ERR_FORMAT, ": sequence", "each sequence once",
+		    "%" PRId64 ", also in line %" PRIu64,
 		    r->name, r->line, seq, r->line_of[seq]);
 	r->line_of[seq] = r->line;
 	if (r->first == 0 && (rc = begin(r, score != NULL)) != 0)
@@ -82,7 +83,8 @@ take_object(struct reader *r, const struct json *o)
 		if ((rc = take_score(r, score, (uint64_t)seq)) != 0)
 			return rc;
 	} else if (score != NULL) {
-		return bad(r, ERR_FORMAT, ": score", "none, as in line %" PRIu64, "one", r->name, r->line, r->first);
+		return bad(r, ERR_FORMAT, ": score", "no score, as in line %" PRIu64, "a score",
+		    r->name, r->line, r->first);
 	} else {
 		if ((rc = mem_grow((void **)&f->list, &r->cap, f->n + 1, sizeof(*f->list))) != 0)
 			return rc;
@@ -105,7 +107,7 @@ take_line(struct reader *r, const char *text, size_t len)
 	if (len == 0)
 		return 0;
 	if ((rc = json_parse(text, len, r->name, &o, &why)) == ERR_FORMAT)
-		return bad(r, rc, "", "a JSON object, and no NaN", "%s", r->name, r->line, why.found);
+		return bad(r, rc, "", "a JSON object without NaN", "%s", r->name, r->line, why.found);
 	if (rc == 0)
 		rc = take_object(r, o);
 	json_close(&o);

@@ -561,7 +561,8 @@ next_object(struct text *t, const unsigned char **doc, size_t *n, struct err_not
 		t->begin += bad ? 0 : t->scan.used;
 		return rc;
 	}
-	return err_expect_at(note, ERR_FORMAT, "%s", "%s", "a JSON object; only in JSON lines can bad ones be left out",
+	return err_expect_at(note, ERR_FORMAT, "%s", "%s",
+	    "a JSON object (--skip-bad-lines works only for JSON lines)",
 	    "%s", t->name, place_of(t, place), t->begin == t->end ? "the end of the file within an array" : t->scan.expected);
 }
 

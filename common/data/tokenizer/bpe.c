@@ -120,9 +120,9 @@ tokenizer__no_token(
 		snprintf(found, sizeof found, "byte 0x%02x", p[0]);
 	else
 		snprintf(found, sizeof found, "'%.*s'", (int)n, (const char *)p);
-	err_expect(enc->note, ERR_UNSUPPORTED, "", "bytes that the tokenizer has a token for", "%s", found);
+	err_expect(enc->note, ERR_UNSUPPORTED, "", "bytes that have a token", "%s", found);
 	if (enc->tok->model != MODEL_BYTES)
-		err_note_expected(enc->note, "characters that the tokenizer has a token for");
+		err_note_expected(enc->note, "characters that have a token");
 	return ERR_UNSUPPORTED;
 }
 

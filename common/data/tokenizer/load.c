@@ -254,12 +254,14 @@ load_added_token(struct loading *l, const struct json *j, size_t i, int32_t *nex
 	if ((in_vocab = json_get(l->vocab, content)) != NULL) {
 		json_int(in_vocab, &id);
 		if (tok->len[id] != a->len || memcmp(tok->bytes[id], content, a->len) != 0)
-			return tokenizer__bad(l, ERR_UNSUPPORTED, where, "an added token that is not a byte-level token too", "'%.60s'", content);
+			return tokenizer__bad(l, ERR_UNSUPPORTED, where,
+			    "an added token that is not also a byte-level token", "'%.60s'", content);
 	} else {
 		id = (*next)++;
 		if (tok->mark[id] != 0) {
 			tokenizer__bad(l, ERR_UNSUPPORTED, where, "", "%" PRId64 " for '%.60s'", id, content);
-			err_note_expected(l->note, "the number of tokens in model.vocab to be an id that none of them has, as it is that of the first new token");
+			err_note_expected(l->note,
+			    "the id of the first new token (the number of tokens in model.vocab) to be free");
 			return ERR_UNSUPPORTED;
 		}
 		tok->bytes[id] = (const unsigned char *)a->content;
@@ -299,7 +301,8 @@ normalize_added(struct loading *l)
 			continue;
 		snprintf(place, sizeof place, "added_tokens[%zu].content", i);
 		if (n == 0)
-			rc = tokenizer__bad(l, ERR_UNSUPPORTED, place, "text that the normaliser leaves something of", "'%.60s'", a->content);
+			rc = tokenizer__bad(l, ERR_UNSUPPORTED, place,
+			    "text that is not empty after normalisation", "'%.60s'", a->content);
 		else if ((a->find = mem_arena_strndup(tok->arena, (const char *)p, n)) == NULL)
 			rc = tokenizer__no_memory(l);
 		a->find_len = n;
@@ -333,8 +336,10 @@ load_added(struct loading *l, const struct json *added)
 		rc = tokenizer__trie_build(tok, &tok->normalized, true);
 	if (rc == ENOMEM)
 		return tokenizer__no_memory(l);
-	return rc == 0 ? 0 : rc == ERR_FORMAT ? tokenizer__bad(l, rc, "added_tokens", "no two that the normaliser makes equal", "two") :
-	    tokenizer__bad(l, rc, "added_tokens", "at most 16 MiB of them", "more");
+	if (rc == ERR_FORMAT)
+		return tokenizer__bad(l, rc, "added_tokens", "tokens that differ after normalisation",
+		    "two equal ones");
+	return rc == 0 ? 0 : tokenizer__bad(l, rc, "added_tokens", "at most 16 MiB of them", "more");
 }
 
 /* Reads a merge, "left right" or ["left", "right"]; the two sides are NUL-terminated in buf. */
@@ -532,7 +537,8 @@ build(struct loading *l, const struct json *root)
 	int rc;
 
 	if (json_kind(root) != JSON_KIND_OBJECT)
-		return tokenizer__bad(l, ERR_FORMAT, "the whole", "an object", "%s", tokenizer__kind_of(root));
+		return tokenizer__bad(l, ERR_FORMAT, "top level", "an object", "%s",
+		    tokenizer__kind_of(root));
 	if ((j = json_get(root, "version")) != NULL && !(json_text(j, &s) && strcmp(s, "1.0") == 0))
 		return tokenizer__bad(l, ERR_VERSION, "version", "\"1.0\"", "%s", json_text(j, &s) ? s : tokenizer__kind_of(j));
 	if (json_kind(added) != JSON_KIND_ARRAY && json_kind(added) != JSON_KIND_NULL)

@@ -80,14 +80,14 @@ next_field(struct reading *r, const unsigned char **p, const unsigned char *end,
 	if (at == end)
 		return 0;
 	if (!varint(p, end, &key) || key >> 3 == 0 || key >> 32 != 0)
-		return bad_at(r, at, "no field there");
+		return bad_at(r, at, "an invalid field");
 	*f = (struct field){.number = (uint32_t)(key >> 3), .wire = key & 7};
 	switch (f->wire) {
 	case 0:
 		return varint(p, end, &f->value) ? 1 : bad_at(r, at, "a number that does not end");
 	case 2:
 		if (!varint(p, end, &f->value) || f->value > (uint64_t)(end - *p))
-			return bad_at(r, at, "a field longer than what it is part of");
+			return bad_at(r, at, "a field that goes beyond its message");
 		f->bytes = *p;
 		*p += f->value;
 		return 1;
@@ -95,13 +95,13 @@ next_field(struct reading *r, const unsigned char **p, const unsigned char *end,
 	case 5:
 		size = f->wire == 1 ? 8 : 4;
 		if ((size_t)(end - *p) < size)
-			return bad_at(r, at, "a field longer than what it is part of");
+			return bad_at(r, at, "a field that goes beyond its message");
 		for (size_t i = 0; i < size; i++)
 			f->value |= (uint64_t)(*p)[i] << 8 * i;
 		*p += size;
 		return 1;
 	default:
-		return bad_at(r, at, "a wire type that is none");
+		return bad_at(r, at, "an unknown wire type");
 	}
 }
 
@@ -190,7 +190,8 @@ read_normalizer(struct reading *r, const unsigned char *p, size_t n)
 	for (i = 0; i < r->p.n; i++) {
 		if (r->type[i] == PIECE_USER_DEFINED || r->type[i] == PIECE_UNUSED)
 			return bad(r, ERR_UNSUPPORTED, "pieces",
-			    "with a table of characters or remove_extra_whitespaces none that is user-defined or unused",
+			    "no user-defined or unused piece together with a table of characters or "
+			    "remove_extra_whitespaces",
 			    r->text[i]);
 	}
 	if ((base64 = mem_arena_alloc_raw(r->arena, n_map / 3 * 4 + 5)) == NULL)

@@ -118,8 +118,8 @@ verify_file(const char *path, const struct weights_file *f, enum checkpoint_chec
 		return rc;
 	if (!hash_equal(h, f->hash))
 		return err_expect(note, ERR_CORRUPT, "%s", "xxh3-128 %s, as in MANIFEST.json",
-		    "%s: its bytes changed; restore it, "
-		    "or take another checkpoint (for a model alone, if the change was meant, remove MANIFEST.json)",
+		    "%s: its bytes changed; restore it, or take another checkpoint "
+		    "(for a model alone, if the change is intended, remove MANIFEST.json)",
 		    file, hash_hex(f->hash, want), hash_hex(h, found));
 	return 0;
 }

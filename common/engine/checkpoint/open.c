@@ -126,8 +126,9 @@ check_ranges(const struct checkpoint *c, const char *path, const char *array, st
 		if (r.total != total)
 			return checkpoint__note(note, ERR_MISMATCH, path, c->shards[i].name, "the total of the other shards");
 		if (r.begin != at)
-			return err_expect_at(note, ERR_FORMAT, "%s", "%s", "ranges that join", "[%" PRIu64 ", %" PRIu64 ") where %" PRIu64 " is next",
-			    path, c->shards[i].name, r.begin, r.end, at);
+			return err_expect_at(note, ERR_FORMAT, "%s", "%s",
+			    "adjacent ranges, the next one from %" PRIu64, "[%" PRIu64 ", %" PRIu64 ")",
+			    path, c->shards[i].name, at, r.begin, r.end);
 		at = r.end;
 	}
 	if (at != total)

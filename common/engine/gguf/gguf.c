@@ -146,7 +146,7 @@ skip_value(struct cursor *c, enum gguf__kind kind, unsigned depth)
 	if (kind != GGUF__ARRAY)
 		return skip_items(c, kind, 1, depth);
 	if (depth == GGUF_MAX_DEPTH)
-		return bad(c, ERR_RANGE, c->at, "arrays at most 4 deep", "one more");
+		return bad(c, ERR_RANGE, c->at, "arrays at most 4 deep", "a deeper one");
 	if ((rc = take_array(c, &item_kind, &count)) != 0)
 		return rc;
 	return skip_items(c, item_kind, count, depth + 1);
@@ -293,7 +293,8 @@ place_tensors(struct cursor *c)
 			return ERR_FORMAT;
 		}
 		if (t->offset_bytes < end)
-			return tensor_bad(c, t, ERR_FORMAT, "a range of its own", "%" PRIu64 ", within %s", t->offset_bytes, t[-1].name);
+			return tensor_bad(c, t, ERR_FORMAT, "a range that overlaps no other tensor",
+			    "offset %" PRIu64 ", within tensor %s", t->offset_bytes, t[-1].name);
 		end = t->offset_bytes + t->len_bytes;
 		t->offset_bytes += begin;
 		t->data = g->map + t->offset_bytes;
@@ -348,10 +349,10 @@ parse(struct gguf *g, struct err_note *note)
 	qsort(g->pairs, g->n_pairs, sizeof(g->pairs[0]), gguf__by_key);
 	for (size_t i = 1; i < g->n_pairs; i++)
 		if (strcmp(g->pairs[i].key, g->pairs[i - 1].key) == 0)
-			return gguf__bad(g, note, ERR_FORMAT, g->pairs[i].key, "each key once", "it twice");
+			return gguf__bad(g, note, ERR_FORMAT, g->pairs[i].key, "unique keys", "a duplicate");
 	if (gguf__int(gguf__pair(g, "split.count"), &parts) && parts > 1)
 		return gguf__bad(g, note, ERR_UNSUPPORTED, "split.count", "a model in one file (llama-gguf-split --merge makes it)",
-		    "one part of %" PRId64, parts);
+		    "one of %" PRId64 " parts", parts);
 	for (; g->n_tensors < n_tensors; g->n_tensors++)
 		if ((rc = read_tensor(&c, &g->tensors[g->n_tensors])) != 0)
 			return rc;
@@ -360,7 +361,7 @@ parse(struct gguf *g, struct err_note *note)
 	qsort(g->tensors, g->n_tensors, sizeof(g->tensors[0]), by_name);
 	for (size_t i = 1; i < g->n_tensors; i++)
 		if (strcmp(g->tensors[i].name, g->tensors[i - 1].name) == 0)
-			return tensor_bad(&c, &g->tensors[i], ERR_FORMAT, "each name once", "it twice");
+			return tensor_bad(&c, &g->tensors[i], ERR_FORMAT, "unique names", "a duplicate");
 	return 0;
 }
 

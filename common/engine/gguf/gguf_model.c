@@ -114,8 +114,9 @@ check_keys(const struct gguf *g, const struct arch *arch, struct err_note *note)
 		while (k < sizeof(neutral) / sizeof(neutral[0]) && strcmp(neutral[k].key, key) != 0)
 			k++;
 		if (k == sizeof(neutral) / sizeof(neutral[0]))
-			return gguf__bad(g, note, ERR_UNSUPPORTED, name, "a key that is known here", "%s of kind %s",
-			    "one that may change outputs,", gguf__kind_name(g->pairs[i].kind));
+			return gguf__bad(g, note, ERR_UNSUPPORTED, name, "a known key",
+			    "an unknown key of kind %s, which may change outputs",
+			    gguf__kind_name(g->pairs[i].kind));
 		snprintf(expected, sizeof(expected), "%g", neutral[k].value);
 		if (!gguf__num(&g->pairs[i], &v))
 			return gguf__bad_kind(g, note, name, "a number");
@@ -212,10 +213,11 @@ read_divisors(const struct gguf *g, const char *name, const struct model_config 
 	uint64_t n = (uint64_t)(cfg->rotary_dim > 0 ? cfg->rotary_dim : cfg->head_dim) / 2;
 
 	if (t == NULL)
-		return err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s", "it, beside the other one", "nothing", g->path, name);
+		return err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s",
+		    "both " ROPE_SHORT " and " ROPE_LONG, "only the other one", g->path, name);
 	if (t->n_elements != n || n == 0)
-		return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s", "%" PRIu64 " elements, one a rotary pair", "%" PRIu64, g->path, name,
-		    n, t->n_elements);
+		return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s",
+		    "%" PRIu64 " elements, one per rotary pair", "%" PRIu64, g->path, name, n, t->n_elements);
 	if (n > MODEL_MAX_ROTARY / 2)
 		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "at most %d elements", "%" PRIu64, g->path, name,
 		    MODEL_MAX_ROTARY / 2, n);
@@ -508,8 +510,8 @@ bind(struct gguf_model *m, bool *used, struct err_note *note)
 		const struct model_tensor *want = &m->model->tensors[i];
 
 		if (!their_name(&m->model->config, want->name, name, sizeof(name)) || (m->from[i] = gguf_find(g, name)) == NULL)
-			return err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s", "it, for %s", "nothing",
-			    g->path, name, want->name);
+			return err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s",
+			    "this tensor, for %s", "nothing", g->path, name, want->name);
 		if ((rc = check_shape(g, want, m->from[i], note)) != 0)
 			return rc;
 		used[m->from[i] - g->tensors] = true;
@@ -518,8 +520,9 @@ bind(struct gguf_model *m, bool *used, struct err_note *note)
 		if (used[i] || strcmp(g->tensors[i].name, ROPE_FREQS) == 0 || strcmp(g->tensors[i].name, ROPE_SHORT) == 0 ||
 		    strcmp(g->tensors[i].name, ROPE_LONG) == 0)		/* already read by gguf_config */
 			continue;
-		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "the tensors of a %s model",
-		    "one that it has no place for", g->path, g->tensors[i].name, model_family_name(m->model->config.family));
+		return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "only tensors of a %s model",
+		    "a tensor that this model does not use", g->path, g->tensors[i].name,
+		    model_family_name(m->model->config.family));
 	}
 	return 0;
 }

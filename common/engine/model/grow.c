@@ -75,12 +75,13 @@ config_of(const struct model_config *from, const struct model_growth_options *o,
 	if (traits->qk_norm && to->d_model % from->d_model != 0)
 		return err_expect(note, ERR_RANGE, "width",
 		    "a multiple of the small model's %" PRId64
-		    " in family %s, where norm_eps is that of heads too",
+		    " in family %s, whose heads are normalised with the same norm_eps",
 		    "%" PRId64, from->d_model, traits->name, to->d_model);
 	if ((o->heads == 0 || traits->whole_heads) && to->d_model * from->n_heads % from->d_model != 0)
 		return err_expect(note, ERR_RANGE, "width",
-		    "room for whole heads: the small model has %" PRId64 " in %" PRId64 "%s", "%" PRId64,
-		    from->n_heads, from->d_model, traits->whole_heads ? "" : "; or heads with it", to->d_model);
+		    "a width for a whole number of heads (the small model has %" PRId64 " in %" PRId64 ")%s",
+		    "%" PRId64, from->n_heads, from->d_model,
+		    traits->whole_heads ? "" : ", or heads set as well", to->d_model);
 	to->n_heads = o->heads != 0 ? o->heads : to->d_model * from->n_heads / from->d_model;
 	if ((rc = at_least("heads", to->n_heads, from->n_heads, note)) != 0)
 		return rc;
@@ -91,12 +92,12 @@ config_of(const struct model_config *from, const struct model_growth_options *o,
 	if (from->family == MODEL_FAMILY_LLAMA && from->d_model % from->n_heads == 0 &&
 	    to->d_model % to->n_heads != 0)
 		return err_expect(note, ERR_RANGE, "heads",
-		    "a divisor of the width %" PRId64 ", or transformers does not read the model", "%" PRId64,
+		    "a divisor of the width %" PRId64 " (transformers requires it)", "%" PRId64,
 		    to->d_model, to->n_heads);
 	heads = to->n_heads * from->n_kv_heads; /* groups as large as the small model's, if that divides */
 	if (o->kv_heads == 0 && heads % from->n_heads != 0)
 		return err_expect(note, ERR_RANGE, "heads",
-		    "a multiple of the %" PRId64 " that share a key/value head, or kv-heads with it",
+		    "a multiple of the %" PRId64 " that share a key/value head, or kv-heads set as well",
 		    "%" PRId64, from->n_heads / from->n_kv_heads, to->n_heads);
 	to->n_kv_heads = o->kv_heads != 0 ? o->kv_heads : heads / from->n_heads;
 	if ((rc = at_least("kv-heads", to->n_kv_heads, from->n_kv_heads, note)) != 0)
@@ -321,8 +322,8 @@ model_growth_new(struct model_growth **out, const struct model *from, const floa
 	}
 	if (o->noise > 0 && cfg.d_model == from->config.d_model && cfg.n_heads == from->config.n_heads &&
 	    cfg.d_ff == from->config.d_ff) {
-		rc = err_expect(note, ERR_RANGE, "noise", "0: no dimension that a matrix reads is cloned",
-		    "%g", (double)o->noise);
+		rc = err_expect(note, ERR_RANGE, "noise",
+		    "0, because no dimension that a matrix reads is cloned", "%g", (double)o->noise);
 		goto out;
 	}
 	g->whole = cfg.d_model - cfg.d_model % from->config.d_model;

@@ -50,7 +50,7 @@ check_sparse(const struct model_config *cfg, const struct kernels_targets *t, in
 	if (!(sum <= 1 + SUM_SLACK))
 		return refuse_row(note, row, "sum of the soft label", "at most 1", sum);
 	if (t->residual == KERNELS_RESIDUAL_RENORMALISE && !(sum > 0))
-		return refuse_row(note, row, "sum of the soft label", "something to renormalise", sum);
+		return refuse_row(note, row, "sum of the soft label", "above 0, to renormalise", sum);
 	return 0;
 }
 

@@ -301,7 +301,8 @@ load_used_windows(struct reader *r, struct model_config *c)
 	load_layer_types(r, c);
 	for (int64_t i = 0; i < c->n_layers && r->rc == 0 && c->window == 0; i++) {
 		if (!used && qwen && i < MODEL_MAX_LISTED && !absent(r, "layer_types") && (c->local_layers[i / 64] >> i % 64 & 1))
-			fail_value(r, ERR_UNSUPPORTED, "layer_types", "full_attention in every layer, for use_sliding_window is not true");
+			fail_value(r, ERR_UNSUPPORTED, "layer_types",
+			    "full_attention in every layer, because use_sliding_window is not true");
 	}
 }
 
@@ -318,7 +319,7 @@ load_gpt_neo_types(struct reader *r, struct model_config *c)
 		const struct json *kinds = json_item(json_item(groups, g), 0);
 
 		if (!json_int(json_item(json_item(groups, g), 1), &times) || times < 0 || times > MODEL_MAX_LISTED)
-			fail_value(r, ERR_FORMAT, "attention_types", "lists of kinds and how often they come");
+			fail_value(r, ERR_FORMAT, "attention_types", "lists of [kinds, repetitions]");
 		for (int64_t i = 0; i < times && r->rc == 0; i++)
 			for (size_t j = 0; j < json_count(kinds) && r->rc == 0; j++, n++) {
 				if (!json_text(json_item(kinds, j), &type) || (strcmp(type, "global") != 0 && strcmp(type, "local") != 0))
@@ -358,7 +359,7 @@ load_windows(struct reader *r, enum windows windows, struct model_config *c)
 		return;
 	}
 	if (windows == NO_WINDOWS) {
-		only_absent(r, "sliding_window", "none: this family has no windows");
+		only_absent(r, "sliding_window", "no sliding_window (this family has no windows)");
 		load_layer_types(r, c);
 		for (int64_t i = 0; i < c->n_layers && i < MODEL_MAX_LISTED && r->rc == 0; i++)
 			if (c->local_layers[i / 64] >> i % 64 & 1)
@@ -437,7 +438,7 @@ load_scaling(struct reader *r, struct reader *top, const char *type_key, struct 
 		fail_value(r, ERR_UNSUPPORTED, type_key, kinds);
 		return;
 	}
-	only_absent(r, "alpha", "none: a factor");
+	only_absent(r, "alpha", "no alpha (only factor is supported)");
 	switch (c->rope_scaling.type) {
 	case MODEL_ROPE_DEFAULT:
 		return;
@@ -488,7 +489,8 @@ load_rope_object(struct reader *r, struct reader *top, struct model_config *c)
 	if (r->rc == 0 && !absent(r, key))
 		load_scaling(r, top, key, c);
 	else if (r->rc == 0 && !absent(r, "factor"))
-		fail(r, ERR_FORMAT, "rope_type", "default, linear, dynamic, yarn, llama3 or longrope", "nothing, yet a factor");
+		fail(r, ERR_FORMAT, "rope_type", "default, linear, dynamic, yarn, llama3 or longrope",
+		    "no rope_type, but a factor");
 }
 
 /*
@@ -515,7 +517,7 @@ load_rope(struct reader *top, struct model_config *c)
 	else if (!absent(top, "partial_rotary_factor"))
 		load_rotary_part(top, "partial_rotary_factor", c);
 	if (!absent(top, "rope_parameters"))
-		only_absent(top, "rope_scaling", "none beside rope_parameters");
+		only_absent(top, "rope_scaling", "no rope_scaling together with rope_parameters");
 	if (top->rc != 0 || absent(top, parent))
 		return;
 	if (json_kind(json_get(top->root, parent)) != JSON_KIND_OBJECT) {
@@ -555,7 +557,7 @@ load_minicpm(struct reader *r, struct model_config *c)
 		c->residual_scale = (float)(positive_key(r, "scale_depth") / sqrt((double)c->n_layers));
 	if (!absent(r, "dim_model_base"))
 		c->output_scale = (float)(positive_key(r, "dim_model_base") / (double)c->d_model);
-	only_absent(r, "num_experts", "none: no mixture of experts");
+	only_absent(r, "num_experts", "no mixture of experts");
 }
 
 static void
@@ -622,7 +624,7 @@ weights_config_load(const char *path, struct model_config *out, struct err_note 
 		fail_value(&r, ERR_FORMAT, "model_type", MODEL_FAMILY_NAMES);
 	else if (!model_family_find(type, &c.family))
 		fail_value(&r, ERR_UNSUPPORTED, "model_type", MODEL_FAMILY_NAMES);
-	only_absent(&r, "quantization_config", "none: weights in F32, F16 or BF16");
+	only_absent(&r, "quantization_config", "no quantization: weights in F32, F16 or BF16");
 	c.vocab_size = size_key(&r, "vocab_size");
 	c.bos_id = id_key(&r, "bos_token_id");
 	c.eos_id = id_key(&r, "eos_token_id");

@@ -241,8 +241,9 @@ record_check(const char *dir, const char *record, const char *const *names, size
 	if (sscanf(record, "salt_fingerprint1 %32s", was) == 1 && strcmp(rest + 1, states) == 0 &&
 	    hash_from_hex(&h, was) == 0 && !hash_equal(h, fingerprint))
 		return err_expect(note, ERR_CORRUPT, "%s",
-		    "fingerprint %s, as .salt_fingerprint states for files of these sizes and times",
-		    "%s: bytes of a file changed; restore it from a copy (if the change was meant, remove .salt_fingerprint)",
+		    "fingerprint %s, as recorded in .salt_fingerprint for files of these sizes and times",
+		    "%s: bytes of a file changed; restore it from a copy "
+		    "(if the change is intended, remove .salt_fingerprint)",
 		    dir, was, hash_hex(fingerprint, now));
 	for (size_t i = 0; i < n && strncmp(record, "salt_fingerprint2 ", 18) == 0; i++) {
 		if (!stat_line(dir, names[i], line + 1, sizeof(line) - 2))
@@ -254,9 +255,9 @@ record_check(const char *dir, const char *record, const char *const *names, size
 		snprintf(was, sizeof(was), "%s", at + strlen(line));
 		if (strcmp(was, hash_hex(hashes[i], now)) != 0)
 			return err_expect(note, ERR_CORRUPT, "%s/%s",
-			    "hash %s, as .salt_fingerprint states for this size and time",
-			    "%s: its bytes "
-			    "changed; restore it from a copy (if the change was meant, remove .salt_fingerprint)",
+			    "hash %s, as recorded in .salt_fingerprint for this size and time",
+			    "%s: its bytes changed; restore it from a copy "
+			    "(if the change is intended, remove .salt_fingerprint)",
 			    dir, names[i], was, now);
 	}
 	return 0;

@@ -161,8 +161,9 @@ check_tied_head(const struct weights_tensor *head, const struct weights_tensor *
 			if (a[i] == b[i])
 				continue;
 			return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s, element %" PRIu64,
-			    "%.9g as in %s, for config.json ties them", "%.9g: set tie_word_embeddings to false to use both, or "
-			    "take %s out of the file", head->file, head->name, at + i, (double)b[i], embedding->name, (double)a[i],
+			    "%.9g as in %s, because config.json ties the two tensors",
+			    "%.9g: set tie_word_embeddings to false to use both, or remove %s from the file",
+			    head->file, head->name, at + i, (double)b[i], embedding->name, (double)a[i],
 			    head->name);
 		}
 	}
@@ -240,8 +241,8 @@ missing(const struct weights_model *m, const char *dir, const char *want, const 
 {
 	size_t n = strlen(bare);
 
-	err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s", "it in the model's files", "%zu tensors, not this one", dir, want,
-	    weights_count(m->set));
+	err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor %s", "this tensor in the model's files",
+	    "%zu other tensors", dir, want, weights_count(m->set));
 	if (strcmp(bare, model_traits(m->model->config.family)->output) == 0)
 		err_note_found(note, "none: if the output layer is the embedding, set tie_word_embeddings to true in config.json");
 	for (size_t i = 0; i < m->n_names; i++) {
@@ -251,8 +252,9 @@ missing(const struct weights_model *m, const char *dir, const char *want, const 
 		if (strstr(name, ".lora_A") != NULL || strstr(name, ".lora_B") != NULL)
 			err_note_found(note, "%s, of an adapter (LoRA): merge it into its base model with peft, merge_and_unload", name);
 		else if (len > n + 1 && name[len - n - 1] == '.' && strcmp(name + len - n, bare) == 0)
-			err_note_found(note, "%s: names begin with \"%.*s\"; save the model inside of it, or rename the tensors", name,
-			    (int)(len - n), name);
+			err_note_found(note,
+			    "%s: names begin with \"%.*s\"; save the inner model, or rename the tensors",
+			    name, (int)(len - n), name);
 		else
 			continue;
 		break;
@@ -276,7 +278,7 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 
 		weights__role(&model->config, want->name, &bare);
 		if ((e = find(m, bare)) == NULL && model->config.tied && is_embedding(bare) && (e = find(m, head)) != NULL)
-			remark(m, "%s is taken for %s, which it is tied to", e->t->name, want->name);
+			remark(m, "%s is used for %s (tied)", e->t->name, want->name);
 		if (e == NULL)
 			return missing(m, dir, want->name, bare, note);
 		if ((rc = check_shape(&model->config, want, e->t, note)) != 0)
@@ -298,7 +300,8 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 				return rc;
 		} else {
 			return err_expect_at(note, ERR_MISMATCH, "%s", "tensor %s", "only the model's %d tensors",
-			    "one that config.json does not provide for%s", e->t->file, e->t->name, model->n_tensors,
+			    "a tensor that config.json does not describe%s", e->t->file, e->t->name,
+			    model->n_tensors,
 			    strstr(e->bare, "_proj.bias") != NULL ? "; attention_bias and mlp_bias say whether there are biases" : "");
 		}
 	}
@@ -310,15 +313,15 @@ bind(struct weights_model *m, const char *dir, struct err_note *note)
 		canonical(&model->config, name, text, sizeof(text));
 		role = weights__role(&model->config, text, &bare);
 		if (role != WEIGHTS__BUFFER && !(model->config.tied && (role == WEIGHTS__HEAD || is_embedding(bare))))
-			return err_expect_at(note, ERR_FORMAT, "%s", "weight_map of the index", "tensors that its files have",
-			    "%s, which none has", dir, name);
+			return err_expect_at(note, ERR_FORMAT, "%s", "weight_map of the index",
+			    "tensors that its files contain", "%s, which no file contains", dir, name);
 	}
 	if (n_buffers > 0)
-		remark(m, "%zu tensors that are no parameters (masks, frequencies) are not read", n_buffers);
+		remark(m, "%zu tensors that are not parameters (masks, frequencies) are not read", n_buffers);
 	if (weights__unindexed(m->set))
 		remark(m, "there is no index; all of model-00001-of-... are read");
 	if (weights__unread(m->set)[0] != '\0')
-		remark(m, "%s is there too and is not read", weights__unread(m->set));
+		remark(m, "also found and not read: %s", weights__unread(m->set));
 	return 0;
 }
 

@@ -167,8 +167,8 @@ gather(struct weights *w, const char *path, struct err_note *note)
 	qsort(w->tensors, n, sizeof(*w->tensors), by_name);
 	for (size_t i = 1; i < n; i++) {
 		if (strcmp(w->tensors[i - 1].name, w->tensors[i].name) == 0)
-			return err_expect_at(note, ERR_FORMAT, "%s", "tensor %s", "it in one file",
-			    "it in %s and %s", path, w->tensors[i].name, w->tensors[i - 1].file,
+			return err_expect_at(note, ERR_FORMAT, "%s", "tensor %s", "this tensor in one file",
+			    "copies in %s and %s", path, w->tensors[i].name, w->tensors[i - 1].file,
 			    w->tensors[i].file);
 	}
 	return 0;
@@ -274,7 +274,7 @@ check_index(const struct weights *w, const char *path, struct err_note *note)
 	if (missing == NULL)
 		return 0;
 	json_text(json_get(json_get(w->index, "weight_map"), missing), &in);
-	return index_note(note, path, missing, in, "it in no file");
+	return index_note(note, path, missing, in, "this tensor in no file");
 }
 
 static bool

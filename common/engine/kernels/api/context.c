@@ -36,9 +36,9 @@ choose_cuda(const struct kernels_options *o, const char *device, struct choice *
 {
 	*c = (struct choice){.backend = KERNELS_BACKEND_CUDA, .dtype = o->dtype == KERNELS_DTYPE_FP32 ? DTYPE_F32 : DTYPE_BF16, .has_bf16 = true};
 	if (device != NULL)
-		snprintf(c->reason, sizeof(c->reason), "a GPU is there: %s", device);
+		snprintf(c->reason, sizeof(c->reason), "GPU found: %s", device);
 	else
-		snprintf(c->reason, sizeof(c->reason), "cuda was asked for");
+		snprintf(c->reason, sizeof(c->reason), "cuda was requested");
 	snprintf(c->compute_class, sizeof(c->compute_class), "%s/cuda", dtype_name(c->dtype));
 }
 
@@ -64,7 +64,7 @@ choose(const struct kernels_options *o, struct choice *c)
 	if (onednn != NULL)
 		c->has_bf16 = onednn->bf16_units(c->units, sizeof(c->units));
 	if (c->has_bf16)
-		lacks = "openblas was asked for";
+		lacks = "openblas was requested";
 	if (o->dtype != KERNELS_DTYPE_FP32 && o->backend != KERNELS_BACKEND_OPENBLAS && c->has_bf16) {
 		c->backend = KERNELS_BACKEND_ONEDNN;
 		c->dtype = DTYPE_BF16;
@@ -72,7 +72,7 @@ choose(const struct kernels_options *o, struct choice *c)
 	} else if (wants_bf16) {
 		snprintf(c->reason, sizeof(c->reason), "bf16 by expansion to fp32, slower than fp32: %s", lacks);
 	} else if (o->dtype == KERNELS_DTYPE_FP32) {
-		snprintf(c->reason, sizeof(c->reason), "fp32 was asked for");
+		snprintf(c->reason, sizeof(c->reason), "fp32 was requested");
 	} else {
 		snprintf(c->reason, sizeof(c->reason), "no bf16: %s", lacks);
 	}
