@@ -150,12 +150,13 @@ def best_rate(study, size, recipe_name):
     return min(losses)[1] if len(losses) == len(tried) else None
 
 
-def best_change(study, size, base):
-    """base, or the change of it with the lowest final loss on the seed of the choice."""
-    lr = best_rate(study, size, base)
+def claims(study, size, base, lr):
+    """The recipes of base that are claimed: base, or the change of it with the lowest final loss on the seed of the choice, and those that were
+    claimed before a better one was found."""
     names = [base] + [f"{base}+{c}" for c in CHANGES]
-    losses = [(r["final"]["log_perplexity"], n) for n in names if lr and (r := study.result(Cell(size, n, lr, CHOICE_SEED)))]
-    return min(losses)[1] if losses else base
+    losses = [(r["final"]["log_perplexity"], n) for n in names if (r := study.result(Cell(size, n, lr, CHOICE_SEED)))]
+    best = min(losses)[1] if losses else base
+    return [n for n in names if n == best or any(study.result(Cell(size, n, lr, s, p)) for s in CLAIM_SEEDS for p in SHARES)]
 
 
 def cells(study):
@@ -176,6 +177,7 @@ def cells(study):
                     out[Cell(size, recipe_name, lr, seed)] = None
             for base in ("salt", "salt_ds", "salt3", "grown", "grown_salt", "muon_salt"):
                 if lr := best_rate(study, size, base):
-                    for percent in SHARES:
-                        out[Cell(size, best_change(study, size, base), lr, seed, percent)] = None
+                    for name in claims(study, size, base, lr):
+                        for percent in SHARES:
+                            out[Cell(size, name, lr, seed, percent)] = None
     return list(out)

@@ -125,14 +125,15 @@ class Results:
         return sorted(n for n in names if n.partition("+")[0] in kinds)
 
     def best_share(self, size, kinds, base_name="baseline"):
-        """(mean, se, recipe, bounds, seeds not reached) of the recipe with the smallest mean share; None where no run is."""
+        """(mean, se, recipe, bounds, seeds not reached) of the recipe with the smallest mean share, among those of the most seeds; None where
+        no run is."""
         found = []
         for name in self.claimed(size, kinds):
             values, bounds = self.shares(size, name, base_name)
             reached = [v for v in values if v is not None]
             if reached and len(reached) == len(values):
-                found.append((*mean_se(reached), name, bounds, 0))
-        return min(found) if found else None
+                found.append((-len(values), (*mean_se(reached), name, bounds, 0)))
+        return min(found)[1] if found else None
 
 
 def number(v, fmt):

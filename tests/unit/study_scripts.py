@@ -151,6 +151,20 @@ class Cells(WithFolder):
         names = {c.recipe_name for c in recipes.cells(s) if c.seed != recipes.CHOICE_SEED}
         self.assertIn("salt+linear", names)
         self.assertNotIn("salt", names)
+        self.put(recipes.Cell("small", "salt+linear", 4e-3, 2, 80), result(5.0))
+        self.put(recipes.Cell("small", "salt+n60", 4e-3), result(4.8))                     # a better one, after a claim has begun
+        names = {c.recipe_name for c in recipes.cells(s) if c.seed != recipes.CHOICE_SEED}
+        self.assertLessEqual({"salt+linear", "salt+n60"}, names)
+
+    def test_a_share_of_more_seeds_comes_first(self):
+        s = self.study()
+        self.put_sweep()
+        for seed in recipes.CLAIM_SEEDS:
+            self.put(recipes.Cell("small", "baseline", 4e-3, seed), result(4.0))
+            self.put(recipes.Cell("small", "salt", 4e-3, seed, 80), result(4.0))
+        self.put(recipes.Cell("small", "salt+linear", 4e-3, 2, 70), result(4.0))          # lower, of one seed
+        mean, se, name, *_ = tables.Results(s).best_share("small", ("salt",))
+        self.assertEqual((mean, se, name), (0.8, 0.0, "salt"))
 
     def test_shorter_runs_scale(self):
         options = recipes.Cell("small", "salt", 2e-3, 2, 70).options()
