@@ -372,7 +372,7 @@ say(struct sim *s, uint64_t peer, const struct wire_message *m)
 	if (s->before != NULL)
 		s->before();
 	core_message(s->core, peer, s->key, heard != NULL ? heard : m, s->now);
-	if (s->before != NULL)
+	if (s->after != NULL)
 		s->after();
 	wire_message_destroy(&heard);
 	pump(s);
