@@ -550,7 +550,7 @@ test_result_without_memory(void)
 		s->before = fail_begin;
 		s->after = fail_end;
 		work(s, 1, &lease, UINT64_MAX);
-		s->before = NULL;
+		s->before = s->after = NULL;
 		core_stats(s->core, &st);
 		CHECK(st.n_bad_results == 0 && st.n_errors == 0 && st.n_quarantined == 0 && st.n_away == 0 && st.n_teachers == 1);
 		n_cut += st.n_labels < lease.msg.lease.n_seqs;
