@@ -90,7 +90,7 @@ same ds.losses by_list.losses "salt_ds and the list of its rows"
 "$BIN/client_feed" fleet.yaml rows 0 selector.mode=file selector.file=not-here selector.keep_share=0.25 > client.rows || fail "libsaltfleet"
 same <(head -48 client.rows | cut -d' ' -f3) <(sed 's/[^0-9]//g' list.jsonl) "the list and the rows of libsaltfleet"
 "$BIN/saltctl" cache fsck -c fleet.yaml > fsck.out || true		# the interrupted run has rows without labels
-grep -q 'records read' fsck.out && ! grep -v ': hole: \|findings\|^to have' fsck.out || fail "fsck with a list"
+grep -q 'records read' fsck.out && ! grep -v ': missing label: \|findings\|^to have' fsck.out || fail "fsck with a list"
 end_fleet
 hash() {
 	"$BIN/saltctl" scores import -c fleet.yaml --set selector.mode=file --set selector.file="$2" --json "$1" | sed -n 's/.*"hash": "\([0-9a-f]*\)".*/\1/p'

@@ -95,7 +95,7 @@ until_line teacherd.heard 'STATUS=connecting: 0 sequences'
 ! grep -q READY=1 teacherd.heard || fail "a teacher without selectord is ready"
 hear selectord "$BIN/selectord" -c fleet.yaml
 until_line selectord.heard "^$selectord READY=1 \| STATUS="
-until_line teacherd.heard "^$teacherd READY=1 \| STATUS=welcomed"
+until_line teacherd.heard "^$teacherd READY=1 \| STATUS=accepted by selectord"
 timeout 20 "$BIN/saltctl" status -c fleet.yaml > out 2>&1 || fail "ready, and no answer: $(cat out)"
 until_line selectord.heard 'STATUS=waiting for a plan: 1 teachers, 0 trainer ranks, 0 of 0 rows ready'
 until_alive teacherd

@@ -242,7 +242,7 @@ wait_checkpoint() {			# and for the files beside it
 wait_checkpoint
 rc=0
 timeout 60 "$BIN/trainerd" -c owner.yaml --set trainer.steps=5 > owner2.log 2>&1 || rc=$?
-[ $rc -eq 75 ] && grep -q "found one on $(hostname), pid $pid," owner2.log || last_log owner2 "a second trainer: $rc"
+[ $rc -eq 75 ] && grep -q "in use by another trainer on $(hostname), pid $pid," owner2.log || last_log owner2 "a second trainer: $rc"
 for ((n = 0; n < 20; n++)); do		# most of these moves happen while a checkpoint is being written
 	mv run_owner moved_owner_$n
 	wait_checkpoint

@@ -208,7 +208,7 @@ finish_refuses(void)
 	/* gap at 4 */
 	REQUIRE(checkpoint_write_optim(dir, 1, 2, 5, 10, 10, mv, 2, &entry, &note) == 0);
 	REQUIRE(checkpoint_files_add(&list, &entry) == 0);
-	CHECK(checkpoint_finish(root, 5, &list, &note) == ERR_FORMAT && strstr(note.found, "[5, 10) where 4") != NULL);
+	CHECK(checkpoint_finish(root, 5, &list, &note) == ERR_FORMAT && strcmp(note.found, "[5, 10)") == 0 && strstr(note.expected, "from 4") != NULL);
 	shell("rm '%s'/step_00000005.tmp/optim_00001*", "");
 	CHECK(checkpoint_finish(root, 5, &list, &note) == ENOENT && strstr(note.place, "optim_00001") != NULL);
 	list.n--;

@@ -230,7 +230,7 @@ void kernels_embed_bwd(struct kernels *k, struct tensor *d_wte, struct tensor *d
 /* y = (x - mean(x)) * rstd * g + b, rstd = 1/sqrt(var(x) + eps), biased variance. y may be x. */
 void kernels_layernorm(struct kernels *k, struct tensor *y, float *mean, float *rstd, const struct tensor *x, const struct tensor *g,
     const struct tensor *b, float eps);
-/* add: adds to d_x. Always adds to d_g and d_b. d_x may be d_y. */
+/* add: adds to d_x. Always adds to d_g and d_b, which do not overlap. d_x may be d_y. */
 void kernels_layernorm_bwd(struct kernels *k, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
     const struct tensor *x, const struct tensor *g, const float *mean, const float *rstd, bool add);
 /* y = x / rms(x) * g, rstd = 1/sqrt(mean(x^2) + eps). y may be x. */

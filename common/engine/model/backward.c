@@ -12,8 +12,8 @@ static void
 norm_bwd(struct model_session *s, struct tensor *d_x, struct tensor *d_g, struct tensor *d_b, const struct tensor *d_y,
     enum buffer mean, enum buffer rstd, int layer, const struct tensor *x, const struct tensor *g, bool add)
 {
-	struct tensor gain = model__gain(s, g), to_g = model__or_row(s, d_g, BUFFER_SINK, s->model->config.d_model);
-	struct tensor to_b = model__or_row(s, d_b, BUFFER_SINK, s->model->config.d_model);
+	struct tensor gain = model__gain(s, g), to_g = model__or_row(s, d_g, BUFFER_SINK_G, s->model->config.d_model);
+	struct tensor to_b = model__or_row(s, d_b, BUFFER_SINK_B, s->model->config.d_model);
 
 	if (s->traits->rms)
 		kernels_rmsnorm_bwd(s->kernels, d_x, &to_g, d_y, x, &gain, model__floats(s, rstd, layer), add);

@@ -61,7 +61,8 @@ lay_out(const struct model_config *cfg, const struct model_session_options *o, e
 		{BUFFER_GAIN, c > q ? c : q, DTYPE_F32, ONE, t->unit_gain},
 		{BUFFER_ONES, c, DTYPE_F32, ONE, t->no_gain},
 		{BUFFER_ZEROS, c, DTYPE_F32, ONE, t->no_gain},
-		{BUFFER_SINK, c, DTYPE_F32, ONE, t->no_gain && train},
+		{BUFFER_SINK_G, c, DTYPE_F32, ONE, t->no_gain && train},
+		{BUFFER_SINK_B, c, DTYPE_F32, ONE, t->no_gain && train},
 		{BUFFER_D_X, c, DTYPE_F32, ONE, train},
 		{BUFFER_D_BRANCH, c, compute, ONE, train && (compute != DTYPE_F32 || apart)},
 		{BUFFER_D_NORM, c, compute, ONE, train},
@@ -98,7 +99,7 @@ carve(struct model__place places[BUFFER_COUNT], int64_t n_rows, size_t *bytes)
 		struct model__place *p = &places[i];
 		int64_t rows = i == BUFFER_LOGITS && n_rows > MODEL_LOGITS_ROWS ? MODEL_LOGITS_ROWS : n_rows;
 
-		rows = i >= BUFFER_GAIN && i <= BUFFER_SINK ? 1 : rows;
+		rows = i >= BUFFER_GAIN && i <= BUFFER_SINK_B ? 1 : rows;
 		if (!mem_mul((size_t)rows, (size_t)p->width, &size) || !mem_mul(size, dtype_size(p->dtype), &size) ||
 		    !mem_add(size, 63, &size))
 			return false;

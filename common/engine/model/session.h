@@ -27,8 +27,8 @@ enum buffer {
 	BUFFER_GATE, BUFFER_UP, BUFFER_ACT,
 	BUFFER_FINAL, BUFFER_FINAL_MEAN, BUFFER_FINAL_RSTD,
 	BUFFER_LOGITS,
-	/* single rows: 1 + g; ones, zeros and a sink of gradients, for norms without parameters */
-	BUFFER_GAIN, BUFFER_ONES, BUFFER_ZEROS, BUFFER_SINK,
+	/* single rows: 1 + g; ones, zeros and sinks of gradients, for norms without parameters */
+	BUFFER_GAIN, BUFFER_ONES, BUFFER_ZEROS, BUFFER_SINK_G, BUFFER_SINK_B,
 	/* for backward, one copy each */
 	BUFFER_D_X, BUFFER_D_BRANCH,	/* D_X rounded to the compute dtype, for products */
 	BUFFER_D_NORM, BUFFER_D_QKV, BUFFER_D_ATT, BUFFER_D_GATE, BUFFER_D_UP,
