@@ -545,8 +545,8 @@ plan_message(struct core *c, struct core_peer *peer, const struct wire_message *
 }
 
 /*
- * Releases teachers when all plans are released, or when they were idle for long. A run that ended with phase
- * one and is then made longer opens a released plan and requests rows a moment later: its teachers must not
+ * Releases teachers when all plans are released, or when the teachers have been idle for a long time. A run
+ * that ended with phase one and is then made longer opens a released plan and requests rows a moment later: its teachers must not
  * be released in between.
  */
 static void

@@ -248,7 +248,7 @@ fingerprints(void)
 	shell("printf x | dd of=%s/fp/model.safetensors bs=1 seek=20000 conv=notrunc status=none", "", "");
 	h = print_of(in_dir("fp"));
 	CHECK(!hash_equal(one, h));
-	/* Another changed byte with the old size and time: the side file detects it, also in its old form. */
+	/* A second byte is changed, and size and time are restored: both forms of the side file detect it. */
 	shell("cd %s/fp && cp -p model.safetensors times && printf y | dd of=model.safetensors bs=1 seek=15000 conv=notrunc status=none && "
 	    "touch -r times model.safetensors && rm times", "", "");
 	CHECK(weights_fingerprint(in_dir("fp"), &h, &note) == ERR_CORRUPT);

@@ -75,7 +75,7 @@ until_line follow.log '^trainerd +\| .*event=t$'
 echo 'ts=2026-01-01T00:00:00.000Z event=test.new' > run/logs/another.log
 until_line follow.log '^another +\| .*event=test.new'
 
-# A daemon that hangs: the others continue, and a follower does not lose the lines that it logged before.
+# One daemon hangs. The lines of the others still arrive, and so do the lines that the hanging daemon had logged.
 pkill -STOP -P $teacher 2> /dev/null || kill -STOP $teacher
 echo 'ts=2026-01-01T00:00:01.000Z event=test.meanwhile' >> run/logs/selectord.log
 until_line follow.log '^selectord +\| .*event=test.meanwhile'

@@ -5,7 +5,7 @@
  *        makes the corpora DIR/train (of N tokens) and DIR/held, and DIR/model, a small GPT-2 with random
  *        weights
  *   fakes teacher ENDPOINT DIR [key=value ..]
- *        a teacher whose labels and scores are pure functions of the sequence. Keys: name=, rows=N (leave
+ *        a teacher whose labels and scores depend on the sequence only. Keys: name=, rows=N (leave
  *        after N sequences), die=SEQ (exit at once when it is leased), slow_ms=N (per sequence), lose=1 (drop
  *        every third result; it is sent again when it is not acknowledged within 500 ms), resend_ms=N (within
  *        N ms instead), fail=N (report an error for every N-th sequence of the corpus), differ=1 (send

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# Loss weights of documents, from a JSON lines column to training: the same losses at R = 1 and 2 in both phases, alone, in a blend and with isolated
-# documents; weights of 1 give the same bits as no weights; labels do not depend on weights; a run does not continue with other weights; commands that
-# copy weights, and programs that refuse them. The effect of a weight on loss and gradient is tested by unit/step, kernels/loss, python/loss and
+# Loss weights of documents, from a JSON lines column to training. Losses are the same at R = 1 and 2 in both phases, alone, in a blend and with
+# isolated documents. Weights of 1 give the same bits as no weights. Labels do not depend on weights. A run refuses to continue with other weights.
+# Commands that copy a corpus copy its weights, and programs without support refuse them. The effect of a weight on loss and gradient is tested by unit/step, kernels/loss, python/loss and
 # peers/weights_torch.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/small.sh"

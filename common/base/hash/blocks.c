@@ -37,7 +37,7 @@ struct hash_blocks {
 	_Atomic unsigned char *checked; /* [n] */
 };
 
-/* One file, which several threads hash piece by piece. */
+/* The state of hashing one file: several threads each take the next piece until none is left. */
 struct hash_job {
 	int fd;
 	const char *path;

@@ -203,7 +203,8 @@ int corpus_source(const struct corpus *c, uint64_t document, char *file, size_t 
  * *all. Returns 0; ERR_CORRUPT (wrong hash, number of documents or weight), ENOENT, ENOMEM, errno.
  * corpus_window_weights - out[t] is the weight of the document that contains target t of the window; 1 where
  * the part has no weights.
- * @seq  one for which corpus_window returned 0; @out float[L]
+ * @seq  a sequence that corpus_window has read without an error
+ * @out  float[L], written
  * corpus_weight_at - the weight of the document that contains a token, for a corpus that is not a blend; 1
  * without weights. Both: any thread.
  */

@@ -4,9 +4,9 @@
  * integer arithmetic.
  *
  * Ids are sorted by (weight descending, id ascending), and ids of one weight are split into groups of 2^m,
- * largest first. The coder codes the group as a symbol with some of 2^15 slots, and the id within the group
- * as m plain bits. So an id takes one step, the table has only some hundred groups and stays in the
- * first-level cache, and every id has a probability above 0.
+ * largest first. The coder writes the group as a symbol that has some of 2^15 slots, and the index of the id
+ * within the group as m raw bits. Coding an id therefore takes one table lookup; the table has a few hundred
+ * groups, which fit into the first-level cache; and every id has a probability above 0.
  */
 #include "data/labels/labels_internal.h"
 
