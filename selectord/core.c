@@ -546,8 +546,8 @@ plan_message(struct core *c, struct core_peer *peer, const struct wire_message *
 
 /*
  * Releases teachers when all plans are released, or when the teachers have been idle for a long time. A run
- * that ended with phase one and is then made longer opens a released plan and requests rows a moment later: its teachers must not
- * be released in between.
+ * that ended with phase one and is then made longer opens a released plan and requests rows a moment later:
+ * its teachers must not be released in between.
  */
 static void
 release_teachers(struct core *c, int64_t now_ms)
