@@ -53,7 +53,11 @@ if saved:
     ds.load_state_dict(state["data"])
 
 for batch in ds:
-    loss = salt_loss(model(batch.input_ids, use_cache=False).logits, batch)
+    logits = model(batch.input_ids, use_cache=False, **batch.forward_kwargs()).logits     # {} unless corpus.isolate_documents
+    targets = (batch.labels >= 0).sum()         # differs between the processes with corpus.isolate_documents
+    dist.all_reduce(targets)
+    # The mean over the whole step: gradients are averaged over the processes.
+    loss = salt_loss(logits, batch, "sum") * world / targets
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

@@ -25,7 +25,8 @@ class Student(L.LightningModule):
         self.model = model
 
     def training_step(self, batch, _):
-        loss = saltfleet.salt_loss(self.model(batch.input_ids).logits, batch)
+        logits = self.model(batch.input_ids, **batch.forward_kwargs()).logits      # {} unless corpus.isolate_documents
+        loss = saltfleet.salt_loss(logits, batch)
         self.log("loss", loss)
         return loss
 

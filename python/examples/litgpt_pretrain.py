@@ -61,6 +61,8 @@ class SaltData(DataModule):
         if dataset.plan.context != max_seq_length or dataset.rows_per_step % batch_size:
             raise SystemExit(f"expected a context of {dataset.plan.context} and a micro-batch that divides {dataset.rows_per_step}, "
                              f"found {max_seq_length} and {batch_size}: set --train.max_seq_length and --train.micro_batch_size")
+        if dataset.plan.isolate_documents:
+            raise SystemExit(f"{self.fleet}: corpus.isolate_documents: expected false, found true: litgpt's models take no document mask")
         dataset.micro_batches = dataset.rows_per_step // batch_size
 
     def train_dataloader(self):

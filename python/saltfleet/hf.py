@@ -27,7 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .corpus import Corpus
 from .dataset import Batch, SaltDataset
 from .errors import SaltConfigError, SaltTimeout
-from .loss import salt_loss
+from .loss import NO_TARGET, salt_loss
 
 _log = logging.getLogger("saltfleet")
 # Key in the Trainer's log history, from which a resumed run reads a switch that the margin decided.
@@ -109,8 +109,9 @@ class SaltTrainer(Trainer):
 
     args.max_steps -1 becomes trainer.steps, and args.ignore_data_skip becomes True: a resumed run goes to its
     step without reading the rows before it. Labels are not shifted again, the rows keep all of their members
-    (remove_unused_columns has no effect), and the loss is the mean over the positions of a step, whatever
-    gradient_accumulation_steps is. Raises SaltConfigError if args and plan disagree.
+    (remove_unused_columns has no effect), and the loss is the mean over the positions of a step that have a
+    target, whatever gradient_accumulation_steps and the number of processes are. Raises SaltConfigError if
+    args and plan disagree.
     """
 
     loss_is_scaled_for_ga = False       # compute_loss returns the mean of a micro-batch; the Trainer divides by their number
@@ -149,17 +150,31 @@ class SaltTrainer(Trainer):
             kwargs["eval_dataset"] = train_dataset      # stands for its held-out corpus, see evaluate()
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
         self.model_accepts_loss_kwargs = False
+        self._targets: Any = None       # with corpus.isolate_documents, see get_batch_samples
         self.add_callback(callback(self))
 
     def get_train_dataloader(self) -> Any:
         """Not prepared by accelerate, which would distribute the rows once more."""
         return _Loader(self.salt, batch_size=None, collate_fn=Batch.as_dict)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, *args: Any) -> Any:
+        """With corpus.isolate_documents the micro-batches of a step differ in their number of targets. The mean of these
+        numbers, over micro-batches and processes, is what compute_loss divides by: the Trainer then takes the mean over
+        both."""
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, *args)
+        if self.salt.plan.isolate_documents and samples:
+            found = torch.stack([(s["labels"] != NO_TARGET).sum() for s in samples]).double().mean()
+            self._targets = self.accelerator.reduce(found.float().to(self.args.device), "mean")
+        return samples, items
+
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         batch = Batch.from_dict(inputs)
         outputs = model(input_ids=batch.input_ids, use_cache=False, **batch.forward_kwargs(self.model.dtype))
         # A GradScaler skips steps that are not finite; without one they end the run.
-        loss = salt_loss(outputs.logits.float() if self.args.fp16 else outputs.logits, batch, check_finite=not self.args.fp16)
+        loss = salt_loss(outputs.logits.float() if self.args.fp16 else outputs.logits, batch, "mean" if self._targets is None else "sum",
+                         check_finite=not self.args.fp16)
+        if self._targets is not None:
+            loss = loss / self._targets
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:

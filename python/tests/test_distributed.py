@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""examples/ddp.py on gloo: DDP with 1, 2 and 4 processes and FSDP with 2 have the same rows in a step and the same losses."""
+"""examples/ddp.py on gloo: DDP with 1, 2 and 4 processes and FSDP with 2 have the same rows in a step and the same losses. Documents are
+isolated, so the processes have different numbers of targets."""
 from __future__ import annotations
 
 import json
@@ -20,7 +21,7 @@ def run(tmp_path_factory, assets):
     all of them: it is released by the first, and serves its rows again to the others."""
     folder = tmp_path_factory.mktemp("distributed")
     student = fleets.make_model(folder / "student", 3, "--family", "llama")
-    fleet = fleets.Fleet(folder / "fleet", assets).up()
+    fleet = fleets.Fleet(folder / "fleet", assets, corpus={"isolate_documents": True}).up()
     forked = subprocess.Popen([sys.executable, fleets.SOURCE / "python/tests/forked.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def go(name, processes, *options):
