@@ -27,13 +27,15 @@ import numpy as np
 
 from . import client
 from .corpus import Corpus
-from .errors import SaltConfigError, SaltDataError, SaltMismatch, SaltNotFound, SaltTimeout
+from .errors import SaltConfigError, SaltDataError, SaltMismatch, SaltNotFound, SaltRangeError, SaltTimeout
 
 try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as e:
     raise ImportError("saltfleet.export needs pyarrow: pip install pyarrow") from e
+
+LIST_ENTRIES = 2**31 - 1        # of a table's column of lists: its offsets are int32
 
 
 def _about(plan: client.Plan, corpus: Corpus) -> dict[str, Any]:
@@ -48,27 +50,39 @@ def _lists(values: Any, offsets: np.ndarray, positions: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.arange(0, len(inner) + 1, positions, dtype=np.int32)), inner)
 
 
-def _table(rows: client.Rows, plan: client.Plan, schema: pa.Schema) -> pa.Table:
-    n, length = rows.n, rows.context
+def _tables(rows: client.Rows, plan: client.Plan, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows in tables of at most LIST_ENTRIES entries each."""
+    each = rows.context * (rows.vocab if rows.dense is not None else max(1, rows.max_entries))
+    if each > LIST_ENTRIES:
+        raise SaltRangeError(f"to_parquet: expected at most {LIST_ENTRIES} label entries a sequence, a limit of Parquet's lists, found {each}")
+    for begin in range(0, rows.n, LIST_ENTRIES // each):
+        yield _table(rows, range(begin, min(rows.n, begin + LIST_ENTRIES // each)), plan, schema)
+
+
+def _table(rows: client.Rows, part: range, plan: client.Plan, schema: pa.Schema) -> pa.Table:
+    """Rows `part` of a step."""
+    n, length, some = len(part), rows.context, slice(part.start, part.stop)
+    positions = slice(part.start * length, part.stop * length)
     columns: dict[str, Any] = {
-        "seq": pa.array(rows.seqs.astype(np.int64)),
+        "seq": pa.array(rows.seqs[some].astype(np.int64)),
         "step": pa.array(np.full(n, rows.step, np.int64)),
-        "kd_weight": pa.array(rows.kd_weight),
+        "kd_weight": pa.array(rows.kd_weight[some]),
         "input_ids": pa.ListArray.from_arrays(pa.array(np.arange(0, n * (length + 1) + 1, length + 1, dtype=np.int32)),
-                                              pa.array(rows.tokens.reshape(-1))),
+                                              pa.array(rows.tokens[some].reshape(-1))),
     }
-    if rows.dense is not None:
-        with np.errstate(divide="ignore"):
-            log_p = np.log(rows.dense.reshape(-1))
-        columns["logprobs"] = _lists(log_p, np.arange(n * length + 1) * rows.vocab, length)
-    else:
-        assert rows.offsets is not None and rows.ids is not None and rows.weights is not None
-        columns["ids"] = _lists(rows.ids, rows.offsets, length)
-        if plan.label_kind == "sampled":
-            columns["counts"] = _lists(np.rint(rows.weights.astype(np.float64) * plan.n).astype(np.int32), rows.offsets, length)
+    with np.errstate(divide="ignore"):
+        if rows.dense is not None:
+            columns["logprobs"] = _lists(np.log(rows.dense[positions].reshape(-1)), np.arange(n * length + 1) * rows.vocab, length)
         else:
-            with np.errstate(divide="ignore"):
-                columns["logprobs"] = _lists(np.log(rows.weights), rows.offsets, length)
+            assert rows.offsets is not None and rows.ids is not None and rows.weights is not None
+            offsets = rows.offsets[positions.start:positions.stop + 1]
+            entries = slice(int(offsets[0]), int(offsets[-1]))
+            weights, offsets = rows.weights[entries], offsets - offsets[0]
+            columns["ids"] = _lists(rows.ids[entries], offsets, length)
+            if plan.label_kind == "sampled":
+                columns["counts"] = _lists(np.rint(weights.astype(np.float64) * plan.n).astype(np.int32), offsets, length)
+            else:
+                columns["logprobs"] = _lists(np.log(weights), offsets, length)
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
@@ -97,7 +111,8 @@ def to_parquet(config: str | os.PathLike[str], path: str | os.PathLike[str], *, 
             with pq.ParquetWriter(part, schema, compression=compression) as writer:
                 for step in steps:
                     rows = trainer.rows(step, timeout_s=timeout_s)
-                    writer.write_table(_table(rows, plan, schema))
+                    for table in _tables(rows, plan, schema):
+                        writer.write_table(table)
                     n += rows.n
             os.replace(part, path)
         finally:

@@ -67,6 +67,20 @@ def test_what_is_in_it(made, tmp_path):
     assert kind != "sampled" or repeated > L
 
 
+def test_small_tables(made, tmp_path, monkeypatch):
+    """A step whose lists are too large for int32 offsets is written in several tables: the same rows."""
+    kind, path, rows, fleet = made
+    most = max(r.context * (r.vocab if r.dense is not None else r.max_entries) for r in rows)
+    monkeypatch.setattr(export, "LIST_ENTRIES", 3 * most)
+    assert export.to_parquet(fleet.config, tmp_path / "small.parquet", timeout_s=60) == SWITCH * ROWS
+    assert pq.ParquetFile(tmp_path / "small.parquet").num_row_groups > SWITCH
+    assert pq.read_table(tmp_path / "small.parquet").equals(pq.read_table(path))
+    monkeypatch.setattr(export, "LIST_ENTRIES", L - 1)
+    with pytest.raises(saltfleet.SaltRangeError, match="label entries a sequence"):
+        export.to_parquet(fleet.config, tmp_path / "none.parquet", timeout_s=60)
+    assert not list(tmp_path.glob("none*"))
+
+
 def answered(path, fleet, assets, **kwargs):
     """from_parquet in a thread, while the rows are asked for; its result."""
     out = []
