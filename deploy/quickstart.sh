@@ -106,7 +106,7 @@ if [ "$size" = auto ]; then		# the size of an earlier call, if there was one
 		echo "arithmetic of this machine: $compute; models: $size"
 	fi
 fi
-settings="SALT steps $steps size $size"
+settings="SALT muon steps $steps size $size"
 if [ -e "$dir/settings" ] && [ "$(cat "$dir/settings")" != "$settings" ]; then
 	die 64 "$dir was made with $(cat "$dir/settings"), not $settings; give --fresh or another --dir"
 fi

@@ -22,12 +22,12 @@ echo precious > "$scratch/own/notes"
 echo old > "$scratch/own/models/file"
 rc=0
 BIN=$BIN timeout 60 "$SOURCE/deploy/quickstart.sh" --no-build --dir "$scratch/own" --steps 16 --size small > "$scratch/out" 2>&1 || rc=$?
-[ $rc = 64 ] && grep -q 'was made with steps 99 size small, not SALT steps 16 size small; give --fresh' "$scratch/out" || fail "other settings: $rc: $(tail -3 "$scratch/out")"
+[ $rc = 64 ] && grep -q 'was made with steps 99 size small, not SALT muon steps 16 size small; give --fresh' "$scratch/out" || fail "other settings: $rc: $(tail -3 "$scratch/out")"
 [ -e "$scratch/own/models/file" ] || fail "deleted without --fresh"
 # it continues to the corpus, and is stopped there after it has written its settings
 BIN=$BIN "$SOURCE/deploy/quickstart.sh" --no-build --fresh --dir "$scratch/own" --steps 16 --size small > "$scratch/out" 2>&1 & pid=$!
-for ((i = 0; i < 600; i++)); do [ "$(cat "$scratch/own/settings" 2> /dev/null)" != "SALT steps 16 size small" ] || break; sleep 0.1; done
+for ((i = 0; i < 600; i++)); do [ "$(cat "$scratch/own/settings" 2> /dev/null)" != "SALT muon steps 16 size small" ] || break; sleep 0.1; done
 kill $pid 2> /dev/null || true
 wait $pid || true
 [ ! -e "$scratch/own/models/file" ] && [ "$(cat "$scratch/own/notes")" = precious ] || fail "--fresh in its own folder: $(ls -R "$scratch/own" | head -20)"
-[ "$(cat "$scratch/own/settings")" = "SALT steps 16 size small" ] || fail "settings: $(cat "$scratch/own/settings"): $(tail -3 "$scratch/out")"
+[ "$(cat "$scratch/own/settings")" = "SALT muon steps 16 size small" ] || fail "settings: $(cat "$scratch/own/settings"): $(tail -3 "$scratch/out")"
