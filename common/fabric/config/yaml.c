@@ -156,7 +156,7 @@ read_corpus(struct reader *r, const struct config__option *o, struct config__raw
 	for (size_t i; rc == 0 && (rc = next(r)) == 0 && r->event.type != YAML_MAPPING_END_EVENT;) {
 		const char *key = r->event.type == YAML_SCALAR_EVENT ? (const char *)r->event.data.scalar.value : NULL;
 
-		if (key == NULL)
+		if (key == NULL || strlen(key) != r->event.data.scalar.length)
 			key = "";
 		i = strcmp(key, "weight") == 0;
 		snprintf(found, sizeof(found), "%.60s", key);
@@ -233,6 +233,8 @@ read_key(struct reader *r, const char *what, char *key, size_t size)
 		return rc;
 	if (r->event.type != YAML_SCALAR_EVENT || r->event.data.scalar.length == 0)
 		return wrong_event(r, line_of(r), "", what, r->event.type == YAML_SCALAR_EVENT ? "an empty key" : event_name(&r->event));
+	if (memchr(r->event.data.scalar.value, '\0', r->event.data.scalar.length) != NULL)
+		return wrong_event(r, line_of(r), "", what, "a key with a NUL byte");
 	snprintf(key, size, "%s", (const char *)r->event.data.scalar.value);
 	return 0;
 }
