@@ -251,11 +251,24 @@ file_sync_dir(const char *dir, struct err_note *note)
 }
 
 int
+file_replaceable(const char *path, struct err_note *note)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
+		return 0;
+	return err_expect(note, EEXIST, "%s", "a regular file, or none", "%s", path, S_ISDIR(st.st_mode) ? "a folder" :
+	    S_ISFIFO(st.st_mode) ? "a pipe" : S_ISSOCK(st.st_mode) ? "a socket" : "a device");
+}
+
+int
 file_replace_begin(struct file_replace *r, const char *path, struct err_note *note)
 {
 	int rc;
 
 	r->f = NULL;
+	if ((rc = file_replaceable(path, note)) != 0)
+		return rc;
 	if ((size_t)snprintf(r->temp, sizeof(r->temp), "%s.%ld.tmp", path, (long)getpid()) >= sizeof(r->temp))
 		return failed(note, ENAMETOOLONG, path, "create");
 	snprintf(r->path, sizeof(r->path), "%s", path);

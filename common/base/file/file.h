@@ -65,6 +65,8 @@ int file_make_parents(const char *path, struct err_note *note);
  * durable: the file is synced before the rename and its folder after it. file_replace_abort removes the
  * temporary file.
  * file_replace_all - all of this in one call, for data in memory.
+ * file_replaceable - what file_replace_begin checks first: EEXIST if path is there and not a regular file, for
+ * instance a pipe or /dev/null, which the rename would remove.
  */
 struct file_replace {
 	FILE *f;
@@ -73,6 +75,7 @@ struct file_replace {
 int file_replace_begin(struct file_replace *r, const char *path, struct err_note *note);
 int file_replace_end(struct file_replace *r, bool durable, struct err_note *note);
 void file_replace_abort(struct file_replace *r);
+int file_replaceable(const char *path, struct err_note *note);
 int file_replace_all(const char *path, const void *data, size_t len, bool durable, struct err_note *note);
 
 /*
