@@ -26,6 +26,8 @@ struct copy {
 	size_t n_to;
 	int32_t *ids;
 	size_t cap;
+	char *unknown_bytes, *add_special;	/* as the first input's PREFIX.json states them; "": not stated, or inputs differ */
+	uint64_t n_empty, n_ended;	/* documents left out because they have no token; that had no end-of-document token */
 	struct err_note note;
 };
 
@@ -44,13 +46,25 @@ open_from(struct copy *c, const char *prefix)
 	return 0;
 }
 
-/* Opens an output with vocabulary, eod and tokenizer of the input corpus. */
+static char *
+copy_text(const char *text)
+{
+	return ctl_strndup(text != NULL ? text : "", SIZE_MAX);
+}
+
+/* Opens an output with vocabulary, eod, tokenizer and rules of encoding of the input corpus. */
 static int
 open_to(struct copy *c, const char *prefix)
 {
 	const struct corpus_info *i = corpus_info(c->from);
 	struct corpus_writer_options o = {.vocab = i->vocab, .eod = i->eod, .tokenizer = i->tokenizer, .replace = ctl_has(c->args, "replace")};
 
+	if (c->add_special == NULL) {
+		c->unknown_bytes = copy_text(corpus_unknown_bytes(c->from));
+		c->add_special = copy_text(corpus_add_special(c->from));
+	}
+	o.unknown_bytes = c->unknown_bytes;
+	o.add_special = c->add_special;
 	if (i->vocab == 0 || i->eod < 0)
 		return err_expect(&c->note, ERR_FORMAT, "%s", "a corpus whose .json states \"vocab\" and \"eod\"", "at least one is missing",
 		    corpus_prefix(c->from));
@@ -71,8 +85,12 @@ copy_document(struct copy *c, uint64_t number, size_t to)
 		return rc;
 	if (d.n_tokens > 0 && c->ids[d.n_tokens - 1] == corpus_info(c->from)->eod)
 		d.n_tokens--;			/* the writer adds it */
-	if (d.n_tokens == 0)
+	else
+		c->n_ended += d.n_tokens > 0;
+	if (d.n_tokens == 0) {
+		c->n_empty++;
 		return 0;
+	}
 	if ((rc = corpus_writer_source(c->to[to], corpus_prefix(c->from), number, &c->note)) != 0)
 		return rc;
 	if (c->weighted && (rc = corpus_writer_weight(c->to[to], corpus_weight_at(c->from, d.first_token), &c->note)) != 0)
@@ -95,6 +113,11 @@ finish(struct copy *c, int rc, int exit_code)
 	}
 	if (rc != 0)
 		exit_code = ctl_fail(c->args, rc, &c->note);
+	if (exit_code == 0 && c->n_empty > 0)
+		fprintf(stderr, "saltctl %s: %" PRIu64 " documents without a token were left out\n", c->args->verb->name, c->n_empty);
+	if (exit_code == 0 && c->n_ended > 0)
+		fprintf(stderr, "saltctl %s: %" PRIu64 " documents had no end-of-document token at their end, and got one\n",
+		    c->args->verb->name, c->n_ended);
 	if (exit_code == 0 && ctl_has(c->args, "json")) {
 		exit_code = ctl_print_json(all);
 		all = NULL;
@@ -106,6 +129,8 @@ finish(struct copy *c, int rc, int exit_code)
 	json_close(&all);
 	corpus_destroy(&c->from);
 	free(c->ids);
+	free(c->unknown_bytes);
+	free(c->add_special);
 	return exit_code;
 }
 
@@ -118,16 +143,34 @@ static const struct cli_option merge_options[] = {
 	CTL_JSON, CTL_END
 };
 
+/* If another input's PREFIX.json states something else than the first one's, says so; the result's then states nothing. */
+static void
+keep_equal(const char *member, char *first, const char *other, const char *prefix)
+{
+	if (strcmp(first, other != NULL ? other : "") == 0)
+		return;
+	fprintf(stderr, "saltctl corpus merge: %s: \"%s\" is \"%s\", and \"%s\" in the inputs before; the result's PREFIX.json does not state it\n",
+	    prefix, member, other != NULL ? other : "", first);
+	first[0] = '\0';
+}
+
 static int
 like_first(struct copy *c, const struct corpus_info *first, const char *prefix)
 {
 	const struct corpus_info *i = corpus_info(c->from);
+	char one[HASH_HEX_BYTES] = "not stated", other[HASH_HEX_BYTES] = "not stated";
 
-	if (i->vocab != first->vocab || i->eod != first->eod || i->has_tokenizer != first->has_tokenizer ||
-	    !hash_equal(i->tokenizer, first->tokenizer))
-		return err_expect(&c->note, ERR_MISMATCH, "%s", "the tokenizer, vocabulary and end-of-document id of %s", "others", prefix,
-		    c->args->operands[0]);
-	return 0;
+	keep_equal("unknown_bytes", c->unknown_bytes, corpus_unknown_bytes(c->from), prefix);
+	keep_equal("add_special", c->add_special, corpus_add_special(c->from), prefix);
+	if (i->vocab == first->vocab && i->eod == first->eod && i->has_tokenizer == first->has_tokenizer &&
+	    hash_equal(i->tokenizer, first->tokenizer))
+		return 0;
+	if (first->has_tokenizer)
+		hash_hex(first->tokenizer, one);
+	if (i->has_tokenizer)
+		hash_hex(i->tokenizer, other);
+	return err_expect(&c->note, ERR_MISMATCH, "%s", "the tokenizer, vocabulary and end-of-document id of %s: %s, %" PRIu32 ", %" PRId32,
+	    "%s, %" PRIu32 ", %" PRId32, prefix, c->args->operands[0], one, first->vocab, first->eod, other, i->vocab, i->eod);
 }
 
 static int

@@ -80,6 +80,34 @@ python3 -c 'import struct; open("raw.bin", "wb").write(struct.pack("<40H", *rang
 ctl corpus show --corpus raw.bin --dtype uint16 --context 8 1 > shown 2> /dev/null && grep -q '^ids  *8 9 10 11 12 13 14 15 16$' shown || fail "raw ids: $(cat shown)"
 grep -q '^documents' shown && fail "documents of raw ids"
 
+# ---- documents without a token are left out, and a missing end of document is added; both are said. What PREFIX.json states of the encoding is kept
+# where the inputs agree.
+python3 - "$tok" <<'END'
+import json, struct
+from read import documents as docs
+about = json.load(open("A.json"))
+eod, ids = about["eod"], docs("A")[0]
+documents = [ids, (eod,), ids[:3], (), ids[:2] + (eod,)]
+open("E.bin", "wb").write(b"".join(struct.pack(f"<{len(d)}H", *d) for d in documents))
+n, at, pointers = len(documents), 0, []
+for d in documents:
+    pointers.append(at)
+    at += 2 * len(d)
+open("E.idx", "wb").write(b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 8, n, n + 1) + struct.pack(f"<{n}i", *map(len, documents)) +
+                          struct.pack(f"<{n}q", *pointers) + struct.pack(f"<{n + 1}q", *range(n + 1)))
+json.dump({"format": "saltfleet-corpus", "version": 1, "kind": "megatron", "dtype": "uint16", "n_tokens": at // 2, "vocab": about["vocab"], "eod": eod,
+           "tokenizer": about["tokenizer"], "add_special": "5 text", "unknown_bytes": "drop"}, open("E.json", "w"))
+END
+ctl corpus sample --documents 9 --out E1 E > said 2> err
+grep -q ': 2 documents without a token were left out' err && grep -q ': 1 documents had no end-of-document token' err && grep -q '3 documents' said ||
+	fail "empty documents: $(cat said err)"
+grep -q '"add_special": "5 text"' E1.json && grep -q '"unknown_bytes": "drop"' E1.json || fail "a copy states other rules: $(cat E1.json)"
+ctl corpus merge --out E2 E1 E1 > said 2> err
+[ ! -s err ] && grep -q '"add_special": "5 text"' E2.json || fail "merge of equal corpora: $(cat err E2.json)"
+ctl corpus merge --out E3 E1 A > said 2> err
+grep -q 'A: "add_special" is "", and "5 text" in the inputs before' err && ! grep -q add_special E3.json && ctl corpus info E3 > /dev/null ||
+	fail "merge of corpora with other rules: $(cat err E3.json)"
+
 # ---- errors name their cause
 # refused CODE REGEX ARGUMENT...
 refused() {
@@ -98,6 +126,10 @@ refused 64 "documents N or --tokens" corpus sample --out X M
 refused 65 "vocab" corpus merge --out X raw.bin
 cp A.bin C.bin && cp A.idx C.idx && sed 's/"version": 2/"version": 1/; s/"eod": [0-9]*,/"eod": 7,/; /"check"/d; s/\("counts": "[^"]*"\),/\1/' A.json > C.json && cp A.counts.bin C.counts.bin
 refused 78 "C: expected the tokenizer, vocabulary and end-of-document id of A" corpus merge --out X A C
+grep -qE 'found [0-9a-f]{32}, 4096, 7' refused.out || fail "merge does not show what differs: $(cat refused.out)"
+refused 64 'corpus "x/": expected a prefix with a name' corpus merge --out x/ A
+refused 64 'corpus "": expected a prefix with a name' corpus split --out =1 --out X=1 A
+ls -A x .bin .idx 2> /dev/null && fail "a corpus without a name"
 ls X* 2> /dev/null && fail "something was left of what failed"
 # A side file of another build is ignored.
 ctl corpus build --replace --tokenizer "$tok" --out B b > /dev/null

@@ -96,6 +96,22 @@ get_hash(const struct json *root, const char *path, const char *member, bool *ha
 	return 0;
 }
 
+/* Copies a text; *out stays NULL if the member is absent. */
+static int
+get_text(const struct json *root, const char *path, const char *member, char **out, struct err_note *note)
+{
+	struct json *j = json_get(root, member);
+	const char *text;
+
+	free(*out);
+	*out = NULL;
+	if (j == NULL)
+		return 0;
+	if (!json_text(j, &text))
+		return wrong(note, path, member, "a text", j);
+	return (*out = strdup(text)) != NULL ? 0 : err_note_set(note, ENOMEM, "%s", path);
+}
+
 /*
  * Our files have the format's name and the number of tokens near the beginning. One of them is enough, so
  * that a file with one damaged byte is still recognised. Other JSON (for instance the corpus's text) has
@@ -195,6 +211,8 @@ corpus__about_read(struct corpus *c, enum corpus_kind *kind, struct corpus_info 
 	    (rc = get_int(root, path, "n_bytes", 0, INT64_MAX, &n_bytes, note)) != 0 ||
 	    (rc = get_int(root, path, "vocab", 1, INT32_MAX, &vocab, note)) != 0 ||
 	    (rc = get_int(root, path, "eod", 0, INT32_MAX, &eod, note)) != 0 ||
+	    (rc = get_text(root, path, "unknown_bytes", &c->unknown_bytes, note)) != 0 ||
+	    (rc = get_text(root, path, "add_special", &c->add_special, note)) != 0 ||
 	    (rc = get_hash(root, path, "tokenizer", &about->has_tokenizer, &about->tokenizer, note)) != 0 ||
 	    (rc = get_hash(root, path, "source", &about->has_source, &about->source, note)) != 0 ||
 	    (rc = get_hash(root, path, "counts", &about->has_counts, &c->counts, note)) != 0 ||

@@ -115,6 +115,10 @@ const struct corpus *corpus_part(const struct corpus *c, size_t i);
 const struct corpus *corpus_at(const struct corpus *c, uint32_t L, uint64_t index, uint64_t *window);
 const char *corpus_prefix(const struct corpus *c);		/* as given to open; valid as long as c */
 
+/* What PREFIX.json states of how the text was encoded (struct corpus_writer_options), or NULL; valid as long as c. */
+const char *corpus_unknown_bytes(const struct corpus *c);
+const char *corpus_add_special(const struct corpus *c);
+
 /*
  * corpus_blend - makes the order of the windows of context L, also for a corpus that is not a blend. Returns
  * 0 and *b (blend_destroy it), ERR_RANGE (a part has no window; the note names it) or ENOMEM.
@@ -258,8 +262,8 @@ struct corpus_writer_options {
 	int32_t eod;			/* appended to every document */
 	struct hash128 tokenizer;	/* fingerprint; zeros: unknown */
 	/*
-	 * For PREFIX.json; not copied, so valid until finish. add_special: the ids put around each text, "1
-	 * text 2", or NULL; unknown_bytes: how bytes without a token were treated, NULL if there is no rule.
+	 * For PREFIX.json; not copied, and read by finish. add_special: the ids put around each text, "1 text
+	 * 2"; unknown_bytes: how bytes without a token were treated. NULL or empty: not stated.
 	 */
 	const char *add_special;
 	const char *unknown_bytes;
@@ -269,8 +273,8 @@ struct corpus_writer_options {
 struct corpus_writer;
 
 /*
- * corpus_writer_new - starts writing a corpus at PREFIX. Returns 0 and *w; or, with *w NULL, ERR_RANGE
- * (vocab, eod), ERR_EXISTS, ERR_BUSY (another writer on PREFIX), ENOMEM or errno.
+ * corpus_writer_new - starts writing a corpus at PREFIX. Returns 0 and *w; or, with *w NULL, ERR_USAGE (PREFIX
+ * ends without a name), ERR_RANGE (vocab, eod), ERR_EXISTS, ERR_BUSY (another writer on PREFIX), ENOMEM or errno.
  */
 int corpus_writer_new(struct corpus_writer **w, const char *prefix, const struct corpus_writer_options *options, struct err_note *note);
 

@@ -49,6 +49,7 @@ struct corpus {
 	uint32_t number;
 	uint32_t limit;			/* ids in windows must be below it */
 	char *stem;			/* PREFIX of PREFIX.json */
+	char *unknown_bytes, *add_special;	/* as PREFIX.json states them, or NULL */
 	struct corpus__part *parts;
 	size_t n_parts, cap_parts;
 	bool has_about, has_recorded, has_fingerprint;

@@ -136,6 +136,18 @@ corpus_part(const struct corpus *c, size_t i)
 }
 
 const char *
+corpus_unknown_bytes(const struct corpus *c)
+{
+	return c->unknown_bytes;
+}
+
+const char *
+corpus_add_special(const struct corpus *c)
+{
+	return c->add_special;
+}
+
+const char *
 corpus_prefix(const struct corpus *c)
 {
 	return c->prefix;

@@ -398,14 +398,14 @@ add_shard(struct corpus *c, struct corpus *shard, enum corpus_kind kind, const s
 /*
  * Adds a match of a pattern: a token file, or the .bin or .idx of a Megatron corpus, of which both may match
  * but only the first is used. about: the pattern's own PREFIX.json; NULL: the shard's is used.
+ * shard: empty; the caller frees its texts.
  */
 static int
-open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const struct corpus_info *about, struct shards *shards,
-    struct err_note *note)
+open_match(struct corpus *c, struct corpus *shard, const char *path, enum corpus_dtype stated, const struct corpus_info *about,
+    struct shards *shards, struct err_note *note)
 {
 	char stem[CORPUS__PATH_MAX], other[CORPUS__PATH_MAX + 8], weights[CORPUS__PATH_MAX + 16];
 	bool is_bin = ends_with(path, ".bin"), is_idx = ends_with(path, ".idx");
-	struct corpus shard = {.stem = stem};
 	struct corpus_info mine;
 	uint64_t before = c->info.n_documents;
 	enum corpus_kind kind;
@@ -415,22 +415,23 @@ open_match(struct corpus *c, const char *path, enum corpus_dtype stated, const s
 		return err_note_set(note, ENAMETOOLONG, "%.60s...", path);
 	if (is_side(path))
 		return 0;
+	shard->stem = stem;
 	snprintf(stem, sizeof(stem), "%.*s", (int)strlen(path) - (is_idx || is_bin ? 4 : 0), path);
 	snprintf(other, sizeof(other), "%s%s", stem, is_bin ? ".idx" : ".bin");
 	snprintf(weights, sizeof(weights), "%s" CORPUS__WEIGHTS, stem);
-	if (about == NULL && (rc = corpus__about_read(&shard, &kind, &mine, note)) != 0)
+	if (about == NULL && (rc = corpus__about_read(shard, &kind, &mine, note)) != 0)
 		return rc;
-	if ((is_idx || is_bin) && (exists(weights) || (shard.has_about && mine.has_weights)))
+	if ((is_idx || is_bin) && (exists(weights) || (shard->has_about && mine.has_weights)))
 		return err_expect(note, ERR_UNSUPPORTED, "%s", "shards without loss weights in a pattern (saltctl corpus merge makes one corpus of them "
 		    "and keeps their weights)", "%s", path, weights);
 	for (size_t i = 0; is_idx && i < c->n_parts; i++)
 		if (strcmp(c->parts[i].file.path, other) == 0)
 			return 0;
 	if (!is_idx && !(is_bin && exists(other)))
-		rc = open_foreign(c, path, stated, shard.has_about ? &mine : about, true, note);
+		rc = open_foreign(c, path, stated, shard->has_about ? &mine : about, true, note);
 	else
 		rc = open_megatron(c, stem, note);
-	return rc != 0 || !shard.has_about ? rc : add_shard(c, &shard, kind, &mine, c->info.n_documents - before, shards, note);
+	return rc != 0 || !shard->has_about ? rc : add_shard(c, shard, kind, &mine, c->info.n_documents - before, shards, note);
 }
 
 static int
@@ -454,8 +455,13 @@ open_pattern(struct corpus *c, const char *pattern, enum corpus_dtype stated, co
 		    pattern, FILES_MAX, found.gl_pathc);
 	if (rc == 0)
 		qsort(found.gl_pathv, found.gl_pathc, sizeof(found.gl_pathv[0]), by_number);
-	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++)
-		rc = open_match(c, found.gl_pathv[i], stated, about, &shards, note);
+	for (size_t i = 0; i < found.gl_pathc && rc == 0; i++) {
+		struct corpus shard = {.stem = NULL};
+
+		rc = open_match(c, &shard, found.gl_pathv[i], stated, about, &shards, note);
+		free(shard.unknown_bytes);
+		free(shard.add_special);
+	}
 	if (rc == 0 && c->n_parts == 0)
 		rc = err_expect(note, ENOENT, "%s", "a pattern that matches token files",
 		    "only files that saltctl wrote beside them", pattern);
@@ -619,6 +625,8 @@ corpus_destroy(struct corpus **c)
 	free((*c)->shares);
 	free((*c)->parts);
 	free((*c)->stem);
+	free((*c)->unknown_bytes);
+	free((*c)->add_special);
 	free((*c)->prefix);
 	free(*c);
 	*c = NULL;

@@ -45,7 +45,7 @@ struct corpus_writer {
 	float *weights, next_weight;	/* of each document; NULL: none was set */
 	size_t cap_weights;
 	char *weights_path, *weights_temp;
-	const char *unknown_bytes, *add_special;
+	const char *unknown_bytes, *add_special;	/* NULL or "": none */
 	bool replace, failed, renaming, finished;
 };
 
@@ -88,6 +88,12 @@ check_options(const struct corpus_writer_options *o, const char *prefix, struct 
 	return err_expect(note, ERR_RANGE, "%s",
 	    "a vocabulary of 1..%" PRId32 " and an end-of-document id below it", "%" PRIu32 " and %" PRId32,
 	    prefix, INT32_MAX, o->vocab, o->eod);
+}
+
+static const char *
+stated(const char *text)
+{
+	return text != NULL && text[0] != '\0' ? text : NULL;
 }
 
 /* Without replace a corpus must not exist. */
@@ -136,6 +142,8 @@ corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct c
 	int fd, rc;
 
 	*out = NULL;
+	if (prefix[0] == '\0' || prefix[strlen(prefix) - 1] == '/')		/* its files would be .bin, .idx, hidden ones */
+		return err_expect(note, ERR_USAGE, "corpus \"%s\"", "a prefix with a name, such as FOLDER/NAME", "no name", prefix);
 	if ((rc = check_options(options, prefix, note)) != 0)
 		return rc;
 	if ((rc = file_make_parents(prefix, note)) != 0)
@@ -470,7 +478,7 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 	if ((rc = hash_file(w->temps[FILE_IDX], &idx, note)) != 0 || (rc = hash_file(w->temps[FILE_BIN], &bin, note)) != 0 ||
 	    (rc = corpus__identity(CORPUS_KIND_MEGATRON, w->info.dtype, &idx, &bin, 1, &fingerprint, note)) != 0)
 		return rc;
-	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, w->unknown_bytes, w->add_special, &fingerprint, &counts,
+	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, stated(w->unknown_bytes), stated(w->add_special), &fingerprint, &counts,
 	    w->weights != NULL ? &weights : NULL, note)) != 0)
 		return rc;
 	crash_point("corpus.written");
