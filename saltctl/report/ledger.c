@@ -304,6 +304,7 @@ ledger(struct ctl_args *args)
 			break;
 		}
 		n_read++;
+		report_left_out(args, &runs[i]);
 		costs[i] = cost_of(&runs[i]);
 	}
 	all = exit_code == 0 && ctl_has(args, "json") ? ctl_array() : NULL;

@@ -49,10 +49,7 @@ open_run(const struct ctl_args *args, struct report_run *run, const char *text)
 	if (named)
 		base = text;
 	snprintf(run->name, sizeof(run->name), "%.*s", (int)(named ? equals - text : dir + n - base), base);
-	if (run->bad_lines > 0)
-		fprintf(stderr,
-		    "saltctl report: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n",
-		    dir, run->bad_lines);
+	report_left_out(args, run);
 	return 0;
 }
 

@@ -70,6 +70,7 @@ struct report_run {
 	double seconds, wait_seconds, kd_tokens, label_bytes;	/* sums; seconds of training, of waiting for rows */
 	int64_t quarantined_rows;	/* sum of rows trained without the teacher */
 	double teacher_seconds;		/* processor time of all teacherd, from RUN/ledger; NaN: no such file */
+	uint64_t bad_ledgers;		/* files there that cannot be read */
 };
 
 /*
@@ -79,6 +80,9 @@ struct report_run {
  */
 int report_read(struct report_run *run, const char *dir, struct err_note *note);
 void report_run_free(struct report_run *run);
+/* report_left_out - prints on standard error what report_read had to leave out, if anything. */
+struct ctl_args;
+void report_left_out(const struct ctl_args *args, const struct report_run *run);
 
 /*
  * report_model_config - reads a model's config.json. Returns 0 or an error; a file that exists but cannot be

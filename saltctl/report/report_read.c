@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fabric/config/config.h"
+#include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
 #include "saltctl/report/report.h"
 #include "base/json/json.h"
@@ -162,7 +163,10 @@ read_settings(struct report_run *run, struct err_note *note)
 	return 0;
 }
 
-/* Sums the processor time of the teachers, each of which has a file in RUN/ledger; ignores other files. */
+/*
+ * Sums the processor time of the teachers, each of which has a file in RUN/ledger. Ignores files of other
+ * names and roles, and counts those that cannot be read.
+ */
 static void
 read_ledger(struct report_run *run)
 {
@@ -179,10 +183,12 @@ read_ledger(struct report_run *run)
 		struct json *j = NULL;
 		double seconds;
 
+		if (dot == NULL || strcmp(dot, ".json") != 0)
+			continue;
 		snprintf(path, sizeof(path), "%s/ledger/%s", run->dir, e->d_name);
-		if (dot != NULL && strcmp(dot, ".json") == 0 && json_parse_file(path, 1u << 20, &j, NULL) == 0 &&
-		    strcmp(ctl_text_of(j, "role", ""), "teacherd") == 0 &&
-		    json_num(json_get(j, "cpu_seconds"), &seconds))
+		if (json_parse_file(path, 1u << 20, &j, NULL) != 0 || ctl_text_of(j, "role", NULL) == NULL)
+			run->bad_ledgers++;
+		else if (strcmp(ctl_text_of(j, "role", ""), "teacherd") == 0 && json_num(json_get(j, "cpu_seconds"), &seconds))
 			run->teacher_seconds = (isnan(run->teacher_seconds) ? 0 : run->teacher_seconds) + seconds;
 		json_close(&j);
 	}
@@ -201,6 +207,17 @@ report_read(struct report_run *run, const char *dir, struct err_note *note)
 	if (rc != 0)
 		report_run_free(run);
 	return rc;
+}
+
+void
+report_left_out(const struct ctl_args *args, const struct report_run *run)
+{
+	if (run->bad_lines > 0)
+		fprintf(stderr, "saltctl %s: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n", args->verb->name,
+		    run->dir, run->bad_lines);
+	if (run->bad_ledgers > 0)
+		fprintf(stderr, "saltctl %s: %s/ledger: %" PRIu64 " files cannot be read as a daemon's, so the teachers' processor time lacks them\n",
+		    args->verb->name, run->dir, run->bad_ledgers);
 }
 
 void

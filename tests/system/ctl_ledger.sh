@@ -84,3 +84,12 @@ ctl ledger --run base --baseline two | grep -q 'not compared: the run to compare
 [ "$(ctl ledger --run plain --run two | grep -c 'trained without the teacher')" = 1 ] || fail "ledger: rows in quarantine"
 ctl ledger --run plain | grep -q '^plain: 8 rows of phase one were trained' || fail "ledger: $(ctl ledger --run plain)"
 ctl report --run Q=plain --out r.html --table | grep -q '^Q: 8 rows of phase one were trained' || fail "report: rows in quarantine"
+# What cannot be read is left out, and that is said.
+cp -r two torn
+sed -i '3s/.*/{"kind":"step","st/' torn/metrics.jsonl
+echo '{' > torn/ledger/b.json
+for verb in ledger report; do
+	ctl $verb --run torn 2> err > out || fail "$verb of a damaged run"
+	grep -q "^saltctl $verb: torn/metrics.jsonl: 1 lines are not a trainer's and were left out" err &&
+		grep -q "^saltctl $verb: torn/ledger: 1 files cannot be read" err || fail "$verb of a damaged run is silent: $(cat err)"
+done
