@@ -125,6 +125,8 @@ validate_trainer(const struct config *cfg, struct err_note *note)
 		return clash(cfg, note, "trainer.micro_batch", "trainer.batch", "a divisor of batch / lanes, which is %" PRIu32, lane);
 	if (t->steps == 0)
 		return 0;			/* not given; config_require checks that */
+	if (t->batch > 0 && t->steps > (uint64_t)INT64_MAX / t->batch)	/* rows are counted in 63 bits */
+		return clash(cfg, note, "trainer.steps", "trainer.batch", "at most %" PRIu64 " steps of so many sequences", (uint64_t)INT64_MAX / t->batch);
 	if (t->warmup > t->steps)
 		return clash(cfg, note, "trainer.warmup", "trainer.steps", "at most the steps");
 	if (t->schedule == CONFIG_SCHEDULE_WSD && t->decay_steps > t->steps - t->warmup)
