@@ -122,17 +122,6 @@ run_compare(const struct config *old, const struct config *cfg)
 		    cfg->trainer.init[0] != '\0' ? cfg->trainer.init : "\"\"", old->trainer.init);
 }
 
-static bool
-run_has_checkpoint(const char *checkpoints)
-{
-	struct checkpoint_info *list = NULL;
-	size_t n = 0;
-	bool has = checkpoint_list(checkpoints, &list, &n, NULL) != 0 || n > 0;
-
-	free(list);
-	return has;
-}
-
 static void run_tensorboard(struct run *r, bool resumed);
 
 /* Stores the options in use, and logs their path if it is not RUN/fleet.yaml. */
@@ -164,7 +153,7 @@ run_directory(struct run *r, struct err_note *note)
 	if ((rc = lock_take(&r->lock, cfg->run.dir, note)) != 0 || (rc = file_make_dirs(r->checkpoints, 0777, note)) != 0)
 		return rc;
 	config_stored(cfg->run.dir, path, sizeof(path));
-	if (run_has_checkpoint(r->checkpoints) && access(path, F_OK) == 0) {
+	if (checkpoint_any(r->checkpoints) && access(path, F_OK) == 0) {
 		if ((rc = config_load(path, NULL, 0, &old, note)) != 0)
 			return rc;
 		if ((rc = config_identity_diff(old, cfg, note)) == 0)
@@ -448,7 +437,7 @@ run_check(const struct config *cfg, struct err_note *note)
 	int rc;
 
 	snprintf(checkpoints, sizeof(checkpoints), "%s/checkpoints", cfg->run.dir);
-	if (!run_has_checkpoint(checkpoints))
+	if (!checkpoint_any(checkpoints))
 		run_warn_unused(&r);
 
 	if ((rc = kernels_resolve(&ko, class, sizeof(class), note)) == 0 && (rc = run_files(&r, &shape, &train, &heldout, note)) == 0 &&

@@ -83,6 +83,7 @@ damage(void)
 		{"another format", "sed -i s/saltfleet-checkpoint/other/ '%s'/step_00000002/MANIFEST.json", CHECKPOINT_SIZES, ERR_FORMAT, "MANIFEST"},
 		{"a later version", "sed -i 's/\"version\": 1/\"version\": 2/' '%s'/step_00000002/MANIFEST.json", CHECKPOINT_SIZES, ERR_VERSION, "MANIFEST"},
 		{"a name that climbs", "sed -i 's/\"state.json\"/\"..\\/state.json\"/' '%s'/step_00000002/MANIFEST.json", CHECKPOINT_SIZES, ERR_FORMAT, "MANIFEST"},
+		{"manifest gone", "rm '%s'/step_00000002/MANIFEST.json", CHECKPOINT_SIZES, ENOENT, "MANIFEST"},
 		{"no hash", "sed -i 's/xxh3_128/xxh/' '%s'/step_00000002/MANIFEST.json", CHECKPOINT_SIZES, ERR_FORMAT, "MANIFEST"},
 		{"renamed by hand", "mv '%1$s'/step_00000002 '%1$s'/step_00000009 && cp -r '%1$s'/step_00000009 '%1$s'/step_00000002 && "
 		    "sed -i 's/\"step\": 2/\"step\": 3/' '%1$s'/step_00000002/MANIFEST.json && rm -r '%1$s'/step_00000009", CHECKPOINT_SIZES, ERR_MISMATCH, "step_00000002"},
@@ -107,6 +108,25 @@ damage(void)
 			CHECK(checkpoint_find_latest(root, CHECKPOINT_HASHES, &info, &note) == ERR_CORRUPT && strstr(note.name, "step_00000002") != NULL);
 		}
 	}
+}
+
+/* A folder with the name of a checkpoint and without a manifest is a damaged checkpoint, not none: a run must not start afresh in silence. */
+static void
+only_one_without_manifest(void)
+{
+	struct checkpoint_info info, *list;
+	struct err_note note = {0};
+	size_t n;
+
+	shell("rm -rf '%s'", "");
+	CHECK(!checkpoint_any(root));
+	REQUIRE(save_all(root, 2, 1, NULL) == 0);
+	shell("rm '%s'/step_00000002/MANIFEST.json", "");
+	CHECK(checkpoint_any(root) && checkpoint_list(root, &list, &n, &note) == 0 && n == 0 && list == NULL);
+	CHECK(checkpoint_find_latest(root, CHECKPOINT_SIZES, &info, &note) == ERR_CORRUPT && strstr(note.name, "step_00000002") != NULL);
+	CHECK(strstr(note.expected, "MANIFEST.json in it") != NULL);
+	shell("rm -rf '%1$s' && mkdir '%1$s'", "");
+	CHECK(!checkpoint_any(root));
 }
 
 static void
@@ -248,6 +268,7 @@ main(void)
 	snprintf(root, sizeof(root), "%.128s/run/checkpoints", base);
 	any_ranks();
 	damage();
+	only_one_without_manifest();
 	finding();
 	finish_refuses();
 	prune_foreign();

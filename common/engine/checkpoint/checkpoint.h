@@ -116,6 +116,11 @@ struct checkpoint_info {
  * with *n = 0 if there are none or ROOT does not exist.
  */
 int checkpoint_list(const char *root, struct checkpoint_info **list, size_t *n, struct err_note *note);
+/*
+ * checkpoint_any - whether ROOT has a directory with the name of a checkpoint, even a damaged one without a
+ * manifest; true also if ROOT cannot be read.
+ */
+bool checkpoint_any(const char *root);
 
 enum checkpoint_check {
 	CHECKPOINT_SIZES,			/* the manifest is well-formed, every file has its size */

@@ -179,8 +179,9 @@ by_step(const void *a, const void *b)
 	return x->step < y->step ? -1 : x->step > y->step;
 }
 
-int
-checkpoint_list(const char *root, struct checkpoint_info **out, size_t *n_out, struct err_note *note)
+/* As checkpoint_list; all: also folders without a manifest. */
+static int
+list_named(const char *root, bool all, struct checkpoint_info **out, size_t *n_out, struct err_note *note)
 {
 	char file[CHECKPOINT_PATH_BYTES + 32];
 	struct checkpoint_info info;
@@ -203,7 +204,7 @@ checkpoint_list(const char *root, struct checkpoint_info **out, size_t *n_out, s
 		}
 		snprintf(info.path, sizeof(info.path), "%s/%s", root, e->d_name);
 		snprintf(file, sizeof(file), "%s/" CHECKPOINT__MANIFEST, info.path);
-		if (access(file, F_OK) != 0)
+		if (!all && access(file, F_OK) != 0)
 			continue;
 		if ((rc = mem_grow((void **)&list, &cap, n + 1, sizeof(info))) != 0)
 			err_note_set(note, rc, "%s", root);
@@ -223,6 +224,33 @@ checkpoint_list(const char *root, struct checkpoint_info **out, size_t *n_out, s
 }
 
 int
+checkpoint_list(const char *root, struct checkpoint_info **out, size_t *n_out, struct err_note *note)
+{
+	return list_named(root, false, out, n_out, note);
+}
+
+bool
+checkpoint_any(const char *root)
+{
+	struct checkpoint_info *list = NULL;
+	size_t n = 0;
+	bool any = list_named(root, true, &list, &n, NULL) != 0 || n > 0;
+
+	free(list);
+	return any;
+}
+
+/* As checkpoint_verify. A folder has the name of a checkpoint only after its manifest was synced, so without one it is damaged. */
+static int
+verify_named(const char *path, enum checkpoint_check check, struct err_note *note)
+{
+	int rc = checkpoint_verify(path, check, note);
+
+	return rc != ENOENT ? rc : err_expect(note, ERR_CORRUPT, "%s", CHECKPOINT__MANIFEST " in it, which every checkpoint has; "
+	    "restore it, or move the folder away", "none", path);
+}
+
+int
 checkpoint_find_latest(const char *root, enum checkpoint_check check, struct checkpoint_info *out, struct err_note *note)
 {
 	struct checkpoint_info *list;
@@ -231,11 +259,11 @@ checkpoint_find_latest(const char *root, enum checkpoint_check check, struct che
 	char text[1200], quoted[1400];
 	size_t n;
 
-	if ((rc = checkpoint_list(root, &list, &n, note)) != 0)
+	if ((rc = list_named(root, true, &list, &n, note)) != 0)
 		return rc;
 	while (n-- > 0) {
 		memset(&one, 0, sizeof(one));
-		if ((rc = checkpoint_verify(list[n].path, check, &one)) == 0) {
+		if ((rc = verify_named(list[n].path, check, &one)) == 0) {
 			*out = list[n];
 			free(list);
 			return 0;
