@@ -21,11 +21,11 @@ struct metrics {
 };
 
 /*
- * *stays: this is a complete line of a step that is kept. *step_after: it is the line of a later step. 0,
- * also for other text, or ENOMEM.
+ * *stays: this is a complete line of a step that is kept. *step_after: it is the line of a later step.
+ * *other: it is no line of a trainer. 0, also for other text, or ENOMEM.
  */
 static int
-line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_after)
+line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_after, bool *other)
 {
 	struct json *j = NULL;
 	const char *kind;
@@ -33,9 +33,11 @@ line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_af
 	int rc;
 
 	*stays = *step_after = false;
+	*other = true;
 	if ((rc = json_parse(line, n, "metrics", &j, NULL)) != 0)
 		return rc == ENOMEM ? rc : 0;
 	if (json_int(json_get(j, "step"), &at) && at >= 0 && json_text(json_get(j, "kind"), &kind)) {
+		*other = false;
 		*step_after = (uint64_t)at > step && strcmp(kind, "step") == 0;
 		/* An event of this step will be written again. */
 		*stays = step > 0 && ((uint64_t)at < step || ((uint64_t)at == step && strcmp(kind, "event") != 0));
@@ -44,9 +46,9 @@ line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_af
 	return 0;
 }
 
-/* Keeps the file under a second name with the date. */
+/* Keeps the file under a second name with the date. n_other: lines that are no trainer's; 0: it has too many later steps. */
 static int
-keep_former(const char *path, uint64_t step, struct err_note *note)
+keep_former(const char *path, uint64_t step, uint64_t n_other, struct err_note *note)
 {
 	char kept[4300], date[32];
 	time_t now = time(NULL);
@@ -61,10 +63,12 @@ keep_former(const char *path, uint64_t step, struct err_note *note)
 			break;
 		snprintf(kept, sizeof(kept), "%s.%s-%d", path, date, i);
 	}
-	log_warn("metrics.kept",
-	    "path=%s step=%" PRIu64 " why=\"the file has steps that will be trained again, from step %" PRIu64
-	    "\"",
-	    kept, step, step);
+	if (n_other > 0)
+		log_warn("metrics.kept", "path=%s step=%" PRIu64 " why=\"%" PRIu64 " lines are not a trainer's (damaged?) and were left out\"", kept,
+		    step, n_other);
+	else
+		log_warn("metrics.kept", "path=%s step=%" PRIu64 " why=\"the file has steps that will be trained again, from step %" PRIu64 "\"",
+		    kept, step, step);
 	return 0;
 }
 
@@ -72,8 +76,8 @@ static int
 metrics_cut(const char *path, uint64_t step, uint64_t usual, struct err_note *note)
 {
 	struct file_replace out;
-	uint64_t removed = 0;
-	bool stays, step_after;
+	uint64_t removed = 0, n_other = 0;
+	bool stays, step_after, other;
 	char *line = NULL;
 	size_t cap = 0;
 	ssize_t n;
@@ -85,18 +89,19 @@ metrics_cut(const char *path, uint64_t step, uint64_t usual, struct err_note *no
 	if ((rc = file_replace_begin(&out, path, note)) != 0)
 		goto out;
 	while (rc == 0 && (n = getline(&line, &cap, in)) > 0) {
-		stays = step_after = false;
-		if (line[n - 1] == '\n' && (rc = line_stays(line, (size_t)n, step, &stays, &step_after)) != 0)
+		stays = step_after = other = false;
+		if (line[n - 1] == '\n' && (rc = line_stays(line, (size_t)n, step, &stays, &step_after, &other)) != 0)
 			err_note_set(note, rc, "%s", path);
 		else if (stays)
 			fwrite(line, 1, (size_t)n, out.f);
 		else if (step == 0 || step_after)
 			removed++;
+		n_other += other;
 	}
 	if (rc == 0 && ferror(in))
 		rc = err_note_set(note, errno, "%s", path);
-	else if (rc == 0 && removed > (step > 0 ? usual : 0))
-		rc = keep_former(path, step, note);
+	else if (rc == 0 && (removed > (step > 0 ? usual : 0) || n_other > 0))
+		rc = keep_former(path, step, n_other, note);
 	if (rc != 0)
 		file_replace_abort(&out);
 	else

@@ -40,7 +40,7 @@ main(void)
 	REQUIRE(fd >= 0);
 	close(fd);
 	spill_text(path, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"eval\",\"step\":2}\n{\"kind\":\"event\",\"step\":2}\n"
-	    "{\"kind\":\"step\",\"step\":3}\nnot json\n{\"kind\":\"step\",\"step\":2}\n{\"kind\":\"step\",\"step\":1");
+	    "{\"kind\":\"step\",\"step\":3}\n{\"kind\":\"step\",\"step\":2}\n{\"kind\":\"step\",\"step\":1");
 	REQUIRE(metrics_open(&m, path, 2, 1, &note) == 0);
 	CHECK(metrics_write(m, "step", 3, NULL, 0) == 0);
 	CHECK(metrics_write(m, "eval", 3, (struct metrics_field[]){{"loss", json_new_num(NAN)}, {"n", json_new_int(7)}}, 2) == 0);
@@ -65,6 +65,13 @@ main(void)
 	REQUIRE(metrics_open(&m, path, 0, 1, &note) == 0);	/* nothing to keep */
 	metrics_close(&m);
 	CHECK(n_kept(path) == 2);
+	/* A line that no trainer writes is left out, and kept in the former file. An incomplete last line is usual after a crash. */
+	spill_text(path, "{\"kind\":\"step\",\"step\":1}\nnot json\n{\"kind\":\"step\",\"step\":2}\n{\"kind\":\"st");
+	REQUIRE(metrics_open(&m, path, 2, 1, &note) == 0);
+	metrics_close(&m);
+	read_text(path, text, sizeof(text));
+	CHECK_STR(text, "{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"step\",\"step\":2}\n");
+	CHECK(n_kept(path) == 3);
 	snprintf(text, sizeof(text), "%s/metrics.jsonl", path);		/* below a file */
 	CHECK(metrics_open(&m, text, 0, 1, &note) != 0 && m == NULL);
 	snprintf(text, sizeof(text), "rm %s*", path);
