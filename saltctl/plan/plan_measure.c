@@ -113,14 +113,14 @@ read_lines(struct seen *s, const char *path, struct err_note *note)
 	return rc;
 }
 
-/* Reads the settings of the measured run, fleet.yaml beside its metrics; without it *cfg is NULL. */
+/* Reads the settings that the trainer stored of the measured run, beside its metrics; without them *cfg is NULL. */
 static int
 read_settings(const char *dir, struct config **cfg, struct err_note *note)
 {
 	char path[4400];
 
 	*cfg = NULL;
-	snprintf(path, sizeof(path), "%s/fleet.yaml", dir);
+	config_stored(dir, path, sizeof(path));
 	if (access(path, F_OK) != 0)
 		return 0;
 	return config_load(path, NULL, 0, cfg, note);

@@ -156,6 +156,11 @@ t = json.load(open("p3.json"))["projection"][0]
 near(t["reduce_seconds"], 0.5 + 4 * front(n) / 1e6 + 4 * front(n) / 2e6, "reduce")
 near(t["hidden_seconds"], min(0.25 * (0.5 + 4 * front(n) / 1e6), 0.25 * 2 / 3), "hidden")
 END
+# A fleet.yaml in run.dir that trainerd did not write, and that may have changed since, is not the measured run's.
+cp -r run1 mine
+mv mine/fleet.yaml mine/fleet.resolved.yaml
+sed 's/batch: 8/batch: 16/' f.yaml > mine/fleet.yaml
+ctl plan -c f.yaml --measured mine --ranks 1 --cores 2 --json | grep -q '"micro_batch_seconds": 0.25,' || fail "a fleet.yaml that is not the run's was read"
 ctl plan -c f.yaml --measured run1 --ranks 1,2 > text
 ctl plan -c f.yaml --measured run1 --ranks 1 --cores 2 --set trainer.recompute=true --json | grep -q '"micro_batch_seconds": 0.333333' || fail "recompute is a third more"
 grep -q '^memory of a rank' text && grep -q 'efficiency' text && grep -q 'Teachers keep up' text || fail "text: $(cat text)"
